@@ -1,0 +1,129 @@
+//! All of kerf in one process: `cargo run --release --example demo`.
+//!
+//! The API server, the scheduler and the kubelets are stand-ins that speak the real protocols over loopback; the
+//! extender and the plugins are the real ones, with simulated cards. Needs neither a GPU nor a cluster nor root.
+
+#[path = "../../tests/system/audit.rs"]
+mod audit;
+mod cards;
+mod pods;
+mod report;
+#[path = "../../tests/system/stack.rs"]
+#[allow(dead_code, reason = "the system tests use more of it")]
+mod stack;
+#[path = "../../tests/system/trace.rs"]
+mod trace;
+#[path = "../../tests/system/workload.rs"]
+#[allow(dead_code, reason = "the system tests use more of it")]
+mod workload;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::time::Instant;
+
+use anyhow::Context;
+use clap::Parser;
+use serde_json::Value;
+
+use crate::stack::{MachineSpec, Stack, StackConfig};
+
+/// Watch pods that ask for fractions of a GPU land on physical cards.
+#[derive(Debug, Parser)]
+struct Args {
+    /// End when everything is placed; exit status 1 if anything is unplaced or two parties disagree
+    #[arg(long)]
+    once: bool,
+    /// Folder of the Alibaba GPU trace (github.com/alibaba/clusterdata, cluster-trace-gpu-v2023), packed or not
+    #[arg(long, value_name = "PATH")]
+    trace: Option<PathBuf>,
+    /// How many pods of the trace to take
+    #[arg(long, default_value_t = 200, requires = "trace", value_parser = clap::value_parser!(u16).range(1..=5000))]
+    pods: u16,
+    /// Decides every order that the stand-ins leave to chance
+    #[arg(long, default_value_t = 1)]
+    seed: u64,
+    #[command(flatten)]
+    log: LogArgs,
+}
+
+/// What of the daemons' logs to show.
+#[derive(Debug, clap::Args)]
+struct LogArgs {
+    /// Show logs of the extender and the plugins: a level such as info
+    #[arg(long, value_name = "FILTER")]
+    log: Option<String>,
+}
+
+#[tokio::main]
+async fn main() -> anyhow::Result<ExitCode> {
+    let args = Args::parse();
+    if let Some(filter) = args.log.log.clone() {
+        use kerf::runtime::telemetry::{LogArgs, LogFormat};
+        LogArgs { filter, format: LogFormat::Text }.init()?;
+    }
+    let (machines, pods) = match &args.trace {
+        Some(folder) => {
+            let (nodes, pods) = trace::files(folder)?;
+            let trace = trace::read(&nodes, &pods, args.pods.into())?;
+            println!(
+                "{} pods with GPUs from {} ({} without were left out), {} nodes for them; every card has {} GiB, and a \
+                 share's memory is its part of that",
+                trace.pods.len(),
+                pods.display(),
+                trace.without_gpu,
+                trace.machines.len(),
+                trace::CARD_MIB >> 10
+            );
+            (trace.machines, trace.pods)
+        }
+        None => (cards::machines(), pods::examples()?),
+    };
+    let good = tokio::select! {
+        good = run(&args, &machines, pods) => good?,
+        _ = tokio::signal::ctrl_c() => {
+            println!("\nstopped");
+            return Ok(ExitCode::SUCCESS);
+        }
+    };
+    Ok(if good { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+/// Starts everything, submits the pods, tells what became of them. Whether all are placed and all parties agree.
+async fn run(args: &Args, machines: &[MachineSpec], pods: Vec<Value>) -> anyhow::Result<bool> {
+    println!(
+        "kerf {}: extender and plugins are real; API server, scheduler and kubelets are stand-ins",
+        env!("CARGO_PKG_VERSION")
+    );
+    let begun = Instant::now();
+    print!("starting {} nodes with simulated cards ... ", machines.len());
+    report::flush();
+    let stack = Stack::start(machines, StackConfig { seed: args.seed, batching: false }).await?;
+    println!("ready after {:.1} s", begun.elapsed().as_secs_f64());
+
+    let begun = Instant::now();
+    let count = pods.len();
+    for pod in pods {
+        stack.submit(pod)?;
+    }
+    let running = report::progress(&stack, count).await;
+    let took = begun.elapsed();
+    let audit = audit::audit(&stack)?;
+    if args.trace.is_none() {
+        cards::show_load(&stack, &audit)?;
+        report::pods(&stack, &audit)?;
+    }
+    report::cards(&stack, &audit);
+    report::speed(&stack, count, took);
+    report::addresses(&stack);
+    if args.trace.is_none() {
+        report::metrics(&stack).await.context("metrics")?;
+    }
+    let good = report::verdict(&audit, count, running.is_ok());
+    if !args.once {
+        println!("\nLook around with curl while it runs; Ctrl-C ends it.");
+        tokio::signal::ctrl_c().await?;
+        println!("\nstopping");
+    }
+    stack.shutdown().await?;
+    Ok(good)
+}

@@ -1,0 +1,87 @@
+//! `filter`: which of the candidates can take the pod.
+
+use std::borrow::Cow;
+use std::sync::Arc;
+
+use axum::body::Body;
+use axum::extract::State;
+use axum::response::Response;
+use kerf::k8s;
+use kerf::placement::{Planner, Unfit};
+use kerf::request::GpuRequest;
+
+use super::wire::{Args, Candidates, FilterResult};
+use super::{json, read};
+use crate::App;
+use crate::metrics::Verb;
+
+pub(super) async fn handle(State(app): State<Arc<App>>, body: Body) -> Response {
+    let _timer = app.metrics.timer(Verb::Filter);
+    let body = match read(&app, body).await {
+        Ok(body) => body,
+        Err(error) => return json(&FilterResult::failed(app.failed(Verb::Filter, error))),
+    };
+    let (pod, candidates) = match Args::parse(&body) {
+        Ok(parsed) => parsed,
+        Err(error) => return json(&FilterResult::failed(app.failed(Verb::Filter, error))),
+    };
+    let request = match k8s::request(&pod, &app.keys) {
+        Ok(Some(request)) => Arc::new(request),
+        Ok(None) => {
+            app.metrics.answered(Verb::Filter, "no-gpu-pod");
+            return json(&candidates.keep(|_| true));
+        }
+        Err(error) => {
+            app.metrics.answered(Verb::Filter, "invalid");
+            app.metrics.invalid.with_label_values(&[error.code()]).inc();
+            return json(&refuse_all(&candidates, &error.to_string()));
+        }
+    };
+    let verdicts = verdicts(&app, &request, &candidates);
+    let mut fitting = candidates.names().zip(&verdicts).filter(|(_, verdict)| verdict.is_none());
+    if let (Some((only, _)), None) = (fitting.next(), fitting.next()) {
+        // prioritize will not be called: this is where the pod goes
+        app.intend(&pod, &request, only);
+    }
+    app.metrics.unfit(verdicts.iter().flatten());
+    app.metrics.answered(Verb::Filter, "ok");
+    json(&answer(&candidates, &verdicts, &request))
+}
+
+/// For each candidate, why it does not fit; `None` where it does.
+pub(super) fn verdicts(app: &App, request: &GpuRequest, candidates: &Candidates<'_>) -> Vec<Option<Unfit>> {
+    let mut planner = Planner::default();
+    candidates.names().map(|node| app.cluster.fit(&mut planner, node, request, app.policy).err()).collect()
+}
+
+/// The candidates that fit, and reasons for the others.
+pub(super) fn answer<'a>(
+    candidates: &'a Candidates<'a>,
+    verdicts: &[Option<Unfit>],
+    request: &GpuRequest,
+) -> FilterResult<'a> {
+    let mut result = candidates.keep(|at| matches!(verdicts.get(at), Some(None)));
+    for (node, why) in candidates.names().zip(verdicts).filter_map(|(node, why)| Some((node, (*why)?))) {
+        let failed =
+            if why.resolvable() { &mut result.failed_nodes } else { &mut result.failed_and_unresolvable_nodes };
+        failed.insert(node, reason(why, request));
+    }
+    result
+}
+
+/// No candidate can take a pod that breaks the contract. The same reason for each, so that the event says it
+/// once, and unresolvable, so that nothing is evicted for it.
+pub(super) fn refuse_all<'a>(candidates: &'a Candidates<'a>, reason: &str) -> FilterResult<'a> {
+    let mut result = candidates.keep(|_| false);
+    let failed = candidates.names().map(|node| (node, Cow::Owned(reason.to_owned())));
+    result.failed_and_unresolvable_nodes = failed.collect();
+    result
+}
+
+/// Why a node does not fit. Names the container where its request, and not the cluster's load, is the reason.
+fn reason(unfit: Unfit, request: &GpuRequest) -> Cow<'static, str> {
+    match (unfit, request.largest_share()) {
+        (Unfit::CardTooSmall, Some(container)) => format!("container {:?}: {unfit}", container.name).into(),
+        _ => unfit.reason().into(),
+    }
+}

@@ -1,0 +1,179 @@
+//! The extender contract's JSON: Go field names without tags. Written in their own case; read in both.
+
+use std::borrow::Cow;
+use std::collections::BTreeMap;
+
+use k8s_openapi::api::core::v1::Pod;
+use serde::{Deserialize, Serialize};
+use serde_json::value::RawValue;
+
+/// `ExtenderArgs`: the body of filter, prioritize and predicates.
+#[derive(Debug, Deserialize)]
+pub struct Args<'a> {
+    /// The pod to place.
+    #[serde(rename = "Pod", alias = "pod")]
+    pub pod: Pod,
+    /// Candidates as whole objects (`nodeCacheCapable: false`).
+    #[serde(rename = "Nodes", alias = "nodes", borrow, default)]
+    pub nodes: Option<Nodes<'a>>,
+    /// Candidates by name (`nodeCacheCapable: true`).
+    #[serde(rename = "NodeNames", alias = "nodenames", alias = "nodeNames", borrow, default)]
+    pub node_names: Option<Vec<Name<'a>>>,
+}
+
+/// A node's name, borrowed from the body where it has no escapes. (serde does not borrow the items of a list of
+/// `Cow` by itself.)
+#[derive(Debug, Deserialize)]
+pub struct Name<'a>(#[serde(borrow)] pub Cow<'a, str>);
+
+/// A `NodeList` whose items are passed on as they came.
+#[derive(Debug, Default, Deserialize, Serialize)]
+pub struct Nodes<'a> {
+    /// The nodes.
+    #[serde(borrow, default)]
+    pub items: Vec<&'a RawValue>,
+}
+
+/// The only part of a Node that filter reads: its cards are known from the watch.
+#[derive(Debug, Deserialize)]
+pub struct NodeHead<'a> {
+    /// Its metadata.
+    #[serde(borrow)]
+    pub metadata: NodeMeta<'a>,
+}
+
+/// See [`NodeHead`].
+#[derive(Debug, Deserialize)]
+pub struct NodeMeta<'a> {
+    /// Its name.
+    #[serde(borrow)]
+    pub name: Cow<'a, str>,
+}
+
+/// The candidates of one call, in the form in which they came.
+#[derive(Debug)]
+pub enum Candidates<'a> {
+    /// By name.
+    Names(Vec<Name<'a>>),
+    /// As objects, with their names.
+    Objects(Vec<(Cow<'a, str>, &'a RawValue)>),
+}
+
+impl<'a> Args<'a> {
+    /// Reads a body.
+    ///
+    /// # Errors
+    /// A text for the answer's `Error`.
+    pub fn parse(body: &'a [u8]) -> Result<(Pod, Candidates<'a>), String> {
+        let args: Self =
+            serde_json::from_slice(body).map_err(|error| format!("request cannot be read: {error}"))?;
+        args.split()
+    }
+
+    /// Splits the body into pod and candidates. Names win where both are given; neither is no candidate.
+    ///
+    /// # Errors
+    /// A text where a node object has no name.
+    fn split(self) -> Result<(Pod, Candidates<'a>), String> {
+        let candidates = match (self.node_names, self.nodes) {
+            (Some(names), _) => Candidates::Names(names),
+            (None, Some(nodes)) => Candidates::Objects(
+                nodes
+                    .items
+                    .into_iter()
+                    .map(|raw| {
+                        let head: NodeHead<'a> = serde_json::from_str(raw.get())
+                            .map_err(|error| format!("a node of the request cannot be read: {error}"))?;
+                        Ok((head.metadata.name, raw))
+                    })
+                    .collect::<Result<_, String>>()?,
+            ),
+            (None, None) => Candidates::Names(Vec::new()),
+        };
+        Ok((self.pod, candidates))
+    }
+}
+
+impl<'a> Candidates<'a> {
+    /// The candidates' names, in the order given.
+    pub fn names(&self) -> Box<dyn Iterator<Item = &str> + '_> {
+        match self {
+            Self::Names(names) => Box::new(names.iter().map(|name| name.0.as_ref())),
+            Self::Objects(objects) => Box::new(objects.iter().map(|(name, _)| name.as_ref())),
+        }
+    }
+
+    /// An answer with the candidates at those places for which `keeps` holds, in the form in which they came.
+    pub fn keep(&self, keeps: impl Fn(usize) -> bool) -> FilterResult<'_> {
+        let mut result = FilterResult::default();
+        match self {
+            Self::Names(names) => {
+                let kept = names.iter().enumerate().filter(|(at, _)| keeps(*at)).map(|(_, name)| name.0.as_ref());
+                result.node_names = Some(kept.collect());
+            }
+            Self::Objects(objects) => {
+                let kept = objects.iter().enumerate().filter(|(at, _)| keeps(*at)).map(|(_, (_, raw))| *raw);
+                result.nodes = Some(Nodes { items: kept.collect() });
+            }
+        }
+        result
+    }
+}
+
+/// `ExtenderFilterResult`.
+#[derive(Debug, Default, Serialize)]
+#[serde(rename_all = "PascalCase")]
+pub struct FilterResult<'a> {
+    /// Nodes that fit, where objects were sent.
+    pub nodes: Option<Nodes<'a>>,
+    /// Nodes that fit, where names were sent.
+    pub node_names: Option<Vec<&'a str>>,
+    /// Nodes that do not fit, but could after evictions; with reasons.
+    pub failed_nodes: BTreeMap<&'a str, Cow<'a, str>>,
+    /// Nodes that eviction cannot mend; with reasons.
+    pub failed_and_unresolvable_nodes: BTreeMap<&'a str, Cow<'a, str>>,
+    /// Why the call failed; empty where it did not.
+    pub error: String,
+}
+
+impl FilterResult<'_> {
+    /// The call failed.
+    pub fn failed(error: String) -> Self {
+        Self { error, ..Self::default() }
+    }
+}
+
+/// `HostPriority`: an item of prioritize's answer.
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "PascalCase")]
+pub struct HostPriority<'a> {
+    /// The node.
+    pub host: &'a str,
+    /// 0 (worst) to 10 (best).
+    pub score: i64,
+}
+
+/// `ExtenderBindingArgs`: the body of bind.
+#[derive(Debug, Deserialize)]
+pub struct BindArgs {
+    /// `metadata.name` of the pod.
+    #[serde(rename = "PodName", alias = "podName", alias = "podname")]
+    pub pod_name: String,
+    /// `metadata.namespace` of the pod.
+    #[serde(rename = "PodNamespace", alias = "podNamespace", alias = "podnamespace")]
+    pub pod_namespace: String,
+    /// `metadata.uid` of the pod.
+    #[serde(rename = "PodUID", alias = "podUID", alias = "podUid", alias = "poduid")]
+    pub pod_uid: String,
+    /// The node to bind to.
+    #[serde(rename = "Node", alias = "node")]
+    pub node: String,
+}
+
+/// `ExtenderBindingResult`.
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "PascalCase")]
+pub struct BindResult {
+    /// Why the pod is not bound; empty where it is.
+    pub error: String,
+}

@@ -1,0 +1,107 @@
+//! Writes to the API server, and what became of them.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use k8s_openapi::api::core::v1::{Binding, ObjectReference, Pod};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use kerf::ids::{NodeName, PodRef, PodUid};
+use kube::api::{Patch, PatchParams, PostParams};
+use kube::{Api, Client};
+use serde_json::json;
+use tokio::time::timeout;
+
+/// How a write ended.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// The API server has accepted it.
+    Written,
+    /// The API server has refused it: nothing was written.
+    Refused(String),
+    /// No answer, or one that does not say: it may or may not have been written.
+    Unknown(String),
+}
+
+/// Writes bindings and reads pods, each within a deadline. The client must not retry by itself: a write is one
+/// request.
+#[derive(Clone)]
+pub struct Binder {
+    client: Client,
+    deadline: Duration,
+}
+
+impl Binder {
+    /// `deadline` bounds each request.
+    pub fn new(client: Client, deadline: Duration) -> Self {
+        Self { client, deadline }
+    }
+
+    fn pods(&self, pod: &PodRef) -> Api<Pod> {
+        Api::namespaced(self.client.clone(), &pod.namespace)
+    }
+
+    /// Binds the pod to the node and writes the annotations, in one request. The API server does both in one
+    /// transaction, and neither if the pod has another uid, is bound already or is being deleted
+    /// (`pkg/registry/core/pod/storage`, `assignPod`).
+    pub async fn bind(
+        &self,
+        pod: &PodRef,
+        uid: &PodUid,
+        node: &NodeName,
+        annotations: BTreeMap<String, String>,
+    ) -> Outcome {
+        let binding = Binding {
+            metadata: ObjectMeta {
+                name: Some(pod.name.to_string()),
+                namespace: Some(pod.namespace.to_string()),
+                uid: Some(uid.to_string()),
+                annotations: Some(annotations),
+                ..ObjectMeta::default()
+            },
+            target: ObjectReference {
+                api_version: Some("v1".into()),
+                kind: Some("Node".into()),
+                name: Some(node.to_string()),
+                ..ObjectReference::default()
+            },
+        };
+        let api = self.pods(pod);
+        let post = PostParams::default();
+        let write = api.create_subresource::<_, serde_json::Value>("binding", &pod.name, &post, &binding);
+        classify(timeout(self.deadline, write).await)
+    }
+
+    /// Writes annotations on a pod that is not bound, for schedulers that bind by themselves. The uid in the
+    /// patch is a precondition.
+    pub async fn annotate(&self, pod: &PodRef, uid: &PodUid, annotations: &BTreeMap<String, String>) -> Outcome {
+        let patch = json!({ "metadata": { "uid": uid.as_str(), "annotations": annotations } });
+        let api = self.pods(pod);
+        let patch = Patch::Merge(&patch);
+        let params = PatchParams::default();
+        let write = api.patch_metadata(&pod.name, &params, &patch);
+        classify(timeout(self.deadline, write).await)
+    }
+
+    /// The pod as the API server has it now; `None` where there is none.
+    ///
+    /// # Errors
+    /// A text for logs where no answer came in time.
+    pub async fn read(&self, pod: &PodRef) -> Result<Option<Pod>, String> {
+        match timeout(self.deadline, self.pods(pod).get_opt(&pod.name)).await {
+            Ok(answer) => answer.map_err(|error| error.to_string()),
+            Err(_) => Err("no answer in time".into()),
+        }
+    }
+}
+
+fn classify<T>(answer: Result<kube::Result<T>, tokio::time::error::Elapsed>) -> Outcome {
+    match answer {
+        Ok(Ok(_)) => Outcome::Written,
+        // 408 is a time-out of the server: it does not say what became of the write
+        Ok(Err(kube::Error::Api(status))) if (400..500).contains(&status.code) && status.code != 408 => {
+            Outcome::Refused(status.message.clone())
+        }
+        Ok(Err(error)) => Outcome::Unknown(error.to_string()),
+        Err(_) => Outcome::Unknown("no answer in time".into()),
+    }
+}

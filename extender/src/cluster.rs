@@ -1,0 +1,413 @@
+//! Every node's ledger, and the only owner of locks around them.
+//!
+//! A method locks at most one node at a time, never across an await, and returns owned values. What a lost race
+//! between two of them can leave behind is an assumed commitment, which the reaper asks the API server about.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use dashmap::DashMap;
+use kerf::annotation::Record;
+use kerf::ids::{NodeName, PodRef, PodUid};
+use kerf::k8s::{NodeView, PodView};
+use kerf::ledger::{Held, NodeLedger, Seen};
+use kerf::placement::{Planner, Policy, Rank, Unfit, rank};
+use kerf::plan::{Placement, Plan};
+use kerf::request::GpuRequest;
+use kerf::units::Timestamp;
+use rustc_hash::FxBuildHasher;
+use tokio::sync::watch;
+
+/// How long the cards that `/scheduler/predicates` wrote on a pod are kept for it before it is bound, in
+/// milliseconds. The scheduler binds within seconds.
+pub const PREDICATE_TTL_MS: u64 = 60_000;
+
+/// The cards of all nodes and the pods on them.
+#[derive(Debug)]
+pub struct Cluster {
+    /// Looked up thousands of times in one call, by names that only administrators choose: a fast hash will do.
+    nodes: DashMap<NodeName, NodeLedger, FxBuildHasher>,
+    /// On which nodes a pod has a commitment: one, but for the time a write's outcome is unknown.
+    homes: DashMap<PodUid, BTreeSet<NodeName>>,
+    /// Requests of pods that are not bound yet, as the watch shows them.
+    pending: DashMap<PodUid, Arc<GpuRequest>>,
+    /// Counts complete lists of pods, so that one can tell which commitments it should have shown.
+    epoch: AtomicU64,
+    changed: watch::Sender<()>,
+}
+
+/// What applying a pod changed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Applied {
+    /// Nothing that counts.
+    Nothing,
+    /// A bound pod was seen.
+    Seen(Seen),
+    /// A bound pod whose record cannot be read: its amount is taken of every card of its node.
+    Unreadable(Seen),
+}
+
+/// One node as `/debug/state` and the metrics show it.
+#[derive(Clone, Debug)]
+pub struct NodeState {
+    /// Its name.
+    pub name: NodeName,
+    /// Its cards and pods.
+    pub ledger: NodeLedger,
+}
+
+impl Default for Cluster {
+    fn default() -> Self {
+        Self {
+            nodes: DashMap::default(),
+            homes: DashMap::new(),
+            pending: DashMap::new(),
+            // commitments made before the first list carry an epoch below every list's
+            epoch: AtomicU64::new(1),
+            changed: watch::Sender::new(()),
+        }
+    }
+}
+
+// === reads ===
+
+impl Cluster {
+    /// Whether the pod fits on the node.
+    ///
+    /// # Errors
+    /// [`Unfit`] where it does not.
+    pub fn fit(
+        &self,
+        planner: &mut Planner,
+        node: &str,
+        request: &GpuRequest,
+        policy: Policy,
+    ) -> Result<(), Unfit> {
+        match self.nodes.get(node) {
+            Some(ledger) => planner.fit(&ledger, request, policy),
+            None => Err(Unfit::UnknownNode),
+        }
+    }
+
+    /// How well the node suits the pod, if `ahead` were placed there first; less is better. `None`: not at all.
+    pub fn rank(
+        &self,
+        planner: &mut Planner,
+        node: &str,
+        request: &GpuRequest,
+        policy: Policy,
+        ahead: &[Plan],
+    ) -> Option<NodeRank> {
+        let policy = request.policy.unwrap_or(policy);
+        let ledger = self.nodes.get(node)?;
+        planner.fit(&ledger, request, policy).ok()?;
+        let waits = ledger.would_wait(request);
+        if ahead.is_empty() {
+            return Some(NodeRank { crowded: false, waits, rank: rank(&ledger, policy) });
+        }
+        let later = ahead.iter().fold(ledger.with_plan(&Plan::default()), |later, plan| later.with_plan(plan));
+        let crowded = planner.fit(&later, request, policy).is_err();
+        Some(NodeRank { crowded, waits, rank: rank(&later, policy) })
+    }
+
+    /// The cards that the pod would get on the node now.
+    ///
+    /// # Errors
+    /// [`Unfit`] where it does not fit.
+    pub fn plan(
+        &self,
+        planner: &mut Planner,
+        node: &str,
+        request: &GpuRequest,
+        policy: Policy,
+    ) -> Result<Plan, Unfit> {
+        self.nodes.get(node).ok_or(Unfit::UnknownNode).and_then(|ledger| planner.plan(&ledger, request, policy))
+    }
+
+    /// What a pod that is not bound yet asks for, if the watch has shown it.
+    pub fn pending_request(&self, uid: &PodUid) -> Option<Arc<GpuRequest>> {
+        self.pending.get(uid).map(|request| request.clone())
+    }
+
+    /// Whether the binding of `uid` to `node` must wait for another pod to be confirmed.
+    pub fn must_wait(&self, uid: &PodUid, node: &NodeName) -> bool {
+        self.nodes.get(node).is_some_and(|ledger| ledger.waits_for(uid).is_some())
+    }
+
+    /// Told of every change; for those that wait for one.
+    pub fn changes(&self) -> watch::Receiver<()> {
+        self.changed.subscribe()
+    }
+
+    /// Assumed pods whose deadline has passed, with their nodes.
+    pub fn overdue(&self, now: Timestamp) -> Vec<(NodeName, PodUid, PodRef)> {
+        let overdue = |ledger: &NodeLedger| ledger.overdue(now);
+        self.nodes
+            .iter()
+            .flat_map(|entry| {
+                let node = entry.key().clone();
+                overdue(entry.value())
+                    .into_iter()
+                    .map(move |(uid, pod)| (node.clone(), uid, pod))
+                    .collect::<Vec<_>>()
+            })
+            .collect()
+    }
+
+    /// Calls `visit` with each node in turn, in no fixed order. The node is locked meanwhile.
+    pub fn each_node(&self, mut visit: impl FnMut(&NodeName, &NodeLedger)) {
+        for entry in &self.nodes {
+            visit(entry.key(), entry.value());
+        }
+    }
+
+    /// A copy of every node, by name.
+    pub fn snapshot(&self) -> Vec<NodeState> {
+        let mut nodes = BTreeMap::new();
+        self.each_node(|name, ledger| {
+            nodes.insert(name.clone(), ledger.clone());
+        });
+        nodes.into_iter().map(|(name, ledger)| NodeState { name, ledger }).collect()
+    }
+}
+
+/// How well a node suits a pod. Nodes that would do now but not after the pods in flight come last; those where
+/// the binding would have to wait come after those where it need not.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct NodeRank {
+    crowded: bool,
+    waits: bool,
+    rank: Rank,
+}
+
+// === what bind does ===
+
+impl Cluster {
+    /// Plans the pod on the node as it is now and reserves its cards until `deadline`.
+    ///
+    /// # Errors
+    /// [`Unfit`] where it does not fit; nothing is reserved then.
+    pub fn assume(
+        &self,
+        node: &NodeName,
+        uid: &PodUid,
+        pod: &PodRef,
+        request: &Arc<GpuRequest>,
+        policy: Policy,
+        deadline: Timestamp,
+    ) -> Result<Plan, Unfit> {
+        self.add_home(uid, node);
+        let epoch = self.epoch();
+        let planned = match self.nodes.get_mut(node) {
+            Some(mut ledger) => ledger.assume(&mut Planner::default(), uid, pod, request, policy, deadline, epoch),
+            None => Err(Unfit::UnknownNode),
+        };
+        if planned.is_err() {
+            self.drop_home(uid, node);
+        }
+        self.notify();
+        planned
+    }
+
+    /// The API server has accepted the binding: the pod is on this node and on no other.
+    pub fn bound(&self, node: &NodeName, uid: &PodUid) {
+        if let Some(mut ledger) = self.nodes.get_mut(node) {
+            ledger.bound(uid, self.epoch());
+        }
+        self.leave_others(uid, node);
+        self.notify();
+    }
+
+    /// The API server has refused the binding: what was reserved on this node is free.
+    pub fn forget(&self, node: &NodeName, uid: &PodUid) {
+        let left = self.nodes.get_mut(node).is_some_and(|mut ledger| ledger.forget(uid));
+        if left {
+            self.drop_home(uid, node);
+        }
+        self.notify();
+    }
+
+    /// Frees what the pod has reserved on other nodes than this one: it is being placed anew.
+    pub fn forget_elsewhere(&self, uid: &PodUid, node: &NodeName) {
+        let homes = self.homes.get(uid).map(|homes| homes.clone()).unwrap_or_default();
+        for other in homes.iter().filter(|other| *other != node) {
+            self.forget(other, uid);
+        }
+    }
+
+    /// The API server says that an overdue pod is not bound to this node. Whether it was still overdue.
+    pub fn expire(&self, node: &NodeName, uid: &PodUid, now: Timestamp) -> bool {
+        let left = self.nodes.get_mut(node).is_some_and(|mut ledger| ledger.expire(uid, now));
+        if left {
+            self.drop_home(uid, node);
+            self.notify();
+        }
+        left
+    }
+}
+
+// === what the watches say ===
+
+impl Cluster {
+    /// A Node was seen.
+    pub fn apply_node(&self, view: &NodeView) {
+        self.nodes.entry(view.name.clone()).or_default().set_inventory(view.inventory.as_ref().ok());
+        self.notify();
+    }
+
+    /// A Node is gone. Its pods stay until they are released.
+    pub fn delete_node(&self, name: &str) {
+        if let Some(mut ledger) = self.nodes.get_mut(name) {
+            ledger.forget_node();
+        }
+        self.nodes.remove_if(name, |_, ledger| ledger.is_empty());
+        self.notify();
+    }
+
+    /// A complete list of Nodes has ended: those that are not in it are gone.
+    pub fn retain_nodes(&self, seen: &BTreeSet<NodeName>) {
+        let gone: Vec<NodeName> =
+            self.nodes.iter().map(|entry| entry.key().clone()).filter(|name| !seen.contains(name)).collect();
+        for name in gone {
+            self.delete_node(name.as_str());
+        }
+    }
+
+    /// A Pod was seen.
+    pub fn apply_pod(&self, view: PodView, now: Timestamp) -> Applied {
+        if view.ended {
+            self.delete_pod(&view.uid);
+            return Applied::Nothing;
+        }
+        let Ok(Some(request)) = view.request else { return Applied::Nothing };
+        let applied = match view.node {
+            Some(node) => {
+                self.pending.remove(&view.uid);
+                let held = match view.record {
+                    Record::Placed(placement) if belongs(&placement, &node) => Held::Plan(placement.plan),
+                    _ => Held::Unreadable,
+                };
+                let unreadable = held == Held::Unreadable;
+                self.add_home(&view.uid, &node);
+                let seen = self.nodes.entry(node.clone()).or_default().observe(
+                    &view.uid,
+                    &view.pod,
+                    &request,
+                    held,
+                    view.confirmed,
+                    self.epoch(),
+                );
+                self.leave_others(&view.uid, &node);
+                if unreadable { Applied::Unreadable(seen) } else { Applied::Seen(seen) }
+            }
+            None => {
+                self.pending.insert(view.uid.clone(), request.clone());
+                if let Record::Placed(placement) = view.record {
+                    self.reserve(&view.uid, &view.pod, &request, placement, now);
+                }
+                Applied::Nothing
+            }
+        };
+        self.notify();
+        applied
+    }
+
+    /// Keeps the cards that a `/scheduler/predicates` (perhaps of an earlier life of this process) wrote on a pod
+    /// that is not bound yet, as long as they are fresh.
+    fn reserve(&self, uid: &PodUid, pod: &PodRef, request: &Arc<GpuRequest>, placement: Placement, now: Timestamp) {
+        let deadline = Timestamp(placement.time / 1_000_000).plus(PREDICATE_TTL_MS);
+        // neither stale nor from the future: the pod's author may have written it
+        if deadline <= now || deadline > now.plus(PREDICATE_TTL_MS) {
+            return;
+        }
+        let node = placement.node;
+        self.add_home(uid, &node);
+        let reserved = self
+            .nodes
+            .get_mut(&node)
+            .is_some_and(|mut ledger| ledger.reserve(uid, pod, request, placement.plan, deadline, self.epoch()));
+        if !reserved {
+            self.drop_home(uid, &node);
+        }
+    }
+
+    /// A Pod was deleted or has ended: whatever it held is free.
+    pub fn delete_pod(&self, uid: &PodUid) {
+        self.pending.remove(uid);
+        if let Some((_, homes)) = self.homes.remove(uid) {
+            for node in homes {
+                self.release(uid, &node);
+            }
+            self.notify();
+        }
+    }
+
+    /// A complete list of Pods begins. Returns what [`Cluster::finish_pods`] wants.
+    pub fn begin_pods(&self) -> u64 {
+        self.epoch.fetch_add(1, Ordering::AcqRel) + 1
+    }
+
+    /// A complete list of Pods, begun in `epoch`, has ended: pods bound before it that it did not show are gone.
+    /// `seen` holds all pods of the list, to forget pending ones that are gone.
+    pub fn finish_pods(&self, epoch: u64, seen: &BTreeSet<PodUid>) {
+        let nodes: Vec<NodeName> = self.nodes.iter().map(|entry| entry.key().clone()).collect();
+        for node in nodes {
+            let missing =
+                self.nodes.get_mut(&node).map(|mut ledger| ledger.release_missing(epoch)).unwrap_or_default();
+            for uid in missing {
+                self.drop_home(&uid, &node);
+            }
+        }
+        self.pending.retain(|uid, _| seen.contains(uid));
+        self.notify();
+    }
+
+    fn release(&self, uid: &PodUid, node: &NodeName) {
+        if let Some(mut ledger) = self.nodes.get_mut(node) {
+            ledger.release(uid);
+        }
+        self.nodes.remove_if(node, |_, ledger| ledger.is_empty());
+    }
+
+    fn leave_others(&self, uid: &PodUid, home: &NodeName) {
+        let others: Vec<NodeName> = match self.homes.get(uid) {
+            Some(homes) if homes.len() > 1 => homes.iter().filter(|node| *node != home).cloned().collect(),
+            _ => return,
+        };
+        for node in others {
+            self.release(uid, &node);
+            self.drop_home(uid, &node);
+        }
+    }
+
+    fn add_home(&self, uid: &PodUid, node: &NodeName) {
+        self.homes.entry(uid.clone()).or_default().insert(node.clone());
+    }
+
+    fn drop_home(&self, uid: &PodUid, node: &NodeName) {
+        // the commitment may be there all the same: assume refuses a pod that is here with a bad record
+        if self.nodes.get(node).is_some_and(|ledger| ledger.commitments().contains_key(uid)) {
+            return;
+        }
+        if let Some(mut homes) = self.homes.get_mut(uid) {
+            homes.remove(node);
+        }
+        self.homes.remove_if(uid, |_, homes| homes.is_empty());
+    }
+
+    fn epoch(&self) -> u64 {
+        self.epoch.load(Ordering::Acquire)
+    }
+
+    fn notify(&self) {
+        self.changed.send_replace(());
+    }
+}
+
+/// Whether a record is about this node. The compatibility record names cards by index, whatever the node: a pod
+/// that was bound elsewhere by hand has them there, as under gpu-manager.
+fn belongs(placement: &Placement, node: &NodeName) -> bool {
+    let by_index = || placement.plan.grants.iter().all(|grant| grant.devices().all(|id| id.as_index().is_some()));
+    placement.node == *node || by_index()
+}

@@ -1,0 +1,96 @@
+//! Flags and environment, checked once.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::Parser;
+use kerf::annotation::Domain;
+use kerf::placement::Policy;
+use kerf::runtime::telemetry::LogArgs;
+
+/// kube-scheduler's side of kerf: chooses the physical GPU of each pod and records it in the write that binds it.
+#[derive(Clone, Debug, Parser)]
+#[command(name = "kerf-extender", version)]
+pub struct Args {
+    /// Address to serve the scheduler, metrics and health on
+    #[arg(long, env = "KERF_LISTEN", default_value = "0.0.0.0:3456", value_name = "ADDRESS")]
+    pub listen: SocketAddr,
+    /// Prefix of the resources and annotations, such as inspur.com or tencent.com
+    #[arg(long, env = "KERF_DOMAIN", default_value_t)]
+    pub domain: Domain,
+    /// How to choose among nodes and GPUs that fit: binpack or spread
+    #[arg(long, env = "KERF_POLICY", default_value_t)]
+    pub policy: Policy,
+    /// Path of a kubeconfig; without it the pod's service account, or the user's own
+    #[arg(long, env = "KERF_KUBECONFIG", value_name = "PATH")]
+    pub kubeconfig: Option<PathBuf>,
+    /// Longest time for one request to the API server, in milliseconds
+    #[arg(long, env = "KERF_API_TIMEOUT_MS", default_value_t = 900, value_parser = clap::value_parser!(u64).range(10..=60_000))]
+    pub api_timeout_ms: u64,
+    /// Longest time that a binding waits for a similar pod to be confirmed by its node, in milliseconds
+    #[arg(long, env = "KERF_TURN_TIMEOUT_MS", default_value_t = 2000, value_parser = clap::value_parser!(u64).range(0..=60_000))]
+    pub turn_timeout_ms: u64,
+    /// The scheduler's own time-out for the extender (`httpTimeout`), in milliseconds: answers come earlier
+    #[arg(long, env = "KERF_SCHEDULER_TIMEOUT_MS", default_value_t = 5000, value_parser = clap::value_parser!(u64).range(100..=120_000))]
+    pub scheduler_timeout_ms: u64,
+    /// Largest request accepted, in MiB; whole Node objects of 5,000 nodes take tens of MiB
+    #[arg(long, env = "KERF_MAX_BODY_MIB", default_value_t = 128, value_parser = clap::value_parser!(u16).range(1..=1024))]
+    pub max_body_mib: u16,
+    #[command(flatten)]
+    #[allow(missing_docs, reason = "a doc comment here would become the program's help text")]
+    pub log: LogArgs,
+}
+
+/// What the extender runs with.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// Where to listen; port 0 picks a free one.
+    pub listen: SocketAddr,
+    /// Prefix of resources and annotations.
+    pub domain: Domain,
+    /// Default policy.
+    pub policy: Policy,
+    /// Bounds each request to the API server.
+    pub api_timeout: Duration,
+    /// Bounds the wait for a turn.
+    pub turn_timeout: Duration,
+    /// Bounds request bodies, in bytes.
+    pub max_body: usize,
+}
+
+/// Flags that contradict each other.
+#[derive(Debug, thiserror::Error)]
+pub enum ConfigError {
+    /// Bind could take longer than the scheduler waits.
+    #[error(
+        "--turn-timeout-ms and three times --api-timeout-ms add up to {sum} ms, \
+         which must be below --scheduler-timeout-ms, {limit} ms"
+    )]
+    TooSlow {
+        /// The longest that a bind can take.
+        sum: u64,
+        /// What the scheduler allows.
+        limit: u64,
+    },
+}
+
+impl TryFrom<&Args> for Config {
+    type Error = ConfigError;
+
+    fn try_from(args: &Args) -> Result<Self, ConfigError> {
+        // the slowest bind: read the pod, wait, write, read what became of it
+        let sum = args.turn_timeout_ms + 3 * args.api_timeout_ms;
+        if sum >= args.scheduler_timeout_ms {
+            return Err(ConfigError::TooSlow { sum, limit: args.scheduler_timeout_ms });
+        }
+        Ok(Self {
+            listen: args.listen,
+            domain: args.domain.clone(),
+            policy: args.policy,
+            api_timeout: Duration::from_millis(args.api_timeout_ms),
+            turn_timeout: Duration::from_millis(args.turn_timeout_ms),
+            max_body: usize::from(args.max_body_mib) << 20,
+        })
+    }
+}

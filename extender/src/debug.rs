@@ -1,0 +1,65 @@
+//! `/debug/state`: every ledger as JSON, the first thing to ask for in a bug report.
+
+use kerf::ledger::{Card, Commitment, Held};
+use serde_json::{Value, json};
+
+use crate::App;
+
+pub(crate) fn state(app: &App) -> Value {
+    let nodes: serde_json::Map<String, Value> = app
+        .cluster
+        .snapshot()
+        .into_iter()
+        .map(|node| {
+            let cards: Vec<Value> = node.ledger.cards().iter().map(card).collect();
+            let pods: serde_json::Map<String, Value> = node
+                .ledger
+                .commitments()
+                .iter()
+                .map(|(uid, commitment)| (uid.to_string(), pod(commitment)))
+                .collect();
+            let trouble = node.ledger.without_cards().map(kerf::placement::Unfit::code);
+            (node.name.to_string(), json!({ "gpus": cards, "pods": pods, "trouble": trouble }))
+        })
+        .collect();
+    json!({ "domain": app.keys.domain.to_string(), "policy": app.policy.as_str(), "nodes": nodes })
+}
+
+fn card(card: &Card) -> Value {
+    let device = card.device();
+    json!({
+        "gpu": device.id.as_str(),
+        "index": device.index,
+        "model": &*device.model,
+        "memory_mib": device.memory.0,
+        "health": device.health.as_str(),
+        "cordoned": device.cordoned,
+        "pods": card.pods(),
+        "used_compute": card.used().compute.0,
+        "used_memory_mib": card.used().memory.0,
+        "free_compute": card.free().compute.0,
+        "free_memory_mib": card.free().memory.0,
+        "overcommitted": card.overcommitted(),
+    })
+}
+
+fn pod(commitment: &Commitment) -> Value {
+    let containers = match &commitment.held {
+        Held::Unreadable => Value::Null,
+        Held::Plan(plan) => plan
+            .grants
+            .iter()
+            .map(|grant| {
+                let gpus: Vec<&str> = grant.devices().map(kerf::ids::DeviceId::as_str).collect();
+                (grant.container.to_string(), json!(gpus))
+            })
+            .collect::<serde_json::Map<_, _>>()
+            .into(),
+    };
+    json!({
+        "pod": commitment.pod.to_string(),
+        "state": commitment.state.as_str(),
+        "confirmed": commitment.confirmed,
+        "containers": containers,
+    })
+}

@@ -1,0 +1,79 @@
+//! Pods in flight: the scheduler asks about the next pod before it binds the last one.
+//!
+//! An intent says on which node a pod will most likely be bound: the one with its top score, or the only one that
+//! filter left. Later pods are planned as if it were there. It steers and never refuses: filter does not see it.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use kerf::ids::{NodeName, PodUid};
+use kerf::plan::Plan;
+use kerf::request::GpuRequest;
+use kerf::units::Timestamp;
+
+/// How long an intent lasts, in milliseconds, unless the bind comes first.
+pub const TTL_MS: u64 = 2_000;
+/// More pods than are ever in flight: a bound on memory.
+const MAX: usize = 4_096;
+
+/// Where one pod in flight will most likely be bound.
+#[derive(Clone, Debug)]
+struct Intent {
+    node: NodeName,
+    request: Arc<GpuRequest>,
+    plan: Plan,
+    expires: Timestamp,
+}
+
+/// All pods in flight.
+#[derive(Debug, Default)]
+pub struct Intents {
+    by_pod: Mutex<BTreeMap<PodUid, Intent>>,
+}
+
+impl Intents {
+    /// Remembers where a pod will most likely go; an earlier intent of the same pod is replaced.
+    pub fn remember(&self, uid: PodUid, node: NodeName, request: Arc<GpuRequest>, plan: Plan, now: Timestamp) {
+        let mut intents = self.by_pod.lock().unwrap_or_else(PoisonError::into_inner);
+        intents.retain(|_, intent| intent.expires > now);
+        if intents.len() < MAX {
+            intents.insert(uid, Intent { node, request, plan, expires: now.plus(TTL_MS) });
+        }
+    }
+
+    /// The pod is bound or its bind has failed: no intent is needed any more. Returns its request.
+    pub fn drop(&self, uid: &PodUid) -> Option<Arc<GpuRequest>> {
+        self.by_pod.lock().unwrap_or_else(PoisonError::into_inner).remove(uid).map(|intent| intent.request)
+    }
+
+    /// Plans of the pods in flight, by node, without those of the pod `uid` itself.
+    pub fn by_node(&self, uid: &PodUid, now: Timestamp) -> BTreeMap<NodeName, Vec<Plan>> {
+        let intents = self.by_pod.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut by_node: BTreeMap<NodeName, Vec<Plan>> = BTreeMap::new();
+        for (_, intent) in intents.iter().filter(|(pod, intent)| *pod != uid && intent.expires > now) {
+            by_node.entry(intent.node.clone()).or_default().push(intent.plan.clone());
+        }
+        by_node
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use kerf::request::{ContainerKind, RawContainer};
+
+    #[test]
+    fn intents_end_by_bind_or_time_and_never_count_for_their_own_pod() {
+        let raw = RawContainer { name: "c", kind: ContainerKind::App, core: Some("10"), memory: Some("1") };
+        let request = Arc::new(GpuRequest::parse([raw], None, None).unwrap().unwrap());
+        let intents = Intents::default();
+        let now = Timestamp(0);
+        for uid in ["a", "b"] {
+            intents.remember(uid.into(), "n".into(), request.clone(), Plan::default(), now);
+        }
+        assert_eq!(intents.by_node(&"a".into(), now)["n"].len(), 1);
+        assert!(intents.drop(&"b".into()).is_some());
+        assert!(intents.by_node(&"a".into(), now).is_empty());
+        assert!(intents.by_node(&"b".into(), now.plus(TTL_MS)).is_empty());
+    }
+}

@@ -1,0 +1,215 @@
+//! kube-scheduler's side of kerf.
+//!
+//! ```text
+//! watch (Pods, Nodes) --> cluster (a ledger for each node) <-- api (filter, prioritize, bind, predicates)
+//!                            ^                                  |            |
+//!                         reaper --reads--> API server <--writes-- binder    intent (pods in flight)
+//! ```
+//!
+//! [`cluster`] owns every lock. Filter and prioritize read it; bind reserves in it, lets go of the lock and then
+//! does one write. What the watches say wins over what was assumed.
+
+pub mod api;
+pub mod binder;
+pub mod clock;
+pub mod cluster;
+pub mod config;
+mod debug;
+pub mod intent;
+pub mod metrics;
+mod reaper;
+mod watch;
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Context;
+use axum::Router;
+use k8s_openapi::api::core::v1::Pod;
+use kerf::annotation::Keys;
+use kerf::ids::PodUid;
+use kerf::placement::{Planner, Policy};
+use kerf::request::GpuRequest;
+use kerf::runtime::admin::{self, Admin};
+use kerf::runtime::readiness::{Condition, Readiness};
+use kerf::runtime::shutdown::Tasks;
+use kube::Client;
+use prometheus::Registry;
+use tokio_util::sync::CancellationToken;
+
+use crate::binder::Binder;
+use crate::clock::Clock;
+use crate::cluster::Cluster;
+use crate::config::Config;
+use crate::intent::Intents;
+use crate::metrics::{Metrics, Verb};
+
+/// How long a binding's outcome may be unknown before the API server is asked, in milliseconds. Far longer than
+/// any write can still be under way.
+pub const DEADLINE_MS: u64 = 15_000;
+
+/// All parts of a running extender.
+pub struct App {
+    keys: Keys,
+    policy: Policy,
+    turn_deadline: Duration,
+    max_body: usize,
+    cluster: Arc<Cluster>,
+    intents: Intents,
+    binder: Binder,
+    clock: Arc<Clock>,
+    metrics: Metrics,
+    tasks: Tasks,
+    readiness: Readiness,
+}
+
+/// An extender that serves.
+pub struct Extender {
+    address: SocketAddr,
+    app: Arc<App>,
+    tasks: Tasks,
+}
+
+impl App {
+    /// Refuses a call that came before the watches have shown everything: on what is not known yet, every card
+    /// looks free.
+    ///
+    /// # Errors
+    /// A text for the answer's `Error`; the scheduler tries again.
+    fn check_ready(&self) -> Result<(), String> {
+        match self.readiness.unmet().as_slice() {
+            [] => Ok(()),
+            unmet => Err(format!("extender is not ready: {}", unmet.join(", "))),
+        }
+    }
+
+    /// Remembers where a pod in flight will most likely be bound.
+    fn intend(&self, pod: &Pod, request: &Arc<GpuRequest>, node: &str) {
+        let Some(uid) = pod.metadata.uid.as_deref().map(PodUid::from) else { return };
+        if let Ok(plan) = self.cluster.plan(&mut Planner::default(), node, request, self.policy) {
+            self.intents.remember(uid, node.into(), request.clone(), plan, self.clock.now());
+        }
+    }
+
+    /// Counts and logs a call that could not be answered, and hands its error on.
+    fn failed(&self, verb: Verb, error: String) -> String {
+        self.metrics.answered(verb, "error");
+        tracing::warn!(verb = verb.as_str(), error, "call failed");
+        error
+    }
+}
+
+/// Starts the extender: listens, follows Pods and Nodes, serves until the token of `tasks` is cancelled.
+///
+/// # Errors
+/// Where the address cannot be listened on.
+pub async fn start(config: &Config, client: Client, tasks: Tasks) -> anyhow::Result<Extender> {
+    tracing::info!(?config, version = env!("CARGO_PKG_VERSION"), "starting");
+    let Config { listen, domain, policy, api_timeout, turn_timeout, max_body } = config.clone();
+    let registry = Registry::new();
+    let cluster = Arc::new(Cluster::default());
+    let clock = Arc::new(Clock::default());
+    let readiness = Readiness::default();
+    let app = Arc::new(App {
+        readiness: readiness.clone(),
+        keys: Keys::new(domain),
+        policy,
+        turn_deadline: turn_timeout,
+        max_body,
+        intents: Intents::default(),
+        binder: Binder::new(client.clone(), api_timeout),
+        metrics: Metrics::new(&registry, cluster.clone(), clock.clone()).context("metrics")?,
+        cluster,
+        clock,
+        tasks: tasks.clone(),
+    });
+    let listener = admin::listen(listen).await?;
+    let address = listener.local_addr()?;
+    let token = tasks.token().clone();
+    let [nodes, pods, settled] =
+        ["nodes listed", "pods listed", "earlier bindings seen"].map(|c| readiness.condition(c));
+    tasks.spawn_short(settle(pods.clone(), settled, api_timeout, token.clone()));
+    tasks.spawn("watch nodes", watch::nodes(app.clone(), client.clone(), nodes, token.clone()));
+    tasks.spawn("watch pods", watch::pods(app.clone(), client, pods, token.clone()));
+    tasks.spawn("reaper", reaper::run(app.clone(), token.clone()));
+    let router = router(app.clone(), registry, readiness);
+    tasks.spawn("http", admin::serve(listener, router, token));
+    tracing::info!(%address, "serving");
+    Ok(Extender { address, app, tasks })
+}
+
+/// A process that was killed may have sent a binding that the API server carries out only after our first list
+/// of pods. Until such a write can no longer be under way, and the watch has shown it, nothing is placed.
+async fn settle(listed: Condition, settled: Condition, longest_write: Duration, token: CancellationToken) {
+    let wait = async {
+        listed.met().await;
+        tokio::time::sleep(longest_write).await;
+        settled.set(true);
+    };
+    tokio::select! {
+        () = wait => {}
+        () = token.cancelled() => {}
+    }
+}
+
+fn router(app: Arc<App>, registry: Registry, readiness: Readiness) -> Router {
+    let state = app.clone();
+    let draining = app.tasks.token().clone();
+    let debug = Arc::new(move || debug::state(&state));
+    api::router(app).merge(admin::router(Admin { registry, readiness, debug, program: "kerf-extender", draining }))
+}
+
+impl Extender {
+    /// Where it serves.
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// The cards of all nodes, for audits.
+    pub fn cluster(&self) -> &Cluster {
+        &self.app.cluster
+    }
+
+    /// What it counts, for reports.
+    pub fn metrics(&self) -> &Metrics {
+        &self.app.metrics
+    }
+
+    /// What is missing before it is ready; empty when it is.
+    pub fn unready(&self) -> Vec<&'static str> {
+        self.app.readiness.unmet()
+    }
+
+    /// Waits until both watches have shown a complete list and no write of an earlier life can follow.
+    pub async fn ready(&self) {
+        self.app.readiness.ready().await;
+    }
+
+    /// Asks the API server about every binding in doubt now, instead of at the next round.
+    pub async fn settle(&self) {
+        reaper::round(&self.app).await;
+    }
+
+    /// Waits until it was told to drain and has done so.
+    pub async fn drained(&self) {
+        self.tasks.drained().await;
+    }
+}
+
+/// A client that never repeats a request by itself: a binding is one write, and each call has its own deadline.
+///
+/// # Errors
+/// Where no cluster can be found, with what was tried.
+pub async fn client(kubeconfig: Option<&std::path::Path>) -> anyhow::Result<Client> {
+    let mut config = match kubeconfig {
+        Some(path) => {
+            let kubeconfig = kube::config::Kubeconfig::read_from(path)
+                .with_context(|| format!("--kubeconfig {} cannot be read", path.display()))?;
+            kube::Config::from_custom_kubeconfig(kubeconfig, &Default::default()).await?
+        }
+        None => kube::Config::infer().await.context("no cluster: give --kubeconfig, or run in a pod")?,
+    };
+    config.default_retry = false;
+    Ok(Client::try_from(config)?)
+}

@@ -1,0 +1,57 @@
+//! Bindings whose outcome is unknown: asks the API server, once per round, what became of each.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use kerf::k8s;
+use tokio::time::{MissedTickBehavior, interval};
+use tokio_util::sync::CancellationToken;
+
+use crate::App;
+
+/// How often overdue commitments are looked for.
+const ROUND: Duration = Duration::from_secs(1);
+
+/// Runs until the token is cancelled.
+pub async fn run(app: Arc<App>, token: CancellationToken) {
+    let mut rounds = interval(ROUND);
+    rounds.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        tokio::select! {
+            _ = rounds.tick() => round(&app).await,
+            () = token.cancelled() => return,
+        }
+    }
+}
+
+/// Settles every overdue commitment that the API server answers for; the others wait for the next round.
+pub async fn round(app: &App) {
+    let now = app.clock.now();
+    for (node, uid, pod) in app.cluster.overdue(now) {
+        match app.binder.read(&pod).await {
+            Ok(Some(found)) => match k8s::pod(&found, &app.keys) {
+                Some(view) if view.uid == uid && view.node.is_some() => {
+                    app.cluster.apply_pod(view, now);
+                    tracing::info!(%pod, %uid, %node, "binding in doubt was written");
+                }
+                // unbound, or another life of the name
+                _ => expire(app, &node, &uid, &pod, now),
+            },
+            Ok(None) => expire(app, &node, &uid, &pod, now),
+            Err(error) => tracing::warn!(%pod, %uid, %node, error, "binding in doubt; the API server does not say"),
+        }
+    }
+}
+
+fn expire(
+    app: &App,
+    node: &kerf::ids::NodeName,
+    uid: &kerf::ids::PodUid,
+    pod: &kerf::ids::PodRef,
+    now: kerf::units::Timestamp,
+) {
+    if app.cluster.expire(node, uid, now) {
+        app.metrics.expired.inc();
+        tracing::info!(%pod, %uid, %node, "binding in doubt was not written; its GPUs are free");
+    }
+}

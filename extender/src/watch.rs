@@ -1,0 +1,155 @@
+//! Pods and Nodes from the API server into the [`Cluster`]: translated on arrival, then dropped.
+
+use std::collections::BTreeSet;
+use std::fmt::Debug;
+use std::sync::Arc;
+
+use futures::{Stream, StreamExt};
+use k8s_openapi::api::core::v1::{Node, Pod};
+use kerf::ids::{NodeName, PodUid};
+use kerf::k8s;
+use kerf::ledger::Seen;
+use kerf::runtime::readiness::Condition;
+use kube::core::DeserializeGuard;
+use kube::runtime::WatchStreamExt;
+use kube::runtime::watcher::{self, Event, watcher};
+use kube::{Api, Client};
+use serde::de::DeserializeOwned;
+use tokio_util::sync::CancellationToken;
+
+use crate::App;
+use crate::cluster::Applied;
+
+/// Follows all Nodes until the token is cancelled. `synced` is met after the first complete list.
+pub async fn nodes(app: Arc<App>, client: Client, synced: Condition, token: CancellationToken) {
+    let mut listed = BTreeSet::new();
+    let events = guarded::<Node>(client, watcher::Config::default());
+    each(events, token, |event| match event {
+        Event::Init => listed.clear(),
+        Event::InitApply(node) | Event::Apply(node) => {
+            let Some(node) = readable(node) else { return };
+            let Some(view) = k8s::node(&node, &app.keys) else { return };
+            if let Err(error) = &view.inventory {
+                tracing::warn!(node = %view.name, %error, "GPU inventory cannot be read; the node takes no pod");
+            }
+            listed.insert(view.name.clone());
+            app.cluster.apply_node(&view);
+        }
+        Event::Delete(node) => {
+            if let Some(name) = name(&node) {
+                listed.remove(name);
+                app.cluster.delete_node(name);
+            }
+        }
+        Event::InitDone => {
+            app.cluster.retain_nodes(&listed);
+            listed = BTreeSet::<NodeName>::new();
+            synced.set(true);
+        }
+    })
+    .await;
+}
+
+/// Follows all Pods that have not ended until the token is cancelled. `synced` is met after the first complete
+/// list.
+pub async fn pods(app: Arc<App>, client: Client, synced: Condition, token: CancellationToken) {
+    let mut listed = BTreeSet::<PodUid>::new();
+    let mut epoch = 0;
+    // pods that end leave the selection, which the API server reports as a deletion
+    let config = watcher::Config::default().fields("status.phase!=Succeeded,status.phase!=Failed");
+    let events = guarded::<Pod>(client, config);
+    each(events, token, |event| match event {
+        Event::Init => {
+            listed.clear();
+            epoch = app.cluster.begin_pods();
+        }
+        Event::InitApply(pod) => {
+            if let Some(uid) = apply(&app, pod) {
+                listed.insert(uid);
+            }
+        }
+        Event::Apply(pod) => {
+            apply(&app, pod);
+        }
+        Event::Delete(pod) => {
+            if let Some(uid) = meta(&pod).uid.as_deref() {
+                app.intents.drop(&uid.into());
+                app.cluster.delete_pod(&uid.into());
+            }
+        }
+        Event::InitDone => {
+            app.cluster.finish_pods(epoch, &listed);
+            listed = BTreeSet::new();
+            synced.set(true);
+        }
+    })
+    .await;
+}
+
+fn apply(app: &App, pod: DeserializeGuard<Pod>) -> Option<PodUid> {
+    let pod = readable(pod)?;
+    let view = k8s::pod(&pod, &app.keys)?;
+    if !matches!(view.request, Ok(Some(_))) {
+        return None;
+    }
+    let (uid, name, node) = (view.uid.clone(), view.pod.clone(), view.node.clone());
+    if node.is_some() {
+        app.intents.drop(&uid);
+    }
+    match app.cluster.apply_pod(view, app.clock.now()) {
+        Applied::Unreadable(Seen::New | Seen::Drift) => {
+            app.metrics.unreadable.inc();
+            tracing::warn!(pod = %name, %uid, ?node, "GPU placement cannot be read; it takes its amount of every GPU");
+        }
+        Applied::Seen(Seen::Drift) => {
+            app.metrics.drift.inc();
+            tracing::info!(pod = %name, %uid, ?node, "GPU placement differs from the known one; adopted");
+        }
+        Applied::Seen(_) | Applied::Unreadable(_) | Applied::Nothing => {}
+    }
+    Some(uid)
+}
+
+/// Watches with one bad object unable to stop the stream.
+fn guarded<K>(
+    client: Client,
+    config: watcher::Config,
+) -> impl Stream<Item = watcher::Result<Event<DeserializeGuard<K>>>> + Send
+where
+    K: kube::Resource<DynamicType = ()> + DeserializeOwned + Clone + Debug + Send + 'static,
+{
+    watcher(Api::<DeserializeGuard<K>>::all(client), config).default_backoff()
+}
+
+async fn each<K>(
+    events: impl Stream<Item = watcher::Result<Event<K>>> + Send,
+    token: CancellationToken,
+    mut apply: impl FnMut(Event<K>),
+) {
+    let mut events = Box::pin(events.take_until(token.cancelled_owned()));
+    while let Some(event) = events.next().await {
+        match event {
+            Ok(event) => apply(event),
+            Err(error) => tracing::warn!(%error, "watch failed; trying again"),
+        }
+    }
+}
+
+fn readable<K: kube::Resource<DynamicType = ()>>(object: DeserializeGuard<K>) -> Option<K> {
+    let name = meta(&object).name.clone();
+    match object.0 {
+        Ok(object) => Some(object),
+        Err(error) => {
+            tracing::warn!(?name, error = error.error, "object cannot be read; skipped");
+            None
+        }
+    }
+}
+
+fn meta<K: kube::Resource>(object: &K) -> &k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta {
+    object.meta()
+}
+
+fn name<K: kube::Resource>(object: &K) -> Option<&str> {
+    meta(object).name.as_deref()
+}

@@ -1,0 +1,165 @@
+//! A running extender on a stand-in API server, and the objects that tests are made of.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use kerf::annotation::Keys;
+use kerf::runtime::shutdown::Tasks;
+use kerf_extender::config::Config;
+use kerf_extender::{Extender, start};
+use kerf_testkit::api::ApiServer;
+use kerf_testkit::scheduler::{ExtenderBindingArgs, ExtenderClient, ExtenderConfig};
+use kube::Client;
+use serde_json::{Value, json};
+use tokio_util::sync::CancellationToken;
+
+/// Long enough for a loaded machine; nothing waits this long where all is well.
+pub const PATIENCE: Duration = Duration::from_secs(20);
+
+pub struct World {
+    pub api: ApiServer,
+    pub extender: Extender,
+    pub client: ExtenderClient,
+    pub url: String,
+    token: CancellationToken,
+}
+
+pub fn config() -> Config {
+    Config {
+        listen: ([127, 0, 0, 1], 0).into(),
+        domain: Default::default(),
+        policy: Default::default(),
+        api_timeout: Duration::from_millis(300),
+        turn_timeout: Duration::from_secs(2),
+        max_body: 4 << 20,
+    }
+}
+
+pub async fn client_of(api: &ApiServer) -> Client {
+    let mut config = kube::Config::new(api.url().parse().expect("a URL"));
+    config.default_retry = false;
+    Client::try_from(config).expect("a client")
+}
+
+impl World {
+    pub async fn new(nodes: impl IntoIterator<Item = Value>) -> Self {
+        let api = ApiServer::start().await.expect("API server");
+        for node in nodes {
+            api.create("nodes", node).expect("node");
+        }
+        Self::on(api, config()).await
+    }
+
+    pub async fn on(api: ApiServer, config: Config) -> Self {
+        let token = CancellationToken::new();
+        let extender = start(&config, client_of(&api).await, Tasks::new(token.clone())).await.expect("extender");
+        let url = format!("http://{}/scheduler", extender.address());
+        let keys = Keys::default();
+        let client = ExtenderClient::new(ExtenderConfig::new(&url, &[&keys.core, &keys.memory])).expect("client");
+        let world = Self { api, extender, client, url, token };
+        tokio::time::timeout(PATIENCE, world.extender.ready()).await.expect("ready");
+        world
+    }
+
+    /// The extender's end, as by SIGKILL: nothing is drained. The API server lives on.
+    pub async fn kill(self) -> ApiServer {
+        self.token.cancel();
+        self.api
+    }
+
+    /// Creates a pod and waits until the extender has seen it.
+    pub async fn pod(&self, name: &str, containers: Value) -> Arc<Value> {
+        self.api.create("pods", pod(name, containers)).expect("pod")
+    }
+
+    pub async fn bind(&self, pod: &Value, node: &str) -> Result<(), String> {
+        let text = |at: &str| pod.pointer(at).and_then(Value::as_str).unwrap_or_default().to_owned();
+        let args = ExtenderBindingArgs {
+            pod_name: text("/metadata/name"),
+            pod_namespace: text("/metadata/namespace"),
+            pod_uid: text("/metadata/uid"),
+            node: node.to_owned(),
+        };
+        self.client.bind(&args).await.map_err(|error| error.to_string())
+    }
+
+    pub fn nodes(&self) -> Vec<Arc<Value>> {
+        self.api.list("nodes").expect("nodes")
+    }
+
+    /// What stands on each pod: the cards of its first container.
+    pub fn placements(&self) -> BTreeMap<String, Vec<String>> {
+        let keys = Keys::default();
+        let pods = self.api.list("pods").expect("pods");
+        pods.iter()
+            .filter_map(|pod| {
+                let text = pod.pointer("/metadata/annotations")?.get(&keys.placement)?.as_str()?;
+                let placement = kerf::annotation::placement::decode(text).expect("readable");
+                let node = pod.pointer("/spec/nodeName").and_then(Value::as_str);
+                assert!(node.is_none() || node == Some(placement.node.as_str()), "bound where it was placed");
+                let cards =
+                    placement.plan.grants[0].devices().map(|id| format!("{}/{id}", placement.node)).collect();
+                Some((pod.pointer("/metadata/name")?.as_str()?.to_owned(), cards))
+            })
+            .collect()
+    }
+
+    /// Waits until the extender's view of the cluster satisfies `holds`.
+    pub async fn until(&self, what: &str, holds: impl Fn(&World) -> bool) {
+        let mut changes = self.extender.cluster().changes();
+        let wait = async {
+            while !holds(self) {
+                changes.changed().await.expect("extender lives");
+            }
+        };
+        tokio::time::timeout(PATIENCE, wait).await.unwrap_or_else(|_| panic!("never: {what}"));
+    }
+
+    /// Compute in use on each card of a node, as the extender counts it.
+    pub fn used(&self, node: &str) -> Vec<u32> {
+        let nodes = self.extender.cluster().snapshot();
+        let node = nodes.into_iter().find(|known| known.name.as_str() == node).expect("known node");
+        node.ledger.cards().iter().map(|card| card.used().compute.0).collect()
+    }
+}
+
+/// A node with an inventory of equal cards.
+pub fn node(name: &str, cards: u32, memory_mib: u64) -> Value {
+    let keys = Keys::default();
+    let gpus: Vec<Value> = (0..cards)
+        .map(|index| {
+            json!({ "uuid": format!("GPU-{name}-{index}"), "index": index, "model": "Test", "memory_mib": memory_mib,
+                    "health": "healthy" })
+        })
+        .collect();
+    let inventory = json!({ "version": 1, "gpus": gpus }).to_string();
+    let capacity = json!({ &keys.core: (cards * 100).to_string(),
+                           &keys.memory: (u64::from(cards) * (memory_mib / 256)).to_string() });
+    json!({
+        "metadata": { "name": name, "annotations": { &keys.inventory: inventory } },
+        "status": { "capacity": capacity, "allocatable": capacity },
+    })
+}
+
+/// A node as gpu-manager leaves it: capacity alone.
+pub fn bare_node(name: &str, core: &str, memory: &str) -> Value {
+    let keys = Keys::default();
+    let capacity = json!({ &keys.core: core, &keys.memory: memory });
+    json!({ "metadata": { "name": name }, "status": { "capacity": capacity, "allocatable": capacity } })
+}
+
+/// One container with these limits.
+pub fn share(core: &str, memory: &str) -> Value {
+    let keys = Keys::default();
+    let mut limits = json!({ &keys.core: core });
+    if !memory.is_empty() {
+        limits[&keys.memory] = memory.into();
+    }
+    json!([{ "name": "main", "resources": { "limits": limits, "requests": limits } }])
+}
+
+pub fn pod(name: &str, containers: Value) -> Value {
+    json!({ "metadata": { "name": name, "namespace": "default" },
+            "spec": { "containers": containers }, "status": { "phase": "Pending" } })
+}

@@ -1,0 +1,12 @@
+//! The extender over HTTP, against a stand-in API server that speaks the real protocol.
+
+#![allow(clippy::expect_used, clippy::panic, clippy::unwrap_used, reason = "tests")]
+
+mod bind;
+mod fixture;
+mod hostile;
+mod legacy;
+mod races;
+mod restart;
+mod scenarios;
+mod verbs;

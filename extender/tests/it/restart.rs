@@ -1,0 +1,71 @@
+//! The extender's end and return, and watches that break.
+
+use kerf_testkit::api::{Action, Fault};
+use kerf_testkit::scheduler::{ExtenderClient, ExtenderConfig};
+
+use crate::fixture::{PATIENCE, World, client_of, config, node, share};
+
+fn commitments(world: &World) -> Vec<String> {
+    let nodes = world.extender.cluster().snapshot();
+    nodes
+        .iter()
+        .flat_map(|n| n.ledger.commitments().iter().map(move |(uid, c)| format!("{} {uid} {:?}", n.name, c.held)))
+        .collect()
+}
+
+#[tokio::test]
+async fn a_restart_knows_what_the_last_life_knew() {
+    let world = World::new([node("a", 2, 15_360), node("b", 2, 15_360)]).await;
+    for number in 0..6 {
+        let pod = world.pod(&format!("p{number}"), share("60", "10")).await;
+        let nodes = world.client.filter(&pod, &world.nodes()).await.unwrap().nodes;
+        if let Some(node) = nodes.first() {
+            world.bind(&pod, node).await.unwrap();
+        }
+    }
+    let before = commitments(&world);
+    assert_eq!(before.len(), 4);
+    let world = World::on(world.kill().await, config()).await;
+    assert_eq!(commitments(&world), before);
+}
+
+#[tokio::test]
+async fn it_is_not_ready_before_both_lists_are_complete() {
+    let api = kerf_testkit::api::ApiServer::start().await.unwrap();
+    api.create("nodes", node("a", 1, 15_360)).unwrap();
+    let held = api.inject(Fault::new("list", "pods", Action::Hold));
+    let tasks = kerf::runtime::shutdown::Tasks::default();
+    let extender = kerf_extender::start(&config(), client_of(&api).await, tasks).await.unwrap();
+    held.wait_hits(1, PATIENCE).await.unwrap();
+    let readyz = format!("http://{}/readyz", extender.address());
+    let answer = reqwest::get(&readyz).await.unwrap();
+    assert_eq!(answer.status(), 503);
+    assert!(answer.text().await.unwrap().contains("pods listed"));
+    // a call before that is refused: every card looks free
+    let url = format!("http://{}/scheduler", extender.address());
+    let client = ExtenderClient::new(ExtenderConfig::new(&url, &["inspur.com/vcuda-core"])).unwrap();
+    let pod = api.create("pods", crate::fixture::pod("p", share("50", "10"))).unwrap();
+    let nodes = api.list("nodes").unwrap();
+    let refused = client.filter(&pod, &nodes).await.unwrap_err().to_string();
+    assert!(refused.contains("not ready: ") && refused.contains("pods listed"), "{refused}");
+    held.release();
+    held.remove();
+    tokio::time::timeout(PATIENCE, extender.ready()).await.unwrap();
+    assert_eq!(reqwest::get(&readyz).await.unwrap().status(), 200);
+}
+
+#[tokio::test]
+async fn deletions_missed_by_a_broken_watch_are_found_by_the_next_list() {
+    let world = World::new([node("a", 2, 15_360), node("b", 1, 15_360)]).await;
+    let pod = world.pod("p", share("60", "10")).await;
+    world.bind(&pod, "a").await.unwrap();
+    let held = world.api.inject(Fault::new("watch", "*", Action::Hold));
+    world.api.break_watches();
+    held.wait_hits(2, PATIENCE).await.unwrap();
+    world.api.force_delete("pods", "default", "p").unwrap();
+    world.api.force_delete("nodes", "", "b").unwrap();
+    world.api.compact();
+    held.remove();
+    held.release();
+    world.until("freed", |w| w.used("a") == [0, 0] && w.extender.cluster().snapshot().len() == 1).await;
+}

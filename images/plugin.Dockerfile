@@ -1,0 +1,17 @@
+# kerf-plugin. From the root of the repository:
+#   docker build -f images/plugin.Dockerfile -t kerf-plugin:0.1.0 .
+# Not static: NVIDIA's management library is loaded at run time and is built for glibc.
+FROM rust:1-bookworm AS build
+WORKDIR /src
+COPY . .
+RUN --mount=type=cache,target=/usr/local/cargo/registry --mount=type=cache,target=/src/target,id=kerf-glibc \
+    cargo build --release --locked --package kerf-plugin && cp target/release/kerf-plugin /kerf-plugin
+
+FROM debian:bookworm-slim
+COPY --from=build /kerf-plugin /usr/local/bin/kerf-plugin
+# NVIDIA's container runtime reads these; other runtimes ignore them. The manifest sets them as well
+ENV NVIDIA_VISIBLE_DEVICES=all NVIDIA_DRIVER_CAPABILITIES=utility
+# Root: kubelet's sockets and the directories they are in belong to root. The manifest drops every capability
+USER 0:0
+EXPOSE 9394
+ENTRYPOINT ["/usr/local/bin/kerf-plugin"]

@@ -1,0 +1,152 @@
+//! What a vendor's driver can tell. The only trait of the system: everything above it is the same for all.
+//!
+//! The calls are synchronous, since drivers are, and may be slow: [`crate::monitor`] makes them from a blocking
+//! thread, with a deadline, one at a time. A driver that is not there is [`BackendError::Unavailable`]: a state
+//! to report and try again, never a reason to end.
+
+pub mod auto;
+pub mod nvidia;
+pub mod simulated;
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use kerf::device::{Device, Health};
+use kerf::ids::{ContainerName, DeviceId, PodRef};
+
+/// A card and how it is reached on this host.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct HostDevice {
+    /// The card.
+    pub device: Device,
+    /// PCI address as sysfs spells it (`0000:3b:00.0`); empty where there is none.
+    pub pci: String,
+    /// Device files that a container needs for this card, as paths on the host.
+    pub nodes: Vec<PathBuf>,
+    /// Device files that a container needs for any card of this vendor.
+    pub control_nodes: Vec<PathBuf>,
+}
+
+/// What the cards do at one moment.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Usage {
+    /// By card.
+    pub gpus: BTreeMap<DeviceId, GpuUsage>,
+    /// Processes that use a card; one entry for each card that a process uses.
+    pub processes: Vec<ProcessUsage>,
+}
+
+/// What one card does. `None`: this card does not tell.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct GpuUsage {
+    /// Time in which it was busy, in percent.
+    pub utilization: Option<u32>,
+    /// Memory in use, in bytes.
+    pub memory_used: Option<u64>,
+    /// All memory, in bytes.
+    pub memory_total: Option<u64>,
+    /// In degrees Celsius.
+    pub temperature: Option<u32>,
+    /// In milliwatts.
+    pub power: Option<u32>,
+}
+
+/// What one process does on one card.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ProcessUsage {
+    /// In the host's PID namespace.
+    pub pid: u32,
+    /// The card.
+    pub device: DeviceId,
+    /// Card memory in use, in bytes, where the driver tells.
+    pub memory: Option<u64>,
+    /// Time in which it used the card's multiprocessors, in percent, where the driver tells.
+    pub utilization: Option<u32>,
+    /// The container it runs in, where the backend itself says so; otherwise the process's control group does.
+    pub owner: Option<(PodRef, ContainerName)>,
+}
+
+/// Why a driver does not answer.
+#[derive(Debug, thiserror::Error)]
+pub enum BackendError {
+    /// There is no driver (yet), or no file.
+    #[error("{backend} is not available: {reason}")]
+    Unavailable {
+        /// Which backend.
+        backend: &'static str,
+        /// What it said.
+        reason: String,
+    },
+    /// The driver is there but refused a question.
+    #[error("{backend} failed at {question}: {reason}")]
+    Failed {
+        /// Which backend.
+        backend: &'static str,
+        /// What was asked.
+        question: &'static str,
+        /// What it said.
+        reason: String,
+    },
+}
+
+impl BackendError {
+    /// The word used in metrics.
+    pub fn code(&self) -> &'static str {
+        match self {
+            Self::Unavailable { .. } => "unavailable",
+            Self::Failed { .. } => "failed",
+        }
+    }
+}
+
+/// A vendor's driver.
+pub trait Backend: Send + Sync + 'static {
+    /// The word used in flags, metrics and logs.
+    fn name(&self) -> &'static str;
+
+    /// The cards that are here now, with their health.
+    ///
+    /// # Errors
+    /// [`BackendError`]; the caller keeps what it knew, as unhealthy.
+    fn discover(&self) -> Result<Vec<HostDevice>, BackendError>;
+
+    /// The health of each card that is here now; cheap enough for every second.
+    ///
+    /// # Errors
+    /// [`BackendError`]; the caller takes every card as unhealthy.
+    fn health(&self) -> Result<BTreeMap<DeviceId, Health>, BackendError>;
+
+    /// What the cards do now.
+    ///
+    /// # Errors
+    /// [`BackendError`]; the caller reports no usage.
+    fn usage(&self) -> Result<Usage, BackendError>;
+
+    /// How often what this backend reads was found unusable, since the start.
+    fn complaints(&self) -> u64 {
+        0
+    }
+}
+
+impl<T: Backend + ?Sized> Backend for Arc<T> {
+    fn name(&self) -> &'static str {
+        (**self).name()
+    }
+
+    fn discover(&self) -> Result<Vec<HostDevice>, BackendError> {
+        (**self).discover()
+    }
+
+    fn health(&self) -> Result<BTreeMap<DeviceId, Health>, BackendError> {
+        (**self).health()
+    }
+
+    fn usage(&self) -> Result<Usage, BackendError> {
+        (**self).usage()
+    }
+
+    fn complaints(&self) -> u64 {
+        (**self).complaints()
+    }
+}

@@ -1,0 +1,161 @@
+//! Every call to the API server. Each has a deadline, and none is made by a thread that serves kubelet, except
+//! the one list that decides whether an Allocate can be answered.
+
+use std::time::Duration;
+
+use k8s_openapi::api::core::v1::{Node, Pod};
+use kerf::annotation::{self, Keys, Record};
+use kerf::ids::{NodeName, PodUid};
+use kerf::k8s;
+use kube::api::{ListParams, Patch, PatchParams};
+use kube::{Api, Client};
+
+use crate::claim::{self, Stage};
+
+/// No call takes longer than this.
+pub const DEADLINE: Duration = Duration::from_secs(5);
+
+/// The API server, as this node's plugin uses it.
+#[derive(Clone)]
+pub struct Cluster {
+    client: Client,
+    node: NodeName,
+    keys: Keys,
+}
+
+/// Why a call failed.
+#[derive(Debug, thiserror::Error)]
+pub enum ClusterError {
+    /// No answer in time; whether a write was done is unknown.
+    #[error("no answer within {DEADLINE:?}")]
+    Deadline(#[from] tokio::time::error::Elapsed),
+    /// The API server refused, or could not be reached.
+    #[error(transparent)]
+    Api(#[from] Box<kube::Error>),
+}
+
+impl ClusterError {
+    /// Whether the object is not there any more, or is another one of the same name.
+    pub fn gone(&self) -> bool {
+        match self {
+            Self::Api(error) => matches!(&**error, kube::Error::Api(status) if [404, 409].contains(&status.code)),
+            Self::Deadline(_) => false,
+        }
+    }
+}
+
+impl Cluster {
+    /// For the Node `node`.
+    pub fn new(client: Client, node: NodeName, keys: Keys) -> Self {
+        Self { client, node, keys }
+    }
+
+    /// All pods, for a watch with [`Cluster::selector`].
+    pub fn pods(&self) -> Api<Pod> {
+        Api::all(self.client.clone())
+    }
+
+    /// Selects the pods of this node.
+    pub fn selector(&self) -> String {
+        format!("spec.nodeName={}", self.node)
+    }
+
+    /// Keys of the annotations.
+    pub fn keys(&self) -> &Keys {
+        &self.keys
+    }
+
+    /// The pods of this node that ask for cards, as they are now.
+    ///
+    /// # Errors
+    /// [`ClusterError`]
+    pub async fn list(&self) -> Result<Vec<claim::Pod>, ClusterError> {
+        let selector = ListParams::default().fields(&self.selector());
+        let pods = self.pods();
+        let list = tokio::time::timeout(DEADLINE, pods.list(&selector)).await?.map_err(Box::new)?;
+        Ok(list.iter().filter_map(|object| pod(object, &self.keys)).collect())
+    }
+
+    /// Writes annotations on one life of a pod, through `pods/status`: that needs no right to change pods
+    /// otherwise. The API server refuses the write where the uid has changed.
+    ///
+    /// # Errors
+    /// [`ClusterError`]
+    pub async fn annotate_pod(&self, correction: &claim::truth::Correction) -> Result<(), ClusterError> {
+        let pods: Api<Pod> = Api::namespaced(self.client.clone(), &correction.reference.namespace);
+        let patch = serde_json::json!({
+            "metadata": { "uid": correction.uid.as_str(), "annotations": correction.annotations },
+        });
+        let (params, patch) = (PatchParams::default(), Patch::Merge(patch));
+        let write = pods.patch_status(&correction.reference.name, &params, &patch);
+        tokio::time::timeout(DEADLINE, write).await?.map_err(Box::new)?;
+        Ok(())
+    }
+
+    /// Writes one annotation on the Node, through `nodes/status`.
+    ///
+    /// # Errors
+    /// [`ClusterError`]
+    pub async fn annotate_node(&self, key: &str, value: &str) -> Result<(), ClusterError> {
+        let nodes: Api<Node> = Api::all(self.client.clone());
+        let patch = serde_json::json!({ "metadata": { "annotations": { key: value } } });
+        let (params, patch) = (PatchParams::default(), Patch::Merge(patch));
+        let write = nodes.patch_status(self.node.as_str(), &params, &patch);
+        tokio::time::timeout(DEADLINE, write).await?.map_err(Box::new)?;
+        Ok(())
+    }
+
+    /// The inventory that the Node shows now.
+    ///
+    /// # Errors
+    /// [`ClusterError`]
+    pub async fn node_annotation(&self, key: &str) -> Result<Option<String>, ClusterError> {
+        let nodes: Api<Node> = Api::all(self.client.clone());
+        let node =
+            tokio::time::timeout(DEADLINE, nodes.get_metadata(self.node.as_str())).await?.map_err(Box::new)?;
+        Ok(node.metadata.annotations.and_then(|mut annotations| annotations.remove(key)))
+    }
+}
+
+/// A Pod as a claimant; `None` where it asks for no card, or for none that can be given.
+pub fn pod(object: &Pod, keys: &Keys) -> Option<claim::Pod> {
+    let view = k8s::pod(object, keys)?;
+    let request = view.request.ok().flatten()?;
+    let annotations = object.metadata.annotations.as_ref();
+    let stage = match (view.ended, &object.metadata.deletion_timestamp) {
+        (true, _) => Stage::Ended,
+        (false, Some(_)) => Stage::Leaving,
+        (false, None) => Stage::Live,
+    };
+    let status = object.status.as_ref();
+    let statuses = status.into_iter().flat_map(|status| {
+        let inits = status.init_container_statuses.iter().flatten();
+        inits.chain(status.container_statuses.iter().flatten())
+    });
+    let runtime_ids = statuses.filter_map(|status| {
+        let (_, id) = status.container_id.as_deref()?.split_once("://")?;
+        Some((id.to_owned(), status.name.as_str().into()))
+    });
+    let record = match view.record {
+        Record::Placed(placement) => Some(placement),
+        Record::Absent => None,
+        Record::Unreadable(error) => {
+            tracing::debug!(pod = %view.pod, uid = %view.uid, %error, "placement not believed");
+            None
+        }
+    };
+    Some(claim::Pod {
+        uid: view.uid,
+        reference: view.pod,
+        request: request.as_ref().clone(),
+        record,
+        confirmed: annotations.is_some_and(|annotations| annotation::confirmed(annotations, keys)),
+        stage,
+        runtime_ids: runtime_ids.collect(),
+    })
+}
+
+/// The uid of an object that the watch says is gone.
+pub fn uid(object: &Pod) -> Option<PodUid> {
+    object.metadata.uid.as_deref().map(PodUid::from)
+}

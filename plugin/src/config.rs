@@ -1,0 +1,299 @@
+//! Flags and environment, read once and checked once.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::str::FromStr;
+use std::time::Duration;
+
+use kerf::annotation::{Domain, Keys};
+use kerf::ids::NodeName;
+use kerf::runtime::telemetry::LogArgs;
+
+use crate::binding::Strategy;
+
+/// Gives containers exactly the GPU that kerf's extender chose for them, and reports what they do with it.
+#[derive(Clone, Debug, clap::Parser)]
+#[command(name = "kerf-plugin", version)]
+pub struct Args {
+    /// Name of the Node object of this machine
+    #[arg(long, env = "KERF_NODE_NAME")]
+    pub node_name: String,
+    /// Prefix of resources and annotations
+    #[arg(long, env = "KERF_DOMAIN", default_value = "inspur.com")]
+    pub domain: Domain,
+    /// Which driver to ask about cards
+    #[arg(long, env = "KERF_BACKEND", value_enum, default_value_t = BackendKind::Auto)]
+    pub backend: BackendKind,
+    /// File that describes simulated cards
+    #[arg(long, env = "KERF_SIMULATED_FILE", value_name = "PATH")]
+    pub simulated_file: Option<PathBuf>,
+    /// kubelet's directory
+    #[arg(long, env = "KERF_KUBELET_DIR", default_value = "/var/lib/kubelet", value_name = "DIR")]
+    pub kubelet_dir: PathBuf,
+    /// Where kubelet listens for device plugins [default: device-plugins below --kubelet-dir]
+    #[arg(long, env = "KERF_DEVICE_PLUGINS_DIR", value_name = "DIR")]
+    pub device_plugins_dir: Option<PathBuf>,
+    /// Where kubelet tells who holds what [default: pod-resources below --kubelet-dir]
+    #[arg(long, env = "KERF_POD_RESOURCES_DIR", value_name = "DIR")]
+    pub pod_resources_dir: Option<PathBuf>,
+    /// Address of /metrics, /livez, /readyz, /version and /debug/state; port 0 takes a free one
+    #[arg(long, env = "KERF_LISTEN", default_value = "0.0.0.0:9394", value_name = "ADDRESS")]
+    pub listen: SocketAddr,
+    /// How to reach the API server [default: as a pod of the cluster, or as kubectl does]
+    #[arg(long, env = "KERF_KUBECONFIG", value_name = "PATH")]
+    pub kubeconfig: Option<PathBuf>,
+    /// Where the host's /proc is seen
+    #[arg(long, env = "KERF_PROC_ROOT", default_value = "/proc", value_name = "DIR")]
+    pub proc_root: PathBuf,
+    /// Where the host's /sys is seen
+    #[arg(long, env = "KERF_SYS_ROOT", default_value = "/sys", value_name = "DIR")]
+    pub sys_root: PathBuf,
+    /// Where the host's /dev is seen
+    #[arg(long, env = "KERF_DEV_ROOT", default_value = "/dev", value_name = "DIR")]
+    pub dev_root: PathBuf,
+    /// NVIDIA's management library [default: libnvidia-ml.so.1 as the loader finds it]
+    #[arg(long, env = "KERF_NVML_LIBRARY", value_name = "PATH")]
+    pub nvml_library: Option<PathBuf>,
+    /// Name cards to the container runtime (CDI) as `<KIND>=<uuid>`, not by device files; such as nvidia.com/gpu
+    #[arg(long, env = "KERF_CDI_KIND", value_name = "KIND")]
+    pub cdi_kind: Option<String>,
+    /// Device file for every container that has a card; may be repeated
+    #[arg(long = "extra-device", env = "KERF_EXTRA_DEVICES", value_delimiter = ',', value_name = "PATH")]
+    pub extra_devices: Vec<PathBuf>,
+    /// Tell kubelet each card's NUMA node, for its Topology Manager
+    #[arg(long, env = "KERF_NUMA_HINTS")]
+    pub numa_hints: bool,
+    /// How often to look at the cards' health
+    #[arg(long, env = "KERF_HEALTH_PERIOD", default_value = "1s", value_name = "TIME")]
+    pub health_period: Span,
+    /// How often to measure what cards and processes do
+    #[arg(long, env = "KERF_SAMPLE_PERIOD", default_value = "5s", value_name = "TIME")]
+    pub sample_period: Span,
+    /// How long an NVIDIA card must be free of critical errors to be healthy again
+    #[arg(long, env = "KERF_QUIET_PERIOD", default_value = "5m", value_name = "TIME")]
+    pub quiet_period: Span,
+    /// What to log.
+    #[command(flatten)]
+    pub log: LogArgs,
+}
+
+/// Which driver to ask about cards.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub enum BackendKind {
+    /// NVIDIA, then simulated cards if a file is given: the first that has cards.
+    Auto,
+    /// NVIDIA's management library.
+    Nvidia,
+    /// A file.
+    Simulated,
+}
+
+/// A length of time on the command line: a whole number and `ms`, `s`, `m` or `h`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Span(pub Duration);
+
+/// A length of time that cannot be read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("expected a whole number above zero and ms, s, m or h, such as 500ms")]
+pub struct BadSpan;
+
+impl FromStr for Span {
+    type Err = BadSpan;
+
+    fn from_str(text: &str) -> Result<Self, BadSpan> {
+        let digits = text.find(|c: char| !c.is_ascii_digit()).ok_or(BadSpan)?;
+        let (number, unit) = text.split_at(digits);
+        let number: u64 = number.parse().map_err(|_| BadSpan)?;
+        let millis = match unit {
+            "ms" => Some(1),
+            "s" => Some(1_000),
+            "m" => Some(60_000),
+            "h" => Some(3_600_000),
+            _ => None,
+        };
+        let millis = millis.and_then(|unit| number.checked_mul(unit)).filter(|millis| *millis > 0);
+        Ok(Self(Duration::from_millis(millis.ok_or(BadSpan)?)))
+    }
+}
+
+/// Everything the plugin is told. The fields are what the flags of the same names say.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// The Node object of this machine.
+    pub node: NodeName,
+    /// Resources and annotations.
+    pub keys: Keys,
+    /// The driver.
+    pub backend: BackendChoice,
+    /// Holds `kubelet.sock` and the plugins' own sockets.
+    pub device_plugins_dir: PathBuf,
+    /// Holds the `kubelet.sock` of the pod resources API.
+    pub pod_resources_dir: PathBuf,
+    /// Administrative HTTP.
+    pub listen: SocketAddr,
+    /// How to reach the API server, where not by the usual ways.
+    pub kubeconfig: Option<PathBuf>,
+    /// The host's `/proc`.
+    pub proc_root: PathBuf,
+    /// How cards are handed to containers.
+    pub strategy: Strategy,
+    /// Whether kubelet is told NUMA nodes.
+    pub numa_hints: bool,
+    /// Between looks at the cards' health.
+    pub health_period: Duration,
+    /// Between measurements.
+    pub sample_period: Duration,
+}
+
+/// A driver and what it needs to know.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum BackendChoice {
+    /// NVIDIA only.
+    Nvidia(NvidiaOptions),
+    /// A file only.
+    Simulated(PathBuf),
+    /// The first of both that has cards.
+    Auto(NvidiaOptions, Option<PathBuf>),
+}
+
+/// What the NVIDIA backend needs to know.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NvidiaOptions {
+    /// The management library, where not as the loader finds it.
+    pub library: Option<PathBuf>,
+    /// The host's `/sys`.
+    pub sys_root: PathBuf,
+    /// The host's `/dev`; device files that are not there are not handed out.
+    pub dev_root: PathBuf,
+    /// Without critical errors for so long, a card is healthy again.
+    pub quiet_period: Duration,
+}
+
+/// Flags that do not go together. Each message names the flag.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum ConfigError {
+    /// No Node has such a name.
+    #[error("--node-name {0:?} is no name of a Node")]
+    NodeName(String),
+    /// The simulated backend has nothing to read.
+    #[error("--backend simulated needs --simulated-file")]
+    NoSimulatedFile,
+    /// CDI kinds have the form `vendor.com/class`.
+    #[error("--cdi-kind {0:?}: expected vendor/class, such as nvidia.com/gpu")]
+    CdiKind(String),
+    /// kubelet refuses relative paths of devices.
+    #[error("--extra-device {0:?} is not an absolute path")]
+    ExtraDevice(PathBuf),
+    /// Socket paths are limited by the system.
+    #[error("--device-plugins-dir {0:?} is too long for a socket in it")]
+    LongDirectory(PathBuf),
+}
+
+impl TryFrom<Args> for Config {
+    type Error = ConfigError;
+
+    fn try_from(args: Args) -> Result<Self, ConfigError> {
+        let node = args.node_name;
+        let legal = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '.');
+        if node.is_empty() || node.len() > 253 || !node.chars().all(legal) {
+            return Err(ConfigError::NodeName(node));
+        }
+        if let Some(kind) = &args.cdi_kind {
+            let parts: Vec<&str> = kind.split('/').collect();
+            let legal = |part: &&str| !part.is_empty() && !part.contains(['=', ' ', ',']);
+            if parts.len() != 2 || !parts.iter().all(legal) {
+                return Err(ConfigError::CdiKind(kind.clone()));
+            }
+        }
+        if let Some(relative) = args.extra_devices.iter().find(|path| !path.is_absolute()) {
+            return Err(ConfigError::ExtraDevice(relative.clone()));
+        }
+        let device_plugins_dir = args.device_plugins_dir.unwrap_or_else(|| args.kubelet_dir.join("device-plugins"));
+        // 107 bytes for a path, of which a socket's name takes at most 40
+        if device_plugins_dir.as_os_str().len() > 66 {
+            return Err(ConfigError::LongDirectory(device_plugins_dir));
+        }
+        let nvidia = NvidiaOptions {
+            library: args.nvml_library,
+            sys_root: args.sys_root,
+            dev_root: args.dev_root,
+            quiet_period: args.quiet_period.0,
+        };
+        let backend = match args.backend {
+            BackendKind::Nvidia => BackendChoice::Nvidia(nvidia),
+            BackendKind::Auto => BackendChoice::Auto(nvidia, args.simulated_file),
+            BackendKind::Simulated => {
+                BackendChoice::Simulated(args.simulated_file.ok_or(ConfigError::NoSimulatedFile)?)
+            }
+        };
+        let keys = Keys::new(args.domain);
+        Ok(Self {
+            node: node.into(),
+            backend,
+            device_plugins_dir,
+            pod_resources_dir: args.pod_resources_dir.unwrap_or_else(|| args.kubelet_dir.join("pod-resources")),
+            listen: args.listen,
+            kubeconfig: args.kubeconfig,
+            proc_root: args.proc_root,
+            strategy: Strategy { keys: keys.clone(), cdi_kind: args.cdi_kind, extra_devices: args.extra_devices },
+            keys,
+            numa_hints: args.numa_hints,
+            health_period: args.health_period.0,
+            sample_period: args.sample_period.0,
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::Parser;
+
+    fn config(flags: &[&str]) -> Result<Config, String> {
+        let all = ["kerf-plugin", "--node-name", "gpu-7"].iter().chain(flags);
+        let args = Args::try_parse_from(all).map_err(|error| error.to_string())?;
+        Config::try_from(args).map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn directories_follow_kubelets_unless_named() {
+        let defaults = config(&[]).unwrap();
+        assert_eq!(defaults.device_plugins_dir, PathBuf::from("/var/lib/kubelet/device-plugins"));
+        assert_eq!(defaults.keys.core, "inspur.com/vcuda-core");
+        let named =
+            config(&["--kubelet-dir", "/k", "--device-plugins-dir", "/p", "--domain", "tencent.com"]).unwrap();
+        assert_eq!(named.device_plugins_dir, PathBuf::from("/p"));
+        assert_eq!(named.pod_resources_dir, PathBuf::from("/k/pod-resources"));
+        assert_eq!(named.strategy.keys.core, "tencent.com/vcuda-core");
+    }
+
+    #[test]
+    fn flags_that_do_not_go_together_are_named() {
+        for (flags, word) in [
+            (vec!["--backend", "simulated"], "--simulated-file"),
+            (vec!["--node-name", "a b"], "--node-name"),
+            (vec!["--cdi-kind", "gpu"], "--cdi-kind"),
+            (vec!["--extra-device", "x"], "--extra-device"),
+            (vec!["--domain", "kubernetes.io"], "--domain"),
+            (vec!["--health-period", "0s"], "--health-period"),
+            (vec!["--sample-period", "5"], "--sample-period"),
+        ] {
+            let given = if flags[0] == "--node-name" {
+                let args = Args::try_parse_from(["kerf-plugin"].iter().chain(&flags)).unwrap();
+                Config::try_from(args).map_err(|error| error.to_string())
+            } else {
+                config(&flags)
+            };
+            assert!(given.unwrap_err().contains(word), "{flags:?}");
+        }
+    }
+
+    #[test]
+    fn times_have_units() {
+        assert_eq!("500ms".parse(), Ok(Span(Duration::from_millis(500))));
+        assert_eq!("2m".parse(), Ok(Span(Duration::from_secs(120))));
+        for bad in ["", "s", "1", "1.5s", "-1s", "99999999999999999h"] {
+            assert_eq!(bad.parse::<Span>(), Err(BadSpan), "{bad}");
+        }
+    }
+}

@@ -1,0 +1,186 @@
+//! kubelet's side of kerf: the device plugin. It reads on each pod of its node which card the extender chose, and
+//! gives the pod's containers exactly that one.
+//!
+//! ```text
+//!   kubelet --gRPC-- [kubelet] [service] --> [claim] (pure: whose call is it?) --> [binding] (pure: what it gets)
+//!   API server ----- [watch] [cluster] ----> [state] <---- [monitor] --- [backend] (NVIDIA, simulated)
+//!   kubelet's list - [reconcile] ----------> [claim::truth] --> corrected records
+//!                                            [metrics] [debug] --> HTTP
+//! ```
+
+pub mod backend;
+pub mod binding;
+pub mod cgroup;
+pub mod claim;
+pub mod cluster;
+pub mod config;
+pub mod debug;
+pub mod ids;
+pub mod inventory;
+pub mod kubelet;
+pub mod metrics;
+pub mod monitor;
+pub mod reconcile;
+pub mod service;
+pub mod state;
+pub mod watch;
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use anyhow::Context as _;
+use kerf::runtime::admin::{self, Admin};
+use kerf::runtime::readiness::Readiness;
+use kerf::runtime::shutdown::Tasks;
+use kube::Client;
+use kube::config::{KubeConfigOptions, Kubeconfig};
+use prometheus::Registry;
+use tokio_util::sync::CancellationToken;
+
+use crate::backend::Backend;
+use crate::backend::auto::Auto;
+use crate::backend::nvidia::Nvidia;
+use crate::backend::simulated::Simulated;
+use crate::cluster::Cluster;
+use crate::config::{BackendChoice, Config};
+use crate::ids::Resource;
+use crate::metrics::{Counters, Gauges};
+use crate::monitor::Driver;
+use crate::reconcile::Reconciler;
+use crate::service::Shared;
+use crate::state::State;
+
+/// A plugin that runs. Cancel its token to end it; dropping this does not.
+pub struct Plugin {
+    admin: SocketAddr,
+    tasks: Tasks,
+    asked: CancellationToken,
+}
+
+impl Plugin {
+    /// Where `/metrics` and the other administrative routes are.
+    pub fn admin_address(&self) -> SocketAddr {
+        self.admin
+    }
+
+    /// Waits until everything has ended.
+    ///
+    /// # Errors
+    /// Where it ended without being asked to; the log names the part that failed.
+    pub async fn finished(self) -> anyhow::Result<()> {
+        self.tasks.drained().await;
+        anyhow::ensure!(self.asked.is_cancelled(), "a part of the plugin ended unexpectedly");
+        Ok(())
+    }
+}
+
+/// A client for the API server, as `config` says.
+///
+/// # Errors
+/// Where no configuration is found or it is wrong.
+pub async fn client(config: &Config) -> anyhow::Result<Client> {
+    let found = match &config.kubeconfig {
+        Some(path) => {
+            let file = Kubeconfig::read_from(path).with_context(|| format!("--kubeconfig {path:?}"))?;
+            kube::Config::from_custom_kubeconfig(file, &KubeConfigOptions::default()).await?
+        }
+        None => kube::Config::infer().await?,
+    };
+    Ok(Client::try_from(found)?)
+}
+
+/// Runs until `token` is cancelled.
+///
+/// # Errors
+/// Where the address of `config` is taken, or a part ends unexpectedly.
+pub async fn run(config: Config, client: Client, token: CancellationToken) -> anyhow::Result<()> {
+    start(config, client, token).await?.finished().await
+}
+
+/// Starts everything and returns.
+///
+/// # Errors
+/// Where the address of `config` is taken.
+pub async fn start(config: Config, client: Client, token: CancellationToken) -> anyhow::Result<Plugin> {
+    tracing::info!(?config, "configuration");
+    let Config {
+        node,
+        keys,
+        backend,
+        device_plugins_dir,
+        pod_resources_dir,
+        listen,
+        kubeconfig: _,
+        proc_root,
+        strategy,
+        numa_hints,
+        health_period,
+        sample_period,
+    } = config;
+    let tasks = Tasks::new(token.child_token());
+    let stop = || tasks.token().clone();
+    let registry = Registry::new();
+    let counters = Counters::new(&registry)?;
+    let state = State::default();
+    let readiness = Readiness::default();
+
+    let driver = Driver::new(backend_of(backend), counters.clone());
+    registry.register(Box::new(Gauges::new(state.clone(), node.clone())?))?;
+    let complaining = driver.clone();
+    registry.register(Box::new(metrics::complaints(move || complaining.complaints())?))?;
+
+    let cluster = Cluster::new(client, node, keys);
+    let reconciler = Reconciler::new(state.clone(), cluster.clone(), counters.clone(), &pod_resources_dir);
+    let shared = Shared {
+        state: state.clone(),
+        reconciler: reconciler.clone(),
+        counters: counters.clone(),
+        strategy: Arc::new(strategy),
+        numa_hints,
+        compared: Arc::default(),
+    };
+
+    let listener = admin::listen(listen).await?;
+    let address = listener.local_addr()?;
+    let debugged = state.clone();
+    let routes = admin::router(Admin {
+        registry,
+        readiness: readiness.clone(),
+        debug: Arc::new(move || debug::state(&debugged)),
+        program: "kerf-plugin",
+        draining: stop(),
+    });
+    tracing::info!(%address, "serving HTTP");
+    tasks.spawn("admin", admin::serve(listener, routes, stop()));
+
+    let found = readiness.condition("gpus");
+    let health = monitor::follow_health(driver.clone(), state.clone(), health_period, found, stop());
+    tasks.spawn("health", health);
+    tasks.spawn("usage", monitor::follow_usage(driver, state.clone(), sample_period, proc_root, stop()));
+    tasks.spawn("inventory", monitor::publish(cluster.clone(), state.clone(), counters.clone(), stop()));
+    let synced = readiness.condition("pods");
+    tasks.spawn("pods", watch::follow(cluster, state, counters, synced, stop()));
+    tasks.spawn("reconcile", reconciler.follow(stop()));
+    for resource in Resource::ALL {
+        let registered = readiness.condition(match resource {
+            Resource::Core => "kubelet-core",
+            Resource::Memory => "kubelet-memory",
+        });
+        let directory = device_plugins_dir.clone();
+        let kept = kubelet::keep_registered(shared.clone(), resource, directory, registered, stop());
+        tasks.spawn(resource.as_str(), kept);
+    }
+    Ok(Plugin { admin: address, tasks, asked: token })
+}
+
+fn backend_of(choice: BackendChoice) -> Arc<dyn Backend> {
+    match choice {
+        BackendChoice::Nvidia(options) => Arc::new(Nvidia::new(options)),
+        BackendChoice::Simulated(path) => Arc::new(Simulated::new(path)),
+        BackendChoice::Auto(options, path) => {
+            let mut candidates: Vec<Box<dyn Backend>> = vec![Box::new(Nvidia::new(options))];
+            candidates.extend(path.map(|path| Box::new(Simulated::new(path)) as Box<dyn Backend>));
+            Arc::new(Auto::new(candidates))
+        }
+    }
+}

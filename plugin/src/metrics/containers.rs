@@ -1,0 +1,100 @@
+//! One series for each container and card, and gpu-manager's four names for the same.
+
+use std::collections::BTreeMap;
+
+use kerf::ids::{ContainerName, DeviceId, NodeName, PodRef};
+use kerf::units::Mib;
+
+use super::{Family, float, gauge};
+use crate::claim::view::{PodView, State};
+use crate::state::Sample;
+
+const LABELS: [&str; 5] = ["namespace", "pod", "container", "gpu", "index"];
+/// gpu-manager's labels, before the one that differs from name to name.
+const OLD_LABELS: [&str; 4] = ["pod_name", "namespace", "node", "container_name"];
+
+#[derive(Clone, Copy, Default)]
+struct Used {
+    /// Bytes.
+    memory: u64,
+    /// Percent of one card.
+    utilization: u32,
+}
+
+/// What each container does on each card.
+fn used(pods: &[PodView], sample: &Sample) -> BTreeMap<(PodRef, ContainerName, DeviceId), Used> {
+    let mut names = BTreeMap::new();
+    for pod in pods {
+        for (id, container) in &pod.pod.runtime_ids {
+            names.insert(id.as_str(), (&pod.pod.reference, container));
+        }
+    }
+    let mut used: BTreeMap<_, Used> = BTreeMap::new();
+    for (process, owner) in sample.usage.processes.iter().zip(&sample.owners) {
+        let by_group = || {
+            let (pod, container) = names.get(owner.as_ref()?.container.as_str())?;
+            Some(((*pod).clone(), (*container).clone()))
+        };
+        let Some((pod, container)) = process.owner.clone().or_else(by_group) else { continue };
+        let entry = used.entry((pod, container, process.device.clone())).or_default();
+        entry.memory = entry.memory.saturating_add(process.memory.unwrap_or_default());
+        entry.utilization = entry.utilization.saturating_add(process.utilization.unwrap_or_default());
+    }
+    used
+}
+
+/// Gauges of the containers that hold cards.
+pub(super) fn gauges(pods: &[PodView], sample: &Sample, node: &NodeName) -> prometheus::Result<Family> {
+    let of = |name: &str, help: &str| gauge(&format!("kerf_plugin_container_{name}"), help, &LABELS);
+    let old = |name: &str, help: &str, last: &str| {
+        let labels: Vec<&str> = OLD_LABELS.into_iter().chain([last]).collect();
+        gauge(name, help, &labels)
+    };
+    let core = of("core_granted_ratio", "Part of the card's compute that the container was given.")?;
+    let limit = of("core_limit_ratio", "Part of the card's compute that the container may use at most.")?;
+    let memory = of("memory_granted_bytes", "Memory of the card that the container was given.")?;
+    let busy = of("utilization_ratio", "Part of the card's compute that the container uses.")?;
+    let bytes = of("memory_used_bytes", "Memory of the card that the container uses.")?;
+    let old_busy = old("container_gpu_utilization", "gpu-manager's name: percent of a card in use.", "gpu")?;
+    let old_bytes = old("container_gpu_memory_total", "gpu-manager's name: MiB in use.", "gpu_memory")?;
+    let old_core = old("container_request_gpu_utilization", "gpu-manager's name: cards requested.", "req_of_gpu")?;
+    let old_memory =
+        old("container_request_gpu_memory", "gpu-manager's name: MiB requested.", "req_of_gpu_memory")?;
+    let used = used(pods, sample);
+    for view in pods {
+        let reference = &view.pod.reference;
+        for container in view.containers.iter().filter(|c| matches!(c.state, State::Claimed | State::Confirmed)) {
+            let grant = &container.grant;
+            let name = grant.container.as_str();
+            let old_labels = [&*reference.name, &*reference.namespace, node.as_str(), name];
+            let old_with =
+                |last: &str| old_labels.map(str::to_owned).into_iter().chain([last.to_owned()]).collect::<Vec<_>>();
+            let (mut sum, mut cards, mut mib) = (Used::default(), 0.0, 0);
+            for slice in &grant.slices {
+                let index = slice.index.to_string();
+                let labels = [&*reference.namespace, &*reference.name, name, slice.device.as_str(), &index];
+                let ceiling = view.limit.filter(|_| !grant.whole).unwrap_or(slice.share.compute);
+                core.with_label_values(&labels).set(slice.share.compute.ratio());
+                limit.with_label_values(&labels).set(ceiling.ratio());
+                memory.with_label_values(&labels).set(float(slice.share.memory.bytes()));
+                let key = (reference.clone(), grant.container.clone(), slice.device.clone());
+                let now = used.get(&key).copied().unwrap_or_default();
+                busy.with_label_values(&labels).set(f64::from(now.utilization) / 100.0);
+                bytes.with_label_values(&labels).set(float(now.memory));
+                let card = old_with(&format!("gpu{index}"));
+                old_busy.with_label_values(&card).set(f64::from(now.utilization));
+                old_bytes.with_label_values(&card).set(float(now.memory / Mib(1).bytes()));
+                sum.utilization = sum.utilization.saturating_add(now.utilization);
+                sum.memory = sum.memory.saturating_add(now.memory);
+                cards += slice.share.compute.ratio();
+                mib += slice.share.memory.0;
+            }
+            let total = old_with("total");
+            old_busy.with_label_values(&total).set(f64::from(sum.utilization));
+            old_bytes.with_label_values(&total).set(float(sum.memory / Mib(1).bytes()));
+            old_core.with_label_values(&total).set(cards);
+            old_memory.with_label_values(&total).set(float(mib));
+        }
+    }
+    Ok(vec![core, limit, memory, busy, bytes, old_busy, old_bytes, old_core, old_memory])
+}

@@ -1,0 +1,223 @@
+//! Asks the driver: which cards, how they are, what they do. And tells the Node.
+//!
+//! A driver may hang. Its calls run on a blocking thread, one at a time, and are given up on after a while; until
+//! the hung one returns no other is made, and the cards count as unhealthy.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use kerf::annotation::inventory;
+use kerf::runtime::readiness::Condition;
+use tokio::sync::Semaphore;
+use tokio::time::{Instant, MissedTickBehavior, interval, timeout};
+use tokio_util::sync::CancellationToken;
+
+use crate::backend::{Backend, BackendError};
+use crate::cgroup;
+use crate::cluster::Cluster;
+use crate::metrics::Counters;
+use crate::state::{Sample, State};
+
+/// A driver that is silent for so long hangs.
+const PATIENCE: Duration = Duration::from_secs(10);
+/// Static facts (topology, memory size) are read again this often.
+const REDISCOVERY: Duration = Duration::from_secs(30);
+/// How often the Node is looked at, in case somebody removed the inventory.
+const REVIEW: Duration = Duration::from_secs(60);
+const FIRST_PAUSE: Duration = Duration::from_millis(500);
+const LONGEST_PAUSE: Duration = Duration::from_secs(30);
+
+/// A driver behind a deadline.
+#[derive(Clone)]
+pub struct Driver {
+    backend: Arc<dyn Backend>,
+    busy: Arc<Semaphore>,
+    counters: Counters,
+}
+
+impl Driver {
+    /// Asks `backend`.
+    pub fn new(backend: Arc<dyn Backend>, counters: Counters) -> Self {
+        Self { backend, busy: Arc::new(Semaphore::new(1)), counters }
+    }
+
+    /// How often what the backend reads was found unusable.
+    pub fn complaints(&self) -> u64 {
+        self.backend.complaints()
+    }
+
+    async fn ask<T, F>(&self, question: &'static str, ask: F) -> Result<T, BackendError>
+    where
+        T: Send + 'static,
+        F: FnOnce(&dyn Backend) -> Result<T, BackendError> + Send + 'static,
+    {
+        let slow = |reason: &str| BackendError::Failed {
+            backend: self.backend.name(),
+            question,
+            reason: reason.to_owned(),
+        };
+        let backend = Arc::clone(&self.backend);
+        let asked = async {
+            let permit = Arc::clone(&self.busy).acquire_owned().await;
+            let answered = tokio::task::spawn_blocking(move || {
+                let _permit = permit;
+                ask(backend.as_ref())
+            });
+            answered.await
+        };
+        let (kind, error) = match timeout(PATIENCE, asked).await {
+            Ok(Ok(Ok(answer))) => return Ok(answer),
+            Ok(Ok(Err(error))) => (error.code(), error),
+            Ok(Err(_)) => ("failed", slow("the call panicked")),
+            Err(_) => ("slow", slow("no answer in time")),
+        };
+        self.counters.backend_errors.with_label_values(&[kind]).inc();
+        Err(error)
+    }
+}
+
+/// Keeps cards and their health current. `found` is met while cards are here.
+pub async fn follow_health(
+    driver: Driver,
+    state: State,
+    period: Duration,
+    found: Condition,
+    token: CancellationToken,
+) {
+    let mut ticks = interval(period);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut discovered: Option<Instant> = None;
+    let mut news = News::default();
+    loop {
+        tokio::select! {
+            () = token.cancelled() => return,
+            _ = ticks.tick() => {}
+        }
+        let due = discovered.is_none_or(|at| at.elapsed() >= REDISCOVERY);
+        let result = if due { Ok(None) } else { driver.ask("health", |b| b.health()).await.map(Some) };
+        let result = match result {
+            // a card came: its facts are needed before it can be listed
+            Ok(Some(health)) if health.keys().all(|id| state.cards().get(id).is_some()) => {
+                state.health(Ok(health));
+                Ok(())
+            }
+            Ok(_) => driver.ask("discover", |b| b.discover()).await.map(|devices| {
+                discovered = Some(Instant::now());
+                state.discovered(devices);
+            }),
+            Err(error) => Err(error),
+        };
+        found.set(result.is_ok() && state.cards().hosts().next().is_some());
+        if let Err(error) = &result {
+            discovered = None;
+            state.health(Err(error));
+        }
+        news.tell(&state, result.err());
+    }
+}
+
+/// Logs changes, not states.
+#[derive(Default)]
+struct News {
+    error: Option<String>,
+    health: std::collections::BTreeMap<kerf::ids::DeviceId, kerf::device::Health>,
+}
+
+impl News {
+    fn tell(&mut self, state: &State, error: Option<BackendError>) {
+        let error = error.map(|error| error.to_string());
+        if error != self.error {
+            match &error {
+                Some(error) => tracing::warn!(%error, "GPU driver does not answer; trying again"),
+                None => tracing::info!("GPU driver answers again"),
+            }
+            self.error = error;
+        }
+        for host in state.cards().hosts() {
+            let device = &host.device;
+            let before = self.health.insert(device.id.clone(), device.health);
+            if before != Some(device.health) {
+                let health = device.health.as_str();
+                tracing::info!(gpu = %device.id, index = device.index, model = %device.model, health, "GPU");
+            }
+        }
+    }
+}
+
+/// Keeps measurements current.
+pub async fn follow_usage(
+    driver: Driver,
+    state: State,
+    period: Duration,
+    proc_root: PathBuf,
+    token: CancellationToken,
+) {
+    let mut ticks = interval(period);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let proc_root = Arc::new(proc_root);
+    loop {
+        tokio::select! {
+            () = token.cancelled() => return,
+            _ = ticks.tick() => {}
+        }
+        let proc_root = Arc::clone(&proc_root);
+        let sample = driver.ask("usage", move |backend| {
+            let usage = backend.usage()?;
+            let owners = usage.processes.iter().map(|process| match process.owner {
+                Some(_) => None,
+                None => cgroup::owner(&proc_root, process.pid),
+            });
+            let owners = owners.collect();
+            Ok(Sample { usage, owners })
+        });
+        let sample = sample.await.unwrap_or_else(|error| {
+            tracing::debug!(%error, "no measurement");
+            Sample::default()
+        });
+        state.set_sample(sample);
+    }
+}
+
+/// Keeps the Node's inventory annotation current. Nothing waits for it.
+pub async fn publish(cluster: Cluster, state: State, counters: Counters, token: CancellationToken) {
+    let mut cards = state.watch_cards();
+    let mut pause = FIRST_PAUSE;
+    let mut written: Option<String> = None;
+    let key = cluster.keys().inventory.clone();
+    loop {
+        let now = cards.borrow_and_update().clone();
+        let mut wait = REVIEW;
+        // before the first discovery there is nothing to say, and an older inventory may still be right
+        if now.hosts().next().is_some() {
+            let text = inventory::encode(&now.inventory());
+            let shown =
+                if written.as_ref() == Some(&text) { cluster.node_annotation(&key).await } else { Ok(None) };
+            let result = match shown {
+                Ok(Some(shown)) if shown == text => Ok(()),
+                Ok(_) => cluster.annotate_node(&key, &text).await,
+                Err(error) => Err(error),
+            };
+            match result {
+                Ok(()) => {
+                    if written.as_ref() != Some(&text) {
+                        tracing::info!(gpus = now.hosts().count(), "inventory published");
+                    }
+                    written = Some(text);
+                    pause = FIRST_PAUSE;
+                }
+                Err(error) => {
+                    counters.api_errors.with_label_values(&["node"]).inc();
+                    tracing::warn!(%error, "inventory not published; trying again");
+                    wait = pause;
+                    pause = (pause * 2).min(LONGEST_PAUSE);
+                }
+            }
+        }
+        tokio::select! {
+            () = token.cancelled() => return,
+            changed = cards.changed() => if changed.is_err() { return },
+            () = tokio::time::sleep(wait) => {}
+        }
+    }
+}

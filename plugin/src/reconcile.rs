@@ -1,0 +1,216 @@
+//! Compares what was assumed with what kubelet lists, and writes what follows from it on the pods.
+//!
+//! Asked for after every Allocate and start of a container; kubelet lists an allocation a moment after it was
+//! made, so the comparison is repeated with growing pauses until nothing is in doubt. Writing is level
+//! triggered: what the watch shows otherwise than it is gets written, whenever it is noticed.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use hyper_util::rt::TokioIo;
+use kerf::ids::{PodRef, PodUid};
+use kerf_proto::podresources::ListPodResourcesRequest;
+use kerf_proto::podresources::pod_resources_lister_client::PodResourcesListerClient;
+use tokio::net::UnixStream;
+use tokio::time::{Instant, timeout};
+use tokio_util::sync::CancellationToken;
+use tonic::transport::Endpoint;
+
+use crate::claim::truth::{Findings, Held};
+use crate::cluster::Cluster;
+use crate::ids::Ids;
+use crate::metrics::Counters;
+use crate::state::State;
+
+/// kubelet answers within this time, or not at all.
+const DEADLINE: Duration = Duration::from_secs(3);
+/// A list may be this long: kubelet's lists outgrow gRPC's default of 4 MiB on full nodes.
+const MAX_BYTES: usize = 16 << 20;
+const FIRST_PAUSE: Duration = Duration::from_millis(20);
+const LONGEST_PAUSE: Duration = Duration::from_secs(5);
+/// Compared at least this often, whether anybody asked or not.
+const REVIEW: Duration = Duration::from_secs(30);
+const SOCKET: &str = "kubelet.sock";
+
+/// Why kubelet did not tell.
+#[derive(Debug, thiserror::Error)]
+pub enum ReconcileError {
+    /// No answer in time.
+    #[error("kubelet's pod resources: no answer within {DEADLINE:?}")]
+    Deadline(#[from] tokio::time::error::Elapsed),
+    /// The socket is not there, or nobody listens.
+    #[error("kubelet's pod resources cannot be reached")]
+    Connect(#[from] tonic::transport::Error),
+    /// kubelet refused.
+    #[error("kubelet's pod resources: {0}")]
+    Refused(#[from] Box<tonic::Status>),
+}
+
+/// Compares and writes.
+#[derive(Clone)]
+pub struct Reconciler {
+    state: State,
+    cluster: Cluster,
+    counters: Counters,
+    socket: PathBuf,
+}
+
+impl Reconciler {
+    /// Asks the kubelet whose pod resources socket is in `directory`.
+    pub fn new(state: State, cluster: Cluster, counters: Counters, directory: &std::path::Path) -> Self {
+        Self { state, cluster, counters, socket: directory.join(SOCKET) }
+    }
+
+    /// Asks kubelet once and takes what it says.
+    ///
+    /// # Errors
+    /// [`ReconcileError`]; nothing has changed then.
+    pub async fn compare(&self) -> Result<Findings, ReconcileError> {
+        let asked_at = self.state.claims(|claims| claims.calls());
+        let held = match timeout(DEADLINE, self.held()).await {
+            Ok(Ok(held)) => held,
+            Ok(Err(error)) => return Err(self.failed(error)),
+            Err(elapsed) => return Err(self.failed(elapsed.into())),
+        };
+        let findings = self.state.claims(|claims| claims.reconcile(&held, asked_at));
+        for (assumed, real) in &findings.swaps {
+            self.counters.swaps.inc();
+            tracing::info!(
+                assumed = %assumed.pod, uid = %real.pod, container = %real.container,
+                "equal pods were served in another order: their cards change places"
+            );
+        }
+        for key in &findings.adopted {
+            tracing::info!(uid = %key.pod, container = %key.container, "allocation found again");
+        }
+        Ok(findings)
+    }
+
+    fn failed(&self, error: ReconcileError) -> ReconcileError {
+        self.counters.reconcile_errors.inc();
+        error
+    }
+
+    async fn held(&self) -> Result<Vec<Held>, ReconcileError> {
+        let socket = self.socket.clone();
+        let connector = tower::service_fn(move |_| {
+            let socket = socket.clone();
+            async move { UnixStream::connect(socket).await.map(TokioIo::new) }
+        });
+        // the address is not used, but HTTP/2 wants an authority
+        let channel = Endpoint::from_static("http://localhost").connect_with_connector(connector).await?;
+        let mut client = PodResourcesListerClient::new(channel).max_decoding_message_size(MAX_BYTES);
+        let response = client.list(ListPodResourcesRequest {}).await.map_err(Box::new)?;
+        let keys = self.cluster.keys();
+        let mut held = Vec::new();
+        for pod in response.into_inner().pod_resources {
+            let reference = PodRef::new(pod.namespace, pod.name);
+            for container in pod.containers {
+                let ids = |resource: &str| {
+                    let devices = container.devices.iter().filter(|devices| devices.resource_name == resource);
+                    Ids::new(devices.flat_map(|devices| devices.device_ids.iter().cloned()))
+                };
+                let (core, memory) = (ids(&keys.core), ids(&keys.memory));
+                if !core.is_empty() || !memory.is_empty() {
+                    let container = container.name.as_str().into();
+                    held.push(Held { pod: reference.clone(), container, core, memory });
+                }
+            }
+        }
+        Ok(held)
+    }
+
+    /// Takes what the API server shows now.
+    ///
+    /// # Errors
+    /// The API server's, after it was counted.
+    pub async fn refresh(&self) -> Result<(), crate::cluster::ClusterError> {
+        let pods = self.cluster.list().await.inspect_err(|error| {
+            self.counters.api_errors.with_label_values(&["list"]).inc();
+            tracing::warn!(%error, "pods of this node cannot be listed");
+        })?;
+        self.state.claims(|claims| pods.into_iter().for_each(|pod| claims.observe(pod)));
+        Ok(())
+    }
+
+    /// Compares and writes until the token is cancelled.
+    pub async fn follow(self, token: CancellationToken) {
+        let mut pause = FIRST_PAUSE;
+        let mut writer = Writer::default();
+        let mut complained = false;
+        loop {
+            let compared = self.compare().await;
+            let unsure = match &compared {
+                Ok(findings) => !findings.unknown.is_empty() || self.state.claims(|claims| claims.unconfirmed()),
+                Err(_) => true,
+            };
+            if let Err(error) = &compared
+                && !complained
+            {
+                tracing::warn!(%error, "allocations cannot be compared with kubelet; trying again");
+            }
+            complained = compared.is_err();
+            let unwritten = writer.write(&self).await;
+            let wait = if unsure || unwritten { pause } else { REVIEW };
+            tokio::select! {
+                () = token.cancelled() => return,
+                () = self.state.doubted() => pause = FIRST_PAUSE,
+                () = tokio::time::sleep(wait) => pause = (pause * 2).min(LONGEST_PAUSE),
+            }
+        }
+    }
+}
+
+/// Writes corrections, each pod at its own pace.
+#[derive(Default)]
+struct Writer {
+    later: BTreeMap<PodUid, Attempt>,
+}
+
+/// The last write to a pod.
+struct Attempt {
+    annotations: BTreeMap<String, String>,
+    /// The same is not written again before.
+    next: Instant,
+    /// How long to wait after the next failure.
+    pause: Duration,
+}
+
+impl Writer {
+    /// Writes what is due. Says whether something is left.
+    async fn write(&mut self, reconciler: &Reconciler) -> bool {
+        let keys = reconciler.cluster.keys();
+        let corrections = reconciler.state.claims(|claims| claims.corrections(keys));
+        self.later.retain(|uid, _| corrections.iter().any(|correction| correction.uid == *uid));
+        let mut left = false;
+        for correction in corrections {
+            let last = self.later.get(&correction.uid);
+            let same = last.filter(|last| last.annotations == correction.annotations);
+            if same.is_some_and(|last| last.next > Instant::now()) {
+                left = true;
+                continue;
+            }
+            let pause = same.map_or(FIRST_PAUSE * 10, |last| last.pause);
+            let (next, pause) = match reconciler.cluster.annotate_pod(&correction).await {
+                Ok(()) => {
+                    tracing::debug!(pod = %correction.reference, uid = %correction.uid, "record written");
+                    // the watch will show it; until then it must not be written again and again
+                    (Instant::now() + LONGEST_PAUSE, pause)
+                }
+                Err(error) => {
+                    left = true;
+                    if !error.gone() {
+                        reconciler.counters.api_errors.with_label_values(&["pod"]).inc();
+                        let pod = &correction.reference;
+                        tracing::warn!(%pod, uid = %correction.uid, %error, "record not written; trying again");
+                    }
+                    (Instant::now() + pause, (pause * 2).min(LONGEST_PAUSE))
+                }
+            };
+            let attempt = Attempt { annotations: correction.annotations, next, pause };
+            self.later.insert(correction.uid, attempt);
+        }
+        left
+    }
+}

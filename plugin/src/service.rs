@@ -1,0 +1,248 @@
+//! kubelet's questions: thin gRPC around [`crate::claim`] and [`crate::binding`].
+
+use std::sync::Arc;
+
+use futures::stream::{BoxStream, StreamExt};
+use kerf_proto::deviceplugin::device_plugin_server::DevicePlugin;
+use kerf_proto::deviceplugin::{
+    AllocateRequest, AllocateResponse, ContainerAllocateResponse, ContainerPreferredAllocationResponse,
+    DevicePluginOptions, Empty, ListAndWatchResponse, PreStartContainerRequest, PreStartContainerResponse,
+    PreferredAllocationRequest, PreferredAllocationResponse,
+};
+use tokio::sync::watch;
+use tokio_stream::wrappers::WatchStream;
+use tokio_util::sync::CancellationToken;
+use tonic::{Request, Response, Status};
+
+use crate::binding::{self, Strategy};
+use crate::claim::matching::Effort;
+use crate::claim::{Answer, Refusal};
+use crate::ids::{Ids, Resource};
+use crate::metrics::Counters;
+use crate::reconcile::Reconciler;
+use crate::state::State;
+
+/// What both resources' services share.
+#[derive(Clone)]
+pub struct Shared {
+    /// The plugin's memory.
+    pub state: State,
+    /// Asks kubelet and the API server.
+    pub reconciler: Reconciler,
+    /// What is counted.
+    pub counters: Counters,
+    /// How cards are handed to containers.
+    pub strategy: Arc<Strategy>,
+    /// Whether kubelet is told NUMA nodes.
+    pub numa_hints: bool,
+    /// Whether kubelet's list was compared since the start: until then, a pod that has its cards for long may
+    /// look as if it waited.
+    pub compared: Arc<tokio::sync::OnceCell<()>>,
+}
+
+impl Shared {
+    async fn refreshed(&self) -> Effort {
+        // each fails for itself: whatever could be learned counts. Pods first: kubelet's list names them
+        let _ = self.reconciler.refresh().await;
+        match self.reconciler.compare().await {
+            Ok(_) => Effort::Asked,
+            Err(error) => {
+                tracing::debug!(%error, "no comparison before the answer");
+                Effort::Known
+            }
+        }
+    }
+
+    async fn allocate(&self, resource: Resource, ids: Ids) -> Result<Answer, Refusal> {
+        // concurrent callers wait for one attempt; a failed one does not hold up the answer again and again
+        self.compared
+            .get_or_init(async || {
+                let _ = self.refreshed().await;
+            })
+            .await;
+        let first = self.state.claims(|claims| claims.allocate(resource, ids.clone(), Effort::Known));
+        match first {
+            Ok(answer) => Ok(answer),
+            Err(refusal) => {
+                tracing::debug!(%refusal, "asking again before refusing");
+                let effort = self.refreshed().await;
+                self.state.claims(|claims| claims.allocate(resource, ids, effort))
+            }
+        }
+    }
+}
+
+/// One resource's service, for the life of one socket.
+pub struct Service {
+    shared: Shared,
+    resource: Resource,
+    /// How many ListAndWatch streams are open.
+    streams: watch::Sender<Streams>,
+    /// Ends the streams.
+    token: CancellationToken,
+}
+
+/// ListAndWatch streams of one socket.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Streams {
+    /// Since the socket was opened.
+    pub opened: u64,
+    /// Now.
+    pub open: u64,
+}
+
+impl Service {
+    /// Serves `resource` until `token` is cancelled; `streams` follows kubelet's connections.
+    pub fn new(
+        shared: Shared,
+        resource: Resource,
+        streams: watch::Sender<Streams>,
+        token: CancellationToken,
+    ) -> Self {
+        Self { shared, resource, streams, token }
+    }
+}
+
+/// Counts a stream for as long as it lives.
+struct Open(watch::Sender<Streams>);
+
+impl Open {
+    fn new(streams: watch::Sender<Streams>) -> Self {
+        streams.send_modify(|streams| {
+            streams.opened += 1;
+            streams.open += 1;
+        });
+        Self(streams)
+    }
+}
+
+impl Drop for Open {
+    fn drop(&mut self) {
+        self.0.send_modify(|streams| streams.open = streams.open.saturating_sub(1));
+    }
+}
+
+/// Options of both resources.
+pub fn options() -> DevicePluginOptions {
+    DevicePluginOptions { pre_start_required: true, get_preferred_allocation_available: true }
+}
+
+#[tonic::async_trait]
+impl DevicePlugin for Service {
+    async fn get_device_plugin_options(&self, _: Request<Empty>) -> Result<Response<DevicePluginOptions>, Status> {
+        Ok(Response::new(options()))
+    }
+
+    type ListAndWatchStream = BoxStream<'static, Result<ListAndWatchResponse, Status>>;
+
+    async fn list_and_watch(&self, _: Request<Empty>) -> Result<Response<Self::ListAndWatchStream>, Status> {
+        let (resource, numa) = (self.resource, self.shared.numa_hints);
+        let open = Open::new(self.streams.clone());
+        let mut last = None;
+        let lists = WatchStream::new(self.shared.state.watch_cards()).filter_map(move |cards| {
+            let _counted = &open;
+            let devices = cards.list(resource, numa);
+            // a change that kubelet does not see, such as of a link, is not worth thousands of ids
+            let news = last.as_ref() != Some(&devices);
+            if news {
+                last = Some(devices.clone());
+            }
+            std::future::ready(news.then_some(Ok(ListAndWatchResponse { devices })))
+        });
+        Ok(Response::new(lists.take_until(self.token.clone().cancelled_owned()).boxed()))
+    }
+
+    async fn get_preferred_allocation(
+        &self,
+        request: Request<PreferredAllocationRequest>,
+    ) -> Result<Response<PreferredAllocationResponse>, Status> {
+        let shared = &self.shared;
+        shared
+            .compared
+            .get_or_init(async || {
+                let _ = shared.refreshed().await;
+            })
+            .await;
+        let requests = request.into_inner().container_requests;
+        let waits = |size: u64| shared.state.claims(|claims| claims.expects(self.resource, size));
+        let unknown = requests.iter().any(|r| !waits(u64::try_from(r.allocation_size).unwrap_or_default()));
+        if unknown {
+            // kubelet may be ahead of the watch, or in the middle of a pod for which a twin was taken; a wrong
+            // preference gives ids that do not name the card, so ask first
+            shared.refreshed().await;
+        }
+        let container_responses = shared.state.claims(|claims| {
+            let chosen = requests.iter().map(|r| {
+                let size = usize::try_from(r.allocation_size).unwrap_or_default();
+                claims.prefer(self.resource, &r.available_device_i_ds, &r.must_include_device_i_ds, size)
+            });
+            chosen.map(|device_i_ds| ContainerPreferredAllocationResponse { device_i_ds }).collect()
+        });
+        Ok(Response::new(PreferredAllocationResponse { container_responses }))
+    }
+
+    async fn allocate(&self, request: Request<AllocateRequest>) -> Result<Response<AllocateResponse>, Status> {
+        let mut container_responses = Vec::new();
+        for container in request.into_inner().container_requests {
+            let ids = Ids::new(container.devices_ids);
+            let resource = self.resource.as_str();
+            let result = self.shared.allocate(self.resource, ids).await;
+            let outcome = match &result {
+                Ok(answer) if answer.repeated => "repeated",
+                Ok(_) => "granted",
+                Err(refusal) => refusal.code(),
+            };
+            self.shared.counters.allocations.with_label_values(&[resource, outcome]).inc();
+            let answer = result.map_err(|refusal| {
+                tracing::warn!(resource, %refusal, "Allocate refused");
+                Status::failed_precondition(refusal.to_string())
+            })?;
+            self.shared.state.doubt();
+            let gpus: Vec<&str> = answer.grant.devices().map(|device| device.as_str()).collect();
+            tracing::info!(
+                resource, pod = %answer.reference, uid = %answer.key.pod, container = %answer.key.container,
+                gpus = gpus.join(","), repeated = answer.repeated, "allocated"
+            );
+            container_responses.push(match self.resource {
+                Resource::Core => {
+                    let cards = self.shared.state.cards();
+                    binding::container(&answer.grant, &cards, &self.shared.strategy).into()
+                }
+                Resource::Memory => ContainerAllocateResponse::default(),
+            });
+        }
+        Ok(Response::new(AllocateResponse { container_responses }))
+    }
+
+    async fn pre_start_container(
+        &self,
+        request: Request<PreStartContainerRequest>,
+    ) -> Result<Response<PreStartContainerResponse>, Status> {
+        let ids = Ids::new(request.into_inner().devices_ids);
+        let state = &self.shared.state;
+        let outcome = if state.claims(|claims| claims.starts(&ids)).is_some() {
+            "known"
+        } else {
+            let refreshed = self.shared.reconciler.refresh().await;
+            let compared = self.shared.reconciler.compare().await;
+            let found = state.claims(|claims| claims.starts(&ids)).is_some();
+            match (found, refreshed, compared) {
+                (true, ..) => "adopted",
+                // only where everybody was asked and nobody knows these ids were they never given
+                (false, Ok(()), Ok(findings)) if findings.unknown.is_empty() => "refused",
+                _ => "doubtful",
+            }
+        };
+        self.shared.counters.starts.with_label_values(&[outcome]).inc();
+        state.doubt();
+        if outcome == "refused" {
+            let units = ids.len();
+            tracing::warn!(resource = self.resource.as_str(), units, "start of a container refused");
+            return Err(Status::failed_precondition(format!(
+                "these {units} ids of {} were never given to a container",
+                self.resource.as_str()
+            )));
+        }
+        Ok(Response::new(PreStartContainerResponse {}))
+    }
+}

@@ -1,0 +1,103 @@
+//! What the parts of the plugin share. Locks are private to this file, never held across an await, and methods
+//! return owned values.
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use tokio::sync::{Notify, watch};
+
+use crate::backend::{BackendError, HostDevice, Usage};
+use crate::claim::Claims;
+use crate::inventory::Cards;
+use kerf::device::Health;
+use kerf::ids::DeviceId;
+use std::collections::BTreeMap;
+
+/// The plugin's memory. A cheap clone of one shared thing.
+#[derive(Clone, Debug)]
+pub struct State {
+    claims: Arc<Mutex<Claims>>,
+    cards: watch::Sender<Arc<Cards>>,
+    sample: Arc<Mutex<Arc<Sample>>>,
+    doubt: Arc<Notify>,
+}
+
+/// The last measurement.
+#[derive(Clone, Debug, Default)]
+pub struct Sample {
+    /// What cards and processes did; empty where the driver does not answer.
+    pub usage: Usage,
+    /// Where each process runs; in the order of `usage.processes`.
+    pub owners: Vec<Option<crate::cgroup::Owner>>,
+}
+
+impl Default for State {
+    fn default() -> Self {
+        Self {
+            claims: Arc::default(),
+            cards: watch::Sender::new(Arc::default()),
+            sample: Arc::default(),
+            doubt: Arc::default(),
+        }
+    }
+}
+
+impl State {
+    /// Does something with the claims; short and without waiting.
+    pub fn claims<T>(&self, act: impl FnOnce(&mut Claims) -> T) -> T {
+        let mut claims: MutexGuard<'_, Claims> = self.claims.lock().unwrap_or_else(PoisonError::into_inner);
+        act(&mut claims)
+    }
+
+    /// The cards as they are now.
+    pub fn cards(&self) -> Arc<Cards> {
+        self.cards.borrow().clone()
+    }
+
+    /// Follows the cards; the current ones count as not seen.
+    pub fn watch_cards(&self) -> watch::Receiver<Arc<Cards>> {
+        let mut receiver = self.cards.subscribe();
+        receiver.mark_changed();
+        receiver
+    }
+
+    /// Takes what a discovery found.
+    pub fn discovered(&self, found: Vec<HostDevice>) {
+        self.set_cards(self.cards().discovered(found));
+    }
+
+    /// Takes what the driver says of the cards' health; where it says nothing, none is healthy.
+    pub fn health(&self, health: Result<BTreeMap<DeviceId, Health>, &BackendError>) {
+        self.set_cards(self.cards().with_health(&health.unwrap_or_default()));
+    }
+
+    fn set_cards(&self, cards: Cards) {
+        self.claims(|claims| claims.set_cards(cards.hosts().map(|host| host.device.clone())));
+        self.cards.send_if_modified(|current| {
+            let changed = **current != cards;
+            if changed {
+                *current = Arc::new(cards);
+            }
+            changed
+        });
+    }
+
+    /// The last measurement.
+    pub fn sample(&self) -> Arc<Sample> {
+        self.sample.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Takes a measurement.
+    pub fn set_sample(&self, sample: Sample) {
+        *self.sample.lock().unwrap_or_else(PoisonError::into_inner) = Arc::new(sample);
+    }
+
+    /// Asks for a comparison with kubelet soon.
+    pub fn doubt(&self) {
+        self.doubt.notify_one();
+    }
+
+    /// Waits until somebody asked for a comparison.
+    pub async fn doubted(&self) {
+        self.doubt.notified().await;
+    }
+}

@@ -1,0 +1,8 @@
+//! The plugin against kubelet's and the API server's protocols: registration, allocation, health, and what goes
+//! wrong.
+
+#![allow(clippy::expect_used, clippy::unwrap_used, clippy::panic, reason = "a test may stop at once")]
+
+mod allocation;
+mod lifecycle;
+mod stage;

@@ -1,0 +1,212 @@
+//! One node: API server, kubelet and plugin in this process, cards from a file.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::Parser;
+use kerf::annotation::{self, Keys};
+use kerf::plan::{Grant, Placement, Plan, Slice};
+use kerf::request::ContainerKind;
+use kerf::units::Share;
+use kerf_plugin::Plugin;
+use kerf_plugin::config::{Args, Config};
+use kerf_testkit::api::ApiServer;
+use kerf_testkit::kubelet::{Container, ContainerState, Kubelet, KubeletConfig};
+use serde_json::{Value, json};
+use tempfile::TempDir;
+use tokio_util::sync::CancellationToken;
+
+pub const SOON: Duration = Duration::from_secs(20);
+pub const CORE: &str = "inspur.com/vcuda-core";
+pub const MEMORY: &str = "inspur.com/vcuda-memory";
+/// Memory of each card: 64 units.
+pub const CARD_MIB: u64 = 16384;
+
+pub struct Stage {
+    pub server: ApiServer,
+    pub kubelet: Kubelet,
+    pub plugin: Option<(Plugin, CancellationToken)>,
+    pub gpus: PathBuf,
+    dir: TempDir,
+}
+
+pub fn two_cards(first_healthy: bool) -> String {
+    format!(
+        "[[gpu]]\nuuid = \"GPU-a\"\nmemory_mib = {CARD_MIB}\nhealthy = {first_healthy}\n\
+         device_nodes = [\"/dev/null\"]\nutilization = 40\n\
+         [[gpu]]\nuuid = \"GPU-b\"\nmemory_mib = {CARD_MIB}\ndevice_nodes = [\"/dev/zero\"]\n"
+    )
+}
+
+impl Stage {
+    /// Everything runs and both resources are registered.
+    pub async fn ready() -> Self {
+        let mut stage = Self::new().await;
+        stage.start_plugin().await;
+        stage.registered().await;
+        stage
+    }
+
+    pub async fn new() -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let server = ApiServer::start().await.unwrap();
+        let kubelet = Kubelet::start(KubeletConfig::new("n", server.url(), dir.path())).await.unwrap();
+        let gpus = dir.path().join("gpus.toml");
+        std::fs::write(&gpus, two_cards(true)).unwrap();
+        Self { server, kubelet, plugin: None, gpus, dir }
+    }
+
+    pub async fn start_plugin(&mut self) {
+        let kubelet = self.kubelet.config();
+        let path = |path: &std::path::Path| path.display().to_string();
+        let args = Args::parse_from([
+            "kerf-plugin".to_owned(),
+            "--node-name=n".to_owned(),
+            "--backend=simulated".to_owned(),
+            format!("--simulated-file={}", path(&self.gpus)),
+            format!("--device-plugins-dir={}", path(&kubelet.device_plugins_dir)),
+            format!("--pod-resources-dir={}", path(&kubelet.pod_resources_dir)),
+            "--listen=127.0.0.1:0".to_owned(),
+            "--health-period=20ms".to_owned(),
+            "--sample-period=20ms".to_owned(),
+            format!("--kubeconfig={}", path(&self.kubeconfig())),
+        ]);
+        let config = Config::try_from(args).unwrap();
+        let client = kerf_plugin::client(&config).await.unwrap();
+        let token = CancellationToken::new();
+        let plugin = kerf_plugin::start(config, client, token.clone()).await.unwrap();
+        self.plugin = Some((plugin, token));
+    }
+
+    fn kubeconfig(&self) -> PathBuf {
+        let path = self.dir.path().join("kubeconfig");
+        self.server.write_kubeconfig(&path).unwrap();
+        path
+    }
+
+    pub async fn stop_plugin(&mut self) {
+        let (plugin, token) = self.plugin.take().unwrap();
+        token.cancel();
+        plugin.finished().await.unwrap();
+    }
+
+    pub async fn registered(&self) {
+        self.kubelet.wait_registered(&[CORE, MEMORY], SOON).await.unwrap();
+        self.allocatable(CORE, "200").await;
+        self.allocatable(MEMORY, "128").await;
+    }
+
+    pub async fn allocatable(&self, resource: &str, amount: &str) {
+        let shown =
+            |node: Option<&Value>| node.is_some_and(|node| node["status"]["allocatable"][resource] == amount);
+        self.server.wait_for_object("nodes", "", "n", SOON, shown).await.unwrap();
+    }
+
+    /// Creates a pod with these annotations and binds it.
+    pub fn run(&self, name: &str, containers: &[(&str, u64, u64)], annotations: Value) {
+        let containers: Vec<Value> = containers
+            .iter()
+            .map(|(name, core, memory)| {
+                let mut limits = serde_json::Map::from_iter([(CORE.to_owned(), core.to_string().into())]);
+                if *memory > 0 {
+                    limits.insert(MEMORY.to_owned(), memory.to_string().into());
+                }
+                json!({ "name": name, "image": "i", "resources": { "limits": limits } })
+            })
+            .collect();
+        let pod = json!({
+            "metadata": { "name": name, "namespace": "ns", "annotations": annotations },
+            "spec": { "containers": containers }, "status": { "phase": "Pending" },
+        });
+        self.server.create("pods", pod).unwrap();
+        self.server.bind("ns", name, "n").unwrap();
+    }
+
+    /// Runs a pod of shares, each on its card, as the extender would.
+    pub fn place(&self, name: &str, time: u64, shares: &[(&str, u64, u64, &str)]) {
+        let placement = placement(time, shares);
+        let containers: Vec<_> = shares.iter().map(|(name, core, memory, _)| (*name, *core, *memory)).collect();
+        self.run(name, &containers, json!(annotation::write(&placement, &Keys::default())));
+    }
+
+    /// Waits until the pod is confirmed and gives its annotations.
+    pub async fn confirmed(&self, name: &str) -> Value {
+        let confirmed = |pod: Option<&Value>| {
+            pod.is_some_and(|p| p["metadata"]["annotations"]["inspur.com/gpu-assigned"] == "true")
+        };
+        let pod = self.server.wait_for_object("pods", "ns", name, SOON, confirmed).await;
+        pod.unwrap_or_else(|error| panic!("{name}: {error}")).unwrap()["metadata"]["annotations"].clone()
+    }
+
+    /// Waits until the container runs.
+    pub async fn started(&self, pod: &str, container: &str) -> Container {
+        let running = |containers: &[Container]| {
+            let mut own = containers.iter().filter(|c| c.pod == pod && c.name == container);
+            own.find(|c| c.state == ContainerState::Running).cloned()
+        };
+        self.kubelet.wait_for(SOON, running).await.unwrap_or_else(|error| panic!("{pod}: {error}"))
+    }
+
+    pub async fn phase(&self, name: &str, phase: &str) -> Value {
+        let reached = |pod: Option<&Value>| pod.is_some_and(|pod| pod["status"]["phase"] == phase);
+        let pod = self.server.wait_for_object("pods", "ns", name, SOON, reached).await;
+        (*pod.unwrap_or_else(|error| panic!("{name}: {error}")).unwrap()).clone()
+    }
+
+    /// The cards that the record of a pod names, by container.
+    pub fn recorded(annotations: &Value, container: &str) -> Vec<String> {
+        let text = annotations["inspur.com/gpu-placement"].as_str().unwrap();
+        let placement = annotation::placement::decode(text).unwrap();
+        let grant = placement.plan.grants.iter().find(|grant| grant.container.as_str() == container).unwrap();
+        grant.devices().map(|device| device.as_str().to_owned()).collect()
+    }
+
+    pub async fn get(&self, path: &str) -> (u16, String) {
+        use tokio::io::{AsyncReadExt, AsyncWriteExt};
+        let address = self.plugin.as_ref().unwrap().0.admin_address();
+        let mut stream = tokio::net::TcpStream::connect(address).await.unwrap();
+        let request = format!("GET {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n");
+        stream.write_all(request.as_bytes()).await.unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).await.unwrap();
+        let status = answer.split(' ').nth(1).unwrap().parse().unwrap();
+        (status, answer)
+    }
+
+    /// Asks again until the answer is as wanted.
+    pub async fn until(&self, path: &str, wanted: impl Fn(u16, &str) -> bool) -> String {
+        let asked = async {
+            loop {
+                let (status, text) = self.get(path).await;
+                if wanted(status, &text) {
+                    return text;
+                }
+                tokio::task::yield_now().await;
+            }
+        };
+        match tokio::time::timeout(SOON, asked).await {
+            Ok(text) => text,
+            Err(_) => panic!("{path}: {}", self.get(path).await.1),
+        }
+    }
+}
+
+pub fn placement(time: u64, shares: &[(&str, u64, u64, &str)]) -> Placement {
+    let grants = shares.iter().zip(0..).map(|((name, core, memory, card), position)| {
+        let index = u32::from(*card == "GPU-b");
+        let whole = *core >= 100;
+        let share = if whole {
+            Share::new(1000, CARD_MIB)
+        } else {
+            Share::new(u32::try_from(core * 10).unwrap(), memory * 256)
+        };
+        Grant {
+            container: (*name).into(),
+            kind: ContainerKind::App,
+            position,
+            whole,
+            slices: vec![Slice { device: (*card).into(), index, share }],
+        }
+    });
+    Placement { node: "n".into(), time, limit: None, plan: Plan { grants: grants.collect() } }
+}

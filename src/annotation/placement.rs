@@ -1,0 +1,181 @@
+//! `<D>/gpu-placement`: versioned JSON, by container name and card id.
+//!
+//! ```
+//! # use kerf::annotation::placement::{decode, encode};
+//! let text = r#"{"version":1,"node":"gpu-7","time":1700000000000000000,"limit":800,"containers":[
+//!     {"name":"main","kind":"app","position":0,"whole":false,
+//!      "slices":[{"gpu":"GPU-5c0d","index":3,"compute":500,"memory":7680}]}]}"#;
+//! let placement = decode(text).unwrap();
+//! assert_eq!(placement.plan.grants[0].slices[0].device.as_str(), "GPU-5c0d");
+//! assert_eq!(decode(&encode(&placement)).unwrap(), placement);
+//! ```
+//!
+//! `time` is nanoseconds since 1970, `compute` and `limit` are thousandths of a card, `memory` is MiB of each
+//! card. Fields that a reader does not know are an error, as is a version it does not know.
+
+use serde::{Deserialize, Serialize};
+
+use super::{Unreadable, bounded, malformed};
+use crate::ids::{ContainerName, DeviceId, NodeName};
+use crate::plan::{Grant, Placement, Plan, Slice};
+use crate::request::{ContainerKind, MAX_CARDS, MAX_CONTAINERS};
+use crate::units::{Mib, Milli, Share};
+
+const VERSION: u64 = 1;
+
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Wire {
+    version: u64,
+    node: NodeName,
+    time: u64,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    limit: Option<Milli>,
+    containers: Vec<WireContainer>,
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct WireContainer {
+    name: ContainerName,
+    kind: WireKind,
+    position: u32,
+    whole: bool,
+    slices: Vec<WireSlice>,
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+enum WireKind {
+    Init,
+    Sidecar,
+    App,
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct WireSlice {
+    gpu: DeviceId,
+    index: u32,
+    compute: Milli,
+    memory: Mib,
+}
+
+/// The annotation's value.
+pub fn encode(placement: &Placement) -> String {
+    let containers = placement
+        .plan
+        .grants
+        .iter()
+        .map(|grant| WireContainer {
+            name: grant.container.clone(),
+            kind: match grant.kind {
+                ContainerKind::Init => WireKind::Init,
+                ContainerKind::Sidecar => WireKind::Sidecar,
+                ContainerKind::App => WireKind::App,
+            },
+            position: grant.position,
+            whole: grant.whole,
+            slices: grant
+                .slices
+                .iter()
+                .map(|slice| WireSlice {
+                    gpu: slice.device.clone(),
+                    index: slice.index,
+                    compute: slice.share.compute,
+                    memory: slice.share.memory,
+                })
+                .collect(),
+        })
+        .collect();
+    let wire = Wire {
+        version: VERSION,
+        node: placement.node.clone(),
+        time: placement.time,
+        limit: placement.limit,
+        containers,
+    };
+    // strings and integers only: there is nothing in it that JSON cannot hold
+    serde_json::to_string(&wire).unwrap_or_default()
+}
+
+/// Reads the annotation's value.
+///
+/// # Errors
+/// [`Unreadable`]; nothing of a bad record is used.
+pub fn decode(text: &str) -> Result<Placement, Unreadable> {
+    #[derive(Deserialize)]
+    struct Version {
+        version: u64,
+    }
+    let text = bounded(text)?;
+    let Version { version } = serde_json::from_str(text).map_err(|e| malformed(&e))?;
+    if version != VERSION {
+        return Err(Unreadable::Version(version));
+    }
+    let wire: Wire = serde_json::from_str(text).map_err(|e| malformed(&e))?;
+    if wire.containers.is_empty() || wire.containers.len() > MAX_CONTAINERS {
+        return Err(Unreadable::Invalid("number of containers is out of range"));
+    }
+    if wire.limit.is_some_and(|limit| limit > Milli::WHOLE) {
+        return Err(Unreadable::Invalid("limit is above one card"));
+    }
+    let grants = wire.containers.into_iter().map(grant).collect::<Result<Vec<_>, _>>()?;
+    let twice = |i: usize, a: &Grant| grants.iter().skip(i + 1).any(|b| a.container == b.container);
+    if grants.iter().enumerate().any(|(i, a)| twice(i, a)) {
+        return Err(Unreadable::Invalid("a container is named twice"));
+    }
+    Ok(Placement { node: wire.node, time: wire.time, limit: wire.limit, plan: Plan { grants } })
+}
+
+fn grant(wire: WireContainer) -> Result<Grant, Unreadable> {
+    if wire.slices.is_empty() || wire.slices.len() as u64 > MAX_CARDS {
+        return Err(Unreadable::Invalid("number of cards is out of range"));
+    }
+    let slices = wire
+        .slices
+        .into_iter()
+        .map(|slice| {
+            let share = Share { compute: slice.compute, memory: slice.memory };
+            let legal = share.compute <= Milli::WHOLE && share.compute > Milli(0) && !slice.gpu.as_str().is_empty();
+            if legal {
+                Ok(Slice { device: slice.gpu, index: slice.index, share })
+            } else {
+                Err(Unreadable::Invalid("a share is out of range or names no card"))
+            }
+        })
+        .collect::<Result<Vec<_>, _>>()?;
+    let kind = match wire.kind {
+        WireKind::Init => ContainerKind::Init,
+        WireKind::Sidecar => ContainerKind::Sidecar,
+        WireKind::App => ContainerKind::App,
+    };
+    Ok(Grant { container: wire.name, kind, position: wire.position, whole: wire.whole, slices })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn hostile_values_have_a_named_answer() {
+        let one = r#"{"version":1,"node":"n","time":1,"containers":[{"name":"c","kind":"app","position":0,"whole":false,"slices":[SLICE]}]}"#;
+        let slice = |s: &str| decode(&one.replace("SLICE", s));
+        assert!(slice(r#"{"gpu":"g","index":0,"compute":10,"memory":256}"#).is_ok());
+        for bad in [
+            r#"{"gpu":"g","index":-1,"compute":10,"memory":256}"#,
+            r#"{"gpu":"g","index":0,"compute":0,"memory":256}"#,
+            r#"{"gpu":"g","index":0,"compute":1001,"memory":256}"#,
+            r#"{"gpu":"","index":0,"compute":10,"memory":256}"#,
+            r#"{"gpu":"g","index":0,"compute":10,"memory":256,"more":1}"#,
+            r#"{"gpu":7,"index":0,"compute":10,"memory":256}"#,
+            "",
+        ] {
+            assert!(slice(bad).is_err(), "{bad}");
+        }
+        assert_eq!(decode(r#"{"version":2,"anything":[]}"#), Err(Unreadable::Version(2)));
+        assert_eq!(decode(&"x".repeat(10 << 20)), Err(Unreadable::TooLong));
+        assert!(matches!(decode("x"), Err(Unreadable::Malformed(_))));
+        assert!(matches!(decode(&"[".repeat(100_000)), Err(Unreadable::Malformed(_))));
+    }
+}

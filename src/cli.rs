@@ -1,0 +1,65 @@
+//! `kerf inspect` and `kerf plan`: the live extender's own ledger and planner over a snapshot of a cluster.
+//!
+//! Exit status: 0 done (plan: the pod fits), 1 the pod fits nowhere or breaks a rule, 2 wrong usage or input.
+
+mod inspect;
+mod plan;
+mod snapshot;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use kerf::annotation::Domain;
+use kerf::placement::Policy;
+
+/// Exit status where the command line or an input file is wrong.
+pub const USAGE: u8 = 2;
+
+/// Look at a cluster's GPUs as kerf's extender does.
+///
+/// Both commands read what `kubectl get nodes,pods --all-namespaces --output json` prints.
+#[derive(Debug, clap::Parser)]
+#[command(name = "kerf", version)]
+pub struct Args {
+    #[command(subcommand)]
+    command: Command,
+    /// Prefix of the resources and annotations
+    #[arg(long, global = true, env = "KERF_DOMAIN", default_value_t)]
+    domain: Domain,
+    /// Print JSON
+    #[arg(long, global = true)]
+    json: bool,
+}
+
+#[derive(Debug, clap::Subcommand)]
+enum Command {
+    /// Show every GPU: what is held of it, by which pods, and whether anything is wrong
+    Inspect {
+        /// The snapshot; - reads standard input
+        #[arg(default_value = "-", value_name = "SNAPSHOT")]
+        snapshot: PathBuf,
+    },
+    /// Say where a pod would go, and why not elsewhere
+    Plan {
+        /// The pod, as YAML or JSON
+        #[arg(value_name = "POD")]
+        pod: PathBuf,
+        /// The snapshot; - reads standard input
+        #[arg(long, default_value = "-", value_name = "SNAPSHOT")]
+        cluster: PathBuf,
+        /// How to choose: binpack or spread
+        #[arg(long, default_value_t)]
+        policy: Policy,
+    },
+}
+
+/// Does what was asked.
+///
+/// # Errors
+/// Where an input cannot be read; the text names the file.
+pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
+    match &args.command {
+        Command::Inspect { snapshot } => inspect::run(snapshot, &args.domain, args.json),
+        Command::Plan { pod, cluster, policy } => plan::run(pod, cluster, &args.domain, *policy, args.json),
+    }
+}

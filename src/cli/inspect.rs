@@ -1,0 +1,77 @@
+//! `kerf inspect`
+
+use std::path::Path;
+use std::process::ExitCode;
+
+use kerf::annotation::{Domain, Keys};
+use kerf::ledger::{Held, NodeLedger};
+use serde_json::{Value, json};
+
+use super::snapshot;
+
+/// Prints every card of the snapshot.
+pub fn run(path: &Path, domain: &Domain, as_json: bool) -> anyhow::Result<ExitCode> {
+    let ledgers = snapshot::ledgers(path, &Keys::new(domain.clone()))?;
+    if as_json {
+        let nodes: serde_json::Map<String, Value> =
+            ledgers.iter().map(|(name, ledger)| (name.to_string(), node(ledger))).collect();
+        println!("{}", serde_json::to_string_pretty(&json!({ "nodes": nodes }))?);
+        return Ok(ExitCode::SUCCESS);
+    }
+    println!("{:<28} {:>4} {:<24} {:>9} {:>19}  PODS", "NODE", "GPU", "MODEL", "COMPUTE", "MEMORY MiB");
+    for (name, ledger) in &ledgers {
+        for card in ledger.cards() {
+            let device = card.device();
+            let compute = format!("{} %", card.used().compute.to_core_units());
+            let memory = format!("{} of {}", card.used().memory.0, device.memory.0);
+            let (model, pods) = (&device.model, pods(ledger, card));
+            println!("{:<28} {:>4} {model:<24} {compute:>9} {memory:>19}  {pods}", name.as_str(), device.index);
+        }
+        for commitment in ledger.commitments().values().filter(|c| c.held == Held::Unreadable) {
+            println!(
+                "{:<28}    ! {}: its placement cannot be read; counted on every GPU",
+                name.as_str(),
+                commitment.pod
+            );
+        }
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// The pods on a card, and what is wrong with it.
+fn pods(ledger: &NodeLedger, card: &kerf::ledger::Card) -> String {
+    let mut words: Vec<String> = Vec::new();
+    if card.overcommitted() {
+        words.push("OVERCOMMITTED".into());
+    }
+    if !card.device().usable() {
+        words.push(if card.device().cordoned { "CORDONED" } else { "UNHEALTHY" }.into());
+    }
+    let on_card =
+        ledger.commitments().values().filter(|commitment| match &commitment.held {
+            Held::Plan(plan) => plan.grants.iter().flat_map(|grant| &grant.slices).any(|slice| {
+                slice.device == card.device().id || slice.device.as_index() == Some(card.device().index)
+            }),
+            Held::Unreadable => false,
+        });
+    words.extend(on_card.map(|commitment| commitment.pod.to_string()));
+    words.join(" ")
+}
+
+fn node(ledger: &NodeLedger) -> Value {
+    let cards = ledger.cards().iter().map(|card| {
+        let device = card.device();
+        json!({
+            "gpu": device.id.as_str(), "index": device.index, "model": &*device.model,
+            "memory_mib": device.memory.0, "health": device.health.as_str(), "cordoned": device.cordoned,
+            "used_compute": card.used().compute.0, "used_memory_mib": card.used().memory.0,
+            "free_compute": card.free().compute.0, "free_memory_mib": card.free().memory.0,
+            "overcommitted": card.overcommitted(), "pods": card.pods(),
+        })
+    });
+    let unreadable = ledger.commitments().values().filter(|c| c.held == Held::Unreadable);
+    json!({
+        "gpus": cards.collect::<Vec<_>>(),
+        "unreadable": unreadable.map(|c| c.pod.to_string()).collect::<Vec<_>>(),
+    })
+}

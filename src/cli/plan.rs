@@ -1,0 +1,78 @@
+//! `kerf plan`
+
+use std::path::Path;
+use std::process::ExitCode;
+
+use anyhow::Context;
+use k8s_openapi::api::core::v1::Pod;
+use kerf::annotation::{Domain, Keys};
+use kerf::k8s;
+use kerf::placement::{Planner, Policy, rank, scores};
+use kerf::plan::Plan;
+use serde_json::{Value, json};
+
+use super::snapshot;
+
+/// Prints where the pod would go.
+pub fn run(pod: &Path, cluster: &Path, domain: &Domain, policy: Policy, as_json: bool) -> anyhow::Result<ExitCode> {
+    let keys = Keys::new(domain.clone());
+    let parsed: Pod =
+        serde_saphyr::from_str(&snapshot::read(pod)?).with_context(|| format!("{}: no Pod", pod.display()))?;
+    let request = match k8s::request(&parsed, &keys) {
+        Ok(Some(request)) => request,
+        Ok(None) => {
+            println!("the pod asks for no {} or {}: it may go anywhere", keys.core, keys.memory);
+            return Ok(ExitCode::SUCCESS);
+        }
+        Err(error) => {
+            println!("refused everywhere: {error}");
+            return Ok(ExitCode::FAILURE);
+        }
+    };
+    let policy = request.policy.unwrap_or(policy);
+    let mut planner = Planner::default();
+    let (mut plans, mut ranked, mut unfit) = (Vec::new(), Vec::new(), Vec::new());
+    for (node, ledger) in snapshot::ledgers(cluster, &keys)? {
+        match planner.plan(&ledger, &request, policy) {
+            Ok(plan) => {
+                ranked.push((rank(&ledger, policy), node.clone()));
+                plans.push((node, plan));
+            }
+            Err(why) => unfit.push((node, why)),
+        }
+    }
+    let scores = scores(ranked);
+    let best = scores.first().and_then(|(best, _)| plans.iter().find(|(node, _)| node == best));
+    if as_json {
+        let best = best.map(|(node, plan)| json!({ "node": node.as_str(), "containers": containers(plan) }));
+        let scores: serde_json::Map<String, Value> =
+            scores.iter().map(|(node, score)| (node.to_string(), json!(score))).collect();
+        let unfit: serde_json::Map<String, Value> =
+            unfit.iter().map(|(node, why)| (node.to_string(), json!(why.reason()))).collect();
+        println!("{}", serde_json::to_string_pretty(&json!({ "best": best, "scores": scores, "unfit": unfit }))?);
+    } else {
+        for (node, score) in &scores {
+            println!("{node}: score {score}");
+            if let Some((_, plan)) = plans.iter().find(|(planned, _)| planned == node) {
+                for grant in &plan.grants {
+                    let cards: Vec<String> =
+                        grant.slices.iter().map(|slice| format!("{} ({})", slice.index, slice.device)).collect();
+                    println!("  {} on GPU {}", grant.container, cards.join(", "));
+                }
+            }
+        }
+        for (node, why) in &unfit {
+            println!("{node}: {why}");
+        }
+    }
+    Ok(if best.is_some() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+fn containers(plan: &Plan) -> Value {
+    let cards = |grant: &kerf::plan::Grant| grant.devices().map(|id| json!(id.as_str())).collect::<Vec<_>>();
+    plan.grants
+        .iter()
+        .map(|grant| (grant.container.to_string(), json!(cards(grant))))
+        .collect::<serde_json::Map<_, _>>()
+        .into()
+}

@@ -1,0 +1,217 @@
+//! Cards, and what a node says about its own.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::str::FromStr;
+use std::sync::Arc;
+
+use crate::ids::DeviceId;
+use crate::units::{Mib, Milli, Share};
+
+/// One physical card, or one hardware partition that acts as a card.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Device {
+    /// The vendor's UUID.
+    pub id: DeviceId,
+    /// Position on the node as the driver counts (NVIDIA: the minor number). Only for people and for the
+    /// compatibility record; it may change when cards are added or fail.
+    pub index: u32,
+    /// Product name, as the driver tells it.
+    pub model: Arc<str>,
+    /// All memory of the card.
+    pub memory: Mib,
+    /// NUMA node the card hangs on, where the system knows.
+    pub numa: Option<u32>,
+    /// Whether the card may take new pods, as its node sees it.
+    pub health: Health,
+    /// Taken out of service by an administrator: keeps its pods, takes no new one.
+    pub cordoned: bool,
+    /// How this card reaches others of its node, by their index. Absent: nothing is known.
+    pub links: BTreeMap<u32, Link>,
+}
+
+impl Device {
+    /// A healthy card about which no more is known.
+    pub fn new(id: impl Into<DeviceId>, index: u32, memory: Mib) -> Self {
+        Self {
+            id: id.into(),
+            index,
+            model: "".into(),
+            memory,
+            numa: None,
+            health: Health::Healthy,
+            cordoned: false,
+            links: BTreeMap::new(),
+        }
+    }
+
+    /// All of the card.
+    pub fn capacity(&self) -> Share {
+        Share { compute: Milli::WHOLE, memory: self.memory }
+    }
+
+    /// Whether a new pod may be put here at all.
+    pub fn usable(&self) -> bool {
+        self.health == Health::Healthy && !self.cordoned
+    }
+}
+
+/// What a node says about a card's condition.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Health {
+    /// Takes new pods.
+    Healthy,
+    /// Takes none; the pods it has are left alone.
+    Unhealthy,
+}
+
+impl Health {
+    /// The word used in annotations, metrics and logs.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Healthy => "healthy",
+            Self::Unhealthy => "unhealthy",
+        }
+    }
+}
+
+/// How two cards of one node reach each other, from worst to best.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Link {
+    /// Across sockets (`SYS`).
+    System,
+    /// Across host bridges of one NUMA node (`NODE`).
+    Node,
+    /// Through one host bridge (`PHB`).
+    HostBridge,
+    /// Through several PCIe switches (`PXB`).
+    Switches,
+    /// Through one PCIe switch (`PIX`), or on one board.
+    Switch,
+    /// NVLink (or a vendor's equivalent) with this many lanes (`NV12`).
+    NvLink(u8),
+}
+
+impl Link {
+    /// Order of preference as a number, for sums: more is better, and one NVLink lane beats any PCIe path.
+    pub fn weight(self) -> u32 {
+        match self {
+            Self::System => 0,
+            Self::Node => 1,
+            Self::HostBridge => 2,
+            Self::Switches => 3,
+            Self::Switch => 4,
+            Self::NvLink(lanes) => 8 + u32::from(lanes),
+        }
+    }
+}
+
+impl fmt::Display for Link {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::System => f.write_str("SYS"),
+            Self::Node => f.write_str("NODE"),
+            Self::HostBridge => f.write_str("PHB"),
+            Self::Switches => f.write_str("PXB"),
+            Self::Switch => f.write_str("PIX"),
+            Self::NvLink(lanes) => write!(f, "NV{lanes}"),
+        }
+    }
+}
+
+/// A link's name that is none of `SYS NODE PHB PXB PIX NV<lanes>`.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("unknown link {0:?}: expected SYS, NODE, PHB, PXB, PIX or NV<lanes>")]
+pub struct UnknownLink(String);
+
+impl FromStr for Link {
+    type Err = UnknownLink;
+
+    fn from_str(text: &str) -> Result<Self, UnknownLink> {
+        Ok(match text {
+            "SYS" => Self::System,
+            "NODE" => Self::Node,
+            "PHB" => Self::HostBridge,
+            "PXB" => Self::Switches,
+            "PIX" => Self::Switch,
+            other => match other.strip_prefix("NV").and_then(|lanes| lanes.parse().ok()) {
+                Some(lanes) => Self::NvLink(lanes),
+                None => return Err(UnknownLink(other.chars().take(16).collect())),
+            },
+        })
+    }
+}
+
+/// The cards of one node, in order of index.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Inventory {
+    /// Sorted by index, then id; ids are unique.
+    devices: Vec<Device>,
+}
+
+impl Inventory {
+    /// Sorts the devices. Of two with the same id the one with the lower index stays.
+    pub fn new(mut devices: Vec<Device>) -> Self {
+        devices.sort_by(|a, b| (a.index, &a.id).cmp(&(b.index, &b.id)));
+        let mut seen = std::collections::BTreeSet::new();
+        devices.retain(|device| seen.insert(device.id.clone()));
+        Self { devices }
+    }
+
+    /// What a node without an inventory annotation must have, judged by its capacity, as gpu-admission did:
+    /// `core / 100` cards with equal parts of the memory, rounded down. Empty below 100 units of core.
+    pub fn from_capacity(core_units: u64, memory_units: u64) -> Self {
+        /// More cards than any machine has: a bound on what a forged capacity can make us hold.
+        const MAX_CARDS: u64 = 64;
+        let count = (core_units / 100).min(MAX_CARDS);
+        let memory = memory_units.checked_div(count).and_then(Mib::from_memory_units).unwrap_or_default();
+        let devices = (0..u32::try_from(count).unwrap_or_default())
+            .map(|index| Device::new(DeviceId::of_index(index), index, memory))
+            .collect();
+        Self { devices }
+    }
+
+    /// The cards, in order of index.
+    pub fn devices(&self) -> &[Device] {
+        &self.devices
+    }
+
+    /// Takes the named cards (by id or by index) out of service; the others are left as they are.
+    pub fn cordon(&mut self, names: &str) {
+        for name in names.split(',').map(str::trim).filter(|name| !name.is_empty()) {
+            for device in &mut self.devices {
+                if device.id.as_str() == name || name.parse() == Ok(device.index) {
+                    device.cordoned = true;
+                }
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn links_round_trip_and_sort_by_speed() {
+        let worst_to_best = ["SYS", "NODE", "PHB", "PXB", "PIX", "NV1", "NV18"];
+        let links: Vec<Link> = worst_to_best.iter().map(|text| text.parse().unwrap()).collect();
+        assert!(links.is_sorted_by(|a, b| a < b && a.weight() < b.weight()));
+        assert_eq!(links.iter().map(Link::to_string).collect::<Vec<_>>(), worst_to_best);
+        assert!("SOC".parse::<Link>().is_err());
+    }
+
+    #[test]
+    fn capacity_below_one_card_is_no_card() {
+        assert_eq!(Inventory::from_capacity(50, 10), Inventory::default());
+        assert_eq!(Inventory::from_capacity(250, 120).devices().len(), 2);
+        assert_eq!(Inventory::from_capacity(u64::MAX, u64::MAX).devices().len(), 64);
+    }
+
+    #[test]
+    fn cordon_takes_ids_and_indices_and_ignores_the_rest() {
+        let mut inventory = Inventory::from_capacity(300, 30);
+        inventory.cordon("index-0, 2,,nonsense,-1");
+        assert_eq!(inventory.devices().iter().map(Device::usable).collect::<Vec<_>>(), [false, true, false]);
+    }
+}

@@ -1,0 +1,101 @@
+//! Names that cannot be mistaken for one another. Each is a cheap clone of a shared string.
+
+use std::borrow::Borrow;
+use std::fmt;
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+
+macro_rules! name {
+    ($(#[$doc:meta])* $name:ident) => {
+        $(#[$doc])*
+        #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+        #[serde(transparent)]
+        pub struct $name(Arc<str>);
+
+        impl $name {
+            /// The name as text.
+            pub fn as_str(&self) -> &str {
+                &self.0
+            }
+        }
+
+        impl<T: Into<Arc<str>>> From<T> for $name {
+            fn from(text: T) -> Self {
+                Self(text.into())
+            }
+        }
+
+        impl Borrow<str> for $name {
+            fn borrow(&self) -> &str {
+                &self.0
+            }
+        }
+
+        impl fmt::Display for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str(&self.0)
+            }
+        }
+
+        impl fmt::Debug for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                fmt::Debug::fmt(&self.0, f)
+            }
+        }
+    };
+}
+
+name!(
+    /// `metadata.uid` of a Pod: one life of one pod, never used again.
+    PodUid
+);
+name!(
+    /// `metadata.name` of a Node.
+    NodeName
+);
+name!(
+    /// What a physical card calls itself: the vendor's UUID. Unique on its node, stable across restarts.
+    DeviceId
+);
+name!(
+    /// Name of a container, unique in its pod (init containers included).
+    ContainerName
+);
+
+impl DeviceId {
+    const INDEX: &'static str = "index-";
+
+    /// Stands for "the card at this index" where no UUID is known: on nodes run by gpu-manager, and in its
+    /// `predicate-gpu-idx-*` annotations.
+    pub fn of_index(index: u32) -> Self {
+        Self(format!("{}{index}", Self::INDEX).into())
+    }
+
+    /// The index that [`DeviceId::of_index`] was given, if this is such an id.
+    pub fn as_index(&self) -> Option<u32> {
+        self.0.strip_prefix(Self::INDEX)?.parse().ok()
+    }
+}
+
+/// Namespace and name of a pod, for people and for API calls. Identity is [`PodUid`].
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct PodRef {
+    /// `metadata.namespace`
+    pub namespace: Arc<str>,
+    /// `metadata.name`
+    pub name: Arc<str>,
+}
+
+impl PodRef {
+    /// From namespace and name.
+    pub fn new(namespace: impl Into<Arc<str>>, name: impl Into<Arc<str>>) -> Self {
+        Self { namespace: namespace.into(), name: name.into() }
+    }
+}
+
+impl fmt::Display for PodRef {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}", self.namespace, self.name)
+    }
+}

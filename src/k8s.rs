@@ -1,0 +1,117 @@
+//! Kubernetes objects as domain values: translated on arrival, then dropped. No client, no async.
+
+use std::sync::Arc;
+
+use k8s_openapi::api::core::v1::{Container, Node, Pod};
+use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
+use std::collections::BTreeMap;
+
+use crate::annotation::{self, Keys, Record, Unreadable, inventory};
+use crate::device::Inventory;
+use crate::ids::{NodeName, PodRef, PodUid};
+use crate::request::{ContainerKind, GpuRequest, RawContainer, RequestError};
+use crate::units::parse_quantity;
+
+/// What kerf needs to know of a Pod.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PodView {
+    /// Its identity.
+    pub uid: PodUid,
+    /// Its name.
+    pub pod: PodRef,
+    /// The node it is bound to.
+    pub node: Option<NodeName>,
+    /// Whether it has ended (phase `Succeeded` or `Failed`), so that its cards are free. A pod that is being
+    /// deleted has not: its containers may still run.
+    pub ended: bool,
+    /// What it asks for; `None` where it asks for no card.
+    pub request: Result<Option<Arc<GpuRequest>>, RequestError>,
+    /// What its annotations say of its placement; [`Record::Absent`] without a request.
+    pub record: Record,
+    /// Whether its node has given it its cards.
+    pub confirmed: bool,
+}
+
+/// What kerf needs to know of a Node.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NodeView {
+    /// Its name.
+    pub name: NodeName,
+    /// Its cards, cordons applied.
+    pub inventory: Result<Inventory, Unreadable>,
+}
+
+/// What a pod asks for, from its containers and annotations.
+///
+/// # Errors
+/// [`RequestError`] where it breaks a rule of the contract.
+pub fn request(pod: &Pod, keys: &Keys) -> Result<Option<GpuRequest>, RequestError> {
+    let Some(spec) = &pod.spec else { return Ok(None) };
+    let annotation = |key: &str| pod.metadata.annotations.as_ref()?.get(key).map(String::as_str);
+    let inits = spec.init_containers.iter().flatten().map(|container| {
+        let kind = match container.restart_policy.as_deref() {
+            Some("Always") => ContainerKind::Sidecar,
+            _ => ContainerKind::Init,
+        };
+        raw(container, kind, keys)
+    });
+    let apps = spec.containers.iter().map(|container| raw(container, ContainerKind::App, keys));
+    GpuRequest::parse(inits.chain(apps), annotation(&keys.core_limit), annotation(&keys.policy))
+}
+
+fn raw<'a>(container: &'a Container, kind: ContainerKind, keys: &Keys) -> RawContainer<'a> {
+    let resources = container.resources.as_ref();
+    // Kubernetes wants requests equal to limits for extended resources, and copies limits into requests
+    let amount = |key: &str| {
+        let of = |amounts: &'a Option<BTreeMap<String, Quantity>>| Some(amounts.as_ref()?.get(key)?.0.as_str());
+        resources.and_then(|r| of(&r.limits).or_else(|| of(&r.requests)))
+    };
+    RawContainer { name: &container.name, kind, core: amount(&keys.core), memory: amount(&keys.memory) }
+}
+
+/// Translates a Pod. `None` where it has no name or uid, which the API server never sends.
+pub fn pod(pod: &Pod, keys: &Keys) -> Option<PodView> {
+    let metadata = &pod.metadata;
+    let request = request(pod, keys).map(|request| request.map(Arc::new));
+    let none = BTreeMap::new();
+    let annotations = metadata.annotations.as_ref().unwrap_or(&none);
+    let record = match &request {
+        Ok(Some(request)) => annotation::read(annotations, keys, request),
+        _ => Record::Absent,
+    };
+    let phase = pod.status.as_ref().and_then(|status| status.phase.as_deref()).unwrap_or_default();
+    let node = pod.spec.as_ref().and_then(|spec| spec.node_name.as_deref()).filter(|node| !node.is_empty());
+    Some(PodView {
+        uid: metadata.uid.as_deref().filter(|uid| !uid.is_empty())?.into(),
+        pod: PodRef::new(metadata.namespace.as_deref().unwrap_or_default(), metadata.name.as_deref()?),
+        node: node.map(NodeName::from),
+        ended: matches!(phase, "Succeeded" | "Failed"),
+        request,
+        record,
+        // a running pod's containers have their devices, whoever gave them
+        confirmed: annotation::confirmed(annotations, keys) || phase == "Running",
+    })
+}
+
+/// Translates a Node. `None` where it has no name, which the API server never sends.
+pub fn node(node: &Node, keys: &Keys) -> Option<NodeView> {
+    let annotation = |key: &str| node.metadata.annotations.as_ref()?.get(key).map(String::as_str);
+    let capacity = |key: &str| {
+        let capacity = node.status.as_ref()?.capacity.as_ref()?.get(key)?;
+        parse_quantity(&capacity.0).ok()
+    };
+    let inventory = match annotation(&keys.inventory) {
+        Some(text) => inventory::decode(text),
+        None => Ok(Inventory::from_capacity(
+            capacity(&keys.core).unwrap_or_default(),
+            capacity(&keys.memory).unwrap_or_default(),
+        )),
+    };
+    let inventory = inventory.map(|mut inventory| {
+        if let Some(names) = annotation(&keys.cordon) {
+            inventory.cordon(names);
+        }
+        inventory
+    });
+    Some(NodeView { name: node.metadata.name.as_deref()?.into(), inventory })
+}

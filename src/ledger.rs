@@ -1,0 +1,463 @@
+//! What is taken of one node's cards, and by whom. The only place where capacity is counted.
+//!
+//! Each pod has one commitment on a node, which moves through these states:
+//!
+//! ```text
+//!            assume (plan, deadline)       bound            observe (watch: nodeName + record)
+//!   absent ------------------------> Assumed -----> Bound ----------------> Observed --release--> absent
+//!      ^                              |  |  |                                  ^   |
+//!      |<--- forget (write refused) --+  |  +----------- observe --------------+<--+ observe (another record:
+//!      +<--- expire (overdue, and the    |                                     |     drift, reality wins)
+//!            API server says: not bound)-+   absent ------- observe -----------+
+//! ```
+//!
+//! * `forget` acts on Assumed only, `expire` also on Bound: a pod may be deleted between its binding and the
+//!   answer to it, so that no watch event follows. Observed leaves only by `release`: the pod was deleted, has
+//!   ended, or is missing from a complete list that began after it was bound. A pod seen *unbound* in an older
+//!   view releases nothing.
+//! * `overdue` only names the commitments that no watch has shown in time. The caller asks the API server about
+//!   each, then calls `expire` or `observe`.
+//! * What the API server says wins over what was assumed, even where it takes more than a card has. Such a card
+//!   is *overcommitted*: it is shown as such and takes nothing more.
+//! * A pod whose record cannot be read may sit on any card, so it takes its amount of *every* card: never
+//!   counted as free, and never costing others more than it asked for itself.
+
+mod card;
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use card::take;
+pub use card::{Card, Room};
+
+use crate::device::Inventory;
+use crate::ids::{DeviceId, PodRef, PodUid};
+use crate::placement::{Planner, Policy, Unfit};
+use crate::plan::{Hold, Plan, Tally};
+use crate::request::{Ask, GpuRequest};
+use crate::turn;
+use crate::units::{Share, Timestamp};
+
+/// Where a commitment is in its life.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum State {
+    /// Reserved; the write to the API server has not been answered.
+    Assumed {
+        /// When the API server must be asked what became of it.
+        deadline: Timestamp,
+    },
+    /// The API server has accepted the binding; the watch has not shown it yet.
+    Bound {
+        /// When the API server must be asked whether the pod is still there: its deletion may have come before
+        /// the answer to its binding.
+        deadline: Timestamp,
+    },
+    /// Seen bound in a watch or a list.
+    Observed,
+}
+
+impl State {
+    /// Whether the API server must be asked what became of the pod.
+    pub fn overdue(self, now: Timestamp) -> bool {
+        matches!(self, Self::Assumed { deadline } | Self::Bound { deadline } if deadline <= now)
+    }
+
+    /// The word used in `/debug/state`.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Assumed { .. } => "assumed",
+            Self::Bound { .. } => "bound",
+            Self::Observed => "observed",
+        }
+    }
+}
+
+/// What a commitment takes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Held {
+    /// The cards of a plan.
+    Plan(Plan),
+    /// Unknown cards: its amount of every card.
+    Unreadable,
+}
+
+/// A pod's hold on cards of one node.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Commitment {
+    /// The pod, for people and for API calls.
+    pub pod: PodRef,
+    /// What it asks for.
+    pub request: Arc<GpuRequest>,
+    /// What it takes.
+    pub held: Held,
+    /// Where it is in its life.
+    pub state: State,
+    /// Whether the node has given the cards to the containers, so that no Allocate of this pod can come any more.
+    pub confirmed: bool,
+    /// Order of `assume` on this node; 0 for pods that were first seen bound.
+    pub order: u64,
+    /// The epoch ([`NodeLedger::release_missing`]) in which it was last heard of.
+    epoch: u64,
+    holds: Vec<Hold>,
+}
+
+/// What `observe` found.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Seen {
+    /// As it was known.
+    Same,
+    /// A pod that was not known here.
+    New,
+    /// An assumed or bound pod, as planned.
+    AsPlanned,
+    /// Another record than the known one; the new one was adopted.
+    Drift,
+}
+
+/// What the node tells of its cards.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+enum Cards {
+    /// The node was never seen; pods of it may have been.
+    #[default]
+    Unknown,
+    /// The inventory annotation cannot be read.
+    Unreadable,
+    /// As listed.
+    Known,
+}
+
+/// One node's cards and the pods on them.
+#[derive(Clone, Debug, Default)]
+pub struct NodeLedger {
+    known: Cards,
+    cards: Vec<Card>,
+    commitments: BTreeMap<PodUid, Commitment>,
+    orders: u64,
+    /// Derived from the cards by [`NodeLedger::recount`], as is `free`.
+    rooms: Vec<Room>,
+    free: (u64, u64),
+    roomiest: Share,
+    /// Requests of the commitments that are not confirmed; derived as well.
+    waiting: Vec<Arc<GpuRequest>>,
+}
+
+impl NodeLedger {
+    /// A node with these cards and no pods.
+    pub fn new(inventory: &Inventory) -> Self {
+        let mut ledger = Self::default();
+        ledger.set_inventory(Some(inventory));
+        ledger
+    }
+
+    /// The cards, in order of index.
+    pub fn cards(&self) -> &[Card] {
+        &self.cards
+    }
+
+    /// The cards as the planner sees them, in the order of [`NodeLedger::cards`].
+    pub fn rooms(&self) -> &[Room] {
+        &self.rooms
+    }
+
+    /// All compute (in 1/1000 of a card) and all memory (in MiB) that is free on the node.
+    pub fn free(&self) -> (u64, u64) {
+        self.free
+    }
+
+    /// What is free on the card with the most free compute, of equals that with the most free memory: a share
+    /// within it fits. Nothing where the node takes no pod.
+    pub fn roomiest(&self) -> Share {
+        self.roomiest
+    }
+
+    /// The pods, in order of uid.
+    pub fn commitments(&self) -> &BTreeMap<PodUid, Commitment> {
+        &self.commitments
+    }
+
+    /// Whether the ledger says nothing, so that it need not be kept.
+    pub fn is_empty(&self) -> bool {
+        self.known == Cards::Unknown && self.commitments.is_empty()
+    }
+
+    /// Why the node has no usable list of cards, if it has none.
+    pub fn without_cards(&self) -> Option<Unfit> {
+        match self.known {
+            Cards::Unknown => Some(Unfit::UnknownNode),
+            Cards::Unreadable => Some(Unfit::UnreadableInventory),
+            Cards::Known if self.cards.is_empty() => Some(Unfit::NoCards),
+            Cards::Known => None,
+        }
+    }
+
+    /// Takes over the node's list of cards; `None`: it cannot be read, and the node takes no new pod. Pods stay
+    /// committed to cards that vanished, and are counted again when those return.
+    pub fn set_inventory(&mut self, inventory: Option<&Inventory>) {
+        let devices = inventory.map(Inventory::devices).unwrap_or_default();
+        self.known = if inventory.is_some() { Cards::Known } else { Cards::Unreadable };
+        if self.cards.iter().map(Card::device).ne(devices) {
+            self.cards = devices.iter().map(|device| Card::new(device.clone())).collect();
+            self.recount();
+        }
+    }
+
+    /// The node is gone. Its pods stay until they are released.
+    pub fn forget_node(&mut self) {
+        self.known = Cards::Unknown;
+        self.cards.clear();
+        self.recount();
+    }
+
+    /// Plans the pod onto the cards as they are now and reserves them until `deadline`. A pod that is already
+    /// here keeps what it has, so a repeated bind gets the same cards.
+    ///
+    /// # Errors
+    /// [`Unfit`] where it does not fit; nothing is changed then.
+    pub fn assume(
+        &mut self,
+        planner: &mut Planner,
+        uid: &PodUid,
+        pod: &PodRef,
+        request: &Arc<GpuRequest>,
+        policy: Policy,
+        deadline: Timestamp,
+        epoch: u64,
+    ) -> Result<Plan, Unfit> {
+        if let Some(known) = self.commitments.get_mut(uid) {
+            let Held::Plan(plan) = &known.held else { return Err(Unfit::UnreadableRecord) };
+            if let State::Assumed { deadline: old } = &mut known.state {
+                *old = deadline;
+                known.epoch = epoch;
+            }
+            return Ok(plan.clone());
+        }
+        let plan = planner.plan(self, request, policy)?;
+        self.insert(uid, pod, request, plan.clone(), deadline, epoch);
+        Ok(plan)
+    }
+
+    /// Reserves a plan that was made earlier and recorded on a pod that is not bound yet. Whether it did: a pod
+    /// that is already here keeps what it has.
+    pub fn reserve(
+        &mut self,
+        uid: &PodUid,
+        pod: &PodRef,
+        request: &Arc<GpuRequest>,
+        plan: Plan,
+        deadline: Timestamp,
+        epoch: u64,
+    ) -> bool {
+        if self.commitments.contains_key(uid) {
+            return false;
+        }
+        self.insert(uid, pod, request, plan, deadline, epoch);
+        true
+    }
+
+    fn insert(
+        &mut self,
+        uid: &PodUid,
+        pod: &PodRef,
+        request: &Arc<GpuRequest>,
+        plan: Plan,
+        deadline: Timestamp,
+        epoch: u64,
+    ) {
+        self.orders += 1;
+        let commitment = Commitment {
+            pod: pod.clone(),
+            request: request.clone(),
+            holds: plan.holds(),
+            held: Held::Plan(plan),
+            state: State::Assumed { deadline },
+            confirmed: false,
+            order: self.orders,
+            epoch,
+        };
+        self.commitments.insert(uid.clone(), commitment);
+        self.recount();
+    }
+
+    /// The API server accepted the binding.
+    pub fn bound(&mut self, uid: &PodUid, epoch: u64) {
+        if let Some(commitment) = self.commitments.get_mut(uid)
+            && let State::Assumed { deadline } = commitment.state
+        {
+            commitment.state = State::Bound { deadline };
+            commitment.epoch = epoch;
+        }
+    }
+
+    /// The pod was seen bound to this node with this record.
+    pub fn observe(
+        &mut self,
+        uid: &PodUid,
+        pod: &PodRef,
+        request: &Arc<GpuRequest>,
+        held: Held,
+        confirmed: bool,
+        epoch: u64,
+    ) -> Seen {
+        let seen = match self.commitments.get_mut(uid) {
+            Some(known) if known.held == held && known.request == *request => {
+                let seen = if known.state == State::Observed { Seen::Same } else { Seen::AsPlanned };
+                known.state = State::Observed;
+                // a node's confirmation is never taken back: an older view of the pod may arrive late
+                let newly = confirmed && !known.confirmed;
+                known.confirmed |= confirmed;
+                known.epoch = epoch;
+                if newly {
+                    self.derive_waiting();
+                }
+                return seen;
+            }
+            Some(_) => Seen::Drift,
+            None => Seen::New,
+        };
+        let before = self.commitments.get(uid);
+        let commitment = Commitment {
+            pod: pod.clone(),
+            request: request.clone(),
+            holds: holds(&held, request),
+            held,
+            state: State::Observed,
+            confirmed: confirmed || before.is_some_and(|known| known.confirmed),
+            order: before.map_or(0, |known| known.order),
+            epoch,
+        };
+        self.commitments.insert(uid.clone(), commitment);
+        self.recount();
+        seen
+    }
+
+    /// The write was refused, so nothing was written: an assumed pod leaves. Whether there was one.
+    pub fn forget(&mut self, uid: &PodUid) -> bool {
+        let assumed = self.commitments.get(uid).is_some_and(|known| matches!(known.state, State::Assumed { .. }));
+        assumed && self.release(uid)
+    }
+
+    /// Assumed and bound pods whose deadline has passed: the API server must be asked about each.
+    pub fn overdue(&self, now: Timestamp) -> Vec<(PodUid, PodRef)> {
+        self.commitments
+            .iter()
+            .filter(|(_, commitment)| commitment.state.overdue(now))
+            .map(|(uid, commitment)| (uid.clone(), commitment.pod.clone()))
+            .collect()
+    }
+
+    /// The API server says that an overdue pod is not bound here: it leaves. Whether there was one; a pod that
+    /// was assumed again in the meantime stays.
+    pub fn expire(&mut self, uid: &PodUid, now: Timestamp) -> bool {
+        self.commitments.get(uid).is_some_and(|known| known.state.overdue(now)) && self.release(uid)
+    }
+
+    /// The pod was deleted or has ended: what it took is free. Whether there was one.
+    pub fn release(&mut self, uid: &PodUid) -> bool {
+        let known = self.commitments.remove(uid).is_some();
+        if known {
+            self.recount();
+        }
+        known
+    }
+
+    /// A complete list of pods began in `epoch` and has ended; pods that were bound before it began and that it
+    /// did not show are gone. Returns them.
+    pub fn release_missing(&mut self, epoch: u64) -> Vec<PodUid> {
+        let gone = |known: &Commitment| known.epoch < epoch && !matches!(known.state, State::Assumed { .. });
+        let missing: Vec<PodUid> =
+            self.commitments.iter().filter(|(_, known)| gone(known)).map(|(uid, _)| uid.clone()).collect();
+        for uid in &missing {
+            self.commitments.remove(uid);
+        }
+        if !missing.is_empty() {
+            self.recount();
+        }
+        missing
+    }
+
+    /// The first pod that must be confirmed before the binding of `uid` may be written ([`crate::turn`]).
+    pub fn waits_for(&self, uid: &PodUid) -> Option<&PodUid> {
+        let own = self.commitments.get(uid)?;
+        self.commitments
+            .iter()
+            .find(|(other, known)| {
+                *other != uid
+                    && !known.confirmed
+                    && known.order < own.order
+                    && turn::confusable(&known.request, &own.request)
+            })
+            .map(|(other, _)| other)
+    }
+
+    /// Whether a pod with this request, bound now, would have to wait for another to be confirmed.
+    pub fn would_wait(&self, request: &GpuRequest) -> bool {
+        self.waiting.iter().any(|other| turn::confusable(other, request))
+    }
+
+    /// The node as it will be once `plan` is bound; for planning ahead only.
+    pub fn with_plan(&self, plan: &Plan) -> Self {
+        let mut cards = self.cards.clone();
+        for hold in plan.holds() {
+            take(&mut cards, &hold);
+        }
+        let mut later = Self { known: self.known, cards, ..Self::default() };
+        later.derive_rooms();
+        later
+    }
+
+    /// Counts every card afresh from the commitments. A node has few pods; counting is cheaper than a
+    /// difference that is applied twice.
+    fn recount(&mut self) {
+        self.cards.iter_mut().for_each(Card::clear);
+        for commitment in self.commitments.values() {
+            match &commitment.held {
+                Held::Plan(_) => commitment.holds.iter().for_each(|hold| take(&mut self.cards, hold)),
+                Held::Unreadable => {
+                    for (card, hold) in self.cards.iter_mut().flat_map(|c| commitment.holds.first().map(|h| (c, h)))
+                    {
+                        card.take(hold.share, hold.whole);
+                    }
+                }
+            }
+        }
+        self.derive_rooms();
+        self.derive_waiting();
+    }
+
+    fn derive_rooms(&mut self) {
+        self.rooms.clear();
+        self.rooms.extend(self.cards.iter().map(Card::room));
+        let add = |(compute, memory): (u64, u64), room: &Room| {
+            (compute + u64::from(room.free.compute.0), memory.saturating_add(room.free.memory.0))
+        };
+        self.free = self.rooms.iter().fold((0, 0), add);
+        let most = self.rooms.iter().map(|room| room.free).max_by_key(|free| (free.compute, free.memory));
+        self.roomiest = most.unwrap_or_default();
+    }
+
+    fn derive_waiting(&mut self) {
+        self.waiting.clear();
+        let waiting = self.commitments.values().filter(|known| !known.confirmed);
+        self.waiting.extend(waiting.map(|known| known.request.clone()));
+    }
+}
+
+fn holds(held: &Held, request: &GpuRequest) -> Vec<Hold> {
+    match held {
+        Held::Plan(plan) => plan.holds(),
+        Held::Unreadable => {
+            let mut tally = Tally::default();
+            let mut whole = false;
+            for container in &request.containers {
+                match container.ask {
+                    Ask::Share(share) => tally = tally.with(container.kind, share, false),
+                    Ask::Whole { .. } => whole = true,
+                }
+            }
+            vec![Hold { device: DeviceId::from(""), index: 0, share: tally.peak(), whole }]
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,143 @@
+//! Tests of the ledger's transitions, one rule each. Whole histories are in `tests/ledger_model.rs`.
+
+use super::*;
+use crate::plan::{Grant, Slice};
+use crate::request::{ContainerKind, RawContainer};
+
+const NOW: Timestamp = Timestamp(1_000);
+
+fn request(core: &str, memory: &str) -> Arc<GpuRequest> {
+    let raw = RawContainer { name: "main", kind: ContainerKind::App, core: Some(core), memory: Some(memory) };
+    Arc::new(GpuRequest::parse([raw], None, None).unwrap().unwrap())
+}
+
+fn node(cards: u64) -> NodeLedger {
+    NodeLedger::new(&Inventory::from_capacity(cards * 100, cards * 60))
+}
+
+fn assume(node: &mut NodeLedger, uid: &str, core: &str, memory: &str) -> Result<Plan, Unfit> {
+    let pod = PodRef::new("ns", uid);
+    let deadline = NOW.plus(100);
+    node.assume(&mut Planner::default(), &uid.into(), &pod, &request(core, memory), Policy::Binpack, deadline, 1)
+}
+
+fn observe(node: &mut NodeLedger, uid: &str, core: &str, memory: &str, held: Held) -> Seen {
+    node.observe(&uid.into(), &PodRef::new("ns", uid), &request(core, memory), held, false, 1)
+}
+
+fn used(node: &NodeLedger) -> Vec<(u32, u64)> {
+    node.cards().iter().map(|card| (card.used().compute.0, card.used().memory.0)).collect()
+}
+
+#[test]
+fn assume_then_forget_changes_nothing() {
+    let mut node = node(2);
+    assume(&mut node, "a", "50", "10").unwrap();
+    assert_eq!(used(&node), [(500, 2560), (0, 0)]);
+    assert!(node.forget(&"a".into()));
+    assert_eq!(used(&node), [(0, 0), (0, 0)]);
+    assert!(!node.forget(&"a".into()));
+}
+
+#[test]
+fn a_repeated_assume_gets_the_same_cards() {
+    let mut node = node(2);
+    let first = assume(&mut node, "a", "50", "10").unwrap();
+    assume(&mut node, "b", "10", "1").unwrap();
+    assert_eq!(assume(&mut node, "a", "50", "10"), Ok(first));
+    assert_eq!(used(&node), [(600, 2816), (0, 0)]);
+}
+
+#[test]
+fn only_assumed_pods_are_forgotten_and_what_was_not_observed_expires() {
+    let mut node = node(1);
+    let uid = PodUid::from("a");
+    assume(&mut node, "a", "50", "10").unwrap();
+    assert_eq!(node.overdue(NOW), []);
+    assert!(!node.expire(&uid, NOW), "not overdue");
+    assert_eq!(node.overdue(NOW.plus(100)).len(), 1);
+    node.bound(&uid, 1);
+    assert!(!node.forget(&uid), "written");
+    assert_eq!(node.overdue(NOW.plus(100)).len(), 1, "accepted, but never shown by the watch");
+    let Held::Plan(plan) = node.commitments()["a"].held.clone() else { panic!("planned") };
+    observe(&mut node, "a", "50", "10", Held::Plan(plan));
+    assert_eq!(node.overdue(NOW.plus(1_000)), []);
+    assert!(!node.expire(&uid, NOW.plus(1_000)));
+    assert!(node.release(&uid));
+}
+
+#[test]
+fn a_pod_bound_after_a_list_began_is_not_missing_from_it() {
+    let mut node = node(1);
+    assume(&mut node, "old", "10", "1").unwrap();
+    node.bound(&"old".into(), 1);
+    assume(&mut node, "flying", "10", "1").unwrap();
+    assume(&mut node, "new", "10", "1").unwrap();
+    node.bound(&"new".into(), 2);
+    assert_eq!(node.release_missing(2), [PodUid::from("old")]);
+    assert_eq!(node.commitments().len(), 2);
+}
+
+#[test]
+fn reality_wins_and_overcommit_is_shown() {
+    let mut node = node(2);
+    let plan = assume(&mut node, "a", "80", "10").unwrap();
+    assert_eq!(observe(&mut node, "a", "80", "10", Held::Plan(plan.clone())), Seen::AsPlanned);
+    assert_eq!(observe(&mut node, "a", "80", "10", Held::Plan(plan.clone())), Seen::Same);
+    assert_eq!(observe(&mut node, "b", "80", "10", Held::Plan(plan)), Seen::New);
+    assert!(node.cards()[0].overcommitted());
+    assert_eq!(node.cards()[0].free(), Share::ZERO);
+    let moved = Plan {
+        grants: vec![Grant {
+            container: "main".into(),
+            kind: ContainerKind::App,
+            position: 0,
+            whole: false,
+            slices: vec![Slice { device: DeviceId::of_index(1), index: 1, share: Share::new(800, 2560) }],
+        }],
+    };
+    assert_eq!(observe(&mut node, "b", "80", "10", Held::Plan(moved)), Seen::Drift);
+    assert_eq!(used(&node), [(800, 2560), (800, 2560)]);
+}
+
+#[test]
+fn an_unreadable_record_takes_its_amount_of_every_card() {
+    let mut node = node(2);
+    observe(&mut node, "a", "60", "10", Held::Unreadable);
+    assert_eq!(used(&node), [(600, 2560), (600, 2560)]);
+    assert_eq!(assume(&mut node, "b", "50", "10"), Err(Unfit::Compute));
+    assert!(assume(&mut node, "c", "40", "10").is_ok());
+    observe(&mut node, "d", "100", "0", Held::Unreadable);
+    assert_eq!(assume(&mut node, "e", "1", "1"), Err(Unfit::Compute));
+}
+
+#[test]
+fn cards_that_vanish_keep_their_pods_and_return_with_them() {
+    let mut node = node(2);
+    assume(&mut node, "a", "200", "0").unwrap();
+    node.set_inventory(Some(&Inventory::from_capacity(100, 60)));
+    assert_eq!(node.cards().len(), 1);
+    node.set_inventory(None);
+    assert_eq!(assume(&mut node, "b", "1", "1"), Err(Unfit::UnreadableInventory));
+    node.forget_node();
+    assert_eq!(assume(&mut node, "b", "1", "1"), Err(Unfit::UnknownNode));
+    node.set_inventory(Some(&Inventory::from_capacity(300, 180)));
+    let plan = assume(&mut node, "b", "1", "1").unwrap();
+    assert_eq!(plan.grants[0].slices[0].index, 2);
+}
+
+#[test]
+fn confusable_pods_take_turns() {
+    let mut node = node(4);
+    for (uid, memory) in [("a", "10"), ("b", "20"), ("c", "10")] {
+        assume(&mut node, uid, "50", memory).unwrap();
+    }
+    let waits = |node: &NodeLedger, uid: &str| node.waits_for(&uid.into()).cloned();
+    assert_eq!(waits(&node, "a"), None);
+    assert_eq!(waits(&node, "b"), Some("a".into()));
+    assert_eq!(waits(&node, "c"), Some("b".into()), "in order, so that none starves");
+    assert!(node.would_wait(&request("50", "30")));
+    let Held::Plan(plan) = node.commitments()["a"].held.clone() else { panic!("planned") };
+    node.observe(&"a".into(), &PodRef::new("ns", "a"), &request("50", "10"), Held::Plan(plan), true, 1);
+    assert_eq!(waits(&node, "b"), None);
+}

@@ -1,0 +1,69 @@
+//! kerf: fractional GPUs for Kubernetes. This package is the pure domain; this page is the map of everything.
+//!
+//! # The way of a pod
+//!
+//! ```text
+//!   pod: vcuda-core 50, vcuda-memory 30
+//!     |
+//!   kube-scheduler --filter, prioritize--> extender --- reads ---> one ledger for each node
+//!     |            --bind----------------> extender --- reserves in the ledger, then ONE write:
+//!     |                                                  Binding {uid, node, annotations}
+//!   kubelet --Allocate--> plugin --- matches the call to a waiting placement ---> env, device nodes
+//!     |     --PodResources-> plugin --- who holds what, really ---> corrects and confirms the record
+//!   container: sees exactly the card that is recorded on its pod
+//! ```
+//!
+//! # Where things are
+//!
+//! | place | what it is |
+//! | --- | --- |
+//! | [`units`], [`ids`] | quantities and names that cannot be mistaken for one another |
+//! | [`device`] | a card; a node's inventory |
+//! | [`request`] | what a pod asks for, parsed once; every rule of the contract |
+//! | [`plan`] | which card gives what to whom: a value |
+//! | [`ledger`] | what is taken of a node's cards and by whom; the state machine, drawn above its code |
+//! | [`turn`] | which pods may wait on one node at the same time, since Allocate names no pod |
+//! | [`placement`] | the algorithms: which cards, which node |
+//! | [`annotation`] | the words on Pods and Nodes: both records of a placement, the inventory |
+//! | `k8s` (feature) | Pods and Nodes as domain values |
+//! | `runtime` (feature) | the process around a daemon: logs, shutdown, readiness, administrative routes |
+//! | `src/cli` (feature `cli`) | the `kerf` command: `inspect` and `plan` over a snapshot |
+//! | `extender/` | kube-scheduler's side: HTTP, watches, the one write |
+//! | `plugin/` | kubelet's side: gRPC, vendors' drivers, metrics |
+//! | `proto/` | kubelet's two gRPC contracts |
+//! | `testkit/` | stand-ins that speak the real protocols: API server, scheduler, kubelet |
+//! | `tests/` | laws, models and scenarios of the domain; `tests/system` runs everything against everything |
+//! | `examples/demo` | everything in one process, for people |
+//! | `benches/` | speed and memory, with raw runs |
+//! | `manifests/`, `images/` | what a cluster administrator applies and builds |
+//!
+//! To know the system, read [`ledger`], [`placement`], `extender/src/api/bind.rs`, `plugin/src/claim.rs` and
+//! `plugin/src/kubelet.rs`, in this order.
+//!
+//! # What holds everywhere
+//!
+//! * Arrows point at this package, and never between extender and plugin. Without its features it knows no
+//!   Kubernetes client, no HTTP, no async, no clock and no randomness; the test script checks that.
+//! * One ledger type counts capacity: in the extender, the command and the tests. Where a rule stands twice, one
+//!   copy is wrong.
+//! * Filter and prioritize change nothing. Bind reserves under one node's lock, lets go of it, and writes once.
+//! * The watch is truth: what the API server says wins over what was assumed, even where it over-commits a card;
+//!   that is shown, not hidden.
+//! * An unanswered write is neither done nor refused: its cards stay held until the API server has said.
+//! * Nothing that a tenant can write is believed unless it serves the pod's own request.
+//! * One trait in the system: `Backend` in the plugin, since drivers are the one thing with several
+//!   implementations.
+
+pub mod annotation;
+pub mod device;
+pub mod ids;
+#[cfg(feature = "k8s")]
+pub mod k8s;
+pub mod ledger;
+pub mod placement;
+pub mod plan;
+pub mod request;
+#[cfg(feature = "runtime")]
+pub mod runtime;
+pub mod turn;
+pub mod units;

@@ -1,0 +1,135 @@
+//! Where a pod goes: which cards of a node ([`Planner`]), and which node first ([`rank`]).
+//!
+//! Pure and deterministic: equal input gives equal output, and the last tie-break is the card's index or the
+//! node's name. There is no clock, randomness or hash order here.
+//!
+//! * **Shares** take one card. `binpack` takes the fullest that fits (least free compute, then least free
+//!   memory, then lowest index), which is gpu-admission's order; `spread` the emptiest.
+//! * **Whole cards** must be untouched. Several are chosen for their links: the set whose worst link is best,
+//!   then whose links together are best, then which cuts the fewest and weakest links to free cards left behind.
+//!   One card alone is the one whose loss cuts least. Where no link is known, the smallest and lowest ones.
+//! * **Init containers** run before the others and share cards with them, as kubelet reuses their devices. The
+//!   planner tries both orders and keeps the plan that takes least.
+
+mod cards;
+mod planner;
+mod unfit;
+
+use std::str::FromStr;
+
+pub use planner::Planner;
+pub use unfit::Unfit;
+
+use crate::ledger::NodeLedger;
+use crate::units::Share;
+
+/// How to choose among nodes and cards that fit.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Policy {
+    /// The fullest node and, on it, the fullest card that fits: gpu-admission's order.
+    #[default]
+    Binpack,
+    /// The emptiest node and, on it, the emptiest card.
+    Spread,
+}
+
+/// A word that names no [`Policy`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("unknown policy: expected binpack or spread")]
+pub struct UnknownPolicy;
+
+impl Policy {
+    /// The word used in flags, annotations and metrics.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Binpack => "binpack",
+            Self::Spread => "spread",
+        }
+    }
+}
+
+impl std::fmt::Display for Policy {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+impl FromStr for Policy {
+    type Err = UnknownPolicy;
+
+    fn from_str(text: &str) -> Result<Self, UnknownPolicy> {
+        match text {
+            "binpack" => Ok(Self::Binpack),
+            "spread" => Ok(Self::Spread),
+            _ => Err(UnknownPolicy),
+        }
+    }
+}
+
+/// How much a policy likes a node or a card; less is better. Compare only ranks of one policy, and break ties
+/// by the node's name or the card's index.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Rank(u64, u64);
+
+impl Policy {
+    fn rank(self, compute: u64, memory: u64) -> Rank {
+        match self {
+            Self::Binpack => Rank(compute, memory),
+            // the complement turns "more" into "less" and keeps the order exact
+            Self::Spread => Rank(!compute, !memory),
+        }
+    }
+
+    fn rank_share(self, free: Share) -> Rank {
+        self.rank(free.compute.0.into(), free.memory.0)
+    }
+}
+
+/// The rank of a node among those where the pod fits: by all that is free on it, before the pod is there.
+pub fn rank(node: &NodeLedger, policy: Policy) -> Rank {
+    let (compute, memory) = node.free();
+    policy.rank(compute, memory)
+}
+
+/// Scores of nodes in the extender's range 0..=10, best node first, from their ranks (ties: the lesser name): the best node alone has 10; the second has
+/// 9, the third and fourth 8, the next four 7 and so on, each level twice as wide as the one above. So the order
+/// is strict where it matters most, at the top, and never inverted anywhere.
+pub fn scores<R: Ord, N: Ord>(mut ranked: Vec<(R, N)>) -> Vec<(N, u8)> {
+    ranked.sort_unstable();
+    ranked.into_iter().enumerate().map(|(place, (_, node))| (node, score(place))).collect()
+}
+
+fn score(place: usize) -> u8 {
+    match place.checked_ilog2() {
+        None => 10,
+        Some(level) => 9u8.saturating_sub(u8::try_from(level).unwrap_or(u8::MAX)),
+    }
+}
+
+/// The order in which cards are tried, for a share that leaves `left` of the card.
+fn card_order(policy: Policy, growth: Share, left: Share, index: u32) -> impl Ord {
+    // first the cards where the pod grows least: those that an init container of it holds anyway
+    (growth.compute, growth.memory, policy.rank_share(left), index)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn scores_are_strict_at_the_top_and_never_inverted() {
+        let ranked = (0..100u64).map(|i| (Rank(i, 0), i)).collect();
+        let scores: Vec<u8> = scores(ranked).into_iter().map(|(_, score)| score).collect();
+        assert_eq!(scores[..9], [10, 9, 8, 8, 7, 7, 7, 7, 6]);
+        assert!(scores.is_sorted_by(|a, b| a >= b));
+        assert_eq!(score(usize::MAX), 0);
+    }
+
+    #[test]
+    fn policies_are_named_once() {
+        for policy in [Policy::Binpack, Policy::Spread] {
+            assert_eq!(policy.as_str().parse(), Ok(policy));
+        }
+        assert_eq!("best".parse::<Policy>(), Err(UnknownPolicy));
+    }
+}

@@ -1,0 +1,256 @@
+//! The planner: which cards of one node serve a request.
+
+use std::cmp::Reverse;
+
+use super::cards::best_set;
+use super::{Policy, Unfit, card_order};
+use crate::ledger::{NodeLedger, Room};
+use crate::plan::{Grant, Plan, Slice};
+use crate::request::{Ask, ContainerKind, ContainerRequest, GpuRequest};
+use crate::units::{Mib, Milli, Share};
+
+/// Plans requests onto nodes. Holds only scratch memory, so that filtering thousands of nodes allocates nothing.
+#[derive(Debug, Default)]
+pub struct Planner {
+    best: Choice,
+    other: Choice,
+}
+
+/// A choice under construction: per card what the pod takes, and per container which cards.
+#[derive(Debug, Default)]
+struct Choice {
+    takes: Vec<Take>,
+    /// Container (by position in the request) and card (by position on the node).
+    picks: Vec<(usize, usize)>,
+}
+
+/// What the pod takes of one card.
+#[derive(Clone, Copy, Debug, Default)]
+struct Take {
+    /// Sidecars and app containers together.
+    lasting: Share,
+    /// Sidecars alone.
+    sidecars: Share,
+    /// The largest init container and the sidecars beside it.
+    init: Share,
+}
+
+impl Take {
+    fn peak(self) -> Share {
+        self.lasting.max(self.init)
+    }
+
+    fn with(self, kind: ContainerKind, share: Share) -> Self {
+        let lasting = self.lasting.saturating_add(share);
+        let sidecars = self.sidecars.saturating_add(share);
+        match kind {
+            ContainerKind::Init => Self { init: self.init.max(sidecars), ..self },
+            ContainerKind::Sidecar => Self { lasting, sidecars, ..self },
+            ContainerKind::App => Self { lasting, ..self },
+        }
+    }
+}
+
+impl Planner {
+    /// Whether the request fits on the node.
+    ///
+    /// # Errors
+    /// [`Unfit`] where it does not.
+    pub fn fit(&mut self, node: &NodeLedger, request: &GpuRequest, policy: Policy) -> Result<(), Unfit> {
+        // most candidates have room to spare; this spares looking at each of their cards
+        if let [ContainerRequest { ask: Ask::Share(share), .. }] = request.containers.as_slice()
+            && share.fits_in(node.roomiest())
+        {
+            return Ok(());
+        }
+        self.choose(node, request, policy)
+    }
+
+    /// Leaves the cards in `self.best`.
+    fn choose(&mut self, node: &NodeLedger, request: &GpuRequest, policy: Policy) -> Result<(), Unfit> {
+        if let Some(unfit) = node.without_cards() {
+            return Err(unfit);
+        }
+        let policy = request.policy.unwrap_or(policy);
+        let is_init = |c: &ContainerRequest| c.kind == ContainerKind::Init;
+        if !request.containers.iter().any(is_init) {
+            return self.best.choose(node, request.containers.iter().enumerate(), policy);
+        }
+        // Lasting containers first suits small init containers, kubelet's order suits large ones.
+        let (inits, lasting): (Vec<_>, Vec<_>) =
+            request.containers.iter().enumerate().partition(|(_, c)| is_init(c));
+        let lasting_first = self.best.choose(node, lasting.iter().chain(&inits).copied(), policy);
+        let in_order = self.other.choose(node, request.containers.iter().enumerate(), policy);
+        match (lasting_first, in_order) {
+            (Err(_), Ok(())) => std::mem::swap(&mut self.best, &mut self.other),
+            (Ok(()), Ok(())) if self.other.total() < self.best.total() => {
+                std::mem::swap(&mut self.best, &mut self.other);
+            }
+            (Err(unfit), Err(_)) => return Err(unfit),
+            (Ok(()), _) => {}
+        }
+        Ok(())
+    }
+
+    /// The cards that the request gets on the node.
+    ///
+    /// # Errors
+    /// [`Unfit`] where it does not fit.
+    pub fn plan(&mut self, node: &NodeLedger, request: &GpuRequest, policy: Policy) -> Result<Plan, Unfit> {
+        self.choose(node, request, policy)?;
+        let grants = request
+            .containers
+            .iter()
+            .enumerate()
+            .map(|(number, container)| {
+                let picks = self.best.picks.iter().filter(|(owner, _)| *owner == number);
+                let mut slices: Vec<Slice> = picks
+                    .filter_map(|(_, card)| node.cards().get(*card))
+                    .map(|card| Slice {
+                        device: card.device().id.clone(),
+                        index: card.device().index,
+                        share: match container.ask {
+                            Ask::Share(share) => share,
+                            Ask::Whole { .. } => card.device().capacity(),
+                        },
+                    })
+                    .collect();
+                slices.sort_by_key(|slice| slice.index);
+                Grant {
+                    container: container.name.clone(),
+                    kind: container.kind,
+                    position: container.position,
+                    whole: matches!(container.ask, Ask::Whole { .. }),
+                    slices,
+                }
+            })
+            .collect();
+        Ok(Plan { grants })
+    }
+}
+
+impl Choice {
+    fn choose<'a>(
+        &mut self,
+        node: &NodeLedger,
+        containers: impl Iterator<Item = (usize, &'a ContainerRequest)>,
+        policy: Policy,
+    ) -> Result<(), Unfit> {
+        self.takes.clear();
+        self.takes.resize(node.rooms().len(), Take::default());
+        self.picks.clear();
+        for (number, container) in containers {
+            match container.ask {
+                Ask::Share(share) => self.one(node.rooms(), number, container.kind, share, policy)?,
+                Ask::Whole { count, memory } => {
+                    self.several(node, number, container.kind, count as usize, memory)?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn total(&self) -> (u64, u64) {
+        self.takes.iter().map(|take| take.peak()).fold((0, 0), |(compute, memory), peak| {
+            (compute + u64::from(peak.compute.0), memory.saturating_add(peak.memory.0))
+        })
+    }
+
+    fn one(
+        &mut self,
+        rooms: &[Room],
+        number: usize,
+        kind: ContainerKind,
+        share: Share,
+        policy: Policy,
+    ) -> Result<(), Unfit> {
+        let best = rooms
+            .iter()
+            .zip(&self.takes)
+            .enumerate()
+            .filter_map(|(at, (room, take))| {
+                let free = room.free;
+                let (before, after) = (take.peak(), take.with(kind, share).peak());
+                let growth = after.saturating_sub(before);
+                let left = free.saturating_sub(before);
+                after.fits_in(free).then(|| (card_order(policy, growth, left, room.index), at))
+            })
+            .min();
+        match best {
+            Some((_, at)) => {
+                self.take(at, number, kind, share);
+                Ok(())
+            }
+            None => Err(self.why_not_one(rooms, kind, share)),
+        }
+    }
+
+    fn several(
+        &mut self,
+        node: &NodeLedger,
+        number: usize,
+        kind: ContainerKind,
+        count: usize,
+        memory: Option<Mib>,
+    ) -> Result<(), Unfit> {
+        let (cards, rooms) = (node.cards(), node.rooms());
+        let fits = |room: &Room, take: &Take| {
+            room.untouched && take.with(kind, room.capacity).peak().fits_in(room.capacity)
+        };
+        let fitting = rooms.iter().zip(&self.takes).enumerate().filter(|(_, (room, take))| fits(room, take));
+        let mut free: Vec<usize> = fitting.map(|(at, _)| at).collect();
+        // cards that another phase of the pod holds anyway come first, most of all those that it holds whole
+        let held = |at: &usize| self.takes.get(*at).map(|take| take.peak().compute).unwrap_or_default();
+        free.sort_by_key(|at| Reverse(held(at)));
+        let own = free.iter().filter(|at| held(at) > Milli(0)).count();
+        let chosen = best_set(cards, &free, own, count, memory)
+            // they may be too small for what this container names
+            .or_else(|| best_set(cards, &free, 0, count, memory))
+            .ok_or_else(|| why_not_several(rooms, count, memory))?;
+        for at in chosen {
+            let capacity = rooms.get(at).map(|room| room.capacity).unwrap_or_default();
+            self.take(at, number, kind, capacity);
+        }
+        Ok(())
+    }
+
+    fn take(&mut self, at: usize, number: usize, kind: ContainerKind, share: Share) {
+        if let Some(take) = self.takes.get_mut(at) {
+            *take = take.with(kind, share);
+        }
+        self.picks.push((number, at));
+    }
+
+    fn why_not_one(&self, rooms: &[Room], kind: ContainerKind, share: Share) -> Unfit {
+        let free = || {
+            rooms.iter().zip(&self.takes).map(|(room, take)| {
+                let after = take.with(kind, share).peak();
+                (after.compute <= room.free.compute, after.memory <= room.free.memory)
+            })
+        };
+        if !rooms.iter().any(|room| share.fits_in(room.capacity)) {
+            Unfit::CardTooSmall
+        } else if !rooms.iter().any(|room| room.usable) {
+            Unfit::NoHealthyCard
+        } else if !free().any(|(compute, _)| compute) {
+            Unfit::Compute
+        } else if !free().any(|(_, memory)| memory) {
+            Unfit::Memory
+        } else {
+            Unfit::Split
+        }
+    }
+}
+
+fn why_not_several(rooms: &[Room], count: usize, memory: Option<Mib>) -> Unfit {
+    let mut sizes: Vec<u64> = rooms.iter().map(|room| room.capacity.memory.0).collect();
+    sizes.sort_unstable();
+    let most: u64 = sizes.iter().rev().take(count).sum();
+    if sizes.len() < count || memory.is_some_and(|memory| memory.0 > most) {
+        Unfit::TooFewCards
+    } else if !rooms.iter().any(|room| room.usable) {
+        Unfit::NoHealthyCard
+    } else {
+        Unfit::Cards
+    }
+}

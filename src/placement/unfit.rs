@@ -1,0 +1,94 @@
+//! Why a pod does not fit on a node.
+
+use std::fmt;
+
+/// Why not. The texts are few and carry no amounts: the scheduler counts equal ones in the pod's event.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Unfit {
+    /// The extender has never seen this node.
+    UnknownNode,
+    /// The node has no card.
+    NoCards,
+    /// The plugin's inventory on the node cannot be read.
+    UnreadableInventory,
+    /// The pod is on the node already, and its record cannot be read.
+    UnreadableRecord,
+    /// A share needs more memory than any card of the node has.
+    CardTooSmall,
+    /// The node has fewer cards than one container needs, or less memory on that many.
+    TooFewCards,
+    /// Every card is ill or cordoned.
+    NoHealthyCard,
+    /// No card has enough free compute.
+    Compute,
+    /// No card has enough free memory.
+    Memory,
+    /// Enough compute on one card and enough memory on another.
+    Split,
+    /// Not enough cards are free as a whole.
+    Cards,
+}
+
+impl Unfit {
+    /// Every reason, for metrics that start at zero.
+    pub const ALL: [Self; 11] = [
+        Self::UnknownNode,
+        Self::NoCards,
+        Self::UnreadableInventory,
+        Self::UnreadableRecord,
+        Self::CardTooSmall,
+        Self::TooFewCards,
+        Self::NoHealthyCard,
+        Self::Compute,
+        Self::Memory,
+        Self::Split,
+        Self::Cards,
+    ];
+
+    /// The text that users see in the pod's event.
+    pub fn reason(self) -> &'static str {
+        match self {
+            Self::UnknownNode => "node is unknown to the GPU extender",
+            Self::NoCards => "no GPU device",
+            Self::UnreadableInventory => "GPU inventory of the node cannot be read",
+            Self::UnreadableRecord => "GPU placement of the pod cannot be read",
+            Self::CardTooSmall => "vcuda-memory is larger than any GPU of the node",
+            Self::TooFewCards => "node has too few GPUs, or too little memory on them",
+            Self::NoHealthyCard => "no healthy GPU",
+            Self::Compute => "insufficient vcuda-core on a single GPU",
+            Self::Memory => "insufficient vcuda-memory on a single GPU",
+            Self::Split => "free vcuda-core and vcuda-memory are on different GPUs",
+            Self::Cards => "insufficient entirely free GPUs",
+        }
+    }
+
+    /// A short stable word for metrics and logs.
+    pub fn code(self) -> &'static str {
+        match self {
+            Self::UnknownNode => "unknown-node",
+            Self::NoCards => "no-gpu",
+            Self::UnreadableInventory => "unreadable-inventory",
+            Self::UnreadableRecord => "unreadable-record",
+            Self::CardTooSmall => "card-too-small",
+            Self::TooFewCards => "too-few-cards",
+            Self::NoHealthyCard => "no-healthy-gpu",
+            Self::Compute => "core",
+            Self::Memory => "memory",
+            Self::Split => "split",
+            Self::Cards => "whole-cards",
+        }
+    }
+
+    /// Whether evicting pods from the node could make room.
+    pub fn resolvable(self) -> bool {
+        matches!(self, Self::Compute | Self::Memory | Self::Split | Self::Cards)
+    }
+}
+
+impl fmt::Display for Unfit {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.reason())
+    }
+}
+
+impl std::error::Error for Unfit {}

@@ -1,0 +1,333 @@
+//! What a pod asks for, parsed once. A [`GpuRequest`] cannot break a rule of the contract.
+
+use crate::ids::ContainerName;
+use crate::placement::Policy;
+use crate::units::{Mib, Milli, QuantityError, Share, parse_quantity};
+
+/// When a container of a pod runs, which decides how its needs add up.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum ContainerKind {
+    /// Runs to its end before the next one starts; its cards are free for the containers after it.
+    Init,
+    /// A restartable init container: starts in its turn and runs as long as the pod.
+    Sidecar,
+    /// Runs beside the other containers of the pod.
+    App,
+}
+
+impl ContainerKind {
+    /// The word used in annotations.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Init => "init",
+            Self::Sidecar => "sidecar",
+            Self::App => "app",
+        }
+    }
+}
+
+/// A container as it stands in the pod: amounts unread.
+#[derive(Clone, Copy, Debug)]
+pub struct RawContainer<'a> {
+    /// Its name.
+    pub name: &'a str,
+    /// When it runs.
+    pub kind: ContainerKind,
+    /// `resources.limits["<D>/vcuda-core"]`
+    pub core: Option<&'a str>,
+    /// `resources.limits["<D>/vcuda-memory"]`
+    pub memory: Option<&'a str>,
+}
+
+/// What one container asks for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Ask {
+    /// A part of one card.
+    Share(Share),
+    /// Cards of its own.
+    Whole {
+        /// How many, at least one.
+        count: u32,
+        /// What they must have together, where the pod says.
+        memory: Option<Mib>,
+    },
+}
+
+/// A container that asks for cards.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ContainerRequest {
+    /// Its name.
+    pub name: ContainerName,
+    /// When it runs.
+    pub kind: ContainerKind,
+    /// Its position in `spec.containers` (or in `spec.initContainers`), counting all containers there.
+    pub position: u32,
+    /// What it asks for.
+    pub ask: Ask,
+}
+
+/// What a pod asks for: at least one container with at least a part of a card.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct GpuRequest {
+    /// In the order in which kubelet starts them: init containers and sidecars, then the others.
+    pub containers: Vec<ContainerRequest>,
+    /// Ceiling for bursts, for all shares of the pod: `<D>/vcuda-core-limit`. Absent: the share is the ceiling.
+    pub limit: Option<Milli>,
+    /// The pod's own choice of policy: `<D>/gpu-policy`. Absent: the extender's.
+    pub policy: Option<Policy>,
+}
+
+/// More GPU containers than a pod may have: a bound on the work one request can cause.
+pub const MAX_CONTAINERS: usize = 64;
+/// More cards than one container may ask for.
+pub const MAX_CARDS: u64 = 1024;
+
+/// The rule that a request breaks. The texts carry no amounts, so that the scheduler can count equal ones.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Rule {
+    /// An amount of core that is no such amount.
+    #[error("vcuda-core {0}")]
+    Core(QuantityError),
+    /// An amount of memory that is no such amount.
+    #[error("vcuda-memory {0}")]
+    Memory(QuantityError),
+    /// Core above one card that is not a number of cards.
+    #[error("vcuda-core must be 1..99 or a multiple of 100")]
+    PartOfSeveralCards,
+    /// A share without memory.
+    #[error("a share (vcuda-core below 100) needs vcuda-memory")]
+    ShareWithoutMemory,
+    /// Memory without core.
+    #[error("vcuda-memory needs vcuda-core")]
+    MemoryWithoutCore,
+    /// More than any node has.
+    #[error("asks for more cards than any node has")]
+    TooManyCards,
+}
+
+/// A request that cannot be served anywhere, and why.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum RequestError {
+    /// A container breaks a rule.
+    #[error("container {container:?}: {rule}")]
+    Container {
+        /// The container's name.
+        container: ContainerName,
+        /// The rule it breaks.
+        rule: Rule,
+    },
+    /// Too many containers ask for cards.
+    #[error("more than {MAX_CONTAINERS} containers ask for GPUs")]
+    TooManyContainers,
+    /// The burst annotation is not a number.
+    #[error("annotation vcuda-core-limit must be a whole number of percent")]
+    LimitNotANumber,
+    /// The burst annotation is outside its range for this container.
+    #[error("container {container:?}: annotation vcuda-core-limit must be at least its vcuda-core and at most 100")]
+    LimitOutOfRange {
+        /// The first container whose share is above the limit.
+        container: ContainerName,
+    },
+    /// The burst annotation on a pod without a share.
+    #[error("annotation vcuda-core-limit is for shares; this pod has none")]
+    LimitWithoutShare,
+    /// The policy annotation names none.
+    #[error("annotation gpu-policy names no policy: use binpack or spread")]
+    UnknownPolicy,
+}
+
+impl RequestError {
+    /// A short stable word for metrics.
+    pub fn code(&self) -> &'static str {
+        match self {
+            Self::Container { rule, .. } => match rule {
+                Rule::Core(_) => "core-amount",
+                Rule::Memory(_) => "memory-amount",
+                Rule::PartOfSeveralCards => "core-not-cards",
+                Rule::ShareWithoutMemory => "share-without-memory",
+                Rule::MemoryWithoutCore => "memory-without-core",
+                Rule::TooManyCards => "too-many-cards",
+            },
+            Self::TooManyContainers => "too-many-containers",
+            Self::LimitNotANumber | Self::LimitOutOfRange { .. } | Self::LimitWithoutShare => "core-limit",
+            Self::UnknownPolicy => "policy",
+        }
+    }
+}
+
+impl GpuRequest {
+    /// Reads a pod's containers (in kubelet's order) and annotations. `Ok(None)`: the pod asks for no card.
+    ///
+    /// # Errors
+    /// The first [`RequestError`] in the order of the containers.
+    pub fn parse<'a>(
+        containers: impl IntoIterator<Item = RawContainer<'a>>,
+        limit: Option<&str>,
+        policy: Option<&str>,
+    ) -> Result<Option<Self>, RequestError> {
+        let mut parsed = Vec::new();
+        let (mut inits, mut apps) = (0, 0);
+        for raw in containers {
+            let counter = if raw.kind == ContainerKind::App { &mut apps } else { &mut inits };
+            let position = *counter;
+            *counter += 1;
+            let ask = Ask::parse(raw.core, raw.memory)
+                .map_err(|rule| RequestError::Container { container: raw.name.into(), rule })?;
+            if let Some(ask) = ask {
+                parsed.push(ContainerRequest { name: raw.name.into(), kind: raw.kind, position, ask });
+            }
+        }
+        if parsed.is_empty() {
+            return Ok(None);
+        }
+        if parsed.len() > MAX_CONTAINERS {
+            return Err(RequestError::TooManyContainers);
+        }
+        let limit = limit.map(|text| parse_limit(text, &parsed)).transpose()?;
+        let policy = policy.map(str::parse).transpose().map_err(|_| RequestError::UnknownPolicy)?;
+        Ok(Some(Self { containers: parsed, limit, policy }))
+    }
+}
+
+impl GpuRequest {
+    /// The container with the largest share of memory, which a card may be too small for.
+    pub fn largest_share(&self) -> Option<&ContainerRequest> {
+        let memory = |container: &&ContainerRequest| match container.ask {
+            Ask::Share(share) => Some(share.memory),
+            Ask::Whole { .. } => None,
+        };
+        // of equals the first
+        self.containers.iter().rev().filter(|c| memory(c).is_some()).max_by_key(memory)
+    }
+}
+
+fn parse_limit(text: &str, containers: &[ContainerRequest]) -> Result<Milli, RequestError> {
+    let percent: u32 = text.trim().parse().map_err(|_| RequestError::LimitNotANumber)?;
+    let limit = Milli::from_core_units(percent.into()).ok_or(RequestError::LimitNotANumber)?;
+    let mut shares = containers.iter().filter_map(|c| match c.ask {
+        Ask::Share(share) => Some((&c.name, share.compute)),
+        Ask::Whole { .. } => None,
+    });
+    let mut any = false;
+    if let Some((container, _)) = shares.find(|(_, compute)| {
+        any = true;
+        limit < *compute || limit > Milli::WHOLE
+    }) {
+        return Err(RequestError::LimitOutOfRange { container: container.clone() });
+    }
+    if any { Ok(limit) } else { Err(RequestError::LimitWithoutShare) }
+}
+
+impl Ask {
+    /// Reads one container's two amounts. `Ok(None)`: it asks for no card.
+    ///
+    /// # Errors
+    /// The [`Rule`] that is broken.
+    pub fn parse(core: Option<&str>, memory: Option<&str>) -> Result<Option<Self>, Rule> {
+        let core = core.map_or(Ok(0), parse_quantity).map_err(Rule::Core)?;
+        let memory = memory.map_or(Ok(0), parse_quantity).map_err(Rule::Memory)?;
+        let mib = Mib::from_memory_units(memory).ok_or(Rule::Memory(QuantityError::TooLarge))?;
+        match core {
+            0 if memory == 0 => Ok(None),
+            0 => Err(Rule::MemoryWithoutCore),
+            1..=99 if memory == 0 => Err(Rule::ShareWithoutMemory),
+            1..=99 => {
+                let compute = Milli::from_core_units(core).ok_or(Rule::Core(QuantityError::TooLarge))?;
+                Ok(Some(Self::Share(Share { compute, memory: mib })))
+            }
+            _ if core % 100 != 0 => Err(Rule::PartOfSeveralCards),
+            _ if core / 100 > MAX_CARDS => Err(Rule::TooManyCards),
+            _ => {
+                let count = u32::try_from(core / 100).map_err(|_| Rule::TooManyCards)?;
+                Ok(Some(Self::Whole { count, memory: (memory > 0).then_some(mib) }))
+            }
+        }
+    }
+
+    /// Units of `<D>/vcuda-core` that the container asks kubelet for.
+    pub fn core_units(&self) -> u64 {
+        match self {
+            Self::Share(share) => share.compute.to_core_units().into(),
+            Self::Whole { count, .. } => u64::from(*count) * 100,
+        }
+    }
+
+    /// Units of `<D>/vcuda-memory` that the container asks kubelet for; 0 where it names none.
+    pub fn memory_units(&self) -> u64 {
+        match self {
+            Self::Share(share) => share.memory.to_memory_units(),
+            Self::Whole { memory, .. } => memory.map_or(0, Mib::to_memory_units),
+        }
+    }
+
+    /// How many cards the container gets.
+    pub fn cards(&self) -> usize {
+        match self {
+            Self::Share(_) => 1,
+            Self::Whole { count, .. } => *count as usize,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn app<'a>(name: &'a str, core: Option<&'a str>, memory: Option<&'a str>) -> RawContainer<'a> {
+        RawContainer { name, kind: ContainerKind::App, core, memory }
+    }
+
+    fn parse(core: Option<&str>, memory: Option<&str>, limit: Option<&str>) -> Result<Option<GpuRequest>, String> {
+        GpuRequest::parse([app("main", core, memory)], limit, None).map_err(|e| e.to_string())
+    }
+
+    #[test]
+    fn legal_amounts_become_asks() {
+        let share = parse(Some("50"), Some("30"), Some("50")).unwrap().unwrap();
+        assert_eq!(share.containers[0].ask, Ask::Share(Share::new(500, 7680)));
+        assert_eq!(share.limit, Some(Milli(500)));
+        let cards = parse(Some("200"), Some("60"), None).unwrap().unwrap();
+        assert_eq!(cards.containers[0].ask, Ask::Whole { count: 2, memory: Some(Mib(15360)) });
+        assert_eq!(parse(None, None, None), Ok(None));
+        assert_eq!(parse(Some("0"), Some("0"), Some("nonsense")), Ok(None));
+    }
+
+    #[test]
+    fn each_broken_rule_is_named_with_its_container() {
+        let rule = |core: &str, memory: Option<&str>| parse(Some(core), memory, None).unwrap_err();
+        assert_eq!(rule("150", Some("1")), r#"container "main": vcuda-core must be 1..99 or a multiple of 100"#);
+        assert_eq!(rule("50", None), r#"container "main": a share (vcuda-core below 100) needs vcuda-memory"#);
+        assert_eq!(rule("0", Some("1")), r#"container "main": vcuda-memory needs vcuda-core"#);
+        assert_eq!(rule("-50", Some("1")), r#"container "main": vcuda-core must not be negative"#);
+        assert_eq!(rule("50500m", Some("1")), r#"container "main": vcuda-core must be a whole number"#);
+        assert_eq!(rule("50", Some("0.5")), r#"container "main": vcuda-memory must be a whole number"#);
+        assert_eq!(rule("1e9", None), r#"container "main": asks for more cards than any node has"#);
+    }
+
+    #[test]
+    fn limit_must_parse_and_cover_every_share() {
+        let limit = |text: &str| parse(Some("50"), Some("1"), Some(text)).map(|r| r.unwrap().limit);
+        assert_eq!(limit("100"), Ok(Some(Milli::WHOLE)));
+        for (text, word) in [("x", "whole number"), ("-1", "whole number"), ("49", "at least"), ("101", "at most")]
+        {
+            assert!(limit(text).unwrap_err().contains(word), "{text}");
+        }
+        assert!(parse(Some("100"), None, Some("50")).unwrap_err().contains("for shares"));
+    }
+
+    #[test]
+    fn positions_count_every_container_of_their_list() {
+        let request = GpuRequest::parse(
+            [
+                RawContainer { name: "i", kind: ContainerKind::Init, core: Some("100"), memory: None },
+                app("none", None, None),
+                app("main", Some("10"), Some("1")),
+            ],
+            None,
+            Some("spread"),
+        );
+        let request = request.unwrap().unwrap();
+        assert_eq!(request.containers.iter().map(|c| c.position).collect::<Vec<_>>(), [0, 1]);
+        assert_eq!(request.policy, Some(Policy::Spread));
+    }
+}

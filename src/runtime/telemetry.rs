@@ -1,0 +1,68 @@
+//! Structured logs on standard error.
+
+use std::fmt;
+
+use tracing_subscriber::EnvFilter;
+
+/// Flags of every daemon that say what is logged and how.
+#[derive(Clone, Debug, clap::Args)]
+pub struct LogArgs {
+    /// What to log: a level, or `target=level` directives joined by commas
+    #[arg(long = "log", env = "KERF_LOG", default_value = "info", value_name = "FILTER")]
+    pub filter: String,
+    /// How to write logs
+    #[arg(long = "log-format", env = "KERF_LOG_FORMAT", default_value_t = LogFormat::Text, value_enum)]
+    pub format: LogFormat,
+}
+
+/// How a log line looks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub enum LogFormat {
+    /// For people.
+    Text,
+    /// One JSON object a line.
+    Json,
+}
+
+impl fmt::Display for LogFormat {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Text => "text",
+            Self::Json => "json",
+        })
+    }
+}
+
+/// Why logging could not start.
+#[derive(Debug, thiserror::Error)]
+pub enum TelemetryError {
+    /// `--log` does not parse.
+    #[error("--log {filter:?} is no filter")]
+    Filter {
+        /// What was given.
+        filter: String,
+        /// What is wrong with it.
+        #[source]
+        source: tracing_subscriber::filter::ParseError,
+    },
+    /// Called twice.
+    #[error("logging was already started")]
+    Twice,
+}
+
+impl LogArgs {
+    /// Starts logging for the whole process.
+    ///
+    /// # Errors
+    /// [`TelemetryError`] where the filter does not parse or logging runs already.
+    pub fn init(&self) -> Result<(), TelemetryError> {
+        let filter = EnvFilter::try_new(&self.filter)
+            .map_err(|source| TelemetryError::Filter { filter: self.filter.clone(), source })?;
+        let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+        match self.format {
+            LogFormat::Text => builder.try_init(),
+            LogFormat::Json => builder.json().try_init(),
+        }
+        .map_err(|_| TelemetryError::Twice)
+    }
+}

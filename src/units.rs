@@ -1,0 +1,196 @@
+//! Quantities as integers with names: no floats, no bare `u64` for memory.
+
+use serde::{Deserialize, Serialize};
+
+/// MiB in one unit of `<D>/vcuda-memory`.
+pub const MEMORY_UNIT: Mib = Mib(256);
+/// Thousandths of a card in one unit of `<D>/vcuda-core`.
+pub const CORE_UNIT: Milli = Milli(10);
+
+/// Compute, in thousandths of one card.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct Milli(pub u32);
+
+impl Milli {
+    /// A whole card.
+    pub const WHOLE: Self = Self(1000);
+
+    /// From units of `<D>/vcuda-core` (100 = one card); `None` where the product does not fit.
+    pub fn from_core_units(units: u64) -> Option<Self> {
+        u32::try_from(units).ok()?.checked_mul(CORE_UNIT.0).map(Self)
+    }
+
+    /// In units of `<D>/vcuda-core`, rounded up.
+    pub fn to_core_units(self) -> u32 {
+        self.0.div_ceil(CORE_UNIT.0)
+    }
+
+    /// As a fraction of one card, for reports only.
+    pub fn ratio(self) -> f64 {
+        f64::from(self.0) / f64::from(Self::WHOLE.0)
+    }
+}
+
+/// Card memory, in MiB.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct Mib(pub u64);
+
+impl Mib {
+    /// From units of `<D>/vcuda-memory` (256 MiB each); `None` where the product does not fit.
+    pub fn from_memory_units(units: u64) -> Option<Self> {
+        units.checked_mul(MEMORY_UNIT.0).map(Self)
+    }
+
+    /// In whole units of `<D>/vcuda-memory`, rounded down.
+    pub fn to_memory_units(self) -> u64 {
+        self.0 / MEMORY_UNIT.0
+    }
+
+    /// In bytes, saturating.
+    pub fn bytes(self) -> u64 {
+        self.0.saturating_mul(1 << 20)
+    }
+}
+
+/// An amount of *one* card.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct Share {
+    /// Thousandths of the card's compute.
+    pub compute: Milli,
+    /// MiB of the card's memory.
+    pub memory: Mib,
+}
+
+impl Share {
+    /// Nothing.
+    pub const ZERO: Self = Self::new(0, 0);
+
+    /// `compute` in thousandths of a card, `memory` in MiB.
+    pub const fn new(compute: u32, memory: u64) -> Self {
+        Self { compute: Milli(compute), memory: Mib(memory) }
+    }
+
+    /// Whether both amounts are within `free`.
+    pub fn fits_in(self, free: Self) -> bool {
+        self.compute <= free.compute && self.memory <= free.memory
+    }
+
+    /// Both amounts added; stops at the largest value instead of wrapping.
+    pub fn saturating_add(self, other: Self) -> Self {
+        Self {
+            compute: Milli(self.compute.0.saturating_add(other.compute.0)),
+            memory: Mib(self.memory.0.saturating_add(other.memory.0)),
+        }
+    }
+
+    /// Both amounts taken away; stops at zero instead of wrapping.
+    pub fn saturating_sub(self, other: Self) -> Self {
+        Self {
+            compute: Milli(self.compute.0.saturating_sub(other.compute.0)),
+            memory: Mib(self.memory.0.saturating_sub(other.memory.0)),
+        }
+    }
+
+    /// The larger of each amount.
+    pub fn max(self, other: Self) -> Self {
+        Self { compute: self.compute.max(other.compute), memory: self.memory.max(other.memory) }
+    }
+}
+
+/// A moment in milliseconds of a clock that the caller owns. The domain never reads a clock.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Timestamp(pub u64);
+
+impl Timestamp {
+    /// This moment and `millis` more.
+    pub fn plus(self, millis: u64) -> Self {
+        Self(self.0.saturating_add(millis))
+    }
+}
+
+/// Reads an amount of an extended resource as the API server writes it: an integer, perhaps with a decimal
+/// (`k`, `M`, `G`, `T`) or binary (`Ki`, `Mi`, `Gi`, `Ti`) suffix or an exponent (`2e3`).
+///
+/// # Errors
+/// [`QuantityError`] where the text is no number, negative, not whole, or larger than `u64`.
+pub fn parse_quantity(text: &str) -> Result<u64, QuantityError> {
+    let digits = text.strip_prefix('+').unwrap_or(text);
+    if digits.starts_with('-') {
+        return Err(QuantityError::Negative);
+    }
+    let end = digits.find(|c: char| !c.is_ascii_digit()).unwrap_or(digits.len());
+    let (number, suffix) = digits.split_at(end);
+    let factor: u64 = match suffix {
+        "" => 1,
+        "k" => 1_000,
+        "M" => 1_000_000,
+        "G" => 1_000_000_000,
+        "T" => 1_000_000_000_000,
+        "Ki" => 1 << 10,
+        "Mi" => 1 << 20,
+        "Gi" => 1 << 30,
+        "Ti" => 1 << 40,
+        "m" | "u" | "n" => return Err(QuantityError::Fraction),
+        other if other.starts_with('.') && !number.is_empty() => return Err(QuantityError::Fraction),
+        other => other
+            .strip_prefix(['e', 'E'])
+            .and_then(|exponent| exponent.parse::<u32>().ok())
+            .ok_or(QuantityError::NotANumber)
+            .and_then(|exponent| 10u64.checked_pow(exponent).ok_or(QuantityError::TooLarge))?,
+    };
+    if number.is_empty() {
+        return Err(QuantityError::NotANumber);
+    }
+    let number: u64 = number.parse().map_err(|_| QuantityError::TooLarge)?;
+    number.checked_mul(factor).ok_or(QuantityError::TooLarge)
+}
+
+/// Why an amount cannot be read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum QuantityError {
+    /// Below zero.
+    #[error("must not be negative")]
+    Negative,
+    /// A part of a unit.
+    #[error("must be a whole number")]
+    Fraction,
+    /// Not a quantity at all.
+    #[error("is not a number")]
+    NotANumber,
+    /// Beyond what any cluster holds.
+    #[error("is too large")]
+    TooLarge,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn quantities_are_read_as_kubernetes_writes_them() {
+        for (text, value) in [("0", 0), ("50", 50), ("1k", 1000), ("2Ki", 2048), ("2e3", 2000), ("+7", 7)] {
+            assert_eq!(parse_quantity(text), Ok(value), "{text}");
+        }
+    }
+
+    #[test]
+    fn bad_quantities_are_named() {
+        use QuantityError::*;
+        for (text, error) in [
+            ("-1", Negative),
+            ("0.5", Fraction),
+            ("500m", Fraction),
+            ("", NotANumber),
+            ("x", NotANumber),
+            ("k", NotANumber),
+            (".5", NotANumber),
+            ("99999999999999999999", TooLarge),
+            ("1e30", TooLarge),
+            ("18446744073709551615k", TooLarge),
+        ] {
+            assert_eq!(parse_quantity(text), Err(error), "{text}");
+        }
+    }
+}

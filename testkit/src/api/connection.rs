@@ -1,0 +1,105 @@
+//! Connections that can be cut without an answer, which no HTTP status can express.
+
+use std::io;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::task::{Context, Poll};
+
+use axum::extract::connect_info::Connected;
+use axum::serve::{IncomingStream, Listener};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::{TcpListener, TcpStream};
+
+/// Cuts one connection: from then on nothing is written to it.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Switch(Arc<AtomicBool>);
+
+impl Switch {
+    pub(crate) fn cut(&self) {
+        self.0.store(true, Ordering::SeqCst);
+    }
+
+    fn is_cut(&self) -> bool {
+        self.0.load(Ordering::SeqCst)
+    }
+}
+
+/// A TCP listener whose connections carry a [`Switch`] in place of an address.
+#[derive(Debug)]
+pub(crate) struct Connections(pub(crate) TcpListener);
+
+/// A TCP stream behind a [`Switch`].
+#[derive(Debug)]
+pub(crate) struct Connection {
+    stream: TcpStream,
+    switch: Switch,
+}
+
+impl Listener for Connections {
+    type Io = Connection;
+    type Addr = Switch;
+
+    async fn accept(&mut self) -> (Connection, Switch) {
+        let (stream, _address) = Listener::accept(&mut self.0).await;
+        // An answer is small and the client waits for it: do not let Nagle hold it back.
+        let _unsupported = stream.set_nodelay(true);
+        let switch = Switch::default();
+        (Connection { stream, switch: switch.clone() }, switch)
+    }
+
+    fn local_addr(&self) -> io::Result<Switch> {
+        Ok(Switch::default())
+    }
+}
+
+impl Connected<IncomingStream<'_, Connections>> for Switch {
+    fn connect_info(stream: IncomingStream<'_, Connections>) -> Self {
+        stream.remote_addr().clone()
+    }
+}
+
+impl Connection {
+    fn alive(&self) -> io::Result<()> {
+        if self.switch.is_cut() {
+            return Err(io::ErrorKind::BrokenPipe.into());
+        }
+        Ok(())
+    }
+}
+
+impl AsyncRead for Connection {
+    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        self.alive()?;
+        Pin::new(&mut self.stream).poll_read(cx, buf)
+    }
+}
+
+impl AsyncWrite for Connection {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        self.alive()?;
+        Pin::new(&mut self.stream).poll_write(cx, buf)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.alive()?;
+        Pin::new(&mut self.stream).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_shutdown(cx)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bufs: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        self.alive()?;
+        Pin::new(&mut self.stream).poll_write_vectored(cx, bufs)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.stream.is_write_vectored()
+    }
+}

@@ -1,0 +1,164 @@
+//! What a test can make go wrong, and how often it did.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use anyhow::Context;
+use tokio::sync::watch;
+
+/// What happens to a request that a fault matches.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Action {
+    /// Answer with this HTTP status and do nothing.
+    Status(u16),
+    /// Close the connection without doing anything and without an answer.
+    DropBefore,
+    /// Do it, then close the connection without an answer.
+    DropAfter,
+    /// Do it, but only after this time.
+    Delay(Duration),
+    /// Do it, but only after [`Injected::release`].
+    Hold,
+}
+
+/// Which requests go wrong, and how.
+#[derive(Clone, Debug)]
+pub struct Fault {
+    /// `get`, `list`, `watch`, `create`, `update`, `patch` or `delete`; `*` means any.
+    pub verb: String,
+    /// `pods`, `pods/binding`, `pods/status`, …; `*` means any.
+    pub resource: String,
+    /// Only requests for the object of this name; `None` means any.
+    pub name: Option<String>,
+    /// What happens.
+    pub action: Action,
+    /// How many requests it happens to; `None` means all until it is removed.
+    pub times: Option<u64>,
+}
+
+impl Fault {
+    /// A fault for all requests of this verb and resource.
+    pub fn new(verb: &str, resource: &str, action: Action) -> Self {
+        Self { verb: verb.to_owned(), resource: resource.to_owned(), name: None, action, times: None }
+    }
+
+    /// The same for the object of one name.
+    #[must_use]
+    pub fn named(mut self, name: &str) -> Self {
+        self.name = Some(name.to_owned());
+        self
+    }
+
+    /// The same for the first few requests only.
+    #[must_use]
+    pub fn times(mut self, times: u64) -> Self {
+        self.times = Some(times);
+        self
+    }
+
+    fn matches(&self, verb: &str, resource: &str, name: &str) -> bool {
+        let same = |pattern: &str, value: &str| pattern == "*" || pattern == value;
+        same(&self.verb, verb)
+            && same(&self.resource, resource)
+            && self.name.as_deref().is_none_or(|wanted| wanted == name)
+    }
+}
+
+#[derive(Debug)]
+struct Entry {
+    fault: Fault,
+    hits: watch::Sender<u64>,
+    released: watch::Sender<bool>,
+    parked: AtomicU64,
+    removed: watch::Sender<bool>,
+}
+
+/// A fault in place: how often it hit, and the way to end it.
+#[derive(Clone, Debug)]
+pub struct Injected(Arc<Entry>);
+
+impl Injected {
+    /// How many requests it happened to.
+    pub fn hits(&self) -> u64 {
+        *self.0.hits.borrow()
+    }
+
+    /// How many requests wait for [`release`](Self::release) now.
+    pub fn parked(&self) -> u64 {
+        self.0.parked.load(Ordering::SeqCst)
+    }
+
+    /// Waits until it has happened this often.
+    pub async fn wait_hits(&self, hits: u64, timeout: Duration) -> anyhow::Result<()> {
+        let mut seen = self.0.hits.subscribe();
+        let fault = &self.0.fault;
+        tokio::time::timeout(timeout, seen.wait_for(|count| *count >= hits))
+            .await
+            .with_context(|| format!("fault {fault:?} hit {} times in {timeout:?}, not {hits}", self.hits()))?
+            .context("the API server is gone")?;
+        Ok(())
+    }
+
+    /// Lets held requests go on, now and later.
+    pub fn release(&self) {
+        self.0.released.send_replace(true);
+    }
+
+    /// Ends the fault: it matches no more requests, and held ones go on.
+    pub fn remove(&self) {
+        self.0.removed.send_replace(true);
+        self.release();
+    }
+
+    pub(crate) fn action(&self) -> Action {
+        self.0.fault.action
+    }
+
+    pub(crate) async fn held(&self) {
+        self.0.parked.fetch_add(1, Ordering::SeqCst);
+        let mut released = self.0.released.subscribe();
+        let _gone = released.wait_for(|released| *released).await;
+        self.0.parked.fetch_sub(1, Ordering::SeqCst);
+    }
+}
+
+/// The faults in place, in the order in which they were injected.
+#[derive(Debug, Default)]
+pub(crate) struct Faults(Mutex<Vec<Injected>>);
+
+impl Faults {
+    pub(crate) fn inject(&self, fault: Fault) -> Injected {
+        let injected = Injected(Arc::new(Entry {
+            fault,
+            hits: watch::Sender::new(0),
+            released: watch::Sender::new(false),
+            parked: AtomicU64::new(0),
+            removed: watch::Sender::new(false),
+        }));
+        self.lock().push(injected.clone());
+        injected
+    }
+
+    pub(crate) fn clear(&self) {
+        for fault in std::mem::take(&mut *self.lock()) {
+            fault.remove();
+        }
+    }
+
+    /// The first fault that matches and is not used up; counts the hit.
+    pub(crate) fn hit(&self, verb: &str, resource: &str, name: &str) -> Option<Injected> {
+        let mut faults = self.lock();
+        faults.retain(|injected| !*injected.0.removed.borrow());
+        let injected = faults.iter().find(|injected| {
+            injected.0.fault.times.is_none_or(|times| injected.hits() < times)
+                && injected.0.fault.matches(verb, resource, name)
+        })?;
+        injected.0.hits.send_modify(|hits| *hits += 1);
+        Some(injected.clone())
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, Vec<Injected>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

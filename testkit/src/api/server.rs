@@ -1,0 +1,310 @@
+//! From an HTTP request to the store and back, with faults, pauses and tallies on the way.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use axum::body::{Body, Bytes, to_bytes};
+use axum::extract::{ConnectInfo, Query, Request, State};
+use axum::http::{HeaderMap, Method, StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use serde_json::{Value, json};
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+
+use super::ApiConfig;
+use super::connection::Switch;
+use super::failure::Failure;
+use super::fault::{Action, Faults, Injected};
+use super::lag::Lag;
+use super::object::{self, Object};
+use super::reading;
+use super::resource::{Resource, Target};
+use super::store::Store;
+use super::tally::{Tally, Write};
+use super::writing;
+
+/// No body that a cluster's client sends is larger.
+const MAX_BODY: usize = 16 * 1024 * 1024;
+
+/// What all requests share.
+#[derive(Debug)]
+pub(crate) struct Inner {
+    store: Mutex<Store>,
+    changed: HashMap<Resource, watch::Sender<u64>>,
+    pub(crate) any_change: watch::Sender<u64>,
+    pub(crate) lag: Lag,
+    pub(crate) breaks: watch::Sender<u64>,
+    pub(crate) paused: watch::Sender<bool>,
+    pub(crate) faults: Faults,
+    pub(crate) tally: Tally,
+    pub(crate) closing: CancellationToken,
+    pub(crate) config: ApiConfig,
+}
+
+impl Inner {
+    pub(crate) fn new(config: ApiConfig) -> Self {
+        Self {
+            store: Mutex::new(Store::new(config.history)),
+            changed: Resource::ALL.into_iter().map(|resource| (resource, watch::Sender::new(0))).collect(),
+            any_change: watch::Sender::new(0),
+            lag: Lag::new(),
+            breaks: watch::Sender::new(0),
+            paused: watch::Sender::new(false),
+            faults: Faults::default(),
+            tally: Tally::default(),
+            closing: CancellationToken::new(),
+            config,
+        }
+    }
+
+    pub(crate) fn store(&self) -> MutexGuard<'_, Store> {
+        self.store.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The newest version of one kind.
+    pub(crate) fn changes(&self, resource: Resource) -> watch::Receiver<u64> {
+        self.changed.get(&resource).map_or_else(|| self.any_change.subscribe(), watch::Sender::subscribe)
+    }
+
+    /// Does something to the store, and wakes the watches if it changed anything.
+    pub(crate) fn change<T>(&self, resource: Resource, act: impl FnOnce(&mut Store) -> T) -> T {
+        let mut store = self.store();
+        let before = store.rv();
+        let result = act(&mut store);
+        let after = store.rv();
+        drop(store);
+        if before != after {
+            let raise = |rv: &mut u64| *rv = (*rv).max(after);
+            if let Some(changed) = self.changed.get(&resource) {
+                changed.send_modify(raise);
+            }
+            self.any_change.send_modify(raise);
+        }
+        result
+    }
+}
+
+/// A request, read.
+#[derive(Debug)]
+pub(crate) struct Ask {
+    pub(crate) target: Target,
+    pub(crate) query: HashMap<String, String>,
+    pub(crate) content_type: String,
+    pub(crate) agent: String,
+    pub(crate) body: Bytes,
+}
+
+impl Ask {
+    pub(crate) fn flag(&self, name: &str) -> bool {
+        self.query.get(name).is_some_and(|value| matches!(value.as_str(), "true" | "1"))
+    }
+
+    pub(crate) fn text(&self, name: &str) -> &str {
+        self.query.get(name).map_or("", String::as_str)
+    }
+
+    pub(crate) fn json(&self) -> Result<Value, Failure> {
+        serde_json::from_slice(&self.body)
+            .map_err(|error| Failure::bad_request(format!("the body is not JSON: {error}")))
+    }
+
+    /// The body of a request that may have none.
+    pub(crate) fn optional_json(&self) -> Result<Value, Failure> {
+        if self.body.is_empty() {
+            return Ok(json!({}));
+        }
+        self.json()
+    }
+}
+
+/// The only route: the path says what is meant.
+pub(crate) async fn serve(
+    State(inner): State<Arc<Inner>>,
+    ConnectInfo(switch): ConnectInfo<Switch>,
+    request: Request,
+) -> Response {
+    let path = request.uri().path().to_owned();
+    if matches!(path.as_str(), "/healthz" | "/livez" | "/readyz") {
+        return "ok".into_response();
+    }
+    if path == "/version" {
+        return reply(
+            StatusCode::OK,
+            json!({"major": "1", "minor": "36", "gitVersion": "v1.36.0-testkit"}).to_string(),
+        );
+    }
+    let mut resumed = inner.paused.subscribe();
+    tokio::select! {
+        _ = resumed.wait_for(|paused| !paused) => {}
+        () = inner.closing.cancelled() => return cut(&switch),
+    }
+    match read(&path, request).await {
+        Ok((method, ask)) => handle(&inner, &switch, &method, ask).await,
+        Err(failure) => failure.into_response(),
+    }
+}
+
+async fn read(path: &str, request: Request) -> Result<(Method, Ask), Failure> {
+    let target = Target::parse(path)?;
+    let (parts, body) = request.into_parts();
+    let Query(query) = Query::<HashMap<String, String>>::try_from_uri(&parts.uri)
+        .map_err(|error| Failure::bad_request(error.to_string()))?;
+    let body = to_bytes(body, MAX_BODY).await.map_err(|error| Failure::bad_request(error.to_string()))?;
+    Ok((
+        parts.method,
+        Ask {
+            target,
+            query,
+            content_type: header_text(&parts.headers, header::CONTENT_TYPE),
+            agent: header_text(&parts.headers, header::USER_AGENT),
+            body,
+        },
+    ))
+}
+
+fn header_text(headers: &HeaderMap, name: header::HeaderName) -> String {
+    headers.get(name).and_then(|value| value.to_str().ok()).unwrap_or_default().to_owned()
+}
+
+/// Kubernetes' name for what a request does.
+fn verb(method: &Method, ask: &Ask) -> Option<&'static str> {
+    match (method.as_str(), ask.target.name.is_some()) {
+        ("GET", true) => Some("get"),
+        ("GET", false) if ask.flag("watch") => Some("watch"),
+        ("GET", false) => Some("list"),
+        ("POST", _) => Some("create"),
+        ("PUT", true) => Some("update"),
+        ("PATCH", true) => Some("patch"),
+        ("DELETE", true) => Some("delete"),
+        _ => None,
+    }
+}
+
+async fn handle(inner: &Arc<Inner>, switch: &Switch, method: &Method, ask: Ask) -> Response {
+    let Some(verb) = verb(method, &ask) else {
+        return Failure::new(
+            405,
+            "MethodNotAllowed",
+            "the server does not allow this method on the requested resource",
+        )
+        .into_response();
+    };
+    let resource = ask.target.counted_as();
+    let name = match (&ask.target.name, verb) {
+        (Some(name), _) => name.clone(),
+        (None, "create") => ask.json().map(|body| object::name(&body).to_owned()).unwrap_or_default(),
+        (None, _) => String::new(),
+    };
+    inner.tally.request(verb, &resource);
+    let fault = inner.faults.hit(verb, &resource, &name);
+    match fault.as_ref().map(Injected::action) {
+        Some(Action::Delay(time)) => tokio::time::sleep(time).await,
+        Some(Action::Hold) => {
+            tokio::select! {
+                () = held(fault.as_ref()) => {}
+                () = inner.closing.cancelled() => return cut(switch),
+            }
+        }
+        _ => {}
+    }
+    let action = fault.as_ref().map(Injected::action);
+    if matches!(verb, "get" | "list" | "watch") {
+        return match action {
+            Some(Action::Status(code)) => Failure::injected(code).into_response(),
+            Some(Action::DropBefore | Action::DropAfter) => cut(switch),
+            _ => read_only(inner, verb, ask),
+        };
+    }
+    let result = match action {
+        Some(Action::Status(code)) => Err(Failure::injected(code)),
+        Some(Action::DropBefore) => Err(Failure::injected(503)),
+        _ => write(inner, verb, &ask),
+    };
+    let dropped = matches!(action, Some(Action::DropBefore | Action::DropAfter));
+    inner.tally.write(Write {
+        verb: verb.to_owned(),
+        resource,
+        namespace: ask.target.namespace.clone().unwrap_or_default(),
+        name: result.as_ref().ok().and_then(|answer| answer.name()).unwrap_or(name),
+        code: result.as_ref().map_or_else(|failure| failure.code, |answer| answer.code().as_u16()),
+        answered: !dropped,
+        agent: ask.agent,
+    });
+    if dropped {
+        switch.cut();
+    }
+    result.map_or_else(IntoResponse::into_response, IntoResponse::into_response)
+}
+
+async fn held(fault: Option<&Injected>) {
+    if let Some(fault) = fault {
+        fault.held().await;
+    }
+}
+
+/// Ends a request without an answer; what is returned is never written.
+fn cut(switch: &Switch) -> Response {
+    switch.cut();
+    StatusCode::SERVICE_UNAVAILABLE.into_response()
+}
+
+fn read_only(inner: &Arc<Inner>, verb: &str, ask: Ask) -> Response {
+    let result = match verb {
+        "get" => reading::get(inner, &ask),
+        "list" => reading::list(inner, &ask),
+        _ => reading::watch(inner, ask),
+    };
+    result.map_or_else(IntoResponse::into_response, |body| reply(StatusCode::OK, body))
+}
+
+/// What a write came to.
+#[derive(Debug)]
+pub(crate) enum Answer {
+    Created(Object),
+    Done(Object),
+    /// A `Status` in place of an object.
+    Success,
+}
+
+impl Answer {
+    fn code(&self) -> StatusCode {
+        match self {
+            Self::Created(_) | Self::Success => StatusCode::CREATED,
+            Self::Done(_) => StatusCode::OK,
+        }
+    }
+
+    fn name(&self) -> Option<String> {
+        match self {
+            Self::Created(object) | Self::Done(object) => Some(object::name(&object.value).to_owned()),
+            Self::Success => None,
+        }
+    }
+}
+
+impl IntoResponse for Answer {
+    fn into_response(self) -> Response {
+        let code = self.code();
+        match self {
+            Self::Created(object) | Self::Done(object) => reply(code, object.text()),
+            Self::Success => reply(
+                code,
+                json!({"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success", "code": 201})
+                    .to_string(),
+            ),
+        }
+    }
+}
+
+fn write(inner: &Inner, verb: &str, ask: &Ask) -> Result<Answer, Failure> {
+    inner.change(ask.target.resource, |store| match verb {
+        "create" => writing::create(store, ask),
+        "update" => writing::update(store, ask),
+        "patch" => writing::patch(store, ask),
+        _ => writing::delete(store, ask),
+    })
+}
+
+fn reply(code: StatusCode, body: impl Into<Body>) -> Response {
+    (code, [(header::CONTENT_TYPE, "application/json")], body.into()).into_response()
+}

@@ -1,0 +1,29 @@
+//! Stand-ins for the parts of a cluster around kerf, for system tests, benches and the demo.
+//!
+//! Each speaks the real protocol over real sockets, so the programs under test run unchanged:
+//!
+//! * [`api::ApiServer`], an API server over HTTP: objects, versions, watches, bindings; and faults, lag and books.
+//! * [`scheduler::Scheduler`], kube-scheduler's side of the extender protocol, with its queue, its assumptions
+//!   and its asynchronous binds; [`scheduler::ExtenderClient`] is its HTTP client alone.
+//! * [`kubelet::Kubelet`], kubelet's side of the device plugin and pod resources protocols, with its accounting
+//!   of device ids.
+//!
+//! Scheduler and kubelets know the API server only by its URL and talk to it as clients, like the real ones:
+//!
+//! ```text
+//!   test --- create pod ---> ApiServer <--- list, watch, status --- Scheduler --- filter, prioritize, bind ---> extender
+//!                               ^                                                                                  |
+//!                               |<------------------------------- Binding -----------------------------------------+
+//!                               |
+//!                               +--- list, watch, status --- Kubelet --- Allocate, PreStartContainer, ... ---> plugin
+//! ```
+//!
+//! They are stand-ins and not the real things: the first paragraph of each module says what it does, the next one
+//! what it leaves out. Nothing here runs containers. Where the real components leave an order open, a seeded
+//! random order is taken; what tasks and sockets do in parallel is as open here as there.
+
+pub mod api;
+mod client;
+mod clock;
+pub mod kubelet;
+pub mod scheduler;

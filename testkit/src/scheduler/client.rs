@@ -1,0 +1,219 @@
+//! The calls that kube-scheduler makes to an extender, as its `extender.go` makes them.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use anyhow::{Context, bail};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use serde_json::Value;
+
+use super::config::ExtenderConfig;
+use super::request;
+use super::wire::{
+    ExtenderArgs, ExtenderBindingArgs, ExtenderBindingResult, ExtenderFilterResult, HostPriority, NodeList,
+};
+use crate::api::object;
+
+/// Why a call to an extender failed; each fails the pod's attempt.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum ExtenderError {
+    /// No answer in time.
+    #[error("no answer from extender at {url}: {cause}")]
+    Unreachable {
+        /// What was called.
+        url: String,
+        /// What went wrong.
+        cause: String,
+    },
+    /// Any status but 200.
+    #[error("extender at {url} answered {code}: {body}")]
+    Status {
+        /// What was called.
+        url: String,
+        /// The HTTP status.
+        code: u16,
+        /// The body, for people.
+        body: String,
+    },
+    /// The answer is not of the agreed form.
+    #[error("answer of extender at {url} cannot be read: {cause}")]
+    Unreadable {
+        /// What was called.
+        url: String,
+        /// What is wrong with it.
+        cause: String,
+    },
+    /// The `Error` field of the answer.
+    #[error("{0}")]
+    Refused(String),
+    /// The answer names a node that was not in the question.
+    #[error("extender \"{url}\" claims a filtered node \"{node}\" which is not found in the input node list")]
+    UnknownNode {
+        /// What was called.
+        url: String,
+        /// The node.
+        node: String,
+    },
+}
+
+/// What is left after filter, and why the rest is not.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Filtered {
+    /// Names of the nodes that fit, in the order of the answer.
+    pub nodes: Vec<String>,
+    /// Reasons that evicting pods may remove.
+    pub failed: BTreeMap<String, String>,
+    /// Reasons that evicting pods does not remove.
+    pub unresolvable: BTreeMap<String, String>,
+}
+
+/// An extender's HTTP client.
+#[derive(Clone, Debug)]
+pub struct ExtenderClient {
+    http: reqwest::Client,
+    config: Arc<ExtenderConfig>,
+}
+
+impl ExtenderClient {
+    /// A client with a connection pool of its own.
+    pub fn new(config: ExtenderConfig) -> anyhow::Result<Self> {
+        if config.enable_https {
+            bail!("this stand-in speaks no TLS to extenders");
+        }
+        if !config.prioritize_verb.is_empty() && config.weight <= 0 {
+            bail!("an extender that prioritizes needs a positive weight");
+        }
+        let http = reqwest::Client::builder()
+            .user_agent("Go-http-client/1.1")
+            .timeout(config.http_timeout)
+            .no_proxy()
+            .tcp_nodelay(true)
+            .build()
+            .context("build an HTTP client")?;
+        Ok(Self { http, config: Arc::new(config) })
+    }
+
+    /// What it was made from.
+    pub fn config(&self) -> &ExtenderConfig {
+        &self.config
+    }
+
+    /// Whether any container or init container names a managed resource in requests or limits.
+    pub fn is_interested(&self, pod: &Value) -> bool {
+        let managed = &self.config.managed_resources;
+        managed.is_empty()
+            || request::containers(pod).any(|container| {
+                managed.iter().any(|resource| {
+                    ["requests", "limits"]
+                        .iter()
+                        .any(|list| object::at(container, &["resources", list, &resource.name]).is_some())
+                })
+            })
+    }
+
+    /// Which of these nodes fit. Without a verb all do.
+    pub async fn filter(&self, pod: &Arc<Value>, nodes: &[Arc<Value>]) -> Result<Filtered, ExtenderError> {
+        let verb = self.config.filter_verb.as_str();
+        if verb.is_empty() {
+            return Ok(Filtered { nodes: names(nodes), ..Filtered::default() });
+        }
+        let args = self.args(pod, nodes);
+        let result: ExtenderFilterResult = self.send(verb, &args).await?;
+        self.filtered(verb, nodes, result, self.config.node_cache_capable)
+    }
+
+    /// gpu-admission's only verb: filter with whole nodes, whatever the configuration says.
+    pub async fn predicates(&self, pod: &Arc<Value>, nodes: &[Arc<Value>]) -> Result<Filtered, ExtenderError> {
+        let args = ExtenderArgs {
+            pod: pod.clone(),
+            nodes: Some(NodeList { items: nodes.to_vec(), ..NodeList::default() }),
+            node_names: None,
+        };
+        let result: ExtenderFilterResult = self.send("predicates", &args).await?;
+        self.filtered("predicates", nodes, result, false)
+    }
+
+    fn filtered(
+        &self,
+        verb: &str,
+        asked: &[Arc<Value>],
+        result: ExtenderFilterResult,
+        by_name: bool,
+    ) -> Result<Filtered, ExtenderError> {
+        if !result.error.is_empty() {
+            return Err(ExtenderError::Refused(result.error));
+        }
+        let nodes = match (result.node_names.filter(|_| by_name), result.nodes) {
+            (Some(names), _) => names,
+            (None, Some(list)) => names(&list.items),
+            (None, None) => Vec::new(),
+        };
+        let known: BTreeSet<&str> = asked.iter().map(|node| object::name(node)).collect();
+        if let Some(node) = nodes.iter().find(|node| !known.contains(node.as_str())) {
+            return Err(ExtenderError::UnknownNode { url: self.url(verb), node: node.clone() });
+        }
+        Ok(Filtered { nodes, failed: result.failed_nodes, unresolvable: result.failed_and_unresolvable_nodes })
+    }
+
+    /// The extender's scores, unweighted. Without a verb all are zero.
+    pub async fn prioritize(
+        &self,
+        pod: &Arc<Value>,
+        nodes: &[Arc<Value>],
+    ) -> Result<Vec<HostPriority>, ExtenderError> {
+        let verb = self.config.prioritize_verb.as_str();
+        if verb.is_empty() {
+            let zero = |host| HostPriority { host, score: 0 };
+            return Ok(names(nodes).into_iter().map(zero).collect());
+        }
+        self.send(verb, &self.args(pod, nodes)).await
+    }
+
+    /// Has the extender bind a pod.
+    pub async fn bind(&self, args: &ExtenderBindingArgs) -> Result<(), ExtenderError> {
+        let result: ExtenderBindingResult = self.send(&self.config.bind_verb, args).await?;
+        if result.error.is_empty() {
+            return Ok(());
+        }
+        Err(ExtenderError::Refused(result.error))
+    }
+
+    /// The body that filter and prioritize get.
+    pub fn args(&self, pod: &Arc<Value>, nodes: &[Arc<Value>]) -> ExtenderArgs {
+        let by_name = self.config.node_cache_capable;
+        ExtenderArgs {
+            pod: pod.clone(),
+            nodes: (!by_name).then(|| NodeList { items: nodes.to_vec(), ..NodeList::default() }),
+            node_names: by_name.then(|| names(nodes)),
+        }
+    }
+
+    /// Posts anything to a verb; any status but 200 is an error.
+    pub async fn send<R: DeserializeOwned>(
+        &self,
+        verb: &str,
+        args: &(impl Serialize + Sync),
+    ) -> Result<R, ExtenderError> {
+        let url = self.url(verb);
+        let unreachable = |error: reqwest::Error| ExtenderError::Unreachable {
+            url: url.clone(),
+            cause: format!("{:#}", anyhow::Error::new(error)),
+        };
+        let response = self.http.post(&url).json(args).send().await.map_err(unreachable)?;
+        let code = response.status().as_u16();
+        let body = response.bytes().await.map_err(unreachable)?;
+        if code != 200 {
+            return Err(ExtenderError::Status { url, code, body: String::from_utf8_lossy(&body).into_owned() });
+        }
+        serde_json::from_slice(&body).map_err(|error| ExtenderError::Unreadable { url, cause: error.to_string() })
+    }
+
+    fn url(&self, verb: &str) -> String {
+        format!("{}/{verb}", self.config.url_prefix.trim_end_matches('/'))
+    }
+}
+
+fn names(nodes: &[Arc<Value>]) -> Vec<String> {
+    nodes.iter().map(|node| object::name(node).to_owned()).collect()
+}

@@ -1,0 +1,251 @@
+//! The scheduler's own picture of nodes and of what pods hold of them, assumed pods included.
+
+use std::borrow::Cow;
+use std::collections::{BTreeMap, HashMap};
+use std::ops::Bound;
+use std::sync::Arc;
+
+use serde_json::Value;
+
+use super::request::{self, Amounts};
+use crate::api::object;
+
+/// What one pod holds.
+#[derive(Debug)]
+struct Hold {
+    node: String,
+    amounts: Amounts,
+    /// Decided here, not yet seen in the API.
+    assumed: bool,
+}
+
+#[derive(Debug, Default)]
+struct NodeState {
+    object: Option<Arc<Value>>,
+    unschedulable: bool,
+    allocatable: Amounts,
+    requested: Amounts,
+}
+
+/// Nodes, holds, and the in-tree checks on them.
+#[derive(Debug, Default)]
+pub(crate) struct Cluster {
+    nodes: BTreeMap<String, NodeState>,
+    /// Names of the nodes that exist; `None` after one has come or gone.
+    names: Option<Arc<Vec<String>>>,
+    holds: HashMap<String, Hold>,
+    /// Resources that an extender looks after alone.
+    ignored: Vec<String>,
+}
+
+impl Cluster {
+    pub(crate) fn new(ignored: Vec<String>) -> Self {
+        Self { ignored, ..Self::default() }
+    }
+
+    /// Takes in a node; says whether anything that matters to scheduling has changed.
+    pub(crate) fn apply_node(&mut self, node: Arc<Value>) -> bool {
+        let state = self.nodes.entry(object::name(&node).to_owned()).or_default();
+        let changed = state.object.as_deref().is_none_or(|old| relevant(old) != relevant(&node));
+        if state.object.is_none() {
+            self.names = None;
+        }
+        state.allocatable = object::at(&node, &["status", "allocatable"])
+            .and_then(Value::as_object)
+            .into_iter()
+            .flatten()
+            .map(|(name, value)| (name.clone(), request::amount(value)))
+            .collect();
+        state.unschedulable = object::at(&node, &["spec", "unschedulable"]) == Some(&Value::Bool(true));
+        state.object = Some(node);
+        changed
+    }
+
+    pub(crate) fn remove_node(&mut self, name: &str) {
+        self.names = None;
+        if let Some(state) = self.nodes.get_mut(name) {
+            state.object = None;
+            state.allocatable.clear();
+        }
+    }
+
+    /// Names of the nodes that exist, in order.
+    pub(crate) fn node_names(&mut self) -> Arc<Vec<String>> {
+        let nodes = &self.nodes;
+        self.names
+            .get_or_insert_with(|| {
+                let there = nodes.iter().filter(|(_, state)| state.object.is_some());
+                Arc::new(there.map(|(name, _)| name.clone()).collect())
+            })
+            .clone()
+    }
+
+    /// Takes in a pod that the API shows on a node.
+    pub(crate) fn apply_pod(&mut self, pod: &Value) {
+        self.hold(pod, object::node_name(pod), false);
+    }
+
+    /// Counts a pod on a node before the API shows it there.
+    pub(crate) fn assume(&mut self, pod: &Value, node: &str) {
+        self.hold(pod, node, true);
+    }
+
+    /// Takes an assumption back; what the API shows stays.
+    pub(crate) fn forget(&mut self, uid: &str) {
+        if self.holds.get(uid).is_some_and(|hold| hold.assumed) {
+            self.remove_pod(uid);
+        }
+    }
+
+    pub(crate) fn remove_pod(&mut self, uid: &str) -> bool {
+        let Some(hold) = self.holds.remove(uid) else {
+            return false;
+        };
+        if let Some(state) = self.nodes.get_mut(&hold.node) {
+            for (name, amount) in &hold.amounts {
+                if let Some(sum) = state.requested.get_mut(name) {
+                    *sum -= amount;
+                }
+            }
+        }
+        true
+    }
+
+    /// Uids of all pods that hold something without being assumed.
+    pub(crate) fn observed(&self) -> Vec<String> {
+        self.holds.iter().filter(|(_, hold)| !hold.assumed).map(|(uid, _)| uid.clone()).collect()
+    }
+
+    fn hold(&mut self, pod: &Value, node: &str, assumed: bool) {
+        let uid = object::uid(pod);
+        if let Some(hold) = self.holds.get_mut(uid).filter(|hold| hold.node == node) {
+            hold.assumed = hold.assumed && assumed;
+            return;
+        }
+        self.remove_pod(uid);
+        let amounts = request::of_pod(pod);
+        let state = self.nodes.entry(node.to_owned()).or_default();
+        for (name, amount) in &amounts {
+            *state.requested.entry(name.clone()).or_default() += amount;
+        }
+        self.holds.insert(uid.to_owned(), Hold { node: node.to_owned(), amounts, assumed });
+    }
+
+    pub(crate) fn node(&self, name: &str) -> Option<Arc<Value>> {
+        self.nodes.get(name)?.object.clone()
+    }
+
+    /// All nodes once, beginning with the one of this name.
+    pub(crate) fn nodes_from(&self, name: &str) -> impl Iterator<Item = (&str, &Arc<Value>, NodeRef<'_>)> {
+        let from = self.nodes.range::<str, _>((Bound::Included(name), Bound::Unbounded));
+        let before = self.nodes.range::<str, _>((Bound::Unbounded, Bound::Excluded(name)));
+        from.chain(before).filter_map(|(name, state)| Some((name.as_str(), state.object.as_ref()?, NodeRef(state))))
+    }
+
+    /// Whether a pod can run on the node of this name.
+    pub(crate) fn fits(&self, ask: &Ask<'_>, name: &str) -> bool {
+        self.nodes.get(name).is_some_and(|state| self.unfit(ask, NodeRef(state)).is_empty())
+    }
+
+    /// Why a pod cannot run on a node, in kube-scheduler's words; empty if it can.
+    pub(crate) fn unfit<'a>(&self, ask: &'a Ask<'_>, NodeRef(state): NodeRef<'_>) -> Vec<Cow<'a, str>> {
+        let Some(node) = &state.object else {
+            return vec!["node(s) not found".into()];
+        };
+        // The first plugin that refuses ends the check, as in the framework.
+        if state.unschedulable && !ask.tolerates_unschedulable() {
+            return vec!["node(s) were unschedulable".into()];
+        }
+        if let Some(taint) = ask.untolerated(node) {
+            return vec![format!("node(s) had untolerated taint(s) {{{taint}}}").into()];
+        }
+        if !ask.selects(node) {
+            return vec!["node(s) didn't match Pod's node affinity/selector".into()];
+        }
+        ask.needs
+            .iter()
+            .filter(|need| {
+                let get = |amounts: &Amounts| amounts.get(&need.resource).copied().unwrap_or(0);
+                !self.ignored.contains(&need.resource)
+                    && get(&state.requested) + need.amount > get(&state.allocatable)
+            })
+            .map(|need| Cow::Borrowed(need.unmet.as_str()))
+            .collect()
+    }
+}
+
+/// A node as the checks see it.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct NodeRef<'a>(&'a NodeState);
+
+/// The parts of a node by which kube-scheduler decides whether to try waiting pods again.
+fn relevant(node: &Value) -> [Option<&Value>; 5] {
+    [
+        node.get("spec"),
+        object::at(node, &["metadata", "labels"]),
+        object::at(node, &["metadata", "annotations"]),
+        object::at(node, &["status", "allocatable"]),
+        object::at(node, &["status", "conditions"]),
+    ]
+}
+
+/// What a pod asks of a node, read once per attempt.
+#[derive(Debug)]
+pub(crate) struct Ask<'a> {
+    pod: &'a Value,
+    needs: Vec<Need>,
+}
+
+#[derive(Debug)]
+struct Need {
+    resource: String,
+    amount: i64,
+    /// What is said where there is too little.
+    unmet: String,
+}
+
+impl<'a> Ask<'a> {
+    pub(crate) fn new(pod: &'a Value) -> Self {
+        let need = |(resource, amount)| Need { unmet: format!("Insufficient {resource}"), resource, amount };
+        Self { pod, needs: request::of_pod(pod).into_iter().map(need).collect() }
+    }
+
+    fn selects(&self, node: &Value) -> bool {
+        object::at(self.pod, &["spec", "nodeSelector"])
+            .and_then(Value::as_object)
+            .into_iter()
+            .flatten()
+            .all(|(key, value)| object::at(node, &["metadata", "labels", key]) == Some(value))
+    }
+
+    fn tolerates_unschedulable(&self) -> bool {
+        self.tolerates("node.kubernetes.io/unschedulable", "", "NoSchedule")
+    }
+
+    /// The first taint that keeps the pod away.
+    fn untolerated(&self, node: &Value) -> Option<String> {
+        object::at(node, &["spec", "taints"])
+            .and_then(Value::as_array)
+            .into_iter()
+            .flatten()
+            .map(|taint| {
+                (object::text(taint, &["key"]), object::text(taint, &["value"]), object::text(taint, &["effect"]))
+            })
+            .find(|(key, value, effect)| {
+                matches!(*effect, "NoSchedule" | "NoExecute") && !self.tolerates(key, value, effect)
+            })
+            .map(|(key, value, _)| format!("{key}: {value}"))
+    }
+
+    fn tolerates(&self, key: &str, value: &str, effect: &str) -> bool {
+        object::at(self.pod, &["spec", "tolerations"]).and_then(Value::as_array).into_iter().flatten().any(
+            |toleration| {
+                let text = |field| object::text(toleration, &[field]);
+                let same_key = text("key") == key || text("key").is_empty();
+                let same_effect = text("effect").is_empty() || text("effect") == effect;
+                let same_value = text("operator") == "Exists" || text("value") == value;
+                same_key && same_effect && same_value
+            },
+        )
+    }
+}

@@ -1,0 +1,685 @@
+//! The manifests, images and examples say what the code says: every file parses strictly, every flag, port, route
+//! and resource name exists, and no right is granted that is not listed here.
+
+#![cfg(feature = "k8s")]
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a test")]
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use clap::{CommandFactory, Parser};
+use k8s_openapi::api::admissionregistration::v1::{
+    ValidatingAdmissionPolicy, ValidatingAdmissionPolicyBinding, ValidatingAdmissionPolicySpec,
+};
+use k8s_openapi::api::apps::v1::{DaemonSet, Deployment};
+use k8s_openapi::api::core::v1::{Container, Namespace, Pod, PodTemplateSpec, Service, ServiceAccount};
+use k8s_openapi::api::networking::v1::NetworkPolicy;
+use k8s_openapi::api::rbac::v1::{ClusterRole, ClusterRoleBinding};
+use kerf::annotation::Keys;
+use kerf::device::{Device, Inventory};
+use kerf::ids::PodRef;
+use kerf::k8s;
+use kerf::ledger::NodeLedger;
+use kerf::placement::{Planner, Policy, Unfit};
+use kerf::request::{ContainerKind, GpuRequest, RawContainer, RequestError};
+use kerf::units::{Mib, Timestamp};
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+// === reading ===
+
+fn root() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+}
+
+fn text(path: &str) -> String {
+    std::fs::read_to_string(root().join(path)).unwrap_or_else(|error| panic!("{path}: {error}"))
+}
+
+fn yaml_files(directory: &Path, found: &mut Vec<PathBuf>) {
+    for entry in std::fs::read_dir(directory).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_dir() {
+            yaml_files(&path, found);
+        } else if path.extension().is_some_and(|extension| extension == "yaml") {
+            found.push(path);
+        }
+    }
+    found.sort();
+}
+
+/// Every document of every YAML file below a directory, with the file it is in.
+fn documents(directory: &str) -> Vec<(String, Value)> {
+    let mut files = Vec::new();
+    yaml_files(&root().join(directory), &mut files);
+    let read = |path: &PathBuf| {
+        let name = path.strip_prefix(root()).unwrap().display().to_string();
+        let values: Vec<Value> =
+            serde_saphyr::from_multiple(&text(&name)).unwrap_or_else(|e| panic!("{name}: {e}"));
+        values.into_iter().map(move |value| (name.clone(), value))
+    };
+    files.iter().flat_map(read).collect()
+}
+
+/// Reads a value as `T`, in which every field of it must be known.
+fn strict<T: DeserializeOwned + Serialize>(name: &str, value: &Value) -> T {
+    let read: T = serde_json::from_value(value.clone()).unwrap_or_else(|error| panic!("{name}: {error}"));
+    contained(name, value, &serde_json::to_value(&read).unwrap());
+    read
+}
+
+/// Every leaf of `part` must be in `whole`: what is not has been dropped because nobody knows it.
+fn contained(at: &str, part: &Value, whole: &Value) {
+    match (part, whole) {
+        (Value::Object(part), Value::Object(whole)) => {
+            for (key, value) in part {
+                contained(
+                    &format!("{at}.{key}"),
+                    value,
+                    whole.get(key).unwrap_or_else(|| panic!("{at}.{key}: unknown")),
+                );
+            }
+        }
+        (Value::Array(part), Value::Array(whole)) => {
+            assert_eq!(part.len(), whole.len(), "{at}");
+            for (index, (part, whole)) in part.iter().zip(whole).enumerate() {
+                contained(&format!("{at}[{index}]"), part, whole);
+            }
+        }
+        // amounts are written as numbers and kept as text
+        (Value::Number(part), Value::String(whole)) => assert_eq!(part.to_string(), *whole, "{at}"),
+        (part, whole) => assert_eq!(part, whole, "{at}"),
+    }
+}
+
+fn of_kind<T: DeserializeOwned + Serialize>(directory: &str, kind: &str) -> Vec<T> {
+    let documents = documents(directory).into_iter().filter(|(_, value)| value["kind"] == kind);
+    documents.map(|(name, value)| strict(&name, &value)).collect()
+}
+
+fn only<T>(mut values: Vec<T>) -> T {
+    assert_eq!(values.len(), 1);
+    values.remove(0)
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+struct Kustomization {
+    api_version: String,
+    kind: String,
+    #[serde(default)]
+    resources: Vec<String>,
+    #[serde(default)]
+    patches: Vec<Patch>,
+    #[serde(default)]
+    labels: Vec<Value>,
+    #[serde(default)]
+    config_map_generator: Vec<ConfigMap>,
+    #[serde(default)]
+    generator_options: Value,
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Patch {
+    path: Option<String>,
+    patch: Option<String>,
+    target: Option<BTreeMap<String, String>>,
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct ConfigMap {
+    name: String,
+    namespace: String,
+    files: Vec<String>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Operation {
+    op: String,
+    path: String,
+    value: String,
+}
+
+/// `kubescheduler.config.k8s.io/v1`, as far as it is used here.
+#[derive(Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+struct SchedulerConfiguration {
+    api_version: String,
+    kind: String,
+    leader_election: Value,
+    client_connection: Value,
+    extenders: Vec<SchedulerExtender>,
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+struct SchedulerExtender {
+    url_prefix: String,
+    filter_verb: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    prioritize_verb: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    bind_verb: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    weight: Option<u32>,
+    #[serde(rename = "enableHTTPS")]
+    enable_https: bool,
+    http_timeout: String,
+    node_cache_capable: bool,
+    ignorable: bool,
+    managed_resources: Vec<ManagedResource>,
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+struct ManagedResource {
+    name: String,
+    ignored_by_scheduler: bool,
+}
+
+fn extender() -> Deployment {
+    only(of_kind("manifests/base", "Deployment"))
+}
+
+fn plugin() -> DaemonSet {
+    only(of_kind("manifests/base", "DaemonSet"))
+}
+
+fn templates() -> [(&'static str, PodTemplateSpec); 2] {
+    [("kerf-extender", extender().spec.unwrap().template), ("kerf-plugin", plugin().spec.unwrap().template)]
+}
+
+fn container(template: &PodTemplateSpec) -> &Container {
+    let containers = &template.spec.as_ref().unwrap().containers;
+    assert_eq!(containers.len(), 1);
+    &containers[0]
+}
+
+/// The flags of a container and, for each variable of its environment, the flag that it stands for.
+fn command_line(program: &str, container: &Container, command: &clap::Command) -> Vec<String> {
+    let mut line = vec![program.to_owned()];
+    line.extend(container.args.iter().flatten().cloned());
+    for variable in container.env.iter().flatten().filter(|variable| variable.name.starts_with("KERF_")) {
+        let flag = command.get_arguments().find(|argument| argument.get_env() == Some(variable.name.as_ref()));
+        let flag = flag.unwrap_or_else(|| panic!("{program} reads no {}", variable.name)).get_long().unwrap();
+        // what the node fills in
+        let value = variable.value.clone().unwrap_or_else(|| "some-node".to_owned());
+        line.push(format!("--{flag}={value}"));
+    }
+    line
+}
+
+fn extender_args(deployment: &Deployment) -> kerf_extender::config::Args {
+    let template = &deployment.spec.as_ref().unwrap().template;
+    let command = kerf_extender::config::Args::command();
+    kerf_extender::config::Args::try_parse_from(command_line("kerf-extender", container(template), &command))
+        .unwrap()
+}
+
+fn plugin_args(set: &DaemonSet) -> kerf_plugin::config::Args {
+    let template = &set.spec.as_ref().unwrap().template;
+    let command = kerf_plugin::config::Args::command();
+    kerf_plugin::config::Args::try_parse_from(command_line("kerf-plugin", container(template), &command)).unwrap()
+}
+
+// === every file ===
+
+#[test]
+fn every_document_holds_only_known_fields() {
+    let mut seen = BTreeSet::new();
+    for (name, value) in documents("manifests").into_iter().chain(documents("examples")) {
+        // the patch of a simulated node is a part of a DaemonSet, and reads as one
+        let Some(kind) = value["kind"].as_str() else { panic!("{name}: no kind") };
+        match kind {
+            "ClusterRole" => drop(strict::<ClusterRole>(&name, &value)),
+            "ClusterRoleBinding" => drop(strict::<ClusterRoleBinding>(&name, &value)),
+            "DaemonSet" => drop(strict::<DaemonSet>(&name, &value)),
+            "Deployment" => drop(strict::<Deployment>(&name, &value)),
+            "KubeSchedulerConfiguration" => drop(strict::<SchedulerConfiguration>(&name, &value)),
+            "Kustomization" => drop(serde_json::from_value::<Kustomization>(value.clone()).unwrap()),
+            "Namespace" => drop(strict::<Namespace>(&name, &value)),
+            "NetworkPolicy" => drop(strict::<NetworkPolicy>(&name, &value)),
+            "Pod" => drop(strict::<Pod>(&name, &value)),
+            "Service" => drop(strict::<Service>(&name, &value)),
+            "ServiceAccount" => drop(strict::<ServiceAccount>(&name, &value)),
+            "ValidatingAdmissionPolicy" => drop(strict::<ValidatingAdmissionPolicy>(&name, &value)),
+            "ValidatingAdmissionPolicyBinding" => drop(strict::<ValidatingAdmissionPolicyBinding>(&name, &value)),
+            other => panic!("{name}: {other} is not expected here"),
+        }
+        let namespace = value["metadata"]["namespace"].as_str();
+        assert!(namespace.is_none_or(|namespace| namespace == "kerf-system"), "{name}: {namespace:?}");
+        if name.starts_with("manifests/base") && kind != "Kustomization" {
+            assert!(seen.insert((kind.to_owned(), value["metadata"]["name"].to_string())), "{name}: {kind} twice");
+        }
+    }
+    assert_eq!(seen.len(), 16);
+}
+
+#[test]
+fn kustomizations_name_files_that_exist_and_all_files() {
+    let mut used = BTreeSet::new();
+    for (name, value) in documents("manifests").into_iter().filter(|(_, value)| value["kind"] == "Kustomization") {
+        let kustomization: Kustomization = serde_json::from_value(value).unwrap();
+        let directory = root().join(&name).parent().unwrap().to_owned();
+        let patches = kustomization.patches.iter().filter_map(|patch| patch.path.as_ref());
+        let files = kustomization.config_map_generator.iter().flat_map(|map| &map.files);
+        for file in kustomization.resources.iter().chain(patches).chain(files) {
+            let path =
+                directory.join(file).canonicalize().unwrap_or_else(|error| panic!("{name}: {file}: {error}"));
+            let base = path.is_dir();
+            assert!(!base || path.join("kustomization.yaml").is_file(), "{name}: {file}");
+            used.insert(path);
+        }
+    }
+    let mut files = Vec::new();
+    yaml_files(&root().join("manifests"), &mut files);
+    let config = root().join("manifests/scheduler-config");
+    for file in files.iter().filter(|file| !file.ends_with("kustomization.yaml") && !file.starts_with(&config)) {
+        assert!(used.contains(&file.canonicalize().unwrap()), "{} is in no kustomization", file.display());
+    }
+}
+
+#[test]
+fn the_tencent_overlay_replaces_every_mention_of_the_default_domain() {
+    fn mentions(value: &Value) -> usize {
+        match value {
+            Value::String(text) => usize::from(text.contains("inspur.com")),
+            Value::Array(values) => values.iter().map(mentions).sum(),
+            Value::Object(values) => values.values().map(mentions).sum(),
+            _ => 0,
+        }
+    }
+    let base = documents("manifests/base");
+    let (_, overlay) = only(documents("manifests/overlays/tencent"));
+    let overlay: Kustomization = serde_json::from_value(overlay).unwrap();
+    let mut replaced = 0;
+    for patch in overlay.patches {
+        let operations: Vec<Operation> = serde_saphyr::from_str(&patch.patch.unwrap()).unwrap();
+        let target = patch.target.unwrap();
+        let matches = |value: &Value| {
+            value["kind"] == target["kind"]
+                && target.get("name").is_none_or(|name| value["metadata"]["name"] == **name)
+        };
+        for (name, value) in base.iter().filter(|(_, value)| matches(value)) {
+            for operation in &operations {
+                assert_eq!(operation.op, "replace");
+                let old = value.pointer(&operation.path).and_then(Value::as_str);
+                let old = old.unwrap_or_else(|| panic!("{name}: nothing at {}", operation.path));
+                assert_eq!(old.replace("inspur.com", "tencent.com"), operation.value);
+                replaced += 1;
+            }
+        }
+    }
+    assert_eq!(replaced, base.iter().map(|(_, value)| mentions(value)).sum::<usize>());
+    assert_eq!(replaced, 5);
+}
+
+// === the programs ===
+
+#[test]
+fn flags_and_environment_are_those_of_the_programs() {
+    let args = extender_args(&extender());
+    kerf_extender::config::Config::try_from(&args).unwrap();
+    assert_eq!(args.domain, Keys::default().domain);
+    let plugins: Vec<DaemonSet> = of_kind("manifests", "DaemonSet");
+    assert_eq!(plugins.len(), 2);
+    for set in plugins {
+        let container = container(&set.spec.as_ref().unwrap().template);
+        let simulated = container.env.is_none();
+        let mut set = set.clone();
+        if simulated {
+            // the patch leaves the environment as the base has it
+            let env = self::container(&plugin().spec.unwrap().template).env.clone();
+            set.spec.as_mut().unwrap().template.spec.as_mut().unwrap().containers[0].env = env;
+        }
+        let args = plugin_args(&set);
+        assert_eq!(args.node_name, "some-node");
+        assert_eq!(args.domain, Keys::default().domain);
+        let config = kerf_plugin::config::Config::try_from(args).unwrap();
+        let mounts = container.volume_mounts.iter().flatten().map(|mount| PathBuf::from(&mount.mount_path));
+        let mounts: BTreeSet<PathBuf> = mounts.collect();
+        if !simulated {
+            assert!(mounts.contains(&config.device_plugins_dir));
+            assert!(mounts.contains(&config.pod_resources_dir));
+        }
+    }
+}
+
+#[test]
+fn ports_are_the_programs_defaults_everywhere() {
+    let defaults = |command: clap::Command| {
+        let listen = command.get_arguments().find(|argument| argument.get_id() == "listen").unwrap();
+        let default = listen.get_default_values()[0].to_str().unwrap();
+        default.parse::<std::net::SocketAddr>().unwrap().port()
+    };
+    let extender_port = defaults(kerf_extender::config::Args::command());
+    let plugin_port = defaults(kerf_plugin::config::Args::command());
+    assert_eq!(extender_args(&extender()).listen.port(), extender_port);
+    assert_eq!(plugin_args(&plugin()).listen.port(), plugin_port);
+    for ((name, template), port) in templates().into_iter().zip([extender_port, plugin_port]) {
+        let ports = container(&template).ports.as_ref().unwrap();
+        assert_eq!(ports.iter().map(|port| port.container_port).collect::<Vec<_>>(), [i32::from(port)]);
+        assert_eq!(ports[0].name.as_deref(), Some("http"));
+        let annotations = template.metadata.unwrap().annotations.unwrap();
+        assert_eq!(annotations["prometheus.io/port"], port.to_string());
+        assert_eq!(annotations["prometheus.io/path"], "/metrics");
+        let policies = of_kind::<NetworkPolicy>("manifests/base", "NetworkPolicy");
+        let policy = policies.into_iter().find(|policy| policy.metadata.name.as_deref() == Some(name)).unwrap();
+        let open = serde_json::to_value(policy.spec.unwrap().ingress).unwrap();
+        assert_eq!(open, serde_json::json!([{ "ports": [{ "protocol": "TCP", "port": port }] }]));
+        let image = text(&format!("images/{}.Dockerfile", name.trim_start_matches("kerf-")));
+        assert!(image.contains(&format!("EXPOSE {port}\n")), "{name}");
+    }
+    let service: Service = only(of_kind("manifests/base", "Service"));
+    let ports = service.spec.unwrap().ports.unwrap();
+    assert_eq!(ports.iter().map(|port| port.port).collect::<Vec<_>>(), [i32::from(extender_port)]);
+}
+
+#[test]
+fn probes_ask_the_routes_made_for_them() {
+    for (name, template) in templates() {
+        let container = container(&template);
+        let path =
+            |probe: &Option<k8s_openapi::api::core::v1::Probe>| probe.as_ref()?.http_get.as_ref()?.path.clone();
+        assert_eq!(path(&container.liveness_probe).as_deref(), Some("/livez"), "{name}");
+        assert_eq!(path(&container.readiness_probe).as_deref(), Some("/readyz"), "{name}");
+        let admin = text("src/runtime/admin.rs");
+        for route in ["/livez", "/readyz", "/metrics"] {
+            assert!(admin.contains(&format!(".route(\"{route}\"")), "{route}");
+        }
+    }
+}
+
+#[test]
+fn names_of_objects_fit_together() {
+    for (name, template) in templates() {
+        let labels = template.metadata.as_ref().unwrap().labels.as_ref().unwrap();
+        assert_eq!(labels["app.kubernetes.io/name"], name);
+        let spec = template.spec.as_ref().unwrap();
+        assert_eq!(spec.service_account_name.as_deref(), Some(name));
+        let container = container(&template);
+        assert_eq!(container.image.as_deref(), Some(&*format!("{name}:{}", env!("CARGO_PKG_VERSION"))));
+        assert_eq!(container.image_pull_policy.as_deref(), Some("IfNotPresent"));
+        let selects = |selector: Option<&BTreeMap<String, String>>| assert_eq!(selector, Some(labels), "{name}");
+        match name {
+            "kerf-extender" => {
+                selects(extender().spec.unwrap().selector.match_labels.as_ref());
+                let service: Service = only(of_kind("manifests/base", "Service"));
+                selects(service.spec.unwrap().selector.as_ref());
+            }
+            _ => selects(plugin().spec.unwrap().selector.match_labels.as_ref()),
+        }
+    }
+    let extender = extender().spec.unwrap();
+    assert_eq!((extender.replicas, extender.strategy.unwrap().type_.as_deref()), (Some(1), Some("Recreate")));
+}
+
+// === what is allowed ===
+
+#[test]
+fn accounts_have_exactly_the_rights_listed_here() {
+    let rights = |directory: &str| -> BTreeSet<(String, String, String)> {
+        let roles: BTreeMap<String, ClusterRole> = of_kind::<ClusterRole>(directory, "ClusterRole")
+            .into_iter()
+            .map(|role| (role.metadata.name.clone().unwrap(), role))
+            .collect();
+        let bindings: Vec<ClusterRoleBinding> = of_kind(directory, "ClusterRoleBinding");
+        assert_eq!(roles.len(), bindings.len());
+        let mut rights = BTreeSet::new();
+        for binding in bindings {
+            assert_eq!(binding.role_ref.kind, "ClusterRole");
+            let subject = only(binding.subjects.unwrap());
+            assert_eq!((&*subject.kind, subject.namespace.as_deref()), ("ServiceAccount", Some("kerf-system")));
+            // a role that is not defined here, such as cluster-admin, is not found
+            let role = &roles[&binding.role_ref.name];
+            assert!(role.aggregation_rule.is_none());
+            for rule in role.rules.iter().flatten() {
+                assert_eq!(rule.api_groups.as_deref(), Some(&[String::new()][..]));
+                assert!(rule.non_resource_urls.is_none());
+                for resource in rule.resources.iter().flatten() {
+                    for verb in &rule.verbs {
+                        rights.insert((subject.name.clone(), resource.clone(), verb.clone()));
+                    }
+                }
+            }
+        }
+        rights
+    };
+    let expected = |list: &[(&str, &str, &str)]| -> BTreeSet<(String, String, String)> {
+        list.iter().map(|(who, what, how)| ((*who).into(), (*what).into(), (*how).into())).collect()
+    };
+    let base = expected(&[
+        ("kerf-extender", "nodes", "list"),
+        ("kerf-extender", "nodes", "watch"),
+        ("kerf-extender", "pods", "get"),
+        ("kerf-extender", "pods", "list"),
+        ("kerf-extender", "pods", "watch"),
+        ("kerf-extender", "pods/binding", "create"),
+        ("kerf-plugin", "nodes", "get"),
+        ("kerf-plugin", "nodes/status", "patch"),
+        ("kerf-plugin", "pods", "list"),
+        ("kerf-plugin", "pods", "watch"),
+        ("kerf-plugin", "pods/status", "patch"),
+    ]);
+    assert_eq!(rights("manifests/base"), base);
+    assert_eq!(rights("manifests/overlays/legacy"), expected(&[("kerf-extender", "pods", "patch")]));
+}
+
+#[test]
+fn containers_may_do_nothing_beyond_their_work() {
+    for (name, template) in templates() {
+        let spec = template.spec.as_ref().unwrap();
+        let pod = spec.security_context.as_ref().unwrap();
+        assert_eq!(pod.seccomp_profile.as_ref().unwrap().type_, "RuntimeDefault", "{name}");
+        let own = container(&template).security_context.as_ref().unwrap();
+        assert_eq!(own.allow_privilege_escalation, Some(false), "{name}");
+        assert_eq!(own.read_only_root_filesystem, Some(true), "{name}");
+        assert_ne!(own.privileged, Some(true), "{name}");
+        let capabilities = own.capabilities.as_ref().unwrap();
+        assert_eq!(capabilities.drop.as_deref(), Some(&["ALL".to_owned()][..]), "{name}");
+        assert!(capabilities.add.is_none(), "{name}");
+        let hosts = [spec.host_network, spec.host_ipc];
+        assert!(hosts.iter().all(|host| *host != Some(true)), "{name}");
+        let resources = container(&template).resources.as_ref().unwrap();
+        assert!(resources.requests.as_ref().unwrap().contains_key("cpu"), "{name}");
+        assert!(resources.limits.as_ref().unwrap().contains_key("memory"), "{name}");
+        let mounts: BTreeSet<(&str, bool)> = container(&template)
+            .volume_mounts
+            .iter()
+            .flatten()
+            .map(|mount| (&*mount.name, mount.read_only.unwrap_or(false)))
+            .collect();
+        let paths: BTreeSet<&str> =
+            spec.volumes.iter().flatten().map(|volume| &*volume.host_path.as_ref().unwrap().path).collect();
+        if name == "kerf-extender" {
+            assert_eq!(pod.run_as_non_root, Some(true));
+            assert!(paths.is_empty() && mounts.is_empty());
+            assert_ne!(spec.host_pid, Some(true));
+        } else {
+            let kubelet = ["/var/lib/kubelet/device-plugins", "/var/lib/kubelet/pod-resources"];
+            assert_eq!(paths, kubelet.into_iter().chain(["/dev"]).collect());
+            let expected = [("device-plugins", false), ("pod-resources", true), ("dev", true)];
+            assert_eq!(mounts, expected.into_iter().collect());
+        }
+    }
+}
+
+#[test]
+fn admission_policies_deny_and_name_the_annotations_that_are_written() {
+    let keys = Keys::default();
+    let policies: Vec<ValidatingAdmissionPolicy> = of_kind("manifests/base", "ValidatingAdmissionPolicy");
+    let bindings: Vec<ValidatingAdmissionPolicyBinding> =
+        of_kind("manifests/base", "ValidatingAdmissionPolicyBinding");
+    assert_eq!((policies.len(), bindings.len()), (2, 2));
+    for (policy, binding) in policies.iter().zip(&bindings) {
+        let binding = binding.spec.as_ref().unwrap();
+        assert_eq!(binding.policy_name, policy.metadata.name);
+        assert_eq!(binding.validation_actions.as_deref(), Some(&["Deny".to_owned()][..]));
+        assert!(binding.match_resources.is_none());
+    }
+    let spec = |at: usize| -> &ValidatingAdmissionPolicySpec { policies[at].spec.as_ref().unwrap() };
+    for at in 0..2 {
+        assert_eq!(spec(at).failure_policy.as_deref(), Some("Fail"));
+        assert_eq!(spec(at).variables.as_ref().unwrap()[0].expression, format!("'{}'", keys.domain));
+        let all = serde_json::to_string(spec(at)).unwrap();
+        assert!(all.contains("system:serviceaccount:kerf-system:kerf-plugin"));
+        for key in [&keys.placement, &keys.gpu_assigned] {
+            let suffix = key.strip_prefix("inspur.com").unwrap();
+            assert!(all.contains(&format!("variables.domain + '{suffix}'")), "{suffix}");
+        }
+        for key in [&keys.predicate_node, &keys.predicate_time, &keys.predicate_gpu_idx] {
+            assert!(key.starts_with("inspur.com/predicate-"));
+        }
+        assert!(all.contains("key.startsWith(variables.domain + '/predicate-')"));
+    }
+    assert!(serde_json::to_string(spec(0)).unwrap().contains("system:serviceaccount:kerf-system:kerf-extender"));
+    let inventory = keys.inventory.strip_prefix("inspur.com").unwrap();
+    assert!(serde_json::to_string(spec(1)).unwrap().contains(&format!("variables.domain + '{inventory}'")));
+}
+
+// === the scheduler ===
+
+#[test]
+fn scheduler_configurations_name_the_extenders_routes_and_resources() {
+    let keys = Keys::default();
+    let routes = text("extender/src/api.rs");
+    let args = extender_args(&extender());
+    for (name, value) in documents("manifests/scheduler-config") {
+        let config: SchedulerConfiguration = strict(&name, &value);
+        assert_eq!(config.api_version, "kubescheduler.config.k8s.io/v1");
+        let extender = only(config.extenders);
+        let url = format!("http://kerf-extender.kerf-system.svc:{}/scheduler", args.listen.port());
+        assert_eq!(extender.url_prefix, url);
+        assert!(!extender.enable_https && !extender.ignorable);
+        assert_eq!(extender.http_timeout, format!("{}s", args.scheduler_timeout_ms / 1000));
+        assert_eq!(args.scheduler_timeout_ms % 1000, 0);
+        let verbs =
+            [Some(extender.filter_verb.clone()), extender.prioritize_verb.clone(), extender.bind_verb.clone()];
+        for verb in verbs.iter().flatten() {
+            assert!(routes.contains(&format!(".route(\"/scheduler/{verb}\"")), "{name}: {verb}");
+        }
+        let legacy = extender.filter_verb == "predicates";
+        assert_eq!(legacy, name.ends_with("legacy.yaml"));
+        if legacy {
+            assert!(
+                extender.prioritize_verb.is_none() && extender.bind_verb.is_none() && !extender.node_cache_capable
+            );
+        } else {
+            assert!(extender.node_cache_capable && extender.weight.is_some_and(|weight| weight > 0));
+            assert_eq!(verbs.map(Option::unwrap), ["filter", "prioritize", "bind"]);
+        }
+        let managed: Vec<&str> = extender.managed_resources.iter().map(|resource| &*resource.name).collect();
+        assert_eq!(managed, [&*keys.core, &*keys.memory]);
+        assert!(extender.managed_resources.iter().all(|resource| !resource.ignored_by_scheduler));
+    }
+}
+
+// === the examples ===
+
+fn examples() -> Vec<Pod> {
+    documents("examples/pods")
+        .into_iter()
+        .map(|(name, value)| {
+            let pod: Pod = strict(&name, &value);
+            assert!(name.ends_with(&format!("/{}.yaml", pod.metadata.name.as_ref().unwrap())), "{name}");
+            assert!(text(&name).starts_with("# "), "{name}: no word on what it shows");
+            pod
+        })
+        .collect()
+}
+
+fn cluster() -> Vec<NodeLedger> {
+    let node = |cards: u32, gib: u64| {
+        let card = |index: u32| Device::new(format!("GPU-{gib}-{index}"), index, Mib(gib << 10));
+        NodeLedger::new(&Inventory::new((0..cards).map(card).collect()))
+    };
+    vec![node(4, 24), node(2, 80), node(8, 16)]
+}
+
+#[test]
+fn every_example_is_a_legal_request_and_all_fit_one_small_cluster_in_any_rotation() {
+    let (keys, pods) = (Keys::default(), examples());
+    assert_eq!(pods.len(), 8);
+    for first in 0..pods.len() {
+        for policy in [Policy::Binpack, Policy::Spread] {
+            let mut nodes = cluster();
+            for pod in pods.iter().cycle().skip(first).take(pods.len()) {
+                let name = pod.metadata.name.as_deref().unwrap();
+                let request = k8s::request(pod, &keys).unwrap_or_else(|error| panic!("{name}: {error}"));
+                let request = Arc::new(request.unwrap_or_else(|| panic!("{name}: asks for no card")));
+                let reference = PodRef::new("default", name);
+                let placed = nodes.iter_mut().any(|node| {
+                    let mut planner = Planner::default();
+                    let later = Timestamp(1);
+                    node.assume(&mut planner, &name.into(), &reference, &request, policy, later, 0).is_ok()
+                });
+                assert!(placed, "{name} has no place when number {first} comes first under {policy}");
+            }
+        }
+    }
+}
+
+#[test]
+fn the_simulated_cards_can_be_read() {
+    let file = kerf_plugin::backend::simulated::parse(&text("manifests/overlays/simulated/gpus.toml")).unwrap();
+    assert_eq!(file.devices.len(), 4);
+    assert!(file.devices.iter().all(|host| host.device.usable() && host.device.links.len() == 1));
+}
+
+// === the README ===
+
+#[test]
+fn the_readme_knows_every_flag_refusal_reason_and_metric() {
+    let readme = text("README.md");
+    for command in [kerf_extender::config::Args::command(), kerf_plugin::config::Args::command()] {
+        for argument in command.get_arguments().filter_map(clap::Arg::get_long) {
+            assert!(readme.contains(&format!("`--{argument}`")), "README.md: no --{argument}");
+        }
+    }
+    for reason in Unfit::ALL {
+        assert!(readme.contains(reason.reason()), "README.md: no {:?}", reason.reason());
+    }
+    let refused = |core: Option<&str>, memory: Option<&str>, limit: Option<&str>, policy: Option<&str>| {
+        let main = RawContainer { name: "main", kind: ContainerKind::App, core, memory };
+        GpuRequest::parse([main], limit, policy).unwrap_err().to_string()
+    };
+    for text in [
+        refused(Some("150"), Some("1"), None, None),
+        refused(Some("50"), None, None, None),
+        refused(None, Some("1"), None, None),
+        refused(Some("-1"), None, None, None),
+        refused(Some("0.5"), None, None, None),
+        refused(Some("x"), None, None, None),
+        refused(Some("1e30"), None, None, None),
+        refused(Some("1e9"), None, None, None),
+        refused(Some("50"), Some("1"), Some("x"), None),
+        refused(Some("50"), Some("1"), Some("49"), None),
+        refused(Some("100"), None, Some("100"), None),
+        refused(Some("100"), None, None, Some("x")),
+        RequestError::TooManyContainers.to_string(),
+    ] {
+        assert!(readme.contains(&format!("`{text}`")), "README.md: no {text:?}");
+    }
+    // names stand in the sources as what follows the prefix
+    let sources = |paths: &[&str]| paths.iter().map(|path| text(path)).collect::<String>();
+    let extender = sources(&["extender/src/metrics.rs"]);
+    let plugin =
+        sources(&["plugin/src/metrics.rs", "plugin/src/metrics/containers.rs", "plugin/src/metrics/gpus.rs"]);
+    let words = readme.split(|c: char| !(c.is_ascii_alphanumeric() || c == '_'));
+    let mut named = 0;
+    for word in words.filter(|word| word.starts_with("kerf_") && word.matches('_').count() > 1) {
+        let known = |source: &str, prefixes: &[&str]| {
+            let rests = prefixes.iter().filter_map(|prefix| word.strip_prefix(prefix));
+            rests.chain([word]).any(|rest| source.contains(&format!("\"{rest}\"")))
+        };
+        let plugin_prefixes = ["kerf_plugin_", "kerf_plugin_gpu_", "kerf_plugin_container_"];
+        assert!(known(&extender, &["kerf_extender_"]) || known(&plugin, &plugin_prefixes), "README.md: {word}");
+        named += 1;
+    }
+    assert!(named > 30);
+}

@@ -1,0 +1,341 @@
+//! What the ledger must do, in the plainest way: a list of holds, counted from scratch each time. Beside it the
+//! API server, which knows what is really bound, and a watch that may be late.
+
+mod steps;
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use proptest::prelude::*;
+use proptest_state_machine::ReferenceStateMachine;
+pub use steps::Step;
+
+/// A pod; those of equal remainder ask for the same.
+pub type Uid = usize;
+
+/// (compute in thousandths, memory in MiB, whole cards) by pod. Some tie in one amount and differ in the other.
+pub const ASKS: [(u64, u64, usize); 8] = [
+    (500, 2560, 0),
+    (500, 5120, 0),
+    (300, 2560, 0),
+    (800, 1280, 0),
+    (0, 0, 1),
+    (300, 4096, 0),
+    (0, 0, 2),
+    (500, 2560, 0),
+];
+/// MiB of the cards that the machine has.
+pub const CARDS: [u64; 3] = [6144, 6144, 10240];
+/// An index that no card of the machine has.
+pub const NO_CARD: usize = 9;
+/// How long a write may stay unanswered.
+pub const PATIENCE: u64 = 3;
+
+pub fn ask(uid: Uid) -> (u64, u64, usize) {
+    ASKS[uid % ASKS.len()]
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Hold {
+    Cards(Vec<usize>),
+    Unreadable,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Stage {
+    Assumed(u64),
+    Bound(u64),
+    Observed,
+}
+
+#[derive(Clone, Debug)]
+pub struct Entry {
+    pub hold: Hold,
+    pub stage: Stage,
+    pub confirmed: bool,
+    pub order: u64,
+    epoch: u64,
+}
+
+/// A bound pod as the API server has it.
+#[derive(Clone, Debug)]
+pub struct Truth {
+    pub hold: Hold,
+    pub confirmed: bool,
+}
+
+/// One card as its node tells of it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Condition {
+    Fine,
+    Ill,
+    Cordoned,
+    Absent,
+}
+
+#[derive(Clone, Debug, Default)]
+pub enum Node {
+    #[default]
+    Unknown,
+    Unreadable,
+    Known([Condition; 3]),
+}
+
+#[derive(Clone, Debug, Default)]
+pub struct Model {
+    pub node: Node,
+    pub entries: BTreeMap<Uid, Entry>,
+    pub api: BTreeMap<Uid, Truth>,
+    /// Pods that were deleted; no uid comes back.
+    gone: BTreeSet<Uid>,
+    /// Pods that the ledger was told to be bound.
+    pub told: BTreeSet<Uid>,
+    /// What a list in progress will show, and what the last one showed.
+    list: Option<BTreeMap<Uid, Truth>>,
+    pub listed: BTreeMap<Uid, Truth>,
+    pub epoch: u64,
+    pub now: u64,
+    orders: u64,
+    /// The first uid that was never used.
+    next: Uid,
+    /// What the last transition must have answered.
+    pub answers: Vec<String>,
+}
+
+/// (index, compute, memory, pods) of each card of the node.
+pub type Used = Vec<(usize, u64, u64, u32)>;
+
+impl Model {
+    fn conditions(&self) -> Vec<(usize, Condition)> {
+        match &self.node {
+            Node::Known(cards) => {
+                cards.iter().copied().enumerate().filter(|(_, c)| *c != Condition::Absent).collect()
+            }
+            Node::Unknown | Node::Unreadable => vec![],
+        }
+    }
+
+    pub fn used(&self) -> Used {
+        let count = |(card, _)| {
+            let mut used = (card, 0, 0, 0);
+            for (uid, entry) in &self.entries {
+                let (compute, memory, whole) = ask(*uid);
+                let here = match &entry.hold {
+                    Hold::Cards(cards) => cards.contains(&card),
+                    Hold::Unreadable => true,
+                };
+                if here {
+                    let taken = if whole > 0 { (1000, CARDS[card]) } else { (compute, memory) };
+                    used = (card, used.1 + taken.0, used.2 + taken.1, used.3 + 1);
+                }
+            }
+            used
+        };
+        self.conditions().into_iter().map(count).collect()
+    }
+
+    /// The fullest card that fits, or the smallest untouched ones.
+    fn choose(&self, uid: Uid) -> Option<Vec<usize>> {
+        let (compute, memory, whole) = ask(uid);
+        let fine = |card: usize| self.conditions().contains(&(card, Condition::Fine));
+        let used: Used = self.used().into_iter().filter(|(card, ..)| fine(*card)).collect();
+        if whole > 0 {
+            let mut cards: Vec<usize> =
+                used.iter().filter(|(.., pods)| *pods == 0).map(|(card, ..)| *card).collect();
+            cards.sort_by_key(|card| (CARDS[*card], *card));
+            return (cards.len() >= whole).then(|| cards[..whole].to_vec());
+        }
+        let fits = |(card, c, m, _): &&(usize, u64, u64, u32)| c + compute <= 1000 && m + memory <= CARDS[*card];
+        let fullest = used.iter().filter(fits).min_by_key(|(card, c, m, _)| (1000 - c, CARDS[*card] - m, *card));
+        fullest.map(|(card, ..)| vec![*card])
+    }
+
+    fn enter(&mut self, uid: Uid, hold: Hold) {
+        self.orders += 1;
+        let stage = Stage::Assumed(self.now + PATIENCE);
+        let entry = Entry { hold, stage, confirmed: false, order: self.orders, epoch: self.epoch };
+        self.entries.insert(uid, entry);
+        self.next = self.next.max(uid + 1);
+    }
+
+    fn assume(&mut self, uid: Uid) {
+        let chosen = match self.entries.get_mut(&uid) {
+            Some(Entry { hold: Hold::Unreadable, .. }) => None,
+            Some(Entry { hold: Hold::Cards(cards), stage, epoch, .. }) => {
+                if let Stage::Assumed(deadline) = stage {
+                    (*deadline, *epoch) = (self.now + PATIENCE, self.epoch);
+                }
+                Some(cards.clone())
+            }
+            None => {
+                let chosen = self.choose(uid);
+                if let Some(cards) = &chosen {
+                    self.enter(uid, Hold::Cards(cards.clone()));
+                }
+                chosen
+            }
+        };
+        self.answers.push(format!("{chosen:?}"));
+    }
+
+    fn observe(&mut self, uid: Uid, truth: &Truth) {
+        let before = self.entries.get(&uid);
+        let seen = match before {
+            None => "New",
+            Some(entry) if entry.hold != truth.hold => "Drift",
+            Some(entry) if entry.stage == Stage::Observed => "Same",
+            Some(_) => "AsPlanned",
+        };
+        let confirmed = truth.confirmed || before.is_some_and(|entry| entry.confirmed);
+        let order = before.map_or(0, |entry| entry.order);
+        let (hold, epoch) = (truth.hold.clone(), self.epoch);
+        self.entries.insert(uid, Entry { hold, stage: Stage::Observed, confirmed, order, epoch });
+        self.told.insert(uid);
+        self.answers.push(seen.into());
+    }
+
+    /// The first pod that must be confirmed before this one.
+    pub fn waits_for(&self, uid: Uid) -> Option<Uid> {
+        let own = self.entries.get(&uid)?;
+        let before = |other: &Entry| !other.confirmed && other.order < own.order;
+        let others = self.entries.iter().filter(|(_, other)| before(other));
+        others.map(|(other, _)| *other).find(|other| confusable(ask(*other), ask(uid)))
+    }
+
+    fn overdue(&self, uid: Uid) -> bool {
+        let now = self.now;
+        let overdue = |entry: &Entry| matches!(entry.stage, Stage::Assumed(deadline) | Stage::Bound(deadline) if deadline <= now);
+        self.entries.get(&uid).is_some_and(overdue)
+    }
+
+    fn assumed(&self, uid: Uid) -> bool {
+        self.entries.get(&uid).is_some_and(|entry| matches!(entry.stage, Stage::Assumed(_)))
+    }
+}
+
+/// Whether two pods of one container each tie in one amount and differ in the other.
+fn confusable(a: (u64, u64, usize), b: (u64, u64, usize)) -> bool {
+    let core = |(compute, _, whole): (u64, u64, usize)| if whole > 0 { whole as u64 * 1000 } else { compute };
+    let same_core = core(a) == core(b);
+    let same_memory = a.1 == b.1;
+    (same_core && !same_memory) || (same_memory && a.1 > 0 && !same_core)
+}
+
+impl ReferenceStateMachine for Model {
+    type State = Self;
+    type Transition = Step;
+
+    fn init_state() -> BoxedStrategy<Self> {
+        Just(Self { node: Node::Known([Condition::Fine; 3]), epoch: 1, ..Self::default() }).boxed()
+    }
+
+    fn transitions(model: &Self) -> BoxedStrategy<Step> {
+        steps::any(model)
+    }
+
+    fn preconditions(model: &Self, step: &Step) -> bool {
+        model.possible(step)
+    }
+
+    fn apply(mut model: Self, step: &Step) -> Self {
+        model.answers.clear();
+        match step.clone() {
+            Step::Assume(uid) => model.assume(uid),
+            Step::Reserve(uid, hold) => {
+                let new = !model.entries.contains_key(&uid);
+                if new {
+                    model.enter(uid, hold);
+                }
+                model.answers.push(new.to_string());
+            }
+            Step::Land(uid) => {
+                let hold = model.entries[&uid].hold.clone();
+                model.api.insert(uid, Truth { hold, confirmed: false });
+            }
+            Step::Answer(uid) => {
+                let epoch = model.epoch;
+                model.entries.entry(uid).and_modify(|entry| {
+                    if let Stage::Assumed(deadline) = entry.stage {
+                        (entry.stage, entry.epoch) = (Stage::Bound(deadline), epoch);
+                    }
+                });
+                model.told.insert(uid);
+            }
+            Step::Refuse(uid) => {
+                model.entries.remove(&uid);
+                model.answers.push("true".into());
+            }
+            Step::Tick(time) => model.now += time,
+            Step::Reap => {
+                let uids = model.entries.keys().copied().filter(|uid| model.overdue(*uid));
+                for uid in uids.collect::<Vec<_>>() {
+                    match model.api.get(&uid).cloned() {
+                        Some(truth) => model.observe(uid, &truth),
+                        None => {
+                            model.entries.remove(&uid);
+                            model.answers.push("true".into());
+                        }
+                    }
+                }
+            }
+            Step::Expire(uid) => {
+                let known = model.overdue(uid);
+                if known {
+                    model.entries.remove(&uid);
+                }
+                model.answers.push(known.to_string());
+            }
+            Step::Watch(uid) => {
+                let truth = model.api[&uid].clone();
+                model.observe(uid, &truth);
+            }
+            Step::WatchOld(uid) => {
+                let truth = Truth { confirmed: false, ..model.api[&uid].clone() };
+                model.observe(uid, &truth);
+            }
+            Step::Gone(uid) => {
+                let known = model.entries.remove(&uid).is_some();
+                model.answers.push(known.to_string());
+            }
+            Step::Appear(uid, hold) => {
+                model.api.insert(uid, Truth { hold, confirmed: false });
+                model.next = model.next.max(uid + 1);
+            }
+            Step::Change(uid, hold) => {
+                model.api.entry(uid).and_modify(|truth| truth.hold = hold);
+            }
+            Step::Confirm(uid) => {
+                model.api.entry(uid).and_modify(|truth| truth.confirmed = true);
+            }
+            Step::Delete(uid) => {
+                model.api.remove(&uid);
+                model.gone.insert(uid);
+            }
+            Step::ListBegin => {
+                model.epoch += 1;
+                model.list = Some(model.api.clone());
+            }
+            Step::ListEnd => {
+                model.listed = model.list.take().unwrap();
+                for (uid, truth) in model.listed.clone() {
+                    model.observe(uid, &truth);
+                }
+                let old = |entry: &Entry| entry.epoch < model.epoch && !matches!(entry.stage, Stage::Assumed(_));
+                let missing: Vec<Uid> = model.entries.iter().filter(|(_, e)| old(e)).map(|(uid, _)| *uid).collect();
+                missing.iter().for_each(|uid| drop(model.entries.remove(uid)));
+                model.answers.push(format!("{missing:?}"));
+            }
+            Step::Cards(Some(cards)) => model.node = Node::Known(cards),
+            Step::Cards(None) => model.node = Node::Unreadable,
+            Step::ForgetNode => model.node = Node::Unknown,
+            Step::Restart => {
+                model.entries.clear();
+                model.list = None;
+                model.orders = 0;
+                for (uid, truth) in model.api.clone() {
+                    model.observe(uid, &truth);
+                }
+            }
+        }
+        model
+    }
+}

@@ -1,0 +1,321 @@
+//! Laws that hold for every node and every request, whatever the planner chooses.
+
+#![allow(clippy::unwrap_used, reason = "a test")]
+
+#[path = "laws/world.rs"]
+mod world;
+
+use std::sync::Arc;
+
+use kerf::device::Device;
+use kerf::ids::{DeviceId, PodRef};
+use kerf::ledger::{Card, Held, NodeLedger};
+use kerf::placement::{Planner, Policy, Unfit, rank, scores};
+use kerf::plan::Plan;
+use kerf::request::{Ask, ContainerKind, GpuRequest};
+use kerf::units::{Mib, Milli};
+use proptest::collection::vec;
+use proptest::prelude::*;
+use proptest::sample::Index;
+use world::{
+    any_node, any_request, ask, assume, config, filled, kind, linked_devices, observed, policy, share, single,
+};
+
+fn plan(node: &NodeLedger, request: &GpuRequest, policy: Policy) -> Result<Plan, Unfit> {
+    Planner::default().plan(node, request, policy)
+}
+
+/// The pods in the order of their uids.
+const IN_ORDER: [usize; 8] = [0, 1, 2, 3, 4, 5, 6, 7];
+
+fn with_new(devices: Vec<Device>, index: u32, memory: Mib) -> Vec<Device> {
+    devices.into_iter().chain([Device::new("new", index, memory)]).collect()
+}
+
+fn the_card(plan: &Plan, container: usize) -> DeviceId {
+    plan.grants[container].slices[0].device.clone()
+}
+
+/// By the rule of Kubernetes, without cards: (compute in thousandths, memory of shares in MiB).
+fn aggregate(request: &GpuRequest) -> (u64, u64) {
+    let (mut sidecars, mut peak, mut lasting) = ((0, 0), (0, 0), (0, 0));
+    let add = |a: (u64, u64), b: (u64, u64)| (a.0 + b.0, a.1 + b.1);
+    let max = |a: (u64, u64), b: (u64, u64)| (a.0.max(b.0), a.1.max(b.1));
+    for container in &request.containers {
+        let amount = match container.ask {
+            Ask::Share(share) => (u64::from(share.compute.0), share.memory.0),
+            Ask::Whole { count, .. } => (u64::from(count) * 1000, 0),
+        };
+        match container.kind {
+            ContainerKind::Init => peak = max(peak, add(sidecars, amount)),
+            ContainerKind::Sidecar => {
+                sidecars = add(sidecars, amount);
+                lasting = add(lasting, amount);
+            }
+            ContainerKind::App => lasting = add(lasting, amount),
+        }
+    }
+    max(peak, lasting)
+}
+
+proptest! {
+    #![proptest_config(config(1))]
+
+    #[test]
+    fn a_plan_can_be_reserved_as_planned_and_serves_its_request(
+        (devices, before) in any_node(6), request in any_request(), policy in policy(),
+    ) {
+        let mut node = filled(devices, &before);
+        let planned = plan(&node, &request, policy);
+        prop_assert_eq!(Planner::default().fit(&node, &request, policy).err(), planned.as_ref().err().copied());
+        let reserved = assume(&mut node, "new", &request, policy);
+        prop_assert_eq!(planned.as_ref().ok(), reserved.as_ref());
+        if let Some(plan) = reserved {
+            prop_assert!(plan.serves(&request), "{:?}", plan);
+        }
+    }
+
+    #[test]
+    fn a_planner_carries_nothing_from_one_plan_to_the_next(
+        (devices, before) in any_node(6), requests in vec((any_request(), policy()), 1..5),
+    ) {
+        let node = filled(devices, &before);
+        let mut reused = Planner::default();
+        for (request, policy) in requests {
+            prop_assert_eq!(reused.plan(&node, &request, policy), plan(&node, &request, policy));
+        }
+    }
+
+    #[test]
+    fn no_sequence_of_reservations_overcommits_or_shares_a_whole_card((devices, before) in any_node(6)) {
+        let node = filled(devices, &before);
+        for card in node.cards() {
+            prop_assert!(!card.overcommitted(), "{:?}", card);
+            let holders: Vec<bool> = node
+                .commitments()
+                .values()
+                .filter_map(|known| match &known.held {
+                    Held::Plan(plan) => plan.holds().into_iter().find(|hold| hold.device == card.device().id),
+                    Held::Unreadable => None,
+                })
+                .map(|hold| hold.whole)
+                .collect();
+            prop_assert_eq!(u32::try_from(holders.len()).unwrap(), card.pods());
+            prop_assert!(holders.len() == 1 || !holders.contains(&true), "{:?}", card);
+            prop_assert!(holders.is_empty() || card.device().usable(), "an ill card took a pod: {:?}", card);
+        }
+    }
+
+    #[test]
+    fn a_whole_card_serves_one_container_at_a_time(
+        (devices, before) in any_node(6), request in any_request(), policy in policy(),
+    ) {
+        let Ok(plan) = plan(&filled(devices, &before), &request, policy) else { return Ok(()) };
+        let lasting = || plan.grants.iter().filter(|grant| grant.kind != ContainerKind::Init);
+        for grant in lasting().filter(|grant| grant.whole) {
+            let others = || lasting().filter(|other| other.container != grant.container);
+            let shared = grant.devices().find(|id| others().any(|other| other.devices().any(|x| x == *id)));
+            prop_assert_eq!(shared, None);
+        }
+    }
+
+    #[test]
+    fn reserving_and_forgetting_changes_nothing(
+        (devices, before) in any_node(6), request in any_request(), policy in policy(),
+    ) {
+        let mut node = filled(devices, &before);
+        let (cards, commitments) = (node.cards().to_vec(), node.commitments().clone());
+        let reserved = assume(&mut node, "new", &request, policy).is_some();
+        prop_assert_eq!(node.forget(&"new".into()), reserved);
+        prop_assert_eq!((node.cards(), node.commitments()), (cards.as_slice(), &commitments));
+    }
+
+    #[test]
+    fn a_plan_does_not_depend_on_the_order_of_pods_or_devices(
+        (devices, before) in any_node(6),
+        request in any_request(),
+        policy in policy(),
+        order in Just((0..8).collect::<Vec<usize>>()).prop_shuffle(),
+        swaps in vec((any::<Index>(), any::<Index>()), 0..6),
+    ) {
+        let mut shuffled = devices.clone();
+        swaps.iter().for_each(|(a, b)| shuffled.swap(a.index(devices.len()), b.index(devices.len())));
+        let node = filled(devices, &before);
+        let copy = observed(&node, &order, shuffled);
+        prop_assert_eq!(copy.cards(), node.cards());
+        prop_assert_eq!(plan(&copy, &request, policy), plan(&node, &request, policy));
+        prop_assert_eq!(rank(&copy, policy), rank(&node, policy));
+    }
+
+    #[test]
+    fn one_more_untouched_card_never_makes_a_container_unfit(
+        (devices, before) in any_node(6),
+        (kind, ask) in (kind(), ask()),
+        policy in policy(),
+        (index, units) in (0..9u32, prop::sample::select(vec![1u64, 16, 40, 80])),
+    ) {
+        let request = world::request(vec![(kind, ask)]);
+        let node = filled(devices.clone(), &before);
+        let more = observed(&node, &IN_ORDER, with_new(devices, index, Mib(units * 256)));
+        prop_assert!(plan(&node, &request, policy).is_err() || plan(&more, &request, policy).is_ok());
+    }
+
+    // With cards of several sizes this holds for one container only: a pod's containers are placed one after the
+    // other, and a small new card may draw an early one to a place that a later one needs.
+    #[test]
+    fn one_more_untouched_card_of_the_same_size_never_makes_a_pod_unfit(
+        (mut devices, before) in any_node(6), request in any_request(), policy in policy(), index in 0..9u32,
+    ) {
+        let size = devices[0].memory;
+        devices.iter_mut().for_each(|device| device.memory = size);
+        let node = filled(devices.clone(), &before);
+        let more = observed(&node, &IN_ORDER, with_new(devices, index, size));
+        prop_assert!(plan(&node, &request, policy).is_err() || plan(&more, &request, policy).is_ok());
+    }
+
+    #[test]
+    fn a_pod_takes_what_kubernetes_counts_and_more_only_where_its_phases_are_on_several_cards(
+        (devices, before) in any_node(6), request in any_request(), policy in policy(),
+    ) {
+        let Ok(plan) = plan(&filled(devices, &before), &request, policy) else { return Ok(()) };
+        let holds = plan.holds();
+        let total = holds.iter().fold((0, 0), |(compute, memory), hold| {
+            (compute + u64::from(hold.share.compute.0), memory + hold.share.memory.0)
+        });
+        let counted = aggregate(&request);
+        let phases = request.containers.iter().any(|c| c.kind == ContainerKind::Init) && holds.len() > 1;
+        let shares = request.containers.iter().all(|c| matches!(c.ask, Ask::Share(_)));
+        prop_assert!(total.0 >= counted.0 && total.1 >= counted.1);
+        prop_assert!(phases || total.0 == counted.0);
+        // the memory of whole cards is all of it, whatever was named
+        prop_assert!(phases || !shares || total.1 == counted.1);
+    }
+
+    #[test]
+    fn an_init_container_shares_the_card_of_its_app_where_either_fits(
+        (devices, before) in any_node(6), init in ask(), app in share(), policy in policy(),
+    ) {
+        let init = match init {
+            Ask::Whole { memory, .. } => Ask::Whole { count: 1, memory },
+            share => share,
+        };
+        let node = filled(devices, &before);
+        let request =
+            world::request(vec![(ContainerKind::Init, init.clone()), (ContainerKind::App, Ask::Share(app))]);
+        let Ok(plan) = plan(&node, &request, policy) else { return Ok(()) };
+        let (its, apps) = (the_card(&plan, 0), the_card(&plan, 1));
+        if its != apps {
+            let card = |id: &DeviceId| node.cards().iter().find(|card| card.device().id == *id).unwrap();
+            let init_fits = match init {
+                Ask::Share(share) => share.fits_in(card(&apps).free()),
+                Ask::Whole { memory, .. } => {
+                    card(&apps).untouched() && memory.is_none_or(|memory| memory <= card(&apps).device().memory)
+                }
+            };
+            prop_assert!(!init_fits, "the init container fits where the app is");
+            prop_assert!(!app.fits_in(card(&its).free()), "the app fits where the init container was");
+        }
+    }
+
+    #[test]
+    fn a_share_goes_to_the_fullest_card_by_binpack_and_to_the_emptiest_by_spread(
+        (devices, before) in any_node(8), share in share(),
+    ) {
+        let node = filled(devices, &before);
+        let fitting = || node.cards().iter().filter(|card| share.fits_in(card.free()));
+        let key = |card: &&Card| (card.free().compute, card.free().memory);
+        // of equals the first: min_by_key takes the first, max_by_key the last
+        let fullest = fitting().min_by_key(key);
+        let emptiest = fitting().rev().max_by_key(key);
+        let found = |policy| plan(&node, &single(Ask::Share(share)), policy).ok().map(|plan| the_card(&plan, 0));
+        prop_assert_eq!(found(Policy::Binpack), fullest.map(|card| card.device().id.clone()));
+        prop_assert_eq!(found(Policy::Spread), emptiest.map(|card| card.device().id.clone()));
+    }
+
+    #[test]
+    fn a_container_fits_where_a_card_has_room(
+        (devices, before) in any_node(8), ask in ask(), policy in policy(),
+    ) {
+        let node = filled(devices, &before);
+        let expected = match ask {
+            Ask::Share(share) => node.cards().iter().any(|card| share.fits_in(card.free())),
+            Ask::Whole { count, memory } => {
+                let untouched = node.cards().iter().filter(|card| card.untouched());
+                let mut sizes: Vec<u64> = untouched.map(|card| card.device().memory.0).collect();
+                sizes.sort_unstable_by(|a, b| b.cmp(a));
+                let most: u64 = sizes.iter().take(count as usize).sum();
+                sizes.len() >= count as usize && memory.is_none_or(|memory| memory.0 <= most)
+            }
+        };
+        prop_assert_eq!(plan(&node, &single(ask), policy).is_ok(), expected);
+    }
+
+    #[test]
+    fn whole_cards_have_the_memory_that_was_named(
+        (devices, before) in any_node(8), count in 1..4u32, units in 1..120u64,
+    ) {
+        let ask = Ask::Whole { count, memory: Some(Mib(units * 256)) };
+        let Ok(plan) = plan(&filled(devices, &before), &single(ask), Policy::Binpack) else { return Ok(()) };
+        let slices = &plan.grants[0].slices;
+        prop_assert!(slices.iter().all(|slice| slice.share.compute == Milli::WHOLE));
+        prop_assert!(slices.iter().map(|slice| slice.share.memory.0).sum::<u64>() >= units * 256);
+        prop_assert!(slices.is_sorted_by_key(|slice| slice.index));
+    }
+
+    #[test]
+    fn scores_name_one_best_node_and_never_invert_the_order(
+        nodes in vec(any_node(3), 1..12), policy in policy(),
+    ) {
+        let ledgers: Vec<NodeLedger> = nodes.into_iter().map(|(cards, before)| filled(cards, &before)).collect();
+        let ranked: Vec<_> = ledgers.iter().enumerate().map(|(name, node)| (rank(node, policy), name)).collect();
+        let scores = scores(ranked.clone());
+        prop_assert_eq!(scores.len(), ranked.len());
+        prop_assert_eq!(scores.iter().filter(|(_, score)| *score == 10).count(), 1);
+        for (a, score_a) in &scores {
+            for (b, score_b) in &scores {
+                prop_assert!(score_a <= score_b || ranked[*a] < ranked[*b], "{a} {b}");
+            }
+        }
+    }
+}
+
+fn weight(a: &Device, b: &Device) -> u32 {
+    let same_socket = a.numa.is_some() && a.numa == b.numa;
+    a.links.get(&b.index).map_or(u32::from(same_socket), |link| link.weight())
+}
+
+/// (weakest link, all links together) of the cards in `set`.
+fn quality(devices: &[&Device]) -> (Option<u32>, u32) {
+    let pairs = || devices.iter().enumerate().flat_map(|(i, a)| devices[i + 1..].iter().map(|b| weight(a, b)));
+    (pairs().min(), pairs().sum())
+}
+
+proptest! {
+    #![proptest_config(config(4))]
+
+    #[test]
+    fn several_cards_are_as_well_linked_as_any_choice(
+        devices in linked_devices(), taken in vec(any::<bool>(), 6), count in 1..=6u32,
+    ) {
+        let mut node = filled(devices.clone(), &[]);
+        let (open, held): (Vec<&Device>, Vec<&Device>) =
+            devices.iter().partition(|device| device.index % 2 == 0 || !taken[device.index as usize]);
+        let whole = |count| single(Ask::Whole { count, memory: None });
+        let (request, pod) = (Arc::new(whole(1)), PodRef::new("ns", "p"));
+        for device in held {
+            // planned as if the node had this card alone, so it is the one that is taken
+            let alone = plan(&filled(vec![device.clone()], &[]), &request, Policy::Binpack).unwrap();
+            node.observe(&device.id.as_str().into(), &pod, &request, Held::Plan(alone), true, 1);
+        }
+        let subset = |mask: usize| -> Vec<&Device> {
+            open.iter().enumerate().filter(|(at, _)| mask >> at & 1 == 1).map(|(_, device)| *device).collect()
+        };
+        let sets = (0..1usize << open.len()).filter(|mask| mask.count_ones() == count).map(subset);
+        let best = sets.map(|set| quality(&set)).max();
+        let found = plan(&node, &whole(count), Policy::Binpack).ok().map(|plan| {
+            let chosen = |device: &&&Device| plan.grants[0].devices().any(|id| *id == device.id);
+            quality(&open.iter().filter(chosen).copied().collect::<Vec<_>>())
+        });
+        prop_assert_eq!(found, best);
+    }
+}

@@ -1,0 +1,132 @@
+//! Parts that end and return in the middle of a burst.
+
+use std::sync::Arc;
+
+use kerf::annotation::Keys;
+use serde_json::Value;
+
+use crate::burst::{machines, settled};
+use crate::stack::{PATIENCE, Stack, StackConfig};
+use crate::workload::{container, mixed, pod};
+
+/// Waits until so many pods have a node.
+async fn until_bound(stack: &Stack, count: usize) {
+    let bound = |pods: &[Arc<Value>]| {
+        (pods.iter().filter(|pod| pod["spec"]["nodeName"].is_string()).count() >= count).then_some(())
+    };
+    stack.api.wait_for("pods", PATIENCE, bound).await.expect("pods are bound");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn an_extender_killed_in_a_burst_places_every_pod_once() {
+    let mut stack = Stack::start(&machines(10, 8), StackConfig { seed: 3, batching: false }).await.expect("start");
+    for number in 0..200 {
+        stack.submit(mixed(number)).expect("pod");
+    }
+    for bound in [1, 40, 41, 90, 150] {
+        until_bound(&stack, bound).await;
+        stack.restart_extender().await.expect("extender returns");
+    }
+    settled(&stack, 200).await;
+    let keys = Keys::default();
+    let writes = stack.api.write_log();
+    let bindings = writes.iter().filter(|w| w.resource == "pods/binding" && (200..300).contains(&w.code)).count();
+    assert_eq!(bindings, 200, "each pod was bound once");
+    let pods = stack.api.list("pods").expect("pods");
+    assert!(pods.iter().all(|pod| pod["metadata"]["annotations"].get(&keys.placement).is_some()));
+    stack.shutdown().await.expect("clean end");
+}
+
+/// kubelet fails pods that it admits while their plugin is away or returns, and never tries them again: what a
+/// Deployment would do then. Fails where a pod failed for any other reason.
+async fn replace_failed(stack: &Stack, pods: usize) {
+    let settled = |pods: &[Arc<Value>]| {
+        let phase = |pod: &Value| pod["status"]["phase"].as_str().unwrap_or_default().to_owned();
+        let done = pods.iter().all(|pod| matches!(phase(pod).as_str(), "Running" | "Failed"));
+        done.then(|| pods.iter().filter(|pod| phase(pod) == "Failed").cloned().collect::<Vec<_>>())
+    };
+    let failed = stack.api.wait_for("pods", PATIENCE, settled).await.expect("every pod runs or has failed");
+    assert!(failed.len() < pods / 4, "few come in that moment");
+    for old in failed {
+        assert_eq!(old["status"]["reason"], "UnexpectedAdmissionError", "{old}");
+        let message = old["status"]["message"].as_str().expect("message");
+        // the connection was cut, or there was none; or the plugin came back in the middle of the pod, of whose
+        // first containers only kubelet knows: it refuses rather than guesses
+        let cut = [
+            "code = Unavailable",
+            "code = Internal desc = h2",
+            "code = Canceled",
+            "code = Cancelled",
+            "code = Unknown desc = transport",
+        ];
+        let known = ["no healthy devices present", "has a placement that waits for"];
+        assert!(cut.iter().chain(&known).any(|word| message.contains(word)), "{message}");
+        let name = old["metadata"]["name"].as_str().expect("name");
+        stack.api.force_delete("pods", "default", name).expect("deleted");
+        let mut new = pod(&format!("{name}-again"), vec![], vec![]);
+        new["spec"]["initContainers"] = old["spec"]["initContainers"].clone();
+        new["spec"]["containers"] = old["spec"]["containers"].clone();
+        stack.submit(new).expect("pod");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn a_plugin_restarted_in_a_burst_loses_nothing() {
+    let mut stack = Stack::start(&machines(4, 8), StackConfig { seed: 7, batching: false }).await.expect("start");
+    for number in 0..60 {
+        stack.submit(mixed(number)).expect("pod");
+    }
+    until_bound(&stack, 30).await;
+    let api = stack.api.clone();
+    let machine = stack.machines.get_mut("node-1").expect("machine");
+    machine.stop_plugin().await.expect("plugin stops");
+    machine.start_plugin(&api, "node-1").await.expect("plugin returns");
+    replace_failed(&stack, 60).await;
+    settled(&stack, 60).await;
+    stack.shutdown().await.expect("clean end");
+}
+
+/// Waits until the extender counts so many cards as usable: it learns of them a moment after the API server.
+async fn until_usable(stack: &Stack, count: usize) {
+    let cluster = stack.extender().cluster();
+    let mut changes = cluster.changes();
+    let usable = || {
+        let nodes = cluster.snapshot();
+        nodes.iter().flat_map(|node| node.ledger.cards()).filter(|card| card.device().usable()).count()
+    };
+    let wait = async {
+        while usable() != count {
+            changes.changed().await.expect("extender lives");
+        }
+    };
+    tokio::time::timeout(PATIENCE, wait).await.expect("the extender sees the cards");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn an_ill_card_takes_no_pod_until_it_recovers() {
+    let stack = Stack::start(&machines(1, 1), StackConfig { seed: 5, batching: false }).await.expect("start");
+    let cards = &stack.machines["node-0"].cards;
+    let well = std::fs::read_to_string(cards).expect("cards");
+    let keys = Keys::default();
+    stack.submit(pod("first", vec![], vec![container("main", "50", "10")])).expect("pod");
+    settled(&stack, 1).await;
+    std::fs::write(cards, format!("{well}healthy = false\n")).expect("write");
+    let told = |word: &'static str| {
+        let inventory = keys.inventory.clone();
+        stack.api.wait_for("nodes", PATIENCE, move |nodes: &[Arc<Value>]| {
+            nodes[0]["metadata"]["annotations"][&inventory].as_str()?.contains(word).then_some(())
+        })
+    };
+    told("\"unhealthy\"").await.expect("illness is told");
+    until_usable(&stack, 0).await;
+    stack.submit(pod("second", vec![], vec![container("main", "20", "4")])).expect("pod");
+    stack
+        .scheduler
+        .wait_for(PATIENCE, |queue| queue.unschedulable + queue.backing_off > 0)
+        .await
+        .expect("second waits");
+    std::fs::write(cards, well).expect("write");
+    told("\"healthy\"").await.expect("recovery is told");
+    settled(&stack, 2).await;
+    stack.shutdown().await.expect("clean end");
+}

@@ -1,0 +1,275 @@
+//! All of kerf in one process: a stand-in API server, scheduler and kubelets, and the real extender and plugins,
+//! joined by real sockets. Used by the system tests and by the demo.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Context;
+use clap::Parser;
+use kerf::annotation::Keys;
+use kerf::runtime::shutdown::Tasks;
+use kerf_extender::Extender;
+use kerf_plugin::Plugin;
+use kerf_testkit::api::ApiServer;
+use kerf_testkit::kubelet::{Kubelet, KubeletConfig};
+use kerf_testkit::scheduler::{ExtenderConfig, Scheduler, SchedulerConfig};
+use kube::Client;
+use tokio::runtime::Runtime;
+use tokio_util::sync::CancellationToken;
+
+/// Long enough for a loaded machine; nothing waits this long where all is well.
+pub const PATIENCE: Duration = Duration::from_secs(60);
+
+/// A machine with simulated cards.
+#[derive(Clone, Debug)]
+pub struct MachineSpec {
+    /// Name of the Node.
+    pub name: String,
+    /// Its cards, in the simulated backend's format.
+    pub cards: String,
+}
+
+impl MachineSpec {
+    /// A machine with `count` equal cards.
+    pub fn equal(name: &str, count: usize, model: &str, memory_mib: u64) -> Self {
+        let cards = format!(
+            "[[gpu]]\ncount = {count}\nuuid = \"GPU-{name}\"\nmodel = \"{model}\"\nmemory_mib = {memory_mib}\n\
+             device_nodes = [\"/dev/null\"]\n"
+        );
+        Self { name: name.to_owned(), cards }
+    }
+}
+
+/// How the stand-ins behave.
+#[derive(Clone, Debug, Default)]
+pub struct StackConfig {
+    /// Decides every random order of scheduler and kubelets.
+    pub seed: u64,
+    /// Whether the scheduler reuses its list of nodes for equal pods.
+    pub batching: bool,
+}
+
+/// A kubelet and a plugin on one machine.
+pub struct Machine {
+    /// The stand-in.
+    pub kubelet: Kubelet,
+    /// What the simulated backend reads.
+    pub cards: PathBuf,
+    /// Where the plugin serves metrics.
+    pub metrics: SocketAddr,
+    folder: PathBuf,
+    plugin: Option<(Plugin, CancellationToken)>,
+}
+
+/// The extender in a runtime of its own, so that it can be killed at any instant.
+struct ExtenderLife {
+    runtime: Option<Runtime>,
+    extender: Arc<Extender>,
+}
+
+/// Everything.
+pub struct Stack {
+    /// The stand-in API server.
+    pub api: Arc<ApiServer>,
+    /// The stand-in scheduler.
+    pub scheduler: Scheduler,
+    /// The machines by node name.
+    pub machines: BTreeMap<String, Machine>,
+    extender: ExtenderLife,
+    folder: tempfile::TempDir,
+}
+
+async fn client(api: &ApiServer) -> anyhow::Result<Client> {
+    let mut config = kube::Config::new(api.url().parse()?);
+    config.default_retry = false;
+    Ok(Client::try_from(config)?)
+}
+
+impl ExtenderLife {
+    async fn start(api: &ApiServer, listen: SocketAddr) -> anyhow::Result<Self> {
+        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
+        let args = kerf_extender::config::Args::try_parse_from(["kerf-extender", "--listen", &listen.to_string()])?;
+        let config = kerf_extender::config::Config::try_from(&args)?;
+        let url = api.url();
+        let started = runtime.spawn(async move {
+            let mut kube = kube::Config::new(url.parse()?);
+            kube.default_retry = false;
+            let tasks = Tasks::default();
+            let extender = kerf_extender::start(&config, Client::try_from(kube)?, tasks).await?;
+            extender.ready().await;
+            anyhow::Ok(Arc::new(extender))
+        });
+        let extender = tokio::time::timeout(PATIENCE, started).await.context("extender is not ready")???;
+        Ok(Self { runtime: Some(runtime), extender })
+    }
+
+    /// Ends it where it stands: no request is finished, no answer is sent.
+    fn kill(&mut self) {
+        if let Some(runtime) = self.runtime.take() {
+            runtime.shutdown_background();
+        }
+    }
+}
+
+impl Drop for ExtenderLife {
+    fn drop(&mut self) {
+        self.kill();
+    }
+}
+
+impl Machine {
+    async fn start(api: &ApiServer, spec: &MachineSpec, folder: &Path, seed: u64) -> anyhow::Result<Self> {
+        std::fs::create_dir_all(folder)?;
+        let cards = folder.join("cards.toml");
+        std::fs::write(&cards, &spec.cards)?;
+        let mut config = KubeletConfig::new(&spec.name, api.url(), folder);
+        config.seed = seed;
+        let kubelet = Kubelet::start(config).await.with_context(|| format!("kubelet of {}", spec.name))?;
+        let metrics = SocketAddr::from(([127, 0, 0, 1], 0));
+        let mut machine = Self { kubelet, cards, metrics, folder: folder.to_owned(), plugin: None };
+        machine.start_plugin(api, &spec.name).await?;
+        Ok(machine)
+    }
+
+    /// Starts the plugin; it finds what an earlier life left.
+    pub async fn start_plugin(&mut self, api: &ApiServer, node: &str) -> anyhow::Result<()> {
+        let text = |path: &Path| path.to_string_lossy().into_owned();
+        let (folder, cards) = (text(&self.folder), text(&self.cards));
+        let args = ["kerf-plugin", "--node-name", node, "--backend", "simulated", "--listen", "127.0.0.1:0"]
+            .into_iter()
+            .chain(["--simulated-file", &cards, "--kubelet-dir", &folder, "--health-period", "250ms"]);
+        let config = kerf_plugin::config::Config::try_from(kerf_plugin::config::Args::try_parse_from(args)?)?;
+        let token = CancellationToken::new();
+        let plugin = kerf_plugin::start(config, client(api).await?, token.clone()).await?;
+        self.metrics = plugin.admin_address();
+        self.plugin = Some((plugin, token));
+        Ok(())
+    }
+
+    /// Stops the plugin; its streams to kubelet end.
+    pub async fn stop_plugin(&mut self) -> anyhow::Result<()> {
+        if let Some((plugin, token)) = self.plugin.take() {
+            token.cancel();
+            tokio::time::timeout(PATIENCE, plugin.finished()).await.context("plugin does not stop")??;
+        }
+        Ok(())
+    }
+}
+
+impl Stack {
+    /// Starts everything and waits until every node has its cards.
+    pub async fn start(specs: &[MachineSpec], config: StackConfig) -> anyhow::Result<Self> {
+        let api = Arc::new(ApiServer::start().await?);
+        // short: socket paths must fit into 107 bytes
+        let folder = tempfile::Builder::new().prefix("kerf").tempdir()?;
+        let mut machines = BTreeMap::new();
+        for (number, spec) in specs.iter().enumerate() {
+            let seed = config.seed.wrapping_mul(1_000_003).wrapping_add(number as u64);
+            let machine = Machine::start(&api, spec, &folder.path().join(number.to_string()), seed).await?;
+            machines.insert(spec.name.clone(), machine);
+        }
+        let keys = Keys::default();
+        for machine in machines.values() {
+            machine.kubelet.wait_registered(&[&keys.core, &keys.memory], PATIENCE).await?;
+        }
+        let inventory = keys.inventory.clone();
+        let everywhere = move |nodes: &[Arc<serde_json::Value>]| {
+            let told = |node: &serde_json::Value| node["metadata"]["annotations"].get(&inventory).is_some();
+            nodes.iter().all(|node| told(node)).then_some(())
+        };
+        api.wait_for("nodes", PATIENCE, everywhere).await.context("inventories")?;
+        let extender = ExtenderLife::start(&api, ([127, 0, 0, 1], 0).into()).await?;
+        let url = format!("http://{}/scheduler", extender.extender.address());
+        let mut scheduling =
+            SchedulerConfig::new(api.url(), Some(ExtenderConfig::new(&url, &[&keys.core, &keys.memory])));
+        scheduling.seed = config.seed;
+        scheduling.initial_backoff = Duration::from_millis(50);
+        scheduling.max_backoff = Duration::from_millis(500);
+        scheduling.flush_after = Duration::from_secs(2);
+        scheduling.opportunistic_batching = config.batching;
+        scheduling.journal_limit = 100_000;
+        let scheduler = Scheduler::start(scheduling).await?;
+        Ok(Self { api, scheduler, machines, extender, folder })
+    }
+
+    /// The extender that runs now.
+    pub fn extender(&self) -> &Extender {
+        &self.extender.extender
+    }
+
+    /// Kills the extender where it stands and starts another on the same address.
+    pub async fn restart_extender(&mut self) -> anyhow::Result<()> {
+        let address = self.extender.extender.address();
+        self.extender.kill();
+        let mut tries = 0;
+        self.extender = loop {
+            // the killed one's socket closes when its runtime's threads are done
+            match ExtenderLife::start(&self.api, address).await {
+                Ok(extender) => break extender,
+                Err(error) if tries == 200 => return Err(error),
+                Err(_) => tries += 1,
+            }
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        };
+        Ok(())
+    }
+
+    /// Submits a pod.
+    pub fn submit(&self, pod: serde_json::Value) -> anyhow::Result<()> {
+        self.api.create("pods", pod).map(|_| ())
+    }
+
+    /// Waits until `count` pods run and have been confirmed by their nodes.
+    pub async fn until_running(&self, count: usize) -> anyhow::Result<()> {
+        let keys = Keys::default();
+        let running = move |pods: &[Arc<serde_json::Value>]| {
+            let done = |pod: &&Arc<serde_json::Value>| {
+                pod["status"]["phase"] == "Running"
+                    && pod["metadata"]["annotations"].get(&keys.gpu_assigned).is_some_and(|v| v == "true")
+            };
+            (pods.iter().filter(done).count() >= count).then_some(())
+        };
+        if self.api.wait_for("pods", PATIENCE, running).await.is_ok() {
+            return Ok(());
+        }
+        anyhow::bail!("not all of {count} pods run:\n{}", self.stragglers()?)
+    }
+
+    /// Pods that do not run, or that their nodes have not confirmed, with what is known of each.
+    fn stragglers(&self) -> anyhow::Result<String> {
+        let keys = Keys::default();
+        let mut text = String::new();
+        for pod in self.api.list("pods")? {
+            let confirmed = &pod["metadata"]["annotations"][&keys.gpu_assigned];
+            let (name, phase, node) = (&pod["metadata"]["name"], &pod["status"]["phase"], &pod["spec"]["nodeName"]);
+            if phase != "Running" || confirmed != "true" {
+                let name = name.as_str().unwrap_or_default();
+                let attempts = self.scheduler.attempts_of("default", name);
+                let last = attempts.last().map(|attempt| format!("{:?}", attempt.outcome));
+                let status = &pod["status"]["message"];
+                text += &format!(
+                    "{name} {phase} on {node}, confirmed {confirmed}, {status}, {} attempts, last {last:?}\n",
+                    attempts.len()
+                );
+            }
+        }
+        text += &format!("{:?}", self.scheduler.queue());
+        Ok(text)
+    }
+
+    /// Stops everything in order.
+    pub async fn shutdown(mut self) -> anyhow::Result<()> {
+        self.scheduler.shutdown().await;
+        for mut machine in self.machines.into_values() {
+            machine.stop_plugin().await?;
+            machine.kubelet.shutdown().await;
+        }
+        self.extender.kill();
+        self.api.shutdown().await;
+        self.folder.close()?;
+        Ok(())
+    }
+}
