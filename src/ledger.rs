@@ -19,16 +19,20 @@
 //!   each, then calls `expire` or `observe`.
 //! * What the API server says wins over what was assumed, even where it takes more than a card has. Such a card
 //!   is *overcommitted*: it is shown as such and takes nothing more.
+//! * A record that moves from one card to another is one half of an exchange: what it leaves stays taken until the
+//!   other half is seen, or for a while (`transit`).
 //! * A pod whose record cannot be read may sit on any card, so it takes its amount of *every* card: never
 //!   counted as free, and never costing others more than it asked for itself.
 
 mod card;
+mod transit;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use card::take;
 pub use card::{Card, Room};
+use transit::Transit;
 
 use crate::device::Inventory;
 use crate::ids::{DeviceId, PodRef, PodUid};
@@ -132,6 +136,7 @@ pub struct NodeLedger {
     known: Cards,
     cards: Vec<Card>,
     commitments: BTreeMap<PodUid, Commitment>,
+    transit: Transit,
     orders: u64,
     /// Derived from the cards by [`NodeLedger::recount`], as is `free`.
     rooms: Vec<Room>,
@@ -325,7 +330,13 @@ impl NodeLedger {
             order: before.map_or(0, |known| known.order),
             epoch,
         };
-        self.commitments.insert(uid.clone(), commitment);
+        let known = self.commitments.insert(uid.clone(), commitment);
+        // an unreadable record is on every card already, so it leaves none
+        if let Some(known) = known.filter(|known| matches!(known.held, Held::Plan(_)))
+            && let Some(Commitment { held: Held::Plan(_), holds, .. }) = self.commitments.get(uid)
+        {
+            self.transit.moved(&known.holds, holds);
+        }
         self.recount();
         seen
     }
@@ -349,6 +360,16 @@ impl NodeLedger {
     /// was assumed again in the meantime stays.
     pub fn expire(&mut self, uid: &PodUid, now: Timestamp) -> bool {
         self.commitments.get(uid).is_some_and(|known| known.state.overdue(now)) && self.release(uid)
+    }
+
+    /// Frees what moved records left and no other record took up within `patience` milliseconds, counted from the
+    /// first call after the latest move. Whether there was any.
+    pub fn settle(&mut self, now: Timestamp, patience: u64) -> bool {
+        let settled = self.transit.expire(now, patience);
+        if settled {
+            self.recount();
+        }
+        settled
     }
 
     /// The pod was deleted or has ended: what it took is free. Whether there was one.
@@ -420,6 +441,7 @@ impl NodeLedger {
                 }
             }
         }
+        self.transit.holds().for_each(|hold| take(&mut self.cards, &hold));
         self.derive_rooms();
         self.derive_waiting();
     }

@@ -127,6 +127,7 @@ impl Ledger {
             }
             Step::Refuse(uid) => vec![ledger.forget(&name(uid)).to_string()],
             Step::Reap => {
+                ledger.settle(now, PATIENCE);
                 let overdue = ledger.overdue(now);
                 let ask = |(uid, _): (PodUid, PodRef)| match model.api.get(&number(&uid)) {
                     Some(truth) => self.observe(number(&uid), truth, epoch),

@@ -23,6 +23,10 @@ use tokio::sync::watch;
 /// milliseconds. The scheduler binds within seconds.
 pub const PREDICATE_TTL_MS: u64 = 60_000;
 
+/// How long the second record of an exchange may follow the first, in milliseconds: the node's plugin writes both
+/// within moments, unless the API server fails meanwhile.
+pub const EXCHANGE_MS: u64 = 30_000;
+
 /// The cards of all nodes and the pods on them.
 #[derive(Debug)]
 pub struct Cluster {
@@ -244,6 +248,15 @@ impl Cluster {
             self.notify();
         }
         left
+    }
+
+    /// Frees what moved records left on their former cards, where no other pod's record took it up in time.
+    pub fn settle(&self, now: Timestamp) {
+        let settled: usize =
+            self.nodes.iter_mut().map(|mut ledger| usize::from(ledger.settle(now, EXCHANGE_MS))).sum();
+        if settled > 0 {
+            self.notify();
+        }
     }
 }
 

@@ -1,4 +1,5 @@
-//! Bindings whose outcome is unknown: asks the API server, once per round, what became of each.
+//! What time alone decides, once per round: the API server is asked what became of each binding in doubt, and
+//! cards that an exchange of records left are given up where its other half never came.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -27,6 +28,7 @@ pub async fn run(app: Arc<App>, token: CancellationToken) {
 /// Settles every overdue commitment that the API server answers for; the others wait for the next round.
 pub async fn round(app: &App) {
     let now = app.clock.now();
+    app.cluster.settle(now);
     for (node, uid, pod) in app.cluster.overdue(now) {
         match app.binder.read(&pod).await {
             Ok(Some(found)) => match k8s::pod(&found, &app.keys) {

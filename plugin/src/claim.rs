@@ -1,24 +1,27 @@
 //! Which container an Allocate is for, and which container really got it. Pure: no IO, no clock, no async.
 //!
-//! Allocate carries ids and nothing else. What is known: kubelet asks for one container at a time, all
-//! containers of a pod in their order, the two resources of a container in any order, and pods roughly in the
-//! order in which they were bound. So a call is matched by its amount to the pods that wait here with a
-//! placement ([`matching`]), kubelet is steered to ids of the placed card ([`preference`]), and afterwards
-//! kubelet's own list says who holds which ids ([`truth`]); where the assumption was wrong, two records change
-//! places. That is right because the extender never lets two pods wait on one node that tie in one resource
-//! and differ in the other.
+//! Allocate carries ids and nothing else, but kubelet serves one pod at a time, and while it does its own list
+//! shows which: the pod is on it as soon as its admission begins, each answer is on it before the next call, and
+//! pods that wait for their turn, or were rejected, are not ([`truth`]). So a list that was asked for during a call
+//! names the pod the call is for: the one whose containers still lack devices. Only ordinary init containers are
+//! not on the list; what was answered for them is remembered here.
+//!
+//! Where kubelet does not give its list, the call is matched to what waits by its amount, and by the order of
+//! binding ([`matching`]); the next list corrects what was wrong, and two records change places ([`exchange`]).
+//! kubelet is steered to ids of the placed card ([`preference`]), so that its own books name it too.
 //!
 //! ```text
-//!            allocate                     reconcile / prestart
-//!  waiting ------------> claimed (assumed) -------------------> confirmed --ended or deleted--> absent
-//!     ^                     |     the ids are another pod's: exchange, both keep a card
+//!            allocate                    kubelet lists it
+//!  waiting ------------> claimed (assumed) -------------> confirmed --ended or deleted--> absent
+//!     ^                     |    kubelet does not list it, or lists another with its ids
 //!     +---------------------+
 //! ```
 //!
 //! A pod's placement is read once, when the pod is first seen: what a tenant writes over it later is not
-//! obeyed, and is corrected once the pod holds its card. Only the end of a pod frees its claims; that a watch
-//! has not shown a pod yet never does.
+//! obeyed, and is corrected once the pod holds its card. Only the end of a pod frees its confirmed claims; that a
+//! watch or a list has not shown a pod yet never does.
 
+mod exchange;
 pub mod matching;
 pub mod preference;
 pub mod truth;
@@ -84,7 +87,7 @@ pub struct Answer {
     pub grant: Grant,
     /// The ceiling for bursts, where the pod asked for one.
     pub limit: Option<Milli>,
-    /// Whether the same call was answered before, with the same content.
+    /// Whether these ids were answered before, with the same content.
     pub repeated: bool,
 }
 
@@ -144,9 +147,9 @@ struct Claim {
     memory: Option<Ids>,
     /// Number of the last call that changed this claim.
     order: u64,
-    /// kubelet's latest list names this container with these ids, or PreStartContainer did.
+    /// kubelet's latest list names this container; for an ordinary init container, its pod.
     seen: bool,
-    /// It was seen at least once.
+    /// kubelet listed it with these ids at least once; or PreStartContainer named them.
     confirmed: bool,
     /// kubelet has since given an id of it to another pod: in kubelet's eyes this one is over.
     released: bool,
@@ -168,6 +171,17 @@ impl Claim {
     }
 }
 
+/// How a container comes to be the one that kubelet asks for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Reach {
+    /// It is next.
+    Next,
+    /// If the init containers before it are over, of which no call is known.
+    Skipping,
+    /// An init container that was answered; kubelet may have ended before it noted that.
+    Again,
+}
+
 /// A pod and what is claimed for it.
 #[derive(Clone, Debug)]
 struct Entry {
@@ -177,13 +191,10 @@ struct Entry {
     /// The truth differs from what the extender wrote.
     exchanged: bool,
     claims: BTreeMap<ContainerName, Claim>,
-    /// kubelet went on to other pods before this one was complete: it comes last among equals.
+    /// Its cards were answered once and kubelet did not note it: it comes last among equals.
     doubtful: bool,
     /// The relist that last showed it.
     generation: u64,
-    /// The pod is gone, but kubelet has not said whose its unconfirmed ids really were: kept until the next
-    /// comparison that was asked for after this call.
-    over: Option<u64>,
 }
 
 impl Entry {
@@ -196,25 +207,56 @@ impl Entry {
             && self.claim(&container.name).is_none_or(|claim| claim.ids(resource).is_none())
     }
 
-    /// The container that kubelet asks for next.
-    fn next(&self) -> Option<&ContainerRequest> {
+    /// Containers that lack something, up to and with the one that kubelet asks for next. An ordinary init
+    /// container may be among them although it is over: kubelet does not list it, and this process may be younger
+    /// than it. Once something later is known to be claimed, it is not.
+    fn next(&self) -> impl Iterator<Item = &ContainerRequest> {
         let all = &self.pod.request.containers;
-        all.iter().find(|container| Resource::ALL.iter().any(|resource| self.outstanding(container, *resource)))
+        let reached = all.iter().rposition(|container| self.claims.contains_key(&container.name)).unwrap_or(0);
+        let mut ended = false;
+        all.iter()
+            .enumerate()
+            .filter(move |(at, container)| *at >= reached || !lends(container.kind))
+            .map(|(_, container)| container)
+            .filter(|container| Resource::ALL.iter().any(|resource| self.outstanding(container, *resource)))
+            .take_while(move |container| !std::mem::replace(&mut ended, !lends(container.kind)))
     }
 
-    /// The next container, if this is an amount that it still lacks.
-    fn awaits(&self, resource: Resource, units: u64) -> Option<&ContainerRequest> {
-        let next = self.placement.as_ref().filter(|_| self.over.is_none()).and_then(|_| self.next())?;
-        (self.outstanding(next, resource) && amount(next, resource) == units).then_some(next)
+    /// The container that this amount can be for, and how.
+    fn awaits(&self, resource: Resource, units: u64) -> Option<(Reach, &ContainerRequest)> {
+        self.placement.as_ref()?;
+        let mut next = self.next().enumerate();
+        let found = next.find(|(_, next)| self.outstanding(next, resource) && amount(next, resource) == units);
+        if let Some((at, container)) = found {
+            return Some((if at == 0 { Reach::Next } else { Reach::Skipping }, container));
+        }
+        let last =
+            self.pod.request.containers.iter().rfind(|container| self.claims.contains_key(&container.name))?;
+        let again = lends(last.kind) && amount(last, resource) == units;
+        again.then_some((Reach::Again, last))
     }
 
-    /// Whether it ended with ids of which kubelet has not said whose they are: they may be a twin's.
-    fn unresolved(&self) -> bool {
-        !self.claims.is_empty() && !self.claims.values().any(|claim| claim.confirmed)
+    fn position(&self, name: &ContainerName) -> Option<usize> {
+        self.pod.request.containers.iter().position(|container| container.name == *name)
+    }
+
+    fn lent(&self, name: &ContainerName) -> bool {
+        self.pod.request.containers.iter().any(|container| container.name == *name && lends(container.kind))
+    }
+
+    /// Whether kubelet has confirmed every container; ordinary init containers with those after them.
+    fn complete(&self) -> bool {
+        let all = &self.pod.request.containers;
+        let lasting = all.iter().any(|container| !lends(container.kind));
+        all.iter().filter(|container| !lasting || !lends(container.kind)).all(|container| {
+            let listed = |claim: &Claim| claim.confirmed && (claim.seen || self.pod.confirmed) && !claim.released;
+            self.claim(&container.name).is_some_and(listed)
+                && Resource::ALL.iter().all(|resource| !self.outstanding(container, *resource))
+        })
     }
 
     fn holds(&self) -> bool {
-        self.over.is_none() && self.claims.values().any(|claim| !claim.released)
+        self.claims.values().any(|claim| !claim.released)
     }
 
     fn grant(&self, name: &ContainerName) -> Option<&Grant> {
@@ -240,13 +282,19 @@ pub struct Claims {
     pods: BTreeMap<PodUid, Entry>,
     /// Pods that are over, until the watch forgets them: a late event must not bring one back.
     ended: BTreeSet<PodUid>,
-    /// The pod in whose middle kubelet is.
+    /// The pod of the last call, while it is incomplete.
     open: Option<PodUid>,
-    /// The last container claimed for, by resource.
-    last: BTreeMap<Resource, Key>,
-    /// What was answered for a set of ids of core, and by which call: whoever holds these ids has these cards.
-    answers: BTreeMap<Ids, (Vec<Slice>, u64)>,
+    /// The pods on kubelet's latest list.
+    listed: Option<BTreeSet<PodRef>>,
+    /// The list was asked for during a call of kubelet, and no Allocate has come since.
+    fresh: bool,
+    /// What was answered for a set of ids of core: whoever holds these ids has these cards.
+    answers: BTreeMap<Ids, Vec<Slice>>,
+    /// How many Allocates were answered.
     calls: u64,
+    /// How many lists were asked for, and the latest that was taken.
+    questions: u64,
+    taken: u64,
     generation: u64,
 }
 
@@ -267,7 +315,6 @@ impl Claims {
         }
         let generation = self.generation;
         match self.pods.get_mut(&pod.uid) {
-            Some(entry) if entry.over.is_some() => {}
             Some(entry) => {
                 if entry.placement.is_none() {
                     entry.placement.clone_from(&pod.record);
@@ -282,7 +329,6 @@ impl Claims {
                     claims: BTreeMap::new(),
                     doubtful: false,
                     generation,
-                    over: None,
                     pod,
                 };
                 self.pods.insert(entry.pod.uid.clone(), entry);
@@ -298,11 +344,12 @@ impl Claims {
 
     fn remove(&mut self, uid: &PodUid) {
         self.open.take_if(|open| open == uid);
-        let calls = self.calls;
-        match self.pods.get_mut(uid) {
-            Some(entry) if entry.unresolved() => entry.over = entry.over.or(Some(calls)),
-            _ => drop(self.pods.remove(uid)),
-        }
+        self.pods.remove(uid);
+    }
+
+    /// The pods that are known now.
+    pub fn known(&self) -> BTreeSet<PodUid> {
+        self.pods.keys().cloned().collect()
     }
 
     /// A complete list of the node's pods begins.
@@ -362,7 +409,7 @@ impl Claims {
             if card.health == Health::Unhealthy {
                 return Err(Refusal::Unhealthy { pod: pod(), device });
             }
-            let (taken, sharers, whole) = self.taken(&device, Some(&entry.pod.uid));
+            let (taken, sharers, whole) = self.used(&device, Some(&entry.pod.uid));
             let alone = !whole && (!hold.whole || sharers == 0);
             let fits = hold.whole || taken.saturating_add(hold.share).fits_in(card.capacity());
             if !alone || !fits {
@@ -373,7 +420,7 @@ impl Claims {
     }
 
     /// What pods with claims take of a card: how much, how many pods, and whether one has it to itself.
-    fn taken(&self, device: &DeviceId, except: Option<&PodUid>) -> (Share, usize, bool) {
+    fn used(&self, device: &DeviceId, except: Option<&PodUid>) -> (Share, usize, bool) {
         let mut sum = (Share::ZERO, 0, false);
         for entry in self.pods.values().filter(|entry| entry.holds() && Some(&entry.pod.uid) != except) {
             let Some(placement) = &entry.placement else { continue };
@@ -386,22 +433,17 @@ impl Claims {
 
     /// How much of a card the pods hold that kubelet has allocated.
     pub fn allocated(&self, device: &DeviceId) -> Share {
-        self.taken(device, None).0
+        self.used(device, None).0
     }
 
     /// Pods by their name, newest placement last; a name may belong to two lives for a moment.
     fn by_reference(&self, reference: &PodRef) -> Option<PodUid> {
-        let named = self.pods.values().filter(|entry| entry.over.is_none() && entry.pod.reference == *reference);
+        let named = self.pods.values().filter(|entry| entry.pod.reference == *reference);
         let best = named.max_by_key(|entry| {
             let time = entry.placement.as_ref().map_or(0, |placement| placement.time);
             (entry.placement.is_some(), entry.pod.stage == Stage::Live, time)
         });
         best.map(|entry| entry.pod.uid.clone())
-    }
-
-    /// Number of the latest call; what was learned from outside before a call says nothing about it.
-    pub fn calls(&self) -> u64 {
-        self.calls
     }
 }
 

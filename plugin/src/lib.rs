@@ -137,7 +137,6 @@ pub async fn start(config: Config, client: Client, token: CancellationToken) -> 
         counters: counters.clone(),
         strategy: Arc::new(strategy),
         numa_hints,
-        compared: Arc::default(),
     };
 
     let listener = admin::listen(listen).await?;

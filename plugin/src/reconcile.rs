@@ -17,7 +17,7 @@ use tokio::time::{Instant, timeout};
 use tokio_util::sync::CancellationToken;
 use tonic::transport::Endpoint;
 
-use crate::claim::truth::{Findings, Held};
+use crate::claim::truth::{Findings, Held, Listing};
 use crate::cluster::Cluster;
 use crate::ids::Ids;
 use crate::metrics::Counters;
@@ -62,18 +62,18 @@ impl Reconciler {
         Self { state, cluster, counters, socket: directory.join(SOCKET) }
     }
 
-    /// Asks kubelet once and takes what it says.
+    /// Asks kubelet once and takes what it says. `within`: while kubelet waits for our answer to a call.
     ///
     /// # Errors
     /// [`ReconcileError`]; nothing has changed then.
-    pub async fn compare(&self) -> Result<Findings, ReconcileError> {
-        let asked_at = self.state.claims(|claims| claims.calls());
-        let held = match timeout(DEADLINE, self.held()).await {
-            Ok(Ok(held)) => held,
+    pub async fn compare(&self, within: bool) -> Result<Findings, ReconcileError> {
+        let question = self.state.claims(|claims| claims.question(within));
+        let listing = match timeout(DEADLINE, self.list()).await {
+            Ok(Ok(listing)) => listing,
             Ok(Err(error)) => return Err(self.failed(error)),
             Err(elapsed) => return Err(self.failed(elapsed.into())),
         };
-        let findings = self.state.claims(|claims| claims.reconcile(&held, asked_at));
+        let findings = self.state.claims(|claims| claims.reconcile(&listing, question));
         for (assumed, real) in &findings.swaps {
             self.counters.swaps.inc();
             tracing::info!(
@@ -92,7 +92,7 @@ impl Reconciler {
         error
     }
 
-    async fn held(&self) -> Result<Vec<Held>, ReconcileError> {
+    async fn list(&self) -> Result<Listing, ReconcileError> {
         let socket = self.socket.clone();
         let connector = tower::service_fn(move |_| {
             let socket = socket.clone();
@@ -103,7 +103,7 @@ impl Reconciler {
         let mut client = PodResourcesListerClient::new(channel).max_decoding_message_size(MAX_BYTES);
         let response = client.list(ListPodResourcesRequest {}).await.map_err(Box::new)?;
         let keys = self.cluster.keys();
-        let mut held = Vec::new();
+        let mut listing = Listing::default();
         for pod in response.into_inner().pod_resources {
             let reference = PodRef::new(pod.namespace, pod.name);
             for container in pod.containers {
@@ -114,11 +114,12 @@ impl Reconciler {
                 let (core, memory) = (ids(&keys.core), ids(&keys.memory));
                 if !core.is_empty() || !memory.is_empty() {
                     let container = container.name.as_str().into();
-                    held.push(Held { pod: reference.clone(), container, core, memory });
+                    listing.held.push(Held { pod: reference.clone(), container, core, memory });
                 }
             }
+            listing.pods.insert(reference);
         }
-        Ok(held)
+        Ok(listing)
     }
 
     /// Takes what the API server shows now.
@@ -126,11 +127,17 @@ impl Reconciler {
     /// # Errors
     /// The API server's, after it was counted.
     pub async fn refresh(&self) -> Result<(), crate::cluster::ClusterError> {
+        let before = self.state.claims(|claims| claims.known());
         let pods = self.cluster.list().await.inspect_err(|error| {
             self.counters.api_errors.with_label_values(&["list"]).inc();
             tracing::warn!(%error, "pods of this node cannot be listed");
         })?;
-        self.state.claims(|claims| pods.into_iter().for_each(|pod| claims.observe(pod)));
+        self.state.claims(|claims| {
+            // known before the question and not in the answer: deleted, whatever the watch says yet
+            let gone = before.iter().filter(|uid| !pods.iter().any(|pod| pod.uid == **uid));
+            gone.for_each(|uid| claims.forget(uid));
+            pods.into_iter().for_each(|pod| claims.observe(pod));
+        });
         Ok(())
     }
 
@@ -140,7 +147,7 @@ impl Reconciler {
         let mut writer = Writer::default();
         let mut complained = false;
         loop {
-            let compared = self.compare().await;
+            let compared = self.compare(false).await;
             let unsure = match &compared {
                 Ok(findings) => !findings.unknown.is_empty() || self.state.claims(|claims| claims.unconfirmed()),
                 Err(_) => true,

@@ -15,8 +15,7 @@ use tokio_util::sync::CancellationToken;
 use tonic::{Request, Response, Status};
 
 use crate::binding::{self, Strategy};
-use crate::claim::matching::Effort;
-use crate::claim::{Answer, Refusal};
+use crate::claim::{Answer, Claims, Refusal};
 use crate::ids::{Ids, Resource};
 use crate::metrics::Counters;
 use crate::reconcile::Reconciler;
@@ -35,38 +34,34 @@ pub struct Shared {
     pub strategy: Arc<Strategy>,
     /// Whether kubelet is told NUMA nodes.
     pub numa_hints: bool,
-    /// Whether kubelet's list was compared since the start: until then, a pod that has its cards for long may
-    /// look as if it waited.
-    pub compared: Arc<tokio::sync::OnceCell<()>>,
 }
 
 impl Shared {
-    async fn refreshed(&self) -> Effort {
-        // each fails for itself: whatever could be learned counts. Pods first: kubelet's list names them
-        let _ = self.reconciler.refresh().await;
-        match self.reconciler.compare().await {
-            Ok(_) => Effort::Asked,
-            Err(error) => {
-                tracing::debug!(%error, "no comparison before the answer");
-                Effort::Known
-            }
+    /// Finds out which pod kubelet is at: its list names the pod, and the API server knows it where the watch has
+    /// not shown it yet. Each fails for itself: whatever could be learned counts.
+    async fn learn(&self, resource: Resource, sizes: impl Iterator<Item = u64> + Clone) {
+        if let Err(error) = self.reconciler.compare(true).await {
+            tracing::debug!(%error, "kubelet does not say which pod it is at");
+        }
+        let certain = |claims: &mut Claims| sizes.clone().all(|units| claims.certain(resource, units));
+        if !self.state.claims(certain) && self.reconciler.refresh().await.is_ok() {
+            // what kubelet holds may be of a pod that was not known a moment ago
+            let _ = self.reconciler.compare(true).await;
         }
     }
 
     async fn allocate(&self, resource: Resource, ids: Ids) -> Result<Answer, Refusal> {
-        // concurrent callers wait for one attempt; a failed one does not hold up the answer again and again
-        self.compared
-            .get_or_init(async || {
-                let _ = self.refreshed().await;
-            })
-            .await;
-        let first = self.state.claims(|claims| claims.allocate(resource, ids.clone(), Effort::Known));
+        if !self.state.claims(|claims| claims.certain(resource, ids.len())) {
+            self.learn(resource, std::iter::once(ids.len())).await;
+        }
+        let first = self.state.claims(|claims| claims.allocate(resource, ids.clone()));
         match first {
             Ok(answer) => Ok(answer),
             Err(refusal) => {
                 tracing::debug!(%refusal, "asking again before refusing");
-                let effort = self.refreshed().await;
-                self.state.claims(|claims| claims.allocate(resource, ids, effort))
+                let _ = self.reconciler.refresh().await;
+                let _ = self.reconciler.compare(true).await;
+                self.state.claims(|claims| claims.allocate(resource, ids))
             }
         }
     }
@@ -157,20 +152,9 @@ impl DevicePlugin for Service {
         request: Request<PreferredAllocationRequest>,
     ) -> Result<Response<PreferredAllocationResponse>, Status> {
         let shared = &self.shared;
-        shared
-            .compared
-            .get_or_init(async || {
-                let _ = shared.refreshed().await;
-            })
-            .await;
         let requests = request.into_inner().container_requests;
-        let waits = |size: u64| shared.state.claims(|claims| claims.expects(self.resource, size));
-        let unknown = requests.iter().any(|r| !waits(u64::try_from(r.allocation_size).unwrap_or_default()));
-        if unknown {
-            // kubelet may be ahead of the watch, or in the middle of a pod for which a twin was taken; a wrong
-            // preference gives ids that do not name the card, so ask first
-            shared.refreshed().await;
-        }
+        let sizes = requests.iter().map(|r| u64::try_from(r.allocation_size).unwrap_or_default());
+        shared.learn(self.resource, sizes).await;
         let container_responses = shared.state.claims(|claims| {
             let chosen = requests.iter().map(|r| {
                 let size = usize::try_from(r.allocation_size).unwrap_or_default();
@@ -220,28 +204,25 @@ impl DevicePlugin for Service {
     ) -> Result<Response<PreStartContainerResponse>, Status> {
         let ids = Ids::new(request.into_inner().devices_ids);
         let state = &self.shared.state;
-        let outcome = if state.claims(|claims| claims.starts(&ids)).is_some() {
+        let known = || state.claims(|claims| claims.starts(&ids)).is_some();
+        let outcome = if known() {
             "known"
         } else {
-            let refreshed = self.shared.reconciler.refresh().await;
-            let compared = self.shared.reconciler.compare().await;
-            let found = state.claims(|claims| claims.starts(&ids)).is_some();
-            match (found, refreshed, compared) {
-                (true, ..) => "adopted",
-                // only where everybody was asked and nobody knows these ids were they never given
-                (false, Ok(()), Ok(findings)) if findings.unknown.is_empty() => "refused",
-                _ => "doubtful",
-            }
+            let _ = self.shared.reconciler.refresh().await;
+            let _ = self.shared.reconciler.compare(false).await;
+            // an init container's ids from before a restart of this process are known to kubelet alone, and what
+            // the container has was decided at Allocate: there is nothing to refuse here
+            if known() { "adopted" } else { "unknown" }
         };
         self.shared.counters.starts.with_label_values(&[outcome]).inc();
         state.doubt();
-        if outcome == "refused" {
+        if outcome == "unknown" {
             let units = ids.len();
-            tracing::warn!(resource = self.resource.as_str(), units, "start of a container refused");
-            return Err(Status::failed_precondition(format!(
-                "these {units} ids of {} were never given to a container",
-                self.resource.as_str()
-            )));
+            tracing::info!(
+                resource = self.resource.as_str(),
+                units,
+                "a container starts with ids of an earlier life"
+            );
         }
         Ok(Response::new(PreStartContainerResponse {}))
     }

@@ -97,7 +97,46 @@ fn reality_wins_and_overcommit_is_shown() {
         }],
     };
     assert_eq!(observe(&mut node, "b", "80", "10", Held::Plan(moved)), Seen::Drift);
+    assert_eq!(used(&node), [(1600, 5120), (800, 2560)], "somebody may be on the card that it left");
+    assert!(!node.settle(NOW, 100));
+    assert!(!node.settle(NOW.plus(99), 100));
+    assert!(node.settle(NOW.plus(100), 100), "nobody came");
     assert_eq!(used(&node), [(800, 2560), (800, 2560)]);
+}
+
+/// `request(core, memory)` on the card with this index.
+fn on(card: u32, core: u32, memory: u64) -> Held {
+    Held::Plan(Plan {
+        grants: vec![Grant {
+            container: "main".into(),
+            kind: ContainerKind::App,
+            position: 0,
+            whole: false,
+            slices: vec![Slice {
+                device: DeviceId::of_index(card),
+                index: card,
+                share: Share::new(core * 10, memory * 256),
+            }],
+        }],
+    })
+}
+
+#[test]
+fn records_that_change_places_one_by_one_never_free_a_card_between() {
+    for circle in [vec![("a", 1), ("b", 0)], vec![("c", 1), ("a", 2), ("b", 0)]] {
+        let mut node = node(3);
+        for (pod, card) in [("a", 0), ("b", 1), ("c", 2)] {
+            observe(&mut node, pod, "80", "10", on(card, 80, 10));
+        }
+        let last = circle.len() - 1;
+        for (step, (pod, card)) in circle.into_iter().enumerate() {
+            assert_eq!(observe(&mut node, pod, "80", "10", on(card, 80, 10)), Seen::Drift);
+            assert_eq!(assume(&mut node, "x", "50", "1"), Err(Unfit::Compute), "at {step}");
+            let full = used(&node) == [(800, 2560); 3];
+            assert_eq!(full, step == last, "every card is as full as before once all have moved");
+        }
+        assert!(!node.settle(NOW, 0), "nothing is left in transit");
+    }
 }
 
 #[test]

@@ -94,6 +94,10 @@ pub struct Model {
     pub listed: BTreeMap<Uid, Truth>,
     pub epoch: u64,
     pub now: u64,
+    /// (compute, memory, whole cards) that changed records left of each card, less what others gained on it.
+    left: BTreeMap<usize, (i64, i64, i64)>,
+    /// When that is given up.
+    left_until: Option<u64>,
     orders: u64,
     /// The first uid that was never used.
     next: Uid,
@@ -128,9 +132,48 @@ impl Model {
                     used = (card, used.1 + taken.0, used.2 + taken.1, used.3 + 1);
                 }
             }
-            used
+            match self.left.get(&card) {
+                Some((_, _, whole)) if *whole > 0 => {
+                    let (compute, memory) = self.left_share(card);
+                    (card, used.1 + compute.max(1000), used.2 + memory.max(CARDS[card]), used.3 + 1)
+                }
+                Some(_) if self.left_share(card) != (0, 0) => {
+                    let (compute, memory) = self.left_share(card);
+                    (card, used.1 + compute, used.2 + memory, used.3 + 1)
+                }
+                _ => used,
+            }
         };
         self.conditions().into_iter().map(count).collect()
+    }
+
+    fn left_share(&self, card: usize) -> (u64, u64) {
+        let (compute, memory, _) = self.left[&card];
+        (u64::try_from(compute).unwrap_or(0), u64::try_from(memory).unwrap_or(0))
+    }
+
+    fn leave(&mut self, uid: Uid, cards: &[usize], sign: i64) {
+        let (compute, memory, whole) = ask(uid);
+        for card in cards {
+            let left = self.left.entry(*card).or_default();
+            if whole > 0 {
+                left.2 += sign;
+            } else {
+                left.0 += sign * i64::try_from(compute).unwrap();
+                left.1 += sign * i64::try_from(memory).unwrap();
+            }
+        }
+    }
+
+    /// Gives up what was left on cards for too long.
+    fn settle(&mut self) {
+        if self.left.values().any(|left| *left != (0, 0, 0)) {
+            let until = *self.left_until.get_or_insert(self.now + PATIENCE);
+            if until <= self.now {
+                self.left.clear();
+                self.left_until = None;
+            }
+        }
     }
 
     /// The fullest card that fits, or the smallest untouched ones.
@@ -185,6 +228,14 @@ impl Model {
             Some(entry) if entry.stage == Stage::Observed => "Same",
             Some(_) => "AsPlanned",
         };
+        if let (Some(Hold::Cards(old)), Hold::Cards(new)) = (before.map(|entry| entry.hold.clone()), &truth.hold)
+            && old != *new
+        {
+            self.leave(uid, &old, 1);
+            self.leave(uid, new, -1);
+            self.left_until = None;
+        }
+        let before = self.entries.get(&uid);
         let confirmed = truth.confirmed || before.is_some_and(|entry| entry.confirmed);
         let order = before.map_or(0, |entry| entry.order);
         let (hold, epoch) = (truth.hold.clone(), self.epoch);
@@ -266,6 +317,7 @@ impl ReferenceStateMachine for Model {
             }
             Step::Tick(time) => model.now += time,
             Step::Reap => {
+                model.settle();
                 let uids = model.entries.keys().copied().filter(|uid| model.overdue(*uid));
                 for uid in uids.collect::<Vec<_>>() {
                     match model.api.get(&uid).cloned() {
@@ -329,6 +381,7 @@ impl ReferenceStateMachine for Model {
             Step::ForgetNode => model.node = Node::Unknown,
             Step::Restart => {
                 model.entries.clear();
+                (model.left, model.left_until) = (BTreeMap::new(), None);
                 model.list = None;
                 model.orders = 0;
                 for (uid, truth) in model.api.clone() {

@@ -1,53 +1,47 @@
 //! Allocate: which waiting container is this call for.
 
-use std::cmp::Reverse;
+use std::collections::BTreeMap;
 
-use kerf::ids::{ContainerName, DeviceId, PodUid};
-use kerf::plan::Grant;
+use kerf::ids::{ContainerName, PodUid};
 
-use super::{Answer, Claims, Entry, Key, Refusal, Stage, amount, lends};
+use super::{Answer, Claim, Claims, Entry, Key, Reach, Refusal, Stage};
 use crate::ids::{Ids, Resource};
 
-/// How much the caller has done to be sure of what it knows.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Effort {
-    /// What the watch has shown so far.
-    Known,
-    /// The API server and kubelet have just been asked: what is missing now will not appear.
-    Asked,
+/// How well a waiting container fits a call; less is better. In order of weight.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+struct Fit {
+    /// Not on kubelet's list, so not being admitted.
+    absent: bool,
+    /// On its way out.
+    leaving: bool,
+    /// Runs, or says of itself that it has its cards.
+    settled: bool,
+    /// Not the pod of the last call.
+    other: bool,
+    /// Its cards were answered once already.
+    doubtful: bool,
+    /// Nothing of it was asked for yet.
+    fresh: bool,
+    reach: Reach,
+    /// The ids name other cards than the placed ones.
+    elsewhere: bool,
+    /// When it was placed.
+    time: u64,
 }
 
 impl Claims {
     /// Matches an Allocate, and claims.
     ///
-    /// In this order: the pod in whose middle kubelet is; the same call again; a container whose other resource
-    /// was taken for a twin; any waiting pod, the placed card of which the ids name first, then by time of
-    /// placement. With [`Effort::Asked`], where nobody waits, claims that kubelet does not list are dropped first:
-    /// the calls were for twins that have failed since.
+    /// For a container of the pod that kubelet is admitting, by its list; failing that, for the one that waits for
+    /// this amount and was placed first, the placed card of which the ids name. Where nobody waits, the ids may
+    /// have been answered before.
     ///
     /// # Errors
-    /// [`Refusal`]. Before it is final, the caller refreshes what it knows and asks again with
-    /// [`Effort::Asked`].
-    pub fn allocate(&mut self, resource: Resource, ids: Ids, effort: Effort) -> Result<Answer, Refusal> {
-        if let Some(key) = self.repeated(resource, &ids, true) {
-            self.begin_again(&key, resource);
-            return self.answer(&key, true);
-        }
-        self.void(resource, &ids);
+    /// [`Refusal`]. Before it is final, the caller refreshes what it knows and asks again.
+    pub fn allocate(&mut self, resource: Resource, ids: Ids) -> Result<Answer, Refusal> {
         let units = ids.len();
-        if let Some(key) = self.open_awaits(resource, units) {
-            return self.claim(key, resource, ids);
-        }
-        if let Some(key) = self.reseat(resource, units) {
-            return self.claim(key, resource, ids);
-        }
         let mut refusal = Refusal::NobodyWaits { resource: resource.as_str(), units };
-        let mut waiting = self.waiting(resource, units, Some(&ids));
-        if waiting.is_empty() && effort == Effort::Asked {
-            self.drop_unlisted();
-            waiting = self.waiting(resource, units, Some(&ids));
-        }
-        for key in waiting {
+        for key in self.candidates(resource, units, Some(&ids)) {
             let room = self.pods.get(&key.pod).map_or(Ok(()), |entry| self.room(entry, &key.container));
             match room {
                 Ok(()) => return self.claim(key, resource, ids),
@@ -55,78 +49,63 @@ impl Claims {
                 Err(_) => {}
             }
         }
-        match self.repeated(resource, &ids, false) {
+        self.fresh = false;
+        match self.repeated(resource, &ids) {
             Some(key) => self.answer(&key, true),
             None => Err(refusal),
         }
     }
 
-    /// The container that these very ids were claimed for. `strictly`: only where nothing else can be meant,
-    /// that is, by the last call for this resource and not yet listed by kubelet. A container after an ordinary
-    /// init container is given that one's ids again, and is not a repetition.
-    fn repeated(&self, resource: Resource, ids: &Ids, strictly: bool) -> Option<Key> {
-        let same = |key: &Key| {
-            let entry = self.pods.get(&key.pod).filter(|entry| entry.over.is_none())?;
-            let claim = entry.claim(&key.container)?;
-            (!claim.released && claim.ids(resource) == Some(ids)).then_some((entry, claim))
+    /// The container that these very ids were claimed for.
+    fn repeated(&self, resource: Resource, ids: &Ids) -> Option<Key> {
+        self.pods.values().find_map(|entry| {
+            let (name, _) =
+                entry.claims.iter().find(|(_, claim)| !claim.released && claim.ids(resource) == Some(ids))?;
+            Some(Key { pod: entry.pod.uid.clone(), container: name.clone() })
+        })
+    }
+
+    /// Whether kubelet's list, asked for during this call, names the pod that the call is for.
+    pub fn certain(&self, resource: Resource, units: u64) -> bool {
+        let listed = |key: &Key| {
+            let entry = self.pods.get(&key.pod)?;
+            self.listed.as_ref().map(|listed| listed.contains(&entry.pod.reference))
         };
-        if !strictly {
-            let found = self.pods.values().filter(|entry| entry.over.is_none()).find_map(|entry| {
-                let (name, _) =
-                    entry.claims.iter().find(|(_, claim)| !claim.released && claim.ids(resource) == Some(ids))?;
-                Some(Key { pod: entry.pod.uid.clone(), container: name.clone() })
-            });
-            return found;
-        }
-        let key = self.last.get(&resource)?;
-        let (entry, claim) = same(key)?;
-        let lent = entry.grant(&key.container).is_some_and(|grant| lends(grant.kind))
-            && entry.awaits(resource, ids.len()).is_some();
-        (!claim.confirmed && !lent).then(|| key.clone())
+        self.fresh && self.candidates(resource, units, None).first().and_then(listed).unwrap_or(false)
     }
 
-    /// The call that came again may be a twin's, after the first caller failed: what that one took later is void.
-    fn begin_again(&mut self, key: &Key, resource: Resource) {
-        let Some(entry) = self.pods.get_mut(&key.pod).filter(|entry| entry.unresolved()) else { return };
-        let before = entry.pod.request.containers.iter().take_while(|container| container.name != key.container);
-        let before: Vec<ContainerName> = before.map(|container| container.name.clone()).collect();
-        entry.claims.retain(|name, _| *name == key.container || before.contains(name));
-        if let Some(claim) = entry.claims.get_mut(&key.container) {
-            claim.set(resource.other(), None);
-        }
-        self.open = entry.next().is_some().then(|| key.pod.clone());
-    }
-
-    pub(super) fn open_awaits(&self, resource: Resource, units: u64) -> Option<Key> {
-        let uid = self.open.as_ref()?;
-        let container = self.pods.get(uid)?.awaits(resource, units)?;
-        Some(Key { pod: uid.clone(), container: container.name.clone() })
-    }
-
-    /// Waiting containers that need this amount next, best first. `ids`: what kubelet chose, if it has.
-    pub(super) fn waiting(&self, resource: Resource, units: u64, ids: Option<&Ids>) -> Vec<Key> {
+    /// Containers that this call can be for, best first. `ids`: what kubelet chose, if it has.
+    pub(super) fn candidates(&self, resource: Resource, units: u64, ids: Option<&Ids>) -> Vec<Key> {
         let named = ids.map(Ids::cards).unwrap_or_default();
-        let mut found: Vec<_> = self
+        let mut found: Vec<(Fit, Key)> = self
             .pods
             .values()
             .filter_map(|entry| {
-                let name = &entry.awaits(resource, units)?.name;
-                let time = entry.placement.as_ref().map_or(0, |placement| placement.time);
-                // pods that are being deleted, were passed over, or say of themselves that they are done
-                let doubtful = entry.doubtful || entry.pod.stage != Stage::Live || entry.pod.confirmed;
-                // a container half served comes with its second resource next
-                let begun = entry.claim(name).is_some();
-                let elsewhere = !named.is_empty() && !self.on_cards(entry, name, &named);
-                let key = Key { pod: entry.pod.uid.clone(), container: name.clone() };
-                Some(((doubtful, Reverse(begun), elsewhere, time), key))
+                let (reach, container) = entry.awaits(resource, units)?;
+                let name = &container.name;
+                let fit = Fit {
+                    absent: self.listed.as_ref().is_some_and(|listed| !listed.contains(&entry.pod.reference)),
+                    leaving: entry.pod.stage != Stage::Live,
+                    settled: entry.pod.confirmed || !entry.pod.runtime_ids.is_empty(),
+                    other: self.open.as_ref() != Some(&entry.pod.uid),
+                    doubtful: entry.doubtful,
+                    fresh: entry.claims.is_empty(),
+                    reach,
+                    elsewhere: !named.is_empty() && !self.on_cards(entry, name, &named),
+                    time: entry.placement.as_ref().map_or(0, |placement| placement.time),
+                };
+                Some((fit, Key { pod: entry.pod.uid.clone(), container: name.clone() }))
             })
             .collect();
         found.sort();
+        // where kubelet has just said which pod it is, it is no other
+        let sure = self.fresh && found.first().is_some_and(|(fit, _)| !fit.absent);
+        found.retain(|(fit, _)| !(sure && fit.absent));
         found.into_iter().map(|(_, key)| key).collect()
     }
 
     /// Whether the ids name exactly the cards that the container was placed on.
-    fn on_cards(&self, entry: &Entry, name: &ContainerName, named: &std::collections::BTreeMap<&str, u64>) -> bool {
+    fn on_cards(&self, entry: &Entry, name: &ContainerName, named: &BTreeMap<&str, u64>) -> bool {
         entry.grant(name).is_some_and(|grant| {
             grant.slices.len() == named.len()
                 && grant
@@ -135,116 +114,50 @@ impl Claims {
         })
     }
 
-    /// Drops claims that kubelet has just not listed, or whose ids it has given to others: the calls were for
-    /// pods that have failed since. What is dropped in truth was never given, so its container waits again.
-    fn drop_unlisted(&mut self) {
-        for entry in self.pods.values_mut().filter(|entry| entry.over.is_none()) {
-            let before = entry.claims.len();
-            entry.claims.retain(|_, claim| claim.seen && !claim.released);
-            entry.doubtful |= entry.claims.len() < before;
-        }
-        self.open = None;
-    }
-
-    /// kubelet's call does not fit the container that it is in the middle of. If one resource of that container
-    /// was taken for a twin that needs both amounts, the half goes to the twin.
-    fn reseat(&mut self, resource: Resource, units: u64) -> Option<Key> {
-        let uid = self.open.clone()?;
-        let entry = self.pods.get(&uid)?;
-        let next = entry.next()?.clone();
-        let other = resource.other();
-        let half = entry.claim(&next.name)?.ids(other)?.clone();
-        let twin = self.pods.values().find(|candidate| {
-            candidate.pod.uid != uid
-                && candidate.awaits(resource, units).is_some_and(|container| {
-                    candidate.claim(&container.name).is_none() && amount(container, other) == half.len()
-                })
-        })?;
-        let name = twin.awaits(resource, units)?.name.clone();
-        let key = Key { pod: twin.pod.uid.clone(), container: name };
-        let calls = self.calls;
-        let former = self.pods.get_mut(&uid)?;
-        former.claims.remove(&next.name);
-        former.doubtful = true;
-        let claim = self.pods.get_mut(&key.pod)?.claims.entry(key.container.clone()).or_default();
-        claim.set(other, Some(half));
-        claim.order = calls;
-        if other == Resource::Core {
-            // the answer named the former pod's cards: they are the twin's now, whatever the records say
-            self.swap_cards(&Key { pod: uid, container: next.name }, &key);
-        }
-        self.last.insert(other, key.clone());
-        Some(key)
-    }
-
-    /// Two containers change cards; each keeps its own amounts.
-    pub(super) fn swap_cards(&mut self, a: &Key, b: &Key) {
-        let grant = |claims: &Self, key: &Key| claims.pods.get(&key.pod)?.grant(&key.container).cloned();
-        let (Some(of_a), Some(of_b)) = (grant(self, a), grant(self, b)) else { return };
-        for (key, own, other) in [(a, &of_a, &of_b), (b, &of_b, &of_a)] {
-            if let Some(entry) = self.pods.get_mut(&key.pod) {
-                entry.exchanged = true;
-                if let Some(grant) = entry.grant_mut(&key.container) {
-                    *grant = moved(own, other);
-                }
-            }
-        }
-    }
-
     fn claim(&mut self, key: Key, resource: Resource, ids: Ids) -> Result<Answer, Refusal> {
+        self.fresh = false;
         self.calls += 1;
         let calls = self.calls;
         self.release_others(&key.pod, resource, &ids);
         if let Some(open) = self.open.take_if(|open| *open != key.pod)
             && let Some(entry) = self.pods.get_mut(&open)
         {
-            entry.doubtful |= entry.next().is_some();
+            // kubelet went on to another pod before this one was complete
+            let incomplete = entry.next().next().is_some();
+            entry.doubtful |= incomplete;
         }
         if let Some(entry) = self.pods.get_mut(&key.pod) {
             let claim = entry.claims.entry(key.container.clone()).or_default();
-            if claim.ids(resource).is_some() {
-                // claimed anew: what was known of the former call is void
-                *claim = super::Claim::default();
+            if claim.released {
+                *claim = Claim::default();
             }
             claim.set(resource, Some(ids.clone()));
             claim.order = calls;
-            claim.released = false;
             claim.seen = false;
             entry.doubtful = false;
-            self.open = entry.next().is_some().then(|| key.pod.clone());
+            self.open = entry.next().next().is_some().then(|| key.pod.clone());
         }
-        self.last.insert(resource, key.clone());
         let answer = self.answer(&key, false)?;
         if resource == Resource::Core {
-            self.answers.insert(ids, (answer.grant.slices.clone(), calls));
+            // ids are given anew only where they are free: what they stood for is over
+            self.answers.retain(|old, _| !old.intersects(&ids));
+            self.answers.insert(ids, answer.grant.slices.clone());
         }
         Ok(answer)
     }
 
-    /// kubelet gives ids only when they are free. Where they were claimed for a pod of which kubelet has listed
-    /// nothing yet, the calls were for a twin that has failed since, and the pod waits still.
-    fn void(&mut self, resource: Resource, ids: &Ids) {
-        let open = self.open.clone();
-        for entry in self.pods.values_mut().filter(|entry| entry.unresolved() && entry.over.is_none()) {
-            let amid = open.as_ref() == Some(&entry.pod.uid);
-            let taken = entry.claims.iter().any(|(name, claim)| {
-                let lent = amid && entry.grant(name).is_some_and(|grant| lends(grant.kind));
-                !lent && claim.ids(resource).is_some_and(|held| held.intersects(ids))
-            });
-            if taken {
-                entry.claims.clear();
-                entry.doubtful = true;
-                self.open.take_if(|open| *open == entry.pod.uid);
-            }
-        }
-    }
-
-    /// kubelet gives ids only when it believes them free: claims of other pods on them are over in its eyes.
+    /// kubelet gives ids only when it believes them free: claims of pods that it does not list are over in its
+    /// eyes, and what it never noted was never given.
     fn release_others(&mut self, pod: &PodUid, resource: Resource, ids: &Ids) {
         for entry in self.pods.values_mut().filter(|entry| entry.pod.uid != *pod) {
-            for claim in entry.claims.values_mut() {
-                claim.released |= claim.ids(resource).is_some_and(|held| held.intersects(ids));
-            }
+            let Entry { claims, doubtful, .. } = entry;
+            claims.retain(|_, claim| {
+                let taken = !claim.seen && claim.ids(resource).is_some_and(|held| held.intersects(ids));
+                claim.released |= taken;
+                let void = taken && !claim.confirmed;
+                *doubtful |= void;
+                !void
+            });
         }
     }
 
@@ -265,27 +178,6 @@ impl Claims {
 
     /// The container that claimed these ids, in whatever pod.
     pub fn holder(&self, ids: &Ids) -> Option<Key> {
-        self.pods.values().find_map(|entry| {
-            let (name, _) = entry
-                .claims
-                .iter()
-                .find(|(_, claim)| Resource::ALL.iter().any(|resource| claim.ids(*resource) == Some(ids)))?;
-            Some(Key { pod: entry.pod.uid.clone(), container: name.clone() })
-        })
+        Resource::ALL.iter().find_map(|resource| self.repeated(*resource, ids))
     }
-}
-
-/// `own` on the cards of `other`.
-fn moved(own: &Grant, other: &Grant) -> Grant {
-    let mut grant = own.clone();
-    if own.slices.len() == other.slices.len() {
-        for (slice, target) in grant.slices.iter_mut().zip(&other.slices) {
-            slice.device = DeviceId::clone(&target.device);
-            slice.index = target.index;
-            if own.whole {
-                slice.share = target.share;
-            }
-        }
-    }
-    grant
 }

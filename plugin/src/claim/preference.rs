@@ -58,20 +58,12 @@ impl Claims {
         chosen
     }
 
-    /// Whether some container is known to wait for this amount.
-    pub fn expects(&self, resource: Resource, units: u64) -> bool {
-        self.expected(resource, units).is_some()
-    }
-
     /// The container that kubelet is expected to ask for with this amount.
     fn expected(&self, resource: Resource, units: u64) -> Option<Key> {
-        if let Some(key) = self.open_awaits(resource, units) {
-            return Some(key);
-        }
-        let waiting = self.waiting(resource, units, None);
+        let candidates = self.candidates(resource, units, None);
         let fits =
             |key: &&Key| self.pods.get(&key.pod).is_some_and(|entry| self.room(entry, &key.container).is_ok());
-        waiting.iter().find(fits).or(waiting.first()).cloned()
+        candidates.iter().find(fits).or(candidates.first()).cloned()
     }
 
     fn cards_of(&self, key: &Key) -> Vec<DeviceId> {

@@ -62,7 +62,6 @@ impl Claims {
     pub fn view(&self) -> Vec<PodView> {
         self.pods
             .values()
-            .filter(|entry| entry.over.is_none())
             .map(|entry| PodView {
                 pod: entry.pod.clone(),
                 limit: entry.placement.as_ref().and_then(|placement| placement.limit),

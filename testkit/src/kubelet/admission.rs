@@ -55,12 +55,18 @@ pub(crate) async fn admit(shared: &Shared, pod: &Arc<Value>, mut between: impl F
         .chain(list(pod, "containers").map(|container| blank(container, false)))
         .collect();
     // A book that is there already is of an admission that a restart cut short.
-    shared.books().pods.entry(uid.clone()).or_insert_with(|| PodBook {
-        pod: pod.clone(),
-        admitted: false,
-        containers,
-        answers: BTreeMap::new(),
-    });
+    shared
+        .books()
+        .pods
+        .entry(uid.clone())
+        .or_insert_with(|| PodBook {
+            pod: pod.clone(),
+            present: true,
+            admitted: false,
+            containers,
+            answers: BTreeMap::new(),
+        })
+        .present = true;
     // What finished init containers leave to those after them, by resource.
     let mut reusable: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
     for (container, init) in list(pod, "initContainers")

@@ -32,6 +32,8 @@ pub(crate) struct Registered {
 #[derive(Debug)]
 pub(crate) struct PodBook {
     pub(crate) pod: Arc<Value>,
+    /// Whether its turn has come in this life: only then is it listed, admitted in an earlier life or not.
+    pub(crate) present: bool,
     /// Whether all its containers have their devices.
     pub(crate) admitted: bool,
     pub(crate) containers: Vec<Container>,
@@ -79,6 +81,7 @@ impl Books {
         self.ended.clear();
         self.registered.clear();
         self.devices.clear();
+        self.pods.values_mut().for_each(|book| book.present = false);
     }
 
     /// Closes a pod's book: its devices are free, and it will not be admitted again.

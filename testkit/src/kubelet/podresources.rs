@@ -26,7 +26,9 @@ impl PodResourcesLister for Lister {
         _: Request<ListPodResourcesRequest>,
     ) -> Result<Response<ListPodResourcesResponse>, Status> {
         let books = self.0.books();
-        let pod_resources = books.pods.values().map(|book| describe(&books, book)).collect();
+        // a pod is listed from the begin of its admission, with what it has so far
+        let present = books.pods.values().filter(|book| book.present);
+        let pod_resources = present.map(|book| describe(&books, book)).collect();
         Ok(Response::new(ListPodResourcesResponse { pod_resources }))
     }
 
@@ -57,7 +59,9 @@ impl PodResourcesLister for Lister {
         let request = request.into_inner();
         let books = self.0.books();
         let found = books.pods.values().find(|book| {
-            object::name(&book.pod) == request.pod_name && object::namespace(&book.pod) == request.pod_namespace
+            book.present
+                && object::name(&book.pod) == request.pod_name
+                && object::namespace(&book.pod) == request.pod_namespace
         });
         let book = found.ok_or_else(|| {
             Status::unknown(format!("pod {} in namespace {} not found", request.pod_name, request.pod_namespace))

@@ -139,6 +139,7 @@ impl Pods {
         }
         if let Some(book) = books.pods.get_mut(&uid).filter(|book| book.admitted) {
             book.pod = pod.clone();
+            book.present = true;
             drop(books);
             let pending = self.startable.iter().any(|other| object::uid(other) == uid);
             // Admitted in an earlier life, and its start or the word of it was cut short.

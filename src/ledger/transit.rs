@@ -1,0 +1,83 @@
+//! Cards whose pods change places.
+//!
+//! A node that served two interchangeable pods in another order corrects both records, one write after the other.
+//! Between the two, the first pod's record names the second one's card, and nobody's record names the card that it
+//! left: yet the second pod is on it. So what a moved record leaves stays taken until other records have moved by
+//! as much onto the card, or for some time at most. What a record gains on a card beforehand is set off against
+//! what the other's then leaves there, so pairs and longer circles end with nothing in transit.
+
+use std::collections::BTreeMap;
+
+use crate::ids::DeviceId;
+use crate::plan::Hold;
+use crate::units::{Mib, Milli, Share, Timestamp};
+
+/// What records have left of one card, less what others have gained on it.
+#[derive(Clone, Debug)]
+struct Balance {
+    device: DeviceId,
+    compute: i64,
+    memory: i64,
+    whole: i64,
+}
+
+impl Balance {
+    fn add(&mut self, hold: &Hold, sign: i64) {
+        if hold.whole {
+            self.whole += sign;
+        } else {
+            self.compute += sign * i64::from(hold.share.compute.0);
+            self.memory = self.memory.saturating_add(sign * i64::try_from(hold.share.memory.0).unwrap_or(i64::MAX));
+        }
+    }
+
+    fn even(&self) -> bool {
+        (self.compute, self.memory, self.whole) == (0, 0, 0)
+    }
+
+    fn hold(&self, index: u32) -> Option<Hold> {
+        let share = Share {
+            compute: Milli(u32::try_from(self.compute.max(0)).unwrap_or(u32::MAX)),
+            memory: Mib(u64::try_from(self.memory).unwrap_or(0)),
+        };
+        let whole = self.whole > 0;
+        (whole || share != Share::ZERO).then(|| Hold { device: self.device.clone(), index, share, whole })
+    }
+}
+
+/// The open balances of one node, by index of the card.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Transit {
+    cards: BTreeMap<u32, Balance>,
+    /// When what is still open is given up; set by the first [`Transit::expire`] after a move.
+    until: Option<Timestamp>,
+}
+
+impl Transit {
+    /// A pod's record has changed from `before` to `after`.
+    pub(super) fn moved(&mut self, before: &[Hold], after: &[Hold]) {
+        for (hold, sign) in before.iter().map(|hold| (hold, 1)).chain(after.iter().map(|hold| (hold, -1))) {
+            let none = Balance { device: hold.device.clone(), compute: 0, memory: 0, whole: 0 };
+            self.cards.entry(hold.index).or_insert(none).add(hold, sign);
+        }
+        self.cards.retain(|_, balance| !balance.even());
+        self.until = None;
+    }
+
+    /// What is taken beside the records.
+    pub(super) fn holds(&self) -> impl Iterator<Item = Hold> {
+        self.cards.iter().filter_map(|(index, balance)| balance.hold(*index))
+    }
+
+    /// Gives up what is open for longer than `patience` milliseconds. Whether there was any.
+    pub(super) fn expire(&mut self, now: Timestamp, patience: u64) -> bool {
+        if self.cards.is_empty() {
+            return false;
+        }
+        let over = *self.until.get_or_insert(now.plus(patience)) <= now;
+        if over {
+            *self = Self::default();
+        }
+        over
+    }
+}
