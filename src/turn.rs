@@ -1,11 +1,12 @@
 //! Which pods may wait on one node at the same time.
 //!
 //! kubelet's Allocate names no pod: it says how many units of one resource some container of some pod gets. The
-//! node matches it to a waiting placement by these amounts. Two waiting containers with equal amounts of *both*
-//! resources are interchangeable: whichever is served first, the records can be exchanged afterwards. Two that
-//! are equal in one resource and differ in the other are not: the first call could be for either, and the wrong
-//! guess puts a container on a card that has no room for it. So two such pods never wait on one node together:
-//! the second binding is written once the node has confirmed the first.
+//! node asks kubelet's own list which pod that is. Where kubelet does not give the list in time, the call is matched
+//! to a waiting placement by its amount, and this rule keeps that harmless. Two waiting containers with equal amounts
+//! of *both* resources are interchangeable: whichever is served first, the records can be exchanged afterwards. Two
+//! that are equal in one resource and differ in the other are not: the first call could be for either, and the wrong
+//! guess puts a container on a card that has no room for it. So two such pods never wait on one node together: the
+//! second binding is written once the node has confirmed the first.
 
 use crate::request::{ContainerKind, ContainerRequest, GpuRequest};
 

@@ -86,10 +86,7 @@ pub async fn keep_registered(
     let mut missing = false;
     for attempt in 0u64.. {
         let kubelet = path.join(KUBELET_SOCKET);
-        let identity = loop {
-            if let Some(identity) = Identity::of(&kubelet) {
-                break identity;
-            }
+        while Identity::of(&kubelet).is_none() {
             if !std::mem::replace(&mut missing, true) {
                 tracing::warn!(resource = resource.as_str(), "kubelet's socket is missing; waiting for it");
             }
@@ -97,11 +94,11 @@ pub async fn keep_registered(
                 () = token.cancelled() => return,
                 () = directory.changed() => {}
             }
-        };
+        }
         missing = false;
         let socket = path.join(format!("kerf-{}-{start:x}-{attempt}.sock", resource.as_str()));
         let session = Session { shared: &shared, resource, path: &path, socket, registered: &registered };
-        let (held, end) = session.run(&mut directory, identity, &token).await;
+        let (held, end) = session.run(&mut directory, &token).await;
         registered.set(false);
         if matches!(end, End::Shutdown) {
             return;
@@ -131,7 +128,7 @@ struct Session<'a> {
 
 impl Session<'_> {
     /// Says whether the registration held for a time, and why it ended.
-    async fn run(&self, directory: &mut Directory, kubelet: Identity, token: &CancellationToken) -> (bool, End) {
+    async fn run(&self, directory: &mut Directory, token: &CancellationToken) -> (bool, End) {
         let own = token.child_token();
         let (streams, watched) = watch::channel(Streams::default());
         let mut server = match self.serve(streams, own.clone()) {
@@ -148,7 +145,7 @@ impl Session<'_> {
                 let counters = &self.shared.counters;
                 counters.registrations.with_label_values(&[self.resource.as_str(), "registered"]).inc();
                 tracing::info!(resource = self.resource.as_str(), "registered with kubelet");
-                (true, self.until_end(directory, kubelet, watched, &mut server, token).await)
+                (true, self.until_end(directory, watched, &mut server, token).await)
             }
             Err(end) => (false, end),
         };
@@ -211,12 +208,15 @@ impl Session<'_> {
     async fn until_end(
         &self,
         directory: &mut Directory,
-        kubelet: Identity,
         mut watched: watch::Receiver<Streams>,
         server: &mut JoinHandle<()>,
         token: &CancellationToken,
     ) -> End {
         let socket = self.path.join(KUBELET_SOCKET);
+        // as it is now that the stream is open: kubelet may have been restarted since it was seen first, and to give
+        // up a registration with the new one would make the cards ill for a moment. Had the old one opened the
+        // stream, then its end ends the stream
+        let Some(kubelet) = Identity::of(&socket) else { return End::KubeletReplaced };
         loop {
             tokio::select! {
                 () = token.cancelled() => return End::Shutdown,

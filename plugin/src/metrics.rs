@@ -18,7 +18,7 @@ pub struct Counters {
     pub registrations: IntCounterVec,
     /// Calls of Allocate, by `resource` and `outcome` (`granted`, `repeated`, or why refused).
     pub allocations: IntCounterVec,
-    /// Calls of PreStartContainer, by `outcome` (`known`, `adopted`, `doubtful`, `refused`).
+    /// Calls of PreStartContainer, by `outcome` (`known`, `adopted`, `unknown`).
     pub starts: IntCounterVec,
     /// Pairs of pods that changed places.
     pub swaps: IntCounter,
