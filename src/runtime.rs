@@ -1,7 +1,9 @@
-//! The process around a program: logs, shutdown, readiness and the administrative HTTP routes. Knows nothing
+//! The process around a program: logs, shutdown, readiness, the administrative HTTP routes and the
+//! way to the API server. Knows nothing
 //! of GPUs, so that both daemons behave alike towards an operator.
 
 pub mod admin;
+pub mod client;
 pub mod readiness;
 pub mod shutdown;
 pub mod telemetry;

@@ -4,8 +4,13 @@
 #![cfg(feature = "k8s")]
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test")]
 
+#[path = "manifests/kinds.rs"]
+mod kinds;
+#[path = "manifests/reading.rs"]
+mod reading;
+
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use clap::{CommandFactory, Parser};
@@ -24,163 +29,11 @@ use kerf::ledger::NodeLedger;
 use kerf::placement::{Planner, Policy, Unfit};
 use kerf::request::{ContainerKind, GpuRequest, RawContainer, RequestError};
 use kerf::units::{Mib, Timestamp};
-use serde::de::DeserializeOwned;
-use serde::{Deserialize, Serialize};
+use kinds::{Kustomization, Operation, SchedulerConfiguration};
+use reading::{documents, of_kind, only, root, strict, text, yaml_files};
 use serde_json::Value;
 
-// === reading ===
-
-fn root() -> &'static Path {
-    Path::new(env!("CARGO_MANIFEST_DIR"))
-}
-
-fn text(path: &str) -> String {
-    std::fs::read_to_string(root().join(path)).unwrap_or_else(|error| panic!("{path}: {error}"))
-}
-
-fn yaml_files(directory: &Path, found: &mut Vec<PathBuf>) {
-    for entry in std::fs::read_dir(directory).unwrap() {
-        let path = entry.unwrap().path();
-        if path.is_dir() {
-            yaml_files(&path, found);
-        } else if path.extension().is_some_and(|extension| extension == "yaml") {
-            found.push(path);
-        }
-    }
-    found.sort();
-}
-
-/// Every document of every YAML file below a directory, with the file it is in.
-fn documents(directory: &str) -> Vec<(String, Value)> {
-    let mut files = Vec::new();
-    yaml_files(&root().join(directory), &mut files);
-    let read = |path: &PathBuf| {
-        let name = path.strip_prefix(root()).unwrap().display().to_string();
-        let values: Vec<Value> =
-            serde_saphyr::from_multiple(&text(&name)).unwrap_or_else(|e| panic!("{name}: {e}"));
-        values.into_iter().map(move |value| (name.clone(), value))
-    };
-    files.iter().flat_map(read).collect()
-}
-
-/// Reads a value as `T`, in which every field of it must be known.
-fn strict<T: DeserializeOwned + Serialize>(name: &str, value: &Value) -> T {
-    let read: T = serde_json::from_value(value.clone()).unwrap_or_else(|error| panic!("{name}: {error}"));
-    contained(name, value, &serde_json::to_value(&read).unwrap());
-    read
-}
-
-/// Every leaf of `part` must be in `whole`: what is not has been dropped because nobody knows it.
-fn contained(at: &str, part: &Value, whole: &Value) {
-    match (part, whole) {
-        (Value::Object(part), Value::Object(whole)) => {
-            for (key, value) in part {
-                contained(
-                    &format!("{at}.{key}"),
-                    value,
-                    whole.get(key).unwrap_or_else(|| panic!("{at}.{key}: unknown")),
-                );
-            }
-        }
-        (Value::Array(part), Value::Array(whole)) => {
-            assert_eq!(part.len(), whole.len(), "{at}");
-            for (index, (part, whole)) in part.iter().zip(whole).enumerate() {
-                contained(&format!("{at}[{index}]"), part, whole);
-            }
-        }
-        // amounts are written as numbers and kept as text
-        (Value::Number(part), Value::String(whole)) => assert_eq!(part.to_string(), *whole, "{at}"),
-        (part, whole) => assert_eq!(part, whole, "{at}"),
-    }
-}
-
-fn of_kind<T: DeserializeOwned + Serialize>(directory: &str, kind: &str) -> Vec<T> {
-    let documents = documents(directory).into_iter().filter(|(_, value)| value["kind"] == kind);
-    documents.map(|(name, value)| strict(&name, &value)).collect()
-}
-
-fn only<T>(mut values: Vec<T>) -> T {
-    assert_eq!(values.len(), 1);
-    values.remove(0)
-}
-
-#[derive(Serialize, Deserialize)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
-struct Kustomization {
-    api_version: String,
-    kind: String,
-    #[serde(default)]
-    resources: Vec<String>,
-    #[serde(default)]
-    patches: Vec<Patch>,
-    #[serde(default)]
-    labels: Vec<Value>,
-    #[serde(default)]
-    config_map_generator: Vec<ConfigMap>,
-    #[serde(default)]
-    generator_options: Value,
-}
-
-#[derive(Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Patch {
-    path: Option<String>,
-    patch: Option<String>,
-    target: Option<BTreeMap<String, String>>,
-}
-
-#[derive(Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct ConfigMap {
-    name: String,
-    namespace: String,
-    files: Vec<String>,
-}
-
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Operation {
-    op: String,
-    path: String,
-    value: String,
-}
-
-/// `kubescheduler.config.k8s.io/v1`, as far as it is used here.
-#[derive(Serialize, Deserialize)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
-struct SchedulerConfiguration {
-    api_version: String,
-    kind: String,
-    leader_election: Value,
-    client_connection: Value,
-    extenders: Vec<SchedulerExtender>,
-}
-
-#[derive(Serialize, Deserialize)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
-struct SchedulerExtender {
-    url_prefix: String,
-    filter_verb: String,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    prioritize_verb: Option<String>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    bind_verb: Option<String>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    weight: Option<u32>,
-    #[serde(rename = "enableHTTPS")]
-    enable_https: bool,
-    http_timeout: String,
-    node_cache_capable: bool,
-    ignorable: bool,
-    managed_resources: Vec<ManagedResource>,
-}
-
-#[derive(Serialize, Deserialize)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
-struct ManagedResource {
-    name: String,
-    ignored_by_scheduler: bool,
-}
+// === the programs' objects ===
 
 fn extender() -> Deployment {
     only(of_kind("manifests/base", "Deployment"))

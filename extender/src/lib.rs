@@ -196,20 +196,3 @@ impl Extender {
         self.tasks.drained().await;
     }
 }
-
-/// A client that never repeats a request by itself: a binding is one write, and each call has its own deadline.
-///
-/// # Errors
-/// Where no cluster can be found, with what was tried.
-pub async fn client(kubeconfig: Option<&std::path::Path>) -> anyhow::Result<Client> {
-    let mut config = match kubeconfig {
-        Some(path) => {
-            let kubeconfig = kube::config::Kubeconfig::read_from(path)
-                .with_context(|| format!("--kubeconfig {} cannot be read", path.display()))?;
-            kube::Config::from_custom_kubeconfig(kubeconfig, &Default::default()).await?
-        }
-        None => kube::Config::infer().await.context("no cluster: give --kubeconfig, or run in a pod")?,
-    };
-    config.default_retry = false;
-    Ok(Client::try_from(config)?)
-}

@@ -11,7 +11,7 @@ async fn main() -> anyhow::Result<()> {
     let config = Config::try_from(&args)?;
     let tasks = Tasks::default();
     tasks.obey_signals()?;
-    let client = kerf_extender::client(args.kubeconfig.as_deref()).await?;
+    let client = kerf::runtime::client::connect(args.kubeconfig.as_deref()).await?;
     kerf_extender::start(&config, client, tasks).await?.drained().await;
     Ok(())
 }

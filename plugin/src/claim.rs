@@ -7,7 +7,7 @@
 //! not on the list; what was answered for them is remembered here.
 //!
 //! Where kubelet does not give its list, the call is matched to what waits by its amount, and by the order of
-//! binding ([`matching`]); the next list corrects what was wrong, and two records change places ([`exchange`]).
+//! binding ([`matching`]); the next list corrects what was wrong, and two records change places (`exchange`).
 //! kubelet is steered to ids of the placed card ([`preference`]), so that its own books name it too.
 //!
 //! ```text

@@ -28,12 +28,10 @@ pub mod watch;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use anyhow::Context as _;
 use kerf::runtime::admin::{self, Admin};
 use kerf::runtime::readiness::Readiness;
 use kerf::runtime::shutdown::Tasks;
 use kube::Client;
-use kube::config::{KubeConfigOptions, Kubeconfig};
 use prometheus::Registry;
 use tokio_util::sync::CancellationToken;
 
@@ -72,21 +70,6 @@ impl Plugin {
         anyhow::ensure!(self.asked.is_cancelled(), "a part of the plugin ended unexpectedly");
         Ok(())
     }
-}
-
-/// A client for the API server, as `config` says.
-///
-/// # Errors
-/// Where no configuration is found or it is wrong.
-pub async fn client(config: &Config) -> anyhow::Result<Client> {
-    let found = match &config.kubeconfig {
-        Some(path) => {
-            let file = Kubeconfig::read_from(path).with_context(|| format!("--kubeconfig {path:?}"))?;
-            kube::Config::from_custom_kubeconfig(file, &KubeConfigOptions::default()).await?
-        }
-        None => kube::Config::infer().await?,
-    };
-    Ok(Client::try_from(found)?)
 }
 
 /// Runs until `token` is cancelled.

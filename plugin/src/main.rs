@@ -11,6 +11,6 @@ async fn main() -> anyhow::Result<()> {
     let config = Config::try_from(args)?;
     let signals = Tasks::default();
     signals.obey_signals()?;
-    let client = kerf_plugin::client(&config).await?;
+    let client = kerf::runtime::client::connect(config.kubeconfig.as_deref()).await?;
     kerf_plugin::run(config, client, signals.token().clone()).await
 }

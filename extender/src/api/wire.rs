@@ -1,5 +1,7 @@
 //! The extender contract's JSON: Go field names without tags. Written in their own case; read in both.
 
+mod node_name;
+
 use std::borrow::Cow;
 use std::collections::BTreeMap;
 
@@ -34,22 +36,6 @@ pub struct Nodes<'a> {
     pub items: Vec<&'a RawValue>,
 }
 
-/// The only part of a Node that filter reads: its cards are known from the watch.
-#[derive(Debug, Deserialize)]
-pub struct NodeHead<'a> {
-    /// Its metadata.
-    #[serde(borrow)]
-    pub metadata: NodeMeta<'a>,
-}
-
-/// See [`NodeHead`].
-#[derive(Debug, Deserialize)]
-pub struct NodeMeta<'a> {
-    /// Its name.
-    #[serde(borrow)]
-    pub name: Cow<'a, str>,
-}
-
 /// The candidates of one call, in the form in which they came.
 #[derive(Debug)]
 pub enum Candidates<'a> {
@@ -82,9 +68,8 @@ impl<'a> Args<'a> {
                     .items
                     .into_iter()
                     .map(|raw| {
-                        let head: NodeHead<'a> = serde_json::from_str(raw.get())
-                            .map_err(|error| format!("a node of the request cannot be read: {error}"))?;
-                        Ok((head.metadata.name, raw))
+                        let name = node_name::of(raw).ok_or("a node of the request has no name")?;
+                        Ok((name, raw))
                     })
                     .collect::<Result<_, String>>()?,
             ),

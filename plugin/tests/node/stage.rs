@@ -72,7 +72,7 @@ impl Stage {
             format!("--kubeconfig={}", path(&self.kubeconfig())),
         ]);
         let config = Config::try_from(args).unwrap();
-        let client = kerf_plugin::client(&config).await.unwrap();
+        let client = kerf::runtime::client::connect(config.kubeconfig.as_deref()).await.unwrap();
         let token = CancellationToken::new();
         let plugin = kerf_plugin::start(config, client, token.clone()).await.unwrap();
         self.plugin = Some((plugin, token));
