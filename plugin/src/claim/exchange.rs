@@ -3,7 +3,8 @@
 use kerf::ids::{ContainerName, DeviceId};
 use kerf::plan::Grant;
 
-use super::{Claims, Entry, Key, amount};
+use super::entry::{Entry, amount};
+use super::{Claims, Key};
 use crate::ids::Resource;
 
 impl Claims {

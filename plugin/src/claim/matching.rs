@@ -4,7 +4,8 @@ use std::collections::BTreeMap;
 
 use kerf::ids::{ContainerName, PodUid};
 
-use super::{Answer, Claim, Claims, Entry, Key, Reach, Refusal, Stage};
+use super::entry::{Claim, Entry, Reach};
+use super::{Answer, Claims, Key, Refusal, Stage};
 use crate::ids::{Ids, Resource};
 
 /// How well a waiting container fits a call; less is better. In order of weight.
@@ -16,13 +17,14 @@ struct Fit {
     leaving: bool,
     /// Runs, or says of itself that it has its cards.
     settled: bool,
+    /// Init containers would have to be over, or to be asked for again.
+    reach: Reach,
     /// Not the pod of the last call.
     other: bool,
     /// Its cards were answered once already.
     doubtful: bool,
     /// Nothing of it was asked for yet.
     fresh: bool,
-    reach: Reach,
     /// The ids name other cards than the placed ones.
     elsewhere: bool,
     /// When it was placed.
@@ -87,10 +89,10 @@ impl Claims {
                     absent: self.listed.as_ref().is_some_and(|listed| !listed.contains(&entry.pod.reference)),
                     leaving: entry.pod.stage != Stage::Live,
                     settled: entry.pod.confirmed || !entry.pod.runtime_ids.is_empty(),
+                    reach,
                     other: self.open.as_ref() != Some(&entry.pod.uid),
                     doubtful: entry.doubtful,
                     fresh: entry.claims.is_empty(),
-                    reach,
                     elsewhere: !named.is_empty() && !self.on_cards(entry, name, &named),
                     time: entry.placement.as_ref().map_or(0, |placement| placement.time),
                 };

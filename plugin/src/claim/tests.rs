@@ -3,12 +3,13 @@
 use std::collections::BTreeMap;
 
 use kerf::annotation::{self, Keys, Record};
-use kerf::request::{Ask, RawContainer};
+use kerf::request::{Ask, ContainerKind, ContainerRequest, RawContainer};
 use kerf::units::Mib;
 
+use super::entry::amount;
 use super::truth::{Held, Listing};
 use super::*;
-use crate::ids::unit;
+use crate::ids::{Resource, unit};
 
 mod burst;
 

@@ -13,7 +13,8 @@ use kerf::annotation::{self, Keys};
 use kerf::ids::{ContainerName, DeviceId, PodRef, PodUid};
 use kerf::plan::{Placement, Slice};
 
-use super::{Claims, Entry, Key};
+use super::entry::{Claim, Entry, lends};
+use super::{Claims, Key};
 use crate::ids::{Ids, Resource};
 
 /// kubelet's list of pods.
@@ -124,7 +125,7 @@ impl Claims {
 
     /// Takes what kubelet says of one container.
     fn take(&mut self, key: &Key, item: &Held, question: Question, findings: &mut Findings) {
-        let newer = |claim: &super::Claim| claim.order > question.calls;
+        let newer = |claim: &Claim| claim.order > question.calls;
         let own = self.pods.get(&key.pod).and_then(|entry| entry.claim(&key.container));
         let assumed = Resource::ALL.iter().find_map(|resource| {
             let ids = Some(item.ids(*resource)).filter(|ids| !ids.is_empty())?;
@@ -161,7 +162,7 @@ impl Claims {
         entry.doubtful = false;
         let Entry { claims, pod, .. } = entry;
         for (name, claim) in claims.iter_mut() {
-            let lent = pod.request.containers.iter().any(|c| c.name == *name && super::lends(c.kind));
+            let lent = pod.request.containers.iter().any(|c| c.name == *name && lends(c.kind));
             if *name == key.container || lent {
                 claim.seen = true;
                 claim.confirmed = true;
