@@ -39,7 +39,6 @@ use crate::ids::{DeviceId, PodRef, PodUid};
 use crate::placement::{Planner, Policy, Unfit};
 use crate::plan::{Hold, Plan, Tally};
 use crate::request::{Ask, GpuRequest};
-use crate::turn;
 use crate::units::{Share, Timestamp};
 
 /// Where a commitment is in its life.
@@ -98,8 +97,6 @@ pub struct Commitment {
     pub state: State,
     /// Whether the node has given the cards to the containers, so that no Allocate of this pod can come any more.
     pub confirmed: bool,
-    /// Order of `assume` on this node; 0 for pods that were first seen bound.
-    pub order: u64,
     /// The epoch ([`NodeLedger::release_missing`]) in which it was last heard of.
     epoch: u64,
     holds: Vec<Hold>,
@@ -137,13 +134,10 @@ pub struct NodeLedger {
     cards: Vec<Card>,
     commitments: BTreeMap<PodUid, Commitment>,
     transit: Transit,
-    orders: u64,
     /// Derived from the cards by [`NodeLedger::recount`], as is `free`.
     rooms: Vec<Room>,
     free: (u64, u64),
     roomiest: Share,
-    /// Requests of the commitments that are not confirmed; derived as well.
-    waiting: Vec<Arc<GpuRequest>>,
 }
 
 impl NodeLedger {
@@ -268,7 +262,6 @@ impl NodeLedger {
         deadline: Timestamp,
         epoch: u64,
     ) {
-        self.orders += 1;
         let commitment = Commitment {
             pod: pod.clone(),
             request: request.clone(),
@@ -276,7 +269,6 @@ impl NodeLedger {
             held: Held::Plan(plan),
             state: State::Assumed { deadline },
             confirmed: false,
-            order: self.orders,
             epoch,
         };
         self.commitments.insert(uid.clone(), commitment);
@@ -308,12 +300,8 @@ impl NodeLedger {
                 let seen = if known.state == State::Observed { Seen::Same } else { Seen::AsPlanned };
                 known.state = State::Observed;
                 // a node's confirmation is never taken back: an older view of the pod may arrive late
-                let newly = confirmed && !known.confirmed;
                 known.confirmed |= confirmed;
                 known.epoch = epoch;
-                if newly {
-                    self.derive_waiting();
-                }
                 return seen;
             }
             Some(_) => Seen::Drift,
@@ -327,7 +315,6 @@ impl NodeLedger {
             held,
             state: State::Observed,
             confirmed: confirmed || before.is_some_and(|known| known.confirmed),
-            order: before.map_or(0, |known| known.order),
             epoch,
         };
         let known = self.commitments.insert(uid.clone(), commitment);
@@ -396,25 +383,6 @@ impl NodeLedger {
         missing
     }
 
-    /// The first pod that must be confirmed before the binding of `uid` may be written ([`crate::turn`]).
-    pub fn waits_for(&self, uid: &PodUid) -> Option<&PodUid> {
-        let own = self.commitments.get(uid)?;
-        self.commitments
-            .iter()
-            .find(|(other, known)| {
-                *other != uid
-                    && !known.confirmed
-                    && known.order < own.order
-                    && turn::confusable(&known.request, &own.request)
-            })
-            .map(|(other, _)| other)
-    }
-
-    /// Whether a pod with this request, bound now, would have to wait for another to be confirmed.
-    pub fn would_wait(&self, request: &GpuRequest) -> bool {
-        self.waiting.iter().any(|other| turn::confusable(other, request))
-    }
-
     /// The node as it will be once `plan` is bound; for planning ahead only.
     pub fn with_plan(&self, plan: &Plan) -> Self {
         let mut cards = self.cards.clone();
@@ -443,7 +411,6 @@ impl NodeLedger {
         }
         self.transit.holds().for_each(|hold| take(&mut self.cards, &hold));
         self.derive_rooms();
-        self.derive_waiting();
     }
 
     fn derive_rooms(&mut self) {
@@ -455,12 +422,6 @@ impl NodeLedger {
         self.free = self.rooms.iter().fold((0, 0), add);
         let most = self.rooms.iter().map(|room| room.free).max_by_key(|free| (free.compute, free.memory));
         self.roomiest = most.unwrap_or_default();
-    }
-
-    fn derive_waiting(&mut self) {
-        self.waiting.clear();
-        let waiting = self.commitments.values().filter(|known| !known.confirmed);
-        self.waiting.extend(waiting.map(|known| known.request.clone()));
     }
 }
 

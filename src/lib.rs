@@ -22,7 +22,6 @@
 //! | [`request`] | what a pod asks for, parsed once; every rule of the contract |
 //! | [`plan`] | which card gives what to whom: a value |
 //! | [`ledger`] | what is taken of a node's cards and by whom; the state machine, drawn above its code |
-//! | [`turn`] | which pods may wait on one node at the same time, since Allocate names no pod |
 //! | [`placement`] | the algorithms: which cards, which node |
 //! | [`annotation`] | the words on Pods and Nodes: both records of a placement, the inventory |
 //! | `k8s` (feature) | Pods and Nodes as domain values |
@@ -65,5 +64,4 @@ pub mod plan;
 pub mod request;
 #[cfg(feature = "runtime")]
 pub mod runtime;
-pub mod turn;
 pub mod units;

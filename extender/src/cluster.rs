@@ -106,13 +106,12 @@ impl Cluster {
         let policy = request.policy.unwrap_or(policy);
         let ledger = self.nodes.get(node)?;
         planner.fit(&ledger, request, policy).ok()?;
-        let waits = ledger.would_wait(request);
         if ahead.is_empty() {
-            return Some(NodeRank { crowded: false, waits, rank: rank(&ledger, policy) });
+            return Some(NodeRank { crowded: false, rank: rank(&ledger, policy) });
         }
         let later = ahead.iter().fold(ledger.with_plan(&Plan::default()), |later, plan| later.with_plan(plan));
         let crowded = planner.fit(&later, request, policy).is_err();
-        Some(NodeRank { crowded, waits, rank: rank(&later, policy) })
+        Some(NodeRank { crowded, rank: rank(&later, policy) })
     }
 
     /// The cards that the pod would get on the node now.
@@ -132,11 +131,6 @@ impl Cluster {
     /// What a pod that is not bound yet asks for, if the watch has shown it.
     pub fn pending_request(&self, uid: &PodUid) -> Option<Arc<GpuRequest>> {
         self.pending.get(uid).map(|request| request.clone())
-    }
-
-    /// Whether the binding of `uid` to `node` must wait for another pod to be confirmed.
-    pub fn must_wait(&self, uid: &PodUid, node: &NodeName) -> bool {
-        self.nodes.get(node).is_some_and(|ledger| ledger.waits_for(uid).is_some())
     }
 
     /// Told of every change; for those that wait for one.
@@ -176,12 +170,10 @@ impl Cluster {
     }
 }
 
-/// How well a node suits a pod. Nodes that would do now but not after the pods in flight come last; those where
-/// the binding would have to wait come after those where it need not.
+/// How well a node suits a pod. Nodes that would do now but not after the pods in flight come last.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct NodeRank {
     crowded: bool,
-    waits: bool,
     rank: Rank,
 }
 

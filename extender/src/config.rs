@@ -28,9 +28,6 @@ pub struct Args {
     /// Longest time for one request to the API server, in milliseconds
     #[arg(long, env = "KERF_API_TIMEOUT_MS", default_value_t = 900, value_parser = clap::value_parser!(u64).range(10..=60_000))]
     pub api_timeout_ms: u64,
-    /// Longest time that a binding waits for a similar pod to be confirmed by its node, in milliseconds
-    #[arg(long, env = "KERF_TURN_TIMEOUT_MS", default_value_t = 2000, value_parser = clap::value_parser!(u64).range(0..=60_000))]
-    pub turn_timeout_ms: u64,
     /// The scheduler's own time-out for the extender (`httpTimeout`), in milliseconds: answers come earlier
     #[arg(long, env = "KERF_SCHEDULER_TIMEOUT_MS", default_value_t = 5000, value_parser = clap::value_parser!(u64).range(100..=120_000))]
     pub scheduler_timeout_ms: u64,
@@ -53,8 +50,6 @@ pub struct Config {
     pub policy: Policy,
     /// Bounds each request to the API server.
     pub api_timeout: Duration,
-    /// Bounds the wait for a turn.
-    pub turn_timeout: Duration,
     /// Bounds request bodies, in bytes.
     pub max_body: usize,
 }
@@ -63,10 +58,7 @@ pub struct Config {
 #[derive(Debug, thiserror::Error)]
 pub enum ConfigError {
     /// Bind could take longer than the scheduler waits.
-    #[error(
-        "--turn-timeout-ms and three times --api-timeout-ms add up to {sum} ms, \
-         which must be below --scheduler-timeout-ms, {limit} ms"
-    )]
+    #[error("three times --api-timeout-ms is {sum} ms, which must be below --scheduler-timeout-ms, {limit} ms")]
     TooSlow {
         /// The longest that a bind can take.
         sum: u64,
@@ -79,8 +71,8 @@ impl TryFrom<&Args> for Config {
     type Error = ConfigError;
 
     fn try_from(args: &Args) -> Result<Self, ConfigError> {
-        // the slowest bind: read the pod, wait, write, read what became of it
-        let sum = args.turn_timeout_ms + 3 * args.api_timeout_ms;
+        // the slowest bind: read the pod, write, read what became of it
+        let sum = 3 * args.api_timeout_ms;
         if sum >= args.scheduler_timeout_ms {
             return Err(ConfigError::TooSlow { sum, limit: args.scheduler_timeout_ms });
         }
@@ -89,7 +81,6 @@ impl TryFrom<&Args> for Config {
             domain: args.domain.clone(),
             policy: args.policy,
             api_timeout: Duration::from_millis(args.api_timeout_ms),
-            turn_timeout: Duration::from_millis(args.turn_timeout_ms),
             max_body: usize::from(args.max_body_mib) << 20,
         })
     }

@@ -53,7 +53,6 @@ pub const DEADLINE_MS: u64 = 15_000;
 pub struct App {
     keys: Keys,
     policy: Policy,
-    turn_deadline: Duration,
     max_body: usize,
     cluster: Arc<Cluster>,
     intents: Intents,
@@ -106,7 +105,7 @@ impl App {
 /// Where the address cannot be listened on.
 pub async fn start(config: &Config, client: Client, tasks: Tasks) -> anyhow::Result<Extender> {
     tracing::info!(?config, version = env!("CARGO_PKG_VERSION"), "starting");
-    let Config { listen, domain, policy, api_timeout, turn_timeout, max_body } = config.clone();
+    let Config { listen, domain, policy, api_timeout, max_body } = config.clone();
     let registry = Registry::new();
     let cluster = Arc::new(Cluster::default());
     let clock = Arc::new(Clock::default());
@@ -115,7 +114,6 @@ pub async fn start(config: &Config, client: Client, tasks: Tasks) -> anyhow::Res
         readiness: readiness.clone(),
         keys: Keys::new(domain),
         policy,
-        turn_deadline: turn_timeout,
         max_body,
         intents: Intents::default(),
         binder: Binder::new(client.clone(), api_timeout),

@@ -10,7 +10,7 @@ use kerf::units::Timestamp;
 use prometheus::core::{Collector, Desc};
 use prometheus::proto::MetricFamily;
 use prometheus::{
-    GaugeVec, Histogram, HistogramOpts, HistogramTimer, HistogramVec, IntCounter, IntCounterVec, Opts, Registry,
+    GaugeVec, HistogramOpts, HistogramTimer, HistogramVec, IntCounter, IntCounterVec, Opts, Registry,
 };
 
 use crate::clock::Clock;
@@ -50,8 +50,6 @@ pub enum Bind {
     Already,
     /// The node has no room any more.
     Unfit,
-    /// A similar pod was not confirmed in time.
-    Turn,
     /// The API server has refused.
     Refused,
     /// The API server has not said.
@@ -63,16 +61,8 @@ pub enum Bind {
 }
 
 impl Bind {
-    const ALL: [Self; 8] = [
-        Self::Bound,
-        Self::Already,
-        Self::Unfit,
-        Self::Turn,
-        Self::Refused,
-        Self::Unknown,
-        Self::Invalid,
-        Self::Failed,
-    ];
+    const ALL: [Self; 7] =
+        [Self::Bound, Self::Already, Self::Unfit, Self::Refused, Self::Unknown, Self::Invalid, Self::Failed];
 
     /// The label's value.
     pub fn as_str(self) -> &'static str {
@@ -80,7 +70,6 @@ impl Bind {
             Self::Bound => "bound",
             Self::Already => "already-bound",
             Self::Unfit => "no-longer-fits",
-            Self::Turn => "turn-timeout",
             Self::Refused => "refused",
             Self::Unknown => "unknown",
             Self::Invalid => "invalid",
@@ -96,7 +85,6 @@ pub struct Metrics {
     answers: IntCounterVec,
     unfit: IntCounterVec,
     binds: IntCounterVec,
-    turn: Histogram,
     /// Requests that break the contract, by rule.
     pub invalid: IntCounterVec,
     /// Pods whose placement changed after it was known.
@@ -125,19 +113,12 @@ impl Metrics {
         let metrics = Self {
             duration: HistogramVec::new(
                 HistogramOpts::new("kerf_extender_request_duration_seconds", "Time to answer the scheduler")
-                    .buckets(buckets.clone()),
+                    .buckets(buckets),
                 &["verb"],
             )?,
             answers: counters("requests_total", "Calls of the scheduler, by outcome", &["verb", "outcome"])?,
             unfit: counters("unfit_total", "Candidates that did not fit, by reason", &["reason"])?,
             binds: counters("binds_total", "Binds, by outcome", &["outcome"])?,
-            turn: Histogram::with_opts(
-                HistogramOpts::new(
-                    "kerf_extender_turn_wait_seconds",
-                    "Time that bindings waited for a similar pod to be confirmed",
-                )
-                .buckets(buckets),
-            )?,
             invalid: counters("invalid_requests_total", "Calls for pods that break a rule, by rule", &["rule"])?,
             drift: counter("drift_total", "Pods whose placement changed after it was known")?,
             unreadable: counter("unreadable_placements_total", "Bound pods whose placement cannot be read")?,
@@ -150,7 +131,6 @@ impl Metrics {
             metrics.binds.with_label_values(&[outcome.as_str()]);
         }
         registry.register(Box::new(metrics.duration.clone()))?;
-        registry.register(Box::new(metrics.turn.clone()))?;
         for counters in [&metrics.answers, &metrics.unfit, &metrics.binds, &metrics.invalid] {
             registry.register(Box::new(counters.clone()))?;
         }
@@ -164,11 +144,6 @@ impl Metrics {
     /// Times one call, until dropped.
     pub fn timer(&self, verb: Verb) -> HistogramTimer {
         self.duration.with_label_values(&[verb.as_str()]).start_timer()
-    }
-
-    /// Times one wait for a turn, until dropped.
-    pub fn turn_timer(&self) -> HistogramTimer {
-        self.turn.start_timer()
     }
 
     /// Counts a call.

@@ -104,6 +104,12 @@ pub enum Refusal {
         /// Its amount.
         units: u64,
     },
+    /// kubelet does not say which pod it is at, and those that wait for this amount need different cards.
+    #[error("kubelet does not say which pod it is at, and pods with unlike needs wait for {units} units of core")]
+    Ambiguous {
+        /// The amount.
+        units: u64,
+    },
     /// The placement names a card that is not here.
     #[error("pod {pod} was placed on GPU {device}, which this node does not have")]
     NoSuchCard {
@@ -135,6 +141,7 @@ impl Refusal {
     pub fn code(&self) -> &'static str {
         match self {
             Self::NobodyWaits { .. } => "nobody-waits",
+            Self::Ambiguous { .. } => "ambiguous",
             Self::NoSuchCard { .. } => "no-such-card",
             Self::Unhealthy { .. } => "unhealthy",
             Self::Overcommitted { .. } => "overcommitted",

@@ -96,6 +96,7 @@ pub async fn keep_registered(
             }
         }
         missing = false;
+        let tried = Identity::of(&kubelet);
         let socket = path.join(format!("kerf-{}-{start:x}-{attempt}.sock", resource.as_str()));
         let session = Session { shared: &shared, resource, path: &path, socket, registered: &registered };
         let (held, end) = session.run(&mut directory, &token).await;
@@ -109,11 +110,17 @@ pub async fn keep_registered(
             continue;
         }
         shared.counters.registrations.with_label_values(&[resource.as_str(), "failed"]).inc();
-        tokio::select! {
+        let another = async {
+            // a kubelet that was killed leaves its socket behind; the next one admits pods within a second
+            while Identity::of(&kubelet).is_none_or(|now| Some(now) == tried) {
+                directory.changed().await;
+            }
+        };
+        pause = tokio::select! {
             () = token.cancelled() => return,
-            () = tokio::time::sleep(pause) => {}
-        }
-        pause = (pause * 2).min(LONGEST_PAUSE);
+            () = another => FIRST_PAUSE,
+            () = tokio::time::sleep(pause) => (pause * 2).min(LONGEST_PAUSE),
+        };
     }
 }
 

@@ -1,6 +1,7 @@
 //! kubelet's questions: thin gRPC around [`crate::claim`] and [`crate::binding`].
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use futures::stream::{BoxStream, StreamExt};
 use kerf_proto::deviceplugin::device_plugin_server::DevicePlugin;
@@ -36,12 +37,18 @@ pub struct Shared {
     pub numa_hints: bool,
 }
 
+/// Between questions to kubelet during one of its calls: it answers about 100 a second.
+const RETRIES: [Duration; 2] = [Duration::from_millis(20), Duration::from_millis(100)];
+
 impl Shared {
     /// Finds out which pod kubelet is at: its list names the pod, and the API server knows it where the watch has
     /// not shown it yet. Each fails for itself: whatever could be learned counts.
     async fn learn(&self, resource: Resource, sizes: impl Iterator<Item = u64> + Clone) {
-        if let Err(error) = self.reconciler.compare(true).await {
+        for pause in RETRIES.map(Some).into_iter().chain([None]) {
+            let Err(error) = self.reconciler.compare(true).await else { break };
             tracing::debug!(%error, "kubelet does not say which pod it is at");
+            let Some(pause) = pause else { break };
+            tokio::time::sleep(pause).await;
         }
         let certain = |claims: &mut Claims| sizes.clone().all(|units| claims.certain(resource, units));
         if !self.state.claims(certain) && self.reconciler.refresh().await.is_ok() {

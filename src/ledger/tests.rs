@@ -164,19 +164,3 @@ fn cards_that_vanish_keep_their_pods_and_return_with_them() {
     let plan = assume(&mut node, "b", "1", "1").unwrap();
     assert_eq!(plan.grants[0].slices[0].index, 2);
 }
-
-#[test]
-fn confusable_pods_take_turns() {
-    let mut node = node(4);
-    for (uid, memory) in [("a", "10"), ("b", "20"), ("c", "10")] {
-        assume(&mut node, uid, "50", memory).unwrap();
-    }
-    let waits = |node: &NodeLedger, uid: &str| node.waits_for(&uid.into()).cloned();
-    assert_eq!(waits(&node, "a"), None);
-    assert_eq!(waits(&node, "b"), Some("a".into()));
-    assert_eq!(waits(&node, "c"), Some("b".into()), "in order, so that none starves");
-    assert!(node.would_wait(&request("50", "30")));
-    let Held::Plan(plan) = node.commitments()["a"].held.clone() else { panic!("planned") };
-    node.observe(&"a".into(), &PodRef::new("ns", "a"), &request("50", "10"), Held::Plan(plan), true, 1);
-    assert_eq!(waits(&node, "b"), None);
-}

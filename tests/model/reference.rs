@@ -52,7 +52,6 @@ pub struct Entry {
     pub hold: Hold,
     pub stage: Stage,
     pub confirmed: bool,
-    pub order: u64,
     epoch: u64,
 }
 
@@ -98,7 +97,6 @@ pub struct Model {
     left: BTreeMap<usize, (i64, i64, i64)>,
     /// When that is given up.
     left_until: Option<u64>,
-    orders: u64,
     /// The first uid that was never used.
     next: Uid,
     /// What the last transition must have answered.
@@ -193,9 +191,8 @@ impl Model {
     }
 
     fn enter(&mut self, uid: Uid, hold: Hold) {
-        self.orders += 1;
         let stage = Stage::Assumed(self.now + PATIENCE);
-        let entry = Entry { hold, stage, confirmed: false, order: self.orders, epoch: self.epoch };
+        let entry = Entry { hold, stage, confirmed: false, epoch: self.epoch };
         self.entries.insert(uid, entry);
         self.next = self.next.max(uid + 1);
     }
@@ -237,19 +234,10 @@ impl Model {
         }
         let before = self.entries.get(&uid);
         let confirmed = truth.confirmed || before.is_some_and(|entry| entry.confirmed);
-        let order = before.map_or(0, |entry| entry.order);
         let (hold, epoch) = (truth.hold.clone(), self.epoch);
-        self.entries.insert(uid, Entry { hold, stage: Stage::Observed, confirmed, order, epoch });
+        self.entries.insert(uid, Entry { hold, stage: Stage::Observed, confirmed, epoch });
         self.told.insert(uid);
         self.answers.push(seen.into());
-    }
-
-    /// The first pod that must be confirmed before this one.
-    pub fn waits_for(&self, uid: Uid) -> Option<Uid> {
-        let own = self.entries.get(&uid)?;
-        let before = |other: &Entry| !other.confirmed && other.order < own.order;
-        let others = self.entries.iter().filter(|(_, other)| before(other));
-        others.map(|(other, _)| *other).find(|other| confusable(ask(*other), ask(uid)))
     }
 
     fn overdue(&self, uid: Uid) -> bool {
@@ -261,14 +249,6 @@ impl Model {
     fn assumed(&self, uid: Uid) -> bool {
         self.entries.get(&uid).is_some_and(|entry| matches!(entry.stage, Stage::Assumed(_)))
     }
-}
-
-/// Whether two pods of one container each tie in one amount and differ in the other.
-fn confusable(a: (u64, u64, usize), b: (u64, u64, usize)) -> bool {
-    let core = |(compute, _, whole): (u64, u64, usize)| if whole > 0 { whole as u64 * 1000 } else { compute };
-    let same_core = core(a) == core(b);
-    let same_memory = a.1 == b.1;
-    (same_core && !same_memory) || (same_memory && a.1 > 0 && !same_core)
 }
 
 impl ReferenceStateMachine for Model {
@@ -383,7 +363,6 @@ impl ReferenceStateMachine for Model {
                 model.entries.clear();
                 (model.left, model.left_until) = (BTreeMap::new(), None);
                 model.list = None;
-                model.orders = 0;
                 for (uid, truth) in model.api.clone() {
                     model.observe(uid, &truth);
                 }

@@ -10,7 +10,6 @@ use kerf::ids::{NodeName, PodRef, PodUid};
 use kerf::k8s;
 use kerf::plan::Placement;
 use kerf::request::GpuRequest;
-use tokio::time::timeout;
 
 use super::wire::{BindArgs, BindResult};
 use super::{json, read};
@@ -70,11 +69,6 @@ async fn commit(app: &App, uid: &PodUid, pod: &PodRef, node: &NodeName) -> (Bind
         Ok(plan) => plan,
         Err(unfit) => return (Bind::Unfit, format!("pod no longer fits on the node: {unfit}")),
     };
-    if !wait_for_turn(app, uid, node).await {
-        app.cluster.forget(node, uid);
-        let error = "another pod with a similar request is being started on the node".to_owned();
-        return (Bind::Turn, error);
-    }
     let placement = Placement { node: node.clone(), time: app.clock.nanos(), limit: request.limit, plan };
     let written = app.binder.bind(pod, uid, node, annotation::write(&placement, &app.keys)).await;
     settle(app, uid, pod, node, written).await
@@ -105,23 +99,6 @@ async fn look_up(
         return Err(answer);
     }
     view.request.map_err(|error| (Bind::Invalid, error.to_string()))
-}
-
-/// Whether the binding may be written now, or within the time that the scheduler leaves us.
-async fn wait_for_turn(app: &App, uid: &PodUid, node: &NodeName) -> bool {
-    let mut changes = app.cluster.changes();
-    if !app.cluster.must_wait(uid, node) {
-        return true;
-    }
-    let _waiting = app.metrics.turn_timer();
-    let turn = async {
-        while app.cluster.must_wait(uid, node) {
-            if changes.changed().await.is_err() {
-                return;
-            }
-        }
-    };
-    timeout(app.turn_deadline, turn).await.is_ok()
 }
 
 /// Brings the ledger in line with what became of the write.

@@ -26,7 +26,6 @@ use crate::cluster::PREDICATE_TTL_MS;
 use crate::metrics::Verb;
 
 const TAKEN: &str = "pod has been placed on another node";
-const WAITS: &str = "another pod with a similar request is being started on the node";
 const NOT_WRITTEN: &str = "GPU placement could not be written on the pod";
 
 pub(super) async fn handle(State(app): State<Arc<App>>, body: Body) -> Response {
@@ -104,11 +103,6 @@ async fn place(
         .cluster
         .assume(&node, uid, pod, request, app.policy, deadline)
         .map_err(kerf::placement::Unfit::reason)?;
-    // the scheduler's cycle is serial: waiting here would stop it
-    if app.cluster.must_wait(uid, &node) {
-        app.cluster.forget(&node, uid);
-        return Err(WAITS);
-    }
     let placement = Placement { node: node.clone(), time: app.clock.nanos(), limit: request.limit, plan };
     match app.binder.annotate(pod, uid, &annotation::write(&placement, &app.keys)).await {
         Outcome::Written => {

@@ -1,12 +1,10 @@
 //! Bind: one write, and every way in which its answer can be lost.
 
-use std::time::Duration;
-
 use kerf::annotation::Keys;
 use kerf_testkit::api::{Action, Fault, Watchers};
 use serde_json::{Value, json};
 
-use crate::fixture::{PATIENCE, World, node, share};
+use crate::fixture::{World, node, share};
 
 fn binding_writes(world: &World) -> Vec<(String, u64)> {
     world.api.writes().into_iter().map(|((verb, resource), count)| (format!("{verb} {resource}"), count)).collect()
@@ -142,41 +140,6 @@ async fn a_pod_that_ends_or_goes_frees_its_cards() {
         }
         world.until("free", |w| w.used("a") == [0]).await;
     }
-}
-
-#[tokio::test]
-async fn confusable_pods_wait_for_each_other_on_one_node() {
-    let world = World::new([node("a", 2, 15_360)]).await;
-    let first = world.pod("first", share("60", "10")).await;
-    let second = world.pod("second", share("60", "20")).await;
-    let third = world.pod("third", share("30", "5")).await;
-    world.bind(&first, "a").await.unwrap();
-    let confirm = async {
-        // a pod that cannot be mistaken for the first does not wait
-        world.bind(&third, "a").await.unwrap();
-        let keys = Keys::default();
-        let confirmed = json!({ "metadata": { "annotations": { &keys.gpu_assigned: "true" } } });
-        assert_eq!(world.api.get("pods", "default", "second").unwrap()["spec"].get("nodeName"), None);
-        world.api.patch("pods", "default", "first", &confirmed).unwrap();
-    };
-    let (bound, ()) = tokio::join!(world.bind(&second, "a"), confirm);
-    bound.unwrap();
-    assert_eq!(world.used("a").iter().sum::<u32>(), 1500);
-}
-
-#[tokio::test]
-async fn a_turn_that_never_comes_frees_the_cards() {
-    let mut config = crate::fixture::config();
-    config.turn_timeout = Duration::from_millis(50);
-    let api = kerf_testkit::api::ApiServer::start().await.unwrap();
-    api.create("nodes", node("a", 2, 15_360)).unwrap();
-    let world = World::on(api, config).await;
-    let first = world.pod("first", share("60", "10")).await;
-    let second = world.pod("second", share("60", "20")).await;
-    world.bind(&first, "a").await.unwrap();
-    let error = tokio::time::timeout(PATIENCE, world.bind(&second, "a")).await.unwrap().unwrap_err();
-    assert!(error.contains("similar request"), "{error}");
-    assert_eq!(world.used("a"), [600, 0]);
 }
 
 fn uid(pod: &Value) -> kerf::ids::PodUid {

@@ -31,7 +31,6 @@ pub fn config() -> Config {
         domain: Default::default(),
         policy: Default::default(),
         api_timeout: Duration::from_millis(300),
-        turn_timeout: Duration::from_secs(2),
         max_body: 4 << 20,
     }
 }

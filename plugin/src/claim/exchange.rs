@@ -3,7 +3,7 @@
 use kerf::ids::{ContainerName, DeviceId};
 use kerf::plan::Grant;
 
-use super::entry::{Entry, amount};
+use super::entry::{Entry, amount, lends};
 use super::{Claims, Key};
 use crate::ids::Resource;
 
@@ -36,6 +36,14 @@ impl Claims {
             other => other,
         };
         true
+    }
+
+    /// Whether `a` and `b` may be served in each other's place and change records afterwards: in pods of one shape,
+    /// or each for as long as its pod, since an init container shares its cards with those after it.
+    pub(super) fn interchangeable(&self, a: &Key, b: &Key) -> bool {
+        let (Some(left), Some(right)) = (self.pods.get(&a.pod), self.pods.get(&b.pod)) else { return false };
+        let lasting = |entry: &Entry| !entry.pod.request.containers.iter().any(|c| lends(c.kind));
+        self.alike(a, b) && (shape(left).eq(shape(right)) || (lasting(left) && lasting(right)))
     }
 
     /// Whether two containers ask for the same.

@@ -35,15 +35,19 @@ impl Claims {
     /// Matches an Allocate, and claims.
     ///
     /// For a container of the pod that kubelet is admitting, by its list; failing that, for the one that waits for
-    /// this amount and was placed first, the placed card of which the ids name. Where nobody waits, the ids may
-    /// have been answered before.
+    /// this amount and was placed first, as long as it makes no difference which: such pods change places afterwards.
+    /// Where nobody waits, the ids may have been answered before.
     ///
     /// # Errors
     /// [`Refusal`]. Before it is final, the caller refreshes what it knows and asks again.
     pub fn allocate(&mut self, resource: Resource, ids: Ids) -> Result<Answer, Refusal> {
         let units = ids.len();
         let mut refusal = Refusal::NobodyWaits { resource: resource.as_str(), units };
-        for key in self.candidates(resource, units, Some(&ids)) {
+        let candidates = self.candidates(resource, units, Some(&ids));
+        if resource == Resource::Core && self.ambiguous(&candidates) {
+            return Err(Refusal::Ambiguous { units });
+        }
+        for key in candidates {
             let room = self.pods.get(&key.pod).map_or(Ok(()), |entry| self.room(entry, &key.container));
             match room {
                 Ok(()) => return self.claim(key, resource, ids),
@@ -58,6 +62,19 @@ impl Claims {
         }
     }
 
+    /// Whether it makes a difference which of the candidates a call for core is for, and nothing tells.
+    fn ambiguous(&self, candidates: &[Key]) -> bool {
+        let Some((first, others)) = candidates.split_first() else { return false };
+        let begun = self.open.as_ref() == Some(&first.pod);
+        !begun && !self.listed_now(first) && others.iter().any(|other| !self.interchangeable(first, other))
+    }
+
+    fn listed_now(&self, key: &Key) -> bool {
+        let entry = self.pods.get(&key.pod);
+        self.fresh
+            && entry.zip(self.listed.as_ref()).is_some_and(|(entry, listed)| listed.contains(&entry.pod.reference))
+    }
+
     /// The container that these very ids were claimed for.
     fn repeated(&self, resource: Resource, ids: &Ids) -> Option<Key> {
         self.pods.values().find_map(|entry| {
@@ -69,11 +86,7 @@ impl Claims {
 
     /// Whether kubelet's list, asked for during this call, names the pod that the call is for.
     pub fn certain(&self, resource: Resource, units: u64) -> bool {
-        let listed = |key: &Key| {
-            let entry = self.pods.get(&key.pod)?;
-            self.listed.as_ref().map(|listed| listed.contains(&entry.pod.reference))
-        };
-        self.fresh && self.candidates(resource, units, None).first().and_then(listed).unwrap_or(false)
+        self.candidates(resource, units, None).first().is_some_and(|first| self.listed_now(first))
     }
 
     /// Containers that this call can be for, best first. `ids`: what kubelet chose, if it has.

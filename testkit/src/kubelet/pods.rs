@@ -75,9 +75,19 @@ impl Pods {
         if !admitted {
             return;
         }
-        self.startable.push(pod);
+        self.start_unless_begun(pod);
         if !shared.config.shuffle {
             self.start_one();
+        }
+    }
+
+    /// Lets an admitted pod start, unless it runs, or its start goes on.
+    fn start_unless_begun(&mut self, pod: Arc<Value>) {
+        let uid = object::uid(&pod);
+        let pending = self.startable.iter().any(|other| object::uid(other) == uid);
+        // one that was admitted in an earlier life may not have started: that, or the word of it, was cut short
+        if object::phase(&pod) != "Running" && !pending && !self.starts.contains_key(uid) {
+            self.startable.push(pod);
         }
     }
 
@@ -137,15 +147,11 @@ impl Pods {
         if books.ended.contains(&uid) {
             return;
         }
-        if let Some(book) = books.pods.get_mut(&uid).filter(|book| book.admitted) {
+        // After a restart, those that were admitted before are admitted again, each in its turn, with what they hold.
+        if let Some(book) = books.pods.get_mut(&uid).filter(|book| book.admitted && book.present) {
             book.pod = pod.clone();
-            book.present = true;
             drop(books);
-            let pending = self.startable.iter().any(|other| object::uid(other) == uid);
-            // Admitted in an earlier life, and its start or the word of it was cut short.
-            if object::phase(&pod) != "Running" && !pending && !self.starts.contains_key(&uid) {
-                self.startable.push(pod);
-            }
+            self.start_unless_begun(pod);
             return;
         }
         drop(books);
