@@ -1,0 +1,87 @@
+//! The simulated cards of one node: a file that the plugin reads again whenever it changes.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::Mutex;
+
+use anyhow::Context;
+
+use crate::tools::output;
+
+/// Memory of each card, in MiB: 96 units.
+pub const MEMORY_MIB: u64 = 24 * 1024;
+
+/// Where device files appear in the node's namespace: the host's `/dev` has none of them.
+pub const DEVICES: &str = "/dev/kerf";
+
+/// The cards.
+#[derive(Debug)]
+pub struct Cards {
+    file: PathBuf,
+    uuids: Vec<String>,
+    ill: Mutex<Vec<bool>>,
+}
+
+impl Cards {
+    /// So many, all well. Each has a device file of its own, of the kind of `/dev/null`, in the directory
+    /// `devices`, which the node sees as [`DEVICES`].
+    ///
+    /// # Errors
+    /// Where files cannot be made.
+    pub fn new(file: PathBuf, devices: PathBuf, node: &str, count: usize) -> anyhow::Result<Self> {
+        std::fs::create_dir_all(&devices)?;
+        let uuids: Vec<String> = (0..count).map(|index| format!("GPU-{node}-{index}")).collect();
+        for index in 0..count {
+            // the numbers of /dev/null: harmless, and open to every container
+            output(Command::new("mknod").arg(devices.join(format!("gpu{index}"))).args(["c", "1", "3"]))?;
+        }
+        let cards = Self { file, uuids, ill: Mutex::new(vec![false; count]) };
+        cards.write()?;
+        Ok(cards)
+    }
+
+    /// Where they are described.
+    pub fn file(&self) -> &Path {
+        &self.file
+    }
+
+    /// Their names, by index.
+    pub fn uuids(&self) -> &[String] {
+        &self.uuids
+    }
+
+    /// A card's device file, on the node and in a container.
+    pub fn device(index: usize) -> PathBuf {
+        Path::new(DEVICES).join(format!("gpu{index}"))
+    }
+
+    /// Lets a card fall ill, or recover.
+    ///
+    /// # Errors
+    /// Where the file cannot be written.
+    pub fn set_ill(&self, index: usize, ill: bool) -> anyhow::Result<()> {
+        let mut state = self.ill.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        *state.get_mut(index).context("no such card")? = ill;
+        drop(state);
+        self.write()
+    }
+
+    fn write(&self) -> anyhow::Result<()> {
+        let ill = self.ill.lock().unwrap_or_else(std::sync::PoisonError::into_inner).clone();
+        let cards = self.uuids.iter().zip(&ill).enumerate().map(|(index, (uuid, ill))| {
+            // linked in pairs
+            let peer = index ^ 1;
+            let links = if peer < self.uuids.len() { format!("links = {{ \"{peer}\" = \"NV4\" }}\n") } else { String::new() };
+            format!(
+                "[[gpu]]\nuuid = \"{uuid}\"\nindex = {index}\nmodel = \"Simulated 24G\"\nmemory_mib = {MEMORY_MIB}\n\
+                 healthy = {}\ndevice_nodes = [\"{}\"]\n{links}",
+                !ill,
+                Self::device(index).display(),
+            )
+        });
+        // replaced as a whole: the plugin never reads half a file
+        let aside = self.file.with_extension("new");
+        std::fs::write(&aside, cards.collect::<Vec<_>>().join("\n"))?;
+        Ok(std::fs::rename(aside, &self.file)?)
+    }
+}

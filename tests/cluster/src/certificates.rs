@@ -1,0 +1,74 @@
+//! An authority for one cluster and what it signs.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use crate::place::Place;
+use crate::tools::output;
+
+const CONFIG: &str = "\
+[req]
+distinguished_name = name
+[name]
+[authority]
+basicConstraints = critical, CA:TRUE
+keyUsage = critical, keyCertSign
+[server]
+basicConstraints = critical, CA:FALSE
+extendedKeyUsage = serverAuth
+subjectAltName = IP:127.0.0.1, DNS:localhost, DNS:kubernetes.default.svc
+[client]
+basicConstraints = critical, CA:FALSE
+extendedKeyUsage = clientAuth
+";
+
+/// Files of the authority and of what it signed.
+#[derive(Clone, Debug)]
+pub struct Certificates {
+    directory: PathBuf,
+}
+
+impl Certificates {
+    /// Makes all of them.
+    ///
+    /// # Errors
+    /// Where openssl fails.
+    pub fn make(place: &Place) -> anyhow::Result<Self> {
+        let directory = place.dir("certificates")?;
+        place.write("certificates/openssl.cnf", CONFIG)?;
+        let made = Self { directory };
+        made.certificate("authority", "/CN=kerf-cluster", None)?;
+        made.certificate("server", "/CN=kube-apiserver", Some("authority"))?;
+        // with it the API server asks kubelets for logs
+        made.certificate("client", "/O=system:masters/CN=kube-apiserver", Some("authority"))?;
+        output(Command::new("openssl").args(["genrsa", "-out"]).arg(made.key("accounts")).arg("2048"))?;
+        Ok(made)
+    }
+
+    fn certificate(&self, name: &str, subject: &str, authority: Option<&str>) -> anyhow::Result<()> {
+        let mut command = Command::new("openssl");
+        command.args(["req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes"]);
+        command.args(["-days", "30", "-subj", subject, "-extensions", name, "-config"]);
+        command.arg(self.directory.join("openssl.cnf"));
+        command.arg("-keyout").arg(self.key(name)).arg("-out").arg(self.file(name));
+        if let Some(authority) = authority {
+            command.arg("-CA").arg(self.file(authority)).arg("-CAkey").arg(self.key(authority));
+        }
+        output(&mut command).map(drop)
+    }
+
+    /// A certificate.
+    pub fn file(&self, name: &str) -> PathBuf {
+        self.directory.join(name).with_extension("crt")
+    }
+
+    /// A private key. `accounts` signs the tokens of service accounts.
+    pub fn key(&self, name: &str) -> PathBuf {
+        self.directory.join(name).with_extension("key")
+    }
+
+    /// Where they are.
+    pub fn directory(&self) -> &Path {
+        &self.directory
+    }
+}

@@ -1,0 +1,296 @@
+//! The whole: brings everything up, hands out its parts, clears everything away.
+
+use std::net::TcpListener;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, ensure};
+use k8s_openapi::api::core::v1::Node as NodeObject;
+use kerf::annotation::Keys;
+use kube::{Api, Client};
+use serde_json::{Value, json};
+
+use crate::control::{self, Control};
+use crate::image;
+use crate::node::{self, Node};
+use crate::place::Place;
+use crate::process::{Process, Spec};
+use crate::tools::{Tools, output, workspace};
+use crate::wait::until;
+
+/// What to bring up.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// How many nodes.
+    pub nodes: usize,
+    /// How many cards on each.
+    pub cards: usize,
+    /// Whether the API server writes down what kerf asks it.
+    pub audit: bool,
+    /// What kerf's programs log.
+    pub log: String,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self { nodes: 2, cards: 4, audit: false, log: "info".into() }
+    }
+}
+
+/// kerf's own programs.
+#[derive(Clone, Debug)]
+pub struct Programs {
+    extender: PathBuf,
+    plugin: PathBuf,
+}
+
+impl Programs {
+    /// Has cargo build them.
+    ///
+    /// # Errors
+    /// Where they do not compile.
+    pub fn build() -> anyhow::Result<Self> {
+        let named = |name: &str| std::env::var_os(name).map(PathBuf::from);
+        if let (Some(extender), Some(plugin)) = (named("KERF_EXTENDER"), named("KERF_PLUGIN")) {
+            return Ok(Self { extender, plugin });
+        }
+        let cargo = named("CARGO").unwrap_or_else(|| "cargo".into());
+        let args = ["build", "--locked", "--workspace", "--all-features", "--bins", "--message-format=json"];
+        let mut command = Command::new(cargo);
+        command.args(args).args(["--quiet"]).current_dir(workspace());
+        let messages = output(&mut command).context("kerf's programs")?;
+        let program = |name: &str| {
+            let found = messages.lines().find_map(|line| {
+                let message: Value = serde_json::from_str(line).ok()?;
+                let own = message["target"]["name"] == name && message["target"]["kind"][0] == "bin";
+                own.then(|| message["executable"].as_str().map(PathBuf::from)).flatten()
+            });
+            found.with_context(|| format!("cargo built no {name}"))
+        };
+        Ok(Self { extender: program("kerf-extender")?, plugin: program("kerf-plugin")? })
+    }
+}
+
+/// A cluster that runs.
+pub struct Cluster {
+    /// etcd to scheduler.
+    pub control: Control,
+    /// The nodes.
+    pub nodes: Vec<Node>,
+    /// kerf's extender.
+    pub extender: Process,
+    /// The administrator's client.
+    pub client: Client,
+    /// Names of resources and annotations.
+    pub keys: Keys,
+    place: Arc<Place>,
+}
+
+impl Cluster {
+    /// Brings everything up; on return all is ready and all cards are allocatable. Prints what takes its time.
+    ///
+    /// # Errors
+    /// Where something fails. What was started by then is gone.
+    pub async fn up(tools: &Tools, programs: &Programs, options: &Options) -> anyhow::Result<Self> {
+        for place in Place::abandoned()? {
+            println!("clearing away what an earlier run left in {}", place.root().display());
+            place.clear(None)?;
+        }
+        let place = Arc::new(Place::new()?);
+        match Self::bring_up(&place, tools, programs, options).await {
+            Ok(cluster) => Ok(cluster),
+            Err(error) => {
+                let logs = crate::place::base().with_extension("logs");
+                place.clear(Some(&logs)).with_context(|| format!("after {error:#}"))?;
+                Err(error.context(format!("the cluster did not come up; logs: {}", logs.display())))
+            }
+        }
+    }
+
+    async fn bring_up(
+        place: &Arc<Place>,
+        tools: &Tools,
+        programs: &Programs,
+        options: &Options,
+    ) -> anyhow::Result<Self> {
+        let began = Instant::now();
+        let done = |what: &str| println!("{:6.1} s  {what}", began.elapsed().as_secs_f64());
+        let names: Vec<String> = (1..=options.nodes).map(|number| format!("node-{number}")).collect();
+        let mut free = free_ports(6 + 3 * options.nodes)?.into_iter();
+        let mut port = || free.next().context("too few ports");
+        let ports = control::Ports {
+            etcd: [port()?, port()?],
+            api: port()?,
+            scheduler: port()?,
+            controllers: port()?,
+            extender: port()?,
+        };
+        let images = image::make(place)?;
+        let control = Control::start(place, tools, ports, &names, options.audit).await?;
+        done("control plane");
+        let mut nodes = Vec::new();
+        for (number, name) in names.iter().enumerate() {
+            let ports = node::Ports { kubelet: port()?, health: port()?, plugin: port()? };
+            nodes.push(Node::start(place, tools, (name, number), ports, options.cards, &images).await?);
+        }
+        done("kubelets");
+        let base = workspace().join("manifests/base");
+        for file in ["namespace", "extender-rbac", "plugin-rbac", "admission-policy", "network-policy"] {
+            let path = base.join(file).with_extension("yaml");
+            control.kubectl(&["apply", "-f", &path.display().to_string()])?;
+        }
+        let client = control::client(&control.admin()).await?;
+        let extender = extender(place, &control, &programs.extender, options)?;
+        let keys = Keys::default();
+        let mut cluster = Self { control, nodes, extender, client, keys, place: place.clone() };
+        cluster.registered(Duration::from_secs(60)).await?;
+        for index in 0..cluster.nodes.len() {
+            cluster.start_plugin(index, &programs.plugin, &options.log).await?;
+        }
+        cluster.ready(Duration::from_secs(60)).await?;
+        done("kerf is ready");
+        Ok(cluster)
+    }
+
+    /// The node of this name.
+    ///
+    /// # Errors
+    /// Where there is none.
+    pub fn node(&self, name: &str) -> anyhow::Result<&Node> {
+        self.nodes.iter().find(|node| node.name == name).with_context(|| format!("no node {name}"))
+    }
+
+    async fn registered(&self, limit: Duration) -> anyhow::Result<()> {
+        let objects: Api<NodeObject> = Api::all(self.client.clone());
+        until(limit, "all nodes are ready", async || {
+            for node in &self.nodes {
+                node.kubelet.check()?;
+                let object = objects.get(&node.name).await?;
+                let conditions = object.status.and_then(|status| status.conditions).unwrap_or_default();
+                let ready = conditions.iter().find(|condition| condition.type_ == "Ready");
+                ensure!(ready.is_some_and(|ready| ready.status == "True"), "{}: {ready:?}", node.name);
+            }
+            Ok(())
+        })
+        .await
+    }
+
+    /// The plugin runs with the token of a pod of its service account on its node: only such a token names the
+    /// node, which the admission policy asks for. The pod itself is a stand-in that sleeps.
+    async fn start_plugin(&mut self, index: usize, program: &Path, log: &str) -> anyhow::Result<()> {
+        let name = self.nodes.get(index).context("no such node")?.name.clone();
+        let pod = format!("kerf-plugin-{name}");
+        let stand_in = json!({
+            "apiVersion": "v1", "kind": "Pod", "metadata": { "name": pod, "namespace": "kerf-system" },
+            "spec": {
+                "serviceAccountName": "kerf-plugin", "nodeName": name, "hostNetwork": true,
+                "automountServiceAccountToken": false, "terminationGracePeriodSeconds": 0,
+                "tolerations": [{ "operator": "Exists" }],
+                "containers": [{
+                    "name": "plugin", "image": image::BUSYBOX, "imagePullPolicy": "Never",
+                    "command": ["sleep", "2147483647"],
+                }],
+            },
+        });
+        let file = self.place.write(&format!("control/{pod}.json"), stand_in.to_string())?;
+        until(Duration::from_secs(20), "the plugin's stand-in is there", async || {
+            self.control.kubectl(&["apply", "-f", &file.display().to_string()]).map(drop)
+        })
+        .await?;
+        let token = self.control.kubectl(&[
+            "create",
+            "token",
+            "kerf-plugin",
+            "--namespace=kerf-system",
+            "--duration=24h",
+            "--bound-object-kind=Pod",
+            &format!("--bound-object-name={pod}"),
+        ])?;
+        let kubeconfig = self.control.kubeconfig(&pod, &token)?;
+        self.nodes.get_mut(index).context("no such node")?.start_plugin(program, &kubeconfig, log)
+    }
+
+    /// Waits until everything is ready and every card allocatable.
+    ///
+    /// # Errors
+    /// With what is missing, after `limit`.
+    pub async fn ready(&self, limit: Duration) -> anyhow::Result<()> {
+        self.registered(limit).await?;
+        until(limit, "kerf is ready", async || {
+            self.get_text(self.control.ports.extender, "/readyz").await.context("extender")?;
+            for node in &self.nodes {
+                self.get_text(node.ports.plugin, "/readyz").await.with_context(|| node.name.clone())?;
+                let allocatable = self.allocatable(&node.name).await?;
+                let wanted = 100 * node.cards.uuids().len() as u64;
+                ensure!(allocatable == wanted, "{}: {allocatable} of {wanted} are allocatable", node.name);
+            }
+            Ok(())
+        })
+        .await
+    }
+
+    /// Units of `vcuda-core` that a node offers.
+    ///
+    /// # Errors
+    /// The API server's.
+    pub async fn allocatable(&self, node: &str) -> anyhow::Result<u64> {
+        let objects: Api<NodeObject> = Api::all(self.client.clone());
+        let allocatable = objects.get(node).await?.status.and_then(|status| status.allocatable).unwrap_or_default();
+        Ok(allocatable.get(&self.keys.core).and_then(|amount| amount.0.parse().ok()).unwrap_or_default())
+    }
+
+    /// What a program of kerf says by HTTP.
+    ///
+    /// # Errors
+    /// Where it does not answer, or not with 200.
+    pub async fn get_text(&self, port: u16, path: &str) -> anyhow::Result<String> {
+        let answer = reqwest::get(format!("http://127.0.0.1:{port}{path}")).await?;
+        let status = answer.status();
+        let text = answer.text().await?;
+        ensure!(status.is_success(), "{path}: {status} {text}");
+        Ok(text)
+    }
+
+    /// `/debug/state` of a program of kerf.
+    ///
+    /// # Errors
+    /// Where it does not answer.
+    pub async fn state(&self, port: u16) -> anyhow::Result<Value> {
+        Ok(serde_json::from_str(&self.get_text(port, "/debug/state").await?)?)
+    }
+
+    /// The run directory.
+    pub fn place(&self) -> &Place {
+        &self.place
+    }
+
+    /// Ends everything and removes it. With `keep`, its logs go there.
+    ///
+    /// # Errors
+    /// With what is left.
+    pub fn down(self, keep: Option<&Path>) -> anyhow::Result<()> {
+        self.place.clear(keep)
+    }
+}
+
+fn extender(place: &Arc<Place>, control: &Control, program: &Path, options: &Options) -> anyhow::Result<Process> {
+    let token =
+        control.kubectl(&["create", "token", "kerf-extender", "--namespace=kerf-system", "--duration=24h"])?;
+    let kubeconfig = control.kubeconfig("kerf-extender", &token)?;
+    let args = [
+        format!("--listen=127.0.0.1:{}", control.ports.extender),
+        format!("--kubeconfig={}", kubeconfig.display()),
+        format!("--log={}", options.log),
+        "--log-format=json".to_owned(),
+    ];
+    Process::start(place, Spec::new("kerf-extender", program, &args))
+}
+
+/// Ports of loopback that nobody uses now, all different.
+fn free_ports(count: usize) -> anyhow::Result<Vec<u16>> {
+    let listeners: Vec<TcpListener> =
+        (0..count).map(|_| TcpListener::bind(("127.0.0.1", 0))).collect::<Result<_, _>>()?;
+    listeners.iter().map(|listener| Ok(listener.local_addr()?.port())).collect()
+}

@@ -1,0 +1,61 @@
+//! A process and proof of it: a number alone may belong to another process by tomorrow.
+
+use std::fmt;
+use std::fs;
+use std::str::FromStr;
+
+use rustix::process::{Pid, Signal, kill_process};
+
+/// One life of one process.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Identity {
+    /// Its number.
+    pub pid: u32,
+    /// When it started, in ticks since the machine did.
+    start: u64,
+}
+
+/// Text that names no process.
+#[derive(Debug)]
+pub struct NoIdentity;
+
+impl Identity {
+    /// Of a process that lives, or has ended and not been waited for.
+    pub fn of(pid: u32) -> Option<Self> {
+        // the second field is the program's name in brackets, which may hold anything
+        let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+        let start = stat.rsplit_once(')')?.1.split_whitespace().nth(19)?.parse().ok()?;
+        Some(Self { pid, start })
+    }
+
+    /// Whether this very process still runs.
+    pub fn alive(self) -> bool {
+        let state = fs::read_to_string(format!("/proc/{}/stat", self.pid));
+        let dead = state.is_ok_and(|stat| stat.rsplit_once(')').is_some_and(|(_, rest)| rest.starts_with(" Z")));
+        !dead && Self::of(self.pid) == Some(self)
+    }
+
+    /// Sends a signal, if it still is this very process.
+    pub fn signal(self, signal: Signal) {
+        let pid = i32::try_from(self.pid).ok().and_then(Pid::from_raw);
+        if let Some(pid) = pid.filter(|_| self.alive()) {
+            // it may end between the look and the signal
+            let _ = kill_process(pid, signal);
+        }
+    }
+}
+
+impl fmt::Display for Identity {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} {}", self.pid, self.start)
+    }
+}
+
+impl FromStr for Identity {
+    type Err = NoIdentity;
+
+    fn from_str(text: &str) -> Result<Self, NoIdentity> {
+        let (pid, start) = text.trim().split_once(' ').ok_or(NoIdentity)?;
+        Ok(Self { pid: pid.parse().map_err(|_| NoIdentity)?, start: start.parse().map_err(|_| NoIdentity)? })
+    }
+}

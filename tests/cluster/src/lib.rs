@@ -1,0 +1,26 @@
+//! kerf on real Kubernetes, on one machine: etcd, API server, controller manager, scheduler, and nodes of kubelet,
+//! containerd and runc with real containers. Only the cards are simulated.
+//!
+//! ```text
+//! cluster --> control (etcd, API server, controllers, scheduler)      tools, image, certificates: what they need
+//!        \--> node (containerd, kubelet, plugin, cards), by holder    process, identity: what runs, and proof of it
+//!        \--> extender                                                place, cleaning: nothing stays behind
+//! audit, books: whether all parties agree
+//! ```
+//!
+//! Everything of a cluster is in its run directory ([`place`]); what is outside is written down there, and the next
+//! run clears away what one that crashed has left.
+
+pub mod cards;
+pub mod certificates;
+pub mod cleaning;
+pub mod cluster;
+pub mod control;
+pub mod holder;
+pub mod identity;
+pub mod image;
+pub mod node;
+pub mod place;
+pub mod process;
+pub mod tools;
+pub mod wait;

@@ -1,0 +1,264 @@
+//! A node: kubelet, containerd and kerf's plugin in a mount namespace of their own, since kubelet's directory for
+//! device plugins has a fixed path.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Context;
+use serde_json::json;
+
+use crate::cards::{self, Cards};
+use crate::holder::Holder;
+use crate::image::PAUSE;
+use crate::place::Place;
+use crate::process::{Process, Spec};
+use crate::tools::{NETWORK_PLUGINS, Tools, output};
+use crate::wait::until;
+
+/// Directories of the node that appear at fixed places in its namespace.
+const MOUNTS: [(&str, &str); 6] = [
+    ("kubelet", "/var/lib/kubelet"),
+    ("containerd", "/var/lib/containerd"),
+    ("run-containerd", "/run/containerd"),
+    ("cni", "/var/lib/cni"),
+    ("log", "/var/log"),
+    ("dev", cards::DEVICES),
+];
+const SOCKET: &str = "/run/containerd/containerd.sock";
+
+/// Ports on loopback.
+#[derive(Clone, Copy, Debug)]
+pub struct Ports {
+    /// kubelet's API.
+    pub kubelet: u16,
+    /// Its health.
+    pub health: u16,
+    /// The plugin's HTTP.
+    pub plugin: u16,
+}
+
+/// A node.
+#[derive(Debug)]
+pub struct Node {
+    /// Its name.
+    pub name: String,
+    /// Where it listens.
+    pub ports: Ports,
+    /// Its simulated cards.
+    pub cards: Cards,
+    /// containerd.
+    pub containerd: Process,
+    /// kubelet.
+    pub kubelet: Process,
+    /// kerf's plugin, once the node is registered.
+    pub plugin: Option<Process>,
+    holder: Holder,
+    directory: PathBuf,
+    place: Arc<Place>,
+}
+
+impl Node {
+    /// Starts containerd, imports the images, starts kubelet.
+    ///
+    /// # Errors
+    /// Where something does not start.
+    pub async fn start(
+        place: &Arc<Place>,
+        tools: &Tools,
+        (name, number): (&str, usize),
+        ports: Ports,
+        cards: usize,
+        images: &[PathBuf],
+    ) -> anyhow::Result<Self> {
+        let directory = place.dir(&format!("nodes/{name}"))?;
+        let mut mounts = Vec::new();
+        for (from, to) in MOUNTS {
+            let from = place.dir(&format!("nodes/{name}/{from}"))?;
+            mounts.push((from.display().to_string(), to.to_owned()));
+        }
+        let cards = Cards::new(directory.join("gpus.toml"), directory.join("dev"), name, cards)?;
+        let holder = Holder::start(place, name, &mounts, &[])?;
+        holder.ready().await?;
+        let inside = holder.pid()?;
+        let network = network(number).to_string();
+        place.write(&format!("nodes/{name}/net.d/10-kerf.conflist"), network)?;
+        let config = place.write(&format!("nodes/{name}/containerd.toml"), containerd_config(&directory))?;
+        let args = ["--config", &config.display().to_string(), "--address", SOCKET].map(str::to_owned);
+        let containerd = Process::start(
+            place,
+            Spec {
+                inside: Some(inside),
+                env: vec![("PATH".into(), tools.path())],
+                ..Spec::new(format!("containerd-{name}"), tools.program("containerd"), &args)
+            },
+        )?;
+        let ctr = |args: &[&str]| {
+            let mut all = vec!["--address", SOCKET, "--namespace", "k8s.io"];
+            all.extend(args);
+            let args: Vec<String> = all.into_iter().map(str::to_owned).collect();
+            output(&mut Spec { inside: Some(inside), ..Spec::new("ctr", tools.program("ctr"), &args) }.command())
+        };
+        until(Duration::from_secs(30), "containerd answers", async || {
+            containerd.check()?;
+            ctr(&["version"]).map(drop)
+        })
+        .await?;
+        for image in images {
+            ctr(&["images", "import", "--local", "--snapshotter", "native", &image.display().to_string()])?;
+        }
+        let kubelet = kubelet(place, tools, name, ports, &directory, inside)?;
+        Ok(Self {
+            name: name.to_owned(),
+            ports,
+            cards,
+            containerd,
+            kubelet,
+            plugin: None,
+            holder,
+            directory,
+            place: place.clone(),
+        })
+    }
+
+    /// Starts the plugin with a kubeconfig.
+    ///
+    /// # Errors
+    /// Where it does not start.
+    pub fn start_plugin(&mut self, program: &Path, kubeconfig: &Path, log: &str) -> anyhow::Result<()> {
+        let args = [
+            format!("--node-name={}", self.name),
+            "--backend=simulated".to_owned(),
+            format!("--simulated-file={}", self.cards.file().display()),
+            format!("--listen=127.0.0.1:{}", self.ports.plugin),
+            format!("--kubeconfig={}", kubeconfig.display()),
+            format!("--log={log}"),
+            "--log-format=json".to_owned(),
+        ];
+        let spec = Spec::new(format!("kerf-plugin-{}", self.name), program, &args);
+        self.plugin = Some(Process::start(&self.place, Spec { inside: Some(self.holder.pid()?), ..spec })?);
+        Ok(())
+    }
+
+    /// The plugin.
+    ///
+    /// # Errors
+    /// Where it was not started.
+    pub fn plugin(&self) -> anyhow::Result<&Process> {
+        self.plugin.as_ref().with_context(|| format!("{} has no plugin", self.name))
+    }
+
+    /// kubelet's own directory, as seen from outside.
+    pub fn kubelet_dir(&self) -> PathBuf {
+        self.directory.join("kubelet")
+    }
+
+    /// What a container has written.
+    ///
+    /// # Errors
+    /// Where there is no log of it.
+    pub fn container_log(&self, namespace: &str, pod: &str, uid: &str, container: &str) -> anyhow::Result<String> {
+        let directory = self.directory.join(format!("log/pods/{namespace}_{pod}_{uid}/{container}"));
+        let mut files: Vec<PathBuf> = std::fs::read_dir(&directory)
+            .with_context(|| directory.display().to_string())?
+            .map(|entry| entry.map(|entry| entry.path()))
+            .collect::<Result<_, _>>()?;
+        files.sort();
+        let text = std::fs::read_to_string(files.last().context("no log")?)?;
+        // each line: time, stream, whether it is complete, text
+        Ok(text.lines().filter_map(|line| line.splitn(4, ' ').nth(3)).collect::<Vec<_>>().join("\n"))
+    }
+
+    /// Number of the first process of a container that runs.
+    ///
+    /// # Errors
+    /// Where containerd has no such container.
+    pub fn container_pid(&self, id: &str) -> anyhow::Result<u32> {
+        let id = id.trim_start_matches("containerd://");
+        let file = self.directory.join(crate::cleaning::BUNDLES).join(id).join("init.pid");
+        Ok(std::fs::read_to_string(&file).with_context(|| file.display().to_string())?.trim().parse()?)
+    }
+}
+
+/// A pair of interfaces for each pod, which leaves nothing behind when the pod ends; pods of one node cannot reach
+/// those of another, and need not.
+fn network(number: usize) -> serde_json::Value {
+    json!({
+        "cniVersion": "1.0.0", "name": "kerf",
+        "plugins": [{
+            "type": "ptp", "ipMasq": false,
+            "ipam": { "type": "host-local", "ranges": [[{ "subnet": format!("10.244.{number}.0/24") }]] },
+        }],
+    })
+}
+
+fn containerd_config(directory: &Path) -> String {
+    let directory = directory.display();
+    format!(
+        r#"version = 3
+root = "/var/lib/containerd"
+state = "/run/containerd"
+disabled_plugins = ["io.containerd.nri.v1.nri"]
+# nobody who has not its rights may raise an OOM score, and containerd may not have them
+[plugins."io.containerd.cri.v1.runtime"]
+restrict_oom_score_adj = true
+disable_apparmor = true
+netns_mounts_under_state_dir = true
+[plugins."io.containerd.cri.v1.runtime".cni]
+bin_dirs = ["{NETWORK_PLUGINS}"]
+conf_dir = "{directory}/net.d"
+# copies instead of overlays: works on every file system, and the image is small
+[plugins."io.containerd.cri.v1.runtime".containerd.runtimes.runc]
+runtime_type = "io.containerd.runc.v2"
+snapshotter = "native"
+[plugins."io.containerd.cri.v1.images"]
+snapshotter = "native"
+[plugins."io.containerd.cri.v1.images".pinned_images]
+sandbox = "{PAUSE}"
+"#
+    )
+}
+
+fn kubelet(
+    place: &Arc<Place>,
+    tools: &Tools,
+    name: &str,
+    ports: Ports,
+    directory: &Path,
+    inside: u32,
+) -> anyhow::Result<Process> {
+    let config = json!({
+        "apiVersion": "kubelet.config.k8s.io/v1beta1", "kind": "KubeletConfiguration",
+        "address": "127.0.0.1", "port": ports.kubelet, "readOnlyPort": 0,
+        "healthzBindAddress": "127.0.0.1", "healthzPort": ports.health,
+        "authentication": {
+            "anonymous": { "enabled": false },
+            "webhook": { "enabled": true },
+            "x509": { "clientCAFile": place.path("certificates/authority.crt") },
+        },
+        "authorization": { "mode": "Webhook" },
+        "containerRuntimeEndpoint": format!("unix://{SOCKET}"),
+        "cgroupDriver": "cgroupfs", "cgroupsPerQOS": false, "enforceNodeAllocatable": [],
+        "failSwapOn": false, "failCgroupV1": false, "oomScoreAdj": 0,
+        "evictionHard": {}, "imageGCHighThresholdPercent": 100,
+        "imageMaximumGCAge": "0s",
+        "makeIPTablesUtilChains": false, "resolvConf": "", "clusterDNS": ["10.96.0.10"],
+        "maxPods": 200, "kubeAPIQPS": 200, "kubeAPIBurst": 400, "serializeImagePulls": false,
+        "nodeStatusUpdateFrequency": "5s",
+        // a container that fails is started again soon, so that tests need not wait for it
+        "crashLoopBackOff": { "maxContainerRestartPeriod": "2s" },
+        "featureGates": { "KubeletCrashLoopBackOffMax": true },
+    });
+    let config = place.write(&format!("nodes/{name}/kubelet.json"), config.to_string())?;
+    let args = [
+        format!("--config={}", config.display()),
+        format!("--kubeconfig={}", place.path(&format!("kubeconfig/{name}")).display()),
+        format!("--hostname-override={name}"),
+        format!("--cert-dir={}", directory.join("pki").display()),
+        "--node-labels=nvidia-device-enable=enable".to_owned(),
+        "--v=2".to_owned(),
+    ];
+    let env = vec![("PATH".to_owned(), tools.path())];
+    let spec = Spec::new(format!("kubelet-{name}"), tools.program("kubelet"), &args);
+    Process::start(place, Spec { inside: Some(inside), env, ..spec })
+}

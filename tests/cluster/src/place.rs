@@ -1,0 +1,196 @@
+//! The run directory: everything of one cluster is in it, and what is outside (processes, groups, settings of the
+//! kernel) is written down in it, so that the next run can clear away what a crashed one left.
+
+use std::fs;
+use std::io::ErrorKind;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, bail, ensure};
+
+use crate::cleaning;
+use crate::identity::Identity;
+
+/// Settings of the kernel that kubelet or a network plugin changes.
+const SYSCTLS: [&str; 7] = [
+    "vm/overcommit_memory",
+    "vm/panic_on_oom",
+    "kernel/panic",
+    "kernel/panic_on_oops",
+    "kernel/keys/root_maxkeys",
+    "kernel/keys/root_maxbytes",
+    "net/ipv4/ip_forward",
+];
+
+/// Where clusters are kept, one directory for each.
+pub fn base() -> PathBuf {
+    std::env::var_os("KERF_CLUSTER_DIR").map_or_else(|| "/var/tmp/kerf-cluster".into(), PathBuf::from)
+}
+
+/// One cluster's directory.
+#[derive(Debug)]
+pub struct Place {
+    root: PathBuf,
+}
+
+impl Place {
+    /// A new one, owned by this process. Saves the settings that will change.
+    ///
+    /// # Errors
+    /// Where directories cannot be made.
+    pub fn new() -> anyhow::Result<Self> {
+        let me = Identity::of(std::process::id()).context("this process is not in /proc")?;
+        let root = base().join(format!("k{}", me.pid));
+        fs::create_dir_all(base())?;
+        ensure!(!root.exists(), "{} is in the way: run `kerf-cluster down`", root.display());
+        fs::create_dir(&root)?;
+        let place = Self { root };
+        fs::write(place.root.join("owner"), me.to_string())?;
+        let saved: Vec<String> = SYSCTLS
+            .iter()
+            .filter_map(|name| Some(format!("{name} {}", fs::read_to_string(sysctl(name)).ok()?.trim())))
+            .collect();
+        fs::write(place.root.join("sysctls"), saved.join("\n"))?;
+        Ok(place)
+    }
+
+    /// Those whose owner is gone.
+    ///
+    /// # Errors
+    /// Where the directory cannot be read.
+    pub fn abandoned() -> anyhow::Result<Vec<Self>> {
+        let gone = |place: &Self| place.owner().is_none_or(|owner| !owner.alive());
+        Ok(Self::all()?.into_iter().filter(gone).collect())
+    }
+
+    /// Those of all runs.
+    ///
+    /// # Errors
+    /// Where the directory cannot be read.
+    pub fn all() -> anyhow::Result<Vec<Self>> {
+        let entries = match fs::read_dir(base()) {
+            Err(error) if error.kind() == ErrorKind::NotFound => return Ok(Vec::new()),
+            entries => entries.with_context(|| base().display().to_string())?,
+        };
+        entries.map(|entry| Ok(Self { root: entry?.path() })).collect()
+    }
+
+    /// The process that brought it up, where that is written down.
+    pub fn owner(&self) -> Option<Identity> {
+        fs::read_to_string(self.root.join("owner")).ok()?.parse().ok()
+    }
+
+    /// The directory itself.
+    pub fn root(&self) -> &Path {
+        &self.root
+    }
+
+    /// A path in it.
+    pub fn path(&self, name: &str) -> PathBuf {
+        self.root.join(name)
+    }
+
+    /// A directory in it, which is made where it is missing.
+    ///
+    /// # Errors
+    /// The system's.
+    pub fn dir(&self, name: &str) -> anyhow::Result<PathBuf> {
+        let path = self.path(name);
+        fs::create_dir_all(&path).with_context(|| path.display().to_string())?;
+        Ok(path)
+    }
+
+    /// A file in it.
+    ///
+    /// # Errors
+    /// The system's.
+    pub fn write(&self, name: &str, content: impl AsRef<[u8]>) -> anyhow::Result<PathBuf> {
+        let path = self.path(name);
+        if let Some(parent) = path.parent() {
+            fs::create_dir_all(parent)?;
+        }
+        fs::write(&path, content).with_context(|| path.display().to_string())?;
+        Ok(path)
+    }
+
+    /// Writes down a process. The name says when it is to be ended: see [`cleaning`].
+    ///
+    /// # Errors
+    /// Where the process is gone already.
+    pub fn record(&self, name: &str, pid: u32) -> anyhow::Result<()> {
+        let Some(identity) = Identity::of(pid) else { bail!("{name} ended at once: see its log") };
+        self.write(&format!("processes/{name}"), identity.to_string()).map(drop)
+    }
+
+    /// The processes written down that still live.
+    pub fn processes(&self) -> Vec<(String, Identity)> {
+        let entries = fs::read_dir(self.path("processes")).into_iter().flatten().flatten();
+        entries
+            .filter_map(|entry| {
+                let identity: Identity = fs::read_to_string(entry.path()).ok()?.parse().ok()?;
+                Some((entry.file_name().to_string_lossy().into_owned(), identity))
+            })
+            .filter(|(_, identity)| identity.alive())
+            .collect()
+    }
+
+    /// Makes a directory outside, on which something is to be mounted; it is removed again at the end.
+    ///
+    /// # Errors
+    /// The system's.
+    pub fn mount_point(&self, path: &str) -> anyhow::Result<()> {
+        let mut missing: Vec<&Path> = Path::new(path).ancestors().take_while(|path| !path.exists()).collect();
+        missing.reverse();
+        let mut made = self.made();
+        for path in missing {
+            made.push(path.display().to_string());
+            self.write("made", made.join("\n"))?;
+            fs::create_dir(path).with_context(|| path.display().to_string())?;
+        }
+        Ok(())
+    }
+
+    fn made(&self) -> Vec<String> {
+        fs::read_to_string(self.path("made")).unwrap_or_default().lines().map(str::to_owned).collect()
+    }
+
+    /// Directories of the cluster's nodes.
+    pub fn nodes(&self) -> Vec<PathBuf> {
+        let entries = fs::read_dir(self.path("nodes")).into_iter().flatten().flatten();
+        entries.map(|entry| entry.path()).collect()
+    }
+
+    /// Ends everything that belongs to this cluster and removes it. With `keep`, its logs stay there.
+    ///
+    /// # Errors
+    /// Where something cannot be removed; what it was is named.
+    pub fn clear(&self, keep: Option<&Path>) -> anyhow::Result<()> {
+        cleaning::end_all(self)?;
+        for line in fs::read_to_string(self.path("sysctls")).unwrap_or_default().lines() {
+            let Some((name, value)) = line.split_once(' ') else { continue };
+            if fs::read_to_string(sysctl(name)).is_ok_and(|now| now.trim() != value) {
+                fs::write(sysctl(name), value).with_context(|| name.to_owned())?;
+            }
+        }
+        // only what is empty goes, and somebody else may use it by now
+        self.made().iter().rev().for_each(|path| drop(fs::remove_dir(path)));
+        if let Some(target) = keep {
+            copy_logs(&self.path("logs"), target)?;
+        }
+        fs::remove_dir_all(&self.root).with_context(|| self.root.display().to_string())?;
+        let _ = fs::remove_dir(base());
+        Ok(())
+    }
+}
+
+fn sysctl(name: &str) -> PathBuf {
+    Path::new("/proc/sys").join(name)
+}
+
+fn copy_logs(from: &Path, to: &Path) -> anyhow::Result<()> {
+    fs::create_dir_all(to)?;
+    for entry in fs::read_dir(from)? {
+        let entry = entry?;
+        fs::copy(entry.path(), to.join(entry.file_name()))?;
+    }
+    Ok(())
+}

@@ -1,0 +1,165 @@
+//! A program of the cluster: started, written down, paused, killed, started again.
+
+use std::fs::OpenOptions;
+use std::os::unix::process::CommandExt;
+use std::path::PathBuf;
+use std::process::{Child, Command, Stdio};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use anyhow::{Context, ensure};
+use rustix::process::Signal;
+
+use crate::identity::Identity;
+use crate::place::Place;
+use crate::wait::until;
+
+/// What to start.
+#[derive(Clone, Debug, Default)]
+pub struct Spec {
+    /// Distinct within the cluster; its log is called so.
+    pub name: String,
+    /// The program.
+    pub program: PathBuf,
+    /// Its arguments.
+    pub args: Vec<String>,
+    /// Added to this process' environment.
+    pub env: Vec<(String, String)>,
+    /// Process in whose mount namespace it runs.
+    pub inside: Option<u32>,
+}
+
+impl Spec {
+    /// With arguments.
+    pub fn new(name: impl Into<String>, program: impl Into<PathBuf>, args: &[String]) -> Self {
+        Self { name: name.into(), program: program.into(), args: args.to_vec(), ..Self::default() }
+    }
+
+    /// As a command.
+    pub fn command(&self) -> Command {
+        let mut command = match self.inside {
+            Some(holder) => {
+                // replaces itself by the program, so the number stays
+                let mut command = Command::new("nsenter");
+                command.arg(format!("--mount=/proc/{holder}/ns/mnt")).arg("--").arg(&self.program);
+                command
+            }
+            None => Command::new(&self.program),
+        };
+        command.args(&self.args).envs(self.env.iter().map(|(key, value)| (key, value)));
+        command
+    }
+}
+
+/// A program of the cluster.
+#[derive(Debug)]
+pub struct Process {
+    spec: Spec,
+    place: Arc<Place>,
+    child: Mutex<Option<Child>>,
+}
+
+impl Process {
+    /// Starts it.
+    ///
+    /// # Errors
+    /// Where it cannot be started.
+    pub fn start(place: &Arc<Place>, spec: Spec) -> anyhow::Result<Self> {
+        let process = Self { spec, place: place.clone(), child: Mutex::default() };
+        process.start_again()?;
+        Ok(process)
+    }
+
+    /// Starts it after it was killed.
+    ///
+    /// # Errors
+    /// Where it cannot be started.
+    pub fn start_again(&self) -> anyhow::Result<()> {
+        let name = &self.spec.name;
+        let path = self.place.dir("logs")?.join(format!("{name}.log"));
+        let log = OpenOptions::new().create(true).append(true).open(&path)?;
+        let mut command = self.spec.command();
+        // a Ctrl-C at the terminal is for us alone
+        command.process_group(0).stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log);
+        let child = command.spawn().with_context(|| format!("{name}: {:?}", self.spec.program))?;
+        self.place.record(name, child.id())?;
+        *self.lock() = Some(child);
+        Ok(())
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Option<Child>> {
+        self.child.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Its number.
+    ///
+    /// # Errors
+    /// Where it does not run.
+    pub fn pid(&self) -> anyhow::Result<u32> {
+        self.check()?;
+        self.lock().as_ref().map(Child::id).context("not started")
+    }
+
+    /// Whether it runs.
+    ///
+    /// # Errors
+    /// With the end of its log, where it has ended.
+    pub fn check(&self) -> anyhow::Result<()> {
+        let name = &self.spec.name;
+        let status = self.lock().as_mut().with_context(|| format!("{name} does not run"))?.try_wait()?;
+        ensure!(status.is_none(), "{name} ended, {status:?}:\n{}", self.log_tail());
+        Ok(())
+    }
+
+    /// Everything that it has logged.
+    pub fn log(&self) -> String {
+        let path = self.place.path("logs").join(format!("{}.log", self.spec.name));
+        std::fs::read(path).map(|bytes| String::from_utf8_lossy(&bytes).into_owned()).unwrap_or_default()
+    }
+
+    fn log_tail(&self) -> String {
+        let log = self.log();
+        let lines: Vec<&str> = log.lines().collect();
+        lines[lines.len().saturating_sub(15)..].join("\n")
+    }
+
+    /// Sends a signal.
+    ///
+    /// # Errors
+    /// Where it does not run.
+    pub fn signal(&self, signal: Signal) -> anyhow::Result<()> {
+        let identity = Identity::of(self.pid()?).context("gone")?;
+        identity.signal(signal);
+        Ok(())
+    }
+
+    /// Ends it with SIGKILL and waits until it has.
+    ///
+    /// # Errors
+    /// Where it did not run.
+    pub fn kill(&self) -> anyhow::Result<()> {
+        self.check()?;
+        if let Some(mut child) = self.lock().take() {
+            child.kill()?;
+            child.wait()?;
+        }
+        Ok(())
+    }
+
+    /// Ends it with SIGTERM and waits until it has.
+    ///
+    /// # Errors
+    /// Where it takes too long.
+    pub async fn terminate(&self) -> anyhow::Result<()> {
+        self.signal(Signal::TERM)?;
+        let name = &self.spec.name;
+        until(Duration::from_secs(30), &format!("{name} ends"), async || {
+            let ended = self.lock().as_mut().map(Child::try_wait).transpose()?.flatten().is_some();
+            ensure!(ended, "it runs");
+            Ok(())
+        })
+        .await?;
+        *self.lock() = None;
+        Ok(())
+    }
+}

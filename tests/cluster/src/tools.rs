@@ -1,0 +1,88 @@
+//! The programs that a cluster needs: what is missing, and where the rest is.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use anyhow::{Context, bail, ensure};
+
+const SYSTEM: [&str; 7] = ["runc", "busybox", "openssl", "unshare", "nsenter", "tar", "sha256sum"];
+const BUILT: [&str; 8] = [
+    "etcd",
+    "kube-apiserver",
+    "kube-scheduler",
+    "kube-controller-manager",
+    "kubelet",
+    "kubectl",
+    "containerd",
+    "containerd-shim-runc-v2",
+];
+/// Where Debian has them.
+pub const NETWORK_PLUGINS: &str = "/usr/lib/cni";
+
+/// Everything found.
+#[derive(Clone, Debug)]
+pub struct Tools {
+    built: PathBuf,
+}
+
+/// This crate's directory.
+fn home() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+}
+
+/// The workspace's directory.
+pub fn workspace() -> PathBuf {
+    home().join("../..")
+}
+
+/// Runs a program to its end and returns what it printed.
+///
+/// # Errors
+/// With what it said, where it fails.
+pub fn output(command: &mut Command) -> anyhow::Result<String> {
+    let program = command.get_program().to_owned();
+    let output = command.output().with_context(|| program.display().to_string())?;
+    let error = String::from_utf8_lossy(&output.stderr);
+    ensure!(output.status.success(), "{command:?}: {}\n{error}", output.status);
+    Ok(String::from_utf8_lossy(&output.stdout).trim().to_owned())
+}
+
+impl Tools {
+    /// Looks for all of them.
+    ///
+    /// # Errors
+    /// With everything that is missing and how to get it.
+    pub fn find() -> anyhow::Result<Self> {
+        let mut missing = Vec::new();
+        if !rustix::process::geteuid().is_root() {
+            missing.push("root's rights".to_owned());
+        }
+        let built = PathBuf::from(output(Command::new(home().join("setup.sh")).arg("where"))?);
+        if !built.is_dir() {
+            missing.push(format!("Kubernetes, etcd and containerd, built in {}", built.display()));
+        } else {
+            missing.extend(BUILT.iter().filter(|name| !built.join(name).exists()).map(ToString::to_string));
+        }
+        let path = std::env::var_os("PATH").unwrap_or_default();
+        let found = |name: &&&str| std::env::split_paths(&path).any(|directory| directory.join(name).exists());
+        missing.extend(SYSTEM.iter().filter(|name| !found(name)).map(ToString::to_string));
+        if !Path::new(NETWORK_PLUGINS).join("ptp").exists() {
+            missing.push("network plugins".to_owned());
+        }
+        if missing.is_empty() {
+            Ok(Self { built })
+        } else {
+            bail!("missing: {}. As root, `tests/cluster/setup.sh` gets them", missing.join(", "))
+        }
+    }
+
+    /// One of the built programs.
+    pub fn program(&self, name: &str) -> PathBuf {
+        self.built.join(name)
+    }
+
+    /// A search path in which all are found, the built ones first.
+    pub fn path(&self) -> String {
+        format!("{}:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", self.built.display())
+    }
+}

@@ -1,0 +1,2 @@
+//! The tests on a real cluster.
+fn main() {}
