@@ -10,8 +10,9 @@ use anyhow::{Context, bail, ensure};
 use crate::cleaning;
 use crate::identity::Identity;
 
-/// Settings of the kernel that kubelet or a network plugin changes.
-const SYSCTLS: [&str; 7] = [
+/// Settings of the kernel that kubelet, a network plugin or we change.
+const SYSCTLS: [&str; 8] = [
+    INOTIFY,
     "vm/overcommit_memory",
     "vm/panic_on_oom",
     "kernel/panic",
@@ -20,6 +21,10 @@ const SYSCTLS: [&str; 7] = [
     "kernel/keys/root_maxbytes",
     "net/ipv4/ip_forward",
 ];
+
+/// Every node watches dozens of files, and so may other programs of the user: the usual 128 do not suffice.
+const INOTIFY: &str = "fs/inotify/max_user_instances";
+const INOTIFY_INSTANCES: u32 = 2048;
 
 /// Where clusters are kept, one directory for each.
 pub fn base() -> PathBuf {
@@ -50,6 +55,10 @@ impl Place {
             .filter_map(|name| Some(format!("{name} {}", fs::read_to_string(sysctl(name)).ok()?.trim())))
             .collect();
         fs::write(place.root.join("sysctls"), saved.join("\n"))?;
+        let instances: u32 = fs::read_to_string(sysctl(INOTIFY))?.trim().parse()?;
+        if instances < INOTIFY_INSTANCES {
+            fs::write(sysctl(INOTIFY), INOTIFY_INSTANCES.to_string()).context(INOTIFY)?;
+        }
         Ok(place)
     }
 

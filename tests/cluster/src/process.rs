@@ -1,5 +1,6 @@
 //! A program of the cluster: started, written down, paused, killed, started again.
 
+use std::fmt;
 use std::fs::OpenOptions;
 use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
@@ -50,6 +51,18 @@ impl Spec {
         command
     }
 }
+
+/// A program that should run has ended: there is nothing to wait for.
+#[derive(Debug)]
+pub struct Ended(String);
+
+impl fmt::Display for Ended {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl std::error::Error for Ended {}
 
 /// A program of the cluster.
 #[derive(Debug)]
@@ -107,8 +120,10 @@ impl Process {
     pub fn check(&self) -> anyhow::Result<()> {
         let name = &self.spec.name;
         let status = self.lock().as_mut().with_context(|| format!("{name} does not run"))?.try_wait()?;
-        ensure!(status.is_none(), "{name} ended, {status:?}:\n{}", self.log_tail());
-        Ok(())
+        match status {
+            None => Ok(()),
+            Some(status) => Err(Ended(format!("{name} ended, {status}:\n{}", self.log_tail())).into()),
+        }
     }
 
     /// Everything that it has logged.

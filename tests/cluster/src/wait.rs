@@ -4,10 +4,12 @@ use std::time::{Duration, Instant};
 
 use anyhow::Context;
 
+use crate::process::Ended;
+
 /// Tries again and again until it succeeds.
 ///
 /// # Errors
-/// The last one, after `limit`.
+/// The last one, after `limit`; at once where a program has ended that should run.
 pub async fn until<T>(
     limit: Duration,
     what: &str,
@@ -19,8 +21,8 @@ pub async fn until<T>(
         let tried = tokio::time::timeout(Duration::from_secs(15).min(limit), attempt()).await;
         match tried.context("no answer").flatten() {
             Ok(value) => return Ok(value),
-            Err(error) if Instant::now() >= end => {
-                return Err(error.context(format!("waited {limit:?} until: {what}")));
+            Err(error) if Instant::now() >= end || error.is::<Ended>() => {
+                return Err(error.context(format!("waited up to {limit:?} until: {what}")));
             }
             Err(_) => tokio::time::sleep(Duration::from_millis(50)).await,
         }
