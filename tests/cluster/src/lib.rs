@@ -11,6 +11,8 @@
 //! Everything of a cluster is in its run directory ([`place`]); what is outside is written down there, and the next
 //! run clears away what one that crashed has left.
 
+pub mod audit;
+pub mod books;
 pub mod cards;
 pub mod certificates;
 pub mod cleaning;

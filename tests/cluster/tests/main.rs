@@ -1,2 +1,132 @@
-//! The tests on a real cluster.
-fn main() {}
+//! kerf's promises on real Kubernetes. One cluster serves all tests, one after the other, each in a namespace of its
+//! own; a test that leaves a card in use has failed. `cargo test -p kerf-cluster -- NAME` runs those whose name has
+//! NAME in it.
+//!
+//! Where the cluster's programs or root's rights are missing, nothing runs and that is said; with
+//! `KERF_CLUSTER=required` it is an error, and with `KERF_CLUSTER=off` nothing is tried.
+
+mod binding;
+mod burst;
+mod examples;
+mod faults;
+mod freeing;
+mod health;
+mod invalid;
+mod support;
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::pin::Pin;
+use std::process::ExitCode;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, anyhow};
+use kerf_cluster::cluster::{Cluster, Options, Programs};
+use kerf_cluster::place;
+use kerf_cluster::tools::Tools;
+use support::stage::Stage;
+
+type Running<'a> = Pin<Box<dyn Future<Output = anyhow::Result<()>> + 'a>>;
+
+/// A test and its name.
+struct Test {
+    name: &'static str,
+    run: for<'a> fn(&'a Stage<'a>) -> Running<'a>,
+}
+
+macro_rules! tests {
+    ($($room:ident: $($name:ident)*;)*) => {
+        &[$($(Test {
+            name: concat!(stringify!($room), "::", stringify!($name)),
+            run: |stage| Box::pin($room::$name(stage)),
+        }),*),*]
+    };
+}
+
+const TESTS: &[Test] = tests! {
+    examples: all_run_with_what_they_were_promised;
+    burst: sixty_mixed_pods_at_once;
+    binding: a_wrong_uid_writes_nothing annotations_are_merged_with_the_binding only_kerf_writes_records
+        a_plugin_changes_its_own_node_only;
+    invalid: requests_stay_pending_with_the_rule_in_an_event;
+    freeing: every_end_frees_exactly_what_was_held a_restarted_container_keeps_its_card;
+    health: an_ill_card_takes_no_pod_until_it_recovers;
+    faults: extender_killed plugin_killed kubelet_killed containerd_killed api_server_paused etcd_killed;
+};
+
+/// No test takes longer.
+const LIMIT: Duration = Duration::from_secs(300);
+
+fn main() -> ExitCode {
+    let args: Vec<String> = std::env::args().skip(1).collect();
+    let words: Vec<&String> = args.iter().filter(|arg| !arg.starts_with('-')).collect();
+    let chosen: Vec<&Test> = TESTS
+        .iter()
+        .filter(|test| words.is_empty() || words.iter().any(|word| test.name.contains(word.as_str())))
+        .collect();
+    if args.iter().any(|arg| arg == "--list") {
+        chosen.iter().for_each(|test| println!("{}: test", test.name));
+        return ExitCode::SUCCESS;
+    }
+    if chosen.is_empty() {
+        return ExitCode::SUCCESS;
+    }
+    let wish = std::env::var("KERF_CLUSTER").unwrap_or_default();
+    let tools = if wish == "off" { Err(anyhow!("KERF_CLUSTER=off")) } else { Tools::find() };
+    match tools {
+        Ok(tools) => match run(&tools, &chosen) {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(error) => {
+                println!("{error:#}");
+                ExitCode::FAILURE
+            }
+        },
+        Err(error) => {
+            println!("\n!!! NOT RUN: {} tests on real Kubernetes. {error:#}", chosen.len());
+            chosen.iter().for_each(|test| println!("!!!   {}", test.name));
+            println!("!!! With KERF_CLUSTER=required this is an error.\n");
+            if wish == "required" { ExitCode::FAILURE } else { ExitCode::SUCCESS }
+        }
+    }
+}
+
+fn run(tools: &Tools, chosen: &[&Test]) -> anyhow::Result<()> {
+    let runtime = tokio::runtime::Runtime::new()?;
+    let began = Instant::now();
+    let programs = Programs::build()?;
+    println!("{:6.1} s  kerf's programs", began.elapsed().as_secs_f64());
+    let options =
+        Options { audit: true, log: "info,kerf_plugin=debug,kerf_extender=debug".into(), ..Options::default() };
+    let cluster = runtime.block_on(Cluster::up(tools, &programs, &options))?;
+    let mut failed = Vec::new();
+    for test in chosen {
+        let began = Instant::now();
+        let attempt = catch_unwind(AssertUnwindSafe(|| runtime.block_on(perform(test, &cluster))));
+        let result = attempt.unwrap_or_else(|_| Err(anyhow!("panicked")));
+        let seconds = began.elapsed().as_secs_f64();
+        match result {
+            Ok(()) => println!("{seconds:6.1} s  {} ok", test.name),
+            Err(error) => {
+                println!("{seconds:6.1} s  {} FAILED\n{error:#}\n", test.name);
+                failed.push(test.name);
+            }
+        }
+    }
+    let logs = place::base().with_extension("logs");
+    cluster.down((!failed.is_empty()).then_some(logs.as_path()))?;
+    runtime.shutdown_timeout(Duration::from_secs(1));
+    println!("{:6.1} s  all", began.elapsed().as_secs_f64());
+    if failed.is_empty() { Ok(()) } else { Err(anyhow!("failed: {}; logs: {}", failed.join(", "), logs.display())) }
+}
+
+async fn perform(test: &Test, cluster: &Cluster) -> anyhow::Result<()> {
+    cluster.ready(Duration::from_secs(60)).await.context("before the test")?;
+    let stage = Stage::new(cluster, test.name).await?;
+    let limited = tokio::time::timeout(LIMIT, (test.run)(&stage)).await;
+    let result = limited.context("takes too long").flatten();
+    // the state at the time of a failure is worth more than a second error
+    if result.is_err() {
+        stage.report().await;
+    }
+    let cleared = stage.clear().await;
+    result.and(cleared)
+}

@@ -1,0 +1,320 @@
+//! Walks everything that knows about placements and compares: the pods' records in the API server, kubelet's
+//! PodResources and checkpoint, the containers that run, the extender, the plugins. What it finds it says in words.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
+
+use anyhow::ensure;
+use k8s_openapi::api::core::v1::{ContainerStatus, Node as NodeObject, Pod};
+use kerf::annotation::Record;
+use kerf::k8s;
+use kerf::plan::{Grant, Placement};
+use kerf::request::ContainerKind;
+use kerf::units::Share;
+use kube::Api;
+use kube::api::ListParams;
+use serde_json::Value;
+
+use crate::books::{self, Books, card};
+use crate::cards::{Cards, DEVICES};
+use crate::cluster::Cluster;
+use crate::node::Node;
+
+/// What an audit found.
+#[derive(Debug, Default)]
+pub struct Audit {
+    /// Pods that are bound and have not ended, with their placements.
+    pub placed: BTreeMap<String, Placement>,
+    /// Pods without a node.
+    pub waiting: Vec<String>,
+    /// Everything on which two parties do not agree.
+    pub disagreements: Vec<String>,
+    /// In use on each card, as `node/card`.
+    pub used: BTreeMap<String, Share>,
+    uids: BTreeMap<String, String>,
+}
+
+impl Audit {
+    /// Fails with all disagreements.
+    ///
+    /// # Errors
+    /// Where there is one.
+    pub fn agreed(self) -> anyhow::Result<Self> {
+        ensure!(self.disagreements.is_empty(), "{}", self.disagreements.join("\n"));
+        Ok(self)
+    }
+
+    fn object(&mut self, text: String) {
+        self.disagreements.push(text);
+    }
+}
+
+/// Compares everything; pods must be at rest.
+///
+/// # Errors
+/// Where somebody does not answer.
+pub async fn audit(cluster: &Cluster) -> anyhow::Result<Audit> {
+    let mut audit = Audit::default();
+    let pods = Api::<Pod>::all(cluster.client.clone()).list(&ListParams::default()).await?;
+    let mut kubelets = BTreeMap::new();
+    for node in &cluster.nodes {
+        let resources = books::pod_resources(node).await?;
+        audit.exclusive(&node.name, &resources);
+        kubelets.insert(node.name.as_str(), (resources, books::checkpoint(node)?));
+    }
+    for pod in &pods {
+        audit.pod(cluster, &kubelets, pod)?;
+    }
+    for (node, (resources, _)) in &kubelets {
+        for (pod, containers) in resources {
+            let gpus = containers.values().any(|resources| resources.contains_key(&cluster.keys.core));
+            if gpus && !audit.placed.contains_key(pod) {
+                audit.object(format!("{pod}: kubelet of {node} counts a pod that is not there"));
+            }
+        }
+    }
+    audit.capacity(cluster).await?;
+    audit.extender(&cluster.state(cluster.control.ports.extender).await?);
+    for node in &cluster.nodes {
+        audit.plugin(&node.name, &cluster.state(node.ports.plugin).await?);
+    }
+    Ok(audit)
+}
+
+impl Audit {
+    fn pod(
+        &mut self,
+        cluster: &Cluster,
+        kubelets: &BTreeMap<&str, (Books, Books)>,
+        pod: &Pod,
+    ) -> anyhow::Result<()> {
+        let Some(view) = k8s::pod(pod, &cluster.keys) else { return Ok(()) };
+        if !matches!(view.request, Ok(Some(_))) {
+            return Ok(());
+        }
+        let name = view.pod.to_string();
+        let reason = pod.status.as_ref().and_then(|status| status.reason.as_deref()).unwrap_or_default();
+        if reason == "UnexpectedAdmissionError" {
+            let message = pod.status.as_ref().and_then(|status| status.message.as_deref()).unwrap_or_default();
+            self.object(format!("{name}: {reason}: {message}"));
+        }
+        if view.ended {
+            return Ok(());
+        }
+        let Some(node) = view.node else {
+            self.waiting.push(name);
+            return Ok(());
+        };
+        let Record::Placed(placement) = view.record else {
+            self.object(format!("{name}: bound to {node} without a readable placement: {:?}", view.record));
+            return Ok(());
+        };
+        if placement.node != node {
+            self.object(format!("{name}: bound to {node}, placed on {}", placement.node));
+        }
+        if !view.confirmed {
+            self.object(format!("{name}: not confirmed by its node"));
+        }
+        let (machine, Some((resources, checkpoint))) = (cluster.node(node.as_str())?, kubelets.get(node.as_str()))
+        else {
+            return Ok(());
+        };
+        let kubelet = Kubelet {
+            machine,
+            resources: resources.get(&name).cloned().unwrap_or_default(),
+            checkpoint: checkpoint.get(view.uid.as_str()).cloned().unwrap_or_default(),
+            reused: placement.plan.grants.iter().any(|grant| grant.kind == ContainerKind::Init),
+        };
+        // ordinary init containers have ended, and kubelet lists none
+        for grant in placement.plan.grants.iter().filter(|grant| grant.kind != ContainerKind::Init) {
+            kubelet.container(self, cluster, &name, pod, grant);
+        }
+        for hold in placement.plan.holds() {
+            let used = self.used.entry(format!("{node}/{}", hold.device)).or_default();
+            *used = used.saturating_add(hold.share);
+        }
+        self.uids.insert(view.uid.to_string(), name.clone());
+        self.placed.insert(name, placement);
+        Ok(())
+    }
+
+    /// No id is held by two pods.
+    fn exclusive(&mut self, node: &str, resources: &Books) {
+        let mut holders: BTreeMap<(&str, &str), &str> = BTreeMap::new();
+        for (pod, containers) in resources {
+            for (resource, ids) in containers.values().flatten() {
+                for id in ids {
+                    let other = holders.insert((resource, id), pod);
+                    if let Some(other) = other.filter(|other| other != pod) {
+                        self.object(format!("{node}: {id} of {resource} is held by {other} and {pod}"));
+                    }
+                }
+            }
+        }
+    }
+
+    /// No card holds more than it has.
+    async fn capacity(&mut self, cluster: &Cluster) -> anyhow::Result<()> {
+        for node in Api::<NodeObject>::all(cluster.client.clone()).list(&ListParams::default()).await? {
+            let Some(view) = k8s::node(&node, &cluster.keys) else { continue };
+            for device in view.inventory.iter().flat_map(|inventory| inventory.devices()) {
+                let card = format!("{}/{}", view.name, device.id);
+                let used = self.used.get(&card).copied().unwrap_or_default();
+                if !used.fits_in(device.capacity()) {
+                    self.object(format!("{card}: over-committed, {used:?} of {:?}", device.capacity()));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// The extender counts exactly what the records say.
+    fn extender(&mut self, state: &Value) {
+        let mut counted = BTreeSet::new();
+        for (node, view) in state["nodes"].as_object().into_iter().flatten() {
+            for (uid, pod) in view["pods"].as_object().into_iter().flatten() {
+                counted.insert(uid.clone());
+                let name = pod["pod"].as_str().unwrap_or_default();
+                let Some(placement) = self.uids.get(uid).and_then(|name| self.placed.get(name)) else {
+                    self.object(format!("{name}: the extender counts it on {node}, and it is not there"));
+                    continue;
+                };
+                let told: BTreeMap<&str, BTreeSet<&str>> = pod["containers"]
+                    .as_object()
+                    .into_iter()
+                    .flatten()
+                    .map(|(name, gpus)| {
+                        let gpus = gpus.as_array().into_iter().flatten().filter_map(Value::as_str);
+                        (name.as_str(), gpus.collect())
+                    })
+                    .collect();
+                if told != cards(placement) || placement.node.as_str() != node {
+                    let text = format!("{name}: the extender has {told:?} on {node}, its record {placement:?}");
+                    self.object(text);
+                }
+            }
+            for card in view["gpus"].as_array().into_iter().flatten() {
+                let key = format!("{node}/{}", card["gpu"].as_str().unwrap_or_default());
+                let used = self.used.get(&key).copied().unwrap_or_default();
+                let told = (card["used_compute"].as_u64(), card["used_memory_mib"].as_u64());
+                if told != (Some(used.compute.0.into()), Some(used.memory.0)) {
+                    self.object(format!("{key}: the extender counts {told:?}, the records {used:?}"));
+                }
+            }
+        }
+        let missing: Vec<String> =
+            self.uids.iter().filter(|(uid, _)| !counted.contains(*uid)).map(|(_, name)| name.clone()).collect();
+        missing.into_iter().for_each(|name| self.object(format!("{name}: the extender does not count it")));
+    }
+
+    /// The plugin knows every pod of its node, with the cards of its record, confirmed.
+    fn plugin(&mut self, node: &str, state: &Value) {
+        let mut known = BTreeMap::new();
+        for pod in state["pods"].as_array().into_iter().flatten() {
+            known.insert(pod["uid"].as_str().unwrap_or_default(), pod);
+        }
+        for (uid, name) in self.uids.clone() {
+            let Some(placement) = self.placed.get(&name).filter(|placement| placement.node.as_str() == node) else {
+                continue;
+            };
+            let Some(pod) = known.get(uid.as_str()) else {
+                self.object(format!("{name}: the plugin of {node} does not know it"));
+                continue;
+            };
+            let mut told: BTreeMap<&str, BTreeSet<&str>> = BTreeMap::new();
+            for container in pod["containers"].as_array().into_iter().flatten() {
+                let slices = container["slices"].as_array().into_iter().flatten();
+                let gpus = slices.filter_map(|slice| slice["gpu"].as_str()).collect();
+                told.insert(container["name"].as_str().unwrap_or_default(), gpus);
+            }
+            if told != cards(placement) {
+                let text = format!("{name}: the plugin has {told:?}, its record {placement:?}");
+                self.object(text);
+            }
+        }
+    }
+}
+
+/// The cards of each container.
+fn cards(placement: &Placement) -> BTreeMap<&str, BTreeSet<&str>> {
+    let grants = placement.plan.grants.iter();
+    grants.map(|grant| (grant.container.as_str(), grant.devices().map(|id| id.as_str()).collect())).collect()
+}
+
+/// What one kubelet has of one pod.
+struct Kubelet<'a> {
+    machine: &'a Node,
+    resources: BTreeMap<String, BTreeMap<String, BTreeSet<String>>>,
+    checkpoint: BTreeMap<String, BTreeMap<String, BTreeSet<String>>>,
+    /// Whether it has an ordinary init container: kubelet gives that one's ids to others, at random.
+    reused: bool,
+}
+
+impl Kubelet<'_> {
+    /// kubelet's ids, its checkpoint and the container itself name the placed cards.
+    fn container(&self, audit: &mut Audit, cluster: &Cluster, pod: &str, object: &Pod, grant: &Grant) {
+        let name = format!("{pod}/{}", grant.container);
+        let placed: BTreeSet<&str> = grant.devices().map(|id| id.as_str()).collect();
+        let held = self.resources.get(grant.container.as_str());
+        if held != self.checkpoint.get(grant.container.as_str()) {
+            audit.object(format!("{name}: PodResources and checkpoint of kubelet differ"));
+        }
+        let units: u32 = grant.slices.iter().map(|slice| slice.share.compute.to_core_units()).sum();
+        let core = held.and_then(|held| held.get(&cluster.keys.core)).map_or(0, BTreeSet::len);
+        if core != units as usize {
+            audit.object(format!("{name}: kubelet gave {core} units of core, placed are {units}"));
+        }
+        for resource in [&cluster.keys.core, &cluster.keys.memory] {
+            let ids = held.and_then(|held| held.get(resource)).into_iter().flatten();
+            let cards: BTreeSet<&str> = ids.map(|id| card(id)).collect();
+            // memory need not be named with whole cards, and a few units cannot name each of several
+            let apart = grant.whole && *resource == cluster.keys.memory && cards.is_subset(&placed);
+            if cards != placed && !apart && !self.reused {
+                audit.object(format!("{name}: kubelet gave {cards:?} of {resource}, placed on {placed:?}"));
+            }
+        }
+        let statuses = object.status.iter().flat_map(|status| {
+            let all = [&status.container_statuses, &status.init_container_statuses];
+            all.into_iter().flatten().flatten()
+        });
+        let own = statuses.into_iter().find(|status| status.name == grant.container.as_str());
+        match own.filter(|status| running(status)).and_then(|status| status.container_id.as_deref()) {
+            None => audit.object(format!("{name}: does not run")),
+            Some(id) => match self.given(id) {
+                Err(error) => audit.object(format!("{name}: {error:#}")),
+                Ok((visible, devices)) => {
+                    let seen: BTreeSet<&str> = visible.split(',').collect();
+                    if seen != placed {
+                        audit.object(format!("{name}: the container sees {seen:?}, placed on {placed:?}"));
+                    }
+                    let own = |device: &kerf::ids::DeviceId| {
+                        self.machine.cards.uuids().iter().position(|uuid| uuid == device.as_str())
+                    };
+                    let wanted: BTreeSet<_> = grant.devices().filter_map(own).map(Cards::device).collect();
+                    if devices != wanted {
+                        audit.object(format!("{name}: the container has {devices:?}, placed on {placed:?}"));
+                    }
+                }
+            },
+        }
+    }
+
+    /// Environment and device files of a container that runs, as the kernel shows them.
+    fn given(&self, id: &str) -> anyhow::Result<(String, BTreeSet<std::path::PathBuf>)> {
+        let pid = self.machine.container_pid(id)?;
+        let environment = std::fs::read(format!("/proc/{pid}/environ"))?;
+        let text = String::from_utf8_lossy(&environment).into_owned();
+        let visible = text.split('\0').find_map(|line| line.strip_prefix("NVIDIA_VISIBLE_DEVICES="));
+        let directory = format!("/proc/{pid}/root{DEVICES}");
+        let mut devices = BTreeSet::new();
+        for entry in std::fs::read_dir(directory).into_iter().flatten() {
+            devices.insert(Path::new(DEVICES).join(entry?.file_name()));
+        }
+        Ok((visible.unwrap_or_default().to_owned(), devices))
+    }
+}
+
+/// Whether a container runs now.
+fn running(status: &ContainerStatus) -> bool {
+    status.state.as_ref().is_some_and(|state| state.running.is_some())
+}

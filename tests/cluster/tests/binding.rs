@@ -1,0 +1,100 @@
+//! What the design leans on: what a Binding does, and who may write what.
+
+use anyhow::{Context, bail, ensure};
+use k8s_openapi::api::core::v1::Node;
+use kerf_cluster::control::client;
+use kube::Api;
+use kube::api::{Patch, PatchParams, PostParams};
+use serde_json::{Value, json};
+
+use crate::support::draft::pod;
+use crate::support::stage::{Stage, annotation, uid};
+
+/// The status code and text of a refusal.
+fn refusal<T>(result: Result<T, kube::Error>) -> anyhow::Result<(u16, String)> {
+    match result {
+        Err(kube::Error::Api(status)) => Ok((status.code, status.message.clone())),
+        Err(error) => Err(error.into()),
+        Ok(_) => bail!("not refused"),
+    }
+}
+
+async fn bind(stage: &Stage<'_>, name: &str, uid: &str, annotations: Value) -> Result<Value, kube::Error> {
+    let body = json!({
+        "apiVersion": "v1", "kind": "Binding",
+        "metadata": { "name": name, "uid": uid, "annotations": annotations },
+        "target": { "apiVersion": "v1", "kind": "Node", "name": "node-1" },
+    });
+    stage.pods().create_subresource("binding", name, &PostParams::default(), &body).await
+}
+
+/// Nobody schedules it.
+async fn waiting(stage: &Stage<'_>, name: &str) -> anyhow::Result<k8s_openapi::api::core::v1::Pod> {
+    let draft = pod(name).app("main", 0, 0).annotation("example.com/a", "old").annotation("example.com/b", "kept");
+    stage.create(&draft.with("schedulerName", "nobody")).await
+}
+
+/// A binding for another life of the pod is refused as a whole.
+pub async fn a_wrong_uid_writes_nothing(stage: &Stage<'_>) -> anyhow::Result<()> {
+    let before = waiting(stage, "wrong").await?;
+    let other = "00000000-0000-0000-0000-000000000000";
+    let (code, text) = refusal(bind(stage, "wrong", other, json!({ "example.com/a": "new" })).await)?;
+    ensure!(code == 409 && text.contains("UID in precondition"), "{code} {text}");
+    let after = stage.pods().get("wrong").await?;
+    ensure!(after.metadata.resource_version == before.metadata.resource_version, "something was written");
+    Ok(())
+}
+
+/// Annotations and the node's name are there together; a second binding is refused.
+pub async fn annotations_are_merged_with_the_binding(stage: &Stage<'_>) -> anyhow::Result<()> {
+    let before = waiting(stage, "right").await?;
+    bind(stage, "right", uid(&before)?, json!({ "example.com/a": "new", "example.com/c": "added" })).await?;
+    let after = stage.pods().get("right").await?;
+    let node = after.spec.as_ref().and_then(|spec| spec.node_name.as_deref());
+    ensure!(node == Some("node-1"), "{node:?}");
+    for (key, value) in [("example.com/a", "new"), ("example.com/b", "kept"), ("example.com/c", "added")] {
+        ensure!(annotation(&after, key) == Some(value), "{key}: {:?}", after.metadata.annotations);
+    }
+    let (code, text) = refusal(bind(stage, "right", uid(&before)?, json!({ "example.com/a": "third" })).await)?;
+    ensure!(code == 409 && text.contains("already assigned to node"), "{code} {text}");
+    stage.phase("right", &["Running"]).await?;
+    Ok(())
+}
+
+/// Not even the administrator: not in a new pod, not by a change, not through a binding.
+pub async fn only_kerf_writes_records(stage: &Stage<'_>) -> anyhow::Result<()> {
+    let forged = pod("forged").app("main", 10, 1).annotation("inspur.com/gpu-placement", "{}");
+    let Err(error) = stage.create(&forged).await else { bail!("a record in a new pod was accepted") };
+    ensure!(format!("{error:#}").contains("only kerf writes"), "{error:#}");
+    let before = waiting(stage, "plain").await?;
+    let patch = json!({ "metadata": { "annotations": { "inspur.com/gpu-assigned": "true" } } });
+    let params = PatchParams::default();
+    let (code, text) = refusal(stage.pods().patch("plain", &params, &Patch::Merge(&patch)).await)?;
+    ensure!(code == 403 && text.contains("only kerf writes"), "{code} {text}");
+    let (code, text) = refusal(stage.pods().patch_status("plain", &params, &Patch::Merge(&patch)).await)?;
+    ensure!(code == 403 && text.contains("only kerf writes"), "{code} {text}");
+    let record = json!({ "inspur.com/predicate-gpu-idx-0": "0" });
+    let (code, text) = refusal(bind(stage, "plain", uid(&before)?, record).await)?;
+    ensure!(code == 403 && text.contains("only kerf writes"), "{code} {text}");
+    Ok(())
+}
+
+/// With a plugin's own token: its node's inventory yes, anything else no.
+pub async fn a_plugin_changes_its_own_node_only(stage: &Stage<'_>) -> anyhow::Result<()> {
+    let token = client(&stage.cluster.place().path("kubeconfig/kerf-plugin-node-1")).await?;
+    let nodes: Api<Node> = Api::all(token);
+    let params = PatchParams::default();
+    let inventory = nodes.get("node-1").await?.metadata.annotations.context("no annotations")?;
+    let inventory = inventory.get("inspur.com/gpu-inventory").context("no inventory")?;
+    let patch = json!({ "metadata": { "annotations": { "inspur.com/gpu-inventory": inventory } } });
+    nodes.patch_status("node-1", &params, &Patch::Merge(&patch)).await?;
+    let (code, text) = refusal(nodes.patch_status("node-2", &params, &Patch::Merge(&patch)).await)?;
+    ensure!(code == 403 && text.contains("its own node"), "{code} {text}");
+    let other = json!({ "metadata": { "annotations": { "example.com/x": "y" } } });
+    let (code, text) = refusal(nodes.patch_status("node-1", &params, &Patch::Merge(&other)).await)?;
+    ensure!(code == 403 && text.contains("no annotations but"), "{code} {text}");
+    let cordon = json!({ "spec": { "unschedulable": true } });
+    let (code, text) = refusal(nodes.patch("node-1", &params, &Patch::Merge(&cordon)).await)?;
+    ensure!(code == 403 && text.contains("cannot patch resource"), "{code} {text}");
+    Ok(())
+}

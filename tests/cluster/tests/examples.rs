@@ -1,0 +1,56 @@
+//! The pods of `examples/pods` do on real Kubernetes what their comments say.
+
+use std::collections::BTreeSet;
+
+use anyhow::{Context, ensure};
+use kerf_cluster::cards::{Cards, DEVICES};
+use kerf_cluster::tools::workspace;
+
+use crate::support::stage::{SOON, Stage, annotation, uid};
+
+/// The lineage's two examples, a share with a limit and two whole cards, are among them.
+pub async fn all_run_with_what_they_were_promised(stage: &Stage<'_>) -> anyhow::Result<()> {
+    let control = &stage.cluster.control;
+    let directory = workspace().join("examples/pods");
+    let namespace = format!("--namespace={}", stage.namespace());
+    control.kubectl(&["apply", &namespace, "-f", &directory.display().to_string()])?;
+    let count = std::fs::read_dir(&directory)?.count();
+    stage.all_run(count, SOON).await?;
+    let audit = stage.agreed().await?;
+    ensure!(audit.placed.len() == count, "{} of {count} are placed", audit.placed.len());
+
+    let share = stage.pods().get("share").await?;
+    ensure!(annotation(&share, "inspur.com/gpu-assigned") == Some("true"), "{:?}", share.metadata.annotations);
+    ensure!(annotation(&share, "inspur.com/vcuda-core-limit") == Some("50"), "{:?}", share.metadata.annotations);
+    for (name, container, cards) in [("share", "main", 1), ("two-cards", "main", 2), ("whole-card", "main", 1)] {
+        let placement = audit.placed.get(&format!("{}/{name}", stage.namespace())).context("not placed")?;
+        let grant = placement.plan.grants.first().context("no grant")?;
+        ensure!(grant.slices.len() == cards, "{name} has {} cards", grant.slices.len());
+        let node = stage.cluster.node(placement.node.as_str())?;
+        // what the container itself finds
+        let found = control.kubectl(&["exec", &namespace, name, "--", "kerf-probe"])?;
+        let lines: BTreeSet<&str> = found.lines().collect();
+        let uuids: Vec<&str> = grant.devices().map(|id| id.as_str()).collect();
+        let visible = format!("env NVIDIA_VISIBLE_DEVICES={}", uuids.join(","));
+        ensure!(lines.contains(visible.as_str()), "{name}: no {visible} in\n{found}");
+        let devices: BTreeSet<String> = lines
+            .iter()
+            .filter_map(|line| line.strip_prefix("device "))
+            .filter(|line| line.starts_with(DEVICES))
+            .map(str::to_owned)
+            .collect();
+        let index = |uuid: &&str| node.cards.uuids().iter().position(|known| known == uuid);
+        let wanted: BTreeSet<String> =
+            uuids.iter().filter_map(index).map(|index| format!("{} 1:3", Cards::device(index).display())).collect();
+        ensure!(devices == wanted, "{name}: {devices:?}, not {wanted:?}");
+        // nothing is mounted for cards of this kind, and nothing is replaced
+        let foreign = lines.iter().find(|line| line.starts_with("mount ") && line.contains("kerf"));
+        ensure!(foreign.is_none(), "{name}: {foreign:?}");
+        ensure!(!found.contains("LD_LIBRARY_PATH"), "{name}: the library path is replaced");
+        // what it printed at its start
+        let pod = stage.pods().get(name).await?;
+        let log = node.container_log(stage.namespace(), name, uid(&pod)?, container)?;
+        ensure!(log == format!("GPUs: {}", uuids.join(",")), "{name} printed {log:?}");
+    }
+    Ok(())
+}

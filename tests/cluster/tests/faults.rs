@@ -1,0 +1,98 @@
+//! Something breaks in the middle of a burst. Afterwards all pods run, all parties agree, and nothing is lost.
+
+use std::time::Duration;
+
+use anyhow::ensure;
+use kerf_cluster::process::Process;
+use kerf_cluster::wait::until;
+use rustix::process::Signal;
+
+use crate::support::draft::mixed;
+use crate::support::stage::{SOON, Stage, phase};
+
+const PODS: usize = 40;
+const LIMIT: Duration = Duration::from_secs(200);
+
+/// Creates the pods and returns when some are bound and most are not.
+async fn burst(stage: &Stage<'_>) -> anyhow::Result<()> {
+    stage.create_all(&mixed(PODS, 1)).await?;
+    until(SOON, "the burst is under way", async || {
+        let bound =
+            |pod: &k8s_openapi::api::core::v1::Pod| pod.spec.as_ref().is_some_and(|s| s.node_name.is_some());
+        let count = stage.list().await?.iter().filter(|pod| bound(pod)).count();
+        ensure!(count >= 4, "{count} are bound");
+        Ok(())
+    })
+    .await
+}
+
+/// All run, on cards of which all know.
+async fn recovered(stage: &Stage<'_>) -> anyhow::Result<()> {
+    let failed: Vec<String> = stage
+        .list()
+        .await
+        .unwrap_or_default()
+        .iter()
+        .filter(|pod| phase(pod) == "Failed")
+        .filter_map(|pod| pod.metadata.name.clone())
+        .collect();
+    ensure!(failed.is_empty(), "failed: {failed:?}");
+    stage.all_run(PODS, LIMIT).await?;
+    let audit = stage.agreed().await?;
+    ensure!(audit.placed.len() == PODS, "{} of {PODS} are placed", audit.placed.len());
+    Ok(())
+}
+
+/// Killed, gone for a while, started.
+async fn outage(process: &Process, length: Duration) -> anyhow::Result<()> {
+    process.kill()?;
+    tokio::time::sleep(length).await;
+    process.start_again()
+}
+
+pub async fn extender_killed(stage: &Stage<'_>) -> anyhow::Result<()> {
+    burst(stage).await?;
+    outage(&stage.cluster.extender, Duration::from_secs(1)).await?;
+    recovered(stage).await
+}
+
+pub async fn plugin_killed(stage: &Stage<'_>) -> anyhow::Result<()> {
+    burst(stage).await?;
+    for node in &stage.cluster.nodes {
+        outage(node.plugin()?, Duration::from_millis(100)).await?;
+    }
+    recovered(stage).await
+}
+
+/// For some seconds: long enough that more pods are bound to the node, and that whoever tries in vain to reach
+/// kubelet has slowed down.
+pub async fn kubelet_killed(stage: &Stage<'_>) -> anyhow::Result<()> {
+    burst(stage).await?;
+    for node in &stage.cluster.nodes {
+        outage(&node.kubelet, Duration::from_secs(4)).await?;
+    }
+    recovered(stage).await
+}
+
+pub async fn containerd_killed(stage: &Stage<'_>) -> anyhow::Result<()> {
+    burst(stage).await?;
+    for node in &stage.cluster.nodes {
+        outage(&node.containerd, Duration::from_secs(1)).await?;
+    }
+    recovered(stage).await
+}
+
+pub async fn api_server_paused(stage: &Stage<'_>) -> anyhow::Result<()> {
+    burst(stage).await?;
+    let api = &stage.cluster.control.api;
+    api.signal(Signal::STOP)?;
+    tokio::time::sleep(Duration::from_secs(10)).await;
+    api.signal(Signal::CONT)?;
+    recovered(stage).await
+}
+
+pub async fn etcd_killed(stage: &Stage<'_>) -> anyhow::Result<()> {
+    burst(stage).await?;
+    outage(&stage.cluster.control.etcd, Duration::from_secs(1)).await?;
+    recovered(stage).await
+}

@@ -1,0 +1,114 @@
+//! Pods to be created.
+
+use serde_json::{Value, json};
+
+/// Prints what it was given, then waits until it is told to end.
+const PROBE: &str = "kerf-probe; trap exit TERM; sleep 2147483647 & wait";
+
+/// A pod to be created.
+#[derive(Clone, Debug)]
+pub struct Draft {
+    /// Its name.
+    pub name: String,
+    value: Value,
+}
+
+/// Without containers yet.
+pub fn pod(name: impl Into<String>) -> Draft {
+    let name = name.into();
+    let value = json!({
+        "apiVersion": "v1", "kind": "Pod", "metadata": { "name": name, "annotations": {} },
+        "spec": {
+            "terminationGracePeriodSeconds": 2, "automountServiceAccountToken": false,
+            "enableServiceLinks": false, "initContainers": [], "containers": [],
+        },
+    });
+    Draft { name, value }
+}
+
+fn container(name: &str, core: u32, memory: u32, script: &str) -> Value {
+    let mut limits = serde_json::Map::new();
+    for (resource, amount) in [("inspur.com/vcuda-core", core), ("inspur.com/vcuda-memory", memory)] {
+        if amount > 0 {
+            limits.insert(resource.to_owned(), amount.into());
+        }
+    }
+    json!({
+        "name": name, "image": "busybox:1.37", "imagePullPolicy": "Never", "command": ["sh", "-c", script],
+        "resources": { "limits": limits },
+    })
+}
+
+impl Draft {
+    fn push(mut self, list: &str, container: Value) -> Self {
+        if let Some(list) = self.value["spec"][list].as_array_mut() {
+            list.push(container);
+        }
+        self
+    }
+
+    /// A container that runs until it is told to end. An amount of zero is not asked for.
+    pub fn app(self, name: &str, core: u32, memory: u32) -> Self {
+        self.push("containers", container(name, core, memory, PROBE))
+    }
+
+    /// A container that runs a script.
+    pub fn runs(self, name: &str, core: u32, memory: u32, script: &str) -> Self {
+        self.push("containers", container(name, core, memory, script))
+    }
+
+    /// An ordinary init container, which ends at once.
+    pub fn init(self, name: &str, core: u32, memory: u32) -> Self {
+        self.push("initContainers", container(name, core, memory, "kerf-probe"))
+    }
+
+    /// An init container that runs as long as the pod.
+    pub fn sidecar(self, name: &str, core: u32, memory: u32) -> Self {
+        let mut value = container(name, core, memory, PROBE);
+        value["restartPolicy"] = "Always".into();
+        self.push("initContainers", value)
+    }
+
+    /// With an annotation.
+    pub fn annotation(mut self, key: &str, value: &str) -> Self {
+        self.value["metadata"]["annotations"][key] = value.into();
+        self
+    }
+
+    /// With a field of its spec.
+    pub fn with(mut self, field: &str, value: impl Into<Value>) -> Self {
+        self.value["spec"][field] = value.into();
+        self
+    }
+
+    /// For one node only.
+    pub fn on(self, node: &str) -> Self {
+        self.with("nodeSelector", json!({ "kubernetes.io/hostname": node }))
+    }
+
+    /// The object.
+    pub fn value(&self) -> &Value {
+        &self.value
+    }
+}
+
+/// Many pods of all shapes, so many of them with whole cards.
+pub fn mixed(count: usize, whole: usize) -> Vec<Draft> {
+    (0..count)
+        .map(|number| {
+            let name = format!("m-{number}");
+            if number * whole / count != (number + 1) * whole / count {
+                return pod(name).app("main", 100, 0);
+            }
+            match number % 7 {
+                // identical ones
+                0..=2 => pod(name).app("main", 10, 6),
+                // the same core, other memory
+                3 => pod(name).app("main", 10, 9),
+                4 => pod(name).app("one", 5, 3).app("two", 8, 4),
+                5 => pod(name).init("before", 12, 5).app("main", 8, 4),
+                _ => pod(name).sidecar("beside", 4, 2).app("main", 6, 3),
+            }
+        })
+        .collect()
+}
