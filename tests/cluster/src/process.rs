@@ -1,6 +1,5 @@
 //! A program of the cluster: started, written down, paused, killed, started again.
 
-use std::fmt;
 use std::fs::OpenOptions;
 use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
@@ -13,7 +12,7 @@ use rustix::process::Signal;
 
 use crate::identity::Identity;
 use crate::place::Place;
-use crate::wait::until;
+use crate::wait::{Never, until};
 
 /// What to start.
 #[derive(Clone, Debug, Default)]
@@ -51,18 +50,6 @@ impl Spec {
         command
     }
 }
-
-/// A program that should run has ended: there is nothing to wait for.
-#[derive(Debug)]
-pub struct Ended(String);
-
-impl fmt::Display for Ended {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
-    }
-}
-
-impl std::error::Error for Ended {}
 
 /// A program of the cluster.
 #[derive(Debug)]
@@ -122,7 +109,7 @@ impl Process {
         let status = self.lock().as_mut().with_context(|| format!("{name} does not run"))?.try_wait()?;
         match status {
             None => Ok(()),
-            Some(status) => Err(Ended(format!("{name} ended, {status}:\n{}", self.log_tail())).into()),
+            Some(status) => Err(Never(format!("{name} ended, {status}:\n{}", self.log_tail())).into()),
         }
     }
 

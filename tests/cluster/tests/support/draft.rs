@@ -81,6 +81,13 @@ impl Draft {
         self
     }
 
+    /// The same under another name.
+    pub fn named(&self, name: &str) -> Self {
+        let mut value = self.value.clone();
+        value["metadata"]["name"] = name.into();
+        Self { name: name.to_owned(), value }
+    }
+
     /// For one node only.
     pub fn on(self, node: &str) -> Self {
         self.with("nodeSelector", json!({ "kubernetes.io/hostname": node }))

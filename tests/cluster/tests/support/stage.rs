@@ -6,7 +6,7 @@ use anyhow::{Context, bail, ensure};
 use k8s_openapi::api::core::v1::{Event, Namespace, Pod};
 use kerf_cluster::audit::{Audit, audit};
 use kerf_cluster::cluster::Cluster;
-use kerf_cluster::wait::until;
+use kerf_cluster::wait::{Never, until};
 use kube::Api;
 use kube::api::{DeleteParams, ListParams, PostParams};
 use serde_json::{Value, json};
@@ -93,6 +93,10 @@ impl<'a> Stage<'a> {
         until(limit, "all pods run", async || {
             let pods = self.list().await?;
             ensure!(pods.len() == count, "{} of {count} pods are there", pods.len());
+            let failed: Vec<String> = pods.iter().filter(|pod| phase(pod) == "Failed").map(why).collect();
+            if !failed.is_empty() {
+                return Err(Never(format!("{} failed: {}", failed.len(), failed.join("; "))).into());
+            }
             let others: Vec<String> = pods.iter().filter(|pod| !runs(pod)).map(why).collect();
             ensure!(others.is_empty(), "{} of {count} do not run: {}", others.len(), others.join("; "));
             Ok(())
