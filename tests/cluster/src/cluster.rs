@@ -194,22 +194,29 @@ impl Cluster {
                 }],
             },
         });
-        let file = self.place.write(&format!("control/{pod}.json"), stand_in.to_string())?;
-        until(Duration::from_secs(20), "the plugin's stand-in is there", async || {
-            self.control.kubectl(&["apply", "-f", &file.display().to_string()]).map(drop)
+        self.place.write(&format!("control/{pod}.json"), stand_in.to_string())?;
+        let kubeconfig = self.plugin_token(&name).await?;
+        self.nodes.get_mut(index).context("no such node")?.start_plugin(program, &kubeconfig, log)
+    }
+
+    /// Makes sure of the stand-in of a node's plugin, and writes a token of it into the plugin's kubeconfig, which is
+    /// read when the plugin starts. A token ends with its pod.
+    ///
+    /// # Errors
+    /// Where the pod cannot be made.
+    pub async fn plugin_token(&self, node: &str) -> anyhow::Result<PathBuf> {
+        let pod = format!("kerf-plugin-{node}");
+        let file = self.place.path(&format!("control/{pod}.json")).display().to_string();
+        let bound = format!("--bound-object-name={pod}");
+        let token = until(Duration::from_secs(60), "the plugin's stand-in is there", async || {
+            self.control.kubectl(&["apply", "-f", &file])?;
+            let kind = "--bound-object-kind=Pod";
+            let args =
+                ["create", "token", "kerf-plugin", "--namespace=kerf-system", "--duration=24h", kind, &bound];
+            self.control.kubectl(&args)
         })
         .await?;
-        let token = self.control.kubectl(&[
-            "create",
-            "token",
-            "kerf-plugin",
-            "--namespace=kerf-system",
-            "--duration=24h",
-            "--bound-object-kind=Pod",
-            &format!("--bound-object-name={pod}"),
-        ])?;
-        let kubeconfig = self.control.kubeconfig(&pod, &token)?;
-        self.nodes.get_mut(index).context("no such node")?.start_plugin(program, &kubeconfig, log)
+        self.control.kubeconfig(&pod, &token)
     }
 
     /// Waits until everything is ready and every card allocatable.
@@ -262,7 +269,7 @@ impl Cluster {
     }
 
     /// The run directory.
-    pub fn place(&self) -> &Place {
+    pub fn place(&self) -> &Arc<Place> {
         &self.place
     }
 

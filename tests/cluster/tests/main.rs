@@ -12,6 +12,10 @@ mod faults;
 mod freeing;
 mod health;
 mod invalid;
+mod metrics;
+mod nodes;
+mod rights;
+mod scheduling;
 mod support;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -51,6 +55,11 @@ const TESTS: &[Test] = tests! {
     freeing: every_end_frees_exactly_what_was_held a_restarted_container_keeps_its_card;
     health: an_ill_card_takes_no_pod_until_it_recovers;
     faults: extender_killed plugin_killed kubelet_killed containerd_killed api_server_paused etcd_killed;
+    scheduling: the_old_configuration_works_with_the_same_plugin preemption_frees_a_card_where_core_is_short
+        preemption_frees_a_card_where_memory_is_short a_batch_of_equal_pods_is_placed_at_once;
+    metrics: promtool_is_content queries_return_what_the_audit_finds;
+    nodes: a_node_is_removed_and_returns;
+    rights: no_more_than_is_used;
 };
 
 /// No test takes longer.
