@@ -59,3 +59,31 @@ impl FromStr for Identity {
         Ok(Self { pid: pid.parse().map_err(|_| NoIdentity)?, start: start.parse().map_err(|_| NoIdentity)? })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_process_is_known_again_and_another_one_is_not() {
+        let me = Identity::of(std::process::id()).unwrap();
+        assert_eq!(me.to_string().parse::<Identity>().unwrap(), me);
+        assert!(me.alive());
+        // the same number at another time is somebody else
+        assert!(!Identity { start: me.start + 1, ..me }.alive());
+        assert!("4711".parse::<Identity>().is_err());
+    }
+
+    #[test]
+    fn a_process_that_ended_and_was_not_waited_for_is_dead() {
+        let mut child = std::process::Command::new("sleep").arg("100").spawn().unwrap();
+        let identity = Identity::of(child.id()).unwrap();
+        assert!(identity.alive());
+        identity.signal(Signal::KILL);
+        while identity.alive() {
+            std::thread::yield_now();
+        }
+        child.wait().unwrap();
+        assert_eq!(Identity::of(child.id()), None);
+    }
+}

@@ -5,6 +5,7 @@
 //! Where the cluster's programs or root's rights are missing, nothing runs and that is said; with
 //! `KERF_CLUSTER=required` it is an error, and with `KERF_CLUSTER=off` nothing is tried.
 
+mod batches;
 mod binding;
 mod burst;
 mod examples;
@@ -56,7 +57,8 @@ const TESTS: &[Test] = tests! {
     health: an_ill_card_takes_no_pod_until_it_recovers;
     faults: extender_killed plugin_killed kubelet_killed containerd_killed api_server_paused etcd_killed;
     scheduling: the_old_configuration_works_with_the_same_plugin preemption_frees_a_card_where_core_is_short
-        preemption_frees_a_card_where_memory_is_short a_batch_of_equal_pods_is_placed_at_once;
+        preemption_frees_a_card_where_memory_is_short;
+    batches: equal_pods_take_hinted_nodes;
     metrics: promtool_is_content queries_return_what_the_audit_finds;
     nodes: a_node_is_removed_and_returns;
     rights: no_more_than_is_used;
@@ -80,8 +82,11 @@ fn main() -> ExitCode {
         return ExitCode::SUCCESS;
     }
     let wish = std::env::var("KERF_CLUSTER").unwrap_or_default();
-    let tools = if wish == "off" { Err(anyhow!("KERF_CLUSTER=off")) } else { Tools::find() };
-    match tools {
+    if wish == "off" {
+        println!("KERF_CLUSTER=off: {} tests on real Kubernetes are left out", chosen.len());
+        return ExitCode::SUCCESS;
+    }
+    match Tools::find() {
         Ok(tools) => match run(&tools, &chosen) {
             Ok(()) => ExitCode::SUCCESS,
             Err(error) => {

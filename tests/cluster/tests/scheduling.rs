@@ -1,14 +1,14 @@
-//! kube-scheduler's other ways: the old configuration, preemption, batches of equal pods.
+//! kube-scheduler's other ways: the old configuration, and preemption.
 
 use std::time::Duration;
 
-use anyhow::{Context, ensure};
+use anyhow::ensure;
 use kerf_cluster::control::Scheduling;
 use kerf_cluster::tools::workspace;
 use kerf_cluster::wait::until;
 
 use crate::support::draft::{mixed, pod};
-use crate::support::stage::{SOON, Stage, runs};
+use crate::support::stage::{SOON, Stage, counted, runs};
 
 /// One call that filters and writes the record; the scheduler binds.
 pub async fn the_old_configuration_works_with_the_same_plugin(stage: &Stage<'_>) -> anyhow::Result<()> {
@@ -30,12 +30,6 @@ async fn under_the_old_configuration(stage: &Stage<'_>) -> anyhow::Result<()> {
     let metrics = stage.cluster.get_text(stage.cluster.control.ports.extender, "/metrics").await?;
     ensure!(counted(&metrics, "kerf_extender_requests_total", "verb=\"predicates\"") >= 20.0, "not called");
     Ok(())
-}
-
-/// The sum of the series of a metric that have this in their labels.
-fn counted(metrics: &str, name: &str, label: &str) -> f64 {
-    let series = metrics.lines().filter(|line| line.starts_with(&format!("{name}{{")) && line.contains(label));
-    series.filter_map(|line| line.rsplit_once(' ')?.1.parse::<f64>().ok()).sum()
 }
 
 /// Whole cards are all taken: the more important pod gets one of them.
@@ -70,29 +64,4 @@ async fn preempts(stage: &Stage<'_>, low: usize, high: crate::support::draft::Dr
     })
     .await?;
     stage.agreed().await.map(drop)
-}
-
-/// Equal pods in a row: kube-scheduler asks about one hinted node and skips prioritize. All are placed, none waits.
-pub async fn a_batch_of_equal_pods_is_placed_at_once(stage: &Stage<'_>) -> anyhow::Result<()> {
-    let port = stage.cluster.control.ports.extender;
-    let calls = async |verb: &str| {
-        let metrics = stage.cluster.get_text(port, "/metrics").await?;
-        anyhow::Ok(counted(&metrics, "kerf_extender_requests_total", &format!("verb=\"{verb}\"")))
-    };
-    let before = (calls("filter").await?, calls("prioritize").await?);
-    // each takes half a node: after one, the next of the batch needs another node
-    let equal: Vec<_> = (0..16).map(|number| pod(format!("equal-{number}")).app("main", 50, 20)).collect();
-    stage.create_all(&equal).await?;
-    stage.all_run(equal.len(), Duration::from_secs(120)).await?;
-    stage.agreed().await?;
-    let after = (calls("filter").await?, calls("prioritize").await?);
-    let (filtered, prioritized) = (after.0 - before.0, after.1 - before.1);
-    println!("        {filtered} filters, {prioritized} prioritizes for {} pods", equal.len());
-    ensure!(filtered >= equal.len() as f64, "{filtered} calls of filter");
-    ensure!(prioritized <= filtered, "{prioritized} calls of prioritize for {filtered} of filter");
-    for name in stage.cluster.nodes.iter().map(|node| &node.name) {
-        let free = stage.free(name).await.context("extender")?;
-        ensure!(free.iter().all(|free| *free == 0), "{name}: {free:?} is free");
-    }
-    Ok(())
 }

@@ -1,0 +1,123 @@
+//! kube-scheduler's batches of equal pods (1.35 and later): once a pod has filled its node, the next equal one is tried
+//! on the next node of the first one's list. The extender's filter then sees one node, and prioritize is not called.
+//!
+//! A node has to be full after one pod for that, so there are more nodes than this machine has: objects without a
+//! kubelet, whose pods are bound and never start.
+
+use std::collections::BTreeSet;
+
+use anyhow::{Context, ensure};
+use k8s_openapi::api::core::v1::{Node, Pod};
+use kerf_cluster::cards::MEMORY_MIB;
+use kerf_cluster::wait::until;
+use kube::api::{DeleteParams, ListParams, Patch, PatchParams, PostParams, Request};
+use kube::{Api, Client, Config};
+use serde_json::{Value, json};
+
+use crate::support::draft::pod;
+use crate::support::stage::{SOON, Stage, counted};
+
+const NODES: usize = 8;
+
+/// All are placed on nodes of their own, without a pause, though they differ in what the scheduler does not look at.
+pub async fn equal_pods_take_hinted_nodes(stage: &Stage<'_>) -> anyhow::Result<()> {
+    let nodes: Api<Node> = Api::all(stage.cluster.client.clone());
+    for number in 0..NODES {
+        paper(stage, &nodes, &format!("paper-{number}")).await?;
+    }
+    let result = hinted(stage).await;
+    // nobody else ends pods that nobody runs
+    let now = DeleteParams::default().grace_period(0);
+    stage.pods().delete_collection(&now, &ListParams::default()).await?;
+    nodes.delete_collection(&DeleteParams::default(), &ListParams::default().labels("paper=yes")).await?;
+    result
+}
+
+/// A node with cards and without a kubelet.
+async fn paper(stage: &Stage<'_>, nodes: &Api<Node>, name: &str) -> anyhow::Result<()> {
+    let model = stage.cluster.nodes.first().context("no node")?;
+    let real = nodes.get(&model.name).await?;
+    let inventory = real.metadata.annotations.as_ref().and_then(|all| all.get("inspur.com/gpu-inventory"));
+    let inventory = inventory.context("no inventory")?.replace(&model.name, name);
+    let node = json!({
+        "metadata": {
+            "name": name, "labels": { "paper": "yes" }, "annotations": { "inspur.com/gpu-inventory": inventory },
+        },
+        // nothing that runs on every node comes here
+        "spec": { "taints": [{ "key": "paper", "effect": "NoSchedule" }] },
+    });
+    nodes.create(&PostParams::default(), &serde_json::from_value(node)?).await?;
+    let cards = model.cards.uuids().len() as u64;
+    let amounts = json!({
+        "cpu": "8", "memory": "32Gi", "pods": "110", "inspur.com/vcuda-core": (100 * cards).to_string(),
+        "inspur.com/vcuda-memory": (MEMORY_MIB / 256 * cards).to_string(),
+    });
+    let status = json!({ "status": { "capacity": amounts, "allocatable": amounts } });
+    nodes.patch_status(name, &PatchParams::default(), &Patch::Merge(&status)).await?;
+    Ok(())
+}
+
+async fn hinted(stage: &Stage<'_>) -> anyhow::Result<()> {
+    let port = stage.cluster.control.ports.extender;
+    until(SOON, "the extender knows the nodes", async || {
+        let state = stage.cluster.state(port).await?;
+        let known = (0..NODES).filter(|number| state["nodes"][format!("paper-{number}")].is_object()).count();
+        ensure!(known == NODES, "{known} of {NODES}");
+        Ok(())
+    })
+    .await?;
+    let scheduler = Scheduler::new(stage)?;
+    let calls = async |verb: &str| {
+        let metrics = stage.cluster.get_text(port, "/metrics").await?;
+        anyhow::Ok(counted(&metrics, "kerf_extender_requests_total", &format!("verb=\"{verb}\"")))
+    };
+    let before = (scheduler.hints().await?, calls("filter").await?, calls("prioritize").await?);
+    let whole: Vec<_> = (0..NODES)
+        .map(|number| {
+            let policy = if number % 2 == 0 { "binpack" } else { "spread" };
+            let draft =
+                pod(format!("equal-{number}")).app("main", 400, 0).annotation("inspur.com/gpu-policy", policy);
+            draft
+                .with("nodeSelector", json!({ "paper": "yes" }))
+                .with("tolerations", json!([{ "operator": "Exists" }]))
+        })
+        .collect();
+    stage.create_all(&whole).await?;
+    until(SOON, "each has a node of its own", async || {
+        let node = |pod: Pod| pod.spec.and_then(|spec| spec.node_name);
+        let taken: BTreeSet<String> = stage.list().await?.into_iter().filter_map(node).collect();
+        ensure!(taken.len() == NODES, "{taken:?}");
+        Ok(())
+    })
+    .await?;
+    let state: Value = stage.cluster.state(port).await?;
+    for number in 0..NODES {
+        let cards = state["nodes"][format!("paper-{number}")]["gpus"].as_array().context("no cards")?;
+        let fair = cards.iter().all(|card| card["pods"] == 1 && card["overcommitted"] == false);
+        ensure!(fair, "paper-{number}: {cards:?}");
+    }
+    let after = (scheduler.hints().await?, calls("filter").await?, calls("prioritize").await?);
+    let (hints, filters, orders) = (after.0 - before.0, after.1 - before.1, after.2 - before.2);
+    println!("        {NODES} pods: {hints} hints, {filters} filters, {orders} prioritizes");
+    ensure!(hints >= 1.0, "the scheduler gave no hint: nothing was tested");
+    ensure!(orders < filters, "prioritize was called {orders} times, filter {filters} times");
+    Ok(())
+}
+
+/// kube-scheduler's own metrics.
+struct Scheduler(Client);
+
+impl Scheduler {
+    fn new(stage: &Stage<'_>) -> anyhow::Result<Self> {
+        let address = format!("https://127.0.0.1:{}", stage.cluster.control.ports.scheduler);
+        let mut config = Config::new(address.parse()?);
+        // it has made its certificate itself
+        config.accept_invalid_certs = true;
+        Ok(Self(Client::try_from(config)?))
+    }
+
+    async fn hints(&self) -> anyhow::Result<f64> {
+        let metrics = self.0.request_text(Request::new("/metrics").list(&ListParams::default())?).await?;
+        Ok(counted(&metrics, "scheduler_batch_attempts_total", "result=\"hint_used\""))
+    }
+}
