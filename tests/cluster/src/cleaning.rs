@@ -27,14 +27,16 @@ const PATIENCE: Duration = Duration::from_secs(20);
 /// # Errors
 /// Where something is still there after a while.
 pub fn end_all(place: &Place) -> anyhow::Result<()> {
-    let containers: BTreeSet<String> = place.nodes().iter().flat_map(|node| containers(node)).collect();
+    let mut known = BTreeSet::new();
     let until = Instant::now() + PATIENCE;
     loop {
+        // one may just have been made
+        known.extend(place.nodes().iter().flat_map(|node| containers(node)));
         let (holders, others): (Vec<_>, Vec<_>) =
             place.processes().into_iter().partition(|(name, _)| name.starts_with(HOLDER));
         let mut left: Vec<Identity> = others.iter().map(|(_, identity)| *identity).collect();
         left.extend(inside(&holders));
-        left.extend(grouped(&containers));
+        left.extend(grouped(&known));
         if left.is_empty() {
             holders.iter().for_each(|(_, holder)| holder.signal(Signal::KILL));
             if holders.is_empty() {
@@ -46,7 +48,7 @@ pub fn end_all(place: &Place) -> anyhow::Result<()> {
         ensure!(Instant::now() < until, "processes do not end: {left:?} {holders:?}");
         std::thread::sleep(Duration::from_millis(20));
     }
-    remove_groups(&containers);
+    remove_groups(&known);
     Ok(())
 }
 

@@ -9,7 +9,7 @@ use rustix::process::Signal;
 
 use kube::api::DeleteParams;
 
-use crate::support::draft::mixed;
+use crate::support::draft::{mixed, pod};
 use crate::support::stage::{SOON, Stage, phase, why};
 
 const PODS: usize = 40;
@@ -30,9 +30,13 @@ async fn burst(stage: &Stage<'_>) -> anyhow::Result<()> {
 
 /// All run, on cards of which all know.
 async fn recovered(stage: &Stage<'_>) -> anyhow::Result<()> {
-    stage.all_run(PODS, LIMIT).await?;
+    recovered_with(stage, PODS).await
+}
+
+async fn recovered_with(stage: &Stage<'_>, pods: usize) -> anyhow::Result<()> {
+    stage.all_run(pods, LIMIT).await?;
     let audit = stage.agreed().await?;
-    ensure!(audit.placed.len() == PODS, "{} of {PODS} are placed", audit.placed.len());
+    ensure!(audit.placed.len() == pods, "{} of {pods} are placed", audit.placed.len());
     Ok(())
 }
 
@@ -79,11 +83,16 @@ pub async fn plugin_killed(stage: &Stage<'_>) -> anyhow::Result<()> {
 /// For some seconds: long enough that more pods are bound to the node, and that whoever tries in vain to reach
 /// kubelet has slowed down.
 pub async fn kubelet_killed(stage: &Stage<'_>) -> anyhow::Result<()> {
+    // something is allocated on every node, which brings kubelet's books up to date
+    for node in &stage.cluster.nodes {
+        stage.create(&pod(format!("first-{}", node.name)).app("main", 5, 3).on(&node.name)).await?;
+    }
+    stage.all_run(stage.cluster.nodes.len(), SOON).await?;
     burst(stage).await?;
     for node in &stage.cluster.nodes {
         outage(&node.kubelet, Duration::from_secs(4)).await?;
     }
-    recovered(stage).await
+    recovered_with(stage, PODS + stage.cluster.nodes.len()).await
 }
 
 pub async fn containerd_killed(stage: &Stage<'_>) -> anyhow::Result<()> {
