@@ -20,6 +20,9 @@ pub const HOLDER: &str = "holder";
 /// Below a node's directory: the bundles of its containers, one directory with the id as name for each.
 pub const BUNDLES: &str = "run-containerd/io.containerd.runtime.v2.task/k8s.io";
 
+/// In the run directory where [`foreign`] held at the beginning.
+pub const FOREIGN: &str = "foreign-containerd";
+
 const PATIENCE: Duration = Duration::from_secs(20);
 
 /// Ends everything.
@@ -48,7 +51,7 @@ pub fn end_all(place: &Place) -> anyhow::Result<()> {
         ensure!(Instant::now() < until, "processes do not end: {left:?} {holders:?}");
         std::thread::sleep(Duration::from_millis(20));
     }
-    remove_groups(&known);
+    remove_groups(place, known);
     Ok(())
 }
 
@@ -95,13 +98,29 @@ fn grouped(containers: &BTreeSet<String>) -> Vec<Identity> {
         .collect()
 }
 
-/// The control groups of the containers, and the one above them if nobody else has one in it.
-fn remove_groups(containers: &BTreeSet<String>) {
+/// Where containerd puts the control groups of all containers, in each hierarchy.
+fn groups() -> impl Iterator<Item = PathBuf> {
     let root = Path::new("/sys/fs/cgroup");
     let hierarchies = fs::read_dir(root).into_iter().flatten().flatten().map(|entry| entry.path());
-    for hierarchy in hierarchies.chain([root.to_owned()]) {
-        let above = hierarchy.join("k8s.io");
-        for id in containers {
+    hierarchies.chain([root.to_owned()]).map(|hierarchy| hierarchy.join("k8s.io"))
+}
+
+/// Whether some containerd has been at work on this machine.
+pub fn foreign() -> bool {
+    groups().any(|group| group.exists())
+}
+
+/// The control groups of the containers, and the one above them if nobody else has one in it. A containerd that is
+/// killed may forget a container whose group is still there: without a containerd before us these are ours, too.
+/// Only what has no process in it can be removed.
+fn remove_groups(place: &Place, mut containers: BTreeSet<String>) {
+    for above in groups() {
+        if !place.path(FOREIGN).exists() {
+            let entries = fs::read_dir(&above).into_iter().flatten().flatten();
+            let directories = entries.filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir()));
+            containers.extend(directories.map(|entry| entry.file_name().to_string_lossy().into_owned()));
+        }
+        for id in &containers {
             // a group can be removed once its processes are gone, which takes a moment
             let until = Instant::now() + Duration::from_secs(1);
             while above.join(id).exists() && fs::remove_dir(above.join(id)).is_err() && Instant::now() < until {

@@ -50,6 +50,9 @@ impl Place {
         fs::create_dir(&root)?;
         let place = Self { root };
         fs::write(place.root.join("owner"), me.to_string())?;
+        if cleaning::foreign() {
+            place.write(cleaning::FOREIGN, "")?;
+        }
         let saved: Vec<String> = SYSCTLS
             .iter()
             .filter_map(|name| Some(format!("{name} {}", fs::read_to_string(sysctl(name)).ok()?.trim())))
