@@ -95,6 +95,36 @@ pub async fn kubelet_killed(stage: &Stage<'_>) -> anyhow::Result<()> {
     recovered_with(stage, PODS + stage.cluster.nodes.len()).await
 }
 
+/// kubelet strikes ended pods off its books when it next allocates something, and after a start it serves the first
+/// pods from the books as they were written last.
+pub async fn kubelet_killed_after_pods_ended(stage: &Stage<'_>) -> anyhow::Result<()> {
+    let [node, ..] = stage.cluster.nodes.as_slice() else { anyhow::bail!("no node") };
+    let cards = node.cards.uuids().len();
+    for number in 0..cards {
+        stage.create(&pod(format!("ended-{number}")).app("main", 100, 0).on(&node.name)).await?;
+    }
+    stage.all_run(cards, SOON).await?;
+    for number in 0..cards {
+        stage.pods().delete(&format!("ended-{number}"), &DeleteParams::default()).await?;
+    }
+    stage.all_run(0, SOON).await?;
+    stage.all_free().await?;
+    stage.agreed().await?;
+    node.kubelet.kill()?;
+    for number in 0..cards {
+        stage.create(&pod(format!("next-{number}")).app("main", 100, 0).on(&node.name)).await?;
+    }
+    until(SOON, "all are bound", async || {
+        let free = stage.free(&node.name).await?;
+        ensure!(free.iter().all(|free| *free == 0), "{free:?} is free");
+        Ok(())
+    })
+    .await?;
+    node.kubelet.start_again()?;
+    stage.all_run(cards, SOON).await?;
+    stage.agreed().await.map(drop)
+}
+
 pub async fn containerd_killed(stage: &Stage<'_>) -> anyhow::Result<()> {
     burst(stage).await?;
     for node in &stage.cluster.nodes {

@@ -55,7 +55,7 @@ const TESTS: &[Test] = tests! {
     invalid: requests_stay_pending_with_the_rule_in_an_event;
     freeing: every_end_frees_exactly_what_was_held a_restarted_container_keeps_its_card;
     health: an_ill_card_takes_no_pod_until_it_recovers;
-    faults: extender_killed plugin_killed kubelet_killed containerd_killed api_server_paused etcd_killed;
+    faults: extender_killed plugin_killed kubelet_killed kubelet_killed_after_pods_ended containerd_killed api_server_paused etcd_killed;
     scheduling: the_old_configuration_works_with_the_same_plugin preemption_frees_a_card_where_core_is_short
         preemption_frees_a_card_where_memory_is_short;
     batches: equal_pods_take_nodes_of_their_own;
