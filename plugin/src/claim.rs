@@ -158,6 +158,10 @@ pub struct Claims {
     ended: BTreeSet<PodUid>,
     /// The pod of the last call, while it is incomplete.
     open: Option<PodUid>,
+    /// Pods that held something and are over, until kubelet's list is without them.
+    departed: BTreeSet<PodRef>,
+    /// Some have left kubelet's list since [`Claims::struck`] was asked.
+    struck: bool,
     /// The pods on kubelet's latest list.
     listed: Option<BTreeSet<PodRef>>,
     /// The list was asked for during a call of kubelet, and no Allocate has come since.
@@ -218,7 +222,21 @@ impl Claims {
 
     fn remove(&mut self, uid: &PodUid) {
         self.open.take_if(|open| open == uid);
-        self.pods.remove(uid);
+        if let Some(entry) = self.pods.remove(uid)
+            && !entry.claims.is_empty()
+        {
+            self.departed.insert(entry.pod.reference);
+        }
+    }
+
+    /// Whether pods that are over are still on kubelet's list.
+    pub fn departing(&self) -> bool {
+        !self.departed.is_empty()
+    }
+
+    /// Whether kubelet has struck pods off its list since this was asked last. Its checkpoint has them still.
+    pub fn struck(&mut self) -> bool {
+        std::mem::take(&mut self.struck)
     }
 
     /// The pods that are known now.

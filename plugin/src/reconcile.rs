@@ -17,6 +17,7 @@ use tokio::time::{Instant, timeout};
 use tokio_util::sync::CancellationToken;
 use tonic::transport::Endpoint;
 
+use crate::claim::Claims;
 use crate::claim::truth::{Findings, Held, Listing};
 use crate::cluster::Cluster;
 use crate::ids::Ids;
@@ -31,6 +32,8 @@ const FIRST_PAUSE: Duration = Duration::from_millis(20);
 const LONGEST_PAUSE: Duration = Duration::from_secs(5);
 /// Compared at least this often, whether anybody asked or not.
 const REVIEW: Duration = Duration::from_secs(30);
+/// kubelet is not made to write its checkpoint more often.
+const BOOKS: Duration = Duration::from_secs(1);
 const SOCKET: &str = "kubelet.sock";
 
 /// Why kubelet did not tell.
@@ -146,12 +149,17 @@ impl Reconciler {
         let mut pause = FIRST_PAUSE;
         let mut writer = Writer::default();
         let mut complained = false;
+        let mut books = Books::default();
         loop {
             let compared = self.compare(false).await;
             let unsure = match &compared {
-                Ok(findings) => !findings.unknown.is_empty() || self.state.claims(|claims| claims.unconfirmed()),
+                Ok(findings) => {
+                    let waits = self.state.claims(|claims| claims.unconfirmed() || claims.departing());
+                    waits || !findings.unknown.is_empty()
+                }
                 Err(_) => true,
             };
+            let stale = books.keep(&self.state);
             if let Err(error) = &compared
                 && !complained
             {
@@ -159,13 +167,38 @@ impl Reconciler {
             }
             complained = compared.is_err();
             let unwritten = writer.write(&self).await;
-            let wait = if unsure || unwritten { pause } else { REVIEW };
+            let wait = if unsure || unwritten || stale { pause } else { REVIEW };
             tokio::select! {
                 () = token.cancelled() => return,
                 () = self.state.doubted() => pause = FIRST_PAUSE,
                 () = tokio::time::sleep(wait) => pause = (pause * 2).min(LONGEST_PAUSE),
             }
         }
+    }
+}
+
+/// Makes kubelet write its checkpoint anew once pods have ended.
+///
+/// kubelet strikes ended pods off its books when it is asked for its list, but writes its checkpoint only when it
+/// allocates something or hears a list of devices. After a start it serves the first pods from the checkpoint: with
+/// ended pods in it, it rejects them for want of devices (`UpdateAllocatedDevices` and
+/// `genericDeviceUpdateCallback` in kubelet's device manager). So it hears the same list once more.
+#[derive(Default)]
+struct Books {
+    stale: bool,
+    told: Option<Instant>,
+}
+
+impl Books {
+    /// Says whether kubelet is still to be told: not more often than once in a while, since the list is long.
+    fn keep(&mut self, state: &State) -> bool {
+        self.stale |= state.claims(Claims::struck);
+        if self.stale && self.told.is_none_or(|told| told.elapsed() >= BOOKS) {
+            state.repeat();
+            self.stale = false;
+            self.told = Some(Instant::now());
+        }
+        self.stale
     }
 }
 

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use futures::stream::{BoxStream, StreamExt};
+use futures::stream::{self, BoxStream, StreamExt};
 use kerf_proto::deviceplugin::device_plugin_server::DevicePlugin;
 use kerf_proto::deviceplugin::{
     AllocateRequest, AllocateResponse, ContainerAllocateResponse, ContainerPreferredAllocationResponse,
@@ -140,12 +140,18 @@ impl DevicePlugin for Service {
     async fn list_and_watch(&self, _: Request<Empty>) -> Result<Response<Self::ListAndWatchStream>, Status> {
         let (resource, numa) = (self.resource, self.shared.numa_hints);
         let open = Open::new(self.streams.clone());
+        let state = self.shared.state.clone();
         let mut last = None;
-        let lists = WatchStream::new(self.shared.state.watch_cards()).filter_map(move |cards| {
+        let cards = WatchStream::new(state.watch_cards()).map(|_| false);
+        // one resource suffices for kubelet to write all its books: the one with fewer ids
+        let repeats = WatchStream::from_changes(state.watch_repeats())
+            .filter(move |()| std::future::ready(resource == Resource::Core))
+            .map(|()| true);
+        let lists = stream::select(cards, repeats).filter_map(move |again| {
             let _counted = &open;
-            let devices = cards.list(resource, numa);
+            let devices = state.cards().list(resource, numa);
             // a change that kubelet does not see, such as of a link, is not worth thousands of ids
-            let news = last.as_ref() != Some(&devices);
+            let news = again || last.as_ref() != Some(&devices);
             if news {
                 last = Some(devices.clone());
             }

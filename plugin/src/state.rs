@@ -19,6 +19,7 @@ pub struct State {
     cards: watch::Sender<Arc<Cards>>,
     sample: Arc<Mutex<Arc<Sample>>>,
     doubt: Arc<Notify>,
+    repeats: watch::Sender<()>,
 }
 
 /// The last measurement.
@@ -37,6 +38,7 @@ impl Default for State {
             cards: watch::Sender::new(Arc::default()),
             sample: Arc::default(),
             doubt: Arc::default(),
+            repeats: watch::Sender::new(()),
         }
     }
 }
@@ -89,6 +91,16 @@ impl State {
     /// Takes a measurement.
     pub fn set_sample(&self, sample: Sample) {
         *self.sample.lock().unwrap_or_else(PoisonError::into_inner) = Arc::new(sample);
+    }
+
+    /// Has kubelet told the same list of devices again.
+    pub fn repeat(&self) {
+        self.repeats.send_replace(());
+    }
+
+    /// Follows the wishes to tell kubelet the same again; earlier ones do not count.
+    pub fn watch_repeats(&self) -> watch::Receiver<()> {
+        self.repeats.subscribe()
     }
 
     /// Asks for a comparison with kubelet soon.

@@ -62,13 +62,22 @@ fn apply(event: Event<k8s_openapi::api::core::v1::Pod>, cluster: &Cluster, state
         Event::Apply(object) | Event::InitApply(object) => {
             if let Some(pod) = cluster::pod(&object, cluster.keys()) {
                 state.claims(|claims| claims.observe(pod));
+                mind(state);
             }
         }
         Event::Delete(object) => {
             if let Some(uid) = cluster::uid(&object) {
                 tracing::debug!(%uid, "pod deleted");
                 state.claims(|claims| claims.forget(&uid));
+                mind(state);
             }
         }
+    }
+}
+
+/// A pod that is over is still on kubelet's books.
+fn mind(state: &State) {
+    if state.claims(|claims| claims.departing()) {
+        state.doubt();
     }
 }

@@ -340,3 +340,19 @@ fn a_record_by_index_is_served_and_confirmed_without_being_rewritten() {
     let written = claims.corrections(&keys).remove(0).annotations;
     assert_eq!(written, BTreeMap::from([(keys.gpu_assigned, "true".to_owned())]));
 }
+
+#[test]
+fn a_pod_that_held_something_departs_until_kubelet_lists_it_no_more() {
+    let (a, b) = (share("a", 20, 2, 0, 1), share("b", 20, 2, 1, 2));
+    let mut claims = claims_with([a.clone(), b.clone()]);
+    let list = listing([held(&a, core(0, 0..20), core(0, 0..2))], &[&b]);
+    within(&mut claims, &list);
+    claims.forget(&b.uid);
+    assert!(!claims.departing(), "it held nothing");
+    claims.observe(Pod { stage: Stage::Ended, ..a });
+    within(&mut claims, &list);
+    assert!((claims.departing(), claims.struck()) == (true, false));
+    within(&mut claims, &Listing::default());
+    assert!((claims.departing(), claims.struck()) == (false, true));
+    assert!(!claims.struck(), "said once");
+}

@@ -99,6 +99,11 @@ impl Claims {
         self.taken = question.number;
         self.fresh = question.within && question.calls == self.calls;
         self.listed = Some(listing.pods.clone());
+        let before = self.departed.len();
+        // a name may be another pod's by now
+        let alive: BTreeSet<&PodRef> = self.pods.values().map(|entry| &entry.pod.reference).collect();
+        self.departed.retain(|pod| listing.pods.contains(pod) && !alive.contains(pod));
+        self.struck |= self.departed.len() < before;
         for entry in self.pods.values_mut() {
             let here = listing.pods.contains(&entry.pod.reference);
             let lent: BTreeSet<ContainerName> =
