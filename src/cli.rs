@@ -4,6 +4,7 @@
 
 mod inspect;
 mod plan;
+mod replay;
 mod snapshot;
 
 use std::path::PathBuf;
@@ -51,6 +52,8 @@ enum Command {
         #[arg(long, default_value_t)]
         policy: Policy,
     },
+    /// Replay a workload and show what each policy would leave unallocated
+    Replay(replay::ReplayArgs),
 }
 
 /// Does what was asked.
@@ -61,5 +64,6 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
     match &args.command {
         Command::Inspect { snapshot } => inspect::run(snapshot, &args.domain, args.json),
         Command::Plan { pod, cluster, policy } => plan::run(pod, cluster, &args.domain, *policy, args.json),
+        Command::Replay(options) => replay::run(options),
     }
 }

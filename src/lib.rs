@@ -61,6 +61,7 @@ pub mod k8s;
 pub mod ledger;
 pub mod placement;
 pub mod plan;
+pub mod replay;
 pub mod request;
 #[cfg(feature = "runtime")]
 pub mod runtime;

@@ -1,0 +1,95 @@
+//! What a placement costs the pods to come, as the whole cluster stands now.
+
+use super::super::shape::{Cards, Kinds};
+use super::Totals;
+use super::host::{Host, Need};
+use super::outlook::{Outlook, Room};
+use super::tail;
+
+/// A card's worth of lost room costs this much where it is sure to be missed, in thousandths of a card.
+const ROOM: f64 = 300.0;
+/// Kinds of card are scarce once their expected demand reaches this part of what is free of them.
+const SCARCE: f64 = 0.85;
+/// A chance below this is none.
+const NEVER: f64 = 1e-4;
+
+/// Prices for one pod, at one moment.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Prices {
+    /// The rooms that cost something, by position, and the price of one slot.
+    rooms: Vec<(usize, f64)>,
+    /// Scarce kinds of card and what it costs to be on one of them.
+    scarce: Vec<(Kinds, f64)>,
+    /// What it costs a share to open a card that is free as a whole.
+    pub open: f64,
+}
+
+impl Prices {
+    /// For a pod of class `shape`.
+    pub fn of(&mut self, outlook: &Outlook, totals: &Totals, shape: usize, need: &Need) {
+        self.rooms.clear();
+        self.scarce.clear();
+        self.open = 0.0;
+        if outlook.per_pod <= 0.0 {
+            return;
+        }
+        let horizon = totals.compute as f64 / outlook.per_pod;
+        for (at, (room, slots)) in outlook.rooms.iter().zip(&totals.slots).enumerate() {
+            let coming = room.rate * horizon + 1.0;
+            let missed = if (*slots as f64) > coming + 6.0 * coming.sqrt() + 6.0 {
+                0.0
+            } else {
+                tail::poisson_at_least(coming, *slots)
+            };
+            if room.shape != shape && missed > NEVER {
+                self.rooms.push((at, ROOM * f64::from(room.cards) * missed));
+            }
+        }
+        let milli = need.cards.compute() as f64;
+        if need.cards == Cards::None {
+            return;
+        }
+        for set in outlook.confined.iter().filter(|set| !need.kinds.within(set.kinds)) {
+            let free = totals.free_of(set.kinds) as f64;
+            let missed = tail::normal_at_least(set.mean * horizon, set.variance * horizon, SCARCE * free);
+            if missed > NEVER {
+                self.scarce.push((set.kinds, milli * missed));
+            }
+        }
+        if let Cards::Share(_) = need.cards {
+            let horizon = totals.worth() / outlook.per_pod;
+            let (mean, variance) = (outlook.whole_mean * horizon, outlook.whole_variance * horizon);
+            self.open = ROOM * tail::normal_at_least(mean, variance, totals.whole as f64);
+        }
+    }
+
+    /// What it costs to be on a card of this kind.
+    pub fn scarcity(&self, kind: u8) -> f64 {
+        self.scarce.iter().filter(|(kinds, _)| kinds.contains(kind)).map(|(_, price)| price).sum()
+    }
+
+    /// Whether any placement can cost anything for room.
+    pub fn any_room(&self) -> bool {
+        !self.rooms.is_empty()
+    }
+
+    /// What the pods that need several whole cards lose where this pod takes `slots` of the machine, of which each
+    /// was free as a whole where `opens`.
+    pub fn room(&self, rooms: &[Room], host: &Host, need: &Need, slots: &[usize], opens: bool) -> f64 {
+        let lost = |room: &Room| {
+            let fits = |whole: u64, cpu: u64, memory: u64, pods: u64| room.need.slots(cpu, memory, pods, whole);
+            let whole = host.whole(room.need.kinds);
+            let kind = |at: &&usize| host.slots.get(**at).is_some_and(|slot| slot.whole && room.need.kinds.contains(slot.kind));
+            let taken = if opens { slots.iter().filter(kind).count() as u64 } else { 0 };
+            let before = fits(whole, host.cpu, host.memory.0, host.pods);
+            let after = fits(
+                whole.saturating_sub(taken),
+                host.cpu.saturating_sub(need.cpu),
+                host.memory.0.saturating_sub(need.memory),
+                host.pods.saturating_sub(1),
+            );
+            before.saturating_sub(after) as f64
+        };
+        self.rooms.iter().filter_map(|(at, price)| Some(price * lost(rooms.get(*at)?))).sum()
+    }
+}
