@@ -17,8 +17,8 @@ use super::shape::{Cards, Kind, Kinds, Shape};
 use super::{Policy, Rank};
 use crate::units::Mib;
 use host::Need;
-use offer::{Offer, Way};
-use outlook::Outlook;
+use offer::{Facts, Offer, Way};
+use outlook::{Outlook, Room};
 use prices::Prices;
 
 /// A class of pods, for one [`Market`].
@@ -39,6 +39,7 @@ pub struct Choice {
 pub struct Market {
     kinds: Vec<(Arc<str>, Mib)>,
     hosts: Vec<Host>,
+    facts: Vec<Facts>,
     /// Grows with every change of the machine.
     versions: Vec<u64>,
     shapes: Vec<Shape>,
@@ -47,8 +48,12 @@ pub struct Market {
     census: Census,
     outlook: Outlook,
     totals: Totals,
+    /// How many pods of each room of the outlook fit on each machine, machine by machine.
+    slots: Vec<u64>,
     books: BTreeMap<(Policy, usize), Book>,
+    /// Scratch memory of one decision.
     prices: Prices,
+    bounds: Vec<i32>,
 }
 
 /// How often each class of pods was seen.
@@ -90,27 +95,17 @@ impl Totals {
         self.worth as f64 / 1024.0
     }
 
-    fn add(&mut self, host: &Host, outlook: &Outlook) {
-        self.change(host, outlook, u64::wrapping_add);
-    }
-
-    fn remove(&mut self, host: &Host, outlook: &Outlook) {
-        self.change(host, outlook, u64::wrapping_sub);
-    }
-
-    fn change(&mut self, host: &Host, outlook: &Outlook, by: impl Fn(u64, u64) -> u64) {
+    fn change(&mut self, host: &Host, facts: &Facts, slots: &[u64], by: impl Fn(u64, u64) -> u64) {
         for slot in &host.slots {
             let free = u64::from(slot.free.compute.0);
-            self.compute = by(self.compute, free);
             if let Some(sum) = self.by_kind.get_mut(usize::from(slot.kind)) {
                 *sum = by(*sum, free);
             }
             self.whole = by(self.whole, slot.whole.into());
-            self.worth = by(self.worth, (outlook.worth(slot) * 1024.0).round() as u64);
         }
-        for (sum, room) in self.slots.iter_mut().zip(&outlook.rooms) {
-            *sum = by(*sum, Outlook::slots(room, host));
-        }
+        self.compute = by(self.compute, facts.compute);
+        self.worth = by(self.worth, facts.exact_worth());
+        self.slots.iter_mut().zip(slots).for_each(|(sum, slots)| *sum = by(*sum, *slots));
     }
 }
 
@@ -141,10 +136,13 @@ impl Market {
 
     /// Adds a machine. Numbers start at zero; where all else is equal, a pod goes to the lowest.
     pub fn add(&mut self, host: Host) -> usize {
-        self.totals.add(&host, &self.outlook);
-        self.hosts.push(host);
+        let number = self.hosts.len();
+        self.hosts.push(Host::default());
+        self.facts.push(Facts::default());
         self.versions.push(1);
-        self.hosts.len() - 1
+        self.slots.resize(self.hosts.len() * self.outlook.rooms.len(), 0);
+        self.set(number, host);
+        number
     }
 
     /// A machine, as it is now.
@@ -182,11 +180,25 @@ impl Market {
     }
 
     fn change(&mut self, number: usize, change: impl FnOnce(&mut Host)) {
-        let (Some(host), Some(version)) = (self.hosts.get_mut(number), self.versions.get_mut(number)) else { return };
-        self.totals.remove(host, &self.outlook);
+        let rooms = self.outlook.rooms.len();
+        let slots = self.slots.get_mut(number * rooms..(number + 1) * rooms).unwrap_or_default();
+        let (Some(host), Some(facts)) = (self.hosts.get_mut(number), self.facts.get_mut(number)) else { return };
+        self.totals.change(host, facts, slots, u64::wrapping_sub);
         change(host);
-        self.totals.add(host, &self.outlook);
-        *version += 1;
+        *facts = Facts::new(host, &self.outlook);
+        count_slots(slots, &self.outlook.rooms, host);
+        self.totals.change(host, facts, slots, u64::wrapping_add);
+        if let Some(version) = self.versions.get_mut(number) {
+            *version += 1;
+        }
+    }
+}
+
+/// How many pods of each room fit on the machine.
+fn count_slots(slots: &mut [u64], rooms: &[Room], host: &Host) {
+    for (slots, room) in slots.iter_mut().zip(rooms) {
+        let whole = host.whole(room.need.kinds);
+        *slots = if whole < room.cards.into() { 0 } else { room.need.slots(host.cpu, host.memory.0, host.pods, whole) };
     }
 }
 
@@ -230,15 +242,16 @@ impl Market {
     }
 
     fn relearn(&mut self) {
-        self.outlook = Outlook::learn(&self.needs, &self.census.counts, &self.kinds);
+        self.outlook = Outlook::learn(&self.shapes, &self.needs, &self.census.counts, &self.kinds);
         self.books.clear();
-        self.totals = Totals {
-            by_kind: vec![0; self.kinds.len()],
-            slots: vec![0; self.outlook.rooms.len()],
-            ..Totals::default()
-        };
-        for host in &self.hosts {
-            self.totals.add(host, &self.outlook);
+        let rooms = self.outlook.rooms.len();
+        self.totals = Totals { by_kind: vec![0; self.kinds.len()], slots: vec![0; rooms], ..Totals::default() };
+        self.slots = vec![0; self.hosts.len() * rooms];
+        for (number, (host, facts)) in self.hosts.iter().zip(&mut self.facts).enumerate() {
+            let slots = self.slots.get_mut(number * rooms..(number + 1) * rooms).unwrap_or_default();
+            *facts = Facts::new(host, &self.outlook);
+            count_slots(slots, &self.outlook.rooms, host);
+            self.totals.change(host, facts, slots, u64::wrapping_add);
         }
     }
 }
@@ -248,7 +261,7 @@ impl Market {
 /// How much a policy likes a way; more is better. What is free breaks ties.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 struct Liking {
-    score: i64,
+    score: i32,
     tie: (u64, u64),
 }
 
@@ -256,36 +269,77 @@ impl Market {
     /// Where a pod of this class goes; `None` where it fits nowhere.
     pub fn choose(&mut self, policy: Policy, class: Class) -> Option<Choice> {
         let need = *self.needs.get(class.0)?;
-        if policy == Policy::Fragmentation {
-            self.prices.of(&self.outlook, &self.totals, class.0, &need);
-        }
-        let book = self.books.entry((policy, class.0)).or_default();
-        book.offers.resize(self.hosts.len(), Offer::default());
-        book.versions.resize(self.hosts.len(), 0);
+        self.prices.of(policy, &self.outlook, &self.totals, class.0, &need);
+        self.refresh(policy, class, &need);
+        let book = self.books.get(&(policy, class.0))?;
+        // What room costs is dear to compute and makes no way better. So those that could be best without that cost
+        // come first, and the others only while what was found is worse than they could be.
+        let mut level = self.bounds.iter().copied().max()?;
         let mut best: Option<(Liking, usize, Way)> = None;
-        let known = book.offers.iter_mut().zip(&mut book.versions);
-        for (number, ((host, version), (offer, made_for))) in self.hosts.iter().zip(&self.versions).zip(known).enumerate() {
-            if made_for != version {
-                *offer = Offer::of(policy, host, &need, &self.outlook);
-                *made_for = *version;
+        while level > i32::MIN && best.as_ref().is_none_or(|(liking, ..)| liking.score <= level) {
+            let mut next = i32::MIN;
+            for (number, bound) in self.bounds.iter().enumerate() {
+                if *bound == level {
+                    let Some(offer) = book.offers.get(number) else { continue };
+                    let Some((liking, way)) = self.like(policy, number, &need, offer) else { continue };
+                    if best.as_ref().is_none_or(|(most, ..)| liking > *most) {
+                        best = Some((liking, number, way));
+                    }
+                } else if *bound < level {
+                    next = next.max(*bound);
+                }
             }
-            let least = best.as_ref().map(|(liking, ..)| *liking);
-            let Some((liking, way)) = like(policy, host, &need, offer, &self.outlook, &self.prices, least) else { continue };
-            if least.is_none_or(|least| liking > least) {
-                best = Some((liking, number, way));
-            }
+            level = next;
         }
         let (_, host, way) = best?;
         let slots = self.hosts.get(host).map(|host| cards(host, &need, way)).unwrap_or_default();
         Some(Choice { host, slots })
     }
 
+    /// Brings the class's book up to date and bounds every machine's score from above; no way at all is `i32::MIN`.
+    fn refresh(&mut self, policy: Policy, class: Class, need: &Need) {
+        let book = self.books.entry((policy, class.0)).or_default();
+        book.offers.resize(self.hosts.len(), Offer::NONE);
+        book.versions.resize(self.hosts.len(), 0);
+        let current = self.versions.iter().zip(&mut book.versions).enumerate();
+        for (number, (version, made_for)) in current.filter(|(_, (version, made_for))| *version != &**made_for) {
+            *made_for = *version;
+            if let (Some(offer), Some(host), Some(facts)) =
+                (book.offers.get_mut(number), self.hosts.get(number), self.facts.get(number))
+            {
+                *offer = Offer::of(policy, host, facts, need, &self.outlook);
+            }
+        }
+        self.bounds.clear();
+        let prices = &self.prices;
+        let opening = if matches!(need.cards, Cards::Share(_)) { prices.open as f32 } else { 0.0 };
+        if prices.any_scarce() {
+            let net = |way: Way| way.score - prices.scarcity(way.kind) as f32;
+            let bound = |offer: &Offer| rounded(policy, net(offer.used).max(net(offer.fresh) - opening));
+            self.bounds.extend(book.offers.iter().map(bound));
+        } else {
+            let bound = |offer: &Offer| rounded(policy, offer.used.score.max(offer.fresh.score - opening));
+            self.bounds.extend(book.offers.iter().map(bound));
+        }
+    }
+
+    /// The better way of the two that a machine offers.
+    fn like(&self, policy: Policy, number: usize, need: &Need, offer: &Offer) -> Option<(Liking, Way)> {
+        let (host, facts) = (self.hosts.get(number)?, self.facts.get(number)?);
+        let rooms = self.outlook.rooms.len();
+        let before = self.slots.get(number * rooms..(number + 1) * rooms).unwrap_or_default();
+        like(policy, host, facts, before, need, offer, &self.outlook.rooms, &self.prices)
+    }
+
     /// How well one machine suits a pod of this class, and the cards that the pod would get; `None`: not at all.
     pub fn rate(&mut self, policy: Policy, class: Class, host: &Host) -> Option<(Rank, Vec<usize>)> {
         let need = *self.needs.get(class.0)?;
-        self.prices.of(&self.outlook, &self.totals, class.0, &need);
-        let offer = Offer::of(policy, host, &need, &self.outlook);
-        let (liking, way) = like(policy, host, &need, &offer, &self.outlook, &self.prices, None)?;
+        self.prices.of(policy, &self.outlook, &self.totals, class.0, &need);
+        let facts = Facts::new(host, &self.outlook);
+        let mut before = vec![0; self.outlook.rooms.len()];
+        count_slots(&mut before, &self.outlook.rooms, host);
+        let offer = Offer::of(policy, host, &facts, &need, &self.outlook);
+        let (liking, way) = like(policy, host, &facts, &before, &need, &offer, &self.outlook.rooms, &self.prices)?;
         Some((liking.rank(), cards(host, &need, way)))
     }
 }
@@ -293,61 +347,58 @@ impl Market {
 impl Liking {
     /// The same order as a [`Rank`], of which less is better.
     fn rank(self) -> Rank {
-        // flipping the sign bit keeps the order of signed numbers among unsigned ones
-        let score = (self.score as u64) ^ (1 << 63);
-        Rank(!score, !self.tie.0, !self.tie.1)
+        let score = i64::from(i32::MAX) - i64::from(self.score);
+        Rank(score.unsigned_abs(), !self.tie.0, !self.tie.1)
     }
 }
 
-/// The better way of the two that a machine offers, unless it cannot be better than `least`.
 fn like(
     policy: Policy,
     host: &Host,
+    facts: &Facts,
+    before: &[u64],
     need: &Need,
     offer: &Offer,
-    outlook: &Outlook,
+    rooms: &[Room],
     prices: &Prices,
-    least: Option<Liking>,
 ) -> Option<(Liking, Way)> {
-    if policy != Policy::Fragmentation {
-        let way = offer.used?;
-        return Some((Liking { score: way.score as i64, tie: tie(policy, host, need) }, way));
-    }
     let net = |way: Way, opens: bool| {
+        if !way.exists() {
+            return i32::MIN;
+        }
         let share = matches!(need.cards, Cards::Share(_));
-        let before_room = way.score - prices.scarcity(way.kind) - if opens && share { prices.open } else { 0.0 };
-        // room is dear to compute and can only cost
-        if least.is_some_and(|least| rounded(before_room) < least.score) {
-            return None;
+        let mut score = way.score - prices.scarcity(way.kind) as f32 - if opens && share { prices.open as f32 } else { 0.0 };
+        if prices.any_room() {
+            score -= prices.room(rooms, host, before, need, &cards(host, need, way), opens) as f32;
         }
-        if !prices.any_room() {
-            return Some((rounded(before_room), way));
-        }
-        let slots = cards(host, need, way);
-        Some((rounded(before_room - prices.room(&outlook.rooms, host, need, &slots, opens)), way))
+        rounded(policy, score)
     };
-    let used = offer.used.and_then(|way| net(way, false));
-    let fresh = offer.fresh.and_then(|way| net(way, true));
+    let (used, fresh) = (net(offer.used, false), net(offer.fresh, true));
     // of equals the card that is in use already
-    let (score, way) = match (used, fresh) {
-        (Some(used), Some(fresh)) if fresh.0 > used.0 => fresh,
-        (Some(used), _) => used,
-        (None, fresh) => fresh?,
-    };
-    Some((Liking { score, tie: tie(policy, host, need) }, way))
+    let (score, way) = if fresh > used { (fresh, offer.fresh) } else { (used, offer.used) };
+    way.exists().then(|| (Liking { score, tie: tie(policy, host, facts, need) }, way))
 }
 
-/// Differences below a tenth of a card are noise of the estimate: the fullest machine shall decide then.
-fn rounded(score: f64) -> i64 {
-    (score / 100.0).round() as i64
+/// Under [`Policy::Fragmentation`] differences below a tenth of a card are noise of the estimate: the fullest machine
+/// shall decide then. The other policies' scores are whole numbers already.
+fn rounded(policy: Policy, score: f32) -> i32 {
+    if score == f32::NEG_INFINITY {
+        return i32::MIN;
+    }
+    if policy != Policy::Fragmentation {
+        return score as i32;
+    }
+    /// Makes what is rounded positive, since casting cuts towards zero; far more than any score.
+    const SHIFT: i32 = 1 << 14;
+    (score * 0.01 + (SHIFT as f32 + 0.5)) as i32 - SHIFT
 }
 
 /// More is better.
-fn tie(policy: Policy, host: &Host, need: &Need) -> (u64, u64) {
+fn tie(policy: Policy, host: &Host, facts: &Facts, need: &Need) -> (u64, u64) {
     match (policy, need.cards) {
-        (Policy::Fragmentation, _) => (!host.compute(), !host.cpu),
-        (Policy::Binpack, Cards::Share(_) | Cards::Whole(_)) => (!host.compute(), !host.card_memory()),
-        (Policy::Spread, Cards::Share(_) | Cards::Whole(_)) => (host.compute(), host.card_memory()),
+        (Policy::Fragmentation, _) => (!facts.compute, !host.cpu),
+        (Policy::Binpack, Cards::Share(_) | Cards::Whole(_)) => (!facts.compute, !facts.memory),
+        (Policy::Spread, Cards::Share(_) | Cards::Whole(_)) => (facts.compute, facts.memory),
         _ => (0, 0),
     }
 }

@@ -10,31 +10,54 @@ use super::host::{Host, Need, Slot};
 use super::outlook::Typical;
 use crate::units::{Milli, Share};
 
+/// Why idle compute is of no use to a typical pod. The sums are kept apart and added in this order, as in the
+/// simulator: scores are cut to whole numbers, so the last bit of a sum can decide.
+#[derive(Clone, Copy)]
+enum Why {
+    BothShort,
+    CardsShort,
+    CpuShort,
+    NeedsNone,
+    NeedsNoneCpuShort,
+    WrongModel,
+}
+
 /// The idle compute of the machine that a pod of typical shape cannot use, in thousandths of a card.
 pub(super) fn fragment(cpu: u64, slots: &[Slot], typical: &[Typical]) -> f64 {
     let idle: u64 = slots.iter().map(|slot| u64::from(slot.free.compute.0)).sum();
     if idle == 0 {
         return 0.0;
     }
-    let idle = idle as f64;
-    typical.iter().map(|class| class.part * (idle - usable(cpu, slots, &class.need))).sum()
+    let mut sums = [0.0; 6];
+    for class in typical {
+        let (why, lost) = unusable(cpu, slots, &class.need, idle);
+        if let Some(sum) = sums.get_mut(why as usize) {
+            *sum += class.part * lost as f64;
+        }
+    }
+    sums.iter().sum()
 }
 
-fn usable(cpu: u64, slots: &[Slot], need: &Need) -> f64 {
+fn unusable(cpu: u64, slots: &[Slot], need: &Need, idle: u64) -> (Why, u64) {
+    let short = cpu < need.cpu;
     let (share, count) = match need.cards {
-        Cards::None => return 0.0,
+        Cards::None if short => return (Why::NeedsNoneCpuShort, idle),
+        Cards::None => return (Why::NeedsNone, idle),
         Cards::Share(share) => (share, 1),
         Cards::Whole(count) => (Share { compute: Milli::WHOLE, ..Share::ZERO }, count),
     };
-    if cpu < need.cpu {
-        return 0.0;
+    if !slots.iter().any(|slot| need.kinds.contains(slot.kind)) {
+        return (Why::WrongModel, idle);
     }
-    let large = |slot: &&Slot| match need.cards {
-        Cards::Whole(_) => slot.whole && need.kinds.contains(slot.kind),
-        _ => slot.takes(share, need.kinds),
-    };
-    let (cards, free) = slots.iter().filter(large).fold((0, 0), |(cards, free), slot| (cards + 1, free + slot.free.compute.0));
-    if cards >= count { free.into() } else { 0.0 }
+    let whole = matches!(need.cards, Cards::Whole(_));
+    let large = |slot: &&Slot| slot.takes(share, need.kinds) && (slot.whole || !whole);
+    let (cards, free) = slots.iter().filter(large).fold((0, 0), |(cards, free), slot| (cards + 1, free + u64::from(slot.free.compute.0)));
+    match (cards >= count, short) {
+        (true, false) => (Why::CardsShort, idle - free),
+        (true, true) => (Why::CpuShort, idle),
+        (false, false) => (Why::CardsShort, idle),
+        (false, true) => (Why::BothShort, idle),
+    }
 }
 
 /// The score of the best way to put the pod on the machine, and the card for a share. `None` where it does not fit.

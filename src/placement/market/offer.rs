@@ -9,83 +9,142 @@ use super::host::{Host, Need, Slot};
 use super::outlook::Outlook;
 use crate::units::Share;
 
+/// The best way to put the pod on a card that is in use, and the best on one that is free as a whole. Small, since
+/// one decision looks at those of every machine.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Offer {
+    pub used: Way,
+    pub fresh: Way,
+}
+
 /// A way to put the pod on the machine.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Way {
-    /// How good it is; more is better. In thousandths of a card for [`Policy::Fragmentation`].
-    pub score: f64,
-    /// The card of a share, or the first of several; anything for a pod without cards.
-    pub slot: u16,
+    /// How good it is; more is better. In thousandths of a card for [`Policy::Fragmentation`]; minus infinity where
+    /// there is no such way.
+    pub score: f32,
+    /// The card of a share, or the first of several, by position; anything for a pod without cards.
+    pub slot: u8,
     /// What kind of card that is.
     pub kind: Kind,
 }
 
-/// The best ways: on a card that is in use, and on one that is free as a whole.
-#[derive(Clone, Copy, Debug, Default)]
-pub(super) struct Offer {
-    pub used: Option<Way>,
-    pub fresh: Option<Way>,
+/// What is often asked of a machine, worked out once for each of its versions.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Facts {
+    /// All free compute, in thousandths of a card.
+    pub compute: u64,
+    /// Free memory of the cards, in MiB.
+    pub memory: u64,
+    /// The worth of each card.
+    worth: Vec<f64>,
+    all_worth: f64,
+    /// What of that will be stranded for want of cores.
+    stranded: f64,
+}
+
+impl Facts {
+    /// Of a machine, by what is expected.
+    pub fn new(host: &Host, outlook: &Outlook) -> Self {
+        let worth: Vec<f64> = host.slots.iter().map(|slot| outlook.worth(slot)).collect();
+        let all_worth = worth.iter().sum();
+        let stranded = outlook.stranded(all_worth, host.cpu as f64);
+        Self { compute: host.compute(), memory: host.card_memory(), worth, all_worth, stranded }
+    }
+
+    /// The worth of all cards in whole numbers, for sums that leave no trace of their order: in 1/1024 of a
+    /// thousandth of a card.
+    pub fn exact_worth(&self) -> u64 {
+        self.worth.iter().map(|worth| (worth * 1024.0) as u64).sum()
+    }
 }
 
 impl Offer {
+    /// No way at all.
+    pub const NONE: Self = Self { used: Way::NONE, fresh: Way::NONE };
+
     /// What the machine offers under a policy.
-    pub fn of(policy: Policy, host: &Host, need: &Need, outlook: &Outlook) -> Self {
+    pub fn of(policy: Policy, host: &Host, facts: &Facts, need: &Need, outlook: &Outlook) -> Self {
         if !host.takes(need) {
-            return Self::default();
+            return Self::NONE;
         }
+        let used = |score: f64, at: usize| Self { used: way(host, score, at), fresh: Way::NONE };
         match policy {
-            Policy::Fragmentation => Self::by_worth(host, need, outlook),
-            Policy::Fgd => {
-                Self { used: fgd::score(host, need, &outlook.typical).map(|(score, at)| way(host, score, at)), fresh: None }
-            }
+            Policy::Fragmentation => Self::by_worth(host, facts, need, outlook),
+            Policy::Fgd => fgd::score(host, need, &outlook.typical).map_or(Self::NONE, |(score, at)| used(score, at)),
             Policy::Binpack | Policy::BestFit | Policy::Spread => {
-                let Some(at) = card(policy, host, need) else { return Self::default() };
+                let Some(at) = card(policy, host, need) else { return Self::NONE };
                 let score = match (policy, need.cards) {
                     (Policy::BestFit, _) => best_fit(host, need),
                     (_, Cards::None) => least_allocated(host, need),
                     _ => 0.0,
                 };
-                Self { used: Some(way(host, score, at)), fresh: None }
+                used(score, at)
             }
         }
     }
 
-    fn by_worth(host: &Host, need: &Need, outlook: &Outlook) -> Self {
-        let worth = host.slots.iter().map(|slot| outlook.worth(slot)).sum::<f64>();
-        let stranded = outlook.stranded(worth, host.cpu as f64);
+    fn by_worth(host: &Host, facts: &Facts, need: &Need, outlook: &Outlook) -> Self {
         let taken = need.cards.compute() as f64;
+        let cpu = (host.cpu - need.cpu) as f64;
         // what the placement takes does not count as lost; what it makes worthless does
-        let score = |lost: f64| taken - lost + stranded - outlook.stranded(worth - lost, (host.cpu - need.cpu) as f64);
+        let score = |lost: f64| taken - lost + facts.stranded - outlook.stranded(facts.all_worth - lost, cpu);
         match need.cards {
-            Cards::None => Self { used: Some(Way { score: score(0.0), slot: 0, kind: 0 }), fresh: None },
-            Cards::Whole(count) if host.whole(need.kinds) < count.into() => Self::default(),
+            Cards::None => Self { used: Way { score: score(0.0) as f32, slot: 0, kind: 0 }, fresh: Way::NONE },
+            Cards::Whole(count) if host.whole(need.kinds) < count.into() => Self::NONE,
             Cards::Whole(count) => {
                 let first = host.first_whole(need.kinds, count).next().unwrap_or_default();
-                Self { used: None, fresh: Some(way(host, score(1000.0 * f64::from(count)), first)) }
+                Self { used: Way::NONE, fresh: way(host, score(1000.0 * f64::from(count)), first) }
             }
             Cards::Share(share) => {
-                let best = |whole: bool| {
-                    let (lost, at) = least_lost(host, need, share, outlook, whole)?;
-                    Some(way(host, score(lost), at))
-                };
-                Self { used: best(false), fresh: best(true) }
+                let (used, fresh) = least_lost(host, facts, need, share, outlook);
+                let best = |found: Option<Loss>| found.map_or(Way::NONE, |loss| way(host, score(loss.worth), loss.at));
+                Self { used: best(used), fresh: best(fresh) }
             }
         }
+    }
+}
+
+impl Way {
+    const NONE: Self = Self { score: f32::NEG_INFINITY, slot: 0, kind: 0 };
+
+    /// Whether there is such a way.
+    pub fn exists(self) -> bool {
+        self.score > f32::NEG_INFINITY
     }
 }
 
 fn way(host: &Host, score: f64, at: usize) -> Way {
-    Way { score, slot: u16::try_from(at).unwrap_or(u16::MAX), kind: host.slots.get(at).map_or(0, |slot| slot.kind) }
+    let kind = host.slots.get(at).map_or(0, |slot| slot.kind);
+    Way { score: score as f32, slot: u8::try_from(at).unwrap_or(u8::MAX), kind }
 }
 
-/// The card on which the share costs least worth; of equals the fullest, then the first. On one machine nothing
-/// else tells its cards apart: what is stranded for want of cores never grows faster than the worth that is left.
-fn least_lost(host: &Host, need: &Need, share: Share, outlook: &Outlook, whole: bool) -> Option<(f64, usize)> {
-    let fitting = host.slots.iter().enumerate().filter(|(_, slot)| slot.whole == whole && slot.takes(share, need.kinds));
-    let lost = |slot: &Slot| outlook.worth(slot) - outlook.worth_of(slot.kind, slot.free.saturating_sub(share));
-    let rated = fitting.map(|(at, slot)| (lost(slot), slot.free.compute, slot.free.memory, at));
-    let better = |a: &(f64, _, _, usize), b: &(f64, _, _, usize)| a.0.total_cmp(&b.0).then((a.1, a.2, a.3).cmp(&(b.1, b.2, b.3)));
-    rated.min_by(better).map(|(lost, .., at)| (lost, at))
+/// What a share costs on one card.
+#[derive(Clone, Copy)]
+struct Loss {
+    worth: f64,
+    free: Share,
+    at: usize,
+}
+
+/// The card on which the share costs least worth, among those in use and among those free as a whole; of equals the
+/// fullest, then the first. On one machine nothing else tells its cards apart: what is stranded for want of cores
+/// never grows faster than the worth that is left.
+fn least_lost(host: &Host, facts: &Facts, need: &Need, share: Share, outlook: &Outlook) -> (Option<Loss>, Option<Loss>) {
+    let mut best: (Option<Loss>, Option<Loss>) = (None, None);
+    for (at, (slot, worth)) in host.slots.iter().zip(&facts.worth).enumerate() {
+        if !slot.takes(share, need.kinds) {
+            continue;
+        }
+        let best = if slot.whole { &mut best.1 } else { &mut best.0 };
+        let worth = worth - outlook.worth_of(slot.kind, slot.free.saturating_sub(share));
+        let free = |share: Share| (share.compute, share.memory);
+        let better = |best: &Loss| worth < best.worth || (worth == best.worth && free(slot.free) < free(best.free));
+        if best.as_ref().is_none_or(better) {
+            *best = Some(Loss { worth, free: slot.free, at });
+        }
+    }
+    best
 }
 
 /// The card for a share, or the first of whole ones; of equals the first.

@@ -3,9 +3,9 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use super::super::shape::{Cards, Kind, Kinds};
+use super::super::shape::{Cards, Kind, Kinds, Shape};
 use super::cutting::{Cuts, Item};
-use super::host::{Host, Need, Slot};
+use super::host::{Need, Slot};
 use super::tail;
 use crate::units::{Mib, Share};
 
@@ -61,6 +61,8 @@ pub(super) struct Outlook {
 /// What remainders of one size of card are worth.
 #[derive(Debug)]
 struct Values {
+    /// By thousandths of free compute, where memory is not counted; else empty.
+    flat: Vec<f64>,
     cuts: Cuts,
     compute_step: u32,
     /// MiB; zero where memory is not counted.
@@ -76,7 +78,7 @@ const MOST_COMPUTE_STEPS: u32 = 200;
 
 impl Outlook {
     /// From every class of pods, how often each was seen, and the memory of each kind of card.
-    pub fn learn(needs: &[Need], counts: &[u64], kinds: &[(Arc<str>, Mib)]) -> Self {
+    pub fn learn(shapes: &[Shape], needs: &[Need], counts: &[u64], kinds: &[(Arc<str>, Mib)]) -> Self {
         let seen: Vec<(usize, &Need, u64)> = (0..)
             .zip(needs)
             .zip(counts)
@@ -108,7 +110,7 @@ impl Outlook {
             whole_variance: (sum(&|need| whole(need).powi(2)) / total - whole_mean.powi(2)).max(0.0),
             rooms: rooms(&seen, total),
             confined: confined(&seen, total, kinds.len()),
-            typical: typical(&seen),
+            typical: typical(&seen, shapes),
             values: values(&seen, kinds),
         }
     }
@@ -123,6 +125,9 @@ impl Outlook {
         match self.values.get(usize::from(kind)) {
             None => free.compute.0.into(),
             Some(values) => {
+                if let Some(worth) = values.flat.get(free.compute.0 as usize) {
+                    return *worth;
+                }
                 let memory = free.memory.0.checked_div(values.memory_step).unwrap_or_default();
                 let compute = free.compute.0 / values.compute_step;
                 1000.0 * values.cuts.at(compute as usize, usize::try_from(memory).unwrap_or(usize::MAX))
@@ -143,11 +148,6 @@ impl Outlook {
         }
         let missing = if spread > 0.0 { spread * tail::normal_loss(short / spread) } else { (-short).max(0.0) };
         cards.min(missing / self.mu)
-    }
-
-    /// How many pods of a class that needs several whole cards fit on the machine.
-    pub fn slots(room: &Room, host: &Host) -> u64 {
-        room.need.slots(host.cpu, host.memory.0, host.pods, host.whole(room.need.kinds))
     }
 }
 
@@ -187,16 +187,17 @@ fn confined(seen: &[(usize, &Need, u64)], total: f64, kinds: usize) -> Vec<Confi
 
 /// The most frequent classes (cores, cards, kinds) until they are 95 % of all pods; of equally frequent ones the
 /// larger first.
-fn typical(seen: &[(usize, &Need, u64)]) -> Vec<Typical> {
+fn typical(seen: &[(usize, &Need, u64)], shapes: &[Shape]) -> Vec<Typical> {
     let mut classes: BTreeMap<_, (u64, Need)> = BTreeMap::new();
     let mut total = 0;
-    for (_, need, count) in seen {
+    for (shape, need, count) in seen {
         let (milli, cards, memory) = match need.cards {
             Cards::None => (0, 0, 0),
             Cards::Share(share) => (share.compute.0, 1, share.memory.0),
             Cards::Whole(cards) => (1000, cards, 0),
         };
-        classes.entry((need.cpu, milli, cards, memory, need.kinds)).or_insert((0, **need)).0 += count;
+        let models = shapes.get(*shape).map(|shape| shape.models.as_slice());
+        classes.entry((need.cpu, milli, cards, memory, models)).or_insert((0, **need)).0 += count;
         total += count;
     }
     let mut sorted: Vec<_> = classes.into_iter().map(|(key, (count, need))| (count, key, need)).collect();
@@ -249,7 +250,9 @@ impl Values {
         let rows = steps((1000 / compute_step).into());
         let columns = steps(memory.0.checked_div(memory_step).unwrap_or_default());
         let items: Vec<Item> = fitting.iter().map(item).filter(|item| item.memory <= columns && item.compute <= rows).collect();
-        Self { cuts: Cuts::solve(&items, rows, columns), compute_step, memory_step }
+        let cuts = Cuts::solve(&items, rows, columns);
+        let worth = |free: u32| 1000.0 * cuts.at(steps((free / compute_step).into()), 0);
+        Self { flat: if flat { (0..=1000).map(worth).collect() } else { Vec::new() }, cuts, compute_step, memory_step }
     }
 }
 

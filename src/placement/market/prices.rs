@@ -1,5 +1,6 @@
 //! What a placement costs the pods to come, as the whole cluster stands now.
 
+use super::super::Policy;
 use super::super::shape::{Cards, Kinds};
 use super::Totals;
 use super::host::{Host, Need};
@@ -25,12 +26,12 @@ pub(super) struct Prices {
 }
 
 impl Prices {
-    /// For a pod of class `shape`.
-    pub fn of(&mut self, outlook: &Outlook, totals: &Totals, shape: usize, need: &Need) {
+    /// For a pod of class `shape`; other policies than [`Policy::Fragmentation`] know no prices.
+    pub fn of(&mut self, policy: Policy, outlook: &Outlook, totals: &Totals, shape: usize, need: &Need) {
         self.rooms.clear();
         self.scarce.clear();
         self.open = 0.0;
-        if outlook.per_pod <= 0.0 {
+        if policy != Policy::Fragmentation || outlook.per_pod <= 0.0 {
             return;
         }
         let horizon = totals.compute as f64 / outlook.per_pod;
@@ -68,28 +69,37 @@ impl Prices {
         self.scarce.iter().filter(|(kinds, _)| kinds.contains(kind)).map(|(_, price)| price).sum()
     }
 
+    /// Whether any kind of card is scarce.
+    pub fn any_scarce(&self) -> bool {
+        !self.scarce.is_empty()
+    }
+
     /// Whether any placement can cost anything for room.
     pub fn any_room(&self) -> bool {
         !self.rooms.is_empty()
     }
 
     /// What the pods that need several whole cards lose where this pod takes `slots` of the machine, of which each
-    /// was free as a whole where `opens`.
-    pub fn room(&self, rooms: &[Room], host: &Host, need: &Need, slots: &[usize], opens: bool) -> f64 {
-        let lost = |room: &Room| {
-            let fits = |whole: u64, cpu: u64, memory: u64, pods: u64| room.need.slots(cpu, memory, pods, whole);
-            let whole = host.whole(room.need.kinds);
-            let kind = |at: &&usize| host.slots.get(**at).is_some_and(|slot| slot.whole && room.need.kinds.contains(slot.kind));
+    /// was free as a whole where `opens`. `before`: for each room, how many such pods fit now.
+    pub fn room(&self, rooms: &[Room], host: &Host, before: &[u64], need: &Need, slots: &[usize], opens: bool) -> f64 {
+        let cpu = host.cpu.saturating_sub(need.cpu);
+        let memory = host.memory.0.saturating_sub(need.memory);
+        let pods = host.pods.saturating_sub(1);
+        let lost = |room: &Room, before: u64| {
+            if before == 0 {
+                return 0;
+            }
+            let kind = |at: &&usize| host.slots.get(**at).is_some_and(|slot| room.need.kinds.contains(slot.kind));
             let taken = if opens { slots.iter().filter(kind).count() as u64 } else { 0 };
-            let before = fits(whole, host.cpu, host.memory.0, host.pods);
-            let after = fits(
-                whole.saturating_sub(taken),
-                host.cpu.saturating_sub(need.cpu),
-                host.memory.0.saturating_sub(need.memory),
-                host.pods.saturating_sub(1),
-            );
-            before.saturating_sub(after) as f64
+            // products are cheaper than quotients, and mostly nothing is lost
+            let scarce = taken > 0 || pods < before || cpu < before * room.need.cpu || memory < before * room.need.memory;
+            if !scarce {
+                return 0;
+            }
+            let whole = host.whole(room.need.kinds).saturating_sub(taken);
+            before.saturating_sub(room.need.slots(cpu, memory, pods, whole))
         };
-        self.rooms.iter().filter_map(|(at, price)| Some(price * lost(rooms.get(*at)?))).sum()
+        let price = |(at, price): &(usize, f64)| Some(price * lost(rooms.get(*at)?, before.get(*at).copied()?) as f64);
+        self.rooms.iter().filter_map(price).sum()
     }
 }
