@@ -369,7 +369,7 @@ fn like(
         let share = matches!(need.cards, Cards::Share(_));
         let mut score = way.score - prices.scarcity(way.kind) as f32 - if opens && share { prices.open as f32 } else { 0.0 };
         if prices.any_room() {
-            score -= prices.room(rooms, host, before, need, &cards(host, need, way), opens) as f32;
+            score -= prices.room(rooms, host, before, need, opens.then_some(way.kind)) as f32;
         }
         rounded(policy, score)
     };

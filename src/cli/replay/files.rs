@@ -59,7 +59,7 @@ pub fn pods(path: &Path) -> anyhow::Result<Vec<(Pod, u64)>> {
             (_, 1..1000) => bail!("{}: a part of each of several GPUs is not known here", row.at(&["gpu_milli"])),
             (cards, _) => Cards::Whole(cards),
         };
-        let spec = row.text(&["gpu_spec"]).unwrap_or_default();
+        let spec = row.cell(&["gpu_spec"]).unwrap_or_default();
         let mut models: Vec<Arc<str>> = match cards {
             Cards::None => Vec::new(),
             _ => spec.split('|').filter(|model| !model.is_empty()).map(Arc::from).collect(),
@@ -137,9 +137,12 @@ impl Row {
     }
 
     fn text(&self, names: &[&str]) -> anyhow::Result<&str> {
-        let column = self.head.iter().position(|head| names.contains(&head));
-        let cell = column.and_then(|column| self.record.get(column));
-        cell.map(str::trim).with_context(|| format!("{}: there is no such column", self.at(names)))
+        self.cell(names).with_context(|| format!("{}: there is no such column", self.at(names)))
+    }
+
+    fn cell(&self, names: &[&str]) -> Option<&str> {
+        let column = self.head.iter().position(|head| names.contains(&head))?;
+        self.record.get(column).map(str::trim)
     }
 
     fn name(&self, names: &[&str]) -> anyhow::Result<Arc<str>> {
@@ -158,8 +161,8 @@ impl Row {
 
     /// `None` where there is no such column or nothing in it.
     fn optional(&self, names: &[&str], range: std::ops::RangeInclusive<u64>) -> anyhow::Result<Option<u64>> {
-        match self.text(names) {
-            Ok(text) if !text.is_empty() => self.number(names, range).map(Some),
+        match self.cell(names) {
+            Some(text) if !text.is_empty() => self.number(names, range).map(Some),
             _ => Ok(None),
         }
     }

@@ -208,7 +208,9 @@ fn typical(seen: &[(usize, &Need, u64)], shapes: &[Shape]) -> Vec<Typical> {
         covered += if wanted { *count } else { 0 };
         wanted
     });
-    sorted.into_iter().map(|(count, _, need)| Typical { need, part: count as f64 / covered as f64 }).collect()
+    // in the simulator's order of operations
+    let part = |count: u64| count as f64 / total as f64 / (covered as f64 / total as f64);
+    sorted.into_iter().map(|(count, _, need)| Typical { need, part: part(count) }).collect()
 }
 
 fn values(seen: &[(usize, &Need, u64)], kinds: &[(Arc<str>, Mib)]) -> Vec<Arc<Values>> {

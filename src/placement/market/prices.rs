@@ -1,7 +1,7 @@
 //! What a placement costs the pods to come, as the whole cluster stands now.
 
 use super::super::Policy;
-use super::super::shape::{Cards, Kinds};
+use super::super::shape::{Cards, Kind, Kinds};
 use super::Totals;
 use super::host::{Host, Need};
 use super::outlook::{Outlook, Room};
@@ -65,7 +65,7 @@ impl Prices {
     }
 
     /// What it costs to be on a card of this kind.
-    pub fn scarcity(&self, kind: u8) -> f64 {
+    pub fn scarcity(&self, kind: Kind) -> f64 {
         self.scarce.iter().filter(|(kinds, _)| kinds.contains(kind)).map(|(_, price)| price).sum()
     }
 
@@ -79,9 +79,9 @@ impl Prices {
         !self.rooms.is_empty()
     }
 
-    /// What the pods that need several whole cards lose where this pod takes `slots` of the machine, of which each
-    /// was free as a whole where `opens`. `before`: for each room, how many such pods fit now.
-    pub fn room(&self, rooms: &[Room], host: &Host, before: &[u64], need: &Need, slots: &[usize], opens: bool) -> f64 {
+    /// What the pods that need several whole cards lose where this pod comes to the machine; `opens`: the kind of card
+    /// that was free as a whole until then. `before`: for each room, how many such pods fit now.
+    pub fn room(&self, rooms: &[Room], host: &Host, before: &[u64], need: &Need, opens: Option<Kind>) -> f64 {
         let cpu = host.cpu.saturating_sub(need.cpu);
         let memory = host.memory.0.saturating_sub(need.memory);
         let pods = host.pods.saturating_sub(1);
@@ -89,8 +89,11 @@ impl Prices {
             if before == 0 {
                 return 0;
             }
-            let kind = |at: &&usize| host.slots.get(**at).is_some_and(|slot| room.need.kinds.contains(slot.kind));
-            let taken = if opens { slots.iter().filter(kind).count() as u64 } else { 0 };
+            let of_kind = |at: &usize| host.slots.get(*at).is_some_and(|slot| room.need.kinds.contains(slot.kind));
+            let taken = match need.cards {
+                Cards::Whole(count) => host.first_whole(need.kinds, count).filter(of_kind).count() as u64,
+                _ => opens.is_some_and(|kind| room.need.kinds.contains(kind)).into(),
+            };
             // products are cheaper than quotients, and mostly nothing is lost
             let scarce = taken > 0 || pods < before || cpu < before * room.need.cpu || memory < before * room.need.memory;
             if !scarce {
