@@ -112,7 +112,9 @@ impl Totals {
 impl Census {
     /// After 16, 32, 64, ... pods, and then after every 500.
     fn due(&self) -> bool {
-        !self.known && ((self.total >= 16 && self.total < 500 && self.total.is_power_of_two()) || (self.total > 0 && self.total.is_multiple_of(500)))
+        !self.known
+            && ((self.total >= 16 && self.total < 500 && self.total.is_power_of_two())
+                || (self.total > 0 && self.total.is_multiple_of(500)))
     }
 }
 
@@ -198,7 +200,8 @@ impl Market {
 fn count_slots(slots: &mut [u64], rooms: &[Room], host: &Host) {
     for (slots, room) in slots.iter_mut().zip(rooms) {
         let whole = host.whole(room.need.kinds);
-        *slots = if whole < room.cards.into() { 0 } else { room.need.slots(host.cpu, host.memory.0, host.pods, whole) };
+        *slots =
+            if whole < room.cards.into() { 0 } else { room.need.slots(host.cpu, host.memory.0, host.pods, whole) };
     }
 }
 
@@ -367,7 +370,8 @@ fn like(
             return i32::MIN;
         }
         let share = matches!(need.cards, Cards::Share(_));
-        let mut score = way.score - prices.scarcity(way.kind) as f32 - if opens && share { prices.open as f32 } else { 0.0 };
+        let mut score =
+            way.score - prices.scarcity(way.kind) as f32 - if opens && share { prices.open as f32 } else { 0.0 };
         if prices.any_room() {
             score -= prices.room(rooms, host, before, need, opens.then_some(way.kind)) as f32;
         }

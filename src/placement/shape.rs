@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use crate::request::{Ask, ContainerKind, GpuRequest};
 use crate::units::{Mib, Milli, Share};
 
 /// The cards that a pod takes.
@@ -39,6 +40,56 @@ pub struct Shape {
     pub models: Vec<Arc<str>>,
 }
 
+impl Shape {
+    /// Of a pod that takes `cpu` thousandths of a core and `memory` of the host. Exact where one container asks for
+    /// cards; else the cards that the containers would need together: shares as one share where a card could hold
+    /// them, whole cards alone where there are any.
+    pub fn of(request: Option<&GpuRequest>, cpu: u64, memory: Mib) -> Self {
+        let cards = request.map_or(Cards::None, |request| {
+            let (mut sidecars, mut lasting, mut peak) = (Need::default(), Need::default(), Need::default());
+            for container in &request.containers {
+                let need = Need::of(&container.ask);
+                match container.kind {
+                    ContainerKind::Init => peak = peak.max(sidecars.plus(need)),
+                    ContainerKind::Sidecar => (sidecars, lasting) = (sidecars.plus(need), lasting.plus(need)),
+                    ContainerKind::App => lasting = lasting.plus(need),
+                }
+            }
+            let need = peak.max(lasting);
+            match (need.whole, need.share) {
+                (0, share) if share.compute < Milli::WHOLE => Cards::Share(share),
+                (0, share) => Cards::Whole(share.compute.0.div_ceil(Milli::WHOLE.0)),
+                (whole, _) => Cards::Whole(whole),
+            }
+        });
+        Self { cpu, memory, cards, models: Vec::new() }
+    }
+}
+
+/// What containers need of cards together.
+#[derive(Clone, Copy, Default)]
+struct Need {
+    whole: u32,
+    share: Share,
+}
+
+impl Need {
+    fn of(ask: &Ask) -> Self {
+        match ask {
+            Ask::Share(share) => Self { whole: 0, share: *share },
+            Ask::Whole { count, .. } => Self { whole: *count, share: Share::ZERO },
+        }
+    }
+
+    fn plus(self, other: Self) -> Self {
+        Self { whole: self.whole.saturating_add(other.whole), share: self.share.saturating_add(other.share) }
+    }
+
+    fn max(self, other: Self) -> Self {
+        Self { whole: self.whole.max(other.whole), share: self.share.max(other.share) }
+    }
+}
+
 /// Some of the kinds of card in a cluster. A kind is a model with an amount of memory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Kinds(u128);
@@ -72,7 +123,8 @@ impl Kinds {
 
     /// Those of these that are among the first `count` kinds.
     pub(super) fn first(self, count: usize) -> Self {
-        let mask = u32::try_from(count).ok().and_then(|count| 1u128.checked_shl(count)).map_or(u128::MAX, |bit| bit - 1);
+        let mask =
+            u32::try_from(count).ok().and_then(|count| 1u128.checked_shl(count)).map_or(u128::MAX, |bit| bit - 1);
         Self(self.0 & mask)
     }
 }

@@ -41,7 +41,8 @@ impl Curve {
 
     /// The points, by demand.
     pub fn points(&self) -> impl Iterator<Item = Point> {
-        let point = |(arrived, (count, sum)): (u64, &(u64, f64))| Point { arrived, unallocated: sum / *count as f64 };
+        let point =
+            |(arrived, (count, sum)): (u64, &(u64, f64))| Point { arrived, unallocated: sum / *count as f64 };
         (0..).zip(&self.sums).filter(|(_, (count, _))| *count > 0).map(point)
     }
 

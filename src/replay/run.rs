@@ -146,7 +146,8 @@ impl<'a> Run<'a> {
     }
 
     fn comes(&mut self, number: usize, now: f64) {
-        let (Some(pod), Some(class)) = (self.workload.arrivals.pods.get(number), self.classes.get(number).copied()) else {
+        let (Some(pod), Some(class)) = (self.workload.arrivals.pods.get(number), self.classes.get(number).copied())
+        else {
             return;
         };
         let compute = pod.shape.cards.compute();
@@ -186,7 +187,8 @@ impl<'a> Run<'a> {
     }
 
     fn leaves(&mut self, number: usize) {
-        let (Some(pod), Some(class)) = (self.workload.arrivals.pods.get(number), self.classes.get(number).copied()) else {
+        let (Some(pod), Some(class)) = (self.workload.arrivals.pods.get(number), self.classes.get(number).copied())
+        else {
             return;
         };
         if let Some(choice) = self.placed.get_mut(number).and_then(Option::take) {

@@ -1,7 +1,7 @@
 //! Machines, pods, and the order in which pods come and go.
 
-use std::collections::BinaryHeap;
 use std::cmp::Reverse;
+use std::collections::BinaryHeap;
 use std::sync::Arc;
 
 use crate::placement::shape::{Cards, Shape};
@@ -156,8 +156,14 @@ impl Arrivals {
             events.extend(leaves.map(|(from, until)| (until.max(from.saturating_add(1)), false, number)));
         }
         events.sort_unstable();
-        let step = |(_, comes, number): &(u64, bool, usize)| if *comes { Step::Comes(*number) } else { Step::Leaves(*number) };
-        Self { steps: events.iter().map(step).collect(), times: events.iter().map(|(at, ..)| *at as f64).collect(), pods }
+        let step = |(_, comes, number): &(u64, bool, usize)| {
+            if *comes { Step::Comes(*number) } else { Step::Leaves(*number) }
+        };
+        Self {
+            steps: events.iter().map(step).collect(),
+            times: events.iter().map(|(at, ..)| *at as f64).collect(),
+            pods,
+        }
     }
 }
 
@@ -209,7 +215,9 @@ pub fn stream(machines: &[Machine], trace: &[Pod], load: f64, hours: f64, seed: 
     let mut now = 0.0;
     while mean > 0.0 {
         now += random.exponential() * STAY * mean / (load * capacity);
-        while let Some(Reverse((at, number))) = leaving.peek().copied().filter(|Reverse((at, _))| f64::from_bits(*at) <= now) {
+        while let Some(Reverse((at, number))) =
+            leaving.peek().copied().filter(|Reverse((at, _))| f64::from_bits(*at) <= now)
+        {
             leaving.pop();
             arrivals.steps.push(Step::Leaves(number));
             arrivals.times.push(f64::from_bits(at));

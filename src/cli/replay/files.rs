@@ -124,7 +124,11 @@ impl Table {
                 anyhow!("{file}: line {line}: {error}")
             })?;
             let line = record.position().map_or(0, csv::Position::line);
-            ensure!(record.len() == columns, "{file}: line {line}: {} columns, but the first line has {columns}", record.len());
+            ensure!(
+                record.len() == columns,
+                "{file}: line {line}: {} columns, but the first line has {columns}",
+                record.len()
+            );
             Ok(Row { file: file.clone(), line, head: head.clone(), record })
         }))
     }

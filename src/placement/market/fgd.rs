@@ -51,7 +51,10 @@ fn unusable(cpu: u64, slots: &[Slot], need: &Need, idle: u64) -> (Why, u64) {
     }
     let whole = matches!(need.cards, Cards::Whole(_));
     let large = |slot: &&Slot| slot.takes(share, need.kinds) && (slot.whole || !whole);
-    let (cards, free) = slots.iter().filter(large).fold((0, 0), |(cards, free), slot| (cards + 1, free + u64::from(slot.free.compute.0)));
+    let (cards, free) = slots
+        .iter()
+        .filter(large)
+        .fold((0, 0), |(cards, free), slot| (cards + 1, free + u64::from(slot.free.compute.0)));
     match (cards >= count, short) {
         (true, false) => (Why::CardsShort, idle - free),
         (true, true) => (Why::CpuShort, idle),

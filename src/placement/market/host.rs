@@ -104,7 +104,8 @@ impl Host {
 
     /// The first whole cards that will do, as positions; for `count` of them.
     pub(super) fn first_whole(&self, kinds: Kinds, count: u32) -> impl Iterator<Item = usize> {
-        let fitting = self.slots.iter().enumerate().filter(move |(_, slot)| slot.whole && kinds.contains(slot.kind));
+        let fitting =
+            self.slots.iter().enumerate().filter(move |(_, slot)| slot.whole && kinds.contains(slot.kind));
         fitting.map(|(at, _)| at).take(count as usize)
     }
 

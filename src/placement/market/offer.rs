@@ -71,7 +71,9 @@ impl Offer {
         let used = |score: f64, at: usize| Self { used: way(host, score, at), fresh: Way::NONE };
         match policy {
             Policy::Fragmentation => Self::by_worth(host, facts, need, outlook),
-            Policy::Fgd => fgd::score(host, need, &outlook.typical).map_or(Self::NONE, |(score, at)| used(score, at)),
+            Policy::Fgd => {
+                fgd::score(host, need, &outlook.typical).map_or(Self::NONE, |(score, at)| used(score, at))
+            }
             Policy::Binpack | Policy::BestFit | Policy::Spread => {
                 let Some(at) = card(policy, host, need) else { return Self::NONE };
                 let score = match (policy, need.cards) {
@@ -98,7 +100,8 @@ impl Offer {
             }
             Cards::Share(share) => {
                 let (used, fresh) = least_lost(host, facts, need, share, outlook);
-                let best = |found: Option<Loss>| found.map_or(Way::NONE, |loss| way(host, score(loss.worth), loss.at));
+                let best =
+                    |found: Option<Loss>| found.map_or(Way::NONE, |loss| way(host, score(loss.worth), loss.at));
                 Self { used: best(used), fresh: best(fresh) }
             }
         }
@@ -130,7 +133,13 @@ struct Loss {
 /// The card on which the share costs least worth, among those in use and among those free as a whole; of equals the
 /// fullest, then the first. On one machine nothing else tells its cards apart: what is stranded for want of cores
 /// never grows faster than the worth that is left.
-fn least_lost(host: &Host, facts: &Facts, need: &Need, share: Share, outlook: &Outlook) -> (Option<Loss>, Option<Loss>) {
+fn least_lost(
+    host: &Host,
+    facts: &Facts,
+    need: &Need,
+    share: Share,
+    outlook: &Outlook,
+) -> (Option<Loss>, Option<Loss>) {
     let mut best: (Option<Loss>, Option<Loss>) = (None, None);
     for (at, (slot, worth)) in host.slots.iter().zip(&facts.worth).enumerate() {
         if !slot.takes(share, need.kinds) {

@@ -90,10 +90,12 @@ impl Outlook {
             return Self::default();
         }
         let compute = |need: &Need| need.cards.compute() as f64;
-        let sum = |of: &dyn Fn(&Need) -> f64| seen.iter().map(|(_, need, count)| of(need) * *count as f64).sum::<f64>();
+        let sum =
+            |of: &dyn Fn(&Need) -> f64| seen.iter().map(|(_, need, count)| of(need) * *count as f64).sum::<f64>();
         let gpu_pods = sum(&|need| f64::from(u8::from(need.cards != Cards::None)));
         let gpu = sum(&compute);
-        let with_gpu = |of: &dyn Fn(&Need) -> f64| sum(&|need| if need.cards == Cards::None { 0.0 } else { of(need) });
+        let with_gpu =
+            |of: &dyn Fn(&Need) -> f64| sum(&|need| if need.cards == Cards::None { 0.0 } else { of(need) });
         let mean_cpu = if gpu > 0.0 { with_gpu(&|need| need.cpu as f64) / gpu } else { 0.0 };
         let off = with_gpu(&|need| (need.cpu as f64 - mean_cpu * compute(need)).powi(2));
         let whole = |need: &Need| match need.cards {
@@ -177,7 +179,8 @@ fn confined(seen: &[(usize, &Need, u64)], total: f64, kinds: usize) -> Vec<Confi
     let set = |kinds: Kinds| {
         let within = || gpu().filter(move |(_, need, _)| need.kinds.within(kinds));
         let sum = |power: i32| {
-            within().map(|(_, need, count)| (need.cards.compute() as f64).powi(power) * *count as f64).sum::<f64>() / total
+            within().map(|(_, need, count)| (need.cards.compute() as f64).powi(power) * *count as f64).sum::<f64>()
+                / total
         };
         let mean = sum(1);
         Confined { kinds, mean, variance: (sum(2) - mean.powi(2)).max(0.0) }
@@ -221,7 +224,8 @@ fn values(seen: &[(usize, &Need, u64)], kinds: &[(Arc<str>, Mib)]) -> Vec<Arc<Va
         }
     }
     let mut by_memory: BTreeMap<Mib, Arc<Values>> = BTreeMap::new();
-    let values = |memory: &Mib| by_memory.entry(*memory).or_insert_with(|| Arc::new(Values::new(&shares, *memory))).clone();
+    let values =
+        |memory: &Mib| by_memory.entry(*memory).or_insert_with(|| Arc::new(Values::new(&shares, *memory))).clone();
     kinds.iter().map(|(_, memory)| memory).map(values).collect()
 }
 
@@ -236,7 +240,8 @@ impl Values {
         fitting.sort_by_key(|(share, count)| (std::cmp::Reverse(u64::from(share.compute.0) * count), *share));
         fitting.truncate(MOST_ITEMS);
         // where every share has its compute's part of the memory, memory says nothing new
-        let proportional = |share: &Share| u128::from(share.memory.0) * 1000 == u128::from(share.compute.0) * u128::from(memory.0);
+        let proportional =
+            |share: &Share| u128::from(share.memory.0) * 1000 == u128::from(share.compute.0) * u128::from(memory.0);
         let flat = fitting.iter().all(|(share, _)| proportional(share));
         let divisor = |amounts: &mut dyn Iterator<Item = u64>, whole: u64| amounts.fold(whole, gcd).max(1);
         let compute_step = divisor(&mut fitting.iter().map(|(share, _)| share.compute.0.into()), 1000);
@@ -251,10 +256,16 @@ impl Values {
         };
         let rows = steps((1000 / compute_step).into());
         let columns = steps(memory.0.checked_div(memory_step).unwrap_or_default());
-        let items: Vec<Item> = fitting.iter().map(item).filter(|item| item.memory <= columns && item.compute <= rows).collect();
+        let items: Vec<Item> =
+            fitting.iter().map(item).filter(|item| item.memory <= columns && item.compute <= rows).collect();
         let cuts = Cuts::solve(&items, rows, columns);
         let worth = |free: u32| 1000.0 * cuts.at(steps((free / compute_step).into()), 0);
-        Self { flat: if flat { (0..=1000).map(worth).collect() } else { Vec::new() }, cuts, compute_step, memory_step }
+        Self {
+            flat: if flat { (0..=1000).map(worth).collect() } else { Vec::new() },
+            cuts,
+            compute_step,
+            memory_step,
+        }
     }
 }
 

@@ -95,14 +95,16 @@ impl Prices {
                 _ => opens.is_some_and(|kind| room.need.kinds.contains(kind)).into(),
             };
             // products are cheaper than quotients, and mostly nothing is lost
-            let scarce = taken > 0 || pods < before || cpu < before * room.need.cpu || memory < before * room.need.memory;
+            let scarce =
+                taken > 0 || pods < before || cpu < before * room.need.cpu || memory < before * room.need.memory;
             if !scarce {
                 return 0;
             }
             let whole = host.whole(room.need.kinds).saturating_sub(taken);
             before.saturating_sub(room.need.slots(cpu, memory, pods, whole))
         };
-        let price = |(at, price): &(usize, f64)| Some(price * lost(rooms.get(*at)?, before.get(*at).copied()?) as f64);
+        let price =
+            |(at, price): &(usize, f64)| Some(price * lost(rooms.get(*at)?, before.get(*at).copied()?) as f64);
         self.rooms.iter().filter_map(price).sum()
     }
 }
