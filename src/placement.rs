@@ -15,6 +15,7 @@ mod cards;
 pub mod market;
 mod planner;
 pub mod shape;
+pub mod survey;
 mod unfit;
 
 use std::str::FromStr;
@@ -81,7 +82,20 @@ impl FromStr for Policy {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Rank(u64, u64, u64);
 
+impl Rank {
+    /// Liked less than anything else.
+    pub const LAST: Self = Self(u64::MAX, u64::MAX, u64::MAX);
+}
+
 impl Policy {
+    /// Whether the choice needs more than one node's cards: a [`survey::Survey`].
+    pub fn surveys(self) -> bool {
+        match self {
+            Self::Binpack | Self::Spread => false,
+            Self::BestFit | Self::Fgd | Self::Fragmentation => true,
+        }
+    }
+
     fn rank(self, compute: u64, memory: u64) -> Rank {
         match self {
             // the complement turns "more" into "less" and keeps the order exact
@@ -95,7 +109,8 @@ impl Policy {
     }
 }
 
-/// The rank of a node among those where the pod fits: by all that is free on it, before the pod is there.
+/// The rank of a node among those where the pod fits: by all that is free on it, before the pod is there. For
+/// policies that need more than that, [`survey::Survey::ranks`].
 pub fn rank(node: &NodeLedger, policy: Policy) -> Rank {
     let (compute, memory) = node.free();
     policy.rank(compute, memory)
@@ -117,9 +132,9 @@ fn score(place: usize) -> u8 {
 }
 
 /// The order in which cards are tried, for a share that leaves `left` of the card.
-fn card_order(policy: Policy, growth: Share, left: Share, index: u32) -> impl Ord {
+fn card_order(policy: Policy, growth: Share, preferred: bool, left: Share, index: u32) -> impl Ord {
     // first the cards where the pod grows least: those that an init container of it holds anyway
-    (growth.compute, growth.memory, policy.rank_share(left), index)
+    (growth.compute, growth.memory, !preferred, policy.rank_share(left), index)
 }
 
 #[cfg(test)]

@@ -12,7 +12,7 @@ use kerf::device::Device;
 use kerf::ids::NodeName;
 use kerf::k8s;
 use kerf::ledger::{Held, NodeLedger};
-use kerf::placement::shape::Shape;
+use kerf::placement::shape::{HostAmount, Shape};
 use kerf::replay::{CardKind, Machine, Pod as ReplayPod, Stay};
 use kerf::units::Mib;
 use serde_json::Value;
@@ -81,7 +81,7 @@ fn machine(node: &Node, keys: &Keys) -> Option<Machine> {
 }
 
 /// A node that does not say what it has is taken to have enough of it.
-const UNKNOWN: k8s::HostAmount = k8s::HostAmount { cpu: 1 << 40, memory: Mib(1 << 40), pods: 1 << 20 };
+const UNKNOWN: HostAmount = HostAmount { cpu: 1 << 40, memory: Mib(1 << 40), pods: 1 << 20 };
 
 fn stay(pod: &Pod) -> Option<Stay> {
     let seconds = |time: &Time| u64::try_from(time.0.as_second()).ok();

@@ -5,38 +5,8 @@ use std::collections::BTreeMap;
 use k8s_openapi::api::core::v1::{Container, Node, Pod};
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 
+use crate::placement::shape::HostAmount;
 use crate::units::{Mib, parse_thousandths};
-
-/// Cores, memory and pods: what a machine has for pods, or what pods take of it.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct HostAmount {
-    /// Thousandths of a core.
-    pub cpu: u64,
-    /// Memory, rounded up to whole MiB for pods and down for machines.
-    pub memory: Mib,
-    /// Number of pods.
-    pub pods: u64,
-}
-
-impl HostAmount {
-    /// Both together.
-    #[must_use]
-    pub fn plus(self, other: Self) -> Self {
-        Self {
-            cpu: self.cpu.saturating_add(other.cpu),
-            memory: Mib(self.memory.0.saturating_add(other.memory.0)),
-            pods: self.pods.saturating_add(other.pods),
-        }
-    }
-
-    fn max(self, other: Self) -> Self {
-        Self {
-            cpu: self.cpu.max(other.cpu),
-            memory: self.memory.max(other.memory),
-            pods: self.pods.max(other.pods),
-        }
-    }
-}
 
 type Amounts = BTreeMap<String, Quantity>;
 

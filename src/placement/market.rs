@@ -334,7 +334,17 @@ impl Market {
         like(policy, host, facts, before, need, offer, &self.outlook.rooms, &self.prices)
     }
 
-    /// How well one machine suits a pod of this class, and the cards that the pod would get; `None`: not at all.
+    /// How well each of these machines suits a pod of this class; `None`: not at all.
+    pub fn ranks(&mut self, policy: Policy, class: Class, hosts: &[usize]) -> Vec<Option<Rank>> {
+        let Some(need) = self.needs.get(class.0).copied() else { return vec![None; hosts.len()] };
+        self.prices.of(policy, &self.outlook, &self.totals, class.0, &need);
+        self.refresh(policy, class, &need);
+        let Some(book) = self.books.get(&(policy, class.0)) else { return vec![None; hosts.len()] };
+        let rank = |number: &usize| Some(self.like(policy, *number, &need, book.offers.get(*number)?)?.0.rank());
+        hosts.iter().map(rank).collect()
+    }
+
+    /// How well a machine that need not be one of these suits a pod of this class, and the cards that the pod would get; `None`: not at all.
     pub fn rate(&mut self, policy: Policy, class: Class, host: &Host) -> Option<(Rank, Vec<usize>)> {
         let need = *self.needs.get(class.0)?;
         self.prices.of(policy, &self.outlook, &self.totals, class.0, &need);

@@ -5,6 +5,49 @@ use std::sync::Arc;
 use crate::request::{Ask, ContainerKind, GpuRequest};
 use crate::units::{Mib, Milli, Share};
 
+/// Cores, memory and pods: what a machine has for pods, or what pods take of it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct HostAmount {
+    /// Thousandths of a core.
+    pub cpu: u64,
+    /// Memory, rounded up to whole MiB for pods and down for machines.
+    pub memory: Mib,
+    /// Number of pods.
+    pub pods: u64,
+}
+
+impl HostAmount {
+    /// Both together.
+    #[must_use]
+    pub fn plus(self, other: Self) -> Self {
+        Self {
+            cpu: self.cpu.saturating_add(other.cpu),
+            memory: Mib(self.memory.0.saturating_add(other.memory.0)),
+            pods: self.pods.saturating_add(other.pods),
+        }
+    }
+
+    /// What is left when the other is taken away; nothing where it is more.
+    #[must_use]
+    pub fn minus(self, other: Self) -> Self {
+        Self {
+            cpu: self.cpu.saturating_sub(other.cpu),
+            memory: Mib(self.memory.0.saturating_sub(other.memory.0)),
+            pods: self.pods.saturating_sub(other.pods),
+        }
+    }
+
+    /// The larger of each.
+    #[must_use]
+    pub fn max(self, other: Self) -> Self {
+        Self {
+            cpu: self.cpu.max(other.cpu),
+            memory: self.memory.max(other.memory),
+            pods: self.pods.max(other.pods),
+        }
+    }
+}
+
 /// The cards that a pod takes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Cards {
