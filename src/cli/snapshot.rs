@@ -13,6 +13,7 @@ use kerf::ids::NodeName;
 use kerf::k8s;
 use kerf::ledger::{Held, NodeLedger};
 use kerf::placement::shape::{HostAmount, Shape};
+use kerf::placement::survey::Survey;
 use kerf::replay::{CardKind, Machine, Pod as ReplayPod, Stay};
 use kerf::units::Mib;
 use serde_json::Value;
@@ -99,20 +100,29 @@ fn stay(pod: &Pod) -> Option<Stay> {
     Some(Stay { from, until: if ended { last() } else { None } })
 }
 
-/// Every node's ledger, with the pods that are bound and have not ended.
-pub fn ledgers(path: &Path, keys: &Keys) -> anyhow::Result<BTreeMap<NodeName, NodeLedger>> {
+/// Every node's ledger, with the pods that are bound and have not ended, and the survey that an extender would have
+/// after seeing the same objects.
+pub fn cluster(path: &Path, keys: &Keys) -> anyhow::Result<(BTreeMap<NodeName, NodeLedger>, Survey)> {
     let mut ledgers: BTreeMap<NodeName, NodeLedger> = BTreeMap::new();
+    let mut survey = Survey::default();
     each(path, |item, _| {
         match item {
             Item::Node(node) => {
                 if let Some(view) = k8s::node(&node, keys) {
+                    survey.allocatable(&view.name, k8s::allocatable(&node));
                     ledgers.entry(view.name).or_default().set_inventory(view.inventory.as_ref().ok());
                 }
             }
             Item::Pod(pod) => {
-                if let Some(view) = k8s::pod(&pod, keys).filter(|view| !view.ended)
-                    && let (Some(node), Ok(Some(request))) = (view.node, &view.request)
-                {
+                let Some(view) = k8s::pod(&pod, keys).filter(|view| !view.ended) else { return Ok(()) };
+                let amount = k8s::requested(&pod);
+                if let Some(node) = &view.node {
+                    survey.load(&view.uid, node, amount);
+                }
+                if let Ok(Some(request)) = &view.request {
+                    survey.seen(&view.uid, &Shape::of(Some(request), amount.cpu, amount.memory));
+                }
+                if let (Some(node), Ok(Some(request))) = (view.node, &view.request) {
                     let held = match view.record {
                         Record::Placed(placement) => Held::Plan(placement.plan),
                         Record::Absent | Record::Unreadable(_) => Held::Unreadable,
@@ -125,7 +135,10 @@ pub fn ledgers(path: &Path, keys: &Keys) -> anyhow::Result<BTreeMap<NodeName, No
         Ok(())
     })?;
     ensure!(!ledgers.is_empty(), "{}: holds no node", path.display());
-    Ok(ledgers)
+    for (name, ledger) in &ledgers {
+        survey.cards(name, ledger);
+    }
+    Ok((ledgers, survey))
 }
 
 /// What a snapshot holds.
