@@ -146,7 +146,8 @@ fn own() -> Workload {
         })
         .collect();
     let mut random = Random::new(7);
-    let weights: Vec<usize> = (0..PODS.len()).flat_map(|at| vec![at; PODS.get(at).map_or(0, |kind| kind.0)]).collect();
+    let weights: Vec<usize> =
+        (0..PODS.len()).flat_map(|at| vec![at; PODS.get(at).map_or(0, |kind| kind.0)]).collect();
     let trace: Vec<Pod> = (0..8000)
         .filter_map(|number| {
             let (_, cpu, count, milli) = *PODS.get(*weights.get(random.below(weights.len()))?)?;
@@ -168,7 +169,8 @@ fn read(folder: &Path) -> anyhow::Result<Workload> {
     let mut machines = Vec::new();
     for row in rows("nodes.csv")? {
         let cards = usize::try_from(number(&row, "gpu")?)?;
-        let (name, model) = (row.get("node").cloned().unwrap_or_default(), row.get("model").cloned().unwrap_or_default());
+        let (name, model) =
+            (row.get("node").cloned().unwrap_or_default(), row.get("model").cloned().unwrap_or_default());
         machines.push(machine(name, cards, number(&row, "cpu_milli")?, number(&row, "mem_mib")?, &model));
     }
     let mut pods = Vec::new();
