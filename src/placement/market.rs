@@ -1,4 +1,26 @@
 //! A whole cluster as a policy sees it, and the choice of machine and card for a pod.
+//!
+//! # The policy `fragmentation`
+//!
+//! A placement's score is what it does to the worth of what is left on the machine, less what it costs the pods to come:
+//!
+//! * The rest of a card is worth the best that can still be cut from it for the shares that are asked for, at the prices
+//!   of a cutting-stock problem (`cutting`). Worth that will be stranded for want of cores counts as lost (`outlook`).
+//! * Taking room from pods that need several whole cards, taking a kind of card that other pods are confined to, and
+//!   opening a free card while whole ones are wanted cost what they are likely to be missed (`prices`).
+//! * Scores are rounded to a tenth of a card. Ties go to the fullest machine (cards, then cores), then to the first.
+//!
+//! What is expected is learnt after 16, 32, 64, 128, 256 and then every 500 pods, from all pods seen so far.
+//!
+//! # Two resources of a card
+//!
+//! A share asks for compute and memory, so a card is cut in two dimensions: a remainder `(compute, memory)` is worth the
+//! best set of shares that fits in both, at prices for which no cut of a whole card is worth more than one card. That is
+//! the dual of the same program as in one dimension, and each size of card has its own: where memory is plenty, a share's
+//! price is that of its compute, and where it is scarce, that of its memory. Where every share has its compute's part of
+//! the memory, both constraints are the same one; the memory is not counted then, and the choice is exactly that of one
+//! dimension. A share that only large cards can hold is confined to them, and the price of scarce kinds keeps them free
+//! for it, as it does for models.
 
 mod cutting;
 mod fgd;
