@@ -69,10 +69,7 @@ fn a_trace_is_replayed_the_same_on_any_number_of_threads() {
         (text, logs, std::fs::read_to_string(plot).unwrap())
     };
     let (text, logs, plot) = run("1");
-    assert_eq!((&text, &logs, &plot), {
-        let again = run("4");
-        (&again.0.clone(), &again.1.clone(), &again.2.clone())
-    });
+    assert_eq!(run("4"), (text.clone(), logs.clone(), plot.clone()));
     assert_eq!(logs.len(), 15);
     let (name, log) = &logs[0];
     assert_eq!(name, "best-fit-1.csv");
