@@ -16,6 +16,7 @@ use kerf::k8s::NodeView;
 use kerf::placement::{Planner, Policy};
 use kerf::request::{ContainerKind, GpuRequest, RawContainer};
 use kerf::units::Timestamp;
+use kerf_extender::Footprint;
 use kerf_extender::cluster::Cluster;
 
 fn main() -> anyhow::Result<()> {
@@ -51,21 +52,23 @@ fn survey(figures: &mut Figures, rounds: usize) {
         }
     }
     let mut planner = Planner::default();
-    let mut time = |case: &str, work: &mut dyn FnMut(&mut Planner, &str) -> bool| {
+    let mut time = |case: &str, work: &mut dyn FnMut() -> usize| {
         let round = |_| {
             let begun = Instant::now();
-            let fitting = names.iter().filter(|name| work(&mut planner, name)).count();
-            std::hint::black_box(fitting);
+            std::hint::black_box(work());
             begun.elapsed()
         };
         figures.series(case, (0..rounds).map(round).collect());
     };
-    time("fit a share, 5,000 nodes", &mut |planner, name| {
-        cluster.fit(planner, name, &asked, Policy::Binpack).is_ok()
+    time("fit a share, 5,000 nodes", &mut || {
+        names.iter().filter(|name| cluster.fit(&mut planner, name, &asked, Policy::Binpack).is_ok()).count()
     });
-    time("rank a share, 5,000 nodes", &mut |planner, name| {
-        cluster.rank(planner, name, &asked, Policy::Binpack, &[]).is_some()
-    });
+    let none = std::collections::BTreeMap::new();
+    for policy in [Policy::Binpack, Policy::Fragmentation] {
+        time(&format!("rank a share by {policy}, 5,000 nodes"), &mut || {
+            cluster.ranks(names.iter().map(String::as_str), &asked, Footprint::default(), policy, &none).len()
+        });
+    }
 }
 
 /// Each thread reserves a share and lets go of it, `rounds` times, each time on the next node.

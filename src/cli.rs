@@ -1,9 +1,11 @@
 //! `kerf inspect` and `kerf plan`: the live extender's own ledger and planner over a snapshot of a cluster.
+//! `kerf replay`: the same choice of node and card over a whole workload, for one policy or several.
 //!
 //! Exit status: 0 done (plan: the pod fits), 1 the pod fits nowhere or breaks a rule, 2 wrong usage or input.
 
 mod inspect;
 mod plan;
+mod replay;
 mod snapshot;
 
 use std::path::PathBuf;
@@ -17,7 +19,7 @@ pub const USAGE: u8 = 2;
 
 /// Look at a cluster's GPUs as kerf's extender does.
 ///
-/// Both commands read what `kubectl get nodes,pods --all-namespaces --output json` prints.
+/// All commands read what `kubectl get nodes,pods --all-namespaces --output json` prints.
 #[derive(Debug, clap::Parser)]
 #[command(name = "kerf", version)]
 pub struct Args {
@@ -47,10 +49,12 @@ enum Command {
         /// The snapshot; - reads standard input
         #[arg(long, default_value = "-", value_name = "SNAPSHOT")]
         cluster: PathBuf,
-        /// How to choose: binpack or spread
+        /// How to choose: binpack, spread, best-fit, fgd or fragmentation
         #[arg(long, default_value_t)]
         policy: Policy,
     },
+    /// Replay a workload and show what each policy would leave unallocated
+    Replay(Box<replay::ReplayArgs>),
 }
 
 /// Does what was asked.
@@ -61,5 +65,6 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
     match &args.command {
         Command::Inspect { snapshot } => inspect::run(snapshot, &args.domain, args.json),
         Command::Plan { pod, cluster, policy } => plan::run(pod, cluster, &args.domain, *policy, args.json),
+        Command::Replay(options) => replay::run(options, &args.domain, args.json),
     }
 }

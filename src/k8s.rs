@@ -1,5 +1,7 @@
 //! Kubernetes objects as domain values: translated on arrival, then dropped. No client, no async.
 
+mod host;
+
 use std::sync::Arc;
 
 use k8s_openapi::api::core::v1::{Container, Node, Pod};
@@ -11,6 +13,8 @@ use crate::device::Inventory;
 use crate::ids::{NodeName, PodRef, PodUid};
 use crate::request::{ContainerKind, GpuRequest, RawContainer, RequestError};
 use crate::units::parse_quantity;
+
+pub use host::{allocatable, requested};
 
 /// What kerf needs to know of a Pod.
 #[derive(Clone, Debug, PartialEq, Eq)]

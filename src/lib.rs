@@ -22,11 +22,12 @@
 //! | [`request`] | what a pod asks for, parsed once; every rule of the contract |
 //! | [`plan`] | which card gives what to whom: a value |
 //! | [`ledger`] | what is taken of a node's cards and by whom; the state machine, drawn above its code |
-//! | [`placement`] | the algorithms: which cards, which node |
+//! | [`placement`] | the algorithms: which cards, which node; [`placement::market`] weighs a whole cluster |
+//! | [`replay`] | a workload against a cluster under a policy, without a cluster |
 //! | [`annotation`] | the words on Pods and Nodes: both records of a placement, the inventory |
 //! | `k8s` (feature) | Pods and Nodes as domain values |
 //! | `runtime` (feature) | the process around a daemon: logs, shutdown, readiness, administrative routes |
-//! | `src/cli` (feature `cli`) | the `kerf` command: `inspect` and `plan` over a snapshot |
+//! | `src/cli` (feature `cli`) | the `kerf` command: `inspect` and `plan` over a snapshot, `replay` over a workload |
 //! | `extender/` | kube-scheduler's side: HTTP, watches, the one write |
 //! | `plugin/` | kubelet's side: gRPC, vendors' drivers, metrics |
 //! | `proto/` | kubelet's two gRPC contracts |
@@ -61,6 +62,7 @@ pub mod k8s;
 pub mod ledger;
 pub mod placement;
 pub mod plan;
+pub mod replay;
 pub mod request;
 #[cfg(feature = "runtime")]
 pub mod runtime;

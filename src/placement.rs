@@ -12,7 +12,10 @@
 //!   planner tries both orders and keeps the plan that takes least.
 
 mod cards;
+pub mod market;
 mod planner;
+pub mod shape;
+pub mod survey;
 mod unfit;
 
 use std::str::FromStr;
@@ -31,19 +34,31 @@ pub enum Policy {
     Binpack,
     /// The emptiest node and, on it, the emptiest card.
     Spread,
+    /// The node that is left with the least cores and compute together, in whole percent; the fullest card.
+    BestFit,
+    /// Where the compute that a typical pod cannot use grows least (FGD, USENIX ATC 2023).
+    Fgd,
+    /// Where the cards that are left are worth most to the pods that are expected.
+    Fragmentation,
 }
 
 /// A word that names no [`Policy`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("unknown policy: expected binpack or spread")]
+#[error("unknown policy: expected binpack, spread, best-fit, fgd or fragmentation")]
 pub struct UnknownPolicy;
 
 impl Policy {
+    /// Every policy.
+    pub const ALL: [Self; 5] = [Self::Binpack, Self::Spread, Self::BestFit, Self::Fgd, Self::Fragmentation];
+
     /// The word used in flags, annotations and metrics.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Binpack => "binpack",
             Self::Spread => "spread",
+            Self::BestFit => "best-fit",
+            Self::Fgd => "fgd",
+            Self::Fragmentation => "fragmentation",
         }
     }
 }
@@ -58,25 +73,34 @@ impl FromStr for Policy {
     type Err = UnknownPolicy;
 
     fn from_str(text: &str) -> Result<Self, UnknownPolicy> {
-        match text {
-            "binpack" => Ok(Self::Binpack),
-            "spread" => Ok(Self::Spread),
-            _ => Err(UnknownPolicy),
-        }
+        Self::ALL.into_iter().find(|policy| policy.as_str() == text).ok_or(UnknownPolicy)
     }
 }
 
 /// How much a policy likes a node or a card; less is better. Compare only ranks of one policy, and break ties
 /// by the node's name or the card's index.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Rank(u64, u64);
+pub struct Rank(u64, u64, u64);
+
+impl Rank {
+    /// Liked less than anything else.
+    pub const LAST: Self = Self(u64::MAX, u64::MAX, u64::MAX);
+}
 
 impl Policy {
+    /// Whether the choice needs more than one node's cards: a [`survey::Survey`].
+    pub fn surveys(self) -> bool {
+        match self {
+            Self::Binpack | Self::Spread => false,
+            Self::BestFit | Self::Fgd | Self::Fragmentation => true,
+        }
+    }
+
     fn rank(self, compute: u64, memory: u64) -> Rank {
         match self {
-            Self::Binpack => Rank(compute, memory),
             // the complement turns "more" into "less" and keeps the order exact
-            Self::Spread => Rank(!compute, !memory),
+            Self::Spread => Rank(!compute, !memory, 0),
+            Self::Binpack | Self::BestFit | Self::Fgd | Self::Fragmentation => Rank(compute, memory, 0),
         }
     }
 
@@ -85,7 +109,8 @@ impl Policy {
     }
 }
 
-/// The rank of a node among those where the pod fits: by all that is free on it, before the pod is there.
+/// The rank of a node among those where the pod fits: by all that is free on it, before the pod is there. For
+/// policies that need more than that, [`survey::Survey::ranks`].
 pub fn rank(node: &NodeLedger, policy: Policy) -> Rank {
     let (compute, memory) = node.free();
     policy.rank(compute, memory)
@@ -107,9 +132,9 @@ fn score(place: usize) -> u8 {
 }
 
 /// The order in which cards are tried, for a share that leaves `left` of the card.
-fn card_order(policy: Policy, growth: Share, left: Share, index: u32) -> impl Ord {
+fn card_order(policy: Policy, growth: Share, preferred: bool, left: Share, index: u32) -> impl Ord {
     // first the cards where the pod grows least: those that an init container of it holds anyway
-    (growth.compute, growth.memory, policy.rank_share(left), index)
+    (growth.compute, growth.memory, !preferred, policy.rank_share(left), index)
 }
 
 #[cfg(test)]
@@ -118,7 +143,7 @@ mod tests {
 
     #[test]
     fn scores_are_strict_at_the_top_and_never_inverted() {
-        let ranked = (0..100u64).map(|i| (Rank(i, 0), i)).collect();
+        let ranked = (0..100u64).map(|i| (Rank(i, 0, 0), i)).collect();
         let scores: Vec<u8> = scores(ranked).into_iter().map(|(_, score)| score).collect();
         assert_eq!(scores[..9], [10, 9, 8, 8, 7, 7, 7, 7, 6]);
         assert!(scores.is_sorted_by(|a, b| a >= b));
@@ -127,7 +152,7 @@ mod tests {
 
     #[test]
     fn policies_are_named_once() {
-        for policy in [Policy::Binpack, Policy::Spread] {
+        for policy in Policy::ALL {
             assert_eq!(policy.as_str().parse(), Ok(policy));
         }
         assert_eq!("best".parse::<Policy>(), Err(UnknownPolicy));

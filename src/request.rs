@@ -132,7 +132,7 @@ pub enum RequestError {
     #[error("annotation vcuda-core-limit is for shares; this pod has none")]
     LimitWithoutShare,
     /// The policy annotation names none.
-    #[error("annotation gpu-policy names no policy: use binpack or spread")]
+    #[error("annotation gpu-policy names no policy: use binpack, spread, best-fit, fgd or fragmentation")]
     UnknownPolicy,
 }
 

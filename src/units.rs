@@ -147,6 +147,38 @@ pub fn parse_quantity(text: &str) -> Result<u64, QuantityError> {
     number.checked_mul(factor).ok_or(QuantityError::TooLarge)
 }
 
+/// Reads an amount of cores or memory as the API server writes it (`500m`, `1.5`, `2Gi`), in thousandths and rounded
+/// up; `None` where it is no amount, or too large.
+pub fn parse_thousandths(text: &str) -> Option<u64> {
+    let end = text.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(text.len());
+    let (number, suffix) = text.split_at(end);
+    let (units, parts) = number.split_once('.').unwrap_or((number, ""));
+    if units.is_empty() && parts.is_empty() || parts.len() > 18 {
+        return None;
+    }
+    let digits: u128 = format!("{units}{parts}").parse().ok()?;
+    let ten = |power: u32| 10u128.checked_pow(power);
+    let (times, over) = match suffix {
+        "" => (1, 1),
+        "n" => (1, ten(9)?),
+        "u" => (1, ten(6)?),
+        "m" => (1, ten(3)?),
+        "k" => (ten(3)?, 1),
+        "M" => (ten(6)?, 1),
+        "G" => (ten(9)?, 1),
+        "T" => (ten(12)?, 1),
+        "P" => (ten(15)?, 1),
+        "Ki" => (1 << 10, 1),
+        "Mi" => (1 << 20, 1),
+        "Gi" => (1 << 30, 1),
+        "Ti" => (1 << 40, 1),
+        "Pi" => (1 << 50, 1),
+        other => (ten(other.strip_prefix(['e', 'E'])?.parse().ok()?)?, 1),
+    };
+    let scale = ten(u32::try_from(parts.len()).ok()?)?.checked_mul(over)?;
+    u64::try_from(digits.checked_mul(times)?.checked_mul(1000)?.div_ceil(scale)).ok()
+}
+
 /// Why an amount cannot be read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum QuantityError {
@@ -172,6 +204,27 @@ mod tests {
     fn quantities_are_read_as_kubernetes_writes_them() {
         for (text, value) in [("0", 0), ("50", 50), ("1k", 1000), ("2Ki", 2048), ("2e3", 2000), ("+7", 7)] {
             assert_eq!(parse_quantity(text), Ok(value), "{text}");
+        }
+    }
+
+    #[test]
+    fn thousandths_are_read_with_every_suffix() {
+        for (text, value) in [
+            ("1", Some(1000)),
+            ("500m", Some(500)),
+            ("1.5", Some(1500)),
+            (".5", Some(500)),
+            ("100u", Some(1)),
+            ("2Ki", Some(2_048_000)),
+            ("1.5Gi", Some(1_610_612_736_000)),
+            ("1e3", Some(1_000_000)),
+            ("", None),
+            ("m", None),
+            ("-1", None),
+            ("1x", None),
+            ("99999999999999999999P", None),
+        ] {
+            assert_eq!(parse_thousandths(text), value, "{text}");
         }
     }
 

@@ -12,12 +12,16 @@ use kerf::annotation::Record;
 use kerf::ids::{NodeName, PodRef, PodUid};
 use kerf::k8s::{NodeView, PodView};
 use kerf::ledger::{Held, NodeLedger, Seen};
+use kerf::placement::shape::HostAmount;
+use kerf::placement::survey::Survey;
 use kerf::placement::{Planner, Policy, Rank, Unfit, rank};
 use kerf::plan::{Placement, Plan};
 use kerf::request::GpuRequest;
 use kerf::units::Timestamp;
 use rustc_hash::FxBuildHasher;
 use tokio::sync::watch;
+
+use crate::survey::{Footprint, Surveyor};
 
 /// How long the cards that `/scheduler/predicates` wrote on a pod are kept for it before it is bound, in
 /// milliseconds. The scheduler binds within seconds.
@@ -39,6 +43,7 @@ pub struct Cluster {
     /// Counts complete lists of pods, so that one can tell which commitments it should have shown.
     epoch: AtomicU64,
     changed: watch::Sender<()>,
+    surveyor: Surveyor,
 }
 
 /// What applying a pod changed.
@@ -70,6 +75,7 @@ impl Default for Cluster {
             // commitments made before the first list carry an epoch below every list's
             epoch: AtomicU64::new(1),
             changed: watch::Sender::new(()),
+            surveyor: Surveyor::default(),
         }
     }
 }
@@ -94,8 +100,42 @@ impl Cluster {
         }
     }
 
-    /// How well the node suits the pod, if `ahead` were placed there first; less is better. `None`: not at all.
-    pub fn rank(
+    /// How well each of the nodes suits the pod, if the plans in `ahead` were carried out there first; less is better.
+    /// `None`: not at all.
+    pub fn ranks<'a>(
+        &self,
+        nodes: impl Iterator<Item = &'a str>,
+        request: &GpuRequest,
+        footprint: Footprint,
+        policy: Policy,
+        ahead: &BTreeMap<NodeName, Vec<Plan>>,
+    ) -> Vec<(&'a str, Option<NodeRank>)> {
+        let policy = request.policy.unwrap_or(policy);
+        let mut planner = Planner::default();
+        let mut rank = |node: &'a str| {
+            let ahead: &[Plan] = ahead.get(node).map_or(&[], Vec::as_slice);
+            (node, self.rank(&mut planner, node, request, policy, ahead))
+        };
+        let mut ranked: Vec<_> = nodes.map(&mut rank).collect();
+        if policy.surveys() {
+            let mut survey = self.survey();
+            let shape = footprint.shape(request);
+            let fitting: Vec<&str> =
+                ranked.iter().filter(|(_, rank)| rank.is_some()).map(|(node, _)| *node).collect();
+            let surveyed = survey.ranks(policy, &shape, fitting.into_iter());
+            let fitting = ranked.iter_mut().filter_map(|(node, rank)| Some((*node, rank.as_mut()?)));
+            for ((node, ranked), rank) in fitting.zip(surveyed) {
+                ranked.rank = match self.later(node, ahead.get(node).map_or(&[], Vec::as_slice)) {
+                    Some(later) => survey.rank_later(policy, &shape, node, &later),
+                    None => rank,
+                };
+            }
+        }
+        ranked
+    }
+
+    /// How well one node suits the pod by its own cards.
+    fn rank(
         &self,
         planner: &mut Planner,
         node: &str,
@@ -103,28 +143,46 @@ impl Cluster {
         policy: Policy,
         ahead: &[Plan],
     ) -> Option<NodeRank> {
-        let policy = request.policy.unwrap_or(policy);
         let ledger = self.nodes.get(node)?;
         planner.fit(&ledger, request, policy).ok()?;
         if ahead.is_empty() {
             return Some(NodeRank { crowded: false, rank: rank(&ledger, policy) });
         }
-        let later = ahead.iter().fold(ledger.with_plan(&Plan::default()), |later, plan| later.with_plan(plan));
+        let later = after(&ledger, ahead);
         let crowded = planner.fit(&later, request, policy).is_err();
         Some(NodeRank { crowded, rank: rank(&later, policy) })
+    }
+
+    /// The node once these plans are carried out; `None` where there are none.
+    fn later(&self, node: &str, ahead: &[Plan]) -> Option<NodeLedger> {
+        if ahead.is_empty() { None } else { Some(after(&*self.nodes.get(node)?, ahead)) }
+    }
+
+    fn survey(&self) -> std::sync::MutexGuard<'_, Survey> {
+        self.surveyor.current(|name, see| {
+            if let Some(ledger) = self.nodes.get(name) {
+                see(&ledger);
+            }
+        })
+    }
+
+    /// A planner that knows which card of the node the policy wants for the pod.
+    fn planner(&self, node: &str, uid: &PodUid, request: &GpuRequest, policy: Policy) -> Planner {
+        let policy = request.policy.unwrap_or(policy);
+        if !policy.surveys() {
+            return Planner::default();
+        }
+        let mut survey = self.survey();
+        let shape = survey.shape(uid).cloned().unwrap_or_else(|| Footprint::default().shape(request));
+        Planner::preferring(survey.card(policy, &shape, node))
     }
 
     /// The cards that the pod would get on the node now.
     ///
     /// # Errors
     /// [`Unfit`] where it does not fit.
-    pub fn plan(
-        &self,
-        planner: &mut Planner,
-        node: &str,
-        request: &GpuRequest,
-        policy: Policy,
-    ) -> Result<Plan, Unfit> {
+    pub fn plan(&self, node: &str, uid: &PodUid, request: &GpuRequest, policy: Policy) -> Result<Plan, Unfit> {
+        let mut planner = self.planner(node, uid, request, policy);
         self.nodes.get(node).ok_or(Unfit::UnknownNode).and_then(|ledger| planner.plan(&ledger, request, policy))
     }
 
@@ -170,6 +228,10 @@ impl Cluster {
     }
 }
 
+fn after(ledger: &NodeLedger, ahead: &[Plan]) -> NodeLedger {
+    ahead.iter().fold(ledger.with_plan(&Plan::default()), |later, plan| later.with_plan(plan))
+}
+
 /// How well a node suits a pod. Nodes that would do now but not after the pods in flight come last.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct NodeRank {
@@ -195,12 +257,14 @@ impl Cluster {
     ) -> Result<Plan, Unfit> {
         self.add_home(uid, node);
         let epoch = self.epoch();
+        let mut planner = self.planner(node.as_str(), uid, request, policy);
         let planned = match self.nodes.get_mut(node) {
-            Some(mut ledger) => ledger.assume(&mut Planner::default(), uid, pod, request, policy, deadline, epoch),
+            Some(mut ledger) => ledger.assume(&mut planner, uid, pod, request, policy, deadline, epoch),
             None => Err(Unfit::UnknownNode),
         };
-        if planned.is_err() {
-            self.drop_home(uid, node);
+        match planned {
+            Ok(_) => self.surveyor.mark(node),
+            Err(_) => self.drop_home(uid, node),
         }
         self.notify();
         planned
@@ -219,6 +283,7 @@ impl Cluster {
     pub fn forget(&self, node: &NodeName, uid: &PodUid) {
         let left = self.nodes.get_mut(node).is_some_and(|mut ledger| ledger.forget(uid));
         if left {
+            self.surveyor.mark(node);
             self.drop_home(uid, node);
         }
         self.notify();
@@ -236,6 +301,7 @@ impl Cluster {
     pub fn expire(&self, node: &NodeName, uid: &PodUid, now: Timestamp) -> bool {
         let left = self.nodes.get_mut(node).is_some_and(|mut ledger| ledger.expire(uid, now));
         if left {
+            self.surveyor.mark(node);
             self.drop_home(uid, node);
             self.notify();
         }
@@ -244,9 +310,14 @@ impl Cluster {
 
     /// Frees what moved records left on their former cards, where no other pod's record took it up in time.
     pub fn settle(&self, now: Timestamp) {
-        let settled: usize =
-            self.nodes.iter_mut().map(|mut ledger| usize::from(ledger.settle(now, EXCHANGE_MS))).sum();
-        if settled > 0 {
+        let mut any = false;
+        for mut ledger in &mut self.nodes.iter_mut() {
+            if ledger.settle(now, EXCHANGE_MS) {
+                self.surveyor.mark(ledger.key());
+                any = true;
+            }
+        }
+        if any {
             self.notify();
         }
     }
@@ -258,7 +329,24 @@ impl Cluster {
     /// A Node was seen.
     pub fn apply_node(&self, view: &NodeView) {
         self.nodes.entry(view.name.clone()).or_default().set_inventory(view.inventory.as_ref().ok());
+        self.surveyor.mark(&view.name);
         self.notify();
+    }
+
+    /// What a node has for pods, cards aside; `None` where it does not say.
+    pub fn apply_allocatable(&self, node: &NodeName, amount: Option<HostAmount>) {
+        self.surveyor.allocatable(node, amount);
+    }
+
+    /// A pod that has not ended was seen, with cards or without: what it takes of its node's host, and what it asks for.
+    pub fn apply_footprint(
+        &self,
+        uid: &PodUid,
+        node: Option<&NodeName>,
+        footprint: Footprint,
+        request: Option<&GpuRequest>,
+    ) {
+        self.surveyor.pod(uid, node, footprint, request);
     }
 
     /// A Node is gone. Its pods stay until they are released.
@@ -267,6 +355,7 @@ impl Cluster {
             ledger.forget_node();
         }
         self.nodes.remove_if(name, |_, ledger| ledger.is_empty());
+        self.surveyor.forget(name);
         self.notify();
     }
 
@@ -303,6 +392,7 @@ impl Cluster {
                     view.confirmed,
                     self.epoch(),
                 );
+                self.surveyor.mark(&node);
                 self.leave_others(&view.uid, &node);
                 if unreadable { Applied::Unreadable(seen) } else { Applied::Seen(seen) }
             }
@@ -332,7 +422,9 @@ impl Cluster {
             .nodes
             .get_mut(&node)
             .is_some_and(|mut ledger| ledger.reserve(uid, pod, request, placement.plan, deadline, self.epoch()));
-        if !reserved {
+        if reserved {
+            self.surveyor.mark(&node);
+        } else {
             self.drop_home(uid, &node);
         }
     }
@@ -340,6 +432,7 @@ impl Cluster {
     /// A Pod was deleted or has ended: whatever it held is free.
     pub fn delete_pod(&self, uid: &PodUid) {
         self.pending.remove(uid);
+        self.surveyor.gone(uid);
         if let Some((_, homes)) = self.homes.remove(uid) {
             for node in homes {
                 self.release(uid, &node);
@@ -360,11 +453,15 @@ impl Cluster {
         for node in nodes {
             let missing =
                 self.nodes.get_mut(&node).map(|mut ledger| ledger.release_missing(epoch)).unwrap_or_default();
+            if !missing.is_empty() {
+                self.surveyor.mark(&node);
+            }
             for uid in missing {
                 self.drop_home(&uid, &node);
             }
         }
         self.pending.retain(|uid, _| seen.contains(uid));
+        self.surveyor.retain(seen);
         self.notify();
     }
 
@@ -372,6 +469,7 @@ impl Cluster {
         if let Some(mut ledger) = self.nodes.get_mut(node) {
             ledger.release(uid);
         }
+        self.surveyor.mark(node);
         self.nodes.remove_if(node, |_, ledger| ledger.is_empty());
     }
 

@@ -19,7 +19,7 @@ pub struct Args {
     /// Prefix of the resources and annotations, such as inspur.com or tencent.com
     #[arg(long, env = "KERF_DOMAIN", default_value_t)]
     pub domain: Domain,
-    /// How to choose among nodes and GPUs that fit: binpack or spread
+    /// How to choose among nodes and GPUs that fit: binpack, spread, best-fit, fgd or fragmentation
     #[arg(long, env = "KERF_POLICY", default_value_t)]
     pub policy: Policy,
     /// Path of a kubeconfig; without it the pod's service account, or the user's own

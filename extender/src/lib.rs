@@ -7,7 +7,7 @@
 //! ```
 //!
 //! [`cluster`] owns every lock. Filter and prioritize read it; bind reserves in it, lets go of the lock and then
-//! does one write. What the watches say wins over what was assumed.
+//! does one write. `survey` is the same cluster as the policies see it that weigh all nodes against each other. What the watches say wins over what was assumed.
 
 pub mod api;
 pub mod binder;
@@ -18,7 +18,10 @@ mod debug;
 pub mod intent;
 pub mod metrics;
 mod reaper;
+mod survey;
 mod watch;
+
+pub use survey::Footprint;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -29,7 +32,7 @@ use axum::Router;
 use k8s_openapi::api::core::v1::Pod;
 use kerf::annotation::Keys;
 use kerf::ids::PodUid;
-use kerf::placement::{Planner, Policy};
+use kerf::placement::Policy;
 use kerf::request::GpuRequest;
 use kerf::runtime::admin::{self, Admin};
 use kerf::runtime::readiness::{Condition, Readiness};
@@ -86,7 +89,7 @@ impl App {
     /// Remembers where a pod in flight will most likely be bound.
     fn intend(&self, pod: &Pod, request: &Arc<GpuRequest>, node: &str) {
         let Some(uid) = pod.metadata.uid.as_deref().map(PodUid::from) else { return };
-        if let Ok(plan) = self.cluster.plan(&mut Planner::default(), node, request, self.policy) {
+        if let Ok(plan) = self.cluster.plan(node, &uid, request, self.policy) {
             self.intents.remember(uid, node.into(), request.clone(), plan, self.clock.now());
         }
     }

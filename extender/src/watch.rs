@@ -17,8 +17,8 @@ use kube::{Api, Client};
 use serde::de::DeserializeOwned;
 use tokio_util::sync::CancellationToken;
 
-use crate::App;
 use crate::cluster::Applied;
+use crate::{App, Footprint};
 
 /// Follows all Nodes until the token is cancelled. `synced` is met after the first complete list.
 pub async fn nodes(app: Arc<App>, client: Client, synced: Condition, token: CancellationToken) {
@@ -34,6 +34,7 @@ pub async fn nodes(app: Arc<App>, client: Client, synced: Condition, token: Canc
             }
             listed.insert(view.name.clone());
             app.cluster.apply_node(&view);
+            app.cluster.apply_allocatable(&view.name, k8s::allocatable(&node));
         }
         Event::Delete(node) => {
             if let Some(name) = name(&node) {
@@ -89,10 +90,14 @@ pub async fn pods(app: Arc<App>, client: Client, synced: Condition, token: Cance
 fn apply(app: &App, pod: DeserializeGuard<Pod>) -> Option<PodUid> {
     let pod = readable(pod)?;
     let view = k8s::pod(&pod, &app.keys)?;
-    if !matches!(view.request, Ok(Some(_))) {
-        return None;
-    }
     let (uid, name, node) = (view.uid.clone(), view.pod.clone(), view.node.clone());
+    let request = view.request.as_ref().ok().and_then(Option::as_deref);
+    if !view.ended {
+        app.cluster.apply_footprint(&uid, node.as_ref(), Footprint(k8s::requested(&pod)), request);
+    }
+    if request.is_none() {
+        return Some(uid);
+    }
     if node.is_some() {
         app.intents.drop(&uid);
     }

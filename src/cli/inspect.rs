@@ -11,7 +11,7 @@ use super::snapshot;
 
 /// Prints every card of the snapshot.
 pub fn run(path: &Path, domain: &Domain, as_json: bool) -> anyhow::Result<ExitCode> {
-    let ledgers = snapshot::ledgers(path, &Keys::new(domain.clone()))?;
+    let (ledgers, _) = snapshot::cluster(path, &Keys::new(domain.clone()))?;
     if as_json {
         let nodes: serde_json::Map<String, Value> =
             ledgers.iter().map(|(name, ledger)| (name.to_string(), node(ledger))).collect();

@@ -7,7 +7,8 @@ use anyhow::Context;
 use k8s_openapi::api::core::v1::Pod;
 use kerf::annotation::{Domain, Keys};
 use kerf::k8s;
-use kerf::placement::{Planner, Policy, rank, scores};
+use kerf::placement::shape::Shape;
+use kerf::placement::{Planner, Policy, Rank, rank, scores};
 use kerf::plan::Plan;
 use serde_json::{Value, json};
 
@@ -30,12 +31,19 @@ pub fn run(pod: &Path, cluster: &Path, domain: &Domain, policy: Policy, as_json:
         }
     };
     let policy = request.policy.unwrap_or(policy);
-    let mut planner = Planner::default();
     let (mut plans, mut ranked, mut unfit) = (Vec::new(), Vec::new(), Vec::new());
-    for (node, ledger) in snapshot::ledgers(cluster, &keys)? {
-        match planner.plan(&ledger, &request, policy) {
+    let (ledgers, mut survey) = snapshot::cluster(cluster, &keys)?;
+    let amount = k8s::requested(&parsed);
+    let shape = Shape::of(Some(&request), amount.cpu, amount.memory);
+    for (node, ledger) in ledgers {
+        let card = if policy.surveys() { survey.card(policy, &shape, node.as_str()) } else { None };
+        match Planner::preferring(card).plan(&ledger, &request, policy) {
             Ok(plan) => {
-                ranked.push((rank(&ledger, policy), node.clone()));
+                let rank = match policy.surveys() {
+                    true => survey.ranks(policy, &shape, std::iter::once(node.as_str())).first().copied(),
+                    false => Some(rank(&ledger, policy)),
+                };
+                ranked.push((rank.unwrap_or(Rank::LAST), node.clone()));
                 plans.push((node, plan));
             }
             Err(why) => unfit.push((node, why)),

@@ -14,11 +14,13 @@ use crate::units::{Mib, Milli, Share};
 pub struct Planner {
     best: Choice,
     other: Choice,
+    preferred: Option<usize>,
 }
 
 /// A choice under construction: per card what the pod takes, and per container which cards.
 #[derive(Debug, Default)]
 struct Choice {
+    preferred: Option<usize>,
     takes: Vec<Take>,
     /// Container (by position in the request) and card (by position on the node).
     picks: Vec<(usize, usize)>,
@@ -52,6 +54,11 @@ impl Take {
 }
 
 impl Planner {
+    /// For one node: of the cards on which the pod takes equally much, shares go to this one, by its position there.
+    pub fn preferring(card: Option<usize>) -> Self {
+        Self { preferred: card, ..Self::default() }
+    }
+
     /// Whether the request fits on the node.
     ///
     /// # Errors
@@ -73,6 +80,8 @@ impl Planner {
         }
         let policy = request.policy.unwrap_or(policy);
         let is_init = |c: &ContainerRequest| c.kind == ContainerKind::Init;
+        self.best.preferred = self.preferred;
+        self.other.preferred = self.preferred;
         if !request.containers.iter().any(is_init) {
             return self.best.choose(node, request.containers.iter().enumerate(), policy);
         }
@@ -173,7 +182,9 @@ impl Choice {
                 let (before, after) = (take.peak(), take.with(kind, share).peak());
                 let growth = after.saturating_sub(before);
                 let left = free.saturating_sub(before);
-                after.fits_in(free).then(|| (card_order(policy, growth, left, room.index), at))
+                after
+                    .fits_in(free)
+                    .then(|| (card_order(policy, growth, self.preferred == Some(at), left, room.index), at))
             })
             .min();
         match best {

@@ -20,7 +20,7 @@ pub fn config(times: u32) -> ProptestConfig {
 }
 
 pub fn policy() -> impl Strategy<Value = Policy> {
-    prop::sample::select(vec![Policy::Binpack, Policy::Spread])
+    prop::sample::select(Policy::ALL.to_vec())
 }
 
 pub fn kind() -> impl Strategy<Value = ContainerKind> {

@@ -20,10 +20,10 @@ use super::filter::{answer, refuse_all, verdicts};
 use super::prioritize::ranks;
 use super::wire::{Args, Candidates, FilterResult};
 use super::{json, read};
-use crate::App;
 use crate::binder::Outcome;
 use crate::cluster::PREDICATE_TTL_MS;
 use crate::metrics::Verb;
+use crate::{App, Footprint};
 
 const TAKEN: &str = "pod has been placed on another node";
 const NOT_WRITTEN: &str = "GPU placement could not be written on the pod";
@@ -63,7 +63,7 @@ async fn choose<'a>(
         metadata.name.as_deref().unwrap_or_default(),
     );
     let before = verdicts(app, request, candidates);
-    let (mut ranked, _) = ranks(app, &uid, request, candidates);
+    let (mut ranked, _) = ranks(app, &uid, request, Footprint(k8s::requested(pod)), candidates);
     ranked.sort_unstable();
     let mut failed: Vec<(&str, &str)> = Vec::new();
     let mut chosen = None;

@@ -7,15 +7,14 @@ use axum::extract::State;
 use axum::response::Response;
 use kerf::ids::PodUid;
 use kerf::k8s;
-use kerf::placement::{Planner, scores};
-use kerf::plan::Plan;
+use kerf::placement::scores;
 use kerf::request::GpuRequest;
 
 use super::wire::{Args, Candidates, HostPriority};
 use super::{json, read};
-use crate::App;
 use crate::cluster::NodeRank;
 use crate::metrics::Verb;
+use crate::{App, Footprint};
 
 pub(super) async fn handle(State(app): State<Arc<App>>, body: Body) -> Response {
     let _timer = app.metrics.timer(Verb::Prioritize);
@@ -35,7 +34,7 @@ pub(super) async fn handle(State(app): State<Arc<App>>, body: Body) -> Response 
     };
     let request = Arc::new(request);
     let uid = PodUid::from(pod.metadata.uid.as_deref().unwrap_or_default());
-    let (ranked, unfit) = ranks(&app, &uid, &request, &candidates);
+    let (ranked, unfit) = ranks(&app, &uid, &request, Footprint(k8s::requested(&pod)), &candidates);
     let scores = scores(ranked);
     if let Some((best, _)) = scores.first() {
         app.intend(&pod, &request, best);
@@ -51,14 +50,15 @@ pub(super) fn ranks<'a>(
     app: &App,
     uid: &PodUid,
     request: &GpuRequest,
+    footprint: Footprint,
     candidates: &'a Candidates<'a>,
 ) -> (Vec<(NodeRank, &'a str)>, Vec<&'a str>) {
-    let mut planner = Planner::default();
+    // the scheduler's watch may be ahead of ours
+    app.cluster.apply_footprint(uid, None, footprint, Some(request));
     let ahead = app.intents.by_node(uid, app.clock.now());
     let (mut ranked, mut unfit) = (Vec::new(), Vec::new());
-    for node in candidates.names() {
-        let ahead: &[Plan] = ahead.get(node).map_or(&[], Vec::as_slice);
-        match app.cluster.rank(&mut planner, node, request, app.policy, ahead) {
+    for (node, rank) in app.cluster.ranks(candidates.names(), request, footprint, app.policy, &ahead) {
+        match rank {
             Some(rank) => ranked.push((rank, node)),
             None => unfit.push(node),
         }

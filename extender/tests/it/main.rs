@@ -7,6 +7,7 @@ mod fixture;
 mod hostile;
 mod legacy;
 mod races;
+mod replay;
 mod restart;
 mod scenarios;
 mod verbs;

@@ -1,0 +1,183 @@
+//! What a decision among 1,213 machines costs under `fragmentation`, single-threaded, and a whole replay.
+//!
+//! `cargo bench -p kerf --bench placement`; `KERF_BENCH_RAW` names a folder for every single measurement. The machines
+//! are as many, with as many cards, as in Alibaba's GPU trace; pods are drawn from about its shapes. `KERF_TRACE` names a
+//! folder with a workload in CSV (`nodes.csv`, `pods.csv`) to replay instead.
+
+#[path = "support/figures.rs"]
+#[allow(dead_code, reason = "each benchmark uses a part of it")]
+mod figures;
+
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use figures::Figures;
+use kerf::placement::Policy;
+use kerf::placement::market::{Host, Market, Slot};
+use kerf::placement::shape::{Cards, Shape};
+use kerf::replay::{CardKind, Machine, Pod, Random, Run, Workload, shuffle_and_fill};
+use kerf::units::{Mib, Milli, Share};
+
+/// Machines of a kind: how many, cards of each, cores, model.
+const MACHINES: [(usize, usize, u64, &str); 6] = [
+    (549, 8, 96, "a"),
+    (421, 2, 96, "b"),
+    (39, 8, 128, "c"),
+    (135, 2, 64, "d"),
+    (50, 8, 96, "e"),
+    (19, 2, 104, "f"),
+];
+
+/// Pods of a kind: weight, cores in thousandths, cards, thousandths of a card.
+const PODS: [(usize, u64, u32, u32); 14] = [
+    (20, 4000, 0, 0),
+    (13, 3152, 1, 810),
+    (11, 11_300, 1, 1000),
+    (8, 8000, 1, 1000),
+    (7, 6000, 1, 470),
+    (6, 6000, 1, 320),
+    (5, 4000, 1, 230),
+    (4, 8000, 1, 650),
+    (4, 2000, 1, 110),
+    (3, 4000, 1, 550),
+    (3, 11_900, 2, 1000),
+    (2, 40_000, 4, 1000),
+    (1, 88_000, 8, 1000),
+    (1, 1000, 1, 50),
+];
+
+fn main() -> anyhow::Result<()> {
+    let test = figures::only_a_test();
+    let mut figures = Figures::new("placement");
+    let workload = match std::env::var_os("KERF_TRACE") {
+        Some(folder) => read(Path::new(&folder))?,
+        None => own(),
+    };
+    let (mut market, kinds) = (Market::default(), 16);
+    add(&mut market, &workload);
+    // half of the demand, so that machines differ
+    let pods = &workload.arrivals.pods;
+    let (mut chosen, mut took) = (Duration::ZERO, Vec::new());
+    let some = if test { 50 } else { pods.len() };
+    for pod in pods.iter().take(some) {
+        let class = market.class(&pod.shape);
+        let begun = Instant::now();
+        market.arrived(class);
+        let choice = market.choose(Policy::Fragmentation, class);
+        took.push(begun.elapsed());
+        chosen += begun.elapsed();
+        if let Some(choice) = choice {
+            market.take(class, &choice);
+        }
+    }
+    std::hint::black_box(chosen);
+    figures.series("each decision of a replay, learning included", took);
+    let (mut warm, mut cold) = (Vec::new(), Vec::new());
+    let mut market = Market::default();
+    add(&mut market, &workload);
+    for (number, pod) in pods.iter().take(some * 7 / 10).enumerate() {
+        let class = market.class(&pod.shape);
+        market.arrived(class);
+        if let Some(choice) = market.choose(Policy::Fragmentation, class) {
+            market.take(class, &choice);
+        }
+        if number % kinds == 0 {
+            let begun = Instant::now();
+            std::hint::black_box(market.choose(Policy::Fragmentation, class));
+            warm.push(begun.elapsed());
+            // a shape that nobody has asked for yet: nothing is known of what any machine offers it
+            let fresh = Shape { memory: Mib(pod.shape.memory.0 + 1 + number as u64), ..pod.shape.clone() };
+            let class = market.class(&fresh);
+            let begun = Instant::now();
+            std::hint::black_box(market.choose(Policy::Fragmentation, class));
+            cold.push(begun.elapsed());
+        }
+    }
+    figures.series("a decision for a shape that just came", warm);
+    figures.series("a decision for a shape never seen", cold);
+    let runs = if test { 1 } else { 20 };
+    let replay = |_| {
+        let begun = Instant::now();
+        std::hint::black_box(Run::new(&workload, Policy::Fragmentation, None, 0.0).finish());
+        begun.elapsed()
+    };
+    figures.value("pods of the workload", "pods", pods.len() as f64);
+    figures.series("a whole replay", (0..runs).map(replay).collect());
+    figures.finish(test)
+}
+
+fn add(market: &mut Market, workload: &Workload) {
+    for machine in &workload.machines {
+        let slot = |card: &CardKind| {
+            let capacity = Share { compute: Milli::WHOLE, memory: card.memory };
+            Slot { free: capacity, capacity, kind: market.kind(&card.model, card.memory), whole: true }
+        };
+        let slots = machine.cards.iter().map(slot).collect();
+        market.add(Host {
+            cpu: machine.cpu,
+            cpu_capacity: machine.cpu,
+            memory: machine.memory,
+            memory_capacity: machine.memory,
+            pods: 1001,
+            slots,
+        });
+    }
+}
+
+fn machine(name: String, cards: usize, cpu: u64, memory: u64, model: &str) -> Machine {
+    let card = CardKind { model: model.into(), memory: Mib(0) };
+    Machine { name: name.into(), cpu, memory: Mib(memory), cards: vec![card; cards] }
+}
+
+fn pod(name: String, cpu: u64, memory: u64, count: u32, milli: u32) -> Pod {
+    let cards = match (count, milli) {
+        (0, _) => Cards::None,
+        (1, milli @ 1..1000) => Cards::Share(Share::new(milli, 0)),
+        (count, _) => Cards::Whole(count),
+    };
+    Pod { name: name.into(), shape: Shape { cpu, memory: Mib(memory), cards, models: Vec::new() }, stay: None }
+}
+
+fn own() -> Workload {
+    let machines: Vec<Machine> = MACHINES
+        .iter()
+        .flat_map(|(count, cards, cores, model)| {
+            (0..*count).map(move |n| machine(format!("{model}-{n:04}"), *cards, cores * 1000, 786_432, model))
+        })
+        .collect();
+    let mut random = Random::new(7);
+    let weights: Vec<usize> =
+        (0..PODS.len()).flat_map(|at| vec![at; PODS.get(at).map_or(0, |kind| kind.0)]).collect();
+    let trace: Vec<Pod> = (0..8000)
+        .filter_map(|number| {
+            let (_, cpu, count, milli) = *PODS.get(*weights.get(random.below(weights.len()))?)?;
+            // ten sizes of host for each, so that there are as many shapes as in a real cluster
+            let cpu = cpu + 100 * random.below(10) as u64;
+            Some(pod(format!("pod-{number:04}"), cpu, 8192, count, milli))
+        })
+        .collect();
+    shuffle_and_fill(&machines, &trace, 130, 1)
+}
+
+fn read(folder: &Path) -> anyhow::Result<Workload> {
+    let rows = |name: &str| -> anyhow::Result<Vec<std::collections::BTreeMap<String, String>>> {
+        Ok(csv::Reader::from_path(folder.join(name))?.into_deserialize().collect::<Result<_, _>>()?)
+    };
+    let number = |row: &std::collections::BTreeMap<String, String>, key: &str| -> anyhow::Result<u64> {
+        Ok(row.get(key).map_or("", String::as_str).parse()?)
+    };
+    let mut machines = Vec::new();
+    for row in rows("nodes.csv")? {
+        let cards = usize::try_from(number(&row, "gpu")?)?;
+        let (name, model) =
+            (row.get("node").cloned().unwrap_or_default(), row.get("model").cloned().unwrap_or_default());
+        machines.push(machine(name, cards, number(&row, "cpu_milli")?, number(&row, "mem_mib")?, &model));
+    }
+    let mut pods = Vec::new();
+    for row in rows("pods.csv")? {
+        let (count, milli) = (u32::try_from(number(&row, "num_gpu")?)?, u32::try_from(number(&row, "gpu_milli")?)?);
+        let name = row.get("pod").cloned().unwrap_or_default();
+        pods.push(pod(name, number(&row, "cpu_milli")?, number(&row, "mem_mib")?, count, milli));
+    }
+    Ok(Workload { machines, arrivals: kerf::replay::Arrivals::in_order(pods) })
+}

@@ -1,0 +1,205 @@
+//! `kerf replay`
+
+mod files;
+mod memory;
+mod plot;
+mod seeds;
+mod table;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use anyhow::{Context, ensure};
+use indicatif::{ProgressBar, ProgressStyle};
+use kerf::annotation::{Domain, Keys};
+use kerf::placement::Policy;
+use kerf::placement::shape::Shape;
+use kerf::replay::{Arrivals, Machine, Outcome, Pod, Run, Workload, shuffle_and_fill, stream, write_log};
+
+use super::snapshot;
+use memory::CardMemory;
+use seeds::Seeds;
+use table::Runs;
+
+/// What to replay, and what to show of it.
+#[derive(Debug, clap::Args)]
+pub struct ReplayArgs {
+    /// Machines as CSV (or .csv.gz): sn, cpu_milli, memory_mib, gpu, model; optional gpu_memory_mib
+    #[arg(long, value_name = "CSV", required_unless_present = "cluster", requires = "pods")]
+    nodes: Option<PathBuf>,
+    /// Pods as CSV (or .csv.gz): name, cpu_milli, memory_mib, num_gpu, gpu_milli; optional gpu_spec, gpu_memory_mib,
+    /// creation_time, deletion_time
+    #[arg(long, value_name = "CSV", requires = "nodes")]
+    pods: Option<PathBuf>,
+    /// Machines and pods of a real cluster instead: what `kubectl get nodes,pods --all-namespaces --output json` prints
+    #[arg(long, value_name = "SNAPSHOT", conflicts_with_all = ["nodes", "pods"])]
+    cluster: Option<PathBuf>,
+    /// Policies to compare: binpack, spread, best-fit, fgd, fragmentation
+    #[arg(long, value_name = "POLICY,...", value_delimiter = ',', default_value = "binpack,fgd,fragmentation")]
+    policy: Vec<Policy>,
+    /// One run for each seed, such as 1-10: pods shuffled, then drawn until they ask for --demand. Without seeds, one
+    /// run in the order of the file
+    #[arg(long, value_name = "SEEDS")]
+    seeds: Option<Seeds>,
+    /// With --seeds: how much the pods shall ask for, in percent of the cluster
+    #[arg(long, value_name = "PERCENT", default_value_t = 130, value_parser = clap::value_parser!(u64).range(1..=1000))]
+    demand: u64,
+    /// Pods come at creation_time and leave at deletion_time
+    #[arg(long, conflicts_with = "seeds")]
+    departures: bool,
+    /// With --seeds: pods drawn from the file come and leave at random, so that those present would ask for this many
+    /// times the cluster
+    #[arg(long, value_name = "TIMES", requires = "seeds")]
+    load: Option<f64>,
+    /// With --load: how long, in mean stays of a pod
+    #[arg(long, value_name = "STAYS", default_value_t = 12.0)]
+    stays: f64,
+    /// With --load: how long before averages begin, in mean stays of a pod
+    #[arg(long, value_name = "STAYS", default_value_t = 4.0)]
+    warm_up: f64,
+    /// Which policies are told the demand in advance instead of learning it from the pods that come; fgd was published
+    /// so
+    #[arg(long, value_name = "POLICY,...", value_delimiter = ',', default_value = "fgd")]
+    foresight: Vec<Policy>,
+    /// The demand that they are told: pods as CSV, also with a column count; otherwise the pods that are replayed
+    #[arg(long, value_name = "CSV")]
+    known: Option<PathBuf>,
+    /// Gives every card this much memory in MiB, such as 16384 or 16384,V100M32=32768, and every share a part of it that
+    /// has nothing to do with its compute: the size of another share, drawn at random
+    #[arg(long, value_name = "MIB")]
+    derive_memory: Option<CardMemory>,
+    /// Folder for a log of each run: POLICY-SEED.csv with the place of every pod
+    #[arg(long, value_name = "FOLDER")]
+    log: Option<PathBuf>,
+    /// File for a plot of unallocated GPU against demand
+    #[arg(long, value_name = "SVG")]
+    plot: Option<PathBuf>,
+    /// Runs at the same time; the outcome is the same for any number [default: one for each core]
+    #[arg(long, value_name = "NUMBER", value_parser = clap::value_parser!(u16).range(1..=1024))]
+    threads: Option<u16>,
+}
+
+/// Replays and shows.
+pub fn run(args: &ReplayArgs, domain: &Domain, as_json: bool) -> anyhow::Result<ExitCode> {
+    let (mut machines, mut pods) = read(args, domain)?;
+    if let Some(memory) = &args.derive_memory {
+        memory.derive(&mut machines, &mut pods, 1)?;
+    }
+    ensure!(args.load.is_none_or(|load| load > 0.0 && load <= 100.0), "--load is not above 0 and at most 100");
+    ensure!(args.warm_up < args.stays || args.load.is_none(), "--warm-up is not shorter than --stays");
+    let known: Vec<(Shape, u64)> = match &args.known {
+        Some(path) => files::pods(path)?.into_iter().map(|(pod, count)| (pod.shape, count)).collect(),
+        None => pods.iter().map(|pod| (pod.shape.clone(), 1)).collect(),
+    };
+    let seeds: Vec<Option<u64>> = match &args.seeds {
+        Some(Seeds(seeds)) => seeds.iter().copied().map(Some).collect(),
+        None => vec![None],
+    };
+    let workload = |seed: Option<u64>| arrivals(args, &machines, &pods, seed);
+    let jobs: Vec<(Policy, Option<u64>)> =
+        args.policy.iter().flat_map(|policy| seeds.iter().map(|seed| (*policy, *seed))).collect();
+    let bar = ProgressBar::new(0).with_style(
+        ProgressStyle::with_template("{elapsed} {wide_bar} {percent} % of {len} events, {eta} left")
+            .unwrap_or_else(|_| ProgressStyle::default_bar()),
+    );
+    let each = |(policy, seed): (Policy, Option<u64>)| -> anyhow::Result<Outcome> {
+        let workload = workload(seed);
+        let told = args.foresight.contains(&policy).then_some(known.as_slice());
+        let warm_up = if args.load.is_some() { args.warm_up * 3600.0 } else { 0.0 };
+        let outcome = go(Run::new(&workload, policy, told, warm_up), &bar);
+        if let Some(folder) = &args.log {
+            let name = seed.map_or("in-order".into(), |seed| seed.to_string());
+            let path = folder.join(format!("{policy}-{name}.csv"));
+            std::fs::write(&path, write_log(&workload, &outcome)).with_context(|| path.display().to_string())?;
+        }
+        Ok(outcome)
+    };
+    if let Some(folder) = &args.log {
+        std::fs::create_dir_all(folder).with_context(|| folder.display().to_string())?;
+    }
+    let mut outcomes = in_parallel(&jobs, args.threads, each)?.into_iter();
+    bar.finish_and_clear();
+    let runs = |policy: &Policy| Runs {
+        policy: *policy,
+        outcomes: seeds.iter().copied().zip(outcomes.by_ref()).collect(),
+    };
+    let all: Vec<Runs> = args.policy.iter().map(runs).collect();
+    if let Some(path) = &args.plot {
+        std::fs::write(path, plot::svg(&all)).with_context(|| path.display().to_string())?;
+    }
+    if as_json {
+        println!("{}", serde_json::to_string_pretty(&table::json(&all))?);
+    } else {
+        print!("{}", table::table(&all));
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn read(args: &ReplayArgs, domain: &Domain) -> anyhow::Result<(Vec<Machine>, Vec<Pod>)> {
+    match (&args.cluster, &args.nodes, &args.pods) {
+        (Some(path), ..) => snapshot::workload(path, &Keys::new(domain.clone())),
+        (None, Some(nodes), Some(pods)) => {
+            let machines = files::machines(nodes)?;
+            let pods = files::pods(pods)?;
+            // a count says how often a pod is there
+            let times = |(pod, count): (Pod, u64)| std::iter::repeat_n(pod, usize::try_from(count).unwrap_or(1));
+            Ok((machines, pods.into_iter().flat_map(times).collect()))
+        }
+        _ => anyhow::bail!("needs --nodes and --pods, or --cluster"),
+    }
+}
+
+fn arrivals(args: &ReplayArgs, machines: &[Machine], pods: &[Pod], seed: Option<u64>) -> Workload {
+    match (seed, args.load) {
+        (Some(seed), Some(load)) => stream(machines, pods, load, args.stays, seed),
+        (Some(seed), None) => shuffle_and_fill(machines, pods, args.demand, seed),
+        (None, _) if args.departures => {
+            Workload { machines: machines.to_vec(), arrivals: Arrivals::by_time(pods.to_vec()) }
+        }
+        (None, _) => Workload { machines: machines.to_vec(), arrivals: Arrivals::in_order(pods.to_vec()) },
+    }
+}
+
+/// Runs to the end and tells the bar now and then.
+fn go(mut run: Run<'_>, bar: &ProgressBar) -> Outcome {
+    bar.inc_length(run.progress().1 as u64);
+    let mut told = 0;
+    while run.step() {
+        let done = run.progress().0;
+        if done - told >= 1000 {
+            bar.inc((done - told) as u64);
+            told = done;
+        }
+    }
+    bar.inc((run.progress().1 - told) as u64);
+    run.finish()
+}
+
+/// Does all jobs on some threads; what comes back is in the order of the jobs.
+fn in_parallel<J: Copy + Sync, R: Send>(
+    jobs: &[J],
+    threads: Option<u16>,
+    each: impl Fn(J) -> anyhow::Result<R> + Sync,
+) -> anyhow::Result<Vec<R>> {
+    let cores = || std::thread::available_parallelism().map_or(1, usize::from);
+    let threads = threads.map_or_else(cores, usize::from).min(jobs.len());
+    let next = AtomicUsize::new(0);
+    let done: Mutex<Vec<(usize, anyhow::Result<R>)>> = Mutex::new(Vec::new());
+    std::thread::scope(|scope| {
+        for _ in 0..threads {
+            scope.spawn(|| {
+                while let number = next.fetch_add(1, Ordering::Relaxed)
+                    && let Some(job) = jobs.get(number)
+                {
+                    let result = each(*job);
+                    done.lock().unwrap_or_else(std::sync::PoisonError::into_inner).push((number, result));
+                }
+            });
+        }
+    });
+    let mut done = done.into_inner().unwrap_or_else(std::sync::PoisonError::into_inner);
+    done.sort_by_key(|(number, _)| *number);
+    done.into_iter().map(|(_, result)| result).collect()
+}

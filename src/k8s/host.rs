@@ -1,0 +1,51 @@
+//! Cores and memory of machines, and what pods take of them: kube-scheduler counts these, and policies look at them.
+
+use std::collections::BTreeMap;
+
+use k8s_openapi::api::core::v1::{Container, Node, Pod};
+use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
+
+use crate::placement::shape::HostAmount;
+use crate::units::{Mib, parse_thousandths};
+
+type Amounts = BTreeMap<String, Quantity>;
+
+/// What a machine has for pods; `None` where it does not say.
+pub fn allocatable(node: &Node) -> Option<HostAmount> {
+    let amounts = node.status.as_ref()?.allocatable.as_ref()?;
+    Some(HostAmount {
+        cpu: amount(amounts, "cpu")?,
+        memory: Mib((amount(amounts, "memory")? / 1000) >> 20),
+        pods: amount(amounts, "pods").map_or(u64::MAX, |pods| pods / 1000),
+    })
+}
+
+/// What kube-scheduler counts for a pod: the larger of what its long-running containers request together and what
+/// each init container requests beside the sidecars before it, and the pod's overhead.
+pub fn requested(pod: &Pod) -> HostAmount {
+    let Some(spec) = &pod.spec else { return HostAmount { pods: 1, ..HostAmount::default() } };
+    let (mut sidecars, mut peak) = (HostAmount::default(), HostAmount::default());
+    for container in spec.init_containers.iter().flatten() {
+        let now = sidecars.plus(of(container));
+        peak = peak.max(now);
+        if container.restart_policy.as_deref() == Some("Always") {
+            sidecars = now;
+        }
+    }
+    let lasting = spec.containers.iter().map(of).fold(sidecars, HostAmount::plus);
+    let overhead = spec.overhead.as_ref().map(amounts).unwrap_or_default();
+    HostAmount { pods: 1, ..peak.max(lasting).plus(overhead) }
+}
+
+fn of(container: &Container) -> HostAmount {
+    container.resources.as_ref().and_then(|resources| resources.requests.as_ref()).map(amounts).unwrap_or_default()
+}
+
+fn amounts(requests: &Amounts) -> HostAmount {
+    let bytes = amount(requests, "memory").unwrap_or_default().div_ceil(1000);
+    HostAmount { cpu: amount(requests, "cpu").unwrap_or_default(), memory: Mib(bytes.div_ceil(1 << 20)), pods: 0 }
+}
+
+fn amount(amounts: &Amounts, name: &str) -> Option<u64> {
+    parse_thousandths(&amounts.get(name)?.0)
+}

@@ -1,0 +1,173 @@
+//! What a pod asks of a machine, in numbers alone: pods with equal shapes are one and the same to a policy.
+
+use std::sync::Arc;
+
+use crate::request::{Ask, ContainerKind, GpuRequest};
+use crate::units::{Mib, Milli, Share};
+
+/// Cores, memory and pods: what a machine has for pods, or what pods take of it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct HostAmount {
+    /// Thousandths of a core.
+    pub cpu: u64,
+    /// Memory, rounded up to whole MiB for pods and down for machines.
+    pub memory: Mib,
+    /// Number of pods.
+    pub pods: u64,
+}
+
+impl HostAmount {
+    /// Both together.
+    #[must_use]
+    pub fn plus(self, other: Self) -> Self {
+        Self {
+            cpu: self.cpu.saturating_add(other.cpu),
+            memory: Mib(self.memory.0.saturating_add(other.memory.0)),
+            pods: self.pods.saturating_add(other.pods),
+        }
+    }
+
+    /// What is left when the other is taken away; nothing where it is more.
+    #[must_use]
+    pub fn minus(self, other: Self) -> Self {
+        Self {
+            cpu: self.cpu.saturating_sub(other.cpu),
+            memory: Mib(self.memory.0.saturating_sub(other.memory.0)),
+            pods: self.pods.saturating_sub(other.pods),
+        }
+    }
+
+    /// The larger of each.
+    #[must_use]
+    pub fn max(self, other: Self) -> Self {
+        Self {
+            cpu: self.cpu.max(other.cpu),
+            memory: self.memory.max(other.memory),
+            pods: self.pods.max(other.pods),
+        }
+    }
+}
+
+/// The cards that a pod takes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Cards {
+    /// None.
+    None,
+    /// A part of one card.
+    Share(Share),
+    /// This many whole cards, at least one.
+    Whole(u32),
+}
+
+impl Cards {
+    /// All compute, in thousandths of a card.
+    pub fn compute(self) -> u64 {
+        match self {
+            Self::None => 0,
+            Self::Share(share) => share.compute.0.into(),
+            Self::Whole(count) => u64::from(count) * u64::from(Milli::WHOLE.0),
+        }
+    }
+}
+
+/// What a pod takes of a machine.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Shape {
+    /// Thousandths of a core of the host's processors.
+    pub cpu: u64,
+    /// Memory of the host.
+    pub memory: Mib,
+    /// The cards.
+    pub cards: Cards,
+    /// Models of card that will do, in order; empty: any.
+    pub models: Vec<Arc<str>>,
+}
+
+impl Shape {
+    /// Of a pod that takes `cpu` thousandths of a core and `memory` of the host. Exact where one container asks for
+    /// cards; else the cards that the containers would need together: shares as one share where a card could hold
+    /// them, whole cards alone where there are any.
+    pub fn of(request: Option<&GpuRequest>, cpu: u64, memory: Mib) -> Self {
+        let cards = request.map_or(Cards::None, |request| {
+            let (mut sidecars, mut lasting, mut peak) = (Need::default(), Need::default(), Need::default());
+            for container in &request.containers {
+                let need = Need::of(&container.ask);
+                match container.kind {
+                    ContainerKind::Init => peak = peak.max(sidecars.plus(need)),
+                    ContainerKind::Sidecar => (sidecars, lasting) = (sidecars.plus(need), lasting.plus(need)),
+                    ContainerKind::App => lasting = lasting.plus(need),
+                }
+            }
+            let need = peak.max(lasting);
+            match (need.whole, need.share) {
+                (0, share) if share.compute < Milli::WHOLE => Cards::Share(share),
+                (0, share) => Cards::Whole(share.compute.0.div_ceil(Milli::WHOLE.0)),
+                (whole, _) => Cards::Whole(whole),
+            }
+        });
+        Self { cpu, memory, cards, models: Vec::new() }
+    }
+}
+
+/// What containers need of cards together.
+#[derive(Clone, Copy, Default)]
+struct Need {
+    whole: u32,
+    share: Share,
+}
+
+impl Need {
+    fn of(ask: &Ask) -> Self {
+        match ask {
+            Ask::Share(share) => Self { whole: 0, share: *share },
+            Ask::Whole { count, .. } => Self { whole: *count, share: Share::ZERO },
+        }
+    }
+
+    fn plus(self, other: Self) -> Self {
+        Self { whole: self.whole.saturating_add(other.whole), share: self.share.saturating_add(other.share) }
+    }
+
+    fn max(self, other: Self) -> Self {
+        Self { whole: self.whole.max(other.whole), share: self.share.max(other.share) }
+    }
+}
+
+/// Some of the kinds of card in a cluster. A kind is a model with an amount of memory.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Kinds(u128);
+
+/// The number of a kind of card, below [`Kinds::MOST`].
+pub type Kind = u8;
+
+impl Kinds {
+    /// More kinds than these are not told apart: the last stands for all that follow.
+    pub const MOST: usize = 128;
+    /// Every kind.
+    pub const ALL: Self = Self(u128::MAX);
+    /// No kind.
+    pub const NONE: Self = Self(0);
+
+    /// Whether the kind is among these.
+    pub fn contains(self, kind: Kind) -> bool {
+        self.0 >> (kind & 127) & 1 == 1
+    }
+
+    /// These and one more.
+    #[must_use]
+    pub fn with(self, kind: Kind) -> Self {
+        Self(self.0 | 1 << (kind & 127))
+    }
+
+    /// Whether all of these are among `others`.
+    pub fn within(self, others: Self) -> bool {
+        self.0 & !others.0 == 0
+    }
+
+    /// Those of these that are among the first `count` kinds.
+    pub(super) fn first(self, count: usize) -> Self {
+        let mask =
+            u32::try_from(count).ok().and_then(|count| 1u128.checked_shl(count)).map_or(u128::MAX, |bit| bit - 1);
+        Self(self.0 & mask)
+    }
+}

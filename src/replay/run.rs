@@ -1,0 +1,204 @@
+//! One run: a workload under a policy.
+
+use super::curve::Curve;
+use super::workload::{CardKind, Machine, Pod, Step, Workload};
+use crate::placement::Policy;
+use crate::placement::market::{Choice, Class, Host, Market, Slot};
+use crate::placement::shape::{Cards, Shape};
+use crate::units::{Milli, Share};
+
+/// Pods that one machine may run, as in the published runs.
+const MOST_PODS: u64 = 1001;
+
+/// A run under way: [`Run::step`] until it says that all is done.
+#[derive(Debug)]
+pub struct Run<'a> {
+    workload: &'a Workload,
+    policy: Policy,
+    market: Market,
+    classes: Vec<Class>,
+    capacity: u64,
+    next: usize,
+    placed: Vec<Option<Choice>>,
+    outcome: Outcome,
+    arrived: u64,
+    used: u64,
+    time: Option<Span>,
+}
+
+/// Sums over time, from a moment on.
+#[derive(Clone, Copy, Debug)]
+struct Span {
+    from: f64,
+    last: f64,
+    unallocated: f64,
+    asked: u64,
+    lost: u64,
+}
+
+/// Why a pod has no place, by what it asks for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Failure {
+    /// No card.
+    Cpu,
+    /// A share of one.
+    Share,
+    /// One whole card.
+    One,
+    /// Several.
+    Several,
+}
+
+/// Where one pod went.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Placed {
+    /// The pod, as a position in the workload.
+    pub pod: usize,
+    /// Machine and cards, as positions; `None` where it found no place.
+    pub choice: Option<Choice>,
+}
+
+/// What came of a run.
+#[derive(Clone, Debug, Default)]
+pub struct Outcome {
+    /// Every pod that came, in the order of coming.
+    pub placed: Vec<Placed>,
+    /// Unallocated compute against demand.
+    pub curve: Curve,
+    /// Pods without a place: without cards, shares, one card, several.
+    pub failed: [u64; 4],
+    /// Demand that had come when the first pod found no place, in percent of the cluster.
+    pub first_failure: Option<f64>,
+    /// With departures: unallocated compute as an average over time, in percent of the cluster.
+    pub average_unallocated: Option<f64>,
+    /// With departures: compute asked for by pods that found no place, in percent of all that was asked for.
+    pub lost: Option<f64>,
+}
+
+impl<'a> Run<'a> {
+    /// `known`: the demand told in advance; without it, it is learnt from the pods that come. `warm_up`: seconds
+    /// before averages over time begin.
+    pub fn new(workload: &'a Workload, policy: Policy, known: Option<&[(Shape, u64)]>, warm_up: f64) -> Self {
+        let mut market = Market::default();
+        for machine in &workload.machines {
+            let slot = |card: &CardKind| {
+                let capacity = Share { compute: Milli::WHOLE, memory: card.memory };
+                Slot { free: capacity, capacity, kind: market.kind(&card.model, card.memory), whole: true }
+            };
+            let slots = machine.cards.iter().map(slot).collect();
+            market.add(Host {
+                cpu: machine.cpu,
+                cpu_capacity: machine.cpu,
+                memory: machine.memory,
+                memory_capacity: machine.memory,
+                pods: MOST_PODS,
+                slots,
+            });
+        }
+        if let Some(demand) = known {
+            market.know(demand);
+        }
+        let classes = workload.arrivals.pods.iter().map(|pod| market.class(&pod.shape)).collect();
+        let timed = !workload.arrivals.times.is_empty();
+        Self {
+            workload,
+            policy,
+            market,
+            classes,
+            capacity: workload.machines.iter().map(Machine::compute).sum(),
+            next: 0,
+            placed: vec![None; workload.arrivals.pods.len()],
+            outcome: Outcome::default(),
+            arrived: 0,
+            used: 0,
+            time: timed.then_some(Span { from: warm_up, last: warm_up, unallocated: 0.0, asked: 0, lost: 0 }),
+        }
+    }
+
+    /// Does the next thing. Whether there was one.
+    pub fn step(&mut self) -> bool {
+        let Some(step) = self.workload.arrivals.steps.get(self.next).copied() else { return false };
+        let now = self.workload.arrivals.times.get(self.next).copied().unwrap_or_default();
+        if let Some(span) = &mut self.time
+            && now > span.last
+        {
+            span.unallocated += (now - span.last) * (self.capacity - self.used) as f64;
+            span.last = now;
+        }
+        self.next += 1;
+        match step {
+            Step::Comes(pod) => self.comes(pod, now),
+            Step::Leaves(pod) => self.leaves(pod),
+        }
+        true
+    }
+
+    /// All that is left, and what came of it.
+    pub fn finish(mut self) -> Outcome {
+        while self.step() {}
+        if let Some(span) = self.time {
+            let lasted = span.last - span.from;
+            self.outcome.average_unallocated =
+                (lasted > 0.0).then(|| 100.0 * span.unallocated / lasted / self.capacity as f64);
+            self.outcome.lost = (span.asked > 0).then(|| 100.0 * span.lost as f64 / span.asked as f64);
+        }
+        self.outcome
+    }
+
+    fn comes(&mut self, number: usize, now: f64) {
+        let (Some(pod), Some(class)) = (self.workload.arrivals.pods.get(number), self.classes.get(number).copied())
+        else {
+            return;
+        };
+        let compute = pod.shape.cards.compute();
+        self.arrived += compute;
+        self.market.arrived(class);
+        let choice = self.market.choose(self.policy, class);
+        match &choice {
+            Some(choice) => {
+                self.market.take(class, choice);
+                self.used += compute;
+            }
+            None => self.fails(pod),
+        }
+        if let Some(span) = self.time.as_mut().filter(|span| now >= span.from) {
+            span.asked += compute;
+            span.lost += if choice.is_none() { compute } else { 0 };
+        }
+        self.outcome.placed.push(Placed { pod: number, choice: choice.clone() });
+        if let Some(place) = self.placed.get_mut(number) {
+            *place = choice;
+        }
+        self.outcome.curve.add(self.arrived, self.used, self.capacity);
+    }
+
+    fn fails(&mut self, pod: &Pod) {
+        let kind = match pod.shape.cards {
+            Cards::None => Failure::Cpu,
+            Cards::Share(_) => Failure::Share,
+            Cards::Whole(1) => Failure::One,
+            Cards::Whole(_) => Failure::Several,
+        };
+        if let Some(count) = self.outcome.failed.get_mut(kind as usize) {
+            *count += 1;
+        }
+        let percent = 100.0 * self.arrived as f64 / self.capacity as f64;
+        self.outcome.first_failure.get_or_insert(percent);
+    }
+
+    fn leaves(&mut self, number: usize) {
+        let (Some(pod), Some(class)) = (self.workload.arrivals.pods.get(number), self.classes.get(number).copied())
+        else {
+            return;
+        };
+        if let Some(choice) = self.placed.get_mut(number).and_then(Option::take) {
+            self.market.give(class, &choice);
+            self.used -= pod.shape.cards.compute();
+        }
+    }
+
+    /// How many things have happened, and how many will.
+    pub fn progress(&self) -> (usize, usize) {
+        (self.next, self.workload.arrivals.steps.len())
+    }
+}

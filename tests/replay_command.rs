@@ -1,0 +1,166 @@
+//! The real `kerf replay` on real files.
+
+#![cfg(feature = "cli")]
+#![allow(clippy::unwrap_used, reason = "a test")]
+
+use std::path::Path;
+use std::process::{Command, Output};
+
+use serde_json::{Value, json};
+
+fn replay(args: &[&str]) -> Output {
+    Command::new(env!("CARGO_BIN_EXE_kerf")).arg("replay").args(args).output().unwrap()
+}
+
+fn stdout(output: &Output) -> String {
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    String::from_utf8(output.stdout.clone()).unwrap()
+}
+
+/// Twelve machines, and 80 pods in the columns of the trace.
+fn trace(folder: &Path) -> (String, String) {
+    let nodes: String = (0..12).map(|n| format!("node-{n:02},96000,393216,8,G2\n")).collect();
+    let pod = |n: usize| {
+        let (cards, milli) = [(0, 0), (1, 1000), (1, 810), (1, 320), (1, 650), (2, 1000), (1, 470)][n % 7];
+        format!("pod-{n:03},{},8192,{cards},{milli},,LS,Running,{n},{}.0,{n}\n", 1000 * (1 + n % 4), n + 30)
+    };
+    let pods: String = (0..80).map(pod).collect();
+    let write = |name: &str, text: String| {
+        let path = folder.join(name);
+        std::fs::write(&path, text).unwrap();
+        path.to_str().unwrap().to_owned()
+    };
+    let head = "name,cpu_milli,memory_mib,num_gpu,gpu_milli,gpu_spec,qos,pod_phase,creation_time,deletion_time,scheduled_time";
+    (
+        write("nodes.csv", format!("sn,cpu_milli,memory_mib,gpu,model\n{nodes}")),
+        write("pods.csv", format!("{head}\n{pods}")),
+    )
+}
+
+#[test]
+fn a_trace_is_replayed_the_same_on_any_number_of_threads() {
+    let folder = tempfile::tempdir().unwrap();
+    let (nodes, pods) = trace(folder.path());
+    let run = |threads: &str| {
+        let log = folder.path().join(threads);
+        let plot = folder.path().join(format!("{threads}.svg"));
+        let text = stdout(&replay(&[
+            "--nodes",
+            &nodes,
+            "--pods",
+            &pods,
+            "--seeds",
+            "1-3",
+            "--threads",
+            threads,
+            "--policy",
+            "binpack,spread,best-fit,fgd,fragmentation",
+            "--log",
+            log.to_str().unwrap(),
+            "--plot",
+            plot.to_str().unwrap(),
+        ]));
+        let mut logs: Vec<(String, String)> = std::fs::read_dir(&log)
+            .unwrap()
+            .map(|entry| entry.unwrap())
+            .map(|entry| (entry.file_name().into_string().unwrap(), std::fs::read_to_string(entry.path()).unwrap()))
+            .collect();
+        logs.sort();
+        (text, logs, std::fs::read_to_string(plot).unwrap())
+    };
+    let (text, logs, plot) = run("1");
+    assert_eq!(run("4"), (text.clone(), logs.clone(), plot.clone()));
+    assert_eq!(logs.len(), 15);
+    let (name, log) = &logs[0];
+    assert_eq!(name, "best-fit-1.csv");
+    assert!(log.starts_with("seq,pod,node,gpu_indexes,gpu_milli_each,cpu_milli,mem_mib\n0,"), "{log}");
+    assert!(plot.starts_with("<svg") && plot.contains(">fragmentation</text>"));
+    assert!(text.contains("mean of 3 run(s)") && text.contains("\nfragmentation "), "{text}");
+}
+
+#[test]
+fn pods_come_and_go_when_the_trace_says_or_at_random() {
+    let folder = tempfile::tempdir().unwrap();
+    let (nodes, pods) = trace(folder.path());
+    for more in
+        [["--departures", "--policy=fragmentation", "--json"].as_slice(), &["--seeds=1", "--load=1", "--json"]]
+    {
+        let args = [["--nodes", &nodes, "--pods", &pods].as_slice(), more].concat();
+        let shown: Value = serde_json::from_str(&stdout(&replay(&args))).unwrap();
+        let run = &shown["policies"]["fragmentation"][0];
+        assert!(run["unallocated_over_time"].as_f64().is_some_and(|part| (0.0..=100.0).contains(&part)), "{shown}");
+        assert!(run["lost_demand"].is_number());
+    }
+}
+
+#[test]
+fn a_snapshot_of_a_cluster_is_replayed_from_empty() {
+    let folder = tempfile::tempdir().unwrap();
+    let node = |name: &str| {
+        let capacity = json!({ "inspur.com/vcuda-core": "200", "inspur.com/vcuda-memory": "120" });
+        let allocatable = json!({ "cpu": "16", "memory": "64Gi", "pods": "110" });
+        json!({ "apiVersion": "v1", "kind": "Node", "metadata": { "name": name },
+            "status": { "capacity": capacity, "allocatable": allocatable } })
+    };
+    let pod = |number: usize| {
+        let limits = json!({ "inspur.com/vcuda-core": "60", "inspur.com/vcuda-memory": "10" });
+        let resources = json!({ "limits": limits, "requests": { "cpu": "500m", "memory": "1Gi" } });
+        json!({ "apiVersion": "v1", "kind": "Pod",
+            "metadata": { "name": format!("p{number}"), "namespace": "ns", "uid": format!("u{number}"),
+                "creationTimestamp": format!("2026-01-01T00:00:0{number}Z") },
+            "spec": { "containers": [{ "name": "main", "resources": resources }] }, "status": { "phase": "Running" } })
+    };
+    let items: Vec<Value> = [node("a"), node("b")].into_iter().chain((0..5).map(pod)).collect();
+    let path = folder.path().join("cluster.json");
+    std::fs::write(&path, json!({ "kind": "List", "items": items }).to_string()).unwrap();
+    let shown = stdout(&replay(&["--cluster", path.to_str().unwrap(), "--policy", "fragmentation", "--json"]));
+    let run: Value = serde_json::from_str(&shown).unwrap();
+    let run = &run["policies"]["fragmentation"][0];
+    assert_eq!(
+        (&run["pods"], &run["failed"]["share"]),
+        (&json!(5), &json!(1)),
+        "four cards take four shares of 60 %"
+    );
+}
+
+#[test]
+fn wrong_input_is_named_with_file_line_and_column() {
+    let folder = tempfile::tempdir().unwrap();
+    let (nodes, pods) = trace(folder.path());
+    let write = |text: &str| {
+        let path = folder.path().join("bad.csv");
+        std::fs::write(&path, text).unwrap();
+        path.to_str().unwrap().to_owned()
+    };
+    let head = "name,cpu_milli,memory_mib,num_gpu,gpu_milli\n";
+    for (text, words) in [
+        (
+            format!("{head}a,1,1,1,500\nb,x,1,1,500\n"),
+            "bad.csv: line 3, column cpu_milli: \"x\" is not a whole number",
+        ),
+        (
+            format!("{head}a,1,1,99,1000\n"),
+            "bad.csv: line 2, column num_gpu: \"99\" is not a whole number from 0 to 64",
+        ),
+        (format!("{head}a,1,1,2,500\n"), "bad.csv: line 2, column gpu_milli: a part of each of several GPUs"),
+        (format!("{head}a,1,1\n"), "bad.csv: line 2: 3 columns, but the first line has 5"),
+        ("name,cpu_milli\na,1\n".to_owned(), "bad.csv: line 2, column num_gpu: there is no such column"),
+        (head.to_owned(), "bad.csv: no pod"),
+    ] {
+        let output = replay(&["--nodes", &nodes, "--pods", &write(&text)]);
+        let said = String::from_utf8(output.stderr).unwrap();
+        assert_eq!(output.status.code(), Some(2), "{said}");
+        assert!(said.contains(words), "{said}");
+    }
+    for (args, word) in [
+        (vec!["--pods", pods.as_str()], "--nodes"),
+        (vec!["--nodes", nodes.as_str(), "--pods", pods.as_str(), "--policy", "best"], "unknown policy"),
+        (vec!["--nodes", nodes.as_str(), "--pods", "/nonexistent.csv"], "/nonexistent.csv"),
+        (vec!["--nodes", nodes.as_str(), "--pods", pods.as_str(), "--seeds", "9-1"], "no range of seeds"),
+    ] {
+        let output = replay(&args);
+        let said = String::from_utf8(output.stderr).unwrap();
+        assert_eq!(output.status.code(), Some(2), "{said}");
+        assert!(said.contains(word), "{said}");
+    }
+}
