@@ -185,8 +185,7 @@ pub fn shuffle_and_fill(machines: &[Machine], trace: &[Pod], percent: u64, seed:
     }
     let fills = asked < target && trace.iter().any(|pod| compute(pod) > 0);
     let mut drawn = 0;
-    while fills {
-        let Some(pod) = trace.get(random.below(trace.len())) else { break };
+    while let Some(pod) = fills.then(|| random.below(trace.len())).and_then(|at| trace.get(at)) {
         if asked + per_card(pod) > target {
             break;
         }
@@ -213,7 +212,10 @@ pub fn stream(machines: &[Machine], trace: &[Pod], load: f64, hours: f64, seed: 
     // ordered by the bits of the time, which for positive numbers is the order of the numbers
     let mut leaving: BinaryHeap<Reverse<(u64, usize)>> = BinaryHeap::new();
     let mut now = 0.0;
-    while mean > 0.0 {
+    loop {
+        if mean <= 0.0 {
+            break;
+        }
         now += random.exponential() * STAY * mean / (load * capacity);
         while let Some(Reverse((at, number))) =
             leaving.peek().copied().filter(|Reverse((at, _))| f64::from_bits(*at) <= now)

@@ -257,11 +257,19 @@ impl Claims {
     }
 
     /// What kubelet had to list by now and does not was never given: its pod was rejected, or kubelet ended before
-    /// it noted the answer. Where it will ask again, the container waits again.
+    /// it noted the answer, or before it wrote it into its checkpoint, which it does container by container. Where it
+    /// will ask again, the container waits again. Only of a pod whose turn has not come since kubelet's start is
+    /// nothing listed although it has what it had.
     fn void(&mut self, listing: &Listing, question: Question) {
         for entry in self.pods.values_mut() {
             let before = entry.claims.len();
-            entry.claims.retain(|_, claim| claim.seen || claim.confirmed || claim.order > question.noted);
+            let here = listing.pods.contains(&entry.pod.reference);
+            let lent: BTreeSet<ContainerName> =
+                entry.claims.keys().filter(|name| entry.lent(name)).cloned().collect();
+            entry.claims.retain(|name, claim| {
+                let kept = claim.confirmed && (!here || lent.contains(name));
+                claim.seen || kept || claim.order > question.noted
+            });
             entry.doubtful |= entry.claims.len() < before;
         }
         let gone = |uid: &PodUid| {

@@ -321,7 +321,17 @@ impl Burst {
             assert_eq!(answer.key.pod, pod.uid, "the pod is known, not guessed");
         }
         if self.trouble.restarts && self.dice.roll(9) == 0 {
-            // kubelet ends before it has the answer
+            // kubelet ends before it has the answer, and often before it wrote down what it gave this container so far
+            if self.dice.roll(2) == 0 {
+                let key = (pod.reference.name.to_string(), container.name.clone());
+                for (resource, ids) in self.kubelet.held.remove(&key).into_iter().flatten() {
+                    // those of an init container stay with it
+                    let lent = ids.iter().filter(|id| reuse.contains(*id));
+                    let lent: BTreeSet<String> = lent.cloned().collect();
+                    let freed = ids.into_iter().filter(|id| !lent.contains(id));
+                    self.kubelet.free.get_mut(&resource).unwrap().extend(freed);
+                }
+            }
             return Err(End::CutShort);
         }
         let key = (pod.reference.name.to_string(), container.name.clone());
