@@ -33,7 +33,7 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(5);
 /// Compared at least this often, whether anybody asked or not.
 const REVIEW: Duration = Duration::from_secs(30);
 /// kubelet is not made to write its checkpoint more often.
-const BOOKS: Duration = Duration::from_secs(1);
+const BOOKS: Duration = Duration::from_millis(250);
 const SOCKET: &str = "kubelet.sock";
 
 /// Why kubelet did not tell.

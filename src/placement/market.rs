@@ -82,6 +82,9 @@ pub struct Market {
 #[derive(Clone, Debug, Default)]
 struct Census {
     counts: Vec<u64>,
+    /// The same when it was last learnt from: what follows depends on the pods alone, and not on when a kind of card
+    /// comes to be known.
+    learnt: Vec<u64>,
     total: u64,
     /// Whether the demand was told in advance, so that nothing is learnt.
     known: bool,
@@ -250,6 +253,7 @@ impl Market {
             self.census.total += 1;
         }
         if self.census.due() {
+            self.census.learnt.clone_from(&self.census.counts);
             self.relearn();
         }
     }
@@ -263,11 +267,14 @@ impl Market {
             }
         }
         self.census.known = true;
+        self.census.learnt.clone_from(&self.census.counts);
         self.relearn();
     }
 
     fn relearn(&mut self) {
-        self.outlook = Outlook::learn(&self.shapes, &self.needs, &self.census.counts, &self.kinds);
+        // classes that are newer than the last lesson were not seen in it
+        self.census.learnt.resize(self.shapes.len(), 0);
+        self.outlook = Outlook::learn(&self.shapes, &self.needs, &self.census.learnt, &self.kinds);
         self.books.clear();
         let rooms = self.outlook.rooms.len();
         self.totals = Totals { by_kind: vec![0; self.kinds.len()], slots: vec![0; rooms], ..Totals::default() };

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use anyhow::ensure;
+use kerf_cluster::books::checkpoint;
 use kerf_cluster::process::Process;
 use kerf_cluster::wait::until;
 use rustix::process::Signal;
@@ -110,6 +111,13 @@ pub async fn kubelet_killed_after_pods_ended(stage: &Stage<'_>) -> anyhow::Resul
     stage.all_run(0, SOON).await?;
     stage.all_free().await?;
     stage.agreed().await?;
+    // the plugin has kubelet write them anew, a moment after
+    until(SOON, "kubelet's books are without them", async || {
+        let books = checkpoint(node)?;
+        ensure!(books.is_empty(), "{:?} are in them", books.keys());
+        Ok(())
+    })
+    .await?;
     node.kubelet.kill()?;
     for number in 0..cards {
         stage.create(&pod(format!("next-{number}")).app("main", 100, 0).on(&node.name)).await?;
