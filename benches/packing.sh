@@ -40,11 +40,11 @@ trap 'rm -r "$folder"' EXIT
 echo "variant,seed,policy,valid,u95,u100,u130"
 for variant in "${variants[@]}"; do
     for seed in {42..51}; do
-        python3 "$packing/gen_workload.py" --variant "$variant" --seed "$seed" --rng go --out "$folder/work"
+        python3 "$packing/gen_workload.py" --variant "$variant" --seed "$seed" --rng go --out "$folder/drawn"
         for policy in fgd fragmentation; do
-            "$kerf" replay --nodes "$folder/work/nodes.csv" --pods "$folder/work/pods.csv" \
-                --known "$folder/work/trace.csv" --policy "$policy" --threads 1 --log "$folder/log" >"$folder/said"
-            python3 "$packing/check.py" "$folder/work" "$folder/log/$policy-in-order.csv" --json >"$folder/verdict" || true
+            "$kerf" replay --nodes "$folder/drawn/nodes.csv" --pods "$folder/drawn/pods.csv" \
+                --known "$folder/drawn/trace.csv" --policy "$policy" --threads 1 --log "$folder/log" >"$folder/said"
+            python3 "$packing/check.py" "$folder/drawn" "$folder/log/$policy-in-order.csv" --json >"$folder/verdict" || true
             python3 - "$folder/verdict" "$variant,$seed,$policy" <<'PY'
 import json, sys
 verdict = json.load(open(sys.argv[1]))
