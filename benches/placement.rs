@@ -13,10 +13,10 @@ use std::time::{Duration, Instant};
 
 use figures::Figures;
 use kerf::placement::Policy;
-use kerf::placement::market::{Host, Market, Slot};
+use kerf::placement::market::Market;
 use kerf::placement::shape::{Cards, Shape};
 use kerf::replay::{CardKind, Machine, Pod, Random, Run, Workload, shuffle_and_fill};
-use kerf::units::{Mib, Milli, Share};
+use kerf::units::{Mib, Share};
 
 /// Machines of a kind: how many, cards of each, cores, model.
 const MACHINES: [(usize, usize, u64, &str); 6] = [
@@ -108,19 +108,7 @@ fn main() -> anyhow::Result<()> {
 
 fn add(market: &mut Market, workload: &Workload) {
     for machine in &workload.machines {
-        let slot = |card: &CardKind| {
-            let capacity = Share { compute: Milli::WHOLE, memory: card.memory };
-            Slot { free: capacity, capacity, kind: market.kind(&card.model, card.memory), whole: true }
-        };
-        let slots = machine.cards.iter().map(slot).collect();
-        market.add(Host {
-            cpu: machine.cpu,
-            cpu_capacity: machine.cpu,
-            memory: machine.memory,
-            memory_capacity: machine.memory,
-            pods: 1001,
-            slots,
-        });
+        machine.join(market, 1001);
     }
 }
 

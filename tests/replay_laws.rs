@@ -3,7 +3,7 @@
 #![allow(clippy::unwrap_used, reason = "a test")]
 
 use kerf::placement::Policy;
-use kerf::placement::market::{Host, Market, Slot};
+use kerf::placement::market::{Host, Market};
 use kerf::placement::shape::{Cards, Shape};
 use kerf::replay::{Arrivals, CardKind, Machine, Pod, Run, Stay, Workload, write_log};
 use kerf::units::{Mib, Milli, Share};
@@ -158,16 +158,7 @@ proptest! {
     fn the_choice_is_the_best_rated_machine(workload in workload(false), policy in policy()) {
         let mut market = Market::default();
         for machine in &workload.machines {
-            let slot = |card: &CardKind| {
-                let capacity = Share { compute: Milli::WHOLE, memory: card.memory };
-                Slot { free: capacity, capacity, kind: market.kind(&card.model, card.memory), whole: true }
-            };
-            let slots = machine.cards.iter().map(slot).collect();
-            market.add(Host {
-                cpu: machine.cpu, cpu_capacity: machine.cpu,
-                memory: machine.memory, memory_capacity: machine.memory,
-                pods: 50, slots,
-            });
+            machine.join(&mut market, 50);
         }
         for pod in &workload.arrivals.pods {
             let class = market.class(&pod.shape);

@@ -7,7 +7,8 @@
 //! ```
 //!
 //! [`cluster`] owns every lock. Filter and prioritize read it; bind reserves in it, lets go of the lock and then
-//! does one write. `survey` is the same cluster as the policies see it that weigh all nodes against each other. What the watches say wins over what was assumed.
+//! does one write. `survey` is the same cluster as the policies see it that weigh all nodes against each other. What the
+//! watches say wins over what was assumed.
 
 pub mod api;
 pub mod binder;

@@ -1,11 +1,10 @@
 //! One run: a workload under a policy.
 
 use super::curve::Curve;
-use super::workload::{CardKind, Machine, Pod, Step, Workload};
+use super::workload::{Machine, Pod, Step, Workload};
 use crate::placement::Policy;
-use crate::placement::market::{Choice, Class, Host, Market, Slot};
+use crate::placement::market::{Choice, Class, Market};
 use crate::placement::shape::{Cards, Shape};
-use crate::units::{Milli, Share};
 
 /// Pods that one machine may run, as in the published runs.
 const MOST_PODS: u64 = 1001;
@@ -81,19 +80,7 @@ impl<'a> Run<'a> {
     pub fn new(workload: &'a Workload, policy: Policy, known: Option<&[(Shape, u64)]>, warm_up: f64) -> Self {
         let mut market = Market::default();
         for machine in &workload.machines {
-            let slot = |card: &CardKind| {
-                let capacity = Share { compute: Milli::WHOLE, memory: card.memory };
-                Slot { free: capacity, capacity, kind: market.kind(&card.model, card.memory), whole: true }
-            };
-            let slots = machine.cards.iter().map(slot).collect();
-            market.add(Host {
-                cpu: machine.cpu,
-                cpu_capacity: machine.cpu,
-                memory: machine.memory,
-                memory_capacity: machine.memory,
-                pods: MOST_PODS,
-                slots,
-            });
+            machine.join(&mut market, MOST_PODS);
         }
         if let Some(demand) = known {
             market.know(demand);

@@ -4,8 +4,9 @@ use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 use std::sync::Arc;
 
+use crate::placement::market::{Host, Market, Slot};
 use crate::placement::shape::{Cards, Shape};
-use crate::units::Mib;
+use crate::units::{Mib, Milli, Share};
 
 /// A card of a [`Machine`].
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -122,6 +123,23 @@ impl Machine {
     /// All compute of its cards, in thousandths of a card.
     pub fn compute(&self) -> u64 {
         self.cards.len() as u64 * 1000
+    }
+
+    /// Adds it to a market as it is, with nothing on it and room for so many pods. Returns its number there.
+    pub fn join(&self, market: &mut Market, pods: u64) -> usize {
+        let slot = |card: &CardKind| {
+            let capacity = Share { compute: Milli::WHOLE, memory: card.memory };
+            Slot { free: capacity, capacity, kind: market.kind(&card.model, card.memory), whole: true }
+        };
+        let slots = self.cards.iter().map(slot).collect();
+        market.add(Host {
+            cpu: self.cpu,
+            cpu_capacity: self.cpu,
+            memory: self.memory,
+            memory_capacity: self.memory,
+            pods,
+            slots,
+        })
     }
 }
 

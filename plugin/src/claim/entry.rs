@@ -1,6 +1,6 @@
 //! A pod, and what is claimed for its containers.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use kerf::ids::ContainerName;
 use kerf::plan::{Grant, Placement};
@@ -111,6 +111,11 @@ impl Entry {
 
     pub(super) fn lent(&self, name: &ContainerName) -> bool {
         self.pod.request.containers.iter().any(|container| container.name == *name && lends(container.kind))
+    }
+
+    /// The claimed ones among the ordinary init containers.
+    pub(super) fn lent_claims(&self) -> BTreeSet<ContainerName> {
+        self.claims.keys().filter(|name| self.lent(name)).cloned().collect()
     }
 
     /// Whether kubelet has confirmed every container; ordinary init containers with those after them.

@@ -13,7 +13,7 @@ use kerf::annotation::{self, Keys};
 use kerf::ids::{ContainerName, DeviceId, PodRef, PodUid};
 use kerf::plan::{Placement, Slice};
 
-use super::entry::{Claim, Entry, lends};
+use super::entry::Claim;
 use super::{Claims, Key};
 use crate::ids::{Ids, Resource};
 
@@ -106,8 +106,7 @@ impl Claims {
         self.struck |= self.departed.len() < before;
         for entry in self.pods.values_mut() {
             let here = listing.pods.contains(&entry.pod.reference);
-            let lent: BTreeSet<ContainerName> =
-                entry.claims.keys().filter(|name| entry.lent(name)).cloned().collect();
+            let lent = entry.lent_claims();
             for (name, claim) in entry.claims.iter_mut().filter(|(_, claim)| claim.order <= question.noted) {
                 claim.seen = here && lent.contains(name);
             }
@@ -165,10 +164,9 @@ impl Claims {
         }
         let Some(entry) = self.pods.get_mut(&key.pod) else { return };
         entry.doubtful = false;
-        let Entry { claims, pod, .. } = entry;
-        for (name, claim) in claims.iter_mut() {
-            let lent = pod.request.containers.iter().any(|c| c.name == *name && lends(c.kind));
-            if *name == key.container || lent {
+        let lent = entry.lent_claims();
+        for (name, claim) in &mut entry.claims {
+            if *name == key.container || lent.contains(name) {
                 claim.seen = true;
                 claim.confirmed = true;
                 claim.released &= *name != key.container;
@@ -264,8 +262,7 @@ impl Claims {
         for entry in self.pods.values_mut() {
             let before = entry.claims.len();
             let here = listing.pods.contains(&entry.pod.reference);
-            let lent: BTreeSet<ContainerName> =
-                entry.claims.keys().filter(|name| entry.lent(name)).cloned().collect();
+            let lent = entry.lent_claims();
             entry.claims.retain(|name, claim| {
                 let kept = claim.confirmed && (!here || lent.contains(name));
                 claim.seen || kept || claim.order > question.noted
