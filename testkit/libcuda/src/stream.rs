@@ -49,7 +49,7 @@ pub fn queue(stream: Handle, nanoseconds: u64) -> Status {
             match card().queue(at, nanoseconds) {
                 Some(work) => of.last = Some(work),
                 // as long as the card's queue is full the program waits
-                None => full = Some(at + 10_000),
+                None => full = Some(card().room(at)),
             }
             Ok(())
         });
@@ -194,7 +194,7 @@ pub extern "C" fn cuEventRecord(event: Handle, stream: Handle) -> Status {
         event.work = loop {
             match card().record(now(), event.place) {
                 Some(work) => break Some(work),
-                None => sleep_until(now() + 10_000),
+                None => sleep_until(card().room(now())),
             }
         };
         of.last = event.work;
