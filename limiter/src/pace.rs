@@ -32,6 +32,9 @@ const AHEAD: usize = 3;
 const LONG: u64 = 20_000;
 /// With launches that take longer than this, the next one waits for the last; nanoseconds.
 const VERY_LONG: u64 = 5_000_000;
+/// How long what the driver said of a stream's marks is taken to hold; nanoseconds. Who launches faster than this has not
+/// let the stream run dry.
+const ASK: u64 = 5_000;
 /// The longest sleep before the allowance is looked at again; nanoseconds.
 const NAP: u64 = 100_000_000;
 
@@ -61,6 +64,8 @@ struct Inner {
     events: HashMap<usize, Events>,
     /// Nanoseconds that a launch took of late.
     mean: u64,
+    /// When marks were last asked for.
+    asked: u64,
 }
 
 /// One stream of one context; a thread's own default stream by the thread as well.
@@ -116,7 +121,7 @@ impl Pacer {
             return call();
         }
         let _relaxed = capturing.then(lane::Relaxed::enter);
-        self.before(key, stream);
+        self.before(key, stream, now);
         let status = call();
         self.after(key, stream, work);
         status
@@ -183,10 +188,17 @@ impl Pacer {
         }
     }
 
-    fn before(&self, key: Key, stream: Handle) {
+    fn before(&self, key: Key, stream: Handle, now: u64) {
         let mut front = None;
         loop {
             let mut inner = self.inner();
+            if front.is_none() && now.saturating_sub(inner.asked) < ASK {
+                let ahead = if inner.mean >= VERY_LONG { 1 } else { AHEAD };
+                if inner.lanes.get(&key).is_some_and(|lane| (1..ahead).contains(&lane.outstanding())) {
+                    return;
+                }
+            }
+            inner.asked = now;
             self.charge(&mut inner);
             let ahead = if inner.mean >= VERY_LONG { 1 } else { AHEAD };
             let mean = inner.mean;

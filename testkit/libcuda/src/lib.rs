@@ -10,7 +10,7 @@
 //! | variable | |
 //! | --- | --- |
 //! | `STANDIN_CARD` | the card's file |
-//! | `STANDIN_INSTANT` | kernels take no time and streams no bookkeeping: for measuring what others add to a call |
+//! | `STANDIN_INSTANT` | kernels take no time, and neither they nor linear memory are booked on the card: for measuring what others add to a call |
 
 #![allow(missing_docs, clippy::missing_safety_doc, reason = "each function is the driver's of the same name")]
 #![allow(non_snake_case, reason = "the driver's own names")]
