@@ -32,6 +32,8 @@ const AHEAD: usize = 3;
 const LONG: u64 = 20_000;
 /// With launches that take longer than this, the next one waits for the last; nanoseconds.
 const VERY_LONG: u64 = 5_000_000;
+/// Short launches behind the last mark that are not looked at one by one where the stream may have run dry in between.
+const DRY: u32 = 8;
 /// How long what the driver said of a stream's marks is taken to hold; nanoseconds. Who launches faster than this has not
 /// let the stream run dry.
 const ASK: u64 = 5_000;
@@ -192,11 +194,14 @@ impl Pacer {
         let mut front = None;
         loop {
             let mut inner = self.inner();
-            if front.is_none() && now.saturating_sub(inner.asked) < ASK {
-                let ahead = if inner.mean >= VERY_LONG { 1 } else { AHEAD };
-                if inner.lanes.get(&key).is_some_and(|lane| (1..ahead).contains(&lane.outstanding())) {
-                    return;
-                }
+            let recent = now.saturating_sub(inner.asked) < ASK;
+            let short = (1..LONG).contains(&inner.mean);
+            let known = |lane: &Lane| match lane.outstanding() {
+                0 => short && (1..DRY).contains(&lane.unmarked()),
+                ahead => recent && (short || inner.mean < VERY_LONG) && ahead < AHEAD,
+            };
+            if front.is_none() && inner.lanes.get(&key).is_some_and(known) {
+                return;
             }
             inner.asked = now;
             self.charge(&mut inner);
@@ -233,7 +238,8 @@ impl Pacer {
         let Inner { lanes, events, .. } = &mut *inner;
         let lane = lanes.entry(key).or_default();
         lane.launched(if work == Work::Graph { MARK_LAUNCHES } else { 1 });
-        if long || work == Work::Graph || lane.unmarked() >= MARK_LAUNCHES {
+        // the first of a run by itself: that is how long one takes
+        if long || work == Work::Graph || lane.unmarked() >= MARK_LAUNCHES || lane.fresh() {
             lane.mark(events.entry(key.context).or_default(), stream);
         }
     }
