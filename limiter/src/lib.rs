@@ -23,7 +23,8 @@
 //!   stood in for, `cuInit` first, and one line on standard error that names the file.
 //! * An error of this library (a panic) ends in `CUDA_ERROR_UNKNOWN` for that call and is told to the host
 //!   ([`Flags::FAULT`](kerf_limiter_contract::state::Flags::FAULT)); it never unwinds into the program.
-//! * No lock of this library is held while the driver launches or waits, so kernels that wait for each other still meet.
+//! * No lock of this library is held while the driver launches kernels or waits, so kernels that wait for each other still
+//!   meet. (Graphs that allocate are launched one at a time.)
 
 pub mod abi;
 pub mod clock;

@@ -13,6 +13,7 @@ pub mod lane;
 pub mod timeline;
 
 use std::collections::HashMap;
+use std::hash::BuildHasherDefault;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
@@ -22,6 +23,7 @@ use kerf_limiter_contract::state::State;
 
 use crate::abi::{Handle, STREAM_PER_THREAD, Status};
 use crate::clock;
+use crate::memory::allocations::PointerHasher;
 use lane::{Events, Lane};
 
 /// Most launches between two marks.
@@ -61,9 +63,9 @@ pub struct Pacer {
 
 #[derive(Default)]
 struct Inner {
-    lanes: HashMap<Key, Lane>,
+    lanes: HashMap<Key, Lane, BuildHasherDefault<PointerHasher>>,
     /// Marks that can be used again, by context.
-    events: HashMap<usize, Events>,
+    events: HashMap<usize, Events, BuildHasherDefault<PointerHasher>>,
     /// Nanoseconds that a launch took of late.
     mean: u64,
     /// When marks were last asked for.

@@ -394,7 +394,7 @@ impl Process {
         }
     }
 
-    /// For the host: this process is alive and has the limiter.
+    /// For the host: this process has the limiter, and has come to its limits.
     pub fn seen(&self) {
         if let Some(process) = self.state.processes.get(self.slot) {
             process.seen.store(clock::now(), Ordering::Relaxed);
