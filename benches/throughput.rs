@@ -3,7 +3,7 @@
 //!
 //! `cargo bench -p kerf-cluster --bench throughput`: needs what `tests/cluster/setup.sh` gets; prints a table, and
 //! writes every single measurement to a file in the folder named by `KERF_BENCH_RAW`, if set. `KERF_ROUNDS` is how
-//! often each case is run (5). Under `cargo test` everything is small and unmeasured, and left out where the programs
+//! often each case is run (5), `KERF_NODES` the numbers of nodes, joined by commas. `KERF_PROFILE` names a folder for processor profiles, which cost some of the speed. Under `cargo test` everything is small and unmeasured, and left out where the programs
 //! are missing.
 
 #[path = "support/figures.rs"]
@@ -14,6 +14,8 @@ mod memory;
 #[path = "support/objects.rs"]
 #[allow(dead_code, reason = "each benchmark uses a part of it")]
 mod objects;
+#[path = "throughput/profile.rs"]
+mod profile;
 #[path = "throughput/report.rs"]
 mod report;
 #[path = "throughput/run.rs"]
@@ -21,6 +23,7 @@ mod run;
 #[path = "throughput/workload.rs"]
 mod workload;
 
+use anyhow::Context;
 use kerf_cluster::programs::Programs;
 use kerf_cluster::tools::Tools;
 use report::Report;
@@ -40,7 +43,7 @@ fn main() -> anyhow::Result<()> {
     let (sizes, pods, rounds) = if test {
         (vec![20], 60, 1)
     } else {
-        (vec![1_000, 5_000], 2_000, std::env::var("KERF_ROUNDS").map_or(Ok(5), |rounds| rounds.parse())?)
+        (wished("KERF_NODES", &[1_000, 5_000])?, 2_000, wished("KERF_ROUNDS", &[5])?.iter().sum())
     };
     let runtime = tokio::runtime::Runtime::new()?;
     let mut report = Report::default();
@@ -56,4 +59,14 @@ fn main() -> anyhow::Result<()> {
         }
     }
     report.finish(test)
+}
+
+/// Numbers from the environment, or else these.
+fn wished(name: &str, otherwise: &[usize]) -> anyhow::Result<Vec<usize>> {
+    match std::env::var(name) {
+        Ok(list) => {
+            list.split(',').map(|number| number.parse().with_context(|| format!("{name}={list}"))).collect()
+        }
+        Err(_) => Ok(otherwise.to_vec()),
+    }
 }

@@ -15,7 +15,7 @@ use kerf_cluster::wait::until;
 use kube::Api;
 use kube::api::{PostParams, WatchEvent, WatchParams};
 
-use crate::{memory, objects, workload};
+use crate::{memory, objects, profile, workload};
 
 const CARDS: u32 = 8;
 
@@ -74,7 +74,7 @@ async fn measure(bare: &Bare, case: Case) -> anyhow::Result<Run> {
     let begun = Instant::now();
     let creating = create_pods(bare, case.pods);
     let counting = count(bound, case.pods);
-    let (created, bound) = tokio::try_join!(creating, counting)?;
+    let (created, bound, ()) = tokio::try_join!(creating, counting, profile::take(bare, case))?;
     let last = bound.last().copied().context("no pod was bound")?;
     let after = Reading::take(bare).await?;
 

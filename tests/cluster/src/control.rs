@@ -174,10 +174,18 @@ impl Control {
     /// # Errors
     /// Where it does not answer.
     pub async fn scheduler_metrics(&self) -> anyhow::Result<String> {
+        metrics(&self.scheduler_client()?).await
+    }
+
+    /// A client of kube-scheduler's own server.
+    ///
+    /// # Errors
+    /// Where it cannot be made.
+    pub fn scheduler_client(&self) -> anyhow::Result<Client> {
         let mut config = Config::new(format!("https://127.0.0.1:{}", self.ports.scheduler).parse()?);
         // it has made its certificate itself
         config.accept_invalid_certs = true;
-        metrics(&Client::try_from(config)?).await
+        Ok(Client::try_from(config)?)
     }
 
     /// Lets kube-scheduler start anew with another configuration.

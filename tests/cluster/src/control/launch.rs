@@ -126,7 +126,7 @@ pub(super) fn scheduler(
         ("secure-port", ports.scheduler.to_string()),
         ("cert-dir", show(&place.dir("control/scheduler")?)),
         ("authentication-skip-lookup", "true".into()),
-        ("authorization-always-allow-paths", "/metrics,/readyz,/livez".into()),
+        ("authorization-always-allow-paths", "/metrics,/readyz,/livez,/debug/pprof/*".into()),
         ("v", "2".into()),
     ]);
     Process::start(place, Spec::new("kube-scheduler", tools.program("kube-scheduler"), &args))
