@@ -70,12 +70,14 @@ pub async fn run(tools: &Tools, programs: &Programs, case: Case) -> anyhow::Resu
 async fn measure(bare: &Bare, case: Case) -> anyhow::Result<Run> {
     create_nodes(bare, case.nodes).await?;
     let before = Reading::take(bare).await?;
+    let spent_before = spent(bare)?;
     let bound = bound(bare, case.pods).await?;
     let begun = Instant::now();
     let creating = create_pods(bare, case.pods);
     let counting = count(bound, case.pods);
     let (created, bound, ()) = tokio::try_join!(creating, counting, profile::take(bare, case))?;
     let last = bound.last().copied().context("no pod was bound")?;
+    let spent_after = spent(bare)?;
     let after = Reading::take(bare).await?;
 
     let mut figures = Vec::new();
@@ -101,7 +103,7 @@ async fn measure(bare: &Bare, case: Case) -> anyhow::Result<Run> {
     }
     let attempts = sum(&after.scheduler, "scheduler_schedule_attempts_total", &[]);
     figure("scheduling attempts per pod", "attempts", attempts / pods);
-    for ((name, before), (_, after)) in before.cpu.iter().zip(&after.cpu) {
+    for ((name, before), (_, after)) in spent_before.iter().zip(&spent_after) {
         figure(&format!("CPU of {name} per pod"), "ms", 1e3 * (after - before) / pods);
     }
     if let Some(extender) = &bare.extender {
@@ -117,33 +119,35 @@ async fn measure(bare: &Bare, case: Case) -> anyhow::Result<Run> {
     Ok(Run { throughput: throughput(&bound), pods_per_second: pods / (last - begun).as_secs_f64(), figures })
 }
 
-/// What everybody says of himself at one moment.
+/// What everybody says of itself at one moment.
 struct Reading {
     scheduler: String,
     api: String,
     extender: String,
-    /// Seconds of processor time by program.
-    cpu: Vec<(&'static str, f64)>,
 }
 
 impl Reading {
     async fn take(bare: &Bare) -> anyhow::Result<Self> {
-        let control = &bare.control;
-        let mut cpu = vec![
-            ("kube-scheduler", seconds(&control.scheduler)?),
-            ("kube-apiserver", seconds(&control.api)?),
-            ("etcd", seconds(&control.etcd)?),
-        ];
-        if let Some(extender) = &bare.extender {
-            cpu.push(("kerf-extender", seconds(extender)?));
-        }
         Ok(Self {
-            scheduler: control.scheduler_metrics().await?,
+            scheduler: bare.control.scheduler_metrics().await?,
             api: bare.api_metrics().await?,
             extender: bare.extender_metrics().await?,
-            cpu,
         })
     }
+}
+
+/// Seconds of processor time by program. Not read together with the rest, since asking costs some as well.
+fn spent(bare: &Bare) -> anyhow::Result<Vec<(&'static str, f64)>> {
+    let control = &bare.control;
+    let mut spent = vec![
+        ("kube-scheduler", seconds(&control.scheduler)?),
+        ("kube-apiserver", seconds(&control.api)?),
+        ("etcd", seconds(&control.etcd)?),
+    ];
+    if let Some(extender) = &bare.extender {
+        spent.push(("kerf-extender", seconds(extender)?));
+    }
+    Ok(spent)
 }
 
 /// Processor time that a process has used so far, in its own code and in the kernel's, in seconds.

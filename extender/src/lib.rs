@@ -161,7 +161,10 @@ fn router(app: Arc<App>, registry: Registry, readiness: Readiness) -> Router {
     let state = app.clone();
     let draining = app.tasks.token().clone();
     let debug = Arc::new(move || debug::state(&state));
-    api::router(app).merge(admin::router(Admin { registry, readiness, debug, program: "kerf-extender", draining }))
+    let cluster = app.cluster.clone();
+    let series: admin::Series = Arc::new(move || Box::new(metrics::cards(&cluster)));
+    let admin = Admin { registry, series: Some(series), readiness, debug, program: "kerf-extender", draining };
+    api::router(app).merge(admin::router(admin))
 }
 
 impl Extender {
