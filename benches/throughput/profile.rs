@@ -2,6 +2,7 @@
 //! `KERF_PROFILE`. `go tool pprof -top FILE` reads those of the scheduler and the API server, `perf report -i FILE` the
 //! extender's, which is there where `perf` is installed.
 
+use std::io::ErrorKind;
 use std::path::Path;
 use std::process::{Command, Stdio};
 
@@ -37,11 +38,11 @@ async fn pprof(client: &Client) -> anyhow::Result<Vec<u8>> {
 async fn perf(bare: &Bare, file: &Path) -> anyhow::Result<()> {
     let Some(extender) = &bare.extender else { return Ok(()) };
     let mut command = Command::new("perf");
-    command
-        .args(["record", "--quiet", "--call-graph=dwarf,16384", "--freq=500", "--pid"])
-        .arg(extender.pid()?.to_string());
+    command.args(["record", "--quiet", "--freq=500", "--pid"]).arg(extender.pid()?.to_string());
     command.arg("--output").arg(file).args(["--", "sleep", &SECONDS.to_string()]);
     command.stdout(Stdio::null()).stderr(Stdio::null());
-    tokio::task::spawn_blocking(move || command.status()).await?.context("perf")?;
-    Ok(())
+    match tokio::task::spawn_blocking(move || command.status()).await? {
+        Err(error) if error.kind() != ErrorKind::NotFound => Err(error).context("perf"),
+        _ => Ok(()),
+    }
 }

@@ -1,10 +1,11 @@
 //! One run: a fresh control plane, Nodes, pods, and what it took to bind them.
 
+use std::collections::HashSet;
 use std::fmt;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, bail, ensure};
-use futures::{Stream, StreamExt, TryStreamExt, stream};
+use anyhow::{Context, ensure};
+use futures::{StreamExt, TryStreamExt, stream};
 use k8s_openapi::api::core::v1::{Node, Pod};
 use kerf_cluster::bare::Bare;
 use kerf_cluster::process::Process;
@@ -12,8 +13,11 @@ use kerf_cluster::programs::Programs;
 use kerf_cluster::samples::{quantile, sum};
 use kerf_cluster::tools::Tools;
 use kerf_cluster::wait::until;
-use kube::Api;
-use kube::api::{PostParams, WatchEvent, WatchParams};
+use kube::api::PostParams;
+use kube::core::PartialObjectMeta;
+use kube::runtime::WatchStreamExt;
+use kube::runtime::watcher::{Config, Event, watcher};
+use kube::{Api, Client, ResourceExt};
 
 use crate::{memory, objects, profile, workload};
 
@@ -71,10 +75,11 @@ async fn measure(bare: &Bare, case: Case) -> anyhow::Result<Run> {
     create_nodes(bare, case.nodes).await?;
     let before = Reading::take(bare).await?;
     let spent_before = spent(bare)?;
-    let bound = bound(bare, case.pods).await?;
+    // in a task of its own, so that creating pods does not delay it
+    let watching = tokio::spawn(bound(bare.client.clone(), case.pods));
     let begun = Instant::now();
+    let counting = async { watching.await.context("watching")? };
     let creating = create_pods(bare, case.pods);
-    let counting = count(bound, case.pods);
     let (created, bound, ()) = tokio::try_join!(creating, counting, profile::take(bare, case))?;
     let last = bound.last().copied().context("no pod was bound")?;
     let spent_after = spent(bare)?;
@@ -198,21 +203,20 @@ async fn create_pods(bare: &Bare, count: usize) -> anyhow::Result<Instant> {
 }
 
 /// The moments at which pods are seen bound: a watch of names only, of pods that have a node.
-async fn bound(bare: &Bare, count: usize) -> anyhow::Result<impl Stream<Item = anyhow::Result<Instant>>> {
-    let pods: Api<Pod> = Api::default_namespaced(bare.client.clone());
-    let params = WatchParams::default().fields("spec.nodeName!=").labels(workload::LABEL).timeout(290);
-    let events = pods.watch_metadata(&params, "0").await?.boxed();
-    let bound = events.map_err(anyhow::Error::from).try_filter_map(async |event| match event {
-        WatchEvent::Added(_) => Ok(Some(Instant::now())),
-        WatchEvent::Error(error) => bail!("watch of pods: {error}"),
-        _ => Ok(None),
-    });
-    Ok(bound.take(count))
-}
-
-async fn count(bound: impl Stream<Item = anyhow::Result<Instant>>, wanted: usize) -> anyhow::Result<Vec<Instant>> {
-    let moments: Vec<Instant> = bound.try_collect().await?;
-    ensure!(moments.len() == wanted, "the watch ended with {} of {wanted} pods bound", moments.len());
+async fn bound(client: Client, count: usize) -> anyhow::Result<Vec<Instant>> {
+    let pods: Api<PartialObjectMeta<Pod>> = Api::default_namespaced(client);
+    let selection = Config::default().fields("spec.nodeName!=").labels(workload::LABEL);
+    let mut events = std::pin::pin!(watcher(pods, selection).default_backoff());
+    let (mut names, mut moments) = (HashSet::new(), Vec::with_capacity(count));
+    while moments.len() < count {
+        // a watch that ended goes on by itself
+        match events.next().await.context("the watch of pods ended")? {
+            Ok(Event::Apply(pod) | Event::InitApply(pod)) if names.insert(pod.name_any()) => {
+                moments.push(Instant::now());
+            }
+            _ => {}
+        }
+    }
     Ok(moments)
 }
 
