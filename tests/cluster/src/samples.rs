@@ -10,7 +10,9 @@ pub fn sum(text: &str, name: &str, labels: &[&str]) -> f64 {
 pub fn quantile(text: &str, name: &str, labels: &[&str], part: f64) -> f64 {
     let mut buckets: Vec<(f64, f64)> = Vec::new();
     for (set, value) in matching(text, &format!("{name}_bucket"), labels) {
-        let Some(bound) = set.split("le=\"").nth(1).and_then(|rest| rest.split('"').next()) else { continue };
+        // other labels, such as `profile`, end in the same letters
+        let mut labels = set.split(',').filter_map(|label| label.strip_prefix("le=\"")?.strip_suffix('"'));
+        let Some(bound) = labels.next() else { continue };
         let bound = bound.parse().unwrap_or(f64::INFINITY);
         match buckets.iter_mut().find(|bucket| bucket.0 == bound) {
             Some(bucket) => bucket.1 += value,
@@ -49,9 +51,9 @@ mod tests {
 
     const TEXT: &str = "\
 # HELP wait_seconds How long.
-wait_seconds_bucket{result=\"ok\",le=\"1\"} 10
-wait_seconds_bucket{result=\"ok\",le=\"2\"} 30
-wait_seconds_bucket{result=\"ok\",le=\"+Inf\"} 40
+wait_seconds_bucket{profile=\"x\",result=\"ok\",le=\"1\"} 10
+wait_seconds_bucket{profile=\"x\",result=\"ok\",le=\"2\"} 30
+wait_seconds_bucket{profile=\"x\",result=\"ok\",le=\"+Inf\"} 40
 wait_seconds_bucket{result=\"bad\",le=\"1\"} 99
 calls_total{verb=\"GET\",code=\"200\"} 3
 calls_total{verb=\"GET\",code=\"404\"} 4
