@@ -13,7 +13,7 @@ use kerf::ids::NodeName;
 use kerf::k8s;
 use kerf::ledger::{Held, NodeLedger};
 use kerf::placement::shape::{HostAmount, Shape};
-use kerf::placement::survey::Survey;
+use kerf::placement::survey::{Sighting, Survey};
 use kerf::replay::{CardKind, Machine, Pod as ReplayPod, Stay};
 use kerf::units::Mib;
 use serde_json::Value;
@@ -116,12 +116,10 @@ pub fn cluster(path: &Path, keys: &Keys) -> anyhow::Result<(BTreeMap<NodeName, N
             Item::Pod(pod) => {
                 let Some(view) = k8s::pod(&pod, keys).filter(|view| !view.ended) else { return Ok(()) };
                 let amount = k8s::requested(&pod);
-                if let Some(node) = &view.node {
-                    survey.load(&view.uid, node, amount);
-                }
-                if let Ok(Some(request)) = &view.request {
-                    survey.seen(&view.uid, &Shape::of(Some(request), amount.cpu, amount.memory));
-                }
+                let request = view.request.as_ref().ok().and_then(Option::as_deref);
+                let shape = Shape::of(request, amount.cpu, amount.memory);
+                let resident = k8s::resident(&pod);
+                survey.seen(&view.uid, &Sighting { shape: &shape, node: view.node.as_ref(), resident });
                 if let (Some(node), Ok(Some(request))) = (view.node, &view.request) {
                     let held = match view.record {
                         Record::Placed(placement) => Held::Plan(placement.plan),

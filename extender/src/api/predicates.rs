@@ -63,7 +63,7 @@ async fn choose<'a>(
         metadata.name.as_deref().unwrap_or_default(),
     );
     let before = verdicts(app, request, candidates);
-    let (mut ranked, _) = ranks(app, &uid, request, Footprint(k8s::requested(pod)), candidates);
+    let (mut ranked, _) = ranks(app, &uid, request, Footprint::of(pod), candidates);
     ranked.sort_unstable();
     let mut failed: Vec<(&str, &str)> = Vec::new();
     let mut chosen = None;

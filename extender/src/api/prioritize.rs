@@ -34,7 +34,7 @@ pub(super) async fn handle(State(app): State<Arc<App>>, body: Body) -> Response 
     };
     let request = Arc::new(request);
     let uid = PodUid::from(pod.metadata.uid.as_deref().unwrap_or_default());
-    let (ranked, unfit) = ranks(&app, &uid, &request, Footprint(k8s::requested(&pod)), &candidates);
+    let (ranked, unfit) = ranks(&app, &uid, &request, Footprint::of(&pod), &candidates);
     let scores = scores(ranked);
     if let Some((best, _)) = scores.first() {
         app.intend(&pod, &request, best);
