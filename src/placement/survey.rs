@@ -21,7 +21,12 @@ pub struct Survey {
     loads: BTreeMap<PodUid, Load>,
     /// Pods whose demand was counted.
     counted: BTreeMap<PodUid, Shape>,
+    /// How many shapes the pods had when they were last counted anew.
+    shapes: usize,
 }
+
+/// Far more shapes than a cluster's pods have: a bound on what pods in ever new shapes cost.
+const MOST_SHAPES: usize = 4096;
 
 /// What a bound pod takes of its node's host.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -148,6 +153,20 @@ impl Survey {
             let class = self.market.class(shape);
             self.market.arrived(class);
         }
+        // where the pods that are there have so many, not at every further one
+        if self.market.classes() > MOST_SHAPES.max(2 * self.shapes) {
+            self.count_anew();
+        }
+    }
+
+    /// Counts the pods that are there now, as after a restart.
+    fn count_anew(&mut self) {
+        self.market.forget_demand();
+        for shape in self.counted.values() {
+            let class = self.market.class(shape);
+            self.market.arrived(class);
+        }
+        self.shapes = self.market.classes();
     }
 
     /// A pod is gone. Its demand stays counted: more of its kind may come.
@@ -287,6 +306,21 @@ mod tests {
         // the node's cards come to be known after its pods
         survey.cards(&plain, &ledger());
         assert!(survey.shape(&"elsewhere".into()).is_some());
+    }
+
+    #[test]
+    fn shapes_of_pods_that_are_gone_are_forgotten_when_there_are_too_many() {
+        let mut survey = Survey::default();
+        for number in 0..20_000u64 {
+            let shape = Shape { cpu: number, cards: Cards::Whole(2), ..SHAPE };
+            let uid = PodUid::from(format!("pod-{number}"));
+            survey.seen(&uid, &Sighting { shape: &shape, node: None, resident: false });
+            assert!(survey.market.classes() <= MOST_SHAPES);
+            if number >= 10 {
+                survey.unload(&uid);
+            }
+        }
+        assert!(survey.shape(&"pod-9".into()).is_some());
     }
 
     #[test]
