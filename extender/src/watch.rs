@@ -96,7 +96,7 @@ fn apply(app: &App, pod: Guarded<Pod>) -> Option<PodUid> {
     let (uid, name, node) = (view.uid.clone(), view.pod.clone(), view.node.clone());
     let request = view.request.as_ref().ok().and_then(Option::as_deref);
     if !view.ended {
-        app.cluster.apply_footprint(&uid, node.as_ref(), Footprint(k8s::requested(&pod)), request);
+        app.cluster.apply_footprint(&uid, node.as_ref(), Footprint::of(&pod), request);
     }
     if request.is_none() {
         return Some(uid);

@@ -4,7 +4,6 @@ use std::collections::HashSet;
 
 use k8s_openapi::api::core::v1::Pod;
 use kerf::ids::PodUid;
-use kerf::k8s;
 use kerf::request::GpuRequest;
 use rustc_hash::FxBuildHasher;
 
@@ -19,7 +18,7 @@ pub(super) fn ranks<'a>(
     candidates: impl Iterator<Item = &'a str>,
 ) -> (Vec<(NodeRank, &'a str)>, Vec<&'a str>) {
     let uid = PodUid::from(pod.metadata.uid.as_deref().unwrap_or_default());
-    let footprint = Footprint(k8s::requested(pod));
+    let footprint = Footprint::of(pod);
     // the scheduler's watch may be ahead of ours
     app.cluster.apply_footprint(&uid, None, footprint, Some(request));
     let ahead = app.intents.by_node(&uid, app.clock.now());
