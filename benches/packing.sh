@@ -77,7 +77,7 @@ departures() {
     for variant in "${variants[@]}"; do
         for load in 0.95 1.0 1.1; do
             "$kerf" replay --nodes "$trace/openb_node_list_gpu_node.csv.gz" --pods "$trace/openb_pod_list_$variant.csv.gz" \
-                --seeds 1-4 --load "$load" --policy best-fit,fgd,fragmentation --threads 1 --json |
+                --seeds 1-2 --load "$load" --policy best-fit,fgd,fragmentation --threads 1 --json |
                 python3 -c '
 import json, sys
 for policy, runs in json.load(sys.stdin)["policies"].items():

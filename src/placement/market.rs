@@ -8,7 +8,10 @@
 //!   of a cutting-stock problem (`cutting`). Worth that will be stranded for want of cores counts as lost (`outlook`).
 //! * Taking room from pods that need several whole cards, taking a kind of card that other pods are confined to, and
 //!   opening a free card while whole ones are wanted cost what they are likely to be missed (`prices`).
-//! * Scores are rounded to a tenth of a card. Ties go to the fullest machine (cards, then cores), then to the first.
+//! * Scores are rounded to a tenth of a card. Ties go, for a share, to the fullest card and then to the machine with the
+//!   fullest cards; for other pods to the machine with the fullest cards and then with the fewest free cores; then to the
+//!   first. (Looking at the machine alone is worse. Where pods leave, shares that go to the fullest
+//!   card keep others empty or emptying: with many shares that is more than a point of the cluster.)
 //!
 //! What is expected is learnt after 16, 32, 64, 128, 256 and then every 500 pods, from all pods seen so far.
 //!

@@ -145,7 +145,7 @@ fn like(
     let (used, fresh) = (net(offer.used, false), net(offer.fresh, true));
     // of equals the card that is in use already
     let (score, way) = if fresh > used { (fresh, offer.fresh) } else { (used, offer.used) };
-    way.exists().then(|| (Liking { score, tie: tie(policy, host, facts, need) }, way))
+    way.exists().then(|| (Liking { score, tie: tie(policy, host, facts, need, way) }, way))
 }
 
 /// Under [`Policy::Fragmentation`] differences below a tenth of a card are noise of the estimate: the fullest machine
@@ -163,8 +163,13 @@ fn rounded(policy: Policy, score: f32) -> i32 {
 }
 
 /// More is better.
-fn tie(policy: Policy, host: &Host, facts: &Facts, need: &Need) -> (u64, u64) {
+fn tie(policy: Policy, host: &Host, facts: &Facts, need: &Need, way: Way) -> (u64, u64) {
     match (policy, need.cards) {
+        // a share goes to the fullest card first: that leaves others to be emptied as pods leave
+        (Policy::Fragmentation, Cards::Share(_)) => {
+            let card = host.slots.get(usize::from(way.slot));
+            (!card.map_or(0, |slot| u64::from(slot.free.compute.0)), !facts.compute)
+        }
         (Policy::Fragmentation, _) => (!facts.compute, !host.cpu),
         (Policy::Binpack, Cards::Share(_) | Cards::Whole(_)) => (!facts.compute, !facts.memory),
         (Policy::Spread, Cards::Share(_) | Cards::Whole(_)) => (facts.compute, facts.memory),
