@@ -5,7 +5,9 @@
 //! questions only read it. Partitions (MIG) are not told apart: a card in that mode is one card.
 
 pub mod facts;
+pub mod files;
 pub mod health;
+mod instances;
 
 use std::collections::BTreeMap;
 use std::ffi::OsStr;
@@ -26,7 +28,7 @@ use nvml_wrapper::{Device as NvmlDevice, Nvml};
 
 use self::facts::Lanes;
 use self::health::HealthTable;
-use super::{Backend, BackendError, GpuUsage, HostDevice, ProcessUsage, Usage};
+use super::{Backend, BackendError, GpuUsage, HostDevice, Origin, ProcessUsage, Usage, Vendor};
 use crate::config::NvidiaOptions;
 
 const NAME: &str = "nvidia";
@@ -304,7 +306,8 @@ impl<'a> Card<'a> {
                 *count = count.saturating_add(1);
             }
         }
-        Ok(Self { host: HostDevice { device, pci, nodes, control_nodes }, handle, lanes })
+        let origin = Origin::whole(Vendor::Nvidia, NAME, &format!("nvidia{minor}"), &pci);
+        Ok(Self { host: HostDevice { device, pci, nodes, control_nodes, origin }, handle, lanes })
     }
 }
 
