@@ -10,6 +10,7 @@
 //! | [`symbol`] | `dlsym` |
 //! | [`driver`], [`abi`] | the driver's functions, types and numbers |
 //! | [`process`] | this process: limits, entry in the shared file, allocations |
+//! | [`files`] | the files of the contract |
 //! | [`memory`] | who holds how much: the account, pools, mappings, graphs |
 //! | [`pace`] | holding launches back: the bucket, the timeline, marks on streams |
 //! | [`hook`] | one function for each of the driver's |
@@ -29,6 +30,7 @@
 pub mod abi;
 pub mod clock;
 pub mod driver;
+pub mod files;
 pub mod hook;
 pub mod memory;
 pub mod message;

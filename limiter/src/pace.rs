@@ -4,8 +4,8 @@
 //! ran is charged to the container's [`bucket`], overlaps once ([`timeline`]); a launch waits until the bucket is not in
 //! debt. A kernel is never interrupted, so one that takes long is paid for afterwards.
 //!
-//! Between two marks on a stream there are at most [`MARK_LAUNCHES`] launches, or one that is long; at most
-//! [`AHEAD`] marks are outstanding on a stream, so that a program cannot queue seconds of work before the first of it was
+//! Between two marks on a stream there are at most [`MARK_LAUNCHES`] launches, or one that is long; no more than a few
+//! marks are outstanding on a stream, so that a program cannot queue seconds of work before the first of it was
 //! charged.
 
 pub mod bucket;

@@ -10,6 +10,8 @@
 //! | variable | |
 //! | --- | --- |
 //! | `STANDIN_CARD` | the card's file |
+//! | `STANDIN_CARD_MIB` | makes the file where it is not there, for a card with so much memory |
+//! | `NVIDIA_VISIBLE_DEVICES` | a uuid in it is the card's |
 //! | `STANDIN_INSTANT` | kernels take no time, and neither they nor linear memory are booked on the card: for measuring what others add to a call |
 
 #![allow(missing_docs, clippy::missing_safety_doc, reason = "each function is the driver's of the same name")]
@@ -195,7 +197,14 @@ pub extern "C" fn cuInit(_flags: c_uint) -> Status {
         return SUCCESS;
     }
     let Some(path) = std::env::var_os("STANDIN_CARD") else { return 100 };
-    let Ok(card) = Card::open(Path::new(&path)) else { return 100 };
+    let path = Path::new(&path);
+    let mib = std::env::var("STANDIN_CARD_MIB").ok().and_then(|text| text.parse::<u64>().ok());
+    if let Some(mib) = mib.filter(|_| !path.exists())
+        && Card::create(path, mib << 20).is_err()
+    {
+        return 100;
+    }
+    let Ok(card) = Card::open(path) else { return 100 };
     let _ = CARD.set(card);
     let mut driver = Driver { pool_now: DEFAULT_POOL, ..Driver::default() };
     driver.pools.insert(DEFAULT_POOL, pool::Pool::default());
@@ -219,9 +228,16 @@ pub extern "C" fn cuDeviceGet(device: *mut c_int, ordinal: c_int) -> Status {
     with(|_| if ordinal == 0 { put(device, 0) } else { Err(INVALID_DEVICE) })
 }
 
+/// The card that the container was given, where it was: NVIDIA's runtime would show it that one.
+fn visible() -> Option<[u8; 16]> {
+    let text = std::env::var("NVIDIA_VISIBLE_DEVICES").ok()?;
+    let digits: String = text.strip_prefix("GPU-")?.chars().filter(|c| *c != '-').collect();
+    u128::from_str_radix(&digits, 16).ok().filter(|_| digits.len() == 32).map(u128::to_be_bytes)
+}
+
 #[unsafe(no_mangle)]
 pub extern "C" fn cuDeviceGetUuid(uuid: *mut [u8; 16], device: c_int) -> Status {
-    let value = [0x53, 0xa1, 0xd0, 0, 0, 0, 0x40, 0, 0x80, 0, 0, 0, 0, 0, 0, 0];
+    let value = visible().unwrap_or([0x53, 0xa1, 0xd0, 0, 0, 0, 0x40, 0, 0x80, 0, 0, 0, 0, 0, 0, 0]);
     with(|_| if device == 0 { put(uuid, value) } else { Err(INVALID_DEVICE) })
 }
 
