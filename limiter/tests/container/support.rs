@@ -62,7 +62,9 @@ impl Built {
         assert!(cargo.status().unwrap().success(), "{cargo:?}");
         let library = |name: &str| profile.join(name);
 
-        let own = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("container-{}", std::process::id()));
+        // the last run's is of no use any more
+        let own = Path::new(env!("CARGO_TARGET_TMPDIR")).join(this.file_name().unwrap());
+        let _ = fs::remove_dir_all(&own);
         let (libraries, programs) = (own.join("lib"), own.join("bin"));
         fs::create_dir_all(&libraries).unwrap();
         fs::create_dir_all(&programs).unwrap();
