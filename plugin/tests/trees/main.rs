@@ -6,3 +6,6 @@ mod damage;
 mod discovery;
 mod forest;
 mod intel;
+mod kubelet;
+mod offers;
+mod order;
