@@ -19,6 +19,10 @@ use crate::profile::{self, Profile};
 /// Gives containers exactly the GPU that kerf's extender chose for them, and reports what they do with it.
 #[derive(Clone, Debug, clap::Parser)]
 #[command(name = "kerf-plugin", version)]
+#[command(
+    after_help = "kerf-plugin doctor [OPTIONS]: look at this machine with the same options, say what is there, what is \
+    left out and why, and what kubelet knows; exit status 0: all is well, 1: trouble, 3: no card"
+)]
 pub struct Args {
     /// Name of the Node object of this machine; needed for the profile vcuda
     #[arg(long, env = "KERF_NODE_NAME", default_value = "", hide_default_value = true)]
@@ -80,6 +84,9 @@ pub struct Args {
     /// What the node offers.
     #[command(flatten)]
     pub profiles: ProfileArgs,
+    /// Of doctor: print JSON
+    #[arg(long, hide = true)]
+    pub json: bool,
     /// What to log.
     #[command(flatten)]
     pub log: LogArgs,

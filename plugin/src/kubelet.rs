@@ -263,7 +263,8 @@ where
     }
 }
 
-async fn dial(socket: PathBuf) -> Result<Channel, tonic::transport::Error> {
+/// A connection to a socket, at once.
+pub(crate) async fn dial(socket: PathBuf) -> Result<Channel, tonic::transport::Error> {
     let connector = tower::service_fn(move |_| {
         let socket = socket.clone();
         async move { UnixStream::connect(socket).await.map(TokioIo::new) }

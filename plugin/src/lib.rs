@@ -16,6 +16,7 @@ pub mod claim;
 pub mod cluster;
 pub mod config;
 pub mod debug;
+pub mod doctor;
 pub mod ids;
 pub mod inventory;
 pub mod kubelet;

@@ -4,6 +4,7 @@
 
 mod damage;
 mod discovery;
+mod doctor;
 mod forest;
 mod intel;
 mod kubelet;
