@@ -9,6 +9,7 @@ pub mod auto;
 pub mod intel;
 pub mod nvidia;
 mod origin;
+pub mod reporter;
 pub mod roots;
 pub mod scan;
 pub mod simulated;
@@ -20,7 +21,7 @@ use std::sync::Arc;
 use kerf::device::{Device, Health};
 use kerf::ids::{ContainerName, DeviceId, PodRef};
 
-use self::amd::Amd;
+use self::amd::{Amd, AmdOptions};
 use self::auto::Auto;
 use self::intel::Intel;
 use self::nvidia::Nvidia;
@@ -193,11 +194,11 @@ pub fn of(choice: BackendChoice) -> Arc<dyn Backend> {
         BackendChoice::NvidiaAny(library, files) => {
             Arc::new(Auto::new(vec![Box::new(Nvidia::new(library)), Box::new(NvidiaFiles::new(files))]))
         }
-        BackendChoice::Amd(roots) => Arc::new(Amd::new(roots)),
+        BackendChoice::Amd(options) => Arc::new(Amd::new(options)),
         BackendChoice::Intel(options) => Arc::new(Intel::new(options)),
         BackendChoice::Simulated(path) => Arc::new(Simulated::new(path)),
         BackendChoice::Auto(nvidia, intel, path) => {
-            let amd = Amd::new(intel.roots.clone());
+            let amd = Amd::new(AmdOptions { roots: intel.roots.clone(), reporter: None });
             let mut candidates: Vec<Box<dyn Backend>> =
                 vec![Box::new(Nvidia::new(nvidia)), Box::new(amd), Box::new(Intel::new(intel))];
             candidates.extend(path.map(|path| Box::new(Simulated::new(path)) as Box<dyn Backend>));

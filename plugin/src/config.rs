@@ -9,6 +9,7 @@ use kerf::annotation::{Domain, Keys};
 use kerf::ids::NodeName;
 use kerf::runtime::telemetry::LogArgs;
 
+use crate::backend::amd::AmdOptions;
 use crate::backend::intel::IntelOptions;
 use crate::backend::nvidia::files::FilesOptions;
 use crate::backend::roots::Roots;
@@ -171,7 +172,7 @@ pub struct Config {
 }
 
 /// A driver and what it needs to know.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub enum BackendChoice {
     /// NVIDIA only.
     Nvidia(NvidiaOptions),
@@ -180,7 +181,7 @@ pub enum BackendChoice {
     /// NVIDIA's library, or where it is not there the files.
     NvidiaAny(NvidiaOptions, FilesOptions),
     /// AMD only.
-    Amd(Roots),
+    Amd(AmdOptions),
     /// Intel only.
     Intel(IntelOptions),
     /// A file only.
@@ -273,7 +274,7 @@ impl TryFrom<Args> for Config {
             BackendKind::NvidiaFiles => {
                 BackendChoice::NvidiaFiles(FilesOptions { roots, ..FilesOptions::default() })
             }
-            BackendKind::Amd => BackendChoice::Amd(roots),
+            BackendKind::Amd => BackendChoice::Amd(AmdOptions { roots, reporter: None }),
             BackendKind::Intel => BackendChoice::Intel(intel),
             BackendKind::Auto => BackendChoice::Auto(nvidia, intel, args.simulated_file),
             BackendKind::Simulated => {

@@ -4,6 +4,8 @@ use std::time::Duration;
 
 use super::flags::{AmdArgs, NamingStrategy, SharePolicy};
 use super::{Filter, Gift, IdStyle, Naming, Order, Profile};
+use crate::backend::amd::AmdOptions;
+use crate::backend::reporter::Reporter;
 use crate::backend::roots::Roots;
 use crate::config::BackendChoice;
 
@@ -14,7 +16,10 @@ const PERIOD: Duration = Duration::from_secs(5);
 pub fn profile(args: &AmdArgs, policy: SharePolicy, roots: Roots) -> Profile {
     Profile {
         name: "amd",
-        source: BackendChoice::Amd(roots.clone()),
+        source: BackendChoice::Amd(AmdOptions {
+            roots: roots.clone(),
+            reporter: (args.pulse > 0).then(|| Reporter::Exporter(args.amd_exporter_socket.clone())),
+        }),
         naming: match args.resource_naming_strategy {
             NamingStrategy::Single => Naming::Single("amd.com/gpu".to_owned()),
             NamingStrategy::Mixed => Naming::Layout { domain: "amd.com".to_owned(), plain: "gpu".to_owned() },

@@ -87,6 +87,14 @@ pub struct AmdArgs {
         default_value_t = NamingStrategy::Single
     )]
     pub resource_naming_strategy: NamingStrategy,
+    /// Where AMD's metrics exporter tells the cards' health; asked where --pulse is above 0
+    #[arg(
+        long,
+        env = "KERF_AMD_EXPORTER_SOCKET",
+        default_value = "/var/lib/amd-metrics-exporter/amdgpu_device_metrics_exporter_grpc.socket",
+        value_name = "PATH"
+    )]
+    pub amd_exporter_socket: PathBuf,
     /// Shares of each AMD card or partition
     #[arg(long, env = "KERF_AMD_REPLICAS", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=1000))]
     pub amd_replicas: u32,
@@ -129,6 +137,26 @@ pub struct IntelArgs {
     /// Serve no cards of these PCI ids
     #[arg(long, env = "KERF_DENY_IDS", default_value = "", hide_default_value = true, value_name = "IDS")]
     pub deny_ids: String,
+    /// Ask the Level-Zero sidecar about health and temperature
+    #[arg(long, env = "KERF_HEALTH_MANAGEMENT", num_args = 0..=1, require_equals = true, default_value_t = false, default_missing_value = "true")]
+    pub health_management: bool,
+    /// Where it answers
+    #[arg(
+        long,
+        env = "KERF_LEVELZERO_SOCKET",
+        default_value = "/var/lib/levelzero/server.sock",
+        value_name = "PATH"
+    )]
+    pub levelzero_socket: PathBuf,
+    /// Degrees Celsius beyond which a card is ill
+    #[arg(long, env = "KERF_TEMP_LIMIT", default_value_t = 100, value_name = "CELSIUS")]
+    pub temp_limit: u32,
+    /// Degrees Celsius beyond which a card's compute units are ill
+    #[arg(long, env = "KERF_GPU_TEMP_LIMIT", default_value_t = 100, value_name = "CELSIUS")]
+    pub gpu_temp_limit: u32,
+    /// Degrees Celsius beyond which a card's memory is ill
+    #[arg(long, env = "KERF_MEMORY_TEMP_LIMIT", default_value_t = 100, value_name = "CELSIUS")]
+    pub memory_temp_limit: u32,
     /// Where CDI files are written
     #[arg(long, env = "KERF_CDI_DIR", default_value = "/var/run/cdi", value_name = "DIR")]
     pub cdi_dir: PathBuf,

@@ -7,6 +7,7 @@ use super::flags::{AllocationPolicy, BadPciId, IntelArgs, MonitoringMode, pci_id
 use super::gift::Cdi;
 use super::{Base, Filter, Gift, IdStyle, Monitoring, Naming, Order, Profile};
 use crate::backend::intel::IntelOptions;
+use crate::backend::reporter::{Reporter, Temperatures};
 use crate::backend::roots::Roots;
 use crate::config::BackendChoice;
 
@@ -23,9 +24,18 @@ pub fn profile(args: &IntelArgs, roots: Roots) -> Result<Profile, BadPciId> {
         let below = |name: &str| Path::new(&args.prefix).join(name);
         Roots { sys: below("sys"), dev: below("dev"), proc: below("proc") }
     };
+    let celsius = |limit: u32| f64::from(limit);
+    let reporter = args.health_management.then(|| Reporter::LevelZero {
+        socket: args.levelzero_socket.clone(),
+        limits: Temperatures {
+            card: celsius(args.temp_limit),
+            gpu: celsius(args.gpu_temp_limit),
+            memory: celsius(args.memory_temp_limit),
+        },
+    });
     Ok(Profile {
         name: "intel",
-        source: BackendChoice::Intel(IntelOptions { roots: roots.clone(), ..IntelOptions::default() }),
+        source: BackendChoice::Intel(IntelOptions { roots: roots.clone(), reporter, ..IntelOptions::default() }),
         naming: Naming::Driver(DOMAIN.to_owned()),
         ids: IdStyle { base: Base::Name, separator: "-", first: 0, always: true },
         replicas: args.shared_dev_num,

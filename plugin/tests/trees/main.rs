@@ -6,6 +6,7 @@ mod damage;
 mod discovery;
 mod doctor;
 mod forest;
+mod health;
 mod intel;
 mod kubelet;
 mod offers;
