@@ -187,7 +187,8 @@ async fn administer(
     let address = listener.local_addr()?;
     let stop = || tasks.token().clone();
     let readiness = readiness.clone();
-    let routes = admin::router(Admin { registry, readiness, debug, program: "kerf-plugin", draining: stop() });
+    let routes =
+        admin::router(Admin { registry, series: None, readiness, debug, program: "kerf-plugin", draining: stop() });
     tracing::info!(%address, "serving HTTP");
     tasks.spawn("admin", admin::serve(listener, routes, stop()));
     Ok(address)

@@ -5,6 +5,8 @@
 mod audit;
 mod burst;
 mod failures;
+#[cfg(feature = "cli")]
+mod replayed;
 mod stack;
 mod trace;
 mod trace_run;
