@@ -15,6 +15,9 @@ use crate::offers::config;
 
 const SOON: Duration = Duration::from_secs(30);
 
+/// Tree, flags, resource and its amount, and device files that a container with one of it has.
+type Case<'a> = (&'a str, &'a [&'a str], &'a str, usize, &'a [&'a str]);
+
 struct Stage {
     server: ApiServer,
     kubelet: Kubelet,
@@ -45,9 +48,9 @@ impl Stage {
     }
 
     async fn allocatable(&self, resource: &str, amount: usize) {
-        let shown = |node: Option<&Value>| {
-            node.is_some_and(|node| node["status"]["allocatable"][resource] == amount.to_string())
-        };
+        let amount = amount.to_string();
+        let shown =
+            |node: Option<&Value>| node.is_some_and(|node| node["status"]["allocatable"][resource] == amount);
         let seen = self.server.wait_for_object("nodes", "", "n", SOON, shown).await;
         seen.unwrap_or_else(|error| panic!("{resource} {amount}: {error} {:?}", self.kubelet.resources()));
     }
@@ -84,7 +87,7 @@ fn nodes(container: &Container) -> Vec<&str> {
 
 #[tokio::test]
 async fn every_tree_reaches_a_container() {
-    let cases: [(&str, &[&str], &str, usize, &[&str]); 7] = [
+    let cases: [Case<'_>; 7] = [
         ("a", &["-profile=amd"], "amd.com/gpu", 1, &["/dev/kfd", "/dev/dri/card0", "/dev/dri/renderD128"]),
         ("b", &["-profile=amd", "-resource_naming_strategy=mixed"], "amd.com/cpx_nps1", 32, &["/dev/kfd"]),
         ("c", &["-profile=amd", "-pulse=1"], "amd.com/gpu", 8, &["/dev/kfd"]),
