@@ -131,7 +131,7 @@ pub fn list(pool: &Pool, numa: bool) -> Vec<deviceplugin::Device> {
     pool.iter().map(device).collect()
 }
 
-/// Whether a device is ill, in words for a refusal.
+/// Whether every device that an id stands for is ill or gone.
 pub fn ill(unit: &Unit) -> bool {
     unit.hosts.iter().all(|host| host.device.health == Health::Unhealthy)
 }

@@ -36,11 +36,10 @@ pub async fn follow(
     token: CancellationToken,
 ) {
     let mut cards = state.watch_cards();
-    let sender = watch::Sender::new(Arc::new(Pools::default()));
+    let sender = watch::Sender::new(Arc::new(Offered::default()));
     let registered = Registered { known: Arc::default(), ready };
     let tasks = Tasks::new(token.child_token());
     let mut refusals = BTreeSet::new();
-    let mut gift = Arc::new(profile.gift.clone());
     loop {
         let now = cards.borrow_and_update().clone();
         let made = pool::pools(&profile, &now);
@@ -49,21 +48,21 @@ pub async fn follow(
         }
         refusals.clone_from(&made.refusals);
         // the names must mean something before a container is told them
-        gift = described(&profile, &gift, &made);
+        let gift = described(&profile, &sender.borrow().gift, &made);
         let new: Vec<String> = made.pools.keys().filter(|name| registered.add(name)).cloned().collect();
+        let offered = Offered { pools: made, gift };
         sender.send_if_modified(|known| {
-            let changed = **known != made;
+            let changed = **known != offered;
             if changed {
-                *known = Arc::new(made);
+                *known = Arc::new(offered);
             }
             changed
         });
         for resource in new {
             let offer = Offer {
                 profile: Arc::clone(&profile),
-                gift: Arc::clone(&gift),
                 resource: resource.as_str().into(),
-                pools: sender.subscribe(),
+                offered: sender.subscribe(),
                 counters: counters.clone(),
             };
             let endpoint = Endpoint {
@@ -95,21 +94,31 @@ fn word(profile: &str, resource: &str) -> String {
     format!("{}-{hash:08x}", profile.get(..6).unwrap_or(profile))
 }
 
+/// What a profile makes of the cards that are here now.
+#[derive(Clone, Debug, Default, PartialEq)]
+struct Offered {
+    pools: Pools,
+    /// The profile's; without CDI names while they mean nothing.
+    gift: Gift,
+}
+
 /// Writes what CDI names mean. Where that fails, containers are not told the names.
-fn described(profile: &Profile, gift: &Arc<Gift>, pools: &Pools) -> Arc<Gift> {
-    let Some(cdi) = &profile.gift.cdi else { return Arc::clone(gift) };
+fn described(profile: &Profile, before: &Gift, pools: &Pools) -> Gift {
+    let whole = profile.gift.clone();
+    let Some(cdi) = &whole.cdi else { return whole };
     let hosts = pools.pools.values().flat_map(BTreeMap::values).flat_map(|unit| &unit.hosts);
     for host in hosts.filter(|host| host.device.usable()) {
-        let Some((path, text)) = cdi::file(cdi, &profile.gift, &profile.roots, host) else { continue };
+        let Some((path, text)) = cdi::file(cdi, &whole, &profile.roots, host) else { continue };
         if let Err(error) = cdi::write(&path, &text) {
-            if gift.cdi.is_some() {
+            let without = Gift { cdi: None, ..whole.clone() };
+            if *before != without {
                 let path = path.display();
                 tracing::warn!(profile = profile.name, %path, %error, "CDI file not written; giving device files alone");
             }
-            return Arc::new(Gift { cdi: None, ..profile.gift.clone() });
+            return without;
         }
     }
-    Arc::new(profile.gift.clone())
+    whole
 }
 
 /// Which resources kubelet knows.
@@ -139,15 +148,14 @@ impl Registered {
 #[derive(Clone)]
 struct Offer {
     profile: Arc<Profile>,
-    gift: Arc<Gift>,
     resource: Arc<str>,
-    pools: watch::Receiver<Arc<Pools>>,
+    offered: watch::Receiver<Arc<Offered>>,
     counters: Counters,
 }
 
 impl Offer {
     fn pool(&self) -> Pool {
-        self.pools.borrow().pools.get(&*self.resource).cloned().unwrap_or_default()
+        self.offered.borrow().pools.pools.get(&*self.resource).cloned().unwrap_or_default()
     }
 }
 
@@ -174,9 +182,10 @@ impl DevicePlugin for Service {
         let open = Open::new(self.streams.clone());
         let (resource, numa) = (Arc::clone(&self.offer.resource), self.offer.profile.numa);
         let mut last = None;
-        let lists = WatchStream::new(self.offer.pools.clone()).filter_map(move |pools| {
+        let lists = WatchStream::new(self.offer.offered.clone()).filter_map(move |offered| {
             let _counted = &open;
-            let devices = pools.pools.get(&*resource).map(|pool| pool::list(pool, numa)).unwrap_or_default();
+            let devices =
+                offered.pools.pools.get(&*resource).map(|pool| pool::list(pool, numa)).unwrap_or_default();
             let news = last.as_ref() != Some(&devices);
             if news {
                 last = Some(devices.clone());
@@ -201,12 +210,12 @@ impl DevicePlugin for Service {
     }
 
     async fn allocate(&self, request: Request<AllocateRequest>) -> Result<Response<AllocateResponse>, Status> {
-        let Offer { profile, gift, resource, counters, .. } = &self.offer;
-        let pool = self.offer.pool();
+        let Offer { profile, resource, counters, .. } = &self.offer;
+        let (pool, gift) = (self.offer.pool(), self.offer.offered.borrow().gift.clone());
         let mut container_responses = Vec::new();
         for container in request.into_inner().container_requests {
             let ids = container.devices_ids;
-            let result = gift::answer(gift, profile.one_share, &profile.roots, &pool, &ids);
+            let result = gift::answer(&gift, profile.one_share, &profile.roots, &pool, &ids);
             let outcome = result.as_ref().map_or_else(gift::Refusal::code, |_| "granted");
             counters.allocations.with_label_values(&[resource, outcome]).inc();
             let answer = result.map_err(|refusal| {

@@ -3,6 +3,10 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use kerf::annotation::{self, Keys};
+use kerf::plan::{Grant, Placement, Plan, Slice};
+use kerf::request::ContainerKind;
+use kerf::units::Share;
 use kerf_plugin::Plugin;
 use kerf_testkit::api::ApiServer;
 use kerf_testkit::kubelet::{Call, Container, ContainerState, Kubelet, KubeletConfig};
@@ -23,7 +27,7 @@ struct Stage {
     kubelet: Kubelet,
     forest: Forest,
     plugins: Vec<(Plugin, CancellationToken)>,
-    _dir: TempDir,
+    dir: TempDir,
 }
 
 impl Stage {
@@ -31,10 +35,10 @@ impl Stage {
         let dir = tempfile::tempdir().unwrap();
         let server = ApiServer::start().await.unwrap();
         let kubelet = Kubelet::start(KubeletConfig::new("n", server.url(), dir.path())).await.unwrap();
-        Self { server, kubelet, forest, plugins: Vec::new(), _dir: dir }
+        Self { server, kubelet, forest, plugins: Vec::new(), dir }
     }
 
-    /// Starts a plugin with these flags.
+    /// Starts a plugin with these flags, which knows the API server where it offers vcuda.
     async fn start(&mut self, flags: &[&str]) {
         let directory = format!("-plugin-directory={}", self.kubelet.config().device_plugins_dir.display());
         let own = ["--listen=127.0.0.1:0", "--health-period=20ms", directory.as_str()];
@@ -43,7 +47,15 @@ impl Stage {
             profile.period = Duration::from_millis(20);
         }
         let token = CancellationToken::new();
-        let plugin = kerf_plugin::start(config, None, token.clone()).await.unwrap();
+        let client = if config.vcuda {
+            let kubeconfig = self.dir.path().join("kubeconfig");
+            self.server.write_kubeconfig(&kubeconfig).unwrap();
+            config.pod_resources_dir.clone_from(&self.kubelet.config().pod_resources_dir);
+            Some(kerf::runtime::client::connect(Some(&kubeconfig)).await.unwrap())
+        } else {
+            None
+        };
+        let plugin = kerf_plugin::start(config, client, token.clone()).await.unwrap();
         self.plugins.push((plugin, token));
     }
 
@@ -55,9 +67,9 @@ impl Stage {
         seen.unwrap_or_else(|error| panic!("{resource} {amount}: {error} {:?}", self.kubelet.resources()));
     }
 
-    fn create(&self, name: &str, limits: &Value) {
+    fn create(&self, name: &str, limits: &Value, annotations: &Value) {
         let pod = json!({
-            "metadata": { "name": name, "namespace": "ns" },
+            "metadata": { "name": name, "namespace": "ns", "annotations": annotations },
             "spec": { "containers": [{ "name": "main", "image": "i", "resources": { "limits": limits } }] },
             "status": { "phase": "Pending" },
         });
@@ -66,7 +78,11 @@ impl Stage {
     }
 
     async fn run(&self, name: &str, limits: Value) -> Container {
-        self.create(name, &limits);
+        self.create(name, &limits, &json!({}));
+        self.running(name).await
+    }
+
+    async fn running(&self, name: &str) -> Container {
         let running = |containers: &[Container]| {
             containers.iter().find(|c| c.pod == name && c.state == ContainerState::Running).cloned()
         };
@@ -225,4 +241,41 @@ async fn cdi_files_say_what_the_answer_says() {
     let mounts: Vec<_> = container.mounts.iter().map(|mount| mount.host_path.clone()).collect();
     assert_eq!(paths(&edits["mounts"], "hostPath"), mounts);
     stage.stop().await;
+}
+
+#[tokio::test]
+async fn vcuda_is_offered_on_amd_and_intel_cards_beside_other_profiles() {
+    let cases: [(&str, &str, &str, &[&str]); 2] = [
+        ("a", "amd", "0000:19:00.0", &["/dev/dri/card0", "/dev/dri/renderD128", "/dev/kfd"]),
+        ("e", "intel", "0042:01:05.0", &["/dev/dri/card1", "/dev/dri/renderD129"]),
+    ];
+    for (tree, backend, card, wanted) in cases {
+        let mut stage = Stage::new(Forest::named(tree)).await;
+        let backend_flag = format!("--backend={backend}");
+        stage.start(&["--node-name=n", &backend_flag, "--profile=vcuda,deepomatic"]).await;
+        let cards = if tree == "e" { 2 } else { 1 };
+        stage.allocatable("inspur.com/vcuda-core", 100 * cards).await;
+        let shown = |node: Option<&Value>| {
+            let text = node.and_then(|node| node["metadata"]["annotations"]["inspur.com/gpu-inventory"].as_str());
+            text.is_some_and(|text| text.contains(card))
+        };
+        stage.server.wait_for_object("nodes", "", "n", SOON, shown).await.unwrap();
+        let slice = Slice { device: card.into(), index: 0, share: Share::new(300, 2048) };
+        let grant = Grant {
+            container: "main".into(),
+            kind: ContainerKind::App,
+            position: 0,
+            whole: false,
+            slices: vec![slice],
+        };
+        let placement = Placement { node: "n".into(), time: 1, limit: None, plan: Plan { grants: vec![grant] } };
+        let limits = json!({ "inspur.com/vcuda-core": "30", "inspur.com/vcuda-memory": "8" });
+        stage.create("p", &limits, &json!(annotation::write(&placement, &Keys::default())));
+        let container = stage.running("p").await;
+        assert_eq!(nodes(&container), wanted);
+        assert!(container.env.is_empty(), "{:?}", container.env);
+        let held = &container.resources["inspur.com/vcuda-core"];
+        assert!(held.iter().all(|id| id.starts_with(&format!("{card}::"))), "{held:?}");
+        stage.stop().await;
+    }
 }
