@@ -240,7 +240,7 @@ pub enum MigStrategy {
     None,
     /// As nvidia.com/gpu.
     Single,
-    /// As nvidia.com/mig-<profile>.
+    /// As `nvidia.com/mig-<profile>`.
     Mixed,
 }
 
