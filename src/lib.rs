@@ -27,12 +27,12 @@
 //! | [`annotation`] | the words on Pods and Nodes: both records of a placement, the inventory |
 //! | `k8s` (feature) | Pods and Nodes as domain values |
 //! | `runtime` (feature) | the process around a daemon: logs, shutdown, readiness, administrative routes |
-//! | `src/cli` (feature `cli`) | the `kerf` command: `inspect` and `plan` over a snapshot, `replay` over a workload |
+//! | `src/cli` (feature `cli`) | the `kerf` command: `inspect` and `plan` over a snapshot, `replay` over a workload; `doctor` starts the plugin's |
 //! | `extender/` | kube-scheduler's side: HTTP, watches, the one write |
-//! | `plugin/` | kubelet's side: gRPC, vendors' drivers, metrics |
+//! | `plugin/` | kubelet's side: gRPC, vendors' drivers (`backend`), other systems' contracts (`profile`), `doctor`, metrics |
 //! | `limiter/` | what runs inside a container: a library before NVIDIA's driver; `limiter/contract`, its files |
-//! | `proto/` | kubelet's two gRPC contracts |
-//! | `testkit/` | stand-ins that speak the real protocols: API server, scheduler, kubelet; in folders of their own a card, and NVIDIA's two libraries over it |
+//! | `proto/` | kubelet's two gRPC contracts, vendors' health services |
+//! | `testkit/` | stand-ins that speak the real protocols: API server, scheduler, kubelet; device trees of paper; in folders of their own a card, and NVIDIA's two libraries over it |
 //! | `tests/` | laws, models and scenarios of the domain; `tests/system` runs everything against everything; `tests/gpu` is for a machine with a card |
 //! | `examples/demo` | everything in one process, for people |
 //! | `benches/` | speed and memory, with raw runs |
