@@ -20,6 +20,7 @@
 //! | [`units`], [`ids`] | quantities and names that cannot be mistaken for one another |
 //! | [`device`] | a card; a node's inventory |
 //! | [`request`] | what a pod asks for, parsed once; every rule of the contract |
+//! | [`isolation`] | how a share is enforced: the levels, from a promise to hardware |
 //! | [`plan`] | which card gives what to whom: a value |
 //! | [`ledger`] | what is taken of a node's cards and by whom; the state machine, drawn above its code |
 //! | [`placement`] | the algorithms: which cards, which node; [`placement::market`] weighs a whole cluster |
@@ -57,6 +58,7 @@
 pub mod annotation;
 pub mod device;
 pub mod ids;
+pub mod isolation;
 #[cfg(feature = "k8s")]
 pub mod k8s;
 pub mod ledger;

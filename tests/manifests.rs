@@ -27,7 +27,7 @@ use kerf::ids::PodRef;
 use kerf::k8s;
 use kerf::ledger::NodeLedger;
 use kerf::placement::{Planner, Policy, Unfit};
-use kerf::request::{ContainerKind, GpuRequest, RawContainer, RequestError};
+use kerf::request::{ContainerKind, GpuRequest, RawAnnotations, RawContainer, RequestError};
 use kerf::units::{Mib, Timestamp};
 use kinds::{Kustomization, Operation, SchedulerConfiguration};
 use reading::{documents, of_kind, only, root, strict, text, yaml_files};
@@ -497,10 +497,14 @@ fn the_readme_knows_every_flag_refusal_reason_and_metric() {
     for reason in Unfit::ALL {
         assert!(readme.contains(reason.reason()), "README.md: no {:?}", reason.reason());
     }
-    let refused = |core: Option<&str>, memory: Option<&str>, limit: Option<&str>, policy: Option<&str>| {
+    let refused_with = |core: Option<&str>, memory: Option<&str>, annotations: RawAnnotations<'_>| {
         let main = RawContainer { name: "main", kind: ContainerKind::App, core, memory };
-        GpuRequest::parse([main], limit, policy).unwrap_err().to_string()
+        GpuRequest::parse([main], annotations).unwrap_err().to_string()
     };
+    let refused = |core: Option<&str>, memory: Option<&str>, limit, policy| {
+        refused_with(core, memory, RawAnnotations { limit, policy, isolation: None })
+    };
+    let isolated = |isolation| RawAnnotations { isolation: Some(isolation), ..RawAnnotations::default() };
     for text in [
         refused(Some("150"), Some("1"), None, None),
         refused(Some("50"), None, None, None),
@@ -514,6 +518,8 @@ fn the_readme_knows_every_flag_refusal_reason_and_metric() {
         refused(Some("50"), Some("1"), Some("49"), None),
         refused(Some("100"), None, Some("100"), None),
         refused(Some("100"), None, None, Some("x")),
+        refused_with(Some("50"), Some("1"), isolated("x")),
+        refused_with(Some("50"), Some("1"), isolated("mig")),
         RequestError::TooManyContainers.to_string(),
     ] {
         assert!(readme.contains(&format!("`{text}`")), "README.md: no {text:?}");

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use kerf::annotation::{self, Keys, Record};
-use kerf::request::{Ask, ContainerKind, ContainerRequest, RawContainer};
+use kerf::request::{Ask, ContainerKind, ContainerRequest, RawAnnotations, RawContainer};
 use kerf::units::Mib;
 
 use super::entry::amount;
@@ -33,7 +33,7 @@ fn request(shape: &[Shape]) -> GpuRequest {
         core: Some(core),
         memory: Some(memory),
     });
-    GpuRequest::parse(raw, None, None).unwrap().unwrap()
+    GpuRequest::parse(raw, RawAnnotations::default()).unwrap().unwrap()
 }
 
 fn pod(name: &str, request: GpuRequest, record: Option<Placement>) -> Pod {
