@@ -26,6 +26,8 @@ pub struct HostDevice {
     pub nodes: Vec<PathBuf>,
     /// Device files that a container needs for any card of this vendor.
     pub control_nodes: Vec<PathBuf>,
+    /// Whether it is a hardware partition of a card: whoever has it whole shares nothing with its neighbours.
+    pub partition: bool,
 }
 
 /// What the cards do at one moment.

@@ -10,9 +10,10 @@ use std::path::{Path, PathBuf};
 use kerf::annotation::Keys;
 use kerf::plan::Grant;
 use kerf::units::Mib;
-use kerf_proto::deviceplugin::{CdiDevice, ContainerAllocateResponse, DeviceSpec};
+use kerf_proto::deviceplugin::{self as proto, CdiDevice, ContainerAllocateResponse, DeviceSpec};
 
 use crate::inventory::Cards;
+use crate::isolation::{Mount, Provision};
 
 /// How cards are handed to containers on this node.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -36,6 +37,8 @@ pub struct ContainerBinding {
     pub cdi: Vec<String>,
     /// Annotations for the container runtime.
     pub annotations: BTreeMap<String, String>,
+    /// Files and directories of the host.
+    pub mounts: Vec<Mount>,
 }
 
 /// What the container of `grant` gets. A card that is not in `cards` adds its name and no device file.
@@ -75,6 +78,17 @@ pub fn container(grant: &Grant, cards: &Cards, strategy: &Strategy) -> Container
             (keys.memory.clone(), memory.to_string()),
             (format!("{}/vcuda-device", keys.domain), nodes.join(",")),
         ]),
+        mounts: Vec::new(),
+    }
+}
+
+impl ContainerBinding {
+    /// And what holds it to its share.
+    #[must_use]
+    pub fn with(mut self, provision: Provision) -> Self {
+        self.envs.extend(provision.envs);
+        self.mounts.extend(provision.mounts);
+        self
     }
 }
 
@@ -83,7 +97,15 @@ impl From<ContainerBinding> for ContainerAllocateResponse {
         let path = |path: &Path| path.display().to_string();
         Self {
             envs: binding.envs.into_iter().collect(),
-            mounts: Vec::new(),
+            mounts: binding
+                .mounts
+                .iter()
+                .map(|mount| proto::Mount {
+                    container_path: path(&mount.container),
+                    host_path: path(&mount.host),
+                    read_only: mount.read_only,
+                })
+                .collect(),
             devices: binding
                 .devices
                 .iter()
@@ -114,6 +136,7 @@ mod tests {
             pci: String::new(),
             nodes: vec![format!("/dev/nvidia{index}").into()],
             control_nodes: vec!["/dev/nvidiactl".into(), "/dev/nvidia-uvm".into()],
+            partition: false,
         };
         Cards::default().discovered(vec![host(0), host(1)])
     }

@@ -1,5 +1,6 @@
 //! Flags and environment, read once and checked once.
 
+use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::str::FromStr;
@@ -7,9 +8,12 @@ use std::time::Duration;
 
 use kerf::annotation::{Domain, Keys};
 use kerf::ids::NodeName;
+use kerf::isolation::Isolation;
 use kerf::runtime::telemetry::LogArgs;
+use kerf::units::Mib;
 
 use crate::binding::Strategy;
+use crate::isolation;
 
 /// Gives containers exactly the GPU that kerf's extender chose for them, and reports what they do with it.
 #[derive(Clone, Debug, clap::Parser)]
@@ -60,6 +64,40 @@ pub struct Args {
     /// Device file for every container that has a card; may be repeated
     #[arg(long = "extra-device", env = "KERF_EXTRA_DEVICES", value_delimiter = ',', value_name = "PATH")]
     pub extra_devices: Vec<PathBuf>,
+    /// Kinds of isolation that may be used for shares, of mig, driver, mps and limiter: the strongest of them that works
+    /// is. `none` alone uses none
+    #[arg(
+        long,
+        env = "KERF_ISOLATION",
+        value_delimiter = ',',
+        default_value = "mig,driver,mps,limiter",
+        value_name = "KINDS"
+    )]
+    pub isolation: Vec<Isolation>,
+    /// Where the limiter and the limits of containers are kept; the same directory on the host
+    #[arg(long, env = "KERF_STATE_DIR", default_value = "/var/lib/kerf", value_name = "DIR")]
+    pub state_dir: PathBuf,
+    /// Where containers keep what their processes use; the same directory on the host, gone when the machine restarts
+    #[arg(long, env = "KERF_RUN_DIR", default_value = "/run/kerf", value_name = "DIR")]
+    pub run_dir: PathBuf,
+    /// The limiter; without the file there is no such isolation
+    #[arg(
+        long,
+        env = "KERF_LIMITER_LIBRARY",
+        default_value = "/usr/local/lib/kerf/libkerf_limiter.so",
+        value_name = "PATH"
+    )]
+    pub limiter_library: PathBuf,
+    /// NVIDIA's nvidia-cuda-mps-control; without it there is no such isolation
+    #[arg(long, env = "KERF_MPS_CONTROL", value_name = "PATH")]
+    pub mps_control: Option<PathBuf>,
+    /// Where the host's control groups are seen, for the limits of drivers from 615 on
+    #[arg(long, env = "KERF_CGROUP_ROOT", default_value = "/sys/fs/cgroup", value_name = "DIR")]
+    pub cgroup_root: PathBuf,
+    /// MiB that each process may use beyond its container's share before that counts as a breach: what the driver takes
+    /// for itself
+    #[arg(long, env = "KERF_BREACH_MARGIN_MIB", default_value_t = 640, value_name = "MIB")]
+    pub breach_margin_mib: u64,
     /// Tell kubelet each card's NUMA node, for its Topology Manager
     #[arg(long, env = "KERF_NUMA_HINTS")]
     pub numa_hints: bool,
@@ -137,6 +175,10 @@ pub struct Config {
     pub proc_root: PathBuf,
     /// How cards are handed to containers.
     pub strategy: Strategy,
+    /// How containers are held to their shares.
+    pub isolation: isolation::Options,
+    /// What each process may use beyond its container's share.
+    pub breach_margin: Mib,
     /// Whether kubelet is told NUMA nodes.
     pub numa_hints: bool,
     /// Between looks at the cards' health.
@@ -165,6 +207,10 @@ pub struct NvidiaOptions {
     pub sys_root: PathBuf,
     /// The host's `/dev`; device files that are not there are not handed out.
     pub dev_root: PathBuf,
+    /// The host's `/proc`.
+    pub proc_root: PathBuf,
+    /// Whether cards in MIG mode are listed as their instances.
+    pub mig: bool,
     /// Without critical errors for so long, a card is healthy again.
     pub quiet_period: Duration,
 }
@@ -184,6 +230,12 @@ pub enum ConfigError {
     /// kubelet refuses relative paths of devices.
     #[error("--extra-device {0:?} is not an absolute path")]
     ExtraDevice(PathBuf),
+    /// `none` beside other kinds.
+    #[error("--isolation: none goes alone")]
+    IsolationAndNone,
+    /// kubelet refuses relative paths of mounts.
+    #[error("--{0} {1:?} is not an absolute path")]
+    Relative(&'static str, PathBuf),
     /// Socket paths are limited by the system.
     #[error("--device-plugins-dir {0:?} is too long for a socket in it")]
     LongDirectory(PathBuf),
@@ -213,8 +265,29 @@ impl TryFrom<Args> for Config {
         if device_plugins_dir.as_os_str().len() > 66 {
             return Err(ConfigError::LongDirectory(device_plugins_dir));
         }
+        let rungs: BTreeSet<Isolation> = args.isolation.into_iter().collect();
+        if rungs.contains(&Isolation::None) && rungs.len() > 1 {
+            return Err(ConfigError::IsolationAndNone);
+        }
+        for (flag, path) in [("state-dir", &args.state_dir), ("run-dir", &args.run_dir)] {
+            if !path.is_absolute() {
+                return Err(ConfigError::Relative(flag, path.clone()));
+            }
+        }
+        let mig = rungs.contains(&Isolation::Mig);
+        let isolation = isolation::Options {
+            rungs,
+            state_dir: args.state_dir,
+            run_dir: args.run_dir,
+            library: args.limiter_library,
+            mps_control: args.mps_control,
+            nvml: args.nvml_library.clone(),
+            cgroup_root: args.cgroup_root,
+        };
         let nvidia = NvidiaOptions {
             library: args.nvml_library,
+            proc_root: args.proc_root.clone(),
+            mig,
             sys_root: args.sys_root,
             dev_root: args.dev_root,
             quiet_period: args.quiet_period.0,
@@ -237,6 +310,8 @@ impl TryFrom<Args> for Config {
             proc_root: args.proc_root,
             strategy: Strategy { keys: keys.clone(), cdi_kind: args.cdi_kind, extra_devices: args.extra_devices },
             keys,
+            isolation,
+            breach_margin: Mib(args.breach_margin_mib),
             numa_hints: args.numa_hints,
             health_period: args.health_period.0,
             sample_period: args.sample_period.0,
@@ -275,6 +350,9 @@ mod tests {
             (vec!["--cdi-kind", "gpu"], "--cdi-kind"),
             (vec!["--extra-device", "x"], "--extra-device"),
             (vec!["--domain", "kubernetes.io"], "--domain"),
+            (vec!["--isolation", "hard"], "--isolation"),
+            (vec!["--isolation", "none,limiter"], "--isolation"),
+            (vec!["--state-dir", "x"], "--state-dir"),
             (vec!["--health-period", "0s"], "--health-period"),
             (vec!["--sample-period", "5"], "--sample-period"),
         ] {

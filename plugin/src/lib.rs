@@ -4,6 +4,7 @@
 //! ```text
 //!   kubelet --gRPC-- [kubelet] [service] --> [claim] (pure: whose call is it?) --> [binding] (pure: what it gets)
 //!   API server ----- [watch] [cluster] ----> [state] <---- [monitor] --- [backend] (NVIDIA, simulated)
+//!   [isolation] (what holds a container to its share) ----------> limits on the host, mounts
 //!   kubelet's list - [reconcile] ----------> [claim::truth] --> corrected records
 //!                                            [metrics] [debug] --> HTTP
 //! ```
@@ -17,13 +18,17 @@ pub mod config;
 pub mod debug;
 pub mod ids;
 pub mod inventory;
+pub mod isolation;
 pub mod kubelet;
 pub mod metrics;
 pub mod monitor;
+pub mod occupancy;
+pub mod pacing;
 pub mod reconcile;
 pub mod service;
 pub mod state;
 pub mod watch;
+pub mod watchdog;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -42,6 +47,7 @@ use crate::backend::simulated::Simulated;
 use crate::cluster::Cluster;
 use crate::config::{BackendChoice, Config};
 use crate::ids::Resource;
+use crate::isolation::Ladder;
 use crate::metrics::{Counters, Gauges};
 use crate::monitor::Driver;
 use crate::reconcile::Reconciler;
@@ -96,6 +102,8 @@ pub async fn start(config: Config, client: Client, token: CancellationToken) -> 
         kubeconfig: _,
         proc_root,
         strategy,
+        isolation,
+        breach_margin,
         numa_hints,
         health_period,
         sample_period,
@@ -112,6 +120,11 @@ pub async fn start(config: Config, client: Client, token: CancellationToken) -> 
     let complaining = driver.clone();
     registry.register(Box::new(metrics::complaints(move || complaining.complaints())?))?;
 
+    let ladder = Ladder::new(isolation);
+    for folder in ladder.folders().all() {
+        state.claims(|claims| claims.enforced(folder.core, folder.level));
+    }
+
     let cluster = Cluster::new(client, node, keys);
     let reconciler = Reconciler::new(state.clone(), cluster.clone(), counters.clone(), &pod_resources_dir);
     let shared = Shared {
@@ -119,6 +132,7 @@ pub async fn start(config: Config, client: Client, token: CancellationToken) -> 
         reconciler: reconciler.clone(),
         counters: counters.clone(),
         strategy: Arc::new(strategy),
+        ladder: ladder.clone(),
         numa_hints,
     };
 
@@ -136,10 +150,31 @@ pub async fn start(config: Config, client: Client, token: CancellationToken) -> 
     tasks.spawn("admin", admin::serve(listener, routes, stop()));
 
     let found = readiness.condition("gpus");
-    let health = monitor::follow_health(driver.clone(), state.clone(), health_period, found, stop());
+    let health =
+        monitor::follow_health(driver.clone(), ladder.clone(), state.clone(), health_period, found, stop());
     tasks.spawn("health", health);
-    tasks.spawn("usage", monitor::follow_usage(driver, state.clone(), sample_period, proc_root, stop()));
+    let usage = monitor::follow_usage(driver, state.clone(), sample_period, proc_root.clone(), stop());
+    tasks.spawn("usage", usage);
+    tasks.spawn("pacing", pacing::follow(state.clone(), ladder.folders().clone(), stop()));
+    let folders = ladder.folders().clone();
+    let watched = watchdog::follow(
+        state.clone(),
+        folders,
+        cluster.clone(),
+        counters.clone(),
+        breach_margin,
+        proc_root,
+        stop(),
+    );
+    tasks.spawn("watchdog", watched);
     tasks.spawn("inventory", monitor::publish(cluster.clone(), state.clone(), counters.clone(), stop()));
+    if let Some(mps) = ladder.mps() {
+        tasks.spawn("mps", mps.clone().follow(state.clone(), stop()));
+    }
+    if let Some(limits) = ladder.driver() {
+        tasks.spawn("driver-limits", limits.clone().follow(state.clone(), ladder.folders().clone(), stop()));
+    }
+    tasks.spawn("limits", isolation::sweep(ladder.folders().clone(), state.clone(), stop()));
     let synced = readiness.condition("pods");
     tasks.spawn("pods", watch::follow(cluster, state, counters, synced, stop()));
     tasks.spawn("reconcile", reconciler.follow(stop()));

@@ -18,6 +18,7 @@ use tonic::{Request, Response, Status};
 use crate::binding::{self, Strategy};
 use crate::claim::{Answer, Claims, Refusal};
 use crate::ids::{Ids, Resource};
+use crate::isolation::{Demand, Ladder, Provision};
 use crate::metrics::Counters;
 use crate::reconcile::Reconciler;
 use crate::state::State;
@@ -33,6 +34,8 @@ pub struct Shared {
     pub counters: Counters,
     /// How cards are handed to containers.
     pub strategy: Arc<Strategy>,
+    /// How containers are held to their shares.
+    pub ladder: Ladder,
     /// Whether kubelet is told NUMA nodes.
     pub numa_hints: bool,
 }
@@ -57,6 +60,21 @@ impl Shared {
         }
     }
 
+    /// Prepares what holds the container of an answer to its share.
+    async fn isolate(&self, answer: &Answer, core: Ids) -> Result<Provision, Status> {
+        let cards = self.state.cards();
+        let hosts = answer.grant.devices().filter_map(|device| cards.get(device));
+        let Some(level) = self.ladder.level(&answer.grant, hosts) else { return Ok(Provision::default()) };
+        let (ladder, answer, ids) = (self.ladder.clone(), answer.clone(), core.clone());
+        let provided = tokio::task::spawn_blocking(move || {
+            let demand = Demand { key: &answer.key, core: &ids, grant: &answer.grant, limit: answer.limit };
+            ladder.provide(&demand, level)
+        });
+        let provision = provided.await.map_err(|error| unprepared(&error))?.map_err(|error| unprepared(&error))?;
+        self.state.claims(|claims| claims.enforced(core, level));
+        Ok(provision)
+    }
+
     async fn allocate(&self, resource: Resource, ids: Ids) -> Result<Answer, Refusal> {
         if !self.state.claims(|claims| claims.certain(resource, ids.len())) {
             self.learn(resource, std::iter::once(ids.len())).await;
@@ -72,6 +90,12 @@ impl Shared {
             }
         }
     }
+}
+
+/// A container without its limits does not start.
+fn unprepared(error: &dyn std::fmt::Display) -> Status {
+    tracing::error!(%error, "limits of a container cannot be prepared");
+    Status::internal(format!("limits of the container cannot be prepared: {error}"))
 }
 
 /// One resource's service, for the life of one socket.
@@ -183,7 +207,7 @@ impl DevicePlugin for Service {
         for container in request.into_inner().container_requests {
             let ids = Ids::new(container.devices_ids);
             let resource = self.resource.as_str();
-            let result = self.shared.allocate(self.resource, ids).await;
+            let result = self.shared.allocate(self.resource, ids.clone()).await;
             let outcome = match &result {
                 Ok(answer) if answer.repeated => "repeated",
                 Ok(_) => "granted",
@@ -202,8 +226,9 @@ impl DevicePlugin for Service {
             );
             container_responses.push(match self.resource {
                 Resource::Core => {
+                    let provision = self.shared.isolate(&answer, ids).await?;
                     let cards = self.shared.state.cards();
-                    binding::container(&answer.grant, &cards, &self.shared.strategy).into()
+                    binding::container(&answer.grant, &cards, &self.shared.strategy).with(provision).into()
                 }
                 Resource::Memory => ContainerAllocateResponse::default(),
             });
@@ -228,6 +253,17 @@ impl DevicePlugin for Service {
             if known() { "adopted" } else { "unknown" }
         };
         self.shared.counters.starts.with_label_values(&[outcome]).inc();
+        if self.resource == Resource::Core
+            && let Some(answer) = state.claims(|claims| claims.holding(&ids))
+            && let Some(folder) = self.shared.ladder.folders().of(&ids)
+        {
+            let (ladder, core) = (self.shared.ladder.clone(), ids.clone());
+            let prepared = tokio::task::spawn_blocking(move || {
+                let demand = Demand { key: &answer.key, core: &core, grant: &answer.grant, limit: answer.limit };
+                ladder.starts(&demand, &folder)
+            });
+            prepared.await.map_err(|error| unprepared(&error))?.map_err(|error| unprepared(&error))?;
+        }
         state.doubt();
         if outcome == "unknown" {
             let units = ids.len();

@@ -304,7 +304,7 @@ impl<'a> Card<'a> {
                 *count = count.saturating_add(1);
             }
         }
-        Ok(Self { host: HostDevice { device, pci, nodes, control_nodes }, handle, lanes })
+        Ok(Self { host: HostDevice { device, pci, nodes, control_nodes, partition: false }, handle, lanes })
     }
 }
 
@@ -409,6 +409,8 @@ mod tests {
             library: Some("/nonexistent/libnvidia-ml.so.1".into()),
             sys_root: "/sys".into(),
             dev_root: "/dev".into(),
+            proc_root: "/proc".into(),
+            mig: true,
             quiet_period: Duration::from_secs(1),
         });
         assert_eq!(backend.discover().unwrap_err().code(), "unavailable");

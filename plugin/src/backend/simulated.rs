@@ -109,6 +109,8 @@ struct WireGpu {
     numa: Option<u32>,
     healthy: Option<bool>,
     #[serde(default)]
+    partition: bool,
+    #[serde(default)]
     device_nodes: Vec<PathBuf>,
     #[serde(default)]
     links: BTreeMap<String, String>,
@@ -203,8 +205,13 @@ fn card(wire: &WireGpu, index: u32) -> Result<(HostDevice, GpuUsage), FileError>
         temperature: wire.temperature_celsius,
         power: wire.power_milliwatts,
     };
-    let host =
-        HostDevice { device, pci: String::new(), nodes: wire.device_nodes.clone(), control_nodes: Vec::new() };
+    let host = HostDevice {
+        device,
+        pci: String::new(),
+        nodes: wire.device_nodes.clone(),
+        control_nodes: Vec::new(),
+        partition: wire.partition,
+    };
     Ok((host, usage))
 }
 

@@ -43,6 +43,7 @@ fn pod(name: &str, request: GpuRequest, record: Option<Placement>) -> Pod {
         request,
         record,
         confirmed: false,
+        isolated: None,
         stage: Stage::Live,
         runtime_ids: BTreeMap::new(),
     }
@@ -338,7 +339,8 @@ fn a_record_by_index_is_served_and_confirmed_without_being_rewritten() {
     claims.allocate(Resource::Memory, core(2, 0..2)).unwrap();
     within(&mut claims, &listing([held(&old, core(2, 0..20), core(2, 0..2))], &[]));
     let written = claims.corrections(&keys).remove(0).annotations;
-    assert_eq!(written, BTreeMap::from([(keys.gpu_assigned, "true".to_owned())]));
+    let isolated = (keys.isolated, r#"{"c0":"none"}"#.to_owned());
+    assert_eq!(written, BTreeMap::from([(keys.gpu_assigned, "true".to_owned()), isolated]));
 }
 
 #[test]

@@ -9,11 +9,14 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use kerf::annotation::isolation::{self, Levels};
 use kerf::annotation::{self, Keys};
 use kerf::ids::{ContainerName, DeviceId, PodRef, PodUid};
+use kerf::isolation::Isolation;
 use kerf::plan::{Placement, Slice};
+use kerf::request::Ask;
 
-use super::entry::Claim;
+use super::entry::{Claim, Entry, lends};
 use super::{Claims, Key};
 use crate::ids::{Ids, Resource};
 
@@ -299,6 +302,21 @@ impl Claims {
         })
     }
 
+    /// What enforces the shares of a pod's containers. Of one that an earlier life served and left no word on, what
+    /// the pod's record says.
+    fn levels_of(&self, entry: &Entry) -> Levels {
+        let lasting = entry.pod.request.containers.iter().any(|container| !lends(container.kind));
+        let containers = entry.pod.request.containers.iter().filter(|c| !lasting || !lends(c.kind));
+        let known = containers.filter_map(|container| {
+            let level = entry.claim(&container.name).and_then(|claim| self.levels.get(claim.core.as_ref()?));
+            let shown = || entry.pod.isolated.as_ref()?.get(&container.name).copied();
+            let whole = matches!(container.ask, Ask::Whole { .. });
+            let level = level.copied().or_else(shown).or((!whole).then_some(Isolation::None))?;
+            Some((container.name.clone(), level))
+        });
+        known.collect()
+    }
+
     /// What the API server shows otherwise than it is.
     ///
     /// A pod all of whose containers are confirmed is marked as such. A placement is written anew where it was
@@ -319,6 +337,10 @@ impl Claims {
                 }
                 if confirmed && (rewrite || !entry.pod.confirmed) {
                     annotations.insert(keys.gpu_assigned.clone(), "true".into());
+                }
+                let levels = self.levels_of(entry);
+                if confirmed && !levels.is_empty() && entry.pod.isolated.as_ref() != Some(&levels) {
+                    annotations.insert(keys.isolated.clone(), isolation::encode(&levels));
                 }
                 (!annotations.is_empty()).then(|| Correction {
                     uid: entry.pod.uid.clone(),
