@@ -110,7 +110,7 @@ fn every_document_holds_only_known_fields() {
             assert!(seen.insert((kind.to_owned(), value["metadata"]["name"].to_string())), "{name}: {kind} twice");
         }
     }
-    assert_eq!(seen.len(), 16);
+    assert_eq!(seen.len(), 18);
 }
 
 #[test]
@@ -199,6 +199,15 @@ fn flags_and_environment_are_those_of_the_programs() {
         if !simulated {
             assert!(mounts.contains(&config.device_plugins_dir));
             assert!(mounts.contains(&config.pod_resources_dir));
+            // the runtime mounts from there, so it is the same on the host
+            let volumes = set.spec.as_ref().unwrap().template.spec.as_ref().unwrap().volumes.as_ref().unwrap();
+            for directory in [&config.isolation.state_dir, &config.isolation.run_dir] {
+                assert!(mounts.contains(directory));
+                let own = |path: &str| std::path::Path::new(path) == directory;
+                assert!(volumes.iter().any(|volume| own(&volume.host_path.as_ref().unwrap().path)));
+            }
+            let image = text("images/plugin.Dockerfile");
+            assert!(image.contains(&format!(" {}\n", config.isolation.library.display())));
         }
     }
 }
@@ -313,6 +322,7 @@ fn accounts_have_exactly_the_rights_listed_here() {
         ("kerf-extender", "pods", "list"),
         ("kerf-extender", "pods", "watch"),
         ("kerf-extender", "pods/binding", "create"),
+        ("kerf-plugin", "events", "create"),
         ("kerf-plugin", "nodes", "get"),
         ("kerf-plugin", "nodes/status", "patch"),
         ("kerf-plugin", "pods", "list"),
@@ -355,8 +365,15 @@ fn containers_may_do_nothing_beyond_their_work() {
             assert_ne!(spec.host_pid, Some(true));
         } else {
             let kubelet = ["/var/lib/kubelet/device-plugins", "/var/lib/kubelet/pod-resources"];
-            assert_eq!(paths, kubelet.into_iter().chain(["/dev"]).collect());
-            let expected = [("device-plugins", false), ("pod-resources", true), ("dev", true)];
+            let own = ["/var/lib/kerf", "/run/kerf"];
+            assert_eq!(paths, kubelet.into_iter().chain(own).chain(["/dev"]).collect());
+            let expected = [
+                ("device-plugins", false),
+                ("pod-resources", true),
+                ("dev", true),
+                ("state", false),
+                ("run", false),
+            ];
             assert_eq!(mounts, expected.into_iter().collect());
         }
     }
@@ -368,7 +385,7 @@ fn admission_policies_deny_and_name_the_annotations_that_are_written() {
     let policies: Vec<ValidatingAdmissionPolicy> = of_kind("manifests/base", "ValidatingAdmissionPolicy");
     let bindings: Vec<ValidatingAdmissionPolicyBinding> =
         of_kind("manifests/base", "ValidatingAdmissionPolicyBinding");
-    assert_eq!((policies.len(), bindings.len()), (2, 2));
+    assert_eq!((policies.len(), bindings.len()), (3, 3));
     for (policy, binding) in policies.iter().zip(&bindings) {
         let binding = binding.spec.as_ref().unwrap();
         assert_eq!(binding.policy_name, policy.metadata.name);
@@ -381,7 +398,7 @@ fn admission_policies_deny_and_name_the_annotations_that_are_written() {
         assert_eq!(spec(at).variables.as_ref().unwrap()[0].expression, format!("'{}'", keys.domain));
         let all = serde_json::to_string(spec(at)).unwrap();
         assert!(all.contains("system:serviceaccount:kerf-system:kerf-plugin"));
-        for key in [&keys.placement, &keys.gpu_assigned] {
+        for key in [&keys.placement, &keys.gpu_assigned, &keys.isolated] {
             let suffix = key.strip_prefix("inspur.com").unwrap();
             assert!(all.contains(&format!("variables.domain + '{suffix}'")), "{suffix}");
         }

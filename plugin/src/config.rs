@@ -104,8 +104,8 @@ pub struct Args {
     /// How often to look at the cards' health
     #[arg(long, env = "KERF_HEALTH_PERIOD", default_value = "1s", value_name = "TIME")]
     pub health_period: Span,
-    /// How often to measure what cards and processes do
-    #[arg(long, env = "KERF_SAMPLE_PERIOD", default_value = "5s", value_name = "TIME")]
+    /// How often to measure what cards and processes do, and to decide who may burst
+    #[arg(long, env = "KERF_SAMPLE_PERIOD", default_value = "1s", value_name = "TIME")]
     pub sample_period: Span,
     /// How long an NVIDIA card must be free of critical errors to be healthy again
     #[arg(long, env = "KERF_QUIET_PERIOD", default_value = "5m", value_name = "TIME")]
