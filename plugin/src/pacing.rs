@@ -72,10 +72,12 @@ fn decide(pods: &[PodView], sample: &Sample, folders: &Folders, last: &BTreeMap<
             };
             let Some(slice) = container.grant.slices.first() else { continue };
             let place = (view.pod.reference.clone(), container.grant.container.clone(), slice.device.clone());
-            let percent = used.get(&place).map_or(0, |used| used.utilization);
             let before = last.get(&folder.path).copied().unwrap_or_default();
-            let snapshot = limiter::snapshot(&folder).unwrap_or_default();
-            let waited = snapshot.devices.first().map_or(0, |device| device.waited);
+            // who has no process on the card waits for nothing, and its file need not be read
+            let now = used.get(&place);
+            let percent = now.map_or(0, |now| now.utilization);
+            let snapshot = now.and_then(|_| limiter::snapshot(&folder).ok()).unwrap_or_default();
+            let waited = snapshot.devices.first().map_or(before.waited, |device| device.waited);
             let floor = millionths(slice.share.compute);
             let tenant = Tenant {
                 floor,

@@ -5,6 +5,7 @@
 mod audit;
 mod burst;
 mod failures;
+mod isolation;
 mod stack;
 mod trace;
 mod trace_run;
