@@ -218,7 +218,6 @@ impl DevicePlugin for Service {
                 tracing::warn!(resource, %refusal, "Allocate refused");
                 Status::failed_precondition(refusal.to_string())
             })?;
-            self.shared.state.doubt();
             let gpus: Vec<&str> = answer.grant.devices().map(|device| device.as_str()).collect();
             tracing::info!(
                 resource, pod = %answer.reference, uid = %answer.key.pod, container = %answer.key.container,
@@ -232,6 +231,7 @@ impl DevicePlugin for Service {
                 }
                 Resource::Memory => ContainerAllocateResponse::default(),
             });
+            self.shared.state.doubt();
         }
         Ok(Response::new(AllocateResponse { container_responses }))
     }

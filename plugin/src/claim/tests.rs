@@ -338,6 +338,10 @@ fn a_record_by_index_is_served_and_confirmed_without_being_rewritten() {
     assert_eq!(device(&claims.allocate(Resource::Core, core(2, 0..20)).unwrap()), "GPU-2");
     claims.allocate(Resource::Memory, core(2, 0..2)).unwrap();
     within(&mut claims, &listing([held(&old, core(2, 0..20), core(2, 0..2))], &[]));
+    // what holds it is still being prepared
+    let written = claims.corrections(&keys).remove(0).annotations;
+    assert_eq!(written, BTreeMap::from([(keys.gpu_assigned.clone(), "true".to_owned())]));
+    claims.enforced(core(2, 0..20), Isolation::None);
     let written = claims.corrections(&keys).remove(0).annotations;
     let isolated = (keys.isolated, r#"{"c0":"none"}"#.to_owned());
     assert_eq!(written, BTreeMap::from([(keys.gpu_assigned, "true".to_owned()), isolated]));

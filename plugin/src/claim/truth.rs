@@ -12,7 +12,6 @@ use std::collections::{BTreeMap, BTreeSet};
 use kerf::annotation::isolation::{self, Levels};
 use kerf::annotation::{self, Keys};
 use kerf::ids::{ContainerName, DeviceId, PodRef, PodUid};
-use kerf::isolation::Isolation;
 use kerf::plan::{Placement, Slice};
 use kerf::request::Ask;
 
@@ -302,19 +301,23 @@ impl Claims {
         })
     }
 
-    /// What enforces the shares of a pod's containers. Of one that an earlier life served and left no word on, what
-    /// the pod's record says.
-    fn levels_of(&self, entry: &Entry) -> Levels {
+    /// What enforces the shares of a pod's containers: of one that an earlier life served and left no word on, what the
+    /// pod's record says. `None` while one is being prepared.
+    fn levels_of(&self, entry: &Entry) -> Option<Levels> {
         let lasting = entry.pod.request.containers.iter().any(|container| !lends(container.kind));
-        let containers = entry.pod.request.containers.iter().filter(|c| !lasting || !lends(c.kind));
-        let known = containers.filter_map(|container| {
-            let level = entry.claim(&container.name).and_then(|claim| self.levels.get(claim.core.as_ref()?));
+        let mut levels = Levels::new();
+        for container in entry.pod.request.containers.iter().filter(|c| !lasting || !lends(c.kind)) {
+            let core = entry.claim(&container.name).and_then(|claim| claim.core.as_ref());
             let shown = || entry.pod.isolated.as_ref()?.get(&container.name).copied();
-            let whole = matches!(container.ask, Ask::Whole { .. });
-            let level = level.copied().or_else(shown).or((!whole).then_some(Isolation::None))?;
-            Some((container.name.clone(), level))
-        });
-        known.collect()
+            let level = match core.and_then(|core| self.levels.get(core)).copied() {
+                Some(level) => Some(level),
+                None if matches!(container.ask, Ask::Whole { .. }) => shown(),
+                None if core.is_some_and(|core| self.answers.contains_key(core)) => return None,
+                None => Some(shown().unwrap_or_default()),
+            };
+            levels.extend(level.map(|level| (container.name.clone(), level)));
+        }
+        Some(levels)
     }
 
     /// What the API server shows otherwise than it is.
@@ -338,8 +341,11 @@ impl Claims {
                 if confirmed && (rewrite || !entry.pod.confirmed) {
                     annotations.insert(keys.gpu_assigned.clone(), "true".into());
                 }
-                let levels = self.levels_of(entry);
-                if confirmed && !levels.is_empty() && entry.pod.isolated.as_ref() != Some(&levels) {
+                if let Some(levels) = self.levels_of(entry)
+                    && confirmed
+                    && !levels.is_empty()
+                    && entry.pod.isolated.as_ref() != Some(&levels)
+                {
                     annotations.insert(keys.isolated.clone(), isolation::encode(&levels));
                 }
                 (!annotations.is_empty()).then(|| Correction {

@@ -6,4 +6,5 @@
 mod allocation;
 mod isolation;
 mod lifecycle;
+mod mps;
 mod stage;
