@@ -43,7 +43,10 @@ impl Default for Options {
 #[derive(Clone, Debug)]
 pub struct Programs {
     extender: PathBuf,
-    plugin: PathBuf,
+    pub(crate) plugin: PathBuf,
+    pub(crate) limiter: PathBuf,
+    /// A stand-in for the driver's library, for programs in containers.
+    pub(crate) libcuda: PathBuf,
 }
 
 impl Programs {
@@ -53,11 +56,13 @@ impl Programs {
     /// Where they do not compile.
     pub fn build() -> anyhow::Result<Self> {
         let named = |name: &str| std::env::var_os(name).map(PathBuf::from);
-        if let (Some(extender), Some(plugin)) = (named("KERF_EXTENDER"), named("KERF_PLUGIN")) {
-            return Ok(Self { extender, plugin });
+        let given = (named("KERF_EXTENDER"), named("KERF_PLUGIN"), named("KERF_LIMITER"), named("KERF_LIBCUDA"));
+        if let (Some(extender), Some(plugin), Some(limiter), Some(libcuda)) = given {
+            return Ok(Self { extender, plugin, limiter, libcuda });
         }
         let cargo = named("CARGO").unwrap_or_else(|| "cargo".into());
-        let args = ["build", "--locked", "--workspace", "--all-features", "--bins", "--message-format=json"];
+        let args =
+            ["build", "--locked", "--workspace", "--all-features", "--bins", "--lib", "--message-format=json"];
         let mut command = Command::new(cargo);
         command.args(args).args(["--quiet"]).current_dir(workspace());
         let messages = output(&mut command).context("kerf's programs")?;
@@ -69,7 +74,20 @@ impl Programs {
             });
             found.with_context(|| format!("cargo built no {name}"))
         };
-        Ok(Self { extender: program("kerf-extender")?, plugin: program("kerf-plugin")? })
+        let library = |name: &str| {
+            let found = messages.lines().find_map(|line| {
+                let message: Value = serde_json::from_str(line).ok()?;
+                let own = message["target"]["name"] == name && message["target"]["kind"][0] == "cdylib";
+                own.then(|| message["filenames"][0].as_str().map(PathBuf::from)).flatten()
+            });
+            found.with_context(|| format!("cargo built no lib{name}.so"))
+        };
+        Ok(Self {
+            extender: program("kerf-extender")?,
+            plugin: program("kerf-plugin")?,
+            limiter: library("kerf_limiter")?,
+            libcuda: library("cuda")?,
+        })
     }
 }
 
@@ -127,7 +145,7 @@ impl Cluster {
             controllers: port()?,
             extender: port()?,
         };
-        let images = image::make(place)?;
+        let images = image::make(place, &programs.libcuda)?;
         let control = Control::start(place, tools, ports, &names, options.audit).await?;
         done("control plane");
         let mut nodes = Vec::new();
@@ -147,7 +165,7 @@ impl Cluster {
         let mut cluster = Self { control, nodes, extender, client, keys, place: place.clone() };
         cluster.registered(Duration::from_secs(60)).await?;
         for index in 0..cluster.nodes.len() {
-            cluster.start_plugin(index, &programs.plugin, &options.log).await?;
+            cluster.start_plugin(index, programs, &options.log).await?;
         }
         cluster.ready(Duration::from_secs(60)).await?;
         done("kerf is ready");
@@ -179,7 +197,7 @@ impl Cluster {
 
     /// The plugin runs with the token of a pod of its service account on its node: only such a token names the
     /// node, which the admission policy asks for. The pod itself is a stand-in that sleeps.
-    async fn start_plugin(&mut self, index: usize, program: &Path, log: &str) -> anyhow::Result<()> {
+    async fn start_plugin(&mut self, index: usize, programs: &Programs, log: &str) -> anyhow::Result<()> {
         let name = self.nodes.get(index).context("no such node")?.name.clone();
         let pod = format!("kerf-plugin-{name}");
         let stand_in = json!({
@@ -196,7 +214,7 @@ impl Cluster {
         });
         self.place.write(&format!("control/{pod}.json"), stand_in.to_string())?;
         let kubeconfig = self.plugin_token(&name).await?;
-        self.nodes.get_mut(index).context("no such node")?.start_plugin(program, &kubeconfig, log)
+        self.nodes.get_mut(index).context("no such node")?.start_plugin(programs, &kubeconfig, log)
     }
 
     /// Makes sure of the stand-in of a node's plugin, and writes a token of it into the plugin's kubeconfig, which is
