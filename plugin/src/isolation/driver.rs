@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use kerf::ids::DeviceId;
 use kerf::isolation::Isolation;
-use kerf_driver_limits::{DriverLimits, LimitError, UNLIMITED};
+use kerf_nvml::{MemoryLimits, Nvml, NvmlError, UNLIMITED};
 use tokio_util::sync::CancellationToken;
 
 use super::folder::Folders;
@@ -29,7 +29,7 @@ pub type Place = (PathBuf, DeviceId);
 /// The driver's limits.
 #[derive(Clone, Debug)]
 pub struct Driver {
-    functions: DriverLimits,
+    functions: MemoryLimits,
     root: PathBuf,
     /// Cards that were asked about.
     able: Arc<Mutex<BTreeMap<DeviceId, bool>>>,
@@ -39,9 +39,9 @@ impl Driver {
     /// With NVIDIA's management library, and control groups below `root`.
     ///
     /// # Errors
-    /// [`LimitError`]: this driver has no such limits.
-    pub fn new(library: Option<&Path>, root: PathBuf) -> Result<Self, LimitError> {
-        Ok(Self { functions: DriverLimits::load(library)?, root, able: Arc::default() })
+    /// [`NvmlError`]: this driver has no such limits.
+    pub fn new(library: Option<&Path>, root: PathBuf) -> Result<Self, NvmlError> {
+        Ok(Self { functions: Nvml::load(library)?.memory_limits()?, root, able: Arc::default() })
     }
 
     /// Whether a card can be limited.
