@@ -73,7 +73,7 @@ impl Driver {
     }
 
     /// Sets what is wanted and not held, lifts what is held and not wanted. What fails is tried again.
-    fn keep(&self, mut held: BTreeMap<Place, u64>, wanted: &BTreeMap<Place, u64>) -> BTreeMap<Place, u64> {
+    pub fn keep(&self, mut held: BTreeMap<Place, u64>, wanted: &BTreeMap<Place, u64>) -> BTreeMap<Place, u64> {
         for (place, bytes) in
             wanted.iter().filter(|(place, bytes)| held.get(*place) != Some(bytes)).collect::<Vec<_>>()
         {

@@ -8,12 +8,20 @@ use std::process::Command;
 use std::time::Duration;
 
 use kerf::device::Health;
+use kerf::ids::PodRef;
 use kerf::isolation::Isolation;
+use kerf::plan::{Grant, Slice};
+use kerf::request::{ContainerKind, GpuRequest, RawAnnotations, RawContainer};
+use kerf::units::Share;
 use kerf_nvml::{Nvml, NvmlError, UNLIMITED};
 use kerf_plugin::backend::Backend;
 use kerf_plugin::backend::nvidia::Nvidia;
+use kerf_plugin::claim::view::{ContainerView, PodView, State};
+use kerf_plugin::claim::{Key, Pod, Stage};
 use kerf_plugin::config::NvidiaOptions;
-use kerf_plugin::isolation::{Ladder, Options};
+use kerf_plugin::ids::Ids;
+use kerf_plugin::isolation::driver::wanted;
+use kerf_plugin::isolation::{Demand, Ladder, Options, Provision};
 
 fn library(directory: &Path) -> PathBuf {
     let path = directory.join("libnvidia-ml.so.1");
@@ -112,7 +120,6 @@ fn each_card_has_the_strongest_rung_that_works_for_it() {
 #[test]
 fn limits_reach_the_driver_as_they_are_documented() {
     let directory = tempfile::tempdir().unwrap();
-    let journal = directory.path().join("limits");
     let nvml = Nvml::load(Some(&library(directory.path()))).unwrap();
     assert_eq!(nvml.instance("MIG-b").unwrap(), (3, 0));
     assert!(matches!(nvml.instance("GPU-9"), Err(NvmlError::Refused { code: 6, .. })));
@@ -120,17 +127,56 @@ fn limits_reach_the_driver_as_they_are_documented() {
     let group = Path::new("/sys/fs/cgroup/kubepods/podx/y");
     assert_eq!(limits.get("GPU-0", group).unwrap().hard, UNLIMITED);
     assert!(matches!(limits.get("MIG-a", group), Err(NvmlError::Refused { code: 3, .. })));
-    // the stand-in is in this process and reads its environment, so the file is told to a child
-    let child = std::env::var_os("STANDIN_LIMITS");
-    if child.is_none() {
-        let own = std::env::current_exe().unwrap();
-        let name = "limits_reach_the_driver_as_they_are_documented";
-        let ran = Command::new(own).args(["--exact", name]).env("STANDIN_LIMITS", &journal).status().unwrap();
-        assert!(ran.success());
-        let written = std::fs::read_to_string(journal).unwrap();
-        assert_eq!(written, format!("GPU-0 {g} 8053063680\nGPU-0 {g} {UNLIMITED}\n", g = group.display()));
-        return;
-    }
     limits.set("GPU-0", group, 8_053_063_680).unwrap();
     limits.set("GPU-0", group, UNLIMITED).unwrap();
+    let expected = format!("GPU-0 {g} 8053063680\nGPU-0 {g} {UNLIMITED}\n", g = group.display());
+    assert_eq!(told(directory.path()), expected);
+}
+
+fn told(directory: &Path) -> String {
+    std::fs::read_to_string(directory.join("libnvidia-ml.so.1.limits")).unwrap_or_default()
+}
+
+#[test]
+fn the_drivers_limit_follows_the_container_and_is_lifted_before_its_group_is_anothers() {
+    let directory = tempfile::tempdir().unwrap();
+    let ladder = ladder(directory.path(), &[Isolation::Driver]);
+    let driver = ladder.driver().unwrap();
+    let (uid, id) = ("5c0d6a2e-94a5-4e4b-9d2f-0a1b2c3d4e5f", "8f3c0d1e2b4a5968".repeat(4));
+    let slice = Slice { device: "GPU-0".into(), index: 0, share: Share::new(500, 7680) };
+    let (container, kind) = ("main".into(), ContainerKind::App);
+    let grant = Grant { container, kind, position: 0, whole: false, slices: vec![slice] };
+    let core = Ids::new(["GPU-0::0".to_owned()]);
+    let key = Key { pod: uid.into(), container: "main".into() };
+    let demand = Demand { key: &key, core: &core, grant: &grant, limit: None };
+    // nothing is mounted, since the limiter is off: the driver alone holds it
+    assert_eq!(ladder.provide(&demand, Isolation::Driver).unwrap(), Provision::default());
+    let raw = RawContainer { name: "main", kind, core: Some("50"), memory: Some("30") };
+    let pod = Pod {
+        uid: uid.into(),
+        reference: PodRef::new("ns", "p"),
+        request: GpuRequest::parse([raw], RawAnnotations::default()).unwrap().unwrap(),
+        record: None,
+        confirmed: true,
+        isolated: None,
+        stage: Stage::Live,
+        runtime_ids: [(id.clone(), "main".into())].into(),
+    };
+    let level = Some(Isolation::Driver);
+    let container =
+        ContainerView { grant: grant.clone(), state: State::Confirmed, core, memory: Ids::default(), level };
+    let view = PodView { pod, limit: None, exchanged: false, containers: vec![container] };
+    let root = directory.path().join("cgroup");
+    let wanted = |views: &[PodView]| wanted(views, ladder.folders(), &root);
+    // the container has not started: there is no group
+    assert!(wanted(&[view.clone()]).is_empty());
+    let group = root.join(format!("kubepods/pod{uid}/{id}"));
+    std::fs::create_dir_all(&group).unwrap();
+    let held = driver.keep(Default::default(), &wanted(&[view.clone()]));
+    let held = driver.keep(held, &wanted(&[view]));
+    let set = format!("GPU-0 {} 8053063680\n", group.display());
+    assert_eq!(told(directory.path()), set, "set once");
+    let held = driver.keep(held, &wanted(&[]));
+    assert_eq!(told(directory.path()), format!("{set}GPU-0 {} {UNLIMITED}\n", group.display()));
+    assert!(held.is_empty());
 }

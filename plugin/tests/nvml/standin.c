@@ -1,8 +1,9 @@
 /* A stand-in for NVIDIA's management library (libnvidia-ml.so.1): two cards, the second cut into two MIG instances of which
- * the second place is empty in between, and memory limits for control groups, which it appends to the file of the
- * variable STANDIN_LIMITS as "<uuid> <group> <bytes>". Structures are those of NVIDIA's documentation. */
+ * the second place is empty in between, and memory limits for control groups, which it appends to the file "<its own
+ * path>.limits" as "<uuid> <group> <bytes>". Structures are those of NVIDIA's documentation. */
+#define _GNU_SOURCE
+#include <dlfcn.h>
 #include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
 
 enum { SUCCESS = 0, INVALID_ARGUMENT = 2, NOT_SUPPORTED = 3, NOT_FOUND = 6 };
@@ -121,10 +122,14 @@ int nvmlDeviceGetMemoryLimits_v1(device d, struct limits *limits) {
 }
 
 int nvmlDeviceSetMemoryLimits_v1(device d, struct limits *limits) {
-    const char *path = getenv("STANDIN_LIMITS");
-    FILE *file = path ? fopen(path, "a") : NULL;
-    if (!file || d->instance >= 0 || limits->soft != 0)
+    Dl_info own;
+    char path[4096];
+    if (d->instance >= 0 || limits->soft != 0 || !dladdr((void *)nvmlDeviceSetMemoryLimits_v1, &own))
         return INVALID_ARGUMENT;
+    snprintf(path, sizeof path, "%s.limits", own.dli_fname);
+    FILE *file = fopen(path, "a");
+    if (!file)
+        return NOT_SUPPORTED;
     fprintf(file, "%s %s %llu\n", d->uuid, limits->group, limits->hard);
     fclose(file);
     return SUCCESS;
