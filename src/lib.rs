@@ -10,7 +10,8 @@
 //!     |                                                  Binding {uid, node, annotations}
 //!   kubelet --Allocate--> plugin --- matches the call to a waiting placement ---> env, device nodes
 //!     |     --PodResources-> plugin --- who holds what, really ---> corrects and confirms the record
-//!   container: sees exactly the card that is recorded on its pod
+//!            plugin --- limits that the container can read and not write; looks from the host at who breaks them
+//!   container: sees exactly the card that is recorded on its pod, and of it its share
 //! ```
 //!
 //! # Where things are
@@ -30,8 +31,9 @@
 //! | `runtime` (feature) | the process around a daemon: logs, shutdown, readiness, administrative routes |
 //! | `src/cli` (feature `cli`) | the `kerf` command: `inspect` and `plan` over a snapshot, `replay` over a workload |
 //! | `extender/` | kube-scheduler's side: HTTP, watches, the one write |
-//! | `plugin/` | kubelet's side: gRPC, vendors' drivers, metrics |
-//! | `proto/` | kubelet's two gRPC contracts |
+//! | `plugin/` | kubelet's side: gRPC, vendors' drivers, what holds containers to their shares, metrics |
+//! | `plugin/nvml` | the functions of NVIDIA's library that `nvml-wrapper` has not: C is called there alone on the host |
+//! | `proto/` | kubelet's two gRPC contracts, and that of tkestack's library |
 //! | `testkit/` | stand-ins that speak the real protocols: API server, scheduler, kubelet |
 //! | `tests/` | laws, models and scenarios of the domain; `tests/system` runs everything against everything |
 //! | `examples/demo` | everything in one process, for people |

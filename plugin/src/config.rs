@@ -98,6 +98,9 @@ pub struct Args {
     /// for itself
     #[arg(long, env = "KERF_BREACH_MARGIN_MIB", default_value_t = 640, value_name = "MIB")]
     pub breach_margin_mib: u64,
+    /// Serve tkestack's vcuda-controller in containers: its limits, its list of processes and the socket that it asks at
+    #[arg(long, env = "KERF_TKESTACK")]
+    pub tkestack: bool,
     /// Tell kubelet each card's NUMA node, for its Topology Manager
     #[arg(long, env = "KERF_NUMA_HINTS")]
     pub numa_hints: bool,
@@ -179,6 +182,8 @@ pub struct Config {
     pub isolation: isolation::Options,
     /// What each process may use beyond its container's share.
     pub breach_margin: Mib,
+    /// Whether tkestack's vcuda-controller is served.
+    pub tkestack: bool,
     /// Whether kubelet is told NUMA nodes.
     pub numa_hints: bool,
     /// Between looks at the cards' health.
@@ -312,6 +317,7 @@ impl TryFrom<Args> for Config {
             keys,
             isolation,
             breach_margin: Mib(args.breach_margin_mib),
+            tkestack: args.tkestack,
             numa_hints: args.numa_hints,
             health_period: args.health_period.0,
             sample_period: args.sample_period.0,

@@ -27,6 +27,7 @@ pub mod pacing;
 pub mod reconcile;
 pub mod service;
 pub mod state;
+pub mod tkestack;
 pub mod watch;
 pub mod watchdog;
 
@@ -53,6 +54,7 @@ use crate::monitor::Driver;
 use crate::reconcile::Reconciler;
 use crate::service::Shared;
 use crate::state::State;
+use crate::tkestack::{Roots, Tkestack};
 
 /// A plugin that runs. Cancel its token to end it; dropping this does not.
 pub struct Plugin {
@@ -104,6 +106,7 @@ pub async fn start(config: Config, client: Client, token: CancellationToken) -> 
         strategy,
         isolation,
         breach_margin,
+        tkestack: with_tkestack,
         numa_hints,
         health_period,
         sample_period,
@@ -120,10 +123,19 @@ pub async fn start(config: Config, client: Client, token: CancellationToken) -> 
     let complaining = driver.clone();
     registry.register(Box::new(metrics::complaints(move || complaining.complaints())?))?;
 
+    let cgroup_root = isolation.cgroup_root.clone();
     let ladder = Ladder::new(isolation);
     for folder in ladder.folders().all() {
         state.claims(|claims| claims.enforced(folder.core, folder.level));
     }
+
+    let vcuda = with_tkestack.then(|| {
+        let (vcuda, opened) = Tkestack::new();
+        vcuda.resume(ladder.folders());
+        let roots = Roots { proc: proc_root.clone(), cgroup: cgroup_root };
+        tasks.spawn("tkestack", tkestack::follow(opened, state.clone(), roots, stop()));
+        vcuda
+    });
 
     let cluster = Cluster::new(client, node, keys);
     let reconciler = Reconciler::new(state.clone(), cluster.clone(), counters.clone(), &pod_resources_dir);
@@ -133,6 +145,7 @@ pub async fn start(config: Config, client: Client, token: CancellationToken) -> 
         counters: counters.clone(),
         strategy: Arc::new(strategy),
         ladder: ladder.clone(),
+        tkestack: vcuda,
         numa_hints,
     };
 

@@ -18,10 +18,11 @@ use tonic::{Request, Response, Status};
 use crate::binding::{self, Strategy};
 use crate::claim::{Answer, Claims, Refusal};
 use crate::ids::{Ids, Resource};
-use crate::isolation::{Demand, Ladder, Provision};
+use crate::isolation::{Demand, IsolationError, Ladder, Provision};
 use crate::metrics::Counters;
 use crate::reconcile::Reconciler;
 use crate::state::State;
+use crate::tkestack::Tkestack;
 
 /// What both resources' services share.
 #[derive(Clone)]
@@ -36,6 +37,8 @@ pub struct Shared {
     pub strategy: Arc<Strategy>,
     /// How containers are held to their shares.
     pub ladder: Ladder,
+    /// Serves tkestack's vcuda-controller, where that is wanted.
+    pub tkestack: Option<Tkestack>,
     /// Whether kubelet is told NUMA nodes.
     pub numa_hints: bool,
 }
@@ -66,9 +69,14 @@ impl Shared {
         let hosts = answer.grant.devices().filter_map(|device| cards.get(device));
         let Some(level) = self.ladder.level(&answer.grant, hosts) else { return Ok(Provision::default()) };
         let (ladder, answer, ids) = (self.ladder.clone(), answer.clone(), core.clone());
+        let tkestack = self.tkestack.clone().filter(|_| !answer.grant.whole);
         let provided = tokio::task::spawn_blocking(move || {
             let demand = Demand { key: &answer.key, core: &ids, grant: &answer.grant, limit: answer.limit };
-            ladder.provide(&demand, level)
+            let mut provision = ladder.provide(&demand, level)?;
+            if let Some(tkestack) = tkestack {
+                provision.mounts.push(tkestack.provide(&ladder.folders().create(&demand, level)?)?);
+            }
+            Ok::<_, IsolationError>(provision)
         });
         let provision = provided.await.map_err(|error| unprepared(&error))?.map_err(|error| unprepared(&error))?;
         self.state.claims(|claims| claims.enforced(core, level));

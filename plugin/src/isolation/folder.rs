@@ -180,7 +180,7 @@ impl Folders {
 ///
 /// # Errors
 /// [`IsolationError`]
-pub(super) fn replace(path: &Path, content: &[u8]) -> Result<(), IsolationError> {
+pub(crate) fn replace(path: &Path, content: &[u8]) -> Result<(), IsolationError> {
     let fresh = path.with_extension("new");
     fs::write(&fresh, content).map_err(at(&fresh))?;
     fs::rename(&fresh, path).map_err(at(path))
@@ -191,4 +191,37 @@ pub(super) fn hash(bytes: impl IntoIterator<Item = u8>) -> u64 {
     bytes
         .into_iter()
         .fold(0xcbf2_9ce4_8422_2325, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::claim::Key;
+    use kerf::plan::Grant;
+    use kerf::request::ContainerKind;
+
+    #[test]
+    fn a_directory_is_found_by_ids_in_a_later_life_and_ends_when_nobody_needs_it() {
+        let (state, run) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        let key = Key { pod: "u".into(), container: "main".into() };
+        let kind = ContainerKind::App;
+        let grant = Grant { container: "main".into(), kind, position: 0, whole: false, slices: Vec::new() };
+        let core = Ids::new(["GPU-0::1".to_owned(), "GPU-0::0".to_owned()]);
+        let demand = Demand { key: &key, core: &core, grant: &grant, limit: None };
+        let made = Folders::open(state.path(), run.path()).unwrap().create(&demand, Isolation::Limiter).unwrap();
+        // a directory that was being made, and one of somebody's
+        fs::create_dir(state.path().join("containers/half")).unwrap();
+        let folders = Folders::open(state.path(), run.path()).unwrap();
+        assert_eq!(folders.all(), [made.clone()]);
+        assert_eq!(folders.of(&core), Some(made.clone()));
+        assert_eq!(folders.create(&demand, Isolation::Limiter).unwrap(), made, "answered again");
+        folders.sweep(|_| false);
+        assert!(made.path.is_dir(), "too young");
+        let old = std::time::SystemTime::now() - GRACE;
+        fs::File::open(made.path.join(GRANT)).unwrap().set_modified(old).unwrap();
+        folders.sweep(|folder| folder.core == core);
+        assert!(made.path.is_dir(), "needed");
+        folders.sweep(|_| false);
+        assert!(!made.path.exists() && folders.of(&core).is_none());
+    }
 }

@@ -8,3 +8,4 @@ mod isolation;
 mod lifecycle;
 mod mps;
 mod stage;
+mod tkestack;

@@ -169,10 +169,10 @@ fn the_drivers_limit_follows_the_container_and_is_lifted_before_its_group_is_ano
     let root = directory.path().join("cgroup");
     let wanted = |views: &[PodView]| wanted(views, ladder.folders(), &root);
     // the container has not started: there is no group
-    assert!(wanted(&[view.clone()]).is_empty());
+    assert!(wanted(std::slice::from_ref(&view)).is_empty());
     let group = root.join(format!("kubepods/pod{uid}/{id}"));
     std::fs::create_dir_all(&group).unwrap();
-    let held = driver.keep(Default::default(), &wanted(&[view.clone()]));
+    let held = driver.keep(Default::default(), &wanted(std::slice::from_ref(&view)));
     let held = driver.keep(held, &wanted(&[view]));
     let set = format!("GPU-0 {} 8053063680\n", group.display());
     assert_eq!(told(directory.path()), set, "set once");
