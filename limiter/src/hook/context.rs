@@ -86,16 +86,21 @@ pub unsafe fn set_limit(real: real!(c_int, usize), limit: c_int, value: usize) -
         return check(driver!(real(limit, value)));
     }
     let (bytes, context) = (size::linear(value as u64), process.context());
-    let device = process.reserve(process.here(), bytes)?;
-    let status = driver!(real(limit, value));
-    if status != SUCCESS {
-        process.release(device, bytes);
-        return Err(status);
+    let before = process.heaps.remove(context as u64);
+    let had = before.map_or(0, |a| a.bytes);
+    let result = process.reserve(process.here(), bytes.saturating_sub(had)).and_then(|device| {
+        let status = driver!(real(limit, value));
+        if status != SUCCESS {
+            process.release(device, bytes.saturating_sub(had));
+            return Err(status);
+        }
+        process.release(device, had.saturating_sub(bytes));
+        Ok(Allocation { device, bytes, context, pool: 0 })
+    });
+    if let Some(now) = result.ok().or(before) {
+        process.heaps.insert(context as u64, now);
     }
-    if let Some(before) = process.heaps.insert(context as u64, Allocation { device, bytes, context, pool: 0 }) {
-        process.give_back(&before);
-    }
-    Ok(())
+    result.map(drop)
 }
 
 pub unsafe fn synchronize(real: real!()) -> Result<(), Status> {

@@ -212,7 +212,7 @@ mod tests {
         // a directory that was being made, and one of somebody's
         fs::create_dir(state.path().join("containers/half")).unwrap();
         let folders = Folders::open(state.path(), run.path()).unwrap();
-        assert_eq!(folders.all(), [made.clone()]);
+        assert_eq!(folders.all(), vec![made.clone()]);
         assert_eq!(folders.of(&core), Some(made.clone()));
         assert_eq!(folders.create(&demand, Isolation::Limiter).unwrap(), made, "answered again");
         folders.sweep(|_| false);
