@@ -24,6 +24,7 @@ use k8s_openapi::api::rbac::v1::{ClusterRole, ClusterRoleBinding};
 use kerf::annotation::Keys;
 use kerf::device::{Device, Inventory};
 use kerf::ids::PodRef;
+use kerf::isolation::Isolation;
 use kerf::k8s;
 use kerf::ledger::NodeLedger;
 use kerf::placement::{Planner, Policy, Unfit};
@@ -465,7 +466,10 @@ fn examples() -> Vec<Pod> {
 
 fn cluster() -> Vec<NodeLedger> {
     let node = |cards: u32, gib: u64| {
-        let card = |index: u32| Device::new(format!("GPU-{gib}-{index}"), index, Mib(gib << 10));
+        let card = |index: u32| Device {
+            isolation: Isolation::Limiter,
+            ..Device::new(format!("GPU-{gib}-{index}"), index, Mib(gib << 10))
+        };
         NodeLedger::new(&Inventory::new((0..cards).map(card).collect()))
     };
     vec![node(4, 24), node(2, 80), node(8, 16)]
@@ -474,7 +478,7 @@ fn cluster() -> Vec<NodeLedger> {
 #[test]
 fn every_example_is_a_legal_request_and_all_fit_one_small_cluster_in_any_rotation() {
     let (keys, pods) = (Keys::default(), examples());
-    assert_eq!(pods.len(), 8);
+    assert_eq!(pods.len(), 9);
     for first in 0..pods.len() {
         for policy in [Policy::Binpack, Policy::Spread] {
             let mut nodes = cluster();

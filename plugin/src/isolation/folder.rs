@@ -8,6 +8,7 @@
 
 use std::collections::BTreeMap;
 use std::fs;
+use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -102,6 +103,11 @@ impl Folders {
         let bytes = demand.core.iter().flat_map(|id| id.bytes().chain([0]));
         let name = format!("{}_{}_{:016x}", plain(pod), plain(container), hash(bytes));
         let path = self.root.join(name);
+        for root in [&self.root, &self.run] {
+            // other users of the host have no business with files that containers can write
+            let mut builder = fs::DirBuilder::new();
+            builder.recursive(true).mode(0o700).create(root).map_err(at(root))?;
+        }
         fs::create_dir_all(&path).map_err(at(&path))?;
         let wire = Wire {
             version: 1,

@@ -169,3 +169,61 @@ fn shown(folder: &Folder, path: &str) -> PathBuf {
     let directory = folder.path.join(SHOWN);
     Path::new(path).file_name().map_or_else(|| directory.clone(), |name| directory.join(name))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::claim::Key;
+    use crate::ids::Ids;
+    use crate::isolation::folder::Folders;
+    use kerf::isolation::Isolation;
+    use kerf::plan::Slice;
+    use kerf::request::ContainerKind;
+    use kerf::units::Share;
+
+    fn grant() -> Grant {
+        let slice = Slice { device: "GPU-0".into(), index: 0, share: Share::new(305, 256) };
+        let (container, kind) = ("main".into(), ContainerKind::App);
+        Grant { container, kind, position: 0, whole: false, slices: vec![slice] }
+    }
+
+    #[test]
+    fn a_start_brings_the_files_of_a_container_up_to_date() {
+        let root = tempfile::tempdir().unwrap();
+        let (state, run, source) = (root.path().join("lib"), root.path().join("run"), root.path().join("library"));
+        fs::write(&source, "a library").unwrap();
+        let limiter = Limiter::install(&source, &state).unwrap();
+        assert_eq!(Limiter::install(&source, &state).unwrap(), limiter);
+        let (key, core, grant) = (Key { pod: "u".into(), container: "main".into() }, Ids::default(), grant());
+        let demand = Demand { key: &key, core: &core, grant: &grant, limit: None };
+        let folder = Folders::empty(&state, &run).create(&demand, Isolation::Limiter).unwrap();
+        assert!(!stands(&folder));
+        limiter.provide(&demand, &folder).unwrap();
+        assert!(stands(&folder));
+        let ceiling = || {
+            let limits = Limits::parse(&fs::read(shown(&folder, path::LIMITS)).unwrap()).unwrap();
+            (limits.devices()[0].core, limits.devices()[0].ceiling)
+        };
+        // half a percent of a card is no percent: the share is rounded up
+        assert_eq!(ceiling(), (31, 31));
+        let state = folder.run.join(STATE);
+        fs::write(&state, "written by a tenant").unwrap();
+        assert!(snapshot(&folder).is_err());
+        fs::remove_file(&state).unwrap();
+        // kubelet had served a twin with a ceiling of its own
+        refresh(&Demand { limit: Some(Milli(800)), ..demand }, &folder).unwrap();
+        assert_eq!(ceiling(), (31, 80));
+        assert!(snapshot(&folder).unwrap().processes.is_empty());
+        allow(&folder, 400_000, 7_000_000_000).unwrap();
+        let bytes = fs::read(shown(&folder, path::ALLOWANCE)).unwrap();
+        let entry = u64::from_ne_bytes(bytes[allowance::offset(0)..][..8].try_into().unwrap());
+        assert_eq!(allowance::read(entry, 7_000_000_000), Some(400_000));
+    }
+
+    #[test]
+    fn limits_that_nobody_can_keep_are_refused_by_name() {
+        let mut grant = grant();
+        grant.slices[0].device = "GPU 0".into();
+        assert!(limits(&grant, None).unwrap_err().to_string().contains("device is out of range"));
+    }
+}
