@@ -112,7 +112,8 @@ impl Audit {
     fn isolation(&mut self, name: &str, keys: &Keys, object: &Value, placement: &Placement) {
         let grants = &placement.plan.grants;
         let lasting = grants.iter().any(|grant| grant.kind != ContainerKind::Init);
-        let shares = grants.iter().filter(|grant| !grant.whole && !(lasting && grant.kind == ContainerKind::Init));
+        let over = |grant: &&Grant| lasting && grant.kind == ContainerKind::Init;
+        let shares = grants.iter().filter(|grant| !grant.whole && !over(grant));
         let expected: Levels = shares.map(|grant| (grant.container.clone(), Isolation::Limiter)).collect();
         let recorded = object["metadata"]["annotations"].get(&keys.isolated).and_then(Value::as_str);
         let recorded = recorded.and_then(|text| isolation::decode(text).ok()).unwrap_or_default();
