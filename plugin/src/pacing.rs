@@ -1,5 +1,5 @@
 //! Who may use how much of a card's time just now. The host sees what every container gets of its card, and what a
-//! neighbour leaves; [`arbiter`] decides, and each container's limiter reads it ([`allowance`]).
+//! neighbour leaves; [`arbiter`] decides, and each container's limiter reads it ([`kerf_limiter_contract::allowance`]).
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;

@@ -47,7 +47,7 @@ pub struct Roots {
     pub cgroup: PathBuf,
 }
 
-/// Opens sockets; [`Tkestack::follow`] answers at them.
+/// Opens sockets; [`follow`] answers at them.
 #[derive(Clone, Debug)]
 pub struct Tkestack {
     opened: mpsc::UnboundedSender<(Folder, UnixListener)>,
