@@ -14,7 +14,7 @@ use crate::ids::{NodeName, PodRef, PodUid};
 use crate::request::{ContainerKind, GpuRequest, RawAnnotations, RawContainer, RequestError};
 use crate::units::parse_quantity;
 
-pub use host::{allocatable, requested};
+pub use host::{allocatable, requested, resident};
 
 /// What kerf needs to know of a Pod.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -5,5 +5,6 @@
 pub mod admin;
 pub mod client;
 pub mod readiness;
+pub mod series;
 pub mod shutdown;
 pub mod telemetry;

@@ -82,12 +82,53 @@ fn plan_says_where_a_pod_goes_and_why_not_elsewhere() {
 }
 
 #[test]
-fn wrong_input_is_named_with_its_file() {
+fn plan_counts_the_cores_and_memory_of_nodes_that_say_what_they_have() {
+    let folder = tempfile::tempdir().unwrap();
+    let amounts = json!({ "inspur.com/vcuda-core": "100", "inspur.com/vcuda-memory": "60", "cpu": "4",
+                          "memory": "8Gi", "pods": "110" });
+    let node = json!({ "apiVersion": "v1", "kind": "Node", "metadata": { "name": "small" },
+                       "status": { "capacity": amounts, "allocatable": amounts } });
+    let busy = json!({ "apiVersion": "v1", "kind": "Pod",
+                       "metadata": { "name": "busy", "namespace": "ns", "uid": "u" },
+                       "spec": { "nodeName": "small", "containers": [
+                           { "name": "main", "resources": { "requests": { "cpu": "3500m" } } }] } });
+    let snapshot = write(folder.path(), "c.json", &json!({ "items": [node, busy] }).to_string());
+    let plan = |cpu: &str| {
+        let pod = format!(
+            "apiVersion: v1\nkind: Pod\nmetadata: {{ name: p }}\nspec:\n  containers:\n  - name: main\n    resources:\n      \
+             limits: {{ inspur.com/vcuda-core: 100 }}\n      requests: {{ cpu: {cpu} }}\n"
+        );
+        kerf(&["plan", &write(folder.path(), "pod.yaml", &pod), "--cluster", &snapshot])
+    };
+    assert_eq!(plan("500m").status.code(), Some(0));
+    let short = plan("501m");
+    assert_eq!((short.status.code(), stdout(&short).as_str()), (Some(1), "small: Insufficient cpu\n"));
+}
+
+#[test]
+fn wrong_input_is_named_with_its_file_line_and_column() {
     let folder = tempfile::tempdir().unwrap();
     let bad = write(folder.path(), "bad.json", "{");
+    let odd = "{ \"items\": [\n  {}\n] }";
+    let odd = write(folder.path(), "odd.json", odd);
+    let pod = "{ \"items\": [{ \"kind\": \"Node\" },\n { \"kind\": \"Pod\",\n  \"metadata\": { \"name\": \"p\" },\n  \"spec\": 7 }] }";
+    let pod = write(folder.path(), "pod.json", pod);
+    let yaml = write(folder.path(), "pod.yaml", "kind: Pod\nspec:\n  containers: 7\n");
+    let two = write(folder.path(), "two.yaml", "kind: Pod\n---\nkind: Pod\n");
+    let fine = snapshot(folder.path());
     for (args, word) in [
         (vec!["inspect", "/nonexistent"], "/nonexistent"),
-        (vec!["inspect", bad.as_str()], "bad.json: no JSON"),
+        (vec!["inspect", bad.as_str()], "bad.json: line 1, column 1: no JSON"),
+        (vec!["inspect", odd.as_str()], "odd.json: line 2: an object without a kind"),
+        (vec!["inspect", pod.as_str()], "pod.json: line 4, column 11: Pod /p: invalid type: integer `7`"),
+        (
+            vec!["plan", yaml.as_str(), "--cluster", fine.as_str()],
+            "pod.yaml: line 3, column 15: no Pod: expected sequence",
+        ),
+        (
+            vec!["plan", two.as_str(), "--cluster", fine.as_str()],
+            "two.yaml: line 3, column 1: no Pod: multiple YAML documents",
+        ),
         (vec!["plan", bad.as_str(), "--cluster", bad.as_str()], "bad.json"),
         (vec!["inspect", "--domain", "nonsense"], "--domain"),
         (vec!["dance"], "unrecognized subcommand"),

@@ -169,3 +169,17 @@ fn a_node_with_an_inventory_that_cannot_be_read_has_no_cards_rather_than_guessed
     let read = view(INVENTORY).inventory.unwrap();
     assert!(!read.devices()[0].usable(), "the cordon is applied to what was read");
 }
+
+#[test]
+fn pods_of_daemon_sets_and_of_kubelet_itself_belong_to_their_nodes() {
+    let resident = |owners: Value| {
+        let pod = json!({ "metadata": { "name": "p", "ownerReferences": owners } });
+        k8s::resident(&serde_json::from_value(pod).unwrap())
+    };
+    let owner = |kind: &str, controller: bool| json!([{ "apiVersion": "v1", "kind": kind, "name": "o", "uid": "u", "controller": controller }]);
+    assert!(resident(owner("DaemonSet", true)));
+    assert!(resident(owner("Node", true)));
+    assert!(!resident(owner("ReplicaSet", true)));
+    assert!(!resident(owner("DaemonSet", false)));
+    assert!(!resident(json!([])));
+}

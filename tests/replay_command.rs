@@ -121,6 +121,69 @@ fn a_snapshot_of_a_cluster_is_replayed_from_empty() {
         (&json!(5), &json!(1)),
         "four cards take four shares of 60 %"
     );
+    assert_eq!((&run["asked"], &run["unallocated"]), (&json!(75.0), &json!(40.0)));
+}
+
+#[test]
+fn pods_without_cards_count_where_they_take_cores_from_those_with_cards() {
+    let folder = tempfile::tempdir().unwrap();
+    let node = |name: &str, cards: u64| {
+        let amounts = json!({ "inspur.com/vcuda-core": (100 * cards).to_string(), "cpu": "4", "memory": "64Gi",
+                              "inspur.com/vcuda-memory": (60 * cards).to_string(), "pods": "110" });
+        json!({ "kind": "Node", "metadata": { "name": name }, "status": { "capacity": amounts, "allocatable": amounts } })
+    };
+    let pod = |name: &str, node: &str, owner: &str, limits: Value, cpu: &str| {
+        let owner = json!({ "apiVersion": "v1", "kind": owner, "name": "o", "uid": "o", "controller": true });
+        let resources = json!({ "limits": limits, "requests": { "cpu": cpu } });
+        json!({ "kind": "Pod", "metadata": { "name": name, "namespace": "ns", "uid": name, "ownerReferences": [owner] },
+                "spec": { "nodeName": node, "containers": [{ "name": "main", "resources": resources }] } })
+    };
+    let card = json!({ "inspur.com/vcuda-core": "100" });
+    let items = vec![
+        node("gpus", 2),
+        node("plain", 0),
+        pod("agent", "gpus", "DaemonSet", json!({}), "1"),
+        pod("batch", "gpus", "ReplicaSet", json!({}), "1"),
+        pod("web", "plain", "ReplicaSet", json!({}), "3"),
+        pod("refused", "gpus", "ReplicaSet", json!({ "inspur.com/vcuda-core": "150" }), "1"),
+        pod("small", "gpus", "Job", card.clone(), "1500m"),
+        pod("large", "gpus", "Job", card, "2"),
+    ];
+    let path = folder.path().join("cluster.json");
+    std::fs::write(&path, json!({ "items": items }).to_string()).unwrap();
+    let output = replay(&[
+        "--cluster",
+        path.to_str().unwrap(),
+        "--policy",
+        "binpack",
+        "--log",
+        folder.path().to_str().unwrap(),
+    ]);
+    assert!(output.status.success());
+    let said = String::from_utf8(output.stderr).unwrap();
+    assert!(said.contains("Pod ns/refused: left out, as kerf refuses it: container"), "{said}");
+    let log = std::fs::read_to_string(folder.path().join("binpack-in-order.csv")).unwrap();
+    let rows: Vec<&str> = log.lines().skip(1).collect();
+    // 4 cores less the agent's and the batch pod's: enough for one of the two
+    let expected = ["0,ns/batch,gpus,,0,1000,0", "1,ns/large,gpus,0,1000,2000,0", "2,ns/small,,,1000,1500,0"];
+    assert_eq!(rows, expected);
+}
+
+#[test]
+fn averages_over_time_begin_with_the_first_pod() {
+    let folder = tempfile::tempdir().unwrap();
+    let write = |name: &str, text: &str| {
+        let path = folder.path().join(name);
+        std::fs::write(&path, text).unwrap();
+        path.to_str().unwrap().to_owned()
+    };
+    let nodes = write("nodes.csv", "sn,cpu_milli,memory_mib,gpu,model\na,1000,1000,1,x\n");
+    let head = "name,cpu_milli,memory_mib,num_gpu,gpu_milli,creation_time,deletion_time";
+    let pods = format!("{head}\np,1,1,1,1000,1700000000,1700000010\nq,1,1,1,500,1700000010,1700000020\n");
+    let pods = write("pods.csv", &pods);
+    let shown = stdout(&replay(&["--nodes", &nodes, "--pods", &pods, "--departures", "--policy=spread", "--json"]));
+    let shown: Value = serde_json::from_str(&shown).unwrap();
+    assert_eq!(shown["policies"]["spread"][0]["unallocated_over_time"], json!(25.0));
 }
 
 #[test]

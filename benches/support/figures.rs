@@ -48,17 +48,22 @@ impl Figures {
 
     /// Prints the table; writes the raw values below the folder `KERF_BENCH_RAW`, unless this is only a test.
     pub fn finish(self, test: bool) -> anyhow::Result<()> {
-        if test {
-            println!("{}: ok", self.name);
-            return Ok(());
-        }
-        println!("{}", self.table);
-        if let Some(folder) = std::env::var_os("KERF_BENCH_RAW") {
-            let folder = std::path::Path::new(&folder);
-            std::fs::create_dir_all(folder)?;
-            std::fs::write(folder.join(format!("{}.csv", self.name)), self.raw)?;
-            std::fs::write(folder.join(format!("{}.txt", self.name)), self.table)?;
-        }
-        Ok(())
+        publish(self.name, &self.table, &self.raw, test)
     }
+}
+
+/// Prints a table; writes it and the raw values below the folder `KERF_BENCH_RAW`, unless this is only a test.
+pub fn publish(name: &str, table: &str, raw: &str, test: bool) -> anyhow::Result<()> {
+    if test {
+        println!("{name}: ok");
+        return Ok(());
+    }
+    println!("{table}");
+    if let Some(folder) = std::env::var_os("KERF_BENCH_RAW") {
+        let folder = std::path::Path::new(&folder);
+        std::fs::create_dir_all(folder)?;
+        std::fs::write(folder.join(format!("{name}.csv")), raw)?;
+        std::fs::write(folder.join(format!("{name}.txt")), table)?;
+    }
+    Ok(())
 }

@@ -12,6 +12,7 @@ mod report;
 #[allow(dead_code, reason = "the system tests use more of it")]
 mod stack;
 #[path = "../../tests/system/trace.rs"]
+#[allow(dead_code, reason = "the system tests use more of it")]
 mod trace;
 #[path = "../../tests/system/workload.rs"]
 #[allow(dead_code, reason = "the system tests use more of it")]

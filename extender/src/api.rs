@@ -7,6 +7,7 @@ mod bind;
 mod filter;
 mod predicates;
 mod prioritize;
+mod ranking;
 pub mod wire;
 
 use std::sync::Arc;

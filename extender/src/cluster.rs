@@ -119,7 +119,7 @@ impl Cluster {
         let mut ranked: Vec<_> = nodes.map(&mut rank).collect();
         if policy.surveys() {
             let mut survey = self.survey();
-            let shape = footprint.shape(request);
+            let shape = footprint.shape(Some(request));
             let fitting: Vec<&str> =
                 ranked.iter().filter(|(_, rank)| rank.is_some()).map(|(node, _)| *node).collect();
             let surveyed = survey.ranks(policy, &shape, fitting.into_iter());
@@ -173,7 +173,7 @@ impl Cluster {
             return Planner::default();
         }
         let mut survey = self.survey();
-        let shape = survey.shape(uid).cloned().unwrap_or_else(|| Footprint::default().shape(request));
+        let shape = survey.shape(uid).cloned().unwrap_or_else(|| Footprint::default().shape(Some(request)));
         Planner::preferring(survey.card(policy, &shape, node))
     }
 
@@ -275,6 +275,7 @@ impl Cluster {
         if let Some(mut ledger) = self.nodes.get_mut(node) {
             ledger.bound(uid, self.epoch());
         }
+        self.surveyor.bound(uid, node);
         self.leave_others(uid, node);
         self.notify();
     }
@@ -347,6 +348,15 @@ impl Cluster {
         request: Option<&GpuRequest>,
     ) {
         self.surveyor.pod(uid, node, footprint, request);
+        // those that ask for cards are announced by what follows
+        if request.is_none() {
+            self.notify();
+        }
+    }
+
+    /// What is left of a node's cores and memory, by the pods that were seen there; `None` where it is not known.
+    pub fn host_left(&self, node: &str) -> Option<HostAmount> {
+        self.surveyor.left(node)
     }
 
     /// A Node is gone. Its pods stay until they are released.

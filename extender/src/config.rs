@@ -1,6 +1,7 @@
 //! Flags and environment, checked once.
 
 use std::net::SocketAddr;
+use std::num::NonZeroU16;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -22,6 +23,9 @@ pub struct Args {
     /// How to choose among nodes and GPUs that fit: binpack, spread, best-fit, fgd or fragmentation
     #[arg(long, env = "KERF_POLICY", default_value_t)]
     pub policy: Policy,
+    /// How many nodes filter leaves to the scheduler, the best by the policy; 0 leaves all that fit
+    #[arg(long, env = "KERF_CANDIDATES", default_value_t = 64, value_name = "NODES")]
+    pub candidates: u16,
     /// Path of a kubeconfig; without it the pod's service account, or the user's own
     #[arg(long, env = "KERF_KUBECONFIG", value_name = "PATH")]
     pub kubeconfig: Option<PathBuf>,
@@ -48,6 +52,8 @@ pub struct Config {
     pub domain: Domain,
     /// Default policy.
     pub policy: Policy,
+    /// How many nodes filter leaves to the scheduler; `None`: all that fit.
+    pub candidates: Option<NonZeroU16>,
     /// Bounds each request to the API server.
     pub api_timeout: Duration,
     /// Bounds request bodies, in bytes.
@@ -80,6 +86,7 @@ impl TryFrom<&Args> for Config {
             listen: args.listen,
             domain: args.domain.clone(),
             policy: args.policy,
+            candidates: NonZeroU16::new(args.candidates),
             api_timeout: Duration::from_millis(args.api_timeout_ms),
             max_body: usize::from(args.max_body_mib) << 20,
         })

@@ -19,7 +19,12 @@ pub(crate) fn state(app: &App) -> Value {
                 .map(|(uid, commitment)| (uid.to_string(), pod(commitment)))
                 .collect();
             let trouble = node.ledger.without_cards().map(kerf::placement::Unfit::code);
-            (node.name.to_string(), json!({ "gpus": cards, "pods": pods, "trouble": trouble }))
+            let left = app
+                .cluster
+                .host_left(node.name.as_str())
+                .map(|left| json!({ "cpu_milli": left.cpu, "memory_mib": left.memory.0, "pods": left.pods }));
+            let state = json!({ "gpus": cards, "pods": pods, "trouble": trouble, "host_free": left });
+            (node.name.to_string(), state)
         })
         .collect();
     json!({ "domain": app.keys.domain.to_string(), "policy": app.policy.as_str(), "nodes": nodes })

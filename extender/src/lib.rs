@@ -57,6 +57,7 @@ pub const DEADLINE_MS: u64 = 15_000;
 pub struct App {
     keys: Keys,
     policy: Policy,
+    candidates: Option<usize>,
     max_body: usize,
     cluster: Arc<Cluster>,
     intents: Intents,
@@ -109,7 +110,7 @@ impl App {
 /// Where the address cannot be listened on.
 pub async fn start(config: &Config, client: Client, tasks: Tasks) -> anyhow::Result<Extender> {
     tracing::info!(?config, version = env!("CARGO_PKG_VERSION"), "starting");
-    let Config { listen, domain, policy, api_timeout, max_body } = config.clone();
+    let Config { listen, domain, policy, candidates, api_timeout, max_body } = config.clone();
     let registry = Registry::new();
     let cluster = Arc::new(Cluster::default());
     let clock = Arc::new(Clock::default());
@@ -118,6 +119,7 @@ pub async fn start(config: &Config, client: Client, tasks: Tasks) -> anyhow::Res
         readiness: readiness.clone(),
         keys: Keys::new(domain),
         policy,
+        candidates: candidates.map(|candidates| usize::from(candidates.get())),
         max_body,
         intents: Intents::default(),
         binder: Binder::new(client.clone(), api_timeout),
@@ -159,7 +161,10 @@ fn router(app: Arc<App>, registry: Registry, readiness: Readiness) -> Router {
     let state = app.clone();
     let draining = app.tasks.token().clone();
     let debug = Arc::new(move || debug::state(&state));
-    api::router(app).merge(admin::router(Admin { registry, readiness, debug, program: "kerf-extender", draining }))
+    let cluster = app.cluster.clone();
+    let series: admin::Series = Arc::new(move || Box::new(metrics::cards(&cluster)));
+    let admin = Admin { registry, series: Some(series), readiness, debug, program: "kerf-extender", draining };
+    api::router(app).merge(admin::router(admin))
 }
 
 impl Extender {

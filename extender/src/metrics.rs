@@ -1,20 +1,18 @@
 //! What Prometheus sees of the extender. Counters are kept; gauges of state are read from the [`Cluster`] at
 //! scrape, so none can be forgotten.
 
+mod cluster;
+
 use std::sync::Arc;
 use std::time::Duration;
 
-use kerf::ledger::NodeLedger;
 use kerf::placement::Unfit;
-use kerf::units::Timestamp;
-use prometheus::core::{Collector, Desc};
-use prometheus::proto::MetricFamily;
-use prometheus::{
-    GaugeVec, HistogramOpts, HistogramTimer, HistogramVec, IntCounter, IntCounterVec, Opts, Registry,
-};
+use prometheus::{HistogramOpts, HistogramTimer, HistogramVec, IntCounter, IntCounterVec, Opts, Registry};
 
 use crate::clock::Clock;
 use crate::cluster::Cluster;
+use cluster::ClusterCollector;
+pub(crate) use cluster::cards;
 
 /// A verb of the extender.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -176,126 +174,5 @@ impl Metrics {
         let count = histogram.get_sample_count().max(1);
         #[allow(clippy::cast_precision_loss, reason = "a report's mean")]
         Duration::from_secs_f64(histogram.get_sample_sum() / count as f64)
-    }
-}
-
-/// Reads the ledgers at scrape.
-struct ClusterCollector {
-    cluster: Arc<Cluster>,
-    clock: Arc<Clock>,
-    descs: Vec<Desc>,
-}
-
-const GPU: [&str; 4] = ["node", "gpu", "index", "model"];
-
-/// The per-GPU gauges, empty.
-struct Gauges {
-    healthy: GaugeVec,
-    compute_capacity: GaugeVec,
-    compute_committed: GaugeVec,
-    compute_free: GaugeVec,
-    memory_capacity: GaugeVec,
-    memory_committed: GaugeVec,
-    memory_free: GaugeVec,
-    pods: GaugeVec,
-    overcommitted: GaugeVec,
-    commitments: GaugeVec,
-    in_doubt: GaugeVec,
-    nodes: GaugeVec,
-}
-
-impl Gauges {
-    fn new() -> prometheus::Result<Self> {
-        let gauges = |name: &str, help: &str, labels: &[&str]| {
-            GaugeVec::new(Opts::new(format!("kerf_extender_{name}"), help), labels)
-        };
-        Ok(Self {
-            healthy: gauges("gpu_usable", "1 where the GPU takes new pods: healthy and not cordoned", &GPU)?,
-            compute_capacity: gauges("gpu_compute_capacity_ratio", "Compute of the GPU, 1 = one card", &GPU)?,
-            compute_committed: gauges("gpu_compute_committed_ratio", "Compute that pods hold", &GPU)?,
-            compute_free: gauges(
-                "gpu_compute_free_ratio",
-                "Largest share of compute that a new pod can have",
-                &GPU,
-            )?,
-            memory_capacity: gauges("gpu_memory_capacity_bytes", "Memory of the GPU", &GPU)?,
-            memory_committed: gauges("gpu_memory_committed_bytes", "Memory that pods hold", &GPU)?,
-            memory_free: gauges("gpu_memory_free_bytes", "Largest share of memory that a new pod can have", &GPU)?,
-            pods: gauges("gpu_pods", "Pods that hold a part of the GPU", &GPU)?,
-            overcommitted: gauges("gpu_overcommitted", "1 where pods hold more than the GPU has", &GPU)?,
-            commitments: gauges("commitments", "Pods that hold GPUs, by state", &["state"])?,
-            in_doubt: gauges("binds_in_doubt", "Bindings whose outcome is overdue", &[])?,
-            nodes: gauges("nodes", "Nodes known, with and without GPUs", &[])?,
-        })
-    }
-
-    fn all(&self) -> [&GaugeVec; 12] {
-        [
-            &self.healthy,
-            &self.compute_capacity,
-            &self.compute_committed,
-            &self.compute_free,
-            &self.memory_capacity,
-            &self.memory_committed,
-            &self.memory_free,
-            &self.pods,
-            &self.overcommitted,
-            &self.commitments,
-            &self.in_doubt,
-            &self.nodes,
-        ]
-    }
-
-    #[allow(clippy::cast_precision_loss, reason = "Prometheus has floats; bytes of a card are far below 2^53")]
-    fn add(&self, node: &str, ledger: &NodeLedger, now: Timestamp) {
-        self.nodes.with_label_values::<&str>(&[]).inc();
-        for card in ledger.cards() {
-            let device = card.device();
-            let index = device.index.to_string();
-            let labels = [node, device.id.as_str(), &index, &device.model];
-            let set = |gauges: &GaugeVec, value: f64| gauges.with_label_values(&labels).set(value);
-            let (capacity, used, free) = (device.capacity(), card.used(), card.free());
-            set(&self.healthy, f64::from(u8::from(device.usable())));
-            set(&self.compute_capacity, capacity.compute.ratio());
-            set(&self.compute_committed, used.compute.ratio());
-            set(&self.compute_free, free.compute.ratio());
-            set(&self.memory_capacity, capacity.memory.bytes() as f64);
-            set(&self.memory_committed, used.memory.bytes() as f64);
-            set(&self.memory_free, free.memory.bytes() as f64);
-            set(&self.pods, f64::from(card.pods()));
-            set(&self.overcommitted, f64::from(u8::from(card.overcommitted())));
-        }
-        for commitment in ledger.commitments().values() {
-            self.commitments.with_label_values(&[commitment.state.as_str()]).inc();
-            if commitment.state.overdue(now) {
-                self.in_doubt.with_label_values::<&str>(&[]).inc();
-            }
-        }
-    }
-}
-
-impl ClusterCollector {
-    fn new(cluster: Arc<Cluster>, clock: Arc<Clock>) -> prometheus::Result<Self> {
-        let descs = Gauges::new()?.all().into_iter().flat_map(|gauges| gauges.desc()).cloned().collect();
-        Ok(Self { cluster, clock, descs })
-    }
-}
-
-impl Collector for ClusterCollector {
-    fn desc(&self) -> Vec<&Desc> {
-        self.descs.iter().collect()
-    }
-
-    fn collect(&self) -> Vec<MetricFamily> {
-        let Ok(gauges) = Gauges::new() else { return Vec::new() };
-        let now = self.clock.now();
-        gauges.in_doubt.with_label_values::<&str>(&[]).set(0.0);
-        self.cluster.each_node(|node, ledger| gauges.add(node.as_str(), ledger, now));
-        gauges
-            .all()
-            .into_iter()
-            .flat_map(Collector::collect)
-            .filter(|family| !family.get_metric().is_empty())
-            .collect()
     }
 }

@@ -7,10 +7,12 @@
 use std::collections::BTreeSet;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
+use k8s_openapi::api::core::v1::Pod;
 use kerf::ids::{NodeName, PodUid};
+use kerf::k8s;
 use kerf::ledger::NodeLedger;
 use kerf::placement::shape::{HostAmount, Shape};
-use kerf::placement::survey::Survey;
+use kerf::placement::survey::{Sighting, Survey};
 use kerf::request::GpuRequest;
 
 /// The survey and the nodes that it has not looked at since they changed.
@@ -20,14 +22,24 @@ pub(crate) struct Surveyor {
     stale: Mutex<BTreeSet<NodeName>>,
 }
 
-/// What kube-scheduler counts of a pod, by what was seen of it.
+/// What a pod takes of its node's host.
 #[derive(Clone, Copy, Debug, Default)]
-pub struct Footprint(pub HostAmount);
+pub struct Footprint {
+    /// What kube-scheduler counts.
+    pub amount: HostAmount,
+    /// Whether the pod belongs to its node ([`k8s::resident`]).
+    pub resident: bool,
+}
 
 impl Footprint {
+    /// Of a pod as the API server shows it.
+    pub fn of(pod: &Pod) -> Self {
+        Self { amount: k8s::requested(pod), resident: k8s::resident(pod) }
+    }
+
     /// All that the policies need to know of a pod.
-    pub(crate) fn shape(self, request: &GpuRequest) -> Shape {
-        Shape::of(Some(request), self.0.cpu, self.0.memory)
+    pub(crate) fn shape(self, request: Option<&GpuRequest>) -> Shape {
+        Shape::of(request, self.amount.cpu, self.amount.memory)
     }
 }
 
@@ -60,15 +72,20 @@ impl Surveyor {
         self.survey().forget(node);
     }
 
-    /// A pod of any sort was seen: it takes its footprint of its node, and its demand counts if it asks for cards.
+    /// A pod of any sort was seen.
     pub fn pod(&self, uid: &PodUid, node: Option<&NodeName>, footprint: Footprint, request: Option<&GpuRequest>) {
-        let mut survey = self.survey();
-        if let Some(request) = request {
-            survey.seen(uid, &footprint.shape(request));
-        }
-        if let Some(node) = node {
-            survey.load(uid, node, footprint.0);
-        }
+        let (shape, resident) = (footprint.shape(request), footprint.resident);
+        self.survey().seen(uid, &Sighting { shape: &shape, node, resident });
+    }
+
+    /// A pod that was seen has been bound; the watch will say so too, later.
+    pub fn bound(&self, uid: &PodUid, node: &NodeName) {
+        self.survey().bound(uid, node);
+    }
+
+    /// What is left of a node's host.
+    pub fn left(&self, node: &str) -> Option<HostAmount> {
+        self.survey().left(node)
     }
 
     /// A pod is gone.

@@ -1,5 +1,7 @@
 //! Pods and Nodes from the API server into the [`Cluster`]: translated on arrival, then dropped.
 
+mod guarded;
+
 use std::collections::BTreeSet;
 use std::fmt::Debug;
 use std::sync::Arc;
@@ -10,12 +12,13 @@ use kerf::ids::{NodeName, PodUid};
 use kerf::k8s;
 use kerf::ledger::Seen;
 use kerf::runtime::readiness::Condition;
-use kube::core::DeserializeGuard;
 use kube::runtime::WatchStreamExt;
 use kube::runtime::watcher::{self, Event, watcher};
 use kube::{Api, Client};
 use serde::de::DeserializeOwned;
 use tokio_util::sync::CancellationToken;
+
+use guarded::Guarded;
 
 use crate::cluster::Applied;
 use crate::{App, Footprint};
@@ -87,13 +90,13 @@ pub async fn pods(app: Arc<App>, client: Client, synced: Condition, token: Cance
     .await;
 }
 
-fn apply(app: &App, pod: DeserializeGuard<Pod>) -> Option<PodUid> {
+fn apply(app: &App, pod: Guarded<Pod>) -> Option<PodUid> {
     let pod = readable(pod)?;
     let view = k8s::pod(&pod, &app.keys)?;
     let (uid, name, node) = (view.uid.clone(), view.pod.clone(), view.node.clone());
     let request = view.request.as_ref().ok().and_then(Option::as_deref);
     if !view.ended {
-        app.cluster.apply_footprint(&uid, node.as_ref(), Footprint(k8s::requested(&pod)), request);
+        app.cluster.apply_footprint(&uid, node.as_ref(), Footprint::of(&pod), request);
     }
     if request.is_none() {
         return Some(uid);
@@ -119,11 +122,11 @@ fn apply(app: &App, pod: DeserializeGuard<Pod>) -> Option<PodUid> {
 fn guarded<K>(
     client: Client,
     config: watcher::Config,
-) -> impl Stream<Item = watcher::Result<Event<DeserializeGuard<K>>>> + Send
+) -> impl Stream<Item = watcher::Result<Event<Guarded<K>>>> + Send
 where
     K: kube::Resource<DynamicType = ()> + DeserializeOwned + Clone + Debug + Send + 'static,
 {
-    watcher(Api::<DeserializeGuard<K>>::all(client), config).default_backoff()
+    watcher(Api::<Guarded<K>>::all(client), config).default_backoff()
 }
 
 async fn each<K>(
@@ -140,12 +143,12 @@ async fn each<K>(
     }
 }
 
-fn readable<K: kube::Resource<DynamicType = ()>>(object: DeserializeGuard<K>) -> Option<K> {
+fn readable<K: kube::Resource<DynamicType = ()>>(object: Guarded<K>) -> Option<K> {
     let name = meta(&object).name.clone();
     match object.0 {
         Ok(object) => Some(object),
-        Err(error) => {
-            tracing::warn!(?name, error = error.error, "object cannot be read; skipped");
+        Err(unreadable) => {
+            tracing::warn!(?name, error = unreadable.error, "object cannot be read; skipped");
             None
         }
     }

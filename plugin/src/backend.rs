@@ -4,8 +4,13 @@
 //! thread, with a deadline, one at a time. A driver that is not there is [`BackendError::Unavailable`]: a state
 //! to report and try again, never a reason to end.
 
+pub mod amd;
 pub mod auto;
+pub mod intel;
 pub mod nvidia;
+mod origin;
+pub mod roots;
+pub mod scan;
 pub mod simulated;
 
 use std::collections::BTreeMap;
@@ -14,6 +19,9 @@ use std::sync::Arc;
 
 use kerf::device::{Device, Health};
 use kerf::ids::{ContainerName, DeviceId, PodRef};
+
+pub use self::origin::{Origin, Part, Vendor};
+use self::scan::Remark;
 
 /// A card and how it is reached on this host.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -26,8 +34,21 @@ pub struct HostDevice {
     pub nodes: Vec<PathBuf>,
     /// Device files that a container needs for any card of this vendor.
     pub control_nodes: Vec<PathBuf>,
-    /// Whether it is a hardware partition of a card: whoever has it whole shares nothing with its neighbours.
-    pub partition: bool,
+    /// What it is among the cards of its host.
+    pub origin: Origin,
+}
+
+impl HostDevice {
+    /// Whether it is a hardware partition of a card (MIG): whoever has it whole shares nothing with its neighbours.
+    pub fn partition(&self) -> bool {
+        matches!(self.origin.part, Part::Instance { .. })
+    }
+
+    /// What reports call it: its PCI address, as people look for it, or the kernel's name of a part or an Intel card.
+    pub fn subject(&self) -> &str {
+        let by_name = self.pci.is_empty() || self.origin.part != Part::Whole || self.origin.vendor == Vendor::Intel;
+        if by_name { &self.origin.name } else { &self.pci }
+    }
 }
 
 /// What the cards do at one moment.
@@ -129,6 +150,11 @@ pub trait Backend: Send + Sync + 'static {
     fn complaints(&self) -> u64 {
         0
     }
+
+    /// What was odd about the cards at the last look, and which were left out and why.
+    fn remarks(&self) -> Vec<Remark> {
+        Vec::new()
+    }
 }
 
 impl<T: Backend + ?Sized> Backend for Arc<T> {
@@ -150,5 +176,9 @@ impl<T: Backend + ?Sized> Backend for Arc<T> {
 
     fn complaints(&self) -> u64 {
         (**self).complaints()
+    }
+
+    fn remarks(&self) -> Vec<Remark> {
+        (**self).remarks()
     }
 }

@@ -124,7 +124,7 @@ impl From<ContainerBinding> for ContainerAllocateResponse {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::backend::HostDevice;
+    use crate::backend::{HostDevice, Origin};
     use kerf::device::Device;
     use kerf::plan::Slice;
     use kerf::request::ContainerKind;
@@ -136,7 +136,7 @@ mod tests {
             pci: String::new(),
             nodes: vec![format!("/dev/nvidia{index}").into()],
             control_nodes: vec!["/dev/nvidiactl".into(), "/dev/nvidia-uvm".into()],
-            partition: false,
+            origin: Origin::default(),
         };
         Cards::default().discovered(vec![host(0), host(1)])
     }

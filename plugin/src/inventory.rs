@@ -106,11 +106,13 @@ fn count(device: &Device, resource: Resource) -> u32 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::backend::Origin;
     use kerf::units::Mib;
 
     fn host(id: &str, memory: u64) -> HostDevice {
         let device = Device::new(id, 0, Mib(memory));
-        HostDevice { device, pci: String::new(), nodes: Vec::new(), control_nodes: Vec::new(), partition: false }
+        let origin = Origin::default();
+        HostDevice { device, pci: String::new(), nodes: Vec::new(), control_nodes: Vec::new(), origin }
     }
 
     #[test]

@@ -26,7 +26,7 @@ use kerf::plan::Grant;
 use kerf::units::Milli;
 use tokio_util::sync::CancellationToken;
 
-use crate::backend::HostDevice;
+use crate::backend::{HostDevice, Vendor};
 use crate::claim::Key;
 use crate::ids::Ids;
 use crate::state::State;
@@ -169,10 +169,15 @@ impl Ladder {
 
     /// How shares of a card are enforced now.
     pub fn of_shares(&self, host: &HostDevice) -> Isolation {
+        // the limiter knows NVIDIA's libraries only; simulated cards are taken for theirs
+        let foreign = matches!(host.origin.vendor, Vendor::Amd | Vendor::Intel);
         let rungs = [
-            (Isolation::Driver, !host.partition && self.driver.as_ref().is_some_and(|d| d.limits(&host.device.id))),
-            (Isolation::Mps, !host.partition && self.mps.as_ref().is_some_and(|m| m.serves(&host.device.id))),
-            (Isolation::Limiter, self.limiter.is_some()),
+            (
+                Isolation::Driver,
+                !host.partition() && self.driver.as_ref().is_some_and(|d| d.limits(&host.device.id)),
+            ),
+            (Isolation::Mps, !host.partition() && self.mps.as_ref().is_some_and(|m| m.serves(&host.device.id))),
+            (Isolation::Limiter, self.limiter.is_some() && !foreign),
         ];
         let found = rungs.into_iter().find(|(rung, works)| *works && self.rungs.contains(rung));
         found.map_or(Isolation::None, |(rung, _)| rung)
@@ -181,7 +186,7 @@ impl Ladder {
     /// What a container's grant is enforced by, given the cards it is on: the weakest of them. `None`: it has whole
     /// cards that nobody partitions, and shares with nobody.
     pub fn level<'a>(&self, grant: &Grant, hosts: impl IntoIterator<Item = &'a HostDevice>) -> Option<Isolation> {
-        let levels = hosts.into_iter().map(|host| match (grant.whole, host.partition) {
+        let levels = hosts.into_iter().map(|host| match (grant.whole, host.partition()) {
             (false, _) => Some(self.of_shares(host)),
             (true, true) => Some(Isolation::Mig),
             (true, false) => None,

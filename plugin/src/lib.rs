@@ -154,6 +154,7 @@ pub async fn start(config: Config, client: Client, token: CancellationToken) -> 
     let debugged = state.clone();
     let routes = admin::router(Admin {
         registry,
+        series: None,
         readiness: readiness.clone(),
         debug: Arc::new(move || debug::state(&debugged)),
         program: "kerf-plugin",

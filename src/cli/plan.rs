@@ -3,11 +3,9 @@
 use std::path::Path;
 use std::process::ExitCode;
 
-use anyhow::Context;
-use k8s_openapi::api::core::v1::Pod;
 use kerf::annotation::{Domain, Keys};
 use kerf::k8s;
-use kerf::placement::shape::Shape;
+use kerf::placement::shape::{HostAmount, Shape};
 use kerf::placement::{Planner, Policy, Rank, rank, scores};
 use kerf::plan::Plan;
 use serde_json::{Value, json};
@@ -17,8 +15,7 @@ use super::snapshot;
 /// Prints where the pod would go.
 pub fn run(pod: &Path, cluster: &Path, domain: &Domain, policy: Policy, as_json: bool) -> anyhow::Result<ExitCode> {
     let keys = Keys::new(domain.clone());
-    let parsed: Pod =
-        serde_saphyr::from_str(&snapshot::read(pod)?).with_context(|| format!("{}: no Pod", pod.display()))?;
+    let parsed = snapshot::pod(pod)?;
     let request = match k8s::request(&parsed, &keys) {
         Ok(Some(request)) => request,
         Ok(None) => {
@@ -36,6 +33,11 @@ pub fn run(pod: &Path, cluster: &Path, domain: &Domain, policy: Policy, as_json:
     let amount = k8s::requested(&parsed);
     let shape = Shape::of(Some(&request), amount.cpu, amount.memory);
     for (node, ledger) in ledgers {
+        if let Some(short) = survey.left(node.as_str()).and_then(|left| short(left, amount)) {
+            // kube-scheduler's own words
+            unfit.push((node, format!("Insufficient {short}")));
+            continue;
+        }
         let card = if policy.surveys() { survey.card(policy, &shape, node.as_str()) } else { None };
         match Planner::preferring(card).plan(&ledger, &request, policy) {
             Ok(plan) => {
@@ -46,7 +48,7 @@ pub fn run(pod: &Path, cluster: &Path, domain: &Domain, policy: Policy, as_json:
                 ranked.push((rank.unwrap_or(Rank::LAST), node.clone()));
                 plans.push((node, plan));
             }
-            Err(why) => unfit.push((node, why)),
+            Err(why) => unfit.push((node, why.to_string())),
         }
     }
     let scores = scores(ranked);
@@ -56,7 +58,7 @@ pub fn run(pod: &Path, cluster: &Path, domain: &Domain, policy: Policy, as_json:
         let scores: serde_json::Map<String, Value> =
             scores.iter().map(|(node, score)| (node.to_string(), json!(score))).collect();
         let unfit: serde_json::Map<String, Value> =
-            unfit.iter().map(|(node, why)| (node.to_string(), json!(why.reason()))).collect();
+            unfit.iter().map(|(node, why)| (node.to_string(), json!(why))).collect();
         println!("{}", serde_json::to_string_pretty(&json!({ "best": best, "scores": scores, "unfit": unfit }))?);
     } else {
         for (node, score) in &scores {
@@ -74,6 +76,16 @@ pub fn run(pod: &Path, cluster: &Path, domain: &Domain, policy: Policy, as_json:
         }
     }
     Ok(if best.is_some() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+/// What of its host's resources a node has too little of.
+fn short(left: HostAmount, wanted: HostAmount) -> Option<&'static str> {
+    let resources = [
+        ("cpu", left.cpu < wanted.cpu),
+        ("memory", left.memory < wanted.memory),
+        ("pods", left.pods < wanted.pods),
+    ];
+    resources.into_iter().find(|(_, short)| *short).map(|(resource, _)| resource)
 }
 
 fn containers(plan: &Plan) -> Value {

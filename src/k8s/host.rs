@@ -37,6 +37,13 @@ pub fn requested(pod: &Pod) -> HostAmount {
     HostAmount { pods: 1, ..peak.max(lasting).plus(overhead) }
 }
 
+/// Whether the pod belongs to its node and was not put there by a scheduler's choice: a DaemonSet's, or one that kubelet
+/// runs of its own.
+pub fn resident(pod: &Pod) -> bool {
+    let owners = pod.metadata.owner_references.iter().flatten();
+    owners.into_iter().any(|owner| owner.controller == Some(true) && matches!(&*owner.kind, "DaemonSet" | "Node"))
+}
+
 fn of(container: &Container) -> HostAmount {
     container.resources.as_ref().and_then(|resources| resources.requests.as_ref()).map(amounts).unwrap_or_default()
 }

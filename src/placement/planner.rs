@@ -67,11 +67,17 @@ impl Planner {
     /// # Errors
     /// [`Unfit`] where it does not.
     pub fn fit(&mut self, node: &NodeLedger, request: &GpuRequest, policy: Policy) -> Result<(), Unfit> {
-        // most candidates have room to spare; this spares looking at each of their cards
-        if let [ContainerRequest { ask: Ask::Share(share), .. }] = request.containers.as_slice()
-            && request.isolation.is_none()
-            && share.fits_in(node.roomiest())
-        {
+        // most candidates have room to spare; this spares looking for the best of their cards
+        let room_to_spare = match request.containers.as_slice() {
+            [ContainerRequest { ask: Ask::Share(share), .. }] => {
+                request.isolation.is_none() && share.fits_in(node.roomiest())
+            }
+            [ContainerRequest { ask: Ask::Whole { count, memory: None }, .. }] => {
+                node.rooms().iter().filter(|room| room.untouched).count() >= *count as usize
+            }
+            _ => false,
+        };
+        if room_to_spare {
             return Ok(());
         }
         self.choose(node, request, policy)

@@ -4,7 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::market::{Class, Host, Market, Slot};
-use super::shape::{HostAmount, Shape};
+use super::shape::{Cards, HostAmount, Shape};
 use super::{Policy, Rank};
 use crate::ids::{NodeName, PodUid};
 use crate::ledger::NodeLedger;
@@ -18,9 +18,34 @@ pub struct Survey {
     /// Numbers of nodes that are gone.
     vacant: Vec<usize>,
     /// What each bound pod takes of its node's host.
-    loads: BTreeMap<PodUid, (NodeName, HostAmount)>,
+    loads: BTreeMap<PodUid, Load>,
     /// Pods whose demand was counted.
     counted: BTreeMap<PodUid, Shape>,
+    /// How many shapes the pods had when they were last counted anew.
+    shapes: usize,
+}
+
+/// Far more shapes than a cluster's pods have: a bound on what pods in ever new shapes cost.
+const MOST_SHAPES: usize = 4096;
+
+/// What a bound pod takes of its node's host.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Load {
+    node: NodeName,
+    shape: Shape,
+    /// Whether it was put there, as all pods are but those that each node has one of.
+    placed: bool,
+}
+
+/// What was seen of a pod that has not ended.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Sighting<'a> {
+    /// What it takes.
+    pub shape: &'a Shape,
+    /// Where it runs.
+    pub node: Option<&'a NodeName>,
+    /// Whether it belongs to its node, as a DaemonSet's pods do, and is no sign of more to come.
+    pub resident: bool,
 }
 
 /// One node.
@@ -55,7 +80,13 @@ impl Survey {
                 }
             })
             .collect();
+        let had_none = self.nodes.get(name).is_none_or(|node| node.slots.is_empty());
         self.change(name, |node| node.slots = slots);
+        if had_none && self.has_cards(name) {
+            let here = self.loads.iter().filter(|(_, load)| load.node == *name && load.competes());
+            let here: Vec<(PodUid, Shape)> = here.map(|(uid, load)| (uid.clone(), load.shape.clone())).collect();
+            here.iter().for_each(|(uid, shape)| self.count(uid, shape));
+        }
     }
 
     /// What a node has for pods.
@@ -71,25 +102,78 @@ impl Survey {
         }
     }
 
-    /// A pod, with cards or without, runs on this node.
-    pub fn load(&mut self, uid: &PodUid, name: &NodeName, amount: HostAmount) {
-        if self.loads.get(uid).is_some_and(|(known, before)| known == name && *before == amount) {
+    /// A pod that has not ended was seen, with cards or without. Its demand counts once: at once where it asks for
+    /// cards, and else when it runs on a node with cards, where it takes cores from pods that want them.
+    pub fn seen(&mut self, uid: &PodUid, sighting: &Sighting<'_>) {
+        if sighting.shape.cards != Cards::None {
+            self.count(uid, sighting.shape);
+        }
+        if let Some(node) = sighting.node {
+            let (node, shape) = (node.clone(), sighting.shape.clone());
+            self.load(uid, Load { node, shape, placed: !sighting.resident });
+        }
+    }
+
+    /// A pod that was seen has come to this node.
+    pub fn bound(&mut self, uid: &PodUid, node: &NodeName) {
+        if let Some(shape) = self.counted.get(uid).cloned() {
+            self.load(uid, Load { node: node.clone(), shape, placed: true });
+        }
+    }
+
+    fn load(&mut self, uid: &PodUid, load: Load) {
+        let known = self.loads.get(uid);
+        if known == Some(&load) {
             return;
         }
-        self.unload(uid);
-        self.loads.insert(uid.clone(), (name.clone(), amount));
-        if self.nodes.contains_key(name) {
-            self.change(name, |node| node.used = node.used.plus(amount));
+        // its demand stays counted
+        if let Some(before) = self.loads.remove(uid) {
+            self.used(&before, HostAmount::minus);
         }
+        if load.competes() && self.has_cards(&load.node) {
+            self.count(uid, &load.shape);
+        }
+        self.used(&load, HostAmount::plus);
+        self.loads.insert(uid.clone(), load);
+    }
+
+    fn used(&mut self, load: &Load, change: impl FnOnce(HostAmount, HostAmount) -> HostAmount) {
+        if self.nodes.contains_key(&load.node) {
+            self.change(&load.node, |node| node.used = change(node.used, load.amount()));
+        }
+    }
+
+    fn has_cards(&self, name: &NodeName) -> bool {
+        self.nodes.get(name).is_some_and(|node| !node.slots.is_empty())
+    }
+
+    fn count(&mut self, uid: &PodUid, shape: &Shape) {
+        if !self.counted.contains_key(uid) {
+            self.counted.insert(uid.clone(), shape.clone());
+            let class = self.market.class(shape);
+            self.market.arrived(class);
+        }
+        // where the pods that are there have so many, not at every further one
+        if self.market.classes() > MOST_SHAPES.max(2 * self.shapes) {
+            self.count_anew();
+        }
+    }
+
+    /// Counts the pods that are there now, as after a restart.
+    fn count_anew(&mut self) {
+        self.market.forget_demand();
+        for shape in self.counted.values() {
+            let class = self.market.class(shape);
+            self.market.arrived(class);
+        }
+        self.shapes = self.market.classes();
     }
 
     /// A pod is gone. Its demand stays counted: more of its kind may come.
     pub fn unload(&mut self, uid: &PodUid) {
         self.counted.remove(uid);
-        if let Some((name, amount)) = self.loads.remove(uid)
-            && self.nodes.contains_key(&name)
-        {
-            self.change(&name, |node| node.used = node.used.minus(amount));
+        if let Some(load) = self.loads.remove(uid) {
+            self.used(&load, HostAmount::minus);
         }
     }
 
@@ -100,26 +184,28 @@ impl Survey {
         gone.iter().for_each(|uid| self.unload(uid));
     }
 
-    /// A pod that asks for cards was seen; it counts once.
-    pub fn seen(&mut self, uid: &PodUid, shape: &Shape) {
-        if !self.counted.contains_key(uid) {
-            self.counted.insert(uid.clone(), shape.clone());
-            let class = self.market.class(shape);
-            self.market.arrived(class);
-        }
-    }
-
     fn change(&mut self, name: &NodeName, change: impl FnOnce(&mut Node)) {
         if !self.nodes.contains_key(name) {
             let number = self.vacant.pop().unwrap_or_else(|| self.market.add(Host::default()));
-            let of_node = self.loads.values().filter(|(home, _)| home == name);
-            let used = of_node.fold(HostAmount::default(), |sum, (_, amount)| sum.plus(*amount));
+            let of_node = self.loads.values().filter(|load| load.node == *name);
+            let used = of_node.fold(HostAmount::default(), |sum, load| sum.plus(load.amount()));
             self.nodes.insert(name.clone(), Node { number, allocatable: None, used, slots: Vec::new() });
         }
         if let Some(node) = self.nodes.get_mut(name) {
             change(node);
             self.market.set(node.number, node.host(node.slots.clone()));
         }
+    }
+}
+
+impl Load {
+    fn amount(&self) -> HostAmount {
+        HostAmount { cpu: self.shape.cpu, memory: self.shape.memory, pods: 1 }
+    }
+
+    /// Whether it is a pod without cards that kube-scheduler put where it is.
+    fn competes(&self) -> bool {
+        self.placed && self.shape.cards == Cards::None
     }
 }
 
@@ -142,6 +228,12 @@ impl Node {
 // === what is asked ===
 
 impl Survey {
+    /// What is left of a node's host: cores, memory and pods; `None` where the node does not say what it has.
+    pub fn left(&self, name: &str) -> Option<HostAmount> {
+        let node = self.nodes.get(name)?;
+        Some(node.allocatable?.minus(node.used))
+    }
+
     /// What a pod asks for, if it was seen.
     pub fn shape(&self, uid: &PodUid) -> Option<&Shape> {
         self.counted.get(uid)
@@ -181,5 +273,73 @@ impl Survey {
             ..*slot
         });
         Some(node.host(slots.collect()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::device::{Device, Inventory};
+
+    const SHAPE: Shape = Shape { cpu: 4000, memory: Mib(4096), cards: Cards::None, models: Vec::new() };
+
+    fn ledger() -> NodeLedger {
+        let mut ledger = NodeLedger::default();
+        ledger.set_inventory(Some(&Inventory::new(vec![Device::new("GPU-0", 0, Mib(16_384))])));
+        ledger
+    }
+
+    fn see(survey: &mut Survey, uid: &str, node: &NodeName, resident: bool) -> bool {
+        let uid = PodUid::from(uid);
+        survey.seen(&uid, &Sighting { shape: &SHAPE, node: Some(node), resident });
+        survey.shape(&uid).is_some()
+    }
+
+    #[test]
+    fn pods_without_cards_are_demand_where_they_compete_for_cores() {
+        let (gpus, plain) = (NodeName::from("gpus"), NodeName::from("plain"));
+        let mut survey = Survey::default();
+        survey.cards(&gpus, &ledger());
+        assert!(see(&mut survey, "batch", &gpus, false));
+        assert!(!see(&mut survey, "of-a-daemon-set", &gpus, true));
+        assert!(!see(&mut survey, "elsewhere", &plain, false));
+        // the node's cards come to be known after its pods
+        survey.cards(&plain, &ledger());
+        assert!(survey.shape(&"elsewhere".into()).is_some());
+    }
+
+    #[test]
+    fn shapes_of_pods_that_are_gone_are_forgotten_when_there_are_too_many() {
+        let mut survey = Survey::default();
+        for number in 0..20_000u64 {
+            let shape = Shape { cpu: number, cards: Cards::Whole(2), ..SHAPE };
+            let uid = PodUid::from(format!("pod-{number}"));
+            survey.seen(&uid, &Sighting { shape: &shape, node: None, resident: false });
+            assert!(survey.market.classes() <= MOST_SHAPES);
+            if number >= 10 {
+                survey.unload(&uid);
+            }
+        }
+        assert!(survey.shape(&"pod-9".into()).is_some());
+    }
+
+    #[test]
+    fn a_bound_pod_takes_its_cores_before_the_watch_says_so() {
+        let node = NodeName::from("node");
+        let all = HostAmount { cpu: 8000, memory: Mib(8192), pods: 10 };
+        let mut survey = Survey::default();
+        survey.cards(&node, &ledger());
+        survey.allocatable(&node, Some(all));
+        let shape = Shape { cards: Cards::Whole(1), ..SHAPE };
+        let uid = PodUid::from("pod");
+        survey.seen(&uid, &Sighting { shape: &shape, node: None, resident: false });
+        assert_eq!(survey.left("node"), Some(all));
+        survey.bound(&uid, &node);
+        let left = Some(HostAmount { cpu: 4000, memory: Mib(4096), pods: 9 });
+        assert_eq!(survey.left("node"), left);
+        survey.seen(&uid, &Sighting { shape: &shape, node: Some(&node), resident: false });
+        assert_eq!(survey.left("node"), left, "it counts once");
+        survey.unload(&uid);
+        assert_eq!(survey.left("node"), Some(all));
     }
 }

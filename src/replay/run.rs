@@ -66,6 +66,10 @@ pub struct Outcome {
     pub curve: Curve,
     /// Pods without a place: without cards, shares, one card, several.
     pub failed: [u64; 4],
+    /// Demand of all pods that came, in percent of the cluster.
+    pub asked: f64,
+    /// Compute that is not allocated in the end, in percent of the cluster.
+    pub unallocated: f64,
     /// Demand that had come when the first pod found no place, in percent of the cluster.
     pub first_failure: Option<f64>,
     /// With departures: unallocated compute as an average over time, in percent of the cluster.
@@ -123,6 +127,9 @@ impl<'a> Run<'a> {
     /// All that is left, and what came of it.
     pub fn finish(mut self) -> Outcome {
         while self.step() {}
+        let percent = |part: u64| 100.0 * part as f64 / self.capacity.max(1) as f64;
+        self.outcome.asked = percent(self.arrived);
+        self.outcome.unallocated = percent(self.capacity - self.used);
         if let Some(span) = self.time {
             let lasted = span.last - span.from;
             self.outcome.average_unallocated =

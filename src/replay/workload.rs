@@ -66,7 +66,7 @@ pub struct Arrivals {
     pub pods: Vec<Pod>,
     /// What happens, in order.
     pub steps: Vec<Step>,
-    /// When each step happens, in seconds; empty where time does not count.
+    /// When each step happens, in seconds after the beginning; empty where time does not count.
     pub times: Vec<f64>,
 }
 
@@ -174,12 +174,14 @@ impl Arrivals {
             events.extend(leaves.map(|(from, until)| (until.max(from.saturating_add(1)), false, number)));
         }
         events.sort_unstable();
+        // the trace's own clock may have begun long before
+        let begin = events.first().map_or(0, |(at, ..)| *at);
         let step = |(_, comes, number): &(u64, bool, usize)| {
             if *comes { Step::Comes(*number) } else { Step::Leaves(*number) }
         };
         Self {
             steps: events.iter().map(step).collect(),
-            times: events.iter().map(|(at, ..)| *at as f64).collect(),
+            times: events.iter().map(|(at, ..)| (at - begin) as f64).collect(),
             pods,
         }
     }

@@ -1,13 +1,16 @@
 //! `/livez`, `/readyz`, `/metrics`, `/version`, `/debug/state`.
 
+use std::convert::Infallible;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
+use axum::body::Body;
 use axum::extract::State;
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use axum::{Json, Router};
+use futures::stream;
 use prometheus::{Registry, TextEncoder};
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
@@ -17,11 +20,17 @@ use super::readiness::Readiness;
 /// What a bug report needs first, made when asked for.
 pub type DebugState = Arc<dyn Fn() -> serde_json::Value + Send + Sync>;
 
+/// More of `/metrics`, in pieces of text, made when asked for: what is too much for the registry
+/// ([`GaugeTable`](super::series::GaugeTable)). Called where it may take its time.
+pub type Series = Arc<dyn Fn() -> Box<dyn Iterator<Item = String> + Send> + Send + Sync>;
+
 /// What the administrative routes show.
 #[derive(Clone)]
 pub struct Admin {
     /// Served under `/metrics`.
     pub registry: Registry,
+    /// Served after it.
+    pub series: Option<Series>,
     /// Served under `/readyz`.
     pub readiness: Readiness,
     /// Served under `/debug/state`.
@@ -56,10 +65,22 @@ async fn readyz(State(admin): State<Admin>) -> Response {
 }
 
 async fn metrics(State(admin): State<Admin>) -> Response {
-    match TextEncoder::new().encode_to_string(&admin.registry.gather()) {
-        Ok(text) => ([(header::CONTENT_TYPE, prometheus::TEXT_FORMAT)], text).into_response(),
+    let kept = match TextEncoder::new().encode_to_string(&admin.registry.gather()) {
+        Ok(text) => text,
         Err(error) => {
             tracing::error!(%error, "metrics cannot be encoded");
+            return StatusCode::INTERNAL_SERVER_ERROR.into_response();
+        }
+    };
+    let kind = [(header::CONTENT_TYPE, prometheus::TEXT_FORMAT)];
+    let Some(series) = admin.series else { return (kind, kept).into_response() };
+    match tokio::task::spawn_blocking(move || series()).await {
+        Ok(series) => {
+            let pieces = std::iter::once(kept).chain(series).map(Ok::<_, Infallible>);
+            (kind, Body::from_stream(stream::iter(pieces))).into_response()
+        }
+        Err(error) => {
+            tracing::error!(%error, "metrics cannot be read");
             StatusCode::INTERNAL_SERVER_ERROR.into_response()
         }
     }

@@ -8,6 +8,9 @@
 //! * [`kubelet::Kubelet`], kubelet's side of the device plugin and pod resources protocols, with its accounting
 //!   of device ids.
 //!
+//! And for what stands below all of them, the hardware: [`tree::Tree`] writes the files of `/sys`, `/dev` and `/proc`
+//! that drivers of all vendors would show.
+//!
 //! Scheduler and kubelets know the API server only by its URL and talk to it as clients, like the real ones:
 //!
 //! ```text
@@ -27,3 +30,4 @@ mod client;
 mod clock;
 pub mod kubelet;
 pub mod scheduler;
+pub mod tree;

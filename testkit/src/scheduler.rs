@@ -1,12 +1,12 @@
 //! A scheduler that calls an extender exactly as kube-scheduler does.
 //!
-//! One pod at a time goes through a serial cycle: in-tree checks (unschedulable flag, taints, node selector,
-//! extended resources against allocatable, counting assumed pods), the extender's filter, its prioritize if
-//! more than one node is left, the choice; then the pod is assumed and bound in a task of its own while the
+//! One pod at a time goes through a serial cycle: in-tree checks (unschedulable flag, taints, node selector; cores,
+//! memory and extended resources against allocatable, counting assumed pods), the extender's filter, its prioritize
+//! if more than one node is left, the choice; then the pod is assumed and bound in a task of its own while the
 //! next pod's cycle begins. Failed pods wait for an event in the cluster or for their backoff.
 //!
-//! Absent on purpose: cpu, memory and pod count, affinity, in-tree scores, preemption, nominated nodes,
-//! reservations of later plugins, events, leader election, more than one extender or profile.
+//! Absent on purpose: the number of pods, affinity, in-tree scores, preemption, nominated nodes, reservations of
+//! later plugins, events, leader election, more than one extender or profile.
 
 mod client;
 mod cluster;

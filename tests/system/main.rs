@@ -6,6 +6,8 @@ mod audit;
 mod burst;
 mod failures;
 mod isolation;
+#[cfg(feature = "cli")]
+mod replayed;
 mod stack;
 mod trace;
 mod trace_run;

@@ -86,7 +86,8 @@ pub struct Stack {
     folder: tempfile::TempDir,
 }
 
-async fn client(api: &ApiServer) -> anyhow::Result<Client> {
+/// A client of the API server that never tries twice.
+pub async fn client(api: &ApiServer) -> anyhow::Result<Client> {
     let mut config = kube::Config::new(api.url().parse()?);
     config.default_retry = false;
     Ok(Client::try_from(config)?)

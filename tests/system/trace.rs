@@ -17,18 +17,34 @@ use crate::workload;
 pub const CARD_MIB: u64 = 16_384;
 const UNITS: u64 = CARD_MIB / 256;
 
+/// A machine.
 #[derive(Deserialize)]
-struct NodeRow {
-    sn: String,
-    gpu: usize,
-    model: String,
+pub struct NodeRow {
+    /// Its name.
+    pub sn: String,
+    /// Thousandths of a core.
+    pub cpu_milli: u64,
+    /// Host memory.
+    pub memory_mib: u64,
+    /// Number of cards.
+    pub gpu: usize,
+    /// Their model.
+    pub model: String,
 }
 
+/// A pod.
 #[derive(Deserialize)]
-struct PodRow {
-    name: String,
-    num_gpu: u64,
-    gpu_milli: u64,
+pub struct PodRow {
+    /// Its name.
+    pub name: String,
+    /// Thousandths of a core.
+    pub cpu_milli: u64,
+    /// Host memory.
+    pub memory_mib: u64,
+    /// Number of cards.
+    pub num_gpu: u64,
+    /// Thousandths of each.
+    pub gpu_milli: u64,
 }
 
 /// A part of a trace.
@@ -95,7 +111,8 @@ pub fn files(folder: &Path) -> anyhow::Result<(PathBuf, PathBuf)> {
     Ok((find("openb_node_list_gpu_node.csv")?, find("openb_pod_list_default.csv")?))
 }
 
-fn rows<T: for<'a> Deserialize<'a>>(path: &Path) -> anyhow::Result<Vec<T>> {
+/// The rows of a CSV file, packed with gzip or not.
+pub fn rows<T: for<'a> Deserialize<'a>>(path: &Path) -> anyhow::Result<Vec<T>> {
     let file = File::open(path).with_context(|| path.display().to_string())?;
     let input: Box<dyn Read> = if path.extension().is_some_and(|end| end == "gz") {
         Box::new(GzDecoder::new(file))

@@ -7,13 +7,13 @@ use crate::stack::{Stack, StackConfig};
 use crate::trace;
 
 /// The Alibaba trace where it lies beside the project; it is not part of it, since its licence is unclear.
-fn beside() -> Option<PathBuf> {
+pub fn beside() -> Option<PathBuf> {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../shared/data/alibaba-gpu-v2023");
     folder.is_dir().then_some(folder)
 }
 
 /// A workload with the same columns: shares and whole cards in about the trace's proportions.
-fn own(folder: &Path, pods: usize) {
+pub fn own(folder: &Path, pods: usize) {
     let nodes: Vec<String> = (0..40).map(|n| format!("own-node-{n:02},96000,786432,8,V100M16")).collect();
     let pods = (0..pods).map(|n| {
         let (cards, milli) = match n % 9 {

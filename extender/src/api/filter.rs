@@ -10,6 +10,7 @@ use kerf::k8s;
 use kerf::placement::{Planner, Unfit};
 use kerf::request::GpuRequest;
 
+use super::ranking::best;
 use super::wire::{Args, Candidates, FilterResult};
 use super::{json, read};
 use crate::App;
@@ -29,7 +30,7 @@ pub(super) async fn handle(State(app): State<Arc<App>>, body: Body) -> Response 
         Ok(Some(request)) => Arc::new(request),
         Ok(None) => {
             app.metrics.answered(Verb::Filter, "no-gpu-pod");
-            return json(&candidates.keep(|_| true));
+            return json(&candidates.keep(|_, _| true));
         }
         Err(error) => {
             app.metrics.answered(Verb::Filter, "invalid");
@@ -38,14 +39,20 @@ pub(super) async fn handle(State(app): State<Arc<App>>, body: Body) -> Response 
         }
     };
     let verdicts = verdicts(&app, &request, &candidates);
-    let mut fitting = candidates.names().zip(&verdicts).filter(|(_, verdict)| verdict.is_none());
-    if let (Some((only, _)), None) = (fitting.next(), fitting.next()) {
+    let fitting =
+        || candidates.names().zip(&verdicts).filter(|(_, verdict)| verdict.is_none()).map(|(node, _)| node);
+    let count = fitting().count();
+    let chosen =
+        app.candidates.filter(|most| *most < count).map(|most| best(&app, &pod, &request, fitting(), most));
+    let is_left = |node: &str| chosen.as_ref().is_none_or(|chosen| chosen.contains(node));
+    let mut left = fitting().filter(|node| is_left(node));
+    if let (Some(only), None) = (left.next(), left.next()) {
         // prioritize will not be called: this is where the pod goes
         app.intend(&pod, &request, only);
     }
     app.metrics.unfit(verdicts.iter().flatten());
     app.metrics.answered(Verb::Filter, "ok");
-    json(&answer(&candidates, &verdicts, &request))
+    json(&answer(&candidates, &verdicts, &request, is_left))
 }
 
 /// For each candidate, why it does not fit; `None` where it does.
@@ -54,13 +61,23 @@ pub(super) fn verdicts(app: &App, request: &GpuRequest, candidates: &Candidates<
     candidates.names().map(|node| app.cluster.fit(&mut planner, node, request, app.policy).err()).collect()
 }
 
-/// The candidates that fit, and reasons for the others.
+/// The candidates that fit.
+pub(super) fn fitting<'a>(
+    candidates: &'a Candidates<'_>,
+    verdicts: &[Option<Unfit>],
+) -> impl Iterator<Item = &'a str> {
+    candidates.names().zip(verdicts).filter(|(_, verdict)| verdict.is_none()).map(|(node, _)| node)
+}
+
+/// The candidates that fit and are left to the scheduler, and reasons for those that do not fit. The rest is in
+/// neither list, which the scheduler takes for what it is: they could have the pod, and others are better.
 pub(super) fn answer<'a>(
     candidates: &'a Candidates<'a>,
     verdicts: &[Option<Unfit>],
     request: &GpuRequest,
+    is_left: impl Fn(&str) -> bool,
 ) -> FilterResult<'a> {
-    let mut result = candidates.keep(|at| matches!(verdicts.get(at), Some(None)));
+    let mut result = candidates.keep(|at, node| matches!(verdicts.get(at), Some(None)) && is_left(node));
     for (node, why) in candidates.names().zip(verdicts).filter_map(|(node, why)| Some((node, (*why)?))) {
         let failed =
             if why.resolvable() { &mut result.failed_nodes } else { &mut result.failed_and_unresolvable_nodes };
@@ -72,7 +89,7 @@ pub(super) fn answer<'a>(
 /// No candidate can take a pod that breaks the contract. The same reason for each, so that the event says it
 /// once, and unresolvable, so that nothing is evicted for it.
 pub(super) fn refuse_all<'a>(candidates: &'a Candidates<'a>, reason: &str) -> FilterResult<'a> {
-    let mut result = candidates.keep(|_| false);
+    let mut result = candidates.keep(|_, _| false);
     let failed = candidates.names().map(|node| (node, Cow::Owned(reason.to_owned())));
     result.failed_and_unresolvable_nodes = failed.collect();
     result

@@ -16,14 +16,14 @@ use kerf::k8s;
 use kerf::plan::Placement;
 use kerf::request::GpuRequest;
 
-use super::filter::{answer, refuse_all, verdicts};
-use super::prioritize::ranks;
+use super::filter::{answer, fitting, refuse_all, verdicts};
+use super::ranking::ranks;
 use super::wire::{Args, Candidates, FilterResult};
 use super::{json, read};
+use crate::App;
 use crate::binder::Outcome;
 use crate::cluster::PREDICATE_TTL_MS;
 use crate::metrics::Verb;
-use crate::{App, Footprint};
 
 const TAKEN: &str = "pod has been placed on another node";
 const NOT_WRITTEN: &str = "GPU placement could not be written on the pod";
@@ -40,7 +40,7 @@ pub(super) async fn handle(State(app): State<Arc<App>>, body: Body) -> Response 
         Ok(Some(request)) => json(&choose(&app, &pod, &Arc::new(request), &candidates).await),
         Ok(None) => {
             app.metrics.answered(Verb::Predicates, "no-gpu-pod");
-            json(&candidates.keep(|_| true))
+            json(&candidates.keep(|_, _| true))
         }
         Err(error) => {
             app.metrics.answered(Verb::Predicates, "invalid");
@@ -63,7 +63,7 @@ async fn choose<'a>(
         metadata.name.as_deref().unwrap_or_default(),
     );
     let before = verdicts(app, request, candidates);
-    let (mut ranked, _) = ranks(app, &uid, request, Footprint(k8s::requested(pod)), candidates);
+    let (mut ranked, _) = ranks(app, pod, request, fitting(candidates, &before));
     ranked.sort_unstable();
     let mut failed: Vec<(&str, &str)> = Vec::new();
     let mut chosen = None;
@@ -78,11 +78,7 @@ async fn choose<'a>(
         }
     }
     app.metrics.answered(Verb::Predicates, if chosen.is_some() { "ok" } else { "no-node" });
-    let mut result = answer(candidates, &before, request);
-    let mut names = candidates.names();
-    let place = chosen.and_then(|chosen| names.position(|name| name == chosen));
-    let kept = candidates.keep(|at| Some(at) == place);
-    (result.nodes, result.node_names) = (kept.nodes, kept.node_names);
+    let mut result = answer(candidates, &before, request, |node| chosen == Some(node));
     result.failed_nodes.extend(failed.into_iter().map(|(node, reason)| (node, reason.into())));
     result
 }

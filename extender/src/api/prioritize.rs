@@ -5,16 +5,14 @@ use std::sync::Arc;
 use axum::body::Body;
 use axum::extract::State;
 use axum::response::Response;
-use kerf::ids::PodUid;
 use kerf::k8s;
 use kerf::placement::scores;
-use kerf::request::GpuRequest;
 
-use super::wire::{Args, Candidates, HostPriority};
+use super::ranking::ranks;
+use super::wire::{Args, HostPriority};
 use super::{json, read};
-use crate::cluster::NodeRank;
+use crate::App;
 use crate::metrics::Verb;
-use crate::{App, Footprint};
 
 pub(super) async fn handle(State(app): State<Arc<App>>, body: Body) -> Response {
     let _timer = app.metrics.timer(Verb::Prioritize);
@@ -33,8 +31,7 @@ pub(super) async fn handle(State(app): State<Arc<App>>, body: Body) -> Response 
         return json(&candidates.names().map(|host| HostPriority { host, score: 0 }).collect::<Vec<_>>());
     };
     let request = Arc::new(request);
-    let uid = PodUid::from(pod.metadata.uid.as_deref().unwrap_or_default());
-    let (ranked, unfit) = ranks(&app, &uid, &request, Footprint(k8s::requested(&pod)), &candidates);
+    let (ranked, unfit) = ranks(&app, &pod, &request, candidates.names());
     let scores = scores(ranked);
     if let Some((best, _)) = scores.first() {
         app.intend(&pod, &request, best);
@@ -43,25 +40,4 @@ pub(super) async fn handle(State(app): State<Arc<App>>, body: Body) -> Response 
     let unfit = unfit.into_iter().map(|host| HostPriority { host, score: 0 });
     let scores = scores.iter().map(|(host, score)| HostPriority { host, score: i64::from(*score) });
     json(&scores.chain(unfit).collect::<Vec<_>>())
-}
-
-/// The candidates that fit with their ranks, as if every pod in flight were placed already; and the others.
-pub(super) fn ranks<'a>(
-    app: &App,
-    uid: &PodUid,
-    request: &GpuRequest,
-    footprint: Footprint,
-    candidates: &'a Candidates<'a>,
-) -> (Vec<(NodeRank, &'a str)>, Vec<&'a str>) {
-    // the scheduler's watch may be ahead of ours
-    app.cluster.apply_footprint(uid, None, footprint, Some(request));
-    let ahead = app.intents.by_node(uid, app.clock.now());
-    let (mut ranked, mut unfit) = (Vec::new(), Vec::new());
-    for (node, rank) in app.cluster.ranks(candidates.names(), request, footprint, app.policy, &ahead) {
-        match rank {
-            Some(rank) => ranked.push((rank, node)),
-            None => unfit.push(node),
-        }
-    }
-    (ranked, unfit)
 }

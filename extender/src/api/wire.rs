@@ -88,16 +88,18 @@ impl<'a> Candidates<'a> {
         }
     }
 
-    /// An answer with the candidates at those places for which `keeps` holds, in the form in which they came.
-    pub fn keep(&self, keeps: impl Fn(usize) -> bool) -> FilterResult<'_> {
+    /// An answer with the candidates for whose place and name `keeps` holds, in the form in which they came.
+    pub fn keep(&self, keeps: impl Fn(usize, &str) -> bool) -> FilterResult<'_> {
         let mut result = FilterResult::default();
         match self {
             Self::Names(names) => {
-                let kept = names.iter().enumerate().filter(|(at, _)| keeps(*at)).map(|(_, name)| name.0.as_ref());
-                result.node_names = Some(kept.collect());
+                let names = names.iter().map(|name| name.0.as_ref()).enumerate();
+                result.node_names =
+                    Some(names.filter(|(at, name)| keeps(*at, name)).map(|(_, name)| name).collect());
             }
             Self::Objects(objects) => {
-                let kept = objects.iter().enumerate().filter(|(at, _)| keeps(*at)).map(|(_, (_, raw))| *raw);
+                let kept =
+                    objects.iter().enumerate().filter(|(at, (name, _))| keeps(*at, name)).map(|(_, (_, raw))| *raw);
                 result.nodes = Some(Nodes { items: kept.collect() });
             }
         }

@@ -31,6 +31,7 @@ pub fn config() -> Config {
         domain: Default::default(),
         policy: Default::default(),
         api_timeout: Duration::from_millis(300),
+        candidates: None,
         max_body: 4 << 20,
     }
 }

@@ -79,7 +79,7 @@ fn lived(policy: Policy) -> Vec<Option<(String, Vec<u32>)>> {
         .collect();
     let place = |(number, (request, amount)): (usize, &(Arc<GpuRequest>, HostAmount))| {
         let (uid, pod) = (PodUid::from(format!("u{number}")), PodRef::new("ns", format!("p{number}")));
-        let footprint = Footprint(*amount);
+        let footprint = Footprint { amount: *amount, resident: false };
         cluster.apply_footprint(&uid, None, footprint, Some(request));
         let names = names.iter().map(String::as_str);
         // kube-scheduler counts cores and memory: of the nodes that lack them it never asks

@@ -1,9 +1,13 @@
 //! Filter and prioritize.
 
+use std::num::NonZeroU16;
+
 use kerf::annotation::Keys;
+use kerf_extender::config::Config;
+use kerf_testkit::api::ApiServer;
 use serde_json::{Value, json};
 
-use crate::fixture::{World, bare_node, node, share};
+use crate::fixture::{World, bare_node, config, node, share};
 
 async fn post(world: &World, verb: &str, body: &Value) -> Value {
     let answer = reqwest::Client::new().post(format!("{}/{verb}", world.url)).json(body).send().await.unwrap();
@@ -43,6 +47,40 @@ async fn the_best_node_alone_scores_ten() {
     let scores: Vec<(String, i64)> = scores.into_iter().map(|s| (s.host, s.score)).collect();
     let expected = [("n0", 10), ("n1", 9), ("n2", 8), ("n3", 8), ("n4", 7)];
     assert_eq!(scores, expected.map(|(node, score)| (node.to_owned(), score)));
+}
+
+/// A world in which filter leaves so many nodes to the scheduler.
+async fn leaving(candidates: u16, nodes: impl IntoIterator<Item = Value>) -> World {
+    let api = ApiServer::start().await.unwrap();
+    nodes.into_iter().for_each(|node| drop(api.create("nodes", node).unwrap()));
+    World::on(api, Config { candidates: NonZeroU16::new(candidates), ..config() }).await
+}
+
+#[tokio::test]
+async fn filter_leaves_the_best_nodes_and_calls_the_others_neither_fit_nor_unfit() {
+    let world = leaving(2, (0..5).rev().map(|i| node(&format!("n{i}"), i, 15_360))).await;
+    let pod = world.pod("p", share("50", "10")).await;
+    let names = json!(["n4", "n3", "n0", "n2", "n1"]);
+    let answer = post(&world, "filter", &json!({ "Pod": *pod, "NodeNames": names })).await;
+    assert_eq!(answer["NodeNames"], json!(["n2", "n1"]), "in the order in which they came");
+    assert_eq!(answer["FailedNodes"], json!({}));
+    assert_eq!(answer["FailedAndUnresolvableNodes"], json!({ "n0": "no GPU device" }));
+    // where no more fit than are left, all that fit come back
+    let answer = post(&world, "filter", &json!({ "Pod": *pod, "NodeNames": ["n4", "n0", "n3"] })).await;
+    assert_eq!(answer["NodeNames"], json!(["n4", "n3"]));
+}
+
+#[tokio::test]
+async fn one_node_alone_is_where_the_pod_is_expected() {
+    let world = leaving(1, [node("a", 1, 15_360), node("b", 2, 15_360)]).await;
+    let nodes = world.nodes();
+    let chosen = async |name: &str| {
+        let pod = world.pod(name, share("60", "10")).await;
+        world.client.filter(&pod, &nodes).await.unwrap().nodes
+    };
+    let name = |nodes: Vec<String>| nodes.concat();
+    assert_eq!(name(chosen("first").await), "a");
+    assert_eq!(name(chosen("second").await), "b", "the first is expected on a, though nobody asked for scores");
 }
 
 #[tokio::test]

@@ -6,6 +6,7 @@ use std::sync::{Mutex, OnceLock, PoisonError};
 use kerf::device::Health;
 use kerf::ids::DeviceId;
 
+use super::scan::Remark;
 use super::{Backend, BackendError, HostDevice, Usage};
 
 /// Tries backends in order until one has cards.
@@ -71,5 +72,12 @@ impl Backend for Auto {
 
     fn complaints(&self) -> u64 {
         self.candidates.iter().map(|backend| backend.complaints()).sum()
+    }
+
+    fn remarks(&self) -> Vec<Remark> {
+        match self.chosen.get().and_then(|at| self.candidates.get(*at)) {
+            Some(backend) => backend.remarks(),
+            None => self.candidates.iter().flat_map(|backend| backend.remarks()).collect(),
+        }
     }
 }

@@ -7,7 +7,9 @@
 
 mod events;
 pub mod facts;
+pub mod files;
 pub mod health;
+mod instances;
 pub mod mig;
 
 use std::collections::BTreeMap;
@@ -27,7 +29,7 @@ use nvml_wrapper::{Device as NvmlDevice, Nvml};
 
 use self::facts::Lanes;
 use self::health::HealthTable;
-use super::{Backend, BackendError, GpuUsage, HostDevice, ProcessUsage, Usage};
+use super::{Backend, BackendError, GpuUsage, HostDevice, Origin, Part, ProcessUsage, Usage, Vendor};
 use crate::config::NvidiaOptions;
 
 const NAME: &str = "nvidia";
@@ -331,7 +333,7 @@ impl Driver {
         let pci = facts::sysfs_address(&card.pci_info()?.bus_id);
         let numa = facts::numa(&options.sys_root, &pci);
         let (mut nodes, control_nodes) = facts::nodes(&options.dev_root, minor);
-        let partition = listed.instance.is_some();
+        let mut origin = Origin::whole(Vendor::Nvidia, NAME, &format!("nvidia{minor}"), &pci);
         let (handle, index, lanes) = match listed.instance {
             Some(place) => (card.mig_device_by_index(place)?, mig::index(minor, place), Lanes::new()),
             None => {
@@ -339,18 +341,25 @@ impl Driver {
                 (card, minor, lanes)
             }
         };
-        if let Some(instance) =
-            self.more.as_ref().filter(|_| partition).map(|more| more.instance(listed.id.as_str()))
-        {
-            match instance {
-                Ok(ids) => nodes.extend(mig::nodes(&options.dev_root, &options.proc_root, minor, ids)),
-                Err(error) => tracing::debug!(gpu = %listed.id, %error, "instance does not tell its ids"),
-            }
+        let model = handle.name().unwrap_or_default();
+        if listed.instance.is_some() {
+            let ids = self.more.as_ref().map(|more| more.instance(listed.id.as_str()));
+            let (gi, ci) = ids
+                .transpose()
+                .unwrap_or_else(|error| {
+                    tracing::debug!(gpu = %listed.id, %error, "instance does not tell its ids");
+                    None
+                })
+                .unwrap_or_default();
+            nodes.extend(mig::nodes(options, minor, (gi, ci)));
+            let profile = model.rsplit_once("MIG ").map_or("", |(_, profile)| profile);
+            origin.part = Part::Instance { gi, ci, profile: profile.into() };
+            origin.name = format!("nvidia{minor}/gi{gi}").into();
         }
         let mut device = Device::new(listed.id.clone(), index, Mib(handle.memory_info()?.total >> 20));
-        device.model = handle.name().unwrap_or_default().into();
+        device.model = model.into();
         device.numa = numa;
-        Ok(Card { host: HostDevice { device, pci, nodes, control_nodes, partition }, handle, lanes })
+        Ok(Card { host: HostDevice { device, pci, nodes, control_nodes, origin }, handle, lanes })
     }
 }
 

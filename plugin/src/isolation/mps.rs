@@ -25,6 +25,7 @@ use kerf::units::Share;
 use tokio_util::sync::CancellationToken;
 
 use super::{Demand, Mount, Provision};
+use crate::backend::Vendor;
 use crate::state::State;
 
 /// Where clients look unless told otherwise.
@@ -212,7 +213,11 @@ impl Mps {
 /// daemon that allows all of it.
 fn shares(state: &State) -> BTreeMap<DeviceId, Share> {
     let (cards, pods) = (state.cards(), state.claims(|claims| claims.view()));
-    let healthy = cards.hosts().filter(|host| host.device.usable() && !host.partition);
+    let healthy = cards.hosts().filter(|host| {
+        host.device.usable()
+            && !host.partition()
+            && matches!(host.origin.vendor, Vendor::Nvidia | Vendor::Simulated)
+    });
     let mut shares: BTreeMap<DeviceId, Option<Share>> =
         healthy.map(|host| (host.device.id.clone(), None)).collect();
     for view in &pods {

@@ -59,7 +59,7 @@ fn a_card_that_is_cut_is_listed_as_its_instances() {
         .iter()
         .map(|host| {
             let device = &host.device;
-            (device.id.as_str(), device.index, &*device.model, device.memory.0, host.partition)
+            (device.id.as_str(), device.index, &*device.model, device.memory.0, host.partition())
         })
         .collect();
     assert_eq!(
@@ -83,7 +83,7 @@ fn a_card_that_is_cut_is_listed_as_its_instances() {
 fn without_mig_a_card_is_a_card() {
     let directory = tempfile::tempdir().unwrap();
     let found = backend(directory.path(), false).discover().unwrap();
-    let shown: Vec<_> = found.iter().map(|host| (host.device.id.as_str(), host.partition)).collect();
+    let shown: Vec<_> = found.iter().map(|host| (host.device.id.as_str(), host.partition())).collect();
     assert_eq!(shown, [("GPU-0", false), ("GPU-1", false)]);
 }
 

@@ -64,8 +64,8 @@ pub fn pods(path: &Path) -> anyhow::Result<Vec<(Pod, u64)>> {
             Cards::None => Vec::new(),
             _ => spec.split('|').filter(|model| !model.is_empty()).map(Arc::from).collect(),
         };
+        // one that is named twice stays so: the published runs take such pods for a class of their own
         models.sort_unstable();
-        models.dedup();
         let from = row.optional(&["creation_time"], 0..=1 << 50)?;
         let until = row.optional(&["deletion_time"], 0..=1 << 50)?;
         let shape = Shape {

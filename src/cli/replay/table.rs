@@ -21,6 +21,11 @@ impl Runs {
         first.curve.points().filter_map(|point| mean(point.arrived)).collect()
     }
 
+    /// Whether pods left, so that averages over time are what counts.
+    pub fn timed(&self) -> bool {
+        self.outcomes.iter().any(|(_, outcome)| outcome.average_unallocated.is_some())
+    }
+
     fn each(&self, of: impl Fn(&Outcome) -> Option<f64>) -> Vec<f64> {
         let values: Option<Vec<f64>> = self.outcomes.iter().map(|(_, outcome)| of(outcome)).collect();
         values.unwrap_or_default()
@@ -46,7 +51,7 @@ fn cell(values: &[f64]) -> String {
 /// A line for each policy.
 pub fn table(all: &[Runs]) -> String {
     let runs = all.first().map_or(0, |runs| runs.outcomes.len());
-    let timed = all.iter().any(|runs| !runs.each(|outcome| outcome.average_unallocated).is_empty());
+    let timed = all.iter().any(Runs::timed);
     let mut text = format!("unallocated GPU in % of the cluster, mean of {runs} run(s)");
     if timed {
         text += &format!("\n{:<14} {:>14} {:>14}\n", "policy", "over time", "lost demand");
@@ -57,15 +62,21 @@ pub fn table(all: &[Runs]) -> String {
         }
         return text;
     }
-    let head: String = SHOWN.iter().map(|at| format!(" {:>11}", format!("{at} %"))).collect();
-    text += &format!(", by demand\n{:<14}{head} {:>13} {:>9}\n", "policy", "first failure", "failed");
+    // a cluster's own pods may never ask for so much
+    let shown: Vec<u64> =
+        SHOWN.into_iter().filter(|at| all.iter().any(|runs| !runs.each(|o| o.curve.at(*at)).is_empty())).collect();
+    let head: String = shown.iter().map(|at| format!(" {:>11}", format!("{at} %"))).collect();
+    let asked = cell(&all.first().map(|runs| runs.each(|outcome| Some(outcome.asked))).unwrap_or_default());
+    text += &format!(", by demand, which is {asked} % in the end\n");
+    text += &format!("{:<14}{head} {:>11} {:>13} {:>9}\n", "policy", "in the end", "first failure", "failed");
     for runs in all {
         let cells: String =
-            SHOWN.iter().map(|at| format!(" {:>11}", cell(&runs.each(|o| o.curve.at(*at))))).collect();
+            shown.iter().map(|at| format!(" {:>11}", cell(&runs.each(|o| o.curve.at(*at))))).collect();
+        let end = cell(&runs.each(|outcome| Some(outcome.unallocated)));
         let first = cell(&runs.each(|outcome| outcome.first_failure));
         let failed = mean(&runs.each(|outcome| Some(outcome.failed.iter().sum::<u64>() as f64)));
         let failed = failed.map_or("-".into(), |(mean, _)| format!("{mean:.0}"));
-        text += &format!("{:<14}{cells} {first:>13} {failed:>9}\n", runs.policy.as_str());
+        text += &format!("{:<14}{cells} {end:>11} {first:>13} {failed:>9}\n", runs.policy.as_str());
     }
     text
 }
@@ -78,6 +89,7 @@ pub fn json(all: &[Runs]) -> Value {
             outcome.curve.points().map(|point| (point.arrived.to_string(), json!(point.unallocated))).collect();
         json!({
             "seed": seed, "pods": outcome.placed.len(), "first_failure_at": outcome.first_failure,
+            "asked": outcome.asked, "unallocated": outcome.unallocated,
             "failed": { "cpu": cpu, "share": share, "one": one, "several": several },
             "unallocated_over_time": outcome.average_unallocated, "lost_demand": outcome.lost,
             "unallocated_by_demand": curve,

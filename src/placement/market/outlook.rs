@@ -76,6 +76,10 @@ const MOST_MEMORY_STEPS: u64 = 64;
 /// The same for compute. kerf's unit of compute is a hundredth of a card, so this is exact for its own pods.
 const MOST_COMPUTE_STEPS: u32 = 200;
 
+/// At most this many rooms are kept, those with the largest demand, so that nobody can make decisions slow by asking for
+/// several cards in ever new ways.
+const MOST_ROOMS: usize = 64;
+
 impl Outlook {
     /// From every class of pods, how often each was seen, and the memory of each kind of card.
     pub fn learn(shapes: &[Shape], needs: &[Need], counts: &[u64], kinds: &[(Arc<str>, Mib)]) -> Self {
@@ -169,7 +173,13 @@ fn rooms(seen: &[(usize, &Need, u64)], total: f64) -> Vec<Room> {
         let rate = seen.iter().filter(|(_, other, _)| as_large(other)).map(|(.., count)| *count).sum::<u64>();
         Some(Room { need: **need, cards: count, rate: rate as f64 / total, shape: *shape })
     };
-    seen.iter().filter_map(room).collect()
+    let mut several: Vec<_> = seen.iter().filter(|(_, need, _)| cards(need).is_some()).collect();
+    if several.len() > MOST_ROOMS {
+        several.sort_by_key(|(shape, need, count)| (std::cmp::Reverse(need.cards.compute() * count), *shape));
+        several.truncate(MOST_ROOMS);
+        several.sort_by_key(|(shape, ..)| *shape);
+    }
+    several.into_iter().filter_map(room).collect()
 }
 
 fn confined(seen: &[(usize, &Need, u64)], total: f64, kinds: usize) -> Vec<Confined> {

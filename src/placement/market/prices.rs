@@ -2,10 +2,10 @@
 
 use super::super::Policy;
 use super::super::shape::{Cards, Kind, Kinds};
-use super::Totals;
 use super::host::{Host, Need};
 use super::outlook::{Outlook, Room};
 use super::tail;
+use super::totals::Totals;
 
 /// A card's worth of lost room costs this much where it is sure to be missed, in thousandths of a card.
 const ROOM: f64 = 300.0;

@@ -54,7 +54,7 @@ impl Cluster {
             .and_then(Value::as_object)
             .into_iter()
             .flatten()
-            .map(|(name, value)| (name.clone(), request::amount(value)))
+            .map(|(name, value)| (name.clone(), request::amount_of(name, value)))
             .collect();
         state.unschedulable = object::at(&node, &["spec", "unschedulable"]) == Some(&Value::Bool(true));
         state.object = Some(node);
@@ -166,7 +166,10 @@ impl Cluster {
             .iter()
             .filter(|need| {
                 let get = |amounts: &Amounts| amounts.get(&need.resource).copied().unwrap_or(0);
-                !self.ignored.contains(&need.resource)
+                // nodes of tests that are not about cores or memory do not name them
+                let known = !request::is_native(&need.resource) || state.allocatable.contains_key(&need.resource);
+                known
+                    && !self.ignored.contains(&need.resource)
                     && get(&state.requested) + need.amount > get(&state.allocatable)
             })
             .map(|need| Cow::Borrowed(need.unmet.as_str()))

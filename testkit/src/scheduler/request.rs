@@ -1,4 +1,4 @@
-//! What a pod asks of a node in extended resources.
+//! What a pod asks of a node: cores, memory and extended resources.
 
 use std::collections::BTreeMap;
 
@@ -44,15 +44,24 @@ pub(crate) fn amount(value: &Value) -> i64 {
     number.parse::<i64>().unwrap_or(0).saturating_mul(factor)
 }
 
-/// The extended resources (`domain/name`) of one container. Requests default to limits.
+/// An amount of the named resource: whole, or thousandths of a core.
+pub(crate) fn amount_of(resource: &str, value: &Value) -> i64 {
+    let thousandths = |text: &str| text.strip_suffix('m')?.parse().ok();
+    match resource {
+        "cpu" => value.as_str().and_then(thousandths).unwrap_or_else(|| amount(value).saturating_mul(1000)),
+        _ => amount(value),
+    }
+}
+
+/// Cores, memory and the extended resources (`domain/name`) of one container. Requests default to limits.
 pub(crate) fn of_container(container: &Value) -> Amounts {
     let mut amounts = Amounts::new();
     for list in ["limits", "requests"] {
         for (name, value) in
             object::at(container, &["resources", list]).and_then(Value::as_object).into_iter().flatten()
         {
-            if is_extended(name) {
-                amounts.insert(name.clone(), amount(value));
+            if is_extended(name) || is_native(name) {
+                amounts.insert(name.clone(), amount_of(name, value));
             }
         }
     }
@@ -62,6 +71,11 @@ pub(crate) fn of_container(container: &Value) -> Amounts {
 /// Whether a resource is neither native nor Kubernetes' own.
 pub(crate) fn is_extended(resource: &str) -> bool {
     resource.split_once('/').is_some_and(|(domain, name)| !domain.ends_with("kubernetes.io") && !name.is_empty())
+}
+
+/// Resources that every machine has, whether its node says how much or not.
+pub(crate) fn is_native(resource: &str) -> bool {
+    matches!(resource, "cpu" | "memory")
 }
 
 /// What the scheduler counts: containers and sidecars together, or one init container with the sidecars
@@ -135,8 +149,9 @@ mod tests {
     }
 
     #[test]
-    fn only_extended_resources_count_and_quantities_have_suffixes() {
-        assert_eq!(of_container(&container(2)).len(), 1);
+    fn quantities_have_suffixes_and_cores_have_thousandths() {
+        assert_eq!(of_container(&container(2)), Amounts::from([("x/y".into(), 2), ("cpu".into(), 1000)]));
+        assert_eq!(amount_of("cpu", &json!("250m")), 250);
         assert!(!is_extended("cpu") && !is_extended("kubernetes.io/x") && is_extended("a.com/b"));
         assert_eq!(amount(&json!("2Ki")), 2048);
         assert_eq!(amount(&json!(7)), 7);

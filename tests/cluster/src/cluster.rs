@@ -2,7 +2,6 @@
 
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
-use std::process::Command;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -12,12 +11,13 @@ use kerf::annotation::Keys;
 use kube::{Api, Client};
 use serde_json::{Value, json};
 
-use crate::control::{self, Control};
+use crate::control::{self, Control, Purpose};
 use crate::image;
 use crate::node::{self, Node};
 use crate::place::Place;
-use crate::process::{Process, Spec};
-use crate::tools::{Tools, output, workspace};
+use crate::process::Process;
+use crate::programs::{Programs, install};
+use crate::tools::Tools;
 use crate::wait::until;
 
 /// What to bring up.
@@ -36,58 +36,6 @@ pub struct Options {
 impl Default for Options {
     fn default() -> Self {
         Self { nodes: 2, cards: 4, audit: false, log: "info".into() }
-    }
-}
-
-/// kerf's own programs.
-#[derive(Clone, Debug)]
-pub struct Programs {
-    extender: PathBuf,
-    pub(crate) plugin: PathBuf,
-    pub(crate) limiter: PathBuf,
-    /// A stand-in for the driver's library, for programs in containers.
-    pub(crate) libcuda: PathBuf,
-}
-
-impl Programs {
-    /// Has cargo build them.
-    ///
-    /// # Errors
-    /// Where they do not compile.
-    pub fn build() -> anyhow::Result<Self> {
-        let named = |name: &str| std::env::var_os(name).map(PathBuf::from);
-        let given = (named("KERF_EXTENDER"), named("KERF_PLUGIN"), named("KERF_LIMITER"), named("KERF_LIBCUDA"));
-        if let (Some(extender), Some(plugin), Some(limiter), Some(libcuda)) = given {
-            return Ok(Self { extender, plugin, limiter, libcuda });
-        }
-        let cargo = named("CARGO").unwrap_or_else(|| "cargo".into());
-        let args =
-            ["build", "--locked", "--workspace", "--all-features", "--bins", "--lib", "--message-format=json"];
-        let mut command = Command::new(cargo);
-        command.args(args).args(["--quiet"]).current_dir(workspace());
-        let messages = output(&mut command).context("kerf's programs")?;
-        let program = |name: &str| {
-            let found = messages.lines().find_map(|line| {
-                let message: Value = serde_json::from_str(line).ok()?;
-                let own = message["target"]["name"] == name && message["target"]["kind"][0] == "bin";
-                own.then(|| message["executable"].as_str().map(PathBuf::from)).flatten()
-            });
-            found.with_context(|| format!("cargo built no {name}"))
-        };
-        let library = |name: &str| {
-            let found = messages.lines().find_map(|line| {
-                let message: Value = serde_json::from_str(line).ok()?;
-                let own = message["target"]["name"] == name && message["target"]["kind"][0] == "cdylib";
-                own.then(|| message["filenames"][0].as_str().map(PathBuf::from)).flatten()
-            });
-            found.with_context(|| format!("cargo built no lib{name}.so"))
-        };
-        Ok(Self {
-            extender: program("kerf-extender")?,
-            plugin: program("kerf-plugin")?,
-            limiter: library("kerf_limiter")?,
-            libcuda: library("cuda")?,
-        })
     }
 }
 
@@ -136,17 +84,11 @@ impl Cluster {
         let began = Instant::now();
         let done = |what: &str| println!("{:6.1} s  {what}", began.elapsed().as_secs_f64());
         let names: Vec<String> = (1..=options.nodes).map(|number| format!("node-{number}")).collect();
-        let mut free = free_ports(6 + 3 * options.nodes)?.into_iter();
+        let mut free = free_ports(control::Ports::COUNT + 3 * options.nodes)?;
+        let ports = control::Ports::take(&mut free)?;
         let mut port = || free.next().context("too few ports");
-        let ports = control::Ports {
-            etcd: [port()?, port()?],
-            api: port()?,
-            scheduler: port()?,
-            controllers: port()?,
-            extender: port()?,
-        };
         let images = image::make(place, &programs.libcuda)?;
-        let control = Control::start(place, tools, ports, &names, options.audit).await?;
+        let control = Control::start(place, tools, ports, &names, Purpose::Nodes { audit: options.audit }).await?;
         done("control plane");
         let mut nodes = Vec::new();
         for (number, name) in names.iter().enumerate() {
@@ -154,13 +96,9 @@ impl Cluster {
             nodes.push(Node::start(place, tools, (name, number), ports, options.cards, &images).await?);
         }
         done("kubelets");
-        let base = workspace().join("manifests/base");
-        for file in ["namespace", "extender-rbac", "plugin-rbac", "admission-policy", "network-policy"] {
-            let path = base.join(file).with_extension("yaml");
-            control.kubectl(&["apply", "-f", &path.display().to_string()])?;
-        }
+        install(&control)?;
         let client = control::client(&control.admin()).await?;
-        let extender = extender(place, &control, &programs.extender, options)?;
+        let extender = programs.start_extender(place, &control, &options.log)?;
         let keys = Keys::default();
         let mut cluster = Self { control, nodes, extender, client, keys, place: place.clone() };
         cluster.registered(Duration::from_secs(60)).await?;
@@ -300,22 +238,12 @@ impl Cluster {
     }
 }
 
-fn extender(place: &Arc<Place>, control: &Control, program: &Path, options: &Options) -> anyhow::Result<Process> {
-    let token =
-        control.kubectl(&["create", "token", "kerf-extender", "--namespace=kerf-system", "--duration=24h"])?;
-    let kubeconfig = control.kubeconfig("kerf-extender", &token)?;
-    let args = [
-        format!("--listen=127.0.0.1:{}", control.ports.extender),
-        format!("--kubeconfig={}", kubeconfig.display()),
-        format!("--log={}", options.log),
-        "--log-format=json".to_owned(),
-    ];
-    Process::start(place, Spec::new("kerf-extender", program, &args))
-}
-
 /// Ports of loopback that nobody uses now, all different.
-fn free_ports(count: usize) -> anyhow::Result<Vec<u16>> {
+pub(crate) fn free_ports(count: usize) -> anyhow::Result<std::vec::IntoIter<u16>> {
+    // all are held until the last one is known
     let listeners: Vec<TcpListener> =
         (0..count).map(|_| TcpListener::bind(("127.0.0.1", 0))).collect::<Result<_, _>>()?;
-    listeners.iter().map(|listener| Ok(listener.local_addr()?.port())).collect()
+    let ports: Vec<u16> =
+        listeners.iter().map(|listener| Ok(listener.local_addr()?.port())).collect::<anyhow::Result<_>>()?;
+    Ok(ports.into_iter())
 }

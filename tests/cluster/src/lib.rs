@@ -5,6 +5,7 @@
 //! cluster --> control (etcd, API server, controllers, scheduler)      tools, image, certificates: what they need
 //!        \--> node (containerd, kubelet, plugin, cards), by holder    process, identity: what runs, and proof of it
 //!        \--> extender                                                place, cleaning: nothing stays behind
+//! bare --> control, extender: Nodes that are objects only, for benchmarks
 //! audit, books: whether all parties agree
 //! ```
 //!
@@ -12,6 +13,7 @@
 //! run clears away what one that crashed has left.
 
 pub mod audit;
+pub mod bare;
 pub mod books;
 pub mod cards;
 pub mod certificates;
@@ -24,5 +26,7 @@ pub mod image;
 pub mod node;
 pub mod place;
 pub mod process;
+pub mod programs;
+pub mod samples;
 pub mod tools;
 pub mod wait;

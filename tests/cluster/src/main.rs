@@ -3,8 +3,9 @@
 use std::time::Duration;
 
 use clap::Parser;
-use kerf_cluster::cluster::{Cluster, Options, Programs};
+use kerf_cluster::cluster::{Cluster, Options};
 use kerf_cluster::place::Place;
+use kerf_cluster::programs::Programs;
 use kerf_cluster::tools::{Tools, workspace};
 use tokio::signal::unix::{SignalKind, signal};
 
@@ -43,7 +44,7 @@ fn main() -> anyhow::Result<()> {
 
 async fn up(options: &Options) -> anyhow::Result<()> {
     let tools = Tools::find()?;
-    let programs = Programs::build()?;
+    let programs = Programs::build(false)?;
     let mut interrupt = signal(SignalKind::interrupt())?;
     let mut terminate = signal(SignalKind::terminate())?;
     let asked = async {

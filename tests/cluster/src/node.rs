@@ -9,11 +9,11 @@ use anyhow::Context;
 use serde_json::json;
 
 use crate::cards::{self, Cards};
-use crate::cluster::Programs;
 use crate::holder::Holder;
 use crate::image::PAUSE;
 use crate::place::Place;
 use crate::process::{Process, Spec};
+use crate::programs::Programs;
 use crate::tools::{NETWORK_PLUGINS, Tools, output};
 use crate::wait::until;
 

@@ -9,13 +9,14 @@ use std::collections::BTreeSet;
 use anyhow::{Context, ensure};
 use k8s_openapi::api::core::v1::{Node, Pod};
 use kerf_cluster::cards::MEMORY_MIB;
+use kerf_cluster::samples;
 use kerf_cluster::wait::until;
-use kube::api::{DeleteParams, ListParams, Patch, PatchParams, PostParams, Request};
-use kube::{Api, Client, Config};
+use kube::Api;
+use kube::api::{DeleteParams, ListParams, Patch, PatchParams, PostParams};
 use serde_json::{Value, json};
 
 use crate::support::draft::pod;
-use crate::support::stage::{SOON, Stage, counted};
+use crate::support::stage::{SOON, Stage};
 
 const NODES: usize = 8;
 
@@ -66,13 +67,12 @@ async fn equal(stage: &Stage<'_>) -> anyhow::Result<()> {
         Ok(())
     })
     .await?;
-    let scheduler = Scheduler::new(stage)?;
     let calls = async |verb: &str| {
         let metrics = stage.cluster.get_text(port, "/metrics").await?;
-        anyhow::Ok(counted(&metrics, "kerf_extender_requests_total", &format!("verb=\"{verb}\"")))
+        anyhow::Ok(samples::sum(&metrics, "kerf_extender_requests_total", &[&format!("verb=\"{verb}\"")]))
     };
-    until(SOON, "the scheduler answers", async || scheduler.hints().await).await?;
-    let before = (scheduler.hints().await?, calls("filter").await?, calls("prioritize").await?);
+    until(SOON, "the scheduler answers", async || hints(stage).await).await?;
+    let before = (hints(stage).await?, calls("filter").await?, calls("prioritize").await?);
     let whole: Vec<_> = (0..NODES)
         .map(|number| {
             let policy = if number % 2 == 0 { "binpack" } else { "spread" };
@@ -97,7 +97,7 @@ async fn equal(stage: &Stage<'_>) -> anyhow::Result<()> {
         let fair = cards.iter().all(|card| card["pods"] == 1 && card["overcommitted"] == false);
         ensure!(fair, "paper-{number}: {cards:?}");
     }
-    let after = (scheduler.hints().await?, calls("filter").await?, calls("prioritize").await?);
+    let after = (hints(stage).await?, calls("filter").await?, calls("prioritize").await?);
     let (hints, filters, orders) = (after.0 - before.0, after.1 - before.1, after.2 - before.2);
     println!("        {NODES} pods: {hints} hints, {filters} filters, {orders} prioritizes");
     let log = stage.cluster.control.scheduler.log();
@@ -110,20 +110,8 @@ async fn equal(stage: &Stage<'_>) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// kube-scheduler's own metrics.
-struct Scheduler(Client);
-
-impl Scheduler {
-    fn new(stage: &Stage<'_>) -> anyhow::Result<Self> {
-        let address = format!("https://127.0.0.1:{}", stage.cluster.control.ports.scheduler);
-        let mut config = Config::new(address.parse()?);
-        // it has made its certificate itself
-        config.accept_invalid_certs = true;
-        Ok(Self(Client::try_from(config)?))
-    }
-
-    async fn hints(&self) -> anyhow::Result<f64> {
-        let metrics = self.0.request_text(Request::new("/metrics").list(&ListParams::default())?).await?;
-        Ok(counted(&metrics, "scheduler_batch_attempts_total", "result=\"hint_used\""))
-    }
+/// How often kube-scheduler has used a hint, by its own metrics.
+async fn hints(stage: &Stage<'_>) -> anyhow::Result<f64> {
+    let metrics = stage.cluster.control.scheduler_metrics().await?;
+    Ok(samples::sum(&metrics, "scheduler_batch_attempts_total", &["result=\"hint_used\""]))
 }

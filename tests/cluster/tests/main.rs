@@ -26,8 +26,9 @@ use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, anyhow};
-use kerf_cluster::cluster::{Cluster, Options, Programs};
+use kerf_cluster::cluster::{Cluster, Options};
 use kerf_cluster::place;
+use kerf_cluster::programs::Programs;
 use kerf_cluster::tools::Tools;
 use support::stage::Stage;
 
@@ -108,7 +109,7 @@ fn main() -> ExitCode {
 fn run(tools: &Tools, chosen: &[&Test]) -> anyhow::Result<()> {
     let runtime = tokio::runtime::Runtime::new()?;
     let began = Instant::now();
-    let programs = Programs::build()?;
+    let programs = Programs::build(false)?;
     println!("{:6.1} s  kerf's programs", began.elapsed().as_secs_f64());
     let options =
         Options { audit: true, log: "info,kerf_plugin=debug,kerf_extender=debug".into(), ..Options::default() };

@@ -4,11 +4,12 @@ use std::time::Duration;
 
 use anyhow::ensure;
 use kerf_cluster::control::Scheduling;
+use kerf_cluster::samples;
 use kerf_cluster::tools::workspace;
 use kerf_cluster::wait::until;
 
 use crate::support::draft::{mixed, pod};
-use crate::support::stage::{SOON, Stage, counted, runs};
+use crate::support::stage::{SOON, Stage, runs};
 
 /// One call that filters and writes the record; the scheduler binds.
 pub async fn the_old_configuration_works_with_the_same_plugin(stage: &Stage<'_>) -> anyhow::Result<()> {
@@ -28,7 +29,7 @@ async fn under_the_old_configuration(stage: &Stage<'_>) -> anyhow::Result<()> {
     let audit = stage.agreed().await?;
     ensure!(audit.placed.len() == 20, "{} are placed", audit.placed.len());
     let metrics = stage.cluster.get_text(stage.cluster.control.ports.extender, "/metrics").await?;
-    ensure!(counted(&metrics, "kerf_extender_requests_total", "verb=\"predicates\"") >= 20.0, "not called");
+    ensure!(samples::sum(&metrics, "kerf_extender_requests_total", &["verb=\"predicates\""]) >= 20.0, "not called");
     Ok(())
 }
 

@@ -232,9 +232,3 @@ pub fn uid(pod: &Pod) -> anyhow::Result<&str> {
         None => bail!("a pod without uid"),
     }
 }
-
-/// The sum of the series of a metric that have this in their labels.
-pub fn counted(metrics: &str, name: &str, label: &str) -> f64 {
-    let series = metrics.lines().filter(|line| line.starts_with(&format!("{name}{{")) && line.contains(label));
-    series.filter_map(|line| line.rsplit_once(' ')?.1.parse::<f64>().ok()).sum()
-}

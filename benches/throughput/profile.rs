@@ -1,0 +1,48 @@
+//! Where the time goes, for those who want to change it: profiles of the first seconds of a run, written to the folder
+//! `KERF_PROFILE`. `go tool pprof -top FILE` reads those of the scheduler and the API server, `perf report -i FILE` the
+//! extender's, which is there where `perf` is installed.
+
+use std::io::ErrorKind;
+use std::path::Path;
+use std::process::{Command, Stdio};
+
+use anyhow::Context;
+use http_body_util::BodyExt;
+use kerf_cluster::bare::Bare;
+use kube::Client;
+
+use crate::run::Case;
+
+const SECONDS: u32 = 6;
+
+pub async fn take(bare: &Bare, case: Case) -> anyhow::Result<()> {
+    let Some(folder) = std::env::var_os("KERF_PROFILE") else { return Ok(()) };
+    let folder = Path::new(&folder);
+    std::fs::create_dir_all(folder)?;
+    let with = if case.kerf { "kerf" } else { "none" };
+    let file = |program: &str| folder.join(format!("{}-{with}-{}-{program}", case.nodes, case.round));
+    let scheduler = bare.control.scheduler_client()?;
+    let extender = file("kerf-extender.perf");
+    let (scheduler, api, ()) = tokio::try_join!(pprof(&scheduler), pprof(&bare.client), perf(bare, &extender))?;
+    std::fs::write(file("kube-scheduler.pprof"), scheduler)?;
+    std::fs::write(file("kube-apiserver.pprof"), api)?;
+    Ok(())
+}
+
+async fn pprof(client: &Client) -> anyhow::Result<Vec<u8>> {
+    let address = format!("/debug/pprof/profile?seconds={SECONDS}");
+    let answer = client.send(http::Request::get(address).body(kube::client::Body::empty())?).await?;
+    Ok(answer.into_body().collect().await?.to_bytes().to_vec())
+}
+
+async fn perf(bare: &Bare, file: &Path) -> anyhow::Result<()> {
+    let Some(extender) = &bare.extender else { return Ok(()) };
+    let mut command = Command::new("perf");
+    command.args(["record", "--quiet", "--freq=500", "--pid"]).arg(extender.pid()?.to_string());
+    command.arg("--output").arg(file).args(["--", "sleep", &SECONDS.to_string()]);
+    command.stdout(Stdio::null()).stderr(Stdio::null());
+    match tokio::task::spawn_blocking(move || command.status()).await? {
+        Err(error) if error.kind() != ErrorKind::NotFound => Err(error).context("perf"),
+        _ => Ok(()),
+    }
+}

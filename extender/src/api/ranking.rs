@@ -1,0 +1,49 @@
+//! The order of the candidates.
+
+use std::collections::HashSet;
+
+use k8s_openapi::api::core::v1::Pod;
+use kerf::ids::PodUid;
+use kerf::request::GpuRequest;
+use rustc_hash::FxBuildHasher;
+
+use crate::cluster::NodeRank;
+use crate::{App, Footprint};
+
+/// The candidates that fit with their ranks, as if every pod in flight were placed already; and the others.
+pub(super) fn ranks<'a>(
+    app: &App,
+    pod: &Pod,
+    request: &GpuRequest,
+    candidates: impl Iterator<Item = &'a str>,
+) -> (Vec<(NodeRank, &'a str)>, Vec<&'a str>) {
+    let uid = PodUid::from(pod.metadata.uid.as_deref().unwrap_or_default());
+    let footprint = Footprint::of(pod);
+    // the scheduler's watch may be ahead of ours
+    app.cluster.apply_footprint(&uid, None, footprint, Some(request));
+    let ahead = app.intents.by_node(&uid, app.clock.now());
+    let (mut ranked, mut unfit) = (Vec::new(), Vec::new());
+    for (node, rank) in app.cluster.ranks(candidates, request, footprint, app.policy, &ahead) {
+        match rank {
+            Some(rank) => ranked.push((rank, node)),
+            None => unfit.push(node),
+        }
+    }
+    (ranked, unfit)
+}
+
+/// The `count` best of these candidates, all of which fit.
+pub(super) fn best<'a>(
+    app: &App,
+    pod: &Pod,
+    request: &GpuRequest,
+    fitting: impl Iterator<Item = &'a str>,
+    count: usize,
+) -> HashSet<&'a str, FxBuildHasher> {
+    let (mut ranked, _) = ranks(app, pod, request, fitting);
+    if count < ranked.len() {
+        ranked.select_nth_unstable(count);
+        ranked.truncate(count);
+    }
+    ranked.into_iter().map(|(_, node)| node).collect()
+}

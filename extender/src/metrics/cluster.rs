@@ -1,0 +1,116 @@
+//! The ledgers as gauges, read at scrape.
+
+use std::sync::Arc;
+
+use kerf::runtime::series::GaugeTable;
+use prometheus::core::{Collector, Desc};
+use prometheus::proto::MetricFamily;
+use prometheus::{GaugeVec, Opts};
+
+use crate::clock::Clock;
+use crate::cluster::Cluster;
+
+/// A series for every card of the cluster.
+#[allow(clippy::cast_precision_loss, reason = "Prometheus has floats; bytes of a card are far below 2^53")]
+pub(crate) fn cards(cluster: &Cluster) -> impl Iterator<Item = String> + Send + use<> {
+    let mut table = GaugeTable::new([
+        ("kerf_extender_gpu_usable", "1 where the GPU takes new pods: healthy and not cordoned"),
+        ("kerf_extender_gpu_compute_capacity_ratio", "Compute of the GPU, 1 = one card"),
+        ("kerf_extender_gpu_compute_committed_ratio", "Compute that pods hold"),
+        ("kerf_extender_gpu_compute_free_ratio", "Largest share of compute that a new pod can have"),
+        ("kerf_extender_gpu_memory_capacity_bytes", "Memory of the GPU"),
+        ("kerf_extender_gpu_memory_committed_bytes", "Memory that pods hold"),
+        ("kerf_extender_gpu_memory_free_bytes", "Largest share of memory that a new pod can have"),
+        ("kerf_extender_gpu_pods", "Pods that hold a part of the GPU"),
+        ("kerf_extender_gpu_overcommitted", "1 where pods hold more than the GPU has"),
+    ]);
+    cluster.each_node(|node, ledger| {
+        for card in ledger.cards() {
+            let device = card.device();
+            let index = device.index.to_string();
+            let (capacity, used, free) = (device.capacity(), card.used(), card.free());
+            table.row(
+                &[
+                    ("gpu", device.id.as_str()),
+                    ("index", &index),
+                    ("model", &device.model),
+                    ("node", node.as_str()),
+                ],
+                [
+                    f64::from(u8::from(device.usable())),
+                    capacity.compute.ratio(),
+                    used.compute.ratio(),
+                    free.compute.ratio(),
+                    capacity.memory.bytes() as f64,
+                    used.memory.bytes() as f64,
+                    free.memory.bytes() as f64,
+                    f64::from(card.pods()),
+                    f64::from(u8::from(card.overcommitted())),
+                ],
+            );
+        }
+    });
+    table.into_text()
+}
+
+/// What is counted over all nodes.
+pub(super) struct ClusterCollector {
+    cluster: Arc<Cluster>,
+    clock: Arc<Clock>,
+    descs: Vec<Desc>,
+}
+
+/// The gauges, empty.
+struct Gauges {
+    commitments: GaugeVec,
+    in_doubt: GaugeVec,
+    nodes: GaugeVec,
+}
+
+impl Gauges {
+    fn new() -> prometheus::Result<Self> {
+        let gauges = |name: &str, help: &str, labels: &[&str]| {
+            GaugeVec::new(Opts::new(format!("kerf_extender_{name}"), help), labels)
+        };
+        Ok(Self {
+            commitments: gauges("commitments", "Pods that hold GPUs, by state", &["state"])?,
+            in_doubt: gauges("binds_in_doubt", "Bindings whose outcome is overdue", &[])?,
+            nodes: gauges("nodes", "Nodes known, with and without GPUs", &[])?,
+        })
+    }
+
+    fn all(&self) -> [&GaugeVec; 3] {
+        [&self.commitments, &self.in_doubt, &self.nodes]
+    }
+}
+
+impl ClusterCollector {
+    pub(super) fn new(cluster: Arc<Cluster>, clock: Arc<Clock>) -> prometheus::Result<Self> {
+        let descs = Gauges::new()?.all().into_iter().flat_map(|gauges| gauges.desc()).cloned().collect();
+        Ok(Self { cluster, clock, descs })
+    }
+}
+
+impl Collector for ClusterCollector {
+    fn desc(&self) -> Vec<&Desc> {
+        self.descs.iter().collect()
+    }
+
+    fn collect(&self) -> Vec<MetricFamily> {
+        let Ok(gauges) = Gauges::new() else { return Vec::new() };
+        let now = self.clock.now();
+        gauges.in_doubt.with_label_values::<&str>(&[]).set(0.0);
+        gauges.nodes.with_label_values::<&str>(&[]).set(0.0);
+        self.cluster.each_node(|_, ledger| {
+            gauges.nodes.with_label_values::<&str>(&[]).inc();
+            for commitment in ledger.commitments().values() {
+                gauges.commitments.with_label_values(&[commitment.state.as_str()]).inc();
+                if commitment.state.overdue(now) {
+                    gauges.in_doubt.with_label_values::<&str>(&[]).inc();
+                }
+            }
+        });
+        let families = gauges.all().into_iter().flat_map(Collector::collect);
+        families.filter(|family| !family.get_metric().is_empty()).collect()
+    }
+}

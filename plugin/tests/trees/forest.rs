@@ -1,0 +1,67 @@
+//! A tree on disk, and one look at it with a backend.
+
+use std::path::Path;
+
+use kerf_plugin::backend::amd;
+use kerf_plugin::backend::intel::{self, IntelOptions};
+use kerf_plugin::backend::nvidia::files::{self, FilesOptions};
+use kerf_plugin::backend::roots::Roots;
+use kerf_plugin::backend::scan::Scan;
+use kerf_plugin::backend::{BackendError, HostDevice, Vendor};
+use kerf_testkit::tree::Tree;
+use serde_json::Value;
+use tempfile::TempDir;
+
+pub struct Forest {
+    pub dir: TempDir,
+    pub roots: Roots,
+}
+
+impl Forest {
+    pub fn named(letter: &str) -> Self {
+        Self::of(&Tree::named(letter).unwrap())
+    }
+
+    pub fn described(description: Value) -> Self {
+        Self::of(&Tree::new(description).unwrap())
+    }
+
+    fn of(tree: &Tree) -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        tree.write(dir.path()).unwrap();
+        let below = |name: &str| dir.path().join(name);
+        let roots = Roots { sys: below("sys"), dev: below("dev"), proc: below("proc") };
+        Self { dir, roots }
+    }
+
+    pub fn path(&self) -> &Path {
+        self.dir.path()
+    }
+
+    pub fn look(&self, vendor: Vendor) -> Result<Scan, BackendError> {
+        let roots = self.roots.clone();
+        match vendor {
+            Vendor::Amd => amd::scan(&roots),
+            Vendor::Intel => intel::scan(&IntelOptions { roots, ..IntelOptions::default() }),
+            _ => files::scan(&FilesOptions { roots, ..FilesOptions::default() }),
+        }
+    }
+
+    pub fn scan(&self, vendor: Vendor) -> Scan {
+        self.look(vendor).unwrap()
+    }
+}
+
+pub fn names(scan: &Scan) -> Vec<String> {
+    scan.devices.iter().map(|host| host.device.id.to_string()).collect()
+}
+
+pub fn nodes(host: &HostDevice) -> Vec<String> {
+    host.nodes.iter().map(|node| node.display().to_string()).collect()
+}
+
+/// What was left out: whom and why.
+pub fn left_out(scan: &Scan) -> Vec<(String, &'static str)> {
+    let out = scan.remarks.iter().filter(|remark| remark.left_out);
+    out.map(|remark| (remark.subject.clone(), remark.why.code())).collect()
+}

@@ -1,0 +1,8 @@
+//! Cards of all vendors, from trees of paper: what the backends find, what they leave out, and what damage does.
+
+#![allow(clippy::expect_used, clippy::unwrap_used, clippy::panic, reason = "a test may stop at once")]
+
+mod damage;
+mod discovery;
+mod forest;
+mod intel;

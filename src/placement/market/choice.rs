@@ -1,0 +1,186 @@
+//! The choice of machine and cards, by what each machine offers and what that costs at the moment.
+
+use super::super::shape::Cards;
+use super::super::{Policy, Rank};
+use super::host::{Host, Need};
+use super::offer::{Facts, Offer, Way};
+use super::outlook::Room;
+use super::prices::Prices;
+use super::{Choice, Class, Market, count_slots};
+
+/// What every machine offers one class of pods under one policy.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Book {
+    offers: Vec<Offer>,
+    /// The machines' versions that the offers were made for.
+    versions: Vec<u64>,
+}
+
+/// How much a policy likes a way; more is better. What is free breaks ties.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+struct Liking {
+    score: i32,
+    tie: (u64, u64),
+}
+
+impl Market {
+    /// Where a pod of this class goes; `None` where it fits nowhere.
+    pub fn choose(&mut self, policy: Policy, class: Class) -> Option<Choice> {
+        let need = *self.needs.get(class.0)?;
+        self.prices.of(policy, &self.outlook, &self.totals, class.0, &need);
+        self.refresh(policy, class, &need);
+        let book = self.books.get(&(policy, class.0))?;
+        // What room costs is dear to compute and makes no way better. So those that could be best without that cost
+        // come first, and the others only while what was found is worse than they could be.
+        let mut level = self.bounds.iter().copied().max()?;
+        let mut best: Option<(Liking, usize, Way)> = None;
+        while level > i32::MIN && best.as_ref().is_none_or(|(liking, ..)| liking.score <= level) {
+            let mut next = i32::MIN;
+            for (number, bound) in self.bounds.iter().enumerate() {
+                if *bound == level {
+                    let Some(offer) = book.offers.get(number) else { continue };
+                    let Some((liking, way)) = self.like(policy, number, &need, offer) else { continue };
+                    if best.as_ref().is_none_or(|(most, ..)| liking > *most) {
+                        best = Some((liking, number, way));
+                    }
+                } else if *bound < level {
+                    next = next.max(*bound);
+                }
+            }
+            level = next;
+        }
+        let (_, host, way) = best?;
+        let slots = self.hosts.get(host).map(|host| cards(host, &need, way)).unwrap_or_default();
+        Some(Choice { host, slots })
+    }
+
+    /// Brings the class's book up to date and bounds every machine's score from above; no way at all is `i32::MIN`.
+    fn refresh(&mut self, policy: Policy, class: Class, need: &Need) {
+        let book = self.books.entry((policy, class.0)).or_default();
+        book.offers.resize(self.hosts.len(), Offer::NONE);
+        book.versions.resize(self.hosts.len(), 0);
+        let current = self.versions.iter().zip(&mut book.versions).enumerate();
+        for (number, (version, made_for)) in current.filter(|(_, (version, made_for))| *version != &**made_for) {
+            *made_for = *version;
+            if let (Some(offer), Some(host), Some(facts)) =
+                (book.offers.get_mut(number), self.hosts.get(number), self.facts.get(number))
+            {
+                *offer = Offer::of(policy, host, facts, need, &self.outlook);
+            }
+        }
+        self.bounds.clear();
+        let prices = &self.prices;
+        let opening = if matches!(need.cards, Cards::Share(_)) { prices.open as f32 } else { 0.0 };
+        if prices.any_scarce() {
+            let net = |way: Way| way.score - prices.scarcity(way.kind) as f32;
+            let bound = |offer: &Offer| rounded(policy, net(offer.used).max(net(offer.fresh) - opening));
+            self.bounds.extend(book.offers.iter().map(bound));
+        } else {
+            let bound = |offer: &Offer| rounded(policy, offer.used.score.max(offer.fresh.score - opening));
+            self.bounds.extend(book.offers.iter().map(bound));
+        }
+    }
+
+    /// The better way of the two that a machine offers.
+    fn like(&self, policy: Policy, number: usize, need: &Need, offer: &Offer) -> Option<(Liking, Way)> {
+        let (host, facts) = (self.hosts.get(number)?, self.facts.get(number)?);
+        let rooms = self.outlook.rooms.len();
+        let before = self.slots.get(number * rooms..(number + 1) * rooms).unwrap_or_default();
+        like(policy, host, facts, before, need, offer, &self.outlook.rooms, &self.prices)
+    }
+
+    /// How well each of these machines suits a pod of this class; `None`: not at all.
+    pub fn ranks(&mut self, policy: Policy, class: Class, hosts: &[usize]) -> Vec<Option<Rank>> {
+        let Some(need) = self.needs.get(class.0).copied() else { return vec![None; hosts.len()] };
+        self.prices.of(policy, &self.outlook, &self.totals, class.0, &need);
+        self.refresh(policy, class, &need);
+        let Some(book) = self.books.get(&(policy, class.0)) else { return vec![None; hosts.len()] };
+        let rank = |number: &usize| Some(self.like(policy, *number, &need, book.offers.get(*number)?)?.0.rank());
+        hosts.iter().map(rank).collect()
+    }
+
+    /// How well a machine that need not be one of these suits a pod of this class, and the cards that the pod would get; `None`: not at all.
+    pub fn rate(&mut self, policy: Policy, class: Class, host: &Host) -> Option<(Rank, Vec<usize>)> {
+        let need = *self.needs.get(class.0)?;
+        self.prices.of(policy, &self.outlook, &self.totals, class.0, &need);
+        let facts = Facts::new(host, &self.outlook);
+        let mut before = vec![0; self.outlook.rooms.len()];
+        count_slots(&mut before, &self.outlook.rooms, host);
+        let offer = Offer::of(policy, host, &facts, &need, &self.outlook);
+        let (liking, way) = like(policy, host, &facts, &before, &need, &offer, &self.outlook.rooms, &self.prices)?;
+        Some((liking.rank(), cards(host, &need, way)))
+    }
+}
+
+impl Liking {
+    /// The same order as a [`Rank`], of which less is better.
+    fn rank(self) -> Rank {
+        let score = i64::from(i32::MAX) - i64::from(self.score);
+        Rank(score.unsigned_abs(), !self.tie.0, !self.tie.1)
+    }
+}
+
+fn like(
+    policy: Policy,
+    host: &Host,
+    facts: &Facts,
+    before: &[u64],
+    need: &Need,
+    offer: &Offer,
+    rooms: &[Room],
+    prices: &Prices,
+) -> Option<(Liking, Way)> {
+    let net = |way: Way, opens: bool| {
+        if !way.exists() {
+            return i32::MIN;
+        }
+        let share = matches!(need.cards, Cards::Share(_));
+        let mut score =
+            way.score - prices.scarcity(way.kind) as f32 - if opens && share { prices.open as f32 } else { 0.0 };
+        if prices.any_room() {
+            score -= prices.room(rooms, host, before, need, opens.then_some(way.kind)) as f32;
+        }
+        rounded(policy, score)
+    };
+    let (used, fresh) = (net(offer.used, false), net(offer.fresh, true));
+    // of equals the card that is in use already
+    let (score, way) = if fresh > used { (fresh, offer.fresh) } else { (used, offer.used) };
+    way.exists().then(|| (Liking { score, tie: tie(policy, host, facts, need, way) }, way))
+}
+
+/// Under [`Policy::Fragmentation`] differences below a tenth of a card are noise of the estimate: the fullest machine
+/// shall decide then. The other policies' scores are whole numbers already.
+fn rounded(policy: Policy, score: f32) -> i32 {
+    if score == f32::NEG_INFINITY {
+        return i32::MIN;
+    }
+    if policy != Policy::Fragmentation {
+        return score as i32;
+    }
+    /// Makes what is rounded positive, since casting cuts towards zero; far more than any score.
+    const SHIFT: i32 = 1 << 14;
+    (score * 0.01 + (SHIFT as f32 + 0.5)) as i32 - SHIFT
+}
+
+/// More is better.
+fn tie(policy: Policy, host: &Host, facts: &Facts, need: &Need, way: Way) -> (u64, u64) {
+    match (policy, need.cards) {
+        // a share goes to the fullest card first: that leaves others to be emptied as pods leave
+        (Policy::Fragmentation, Cards::Share(_)) => {
+            let card = host.slots.get(usize::from(way.slot));
+            (!card.map_or(0, |slot| u64::from(slot.free.compute.0)), !facts.compute)
+        }
+        (Policy::Fragmentation, _) => (!facts.compute, !host.cpu),
+        (Policy::Binpack, Cards::Share(_) | Cards::Whole(_)) => (!facts.compute, !facts.memory),
+        (Policy::Spread, Cards::Share(_) | Cards::Whole(_)) => (facts.compute, facts.memory),
+        _ => (0, 0),
+    }
+}
+
+fn cards(host: &Host, need: &Need, way: Way) -> Vec<usize> {
+    match need.cards {
+        Cards::None => Vec::new(),
+        Cards::Share(_) => vec![way.slot.into()],
+        Cards::Whole(count) => host.first_whole(need.kinds, count).collect(),
+    }
+}

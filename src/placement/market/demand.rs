@@ -1,0 +1,99 @@
+//! What a market has seen of the demand, and when it learns from it.
+
+use super::super::shape::Shape;
+use super::host::Need;
+use super::offer::Facts;
+use super::outlook::Outlook;
+use super::totals::Totals;
+use super::{Class, Market, count_slots};
+
+/// How often each class of pods was seen.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Census {
+    counts: Vec<u64>,
+    /// The same when it was last learnt from: what follows depends on the pods alone, and not on when a kind of card
+    /// comes to be known.
+    learnt: Vec<u64>,
+    total: u64,
+    /// Whether the demand was told in advance, so that nothing is learnt.
+    known: bool,
+}
+
+impl Census {
+    /// After 16, 32, 64, ... pods, and then after every 500.
+    fn due(&self) -> bool {
+        !self.known
+            && ((self.total >= 16 && self.total < 500 && self.total.is_power_of_two())
+                || (self.total > 0 && self.total.is_multiple_of(500)))
+    }
+}
+
+impl Market {
+    /// The class of a shape; a new one where it was not known.
+    pub fn class(&mut self, shape: &Shape) -> Class {
+        if let Some(known) = self.classes.get(shape) {
+            return Class(*known);
+        }
+        let number = self.shapes.len();
+        self.needs.push(Need::new(shape, &self.kinds));
+        self.shapes.push(shape.clone());
+        self.classes.insert(shape.clone(), number);
+        self.census.counts.push(0);
+        Class(number)
+    }
+
+    /// A pod of this class has come; counts towards what is expected of later ones.
+    pub fn arrived(&mut self, class: Class) {
+        if let Some(count) = self.census.counts.get_mut(class.0) {
+            *count += 1;
+            self.census.total += 1;
+        }
+        if self.census.due() {
+            self.census.learnt.clone_from(&self.census.counts);
+            self.relearn();
+        }
+    }
+
+    /// Tells the demand in advance, as how often each shape comes: from now on nothing is learnt.
+    pub fn know(&mut self, demand: &[(Shape, u64)]) {
+        for (shape, count) in demand {
+            let class = self.class(shape);
+            if let Some(sum) = self.census.counts.get_mut(class.0) {
+                *sum += count;
+            }
+        }
+        self.census.known = true;
+        self.census.learnt.clone_from(&self.census.counts);
+        self.relearn();
+    }
+
+    /// How many classes there are.
+    pub fn classes(&self) -> usize {
+        self.shapes.len()
+    }
+
+    /// Forgets all demand. Every [`Class`] given until now is void.
+    pub fn forget_demand(&mut self) {
+        self.shapes.clear();
+        self.classes.clear();
+        self.needs.clear();
+        self.census = Census::default();
+        self.relearn();
+    }
+
+    pub(super) fn relearn(&mut self) {
+        // classes that are newer than the last lesson were not seen in it
+        self.census.learnt.resize(self.shapes.len(), 0);
+        self.outlook = Outlook::learn(&self.shapes, &self.needs, &self.census.learnt, &self.kinds);
+        self.books.clear();
+        let rooms = self.outlook.rooms.len();
+        self.totals = Totals::new(self.kinds.len(), rooms);
+        self.slots = vec![0; self.hosts.len() * rooms];
+        for (number, (host, facts)) in self.hosts.iter().zip(&mut self.facts).enumerate() {
+            let slots = self.slots.get_mut(number * rooms..(number + 1) * rooms).unwrap_or_default();
+            *facts = Facts::new(host, &self.outlook);
+            count_slots(slots, &self.outlook.rooms, host);
+            self.totals.change(host, facts, slots, u64::wrapping_add);
+        }
+    }
+}

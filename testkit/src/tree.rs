@@ -1,0 +1,190 @@
+//! Device trees of paper: the files of `/sys`, `/dev` and `/proc` that GPU drivers of all vendors would show, made from
+//! one JSON description.
+//!
+//! ```
+//! let dir = std::env::temp_dir().join(format!("kerf-tree-{}", std::process::id()));
+//! let description = serde_json::json!({ "cards": [
+//!     { "vendor": "amd", "address": "0000:19:00.0", "card": 0, "render": 128, "memory": 17163091968u64 },
+//!     { "vendor": "intel", "address": "0000:03:00.0", "card": 1, "render": 129, "driver": "xe" },
+//!     { "vendor": "nvidia", "address": "0000:3b:00.0", "minor": 0, "uuid": "GPU-5c0d" },
+//! ] });
+//! kerf_testkit::tree::Tree::new(description).unwrap().write(&dir).unwrap();
+//! assert!(dir.join("dev/dri/renderD129").exists());
+//! std::fs::remove_dir_all(&dir).unwrap();
+//! ```
+//!
+//! Directories and links lie as the kernel lays them: a PCI device below `sys/devices/pci<domain>:00`, everything else
+//! leads there. Absent on purpose: every file that kerf does not read, and numbers of devices: what is in `dev` are
+//! plain empty files.
+
+mod amd;
+mod intel;
+mod nvidia;
+
+use std::collections::BTreeMap;
+use std::os::unix::fs::symlink;
+use std::path::{Path, PathBuf};
+
+use anyhow::Context;
+use serde::Deserialize;
+use serde_json::Value;
+
+/// A description of a host's cards.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Tree {
+    /// Sockets; each is a node of AMD's compute topology before those of its cards.
+    pub cpus: u32,
+    /// The cards.
+    pub cards: Vec<Card>,
+    /// Further files in `dev`.
+    pub dev: Vec<String>,
+    /// Further files, or other content of files that are there already: path below the root, and text.
+    pub files: BTreeMap<String, String>,
+    /// Further links: path below the root, and where it leads.
+    pub links: BTreeMap<String, String>,
+    /// Files, links and directories to leave out after all.
+    pub without: Vec<String>,
+}
+
+/// One card.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(tag = "vendor", rename_all = "lowercase")]
+pub enum Card {
+    /// AMD's.
+    Amd(Box<amd::Card>),
+    /// Intel's.
+    Intel(Box<intel::Card>),
+    /// NVIDIA's.
+    Nvidia(Box<nvidia::Card>),
+}
+
+impl Tree {
+    /// Of a JSON description.
+    ///
+    /// # Errors
+    /// Where it says something that no field stands for.
+    pub fn new(description: Value) -> anyhow::Result<Self> {
+        serde_json::from_value(description).context("description of a device tree")
+    }
+
+    /// The trees of this crate, by their letter: `a` to `g`.
+    ///
+    /// # Errors
+    /// Where there is no such tree.
+    pub fn named(letter: &str) -> anyhow::Result<Self> {
+        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("trees").join(format!("{letter}.json"));
+        let text = std::fs::read_to_string(&path).with_context(|| path.display().to_string())?;
+        Self::new(serde_json::from_str(&text)?).with_context(|| path.display().to_string())
+    }
+
+    /// Writes `sys`, `dev` and `proc` below `root`, over what is there.
+    ///
+    /// # Errors
+    /// Where the system refuses.
+    pub fn write(&self, root: &Path) -> anyhow::Result<()> {
+        let files = Files { root: root.to_owned() };
+        for directory in ["sys", "dev", "proc"] {
+            std::fs::create_dir_all(root.join(directory))?;
+        }
+        let amd: Vec<&amd::Card> = self
+            .cards
+            .iter()
+            .filter_map(|card| match card {
+                Card::Amd(card) => Some(card.as_ref()),
+                _ => None,
+            })
+            .collect();
+        amd::write(&files, self.cpus, &amd)?;
+        for card in &self.cards {
+            match card {
+                Card::Amd(_) => {}
+                Card::Intel(card) => card.write(&files)?,
+                Card::Nvidia(card) => card.write(&files)?,
+            }
+        }
+        for name in &self.dev {
+            files.text(&format!("dev/{name}"), "")?;
+        }
+        for (path, text) in &self.files {
+            files.text(path, text)?;
+        }
+        for (path, target) in &self.links {
+            files.link(path, target)?;
+        }
+        for path in &self.without {
+            files.remove(path)?;
+        }
+        Ok(())
+    }
+}
+
+/// Writes below a root.
+struct Files {
+    root: PathBuf,
+}
+
+impl Files {
+    fn place(&self, path: &str) -> anyhow::Result<PathBuf> {
+        let full = self.root.join(path);
+        if let Some(parent) = full.parent() {
+            std::fs::create_dir_all(parent).with_context(|| path.to_owned())?;
+        }
+        Ok(full)
+    }
+
+    fn text(&self, path: &str, text: &str) -> anyhow::Result<()> {
+        let end = if text.is_empty() || text.ends_with('\n') { "" } else { "\n" };
+        std::fs::write(self.place(path)?, format!("{text}{end}")).with_context(|| path.to_owned())
+    }
+
+    fn dir(&self, path: &str) -> anyhow::Result<()> {
+        std::fs::create_dir_all(self.root.join(path)).with_context(|| path.to_owned())
+    }
+
+    fn link(&self, path: &str, target: &str) -> anyhow::Result<()> {
+        let full = self.place(path)?;
+        let _ = std::fs::remove_file(&full);
+        symlink(target, full).with_context(|| path.to_owned())
+    }
+
+    fn remove(&self, path: &str) -> anyhow::Result<()> {
+        let full = self.root.join(path);
+        let metadata = std::fs::symlink_metadata(&full).with_context(|| path.to_owned())?;
+        if metadata.is_dir() {
+            std::fs::remove_dir_all(full)?
+        } else {
+            std::fs::remove_file(full)?
+        }
+        Ok(())
+    }
+
+    /// The directory of a PCI device below `sys`, with the ids that every one has.
+    fn pci(&self, address: &str, vendor: &str, device: &str, class: &str) -> anyhow::Result<String> {
+        let domain = address.get(..4).context("a PCI address begins with its domain")?;
+        let dir = format!("sys/devices/pci{domain}:00/{address}");
+        self.text(&format!("{dir}/vendor"), vendor)?;
+        self.text(&format!("{dir}/device"), device)?;
+        self.text(&format!("{dir}/class"), class)?;
+        self.link(
+            &format!("sys/bus/pci/devices/{address}"),
+            &format!("../../../devices/pci{domain}:00/{address}"),
+        )?;
+        Ok(dir)
+    }
+
+    /// Graphics nodes of a PCI device, their links in `sys/class/drm` and their files in `dev/dri`.
+    fn graphics(&self, dir: &str, address: &str, card: u32, render: Option<u32>) -> anyhow::Result<()> {
+        let names = [Some(format!("card{card}")), render.map(|render| format!("renderD{render}"))];
+        for name in names.iter().flatten() {
+            self.link(&format!("{dir}/drm/{name}/device"), &format!("../../../{address}"))?;
+            let below = dir.strip_prefix("sys/").unwrap_or(dir);
+            self.link(&format!("sys/class/drm/{name}"), &format!("../../{below}/drm/{name}"))?;
+            self.text(&format!("dev/dri/{name}"), "")?;
+        }
+        for (kind, name) in ["card", "render"].iter().zip(names.iter().flatten()) {
+            self.link(&format!("dev/dri/by-path/pci-{address}-{kind}"), &format!("../{name}"))?;
+        }
+        Ok(())
+    }
+}

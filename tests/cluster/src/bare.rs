@@ -1,0 +1,94 @@
+//! A control plane with Nodes that are objects only: nobody stands behind them, so a pod that is bound stays where it
+//! is. For measuring what binding takes.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Context, ensure};
+use kube::Client;
+
+use crate::cluster::free_ports;
+use crate::control::{self, Control, Ports, Purpose, Scheduling};
+use crate::place::Place;
+use crate::process::Process;
+use crate::programs::{Programs, install};
+use crate::tools::Tools;
+use crate::wait::until;
+
+/// A control plane, and kerf's extender where it is wanted.
+pub struct Bare {
+    /// etcd, API server and scheduler; no controller manager.
+    pub control: Control,
+    /// kerf's extender.
+    pub extender: Option<Process>,
+    /// The administrator's client.
+    pub client: Client,
+    place: Arc<Place>,
+}
+
+impl Bare {
+    /// Brings it up: with kerf as `manifests/` has it, or with a scheduler that has no extender.
+    ///
+    /// # Errors
+    /// Where something fails. What was started by then is gone.
+    pub async fn up(tools: &Tools, programs: Option<&Programs>) -> anyhow::Result<Self> {
+        for place in Place::abandoned()? {
+            place.clear(None)?;
+        }
+        let place = Arc::new(Place::new()?);
+        match Self::bring_up(&place, tools, programs).await {
+            Ok(bare) => Ok(bare),
+            Err(error) => {
+                place.clear(None).with_context(|| format!("after {error:#}"))?;
+                Err(error)
+            }
+        }
+    }
+
+    async fn bring_up(place: &Arc<Place>, tools: &Tools, programs: Option<&Programs>) -> anyhow::Result<Self> {
+        let ports = Ports::take(&mut free_ports(Ports::COUNT)?)?;
+        let scheduling = if programs.is_some() { Scheduling::Full } else { Scheduling::Plain };
+        let control = Control::start(place, tools, ports, &[], Purpose::Measurement(scheduling)).await?;
+        let client = control::client(&control.admin()).await?;
+        let mut bare = Self { control, extender: None, client, place: place.clone() };
+        if let Some(programs) = programs {
+            install(&bare.control)?;
+            let extender = bare.extender.insert(programs.start_extender(place, &bare.control, "info")?);
+            until(Duration::from_secs(30), "the extender is ready", async || {
+                extender.check()?;
+                let answer = reqwest::get(format!("http://127.0.0.1:{}/readyz", ports.extender)).await?;
+                ensure!(answer.status().is_success(), "{}", answer.text().await?);
+                Ok(())
+            })
+            .await?;
+        }
+        Ok(bare)
+    }
+
+    /// What the API server says of itself.
+    ///
+    /// # Errors
+    /// Where it does not answer.
+    pub async fn api_metrics(&self) -> anyhow::Result<String> {
+        control::metrics(&self.client).await
+    }
+
+    /// What kerf's extender says of itself; empty where there is none.
+    ///
+    /// # Errors
+    /// Where it does not answer.
+    pub async fn extender_metrics(&self) -> anyhow::Result<String> {
+        if self.extender.is_none() {
+            return Ok(String::new());
+        }
+        Ok(reqwest::get(format!("http://127.0.0.1:{}/metrics", self.control.ports.extender)).await?.text().await?)
+    }
+
+    /// Ends everything and removes it.
+    ///
+    /// # Errors
+    /// With what is left.
+    pub fn down(self) -> anyhow::Result<()> {
+        self.place.clear(None)
+    }
+}

@@ -1,0 +1,73 @@
+//! What the control plane's programs read: who is who, and how the scheduler works.
+
+use std::fs;
+use std::path::PathBuf;
+
+use anyhow::Context;
+use serde_json::json;
+
+use super::{Ports, Scheduling};
+use crate::certificates::Certificates;
+use crate::place::Place;
+use crate::tools::workspace;
+
+pub(super) fn tokens(nodes: &[String]) -> String {
+    let mut lines = vec![
+        "token-admin,admin,admin,\"system:masters\"".to_owned(),
+        "token-scheduler,system:kube-scheduler,scheduler,".to_owned(),
+        "token-controllers,system:kube-controller-manager,controllers,".to_owned(),
+    ];
+    lines.extend(nodes.iter().map(|node| format!("token-{node},system:node:{node},{node},\"system:nodes\"")));
+    lines.join("\n")
+}
+
+pub(super) fn kubeconfig(
+    place: &Place,
+    certificates: &Certificates,
+    ports: Ports,
+    user: &str,
+    token: &str,
+) -> anyhow::Result<PathBuf> {
+    let content = json!({
+        "apiVersion": "v1", "kind": "Config", "current-context": "kerf",
+        "clusters": [{ "name": "kerf", "cluster": {
+            "server": format!("https://127.0.0.1:{}", ports.api),
+            "certificate-authority": certificates.file("authority"),
+        }}],
+        "users": [{ "name": user, "user": { "token": token } }],
+        "contexts": [{ "name": "kerf", "context": { "cluster": "kerf", "user": user } }],
+    });
+    place.write(&format!("kubeconfig/{user}"), content.to_string())
+}
+
+/// The configuration as it ships; what differs is where the extender and the API server are, and, with `unlimited`,
+/// that the scheduler may ask the API server as often as it wants.
+pub(super) fn scheduler_config(
+    place: &Place,
+    ports: Ports,
+    scheduling: Scheduling,
+    unlimited: bool,
+) -> anyhow::Result<PathBuf> {
+    let name = match scheduling {
+        Scheduling::Full | Scheduling::Plain => "kube-scheduler-configuration.yaml",
+        Scheduling::Legacy => "legacy.yaml",
+    };
+    let shipped = workspace().join("manifests/scheduler-config").join(name);
+    let mut text = fs::read_to_string(&shipped).with_context(|| shipped.display().to_string())?;
+    let host = "http://kerf-extender.kerf-system.svc:3456";
+    let credentials = "kubeconfig: /etc/kubernetes/scheduler.conf";
+    let extenders = text.find("extenders:\n").filter(|_| text.contains(host) && text.contains(credentials));
+    let extenders = extenders.with_context(|| format!("{name} is not as expected"))?;
+    if scheduling == Scheduling::Plain {
+        text.truncate(extenders);
+    }
+    let mut client = format!("kubeconfig: {}", place.path("kubeconfig/scheduler").display());
+    if unlimited {
+        client.push_str("\n  qps: 5000\n  burst: 5000");
+    }
+    let text = text
+        .replace(host, &format!("http://127.0.0.1:{}", ports.extender))
+        .replace(credentials, &client)
+        .replace("leaderElect: true", "leaderElect: false");
+    place.write("control/scheduler.yaml", text)
+}

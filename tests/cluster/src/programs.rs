@@ -1,0 +1,100 @@
+//! kerf's own programs and what an administrator applies for them.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::Arc;
+
+use anyhow::Context;
+use serde_json::Value;
+
+use crate::control::Control;
+use crate::place::Place;
+use crate::process::{Process, Spec};
+use crate::tools::{output, workspace};
+
+/// Applies what `manifests/base` has for a cluster, but for the pods.
+///
+/// # Errors
+/// kubectl's.
+pub fn install(control: &Control) -> anyhow::Result<()> {
+    let base = workspace().join("manifests/base");
+    for file in ["namespace", "extender-rbac", "plugin-rbac", "admission-policy", "network-policy"] {
+        let path = base.join(file).with_extension("yaml");
+        control.kubectl(&["apply", "-f", &path.display().to_string()])?;
+    }
+    Ok(())
+}
+
+/// kerf's own programs.
+#[derive(Clone, Debug)]
+pub struct Programs {
+    extender: PathBuf,
+    pub(crate) plugin: PathBuf,
+    pub(crate) limiter: PathBuf,
+    /// A stand-in for the driver's library, for programs in containers.
+    pub(crate) libcuda: PathBuf,
+}
+
+impl Programs {
+    /// Has cargo build them, for tests or, with `release`, to be measured.
+    ///
+    /// # Errors
+    /// Where they do not compile.
+    pub fn build(release: bool) -> anyhow::Result<Self> {
+        let named = |name: &str| std::env::var_os(name).map(PathBuf::from);
+        let given = (named("KERF_EXTENDER"), named("KERF_PLUGIN"), named("KERF_LIMITER"), named("KERF_LIBCUDA"));
+        if let (Some(extender), Some(plugin), Some(limiter), Some(libcuda)) = given {
+            return Ok(Self { extender, plugin, limiter, libcuda });
+        }
+        let cargo = named("CARGO").unwrap_or_else(|| "cargo".into());
+        let args =
+            ["build", "--locked", "--workspace", "--all-features", "--bins", "--lib", "--message-format=json"];
+        let mut command = Command::new(cargo);
+        command.args(args).arg("--quiet").args(release.then_some("--release")).current_dir(workspace());
+        let messages = output(&mut command).context("kerf's programs")?;
+        let program = |name: &str| {
+            let found = messages.lines().find_map(|line| {
+                let message: Value = serde_json::from_str(line).ok()?;
+                let own = message["target"]["name"] == name && message["target"]["kind"][0] == "bin";
+                own.then(|| message["executable"].as_str().map(PathBuf::from)).flatten()
+            });
+            found.with_context(|| format!("cargo built no {name}"))
+        };
+        let library = |name: &str| {
+            let found = messages.lines().find_map(|line| {
+                let message: Value = serde_json::from_str(line).ok()?;
+                let own = message["target"]["name"] == name && message["target"]["kind"][0] == "cdylib";
+                own.then(|| message["filenames"][0].as_str().map(PathBuf::from)).flatten()
+            });
+            found.with_context(|| format!("cargo built no lib{name}.so"))
+        };
+        Ok(Self {
+            extender: program("kerf-extender")?,
+            plugin: program("kerf-plugin")?,
+            limiter: library("kerf_limiter")?,
+            libcuda: library("cuda")?,
+        })
+    }
+
+    /// The plugin.
+    pub fn plugin(&self) -> &Path {
+        &self.plugin
+    }
+
+    /// Starts the extender with a token of its account.
+    ///
+    /// # Errors
+    /// Where it does not start.
+    pub fn start_extender(&self, place: &Arc<Place>, control: &Control, log: &str) -> anyhow::Result<Process> {
+        let token =
+            control.kubectl(&["create", "token", "kerf-extender", "--namespace=kerf-system", "--duration=24h"])?;
+        let kubeconfig = control.kubeconfig("kerf-extender", &token)?;
+        let args = [
+            format!("--listen=127.0.0.1:{}", control.ports.extender),
+            format!("--kubeconfig={}", kubeconfig.display()),
+            format!("--log={log}"),
+            "--log-format=json".to_owned(),
+        ];
+        Process::start(place, Spec::new("kerf-extender", &self.extender, &args))
+    }
+}
