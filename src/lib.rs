@@ -33,9 +33,10 @@
 //! | `extender/` | kube-scheduler's side: HTTP, watches, the one write |
 //! | `plugin/` | kubelet's side: gRPC, vendors' drivers, what holds containers to their shares, metrics |
 //! | `plugin/nvml` | the functions of NVIDIA's library that `nvml-wrapper` has not: C is called there alone on the host |
+//! | `limiter/` | what runs inside a container: a library before NVIDIA's driver; `limiter/contract`, its files |
 //! | `proto/` | kubelet's two gRPC contracts, and that of tkestack's library |
-//! | `testkit/` | stand-ins that speak the real protocols: API server, scheduler, kubelet |
-//! | `tests/` | laws, models and scenarios of the domain; `tests/system` runs everything against everything |
+//! | `testkit/` | stand-ins that speak the real protocols: API server, scheduler, kubelet; in folders of their own a card, and NVIDIA's two libraries over it |
+//! | `tests/` | laws, models and scenarios of the domain; `tests/system` runs everything against everything; `tests/gpu` is for a machine with a card |
 //! | `examples/demo` | everything in one process, for people |
 //! | `benches/` | speed and memory, with raw runs |
 //! | `manifests/`, `images/` | what a cluster administrator applies and builds |
@@ -54,6 +55,7 @@
 //!   that is shown, not hidden.
 //! * An unanswered write is neither done nor refused: its cards stay held until the API server has said.
 //! * Nothing that a tenant can write is believed unless it serves the pod's own request.
+//! * No unsafe code but in `limiter/` and the stand-ins for NVIDIA's libraries, which C programs call.
 //! * One trait in the system: `Backend` in the plugin, since drivers are the one thing with several
 //!   implementations.
 

@@ -1,6 +1,6 @@
 //! The driver's binary interface, as far as it is needed: types, numbers and the places of fields.
 //!
-//! Taken from the facts of the public headers `cuda.h`, `cudaTypedefs.h` (CUDA 12.9) and `nvml.h`. Structures that are only
+//! Taken from the facts of the public headers `cuda.h`, `cudaTypedefs.h` (CUDA 12.9 and 13.5) and `nvml.h`. Structures that are only
 //! read in part are read by offset, since later versions append fields.
 
 use std::ffi::{c_int, c_uint, c_ulonglong, c_void};

@@ -40,6 +40,9 @@ impl Library {
     }
 }
 
+/// In the place of the address of a function that the library does not have.
+const ABSENT: usize = 1;
+
 /// One function of a library.
 pub struct Function {
     library: &'static Library,
@@ -61,7 +64,11 @@ impl Function {
     /// Its address; null where this driver does not have it.
     pub fn address(&self) -> *mut c_void {
         let known = self.address.load(Ordering::Relaxed);
-        if known.is_null() { self.find() } else { known }
+        match known.addr() {
+            0 => self.find(),
+            ABSENT => ptr::null_mut(),
+            _ => known,
+        }
     }
 
     #[cold]
@@ -71,7 +78,8 @@ impl Function {
             return ptr::null_mut();
         }
         let found = crate::symbol::in_library(handle, self.name);
-        self.address.store(found, Ordering::Relaxed);
+        let kept = if found.is_null() { ptr::without_provenance_mut(ABSENT) } else { found };
+        self.address.store(kept, Ordering::Relaxed);
         found
     }
 

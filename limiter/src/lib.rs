@@ -10,6 +10,7 @@
 //! | [`symbol`] | `dlsym` |
 //! | [`driver`], [`abi`] | the driver's functions, types and numbers |
 //! | [`process`] | this process: limits, entry in the shared file, allocations |
+//! | [`files`] | the files of the contract |
 //! | [`memory`] | who holds how much: the account, pools, mappings, graphs |
 //! | [`pace`] | holding launches back: the bucket, the timeline, marks on streams |
 //! | [`hook`] | one function for each of the driver's |
@@ -23,11 +24,13 @@
 //!   stood in for, `cuInit` first, and one line on standard error that names the file.
 //! * An error of this library (a panic) ends in `CUDA_ERROR_UNKNOWN` for that call and is told to the host
 //!   ([`Flags::FAULT`](kerf_limiter_contract::state::Flags::FAULT)); it never unwinds into the program.
-//! * No lock of this library is held while the driver launches or waits, so kernels that wait for each other still meet.
+//! * No lock of this library is held while the driver launches kernels or waits, so kernels that wait for each other still
+//!   meet. (Graphs that allocate are launched one at a time.)
 
 pub mod abi;
 pub mod clock;
 pub mod driver;
+pub mod files;
 pub mod hook;
 pub mod memory;
 pub mod message;

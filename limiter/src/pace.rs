@@ -4,8 +4,8 @@
 //! ran is charged to the container's [`bucket`], overlaps once ([`timeline`]); a launch waits until the bucket is not in
 //! debt. A kernel is never interrupted, so one that takes long is paid for afterwards.
 //!
-//! Between two marks on a stream there are at most [`MARK_LAUNCHES`] launches, or one that is long; at most
-//! [`AHEAD`] marks are outstanding on a stream, so that a program cannot queue seconds of work before the first of it was
+//! Between two marks on a stream there are at most [`MARK_LAUNCHES`] launches, or one that is long; no more than a few
+//! marks are outstanding on a stream, so that a program cannot queue seconds of work before the first of it was
 //! charged.
 
 pub mod bucket;
@@ -13,6 +13,7 @@ pub mod lane;
 pub mod timeline;
 
 use std::collections::HashMap;
+use std::hash::BuildHasherDefault;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
@@ -22,6 +23,7 @@ use kerf_limiter_contract::state::State;
 
 use crate::abi::{Handle, STREAM_PER_THREAD, Status};
 use crate::clock;
+use crate::memory::allocations::PointerHasher;
 use lane::{Events, Lane};
 
 /// Most launches between two marks.
@@ -32,6 +34,11 @@ const AHEAD: usize = 3;
 const LONG: u64 = 20_000;
 /// With launches that take longer than this, the next one waits for the last; nanoseconds.
 const VERY_LONG: u64 = 5_000_000;
+/// Short launches behind the last mark that are not looked at one by one where the stream may have run dry in between.
+const DRY: u32 = 8;
+/// How long what the driver said of a stream's marks is taken to hold; nanoseconds. Who launches faster than this has not
+/// let the stream run dry.
+const ASK: u64 = 5_000;
 /// The longest sleep before the allowance is looked at again; nanoseconds.
 const NAP: u64 = 100_000_000;
 
@@ -56,11 +63,13 @@ pub struct Pacer {
 
 #[derive(Default)]
 struct Inner {
-    lanes: HashMap<Key, Lane>,
+    lanes: HashMap<Key, Lane, BuildHasherDefault<PointerHasher>>,
     /// Marks that can be used again, by context.
-    events: HashMap<usize, Events>,
+    events: HashMap<usize, Events, BuildHasherDefault<PointerHasher>>,
     /// Nanoseconds that a launch took of late.
     mean: u64,
+    /// When marks were last asked for.
+    asked: u64,
 }
 
 /// One stream of one context; a thread's own default stream by the thread as well.
@@ -116,7 +125,7 @@ impl Pacer {
             return call();
         }
         let _relaxed = capturing.then(lane::Relaxed::enter);
-        self.before(key, stream);
+        self.before(key, stream, now);
         let status = call();
         self.after(key, stream, work);
         status
@@ -183,10 +192,20 @@ impl Pacer {
         }
     }
 
-    fn before(&self, key: Key, stream: Handle) {
+    fn before(&self, key: Key, stream: Handle, now: u64) {
         let mut front = None;
         loop {
             let mut inner = self.inner();
+            let recent = now.saturating_sub(inner.asked) < ASK;
+            let short = (1..LONG).contains(&inner.mean);
+            let known = |lane: &Lane| match lane.outstanding() {
+                0 => short && (1..DRY).contains(&lane.unmarked()),
+                ahead => recent && (short || inner.mean < VERY_LONG) && ahead < AHEAD,
+            };
+            if front.is_none() && inner.lanes.get(&key).is_some_and(known) {
+                return;
+            }
+            inner.asked = now;
             self.charge(&mut inner);
             let ahead = if inner.mean >= VERY_LONG { 1 } else { AHEAD };
             let mean = inner.mean;
@@ -221,7 +240,8 @@ impl Pacer {
         let Inner { lanes, events, .. } = &mut *inner;
         let lane = lanes.entry(key).or_default();
         lane.launched(if work == Work::Graph { MARK_LAUNCHES } else { 1 });
-        if long || work == Work::Graph || lane.unmarked() >= MARK_LAUNCHES {
+        // the first of a run by itself: that is how long one takes
+        if long || work == Work::Graph || lane.unmarked() >= MARK_LAUNCHES || lane.fresh() {
             lane.mark(events.entry(key.context).or_default(), stream);
         }
     }

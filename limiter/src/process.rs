@@ -3,17 +3,13 @@
 use std::collections::HashMap;
 use std::ffi::c_int;
 use std::fmt::Write as _;
-use std::fs::File;
-use std::io::{self, Read};
-use std::os::fd::AsRawFd;
-use std::os::unix::fs::MetadataExt;
 use std::ptr;
-use std::sync::atomic::{AtomicPtr, AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicPtr, AtomicU32, Ordering};
 use std::sync::{Mutex, OnceLock, PoisonError};
 
-use kerf_limiter_contract::limits::{self, DeviceLimits, Limits};
+use kerf_limiter_contract::limits::{DeviceLimits, Limits};
+use kerf_limiter_contract::path;
 use kerf_limiter_contract::state::{self, Flags, State};
-use kerf_limiter_contract::{allowance, path};
 
 use crate::abi::{Device, Handle, OUT_OF_MEMORY, SUCCESS, SYSTEM_NOT_READY, Status, Uuid};
 use crate::memory::account::Account;
@@ -24,7 +20,7 @@ use crate::memory::mapping::Mappings;
 use crate::memory::pool::Pools;
 use crate::message::{self, Topic};
 use crate::pace::Pacer;
-use crate::{clock, driver};
+use crate::{clock, driver, files};
 
 /// A process that has used the driver. Made once and never freed, since threads may be in it until the very end.
 pub struct Process {
@@ -141,22 +137,14 @@ extern "C" fn forked() {
 
 impl Process {
     fn open() -> Result<Self, String> {
-        let about = |path: &'static str| move |error: io::Error| format!("{path}: {error}");
-        let mut text = Vec::new();
-        File::open(path::LIMITS)
-            .and_then(|file| file.take(limits::MAX_BYTES as u64 + 1).read_to_end(&mut text))
-            .map_err(about(path::LIMITS))?;
-        let limits = Limits::parse(&text).map_err(|error| format!("{}: {error}", path::LIMITS))?;
-
-        let file = File::options().read(true).write(true).open(path::STATE).map_err(about(path::STATE))?;
-        let metadata = file.metadata().map_err(about(path::STATE))?;
-        let state = map_state(&file, metadata.len()).map_err(|error| format!("{}: {error}", path::STATE))?;
-        let liveness = Liveness::of_this_process(metadata.ino())
+        let limits = files::limits()?;
+        let (state, inode) = files::state()?;
+        let liveness = Liveness::of_this_process(inode)
             .ok_or_else(|| "/proc does not tell this process' start time".to_owned())?;
         let slot = liveness
             .register(state)
             .map_err(|_| format!("{}: {} processes use GPUs already", path::STATE, state::MAX_PROCESSES))?;
-        let allowance = map_allowance();
+        let allowance = files::allowance();
         let card = |(i, d): (usize, &DeviceLimits)| Card {
             account: Account::new(state, i, d.memory, slot),
             pacer: Pacer::new(state, i, d, allowance),
@@ -394,7 +382,7 @@ impl Process {
         }
     }
 
-    /// For the host: this process is alive and has the limiter.
+    /// For the host: this process has the limiter, and has come to its limits.
     pub fn seen(&self) {
         if let Some(process) = self.state.processes.get(self.slot) {
             process.seen.store(clock::now(), Ordering::Relaxed);
@@ -417,49 +405,4 @@ fn uuid_text(uuid: &Uuid) -> String {
         let _ = write!(text, "{byte:02x}");
     }
     text
-}
-
-/// Maps the shared file for as long as the process lives.
-fn map_state(file: &File, length: u64) -> Result<&'static State, String> {
-    if length != state::BYTES as u64 {
-        return Err(format!("{length} bytes long, expected {}", state::BYTES));
-    }
-    // SAFETY: a new mapping of a file of that length, which is never unmapped.
-    let address = unsafe {
-        let access = libc::PROT_READ | libc::PROT_WRITE;
-        libc::mmap(ptr::null_mut(), state::BYTES, access, libc::MAP_SHARED, file.as_raw_fd(), 0)
-    };
-    if address == libc::MAP_FAILED {
-        return Err(io::Error::last_os_error().to_string());
-    }
-    // SAFETY: page-aligned, as long as `State`, and all of `State` is atomic integers, for which any bytes are a value,
-    // also while other processes write them. Where the tenant shortens the file the process gets SIGBUS.
-    let state = unsafe { &*address.cast::<State>() };
-    if state.header.magic.load(Ordering::Relaxed) != state::MAGIC {
-        return Err("does not begin as a state file does".to_owned());
-    }
-    match state.header.version.load(Ordering::Relaxed) {
-        state::VERSION => Ok(state),
-        found => Err(format!("version {found}, expected {}", state::VERSION)),
-    }
-}
-
-/// Maps what the host decides while the process runs; `None` where the host does not.
-fn map_allowance() -> Option<&'static [AtomicU64]> {
-    let file = File::open(path::ALLOWANCE).ok()?;
-    if file.metadata().ok()?.len() != allowance::BYTES as u64 {
-        return None;
-    }
-    // SAFETY: a new mapping of a file of that length, which is never unmapped.
-    let address = unsafe {
-        libc::mmap(ptr::null_mut(), allowance::BYTES, libc::PROT_READ, libc::MAP_SHARED, file.as_raw_fd(), 0)
-    };
-    if address == libc::MAP_FAILED {
-        return None;
-    }
-    // SAFETY: page-aligned, that long, and atomic integers take any bytes. It is never written through this reference; the
-    // file is the host's, which does not shorten it.
-    let words = unsafe { std::slice::from_raw_parts(address.cast::<AtomicU64>(), allowance::BYTES / 8) };
-    let (magic, entries) = words.split_first()?;
-    (magic.load(Ordering::Relaxed) == allowance::MAGIC).then_some(entries)
 }

@@ -130,6 +130,7 @@ table! {
     CUDA 11000 cuDevicePrimaryCtxReset_v2(device: Device) = context::release;
     CUDA 3010 cuCtxSetLimit(limit: c_int, value: usize) = context::set_limit;
     CUDA 2000 cuCtxSynchronize() = context::synchronize;
+    CUDA 13000 cuCtxSynchronize_v2(context: Handle) = context::synchronize2;
 
     CUDA 2000 cuMemGetInfo(free: *mut c_uint, total: *mut c_uint) = info::old_memory;
     CUDA 3020 cuMemGetInfo_v2(free: *mut usize, total: *mut usize) = info::memory;
@@ -182,6 +183,7 @@ table! {
     CUDA 11040 cuGraphAddMemAllocNode(node: *mut Handle, graph: Handle, after: *const Handle, count: usize, parameters: *mut AllocNode) = graph::add_alloc;
     CUDA 12020 cuGraphAddNode(node: *mut Handle, graph: Handle, after: *const Handle, count: usize, parameters: *mut NodeParams) = graph::add;
     CUDA 12030 cuGraphAddNode_v2(node: *mut Handle, graph: Handle, after: *const Handle, edges: *const c_void, count: usize, parameters: *mut NodeParams) = graph::add2;
+    CUDA 13040 cuGraphAddNode_v3(node: *mut Handle, graph: Handle, after: *const Handle, edges: *const c_void, count: usize, parameters: *mut NodeParams) = graph::add2;
     CUDA 10000 cuGraphAddChildGraphNode(node: *mut Handle, graph: Handle, after: *const Handle, count: usize, child: Handle) = graph::add_child;
     CUDA 10000 cuGraphClone(clone: *mut Handle, graph: Handle) = graph::clone;
     CUDA 10000 cuGraphDestroy(graph: Handle) = graph::destroy;

@@ -62,7 +62,7 @@ pub struct Process {
     pub owner: AtomicU64,
     /// Inode of the pid namespace that the pid in `owner` belongs to.
     pub namespace: AtomicU64,
-    /// When it last allocated or waited: nanoseconds of `CLOCK_MONOTONIC`.
+    /// When it registered, or last found no room for an allocation: nanoseconds of `CLOCK_MONOTONIC`.
     pub seen: AtomicU64,
     /// Zero.
     pub reserved: AtomicU64,
@@ -215,7 +215,7 @@ pub struct ProcessSnapshot {
     pub pid: u32,
     /// Low half of its start time in clock ticks, field 22 of `/proc/<pid>/stat`.
     pub start: u32,
-    /// When it last allocated or waited: nanoseconds of `CLOCK_MONOTONIC`.
+    /// When it registered, or last found no room for an allocation: nanoseconds of `CLOCK_MONOTONIC`.
     pub seen: u64,
     /// Bytes that it holds of each card.
     pub held: Vec<u64>,

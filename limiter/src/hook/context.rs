@@ -106,3 +106,7 @@ pub unsafe fn set_limit(real: real!(c_int, usize), limit: c_int, value: usize) -
 pub unsafe fn synchronize(real: real!()) -> Result<(), Status> {
     waiting(None, || driver!(real()))
 }
+
+pub unsafe fn synchronize2(real: real!(Handle), context: Handle) -> Result<(), Status> {
+    waiting(None, || driver!(real(context)))
+}

@@ -32,7 +32,7 @@ impl Mark {
         let mut milliseconds = 0.0_f32;
         // SAFETY: the events are as in `reached`, and the pointer is to a local.
         let status = unsafe { driver::cuEventElapsedTime(&raw mut milliseconds, self.handle(), later.handle()) };
-        if status == SUCCESS { (f64::from(milliseconds) * 1e6).max(0.0) as u64 } else { 0 }
+        if status == SUCCESS { (f64::from(milliseconds) * 1e6).max(0.0).round() as u64 } else { 0 }
     }
 }
 
@@ -62,12 +62,19 @@ pub struct Lane {
     flying: VecDeque<(Mark, u32)>,
     /// Launches since the last mark.
     unmarked: u32,
+    /// The last mark was put before a launch, on an idle stream.
+    fresh: bool,
 }
 
 impl Lane {
     /// Whether there are launches behind the last mark.
     pub fn open(&self) -> bool {
         self.unmarked > 0
+    }
+
+    /// Whether a run begins.
+    pub fn fresh(&self) -> bool {
+        self.fresh
     }
 
     /// Launches since the last mark.
@@ -99,7 +106,7 @@ impl Lane {
     pub fn mark(&mut self, events: &mut Events, stream: Handle) {
         if let Some(mark) = Self::record(events, stream) {
             self.flying.push_back((mark, self.unmarked));
-            self.unmarked = 0;
+            (self.unmarked, self.fresh) = (0, false);
         }
     }
 
@@ -113,6 +120,7 @@ impl Lane {
         let now = clock::now();
         let Some((base, at)) = self.base.filter(|_| launches > 0) else {
             self.restart(events, mark, now);
+            self.fresh = true;
             return None;
         };
         if !mark.reached() {

@@ -16,12 +16,12 @@ const SECOND: u64 = 1_000_000_000;
 const START: u64 = 1000 * SECOND;
 
 /// The part of the card's time that a program got while it wanted all of it, in percent.
-fn share(core: u8, way: Way, how: &str, kernel: u64) -> f64 {
+fn share(core: u8, way: Way, how: &str, kernel: u64, seconds: u64) -> f64 {
     let clock_dir = tempfile::tempdir().unwrap();
     let clock = clock_dir.path().join("clock");
     Clock::create(&clock, START, 1).unwrap();
     let container = Container::new(1024 * MIB, core, core).with_clock(&clock);
-    let lines = container.run(way, &[&format!("spin:{how}:{kernel}:10000")]);
+    let lines = container.run(way, &[&format!("spin:{how}:{kernel}:{seconds}000")]);
     let words: Vec<&str> = lines[0].split(' ').collect();
     let ["ran", busy, wall] = words[..] else { panic!("{lines:?}") };
     assert_eq!(container.snapshot().flags.names().count(), 0);
@@ -30,7 +30,7 @@ fn share(core: u8, way: Way, how: &str, kernel: u64) -> f64 {
 
 #[track_caller]
 fn holds(way: Way, how: &str, kernel: u64) {
-    let of = |core: u8| (core, share(core, way, how, kernel));
+    let of = |core: u8| (core, share(core, way, how, kernel, 10));
     // each on a clock of its own, so they can run at the same time
     let shares: Vec<_> = thread::scope(|scope| {
         let threads = [10, 30, 50, 90].map(|core| scope.spawn(move || of(core)));
@@ -42,7 +42,7 @@ fn holds(way: Way, how: &str, kernel: u64) {
     }
 }
 
-const SMALL: u64 = 40_000;
+const SMALL: u64 = 50_000;
 const LARGE: u64 = 30_000_000;
 
 #[test]
@@ -79,14 +79,14 @@ fn shares_hold_with_several_streams() {
 
 #[test]
 fn very_small_kernels_are_held_as_well() {
-    // 4 us: most of them lie between two marks
-    let share = share(30, Way::Dlsym, "kernel", 4_000);
+    // 10 us: most of them lie between two marks
+    let share = share(30, Way::Dlsym, "kernel", 10_000, 4);
     assert!((share - 30.0).abs() <= 3.0, "{share}");
 }
 
 #[test]
 fn a_whole_card_is_not_paced() {
-    let share = share(100, Way::Linked, "kernel", 500_000);
+    let share = share(100, Way::Linked, "kernel", 500_000, 10);
     assert!(share > 99.9, "{share}");
 }
 

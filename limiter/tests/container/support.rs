@@ -44,19 +44,23 @@ impl Built {
     }
 
     fn make() -> Self {
-        // <target>/debug/deps/<this test>
-        let target = std::env::current_exe().unwrap().ancestors().nth(3).unwrap().to_owned();
+        // <target>/<profile>/deps/<this program>
+        let this = std::env::current_exe().unwrap();
+        let [_, _, profile, target] = this.ancestors().take(4).collect::<Vec<_>>()[..] else { panic!("{this:?}") };
         // Cargo does not build libraries for C with tests that need them; it builds nothing where they are fresh
         let mut cargo = Command::new(env!("CARGO"));
         cargo.args(["build", "--quiet", "--offline", "--manifest-path"]);
-        cargo.arg(Path::new(env!("CARGO_MANIFEST_DIR")).join("Cargo.toml")).arg("--target-dir").arg(&target);
+        cargo.arg(Path::new(env!("CARGO_MANIFEST_DIR")).join("Cargo.toml")).arg("--target-dir").arg(target);
+        if profile.ends_with("release") {
+            cargo.arg("--release");
+        }
         for package in
             ["kerf-limiter", "kerf-standin-libcuda", "kerf-standin-libnvidia-ml", "kerf-standin-container"]
         {
             cargo.args(["--package", package]);
         }
         assert!(cargo.status().unwrap().success(), "{cargo:?}");
-        let library = |name: &str| target.join("debug").join(name);
+        let library = |name: &str| profile.join(name);
 
         let own = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("container-{}", std::process::id()));
         let (libraries, programs) = (own.join("lib"), own.join("bin"));
@@ -141,9 +145,13 @@ impl Container {
     }
 
     pub fn command(&self, way: Way, commands: &[&str]) -> Command {
+        self.program(&Built::get().program(way), commands)
+    }
+
+    pub fn program(&self, program: &Path, arguments: &[&str]) -> Command {
         let built = Built::get();
-        let mut command = Command::new(built.program(way));
-        command.args(commands).env_clear();
+        let mut command = Command::new(program);
+        command.args(arguments).env_clear();
         command.env("LD_LIBRARY_PATH", &built.libraries).env("STANDIN_CARD", &self.card);
         command.env("LD_PRELOAD", format!("{}:{}", built.limiter.display(), built.container.display()));
         command.env("STANDIN_ROOT", self.root.path());

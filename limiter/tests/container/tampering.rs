@@ -138,7 +138,7 @@ fn mounted(container: &Container, script: &str) -> Option<Vec<String>> {
          mount --bind {root}/run/kerf/state /run/kerf/state; \
          cp -a /etc {root}/mounted-etc; cp -a {root}/etc/kerf {root}/mounted-etc/; \
          echo {limiter} > {root}/mounted-etc/ld.so.preload; mount --bind {root}/mounted-etc /etc; \
-         mount -o remount,bind,ro /etc; ",
+         mount -o remount,bind,ro /etc; set +e; ",
         root = root.display(),
         limiter = built.limiter.display(),
     );
@@ -182,21 +182,28 @@ fn the_mounted_files_cannot_be_changed() {
     assert!(lines.iter().all(|l| l.contains("Read-only file system") || l.contains("busy")), "{lines:?}");
 }
 
+/// The loader is no part of a static program, so neither is the limiter. glibc's `dlopen` in such a program loads some
+/// libraries and dies of others; where it loads the driver's, the program is not held, and the host sees that.
 #[test]
-fn a_static_program_is_not_held_and_is_one_that_the_host_sees() {
+fn a_static_program_is_not_held_and_never_seems_to_be() {
     let container = Container::new(CAP, 50, 50);
     let built = Built::get();
     let program = container.root.path().join("static");
     let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/container/tenant.c");
     let mut cc = Command::new("cc");
     cc.args(["-O1", "-w", "-static", "-DDLSYM", "-pthread", "-o"]).arg(&program).arg(&source);
-    assert!(cc.status().unwrap().success());
-    let mut command = container.command(Way::Dlsym, &[]);
-    let environment: Vec<_> = command.get_envs().map(|(k, v)| (k.to_owned(), v.unwrap().to_owned())).collect();
-    command = Command::new(&program);
-    command.env_clear().envs(environment).env("LD_LIBRARY_PATH", &built.libraries).arg(MORE);
-    assert_eq!(lines(&command.output().unwrap()), [format!("{MORE} 0")]);
-    assert!(container.report().peak > CAP);
+    assert!(cc.stderr(std::process::Stdio::null()).status().unwrap().success());
+    let mut command = Command::new(&program);
+    for (name, value) in container.command(Way::Dlsym, &[]).get_envs() {
+        command.env(name, value.unwrap());
+    }
+    let output = command.env("LD_LIBRARY_PATH", &built.libraries).arg(MORE).output().unwrap();
+    let (lines, peak) = (lines(&output), container.report().peak);
+    match output.status.code() {
+        Some(_) => assert!(lines == [format!("{MORE} 0")] && peak > CAP, "{lines:?} {peak}"),
+        // by a signal
+        None => assert!(lines.is_empty() && peak == 0, "{lines:?} {peak}"),
+    }
     assert_eq!(container.snapshot().processes, []);
 }
 

@@ -154,7 +154,8 @@ impl Card {
     pub fn take(&self, bytes: u64) -> bool {
         let locked = self.lock();
         let contents = locked.contents();
-        if contents.used.saturating_add(bytes) > contents.total {
+        // only so often, since it takes a look at every process
+        if contents.used.saturating_add(bytes) > contents.peak.min(contents.total) {
             self.reap(contents);
         }
         if contents.used.saturating_add(bytes) > contents.total {
@@ -207,6 +208,14 @@ impl Card {
         let of = |n: u64| process.queue[n as usize % QUEUE].remaining;
         let left: u64 = (process.done..=work).map(of).sum();
         Err(now + left.max(1000))
+    }
+
+    /// The earliest moment at which the queue can have room for one more.
+    pub fn room(&self, now: u64) -> u64 {
+        let locked = self.lock();
+        let contents = locked.contents();
+        contents.run(now);
+        now + contents.processes[self.seat].head().unwrap_or(0).max(1000)
     }
 
     /// What the card says.

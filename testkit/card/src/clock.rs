@@ -72,15 +72,16 @@ impl Clock {
         seat.store(moment.max(WORKING + 1), SeqCst);
         self.advance();
         // on the machine's own clock: somebody who is expected does not come
-        for turn in 0.. {
-            assert!(turn < PATIENCE, "simulated time stands still");
+        let mut still = 0;
+        loop {
+            assert!(still < PATIENCE, "simulated time stands still");
             let moves = self.shared.moves.load(SeqCst);
             if seat.load(SeqCst) == WORKING {
                 return;
             }
             let patience = libc::timespec { tv_sec: 0, tv_nsec: 20_000_000 };
             // SAFETY: the word is in memory that is never unmapped, and the time is a local.
-            unsafe {
+            let woken = unsafe {
                 libc::syscall(
                     libc::SYS_futex,
                     self.shared.moves.as_ptr(),
@@ -91,6 +92,8 @@ impl Clock {
                     0,
                 )
             };
+            let moved = woken == 0 || self.shared.moves.load(SeqCst) != moves;
+            still = if moved { 0 } else { still + 1 };
         }
     }
 

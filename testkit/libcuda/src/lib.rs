@@ -12,7 +12,7 @@
 //! | `STANDIN_CARD` | the card's file |
 //! | `STANDIN_CARD_MIB` | makes the file where it is not there, for a card with so much memory |
 //! | `NVIDIA_VISIBLE_DEVICES` | a uuid in it is the card's |
-//! | `STANDIN_INSTANT` | kernels take no time and streams no bookkeeping: for measuring what others add to a call |
+//! | `STANDIN_INSTANT` | kernels take no time, and neither they nor linear memory are booked on the card: for measuring what others add to a call |
 
 #![allow(missing_docs, clippy::missing_safety_doc, reason = "each function is the driver's of the same name")]
 #![allow(non_snake_case, reason = "the driver's own names")]
@@ -33,6 +33,8 @@ use std::collections::{BTreeMap, HashMap};
 use std::ffi::{c_char, c_int, c_uint};
 use std::path::Path;
 use std::ptr;
+use std::sync::atomic::AtomicBool;
+use std::sync::atomic::Ordering::Relaxed;
 use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 
 use kerf_standin_card::card::Card;
@@ -73,7 +75,13 @@ pub struct Driver {
     pub heap: u64,
 }
 
-static DRIVER: Mutex<Option<(u32, Driver)>> = Mutex::new(None);
+static DRIVER: Mutex<Option<Driver>> = Mutex::new(None);
+/// In a child of a process that has used the driver.
+static FORKED: AtomicBool = AtomicBool::new(false);
+
+extern "C" fn forked() {
+    FORKED.store(true, Relaxed);
+}
 static CARD: OnceLock<Card> = OnceLock::new();
 
 thread_local! {
@@ -148,14 +156,14 @@ pub fn instant() -> bool {
 
 /// The driver's state, for a call that needs nothing else.
 pub fn with(body: impl FnOnce(&mut Driver) -> Result<(), Status>) -> Status {
+    // a child of a process that has used the driver cannot use it
+    if FORKED.load(Relaxed) {
+        return NOT_INITIALIZED;
+    }
     let mut guard: MutexGuard<'_, _> = DRIVER.lock().unwrap_or_else(PoisonError::into_inner);
     match &mut *guard {
-        // a child of a process that has used the driver cannot use it
-        Some((pid, driver)) if *pid == std::process::id() => match body(driver) {
-            Ok(()) => SUCCESS,
-            Err(status) => status,
-        },
-        _ => NOT_INITIALIZED,
+        Some(driver) => body(driver).map_or_else(|status| status, |()| SUCCESS),
+        None => NOT_INITIALIZED,
     }
 }
 
@@ -181,9 +189,12 @@ pub fn put<T>(place: *mut T, value: T) -> Result<(), Status> {
 
 #[unsafe(no_mangle)]
 pub extern "C" fn cuInit(_flags: c_uint) -> Status {
+    if FORKED.load(Relaxed) {
+        return NOT_INITIALIZED;
+    }
     let mut guard = DRIVER.lock().unwrap_or_else(PoisonError::into_inner);
-    if let Some((pid, _)) = &*guard {
-        return if *pid == std::process::id() { SUCCESS } else { NOT_INITIALIZED };
+    if guard.is_some() {
+        return SUCCESS;
     }
     let Some(path) = std::env::var_os("STANDIN_CARD") else { return 100 };
     let path = Path::new(&path);
@@ -197,7 +208,8 @@ pub extern "C" fn cuInit(_flags: c_uint) -> Status {
     let _ = CARD.set(card);
     let mut driver = Driver { pool_now: DEFAULT_POOL, ..Driver::default() };
     driver.pools.insert(DEFAULT_POOL, pool::Pool::default());
-    *guard = Some((std::process::id(), driver));
+    *guard = Some(driver);
+    unsafe { libc::pthread_atfork(None, None, Some(forked)) };
     SUCCESS
 }
 
