@@ -547,7 +547,7 @@ fn the_readme_knows_every_flag_refusal_reason_and_metric() {
     }
     // names stand in the sources as what follows the prefix
     let sources = |paths: &[&str]| paths.iter().map(|path| text(path)).collect::<String>();
-    let extender = sources(&["extender/src/metrics.rs"]);
+    let extender = sources(&["extender/src/metrics.rs", "extender/src/metrics/cluster.rs"]);
     let plugin =
         sources(&["plugin/src/metrics.rs", "plugin/src/metrics/containers.rs", "plugin/src/metrics/gpus.rs"]);
     let words = readme.split(|c: char| !(c.is_ascii_alphanumeric() || c == '_'));
