@@ -14,7 +14,7 @@ use kerf::device::Inventory;
 use kerf::ids::{NodeName, PodRef, PodUid};
 use kerf::k8s::NodeView;
 use kerf::placement::{Planner, Policy};
-use kerf::request::{ContainerKind, GpuRequest, RawContainer};
+use kerf::request::{ContainerKind, GpuRequest, RawAnnotations, RawContainer};
 use kerf::units::Timestamp;
 use kerf_extender::Footprint;
 use kerf_extender::cluster::Cluster;
@@ -40,7 +40,7 @@ fn survey(figures: &mut Figures, rounds: usize) {
     let names: Vec<String> = (0..5_000).map(name).collect();
     let share =
         |core| RawContainer { name: "main", kind: ContainerKind::App, core: Some(core), memory: Some("10") };
-    let request = |core| GpuRequest::parse([share(core)], None, None).ok().flatten().map(Arc::new);
+    let request = |core| GpuRequest::parse([share(core)], RawAnnotations::default()).ok().flatten().map(Arc::new);
     let (Some(small), Some(asked)) = (request("30"), request("50")) else { return };
     for name in &names {
         let node = NodeName::from(name.as_str());
@@ -79,8 +79,9 @@ fn contend(nodes: usize, threads: usize, rounds: usize) -> Vec<Duration> {
         cluster.apply_node(&NodeView { name: name.clone(), inventory: Ok(Inventory::from_capacity(800, 480)) });
     }
     let raw = RawContainer { name: "main", kind: ContainerKind::App, core: Some("10"), memory: Some("2") };
-    let request =
-        Arc::new(GpuRequest::parse([raw], None, None).ok().flatten().unwrap_or_else(|| std::process::abort()));
+    let request = Arc::new(
+        GpuRequest::parse([raw], RawAnnotations::default()).ok().flatten().unwrap_or_else(|| std::process::abort()),
+    );
     let start = Arc::new(Barrier::new(threads));
     let workers = (0..threads).map(|worker| {
         let (cluster, names, request, start) = (cluster.clone(), names.clone(), request.clone(), start.clone());

@@ -10,7 +10,7 @@ use kerf::device::{Device, Inventory, Link};
 use kerf::ids::{PodRef, PodUid};
 use kerf::ledger::NodeLedger;
 use kerf::placement::{Planner, Policy};
-use kerf::request::{ContainerKind, GpuRequest, RawContainer};
+use kerf::request::{ContainerKind, GpuRequest, RawAnnotations, RawContainer};
 use kerf::units::{Mib, Timestamp};
 
 fn node(cards: u32) -> NodeLedger {
@@ -30,7 +30,9 @@ fn request(containers: &[(ContainerKind, &str, &str)]) -> Arc<GpuRequest> {
         core: Some(core),
         memory: Some(memory),
     });
-    Arc::new(GpuRequest::parse(raw, None, None).ok().flatten().unwrap_or_else(|| std::process::abort()))
+    Arc::new(
+        GpuRequest::parse(raw, RawAnnotations::default()).ok().flatten().unwrap_or_else(|| std::process::abort()),
+    )
 }
 
 fn decisions(bench: &mut Criterion) {

@@ -5,10 +5,13 @@ FROM rust:1-bookworm AS build
 WORKDIR /src
 COPY . .
 RUN --mount=type=cache,target=/usr/local/cargo/registry --mount=type=cache,target=/src/target,id=kerf-glibc \
-    cargo build --release --locked --package kerf-plugin && cp target/release/kerf-plugin /kerf-plugin
+    cargo build --release --locked --package kerf-plugin --package kerf-limiter && \
+    cp target/release/kerf-plugin target/release/libkerf_limiter.so /
 
 FROM debian:bookworm-slim
 COPY --from=build /kerf-plugin /usr/local/bin/kerf-plugin
+# not for this container: the plugin hands it to those that have shares
+COPY --from=build /libkerf_limiter.so /usr/local/lib/kerf/libkerf_limiter.so
 # NVIDIA's container runtime reads these; other runtimes ignore them. The manifest sets them as well
 ENV NVIDIA_VISIBLE_DEVICES=all NVIDIA_DRIVER_CAPABILITIES=utility
 # Root: kubelet's sockets and the directories they are in belong to root. The manifest drops every capability

@@ -2,7 +2,8 @@
 //!
 //! Two records of a placement are written together: `<D>/gpu-placement`, the authority, by container name and
 //! card id ([`placement`]); and the compatibility record that gpu-admission wrote and gpu-manager reads, by
-//! position and card index ([`compat`]). The plugin's inventory of a node is in [`inventory`].
+//! position and card index ([`compat`]). The plugin's inventory of a node is in [`inventory`], and what it did to
+//! enforce a pod's shares in [`isolation`].
 //!
 //! Whatever stands in an annotation may have been written by a tenant: reading is strict, bounded by
 //! [`MAX_BYTES`], never panics, and the result is believed only where it serves the pod's own request
@@ -10,6 +11,7 @@
 
 pub mod compat;
 pub mod inventory;
+pub mod isolation;
 pub mod placement;
 
 use std::collections::BTreeMap;
@@ -75,6 +77,10 @@ pub struct Keys {
     pub core_limit: String,
     /// Pod annotation, set by the user: the policy for this pod.
     pub policy: String,
+    /// Pod annotation, set by the user: the least isolation that its shares need.
+    pub isolation: String,
+    /// Pod annotation, written by the plugin: the isolation that its shares got.
+    pub isolated: String,
     /// Pod annotation: the placement, the authority.
     pub placement: String,
     /// Pod annotation, compatibility: the node.
@@ -100,6 +106,8 @@ impl Keys {
             memory: key("vcuda-memory"),
             core_limit: key("vcuda-core-limit"),
             policy: key("gpu-policy"),
+            isolation: key("isolation"),
+            isolated: key("gpu-isolation"),
             placement: key("gpu-placement"),
             predicate_node: key("predicate-node"),
             predicate_time: key("predicate-time"),

@@ -6,6 +6,7 @@ use std::str::FromStr;
 use std::sync::Arc;
 
 use crate::ids::DeviceId;
+use crate::isolation::Isolation;
 use crate::units::{Mib, Milli, Share};
 
 /// One physical card, or one hardware partition that acts as a card.
@@ -26,6 +27,8 @@ pub struct Device {
     pub health: Health,
     /// Taken out of service by an administrator: keeps its pods, takes no new one.
     pub cordoned: bool,
+    /// How its node enforces shares of it.
+    pub isolation: Isolation,
     /// How this card reaches others of its node, by their index. Absent: nothing is known.
     pub links: BTreeMap<u32, Link>,
 }
@@ -41,6 +44,7 @@ impl Device {
             numa: None,
             health: Health::Healthy,
             cordoned: false,
+            isolation: Isolation::None,
             links: BTreeMap::new(),
         }
     }

@@ -11,7 +11,7 @@ use std::collections::BTreeMap;
 use crate::annotation::{self, Keys, Record, Unreadable, inventory};
 use crate::device::Inventory;
 use crate::ids::{NodeName, PodRef, PodUid};
-use crate::request::{ContainerKind, GpuRequest, RawContainer, RequestError};
+use crate::request::{ContainerKind, GpuRequest, RawAnnotations, RawContainer, RequestError};
 use crate::units::parse_quantity;
 
 pub use host::{allocatable, requested, resident};
@@ -60,7 +60,12 @@ pub fn request(pod: &Pod, keys: &Keys) -> Result<Option<GpuRequest>, RequestErro
         raw(container, kind, keys)
     });
     let apps = spec.containers.iter().map(|container| raw(container, ContainerKind::App, keys));
-    GpuRequest::parse(inits.chain(apps), annotation(&keys.core_limit), annotation(&keys.policy))
+    let annotations = RawAnnotations {
+        limit: annotation(&keys.core_limit),
+        policy: annotation(&keys.policy),
+        isolation: annotation(&keys.isolation),
+    };
+    GpuRequest::parse(inits.chain(apps), annotations)
 }
 
 fn raw<'a>(container: &'a Container, kind: ContainerKind, keys: &Keys) -> RawContainer<'a> {

@@ -10,7 +10,8 @@
 //!     |                                                  Binding {uid, node, annotations}
 //!   kubelet --Allocate--> plugin --- matches the call to a waiting placement ---> env, device nodes
 //!     |     --PodResources-> plugin --- who holds what, really ---> corrects and confirms the record
-//!   container: sees exactly the card that is recorded on its pod
+//!            plugin --- limits that the container can read and not write; looks from the host at who breaks them
+//!   container: sees exactly the card that is recorded on its pod, and of it its share
 //! ```
 //!
 //! # Where things are
@@ -20,6 +21,7 @@
 //! | [`units`], [`ids`] | quantities and names that cannot be mistaken for one another |
 //! | [`device`] | a card; a node's inventory |
 //! | [`request`] | what a pod asks for, parsed once; every rule of the contract |
+//! | [`isolation`] | how a share is enforced: the levels, from a promise to hardware |
 //! | [`plan`] | which card gives what to whom: a value |
 //! | [`ledger`] | what is taken of a node's cards and by whom; the state machine, drawn above its code |
 //! | [`placement`] | the algorithms: which cards, which node; [`placement::market`] weighs a whole cluster |
@@ -29,9 +31,10 @@
 //! | `runtime` (feature) | the process around a daemon: logs, shutdown, readiness, administrative routes |
 //! | `src/cli` (feature `cli`) | the `kerf` command: `inspect` and `plan` over a snapshot, `replay` over a workload; `doctor` starts the plugin's |
 //! | `extender/` | kube-scheduler's side: HTTP, watches, the one write |
-//! | `plugin/` | kubelet's side: gRPC, vendors' drivers (`backend`), other systems' contracts (`profile`), `doctor`, metrics |
+//! | `plugin/` | kubelet's side: gRPC, vendors' drivers (`backend`), other systems' contracts (`profile`), what holds containers to their shares (`isolation`), `doctor`, metrics |
+//! | `plugin/nvml` | the functions of NVIDIA's library that `nvml-wrapper` has not: C is called there alone on the host |
 //! | `limiter/` | what runs inside a container: a library before NVIDIA's driver; `limiter/contract`, its files |
-//! | `proto/` | kubelet's two gRPC contracts, vendors' health services |
+//! | `proto/` | kubelet's two gRPC contracts, vendors' health services, and that of tkestack's library |
 //! | `testkit/` | stand-ins that speak the real protocols: API server, scheduler, kubelet; device trees of paper; in folders of their own a card, and NVIDIA's two libraries over it |
 //! | `tests/` | laws, models and scenarios of the domain; `tests/system` runs everything against everything; `tests/gpu` is for a machine with a card |
 //! | `examples/demo` | everything in one process, for people |
@@ -59,6 +62,7 @@
 pub mod annotation;
 pub mod device;
 pub mod ids;
+pub mod isolation;
 #[cfg(feature = "k8s")]
 pub mod k8s;
 pub mod ledger;

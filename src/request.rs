@@ -1,6 +1,7 @@
 //! What a pod asks for, parsed once. A [`GpuRequest`] cannot break a rule of the contract.
 
 use crate::ids::ContainerName;
+use crate::isolation::Isolation;
 use crate::placement::Policy;
 use crate::units::{Mib, Milli, QuantityError, Share, parse_quantity};
 
@@ -75,6 +76,19 @@ pub struct GpuRequest {
     pub limit: Option<Milli>,
     /// The pod's own choice of policy: `<D>/gpu-policy`. Absent: the extender's.
     pub policy: Option<Policy>,
+    /// The least isolation that the shares of the pod need: `<D>/isolation`. Absent: whatever the node has.
+    pub isolation: Option<Isolation>,
+}
+
+/// The annotations that a user sets on a pod, unread.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct RawAnnotations<'a> {
+    /// `<D>/vcuda-core-limit`
+    pub limit: Option<&'a str>,
+    /// `<D>/gpu-policy`
+    pub policy: Option<&'a str>,
+    /// `<D>/isolation`
+    pub isolation: Option<&'a str>,
 }
 
 /// More GPU containers than a pod may have: a bound on the work one request can cause.
@@ -134,6 +148,15 @@ pub enum RequestError {
     /// The policy annotation names none.
     #[error("annotation gpu-policy names no policy: use binpack, spread, best-fit, fgd or fragmentation")]
     UnknownPolicy,
+    /// The isolation annotation names none.
+    #[error("annotation isolation names no level: use none, limiter, mps, driver or mig")]
+    UnknownIsolation,
+    /// A share of a hardware partition is not partitioned by hardware from the other shares of it.
+    #[error("container {container:?}: annotation isolation: mig is for whole cards: ask for vcuda-core 100")]
+    PartitionOfShare {
+        /// The first container with a share.
+        container: ContainerName,
+    },
 }
 
 impl RequestError {
@@ -151,6 +174,7 @@ impl RequestError {
             Self::TooManyContainers => "too-many-containers",
             Self::LimitNotANumber | Self::LimitOutOfRange { .. } | Self::LimitWithoutShare => "core-limit",
             Self::UnknownPolicy => "policy",
+            Self::UnknownIsolation | Self::PartitionOfShare { .. } => "isolation",
         }
     }
 }
@@ -162,8 +186,7 @@ impl GpuRequest {
     /// The first [`RequestError`] in the order of the containers.
     pub fn parse<'a>(
         containers: impl IntoIterator<Item = RawContainer<'a>>,
-        limit: Option<&str>,
-        policy: Option<&str>,
+        annotations: RawAnnotations<'_>,
     ) -> Result<Option<Self>, RequestError> {
         let mut parsed = Vec::new();
         let (mut inits, mut apps) = (0, 0);
@@ -183,9 +206,11 @@ impl GpuRequest {
         if parsed.len() > MAX_CONTAINERS {
             return Err(RequestError::TooManyContainers);
         }
+        let RawAnnotations { limit, policy, isolation } = annotations;
         let limit = limit.map(|text| parse_limit(text, &parsed)).transpose()?;
         let policy = policy.map(str::parse).transpose().map_err(|_| RequestError::UnknownPolicy)?;
-        Ok(Some(Self { containers: parsed, limit, policy }))
+        let isolation = isolation.map(|text| parse_isolation(text, &parsed)).transpose()?;
+        Ok(Some(Self { containers: parsed, limit, policy, isolation }))
     }
 }
 
@@ -216,6 +241,16 @@ fn parse_limit(text: &str, containers: &[ContainerRequest]) -> Result<Milli, Req
         return Err(RequestError::LimitOutOfRange { container: container.clone() });
     }
     if any { Ok(limit) } else { Err(RequestError::LimitWithoutShare) }
+}
+
+fn parse_isolation(text: &str, containers: &[ContainerRequest]) -> Result<Isolation, RequestError> {
+    let level = text.trim().parse().map_err(|_| RequestError::UnknownIsolation)?;
+    match containers.iter().find(|container| matches!(container.ask, Ask::Share(_))) {
+        Some(share) if level == Isolation::Mig => {
+            Err(RequestError::PartitionOfShare { container: share.name.clone() })
+        }
+        _ => Ok(level),
+    }
 }
 
 impl Ask {
@@ -278,7 +313,8 @@ mod tests {
     }
 
     fn parse(core: Option<&str>, memory: Option<&str>, limit: Option<&str>) -> Result<Option<GpuRequest>, String> {
-        GpuRequest::parse([app("main", core, memory)], limit, None).map_err(|e| e.to_string())
+        let annotations = RawAnnotations { limit, ..RawAnnotations::default() };
+        GpuRequest::parse([app("main", core, memory)], annotations).map_err(|e| e.to_string())
     }
 
     #[test]
@@ -323,11 +359,22 @@ mod tests {
                 app("none", None, None),
                 app("main", Some("10"), Some("1")),
             ],
-            None,
-            Some("spread"),
+            RawAnnotations { policy: Some("spread"), ..RawAnnotations::default() },
         );
         let request = request.unwrap().unwrap();
         assert_eq!(request.containers.iter().map(|c| c.position).collect::<Vec<_>>(), [0, 1]);
         assert_eq!(request.policy, Some(Policy::Spread));
+    }
+    #[test]
+    fn isolation_is_a_known_level_and_no_partition_for_shares() {
+        let of = |core: &str, level: &str| {
+            let annotations = RawAnnotations { isolation: Some(level), ..RawAnnotations::default() };
+            let request = GpuRequest::parse([app("main", Some(core), Some("1"))], annotations);
+            request.map(|request| request.unwrap().isolation.unwrap())
+        };
+        assert_eq!(of("50", " limiter"), Ok(Isolation::Limiter));
+        assert_eq!(of("100", "mig"), Ok(Isolation::Mig));
+        assert_eq!(of("50", "strong"), Err(RequestError::UnknownIsolation));
+        assert_eq!(of("50", "mig"), Err(RequestError::PartitionOfShare { container: "main".into() }));
     }
 }

@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 use kerf::annotation::{self, Keys, MAX_BYTES, Record, Unreadable, compat, inventory, placement};
 use kerf::device::{Device, Health, Inventory, Link};
 use kerf::ids::DeviceId;
+use kerf::isolation::Isolation;
 use kerf::plan::{Grant, Placement, Plan, Slice};
 use kerf::request::{Ask, ContainerKind, ContainerRequest, GpuRequest};
 use kerf::units::{Mib, Milli, Share};
@@ -60,7 +61,12 @@ fn served(kinds: &'static [ContainerKind]) -> impl Strategy<Value = (GpuRequest,
             position: at,
             ask: ask.clone(),
         };
-        let request = GpuRequest { containers: (0..).zip(&containers).map(asked).collect(), limit, policy: None };
+        let request = GpuRequest {
+            containers: (0..).zip(&containers).map(asked).collect(),
+            limit,
+            policy: None,
+            isolation: None,
+        };
         let grant = |(asked, (_, _, first)): (&ContainerRequest, &(ContainerKind, Ask, u32))| {
             let share = match asked.ask {
                 Ask::Share(share) => share,
@@ -86,13 +92,15 @@ fn any_inventory() -> impl Strategy<Value = Inventory> {
         prop::sample::select(vec![Link::System, Link::Node, Link::HostBridge, Link::Switches, Link::Switch]),
         any::<u8>().prop_map(Link::NvLink),
     ];
-    let card = (any::<u32>(), ".{0,12}", any::<u64>(), option::of(any::<u32>()), any::<bool>());
+    let isolation = prop::sample::select(Isolation::ALL.to_vec());
+    let card = (any::<u32>(), ".{0,12}", any::<u64>(), option::of(any::<u32>()), any::<bool>(), isolation);
     let card = (card, btree_map(any::<u32>(), link, 0..5));
     btree_map(".{1,12}", card, 0..9).prop_map(|cards| {
-        let devices = cards.into_iter().map(|(id, ((index, model, memory, numa, ill), links))| Device {
+        let devices = cards.into_iter().map(|(id, ((index, model, memory, numa, ill, isolation), links))| Device {
             model: model.into(),
             numa,
             health: if ill { Health::Unhealthy } else { Health::Healthy },
+            isolation,
             links,
             ..Device::new(id, index, Mib(memory))
         });
@@ -235,7 +243,7 @@ fn believed() -> (GpuRequest, BTreeMap<String, String>) {
         container("main", 0, Ask::Share(Share::new(500, 2560))),
         container("train", 1, Ask::Whole { count: 2, memory: None }),
     ];
-    let request = GpuRequest { containers, limit: None, policy: None };
+    let request = GpuRequest { containers, limit: None, policy: None, isolation: None };
     let annotations = BTreeMap::from([
         ("inspur.com/predicate-gpu-idx-0".into(), "0".into()),
         ("inspur.com/predicate-gpu-idx-1".into(), "1,2".into()),

@@ -25,10 +25,11 @@ use k8s_openapi::api::rbac::v1::{ClusterRole, ClusterRoleBinding};
 use kerf::annotation::Keys;
 use kerf::device::{Device, Inventory};
 use kerf::ids::PodRef;
+use kerf::isolation::Isolation;
 use kerf::k8s;
 use kerf::ledger::NodeLedger;
 use kerf::placement::{Planner, Policy, Unfit};
-use kerf::request::{ContainerKind, GpuRequest, RawContainer, RequestError};
+use kerf::request::{ContainerKind, GpuRequest, RawAnnotations, RawContainer, RequestError};
 use kerf::units::{Mib, Timestamp};
 use kinds::{Kustomization, Operation, SchedulerConfiguration};
 use reading::{documents, of_kind, only, root, strict, text, yaml_files};
@@ -112,7 +113,7 @@ fn every_document_holds_only_known_fields() {
             assert!(seen.insert((kind.to_owned(), value["metadata"]["name"].to_string())), "{name}: {kind} twice");
         }
     }
-    assert_eq!(seen.len(), 16);
+    assert_eq!(seen.len(), 18);
 }
 
 #[test]
@@ -202,6 +203,15 @@ fn flags_and_environment_are_those_of_the_programs() {
         if !simulated {
             assert!(mounts.contains(&config.device_plugins_dir));
             assert!(mounts.contains(&config.pod_resources_dir));
+            // the runtime mounts from there, so it is the same on the host
+            let volumes = set.spec.as_ref().unwrap().template.spec.as_ref().unwrap().volumes.as_ref().unwrap();
+            for directory in [&config.isolation.state_dir, &config.isolation.run_dir] {
+                assert!(mounts.contains(directory));
+                let own = |path: &str| std::path::Path::new(path) == directory;
+                assert!(volumes.iter().any(|volume| own(&volume.host_path.as_ref().unwrap().path)));
+            }
+            let image = text("images/plugin.Dockerfile");
+            assert!(image.contains(&format!(" {}\n", config.isolation.library.display())));
         }
     }
 }
@@ -372,6 +382,7 @@ fn accounts_have_exactly_the_rights_listed_here() {
         ("kerf-extender", "pods", "list"),
         ("kerf-extender", "pods", "watch"),
         ("kerf-extender", "pods/binding", "create"),
+        ("kerf-plugin", "events", "create"),
         ("kerf-plugin", "nodes", "get"),
         ("kerf-plugin", "nodes/status", "patch"),
         ("kerf-plugin", "pods", "list"),
@@ -414,8 +425,15 @@ fn containers_may_do_nothing_beyond_their_work() {
             assert_ne!(spec.host_pid, Some(true));
         } else {
             let kubelet = ["/var/lib/kubelet/device-plugins", "/var/lib/kubelet/pod-resources"];
-            assert_eq!(paths, kubelet.into_iter().chain(["/dev"]).collect());
-            let expected = [("device-plugins", false), ("pod-resources", true), ("dev", true)];
+            let own = ["/var/lib/kerf", "/run/kerf"];
+            assert_eq!(paths, kubelet.into_iter().chain(own).chain(["/dev"]).collect());
+            let expected = [
+                ("device-plugins", false),
+                ("pod-resources", true),
+                ("dev", true),
+                ("state", false),
+                ("run", false),
+            ];
             assert_eq!(mounts, expected.into_iter().collect());
         }
     }
@@ -427,7 +445,7 @@ fn admission_policies_deny_and_name_the_annotations_that_are_written() {
     let policies: Vec<ValidatingAdmissionPolicy> = of_kind("manifests/base", "ValidatingAdmissionPolicy");
     let bindings: Vec<ValidatingAdmissionPolicyBinding> =
         of_kind("manifests/base", "ValidatingAdmissionPolicyBinding");
-    assert_eq!((policies.len(), bindings.len()), (2, 2));
+    assert_eq!((policies.len(), bindings.len()), (3, 3));
     for (policy, binding) in policies.iter().zip(&bindings) {
         let binding = binding.spec.as_ref().unwrap();
         assert_eq!(binding.policy_name, policy.metadata.name);
@@ -440,7 +458,7 @@ fn admission_policies_deny_and_name_the_annotations_that_are_written() {
         assert_eq!(spec(at).variables.as_ref().unwrap()[0].expression, format!("'{}'", keys.domain));
         let all = serde_json::to_string(spec(at)).unwrap();
         assert!(all.contains("system:serviceaccount:kerf-system:kerf-plugin"));
-        for key in [&keys.placement, &keys.gpu_assigned] {
+        for key in [&keys.placement, &keys.gpu_assigned, &keys.isolated] {
             let suffix = key.strip_prefix("inspur.com").unwrap();
             assert!(all.contains(&format!("variables.domain + '{suffix}'")), "{suffix}");
         }
@@ -507,7 +525,10 @@ fn examples() -> Vec<Pod> {
 
 fn cluster() -> Vec<NodeLedger> {
     let node = |cards: u32, gib: u64| {
-        let card = |index: u32| Device::new(format!("GPU-{gib}-{index}"), index, Mib(gib << 10));
+        let card = |index: u32| Device {
+            isolation: Isolation::Limiter,
+            ..Device::new(format!("GPU-{gib}-{index}"), index, Mib(gib << 10))
+        };
         NodeLedger::new(&Inventory::new((0..cards).map(card).collect()))
     };
     vec![node(4, 24), node(2, 80), node(8, 16)]
@@ -516,7 +537,7 @@ fn cluster() -> Vec<NodeLedger> {
 #[test]
 fn every_example_is_a_legal_request_and_all_fit_one_small_cluster_in_any_rotation() {
     let (keys, pods) = (Keys::default(), examples());
-    assert_eq!(pods.len(), 8);
+    assert_eq!(pods.len(), 9);
     for first in 0..pods.len() {
         for policy in [Policy::Binpack, Policy::Spread] {
             let mut nodes = cluster();
@@ -556,10 +577,14 @@ fn the_readme_knows_every_flag_refusal_reason_and_metric() {
     for reason in Unfit::ALL {
         assert!(readme.contains(reason.reason()), "README.md: no {:?}", reason.reason());
     }
-    let refused = |core: Option<&str>, memory: Option<&str>, limit: Option<&str>, policy: Option<&str>| {
+    let refused_with = |core: Option<&str>, memory: Option<&str>, annotations: RawAnnotations<'_>| {
         let main = RawContainer { name: "main", kind: ContainerKind::App, core, memory };
-        GpuRequest::parse([main], limit, policy).unwrap_err().to_string()
+        GpuRequest::parse([main], annotations).unwrap_err().to_string()
     };
+    let refused = |core: Option<&str>, memory: Option<&str>, limit, policy| {
+        refused_with(core, memory, RawAnnotations { limit, policy, isolation: None })
+    };
+    let isolated = |isolation| RawAnnotations { isolation: Some(isolation), ..RawAnnotations::default() };
     for text in [
         refused(Some("150"), Some("1"), None, None),
         refused(Some("50"), None, None, None),
@@ -573,6 +598,8 @@ fn the_readme_knows_every_flag_refusal_reason_and_metric() {
         refused(Some("50"), Some("1"), Some("49"), None),
         refused(Some("100"), None, Some("100"), None),
         refused(Some("100"), None, None, Some("x")),
+        refused_with(Some("50"), Some("1"), isolated("x")),
+        refused_with(Some("50"), Some("1"), isolated("mig")),
         RequestError::TooManyContainers.to_string(),
     ] {
         assert!(readme.contains(&format!("`{text}`")), "README.md: no {text:?}");

@@ -8,7 +8,9 @@ mod world;
 use std::sync::Arc;
 
 use kerf::device::Device;
+use kerf::device::Inventory;
 use kerf::ids::{DeviceId, PodRef};
+use kerf::isolation::Isolation;
 use kerf::ledger::{Card, Held, NodeLedger};
 use kerf::placement::{Planner, Policy, Unfit, rank, scores};
 use kerf::plan::Plan;
@@ -317,5 +319,24 @@ proptest! {
             quality(&open.iter().filter(chosen).copied().collect::<Vec<_>>())
         });
         prop_assert_eq!(found, best);
+    }
+
+    /// Cards that isolate less than a share demands are not there for it.
+    #[test]
+    fn a_demand_for_isolation_is_met_or_refused(
+        (mut devices, before) in any_node(6), share in share(), policy in policy(),
+        levels in vec(prop::sample::select(Isolation::ALL.to_vec()), 6),
+        demand in prop::sample::select(Isolation::ALL.to_vec()),
+    ) {
+        devices.iter_mut().zip(levels).for_each(|(device, level)| device.isolation = level);
+        let mut node = filled(devices.clone(), &before);
+        let request = GpuRequest { isolation: Some(demand), ..single(Ask::Share(share)) };
+        let found = plan(&node, &request, policy);
+        prop_assert_eq!(Planner::default().fit(&node, &request, policy).err(), found.clone().err());
+        devices.retain(|device| device.isolation >= demand);
+        let none = devices.is_empty();
+        node.set_inventory(Some(&Inventory::new(devices)));
+        let expected = if none { Err(Unfit::Isolation) } else { plan(&node, &single(Ask::Share(share)), policy) };
+        prop_assert_eq!(found, expected);
     }
 }

@@ -16,7 +16,7 @@ use kerf::ids::PodRef;
 use kerf::ledger::{Held, NodeLedger, Seen};
 use kerf::placement::{Planner, Policy, rank};
 use kerf::plan::{Placement, Plan};
-use kerf::request::{ContainerKind, GpuRequest, RawContainer, RequestError};
+use kerf::request::{ContainerKind, GpuRequest, RawAnnotations, RawContainer, RequestError};
 use kerf::units::Timestamp;
 
 const DOMAIN: &str = "inspur.com";
@@ -34,7 +34,12 @@ fn request(containers: &[Container], annotations: &[(String, String)]) -> Result
         memory: container.memory.as_deref(),
     });
     let annotation = |key: &str| annotations.iter().find(|(k, _)| k == key).map(|(_, value)| value.as_str());
-    GpuRequest::parse(raw, annotation("vcuda-core-limit"), annotation("gpu-policy"))
+    let annotations = RawAnnotations {
+        limit: annotation("vcuda-core-limit"),
+        policy: annotation("gpu-policy"),
+        isolation: annotation("isolation"),
+    };
+    GpuRequest::parse(raw, annotations)
 }
 
 /// Puts a pod where it is.

@@ -60,12 +60,12 @@ impl Intents {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use kerf::request::{ContainerKind, RawContainer};
+    use kerf::request::{ContainerKind, RawAnnotations, RawContainer};
 
     #[test]
     fn intents_end_by_bind_or_time_and_never_count_for_their_own_pod() {
         let raw = RawContainer { name: "c", kind: ContainerKind::App, core: Some("10"), memory: Some("1") };
-        let request = Arc::new(GpuRequest::parse([raw], None, None).unwrap().unwrap());
+        let request = Arc::new(GpuRequest::parse([raw], RawAnnotations::default()).unwrap().unwrap());
         let intents = Intents::default();
         let now = Timestamp(0);
         for uid in ["a", "b"] {

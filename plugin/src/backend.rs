@@ -47,6 +47,11 @@ pub struct HostDevice {
 }
 
 impl HostDevice {
+    /// Whether it is a hardware partition of a card (MIG): whoever has it whole shares nothing with its neighbours.
+    pub fn partition(&self) -> bool {
+        matches!(self.origin.part, Part::Instance { .. })
+    }
+
     /// What reports call it: its PCI address, as people look for it, or the kernel's name of a part or an Intel card.
     pub fn subject(&self) -> &str {
         let by_name = self.pci.is_empty() || self.origin.part != Part::Whole || self.origin.vendor == Vendor::Intel;

@@ -10,10 +10,11 @@ use std::path::{Path, PathBuf};
 use kerf::annotation::Keys;
 use kerf::plan::Grant;
 use kerf::units::Mib;
-use kerf_proto::deviceplugin::{CdiDevice, ContainerAllocateResponse, DeviceSpec};
+use kerf_proto::deviceplugin::{self as proto, CdiDevice, ContainerAllocateResponse, DeviceSpec};
 
 use crate::backend::Vendor;
 use crate::inventory::Cards;
+use crate::isolation::{Mount, Provision};
 
 /// How cards are handed to containers on this node.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -37,6 +38,8 @@ pub struct ContainerBinding {
     pub cdi: Vec<String>,
     /// Annotations for the container runtime.
     pub annotations: BTreeMap<String, String>,
+    /// Files and directories of the host.
+    pub mounts: Vec<Mount>,
 }
 
 /// What the container of `grant` gets. A card that is not in `cards` adds its name and no device file.
@@ -81,6 +84,17 @@ pub fn container(grant: &Grant, cards: &Cards, strategy: &Strategy) -> Container
             (keys.memory.clone(), memory.to_string()),
             (format!("{}/vcuda-device", keys.domain), nodes.join(",")),
         ]),
+        mounts: Vec::new(),
+    }
+}
+
+impl ContainerBinding {
+    /// And what holds it to its share.
+    #[must_use]
+    pub fn with(mut self, provision: Provision) -> Self {
+        self.envs.extend(provision.envs);
+        self.mounts.extend(provision.mounts);
+        self
     }
 }
 
@@ -89,7 +103,15 @@ impl From<ContainerBinding> for ContainerAllocateResponse {
         let path = |path: &Path| path.display().to_string();
         Self {
             envs: binding.envs.into_iter().collect(),
-            mounts: Vec::new(),
+            mounts: binding
+                .mounts
+                .iter()
+                .map(|mount| proto::Mount {
+                    container_path: path(&mount.container),
+                    host_path: path(&mount.host),
+                    read_only: mount.read_only,
+                })
+                .collect(),
             devices: binding
                 .devices
                 .iter()

@@ -11,7 +11,7 @@
 //! drivers at odds       /system.slice/containerd.service/kubepods-podX.slice:cri-containerd:<id>
 //! ```
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 /// Where a process runs.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -38,6 +38,35 @@ fn of_path(path: &str) -> Option<Owner> {
     let pod = parts.by_ref().find_map(pod_uid)?;
     let container = parts.find_map(container_id)?;
     Some(Owner { pod, container })
+}
+
+/// The control group of a container below `root` (cgroup v2): the innermost that holds its processes. `None`: it is not
+/// there (yet).
+pub fn group(root: &Path, pod: &str, container: &str) -> Option<PathBuf> {
+    // kubelet's groups are at most so deep
+    let own =
+        find(root, 7, &|path| owner_of(root, path).is_some_and(|o| o.pod == pod && o.container == container))?;
+    let busy = |path: &Path| std::fs::read_to_string(path.join("cgroup.procs")).is_ok_and(|text| !text.is_empty());
+    Some(find(&own, 3, &busy).unwrap_or(own))
+}
+
+fn owner_of(root: &Path, path: &Path) -> Option<Owner> {
+    of_path(path.strip_prefix(root).ok()?.to_str()?)
+}
+
+/// The first directory at or below `from`, parents first, that is wanted.
+fn find(from: &Path, depth: usize, wanted: &dyn Fn(&Path) -> bool) -> Option<PathBuf> {
+    if wanted(from) {
+        return Some(from.to_owned());
+    }
+    let below = std::fs::read_dir(from).ok().filter(|_| depth > 0)?;
+    let mut below: Vec<PathBuf> = below
+        .filter_map(Result::ok)
+        .filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir()))
+        .map(|entry| entry.path())
+        .collect();
+    below.sort();
+    below.iter().find_map(|path| find(path, depth - 1, wanted))
 }
 
 fn pod_uid(part: &str) -> Option<String> {
@@ -116,6 +145,20 @@ mod tests {
         ] {
             assert_eq!(parse(text), None, "{text}");
         }
+    }
+
+    #[test]
+    fn the_innermost_group_with_processes_is_the_containers() {
+        let root = tempfile::tempdir().unwrap();
+        let scope = format!("kubepods.slice/kubepods-pod{}.slice/crio-{ID}.scope", UID.replace('-', "_"));
+        let scope = root.path().join(scope);
+        std::fs::create_dir_all(scope.join("container")).unwrap();
+        std::fs::create_dir_all(root.path().join("system.slice/sshd.service")).unwrap();
+        assert_eq!(group(root.path(), UID, ID), Some(scope.clone()));
+        std::fs::write(scope.join("cgroup.procs"), "").unwrap();
+        std::fs::write(scope.join("container/cgroup.procs"), "42\n").unwrap();
+        assert_eq!(group(root.path(), UID, ID), Some(scope.join("container")));
+        assert_eq!(group(root.path(), UID, &ID.replace('8', "9")), None);
     }
 
     #[test]

@@ -30,8 +30,10 @@ pub mod view;
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use kerf::annotation::isolation::Levels;
 use kerf::device::{Device, Health};
 use kerf::ids::{ContainerName, DeviceId, PodRef, PodUid};
+use kerf::isolation::Isolation;
 use kerf::plan::{Grant, Placement, Plan, Slice};
 use kerf::request::GpuRequest;
 use kerf::units::{Milli, Share};
@@ -61,6 +63,8 @@ pub struct Pod {
     pub record: Option<Placement>,
     /// Whether `gpu-assigned` is `true` now.
     pub confirmed: bool,
+    /// What its annotations say of its isolation now.
+    pub isolated: Option<Levels>,
     /// Where it is in its life.
     pub stage: Stage,
     /// Ids that the container runtime gave, without their scheme, and the containers they belong to.
@@ -126,6 +130,18 @@ pub enum Refusal {
         /// The card.
         device: DeviceId,
     },
+    /// The card's shares are not enforced as the pod demands.
+    #[error("pod {pod} demands isolation {demanded}, and shares of GPU {device} have {found}")]
+    Isolation {
+        /// The pod.
+        pod: PodRef,
+        /// The card.
+        device: DeviceId,
+        /// What the pod demands.
+        demanded: Isolation,
+        /// What the card has.
+        found: Isolation,
+    },
     /// Others hold too much of the card.
     #[error("pod {pod} was placed on GPU {device}, which has no room for it")]
     Overcommitted {
@@ -144,6 +160,7 @@ impl Refusal {
             Self::Ambiguous { .. } => "ambiguous",
             Self::NoSuchCard { .. } => "no-such-card",
             Self::Unhealthy { .. } => "unhealthy",
+            Self::Isolation { .. } => "isolation",
             Self::Overcommitted { .. } => "overcommitted",
         }
     }
@@ -168,12 +185,16 @@ pub struct Claims {
     fresh: bool,
     /// What was answered for a set of ids of core: whoever holds these ids has these cards.
     answers: BTreeMap<Ids, Vec<Slice>>,
+    /// What enforces the share of whoever holds these ids of core.
+    levels: BTreeMap<Ids, Isolation>,
     /// How many Allocates were answered.
     calls: u64,
     /// How many lists were asked for, and the latest that was taken.
     questions: u64,
     taken: u64,
     generation: u64,
+    /// A complete list of the node's pods was taken.
+    complete: bool,
 }
 
 impl Claims {
@@ -244,6 +265,14 @@ impl Claims {
         self.pods.keys().cloned().collect()
     }
 
+    /// The pods that are known and the ids of core that are held. `None` until both the API server and kubelet have
+    /// told theirs.
+    pub fn in_use(&self) -> Option<(BTreeSet<PodUid>, BTreeSet<Ids>)> {
+        let held =
+            self.pods.values().flat_map(|entry| entry.claims.values()).filter_map(|claim| claim.core.clone());
+        (self.complete && self.listed.is_some()).then(|| (self.known(), held.collect()))
+    }
+
     /// A complete list of the node's pods begins.
     pub fn begin_list(&mut self) {
         self.generation += 1;
@@ -255,6 +284,13 @@ impl Claims {
         let gone: Vec<PodUid> = gone.map(|entry| entry.pod.uid.clone()).collect();
         gone.iter().for_each(|uid| self.remove(uid));
         self.ended.clear();
+        self.complete = true;
+    }
+
+    /// The share of whoever holds these ids of core is enforced so.
+    pub fn enforced(&mut self, core: Ids, level: Isolation) {
+        self.levels.retain(|old, _| !old.intersects(&core));
+        self.levels.insert(core, level);
     }
 
     /// The card that a record names: by id, or by index where the record knows no more.
@@ -300,6 +336,10 @@ impl Claims {
                 .ok_or_else(|| Refusal::NoSuchCard { pod: pod(), device: device.clone() })?;
             if card.health == Health::Unhealthy {
                 return Err(Refusal::Unhealthy { pod: pod(), device });
+            }
+            let demanded = entry.pod.request.isolation.unwrap_or_default();
+            if !hold.whole && card.isolation < demanded {
+                return Err(Refusal::Isolation { pod: pod(), device, demanded, found: card.isolation });
             }
             let (taken, sharers, whole) = self.used(&device, Some(&entry.pod.uid));
             let alone = !whole && (!hold.whole || sharers == 0);

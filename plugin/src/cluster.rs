@@ -3,11 +3,13 @@
 
 use std::time::Duration;
 
-use k8s_openapi::api::core::v1::{Node, Pod};
+use k8s_openapi::api::core::v1::{Event, EventSource, Node, ObjectReference, Pod};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, Time};
+use k8s_openapi::jiff::Timestamp;
 use kerf::annotation::{self, Keys, Record};
-use kerf::ids::{NodeName, PodUid};
+use kerf::ids::{NodeName, PodRef, PodUid};
 use kerf::k8s;
-use kube::api::{ListParams, Patch, PatchParams};
+use kube::api::{ListParams, Patch, PatchParams, PostParams};
 use kube::{Api, Client};
 
 use crate::claim::{self, Stage};
@@ -92,6 +94,45 @@ impl Cluster {
         Ok(())
     }
 
+    /// Writes an event about one life of a pod, for its owner.
+    ///
+    /// # Errors
+    /// [`ClusterError`]; one that was not answered may have been written.
+    pub async fn event(&self, pod: &PodRef, uid: &PodUid, reason: &str, message: &str) -> Result<(), ClusterError> {
+        let events: Api<Event> = Api::namespaced(self.client.clone(), &pod.namespace);
+        let now = Some(Time(Timestamp::now()));
+        let event = Event {
+            metadata: ObjectMeta {
+                generate_name: Some(format!("{}.", pod.name)),
+                namespace: Some(pod.namespace.to_string()),
+                ..ObjectMeta::default()
+            },
+            involved_object: ObjectReference {
+                api_version: Some("v1".to_owned()),
+                kind: Some("Pod".to_owned()),
+                namespace: Some(pod.namespace.to_string()),
+                name: Some(pod.name.to_string()),
+                uid: Some(uid.to_string()),
+                ..ObjectReference::default()
+            },
+            type_: Some("Warning".to_owned()),
+            reason: Some(reason.to_owned()),
+            message: Some(message.to_owned()),
+            count: Some(1),
+            first_timestamp: now.clone(),
+            last_timestamp: now,
+            source: Some(EventSource {
+                component: Some("kerf-plugin".to_owned()),
+                host: Some(self.node.to_string()),
+            }),
+            ..Event::default()
+        };
+        let params = PostParams::default();
+        let write = events.create(&params, &event);
+        tokio::time::timeout(DEADLINE, write).await?.map_err(Box::new)?;
+        Ok(())
+    }
+
     /// Writes one annotation on the Node, through `nodes/status`.
     ///
     /// # Errors
@@ -150,6 +191,8 @@ pub fn pod(object: &Pod, keys: &Keys) -> Option<claim::Pod> {
         request: request.as_ref().clone(),
         record,
         confirmed: annotations.is_some_and(|annotations| annotation::confirmed(annotations, keys)),
+        isolated: annotations
+            .and_then(|annotations| annotation::isolation::decode(annotations.get(&keys.isolated)?).ok()),
         stage,
         runtime_ids: runtime_ids.collect(),
     })

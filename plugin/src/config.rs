@@ -1,5 +1,6 @@
 //! Flags and environment, read once and checked once.
 
+use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::str::FromStr;
@@ -7,13 +8,16 @@ use std::time::Duration;
 
 use kerf::annotation::{Domain, Keys};
 use kerf::ids::NodeName;
+use kerf::isolation::Isolation;
 use kerf::runtime::telemetry::LogArgs;
+use kerf::units::Mib;
 
 use crate::backend::amd::AmdOptions;
 use crate::backend::intel::IntelOptions;
 use crate::backend::nvidia::files::FilesOptions;
 use crate::backend::roots::Roots;
 use crate::binding::Strategy;
+use crate::isolation;
 use crate::profile::flags::{BadPciId, ProfileArgs, ProfileName};
 use crate::profile::{self, Profile};
 
@@ -70,14 +74,51 @@ pub struct Args {
     /// Device file for every container that has a card; may be repeated
     #[arg(long = "extra-device", env = "KERF_EXTRA_DEVICES", value_delimiter = ',', value_name = "PATH")]
     pub extra_devices: Vec<PathBuf>,
+    /// Kinds of isolation that may be used for shares, of mig, driver, mps and limiter: the strongest of them that works
+    /// is. `none` alone uses none
+    #[arg(
+        long,
+        env = "KERF_ISOLATION",
+        value_delimiter = ',',
+        default_value = "mig,driver,mps,limiter",
+        value_name = "KINDS"
+    )]
+    pub isolation: Vec<Isolation>,
+    /// Where the limiter and the limits of containers are kept; the same directory on the host
+    #[arg(long, env = "KERF_STATE_DIR", default_value = "/var/lib/kerf", value_name = "DIR")]
+    pub state_dir: PathBuf,
+    /// Where containers keep what their processes use; the same directory on the host, gone when the machine restarts
+    #[arg(long, env = "KERF_RUN_DIR", default_value = "/run/kerf", value_name = "DIR")]
+    pub run_dir: PathBuf,
+    /// The limiter; without the file there is no such isolation
+    #[arg(
+        long,
+        env = "KERF_LIMITER_LIBRARY",
+        default_value = "/usr/local/lib/kerf/libkerf_limiter.so",
+        value_name = "PATH"
+    )]
+    pub limiter_library: PathBuf,
+    /// NVIDIA's nvidia-cuda-mps-control; without it there is no such isolation
+    #[arg(long, env = "KERF_MPS_CONTROL", value_name = "PATH")]
+    pub mps_control: Option<PathBuf>,
+    /// Where the host's control groups are seen, for the limits of drivers from 615 on
+    #[arg(long, env = "KERF_CGROUP_ROOT", default_value = "/sys/fs/cgroup", value_name = "DIR")]
+    pub cgroup_root: PathBuf,
+    /// MiB that each process may use beyond its container's share before that counts as a breach: what the driver takes
+    /// for itself
+    #[arg(long, env = "KERF_BREACH_MARGIN_MIB", default_value_t = 640, value_name = "MIB")]
+    pub breach_margin_mib: u64,
+    /// Serve tkestack's vcuda-controller in containers: its limits, its list of processes and the socket that it asks at
+    #[arg(long, env = "KERF_TKESTACK")]
+    pub tkestack: bool,
     /// Tell kubelet each card's NUMA node, for its Topology Manager
     #[arg(long, env = "KERF_NUMA_HINTS")]
     pub numa_hints: bool,
     /// How often to look at the cards' health
     #[arg(long, env = "KERF_HEALTH_PERIOD", default_value = "1s", value_name = "TIME")]
     pub health_period: Span,
-    /// How often to measure what cards and processes do
-    #[arg(long, env = "KERF_SAMPLE_PERIOD", default_value = "5s", value_name = "TIME")]
+    /// How often to measure what cards and processes do, and to decide who may burst
+    #[arg(long, env = "KERF_SAMPLE_PERIOD", default_value = "1s", value_name = "TIME")]
     pub sample_period: Span,
     /// How long an NVIDIA card must be free of critical errors to be healthy again
     #[arg(long, env = "KERF_QUIET_PERIOD", default_value = "5m", value_name = "TIME")]
@@ -159,6 +200,12 @@ pub struct Config {
     pub proc_root: PathBuf,
     /// How cards are handed to containers.
     pub strategy: Strategy,
+    /// How containers are held to their shares.
+    pub isolation: isolation::Options,
+    /// What each process may use beyond its container's share.
+    pub breach_margin: Mib,
+    /// Whether tkestack's vcuda-controller is served.
+    pub tkestack: bool,
     /// Whether kubelet is told NUMA nodes.
     pub numa_hints: bool,
     /// Between looks at the cards' health.
@@ -199,6 +246,10 @@ pub struct NvidiaOptions {
     pub sys_root: PathBuf,
     /// The host's `/dev`; device files that are not there are not handed out.
     pub dev_root: PathBuf,
+    /// The host's `/proc`.
+    pub proc_root: PathBuf,
+    /// Whether cards in MIG mode are listed as their instances.
+    pub mig: bool,
     /// Without critical errors for so long, a card is healthy again.
     pub quiet_period: Duration,
 }
@@ -230,6 +281,12 @@ pub enum ConfigError {
     /// Its ways to ask for cards exclude each other.
     #[error("--device-list-strategy: envvar and volume-mounts exclude each other")]
     ListStrategies,
+    /// `none` beside other kinds.
+    #[error("--isolation: none goes alone")]
+    IsolationAndNone,
+    /// kubelet refuses relative paths of mounts.
+    #[error("--{0} {1:?} is not an absolute path")]
+    Relative(&'static str, PathBuf),
     /// Socket paths are limited by the system.
     #[error("--device-plugins-dir {0:?} is too long for a socket in it")]
     LongDirectory(PathBuf),
@@ -261,8 +318,29 @@ impl TryFrom<Args> for Config {
             return Err(ConfigError::LongDirectory(device_plugins_dir));
         }
         let roots = Roots { sys: args.sys_root.clone(), dev: args.dev_root.clone(), proc: args.proc_root.clone() };
+        let rungs: BTreeSet<Isolation> = args.isolation.into_iter().collect();
+        if rungs.contains(&Isolation::None) && rungs.len() > 1 {
+            return Err(ConfigError::IsolationAndNone);
+        }
+        for (flag, path) in [("state-dir", &args.state_dir), ("run-dir", &args.run_dir)] {
+            if !path.is_absolute() {
+                return Err(ConfigError::Relative(flag, path.clone()));
+            }
+        }
+        let mig = rungs.contains(&Isolation::Mig);
+        let isolation = isolation::Options {
+            rungs,
+            state_dir: args.state_dir,
+            run_dir: args.run_dir,
+            library: args.limiter_library,
+            mps_control: args.mps_control,
+            nvml: args.nvml_library.clone(),
+            cgroup_root: args.cgroup_root,
+        };
         let nvidia = NvidiaOptions {
             library: args.nvml_library,
+            proc_root: args.proc_root.clone(),
+            mig,
             sys_root: args.sys_root,
             dev_root: args.dev_root,
             quiet_period: args.quiet_period.0,
@@ -292,6 +370,9 @@ impl TryFrom<Args> for Config {
             proc_root: args.proc_root,
             strategy: Strategy { keys: keys.clone(), cdi_kind: args.cdi_kind, extra_devices: args.extra_devices },
             keys,
+            isolation,
+            breach_margin: Mib(args.breach_margin_mib),
+            tkestack: args.tkestack,
             numa_hints: args.numa_hints,
             health_period: args.health_period.0,
             sample_period: args.sample_period.0,
@@ -304,7 +385,7 @@ impl TryFrom<Args> for Config {
 fn profiles(args: &ProfileArgs, nvidia: &NvidiaOptions, roots: &Roots) -> Result<Vec<Profile>, ConfigError> {
     use crate::profile::flags::ListStrategy;
     let mut made = Vec::new();
-    let mut seen = std::collections::BTreeSet::new();
+    let mut seen = BTreeSet::new();
     for name in &args.profile {
         if !seen.insert(*name) {
             return Err(ConfigError::ProfileTwice(name.as_str()));
@@ -369,6 +450,9 @@ mod tests {
             (vec!["--shared-dev-num", "0"], "--shared-dev-num"),
             (vec!["--allocation-policy", "some"], "--allocation-policy"),
             (vec!["--gpu-duplication-factor", "0"], "--gpu-duplication-factor"),
+            (vec!["--isolation", "hard"], "--isolation"),
+            (vec!["--isolation", "none,limiter"], "--isolation"),
+            (vec!["--state-dir", "x"], "--state-dir"),
             (vec!["--health-period", "0s"], "--health-period"),
             (vec!["--sample-period", "5"], "--sample-period"),
         ] {

@@ -19,7 +19,7 @@ pub fn state(state: &State) -> Value {
             let device = &host.device;
             json!({
                 "uuid": device.id, "index": device.index, "model": device.model, "pci": host.pci,
-                "memory_mib": device.memory, "numa": device.numa, "health": device.health.as_str(),
+                "memory_mib": device.memory, "numa": device.numa, "health": device.health.as_str(), "isolation": device.isolation.as_str(),
                 "allocated": share,
                 "nodes": host.nodes.iter().chain(&host.control_nodes).collect::<Vec<_>>(),
             })
@@ -46,7 +46,7 @@ fn container(view: &ContainerView) -> Value {
         .collect();
     json!({
         "name": view.grant.container, "kind": view.grant.kind.as_str(), "state": view.state.as_str(),
-        "whole": view.grant.whole, "slices": slices,
+        "whole": view.grant.whole, "isolation": view.level.map(|level| level.as_str()), "slices": slices,
         "core_ids": view.core.cards(), "memory_ids": view.memory.cards(),
     })
 }

@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 
 use kerf::device::{Device, Health, Inventory};
 use kerf::ids::DeviceId;
+use kerf::isolation::Isolation;
 use kerf_proto::deviceplugin::{self, NumaNode, TopologyInfo};
 
 use crate::backend::HostDevice;
@@ -39,6 +40,16 @@ impl Cards {
         let mut cards = self.clone();
         for (id, host) in &mut cards.hosts {
             host.device.health = health.get(id).copied().unwrap_or(Health::Unhealthy);
+        }
+        cards
+    }
+
+    /// The same cards, with what enforces shares of each.
+    #[must_use]
+    pub fn with_isolation(&self, level: impl Fn(&HostDevice) -> Isolation) -> Self {
+        let mut cards = self.clone();
+        for host in cards.hosts.values_mut() {
+            host.device.isolation = level(host);
         }
         cards
     }

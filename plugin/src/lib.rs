@@ -5,6 +5,7 @@
 //!   kubelet --gRPC-- [kubelet] [service] --> [claim] (pure: whose call is it?) --> [binding] (pure: what it gets)
 //!   API server ----- [watch] [cluster] ----> [state] <---- [monitor] --- [backend] (all vendors, simulated)
 //!   kubelet --gRPC-- [kubelet] [profile] (other vendors' contracts: data) <-- the same backends, one for each
+//!   [isolation] (what holds a container to its share) ----------> limits on the host, mounts
 //!   kubelet's list - [reconcile] ----------> [claim::truth] --> corrected records
 //!                                            [metrics] [debug] --> HTTP
 //! ```
@@ -19,14 +20,19 @@ pub mod debug;
 pub mod doctor;
 pub mod ids;
 pub mod inventory;
+pub mod isolation;
 pub mod kubelet;
 pub mod metrics;
 pub mod monitor;
+pub mod occupancy;
+pub mod pacing;
 pub mod profile;
 pub mod reconcile;
 pub mod service;
 pub mod state;
+pub mod tkestack;
 pub mod watch;
+pub mod watchdog;
 
 use std::net::SocketAddr;
 use std::path::Path;
@@ -43,6 +49,7 @@ use tokio_util::sync::CancellationToken;
 use crate::cluster::Cluster;
 use crate::config::Config;
 use crate::ids::Resource;
+use crate::isolation::Ladder;
 use crate::kubelet::Endpoint;
 use crate::metrics::{Counters, Gauges};
 use crate::monitor::Driver;
@@ -50,6 +57,7 @@ use crate::profile::Profile;
 use crate::reconcile::Reconciler;
 use crate::service::{Service, Shared};
 use crate::state::State;
+use crate::tkestack::{Roots, Tkestack};
 
 /// A plugin that runs. Cancel its token to end it; dropping this does not.
 pub struct Plugin {
@@ -107,6 +115,9 @@ pub async fn start(
         kubeconfig: _,
         proc_root,
         strategy,
+        isolation,
+        breach_margin,
+        tkestack: with_tkestack,
         numa_hints,
         health_period,
         sample_period,
@@ -133,6 +144,20 @@ pub async fn start(
         return Ok(Plugin { admin: address, tasks, asked: token });
     }
     let client = client.into().context("the profile vcuda needs the API server")?;
+    let cgroup_root = isolation.cgroup_root.clone();
+    let ladder = Ladder::new(isolation);
+    for folder in ladder.folders().all() {
+        state.claims(|claims| claims.enforced(folder.core, folder.level));
+    }
+
+    let vcuda = with_tkestack.then(|| {
+        let (vcuda, opened) = Tkestack::new();
+        vcuda.resume(ladder.folders());
+        let roots = Roots { proc: proc_root.clone(), cgroup: cgroup_root };
+        tasks.spawn("tkestack", tkestack::follow(opened, state.clone(), roots, stop()));
+        vcuda
+    });
+
     let cluster = Cluster::new(client, node, keys);
     let reconciler = Reconciler::new(state.clone(), cluster.clone(), counters.clone(), &pod_resources_dir);
     let shared = Shared {
@@ -140,6 +165,8 @@ pub async fn start(
         reconciler: reconciler.clone(),
         counters: counters.clone(),
         strategy: Arc::new(strategy),
+        ladder: ladder.clone(),
+        tkestack: vcuda,
         numa_hints,
     };
 
@@ -148,10 +175,31 @@ pub async fn start(
     let address = administer(listen, registry, &readiness, shown, &tasks).await?;
 
     let found = readiness.condition("gpus");
-    let health = monitor::follow_health(driver.clone(), state.clone(), health_period, found, stop());
+    let health =
+        monitor::follow_health(driver.clone(), ladder.clone(), state.clone(), health_period, found, stop());
     tasks.spawn("health", health);
-    tasks.spawn("usage", monitor::follow_usage(driver, state.clone(), sample_period, proc_root, stop()));
+    let usage = monitor::follow_usage(driver, state.clone(), sample_period, proc_root.clone(), stop());
+    tasks.spawn("usage", usage);
+    tasks.spawn("pacing", pacing::follow(state.clone(), ladder.folders().clone(), stop()));
+    let folders = ladder.folders().clone();
+    let watched = watchdog::follow(
+        state.clone(),
+        folders,
+        cluster.clone(),
+        counters.clone(),
+        breach_margin,
+        proc_root,
+        stop(),
+    );
+    tasks.spawn("watchdog", watched);
     tasks.spawn("inventory", monitor::publish(cluster.clone(), state.clone(), counters.clone(), stop()));
+    if let Some(mps) = ladder.mps() {
+        tasks.spawn("mps", mps.clone().follow(state.clone(), stop()));
+    }
+    if let Some(limits) = ladder.driver() {
+        tasks.spawn("driver-limits", limits.clone().follow(state.clone(), ladder.folders().clone(), stop()));
+    }
+    tasks.spawn("limits", isolation::sweep(ladder.folders().clone(), state.clone(), stop()));
     let synced = readiness.condition("pods");
     tasks.spawn("pods", watch::follow(cluster, state, counters, synced, stop()));
     tasks.spawn("reconcile", reconciler.follow(stop()));
@@ -201,7 +249,9 @@ fn offer(profile: Profile, counters: &Counters, directory: &Path, readiness: &Re
     let driver = Driver::new(backend::of(profile.source.clone()), counters.clone());
     let stop = || tasks.token().clone();
     let found = readiness.condition("gpus");
-    tasks.spawn("health", monitor::follow_health(driver, state.clone(), period, found, stop()));
+    // nothing holds a profile's containers to a share: their contracts know no limits
+    let health = monitor::follow_health(driver, Ladder::none(), state.clone(), period, found, stop());
+    tasks.spawn("health", health);
     let ready = readiness.condition(name);
     let serving =
         profile::serve::follow(Arc::new(profile), state, counters.clone(), directory.to_owned(), ready, stop());

@@ -10,6 +10,7 @@ use prometheus::proto::MetricFamily;
 use prometheus::{GaugeVec, IntCounter, IntCounterVec, Opts, Registry};
 
 use crate::state::State;
+use crate::watchdog::Kind;
 
 /// Everything that is counted. Clones count together.
 #[derive(Clone, Debug)]
@@ -26,7 +27,9 @@ pub struct Counters {
     pub reconcile_errors: IntCounter,
     /// Questions that a driver did not answer, by `kind` (`unavailable`, `failed`, `slow`).
     pub backend_errors: IntCounterVec,
-    /// Calls to the API server that failed, by `call` (`watch`, `list`, `pod`, `node`).
+    /// Breaches that the watchdog saw begin, by `kind` (`memory`, `unlimited`).
+    pub breaches: IntCounterVec,
+    /// Calls to the API server that failed, by `call` (`watch`, `list`, `pod`, `node`, `event`).
     pub api_errors: IntCounterVec,
 }
 
@@ -46,7 +49,7 @@ impl Counters {
             registry.register(Box::new(counter.clone()))?;
             Ok::<_, prometheus::Error>(counter)
         };
-        Ok(Self {
+        let counters = Self {
             registrations: vec("registrations_total", "Registrations with kubelet.", &["resource", "outcome"])?,
             allocations: vec("allocations_total", "Answers to Allocate.", &["resource", "outcome"])?,
             starts: vec("container_starts_total", "Answers to PreStartContainer.", &["outcome"])?,
@@ -60,8 +63,18 @@ impl Counters {
                 "Questions that the GPU driver did not answer.",
                 &["kind"],
             )?,
+            breaches: vec(
+                "breaches_total",
+                "Containers that were seen to begin to break their limits.",
+                &["kind"],
+            )?,
             api_errors: vec("api_errors_total", "Calls to the API server that failed.", &["call"])?,
-        })
+        };
+        // an alert needs the series before the first breach
+        for kind in Kind::ALL {
+            counters.breaches.with_label_values(&[kind.as_str()]);
+        }
+        Ok(counters)
     }
 }
 
@@ -94,6 +107,7 @@ impl Gauges {
         });
         let mut family = gpus::gauges(&cards, &allocated, &sample.usage)?;
         family.extend(containers::gauges(&pods, &sample, &self.node)?);
+        family.push(containers::breaches(&self.state.breaches())?);
         Ok(family)
     }
 }

@@ -16,6 +16,7 @@ use tokio_util::sync::CancellationToken;
 use crate::backend::{Backend, BackendError};
 use crate::cgroup;
 use crate::cluster::Cluster;
+use crate::isolation::Ladder;
 use crate::metrics::Counters;
 use crate::state::{Sample, State};
 
@@ -80,6 +81,7 @@ impl Driver {
 /// Keeps cards and their health current. `found` is met while cards are here.
 pub async fn follow_health(
     driver: Driver,
+    ladder: Ladder,
     state: State,
     period: Duration,
     found: Condition,
@@ -100,10 +102,12 @@ pub async fn follow_health(
             // a card came: its facts are needed before it can be listed
             Ok(Some(health)) if health.keys().all(|id| state.cards().get(id).is_some()) => {
                 state.health(Ok(health));
+                state.isolation(|host| ladder.of_shares(host));
                 Ok(())
             }
-            Ok(_) => driver.ask("discover", |b| b.discover()).await.map(|devices| {
+            Ok(_) => driver.ask("discover", |b| b.discover()).await.map(|mut devices| {
                 discovered = Some(Instant::now());
+                devices.iter_mut().for_each(|host| host.device.isolation = ladder.of_shares(host));
                 state.discovered(devices);
             }),
             Err(error) => Err(error),

@@ -18,9 +18,11 @@ use tonic::{Request, Response, Status};
 use crate::binding::{self, Strategy};
 use crate::claim::{Answer, Claims, Refusal};
 use crate::ids::{Ids, Resource};
+use crate::isolation::{Demand, IsolationError, Ladder, Provision};
 use crate::metrics::Counters;
 use crate::reconcile::Reconciler;
 use crate::state::State;
+use crate::tkestack::Tkestack;
 
 /// What both resources' services share.
 #[derive(Clone)]
@@ -33,6 +35,10 @@ pub struct Shared {
     pub counters: Counters,
     /// How cards are handed to containers.
     pub strategy: Arc<Strategy>,
+    /// How containers are held to their shares.
+    pub ladder: Ladder,
+    /// Serves tkestack's vcuda-controller, where that is wanted.
+    pub tkestack: Option<Tkestack>,
     /// Whether kubelet is told NUMA nodes.
     pub numa_hints: bool,
 }
@@ -57,6 +63,26 @@ impl Shared {
         }
     }
 
+    /// Prepares what holds the container of an answer to its share.
+    async fn isolate(&self, answer: &Answer, core: Ids) -> Result<Provision, Status> {
+        let cards = self.state.cards();
+        let hosts = answer.grant.devices().filter_map(|device| cards.get(device));
+        let Some(level) = self.ladder.level(&answer.grant, hosts) else { return Ok(Provision::default()) };
+        let (ladder, answer, ids) = (self.ladder.clone(), answer.clone(), core.clone());
+        let tkestack = self.tkestack.clone().filter(|_| !answer.grant.whole);
+        let provided = tokio::task::spawn_blocking(move || {
+            let demand = Demand { key: &answer.key, core: &ids, grant: &answer.grant, limit: answer.limit };
+            let mut provision = ladder.provide(&demand, level)?;
+            if let Some(tkestack) = tkestack {
+                provision.mounts.push(tkestack.provide(&ladder.folders().create(&demand, level)?)?);
+            }
+            Ok::<_, IsolationError>(provision)
+        });
+        let provision = provided.await.map_err(|error| unprepared(&error))?.map_err(|error| unprepared(&error))?;
+        self.state.claims(|claims| claims.enforced(core, level));
+        Ok(provision)
+    }
+
     async fn allocate(&self, resource: Resource, ids: Ids) -> Result<Answer, Refusal> {
         if !self.state.claims(|claims| claims.certain(resource, ids.len())) {
             self.learn(resource, std::iter::once(ids.len())).await;
@@ -72,6 +98,12 @@ impl Shared {
             }
         }
     }
+}
+
+/// A container without its limits does not start.
+fn unprepared(error: &dyn std::fmt::Display) -> Status {
+    tracing::error!(%error, "limits of a container cannot be prepared");
+    Status::internal(format!("limits of the container cannot be prepared: {error}"))
 }
 
 /// One resource's service, for the life of one socket.
@@ -184,7 +216,7 @@ impl DevicePlugin for Service {
         for container in request.into_inner().container_requests {
             let ids = Ids::new(container.devices_ids);
             let resource = self.resource.as_str();
-            let result = self.shared.allocate(self.resource, ids).await;
+            let result = self.shared.allocate(self.resource, ids.clone()).await;
             let outcome = match &result {
                 Ok(answer) if answer.repeated => "repeated",
                 Ok(_) => "granted",
@@ -195,7 +227,6 @@ impl DevicePlugin for Service {
                 tracing::warn!(resource, %refusal, "Allocate refused");
                 Status::failed_precondition(refusal.to_string())
             })?;
-            self.shared.state.doubt();
             let gpus: Vec<&str> = answer.grant.devices().map(|device| device.as_str()).collect();
             tracing::info!(
                 resource, pod = %answer.reference, uid = %answer.key.pod, container = %answer.key.container,
@@ -203,11 +234,13 @@ impl DevicePlugin for Service {
             );
             container_responses.push(match self.resource {
                 Resource::Core => {
+                    let provision = self.shared.isolate(&answer, ids).await?;
                     let cards = self.shared.state.cards();
-                    binding::container(&answer.grant, &cards, &self.shared.strategy).into()
+                    binding::container(&answer.grant, &cards, &self.shared.strategy).with(provision).into()
                 }
                 Resource::Memory => ContainerAllocateResponse::default(),
             });
+            self.shared.state.doubt();
         }
         Ok(Response::new(AllocateResponse { container_responses }))
     }
@@ -229,6 +262,17 @@ impl DevicePlugin for Service {
             if known() { "adopted" } else { "unknown" }
         };
         self.shared.counters.starts.with_label_values(&[outcome]).inc();
+        if self.resource == Resource::Core
+            && let Some(answer) = state.claims(|claims| claims.holding(&ids))
+            && let Some(folder) = self.shared.ladder.folders().of(&ids)
+        {
+            let (ladder, core) = (self.shared.ladder.clone(), ids.clone());
+            let prepared = tokio::task::spawn_blocking(move || {
+                let demand = Demand { key: &answer.key, core: &core, grant: &answer.grant, limit: answer.limit };
+                ladder.starts(&demand, &folder)
+            });
+            prepared.await.map_err(|error| unprepared(&error))?.map_err(|error| unprepared(&error))?;
+        }
         state.doubt();
         if outcome == "unknown" {
             let units = ids.len();

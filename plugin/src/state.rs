@@ -8,8 +8,10 @@ use tokio::sync::{Notify, watch};
 use crate::backend::{BackendError, HostDevice, Usage};
 use crate::claim::Claims;
 use crate::inventory::Cards;
+use crate::watchdog::Breaches;
 use kerf::device::Health;
 use kerf::ids::DeviceId;
+use kerf::isolation::Isolation;
 use std::collections::BTreeMap;
 
 /// The plugin's memory. A cheap clone of one shared thing.
@@ -17,7 +19,8 @@ use std::collections::BTreeMap;
 pub struct State {
     claims: Arc<Mutex<Claims>>,
     cards: watch::Sender<Arc<Cards>>,
-    sample: Arc<Mutex<Arc<Sample>>>,
+    sample: watch::Sender<Arc<Sample>>,
+    breaches: Arc<Mutex<Arc<Breaches>>>,
     doubt: Arc<Notify>,
     repeats: watch::Sender<()>,
 }
@@ -36,7 +39,8 @@ impl Default for State {
         Self {
             claims: Arc::default(),
             cards: watch::Sender::new(Arc::default()),
-            sample: Arc::default(),
+            sample: watch::Sender::new(Arc::default()),
+            breaches: Arc::default(),
             doubt: Arc::default(),
             repeats: watch::Sender::new(()),
         }
@@ -72,6 +76,11 @@ impl State {
         self.set_cards(self.cards().with_health(&health.unwrap_or_default()));
     }
 
+    /// Takes how the node enforces shares of each card.
+    pub fn isolation(&self, level: impl Fn(&HostDevice) -> Isolation) {
+        self.set_cards(self.cards().with_isolation(level));
+    }
+
     fn set_cards(&self, cards: Cards) {
         self.claims(|claims| claims.set_cards(cards.hosts().map(|host| host.device.clone())));
         self.cards.send_if_modified(|current| {
@@ -85,12 +94,27 @@ impl State {
 
     /// The last measurement.
     pub fn sample(&self) -> Arc<Sample> {
-        self.sample.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        self.sample.borrow().clone()
     }
 
     /// Takes a measurement.
     pub fn set_sample(&self, sample: Sample) {
-        *self.sample.lock().unwrap_or_else(PoisonError::into_inner) = Arc::new(sample);
+        self.sample.send_replace(Arc::new(sample));
+    }
+
+    /// Follows the measurements; the current one counts as seen.
+    pub fn watch_samples(&self) -> watch::Receiver<Arc<Sample>> {
+        self.sample.subscribe()
+    }
+
+    /// Containers that break their limits now.
+    pub fn breaches(&self) -> Arc<Breaches> {
+        self.breaches.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Takes who breaks limits.
+    pub fn set_breaches(&self, breaches: Breaches) {
+        *self.breaches.lock().unwrap_or_else(PoisonError::into_inner) = Arc::new(breaches);
     }
 
     /// Has kubelet told the same list of devices again.

@@ -16,6 +16,8 @@ fn the_driver_tells_all_that_the_plugin_asks() {
         library: None,
         sys_root: "/sys".into(),
         dev_root: "/dev".into(),
+        proc_root: "/proc".into(),
+        mig: true,
         quiet_period: Duration::from_secs(60),
     });
     let devices = backend.discover().unwrap();

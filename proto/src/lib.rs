@@ -1,6 +1,7 @@
-//! kubelet's gRPC contracts, and those of vendors' programs that tell the health of cards, generated at build time from the `.proto` files beside this crate.
+//! kubelet's gRPC contracts, those of vendors' programs that tell the health of cards, and that of tkestack's
+//! vcuda-controller, generated at build time from the `.proto` files beside this crate.
 //!
-//! Facts about both contracts (field numbers, constants, sizes) follow the Kubernetes sources
+//! Facts about kubelet's contracts (field numbers, constants, sizes) follow the Kubernetes sources
 //! `staging/src/k8s.io/kubelet/pkg/apis/{deviceplugin/v1beta1,podresources/v1}`, whose wire format has
 //! been the same from Kubernetes 1.34 to 1.36.
 
@@ -55,4 +56,15 @@ pub mod amd {
 )]
 pub mod intel {
     tonic::include_proto!("_");
+}
+
+/// What tkestack's vcuda-controller asks of the program that runs on the node.
+#[allow(
+    missing_docs,
+    unused_qualifications,
+    clippy::all,
+    reason = "generated code; the .proto file is its documentation"
+)]
+pub mod vcuda {
+    tonic::include_proto!("vcuda");
 }

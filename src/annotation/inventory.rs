@@ -3,7 +3,8 @@
 //! ```
 //! # use kerf::annotation::inventory::{decode, encode};
 //! let text = r#"{"version":1,"gpus":[{"uuid":"GPU-5c0d","index":0,"model":"NVIDIA H200",
-//!     "memory_mib":143771,"numa":0,"health":"healthy","links":{"1":"NV18"}}]}"#;
+//!     "memory_mib":143771,"numa":0,"health":"healthy","isolation":"limiter",
+//!     "links":{"1":"NV18"}}]}"#;
 //! let inventory = decode(text).unwrap();
 //! assert_eq!(decode(&encode(&inventory)).unwrap(), inventory);
 //! ```
@@ -16,6 +17,7 @@ use serde::{Deserialize, Serialize};
 use super::{Unreadable, bounded, malformed};
 use crate::device::{Device, Health, Inventory};
 use crate::ids::DeviceId;
+use crate::isolation::Isolation;
 use crate::units::Mib;
 
 const VERSION: u64 = 1;
@@ -37,6 +39,8 @@ struct WireGpu {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     numa: Option<u32>,
     health: WireHealth,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    isolation: Option<String>,
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     links: BTreeMap<u32, String>,
 }
@@ -63,6 +67,7 @@ pub fn encode(inventory: &Inventory) -> String {
                 Health::Healthy => WireHealth::Healthy,
                 Health::Unhealthy => WireHealth::Unhealthy,
             },
+            isolation: (device.isolation != Isolation::None).then(|| device.isolation.to_string()),
             links: device.links.iter().map(|(peer, link)| (*peer, link.to_string())).collect(),
         })
         .collect();
@@ -70,7 +75,8 @@ pub fn encode(inventory: &Inventory) -> String {
     serde_json::to_string(&Wire { version: VERSION, gpus }).unwrap_or_default()
 }
 
-/// Reads the annotation's value. A link of an unknown kind is left out; all else must be right.
+/// Reads the annotation's value. A link of an unknown kind is left out, a level of isolation that is unknown is none;
+/// all else must be right.
 ///
 /// # Errors
 /// [`Unreadable`]; a node whose inventory cannot be read takes no pod.
@@ -97,6 +103,8 @@ pub fn decode(text: &str) -> Result<Inventory, Unreadable> {
                 WireHealth::Unhealthy => Health::Unhealthy,
             },
             cordoned: false,
+            // one that is unknown here promises nothing
+            isolation: gpu.isolation.and_then(|word| word.parse().ok()).unwrap_or_default(),
             links: gpu.links.into_iter().filter_map(|(peer, link)| Some((peer, link.parse().ok()?))).collect(),
         })
         .collect();

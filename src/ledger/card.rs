@@ -1,6 +1,7 @@
 //! One card of a node's ledger.
 
 use crate::device::Device;
+use crate::isolation::Isolation;
 use crate::plan::Hold;
 use crate::units::{Milli, Share};
 
@@ -79,6 +80,8 @@ pub struct Room {
     pub untouched: bool,
     /// See [`Device::usable`].
     pub usable: bool,
+    /// See [`Device::isolation`].
+    pub isolation: Isolation,
 }
 
 impl Card {
@@ -89,6 +92,7 @@ impl Card {
             index: self.device.index,
             untouched: self.untouched(),
             usable: self.device.usable(),
+            isolation: self.device.isolation,
         }
     }
 }

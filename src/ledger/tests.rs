@@ -2,13 +2,13 @@
 
 use super::*;
 use crate::plan::{Grant, Slice};
-use crate::request::{ContainerKind, RawContainer};
+use crate::request::{ContainerKind, RawAnnotations, RawContainer};
 
 const NOW: Timestamp = Timestamp(1_000);
 
 fn request(core: &str, memory: &str) -> Arc<GpuRequest> {
     let raw = RawContainer { name: "main", kind: ContainerKind::App, core: Some(core), memory: Some(memory) };
-    Arc::new(GpuRequest::parse([raw], None, None).unwrap().unwrap())
+    Arc::new(GpuRequest::parse([raw], RawAnnotations::default()).unwrap().unwrap())
 }
 
 fn node(cards: u64) -> NodeLedger {

@@ -109,7 +109,7 @@ mod tests {
     use crate::device::{Device, Inventory, Link};
     use crate::ledger::NodeLedger;
     use crate::placement::{Planner, Policy, Unfit};
-    use crate::request::{ContainerKind, GpuRequest, RawContainer};
+    use crate::request::{ContainerKind, GpuRequest, RawAnnotations, RawContainer};
     use crate::units::Mib;
 
     fn node(memory: &[u64], link: impl Fn(u32, u32) -> Option<Link>) -> NodeLedger {
@@ -124,7 +124,7 @@ mod tests {
 
     fn pick(node: &NodeLedger, core: &str, memory: Option<&str>) -> Result<Vec<u32>, Unfit> {
         let raw = RawContainer { name: "main", kind: ContainerKind::App, core: Some(core), memory };
-        let request = GpuRequest::parse([raw], None, None).unwrap().unwrap();
+        let request = GpuRequest::parse([raw], RawAnnotations::default()).unwrap().unwrap();
         let plan = Planner::default().plan(node, &request, Policy::Binpack)?;
         Ok(plan.grants[0].slices.iter().map(|slice| slice.index).collect())
     }

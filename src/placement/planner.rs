@@ -4,6 +4,7 @@ use std::cmp::Reverse;
 
 use super::cards::best_set;
 use super::{Policy, Unfit, card_order};
+use crate::isolation::Isolation;
 use crate::ledger::{NodeLedger, Room};
 use crate::plan::{Grant, Plan, Slice};
 use crate::request::{Ask, ContainerKind, ContainerRequest, GpuRequest};
@@ -21,6 +22,8 @@ pub struct Planner {
 #[derive(Debug, Default)]
 struct Choice {
     preferred: Option<usize>,
+    /// The least that shares need.
+    isolation: Isolation,
     takes: Vec<Take>,
     /// Container (by position in the request) and card (by position on the node).
     picks: Vec<(usize, usize)>,
@@ -66,7 +69,9 @@ impl Planner {
     pub fn fit(&mut self, node: &NodeLedger, request: &GpuRequest, policy: Policy) -> Result<(), Unfit> {
         // most candidates have room to spare; this spares looking for the best of their cards
         let room_to_spare = match request.containers.as_slice() {
-            [ContainerRequest { ask: Ask::Share(share), .. }] => share.fits_in(node.roomiest()),
+            [ContainerRequest { ask: Ask::Share(share), .. }] => {
+                request.isolation.is_none() && share.fits_in(node.roomiest())
+            }
             [ContainerRequest { ask: Ask::Whole { count, memory: None }, .. }] => {
                 node.rooms().iter().filter(|room| room.untouched).count() >= *count as usize
             }
@@ -85,8 +90,10 @@ impl Planner {
         }
         let policy = request.policy.unwrap_or(policy);
         let is_init = |c: &ContainerRequest| c.kind == ContainerKind::Init;
-        self.best.preferred = self.preferred;
-        self.other.preferred = self.preferred;
+        for choice in [&mut self.best, &mut self.other] {
+            choice.preferred = self.preferred;
+            choice.isolation = request.isolation.unwrap_or_default();
+        }
         if !request.containers.iter().any(is_init) {
             return self.best.choose(node, request.containers.iter().enumerate(), policy);
         }
@@ -182,6 +189,7 @@ impl Choice {
             .iter()
             .zip(&self.takes)
             .enumerate()
+            .filter(|(_, (room, _))| room.isolation >= self.isolation)
             .filter_map(|(at, (room, take))| {
                 let free = room.free;
                 let (before, after) = (take.peak(), take.with(kind, share).peak());
@@ -238,15 +246,18 @@ impl Choice {
     }
 
     fn why_not_one(&self, rooms: &[Room], kind: ContainerKind, share: Share) -> Unfit {
+        let isolated = || rooms.iter().zip(&self.takes).filter(|(room, _)| room.isolation >= self.isolation);
         let free = || {
-            rooms.iter().zip(&self.takes).map(|(room, take)| {
+            isolated().map(|(room, take)| {
                 let after = take.with(kind, share).peak();
                 (after.compute <= room.free.compute, after.memory <= room.free.memory)
             })
         };
-        if !rooms.iter().any(|room| share.fits_in(room.capacity)) {
+        if isolated().next().is_none() {
+            Unfit::Isolation
+        } else if !isolated().any(|(room, _)| share.fits_in(room.capacity)) {
             Unfit::CardTooSmall
-        } else if !rooms.iter().any(|room| room.usable) {
+        } else if !isolated().any(|(room, _)| room.usable) {
             Unfit::NoHealthyCard
         } else if !free().any(|(compute, _)| compute) {
             Unfit::Compute

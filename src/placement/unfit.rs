@@ -13,6 +13,8 @@ pub enum Unfit {
     UnreadableInventory,
     /// The pod is on the node already, and its record cannot be read.
     UnreadableRecord,
+    /// No card's shares are enforced as strictly as the pod demands.
+    Isolation,
     /// A share needs more memory than any card of the node has.
     CardTooSmall,
     /// The node has fewer cards than one container needs, or less memory on that many.
@@ -31,11 +33,12 @@ pub enum Unfit {
 
 impl Unfit {
     /// Every reason, for metrics that start at zero.
-    pub const ALL: [Self; 11] = [
+    pub const ALL: [Self; 12] = [
         Self::UnknownNode,
         Self::NoCards,
         Self::UnreadableInventory,
         Self::UnreadableRecord,
+        Self::Isolation,
         Self::CardTooSmall,
         Self::TooFewCards,
         Self::NoHealthyCard,
@@ -52,6 +55,7 @@ impl Unfit {
             Self::NoCards => "no GPU device",
             Self::UnreadableInventory => "GPU inventory of the node cannot be read",
             Self::UnreadableRecord => "GPU placement of the pod cannot be read",
+            Self::Isolation => "no GPU of the node has the isolation that the pod demands",
             Self::CardTooSmall => "vcuda-memory is larger than any GPU of the node",
             Self::TooFewCards => "node has too few GPUs, or too little memory on them",
             Self::NoHealthyCard => "no healthy GPU",
@@ -69,6 +73,7 @@ impl Unfit {
             Self::NoCards => "no-gpu",
             Self::UnreadableInventory => "unreadable-inventory",
             Self::UnreadableRecord => "unreadable-record",
+            Self::Isolation => "isolation",
             Self::CardTooSmall => "card-too-small",
             Self::TooFewCards => "too-few-cards",
             Self::NoHealthyCard => "no-healthy-gpu",

@@ -49,7 +49,7 @@ pub fn request(mut containers: Vec<(ContainerKind, Ask)>) -> GpuRequest {
         ask,
     };
     let containers = containers.into_iter().enumerate().map(container).collect();
-    GpuRequest { containers, limit: None, policy: None }
+    GpuRequest { containers, limit: None, policy: None, isolation: None }
 }
 
 pub fn single(ask: Ask) -> GpuRequest {

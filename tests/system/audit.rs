@@ -2,14 +2,20 @@
 //! containers' environment, the extender's ledgers. What it finds it says in words.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
 use std::sync::Arc;
 
+use kerf::annotation::isolation::{self, Levels};
 use kerf::annotation::{Keys, Record};
+use kerf::isolation::Isolation;
 use kerf::k8s;
 use kerf::ledger::Held;
 use kerf::plan::{Grant, Placement};
 use kerf::request::ContainerKind;
 use kerf::units::Share;
+use kerf_limiter_contract::limits::Limits;
+use kerf_limiter_contract::path;
+use kerf_plugin::isolation::limiter::limits;
 use kerf_testkit::kubelet::Container;
 use serde_json::Value;
 
@@ -67,6 +73,7 @@ impl Audit {
             self.object(format!("{name}: not confirmed by its node"));
         }
         self.compatible(&name, keys, object, &placement);
+        self.isolation(&name, keys, object, &placement);
         let Some(machine) = stack.machines.get(node.as_str()) else {
             self.object(format!("{name}: bound to {node}, which is no machine"));
             return Ok(());
@@ -74,7 +81,10 @@ impl Audit {
         let held = placement.plan.grants.iter().any(|grant| grant.kind == ContainerKind::Init);
         for grant in &placement.plan.grants {
             match machine.kubelet.container(&view.pod.namespace, &view.pod.name, grant.container.as_str()) {
-                Some(container) => self.container(&name, keys, grant, &container, held),
+                Some(container) => {
+                    self.container(&name, keys, grant, &container, held);
+                    self.limits(&name, &placement, grant, &container);
+                }
                 None => self.object(format!("{name}/{}: kubelet knows no such container", grant.container)),
             }
         }
@@ -95,6 +105,35 @@ impl Audit {
             if recorded != Some(&indices.join(",")) {
                 self.object(format!("{name}/{}: {key} is {recorded:?}, placed on {indices:?}", grant.container));
             }
+        }
+    }
+
+    /// The record says what holds each share, and of whole cards nothing. Every machine here has the limiter.
+    fn isolation(&mut self, name: &str, keys: &Keys, object: &Value, placement: &Placement) {
+        let grants = &placement.plan.grants;
+        let lasting = grants.iter().any(|grant| grant.kind != ContainerKind::Init);
+        let over = |grant: &&Grant| lasting && grant.kind == ContainerKind::Init;
+        let shares = grants.iter().filter(|grant| !grant.whole && !over(grant));
+        let expected: Levels = shares.map(|grant| (grant.container.clone(), Isolation::Limiter)).collect();
+        let recorded = object["metadata"]["annotations"].get(&keys.isolated).and_then(Value::as_str);
+        let recorded = recorded.and_then(|text| isolation::decode(text).ok()).unwrap_or_default();
+        if recorded != expected {
+            self.object(format!("{name}: its isolation is recorded as {recorded:?}, expected {expected:?}"));
+        }
+    }
+
+    /// The limits that the container can read are those of its record.
+    fn limits(&mut self, pod: &str, placement: &Placement, grant: &Grant, container: &Container) {
+        let name = format!("{pod}/{}", grant.container);
+        let mount = container.mounts.iter().find(|mount| mount.container_path == path::HOST_DIRECTORY);
+        let file = mount.map(|mount| Path::new(&mount.host_path).join("limits"));
+        let found = file.map(|file| {
+            let text = std::fs::read(&file).map_err(|error| format!("{}: {error}", file.display()))?;
+            Limits::parse(&text).map_err(|error| error.to_string())
+        });
+        let expected = (!grant.whole).then(|| limits(grant, placement.limit).map_err(|error| error.to_string()));
+        if found != expected {
+            self.object(format!("{name}: may use {found:?}, recorded {expected:?}"));
         }
     }
 

@@ -5,6 +5,7 @@
 mod audit;
 mod burst;
 mod failures;
+mod isolation;
 #[cfg(feature = "cli")]
 mod replayed;
 mod stack;

@@ -23,6 +23,8 @@ use tokio_util::sync::CancellationToken;
 /// Long enough for a loaded machine; nothing waits this long where all is well.
 pub const PATIENCE: Duration = Duration::from_secs(60);
 
+const LIBRARY: &str = "libkerf_limiter.so";
+
 /// A machine with simulated cards.
 #[derive(Clone, Debug)]
 pub struct MachineSpec {
@@ -30,6 +32,8 @@ pub struct MachineSpec {
     pub name: String,
     /// Its cards, in the simulated backend's format.
     pub cards: String,
+    /// Whether it has the limiter: a file in its place, since nothing is run here.
+    pub limiter: bool,
 }
 
 impl MachineSpec {
@@ -39,7 +43,7 @@ impl MachineSpec {
             "[[gpu]]\ncount = {count}\nuuid = \"GPU-{name}\"\nmodel = \"{model}\"\nmemory_mib = {memory_mib}\n\
              device_nodes = [\"/dev/null\"]\n"
         );
-        Self { name: name.to_owned(), cards }
+        Self { name: name.to_owned(), cards, limiter: true }
     }
 }
 
@@ -126,6 +130,9 @@ impl Machine {
         std::fs::create_dir_all(folder)?;
         let cards = folder.join("cards.toml");
         std::fs::write(&cards, &spec.cards)?;
+        if spec.limiter {
+            std::fs::write(folder.join(LIBRARY), "a stand-in")?;
+        }
         let mut config = KubeletConfig::new(&spec.name, api.url(), folder);
         config.seed = seed;
         let kubelet = Kubelet::start(config).await.with_context(|| format!("kubelet of {}", spec.name))?;
@@ -139,9 +146,12 @@ impl Machine {
     pub async fn start_plugin(&mut self, api: &ApiServer, node: &str) -> anyhow::Result<()> {
         let text = |path: &Path| path.to_string_lossy().into_owned();
         let (folder, cards) = (text(&self.folder), text(&self.cards));
+        let [state, run, library] = ["state", "run", LIBRARY].map(|name| text(&self.folder.join(name)));
         let args = ["kerf-plugin", "--node-name", node, "--backend", "simulated", "--listen", "127.0.0.1:0"]
             .into_iter()
-            .chain(["--simulated-file", &cards, "--kubelet-dir", &folder, "--health-period", "250ms"]);
+            .chain(["--simulated-file", &cards, "--kubelet-dir", &folder, "--health-period", "250ms"])
+            .chain(["--state-dir", &state, "--run-dir", &run, "--limiter-library", &library])
+            .chain(["--sample-period", "500ms"]);
         let config = kerf_plugin::config::Config::try_from(kerf_plugin::config::Args::try_parse_from(args)?)?;
         let token = CancellationToken::new();
         let plugin = kerf_plugin::start(config, client(api).await?, token.clone()).await?;

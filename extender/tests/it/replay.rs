@@ -11,7 +11,7 @@ use kerf::placement::Policy;
 use kerf::placement::shape::{HostAmount, Shape};
 use kerf::plan::Placement;
 use kerf::replay::{Arrivals, CardKind, Machine, Pod, Random, Run, Workload};
-use kerf::request::{ContainerKind, GpuRequest, RawContainer};
+use kerf::request::{ContainerKind, GpuRequest, RawAnnotations, RawContainer};
 use kerf::units::{Mib, Timestamp};
 use kerf_extender::Footprint;
 use kerf_extender::cluster::Cluster;
@@ -38,7 +38,7 @@ fn requests() -> Vec<(Arc<GpuRequest>, HostAmount)> {
         let raw = RawContainer { name: "main", kind: ContainerKind::App, core: Some(&core), memory: Some(&memory) };
         let cpu = 1000 * (1 + random.below(12) as u64);
         (
-            Arc::new(GpuRequest::parse([raw], None, None).unwrap().unwrap()),
+            Arc::new(GpuRequest::parse([raw], RawAnnotations::default()).unwrap().unwrap()),
             HostAmount { cpu, memory: Mib(4096), pods: 1 },
         )
     };

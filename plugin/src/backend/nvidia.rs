@@ -2,12 +2,15 @@
 //!
 //! No library, no driver or a driver that went away is [`BackendError::Unavailable`]; the next question tries
 //! again from the start. One thread waits for the driver's events and writes what it hears into a table; the
-//! questions only read it. Partitions (MIG) are not told apart: a card in that mode is one card.
+//! questions only read it. A card in MIG mode is listed as its instances ([`mig`]), unless that is switched off: then it is one
+//! card.
 
+mod events;
 pub mod facts;
 pub mod files;
 pub mod health;
 mod instances;
+pub mod mig;
 
 use std::collections::BTreeMap;
 use std::ffi::OsStr;
@@ -19,16 +22,14 @@ use std::time::{Duration, Instant};
 use kerf::device::{Device, Health};
 use kerf::ids::DeviceId;
 use kerf::units::Mib;
-use nvml_wrapper::bitmasks::event::EventTypes;
 use nvml_wrapper::enum_wrappers::device::TemperatureSensor;
 use nvml_wrapper::enums::device::UsedGpuMemory;
-use nvml_wrapper::enums::event::XidError;
 use nvml_wrapper::error::NvmlError;
 use nvml_wrapper::{Device as NvmlDevice, Nvml};
 
 use self::facts::Lanes;
 use self::health::HealthTable;
-use super::{Backend, BackendError, GpuUsage, HostDevice, Origin, ProcessUsage, Usage, Vendor};
+use super::{Backend, BackendError, GpuUsage, HostDevice, Origin, Part, ProcessUsage, Usage, Vendor};
 use crate::config::NvidiaOptions;
 
 const NAME: &str = "nvidia";
@@ -47,11 +48,35 @@ pub struct Nvidia {
 struct Driver {
     nvml: Arc<Nvml>,
     table: Arc<Mutex<HealthTable>>,
-    /// Handles by NVML's own index; a lost card keeps its place.
-    cards: Vec<(u32, DeviceId)>,
+    /// A lost card keeps its place.
+    cards: Vec<Listed>,
+    /// For the ids of MIG instances, where the library tells them.
+    more: Option<kerf_nvml::Nvml>,
     /// When processes were last sampled, by card, in the driver's microseconds.
     sampled: BTreeMap<DeviceId, u64>,
     events: Events,
+}
+
+/// A card, or an instance of one.
+#[derive(Clone, Debug)]
+struct Listed {
+    /// NVML's own index of the card.
+    index: u32,
+    /// Of its instances the one at this place, where it is one.
+    instance: Option<u32>,
+    id: DeviceId,
+    /// The card that it is, or is of.
+    parent: DeviceId,
+}
+
+impl Listed {
+    fn handle<'a>(&self, nvml: &'a Nvml) -> Result<NvmlDevice<'a>, NvmlError> {
+        let card = nvml.device_by_index(self.index)?;
+        match self.instance {
+            Some(place) => card.mig_device_by_index(place),
+            None => Ok(card),
+        }
+    }
 }
 
 /// The thread that waits for events. Ends when dropped.
@@ -103,11 +128,12 @@ impl Nvidia {
             nvml,
             table,
             cards: Vec::new(),
+            more: kerf_nvml::Nvml::load(self.options.library.as_deref()).ok(),
             sampled: BTreeMap::new(),
             events: Events { stop: Arc::default(), thread: None },
         };
         let version = driver.nvml.sys_driver_version().unwrap_or_default();
-        driver.find_cards().map_err(|error| unavailable(&error))?;
+        driver.find_cards(self.options.mig).map_err(|error| unavailable(&error))?;
         driver.events.thread = driver.listen();
         tracing::info!(version, cards = driver.cards.len(), "NVIDIA driver found");
         Ok(driver)
@@ -140,15 +166,22 @@ impl Nvidia {
 }
 
 impl Driver {
-    /// Takes the cards that answer now. One that was here and is silent keeps its place.
-    fn find_cards(&mut self) -> Result<(), NvmlError> {
+    /// Takes the cards that answer now, and with `mig` instances in place of those that are cut. One that was here and
+    /// is silent keeps its place.
+    fn find_cards(&mut self, mig: bool) -> Result<(), NvmlError> {
         for index in 0..self.nvml.device_count()? {
-            match self.nvml.device_by_index(index).and_then(|device| device.uuid()) {
-                Ok(uuid) => {
-                    let id = DeviceId::from(uuid.as_str());
-                    self.cards.retain(|(at, known)| *at != index && *known != id);
-                    lock(&self.table).answers(&id, true);
-                    self.cards.push((index, id));
+            let found = self.nvml.device_by_index(index).and_then(|device| found(index, &device, mig));
+            match found {
+                Ok(found) => {
+                    let now = |known: &Listed| found.iter().any(|new| new.id == known.id);
+                    let gone = self.cards.iter().filter(|known| known.index == index && !now(known));
+                    // what was listed of a card that is cut otherwise by now
+                    gone.for_each(|known| lock(&self.table).answers(&known.id, false));
+                    self.cards.retain(|known| known.index != index && !now(known));
+                    for listed in found {
+                        lock(&self.table).answers(&listed.id, true);
+                        self.cards.push(listed);
+                    }
                 }
                 Err(error) if fatal(&error) => return Err(error),
                 Err(error) => tracing::debug!(index, %error, "card does not answer"),
@@ -162,7 +195,7 @@ impl Driver {
         let (nvml, table, stop) = (Arc::clone(&self.nvml), Arc::clone(&self.table), Arc::clone(&self.events.stop));
         let cards = self.cards.clone();
         let run = move || {
-            if let Err(error) = events(&nvml, &cards, &table, &stop) {
+            if let Err(error) = events::wait(&nvml, &cards, &table, &stop) {
                 tracing::warn!(%error, "NVIDIA events cannot be waited for");
                 // where events do not exist, starting anew brings none: only the cards' answers are left
                 let never = matches!(
@@ -178,21 +211,22 @@ impl Driver {
     }
 
     fn each(&self) -> impl Iterator<Item = (&DeviceId, Result<NvmlDevice<'_>, NvmlError>)> {
-        self.cards.iter().map(|(index, id)| (id, self.nvml.device_by_index(*index)))
+        self.cards.iter().map(|listed| (&listed.id, listed.handle(&self.nvml)))
     }
 
     fn discover(&mut self, options: &NvidiaOptions) -> Result<Vec<HostDevice>, NvmlError> {
-        let before = self.cards.len();
-        self.find_cards()?;
-        if self.cards.len() > before {
+        let before: Vec<DeviceId> = self.cards.iter().map(|listed| listed.id.clone()).collect();
+        self.find_cards(options.mig)?;
+        if self.cards.iter().any(|listed| !before.contains(&listed.id)) {
             // the events' thread must know the new card, too
             self.events = Events { stop: Arc::default(), thread: None };
             self.events.thread = self.listen();
         }
         let health = lock(&self.table).health(Instant::now());
         let mut found = Vec::new();
-        for (id, device) in self.each() {
-            match device.and_then(|device| Card::of(id, device, options)) {
+        for listed in &self.cards {
+            let id = &listed.id;
+            match self.nvml.device_by_index(listed.index).and_then(|card| self.card(listed, card, options)) {
                 Ok(mut card) => {
                     card.host.device.health = health.get(id).copied().unwrap_or(Health::Unhealthy);
                     found.push(card);
@@ -287,28 +321,79 @@ struct Card<'a> {
     lanes: Lanes,
 }
 
-impl<'a> Card<'a> {
-    fn of(id: &DeviceId, handle: NvmlDevice<'a>, options: &NvidiaOptions) -> Result<Self, NvmlError> {
-        let minor = handle.minor_number()?;
-        let pci = facts::sysfs_address(&handle.pci_info()?.bus_id);
-        let mut device = Device::new(id.clone(), minor, Mib(handle.memory_info()?.total >> 20));
-        device.model = handle.name().unwrap_or_default().into();
-        device.numa = facts::numa(&options.sys_root, &pci);
-        let (nodes, control_nodes) = facts::nodes(&options.dev_root, minor);
-        let mut lanes = Lanes::new();
-        for lane in 0..MAX_LANES {
-            let link = handle.link_wrapper_for(lane);
-            if !link.is_active().unwrap_or(false) {
-                continue;
+impl Driver {
+    /// The facts of a card or of one of its instances. `card` is the card's handle.
+    fn card<'a>(
+        &'a self,
+        listed: &Listed,
+        card: NvmlDevice<'a>,
+        options: &NvidiaOptions,
+    ) -> Result<Card<'a>, NvmlError> {
+        let minor = card.minor_number()?;
+        let pci = facts::sysfs_address(&card.pci_info()?.bus_id);
+        let numa = facts::numa(&options.sys_root, &pci);
+        let (mut nodes, control_nodes) = facts::nodes(&options.dev_root, minor);
+        let mut origin = Origin::whole(Vendor::Nvidia, NAME, &format!("nvidia{minor}"), &pci);
+        let (handle, index, lanes) = match listed.instance {
+            Some(place) => (card.mig_device_by_index(place)?, mig::index(minor, place), Lanes::new()),
+            None => {
+                let lanes = lanes(&card);
+                (card, minor, lanes)
             }
-            if let Ok(remote) = link.remote_pci_info() {
-                let count = lanes.entry(facts::sysfs_address(&remote.bus_id)).or_default();
-                *count = count.saturating_add(1);
-            }
+        };
+        let model = handle.name().unwrap_or_default();
+        if listed.instance.is_some() {
+            let ids = self.more.as_ref().map(|more| more.instance(listed.id.as_str()));
+            let (gi, ci) = ids
+                .transpose()
+                .unwrap_or_else(|error| {
+                    tracing::debug!(gpu = %listed.id, %error, "instance does not tell its ids");
+                    None
+                })
+                .unwrap_or_default();
+            nodes.extend(mig::nodes(options, minor, (gi, ci)));
+            let profile = model.rsplit_once("MIG ").map_or("", |(_, profile)| profile);
+            origin.part = Part::Instance { gi, ci, profile: profile.into() };
+            origin.name = format!("nvidia{minor}/gi{gi}").into();
         }
-        let origin = Origin::whole(Vendor::Nvidia, NAME, &format!("nvidia{minor}"), &pci);
-        Ok(Self { host: HostDevice { device, pci, nodes, control_nodes, origin }, handle, lanes })
+        let mut device = Device::new(listed.id.clone(), index, Mib(handle.memory_info()?.total >> 20));
+        device.model = model.into();
+        device.numa = numa;
+        Ok(Card { host: HostDevice { device, pci, nodes, control_nodes, origin }, handle, lanes })
     }
+}
+
+/// The card at NVML's `index`, or with `mig` its instances where it is cut.
+fn found(index: u32, card: &NvmlDevice<'_>, mig: bool) -> Result<Vec<Listed>, NvmlError> {
+    let parent = DeviceId::from(card.uuid()?.as_str());
+    // older drivers and cards that cannot be cut know no mode
+    let cut = mig && card.mig_mode().is_ok_and(|mode| mode.current == 1);
+    if !cut {
+        return Ok(vec![Listed { index, instance: None, id: parent.clone(), parent }]);
+    }
+    let mut instances = Vec::new();
+    for place in 0..card.mig_device_count()? {
+        // places need not be filled
+        let Ok(uuid) = card.mig_device_by_index(place).and_then(|instance| instance.uuid()) else { continue };
+        let id = DeviceId::from(uuid.as_str());
+        instances.push(Listed { index, instance: Some(place), id, parent: parent.clone() });
+    }
+    Ok(instances)
+}
+
+fn lanes(card: &NvmlDevice<'_>) -> Lanes {
+    let mut lanes = Lanes::new();
+    for lane in 0..MAX_LANES {
+        let link = card.link_wrapper_for(lane);
+        if !link.is_active().unwrap_or(false) {
+            continue;
+        }
+        if let Ok(remote) = link.remote_pci_info() {
+            let count = lanes.entry(facts::sysfs_address(&remote.bus_id)).or_default();
+            *count = count.saturating_add(1);
+        }
+    }
+    lanes
 }
 
 fn linked(cards: Vec<Card<'_>>) -> Vec<HostDevice> {
@@ -341,49 +426,6 @@ fn linked(cards: Vec<Card<'_>>) -> Vec<HostDevice> {
         .collect()
 }
 
-fn events(
-    nvml: &Nvml,
-    cards: &[(u32, DeviceId)],
-    table: &Mutex<HealthTable>,
-    stop: &AtomicBool,
-) -> Result<(), NvmlError> {
-    let wanted = EventTypes::CRITICAL_XID_ERROR | EventTypes::DOUBLE_BIT_ECC_ERROR;
-    let mut set = nvml.create_event_set()?;
-    for (index, id) in cards {
-        let device = nvml.device_by_index(*index)?;
-        let supported = device.supported_event_types()? & wanted;
-        if supported.is_empty() {
-            tracing::warn!(gpu = %id, "card reports no errors; only its answers tell its health");
-            continue;
-        }
-        set = device.register_events(supported, set).map_err(|error| error.error)?;
-    }
-    while !stop.load(Ordering::Acquire) {
-        let event = match set.wait(EVENT_WAIT_MILLIS) {
-            Ok(event) => event,
-            Err(NvmlError::Timeout) => continue,
-            Err(NvmlError::GpuLost) => {
-                // whose it is shows when each card is asked; the pause keeps a lost card from filling the log
-                std::thread::sleep(Duration::from_millis(EVENT_WAIT_MILLIS.into()));
-                continue;
-            }
-            Err(error) => return Err(error),
-        };
-        let xid = match event.event_data {
-            Some(XidError::Value(xid)) => Some(xid),
-            Some(XidError::Unknown) | None => None,
-        };
-        // an error of a card that cannot be named is every card's
-        let named = event.device.uuid().ok().map(|uuid| DeviceId::from(uuid.as_str()));
-        let mut table = lock(table);
-        for (_, id) in cards.iter().filter(|(_, id)| named.as_ref().is_none_or(|named| named == id)) {
-            let critical = table.xid(id, xid, Instant::now());
-            tracing::warn!(gpu = %id, xid, critical, "error reported by the driver");
-        }
-    }
-    Ok(())
-}
-
 impl Backend for Nvidia {
     fn name(&self) -> &'static str {
         NAME
@@ -412,6 +454,8 @@ mod tests {
             library: Some("/nonexistent/libnvidia-ml.so.1".into()),
             sys_root: "/sys".into(),
             dev_root: "/dev".into(),
+            proc_root: "/proc".into(),
+            mig: true,
             quiet_period: Duration::from_secs(1),
         });
         assert_eq!(backend.discover().unwrap_err().code(), "unavailable");

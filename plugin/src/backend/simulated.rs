@@ -15,7 +15,7 @@ use kerf::ids::{DeviceId, PodRef};
 use kerf::units::Mib;
 use serde::Deserialize;
 
-use super::{Backend, BackendError, GpuUsage, HostDevice, Origin, ProcessUsage, Usage};
+use super::{Backend, BackendError, GpuUsage, HostDevice, Origin, Part, ProcessUsage, Usage};
 
 const NAME: &str = "simulated";
 /// More than any machine has, and a bound on what a typing error costs.
@@ -108,6 +108,8 @@ struct WireGpu {
     memory_mib: u64,
     numa: Option<u32>,
     healthy: Option<bool>,
+    #[serde(default)]
+    partition: bool,
     #[serde(default)]
     device_nodes: Vec<PathBuf>,
     #[serde(default)]
@@ -203,12 +205,13 @@ fn card(wire: &WireGpu, index: u32) -> Result<(HostDevice, GpuUsage), FileError>
         temperature: wire.temperature_celsius,
         power: wire.power_milliwatts,
     };
+    let instance = Part::Instance { gi: 0, ci: 0, profile: "".into() };
     let host = HostDevice {
         device,
         pci: String::new(),
         nodes: wire.device_nodes.clone(),
         control_nodes: Vec::new(),
-        origin: Origin::default(),
+        origin: Origin { part: if wire.partition { instance } else { Part::Whole }, ..Origin::default() },
     };
     Ok((host, usage))
 }

@@ -2,6 +2,7 @@
 
 use kerf::ids::{ContainerName, DeviceId};
 use kerf::plan::Grant;
+use kerf::units::Milli;
 
 use super::entry::{Entry, amount, lends};
 use super::{Claims, Key};
@@ -39,11 +40,14 @@ impl Claims {
     }
 
     /// Whether `a` and `b` may be served in each other's place and change records afterwards: in pods of one shape,
-    /// or each for as long as its pod, since an init container shares its cards with those after it.
+    /// or each for as long as its pod, since an init container shares its cards with those after it. And with the same
+    /// ceiling for bursts: the limits that the one was served with are right for the other.
     pub(super) fn interchangeable(&self, a: &Key, b: &Key) -> bool {
         let (Some(left), Some(right)) = (self.pods.get(&a.pod), self.pods.get(&b.pod)) else { return false };
         let lasting = |entry: &Entry| !entry.pod.request.containers.iter().any(|c| lends(c.kind));
-        self.alike(a, b) && (shape(left).eq(shape(right)) || (lasting(left) && lasting(right)))
+        self.alike(a, b)
+            && ceiling(left) == ceiling(right)
+            && (shape(left).eq(shape(right)) || (lasting(left) && lasting(right)))
     }
 
     /// Whether two containers ask for the same.
@@ -80,6 +84,11 @@ impl Claims {
             }
         }
     }
+}
+
+/// The ceiling for bursts that its containers' limits are written with.
+fn ceiling(entry: &Entry) -> Option<Milli> {
+    entry.placement.as_ref().map_or(entry.pod.request.limit, |placement| placement.limit)
 }
 
 fn names(entry: &Entry) -> impl Iterator<Item = ContainerName> {

@@ -191,6 +191,11 @@ impl Claims {
         found.ok_or(Refusal::NobodyWaits { resource: Resource::Core.as_str(), units: 0 })
     }
 
+    /// What whoever holds these ids of core was given, by all that is known by now.
+    pub fn holding(&self, core: &Ids) -> Option<Answer> {
+        self.answer(&self.repeated(Resource::Core, core)?, true).ok()
+    }
+
     /// The container that claimed these ids, in whatever pod.
     pub fn holder(&self, ids: &Ids) -> Option<Key> {
         Resource::ALL.iter().find_map(|resource| self.repeated(*resource, ids))

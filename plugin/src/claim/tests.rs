@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use kerf::annotation::{self, Keys, Record};
-use kerf::request::{Ask, ContainerKind, ContainerRequest, RawContainer};
+use kerf::request::{Ask, ContainerKind, ContainerRequest, RawAnnotations, RawContainer};
 use kerf::units::Mib;
 
 use super::entry::amount;
@@ -33,7 +33,7 @@ fn request(shape: &[Shape]) -> GpuRequest {
         core: Some(core),
         memory: Some(memory),
     });
-    GpuRequest::parse(raw, None, None).unwrap().unwrap()
+    GpuRequest::parse(raw, RawAnnotations::default()).unwrap().unwrap()
 }
 
 fn pod(name: &str, request: GpuRequest, record: Option<Placement>) -> Pod {
@@ -43,6 +43,7 @@ fn pod(name: &str, request: GpuRequest, record: Option<Placement>) -> Pod {
         request,
         record,
         confirmed: false,
+        isolated: None,
         stage: Stage::Live,
         runtime_ids: BTreeMap::new(),
     }
@@ -337,8 +338,13 @@ fn a_record_by_index_is_served_and_confirmed_without_being_rewritten() {
     assert_eq!(device(&claims.allocate(Resource::Core, core(2, 0..20)).unwrap()), "GPU-2");
     claims.allocate(Resource::Memory, core(2, 0..2)).unwrap();
     within(&mut claims, &listing([held(&old, core(2, 0..20), core(2, 0..2))], &[]));
+    // what holds it is still being prepared
     let written = claims.corrections(&keys).remove(0).annotations;
-    assert_eq!(written, BTreeMap::from([(keys.gpu_assigned, "true".to_owned())]));
+    assert_eq!(written, BTreeMap::from([(keys.gpu_assigned.clone(), "true".to_owned())]));
+    claims.enforced(core(2, 0..20), Isolation::None);
+    let written = claims.corrections(&keys).remove(0).annotations;
+    let isolated = (keys.isolated, r#"{"c0":"none"}"#.to_owned());
+    assert_eq!(written, BTreeMap::from([(keys.gpu_assigned, "true".to_owned()), isolated]));
 }
 
 #[test]

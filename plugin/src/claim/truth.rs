@@ -9,11 +9,13 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use kerf::annotation::isolation::{self, Levels};
 use kerf::annotation::{self, Keys};
 use kerf::ids::{ContainerName, DeviceId, PodRef, PodUid};
 use kerf::plan::{Placement, Slice};
+use kerf::request::Ask;
 
-use super::entry::Claim;
+use super::entry::{Claim, Entry, lends};
 use super::{Claims, Key};
 use crate::ids::{Ids, Resource};
 
@@ -299,6 +301,25 @@ impl Claims {
         })
     }
 
+    /// What enforces the shares of a pod's containers: of one that an earlier life served and left no word on, what the
+    /// pod's record says. `None` while one is being prepared.
+    fn levels_of(&self, entry: &Entry) -> Option<Levels> {
+        let lasting = entry.pod.request.containers.iter().any(|container| !lends(container.kind));
+        let mut levels = Levels::new();
+        for container in entry.pod.request.containers.iter().filter(|c| !lasting || !lends(c.kind)) {
+            let core = entry.claim(&container.name).and_then(|claim| claim.core.as_ref());
+            let shown = || entry.pod.isolated.as_ref()?.get(&container.name).copied();
+            let level = match core.and_then(|core| self.levels.get(core)).copied() {
+                Some(level) => Some(level),
+                None if matches!(container.ask, Ask::Whole { .. }) => shown(),
+                None if core.is_some_and(|core| self.answers.contains_key(core)) => return None,
+                None => Some(shown().unwrap_or_default()),
+            };
+            levels.extend(level.map(|level| (container.name.clone(), level)));
+        }
+        Some(levels)
+    }
+
     /// What the API server shows otherwise than it is.
     ///
     /// A pod all of whose containers are confirmed is marked as such. A placement is written anew where it was
@@ -319,6 +340,13 @@ impl Claims {
                 }
                 if confirmed && (rewrite || !entry.pod.confirmed) {
                     annotations.insert(keys.gpu_assigned.clone(), "true".into());
+                }
+                if let Some(levels) = self.levels_of(entry)
+                    && confirmed
+                    && !levels.is_empty()
+                    && entry.pod.isolated.as_ref() != Some(&levels)
+                {
+                    annotations.insert(keys.isolated.clone(), isolation::encode(&levels));
                 }
                 (!annotations.is_empty()).then(|| Correction {
                     uid: entry.pod.uid.clone(),

@@ -1,5 +1,6 @@
 //! What is believed now, for metrics and `/debug/state`.
 
+use kerf::isolation::Isolation;
 use kerf::plan::Grant;
 use kerf::units::Milli;
 
@@ -30,6 +31,8 @@ pub struct ContainerView {
     pub core: Ids,
     /// Its ids of `vcuda-memory`.
     pub memory: Ids,
+    /// What enforces its share, where that is known.
+    pub level: Option<Isolation>,
 }
 
 /// How far a container is.
@@ -83,6 +86,7 @@ impl Claims {
                             },
                             core: claim.and_then(|claim| claim.core.clone()).unwrap_or_default(),
                             memory: claim.and_then(|claim| claim.memory.clone()).unwrap_or_default(),
+                            level: claim.and_then(|claim| self.levels.get(claim.core.as_ref()?)).copied(),
                             grant,
                         }
                     })

@@ -1,47 +1,18 @@
 //! One series for each container and card, and gpu-manager's four names for the same.
 
-use std::collections::BTreeMap;
-
-use kerf::ids::{ContainerName, DeviceId, NodeName, PodRef};
+use kerf::ids::NodeName;
 use kerf::units::Mib;
+use prometheus::GaugeVec;
 
 use super::{Family, float, gauge};
 use crate::claim::view::{PodView, State};
+use crate::occupancy::{self, Used};
 use crate::state::Sample;
+use crate::watchdog::Breaches;
 
 const LABELS: [&str; 5] = ["namespace", "pod", "container", "gpu", "index"];
 /// gpu-manager's labels, before the one that differs from name to name.
 const OLD_LABELS: [&str; 4] = ["pod_name", "namespace", "node", "container_name"];
-
-#[derive(Clone, Copy, Default)]
-struct Used {
-    /// Bytes.
-    memory: u64,
-    /// Percent of one card.
-    utilization: u32,
-}
-
-/// What each container does on each card.
-fn used(pods: &[PodView], sample: &Sample) -> BTreeMap<(PodRef, ContainerName, DeviceId), Used> {
-    let mut names = BTreeMap::new();
-    for pod in pods {
-        for (id, container) in &pod.pod.runtime_ids {
-            names.insert(id.as_str(), (&pod.pod.reference, container));
-        }
-    }
-    let mut used: BTreeMap<_, Used> = BTreeMap::new();
-    for (process, owner) in sample.usage.processes.iter().zip(&sample.owners) {
-        let by_group = || {
-            let (pod, container) = names.get(owner.as_ref()?.container.as_str())?;
-            Some(((*pod).clone(), (*container).clone()))
-        };
-        let Some((pod, container)) = process.owner.clone().or_else(by_group) else { continue };
-        let entry = used.entry((pod, container, process.device.clone())).or_default();
-        entry.memory = entry.memory.saturating_add(process.memory.unwrap_or_default());
-        entry.utilization = entry.utilization.saturating_add(process.utilization.unwrap_or_default());
-    }
-    used
-}
 
 /// Gauges of the containers that hold cards.
 pub(super) fn gauges(pods: &[PodView], sample: &Sample, node: &NodeName) -> prometheus::Result<Family> {
@@ -55,12 +26,17 @@ pub(super) fn gauges(pods: &[PodView], sample: &Sample, node: &NodeName) -> prom
     let memory = of("memory_granted_bytes", "Memory of the card that the container was given.")?;
     let busy = of("utilization_ratio", "Part of the card's compute that the container uses.")?;
     let bytes = of("memory_used_bytes", "Memory of the card that the container uses.")?;
+    let isolation = gauge(
+        "kerf_plugin_container_isolation",
+        "1 for what holds the container to its share of the card.",
+        &[&LABELS[..], &["isolation"]].concat(),
+    )?;
     let old_busy = old("container_gpu_utilization", "gpu-manager's name: percent of a card in use.", "gpu")?;
     let old_bytes = old("container_gpu_memory_total", "gpu-manager's name: MiB in use.", "gpu_memory")?;
     let old_core = old("container_request_gpu_utilization", "gpu-manager's name: cards requested.", "req_of_gpu")?;
     let old_memory =
         old("container_request_gpu_memory", "gpu-manager's name: MiB requested.", "req_of_gpu_memory")?;
-    let used = used(pods, sample);
+    let used = occupancy::used(pods, sample);
     for view in pods {
         let reference = &view.pod.reference;
         for container in view.containers.iter().filter(|c| matches!(c.state, State::Claimed | State::Confirmed)) {
@@ -77,8 +53,12 @@ pub(super) fn gauges(pods: &[PodView], sample: &Sample, node: &NodeName) -> prom
                 core.with_label_values(&labels).set(slice.share.compute.ratio());
                 limit.with_label_values(&labels).set(ceiling.ratio());
                 memory.with_label_values(&labels).set(float(slice.share.memory.bytes()));
+                if let Some(level) = container.level {
+                    let labels = [&labels[..], &[level.as_str()]].concat();
+                    isolation.with_label_values(&labels).set(1.0);
+                }
                 let key = (reference.clone(), grant.container.clone(), slice.device.clone());
-                let now = used.get(&key).copied().unwrap_or_default();
+                let now = used.get(&key).cloned().unwrap_or_default();
                 busy.with_label_values(&labels).set(f64::from(now.utilization) / 100.0);
                 bytes.with_label_values(&labels).set(float(now.memory));
                 let card = old_with(&format!("gpu{index}"));
@@ -96,5 +76,18 @@ pub(super) fn gauges(pods: &[PodView], sample: &Sample, node: &NodeName) -> prom
             old_memory.with_label_values(&total).set(float(mib));
         }
     }
-    Ok(vec![core, limit, memory, busy, bytes, old_busy, old_bytes, old_core, old_memory])
+    Ok(vec![core, limit, memory, busy, bytes, isolation, old_busy, old_bytes, old_core, old_memory])
+}
+
+/// Containers that break their limits now.
+pub(super) fn breaches(breaches: &Breaches) -> prometheus::Result<GaugeVec> {
+    let labels = [&LABELS[..], &["kind"]].concat();
+    let gauge = gauge("kerf_plugin_container_breach", "1 while the container breaks its limits.", &labels)?;
+    for (subject, kind) in breaches.keys() {
+        let index = subject.index.to_string();
+        let (namespace, pod, container) = (&*subject.pod.namespace, &*subject.pod.name, subject.container.as_str());
+        let labels = [namespace, pod, container, subject.device.as_str(), &index, kind.as_str()];
+        gauge.with_label_values(&labels).set(1.0);
+    }
+    Ok(gauge)
 }

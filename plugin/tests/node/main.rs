@@ -4,5 +4,8 @@
 #![allow(clippy::expect_used, clippy::unwrap_used, clippy::panic, reason = "a test may stop at once")]
 
 mod allocation;
+mod isolation;
 mod lifecycle;
+mod mps;
 mod stage;
+mod tkestack;

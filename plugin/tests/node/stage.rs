@@ -27,6 +27,10 @@ pub struct Stage {
     pub kubelet: Kubelet,
     pub plugin: Option<(Plugin, CancellationToken)>,
     pub gpus: PathBuf,
+    /// A stand-in for the limiter: any file will do where nothing is run.
+    pub library: PathBuf,
+    /// More flags of the plugin.
+    pub flags: Vec<String>,
     dir: TempDir,
 }
 
@@ -53,24 +57,32 @@ impl Stage {
         let kubelet = Kubelet::start(KubeletConfig::new("n", server.url(), dir.path())).await.unwrap();
         let gpus = dir.path().join("gpus.toml");
         std::fs::write(&gpus, two_cards(true)).unwrap();
-        Self { server, kubelet, plugin: None, gpus, dir }
+        let library = dir.path().join("libkerf_limiter.so");
+        Self { server, kubelet, plugin: None, gpus, library, flags: Vec::new(), dir }
     }
 
     pub async fn start_plugin(&mut self) {
         let kubelet = self.kubelet.config();
         let path = |path: &std::path::Path| path.display().to_string();
-        let args = Args::parse_from([
-            "kerf-plugin".to_owned(),
-            "--node-name=n".to_owned(),
-            "--backend=simulated".to_owned(),
-            format!("--simulated-file={}", path(&self.gpus)),
-            format!("--device-plugins-dir={}", path(&kubelet.device_plugins_dir)),
-            format!("--pod-resources-dir={}", path(&kubelet.pod_resources_dir)),
-            "--listen=127.0.0.1:0".to_owned(),
-            "--health-period=20ms".to_owned(),
-            "--sample-period=20ms".to_owned(),
-            format!("--kubeconfig={}", path(&self.kubeconfig())),
-        ]);
+        let args = Args::parse_from(
+            [
+                "kerf-plugin".to_owned(),
+                "--node-name=n".to_owned(),
+                "--backend=simulated".to_owned(),
+                format!("--simulated-file={}", path(&self.gpus)),
+                format!("--device-plugins-dir={}", path(&kubelet.device_plugins_dir)),
+                format!("--pod-resources-dir={}", path(&kubelet.pod_resources_dir)),
+                "--listen=127.0.0.1:0".to_owned(),
+                "--health-period=20ms".to_owned(),
+                "--sample-period=20ms".to_owned(),
+                format!("--kubeconfig={}", path(&self.kubeconfig())),
+                format!("--limiter-library={}", path(&self.library)),
+                format!("--state-dir={}", path(&self.dir.path().join("lib"))),
+                format!("--run-dir={}", path(&self.dir.path().join("run"))),
+            ]
+            .into_iter()
+            .chain(self.flags.iter().cloned()),
+        );
         let config = Config::try_from(args).unwrap();
         let client = kerf::runtime::client::connect(config.kubeconfig.as_deref()).await.unwrap();
         let token = CancellationToken::new();

@@ -20,6 +20,13 @@ pub struct Cards {
     file: PathBuf,
     uuids: Vec<String>,
     ill: Mutex<Vec<bool>>,
+    processes: Mutex<String>,
+}
+
+/// As NVIDIA's driver names cards: programs ask it for the sixteen bytes.
+fn uuid(node: &str, index: usize) -> String {
+    let number = node.bytes().fold(0u32, |sum, byte| sum.wrapping_mul(31).wrapping_add(byte.into()));
+    format!("GPU-{number:08x}-0000-4000-8000-{index:012x}")
 }
 
 impl Cards {
@@ -30,12 +37,12 @@ impl Cards {
     /// Where files cannot be made.
     pub fn new(file: PathBuf, devices: PathBuf, node: &str, count: usize) -> anyhow::Result<Self> {
         std::fs::create_dir_all(&devices)?;
-        let uuids: Vec<String> = (0..count).map(|index| format!("GPU-{node}-{index}")).collect();
+        let uuids: Vec<String> = (0..count).map(|index| uuid(node, index)).collect();
         for index in 0..count {
             // the numbers of /dev/null: harmless, and open to every container
             output(Command::new("mknod").arg(devices.join(format!("gpu{index}"))).args(["c", "1", "3"]))?;
         }
-        let cards = Self { file, uuids, ill: Mutex::new(vec![false; count]) };
+        let cards = Self { file, uuids, ill: Mutex::new(vec![false; count]), processes: Mutex::default() };
         cards.write()?;
         Ok(cards)
     }
@@ -66,6 +73,21 @@ impl Cards {
         self.write()
     }
 
+    /// Has one process of a container use memory of a card, as the host sees it; `None`: nobody uses any.
+    ///
+    /// # Errors
+    /// Where the file cannot be written.
+    pub fn set_process(&self, process: Option<(u32, &str, &str, &str, u64)>) -> anyhow::Result<()> {
+        let text = process.map(|(pid, card, pod, container, mib)| {
+            format!(
+                "[[process]]\npid = {pid}\ngpu = \"{card}\"\npod = \"{pod}\"\ncontainer = \"{container}\"\n\
+                 memory_mib = {mib}\n"
+            )
+        });
+        *self.processes.lock().unwrap_or_else(std::sync::PoisonError::into_inner) = text.unwrap_or_default();
+        self.write()
+    }
+
     fn write(&self) -> anyhow::Result<()> {
         let ill = self.ill.lock().unwrap_or_else(std::sync::PoisonError::into_inner).clone();
         let cards = self.uuids.iter().zip(&ill).enumerate().map(|(index, (uuid, ill))| {
@@ -80,8 +102,10 @@ impl Cards {
             )
         });
         // replaced as a whole: the plugin never reads half a file
+        let processes = self.processes.lock().unwrap_or_else(std::sync::PoisonError::into_inner).clone();
+        let text = cards.chain([processes]).collect::<Vec<_>>().join("\n");
         let aside = self.file.with_extension("new");
-        std::fs::write(&aside, cards.collect::<Vec<_>>().join("\n"))?;
+        std::fs::write(&aside, text)?;
         Ok(std::fs::rename(aside, &self.file)?)
     }
 }

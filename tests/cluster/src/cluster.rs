@@ -87,7 +87,7 @@ impl Cluster {
         let mut free = free_ports(control::Ports::COUNT + 3 * options.nodes)?;
         let ports = control::Ports::take(&mut free)?;
         let mut port = || free.next().context("too few ports");
-        let images = image::make(place)?;
+        let images = image::make(place, &programs.libcuda)?;
         let control = Control::start(place, tools, ports, &names, Purpose::Nodes { audit: options.audit }).await?;
         done("control plane");
         let mut nodes = Vec::new();
@@ -103,7 +103,7 @@ impl Cluster {
         let mut cluster = Self { control, nodes, extender, client, keys, place: place.clone() };
         cluster.registered(Duration::from_secs(60)).await?;
         for index in 0..cluster.nodes.len() {
-            cluster.start_plugin(index, programs.plugin(), &options.log).await?;
+            cluster.start_plugin(index, programs, &options.log).await?;
         }
         cluster.ready(Duration::from_secs(60)).await?;
         done("kerf is ready");
@@ -135,7 +135,7 @@ impl Cluster {
 
     /// The plugin runs with the token of a pod of its service account on its node: only such a token names the
     /// node, which the admission policy asks for. The pod itself is a stand-in that sleeps.
-    async fn start_plugin(&mut self, index: usize, program: &Path, log: &str) -> anyhow::Result<()> {
+    async fn start_plugin(&mut self, index: usize, programs: &Programs, log: &str) -> anyhow::Result<()> {
         let name = self.nodes.get(index).context("no such node")?.name.clone();
         let pod = format!("kerf-plugin-{name}");
         let stand_in = json!({
@@ -152,7 +152,7 @@ impl Cluster {
         });
         self.place.write(&format!("control/{pod}.json"), stand_in.to_string())?;
         let kubeconfig = self.plugin_token(&name).await?;
-        self.nodes.get_mut(index).context("no such node")?.start_plugin(program, &kubeconfig, log)
+        self.nodes.get_mut(index).context("no such node")?.start_plugin(programs, &kubeconfig, log)
     }
 
     /// Makes sure of the stand-in of a node's plugin, and writes a token of it into the plugin's kubeconfig, which is

@@ -1,6 +1,6 @@
 //! The two container images, made on the spot: no registry is asked.
 //!
-//! `busybox` has Debian's static busybox and the probe, and stands in for the image that the examples name. `pause`
+//! `busybox` has Debian's static busybox, the probe and a CUDA program, and stands in for the image that the examples name. `pause`
 //! holds the namespaces of a pod.
 
 use std::fs;
@@ -23,7 +23,7 @@ pub const PAUSE: &str = "kerf.invalid/pause:1";
 ///
 /// # Errors
 /// Where a program fails.
-pub fn make(place: &Place) -> anyhow::Result<Vec<PathBuf>> {
+pub fn make(place: &Place, libcuda: &Path) -> anyhow::Result<Vec<PathBuf>> {
     let busybox = fs::canonicalize(output(Command::new("sh").args(["-c", "command -v busybox"]))?)?;
     let tree = place.dir("images/tree")?;
     for directory in ["bin", "dev", "etc", "proc", "root", "sys", "tmp"] {
@@ -36,12 +36,39 @@ pub fn make(place: &Place) -> anyhow::Result<Vec<PathBuf>> {
     let probe = tree.join("bin/kerf-probe");
     fs::write(&probe, include_str!("../probe.sh"))?;
     fs::set_permissions(&probe, fs::Permissions::from_mode(0o755))?;
+    cuda(place, &tree, libcuda)?;
     let layer = place.path("images/layer.tar");
     output(Command::new("tar").arg("-cf").arg(&layer).arg("-C").arg(&tree).arg("."))?;
     // the entry point does nothing and has no arguments: with any, a pod's own would be added to them
     let pause = json!({ "Entrypoint": ["/bin/sleep", "2147483647"] });
     let shell = json!({ "Cmd": ["/bin/sh"], "Env": ["PATH=/bin"] });
     Ok(vec![archive(place, "pause", PAUSE, &layer, &pause)?, archive(place, "busybox", BUSYBOX, &layer, &shell)?])
+}
+
+/// A CUDA program, the stand-in for the driver's library, and of this machine's C library what they need: the limiter is
+/// loaded by glibc's loader, and busybox is static.
+fn cuda(place: &Place, tree: &Path, libcuda: &Path) -> anyhow::Result<()> {
+    let source = place.path("images/cuda.c");
+    fs::write(&source, include_str!("../cuda.c"))?;
+    fs::create_dir_all(tree.join("lib"))?;
+    let (program, library) = (tree.join("bin/kerf-cuda"), tree.join("lib/libcuda.so.1"));
+    fs::copy(libcuda, &library)?;
+    output(Command::new("cc").arg("-O1").arg("-o").arg(&program).arg(&source).arg(&library))?;
+    for file in [&program, &library] {
+        for needed in output(Command::new("ldd").arg(file))?.lines().filter_map(path_in) {
+            let target = tree.join(needed.trim_start_matches('/'));
+            fs::create_dir_all(target.parent().context("no directory")?)?;
+            fs::copy(needed, &target).with_context(|| needed.to_owned())?;
+        }
+    }
+    Ok(())
+}
+
+/// The file in a line of `ldd`: `name => path (address)`, or `path (address)`. The program's own library is there.
+fn path_in(line: &str) -> Option<&str> {
+    let (found, _) = line.trim().rsplit_once(" (")?;
+    let path = found.rsplit_once(" => ").map_or(found, |(_, path)| path);
+    (path.starts_with('/') && !path.ends_with("libcuda.so.1")).then_some(path)
 }
 
 /// An archive as `docker save` writes it.

@@ -13,17 +13,20 @@ use crate::holder::Holder;
 use crate::image::PAUSE;
 use crate::place::Place;
 use crate::process::{Process, Spec};
+use crate::programs::Programs;
 use crate::tools::{NETWORK_PLUGINS, Tools, output};
 use crate::wait::until;
 
 /// Directories of the node that appear at fixed places in its namespace.
-const MOUNTS: [(&str, &str); 6] = [
+const MOUNTS: [(&str, &str); 8] = [
     ("kubelet", "/var/lib/kubelet"),
     ("containerd", "/var/lib/containerd"),
     ("run-containerd", "/run/containerd"),
     ("cni", "/var/lib/cni"),
     ("log", "/var/log"),
     ("dev", cards::DEVICES),
+    ("state", "/var/lib/kerf"),
+    ("run-kerf", "/run/kerf"),
 ];
 const SOCKET: &str = "/run/containerd/containerd.sock";
 
@@ -125,17 +128,18 @@ impl Node {
     ///
     /// # Errors
     /// Where it does not start.
-    pub fn start_plugin(&mut self, program: &Path, kubeconfig: &Path, log: &str) -> anyhow::Result<()> {
+    pub fn start_plugin(&mut self, programs: &Programs, kubeconfig: &Path, log: &str) -> anyhow::Result<()> {
         let args = [
             format!("--node-name={}", self.name),
             "--backend=simulated".to_owned(),
             format!("--simulated-file={}", self.cards.file().display()),
             format!("--listen=127.0.0.1:{}", self.ports.plugin),
             format!("--kubeconfig={}", kubeconfig.display()),
+            format!("--limiter-library={}", programs.limiter.display()),
             format!("--log={log}"),
             "--log-format=json".to_owned(),
         ];
-        let spec = Spec::new(format!("kerf-plugin-{}", self.name), program, &args);
+        let spec = Spec::new(format!("kerf-plugin-{}", self.name), &programs.plugin, &args);
         self.plugin = Some(Process::start(&self.place, Spec { inside: Some(self.holder.pid()?), ..spec })?);
         Ok(())
     }

@@ -29,7 +29,10 @@ pub fn install(control: &Control) -> anyhow::Result<()> {
 #[derive(Clone, Debug)]
 pub struct Programs {
     extender: PathBuf,
-    plugin: PathBuf,
+    pub(crate) plugin: PathBuf,
+    pub(crate) limiter: PathBuf,
+    /// A stand-in for the driver's library, for programs in containers.
+    pub(crate) libcuda: PathBuf,
 }
 
 impl Programs {
@@ -39,11 +42,13 @@ impl Programs {
     /// Where they do not compile.
     pub fn build(release: bool) -> anyhow::Result<Self> {
         let named = |name: &str| std::env::var_os(name).map(PathBuf::from);
-        if let (Some(extender), Some(plugin)) = (named("KERF_EXTENDER"), named("KERF_PLUGIN")) {
-            return Ok(Self { extender, plugin });
+        let given = (named("KERF_EXTENDER"), named("KERF_PLUGIN"), named("KERF_LIMITER"), named("KERF_LIBCUDA"));
+        if let (Some(extender), Some(plugin), Some(limiter), Some(libcuda)) = given {
+            return Ok(Self { extender, plugin, limiter, libcuda });
         }
         let cargo = named("CARGO").unwrap_or_else(|| "cargo".into());
-        let args = ["build", "--locked", "--workspace", "--all-features", "--bins", "--message-format=json"];
+        let args =
+            ["build", "--locked", "--workspace", "--all-features", "--bins", "--lib", "--message-format=json"];
         let mut command = Command::new(cargo);
         command.args(args).arg("--quiet").args(release.then_some("--release")).current_dir(workspace());
         let messages = output(&mut command).context("kerf's programs")?;
@@ -55,7 +60,20 @@ impl Programs {
             });
             found.with_context(|| format!("cargo built no {name}"))
         };
-        Ok(Self { extender: program("kerf-extender")?, plugin: program("kerf-plugin")? })
+        let library = |name: &str| {
+            let found = messages.lines().find_map(|line| {
+                let message: Value = serde_json::from_str(line).ok()?;
+                let own = message["target"]["name"] == name && message["target"]["kind"][0] == "cdylib";
+                own.then(|| message["filenames"][0].as_str().map(PathBuf::from)).flatten()
+            });
+            found.with_context(|| format!("cargo built no lib{name}.so"))
+        };
+        Ok(Self {
+            extender: program("kerf-extender")?,
+            plugin: program("kerf-plugin")?,
+            limiter: library("kerf_limiter")?,
+            libcuda: library("cuda")?,
+        })
     }
 
     /// The plugin.

@@ -1,7 +1,7 @@
 //! What the design leans on: what a Binding does, and who may write what.
 
 use anyhow::{Context, bail, ensure};
-use k8s_openapi::api::core::v1::Node;
+use k8s_openapi::api::core::v1::{Event, Node};
 use kerf_cluster::control::client;
 use kube::Api;
 use kube::api::{Patch, PatchParams, PostParams};
@@ -64,8 +64,11 @@ pub async fn annotations_are_merged_with_the_binding(stage: &Stage<'_>) -> anyho
 /// Not even the administrator: not in a new pod, not by a change, not through a binding.
 pub async fn only_kerf_writes_records(stage: &Stage<'_>) -> anyhow::Result<()> {
     let forged = pod("forged").app("main", 10, 1).annotation("inspur.com/gpu-placement", "{}");
-    let Err(error) = stage.create(&forged).await else { bail!("a record in a new pod was accepted") };
-    ensure!(format!("{error:#}").contains("only kerf writes"), "{error:#}");
+    let isolated = pod("isolated").app("main", 10, 1).annotation("inspur.com/gpu-isolation", "{}");
+    for forged in [forged, isolated] {
+        let Err(error) = stage.create(&forged).await else { bail!("a record in a new pod was accepted") };
+        ensure!(format!("{error:#}").contains("only kerf writes"), "{error:#}");
+    }
     let before = waiting(stage, "plain").await?;
     let patch = json!({ "metadata": { "annotations": { "inspur.com/gpu-assigned": "true" } } });
     let params = PatchParams::default();
@@ -82,6 +85,15 @@ pub async fn only_kerf_writes_records(stage: &Stage<'_>) -> anyhow::Result<()> {
 /// With a plugin's own token: its node's inventory yes, anything else no.
 pub async fn a_plugin_changes_its_own_node_only(stage: &Stage<'_>) -> anyhow::Result<()> {
     let token = client(&stage.cluster.place().path("kubeconfig/kerf-plugin-node-1")).await?;
+    let events: Api<Event> = Api::namespaced(token.clone(), stage.namespace());
+    for (kind, host, allowed) in [("Pod", "node-1", true), ("Pod", "node-2", false), ("Node", "node-1", false)] {
+        let event = serde_json::from_value(json!({
+            "metadata": { "generateName": "own." }, "source": { "component": "kerf-plugin", "host": host },
+            "involvedObject": { "kind": kind, "name": "some", "namespace": stage.namespace() },
+        }))?;
+        let created = events.create(&PostParams::default(), &event).await;
+        ensure!(created.is_ok() == allowed, "{kind} {host}: {created:?}");
+    }
     let nodes: Api<Node> = Api::all(token);
     let params = PatchParams::default();
     let inventory = nodes.get("node-1").await?.metadata.annotations.context("no annotations")?;

@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 use anyhow::{Context, ensure};
 use kerf_cluster::cards::{Cards, DEVICES};
 use kerf_cluster::tools::workspace;
+use kerf_limiter_contract::path;
 
 use crate::support::stage::{SOON, Stage, annotation, uid};
 
@@ -43,9 +44,15 @@ pub async fn all_run_with_what_they_were_promised(stage: &Stage<'_>) -> anyhow::
         let wanted: BTreeSet<String> =
             uuids.iter().filter_map(index).map(|index| format!("{} 1:3", Cards::device(index).display())).collect();
         ensure!(devices == wanted, "{name}: {devices:?}, not {wanted:?}");
-        // nothing is mounted for cards of this kind, and nothing is replaced
-        let foreign = lines.iter().find(|line| line.starts_with("mount ") && line.contains("kerf"));
-        ensure!(foreign.is_none(), "{name}: {foreign:?}");
+        // a share has its limits, of which it can write its state alone; whole cards have none
+        let mounts = lines.iter().filter_map(|line| line.strip_prefix("mount ")?.split_once(' '));
+        let mounted: BTreeSet<(&str, bool)> = mounts
+            .filter(|(target, _)| target.contains("kerf") || target.contains("preload"))
+            .map(|(target, rest)| (target, rest.split([' ', ',']).any(|option| option == "ro")))
+            .collect();
+        let limits = [("/etc/kerf", true), (path::STATE, false), (path::LIBRARY, true), (path::PRELOAD, true)];
+        let wanted = if name == "share" { limits.into_iter().collect() } else { BTreeSet::new() };
+        ensure!(mounted == wanted, "{name}: {mounted:?}, not {wanted:?}");
         ensure!(!found.contains("LD_LIBRARY_PATH"), "{name}: the library path is replaced");
         // what it printed at its start
         let pod = stage.pods().get(name).await?;

@@ -10,6 +10,7 @@ use kube::Api;
 use rustix::process::Signal;
 use serde_json::Value;
 
+use crate::isolation::breach;
 use crate::support::draft::mixed;
 use crate::support::stage::{SOON, Stage};
 
@@ -61,6 +62,8 @@ pub async fn no_more_than_is_used(stage: &Stage<'_>) -> anyhow::Result<()> {
     tokio::time::sleep(Duration::from_secs(3)).await;
     api.signal(Signal::CONT)?;
     stage.all_run(16, Duration::from_secs(120)).await?;
+    // the plugin's one right that only a breach makes it use
+    breach(stage, "m-0", "main").await?;
     for account in ["kerf-extender", "kerf-plugin"] {
         let granted = granted(stage, account).await.context("role")?;
         until(SOON, &format!("{account} has used all its rights"), async || {

@@ -146,6 +146,8 @@ struct Burst {
     pods: Vec<(Pod, bool)>,
     /// What each container was given.
     given: BTreeMap<Name, Vec<DeviceId>>,
+    /// The ceiling that its limits were written with.
+    ceilings: BTreeMap<Name, Option<Milli>>,
 }
 
 impl Burst {
@@ -157,6 +159,9 @@ impl Burst {
             let request = request(shape);
             let first = u32::try_from(dice.roll(CARDS as usize)).unwrap();
             let Some(placement) = place(&plans, &request, at as u64, first) else { continue };
+            // twins may differ in their ceilings for bursts
+            let limit = [None, Some(Milli(600)), Some(Milli::WHOLE)][dice.roll(3)];
+            let placement = Placement { limit, ..placement };
             if trouble.restarts && apart(&request, &placement.plan) {
                 continue;
             }
@@ -171,7 +176,15 @@ impl Burst {
                 claims.observe(pod.clone());
             }
         }
-        Self { trouble, dice, claims, kubelet: Kubelet::new(), pods, given: BTreeMap::new() }
+        Self {
+            trouble,
+            dice,
+            claims,
+            kubelet: Kubelet::new(),
+            pods,
+            given: BTreeMap::new(),
+            ceilings: BTreeMap::new(),
+        }
     }
 
     fn refresh(&mut self) {
@@ -343,6 +356,7 @@ impl Burst {
                 assert_eq!(named, devices.iter().map(|d| d.as_str()).collect(), "ids name the cards");
             }
             self.given.insert(key.clone(), devices);
+            self.ceilings.insert(key.clone(), answer.limit);
         }
         for id in &chosen {
             self.kubelet.free.get_mut(&resource).unwrap().remove(id);
@@ -393,6 +407,15 @@ impl Burst {
                 let devices: Vec<DeviceId> = container.grant.devices().cloned().collect();
                 let key = (pod.reference.name.to_string(), container.grant.container.clone());
                 assert_eq!(self.given.get(&key), Some(&devices), "environment and truth of {key:?}");
+                let own = pod.record.as_ref().and_then(|record| record.limit);
+                if !self.trouble.silent {
+                    assert_eq!(self.ceilings.get(&key), Some(&own), "limits of {key:?}");
+                }
+                let core = self.kubelet.held[&key].get(&Resource::Core).cloned().unwrap_or_default();
+                if container.grant.kind != ContainerKind::Init && !core.is_empty() {
+                    let holding = self.claims.holding(&Ids::new(core)).expect("kubelet's ids are somebody's");
+                    assert_eq!((holding.key.pod, holding.limit), (pod.uid.clone(), own), "limits at its start");
+                }
             }
             truth.push(Plan { grants: shown.containers.iter().map(|c| c.grant.clone()).collect() });
             let correction = corrections.iter().find(|c| c.uid == pod.uid);

@@ -57,6 +57,15 @@ impl Draft {
         self.push("containers", container(name, core, memory, script))
     }
 
+    /// With this environment for its last container.
+    pub fn env(mut self, env: &Value) -> Self {
+        let containers = self.value["spec"]["containers"].as_array_mut();
+        if let Some(container) = containers.and_then(|containers| containers.last_mut()) {
+            container["env"] = env.clone();
+        }
+        self
+    }
+
     /// An ordinary init container, which ends at once.
     pub fn init(self, name: &str, core: u32, memory: u32) -> Self {
         self.push("initContainers", container(name, core, memory, "kerf-probe"))

@@ -1,0 +1,202 @@
+//! What of NVIDIA's management library (NVML) `nvml-wrapper` has not: the ids of MIG instances, and the memory limits for
+//! control groups that drivers from 615 on have. A package of its own because it calls C; all else forbids that.
+//!
+//! The limits follow NVIDIA's documentation (NVML API reference, `nvmlDeviceSetMemoryLimits_v1`,
+//! `nvmlSetMemoryLimits_v1_t`): the group is named by its full path in sysfs; a soft limit of 0 and a hard one of
+//! [`UNLIMITED`] are none; setting needs root; handles of MIG instances are refused; a group that is removed takes its
+//! limits with it. Only hard limits are set here: a soft one that outlives its group stays reserved.
+//!
+//! Not tried with such a driver: there was none.
+
+use std::ffi::{CString, OsStr, c_char, c_int, c_uint, c_ulonglong, c_void};
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
+use std::sync::Arc;
+
+use libloading::Library;
+
+/// No limit.
+pub const UNLIMITED: u64 = u64::MAX;
+const LIBRARY: &str = "libnvidia-ml.so.1";
+const SUCCESS: c_int = 0;
+
+type Device = *mut c_void;
+
+#[repr(C)]
+struct SetLimits {
+    name_space: *const c_char,
+    soft: c_ulonglong,
+    hard: c_ulonglong,
+}
+
+#[repr(C)]
+struct GetLimits {
+    name_space: *const c_char,
+    soft: c_ulonglong,
+    hard: c_ulonglong,
+    used: c_ulonglong,
+}
+
+type Init = unsafe extern "C" fn() -> c_int;
+type ByUuid = unsafe extern "C" fn(*const c_char, *mut Device) -> c_int;
+type Id = unsafe extern "C" fn(Device, *mut c_uint) -> c_int;
+type Set = unsafe extern "C" fn(Device, *mut SetLimits) -> c_int;
+type Get = unsafe extern "C" fn(Device, *mut GetLimits) -> c_int;
+
+/// Why there is no answer.
+#[derive(Debug, thiserror::Error)]
+pub enum NvmlError {
+    /// No management library.
+    #[error("{0}")]
+    NoLibrary(libloading::Error),
+    /// The library has no such function: the driver is older.
+    #[error("the driver is too old: {0}")]
+    NoFunction(libloading::Error),
+    /// A uuid or path with a zero byte in it.
+    #[error("{0:?} has a zero byte in it")]
+    Name(String),
+    /// The driver refused.
+    #[error("{call} failed with NVML's error {code}")]
+    Refused {
+        /// The function.
+        call: &'static str,
+        /// NVML's `nvmlReturn_t`.
+        code: i32,
+    },
+}
+
+/// The limits of one control group on one card, in bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Limits {
+    /// At least so much is there for the group.
+    pub soft: u64,
+    /// More than this is refused; [`UNLIMITED`] where nothing is set.
+    pub hard: u64,
+    /// In use now.
+    pub used: u64,
+}
+
+/// The library. Clones share it; it stays loaded with the last of them.
+#[derive(Clone, Debug)]
+pub struct Nvml {
+    by_uuid: ByUuid,
+    library: Arc<Library>,
+}
+
+/// The functions for limits.
+#[derive(Clone, Debug)]
+pub struct MemoryLimits {
+    nvml: Nvml,
+    set: Set,
+    get: Get,
+}
+
+fn refused(call: &'static str, code: c_int) -> Result<(), NvmlError> {
+    if code == SUCCESS { Ok(()) } else { Err(NvmlError::Refused { call, code }) }
+}
+
+fn name(text: &OsStr) -> Result<CString, NvmlError> {
+    CString::new(text.as_bytes()).map_err(|_| NvmlError::Name(text.to_string_lossy().into_owned()))
+}
+
+impl Nvml {
+    /// Loads the library (as the loader finds it, unless named) and starts it.
+    ///
+    /// # Errors
+    /// [`NvmlError`]
+    pub fn load(library: Option<&Path>) -> Result<Self, NvmlError> {
+        let library = library.map_or(OsStr::new(LIBRARY), Path::as_os_str);
+        // SAFETY: the library is NVIDIA's, named by the administrator; its initializers are meant to be run.
+        let library = unsafe { Library::new(library) }.map_err(NvmlError::NoLibrary)?;
+        // SAFETY: the types are those of NVML's documentation for functions of these names; `by_uuid` is used only
+        // while `library` keeps the code loaded.
+        let (init, by_uuid) = unsafe {
+            let init = *library.get::<Init>(b"nvmlInit_v2\0").map_err(NvmlError::NoFunction)?;
+            (init, *library.get::<ByUuid>(b"nvmlDeviceGetHandleByUUID\0").map_err(NvmlError::NoFunction)?)
+        };
+        // SAFETY: takes no argument, may be called from any thread and any number of times. It is not undone: other
+        // users of the library in this process count on theirs.
+        refused("nvmlInit_v2", unsafe { init() })?;
+        Ok(Self { by_uuid, library: Arc::new(library) })
+    }
+
+    fn device(&self, uuid: &str) -> Result<Device, NvmlError> {
+        let uuid = name(OsStr::new(uuid))?;
+        let mut device: Device = std::ptr::null_mut();
+        // SAFETY: a string that ends with zero and lives through the call, and a place for the handle.
+        refused("nvmlDeviceGetHandleByUUID", unsafe { (self.by_uuid)(uuid.as_ptr(), &raw mut device) })?;
+        Ok(device)
+    }
+
+    /// The ids of a MIG instance by its uuid: of the GPU instance, and of the compute instance in it.
+    ///
+    /// # Errors
+    /// [`NvmlError`]
+    pub fn instance(&self, uuid: &str) -> Result<(u32, u32), NvmlError> {
+        let device = self.device(uuid)?;
+        let id = |call: &'static str, symbol: &[u8]| {
+            let mut id: c_uint = 0;
+            // SAFETY: the type is that of NVML's documentation for both functions; the library stays loaded.
+            let function = unsafe { self.library.get::<Id>(symbol) }.map_err(NvmlError::NoFunction)?;
+            // SAFETY: a handle of this library and a place for the id.
+            refused(call, unsafe { function(device, &raw mut id) })?;
+            Ok(id)
+        };
+        let gpu = id("nvmlDeviceGetGpuInstanceId", b"nvmlDeviceGetGpuInstanceId\0")?;
+        Ok((gpu, id("nvmlDeviceGetComputeInstanceId", b"nvmlDeviceGetComputeInstanceId\0")?))
+    }
+
+    /// The functions for limits of control groups.
+    ///
+    /// # Errors
+    /// [`NvmlError::NoFunction`]: the driver is older than 615.
+    pub fn memory_limits(&self) -> Result<MemoryLimits, NvmlError> {
+        // SAFETY: the types are those of NVML's documentation, and the pointers are used only while `nvml` keeps the code
+        // loaded.
+        let (get, set) = unsafe {
+            let get = *self.library.get::<Get>(b"nvmlDeviceGetMemoryLimits_v1\0").map_err(NvmlError::NoFunction)?;
+            (get, *self.library.get::<Set>(b"nvmlDeviceSetMemoryLimits_v1\0").map_err(NvmlError::NoFunction)?)
+        };
+        Ok(MemoryLimits { nvml: self.clone(), set, get })
+    }
+}
+
+impl MemoryLimits {
+    /// Limits the memory of the card `uuid` that processes of `group` hold together; [`UNLIMITED`] lifts it. `group` is
+    /// the directory of a control group below `/sys/fs/cgroup`, as the driver sees it.
+    ///
+    /// # Errors
+    /// [`NvmlError`]
+    pub fn set(&self, uuid: &str, group: &Path, bytes: u64) -> Result<(), NvmlError> {
+        let (device, path) = (self.nvml.device(uuid)?, name(group.as_os_str())?);
+        let mut limits = SetLimits { name_space: path.as_ptr(), soft: 0, hard: bytes };
+        // SAFETY: a handle of this library, and a structure as documented whose string lives through the call.
+        refused("nvmlDeviceSetMemoryLimits_v1", unsafe { (self.set)(device, &raw mut limits) })
+    }
+
+    /// What holds for `group` on the card `uuid`.
+    ///
+    /// # Errors
+    /// [`NvmlError`]
+    pub fn get(&self, uuid: &str, group: &Path) -> Result<Limits, NvmlError> {
+        let (device, path) = (self.nvml.device(uuid)?, name(group.as_os_str())?);
+        let mut limits = GetLimits { name_space: path.as_ptr(), soft: 0, hard: 0, used: 0 };
+        // SAFETY: as for setting; the driver writes into the structure.
+        refused("nvmlDeviceGetMemoryLimits_v1", unsafe { (self.get)(device, &raw mut limits) })?;
+        Ok(Limits { soft: limits.soft, hard: limits.hard, used: limits.used })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_missing_library_and_a_missing_function_are_told_apart() {
+        let none = Nvml::load(Some(Path::new("/nonexistent/libnvidia-ml.so.1")));
+        assert!(matches!(none, Err(NvmlError::NoLibrary(_))));
+        // any library will do that is no management library
+        let other = Nvml::load(Some(Path::new("libc.so.6")));
+        assert!(matches!(other, Err(NvmlError::NoFunction(_))), "{other:?}");
+    }
+}

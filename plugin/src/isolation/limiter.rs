@@ -1,0 +1,229 @@
+//! The rung `limiter`: kerf's library in the container. What goes where is the contract that it shares with this
+//! program ([`kerf_limiter_contract`]).
+
+use std::fs;
+use std::os::unix::fs::{FileExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+
+use kerf::plan::Grant;
+use kerf::units::Milli;
+use kerf_limiter_contract::limits::{DeviceLimits, Limits};
+use kerf_limiter_contract::state::{self, Snapshot};
+use kerf_limiter_contract::{allowance, path};
+
+use super::folder::{Folder, replace};
+use super::{Demand, IsolationError, Mount, Provision, at};
+
+/// In a container's directory: what the container sees as [`path::HOST_DIRECTORY`].
+const SHOWN: &str = "etc";
+/// In a container's runtime directory.
+const STATE: &str = "state";
+
+/// The library, where the host has it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Limiter {
+    library: PathBuf,
+    preload: PathBuf,
+}
+
+impl Limiter {
+    /// Copies the library from where this process sees it to the host's `directory`. The copy is named for its
+    /// content: containers that run keep the one that they have.
+    ///
+    /// # Errors
+    /// [`IsolationError`]: there is no library, or no place for it.
+    pub fn install(library: &Path, directory: &Path) -> Result<Self, IsolationError> {
+        let content = fs::read(library).map_err(at(library))?;
+        let target = directory.join("lib");
+        fs::create_dir_all(&target).map_err(at(&target))?;
+        let name = format!("libkerf_limiter-{:016x}.so", super::folder::hash(content.iter().copied()));
+        let (library, preload) = (target.join(name), target.join("ld.so.preload"));
+        if fs::metadata(&library).map(|found| found.len()).ok() != Some(content.len() as u64) {
+            replace(&library, &content)?;
+        }
+        replace(&preload, path::preload().as_bytes())?;
+        for file in [&library, &preload] {
+            fs::set_permissions(file, fs::Permissions::from_mode(0o644)).map_err(at(file))?;
+        }
+        Ok(Self { library, preload })
+    }
+
+    /// Writes what the container may use, and mounts it with the library.
+    ///
+    /// # Errors
+    /// [`IsolationError`]
+    pub fn provide(&self, demand: &Demand<'_>, folder: &Folder) -> Result<Provision, IsolationError> {
+        let (directory, state) = write(demand, folder)?;
+        let mount = |host: &Path, container: &str, read_only| Mount {
+            host: host.to_owned(),
+            container: container.into(),
+            read_only,
+        };
+        let mounts = vec![
+            mount(&directory, path::HOST_DIRECTORY, true),
+            mount(&state, path::STATE, false),
+            mount(&self.library, path::LIBRARY, true),
+            mount(&self.preload, path::PRELOAD, true),
+        ];
+        Ok(Provision { mounts, ..Provision::default() })
+    }
+}
+
+/// Writes the files of a container: the directory that it sees, and the file that its processes share.
+fn write(demand: &Demand<'_>, folder: &Folder) -> Result<(PathBuf, PathBuf), IsolationError> {
+    let limits = limits(demand.grant, demand.limit)?;
+    let directory = folder.path.join(SHOWN);
+    fs::create_dir_all(&directory).map_err(at(&directory))?;
+    for (name, content) in [(path::LIMITS, limits.render().into_bytes()), (path::ALLOWANCE, allowance::blank())] {
+        let file = shown(folder, name);
+        replace(&file, &content)?;
+        fs::set_permissions(&file, fs::Permissions::from_mode(0o644)).map_err(at(&file))?;
+    }
+    Ok((directory, restore(folder)?))
+}
+
+/// Brings the files of a container that has them up to date, before it starts.
+///
+/// # Errors
+/// [`IsolationError`]
+pub fn refresh(demand: &Demand<'_>, folder: &Folder) -> Result<(), IsolationError> {
+    let content = limits(demand.grant, demand.limit)?.render();
+    let file = shown(folder, path::LIMITS);
+    if fs::read(&file).is_ok_and(|shown| shown == content.as_bytes()) {
+        restore(folder).map(drop)
+    } else {
+        tracing::info!(file = %file.display(), "limits written anew: kubelet served another pod of this shape");
+        write(demand, folder).map(drop)
+    }
+}
+
+/// What the limits file says.
+///
+/// # Errors
+/// [`IsolationError::Limits`]
+pub fn limits(grant: &Grant, limit: Option<Milli>) -> Result<Limits, IsolationError> {
+    let percent = |share: Milli| u8::try_from(share.to_core_units()).unwrap_or(100);
+    let devices = grant.slices.iter().map(|slice| {
+        let core = slice.share.compute;
+        DeviceLimits {
+            uuid: slice.device.to_string(),
+            memory: slice.share.memory.bytes(),
+            core: percent(core),
+            ceiling: percent(limit.unwrap_or(core).max(core)),
+            context: 0,
+        }
+    });
+    Limits::new(devices.collect()).map_err(|error| IsolationError::Limits(error.to_string()))
+}
+
+/// Makes the file that the container's processes share, where it is not there: it does not outlive the machine's start,
+/// and kubelet asks before each start of a container.
+///
+/// # Errors
+/// [`IsolationError`]
+pub fn restore(folder: &Folder) -> Result<PathBuf, IsolationError> {
+    let file = folder.run.join(STATE);
+    if !file.is_file() {
+        fs::create_dir_all(&folder.run).map_err(at(&folder.run))?;
+        // only a whole file has the name that is mounted
+        let fresh = file.with_extension("new");
+        fs::write(&fresh, state::blank()).map_err(at(&fresh))?;
+        let opened = fs::OpenOptions::new().write(true).open(&fresh).map_err(at(&fresh))?;
+        opened.set_len(state::BYTES as u64).map_err(at(&fresh))?;
+        // whoever the container's programs run as
+        opened.set_permissions(fs::Permissions::from_mode(0o666)).map_err(at(&fresh))?;
+        fs::rename(&fresh, &file).map_err(at(&file))?;
+    }
+    Ok(file)
+}
+
+/// Whether the container was given the limiter.
+pub fn stands(folder: &Folder) -> bool {
+    shown(folder, path::LIMITS).is_file()
+}
+
+/// What the container's limiter says of its processes. The file is a tenant's: it is bounded, and may say anything.
+///
+/// # Errors
+/// Where it cannot be read.
+pub fn snapshot(folder: &Folder) -> Result<Snapshot, IsolationError> {
+    let file = folder.run.join(STATE);
+    let opened = fs::File::open(&file).map_err(at(&file))?;
+    Snapshot::read(opened).map_err(|error| IsolationError::Limits(error.to_string()))
+}
+
+/// Lets the container use so much of its card's time from `now` on.
+///
+/// # Errors
+/// [`IsolationError`]
+pub fn allow(folder: &Folder, millionths: u32, now: u64) -> Result<(), IsolationError> {
+    let file = shown(folder, path::ALLOWANCE);
+    let opened = fs::OpenOptions::new().write(true).open(&file).map_err(at(&file))?;
+    let entry = allowance::entry(millionths, now).to_ne_bytes();
+    // a share is of one card, so the first
+    opened.write_all_at(&entry, allowance::offset(0) as u64).map_err(at(&file))
+}
+
+/// Where the host has what the container sees at `path`, a file in [`path::HOST_DIRECTORY`].
+fn shown(folder: &Folder, path: &str) -> PathBuf {
+    let directory = folder.path.join(SHOWN);
+    Path::new(path).file_name().map_or_else(|| directory.clone(), |name| directory.join(name))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::claim::Key;
+    use crate::ids::Ids;
+    use crate::isolation::folder::Folders;
+    use kerf::isolation::Isolation;
+    use kerf::plan::Slice;
+    use kerf::request::ContainerKind;
+    use kerf::units::Share;
+
+    fn grant() -> Grant {
+        let slice = Slice { device: "GPU-0".into(), index: 0, share: Share::new(305, 256) };
+        let (container, kind) = ("main".into(), ContainerKind::App);
+        Grant { container, kind, position: 0, whole: false, slices: vec![slice] }
+    }
+
+    #[test]
+    fn a_start_brings_the_files_of_a_container_up_to_date() {
+        let root = tempfile::tempdir().unwrap();
+        let (state, run, source) = (root.path().join("lib"), root.path().join("run"), root.path().join("library"));
+        fs::write(&source, "a library").unwrap();
+        let limiter = Limiter::install(&source, &state).unwrap();
+        assert_eq!(Limiter::install(&source, &state).unwrap(), limiter);
+        let (key, core, grant) = (Key { pod: "u".into(), container: "main".into() }, Ids::default(), grant());
+        let demand = Demand { key: &key, core: &core, grant: &grant, limit: None };
+        let folder = Folders::empty(&state, &run).create(&demand, Isolation::Limiter).unwrap();
+        assert!(!stands(&folder));
+        limiter.provide(&demand, &folder).unwrap();
+        assert!(stands(&folder));
+        let ceiling = || {
+            let limits = Limits::parse(&fs::read(shown(&folder, path::LIMITS)).unwrap()).unwrap();
+            (limits.devices()[0].core, limits.devices()[0].ceiling)
+        };
+        // half a percent of a card is no percent: the share is rounded up
+        assert_eq!(ceiling(), (31, 31));
+        let state = folder.run.join(STATE);
+        fs::write(&state, "written by a tenant").unwrap();
+        assert!(snapshot(&folder).is_err());
+        fs::remove_file(&state).unwrap();
+        // kubelet had served a twin with a ceiling of its own
+        refresh(&Demand { limit: Some(Milli(800)), ..demand }, &folder).unwrap();
+        assert_eq!(ceiling(), (31, 80));
+        assert!(snapshot(&folder).unwrap().processes.is_empty());
+        allow(&folder, 400_000, 7_000_000_000).unwrap();
+        let bytes = fs::read(shown(&folder, path::ALLOWANCE)).unwrap();
+        let entry = u64::from_ne_bytes(bytes[allowance::offset(0)..][..8].try_into().unwrap());
+        assert_eq!(allowance::read(entry, 7_000_000_000), Some(400_000));
+    }
+
+    #[test]
+    fn limits_that_nobody_can_keep_are_refused_by_name() {
+        let mut grant = grant();
+        grant.slices[0].device = "GPU 0".into();
+        assert!(limits(&grant, None).unwrap_err().to_string().contains("device is out of range"));
+    }
+}

@@ -1,0 +1,236 @@
+//! The rung `mps`: NVIDIA's multi-process service, a control daemon of ours for each card.
+//!
+//! A client that looks for the service in the wrong directory finds none and runs without any limit and without a word,
+//! and so does one whose user is not the daemon's. So the directory is mounted where clients look by themselves, a card
+//! has this rung only while its daemon answers and the directory is its user's, and the limiter stands below.
+//!
+//! The service takes a client's limits from the client's environment. There a container can only lower them: the
+//! daemon's own defaults are the most that any of its clients may have, and they are set to the largest share of the
+//! card. The service counts each process by itself; two processes of one container together may hold twice its share
+//! of memory. The limiter counts them together.
+//!
+//! Not tried with NVIDIA's daemon: there was none. The commands are those of NVIDIA's documentation of the service.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::io::Write;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use kerf::ids::DeviceId;
+use kerf::units::Share;
+use tokio_util::sync::CancellationToken;
+
+use super::{Demand, Mount, Provision};
+use crate::backend::Vendor;
+use crate::state::State;
+
+/// Where clients look unless told otherwise.
+const CLIENTS: &str = "/tmp/nvidia-mps";
+/// The daemon makes it once it listens.
+const CONTROL: &str = "control";
+const PERIOD: Duration = Duration::from_secs(1);
+/// A command that is not answered by then has failed.
+const PATIENCE: Duration = Duration::from_secs(3);
+
+/// The daemons of all cards. Clones share them.
+#[derive(Clone, Debug)]
+pub struct Mps {
+    program: PathBuf,
+    directory: PathBuf,
+    daemons: Arc<Mutex<BTreeMap<DeviceId, Daemon>>>,
+}
+
+#[derive(Debug)]
+struct Daemon {
+    child: Option<Child>,
+    /// It answers, and its directory is right.
+    serves: bool,
+    /// The defaults that it was told last.
+    told: Option<Share>,
+}
+
+impl Drop for Daemon {
+    fn drop(&mut self) {
+        if let Some(mut child) = self.child.take() {
+            let _ = child.kill();
+            let _ = child.wait();
+        }
+    }
+}
+
+impl Mps {
+    /// Starts nothing yet. `program` is `nvidia-cuda-mps-control`; the daemons' directories are below `directory`.
+    pub fn new(program: PathBuf, directory: &Path) -> Self {
+        Self { program, directory: directory.join("mps"), daemons: Arc::default() }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, BTreeMap<DeviceId, Daemon>> {
+        self.daemons.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Where the clients of a card's daemon find it.
+    pub fn pipe(&self, device: &DeviceId) -> PathBuf {
+        self.directory.join(device.as_str()).join("pipe")
+    }
+
+    /// Whether a card's daemon serves clients now.
+    pub fn serves(&self, device: &DeviceId) -> bool {
+        self.lock().get(device).is_some_and(|daemon| daemon.serves)
+    }
+
+    /// What a container of this rung gets.
+    pub fn provide(&self, demand: &Demand<'_>) -> Provision {
+        let Some(slice) = demand.grant.slices.first() else { return Provision::default() };
+        let percent = demand.limit.unwrap_or(slice.share.compute).max(slice.share.compute).to_core_units();
+        let mount = Mount { host: self.pipe(&slice.device), container: CLIENTS.into(), read_only: false };
+        let envs = BTreeMap::from([
+            ("CUDA_MPS_ACTIVE_THREAD_PERCENTAGE".to_owned(), percent.to_string()),
+            // a client counts the cards that it sees from 0
+            ("CUDA_MPS_PINNED_DEVICE_MEM_LIMIT".to_owned(), format!("0={}M", slice.share.memory.0)),
+        ]);
+        Provision { envs, mounts: vec![mount] }
+    }
+
+    /// Keeps a daemon for each card, until the token is cancelled; then ends them.
+    pub async fn follow(self, state: State, token: CancellationToken) {
+        loop {
+            let shares = shares(&state);
+            let mps = self.clone();
+            let _ = tokio::task::spawn_blocking(move || mps.keep(&shares)).await;
+            tokio::select! {
+                () = token.cancelled() => break,
+                () = tokio::time::sleep(PERIOD) => {}
+            }
+        }
+        let mps = self.clone();
+        let _ = tokio::task::spawn_blocking(move || mps.lock().clear()).await;
+    }
+
+    /// One look at every card: `shares` are the largest share of each.
+    pub fn keep(&self, shares: &BTreeMap<DeviceId, Share>) {
+        self.lock().retain(|device, _| shares.contains_key(device));
+        for (device, share) in shares {
+            let (alive, told) = {
+                let mut daemons = self.lock();
+                let daemon =
+                    daemons.entry(device.clone()).or_insert(Daemon { child: None, serves: false, told: None });
+                let alive = daemon.child.as_mut().is_some_and(|child| matches!(child.try_wait(), Ok(None)));
+                if !alive {
+                    daemon.told = None;
+                    daemon.serves = false;
+                    daemon.child = self
+                        .start(device)
+                        .inspect_err(|error| tracing::warn!(gpu = %device, %error, "MPS daemon does not start"))
+                        .ok();
+                }
+                (alive, daemon.told)
+            };
+            // without the lock: the daemon may take its time
+            let answers = alive && self.ask(device, "get_default_active_thread_percentage").is_some();
+            let right = answers && self.checked(device);
+            let told =
+                if right && told != Some(*share) { self.tell(device, *share).then_some(*share) } else { told };
+            if let Some(daemon) = self.lock().get_mut(device) {
+                let serves = right && told == Some(*share);
+                if serves != daemon.serves {
+                    tracing::info!(gpu = %device, serves, "MPS daemon");
+                }
+                (daemon.serves, daemon.told) = (serves, told.filter(|_| right));
+            }
+        }
+    }
+
+    fn command(&self, device: &DeviceId) -> Command {
+        let mut command = Command::new(&self.program);
+        command
+            .env("CUDA_VISIBLE_DEVICES", device.as_str())
+            .env("CUDA_MPS_PIPE_DIRECTORY", self.pipe(device))
+            .env("CUDA_MPS_LOG_DIRECTORY", self.directory.join(device.as_str()).join("log"));
+        command
+    }
+
+    fn start(&self, device: &DeviceId) -> std::io::Result<Child> {
+        let own = self.directory.join(device.as_str());
+        for part in ["pipe", "log"] {
+            fs::create_dir_all(own.join(part))?;
+        }
+        // what a daemon that was killed left would be taken for one that listens
+        let _ = fs::remove_file(self.pipe(device).join(CONTROL));
+        fs::set_permissions(self.pipe(device), fs::Permissions::from_mode(0o755))?;
+        let null = || Stdio::null();
+        self.command(device).arg("-f").stdin(null()).stdout(null()).stderr(null()).spawn()
+    }
+
+    /// The daemon's answer to one command.
+    fn ask(&self, device: &DeviceId, command: &str) -> Option<String> {
+        let mut child =
+            self.command(device).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::null()).spawn().ok()?;
+        writeln!(child.stdin.take()?, "{command}").ok()?;
+        let began = Instant::now();
+        while child.try_wait().ok()?.is_none() {
+            if began.elapsed() > PATIENCE {
+                let _ = child.kill();
+                let _ = child.wait();
+                return None;
+            }
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        let output = child.wait_with_output().ok()?;
+        let text = String::from_utf8(output.stdout).ok()?;
+        output.status.success().then(|| text.trim().to_owned())
+    }
+
+    /// Has the daemon allow no client more than `share`.
+    fn tell(&self, device: &DeviceId, share: Share) -> bool {
+        let percent = share.compute.to_core_units();
+        let memory = format!("set_default_device_pinned_mem_limit 0 {}M", share.memory.0);
+        let told = [format!("set_default_active_thread_percentage {percent}"), memory];
+        told.iter().all(|command| self.ask(device, command).is_some())
+    }
+
+    /// Whether clients will find the daemon, and it is ours: the directory and what listens in it belong to this
+    /// process's user, and nobody else can put another there.
+    fn checked(&self, device: &DeviceId) -> bool {
+        let pipe = self.pipe(device);
+        let own = fs::metadata("/proc/self").map(|own| own.uid());
+        let right = |path: &Path| match (fs::symlink_metadata(path), &own) {
+            (Ok(found), Ok(own)) => found.uid() == *own && (!found.is_dir() || found.mode() & 0o022 == 0),
+            _ => false,
+        };
+        let right = right(&pipe) && right(&pipe.join(CONTROL));
+        if !right {
+            tracing::warn!(gpu = %device, pipe = %pipe.display(), "MPS daemon's directory is not as it should be");
+        }
+        right
+    }
+}
+
+/// The largest share of each card: in compute with the ceiling for bursts, and in memory. A card without shares has a
+/// daemon that allows all of it.
+fn shares(state: &State) -> BTreeMap<DeviceId, Share> {
+    let (cards, pods) = (state.cards(), state.claims(|claims| claims.view()));
+    let healthy = cards.hosts().filter(|host| {
+        host.device.usable()
+            && !host.partition()
+            && matches!(host.origin.vendor, Vendor::Nvidia | Vendor::Simulated)
+    });
+    let mut shares: BTreeMap<DeviceId, Option<Share>> =
+        healthy.map(|host| (host.device.id.clone(), None)).collect();
+    for view in &pods {
+        for grant in view.containers.iter().map(|container| &container.grant).filter(|grant| !grant.whole) {
+            for slice in &grant.slices {
+                let compute = view.limit.unwrap_or(slice.share.compute).max(slice.share.compute);
+                let share = Share { compute, ..slice.share };
+                if let Some(most) = shares.get_mut(&slice.device) {
+                    *most = Some(most.map_or(share, |most| most.max(share)));
+                }
+            }
+        }
+    }
+    let all = |device: &DeviceId| cards.get(device).map(|host| host.device.capacity()).unwrap_or_default();
+    shares.into_iter().map(|(device, share)| (device.clone(), share.unwrap_or_else(|| all(&device)))).collect()
+}

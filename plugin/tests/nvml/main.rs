@@ -1,0 +1,182 @@
+//! What a driver that can more is used for: MIG instances, and memory limits of control groups. The management library is
+//! a stand-in that a C compiler makes on the spot: it speaks NVIDIA's documented interface, and no more.
+
+#![allow(clippy::expect_used, clippy::unwrap_used, clippy::panic, reason = "a test may stop at once")]
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::Duration;
+
+use kerf::device::Health;
+use kerf::ids::PodRef;
+use kerf::isolation::Isolation;
+use kerf::plan::{Grant, Slice};
+use kerf::request::{ContainerKind, GpuRequest, RawAnnotations, RawContainer};
+use kerf::units::Share;
+use kerf_nvml::{Nvml, NvmlError, UNLIMITED};
+use kerf_plugin::backend::Backend;
+use kerf_plugin::backend::nvidia::Nvidia;
+use kerf_plugin::claim::view::{ContainerView, PodView, State};
+use kerf_plugin::claim::{Key, Pod, Stage};
+use kerf_plugin::config::NvidiaOptions;
+use kerf_plugin::ids::Ids;
+use kerf_plugin::isolation::driver::wanted;
+use kerf_plugin::isolation::{Demand, Ladder, Options, Provision};
+
+fn library(directory: &Path) -> PathBuf {
+    let path = directory.join("libnvidia-ml.so.1");
+    let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/nvml/standin.c");
+    let built = Command::new("cc").args(["-shared", "-fPIC", "-o"]).arg(&path).arg(source).status().unwrap();
+    assert!(built.success());
+    path
+}
+
+fn backend(directory: &Path, mig: bool) -> Nvidia {
+    let caps = directory.join("proc/driver/nvidia-caps");
+    std::fs::create_dir_all(&caps).unwrap();
+    std::fs::create_dir_all(directory.join("dev/nvidia-caps")).unwrap();
+    let minors = "config 1\nmonitor 2\ngpu1/gi1/access 12\ngpu1/gi1/ci0/access 13\ngpu1/gi3/access 30\n";
+    std::fs::write(caps.join("mig-minors"), minors).unwrap();
+    for name in ["nvidia0", "nvidia1", "nvidiactl", "nvidia-caps/nvidia-cap12", "nvidia-caps/nvidia-cap13"] {
+        std::fs::write(directory.join("dev").join(name), "").unwrap();
+    }
+    Nvidia::new(NvidiaOptions {
+        library: Some(library(directory)),
+        sys_root: directory.join("sys"),
+        dev_root: directory.join("dev"),
+        proc_root: directory.join("proc"),
+        mig,
+        quiet_period: Duration::from_secs(1),
+    })
+}
+
+#[test]
+fn a_card_that_is_cut_is_listed_as_its_instances() {
+    let directory = tempfile::tempdir().unwrap();
+    let backend = backend(directory.path(), true);
+    let found = backend.discover().unwrap();
+    let shown: Vec<_> = found
+        .iter()
+        .map(|host| {
+            let device = &host.device;
+            (device.id.as_str(), device.index, &*device.model, device.memory.0, host.partition())
+        })
+        .collect();
+    assert_eq!(
+        shown,
+        [
+            ("GPU-0", 0, "Stand-in", 81920, false),
+            ("MIG-a", 200, "Stand-in MIG 3g.40gb", 40448, true),
+            ("MIG-b", 202, "Stand-in MIG 1g.10gb", 9984, true),
+        ]
+    );
+    let nodes: Vec<_> = found[1].nodes.iter().map(|node| node.display().to_string()).collect();
+    assert_eq!(nodes, ["/dev/nvidia1", "/dev/nvidia-caps/nvidia-cap12", "/dev/nvidia-caps/nvidia-cap13"]);
+    // of the other instance the host has no files
+    assert_eq!(found[2].nodes, [PathBuf::from("/dev/nvidia1")]);
+    let health = backend.health().unwrap();
+    assert_eq!(health.into_values().collect::<Vec<_>>(), [Health::Healthy; 3]);
+    assert_eq!(backend.usage().unwrap().gpus.len(), 3);
+}
+
+#[test]
+fn without_mig_a_card_is_a_card() {
+    let directory = tempfile::tempdir().unwrap();
+    let found = backend(directory.path(), false).discover().unwrap();
+    let shown: Vec<_> = found.iter().map(|host| (host.device.id.as_str(), host.partition())).collect();
+    assert_eq!(shown, [("GPU-0", false), ("GPU-1", false)]);
+}
+
+fn ladder(directory: &Path, rungs: &[Isolation]) -> Ladder {
+    let limiter = directory.join("limiter.so");
+    std::fs::write(&limiter, "a library").unwrap();
+    Ladder::new(Options {
+        rungs: rungs.iter().copied().collect(),
+        state_dir: directory.join("state"),
+        run_dir: directory.join("run"),
+        library: limiter,
+        mps_control: None,
+        nvml: Some(library(directory)),
+        cgroup_root: directory.join("cgroup"),
+    })
+}
+
+#[test]
+fn each_card_has_the_strongest_rung_that_works_for_it() {
+    let directory = tempfile::tempdir().unwrap();
+    let found = backend(directory.path(), true).discover().unwrap();
+    let of = |rungs: &[Isolation]| {
+        let ladder = ladder(directory.path(), rungs);
+        found.iter().map(|host| ladder.of_shares(host)).collect::<Vec<_>>()
+    };
+    use Isolation::{Driver, Limiter, None};
+    // the driver refuses instances: two shares of one have the limiter between them
+    assert_eq!(of(&Isolation::ALL), [Driver, Limiter, Limiter]);
+    assert_eq!(of(&[Limiter]), [Limiter, Limiter, Limiter]);
+    assert_eq!(of(&[Driver]), [Driver, None, None]);
+    assert_eq!(of(&[None]), [None, None, None]);
+}
+
+#[test]
+fn limits_reach_the_driver_as_they_are_documented() {
+    let directory = tempfile::tempdir().unwrap();
+    let nvml = Nvml::load(Some(&library(directory.path()))).unwrap();
+    assert_eq!(nvml.instance("MIG-b").unwrap(), (3, 0));
+    assert!(matches!(nvml.instance("GPU-9"), Err(NvmlError::Refused { code: 6, .. })));
+    let limits = nvml.memory_limits().unwrap();
+    let group = Path::new("/sys/fs/cgroup/kubepods/podx/y");
+    assert_eq!(limits.get("GPU-0", group).unwrap().hard, UNLIMITED);
+    assert!(matches!(limits.get("MIG-a", group), Err(NvmlError::Refused { code: 3, .. })));
+    limits.set("GPU-0", group, 8_053_063_680).unwrap();
+    limits.set("GPU-0", group, UNLIMITED).unwrap();
+    let expected = format!("GPU-0 {g} 8053063680\nGPU-0 {g} {UNLIMITED}\n", g = group.display());
+    assert_eq!(told(directory.path()), expected);
+}
+
+fn told(directory: &Path) -> String {
+    std::fs::read_to_string(directory.join("libnvidia-ml.so.1.limits")).unwrap_or_default()
+}
+
+#[test]
+fn the_drivers_limit_follows_the_container_and_is_lifted_before_its_group_is_anothers() {
+    let directory = tempfile::tempdir().unwrap();
+    let ladder = ladder(directory.path(), &[Isolation::Driver]);
+    let driver = ladder.driver().unwrap();
+    let (uid, id) = ("5c0d6a2e-94a5-4e4b-9d2f-0a1b2c3d4e5f", "8f3c0d1e2b4a5968".repeat(4));
+    let slice = Slice { device: "GPU-0".into(), index: 0, share: Share::new(500, 7680) };
+    let (container, kind) = ("main".into(), ContainerKind::App);
+    let grant = Grant { container, kind, position: 0, whole: false, slices: vec![slice] };
+    let core = Ids::new(["GPU-0::0".to_owned()]);
+    let key = Key { pod: uid.into(), container: "main".into() };
+    let demand = Demand { key: &key, core: &core, grant: &grant, limit: None };
+    // nothing is mounted, since the limiter is off: the driver alone holds it
+    assert_eq!(ladder.provide(&demand, Isolation::Driver).unwrap(), Provision::default());
+    let raw = RawContainer { name: "main", kind, core: Some("50"), memory: Some("30") };
+    let pod = Pod {
+        uid: uid.into(),
+        reference: PodRef::new("ns", "p"),
+        request: GpuRequest::parse([raw], RawAnnotations::default()).unwrap().unwrap(),
+        record: None,
+        confirmed: true,
+        isolated: None,
+        stage: Stage::Live,
+        runtime_ids: [(id.clone(), "main".into())].into(),
+    };
+    let level = Some(Isolation::Driver);
+    let container =
+        ContainerView { grant: grant.clone(), state: State::Confirmed, core, memory: Ids::default(), level };
+    let view = PodView { pod, limit: None, exchanged: false, containers: vec![container] };
+    let root = directory.path().join("cgroup");
+    let wanted = |views: &[PodView]| wanted(views, ladder.folders(), &root);
+    // the container has not started: there is no group
+    assert!(wanted(std::slice::from_ref(&view)).is_empty());
+    let group = root.join(format!("kubepods/pod{uid}/{id}"));
+    std::fs::create_dir_all(&group).unwrap();
+    let held = driver.keep(Default::default(), &wanted(std::slice::from_ref(&view)));
+    let held = driver.keep(held, &wanted(&[view]));
+    let set = format!("GPU-0 {} 8053063680\n", group.display());
+    assert_eq!(told(directory.path()), set, "set once");
+    let held = driver.keep(held, &wanted(&[]));
+    assert_eq!(told(directory.path()), format!("{set}GPU-0 {} {UNLIMITED}\n", group.display()));
+    assert!(held.is_empty());
+}

@@ -1,0 +1,71 @@
+//! What keeps the pods of one card apart: from a promise to hardware.
+
+use std::fmt;
+use std::str::FromStr;
+
+/// How a share of a card is enforced, from weakest to strongest. Who has whole cards needs none of it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Isolation {
+    /// Nothing: a container may use all of the card.
+    #[default]
+    None,
+    /// kerf's library in the container, which programs can be built to evade.
+    Limiter,
+    /// NVIDIA's multi-process service.
+    Mps,
+    /// The driver's own memory limit on the container's control group.
+    Driver,
+    /// A hardware partition (NVIDIA's MIG), which a container has to itself.
+    Mig,
+}
+
+/// A word that names no [`Isolation`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("unknown isolation: expected none, limiter, mps, driver or mig")]
+pub struct UnknownIsolation;
+
+impl Isolation {
+    /// Every level, weakest first.
+    pub const ALL: [Self; 5] = [Self::None, Self::Limiter, Self::Mps, Self::Driver, Self::Mig];
+
+    /// The word used in flags, annotations and metrics.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::None => "none",
+            Self::Limiter => "limiter",
+            Self::Mps => "mps",
+            Self::Driver => "driver",
+            Self::Mig => "mig",
+        }
+    }
+}
+
+impl fmt::Display for Isolation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+impl FromStr for Isolation {
+    type Err = UnknownIsolation;
+
+    fn from_str(text: &str) -> Result<Self, UnknownIsolation> {
+        Self::ALL.into_iter().find(|level| level.as_str() == text).ok_or(UnknownIsolation)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn levels_are_named_once_and_ordered_by_strength() {
+        assert!(Isolation::ALL.is_sorted_by(|weaker, stronger| weaker < stronger));
+        for level in Isolation::ALL {
+            assert_eq!(level.as_str().parse(), Ok(level));
+        }
+        for bad in ["", "MIG", "hard", "limiter "] {
+            assert_eq!(bad.parse::<Isolation>(), Err(UnknownIsolation), "{bad}");
+        }
+    }
+}
