@@ -1,7 +1,12 @@
 //! Compiles the protos with protox, so that nobody needs `protoc`.
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
-    let files = ["deviceplugin/v1beta1/api.proto", "podresources/v1/api.proto"];
+    let files = [
+        "deviceplugin/v1beta1/api.proto",
+        "podresources/v1/api.proto",
+        "amd/metricssvc.proto",
+        "intel/levelzero.proto",
+    ];
     for file in files {
         println!("cargo:rerun-if-changed={file}");
         let set = protox::compile([file], ["."])?;

@@ -1,8 +1,11 @@
 //! `kerf inspect` and `kerf plan`: the live extender's own ledger and planner over a snapshot of a cluster.
 //! `kerf replay`: the same choice of node and card over a whole workload, for one policy or several.
 //!
+//! `kerf doctor`: hands over to `kerf-plugin doctor`, for what it looks at is the plugin's.
+//!
 //! Exit status: 0 done (plan: the pod fits), 1 the pod fits nowhere or breaks a rule, 2 wrong usage or input.
 
+mod doctor;
 mod inspect;
 mod plan;
 mod replay;
@@ -53,6 +56,13 @@ enum Command {
         #[arg(long, default_value_t)]
         policy: Policy,
     },
+    /// On a GPU node: say what cards it has, which are left out and why, and what kubelet knows (kerf-plugin doctor)
+    #[command(disable_help_flag = true)]
+    Doctor {
+        /// Options of kerf-plugin
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true, value_name = "OPTIONS")]
+        options: Vec<std::ffi::OsString>,
+    },
     /// Replay a workload and show what each policy would leave unallocated
     Replay(Box<replay::ReplayArgs>),
 }
@@ -65,6 +75,7 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
     match &args.command {
         Command::Inspect { snapshot } => inspect::run(snapshot, &args.domain, args.json),
         Command::Plan { pod, cluster, policy } => plan::run(pod, cluster, &args.domain, *policy, args.json),
+        Command::Doctor { options } => doctor::run(options),
         Command::Replay(options) => replay::run(options, &args.domain, args.json),
     }
 }

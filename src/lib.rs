@@ -27,12 +27,13 @@
 //! | [`annotation`] | the words on Pods and Nodes: both records of a placement, the inventory |
 //! | `k8s` (feature) | Pods and Nodes as domain values |
 //! | `runtime` (feature) | the process around a daemon: logs, shutdown, readiness, administrative routes |
-//! | `src/cli` (feature `cli`) | the `kerf` command: `inspect` and `plan` over a snapshot, `replay` over a workload |
+//! | `src/cli` (feature `cli`) | the `kerf` command: `inspect` and `plan` over a snapshot, `replay` over a workload; `doctor` starts the plugin's |
 //! | `extender/` | kube-scheduler's side: HTTP, watches, the one write |
-//! | `plugin/` | kubelet's side: gRPC, vendors' drivers, metrics |
-//! | `proto/` | kubelet's two gRPC contracts |
-//! | `testkit/` | stand-ins that speak the real protocols: API server, scheduler, kubelet |
-//! | `tests/` | laws, models and scenarios of the domain; `tests/system` runs everything against everything |
+//! | `plugin/` | kubelet's side: gRPC, vendors' drivers (`backend`), other systems' contracts (`profile`), `doctor`, metrics |
+//! | `limiter/` | what runs inside a container: a library before NVIDIA's driver; `limiter/contract`, its files |
+//! | `proto/` | kubelet's two gRPC contracts, vendors' health services |
+//! | `testkit/` | stand-ins that speak the real protocols: API server, scheduler, kubelet; device trees of paper; in folders of their own a card, and NVIDIA's two libraries over it |
+//! | `tests/` | laws, models and scenarios of the domain; `tests/system` runs everything against everything; `tests/gpu` is for a machine with a card |
 //! | `examples/demo` | everything in one process, for people |
 //! | `benches/` | speed and memory, with raw runs |
 //! | `manifests/`, `images/` | what a cluster administrator applies and builds |
@@ -51,6 +52,7 @@
 //!   that is shown, not hidden.
 //! * An unanswered write is neither done nor refused: its cards stay held until the API server has said.
 //! * Nothing that a tenant can write is believed unless it serves the pod's own request.
+//! * No unsafe code but in `limiter/` and the stand-ins for NVIDIA's libraries, which C programs call.
 //! * One trait in the system: `Backend` in the plugin, since drivers are the one thing with several
 //!   implementations.
 

@@ -139,3 +139,19 @@ fn wrong_input_is_named_with_its_file_line_and_column() {
         assert!(text.contains(word), "{text}");
     }
 }
+
+#[test]
+fn doctor_is_the_plugins_beside_it() {
+    use std::os::unix::fs::PermissionsExt;
+    let folder = tempfile::tempdir().unwrap();
+    let own = folder.path().join("kerf");
+    std::fs::copy(env!("CARGO_BIN_EXE_kerf"), &own).unwrap();
+    let doctor = || Command::new(&own).args(["doctor", "-profile=amd", "--json"]).env("PATH", "").output().unwrap();
+    let missing = doctor();
+    assert_eq!(missing.status.code(), Some(2));
+    assert!(String::from_utf8_lossy(&missing.stderr).contains("kerf-plugin cannot be started"));
+    let plugin = write(folder.path(), "kerf-plugin", "#!/bin/sh\necho \"$@\"\nexit 3\n");
+    std::fs::set_permissions(&plugin, std::fs::Permissions::from_mode(0o755)).unwrap();
+    let output = doctor();
+    assert_eq!((stdout(&output).as_str(), output.status.code()), ("doctor -profile=amd --json\n", Some(3)));
+}

@@ -18,6 +18,7 @@ use k8s_openapi::api::admissionregistration::v1::{
     ValidatingAdmissionPolicy, ValidatingAdmissionPolicyBinding, ValidatingAdmissionPolicySpec,
 };
 use k8s_openapi::api::apps::v1::{DaemonSet, Deployment};
+use k8s_openapi::api::batch::v1::Job;
 use k8s_openapi::api::core::v1::{Container, Namespace, Pod, PodTemplateSpec, Service, ServiceAccount};
 use k8s_openapi::api::networking::v1::NetworkPolicy;
 use k8s_openapi::api::rbac::v1::{ClusterRole, ClusterRoleBinding};
@@ -93,6 +94,7 @@ fn every_document_holds_only_known_fields() {
             "ClusterRoleBinding" => drop(strict::<ClusterRoleBinding>(&name, &value)),
             "DaemonSet" => drop(strict::<DaemonSet>(&name, &value)),
             "Deployment" => drop(strict::<Deployment>(&name, &value)),
+            "Job" => drop(strict::<Job>(&name, &value)),
             "KubeSchedulerConfiguration" => drop(strict::<SchedulerConfiguration>(&name, &value)),
             "Kustomization" => drop(serde_json::from_value::<Kustomization>(value.clone()).unwrap()),
             "Namespace" => drop(strict::<Namespace>(&name, &value)),
@@ -179,7 +181,8 @@ fn flags_and_environment_are_those_of_the_programs() {
     let args = extender_args(&extender());
     kerf_extender::config::Config::try_from(&args).unwrap();
     assert_eq!(args.domain, Keys::default().domain);
-    let plugins: Vec<DaemonSet> = of_kind("manifests", "DaemonSet");
+    let mut plugins: Vec<DaemonSet> = of_kind("manifests/base", "DaemonSet");
+    plugins.extend(of_kind("manifests/overlays", "DaemonSet"));
     assert_eq!(plugins.len(), 2);
     for set in plugins {
         let container = container(&set.spec.as_ref().unwrap().template);
@@ -200,6 +203,62 @@ fn flags_and_environment_are_those_of_the_programs() {
             assert!(mounts.contains(&config.device_plugins_dir));
             assert!(mounts.contains(&config.pod_resources_dir));
         }
+    }
+}
+
+/// What an overlay of a profile adds to the plugin's arguments, with what the overlay below it adds.
+fn added(overlay: &str) -> Vec<String> {
+    let (_, value) = only(documents(&format!("manifests/overlays/{overlay}")));
+    let kustomization: Kustomization = serde_json::from_value(value).unwrap();
+    let base = kustomization.resources[0].strip_prefix("../").unwrap();
+    let mut arguments = if base.starts_with("..") { Vec::new() } else { added(base) };
+    for patch in kustomization.patches {
+        let operations: Vec<Value> = serde_saphyr::from_str(&patch.patch.unwrap()).unwrap();
+        for operation in operations {
+            assert_eq!(operation["op"], "add", "{overlay}");
+            let path = operation["path"].as_str().unwrap();
+            match path.ends_with("/args/-") {
+                true => arguments.push(operation["value"].as_str().unwrap().to_owned()),
+                false => assert!(path.starts_with("/spec/template/spec/"), "{path}"),
+            }
+        }
+    }
+    arguments
+}
+
+#[test]
+fn overlays_of_profiles_have_their_systems_flags_and_no_rights() {
+    let set: DaemonSet = only(of_kind("manifests/profiles", "DaemonSet"));
+    let spec = set.spec.as_ref().unwrap().template.spec.as_ref().unwrap();
+    assert_eq!(
+        (spec.automount_service_account_token, spec.host_pid, spec.service_account_name.as_ref()),
+        (Some(false), None, None)
+    );
+    let container = &spec.containers[0];
+    let security = container.security_context.as_ref().unwrap();
+    assert_eq!(
+        (security.allow_privilege_escalation, security.read_only_root_filesystem),
+        (Some(false), Some(true))
+    );
+    assert_eq!(security.capabilities.as_ref().unwrap().drop.as_deref(), Some(&["ALL".to_owned()][..]));
+    let cases = [
+        ("amd", "amd"),
+        ("intel", "intel"),
+        ("nfd_labeled_nodes", "intel"),
+        ("deepomatic", "deepomatic"),
+        ("nvidia", "nvidia"),
+    ];
+    for (overlay, profile) in cases {
+        let words =
+            ["kerf-plugin".to_owned()].into_iter().chain(container.args.clone().unwrap()).chain(added(overlay));
+        let words = kerf_plugin::profile::flags::two_dashes(words.map(Into::into));
+        let args =
+            kerf_plugin::config::Args::try_parse_from(words).unwrap_or_else(|error| panic!("{overlay}: {error}"));
+        let config = kerf_plugin::config::Config::try_from(args).unwrap();
+        assert!(!config.vcuda, "{overlay}");
+        assert_eq!(config.profiles.iter().map(|profile| profile.name).collect::<Vec<_>>(), [profile], "{overlay}");
+        let monitored = config.profiles[0].monitoring.is_some();
+        assert_eq!(monitored, overlay == "nfd_labeled_nodes");
     }
 }
 
@@ -520,7 +579,7 @@ fn the_readme_knows_every_flag_refusal_reason_and_metric() {
     }
     // names stand in the sources as what follows the prefix
     let sources = |paths: &[&str]| paths.iter().map(|path| text(path)).collect::<String>();
-    let extender = sources(&["extender/src/metrics.rs"]);
+    let extender = sources(&["extender/src/metrics.rs", "extender/src/metrics/cluster.rs"]);
     let plugin =
         sources(&["plugin/src/metrics.rs", "plugin/src/metrics/containers.rs", "plugin/src/metrics/gpus.rs"]);
     let words = readme.split(|c: char| !(c.is_ascii_alphanumeric() || c == '_'));

@@ -9,6 +9,7 @@ pub mod auto;
 pub mod intel;
 pub mod nvidia;
 mod origin;
+pub mod reporter;
 pub mod roots;
 pub mod scan;
 pub mod simulated;
@@ -20,8 +21,15 @@ use std::sync::Arc;
 use kerf::device::{Device, Health};
 use kerf::ids::{ContainerName, DeviceId, PodRef};
 
+use self::amd::{Amd, AmdOptions};
+use self::auto::Auto;
+use self::intel::Intel;
+use self::nvidia::Nvidia;
+use self::nvidia::files::NvidiaFiles;
 pub use self::origin::{Origin, Part, Vendor};
 use self::scan::Remark;
+use self::simulated::Simulated;
+use crate::config::BackendChoice;
 
 /// A card and how it is reached on this host.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -175,5 +183,26 @@ impl<T: Backend + ?Sized> Backend for Arc<T> {
 
     fn remarks(&self) -> Vec<Remark> {
         (**self).remarks()
+    }
+}
+
+/// The backend of a choice.
+pub fn of(choice: BackendChoice) -> Arc<dyn Backend> {
+    match choice {
+        BackendChoice::Nvidia(options) => Arc::new(Nvidia::new(options)),
+        BackendChoice::NvidiaFiles(options) => Arc::new(NvidiaFiles::new(options)),
+        BackendChoice::NvidiaAny(library, files) => {
+            Arc::new(Auto::new(vec![Box::new(Nvidia::new(library)), Box::new(NvidiaFiles::new(files))]))
+        }
+        BackendChoice::Amd(options) => Arc::new(Amd::new(options)),
+        BackendChoice::Intel(options) => Arc::new(Intel::new(options)),
+        BackendChoice::Simulated(path) => Arc::new(Simulated::new(path)),
+        BackendChoice::Auto(nvidia, intel, path) => {
+            let amd = Amd::new(AmdOptions { roots: intel.roots.clone(), reporter: None });
+            let mut candidates: Vec<Box<dyn Backend>> =
+                vec![Box::new(Nvidia::new(nvidia)), Box::new(amd), Box::new(Intel::new(intel))];
+            candidates.extend(path.map(|path| Box::new(Simulated::new(path)) as Box<dyn Backend>));
+            Arc::new(Auto::new(candidates))
+        }
     }
 }

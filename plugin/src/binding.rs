@@ -12,6 +12,7 @@ use kerf::plan::Grant;
 use kerf::units::Mib;
 use kerf_proto::deviceplugin::{CdiDevice, ContainerAllocateResponse, DeviceSpec};
 
+use crate::backend::Vendor;
 use crate::inventory::Cards;
 
 /// How cards are handed to containers on this node.
@@ -66,8 +67,13 @@ pub fn container(grant: &Grant, cards: &Cards, strategy: &Strategy) -> Container
     let nodes: Vec<String> =
         hosts.iter().flat_map(|host| &host.nodes).map(|node| node.display().to_string()).collect();
     let keys = &strategy.keys;
+    let named = hosts.iter().any(|host| matches!(host.origin.vendor, Vendor::Nvidia | Vendor::Simulated));
     ContainerBinding {
-        envs: BTreeMap::from([("NVIDIA_VISIBLE_DEVICES".to_owned(), uuids.join(","))]),
+        // only NVIDIA's runtime reads it; other vendors' programs see the cards whose files they have
+        envs: (named || hosts.is_empty())
+            .then(|| ("NVIDIA_VISIBLE_DEVICES".to_owned(), uuids.join(",")))
+            .into_iter()
+            .collect(),
         devices,
         cdi,
         annotations: BTreeMap::from([

@@ -9,14 +9,24 @@ use kerf::annotation::{Domain, Keys};
 use kerf::ids::NodeName;
 use kerf::runtime::telemetry::LogArgs;
 
+use crate::backend::amd::AmdOptions;
+use crate::backend::intel::IntelOptions;
+use crate::backend::nvidia::files::FilesOptions;
+use crate::backend::roots::Roots;
 use crate::binding::Strategy;
+use crate::profile::flags::{BadPciId, ProfileArgs, ProfileName};
+use crate::profile::{self, Profile};
 
 /// Gives containers exactly the GPU that kerf's extender chose for them, and reports what they do with it.
 #[derive(Clone, Debug, clap::Parser)]
 #[command(name = "kerf-plugin", version)]
+#[command(
+    after_help = "kerf-plugin doctor [OPTIONS]: look at this machine with the same options, say what is there, what is \
+    left out and why, and what kubelet knows; exit status 0: all is well, 1: trouble, 3: no card"
+)]
 pub struct Args {
-    /// Name of the Node object of this machine
-    #[arg(long, env = "KERF_NODE_NAME")]
+    /// Name of the Node object of this machine; needed for the profile vcuda
+    #[arg(long, env = "KERF_NODE_NAME", default_value = "", hide_default_value = true)]
     pub node_name: String,
     /// Prefix of resources and annotations
     #[arg(long, env = "KERF_DOMAIN", default_value = "inspur.com")]
@@ -31,7 +41,7 @@ pub struct Args {
     #[arg(long, env = "KERF_KUBELET_DIR", default_value = "/var/lib/kubelet", value_name = "DIR")]
     pub kubelet_dir: PathBuf,
     /// Where kubelet listens for device plugins [default: device-plugins below --kubelet-dir]
-    #[arg(long, env = "KERF_DEVICE_PLUGINS_DIR", value_name = "DIR")]
+    #[arg(long, alias = "plugin-directory", env = "KERF_DEVICE_PLUGINS_DIR", value_name = "DIR")]
     pub device_plugins_dir: Option<PathBuf>,
     /// Where kubelet tells who holds what [default: pod-resources below --kubelet-dir]
     #[arg(long, env = "KERF_POD_RESOURCES_DIR", value_name = "DIR")]
@@ -72,6 +82,12 @@ pub struct Args {
     /// How long an NVIDIA card must be free of critical errors to be healthy again
     #[arg(long, env = "KERF_QUIET_PERIOD", default_value = "5m", value_name = "TIME")]
     pub quiet_period: Span,
+    /// What the node offers.
+    #[command(flatten)]
+    pub profiles: ProfileArgs,
+    /// Of doctor: print JSON
+    #[arg(long, hide = true)]
+    pub json: bool,
     /// What to log.
     #[command(flatten)]
     pub log: LogArgs,
@@ -80,10 +96,16 @@ pub struct Args {
 /// Which driver to ask about cards.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
 pub enum BackendKind {
-    /// NVIDIA, then simulated cards if a file is given: the first that has cards.
+    /// NVIDIA, AMD, Intel, then simulated cards if a file is given: the first that has cards.
     Auto,
     /// NVIDIA's management library.
     Nvidia,
+    /// NVIDIA's files in /proc and /dev.
+    NvidiaFiles,
+    /// AMD's driver.
+    Amd,
+    /// Intel's drivers.
+    Intel,
     /// A file.
     Simulated,
 }
@@ -143,17 +165,29 @@ pub struct Config {
     pub health_period: Duration,
     /// Between measurements.
     pub sample_period: Duration,
+    /// Whether `vcuda` is offered.
+    pub vcuda: bool,
+    /// What else is.
+    pub profiles: Vec<Profile>,
 }
 
 /// A driver and what it needs to know.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub enum BackendChoice {
     /// NVIDIA only.
     Nvidia(NvidiaOptions),
+    /// NVIDIA's files in `/proc` and `/dev`.
+    NvidiaFiles(FilesOptions),
+    /// NVIDIA's library, or where it is not there the files.
+    NvidiaAny(NvidiaOptions, FilesOptions),
+    /// AMD only.
+    Amd(AmdOptions),
+    /// Intel only.
+    Intel(IntelOptions),
     /// A file only.
     Simulated(PathBuf),
-    /// The first of both that has cards.
-    Auto(NvidiaOptions, Option<PathBuf>),
+    /// The first of NVIDIA, AMD, Intel and a file that has cards.
+    Auto(NvidiaOptions, IntelOptions, Option<PathBuf>),
 }
 
 /// What the NVIDIA backend needs to know.
@@ -184,6 +218,18 @@ pub enum ConfigError {
     /// kubelet refuses relative paths of devices.
     #[error("--extra-device {0:?} is not an absolute path")]
     ExtraDevice(PathBuf),
+    /// No list of PCI ids.
+    #[error("--allow-ids or --deny-ids: {0}")]
+    PciId(#[from] BadPciId),
+    /// Only one of both can be meant.
+    #[error("--allow-ids and --deny-ids exclude each other")]
+    AllowAndDeny,
+    /// A profile twice, which cannot have one name of a resource twice.
+    #[error("--profile {0} is given twice")]
+    ProfileTwice(&'static str),
+    /// Its ways to ask for cards exclude each other.
+    #[error("--device-list-strategy: envvar and volume-mounts exclude each other")]
+    ListStrategies,
     /// Socket paths are limited by the system.
     #[error("--device-plugins-dir {0:?} is too long for a socket in it")]
     LongDirectory(PathBuf),
@@ -195,7 +241,8 @@ impl TryFrom<Args> for Config {
     fn try_from(args: Args) -> Result<Self, ConfigError> {
         let node = args.node_name;
         let legal = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '.');
-        if node.is_empty() || node.len() > 253 || !node.chars().all(legal) {
+        let vcuda = args.profiles.profile.contains(&ProfileName::Vcuda);
+        if (node.is_empty() && vcuda) || node.len() > 253 || !node.chars().all(legal) {
             return Err(ConfigError::NodeName(node));
         }
         if let Some(kind) = &args.cdi_kind {
@@ -213,15 +260,23 @@ impl TryFrom<Args> for Config {
         if device_plugins_dir.as_os_str().len() > 66 {
             return Err(ConfigError::LongDirectory(device_plugins_dir));
         }
+        let roots = Roots { sys: args.sys_root.clone(), dev: args.dev_root.clone(), proc: args.proc_root.clone() };
         let nvidia = NvidiaOptions {
             library: args.nvml_library,
             sys_root: args.sys_root,
             dev_root: args.dev_root,
             quiet_period: args.quiet_period.0,
         };
+        let profiles = profiles(&args.profiles, &nvidia, &roots)?;
+        let intel = IntelOptions { roots: roots.clone(), ..IntelOptions::default() };
         let backend = match args.backend {
             BackendKind::Nvidia => BackendChoice::Nvidia(nvidia),
-            BackendKind::Auto => BackendChoice::Auto(nvidia, args.simulated_file),
+            BackendKind::NvidiaFiles => {
+                BackendChoice::NvidiaFiles(FilesOptions { roots, ..FilesOptions::default() })
+            }
+            BackendKind::Amd => BackendChoice::Amd(AmdOptions { roots, reporter: None }),
+            BackendKind::Intel => BackendChoice::Intel(intel),
+            BackendKind::Auto => BackendChoice::Auto(nvidia, intel, args.simulated_file),
             BackendKind::Simulated => {
                 BackendChoice::Simulated(args.simulated_file.ok_or(ConfigError::NoSimulatedFile)?)
             }
@@ -240,8 +295,41 @@ impl TryFrom<Args> for Config {
             numa_hints: args.numa_hints,
             health_period: args.health_period.0,
             sample_period: args.sample_period.0,
+            vcuda,
+            profiles,
         })
     }
+}
+
+fn profiles(args: &ProfileArgs, nvidia: &NvidiaOptions, roots: &Roots) -> Result<Vec<Profile>, ConfigError> {
+    use crate::profile::flags::ListStrategy;
+    let mut made = Vec::new();
+    let mut seen = std::collections::BTreeSet::new();
+    for name in &args.profile {
+        if !seen.insert(*name) {
+            return Err(ConfigError::ProfileTwice(name.as_str()));
+        }
+        let (policy, nvidia, roots) = (args.share_policy, nvidia.clone(), roots.clone());
+        made.push(match name {
+            ProfileName::Vcuda => continue,
+            ProfileName::Amd => profile::amd::profile(&args.amd, policy, roots),
+            ProfileName::Intel => {
+                if !args.intel.allow_ids.is_empty() && !args.intel.deny_ids.is_empty() {
+                    return Err(ConfigError::AllowAndDeny);
+                }
+                profile::intel::profile(&args.intel, roots)?
+            }
+            ProfileName::Deepomatic => profile::deepomatic::profile(&args.deepomatic, policy, nvidia, roots),
+            ProfileName::Nvidia => {
+                let told = |strategy| args.nvidia.device_list_strategy.contains(&strategy);
+                if told(ListStrategy::Envvar) && told(ListStrategy::VolumeMounts) {
+                    return Err(ConfigError::ListStrategies);
+                }
+                profile::nvidia::profile(&args.nvidia, policy, nvidia, roots)
+            }
+        });
+    }
+    Ok(made)
 }
 
 #[cfg(test)]
@@ -275,6 +363,12 @@ mod tests {
             (vec!["--cdi-kind", "gpu"], "--cdi-kind"),
             (vec!["--extra-device", "x"], "--extra-device"),
             (vec!["--domain", "kubernetes.io"], "--domain"),
+            (vec!["--profile", "amd,amd"], "--profile"),
+            (vec!["--profile", "intel", "--allow-ids", "0x12"], "--allow-ids"),
+            (vec!["--profile", "intel", "--allow-ids", "0x1234", "--deny-ids", "0x1234"], "--deny-ids"),
+            (vec!["--shared-dev-num", "0"], "--shared-dev-num"),
+            (vec!["--allocation-policy", "some"], "--allocation-policy"),
+            (vec!["--gpu-duplication-factor", "0"], "--gpu-duplication-factor"),
             (vec!["--health-period", "0s"], "--health-period"),
             (vec!["--sample-period", "5"], "--sample-period"),
         ] {

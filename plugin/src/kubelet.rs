@@ -17,22 +17,21 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use hyper_util::rt::TokioIo;
-use kerf::runtime::readiness::Condition;
 use kerf_proto::deviceplugin::device_plugin_client::DevicePluginClient;
-use kerf_proto::deviceplugin::device_plugin_server::DevicePluginServer;
+use kerf_proto::deviceplugin::device_plugin_server::{DevicePlugin, DevicePluginServer};
 use kerf_proto::deviceplugin::registration_client::RegistrationClient;
-use kerf_proto::deviceplugin::{Empty, KUBELET_SOCKET, RegisterRequest, VERSION};
+use kerf_proto::deviceplugin::{DevicePluginOptions, Empty, KUBELET_SOCKET, RegisterRequest, VERSION};
 use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
 use tokio_stream::wrappers::UnixListenerStream;
 use tokio_util::sync::CancellationToken;
-use tonic::transport::{Channel, Endpoint, Server};
+use tonic::transport::{Channel, Server};
 
 use self::directory::{Directory, Identity};
-use crate::ids::Resource;
-use crate::service::{self, Service, Shared, Streams};
+use crate::metrics::Counters;
+use crate::service::Streams;
 
 /// kubelet dials back while it registers, which it gives 10 s.
 const REGISTER_DEADLINE: Duration = Duration::from_secs(12);
@@ -71,16 +70,33 @@ enum End {
     Deadline(#[from] tokio::time::error::Elapsed),
 }
 
-/// Keeps one resource registered until `token` is cancelled. `registered` is met while kubelet listens.
-pub async fn keep_registered(
-    shared: Shared,
-    resource: Resource,
-    path: PathBuf,
-    registered: Condition,
-    token: CancellationToken,
-) {
-    let mut directory = Directory::watch(&path);
-    remove_stale(&path, resource).await;
+/// One resource that is offered to kubelet.
+pub struct Endpoint<F> {
+    /// Tells its sockets from those of other resources: at most 15 letters.
+    pub word: String,
+    /// The word used in metrics and logs.
+    pub label: String,
+    /// The extended resource's full name.
+    pub resource: String,
+    /// What kubelet may ask.
+    pub options: DevicePluginOptions,
+    /// What is counted.
+    pub counters: Counters,
+    /// kubelet's directory of device plugins.
+    pub directory: PathBuf,
+    /// Makes the service for one socket: it counts its streams and ends them with the token.
+    pub service: F,
+}
+
+/// Keeps one resource registered until `token` is cancelled. `registered` hears whether kubelet listens.
+pub async fn keep_registered<F, S>(endpoint: Endpoint<F>, registered: impl Fn(bool), token: CancellationToken)
+where
+    F: Fn(watch::Sender<Streams>, CancellationToken) -> S,
+    S: DevicePlugin,
+{
+    let (path, resource) = (&endpoint.directory, endpoint.label.as_str());
+    let mut directory = Directory::watch(path);
+    remove_stale(path, &endpoint.word).await;
     let start = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_millis();
     let mut pause = FIRST_PAUSE;
     let mut missing = false;
@@ -88,7 +104,7 @@ pub async fn keep_registered(
         let kubelet = path.join(KUBELET_SOCKET);
         while Identity::of(&kubelet).is_none() {
             if !std::mem::replace(&mut missing, true) {
-                tracing::warn!(resource = resource.as_str(), "kubelet's socket is missing; waiting for it");
+                tracing::warn!(resource, "kubelet's socket is missing; waiting for it");
             }
             tokio::select! {
                 () = token.cancelled() => return,
@@ -97,19 +113,19 @@ pub async fn keep_registered(
         }
         missing = false;
         let tried = Identity::of(&kubelet);
-        let socket = path.join(format!("kerf-{}-{start:x}-{attempt}.sock", resource.as_str()));
-        let session = Session { shared: &shared, resource, path: &path, socket, registered: &registered };
+        let socket = path.join(format!("kerf-{}-{start:x}-{attempt}.sock", endpoint.word));
+        let session = Session { endpoint: &endpoint, socket, registered: &registered };
         let (held, end) = session.run(&mut directory, &token).await;
-        registered.set(false);
+        registered(false);
         if matches!(end, End::Shutdown) {
             return;
         }
-        tracing::info!(resource = resource.as_str(), reason = %end, held, "registering again");
+        tracing::info!(resource, reason = %end, held, "registering again");
         if held {
             pause = FIRST_PAUSE;
             continue;
         }
-        shared.counters.registrations.with_label_values(&[resource.as_str(), "failed"]).inc();
+        endpoint.counters.registrations.with_label_values(&[resource, "failed"]).inc();
         let another = async {
             // a kubelet that was killed leaves its socket behind; the next one admits pods within a second
             while Identity::of(&kubelet).is_none_or(|now| Some(now) == tried) {
@@ -125,15 +141,18 @@ pub async fn keep_registered(
 }
 
 /// One socket's life.
-struct Session<'a> {
-    shared: &'a Shared,
-    resource: Resource,
-    path: &'a Path,
+struct Session<'a, F, R> {
+    endpoint: &'a Endpoint<F>,
     socket: PathBuf,
-    registered: &'a Condition,
+    registered: &'a R,
 }
 
-impl Session<'_> {
+impl<F, S, R> Session<'_, F, R>
+where
+    F: Fn(watch::Sender<Streams>, CancellationToken) -> S,
+    S: DevicePlugin,
+    R: Fn(bool),
+{
     /// Says whether the registration held for a time, and why it ended.
     async fn run(&self, directory: &mut Directory, token: &CancellationToken) -> (bool, End) {
         let own = token.child_token();
@@ -148,10 +167,10 @@ impl Session<'_> {
         };
         let (held, end) = match opened {
             Ok(()) => {
-                self.registered.set(true);
-                let counters = &self.shared.counters;
-                counters.registrations.with_label_values(&[self.resource.as_str(), "registered"]).inc();
-                tracing::info!(resource = self.resource.as_str(), "registered with kubelet");
+                (self.registered)(true);
+                let (counters, resource) = (&self.endpoint.counters, self.endpoint.label.as_str());
+                counters.registrations.with_label_values(&[resource, "registered"]).inc();
+                tracing::info!(resource, "registered with kubelet");
                 (true, self.until_end(directory, watched, &mut server, token).await)
             }
             Err(end) => (false, end),
@@ -170,12 +189,12 @@ impl Session<'_> {
 
     fn serve(&self, streams: watch::Sender<Streams>, own: CancellationToken) -> std::io::Result<JoinHandle<()>> {
         let listener = UnixListener::bind(&self.socket)?;
-        let service = Service::new(self.shared.clone(), self.resource, streams, own.clone());
+        let service = (self.endpoint.service)(streams, own.clone());
         let service = DevicePluginServer::new(service).max_decoding_message_size(16 << 20);
         let server = Server::builder()
             .add_service(service)
             .serve_with_incoming_shutdown(UnixListenerStream::new(listener), own.cancelled_owned());
-        let resource = self.resource.as_str();
+        let resource = self.endpoint.label.clone();
         // its end is noticed by whoever holds the handle
         Ok(tokio::spawn(async move {
             if let Err(error) = server.await {
@@ -195,11 +214,11 @@ impl Session<'_> {
         let request = RegisterRequest {
             version: VERSION.to_owned(),
             endpoint: endpoint.unwrap_or_default(),
-            resource_name: self.resource.name(&self.shared.strategy.keys).to_owned(),
-            options: Some(service::options()),
+            resource_name: self.endpoint.resource.clone(),
+            options: Some(self.endpoint.options),
         };
         let registered = async {
-            let mut client = RegistrationClient::new(dial(self.path.join(KUBELET_SOCKET)).await?);
+            let mut client = RegistrationClient::new(dial(self.endpoint.directory.join(KUBELET_SOCKET)).await?);
             client.register(request).await.map_err(Box::new)?;
             Ok::<_, End>(())
         };
@@ -219,7 +238,7 @@ impl Session<'_> {
         server: &mut JoinHandle<()>,
         token: &CancellationToken,
     ) -> End {
-        let socket = self.path.join(KUBELET_SOCKET);
+        let socket = self.endpoint.directory.join(KUBELET_SOCKET);
         // as it is now that the stream is open: kubelet may have been restarted since it was seen first, and to give
         // up a registration with the new one would make the cards ill for a moment. Had the old one opened the
         // stream, then its end ends the stream
@@ -244,18 +263,19 @@ impl Session<'_> {
     }
 }
 
-async fn dial(socket: PathBuf) -> Result<Channel, tonic::transport::Error> {
+/// A connection to a socket, at once.
+pub(crate) async fn dial(socket: PathBuf) -> Result<Channel, tonic::transport::Error> {
     let connector = tower::service_fn(move |_| {
         let socket = socket.clone();
         async move { UnixStream::connect(socket).await.map(TokioIo::new) }
     });
     // the address is not used, but HTTP/2 wants an authority
-    Endpoint::from_static("http://localhost").connect_with_connector(connector).await
+    tonic::transport::Endpoint::from_static("http://localhost").connect_with_connector(connector).await
 }
 
 /// Removes sockets of earlier lives. One that answers is another plugin's and stays.
-async fn remove_stale(path: &Path, resource: Resource) {
-    let prefix = format!("kerf-{}-", resource.as_str());
+async fn remove_stale(path: &Path, word: &str) {
+    let prefix = format!("kerf-{word}-");
     let Ok(entries) = std::fs::read_dir(path) else { return };
     for entry in entries.flatten() {
         let name = entry.file_name();

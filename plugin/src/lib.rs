@@ -3,7 +3,8 @@
 //!
 //! ```text
 //!   kubelet --gRPC-- [kubelet] [service] --> [claim] (pure: whose call is it?) --> [binding] (pure: what it gets)
-//!   API server ----- [watch] [cluster] ----> [state] <---- [monitor] --- [backend] (NVIDIA, simulated)
+//!   API server ----- [watch] [cluster] ----> [state] <---- [monitor] --- [backend] (all vendors, simulated)
+//!   kubelet --gRPC-- [kubelet] [profile] (other vendors' contracts: data) <-- the same backends, one for each
 //!   kubelet's list - [reconcile] ----------> [claim::truth] --> corrected records
 //!                                            [metrics] [debug] --> HTTP
 //! ```
@@ -15,19 +16,23 @@ pub mod claim;
 pub mod cluster;
 pub mod config;
 pub mod debug;
+pub mod doctor;
 pub mod ids;
 pub mod inventory;
 pub mod kubelet;
 pub mod metrics;
 pub mod monitor;
+pub mod profile;
 pub mod reconcile;
 pub mod service;
 pub mod state;
 pub mod watch;
 
 use std::net::SocketAddr;
+use std::path::Path;
 use std::sync::Arc;
 
+use anyhow::Context;
 use kerf::runtime::admin::{self, Admin};
 use kerf::runtime::readiness::Readiness;
 use kerf::runtime::shutdown::Tasks;
@@ -35,17 +40,15 @@ use kube::Client;
 use prometheus::Registry;
 use tokio_util::sync::CancellationToken;
 
-use crate::backend::Backend;
-use crate::backend::auto::Auto;
-use crate::backend::nvidia::Nvidia;
-use crate::backend::simulated::Simulated;
 use crate::cluster::Cluster;
-use crate::config::{BackendChoice, Config};
+use crate::config::Config;
 use crate::ids::Resource;
+use crate::kubelet::Endpoint;
 use crate::metrics::{Counters, Gauges};
 use crate::monitor::Driver;
+use crate::profile::Profile;
 use crate::reconcile::Reconciler;
-use crate::service::Shared;
+use crate::service::{Service, Shared};
 use crate::state::State;
 
 /// A plugin that runs. Cancel its token to end it; dropping this does not.
@@ -76,15 +79,23 @@ impl Plugin {
 ///
 /// # Errors
 /// Where the address of `config` is taken, or a part ends unexpectedly.
-pub async fn run(config: Config, client: Client, token: CancellationToken) -> anyhow::Result<()> {
+pub async fn run(
+    config: Config,
+    client: impl Into<Option<Client>>,
+    token: CancellationToken,
+) -> anyhow::Result<()> {
     start(config, client, token).await?.finished().await
 }
 
-/// Starts everything and returns.
+/// Starts everything and returns. A `client` is needed for `vcuda` alone.
 ///
 /// # Errors
-/// Where the address of `config` is taken.
-pub async fn start(config: Config, client: Client, token: CancellationToken) -> anyhow::Result<Plugin> {
+/// Where the address of `config` is taken, or `client` is missing.
+pub async fn start(
+    config: Config,
+    client: impl Into<Option<Client>>,
+    token: CancellationToken,
+) -> anyhow::Result<Plugin> {
     tracing::info!(?config, "configuration");
     let Config {
         node,
@@ -99,6 +110,8 @@ pub async fn start(config: Config, client: Client, token: CancellationToken) -> 
         numa_hints,
         health_period,
         sample_period,
+        vcuda,
+        profiles,
     } = config;
     let tasks = Tasks::new(token.child_token());
     let stop = || tasks.token().clone();
@@ -107,11 +120,19 @@ pub async fn start(config: Config, client: Client, token: CancellationToken) -> 
     let state = State::default();
     let readiness = Readiness::default();
 
-    let driver = Driver::new(backend_of(backend), counters.clone());
+    let driver = Driver::new(backend::of(backend), counters.clone());
     registry.register(Box::new(Gauges::new(state.clone(), node.clone())?))?;
     let complaining = driver.clone();
     registry.register(Box::new(metrics::complaints(move || complaining.complaints())?))?;
 
+    for profile in profiles {
+        offer(profile, &counters, &device_plugins_dir, &readiness, &tasks);
+    }
+    if !vcuda {
+        let address = administer(listen, registry, &readiness, Arc::new(|| serde_json::json!({})), &tasks).await?;
+        return Ok(Plugin { admin: address, tasks, asked: token });
+    }
+    let client = client.into().context("the profile vcuda needs the API server")?;
     let cluster = Cluster::new(client, node, keys);
     let reconciler = Reconciler::new(state.clone(), cluster.clone(), counters.clone(), &pod_resources_dir);
     let shared = Shared {
@@ -122,19 +143,9 @@ pub async fn start(config: Config, client: Client, token: CancellationToken) -> 
         numa_hints,
     };
 
-    let listener = admin::listen(listen).await?;
-    let address = listener.local_addr()?;
     let debugged = state.clone();
-    let routes = admin::router(Admin {
-        registry,
-        series: None,
-        readiness: readiness.clone(),
-        debug: Arc::new(move || debug::state(&debugged)),
-        program: "kerf-plugin",
-        draining: stop(),
-    });
-    tracing::info!(%address, "serving HTTP");
-    tasks.spawn("admin", admin::serve(listener, routes, stop()));
+    let shown = Arc::new(move || debug::state(&debugged));
+    let address = administer(listen, registry, &readiness, shown, &tasks).await?;
 
     let found = readiness.condition("gpus");
     let health = monitor::follow_health(driver.clone(), state.clone(), health_period, found, stop());
@@ -149,21 +160,50 @@ pub async fn start(config: Config, client: Client, token: CancellationToken) -> 
             Resource::Core => "kubelet-core",
             Resource::Memory => "kubelet-memory",
         });
-        let directory = device_plugins_dir.clone();
-        let kept = kubelet::keep_registered(shared.clone(), resource, directory, registered, stop());
-        tasks.spawn(resource.as_str(), kept);
+        let shared = shared.clone();
+        let endpoint = Endpoint {
+            word: resource.as_str().to_owned(),
+            label: resource.as_str().to_owned(),
+            resource: resource.name(&shared.strategy.keys).to_owned(),
+            options: service::options(),
+            counters: shared.counters.clone(),
+            directory: device_plugins_dir.clone(),
+            service: move |streams, token| Service::new(shared.clone(), resource, streams, token),
+        };
+        tasks.spawn(resource.as_str(), kubelet::keep_registered(endpoint, move |met| registered.set(met), stop()));
     }
     Ok(Plugin { admin: address, tasks, asked: token })
 }
 
-fn backend_of(choice: BackendChoice) -> Arc<dyn Backend> {
-    match choice {
-        BackendChoice::Nvidia(options) => Arc::new(Nvidia::new(options)),
-        BackendChoice::Simulated(path) => Arc::new(Simulated::new(path)),
-        BackendChoice::Auto(options, path) => {
-            let mut candidates: Vec<Box<dyn Backend>> = vec![Box::new(Nvidia::new(options))];
-            candidates.extend(path.map(|path| Box::new(Simulated::new(path)) as Box<dyn Backend>));
-            Arc::new(Auto::new(candidates))
-        }
-    }
+/// Serves the administrative routes.
+async fn administer(
+    listen: SocketAddr,
+    registry: Registry,
+    readiness: &Readiness,
+    debug: Arc<dyn Fn() -> serde_json::Value + Send + Sync>,
+    tasks: &Tasks,
+) -> anyhow::Result<SocketAddr> {
+    let listener = admin::listen(listen).await?;
+    let address = listener.local_addr()?;
+    let stop = || tasks.token().clone();
+    let readiness = readiness.clone();
+    let routes =
+        admin::router(Admin { registry, series: None, readiness, debug, program: "kerf-plugin", draining: stop() });
+    tracing::info!(%address, "serving HTTP");
+    tasks.spawn("admin", admin::serve(listener, routes, stop()));
+    Ok(address)
+}
+
+/// Offers a profile's resources, from cards of its own.
+fn offer(profile: Profile, counters: &Counters, directory: &Path, readiness: &Readiness, tasks: &Tasks) {
+    let (name, period) = (profile.name, profile.period);
+    let state = State::default();
+    let driver = Driver::new(backend::of(profile.source.clone()), counters.clone());
+    let stop = || tasks.token().clone();
+    let found = readiness.condition("gpus");
+    tasks.spawn("health", monitor::follow_health(driver, state.clone(), period, found, stop()));
+    let ready = readiness.condition(name);
+    let serving =
+        profile::serve::follow(Arc::new(profile), state, counters.clone(), directory.to_owned(), ready, stop());
+    tasks.spawn(name, serving);
 }

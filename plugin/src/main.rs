@@ -1,16 +1,41 @@
 //! The program `kerf-plugin`.
 
+use std::process::ExitCode;
+
 use clap::Parser as _;
 use kerf::runtime::shutdown::Tasks;
 use kerf_plugin::config::{Args, Config};
+use kerf_plugin::doctor;
+use kerf_plugin::profile::flags::two_dashes;
 
 #[tokio::main]
-async fn main() -> anyhow::Result<()> {
-    let args = Args::parse();
+async fn main() -> anyhow::Result<ExitCode> {
+    let mut words = two_dashes(std::env::args_os());
+    if words.get(1).is_some_and(|word| word == "doctor") {
+        words.remove(1);
+        return examine(Args::parse_from(words)).await;
+    }
+    let args = Args::parse_from(words);
     args.log.init()?;
     let config = Config::try_from(args)?;
     let signals = Tasks::default();
     signals.obey_signals()?;
-    let client = kerf::runtime::client::connect(config.kubeconfig.as_deref()).await?;
-    kerf_plugin::run(config, client, signals.token().clone()).await
+    let client = match config.vcuda {
+        true => Some(kerf::runtime::client::connect(config.kubeconfig.as_deref()).await?),
+        false => None,
+    };
+    kerf_plugin::run(config, client, signals.token().clone()).await?;
+    Ok(ExitCode::SUCCESS)
+}
+
+async fn examine(mut args: Args) -> anyhow::Result<ExitCode> {
+    let json = args.json;
+    if args.node_name.is_empty() {
+        // the machine is looked at, not its Node
+        args.node_name = "this-node".to_owned();
+    }
+    let report = doctor::examine(&Config::try_from(args)?).await;
+    let text = if json { serde_json::to_string_pretty(&report)? + "\n" } else { report.text() };
+    print!("{text}");
+    Ok(ExitCode::from(report.status()))
 }

@@ -106,10 +106,11 @@ impl Service {
 }
 
 /// Counts a stream for as long as it lives.
-struct Open(watch::Sender<Streams>);
+pub struct Open(watch::Sender<Streams>);
 
 impl Open {
-    fn new(streams: watch::Sender<Streams>) -> Self {
+    /// Counts one more.
+    pub fn new(streams: watch::Sender<Streams>) -> Self {
         streams.send_modify(|streams| {
             streams.opened += 1;
             streams.open += 1;

@@ -1,4 +1,4 @@
-//! kubelet's gRPC contracts, generated at build time from the `.proto` files beside this crate.
+//! kubelet's gRPC contracts, and those of vendors' programs that tell the health of cards, generated at build time from the `.proto` files beside this crate.
 //!
 //! Facts about both contracts (field numbers, constants, sizes) follow the Kubernetes sources
 //! `staging/src/k8s.io/kubelet/pkg/apis/{deviceplugin/v1beta1,podresources/v1}`, whose wire format has
@@ -33,4 +33,26 @@ pub mod deviceplugin {
 )]
 pub mod podresources {
     tonic::include_proto!("v1");
+}
+
+/// AMD's metrics exporter: the health of its cards.
+#[allow(
+    missing_docs,
+    unused_qualifications,
+    clippy::all,
+    reason = "generated code; the .proto file is its documentation"
+)]
+pub mod amd {
+    tonic::include_proto!("metricssvc");
+}
+
+/// The Level-Zero sidecar of Intel's plugin: health and temperature of its cards.
+#[allow(
+    missing_docs,
+    unused_qualifications,
+    clippy::all,
+    reason = "generated code; the .proto file is its documentation"
+)]
+pub mod intel {
+    tonic::include_proto!("_");
 }

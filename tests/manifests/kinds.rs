@@ -12,6 +12,7 @@ pub struct Kustomization {
     pub kind: String,
     #[serde(default)]
     pub resources: Vec<String>,
+    pub name_suffix: Option<String>,
     #[serde(default)]
     pub patches: Vec<Patch>,
     #[serde(default)]

@@ -19,6 +19,7 @@ use kerf::device::{Device, Health};
 use kerf::ids::DeviceId;
 
 use self::topology::{Node, Topology};
+use super::reporter::Reporter;
 use super::roots::{self, Fault, Roots};
 use super::scan::{Journal, Remark, Scan, Why};
 use super::{Backend, BackendError, GpuUsage, HostDevice, Origin, Part, Usage, Vendor};
@@ -31,19 +32,31 @@ const VENDOR: u32 = 0x1002;
 /// The AMD driver of this host.
 #[derive(Debug)]
 pub struct Amd {
-    roots: Roots,
+    options: AmdOptions,
     journal: Journal,
 }
 
+/// What the AMD backend needs to know.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct AmdOptions {
+    /// Where the host's files are seen.
+    pub roots: Roots,
+    /// Who else is asked about the cards' health.
+    pub reporter: Option<Reporter>,
+}
+
 impl Amd {
-    /// With the host's files below `roots`. Reads nothing yet.
-    pub fn new(roots: Roots) -> Self {
-        Self { roots, journal: Journal::default() }
+    /// Reads nothing yet.
+    pub fn new(options: AmdOptions) -> Self {
+        Self { options, journal: Journal::default() }
     }
 
     fn look(&self) -> Result<Scan, BackendError> {
-        let scan = scan(&self.roots)?;
+        let mut scan = scan(&self.options.roots)?;
         self.journal.take(NAME, &scan);
+        if let Some(reporter) = &self.options.reporter {
+            reporter.apply(&mut scan.devices);
+        }
         Ok(scan)
     }
 }
@@ -244,7 +257,7 @@ impl Backend for Amd {
     fn usage(&self) -> Result<Usage, BackendError> {
         let mut usage = Usage::default();
         let mut scan = Scan::default();
-        let topology = Topology::read(&self.roots.sys.join("class/kfd/kfd/topology"), &mut scan);
+        let topology = Topology::read(&self.options.roots.sys.join("class/kfd/kfd/topology"), &mut scan);
         let topology = topology.map_err(|fault| BackendError::Failed {
             backend: NAME,
             question: "usage",
@@ -254,7 +267,13 @@ impl Backend for Amd {
             let minor = host.nodes.iter().find_map(|node| roots::suffix(node.file_name()?.to_str()?, "renderD"));
             let used = minor.and_then(|minor| topology.at(minor)).and_then(|(_, node)| node.used);
             let busy = roots::number::<u32>(
-                &self.roots.sys.join("module/amdgpu/drivers/pci:amdgpu").join(&host.pci).join("gpu_busy_percent"),
+                &self
+                    .options
+                    .roots
+                    .sys
+                    .join("module/amdgpu/drivers/pci:amdgpu")
+                    .join(&host.pci)
+                    .join("gpu_busy_percent"),
             );
             let total = Some(host.device.memory.bytes()).filter(|bytes| *bytes > 0);
             let gpu = GpuUsage {

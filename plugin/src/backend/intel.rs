@@ -10,6 +10,7 @@ use kerf::device::{Device, Health};
 use kerf::ids::DeviceId;
 use kerf::units::Mib;
 
+use super::reporter::Reporter;
 use super::roots::{self, Fault, Roots};
 use super::scan::{Journal, Remark, Scan, Why};
 use super::{Backend, BackendError, GpuUsage, HostDevice, Origin, Part, Usage, Vendor};
@@ -28,7 +29,7 @@ pub struct Intel {
 }
 
 /// What the Intel backend needs to know.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct IntelOptions {
     /// Where the host's files are seen.
     pub roots: Roots,
@@ -36,6 +37,8 @@ pub struct IntelOptions {
     pub memory: Option<Mib>,
     /// Memory of each card that is kept back.
     pub reserved: Mib,
+    /// Who else is asked about the cards' health.
+    pub reporter: Option<Reporter>,
 }
 
 impl Intel {
@@ -45,8 +48,11 @@ impl Intel {
     }
 
     fn look(&self) -> Result<Scan, BackendError> {
-        let scan = scan(&self.options)?;
+        let mut scan = scan(&self.options)?;
         self.journal.take(NAME, &scan);
+        if let Some(reporter) = &self.options.reporter {
+            reporter.apply(&mut scan.devices);
+        }
         Ok(scan)
     }
 }

@@ -58,7 +58,7 @@ fn memory_is_that_of_all_tiles_less_what_is_reserved() {
     let memory = |change: Value, memory: Option<u64>, reserved: u64| {
         let forest = Forest::described(json!({ "cards": [card(0, change)] }));
         let roots = forest.roots.clone();
-        let options = IntelOptions { roots, memory: memory.map(Mib), reserved: Mib(reserved) };
+        let options = IntelOptions { roots, memory: memory.map(Mib), reserved: Mib(reserved), reporter: None };
         scan(&options).unwrap().devices[0].device.memory
     };
     let gib = 1u64 << 30;

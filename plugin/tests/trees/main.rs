@@ -4,5 +4,10 @@
 
 mod damage;
 mod discovery;
+mod doctor;
 mod forest;
+mod health;
 mod intel;
+mod kubelet;
+mod offers;
+mod order;

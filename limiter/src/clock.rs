@@ -1,0 +1,23 @@
+//! The time, and waiting for it.
+//!
+//! Both go through the C library's names, so that a test can put its own time in their place.
+
+/// `CLOCK_MONOTONIC` in nanoseconds.
+pub fn now() -> u64 {
+    let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
+    // SAFETY: the pointer is to a local of the right type; this clock exists on every Linux.
+    unsafe { libc::clock_gettime(libc::CLOCK_MONOTONIC, &raw mut time) };
+    (time.tv_sec as u64) * 1_000_000_000 + time.tv_nsec as u64
+}
+
+/// Sleeps until `moment`, or until a signal comes.
+pub fn sleep_until(moment: u64) {
+    let time = libc::timespec {
+        tv_sec: (moment / 1_000_000_000) as libc::time_t,
+        tv_nsec: (moment % 1_000_000_000) as libc::c_long,
+    };
+    // SAFETY: the pointer is to a local of the right type, and none is given for the remainder.
+    unsafe {
+        libc::clock_nanosleep(libc::CLOCK_MONOTONIC, libc::TIMER_ABSTIME, &raw const time, std::ptr::null_mut())
+    };
+}

@@ -1,0 +1,74 @@
+//! The three files of the contract, as this process uses them. Each error names the file.
+
+use std::fs::File;
+use std::io::{self, Read};
+use std::os::fd::AsRawFd;
+use std::os::unix::fs::MetadataExt;
+use std::ptr;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use kerf_limiter_contract::limits::{self, Limits};
+use kerf_limiter_contract::state::{self, State};
+use kerf_limiter_contract::{allowance, path};
+
+/// What the container may use.
+pub fn limits() -> Result<Limits, String> {
+    let mut text = Vec::new();
+    File::open(path::LIMITS)
+        .and_then(|file| file.take(limits::MAX_BYTES as u64 + 1).read_to_end(&mut text))
+        .map_err(|error| format!("{}: {error}", path::LIMITS))?;
+    Limits::parse(&text).map_err(|error| format!("{}: {error}", path::LIMITS))
+}
+
+/// What the container's processes use, mapped for as long as this process lives; and the file's inode.
+pub fn state() -> Result<(&'static State, u64), String> {
+    let about = |error: io::Error| format!("{}: {error}", path::STATE);
+    let file = File::options().read(true).write(true).open(path::STATE).map_err(about)?;
+    let metadata = file.metadata().map_err(about)?;
+    let state = map_state(&file, metadata.len()).map_err(|error| format!("{}: {error}", path::STATE))?;
+    Ok((state, metadata.ino()))
+}
+
+fn map_state(file: &File, length: u64) -> Result<&'static State, String> {
+    if length != state::BYTES as u64 {
+        return Err(format!("{length} bytes long, expected {}", state::BYTES));
+    }
+    // SAFETY: a new mapping of a file of that length, which is never unmapped.
+    let address = unsafe {
+        let access = libc::PROT_READ | libc::PROT_WRITE;
+        libc::mmap(ptr::null_mut(), state::BYTES, access, libc::MAP_SHARED, file.as_raw_fd(), 0)
+    };
+    if address == libc::MAP_FAILED {
+        return Err(io::Error::last_os_error().to_string());
+    }
+    // SAFETY: page-aligned, as long as `State`, and all of `State` is atomic integers, for which any bytes are a value,
+    // also while other processes write them. Where the tenant shortens the file the process gets SIGBUS.
+    let state = unsafe { &*address.cast::<State>() };
+    if state.header.magic.load(Ordering::Relaxed) != state::MAGIC {
+        return Err("does not begin as a state file does".to_owned());
+    }
+    match state.header.version.load(Ordering::Relaxed) {
+        state::VERSION => Ok(state),
+        found => Err(format!("version {found}, expected {}", state::VERSION)),
+    }
+}
+
+/// What the host decides while the process runs, mapped as well; `None` where the host does not.
+pub fn allowance() -> Option<&'static [AtomicU64]> {
+    let file = File::open(path::ALLOWANCE).ok()?;
+    if file.metadata().ok()?.len() != allowance::BYTES as u64 {
+        return None;
+    }
+    // SAFETY: a new mapping of a file of that length, which is never unmapped.
+    let address = unsafe {
+        libc::mmap(ptr::null_mut(), allowance::BYTES, libc::PROT_READ, libc::MAP_SHARED, file.as_raw_fd(), 0)
+    };
+    if address == libc::MAP_FAILED {
+        return None;
+    }
+    // SAFETY: page-aligned, that long, and atomic integers take any bytes. It is never written through this reference; the
+    // file is the host's, which does not shorten it.
+    let words = unsafe { std::slice::from_raw_parts(address.cast::<AtomicU64>(), allowance::BYTES / 8) };
+    let (magic, entries) = words.split_first()?;
+    (magic.load(Ordering::Relaxed) == allowance::MAGIC).then_some(entries)
+}

@@ -1,0 +1,127 @@
+//! Streams: waiting for them, destroying them, and capturing what is launched on them.
+
+use std::ffi::{c_int, c_void};
+use std::ptr;
+use std::sync::atomic::Ordering::Relaxed;
+
+use crate::abi::{Handle, STREAM_PER_THREAD, SUCCESS, Status};
+use crate::driver;
+use crate::process::{self, Process};
+use crate::table::check;
+
+/// The stream that a function means by a handle: in the functions for per-thread default streams 0 is the calling thread's.
+pub fn own_stream<const PER_THREAD: bool>(stream: Handle) -> Handle {
+    if PER_THREAD && stream.is_null() { STREAM_PER_THREAD as Handle } else { stream }
+}
+
+/// Whether what is launched on a stream is captured and not run.
+pub(crate) fn captured(process: &Process, stream: Handle) -> bool {
+    if process.captures.load(Relaxed) == 0 {
+        return false;
+    }
+    let mut status: c_int = 0;
+    // SAFETY: the stream is the program's, and the pointer is to a local.
+    unsafe { driver::cuStreamIsCapturing(stream, &raw mut status) == SUCCESS && status != 0 }
+}
+
+/// The graph that a stream is captured into.
+pub(crate) fn graph_of(process: &Process, stream: Handle) -> Option<usize> {
+    if process.captures.load(Relaxed) == 0 {
+        return None;
+    }
+    let (mut status, mut id, mut graph) = (0, 0, ptr::null_mut());
+    // SAFETY: the stream is the program's, the pointers are to locals, and null is allowed for the others.
+    let answer = unsafe {
+        driver::cuStreamGetCaptureInfo_v2(
+            stream,
+            &raw mut status,
+            &raw mut id,
+            &raw mut graph,
+            ptr::null_mut(),
+            ptr::null_mut(),
+        )
+    };
+    (answer == SUCCESS && status != 0).then_some(graph as usize)
+}
+
+pub unsafe fn synchronize<const PER_THREAD: bool>(real: real!(Handle), stream: Handle) -> Result<(), Status> {
+    waiting(Some(own_stream::<PER_THREAD>(stream)), || driver!(real(stream)))
+}
+
+pub unsafe fn synchronize_event(real: real!(Handle), event: Handle) -> Result<(), Status> {
+    waiting(None, || driver!(real(event)))
+}
+
+/// The program waits: what it waits for is measured exactly, and pools may have become smaller.
+pub fn waiting(stream: Option<Handle>, call: impl FnOnce() -> Status) -> Result<(), Status> {
+    let process = process::current()?;
+    let card = process.here().and_then(|card| process.card(card));
+    // marks would break a capture
+    if let Some(card) = card
+        && card.pacer.paces()
+        && process.captures.load(Relaxed) == 0
+    {
+        card.pacer.close(process.context(), stream);
+    }
+    check(call())?;
+    if let Some(card) = card
+        && card.pacer.paces()
+        && process.captures.load(Relaxed) == 0
+    {
+        card.pacer.harvest();
+    }
+    process.pools.settle(process);
+    Ok(())
+}
+
+pub unsafe fn destroy(real: real!(Handle), stream: Handle) -> Result<(), Status> {
+    let process = process::current()?;
+    if let Some(card) = process.here().and_then(|card| process.card(card))
+        && process.captures.load(Relaxed) == 0
+    {
+        card.pacer.retire(process.context(), stream);
+    }
+    check(driver!(real(stream)))
+}
+
+pub unsafe fn begin(real: real!(Handle), stream: Handle) -> Result<(), Status> {
+    began(|| driver!(real(stream)))
+}
+
+pub unsafe fn begin2(real: real!(Handle, c_int), stream: Handle, mode: c_int) -> Result<(), Status> {
+    began(|| driver!(real(stream, mode)))
+}
+
+pub unsafe fn begin_to_graph(
+    real: real!(Handle, Handle, *const Handle, *const c_void, usize, c_int),
+    stream: Handle,
+    graph: Handle,
+    after: *const Handle,
+    edges: *const c_void,
+    count: usize,
+    mode: c_int,
+) -> Result<(), Status> {
+    began(|| driver!(real(stream, graph, after, edges, count, mode)))
+}
+
+pub unsafe fn end(real: real!(Handle, *mut Handle), stream: Handle, graph: *mut Handle) -> Result<(), Status> {
+    let process = process::current()?;
+    let capturing = captured(process, stream);
+    let status = driver!(real(stream, graph));
+    // a capture that has failed has ended as well
+    if capturing {
+        process.captures.fetch_sub(1, Relaxed);
+    }
+    check(status)
+}
+
+/// Counted before the driver begins, so that no mark of another thread comes in between.
+fn began(call: impl FnOnce() -> Status) -> Result<(), Status> {
+    let process = process::current()?;
+    process.captures.fetch_add(1, Relaxed);
+    let status = call();
+    if status != SUCCESS {
+        process.captures.fetch_sub(1, Relaxed);
+    }
+    check(status)
+}

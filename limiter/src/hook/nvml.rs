@@ -1,0 +1,60 @@
+//! The management library's view of a card's memory, which `nvidia-smi` shows.
+
+use std::ffi::{CStr, c_char};
+
+use crate::abi::{Handle, NvmlMemory, NvmlMemory2, SUCCESS, Status, UNKNOWN};
+use crate::driver;
+use crate::memory::account::Account;
+use crate::process;
+use crate::table::check;
+
+pub unsafe fn memory(
+    real: real!(Handle, *mut NvmlMemory),
+    device: Handle,
+    memory: *mut NvmlMemory,
+) -> Result<(), Status> {
+    let account = account(device)?;
+    check(driver!(real(device, memory)))?;
+    if let Some(account) = account {
+        // SAFETY: the driver has accepted the pointer and written to it.
+        let memory = unsafe { &mut *memory };
+        memory.total = memory.total.min(account.cap());
+        memory.used = account.used().min(memory.total);
+        memory.free = memory.total - memory.used;
+    }
+    Ok(())
+}
+
+pub unsafe fn memory2(
+    real: real!(Handle, *mut NvmlMemory2),
+    device: Handle,
+    memory: *mut NvmlMemory2,
+) -> Result<(), Status> {
+    let account = account(device)?;
+    check(driver!(real(device, memory)))?;
+    if let Some(account) = account {
+        // SAFETY: the driver has accepted the pointer and its version, and written to it.
+        let memory = unsafe { &mut *memory };
+        memory.total = memory.total.min(account.cap());
+        memory.reserved = 0;
+        memory.used = account.used().min(memory.total);
+        memory.free = memory.total - memory.used;
+    }
+    Ok(())
+}
+
+/// The share of a card; `None` for one that the limits do not name.
+fn account(device: Handle) -> Result<Option<&'static Account>, Status> {
+    // the library's own word for "something is wrong", which is not CUDA's
+    let process = process::current().map_err(|_| UNKNOWN)?;
+    let mut uuid: [c_char; 96] = [0; 96];
+    // SAFETY: the device is the program's, and the buffer is a local of that length.
+    let status = unsafe { driver::nvmlDeviceGetUUID(device, uuid.as_mut_ptr(), uuid.len() as u32) };
+    if status != SUCCESS {
+        return Ok(None);
+    }
+    // SAFETY: the library ends what it writes with a zero.
+    let uuid = unsafe { CStr::from_ptr(uuid.as_ptr()) };
+    let card = uuid.to_str().ok().and_then(|uuid| process.card_of_uuid(uuid));
+    Ok(card.and_then(|card| process.card(card)).map(|card| &card.account))
+}

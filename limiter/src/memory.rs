@@ -1,0 +1,9 @@
+//! Who holds how much of a card.
+
+pub mod account;
+pub mod allocations;
+pub mod graph;
+pub mod liveness;
+pub mod mapping;
+pub mod pool;
+pub mod size;

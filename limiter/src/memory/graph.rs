@@ -1,0 +1,156 @@
+//! Memory that graphs allocate while they run: it is the driver's pool for graphs of each device that grows, at the first
+//! launch of a graph or when it is uploaded, and keeps what it has until it is trimmed.
+
+use std::collections::HashMap;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use super::pool::{Fit, settle};
+use super::size;
+use crate::abi::{Device, GRAPH_RESERVED, OUT_OF_MEMORY, SUCCESS, Status};
+use crate::driver;
+use crate::process::Process;
+use crate::table::call;
+
+/// What this process' graphs allocate.
+#[derive(Default)]
+pub struct Graphs {
+    inner: Mutex<Inner>,
+    /// One launch with memory at a time, since each looks at the pool before and after. Counted, by card.
+    pools: Mutex<HashMap<usize, u64>>,
+}
+
+#[derive(Default)]
+struct Inner {
+    /// By graph: bytes of its allocation nodes.
+    graphs: HashMap<usize, u64>,
+    /// By executable graph.
+    executables: HashMap<usize, Executable>,
+}
+
+#[derive(Clone, Copy)]
+struct Executable {
+    bytes: u64,
+    /// The pool has grown for it since it was trimmed.
+    backed: bool,
+}
+
+impl Graphs {
+    /// A node that allocates was added, or captured.
+    pub fn allocates(&self, graph: usize, bytes: u64) {
+        let mut inner = self.inner();
+        let sum = inner.graphs.entry(graph).or_default();
+        *sum = sum.saturating_add(size::linear(bytes));
+    }
+
+    /// A graph, or a node of one, has all that another has.
+    pub fn includes(&self, graph: usize, other: usize) {
+        let bytes = self.inner().graphs.get(&other).copied().unwrap_or(0);
+        if bytes > 0 {
+            self.allocates(graph, bytes);
+        }
+    }
+
+    /// A graph was made executable, or an executable one was made that graph's again.
+    pub fn instantiated(&self, executable: usize, graph: usize) {
+        let mut inner = self.inner();
+        match inner.graphs.get(&graph).copied() {
+            Some(bytes) => drop(inner.executables.insert(executable, Executable { bytes, backed: false })),
+            // a handle may have been another's
+            None => drop(inner.executables.remove(&executable)),
+        }
+    }
+
+    /// A graph is gone.
+    pub fn destroyed(&self, graph: usize) {
+        self.inner().graphs.remove(&graph);
+    }
+
+    /// An executable graph is gone.
+    pub fn executable_destroyed(&self, executable: usize) {
+        self.inner().executables.remove(&executable);
+    }
+
+    /// Whether launching it can make the pool grow.
+    pub fn has_memory(&self, executable: usize) -> bool {
+        self.inner().executables.contains_key(&executable)
+    }
+
+    /// Launches or uploads a graph that allocates.
+    pub fn launch(&self, process: &Process, executable: usize, call: impl FnOnce() -> Status) -> Status {
+        let Some(card) = process.here() else { return OUT_OF_MEMORY };
+        let Some(known) = self.inner().executables.get(&executable).copied() else { return call() };
+        let mut pools = self.pools();
+        let counted = pools.entry(card).or_default();
+        if !known.backed {
+            let growth = size::pooled(known.bytes);
+            if process.reserve(Some(card), growth).is_err() {
+                self.settle_after_trim(process, card, counted);
+                if process.reserve(Some(card), growth).is_err() {
+                    return OUT_OF_MEMORY;
+                }
+            }
+            *counted = counted.saturating_add(growth);
+        }
+        let status = call();
+        self.settle(process, card, counted);
+        drop(pools);
+        if status == SUCCESS
+            && let Some(executable) = self.inner().executables.get_mut(&executable)
+        {
+            executable.backed = true;
+        }
+        status
+    }
+
+    /// The program has trimmed the pool.
+    pub fn trimmed(&self, process: &Process, card: usize) {
+        let mut pools = self.pools();
+        let counted = pools.entry(card).or_default();
+        self.forget_backing();
+        self.settle(process, card, counted);
+    }
+
+    /// Has the driver give back what it keeps for graphs on a card; whether there is any.
+    pub fn trim(&self, process: &Process, card: usize) -> bool {
+        // a launch that is under way does so itself
+        let Ok(mut pools) = self.pools.try_lock() else { return false };
+        match pools.get_mut(&card) {
+            Some(counted) if *counted > 0 => {
+                self.settle_after_trim(process, card, counted);
+                true
+            }
+            _ => false,
+        }
+    }
+
+    fn settle_after_trim(&self, process: &Process, card: usize, counted: &mut u64) {
+        let Some(device) = process.device_of(card) else { return };
+        // SAFETY: takes nothing but the device.
+        unsafe { call!(cuDeviceGraphMemTrim(device)) };
+        self.forget_backing();
+        self.settle(process, card, counted);
+    }
+
+    fn settle(&self, process: &Process, card: usize, counted: &mut u64) -> Fit {
+        let Some(device) = process.device_of(card) else { return Fit::Within };
+        let mut reserved = 0;
+        // SAFETY: the pointer is to a local of the attribute's type.
+        let status =
+            unsafe { driver::cuDeviceGetGraphMemAttribute(device as Device, GRAPH_RESERVED, &raw mut reserved) };
+        if status == SUCCESS { settle(process, card, counted, reserved) } else { Fit::Within }
+    }
+
+    fn forget_backing(&self) {
+        for executable in self.inner().executables.values_mut() {
+            executable.backed = false;
+        }
+    }
+
+    fn inner(&self) -> MutexGuard<'_, Inner> {
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn pools(&self) -> MutexGuard<'_, HashMap<usize, u64>> {
+        self.pools.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

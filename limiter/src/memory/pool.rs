@@ -1,0 +1,226 @@
+//! Pools of stream-ordered memory: what they *reserve* counts, since memory that was freed into a pool stays with it.
+//!
+//! Only the driver knows how much a pool has. Before an allocation, what it can make the pool grow by is reserved; afterwards
+//! the driver is asked, and the account set to what it says. A pool that had room is not asked to reserve anything.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use kerf_limiter_contract::state::Flags;
+
+use super::allocations::Allocation;
+use super::size;
+use crate::abi::{Handle, OUT_OF_MEMORY, POOL_RESERVED, Pointer, SUCCESS, Status};
+use crate::driver;
+use crate::process::Process;
+use crate::table::call;
+
+/// This process' pools, by the driver's handle.
+#[derive(Default)]
+pub struct Pools {
+    all: Mutex<HashMap<usize, Arc<Pool>>>,
+}
+
+/// One pool.
+struct Pool {
+    handle: usize,
+    card: usize,
+    amounts: Mutex<Amounts>,
+}
+
+#[derive(Default)]
+struct Amounts {
+    /// Counted for it.
+    counted: u64,
+    /// Handed out of it.
+    used: u64,
+    /// The handle is gone; what is handed out still counts.
+    destroyed: bool,
+}
+
+impl Pools {
+    /// A pool was made on a card, or met for the first time.
+    pub fn known(&self, handle: usize, card: usize) {
+        let mut all = self.all.lock().unwrap_or_else(PoisonError::into_inner);
+        let new = || Arc::new(Pool { handle, card, amounts: Mutex::default() });
+        match all.get_mut(&handle) {
+            // a new pool has the handle of a destroyed one
+            Some(old) if old.lock().destroyed => *old = new(),
+            Some(_) => {}
+            None => drop(all.insert(handle, new())),
+        }
+    }
+
+    /// Allocates from a pool: `call` asks the driver, `pointer` says what it gave.
+    pub(crate) fn allocate(
+        &self,
+        process: &Process,
+        pool: usize,
+        bytes: u64,
+        call: impl FnOnce() -> Status,
+        pointer: impl FnOnce() -> Pointer,
+        stream: Handle,
+    ) -> Status {
+        let card = match self.get(pool) {
+            Some(pool) => pool.card,
+            // one that this process did not make, such as a device's own
+            None => match process.here() {
+                Some(card) => {
+                    self.known(pool, card);
+                    card
+                }
+                None => return OUT_OF_MEMORY,
+            },
+        };
+        let Some(pool) = self.get(pool) else { return OUT_OF_MEMORY };
+        let bytes = size::linear(bytes);
+        let mut amounts = pool.lock();
+        let mut growth = amounts.growth(bytes);
+        if growth > 0 && process.reserve(Some(card), growth).is_err() {
+            // what has been freed meanwhile may suffice, or what is left of the pool when it is trimmed
+            pool.settle(process, &mut amounts);
+            growth = amounts.growth(bytes);
+            if growth > 0 && process.reserve(Some(card), growth).is_err() {
+                // SAFETY: the pool is the program's and was not destroyed.
+                unsafe { call!(cuMemPoolTrimTo(pool.handle as Handle, 0)) };
+                pool.settle(process, &mut amounts);
+                growth = amounts.growth(bytes);
+                if growth > 0 && process.reserve(Some(card), growth).is_err() {
+                    return OUT_OF_MEMORY;
+                }
+            }
+        }
+        amounts.counted = amounts.counted.saturating_add(growth);
+        let status = call();
+        if status == SUCCESS {
+            amounts.used = amounts.used.saturating_add(bytes);
+        }
+        if pool.settle(process, &mut amounts) == Fit::Over && status == SUCCESS {
+            // the pool was too scattered for what it had: undo
+            amounts.used = amounts.used.saturating_sub(bytes);
+            // SAFETY: the pointer was given a moment ago and nobody has seen it.
+            unsafe {
+                call!(cuMemFreeAsync(pointer(), stream));
+                call!(cuMemPoolTrimTo(pool.handle as Handle, 0));
+            }
+            pool.settle(process, &mut amounts);
+            return OUT_OF_MEMORY;
+        }
+        if status == SUCCESS {
+            let allocation = Allocation { device: card, bytes, context: 0, pool: pool.handle };
+            process.pointers.insert(pointer(), allocation);
+        }
+        status
+    }
+
+    /// Memory of a pool was freed.
+    pub fn freed(&self, process: &Process, allocation: &Allocation) {
+        let Some(pool) = self.get(allocation.pool) else { return };
+        let mut amounts = pool.lock();
+        amounts.used = amounts.used.saturating_sub(allocation.bytes);
+        if amounts.destroyed {
+            let counted = amounts.counted;
+            amounts.counted = amounts.used.min(counted);
+            process.release(pool.card, counted - amounts.counted);
+        } else if allocation.bytes >= size::POOL_GRAIN {
+            // the driver may have given it back at once
+            pool.settle(process, &mut amounts);
+        }
+    }
+
+    /// A pool was trimmed, or a stream was waited for: pools may have become smaller.
+    pub fn settle(&self, process: &Process) {
+        for pool in self.list() {
+            let mut amounts = pool.lock();
+            if amounts.used < amounts.counted && !amounts.destroyed {
+                pool.settle(process, &mut amounts);
+            }
+        }
+    }
+
+    /// A pool is destroyed: what is handed out counts until it is freed.
+    pub fn destroyed(&self, process: &Process, handle: usize) {
+        let Some(pool) = self.get(handle) else { return };
+        let mut amounts = pool.lock();
+        let kept = amounts.used.min(amounts.counted);
+        process.release(pool.card, amounts.counted - kept);
+        amounts.counted = kept;
+        amounts.destroyed = true;
+    }
+
+    /// Has the driver give back what pools on a card keep for later; whether there are any.
+    pub fn trim(&self, process: &Process, card: usize) -> bool {
+        let mut any = false;
+        for pool in self.list().into_iter().filter(|p| p.card == card) {
+            // one that is in use by another thread, or by the caller, settles itself
+            let Ok(mut amounts) = pool.amounts.try_lock() else { continue };
+            if amounts.destroyed || amounts.counted == 0 {
+                continue;
+            }
+            // SAFETY: the pool is the program's and was not destroyed.
+            unsafe { call!(cuMemPoolTrimTo(pool.handle as Handle, 0)) };
+            pool.settle(process, &mut amounts);
+            any = true;
+        }
+        any
+    }
+
+    fn get(&self, handle: usize) -> Option<Arc<Pool>> {
+        self.all.lock().unwrap_or_else(PoisonError::into_inner).get(&handle).cloned()
+    }
+
+    fn list(&self) -> Vec<Arc<Pool>> {
+        self.all.lock().unwrap_or_else(PoisonError::into_inner).values().cloned().collect()
+    }
+}
+
+/// Whether the cap holds what the driver has taken.
+#[derive(PartialEq, Eq)]
+pub enum Fit {
+    /// It does.
+    Within,
+    /// More was taken than could be reserved; it is counted all the same.
+    Over,
+}
+
+/// Sets what is counted to what the driver has.
+pub fn settle(process: &Process, card: usize, counted: &mut u64, reserved: u64) -> Fit {
+    let before = *counted;
+    *counted = reserved;
+    if reserved <= before {
+        process.release(card, before - reserved);
+        return Fit::Within;
+    }
+    if process.reserve(Some(card), reserved - before).is_ok() {
+        return Fit::Within;
+    }
+    if let Some(card) = process.card(card) {
+        card.account.force(reserved - before);
+    }
+    process.flag(Flags::OVER);
+    Fit::Over
+}
+
+impl Pool {
+    fn lock(&self) -> MutexGuard<'_, Amounts> {
+        self.amounts.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn settle(&self, process: &Process, amounts: &mut Amounts) -> Fit {
+        let mut reserved = 0;
+        // SAFETY: the pool is the program's, and the pointer is to a local of the attribute's type.
+        let status =
+            unsafe { driver::cuMemPoolGetAttribute(self.handle as Handle, POOL_RESERVED, &raw mut reserved) };
+        if status != SUCCESS {
+            return Fit::Within;
+        }
+        settle(process, self.card, &mut amounts.counted, reserved)
+    }
+}
+
+impl Amounts {
+    /// What an allocation can make the pool grow by.
+    fn growth(&self, bytes: u64) -> u64 {
+        size::pooled(self.used.saturating_add(bytes).saturating_sub(self.counted))
+    }
+}

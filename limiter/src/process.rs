@@ -1,0 +1,408 @@
+//! This process, as far as it uses cards: its limits, its entry in the shared file, and what it has allocated.
+
+use std::collections::HashMap;
+use std::ffi::c_int;
+use std::fmt::Write as _;
+use std::ptr;
+use std::sync::atomic::{AtomicPtr, AtomicU32, Ordering};
+use std::sync::{Mutex, OnceLock, PoisonError};
+
+use kerf_limiter_contract::limits::{DeviceLimits, Limits};
+use kerf_limiter_contract::path;
+use kerf_limiter_contract::state::{self, Flags, State};
+
+use crate::abi::{Device, Handle, OUT_OF_MEMORY, SUCCESS, SYSTEM_NOT_READY, Status, Uuid};
+use crate::memory::account::Account;
+use crate::memory::allocations::{Allocation, Allocations};
+use crate::memory::graph::Graphs;
+use crate::memory::liveness::Liveness;
+use crate::memory::mapping::Mappings;
+use crate::memory::pool::Pools;
+use crate::message::{self, Topic};
+use crate::pace::Pacer;
+use crate::{clock, driver, files};
+
+/// A process that has used the driver. Made once and never freed, since threads may be in it until the very end.
+pub struct Process {
+    limits: Limits,
+    state: &'static State,
+    slot: usize,
+    liveness: Liveness,
+    /// By position in the limits.
+    cards: Vec<Card>,
+    /// Linear memory, by pointer.
+    pub pointers: Allocations,
+    /// Arrays, mipmapped ones as well, by handle.
+    pub arrays: Allocations,
+    /// Heaps of kernels that call `malloc`, by context.
+    pub heaps: Allocations,
+    /// Imported memory of other interfaces, by handle.
+    pub externals: Allocations,
+    /// Physical memory and where it is mapped.
+    pub mappings: Mappings,
+    /// Pools of stream-ordered memory.
+    pub pools: Pools,
+    /// What graphs allocate when they run.
+    pub graphs: Graphs,
+    /// Streams that are being captured.
+    pub captures: AtomicU32,
+    /// By the driver's ordinal: position in the limits. Known after `cuInit`.
+    ordinals: OnceLock<Vec<Option<usize>>>,
+    contexts: Mutex<HashMap<usize, Context>>,
+}
+
+/// One of the container's cards.
+pub struct Card {
+    /// Its memory.
+    pub account: Account,
+    /// Its time.
+    pub pacer: Pacer,
+    context_bytes: u64,
+}
+
+#[derive(Clone, Copy)]
+struct Context {
+    device: Device,
+    card: usize,
+    primary: bool,
+}
+
+static CURRENT: AtomicPtr<Process> = AtomicPtr::new(ptr::null_mut());
+/// 0: nobody is making [`CURRENT`]; 1: somebody is; 2: it cannot be made.
+static MAKING: AtomicU32 = AtomicU32::new(0);
+
+const IDLE: u32 = 0;
+const BUSY: u32 = 1;
+const FAILED: u32 = 2;
+
+/// This process; made at the first call. Without usable limits there is none, and every call of the driver's that the
+/// limiter stands in for fails with `CUDA_ERROR_SYSTEM_NOT_READY`.
+pub fn current() -> Result<&'static Process, Status> {
+    let known = CURRENT.load(Ordering::Acquire);
+    if known.is_null() {
+        return make();
+    }
+    // SAFETY: it is only ever set to a leaked `Process`.
+    Ok(unsafe { &*known })
+}
+
+#[cold]
+fn make() -> Result<&'static Process, Status> {
+    loop {
+        match MAKING.compare_exchange(IDLE, BUSY, Ordering::AcqRel, Ordering::Acquire) {
+            Ok(_) => break,
+            Err(FAILED) => return Err(SYSTEM_NOT_READY),
+            Err(_) => std::thread::yield_now(),
+        }
+        let known = CURRENT.load(Ordering::Acquire);
+        if !known.is_null() {
+            // SAFETY: it is only ever set to a leaked `Process`.
+            return Ok(unsafe { &*known });
+        }
+    }
+    let known = CURRENT.load(Ordering::Acquire);
+    if !known.is_null() {
+        MAKING.store(IDLE, Ordering::Release);
+        // SAFETY: it is only ever set to a leaked `Process`.
+        return Ok(unsafe { &*known });
+    }
+    match Process::open() {
+        Ok(process) => {
+            static HANDLER: OnceLock<()> = OnceLock::new();
+            HANDLER.get_or_init(|| {
+                // SAFETY: the handler only stores to atomics. A failure (no memory) leaves the child with its parent's
+                // entry, where what it allocates still counts.
+                unsafe { libc::pthread_atfork(None, None, Some(forked)) };
+            });
+            let process: &'static Process = Box::leak(Box::new(process));
+            CURRENT.store(ptr::from_ref(process).cast_mut(), Ordering::Release);
+            MAKING.store(IDLE, Ordering::Release);
+            Ok(process)
+        }
+        Err(reason) => {
+            message::once(Topic::Closed, format_args!("{reason}; this container's GPUs cannot be used"));
+            MAKING.store(FAILED, Ordering::Release);
+            Err(SYSTEM_NOT_READY)
+        }
+    }
+}
+
+/// In a child: the parent's entry and allocations are the parent's. What was leaked stays leaked, since a thread that is
+/// not in the child may have held a lock in it.
+extern "C" fn forked() {
+    CURRENT.store(ptr::null_mut(), Ordering::Release);
+    MAKING.store(IDLE, Ordering::Release);
+    message::forget();
+}
+
+impl Process {
+    fn open() -> Result<Self, String> {
+        let limits = files::limits()?;
+        let (state, inode) = files::state()?;
+        let liveness = Liveness::of_this_process(inode)
+            .ok_or_else(|| "/proc does not tell this process' start time".to_owned())?;
+        let slot = liveness
+            .register(state)
+            .map_err(|_| format!("{}: {} processes use GPUs already", path::STATE, state::MAX_PROCESSES))?;
+        let allowance = files::allowance();
+        let card = |(i, d): (usize, &DeviceLimits)| Card {
+            account: Account::new(state, i, d.memory, slot),
+            pacer: Pacer::new(state, i, d, allowance),
+            context_bytes: d.context,
+        };
+        let cards = limits.devices().iter().enumerate().map(card).collect();
+        let process = Self {
+            limits,
+            state,
+            slot,
+            liveness,
+            cards,
+            pointers: Allocations::default(),
+            arrays: Allocations::default(),
+            heaps: Allocations::default(),
+            externals: Allocations::default(),
+            mappings: Mappings::default(),
+            pools: Pools::default(),
+            graphs: Graphs::default(),
+            captures: AtomicU32::new(0),
+            ordinals: OnceLock::new(),
+            contexts: Mutex::default(),
+        };
+        process.seen();
+        Ok(process)
+    }
+
+    /// A card by its position in the limits.
+    pub fn card(&self, card: usize) -> Option<&Card> {
+        self.cards.get(card)
+    }
+
+    /// The position in the limits of the card that the calling thread's context is on; `None` where the limits do not name it.
+    pub fn here(&self) -> Option<usize> {
+        let ordinals = self.ordinals();
+        if let [only] = ordinals[..] {
+            return only;
+        }
+        let mut device = 0;
+        // SAFETY: the pointer is to a local.
+        let status = unsafe { driver::cuCtxGetDevice(&raw mut device) };
+        // without a context the driver refuses whatever is asked next
+        if status == SUCCESS { self.card_of(device) } else { Some(0) }
+    }
+
+    /// The position in the limits of one of the driver's devices.
+    pub fn card_of(&self, device: Device) -> Option<usize> {
+        let card = usize::try_from(device).ok().and_then(|i| self.ordinals().get(i).copied());
+        // what the driver does not have it refuses itself
+        card.unwrap_or(Some(0))
+    }
+
+    /// The driver's device for a position in the limits.
+    pub fn device_of(&self, card: usize) -> Option<Device> {
+        self.ordinals().iter().position(|c| *c == Some(card)).and_then(|i| i.try_into().ok())
+    }
+
+    /// The position in the limits of the card with this uuid.
+    pub fn card_of_uuid(&self, uuid: &str) -> Option<usize> {
+        self.limits.devices().iter().position(|d| d.uuid.eq_ignore_ascii_case(uuid))
+    }
+
+    fn ordinals(&self) -> &[Option<usize>] {
+        if let Some(known) = self.ordinals.get() {
+            return known;
+        }
+        let mut count: c_int = 0;
+        // SAFETY: the pointer is to a local.
+        if unsafe { driver::cuDeviceGetCount(&raw mut count) } != SUCCESS {
+            // before cuInit: nothing can be allocated either
+            return &[];
+        }
+        self.ordinals.get_or_init(|| (0..count).map(|device| self.identify(device)).collect())
+    }
+
+    fn identify(&self, device: Device) -> Option<usize> {
+        let mut uuid = Uuid::default();
+        // SAFETY: the pointer is to a local of the driver's layout. The second version tells a MIG instance's own.
+        let status = unsafe {
+            match driver::cuDeviceGetUuid_v2(&raw mut uuid, device) {
+                SUCCESS => SUCCESS,
+                _ => driver::cuDeviceGetUuid(&raw mut uuid, device),
+            }
+        };
+        let text = uuid_text(&uuid);
+        let same = |d: &DeviceLimits| {
+            let bare = d.uuid.strip_prefix("GPU-").or(d.uuid.strip_prefix("MIG-")).unwrap_or(&d.uuid);
+            bare.eq_ignore_ascii_case(&text)
+        };
+        let card = (status == SUCCESS).then(|| self.limits.devices().iter().position(same)).flatten();
+        if card.is_none() {
+            self.flag(Flags::UNLISTED_DEVICE);
+            message::once(
+                Topic::Unlisted,
+                format_args!("{} does not name GPU-{text}; its memory cannot be used", path::LIMITS),
+            );
+        }
+        card
+    }
+
+    /// Reserves on a card, after making room where that is needed and possible.
+    pub fn reserve(&self, card: Option<usize>, bytes: u64) -> Result<usize, Status> {
+        let index = card.ok_or(OUT_OF_MEMORY)?;
+        let account = &self.card(index).ok_or(OUT_OF_MEMORY)?.account;
+        self.liveness.confirm(self.state, self.slot);
+        if account.reserve(bytes, &self.liveness).is_ok() {
+            return Ok(index);
+        }
+        self.seen();
+        // the driver would do the same before it says that there is no memory
+        if bytes <= account.cap() && self.make_room(index) && account.reserve(bytes, &self.liveness).is_ok() {
+            return Ok(index);
+        }
+        Err(OUT_OF_MEMORY)
+    }
+
+    /// Reserves, makes the driver allocate, and gives back where it did not. What it made is for `keep` to remember.
+    pub fn allocate(
+        &self,
+        bytes: u64,
+        call: impl FnOnce() -> Status,
+        keep: impl FnOnce(Allocation),
+    ) -> Result<(), Status> {
+        let device = self.reserve(self.here(), bytes)?;
+        match call() {
+            SUCCESS => {
+                keep(Allocation { device, bytes, context: self.context(), pool: 0 });
+                Ok(())
+            }
+            error => {
+                self.release(device, bytes);
+                Err(error)
+            }
+        }
+    }
+
+    /// Has the driver free something that is in a table, and gives back what it counted for.
+    pub fn free(&self, table: &Allocations, key: u64, call: impl FnOnce() -> Status) -> Status {
+        let allocation = table.remove(key);
+        let status = call();
+        match allocation {
+            Some(a) if status == SUCCESS => self.give_back(&a),
+            // not freed: it is still there
+            Some(a) => drop(table.insert(key, a)),
+            None => {}
+        }
+        status
+    }
+
+    /// Gives back what was freed.
+    pub fn give_back(&self, allocation: &Allocation) {
+        if allocation.pool == 0 {
+            self.release(allocation.device, allocation.bytes);
+        } else {
+            self.pools.freed(self, allocation);
+        }
+    }
+
+    /// Gives back bytes.
+    pub fn release(&self, card: usize, bytes: u64) {
+        if let Some(card) = self.card(card) {
+            card.account.release(bytes);
+        }
+    }
+
+    /// Makes the driver give back what it keeps for later; whether there was anything to try.
+    fn make_room(&self, card: usize) -> bool {
+        let pools = self.pools.trim(self, card);
+        let graphs = self.graphs.trim(self, card);
+        pools || graphs
+    }
+
+    /// The calling thread's context; 0 for none.
+    pub fn context(&self) -> usize {
+        let mut context: Handle = ptr::null_mut();
+        // SAFETY: the pointer is to a local.
+        unsafe { driver::cuCtxGetCurrent(&raw mut context) };
+        context as usize
+    }
+
+    /// Before a context is made on a device: counts what contexts take, once for this process.
+    pub fn before_context(&self, device: Device) -> Result<(), Status> {
+        let Some(card) = self.card_of(device) else { return Ok(()) };
+        let contexts = self.contexts.lock().unwrap_or_else(PoisonError::into_inner);
+        let bytes = self.card(card).map_or(0, |c| c.context_bytes);
+        if bytes == 0 || contexts.values().any(|c| c.card == card) {
+            return Ok(());
+        }
+        drop(contexts);
+        self.reserve(Some(card), bytes).map(drop)
+    }
+
+    /// After that: remembers it, or gives back.
+    pub fn after_context(&self, device: Device, made: Option<usize>, primary: bool) {
+        let Some(card) = self.card_of(device) else { return };
+        let mut contexts = self.contexts.lock().unwrap_or_else(PoisonError::into_inner);
+        let others = contexts.values().any(|c| c.card == card);
+        if let Some(context) = made {
+            contexts.insert(context, Context { device, card, primary });
+        } else if !others {
+            self.release(card, self.card(card).map_or(0, |c| c.context_bytes));
+        }
+    }
+
+    /// A context is gone, and all that went with it.
+    pub fn context_gone(&self, context: usize) {
+        for gone in [&self.pointers, &self.arrays, &self.heaps].map(|table| table.remove_context(context)).concat()
+        {
+            self.give_back(&gone);
+        }
+        for card in &self.cards {
+            card.pacer.forget_context(context);
+        }
+        let mut contexts = self.contexts.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(gone) = contexts.remove(&context)
+            && !contexts.values().any(|c| c.card == gone.card)
+        {
+            self.release(gone.card, self.card(gone.card).map_or(0, |c| c.context_bytes));
+        }
+    }
+
+    /// A device's primary context was reset, or its last user has let go of it.
+    pub fn primary_gone(&self, device: Device) {
+        let (mut flags, mut active) = (0, 1);
+        // SAFETY: the pointers are to locals.
+        let status = unsafe { driver::cuDevicePrimaryCtxGetState(device, &raw mut flags, &raw mut active) };
+        if status != SUCCESS || active != 0 {
+            return;
+        }
+        let contexts = self.contexts.lock().unwrap_or_else(PoisonError::into_inner);
+        let primary = contexts.iter().find(|(_, c)| c.device == device && c.primary).map(|(context, _)| *context);
+        drop(contexts);
+        if let Some(context) = primary {
+            self.context_gone(context);
+        }
+    }
+
+    /// For the host: this process has the limiter, and has come to its limits.
+    pub fn seen(&self) {
+        if let Some(process) = self.state.processes.get(self.slot) {
+            process.seen.store(clock::now(), Ordering::Relaxed);
+        }
+    }
+
+    /// For the host: something was found that should not be.
+    pub fn flag(&self, flags: Flags) {
+        self.state.header.flags.fetch_or(flags.0, Ordering::Relaxed);
+    }
+}
+
+fn uuid_text(uuid: &Uuid) -> String {
+    let mut text = String::new();
+    for (i, byte) in uuid.0.iter().enumerate() {
+        if matches!(i, 4 | 6 | 8 | 10) {
+            text.push('-');
+        }
+        // writing to a String cannot fail
+        let _ = write!(text, "{byte:02x}");
+    }
+    text
+}

@@ -1,0 +1,278 @@
+//! `kerf-plugin doctor`: what this machine has, what is left out and why, and what kubelet knows of it.
+//!
+//! It asks the same backends with the same flags as the plugin, changes nothing, and needs no API server. Exit status:
+//! 0 all is well, 1 something is wrong (a card is ill or left out, kubelet does not listen or does not know a
+//! resource), 2 wrong usage, 3 no card at all.
+
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+use std::path::Path;
+use std::time::Duration;
+
+use kerf_proto::deviceplugin::KUBELET_SOCKET;
+use kerf_proto::podresources::AllocatableResourcesRequest;
+use kerf_proto::podresources::pod_resources_lister_client::PodResourcesListerClient;
+use serde::Serialize;
+use tokio::net::UnixStream;
+use tokio::time::timeout;
+
+use crate::backend::{self, Backend, HostDevice};
+use crate::config::{BackendChoice, Config};
+use crate::ids::Resource;
+use crate::inventory::Cards;
+use crate::kubelet;
+use crate::profile::pool;
+
+/// Exit status where something is wrong.
+pub const TROUBLE: u8 = 1;
+/// Exit status where there is no card.
+pub const NO_CARDS: u8 = 3;
+/// A driver or kubelet that is silent for so long hangs.
+const PATIENCE: Duration = Duration::from_secs(15);
+
+/// What was found.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct Report {
+    /// One for each driver that was asked.
+    pub drivers: Vec<DriverReport>,
+    /// What is offered, by full name.
+    pub resources: BTreeMap<String, ResourceReport>,
+    /// kubelet.
+    pub kubelet: KubeletReport,
+    /// Everything that is wrong, in words.
+    pub troubles: Vec<String>,
+}
+
+/// One driver.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct DriverReport {
+    /// Which one.
+    pub backend: String,
+    /// Why it does not answer, if it does not.
+    pub error: Option<String>,
+    /// Its cards.
+    pub cards: Vec<CardReport>,
+    /// What it says of them, and which it leaves out.
+    pub remarks: Vec<RemarkReport>,
+}
+
+/// One card or part of one.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct CardReport {
+    id: String,
+    name: String,
+    kind: &'static str,
+    driver: String,
+    model: String,
+    memory_mib: u64,
+    numa: Option<u32>,
+    health: &'static str,
+    nodes: Vec<String>,
+}
+
+/// One remark.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct RemarkReport {
+    card: String,
+    left_out: bool,
+    code: &'static str,
+    why: String,
+}
+
+/// One resource.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct ResourceReport {
+    /// Which profile offers it.
+    pub profile: String,
+    /// Ids that the cards found now make.
+    pub offered: usize,
+    /// Ids that kubelet knows; `None`: it does not know the resource.
+    pub known: Option<usize>,
+}
+
+/// kubelet's side.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct KubeletReport {
+    /// Whether it listens for device plugins.
+    pub registration: Option<String>,
+    /// Why its list of resources cannot be read, if it cannot.
+    pub pod_resources: Option<String>,
+}
+
+impl Report {
+    /// The exit status that belongs to it.
+    pub fn status(&self) -> u8 {
+        match () {
+            () if self.drivers.iter().all(|driver| driver.cards.is_empty()) => NO_CARDS,
+            () if self.troubles.is_empty() => 0,
+            () => TROUBLE,
+        }
+    }
+
+    /// For people.
+    pub fn text(&self) -> String {
+        let mut text = String::new();
+        for driver in &self.drivers {
+            let _ = match &driver.error {
+                Some(error) => writeln!(text, "{error}"),
+                None => writeln!(text, "{}: {} cards or parts of cards", driver.backend, driver.cards.len()),
+            };
+            for card in &driver.cards {
+                let numa = card.numa.map_or("?".to_owned(), |numa| numa.to_string());
+                let CardReport { id, name, kind, driver, model, memory_mib, health, nodes, .. } = card;
+                let nodes = nodes.join(" ");
+                let _ = writeln!(
+                    text,
+                    "  {name} ({id}): {health} {kind}, {model}, {memory_mib} MiB, NUMA node {numa}, {driver}, {nodes}"
+                );
+            }
+            for remark in &driver.remarks {
+                let what = if remark.left_out { "left out" } else { "note" };
+                let _ = writeln!(text, "  {what}: {} [{}]: {}", remark.card, remark.code, remark.why);
+            }
+        }
+        for (name, resource) in &self.resources {
+            let known =
+                resource.known.map_or("does not know it".to_owned(), |known| format!("knows {known} healthy"));
+            let _ = writeln!(text, "{name} ({}): {} offered, kubelet {known}", resource.profile, resource.offered);
+        }
+        for trouble in &self.troubles {
+            let _ = writeln!(text, "trouble: {trouble}");
+        }
+        if self.troubles.is_empty() {
+            text.push_str("no trouble found\n");
+        }
+        text
+    }
+}
+
+/// Looks at everything that `config` is about.
+pub async fn examine(config: &Config) -> Report {
+    let mut report = Report::default();
+    let mut sources: Vec<(&str, BackendChoice)> = Vec::new();
+    if config.vcuda {
+        sources.push(("vcuda", config.backend.clone()));
+    }
+    sources.extend(config.profiles.iter().map(|profile| (profile.name, profile.source.clone())));
+    for (name, source) in sources {
+        let (driver, hosts) = ask(source).await;
+        if let Some(error) = &driver.error {
+            report.troubles.push(error.clone());
+        }
+        for remark in driver.remarks.iter().filter(|remark| remark.left_out) {
+            report.troubles.push(format!("{} is left out: {}", remark.card, remark.why));
+        }
+        for card in driver.cards.iter().filter(|card| card.health != "healthy") {
+            report.troubles.push(format!("{} is {}", card.name, card.health));
+        }
+        report.drivers.push(driver);
+        let cards = Cards::default().discovered(hosts);
+        let mut offer = |resource: String, offered| {
+            report.resources.insert(resource, ResourceReport { profile: name.to_owned(), offered, known: None });
+        };
+        match config.profiles.iter().find(|profile| profile.name == name) {
+            None => {
+                for resource in Resource::ALL {
+                    offer(resource.name(&config.keys).to_owned(), cards.list(resource, false).len());
+                }
+            }
+            Some(profile) => {
+                let made = pool::pools(profile, &cards);
+                made.pools.into_iter().for_each(|(resource, pool)| offer(resource, pool.len()));
+                report.troubles.extend(made.refusals);
+            }
+        }
+    }
+    kubelets(config, &mut report).await;
+    report
+}
+
+async fn ask(source: BackendChoice) -> (DriverReport, Vec<HostDevice>) {
+    let asked = tokio::task::spawn_blocking(move || {
+        let backend = backend::of(source);
+        let found = backend.discover();
+        (backend.name().to_owned(), found, backend.remarks())
+    });
+    let (backend, found, remarks) = match timeout(PATIENCE, asked).await {
+        Ok(Ok(answer)) => answer,
+        _ => {
+            let error = Some("a driver does not answer".to_owned());
+            return (DriverReport { error, ..DriverReport::default() }, Vec::new());
+        }
+    };
+    let remarks = remarks.into_iter().map(|remark| RemarkReport {
+        code: remark.why.code(),
+        why: remark.why.to_string(),
+        card: remark.subject,
+        left_out: remark.left_out,
+    });
+    let mut report = DriverReport { backend, remarks: remarks.collect(), ..DriverReport::default() };
+    match found {
+        Ok(hosts) => {
+            report.cards = hosts.iter().map(card).collect();
+            (report, hosts)
+        }
+        Err(error) => (DriverReport { error: Some(error.to_string()), ..report }, Vec::new()),
+    }
+}
+
+fn card(host: &HostDevice) -> CardReport {
+    let HostDevice { device, origin, nodes, control_nodes, .. } = host;
+    CardReport {
+        id: device.id.to_string(),
+        name: if origin.name.is_empty() { device.id.to_string() } else { origin.name.to_string() },
+        kind: origin.part.as_str(),
+        driver: origin.driver.to_string(),
+        model: device.model.to_string(),
+        memory_mib: device.memory.0,
+        numa: device.numa,
+        health: device.health.as_str(),
+        nodes: nodes.iter().chain(control_nodes).map(|node| node.display().to_string()).collect(),
+    }
+}
+
+async fn kubelets(config: &Config, report: &mut Report) {
+    let socket = config.device_plugins_dir.join(KUBELET_SOCKET);
+    if let Err(error) = UnixStream::connect(&socket).await {
+        let trouble = format!("kubelet does not listen at {}: {error}", socket.display());
+        report.kubelet.registration = Some(trouble.clone());
+        report.troubles.push(trouble);
+    }
+    match timeout(PATIENCE, allocatable(&config.pod_resources_dir.join(KUBELET_SOCKET))).await {
+        Ok(Ok(known)) => {
+            for (name, resource) in &mut report.resources {
+                resource.known = known.get(name).copied();
+                let trouble = match resource.known {
+                    None if resource.offered == 0 => continue,
+                    None => format!("kubelet does not know {name}: does the plugin run?"),
+                    Some(known) if known < resource.offered => {
+                        format!("kubelet knows {known} of {} of {name}", resource.offered)
+                    }
+                    Some(_) => continue,
+                };
+                report.troubles.push(trouble);
+            }
+        }
+        Ok(Err(error)) => report.kubelet.pod_resources = Some(error),
+        Err(_) => report.kubelet.pod_resources = Some("no answer in time".to_owned()),
+    }
+    if let Some(error) = &report.kubelet.pod_resources {
+        report.troubles.push(format!("kubelet's pod resources: {error}"));
+    }
+}
+
+/// Ids by resource, as kubelet counts them.
+async fn allocatable(socket: &Path) -> Result<BTreeMap<String, usize>, String> {
+    let channel = kubelet::dial(socket.to_owned()).await.map_err(|error| {
+        let cause = std::error::Error::source(&error).map(|cause| format!(": {cause}")).unwrap_or_default();
+        format!("{}: {error}{cause}", socket.display())
+    })?;
+    let mut client = PodResourcesListerClient::new(channel).max_decoding_message_size(16 << 20);
+    let answer = client.get_allocatable_resources(AllocatableResourcesRequest {}).await;
+    let devices = answer.map_err(|status| status.message().to_owned())?.into_inner().devices;
+    let mut known: BTreeMap<String, usize> = BTreeMap::new();
+    for device in devices {
+        *known.entry(device.resource_name).or_default() += device.device_ids.len();
+    }
+    Ok(known)
+}

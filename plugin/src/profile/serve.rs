@@ -1,0 +1,237 @@
+//! A profile at work: its cards are followed, and each of its resources is kept registered with kubelet.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use futures::stream::{BoxStream, StreamExt};
+use kerf::runtime::readiness::Condition;
+use kerf::runtime::shutdown::Tasks;
+use kerf_proto::deviceplugin::device_plugin_server::DevicePlugin;
+use kerf_proto::deviceplugin::{
+    AllocateRequest, AllocateResponse, ContainerPreferredAllocationResponse, DevicePluginOptions, Empty,
+    ListAndWatchResponse, PreStartContainerRequest, PreStartContainerResponse, PreferredAllocationRequest,
+    PreferredAllocationResponse,
+};
+use tokio::sync::watch;
+use tokio_stream::wrappers::WatchStream;
+use tokio_util::sync::CancellationToken;
+use tonic::{Request, Response, Status};
+
+use super::pool::{self, Pool, Pools};
+use super::{Gift, Profile, cdi, gift, order};
+use crate::kubelet::{self, Endpoint};
+use crate::metrics::Counters;
+use crate::service::{Open, Streams};
+use crate::state::State;
+
+/// Follows the cards of `state` and offers what `profile` makes of them, until `token` is cancelled. `ready` is met
+/// while every resource is registered and there is one.
+pub async fn follow(
+    profile: Arc<Profile>,
+    state: State,
+    counters: Counters,
+    directory: PathBuf,
+    ready: Condition,
+    token: CancellationToken,
+) {
+    let mut cards = state.watch_cards();
+    let sender = watch::Sender::new(Arc::new(Offered::default()));
+    let registered = Registered { known: Arc::default(), ready };
+    let tasks = Tasks::new(token.child_token());
+    let mut refusals = BTreeSet::new();
+    loop {
+        let now = cards.borrow_and_update().clone();
+        let made = pool::pools(&profile, &now);
+        for refusal in made.refusals.difference(&refusals) {
+            tracing::warn!(profile = profile.name, %refusal, "not offered");
+        }
+        refusals.clone_from(&made.refusals);
+        // the names must mean something before a container is told them
+        let gift = described(&profile, &sender.borrow().gift, &made);
+        let new: Vec<String> = made.pools.keys().filter(|name| registered.add(name)).cloned().collect();
+        let offered = Offered { pools: made, gift };
+        sender.send_if_modified(|known| {
+            let changed = **known != offered;
+            if changed {
+                *known = Arc::new(offered);
+            }
+            changed
+        });
+        for resource in new {
+            let offer = Offer {
+                profile: Arc::clone(&profile),
+                resource: resource.as_str().into(),
+                offered: sender.subscribe(),
+                counters: counters.clone(),
+            };
+            let endpoint = Endpoint {
+                word: word(profile.name, &resource),
+                label: resource.clone(),
+                resource: resource.clone(),
+                options: options(),
+                counters: counters.clone(),
+                directory: directory.clone(),
+                service: move |streams, token| Service { offer: offer.clone(), streams, token },
+            };
+            let (registered, stop) = (registered.clone(), tasks.token().clone());
+            tasks.spawn(profile.name, async move {
+                kubelet::keep_registered(endpoint, |met| registered.set(&resource, met), stop).await;
+            });
+        }
+        tokio::select! {
+            () = token.cancelled() => break,
+            changed = cards.changed() => if changed.is_err() { break },
+        }
+    }
+    tasks.drained().await;
+}
+
+/// Tells a resource's sockets from those of all others in 15 letters: paths of sockets are short.
+fn word(profile: &str, resource: &str) -> String {
+    let hash =
+        resource.bytes().fold(0x811c_9dc5u32, |hash, byte| (hash ^ u32::from(byte)).wrapping_mul(0x0100_0193));
+    format!("{}-{hash:08x}", profile.get(..6).unwrap_or(profile))
+}
+
+/// What a profile makes of the cards that are here now.
+#[derive(Clone, Debug, Default, PartialEq)]
+struct Offered {
+    pools: Pools,
+    /// The profile's; without CDI names while they mean nothing.
+    gift: Gift,
+}
+
+/// Writes what CDI names mean. Where that fails, containers are not told the names.
+fn described(profile: &Profile, before: &Gift, pools: &Pools) -> Gift {
+    let whole = profile.gift.clone();
+    let Some(cdi) = &whole.cdi else { return whole };
+    let hosts = pools.pools.values().flat_map(BTreeMap::values).flat_map(|unit| &unit.hosts);
+    for host in hosts.filter(|host| host.device.usable()) {
+        let Some((path, text)) = cdi::file(cdi, &whole, &profile.roots, host) else { continue };
+        if let Err(error) = cdi::write(&path, &text) {
+            let without = Gift { cdi: None, ..whole.clone() };
+            if *before != without {
+                let path = path.display();
+                tracing::warn!(profile = profile.name, %path, %error, "CDI file not written; giving device files alone");
+            }
+            return without;
+        }
+    }
+    whole
+}
+
+/// Which resources kubelet knows.
+#[derive(Clone)]
+struct Registered {
+    known: Arc<Mutex<BTreeMap<String, bool>>>,
+    ready: Condition,
+}
+
+impl Registered {
+    /// Says whether it is new.
+    fn add(&self, resource: &str) -> bool {
+        let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        let new = !known.contains_key(resource);
+        known.entry(resource.to_owned()).or_default();
+        new
+    }
+
+    fn set(&self, resource: &str, met: bool) {
+        let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        known.insert(resource.to_owned(), met);
+        self.ready.set(known.values().all(|met| *met));
+    }
+}
+
+/// One resource of a profile.
+#[derive(Clone)]
+struct Offer {
+    profile: Arc<Profile>,
+    resource: Arc<str>,
+    offered: watch::Receiver<Arc<Offered>>,
+    counters: Counters,
+}
+
+impl Offer {
+    fn pool(&self) -> Pool {
+        self.offered.borrow().pools.pools.get(&*self.resource).cloned().unwrap_or_default()
+    }
+}
+
+/// One resource's service, for the life of one socket.
+struct Service {
+    offer: Offer,
+    streams: watch::Sender<Streams>,
+    token: CancellationToken,
+}
+
+fn options() -> DevicePluginOptions {
+    DevicePluginOptions { pre_start_required: false, get_preferred_allocation_available: true }
+}
+
+#[tonic::async_trait]
+impl DevicePlugin for Service {
+    async fn get_device_plugin_options(&self, _: Request<Empty>) -> Result<Response<DevicePluginOptions>, Status> {
+        Ok(Response::new(options()))
+    }
+
+    type ListAndWatchStream = BoxStream<'static, Result<ListAndWatchResponse, Status>>;
+
+    async fn list_and_watch(&self, _: Request<Empty>) -> Result<Response<Self::ListAndWatchStream>, Status> {
+        let open = Open::new(self.streams.clone());
+        let (resource, numa) = (Arc::clone(&self.offer.resource), self.offer.profile.numa);
+        let mut last = None;
+        let lists = WatchStream::new(self.offer.offered.clone()).filter_map(move |offered| {
+            let _counted = &open;
+            let devices =
+                offered.pools.pools.get(&*resource).map(|pool| pool::list(pool, numa)).unwrap_or_default();
+            let news = last.as_ref() != Some(&devices);
+            if news {
+                last = Some(devices.clone());
+            }
+            std::future::ready(news.then_some(Ok(ListAndWatchResponse { devices })))
+        });
+        Ok(Response::new(lists.take_until(self.token.clone().cancelled_owned()).boxed()))
+    }
+
+    async fn get_preferred_allocation(
+        &self,
+        request: Request<PreferredAllocationRequest>,
+    ) -> Result<Response<PreferredAllocationResponse>, Status> {
+        let pool = self.offer.pool();
+        let chosen = request.into_inner().container_requests.into_iter().map(|request| {
+            let size = usize::try_from(request.allocation_size).unwrap_or_default();
+            let (available, must) = (&request.available_device_i_ds, &request.must_include_device_i_ds);
+            let device_i_ds = order::choose(self.offer.profile.order, &pool, available, must, size);
+            ContainerPreferredAllocationResponse { device_i_ds }
+        });
+        Ok(Response::new(PreferredAllocationResponse { container_responses: chosen.collect() }))
+    }
+
+    async fn allocate(&self, request: Request<AllocateRequest>) -> Result<Response<AllocateResponse>, Status> {
+        let Offer { profile, resource, counters, .. } = &self.offer;
+        let (pool, gift) = (self.offer.pool(), self.offer.offered.borrow().gift.clone());
+        let mut container_responses = Vec::new();
+        for container in request.into_inner().container_requests {
+            let ids = container.devices_ids;
+            let result = gift::answer(&gift, profile.one_share, &profile.roots, &pool, &ids);
+            let outcome = result.as_ref().map_or_else(gift::Refusal::code, |_| "granted");
+            counters.allocations.with_label_values(&[resource, outcome]).inc();
+            let answer = result.map_err(|refusal| {
+                tracing::warn!(%resource, %refusal, "Allocate refused");
+                Status::failed_precondition(refusal.to_string())
+            })?;
+            tracing::info!(%resource, ids = ids.join(","), "allocated");
+            container_responses.push(answer);
+        }
+        Ok(Response::new(AllocateResponse { container_responses }))
+    }
+
+    async fn pre_start_container(
+        &self,
+        _: Request<PreStartContainerRequest>,
+    ) -> Result<Response<PreStartContainerResponse>, Status> {
+        Ok(Response::new(PreStartContainerResponse {}))
+    }
+}

@@ -1,0 +1,22 @@
+//! `kerf doctor`: the plugin's own look at its machine. It lives in the plugin, beside the drivers it asks; this command
+//! only finds that program, beside itself or on the path, and hands over.
+
+use std::ffi::OsString;
+use std::os::unix::process::CommandExt;
+use std::path::PathBuf;
+use std::process::{Command, ExitCode};
+
+use anyhow::Context;
+
+const PROGRAM: &str = "kerf-plugin";
+
+/// Becomes `kerf-plugin doctor` with these options.
+///
+/// # Errors
+/// Where there is no such program.
+pub fn run(options: &[OsString]) -> anyhow::Result<ExitCode> {
+    let beside = std::env::current_exe().ok().and_then(|own| Some(own.parent()?.join(PROGRAM)));
+    let program = beside.filter(|path| path.is_file()).unwrap_or_else(|| PathBuf::from(PROGRAM));
+    let error = Command::new(&program).arg("doctor").args(options).exec();
+    Err(error).with_context(|| format!("{} cannot be started; doctor is a command of it", program.display()))
+}

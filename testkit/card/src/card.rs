@@ -1,0 +1,388 @@
+//! Memory and kernels.
+
+use std::cell::UnsafeCell;
+use std::fs::{self, File};
+use std::io;
+use std::os::fd::AsRawFd;
+use std::os::unix::fs::MetadataExt;
+use std::path::Path;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use crate::shared;
+
+/// Most processes on a card.
+const PROCESSES: usize = 32;
+/// Most kernels of one process that wait; a launch waits beyond that, as the real driver's does.
+pub const QUEUE: usize = 1024;
+/// Most events of one process.
+pub const EVENTS: usize = 512;
+/// Not an event.
+const NO_EVENT: u32 = u32::MAX;
+
+#[repr(C)]
+struct Shared {
+    cell: UnsafeCell<Contents>,
+}
+
+#[repr(C)]
+struct Contents {
+    total: u64,
+    used: u64,
+    peak: u64,
+    /// Up to when kernels have been run.
+    at: u64,
+    processes: [Process; PROCESSES],
+}
+
+#[repr(C)]
+struct Process {
+    /// 0 for nobody.
+    pid: u64,
+    start: u64,
+    memory: u64,
+    /// Nanoseconds of the card's time that it had.
+    served: u64,
+    /// Work that is done, and work that was queued, ever.
+    done: u64,
+    queued: u64,
+    queue: [Work; QUEUE],
+    /// When each event was reached; 0 for not yet.
+    events: [u64; EVENTS],
+}
+
+#[repr(C)]
+#[derive(Clone, Copy)]
+struct Work {
+    remaining: u64,
+    event: u32,
+    _pad: u32,
+}
+
+/// One process' view of a card.
+pub struct Card {
+    shared: &'static Shared,
+    file: File,
+    inode: u64,
+    me: (u64, u64),
+    seat: usize,
+    /// Threads of this process take turns by this, processes by a lock on the file.
+    turn: Mutex<()>,
+}
+
+// SAFETY: the contents are only touched while both locks are held.
+unsafe impl Sync for Card {}
+// SAFETY: nothing in it belongs to a thread.
+unsafe impl Send for Card {}
+
+/// What a card says of itself and of its users.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Report {
+    /// Bytes.
+    pub total: u64,
+    /// Bytes in use.
+    pub used: u64,
+    /// The most bytes that were ever in use.
+    pub peak: u64,
+    /// By pid: bytes, and nanoseconds of the card's time.
+    pub processes: Vec<(u32, u64, u64)>,
+}
+
+/// The lock on the card; freed when it is dropped, also by the kernel for a process that was killed.
+struct Locked<'a> {
+    card: &'a Card,
+    _turn: MutexGuard<'a, ()>,
+}
+
+impl Drop for Locked<'_> {
+    fn drop(&mut self) {
+        // SAFETY: an open file of ours.
+        unsafe { libc::flock(self.card.file.as_raw_fd(), libc::LOCK_UN) };
+    }
+}
+
+impl Locked<'_> {
+    #[expect(
+        clippy::mut_from_ref,
+        reason = "the lock is what makes it exclusive; used once in each function below"
+    )]
+    fn contents(&self) -> &mut Contents {
+        // SAFETY: both locks are held, so nobody else has a reference.
+        unsafe { &mut *self.card.shared.cell.get() }
+    }
+}
+
+impl Card {
+    /// Makes a card with so many bytes.
+    pub fn create(path: &Path, total: u64) -> io::Result<()> {
+        shared::create::<Shared>(path)?;
+        let card = Self::look(path)?;
+        card.lock().contents().total = total;
+        Ok(())
+    }
+
+    /// Looks at a card without using it.
+    pub fn look(path: &Path) -> io::Result<Self> {
+        // SAFETY: `Shared` is integers; it is only touched under the locks.
+        let (shared, file) = unsafe { shared::open::<Shared>(path)? };
+        let inode = file.metadata()?.ino();
+        let me = (u64::from(std::process::id()), start("self").unwrap_or(0));
+        Ok(Self { shared, file, inode, me, seat: PROCESSES, turn: Mutex::new(()) })
+    }
+
+    /// Uses a card. What this process had of it before an `exec` is gone.
+    pub fn open(path: &Path) -> io::Result<Self> {
+        let mut card = Self::look(path)?;
+        let locked = card.lock();
+        let contents = locked.contents();
+        card.reap(contents);
+        for process in &mut contents.processes {
+            if (process.pid, process.start) == card.me {
+                contents.used -= process.memory;
+                process.clear();
+            }
+        }
+        let free = contents.processes.iter().position(|p| p.pid == 0);
+        let seat = free.ok_or_else(|| io::Error::other("too many processes on the card"))?;
+        let process = &mut contents.processes[seat];
+        (process.pid, process.start) = card.me;
+        drop(locked);
+        card.seat = seat;
+        Ok(card)
+    }
+
+    /// Takes memory; false where there is not so much.
+    pub fn take(&self, bytes: u64) -> bool {
+        let locked = self.lock();
+        let contents = locked.contents();
+        // only so often, since it takes a look at every process
+        if contents.used.saturating_add(bytes) > contents.peak.min(contents.total) {
+            self.reap(contents);
+        }
+        if contents.used.saturating_add(bytes) > contents.total {
+            return false;
+        }
+        contents.used += bytes;
+        contents.peak = contents.peak.max(contents.used);
+        contents.processes[self.seat].memory += bytes;
+        true
+    }
+
+    /// Gives memory back.
+    pub fn give(&self, bytes: u64) {
+        let locked = self.lock();
+        let contents = locked.contents();
+        contents.used -= bytes;
+        contents.processes[self.seat].memory -= bytes;
+    }
+
+    /// Queues a kernel of so many nanoseconds; `None` where the queue is full.
+    pub fn queue(&self, now: u64, nanoseconds: u64) -> Option<u64> {
+        self.push(now, Work { remaining: nanoseconds, event: NO_EVENT, _pad: 0 })
+    }
+
+    /// Queues an event, which is reached when all before it is done.
+    pub fn record(&self, now: u64, event: u32) -> Option<u64> {
+        self.push(now, Work { remaining: 0, event, _pad: 0 })
+    }
+
+    /// When an event was reached.
+    pub fn reached(&self, now: u64, event: u32) -> Option<u64> {
+        let locked = self.lock();
+        let contents = locked.contents();
+        contents.run(now);
+        match contents.processes[self.seat].events[event as usize] {
+            0 => None,
+            at => Some(at),
+        }
+    }
+
+    /// `Ok` when that work is done; else the earliest moment at which it can be.
+    pub fn finished(&self, now: u64, work: u64) -> Result<(), u64> {
+        let locked = self.lock();
+        let contents = locked.contents();
+        contents.run(now);
+        let process = &contents.processes[self.seat];
+        if process.done > work {
+            return Ok(());
+        }
+        let of = |n: u64| process.queue[n as usize % QUEUE].remaining;
+        let left: u64 = (process.done..=work).map(of).sum();
+        Err(now + left.max(1000))
+    }
+
+    /// The earliest moment at which the queue can have room for one more.
+    pub fn room(&self, now: u64) -> u64 {
+        let locked = self.lock();
+        let contents = locked.contents();
+        contents.run(now);
+        now + contents.processes[self.seat].head().unwrap_or(0).max(1000)
+    }
+
+    /// What the card says.
+    pub fn report(&self, now: u64) -> Report {
+        let locked = self.lock();
+        let contents = locked.contents();
+        self.reap(contents);
+        contents.run(now);
+        let of = |p: &Process| (p.pid as u32, p.memory, p.served);
+        let processes = contents.processes.iter().filter(|p| p.pid != 0).map(of).collect();
+        Report { total: contents.total, used: contents.used, peak: contents.peak, processes }
+    }
+
+    fn push(&self, now: u64, work: Work) -> Option<u64> {
+        let locked = self.lock();
+        let contents = locked.contents();
+        contents.run(now);
+        let process = &mut contents.processes[self.seat];
+        if process.queued - process.done == QUEUE as u64 {
+            return None;
+        }
+        let number = process.queued;
+        process.queue[number as usize % QUEUE] = work;
+        process.queued += 1;
+        if let Some(event) = process.events.get_mut(work.event as usize) {
+            *event = 0;
+        }
+        // an event on an idle card is reached at once
+        contents.run(now);
+        Some(number)
+    }
+
+    fn lock(&self) -> Locked<'_> {
+        let turn = self.turn.lock().unwrap_or_else(PoisonError::into_inner);
+        // SAFETY: an open file of ours.
+        while unsafe { libc::flock(self.file.as_raw_fd(), libc::LOCK_EX) } != 0 {}
+        Locked { card: self, _turn: turn }
+    }
+
+    /// As the driver does: who is gone, or has become another program, has nothing of the card any more.
+    fn reap(&self, contents: &mut Contents) {
+        for process in &mut contents.processes {
+            let here = || start(&process.pid.to_string()) == Some(process.start) && maps(process.pid, self.inode);
+            if process.pid != 0 && (process.pid, process.start) != self.me && !here() {
+                contents.used -= process.memory;
+                process.clear();
+            }
+        }
+    }
+}
+
+impl Contents {
+    /// Runs kernels up to `now`. Whoever has kernels gets the same part of the time.
+    fn run(&mut self, now: u64) {
+        let mut at = self.at;
+        loop {
+            for process in &mut self.processes {
+                process.finish(at);
+            }
+            let active = self.processes.iter().filter(|p| p.head().is_some()).count() as u64;
+            let shortest = self.processes.iter().filter_map(Process::head).min();
+            let (Some(shortest), true) = (shortest, at < now) else { break };
+            let step = shortest.min((now - at) / active);
+            if step == 0 {
+                break;
+            }
+            for process in &mut self.processes {
+                process.serve(step);
+            }
+            at += step * active;
+        }
+        self.at = now.max(self.at);
+    }
+}
+
+impl Process {
+    /// What is left of the kernel that runs.
+    fn head(&self) -> Option<u64> {
+        (self.pid != 0 && self.done < self.queued).then(|| self.queue[self.done as usize % QUEUE].remaining)
+    }
+
+    fn serve(&mut self, nanoseconds: u64) {
+        if self.head().is_some() {
+            self.queue[self.done as usize % QUEUE].remaining -= nanoseconds;
+            self.served += nanoseconds;
+        }
+    }
+
+    /// Whatever has nothing left is done.
+    fn finish(&mut self, at: u64) {
+        while self.head() == Some(0) {
+            let work = self.queue[self.done as usize % QUEUE];
+            if let Some(event) = self.events.get_mut(work.event as usize) {
+                *event = at.max(1);
+            }
+            self.done += 1;
+        }
+    }
+
+    fn clear(&mut self) {
+        self.pid = 0;
+        (self.memory, self.served, self.done, self.queued) = (0, 0, 0, 0);
+    }
+}
+
+/// Field 22 of `/proc/<pid>/stat`; `None` for a process that has ended.
+fn start(pid: &str) -> Option<u64> {
+    let text = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    let fields: Vec<&str> = text.rsplit_once(')')?.1.split_ascii_whitespace().collect();
+    (!matches!(fields[0], "Z" | "X")).then(|| fields[19].parse().ok())?
+}
+
+fn maps(pid: u64, inode: u64) -> bool {
+    let text = fs::read_to_string(format!("/proc/{pid}/maps")).unwrap_or_default();
+    text.is_empty() || text.lines().any(|l| l.split_ascii_whitespace().nth(4) == Some(&inode.to_string()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MS: u64 = 1_000_000;
+
+    fn card(name: &str) -> Card {
+        let path = std::env::temp_dir().join(format!("standin-card-{name}-{}", std::process::id()));
+        Card::create(&path, 1000).unwrap();
+        let card = Card::open(&path).unwrap();
+        fs::remove_file(&path).unwrap();
+        card
+    }
+
+    #[test]
+    fn kernels_of_one_process_run_one_after_the_other() {
+        let card = card("queue");
+        card.queue(0, 5 * MS).unwrap();
+        let second = card.queue(0, 5 * MS).unwrap();
+        card.record(0, 7).unwrap();
+        assert_eq!(card.finished(4 * MS, second), Err(10 * MS));
+        assert_eq!(card.reached(9 * MS, 7), None);
+        assert_eq!(card.reached(20 * MS, 7), Some(10 * MS));
+        assert_eq!(card.finished(20 * MS, second), Ok(()));
+        assert_eq!(card.report(20 * MS).processes, [(std::process::id(), 0, 10 * MS)]);
+    }
+
+    #[test]
+    fn memory_is_what_is_taken_less_what_is_given() {
+        let card = card("memory");
+        assert!(card.take(600) && !card.take(401) && card.take(400));
+        card.give(700);
+        let report = card.report(0);
+        assert_eq!((report.used, report.peak, report.total), (300, 1000, 1000));
+    }
+
+    #[test]
+    fn two_processes_share_the_time_evenly() {
+        let mut contents: Box<Contents> = {
+            // SAFETY: integers only.
+            unsafe { Box::new_zeroed().assume_init() }
+        };
+        for (seat, kernel) in [(0, 30 * MS), (1, 10 * MS)] {
+            let process = &mut contents.processes[seat];
+            (process.pid, process.queued) = (1, 1);
+            process.queue[0] = Work { remaining: kernel, event: 0, _pad: 0 };
+        }
+        contents.run(100 * MS);
+        // the short one has half of the time until it is done, the long one all of it after that
+        assert_eq!(contents.processes[1].events[0], 20 * MS);
+        assert_eq!(contents.processes[0].events[0], 40 * MS);
+    }
+}

@@ -1,0 +1,356 @@
+//! Linear memory, arrays, physical memory, imports.
+
+use std::ffi::{c_int, c_uint, c_ulonglong};
+
+use crate::{Driver, Handle, INVALID_VALUE, OUT_OF_MEMORY, Status, card, in_context, instant, put, with};
+
+/// One linear allocation.
+pub struct Linear {
+    pub bytes: u64,
+    pub context: Handle,
+    /// 0 for none.
+    pub pool: Handle,
+    /// Memory of another process: nothing of the card.
+    pub imported: bool,
+}
+
+/// Physical memory.
+pub struct Object {
+    pub bytes: u64,
+    handles: u32,
+    maps: u32,
+    imported: bool,
+}
+
+/// `CUmemAllocationProp`.
+#[repr(C)]
+pub struct Properties {
+    kind: c_int,
+    handle_types: c_int,
+    location: c_int,
+    id: c_int,
+    rest: [u64; 2],
+}
+
+/// `CUDA_ARRAY_DESCRIPTOR`.
+#[repr(C)]
+pub struct ArrayDescriptor {
+    width: usize,
+    height: usize,
+    format: c_uint,
+    channels: c_uint,
+}
+
+/// `CUDA_ARRAY3D_DESCRIPTOR`.
+#[repr(C)]
+pub struct Array3dDescriptor {
+    width: usize,
+    height: usize,
+    depth: usize,
+    format: c_uint,
+    channels: c_uint,
+    flags: c_uint,
+}
+
+/// `CUDA_EXTERNAL_MEMORY_HANDLE_DESC`.
+#[repr(C)]
+pub struct ExternalMemory {
+    kind: c_int,
+    handle: [u64; 2],
+    size: c_ulonglong,
+    flags: c_uint,
+    reserved: [c_uint; 16],
+}
+
+fn take(d: &mut Driver, bytes: u64, context: Handle) -> Result<u64, Status> {
+    if bytes == 0 {
+        return Err(INVALID_VALUE);
+    }
+    let bytes = bytes.checked_next_multiple_of(512).ok_or(OUT_OF_MEMORY)?;
+    if !instant() && !card().take(bytes) {
+        return Err(OUT_OF_MEMORY);
+    }
+    let at = d.address(bytes);
+    d.linear.insert(at, Linear { bytes, context, pool: 0, imported: false });
+    Ok(at)
+}
+
+#[unsafe(no_mangle)]
+pub extern "C" fn cuMemAlloc_v2(pointer: *mut u64, bytes: usize) -> Status {
+    in_context(|d, context| put(pointer, take(d, bytes as u64, context)?))
+}
+
+/// The function of before version 3.2.
+#[unsafe(no_mangle)]
+pub extern "C" fn cuMemAlloc(pointer: *mut u32, bytes: u32) -> Status {
+    in_context(|d, context| put(pointer, take(d, u64::from(bytes), context)? as u32))
+}
+
+#[unsafe(no_mangle)]
+pub extern "C" fn cuMemAllocManaged(pointer: *mut u64, bytes: usize, _flags: c_uint) -> Status {
+    in_context(|d, context| put(pointer, take(d, bytes as u64, context)?))
+}
+
+#[unsafe(no_mangle)]
+pub extern "C" fn cuMemAllocPitch_v2(
+    pointer: *mut u64,
+    pitch: *mut usize,
+    width: usize,
+    height: usize,
+    _element: c_uint,
+) -> Status {
+    in_context(|d, context| {
+        let row = width.next_multiple_of(512);
+        put(pitch, row)?;
+        put(pointer, take(d, (row * height) as u64, context)?)
+    })
+}
+
+#[unsafe(no_mangle)]
+pub extern "C" fn cuMemFree_v2(pointer: u64) -> Status {
+    with(|d| {
+        let linear = d.linear.remove(&pointer).ok_or(INVALID_VALUE)?;
+        d.free(&linear);
+        Ok(())
+    })
+}
+
+impl Driver {
+    pub fn free(&mut self, linear: &Linear) {
+        match self.pools.get_mut(&linear.pool) {
+            Some(pool) => pool.freed(linear.bytes),
+            None if linear.imported || instant() => {}
+            None => card().give(linear.bytes),
+        }
+    }
+}
+
+#[unsafe(no_mangle)]
+pub extern "C" fn cuMemGetAddressRange_v2(base: *mut u64, bytes: *mut usize, pointer: u64) -> Status {
+    with(|d| {
+        let (at, linear) = d.linear.range(..=pointer).next_back().ok_or(INVALID_VALUE)?;
+        put(base, *at)?;
+        put(bytes, linear.bytes as usize)
+    })
+}
+
+/// The host's memory: nothing of the card.
+#[unsafe(no_mangle)]
+pub extern "C" fn cuMemHostAlloc(pointer: *mut u64, bytes: usize, _flags: c_uint) -> Status {
+    in_context(|d, _| put(pointer, d.address(bytes as u64)))
+}
+
+/// The handle says how large the memory is, and that is all it says.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn cuIpcGetMemHandle(handle: *mut [u64; 8], pointer: u64) -> Status {
+    with(|d| {
+        let linear = d.linear.get(&pointer).ok_or(INVALID_VALUE)?;
+        put(handle, [linear.bytes, pointer, 0, 0, 0, 0, 0, 0])
+    })
+}
+
+#[unsafe(no_mangle)]
+pub extern "C" fn cuIpcOpenMemHandle_v2(pointer: *mut u64, handle: IpcHandle, _flags: c_uint) -> Status {
+    in_context(|d, context| {
+        let bytes = handle.0[0];
+        let at = d.address(bytes);
+        d.linear.insert(at, Linear { bytes, context, pool: 0, imported: true });
+        put(pointer, at)
+    })
+}
+
+/// `CUipcMemHandle`.
+#[repr(C)]
+pub struct IpcHandle([u64; 8]);
+
+#[unsafe(no_mangle)]
+pub extern "C" fn cuIpcCloseMemHandle(pointer: u64) -> Status {
+    cuMemFree_v2(pointer)
+}
+
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn cuImportExternalMemory(memory: *mut Handle, of: *const ExternalMemory) -> Status {
+    in_context(|d, _| {
+        let handle = d.handle();
+        d.externals.insert(handle, unsafe { (*of).size });
+        put(memory, handle)
+    })
+}
+
+#[unsafe(no_mangle)]
+pub extern "C" fn cuDestroyExternalMemory(memory: Handle) -> Status {
+    with(|d| d.externals.remove(&memory).map(drop).ok_or(INVALID_VALUE))
+}
+
+fn texels(format: c_uint, channels: c_uint, elements: u64) -> u64 {
+    let bytes = match format {
+        0x01 | 0x08 => 1,
+        0x02 | 0x09 | 0x10 => 2,
+        _ => 4,
+    };
+    elements * bytes * u64::from(channels)
+}
+
+fn array(d: &mut Driver, context: Handle, bytes: u64) -> Result<Handle, Status> {
+    let bytes = bytes.next_multiple_of(512);
+    if !card().take(bytes) {
+        return Err(OUT_OF_MEMORY);
+    }
+    let handle = d.handle();
+    d.arrays.insert(handle, (bytes, context));
+    Ok(handle)
+}
+
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn cuArrayCreate_v2(handle: *mut Handle, of: *const ArrayDescriptor) -> Status {
+    in_context(|d, context| {
+        let of = unsafe { &*of };
+        let elements = of.width as u64 * of.height.max(1) as u64;
+        put(handle, array(d, context, texels(of.format, of.channels, elements))?)
+    })
+}
+
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn cuArray3DCreate_v2(handle: *mut Handle, of: *const Array3dDescriptor) -> Status {
+    unsafe { cuMipmappedArrayCreate(handle, of, 1) }
+}
+
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn cuMipmappedArrayCreate(
+    handle: *mut Handle,
+    of: *const Array3dDescriptor,
+    levels: c_uint,
+) -> Status {
+    in_context(|d, context| {
+        let of = unsafe { &*of };
+        let (mut w, mut h, mut z) = (of.width as u64, of.height.max(1) as u64, of.depth.max(1) as u64);
+        let mut bytes = 0;
+        for _ in 0..levels {
+            bytes += texels(of.format, of.channels, w * h * z);
+            (w, h) = ((w / 2).max(1), (h / 2).max(1));
+            if of.flags & 1 == 0 {
+                z = (z / 2).max(1);
+            }
+        }
+        // sparse arrays get their memory by mapping
+        put(handle, array(d, context, if of.flags & 0x40 != 0 { 0 } else { bytes })?)
+    })
+}
+
+#[unsafe(no_mangle)]
+pub extern "C" fn cuArrayDestroy(handle: Handle) -> Status {
+    with(|d| {
+        let (bytes, _) = d.arrays.remove(&handle).ok_or(INVALID_VALUE)?;
+        card().give(bytes);
+        Ok(())
+    })
+}
+
+#[unsafe(no_mangle)]
+pub extern "C" fn cuMipmappedArrayDestroy(handle: Handle) -> Status {
+    cuArrayDestroy(handle)
+}
+
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn cuMemCreate(handle: *mut u64, bytes: usize, of: *const Properties, _flags: u64) -> Status {
+    in_context(|d, _| {
+        let host = unsafe { (*of).location } != 1;
+        let bytes = bytes as u64;
+        if bytes == 0 || !bytes.is_multiple_of(2 << 20) {
+            return Err(INVALID_VALUE);
+        }
+        if !host && !card().take(bytes) {
+            return Err(OUT_OF_MEMORY);
+        }
+        let id = d.handle() as u64;
+        let bytes = if host { 0 } else { bytes };
+        d.objects.insert(id, Object { bytes, handles: 1, maps: 0, imported: host });
+        put(handle, id)
+    })
+}
+
+impl Driver {
+    fn drop_object(&mut self, id: u64) {
+        if let Some(object) = self.objects.get(&id)
+            && object.handles == 0
+            && object.maps == 0
+        {
+            if !object.imported {
+                card().give(object.bytes);
+            }
+            self.objects.remove(&id);
+        }
+    }
+}
+
+#[unsafe(no_mangle)]
+pub extern "C" fn cuMemRelease(handle: u64) -> Status {
+    with(|d| {
+        let object = d.objects.get_mut(&handle).filter(|o| o.handles > 0).ok_or(INVALID_VALUE)?;
+        object.handles -= 1;
+        d.drop_object(handle);
+        Ok(())
+    })
+}
+
+#[unsafe(no_mangle)]
+pub extern "C" fn cuMemAddressReserve(pointer: *mut u64, bytes: usize, _: usize, _: u64, _: u64) -> Status {
+    with(|d| put(pointer, d.address(bytes as u64)))
+}
+
+#[unsafe(no_mangle)]
+pub extern "C" fn cuMemMap(pointer: u64, bytes: usize, _offset: usize, handle: u64, _flags: u64) -> Status {
+    with(|d| {
+        d.objects.get_mut(&handle).filter(|o| o.handles > 0).ok_or(INVALID_VALUE)?.maps += 1;
+        d.ranges.insert(pointer, (bytes as u64, handle));
+        Ok(())
+    })
+}
+
+#[unsafe(no_mangle)]
+pub extern "C" fn cuMemUnmap(pointer: u64, bytes: usize) -> Status {
+    with(|d| {
+        let within: Vec<u64> = d.ranges.range(pointer..pointer + bytes as u64).map(|(at, _)| *at).collect();
+        if within.is_empty() {
+            return Err(INVALID_VALUE);
+        }
+        for at in within {
+            let Some((_, id)) = d.ranges.remove(&at) else { continue };
+            if let Some(object) = d.objects.get_mut(&id) {
+                object.maps -= 1;
+            }
+            d.drop_object(id);
+        }
+        Ok(())
+    })
+}
+
+#[unsafe(no_mangle)]
+pub extern "C" fn cuMemRetainAllocationHandle(handle: *mut u64, address: u64) -> Status {
+    with(|d| {
+        let (_, (_, id)) = d.ranges.range(..=address).next_back().ok_or(INVALID_VALUE)?;
+        let id = *id;
+        if let Some(object) = d.objects.get_mut(&id) {
+            object.handles += 1;
+        }
+        put(handle, id)
+    })
+}
+
+/// What is shared is a number; importing it makes memory that is none of the card's.
+#[unsafe(no_mangle)]
+pub extern "C" fn cuMemExportToShareableHandle(shared: *mut c_int, handle: u64, _: c_int, _: u64) -> Status {
+    with(|d| {
+        let bytes = d.objects.get(&handle).ok_or(INVALID_VALUE)?.bytes;
+        put(shared, (bytes >> 20) as c_int)
+    })
+}
+
+#[unsafe(no_mangle)]
+pub extern "C" fn cuMemImportFromShareableHandle(handle: *mut u64, shared: usize, _: c_int) -> Status {
+    in_context(|d, _| {
+        let id = d.handle() as u64;
+        d.objects.insert(id, Object { bytes: (shared as u64) << 20, handles: 1, maps: 0, imported: true });
+        put(handle, id)
+    })
+}

@@ -1,0 +1,174 @@
+//! Pools of stream-ordered memory: they grow by 32 MiB, and keep what they have until they are trimmed, or until a stream
+//! is waited for and they may keep less.
+
+use std::ffi::c_int;
+
+use crate::memory::Linear;
+use crate::{DEFAULT_POOL, Driver, Handle, INVALID_VALUE, OUT_OF_MEMORY, Status, card, in_context, put, with};
+
+const GRAIN: u64 = 32 << 20;
+
+/// One pool.
+#[derive(Default)]
+pub struct Pool {
+    pub reserved: u64,
+    pub used: u64,
+    threshold: u64,
+}
+
+impl Pool {
+    fn alloc(&mut self, bytes: u64) -> Result<(), Status> {
+        let growth = (self.used + bytes).saturating_sub(self.reserved).next_multiple_of(GRAIN);
+        if growth > 0 && !card().take(growth) {
+            return Err(OUT_OF_MEMORY);
+        }
+        self.reserved += growth;
+        self.used += bytes;
+        Ok(())
+    }
+
+    pub fn freed(&mut self, bytes: u64) {
+        self.used -= bytes;
+    }
+
+    fn trim(&mut self, keep: u64) {
+        let keep = self.used.max(keep).next_multiple_of(GRAIN).min(self.reserved);
+        card().give(self.reserved - keep);
+        self.reserved = keep;
+    }
+
+    /// A stream was waited for.
+    pub fn settled(&mut self) {
+        self.trim(self.threshold.min(self.reserved));
+    }
+}
+
+#[unsafe(no_mangle)]
+pub extern "C" fn cuDeviceGetDefaultMemPool(pool: *mut Handle, _device: c_int) -> Status {
+    with(|_| put(pool, DEFAULT_POOL))
+}
+
+#[unsafe(no_mangle)]
+pub extern "C" fn cuDeviceGetMemPool(pool: *mut Handle, _device: c_int) -> Status {
+    with(|d| put(pool, d.pool_now))
+}
+
+#[unsafe(no_mangle)]
+pub extern "C" fn cuDeviceSetMemPool(_device: c_int, pool: Handle) -> Status {
+    with(|d| {
+        d.pool_now = pool;
+        Ok(())
+    })
+}
+
+#[unsafe(no_mangle)]
+pub extern "C" fn cuMemPoolCreate(pool: *mut Handle, _properties: *const u8) -> Status {
+    in_context(|d, _| {
+        let handle = d.handle();
+        d.pools.insert(handle, Pool::default());
+        put(pool, handle)
+    })
+}
+
+#[unsafe(no_mangle)]
+pub extern "C" fn cuMemPoolDestroy(pool: Handle) -> Status {
+    with(|d| {
+        let gone = d.pools.remove(&pool).ok_or(INVALID_VALUE)?;
+        // what is handed out lives on by itself
+        let mut kept = 0;
+        for linear in d.linear.values_mut().filter(|l| l.pool == pool) {
+            linear.pool = 0;
+            kept += linear.bytes;
+        }
+        card().give(gone.reserved - kept);
+        Ok(())
+    })
+}
+
+#[unsafe(no_mangle)]
+pub extern "C" fn cuMemPoolTrimTo(pool: Handle, keep: usize) -> Status {
+    with(|d| {
+        d.pools.get_mut(&pool).ok_or(INVALID_VALUE)?.trim(keep as u64);
+        Ok(())
+    })
+}
+
+#[unsafe(no_mangle)]
+pub extern "C" fn cuMemPoolGetAttribute(pool: Handle, attribute: c_int, value: *mut u64) -> Status {
+    with(|d| {
+        let pool = d.pools.get(&pool).ok_or(INVALID_VALUE)?;
+        match attribute {
+            4 => put(value, pool.threshold),
+            5 => put(value, pool.reserved),
+            7 => put(value, pool.used),
+            _ => Err(INVALID_VALUE),
+        }
+    })
+}
+
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn cuMemPoolSetAttribute(pool: Handle, attribute: c_int, value: *mut u64) -> Status {
+    with(|d| match (d.pools.get_mut(&pool), attribute) {
+        (Some(pool), 4) => {
+            pool.threshold = unsafe { *value };
+            Ok(())
+        }
+        _ => Err(INVALID_VALUE),
+    })
+}
+
+fn alloc(d: &mut Driver, pointer: *mut u64, bytes: usize, pool: Handle, stream: Handle) -> Result<(), Status> {
+    let bytes = (bytes as u64).next_multiple_of(512);
+    if bytes == 0 {
+        return Err(INVALID_VALUE);
+    }
+    let at = d.address(bytes);
+    if let Some(graph) = d.streams.get(&stream).and_then(|s| s.capturing) {
+        d.graphs.get_mut(&graph).ok_or(INVALID_VALUE)?.memory += bytes;
+        return put(pointer, at);
+    }
+    d.pools.get_mut(&pool).ok_or(INVALID_VALUE)?.alloc(bytes)?;
+    d.linear.insert(at, Linear { bytes, context: 0, pool, imported: false });
+    put(pointer, at)
+}
+
+#[unsafe(no_mangle)]
+pub extern "C" fn cuMemAllocAsync(pointer: *mut u64, bytes: usize, stream: Handle) -> Status {
+    in_context(|d, _| {
+        let pool = d.pool_now;
+        alloc(d, pointer, bytes, pool, stream)
+    })
+}
+
+#[unsafe(no_mangle)]
+pub extern "C" fn cuMemAllocAsync_ptsz(pointer: *mut u64, bytes: usize, stream: Handle) -> Status {
+    in_context(|d, _| {
+        let pool = d.pool_now;
+        alloc(d, pointer, bytes, pool, stream)
+    })
+}
+
+#[unsafe(no_mangle)]
+pub extern "C" fn cuMemAllocFromPoolAsync(pointer: *mut u64, bytes: usize, pool: Handle, stream: Handle) -> Status {
+    in_context(|d, _| alloc(d, pointer, bytes, pool, stream))
+}
+
+#[unsafe(no_mangle)]
+pub extern "C" fn cuMemAllocFromPoolAsync_ptsz(
+    pointer: *mut u64,
+    bytes: usize,
+    pool: Handle,
+    stream: Handle,
+) -> Status {
+    in_context(|d, _| alloc(d, pointer, bytes, pool, stream))
+}
+
+#[unsafe(no_mangle)]
+pub extern "C" fn cuMemFreeAsync(pointer: u64, _stream: Handle) -> Status {
+    crate::memory::cuMemFree_v2(pointer)
+}
+
+#[unsafe(no_mangle)]
+pub extern "C" fn cuMemFreeAsync_ptsz(pointer: u64, _stream: Handle) -> Status {
+    crate::memory::cuMemFree_v2(pointer)
+}
