@@ -7,9 +7,10 @@
 # KERF is target/release/kerf, from `cargo build --release -p kerf`. usage:
 #        benches/packing.sh judge JUDGE KERF > packing.csv
 #        benches/packing.sh table packing.csv [PUBLISHED] > packing.txt
-#        benches/packing.sh departures TRACE KERF > packing_departures.csv
+#        benches/packing.sh departures TRACE KERF [VARIANT...] > packing_departures.csv
 #        benches/packing.sh departures-table packing_departures.csv > packing_departures.txt
-#        benches/packing.sh memory TRACE KERF > packing_memory.txt
+#        benches/packing.sh memory TRACE KERF [VARIANT...] > packing_memory.txt
+# VARIANT: of those that the command takes, these alone. SEEDS: what `departures` runs in place of 1-2.
 # PUBLISHED is analysis_allo_discrete.csv.gz of the simulator behind the published figures: what fgd allocated there.
 set -euo pipefail
 
@@ -73,11 +74,13 @@ PY
 
 departures() {
     local trace=$1 kerf=$2
+    shift 2
+    [ $# -gt 0 ] || set -- "${variants[@]}"
     echo "variant,load,seed,policy,unallocated,lost"
-    for variant in "${variants[@]}"; do
+    for variant; do
         for load in 0.95 1.0 1.1; do
             "$kerf" replay --nodes "$trace/openb_node_list_gpu_node.csv.gz" --pods "$trace/openb_pod_list_$variant.csv.gz" \
-                --seeds 1-2 --load "$load" --policy best-fit,fgd,fragmentation --threads 1 --json |
+                --seeds "${SEEDS:-1-2}" --load "$load" --policy best-fit,fgd,fragmentation --threads 1 --json |
                 python3 -c '
 import json, sys
 for policy, runs in json.load(sys.stdin)["policies"].items():
@@ -110,7 +113,9 @@ PY
 
 memory() {
     local trace=$1 kerf=$2
-    for variant in default gpushare60 multigpu30 cpu200 gpuspec20; do
+    shift 2
+    [ $# -gt 0 ] || set -- default gpushare60 multigpu30 cpu200 gpuspec20
+    for variant; do
         for sizes in 16384 16384,G2=32768,V100M32=32768,T4=15360,A10=24576; do
             echo "== $variant, --derive-memory $sizes"
             "$kerf" replay --nodes "$trace/openb_node_list_gpu_node.csv.gz" --pods "$trace/openb_pod_list_$variant.csv.gz" \

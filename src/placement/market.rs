@@ -171,3 +171,28 @@ fn count_slots(slots: &mut [u64], rooms: &[Room], host: &Host) {
             if whole < room.cards.into() { 0 } else { room.need.slots(host.cpu, host.memory.0, host.pods, whole) };
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::shape::{Cards, models};
+    use super::*;
+
+    #[test]
+    fn a_model_named_twice_makes_a_class_of_its_own() {
+        let mut market = Market::default();
+        for model in ["V100M16", "V100M32"] {
+            market.kind(model, Mib(0));
+        }
+        let of = |constraint: &str| Shape {
+            cpu: 4000,
+            memory: Mib(4096),
+            cards: Cards::Whole(1),
+            models: models(constraint),
+        };
+        let (once, other_order, twice) = ("V100M16|V100M32", "V100M32|V100M16", "V100M16|V100M32|V100M32");
+        market.know(&[(of(once), 30), (of(twice), 40), (of(other_order), 30)]);
+        // what the policy fgd measures fragmentation by
+        let parts: Vec<f64> = market.outlook.typical.iter().map(|class| class.part).collect();
+        assert_eq!(parts, [0.6, 0.4]);
+    }
+}

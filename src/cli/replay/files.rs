@@ -10,7 +10,7 @@ use std::sync::Arc;
 use anyhow::{Context, anyhow, bail, ensure};
 use csv::StringRecord;
 use flate2::read::GzDecoder;
-use kerf::placement::shape::{Cards, Shape};
+use kerf::placement::shape::{self, Cards, Shape};
 use kerf::replay::{CardKind, Machine, Pod, Stay};
 use kerf::units::{Mib, Milli, Share};
 
@@ -60,12 +60,10 @@ pub fn pods(path: &Path) -> anyhow::Result<Vec<(Pod, u64)>> {
             (cards, _) => Cards::Whole(cards),
         };
         let spec = row.cell(&["gpu_spec"]).unwrap_or_default();
-        let mut models: Vec<Arc<str>> = match cards {
+        let models = match cards {
             Cards::None => Vec::new(),
-            _ => spec.split('|').filter(|model| !model.is_empty()).map(Arc::from).collect(),
+            _ => shape::models(spec),
         };
-        // one that is named twice stays so: the published runs take such pods for a class of their own
-        models.sort_unstable();
         let from = row.optional(&["creation_time"], 0..=1 << 50)?;
         let until = row.optional(&["deletion_time"], 0..=1 << 50)?;
         let shape = Shape {
