@@ -3,8 +3,9 @@
 //!
 //! ```
 //! # use kerf::annotation::isolation::{decode, encode};
+//! # use kerf::ids::ContainerName;
 //! let levels = decode(r#"{"main":"limiter","side":"none"}"#).unwrap();
-//! assert_eq!(levels[&"main".into()], kerf::isolation::Isolation::Limiter);
+//! assert_eq!(levels[&ContainerName::from("main")], kerf::isolation::Isolation::Limiter);
 //! assert_eq!(encode(&levels), r#"{"main":"limiter","side":"none"}"#);
 //! ```
 
