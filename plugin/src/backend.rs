@@ -142,11 +142,14 @@ pub trait Backend: Send + Sync + 'static {
     /// [`BackendError`]; the caller keeps what it knew, as unhealthy.
     fn discover(&self) -> Result<Vec<HostDevice>, BackendError>;
 
-    /// The health of each card that is here now; cheap enough for every second.
+    /// The health of each card that is here now; cheap enough for every second. Where reading files tells everything, the
+    /// cards themselves tell it.
     ///
     /// # Errors
     /// [`BackendError`]; the caller takes every card as unhealthy.
-    fn health(&self) -> Result<BTreeMap<DeviceId, Health>, BackendError>;
+    fn health(&self) -> Result<BTreeMap<DeviceId, Health>, BackendError> {
+        Ok(self.discover()?.into_iter().map(|host| (host.device.id, host.device.health)).collect())
+    }
 
     /// What the cards do now.
     ///

@@ -36,11 +36,13 @@ async fn a_demand_for_isolation_decides_the_node_or_keeps_the_pod_waiting() {
         stack.submit(demanding(&format!("held-{number}"), "limiter", "20")).expect("pod");
     }
     stack.until_running(4).await.expect("all run");
-    for object in stack.api.list("pods").expect("pods") {
-        assert_eq!(object["spec"]["nodeName"], "with");
-        let recorded = &object["metadata"]["annotations"][Keys::default().isolated.as_str()];
-        assert_eq!(recorded, r#"{"main":"limiter"}"#);
-    }
+    // the record follows the start
+    let recorded =
+        |pod: &Value| pod["metadata"]["annotations"][Keys::default().isolated.as_str()] == r#"{"main":"limiter"}"#;
+    let all =
+        |pods: &[Arc<Value>]| (pods.len() == 4 && pods.iter().all(|pod| recorded(pod))).then(|| pods.to_vec());
+    let pods = stack.api.wait_for("pods", PATIENCE, all).await.expect("all recorded");
+    assert!(pods.iter().all(|pod| pod["spec"]["nodeName"] == "with"));
     // compute is left on both machines; on neither is what these want
     stack.submit(demanding("beyond", "driver", "10")).expect("pod");
     stack.submit(demanding("wrong", "mig", "10")).expect("pod");

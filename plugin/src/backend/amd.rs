@@ -15,7 +15,7 @@ mod topology;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use kerf::device::{Device, Health};
+use kerf::device::Device;
 use kerf::ids::DeviceId;
 
 use self::topology::{Node, Topology};
@@ -248,10 +248,6 @@ impl Backend for Amd {
 
     fn discover(&self) -> Result<Vec<HostDevice>, BackendError> {
         Ok(self.look()?.devices)
-    }
-
-    fn health(&self) -> Result<BTreeMap<DeviceId, Health>, BackendError> {
-        Ok(self.look()?.devices.into_iter().map(|host| (host.device.id, host.device.health)).collect())
     }
 
     fn usage(&self) -> Result<Usage, BackendError> {

@@ -3,11 +3,10 @@
 //! A card is here if its directory says so and the host has a device file for it. An SR-IOV card with functions is
 //! represented by them. Its PCI address comes from where its link in `/sys/class/drm` leads.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
-use kerf::device::{Device, Health};
-use kerf::ids::DeviceId;
+use kerf::device::Device;
 use kerf::units::Mib;
 
 use super::reporter::Reporter;
@@ -212,10 +211,6 @@ impl Backend for Intel {
 
     fn discover(&self) -> Result<Vec<HostDevice>, BackendError> {
         Ok(self.look()?.devices)
-    }
-
-    fn health(&self) -> Result<BTreeMap<DeviceId, Health>, BackendError> {
-        Ok(self.look()?.devices.into_iter().map(|host| (host.device.id, host.device.health)).collect())
     }
 
     fn usage(&self) -> Result<Usage, BackendError> {

@@ -7,7 +7,7 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use kerf::device::{Device, Health};
+use kerf::device::Device;
 use kerf::ids::DeviceId;
 use kerf::units::Mib;
 
@@ -224,10 +224,6 @@ impl Backend for NvidiaFiles {
 
     fn discover(&self) -> Result<Vec<HostDevice>, BackendError> {
         Ok(self.look()?.devices)
-    }
-
-    fn health(&self) -> Result<BTreeMap<DeviceId, Health>, BackendError> {
-        Ok(self.look()?.devices.into_iter().map(|host| (host.device.id, host.device.health)).collect())
     }
 
     fn usage(&self) -> Result<Usage, BackendError> {
