@@ -2,7 +2,7 @@
 
 use kerf_limiter_contract::state::Flags;
 
-use crate::support::{Container, MIB, WAYS, Way};
+use crate::support::{Built, Container, MIB, WAYS, Way};
 
 const CAP: u64 = 256 * MIB;
 
@@ -231,4 +231,13 @@ fn a_card_with_less_left_than_the_share_says_so_itself() {
     let lines = container.run(Way::Linked, &["alloc:17179869184", "alloc:1", "free", "alloc:512", "info"]);
     assert_eq!(lines[..3], ["alloc:17179869184 0", "alloc:1 2", "free 0"]);
     assert_eq!(lines[4], format!("info {} of {}", (16_u64 << 30) - 512, 16_u64 << 30));
+}
+
+#[test]
+fn a_program_in_rust_gets_its_share_and_no_more_with_all_its_threads() {
+    let container = Container::new(CAP, 100, 100);
+    let output = container.program(&Built::get().rust, &[]).output().unwrap();
+    let expected = format!("total {CAP}\nfree {CAP}\ntaken {CAP} 2\ntaken {CAP} 2\n");
+    assert_eq!(String::from_utf8_lossy(&output.stdout), expected, "{output:?}");
+    assert_eq!(container.report().used, 0);
 }

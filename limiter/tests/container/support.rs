@@ -35,6 +35,8 @@ pub struct Built {
     /// A directory with the stand-ins' libraries under the driver's names.
     pub libraries: PathBuf,
     programs: PathBuf,
+    /// The program in Rust, `examples/tenant.rs`.
+    pub rust: PathBuf,
 }
 
 impl Built {
@@ -60,6 +62,11 @@ impl Built {
             cargo.args(["--package", package]);
         }
         assert!(cargo.status().unwrap().success(), "{cargo:?}");
+        let mut rust = Command::new(env!("CARGO"));
+        rust.args(["build", "--quiet", "--offline", "--package", "kerf-limiter", "--example", "tenant"]);
+        rust.arg("--manifest-path").arg(Path::new(env!("CARGO_MANIFEST_DIR")).join("Cargo.toml"));
+        rust.arg("--target-dir").arg(target).args(profile.ends_with("release").then_some("--release"));
+        assert!(rust.status().unwrap().success(), "{rust:?}");
         let library = |name: &str| profile.join(name);
 
         // the last run's is of no use any more
@@ -85,6 +92,7 @@ impl Built {
             container: library("libstandin_container.so"),
             libraries,
             programs,
+            rust: profile.join("examples/tenant"),
         }
     }
 
