@@ -8,6 +8,13 @@ use crate::memory::account::Account;
 use crate::process;
 use crate::table::check;
 
+/// Total, used and free bytes of a card of `total`, as the container is to see them.
+fn share(account: &Account, total: u64) -> (u64, u64, u64) {
+    let total = total.min(account.cap());
+    let used = account.used().min(total);
+    (total, used, total - used)
+}
+
 pub unsafe fn memory(
     real: real!(Handle, *mut NvmlMemory),
     device: Handle,
@@ -18,9 +25,7 @@ pub unsafe fn memory(
     if let Some(account) = account {
         // SAFETY: the driver has accepted the pointer and written to it.
         let memory = unsafe { &mut *memory };
-        memory.total = memory.total.min(account.cap());
-        memory.used = account.used().min(memory.total);
-        memory.free = memory.total - memory.used;
+        (memory.total, memory.used, memory.free) = share(account, memory.total);
     }
     Ok(())
 }
@@ -35,10 +40,8 @@ pub unsafe fn memory2(
     if let Some(account) = account {
         // SAFETY: the driver has accepted the pointer and its version, and written to it.
         let memory = unsafe { &mut *memory };
-        memory.total = memory.total.min(account.cap());
+        (memory.total, memory.used, memory.free) = share(account, memory.total);
         memory.reserved = 0;
-        memory.used = account.used().min(memory.total);
-        memory.free = memory.total - memory.used;
     }
     Ok(())
 }
