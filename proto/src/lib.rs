@@ -25,46 +25,33 @@ pub mod deviceplugin {
     pub const KUBELET_SOCKET: &str = "kubelet.sock";
 }
 
-/// The pod resources contract: what kubelet says that its containers hold.
-#[allow(
-    missing_docs,
-    unused_qualifications,
-    clippy::all,
-    reason = "generated code; the .proto file is its documentation"
-)]
-pub mod podresources {
-    tonic::include_proto!("v1");
+/// A module that is generated; its `.proto` file is its documentation.
+macro_rules! generated {
+    ($(#[$documentation:meta])* $name:ident from $package:tt) => {
+        $(#[$documentation])*
+        #[allow(missing_docs, unused_qualifications, clippy::all, reason = "generated code")]
+        pub mod $name {
+            tonic::include_proto!($package);
+        }
+    };
 }
 
-/// AMD's metrics exporter: the health of its cards.
-#[allow(
-    missing_docs,
-    unused_qualifications,
-    clippy::all,
-    reason = "generated code; the .proto file is its documentation"
-)]
-pub mod amd {
-    tonic::include_proto!("metricssvc");
+generated! {
+    /// The pod resources contract: what kubelet says that its containers hold.
+    podresources from "v1"
 }
 
-/// The Level-Zero sidecar of Intel's plugin: health and temperature of its cards.
-#[allow(
-    missing_docs,
-    unused_qualifications,
-    clippy::all,
-    reason = "generated code; the .proto file is its documentation"
-)]
-pub mod intel {
-    tonic::include_proto!("_");
+generated! {
+    /// AMD's metrics exporter: the health of its cards.
+    amd from "metricssvc"
 }
 
-/// What tkestack's vcuda-controller asks of the program that runs on the node.
-#[allow(
-    missing_docs,
-    unused_qualifications,
-    clippy::all,
-    reason = "generated code; the .proto file is its documentation"
-)]
-pub mod vcuda {
-    tonic::include_proto!("vcuda");
+generated! {
+    /// The Level-Zero sidecar of Intel's plugin: health and temperature of its cards.
+    intel from "_"
+}
+
+generated! {
+    /// What tkestack's vcuda-controller asks of the program that runs on the node.
+    vcuda from "vcuda"
 }
