@@ -113,7 +113,8 @@ impl Driver {
             kept = now;
             for (level, Wanted { core, pod: (pod, uid), .. }) in lowered {
                 state.claims(|claims| claims.enforced(core, level));
-                let message = format!("the driver does not limit the container's control group; its share has {level}");
+                let message =
+                    format!("the driver does not limit the container's control group; its share has {level}");
                 tracing::warn!(%pod, %uid, message, "isolation lowered");
                 if let Err(error) = cluster.event(&pod, &uid, "GPUIsolationLowered", &message).await {
                     counters.api_errors.with_label_values(&["event"]).inc();

@@ -156,6 +156,7 @@ fn container(ladder: &Ladder) -> (PodView, String) {
         record: None,
         confirmed: true,
         isolated: None,
+        users: Default::default(),
         stage: Stage::Live,
         runtime_ids: [(id.clone(), "main".into())].into(),
     };
