@@ -1,5 +1,5 @@
 //! A node: kubelet, containerd and kerf's plugin in a mount namespace of their own, since kubelet's directory for
-//! device plugins has a fixed path.
+//! device plugins has a fixed path, and with a `/dev` of their own.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -8,7 +8,8 @@ use std::time::Duration;
 use anyhow::Context;
 use serde_json::json;
 
-use crate::cards::{self, Cards};
+use crate::cards::Cards;
+use crate::devices;
 use crate::holder::Holder;
 use crate::image::PAUSE;
 use crate::place::Place;
@@ -24,7 +25,7 @@ const MOUNTS: [(&str, &str); 8] = [
     ("run-containerd", "/run/containerd"),
     ("cni", "/var/lib/cni"),
     ("log", "/var/log"),
-    ("dev", cards::DEVICES),
+    ("cdi", "/var/run/cdi"),
     ("state", "/var/lib/kerf"),
     ("run-kerf", "/run/kerf"),
 ];
@@ -80,8 +81,10 @@ impl Node {
             let from = place.dir(&format!("nodes/{name}/{from}"))?;
             mounts.push((from.display().to_string(), to.to_owned()));
         }
-        let cards = Cards::new(directory.join("gpus.toml"), directory.join("dev"), name, cards)?;
-        let holder = Holder::start(place, name, &mounts, &[])?;
+        let dev = directory.join("dev");
+        devices::make(&dev)?;
+        let cards = Cards::new(directory.join("gpus.toml"), &dev, name, cards)?;
+        let holder = Holder::start(place, name, &mounts, &devices::mounts(&dev))?;
         holder.ready().await?;
         let inside = holder.pid()?;
         let network = network(number).to_string();
@@ -124,24 +127,60 @@ impl Node {
         })
     }
 
-    /// Starts the plugin with a kubeconfig.
+    /// Starts the plugin with a kubeconfig and the simulated cards.
     ///
     /// # Errors
     /// Where it does not start.
     pub fn start_plugin(&mut self, programs: &Programs, kubeconfig: &Path, log: &str) -> anyhow::Result<()> {
+        let simulated = format!("--simulated-file={}", self.cards.file().display());
+        let cards = ["--backend=simulated".to_owned(), simulated];
+        self.plugin = Some(self.start_vcuda(programs, "simulated", kubeconfig, &cards, log)?);
+        Ok(())
+    }
+
+    /// Starts a plugin that offers `vcuda` on the cards that `cards` tells it of. There may be one at a time.
+    ///
+    /// # Errors
+    /// Where it does not start.
+    pub fn start_vcuda(
+        &self,
+        programs: &Programs,
+        word: &str,
+        kubeconfig: &Path,
+        cards: &[String],
+        log: &str,
+    ) -> anyhow::Result<Process> {
         let args = [
             format!("--node-name={}", self.name),
-            "--backend=simulated".to_owned(),
-            format!("--simulated-file={}", self.cards.file().display()),
             format!("--listen=127.0.0.1:{}", self.ports.plugin),
             format!("--kubeconfig={}", kubeconfig.display()),
             format!("--limiter-library={}", programs.limiter.display()),
             format!("--log={log}"),
             "--log-format=json".to_owned(),
         ];
-        let spec = Spec::new(format!("kerf-plugin-{}", self.name), &programs.plugin, &args);
-        self.plugin = Some(Process::start(&self.place, Spec { inside: Some(self.holder.pid()?), ..spec })?);
-        Ok(())
+        self.start_beside(programs, word, &[&args, cards].concat())
+    }
+
+    /// Starts a plugin with these arguments, beside all others of the node. `word` tells it from them.
+    ///
+    /// # Errors
+    /// Where it does not start.
+    pub fn start_beside(&self, programs: &Programs, word: &str, args: &[String]) -> anyhow::Result<Process> {
+        let spec = Spec::new(format!("kerf-plugin-{}-{word}", self.name), &programs.plugin, args);
+        Process::start(&self.place, Spec { inside: Some(self.holder.pid()?), ..spec })
+    }
+
+    /// Runs `kerf-plugin doctor` with these arguments: its exit status, and what it says.
+    ///
+    /// # Errors
+    /// Where it does not run to its end.
+    pub fn doctor(&self, programs: &Programs, args: &[String]) -> anyhow::Result<(i32, String)> {
+        let args = [vec!["doctor".to_owned()], args.to_vec()].concat();
+        let spec = Spec { inside: Some(self.holder.pid()?), ..Spec::new("doctor", &programs.plugin, &args) };
+        let output = spec.command().output()?;
+        let text =
+            [output.stdout, output.stderr].map(|bytes| String::from_utf8_lossy(&bytes).into_owned()).concat();
+        Ok((output.status.code().context("doctor was killed")?, text))
     }
 
     /// The plugin.
@@ -150,6 +189,11 @@ impl Node {
     /// Where it was not started.
     pub fn plugin(&self) -> anyhow::Result<&Process> {
         self.plugin.as_ref().with_context(|| format!("{} has no plugin", self.name))
+    }
+
+    /// Where its files are kept, its `/dev` in `dev` among them.
+    pub fn directory(&self) -> &Path {
+        &self.directory
     }
 
     /// kubelet's own directory, as seen from outside.
@@ -248,7 +292,8 @@ fn kubelet(
         "imageMaximumGCAge": "0s",
         "makeIPTablesUtilChains": false, "resolvConf": "", "clusterDNS": ["10.96.0.10"],
         "maxPods": 200, "kubeAPIQPS": 200, "kubeAPIBurst": 400, "serializeImagePulls": false,
-        "nodeStatusUpdateFrequency": "5s",
+        // what changes is told at once, so that tests need not wait for it
+        "nodeStatusUpdateFrequency": "1s", "nodeStatusReportFrequency": "5s",
         // a container that fails is started again soon, so that tests need not wait for it
         "crashLoopBackOff": { "maxContainerRestartPeriod": "2s" },
         "featureGates": { "KubeletCrashLoopBackOffMax": true },

@@ -1,4 +1,6 @@
 //! What the tests share.
 
 pub mod draft;
+pub mod offer;
+pub mod seen;
 pub mod stage;

@@ -3,12 +3,16 @@
 use std::time::Duration;
 
 use anyhow::{Context, bail, ensure};
+use k8s_openapi::api::apps::v1::Deployment;
+use k8s_openapi::api::batch::v1::Job;
 use k8s_openapi::api::core::v1::{Event, Namespace, Pod};
 use kerf_cluster::audit::{Audit, audit};
 use kerf_cluster::cluster::Cluster;
+use kerf_cluster::identity::Identity;
 use kerf_cluster::wait::{Never, until};
 use kube::Api;
 use kube::api::{DeleteParams, ListParams, PostParams};
+use rustix::process::Signal;
 use serde_json::{Value, json};
 use tokio::task::JoinSet;
 
@@ -142,6 +146,16 @@ impl<'a> Stage<'a> {
         .await
     }
 
+    /// Ends the first process of a pod's first container with SIGKILL.
+    pub fn kill_container(&self, pod: &Pod) -> anyhow::Result<()> {
+        let node = pod.spec.as_ref().and_then(|spec| spec.node_name.as_deref()).context("no node")?;
+        let status = pod.status.as_ref().and_then(|status| status.container_statuses.as_ref()?.first());
+        let id = status.and_then(|status| status.container_id.as_deref()).context("no container")?;
+        let process = Identity::of(self.cluster.node(node)?.container_pid(id)?).context("gone")?;
+        process.signal(Signal::KILL);
+        Ok(())
+    }
+
     /// Prints what may explain a failure.
     pub async fn report(&self) {
         for pod in self.list().await.unwrap_or_default() {
@@ -154,6 +168,14 @@ impl<'a> Stage<'a> {
     /// Deletes everything and waits until all cards are free again.
     pub async fn clear(&self) -> anyhow::Result<()> {
         let everything = ListParams::default();
+        // or they would make their pods anew
+        let owners = DeleteParams::background();
+        Api::<Deployment>::namespaced(self.cluster.client.clone(), &self.namespace)
+            .delete_collection(&owners, &everything)
+            .await?;
+        Api::<Job>::namespaced(self.cluster.client.clone(), &self.namespace)
+            .delete_collection(&owners, &everything)
+            .await?;
         until(SOON, "the pods are deleted", async || {
             // those of the examples do not listen to SIGTERM
             self.pods().delete_collection(&DeleteParams::default().grace_period(2), &everything).await?;

@@ -1,0 +1,275 @@
+//! Other systems' pods run unchanged, and find in their containers what their systems' plugins would have given them.
+//! Exactly: everything that a container has beyond one without resources is compared.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use anyhow::{Context, ensure};
+use kerf_cluster::books;
+use kerf_cluster::node::Node;
+use kerf_cluster::paper::{MAJOR, Paper};
+use kerf_cluster::wait::until;
+use kerf_testkit::tree::Tree;
+use kube::api::DeleteParams;
+use serde_json::{Value, json};
+
+use crate::support::draft::pod;
+use crate::support::offer::{Offer, asks, libraries};
+use crate::support::stage::{SOON, Stage, annotation};
+
+/// Three vendors' cards in one machine: of AMD's three two are linked, Intel's have a driver each.
+fn three_vendors() -> anyhow::Result<Tree> {
+    Tree::new(json!({ "cards": [
+        { "vendor": "intel", "address": "0000:00:02.0", "card": 0, "render": 128, "driver": "i915", "mei": [0] },
+        { "vendor": "intel", "address": "0000:04:00.0", "card": 1, "render": 129, "device": "0x9a48", "driver": "xe" },
+        { "vendor": "amd", "address": "0000:63:00.0", "card": 2, "render": 130, "memory": 68702699520u64 },
+        { "vendor": "amd", "address": "0000:43:00.0", "card": 3, "render": 131, "memory": 68702699520u64, "hive": 1 },
+        { "vendor": "amd", "address": "0000:03:00.0", "card": 4, "render": 132, "memory": 68702699520u64, "hive": 1 },
+        { "vendor": "nvidia", "address": "0000:3b:00.0", "minor": 0, "uuid": "GPU-5c0d" },
+    ] }))
+}
+
+fn two<'a>(stage: &Stage<'a>) -> anyhow::Result<(&'a Node, &'a Node)> {
+    match stage.cluster.nodes.as_slice() {
+        [first, second, ..] => Ok((first, second)),
+        _ => anyhow::bail!("needs two nodes"),
+    }
+}
+
+/// One process offers three vendors' cards, another node's process shares of two cards.
+pub async fn the_examples_find_their_cards(stage: &Stage<'_>) -> anyhow::Result<()> {
+    let (first, second) = two(stage)?;
+    let (mixed, pair) = (Paper::lay(first, &three_vendors()?)?, Paper::lay(second, &Tree::named("g")?)?);
+    let flags = ["--profile=amd,intel,nvidia", "-enable-monitoring", "--pass-device-specs=true"];
+    let amounts = [
+        ("amd.com/gpu", 3),
+        ("gpu.intel.com/i915", 1),
+        ("gpu.intel.com/xe", 1),
+        ("gpu.intel.com/monitoring", 1),
+        ("nvidia.com/gpu", 1),
+    ];
+    let vendors = Offer::start(stage, first, &mixed, &flags, &amounts)?;
+    let host_path = format!("-host-path={}", libraries(second)?.display());
+    let flags = ["--profile=deepomatic", "-gpu-duplication-factor=100", &host_path];
+    let shares = Offer::start(stage, second, &pair, &flags, &[("deepomatic.com/shared-gpu", 200)])?;
+    vendors.ready().await?;
+    shares.ready().await?;
+    let told = vendors.doctor(0).await?;
+    for (resource, amount) in amounts {
+        ensure!(told.contains(&format!("{amount} offered, kubelet knows {amount} healthy")), "{resource}: {told}");
+    }
+
+    for example in ["amd.yaml", "intelgpu-job.yaml", "nvidia.yaml", "deepomatic.yaml"] {
+        stage.create_example(example)?;
+    }
+    stage.create(&asks("monitor", first, &[("gpu.intel.com/monitoring", 1)])).await?;
+
+    let amd = stage.given(&stage.phase("amd", &["Succeeded"]).await?).await?;
+    amd.has_devices(&mixed, &["kfd", "dri/card3", "dri/card4", "dri/renderD131", "dri/renderD132"])?;
+    amd.has_mounts(&[])?.has_env(&[])?;
+    ensure!(amd.rest.contains("/dev/kfd"), "its own command: {}", amd.rest);
+
+    // by the label, as Intel's documentation looks for it
+    let job = stage.labelled("jobgroup=intelgpu-demo", 1, &["Succeeded"]).await?;
+    let intel = stage.given(job.first().context("no pod")?).await?;
+    let links = ["dri/by-path/pci-0000:00:02.0-card", "dri/by-path/pci-0000:00:02.0-render"];
+    intel.has_devices(&mixed, &["dri/card0", "dri/renderD128", links[0], links[1]])?;
+    intel.has_mounts(&links.map(|link| format!("/dev/{link}")).each_ref().map(String::as_str))?.has_env(&[])?;
+
+    let monitor = stage.given(&stage.phase("monitor", &["Running"]).await?).await?;
+    let more = ["dri/by-path/pci-0000:04:00.0-card", "dri/by-path/pci-0000:04:00.0-render"];
+    let own = ["dri/card0", "dri/card1", "dri/renderD128", "dri/renderD129", "mei0"];
+    monitor.has_devices(&mixed, &[&own[..], &links, &more].concat())?;
+
+    let job = stage.labelled("job-name=nvidia", 1, &["Succeeded"]).await?;
+    let nvidia = stage.given(job.first().context("no pod")?).await?;
+    let own = ["nvidia0", "nvidiactl", "nvidia-uvm", "nvidia-uvm-tools", "nvidia-modeset"];
+    nvidia.has_devices(&mixed, &own)?;
+    nvidia.has_mounts(&[])?.has_env(&[("NVIDIA_VISIBLE_DEVICES", "GPU-5c0d")])?;
+    ensure!(nvidia.rest.starts_with("GPUs: GPU-5c0d\n"), "its own command: {}", nvidia.rest);
+
+    let mut cards = BTreeSet::new();
+    for pod in stage.labelled("app=deepomatic", 2, &["Running"]).await? {
+        let deepomatic = stage.given(&pod).await?;
+        let card = *deepomatic.nvidia().first().context("no card")?;
+        let card_file = format!("nvidia{card}");
+        deepomatic.has_devices(&pair, &[&card_file, "nvidiactl", "nvidia-uvm", "nvidia-uvm-tools"])?;
+        deepomatic.has_mounts(&["/usr/local/nvidia"])?;
+        deepomatic.has_env(&[("LD_LIBRARY_PATH", "/usr/local/nvidia/lib64")])?;
+        cards.insert(card);
+        let name = pod.metadata.name.context("no name")?;
+        let library = stage.exec(&name, "cat /usr/local/nvidia/lib64/libcuda.so.1")?;
+        ensure!(library == second.name, "the driver's library says {library:?}");
+        // the other card's file can be made, but not opened
+        let other = pair.minor(&format!("nvidia{}", 1 - card))?;
+        let script = format!("mknod /tmp/other c {MAJOR} {other}; (: <>/tmp/other) 2>&1 || true");
+        let refused = stage.exec(&name, &script)?;
+        ensure!(refused.contains("Operation not permitted"), "another card: {refused:?}");
+    }
+    ensure!(cards.len() == 2, "two pods are on {cards:?}");
+
+    // what a name means is in a file, and the runtime reads it
+    let file = first.directory().join("cdi/intel.cdi.k8s.io-gpu-card1.yaml");
+    let mut spec: Value = serde_json::from_slice(&std::fs::read(&file).context("no CDI file")?)?;
+    spec["devices"][0]["containerEdits"]["env"] = json!(["FROM_CDI=card1"]);
+    std::fs::write(&file, spec.to_string())?;
+    stage.create(&asks("cdi", first, &[("gpu.intel.com/xe", 1)])).await?;
+    let cdi = stage.given(&stage.phase("cdi", &["Running"]).await?).await?;
+    cdi.has_env(&[("FROM_CDI", "card1")])?;
+    cdi.has_devices(&mixed, &["dri/card1", "dri/renderD129", more[0], more[1]]).map(drop)
+}
+
+/// Partitions of one card where they suffice; instances by the names of their profile.
+pub async fn partitions_and_instances_are_devices(stage: &Stage<'_>) -> anyhow::Result<()> {
+    let (first, second) = two(stage)?;
+    let (parts, instances) = (Paper::lay(first, &Tree::named("b")?)?, Paper::lay(second, &Tree::named("f")?)?);
+    let flags = ["--profile=amd", "-resource_naming_strategy=mixed"];
+    let amd = Offer::start(stage, first, &parts, &flags, &[("amd.com/cpx_nps1", 32)])?;
+    let flags = ["--profile=nvidia", "--mig-strategy=mixed", "--mig-profile=3g.20gb", "--pass-device-specs=true"];
+    let nvidia = Offer::start(stage, second, &instances, &flags, &[("nvidia.com/mig-3g.20gb", 2)])?;
+    amd.ready().await?;
+    nvidia.ready().await?;
+    stage.create(&asks("parts", first, &[("amd.com/cpx_nps1", 4)])).await?;
+    stage.create(&asks("instance", second, &[("nvidia.com/mig-3g.20gb", 1)])).await?;
+    stage.all_run(2, SOON).await?;
+
+    let seen = stage.given(&stage.pods().get("parts").await?).await?;
+    let minors = |prefix: &str| -> Vec<u32> {
+        seen.devices.keys().filter_map(|path| path.strip_prefix(prefix)?.parse().ok()).collect()
+    };
+    let (cards, renders) = (minors("/dev/dri/card"), minors("/dev/dri/renderD"));
+    let first_of = renders.iter().min().copied().context("no render file")?;
+    // eight cards of four partitions, whose numbers are eight apart
+    ensure!(first_of % 8 == 0 && renders.iter().all(|minor| minor - first_of < 4), "of several cards: {renders:?}");
+    let names: Vec<String> = (0..4)
+        .flat_map(|part| [format!("dri/renderD{}", first_of + part), format!("dri/card{}", first_of - 127 + part)])
+        .chain(["kfd".to_owned()])
+        .collect();
+    ensure!(cards.len() == 4, "{cards:?}");
+    seen.has_devices(&parts, &names.iter().map(String::as_str).collect::<Vec<_>>())?;
+
+    let seen = stage.given(&stage.pods().get("instance").await?).await?;
+    let (name, caps) = match seen.devices.contains_key("/dev/nvidia-caps/nvidia-cap12") {
+        true => ("nvidia0/gi1", ["nvidia-caps/nvidia-cap12", "nvidia-caps/nvidia-cap13"]),
+        false => ("nvidia0/gi2", ["nvidia-caps/nvidia-cap21", "nvidia-caps/nvidia-cap22"]),
+    };
+    let own = ["nvidia0", "nvidiactl", "nvidia-uvm", "nvidia-uvm-tools", "nvidia-modeset", caps[0], caps[1]];
+    seen.has_devices(&instances, &own)?;
+    seen.has_mounts(&[])?.has_env(&[("NVIDIA_VISIBLE_DEVICES", name)]).map(drop)
+}
+
+/// Two cards a node with four shares each, and four pods of two shares: on one card each, or on both.
+pub async fn shares_of_two_cards_are_spread_or_packed(stage: &Stage<'_>) -> anyhow::Result<()> {
+    const SHARES: &str = "deepomatic.com/shared-gpu";
+    let (first, second) = two(stage)?;
+    let papers = (Paper::lay(first, &Tree::named("g")?)?, Paper::lay(second, &Tree::named("g")?)?);
+    let host_path = format!("-host-path={}", libraries(first)?.display());
+    let mut offers = Vec::new();
+    for (node, paper, policy) in [(first, &papers.0, "distributed"), (second, &papers.1, "packed")] {
+        let policy = format!("--share-policy={policy}");
+        let flags = ["--profile=deepomatic", "-gpu-duplication-factor=4", &host_path, &policy];
+        offers.push(Offer::start(stage, node, paper, &flags, &[(SHARES, 8)])?);
+    }
+    for offer in &offers {
+        offer.ready().await?;
+    }
+    let pods: Vec<_> = [first, second]
+        .into_iter()
+        .flat_map(|node| (0..4).map(|number| asks(&format!("{}-{number}", node.name), node, &[(SHARES, 2)])))
+        .collect();
+    stage.create_all(&pods).await?;
+    stage.all_run(8, SOON).await?;
+    for (node, each) in [(first, 2), (second, 1)] {
+        let mut pods_of: BTreeMap<u32, usize> = BTreeMap::new();
+        let books = books::pod_resources(node).await?;
+        for number in 0..4 {
+            let name = format!("{}-{number}", node.name);
+            let cards = stage.seen(&stage.pods().get(&name).await?).await?.nvidia();
+            ensure!(cards.len() == each, "{name} has {cards:?}, not {each}");
+            let held = books.get(&format!("{}/{name}", stage.namespace())).context("kubelet does not know it")?;
+            let ids = held.values().filter_map(|resources| resources.get(SHARES)).flatten();
+            let named: BTreeSet<u32> =
+                ids.filter_map(|id| id.strip_prefix("nvidia")?.split_once("-_-")?.0.parse().ok()).collect();
+            ensure!(named == cards, "{name}: kubelet counts {named:?}, the container has {cards:?}");
+            cards.into_iter().for_each(|card| *pods_of.entry(card).or_default() += 1);
+        }
+        let wanted = if each == 2 { 4 } else { 2 };
+        ensure!(pods_of == BTreeMap::from([(0, wanted), (1, wanted)]), "{}: pods of cards {pods_of:?}", node.name);
+    }
+    Ok(())
+}
+
+/// The extender places shares by core and memory on AMD's and Intel's cards; the node's own plugin makes room for it.
+pub async fn vcuda_is_served_from_amd_and_intel_cards(stage: &Stage<'_>) -> anyhow::Result<()> {
+    let (first, second) = two(stage)?;
+    let mut others = Vec::new();
+    for (node, tree, backend) in [(first, "a", "amd"), (second, "e", "intel")] {
+        others.push(Vcuda::start(stage, node, Paper::lay(node, &Tree::named(tree)?)?, backend).await?);
+    }
+    for (node, cards) in [(first, ["0000:19:00.0"].as_slice()), (second, &["0042:01:02.0", "0042:01:05.0"])] {
+        until(SOON, &format!("{} offers its cards of paper", node.name), async || {
+            let state = stage.cluster.state(stage.cluster.control.ports.extender).await?;
+            let known = state["nodes"][&node.name]["gpus"].as_array().cloned().unwrap_or_default();
+            let known: Vec<&str> = known.iter().filter_map(|card| card["gpu"].as_str()).collect();
+            ensure!(known == cards, "the extender knows {known:?}");
+            let offered = stage.cluster.allocatable(&node.name).await?;
+            ensure!(offered == 100 * cards.len() as u64, "it offers {offered}");
+            Ok(())
+        })
+        .await?;
+    }
+    stage.create(&pod("on-amd").app("main", 50, 30).on(&first.name)).await?;
+    stage.create(&pod("on-intel").app("main", 50, 30).on(&second.name)).await?;
+    stage.all_run(2, SOON).await?;
+    let wanted: [(&str, &[&str]); 2] =
+        [("on-amd", &["kfd", "dri/card0", "dri/renderD128"]), ("on-intel", &["dri/card1", "dri/renderD129"])];
+    for ((name, files), other) in wanted.into_iter().zip(&others) {
+        let seen = stage.given(&stage.phase(name, &["Running"]).await?).await?;
+        seen.has_devices(&other.paper, files)?;
+        // nothing that only NVIDIA's runtime would read, and no limiter
+        seen.has_mounts(&[])?.has_env(&[])?;
+        until(SOON, &format!("{name} is confirmed"), async || {
+            let pod = stage.pods().get(name).await?;
+            let told = ["gpu-assigned", "gpu-isolation"].map(|key| annotation(&pod, &format!("inspur.com/{key}")));
+            ensure!(told == [Some("true"), Some(r#"{"main":"none"}"#)], "{:?}", pod.metadata.annotations);
+            Ok(())
+        })
+        .await?;
+    }
+    // before their cards go
+    for name in ["on-amd", "on-intel"] {
+        stage.pods().delete(name, &DeleteParams::default()).await?;
+    }
+    until(SOON, "they are gone", async || {
+        for name in ["on-amd", "on-intel"] {
+            ensure!(stage.pods().get_opt(name).await?.is_none(), "{name} is there");
+        }
+        Ok(())
+    })
+    .await
+}
+
+/// A node whose plugin offers `vcuda` on other cards than its own; as it was, once this is dropped.
+struct Vcuda<'a> {
+    node: &'a Node,
+    plugin: kerf_cluster::process::Process,
+    paper: Paper,
+}
+
+impl<'a> Vcuda<'a> {
+    async fn start(stage: &'a Stage<'a>, node: &'a Node, paper: Paper, backend: &str) -> anyhow::Result<Self> {
+        let kubeconfig = stage.cluster.plugin_token(&node.name).await?;
+        node.plugin()?.terminate().await?;
+        let cards = [vec![format!("--backend={backend}")], paper.flags()].concat();
+        let plugin = node.start_vcuda(&stage.cluster.programs, backend, &kubeconfig, &cards, "info")?;
+        Ok(Self { node, plugin, paper })
+    }
+}
+
+impl Drop for Vcuda<'_> {
+    fn drop(&mut self) {
+        drop(self.plugin.kill());
+        if let Ok(own) = self.node.plugin() {
+            drop(own.start_again());
+        }
+    }
+}
