@@ -8,12 +8,14 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, ensure};
 use k8s_openapi::api::core::v1::Node as NodeObject;
 use kerf::annotation::Keys;
+use kerf_testkit::tree::Tree;
 use kube::{Api, Client};
 use serde_json::{Value, json};
 
 use crate::control::{self, Control, Purpose};
 use crate::image;
 use crate::node::{self, Node};
+use crate::paper::Paper;
 use crate::place::Place;
 use crate::process::Process;
 use crate::programs::{Programs, install};
@@ -176,6 +178,28 @@ impl Cluster {
         })
         .await?;
         self.control.kubeconfig(&pod, &token)
+    }
+
+    /// Lays out the same cards of paper on every node, and starts a plugin with these flags beside the node's own. On
+    /// return all have something that kubelet knows.
+    ///
+    /// # Errors
+    /// Where one does not start, or has nothing to offer.
+    pub async fn offer(&self, tree: &Tree, flags: &[String]) -> anyhow::Result<Vec<(Process, Paper)>> {
+        let mut started = Vec::new();
+        for (node, port) in self.nodes.iter().zip(free_ports(self.nodes.len())?) {
+            let paper = Paper::lay(node, tree)?;
+            let own = [format!("--listen=127.0.0.1:{port}"), "--log-format=json".to_owned()];
+            let args = [&own, paper.flags().as_slice(), flags].concat();
+            let plugin = node.start_beside(&self.programs, "beside", &args)?;
+            until(Duration::from_secs(30), &format!("the other plugin of {} is ready", node.name), async || {
+                plugin.check()?;
+                self.get_text(port, "/readyz").await.map(drop)
+            })
+            .await?;
+            started.push((plugin, paper));
+        }
+        Ok(started)
     }
 
     /// Waits until everything is ready and every card allocatable.

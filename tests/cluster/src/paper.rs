@@ -42,6 +42,8 @@ impl Paper {
         let mut paper = Self { root, dev, minors: BTreeMap::new(), links: BTreeMap::new() };
         tree.write(&paper.root)?;
         paper.files(Path::new(""))?;
+        fs::create_dir_all(paper.root.join("libraries/lib64"))?;
+        fs::write(paper.root.join("libraries/lib64/libcuda.so.1"), &node.name)?;
         Ok(paper)
     }
 
@@ -69,15 +71,34 @@ impl Paper {
         Ok(())
     }
 
-    /// What tells the plugin where they are. Its `/dev` is where the node's is seen from elsewhere, as in the manifests.
+    /// What tells the plugin where they are, and where `deepomatic` finds a driver's libraries. Its `/dev` is where the
+    /// node's is seen from elsewhere, as in the manifests.
     pub fn flags(&self) -> Vec<String> {
-        let below = |name: &str| self.root.join(name).display().to_string();
-        let (sys, proc) = (below("sys"), below("proc"));
-        vec![
-            format!("--sys-root={sys}"),
-            format!("--proc-root={proc}"),
-            format!("--dev-root={}", self.dev.display()),
-        ]
+        let below = |name: &str| self.root.join(name);
+        let places = [
+            ("sys-root", below("sys")),
+            ("proc-root", below("proc")),
+            ("dev-root", self.dev.clone()),
+            ("host-path", below("libraries")),
+        ];
+        places.map(|(flag, place)| format!("--{flag}={}", place.display())).to_vec()
+    }
+
+    /// Takes a device file away, as a driver does whose card is gone; or gives it back.
+    ///
+    /// # Errors
+    /// Where there is no such file, or it is in that state already.
+    pub fn set_gone(&self, name: &str, gone: bool) -> anyhow::Result<()> {
+        let (minor, path) = (self.minor(name)?, self.dev.join(name));
+        match gone {
+            true => fs::remove_file(&path).with_context(|| path.display().to_string()),
+            false => devices::file(&path, (MAJOR, minor), MODE),
+        }
+    }
+
+    /// Where the files below `/sys` and `/proc` are.
+    pub fn root(&self) -> &Path {
+        &self.root
     }
 
     /// The minor number of a device file, by its name below `/dev`.

@@ -59,7 +59,7 @@ const TESTS: &[Test] = tests! {
     invalid: requests_stay_pending_with_the_rule_in_an_event;
     freeing: every_end_frees_exactly_what_was_held a_restarted_container_keeps_its_card;
     isolation: a_share_is_all_the_memory_that_a_program_finds a_breach_is_told_in_an_event;
-    health: an_ill_card_takes_no_pod_until_it_recovers;
+    health: an_ill_card_takes_no_pod_until_it_recovers an_ill_card_shows_in_its_pods_status;
     faults: extender_killed plugin_killed kubelet_killed kubelet_killed_after_pods_ended containerd_killed api_server_paused etcd_killed;
     scheduling: the_old_configuration_works_with_the_same_plugin preemption_frees_a_card_where_core_is_short
         preemption_frees_a_card_where_memory_is_short;

@@ -8,7 +8,7 @@ use kerf_testkit::tree::Tree;
 use serde_json::json;
 
 use crate::support::draft::pod;
-use crate::support::offer::{Offer, asks, libraries};
+use crate::support::offer::{Offer, asks};
 use crate::support::seen::Seen;
 use crate::support::stage::{SOON, Stage, runs, why};
 
@@ -152,8 +152,7 @@ pub async fn all_profiles_survive_a_kubelet_restart(stage: &Stage<'_>) -> anyhow
         "--pass-device-specs=true",
     ];
     let vendors = Offer::start(stage, first, &mixed, &flags, &shares)?;
-    let host_path = format!("-host-path={}", libraries(second)?.display());
-    let flags = ["--profile=deepomatic", "-gpu-duplication-factor=2", &host_path];
+    let flags = ["--profile=deepomatic", "-gpu-duplication-factor=2"];
     let counted = Offer::start(stage, second, &pair, &flags, &[("deepomatic.com/shared-gpu", 4)])?;
     vendors.ready().await?;
     counted.ready().await?;

@@ -13,20 +13,11 @@ use kube::api::DeleteParams;
 use serde_json::{Value, json};
 
 use crate::support::draft::pod;
-use crate::support::offer::{Offer, asks, libraries};
+use crate::support::offer::{Offer, asks};
 use crate::support::stage::{SOON, Stage, annotation};
 
-/// Three vendors' cards in one machine: of AMD's three two are linked, Intel's have a driver each.
-fn three_vendors() -> anyhow::Result<Tree> {
-    Tree::new(json!({ "cards": [
-        { "vendor": "intel", "address": "0000:00:02.0", "card": 0, "render": 128, "driver": "i915", "mei": [0] },
-        { "vendor": "intel", "address": "0000:04:00.0", "card": 1, "render": 129, "device": "0x9a48", "driver": "xe" },
-        { "vendor": "amd", "address": "0000:63:00.0", "card": 2, "render": 130, "memory": 68702699520u64 },
-        { "vendor": "amd", "address": "0000:43:00.0", "card": 3, "render": 131, "memory": 68702699520u64, "hive": 1 },
-        { "vendor": "amd", "address": "0000:03:00.0", "card": 4, "render": 132, "memory": 68702699520u64, "hive": 1 },
-        { "vendor": "nvidia", "address": "0000:3b:00.0", "minor": 0, "uuid": "GPU-5c0d" },
-    ] }))
-}
+/// The one NVIDIA card of the tree `mixed`.
+const NVIDIA: &str = "GPU-5c0d6a2e-94a5-4e4b-9d2f-0a1b2c3d4e5f";
 
 fn two<'a>(stage: &Stage<'a>) -> anyhow::Result<(&'a Node, &'a Node)> {
     match stage.cluster.nodes.as_slice() {
@@ -35,10 +26,11 @@ fn two<'a>(stage: &Stage<'a>) -> anyhow::Result<(&'a Node, &'a Node)> {
     }
 }
 
-/// One process offers three vendors' cards, another node's process shares of two cards.
+/// One process offers three vendors' cards, of which AMD's three are linked in part, and Intel's have a driver each;
+/// another node's process offers shares of two cards.
 pub async fn the_examples_find_their_cards(stage: &Stage<'_>) -> anyhow::Result<()> {
     let (first, second) = two(stage)?;
-    let (mixed, pair) = (Paper::lay(first, &three_vendors()?)?, Paper::lay(second, &Tree::named("g")?)?);
+    let (mixed, pair) = (Paper::lay(first, &Tree::named("mixed")?)?, Paper::lay(second, &Tree::named("g")?)?);
     let flags = ["--profile=amd,intel,nvidia", "-enable-monitoring", "--pass-device-specs=true"];
     let amounts = [
         ("amd.com/gpu", 3),
@@ -48,8 +40,7 @@ pub async fn the_examples_find_their_cards(stage: &Stage<'_>) -> anyhow::Result<
         ("nvidia.com/gpu", 1),
     ];
     let vendors = Offer::start(stage, first, &mixed, &flags, &amounts)?;
-    let host_path = format!("-host-path={}", libraries(second)?.display());
-    let flags = ["--profile=deepomatic", "-gpu-duplication-factor=100", &host_path];
+    let flags = ["--profile=deepomatic", "-gpu-duplication-factor=100"];
     let shares = Offer::start(stage, second, &pair, &flags, &[("deepomatic.com/shared-gpu", 200)])?;
     vendors.ready().await?;
     shares.ready().await?;
@@ -84,8 +75,8 @@ pub async fn the_examples_find_their_cards(stage: &Stage<'_>) -> anyhow::Result<
     let nvidia = stage.given(job.first().context("no pod")?).await?;
     let own = ["nvidia0", "nvidiactl", "nvidia-uvm", "nvidia-uvm-tools", "nvidia-modeset"];
     nvidia.has_devices(&mixed, &own)?;
-    nvidia.has_mounts(&[])?.has_env(&[("NVIDIA_VISIBLE_DEVICES", "GPU-5c0d")])?;
-    ensure!(nvidia.rest.starts_with("GPUs: GPU-5c0d\n"), "its own command: {}", nvidia.rest);
+    nvidia.has_mounts(&[])?.has_env(&[("NVIDIA_VISIBLE_DEVICES", NVIDIA)])?;
+    ensure!(nvidia.rest.starts_with(&format!("GPUs: {NVIDIA}\n")), "its own command: {}", nvidia.rest);
 
     let mut cards = BTreeSet::new();
     for pod in stage.labelled("app=deepomatic", 2, &["Running"]).await? {
@@ -162,11 +153,10 @@ pub async fn shares_of_two_cards_are_spread_or_packed(stage: &Stage<'_>) -> anyh
     const SHARES: &str = "deepomatic.com/shared-gpu";
     let (first, second) = two(stage)?;
     let papers = (Paper::lay(first, &Tree::named("g")?)?, Paper::lay(second, &Tree::named("g")?)?);
-    let host_path = format!("-host-path={}", libraries(first)?.display());
     let mut offers = Vec::new();
     for (node, paper, policy) in [(first, &papers.0, "distributed"), (second, &papers.1, "packed")] {
         let policy = format!("--share-policy={policy}");
-        let flags = ["--profile=deepomatic", "-gpu-duplication-factor=4", &host_path, &policy];
+        let flags = ["--profile=deepomatic", "-gpu-duplication-factor=4", &policy];
         offers.push(Offer::start(stage, node, paper, &flags, &[(SHARES, 8)])?);
     }
     for offer in &offers {

@@ -1,7 +1,5 @@
 //! Plugins beside a node's own, which offer other systems' resources, and pods that ask for them.
 
-use std::path::PathBuf;
-
 use anyhow::{Context, ensure};
 use k8s_openapi::api::core::v1::Pod;
 use kerf_cluster::cluster::free_ports;
@@ -160,12 +158,4 @@ impl Stage<'_> {
         let namespace = format!("--namespace={}", self.namespace());
         self.cluster.control.kubectl(&["exec", &namespace, pod, "--", "sh", "-c", script])
     }
-}
-
-/// A directory of a node in which the driver's libraries are.
-pub fn libraries(node: &Node) -> anyhow::Result<PathBuf> {
-    let directory = node.directory().join("libraries");
-    std::fs::create_dir_all(directory.join("lib64"))?;
-    std::fs::write(directory.join("lib64/libcuda.so.1"), node.name.as_str())?;
-    Ok(directory)
 }
