@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, ensure};
-use k8s_openapi::api::core::v1::Node as NodeObject;
+use k8s_openapi::api::core::v1::{Node as NodeObject, ServiceAccount};
 use kerf::annotation::Keys;
 use kerf_testkit::tree::Tree;
 use kube::{Api, Client};
@@ -111,6 +111,7 @@ impl Cluster {
             cluster.start_plugin(index, &options.log).await?;
         }
         cluster.ready(Duration::from_secs(60)).await?;
+        cluster.admits("default").await?;
         done("kerf is ready");
         Ok(cluster)
     }
@@ -217,6 +218,18 @@ impl Cluster {
                 ensure!(allocatable == wanted, "{}: {allocatable} of {wanted} are allocatable", node.name);
             }
             Ok(())
+        })
+        .await
+    }
+
+    /// Waits until pods can be created in a namespace: none is admitted before it has its service account.
+    ///
+    /// # Errors
+    /// Where it gets none.
+    pub async fn admits(&self, namespace: &str) -> anyhow::Result<()> {
+        let accounts: Api<ServiceAccount> = Api::namespaced(self.client.clone(), namespace);
+        until(Duration::from_secs(60), "the namespace has its account", async || {
+            accounts.get("default").await.map(drop).map_err(Into::into)
         })
         .await
     }

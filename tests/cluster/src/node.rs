@@ -60,6 +60,8 @@ pub struct Node {
     holder: Holder,
     directory: PathBuf,
     place: Arc<Place>,
+    /// containerd's client.
+    ctr: PathBuf,
 }
 
 impl Node {
@@ -99,19 +101,14 @@ impl Node {
                 ..Spec::new(format!("containerd-{name}"), tools.program("containerd"), &args)
             },
         )?;
-        let ctr = |args: &[&str]| {
-            let mut all = vec!["--address", SOCKET, "--namespace", "k8s.io"];
-            all.extend(args);
-            let args: Vec<String> = all.into_iter().map(str::to_owned).collect();
-            output(&mut Spec { inside: Some(inside), ..Spec::new("ctr", tools.program("ctr"), &args) }.command())
-        };
+        let client = tools.program("ctr");
         until(Duration::from_secs(30), "containerd answers", async || {
             containerd.check()?;
-            ctr(&["version"]).map(drop)
+            ctr(&client, inside, &["version"]).map(drop)
         })
         .await?;
         for image in images {
-            ctr(&["images", "import", "--local", "--snapshotter", "native", &image.display().to_string()])?;
+            import(&client, inside, image)?;
         }
         let kubelet = kubelet(place, tools, name, ports, &directory, inside)?;
         Ok(Self {
@@ -124,7 +121,16 @@ impl Node {
             holder,
             directory,
             place: place.clone(),
+            ctr: client,
         })
+    }
+
+    /// Makes containerd know an image.
+    ///
+    /// # Errors
+    /// containerd's.
+    pub fn import(&self, archive: &Path) -> anyhow::Result<()> {
+        import(&self.ctr, self.holder.pid()?, archive)
     }
 
     /// Starts the plugin with a kubeconfig and the simulated cards.
@@ -226,6 +232,17 @@ impl Node {
         let file = self.directory.join(crate::cleaning::BUNDLES).join(id).join("init.pid");
         Ok(std::fs::read_to_string(&file).with_context(|| file.display().to_string())?.trim().parse()?)
     }
+}
+
+fn ctr(program: &Path, inside: u32, args: &[&str]) -> anyhow::Result<String> {
+    let all = [&["--address", SOCKET, "--namespace", "k8s.io"], args].concat();
+    let args: Vec<String> = all.into_iter().map(str::to_owned).collect();
+    output(&mut Spec { inside: Some(inside), ..Spec::new("ctr", program, &args) }.command())
+}
+
+fn import(program: &Path, inside: u32, archive: &Path) -> anyhow::Result<()> {
+    let archive = archive.display().to_string();
+    ctr(program, inside, &["images", "import", "--local", "--snapshotter", "native", &archive]).map(drop)
 }
 
 /// A pair of interfaces for each pod, which leaves nothing behind when the pod ends; pods of one node cannot reach

@@ -14,6 +14,7 @@ use serde_json::{Value, json};
 
 use crate::support::draft::pod;
 use crate::support::offer::{Offer, asks};
+use crate::support::overlay::{self, Overlays};
 use crate::support::stage::{SOON, Stage, annotation};
 
 /// The one NVIDIA card of the tree `mixed`.
@@ -26,28 +27,30 @@ fn two<'a>(stage: &Stage<'a>) -> anyhow::Result<(&'a Node, &'a Node)> {
     }
 }
 
-/// One process offers three vendors' cards, of which AMD's three are linked in part, and Intel's have a driver each;
-/// another node's process offers shares of two cards.
+/// The overlays and the examples, applied as an administrator does: three vendors' plugins on one node, on which two of
+/// AMD's three cards are linked and Intel's have a driver each; on the other one shares of two cards.
 pub async fn the_examples_find_their_cards(stage: &Stage<'_>) -> anyhow::Result<()> {
     let (first, second) = two(stage)?;
     let (mixed, pair) = (Paper::lay(first, &Tree::named("mixed")?)?, Paper::lay(second, &Tree::named("g")?)?);
-    let flags = ["--profile=amd,intel,nvidia", "-enable-monitoring", "--pass-device-specs=true"];
-    let amounts = [
-        ("amd.com/gpu", 3),
-        ("gpu.intel.com/i915", 1),
-        ("gpu.intel.com/xe", 1),
-        ("gpu.intel.com/monitoring", 1),
-        ("nvidia.com/gpu", 1),
-    ];
-    let vendors = Offer::start(stage, first, &mixed, &flags, &amounts)?;
-    let flags = ["--profile=deepomatic", "-gpu-duplication-factor=100"];
-    let shares = Offer::start(stage, second, &pair, &flags, &[("deepomatic.com/shared-gpu", 200)])?;
-    vendors.ready().await?;
-    shares.ready().await?;
-    let told = vendors.doctor(0).await?;
-    for (resource, amount) in amounts {
-        ensure!(told.contains(&format!("{amount} offered, kubelet knows {amount} healthy")), "{resource}: {told}");
+    overlay::import(stage, &[first, second])?;
+    let mut overlays = Overlays::new(stage);
+    for (overlay, node, paper) in [
+        ("amd", first, &mixed),
+        ("nfd_labeled_nodes", first, &mixed),
+        ("nvidia", first, &mixed),
+        ("deepomatic", second, &pair),
+    ] {
+        overlays.apply(overlay, node, paper)?;
     }
+    let amounts = [
+        (first, "amd.com/gpu", 3),
+        (first, "gpu.intel.com/i915", 1),
+        (first, "gpu.intel.com/xe", 1),
+        (first, "gpu.intel.com/monitoring", 1),
+        (first, "nvidia.com/gpu", 1),
+        (second, "deepomatic.com/shared-gpu", 200),
+    ];
+    overlays.ready(&amounts).await?;
 
     for example in ["amd.yaml", "intelgpu-job.yaml", "nvidia.yaml", "deepomatic.yaml"] {
         stage.create_example(example)?;
@@ -78,18 +81,24 @@ pub async fn the_examples_find_their_cards(stage: &Stage<'_>) -> anyhow::Result<
     nvidia.has_mounts(&[])?.has_env(&[("NVIDIA_VISIBLE_DEVICES", NVIDIA)])?;
     ensure!(nvidia.rest.starts_with(&format!("GPUs: {NVIDIA}\n")), "its own command: {}", nvidia.rest);
 
+    shares_of(stage, second, &pair).await?;
+    cdi_files_are_read(stage, first, &mixed, &more).await
+}
+
+/// Two pods with a share of a card each: of different cards.
+async fn shares_of(stage: &Stage<'_>, node: &Node, pair: &Paper) -> anyhow::Result<()> {
     let mut cards = BTreeSet::new();
     for pod in stage.labelled("app=deepomatic", 2, &["Running"]).await? {
         let deepomatic = stage.given(&pod).await?;
         let card = *deepomatic.nvidia().first().context("no card")?;
         let card_file = format!("nvidia{card}");
-        deepomatic.has_devices(&pair, &[&card_file, "nvidiactl", "nvidia-uvm", "nvidia-uvm-tools"])?;
+        deepomatic.has_devices(pair, &[&card_file, "nvidiactl", "nvidia-uvm", "nvidia-uvm-tools"])?;
         deepomatic.has_mounts(&["/usr/local/nvidia"])?;
         deepomatic.has_env(&[("LD_LIBRARY_PATH", "/usr/local/nvidia/lib64")])?;
         cards.insert(card);
         let name = pod.metadata.name.context("no name")?;
         let library = stage.exec(&name, "cat /usr/local/nvidia/lib64/libcuda.so.1")?;
-        ensure!(library == second.name, "the driver's library says {library:?}");
+        ensure!(library == node.name, "the driver's library says {library:?}");
         // the other card's file can be made, but not opened
         let other = pair.minor(&format!("nvidia{}", 1 - card))?;
         let script = format!("mknod /tmp/other c {MAJOR} {other}; (: <>/tmp/other) 2>&1 || true");
@@ -97,16 +106,19 @@ pub async fn the_examples_find_their_cards(stage: &Stage<'_>) -> anyhow::Result<
         ensure!(refused.contains("Operation not permitted"), "another card: {refused:?}");
     }
     ensure!(cards.len() == 2, "two pods are on {cards:?}");
+    Ok(())
+}
 
-    // what a name means is in a file, and the runtime reads it
-    let file = first.directory().join("cdi/intel.cdi.k8s.io-gpu-card1.yaml");
+/// What a CDI name means is in a file, and the runtime reads it.
+async fn cdi_files_are_read(stage: &Stage<'_>, node: &Node, paper: &Paper, links: &[&str]) -> anyhow::Result<()> {
+    let file = node.directory().join("cdi/intel.cdi.k8s.io-gpu-card1.yaml");
     let mut spec: Value = serde_json::from_slice(&std::fs::read(&file).context("no CDI file")?)?;
     spec["devices"][0]["containerEdits"]["env"] = json!(["FROM_CDI=card1"]);
     std::fs::write(&file, spec.to_string())?;
-    stage.create(&asks("cdi", first, &[("gpu.intel.com/xe", 1)])).await?;
+    stage.create(&asks("cdi", node, &[("gpu.intel.com/xe", 1)])).await?;
     let cdi = stage.given(&stage.phase("cdi", &["Running"]).await?).await?;
     cdi.has_env(&[("FROM_CDI", "card1")])?;
-    cdi.has_devices(&mixed, &["dri/card1", "dri/renderD129", more[0], more[1]]).map(drop)
+    cdi.has_devices(paper, &[&["dri/card1", "dri/renderD129"], links].concat()).map(drop)
 }
 
 /// Partitions of one card where they suffice; instances by the names of their profile.

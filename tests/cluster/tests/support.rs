@@ -2,5 +2,6 @@
 
 pub mod draft;
 pub mod offer;
+pub mod overlay;
 pub mod seen;
 pub mod stage;

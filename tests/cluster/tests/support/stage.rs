@@ -36,11 +36,7 @@ impl<'a> Stage<'a> {
         let object = serde_json::from_value(json!({ "metadata": { "name": namespace } }))?;
         namespaces.create(&PostParams::default(), &object).await?;
         let stage = Self { cluster, namespace };
-        // without it no pod is admitted
-        let accounts: Api<k8s_openapi::api::core::v1::ServiceAccount> =
-            Api::namespaced(cluster.client.clone(), &stage.namespace);
-        until(SOON, "the namespace has its account", async || accounts.get("default").await.map_err(Into::into))
-            .await?;
+        cluster.admits(&stage.namespace).await?;
         Ok(stage)
     }
 
