@@ -20,6 +20,7 @@ pub mod cards;
 pub mod certificates;
 pub mod cleaning;
 pub mod cluster;
+pub mod containerd;
 pub mod control;
 pub mod devices;
 pub mod holder;

@@ -3,20 +3,18 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Duration;
 
 use anyhow::Context;
 use serde_json::json;
 
 use crate::cards::Cards;
+use crate::containerd::{self, Containerd};
 use crate::devices;
 use crate::holder::Holder;
-use crate::image::PAUSE;
 use crate::place::Place;
 use crate::process::{Process, Spec};
 use crate::programs::Programs;
-use crate::tools::{NETWORK_PLUGINS, Tools, output};
-use crate::wait::until;
+use crate::tools::Tools;
 
 /// Directories of the node that appear at fixed places in its namespace.
 const MOUNTS: [(&str, &str); 8] = [
@@ -29,7 +27,6 @@ const MOUNTS: [(&str, &str); 8] = [
     ("state", "/var/lib/kerf"),
     ("run-kerf", "/run/kerf"),
 ];
-const SOCKET: &str = "/run/containerd/containerd.sock";
 
 /// Ports on loopback.
 #[derive(Clone, Copy, Debug)]
@@ -52,7 +49,7 @@ pub struct Node {
     /// Its simulated cards.
     pub cards: Cards,
     /// containerd.
-    pub containerd: Process,
+    pub containerd: Containerd,
     /// kubelet.
     pub kubelet: Process,
     /// kerf's plugin, once the node is registered.
@@ -60,8 +57,6 @@ pub struct Node {
     holder: Holder,
     directory: PathBuf,
     place: Arc<Place>,
-    /// containerd's client.
-    ctr: PathBuf,
 }
 
 impl Node {
@@ -91,25 +86,8 @@ impl Node {
         let inside = holder.pid()?;
         let network = network(number).to_string();
         place.write(&format!("nodes/{name}/net.d/10-kerf.conflist"), network)?;
-        let config = place.write(&format!("nodes/{name}/containerd.toml"), containerd_config(&directory))?;
-        let args = ["--config", &config.display().to_string(), "--address", SOCKET].map(str::to_owned);
-        let containerd = Process::start(
-            place,
-            Spec {
-                inside: Some(inside),
-                env: vec![("PATH".into(), tools.path())],
-                ..Spec::new(format!("containerd-{name}"), tools.program("containerd"), &args)
-            },
-        )?;
-        let client = tools.program("ctr");
-        until(Duration::from_secs(30), "containerd answers", async || {
-            containerd.check()?;
-            ctr(&client, inside, &["version"]).map(drop)
-        })
-        .await?;
-        for image in images {
-            import(&client, inside, image)?;
-        }
+        let containerd = Containerd::start(place, tools, name, &directory, inside).await?;
+        images.iter().try_for_each(|image| containerd.import(image))?;
         let kubelet = kubelet(place, tools, name, ports, &directory, inside)?;
         Ok(Self {
             name: name.to_owned(),
@@ -121,16 +99,7 @@ impl Node {
             holder,
             directory,
             place: place.clone(),
-            ctr: client,
         })
-    }
-
-    /// Makes containerd know an image.
-    ///
-    /// # Errors
-    /// containerd's.
-    pub fn import(&self, archive: &Path) -> anyhow::Result<()> {
-        import(&self.ctr, self.holder.pid()?, archive)
     }
 
     /// Starts the plugin with a kubeconfig and the simulated cards.
@@ -234,17 +203,6 @@ impl Node {
     }
 }
 
-fn ctr(program: &Path, inside: u32, args: &[&str]) -> anyhow::Result<String> {
-    let all = [&["--address", SOCKET, "--namespace", "k8s.io"], args].concat();
-    let args: Vec<String> = all.into_iter().map(str::to_owned).collect();
-    output(&mut Spec { inside: Some(inside), ..Spec::new("ctr", program, &args) }.command())
-}
-
-fn import(program: &Path, inside: u32, archive: &Path) -> anyhow::Result<()> {
-    let archive = archive.display().to_string();
-    ctr(program, inside, &["images", "import", "--local", "--snapshotter", "native", &archive]).map(drop)
-}
-
 /// A pair of interfaces for each pod, which leaves nothing behind when the pod ends; pods of one node cannot reach
 /// those of another, and need not.
 fn network(number: usize) -> serde_json::Value {
@@ -255,33 +213,6 @@ fn network(number: usize) -> serde_json::Value {
             "ipam": { "type": "host-local", "ranges": [[{ "subnet": format!("10.244.{number}.0/24") }]] },
         }],
     })
-}
-
-fn containerd_config(directory: &Path) -> String {
-    let directory = directory.display();
-    format!(
-        r#"version = 3
-root = "/var/lib/containerd"
-state = "/run/containerd"
-disabled_plugins = ["io.containerd.nri.v1.nri"]
-# nobody who has not its rights may raise an OOM score, and containerd may not have them
-[plugins."io.containerd.cri.v1.runtime"]
-restrict_oom_score_adj = true
-disable_apparmor = true
-netns_mounts_under_state_dir = true
-[plugins."io.containerd.cri.v1.runtime".cni]
-bin_dirs = ["{NETWORK_PLUGINS}"]
-conf_dir = "{directory}/net.d"
-# copies instead of overlays: works on every file system, and the image is small
-[plugins."io.containerd.cri.v1.runtime".containerd.runtimes.runc]
-runtime_type = "io.containerd.runc.v2"
-snapshotter = "native"
-[plugins."io.containerd.cri.v1.images"]
-snapshotter = "native"
-[plugins."io.containerd.cri.v1.images".pinned_images]
-sandbox = "{PAUSE}"
-"#
-    )
 }
 
 fn kubelet(
@@ -302,7 +233,7 @@ fn kubelet(
             "x509": { "clientCAFile": place.path("certificates/authority.crt") },
         },
         "authorization": { "mode": "Webhook" },
-        "containerRuntimeEndpoint": format!("unix://{SOCKET}"),
+        "containerRuntimeEndpoint": format!("unix://{}", containerd::SOCKET),
         "cgroupDriver": "cgroupfs", "cgroupsPerQOS": false, "enforceNodeAllocatable": [],
         "failSwapOn": false, "failCgroupV1": false, "oomScoreAdj": 0,
         "evictionHard": {}, "imageGCHighThresholdPercent": 100,

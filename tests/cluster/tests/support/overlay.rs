@@ -97,7 +97,7 @@ pub fn import(stage: &Stage<'_>, nodes: &[&Node]) -> anyhow::Result<()> {
     let archive = stage.cluster.place().path("images/plugin.tar");
     if !archive.exists() {
         image::plugin(stage.cluster.place(), stage.cluster.programs.plugin())?;
-        nodes.iter().try_for_each(|node| node.import(&archive))?;
+        nodes.iter().try_for_each(|node| node.containerd.import(&archive))?;
     }
     Ok(())
 }
