@@ -21,6 +21,7 @@ mod profiles;
 mod rights;
 mod scheduling;
 mod support;
+mod vendors;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
@@ -59,14 +60,15 @@ const TESTS: &[Test] = tests! {
     invalid: requests_stay_pending_with_the_rule_in_an_event;
     freeing: every_end_frees_exactly_what_was_held a_restarted_container_keeps_its_card;
     isolation: a_share_is_all_the_memory_that_a_program_finds a_breach_is_told_in_an_event;
-    health: an_ill_card_takes_no_pod_until_it_recovers an_ill_card_shows_in_its_pods_status;
+    health: an_ill_card_takes_no_pod_until_it_recovers;
     faults: extender_killed plugin_killed kubelet_killed kubelet_killed_after_pods_ended containerd_killed api_server_paused etcd_killed;
     scheduling: the_old_configuration_works_with_the_same_plugin preemption_frees_a_card_where_core_is_short
         preemption_frees_a_card_where_memory_is_short;
     batches: equal_pods_take_nodes_of_their_own;
     metrics: promtool_is_content queries_return_what_the_audit_finds;
     profiles: the_examples_find_their_cards partitions_and_instances_are_devices
-        shares_of_two_cards_are_spread_or_packed vcuda_is_served_from_amd_and_intel_cards;
+        shares_of_two_cards_are_spread_or_packed an_ill_card_shows_in_its_pods_status;
+    vendors: vcuda_is_served_from_amd_and_intel_cards;
     neighbours: a_process_that_dies_costs_the_other_nothing all_profiles_survive_a_kubelet_restart;
     nodes: a_node_is_removed_and_returns;
     rights: no_more_than_is_used;

@@ -136,7 +136,7 @@ pub async fn a_process_that_dies_costs_the_other_nothing(stage: &Stage<'_>) -> a
 
 /// Every profile registers again with a kubelet that starts anew, what runs keeps what it has, and what comes is served.
 pub async fn all_profiles_survive_a_kubelet_restart(stage: &Stage<'_>) -> anyhow::Result<()> {
-    let [first, second, ..] = stage.cluster.nodes.as_slice() else { anyhow::bail!("needs two nodes") };
+    let (first, second) = stage.two_nodes()?;
     let tree = Tree::new(json!({ "cards": [
         { "vendor": "intel", "address": "0000:00:02.0", "card": 0, "render": 128, "driver": "i915" },
         { "vendor": "amd", "address": "0000:63:00.0", "card": 1, "render": 129 },

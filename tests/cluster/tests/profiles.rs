@@ -4,33 +4,25 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use anyhow::{Context, ensure};
+use k8s_openapi::api::core::v1::Pod;
 use kerf_cluster::books;
 use kerf_cluster::node::Node;
 use kerf_cluster::paper::{MAJOR, Paper};
 use kerf_cluster::wait::until;
 use kerf_testkit::tree::Tree;
-use kube::api::DeleteParams;
 use serde_json::{Value, json};
 
-use crate::support::draft::pod;
 use crate::support::offer::{Offer, asks};
 use crate::support::overlay::{self, Overlays};
-use crate::support::stage::{SOON, Stage, annotation};
+use crate::support::stage::{SOON, Stage, runs};
 
 /// The one NVIDIA card of the tree `mixed`.
 const NVIDIA: &str = "GPU-5c0d6a2e-94a5-4e4b-9d2f-0a1b2c3d4e5f";
 
-fn two<'a>(stage: &Stage<'a>) -> anyhow::Result<(&'a Node, &'a Node)> {
-    match stage.cluster.nodes.as_slice() {
-        [first, second, ..] => Ok((first, second)),
-        _ => anyhow::bail!("needs two nodes"),
-    }
-}
-
 /// The overlays and the examples, applied as an administrator does: three vendors' plugins on one node, on which two of
 /// AMD's three cards are linked and Intel's have a driver each; on the other one shares of two cards.
 pub async fn the_examples_find_their_cards(stage: &Stage<'_>) -> anyhow::Result<()> {
-    let (first, second) = two(stage)?;
+    let (first, second) = stage.two_nodes()?;
     let (mixed, pair) = (Paper::lay(first, &Tree::named("mixed")?)?, Paper::lay(second, &Tree::named("g")?)?);
     overlay::import(stage, &[first, second])?;
     let mut overlays = Overlays::new(stage);
@@ -123,7 +115,7 @@ async fn cdi_files_are_read(stage: &Stage<'_>, node: &Node, paper: &Paper, links
 
 /// Partitions of one card where they suffice; instances by the names of their profile.
 pub async fn partitions_and_instances_are_devices(stage: &Stage<'_>) -> anyhow::Result<()> {
-    let (first, second) = two(stage)?;
+    let (first, second) = stage.two_nodes()?;
     let (parts, instances) = (Paper::lay(first, &Tree::named("b")?)?, Paper::lay(second, &Tree::named("f")?)?);
     let flags = ["--profile=amd", "-resource_naming_strategy=mixed"];
     let amd = Offer::start(stage, first, &parts, &flags, &[("amd.com/cpx_nps1", 32)])?;
@@ -163,7 +155,7 @@ pub async fn partitions_and_instances_are_devices(stage: &Stage<'_>) -> anyhow::
 /// Two cards a node with four shares each, and four pods of two shares: on one card each, or on both.
 pub async fn shares_of_two_cards_are_spread_or_packed(stage: &Stage<'_>) -> anyhow::Result<()> {
     const SHARES: &str = "deepomatic.com/shared-gpu";
-    let (first, second) = two(stage)?;
+    let (first, second) = stage.two_nodes()?;
     let papers = (Paper::lay(first, &Tree::named("g")?)?, Paper::lay(second, &Tree::named("g")?)?);
     let mut offers = Vec::new();
     for (node, paper, policy) in [(first, &papers.0, "distributed"), (second, &papers.1, "packed")] {
@@ -200,78 +192,48 @@ pub async fn shares_of_two_cards_are_spread_or_packed(stage: &Stage<'_>) -> anyh
     Ok(())
 }
 
-/// The extender places shares by core and memory on AMD's and Intel's cards; the node's own plugin makes room for it.
-pub async fn vcuda_is_served_from_amd_and_intel_cards(stage: &Stage<'_>) -> anyhow::Result<()> {
-    let (first, second) = two(stage)?;
-    let mut others = Vec::new();
-    for (node, tree, backend) in [(first, "a", "amd"), (second, "e", "intel")] {
-        others.push(Vcuda::start(stage, node, Paper::lay(node, &Tree::named(tree)?)?, backend).await?);
-    }
-    for (node, cards) in [(first, ["0000:19:00.0"].as_slice()), (second, &["0042:01:02.0", "0042:01:05.0"])] {
-        until(SOON, &format!("{} offers its cards of paper", node.name), async || {
-            let state = stage.cluster.state(stage.cluster.control.ports.extender).await?;
-            let known = state["nodes"][&node.name]["gpus"].as_array().cloned().unwrap_or_default();
-            let known: Vec<&str> = known.iter().filter_map(|card| card["gpu"].as_str()).collect();
-            ensure!(known == cards, "the extender knows {known:?}");
-            let offered = stage.cluster.allocatable(&node.name).await?;
-            ensure!(offered == 100 * cards.len() as u64, "it offers {offered}");
+/// What a pod's status says of the devices of its first container: resource, id and health.
+fn told(pod: &Pod) -> Vec<(String, String, String)> {
+    let statuses = pod.status.iter().flat_map(|status| status.container_statuses.iter().flatten());
+    let resources = statuses.flat_map(|status| status.allocated_resources_status.iter().flatten());
+    resources
+        .flat_map(|resource| resource.resources.iter().flatten().map(|device| (resource.name.clone(), device)))
+        .map(|(name, device)| (name, device.resource_id.clone(), device.health.clone().unwrap_or_default()))
+        .collect()
+}
+
+/// A card whose device file is gone is ill in the node's totals and, by its PCI address, in its pod's status, until the
+/// file is back. The pod runs on.
+pub async fn an_ill_card_shows_in_its_pods_status(stage: &Stage<'_>) -> anyhow::Result<()> {
+    const AMD: &str = "amd.com/gpu";
+    let [node, ..] = stage.cluster.nodes.as_slice() else { anyhow::bail!("no node") };
+    let paper = Paper::lay(node, &Tree::named("mixed")?)?;
+    let offer = Offer::start(stage, node, &paper, &["--profile=amd", "-pulse=1"], &[(AMD, 3)])?;
+    offer.ready().await?;
+    stage.create(&asks("holder", node, &[(AMD, 1)])).await?;
+    stage.all_run(1, SOON).await?;
+    let pod = stage.pods().get("holder").await?;
+    let seen = stage.seen(&pod).await?;
+    let own =
+        seen.devices.keys().find_map(|path| path.strip_prefix("/dev/").filter(|name| name.contains("render")));
+    let own = own.context("no render file")?;
+    let address = match own {
+        "dri/renderD130" => "0000:63:00.0",
+        "dri/renderD131" => "0000:43:00.0",
+        _ => "0000:03:00.0",
+    };
+    for (gone, offered, health) in [(true, 2, "Unhealthy"), (false, 3, "Healthy")] {
+        paper.set_gone(own, gone)?;
+        until(SOON, &format!("{address} is {health}"), async || {
+            let now = stage.cluster.offered(&node.name, AMD).await?;
+            ensure!(now == offered, "the node offers {now}");
+            let pod = stage.pods().get("holder").await?;
+            let wanted = (AMD.to_owned(), address.to_owned(), health.to_owned());
+            ensure!(told(&pod) == [wanted], "the pod's status says {:?}", told(&pod));
+            ensure!(runs(&pod), "it does not run");
             Ok(())
         })
         .await?;
     }
-    stage.create(&pod("on-amd").app("main", 50, 30).on(&first.name)).await?;
-    stage.create(&pod("on-intel").app("main", 50, 30).on(&second.name)).await?;
-    stage.all_run(2, SOON).await?;
-    let wanted: [(&str, &[&str]); 2] =
-        [("on-amd", &["kfd", "dri/card0", "dri/renderD128"]), ("on-intel", &["dri/card1", "dri/renderD129"])];
-    for ((name, files), other) in wanted.into_iter().zip(&others) {
-        let seen = stage.given(&stage.phase(name, &["Running"]).await?).await?;
-        seen.has_devices(&other.paper, files)?;
-        // nothing that only NVIDIA's runtime would read, and no limiter
-        seen.has_mounts(&[])?.has_env(&[])?;
-        until(SOON, &format!("{name} is confirmed"), async || {
-            let pod = stage.pods().get(name).await?;
-            let told = ["gpu-assigned", "gpu-isolation"].map(|key| annotation(&pod, &format!("inspur.com/{key}")));
-            ensure!(told == [Some("true"), Some(r#"{"main":"none"}"#)], "{:?}", pod.metadata.annotations);
-            Ok(())
-        })
-        .await?;
-    }
-    // before their cards go
-    for name in ["on-amd", "on-intel"] {
-        stage.pods().delete(name, &DeleteParams::default()).await?;
-    }
-    until(SOON, "they are gone", async || {
-        for name in ["on-amd", "on-intel"] {
-            ensure!(stage.pods().get_opt(name).await?.is_none(), "{name} is there");
-        }
-        Ok(())
-    })
-    .await
-}
-
-/// A node whose plugin offers `vcuda` on other cards than its own; as it was, once this is dropped.
-struct Vcuda<'a> {
-    node: &'a Node,
-    plugin: kerf_cluster::process::Process,
-    paper: Paper,
-}
-
-impl<'a> Vcuda<'a> {
-    async fn start(stage: &'a Stage<'a>, node: &'a Node, paper: Paper, backend: &str) -> anyhow::Result<Self> {
-        let kubeconfig = stage.cluster.plugin_token(&node.name).await?;
-        node.plugin()?.terminate().await?;
-        let cards = [vec![format!("--backend={backend}")], paper.flags()].concat();
-        let plugin = node.start_vcuda(&stage.cluster.programs, backend, &kubeconfig, &cards, "info")?;
-        Ok(Self { node, plugin, paper })
-    }
-}
-
-impl Drop for Vcuda<'_> {
-    fn drop(&mut self) {
-        drop(self.plugin.kill());
-        if let Ok(own) = self.node.plugin() {
-            drop(own.start_again());
-        }
-    }
+    Ok(())
 }

@@ -9,6 +9,7 @@ use k8s_openapi::api::core::v1::{Event, Namespace, Pod};
 use kerf_cluster::audit::{Audit, audit};
 use kerf_cluster::cluster::Cluster;
 use kerf_cluster::identity::Identity;
+use kerf_cluster::node::Node;
 use kerf_cluster::wait::{Never, until};
 use kube::Api;
 use kube::api::{DeleteParams, ListParams, PostParams};
@@ -48,6 +49,14 @@ impl<'a> Stage<'a> {
     /// Its pods.
     pub fn pods(&self) -> Api<Pod> {
         Api::namespaced(self.cluster.client.clone(), &self.namespace)
+    }
+
+    /// The first two nodes.
+    pub fn two_nodes(&self) -> anyhow::Result<(&'a Node, &'a Node)> {
+        match self.cluster.nodes.as_slice() {
+            [first, second, ..] => Ok((first, second)),
+            _ => bail!("needs two nodes"),
+        }
     }
 
     /// All pods as they are now.
