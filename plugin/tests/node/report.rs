@@ -5,7 +5,7 @@ use std::sync::Arc;
 use kerf_testkit::api::{Action, Fault};
 use serde_json::{Value, json};
 
-use crate::stage::{CORE, SOON, Stage, two_cards};
+use crate::stage::{SOON, Stage, two_cards};
 
 const KIND: &str = "KerfGPUsHealthy";
 
@@ -146,10 +146,12 @@ async fn without_the_rights_everything_else_goes_on() {
     refused.wait_hits(1, SOON).await.unwrap();
     status(&stage, "False").await;
     assert_eq!(stage.server.list("events").unwrap().len(), 0);
-    stage.server.inject(Fault::new("patch", "nodes/status", Action::Status(403)));
+    let refused = stage.server.inject(Fault::new("patch", "nodes/status", Action::Status(403)));
     ill(&stage, false);
-    stage.allocatable(CORE, "200").await;
-    stage.place("p", 1, &[("main", 30, 10, "GPU-a")]);
+    refused.wait_hits(1, SOON).await.unwrap();
+    let healthy = r#"kerf_plugin_gpu_healthy{gpu="GPU-a",index="0",model="Simulated GPU"} 1"#;
+    stage.until("/metrics", |_, text| text.contains(healthy)).await;
+    stage.place("p", 1, &[("main", 30, 10, "GPU-b")]);
     stage.confirmed("p").await;
 }
 
