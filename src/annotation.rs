@@ -93,7 +93,7 @@ pub struct Keys {
     pub gpu_assigned: String,
     /// Node annotation, written by the plugin: the cards.
     pub inventory: String,
-    /// Node annotation, written by the plugin, followed by a vendor: keys of the labels that the plugin wrote.
+    /// Node annotation, written by the plugin, followed by what it offers: keys of the labels that it wrote.
     pub labels: String,
     /// Node annotation, set by an administrator: ids or indices of cards that take no new pod.
     pub cordon: String,

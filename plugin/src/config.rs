@@ -409,9 +409,11 @@ fn labels(args: &LabelArgs, profiles: &ProfileArgs) -> labels::Options {
     let offered: BTreeSet<ProfileName> = profiles.profile.iter().copied().collect();
     let words: Vec<&str> = offered.iter().map(|name| name.as_str()).collect();
     let nvidia = &profiles.nvidia;
+    let name = words.join("-");
     labels::Options {
         mode: args.labels,
-        file: FeatureFile::new(&args.features_dir, &format!("kerf-{}", words.join("-"))),
+        file: FeatureFile::new(&args.features_dir, &format!("kerf-{name}")),
+        name,
         style: Style {
             amd: args.amd_labels.iter().copied().collect(),
             nvidia: offered.contains(&ProfileName::Nvidia).then_some(labels::nvidia::Offer {

@@ -68,7 +68,9 @@ impl Labels {
 pub struct Options {
     /// Where labels go.
     pub mode: LabelMode,
-    /// The feature file of this plugin, which is none of another plugin's on the node.
+    /// What this plugin is called among those of its node: what it offers.
+    pub name: String,
+    /// Its feature file.
     pub file: FeatureFile,
     /// What is written.
     pub style: Style,
@@ -129,6 +131,12 @@ pub fn prefixes(vendor: Vendor) -> &'static [&'static str] {
         Vendor::Nvidia => &["nvidia.com/gpu.", "nvidia.com/mig", "nvidia.com/cuda."],
         Vendor::Simulated => &[],
     }
+}
+
+/// Whose label a key is, if it is any vendor's.
+fn vendor(key: &str) -> Option<Vendor> {
+    let all = [Vendor::Amd, Vendor::Intel, Vendor::Nvidia];
+    all.into_iter().find(|vendor| prefixes(*vendor).iter().any(|prefix| key.starts_with(prefix)))
 }
 
 fn ends_plain(text: &str) -> bool {

@@ -1,6 +1,6 @@
 //! Keeps the labels current: when cards change, and now and then in case somebody changed them.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use anyhow::Context as _;
@@ -30,9 +30,18 @@ pub enum Target {
     /// NFD's directory.
     File(FeatureFile),
     /// The Node.
-    Node(Cluster),
+    Node(OnNode),
     /// Nowhere: both are cleared, the Node where there is a way to it.
-    Cleared(FeatureFile, Option<Cluster>),
+    Cleared(FeatureFile, Option<OnNode>),
+}
+
+/// The labels of the Node.
+pub struct OnNode {
+    cluster: Cluster,
+    /// The annotation that lists this plugin's.
+    list: String,
+    /// Labels that others hold, of which the log was told.
+    foreign: BTreeSet<String>,
 }
 
 impl Target {
@@ -41,11 +50,15 @@ impl Target {
     /// # Errors
     /// Where the Node is to be labelled and there is none.
     pub fn of(options: &Options, cluster: Option<Cluster>) -> anyhow::Result<Option<Self>> {
+        let node = cluster.map(|cluster| {
+            let list = format!("{}{}", cluster.keys().labels, options.name);
+            OnNode { cluster, list, foreign: BTreeSet::new() }
+        });
         Ok(match options.mode {
             LabelMode::Off => None,
             LabelMode::Nfd => Some(Self::File(options.file.clone())),
-            LabelMode::Node => Some(Self::Node(cluster.context("--labels=node needs the API server")?)),
-            LabelMode::Clear => Some(Self::Cleared(options.file.clone(), cluster)),
+            LabelMode::Node => Some(Self::Node(node.context("--labels=node needs the API server")?)),
+            LabelMode::Clear => Some(Self::Cleared(options.file.clone(), node)),
         })
     }
 }
@@ -75,7 +88,7 @@ impl PublishError {
 
 /// Labels of the cards of `states` until `token` is cancelled, written at most once every `period`.
 pub async fn follow(
-    target: Target,
+    mut target: Target,
     states: Vec<State>,
     style: Style,
     counters: Counters,
@@ -84,7 +97,7 @@ pub async fn follow(
 ) {
     let mut news = News::of(&states);
     let began = Instant::now();
-    let (mut pause, mut trouble, mut foreign) = (Pause::default(), None, BTreeSet::new());
+    let (mut pause, mut trouble) = (Pause::default(), None);
     let mut last = None;
     loop {
         let cards = news.cards();
@@ -96,7 +109,7 @@ pub async fn follow(
                 wanted.vendors.entry(vendor).or_default();
             }
         }
-        let result = write(&target, &wanted, &mut foreign).await;
+        let result = write(&mut target, &wanted).await;
         let (quiet, most) = match result {
             Ok(wrote) => {
                 if matches!(target, Target::Cleared(..)) {
@@ -149,8 +162,8 @@ fn distinct(mut hosts: Vec<&HostDevice>) -> Vec<&HostDevice> {
     hosts
 }
 
-/// Says whether something was written. `foreign`: labels that others hold, of which the log was told.
-async fn write(target: &Target, wanted: &Wanted, foreign: &mut BTreeSet<String>) -> Result<bool, PublishError> {
+/// Says whether something was written.
+async fn write(target: &mut Target, wanted: &Wanted) -> Result<bool, PublishError> {
     match target {
         // until cards are found, the file of an earlier life is as right as any
         Target::File(_) if wanted.vendors.is_empty() => Ok(false),
@@ -161,38 +174,38 @@ async fn write(target: &Target, wanted: &Wanted, foreign: &mut BTreeSet<String>)
             written.map_err(std::io::Error::other)??;
             Ok(true)
         }
-        Target::Node(cluster) => node(cluster, wanted, foreign).await,
-        Target::Cleared(file, cluster) => {
+        Target::Node(node) => node.write(wanted).await,
+        Target::Cleared(file, node) => {
             file.remove()?;
             let none = wanted.vendors.keys().map(|vendor| (*vendor, Labels::default())).collect();
             let none = Wanted { vendors: none, gates: Labels::default() };
-            match cluster {
-                Some(cluster) => node(cluster, &none, foreign).await,
+            match node {
+                Some(node) => node.write(&none).await,
                 None => Ok(true),
             }
         }
     }
 }
 
-async fn node(cluster: &Cluster, wanted: &Wanted, foreign: &mut BTreeSet<String>) -> Result<bool, PublishError> {
-    if wanted.vendors.is_empty() && wanted.gates.is_empty() {
-        return Ok(false);
+impl OnNode {
+    async fn write(&mut self, wanted: &Wanted) -> Result<bool, PublishError> {
+        if wanted.vendors.is_empty() && wanted.gates.is_empty() {
+            return Ok(false);
+        }
+        let shown = self.cluster.node_metadata().await?;
+        let none = BTreeMap::new();
+        let (labels, annotations) =
+            (shown.labels.as_ref().unwrap_or(&none), shown.annotations.as_ref().unwrap_or(&none));
+        let plan = Plan::new(labels, annotations, wanted, &self.list);
+        for key in plan.foreign.difference(&self.foreign) {
+            tracing::warn!(key, "label is somebody else's and has another value; left as it is");
+        }
+        self.foreign.clone_from(&plan.foreign);
+        if plan.is_empty() {
+            return Ok(false);
+        }
+        self.cluster.patch_node(&shown, &plan).await?;
+        tracing::info!(labels = plan.labels.len(), "labels written");
+        Ok(true)
     }
-    let shown = cluster.node_metadata().await?;
-    let none = Default::default();
-    let (labels, annotations) =
-        (shown.labels.as_ref().unwrap_or(&none), shown.annotations.as_ref().unwrap_or(&none));
-    let list = |vendor: Vendor| format!("{}{}", cluster.keys().labels, vendor.as_str());
-    let plan = Plan::new(labels, annotations, wanted, list);
-    for key in plan.foreign.difference(foreign) {
-        tracing::warn!(key, "label is somebody else's and has another value; left as it is");
-    }
-    if plan.is_empty() {
-        foreign.clone_from(&plan.foreign);
-        return Ok(false);
-    }
-    cluster.patch_node(&shown, &plan).await?;
-    tracing::info!(labels = plan.labels.len(), "labels written");
-    *foreign = plan.foreign;
-    Ok(true)
 }

@@ -11,7 +11,7 @@ use crate::forest::Forest;
 use crate::kubelet::Stage;
 
 const SOON: Duration = Duration::from_secs(30);
-const LIST: &str = "inspur.com/gpu-labels-amd";
+const LIST: &str = "inspur.com/gpu-labels-vcuda";
 const PERIOD: &str = "--report-period=20ms";
 
 fn vcuda<'a>(more: &[&'a str]) -> Vec<&'a str> {
