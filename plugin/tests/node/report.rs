@@ -15,8 +15,11 @@ async fn reporting(flags: &[&str]) -> Stage {
     stage
 }
 
+/// Whole at once: a file that is read half written has no cards, and all would be ill for a moment.
 fn ill(stage: &Stage, is_ill: bool) {
-    std::fs::write(&stage.gpus, two_cards(!is_ill)).unwrap();
+    let fresh = stage.gpus.with_extension("fresh");
+    std::fs::write(&fresh, two_cards(!is_ill)).unwrap();
+    std::fs::rename(&fresh, &stage.gpus).unwrap();
 }
 
 fn condition(node: &Value) -> Option<&Value> {
