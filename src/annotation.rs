@@ -93,6 +93,8 @@ pub struct Keys {
     pub gpu_assigned: String,
     /// Node annotation, written by the plugin: the cards.
     pub inventory: String,
+    /// Node annotation, written by the plugin, followed by what it offers: keys of the labels that it wrote.
+    pub labels: String,
     /// Node annotation, set by an administrator: ids or indices of cards that take no new pod.
     pub cordon: String,
 }
@@ -114,6 +116,7 @@ impl Keys {
             predicate_gpu_idx: key("predicate-gpu-idx-"),
             gpu_assigned: key("gpu-assigned"),
             inventory: key("gpu-inventory"),
+            labels: key("gpu-labels-"),
             cordon: key("gpu-cordon"),
             domain,
         }

@@ -31,6 +31,7 @@ use kerf::ledger::NodeLedger;
 use kerf::placement::{Planner, Policy, Unfit};
 use kerf::request::{ContainerKind, GpuRequest, RawAnnotations, RawContainer, RequestError};
 use kerf::units::{Mib, Timestamp};
+use kerf_plugin::labels::flags::LabelMode;
 use kinds::{Kustomization, Operation, SchedulerConfiguration};
 use reading::{documents, of_kind, only, root, strict, text, yaml_files};
 use serde_json::Value;
@@ -79,7 +80,9 @@ fn extender_args(deployment: &Deployment) -> kerf_extender::config::Args {
 fn plugin_args(set: &DaemonSet) -> kerf_plugin::config::Args {
     let template = &set.spec.as_ref().unwrap().template;
     let command = kerf_plugin::config::Args::command();
-    kerf_plugin::config::Args::try_parse_from(command_line("kerf-plugin", container(template), &command)).unwrap()
+    let line = command_line("kerf-plugin", container(template), &command);
+    let line = kerf_plugin::profile::flags::two_dashes(line.into_iter().map(Into::into));
+    kerf_plugin::config::Args::try_parse_from(line).unwrap()
 }
 
 // === every file ===
@@ -97,7 +100,7 @@ fn every_document_holds_only_known_fields() {
             "Deployment" => drop(strict::<Deployment>(&name, &value)),
             "Job" => drop(strict::<Job>(&name, &value)),
             "KubeSchedulerConfiguration" => drop(strict::<SchedulerConfiguration>(&name, &value)),
-            "Kustomization" => drop(serde_json::from_value::<Kustomization>(value.clone()).unwrap()),
+            "Kustomization" | "Component" => drop(serde_json::from_value::<Kustomization>(value.clone()).unwrap()),
             "Namespace" => drop(strict::<Namespace>(&name, &value)),
             "NetworkPolicy" => drop(strict::<NetworkPolicy>(&name, &value)),
             "Pod" => drop(strict::<Pod>(&name, &value)),
@@ -119,12 +122,14 @@ fn every_document_holds_only_known_fields() {
 #[test]
 fn kustomizations_name_files_that_exist_and_all_files() {
     let mut used = BTreeSet::new();
-    for (name, value) in documents("manifests").into_iter().filter(|(_, value)| value["kind"] == "Kustomization") {
+    let kustomized = |value: &Value| value["kind"] == "Kustomization" || value["kind"] == "Component";
+    for (name, value) in documents("manifests").into_iter().filter(|(_, value)| kustomized(value)) {
         let kustomization: Kustomization = serde_json::from_value(value).unwrap();
         let directory = root().join(&name).parent().unwrap().to_owned();
         let patches = kustomization.patches.iter().filter_map(|patch| patch.path.as_ref());
         let files = kustomization.config_map_generator.iter().flat_map(|map| &map.files);
-        for file in kustomization.resources.iter().chain(patches).chain(files) {
+        let parts = kustomization.resources.iter().chain(&kustomization.components);
+        for file in parts.chain(patches).chain(files) {
             let path =
                 directory.join(file).canonicalize().unwrap_or_else(|error| panic!("{name}: {file}: {error}"));
             let base = path.is_dir();
@@ -216,24 +221,79 @@ fn flags_and_environment_are_those_of_the_programs() {
     }
 }
 
+fn kustomization(directory: &str) -> Kustomization {
+    let file = format!("manifests/{directory}/kustomization.yaml");
+    serde_saphyr::from_str(&text(&file)).unwrap_or_else(|error| panic!("{file}: {error}"))
+}
+
+/// What a kustomization does to objects of a kind.
+fn operations(kustomization: &Kustomization, kind: &str) -> Vec<Value> {
+    let of_kind = kustomization.patches.iter().filter(|patch| patch.target.as_ref().unwrap()["kind"] == kind);
+    let read =
+        |patch: &kinds::Patch| -> Vec<Value> { serde_saphyr::from_str(patch.patch.as_ref().unwrap()).unwrap() };
+    of_kind.flat_map(read).collect()
+}
+
+/// What a kustomization adds to the plugin's arguments.
+fn arguments(kustomization: &Kustomization) -> Vec<String> {
+    let added = operations(kustomization, "DaemonSet").into_iter().filter(|operation| {
+        let path = operation["path"].as_str().unwrap();
+        assert!(path.starts_with("/spec/template/spec/"), "{path}");
+        assert!(operation["op"] == "add" || path.ends_with("/automountServiceAccountToken"), "{operation}");
+        path.ends_with("/args/-")
+    });
+    added.map(|operation| operation["value"].as_str().unwrap().to_owned()).collect()
+}
+
 /// What an overlay of a profile adds to the plugin's arguments, with what the overlay below it adds.
 fn added(overlay: &str) -> Vec<String> {
-    let (_, value) = only(documents(&format!("manifests/overlays/{overlay}")));
-    let kustomization: Kustomization = serde_json::from_value(value).unwrap();
+    let kustomization = kustomization(&format!("overlays/{overlay}"));
     let base = kustomization.resources[0].strip_prefix("../").unwrap();
-    let mut arguments = if base.starts_with("..") { Vec::new() } else { added(base) };
-    for patch in kustomization.patches {
-        let operations: Vec<Value> = serde_saphyr::from_str(&patch.patch.unwrap()).unwrap();
-        for operation in operations {
-            assert_eq!(operation["op"], "add", "{overlay}");
-            let path = operation["path"].as_str().unwrap();
-            match path.ends_with("/args/-") {
-                true => arguments.push(operation["value"].as_str().unwrap().to_owned()),
-                false => assert!(path.starts_with("/spec/template/spec/"), "{path}"),
-            }
+    let mut all = if base.starts_with("..") { Vec::new() } else { added(base) };
+    all.extend(arguments(&kustomization));
+    all
+}
+
+#[test]
+fn components_label_nodes_and_give_profiles_an_account() {
+    let profiles: DaemonSet = only(of_kind("manifests/profiles", "DaemonSet"));
+    let account = kustomization("components/profile-account");
+    for (component, mode) in [("node-labels", LabelMode::Node), ("nfd-labels", LabelMode::Nfd)] {
+        let component = kustomization(&format!("components/{component}"));
+        let of_base = plugin_args(&with(&plugin(), &arguments(&component)));
+        let mut words = added("amd");
+        words.extend(arguments(&account));
+        words.extend(arguments(&component));
+        let of_profile = plugin_args(&with(&profiles, &words));
+        // what the node fills in
+        assert_eq!(of_profile.node_name, "$(NODE_NAME)");
+        let of_profile = kerf_plugin::config::Args { node_name: "some-node".to_owned(), ..of_profile };
+        for args in [of_base, of_profile] {
+            let directory = args.labels.features_dir.display().to_string();
+            let config = kerf_plugin::config::Config::try_from(args).unwrap();
+            assert_eq!(config.labels.mode, mode);
+            let mounted =
+                operations(&component, "DaemonSet").into_iter().map(|operation| operation["value"].clone());
+            let paths: Vec<Value> = mounted.filter_map(|value| value.get("mountPath").cloned()).collect();
+            let nfd: Vec<Value> = (mode == LabelMode::Nfd).then(|| directory.into()).into_iter().collect();
+            assert_eq!(paths, nfd);
         }
+        let policy =
+            serde_json::json!({ "op": "replace", "path": "/spec/variables/1/expression", "value": "true" });
+        let relaxed: Vec<Value> = (mode == LabelMode::Node).then_some(policy).into_iter().collect();
+        assert_eq!(operations(&component, "ValidatingAdmissionPolicy"), relaxed);
     }
-    arguments
+    let variable =
+        operations(&account, "DaemonSet").into_iter().find(|operation| operation["value"]["name"] == "NODE_NAME");
+    assert_eq!(variable.unwrap()["value"]["valueFrom"]["fieldRef"]["fieldPath"], "spec.nodeName");
+}
+
+/// A DaemonSet with more arguments.
+fn with(set: &DaemonSet, more: &[String]) -> DaemonSet {
+    let mut set = set.clone();
+    let container = &mut set.spec.as_mut().unwrap().template.spec.as_mut().unwrap().containers[0];
+    container.args.get_or_insert_default().extend(more.iter().cloned());
+    set
 }
 
 #[test]

@@ -130,6 +130,7 @@ impl From<ContainerBinding> for ContainerAllocateResponse {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::backend::facts::Facts;
     use crate::backend::{HostDevice, Origin};
     use kerf::device::Device;
     use kerf::plan::Slice;
@@ -143,6 +144,7 @@ mod tests {
             nodes: vec![format!("/dev/nvidia{index}").into()],
             control_nodes: vec!["/dev/nvidiactl".into(), "/dev/nvidia-uvm".into()],
             origin: Origin::default(),
+            facts: Facts::None,
         };
         Cards::default().discovered(vec![host(0), host(1)])
     }

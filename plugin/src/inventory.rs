@@ -107,12 +107,13 @@ fn count(device: &Device, resource: Resource) -> u32 {
 mod tests {
     use super::*;
     use crate::backend::Origin;
+    use crate::backend::facts::Facts;
     use kerf::units::Mib;
 
     fn host(id: &str, memory: u64) -> HostDevice {
         let device = Device::new(id, 0, Mib(memory));
-        let origin = Origin::default();
-        HostDevice { device, pci: String::new(), nodes: Vec::new(), control_nodes: Vec::new(), origin }
+        let (origin, facts) = (Origin::default(), Facts::None);
+        HostDevice { device, pci: String::new(), nodes: Vec::new(), control_nodes: Vec::new(), origin, facts }
     }
 
     #[test]

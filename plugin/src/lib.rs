@@ -8,6 +8,7 @@
 //!   [isolation] (what holds a container to its share) ----------> limits on the host, mounts
 //!   kubelet's list - [reconcile] ----------> [claim::truth] --> corrected records
 //!                                            [metrics] [debug] --> HTTP
+//!   cards -- [health] [labels] --> the Node's conditions, events and labels
 //! ```
 
 pub mod backend;
@@ -18,12 +19,15 @@ pub mod cluster;
 pub mod config;
 pub mod debug;
 pub mod doctor;
+pub mod health;
 pub mod ids;
 pub mod inventory;
 pub mod isolation;
 pub mod kubelet;
+pub mod labels;
 pub mod metrics;
 pub mod monitor;
+pub mod news;
 pub mod occupancy;
 pub mod pacing;
 pub mod profile;
@@ -51,6 +55,7 @@ use crate::config::Config;
 use crate::ids::Resource;
 use crate::isolation::Ladder;
 use crate::kubelet::Endpoint;
+use crate::labels::publish::Target;
 use crate::metrics::{Counters, Gauges};
 use crate::monitor::Driver;
 use crate::profile::Profile;
@@ -95,10 +100,11 @@ pub async fn run(
     start(config, client, token).await?.finished().await
 }
 
-/// Starts everything and returns. A `client` is needed for `vcuda` alone.
+/// Starts everything and returns. A `client` is needed for `vcuda` and for labels on the Node; with one and the Node's name
+/// the Node is also told how the cards are.
 ///
 /// # Errors
-/// Where the address of `config` is taken, or `client` is missing.
+/// Where the address of `config` is taken, or `client` is missing where it is needed.
 pub async fn start(
     config: Config,
     client: impl Into<Option<Client>>,
@@ -121,6 +127,8 @@ pub async fn start(
         numa_hints,
         health_period,
         sample_period,
+        report_period,
+        labels: labelled,
         vcuda,
         profiles,
     } = config;
@@ -136,14 +144,35 @@ pub async fn start(
     let complaining = driver.clone();
     registry.register(Box::new(metrics::complaints(move || complaining.complaints())?))?;
 
+    let client: Option<Client> = client.into();
+    let cluster = client.filter(|_| !node.as_str().is_empty()).map(|client| Cluster::new(client, node, keys));
+    let mut offers: Vec<(&str, State)> = Vec::new();
     for profile in profiles {
-        offer(profile, &counters, &device_plugins_dir, &readiness, &tasks);
+        let name = profile.name;
+        offers.push((name, offer(profile, &counters, &device_plugins_dir, &readiness, &tasks)));
+    }
+    if vcuda {
+        offers.push(("vcuda", state.clone()));
+    }
+    if let Some(cluster) = &cluster {
+        for (name, state) in &offers {
+            let kind = health::condition_type(name);
+            let (cluster, counters) = (cluster.clone(), counters.clone());
+            let told = health::publish::follow(cluster, kind, state.clone(), counters, report_period, stop());
+            tasks.spawn("node-health", told);
+        }
+    }
+    let states = offers.into_iter().map(|(_, state)| state).collect();
+    if let Some(target) = Target::of(&labelled, cluster.clone())? {
+        let written =
+            labels::publish::follow(target, states, labelled.style, counters.clone(), report_period, stop());
+        tasks.spawn("labels", written);
     }
     if !vcuda {
         let address = administer(listen, registry, &readiness, Arc::new(|| serde_json::json!({})), &tasks).await?;
         return Ok(Plugin { admin: address, tasks, asked: token });
     }
-    let client = client.into().context("the profile vcuda needs the API server")?;
+    let cluster = cluster.context("the profile vcuda needs the API server")?;
     let cgroup_root = isolation.cgroup_root.clone();
     let ladder = Ladder::new(isolation);
     for folder in ladder.folders().all() {
@@ -158,7 +187,6 @@ pub async fn start(
         vcuda
     });
 
-    let cluster = Cluster::new(client, node, keys);
     let reconciler = Reconciler::new(state.clone(), cluster.clone(), counters.clone(), &pod_resources_dir);
     let shared = Shared {
         state: state.clone(),
@@ -244,8 +272,8 @@ async fn administer(
     Ok(address)
 }
 
-/// Offers a profile's resources, from cards of its own.
-fn offer(profile: Profile, counters: &Counters, directory: &Path, readiness: &Readiness, tasks: &Tasks) {
+/// Offers a profile's resources, from cards of its own, which it returns.
+fn offer(profile: Profile, counters: &Counters, directory: &Path, readiness: &Readiness, tasks: &Tasks) -> State {
     let (name, period) = (profile.name, profile.period);
     let state = State::default();
     let driver = Driver::new(backend::of(profile.source.clone()), counters.clone());
@@ -255,7 +283,14 @@ fn offer(profile: Profile, counters: &Counters, directory: &Path, readiness: &Re
     let health = monitor::follow_health(driver, Ladder::none(), state.clone(), period, found, stop());
     tasks.spawn("health", health);
     let ready = readiness.condition(name);
-    let serving =
-        profile::serve::follow(Arc::new(profile), state, counters.clone(), directory.to_owned(), ready, stop());
+    let serving = profile::serve::follow(
+        Arc::new(profile),
+        state.clone(),
+        counters.clone(),
+        directory.to_owned(),
+        ready,
+        stop(),
+    );
     tasks.spawn(name, serving);
+    state
 }

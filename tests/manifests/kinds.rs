@@ -14,6 +14,8 @@ pub struct Kustomization {
     pub resources: Vec<String>,
     pub name_suffix: Option<String>,
     #[serde(default)]
+    pub components: Vec<String>,
+    #[serde(default)]
     pub patches: Vec<Patch>,
     #[serde(default)]
     pub labels: Vec<Value>,

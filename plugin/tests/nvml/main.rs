@@ -14,14 +14,17 @@ use kerf::plan::{Grant, Slice};
 use kerf::request::{ContainerKind, GpuRequest, RawAnnotations, RawContainer};
 use kerf::units::Share;
 use kerf_nvml::{Nvml, NvmlError, UNLIMITED};
-use kerf_plugin::backend::Backend;
 use kerf_plugin::backend::nvidia::Nvidia;
+use kerf_plugin::backend::{Backend, Vendor};
 use kerf_plugin::claim::view::{ContainerView, PodView, State};
 use kerf_plugin::claim::{Key, Pod, Stage};
 use kerf_plugin::config::NvidiaOptions;
 use kerf_plugin::ids::Ids;
 use kerf_plugin::isolation::driver::{Kept, wanted};
 use kerf_plugin::isolation::{Demand, Ladder, Options, Provision};
+use kerf_plugin::labels::nvidia::Offer;
+use kerf_plugin::labels::{Style, Wanted};
+use kerf_plugin::profile::flags::MigStrategy;
 
 fn library(directory: &Path) -> PathBuf {
     let path = directory.join("libnvidia-ml.so.1");
@@ -48,6 +51,66 @@ fn backend(directory: &Path, mig: bool) -> Nvidia {
         mig,
         quiet_period: Duration::from_secs(1),
     })
+}
+
+#[test]
+fn what_the_library_tells_is_labelled() {
+    let directory = tempfile::tempdir().unwrap();
+    let labels = |mig: bool, strategy| {
+        let backend = backend(directory.path(), mig);
+        let found = backend.discover().unwrap();
+        let hosts: Vec<_> = found.iter().collect();
+        let offer = Offer { replicas: 1, renamed: false, mig: strategy };
+        let wanted = Wanted::of(&hosts, &Style { nvidia: Some(offer), ..Style::default() });
+        let own = wanted.vendors[&Vendor::Nvidia].iter();
+        own.map(|(key, value)| format!("{}={value}", key.trim_start_matches("nvidia.com/"))).collect::<Vec<_>>()
+    };
+    let whole = [
+        "cuda.driver-version.full=550.90.07",
+        "cuda.driver-version.major=550",
+        "cuda.driver-version.minor=90",
+        "cuda.driver-version.revision=07",
+        "cuda.driver.major=550",
+        "cuda.driver.minor=90",
+        "cuda.driver.rev=07",
+        "cuda.runtime-version.full=12.4",
+        "cuda.runtime-version.major=12",
+        "cuda.runtime-version.minor=4",
+        "cuda.runtime.major=12",
+        "cuda.runtime.minor=4",
+        "gpu.compute.major=8",
+        "gpu.compute.minor=0",
+        "gpu.count=2",
+        "gpu.family=ampere",
+        "gpu.memory=81920",
+        "gpu.product=Stand-in",
+        "gpu.replicas=1",
+        "gpu.sharing-strategy=none",
+        "mig.capable=true",
+    ];
+    assert_eq!(labels(false, MigStrategy::None), whole);
+    let mixed = labels(true, MigStrategy::Mixed);
+    // the whole card speaks for both; instances have labels of their own
+    assert!(whole.iter().all(|label| mixed.contains(&(*label).to_owned())));
+    let of_3g: Vec<_> = mixed.iter().filter_map(|label| label.strip_prefix("mig-3g.40gb.")).collect();
+    let expected = [
+        "count=1",
+        "engines.copy=3",
+        "engines.decoder=2",
+        "engines.encoder=0",
+        "engines.jpeg=0",
+        "engines.ofa=0",
+        "memory=40448",
+        "multiprocessors=42",
+        "product=Stand-in-MIG-3g.40gb",
+        "replicas=1",
+        "sharing-strategy=none",
+        "slices.ci=3",
+        "slices.gi=3",
+    ];
+    assert_eq!(of_3g, expected);
+    assert!(mixed.contains(&"mig-1g.10gb.slices.gi=1".to_owned()));
+    assert!(labels(true, MigStrategy::Single).contains(&"gpu.product=Stand-in-MIG-INVALID".to_owned()));
 }
 
 #[test]

@@ -56,6 +56,32 @@ int nvmlDeviceGetName(device d, char *text, unsigned length) {
     return SUCCESS;
 }
 
+int nvmlSystemGetDriverVersion(char *text, unsigned length) {
+    snprintf(text, length, "%s", "550.90.07");
+    return SUCCESS;
+}
+
+int nvmlSystemGetCudaDriverVersion_v2(int *version) {
+    *version = 12040;
+    return SUCCESS;
+}
+
+int nvmlDeviceGetCudaComputeCapability(device d, int *major, int *minor) {
+    *major = 8;
+    *minor = 0;
+    return d->instance < 0 ? SUCCESS : NOT_SUPPORTED;
+}
+
+int nvmlDeviceGetAttributes_v2(device d, unsigned *attributes) {
+    /* unsigned multiprocessors, copy, decoder, encoder, jpeg, ofa, gpuSlices, computeSlices; unsigned long long memory */
+    const unsigned of_3g[] = {42, 3, 2, 0, 0, 0, 3, 3}, of_1g[] = {14, 1, 0, 0, 0, 0, 1, 1};
+    if (d->instance < 0)
+        return NOT_SUPPORTED;
+    memset(attributes, 0, 8 * sizeof *attributes + sizeof(unsigned long long));
+    memcpy(attributes, d->instance == 0 ? of_3g : of_1g, sizeof of_3g);
+    return SUCCESS;
+}
+
 /* as the library: these are asked of cards, not of instances */
 int nvmlDeviceGetMinorNumber(device d, unsigned *minor) {
     *minor = d->card;

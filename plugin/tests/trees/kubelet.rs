@@ -22,24 +22,24 @@ const SOON: Duration = Duration::from_secs(30);
 /// Tree, flags, resource and its amount, and device files that a container with one of it has.
 type Case<'a> = (&'a str, &'a [&'a str], &'a str, usize, &'a [&'a str]);
 
-struct Stage {
-    server: ApiServer,
+pub struct Stage {
+    pub server: ApiServer,
     kubelet: Kubelet,
-    forest: Forest,
+    pub forest: Forest,
     plugins: Vec<(Plugin, CancellationToken)>,
     dir: TempDir,
 }
 
 impl Stage {
-    async fn new(forest: Forest) -> Self {
+    pub async fn new(forest: Forest) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let server = ApiServer::start().await.unwrap();
         let kubelet = Kubelet::start(KubeletConfig::new("n", server.url(), dir.path())).await.unwrap();
         Self { server, kubelet, forest, plugins: Vec::new(), dir }
     }
 
-    /// Starts a plugin with these flags, which knows the API server where it offers vcuda.
-    async fn start(&mut self, flags: &[&str]) {
+    /// Starts a plugin with these flags, which knows the API server where it knows its Node.
+    pub async fn start(&mut self, flags: &[&str]) {
         let directory = format!("-plugin-directory={}", self.kubelet.config().device_plugins_dir.display());
         let own = ["--listen=127.0.0.1:0", "--health-period=20ms", directory.as_str()];
         let mut config = config(&self.forest, &[&own, flags].concat());
@@ -47,7 +47,7 @@ impl Stage {
             profile.period = Duration::from_millis(20);
         }
         let token = CancellationToken::new();
-        let client = if config.vcuda {
+        let client = if !config.node.as_str().is_empty() {
             let kubeconfig = self.dir.path().join("kubeconfig");
             self.server.write_kubeconfig(&kubeconfig).unwrap();
             config.pod_resources_dir.clone_from(&self.kubelet.config().pod_resources_dir);
@@ -89,11 +89,16 @@ impl Stage {
         self.kubelet.wait_for(SOON, running).await.unwrap_or_else(|error| panic!("{name}: {error}"))
     }
 
-    async fn stop(self) {
-        for (plugin, token) in self.plugins {
+    /// Ends the plugins.
+    pub async fn end(&mut self) {
+        for (plugin, token) in self.plugins.drain(..) {
             token.cancel();
             plugin.finished().await.unwrap();
         }
+    }
+
+    pub async fn stop(mut self) {
+        self.end().await;
     }
 }
 
