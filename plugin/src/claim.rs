@@ -104,7 +104,7 @@ pub enum Refusal {
     #[error("no pod bound to this node has a placement that waits for {units} units of {resource}")]
     NobodyWaits {
         /// The resource of the call: `core` or `memory`.
-        resource: &'static str,
+        resource: String,
         /// Its amount.
         units: u64,
     },
@@ -269,7 +269,7 @@ impl Claims {
     /// told theirs.
     pub fn in_use(&self) -> Option<(BTreeSet<PodUid>, BTreeSet<Ids>)> {
         let held =
-            self.pods.values().flat_map(|entry| entry.claims.values()).filter_map(|claim| claim.core.clone());
+            self.pods.values().flat_map(|entry| entry.claims.values()).filter_map(|claim| claim.core().cloned());
         (self.complete && self.listed.is_some()).then(|| (self.known(), held.collect()))
     }
 

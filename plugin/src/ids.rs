@@ -15,8 +15,8 @@ pub const CORE_IDS_PER_CARD: u32 = 100;
 
 const SEPARATOR: &str = "::";
 
-/// One of the two resources that are registered with kubelet.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+/// A resource whose ids pods of this node hold by their records.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Resource {
     /// `<D>/vcuda-core`; its Allocate carries the answer for the container.
     Core,
@@ -25,11 +25,11 @@ pub enum Resource {
 }
 
 impl Resource {
-    /// Both, in the order in which they are registered.
-    pub const ALL: [Self; 2] = [Self::Core, Self::Memory];
+    /// Both of `vcuda`, in the order in which they are registered.
+    pub const VCUDA: [Self; 2] = [Self::Core, Self::Memory];
 
     /// The word used in file names, metrics and logs.
-    pub fn as_str(self) -> &'static str {
+    pub fn as_str(&self) -> &str {
         match self {
             Self::Core => "core",
             Self::Memory => "memory",
@@ -37,18 +37,10 @@ impl Resource {
     }
 
     /// The extended resource's full name.
-    pub fn name(self, keys: &Keys) -> &str {
+    pub fn name<'a>(&'a self, keys: &'a Keys) -> &'a str {
         match self {
             Self::Core => &keys.core,
             Self::Memory => &keys.memory,
-        }
-    }
-
-    /// The other one.
-    pub fn other(self) -> Self {
-        match self {
-            Self::Core => Self::Memory,
-            Self::Memory => Self::Core,
         }
     }
 }

@@ -203,22 +203,21 @@ pub async fn start(
     let synced = readiness.condition("pods");
     tasks.spawn("pods", watch::follow(cluster, state, counters, synced, stop()));
     tasks.spawn("reconcile", reconciler.follow(stop()));
-    for resource in Resource::ALL {
-        let registered = readiness.condition(match resource {
-            Resource::Core => "kubelet-core",
-            Resource::Memory => "kubelet-memory",
-        });
+    for (resource, word, ready) in
+        [(Resource::Core, "core", "kubelet-core"), (Resource::Memory, "memory", "kubelet-memory")]
+    {
+        let registered = readiness.condition(ready);
         let shared = shared.clone();
         let endpoint = Endpoint {
-            word: resource.as_str().to_owned(),
-            label: resource.as_str().to_owned(),
+            word: word.to_owned(),
+            label: word.to_owned(),
             resource: resource.name(&shared.strategy.keys).to_owned(),
             options: service::options(),
             counters: shared.counters.clone(),
             directory: device_plugins_dir.clone(),
-            service: move |streams, token| Service::new(shared.clone(), resource, streams, token),
+            service: move |streams, token| Service::new(shared.clone(), resource.clone(), streams, token),
         };
-        tasks.spawn(resource.as_str(), kubelet::keep_registered(endpoint, move |met| registered.set(met), stop()));
+        tasks.spawn(word, kubelet::keep_registered(endpoint, move |met| registered.set(met), stop()));
     }
     Ok(Plugin { admin: address, tasks, asked: token })
 }

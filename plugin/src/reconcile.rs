@@ -20,7 +20,7 @@ use tonic::transport::Endpoint;
 use crate::claim::Claims;
 use crate::claim::truth::{Findings, Held, Listing};
 use crate::cluster::Cluster;
-use crate::ids::Ids;
+use crate::ids::{Ids, Resource};
 use crate::metrics::Counters;
 use crate::state::State;
 
@@ -114,10 +114,12 @@ impl Reconciler {
                     let devices = container.devices.iter().filter(|devices| devices.resource_name == resource);
                     Ids::new(devices.flat_map(|devices| devices.device_ids.iter().cloned()))
                 };
-                let (core, memory) = (ids(&keys.core), ids(&keys.memory));
-                if !core.is_empty() || !memory.is_empty() {
+                let held = Resource::VCUDA.map(|resource| (resource.clone(), ids(resource.name(keys))));
+                let held: BTreeMap<Resource, Ids> =
+                    held.into_iter().filter(|(_, ids)| !ids.is_empty()).collect();
+                if !held.is_empty() {
                     let container = container.name.as_str().into();
-                    listing.held.push(Held { pod: reference.clone(), container, core, memory });
+                    listing.held.push(Held { pod: reference.clone(), container, ids: held });
                 }
             }
             listing.pods.insert(reference);

@@ -49,7 +49,7 @@ const RETRIES: [Duration; 2] = [Duration::from_millis(20), Duration::from_millis
 impl Shared {
     /// Finds out which pod kubelet is at: its list names the pod, and the API server knows it where the watch has
     /// not shown it yet. Each fails for itself: whatever could be learned counts.
-    async fn learn(&self, resource: Resource, sizes: impl Iterator<Item = u64> + Clone) {
+    async fn learn(&self, resource: &Resource, sizes: impl Iterator<Item = u64> + Clone) {
         for pause in RETRIES.map(Some).into_iter().chain([None]) {
             let Err(error) = self.reconciler.compare(true).await else { break };
             tracing::debug!(%error, "kubelet does not say which pod it is at");
@@ -83,7 +83,7 @@ impl Shared {
         Ok(provision)
     }
 
-    async fn allocate(&self, resource: Resource, ids: Ids) -> Result<Answer, Refusal> {
+    async fn allocate(&self, resource: &Resource, ids: Ids) -> Result<Answer, Refusal> {
         if !self.state.claims(|claims| claims.certain(resource, ids.len())) {
             self.learn(resource, std::iter::once(ids.len())).await;
         }
@@ -171,18 +171,19 @@ impl DevicePlugin for Service {
     type ListAndWatchStream = BoxStream<'static, Result<ListAndWatchResponse, Status>>;
 
     async fn list_and_watch(&self, _: Request<Empty>) -> Result<Response<Self::ListAndWatchStream>, Status> {
-        let (resource, numa) = (self.resource, self.shared.numa_hints);
+        let (resource, numa) = (self.resource.clone(), self.shared.numa_hints);
+        let core = resource == Resource::Core;
         let open = Open::new(self.streams.clone());
         let state = self.shared.state.clone();
         let mut last = None;
         let cards = WatchStream::new(state.watch_cards()).map(|_| false);
         // one resource suffices for kubelet to write all its books: the one with fewer ids
         let repeats = WatchStream::from_changes(state.watch_repeats())
-            .filter(move |()| std::future::ready(resource == Resource::Core))
+            .filter(move |()| std::future::ready(core))
             .map(|()| true);
         let lists = stream::select(cards, repeats).filter_map(move |again| {
             let _counted = &open;
-            let devices = state.cards().list(resource, numa);
+            let devices = state.cards().list(&resource, numa);
             // a change that kubelet does not see, such as of a link, is not worth thousands of ids
             let news = again || last.as_ref() != Some(&devices);
             if news {
@@ -200,11 +201,11 @@ impl DevicePlugin for Service {
         let shared = &self.shared;
         let requests = request.into_inner().container_requests;
         let sizes = requests.iter().map(|r| u64::try_from(r.allocation_size).unwrap_or_default());
-        shared.learn(self.resource, sizes).await;
+        shared.learn(&self.resource, sizes).await;
         let container_responses = shared.state.claims(|claims| {
             let chosen = requests.iter().map(|r| {
                 let size = usize::try_from(r.allocation_size).unwrap_or_default();
-                claims.prefer(self.resource, &r.available_device_i_ds, &r.must_include_device_i_ds, size)
+                claims.prefer(&self.resource, &r.available_device_i_ds, &r.must_include_device_i_ds, size)
             });
             chosen.map(|device_i_ds| ContainerPreferredAllocationResponse { device_i_ds }).collect()
         });
@@ -216,7 +217,7 @@ impl DevicePlugin for Service {
         for container in request.into_inner().container_requests {
             let ids = Ids::new(container.devices_ids);
             let resource = self.resource.as_str();
-            let result = self.shared.allocate(self.resource, ids.clone()).await;
+            let result = self.shared.allocate(&self.resource, ids.clone()).await;
             let outcome = match &result {
                 Ok(answer) if answer.repeated => "repeated",
                 Ok(_) => "granted",
@@ -232,7 +233,7 @@ impl DevicePlugin for Service {
                 resource, pod = %answer.reference, uid = %answer.key.pod, container = %answer.key.container,
                 gpus = gpus.join(","), repeated = answer.repeated, "allocated"
             );
-            container_responses.push(match self.resource {
+            container_responses.push(match &self.resource {
                 Resource::Core => {
                     let provision = self.shared.isolate(&answer, ids).await?;
                     let cards = self.shared.state.cards();

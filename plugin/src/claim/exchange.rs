@@ -97,7 +97,7 @@ fn names(entry: &Entry) -> impl Iterator<Item = ContainerName> {
 
 fn shape(entry: &Entry) -> impl Iterator<Item = impl PartialEq> {
     let containers = entry.pod.request.containers.iter();
-    containers.map(|c| (c.kind, amount(c, Resource::Core), amount(c, Resource::Memory)))
+    containers.map(|c| (c.kind, amount(c, &Resource::Core), amount(c, &Resource::Memory)))
 }
 
 /// A pod of which kubelet has listed a part keeps that part.

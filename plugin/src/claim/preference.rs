@@ -15,7 +15,7 @@ impl Claims {
     /// no more.
     pub fn prefer(
         &self,
-        resource: Resource,
+        resource: &Resource,
         available: &[String],
         required: &[String],
         size: usize,
@@ -59,7 +59,7 @@ impl Claims {
     }
 
     /// The container that kubelet is expected to ask for with this amount.
-    fn expected(&self, resource: Resource, units: u64) -> Option<Key> {
+    fn expected(&self, resource: &Resource, units: u64) -> Option<Key> {
         let candidates = self.candidates(resource, units, None);
         let fits =
             |key: &&Key| self.pods.get(&key.pod).is_some_and(|entry| self.room(entry, &key.container).is_ok());
