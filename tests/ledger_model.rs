@@ -13,8 +13,9 @@ use kerf::device::{Device, Health, Inventory};
 use kerf::ids::{PodRef, PodUid};
 use kerf::ledger::{Held, NodeLedger, State};
 use kerf::placement::{Planner, Policy};
-use kerf::plan::{Grant, Plan, Slice};
+use kerf::plan::{Form, Grant, Plan, Slice};
 use kerf::request::{Ask, ContainerKind, ContainerRequest, GpuRequest};
+use kerf::shares::Arrangement;
 use kerf::units::{Mib, Share, Timestamp};
 use proptest::prelude::*;
 use proptest_state_machine::{StateMachineTest, prop_state_machine};
@@ -38,7 +39,13 @@ fn request(uid: Uid) -> Arc<GpuRequest> {
         (_, _, count) => Ask::Whole { count: u32::try_from(count).unwrap(), memory: None },
     };
     let container = ContainerRequest { name: "main".into(), kind: ContainerKind::App, position: 0, ask };
-    Arc::new(GpuRequest { containers: vec![container], limit: None, policy: None, isolation: None })
+    Arc::new(GpuRequest {
+        containers: vec![container],
+        limit: None,
+        policy: None,
+        isolation: None,
+        arrangement: Arrangement::Any,
+    })
 }
 
 fn plan(uid: Uid, cards: &[usize]) -> Plan {
@@ -50,14 +57,16 @@ fn plan(uid: Uid, cards: &[usize]) -> Plan {
         share: match container.ask {
             Ask::Share(share) => share,
             Ask::Whole { .. } => Share::new(1000, CARDS.get(*card).copied().unwrap_or_default()),
+            Ask::Counted(_) => unreachable!("no pod of the model asks so"),
         },
+        count: 1,
     };
     let plan = Plan {
         grants: vec![Grant {
             container: container.name.clone(),
             kind: container.kind,
             position: container.position,
-            whole: matches!(container.ask, Ask::Whole { .. }),
+            form: Form::of(&container.ask),
             slices: cards.iter().map(slice).collect(),
         }],
     };

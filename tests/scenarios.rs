@@ -32,12 +32,14 @@ fn request(containers: &[Container], annotations: &[(String, String)]) -> Result
         },
         core: container.core.as_deref(),
         memory: container.memory.as_deref(),
+        counted: &[],
     });
     let annotation = |key: &str| annotations.iter().find(|(k, _)| k == key).map(|(_, value)| value.as_str());
     let annotations = RawAnnotations {
         limit: annotation("vcuda-core-limit"),
         policy: annotation("gpu-policy"),
         isolation: annotation("isolation"),
+        arrangement: annotation("gpu-shares"),
     };
     GpuRequest::parse(raw, annotations)
 }

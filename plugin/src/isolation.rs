@@ -186,12 +186,12 @@ impl Ladder {
     /// What a container's grant is enforced by, given the cards it is on: the weakest of them. `None`: it has whole
     /// cards that nobody partitions, and shares with nobody.
     pub fn level<'a>(&self, grant: &Grant, hosts: impl IntoIterator<Item = &'a HostDevice>) -> Option<Isolation> {
-        let levels = hosts.into_iter().map(|host| match (grant.whole, host.partition()) {
+        let levels = hosts.into_iter().map(|host| match (grant.is_whole(), host.partition()) {
             (false, _) => Some(self.of_shares(host)),
             (true, true) => Some(Isolation::Mig),
             (true, false) => None,
         });
-        levels.flatten().min().or((!grant.whole).then_some(Isolation::None))
+        levels.flatten().min().or((grant.is_share()).then_some(Isolation::None))
     }
 
     /// A container that has `folder` is about to start. What did not outlive the machine's start is made anew, and by now
@@ -208,7 +208,7 @@ impl Ladder {
     /// # Errors
     /// [`IsolationError`]; the container must not start then.
     pub fn provide(&self, demand: &Demand<'_>, level: Isolation) -> Result<Provision, IsolationError> {
-        if demand.grant.whole {
+        if demand.grant.is_whole() {
             return Ok(Provision::default());
         }
         let mut provision = Provision::default();

@@ -69,7 +69,7 @@ impl Shared {
         let hosts = answer.grant.devices().filter_map(|device| cards.get(device));
         let Some(level) = self.ladder.level(&answer.grant, hosts) else { return Ok(Provision::default()) };
         let (ladder, answer, ids) = (self.ladder.clone(), answer.clone(), core.clone());
-        let tkestack = self.tkestack.clone().filter(|_| !answer.grant.whole);
+        let tkestack = self.tkestack.clone().filter(|_| answer.grant.is_share());
         let provided = tokio::task::spawn_blocking(move || {
             let demand = Demand { key: &answer.key, core: &ids, grant: &answer.grant, limit: answer.limit };
             let mut provision = ladder.provide(&demand, level)?;

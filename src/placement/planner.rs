@@ -6,7 +6,7 @@ use super::cards::best_set;
 use super::{Policy, Unfit, card_order};
 use crate::isolation::Isolation;
 use crate::ledger::{NodeLedger, Room};
-use crate::plan::{Grant, Plan, Slice};
+use crate::plan::{Form, Grant, Plan, Slice};
 use crate::request::{Ask, ContainerKind, ContainerRequest, GpuRequest};
 use crate::units::{Mib, Milli, Share};
 
@@ -132,8 +132,9 @@ impl Planner {
                         index: card.device().index,
                         share: match container.ask {
                             Ask::Share(share) => share,
-                            Ask::Whole { .. } => card.device().capacity(),
+                            Ask::Whole { .. } | Ask::Counted(_) => card.device().capacity(),
                         },
+                        count: 1,
                     })
                     .collect();
                 slices.sort_by_key(|slice| slice.index);
@@ -141,7 +142,7 @@ impl Planner {
                     container: container.name.clone(),
                     kind: container.kind,
                     position: container.position,
-                    whole: matches!(container.ask, Ask::Whole { .. }),
+                    form: Form::of(&container.ask),
                     slices,
                 }
             })
@@ -166,6 +167,7 @@ impl Choice {
                 Ask::Whole { count, memory } => {
                     self.several(node, number, container.kind, count as usize, memory)?;
                 }
+                Ask::Counted(_) => return Err(Unfit::NotOffered),
             }
         }
         Ok(())
