@@ -97,7 +97,7 @@ fn every_document_holds_only_known_fields() {
             "Deployment" => drop(strict::<Deployment>(&name, &value)),
             "Job" => drop(strict::<Job>(&name, &value)),
             "KubeSchedulerConfiguration" => drop(strict::<SchedulerConfiguration>(&name, &value)),
-            "Kustomization" => drop(serde_json::from_value::<Kustomization>(value.clone()).unwrap()),
+            "Component" | "Kustomization" => drop(serde_json::from_value::<Kustomization>(value.clone()).unwrap()),
             "Namespace" => drop(strict::<Namespace>(&name, &value)),
             "NetworkPolicy" => drop(strict::<NetworkPolicy>(&name, &value)),
             "Pod" => drop(strict::<Pod>(&name, &value)),
@@ -269,6 +269,49 @@ fn overlays_of_profiles_have_their_systems_flags_and_no_rights() {
         assert_eq!(config.profiles.iter().map(|profile| profile.name).collect::<Vec<_>>(), [profile], "{overlay}");
         let monitored = config.profiles[0].monitoring.is_some();
         assert_eq!(monitored, overlay == "nfd_labeled_nodes");
+    }
+}
+
+#[test]
+fn the_component_placed_gives_a_profile_the_plugins_account_and_what_placing_needs() {
+    let (name, value) = only(documents("manifests/components/placed"));
+    let component: Kustomization = serde_json::from_value(value).unwrap();
+    assert_eq!(component.kind, "Component");
+    let patch = only(component.patches);
+    let (target, patch) = (patch.target.unwrap(), patch.patch.unwrap());
+    let set: DaemonSet = only(of_kind("manifests/profiles", "DaemonSet"));
+    let (label, part) = target["labelSelector"].split_once('=').unwrap();
+    assert_eq!((target["kind"].as_str(), &*set.metadata.labels.as_ref().unwrap()[label]), ("DaemonSet", part));
+    let patch: DaemonSet = strict(&name, &serde_saphyr::from_str(&patch).unwrap());
+    let spec = patch.spec.unwrap().template.spec.unwrap();
+    let account = (spec.service_account_name.as_deref(), spec.automount_service_account_token);
+    assert_eq!(
+        account,
+        (plugin().spec.unwrap().template.spec.unwrap().service_account_name.as_deref(), Some(true))
+    );
+    let added = only(spec.containers.clone());
+    let mount = only(added.volume_mounts.clone().unwrap());
+    let volume = only(spec.volumes.unwrap());
+    let folder = volume.host_path.unwrap().path;
+    assert_eq!((&mount.name, &mount.mount_path, mount.read_only), (&volume.name, &folder, Some(true)));
+    let mut container = container(&set.spec.unwrap().template).clone();
+    assert_eq!((&added.name, &added.args, &added.security_context), (&container.name, &None, &None));
+    container.env = added.env;
+    let command = kerf_plugin::config::Args::command();
+    for (overlay, resource) in [
+        ("amd", "amd.com/gpu"),
+        ("intel", "gpu.intel.com/xe"),
+        ("nfd_labeled_nodes", "gpu.intel.com/i915"),
+        ("deepomatic", "deepomatic.com/shared-gpu"),
+        ("nvidia", "nvidia.com/gpu"),
+    ] {
+        let words = command_line("kerf-plugin", &container, &command).into_iter().chain(self::added(overlay));
+        let words = kerf_plugin::profile::flags::two_dashes(words.map(Into::into));
+        let config = kerf_plugin::config::Config::try_from(kerf_plugin::config::Args::parse_from(words)).unwrap();
+        assert!(config.placed && !config.vcuda, "{overlay}");
+        assert_eq!((config.node.as_str(), &config.keys.domain), ("some-node", &Keys::default().domain));
+        assert_eq!(config.pod_resources_dir, PathBuf::from(&folder));
+        assert!(config.keys.share_resources.contains(resource), "{overlay}");
     }
 }
 

@@ -17,24 +17,29 @@
 //!     +---------------------+
 //! ```
 //!
+//! Ids of shares by count name the cards that a container has: Allocate is answered by them alone, kubelet is steered
+//! to the recorded cards, and a record that kubelet did not follow follows kubelet ([`Claims::take_counted`]).
+//!
 //! A pod's placement is read once, when the pod is first seen: what a tenant writes over it later is not
 //! obeyed, and is corrected once the pod holds its card. Only the end of a pod frees its confirmed claims; that a
 //! watch or a list has not shown a pod yet never does.
 
 mod entry;
 mod exchange;
+mod having;
 pub mod matching;
 pub mod preference;
 pub mod truth;
+mod unrecorded;
 pub mod view;
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use kerf::annotation::isolation::Levels;
 use kerf::device::{Device, Health};
-use kerf::ids::{ContainerName, DeviceId, PodRef, PodUid};
+use kerf::ids::{ContainerName, DeviceId, NodeName, PodRef, PodUid};
 use kerf::isolation::Isolation;
-use kerf::plan::{Grant, Placement, Plan, Slice};
+use kerf::plan::{Grant, Placement, Plan, Slice, Taken};
 use kerf::request::GpuRequest;
 use kerf::units::{Milli, Share};
 
@@ -57,6 +62,10 @@ pub struct Pod {
     pub uid: PodUid,
     /// Its name.
     pub reference: PodRef,
+    /// The node it is bound to.
+    pub node: NodeName,
+    /// When it was created, in nanoseconds since 1970.
+    pub created: u64,
     /// What it asks for.
     pub request: GpuRequest,
     /// The placement that its annotations carry now, where it can be believed.
@@ -353,13 +362,14 @@ impl Claims {
         Ok(())
     }
 
-    /// What pods with claims take of a card: how much, how many pods, and whether one has it to itself.
+    /// What pods with claims take of a card: how much, how many pods, and whether it is closed to shares: one has it to
+    /// itself, or its memory is not divided.
     fn used(&self, device: &DeviceId, except: Option<&PodUid>) -> (Share, usize, bool) {
         let mut sum = (Share::ZERO, 0, false);
         for entry in self.pods.values().filter(|entry| entry.holds() && Some(&entry.pod.uid) != except) {
             let Some(placement) = &entry.placement else { continue };
             for hold in self.resolve(&placement.plan).holds().iter().filter(|hold| hold.device == *device) {
-                sum = (sum.0.saturating_add(hold.share), sum.1 + 1, sum.2 || hold.is_whole());
+                sum = (sum.0.saturating_add(hold.share), sum.1 + 1, sum.2 || hold.taken != Taken::Part);
             }
         }
         sum

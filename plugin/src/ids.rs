@@ -9,6 +9,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use kerf::annotation::Keys;
+use kerf::ids::ResourceName;
 
 /// Ids of `vcuda-core` on each card: one for each percent.
 pub const CORE_IDS_PER_CARD: u32 = 100;
@@ -22,6 +23,8 @@ pub enum Resource {
     Core,
     /// `<D>/vcuda-memory`; its Allocate is bookkeeping and answers nothing.
     Memory,
+    /// Shares by count of a profile whose pods the extender places; its Allocate is answered by the profile.
+    Counted(ResourceName),
 }
 
 impl Resource {
@@ -33,6 +36,7 @@ impl Resource {
         match self {
             Self::Core => "core",
             Self::Memory => "memory",
+            Self::Counted(name) => name.as_str(),
         }
     }
 
@@ -41,6 +45,7 @@ impl Resource {
         match self {
             Self::Core => &keys.core,
             Self::Memory => &keys.memory,
+            Self::Counted(name) => name.as_str(),
         }
     }
 }

@@ -100,6 +100,8 @@ fn count(device: &Device, resource: &Resource) -> u32 {
     match resource {
         Resource::Core => CORE_IDS_PER_CARD,
         Resource::Memory => u32::try_from(device.memory.to_memory_units()).unwrap_or(u32::MAX).min(1 << 14),
+        // those of a profile, in its own spelling
+        Resource::Counted(_) => 0,
     }
 }
 

@@ -5,6 +5,8 @@
 //!   kubelet --gRPC-- [kubelet] [service] --> [claim] (pure: whose call is it?) --> [binding] (pure: what it gets)
 //!   API server ----- [watch] [cluster] ----> [state] <---- [monitor] --- [backend] (all vendors, simulated)
 //!   kubelet --gRPC-- [kubelet] [profile] (other vendors' contracts: data) <-- the same backends, one for each
+//!                    [profile::steer] ----> [state], where the extender places the profiles' pods
+//!                    [roster] (pure: the cards of all backends, each once) --> the Node's inventory
 //!   [isolation] (what holds a container to its share) ----------> limits on the host, mounts
 //!   kubelet's list - [reconcile] ----------> [claim::truth] --> corrected records
 //!                                            [metrics] [debug] --> HTTP
@@ -28,6 +30,7 @@ pub mod occupancy;
 pub mod pacing;
 pub mod profile;
 pub mod reconcile;
+pub mod roster;
 pub mod service;
 pub mod state;
 pub mod tkestack;
@@ -54,6 +57,7 @@ use crate::kubelet::Endpoint;
 use crate::metrics::{Counters, Gauges};
 use crate::monitor::Driver;
 use crate::profile::Profile;
+use crate::profile::steer::Steering;
 use crate::reconcile::Reconciler;
 use crate::service::{Service, Shared};
 use crate::state::State;
@@ -95,7 +99,7 @@ pub async fn run(
     start(config, client, token).await?.finished().await
 }
 
-/// Starts everything and returns. A `client` is needed for `vcuda` alone.
+/// Starts everything and returns. A `client` is needed for `vcuda` and for placed profiles.
 ///
 /// # Errors
 /// Where the address of `config` is taken, or `client` is missing.
@@ -123,6 +127,7 @@ pub async fn start(
         sample_period,
         vcuda,
         profiles,
+        placed,
     } = config;
     let tasks = Tasks::new(token.child_token());
     let stop = || tasks.token().clone();
@@ -136,14 +141,32 @@ pub async fn start(
     let complaining = driver.clone();
     registry.register(Box::new(metrics::complaints(move || complaining.complaints())?))?;
 
+    let reconciler = if vcuda || placed {
+        let client = client.into().context("the profile vcuda and --placed need the API server")?;
+        let cluster = Cluster::new(client, node, keys);
+        Some(Reconciler::new(state.clone(), cluster, counters.clone(), &pod_resources_dir))
+    } else {
+        None
+    };
+    let steering =
+        reconciler.clone().filter(|_| placed).map(|reconciler| Steering { state: state.clone(), reconciler });
     for profile in profiles {
-        offer(profile, &counters, &device_plugins_dir, &readiness, &tasks);
+        offer(profile, steering.clone(), &counters, &device_plugins_dir, &readiness, &tasks);
     }
+    let debugged = state.clone();
+    let shown = Arc::new(move || debug::state(&debugged));
+    let address = administer(listen, registry, &readiness, shown, &tasks).await?;
+    let Some(reconciler) = reconciler else { return Ok(Plugin { admin: address, tasks, asked: token }) };
+    let cluster = reconciler.cluster().clone();
+    tasks.spawn("inventory", monitor::publish(cluster.clone(), state.clone(), counters.clone(), stop()));
+    let synced = readiness.condition("pods");
+    tasks.spawn("pods", watch::follow(cluster.clone(), state.clone(), counters.clone(), synced, stop()));
+    tasks.spawn("reconcile", reconciler.clone().follow(stop()));
     if !vcuda {
-        let address = administer(listen, registry, &readiness, Arc::new(|| serde_json::json!({})), &tasks).await?;
+        // it is not waited for
+        state.discovered(Vec::new());
         return Ok(Plugin { admin: address, tasks, asked: token });
     }
-    let client = client.into().context("the profile vcuda needs the API server")?;
     let cgroup_root = isolation.cgroup_root.clone();
     let ladder = Ladder::new(isolation);
     for folder in ladder.folders().all() {
@@ -158,21 +181,15 @@ pub async fn start(
         vcuda
     });
 
-    let cluster = Cluster::new(client, node, keys);
-    let reconciler = Reconciler::new(state.clone(), cluster.clone(), counters.clone(), &pod_resources_dir);
     let shared = Shared {
         state: state.clone(),
-        reconciler: reconciler.clone(),
+        reconciler,
         counters: counters.clone(),
         strategy: Arc::new(strategy),
         ladder: ladder.clone(),
         tkestack: vcuda,
         numa_hints,
     };
-
-    let debugged = state.clone();
-    let shown = Arc::new(move || debug::state(&debugged));
-    let address = administer(listen, registry, &readiness, shown, &tasks).await?;
 
     let found = readiness.condition("gpus");
     let health =
@@ -192,7 +209,6 @@ pub async fn start(
         stop(),
     );
     tasks.spawn("watchdog", watched);
-    tasks.spawn("inventory", monitor::publish(cluster.clone(), state.clone(), counters.clone(), stop()));
     if let Some(mps) = ladder.mps() {
         tasks.spawn("mps", mps.clone().follow(state.clone(), stop()));
     }
@@ -200,9 +216,6 @@ pub async fn start(
         tasks.spawn("driver-limits", limits.clone().follow(state.clone(), ladder.folders().clone(), stop()));
     }
     tasks.spawn("limits", isolation::sweep(ladder.folders().clone(), state.clone(), stop()));
-    let synced = readiness.condition("pods");
-    tasks.spawn("pods", watch::follow(cluster, state, counters, synced, stop()));
-    tasks.spawn("reconcile", reconciler.follow(stop()));
     for (resource, word, ready) in
         [(Resource::Core, "core", "kubelet-core"), (Resource::Memory, "memory", "kubelet-memory")]
     {
@@ -241,10 +254,20 @@ async fn administer(
     Ok(address)
 }
 
-/// Offers a profile's resources, from cards of its own.
-fn offer(profile: Profile, counters: &Counters, directory: &Path, readiness: &Readiness, tasks: &Tasks) {
-    let (name, period) = (profile.name, profile.period);
-    let state = State::default();
+/// Offers a profile's resources, from cards of its own; with `steering` they are cards of the node's roster, too.
+fn offer(
+    profile: Profile,
+    steering: Option<Steering>,
+    counters: &Counters,
+    directory: &Path,
+    readiness: &Readiness,
+    tasks: &Tasks,
+) {
+    let (name, period, profile) = (profile.name, profile.period, Arc::new(profile));
+    let state = match &steering {
+        Some(steering) => steering.state.beside(Arc::clone(&profile)),
+        None => State::default(),
+    };
     let driver = Driver::new(backend::of(profile.source.clone()), counters.clone());
     let stop = || tasks.token().clone();
     let found = readiness.condition("gpus");
@@ -253,6 +276,6 @@ fn offer(profile: Profile, counters: &Counters, directory: &Path, readiness: &Re
     tasks.spawn("health", health);
     let ready = readiness.condition(name);
     let serving =
-        profile::serve::follow(Arc::new(profile), state, counters.clone(), directory.to_owned(), ready, stop());
+        profile::serve::follow(profile, state, steering, counters.clone(), directory.to_owned(), ready, stop());
     tasks.spawn(name, serving);
 }

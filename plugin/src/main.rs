@@ -20,7 +20,7 @@ async fn main() -> anyhow::Result<ExitCode> {
     let config = Config::try_from(args)?;
     let signals = Tasks::default();
     signals.obey_signals()?;
-    let client = match config.vcuda {
+    let client = match config.vcuda || config.placed {
         true => Some(kerf::runtime::client::connect(config.kubeconfig.as_deref()).await?),
         false => None,
     };

@@ -1,7 +1,6 @@
 //! kubelet's questions: thin gRPC around [`crate::claim`] and [`crate::binding`].
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use futures::stream::{self, BoxStream, StreamExt};
 use kerf_proto::deviceplugin::device_plugin_server::DevicePlugin;
@@ -16,7 +15,7 @@ use tokio_util::sync::CancellationToken;
 use tonic::{Request, Response, Status};
 
 use crate::binding::{self, Strategy};
-use crate::claim::{Answer, Claims, Refusal};
+use crate::claim::{Answer, Refusal};
 use crate::ids::{Ids, Resource};
 use crate::isolation::{Demand, IsolationError, Ladder, Provision};
 use crate::metrics::Counters;
@@ -43,26 +42,7 @@ pub struct Shared {
     pub numa_hints: bool,
 }
 
-/// Between questions to kubelet during one of its calls: it answers about 100 a second.
-const RETRIES: [Duration; 2] = [Duration::from_millis(20), Duration::from_millis(100)];
-
 impl Shared {
-    /// Finds out which pod kubelet is at: its list names the pod, and the API server knows it where the watch has
-    /// not shown it yet. Each fails for itself: whatever could be learned counts.
-    async fn learn(&self, resource: &Resource, sizes: impl Iterator<Item = u64> + Clone) {
-        for pause in RETRIES.map(Some).into_iter().chain([None]) {
-            let Err(error) = self.reconciler.compare(true).await else { break };
-            tracing::debug!(%error, "kubelet does not say which pod it is at");
-            let Some(pause) = pause else { break };
-            tokio::time::sleep(pause).await;
-        }
-        let certain = |claims: &mut Claims| sizes.clone().all(|units| claims.certain(resource, units));
-        if !self.state.claims(certain) && self.reconciler.refresh().await.is_ok() {
-            // what kubelet holds may be of a pod that was not known a moment ago
-            let _ = self.reconciler.compare(true).await;
-        }
-    }
-
     /// Prepares what holds the container of an answer to its share.
     async fn isolate(&self, answer: &Answer, core: Ids) -> Result<Provision, Status> {
         let cards = self.state.cards();
@@ -85,7 +65,7 @@ impl Shared {
 
     async fn allocate(&self, resource: &Resource, ids: Ids) -> Result<Answer, Refusal> {
         if !self.state.claims(|claims| claims.certain(resource, ids.len())) {
-            self.learn(resource, std::iter::once(ids.len())).await;
+            self.reconciler.learn(resource, std::iter::once(ids.len())).await;
         }
         let first = self.state.claims(|claims| claims.allocate(resource, ids.clone()));
         match first {
@@ -201,7 +181,7 @@ impl DevicePlugin for Service {
         let shared = &self.shared;
         let requests = request.into_inner().container_requests;
         let sizes = requests.iter().map(|r| u64::try_from(r.allocation_size).unwrap_or_default());
-        shared.learn(&self.resource, sizes).await;
+        shared.reconciler.learn(&self.resource, sizes).await;
         let container_responses = shared.state.claims(|claims| {
             let chosen = requests.iter().map(|r| {
                 let size = usize::try_from(r.allocation_size).unwrap_or_default();
@@ -239,7 +219,7 @@ impl DevicePlugin for Service {
                     let cards = self.shared.state.cards();
                     binding::container(&answer.grant, &cards, &self.shared.strategy).with(provision).into()
                 }
-                Resource::Memory => ContainerAllocateResponse::default(),
+                Resource::Memory | Resource::Counted(_) => ContainerAllocateResponse::default(),
             });
             self.shared.state.doubt();
         }

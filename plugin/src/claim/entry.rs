@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use kerf::ids::ContainerName;
 use kerf::plan::{Grant, Placement};
-use kerf::request::{ContainerKind, ContainerRequest};
+use kerf::request::{Ask, ContainerKind, ContainerRequest};
 
 use super::Pod;
 use crate::ids::{Ids, Resource};
@@ -31,6 +31,10 @@ impl Claim {
 
     pub(super) fn core(&self) -> Option<&Ids> {
         self.ids(&Resource::Core)
+    }
+
+    pub(super) fn counted(&self) -> Option<&Ids> {
+        self.held.iter().find(|(resource, _)| matches!(resource, Resource::Counted(_))).map(|(_, ids)| ids)
     }
 
     pub(super) fn set(&mut self, resource: &Resource, ids: Option<Ids>) {
@@ -82,8 +86,8 @@ impl Entry {
     }
 
     /// Whether kubelet has still to ask for something of this container.
-    fn lacks(&self, container: &ContainerRequest) -> bool {
-        resources(container).any(|resource| self.outstanding(container, &resource))
+    pub(super) fn lacks(&self, container: &ContainerRequest) -> bool {
+        resources(container).iter().any(|resource| self.outstanding(container, resource))
     }
 
     /// Containers that lack something, up to and with the one that kubelet asks for next. An ordinary init
@@ -103,7 +107,10 @@ impl Entry {
 
     /// The container that this amount can be for, and how.
     pub(super) fn awaits(&self, resource: &Resource, units: u64) -> Option<(Reach, &ContainerRequest)> {
-        self.placement.as_ref()?;
+        // of a record that is not there nothing can be given; ids of shares by count say themselves what they are
+        if self.placement.is_none() && !matches!(resource, Resource::Counted(_)) {
+            return None;
+        }
         let mut next = self.next().enumerate();
         let found = next.find(|(_, next)| self.outstanding(next, resource) && amount(next, resource) == units);
         if let Some((at, container)) = found {
@@ -152,14 +159,19 @@ impl Entry {
 }
 
 /// What a container asks kubelet for.
-pub(super) fn resources(_container: &ContainerRequest) -> impl Iterator<Item = Resource> {
-    Resource::VCUDA.into_iter()
+pub(super) fn resources(container: &ContainerRequest) -> Vec<Resource> {
+    match &container.ask {
+        Ask::Counted(counted) => vec![Resource::Counted(counted.resource.clone())],
+        Ask::Share(_) | Ask::Whole { .. } => Resource::VCUDA.to_vec(),
+    }
 }
 
 pub(super) fn amount(container: &ContainerRequest, resource: &Resource) -> u64 {
-    match resource {
-        Resource::Core => container.ask.core_units(),
-        Resource::Memory => container.ask.memory_units(),
+    match (resource, &container.ask) {
+        (Resource::Core, ask) => ask.core_units(),
+        (Resource::Memory, ask) => ask.memory_units(),
+        (Resource::Counted(name), Ask::Counted(counted)) if counted.resource == *name => counted.count.into(),
+        (Resource::Counted(_), _) => 0,
     }
 }
 

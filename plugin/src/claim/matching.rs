@@ -62,6 +62,28 @@ impl Claims {
         }
     }
 
+    /// Notes that kubelet took these ids of shares by count. Their Allocate is answered by what they name, so nothing
+    /// is refused: who has them is a matter of the books alone.
+    pub fn take_counted(&mut self, resource: &Resource, ids: Ids) -> Option<Key> {
+        let Some(key) = self.candidates(resource, ids.len(), Some(&ids)).into_iter().next() else {
+            self.fresh = false;
+            return self.repeated(resource, &ids);
+        };
+        let sure = self.listed_now(&key);
+        self.hold(&key, resource, &ids);
+        if sure {
+            // an ordinary init container is on no list: this is all that is ever said of it
+            if let Some(entry) = self.pods.get_mut(&key.pod)
+                && entry.lent(&key.container)
+                && let Some(claim) = entry.claims.get_mut(&key.container)
+            {
+                claim.confirmed = true;
+            }
+            self.believe(&key, resource, &ids);
+        }
+        Some(key)
+    }
+
     /// Whether it makes a difference which of the candidates a call for core is for, and nothing tells.
     fn ambiguous(&self, candidates: &[Key]) -> bool {
         let Some((first, others)) = candidates.split_first() else { return false };
@@ -130,10 +152,22 @@ impl Claims {
     }
 
     fn claim(&mut self, key: Key, resource: &Resource, ids: Ids) -> Result<Answer, Refusal> {
+        self.hold(&key, resource, &ids);
+        let answer = self.answer(&key, false)?;
+        if *resource == Resource::Core {
+            // ids are given anew only where they are free: what they stood for is over
+            self.answers.retain(|old, _| !old.intersects(&ids));
+            self.answers.insert(ids, answer.grant.slices.clone());
+        }
+        Ok(answer)
+    }
+
+    /// The container has these ids, as far as this call shows.
+    fn hold(&mut self, key: &Key, resource: &Resource, ids: &Ids) {
         self.fresh = false;
         self.calls += 1;
         let calls = self.calls;
-        self.release_others(&key.pod, resource, &ids);
+        self.release_others(&key.pod, resource, ids);
         if let Some(open) = self.open.take_if(|open| *open != key.pod)
             && let Some(entry) = self.pods.get_mut(&open)
         {
@@ -152,13 +186,6 @@ impl Claims {
             entry.doubtful = false;
             self.open = entry.next().next().is_some().then(|| key.pod.clone());
         }
-        let answer = self.answer(&key, false)?;
-        if *resource == Resource::Core {
-            // ids are given anew only where they are free: what they stood for is over
-            self.answers.retain(|old, _| !old.intersects(&ids));
-            self.answers.insert(ids, answer.grant.slices.clone());
-        }
-        Ok(answer)
     }
 
     /// kubelet gives ids only when it believes them free: claims of pods that it does not list are over in its

@@ -13,6 +13,8 @@ use super::*;
 use crate::ids::{Resource, unit};
 
 mod burst;
+mod counted;
+mod dice;
 
 const CARDS: u32 = 4;
 /// 10 units of memory: small, so that cards fill up.
@@ -42,6 +44,8 @@ fn pod(name: &str, request: GpuRequest, record: Option<Placement>) -> Pod {
     Pod {
         uid: format!("uid-{name}").as_str().into(),
         reference: PodRef::new("ns", name),
+        node: "n".into(),
+        created: 7,
         request,
         record,
         confirmed: false,

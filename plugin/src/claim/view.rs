@@ -32,6 +32,8 @@ pub struct ContainerView {
     pub core: Ids,
     /// Its ids of `vcuda-memory`.
     pub memory: Ids,
+    /// Its ids of shares by count, as [`crate::roster`] spells them.
+    pub counted: Ids,
     /// What enforces its share, where that is known.
     pub level: Option<Isolation>,
 }
@@ -86,7 +88,11 @@ impl Claims {
                                 Some(_) => State::Claimed,
                             },
                             core: claim.and_then(Claim::core).cloned().unwrap_or_default(),
-                            memory: claim.and_then(|claim| claim.ids(&Resource::Memory)).cloned().unwrap_or_default(),
+                            memory: claim
+                                .and_then(|claim| claim.ids(&Resource::Memory))
+                                .cloned()
+                                .unwrap_or_default(),
+                            counted: claim.and_then(Claim::counted).cloned().unwrap_or_default(),
                             level: claim.and_then(|claim| self.levels.get(claim.core()?)).copied(),
                             grant,
                         }

@@ -155,6 +155,8 @@ fn the_drivers_limit_follows_the_container_and_is_lifted_before_its_group_is_ano
     let pod = Pod {
         uid: uid.into(),
         reference: PodRef::new("ns", "p"),
+        node: "n".into(),
+        created: 0,
         request: GpuRequest::parse([raw], RawAnnotations::default()).unwrap().unwrap(),
         record: None,
         confirmed: true,
@@ -163,8 +165,8 @@ fn the_drivers_limit_follows_the_container_and_is_lifted_before_its_group_is_ano
         runtime_ids: [(id.clone(), "main".into())].into(),
     };
     let level = Some(Isolation::Driver);
-    let container =
-        ContainerView { grant: grant.clone(), state: State::Confirmed, core, memory: Ids::default(), level };
+    let (memory, counted) = (Ids::default(), Ids::default());
+    let container = ContainerView { grant: grant.clone(), state: State::Confirmed, core, memory, counted, level };
     let view = PodView { pod, limit: None, exchanged: false, containers: vec![container] };
     let root = directory.path().join("cgroup");
     let wanted = |views: &[PodView]| wanted(views, ladder.folders(), &root);

@@ -6,6 +6,7 @@ use std::collections::BTreeSet;
 
 use proptest::prelude::*;
 
+use super::dice::Dice;
 use super::*;
 
 type Name = (String, ContainerName);
@@ -63,25 +64,6 @@ impl Kubelet {
                     ids: some(ids),
                 })
                 .collect(),
-        }
-    }
-}
-
-/// Chance that proptest can shrink: a sequence of numbers, used up in order.
-struct Dice(Vec<u32>, usize);
-
-impl Dice {
-    fn roll(&mut self, sides: usize) -> usize {
-        self.1 += 1;
-        let at = self.1;
-        let number = self.0[at % self.0.len()] as usize;
-        (number.wrapping_mul(2_654_435_761).wrapping_add(at.wrapping_mul(40_503)) >> 4) % sides.max(1)
-    }
-
-    fn shuffle<T>(&mut self, items: &mut [T]) {
-        for at in (1..items.len()).rev() {
-            let other = self.roll(at + 1);
-            items.swap(at, other);
         }
     }
 }
@@ -151,7 +133,7 @@ struct Burst {
 
 impl Burst {
     fn new(shapes: &[Vec<Shape>], chance: Vec<u32>, trouble: Trouble) -> Self {
-        let mut dice = Dice(chance, 0);
+        let mut dice = Dice::new(chance);
         let mut pods: Vec<(Pod, bool)> = Vec::new();
         let mut plans = Vec::new();
         for (at, shape) in shapes.iter().enumerate() {
