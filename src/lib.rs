@@ -32,7 +32,7 @@
 //! | `runtime` (feature) | the process around a daemon: logs, shutdown, readiness, administrative routes |
 //! | `src/cli` (feature `cli`) | the `kerf` command: `inspect` and `plan` over a snapshot, `replay` over a workload; `doctor` starts the plugin's |
 //! | `extender/` | kube-scheduler's side: HTTP, watches, the one write |
-//! | `plugin/` | kubelet's side: gRPC, vendors' drivers (`backend`), other systems' contracts (`profile`), what holds containers to their shares (`isolation`), `doctor`, metrics |
+//! | `plugin/` | kubelet's side: gRPC, vendors' drivers (`backend`) and the node's cards over all of them (`roster`), other systems' contracts (`profile`), what holds containers to their shares (`isolation`), `doctor`, metrics |
 //! | `plugin/nvml` | the functions of NVIDIA's library that `nvml-wrapper` has not: C is called there alone on the host |
 //! | `limiter/` | what runs inside a container: a library before NVIDIA's driver; `limiter/contract`, its files |
 //! | `proto/` | kubelet's two gRPC contracts, vendors' health services, and that of tkestack's library |

@@ -106,12 +106,12 @@ impl Gauges {
     }
 
     fn compute(&self) -> prometheus::Result<Family> {
-        let (cards, sample) = (self.state.cards(), self.state.sample());
+        let (cards, sample) = (self.state.roster(), self.state.sample());
         let (pods, allocated) = self.state.claims(|claims| {
             let allocated = cards.hosts().map(|host| claims.allocated(&host.device.id)).collect::<Vec<_>>();
             (claims.view(), allocated)
         });
-        let mut family = gpus::gauges(&cards, &allocated, &sample.usage)?;
+        let mut family = gpus::gauges(cards.hosts(), &allocated, &sample.usage)?;
         family.extend(containers::gauges(&pods, &sample, &self.node)?);
         family.push(containers::breaches(&self.state.breaches())?);
         Ok(family)

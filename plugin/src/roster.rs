@@ -1,9 +1,9 @@
 //! The node's cards over all drivers that are asked, each once: what the Node announces and what records name. Pure.
 //!
 //! `vcuda` and each profile whose pods the extender places ask a driver of their own, and may find the same card by it:
-//! under one id, or under two with one PCI address. Such a card appears once, under the id by which it was found first
-//! (`vcuda` comes before the profiles), with all that it is offered as, so that the extender counts it once. A part of a
-//! card that is found whole as well is left out: both would give it away.
+//! under one id, or under two with one PCI address or one name of the kernel's. Such a card appears once, under the id by
+//! which it was found first (`vcuda` comes before the profiles), with all that it is offered as, so that the extender
+//! counts it once. A part of a card that is found whole as well is left out: both would give it away.
 //!
 //! A profile's ids are spelled as its system spells them. Here each has a second spelling, `<card>::<k>` with the card's
 //! name on this roster, in which kubelet's books and records can be compared whatever the profile.
@@ -115,11 +115,13 @@ impl Roster {
         }
         let mut otherwise = false;
         for (id, other) in &self.hosts {
-            let card = !host.origin.card.is_empty()
-                && (host.origin.vendor, &host.origin.card) == (other.origin.vendor, &other.origin.card);
+            let vendor = host.origin.vendor == other.origin.vendor;
+            let card = vendor && !host.origin.card.is_empty() && host.origin.card == other.origin.card;
             let place = !host.pci.is_empty() && host.pci == other.pci;
+            // device files alone tell no address
+            let name = vendor && !host.origin.name.is_empty() && host.origin.name == other.origin.name;
             match (&host.origin.part, &other.origin.part) {
-                (Part::Whole, Part::Whole) if card || place => return Known::As(id.clone()),
+                (Part::Whole, Part::Whole) if card || place || name => return Known::As(id.clone()),
                 // files and library may not both know the instance's profile
                 (Part::Instance { gi, ci, .. }, Part::Instance { gi: other_gi, ci: other_ci, .. })
                     if card && (gi, ci) == (other_gi, other_ci) =>
@@ -259,6 +261,9 @@ mod tests {
         let spelled = ["nvidia0-_-1", "nvidia1-_-2", "nvidia7-_-1"].map(str::to_owned);
         let spelled = roster.spell("deepomatic.com/shared-gpu", &spelled);
         assert_eq!(spelled.iter().collect::<Vec<_>>(), ["GPU-a::0", "nvidia1::1", "nvidia7-_-1"]);
+        // of device files alone no address is known
+        let bare = source(&DEEPOMATIC, vec![host("nvidia0", 0, "nvidia0", "")]);
+        assert_eq!(offers(&Roster::new([&vcuda, &bare])), [("GPU-a".to_owned(), 0, offered(2))]);
         // the other way round the files name the card
         let other = Roster::new([&shared, &vcuda]);
         assert_eq!(other.hosts().map(|host| host.device.id.as_str()).collect::<Vec<_>>(), ["nvidia0", "nvidia1"]);

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use futures::stream::{BoxStream, StreamExt};
+use futures::stream::{self, BoxStream, StreamExt};
 use kerf::runtime::readiness::Condition;
 use kerf::runtime::shutdown::Tasks;
 use kerf_proto::deviceplugin::device_plugin_server::DevicePlugin;
@@ -194,11 +194,19 @@ impl DevicePlugin for Service {
         let open = Open::new(self.streams.clone());
         let (resource, numa) = (Arc::clone(&self.offer.resource), self.offer.profile.numa);
         let mut last = None;
-        let lists = WatchStream::new(self.offer.offered.clone()).filter_map(move |offered| {
+        let current = self.offer.offered.clone();
+        let changes = WatchStream::new(self.offer.offered.clone()).map(|offered| (offered, false));
+        // what makes kubelet write its books anew: see [`crate::reconcile`]
+        let repeats = self.offer.steering.iter().map(|steering| {
+            let (current, repeats) = (current.clone(), steering.state.watch_repeats());
+            WatchStream::from_changes(repeats).map(move |()| (current.borrow().clone(), true))
+        });
+        let repeats = stream::iter(repeats.collect::<Vec<_>>()).flatten();
+        let lists = stream::select(changes, repeats).filter_map(move |(offered, again)| {
             let _counted = &open;
             let devices =
                 offered.pools.pools.get(&*resource).map(|pool| pool::list(pool, numa)).unwrap_or_default();
-            let news = last.as_ref() != Some(&devices);
+            let news = again || last.as_ref() != Some(&devices);
             if news {
                 last = Some(devices.clone());
             }

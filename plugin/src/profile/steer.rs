@@ -101,3 +101,127 @@ fn choose(
     let chosen = order::choose(order, pool, &open, &chosen, size);
     if chosen.len() < size { order::choose(order, pool, available, &chosen, size) } else { chosen }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+    use std::sync::Arc;
+
+    use clap::Parser;
+    use kerf::device::Device;
+    use kerf::ids::DeviceId;
+    use kerf::units::Mib;
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::backend::{HostDevice, Origin, Vendor};
+    use crate::config::{Args, Config};
+    use crate::inventory::Cards;
+    use crate::profile::pool;
+    use crate::roster::Source;
+
+    const NAME: &str = "deepomatic.com/shared-gpu";
+    const CARDS: u32 = 3;
+    const SHARES: u32 = 4;
+
+    /// What a node with three cards of four shares makes of it.
+    struct Node {
+        roster: Roster,
+        pool: Pool,
+        order: Order,
+    }
+
+    impl Node {
+        fn new(order: Order) -> Self {
+            let flags =
+                ["kerf-plugin", "--node-name=n", "--placed", "--profile=deepomatic", "--gpu-duplication-factor=4"];
+            let profile = Config::try_from(Args::parse_from(flags)).unwrap().profiles.remove(0);
+            let host = |index: u32| {
+                let name = format!("nvidia{index}");
+                HostDevice {
+                    device: Device::new(format!("GPU-{index}"), index, Mib(0)),
+                    pci: String::new(),
+                    nodes: Vec::new(),
+                    control_nodes: Vec::new(),
+                    origin: Origin::whole(Vendor::Nvidia, "nvidia", &name, ""),
+                }
+            };
+            let cards = Cards::default().discovered((0..CARDS).map(host).collect());
+            let pool = pool::pools(&profile, &cards).pools.remove(NAME).unwrap();
+            let source = Source { profile: Some(Arc::new(profile)), cards: Some(Arc::new(cards)) };
+            Self { roster: Roster::new([&source]), pool, order }
+        }
+
+        fn choose(&self, wish: &Wish, available: &[String], must: &[String], size: usize) -> Vec<String> {
+            let places = Places { roster: &self.roster, resource: NAME };
+            choose(wish, &places, self.order, &self.pool, available, must, size)
+        }
+
+        fn cards(&self, ids: &[String]) -> BTreeMap<&str, u32> {
+            let mut cards = BTreeMap::new();
+            ids.iter().for_each(|id| *cards.entry(self.roster.card(NAME, id).unwrap()).or_default() += 1);
+            cards
+        }
+    }
+
+    fn wish(cards: &[(u32, u32)], closed: &[u32]) -> Wish {
+        let name = |card: &u32| DeviceId::from(format!("GPU-{card}"));
+        Wish {
+            cards: cards.iter().map(|(card, count)| (name(card), *count)).collect(),
+            closed: closed.iter().map(name).collect(),
+        }
+    }
+
+    #[test]
+    fn recorded_cards_come_first_then_the_profiles_order_and_closed_cards_last() {
+        let node = Node::new(Order::Distributed);
+        let all: Vec<String> = node.pool.keys().cloned().collect();
+        let chosen = node.choose(&wish(&[(2, 2), (1, 1)], &[]), &all, &[], 3);
+        assert_eq!(node.cards(&chosen), BTreeMap::from([("GPU-1", 1), ("GPU-2", 2)]));
+        // what must be is counted as part of it
+        let must = ["nvidia2-_-4".to_owned()];
+        let chosen = node.choose(&wish(&[(2, 2)], &[]), &all, &must, 2);
+        assert!(chosen.contains(&must[0]));
+        assert_eq!(node.cards(&chosen), BTreeMap::from([("GPU-2", 2)]));
+        // without a record the profile's order, on cards that are open to it
+        let chosen = node.choose(&wish(&[], &[0]), &all, &[], 2);
+        assert_eq!(node.cards(&chosen), BTreeMap::from([("GPU-1", 1), ("GPU-2", 1)]));
+        let chosen = node.choose(&wish(&[], &[0]), &all, &[], 9);
+        assert_eq!(node.cards(&chosen), BTreeMap::from([("GPU-0", 1), ("GPU-1", 4), ("GPU-2", 4)]));
+        // fewer are left of the recorded card than were recorded
+        let left: Vec<String> =
+            all.iter().filter(|id| !id.starts_with("nvidia2-_-") || id.ends_with('1')).cloned().collect();
+        let chosen = node.choose(&wish(&[(2, 2)], &[]), &left, &[], 2);
+        assert_eq!((chosen.len(), node.cards(&chosen)["GPU-2"]), (2, 1));
+    }
+
+    proptest! {
+        #[test]
+        fn a_preference_is_complete_keeps_what_must_be_and_names_only_what_is_there(
+            picks in prop::collection::vec(any::<bool>(), (CARDS * SHARES) as usize), musts in 0usize..5, size in 0usize..14,
+            cards in prop::collection::vec((0..CARDS, 0..6u32), 0..4), closed in prop::collection::vec(0..CARDS, 0..3),
+            order in 0usize..6,
+        ) {
+            let orders = [Order::EachFirst, Order::Balanced, Order::Sorted, Order::Distributed, Order::Packed, Order::Connected];
+            let node = Node::new(orders[order]);
+            let available: Vec<String> =
+                node.pool.keys().zip(&picks).filter(|(_, there)| **there).map(|(id, _)| id.clone()).collect();
+            let must: Vec<String> = available.iter().take(musts.min(size)).cloned().collect();
+            let wish = wish(&cards, &closed);
+            let chosen = node.choose(&wish, &available, &must, size);
+            prop_assert_eq!(chosen.len(), size.min(available.len()));
+            prop_assert_eq!(chosen.iter().collect::<BTreeSet<_>>().len(), chosen.len());
+            prop_assert!(chosen.iter().all(|id| available.contains(id)));
+            prop_assert!(must.iter().all(|id| chosen.contains(id)));
+            // of a wish that asks for no more than there is to choose, all that is there is chosen
+            let wished: BTreeMap<&str, u32> = wish.cards.iter().map(|(card, count)| (card.as_str(), *count)).collect();
+            if musts == 0 && wished.values().sum::<u32>() as usize <= size {
+                let (there, got) = (node.cards(&available), node.cards(&chosen));
+                for (card, count) in wished {
+                    let most = count.min(there.get(card).copied().unwrap_or_default());
+                    prop_assert!(got.get(card).copied().unwrap_or_default() >= most);
+                }
+            }
+        }
+    }
+}

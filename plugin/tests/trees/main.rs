@@ -11,3 +11,4 @@ mod intel;
 mod kubelet;
 mod offers;
 mod order;
+mod placed;
