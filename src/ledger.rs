@@ -33,7 +33,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use card::take;
-pub use card::{Card, Room};
+pub use card::{Card, Offered, Room};
 use transit::Transit;
 
 use crate::device::Inventory;
@@ -174,6 +174,15 @@ impl NodeLedger {
     /// The pods, in order of uid.
     pub fn commitments(&self) -> &BTreeMap<PodUid, Commitment> {
         &self.commitments
+    }
+
+    /// Whether the pod takes anything here. One with shares by count whose record cannot be read takes nothing where no
+    /// card is offered as such.
+    pub fn concerns(&self, commitment: &Commitment) -> bool {
+        let perhaps = |card: &Card| commitment.holds.iter().any(|hold| card.may_have(hold));
+        matches!(commitment.held, Held::Plan(_))
+            || !commitment.request.only_counted()
+            || self.cards.iter().any(perhaps)
     }
 
     /// Whether the ledger says nothing, so that it need not be kept.
@@ -405,7 +414,13 @@ impl NodeLedger {
                 Held::Plan(_) => commitment.holds.iter().for_each(|hold| take(&mut self.cards, hold)),
                 Held::Unreadable => {
                     let cards = self.cards.iter_mut();
-                    cards.for_each(|card| commitment.holds.iter().for_each(|hold| card.take_perhaps(hold)));
+                    cards.for_each(|card| {
+                        commitment.holds.iter().for_each(|hold| {
+                            if card.may_have(hold) {
+                                card.take(hold)
+                            }
+                        })
+                    });
                 }
             }
         }

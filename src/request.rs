@@ -268,6 +268,11 @@ impl GpuRequest {
         self.containers.iter().rev().filter(|c| memory(c).is_some()).max_by_key(memory)
     }
 
+    /// Whether it asks for nothing but shares by count.
+    pub fn only_counted(&self) -> bool {
+        self.counted().count() == self.containers.len()
+    }
+
     /// The shares by count that it asks for, container by container.
     pub fn counted(&self) -> impl Iterator<Item = (&ContainerRequest, &Counted)> {
         self.containers.iter().filter_map(|container| match &container.ask {

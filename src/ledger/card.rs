@@ -1,6 +1,11 @@
 //! One card of a node's ledger.
 
+use std::collections::BTreeMap;
+
+use serde::Serialize;
+
 use crate::device::Device;
+use crate::ids::ResourceName;
 use crate::isolation::Isolation;
 use crate::plan::{Hold, Taken};
 use crate::units::{Mib, Milli, Share};
@@ -75,6 +80,13 @@ impl Card {
         self.device.offers.get(resource).filter(|_| open).map_or(0, |shares| shares.within(self.free().compute))
     }
 
+    /// The shares by count that it is offered as, by resource.
+    pub fn offered(&self) -> BTreeMap<&ResourceName, Offered> {
+        let free = |resource: &ResourceName| self.free_shares(resource.as_str());
+        let offers = self.device.offers.iter();
+        offers.map(|(name, shares)| (name, Offered { per_gpu: shares.get(), free: free(name) })).collect()
+    }
+
     pub(super) fn take(&mut self, hold: &Hold) {
         let share = match &hold.taken {
             Taken::Part => hold.share,
@@ -91,14 +103,22 @@ impl Card {
         self.pods += 1;
     }
 
-    /// Takes a hold of which it is not known whether it is on this card.
-    pub(super) fn take_perhaps(&mut self, hold: &Hold) {
-        let elsewhere =
-            matches!(&hold.taken, Taken::Counted(counted) if !self.device.offers.contains_key(&counted.resource));
-        if !elsewhere {
-            self.take(hold);
+    /// Whether a hold of which it is not known on which card it is may be on this one.
+    pub(super) fn may_have(&self, hold: &Hold) -> bool {
+        match &hold.taken {
+            Taken::Part | Taken::Whole => true,
+            Taken::Counted(counted) => self.device.offers.contains_key(&counted.resource),
         }
     }
+}
+
+/// Shares by count of a card.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+pub struct Offered {
+    /// How many it has.
+    pub per_gpu: u32,
+    /// How many a new pod may have ([`Card::free_shares`]).
+    pub free: u32,
 }
 
 /// What the planner needs to know of a card, packed: filtering thousands of nodes is bound by how much memory it

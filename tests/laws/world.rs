@@ -1,4 +1,5 @@
 //! Arbitrary nodes and requests for the laws of placement.
+#![allow(dead_code, reason = "each file of laws uses its part")]
 
 use std::sync::Arc;
 
