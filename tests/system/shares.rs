@@ -209,14 +209,12 @@ async fn one_card_is_never_given_by_memory_and_by_count() {
     }
     assert_eq!(ways.len(), 3, "{ways:?}");
     assert!(ways.values().all(|ways| ways.len() == 1), "{ways:?}");
-    // and where no card is left in one way, a pod waits
+    // the third card is given by memory, and what is left of it is not given by count
     stack.submit(pod("more", &json!({}), vec![asks("main", shared, 4)])).expect("pod");
     let refused = |pods: &[Arc<Value>]| {
         let own = pods.iter().find(|pod| pod["metadata"]["name"] == "more")?;
         own["status"]["conditions"].as_array()?.iter().find(|c| c["reason"] == "Unschedulable").map(drop)
     };
-    let refused = stack.api.wait_for("pods", PATIENCE, refused).await;
-    let free = ways.values().filter(|ways| ways.contains(&true)).count();
-    assert!(refused.is_ok() || free == 3, "{ways:?}");
+    stack.api.wait_for("pods", PATIENCE, refused).await.expect("two cards by count have two shares left");
     stack.shutdown().await.expect("clean end");
 }
