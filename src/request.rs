@@ -475,4 +475,39 @@ mod tests {
         assert_eq!(of("50", "strong"), Err(RequestError::UnknownIsolation));
         assert_eq!(of("50", "mig"), Err(RequestError::PartitionOfShare { container: "main".into() }));
     }
+
+    #[test]
+    fn shares_by_count_are_one_resource_of_a_container() {
+        let of = |counted: &[(&str, &str)], arrangement| {
+            let raw = |name| RawContainer { name, kind: ContainerKind::App, core: None, memory: None, counted };
+            let annotations = RawAnnotations { arrangement, ..RawAnnotations::default() };
+            GpuRequest::parse([raw("main")], annotations).map_err(|error| error.to_string())
+        };
+        let two = of(&[("a.b/x", "0"), ("a.b/y", "2")], Some("same-card")).unwrap().unwrap();
+        assert_eq!(two.containers[0].ask, Ask::Counted(Counted { resource: "a.b/y".into(), count: 2 }));
+        assert_eq!(two.arrangement, Arrangement::SameCard);
+        assert_eq!(of(&[("a.b/x", "0")], Some("nonsense")), Ok(None));
+        for (amount, text) in [
+            ("-1", "number of GPU shares must not be negative"),
+            ("1.5", "number of GPU shares must be a whole number"),
+            ("2M", "asks for more GPU shares than any node has"),
+        ] {
+            assert_eq!(of(&[("a.b/x", amount)], None), Err(format!("container \"main\": {text}")));
+        }
+        let two = of(&[("a.b/x", "1"), ("a.b/y", "1")], None).unwrap_err();
+        assert!(two.contains("asks for GPUs by two resources"), "{two}");
+        let x = RawContainer {
+            name: "x",
+            kind: ContainerKind::App,
+            core: None,
+            memory: None,
+            counted: &[("a.b/x", "1")],
+        };
+        let y = RawContainer { name: "y", counted: &[("a.b/y", "1")], ..x };
+        for (arrangement, refused) in [("same-card", true), ("different-cards", false)] {
+            let annotations = RawAnnotations { arrangement: Some(arrangement), ..RawAnnotations::default() };
+            let found = GpuRequest::parse([x, y], annotations);
+            assert_eq!(found == Err(RequestError::SameCardOfTwoResources), refused, "{found:?}");
+        }
+    }
 }

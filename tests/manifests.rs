@@ -421,6 +421,29 @@ fn scheduler_configurations_name_the_extenders_routes_and_resources() {
     }
 }
 
+#[test]
+fn the_resources_that_can_be_uncommented_are_those_that_the_extender_knows() {
+    let known = extender_args(&extender()).share_resources;
+    let exact: BTreeSet<&str> =
+        known.names().iter().map(String::as_str).filter(|name| !name.ends_with('*')).collect();
+    for (name, _) in documents("manifests/scheduler-config") {
+        let written = text(&name);
+        let commented = written.lines().filter_map(|line| line.trim().strip_prefix("# - name: "));
+        let commented: BTreeSet<&str> = commented.collect();
+        assert!(commented.iter().all(|name| known.contains(name)), "{name}: {commented:?}");
+        assert!(exact.is_subset(&commented), "{name}: {exact:?}");
+        // uncommented, it is still a configuration
+        let block = |line: &str| ["- name: ", "  ignoredByScheduler: "].iter().any(|start| line.starts_with(start));
+        let uncommented = written.lines().map(|line| match line.strip_prefix("      # ") {
+            Some(rest) if block(rest) => format!("      {rest}\n"),
+            _ => format!("{line}\n"),
+        });
+        let value: Value = serde_saphyr::from_str(&uncommented.collect::<String>()).unwrap();
+        let config: SchedulerConfiguration = strict(&name, &value);
+        assert_eq!(only(config.extenders).managed_resources.len(), 2 + commented.len());
+    }
+}
+
 // === the examples ===
 
 fn examples() -> Vec<Pod> {
@@ -497,6 +520,11 @@ fn the_readme_knows_every_flag_refusal_reason_and_metric() {
         refused_with(core, memory, RawAnnotations { limit, policy, ..RawAnnotations::default() })
     };
     let isolated = |isolation| RawAnnotations { isolation: Some(isolation), ..RawAnnotations::default() };
+    let arranged = |arrangement| RawAnnotations { arrangement: Some(arrangement), ..RawAnnotations::default() };
+    let refused_counting = |counted: &[(&str, &str)], annotations: RawAnnotations<'_>| {
+        let main = RawContainer { name: "main", kind: ContainerKind::App, core: None, memory: None, counted };
+        GpuRequest::parse([main], annotations).unwrap_err().to_string()
+    };
     for text in [
         refused(Some("150"), Some("1"), None, None),
         refused(Some("50"), None, None, None),
@@ -512,6 +540,12 @@ fn the_readme_knows_every_flag_refusal_reason_and_metric() {
         refused(Some("100"), None, None, Some("x")),
         refused_with(Some("50"), Some("1"), isolated("x")),
         refused_with(Some("50"), Some("1"), isolated("mig")),
+        refused_with(Some("50"), Some("1"), arranged("same-card")),
+        refused_counting(&[("a.b/x", "1"), ("a.b/y", "1")], RawAnnotations::default()),
+        refused_counting(&[("a.b/x", "2M")], RawAnnotations::default()),
+        refused_counting(&[("a.b/x", "1")], arranged("x")),
+        refused_counting(&[("a.b/x", "1")], isolated("limiter")),
+        RequestError::SameCardOfTwoResources.to_string(),
         RequestError::TooManyContainers.to_string(),
     ] {
         assert!(readme.contains(&format!("`{text}`")), "README.md: no {text:?}");
