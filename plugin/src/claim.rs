@@ -67,6 +67,8 @@ pub struct Pod {
     pub isolated: Option<Levels>,
     /// Where it is in its life.
     pub stage: Stage,
+    /// The users that containers say they run as, where they do. What an image says is not known here.
+    pub users: BTreeMap<ContainerName, u32>,
     /// Ids that the container runtime gave, without their scheme, and the containers they belong to.
     pub runtime_ids: BTreeMap<String, ContainerName>,
 }
@@ -93,6 +95,10 @@ pub struct Answer {
     pub grant: Grant,
     /// The ceiling for bursts, where the pod asked for one.
     pub limit: Option<Milli>,
+    /// The user that the container says it runs as.
+    pub user: Option<u32>,
+    /// The least isolation that the pod demands.
+    pub demanded: Isolation,
     /// Whether these ids were answered before, with the same content.
     pub repeated: bool,
 }

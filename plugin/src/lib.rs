@@ -197,7 +197,9 @@ pub async fn start(
         tasks.spawn("mps", mps.clone().follow(state.clone(), stop()));
     }
     if let Some(limits) = ladder.driver() {
-        tasks.spawn("driver-limits", limits.clone().follow(state.clone(), ladder.folders().clone(), stop()));
+        let (limits, folders) = (limits.clone(), ladder.folders().clone());
+        let kept = limits.follow(state.clone(), folders, cluster.clone(), counters.clone(), stop());
+        tasks.spawn("driver-limits", kept);
     }
     tasks.spawn("limits", isolation::sweep(ladder.folders().clone(), state.clone(), stop()));
     let synced = readiness.condition("pods");

@@ -67,7 +67,16 @@ impl Shared {
     async fn isolate(&self, answer: &Answer, core: Ids) -> Result<Provision, Status> {
         let cards = self.state.cards();
         let hosts = answer.grant.devices().filter_map(|device| cards.get(device));
-        let Some(level) = self.ladder.level(&answer.grant, hosts) else { return Ok(Provision::default()) };
+        let Some(level) = self.ladder.level(&answer.grant, hosts, answer.user) else {
+            return Ok(Provision::default());
+        };
+        if let Some(device) = answer.grant.devices().next().filter(|_| level < answer.demanded) {
+            // the card has it, and this container cannot use it
+            let (pod, device, demanded) = (answer.reference.clone(), device.clone(), answer.demanded);
+            let refusal = Refusal::Isolation { pod, device, demanded, found: level };
+            tracing::warn!(%refusal, user = answer.user, "Allocate refused");
+            return Err(Status::failed_precondition(refusal.to_string()));
+        }
         let (ladder, answer, ids) = (self.ladder.clone(), answer.clone(), core.clone());
         let tkestack = self.tkestack.clone().filter(|_| answer.grant.is_share());
         let provided = tokio::task::spawn_blocking(move || {

@@ -185,6 +185,8 @@ impl Claims {
                 reference: entry.pod.reference.clone(),
                 grant,
                 limit: placement.limit,
+                user: entry.pod.users.get(&key.container).copied(),
+                demanded: entry.pod.request.isolation.unwrap_or_default(),
                 repeated,
             })
         });

@@ -46,6 +46,7 @@ fn pod(name: &str, request: GpuRequest, record: Option<Placement>) -> Pod {
         record,
         confirmed: false,
         isolated: None,
+        users: Default::default(),
         stage: Stage::Live,
         runtime_ids: BTreeMap::new(),
     }

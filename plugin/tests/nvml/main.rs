@@ -20,7 +20,7 @@ use kerf_plugin::claim::view::{ContainerView, PodView, State};
 use kerf_plugin::claim::{Key, Pod, Stage};
 use kerf_plugin::config::NvidiaOptions;
 use kerf_plugin::ids::Ids;
-use kerf_plugin::isolation::driver::wanted;
+use kerf_plugin::isolation::driver::{Kept, wanted};
 use kerf_plugin::isolation::{Demand, Ladder, Options, Provision};
 
 fn library(directory: &Path) -> PathBuf {
@@ -137,11 +137,8 @@ fn told(directory: &Path) -> String {
     std::fs::read_to_string(directory.join("libnvidia-ml.so.1.limits")).unwrap_or_default()
 }
 
-#[test]
-fn the_drivers_limit_follows_the_container_and_is_lifted_before_its_group_is_anothers() {
-    let directory = tempfile::tempdir().unwrap();
-    let ladder = ladder(directory.path(), &[Isolation::Driver]);
-    let driver = ladder.driver().unwrap();
+/// A container with a share that the driver is to hold, as the rest of the plugin sees it.
+fn container(ladder: &Ladder) -> (PodView, String) {
     let (uid, id) = ("5c0d6a2e-94a5-4e4b-9d2f-0a1b2c3d4e5f", "8f3c0d1e2b4a5968".repeat(4));
     let slice = Slice { device: "GPU-0".into(), index: 0, share: Share::new(500, 7680), count: 1 };
     let (container, kind) = ("main".into(), ContainerKind::App);
@@ -159,6 +156,7 @@ fn the_drivers_limit_follows_the_container_and_is_lifted_before_its_group_is_ano
         record: None,
         confirmed: true,
         isolated: None,
+        users: Default::default(),
         stage: Stage::Live,
         runtime_ids: [(id.clone(), "main".into())].into(),
     };
@@ -166,17 +164,52 @@ fn the_drivers_limit_follows_the_container_and_is_lifted_before_its_group_is_ano
     let container =
         ContainerView { grant: grant.clone(), state: State::Confirmed, core, memory: Ids::default(), level };
     let view = PodView { pod, limit: None, exchanged: false, containers: vec![container] };
+    (view, format!("kubepods/pod{uid}/{id}"))
+}
+
+#[test]
+fn the_drivers_limit_follows_the_container_and_is_lifted_before_its_group_is_anothers() {
+    let directory = tempfile::tempdir().unwrap();
+    let ladder = ladder(directory.path(), &[Isolation::Driver]);
+    let driver = ladder.driver().unwrap();
+    let (view, group) = container(&ladder);
     let root = directory.path().join("cgroup");
     let wanted = |views: &[PodView]| wanted(views, ladder.folders(), &root);
     // the container has not started: there is no group
     assert!(wanted(std::slice::from_ref(&view)).is_empty());
-    let group = root.join(format!("kubepods/pod{uid}/{id}"));
+    let group = root.join(group);
     std::fs::create_dir_all(&group).unwrap();
-    let held = driver.keep(Default::default(), &wanted(std::slice::from_ref(&view)));
-    let held = driver.keep(held, &wanted(&[view]));
+    let mut kept = Kept::default();
+    driver.keep(&mut kept, &wanted(std::slice::from_ref(&view)));
+    driver.keep(&mut kept, &wanted(&[view]));
     let set = format!("GPU-0 {} 8053063680\n", group.display());
     assert_eq!(told(directory.path()), set, "set once");
-    let held = driver.keep(held, &wanted(&[]));
-    assert_eq!(told(directory.path()), format!("{set}GPU-0 {} {UNLIMITED}\n", group.display()));
-    assert!(held.is_empty());
+    driver.keep(&mut kept, &wanted(&[]));
+    let lifted = format!("{set}GPU-0 {} {UNLIMITED}\n", group.display());
+    assert_eq!(told(directory.path()), lifted);
+    driver.keep(&mut kept, &wanted(&[]));
+    assert_eq!(told(directory.path()), lifted, "lifted once");
+}
+
+#[test]
+fn a_driver_that_refuses_to_limit_is_asked_some_times_and_then_not_offered() {
+    let directory = tempfile::tempdir().unwrap();
+    let ladder = ladder(directory.path(), &[Isolation::Driver]);
+    let driver = ladder.driver().unwrap();
+    assert!(driver.limits(&"GPU-0".into()));
+    let (view, group) = container(&ladder);
+    let root = directory.path().join("cgroup");
+    std::fs::create_dir_all(root.join(group)).unwrap();
+    let wants = wanted(&[view], ladder.folders(), &root);
+    let refuses = directory.path().join("libnvidia-ml.so.1.refuses");
+    std::fs::write(&refuses, "").unwrap();
+    let mut kept = Kept::default();
+    let times: Vec<usize> = (0..6).map(|_| driver.keep(&mut kept, &wants).len()).collect();
+    assert_eq!(times, [0, 0, 0, 1, 0, 0], "said once");
+    assert!(!driver.limits(&"GPU-0".into()));
+    // a refusal that passes is none
+    std::fs::remove_file(&refuses).unwrap();
+    let mut kept = Kept::default();
+    assert!(driver.keep(&mut kept, &wants).is_empty());
+    assert!(told(directory.path()).ends_with(" 8053063680\n"));
 }

@@ -5,8 +5,9 @@
 #include <dlfcn.h>
 #include <stdio.h>
 #include <string.h>
+#include <unistd.h>
 
-enum { SUCCESS = 0, INVALID_ARGUMENT = 2, NOT_SUPPORTED = 3, NOT_FOUND = 6 };
+enum { SUCCESS = 0, INVALID_ARGUMENT = 2, NOT_SUPPORTED = 3, NO_PERMISSION = 4, NOT_FOUND = 6 };
 
 typedef struct handle {
     const char *uuid, *name;
@@ -126,6 +127,9 @@ int nvmlDeviceSetMemoryLimits_v1(device d, struct limits *limits) {
     char path[4096];
     if (d->instance >= 0 || limits->soft != 0 || !dladdr((void *)nvmlDeviceSetMemoryLimits_v1, &own))
         return INVALID_ARGUMENT;
+    snprintf(path, sizeof path, "%s.refuses", own.dli_fname);
+    if (access(path, F_OK) == 0)
+        return NO_PERMISSION;
     snprintf(path, sizeof path, "%s.limits", own.dli_fname);
     FILE *file = fopen(path, "a");
     if (!file)
