@@ -205,7 +205,7 @@ impl Ladder {
             (true, true) => Some(Isolation::Mig),
             (true, false) => None,
         });
-        levels.flatten().min().or((grant.is_share()).then_some(Isolation::None))
+        levels.flatten().min().or(grant.is_share().then_some(Isolation::None))
     }
 
     /// A container that has `folder` is about to start. What did not outlive the machine's start is made anew, and by now

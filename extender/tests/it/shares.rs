@@ -94,13 +94,13 @@ async fn four_pods_of_two_shares_are_packed_or_spread_over_known_cards_of_known_
             api.create("nodes", offering(name, 2, 100)).unwrap();
         }
         let world = World::on(api, Config { policy, ..config() }).await;
-        for number in 0..4 {
+        for (number, expected) in expected.into_iter().enumerate() {
             let name = format!("p{number}");
             let pod = world.pod(&name, shares(&[2])).await;
             assert_eq!(world.client.filter(&pod, &world.nodes()).await.unwrap().nodes, ["a", "b"]);
             let scores = world.client.prioritize(&pod, &world.nodes()).await.unwrap();
             world.bind(&pod, &scores.iter().max_by_key(|node| node.score).unwrap().host).await.unwrap();
-            assert_eq!(world.placements()[&name], [expected[number]], "{policy} {name}");
+            assert_eq!(world.placements()[&name], [expected], "{policy} {name}");
         }
     }
 }
