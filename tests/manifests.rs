@@ -100,7 +100,7 @@ fn every_document_holds_only_known_fields() {
             "Deployment" => drop(strict::<Deployment>(&name, &value)),
             "Job" => drop(strict::<Job>(&name, &value)),
             "KubeSchedulerConfiguration" => drop(strict::<SchedulerConfiguration>(&name, &value)),
-            "Kustomization" | "Component" => drop(serde_json::from_value::<Kustomization>(value.clone()).unwrap()),
+            "Component" | "Kustomization" => drop(serde_json::from_value::<Kustomization>(value.clone()).unwrap()),
             "Namespace" => drop(strict::<Namespace>(&name, &value)),
             "NetworkPolicy" => drop(strict::<NetworkPolicy>(&name, &value)),
             "Pod" => drop(strict::<Pod>(&name, &value)),
@@ -333,6 +333,49 @@ fn overlays_of_profiles_have_their_systems_flags_and_no_rights() {
 }
 
 #[test]
+fn the_component_placed_gives_a_profile_the_plugins_account_and_what_placing_needs() {
+    let (name, value) = only(documents("manifests/components/placed"));
+    let component: Kustomization = serde_json::from_value(value).unwrap();
+    assert_eq!(component.kind, "Component");
+    let patch = only(component.patches);
+    let (target, patch) = (patch.target.unwrap(), patch.patch.unwrap());
+    let set: DaemonSet = only(of_kind("manifests/profiles", "DaemonSet"));
+    let (label, part) = target["labelSelector"].split_once('=').unwrap();
+    assert_eq!((target["kind"].as_str(), &*set.metadata.labels.as_ref().unwrap()[label]), ("DaemonSet", part));
+    let patch: DaemonSet = strict(&name, &serde_saphyr::from_str(&patch).unwrap());
+    let spec = patch.spec.unwrap().template.spec.unwrap();
+    let account = (spec.service_account_name.as_deref(), spec.automount_service_account_token);
+    assert_eq!(
+        account,
+        (plugin().spec.unwrap().template.spec.unwrap().service_account_name.as_deref(), Some(true))
+    );
+    let added = only(spec.containers.clone());
+    let mount = only(added.volume_mounts.clone().unwrap());
+    let volume = only(spec.volumes.unwrap());
+    let folder = volume.host_path.unwrap().path;
+    assert_eq!((&mount.name, &mount.mount_path, mount.read_only), (&volume.name, &folder, Some(true)));
+    let mut container = container(&set.spec.unwrap().template).clone();
+    assert_eq!((&added.name, &added.args, &added.security_context), (&container.name, &None, &None));
+    container.env = added.env;
+    let command = kerf_plugin::config::Args::command();
+    for (overlay, resource) in [
+        ("amd", "amd.com/gpu"),
+        ("intel", "gpu.intel.com/xe"),
+        ("nfd_labeled_nodes", "gpu.intel.com/i915"),
+        ("deepomatic", "deepomatic.com/shared-gpu"),
+        ("nvidia", "nvidia.com/gpu"),
+    ] {
+        let words = command_line("kerf-plugin", &container, &command).into_iter().chain(self::added(overlay));
+        let words = kerf_plugin::profile::flags::two_dashes(words.map(Into::into));
+        let config = kerf_plugin::config::Config::try_from(kerf_plugin::config::Args::parse_from(words)).unwrap();
+        assert!(config.placed && !config.vcuda, "{overlay}");
+        assert_eq!((config.node.as_str(), &config.keys.domain), ("some-node", &Keys::default().domain));
+        assert_eq!(config.pod_resources_dir, PathBuf::from(&folder));
+        assert!(config.keys.share_resources.contains(resource), "{overlay}");
+    }
+}
+
+#[test]
 fn ports_are_the_programs_defaults_everywhere() {
     let defaults = |command: clap::Command| {
         let listen = command.get_arguments().find(|argument| argument.get_id() == "listen").unwrap();
@@ -438,6 +481,29 @@ fn scheduler_configurations_name_the_extenders_routes_and_resources() {
     }
 }
 
+#[test]
+fn the_resources_that_can_be_uncommented_are_those_that_the_extender_knows() {
+    let known = extender_args(&extender()).share_resources;
+    let exact: BTreeSet<&str> =
+        known.names().iter().map(String::as_str).filter(|name| !name.ends_with('*')).collect();
+    for (name, _) in documents("manifests/scheduler-config") {
+        let written = text(&name);
+        let commented = written.lines().filter_map(|line| line.trim().strip_prefix("# - name: "));
+        let commented: BTreeSet<&str> = commented.collect();
+        assert!(commented.iter().all(|name| known.contains(name)), "{name}: {commented:?}");
+        assert!(exact.is_subset(&commented), "{name}: {exact:?}");
+        // uncommented, it is still a configuration
+        let block = |line: &str| ["- name: ", "  ignoredByScheduler: "].iter().any(|start| line.starts_with(start));
+        let uncommented = written.lines().map(|line| match line.strip_prefix("      # ") {
+            Some(rest) if block(rest) => format!("      {rest}\n"),
+            _ => format!("{line}\n"),
+        });
+        let value: Value = serde_saphyr::from_str(&uncommented.collect::<String>()).unwrap();
+        let config: SchedulerConfiguration = strict(&name, &value);
+        assert_eq!(only(config.extenders).managed_resources.len(), 2 + commented.len());
+    }
+}
+
 // === the examples ===
 
 fn examples() -> Vec<Pod> {
@@ -507,13 +573,18 @@ fn the_readme_knows_every_flag_refusal_reason_and_metric() {
         assert!(readme.contains(reason.reason()), "README.md: no {:?}", reason.reason());
     }
     let refused_with = |core: Option<&str>, memory: Option<&str>, annotations: RawAnnotations<'_>| {
-        let main = RawContainer { name: "main", kind: ContainerKind::App, core, memory };
+        let main = RawContainer { name: "main", kind: ContainerKind::App, core, memory, counted: &[] };
         GpuRequest::parse([main], annotations).unwrap_err().to_string()
     };
     let refused = |core: Option<&str>, memory: Option<&str>, limit, policy| {
-        refused_with(core, memory, RawAnnotations { limit, policy, isolation: None })
+        refused_with(core, memory, RawAnnotations { limit, policy, ..RawAnnotations::default() })
     };
     let isolated = |isolation| RawAnnotations { isolation: Some(isolation), ..RawAnnotations::default() };
+    let arranged = |arrangement| RawAnnotations { arrangement: Some(arrangement), ..RawAnnotations::default() };
+    let refused_counting = |counted: &[(&str, &str)], annotations: RawAnnotations<'_>| {
+        let main = RawContainer { name: "main", kind: ContainerKind::App, core: None, memory: None, counted };
+        GpuRequest::parse([main], annotations).unwrap_err().to_string()
+    };
     for text in [
         refused(Some("150"), Some("1"), None, None),
         refused(Some("50"), None, None, None),
@@ -529,6 +600,12 @@ fn the_readme_knows_every_flag_refusal_reason_and_metric() {
         refused(Some("100"), None, None, Some("x")),
         refused_with(Some("50"), Some("1"), isolated("x")),
         refused_with(Some("50"), Some("1"), isolated("mig")),
+        refused_with(Some("50"), Some("1"), arranged("same-card")),
+        refused_counting(&[("a.b/x", "1"), ("a.b/y", "1")], RawAnnotations::default()),
+        refused_counting(&[("a.b/x", "2M")], RawAnnotations::default()),
+        refused_counting(&[("a.b/x", "1")], arranged("x")),
+        refused_counting(&[("a.b/x", "1")], isolated("limiter")),
+        RequestError::SameCardOfTwoResources.to_string(),
         RequestError::TooManyContainers.to_string(),
     ] {
         assert!(readme.contains(&format!("`{text}`")), "README.md: no {text:?}");

@@ -311,6 +311,7 @@ pub fn pod(object: &Pod, keys: &Keys) -> Option<claim::Pod> {
         (false, Some(_)) => Stage::Leaving,
         (false, None) => Stage::Live,
     };
+    let created = object.metadata.creation_timestamp.as_ref();
     let status = object.status.as_ref();
     let statuses = status.into_iter().flat_map(|status| {
         let inits = status.init_container_statuses.iter().flatten();
@@ -331,6 +332,8 @@ pub fn pod(object: &Pod, keys: &Keys) -> Option<claim::Pod> {
     Some(claim::Pod {
         uid: view.uid,
         reference: view.pod,
+        node: view.node?,
+        created: created.and_then(|time| u64::try_from(time.0.as_nanosecond()).ok()).unwrap_or_default(),
         request: request.as_ref().clone(),
         record,
         confirmed: annotations.is_some_and(|annotations| annotation::confirmed(annotations, keys)),

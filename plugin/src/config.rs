@@ -10,6 +10,7 @@ use kerf::annotation::{Domain, Keys};
 use kerf::ids::NodeName;
 use kerf::isolation::Isolation;
 use kerf::runtime::telemetry::LogArgs;
+use kerf::shares::{BadPerCard, PerCard};
 use kerf::units::Mib;
 
 use crate::backend::amd::AmdOptions;
@@ -32,8 +33,8 @@ use crate::profile::{self, Profile};
     left out and why, and what kubelet knows; exit status 0: all is well, 1: trouble, 3: no card"
 )]
 pub struct Args {
-    /// Name of the Node object of this machine; needed for the profile vcuda, for labels on the Node, and to tell the Node
-    /// which cards are ill
+    /// Name of the Node object of this machine; needed for the profile vcuda, with --placed, for labels on the Node, and to
+    /// tell the Node which cards are ill
     #[arg(long, env = "KERF_NODE_NAME", default_value = "", hide_default_value = true)]
     pub node_name: String,
     /// Prefix of resources and annotations
@@ -230,6 +231,8 @@ pub struct Config {
     pub vcuda: bool,
     /// What else is.
     pub profiles: Vec<Profile>,
+    /// Whether the extender chooses the cards of the pods of `profiles`.
+    pub placed: bool,
 }
 
 /// A driver and what it needs to know.
@@ -295,6 +298,17 @@ pub enum ConfigError {
     /// Its ways to ask for cards exclude each other.
     #[error("--device-list-strategy: envvar and volume-mounts exclude each other")]
     ListStrategies,
+    /// No profile whose pods could be placed.
+    #[error("--placed is for the profiles beside vcuda: name one in --profile")]
+    NothingPlaced,
+    /// A number of shares that the extender cannot count.
+    #[error("--{flag} with --placed: {error}")]
+    Shares {
+        /// The flag of the number.
+        flag: &'static str,
+        /// What is wrong, and the next smaller number that is right.
+        error: BadPerCard,
+    },
     /// `none` beside other kinds.
     #[error("--isolation: none goes alone")]
     IsolationAndNone,
@@ -314,7 +328,8 @@ impl TryFrom<Args> for Config {
         let legal = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '.');
         let vcuda = args.profiles.profile.contains(&ProfileName::Vcuda);
         let labelled = args.labels.labels == LabelMode::Node;
-        if (node.is_empty() && (vcuda || labelled)) || node.len() > 253 || !node.chars().all(legal) {
+        let placed = args.profiles.placed;
+        if (node.is_empty() && (vcuda || placed || labelled)) || node.len() > 253 || !node.chars().all(legal) {
             return Err(ConfigError::NodeName(node));
         }
         if let Some(kind) = &args.cdi_kind {
@@ -380,7 +395,14 @@ impl TryFrom<Args> for Config {
                 BackendChoice::Simulated(args.simulated_file.ok_or(ConfigError::NoSimulatedFile)?)
             }
         };
-        let keys = Keys::new(args.domain);
+        if placed && profiles.is_empty() {
+            return Err(ConfigError::NothingPlaced);
+        }
+        let mut keys = Keys::new(args.domain);
+        if placed {
+            let names = profiles.iter().flat_map(|profile| profile.naming.names());
+            keys = keys.with_shares(names.collect::<Vec<_>>().join(",").parse().unwrap_or_default());
+        }
         Ok(Self {
             node: node.into(),
             backend,
@@ -401,6 +423,7 @@ impl TryFrom<Args> for Config {
             labels,
             vcuda,
             profiles,
+            placed,
         })
     }
 }
@@ -435,7 +458,7 @@ fn profiles(args: &ProfileArgs, nvidia: &NvidiaOptions, roots: &Roots) -> Result
             return Err(ConfigError::ProfileTwice(name.as_str()));
         }
         let (policy, nvidia, roots) = (args.share_policy, nvidia.clone(), roots.clone());
-        made.push(match name {
+        let mut profile = match name {
             ProfileName::Vcuda => continue,
             ProfileName::Amd => profile::amd::profile(&args.amd, policy, roots),
             ProfileName::Intel => {
@@ -452,7 +475,12 @@ fn profiles(args: &ProfileArgs, nvidia: &NvidiaOptions, roots: &Roots) -> Result
                 }
                 profile::nvidia::profile(&args.nvidia, policy, nvidia, roots)
             }
-        });
+        };
+        profile.placed = args.placed;
+        if let (true, Err(error)) = (args.placed, PerCard::new(profile.replicas)) {
+            return Err(ConfigError::Shares { flag: args.shares_flag(*name), error });
+        }
+        made.push(profile);
     }
     Ok(made)
 }
@@ -494,6 +522,9 @@ mod tests {
             (vec!["--shared-dev-num", "0"], "--shared-dev-num"),
             (vec!["--allocation-policy", "some"], "--allocation-policy"),
             (vec!["--gpu-duplication-factor", "0"], "--gpu-duplication-factor"),
+            (vec!["--placed"], "--placed"),
+            (vec!["--placed", "--profile", "vcuda,deepomatic", "--gpu-duplication-factor", "48"], "is 47"),
+            (vec!["--placed", "--profile", "deepomatic", "--containers-per-gpu=48"], "--containers-per-gpu"),
             (vec!["--isolation", "hard"], "--isolation"),
             (vec!["--isolation", "none,limiter"], "--isolation"),
             (vec!["--state-dir", "x"], "--state-dir"),

@@ -5,6 +5,8 @@
 //!   kubelet --gRPC-- [kubelet] [service] --> [claim] (pure: whose call is it?) --> [binding] (pure: what it gets)
 //!   API server ----- [watch] [cluster] ----> [state] <---- [monitor] --- [backend] (all vendors, simulated)
 //!   kubelet --gRPC-- [kubelet] [profile] (other vendors' contracts: data) <-- the same backends, one for each
+//!                    [profile::steer] ----> [state], where the extender places the profiles' pods
+//!                    [roster] (pure: the cards of all backends, each once) --> the Node's inventory
 //!   [isolation] (what holds a container to its share) ----------> limits on the host, mounts
 //!   kubelet's list - [reconcile] ----------> [claim::truth] --> corrected records
 //!                                            [metrics] [debug] --> HTTP
@@ -32,6 +34,7 @@ pub mod occupancy;
 pub mod pacing;
 pub mod profile;
 pub mod reconcile;
+pub mod roster;
 pub mod service;
 pub mod state;
 pub mod tkestack;
@@ -59,6 +62,7 @@ use crate::labels::publish::Target;
 use crate::metrics::{Counters, Gauges};
 use crate::monitor::Driver;
 use crate::profile::Profile;
+use crate::profile::steer::Steering;
 use crate::reconcile::Reconciler;
 use crate::service::{Service, Shared};
 use crate::state::State;
@@ -100,8 +104,8 @@ pub async fn run(
     start(config, client, token).await?.finished().await
 }
 
-/// Starts everything and returns. A `client` is needed for `vcuda` and for labels on the Node; with one and the Node's name
-/// the Node is also told how the cards are.
+/// Starts everything and returns. A `client` is needed for `vcuda`, for placed profiles and for labels on the Node; with one
+/// and the Node's name the Node is also told how the cards are.
 ///
 /// # Errors
 /// Where the address of `config` is taken, or `client` is missing where it is needed.
@@ -131,6 +135,7 @@ pub async fn start(
         labels: labelled,
         vcuda,
         profiles,
+        placed,
     } = config;
     let tasks = Tasks::new(token.child_token());
     let stop = || tasks.token().clone();
@@ -146,10 +151,19 @@ pub async fn start(
 
     let client: Option<Client> = client.into();
     let cluster = client.filter(|_| !node.as_str().is_empty()).map(|client| Cluster::new(client, node, keys));
+    let reconciler = if vcuda || placed {
+        let cluster = cluster.clone().context("the profile vcuda and --placed need the API server")?;
+        Some(Reconciler::new(state.clone(), cluster, counters.clone(), &pod_resources_dir))
+    } else {
+        None
+    };
+    let steering =
+        reconciler.clone().filter(|_| placed).map(|reconciler| Steering { state: state.clone(), reconciler });
     let mut offers: Vec<(&str, State)> = Vec::new();
     for profile in profiles {
         let name = profile.name;
-        offers.push((name, offer(profile, &counters, &device_plugins_dir, &readiness, &tasks)));
+        let state = offer(profile, steering.clone(), &counters, &device_plugins_dir, &readiness, &tasks);
+        offers.push((name, state));
     }
     if vcuda {
         offers.push(("vcuda", state.clone()));
@@ -163,16 +177,25 @@ pub async fn start(
         }
     }
     let states = offers.into_iter().map(|(_, state)| state).collect();
-    if let Some(target) = Target::of(&labelled, cluster.clone())? {
+    if let Some(target) = Target::of(&labelled, cluster)? {
         let written =
             labels::publish::follow(target, states, labelled.style, counters.clone(), report_period, stop());
         tasks.spawn("labels", written);
     }
+    let debugged = state.clone();
+    let shown = Arc::new(move || debug::state(&debugged));
+    let address = administer(listen, registry, &readiness, shown, &tasks).await?;
+    let Some(reconciler) = reconciler else { return Ok(Plugin { admin: address, tasks, asked: token }) };
+    let cluster = reconciler.cluster().clone();
+    tasks.spawn("inventory", monitor::publish(cluster.clone(), state.clone(), counters.clone(), stop()));
+    let synced = readiness.condition("pods");
+    tasks.spawn("pods", watch::follow(cluster.clone(), state.clone(), counters.clone(), synced, stop()));
+    tasks.spawn("reconcile", reconciler.clone().follow(stop()));
     if !vcuda {
-        let address = administer(listen, registry, &readiness, Arc::new(|| serde_json::json!({})), &tasks).await?;
+        // it is not waited for
+        state.discovered(Vec::new());
         return Ok(Plugin { admin: address, tasks, asked: token });
     }
-    let cluster = cluster.context("the profile vcuda needs the API server")?;
     let cgroup_root = isolation.cgroup_root.clone();
     let ladder = Ladder::new(isolation);
     for folder in ladder.folders().all() {
@@ -187,20 +210,15 @@ pub async fn start(
         vcuda
     });
 
-    let reconciler = Reconciler::new(state.clone(), cluster.clone(), counters.clone(), &pod_resources_dir);
     let shared = Shared {
         state: state.clone(),
-        reconciler: reconciler.clone(),
+        reconciler,
         counters: counters.clone(),
         strategy: Arc::new(strategy),
         ladder: ladder.clone(),
         tkestack: vcuda,
         numa_hints,
     };
-
-    let debugged = state.clone();
-    let shown = Arc::new(move || debug::state(&debugged));
-    let address = administer(listen, registry, &readiness, shown, &tasks).await?;
 
     let found = readiness.condition("gpus");
     let health =
@@ -220,7 +238,6 @@ pub async fn start(
         stop(),
     );
     tasks.spawn("watchdog", watched);
-    tasks.spawn("inventory", monitor::publish(cluster.clone(), state.clone(), counters.clone(), stop()));
     if let Some(mps) = ladder.mps() {
         tasks.spawn("mps", mps.clone().follow(state.clone(), stop()));
     }
@@ -230,25 +247,21 @@ pub async fn start(
         tasks.spawn("driver-limits", kept);
     }
     tasks.spawn("limits", isolation::sweep(ladder.folders().clone(), state.clone(), stop()));
-    let synced = readiness.condition("pods");
-    tasks.spawn("pods", watch::follow(cluster, state, counters, synced, stop()));
-    tasks.spawn("reconcile", reconciler.follow(stop()));
-    for resource in Resource::ALL {
-        let registered = readiness.condition(match resource {
-            Resource::Core => "kubelet-core",
-            Resource::Memory => "kubelet-memory",
-        });
+    for (resource, word, ready) in
+        [(Resource::Core, "core", "kubelet-core"), (Resource::Memory, "memory", "kubelet-memory")]
+    {
+        let registered = readiness.condition(ready);
         let shared = shared.clone();
         let endpoint = Endpoint {
-            word: resource.as_str().to_owned(),
-            label: resource.as_str().to_owned(),
+            word: word.to_owned(),
+            label: word.to_owned(),
             resource: resource.name(&shared.strategy.keys).to_owned(),
             options: service::options(),
             counters: shared.counters.clone(),
             directory: device_plugins_dir.clone(),
-            service: move |streams, token| Service::new(shared.clone(), resource, streams, token),
+            service: move |streams, token| Service::new(shared.clone(), resource.clone(), streams, token),
         };
-        tasks.spawn(resource.as_str(), kubelet::keep_registered(endpoint, move |met| registered.set(met), stop()));
+        tasks.spawn(word, kubelet::keep_registered(endpoint, move |met| registered.set(met), stop()));
     }
     Ok(Plugin { admin: address, tasks, asked: token })
 }
@@ -272,10 +285,21 @@ async fn administer(
     Ok(address)
 }
 
-/// Offers a profile's resources, from cards of its own, which it returns.
-fn offer(profile: Profile, counters: &Counters, directory: &Path, readiness: &Readiness, tasks: &Tasks) -> State {
-    let (name, period) = (profile.name, profile.period);
-    let state = State::default();
+/// Offers a profile's resources, from cards of its own, which it returns; with `steering` they are cards of the node's
+/// roster, too.
+fn offer(
+    profile: Profile,
+    steering: Option<Steering>,
+    counters: &Counters,
+    directory: &Path,
+    readiness: &Readiness,
+    tasks: &Tasks,
+) -> State {
+    let (name, period, profile) = (profile.name, profile.period, Arc::new(profile));
+    let state = match &steering {
+        Some(steering) => steering.state.beside(Arc::clone(&profile)),
+        None => State::default(),
+    };
     let driver = Driver::new(backend::of(profile.source.clone()), counters.clone());
     let stop = || tasks.token().clone();
     let found = readiness.condition("gpus");
@@ -284,8 +308,9 @@ fn offer(profile: Profile, counters: &Counters, directory: &Path, readiness: &Re
     tasks.spawn("health", health);
     let ready = readiness.condition(name);
     let serving = profile::serve::follow(
-        Arc::new(profile),
+        profile,
         state.clone(),
+        steering,
         counters.clone(),
         directory.to_owned(),
         ready,

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use kerf::annotation::{self, Keys};
-use kerf::plan::{Grant, Placement, Plan, Slice};
+use kerf::plan::{Form, Grant, Placement, Plan, Slice};
 use kerf::request::ContainerKind;
 use kerf::units::Share;
 use kerf_plugin::Plugin;
@@ -17,16 +17,16 @@ use tokio_util::sync::CancellationToken;
 use crate::forest::Forest;
 use crate::offers::config;
 
-const SOON: Duration = Duration::from_secs(30);
+pub const SOON: Duration = Duration::from_secs(30);
 
 /// Tree, flags, resource and its amount, and device files that a container with one of it has.
 type Case<'a> = (&'a str, &'a [&'a str], &'a str, usize, &'a [&'a str]);
 
 pub struct Stage {
     pub server: ApiServer,
-    kubelet: Kubelet,
+    pub kubelet: Kubelet,
     pub forest: Forest,
-    plugins: Vec<(Plugin, CancellationToken)>,
+    pub plugins: Vec<(Plugin, CancellationToken)>,
     dir: TempDir,
 }
 
@@ -59,7 +59,7 @@ impl Stage {
         self.plugins.push((plugin, token));
     }
 
-    async fn allocatable(&self, resource: &str, amount: usize) {
+    pub async fn allocatable(&self, resource: &str, amount: usize) {
         let amount = amount.to_string();
         let shown =
             |node: Option<&Value>| node.is_some_and(|node| node["status"]["allocatable"][resource] == amount);
@@ -67,7 +67,7 @@ impl Stage {
         seen.unwrap_or_else(|error| panic!("{resource} {amount}: {error} {:?}", self.kubelet.resources()));
     }
 
-    fn create(&self, name: &str, limits: &Value, annotations: &Value) {
+    pub fn create(&self, name: &str, limits: &Value, annotations: &Value) {
         let pod = json!({
             "metadata": { "name": name, "namespace": "ns", "annotations": annotations },
             "spec": { "containers": [{ "name": "main", "image": "i", "resources": { "limits": limits } }] },
@@ -77,12 +77,12 @@ impl Stage {
         self.server.bind("ns", name, "n").unwrap();
     }
 
-    async fn run(&self, name: &str, limits: Value) -> Container {
+    pub async fn run(&self, name: &str, limits: Value) -> Container {
         self.create(name, &limits, &json!({}));
         self.running(name).await
     }
 
-    async fn running(&self, name: &str) -> Container {
+    pub async fn running(&self, name: &str) -> Container {
         let running = |containers: &[Container]| {
             containers.iter().find(|c| c.pod == name && c.state == ContainerState::Running).cloned()
         };
@@ -265,12 +265,12 @@ async fn vcuda_is_offered_on_amd_and_intel_cards_beside_other_profiles() {
             text.is_some_and(|text| text.contains(card))
         };
         stage.server.wait_for_object("nodes", "", "n", SOON, shown).await.unwrap();
-        let slice = Slice { device: card.into(), index: 0, share: Share::new(300, 2048) };
+        let slice = Slice { device: card.into(), index: 0, share: Share::new(300, 2048), count: 1 };
         let grant = Grant {
             container: "main".into(),
             kind: ContainerKind::App,
             position: 0,
-            whole: false,
+            form: Form::Share,
             slices: vec![slice],
         };
         let placement = Placement { node: "n".into(), time: 1, limit: None, plan: Plan { grants: vec![grant] } };

@@ -13,3 +13,4 @@ mod labelling;
 mod labels;
 mod offers;
 mod order;
+mod placed;

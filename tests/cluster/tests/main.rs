@@ -17,6 +17,7 @@ mod isolation;
 mod metrics;
 mod neighbours;
 mod nodes;
+mod placed;
 mod profiles;
 mod rights;
 mod scheduling;
@@ -69,6 +70,7 @@ const TESTS: &[Test] = tests! {
     profiles: the_examples_find_their_cards partitions_and_instances_are_devices
         shares_of_two_cards_are_spread_or_packed an_ill_card_shows_in_its_pods_status;
     vendors: vcuda_is_served_from_amd_and_intel_cards;
+    placed: kubelet_takes_the_cards_that_the_extender_chose;
     neighbours: a_process_that_dies_costs_the_other_nothing all_profiles_survive_a_kubelet_restart;
     nodes: a_node_is_removed_and_returns;
     rights: no_more_than_is_used;

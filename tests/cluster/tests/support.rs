@@ -1,6 +1,7 @@
 //! What the tests share.
 
 pub mod draft;
+pub mod instead;
 pub mod offer;
 pub mod overlay;
 pub mod seen;

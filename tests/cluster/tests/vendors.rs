@@ -1,14 +1,13 @@
 //! `vcuda` on other vendors' cards.
 
 use anyhow::ensure;
-use kerf_cluster::node::Node;
 use kerf_cluster::paper::Paper;
-use kerf_cluster::process::Process;
 use kerf_cluster::wait::until;
 use kerf_testkit::tree::Tree;
 use kube::api::DeleteParams;
 
 use crate::support::draft::pod;
+use crate::support::instead::Instead;
 use crate::support::stage::{SOON, Stage, annotation};
 
 /// The extender places shares by core and memory on AMD's and Intel's cards; the node's own plugin makes room for it.
@@ -16,7 +15,8 @@ pub async fn vcuda_is_served_from_amd_and_intel_cards(stage: &Stage<'_>) -> anyh
     let (first, second) = stage.two_nodes()?;
     let mut others = Vec::new();
     for (node, tree, backend) in [(first, "a", "amd"), (second, "e", "intel")] {
-        others.push(Vcuda::start(stage, node, Paper::lay(node, &Tree::named(tree)?)?, backend).await?);
+        let (paper, flag) = (Paper::lay(node, &Tree::named(tree)?)?, format!("--backend={backend}"));
+        others.push(Instead::start(stage, node, paper, backend, &[&flag]).await?);
     }
     for (node, cards) in [(first, ["0000:19:00.0"].as_slice()), (second, &["0042:01:02.0", "0042:01:05.0"])] {
         until(SOON, &format!("{} offers its cards of paper", node.name), async || {
@@ -59,30 +59,4 @@ pub async fn vcuda_is_served_from_amd_and_intel_cards(stage: &Stage<'_>) -> anyh
         Ok(())
     })
     .await
-}
-
-/// A node whose plugin offers `vcuda` on other cards than its own; as it was, once this is dropped.
-struct Vcuda<'a> {
-    node: &'a Node,
-    plugin: Process,
-    paper: Paper,
-}
-
-impl<'a> Vcuda<'a> {
-    async fn start(stage: &'a Stage<'a>, node: &'a Node, paper: Paper, backend: &str) -> anyhow::Result<Self> {
-        let kubeconfig = stage.cluster.plugin_token(&node.name).await?;
-        node.plugin()?.terminate().await?;
-        let cards = [vec![format!("--backend={backend}")], paper.flags()].concat();
-        let plugin = node.start_vcuda(&stage.cluster.programs, backend, &kubeconfig, &cards, "info")?;
-        Ok(Self { node, plugin, paper })
-    }
-}
-
-impl Drop for Vcuda<'_> {
-    fn drop(&mut self) {
-        drop(self.plugin.kill());
-        if let Ok(own) = self.node.plugin() {
-            drop(own.start_again());
-        }
-    }
 }
