@@ -65,7 +65,8 @@ pub fn request(pod: &Pod, keys: &Keys) -> Result<Option<GpuRequest>, RequestErro
         policy: annotation(&keys.policy),
         isolation: annotation(&keys.isolation),
     };
-    GpuRequest::parse(inits.chain(apps), annotations)
+    let request = GpuRequest::parse(inits.chain(apps), annotations)?;
+    Ok(request.map(|request| GpuRequest { priority: spec.priority.unwrap_or_default(), ..request }))
 }
 
 fn raw<'a>(container: &'a Container, kind: ContainerKind, keys: &Keys) -> RawContainer<'a> {

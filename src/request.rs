@@ -78,6 +78,8 @@ pub struct GpuRequest {
     pub policy: Option<Policy>,
     /// The least isolation that the shares of the pod need: `<D>/isolation`. Absent: whatever the node has.
     pub isolation: Option<Isolation>,
+    /// How important the pod is: `spec.priority`. A pod may be evicted for one of a higher priority.
+    pub priority: i32,
 }
 
 /// The annotations that a user sets on a pod, unread.
@@ -210,7 +212,7 @@ impl GpuRequest {
         let limit = limit.map(|text| parse_limit(text, &parsed)).transpose()?;
         let policy = policy.map(str::parse).transpose().map_err(|_| RequestError::UnknownPolicy)?;
         let isolation = isolation.map(|text| parse_isolation(text, &parsed)).transpose()?;
-        Ok(Some(Self { containers: parsed, limit, policy, isolation }))
+        Ok(Some(Self { containers: parsed, limit, policy, isolation, priority: 0 }))
     }
 }
 

@@ -38,7 +38,7 @@ fn request(uid: Uid) -> Arc<GpuRequest> {
         (_, _, count) => Ask::Whole { count: u32::try_from(count).unwrap(), memory: None },
     };
     let container = ContainerRequest { name: "main".into(), kind: ContainerKind::App, position: 0, ask };
-    Arc::new(GpuRequest { containers: vec![container], limit: None, policy: None, isolation: None })
+    Arc::new(GpuRequest { containers: vec![container], limit: None, policy: None, isolation: None, priority: 0 })
 }
 
 fn plan(uid: Uid, cards: &[usize]) -> Plan {

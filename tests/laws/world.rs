@@ -49,7 +49,7 @@ pub fn request(mut containers: Vec<(ContainerKind, Ask)>) -> GpuRequest {
         ask,
     };
     let containers = containers.into_iter().enumerate().map(container).collect();
-    GpuRequest { containers, limit: None, policy: None, isolation: None }
+    GpuRequest { containers, limit: None, policy: None, isolation: None, priority: 0 }
 }
 
 pub fn single(ask: Ask) -> GpuRequest {
