@@ -19,6 +19,7 @@
 //! | place | what it is |
 //! | --- | --- |
 //! | [`units`], [`ids`] | quantities and names that cannot be mistaken for one another |
+//! | [`shares`] | shares by count: N equal shares of a card, as most device plugins have them |
 //! | [`device`] | a card; a node's inventory |
 //! | [`request`] | what a pod asks for, parsed once; every rule of the contract |
 //! | [`isolation`] | how a share is enforced: the levels, from a promise to hardware |
@@ -72,4 +73,5 @@ pub mod replay;
 pub mod request;
 #[cfg(feature = "runtime")]
 pub mod runtime;
+pub mod shares;
 pub mod units;

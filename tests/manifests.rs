@@ -447,11 +447,11 @@ fn the_readme_knows_every_flag_refusal_reason_and_metric() {
         assert!(readme.contains(reason.reason()), "README.md: no {:?}", reason.reason());
     }
     let refused_with = |core: Option<&str>, memory: Option<&str>, annotations: RawAnnotations<'_>| {
-        let main = RawContainer { name: "main", kind: ContainerKind::App, core, memory };
+        let main = RawContainer { name: "main", kind: ContainerKind::App, core, memory, counted: &[] };
         GpuRequest::parse([main], annotations).unwrap_err().to_string()
     };
     let refused = |core: Option<&str>, memory: Option<&str>, limit, policy| {
-        refused_with(core, memory, RawAnnotations { limit, policy, isolation: None })
+        refused_with(core, memory, RawAnnotations { limit, policy, ..RawAnnotations::default() })
     };
     let isolated = |isolation| RawAnnotations { isolation: Some(isolation), ..RawAnnotations::default() };
     for text in [

@@ -132,7 +132,7 @@ mod tests {
     use super::*;
     use crate::backend::{HostDevice, Origin};
     use kerf::device::Device;
-    use kerf::plan::Slice;
+    use kerf::plan::{Form, Slice};
     use kerf::request::ContainerKind;
     use kerf::units::Share;
 
@@ -152,12 +152,13 @@ mod tests {
             device: (*device).into(),
             index: 0,
             share: Share::new(*compute, *memory),
+            count: 1,
         };
         Grant {
             container: "main".into(),
             kind: ContainerKind::App,
             position: 0,
-            whole,
+            form: if whole { Form::Whole } else { Form::Share },
             slices: slices.iter().map(slice).collect(),
         }
     }

@@ -314,12 +314,14 @@ impl Claims {
     fn resolve(&self, plan: &Plan) -> Plan {
         let mut plan = plan.clone();
         for grant in &mut plan.grants {
+            let whole = grant.is_whole();
             for slice in &mut grant.slices {
                 if let Some(card) = self.card(&slice.device) {
                     *slice = Slice {
                         device: card.id.clone(),
                         index: card.index,
-                        share: if grant.whole { card.capacity() } else { slice.share },
+                        share: if whole { card.capacity() } else { slice.share },
+                        count: slice.count,
                     };
                 }
             }
@@ -335,7 +337,7 @@ impl Claims {
         let named: BTreeSet<&DeviceId> =
             plan.grants.iter().filter(|grant| grant.container == *container).flat_map(Grant::devices).collect();
         for hold in plan.holds().into_iter().filter(|hold| named.contains(&hold.device)) {
-            let device = hold.device;
+            let (device, own) = (hold.device.clone(), hold.is_whole());
             let card = self
                 .cards
                 .get(&device)
@@ -344,12 +346,12 @@ impl Claims {
                 return Err(Refusal::Unhealthy { pod: pod(), device });
             }
             let demanded = entry.pod.request.isolation.unwrap_or_default();
-            if !hold.whole && card.isolation < demanded {
+            if !own && card.isolation < demanded {
                 return Err(Refusal::Isolation { pod: pod(), device, demanded, found: card.isolation });
             }
             let (taken, sharers, whole) = self.used(&device, Some(&entry.pod.uid));
-            let alone = !whole && (!hold.whole || sharers == 0);
-            let fits = hold.whole || taken.saturating_add(hold.share).fits_in(card.capacity());
+            let alone = !whole && (!own || sharers == 0);
+            let fits = own || taken.saturating_add(hold.share).fits_in(card.capacity());
             if !alone || !fits {
                 return Err(Refusal::Overcommitted { pod: pod(), device });
             }
@@ -363,7 +365,7 @@ impl Claims {
         for entry in self.pods.values().filter(|entry| entry.holds() && Some(&entry.pod.uid) != except) {
             let Some(placement) = &entry.placement else { continue };
             for hold in self.resolve(&placement.plan).holds().iter().filter(|hold| hold.device == *device) {
-                sum = (sum.0.saturating_add(hold.share), sum.1 + 1, sum.2 || hold.whole);
+                sum = (sum.0.saturating_add(hold.share), sum.1 + 1, sum.2 || hold.is_whole());
             }
         }
         sum

@@ -46,7 +46,7 @@ fn container(view: &ContainerView) -> Value {
         .collect();
     json!({
         "name": view.grant.container, "kind": view.grant.kind.as_str(), "state": view.state.as_str(),
-        "whole": view.grant.whole, "isolation": view.level.map(|level| level.as_str()), "slices": slices,
+        "whole": view.grant.is_whole(), "isolation": view.level.map(|level| level.as_str()), "slices": slices,
         "core_ids": view.core.cards(), "memory_ids": view.memory.cards(),
     })
 }

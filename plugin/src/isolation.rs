@@ -200,12 +200,12 @@ impl Ladder {
         hosts: impl IntoIterator<Item = &'a HostDevice>,
         user: Option<u32>,
     ) -> Option<Isolation> {
-        let levels = hosts.into_iter().map(|host| match (grant.whole, host.partition()) {
+        let levels = hosts.into_iter().map(|host| match (grant.is_whole(), host.partition()) {
             (false, _) => Some(self.of_share(host, user)),
             (true, true) => Some(Isolation::Mig),
             (true, false) => None,
         });
-        levels.flatten().min().or((!grant.whole).then_some(Isolation::None))
+        levels.flatten().min().or((grant.is_share()).then_some(Isolation::None))
     }
 
     /// A container that has `folder` is about to start. What did not outlive the machine's start is made anew, and by now
@@ -222,7 +222,7 @@ impl Ladder {
     /// # Errors
     /// [`IsolationError`]; the container must not start then.
     pub fn provide(&self, demand: &Demand<'_>, level: Isolation) -> Result<Provision, IsolationError> {
-        if demand.grant.whole {
+        if demand.grant.is_whole() {
             return Ok(Provision::default());
         }
         let mut provision = Provision::default();

@@ -78,7 +78,7 @@ impl Shared {
             return Err(Status::failed_precondition(refusal.to_string()));
         }
         let (ladder, answer, ids) = (self.ladder.clone(), answer.clone(), core.clone());
-        let tkestack = self.tkestack.clone().filter(|_| !answer.grant.whole);
+        let tkestack = self.tkestack.clone().filter(|_| answer.grant.is_share());
         let provided = tokio::task::spawn_blocking(move || {
             let demand = Demand { key: &answer.key, core: &ids, grant: &answer.grant, limit: answer.limit };
             let mut provision = ladder.provide(&demand, level)?;

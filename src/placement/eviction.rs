@@ -94,13 +94,19 @@ mod tests {
     use crate::device::{Device, Inventory};
     use crate::ids::PodRef;
     use crate::ledger::Held;
-    use crate::plan::{Grant, Plan, Slice};
+    use crate::plan::{Form, Grant, Plan, Slice};
     use crate::request::{ContainerKind, RawAnnotations, RawContainer};
     use crate::units::Mib;
 
     fn request(core: u32, memory: u64, priority: i32) -> GpuRequest {
         let (core, memory) = (core.to_string(), memory.to_string());
-        let raw = RawContainer { name: "main", kind: ContainerKind::App, core: Some(&core), memory: Some(&memory) };
+        let raw = RawContainer {
+            name: "main",
+            kind: ContainerKind::App,
+            core: Some(&core),
+            memory: Some(&memory),
+            counted: &[],
+        };
         let request = GpuRequest::parse([raw], RawAnnotations::default()).unwrap().unwrap();
         GpuRequest { priority, ..request }
     }
@@ -115,12 +121,13 @@ mod tests {
                 device: format!("GPU-{card}").as_str().into(),
                 index: *card,
                 share: Share::new(core * 10, u64::from(*core) * 256),
+                count: 1,
             };
             let grant = Grant {
                 container: "main".into(),
                 kind: ContainerKind::App,
                 position: 0,
-                whole: false,
+                form: Form::Share,
                 slices: vec![slice],
             };
             let held = Held::Plan(Plan { grants: vec![grant] });

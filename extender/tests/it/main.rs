@@ -10,4 +10,5 @@ mod races;
 mod replay;
 mod restart;
 mod scenarios;
+mod shares;
 mod verbs;

@@ -112,7 +112,7 @@ fn moved(own: &Grant, other: &Grant) -> Grant {
         for (slice, target) in grant.slices.iter_mut().zip(&other.slices) {
             slice.device = DeviceId::clone(&target.device);
             slice.index = target.index;
-            if own.whole {
+            if own.is_whole() {
                 slice.share = target.share;
             }
         }

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use kerf::annotation::{self, Keys, Record};
+use kerf::plan::Form;
 use kerf::request::{Ask, ContainerKind, ContainerRequest, RawAnnotations, RawContainer};
 use kerf::units::Mib;
 
@@ -32,6 +33,7 @@ fn request(shape: &[Shape]) -> GpuRequest {
         kind: *kind,
         core: Some(core),
         memory: Some(memory),
+        counted: &[],
     });
     GpuRequest::parse(raw, RawAnnotations::default()).unwrap().unwrap()
 }
@@ -60,35 +62,34 @@ fn place(taken: &[Plan], request: &GpuRequest, time: u64, first: u32) -> Option<
         let mut slices: Vec<Slice> = Vec::new();
         for index in order {
             let device = &all[index as usize];
-            let whole = matches!(container.ask, Ask::Whole { .. });
             let share = match container.ask {
                 Ask::Share(share) => share,
-                Ask::Whole { .. } => device.capacity(),
+                Ask::Whole { .. } | Ask::Counted(_) => device.capacity(),
             };
-            if slices.len() == container.ask.cards() || slices.iter().any(|s| s.index == index) {
+            if Some(slices.len()) == container.ask.cards() || slices.iter().any(|s| s.index == index) {
                 continue;
             }
             let mut tried = plan.clone();
-            let slice = Slice { device: device.id.clone(), index, share };
+            let slice = Slice { device: device.id.clone(), index, share, count: 1 };
             tried.grants.push(Grant {
                 container: container.name.clone(),
                 kind: container.kind,
                 position: container.position,
-                whole,
+                form: Form::of(&container.ask),
                 slices: slices.iter().cloned().chain([slice.clone()]).collect(),
             });
             if fits(taken.iter().chain([&tried])) {
                 slices.push(slice);
             }
         }
-        if slices.len() != container.ask.cards() {
+        if Some(slices.len()) != container.ask.cards() {
             return None;
         }
         plan.grants.push(Grant {
             container: container.name.clone(),
             kind: container.kind,
             position: container.position,
-            whole: matches!(container.ask, Ask::Whole { .. }),
+            form: Form::of(&container.ask),
             slices,
         });
     }
@@ -98,8 +99,8 @@ fn place(taken: &[Plan], request: &GpuRequest, time: u64, first: u32) -> Option<
 fn fits<'a>(plans: impl Iterator<Item = &'a Plan>) -> bool {
     let mut used: BTreeMap<DeviceId, (Share, u32, bool)> = BTreeMap::new();
     for hold in plans.flat_map(Plan::holds) {
-        let entry = used.entry(hold.device).or_default();
-        *entry = (entry.0.saturating_add(hold.share), entry.1 + 1, entry.2 || hold.whole);
+        let entry = used.entry(hold.device.clone()).or_default();
+        *entry = (entry.0.saturating_add(hold.share), entry.1 + 1, entry.2 || hold.is_whole());
     }
     let capacity = Share::new(1000, MEMORY * 256);
     used.values().all(|(sum, pods, whole)| sum.fits_in(capacity) && (!whole || *pods == 1))

@@ -226,8 +226,9 @@ impl Claims {
         if let Some(entry) = self.pods.get_mut(&key.pod) {
             entry.exchanged = true;
             if let Some(grant) = entry.grant_mut(&key.container) {
+                let whole = grant.is_whole();
                 for (slice, real) in grant.slices.iter_mut().zip(real) {
-                    let share = if grant.whole { real.share } else { slice.share };
+                    let share = if whole { real.share } else { slice.share };
                     *slice = Slice { share, ..real };
                 }
             }

@@ -182,7 +182,7 @@ pub fn wanted(pods: &[PodView], folders: &Folders, root: &Path) -> BTreeMap<Plac
     let mut wanted = BTreeMap::new();
     for view in pods {
         let names: BTreeMap<_, _> = view.pod.runtime_ids.iter().map(|(id, name)| (name, id)).collect();
-        for container in view.containers.iter().filter(|container| !container.grant.whole) {
+        for container in view.containers.iter().filter(|container| container.grant.is_share()) {
             let level = folders.of(&container.core).map(|folder| folder.level);
             let id = names.get(&container.grant.container).filter(|_| level == Some(Isolation::Driver));
             let Some(group) = id.and_then(|id| cgroup::group(root, view.pod.uid.as_str(), id)) else { continue };

@@ -222,7 +222,7 @@ pub(super) fn hash(bytes: impl IntoIterator<Item = u8>) -> u64 {
 mod tests {
     use super::*;
     use crate::claim::Key;
-    use kerf::plan::Grant;
+    use kerf::plan::{Form, Grant};
     use kerf::request::ContainerKind;
 
     #[test]
@@ -230,7 +230,7 @@ mod tests {
         let (state, run) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
         let key = Key { pod: "u".into(), container: "main".into() };
         let kind = ContainerKind::App;
-        let grant = Grant { container: "main".into(), kind, position: 0, whole: false, slices: Vec::new() };
+        let grant = Grant { container: "main".into(), kind, position: 0, form: Form::Share, slices: Vec::new() };
         let core = Ids::new(["GPU-0::1".to_owned(), "GPU-0::0".to_owned()]);
         let demand = Demand { key: &key, core: &core, grant: &grant, limit: None };
         let made = Folders::open(state.path(), run.path()).unwrap().create(&demand, Isolation::Limiter).unwrap();

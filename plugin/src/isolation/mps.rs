@@ -234,7 +234,7 @@ fn shares(state: &State) -> BTreeMap<DeviceId, Share> {
     let mut shares: BTreeMap<DeviceId, Option<Share>> =
         healthy.map(|host| (host.device.id.clone(), None)).collect();
     for view in &pods {
-        for grant in view.containers.iter().map(|container| &container.grant).filter(|grant| !grant.whole) {
+        for grant in view.containers.iter().map(|container| &container.grant).filter(|grant| grant.is_share()) {
             for slice in &grant.slices {
                 let compute = view.limit.unwrap_or(slice.share.compute).max(slice.share.compute);
                 let share = Share { compute, ..slice.share };

@@ -49,7 +49,7 @@ pub(super) fn gauges(pods: &[PodView], sample: &Sample, node: &NodeName) -> prom
             for slice in &grant.slices {
                 let index = slice.index.to_string();
                 let labels = [&*reference.namespace, &*reference.name, name, slice.device.as_str(), &index];
-                let ceiling = view.limit.filter(|_| !grant.whole).unwrap_or(slice.share.compute);
+                let ceiling = view.limit.filter(|_| grant.is_share()).unwrap_or(slice.share.compute);
                 core.with_label_values(&labels).set(slice.share.compute.ratio());
                 limit.with_label_values(&labels).set(ceiling.ratio());
                 memory.with_label_values(&labels).set(float(slice.share.memory.bytes()));

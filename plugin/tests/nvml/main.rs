@@ -10,7 +10,7 @@ use std::time::Duration;
 use kerf::device::Health;
 use kerf::ids::PodRef;
 use kerf::isolation::Isolation;
-use kerf::plan::{Grant, Slice};
+use kerf::plan::{Form, Grant, Slice};
 use kerf::request::{ContainerKind, GpuRequest, RawAnnotations, RawContainer};
 use kerf::units::Share;
 use kerf_nvml::{Nvml, NvmlError, UNLIMITED};
@@ -140,15 +140,15 @@ fn told(directory: &Path) -> String {
 /// A container with a share that the driver is to hold, as the rest of the plugin sees it.
 fn container(ladder: &Ladder) -> (PodView, String) {
     let (uid, id) = ("5c0d6a2e-94a5-4e4b-9d2f-0a1b2c3d4e5f", "8f3c0d1e2b4a5968".repeat(4));
-    let slice = Slice { device: "GPU-0".into(), index: 0, share: Share::new(500, 7680) };
+    let slice = Slice { device: "GPU-0".into(), index: 0, share: Share::new(500, 7680), count: 1 };
     let (container, kind) = ("main".into(), ContainerKind::App);
-    let grant = Grant { container, kind, position: 0, whole: false, slices: vec![slice] };
+    let grant = Grant { container, kind, position: 0, form: Form::Share, slices: vec![slice] };
     let core = Ids::new(["GPU-0::0".to_owned()]);
     let key = Key { pod: uid.into(), container: "main".into() };
     let demand = Demand { key: &key, core: &core, grant: &grant, limit: None };
     // nothing is mounted, since the limiter is off: the driver alone holds it
     assert_eq!(ladder.provide(&demand, Isolation::Driver).unwrap(), Provision::default());
-    let raw = RawContainer { name: "main", kind, core: Some("50"), memory: Some("30") };
+    let raw = RawContainer { name: "main", kind, core: Some("50"), memory: Some("30"), counted: &[] };
     let pod = Pod {
         uid: uid.into(),
         reference: PodRef::new("ns", "p"),

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use kerf::annotation::{self, Keys};
-use kerf::plan::{Grant, Placement, Plan, Slice};
+use kerf::plan::{Form, Grant, Placement, Plan, Slice};
 use kerf::request::ContainerKind;
 use kerf::units::Share;
 use kerf_plugin::Plugin;
@@ -260,12 +260,12 @@ async fn vcuda_is_offered_on_amd_and_intel_cards_beside_other_profiles() {
             text.is_some_and(|text| text.contains(card))
         };
         stage.server.wait_for_object("nodes", "", "n", SOON, shown).await.unwrap();
-        let slice = Slice { device: card.into(), index: 0, share: Share::new(300, 2048) };
+        let slice = Slice { device: card.into(), index: 0, share: Share::new(300, 2048), count: 1 };
         let grant = Grant {
             container: "main".into(),
             kind: ContainerKind::App,
             position: 0,
-            whole: false,
+            form: Form::Share,
             slices: vec![slice],
         };
         let placement = Placement { node: "n".into(), time: 1, limit: None, plan: Plan { grants: vec![grant] } };
