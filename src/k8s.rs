@@ -75,7 +75,8 @@ pub fn request(pod: &Pod, keys: &Keys) -> Result<Option<GpuRequest>, RequestErro
         memory: amount(container, &keys.memory),
         counted,
     });
-    GpuRequest::parse(raw, annotations)
+    let request = GpuRequest::parse(raw, annotations)?;
+    Ok(request.map(|request| GpuRequest { priority: spec.priority.unwrap_or_default(), ..request }))
 }
 
 /// Kubernetes wants requests equal to limits for extended resources, and copies limits into requests.

@@ -29,7 +29,7 @@
 mod card;
 mod transit;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use card::take;
@@ -102,6 +102,13 @@ pub struct Commitment {
     /// The epoch ([`NodeLedger::release_missing`]) in which it was last heard of.
     epoch: u64,
     holds: Vec<Hold>,
+}
+
+impl Commitment {
+    /// What it takes of each card over the pod's whole life; of unknown cards one entry, for each of them.
+    pub fn holds(&self) -> &[Hold] {
+        &self.holds
+    }
 }
 
 /// What `observe` found.
@@ -402,6 +409,14 @@ impl NodeLedger {
         }
         let mut later = Self { known: self.known, cards, ..Self::default() };
         later.derive_rooms();
+        later
+    }
+
+    /// The node as it will be once these pods have left; for planning ahead only.
+    pub fn without(&self, gone: &BTreeSet<PodUid>) -> Self {
+        let mut later = self.clone();
+        later.commitments.retain(|uid, _| !gone.contains(uid));
+        later.recount();
         later
     }
 

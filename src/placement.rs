@@ -16,6 +16,7 @@
 //!   planner tries both orders and keeps the plan that takes least.
 
 mod cards;
+pub mod eviction;
 pub mod market;
 mod planner;
 pub mod shape;

@@ -85,6 +85,8 @@ pub struct GpuRequest {
     pub isolation: Option<Isolation>,
     /// Where its shares by count must lie: `<D>/gpu-shares`.
     pub arrangement: Arrangement,
+    /// How important the pod is: `spec.priority`. A pod may be evicted for one of a higher priority.
+    pub priority: i32,
 }
 
 /// The annotations that a user sets on a pod, unread.
@@ -253,7 +255,7 @@ impl GpuRequest {
         let policy = policy.map(str::parse).transpose().map_err(|_| RequestError::UnknownPolicy)?;
         let isolation = isolation.map(|text| parse_isolation(text, &parsed)).transpose()?;
         let arrangement = arrangement.map(|text| parse_arrangement(text, &parsed)).transpose()?.unwrap_or_default();
-        Ok(Some(Self { containers: parsed, limit, policy, isolation, arrangement }))
+        Ok(Some(Self { containers: parsed, limit, policy, isolation, arrangement, priority: 0 }))
     }
 }
 

@@ -86,6 +86,7 @@ fn served(kinds: &'static [ContainerKind]) -> impl Strategy<Value = (GpuRequest,
             policy: None,
             isolation: None,
             arrangement: Arrangement::Any,
+            priority: 0,
         };
         let grant = |(asked, (_, _, first)): (&ContainerRequest, &(ContainerKind, Ask, u32))| {
             // shares by count: of N = 50, two on each card but the last
@@ -272,8 +273,14 @@ fn believed() -> (GpuRequest, BTreeMap<String, String>) {
         container("main", 0, Ask::Share(Share::new(500, 2560))),
         container("train", 1, Ask::Whole { count: 2, memory: None }),
     ];
-    let request =
-        GpuRequest { containers, limit: None, policy: None, isolation: None, arrangement: Arrangement::Any };
+    let request = GpuRequest {
+        containers,
+        limit: None,
+        policy: None,
+        isolation: None,
+        arrangement: Arrangement::Any,
+        priority: 0,
+    };
     let annotations = BTreeMap::from([
         ("inspur.com/predicate-gpu-idx-0".into(), "0".into()),
         ("inspur.com/predicate-gpu-idx-1".into(), "1,2".into()),

@@ -52,6 +52,7 @@ fn request(uid: Uid) -> Arc<GpuRequest> {
         policy: None,
         isolation: None,
         arrangement: Arrangement::SameCard,
+        priority: 0,
     })
 }
 

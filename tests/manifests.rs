@@ -460,20 +460,19 @@ fn scheduler_configurations_name_the_extenders_routes_and_resources() {
         assert!(!extender.enable_https && !extender.ignorable);
         assert_eq!(extender.http_timeout, format!("{}s", args.scheduler_timeout_ms / 1000));
         assert_eq!(args.scheduler_timeout_ms % 1000, 0);
-        let verbs =
-            [Some(extender.filter_verb.clone()), extender.prioritize_verb.clone(), extender.bind_verb.clone()];
+        let filter = Some(extender.filter_verb.clone());
+        let (prioritize, preempt) = (extender.prioritize_verb.clone(), extender.preempt_verb.clone());
+        let verbs = [filter, prioritize, preempt, extender.bind_verb.clone()];
         for verb in verbs.iter().flatten() {
             assert!(routes.contains(&format!(".route(\"/scheduler/{verb}\"")), "{name}: {verb}");
         }
         let legacy = extender.filter_verb == "predicates";
         assert_eq!(legacy, name.ends_with("legacy.yaml"));
         if legacy {
-            assert!(
-                extender.prioritize_verb.is_none() && extender.bind_verb.is_none() && !extender.node_cache_capable
-            );
+            assert!(verbs.iter().skip(1).all(Option::is_none) && !extender.node_cache_capable);
         } else {
             assert!(extender.node_cache_capable && extender.weight.is_some_and(|weight| weight > 0));
-            assert_eq!(verbs.map(Option::unwrap), ["filter", "prioritize", "bind"]);
+            assert_eq!(verbs.map(Option::unwrap), ["filter", "prioritize", "preempt", "bind"]);
         }
         let managed: Vec<&str> = extender.managed_resources.iter().map(|resource| &*resource.name).collect();
         assert_eq!(managed, [&*keys.core, &*keys.memory]);

@@ -103,6 +103,11 @@ impl Cluster {
         }
     }
 
+    /// The node's ledger as it is now: a copy, to think with.
+    pub fn ledger(&self, node: &str) -> Option<NodeLedger> {
+        self.nodes.get(node).map(|ledger| ledger.clone())
+    }
+
     /// How well each of the nodes suits the pod, if the plans in `ahead` were carried out there first; less is better.
     /// `None`: not at all.
     pub fn ranks<'a>(

@@ -51,7 +51,14 @@ pub fn request(mut containers: Vec<(ContainerKind, Ask)>) -> GpuRequest {
         ask,
     };
     let containers = containers.into_iter().enumerate().map(container).collect();
-    GpuRequest { containers, limit: None, policy: None, isolation: None, arrangement: Arrangement::Any }
+    GpuRequest {
+        containers,
+        limit: None,
+        policy: None,
+        isolation: None,
+        arrangement: Arrangement::Any,
+        priority: 0,
+    }
 }
 
 pub fn single(ask: Ask) -> GpuRequest {

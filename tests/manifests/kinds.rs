@@ -68,6 +68,8 @@ pub struct SchedulerExtender {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub prioritize_verb: Option<String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub preempt_verb: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub bind_verb: Option<String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub weight: Option<u32>,

@@ -64,7 +64,7 @@ const TESTS: &[Test] = tests! {
     health: an_ill_card_takes_no_pod_until_it_recovers;
     faults: extender_killed plugin_killed kubelet_killed kubelet_killed_after_pods_ended containerd_killed api_server_paused etcd_killed;
     scheduling: the_old_configuration_works_with_the_same_plugin preemption_frees_a_card_where_core_is_short
-        preemption_frees_a_card_where_memory_is_short;
+        preemption_frees_a_card_where_memory_is_short preemption_evicts_nobody_in_vain;
     batches: equal_pods_take_nodes_of_their_own;
     metrics: promtool_is_content queries_return_what_the_audit_finds;
     profiles: the_examples_find_their_cards partitions_and_instances_are_devices
