@@ -15,10 +15,13 @@ mod health;
 mod invalid;
 mod isolation;
 mod metrics;
+mod neighbours;
 mod nodes;
+mod profiles;
 mod rights;
 mod scheduling;
 mod support;
+mod vendors;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
@@ -63,6 +66,10 @@ const TESTS: &[Test] = tests! {
         preemption_frees_a_card_where_memory_is_short;
     batches: equal_pods_take_nodes_of_their_own;
     metrics: promtool_is_content queries_return_what_the_audit_finds;
+    profiles: the_examples_find_their_cards partitions_and_instances_are_devices
+        shares_of_two_cards_are_spread_or_packed an_ill_card_shows_in_its_pods_status;
+    vendors: vcuda_is_served_from_amd_and_intel_cards;
+    neighbours: a_process_that_dies_costs_the_other_nothing all_profiles_survive_a_kubelet_restart;
     nodes: a_node_is_removed_and_returns;
     rights: no_more_than_is_used;
 };

@@ -1,4 +1,7 @@
 //! What the tests share.
 
 pub mod draft;
+pub mod offer;
+pub mod overlay;
+pub mod seen;
 pub mod stage;
