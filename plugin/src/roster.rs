@@ -223,6 +223,7 @@ mod tests {
             nodes: Vec::new(),
             control_nodes: Vec::new(),
             origin: Origin::whole(Vendor::Nvidia, "nvidia", name, pci),
+            facts: Default::default(),
         }
     }
 

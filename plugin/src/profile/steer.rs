@@ -144,6 +144,7 @@ mod tests {
                     nodes: Vec::new(),
                     control_nodes: Vec::new(),
                     origin: Origin::whole(Vendor::Nvidia, "nvidia", &name, ""),
+                    facts: Default::default(),
                 }
             };
             let cards = Cards::default().discovered((0..CARDS).map(host).collect());

@@ -37,6 +37,7 @@ fn counted(shape: &[(ContainerKind, u32)]) -> GpuRequest {
         policy: None,
         isolation: None,
         arrangement: Arrangement::Any,
+        priority: 0,
     }
 }
 
