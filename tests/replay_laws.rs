@@ -2,10 +2,12 @@
 
 #![allow(clippy::unwrap_used, reason = "a test")]
 
+use std::collections::BTreeMap;
+
 use kerf::placement::Policy;
 use kerf::placement::market::{Host, Market};
 use kerf::placement::shape::{Cards, Shape};
-use kerf::replay::{Arrivals, CardKind, Machine, Pod, Run, Stay, Workload, write_log};
+use kerf::replay::{Arrivals, CardKind, Machine, Pod, Run, Stay, Step, Workload, write_log};
 use kerf::units::{Mib, Milli, Share};
 use proptest::collection::vec;
 use proptest::prelude::*;
@@ -155,13 +157,19 @@ proptest! {
     /// What is remembered of earlier decisions never shows: the chosen machine is the best of all when each is rated by
     /// itself and from nothing.
     #[test]
-    fn the_choice_is_the_best_rated_machine(workload in workload(false), policy in policy()) {
+    fn the_choice_is_the_best_rated_machine(workload in any::<bool>().prop_flat_map(workload), policy in policy()) {
         let mut market = Market::default();
         for machine in &workload.machines {
             machine.join(&mut market, 50);
         }
-        for pod in &workload.arrivals.pods {
-            let class = market.class(&pod.shape);
+        let mut places = BTreeMap::new();
+        for step in &workload.arrivals.steps {
+            let (Step::Comes(number) | Step::Leaves(number)) = *step;
+            let class = market.class(&workload.arrivals.pods[number].shape);
+            if let Step::Leaves(_) = step {
+                places.remove(&number).into_iter().for_each(|choice| market.give(class, &choice));
+                continue;
+            }
             market.arrived(class);
             let choice = market.choose(policy, class);
             let hosts: Vec<Host> = (0..market.len()).filter_map(|number| market.host(number).cloned()).collect();
@@ -173,6 +181,7 @@ proptest! {
             prop_assert_eq!(choice.as_ref().map(|choice| (choice.host, choice.slots.clone())), best);
             if let Some(choice) = choice {
                 market.take(class, &choice);
+                places.insert(number, choice);
             }
         }
     }

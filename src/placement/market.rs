@@ -15,6 +15,22 @@
 //!
 //! What is expected is learnt after 16, 32, 64, 128, 256 and then every 500 pods, from all pods seen so far.
 //!
+//! # Where pods leave
+//!
+//! What is free now is all there will be only where nothing leaves. Elsewhere a pod that comes stays while others leave
+//! and yet others come, and meets more of the demand than what will fill the cluster. So the policy also learns the
+//! *turnover*: how many of the pods that came have left. Zero gives exactly the policy for a cluster that only fills;
+//! towards one, two things are weighed by what the pod will meet while it stays:
+//!
+//! * How much the demand for some kinds of card may vary: as much as that of a whole cluster's pods, since they are
+//!   replaced, and not only that of the few which will fill it (`prices`). Without this a kind that is free enough for
+//!   the moment goes to pods that could be anywhere, and those that can be nowhere else are lost for as long as these
+//!   stay.
+//! * What a pod without cards takes from cards: also those that are in use now and will be free, on machines of which
+//!   other pods' cores will be free too (`offer`). Without this such pods go where no card is free, and cards that
+//!   become free there lack cores. Pods with cards are weighed by what is free now: the cards that they leave behind
+//!   need the cores that they give back.
+//!
 //! # Two resources of a card
 //!
 //! A share asks for compute and memory, so a card is cut in two dimensions: a remainder `(compute, memory)` is worth the
@@ -145,6 +161,7 @@ impl Market {
     pub fn give(&mut self, class: Class, choice: &Choice) {
         if let Some(need) = self.needs.get(class.0).copied() {
             self.change(choice.host, |host| host.give(&need, &choice.slots));
+            self.left();
         }
     }
 
@@ -176,6 +193,82 @@ fn count_slots(slots: &mut [u64], rooms: &[Room], host: &Host) {
 mod tests {
     use super::super::shape::{Cards, models};
     use super::*;
+    use crate::units::Share;
+
+    fn pod(cpu: u64, cards: Cards, model: &str) -> Shape {
+        Shape { cpu, memory: Mib(0), cards, models: models(model) }
+    }
+
+    /// With so many cards, of which the first are free.
+    fn machine(market: &mut Market, model: &str, cards: usize, free: usize, cpu: u64, free_cpu: u64) -> usize {
+        let kind = market.kind(model, Mib(0));
+        let capacity = Share::new(1000, 0);
+        let slot =
+            |at| Slot { free: if at < free { capacity } else { Share::ZERO }, capacity, kind, whole: at < free };
+        market.add(Host {
+            cpu: free_cpu,
+            cpu_capacity: cpu,
+            memory: Mib(1),
+            memory_capacity: Mib(1),
+            pods: 100,
+            slots: (0..cards).map(slot).collect(),
+        })
+    }
+
+    /// 256 pods have come, in turn of these shapes; all have left, or none.
+    fn see(market: &mut Market, shapes: &[Shape], leave: bool) {
+        for shape in shapes.iter().cycle().take(256) {
+            let class = market.class(shape);
+            if leave {
+                market.left();
+            }
+            market.arrived(class);
+        }
+    }
+
+    fn chosen(market: &mut Market, shape: &Shape) -> Option<usize> {
+        let class = market.class(shape);
+        market.choose(Policy::Fragmentation, class).map(|choice| choice.host)
+    }
+
+    #[test]
+    fn where_pods_leave_more_is_kept_of_a_kind_that_some_are_confined_to() {
+        let any = pod(0, Cards::Whole(1), "");
+        let shapes: Vec<Shape> =
+            (0..10).map(|at| if at == 0 { pod(0, Cards::Whole(1), "B") } else { any.clone() }).collect();
+        let choice = |leave| {
+            let mut market = Market::default();
+            let plain = machine(&mut market, "A", 8, 4, 64_000, 64_000);
+            (0..9).for_each(|_| _ = machine(&mut market, "A", 8, 0, 64_000, 64_000));
+            let few = machine(&mut market, "B", 2, 2, 64_000, 64_000);
+            machine(&mut market, "B", 2, 2, 64_000, 64_000);
+            see(&mut market, &shapes, leave);
+            (chosen(&mut market, &any), Some(plain), Some(few))
+        };
+        // four cards of B are plenty for what will fill the last eight, one in ten of them confined to B
+        let (chosen, _, few) = choice(false);
+        assert_eq!(chosen, few);
+        let (chosen, plain, _) = choice(true);
+        assert_eq!(chosen, plain);
+    }
+
+    #[test]
+    fn where_pods_leave_a_pod_without_cards_keeps_off_cores_that_cards_will_need() {
+        // eleven cores for a card, on average
+        let shapes = [pod(4_000, Cards::Whole(1), ""), pod(18_000, Cards::Whole(1), "")];
+        let choice = |leave| {
+            let mut market = Market::default();
+            // as eight of these pods leave it, and empty
+            let tight = machine(&mut market, "A", 8, 0, 96_000, 8_000);
+            let ample = machine(&mut market, "A", 2, 2, 104_000, 104_000);
+            see(&mut market, &shapes, leave);
+            (chosen(&mut market, &pod(8_000, Cards::None, "")), Some(tight), Some(ample))
+        };
+        let (chosen, tight, _) = choice(false);
+        assert_eq!(chosen, tight);
+        let (chosen, _, ample) = choice(true);
+        assert_eq!(chosen, ample);
+    }
 
     #[test]
     fn a_model_named_twice_makes_a_class_of_its_own() {

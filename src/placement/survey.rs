@@ -176,7 +176,9 @@ impl Survey {
 
     /// A pod is gone. Its demand stays counted: more of its kind may come.
     pub fn unload(&mut self, uid: &PodUid) {
-        self.counted.remove(uid);
+        if self.counted.remove(uid).is_some() {
+            self.market.left();
+        }
         if let Some(load) = self.loads.remove(uid) {
             self.used(&load, HostAmount::minus);
         }
@@ -289,8 +291,13 @@ mod tests {
     const SHAPE: Shape = Shape { cpu: 4000, memory: Mib(4096), cards: Cards::None, models: Vec::new() };
 
     fn ledger() -> NodeLedger {
+        with_cards(1)
+    }
+
+    fn with_cards(count: u32) -> NodeLedger {
+        let devices = (0..count).map(|index| Device::new(format!("GPU-{index}"), index, Mib(16_384)));
         let mut ledger = NodeLedger::default();
-        ledger.set_inventory(Some(&Inventory::new(vec![Device::new("GPU-0", 0, Mib(16_384))])));
+        ledger.set_inventory(Some(&Inventory::new(devices.collect())));
         ledger
     }
 
@@ -326,6 +333,35 @@ mod tests {
             }
         }
         assert!(survey.shape(&"pod-9".into()).is_some());
+    }
+
+    /// A node whose cores are in use suits a pod without cards where pods leave, and else one that is all free.
+    #[test]
+    fn pods_that_are_gone_count_as_having_left() {
+        let suits = |leave| {
+            let mut survey = Survey::default();
+            for (name, cards, cpu, used) in [("used", 1, 200_000, 190_000), ("free", 8, 96_000, 0)] {
+                let node = NodeName::from(name);
+                survey.cards(&node, &with_cards(cards));
+                survey.allocatable(&node, Some(HostAmount { cpu, memory: Mib(1 << 20), pods: 100 }));
+                let shape = Shape { cpu: used, ..SHAPE };
+                survey.seen(&name.into(), &Sighting { shape: &shape, node: Some(&node), resident: true });
+            }
+            for number in 0..256 {
+                // eleven cores for a card, on average
+                let cpu = if number % 2 == 0 { 4_000 } else { 18_000 };
+                let shape = Shape { cpu, cards: Cards::Whole(1), ..SHAPE };
+                let uid = PodUid::from(format!("pod-{number}"));
+                survey.seen(&uid, &Sighting { shape: &shape, node: None, resident: false });
+                if leave {
+                    survey.unload(&uid);
+                }
+            }
+            let shape = Shape { cpu: 8_000, ..SHAPE };
+            let ranks = survey.ranks(Policy::Fragmentation, &shape, ["used", "free"].into_iter());
+            if ranks[0] < ranks[1] { "used" } else { "free" }
+        };
+        assert_eq!((suits(false), suits(true)), ("free", "used"));
     }
 
     #[test]

@@ -1,5 +1,6 @@
 //! What a market has seen of the demand, and when it learns from it.
 
+use super::super::Policy;
 use super::super::shape::Shape;
 use super::host::Need;
 use super::offer::Facts;
@@ -15,16 +16,19 @@ pub(super) struct Census {
     /// comes to be known.
     learnt: Vec<u64>,
     total: u64,
-    /// Whether the demand was told in advance, so that nothing is learnt.
+    /// How many of them have left.
+    left: u64,
+    /// The part of the pods that came which had left when it was last learnt from.
+    turnover: f64,
+    /// Whether the demand was told in advance, so that only the turnover is learnt.
     known: bool,
 }
 
 impl Census {
     /// After 16, 32, 64, ... pods, and then after every 500.
     fn due(&self) -> bool {
-        !self.known
-            && ((self.total >= 16 && self.total < 500 && self.total.is_power_of_two())
-                || (self.total > 0 && self.total.is_multiple_of(500)))
+        (self.total >= 16 && self.total < 500 && self.total.is_power_of_two())
+            || (self.total > 0 && self.total.is_multiple_of(500))
     }
 }
 
@@ -48,13 +52,26 @@ impl Market {
             *count += 1;
             self.census.total += 1;
         }
-        if self.census.due() {
+        if !self.census.due() {
+            return;
+        }
+        self.census.turnover = self.census.left.min(self.census.total) as f64 / self.census.total as f64;
+        if !self.census.known {
             self.census.learnt.clone_from(&self.census.counts);
             self.relearn();
+        } else if self.census.left > 0 {
+            self.outlook.turnover = self.census.turnover;
+            // no other policy's books depend on it
+            self.books.retain(|(policy, _), _| *policy != Policy::Fragmentation);
         }
     }
 
-    /// Tells the demand in advance, as how often each shape comes: from now on nothing is learnt.
+    /// A pod that had come has left. [`Market::give`] says so itself.
+    pub fn left(&mut self) {
+        self.census.left += 1;
+    }
+
+    /// Tells the demand in advance, as how often each shape comes: from now on only the turnover is learnt.
     pub fn know(&mut self, demand: &[(Shape, u64)]) {
         for (shape, count) in demand {
             let class = self.class(shape);
@@ -85,6 +102,7 @@ impl Market {
         // classes that are newer than the last lesson were not seen in it
         self.census.learnt.resize(self.shapes.len(), 0);
         self.outlook = Outlook::learn(&self.shapes, &self.needs, &self.census.learnt, &self.kinds);
+        self.outlook.turnover = self.census.turnover;
         self.books.clear();
         let rooms = self.outlook.rooms.len();
         self.totals = Totals::new(self.kinds.len(), rooms);

@@ -92,7 +92,10 @@ impl Offer {
         // what the placement takes does not count as lost; what it makes worthless does
         let score = |lost: f64| taken - lost + facts.stranded - outlook.stranded(facts.all_worth - lost, cpu);
         match need.cards {
-            Cards::None => Self { used: Way { score: score(0.0) as f32, slot: 0, kind: 0 }, fresh: Way::NONE },
+            Cards::None => {
+                let score = -without_cards(host, facts, need, outlook);
+                Self { used: Way { score: score as f32, slot: 0, kind: 0 }, fresh: Way::NONE }
+            }
             Cards::Whole(count) if host.whole(need.kinds) < count.into() => Self::NONE,
             Cards::Whole(count) => {
                 let first = host.first_whole(need.kinds, count).next().unwrap_or_default();
@@ -106,6 +109,15 @@ impl Offer {
             }
         }
     }
+}
+
+/// What a pod without cards strands on the machine for want of cores. It meets the cards and the cores that will be
+/// free while it stays: so much of what is in use as pods come and leave.
+fn without_cards(host: &Host, facts: &Facts, need: &Need, outlook: &Outlook) -> f64 {
+    let capacity: f64 = host.slots.iter().map(|slot| f64::from(slot.capacity.compute.0)).sum();
+    let cards = facts.all_worth + outlook.turnover * (capacity - facts.all_worth);
+    let cpu = host.cpu as f64 + outlook.turnover * host.cpu_capacity.saturating_sub(host.cpu) as f64;
+    outlook.stranded(cards, cpu - need.cpu as f64) - outlook.stranded(cards, cpu)
 }
 
 impl Way {

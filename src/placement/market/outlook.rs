@@ -54,6 +54,8 @@ pub(super) struct Outlook {
     pub rooms: Vec<Room>,
     pub confined: Vec<Confined>,
     pub typical: Vec<Typical>,
+    /// The part of the pods that came which have left, from 0 to 1.
+    pub turnover: f64,
     /// For each kind of card.
     values: Vec<Arc<Values>>,
 }
@@ -117,6 +119,7 @@ impl Outlook {
             rooms: rooms(&seen, total),
             confined: confined(&seen, total, kinds.len()),
             typical: typical(&seen, shapes),
+            turnover: 0.0,
             values: values(&seen, kinds),
         }
     }

@@ -50,9 +50,12 @@ impl Prices {
         if need.cards == Cards::None {
             return;
         }
+        // pods that stand are replaced while this one stays: their successors may ask for other kinds than they did
+        let replaced = outlook.turnover * totals.capacity.saturating_sub(totals.compute) as f64 / outlook.per_pod;
         for set in outlook.confined.iter().filter(|set| !need.kinds.within(set.kinds)) {
             let free = totals.free_of(set.kinds) as f64;
-            let missed = tail::normal_at_least(set.mean * horizon, set.variance * horizon, SCARCE * free);
+            let variance = set.variance * (horizon + replaced);
+            let missed = tail::normal_at_least(set.mean * horizon, variance, SCARCE * free);
             if missed > NEVER {
                 self.scarce.push((set.kinds, milli * missed));
             }

@@ -8,6 +8,8 @@ use super::offer::Facts;
 #[derive(Clone, Debug, Default)]
 pub(super) struct Totals {
     pub compute: u64,
+    /// All compute of the cards, free or not.
+    pub capacity: u64,
     /// By kind of card.
     pub by_kind: Vec<u64>,
     pub whole: u64,
@@ -37,6 +39,7 @@ impl Totals {
             if let Some(sum) = self.by_kind.get_mut(usize::from(slot.kind)) {
                 *sum = by(*sum, free);
             }
+            self.capacity = by(self.capacity, slot.capacity.compute.0.into());
             self.whole = by(self.whole, slot.whole.into());
         }
         self.compute = by(self.compute, facts.compute);
