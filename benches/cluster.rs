@@ -38,8 +38,13 @@ fn survey(figures: &mut Figures, rounds: usize) {
     let cluster = Cluster::default();
     let name = |number: usize| format!("gpu-node-{number:05}.cluster.example");
     let names: Vec<String> = (0..5_000).map(name).collect();
-    let share =
-        |core| RawContainer { name: "main", kind: ContainerKind::App, core: Some(core), memory: Some("10") };
+    let share = |core| RawContainer {
+        name: "main",
+        kind: ContainerKind::App,
+        core: Some(core),
+        memory: Some("10"),
+        counted: &[],
+    };
     let request = |core| GpuRequest::parse([share(core)], RawAnnotations::default()).ok().flatten().map(Arc::new);
     let (Some(small), Some(asked)) = (request("30"), request("50")) else { return };
     for name in &names {
@@ -78,7 +83,8 @@ fn contend(nodes: usize, threads: usize, rounds: usize) -> Vec<Duration> {
     for name in names.iter() {
         cluster.apply_node(&NodeView { name: name.clone(), inventory: Ok(Inventory::from_capacity(800, 480)) });
     }
-    let raw = RawContainer { name: "main", kind: ContainerKind::App, core: Some("10"), memory: Some("2") };
+    let raw =
+        RawContainer { name: "main", kind: ContainerKind::App, core: Some("10"), memory: Some("2"), counted: &[] };
     let request = Arc::new(
         GpuRequest::parse([raw], RawAnnotations::default()).ok().flatten().unwrap_or_else(|| std::process::abort()),
     );

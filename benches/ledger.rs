@@ -29,6 +29,7 @@ fn request(containers: &[(ContainerKind, &str, &str)]) -> Arc<GpuRequest> {
         kind: *kind,
         core: Some(core),
         memory: Some(memory),
+        counted: &[],
     });
     Arc::new(
         GpuRequest::parse(raw, RawAnnotations::default()).ok().flatten().unwrap_or_else(|| std::process::abort()),

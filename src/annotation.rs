@@ -21,6 +21,7 @@ use std::sync::Arc;
 
 use crate::plan::Placement;
 use crate::request::GpuRequest;
+use crate::shares::{BadPerCard, ShareResources};
 
 /// The longest annotation value that is read: four times the placement of 64 containers on 64 cards.
 pub const MAX_BYTES: usize = 256 << 10;
@@ -79,6 +80,8 @@ pub struct Keys {
     pub policy: String,
     /// Pod annotation, set by the user: the least isolation that its shares need.
     pub isolation: String,
+    /// Pod annotation, set by the user: where its shares by count must lie.
+    pub shares: String,
     /// Pod annotation, written by the plugin: the isolation that its shares got.
     pub isolated: String,
     /// Pod annotation: the placement, the authority.
@@ -93,8 +96,12 @@ pub struct Keys {
     pub gpu_assigned: String,
     /// Node annotation, written by the plugin: the cards.
     pub inventory: String,
+    /// Node annotation, written by the plugin, followed by what it offers: keys of the labels that it wrote.
+    pub labels: String,
     /// Node annotation, set by an administrator: ids or indices of cards that take no new pod.
     pub cordon: String,
+    /// Resources that are shares by count; none unless set.
+    pub share_resources: ShareResources,
 }
 
 impl Keys {
@@ -114,9 +121,18 @@ impl Keys {
             predicate_gpu_idx: key("predicate-gpu-idx-"),
             gpu_assigned: key("gpu-assigned"),
             inventory: key("gpu-inventory"),
+            labels: key("gpu-labels-"),
             cordon: key("gpu-cordon"),
+            shares: key("gpu-shares"),
+            share_resources: ShareResources::default(),
             domain,
         }
+    }
+
+    /// The same keys, with these resources as shares by count.
+    #[must_use]
+    pub fn with_shares(self, share_resources: ShareResources) -> Self {
+        Self { share_resources, ..self }
     }
 }
 
@@ -141,6 +157,9 @@ pub enum Unreadable {
     /// A compatibility annotation that is missing or is no list of card indices.
     #[error("no card indices for a container")]
     Indices,
+    /// A number of shares of a card that cannot be counted.
+    #[error(transparent)]
+    Shares(BadPerCard),
     /// A value out of its range, or a name twice.
     #[error("{0}")]
     Invalid(&'static str),

@@ -14,8 +14,9 @@ mod snapshot;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use kerf::annotation::Domain;
+use kerf::annotation::{Domain, Keys};
 use kerf::placement::Policy;
+use kerf::shares::ShareResources;
 
 /// Exit status where the command line or an input file is wrong.
 pub const USAGE: u8 = 2;
@@ -31,6 +32,9 @@ pub struct Args {
     /// Prefix of the resources and annotations
     #[arg(long, global = true, env = "KERF_DOMAIN", default_value_t)]
     domain: Domain,
+    /// Resources that are shares by count, joined by commas; a name may end in *
+    #[arg(long, global = true, env = "KERF_SHARE_RESOURCES", default_value = ShareResources::WELL_KNOWN, value_name = "NAMES")]
+    share_resources: ShareResources,
     /// Print JSON
     #[arg(long, global = true)]
     json: bool,
@@ -72,10 +76,11 @@ enum Command {
 /// # Errors
 /// Where an input cannot be read; the text names the file.
 pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
+    let keys = Keys::new(args.domain.clone()).with_shares(args.share_resources.clone());
     match &args.command {
-        Command::Inspect { snapshot } => inspect::run(snapshot, &args.domain, args.json),
-        Command::Plan { pod, cluster, policy } => plan::run(pod, cluster, &args.domain, *policy, args.json),
+        Command::Inspect { snapshot } => inspect::run(snapshot, &keys, args.json),
+        Command::Plan { pod, cluster, policy } => plan::run(pod, cluster, &keys, *policy, args.json),
         Command::Doctor { options } => doctor::run(options),
-        Command::Replay(options) => replay::run(options, &args.domain, args.json),
+        Command::Replay(options) => replay::run(options, &keys, args.json),
     }
 }

@@ -5,8 +5,9 @@ use std::fmt;
 use std::str::FromStr;
 use std::sync::Arc;
 
-use crate::ids::DeviceId;
+use crate::ids::{DeviceId, ResourceName};
 use crate::isolation::Isolation;
+use crate::shares::PerCard;
 use crate::units::{Mib, Milli, Share};
 
 /// One physical card, or one hardware partition that acts as a card.
@@ -31,6 +32,8 @@ pub struct Device {
     pub isolation: Isolation,
     /// How this card reaches others of its node, by their index. Absent: nothing is known.
     pub links: BTreeMap<u32, Link>,
+    /// How many shares by count of it the node offers, for each resource of such.
+    pub offers: BTreeMap<ResourceName, PerCard>,
 }
 
 impl Device {
@@ -46,6 +49,7 @@ impl Device {
             cordoned: false,
             isolation: Isolation::None,
             links: BTreeMap::new(),
+            offers: BTreeMap::new(),
         }
     }
 

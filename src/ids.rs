@@ -59,6 +59,10 @@ name!(
     DeviceId
 );
 name!(
+    /// Full name of an extended resource (`deepomatic.com/shared-gpu`).
+    ResourceName
+);
+name!(
     /// Name of a container, unique in its pod (init containers included).
     ContainerName
 );

@@ -57,25 +57,46 @@ pub fn request(pod: &Pod, keys: &Keys) -> Result<Option<GpuRequest>, RequestErro
             Some("Always") => ContainerKind::Sidecar,
             _ => ContainerKind::Init,
         };
-        raw(container, kind, keys)
+        (container, kind)
     });
-    let apps = spec.containers.iter().map(|container| raw(container, ContainerKind::App, keys));
+    let apps = spec.containers.iter().map(|container| (container, ContainerKind::App));
+    let containers: Vec<_> =
+        inits.chain(apps).map(|(container, kind)| (container, kind, counted(container, keys))).collect();
     let annotations = RawAnnotations {
         limit: annotation(&keys.core_limit),
         policy: annotation(&keys.policy),
         isolation: annotation(&keys.isolation),
+        arrangement: annotation(&keys.shares),
     };
-    GpuRequest::parse(inits.chain(apps), annotations)
+    let raw = containers.iter().map(|(container, kind, counted)| RawContainer {
+        name: &container.name,
+        kind: *kind,
+        core: amount(container, &keys.core),
+        memory: amount(container, &keys.memory),
+        counted,
+    });
+    let request = GpuRequest::parse(raw, annotations)?;
+    Ok(request.map(|request| GpuRequest { priority: spec.priority.unwrap_or_default(), ..request }))
 }
 
-fn raw<'a>(container: &'a Container, kind: ContainerKind, keys: &Keys) -> RawContainer<'a> {
-    let resources = container.resources.as_ref();
-    // Kubernetes wants requests equal to limits for extended resources, and copies limits into requests
-    let amount = |key: &str| {
-        let of = |amounts: &'a Option<BTreeMap<String, Quantity>>| Some(amounts.as_ref()?.get(key)?.0.as_str());
-        resources.and_then(|r| of(&r.limits).or_else(|| of(&r.requests)))
-    };
-    RawContainer { name: &container.name, kind, core: amount(&keys.core), memory: amount(&keys.memory) }
+/// Kubernetes wants requests equal to limits for extended resources, and copies limits into requests.
+fn amount<'a>(container: &'a Container, key: &str) -> Option<&'a str> {
+    let resources = container.resources.as_ref()?;
+    let of = |amounts: &'a Option<BTreeMap<String, Quantity>>| Some(amounts.as_ref()?.get(key)?.0.as_str());
+    of(&resources.limits).or_else(|| of(&resources.requests))
+}
+
+/// The amounts of all resources that are shares by count.
+fn counted<'a>(container: &'a Container, keys: &Keys) -> Vec<(&'a str, &'a str)> {
+    let Some(resources) = &container.resources else { return Vec::new() };
+    let limits = resources.limits.iter().flatten();
+    let requests = resources.requests.iter().flatten();
+    let only = requests.filter(|(name, _)| !resources.limits.as_ref().is_some_and(|l| l.contains_key(*name)));
+    limits
+        .chain(only)
+        .filter(|(name, _)| keys.share_resources.contains(name))
+        .map(|(name, amount)| (name.as_str(), amount.0.as_str()))
+        .collect()
 }
 
 /// Translates a Pod. `None` where it has no name or uid, which the API server never sends.

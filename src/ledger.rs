@@ -22,23 +22,25 @@
 //! * A record that moves from one card to another is one half of an exchange: what it leaves stays taken until the
 //!   other half is seen, or for a while (`transit`).
 //! * A pod whose record cannot be read may sit on any card, so it takes its amount of *every* card: never
-//!   counted as free, and never costing others more than it asked for itself.
+//!   counted as free, and never costing others more than it asked for itself. Shares by count may sit on any card
+//!   that is offered as such: where none is, another plugin serves them, and they take nothing.
+//! * Memory is promised once: a card has shares by count, which have its memory undivided, or anything else.
 
 mod card;
 mod transit;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use card::take;
-pub use card::{Card, Room};
+pub use card::{Card, Offered, Room};
 use transit::Transit;
 
 use crate::device::Inventory;
 use crate::ids::{DeviceId, PodRef, PodUid};
 use crate::placement::{Planner, Policy, Unfit};
-use crate::plan::{Hold, Plan, Tally};
-use crate::request::{Ask, GpuRequest};
+use crate::plan::{Form, Grant, Hold, Plan, Slice};
+use crate::request::{Ask, ContainerRequest, GpuRequest};
 use crate::units::{Share, Timestamp};
 
 /// Where a commitment is in its life.
@@ -80,7 +82,7 @@ impl State {
 pub enum Held {
     /// The cards of a plan.
     Plan(Plan),
-    /// Unknown cards: its amount of every card.
+    /// Unknown cards: its amount of every card, and of shares by count of every card that is offered as such.
     Unreadable,
 }
 
@@ -100,6 +102,13 @@ pub struct Commitment {
     /// The epoch ([`NodeLedger::release_missing`]) in which it was last heard of.
     epoch: u64,
     holds: Vec<Hold>,
+}
+
+impl Commitment {
+    /// What it takes of each card over the pod's whole life; of unknown cards one entry, for each of them.
+    pub fn holds(&self) -> &[Hold] {
+        &self.holds
+    }
 }
 
 /// What `observe` found.
@@ -172,6 +181,15 @@ impl NodeLedger {
     /// The pods, in order of uid.
     pub fn commitments(&self) -> &BTreeMap<PodUid, Commitment> {
         &self.commitments
+    }
+
+    /// Whether the pod takes anything here. One with shares by count whose record cannot be read takes nothing where no
+    /// card is offered as such.
+    pub fn concerns(&self, commitment: &Commitment) -> bool {
+        let perhaps = |card: &Card| commitment.holds.iter().any(|hold| card.may_have(hold));
+        matches!(commitment.held, Held::Plan(_))
+            || !commitment.request.only_counted()
+            || self.cards.iter().any(perhaps)
     }
 
     /// Whether the ledger says nothing, so that it need not be kept.
@@ -394,6 +412,14 @@ impl NodeLedger {
         later
     }
 
+    /// The node as it will be once these pods have left; for planning ahead only.
+    pub fn without(&self, gone: &BTreeSet<PodUid>) -> Self {
+        let mut later = self.clone();
+        later.commitments.retain(|uid, _| !gone.contains(uid));
+        later.recount();
+        later
+    }
+
     /// Counts every card afresh from the commitments. A node has few pods; counting is cheaper than a
     /// difference that is applied twice.
     fn recount(&mut self) {
@@ -402,10 +428,14 @@ impl NodeLedger {
             match &commitment.held {
                 Held::Plan(_) => commitment.holds.iter().for_each(|hold| take(&mut self.cards, hold)),
                 Held::Unreadable => {
-                    for (card, hold) in self.cards.iter_mut().flat_map(|c| commitment.holds.first().map(|h| (c, h)))
-                    {
-                        card.take(hold.share, hold.whole);
-                    }
+                    let cards = self.cards.iter_mut();
+                    cards.for_each(|card| {
+                        commitment.holds.iter().for_each(|hold| {
+                            if card.may_have(hold) {
+                                card.take(hold)
+                            }
+                        })
+                    });
                 }
             }
         }
@@ -420,7 +450,8 @@ impl NodeLedger {
             (compute + u64::from(room.free.compute.0), memory.saturating_add(room.free.memory.0))
         };
         self.free = self.rooms.iter().fold((0, 0), add);
-        let most = self.rooms.iter().map(|room| room.free).max_by_key(|free| (free.compute, free.memory));
+        let divided = self.rooms.iter().filter(|room| !room.undivided).map(|room| room.free);
+        let most = divided.max_by_key(|free| (free.compute, free.memory));
         self.roomiest = most.unwrap_or_default();
     }
 }
@@ -428,18 +459,28 @@ impl NodeLedger {
 fn holds(held: &Held, request: &GpuRequest) -> Vec<Hold> {
     match held {
         Held::Plan(plan) => plan.holds(),
-        Held::Unreadable => {
-            let mut tally = Tally::default();
-            let mut whole = false;
-            for container in &request.containers {
-                match container.ask {
-                    Ask::Share(share) => tally = tally.with(container.kind, share, false),
-                    Ask::Whole { .. } => whole = true,
-                }
-            }
-            vec![Hold { device: DeviceId::from(""), index: 0, share: tally.peak(), whole }]
-        }
+        Held::Unreadable => anywhere(request).holds(),
     }
+}
+
+/// The request on a card that has no name.
+fn anywhere(request: &GpuRequest) -> Plan {
+    let grant = |container: &ContainerRequest| {
+        let (share, count) = match &container.ask {
+            Ask::Share(share) => (*share, 1),
+            Ask::Whole { .. } => (Share::ZERO, 1),
+            // how much that is, each card says
+            Ask::Counted(counted) => (Share::ZERO, counted.count),
+        };
+        Grant {
+            container: container.name.clone(),
+            kind: container.kind,
+            position: container.position,
+            form: Form::of(&container.ask),
+            slices: vec![Slice { device: DeviceId::from(""), index: 0, share, count }],
+        }
+    };
+    Plan { grants: request.containers.iter().map(grant).collect() }
 }
 
 #[cfg(test)]

@@ -19,6 +19,7 @@
 //! | place | what it is |
 //! | --- | --- |
 //! | [`units`], [`ids`] | quantities and names that cannot be mistaken for one another |
+//! | [`shares`] | shares by count: N equal shares of a card, as most device plugins have them |
 //! | [`device`] | a card; a node's inventory |
 //! | [`request`] | what a pod asks for, parsed once; every rule of the contract |
 //! | [`isolation`] | how a share is enforced: the levels, from a promise to hardware |
@@ -31,7 +32,7 @@
 //! | `runtime` (feature) | the process around a daemon: logs, shutdown, readiness, administrative routes |
 //! | `src/cli` (feature `cli`) | the `kerf` command: `inspect` and `plan` over a snapshot, `replay` over a workload; `doctor` starts the plugin's |
 //! | `extender/` | kube-scheduler's side: HTTP, watches, the one write |
-//! | `plugin/` | kubelet's side: gRPC, vendors' drivers (`backend`), other systems' contracts (`profile`), what holds containers to their shares (`isolation`), `doctor`, metrics |
+//! | `plugin/` | kubelet's side: gRPC, vendors' drivers (`backend`) and the node's cards over all of them (`roster`), other systems' contracts (`profile`), what holds containers to their shares (`isolation`), what the Node is told (`health`, `labels`), `doctor`, metrics |
 //! | `plugin/nvml` | the functions of NVIDIA's library that `nvml-wrapper` has not: C is called there alone on the host |
 //! | `limiter/` | what runs inside a container: a library before NVIDIA's driver; `limiter/contract`, its files |
 //! | `proto/` | kubelet's two gRPC contracts, vendors' health services, and that of tkestack's library |
@@ -72,4 +73,5 @@ pub mod replay;
 pub mod request;
 #[cfg(feature = "runtime")]
 pub mod runtime;
+pub mod shares;
 pub mod units;

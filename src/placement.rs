@@ -8,10 +8,15 @@
 //! * **Whole cards** must be untouched. Several are chosen for their links: the set whose worst link is best,
 //!   then whose links together are best, then which cuts the fewest and weakest links to free cards left behind.
 //!   One card alone is the one whose loss cuts least. Where no link is known, the smallest and lowest ones.
+//! * **Shares by count** are on one card where one has room for them all, in the same order as shares; else on as few
+//!   cards as possible, those with the most room first. A pod may want all of its own on one card, or each on another.
+//!   Where a share is a whole card they are chosen as such. Policies that weigh a whole cluster take these pods as
+//!   `binpack` does, and their cards as full.
 //! * **Init containers** run before the others and share cards with them, as kubelet reuses their devices. The
 //!   planner tries both orders and keeps the plan that takes least.
 
 mod cards;
+pub mod eviction;
 pub mod market;
 mod planner;
 pub mod shape;
@@ -24,6 +29,7 @@ pub use planner::Planner;
 pub use unfit::Unfit;
 
 use crate::ledger::NodeLedger;
+use crate::request::GpuRequest;
 use crate::units::Share;
 
 /// How to choose among nodes and cards that fit.
@@ -88,11 +94,12 @@ impl Rank {
 }
 
 impl Policy {
-    /// Whether the choice needs more than one node's cards: a [`survey::Survey`].
-    pub fn surveys(self) -> bool {
+    /// Whether the choice for this pod needs more than one node's cards: a [`survey::Survey`]. Shares by count are not
+    /// weighed so: how much of a card one is depends on the node, and it asks for no memory of its own.
+    pub fn surveys(self, request: &GpuRequest) -> bool {
         match self {
             Self::Binpack | Self::Spread => false,
-            Self::BestFit | Self::Fgd | Self::Fragmentation => true,
+            Self::BestFit | Self::Fgd | Self::Fragmentation => request.counted().next().is_none(),
         }
     }
 

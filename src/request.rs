@@ -3,6 +3,7 @@
 use crate::ids::ContainerName;
 use crate::isolation::Isolation;
 use crate::placement::Policy;
+use crate::shares::{Arrangement, Counted};
 use crate::units::{Mib, Milli, QuantityError, Share, parse_quantity};
 
 /// When a container of a pod runs, which decides how its needs add up.
@@ -38,6 +39,8 @@ pub struct RawContainer<'a> {
     pub core: Option<&'a str>,
     /// `resources.limits["<D>/vcuda-memory"]`
     pub memory: Option<&'a str>,
+    /// Resources that are shares by count ([`crate::shares`]), with their amounts.
+    pub counted: &'a [(&'a str, &'a str)],
 }
 
 /// What one container asks for.
@@ -52,6 +55,8 @@ pub enum Ask {
         /// What they must have together, where the pod says.
         memory: Option<Mib>,
     },
+    /// Shares by count.
+    Counted(Counted),
 }
 
 /// A container that asks for cards.
@@ -78,6 +83,10 @@ pub struct GpuRequest {
     pub policy: Option<Policy>,
     /// The least isolation that the shares of the pod need: `<D>/isolation`. Absent: whatever the node has.
     pub isolation: Option<Isolation>,
+    /// Where its shares by count must lie: `<D>/gpu-shares`.
+    pub arrangement: Arrangement,
+    /// How important the pod is: `spec.priority`. A pod may be evicted for one of a higher priority.
+    pub priority: i32,
 }
 
 /// The annotations that a user sets on a pod, unread.
@@ -89,12 +98,16 @@ pub struct RawAnnotations<'a> {
     pub policy: Option<&'a str>,
     /// `<D>/isolation`
     pub isolation: Option<&'a str>,
+    /// `<D>/gpu-shares`
+    pub arrangement: Option<&'a str>,
 }
 
 /// More GPU containers than a pod may have: a bound on the work one request can cause.
 pub const MAX_CONTAINERS: usize = 64;
 /// More cards than one container may ask for.
 pub const MAX_CARDS: u64 = 1024;
+/// More shares by count than one container may ask for.
+pub const MAX_SHARES: u64 = MAX_CARDS * 1000;
 
 /// The rule that a request breaks. The texts carry no amounts, so that the scheduler can count equal ones.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -117,6 +130,15 @@ pub enum Rule {
     /// More than any node has.
     #[error("asks for more cards than any node has")]
     TooManyCards,
+    /// A number of shares that is no number.
+    #[error("number of GPU shares {0}")]
+    Count(QuantityError),
+    /// More shares than any node has.
+    #[error("asks for more GPU shares than any node has")]
+    TooManyShares,
+    /// Two resources that both mean cards.
+    #[error("asks for GPUs by two resources: use vcuda-core with vcuda-memory, or one resource of GPU shares")]
+    TwoResources,
 }
 
 /// A request that cannot be served anywhere, and why.
@@ -157,6 +179,23 @@ pub enum RequestError {
         /// The first container with a share.
         container: ContainerName,
     },
+    /// Nothing holds shares by count to their part of a card.
+    #[error(
+        "container {container:?}: annotation isolation: GPU shares by count are not enforced: ask for vcuda-core and vcuda-memory"
+    )]
+    IsolationOfCounted {
+        /// The first container with such shares.
+        container: ContainerName,
+    },
+    /// The annotation that arranges shares names no arrangement.
+    #[error("annotation gpu-shares must be same-card or different-cards")]
+    UnknownArrangement,
+    /// The annotation that arranges shares on a pod without any.
+    #[error("annotation gpu-shares is for GPU shares by count; this pod has none")]
+    ArrangementWithoutShares,
+    /// Shares of different resources are never on one card together.
+    #[error("annotation gpu-shares: same-card needs shares of one resource in all containers of the pod")]
+    SameCardOfTwoResources,
 }
 
 impl RequestError {
@@ -170,11 +209,17 @@ impl RequestError {
                 Rule::ShareWithoutMemory => "share-without-memory",
                 Rule::MemoryWithoutCore => "memory-without-core",
                 Rule::TooManyCards => "too-many-cards",
+                Rule::Count(_) => "share-count",
+                Rule::TooManyShares => "too-many-shares",
+                Rule::TwoResources => "two-resources",
             },
             Self::TooManyContainers => "too-many-containers",
             Self::LimitNotANumber | Self::LimitOutOfRange { .. } | Self::LimitWithoutShare => "core-limit",
             Self::UnknownPolicy => "policy",
-            Self::UnknownIsolation | Self::PartitionOfShare { .. } => "isolation",
+            Self::UnknownIsolation | Self::PartitionOfShare { .. } | Self::IsolationOfCounted { .. } => "isolation",
+            Self::UnknownArrangement | Self::ArrangementWithoutShares | Self::SameCardOfTwoResources => {
+                "gpu-shares"
+            }
         }
     }
 }
@@ -194,8 +239,7 @@ impl GpuRequest {
             let counter = if raw.kind == ContainerKind::App { &mut apps } else { &mut inits };
             let position = *counter;
             *counter += 1;
-            let ask = Ask::parse(raw.core, raw.memory)
-                .map_err(|rule| RequestError::Container { container: raw.name.into(), rule })?;
+            let ask = Ask::of(&raw).map_err(|rule| RequestError::Container { container: raw.name.into(), rule })?;
             if let Some(ask) = ask {
                 parsed.push(ContainerRequest { name: raw.name.into(), kind: raw.kind, position, ask });
             }
@@ -206,11 +250,12 @@ impl GpuRequest {
         if parsed.len() > MAX_CONTAINERS {
             return Err(RequestError::TooManyContainers);
         }
-        let RawAnnotations { limit, policy, isolation } = annotations;
+        let RawAnnotations { limit, policy, isolation, arrangement } = annotations;
         let limit = limit.map(|text| parse_limit(text, &parsed)).transpose()?;
         let policy = policy.map(str::parse).transpose().map_err(|_| RequestError::UnknownPolicy)?;
         let isolation = isolation.map(|text| parse_isolation(text, &parsed)).transpose()?;
-        Ok(Some(Self { containers: parsed, limit, policy, isolation }))
+        let arrangement = arrangement.map(|text| parse_arrangement(text, &parsed)).transpose()?.unwrap_or_default();
+        Ok(Some(Self { containers: parsed, limit, policy, isolation, arrangement, priority: 0 }))
     }
 }
 
@@ -219,10 +264,23 @@ impl GpuRequest {
     pub fn largest_share(&self) -> Option<&ContainerRequest> {
         let memory = |container: &&ContainerRequest| match container.ask {
             Ask::Share(share) => Some(share.memory),
-            Ask::Whole { .. } => None,
+            Ask::Whole { .. } | Ask::Counted(_) => None,
         };
         // of equals the first
         self.containers.iter().rev().filter(|c| memory(c).is_some()).max_by_key(memory)
+    }
+
+    /// Whether it asks for nothing but shares by count.
+    pub fn only_counted(&self) -> bool {
+        self.counted().count() == self.containers.len()
+    }
+
+    /// The shares by count that it asks for, container by container.
+    pub fn counted(&self) -> impl Iterator<Item = (&ContainerRequest, &Counted)> {
+        self.containers.iter().filter_map(|container| match &container.ask {
+            Ask::Counted(counted) => Some((container, counted)),
+            Ask::Share(_) | Ask::Whole { .. } => None,
+        })
     }
 }
 
@@ -231,7 +289,7 @@ fn parse_limit(text: &str, containers: &[ContainerRequest]) -> Result<Milli, Req
     let limit = Milli::from_core_units(percent.into()).ok_or(RequestError::LimitNotANumber)?;
     let mut shares = containers.iter().filter_map(|c| match c.ask {
         Ask::Share(share) => Some((&c.name, share.compute)),
-        Ask::Whole { .. } => None,
+        Ask::Whole { .. } | Ask::Counted(_) => None,
     });
     let mut any = false;
     if let Some((container, _)) = shares.find(|(_, compute)| {
@@ -245,16 +303,49 @@ fn parse_limit(text: &str, containers: &[ContainerRequest]) -> Result<Milli, Req
 
 fn parse_isolation(text: &str, containers: &[ContainerRequest]) -> Result<Isolation, RequestError> {
     let level = text.trim().parse().map_err(|_| RequestError::UnknownIsolation)?;
-    match containers.iter().find(|container| matches!(container.ask, Ask::Share(_))) {
-        Some(share) if level == Isolation::Mig => {
-            Err(RequestError::PartitionOfShare { container: share.name.clone() })
-        }
+    let first = |is: fn(&Ask) -> bool| containers.iter().find(|c| is(&c.ask)).map(|c| c.name.clone());
+    match (first(|ask| matches!(ask, Ask::Counted(_))), first(|ask| matches!(ask, Ask::Share(_)))) {
+        (Some(container), _) if level > Isolation::None => Err(RequestError::IsolationOfCounted { container }),
+        (_, Some(container)) if level == Isolation::Mig => Err(RequestError::PartitionOfShare { container }),
         _ => Ok(level),
     }
 }
 
+fn parse_arrangement(text: &str, containers: &[ContainerRequest]) -> Result<Arrangement, RequestError> {
+    let arrangement = text.trim().parse().map_err(|_| RequestError::UnknownArrangement)?;
+    let mut resources = containers.iter().filter_map(|container| match &container.ask {
+        Ask::Counted(counted) => Some(&counted.resource),
+        Ask::Share(_) | Ask::Whole { .. } => None,
+    });
+    let first = resources.next().ok_or(RequestError::ArrangementWithoutShares)?;
+    if arrangement == Arrangement::SameCard && resources.any(|other| other != first) {
+        return Err(RequestError::SameCardOfTwoResources);
+    }
+    Ok(arrangement)
+}
+
 impl Ask {
-    /// Reads one container's two amounts. `Ok(None)`: it asks for no card.
+    /// Reads what a container asks for. `Ok(None)`: it asks for no card.
+    ///
+    /// # Errors
+    /// The [`Rule`] that is broken.
+    pub fn of(raw: &RawContainer<'_>) -> Result<Option<Self>, Rule> {
+        let mut ask = Self::parse(raw.core, raw.memory)?;
+        for (resource, amount) in raw.counted {
+            let count = match parse_quantity(amount).map_err(Rule::Count)? {
+                0 => continue,
+                count if count > MAX_SHARES => return Err(Rule::TooManyShares),
+                count => u32::try_from(count).map_err(|_| Rule::TooManyShares)?,
+            };
+            if ask.is_some() {
+                return Err(Rule::TwoResources);
+            }
+            ask = Some(Self::Counted(Counted { resource: (*resource).into(), count }));
+        }
+        Ok(ask)
+    }
+
+    /// Reads one container's amounts of core and memory. `Ok(None)`: it names neither.
     ///
     /// # Errors
     /// The [`Rule`] that is broken.
@@ -284,6 +375,7 @@ impl Ask {
         match self {
             Self::Share(share) => share.compute.to_core_units().into(),
             Self::Whole { count, .. } => u64::from(*count) * 100,
+            Self::Counted(_) => 0,
         }
     }
 
@@ -292,14 +384,16 @@ impl Ask {
         match self {
             Self::Share(share) => share.memory.to_memory_units(),
             Self::Whole { memory, .. } => memory.map_or(0, Mib::to_memory_units),
+            Self::Counted(_) => 0,
         }
     }
 
-    /// How many cards the container gets.
-    pub fn cards(&self) -> usize {
+    /// How many cards the container gets; `None` where that depends on the node.
+    pub fn cards(&self) -> Option<usize> {
         match self {
-            Self::Share(_) => 1,
-            Self::Whole { count, .. } => *count as usize,
+            Self::Share(_) => Some(1),
+            Self::Whole { count, .. } => Some(*count as usize),
+            Self::Counted(_) => None,
         }
     }
 }
@@ -309,7 +403,7 @@ mod tests {
     use super::*;
 
     fn app<'a>(name: &'a str, core: Option<&'a str>, memory: Option<&'a str>) -> RawContainer<'a> {
-        RawContainer { name, kind: ContainerKind::App, core, memory }
+        RawContainer { name, kind: ContainerKind::App, core, memory, counted: &[] }
     }
 
     fn parse(core: Option<&str>, memory: Option<&str>, limit: Option<&str>) -> Result<Option<GpuRequest>, String> {
@@ -355,7 +449,13 @@ mod tests {
     fn positions_count_every_container_of_their_list() {
         let request = GpuRequest::parse(
             [
-                RawContainer { name: "i", kind: ContainerKind::Init, core: Some("100"), memory: None },
+                RawContainer {
+                    name: "i",
+                    kind: ContainerKind::Init,
+                    core: Some("100"),
+                    memory: None,
+                    counted: &[],
+                },
                 app("none", None, None),
                 app("main", Some("10"), Some("1")),
             ],
@@ -376,5 +476,40 @@ mod tests {
         assert_eq!(of("100", "mig"), Ok(Isolation::Mig));
         assert_eq!(of("50", "strong"), Err(RequestError::UnknownIsolation));
         assert_eq!(of("50", "mig"), Err(RequestError::PartitionOfShare { container: "main".into() }));
+    }
+
+    #[test]
+    fn shares_by_count_are_one_resource_of_a_container() {
+        let of = |counted: &[(&str, &str)], arrangement| {
+            let raw = |name| RawContainer { name, kind: ContainerKind::App, core: None, memory: None, counted };
+            let annotations = RawAnnotations { arrangement, ..RawAnnotations::default() };
+            GpuRequest::parse([raw("main")], annotations).map_err(|error| error.to_string())
+        };
+        let two = of(&[("a.b/x", "0"), ("a.b/y", "2")], Some("same-card")).unwrap().unwrap();
+        assert_eq!(two.containers[0].ask, Ask::Counted(Counted { resource: "a.b/y".into(), count: 2 }));
+        assert_eq!(two.arrangement, Arrangement::SameCard);
+        assert_eq!(of(&[("a.b/x", "0")], Some("nonsense")), Ok(None));
+        for (amount, text) in [
+            ("-1", "number of GPU shares must not be negative"),
+            ("1.5", "number of GPU shares must be a whole number"),
+            ("2M", "asks for more GPU shares than any node has"),
+        ] {
+            assert_eq!(of(&[("a.b/x", amount)], None), Err(format!("container \"main\": {text}")));
+        }
+        let two = of(&[("a.b/x", "1"), ("a.b/y", "1")], None).unwrap_err();
+        assert!(two.contains("asks for GPUs by two resources"), "{two}");
+        let x = RawContainer {
+            name: "x",
+            kind: ContainerKind::App,
+            core: None,
+            memory: None,
+            counted: &[("a.b/x", "1")],
+        };
+        let y = RawContainer { name: "y", counted: &[("a.b/y", "1")], ..x };
+        for (arrangement, refused) in [("same-card", true), ("different-cards", false)] {
+            let annotations = RawAnnotations { arrangement: Some(arrangement), ..RawAnnotations::default() };
+            let found = GpuRequest::parse([x, y], annotations);
+            assert_eq!(found == Err(RequestError::SameCardOfTwoResources), refused, "{found:?}");
+        }
     }
 }

@@ -8,8 +8,9 @@ use kerf::annotation::{self, Keys, MAX_BYTES, Record, Unreadable, compat, invent
 use kerf::device::{Device, Health, Inventory, Link};
 use kerf::ids::DeviceId;
 use kerf::isolation::Isolation;
-use kerf::plan::{Grant, Placement, Plan, Slice};
+use kerf::plan::{Form, Grant, Placement, Plan, Slice};
 use kerf::request::{Ask, ContainerKind, ContainerRequest, GpuRequest};
+use kerf::shares::{Arrangement, Counted, PerCard};
 use kerf::units::{Mib, Milli, Share};
 use proptest::collection::{btree_map, vec};
 use proptest::option;
@@ -24,24 +25,39 @@ fn kind() -> impl Strategy<Value = ContainerKind> {
 }
 
 fn slice() -> impl Strategy<Value = Slice> {
-    (".{1,12}", any::<u32>(), 1..=1000u32, any::<u64>()).prop_map(|(device, index, compute, memory)| Slice {
+    let slice = (".{1,12}", any::<u32>(), 1..=1000u32, any::<u64>(), 1..=u32::MAX);
+    slice.prop_map(|(device, index, compute, memory, count)| Slice {
         device: device.into(),
         index,
         share: Share::new(compute, memory),
+        count,
     })
+}
+
+fn form() -> impl Strategy<Value = Form> {
+    prop_oneof![Just(Form::Share), Just(Form::Whole), ".{1,12}".prop_map(|name| Form::Counted(name.into()))]
+}
+
+/// What the record has no place for, as a form has it.
+fn as_recorded(mut slice: Slice, form: &Form) -> Slice {
+    match form {
+        Form::Counted(_) => slice.share.memory = Mib(0),
+        Form::Share | Form::Whole => slice.count = 1,
+    }
+    slice
 }
 
 /// Any placement that the codec holds to be legal, whether or not a planner would make it.
 fn any_placement() -> impl Strategy<Value = Placement> {
-    let grant = (kind(), any::<u32>(), any::<bool>(), vec(slice(), 1..5));
+    let grant = (kind(), any::<u32>(), form(), vec(slice(), 1..5));
     let grants = btree_map(".{0,12}", grant, 1..6);
     (".{0,12}", any::<u64>(), option::of(0..=1000u32), grants).prop_map(|(node, time, limit, grants)| {
-        let grants = grants.into_iter().map(|(name, (kind, position, whole, slices))| Grant {
+        let grants = grants.into_iter().map(|(name, (kind, position, form, slices))| Grant {
             container: name.into(),
             kind,
             position,
-            whole,
-            slices,
+            slices: slices.into_iter().map(|slice| as_recorded(slice, &form)).collect(),
+            form,
         });
         Placement { node: node.into(), time, limit: limit.map(Milli), plan: Plan { grants: grants.collect() } }
     })
@@ -52,7 +68,10 @@ fn served(kinds: &'static [ContainerKind]) -> impl Strategy<Value = (GpuRequest,
     let share = (1..100u32, 1..500u64).prop_map(|(core, mib)| Ask::Share(Share::new(core * 10, mib * 256)));
     let whole = (1..4u32, option::of(1..50u64))
         .prop_map(|(count, memory)| Ask::Whole { count, memory: memory.map(|units| Mib(units * 256)) });
-    let container = (prop::sample::select(kinds), prop_oneof![share, whole], 0..50u32);
+    let counted = (1..9u32).prop_map(|count| Ask::Counted(Counted { resource: "a.b/shared".into(), count }));
+    // the compatibility record has no place for shares by count, nor for init containers
+    let forms = if kinds.contains(&ContainerKind::Init) { 1 } else { 0 };
+    let container = (prop::sample::select(kinds), prop_oneof![1 => share, 1 => whole, forms => counted], 0..50u32);
     (vec(container, 1..5), option::of(100..=1000u32), any::<u64>()).prop_map(|(containers, limit, time)| {
         let limit = limit.map(Milli);
         let asked = |(at, (kind, ask, _)): (u32, &(ContainerKind, Ask, u32))| ContainerRequest {
@@ -66,19 +85,27 @@ fn served(kinds: &'static [ContainerKind]) -> impl Strategy<Value = (GpuRequest,
             limit,
             policy: None,
             isolation: None,
+            arrangement: Arrangement::Any,
+            priority: 0,
         };
         let grant = |(asked, (_, _, first)): (&ContainerRequest, &(ContainerKind, Ask, u32))| {
-            let share = match asked.ask {
-                Ask::Share(share) => share,
-                Ask::Whole { .. } => Share::new(1000, 81_559),
+            // shares by count: of N = 50, two on each card but the last
+            let (cards, share, last) = match &asked.ask {
+                Ask::Share(share) => (1, *share, 1),
+                Ask::Whole { count, .. } => (*count, Share::new(1000, 81_559), 1),
+                Ask::Counted(Counted { count, .. }) => (count.div_ceil(2), Share::new(40, 0), 2 - count % 2),
             };
-            let cards = u32::try_from(asked.ask.cards()).unwrap();
-            let slice = |index: u32| Slice { device: format!("GPU-{index}").into(), index, share };
+            let slice = |index: u32| {
+                let (device, by_count) = (format!("GPU-{index}").into(), matches!(asked.ask, Ask::Counted(_)));
+                let count = if by_count && index + 1 < *first + cards { 2 } else { last };
+                let compute = if by_count { 20 * count } else { share.compute.0 };
+                Slice { device, index, share: Share { compute: Milli(compute), ..share }, count }
+            };
             Grant {
                 container: asked.name.clone(),
                 kind: asked.kind,
                 position: asked.position,
-                whole: matches!(asked.ask, Ask::Whole { .. }),
+                form: Form::of(&asked.ask),
                 slices: (*first..first + cards).map(slice).collect(),
             }
         };
@@ -94,16 +121,19 @@ fn any_inventory() -> impl Strategy<Value = Inventory> {
     ];
     let isolation = prop::sample::select(Isolation::ALL.to_vec());
     let card = (any::<u32>(), ".{0,12}", any::<u64>(), option::of(any::<u32>()), any::<bool>(), isolation);
-    let card = (card, btree_map(any::<u32>(), link, 0..5));
+    let offers = btree_map("[a-z]{1,9}", prop::sample::select(vec![1, 4, 100]), 0..3);
+    let card = (card, btree_map(any::<u32>(), link, 0..5), offers);
     btree_map(".{1,12}", card, 0..9).prop_map(|cards| {
-        let devices = cards.into_iter().map(|(id, ((index, model, memory, numa, ill, isolation), links))| Device {
-            model: model.into(),
-            numa,
-            health: if ill { Health::Unhealthy } else { Health::Healthy },
-            isolation,
-            links,
-            ..Device::new(id, index, Mib(memory))
-        });
+        let devices =
+            cards.into_iter().map(|(id, ((index, model, memory, numa, ill, isolation), links, offers))| Device {
+                model: model.into(),
+                numa,
+                health: if ill { Health::Unhealthy } else { Health::Healthy },
+                isolation,
+                links,
+                offers: offers.into_iter().map(|(name, n)| (name.into(), PerCard::new(n).unwrap())).collect(),
+                ..Device::new(id, index, Mib(memory))
+            });
         Inventory::new(devices.collect())
     })
 }
@@ -243,7 +273,14 @@ fn believed() -> (GpuRequest, BTreeMap<String, String>) {
         container("main", 0, Ask::Share(Share::new(500, 2560))),
         container("train", 1, Ask::Whole { count: 2, memory: None }),
     ];
-    let request = GpuRequest { containers, limit: None, policy: None, isolation: None };
+    let request = GpuRequest {
+        containers,
+        limit: None,
+        policy: None,
+        isolation: None,
+        arrangement: Arrangement::Any,
+        priority: 0,
+    };
     let annotations = BTreeMap::from([
         ("inspur.com/predicate-gpu-idx-0".into(), "0".into()),
         ("inspur.com/predicate-gpu-idx-1".into(), "1,2".into()),
@@ -355,12 +392,13 @@ fn a_placement_of_the_largest_node_stays_within_the_bound() {
         device: format!("GPU-{index:08x}-0000-0000-0000-000000000000").as_str().into(),
         index,
         share: Share::new(1000, 1 << 20),
+        count: 1,
     };
     let grant = |position: u32| Grant {
         container: format!("{position:0>63}").into(),
         kind: ContainerKind::App,
         position,
-        whole: true,
+        form: Form::Whole,
         slices: (position * 8..position * 8 + 8).map(slice).collect(),
     };
     let plan = Plan { grants: (0..64).map(grant).collect() };
@@ -385,6 +423,7 @@ fn a_record_that_lessens_what_the_pod_takes_does_not_serve_it() {
     assert_eq!(read(|grant| grant.slices[0].share.memory = Mib(1)), other);
     assert_eq!(read(|grant| grant.kind = ContainerKind::Init), other, "it would count as ending before the others");
     assert_eq!(read(|grant| grant.position = 1), other);
-    assert_eq!(read(|grant| grant.whole = true), other);
+    assert_eq!(read(|grant| grant.form = Form::Whole), other);
+    assert_eq!(read(|grant| grant.form = Form::Counted("a.b/shared".into())), other);
     assert_eq!(read(|grant| grant.slices.push(grant.slices[0].clone())), other);
 }

@@ -82,6 +82,51 @@ fn plan_says_where_a_pod_goes_and_why_not_elsewhere() {
 }
 
 #[test]
+fn shares_by_count_are_shown_and_planned() {
+    let folder = tempfile::tempdir().unwrap();
+    let card = |index: u32| {
+        json!({ "uuid": format!("GPU-{index}"), "index": index, "model": "Test", "memory_mib": 15360,
+                "health": "healthy", "offers": { "deepomatic.com/shared-gpu": 4, "example.com/own": 2 } })
+    };
+    let inventory = json!({ "version": 1, "gpus": [card(0), card(1)] }).to_string();
+    let node = json!({ "kind": "Node", "metadata": { "name": "a",
+                       "annotations": { "inspur.com/gpu-inventory": inventory } } });
+    let limits = json!({ "deepomatic.com/shared-gpu": "3" });
+    let record = json!({ "version": 1, "node": "a", "time": 1, "containers": [
+        { "name": "main", "kind": "app", "position": 0, "whole": false, "resource": "deepomatic.com/shared-gpu",
+          "slices": [{ "gpu": "GPU-1", "index": 1, "compute": 750, "count": 3 }] }] });
+    let pod = json!({ "kind": "Pod", "metadata": { "name": "p", "namespace": "ns", "uid": "u",
+                      "annotations": { "inspur.com/gpu-placement": record.to_string() } },
+        "spec": { "nodeName": "a", "containers": [{ "name": "main", "resources": { "limits": limits } }] },
+        "status": { "phase": "Running" } });
+    let snapshot = write(folder.path(), "c.json", &json!({ "items": [node, pod] }).to_string());
+    let text = stdout(&kerf(&["inspect", &snapshot]));
+    let second = text.lines().find(|line| line.contains("ns/p")).unwrap();
+    let shown = "ns/p (deepomatic.com/shared-gpu: 1 of 4 free) (example.com/own: 0 of 2 free)";
+    assert!(second.contains("75 %") && second.contains("15360 of 15360") && second.ends_with(shown), "{text}");
+    let shown: Value = serde_json::from_str(&stdout(&kerf(&["inspect", "--json", &snapshot]))).unwrap();
+    let shares = &shown["nodes"]["a"]["gpus"][1]["shares"];
+    assert_eq!(shares["deepomatic.com/shared-gpu"], json!({ "per_gpu": 4, "free": 1 }));
+
+    let new = |resource: &str, count: u32| {
+        let limits = json!({ resource: count.to_string() });
+        let pod = json!({ "kind": "Pod", "metadata": { "name": "new" },
+                          "spec": { "containers": [{ "name": "main", "resources": { "limits": limits } }] } });
+        write(folder.path(), "new.json", &pod.to_string())
+    };
+    let plan = kerf(&["plan", &new("deepomatic.com/shared-gpu", 5), "--cluster", &snapshot]);
+    let main = "  main on GPU 0 (GPU-0): 4 x deepomatic.com/shared-gpu, 1 (GPU-1): 1 x deepomatic.com/shared-gpu\n";
+    assert_eq!(stdout(&plan), format!("a: score 10\n{main}"));
+    let own = new("example.com/own", 2);
+    let unknown = kerf(&["plan", &own, "--cluster", &snapshot]);
+    assert!(stdout(&unknown).contains("it may go anywhere"));
+    let known =
+        kerf(&["plan", &own, "--cluster", &snapshot, "--json", "--share-resources", "example.com/o*,a.b/own"]);
+    let known: Value = serde_json::from_str(&stdout(&known)).unwrap();
+    assert_eq!(known["best"], json!({ "node": "a", "containers": { "main": ["GPU-0", "GPU-0"] } }));
+}
+
+#[test]
 fn plan_counts_the_cores_and_memory_of_nodes_that_say_what_they_have() {
     let folder = tempfile::tempdir().unwrap();
     let amounts = json!({ "inspur.com/vcuda-core": "100", "inspur.com/vcuda-memory": "60", "cpu": "4",

@@ -13,16 +13,20 @@ use kerf::device::{Device, Health, Inventory};
 use kerf::ids::{PodRef, PodUid};
 use kerf::ledger::{Held, NodeLedger, State};
 use kerf::placement::{Planner, Policy};
-use kerf::plan::{Grant, Plan, Slice};
+use kerf::plan::{Form, Grant, Plan, Slice};
 use kerf::request::{Ask, ContainerKind, ContainerRequest, GpuRequest};
+use kerf::shares::{Arrangement, Counted, PerCard};
 use kerf::units::{Mib, Share, Timestamp};
 use proptest::prelude::*;
 use proptest_state_machine::{StateMachineTest, prop_state_machine};
-use reference::{CARDS, Condition, Hold, Model, Node, PATIENCE, Stage, Step, Truth, Uid};
+use reference::{CARDS, Condition, Hold, Model, Node, PATIENCE, SHARE, Stage, Step, Truth, Uid};
 
 fn name(uid: Uid) -> PodUid {
     format!("p{uid:03}").into()
 }
+
+/// What the cards of the model are offered as.
+const RESOURCE: &str = "example.com/gpu";
 
 fn number(uid: &PodUid) -> Uid {
     uid.as_str()[1..].parse().unwrap()
@@ -34,11 +38,22 @@ fn pod(uid: Uid) -> PodRef {
 
 fn request(uid: Uid) -> Arc<GpuRequest> {
     let ask = match reference::ask(uid) {
+        (compute, 0, 0) => {
+            let count = u32::try_from(compute / SHARE).unwrap();
+            Ask::Counted(Counted { resource: RESOURCE.into(), count })
+        }
         (compute, memory, 0) => Ask::Share(Share::new(u32::try_from(compute).unwrap(), memory)),
         (_, _, count) => Ask::Whole { count: u32::try_from(count).unwrap(), memory: None },
     };
     let container = ContainerRequest { name: "main".into(), kind: ContainerKind::App, position: 0, ask };
-    Arc::new(GpuRequest { containers: vec![container], limit: None, policy: None, isolation: None })
+    Arc::new(GpuRequest {
+        containers: vec![container],
+        limit: None,
+        policy: None,
+        isolation: None,
+        arrangement: Arrangement::SameCard,
+        priority: 0,
+    })
 }
 
 fn plan(uid: Uid, cards: &[usize]) -> Plan {
@@ -47,9 +62,14 @@ fn plan(uid: Uid, cards: &[usize]) -> Plan {
     let slice = |card: &usize| Slice {
         device: format!("gpu-{card}").into(),
         index: u32::try_from(*card).unwrap(),
-        share: match container.ask {
-            Ask::Share(share) => share,
+        share: match &container.ask {
+            Ask::Share(share) => *share,
             Ask::Whole { .. } => Share::new(1000, CARDS.get(*card).copied().unwrap_or_default()),
+            Ask::Counted(_) => Share::new(u32::try_from(reference::ask(uid).0).unwrap(), 0),
+        },
+        count: match &container.ask {
+            Ask::Counted(counted) => counted.count,
+            Ask::Share(_) | Ask::Whole { .. } => 1,
         },
     };
     let plan = Plan {
@@ -57,7 +77,7 @@ fn plan(uid: Uid, cards: &[usize]) -> Plan {
             container: container.name.clone(),
             kind: container.kind,
             position: container.position,
-            whole: matches!(container.ask, Ask::Whole { .. }),
+            form: Form::of(&container.ask),
             slices: cards.iter().map(slice).collect(),
         }],
     };
@@ -77,6 +97,7 @@ fn inventory(cards: &[Condition; 3]) -> Inventory {
         (0u32..).zip(cards.iter().zip(CARDS)).filter(|(_, (condition, _))| **condition != Condition::Absent);
     let device = |(index, (condition, memory)): (u32, (&Condition, u64))| {
         let mut device = Device::new(format!("gpu-{index}"), index, Mib(memory));
+        device.offers.insert(RESOURCE.into(), PerCard::new(u32::try_from(1000 / SHARE).unwrap()).unwrap());
         device.cordoned = *condition == Condition::Cordoned;
         device.health = if *condition == Condition::Ill { Health::Unhealthy } else { Health::Healthy };
         device

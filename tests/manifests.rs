@@ -31,6 +31,7 @@ use kerf::ledger::NodeLedger;
 use kerf::placement::{Planner, Policy, Unfit};
 use kerf::request::{ContainerKind, GpuRequest, RawAnnotations, RawContainer, RequestError};
 use kerf::units::{Mib, Timestamp};
+use kerf_plugin::labels::flags::LabelMode;
 use kinds::{Kustomization, Operation, SchedulerConfiguration};
 use reading::{documents, of_kind, only, root, strict, text, yaml_files};
 use serde_json::Value;
@@ -79,7 +80,9 @@ fn extender_args(deployment: &Deployment) -> kerf_extender::config::Args {
 fn plugin_args(set: &DaemonSet) -> kerf_plugin::config::Args {
     let template = &set.spec.as_ref().unwrap().template;
     let command = kerf_plugin::config::Args::command();
-    kerf_plugin::config::Args::try_parse_from(command_line("kerf-plugin", container(template), &command)).unwrap()
+    let line = command_line("kerf-plugin", container(template), &command);
+    let line = kerf_plugin::profile::flags::two_dashes(line.into_iter().map(Into::into));
+    kerf_plugin::config::Args::try_parse_from(line).unwrap()
 }
 
 // === every file ===
@@ -97,7 +100,7 @@ fn every_document_holds_only_known_fields() {
             "Deployment" => drop(strict::<Deployment>(&name, &value)),
             "Job" => drop(strict::<Job>(&name, &value)),
             "KubeSchedulerConfiguration" => drop(strict::<SchedulerConfiguration>(&name, &value)),
-            "Kustomization" => drop(serde_json::from_value::<Kustomization>(value.clone()).unwrap()),
+            "Component" | "Kustomization" => drop(serde_json::from_value::<Kustomization>(value.clone()).unwrap()),
             "Namespace" => drop(strict::<Namespace>(&name, &value)),
             "NetworkPolicy" => drop(strict::<NetworkPolicy>(&name, &value)),
             "Pod" => drop(strict::<Pod>(&name, &value)),
@@ -119,12 +122,14 @@ fn every_document_holds_only_known_fields() {
 #[test]
 fn kustomizations_name_files_that_exist_and_all_files() {
     let mut used = BTreeSet::new();
-    for (name, value) in documents("manifests").into_iter().filter(|(_, value)| value["kind"] == "Kustomization") {
+    let kustomized = |value: &Value| value["kind"] == "Kustomization" || value["kind"] == "Component";
+    for (name, value) in documents("manifests").into_iter().filter(|(_, value)| kustomized(value)) {
         let kustomization: Kustomization = serde_json::from_value(value).unwrap();
         let directory = root().join(&name).parent().unwrap().to_owned();
         let patches = kustomization.patches.iter().filter_map(|patch| patch.path.as_ref());
         let files = kustomization.config_map_generator.iter().flat_map(|map| &map.files);
-        for file in kustomization.resources.iter().chain(patches).chain(files) {
+        let parts = kustomization.resources.iter().chain(&kustomization.components);
+        for file in parts.chain(patches).chain(files) {
             let path =
                 directory.join(file).canonicalize().unwrap_or_else(|error| panic!("{name}: {file}: {error}"));
             let base = path.is_dir();
@@ -216,24 +221,79 @@ fn flags_and_environment_are_those_of_the_programs() {
     }
 }
 
+fn kustomization(directory: &str) -> Kustomization {
+    let file = format!("manifests/{directory}/kustomization.yaml");
+    serde_saphyr::from_str(&text(&file)).unwrap_or_else(|error| panic!("{file}: {error}"))
+}
+
+/// What a kustomization does to objects of a kind.
+fn operations(kustomization: &Kustomization, kind: &str) -> Vec<Value> {
+    let of_kind = kustomization.patches.iter().filter(|patch| patch.target.as_ref().unwrap()["kind"] == kind);
+    let read =
+        |patch: &kinds::Patch| -> Vec<Value> { serde_saphyr::from_str(patch.patch.as_ref().unwrap()).unwrap() };
+    of_kind.flat_map(read).collect()
+}
+
+/// What a kustomization adds to the plugin's arguments.
+fn arguments(kustomization: &Kustomization) -> Vec<String> {
+    let added = operations(kustomization, "DaemonSet").into_iter().filter(|operation| {
+        let path = operation["path"].as_str().unwrap();
+        assert!(path.starts_with("/spec/template/spec/"), "{path}");
+        assert!(operation["op"] == "add" || path.ends_with("/automountServiceAccountToken"), "{operation}");
+        path.ends_with("/args/-")
+    });
+    added.map(|operation| operation["value"].as_str().unwrap().to_owned()).collect()
+}
+
 /// What an overlay of a profile adds to the plugin's arguments, with what the overlay below it adds.
 fn added(overlay: &str) -> Vec<String> {
-    let (_, value) = only(documents(&format!("manifests/overlays/{overlay}")));
-    let kustomization: Kustomization = serde_json::from_value(value).unwrap();
+    let kustomization = kustomization(&format!("overlays/{overlay}"));
     let base = kustomization.resources[0].strip_prefix("../").unwrap();
-    let mut arguments = if base.starts_with("..") { Vec::new() } else { added(base) };
-    for patch in kustomization.patches {
-        let operations: Vec<Value> = serde_saphyr::from_str(&patch.patch.unwrap()).unwrap();
-        for operation in operations {
-            assert_eq!(operation["op"], "add", "{overlay}");
-            let path = operation["path"].as_str().unwrap();
-            match path.ends_with("/args/-") {
-                true => arguments.push(operation["value"].as_str().unwrap().to_owned()),
-                false => assert!(path.starts_with("/spec/template/spec/"), "{path}"),
-            }
+    let mut all = if base.starts_with("..") { Vec::new() } else { added(base) };
+    all.extend(arguments(&kustomization));
+    all
+}
+
+#[test]
+fn components_label_nodes_and_give_profiles_an_account() {
+    let profiles: DaemonSet = only(of_kind("manifests/profiles", "DaemonSet"));
+    let account = kustomization("components/profile-account");
+    for (component, mode) in [("node-labels", LabelMode::Node), ("nfd-labels", LabelMode::Nfd)] {
+        let component = kustomization(&format!("components/{component}"));
+        let of_base = plugin_args(&with(&plugin(), &arguments(&component)));
+        let mut words = added("amd");
+        words.extend(arguments(&account));
+        words.extend(arguments(&component));
+        let of_profile = plugin_args(&with(&profiles, &words));
+        // what the node fills in
+        assert_eq!(of_profile.node_name, "$(NODE_NAME)");
+        let of_profile = kerf_plugin::config::Args { node_name: "some-node".to_owned(), ..of_profile };
+        for args in [of_base, of_profile] {
+            let directory = args.labels.features_dir.display().to_string();
+            let config = kerf_plugin::config::Config::try_from(args).unwrap();
+            assert_eq!(config.labels.mode, mode);
+            let mounted =
+                operations(&component, "DaemonSet").into_iter().map(|operation| operation["value"].clone());
+            let paths: Vec<Value> = mounted.filter_map(|value| value.get("mountPath").cloned()).collect();
+            let nfd: Vec<Value> = (mode == LabelMode::Nfd).then(|| directory.into()).into_iter().collect();
+            assert_eq!(paths, nfd);
         }
+        let policy =
+            serde_json::json!({ "op": "replace", "path": "/spec/variables/1/expression", "value": "true" });
+        let relaxed: Vec<Value> = (mode == LabelMode::Node).then_some(policy).into_iter().collect();
+        assert_eq!(operations(&component, "ValidatingAdmissionPolicy"), relaxed);
     }
-    arguments
+    let variable =
+        operations(&account, "DaemonSet").into_iter().find(|operation| operation["value"]["name"] == "NODE_NAME");
+    assert_eq!(variable.unwrap()["value"]["valueFrom"]["fieldRef"]["fieldPath"], "spec.nodeName");
+}
+
+/// A DaemonSet with more arguments.
+fn with(set: &DaemonSet, more: &[String]) -> DaemonSet {
+    let mut set = set.clone();
+    let container = &mut set.spec.as_mut().unwrap().template.spec.as_mut().unwrap().containers[0];
+    container.args.get_or_insert_default().extend(more.iter().cloned());
+    set
 }
 
 #[test]
@@ -269,6 +329,49 @@ fn overlays_of_profiles_have_their_systems_flags_and_no_rights() {
         assert_eq!(config.profiles.iter().map(|profile| profile.name).collect::<Vec<_>>(), [profile], "{overlay}");
         let monitored = config.profiles[0].monitoring.is_some();
         assert_eq!(monitored, overlay == "nfd_labeled_nodes");
+    }
+}
+
+#[test]
+fn the_component_placed_gives_a_profile_the_plugins_account_and_what_placing_needs() {
+    let (name, value) = only(documents("manifests/components/placed"));
+    let component: Kustomization = serde_json::from_value(value).unwrap();
+    assert_eq!(component.kind, "Component");
+    let patch = only(component.patches);
+    let (target, patch) = (patch.target.unwrap(), patch.patch.unwrap());
+    let set: DaemonSet = only(of_kind("manifests/profiles", "DaemonSet"));
+    let (label, part) = target["labelSelector"].split_once('=').unwrap();
+    assert_eq!((target["kind"].as_str(), &*set.metadata.labels.as_ref().unwrap()[label]), ("DaemonSet", part));
+    let patch: DaemonSet = strict(&name, &serde_saphyr::from_str(&patch).unwrap());
+    let spec = patch.spec.unwrap().template.spec.unwrap();
+    let account = (spec.service_account_name.as_deref(), spec.automount_service_account_token);
+    assert_eq!(
+        account,
+        (plugin().spec.unwrap().template.spec.unwrap().service_account_name.as_deref(), Some(true))
+    );
+    let added = only(spec.containers.clone());
+    let mount = only(added.volume_mounts.clone().unwrap());
+    let volume = only(spec.volumes.unwrap());
+    let folder = volume.host_path.unwrap().path;
+    assert_eq!((&mount.name, &mount.mount_path, mount.read_only), (&volume.name, &folder, Some(true)));
+    let mut container = container(&set.spec.unwrap().template).clone();
+    assert_eq!((&added.name, &added.args, &added.security_context), (&container.name, &None, &None));
+    container.env = added.env;
+    let command = kerf_plugin::config::Args::command();
+    for (overlay, resource) in [
+        ("amd", "amd.com/gpu"),
+        ("intel", "gpu.intel.com/xe"),
+        ("nfd_labeled_nodes", "gpu.intel.com/i915"),
+        ("deepomatic", "deepomatic.com/shared-gpu"),
+        ("nvidia", "nvidia.com/gpu"),
+    ] {
+        let words = command_line("kerf-plugin", &container, &command).into_iter().chain(self::added(overlay));
+        let words = kerf_plugin::profile::flags::two_dashes(words.map(Into::into));
+        let config = kerf_plugin::config::Config::try_from(kerf_plugin::config::Args::parse_from(words)).unwrap();
+        assert!(config.placed && !config.vcuda, "{overlay}");
+        assert_eq!((config.node.as_str(), &config.keys.domain), ("some-node", &Keys::default().domain));
+        assert_eq!(config.pod_resources_dir, PathBuf::from(&folder));
+        assert!(config.keys.share_resources.contains(resource), "{overlay}");
     }
 }
 
@@ -357,24 +460,46 @@ fn scheduler_configurations_name_the_extenders_routes_and_resources() {
         assert!(!extender.enable_https && !extender.ignorable);
         assert_eq!(extender.http_timeout, format!("{}s", args.scheduler_timeout_ms / 1000));
         assert_eq!(args.scheduler_timeout_ms % 1000, 0);
-        let verbs =
-            [Some(extender.filter_verb.clone()), extender.prioritize_verb.clone(), extender.bind_verb.clone()];
+        let filter = Some(extender.filter_verb.clone());
+        let (prioritize, preempt) = (extender.prioritize_verb.clone(), extender.preempt_verb.clone());
+        let verbs = [filter, prioritize, preempt, extender.bind_verb.clone()];
         for verb in verbs.iter().flatten() {
             assert!(routes.contains(&format!(".route(\"/scheduler/{verb}\"")), "{name}: {verb}");
         }
         let legacy = extender.filter_verb == "predicates";
         assert_eq!(legacy, name.ends_with("legacy.yaml"));
         if legacy {
-            assert!(
-                extender.prioritize_verb.is_none() && extender.bind_verb.is_none() && !extender.node_cache_capable
-            );
+            assert!(verbs.iter().skip(1).all(Option::is_none) && !extender.node_cache_capable);
         } else {
             assert!(extender.node_cache_capable && extender.weight.is_some_and(|weight| weight > 0));
-            assert_eq!(verbs.map(Option::unwrap), ["filter", "prioritize", "bind"]);
+            assert_eq!(verbs.map(Option::unwrap), ["filter", "prioritize", "preempt", "bind"]);
         }
         let managed: Vec<&str> = extender.managed_resources.iter().map(|resource| &*resource.name).collect();
         assert_eq!(managed, [&*keys.core, &*keys.memory]);
         assert!(extender.managed_resources.iter().all(|resource| !resource.ignored_by_scheduler));
+    }
+}
+
+#[test]
+fn the_resources_that_can_be_uncommented_are_those_that_the_extender_knows() {
+    let known = extender_args(&extender()).share_resources;
+    let exact: BTreeSet<&str> =
+        known.names().iter().map(String::as_str).filter(|name| !name.ends_with('*')).collect();
+    for (name, _) in documents("manifests/scheduler-config") {
+        let written = text(&name);
+        let commented = written.lines().filter_map(|line| line.trim().strip_prefix("# - name: "));
+        let commented: BTreeSet<&str> = commented.collect();
+        assert!(commented.iter().all(|name| known.contains(name)), "{name}: {commented:?}");
+        assert!(exact.is_subset(&commented), "{name}: {exact:?}");
+        // uncommented, it is still a configuration
+        let block = |line: &str| ["- name: ", "  ignoredByScheduler: "].iter().any(|start| line.starts_with(start));
+        let uncommented = written.lines().map(|line| match line.strip_prefix("      # ") {
+            Some(rest) if block(rest) => format!("      {rest}\n"),
+            _ => format!("{line}\n"),
+        });
+        let value: Value = serde_saphyr::from_str(&uncommented.collect::<String>()).unwrap();
+        let config: SchedulerConfiguration = strict(&name, &value);
+        assert_eq!(only(config.extenders).managed_resources.len(), 2 + commented.len());
     }
 }
 
@@ -447,13 +572,18 @@ fn the_readme_knows_every_flag_refusal_reason_and_metric() {
         assert!(readme.contains(reason.reason()), "README.md: no {:?}", reason.reason());
     }
     let refused_with = |core: Option<&str>, memory: Option<&str>, annotations: RawAnnotations<'_>| {
-        let main = RawContainer { name: "main", kind: ContainerKind::App, core, memory };
+        let main = RawContainer { name: "main", kind: ContainerKind::App, core, memory, counted: &[] };
         GpuRequest::parse([main], annotations).unwrap_err().to_string()
     };
     let refused = |core: Option<&str>, memory: Option<&str>, limit, policy| {
-        refused_with(core, memory, RawAnnotations { limit, policy, isolation: None })
+        refused_with(core, memory, RawAnnotations { limit, policy, ..RawAnnotations::default() })
     };
     let isolated = |isolation| RawAnnotations { isolation: Some(isolation), ..RawAnnotations::default() };
+    let arranged = |arrangement| RawAnnotations { arrangement: Some(arrangement), ..RawAnnotations::default() };
+    let refused_counting = |counted: &[(&str, &str)], annotations: RawAnnotations<'_>| {
+        let main = RawContainer { name: "main", kind: ContainerKind::App, core: None, memory: None, counted };
+        GpuRequest::parse([main], annotations).unwrap_err().to_string()
+    };
     for text in [
         refused(Some("150"), Some("1"), None, None),
         refused(Some("50"), None, None, None),
@@ -469,6 +599,12 @@ fn the_readme_knows_every_flag_refusal_reason_and_metric() {
         refused(Some("100"), None, None, Some("x")),
         refused_with(Some("50"), Some("1"), isolated("x")),
         refused_with(Some("50"), Some("1"), isolated("mig")),
+        refused_with(Some("50"), Some("1"), arranged("same-card")),
+        refused_counting(&[("a.b/x", "1"), ("a.b/y", "1")], RawAnnotations::default()),
+        refused_counting(&[("a.b/x", "2M")], RawAnnotations::default()),
+        refused_counting(&[("a.b/x", "1")], arranged("x")),
+        refused_counting(&[("a.b/x", "1")], isolated("limiter")),
+        RequestError::SameCardOfTwoResources.to_string(),
         RequestError::TooManyContainers.to_string(),
     ] {
         assert!(readme.contains(&format!("`{text}`")), "README.md: no {text:?}");

@@ -47,6 +47,7 @@ fn aggregate(request: &GpuRequest) -> (u64, u64) {
         let amount = match container.ask {
             Ask::Share(share) => (u64::from(share.compute.0), share.memory.0),
             Ask::Whole { count, .. } => (u64::from(count) * 1000, 0),
+            Ask::Counted(_) => unreachable!("see the laws of shares"),
         };
         match container.kind {
             ContainerKind::Init => peak = max(peak, add(sidecars, amount)),
@@ -100,7 +101,7 @@ proptest! {
                     Held::Plan(plan) => plan.holds().into_iter().find(|hold| hold.device == card.device().id),
                     Held::Unreadable => None,
                 })
-                .map(|hold| hold.whole)
+                .map(|hold| hold.is_whole())
                 .collect();
             prop_assert_eq!(u32::try_from(holders.len()).unwrap(), card.pods());
             prop_assert!(holders.len() == 1 || !holders.contains(&true), "{:?}", card);
@@ -114,7 +115,7 @@ proptest! {
     ) {
         let Ok(plan) = plan(&filled(devices, &before), &request, policy) else { return Ok(()) };
         let lasting = || plan.grants.iter().filter(|grant| grant.kind != ContainerKind::Init);
-        for grant in lasting().filter(|grant| grant.whole) {
+        for grant in lasting().filter(|grant| grant.is_whole()) {
             let others = || lasting().filter(|other| other.container != grant.container);
             let shared = grant.devices().find(|id| others().any(|other| other.devices().any(|x| x == *id)));
             prop_assert_eq!(shared, None);
@@ -213,6 +214,7 @@ proptest! {
                 Ask::Whole { memory, .. } => {
                     card(&apps).untouched() && memory.is_none_or(|memory| memory <= card(&apps).device().memory)
                 }
+                Ask::Counted(_) => unreachable!("see the laws of shares"),
             };
             prop_assert!(!init_fits, "the init container fits where the app is");
             prop_assert!(!app.fits_in(card(&its).free()), "the app fits where the init container was");
@@ -241,6 +243,7 @@ proptest! {
         let node = filled(devices, &before);
         let expected = match ask {
             Ask::Share(share) => node.cards().iter().any(|card| share.fits_in(card.free())),
+            Ask::Counted(_) => unreachable!("see the laws of shares"),
             Ask::Whole { count, memory } => {
                 let untouched = node.cards().iter().filter(|card| card.untouched());
                 let mut sizes: Vec<u64> = untouched.map(|card| card.device().memory.0).collect();

@@ -11,19 +11,24 @@ use std::sync::Arc;
 
 use format::{Container, Kind, Outcome, Pod, Scenario};
 use kerf::annotation::{self, Keys, Record};
-use kerf::device::Inventory;
+use kerf::device::{Device, Inventory};
 use kerf::ids::PodRef;
 use kerf::ledger::{Held, NodeLedger, Seen};
 use kerf::placement::{Planner, Policy, rank};
 use kerf::plan::{Placement, Plan};
 use kerf::request::{ContainerKind, GpuRequest, RawAnnotations, RawContainer, RequestError};
-use kerf::units::Timestamp;
+use kerf::shares::PerCard;
+use kerf::units::{Mib, Timestamp};
 
 const DOMAIN: &str = "inspur.com";
 const TIME: u64 = 1_700_000_000_000_000_000;
 
 fn request(containers: &[Container], annotations: &[(String, String)]) -> Result<Option<GpuRequest>, RequestError> {
-    let raw = containers.iter().map(|container| RawContainer {
+    let shares: Vec<Vec<(&str, &str)>> = containers
+        .iter()
+        .map(|c| c.shares.iter().map(|count| (format::SHARES, count.as_str())).collect())
+        .collect();
+    let raw = containers.iter().zip(&shares).map(|(container, counted)| RawContainer {
         name: &container.name,
         kind: match container.kind {
             Kind::Init => ContainerKind::Init,
@@ -32,12 +37,14 @@ fn request(containers: &[Container], annotations: &[(String, String)]) -> Result
         },
         core: container.core.as_deref(),
         memory: container.memory.as_deref(),
+        counted,
     });
     let annotation = |key: &str| annotations.iter().find(|(k, _)| k == key).map(|(_, value)| value.as_str());
     let annotations = RawAnnotations {
         limit: annotation("vcuda-core-limit"),
         policy: annotation("gpu-policy"),
         isolation: annotation("isolation"),
+        arrangement: annotation("gpu-shares"),
     };
     GpuRequest::parse(raw, annotations)
 }
@@ -64,10 +71,23 @@ fn settle(ledger: &mut NodeLedger, pod: &Pod) {
     }
 }
 
+/// The node's cards: as it says, or as its capacity does.
+fn inventory(node: &format::Node) -> Inventory {
+    let (core, memory) = node.capacity.unwrap_or_default();
+    let Some(shares) = node.shares else { return Inventory::from_capacity(core, memory) };
+    let cards = u32::try_from(core / 100).unwrap();
+    let card = |index: u32| {
+        let mib = Mib(memory / u64::from(cards) * 256);
+        let mut device = Device::new(format!("GPU-{}-{index}", node.name), index, mib);
+        device.offers.insert(format::SHARES.into(), PerCard::new(shares).unwrap());
+        device
+    };
+    Inventory::new((0..cards).map(card).collect())
+}
+
 fn cluster(scenario: &Scenario) -> BTreeMap<String, NodeLedger> {
     let ledger = |node: &format::Node| {
-        let (core, memory) = node.capacity.unwrap_or_default();
-        let mut ledger = NodeLedger::new(&Inventory::from_capacity(core, memory));
+        let mut ledger = NodeLedger::new(&inventory(node));
         scenario.pods.iter().filter(|pod| pod.node == node.name).for_each(|pod| settle(&mut ledger, pod));
         (node.name.clone(), ledger)
     };
@@ -168,6 +188,8 @@ fn a_line_that_is_not_understood_is_an_error_with_its_number() {
         "request 1/1, init 1/1",
         "request side 1/1",
         "request 1/",
+        "request x",
+        "node b 100/60 shares many",
         "annotation key",
         "after Y",
         "=> a c0:0",
@@ -211,13 +233,13 @@ fn rendered_objects_say_what_the_scenario_says() {
     use kerf::k8s;
 
     for domain in [DOMAIN, "tencent.com"] {
-        let keys = Keys::new(domain.parse().unwrap());
+        let shares = kerf::shares::ShareResources::WELL_KNOWN.parse().unwrap();
+        let keys = Keys::new(domain.parse().unwrap()).with_shares(shares);
         for scenario in format::all().unwrap() {
             for node in &scenario.nodes {
                 let view = k8s::node(&serde_json::from_value(node.json(domain)).unwrap(), &keys).unwrap();
-                let (core, memory) = node.capacity.unwrap_or_default();
                 assert_eq!(view.name.as_str(), node.name);
-                assert_eq!(view.inventory, Ok(Inventory::from_capacity(core, memory)));
+                assert_eq!(view.inventory, Ok(inventory(node)));
             }
             for pod in &scenario.pods {
                 let view = k8s::pod(&serde_json::from_value(pod.json(domain, TIME)).unwrap(), &keys).unwrap();

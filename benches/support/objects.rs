@@ -2,7 +2,7 @@
 
 use kerf::annotation::{self, Keys};
 use kerf::ids::DeviceId;
-use kerf::plan::{Grant, Placement, Plan, Slice};
+use kerf::plan::{Form, Grant, Placement, Plan, Slice};
 use kerf::request::ContainerKind;
 use kerf::units::Share;
 use serde_json::{Value, json};
@@ -52,8 +52,9 @@ pub fn placed_pod(number: usize, nodes: usize) -> Value {
     let core = [20u32, 30, 50, 60][(number / 7) % 4];
     let memory = u64::from(core / 2);
     let share = Share::new(core * 10, memory * 256);
-    let slices = vec![Slice { device: DeviceId::from(uuid(node, card)), index: card, share }];
-    let grant = Grant { container: "main".into(), kind: ContainerKind::App, position: 0, whole: false, slices };
+    let slices = vec![Slice { device: DeviceId::from(uuid(node, card)), index: card, share, count: 1 }];
+    let grant =
+        Grant { container: "main".into(), kind: ContainerKind::App, position: 0, form: Form::Share, slices };
     let placement = Placement {
         node: name(node).into(),
         time: 1_700_000_000_000_000_000 + number as u64,

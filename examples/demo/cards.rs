@@ -23,7 +23,7 @@ pub fn machines() -> Vec<MachineSpec> {
                 links.join(", ")
             );
         }
-        MachineSpec { name: name.to_owned(), cards, limiter: true }
+        MachineSpec { name: name.to_owned(), cards, limiter: true, placed: None }
     };
     vec![
         machine("node-a", 4, "Simulated A10", 24, |a, b| if a / 2 == b / 2 { "PHB" } else { "SYS" }),

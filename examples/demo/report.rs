@@ -84,7 +84,7 @@ fn container_name(grant: &Grant) -> String {
 fn asked(grant: &Grant) -> String {
     let cards: Vec<&str> = grant.devices().map(|id| id.as_str()).collect();
     match grant.slices.first() {
-        Some(slice) if !grant.whole => {
+        Some(slice) if grant.is_share() => {
             let (core, gib) = (slice.share.compute.to_core_units(), slice.share.memory.0 as f64 / 1024.0);
             format!("{core} % and {gib:.2} GiB of {}", cards.join(", "))
         }

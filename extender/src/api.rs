@@ -6,6 +6,7 @@
 mod bind;
 mod filter;
 mod predicates;
+mod preempt;
 mod prioritize;
 mod ranking;
 pub mod wire;
@@ -27,6 +28,7 @@ pub fn router(app: Arc<App>) -> Router {
         .route("/scheduler/filter", post(filter::handle))
         .route("/scheduler/prioritize", post(prioritize::handle))
         .route("/scheduler/bind", post(bind::handle))
+        .route("/scheduler/preempt", post(preempt::handle))
         .route("/scheduler/predicates", post(predicates::handle))
         .with_state(app)
 }

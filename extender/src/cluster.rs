@@ -55,6 +55,9 @@ pub enum Applied {
     Seen(Seen),
     /// A bound pod whose record cannot be read: its amount is taken of every card of its node.
     Unreadable(Seen),
+    /// A bound pod with shares by count and without a record: served by another plugin, in which case it takes nothing,
+    /// or by kerf's, which will write one.
+    Unrecorded(Seen),
 }
 
 /// One node as `/debug/state` and the metrics show it.
@@ -100,6 +103,11 @@ impl Cluster {
         }
     }
 
+    /// The node's ledger as it is now: a copy, to think with.
+    pub fn ledger(&self, node: &str) -> Option<NodeLedger> {
+        self.nodes.get(node).map(|ledger| ledger.clone())
+    }
+
     /// How well each of the nodes suits the pod, if the plans in `ahead` were carried out there first; less is better.
     /// `None`: not at all.
     pub fn ranks<'a>(
@@ -117,7 +125,7 @@ impl Cluster {
             (node, self.rank(&mut planner, node, request, policy, ahead))
         };
         let mut ranked: Vec<_> = nodes.map(&mut rank).collect();
-        if policy.surveys() {
+        if policy.surveys(request) {
             let mut survey = self.survey();
             let shape = footprint.shape(Some(request));
             let fitting: Vec<&str> =
@@ -169,7 +177,7 @@ impl Cluster {
     /// A planner that knows which card of the node the policy wants for the pod.
     fn planner(&self, node: &str, uid: &PodUid, request: &GpuRequest, policy: Policy) -> Planner {
         let policy = request.policy.unwrap_or(policy);
-        if !policy.surveys() {
+        if !policy.surveys(request) {
             return Planner::default();
         }
         let mut survey = self.survey();
@@ -388,11 +396,16 @@ impl Cluster {
         let applied = match view.node {
             Some(node) => {
                 self.pending.remove(&view.uid);
+                let absent = view.record == Record::Absent;
                 let held = match view.record {
                     Record::Placed(placement) if belongs(&placement, &node) => Held::Plan(placement.plan),
                     _ => Held::Unreadable,
                 };
-                let unreadable = held == Held::Unreadable;
+                let applied = match held {
+                    Held::Plan(_) => Applied::Seen,
+                    Held::Unreadable if absent && request.only_counted() => Applied::Unrecorded,
+                    Held::Unreadable => Applied::Unreadable,
+                };
                 self.add_home(&view.uid, &node);
                 let seen = self.nodes.entry(node.clone()).or_default().observe(
                     &view.uid,
@@ -404,7 +417,7 @@ impl Cluster {
                 );
                 self.surveyor.mark(&node);
                 self.leave_others(&view.uid, &node);
-                if unreadable { Applied::Unreadable(seen) } else { Applied::Seen(seen) }
+                applied(seen)
             }
             None => {
                 self.pending.insert(view.uid.clone(), request.clone());

@@ -9,6 +9,7 @@ use clap::Parser;
 use kerf::annotation::Domain;
 use kerf::placement::Policy;
 use kerf::runtime::telemetry::LogArgs;
+use kerf::shares::ShareResources;
 
 /// kube-scheduler's side of kerf: chooses the physical GPU of each pod and records it in the write that binds it.
 #[derive(Clone, Debug, Parser)]
@@ -20,6 +21,10 @@ pub struct Args {
     /// Prefix of the resources and annotations, such as inspur.com or tencent.com
     #[arg(long, env = "KERF_DOMAIN", default_value_t)]
     pub domain: Domain,
+    /// Resources that are shares by count, joined by commas; a name may end in *. A node is asked about those that its
+    /// plugin announces
+    #[arg(long, env = "KERF_SHARE_RESOURCES", default_value = ShareResources::WELL_KNOWN, value_name = "NAMES")]
+    pub share_resources: ShareResources,
     /// How to choose among nodes and GPUs that fit: binpack, spread, best-fit, fgd or fragmentation
     #[arg(long, env = "KERF_POLICY", default_value_t)]
     pub policy: Policy,
@@ -50,6 +55,8 @@ pub struct Config {
     pub listen: SocketAddr,
     /// Prefix of resources and annotations.
     pub domain: Domain,
+    /// Resources that are shares by count.
+    pub share_resources: ShareResources,
     /// Default policy.
     pub policy: Policy,
     /// How many nodes filter leaves to the scheduler; `None`: all that fit.
@@ -85,6 +92,7 @@ impl TryFrom<&Args> for Config {
         Ok(Self {
             listen: args.listen,
             domain: args.domain.clone(),
+            share_resources: args.share_resources.clone(),
             policy: args.policy,
             candidates: NonZeroU16::new(args.candidates),
             api_timeout: Duration::from_millis(args.api_timeout_ms),

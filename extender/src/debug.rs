@@ -1,6 +1,7 @@
 //! `/debug/state`: every ledger as JSON, the first thing to ask for in a bug report.
 
 use kerf::ledger::{Card, Commitment, Held};
+use kerf::plan::{Form, Grant};
 use serde_json::{Value, json};
 
 use crate::App;
@@ -16,6 +17,7 @@ pub(crate) fn state(app: &App) -> Value {
                 .ledger
                 .commitments()
                 .iter()
+                .filter(|(_, commitment)| node.ledger.concerns(commitment))
                 .map(|(uid, commitment)| (uid.to_string(), pod(commitment)))
                 .collect();
             let trouble = node.ledger.without_cards().map(kerf::placement::Unfit::code);
@@ -45,6 +47,7 @@ fn card(card: &Card) -> Value {
         "free_compute": card.free().compute.0,
         "free_memory_mib": card.free().memory.0,
         "overcommitted": card.overcommitted(),
+        "shares": card.offered(),
     })
 }
 
@@ -61,10 +64,26 @@ fn pod(commitment: &Commitment) -> Value {
             .collect::<serde_json::Map<_, _>>()
             .into(),
     };
+    // of shares by count, how many of each card
+    let counts: serde_json::Map<String, Value> = match &commitment.held {
+        Held::Unreadable => Default::default(),
+        Held::Plan(plan) => plan
+            .grants
+            .iter()
+            .filter(|grant| matches!(grant.form, Form::Counted(_)))
+            .map(|grant| (grant.container.to_string(), counts(grant)))
+            .collect(),
+    };
     json!({
+        "shares": counts,
         "pod": commitment.pod.to_string(),
         "state": commitment.state.as_str(),
         "confirmed": commitment.confirmed,
         "containers": containers,
     })
+}
+
+fn counts(grant: &Grant) -> Value {
+    let slices = grant.slices.iter().map(|slice| (slice.device.to_string(), json!(slice.count)));
+    slices.collect::<serde_json::Map<_, _>>().into()
 }

@@ -64,7 +64,8 @@ mod tests {
 
     #[test]
     fn intents_end_by_bind_or_time_and_never_count_for_their_own_pod() {
-        let raw = RawContainer { name: "c", kind: ContainerKind::App, core: Some("10"), memory: Some("1") };
+        let raw =
+            RawContainer { name: "c", kind: ContainerKind::App, core: Some("10"), memory: Some("1"), counted: &[] };
         let request = Arc::new(GpuRequest::parse([raw], RawAnnotations::default()).unwrap().unwrap());
         let intents = Intents::default();
         let now = Timestamp(0);

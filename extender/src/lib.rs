@@ -110,14 +110,14 @@ impl App {
 /// Where the address cannot be listened on.
 pub async fn start(config: &Config, client: Client, tasks: Tasks) -> anyhow::Result<Extender> {
     tracing::info!(?config, version = env!("CARGO_PKG_VERSION"), "starting");
-    let Config { listen, domain, policy, candidates, api_timeout, max_body } = config.clone();
+    let Config { listen, domain, share_resources, policy, candidates, api_timeout, max_body } = config.clone();
     let registry = Registry::new();
     let cluster = Arc::new(Cluster::default());
     let clock = Arc::new(Clock::default());
     let readiness = Readiness::default();
     let app = Arc::new(App {
         readiness: readiness.clone(),
-        keys: Keys::new(domain),
+        keys: Keys::new(domain).with_shares(share_resources),
         policy,
         candidates: candidates.map(|candidates| usize::from(candidates.get())),
         max_body,

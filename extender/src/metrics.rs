@@ -23,6 +23,8 @@ pub enum Verb {
     Prioritize,
     /// `/scheduler/bind`
     Bind,
+    /// `/scheduler/preempt`
+    Preempt,
     /// `/scheduler/predicates`
     Predicates,
 }
@@ -34,6 +36,7 @@ impl Verb {
             Self::Filter => "filter",
             Self::Prioritize => "prioritize",
             Self::Bind => "bind",
+            Self::Preempt => "preempt",
             Self::Predicates => "predicates",
         }
     }

@@ -113,7 +113,10 @@ fn apply(app: &App, pod: Guarded<Pod>) -> Option<PodUid> {
             app.metrics.drift.inc();
             tracing::info!(pod = %name, %uid, ?node, "GPU placement differs from the known one; adopted");
         }
-        Applied::Seen(_) | Applied::Unreadable(_) | Applied::Nothing => {}
+        Applied::Unrecorded(Seen::New) => {
+            tracing::debug!(pod = %name, %uid, ?node, "GPU shares without a record; taken of every GPU that is offered as such");
+        }
+        Applied::Seen(_) | Applied::Unreadable(_) | Applied::Unrecorded(_) | Applied::Nothing => {}
     }
     Some(uid)
 }

@@ -144,6 +144,7 @@ table! {
     CUDA 2000 cuMemAllocPitch(pointer: *mut c_uint, pitch: *mut c_uint, width: c_uint, height: c_uint, element: c_uint) = linear::old_pitch;
     CUDA 3020 cuMemAllocPitch_v2(pointer: *mut Pointer, pitch: *mut usize, width: usize, height: usize, element: c_uint) = linear::pitch;
     CUDA 6000 cuMemAllocManaged(pointer: *mut Pointer, bytes: usize, flags: c_uint) = linear::managed;
+    CUDA 2000 cuMemFree(pointer: c_uint) = linear::old_free;
     CUDA 3020 cuMemFree_v2(pointer: Pointer) = linear::free;
     CUDA 4010 cuIpcOpenMemHandle(pointer: *mut Pointer, handle: IpcHandle, flags: c_uint) = linear::open;
     CUDA 11000 cuIpcOpenMemHandle_v2(pointer: *mut Pointer, handle: IpcHandle, flags: c_uint) = linear::open;

@@ -6,6 +6,7 @@
 
 pub mod amd;
 pub mod auto;
+pub mod facts;
 pub mod intel;
 pub mod nvidia;
 mod origin;
@@ -23,6 +24,7 @@ use kerf::ids::{ContainerName, DeviceId, PodRef};
 
 use self::amd::{Amd, AmdOptions};
 use self::auto::Auto;
+use self::facts::Facts;
 use self::intel::Intel;
 use self::nvidia::Nvidia;
 use self::nvidia::files::NvidiaFiles;
@@ -44,6 +46,8 @@ pub struct HostDevice {
     pub control_nodes: Vec<PathBuf>,
     /// What it is among the cards of its host.
     pub origin: Origin,
+    /// What its driver tells beyond that.
+    pub facts: Facts,
 }
 
 impl HostDevice {

@@ -130,9 +130,10 @@ impl From<ContainerBinding> for ContainerAllocateResponse {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::backend::facts::Facts;
     use crate::backend::{HostDevice, Origin};
     use kerf::device::Device;
-    use kerf::plan::Slice;
+    use kerf::plan::{Form, Slice};
     use kerf::request::ContainerKind;
     use kerf::units::Share;
 
@@ -143,6 +144,7 @@ mod tests {
             nodes: vec![format!("/dev/nvidia{index}").into()],
             control_nodes: vec!["/dev/nvidiactl".into(), "/dev/nvidia-uvm".into()],
             origin: Origin::default(),
+            facts: Facts::None,
         };
         Cards::default().discovered(vec![host(0), host(1)])
     }
@@ -152,12 +154,13 @@ mod tests {
             device: (*device).into(),
             index: 0,
             share: Share::new(*compute, *memory),
+            count: 1,
         };
         Grant {
             container: "main".into(),
             kind: ContainerKind::App,
             position: 0,
-            whole,
+            form: if whole { Form::Whole } else { Form::Share },
             slices: slices.iter().map(slice).collect(),
         }
     }

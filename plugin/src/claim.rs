@@ -17,24 +17,29 @@
 //!     +---------------------+
 //! ```
 //!
+//! Ids of shares by count name the cards that a container has: Allocate is answered by them alone, kubelet is steered
+//! to the recorded cards, and a record that kubelet did not follow follows kubelet ([`Claims::take_counted`]).
+//!
 //! A pod's placement is read once, when the pod is first seen: what a tenant writes over it later is not
 //! obeyed, and is corrected once the pod holds its card. Only the end of a pod frees its confirmed claims; that a
 //! watch or a list has not shown a pod yet never does.
 
 mod entry;
 mod exchange;
+mod having;
 pub mod matching;
 pub mod preference;
 pub mod truth;
+mod unrecorded;
 pub mod view;
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use kerf::annotation::isolation::Levels;
 use kerf::device::{Device, Health};
-use kerf::ids::{ContainerName, DeviceId, PodRef, PodUid};
+use kerf::ids::{ContainerName, DeviceId, NodeName, PodRef, PodUid};
 use kerf::isolation::Isolation;
-use kerf::plan::{Grant, Placement, Plan, Slice};
+use kerf::plan::{Grant, Placement, Plan, Slice, Taken};
 use kerf::request::GpuRequest;
 use kerf::units::{Milli, Share};
 
@@ -57,6 +62,10 @@ pub struct Pod {
     pub uid: PodUid,
     /// Its name.
     pub reference: PodRef,
+    /// The node it is bound to.
+    pub node: NodeName,
+    /// When it was created, in nanoseconds since 1970.
+    pub created: u64,
     /// What it asks for.
     pub request: GpuRequest,
     /// The placement that its annotations carry now, where it can be believed.
@@ -67,6 +76,8 @@ pub struct Pod {
     pub isolated: Option<Levels>,
     /// Where it is in its life.
     pub stage: Stage,
+    /// The users that containers say they run as, where they do. What an image says is not known here.
+    pub users: BTreeMap<ContainerName, u32>,
     /// Ids that the container runtime gave, without their scheme, and the containers they belong to.
     pub runtime_ids: BTreeMap<String, ContainerName>,
 }
@@ -93,6 +104,10 @@ pub struct Answer {
     pub grant: Grant,
     /// The ceiling for bursts, where the pod asked for one.
     pub limit: Option<Milli>,
+    /// The user that the container says it runs as.
+    pub user: Option<u32>,
+    /// The least isolation that the pod demands.
+    pub demanded: Isolation,
     /// Whether these ids were answered before, with the same content.
     pub repeated: bool,
 }
@@ -104,7 +119,7 @@ pub enum Refusal {
     #[error("no pod bound to this node has a placement that waits for {units} units of {resource}")]
     NobodyWaits {
         /// The resource of the call: `core` or `memory`.
-        resource: &'static str,
+        resource: String,
         /// Its amount.
         units: u64,
     },
@@ -269,7 +284,7 @@ impl Claims {
     /// told theirs.
     pub fn in_use(&self) -> Option<(BTreeSet<PodUid>, BTreeSet<Ids>)> {
         let held =
-            self.pods.values().flat_map(|entry| entry.claims.values()).filter_map(|claim| claim.core.clone());
+            self.pods.values().flat_map(|entry| entry.claims.values()).filter_map(|claim| claim.core().cloned());
         (self.complete && self.listed.is_some()).then(|| (self.known(), held.collect()))
     }
 
@@ -308,12 +323,14 @@ impl Claims {
     fn resolve(&self, plan: &Plan) -> Plan {
         let mut plan = plan.clone();
         for grant in &mut plan.grants {
+            let whole = grant.is_whole();
             for slice in &mut grant.slices {
                 if let Some(card) = self.card(&slice.device) {
                     *slice = Slice {
                         device: card.id.clone(),
                         index: card.index,
-                        share: if grant.whole { card.capacity() } else { slice.share },
+                        share: if whole { card.capacity() } else { slice.share },
+                        count: slice.count,
                     };
                 }
             }
@@ -329,7 +346,7 @@ impl Claims {
         let named: BTreeSet<&DeviceId> =
             plan.grants.iter().filter(|grant| grant.container == *container).flat_map(Grant::devices).collect();
         for hold in plan.holds().into_iter().filter(|hold| named.contains(&hold.device)) {
-            let device = hold.device;
+            let (device, own) = (hold.device.clone(), hold.is_whole());
             let card = self
                 .cards
                 .get(&device)
@@ -338,12 +355,12 @@ impl Claims {
                 return Err(Refusal::Unhealthy { pod: pod(), device });
             }
             let demanded = entry.pod.request.isolation.unwrap_or_default();
-            if !hold.whole && card.isolation < demanded {
+            if !own && card.isolation < demanded {
                 return Err(Refusal::Isolation { pod: pod(), device, demanded, found: card.isolation });
             }
             let (taken, sharers, whole) = self.used(&device, Some(&entry.pod.uid));
-            let alone = !whole && (!hold.whole || sharers == 0);
-            let fits = hold.whole || taken.saturating_add(hold.share).fits_in(card.capacity());
+            let alone = !whole && (!own || sharers == 0);
+            let fits = own || taken.saturating_add(hold.share).fits_in(card.capacity());
             if !alone || !fits {
                 return Err(Refusal::Overcommitted { pod: pod(), device });
             }
@@ -351,13 +368,14 @@ impl Claims {
         Ok(())
     }
 
-    /// What pods with claims take of a card: how much, how many pods, and whether one has it to itself.
+    /// What pods with claims take of a card: how much, how many pods, and whether it is closed to shares: one has it to
+    /// itself, or its memory is not divided.
     fn used(&self, device: &DeviceId, except: Option<&PodUid>) -> (Share, usize, bool) {
         let mut sum = (Share::ZERO, 0, false);
         for entry in self.pods.values().filter(|entry| entry.holds() && Some(&entry.pod.uid) != except) {
             let Some(placement) = &entry.placement else { continue };
             for hold in self.resolve(&placement.plan).holds().iter().filter(|hold| hold.device == *device) {
-                sum = (sum.0.saturating_add(hold.share), sum.1 + 1, sum.2 || hold.whole);
+                sum = (sum.0.saturating_add(hold.share), sum.1 + 1, sum.2 || hold.taken != Taken::Part);
             }
         }
         sum

@@ -1,18 +1,21 @@
 //! Every call to the API server. Each has a deadline, and none is made by a thread that serves kubelet, except
 //! the one list that decides whether an Allocate can be answered.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use k8s_openapi::api::core::v1::{Event, EventSource, Node, ObjectReference, Pod};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, Time};
 use k8s_openapi::jiff::Timestamp;
 use kerf::annotation::{self, Keys, Record};
-use kerf::ids::{NodeName, PodRef, PodUid};
+use kerf::ids::{ContainerName, NodeName, PodRef, PodUid};
 use kerf::k8s;
 use kube::api::{ListParams, Patch, PatchParams, PostParams};
 use kube::{Api, Client};
 
 use crate::claim::{self, Stage};
+use crate::health::Tiding;
+use crate::labels::node::Plan;
 
 /// No call takes longer than this.
 pub const DEADLINE: Duration = Duration::from_secs(5);
@@ -44,6 +47,43 @@ impl ClusterError {
             Self::Deadline(_) => false,
         }
     }
+
+    /// Whether the object was changed since it was read.
+    pub fn conflict(&self) -> bool {
+        self.says(409, "Conflict")
+    }
+
+    /// Whether trying again is of no use until somebody changes rights or policies.
+    pub fn refused(&self) -> bool {
+        match self {
+            Self::Api(error) => {
+                matches!(&**error, kube::Error::Api(status) if [401, 403, 422].contains(&status.code))
+            }
+            Self::Deadline(_) => false,
+        }
+    }
+
+    fn says(&self, code: u16, reason: &str) -> bool {
+        match self {
+            Self::Api(error) => {
+                matches!(&**error, kube::Error::Api(status) if status.code == code && status.reason == reason)
+            }
+            Self::Deadline(_) => false,
+        }
+    }
+}
+
+/// A condition of the Node.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Condition {
+    /// `True` or `False`; what is neither is `Unknown`.
+    pub status: &'static str,
+    /// One word.
+    pub reason: String,
+    /// For people.
+    pub message: String,
+    /// When the status became this one.
+    pub since: Timestamp,
 }
 
 impl Cluster {
@@ -98,26 +138,60 @@ impl Cluster {
     ///
     /// # Errors
     /// [`ClusterError`]; one that was not answered may have been written.
-    pub async fn event(&self, pod: &PodRef, uid: &PodUid, reason: &str, message: &str) -> Result<(), ClusterError> {
-        let events: Api<Event> = Api::namespaced(self.client.clone(), &pod.namespace);
+    pub async fn event(
+        &self,
+        pod: &PodRef,
+        uid: &PodUid,
+        reason: &'static str,
+        message: &str,
+    ) -> Result<(), ClusterError> {
+        let metadata = ObjectMeta { generate_name: Some(format!("{}.", pod.name)), ..ObjectMeta::default() };
+        let about = ObjectReference {
+            kind: Some("Pod".to_owned()),
+            namespace: Some(pod.namespace.to_string()),
+            name: Some(pod.name.to_string()),
+            uid: Some(uid.to_string()),
+            ..ObjectReference::default()
+        };
+        let tiding = Tiding { warning: true, reason, message: message.to_owned() };
+        self.create_event(&pod.namespace, metadata, about, &tiding).await
+    }
+
+    /// Writes an event about the Node. One of this name that is there already is this one.
+    ///
+    /// # Errors
+    /// [`ClusterError`]; one that was not answered may have been written, and may be tried again under its name.
+    pub async fn node_event(&self, name: &str, tiding: &Tiding) -> Result<(), ClusterError> {
+        let metadata = ObjectMeta { name: Some(format!("{}.{name}", self.node)), ..ObjectMeta::default() };
+        let about = ObjectReference {
+            kind: Some("Node".to_owned()),
+            name: Some(self.node.to_string()),
+            // not the object's: what kubelet writes there, and kubectl looks for
+            uid: Some(self.node.to_string()),
+            ..ObjectReference::default()
+        };
+        // a Node has no namespace; the API server takes its events in this one
+        match self.create_event("default", metadata, about, tiding).await {
+            Err(error) if error.says(409, "AlreadyExists") => Ok(()),
+            result => result,
+        }
+    }
+
+    async fn create_event(
+        &self,
+        namespace: &str,
+        metadata: ObjectMeta,
+        about: ObjectReference,
+        tiding: &Tiding,
+    ) -> Result<(), ClusterError> {
+        let events: Api<Event> = Api::namespaced(self.client.clone(), namespace);
         let now = Some(Time(Timestamp::now()));
         let event = Event {
-            metadata: ObjectMeta {
-                generate_name: Some(format!("{}.", pod.name)),
-                namespace: Some(pod.namespace.to_string()),
-                ..ObjectMeta::default()
-            },
-            involved_object: ObjectReference {
-                api_version: Some("v1".to_owned()),
-                kind: Some("Pod".to_owned()),
-                namespace: Some(pod.namespace.to_string()),
-                name: Some(pod.name.to_string()),
-                uid: Some(uid.to_string()),
-                ..ObjectReference::default()
-            },
-            type_: Some("Warning".to_owned()),
-            reason: Some(reason.to_owned()),
-            message: Some(message.to_owned()),
+            metadata: ObjectMeta { namespace: Some(namespace.to_owned()), ..metadata },
+            involved_object: ObjectReference { api_version: Some("v1".to_owned()), ..about },
+            type_: Some(if tiding.warning { "Warning" } else { "Normal" }.to_owned()),
+            reason: Some(tiding.reason.to_owned()),
+            message: Some(tiding.message.clone()),
             count: Some(1),
             first_timestamp: now.clone(),
             last_timestamp: now,
@@ -138,12 +212,84 @@ impl Cluster {
     /// # Errors
     /// [`ClusterError`]
     pub async fn annotate_node(&self, key: &str, value: &str) -> Result<(), ClusterError> {
-        let nodes: Api<Node> = Api::all(self.client.clone());
         let patch = serde_json::json!({ "metadata": { "annotations": { key: value } } });
-        let (params, patch) = (PatchParams::default(), Patch::Merge(patch));
+        self.patch_node_status(Patch::Merge(patch)).await
+    }
+
+    /// Changes labels and annotations of the Node that was read as `shown`, through `nodes/status`: that needs no right
+    /// to change Nodes otherwise.
+    ///
+    /// # Errors
+    /// [`ClusterError`]; [`ClusterError::conflict`] where the Node is another one by now, and nothing was changed.
+    pub async fn patch_node(&self, shown: &ObjectMeta, plan: &Plan) -> Result<(), ClusterError> {
+        let patch = serde_json::json!({ "metadata": {
+            "uid": shown.uid,
+            "resourceVersion": shown.resource_version,
+            "labels": plan.labels,
+            "annotations": plan.annotations,
+        } });
+        self.patch_node_status(Patch::Merge(patch)).await
+    }
+
+    /// A condition that the Node shows.
+    ///
+    /// # Errors
+    /// [`ClusterError`]
+    pub async fn condition(&self, kind: &str) -> Result<Option<Condition>, ClusterError> {
+        let nodes: Api<Node> = Api::all(self.client.clone());
+        let node = tokio::time::timeout(DEADLINE, nodes.get(self.node.as_str())).await?.map_err(Box::new)?;
+        let conditions = node.status.and_then(|status| status.conditions).unwrap_or_default();
+        Ok(conditions.into_iter().find(|condition| condition.type_ == kind).map(|condition| Condition {
+            status: match condition.status.as_str() {
+                "True" => "True",
+                "False" => "False",
+                _ => "Unknown",
+            },
+            reason: condition.reason.unwrap_or_default(),
+            message: condition.message.unwrap_or_default(),
+            since: condition.last_transition_time.map_or_else(Timestamp::now, |time| time.0),
+        }))
+    }
+
+    /// Writes a condition of the Node, and that it held at `now`.
+    ///
+    /// # Errors
+    /// [`ClusterError`]
+    pub async fn set_condition(
+        &self,
+        kind: &str,
+        condition: &Condition,
+        now: Timestamp,
+    ) -> Result<(), ClusterError> {
+        let Condition { status, reason, message, since } = condition;
+        let patch = serde_json::json!({ "status": { "conditions": [{
+            "type": kind,
+            "status": status,
+            "reason": reason,
+            "message": message,
+            "lastTransitionTime": Time(*since),
+            "lastHeartbeatTime": Time(now),
+        }] } });
+        // merges by the type: kubelet's conditions stay as they are
+        self.patch_node_status(Patch::Strategic(patch)).await
+    }
+
+    async fn patch_node_status(&self, patch: Patch<serde_json::Value>) -> Result<(), ClusterError> {
+        let nodes: Api<Node> = Api::all(self.client.clone());
+        let params = PatchParams::default();
         let write = nodes.patch_status(self.node.as_str(), &params, &patch);
         tokio::time::timeout(DEADLINE, write).await?.map_err(Box::new)?;
         Ok(())
+    }
+
+    /// The Node's metadata.
+    ///
+    /// # Errors
+    /// [`ClusterError`]
+    pub async fn node_metadata(&self) -> Result<ObjectMeta, ClusterError> {
+        let nodes: Api<Node> = Api::all(self.client.clone());
+        let read = nodes.get_metadata(self.node.as_str());
+        Ok(tokio::time::timeout(DEADLINE, read).await?.map_err(Box::new)?.metadata)
     }
 
     /// The inventory that the Node shows now.
@@ -151,10 +297,7 @@ impl Cluster {
     /// # Errors
     /// [`ClusterError`]
     pub async fn node_annotation(&self, key: &str) -> Result<Option<String>, ClusterError> {
-        let nodes: Api<Node> = Api::all(self.client.clone());
-        let node =
-            tokio::time::timeout(DEADLINE, nodes.get_metadata(self.node.as_str())).await?.map_err(Box::new)?;
-        Ok(node.metadata.annotations.and_then(|mut annotations| annotations.remove(key)))
+        Ok(self.node_metadata().await?.annotations.and_then(|mut annotations| annotations.remove(key)))
     }
 }
 
@@ -168,6 +311,7 @@ pub fn pod(object: &Pod, keys: &Keys) -> Option<claim::Pod> {
         (false, Some(_)) => Stage::Leaving,
         (false, None) => Stage::Live,
     };
+    let created = object.metadata.creation_timestamp.as_ref();
     let status = object.status.as_ref();
     let statuses = status.into_iter().flat_map(|status| {
         let inits = status.init_container_statuses.iter().flatten();
@@ -188,14 +332,29 @@ pub fn pod(object: &Pod, keys: &Keys) -> Option<claim::Pod> {
     Some(claim::Pod {
         uid: view.uid,
         reference: view.pod,
+        node: view.node?,
+        created: created.and_then(|time| u64::try_from(time.0.as_nanosecond()).ok()).unwrap_or_default(),
         request: request.as_ref().clone(),
         record,
         confirmed: annotations.is_some_and(|annotations| annotation::confirmed(annotations, keys)),
         isolated: annotations
             .and_then(|annotations| annotation::isolation::decode(annotations.get(&keys.isolated)?).ok()),
         stage,
+        users: users(object),
         runtime_ids: runtime_ids.collect(),
     })
+}
+
+/// The users that a pod's containers say they run as: of the container, or else of the pod.
+fn users(object: &Pod) -> BTreeMap<ContainerName, u32> {
+    let Some(spec) = &object.spec else { return BTreeMap::new() };
+    let pods = spec.security_context.as_ref().and_then(|context| context.run_as_user);
+    let containers = spec.init_containers.iter().flatten().chain(&spec.containers);
+    let users = containers.filter_map(|container| {
+        let own = container.security_context.as_ref().and_then(|context| context.run_as_user);
+        Some((container.name.as_str().into(), u32::try_from(own.or(pods)?).ok()?))
+    });
+    users.collect()
 }
 
 /// The uid of an object that the watch says is gone.

@@ -10,6 +10,7 @@ use kerf::annotation::{Domain, Keys};
 use kerf::ids::NodeName;
 use kerf::isolation::Isolation;
 use kerf::runtime::telemetry::LogArgs;
+use kerf::shares::{BadPerCard, PerCard};
 use kerf::units::Mib;
 
 use crate::backend::amd::AmdOptions;
@@ -18,6 +19,9 @@ use crate::backend::nvidia::files::FilesOptions;
 use crate::backend::roots::Roots;
 use crate::binding::Strategy;
 use crate::isolation;
+use crate::labels::feature_file::FeatureFile;
+use crate::labels::flags::{LabelArgs, LabelMode};
+use crate::labels::{self, Style};
 use crate::profile::flags::{BadPciId, ProfileArgs, ProfileName};
 use crate::profile::{self, Profile};
 
@@ -29,7 +33,8 @@ use crate::profile::{self, Profile};
     left out and why, and what kubelet knows; exit status 0: all is well, 1: trouble, 3: no card"
 )]
 pub struct Args {
-    /// Name of the Node object of this machine; needed for the profile vcuda
+    /// Name of the Node object of this machine; needed for the profile vcuda, with --placed, for labels on the Node, and to
+    /// tell the Node which cards are ill
     #[arg(long, env = "KERF_NODE_NAME", default_value = "", hide_default_value = true)]
     pub node_name: String,
     /// Prefix of resources and annotations
@@ -123,6 +128,12 @@ pub struct Args {
     /// How long an NVIDIA card must be free of critical errors to be healthy again
     #[arg(long, env = "KERF_QUIET_PERIOD", default_value = "5m", value_name = "TIME")]
     pub quiet_period: Span,
+    /// Least time between two changes of what the Node is told of its cards: condition, events, labels
+    #[arg(long, env = "KERF_REPORT_PERIOD", default_value = "10s", value_name = "TIME")]
+    pub report_period: Span,
+    /// Node labels.
+    #[command(flatten)]
+    pub labels: LabelArgs,
     /// What the node offers.
     #[command(flatten)]
     pub profiles: ProfileArgs,
@@ -212,10 +223,16 @@ pub struct Config {
     pub health_period: Duration,
     /// Between measurements.
     pub sample_period: Duration,
+    /// Least time between two changes of what the Node is told.
+    pub report_period: Duration,
+    /// Node labels.
+    pub labels: labels::Options,
     /// Whether `vcuda` is offered.
     pub vcuda: bool,
     /// What else is.
     pub profiles: Vec<Profile>,
+    /// Whether the extender chooses the cards of the pods of `profiles`.
+    pub placed: bool,
 }
 
 /// A driver and what it needs to know.
@@ -281,6 +298,17 @@ pub enum ConfigError {
     /// Its ways to ask for cards exclude each other.
     #[error("--device-list-strategy: envvar and volume-mounts exclude each other")]
     ListStrategies,
+    /// No profile whose pods could be placed.
+    #[error("--placed is for the profiles beside vcuda: name one in --profile")]
+    NothingPlaced,
+    /// A number of shares that the extender cannot count.
+    #[error("--{flag} with --placed: {error}")]
+    Shares {
+        /// The flag of the number.
+        flag: &'static str,
+        /// What is wrong, and the next smaller number that is right.
+        error: BadPerCard,
+    },
     /// `none` beside other kinds.
     #[error("--isolation: none goes alone")]
     IsolationAndNone,
@@ -299,7 +327,9 @@ impl TryFrom<Args> for Config {
         let node = args.node_name;
         let legal = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '.');
         let vcuda = args.profiles.profile.contains(&ProfileName::Vcuda);
-        if (node.is_empty() && vcuda) || node.len() > 253 || !node.chars().all(legal) {
+        let labelled = args.labels.labels == LabelMode::Node;
+        let placed = args.profiles.placed;
+        if (node.is_empty() && (vcuda || placed || labelled)) || node.len() > 253 || !node.chars().all(legal) {
             return Err(ConfigError::NodeName(node));
         }
         if let Some(kind) = &args.cdi_kind {
@@ -322,7 +352,12 @@ impl TryFrom<Args> for Config {
         if rungs.contains(&Isolation::None) && rungs.len() > 1 {
             return Err(ConfigError::IsolationAndNone);
         }
-        for (flag, path) in [("state-dir", &args.state_dir), ("run-dir", &args.run_dir)] {
+        let directories = [
+            ("state-dir", &args.state_dir),
+            ("run-dir", &args.run_dir),
+            ("features-dir", &args.labels.features_dir),
+        ];
+        for (flag, path) in directories {
             if !path.is_absolute() {
                 return Err(ConfigError::Relative(flag, path.clone()));
             }
@@ -345,6 +380,7 @@ impl TryFrom<Args> for Config {
             dev_root: args.dev_root,
             quiet_period: args.quiet_period.0,
         };
+        let labels = labels(&args.labels, &args.profiles);
         let profiles = profiles(&args.profiles, &nvidia, &roots)?;
         let intel = IntelOptions { roots: roots.clone(), ..IntelOptions::default() };
         let backend = match args.backend {
@@ -359,7 +395,14 @@ impl TryFrom<Args> for Config {
                 BackendChoice::Simulated(args.simulated_file.ok_or(ConfigError::NoSimulatedFile)?)
             }
         };
-        let keys = Keys::new(args.domain);
+        if placed && profiles.is_empty() {
+            return Err(ConfigError::NothingPlaced);
+        }
+        let mut keys = Keys::new(args.domain);
+        if placed {
+            let names = profiles.iter().flat_map(|profile| profile.naming.names());
+            keys = keys.with_shares(names.collect::<Vec<_>>().join(",").parse().unwrap_or_default());
+        }
         Ok(Self {
             node: node.into(),
             backend,
@@ -376,9 +419,33 @@ impl TryFrom<Args> for Config {
             numa_hints: args.numa_hints,
             health_period: args.health_period.0,
             sample_period: args.sample_period.0,
+            report_period: args.report_period.0,
+            labels,
             vcuda,
             profiles,
+            placed,
         })
+    }
+}
+
+fn labels(args: &LabelArgs, profiles: &ProfileArgs) -> labels::Options {
+    let offered: BTreeSet<ProfileName> = profiles.profile.iter().copied().collect();
+    let words: Vec<&str> = offered.iter().map(|name| name.as_str()).collect();
+    let nvidia = &profiles.nvidia;
+    let name = words.join("-");
+    labels::Options {
+        mode: args.labels,
+        file: FeatureFile::new(&args.features_dir, &format!("kerf-{name}")),
+        name,
+        style: Style {
+            amd: args.amd_labels.iter().copied().collect(),
+            nvidia: offered.contains(&ProfileName::Nvidia).then_some(labels::nvidia::Offer {
+                replicas: nvidia.nvidia_replicas,
+                renamed: nvidia.rename_by_default,
+                mig: nvidia.mig_strategy,
+            }),
+            vcuda: offered.contains(&ProfileName::Vcuda),
+        },
     }
 }
 
@@ -391,7 +458,7 @@ fn profiles(args: &ProfileArgs, nvidia: &NvidiaOptions, roots: &Roots) -> Result
             return Err(ConfigError::ProfileTwice(name.as_str()));
         }
         let (policy, nvidia, roots) = (args.share_policy, nvidia.clone(), roots.clone());
-        made.push(match name {
+        let mut profile = match name {
             ProfileName::Vcuda => continue,
             ProfileName::Amd => profile::amd::profile(&args.amd, policy, roots),
             ProfileName::Intel => {
@@ -408,7 +475,12 @@ fn profiles(args: &ProfileArgs, nvidia: &NvidiaOptions, roots: &Roots) -> Result
                 }
                 profile::nvidia::profile(&args.nvidia, policy, nvidia, roots)
             }
-        });
+        };
+        profile.placed = args.placed;
+        if let (true, Err(error)) = (args.placed, PerCard::new(profile.replicas)) {
+            return Err(ConfigError::Shares { flag: args.shares_flag(*name), error });
+        }
+        made.push(profile);
     }
     Ok(made)
 }
@@ -450,11 +522,18 @@ mod tests {
             (vec!["--shared-dev-num", "0"], "--shared-dev-num"),
             (vec!["--allocation-policy", "some"], "--allocation-policy"),
             (vec!["--gpu-duplication-factor", "0"], "--gpu-duplication-factor"),
+            (vec!["--placed"], "--placed"),
+            (vec!["--placed", "--profile", "vcuda,deepomatic", "--gpu-duplication-factor", "48"], "is 47"),
+            (vec!["--placed", "--profile", "deepomatic", "--containers-per-gpu=48"], "--containers-per-gpu"),
             (vec!["--isolation", "hard"], "--isolation"),
             (vec!["--isolation", "none,limiter"], "--isolation"),
             (vec!["--state-dir", "x"], "--state-dir"),
             (vec!["--health-period", "0s"], "--health-period"),
             (vec!["--sample-period", "5"], "--sample-period"),
+            (vec!["--report-period", "0s"], "--report-period"),
+            (vec!["--labels", "all"], "--labels"),
+            (vec!["--features-dir", "x"], "--features-dir"),
+            (vec!["--amd-labels", "vram,colour"], "--amd-labels"),
         ] {
             let given = if flags[0] == "--node-name" {
                 let args = Args::try_parse_from(["kerf-plugin"].iter().chain(&flags)).unwrap();

@@ -7,7 +7,7 @@ use crate::state::State;
 
 /// The state now.
 pub fn state(state: &State) -> Value {
-    let cards = state.cards();
+    let cards = state.roster();
     let (pods, allocated) = state.claims(|claims| {
         let allocated: Vec<_> = cards.hosts().map(|host| claims.allocated(&host.device.id)).collect();
         (claims.view(), allocated)
@@ -20,7 +20,7 @@ pub fn state(state: &State) -> Value {
             json!({
                 "uuid": device.id, "index": device.index, "model": device.model, "pci": host.pci,
                 "memory_mib": device.memory, "numa": device.numa, "health": device.health.as_str(), "isolation": device.isolation.as_str(),
-                "allocated": share,
+                "allocated": share, "offers": device.offers,
                 "nodes": host.nodes.iter().chain(&host.control_nodes).collect::<Vec<_>>(),
             })
         })
@@ -42,11 +42,14 @@ fn container(view: &ContainerView) -> Value {
         .grant
         .slices
         .iter()
-        .map(|slice| json!({ "gpu": slice.device, "index": slice.index, "share": slice.share }))
+        .map(|slice| {
+            json!({ "gpu": slice.device, "index": slice.index, "share": slice.share, "count": slice.count })
+        })
         .collect();
     json!({
         "name": view.grant.container, "kind": view.grant.kind.as_str(), "state": view.state.as_str(),
-        "whole": view.grant.whole, "isolation": view.level.map(|level| level.as_str()), "slices": slices,
+        "whole": view.grant.is_whole(), "isolation": view.level.map(|level| level.as_str()), "slices": slices,
         "core_ids": view.core.cards(), "memory_ids": view.memory.cards(),
+        "counted_ids": view.counted.cards(),
     })
 }

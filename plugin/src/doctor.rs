@@ -88,6 +88,8 @@ pub struct ResourceReport {
     pub offered: usize,
     /// Ids that kubelet knows; `None`: it does not know the resource.
     pub known: Option<usize>,
+    /// Shares of each card, where the extender chooses the cards.
+    pub placed: Option<u32>,
 }
 
 /// kubelet's side.
@@ -134,7 +136,11 @@ impl Report {
         for (name, resource) in &self.resources {
             let known =
                 resource.known.map_or("does not know it".to_owned(), |known| format!("knows {known} healthy"));
-            let _ = writeln!(text, "{name} ({}): {} offered, kubelet {known}", resource.profile, resource.offered);
+            let placed = resource
+                .placed
+                .map_or_else(String::new, |shares| format!("; placed by the extender, shares of a card: {shares}"));
+            let ResourceReport { profile, offered, .. } = resource;
+            let _ = writeln!(text, "{name} ({profile}): {offered} offered, kubelet {known}{placed}");
         }
         for trouble in &self.troubles {
             let _ = writeln!(text, "trouble: {trouble}");
@@ -167,18 +173,22 @@ pub async fn examine(config: &Config) -> Report {
         }
         report.drivers.push(driver);
         let cards = Cards::default().discovered(hosts);
-        let mut offer = |resource: String, offered| {
-            report.resources.insert(resource, ResourceReport { profile: name.to_owned(), offered, known: None });
+        let mut offer = |resource: String, offered, placed| {
+            let profile = name.to_owned();
+            report.resources.insert(resource, ResourceReport { profile, offered, known: None, placed });
         };
         match config.profiles.iter().find(|profile| profile.name == name) {
             None => {
-                for resource in Resource::ALL {
-                    offer(resource.name(&config.keys).to_owned(), cards.list(resource, false).len());
+                for resource in &Resource::VCUDA {
+                    offer(resource.name(&config.keys).to_owned(), cards.list(resource, false).len(), None);
                 }
             }
             Some(profile) => {
                 let made = pool::pools(profile, &cards);
-                made.pools.into_iter().for_each(|(resource, pool)| offer(resource, pool.len()));
+                for (resource, pool) in made.pools {
+                    let placed = (profile.placed && !pool::shows_all(&pool)).then_some(profile.replicas);
+                    offer(resource, pool.len(), placed);
+                }
                 report.troubles.extend(made.refusals);
             }
         }

@@ -9,46 +9,43 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use kerf::annotation::Keys;
+use kerf::ids::ResourceName;
 
 /// Ids of `vcuda-core` on each card: one for each percent.
 pub const CORE_IDS_PER_CARD: u32 = 100;
 
 const SEPARATOR: &str = "::";
 
-/// One of the two resources that are registered with kubelet.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+/// A resource whose ids pods of this node hold by their records.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Resource {
     /// `<D>/vcuda-core`; its Allocate carries the answer for the container.
     Core,
     /// `<D>/vcuda-memory`; its Allocate is bookkeeping and answers nothing.
     Memory,
+    /// Shares by count of a profile whose pods the extender places; its Allocate is answered by the profile.
+    Counted(ResourceName),
 }
 
 impl Resource {
-    /// Both, in the order in which they are registered.
-    pub const ALL: [Self; 2] = [Self::Core, Self::Memory];
+    /// Both of `vcuda`, in the order in which they are registered.
+    pub const VCUDA: [Self; 2] = [Self::Core, Self::Memory];
 
     /// The word used in file names, metrics and logs.
-    pub fn as_str(self) -> &'static str {
+    pub fn as_str(&self) -> &str {
         match self {
             Self::Core => "core",
             Self::Memory => "memory",
+            Self::Counted(name) => name.as_str(),
         }
     }
 
     /// The extended resource's full name.
-    pub fn name(self, keys: &Keys) -> &str {
+    pub fn name<'a>(&'a self, keys: &'a Keys) -> &'a str {
         match self {
             Self::Core => &keys.core,
             Self::Memory => &keys.memory,
-        }
-    }
-
-    /// The other one.
-    pub fn other(self) -> Self {
-        match self {
-            Self::Core => Self::Memory,
-            Self::Memory => Self::Core,
+            Self::Counted(name) => name.as_str(),
         }
     }
 }

@@ -76,7 +76,7 @@ impl Cards {
 
     /// What ListAndWatch sends for `resource`. `numa`: tell kubelet each card's NUMA node, for its Topology
     /// Manager.
-    pub fn list(&self, resource: Resource, numa: bool) -> Vec<deviceplugin::Device> {
+    pub fn list(&self, resource: &Resource, numa: bool) -> Vec<deviceplugin::Device> {
         let mut list = Vec::new();
         for host in self.hosts.values() {
             let device = &host.device;
@@ -96,10 +96,12 @@ impl Cards {
     }
 }
 
-fn count(device: &Device, resource: Resource) -> u32 {
+fn count(device: &Device, resource: &Resource) -> u32 {
     match resource {
         Resource::Core => CORE_IDS_PER_CARD,
         Resource::Memory => u32::try_from(device.memory.to_memory_units()).unwrap_or(u32::MAX).min(1 << 14),
+        // those of a profile, in its own spelling
+        Resource::Counted(_) => 0,
     }
 }
 
@@ -107,19 +109,20 @@ fn count(device: &Device, resource: Resource) -> u32 {
 mod tests {
     use super::*;
     use crate::backend::Origin;
+    use crate::backend::facts::Facts;
     use kerf::units::Mib;
 
     fn host(id: &str, memory: u64) -> HostDevice {
         let device = Device::new(id, 0, Mib(memory));
-        let origin = Origin::default();
-        HostDevice { device, pci: String::new(), nodes: Vec::new(), control_nodes: Vec::new(), origin }
+        let (origin, facts) = (Origin::default(), Facts::None);
+        HostDevice { device, pci: String::new(), nodes: Vec::new(), control_nodes: Vec::new(), origin, facts }
     }
 
     #[test]
     fn ids_count_percents_and_whole_memory_units() {
         let cards = Cards::default().discovered(vec![host("a", 1023), host("b", 256)]);
-        assert_eq!(cards.list(Resource::Core, false).len(), 200);
-        let memory: Vec<String> = cards.list(Resource::Memory, false).into_iter().map(|d| d.id).collect();
+        assert_eq!(cards.list(&Resource::Core, false).len(), 200);
+        let memory: Vec<String> = cards.list(&Resource::Memory, false).into_iter().map(|d| d.id).collect();
         assert_eq!(memory, ["a::0", "a::1", "a::2", "b::0"]);
     }
 
@@ -127,7 +130,7 @@ mod tests {
     fn a_lost_card_stays_listed_as_unhealthy() {
         let cards = Cards::default().discovered(vec![host("a", 256), host("b", 256)]);
         let after = cards.discovered(vec![host("b", 256)]);
-        let health: Vec<_> = after.list(Resource::Memory, false).into_iter().map(|d| (d.id, d.health)).collect();
+        let health: Vec<_> = after.list(&Resource::Memory, false).into_iter().map(|d| (d.id, d.health)).collect();
         assert_eq!(health, [("a::0".into(), "Unhealthy".into()), ("b::0".into(), "Healthy".into())]);
         assert_eq!(after.discovered(vec![host("a", 256), host("b", 256)]), cards);
         assert!(after.with_health(&BTreeMap::new()).hosts().all(|h| h.device.health == Health::Unhealthy));
@@ -138,7 +141,7 @@ mod tests {
         let mut numa = host("a", 256);
         numa.device.numa = Some(1);
         let cards = Cards::default().discovered(vec![numa]);
-        assert!(cards.list(Resource::Memory, false)[0].topology.is_none());
-        assert_eq!(cards.list(Resource::Memory, true)[0].topology.as_ref().unwrap().nodes[0].id, 1);
+        assert!(cards.list(&Resource::Memory, false)[0].topology.is_none());
+        assert_eq!(cards.list(&Resource::Memory, true)[0].topology.as_ref().unwrap().nodes[0].id, 1);
     }
 }

@@ -169,6 +169,11 @@ impl Ladder {
 
     /// How shares of a card are enforced now.
     pub fn of_shares(&self, host: &HostDevice) -> Isolation {
+        self.of_share(host, None)
+    }
+
+    /// How the share of a container that says it runs as `user` would be enforced.
+    fn of_share(&self, host: &HostDevice, user: Option<u32>) -> Isolation {
         // the limiter knows NVIDIA's libraries only; simulated cards are taken for theirs
         let foreign = matches!(host.origin.vendor, Vendor::Amd | Vendor::Intel);
         let rungs = [
@@ -176,22 +181,31 @@ impl Ladder {
                 Isolation::Driver,
                 !host.partition() && self.driver.as_ref().is_some_and(|d| d.limits(&host.device.id)),
             ),
-            (Isolation::Mps, !host.partition() && self.mps.as_ref().is_some_and(|m| m.serves(&host.device.id))),
+            (
+                Isolation::Mps,
+                !host.partition()
+                    && self.mps.as_ref().is_some_and(|m| m.serves(&host.device.id) && m.serves_user(user)),
+            ),
             (Isolation::Limiter, self.limiter.is_some() && !foreign),
         ];
         let found = rungs.into_iter().find(|(rung, works)| *works && self.rungs.contains(rung));
         found.map_or(Isolation::None, |(rung, _)| rung)
     }
 
-    /// What a container's grant is enforced by, given the cards it is on: the weakest of them. `None`: it has whole
-    /// cards that nobody partitions, and shares with nobody.
-    pub fn level<'a>(&self, grant: &Grant, hosts: impl IntoIterator<Item = &'a HostDevice>) -> Option<Isolation> {
-        let levels = hosts.into_iter().map(|host| match (grant.whole, host.partition()) {
-            (false, _) => Some(self.of_shares(host)),
+    /// What a container's grant is enforced by, given the cards it is on and the user it says it runs as: the weakest of
+    /// them. `None`: it has whole cards that nobody partitions, and shares with nobody.
+    pub fn level<'a>(
+        &self,
+        grant: &Grant,
+        hosts: impl IntoIterator<Item = &'a HostDevice>,
+        user: Option<u32>,
+    ) -> Option<Isolation> {
+        let levels = hosts.into_iter().map(|host| match (grant.is_whole(), host.partition()) {
+            (false, _) => Some(self.of_share(host, user)),
             (true, true) => Some(Isolation::Mig),
             (true, false) => None,
         });
-        levels.flatten().min().or((!grant.whole).then_some(Isolation::None))
+        levels.flatten().min().or(grant.is_share().then_some(Isolation::None))
     }
 
     /// A container that has `folder` is about to start. What did not outlive the machine's start is made anew, and by now
@@ -208,7 +222,7 @@ impl Ladder {
     /// # Errors
     /// [`IsolationError`]; the container must not start then.
     pub fn provide(&self, demand: &Demand<'_>, level: Isolation) -> Result<Provision, IsolationError> {
-        if demand.grant.whole {
+        if demand.grant.is_whole() {
             return Ok(Provision::default());
         }
         let mut provision = Provision::default();

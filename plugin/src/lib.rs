@@ -5,9 +5,12 @@
 //!   kubelet --gRPC-- [kubelet] [service] --> [claim] (pure: whose call is it?) --> [binding] (pure: what it gets)
 //!   API server ----- [watch] [cluster] ----> [state] <---- [monitor] --- [backend] (all vendors, simulated)
 //!   kubelet --gRPC-- [kubelet] [profile] (other vendors' contracts: data) <-- the same backends, one for each
+//!                    [profile::steer] ----> [state], where the extender places the profiles' pods
+//!                    [roster] (pure: the cards of all backends, each once) --> the Node's inventory
 //!   [isolation] (what holds a container to its share) ----------> limits on the host, mounts
 //!   kubelet's list - [reconcile] ----------> [claim::truth] --> corrected records
 //!                                            [metrics] [debug] --> HTTP
+//!   cards -- [health] [labels] --> the Node's conditions, events and labels
 //! ```
 
 pub mod backend;
@@ -18,16 +21,20 @@ pub mod cluster;
 pub mod config;
 pub mod debug;
 pub mod doctor;
+pub mod health;
 pub mod ids;
 pub mod inventory;
 pub mod isolation;
 pub mod kubelet;
+pub mod labels;
 pub mod metrics;
 pub mod monitor;
+pub mod news;
 pub mod occupancy;
 pub mod pacing;
 pub mod profile;
 pub mod reconcile;
+pub mod roster;
 pub mod service;
 pub mod state;
 pub mod tkestack;
@@ -51,9 +58,11 @@ use crate::config::Config;
 use crate::ids::Resource;
 use crate::isolation::Ladder;
 use crate::kubelet::Endpoint;
+use crate::labels::publish::Target;
 use crate::metrics::{Counters, Gauges};
 use crate::monitor::Driver;
 use crate::profile::Profile;
+use crate::profile::steer::Steering;
 use crate::reconcile::Reconciler;
 use crate::service::{Service, Shared};
 use crate::state::State;
@@ -95,10 +104,11 @@ pub async fn run(
     start(config, client, token).await?.finished().await
 }
 
-/// Starts everything and returns. A `client` is needed for `vcuda` alone.
+/// Starts everything and returns. A `client` is needed for `vcuda`, for placed profiles and for labels on the Node; with one
+/// and the Node's name the Node is also told how the cards are.
 ///
 /// # Errors
-/// Where the address of `config` is taken, or `client` is missing.
+/// Where the address of `config` is taken, or `client` is missing where it is needed.
 pub async fn start(
     config: Config,
     client: impl Into<Option<Client>>,
@@ -121,8 +131,11 @@ pub async fn start(
         numa_hints,
         health_period,
         sample_period,
+        report_period,
+        labels: labelled,
         vcuda,
         profiles,
+        placed,
     } = config;
     let tasks = Tasks::new(token.child_token());
     let stop = || tasks.token().clone();
@@ -136,14 +149,53 @@ pub async fn start(
     let complaining = driver.clone();
     registry.register(Box::new(metrics::complaints(move || complaining.complaints())?))?;
 
+    let client: Option<Client> = client.into();
+    let cluster = client.filter(|_| !node.as_str().is_empty()).map(|client| Cluster::new(client, node, keys));
+    let reconciler = if vcuda || placed {
+        let cluster = cluster.clone().context("the profile vcuda and --placed need the API server")?;
+        Some(Reconciler::new(state.clone(), cluster, counters.clone(), &pod_resources_dir))
+    } else {
+        None
+    };
+    let steering =
+        reconciler.clone().filter(|_| placed).map(|reconciler| Steering { state: state.clone(), reconciler });
+    let mut offers: Vec<(&str, State)> = Vec::new();
     for profile in profiles {
-        offer(profile, &counters, &device_plugins_dir, &readiness, &tasks);
+        let name = profile.name;
+        let state = offer(profile, steering.clone(), &counters, &device_plugins_dir, &readiness, &tasks);
+        offers.push((name, state));
     }
+    if vcuda {
+        offers.push(("vcuda", state.clone()));
+    }
+    if let Some(cluster) = &cluster {
+        for (name, state) in &offers {
+            let kind = health::condition_type(name);
+            let (cluster, counters) = (cluster.clone(), counters.clone());
+            let told = health::publish::follow(cluster, kind, state.clone(), counters, report_period, stop());
+            tasks.spawn("node-health", told);
+        }
+    }
+    let states = offers.into_iter().map(|(_, state)| state).collect();
+    if let Some(target) = Target::of(&labelled, cluster)? {
+        let written =
+            labels::publish::follow(target, states, labelled.style, counters.clone(), report_period, stop());
+        tasks.spawn("labels", written);
+    }
+    let debugged = state.clone();
+    let shown = Arc::new(move || debug::state(&debugged));
+    let address = administer(listen, registry, &readiness, shown, &tasks).await?;
+    let Some(reconciler) = reconciler else { return Ok(Plugin { admin: address, tasks, asked: token }) };
+    let cluster = reconciler.cluster().clone();
+    tasks.spawn("inventory", monitor::publish(cluster.clone(), state.clone(), counters.clone(), stop()));
+    let synced = readiness.condition("pods");
+    tasks.spawn("pods", watch::follow(cluster.clone(), state.clone(), counters.clone(), synced, stop()));
+    tasks.spawn("reconcile", reconciler.clone().follow(stop()));
     if !vcuda {
-        let address = administer(listen, registry, &readiness, Arc::new(|| serde_json::json!({})), &tasks).await?;
+        // it is not waited for
+        state.discovered(Vec::new());
         return Ok(Plugin { admin: address, tasks, asked: token });
     }
-    let client = client.into().context("the profile vcuda needs the API server")?;
     let cgroup_root = isolation.cgroup_root.clone();
     let ladder = Ladder::new(isolation);
     for folder in ladder.folders().all() {
@@ -158,21 +210,15 @@ pub async fn start(
         vcuda
     });
 
-    let cluster = Cluster::new(client, node, keys);
-    let reconciler = Reconciler::new(state.clone(), cluster.clone(), counters.clone(), &pod_resources_dir);
     let shared = Shared {
         state: state.clone(),
-        reconciler: reconciler.clone(),
+        reconciler,
         counters: counters.clone(),
         strategy: Arc::new(strategy),
         ladder: ladder.clone(),
         tkestack: vcuda,
         numa_hints,
     };
-
-    let debugged = state.clone();
-    let shown = Arc::new(move || debug::state(&debugged));
-    let address = administer(listen, registry, &readiness, shown, &tasks).await?;
 
     let found = readiness.condition("gpus");
     let health =
@@ -192,33 +238,30 @@ pub async fn start(
         stop(),
     );
     tasks.spawn("watchdog", watched);
-    tasks.spawn("inventory", monitor::publish(cluster.clone(), state.clone(), counters.clone(), stop()));
     if let Some(mps) = ladder.mps() {
         tasks.spawn("mps", mps.clone().follow(state.clone(), stop()));
     }
     if let Some(limits) = ladder.driver() {
-        tasks.spawn("driver-limits", limits.clone().follow(state.clone(), ladder.folders().clone(), stop()));
+        let (limits, folders) = (limits.clone(), ladder.folders().clone());
+        let kept = limits.follow(state.clone(), folders, cluster.clone(), counters.clone(), stop());
+        tasks.spawn("driver-limits", kept);
     }
     tasks.spawn("limits", isolation::sweep(ladder.folders().clone(), state.clone(), stop()));
-    let synced = readiness.condition("pods");
-    tasks.spawn("pods", watch::follow(cluster, state, counters, synced, stop()));
-    tasks.spawn("reconcile", reconciler.follow(stop()));
-    for resource in Resource::ALL {
-        let registered = readiness.condition(match resource {
-            Resource::Core => "kubelet-core",
-            Resource::Memory => "kubelet-memory",
-        });
+    for (resource, word, ready) in
+        [(Resource::Core, "core", "kubelet-core"), (Resource::Memory, "memory", "kubelet-memory")]
+    {
+        let registered = readiness.condition(ready);
         let shared = shared.clone();
         let endpoint = Endpoint {
-            word: resource.as_str().to_owned(),
-            label: resource.as_str().to_owned(),
+            word: word.to_owned(),
+            label: word.to_owned(),
             resource: resource.name(&shared.strategy.keys).to_owned(),
             options: service::options(),
             counters: shared.counters.clone(),
             directory: device_plugins_dir.clone(),
-            service: move |streams, token| Service::new(shared.clone(), resource, streams, token),
+            service: move |streams, token| Service::new(shared.clone(), resource.clone(), streams, token),
         };
-        tasks.spawn(resource.as_str(), kubelet::keep_registered(endpoint, move |met| registered.set(met), stop()));
+        tasks.spawn(word, kubelet::keep_registered(endpoint, move |met| registered.set(met), stop()));
     }
     Ok(Plugin { admin: address, tasks, asked: token })
 }
@@ -242,10 +285,21 @@ async fn administer(
     Ok(address)
 }
 
-/// Offers a profile's resources, from cards of its own.
-fn offer(profile: Profile, counters: &Counters, directory: &Path, readiness: &Readiness, tasks: &Tasks) {
-    let (name, period) = (profile.name, profile.period);
-    let state = State::default();
+/// Offers a profile's resources, from cards of its own, which it returns; with `steering` they are cards of the node's
+/// roster, too.
+fn offer(
+    profile: Profile,
+    steering: Option<Steering>,
+    counters: &Counters,
+    directory: &Path,
+    readiness: &Readiness,
+    tasks: &Tasks,
+) -> State {
+    let (name, period, profile) = (profile.name, profile.period, Arc::new(profile));
+    let state = match &steering {
+        Some(steering) => steering.state.beside(Arc::clone(&profile)),
+        None => State::default(),
+    };
     let driver = Driver::new(backend::of(profile.source.clone()), counters.clone());
     let stop = || tasks.token().clone();
     let found = readiness.condition("gpus");
@@ -253,7 +307,15 @@ fn offer(profile: Profile, counters: &Counters, directory: &Path, readiness: &Re
     let health = monitor::follow_health(driver, Ladder::none(), state.clone(), period, found, stop());
     tasks.spawn("health", health);
     let ready = readiness.condition(name);
-    let serving =
-        profile::serve::follow(Arc::new(profile), state, counters.clone(), directory.to_owned(), ready, stop());
+    let serving = profile::serve::follow(
+        profile,
+        state.clone(),
+        steering,
+        counters.clone(),
+        directory.to_owned(),
+        ready,
+        stop(),
+    );
     tasks.spawn(name, serving);
+    state
 }

@@ -6,6 +6,7 @@ use clap::Parser as _;
 use kerf::runtime::shutdown::Tasks;
 use kerf_plugin::config::{Args, Config};
 use kerf_plugin::doctor;
+use kerf_plugin::labels::flags::LabelMode;
 use kerf_plugin::profile::flags::two_dashes;
 
 #[tokio::main]
@@ -20,12 +21,27 @@ async fn main() -> anyhow::Result<ExitCode> {
     let config = Config::try_from(args)?;
     let signals = Tasks::default();
     signals.obey_signals()?;
-    let client = match config.vcuda {
-        true => Some(kerf::runtime::client::connect(config.kubeconfig.as_deref()).await?),
-        false => None,
-    };
+    let client = client(&config).await?;
     kerf_plugin::run(config, client, signals.token().clone()).await?;
     Ok(ExitCode::SUCCESS)
+}
+
+/// The way to the API server. A plugin that can do without, does; it then says what it will not do.
+async fn client(config: &Config) -> anyhow::Result<Option<kube::Client>> {
+    const WITHOUT: &str = "no condition and no events on the Node when cards fall ill";
+    let needed = config.vcuda || config.placed || config.labels.mode == LabelMode::Node;
+    if !needed && config.node.as_str().is_empty() {
+        tracing::info!("no --node-name: {WITHOUT}");
+        return Ok(None);
+    }
+    match kerf::runtime::client::connect(config.kubeconfig.as_deref()).await {
+        Ok(client) => Ok(Some(client)),
+        Err(error) if !needed => {
+            tracing::info!(error = format!("{error:#}"), "no way to the API server: {WITHOUT}");
+            Ok(None)
+        }
+        Err(error) => Err(error),
+    }
 }
 
 async fn examine(mut args: Args) -> anyhow::Result<ExitCode> {

@@ -23,6 +23,8 @@ pub struct Counters {
     pub starts: IntCounterVec,
     /// Pairs of pods that changed places.
     pub swaps: IntCounter,
+    /// Containers that kubelet gave other cards than were recorded.
+    pub moves: IntCounter,
     /// Comparisons with kubelet's list that failed.
     pub reconcile_errors: IntCounter,
     /// Questions that a driver did not answer, by `kind` (`unavailable`, `failed`, `slow`).
@@ -54,6 +56,10 @@ impl Counters {
             allocations: vec("allocations_total", "Answers to Allocate.", &["resource", "outcome"])?,
             starts: vec("container_starts_total", "Answers to PreStartContainer.", &["outcome"])?,
             swaps: one("allocation_swaps_total", "Pairs of equal pods whose cards were exchanged.")?,
+            moves: one(
+                "allocation_moves_total",
+                "Containers that kubelet gave other cards than were recorded; the record follows.",
+            )?,
             reconcile_errors: one(
                 "reconcile_errors_total",
                 "Comparisons with kubelet's list of allocations that failed.",
@@ -100,12 +106,12 @@ impl Gauges {
     }
 
     fn compute(&self) -> prometheus::Result<Family> {
-        let (cards, sample) = (self.state.cards(), self.state.sample());
+        let (cards, sample) = (self.state.roster(), self.state.sample());
         let (pods, allocated) = self.state.claims(|claims| {
             let allocated = cards.hosts().map(|host| claims.allocated(&host.device.id)).collect::<Vec<_>>();
             (claims.view(), allocated)
         });
-        let mut family = gpus::gauges(&cards, &allocated, &sample.usage)?;
+        let mut family = gpus::gauges(cards.hosts(), &allocated, &sample.usage)?;
         family.extend(containers::gauges(&pods, &sample, &self.node)?);
         family.push(containers::breaches(&self.state.breaches())?);
         Ok(family)

@@ -3,6 +3,7 @@
 //! A driver may hang. Its calls run on a blocking thread, one at a time, and are given up on after a while; until
 //! the hung one returns no other is made, and the cards count as unhealthy.
 
+use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -185,21 +186,31 @@ pub async fn follow_usage(
 
 /// Keeps the Node's inventory annotation current. Nothing waits for it.
 pub async fn publish(cluster: Cluster, state: State, counters: Counters, token: CancellationToken) {
-    let mut cards = state.watch_cards();
+    let mut roster = state.watch_roster();
     let mut pause = FIRST_PAUSE;
+    let mut refusals = BTreeSet::new();
     let mut written: Option<String> = None;
     let key = cluster.keys().inventory.clone();
     loop {
-        let now = cards.borrow_and_update().clone();
+        let now = roster.borrow_and_update().clone();
+        for refusal in now.refusals.difference(&refusals) {
+            tracing::warn!(%refusal, "not announced on the Node");
+        }
+        refusals.clone_from(&now.refusals);
         let mut wait = REVIEW;
         // before the first discovery there is nothing to say, and an older inventory may still be right
-        if now.hosts().next().is_some() {
+        if now.settled && now.hosts().next().is_some() {
             let text = inventory::encode(&now.inventory());
             let shown =
                 if written.as_ref() == Some(&text) { cluster.node_annotation(&key).await } else { Ok(None) };
             let result = match shown {
                 Ok(Some(shown)) if shown == text => Ok(()),
-                Ok(_) => cluster.annotate_node(&key, &text).await,
+                Ok(Some(_)) => {
+                    // profiles whose pods are placed, and vcuda, belong into one process
+                    tracing::warn!("somebody else wrote this Node's inventory; writing it again");
+                    cluster.annotate_node(&key, &text).await
+                }
+                Ok(None) => cluster.annotate_node(&key, &text).await,
                 Err(error) => Err(error),
             };
             match result {
@@ -220,7 +231,7 @@ pub async fn publish(cluster: Cluster, state: State, counters: Counters, token: 
         }
         tokio::select! {
             () = token.cancelled() => return,
-            changed = cards.changed() => if changed.is_err() { return },
+            changed = roster.changed() => if changed.is_err() { return },
             () = tokio::time::sleep(wait) => {}
         }
     }

@@ -66,7 +66,7 @@ fn decide(pods: &[PodView], sample: &Sample, folders: &Folders, last: &BTreeMap<
     let mut cards: BTreeMap<&DeviceId, Vec<(Folder, u64, Tenant)>> = BTreeMap::new();
     for view in pods {
         for container in &view.containers {
-            let held = matches!(container.state, Stage::Claimed | Stage::Confirmed) && !container.grant.whole;
+            let held = matches!(container.state, Stage::Claimed | Stage::Confirmed) && container.grant.is_share();
             let Some(folder) = folders.of(&container.core).filter(|folder| held && limiter::stands(folder)) else {
                 continue;
             };

@@ -21,6 +21,7 @@ pub mod nvidia;
 pub mod order;
 pub mod pool;
 pub mod serve;
+pub mod steer;
 
 use std::time::Duration;
 
@@ -40,6 +41,8 @@ pub struct Profile {
     pub source: BackendChoice,
     /// Which resource a device is offered as.
     pub naming: Naming,
+    /// Whether the extender chooses the cards of its pods.
+    pub placed: bool,
     /// How ids look.
     pub ids: IdStyle,
     /// Shares of each device.
@@ -83,6 +86,22 @@ pub enum Naming {
         /// `nvidia.com/mig-`
         prefix: String,
     },
+}
+
+impl Naming {
+    /// The names that it may give, as [`kerf::shares::ShareResources`] reads them.
+    pub fn names(&self) -> Vec<String> {
+        match self {
+            Self::Single(name) => vec![name.clone()],
+            // the ways to partition the compute units of a card, each with those of its memory
+            Self::Layout { domain, plain } => {
+                let modes = ["spx", "dpx", "tpx", "qpx", "cpx"].map(|mode| format!("{domain}/{mode}_*"));
+                modes.into_iter().chain([format!("{domain}/{plain}")]).collect()
+            }
+            Self::Driver(domain) => ["i915", "xe"].map(|driver| format!("{domain}/{driver}")).into(),
+            Self::Instance { whole, prefix } => vec![whole.clone(), format!("{prefix}*")],
+        }
+    }
 }
 
 /// How ids look: `<base>`, or `<base><separator><share>`.

@@ -20,7 +20,7 @@ use tonic::transport::Endpoint;
 use crate::claim::Claims;
 use crate::claim::truth::{Findings, Held, Listing};
 use crate::cluster::Cluster;
-use crate::ids::Ids;
+use crate::ids::{Ids, Resource};
 use crate::metrics::Counters;
 use crate::state::State;
 
@@ -30,6 +30,8 @@ const DEADLINE: Duration = Duration::from_secs(3);
 const MAX_BYTES: usize = 16 << 20;
 const FIRST_PAUSE: Duration = Duration::from_millis(20);
 const LONGEST_PAUSE: Duration = Duration::from_secs(5);
+/// Between questions to kubelet during one of its calls: it answers about 100 a second.
+const RETRIES: [Duration; 2] = [Duration::from_millis(20), Duration::from_millis(100)];
 /// Compared at least this often, whether anybody asked or not.
 const REVIEW: Duration = Duration::from_secs(30);
 /// kubelet is not made to write its checkpoint more often.
@@ -65,6 +67,11 @@ impl Reconciler {
         Self { state, cluster, counters, socket: directory.join(SOCKET) }
     }
 
+    /// The API server that corrections are written to.
+    pub fn cluster(&self) -> &Cluster {
+        &self.cluster
+    }
+
     /// Asks kubelet once and takes what it says. `within`: while kubelet waits for our answer to a call.
     ///
     /// # Errors
@@ -84,10 +91,30 @@ impl Reconciler {
                 "equal pods were served in another order: their cards change places"
             );
         }
+        for key in &findings.moved {
+            self.counters.moves.inc();
+            tracing::info!(uid = %key.pod, container = %key.container, "kubelet gave other cards than were recorded");
+        }
         for key in &findings.adopted {
             tracing::info!(uid = %key.pod, container = %key.container, "allocation found again");
         }
         Ok(findings)
+    }
+
+    /// Finds out during a call of kubelet which pod it is at: its list names the pod, and the API server knows it where
+    /// the watch has not shown it yet. Each fails for itself: whatever could be learned counts.
+    pub async fn learn(&self, resource: &Resource, sizes: impl Iterator<Item = u64> + Clone) {
+        for pause in RETRIES.map(Some).into_iter().chain([None]) {
+            let Err(error) = self.compare(true).await else { break };
+            tracing::debug!(%error, "kubelet does not say which pod it is at");
+            let Some(pause) = pause else { break };
+            tokio::time::sleep(pause).await;
+        }
+        let certain = |claims: &mut Claims| sizes.clone().all(|units| claims.certain(resource, units));
+        if !self.state.claims(certain) && self.refresh().await.is_ok() {
+            // what kubelet holds may be of a pod that was not known a moment ago
+            let _ = self.compare(true).await;
+        }
     }
 
     fn failed(&self, error: ReconcileError) -> ReconcileError {
@@ -105,19 +132,23 @@ impl Reconciler {
         let channel = Endpoint::from_static("http://localhost").connect_with_connector(connector).await?;
         let mut client = PodResourcesListerClient::new(channel).max_decoding_message_size(MAX_BYTES);
         let response = client.list(ListPodResourcesRequest {}).await.map_err(Box::new)?;
-        let keys = self.cluster.keys();
+        let (keys, roster) = (self.cluster.keys(), self.state.roster());
         let mut listing = Listing::default();
         for pod in response.into_inner().pod_resources {
             let reference = PodRef::new(pod.namespace, pod.name);
             for container in pod.containers {
-                let ids = |resource: &str| {
-                    let devices = container.devices.iter().filter(|devices| devices.resource_name == resource);
-                    Ids::new(devices.flat_map(|devices| devices.device_ids.iter().cloned()))
+                // a resource comes once for each NUMA node
+                let mut held: BTreeMap<&str, Vec<&String>> = BTreeMap::new();
+                for devices in container.devices.iter().filter(|devices| !devices.device_ids.is_empty()) {
+                    held.entry(&devices.resource_name).or_default().extend(&devices.device_ids);
+                }
+                let known = |(name, ids): (&str, Vec<&String>)| {
+                    Some((roster.resource(name, keys)?, roster.spell(name, ids)))
                 };
-                let (core, memory) = (ids(&keys.core), ids(&keys.memory));
-                if !core.is_empty() || !memory.is_empty() {
+                let ids: BTreeMap<Resource, Ids> = held.into_iter().filter_map(known).collect();
+                if !ids.is_empty() {
                     let container = container.name.as_str().into();
-                    listing.held.push(Held { pod: reference.clone(), container, core, memory });
+                    listing.held.push(Held { pod: reference.clone(), container, ids });
                 }
             }
             listing.pods.insert(reference);

@@ -1,7 +1,6 @@
 //! kubelet's questions: thin gRPC around [`crate::claim`] and [`crate::binding`].
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use futures::stream::{self, BoxStream, StreamExt};
 use kerf_proto::deviceplugin::device_plugin_server::DevicePlugin;
@@ -16,7 +15,7 @@ use tokio_util::sync::CancellationToken;
 use tonic::{Request, Response, Status};
 
 use crate::binding::{self, Strategy};
-use crate::claim::{Answer, Claims, Refusal};
+use crate::claim::{Answer, Refusal};
 use crate::ids::{Ids, Resource};
 use crate::isolation::{Demand, IsolationError, Ladder, Provision};
 use crate::metrics::Counters;
@@ -43,33 +42,23 @@ pub struct Shared {
     pub numa_hints: bool,
 }
 
-/// Between questions to kubelet during one of its calls: it answers about 100 a second.
-const RETRIES: [Duration; 2] = [Duration::from_millis(20), Duration::from_millis(100)];
-
 impl Shared {
-    /// Finds out which pod kubelet is at: its list names the pod, and the API server knows it where the watch has
-    /// not shown it yet. Each fails for itself: whatever could be learned counts.
-    async fn learn(&self, resource: Resource, sizes: impl Iterator<Item = u64> + Clone) {
-        for pause in RETRIES.map(Some).into_iter().chain([None]) {
-            let Err(error) = self.reconciler.compare(true).await else { break };
-            tracing::debug!(%error, "kubelet does not say which pod it is at");
-            let Some(pause) = pause else { break };
-            tokio::time::sleep(pause).await;
-        }
-        let certain = |claims: &mut Claims| sizes.clone().all(|units| claims.certain(resource, units));
-        if !self.state.claims(certain) && self.reconciler.refresh().await.is_ok() {
-            // what kubelet holds may be of a pod that was not known a moment ago
-            let _ = self.reconciler.compare(true).await;
-        }
-    }
-
     /// Prepares what holds the container of an answer to its share.
     async fn isolate(&self, answer: &Answer, core: Ids) -> Result<Provision, Status> {
         let cards = self.state.cards();
         let hosts = answer.grant.devices().filter_map(|device| cards.get(device));
-        let Some(level) = self.ladder.level(&answer.grant, hosts) else { return Ok(Provision::default()) };
+        let Some(level) = self.ladder.level(&answer.grant, hosts, answer.user) else {
+            return Ok(Provision::default());
+        };
+        if let Some(device) = answer.grant.devices().next().filter(|_| level < answer.demanded) {
+            // the card has it, and this container cannot use it
+            let (pod, device, demanded) = (answer.reference.clone(), device.clone(), answer.demanded);
+            let refusal = Refusal::Isolation { pod, device, demanded, found: level };
+            tracing::warn!(%refusal, user = answer.user, "Allocate refused");
+            return Err(Status::failed_precondition(refusal.to_string()));
+        }
         let (ladder, answer, ids) = (self.ladder.clone(), answer.clone(), core.clone());
-        let tkestack = self.tkestack.clone().filter(|_| !answer.grant.whole);
+        let tkestack = self.tkestack.clone().filter(|_| answer.grant.is_share());
         let provided = tokio::task::spawn_blocking(move || {
             let demand = Demand { key: &answer.key, core: &ids, grant: &answer.grant, limit: answer.limit };
             let mut provision = ladder.provide(&demand, level)?;
@@ -83,9 +72,9 @@ impl Shared {
         Ok(provision)
     }
 
-    async fn allocate(&self, resource: Resource, ids: Ids) -> Result<Answer, Refusal> {
+    async fn allocate(&self, resource: &Resource, ids: Ids) -> Result<Answer, Refusal> {
         if !self.state.claims(|claims| claims.certain(resource, ids.len())) {
-            self.learn(resource, std::iter::once(ids.len())).await;
+            self.reconciler.learn(resource, std::iter::once(ids.len())).await;
         }
         let first = self.state.claims(|claims| claims.allocate(resource, ids.clone()));
         match first {
@@ -171,18 +160,19 @@ impl DevicePlugin for Service {
     type ListAndWatchStream = BoxStream<'static, Result<ListAndWatchResponse, Status>>;
 
     async fn list_and_watch(&self, _: Request<Empty>) -> Result<Response<Self::ListAndWatchStream>, Status> {
-        let (resource, numa) = (self.resource, self.shared.numa_hints);
+        let (resource, numa) = (self.resource.clone(), self.shared.numa_hints);
+        let core = resource == Resource::Core;
         let open = Open::new(self.streams.clone());
         let state = self.shared.state.clone();
         let mut last = None;
         let cards = WatchStream::new(state.watch_cards()).map(|_| false);
         // one resource suffices for kubelet to write all its books: the one with fewer ids
         let repeats = WatchStream::from_changes(state.watch_repeats())
-            .filter(move |()| std::future::ready(resource == Resource::Core))
+            .filter(move |()| std::future::ready(core))
             .map(|()| true);
         let lists = stream::select(cards, repeats).filter_map(move |again| {
             let _counted = &open;
-            let devices = state.cards().list(resource, numa);
+            let devices = state.cards().list(&resource, numa);
             // a change that kubelet does not see, such as of a link, is not worth thousands of ids
             let news = again || last.as_ref() != Some(&devices);
             if news {
@@ -200,11 +190,11 @@ impl DevicePlugin for Service {
         let shared = &self.shared;
         let requests = request.into_inner().container_requests;
         let sizes = requests.iter().map(|r| u64::try_from(r.allocation_size).unwrap_or_default());
-        shared.learn(self.resource, sizes).await;
+        shared.reconciler.learn(&self.resource, sizes).await;
         let container_responses = shared.state.claims(|claims| {
             let chosen = requests.iter().map(|r| {
                 let size = usize::try_from(r.allocation_size).unwrap_or_default();
-                claims.prefer(self.resource, &r.available_device_i_ds, &r.must_include_device_i_ds, size)
+                claims.prefer(&self.resource, &r.available_device_i_ds, &r.must_include_device_i_ds, size)
             });
             chosen.map(|device_i_ds| ContainerPreferredAllocationResponse { device_i_ds }).collect()
         });
@@ -216,7 +206,7 @@ impl DevicePlugin for Service {
         for container in request.into_inner().container_requests {
             let ids = Ids::new(container.devices_ids);
             let resource = self.resource.as_str();
-            let result = self.shared.allocate(self.resource, ids.clone()).await;
+            let result = self.shared.allocate(&self.resource, ids.clone()).await;
             let outcome = match &result {
                 Ok(answer) if answer.repeated => "repeated",
                 Ok(_) => "granted",
@@ -232,13 +222,13 @@ impl DevicePlugin for Service {
                 resource, pod = %answer.reference, uid = %answer.key.pod, container = %answer.key.container,
                 gpus = gpus.join(","), repeated = answer.repeated, "allocated"
             );
-            container_responses.push(match self.resource {
+            container_responses.push(match &self.resource {
                 Resource::Core => {
                     let provision = self.shared.isolate(&answer, ids).await?;
                     let cards = self.shared.state.cards();
                     binding::container(&answer.grant, &cards, &self.shared.strategy).with(provision).into()
                 }
-                Resource::Memory => ContainerAllocateResponse::default(),
+                Resource::Memory | Resource::Counted(_) => ContainerAllocateResponse::default(),
             });
             self.shared.state.doubt();
         }

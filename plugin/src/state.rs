@@ -8,6 +8,8 @@ use tokio::sync::{Notify, watch};
 use crate::backend::{BackendError, HostDevice, Usage};
 use crate::claim::Claims;
 use crate::inventory::Cards;
+use crate::profile::Profile;
+use crate::roster::{Roster, Source};
 use crate::watchdog::Breaches;
 use kerf::device::Health;
 use kerf::ids::DeviceId;
@@ -19,6 +21,10 @@ use std::collections::BTreeMap;
 pub struct State {
     claims: Arc<Mutex<Claims>>,
     cards: watch::Sender<Arc<Cards>>,
+    /// Which of the sources the cards are of.
+    source: usize,
+    sources: Arc<Mutex<Vec<Source>>>,
+    roster: watch::Sender<Arc<Roster>>,
     sample: watch::Sender<Arc<Sample>>,
     breaches: Arc<Mutex<Arc<Breaches>>>,
     doubt: Arc<Notify>,
@@ -39,6 +45,9 @@ impl Default for State {
         Self {
             claims: Arc::default(),
             cards: watch::Sender::new(Arc::default()),
+            source: 0,
+            sources: Arc::new(Mutex::new(vec![Source::default()])),
+            roster: watch::Sender::new(Arc::default()),
             sample: watch::Sender::new(Arc::default()),
             breaches: Arc::default(),
             doubt: Arc::default(),
@@ -48,18 +57,38 @@ impl Default for State {
 }
 
 impl State {
+    /// The same memory, with the cards that a profile's driver finds as another source of them.
+    #[must_use]
+    pub fn beside(&self, profile: Arc<Profile>) -> Self {
+        let mut sources = self.sources.lock().unwrap_or_else(PoisonError::into_inner);
+        sources.push(Source { profile: Some(profile), cards: None });
+        Self { cards: watch::Sender::new(Arc::default()), source: sources.len() - 1, ..self.clone() }
+    }
+
     /// Does something with the claims; short and without waiting.
     pub fn claims<T>(&self, act: impl FnOnce(&mut Claims) -> T) -> T {
         let mut claims: MutexGuard<'_, Claims> = self.claims.lock().unwrap_or_else(PoisonError::into_inner);
         act(&mut claims)
     }
 
-    /// The cards as they are now.
+    /// The cards of all sources, each once.
+    pub fn roster(&self) -> Arc<Roster> {
+        self.roster.borrow().clone()
+    }
+
+    /// Follows the cards of all sources; the current ones count as not seen.
+    pub fn watch_roster(&self) -> watch::Receiver<Arc<Roster>> {
+        let mut receiver = self.roster.subscribe();
+        receiver.mark_changed();
+        receiver
+    }
+
+    /// The cards of this source, as they are now.
     pub fn cards(&self) -> Arc<Cards> {
         self.cards.borrow().clone()
     }
 
-    /// Follows the cards; the current ones count as not seen.
+    /// Follows the cards of this source; the current ones count as not seen.
     pub fn watch_cards(&self) -> watch::Receiver<Arc<Cards>> {
         let mut receiver = self.cards.subscribe();
         receiver.mark_changed();
@@ -82,14 +111,25 @@ impl State {
     }
 
     fn set_cards(&self, cards: Cards) {
-        self.claims(|claims| claims.set_cards(cards.hosts().map(|host| host.device.clone())));
-        self.cards.send_if_modified(|current| {
-            let changed = **current != cards;
-            if changed {
-                *current = Arc::new(cards);
-            }
-            changed
-        });
+        let cards = Arc::new(cards);
+        self.enlist(&cards);
+        set(&self.cards, cards);
+    }
+
+    /// What this source shows now. In one lock: of two sources at a time, the later one sees the earlier one's.
+    fn enlist(&self, cards: &Arc<Cards>) {
+        let mut sources = self.sources.lock().unwrap_or_else(PoisonError::into_inner);
+        let Some(source) = sources.get_mut(self.source) else { return };
+        if source.cards.as_ref() == Some(cards) {
+            return;
+        }
+        source.cards = Some(Arc::clone(cards));
+        let roster = Roster::new(sources.iter());
+        self.claims(|claims| claims.set_cards(roster.hosts().map(|host| host.device.clone())));
+        if set(&self.roster, Arc::new(roster)) {
+            // kubelet may have told of ids that are understood only now
+            self.doubt();
+        }
     }
 
     /// The last measurement.
@@ -136,4 +176,15 @@ impl State {
     pub async fn doubted(&self) {
         self.doubt.notified().await;
     }
+}
+
+/// Says whether it is news.
+fn set<T: PartialEq>(sender: &watch::Sender<Arc<T>>, new: Arc<T>) -> bool {
+    sender.send_if_modified(|current| {
+        let changed = **current != *new;
+        if changed {
+            *current = new;
+        }
+        changed
+    })
 }

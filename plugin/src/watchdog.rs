@@ -162,7 +162,7 @@ pub fn observe(pods: &[PodView], sample: &Sample, folders: &Folders, proc_root: 
     let used = occupancy::used(pods, sample);
     let mut observations = Vec::new();
     for view in pods {
-        for container in view.containers.iter().filter(|container| !container.grant.whole) {
+        for container in view.containers.iter().filter(|container| container.grant.is_share()) {
             let folder = folders.of(&container.core);
             for slice in &container.grant.slices {
                 let place = (view.pod.reference.clone(), container.grant.container.clone(), slice.device.clone());

@@ -1,12 +1,13 @@
 //! The record that gpu-admission wrote and gpu-manager reads: `<D>/predicate-gpu-idx-<i>` (card indices of
 //! container `i` of `spec.containers`, joined by commas), `<D>/predicate-node`, `<D>/predicate-time`
-//! (nanoseconds). Written always; read where `gpu-placement` is absent. Init containers have no place in it.
+//! (nanoseconds). Written always; read where `gpu-placement` is absent. Init containers have no place in it, and how many
+//! shares by count a card gives has none either: such a record alone is not believed.
 
 use std::collections::BTreeMap;
 
 use super::{Keys, Unreadable, bounded};
 use crate::ids::DeviceId;
-use crate::plan::{Grant, Placement, Plan, Slice};
+use crate::plan::{Form, Grant, Placement, Plan, Slice};
 use crate::request::{Ask, ContainerKind, ContainerRequest, GpuRequest};
 use crate::units::{Mib, Milli, Share};
 
@@ -59,26 +60,27 @@ pub fn decode(
 }
 
 fn grant(container: &ContainerRequest, text: &str) -> Result<Grant, Unreadable> {
-    let (share, whole) = match container.ask {
-        Ask::Share(share) => (share, false),
+    let (share, form) = match container.ask {
+        Ask::Share(share) => (share, Form::Share),
         // how much memory the card has is not in this record; the ledger books all there is
-        Ask::Whole { .. } => (Share { compute: Milli::WHOLE, memory: Mib(0) }, true),
+        Ask::Whole { .. } => (Share { compute: Milli::WHOLE, memory: Mib(0) }, Form::Whole),
+        Ask::Counted(_) => return Err(Unreadable::Indices),
     };
     let slices = text
         .split(',')
         .map(|index| {
             let index: u32 = index.parse().map_err(|_| Unreadable::Indices)?;
-            Ok(Slice { device: DeviceId::of_index(index), index, share })
+            Ok(Slice { device: DeviceId::of_index(index), index, share, count: 1 })
         })
         .collect::<Result<Vec<_>, _>>()?;
-    if slices.len() != container.ask.cards() {
+    if container.ask.cards() != Some(slices.len()) {
         return Err(Unreadable::Indices);
     }
     Ok(Grant {
         container: container.name.clone(),
         kind: container.kind,
         position: container.position,
-        whole,
+        form,
         slices,
     })
 }

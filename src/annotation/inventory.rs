@@ -8,6 +8,9 @@
 //! let inventory = decode(text).unwrap();
 //! assert_eq!(decode(&encode(&inventory)).unwrap(), inventory);
 //! ```
+//!
+//! A card that is offered as shares by count says how many of each resource: `"offers":{"deepomatic.com/shared-gpu":100}`.
+//! A reader of before that passes over it, as over every field it does not know.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -16,13 +19,16 @@ use serde::{Deserialize, Serialize};
 
 use super::{Unreadable, bounded, malformed};
 use crate::device::{Device, Health, Inventory};
-use crate::ids::DeviceId;
+use crate::ids::{DeviceId, ResourceName};
 use crate::isolation::Isolation;
+use crate::shares::PerCard;
 use crate::units::Mib;
 
 const VERSION: u64 = 1;
 /// More cards than any machine has.
 const MAX_GPUS: usize = 512;
+/// More resources than one card is offered as.
+const MAX_OFFERS: usize = 16;
 
 #[derive(Serialize, Deserialize)]
 struct Wire {
@@ -43,6 +49,8 @@ struct WireGpu {
     isolation: Option<String>,
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     links: BTreeMap<u32, String>,
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    offers: BTreeMap<ResourceName, u32>,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -69,6 +77,7 @@ pub fn encode(inventory: &Inventory) -> String {
             },
             isolation: (device.isolation != Isolation::None).then(|| device.isolation.to_string()),
             links: device.links.iter().map(|(peer, link)| (*peer, link.to_string())).collect(),
+            offers: device.offers.iter().map(|(name, shares)| (name.clone(), shares.get())).collect(),
         })
         .collect();
     // strings and integers only: there is nothing in it that JSON cannot hold
@@ -89,30 +98,35 @@ pub fn decode(text: &str) -> Result<Inventory, Unreadable> {
         return Err(Unreadable::Invalid("more cards than any machine has"));
     }
     let count = wire.gpus.len();
-    let devices = wire
-        .gpus
-        .into_iter()
-        .map(|gpu| Device {
-            id: gpu.uuid,
-            index: gpu.index,
-            model: gpu.model,
-            memory: gpu.memory_mib,
-            numa: gpu.numa,
-            health: match gpu.health {
-                WireHealth::Healthy => Health::Healthy,
-                WireHealth::Unhealthy => Health::Unhealthy,
-            },
-            cordoned: false,
-            // one that is unknown here promises nothing
-            isolation: gpu.isolation.and_then(|word| word.parse().ok()).unwrap_or_default(),
-            links: gpu.links.into_iter().filter_map(|(peer, link)| Some((peer, link.parse().ok()?))).collect(),
-        })
-        .collect();
+    let devices = wire.gpus.into_iter().map(device).collect::<Result<Vec<_>, _>>()?;
     let inventory = Inventory::new(devices);
     if inventory.devices().len() != count || inventory.devices().iter().any(|d| d.id.as_str().is_empty()) {
         return Err(Unreadable::Invalid("a card without uuid, or two with the same"));
     }
     Ok(inventory)
+}
+
+fn device(gpu: WireGpu) -> Result<Device, Unreadable> {
+    if gpu.offers.len() > MAX_OFFERS || gpu.offers.keys().any(|name| name.as_str().is_empty()) {
+        return Err(Unreadable::Invalid("a card that is offered by too many names, or by none"));
+    }
+    let offer = |(name, shares)| Ok((name, PerCard::new(shares).map_err(Unreadable::Shares)?));
+    Ok(Device {
+        id: gpu.uuid,
+        index: gpu.index,
+        model: gpu.model,
+        memory: gpu.memory_mib,
+        numa: gpu.numa,
+        health: match gpu.health {
+            WireHealth::Healthy => Health::Healthy,
+            WireHealth::Unhealthy => Health::Unhealthy,
+        },
+        cordoned: false,
+        // one that is unknown here promises nothing
+        isolation: gpu.isolation.and_then(|word| word.parse().ok()).unwrap_or_default(),
+        links: gpu.links.into_iter().filter_map(|(peer, link)| Some((peer, link.parse().ok()?))).collect(),
+        offers: gpu.offers.into_iter().map(offer).collect::<Result<_, _>>()?,
+    })
 }
 
 #[cfg(test)]
@@ -128,6 +142,14 @@ mod tests {
         assert!(of(&format!("{gpu},{gpu}")).is_err());
         assert!(of(&gpu.replace("healthy", "fine")).is_err());
         assert!(of(&gpu.replace(":1,", ":-1,")).is_err());
+        let offers = |offers: &str| of(&gpu.replace("}", &format!(r#","offers":{{{offers}}}}}"#)));
+        let offered = offers(r#""a.b/c":100,"a.b/d":1"#).unwrap();
+        assert_eq!(offered.devices()[0].offers.values().map(|n| n.get()).collect::<Vec<_>>(), [100, 1]);
+        for bad in [r#""a.b/c":0"#, r#""a.b/c":48"#, r#""a.b/c":-1"#, r#""":1"#] {
+            assert!(offers(bad).is_err(), "{bad}");
+        }
+        let many: Vec<String> = (0..17).map(|number| format!(r#""a.b/{number}":1"#)).collect();
+        assert!(offers(&many.join(",")).is_err());
         assert_eq!(decode(r#"{"version":9,"gpus":[]}"#), Err(Unreadable::Version(9)));
     }
 }

@@ -12,12 +12,27 @@
 //!
 //! `time` is nanoseconds since 1970, `compute` and `limit` are thousandths of a card, `memory` is MiB of each
 //! card. Fields that a reader does not know are an error, as is a version it does not know.
+//!
+//! A container with shares by count names their resource, and each slice says how many they are instead of an amount of
+//! memory, which is not divided:
+//!
+//! ```
+//! # use kerf::annotation::placement::{decode, encode};
+//! let text = r#"{"version":1,"node":"gpu-7","time":1700000000000000000,"containers":[
+//!     {"name":"main","kind":"app","position":0,"whole":false,"resource":"deepomatic.com/shared-gpu",
+//!      "slices":[{"gpu":"GPU-5c0d","index":3,"compute":20,"count":2}]}]}"#;
+//! let placement = decode(text).unwrap();
+//! assert_eq!(placement.plan.grants[0].slices[0].count, 2);
+//! assert_eq!(decode(&encode(&placement)).unwrap(), placement);
+//! ```
+//!
+//! A kerf of before shares by count does not ask for the record of a pod with such, so it reads all others as ever.
 
 use serde::{Deserialize, Serialize};
 
 use super::{Unreadable, bounded, malformed};
-use crate::ids::{ContainerName, DeviceId, NodeName};
-use crate::plan::{Grant, Placement, Plan, Slice};
+use crate::ids::{ContainerName, DeviceId, NodeName, ResourceName};
+use crate::plan::{Form, Grant, Placement, Plan, Slice};
 use crate::request::{ContainerKind, MAX_CARDS, MAX_CONTAINERS};
 use crate::units::{Mib, Milli, Share};
 
@@ -41,6 +56,8 @@ struct WireContainer {
     kind: WireKind,
     position: u32,
     whole: bool,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    resource: Option<ResourceName>,
     slices: Vec<WireSlice>,
 }
 
@@ -58,7 +75,10 @@ struct WireSlice {
     gpu: DeviceId,
     index: u32,
     compute: Milli,
-    memory: Mib,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    memory: Option<Mib>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    count: Option<u32>,
 }
 
 /// The annotation's value.
@@ -75,17 +95,12 @@ pub fn encode(placement: &Placement) -> String {
                 ContainerKind::App => WireKind::App,
             },
             position: grant.position,
-            whole: grant.whole,
-            slices: grant
-                .slices
-                .iter()
-                .map(|slice| WireSlice {
-                    gpu: slice.device.clone(),
-                    index: slice.index,
-                    compute: slice.share.compute,
-                    memory: slice.share.memory,
-                })
-                .collect(),
+            whole: grant.is_whole(),
+            resource: match &grant.form {
+                Form::Counted(resource) => Some(resource.clone()),
+                Form::Share | Form::Whole => None,
+            },
+            slices: grant.slices.iter().map(|slice| wire_slice(slice, &grant.form)).collect(),
         })
         .collect();
     let wire = Wire {
@@ -97,6 +112,14 @@ pub fn encode(placement: &Placement) -> String {
     };
     // strings and integers only: there is nothing in it that JSON cannot hold
     serde_json::to_string(&wire).unwrap_or_default()
+}
+
+fn wire_slice(slice: &Slice, form: &Form) -> WireSlice {
+    let (memory, count) = match form {
+        Form::Counted(_) => (None, Some(slice.count)),
+        Form::Share | Form::Whole => (Some(slice.share.memory), None),
+    };
+    WireSlice { gpu: slice.device.clone(), index: slice.index, compute: slice.share.compute, memory, count }
 }
 
 /// Reads the annotation's value.
@@ -132,25 +155,31 @@ fn grant(wire: WireContainer) -> Result<Grant, Unreadable> {
     if wire.slices.is_empty() || wire.slices.len() as u64 > MAX_CARDS {
         return Err(Unreadable::Invalid("number of cards is out of range"));
     }
-    let slices = wire
-        .slices
-        .into_iter()
-        .map(|slice| {
-            let share = Share { compute: slice.compute, memory: slice.memory };
-            let legal = share.compute <= Milli::WHOLE && share.compute > Milli(0) && !slice.gpu.as_str().is_empty();
-            if legal {
-                Ok(Slice { device: slice.gpu, index: slice.index, share })
-            } else {
-                Err(Unreadable::Invalid("a share is out of range or names no card"))
-            }
-        })
-        .collect::<Result<Vec<_>, _>>()?;
+    let form = match (wire.whole, wire.resource) {
+        (false, None) => Form::Share,
+        (true, None) => Form::Whole,
+        (false, Some(resource)) if !resource.as_str().is_empty() => Form::Counted(resource),
+        (_, Some(_)) => return Err(Unreadable::Invalid("a resource that has no name, or of whole cards")),
+    };
+    let slices = wire.slices.into_iter().map(|wire| slice(wire, &form)).collect::<Result<Vec<_>, _>>()?;
     let kind = match wire.kind {
         WireKind::Init => ContainerKind::Init,
         WireKind::Sidecar => ContainerKind::Sidecar,
         WireKind::App => ContainerKind::App,
     };
-    Ok(Grant { container: wire.name, kind, position: wire.position, whole: wire.whole, slices })
+    Ok(Grant { container: wire.name, kind, position: wire.position, form, slices })
+}
+
+fn slice(wire: WireSlice, form: &Form) -> Result<Slice, Unreadable> {
+    let (memory, count) = match (form, wire.memory, wire.count) {
+        (Form::Share | Form::Whole, Some(memory), None) => (memory, 1),
+        (Form::Counted(_), None, Some(count)) if count > 0 => (Mib(0), count),
+        _ => return Err(Unreadable::Invalid("a share has memory, and shares by count have a number")),
+    };
+    if wire.compute > Milli::WHOLE || wire.compute == Milli(0) || wire.gpu.as_str().is_empty() {
+        return Err(Unreadable::Invalid("a share is out of range or names no card"));
+    }
+    Ok(Slice { device: wire.gpu, index: wire.index, share: Share { compute: wire.compute, memory }, count })
 }
 
 #[cfg(test)]

@@ -3,15 +3,15 @@
 use std::path::Path;
 use std::process::ExitCode;
 
-use kerf::annotation::{Domain, Keys};
-use kerf::ledger::{Held, NodeLedger};
+use kerf::annotation::Keys;
+use kerf::ledger::{Card, Commitment, Held, NodeLedger, Offered};
 use serde_json::{Value, json};
 
 use super::snapshot;
 
 /// Prints every card of the snapshot.
-pub fn run(path: &Path, domain: &Domain, as_json: bool) -> anyhow::Result<ExitCode> {
-    let (ledgers, _) = snapshot::cluster(path, &Keys::new(domain.clone()))?;
+pub fn run(path: &Path, keys: &Keys, as_json: bool) -> anyhow::Result<ExitCode> {
+    let (ledgers, _) = snapshot::cluster(path, keys)?;
     if as_json {
         let nodes: serde_json::Map<String, Value> =
             ledgers.iter().map(|(name, ledger)| (name.to_string(), node(ledger))).collect();
@@ -27,7 +27,7 @@ pub fn run(path: &Path, domain: &Domain, as_json: bool) -> anyhow::Result<ExitCo
             let (model, pods) = (&device.model, pods(ledger, card));
             println!("{:<28} {:>4} {model:<24} {compute:>9} {memory:>19}  {pods}", name.as_str(), device.index);
         }
-        for commitment in ledger.commitments().values().filter(|c| c.held == Held::Unreadable) {
+        for commitment in unreadable(ledger) {
             println!(
                 "{:<28}    ! {}: its placement cannot be read; counted on every GPU",
                 name.as_str(),
@@ -38,8 +38,13 @@ pub fn run(path: &Path, domain: &Domain, as_json: bool) -> anyhow::Result<ExitCo
     Ok(ExitCode::SUCCESS)
 }
 
-/// The pods on a card, and what is wrong with it.
-fn pods(ledger: &NodeLedger, card: &kerf::ledger::Card) -> String {
+/// Pods that may be on any card.
+fn unreadable(ledger: &NodeLedger) -> impl Iterator<Item = &Commitment> {
+    ledger.commitments().values().filter(|known| known.held == Held::Unreadable && ledger.concerns(known))
+}
+
+/// The pods on a card, what it is offered as, and what is wrong with it.
+fn pods(ledger: &NodeLedger, card: &Card) -> String {
     let mut words: Vec<String> = Vec::new();
     if card.overcommitted() {
         words.push("OVERCOMMITTED".into());
@@ -55,6 +60,8 @@ fn pods(ledger: &NodeLedger, card: &kerf::ledger::Card) -> String {
             Held::Unreadable => false,
         });
     words.extend(on_card.map(|commitment| commitment.pod.to_string()));
+    let shares = |(name, offered): (_, Offered)| format!("({name}: {} of {} free)", offered.free, offered.per_gpu);
+    words.extend(card.offered().into_iter().map(shares));
     words.join(" ")
 }
 
@@ -67,11 +74,11 @@ fn node(ledger: &NodeLedger) -> Value {
             "used_compute": card.used().compute.0, "used_memory_mib": card.used().memory.0,
             "free_compute": card.free().compute.0, "free_memory_mib": card.free().memory.0,
             "overcommitted": card.overcommitted(), "pods": card.pods(),
+            "shares": card.offered(),
         })
     });
-    let unreadable = ledger.commitments().values().filter(|c| c.held == Held::Unreadable);
     json!({
         "gpus": cards.collect::<Vec<_>>(),
-        "unreadable": unreadable.map(|c| c.pod.to_string()).collect::<Vec<_>>(),
+        "unreadable": unreadable(ledger).map(|c| c.pod.to_string()).collect::<Vec<_>>(),
     })
 }

@@ -3,23 +3,25 @@
 use std::path::Path;
 use std::process::ExitCode;
 
-use kerf::annotation::{Domain, Keys};
+use kerf::annotation::Keys;
 use kerf::k8s;
 use kerf::placement::shape::{HostAmount, Shape};
 use kerf::placement::{Planner, Policy, Rank, rank, scores};
-use kerf::plan::Plan;
+use kerf::plan::{Form, Grant, Plan, Slice};
 use serde_json::{Value, json};
 
 use super::snapshot;
 
 /// Prints where the pod would go.
-pub fn run(pod: &Path, cluster: &Path, domain: &Domain, policy: Policy, as_json: bool) -> anyhow::Result<ExitCode> {
-    let keys = Keys::new(domain.clone());
+pub fn run(pod: &Path, cluster: &Path, keys: &Keys, policy: Policy, as_json: bool) -> anyhow::Result<ExitCode> {
     let parsed = snapshot::pod(pod)?;
-    let request = match k8s::request(&parsed, &keys) {
+    let request = match k8s::request(&parsed, keys) {
         Ok(Some(request)) => request,
         Ok(None) => {
-            println!("the pod asks for no {} or {}: it may go anywhere", keys.core, keys.memory);
+            println!(
+                "the pod asks for no {}, {} or GPU shares by count: it may go anywhere",
+                keys.core, keys.memory
+            );
             return Ok(ExitCode::SUCCESS);
         }
         Err(error) => {
@@ -29,7 +31,7 @@ pub fn run(pod: &Path, cluster: &Path, domain: &Domain, policy: Policy, as_json:
     };
     let policy = request.policy.unwrap_or(policy);
     let (mut plans, mut ranked, mut unfit) = (Vec::new(), Vec::new(), Vec::new());
-    let (ledgers, mut survey) = snapshot::cluster(cluster, &keys)?;
+    let (ledgers, mut survey) = snapshot::cluster(cluster, keys)?;
     let amount = k8s::requested(&parsed);
     let shape = Shape::of(Some(&request), amount.cpu, amount.memory);
     for (node, ledger) in ledgers {
@@ -38,10 +40,10 @@ pub fn run(pod: &Path, cluster: &Path, domain: &Domain, policy: Policy, as_json:
             unfit.push((node, format!("Insufficient {short}")));
             continue;
         }
-        let card = if policy.surveys() { survey.card(policy, &shape, node.as_str()) } else { None };
+        let card = if policy.surveys(&request) { survey.card(policy, &shape, node.as_str()) } else { None };
         match Planner::preferring(card).plan(&ledger, &request, policy) {
             Ok(plan) => {
-                let rank = match policy.surveys() {
+                let rank = match policy.surveys(&request) {
                     true => survey.ranks(policy, &shape, std::iter::once(node.as_str())).first().copied(),
                     false => Some(rank(&ledger, policy)),
                 };
@@ -65,8 +67,7 @@ pub fn run(pod: &Path, cluster: &Path, domain: &Domain, policy: Policy, as_json:
             println!("{node}: score {score}");
             if let Some((_, plan)) = plans.iter().find(|(planned, _)| planned == node) {
                 for grant in &plan.grants {
-                    let cards: Vec<String> =
-                        grant.slices.iter().map(|slice| format!("{} ({})", slice.index, slice.device)).collect();
+                    let cards: Vec<String> = grant.slices.iter().map(|slice| card(slice, &grant.form)).collect();
                     println!("  {} on GPU {}", grant.container, cards.join(", "));
                 }
             }
@@ -88,8 +89,19 @@ fn short(left: HostAmount, wanted: HostAmount) -> Option<&'static str> {
     resources.into_iter().find(|(_, short)| *short).map(|(resource, _)| resource)
 }
 
+/// A card, and how many shares by count of it.
+fn card(slice: &Slice, form: &Form) -> String {
+    let card = format!("{} ({})", slice.index, slice.device);
+    match form {
+        Form::Counted(resource) => format!("{card}: {} x {resource}", slice.count),
+        Form::Share | Form::Whole => card,
+    }
+}
+
+/// The cards by container; of shares by count once for each.
 fn containers(plan: &Plan) -> Value {
-    let cards = |grant: &kerf::plan::Grant| grant.devices().map(|id| json!(id.as_str())).collect::<Vec<_>>();
+    let each = |slice: &Slice| std::iter::repeat_n(json!(slice.device.as_str()), slice.count as usize);
+    let cards = |grant: &Grant| grant.slices.iter().flat_map(each).collect::<Vec<_>>();
     plan.grants
         .iter()
         .map(|grant| (grant.container.to_string(), json!(cards(grant))))

@@ -13,7 +13,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use anyhow::{Context, ensure};
 use indicatif::{ProgressBar, ProgressStyle};
-use kerf::annotation::{Domain, Keys};
+use kerf::annotation::Keys;
 use kerf::placement::Policy;
 use kerf::placement::shape::Shape;
 use kerf::replay::{Arrivals, Machine, Outcome, Pod, Run, Workload, shuffle_and_fill, stream, write_log};
@@ -82,8 +82,8 @@ pub struct ReplayArgs {
 }
 
 /// Replays and shows.
-pub fn run(args: &ReplayArgs, domain: &Domain, as_json: bool) -> anyhow::Result<ExitCode> {
-    let (mut machines, mut pods) = read(args, domain)?;
+pub fn run(args: &ReplayArgs, keys: &Keys, as_json: bool) -> anyhow::Result<ExitCode> {
+    let (mut machines, mut pods) = read(args, keys)?;
     if let Some(memory) = &args.derive_memory {
         memory.derive(&mut machines, &mut pods, 1)?;
     }
@@ -137,9 +137,9 @@ pub fn run(args: &ReplayArgs, domain: &Domain, as_json: bool) -> anyhow::Result<
     Ok(ExitCode::SUCCESS)
 }
 
-fn read(args: &ReplayArgs, domain: &Domain) -> anyhow::Result<(Vec<Machine>, Vec<Pod>)> {
+fn read(args: &ReplayArgs, keys: &Keys) -> anyhow::Result<(Vec<Machine>, Vec<Pod>)> {
     match (&args.cluster, &args.nodes, &args.pods) {
-        (Some(path), ..) => snapshot::workload(path, &Keys::new(domain.clone())),
+        (Some(path), ..) => snapshot::workload(path, keys),
         (None, Some(nodes), Some(pods)) => {
             let machines = files::machines(nodes)?;
             let pods = files::pods(pods)?;

@@ -1,26 +1,35 @@
 //! One card of a node's ledger.
 
+use std::collections::BTreeMap;
+
+use serde::Serialize;
+
 use crate::device::Device;
+use crate::ids::ResourceName;
 use crate::isolation::Isolation;
-use crate::plan::Hold;
-use crate::units::{Milli, Share};
+use crate::plan::{Hold, Taken};
+use crate::units::{Mib, Milli, Share};
 
 /// One card and what is taken of it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Card {
     device: Device,
+    /// Without the memory of shares by count.
     used: Share,
     pods: u32,
+    /// How many of the pods have shares by count.
+    undivided: u32,
 }
 
 impl Card {
     pub(super) fn new(device: Device) -> Self {
-        Self { device, used: Share::ZERO, pods: 0 }
+        Self { device, used: Share::ZERO, pods: 0, undivided: 0 }
     }
 
     pub(super) fn clear(&mut self) {
         self.used = Share::ZERO;
         self.pods = 0;
+        self.undivided = 0;
     }
 
     /// The card itself.
@@ -28,12 +37,14 @@ impl Card {
         &self.device
     }
 
-    /// What its pods take together; more than its capacity where it is overcommitted.
+    /// What its pods take together; more than its capacity where it is overcommitted. Shares by count have all of its
+    /// memory among them.
     pub fn used(&self) -> Share {
-        self.used
+        let undivided = if self.undivided > 0 { self.device.memory } else { Mib(0) };
+        self.used.saturating_add(Share { compute: Milli(0), memory: undivided })
     }
 
-    /// How many pods are on it.
+    /// How many pods are on it. One that has it by several resources counts for each.
     pub fn pods(&self) -> u32 {
         self.pods
     }
@@ -41,7 +52,7 @@ impl Card {
     /// What a new pod may take: nothing where the card is ill, cordoned or overcommitted.
     pub fn free(&self) -> Share {
         if self.device.usable() && !self.overcommitted() {
-            self.device.capacity().saturating_sub(self.used)
+            self.device.capacity().saturating_sub(self.used())
         } else {
             Share::ZERO
         }
@@ -54,16 +65,60 @@ impl Card {
 
     /// Whether its pods take more than it has: a record was changed, or a card shrank or came back.
     pub fn overcommitted(&self) -> bool {
-        !self.used.fits_in(self.device.capacity())
+        !self.used().fits_in(self.device.capacity())
     }
 
-    pub(super) fn take(&mut self, share: Share, whole: bool) {
-        let capacity = self.device.capacity();
-        let memory = if whole { share.memory.max(capacity.memory) } else { share.memory };
-        let compute = if whole { share.compute.max(Milli::WHOLE) } else { share.compute };
-        self.used = self.used.saturating_add(Share { compute, memory });
+    /// Whether it has pods, and all of them have shares by count: it takes more of such, and nothing else.
+    pub fn undivided(&self) -> bool {
+        self.undivided > 0 && self.undivided == self.pods
+    }
+
+    /// How many more shares by count of `resource` a new pod may have: those that are free, where the card is offered
+    /// by that name and has no pods but such.
+    pub fn free_shares(&self, resource: &str) -> u32 {
+        let open = self.undivided() || self.untouched();
+        self.device.offers.get(resource).filter(|_| open).map_or(0, |shares| shares.within(self.free().compute))
+    }
+
+    /// The shares by count that it is offered as, by resource.
+    pub fn offered(&self) -> BTreeMap<&ResourceName, Offered> {
+        let free = |resource: &ResourceName| self.free_shares(resource.as_str());
+        let offers = self.device.offers.iter();
+        offers.map(|(name, shares)| (name, Offered { per_gpu: shares.get(), free: free(name) })).collect()
+    }
+
+    pub(super) fn take(&mut self, hold: &Hold) {
+        let share = match &hold.taken {
+            Taken::Part => hold.share,
+            Taken::Whole => hold.share.max(self.device.capacity()),
+            // what a share is, the card's node says; only where it says no more, the record
+            Taken::Counted(counted) => {
+                let offered = self.device.offers.get(&counted.resource);
+                let compute = offered.map_or(hold.share.compute, |shares| shares.compute_of(counted.count));
+                self.undivided += 1;
+                Share { compute, memory: Mib(0) }
+            }
+        };
+        self.used = self.used.saturating_add(share);
         self.pods += 1;
     }
+
+    /// Whether a hold of which it is not known on which card it is may be on this one.
+    pub(super) fn may_have(&self, hold: &Hold) -> bool {
+        match &hold.taken {
+            Taken::Part | Taken::Whole => true,
+            Taken::Counted(counted) => self.device.offers.contains_key(&counted.resource),
+        }
+    }
+}
+
+/// Shares by count of a card.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+pub struct Offered {
+    /// How many it has.
+    pub per_gpu: u32,
+    /// How many a new pod may have ([`Card::free_shares`]).
+    pub free: u32,
 }
 
 /// What the planner needs to know of a card, packed: filtering thousands of nodes is bound by how much memory it
@@ -78,6 +133,8 @@ pub struct Room {
     pub index: u32,
     /// See [`Card::untouched`].
     pub untouched: bool,
+    /// See [`Card::undivided`].
+    pub undivided: bool,
     /// See [`Device::usable`].
     pub usable: bool,
     /// See [`Device::isolation`].
@@ -91,6 +148,7 @@ impl Card {
             capacity: self.device.capacity(),
             index: self.device.index,
             untouched: self.untouched(),
+            undivided: self.undivided(),
             usable: self.device.usable(),
             isolation: self.device.isolation,
         }
@@ -105,6 +163,6 @@ pub(super) fn take(cards: &mut [Card], hold: &Hold) {
         device.id == hold.device || index == Some(device.index) || device.id.as_index() == Some(hold.index)
     };
     if let Some(card) = cards.iter_mut().find(|card| own(&card.device)) {
-        card.take(hold.share, hold.whole);
+        card.take(hold);
     }
 }

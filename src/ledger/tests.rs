@@ -7,7 +7,13 @@ use crate::request::{ContainerKind, RawAnnotations, RawContainer};
 const NOW: Timestamp = Timestamp(1_000);
 
 fn request(core: &str, memory: &str) -> Arc<GpuRequest> {
-    let raw = RawContainer { name: "main", kind: ContainerKind::App, core: Some(core), memory: Some(memory) };
+    let raw = RawContainer {
+        name: "main",
+        kind: ContainerKind::App,
+        core: Some(core),
+        memory: Some(memory),
+        counted: &[],
+    };
     Arc::new(GpuRequest::parse([raw], RawAnnotations::default()).unwrap().unwrap())
 }
 
@@ -92,8 +98,8 @@ fn reality_wins_and_overcommit_is_shown() {
             container: "main".into(),
             kind: ContainerKind::App,
             position: 0,
-            whole: false,
-            slices: vec![Slice { device: DeviceId::of_index(1), index: 1, share: Share::new(800, 2560) }],
+            form: Form::Share,
+            slices: vec![Slice { device: DeviceId::of_index(1), index: 1, share: Share::new(800, 2560), count: 1 }],
         }],
     };
     assert_eq!(observe(&mut node, "b", "80", "10", Held::Plan(moved)), Seen::Drift);
@@ -111,11 +117,12 @@ fn on(card: u32, core: u32, memory: u64) -> Held {
             container: "main".into(),
             kind: ContainerKind::App,
             position: 0,
-            whole: false,
+            form: Form::Share,
             slices: vec![Slice {
                 device: DeviceId::of_index(card),
                 index: card,
                 share: Share::new(core * 10, memory * 256),
+                count: 1,
             }],
         }],
     })

@@ -8,8 +8,9 @@
 
 use std::collections::BTreeMap;
 
-use crate::ids::DeviceId;
-use crate::plan::Hold;
+use crate::ids::{DeviceId, ResourceName};
+use crate::plan::{Hold, Taken};
+use crate::shares::Counted;
 use crate::units::{Mib, Milli, Share, Timestamp};
 
 /// What records have left of one card, less what others have gained on it.
@@ -19,36 +20,46 @@ struct Balance {
     compute: i64,
     memory: i64,
     whole: i64,
+    count: i64,
 }
 
 impl Balance {
     fn add(&mut self, hold: &Hold, sign: i64) {
-        if hold.whole {
-            self.whole += sign;
-        } else {
-            self.compute += sign * i64::from(hold.share.compute.0);
-            self.memory = self.memory.saturating_add(sign * i64::try_from(hold.share.memory.0).unwrap_or(i64::MAX));
+        match &hold.taken {
+            Taken::Whole => {
+                self.whole += sign;
+                return;
+            }
+            Taken::Part => {}
+            Taken::Counted(counted) => self.count += sign * i64::from(counted.count),
         }
+        self.compute += sign * i64::from(hold.share.compute.0);
+        self.memory = self.memory.saturating_add(sign * i64::try_from(hold.share.memory.0).unwrap_or(i64::MAX));
     }
 
     fn even(&self) -> bool {
-        (self.compute, self.memory, self.whole) == (0, 0, 0)
+        (self.compute, self.memory, self.whole, self.count) == (0, 0, 0, 0)
     }
 
-    fn hold(&self, index: u32) -> Option<Hold> {
-        let share = Share {
-            compute: Milli(u32::try_from(self.compute.max(0)).unwrap_or(u32::MAX)),
-            memory: Mib(u64::try_from(self.memory).unwrap_or(0)),
+    fn hold(&self, index: u32, resource: Option<&ResourceName>) -> Option<Hold> {
+        let number = |value: i64| u32::try_from(value.max(0)).unwrap_or(u32::MAX);
+        let share =
+            Share { compute: Milli(number(self.compute)), memory: Mib(u64::try_from(self.memory).unwrap_or(0)) };
+        let taken = match resource {
+            Some(_) if self.count <= 0 => return None,
+            Some(resource) => Taken::Counted(Counted { resource: resource.clone(), count: number(self.count) }),
+            None if self.whole > 0 => Taken::Whole,
+            None if share == Share::ZERO => return None,
+            None => Taken::Part,
         };
-        let whole = self.whole > 0;
-        (whole || share != Share::ZERO).then(|| Hold { device: self.device.clone(), index, share, whole })
+        Some(Hold { device: self.device.clone(), index, share, taken })
     }
 }
 
-/// The open balances of one node, by index of the card.
+/// The open balances of one node, by index of the card and, of shares by count, their resource.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Transit {
-    cards: BTreeMap<u32, Balance>,
+    cards: BTreeMap<(u32, Option<ResourceName>), Balance>,
     /// When what is still open is given up; set by the first [`Transit::expire`] after a move.
     until: Option<Timestamp>,
 }
@@ -57,8 +68,12 @@ impl Transit {
     /// A pod's record has changed from `before` to `after`.
     pub(super) fn moved(&mut self, before: &[Hold], after: &[Hold]) {
         for (hold, sign) in before.iter().map(|hold| (hold, 1)).chain(after.iter().map(|hold| (hold, -1))) {
-            let none = Balance { device: hold.device.clone(), compute: 0, memory: 0, whole: 0 };
-            self.cards.entry(hold.index).or_insert(none).add(hold, sign);
+            let none = Balance { device: hold.device.clone(), compute: 0, memory: 0, whole: 0, count: 0 };
+            let resource = match &hold.taken {
+                Taken::Counted(counted) => Some(counted.resource.clone()),
+                Taken::Part | Taken::Whole => None,
+            };
+            self.cards.entry((hold.index, resource)).or_insert(none).add(hold, sign);
         }
         self.cards.retain(|_, balance| !balance.even());
         self.until = None;
@@ -66,7 +81,7 @@ impl Transit {
 
     /// What is taken beside the records.
     pub(super) fn holds(&self) -> impl Iterator<Item = Hold> {
-        self.cards.iter().filter_map(|(index, balance)| balance.hold(*index))
+        self.cards.iter().filter_map(|((index, resource), balance)| balance.hold(*index, resource.as_ref()))
     }
 
     /// Gives up what is open for longer than `patience` milliseconds. Whether there was any.

@@ -123,7 +123,7 @@ mod tests {
     }
 
     fn pick(node: &NodeLedger, core: &str, memory: Option<&str>) -> Result<Vec<u32>, Unfit> {
-        let raw = RawContainer { name: "main", kind: ContainerKind::App, core: Some(core), memory };
+        let raw = RawContainer { name: "main", kind: ContainerKind::App, core: Some(core), memory, counted: &[] };
         let request = GpuRequest::parse([raw], RawAnnotations::default()).unwrap().unwrap();
         let plan = Planner::default().plan(node, &request, Policy::Binpack)?;
         Ok(plan.grants[0].slices.iter().map(|slice| slice.index).collect())

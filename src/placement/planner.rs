@@ -1,13 +1,17 @@
 //! The planner: which cards of one node serve a request.
 
+mod counted;
+
 use std::cmp::Reverse;
 
 use super::cards::best_set;
 use super::{Policy, Unfit, card_order};
+use crate::device::Device;
 use crate::isolation::Isolation;
-use crate::ledger::{NodeLedger, Room};
-use crate::plan::{Grant, Plan, Slice};
+use crate::ledger::{Card, NodeLedger, Room};
+use crate::plan::{Form, Grant, Plan, Slice};
 use crate::request::{Ask, ContainerKind, ContainerRequest, GpuRequest};
+use crate::shares::Arrangement;
 use crate::units::{Mib, Milli, Share};
 
 /// Plans requests onto nodes. Holds only scratch memory, so that filtering thousands of nodes allocates nothing.
@@ -25,8 +29,10 @@ struct Choice {
     /// The least that shares need.
     isolation: Isolation,
     takes: Vec<Take>,
-    /// Container (by position in the request) and card (by position on the node).
-    picks: Vec<(usize, usize)>,
+    /// Container (by position in the request), card (by position on the node), and how many shares by count of it.
+    picks: Vec<(usize, usize, u32)>,
+    /// The card that all shares by count must be on, once it is chosen.
+    home: Option<usize>,
 }
 
 /// What the pod takes of one card.
@@ -38,9 +44,21 @@ struct Take {
     sidecars: Share,
     /// The largest init container and the sidecars beside it.
     init: Share,
+    /// The first container that took of it.
+    by: Option<usize>,
 }
 
 impl Take {
+    /// Whether a container that asks so may have the card, as far as the pod's others go: a pod has a card in one form.
+    fn alike(&self, ask: &Ask, containers: &[ContainerRequest]) -> bool {
+        let Some(first) = self.by.and_then(|number| containers.get(number)) else { return true };
+        match (&first.ask, ask) {
+            (Ask::Counted(first), Ask::Counted(own)) => first.resource == own.resource,
+            (Ask::Counted(_), _) | (_, Ask::Counted(_)) => false,
+            (Ask::Share(_) | Ask::Whole { .. }, _) => true,
+        }
+    }
+
     fn peak(self) -> Share {
         self.lasting.max(self.init)
     }
@@ -75,6 +93,10 @@ impl Planner {
             [ContainerRequest { ask: Ask::Whole { count, memory: None }, .. }] => {
                 node.rooms().iter().filter(|room| room.untouched).count() >= *count as usize
             }
+            [ContainerRequest { ask: Ask::Counted(counted), .. }] => {
+                let room = |card: &Card| card.free_shares(counted.resource.as_str()) >= counted.count;
+                request.arrangement != Arrangement::DifferentCards && node.cards().iter().any(room)
+            }
             _ => false,
         };
         if room_to_spare {
@@ -95,13 +117,13 @@ impl Planner {
             choice.isolation = request.isolation.unwrap_or_default();
         }
         if !request.containers.iter().any(is_init) {
-            return self.best.choose(node, request.containers.iter().enumerate(), policy);
+            return self.best.choose(node, request, request.containers.iter().enumerate(), policy);
         }
         // Lasting containers first suits small init containers, kubelet's order suits large ones.
         let (inits, lasting): (Vec<_>, Vec<_>) =
             request.containers.iter().enumerate().partition(|(_, c)| is_init(c));
-        let lasting_first = self.best.choose(node, lasting.iter().chain(&inits).copied(), policy);
-        let in_order = self.other.choose(node, request.containers.iter().enumerate(), policy);
+        let lasting_first = self.best.choose(node, request, lasting.iter().chain(&inits).copied(), policy);
+        let in_order = self.other.choose(node, request, request.containers.iter().enumerate(), policy);
         match (lasting_first, in_order) {
             (Err(_), Ok(())) => std::mem::swap(&mut self.best, &mut self.other),
             (Ok(()), Ok(())) if self.other.total() < self.best.total() => {
@@ -124,16 +146,14 @@ impl Planner {
             .iter()
             .enumerate()
             .map(|(number, container)| {
-                let picks = self.best.picks.iter().filter(|(owner, _)| *owner == number);
+                let picks = self.best.picks.iter().filter(|(owner, ..)| *owner == number);
                 let mut slices: Vec<Slice> = picks
-                    .filter_map(|(_, card)| node.cards().get(*card))
-                    .map(|card| Slice {
-                        device: card.device().id.clone(),
-                        index: card.device().index,
-                        share: match container.ask {
-                            Ask::Share(share) => share,
-                            Ask::Whole { .. } => card.device().capacity(),
-                        },
+                    .filter_map(|(_, card, count)| Some((node.cards().get(*card)?.device(), *count)))
+                    .map(|(device, count)| Slice {
+                        device: device.id.clone(),
+                        index: device.index,
+                        share: amount(&container.ask, device, count),
+                        count,
                     })
                     .collect();
                 slices.sort_by_key(|slice| slice.index);
@@ -141,7 +161,7 @@ impl Planner {
                     container: container.name.clone(),
                     kind: container.kind,
                     position: container.position,
-                    whole: matches!(container.ask, Ask::Whole { .. }),
+                    form: Form::of(&container.ask),
                     slices,
                 }
             })
@@ -150,22 +170,37 @@ impl Planner {
     }
 }
 
+/// What the container gets of a card.
+fn amount(ask: &Ask, device: &Device, count: u32) -> Share {
+    match ask {
+        Ask::Share(share) => *share,
+        Ask::Whole { .. } => device.capacity(),
+        Ask::Counted(counted) => {
+            let compute = device.offers.get(&counted.resource).map(|shares| shares.compute_of(count));
+            Share { compute: compute.unwrap_or_default(), memory: Mib(0) }
+        }
+    }
+}
+
 impl Choice {
     fn choose<'a>(
         &mut self,
         node: &NodeLedger,
+        request: &'a GpuRequest,
         containers: impl Iterator<Item = (usize, &'a ContainerRequest)>,
         policy: Policy,
     ) -> Result<(), Unfit> {
         self.takes.clear();
         self.takes.resize(node.rooms().len(), Take::default());
         self.picks.clear();
+        self.home = None;
         for (number, container) in containers {
-            match container.ask {
-                Ask::Share(share) => self.one(node.rooms(), number, container.kind, share, policy)?,
+            match &container.ask {
+                Ask::Share(share) => self.one(node.rooms(), request, (number, container), *share, policy)?,
                 Ask::Whole { count, memory } => {
-                    self.several(node, number, container.kind, count as usize, memory)?;
+                    self.several(node, request, (number, container), *count as usize, *memory)?;
                 }
+                Ask::Counted(counted) => self.counted(node, request, (number, container), counted, policy)?,
             }
         }
         Ok(())
@@ -180,16 +215,18 @@ impl Choice {
     fn one(
         &mut self,
         rooms: &[Room],
-        number: usize,
-        kind: ContainerKind,
+        request: &GpuRequest,
+        (number, container): (usize, &ContainerRequest),
         share: Share,
         policy: Policy,
     ) -> Result<(), Unfit> {
+        let kind = container.kind;
         let best = rooms
             .iter()
             .zip(&self.takes)
             .enumerate()
             .filter(|(_, (room, _))| room.isolation >= self.isolation)
+            .filter(|(_, (_, take))| take.alike(&container.ask, &request.containers))
             .filter_map(|(at, (room, take))| {
                 let free = room.free;
                 let (before, after) = (take.peak(), take.with(kind, share).peak());
@@ -202,7 +239,7 @@ impl Choice {
             .min();
         match best {
             Some((_, at)) => {
-                self.take(at, number, kind, share);
+                self.take(at, number, kind, share, 1);
                 Ok(())
             }
             None => Err(self.why_not_one(rooms, kind, share)),
@@ -212,14 +249,17 @@ impl Choice {
     fn several(
         &mut self,
         node: &NodeLedger,
-        number: usize,
-        kind: ContainerKind,
+        request: &GpuRequest,
+        (number, container): (usize, &ContainerRequest),
         count: usize,
         memory: Option<Mib>,
     ) -> Result<(), Unfit> {
+        let kind = container.kind;
         let (cards, rooms) = (node.cards(), node.rooms());
         let fits = |room: &Room, take: &Take| {
-            room.untouched && take.with(kind, room.capacity).peak().fits_in(room.capacity)
+            room.untouched
+                && take.alike(&container.ask, &request.containers)
+                && take.with(kind, room.capacity).peak().fits_in(room.capacity)
         };
         let fitting = rooms.iter().zip(&self.takes).enumerate().filter(|(_, (room, take))| fits(room, take));
         let mut free: Vec<usize> = fitting.map(|(at, _)| at).collect();
@@ -233,16 +273,17 @@ impl Choice {
             .ok_or_else(|| why_not_several(rooms, count, memory))?;
         for at in chosen {
             let capacity = rooms.get(at).map(|room| room.capacity).unwrap_or_default();
-            self.take(at, number, kind, capacity);
+            self.take(at, number, kind, capacity, 1);
         }
         Ok(())
     }
 
-    fn take(&mut self, at: usize, number: usize, kind: ContainerKind, share: Share) {
+    fn take(&mut self, at: usize, number: usize, kind: ContainerKind, share: Share, count: u32) {
         if let Some(take) = self.takes.get_mut(at) {
             *take = take.with(kind, share);
+            take.by = take.by.or(Some(number));
         }
-        self.picks.push((number, at));
+        self.picks.push((number, at, count));
     }
 
     fn why_not_one(&self, rooms: &[Room], kind: ContainerKind, share: Share) -> Unfit {

@@ -100,6 +100,7 @@ impl Shape {
             }
             let need = peak.max(lasting);
             match (need.whole, need.share) {
+                (0, Share::ZERO) => Cards::None,
                 (0, share) if share.compute < Milli::WHOLE => Cards::Share(share),
                 (0, share) => Cards::Whole(share.compute.0.div_ceil(Milli::WHOLE.0)),
                 (whole, _) => Cards::Whole(whole),
@@ -130,6 +131,8 @@ impl Need {
         match ask {
             Ask::Share(share) => Self { whole: 0, share: *share },
             Ask::Whole { count, .. } => Self { whole: *count, share: Share::ZERO },
+            // how much of a card that is depends on the node
+            Ask::Counted(_) => Self::default(),
         }
     }
 

@@ -7,8 +7,8 @@ use super::market::{Class, Host, Market, Slot};
 use super::shape::{Cards, HostAmount, Shape};
 use super::{Policy, Rank};
 use crate::ids::{NodeName, PodUid};
-use crate::ledger::NodeLedger;
-use crate::units::Mib;
+use crate::ledger::{Card, NodeLedger};
+use crate::units::{Mib, Share};
 
 /// What the policies that look at more than one node's cards know.
 #[derive(Clone, Debug, Default)]
@@ -59,6 +59,11 @@ struct Node {
     slots: Vec<Slot>,
 }
 
+/// What pods that a policy weighs may take of a card: nothing of one that has shares by count.
+fn free(card: &Card) -> Share {
+    if card.undivided() { Share::ZERO } else { card.free() }
+}
+
 /// More than any machine has, and small enough to add up.
 const ENOUGH: u64 = 1 << 40;
 
@@ -73,7 +78,7 @@ impl Survey {
             .map(|card| {
                 let device = card.device();
                 Slot {
-                    free: card.free(),
+                    free: free(card),
                     capacity: device.capacity(),
                     kind: self.market.kind(&device.model, device.memory),
                     whole: card.untouched(),
@@ -270,7 +275,7 @@ impl Survey {
     fn later(&mut self, name: &str, later: &NodeLedger) -> Option<Host> {
         let node = self.nodes.get(name)?;
         let slots = node.slots.iter().zip(later.cards()).map(|(slot, card)| Slot {
-            free: card.free(),
+            free: free(card),
             whole: card.untouched(),
             ..*slot
         });

@@ -29,11 +29,19 @@ pub enum Unfit {
     Split,
     /// Not enough cards are free as a whole.
     Cards,
+    /// No card of the node is offered as shares of the resource that the pod asks for.
+    NotOffered,
+    /// Even with all cards free there are fewer shares than the pod asks for, or fewer where it wants them.
+    TooFewShares,
+    /// Not enough shares are free.
+    Shares,
+    /// Enough shares are free, and not where the pod wants them.
+    Arrangement,
 }
 
 impl Unfit {
     /// Every reason, for metrics that start at zero.
-    pub const ALL: [Self; 12] = [
+    pub const ALL: [Self; 16] = [
         Self::UnknownNode,
         Self::NoCards,
         Self::UnreadableInventory,
@@ -46,6 +54,10 @@ impl Unfit {
         Self::Memory,
         Self::Split,
         Self::Cards,
+        Self::NotOffered,
+        Self::TooFewShares,
+        Self::Shares,
+        Self::Arrangement,
     ];
 
     /// The text that users see in the pod's event.
@@ -63,6 +75,10 @@ impl Unfit {
             Self::Memory => "insufficient vcuda-memory on a single GPU",
             Self::Split => "free vcuda-core and vcuda-memory are on different GPUs",
             Self::Cards => "insufficient entirely free GPUs",
+            Self::NotOffered => "no GPU of the node is offered as shares of this resource",
+            Self::TooFewShares => "node has too few GPU shares, or too few where annotation gpu-shares wants them",
+            Self::Shares => "insufficient free GPU shares",
+            Self::Arrangement => "free GPU shares are not where annotation gpu-shares wants them",
         }
     }
 
@@ -81,12 +97,16 @@ impl Unfit {
             Self::Memory => "memory",
             Self::Split => "split",
             Self::Cards => "whole-cards",
+            Self::NotOffered => "not-offered",
+            Self::TooFewShares => "too-few-shares",
+            Self::Shares => "shares",
+            Self::Arrangement => "arrangement",
         }
     }
 
     /// Whether evicting pods from the node could make room.
     pub fn resolvable(self) -> bool {
-        matches!(self, Self::Compute | Self::Memory | Self::Split | Self::Cards)
+        matches!(self, Self::Compute | Self::Memory | Self::Split | Self::Cards | Self::Shares | Self::Arrangement)
     }
 }
 

@@ -68,14 +68,22 @@ impl Tree {
         serde_json::from_value(description).context("description of a device tree")
     }
 
-    /// The trees of this crate, by their letter: `a` to `g`.
+    /// The trees of this crate, by name: `a` to `g`, each of one vendor, and `mixed`.
     ///
     /// # Errors
     /// Where there is no such tree.
-    pub fn named(letter: &str) -> anyhow::Result<Self> {
-        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("trees").join(format!("{letter}.json"));
-        let text = std::fs::read_to_string(&path).with_context(|| path.display().to_string())?;
-        Self::new(serde_json::from_str(&text)?).with_context(|| path.display().to_string())
+    pub fn named(name: &str) -> anyhow::Result<Self> {
+        Self::read(&Path::new(env!("CARGO_MANIFEST_DIR")).join("trees").join(format!("{name}.json")))
+    }
+
+    /// Of a file.
+    ///
+    /// # Errors
+    /// Where it cannot be read, or says something that no field stands for.
+    pub fn read(path: &Path) -> anyhow::Result<Self> {
+        let text = std::fs::read_to_string(path).with_context(|| path.display().to_string())?;
+        let description = serde_json::from_str(&text).with_context(|| path.display().to_string())?;
+        Self::new(description).with_context(|| path.display().to_string())
     }
 
     /// Writes `sys`, `dev` and `proc` below `root`, over what is there.

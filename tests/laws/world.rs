@@ -1,4 +1,5 @@
 //! Arbitrary nodes and requests for the laws of placement.
+#![allow(dead_code, reason = "each file of laws uses its part")]
 
 use std::sync::Arc;
 
@@ -8,6 +9,7 @@ use kerf::ledger::{Held, NodeLedger};
 use kerf::placement::{Planner, Policy};
 use kerf::plan::Plan;
 use kerf::request::{Ask, ContainerKind, ContainerRequest, GpuRequest};
+use kerf::shares::Arrangement;
 use kerf::units::{Mib, Share, Timestamp};
 use proptest::collection::vec;
 use proptest::option;
@@ -49,7 +51,14 @@ pub fn request(mut containers: Vec<(ContainerKind, Ask)>) -> GpuRequest {
         ask,
     };
     let containers = containers.into_iter().enumerate().map(container).collect();
-    GpuRequest { containers, limit: None, policy: None, isolation: None }
+    GpuRequest {
+        containers,
+        limit: None,
+        policy: None,
+        isolation: None,
+        arrangement: Arrangement::Any,
+        priority: 0,
+    }
 }
 
 pub fn single(ask: Ask) -> GpuRequest {

@@ -14,6 +14,8 @@ pub struct Kustomization {
     pub resources: Vec<String>,
     pub name_suffix: Option<String>,
     #[serde(default)]
+    pub components: Vec<String>,
+    #[serde(default)]
     pub patches: Vec<Patch>,
     #[serde(default)]
     pub labels: Vec<Value>,
@@ -65,6 +67,8 @@ pub struct SchedulerExtender {
     pub filter_verb: String,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub prioritize_verb: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub preempt_verb: Option<String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub bind_verb: Option<String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]

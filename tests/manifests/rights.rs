@@ -7,6 +7,12 @@ use k8s_openapi::api::admissionregistration::v1::{
 };
 use k8s_openapi::api::rbac::v1::{ClusterRole, ClusterRoleBinding};
 use kerf::annotation::Keys;
+use kerf::device::Device;
+use kerf::units::Mib;
+use kerf_plugin::backend::facts::Facts;
+use kerf_plugin::backend::{HostDevice, Origin, Vendor};
+use kerf_plugin::health::condition_type;
+use kerf_plugin::labels::{self, Style, Wanted};
 
 use crate::reading::{of_kind, only};
 use crate::{container, templates};
@@ -59,6 +65,12 @@ fn accounts_have_exactly_the_rights_listed_here() {
     ]);
     assert_eq!(rights("manifests/base"), base);
     assert_eq!(rights("manifests/overlays/legacy"), expected(&[("kerf-extender", "pods", "patch")]));
+    let profiles = expected(&[
+        ("kerf-profiles", "events", "create"),
+        ("kerf-profiles", "nodes", "get"),
+        ("kerf-profiles", "nodes/status", "patch"),
+    ]);
+    assert_eq!(rights("manifests/components/profile-account"), profiles);
 }
 
 #[test]
@@ -138,4 +150,61 @@ fn admission_policies_deny_and_name_the_annotations_that_are_written() {
     assert!(serde_json::to_string(spec(0)).unwrap().contains("system:serviceaccount:kerf-system:kerf-extender"));
     let inventory = keys.inventory.strip_prefix("inspur.com").unwrap();
     assert!(serde_json::to_string(spec(1)).unwrap().contains(&format!("variables.domain + '{inventory}'")));
+}
+
+#[test]
+fn policies_let_pass_the_labels_and_conditions_that_are_written_and_no_others() {
+    let policies: Vec<ValidatingAdmissionPolicy> = of_kind("manifests/base", "ValidatingAdmissionPolicy");
+    let own = policies[1].spec.as_ref().unwrap();
+    let labels = own.variables.as_ref().unwrap().get(1).unwrap();
+    assert_eq!((&*labels.name, &*labels.expression), ("mayLabel", "false"));
+    let rule = own.validations.as_ref().unwrap().last().unwrap().expression.clone();
+    let prefixes = [Vendor::Amd, Vendor::Intel, Vendor::Nvidia].into_iter().flat_map(labels::prefixes);
+    for prefix in prefixes.clone() {
+        assert!(rule.contains(&format!("key.startsWith('{prefix}')")), "{prefix}");
+    }
+    assert_eq!(rule.matches("startsWith").count(), prefixes.count());
+    let host = |vendor| HostDevice {
+        device: Device::new("d", 0, Mib(1)),
+        pci: String::new(),
+        nodes: Vec::new(),
+        control_nodes: Vec::new(),
+        origin: Origin { vendor, ..Origin::default() },
+        facts: Facts::None,
+    };
+    let (amd, intel) = (host(Vendor::Amd), host(Vendor::Intel));
+    let wanted = Wanted::of(&[&amd, &intel], &Style { vcuda: true, ..Style::default() });
+    assert_eq!(wanted.gates.iter().len(), 2);
+    for (gate, _) in wanted.gates.iter() {
+        assert!(rule.contains(&format!("'{gate}'")), "{gate}");
+    }
+    let all = serde_json::to_string(own).unwrap();
+    assert_eq!(all.matches("condition.type.matches('^Kerf[A-Za-z]*GPUsHealthy$')").count(), 2);
+    for offer in ["vcuda", "amd", "intel", "deepomatic", "nvidia"] {
+        let kind = condition_type(offer);
+        let word = kind.strip_prefix("Kerf").unwrap().strip_suffix("GPUsHealthy").unwrap();
+        assert!(word.chars().all(|c| c.is_ascii_alphabetic()), "{kind}");
+    }
+    let lists = Keys::default().labels;
+    assert!(all.contains(&format!("variables.domain + '{}'", lists.strip_prefix("inspur.com").unwrap())));
+}
+
+/// The component's policies stand alone, so that each may be removed without the other; what they say is the same.
+#[test]
+fn profiles_are_held_to_the_same_rules_as_the_plugin() {
+    let own: Vec<ValidatingAdmissionPolicy> =
+        of_kind("manifests/components/profile-account", "ValidatingAdmissionPolicy");
+    let bindings: Vec<ValidatingAdmissionPolicyBinding> =
+        of_kind("manifests/components/profile-account", "ValidatingAdmissionPolicyBinding");
+    let base: Vec<ValidatingAdmissionPolicy> = of_kind("manifests/base", "ValidatingAdmissionPolicy");
+    assert_eq!((own.len(), bindings.len()), (2, 2));
+    for ((own, binding), base) in own.iter().zip(&bindings).zip(&base[1..]) {
+        assert_eq!(binding.spec.as_ref().unwrap().policy_name, own.metadata.name);
+        assert_eq!(binding.spec.as_ref().unwrap().validation_actions.as_deref(), Some(&["Deny".to_owned()][..]));
+        let (own, base) = (own.spec.as_ref().unwrap(), base.spec.as_ref().unwrap());
+        assert_eq!(own.failure_policy, base.failure_policy);
+        assert_eq!((&own.variables, &own.validations), (&base.variables, &base.validations));
+        let account = "request.userInfo.username == 'system:serviceaccount:kerf-system:kerf-profiles'";
+        assert_eq!(only(own.match_conditions.clone().unwrap()).expression, account);
+    }
 }

@@ -12,8 +12,9 @@ pub use steps::Step;
 /// A pod; those of equal remainder ask for the same.
 pub type Uid = usize;
 
-/// (compute in thousandths, memory in MiB, whole cards) by pod. Some tie in one amount and differ in the other.
-pub const ASKS: [(u64, u64, usize); 8] = [
+/// (compute in thousandths, memory in MiB, whole cards) by pod. Some tie in one amount and differ in the other. Compute
+/// alone is shares by count, all on one card.
+pub const ASKS: [(u64, u64, usize); 10] = [
     (500, 2560, 0),
     (500, 5120, 0),
     (300, 2560, 0),
@@ -22,7 +23,11 @@ pub const ASKS: [(u64, u64, usize); 8] = [
     (300, 4096, 0),
     (0, 0, 2),
     (500, 2560, 0),
+    (200, 0, 0),
+    (300, 0, 0),
 ];
+/// What each card is offered as: shares of so much compute.
+pub const SHARE: u64 = 100;
 /// MiB of the cards that the machine has.
 pub const CARDS: [u64; 3] = [6144, 6144, 10240];
 /// An index that no card of the machine has.
@@ -32,6 +37,12 @@ pub const PATIENCE: u64 = 3;
 
 pub fn ask(uid: Uid) -> (u64, u64, usize) {
     ASKS[uid % ASKS.len()]
+}
+
+/// Whether the pod has shares by count, with the card's memory undivided.
+pub fn undivided(uid: Uid) -> bool {
+    let (_, memory, whole) = ask(uid);
+    memory == 0 && whole == 0
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -93,8 +104,9 @@ pub struct Model {
     pub listed: BTreeMap<Uid, Truth>,
     pub epoch: u64,
     pub now: u64,
-    /// (compute, memory, whole cards) that changed records left of each card, less what others gained on it.
-    left: BTreeMap<usize, (i64, i64, i64)>,
+    /// (compute, memory, whole cards) that changed records left of each card, less what others gained on it; of shares
+    /// by count apart.
+    left: BTreeMap<(usize, bool), (i64, i64, i64)>,
     /// When that is given up.
     left_until: Option<u64>,
     /// The first uid that was never used.
@@ -119,6 +131,7 @@ impl Model {
     pub fn used(&self) -> Used {
         let count = |(card, _)| {
             let mut used = (card, 0, 0, 0);
+            let mut shared = false;
             for (uid, entry) in &self.entries {
                 let (compute, memory, whole) = ask(*uid);
                 let here = match &entry.hold {
@@ -128,32 +141,48 @@ impl Model {
                 if here {
                     let taken = if whole > 0 { (1000, CARDS[card]) } else { (compute, memory) };
                     used = (card, used.1 + taken.0, used.2 + taken.1, used.3 + 1);
+                    shared |= undivided(*uid);
                 }
             }
-            match self.left.get(&card) {
-                Some((_, _, whole)) if *whole > 0 => {
-                    let (compute, memory) = self.left_share(card);
-                    (card, used.1 + compute.max(1000), used.2 + memory.max(CARDS[card]), used.3 + 1)
+            for apart in [false, true] {
+                let (compute, memory) = self.left_share(card, apart);
+                match self.left.get(&(card, apart)) {
+                    Some((_, _, whole)) if *whole > 0 => {
+                        used = (card, used.1 + compute.max(1000), used.2 + memory.max(CARDS[card]), used.3 + 1);
+                    }
+                    Some(_) if (compute, memory) != (0, 0) => {
+                        used = (card, used.1 + compute, used.2 + memory, used.3 + 1);
+                        shared |= apart;
+                    }
+                    _ => {}
                 }
-                Some(_) if self.left_share(card) != (0, 0) => {
-                    let (compute, memory) = self.left_share(card);
-                    (card, used.1 + compute, used.2 + memory, used.3 + 1)
-                }
-                _ => used,
             }
+            // all of its memory, once
+            (card, used.1, used.2 + if shared { CARDS[card] } else { 0 }, used.3)
         };
         self.conditions().into_iter().map(count).collect()
     }
 
-    fn left_share(&self, card: usize) -> (u64, u64) {
-        let (compute, memory, _) = self.left[&card];
+    /// Whether anything on the card has a part of its memory, or all of it.
+    fn divided(&self, card: usize) -> bool {
+        let here = |hold: &Hold| {
+            matches!(hold, Hold::Unreadable) || matches!(hold, Hold::Cards(cards) if cards.contains(&card))
+        };
+        let whole = self.left.get(&(card, false)).is_some_and(|(.., whole)| *whole > 0);
+        whole
+            || self.left_share(card, false) != (0, 0)
+            || self.entries.iter().any(|(uid, entry)| !undivided(*uid) && here(&entry.hold))
+    }
+
+    fn left_share(&self, card: usize, apart: bool) -> (u64, u64) {
+        let (compute, memory, _) = self.left.get(&(card, apart)).copied().unwrap_or_default();
         (u64::try_from(compute).unwrap_or(0), u64::try_from(memory).unwrap_or(0))
     }
 
     fn leave(&mut self, uid: Uid, cards: &[usize], sign: i64) {
         let (compute, memory, whole) = ask(uid);
         for card in cards {
-            let left = self.left.entry(*card).or_default();
+            let left = self.left.entry((*card, undivided(uid))).or_default();
             if whole > 0 {
                 left.2 += sign;
             } else {
@@ -185,7 +214,10 @@ impl Model {
             cards.sort_by_key(|card| (CARDS[*card], *card));
             return (cards.len() >= whole).then(|| cards[..whole].to_vec());
         }
-        let fits = |(card, c, m, _): &&(usize, u64, u64, u32)| c + compute <= 1000 && m + memory <= CARDS[*card];
+        let fits = |(card, c, m, _): &&(usize, u64, u64, u32)| {
+            let room = if undivided(uid) { !self.divided(*card) } else { m + memory <= CARDS[*card] };
+            c + compute <= 1000 && room
+        };
         let fullest = used.iter().filter(fits).min_by_key(|(card, c, m, _)| (1000 - c, CARDS[*card] - m, *card));
         fullest.map(|(card, ..)| vec![*card])
     }

@@ -8,9 +8,12 @@
 //! upstream n0 0; others "already matched"                   what gpu-admission did, where it differs
 //! after V19                                                 starts from V19's cluster, its pod placed and running
 //! node n0 200/120                                           capacity core/memory; `node cpu` has no cards
+//! node n0 200/120 shares 4                                  ... each card offered as so many shares by count
 //! pod e1 on n0 50/10, 200/0 @ 0 | 1,2 running               bound; after @ the compatibility record by container
 //! pod r1 for n0 80/10 @ 0 pending                           not bound, but promised to n0 (`predicate-node`)
+//! pod e2 on n0 2x @ 0 running                               with the record of its shares by count, all on card 0
 //! request init 10/1, none, 50/10                            containers: init, sidecar or app; `-` is absent
+//! request 2x                                                two shares by count
 //! annotation predicate-node n0                              on the requesting pod, in the domain
 //! missing pod                                               the API server does not know the requesting pod
 //! payload names                                             the scheduler sends NodeNames instead of Nodes
@@ -30,6 +33,9 @@ use std::collections::BTreeMap;
 /// Every scenario file, by name.
 pub const FILES: [(&str, &str); 2] =
     [("gpu-admission.txt", include_str!("gpu-admission.txt")), ("kerf.txt", include_str!("kerf.txt"))];
+
+/// The resource of shares by count.
+pub const SHARES: &str = "deepomatic.com/shared-gpu";
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Scenario {
@@ -52,6 +58,8 @@ pub struct Node {
     pub name: String,
     /// Core and memory; absent on a node without cards.
     pub capacity: Option<(u64, u64)>,
+    /// How many shares by count each card is offered as.
+    pub shares: Option<u32>,
 }
 
 /// A pod that is there before the request.
@@ -81,6 +89,8 @@ pub struct Container {
     pub kind: Kind,
     pub core: Option<String>,
     pub memory: Option<String>,
+    /// Of [`SHARES`].
+    pub shares: Option<String>,
 }
 
 /// The pod that is to be placed.
@@ -178,6 +188,10 @@ impl Draft {
                 scenario.pods.extend(before.placed()?);
             }
             ("node", _) => {
+                let (rest, shares) = match rest.split_once(" shares ") {
+                    Some((rest, shares)) => (rest, Some(shares.parse().map_err(|_| "no number of shares")?)),
+                    None => (rest, None),
+                };
                 let (name, capacity) = match rest.split_once(' ') {
                     Some((name, capacity)) => (name, Some(amounts(capacity)?)),
                     None => (rest, None),
@@ -185,7 +199,7 @@ impl Draft {
                 if name.is_empty() || scenario.nodes.iter().any(|node| node.name == name) {
                     return Err(format!("no name for a node, or there twice: {name:?}"));
                 }
-                scenario.nodes.push(Node { name: name.into(), capacity });
+                scenario.nodes.push(Node { name: name.into(), capacity, shares });
             }
             ("pod", _) => {
                 let pod = pod(rest)?;
@@ -244,6 +258,12 @@ impl Scenario {
         if containers.iter().any(|container| container.kind != Kind::App) {
             return Err(format!("scenario {} has init containers, which the record leaves out", self.id));
         }
+        if containers.iter().any(|container| container.shares.is_some()) {
+            return Err(format!(
+                "scenario {} has shares by count, of which it does not say how many are where",
+                self.id
+            ));
+        }
         let text = |cards: &Vec<u32>| cards.iter().map(u32::to_string).collect::<Vec<_>>().join(",");
         let record = containers.iter().map(|container| cards.get(&container.name).map(text)).collect();
         let (name, node) = (self.pod_name(), node.clone());
@@ -276,12 +296,14 @@ fn containers(text: &str) -> Result<Vec<Container>, String> {
             let name = format!("{letter}{position}");
             *position += 1;
             let amount = |text: &str| (text != "-").then(|| text.to_owned());
+            let shares = text.strip_suffix('x').filter(|count| count.parse::<u64>().is_ok()).map(str::to_owned);
             let (core, memory) = match text.split_once('/') {
+                _ if shares.is_some() => (None, None),
                 _ if text == "none" => (None, None),
                 Some((core, memory)) if !core.is_empty() && !memory.is_empty() => (amount(core), amount(memory)),
                 _ => return Err(format!("no container: {text:?}")),
             };
-            Ok(Container { name, kind, core, memory })
+            Ok(Container { name, kind, core, memory, shares })
         })
         .collect()
 }

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 
 use serde_json::{Value, json};
 
-use super::{Container, Kind, Node, Pod, Scenario};
+use super::{Container, Kind, Node, Pod, SHARES, Scenario};
 
 impl Scenario {
     /// Name of the requesting pod.
@@ -28,18 +28,38 @@ impl Node {
             amounts.insert(format!("{domain}/vcuda-core"), core.to_string());
             amounts.insert(format!("{domain}/vcuda-memory"), memory.to_string());
         }
+        let mut annotations = BTreeMap::new();
+        if let (Some((core, memory)), Some(shares)) = (self.capacity, self.shares) {
+            let cards = core / 100;
+            amounts.insert(SHARES.to_owned(), (cards * u64::from(shares)).to_string());
+            let card = |index: u64| {
+                json!({ "uuid": uuid(&self.name, &index.to_string()), "index": index, "model": "",
+                        "memory_mib": memory / cards * 256, "health": "healthy", "offers": { SHARES: shares } })
+            };
+            let gpus: Vec<Value> = (0..cards).map(card).collect();
+            let inventory = json!({ "version": 1, "gpus": gpus });
+            annotations.insert(format!("{domain}/gpu-inventory"), inventory.to_string());
+        }
         json!({
             "apiVersion": "v1",
             "kind": "Node",
-            "metadata": { "name": self.name, "uid": format!("uid-{}", self.name), "labels": {} },
+            "metadata": {
+                "name": self.name,
+                "uid": format!("uid-{}", self.name),
+                "labels": {},
+                "annotations": annotations,
+            },
             "status": { "capacity": amounts, "allocatable": amounts },
         })
     }
 }
 
 impl Pod {
-    /// What gpu-admission wrote on it, `time` in nanoseconds.
+    /// What gpu-admission wrote on it, or kerf where it has shares by count; `time` in nanoseconds.
     pub fn annotations(&self, domain: &str, time: u64) -> BTreeMap<String, String> {
+        if self.containers.iter().any(|container| container.shares.is_some()) {
+            return self.placement(domain, time);
+        }
         let indices = self.record.iter().enumerate().filter_map(|(at, text)| Some((at, text.clone()?)));
         let mut annotations: BTreeMap<String, String> =
             indices.map(|(at, text)| (format!("{domain}/predicate-gpu-idx-{at}"), text)).collect();
@@ -52,11 +72,34 @@ impl Pod {
         annotations
     }
 
+    fn placement(&self, domain: &str, time: u64) -> BTreeMap<String, String> {
+        let containers = self.containers.iter().zip(&self.record).enumerate();
+        let container = |(at, (container, record)): (usize, (&Container, &Option<String>))| {
+            let (card, count) = (record.as_ref()?, container.shares.as_ref()?.parse::<u32>().ok()?);
+            // how much a share is, the node says
+            let slice = json!({ "gpu": uuid(&self.node, card), "index": card.parse::<u32>().ok()?,
+                                "compute": count, "count": count });
+            Some(json!({ "name": container.name, "kind": "app", "position": at, "whole": false, "resource": SHARES,
+                         "slices": [slice] }))
+        };
+        let containers: Vec<Value> = containers.filter_map(container).collect();
+        if containers.is_empty() {
+            return BTreeMap::new();
+        }
+        let placement = json!({ "version": 1, "node": self.node, "time": time, "containers": containers });
+        BTreeMap::from([(format!("{domain}/gpu-placement"), placement.to_string())])
+    }
+
     /// The Pod as the API server has it.
     pub fn json(&self, domain: &str, time: u64) -> Value {
         let node = self.bound.then_some(self.node.as_str());
         object(&self.name, node, self.phase, &self.containers, &self.annotations(domain, time), domain)
     }
+}
+
+/// The name of a card of a node that says what its cards are.
+fn uuid(node: &str, index: &str) -> String {
+    format!("GPU-{node}-{index}")
 }
 
 fn object(
@@ -69,8 +112,10 @@ fn object(
 ) -> Value {
     let container = |container: &&Container| {
         let keys = [("vcuda-core", &container.core), ("vcuda-memory", &container.memory)];
+        let amounts = keys.iter().map(|(key, value)| (format!("{domain}/{key}"), *value));
+        let amounts = amounts.chain([(SHARES.to_owned(), &container.shares)]);
         let amounts: BTreeMap<String, &String> =
-            keys.iter().filter_map(|(key, value)| Some((format!("{domain}/{key}"), value.as_ref()?))).collect();
+            amounts.filter_map(|(key, value)| Some((key, value.as_ref()?))).collect();
         let mut object = json!({
             "name": container.name,
             "image": "registry.invalid/app",

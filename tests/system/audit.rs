@@ -113,7 +113,7 @@ impl Audit {
         let grants = &placement.plan.grants;
         let lasting = grants.iter().any(|grant| grant.kind != ContainerKind::Init);
         let over = |grant: &&Grant| lasting && grant.kind == ContainerKind::Init;
-        let shares = grants.iter().filter(|grant| !grant.whole && !over(grant));
+        let shares = grants.iter().filter(|grant| grant.is_share() && !over(grant));
         let expected: Levels = shares.map(|grant| (grant.container.clone(), Isolation::Limiter)).collect();
         let recorded = object["metadata"]["annotations"].get(&keys.isolated).and_then(Value::as_str);
         let recorded = recorded.and_then(|text| isolation::decode(text).ok()).unwrap_or_default();
@@ -131,7 +131,8 @@ impl Audit {
             let text = std::fs::read(&file).map_err(|error| format!("{}: {error}", file.display()))?;
             Limits::parse(&text).map_err(|error| error.to_string())
         });
-        let expected = (!grant.whole).then(|| limits(grant, placement.limit).map_err(|error| error.to_string()));
+        let expected =
+            (grant.is_share()).then(|| limits(grant, placement.limit).map_err(|error| error.to_string()));
         if found != expected {
             self.object(format!("{name}: may use {found:?}, recorded {expected:?}"));
         }
@@ -151,7 +152,7 @@ impl Audit {
                 .map(|id| id.split_once("::").map_or(id.as_str(), |(card, _)| card))
                 .collect();
             // memory need not be named with whole cards, and a few units cannot name each of several
-            let apart = grant.whole && resource == &keys.memory && cards.is_subset(&placed);
+            let apart = grant.is_whole() && resource == &keys.memory && cards.is_subset(&placed);
             if cards != placed && !apart && !(reused && placed.is_subset(&cards)) {
                 self.object(format!("{name}: kubelet gave {cards:?} of {resource}, placed on {placed:?}"));
             }

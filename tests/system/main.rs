@@ -8,6 +8,7 @@ mod failures;
 mod isolation;
 #[cfg(feature = "cli")]
 mod replayed;
+mod shares;
 mod stack;
 mod trace;
 mod trace_run;

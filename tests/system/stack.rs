@@ -1,7 +1,7 @@
 //! All of kerf in one process: a stand-in API server, scheduler and kubelets, and the real extender and plugins,
 //! joined by real sockets. Used by the system tests and by the demo.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -16,6 +16,7 @@ use kerf_plugin::Plugin;
 use kerf_testkit::api::ApiServer;
 use kerf_testkit::kubelet::{Kubelet, KubeletConfig};
 use kerf_testkit::scheduler::{ExtenderConfig, Scheduler, SchedulerConfig};
+use kerf_testkit::tree::Tree;
 use kube::Client;
 use tokio::runtime::Runtime;
 use tokio_util::sync::CancellationToken;
@@ -34,6 +35,19 @@ pub struct MachineSpec {
     pub cards: String,
     /// Whether it has the limiter: a file in its place, since nothing is run here.
     pub limiter: bool,
+    /// What it offers by shares by count, and on which cards.
+    pub placed: Option<PlacedSpec>,
+}
+
+/// Profiles whose pods the extender places, on cards of a device tree.
+#[derive(Clone, Debug)]
+pub struct PlacedSpec {
+    /// The tree.
+    pub tree: serde_json::Value,
+    /// `--profile` and what goes with it.
+    pub flags: Vec<String>,
+    /// The resources that follow from both.
+    pub resources: Vec<String>,
 }
 
 impl MachineSpec {
@@ -43,7 +57,20 @@ impl MachineSpec {
             "[[gpu]]\ncount = {count}\nuuid = \"GPU-{name}\"\nmodel = \"{model}\"\nmemory_mib = {memory_mib}\n\
              device_nodes = [\"/dev/null\"]\n"
         );
-        Self { name: name.to_owned(), cards, limiter: true }
+        Self { name: name.to_owned(), cards, limiter: true, placed: None }
+    }
+
+    /// A machine with the cards of a tree.
+    pub fn placed(name: &str, tree: serde_json::Value, flags: &[&str], resources: &[&str]) -> Self {
+        let owned = |words: &[&str]| words.iter().map(|word| (*word).to_owned()).collect();
+        let placed = PlacedSpec { tree, flags: owned(flags), resources: owned(resources) };
+        Self { name: name.to_owned(), cards: String::new(), limiter: true, placed: Some(placed) }
+    }
+
+    /// What kubelet knows of once all is registered.
+    fn resources(&self) -> Vec<String> {
+        let keys = Keys::default();
+        self.placed.as_ref().map_or_else(|| vec![keys.core, keys.memory], |placed| placed.resources.clone())
     }
 }
 
@@ -65,6 +92,7 @@ pub struct Machine {
     /// Where the plugin serves metrics.
     pub metrics: SocketAddr,
     folder: PathBuf,
+    placed: Option<PlacedSpec>,
     plugin: Option<(Plugin, CancellationToken)>,
 }
 
@@ -130,6 +158,9 @@ impl Machine {
         std::fs::create_dir_all(folder)?;
         let cards = folder.join("cards.toml");
         std::fs::write(&cards, &spec.cards)?;
+        if let Some(placed) = &spec.placed {
+            Tree::new(placed.tree.clone())?.write(&folder.join("tree"))?;
+        }
         if spec.limiter {
             std::fs::write(folder.join(LIBRARY), "a stand-in")?;
         }
@@ -137,7 +168,8 @@ impl Machine {
         config.seed = seed;
         let kubelet = Kubelet::start(config).await.with_context(|| format!("kubelet of {}", spec.name))?;
         let metrics = SocketAddr::from(([127, 0, 0, 1], 0));
-        let mut machine = Self { kubelet, cards, metrics, folder: folder.to_owned(), plugin: None };
+        let (folder, placed) = (folder.to_owned(), spec.placed.clone());
+        let mut machine = Self { kubelet, cards, metrics, folder, placed, plugin: None };
         machine.start_plugin(api, &spec.name).await?;
         Ok(machine)
     }
@@ -147,11 +179,20 @@ impl Machine {
         let text = |path: &Path| path.to_string_lossy().into_owned();
         let (folder, cards) = (text(&self.folder), text(&self.cards));
         let [state, run, library] = ["state", "run", LIBRARY].map(|name| text(&self.folder.join(name)));
-        let args = ["kerf-plugin", "--node-name", node, "--backend", "simulated", "--listen", "127.0.0.1:0"]
+        let [sys, dev, proc, cdi] =
+            ["sys", "dev", "proc", "cdi"].map(|name| text(&self.folder.join("tree").join(name)));
+        let roots = ["--sys-root", &sys, "--dev-root", &dev, "--proc-root", &proc, "--cdi-dir", &cdi];
+        let simulated = ["--backend", "simulated", "--simulated-file", &cards];
+        let own: Vec<&str> = match &self.placed {
+            Some(placed) => roots.into_iter().chain(placed.flags.iter().map(String::as_str)).collect(),
+            None => simulated.into(),
+        };
+        let args = ["kerf-plugin", "--node-name", node, "--listen", "127.0.0.1:0"]
             .into_iter()
-            .chain(["--simulated-file", &cards, "--kubelet-dir", &folder, "--health-period", "250ms"])
+            .chain(["--kubelet-dir", &folder, "--health-period", "250ms"])
             .chain(["--state-dir", &state, "--run-dir", &run, "--limiter-library", &library])
-            .chain(["--sample-period", "500ms"]);
+            .chain(["--sample-period", "500ms", "--nvml-library", "/nonexistent/libnvidia-ml.so.1"])
+            .chain(own);
         let config = kerf_plugin::config::Config::try_from(kerf_plugin::config::Args::try_parse_from(args)?)?;
         let token = CancellationToken::new();
         let plugin = kerf_plugin::start(config, client(api).await?, token.clone()).await?;
@@ -183,9 +224,14 @@ impl Stack {
             machines.insert(spec.name.clone(), machine);
         }
         let keys = Keys::default();
-        for machine in machines.values() {
-            machine.kubelet.wait_registered(&[&keys.core, &keys.memory], PATIENCE).await?;
+        let mut managed = BTreeSet::new();
+        for spec in specs {
+            let resources = spec.resources();
+            let names: Vec<&str> = resources.iter().map(String::as_str).collect();
+            machines[&spec.name].kubelet.wait_registered(&names, PATIENCE).await?;
+            managed.extend(resources);
         }
+        let managed: Vec<&str> = managed.iter().map(String::as_str).collect();
         let inventory = keys.inventory.clone();
         let everywhere = move |nodes: &[Arc<serde_json::Value>]| {
             let told = |node: &serde_json::Value| node["metadata"]["annotations"].get(&inventory).is_some();
@@ -194,8 +240,7 @@ impl Stack {
         api.wait_for("nodes", PATIENCE, everywhere).await.context("inventories")?;
         let extender = ExtenderLife::start(&api, ([127, 0, 0, 1], 0).into()).await?;
         let url = format!("http://{}/scheduler", extender.extender.address());
-        let mut scheduling =
-            SchedulerConfig::new(api.url(), Some(ExtenderConfig::new(&url, &[&keys.core, &keys.memory])));
+        let mut scheduling = SchedulerConfig::new(api.url(), Some(ExtenderConfig::new(&url, &managed)));
         scheduling.seed = config.seed;
         scheduling.initial_backoff = Duration::from_millis(50);
         scheduling.max_backoff = Duration::from_millis(500);

@@ -140,6 +140,105 @@ pub struct HostPriority<'a> {
     pub score: i64,
 }
 
+/// `ExtenderPreemptionArgs`: the body of preempt.
+#[derive(Debug, Deserialize)]
+pub struct PreemptArgs {
+    /// The pod that others are to make room for.
+    #[serde(rename = "Pod", alias = "pod")]
+    pub pod: Pod,
+    /// The scheduler's victims as whole objects (`nodeCacheCapable: false`), by node.
+    #[serde(rename = "NodeNameToVictims", alias = "nodeNameToVictims", alias = "nodenametovictims", default)]
+    pub victims: Option<BTreeMap<String, Victims>>,
+    /// The scheduler's victims by uid (`nodeCacheCapable: true`), by node.
+    #[serde(
+        rename = "NodeNameToMetaVictims",
+        alias = "nodeNameToMetaVictims",
+        alias = "nodenametometavictims",
+        default
+    )]
+    pub meta_victims: Option<BTreeMap<String, MetaVictims>>,
+}
+
+/// `Victims`: of the objects nothing but their uid is read.
+#[derive(Debug, Deserialize)]
+pub struct Victims {
+    /// Who is to leave.
+    #[serde(rename = "Pods", alias = "pods", default)]
+    pub pods: Option<Vec<VictimPod>>,
+    /// How many disruption budgets that would break.
+    #[serde(rename = "NumPDBViolations", alias = "numPDBViolations", default)]
+    pub violations: i64,
+}
+
+/// A Pod, of which the uid matters.
+#[derive(Debug, Deserialize)]
+pub struct VictimPod {
+    /// Its metadata.
+    pub metadata: VictimMetadata,
+}
+
+/// A Pod's metadata.
+#[derive(Debug, Deserialize)]
+pub struct VictimMetadata {
+    /// `metadata.uid`
+    #[serde(default)]
+    pub uid: String,
+}
+
+/// `MetaVictims`
+#[derive(Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
+pub struct MetaVictims {
+    /// Who is to leave.
+    #[serde(rename = "Pods", alias = "pods", default, deserialize_with = "list")]
+    pub pods: Vec<MetaPod>,
+    /// How many disruption budgets that would break, by the scheduler's count of its own victims.
+    #[serde(rename = "NumPDBViolations", alias = "numPDBViolations", default)]
+    pub violations: i64,
+}
+
+/// Go writes an empty list as `null`.
+fn list<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Vec<MetaPod>, D::Error> {
+    Ok(Option::deserialize(deserializer)?.unwrap_or_default())
+}
+
+/// `MetaPod`
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
+pub struct MetaPod {
+    /// `metadata.uid` of the pod.
+    #[serde(rename = "UID", alias = "uid")]
+    pub uid: String,
+}
+
+/// `ExtenderPreemptionResult`: candidates that are left, with their victims.
+#[derive(Debug, Default, Serialize)]
+#[serde(rename_all = "PascalCase")]
+pub struct PreemptResult {
+    /// By node.
+    pub node_name_to_meta_victims: BTreeMap<String, MetaVictims>,
+}
+
+impl PreemptArgs {
+    /// Reads a body: the pod, and who is to leave which node.
+    ///
+    /// # Errors
+    /// A text for the log.
+    pub fn parse(body: &[u8]) -> Result<(Pod, BTreeMap<String, MetaVictims>), String> {
+        let args: Self =
+            serde_json::from_slice(body).map_err(|error| format!("request cannot be read: {error}"))?;
+        let by_uid = |victims: Victims| MetaVictims {
+            pods: victims.pods.into_iter().flatten().map(|pod| MetaPod { uid: pod.metadata.uid }).collect(),
+            violations: victims.violations,
+        };
+        let candidates = match (args.meta_victims, args.victims) {
+            (Some(candidates), _) => candidates,
+            (None, victims) => {
+                victims.into_iter().flatten().map(|(node, victims)| (node, by_uid(victims))).collect()
+            }
+        };
+        Ok((args.pod, candidates))
+    }
+}
+
 /// `ExtenderBindingArgs`: the body of bind.
 #[derive(Debug, Deserialize)]
 pub struct BindArgs {

@@ -24,9 +24,18 @@ pub(crate) fn cards(cluster: &Cluster) -> impl Iterator<Item = String> + Send + 
         ("kerf_extender_gpu_pods", "Pods that hold a part of the GPU"),
         ("kerf_extender_gpu_overcommitted", "1 where pods hold more than the GPU has"),
     ]);
+    let mut shares = GaugeTable::new([
+        ("kerf_extender_gpu_shares", "Shares by count that the GPU is offered as"),
+        ("kerf_extender_gpu_shares_free", "Shares by count of the GPU that a new pod can have"),
+    ]);
     cluster.each_node(|node, ledger| {
         for card in ledger.cards() {
             let device = card.device();
+            for (resource, offered) in card.offered() {
+                let labels =
+                    [("gpu", device.id.as_str()), ("node", node.as_str()), ("resource", resource.as_str())];
+                shares.row(&labels, [f64::from(offered.per_gpu), f64::from(offered.free)]);
+            }
             let index = device.index.to_string();
             let (capacity, used, free) = (device.capacity(), card.used(), card.free());
             table.row(
@@ -50,7 +59,7 @@ pub(crate) fn cards(cluster: &Cluster) -> impl Iterator<Item = String> + Send + 
             );
         }
     });
-    table.into_text()
+    table.into_text().chain(shares.into_text())
 }
 
 /// What is counted over all nodes.
@@ -103,7 +112,7 @@ impl Collector for ClusterCollector {
         gauges.nodes.with_label_values::<&str>(&[]).set(0.0);
         self.cluster.each_node(|_, ledger| {
             gauges.nodes.with_label_values::<&str>(&[]).inc();
-            for commitment in ledger.commitments().values() {
+            for commitment in ledger.commitments().values().filter(|known| ledger.concerns(known)) {
                 gauges.commitments.with_label_values(&[commitment.state.as_str()]).inc();
                 if commitment.state.overdue(now) {
                     gauges.in_doubt.with_label_values::<&str>(&[]).inc();

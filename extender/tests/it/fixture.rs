@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use kerf::annotation::Keys;
 use kerf::runtime::shutdown::Tasks;
+use kerf::shares::ShareResources;
 use kerf_extender::config::Config;
 use kerf_extender::{Extender, start};
 use kerf_testkit::api::ApiServer;
@@ -29,6 +30,7 @@ pub fn config() -> Config {
     Config {
         listen: ([127, 0, 0, 1], 0).into(),
         domain: Default::default(),
+        share_resources: ShareResources::WELL_KNOWN.parse().expect("names"),
         policy: Default::default(),
         api_timeout: Duration::from_millis(300),
         candidates: None,

@@ -35,7 +35,13 @@ fn requests() -> Vec<(Arc<GpuRequest>, HostAmount)> {
         let core = [5, 11, 23, 32, 47, 55, 65, 81, 81, 100, 100, 200, 400, 800][random.below(14)];
         let memory = if core >= 100 { 0 } else { [core, core, 10, 40][random.below(4)] };
         let (core, memory) = (core.to_string(), memory.to_string());
-        let raw = RawContainer { name: "main", kind: ContainerKind::App, core: Some(&core), memory: Some(&memory) };
+        let raw = RawContainer {
+            name: "main",
+            kind: ContainerKind::App,
+            core: Some(&core),
+            memory: Some(&memory),
+            counted: &[],
+        };
         let cpu = 1000 * (1 + random.below(12) as u64);
         (
             Arc::new(GpuRequest::parse([raw], RawAnnotations::default()).unwrap().unwrap()),

@@ -16,6 +16,10 @@ pub unsafe fn old_alloc(_: real!(*mut c_uint, c_uint), _: *mut c_uint, _: c_uint
     Err(NOT_SUPPORTED)
 }
 
+pub unsafe fn old_free(_: real!(c_uint), _: c_uint) -> Result<(), Status> {
+    Err(NOT_SUPPORTED)
+}
+
 pub unsafe fn old_pitch(
     _: real!(*mut c_uint, *mut c_uint, c_uint, c_uint, c_uint),
     _: *mut c_uint,

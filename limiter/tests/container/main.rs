@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test may stop at once")]
 
 mod memory;
+mod nvidia;
 mod pacing;
 mod processes;
 mod support;

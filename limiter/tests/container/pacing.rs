@@ -178,6 +178,24 @@ fn ten_and_ninety_on_one_card_are_one_to_nine() {
     }
 }
 
+/// A kernel is never interrupted, so a neighbour of tiny ones waits for long ones, and has to be given more turns.
+#[test]
+fn shares_hold_between_long_kernels_and_tiny_ones() {
+    let spin = |kernel: u64| format!("spin:kernel:{kernel}:9000");
+    for (cores, kernels) in
+        [([10, 90], [10_000_000, 100_000]), ([90, 10], [10_000_000, 50_000]), ([50, 50], [20_000_000, 50_000])]
+    {
+        let mut host = Host::new(&[(cores[0], cores[0], spin(kernels[0])), (cores[1], cores[1], spin(kernels[1]))]);
+        host.pass(3);
+        let shares = host.pass(5);
+        println!("{cores:?} {kernels:?}: {shares:?}");
+        host.end();
+        for (share, core) in shares.iter().zip(cores) {
+            assert!((share - f64::from(core)).abs() <= 3.0, "{cores:?} {kernels:?}: {shares:?}");
+        }
+    }
+}
+
 #[test]
 fn an_idle_neighbours_time_is_used_up_to_the_ceiling_and_given_back() {
     // the neighbour begins after eight seconds

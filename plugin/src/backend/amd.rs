@@ -14,11 +14,13 @@ mod topology;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use kerf::device::Device;
 use kerf::ids::DeviceId;
 
 use self::topology::{Node, Topology};
+use super::facts::{AmdFacts, Facts};
 use super::reporter::Reporter;
 use super::roots::{self, Fault, Roots};
 use super::scan::{Journal, Remark, Scan, Why};
@@ -96,6 +98,8 @@ struct Parent {
     layout: String,
     model: String,
     model_id: String,
+    /// What is the same for all of them.
+    facts: AmdFacts,
 }
 
 /// A look that is under way.
@@ -143,8 +147,9 @@ impl Host<'_> {
         }
         let model_id = roots::text(&class.join("device")).unwrap_or_default();
         let named = roots::text(&class.join("product_name")).unwrap_or_default();
+        let facts = facts(self.roots, dir, &named);
         let model = if named.is_empty() { format!("AMD {model_id}").trim_end().to_owned() } else { named };
-        let parent = Parent { numa, layout, model, model_id };
+        let parent = Parent { numa, layout, model, model_id, facts };
         let (number, node) = self.node(minor)?;
         let bare = address.rsplit_once('.').map_or(address, |(bare, _)| bare).to_owned();
         if node.card != bare {
@@ -201,9 +206,17 @@ impl Host<'_> {
             driver: DRIVER.into(),
             name: id.into(),
             card: node.card.as_str().into(),
-            part,
+            part: part.clone(),
             layout: parent.layout.as_str().into(),
             model_id: parent.model_id.as_str().into(),
+        };
+        let firmware = if part == Part::Whole { parent.facts.firmware.clone() } else { BTreeMap::new() };
+        let facts = AmdFacts {
+            gfx: node.gfx,
+            simds: node.simds,
+            simds_per_cu: node.simds_per_cu,
+            firmware,
+            ..parent.facts.clone()
         };
         self.numbers.insert(device.id.clone(), number);
         self.scan.devices.push(HostDevice {
@@ -212,6 +225,7 @@ impl Host<'_> {
             nodes,
             control_nodes: vec![self.kfd.clone()],
             origin,
+            facts: Facts::Amd(Arc::new(facts)),
         });
         Ok(())
     }
@@ -230,6 +244,26 @@ impl Host<'_> {
                 .collect();
         }
         self.scan
+    }
+}
+
+/// What is told in the directories of a card and of the module. `product` is the card's name, if it has one.
+fn facts(roots: &Roots, dir: &Path, product: &str) -> AmdFacts {
+    let module = |file: &str| roots::text(&roots.sys.join("module/amdgpu").join(file)).unwrap_or_default().into();
+    let versions = dir.join("fw_version");
+    // cards have different ones, and a driver without the directory tells none
+    let firmware = roots::names(&versions).unwrap_or_default().into_iter().filter_map(|file| {
+        let version = roots::hex(&versions.join(&file)).ok()?;
+        Some((file.strip_suffix("_fw_version")?.to_owned(), version))
+    });
+    AmdFacts {
+        product: product.into(),
+        driver_version: module("version"),
+        driver_source: module("srcversion"),
+        compute_partitions: dir.join("available_compute_partition").exists(),
+        memory_partitions: dir.join("available_memory_partition").exists(),
+        firmware: firmware.collect(),
+        ..AmdFacts::default()
     }
 }
 

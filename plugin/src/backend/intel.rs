@@ -5,10 +5,12 @@
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use kerf::device::Device;
 use kerf::units::Mib;
 
+use super::facts::{Facts, IntelFacts};
 use super::reporter::Reporter;
 use super::roots::{self, Fault, Roots};
 use super::scan::{Journal, Remark, Scan, Why};
@@ -109,7 +111,9 @@ fn card(options: &IntelOptions, dir: &Path, number: u32, scan: &mut Scan) -> Res
     let parent = roots::target_name(&device_dir.join("physfn")).filter(|parent| roots::is_address(parent));
     let part = if parent.is_some() { Part::Function } else { Part::Whole };
     let id = if pci.is_empty() { name.clone() } else { pci.clone() };
-    let mut device = Device::new(id.as_str(), number, memory(options, dir, scan, &name));
+    let tiles = tiles(dir);
+    let memory = memory(options, dir, tiles, scan, &name);
+    let mut device = Device::new(id.as_str(), number, Mib(memory.unwrap_or(0) >> 20));
     device.model = format!("Intel {model_id}").trim_end().into();
     device.numa = roots::numa(&device_dir).unwrap_or_else(|fault| {
         // optional on real systems without NUMA
@@ -127,7 +131,11 @@ fn card(options: &IntelOptions, dir: &Path, number: u32, scan: &mut Scan) -> Res
         layout: "".into(),
         model_id: model_id.into(),
     };
-    Ok(Some(HostDevice { device, pci, nodes, control_nodes: Vec::new(), origin }))
+    // the last two digits are the programming interface
+    let class =
+        roots::hex(&device_dir.join("class")).map(|class| format!("{:04x}", class >> 8)).unwrap_or_default();
+    let facts = Facts::Intel(Arc::new(IntelFacts { class: class.into(), tiles, memory }));
+    Ok(Some(HostDevice { device, pci, nodes, control_nodes: Vec::new(), origin, facts }))
 }
 
 /// The card's device files that the host has: of `card<N>` and `renderD<M>` below `device/drm`, not `controlD<K>`.
@@ -168,22 +176,21 @@ fn tiles(dir: &Path) -> u64 {
     count(dir.join("gt"), "gt").max(count(dir.join("device"), "tile")).max(1)
 }
 
-fn memory(options: &IntelOptions, dir: &Path, scan: &mut Scan, name: &str) -> Mib {
+/// Bytes of local memory without what is kept back, where they are known.
+fn memory(options: &IntelOptions, dir: &Path, tiles: u64, scan: &mut Scan, name: &str) -> Option<u64> {
     let told = match roots::number::<u64>(&dir.join("lmem_total_bytes")) {
-        Ok(bytes) => Some(Mib(bytes.saturating_mul(tiles(dir)) >> 20)),
+        Ok(bytes) => Some(bytes.saturating_mul(tiles)),
         Err(Fault::Missing(_)) => None,
         Err(fault) => {
             scan.note(name, fault);
             None
         }
     };
-    match told.or(options.memory) {
-        Some(memory) => Mib(memory.0.saturating_sub(options.reserved.0)),
-        None => {
-            scan.note(name, Why::NoMemory);
-            Mib(0)
-        }
+    let memory = told.or_else(|| options.memory.map(Mib::bytes));
+    if memory.is_none() {
+        scan.note(name, Why::NoMemory);
     }
+    memory.map(|bytes| bytes.saturating_sub(options.reserved.bytes()))
 }
 
 /// Links below `/dev/dri/by-path` that lead to a card's own files; `-platform-…` and other cards' are passed over.

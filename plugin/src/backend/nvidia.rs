@@ -29,6 +29,7 @@ use nvml_wrapper::{Device as NvmlDevice, Nvml};
 
 use self::facts::Lanes;
 use self::health::HealthTable;
+use super::facts::Facts;
 use super::{Backend, BackendError, GpuUsage, HostDevice, Origin, Part, ProcessUsage, Usage, Vendor};
 use crate::config::NvidiaOptions;
 
@@ -334,6 +335,7 @@ impl Driver {
         let numa = facts::numa(&options.sys_root, &pci);
         let (mut nodes, control_nodes) = facts::nodes(&options.dev_root, minor);
         let mut origin = Origin::whole(Vendor::Nvidia, NAME, &format!("nvidia{minor}"), &pci);
+        let mut told = facts::of_card(&self.nvml, &card, &options.sys_root, &pci);
         let (handle, index, lanes) = match listed.instance {
             Some(place) => (card.mig_device_by_index(place)?, mig::index(minor, place), Lanes::new()),
             None => {
@@ -355,11 +357,13 @@ impl Driver {
             let profile = model.rsplit_once("MIG ").map_or("", |(_, profile)| profile);
             origin.part = Part::Instance { gi, ci, profile: profile.into() };
             origin.name = format!("nvidia{minor}/gi{gi}").into();
+            told.instance = facts::of_instance(&handle);
         }
         let mut device = Device::new(listed.id.clone(), index, Mib(handle.memory_info()?.total >> 20));
         device.model = model.into();
         device.numa = numa;
-        Ok(Card { host: HostDevice { device, pci, nodes, control_nodes, origin }, handle, lanes })
+        let facts = Facts::Nvidia(Arc::new(told));
+        Ok(Card { host: HostDevice { device, pci, nodes, control_nodes, origin, facts }, handle, lanes })
     }
 }
 

@@ -15,6 +15,7 @@ use kerf::ids::{DeviceId, PodRef};
 use kerf::units::Mib;
 use serde::Deserialize;
 
+use super::facts::Facts;
 use super::{Backend, BackendError, GpuUsage, HostDevice, Origin, Part, ProcessUsage, Usage};
 
 const NAME: &str = "simulated";
@@ -212,6 +213,7 @@ fn card(wire: &WireGpu, index: u32) -> Result<(HostDevice, GpuUsage), FileError>
         nodes: wire.device_nodes.clone(),
         control_nodes: Vec::new(),
         origin: Origin { part: if wire.partition { instance } else { Part::Whole }, ..Origin::default() },
+        facts: Facts::None,
     };
     Ok((host, usage))
 }

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use kerf::ids::ContainerName;
 use kerf::plan::{Grant, Placement};
-use kerf::request::{ContainerKind, ContainerRequest};
+use kerf::request::{Ask, ContainerKind, ContainerRequest};
 
 use super::Pod;
 use crate::ids::{Ids, Resource};
@@ -12,8 +12,8 @@ use crate::ids::{Ids, Resource};
 /// A container's ids, as far as kubelet has asked.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Claim {
-    pub(super) core: Option<Ids>,
-    pub(super) memory: Option<Ids>,
+    /// By resource: each is asked for by a call of its own.
+    held: BTreeMap<Resource, Ids>,
     /// Number of the last call that changed this claim.
     pub(super) order: u64,
     /// kubelet's latest list names this container; for an ordinary init container, its pod.
@@ -25,18 +25,27 @@ pub(super) struct Claim {
 }
 
 impl Claim {
-    pub(super) fn ids(&self, resource: Resource) -> Option<&Ids> {
-        match resource {
-            Resource::Core => self.core.as_ref(),
-            Resource::Memory => self.memory.as_ref(),
+    pub(super) fn ids(&self, resource: &Resource) -> Option<&Ids> {
+        self.held.get(resource)
+    }
+
+    pub(super) fn core(&self) -> Option<&Ids> {
+        self.ids(&Resource::Core)
+    }
+
+    pub(super) fn counted(&self) -> Option<&Ids> {
+        self.held.iter().find(|(resource, _)| matches!(resource, Resource::Counted(_))).map(|(_, ids)| ids)
+    }
+
+    pub(super) fn set(&mut self, resource: &Resource, ids: Option<Ids>) {
+        match ids {
+            Some(ids) => drop(self.held.insert(resource.clone(), ids)),
+            None => drop(self.held.remove(resource)),
         }
     }
 
-    pub(super) fn set(&mut self, resource: Resource, ids: Option<Ids>) {
-        match resource {
-            Resource::Core => self.core = ids,
-            Resource::Memory => self.memory = ids,
-        }
+    pub(super) fn is_empty(&self) -> bool {
+        self.held.is_empty()
     }
 }
 
@@ -71,9 +80,14 @@ impl Entry {
         self.claims.get(name)
     }
 
-    pub(super) fn outstanding(&self, container: &ContainerRequest, resource: Resource) -> bool {
+    pub(super) fn outstanding(&self, container: &ContainerRequest, resource: &Resource) -> bool {
         amount(container, resource) > 0
             && self.claim(&container.name).is_none_or(|claim| claim.ids(resource).is_none())
+    }
+
+    /// Whether kubelet has still to ask for something of this container.
+    pub(super) fn lacks(&self, container: &ContainerRequest) -> bool {
+        resources(container).iter().any(|resource| self.outstanding(container, resource))
     }
 
     /// Containers that lack something, up to and with the one that kubelet asks for next. An ordinary init
@@ -87,13 +101,16 @@ impl Entry {
             .enumerate()
             .filter(move |(at, container)| *at >= reached || !lends(container.kind))
             .map(|(_, container)| container)
-            .filter(|container| Resource::ALL.iter().any(|resource| self.outstanding(container, *resource)))
+            .filter(|container| self.lacks(container))
             .take_while(move |container| !std::mem::replace(&mut ended, !lends(container.kind)))
     }
 
     /// The container that this amount can be for, and how.
-    pub(super) fn awaits(&self, resource: Resource, units: u64) -> Option<(Reach, &ContainerRequest)> {
-        self.placement.as_ref()?;
+    pub(super) fn awaits(&self, resource: &Resource, units: u64) -> Option<(Reach, &ContainerRequest)> {
+        // of a record that is not there nothing can be given; ids of shares by count say themselves what they are
+        if self.placement.is_none() && !matches!(resource, Resource::Counted(_)) {
+            return None;
+        }
         let mut next = self.next().enumerate();
         let found = next.find(|(_, next)| self.outstanding(next, resource) && amount(next, resource) == units);
         if let Some((at, container)) = found {
@@ -124,8 +141,7 @@ impl Entry {
         let lasting = all.iter().any(|container| !lends(container.kind));
         all.iter().filter(|container| !lasting || !lends(container.kind)).all(|container| {
             let listed = |claim: &Claim| claim.confirmed && (claim.seen || self.pod.confirmed) && !claim.released;
-            self.claim(&container.name).is_some_and(listed)
-                && Resource::ALL.iter().all(|resource| !self.outstanding(container, *resource))
+            self.claim(&container.name).is_some_and(listed) && !self.lacks(container)
         })
     }
 
@@ -142,10 +158,20 @@ impl Entry {
     }
 }
 
-pub(super) fn amount(container: &ContainerRequest, resource: Resource) -> u64 {
-    match resource {
-        Resource::Core => container.ask.core_units(),
-        Resource::Memory => container.ask.memory_units(),
+/// What a container asks kubelet for.
+pub(super) fn resources(container: &ContainerRequest) -> Vec<Resource> {
+    match &container.ask {
+        Ask::Counted(counted) => vec![Resource::Counted(counted.resource.clone())],
+        Ask::Share(_) | Ask::Whole { .. } => Resource::VCUDA.to_vec(),
+    }
+}
+
+pub(super) fn amount(container: &ContainerRequest, resource: &Resource) -> u64 {
+    match (resource, &container.ask) {
+        (Resource::Core, ask) => ask.core_units(),
+        (Resource::Memory, ask) => ask.memory_units(),
+        (Resource::Counted(name), Ask::Counted(counted)) if counted.resource == *name => counted.count.into(),
+        (Resource::Counted(_), _) => 0,
     }
 }
 

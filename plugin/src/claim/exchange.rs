@@ -1,12 +1,11 @@
 //! Two containers change places: what was assumed of the one is true of the other.
 
 use kerf::ids::{ContainerName, DeviceId};
-use kerf::plan::Grant;
+use kerf::plan::{Form, Grant};
 use kerf::units::Milli;
 
-use super::entry::{Entry, amount, lends};
+use super::entry::{Entry, lends};
 use super::{Claims, Key};
-use crate::ids::Resource;
 
 impl Claims {
     /// What was assumed of `a` is true of `b`, and the other way round. Pods of one shape change places as a
@@ -97,7 +96,7 @@ fn names(entry: &Entry) -> impl Iterator<Item = ContainerName> {
 
 fn shape(entry: &Entry) -> impl Iterator<Item = impl PartialEq> {
     let containers = entry.pod.request.containers.iter();
-    containers.map(|c| (c.kind, amount(c, Resource::Core), amount(c, Resource::Memory)))
+    containers.map(|c| (c.kind, c.ask.clone()))
 }
 
 /// A pod of which kubelet has listed a part keeps that part.
@@ -108,11 +107,14 @@ fn untouched(entry: &Entry) -> bool {
 /// `own` on the cards of `other`.
 fn moved(own: &Grant, other: &Grant) -> Grant {
     let mut grant = own.clone();
-    if own.slices.len() == other.slices.len() {
+    if matches!(own.form, Form::Counted(_)) && own.form == other.form {
+        // as many, however they are divided among cards
+        grant.slices.clone_from(&other.slices);
+    } else if own.slices.len() == other.slices.len() {
         for (slice, target) in grant.slices.iter_mut().zip(&other.slices) {
             slice.device = DeviceId::clone(&target.device);
             slice.index = target.index;
-            if own.whole {
+            if own.is_whole() {
                 slice.share = target.share;
             }
         }

@@ -40,11 +40,11 @@ impl Claims {
     ///
     /// # Errors
     /// [`Refusal`]. Before it is final, the caller refreshes what it knows and asks again.
-    pub fn allocate(&mut self, resource: Resource, ids: Ids) -> Result<Answer, Refusal> {
+    pub fn allocate(&mut self, resource: &Resource, ids: Ids) -> Result<Answer, Refusal> {
         let units = ids.len();
-        let mut refusal = Refusal::NobodyWaits { resource: resource.as_str(), units };
+        let mut refusal = Refusal::NobodyWaits { resource: resource.as_str().to_owned(), units };
         let candidates = self.candidates(resource, units, Some(&ids));
-        if resource == Resource::Core && self.ambiguous(&candidates) {
+        if *resource == Resource::Core && self.ambiguous(&candidates) {
             return Err(Refusal::Ambiguous { units });
         }
         for key in candidates {
@@ -62,6 +62,28 @@ impl Claims {
         }
     }
 
+    /// Notes that kubelet took these ids of shares by count. Their Allocate is answered by what they name, so nothing
+    /// is refused: who has them is a matter of the books alone.
+    pub fn take_counted(&mut self, resource: &Resource, ids: Ids) -> Option<Key> {
+        let Some(key) = self.candidates(resource, ids.len(), Some(&ids)).into_iter().next() else {
+            self.fresh = false;
+            return self.repeated(resource, &ids);
+        };
+        let sure = self.listed_now(&key);
+        self.hold(&key, resource, &ids);
+        if sure {
+            // an ordinary init container is on no list: this is all that is ever said of it
+            if let Some(entry) = self.pods.get_mut(&key.pod)
+                && entry.lent(&key.container)
+                && let Some(claim) = entry.claims.get_mut(&key.container)
+            {
+                claim.confirmed = true;
+            }
+            self.believe(&key, resource, &ids);
+        }
+        Some(key)
+    }
+
     /// Whether it makes a difference which of the candidates a call for core is for, and nothing tells.
     fn ambiguous(&self, candidates: &[Key]) -> bool {
         let Some((first, others)) = candidates.split_first() else { return false };
@@ -76,7 +98,7 @@ impl Claims {
     }
 
     /// The container that these very ids were claimed for.
-    fn repeated(&self, resource: Resource, ids: &Ids) -> Option<Key> {
+    fn repeated(&self, resource: &Resource, ids: &Ids) -> Option<Key> {
         self.pods.values().find_map(|entry| {
             let (name, _) =
                 entry.claims.iter().find(|(_, claim)| !claim.released && claim.ids(resource) == Some(ids))?;
@@ -85,12 +107,12 @@ impl Claims {
     }
 
     /// Whether kubelet's list, asked for during this call, names the pod that the call is for.
-    pub fn certain(&self, resource: Resource, units: u64) -> bool {
+    pub fn certain(&self, resource: &Resource, units: u64) -> bool {
         self.candidates(resource, units, None).first().is_some_and(|first| self.listed_now(first))
     }
 
     /// Containers that this call can be for, best first. `ids`: what kubelet chose, if it has.
-    pub(super) fn candidates(&self, resource: Resource, units: u64, ids: Option<&Ids>) -> Vec<Key> {
+    pub(super) fn candidates(&self, resource: &Resource, units: u64, ids: Option<&Ids>) -> Vec<Key> {
         let named = ids.map(Ids::cards).unwrap_or_default();
         let mut found: Vec<(Fit, Key)> = self
             .pods
@@ -129,11 +151,23 @@ impl Claims {
         })
     }
 
-    fn claim(&mut self, key: Key, resource: Resource, ids: Ids) -> Result<Answer, Refusal> {
+    fn claim(&mut self, key: Key, resource: &Resource, ids: Ids) -> Result<Answer, Refusal> {
+        self.hold(&key, resource, &ids);
+        let answer = self.answer(&key, false)?;
+        if *resource == Resource::Core {
+            // ids are given anew only where they are free: what they stood for is over
+            self.answers.retain(|old, _| !old.intersects(&ids));
+            self.answers.insert(ids, answer.grant.slices.clone());
+        }
+        Ok(answer)
+    }
+
+    /// The container has these ids, as far as this call shows.
+    fn hold(&mut self, key: &Key, resource: &Resource, ids: &Ids) {
         self.fresh = false;
         self.calls += 1;
         let calls = self.calls;
-        self.release_others(&key.pod, resource, &ids);
+        self.release_others(&key.pod, resource, ids);
         if let Some(open) = self.open.take_if(|open| *open != key.pod)
             && let Some(entry) = self.pods.get_mut(&open)
         {
@@ -152,18 +186,11 @@ impl Claims {
             entry.doubtful = false;
             self.open = entry.next().next().is_some().then(|| key.pod.clone());
         }
-        let answer = self.answer(&key, false)?;
-        if resource == Resource::Core {
-            // ids are given anew only where they are free: what they stood for is over
-            self.answers.retain(|old, _| !old.intersects(&ids));
-            self.answers.insert(ids, answer.grant.slices.clone());
-        }
-        Ok(answer)
     }
 
     /// kubelet gives ids only when it believes them free: claims of pods that it does not list are over in its
     /// eyes, and what it never noted was never given.
-    fn release_others(&mut self, pod: &PodUid, resource: Resource, ids: &Ids) {
+    fn release_others(&mut self, pod: &PodUid, resource: &Resource, ids: &Ids) {
         for entry in self.pods.values_mut().filter(|entry| entry.pod.uid != *pod) {
             let Entry { claims, doubtful, .. } = entry;
             claims.retain(|_, claim| {
@@ -185,19 +212,21 @@ impl Claims {
                 reference: entry.pod.reference.clone(),
                 grant,
                 limit: placement.limit,
+                user: entry.pod.users.get(&key.container).copied(),
+                demanded: entry.pod.request.isolation.unwrap_or_default(),
                 repeated,
             })
         });
-        found.ok_or(Refusal::NobodyWaits { resource: Resource::Core.as_str(), units: 0 })
+        found.ok_or(Refusal::NobodyWaits { resource: Resource::Core.as_str().to_owned(), units: 0 })
     }
 
     /// What whoever holds these ids of core was given, by all that is known by now.
     pub fn holding(&self, core: &Ids) -> Option<Answer> {
-        self.answer(&self.repeated(Resource::Core, core)?, true).ok()
+        self.answer(&self.repeated(&Resource::Core, core)?, true).ok()
     }
 
     /// The container that claimed these ids, in whatever pod.
     pub fn holder(&self, ids: &Ids) -> Option<Key> {
-        Resource::ALL.iter().find_map(|resource| self.repeated(*resource, ids))
+        Resource::VCUDA.iter().find_map(|resource| self.repeated(resource, ids))
     }
 }

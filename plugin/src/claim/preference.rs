@@ -1,13 +1,45 @@
-//! GetPreferredAllocation: which ids to offer, so that they name the placed card. Never fails.
+//! GetPreferredAllocation: which ids to offer, so that they name the placed cards. Never fails.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use kerf::ids::DeviceId;
+use kerf::plan::{Form, Grant};
 
 use super::{Claims, Key};
 use crate::ids::{self, Resource};
 
+/// Where the shares by count of a container should be.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Wish {
+    /// The cards on its record and how many shares of each; empty where it has none.
+    pub cards: Vec<(DeviceId, u32)>,
+    /// Cards that others have, or will have, in another way.
+    pub closed: BTreeSet<DeviceId>,
+}
+
 impl Claims {
+    /// What is known of the container that kubelet is expected to ask for with this number of shares.
+    pub fn wish(&self, resource: &Resource, units: u64) -> Wish {
+        let key = self.candidates(resource, units, None).into_iter().next();
+        let own = key.as_ref().map(|key| &key.pod);
+        let mut wish = Wish::default();
+        for entry in self.pods.values() {
+            let Some(placement) = &entry.placement else { continue };
+            let plan = self.resolve(&placement.plan);
+            if let Some(key) = key.as_ref().filter(|key| key.pod == entry.pod.uid) {
+                let own =
+                    plan.grants.iter().filter(|grant| grant.container == key.container && counts(grant, resource));
+                let slices = own.flat_map(|grant| &grant.slices);
+                wish.cards = slices.map(|slice| (slice.device.clone(), slice.count)).collect();
+            }
+            if Some(&entry.pod.uid) != own {
+                let others = plan.grants.iter().filter(|grant| !counts(grant, resource));
+                wish.closed.extend(others.flat_map(Grant::devices).cloned());
+            }
+        }
+        wish
+    }
+
     /// Chooses `size` of the `available` ids, the `required` ones first.
     ///
     /// The rest come from the cards of the container that kubelet is expected to ask for; where that is not
@@ -15,7 +47,7 @@ impl Claims {
     /// no more.
     pub fn prefer(
         &self,
-        resource: Resource,
+        resource: &Resource,
         available: &[String],
         required: &[String],
         size: usize,
@@ -59,7 +91,7 @@ impl Claims {
     }
 
     /// The container that kubelet is expected to ask for with this amount.
-    fn expected(&self, resource: Resource, units: u64) -> Option<Key> {
+    fn expected(&self, resource: &Resource, units: u64) -> Option<Key> {
         let candidates = self.candidates(resource, units, None);
         let fits =
             |key: &&Key| self.pods.get(&key.pod).is_some_and(|entry| self.room(entry, &key.container).is_ok());
@@ -71,4 +103,9 @@ impl Claims {
         let devices = grant.into_iter().flat_map(|grant| grant.devices());
         devices.filter_map(|device| self.card(device)).map(|card| card.id.clone()).collect()
     }
+}
+
+/// Whether a container has shares by count of this resource.
+fn counts(grant: &Grant, resource: &Resource) -> bool {
+    matches!((&grant.form, resource), (Form::Counted(own), Resource::Counted(name)) if own == name)
 }

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use kerf::annotation::{self, Keys, Record};
+use kerf::plan::Form;
 use kerf::request::{Ask, ContainerKind, ContainerRequest, RawAnnotations, RawContainer};
 use kerf::units::Mib;
 
@@ -12,6 +13,8 @@ use super::*;
 use crate::ids::{Resource, unit};
 
 mod burst;
+mod counted;
+mod dice;
 
 const CARDS: u32 = 4;
 /// 10 units of memory: small, so that cards fill up.
@@ -32,6 +35,7 @@ fn request(shape: &[Shape]) -> GpuRequest {
         kind: *kind,
         core: Some(core),
         memory: Some(memory),
+        counted: &[],
     });
     GpuRequest::parse(raw, RawAnnotations::default()).unwrap().unwrap()
 }
@@ -40,10 +44,13 @@ fn pod(name: &str, request: GpuRequest, record: Option<Placement>) -> Pod {
     Pod {
         uid: format!("uid-{name}").as_str().into(),
         reference: PodRef::new("ns", name),
+        node: "n".into(),
+        created: 7,
         request,
         record,
         confirmed: false,
         isolated: None,
+        users: Default::default(),
         stage: Stage::Live,
         runtime_ids: BTreeMap::new(),
     }
@@ -59,35 +66,34 @@ fn place(taken: &[Plan], request: &GpuRequest, time: u64, first: u32) -> Option<
         let mut slices: Vec<Slice> = Vec::new();
         for index in order {
             let device = &all[index as usize];
-            let whole = matches!(container.ask, Ask::Whole { .. });
             let share = match container.ask {
                 Ask::Share(share) => share,
-                Ask::Whole { .. } => device.capacity(),
+                Ask::Whole { .. } | Ask::Counted(_) => device.capacity(),
             };
-            if slices.len() == container.ask.cards() || slices.iter().any(|s| s.index == index) {
+            if Some(slices.len()) == container.ask.cards() || slices.iter().any(|s| s.index == index) {
                 continue;
             }
             let mut tried = plan.clone();
-            let slice = Slice { device: device.id.clone(), index, share };
+            let slice = Slice { device: device.id.clone(), index, share, count: 1 };
             tried.grants.push(Grant {
                 container: container.name.clone(),
                 kind: container.kind,
                 position: container.position,
-                whole,
+                form: Form::of(&container.ask),
                 slices: slices.iter().cloned().chain([slice.clone()]).collect(),
             });
             if fits(taken.iter().chain([&tried])) {
                 slices.push(slice);
             }
         }
-        if slices.len() != container.ask.cards() {
+        if Some(slices.len()) != container.ask.cards() {
             return None;
         }
         plan.grants.push(Grant {
             container: container.name.clone(),
             kind: container.kind,
             position: container.position,
-            whole: matches!(container.ask, Ask::Whole { .. }),
+            form: Form::of(&container.ask),
             slices,
         });
     }
@@ -97,8 +103,8 @@ fn place(taken: &[Plan], request: &GpuRequest, time: u64, first: u32) -> Option<
 fn fits<'a>(plans: impl Iterator<Item = &'a Plan>) -> bool {
     let mut used: BTreeMap<DeviceId, (Share, u32, bool)> = BTreeMap::new();
     for hold in plans.flat_map(Plan::holds) {
-        let entry = used.entry(hold.device).or_default();
-        *entry = (entry.0.saturating_add(hold.share), entry.1 + 1, entry.2 || hold.whole);
+        let entry = used.entry(hold.device.clone()).or_default();
+        *entry = (entry.0.saturating_add(hold.share), entry.1 + 1, entry.2 || hold.is_whole());
     }
     let capacity = Share::new(1000, MEMORY * 256);
     used.values().all(|(sum, pods, whole)| sum.fits_in(capacity) && (!whole || *pods == 1))
@@ -122,7 +128,8 @@ fn claims_with(pods: impl IntoIterator<Item = Pod>) -> Claims {
 }
 
 fn held(pod: &Pod, core: Ids, memory: Ids) -> Held {
-    Held { pod: pod.reference.clone(), container: "c0".into(), core, memory }
+    let ids = [(Resource::Core, core), (Resource::Memory, memory)].into_iter().filter(|(_, ids)| !ids.is_empty());
+    Held { pod: pod.reference.clone(), container: "c0".into(), ids: ids.collect() }
 }
 
 /// kubelet's list: pods that hold something, and pods that do not yet.
@@ -148,14 +155,14 @@ fn the_pod_that_kubelet_lists_is_the_one_that_is_served() {
     let mut claims = claims_with(pods.clone());
     // bound last, asked for first; and what it has so far tells what comes next
     within(&mut claims, &listing([], &[&pods[2]]));
-    assert!(claims.certain(Resource::Memory, 2));
-    assert_eq!(claims.allocate(Resource::Memory, core(0, 0..2)).unwrap().key.pod.as_str(), "uid-c");
-    assert!(!claims.certain(Resource::Core, 20), "a call has come since");
+    assert!(claims.certain(&Resource::Memory, 2));
+    assert_eq!(claims.allocate(&Resource::Memory, core(0, 0..2)).unwrap().key.pod.as_str(), "uid-c");
+    assert!(!claims.certain(&Resource::Core, 20), "a call has come since");
     within(&mut claims, &listing([held(&pods[2], Ids::default(), core(0, 0..2))], &[]));
-    let answer = claims.allocate(Resource::Core, core(0, 0..20)).unwrap();
+    let answer = claims.allocate(&Resource::Core, core(0, 0..20)).unwrap();
     assert_eq!((answer.key.pod.as_str(), device(&answer).as_str()), ("uid-c", "GPU-2"));
     within(&mut claims, &listing([held(&pods[2], core(0, 0..20), core(0, 0..2))], &[&pods[1]]));
-    assert_eq!(claims.allocate(Resource::Core, core(1, 0..20)).unwrap().key.pod.as_str(), "uid-b");
+    assert_eq!(claims.allocate(&Resource::Core, core(1, 0..20)).unwrap().key.pod.as_str(), "uid-b");
 }
 
 #[test]
@@ -163,21 +170,21 @@ fn an_answer_that_kubelet_did_not_note_was_not_given() {
     let pods = [share("a", 20, 2, 0, 1), share("b", 20, 2, 1, 2)];
     let mut claims = claims_with(pods.clone());
     within(&mut claims, &listing([], &[&pods[0]]));
-    claims.allocate(Resource::Core, core(0, 0..20)).unwrap();
+    claims.allocate(&Resource::Core, core(0, 0..20)).unwrap();
     // kubelet ended before it had the answer, and begins with the other pod
     within(&mut claims, &listing([], &[&pods[1]]));
-    let answer = claims.allocate(Resource::Core, core(0, 0..20)).unwrap();
+    let answer = claims.allocate(&Resource::Core, core(0, 0..20)).unwrap();
     assert_eq!((answer.key.pod.as_str(), device(&answer).as_str()), ("uid-b", "GPU-1"));
     within(&mut claims, &listing([held(&pods[1], core(0, 0..20), core(1, 0..2))], &[&pods[0]]));
-    let answer = claims.allocate(Resource::Core, core(0, 20..40)).unwrap();
+    let answer = claims.allocate(&Resource::Core, core(0, 20..40)).unwrap();
     assert_eq!((answer.key.pod.as_str(), device(&answer).as_str()), ("uid-a", "GPU-0"));
 }
 
 #[test]
 fn without_kubelets_list_the_same_call_is_answered_again_once_nobody_waits() {
     let mut claims = claims_with([share("a", 20, 2, 0, 1)]);
-    let first = claims.allocate(Resource::Core, core(0, 0..20)).unwrap();
-    let again = claims.allocate(Resource::Core, core(0, 0..20)).unwrap();
+    let first = claims.allocate(&Resource::Core, core(0, 0..20)).unwrap();
+    let again = claims.allocate(&Resource::Core, core(0, 0..20)).unwrap();
     assert_eq!((&first.key, &first.grant, false), (&again.key, &again.grant, first.repeated));
     assert!(again.repeated);
 }
@@ -185,7 +192,7 @@ fn without_kubelets_list_the_same_call_is_answered_again_once_nobody_waits() {
 #[test]
 fn ids_of_one_card_prefer_the_pod_that_was_placed_there() {
     let mut claims = claims_with([share("a", 20, 2, 0, 1), share("b", 20, 2, 1, 2)]);
-    let answer = claims.allocate(Resource::Core, core(1, 0..20)).unwrap();
+    let answer = claims.allocate(&Resource::Core, core(1, 0..20)).unwrap();
     assert_eq!((answer.key.pod.as_str(), device(&answer).as_str()), ("uid-b", "GPU-1"));
 }
 
@@ -193,13 +200,13 @@ fn ids_of_one_card_prefer_the_pod_that_was_placed_there() {
 fn mixed_ids_leave_the_record_in_charge() {
     let mut claims = claims_with([share("a", 20, 2, 2, 1)]);
     let mixed = Ids::new(core(0, 0..10).iter().chain(core(1, 0..10).iter()).map(str::to_owned));
-    assert_eq!(device(&claims.allocate(Resource::Core, mixed).unwrap()), "GPU-2");
+    assert_eq!(device(&claims.allocate(&Resource::Core, mixed).unwrap()), "GPU-2");
 }
 
 #[test]
 fn an_amount_that_nobody_waits_for_is_refused_by_its_amount() {
     let mut claims = claims_with([share("a", 20, 2, 0, 1)]);
-    let refusal = claims.allocate(Resource::Core, core(0, 0..30)).unwrap_err();
+    let refusal = claims.allocate(&Resource::Core, core(0, 0..30)).unwrap_err();
     assert_eq!(refusal.code(), "nobody-waits");
     assert!(refusal.to_string().contains("30 units of core"));
 }
@@ -210,17 +217,17 @@ fn a_card_that_is_ill_lost_or_full_is_not_given() {
     let mut ill = cards();
     ill[0].health = Health::Unhealthy;
     claims.set_cards(ill);
-    let refusal = claims.allocate(Resource::Core, core(1, 0..50)).unwrap_err();
+    let refusal = claims.allocate(&Resource::Core, core(1, 0..50)).unwrap_err();
     assert_eq!(refusal.code(), "unhealthy");
     claims.set_cards(cards().split_off(1));
-    let refusal = claims.allocate(Resource::Core, core(1, 0..50)).unwrap_err();
+    let refusal = claims.allocate(&Resource::Core, core(1, 0..50)).unwrap_err();
     assert_eq!(refusal.code(), "no-such-card");
 
     // a tenant who wrote its own record onto a full card
     let mut claims = claims_with([share("a", 50, 9, 0, 1), share("b", 30, 2, 0, 2)]);
-    claims.allocate(Resource::Core, core(0, 0..50)).unwrap();
-    claims.allocate(Resource::Memory, core(0, 0..9)).unwrap();
-    let refusal = claims.allocate(Resource::Core, core(0, 50..80)).unwrap_err();
+    claims.allocate(&Resource::Core, core(0, 0..50)).unwrap();
+    claims.allocate(&Resource::Memory, core(0, 0..9)).unwrap();
+    let refusal = claims.allocate(&Resource::Core, core(0, 50..80)).unwrap_err();
     assert_eq!(refusal.code(), "overcommitted");
 }
 
@@ -229,9 +236,9 @@ fn what_a_tenant_writes_later_is_not_obeyed_and_is_corrected() {
     let honest = share("a", 20, 2, 0, 1);
     let mut claims = claims_with([honest.clone()]);
     claims.observe(Pod { record: share("a", 20, 2, 3, 1).record, ..honest.clone() });
-    let answer = claims.allocate(Resource::Core, core(0, 0..20)).unwrap();
+    let answer = claims.allocate(&Resource::Core, core(0, 0..20)).unwrap();
     assert_eq!(device(&answer), "GPU-0");
-    claims.allocate(Resource::Memory, core(0, 0..2)).unwrap();
+    claims.allocate(&Resource::Memory, core(0, 0..2)).unwrap();
     within(&mut claims, &listing([held(&honest, core(0, 0..20), core(0, 0..2))], &[]));
     let keys = Keys::default();
     let written = claims.corrections(&keys).remove(0).annotations;
@@ -244,7 +251,7 @@ fn a_list_older_than_a_call_or_than_another_list_changes_nothing() {
     let (a, b) = (share("a", 20, 2, 0, 1), share("b", 20, 2, 0, 2));
     let mut claims = claims_with([a.clone(), b.clone()]);
     let before = claims.question(false);
-    claims.allocate(Resource::Core, core(0, 0..20)).unwrap();
+    claims.allocate(&Resource::Core, core(0, 0..20)).unwrap();
     let (second, third) = (claims.question(false), claims.question(false));
     let stale = listing([held(&b, core(0, 0..20), Ids::default())], &[]);
     assert_eq!(claims.reconcile(&stale, before), truth::Findings::default());
@@ -257,12 +264,12 @@ fn a_list_older_than_a_call_or_than_another_list_changes_nothing() {
 fn a_list_asked_for_while_an_answer_is_on_its_way_takes_nothing_away() {
     let (a, b) = (share("a", 20, 2, 0, 1), share("b", 20, 2, 1, 2));
     let mut claims = claims_with([a.clone(), b]);
-    claims.allocate(Resource::Core, core(0, 0..20)).unwrap();
-    claims.allocate(Resource::Memory, core(0, 0..2)).unwrap();
+    claims.allocate(&Resource::Core, core(0, 0..20)).unwrap();
+    claims.allocate(&Resource::Memory, core(0, 0..2)).unwrap();
     // kubelet has noted the first answer, and not yet the second
     let question = claims.question(false);
     claims.reconcile(&listing([held(&a, core(0, 0..20), Ids::default())], &[]), question);
-    let next = claims.allocate(Resource::Memory, core(1, 0..2)).unwrap();
+    let next = claims.allocate(&Resource::Memory, core(1, 0..2)).unwrap();
     assert_eq!(next.key.pod.as_str(), "uid-b", "the first pod has its memory");
 }
 
@@ -272,7 +279,7 @@ fn after_a_restart_kubelets_list_restores_the_claims() {
     let mut claims = claims_with([running.clone(), waiting.clone()]);
     let list = listing([held(&running, core(0, 0..20), core(0, 0..2))], &[&waiting]);
     assert_eq!(within(&mut claims, &list).adopted.len(), 1);
-    let answer = claims.allocate(Resource::Core, core(1, 0..20)).unwrap();
+    let answer = claims.allocate(&Resource::Core, core(1, 0..20)).unwrap();
     assert_eq!(answer.key.pod.as_str(), "uid-b");
     assert!(claims.starts(&core(0, 0..20)).is_some());
     assert!(claims.starts(&core(0, 0..19)).is_none());
@@ -283,12 +290,12 @@ fn a_pod_that_was_served_in_anothers_place_keeps_what_it_got_and_gives_what_it_h
     let pods = [share("a", 50, 5, 0, 1), share("b", 50, 5, 1, 2)];
     let mut claims = claims_with(pods.clone());
     // no list at hand: taken for the first, and it was the second
-    assert_eq!(device(&claims.allocate(Resource::Core, core(0, 0..50)).unwrap()), "GPU-0");
+    assert_eq!(device(&claims.allocate(&Resource::Core, core(0, 0..50)).unwrap()), "GPU-0");
     let findings = within(&mut claims, &listing([held(&pods[1], core(0, 0..50), Ids::default())], &[]));
     assert_eq!(findings.swaps.len(), 1);
-    claims.allocate(Resource::Memory, core(0, 0..5)).unwrap();
+    claims.allocate(&Resource::Memory, core(0, 0..5)).unwrap();
     within(&mut claims, &listing([held(&pods[1], core(0, 0..50), core(0, 0..5))], &[&pods[0]]));
-    assert_eq!(device(&claims.allocate(Resource::Core, core(1, 0..50)).unwrap()), "GPU-1");
+    assert_eq!(device(&claims.allocate(&Resource::Core, core(1, 0..50)).unwrap()), "GPU-1");
     let written = claims.corrections(&Keys::default());
     assert_eq!(written.len(), 2, "both records are written");
 }
@@ -302,7 +309,7 @@ fn a_pod_of_whose_init_container_nothing_is_known_goes_on_with_either_container(
         let pod = pod("a", request(&shape), Some(placement.clone()));
         let mut claims = claims_with([pod.clone()]);
         within(&mut claims, &listing([], &[&pod]));
-        let answer = claims.allocate(Resource::Core, core(0, 0..units)).unwrap();
+        let answer = claims.allocate(&Resource::Core, core(0, 0..units)).unwrap();
         assert_eq!(answer.key.container.as_str(), container);
     }
 }
@@ -311,7 +318,7 @@ fn a_pod_of_whose_init_container_nothing_is_known_goes_on_with_either_container(
 fn only_the_end_of_a_pod_frees_its_card() {
     let a = share("a", 100, 0, 0, 1);
     let mut claims = claims_with([a.clone()]);
-    claims.allocate(Resource::Core, core(0, 0..100)).unwrap();
+    claims.allocate(&Resource::Core, core(0, 0..100)).unwrap();
     claims.observe(Pod { stage: Stage::Leaving, ..a.clone() });
     assert_eq!(claims.allocated(&"GPU-0".into()).compute, Milli::WHOLE);
     claims.observe(Pod { stage: Stage::Ended, ..a.clone() });
@@ -335,8 +342,8 @@ fn a_record_by_index_is_served_and_confirmed_without_being_rewritten() {
     let Record::Placed(placement) = annotation::read(&annotations, &keys, &old.request) else { panic!() };
     old.record = Some(placement);
     let mut claims = claims_with([old.clone()]);
-    assert_eq!(device(&claims.allocate(Resource::Core, core(2, 0..20)).unwrap()), "GPU-2");
-    claims.allocate(Resource::Memory, core(2, 0..2)).unwrap();
+    assert_eq!(device(&claims.allocate(&Resource::Core, core(2, 0..20)).unwrap()), "GPU-2");
+    claims.allocate(&Resource::Memory, core(2, 0..2)).unwrap();
     within(&mut claims, &listing([held(&old, core(2, 0..20), core(2, 0..2))], &[]));
     // what holds it is still being prepared
     let written = claims.corrections(&keys).remove(0).annotations;

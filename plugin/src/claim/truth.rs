@@ -11,11 +11,11 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use kerf::annotation::isolation::{self, Levels};
 use kerf::annotation::{self, Keys};
-use kerf::ids::{ContainerName, DeviceId, PodRef, PodUid};
-use kerf::plan::{Placement, Slice};
-use kerf::request::Ask;
+use kerf::ids::{ContainerName, PodRef, PodUid};
+use kerf::plan::Placement;
+use kerf::request::{Ask, ContainerRequest};
 
-use super::entry::{Claim, Entry, lends};
+use super::entry::{Claim, Entry, lends, resources};
 use super::{Claims, Key};
 use crate::ids::{Ids, Resource};
 
@@ -35,19 +35,8 @@ pub struct Held {
     pub pod: PodRef,
     /// The container.
     pub container: ContainerName,
-    /// Its ids of `vcuda-core`.
-    pub core: Ids,
-    /// Its ids of `vcuda-memory`.
-    pub memory: Ids,
-}
-
-impl Held {
-    fn ids(&self, resource: Resource) -> &Ids {
-        match resource {
-            Resource::Core => &self.core,
-            Resource::Memory => &self.memory,
-        }
-    }
+    /// Its ids by resource; none is empty.
+    pub ids: BTreeMap<Resource, Ids>,
 }
 
 /// When a list was asked for.
@@ -68,6 +57,8 @@ pub struct Findings {
     pub swaps: Vec<(Key, Key)>,
     /// Claims that were found again after a restart of the plugin.
     pub adopted: Vec<Key>,
+    /// Containers whose ids name other cards than were recorded.
+    pub moved: Vec<Key>,
     /// Containers of pods that are not known here (yet), or have no believable placement.
     pub unknown: Vec<PodRef>,
 }
@@ -113,7 +104,7 @@ impl Claims {
                 claim.seen = here && lent.contains(name);
             }
         }
-        for item in listing.held.iter().filter(|item| !item.core.is_empty() || !item.memory.is_empty()) {
+        for item in listing.held.iter().filter(|item| !item.ids.is_empty()) {
             let key = self.by_reference(&item.pod).map(|pod| Key { pod, container: item.container.clone() });
             match key.filter(|key| self.requested(key)) {
                 Some(key) => self.take(&key, item, question, &mut findings),
@@ -121,22 +112,31 @@ impl Claims {
             }
         }
         self.void(listing, question);
+        self.write_down();
         findings
     }
 
     fn requested(&self, key: &Key) -> bool {
-        let entry = self.pods.get(&key.pod).filter(|entry| entry.placement.is_some());
-        entry.is_some_and(|entry| entry.position(&key.container).is_some())
+        self.pods.get(&key.pod).is_some_and(|entry| {
+            let own = entry.position(&key.container).and_then(|at| entry.pod.request.containers.get(at));
+            own.is_some_and(|own| entry.placement.is_some() || matches!(own.ask, Ask::Counted(_)))
+        })
+    }
+
+    /// What a container asks kubelet for.
+    fn asked(&self, key: &Key) -> Vec<Resource> {
+        let container = self
+            .pods
+            .get(&key.pod)
+            .and_then(|entry| entry.pod.request.containers.get(entry.position(&key.container)?));
+        container.map(resources).unwrap_or_default()
     }
 
     /// Takes what kubelet says of one container.
     fn take(&mut self, key: &Key, item: &Held, question: Question, findings: &mut Findings) {
         let newer = |claim: &Claim| claim.order > question.calls;
         let own = self.pods.get(&key.pod).and_then(|entry| entry.claim(&key.container));
-        let assumed = Resource::ALL.iter().find_map(|resource| {
-            let ids = Some(item.ids(*resource)).filter(|ids| !ids.is_empty())?;
-            self.assumed(key, *resource, ids)
-        });
+        let assumed = item.ids.iter().find_map(|(resource, ids)| self.assumed(key, resource, ids));
         let stale = |key: &Key| {
             let claim = self.pods.get(&key.pod).and_then(|entry| entry.claim(&key.container));
             claim.is_some_and(newer)
@@ -146,21 +146,27 @@ impl Claims {
             return;
         }
         let known = own.is_some();
-        if let Some(assumed) = &assumed {
+        // ids of shares by count name their cards: whoever has them has these
+        let follows = item.ids.keys().any(|resource| Resource::VCUDA.contains(resource));
+        if let Some(assumed) = assumed.as_ref().filter(|_| follows) {
             // cards follow the answer for core; before there was one, they follow the ids that were preferred
-            let answered = |key: &Key| {
-                self.pods.get(&key.pod).and_then(|entry| entry.claim(&key.container)?.core.as_ref()).cloned()
-            };
+            let answered =
+                |key: &Key| self.pods.get(&key.pod).and_then(|entry| entry.claim(&key.container)?.core()).cloned();
             let (theirs, ours) = (answered(assumed), answered(key));
-            let led = theirs.is_none_or(|ids| ids == item.core);
-            if led && ours.is_none_or(|ids| ids != item.core) && self.exchange(assumed, key) {
+            let core = item.ids.get(&Resource::Core);
+            let led = theirs.is_none_or(|ids| Some(&ids) == core);
+            if led && ours.is_none_or(|ids| Some(&ids) != core) && self.exchange(assumed, key) {
                 findings.swaps.push((assumed.clone(), key.clone()));
             }
         }
-        for resource in Resource::ALL {
-            self.take_half(key, resource, item.ids(resource), question);
+        for resource in self.asked(key) {
+            self.take_part(key, &resource, item.ids.get(&resource), question);
         }
-        self.believe(key, &item.core);
+        for (resource, ids) in &item.ids {
+            if self.believe(key, resource, ids) && matches!(resource, Resource::Counted(_)) {
+                findings.moved.push(key.clone());
+            }
+        }
         if !known && assumed.is_none() {
             findings.adopted.push(key.clone());
         }
@@ -178,7 +184,7 @@ impl Claims {
 
     /// The claim of another container on these ids. Init containers lend theirs to those after them, so theirs
     /// are not meant.
-    fn assumed(&self, key: &Key, resource: Resource, ids: &Ids) -> Option<Key> {
+    fn assumed(&self, key: &Key, resource: &Resource, ids: &Ids) -> Option<Key> {
         self.pods.values().find_map(|entry| {
             let (name, _) = entry.claims.iter().find(|(name, claim)| {
                 let own = entry.pod.uid == key.pod && **name == key.container;
@@ -189,14 +195,14 @@ impl Claims {
     }
 
     /// The container has these ids of this resource, and nobody else.
-    fn take_half(&mut self, key: &Key, resource: Resource, ids: &Ids, question: Question) {
-        if let Some(other) = (!ids.is_empty()).then(|| self.assumed(key, resource, ids)).flatten()
+    fn take_part(&mut self, key: &Key, resource: &Resource, ids: Option<&Ids>, question: Question) {
+        if let Some(other) = ids.and_then(|ids| self.assumed(key, resource, ids))
             && let Some(entry) = self.pods.get_mut(&other.pod)
         {
             entry.doubtful = true;
             if let Some(claim) = entry.claims.get_mut(&other.container) {
                 claim.set(resource, None);
-                if claim.ids(resource.other()).is_none() {
+                if claim.is_empty() {
                     entry.claims.remove(&other.container);
                 }
             }
@@ -204,56 +210,9 @@ impl Claims {
         let Some(entry) = self.pods.get_mut(&key.pod) else { return };
         let claim = entry.claims.entry(key.container.clone()).or_default();
         // what kubelet does not list may be the latest answer, on its way; otherwise it was never given
-        if !ids.is_empty() || claim.order <= question.noted {
-            claim.set(resource, (!ids.is_empty()).then(|| ids.clone()));
+        if ids.is_some() || claim.order <= question.noted {
+            claim.set(resource, ids.cloned());
         }
-    }
-
-    /// The container has the cards that were answered for its ids of core. If this process is too young to know the
-    /// answer, it has those of its record: that is what an earlier life answered from.
-    fn believe(&mut self, key: &Key, core: &Ids) {
-        let Some(grant) = self.pods.get(&key.pod).and_then(|entry| entry.grant(&key.container)) else { return };
-        let Some(real) = self.answers.get(core).cloned() else { return };
-        let believed: Vec<DeviceId> =
-            grant.devices().map(|d| self.card(d).map_or_else(|| d.clone(), |card| card.id.clone())).collect();
-        let same = real.iter().all(|slice| believed.contains(&slice.device));
-        if same || real.len() != believed.len() {
-            return;
-        }
-        if let Some(other) = self.waits_on(key, &real) {
-            return self.swap_cards(&other, key);
-        }
-        if let Some(entry) = self.pods.get_mut(&key.pod) {
-            entry.exchanged = true;
-            if let Some(grant) = entry.grant_mut(&key.container) {
-                for (slice, real) in grant.slices.iter_mut().zip(real) {
-                    let share = if grant.whole { real.share } else { slice.share };
-                    *slice = Slice { share, ..real };
-                }
-            }
-        }
-    }
-
-    /// A container that asks for the same as `key`, still waits, and was placed on these cards: they are not free
-    /// for it any more.
-    fn waits_on(&self, key: &Key, cards: &[Slice]) -> Option<Key> {
-        self.pods.values().filter(|entry| entry.pod.uid != key.pod && !entry.complete()).find_map(|entry| {
-            let waits = |name: &ContainerName| entry.claim(name).is_none_or(|claim| claim.core.is_none());
-            let placed = |name: &ContainerName| {
-                entry.grant(name).is_some_and(|grant| {
-                    grant
-                        .devices()
-                        .filter_map(|device| self.card(device))
-                        .map(|card| &card.id)
-                        .eq(cards.iter().map(|slice| &slice.device))
-                })
-            };
-            let names = entry.pod.request.containers.iter().map(|container| &container.name);
-            names
-                .filter(|name| waits(name) && placed(name))
-                .map(|name| Key { pod: entry.pod.uid.clone(), container: name.clone() })
-                .find(|other| self.alike(key, other))
-        })
     }
 
     /// What kubelet had to list by now and does not was never given: its pod was rejected, or kubelet ended before
@@ -306,8 +265,10 @@ impl Claims {
     fn levels_of(&self, entry: &Entry) -> Option<Levels> {
         let lasting = entry.pod.request.containers.iter().any(|container| !lends(container.kind));
         let mut levels = Levels::new();
-        for container in entry.pod.request.containers.iter().filter(|c| !lasting || !lends(c.kind)) {
-            let core = entry.claim(&container.name).and_then(|claim| claim.core.as_ref());
+        // nothing is promised of shares by count, and nothing is said
+        let held = |c: &&ContainerRequest| (!lasting || !lends(c.kind)) && !matches!(c.ask, Ask::Counted(_));
+        for container in entry.pod.request.containers.iter().filter(held) {
+            let core = entry.claim(&container.name).and_then(Claim::core);
             let shown = || entry.pod.isolated.as_ref()?.get(&container.name).copied();
             let level = match core.and_then(|core| self.levels.get(core)).copied() {
                 Some(level) => Some(level),

@@ -4,8 +4,9 @@ use kerf::isolation::Isolation;
 use kerf::plan::Grant;
 use kerf::units::Milli;
 
+use super::entry::Claim;
 use super::{Claims, Pod};
-use crate::ids::Ids;
+use crate::ids::{Ids, Resource};
 
 /// A pod, for reports.
 #[derive(Clone, Debug)]
@@ -31,6 +32,8 @@ pub struct ContainerView {
     pub core: Ids,
     /// Its ids of `vcuda-memory`.
     pub memory: Ids,
+    /// Its ids of shares by count, as [`crate::roster`] spells them.
+    pub counted: Ids,
     /// What enforces its share, where that is known.
     pub level: Option<Isolation>,
 }
@@ -84,9 +87,13 @@ impl Claims {
                                 Some(claim) if claim.confirmed => State::Confirmed,
                                 Some(_) => State::Claimed,
                             },
-                            core: claim.and_then(|claim| claim.core.clone()).unwrap_or_default(),
-                            memory: claim.and_then(|claim| claim.memory.clone()).unwrap_or_default(),
-                            level: claim.and_then(|claim| self.levels.get(claim.core.as_ref()?)).copied(),
+                            core: claim.and_then(Claim::core).cloned().unwrap_or_default(),
+                            memory: claim
+                                .and_then(|claim| claim.ids(&Resource::Memory))
+                                .cloned()
+                                .unwrap_or_default(),
+                            counted: claim.and_then(Claim::counted).cloned().unwrap_or_default(),
+                            level: claim.and_then(|claim| self.levels.get(claim.core()?)).copied(),
                             grant,
                         }
                     })

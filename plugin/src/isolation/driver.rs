@@ -4,27 +4,57 @@
 //! The group is made when the container starts and its id is known a moment later, so the limit follows the start; what
 //! is below (the limiter) holds from the first instruction. A limit ends with its group. One whose container is over but
 //! whose group is still there is lifted, so that nothing holds for whoever gets the group's name next.
+//!
+//! That the driver tells limits does not say that it lets this process set them. Where it does not, the container is
+//! left to what is below, its record and an event say so, and the card has this rung no more.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use kerf::ids::DeviceId;
+use kerf::ids::{DeviceId, PodRef, PodUid};
 use kerf::isolation::Isolation;
 use kerf_nvml::{MemoryLimits, Nvml, NvmlError, UNLIMITED};
 use tokio_util::sync::CancellationToken;
 
 use super::folder::Folders;
+use super::limiter;
 use crate::cgroup;
 use crate::claim::view::PodView;
+use crate::cluster::Cluster;
+use crate::ids::Ids;
+use crate::metrics::Counters;
 use crate::state::State;
 
 /// How soon a limit follows the start of a container that kubelet has reported.
 const PERIOD: Duration = Duration::from_millis(500);
 
+/// So many refusals in a row, and the driver is not asked again: a group may just be ending, or not be set up yet.
+const REFUSALS: u32 = 4;
+
 /// A limit: on whose group, on which card.
 pub type Place = (PathBuf, DeviceId);
+
+/// What a container needs.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Wanted {
+    /// The hard limit.
+    pub bytes: u64,
+    /// kubelet's ids of core, by which the container is known.
+    pub core: Ids,
+    /// Its pod.
+    pub pod: (PodRef, PodUid),
+}
+
+/// What became of the limits that were wanted.
+#[derive(Clone, Debug, Default)]
+pub struct Kept {
+    /// Those that are set, in bytes.
+    set: BTreeMap<Place, u64>,
+    /// Those that were refused, and how often in a row.
+    refused: BTreeMap<Place, u32>,
+}
 
 /// The driver's limits.
 #[derive(Clone, Debug)]
@@ -57,38 +87,74 @@ impl Driver {
     }
 
     /// Keeps limits on every container that was given this rung, until the token is cancelled. They stay then.
-    pub async fn follow(self, state: State, folders: Folders, token: CancellationToken) {
-        let mut held = BTreeMap::new();
+    pub async fn follow(
+        self,
+        state: State,
+        folders: Folders,
+        cluster: Cluster,
+        counters: Counters,
+        token: CancellationToken,
+    ) {
+        let mut kept = Kept::default();
         loop {
             tokio::select! {
                 () = token.cancelled() => return,
                 () = tokio::time::sleep(PERIOD) => {}
             }
             let (pods, driver, known) = (state.claims(|claims| claims.view()), self.clone(), folders.clone());
-            let before = std::mem::take(&mut held);
-            let kept =
-                tokio::task::spawn_blocking(move || driver.keep(before, &wanted(&pods, &known, &driver.root)));
-            held = kept.await.unwrap_or_default();
-        }
-    }
-
-    /// Sets what is wanted and not held, lifts what is held and not wanted. What fails is tried again.
-    pub fn keep(&self, mut held: BTreeMap<Place, u64>, wanted: &BTreeMap<Place, u64>) -> BTreeMap<Place, u64> {
-        for (place, bytes) in
-            wanted.iter().filter(|(place, bytes)| held.get(*place) != Some(bytes)).collect::<Vec<_>>()
-        {
-            let (group, device) = place;
-            match self.functions.set(device.as_str(), group, *bytes) {
-                Ok(()) => {
-                    tracing::info!(group = %group.display(), gpu = %device, bytes, "memory limit set in the driver");
-                    held.insert(place.clone(), *bytes);
-                }
-                Err(error) => {
-                    tracing::warn!(group = %group.display(), gpu = %device, %error, "no limit in the driver")
+            let before = std::mem::take(&mut kept);
+            let looked = tokio::task::spawn_blocking(move || {
+                let mut kept = before;
+                let unmet = driver.keep(&mut kept, &wanted(&pods, &known, &driver.root));
+                let lowered = unmet.into_iter().filter_map(|unmet| Some((fallen(&known, &unmet.core)?, unmet)));
+                (kept, lowered.collect::<Vec<_>>())
+            });
+            let Ok((now, lowered)) = looked.await else { continue };
+            kept = now;
+            for (level, Wanted { core, pod: (pod, uid), .. }) in lowered {
+                state.claims(|claims| claims.enforced(core, level));
+                let message =
+                    format!("the driver does not limit the container's control group; its share has {level}");
+                tracing::warn!(%pod, %uid, message, "isolation lowered");
+                if let Err(error) = cluster.event(&pod, &uid, "GPUIsolationLowered", &message).await {
+                    counters.api_errors.with_label_values(&["event"]).inc();
+                    tracing::warn!(%pod, %error, "event not written");
                 }
             }
         }
-        held.retain(|place, _| {
+    }
+
+    /// Sets what is wanted and not set, lifts what is set and not wanted. What fails is tried again, some times: then it
+    /// is returned, and the card is not offered with such limits any more.
+    pub fn keep(&self, kept: &mut Kept, wanted: &BTreeMap<Place, Wanted>) -> Vec<Wanted> {
+        let mut unmet = Vec::new();
+        kept.refused.retain(|place, _| wanted.contains_key(place));
+        for (place, want) in wanted {
+            let refusals = kept.refused.get(place).copied().unwrap_or_default();
+            if kept.set.get(place) == Some(&want.bytes) || refusals >= REFUSALS {
+                continue;
+            }
+            let (group, device) = place;
+            match self.functions.set(device.as_str(), group, want.bytes) {
+                Ok(()) => {
+                    let bytes = want.bytes;
+                    tracing::info!(group = %group.display(), gpu = %device, bytes, "memory limit set in the driver");
+                    kept.refused.remove(place);
+                    kept.set.insert(place.clone(), bytes);
+                }
+                // the container has just ended
+                Err(_) if !group.is_dir() => {}
+                Err(error) => {
+                    tracing::warn!(group = %group.display(), gpu = %device, %error, "no limit in the driver");
+                    kept.refused.insert(place.clone(), refusals + 1);
+                    if refusals + 1 == REFUSALS {
+                        self.able.lock().unwrap_or_else(PoisonError::into_inner).insert(device.clone(), false);
+                        unmet.push(want.clone());
+                    }
+                }
+            }
+        }
+        kept.set.retain(|place, _| {
             let (group, device) = place;
             let over = !wanted.contains_key(place);
             // a group that is gone has taken its limit along
@@ -97,21 +163,36 @@ impl Driver {
             }
             !over
         });
-        held
+        unmet
     }
 }
 
+/// What is below this rung for the container with these ids, and holds it from now on.
+fn fallen(folders: &Folders, core: &Ids) -> Option<Isolation> {
+    let folder = folders.of(core)?;
+    let level = if limiter::stands(&folder) { Isolation::Limiter } else { Isolation::None };
+    if let Err(error) = folders.lower(&folder, level) {
+        tracing::warn!(%error, "what a container has is not written down for a later life");
+    }
+    Some(level)
+}
+
 /// The limits that containers of this rung need: those whose group is there.
-pub fn wanted(pods: &[PodView], folders: &Folders, root: &Path) -> BTreeMap<Place, u64> {
+pub fn wanted(pods: &[PodView], folders: &Folders, root: &Path) -> BTreeMap<Place, Wanted> {
     let mut wanted = BTreeMap::new();
     for view in pods {
         let names: BTreeMap<_, _> = view.pod.runtime_ids.iter().map(|(id, name)| (name, id)).collect();
-        for container in view.containers.iter().filter(|container| !container.grant.whole) {
+        for container in view.containers.iter().filter(|container| container.grant.is_share()) {
             let level = folders.of(&container.core).map(|folder| folder.level);
             let id = names.get(&container.grant.container).filter(|_| level == Some(Isolation::Driver));
             let Some(group) = id.and_then(|id| cgroup::group(root, view.pod.uid.as_str(), id)) else { continue };
             for slice in &container.grant.slices {
-                wanted.insert((group.clone(), slice.device.clone()), slice.share.memory.bytes());
+                let want = Wanted {
+                    bytes: slice.share.memory.bytes(),
+                    core: container.core.clone(),
+                    pod: (view.pod.reference.clone(), view.pod.uid.clone()),
+                };
+                wanted.insert((group.clone(), slice.device.clone()), want);
             }
         }
     }

@@ -37,6 +37,8 @@ pub struct Folder {
     pub level: Isolation,
     /// The pod that was assumed.
     pub pod: PodUid,
+    /// Its container.
+    pub container: String,
     /// kubelet's ids of core.
     pub core: Ids,
 }
@@ -109,23 +111,39 @@ impl Folders {
             builder.recursive(true).mode(0o700).create(root).map_err(at(root))?;
         }
         fs::create_dir_all(&path).map_err(at(&path))?;
-        let wire = Wire {
-            version: 1,
-            pod: pod.to_owned(),
-            container: container.to_owned(),
-            isolation: level.to_string(),
-            core: demand.core.iter().map(str::to_owned).collect(),
-        };
-        replace(&path.join(GRANT), &serde_json::to_vec(&wire).unwrap_or_default())?;
         let folder = Folder {
             run: self.run_of(&path),
-            path: path.clone(),
+            path,
             level,
             pod: demand.key.pod.clone(),
+            container: container.to_owned(),
             core: demand.core.clone(),
         };
-        self.lock().insert(path, folder.clone());
+        self.record(folder.clone())?;
         Ok(folder)
+    }
+
+    /// The container of `folder` is held by `level` from now on.
+    ///
+    /// # Errors
+    /// [`IsolationError`]: a later life will believe the old level. This one knows the new one.
+    pub fn lower(&self, folder: &Folder, level: Isolation) -> Result<(), IsolationError> {
+        let folder = Folder { level, ..folder.clone() };
+        self.lock().insert(folder.path.clone(), folder.clone());
+        self.record(folder)
+    }
+
+    fn record(&self, folder: Folder) -> Result<(), IsolationError> {
+        let wire = Wire {
+            version: 1,
+            pod: folder.pod.as_str().to_owned(),
+            container: folder.container.clone(),
+            isolation: folder.level.to_string(),
+            core: folder.core.iter().map(str::to_owned).collect(),
+        };
+        replace(&folder.path.join(GRANT), &serde_json::to_vec(&wire).unwrap_or_default())?;
+        self.lock().insert(folder.path.clone(), folder);
+        Ok(())
     }
 
     /// The directory of who holds these ids of core.
@@ -177,6 +195,7 @@ impl Folders {
             path: path.to_owned(),
             level,
             pod: wire.pod.as_str().into(),
+            container: wire.container,
             core: Ids::new(wire.core),
         })
     }
@@ -203,7 +222,7 @@ pub(super) fn hash(bytes: impl IntoIterator<Item = u8>) -> u64 {
 mod tests {
     use super::*;
     use crate::claim::Key;
-    use kerf::plan::Grant;
+    use kerf::plan::{Form, Grant};
     use kerf::request::ContainerKind;
 
     #[test]
@@ -211,7 +230,7 @@ mod tests {
         let (state, run) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
         let key = Key { pod: "u".into(), container: "main".into() };
         let kind = ContainerKind::App;
-        let grant = Grant { container: "main".into(), kind, position: 0, whole: false, slices: Vec::new() };
+        let grant = Grant { container: "main".into(), kind, position: 0, form: Form::Share, slices: Vec::new() };
         let core = Ids::new(["GPU-0::1".to_owned(), "GPU-0::0".to_owned()]);
         let demand = Demand { key: &key, core: &core, grant: &grant, limit: None };
         let made = Folders::open(state.path(), run.path()).unwrap().create(&demand, Isolation::Limiter).unwrap();

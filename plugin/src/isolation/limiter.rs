@@ -177,14 +177,14 @@ mod tests {
     use crate::ids::Ids;
     use crate::isolation::folder::Folders;
     use kerf::isolation::Isolation;
-    use kerf::plan::Slice;
+    use kerf::plan::{Form, Slice};
     use kerf::request::ContainerKind;
     use kerf::units::Share;
 
     fn grant() -> Grant {
-        let slice = Slice { device: "GPU-0".into(), index: 0, share: Share::new(305, 256) };
+        let slice = Slice { device: "GPU-0".into(), index: 0, share: Share::new(305, 256), count: 1 };
         let (container, kind) = ("main".into(), ContainerKind::App);
-        Grant { container, kind, position: 0, whole: false, slices: vec![slice] }
+        Grant { container, kind, position: 0, form: Form::Share, slices: vec![slice] }
     }
 
     #[test]

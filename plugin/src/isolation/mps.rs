@@ -1,8 +1,9 @@
 //! The rung `mps`: NVIDIA's multi-process service, a control daemon of ours for each card.
 //!
 //! A client that looks for the service in the wrong directory finds none and runs without any limit and without a word,
-//! and so does one whose user is not the daemon's. So the directory is mounted where clients look by themselves, a card
-//! has this rung only while its daemon answers and the directory is its user's, and the limiter stands below.
+//! and one whose user is not that of the daemon's server waits for it to end. So the directory is mounted where clients look
+//! by themselves, a card has this rung only while its daemon answers and the directory is its user's, a container that says
+//! it runs as another user has it not, and the limiter stands below.
 //!
 //! The service takes a client's limits from the client's environment. There a container can only lower them: the
 //! daemon's own defaults are the most that any of its clients may have, and they are set to the largest share of the
@@ -80,6 +81,13 @@ impl Mps {
     /// Whether a card's daemon serves clients now.
     pub fn serves(&self, device: &DeviceId) -> bool {
         self.lock().get(device).is_some_and(|daemon| daemon.serves)
+    }
+
+    /// Whether a container that says it runs as `user` is served. A daemon has one server at a time, for one user: whoever
+    /// is another waits, without a word, until all of that server's clients are gone. One that says nothing is taken for
+    /// the daemon's user, since most images are; where the image says otherwise, it waits.
+    pub fn serves_user(&self, user: Option<u32>) -> bool {
+        user.is_none_or(|user| own_user().is_some_and(|own| own == user))
     }
 
     /// What a container of this rung gets.
@@ -196,9 +204,9 @@ impl Mps {
     /// process's user, and nobody else can put another there.
     fn checked(&self, device: &DeviceId) -> bool {
         let pipe = self.pipe(device);
-        let own = fs::metadata("/proc/self").map(|own| own.uid());
-        let right = |path: &Path| match (fs::symlink_metadata(path), &own) {
-            (Ok(found), Ok(own)) => found.uid() == *own && (!found.is_dir() || found.mode() & 0o022 == 0),
+        let own = own_user();
+        let right = |path: &Path| match (fs::symlink_metadata(path), own) {
+            (Ok(found), Some(own)) => found.uid() == own && (!found.is_dir() || found.mode() & 0o022 == 0),
             _ => false,
         };
         let right = right(&pipe) && right(&pipe.join(CONTROL));
@@ -207,6 +215,11 @@ impl Mps {
         }
         right
     }
+}
+
+/// The user of this process and of the daemons it starts.
+fn own_user() -> Option<u32> {
+    fs::metadata("/proc/self").map(|own| own.uid()).ok()
 }
 
 /// The largest share of each card: in compute with the ceiling for bursts, and in memory. A card without shares has a
@@ -221,7 +234,7 @@ fn shares(state: &State) -> BTreeMap<DeviceId, Share> {
     let mut shares: BTreeMap<DeviceId, Option<Share>> =
         healthy.map(|host| (host.device.id.clone(), None)).collect();
     for view in &pods {
-        for grant in view.containers.iter().map(|container| &container.grant).filter(|grant| !grant.whole) {
+        for grant in view.containers.iter().map(|container| &container.grant).filter(|grant| grant.is_share()) {
             for slice in &grant.slices {
                 let compute = view.limit.unwrap_or(slice.share.compute).max(slice.share.compute);
                 let share = Share { compute, ..slice.share };

@@ -1,6 +1,7 @@
 //! One series for each container and card, and gpu-manager's four names for the same.
 
 use kerf::ids::NodeName;
+use kerf::plan::Form;
 use kerf::units::Mib;
 use prometheus::GaugeVec;
 
@@ -49,10 +50,13 @@ pub(super) fn gauges(pods: &[PodView], sample: &Sample, node: &NodeName) -> prom
             for slice in &grant.slices {
                 let index = slice.index.to_string();
                 let labels = [&*reference.namespace, &*reference.name, name, slice.device.as_str(), &index];
-                let ceiling = view.limit.filter(|_| !grant.whole).unwrap_or(slice.share.compute);
+                let ceiling = view.limit.filter(|_| grant.is_share()).unwrap_or(slice.share.compute);
                 core.with_label_values(&labels).set(slice.share.compute.ratio());
-                limit.with_label_values(&labels).set(ceiling.ratio());
-                memory.with_label_values(&labels).set(float(slice.share.memory.bytes()));
+                // shares by count have no limit, and no part of the memory
+                if !matches!(grant.form, Form::Counted(_)) {
+                    limit.with_label_values(&labels).set(ceiling.ratio());
+                    memory.with_label_values(&labels).set(float(slice.share.memory.bytes()));
+                }
                 if let Some(level) = container.level {
                     let labels = [&labels[..], &[level.as_str()]].concat();
                     isolation.with_label_values(&labels).set(1.0);

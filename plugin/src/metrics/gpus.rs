@@ -4,13 +4,16 @@ use kerf::device::Health;
 use kerf::units::Share;
 
 use super::{Family, float, gauge};
-use crate::backend::Usage;
-use crate::inventory::Cards;
+use crate::backend::{HostDevice, Usage};
 
 const LABELS: [&str; 3] = ["gpu", "index", "model"];
 
 /// Gauges of the cards; `allocated` is in the order of the cards.
-pub(super) fn gauges(cards: &Cards, allocated: &[Share], usage: &Usage) -> prometheus::Result<Family> {
+pub(super) fn gauges<'a>(
+    cards: impl Iterator<Item = &'a HostDevice>,
+    allocated: &[Share],
+    usage: &Usage,
+) -> prometheus::Result<Family> {
     let of = |name: &str, help: &str| gauge(&format!("kerf_plugin_gpu_{name}"), help, &LABELS);
     let healthy = of("healthy", "Whether the card takes new pods.")?;
     let total = of("memory_total_bytes", "All memory of the card.")?;
@@ -20,7 +23,7 @@ pub(super) fn gauges(cards: &Cards, allocated: &[Share], usage: &Usage) -> prome
     let used = of("memory_used_bytes", "Memory of the card in use.")?;
     let temperature = of("temperature_celsius", "Temperature of the card.")?;
     let power = of("power_watts", "Power that the card draws.")?;
-    for (host, share) in cards.hosts().zip(allocated) {
+    for (host, share) in cards.zip(allocated) {
         let device = &host.device;
         let index = device.index.to_string();
         let labels = [device.id.as_str(), &index, &device.model];

@@ -24,6 +24,7 @@ pub fn profile(args: &AmdArgs, policy: SharePolicy, roots: Roots) -> Profile {
             NamingStrategy::Single => Naming::Single("amd.com/gpu".to_owned()),
             NamingStrategy::Mixed => Naming::Layout { domain: "amd.com".to_owned(), plain: "gpu".to_owned() },
         },
+        placed: false,
         ids: IdStyle::COLONS,
         replicas: args.amd_replicas,
         filter: Filter::default(),

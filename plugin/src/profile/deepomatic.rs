@@ -34,6 +34,7 @@ pub fn profile(args: &DeepomaticArgs, policy: SharePolicy, nvidia: NvidiaOptions
         name: "deepomatic",
         source,
         naming: Naming::Single("deepomatic.com/shared-gpu".to_owned()),
+        placed: false,
         ids,
         replicas,
         filter: Filter::default(),

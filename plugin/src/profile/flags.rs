@@ -42,6 +42,9 @@ pub struct ProfileArgs {
     /// What the node offers; several names joined by commas
     #[arg(long, env = "KERF_PROFILE", value_enum, value_delimiter = ',', default_value = "vcuda")]
     pub profile: Vec<ProfileName>,
+    /// Have kerf's extender choose the cards of the pods of all profiles: needs --node-name and the API server
+    #[arg(long, env = "KERF_PLACED", num_args = 0..=1, require_equals = true, default_value_t = false, default_missing_value = "true")]
+    pub placed: bool,
     /// How shared cards are given out by deepomatic and nvidia: spread, or one card after the other
     #[arg(long, env = "KERF_SHARE_POLICY", value_enum, default_value_t = SharePolicy::Distributed)]
     pub share_policy: SharePolicy,
@@ -60,6 +63,20 @@ pub struct ProfileArgs {
     /// Flags of other systems' logs; --log decides here
     #[command(flatten)]
     pub klog: KlogArgs,
+}
+
+impl ProfileArgs {
+    /// The flag that says how many shares of each card a profile offers.
+    pub fn shares_flag(&self, profile: ProfileName) -> &'static str {
+        match profile {
+            ProfileName::Vcuda => "profile",
+            ProfileName::Amd => "amd-replicas",
+            ProfileName::Intel => "shared-dev-num",
+            ProfileName::Deepomatic if self.deepomatic.containers_per_gpu.is_some() => "containers-per-gpu",
+            ProfileName::Deepomatic => "gpu-duplication-factor",
+            ProfileName::Nvidia => "nvidia-replicas",
+        }
+    }
 }
 
 /// How shares of several cards are given out.

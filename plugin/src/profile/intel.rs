@@ -37,6 +37,7 @@ pub fn profile(args: &IntelArgs, roots: Roots) -> Result<Profile, BadPciId> {
         name: "intel",
         source: BackendChoice::Intel(IntelOptions { roots: roots.clone(), reporter, ..IntelOptions::default() }),
         naming: Naming::Driver(DOMAIN.to_owned()),
+        placed: false,
         ids: IdStyle { base: Base::Name, separator: "-", first: 0, always: true },
         replicas: args.shared_dev_num,
         filter: Filter { allow: pci_ids(&args.allow_ids)?, deny: pci_ids(&args.deny_ids)?, ..Filter::default() },

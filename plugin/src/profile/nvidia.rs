@@ -35,6 +35,7 @@ pub fn profile(args: &NvidiaArgs, policy: SharePolicy, nvidia: NvidiaOptions, ro
             }
             MigStrategy::Single => Naming::Single(whole.to_owned()),
         },
+        placed: false,
         ids: IdStyle::COLONS,
         replicas: args.nvidia_replicas,
         filter: Filter { instances: args.mig_strategy != MigStrategy::None, ..Filter::default() },

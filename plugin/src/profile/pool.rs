@@ -46,6 +46,11 @@ pub struct Pools {
     pub refusals: BTreeSet<String>,
 }
 
+/// Whether a resource only shows cards, all of them, and gives no share of any.
+pub fn shows_all(pool: &Pool) -> bool {
+    pool.contains_key(ALL)
+}
+
 /// The longest name of a resource after its domain.
 const MAX_NAME: usize = 63;
 

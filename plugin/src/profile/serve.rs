@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use futures::stream::{BoxStream, StreamExt};
+use futures::stream::{self, BoxStream, StreamExt};
 use kerf::runtime::readiness::Condition;
 use kerf::runtime::shutdown::Tasks;
 use kerf_proto::deviceplugin::device_plugin_server::DevicePlugin;
@@ -19,17 +19,20 @@ use tokio_util::sync::CancellationToken;
 use tonic::{Request, Response, Status};
 
 use super::pool::{self, Pool, Pools};
+use super::steer::Steering;
 use super::{Gift, Profile, cdi, gift, order};
+use crate::ids::Resource;
 use crate::kubelet::{self, Endpoint};
 use crate::metrics::Counters;
 use crate::service::{Open, Streams};
 use crate::state::State;
 
 /// Follows the cards of `state` and offers what `profile` makes of them, until `token` is cancelled. `ready` is met
-/// while every resource is registered and there is one.
+/// while every resource is registered and there is one. `steering`: the extender chooses the cards of its pods.
 pub async fn follow(
     profile: Arc<Profile>,
     state: State,
+    steering: Option<Steering>,
     counters: Counters,
     directory: PathBuf,
     ready: Condition,
@@ -49,7 +52,10 @@ pub async fn follow(
         refusals.clone_from(&made.refusals);
         // the names must mean something before a container is told them
         let gift = described(&profile, &sender.borrow().gift, &made);
-        let new: Vec<String> = made.pools.keys().filter(|name| registered.add(name)).cloned().collect();
+        let new = made.pools.iter().filter(|(name, _)| registered.add(name));
+        // a resource that only shows cards has no place on any
+        let new: Vec<_> =
+            new.map(|(name, pool)| (name.clone(), steering.clone().filter(|_| !pool::shows_all(pool)))).collect();
         let offered = Offered { pools: made, gift };
         sender.send_if_modified(|known| {
             let changed = **known != offered;
@@ -58,11 +64,12 @@ pub async fn follow(
             }
             changed
         });
-        for resource in new {
+        for (resource, steering) in new {
             let offer = Offer {
                 profile: Arc::clone(&profile),
                 resource: resource.as_str().into(),
                 offered: sender.subscribe(),
+                steering,
                 counters: counters.clone(),
             };
             let endpoint = Endpoint {
@@ -150,12 +157,17 @@ struct Offer {
     profile: Arc<Profile>,
     resource: Arc<str>,
     offered: watch::Receiver<Arc<Offered>>,
+    steering: Option<Steering>,
     counters: Counters,
 }
 
 impl Offer {
     fn pool(&self) -> Pool {
         self.offered.borrow().pools.pools.get(&*self.resource).cloned().unwrap_or_default()
+    }
+
+    fn counted(&self) -> Resource {
+        Resource::Counted(self.resource.as_ref().into())
     }
 }
 
@@ -182,11 +194,19 @@ impl DevicePlugin for Service {
         let open = Open::new(self.streams.clone());
         let (resource, numa) = (Arc::clone(&self.offer.resource), self.offer.profile.numa);
         let mut last = None;
-        let lists = WatchStream::new(self.offer.offered.clone()).filter_map(move |offered| {
+        let current = self.offer.offered.clone();
+        let changes = WatchStream::new(self.offer.offered.clone()).map(|offered| (offered, false));
+        // what makes kubelet write its books anew: see [`crate::reconcile`]
+        let repeats = self.offer.steering.iter().map(|steering| {
+            let (current, repeats) = (current.clone(), steering.state.watch_repeats());
+            WatchStream::from_changes(repeats).map(move |()| (current.borrow().clone(), true))
+        });
+        let repeats = stream::iter(repeats.collect::<Vec<_>>()).flatten();
+        let lists = stream::select(changes, repeats).filter_map(move |(offered, again)| {
             let _counted = &open;
             let devices =
                 offered.pools.pools.get(&*resource).map(|pool| pool::list(pool, numa)).unwrap_or_default();
-            let news = last.as_ref() != Some(&devices);
+            let news = again || last.as_ref() != Some(&devices);
             if news {
                 last = Some(devices.clone());
             }
@@ -199,14 +219,20 @@ impl DevicePlugin for Service {
         &self,
         request: Request<PreferredAllocationRequest>,
     ) -> Result<Response<PreferredAllocationResponse>, Status> {
-        let pool = self.offer.pool();
-        let chosen = request.into_inner().container_requests.into_iter().map(|request| {
-            let size = usize::try_from(request.allocation_size).unwrap_or_default();
-            let (available, must) = (&request.available_device_i_ds, &request.must_include_device_i_ds);
-            let device_i_ds = order::choose(self.offer.profile.order, &pool, available, must, size);
-            ContainerPreferredAllocationResponse { device_i_ds }
-        });
-        Ok(Response::new(PreferredAllocationResponse { container_responses: chosen.collect() }))
+        let (pool, order) = (self.offer.pool(), self.offer.profile.order);
+        let mut container_responses = Vec::new();
+        for request in request.into_inner().container_requests {
+            let device_i_ds = match &self.offer.steering {
+                Some(steering) => steering.prefer(&self.offer.counted(), order, &pool, &request).await,
+                None => {
+                    let size = usize::try_from(request.allocation_size).unwrap_or_default();
+                    let (available, must) = (&request.available_device_i_ds, &request.must_include_device_i_ds);
+                    order::choose(order, &pool, available, must, size)
+                }
+            };
+            container_responses.push(ContainerPreferredAllocationResponse { device_i_ds });
+        }
+        Ok(Response::new(PreferredAllocationResponse { container_responses }))
     }
 
     async fn allocate(&self, request: Request<AllocateRequest>) -> Result<Response<AllocateResponse>, Status> {
@@ -222,6 +248,9 @@ impl DevicePlugin for Service {
                 tracing::warn!(%resource, %refusal, "Allocate refused");
                 Status::failed_precondition(refusal.to_string())
             })?;
+            if let Some(steering) = &self.offer.steering {
+                steering.took(&self.offer.counted(), &ids).await;
+            }
             tracing::info!(%resource, ids = ids.join(","), "allocated");
             container_responses.push(answer);
         }

@@ -7,5 +7,6 @@ mod allocation;
 mod isolation;
 mod lifecycle;
 mod mps;
+mod report;
 mod stage;
 mod tkestack;

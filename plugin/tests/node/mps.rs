@@ -4,7 +4,10 @@
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
-use crate::stage::{SOON, Stage};
+use kerf::annotation::{self, Keys};
+use serde_json::json;
+
+use crate::stage::{CORE, MEMORY, SOON, Stage, placement};
 
 /// Commands are lines of a file, answers are numbers; the daemon is there while its `control` is.
 const CONTROL: &str = r#"#!/bin/sh
@@ -48,7 +51,7 @@ impl Node {
         let key = "inspur.com/gpu-inventory";
         let told = |node: Option<&serde_json::Value>| {
             let text = node.and_then(|node| node["metadata"]["annotations"][key].as_str()).unwrap_or_default();
-            let gpus = kerf::annotation::inventory::decode(text).unwrap_or_default();
+            let gpus = annotation::inventory::decode(text).unwrap_or_default();
             gpus.devices().iter().any(|device| device.id.as_str() == gpu && device.isolation.as_str() == level)
         };
         let waited = self.stage.server.wait_for_object("nodes", "", "n", SOON, told).await;
@@ -85,6 +88,38 @@ async fn each_card_has_a_daemon_that_is_found_where_clients_look() {
         }
     };
     tokio::time::timeout(SOON, told).await.unwrap_or_else(|_| panic!("{}", node.journal("GPU-b")));
+}
+
+/// A server serves one user at a time; another would wait for it without a word.
+#[tokio::test]
+async fn a_container_of_another_user_than_the_daemons_is_left_to_the_limiter() {
+    let node = node().await;
+    node.level("GPU-a", "mps").await;
+    let place = |name: &str, time, isolation: Option<&str>| {
+        let mut annotations = annotation::write(&placement(time, &[("main", 30, 10, "GPU-a")]), &Keys::default());
+        annotations.extend(isolation.map(|level| ("inspur.com/isolation".to_owned(), level.to_owned())));
+        let pod = json!({
+            "metadata": { "name": name, "namespace": "ns", "annotations": annotations },
+            "spec": {
+                "securityContext": { "runAsUser": 65534 },
+                "containers": [{ "name": "main", "image": "i", "resources": { "limits": { CORE: "30", MEMORY: "10" } } }],
+            },
+            "status": { "phase": "Pending" },
+        });
+        node.stage.server.create("pods", pod).unwrap();
+        node.stage.server.bind("ns", name, "n").unwrap();
+    };
+    place("p", 1, None);
+    let annotations = node.stage.confirmed("p").await;
+    assert_eq!(annotations["inspur.com/gpu-isolation"], r#"{"main":"limiter"}"#);
+    let container = node.stage.started("p", "main").await;
+    assert!(container.mounts.iter().all(|mount| mount.container_path != "/tmp/nvidia-mps"));
+    assert!(!container.env.contains_key("CUDA_MPS_PINNED_DEVICE_MEM_LIMIT"));
+    place("q", 2, Some("mps"));
+    let failed = |pod: Option<&serde_json::Value>| pod.is_some_and(|pod| pod["status"]["phase"] == "Failed");
+    let pod = node.stage.server.wait_for_object("pods", "ns", "q", SOON, failed).await.unwrap().unwrap();
+    let message = pod["status"]["message"].as_str().unwrap();
+    assert!(message.contains("demands isolation mps, and shares of GPU GPU-a have limiter"), "{message}");
 }
 
 #[tokio::test]

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use clap::Parser;
 use kerf::annotation::{self, Keys};
-use kerf::plan::{Grant, Placement, Plan, Slice};
+use kerf::plan::{Form, Grant, Placement, Plan, Slice};
 use kerf::request::ContainerKind;
 use kerf::units::Share;
 use kerf_plugin::Plugin;
@@ -216,8 +216,8 @@ pub fn placement(time: u64, shares: &[(&str, u64, u64, &str)]) -> Placement {
             container: (*name).into(),
             kind: ContainerKind::App,
             position,
-            whole,
-            slices: vec![Slice { device: (*card).into(), index, share }],
+            form: if whole { Form::Whole } else { Form::Share },
+            slices: vec![Slice { device: (*card).into(), index, share, count: 1 }],
         }
     });
     Placement { node: "n".into(), time, limit: None, plan: Plan { grants: grants.collect() } }

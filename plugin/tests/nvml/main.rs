@@ -10,18 +10,21 @@ use std::time::Duration;
 use kerf::device::Health;
 use kerf::ids::PodRef;
 use kerf::isolation::Isolation;
-use kerf::plan::{Grant, Slice};
+use kerf::plan::{Form, Grant, Slice};
 use kerf::request::{ContainerKind, GpuRequest, RawAnnotations, RawContainer};
 use kerf::units::Share;
 use kerf_nvml::{Nvml, NvmlError, UNLIMITED};
-use kerf_plugin::backend::Backend;
 use kerf_plugin::backend::nvidia::Nvidia;
+use kerf_plugin::backend::{Backend, Vendor};
 use kerf_plugin::claim::view::{ContainerView, PodView, State};
 use kerf_plugin::claim::{Key, Pod, Stage};
 use kerf_plugin::config::NvidiaOptions;
 use kerf_plugin::ids::Ids;
-use kerf_plugin::isolation::driver::wanted;
+use kerf_plugin::isolation::driver::{Kept, wanted};
 use kerf_plugin::isolation::{Demand, Ladder, Options, Provision};
+use kerf_plugin::labels::nvidia::Offer;
+use kerf_plugin::labels::{Style, Wanted};
+use kerf_plugin::profile::flags::MigStrategy;
 
 fn library(directory: &Path) -> PathBuf {
     let path = directory.join("libnvidia-ml.so.1");
@@ -48,6 +51,66 @@ fn backend(directory: &Path, mig: bool) -> Nvidia {
         mig,
         quiet_period: Duration::from_secs(1),
     })
+}
+
+#[test]
+fn what_the_library_tells_is_labelled() {
+    let directory = tempfile::tempdir().unwrap();
+    let labels = |mig: bool, strategy| {
+        let backend = backend(directory.path(), mig);
+        let found = backend.discover().unwrap();
+        let hosts: Vec<_> = found.iter().collect();
+        let offer = Offer { replicas: 1, renamed: false, mig: strategy };
+        let wanted = Wanted::of(&hosts, &Style { nvidia: Some(offer), ..Style::default() });
+        let own = wanted.vendors[&Vendor::Nvidia].iter();
+        own.map(|(key, value)| format!("{}={value}", key.trim_start_matches("nvidia.com/"))).collect::<Vec<_>>()
+    };
+    let whole = [
+        "cuda.driver-version.full=550.90.07",
+        "cuda.driver-version.major=550",
+        "cuda.driver-version.minor=90",
+        "cuda.driver-version.revision=07",
+        "cuda.driver.major=550",
+        "cuda.driver.minor=90",
+        "cuda.driver.rev=07",
+        "cuda.runtime-version.full=12.4",
+        "cuda.runtime-version.major=12",
+        "cuda.runtime-version.minor=4",
+        "cuda.runtime.major=12",
+        "cuda.runtime.minor=4",
+        "gpu.compute.major=8",
+        "gpu.compute.minor=0",
+        "gpu.count=2",
+        "gpu.family=ampere",
+        "gpu.memory=81920",
+        "gpu.product=Stand-in",
+        "gpu.replicas=1",
+        "gpu.sharing-strategy=none",
+        "mig.capable=true",
+    ];
+    assert_eq!(labels(false, MigStrategy::None), whole);
+    let mixed = labels(true, MigStrategy::Mixed);
+    // the whole card speaks for both; instances have labels of their own
+    assert!(whole.iter().all(|label| mixed.contains(&(*label).to_owned())));
+    let of_3g: Vec<_> = mixed.iter().filter_map(|label| label.strip_prefix("mig-3g.40gb.")).collect();
+    let expected = [
+        "count=1",
+        "engines.copy=3",
+        "engines.decoder=2",
+        "engines.encoder=0",
+        "engines.jpeg=0",
+        "engines.ofa=0",
+        "memory=40448",
+        "multiprocessors=42",
+        "product=Stand-in-MIG-3g.40gb",
+        "replicas=1",
+        "sharing-strategy=none",
+        "slices.ci=3",
+        "slices.gi=3",
+    ];
+    assert_eq!(of_3g, expected);
+    assert!(mixed.contains(&"mig-1g.10gb.slices.gi=1".to_owned()));
+    assert!(labels(true, MigStrategy::Single).contains(&"gpu.product=Stand-in-MIG-INVALID".to_owned()));
 }
 
 #[test]
@@ -137,46 +200,81 @@ fn told(directory: &Path) -> String {
     std::fs::read_to_string(directory.join("libnvidia-ml.so.1.limits")).unwrap_or_default()
 }
 
-#[test]
-fn the_drivers_limit_follows_the_container_and_is_lifted_before_its_group_is_anothers() {
-    let directory = tempfile::tempdir().unwrap();
-    let ladder = ladder(directory.path(), &[Isolation::Driver]);
-    let driver = ladder.driver().unwrap();
+/// A container with a share that the driver is to hold, as the rest of the plugin sees it.
+fn container(ladder: &Ladder) -> (PodView, String) {
     let (uid, id) = ("5c0d6a2e-94a5-4e4b-9d2f-0a1b2c3d4e5f", "8f3c0d1e2b4a5968".repeat(4));
-    let slice = Slice { device: "GPU-0".into(), index: 0, share: Share::new(500, 7680) };
+    let slice = Slice { device: "GPU-0".into(), index: 0, share: Share::new(500, 7680), count: 1 };
     let (container, kind) = ("main".into(), ContainerKind::App);
-    let grant = Grant { container, kind, position: 0, whole: false, slices: vec![slice] };
+    let grant = Grant { container, kind, position: 0, form: Form::Share, slices: vec![slice] };
     let core = Ids::new(["GPU-0::0".to_owned()]);
     let key = Key { pod: uid.into(), container: "main".into() };
     let demand = Demand { key: &key, core: &core, grant: &grant, limit: None };
     // nothing is mounted, since the limiter is off: the driver alone holds it
     assert_eq!(ladder.provide(&demand, Isolation::Driver).unwrap(), Provision::default());
-    let raw = RawContainer { name: "main", kind, core: Some("50"), memory: Some("30") };
+    let raw = RawContainer { name: "main", kind, core: Some("50"), memory: Some("30"), counted: &[] };
     let pod = Pod {
         uid: uid.into(),
         reference: PodRef::new("ns", "p"),
+        node: "n".into(),
+        created: 0,
         request: GpuRequest::parse([raw], RawAnnotations::default()).unwrap().unwrap(),
         record: None,
         confirmed: true,
         isolated: None,
+        users: Default::default(),
         stage: Stage::Live,
         runtime_ids: [(id.clone(), "main".into())].into(),
     };
     let level = Some(Isolation::Driver);
-    let container =
-        ContainerView { grant: grant.clone(), state: State::Confirmed, core, memory: Ids::default(), level };
+    let (memory, counted) = (Ids::default(), Ids::default());
+    let container = ContainerView { grant: grant.clone(), state: State::Confirmed, core, memory, counted, level };
     let view = PodView { pod, limit: None, exchanged: false, containers: vec![container] };
+    (view, format!("kubepods/pod{uid}/{id}"))
+}
+
+#[test]
+fn the_drivers_limit_follows_the_container_and_is_lifted_before_its_group_is_anothers() {
+    let directory = tempfile::tempdir().unwrap();
+    let ladder = ladder(directory.path(), &[Isolation::Driver]);
+    let driver = ladder.driver().unwrap();
+    let (view, group) = container(&ladder);
     let root = directory.path().join("cgroup");
     let wanted = |views: &[PodView]| wanted(views, ladder.folders(), &root);
     // the container has not started: there is no group
     assert!(wanted(std::slice::from_ref(&view)).is_empty());
-    let group = root.join(format!("kubepods/pod{uid}/{id}"));
+    let group = root.join(group);
     std::fs::create_dir_all(&group).unwrap();
-    let held = driver.keep(Default::default(), &wanted(std::slice::from_ref(&view)));
-    let held = driver.keep(held, &wanted(&[view]));
+    let mut kept = Kept::default();
+    driver.keep(&mut kept, &wanted(std::slice::from_ref(&view)));
+    driver.keep(&mut kept, &wanted(&[view]));
     let set = format!("GPU-0 {} 8053063680\n", group.display());
     assert_eq!(told(directory.path()), set, "set once");
-    let held = driver.keep(held, &wanted(&[]));
-    assert_eq!(told(directory.path()), format!("{set}GPU-0 {} {UNLIMITED}\n", group.display()));
-    assert!(held.is_empty());
+    driver.keep(&mut kept, &wanted(&[]));
+    let lifted = format!("{set}GPU-0 {} {UNLIMITED}\n", group.display());
+    assert_eq!(told(directory.path()), lifted);
+    driver.keep(&mut kept, &wanted(&[]));
+    assert_eq!(told(directory.path()), lifted, "lifted once");
+}
+
+#[test]
+fn a_driver_that_refuses_to_limit_is_asked_some_times_and_then_not_offered() {
+    let directory = tempfile::tempdir().unwrap();
+    let ladder = ladder(directory.path(), &[Isolation::Driver]);
+    let driver = ladder.driver().unwrap();
+    assert!(driver.limits(&"GPU-0".into()));
+    let (view, group) = container(&ladder);
+    let root = directory.path().join("cgroup");
+    std::fs::create_dir_all(root.join(group)).unwrap();
+    let wants = wanted(&[view], ladder.folders(), &root);
+    let refuses = directory.path().join("libnvidia-ml.so.1.refuses");
+    std::fs::write(&refuses, "").unwrap();
+    let mut kept = Kept::default();
+    let times: Vec<usize> = (0..6).map(|_| driver.keep(&mut kept, &wants).len()).collect();
+    assert_eq!(times, [0, 0, 0, 1, 0, 0], "said once");
+    assert!(!driver.limits(&"GPU-0".into()));
+    // a refusal that passes is none
+    std::fs::remove_file(&refuses).unwrap();
+    let mut kept = Kept::default();
+    assert!(driver.keep(&mut kept, &wants).is_empty());
+    assert!(told(directory.path()).ends_with(" 8053063680\n"));
 }

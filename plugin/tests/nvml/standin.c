@@ -5,8 +5,9 @@
 #include <dlfcn.h>
 #include <stdio.h>
 #include <string.h>
+#include <unistd.h>
 
-enum { SUCCESS = 0, INVALID_ARGUMENT = 2, NOT_SUPPORTED = 3, NOT_FOUND = 6 };
+enum { SUCCESS = 0, INVALID_ARGUMENT = 2, NOT_SUPPORTED = 3, NO_PERMISSION = 4, NOT_FOUND = 6 };
 
 typedef struct handle {
     const char *uuid, *name;
@@ -52,6 +53,32 @@ int nvmlDeviceGetUUID(device d, char *text, unsigned length) {
 
 int nvmlDeviceGetName(device d, char *text, unsigned length) {
     snprintf(text, length, "%s", d->name);
+    return SUCCESS;
+}
+
+int nvmlSystemGetDriverVersion(char *text, unsigned length) {
+    snprintf(text, length, "%s", "550.90.07");
+    return SUCCESS;
+}
+
+int nvmlSystemGetCudaDriverVersion_v2(int *version) {
+    *version = 12040;
+    return SUCCESS;
+}
+
+int nvmlDeviceGetCudaComputeCapability(device d, int *major, int *minor) {
+    *major = 8;
+    *minor = 0;
+    return d->instance < 0 ? SUCCESS : NOT_SUPPORTED;
+}
+
+int nvmlDeviceGetAttributes_v2(device d, unsigned *attributes) {
+    /* unsigned multiprocessors, copy, decoder, encoder, jpeg, ofa, gpuSlices, computeSlices; unsigned long long memory */
+    const unsigned of_3g[] = {42, 3, 2, 0, 0, 0, 3, 3}, of_1g[] = {14, 1, 0, 0, 0, 0, 1, 1};
+    if (d->instance < 0)
+        return NOT_SUPPORTED;
+    memset(attributes, 0, 8 * sizeof *attributes + sizeof(unsigned long long));
+    memcpy(attributes, d->instance == 0 ? of_3g : of_1g, sizeof of_3g);
     return SUCCESS;
 }
 
@@ -126,6 +153,9 @@ int nvmlDeviceSetMemoryLimits_v1(device d, struct limits *limits) {
     char path[4096];
     if (d->instance >= 0 || limits->soft != 0 || !dladdr((void *)nvmlDeviceSetMemoryLimits_v1, &own))
         return INVALID_ARGUMENT;
+    snprintf(path, sizeof path, "%s.refuses", own.dli_fname);
+    if (access(path, F_OK) == 0)
+        return NO_PERMISSION;
     snprintf(path, sizeof path, "%s.limits", own.dli_fname);
     FILE *file = fopen(path, "a");
     if (!file)

@@ -41,6 +41,10 @@ fn trouble_is_named_and_has_its_exit_status() {
     ] {
         assert!(shown.contains(part), "{part}: {shown}");
     }
+    let shown = text(&doctor(&Forest::named("g"), forest.path(), &["-profile=deepomatic", "--placed"]));
+    let line = "deepomatic.com/shared-gpu (deepomatic): 200 offered, kubelet does not know it; placed by the extender, \
+                shares of a card: 100";
+    assert!(shown.contains(line), "{shown}");
 }
 
 #[test]

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use kerf::annotation::{self, Keys};
-use kerf::plan::{Grant, Placement, Plan, Slice};
+use kerf::plan::{Form, Grant, Placement, Plan, Slice};
 use kerf::request::ContainerKind;
 use kerf::units::Share;
 use kerf_plugin::Plugin;
@@ -17,29 +17,29 @@ use tokio_util::sync::CancellationToken;
 use crate::forest::Forest;
 use crate::offers::config;
 
-const SOON: Duration = Duration::from_secs(30);
+pub const SOON: Duration = Duration::from_secs(30);
 
 /// Tree, flags, resource and its amount, and device files that a container with one of it has.
 type Case<'a> = (&'a str, &'a [&'a str], &'a str, usize, &'a [&'a str]);
 
-struct Stage {
-    server: ApiServer,
-    kubelet: Kubelet,
-    forest: Forest,
-    plugins: Vec<(Plugin, CancellationToken)>,
+pub struct Stage {
+    pub server: ApiServer,
+    pub kubelet: Kubelet,
+    pub forest: Forest,
+    pub plugins: Vec<(Plugin, CancellationToken)>,
     dir: TempDir,
 }
 
 impl Stage {
-    async fn new(forest: Forest) -> Self {
+    pub async fn new(forest: Forest) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let server = ApiServer::start().await.unwrap();
         let kubelet = Kubelet::start(KubeletConfig::new("n", server.url(), dir.path())).await.unwrap();
         Self { server, kubelet, forest, plugins: Vec::new(), dir }
     }
 
-    /// Starts a plugin with these flags, which knows the API server where it offers vcuda.
-    async fn start(&mut self, flags: &[&str]) {
+    /// Starts a plugin with these flags, which knows the API server where it knows its Node.
+    pub async fn start(&mut self, flags: &[&str]) {
         let directory = format!("-plugin-directory={}", self.kubelet.config().device_plugins_dir.display());
         let own = ["--listen=127.0.0.1:0", "--health-period=20ms", directory.as_str()];
         let mut config = config(&self.forest, &[&own, flags].concat());
@@ -47,7 +47,7 @@ impl Stage {
             profile.period = Duration::from_millis(20);
         }
         let token = CancellationToken::new();
-        let client = if config.vcuda {
+        let client = if !config.node.as_str().is_empty() {
             let kubeconfig = self.dir.path().join("kubeconfig");
             self.server.write_kubeconfig(&kubeconfig).unwrap();
             config.pod_resources_dir.clone_from(&self.kubelet.config().pod_resources_dir);
@@ -59,7 +59,7 @@ impl Stage {
         self.plugins.push((plugin, token));
     }
 
-    async fn allocatable(&self, resource: &str, amount: usize) {
+    pub async fn allocatable(&self, resource: &str, amount: usize) {
         let amount = amount.to_string();
         let shown =
             |node: Option<&Value>| node.is_some_and(|node| node["status"]["allocatable"][resource] == amount);
@@ -67,7 +67,7 @@ impl Stage {
         seen.unwrap_or_else(|error| panic!("{resource} {amount}: {error} {:?}", self.kubelet.resources()));
     }
 
-    fn create(&self, name: &str, limits: &Value, annotations: &Value) {
+    pub fn create(&self, name: &str, limits: &Value, annotations: &Value) {
         let pod = json!({
             "metadata": { "name": name, "namespace": "ns", "annotations": annotations },
             "spec": { "containers": [{ "name": "main", "image": "i", "resources": { "limits": limits } }] },
@@ -77,23 +77,28 @@ impl Stage {
         self.server.bind("ns", name, "n").unwrap();
     }
 
-    async fn run(&self, name: &str, limits: Value) -> Container {
+    pub async fn run(&self, name: &str, limits: Value) -> Container {
         self.create(name, &limits, &json!({}));
         self.running(name).await
     }
 
-    async fn running(&self, name: &str) -> Container {
+    pub async fn running(&self, name: &str) -> Container {
         let running = |containers: &[Container]| {
             containers.iter().find(|c| c.pod == name && c.state == ContainerState::Running).cloned()
         };
         self.kubelet.wait_for(SOON, running).await.unwrap_or_else(|error| panic!("{name}: {error}"))
     }
 
-    async fn stop(self) {
-        for (plugin, token) in self.plugins {
+    /// Ends the plugins.
+    pub async fn end(&mut self) {
+        for (plugin, token) in self.plugins.drain(..) {
             token.cancel();
             plugin.finished().await.unwrap();
         }
+    }
+
+    pub async fn stop(mut self) {
+        self.end().await;
     }
 }
 
@@ -260,12 +265,12 @@ async fn vcuda_is_offered_on_amd_and_intel_cards_beside_other_profiles() {
             text.is_some_and(|text| text.contains(card))
         };
         stage.server.wait_for_object("nodes", "", "n", SOON, shown).await.unwrap();
-        let slice = Slice { device: card.into(), index: 0, share: Share::new(300, 2048) };
+        let slice = Slice { device: card.into(), index: 0, share: Share::new(300, 2048), count: 1 };
         let grant = Grant {
             container: "main".into(),
             kind: ContainerKind::App,
             position: 0,
-            whole: false,
+            form: Form::Share,
             slices: vec![slice],
         };
         let placement = Placement { node: "n".into(), time: 1, limit: None, plan: Plan { grants: vec![grant] } };

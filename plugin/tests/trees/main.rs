@@ -9,5 +9,8 @@ mod forest;
 mod health;
 mod intel;
 mod kubelet;
+mod labelling;
+mod labels;
 mod offers;
 mod order;
+mod placed;

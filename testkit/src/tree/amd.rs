@@ -110,6 +110,8 @@ impl Card {
         if let Some([compute, memory]) = &self.modes {
             files.text(&format!("{dir}/current_compute_partition"), compute)?;
             files.text(&format!("{dir}/current_memory_partition"), memory)?;
+            files.text(&format!("{dir}/available_compute_partition"), "SPX, DPX, QPX, CPX")?;
+            files.text(&format!("{dir}/available_memory_partition"), "NPS1, NPS4")?;
         }
         files.graphics(&dir, address, self.card, Some(self.render))?;
         let target = dir.strip_prefix("sys/").unwrap_or(&dir);

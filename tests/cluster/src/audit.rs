@@ -268,7 +268,7 @@ impl Kubelet<'_> {
             let ids = held.and_then(|held| held.get(resource)).into_iter().flatten();
             let cards: BTreeSet<&str> = ids.map(|id| card(id)).collect();
             // memory need not be named with whole cards, and a few units cannot name each of several
-            let apart = grant.whole && *resource == cluster.keys.memory && cards.is_subset(&placed);
+            let apart = grant.is_whole() && *resource == cluster.keys.memory && cards.is_subset(&placed);
             if cards != placed && !apart && !self.reused {
                 audit.object(format!("{name}: kubelet gave {cards:?} of {resource}, placed on {placed:?}"));
             }

@@ -1,18 +1,19 @@
 //! The simulated cards of one node: a file that the plugin reads again whenever it changes.
 
 use std::path::{Path, PathBuf};
-use std::process::Command;
 use std::sync::Mutex;
 
 use anyhow::Context;
 
-use crate::tools::output;
+use crate::devices;
 
 /// Memory of each card, in MiB: 96 units.
 pub const MEMORY_MIB: u64 = 24 * 1024;
 
-/// Where device files appear in the node's namespace: the host's `/dev` has none of them.
+/// Where a node has their device files.
 pub const DEVICES: &str = "/dev/kerf";
+/// The same below its `/dev`.
+const BELOW: &str = "kerf";
 
 /// The cards.
 #[derive(Debug)]
@@ -30,17 +31,16 @@ fn uuid(node: &str, index: usize) -> String {
 }
 
 impl Cards {
-    /// So many, all well. Each has a device file of its own, of the kind of `/dev/null`, in the directory
-    /// `devices`, which the node sees as [`DEVICES`].
+    /// So many, all well. Each has a device file of its own, of the kind of `/dev/null`, in `dev`, which is the
+    /// node's `/dev`.
     ///
     /// # Errors
     /// Where files cannot be made.
-    pub fn new(file: PathBuf, devices: PathBuf, node: &str, count: usize) -> anyhow::Result<Self> {
-        std::fs::create_dir_all(&devices)?;
+    pub fn new(file: PathBuf, dev: &Path, node: &str, count: usize) -> anyhow::Result<Self> {
         let uuids: Vec<String> = (0..count).map(|index| uuid(node, index)).collect();
         for index in 0..count {
             // the numbers of /dev/null: harmless, and open to every container
-            output(Command::new("mknod").arg(devices.join(format!("gpu{index}"))).args(["c", "1", "3"]))?;
+            devices::file(&dev.join(BELOW).join(format!("gpu{index}")), (1, 3), 0o666)?;
         }
         let cards = Self { file, uuids, ill: Mutex::new(vec![false; count]), processes: Mutex::default() };
         cards.write()?;

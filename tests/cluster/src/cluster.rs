@@ -6,14 +6,16 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, ensure};
-use k8s_openapi::api::core::v1::Node as NodeObject;
+use k8s_openapi::api::core::v1::{Node as NodeObject, ServiceAccount};
 use kerf::annotation::Keys;
+use kerf_testkit::tree::Tree;
 use kube::{Api, Client};
 use serde_json::{Value, json};
 
 use crate::control::{self, Control, Purpose};
 use crate::image;
 use crate::node::{self, Node};
+use crate::paper::Paper;
 use crate::place::Place;
 use crate::process::Process;
 use crate::programs::{Programs, install};
@@ -51,6 +53,8 @@ pub struct Cluster {
     pub client: Client,
     /// Names of resources and annotations.
     pub keys: Keys,
+    /// kerf's own.
+    pub programs: Programs,
     place: Arc<Place>,
 }
 
@@ -100,12 +104,14 @@ impl Cluster {
         let client = control::client(&control.admin()).await?;
         let extender = programs.start_extender(place, &control, &options.log)?;
         let keys = Keys::default();
-        let mut cluster = Self { control, nodes, extender, client, keys, place: place.clone() };
+        let programs = programs.clone();
+        let mut cluster = Self { control, nodes, extender, client, keys, programs, place: place.clone() };
         cluster.registered(Duration::from_secs(60)).await?;
         for index in 0..cluster.nodes.len() {
-            cluster.start_plugin(index, programs, &options.log).await?;
+            cluster.start_plugin(index, &options.log).await?;
         }
         cluster.ready(Duration::from_secs(60)).await?;
+        cluster.admits("default").await?;
         done("kerf is ready");
         Ok(cluster)
     }
@@ -135,7 +141,7 @@ impl Cluster {
 
     /// The plugin runs with the token of a pod of its service account on its node: only such a token names the
     /// node, which the admission policy asks for. The pod itself is a stand-in that sleeps.
-    async fn start_plugin(&mut self, index: usize, programs: &Programs, log: &str) -> anyhow::Result<()> {
+    async fn start_plugin(&mut self, index: usize, log: &str) -> anyhow::Result<()> {
         let name = self.nodes.get(index).context("no such node")?.name.clone();
         let pod = format!("kerf-plugin-{name}");
         let stand_in = json!({
@@ -152,7 +158,7 @@ impl Cluster {
         });
         self.place.write(&format!("control/{pod}.json"), stand_in.to_string())?;
         let kubeconfig = self.plugin_token(&name).await?;
-        self.nodes.get_mut(index).context("no such node")?.start_plugin(programs, &kubeconfig, log)
+        self.nodes.get_mut(index).context("no such node")?.start_plugin(&self.programs, &kubeconfig, log)
     }
 
     /// Makes sure of the stand-in of a node's plugin, and writes a token of it into the plugin's kubeconfig, which is
@@ -175,6 +181,28 @@ impl Cluster {
         self.control.kubeconfig(&pod, &token)
     }
 
+    /// Lays out the same cards of paper on every node, and starts a plugin with these flags beside the node's own. On
+    /// return all have something that kubelet knows.
+    ///
+    /// # Errors
+    /// Where one does not start, or has nothing to offer.
+    pub async fn offer(&self, tree: &Tree, flags: &[String]) -> anyhow::Result<Vec<(Process, Paper)>> {
+        let mut started = Vec::new();
+        for (node, port) in self.nodes.iter().zip(free_ports(self.nodes.len())?) {
+            let paper = Paper::lay(node, tree)?;
+            let own = [format!("--listen=127.0.0.1:{port}"), "--log-format=json".to_owned()];
+            let args = [&own, paper.flags().as_slice(), flags].concat();
+            let plugin = node.start_beside(&self.programs, "beside", &args)?;
+            until(Duration::from_secs(30), &format!("the other plugin of {} is ready", node.name), async || {
+                plugin.check()?;
+                self.get_text(port, "/readyz").await.map(drop)
+            })
+            .await?;
+            started.push((plugin, paper));
+        }
+        Ok(started)
+    }
+
     /// Waits until everything is ready and every card allocatable.
     ///
     /// # Errors
@@ -194,14 +222,34 @@ impl Cluster {
         .await
     }
 
+    /// Waits until pods can be created in a namespace: none is admitted before it has its service account.
+    ///
+    /// # Errors
+    /// Where it gets none.
+    pub async fn admits(&self, namespace: &str) -> anyhow::Result<()> {
+        let accounts: Api<ServiceAccount> = Api::namespaced(self.client.clone(), namespace);
+        until(Duration::from_secs(60), "the namespace has its account", async || {
+            accounts.get("default").await.map(drop).map_err(Into::into)
+        })
+        .await
+    }
+
     /// Units of `vcuda-core` that a node offers.
     ///
     /// # Errors
     /// The API server's.
     pub async fn allocatable(&self, node: &str) -> anyhow::Result<u64> {
+        self.offered(node, &self.keys.core).await
+    }
+
+    /// How much of a resource a node offers.
+    ///
+    /// # Errors
+    /// The API server's.
+    pub async fn offered(&self, node: &str, resource: &str) -> anyhow::Result<u64> {
         let objects: Api<NodeObject> = Api::all(self.client.clone());
         let allocatable = objects.get(node).await?.status.and_then(|status| status.allocatable).unwrap_or_default();
-        Ok(allocatable.get(&self.keys.core).and_then(|amount| amount.0.parse().ok()).unwrap_or_default())
+        Ok(allocatable.get(resource).and_then(|amount| amount.0.parse().ok()).unwrap_or_default())
     }
 
     /// What a program of kerf says by HTTP.
@@ -239,7 +287,10 @@ impl Cluster {
 }
 
 /// Ports of loopback that nobody uses now, all different.
-pub(crate) fn free_ports(count: usize) -> anyhow::Result<std::vec::IntoIter<u16>> {
+///
+/// # Errors
+/// Where there are none.
+pub fn free_ports(count: usize) -> anyhow::Result<std::vec::IntoIter<u16>> {
     // all are held until the last one is known
     let listeners: Vec<TcpListener> =
         (0..count).map(|_| TcpListener::bind(("127.0.0.1", 0))).collect::<Result<_, _>>()?;

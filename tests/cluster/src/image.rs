@@ -1,7 +1,7 @@
-//! The two container images, made on the spot: no registry is asked.
+//! The container images, made on the spot: no registry is asked.
 //!
-//! `busybox` has Debian's static busybox, the probe and a CUDA program, and stands in for the image that the examples name. `pause`
-//! holds the namespaces of a pod.
+//! `busybox` has Debian's static busybox, the probe and a CUDA program, and stands in for the image that the examples
+//! name. `pause` holds the namespaces of a pod. `kerf-plugin` is made where a test wants the manifests' DaemonSets.
 
 use std::fs;
 use std::os::unix::fs::{PermissionsExt, symlink};
@@ -16,6 +16,8 @@ use crate::tools::output;
 
 /// What the examples use.
 pub const BUSYBOX: &str = "docker.io/library/busybox:1.37";
+/// What the manifests use for the plugin.
+pub const PLUGIN: &str = concat!("docker.io/library/kerf-plugin:", env!("CARGO_PKG_VERSION"));
 /// What holds a pod's namespaces.
 pub const PAUSE: &str = "kerf.invalid/pause:1";
 
@@ -54,14 +56,40 @@ fn cuda(place: &Place, tree: &Path, libcuda: &Path) -> anyhow::Result<()> {
     let (program, library) = (tree.join("bin/kerf-cuda"), tree.join("lib/libcuda.so.1"));
     fs::copy(libcuda, &library)?;
     output(Command::new("cc").arg("-O1").arg("-o").arg(&program).arg(&source).arg(&library))?;
-    for file in [&program, &library] {
-        for needed in output(Command::new("ldd").arg(file))?.lines().filter_map(path_in) {
-            let target = tree.join(needed.trim_start_matches('/'));
-            fs::create_dir_all(target.parent().context("no directory")?)?;
-            fs::copy(needed, &target).with_context(|| needed.to_owned())?;
-        }
+    libraries(&program, tree)?;
+    libraries(&library, tree)
+}
+
+/// Copies what a program or library needs of this machine's libraries.
+fn libraries(file: &Path, tree: &Path) -> anyhow::Result<()> {
+    for needed in output(Command::new("ldd").arg(file))?.lines().filter_map(path_in) {
+        let target = tree.join(needed.trim_start_matches('/'));
+        fs::create_dir_all(target.parent().context("no directory")?)?;
+        fs::copy(needed, &target).with_context(|| needed.to_owned())?;
     }
     Ok(())
+}
+
+/// Makes an image of kerf's plugin, as `images/plugin.Dockerfile` has it on another system's base, and returns its
+/// archive.
+///
+/// # Errors
+/// Where a program fails.
+pub fn plugin(place: &Place, program: &Path) -> anyhow::Result<PathBuf> {
+    let tree = place.dir("images/plugin-tree")?;
+    let inside = tree.join("usr/local/bin/kerf-plugin");
+    fs::create_dir_all(tree.join("usr/local/bin"))?;
+    fs::copy(program, &inside)?;
+    libraries(&inside, &tree)?;
+    let layer = place.path("images/plugin-layer.tar");
+    output(Command::new("tar").arg("-cf").arg(&layer).arg("-C").arg(&tree).arg("."))?;
+    archive(
+        place,
+        "plugin",
+        PLUGIN,
+        &layer,
+        &json!({ "Entrypoint": ["/usr/local/bin/kerf-plugin"], "User": "0:0" }),
+    )
 }
 
 /// The file in a line of `ldd`: `name => path (address)`, or `path (address)`. The program's own library is there.

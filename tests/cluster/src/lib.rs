@@ -4,7 +4,8 @@
 //! ```text
 //! cluster --> control (etcd, API server, controllers, scheduler)      tools, image, certificates: what they need
 //!        \--> node (containerd, kubelet, plugin, cards), by holder    process, identity: what runs, and proof of it
-//!        \--> extender                                                place, cleaning: nothing stays behind
+//!        |        devices: its /dev; paper: other vendors' cards      place, cleaning: nothing stays behind
+//!        \--> extender
 //! bare --> control, extender: Nodes that are objects only, for benchmarks
 //! audit, books: whether all parties agree
 //! ```
@@ -19,11 +20,14 @@ pub mod cards;
 pub mod certificates;
 pub mod cleaning;
 pub mod cluster;
+pub mod containerd;
 pub mod control;
+pub mod devices;
 pub mod holder;
 pub mod identity;
 pub mod image;
 pub mod node;
+pub mod paper;
 pub mod place;
 pub mod process;
 pub mod programs;

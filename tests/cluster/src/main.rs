@@ -1,5 +1,6 @@
 //! `kerf-cluster up`: a real cluster with kerf and simulated cards, until Ctrl-C.
 
+use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::Parser;
@@ -7,6 +8,7 @@ use kerf_cluster::cluster::{Cluster, Options};
 use kerf_cluster::place::Place;
 use kerf_cluster::programs::Programs;
 use kerf_cluster::tools::{Tools, workspace};
+use kerf_testkit::tree::Tree;
 use tokio::signal::unix::{SignalKind, signal};
 
 /// kerf on real Kubernetes, on this machine, with simulated cards
@@ -24,6 +26,16 @@ enum Args {
         /// What kerf's programs log
         #[arg(long, default_value = "info", value_name = "FILTER")]
         log: String,
+        /// Other systems' resources that a second plugin offers on each node: amd, intel, deepomatic or nvidia, several
+        /// joined by commas
+        #[arg(long, requires = "tree", value_name = "NAMES")]
+        profile: Option<String>,
+        /// What cards it finds: a description such as testkit/trees/mixed.json. There is nothing behind their device files
+        #[arg(long, requires = "profile", value_name = "FILE")]
+        tree: Option<PathBuf>,
+        /// Further flags of that plugin, as -shared-dev-num=2
+        #[arg(last = true, requires = "profile", value_name = "FLAGS")]
+        flags: Vec<String>,
     },
     /// Clear away what runs that crashed have left
     Down,
@@ -32,9 +44,10 @@ enum Args {
 fn main() -> anyhow::Result<()> {
     let runtime = tokio::runtime::Runtime::new()?;
     let result = match Args::parse() {
-        Args::Up { nodes, cards, log } => {
+        Args::Up { nodes, cards, log, profile, tree, flags } => {
             let options = Options { nodes: nodes.into(), cards: cards.into(), log, ..Options::default() };
-            runtime.block_on(up(&options))
+            let named = profile.map(|names| [vec![format!("--profile={names}")], flags].concat());
+            runtime.block_on(up(&options, tree.zip(named)))
         }
         Args::Down => down(),
     };
@@ -42,8 +55,10 @@ fn main() -> anyhow::Result<()> {
     result
 }
 
-async fn up(options: &Options) -> anyhow::Result<()> {
+/// Brings a cluster up and waits. `offer`: a description of other cards, and flags of the plugins that offer them.
+async fn up(options: &Options, offer: Option<(PathBuf, Vec<String>)>) -> anyhow::Result<()> {
     let tools = Tools::find()?;
+    let offer = offer.map(|(tree, flags)| anyhow::Ok((Tree::read(&tree)?, flags))).transpose()?;
     let programs = Programs::build(false)?;
     let mut interrupt = signal(SignalKind::interrupt())?;
     let mut terminate = signal(SignalKind::terminate())?;
@@ -59,6 +74,18 @@ async fn up(options: &Options) -> anyhow::Result<()> {
         // what runs by now is cleared away as after a crash
         () = &mut asked => return clear_own(),
     };
+    let others = match &offer {
+        Some((tree, flags)) => cluster.offer(tree, flags).await,
+        None => Ok(Vec::new()),
+    };
+    // kept until the end: device files go with them
+    let others = match others {
+        Ok(others) => others,
+        Err(error) => {
+            cluster.down(None)?;
+            return Err(error);
+        }
+    };
     let kubeconfig = cluster.control.admin();
     let example = workspace().canonicalize()?.join("examples/pods/share.yaml");
     println!("\nexport KUBECONFIG={}", kubeconfig.display());
@@ -68,6 +95,9 @@ async fn up(options: &Options) -> anyhow::Result<()> {
     println!("curl -s http://127.0.0.1:{}/debug/state\n", cluster.control.ports.extender);
     for node in &cluster.nodes {
         println!("{}: cards {} (edit and watch)", node.name, node.cards.file().display());
+    }
+    for (_, paper) in &others {
+        println!("cards of paper {}", paper.root().display());
     }
     println!("logs {}\nCtrl-C ends it", cluster.place().path("logs").display());
     asked.await;

@@ -1,21 +1,20 @@
 //! A node: kubelet, containerd and kerf's plugin in a mount namespace of their own, since kubelet's directory for
-//! device plugins has a fixed path.
+//! device plugins has a fixed path, and with a `/dev` of their own.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Duration;
 
 use anyhow::Context;
 use serde_json::json;
 
-use crate::cards::{self, Cards};
+use crate::cards::Cards;
+use crate::containerd::{self, Containerd};
+use crate::devices;
 use crate::holder::Holder;
-use crate::image::PAUSE;
 use crate::place::Place;
 use crate::process::{Process, Spec};
 use crate::programs::Programs;
-use crate::tools::{NETWORK_PLUGINS, Tools, output};
-use crate::wait::until;
+use crate::tools::Tools;
 
 /// Directories of the node that appear at fixed places in its namespace.
 const MOUNTS: [(&str, &str); 8] = [
@@ -24,11 +23,10 @@ const MOUNTS: [(&str, &str); 8] = [
     ("run-containerd", "/run/containerd"),
     ("cni", "/var/lib/cni"),
     ("log", "/var/log"),
-    ("dev", cards::DEVICES),
+    ("cdi", "/var/run/cdi"),
     ("state", "/var/lib/kerf"),
     ("run-kerf", "/run/kerf"),
 ];
-const SOCKET: &str = "/run/containerd/containerd.sock";
 
 /// Ports on loopback.
 #[derive(Clone, Copy, Debug)]
@@ -51,7 +49,7 @@ pub struct Node {
     /// Its simulated cards.
     pub cards: Cards,
     /// containerd.
-    pub containerd: Process,
+    pub containerd: Containerd,
     /// kubelet.
     pub kubelet: Process,
     /// kerf's plugin, once the node is registered.
@@ -80,36 +78,16 @@ impl Node {
             let from = place.dir(&format!("nodes/{name}/{from}"))?;
             mounts.push((from.display().to_string(), to.to_owned()));
         }
-        let cards = Cards::new(directory.join("gpus.toml"), directory.join("dev"), name, cards)?;
-        let holder = Holder::start(place, name, &mounts, &[])?;
+        let dev = directory.join("dev");
+        devices::make(&dev)?;
+        let cards = Cards::new(directory.join("gpus.toml"), &dev, name, cards)?;
+        let holder = Holder::start(place, name, &mounts, &devices::mounts(&dev))?;
         holder.ready().await?;
         let inside = holder.pid()?;
         let network = network(number).to_string();
         place.write(&format!("nodes/{name}/net.d/10-kerf.conflist"), network)?;
-        let config = place.write(&format!("nodes/{name}/containerd.toml"), containerd_config(&directory))?;
-        let args = ["--config", &config.display().to_string(), "--address", SOCKET].map(str::to_owned);
-        let containerd = Process::start(
-            place,
-            Spec {
-                inside: Some(inside),
-                env: vec![("PATH".into(), tools.path())],
-                ..Spec::new(format!("containerd-{name}"), tools.program("containerd"), &args)
-            },
-        )?;
-        let ctr = |args: &[&str]| {
-            let mut all = vec!["--address", SOCKET, "--namespace", "k8s.io"];
-            all.extend(args);
-            let args: Vec<String> = all.into_iter().map(str::to_owned).collect();
-            output(&mut Spec { inside: Some(inside), ..Spec::new("ctr", tools.program("ctr"), &args) }.command())
-        };
-        until(Duration::from_secs(30), "containerd answers", async || {
-            containerd.check()?;
-            ctr(&["version"]).map(drop)
-        })
-        .await?;
-        for image in images {
-            ctr(&["images", "import", "--local", "--snapshotter", "native", &image.display().to_string()])?;
-        }
+        let containerd = Containerd::start(place, tools, name, &directory, inside).await?;
+        images.iter().try_for_each(|image| containerd.import(image))?;
         let kubelet = kubelet(place, tools, name, ports, &directory, inside)?;
         Ok(Self {
             name: name.to_owned(),
@@ -124,24 +102,60 @@ impl Node {
         })
     }
 
-    /// Starts the plugin with a kubeconfig.
+    /// Starts the plugin with a kubeconfig and the simulated cards.
     ///
     /// # Errors
     /// Where it does not start.
     pub fn start_plugin(&mut self, programs: &Programs, kubeconfig: &Path, log: &str) -> anyhow::Result<()> {
+        let simulated = format!("--simulated-file={}", self.cards.file().display());
+        let cards = ["--backend=simulated".to_owned(), simulated];
+        self.plugin = Some(self.start_vcuda(programs, "simulated", kubeconfig, &cards, log)?);
+        Ok(())
+    }
+
+    /// Starts a plugin that offers `vcuda` on the cards that `cards` tells it of. There may be one at a time.
+    ///
+    /// # Errors
+    /// Where it does not start.
+    pub fn start_vcuda(
+        &self,
+        programs: &Programs,
+        word: &str,
+        kubeconfig: &Path,
+        cards: &[String],
+        log: &str,
+    ) -> anyhow::Result<Process> {
         let args = [
             format!("--node-name={}", self.name),
-            "--backend=simulated".to_owned(),
-            format!("--simulated-file={}", self.cards.file().display()),
             format!("--listen=127.0.0.1:{}", self.ports.plugin),
             format!("--kubeconfig={}", kubeconfig.display()),
             format!("--limiter-library={}", programs.limiter.display()),
             format!("--log={log}"),
             "--log-format=json".to_owned(),
         ];
-        let spec = Spec::new(format!("kerf-plugin-{}", self.name), &programs.plugin, &args);
-        self.plugin = Some(Process::start(&self.place, Spec { inside: Some(self.holder.pid()?), ..spec })?);
-        Ok(())
+        self.start_beside(programs, word, &[&args, cards].concat())
+    }
+
+    /// Starts a plugin with these arguments, beside all others of the node. `word` tells it from them.
+    ///
+    /// # Errors
+    /// Where it does not start.
+    pub fn start_beside(&self, programs: &Programs, word: &str, args: &[String]) -> anyhow::Result<Process> {
+        let spec = Spec::new(format!("kerf-plugin-{}-{word}", self.name), &programs.plugin, args);
+        Process::start(&self.place, Spec { inside: Some(self.holder.pid()?), ..spec })
+    }
+
+    /// Runs `kerf-plugin doctor` with these arguments: its exit status, and what it says.
+    ///
+    /// # Errors
+    /// Where it does not run to its end.
+    pub fn doctor(&self, programs: &Programs, args: &[String]) -> anyhow::Result<(i32, String)> {
+        let args = [vec!["doctor".to_owned()], args.to_vec()].concat();
+        let spec = Spec { inside: Some(self.holder.pid()?), ..Spec::new("doctor", &programs.plugin, &args) };
+        let output = spec.command().output()?;
+        let text =
+            [output.stdout, output.stderr].map(|bytes| String::from_utf8_lossy(&bytes).into_owned()).concat();
+        Ok((output.status.code().context("doctor was killed")?, text))
     }
 
     /// The plugin.
@@ -150,6 +164,11 @@ impl Node {
     /// Where it was not started.
     pub fn plugin(&self) -> anyhow::Result<&Process> {
         self.plugin.as_ref().with_context(|| format!("{} has no plugin", self.name))
+    }
+
+    /// Where its files are kept, its `/dev` in `dev` among them.
+    pub fn directory(&self) -> &Path {
+        &self.directory
     }
 
     /// kubelet's own directory, as seen from outside.
@@ -196,33 +215,6 @@ fn network(number: usize) -> serde_json::Value {
     })
 }
 
-fn containerd_config(directory: &Path) -> String {
-    let directory = directory.display();
-    format!(
-        r#"version = 3
-root = "/var/lib/containerd"
-state = "/run/containerd"
-disabled_plugins = ["io.containerd.nri.v1.nri"]
-# nobody who has not its rights may raise an OOM score, and containerd may not have them
-[plugins."io.containerd.cri.v1.runtime"]
-restrict_oom_score_adj = true
-disable_apparmor = true
-netns_mounts_under_state_dir = true
-[plugins."io.containerd.cri.v1.runtime".cni]
-bin_dirs = ["{NETWORK_PLUGINS}"]
-conf_dir = "{directory}/net.d"
-# copies instead of overlays: works on every file system, and the image is small
-[plugins."io.containerd.cri.v1.runtime".containerd.runtimes.runc]
-runtime_type = "io.containerd.runc.v2"
-snapshotter = "native"
-[plugins."io.containerd.cri.v1.images"]
-snapshotter = "native"
-[plugins."io.containerd.cri.v1.images".pinned_images]
-sandbox = "{PAUSE}"
-"#
-    )
-}
-
 fn kubelet(
     place: &Arc<Place>,
     tools: &Tools,
@@ -241,14 +233,15 @@ fn kubelet(
             "x509": { "clientCAFile": place.path("certificates/authority.crt") },
         },
         "authorization": { "mode": "Webhook" },
-        "containerRuntimeEndpoint": format!("unix://{SOCKET}"),
+        "containerRuntimeEndpoint": format!("unix://{}", containerd::SOCKET),
         "cgroupDriver": "cgroupfs", "cgroupsPerQOS": false, "enforceNodeAllocatable": [],
         "failSwapOn": false, "failCgroupV1": false, "oomScoreAdj": 0,
         "evictionHard": {}, "imageGCHighThresholdPercent": 100,
         "imageMaximumGCAge": "0s",
         "makeIPTablesUtilChains": false, "resolvConf": "", "clusterDNS": ["10.96.0.10"],
         "maxPods": 200, "kubeAPIQPS": 200, "kubeAPIBurst": 400, "serializeImagePulls": false,
-        "nodeStatusUpdateFrequency": "5s",
+        // what changes is told at once, so that tests need not wait for it
+        "nodeStatusUpdateFrequency": "1s", "nodeStatusReportFrequency": "5s",
         // a container that fails is started again soon, so that tests need not wait for it
         "crashLoopBackOff": { "maxContainerRestartPeriod": "2s" },
         "featureGates": { "KubeletCrashLoopBackOffMax": true },

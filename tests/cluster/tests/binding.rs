@@ -3,12 +3,13 @@
 use anyhow::{Context, bail, ensure};
 use k8s_openapi::api::core::v1::{Event, Node};
 use kerf_cluster::control::client;
+use kerf_cluster::wait::until;
 use kube::Api;
 use kube::api::{Patch, PatchParams, PostParams};
 use serde_json::{Value, json};
 
 use crate::support::draft::pod;
-use crate::support::stage::{Stage, annotation, uid};
+use crate::support::stage::{SOON, Stage, annotation, uid};
 
 /// The status code and text of a refusal.
 fn refusal<T>(result: Result<T, kube::Error>) -> anyhow::Result<(u16, String)> {
@@ -82,7 +83,7 @@ pub async fn only_kerf_writes_records(stage: &Stage<'_>) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// With a plugin's own token: its node's inventory yes, anything else no.
+/// With a plugin's own token: its node's inventory and kerf's conditions yes, anything else no.
 pub async fn a_plugin_changes_its_own_node_only(stage: &Stage<'_>) -> anyhow::Result<()> {
     let token = client(&stage.cluster.place().path("kubeconfig/kerf-plugin-node-1")).await?;
     let events: Api<Event> = Api::namespaced(token.clone(), stage.namespace());
@@ -94,8 +95,29 @@ pub async fn a_plugin_changes_its_own_node_only(stage: &Stage<'_>) -> anyhow::Re
         let created = events.create(&PostParams::default(), &event).await;
         ensure!(created.is_ok() == allowed, "{kind} {host}: {created:?}");
     }
+    let about_nodes: Api<Event> = Api::namespaced(token.clone(), "default");
+    for (name, allowed) in [("node-1", true), ("node-2", false)] {
+        let event = serde_json::from_value(json!({
+            "metadata": { "generateName": "own." }, "source": { "component": "kerf-plugin", "host": "node-1" },
+            "involvedObject": { "kind": "Node", "name": name },
+        }))?;
+        let created = about_nodes.create(&PostParams::default(), &event).await;
+        ensure!(created.is_ok() == allowed, "Node {name}: {created:?}");
+    }
     let nodes: Api<Node> = Api::all(token);
     let params = PatchParams::default();
+    let condition = |kind: &str| {
+        let condition = json!({ "type": kind, "status": "True", "reason": "Tried", "message": "tried" });
+        Patch::Strategic(json!({ "status": { "conditions": [condition] } }))
+    };
+    nodes.patch_status("node-1", &params, &condition("KerfTriedGPUsHealthy")).await?;
+    for kind in ["Ready", "KerfGPUsHealthyAndReady"] {
+        let (code, text) = refusal(nodes.patch_status("node-1", &params, &condition(kind)).await)?;
+        ensure!(code == 403 && text.contains("nothing of a status but its own conditions"), "{code} {text}");
+    }
+    let capacity = Patch::Merge(json!({ "status": { "capacity": { "inspur.com/vcuda-core": "9999" } } }));
+    let (code, text) = refusal(nodes.patch_status("node-1", &params, &capacity).await)?;
+    ensure!(code == 403 && text.contains("nothing of a status but its own conditions"), "{code} {text}");
     let inventory = nodes.get("node-1").await?.metadata.annotations.context("no annotations")?;
     let inventory = inventory.get("inspur.com/gpu-inventory").context("no inventory")?;
     let patch = json!({ "metadata": { "annotations": { "inspur.com/gpu-inventory": inventory } } });
@@ -109,4 +131,47 @@ pub async fn a_plugin_changes_its_own_node_only(stage: &Stage<'_>) -> anyhow::Re
     let (code, text) = refusal(nodes.patch("node-1", &params, &Patch::Merge(&cordon)).await)?;
     ensure!(code == 403 && text.contains("cannot patch resource"), "{code} {text}");
     Ok(())
+}
+
+/// With the component `node-labels` a plugin writes the GPU vendors' labels on its own node, and no others; without it none.
+pub async fn a_plugin_writes_vendors_labels_where_it_is_let(stage: &Stage<'_>) -> anyhow::Result<()> {
+    // what the component does
+    let may_label = |value: bool| {
+        let patch =
+            json!([{ "op": "replace", "path": "/spec/variables/1/expression", "value": value.to_string() }]);
+        let policy = "validatingadmissionpolicy/kerf-plugin-own-node";
+        stage.cluster.control.kubectl(&["patch", policy, "--type=json", "--patch", &patch.to_string()])
+    };
+    let nodes: Api<Node> = Api::all(client(&stage.cluster.place().path("kubeconfig/kerf-plugin-node-1")).await?);
+    let label = async |node: &str, labels: Value| {
+        let patch = Patch::Merge(json!({ "metadata": { "labels": labels } }));
+        nodes.patch_status(node, &PatchParams::default(), &patch).await
+    };
+    let (code, text) = refusal(label("node-1", json!({ "amd.com/gpu.vram": "16G" })).await)?;
+    ensure!(code == 403 && text.contains("changes no labels"), "{code} {text}");
+    may_label(true)?;
+    let result = async {
+        until(SOON, "the policy is in force", async || {
+            label("node-1", json!({ "amd.com/gpu.vram": "16G", "nvidia-device-enable": "enable" })).await?;
+            Ok(())
+        })
+        .await?;
+        label("node-1", json!({ "amd.com/gpu.vram": null })).await?;
+        for (node, labels) in [
+            ("node-1", json!({ "kubernetes.io/hostname": "other" })),
+            ("node-1", json!({ "amd.com/gpu": "x" })),
+            ("node-1", json!({ "nvidia-device-enable": null })),
+            ("node-2", json!({ "amd.com/gpu.vram": "16G" })),
+        ] {
+            let (code, text) = refusal(label(node, labels.clone()).await)?;
+            ensure!(code == 403, "{node} {labels}: {code} {text}");
+        }
+        Ok(())
+    };
+    let result: anyhow::Result<()> = result.await;
+    may_label(false)?;
+    let gate = Patch::Merge(json!({ "metadata": { "labels": { "nvidia-device-enable": null } } }));
+    let all: Api<Node> = Api::all(stage.cluster.client.clone());
+    all.patch("node-1", &PatchParams::default(), &gate).await?;
+    result
 }

@@ -41,8 +41,11 @@ pub async fn all_run_with_what_they_were_promised(stage: &Stage<'_>) -> anyhow::
             .map(str::to_owned)
             .collect();
         let index = |uuid: &&str| node.cards.uuids().iter().position(|known| known == uuid);
-        let wanted: BTreeSet<String> =
-            uuids.iter().filter_map(index).map(|index| format!("{} 1:3", Cards::device(index).display())).collect();
+        let wanted: BTreeSet<String> = uuids
+            .iter()
+            .filter_map(index)
+            .map(|index| format!("{} character 1:3 666 ok", Cards::device(index).display()))
+            .collect();
         ensure!(devices == wanted, "{name}: {devices:?}, not {wanted:?}");
         // a share has its limits, of which it can write its state alone; whole cards have none
         let mounts = lines.iter().filter_map(|line| line.strip_prefix("mount ")?.split_once(' '));

@@ -136,7 +136,7 @@ pub async fn kubelet_killed_after_pods_ended(stage: &Stage<'_>) -> anyhow::Resul
 pub async fn containerd_killed(stage: &Stage<'_>) -> anyhow::Result<()> {
     burst(stage).await?;
     for node in &stage.cluster.nodes {
-        outage(&node.containerd, Duration::from_secs(1)).await?;
+        outage(&node.containerd.process, Duration::from_secs(1)).await?;
     }
     recovered(stage).await
 }

@@ -1,10 +1,9 @@
 //! Cards come back when pods end, however they end, and stay while they do not.
 
-use anyhow::{Context, ensure};
+use anyhow::ensure;
 use k8s_openapi::api::core::v1::Pod;
 use kerf_cluster::wait::until;
 use kube::api::DeleteParams;
-use serde_json::Value;
 
 use crate::support::draft::pod;
 use crate::support::stage::{SOON, Stage, annotation, runs};
@@ -65,12 +64,7 @@ pub async fn a_restarted_container_keeps_its_card(stage: &Stage<'_>) -> anyhow::
     stage.agreed().await?;
     let key = "inspur.com/gpu-placement";
     let before = stage.pods().get("restarts").await?;
-    let placed: Value = serde_json::from_str(annotation(&before, key).context("not placed")?)?;
-    let node = stage.cluster.node(placed["node"].as_str().context("no node")?)?;
-    let status = before.status.as_ref().and_then(|status| status.container_statuses.as_ref()?.first());
-    let pid = node.container_pid(status.and_then(|c| c.container_id.as_deref()).context("no container")?)?;
-    let process = kerf_cluster::identity::Identity::of(pid).context("gone")?;
-    process.signal(rustix::process::Signal::KILL);
+    stage.kill_container(&before)?;
     until(SOON, "the container runs again", async || {
         let now = stage.pods().get("restarts").await?;
         ensure!(restarts(&now) == 1 && runs(&now), "{} restarts", restarts(&now));

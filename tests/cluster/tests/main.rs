@@ -15,10 +15,14 @@ mod health;
 mod invalid;
 mod isolation;
 mod metrics;
+mod neighbours;
 mod nodes;
+mod placed;
+mod profiles;
 mod rights;
 mod scheduling;
 mod support;
+mod vendors;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
@@ -53,16 +57,21 @@ const TESTS: &[Test] = tests! {
     examples: all_run_with_what_they_were_promised;
     burst: sixty_mixed_pods_at_once;
     binding: a_wrong_uid_writes_nothing annotations_are_merged_with_the_binding only_kerf_writes_records
-        a_plugin_changes_its_own_node_only;
+        a_plugin_changes_its_own_node_only a_plugin_writes_vendors_labels_where_it_is_let;
     invalid: requests_stay_pending_with_the_rule_in_an_event;
     freeing: every_end_frees_exactly_what_was_held a_restarted_container_keeps_its_card;
     isolation: a_share_is_all_the_memory_that_a_program_finds a_breach_is_told_in_an_event;
     health: an_ill_card_takes_no_pod_until_it_recovers;
     faults: extender_killed plugin_killed kubelet_killed kubelet_killed_after_pods_ended containerd_killed api_server_paused etcd_killed;
     scheduling: the_old_configuration_works_with_the_same_plugin preemption_frees_a_card_where_core_is_short
-        preemption_frees_a_card_where_memory_is_short;
+        preemption_frees_a_card_where_memory_is_short preemption_evicts_nobody_in_vain;
     batches: equal_pods_take_nodes_of_their_own;
     metrics: promtool_is_content queries_return_what_the_audit_finds;
+    profiles: the_examples_find_their_cards partitions_and_instances_are_devices
+        shares_of_two_cards_are_spread_or_packed an_ill_card_shows_in_its_pods_status;
+    vendors: vcuda_is_served_from_amd_and_intel_cards;
+    placed: kubelet_takes_the_cards_that_the_extender_chose;
+    neighbours: a_process_that_dies_costs_the_other_nothing all_profiles_survive_a_kubelet_restart;
     nodes: a_node_is_removed_and_returns;
     rights: no_more_than_is_used;
 };

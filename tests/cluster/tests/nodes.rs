@@ -13,7 +13,7 @@ use crate::support::stage::{SOON, Stage};
 
 /// Its pods go with it, its cards with their pods; when it is back, its cards are as good as new.
 pub async fn a_node_is_removed_and_returns(stage: &Stage<'_>) -> anyhow::Result<()> {
-    let [first, second, ..] = stage.cluster.nodes.as_slice() else { anyhow::bail!("needs two nodes") };
+    let (first, second) = stage.two_nodes()?;
     stage.create(&pod("here").app("main", 40, 4).on(&first.name)).await?;
     stage.create(&pod("there").app("main", 40, 4).on(&second.name)).await?;
     stage.all_run(2, SOON).await?;

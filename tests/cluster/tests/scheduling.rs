@@ -3,12 +3,13 @@
 use std::time::Duration;
 
 use anyhow::ensure;
+use k8s_openapi::api::core::v1::Pod;
 use kerf_cluster::control::Scheduling;
 use kerf_cluster::samples;
 use kerf_cluster::tools::workspace;
 use kerf_cluster::wait::until;
 
-use crate::support::draft::{mixed, pod};
+use crate::support::draft::{Draft, mixed, pod};
 use crate::support::stage::{SOON, Stage, runs};
 
 /// One call that filters and writes the record; the scheduler binds.
@@ -47,15 +48,46 @@ pub async fn preemption_frees_a_card_where_memory_is_short(stage: &Stage<'_>) ->
     preempts(stage, low.len(), pod("high").app("main", 10, 50)).await
 }
 
+/// 40 are free on one card, and the pods that the scheduler alone would evict, the youngest, free no card enough.
+pub async fn preemption_evicts_nobody_in_vain(stage: &Stage<'_>) -> anyhow::Result<()> {
+    let node = &stage.cluster.nodes[0];
+    let cards = node.cards.uuids().len();
+    let draft = |name: String, core: u32| pod(name).app("main", core, 1).on(&node.name);
+    let large: Vec<_> = (0..cards).map(|number| draft(format!("large-{number}"), 60)).collect();
+    stage.create_all(&large).await?;
+    stage.all_run(cards, Duration::from_secs(120)).await?;
+    let small: Vec<_> = (1..cards).map(|number| draft(format!("small-{number}"), 40)).collect();
+    stage.create_all(&small).await?;
+    let all = cards * 2 - 1;
+    stage.all_run(all, Duration::from_secs(120)).await?;
+    stage.create(&important(draft("high".to_owned(), 50))).await?;
+    stage.phase("high", &["Running"]).await?;
+    until(SOON, "one of the large had to go", async || {
+        let pods = stage.list().await?;
+        let left = |word: &str| {
+            let named = |pod: &&Pod| pod.metadata.name.as_deref().is_some_and(|name| name.starts_with(word));
+            pods.iter().filter(named).filter(|pod| runs(pod)).count()
+        };
+        let (large, small) = (left("large"), left("small"));
+        ensure!(small == cards - 1, "{small} of the small are left");
+        ensure!(pods.len() == all && large + 1 == cards, "{large} of the large are left, {} pods", pods.len());
+        Ok(())
+    })
+    .await?;
+    stage.agreed().await.map(drop)
+}
+
+fn important(draft: Draft) -> Draft {
+    draft.with("priority", 2_000_000_000).with("priorityClassName", "system-cluster-critical")
+}
+
 fn cards(stage: &Stage<'_>) -> usize {
     stage.cluster.nodes.iter().map(|node| node.cards.uuids().len()).sum()
 }
 
-async fn preempts(stage: &Stage<'_>, low: usize, high: crate::support::draft::Draft) -> anyhow::Result<()> {
+async fn preempts(stage: &Stage<'_>, low: usize, high: Draft) -> anyhow::Result<()> {
     stage.all_run(low, Duration::from_secs(120)).await?;
-    stage
-        .create(&high.with("priority", 2_000_000_000).with("priorityClassName", "system-cluster-critical"))
-        .await?;
+    stage.create(&important(high)).await?;
     stage.phase("high", &["Running"]).await?;
     // Seen in one run of four: two. kube-scheduler asks again as soon as the first is gone, and where it knows that
     // before the extender's own watch does, it evicts for a card that is free already.

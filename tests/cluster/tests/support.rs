@@ -1,4 +1,8 @@
 //! What the tests share.
 
 pub mod draft;
+pub mod instead;
+pub mod offer;
+pub mod overlay;
+pub mod seen;
 pub mod stage;

@@ -30,6 +30,10 @@ pub(super) struct Node {
     pub(super) used: Option<u64>,
     /// Links to other nodes, by their number.
     pub(super) links: BTreeMap<u32, Link>,
+    /// `gfx_target_version`, `simd_count`, `simd_per_cu`; older drivers have not all of them.
+    pub(super) gfx: Option<u64>,
+    pub(super) simds: Option<u64>,
+    pub(super) simds_per_cu: Option<u64>,
 }
 
 /// The GPUs of the topology, by node and by render minor.
@@ -108,7 +112,9 @@ fn node(dir: &Path) -> Result<Option<(u32, Node)>, Fault> {
     }
     let card = format!("{domain:04x}:{:02x}:{:02x}", (location >> 8) & 0xff, (location >> 3) & 0x1f);
     let (memory, used) = memory(&dir.join("mem_banks"))?;
-    Ok(Some((minor, Node { card, memory, used, links: BTreeMap::new() })))
+    let known = |key: &str| properties.get(key).copied().filter(|value| *value > 0);
+    let (gfx, simds, simds_per_cu) = (known("gfx_target_version"), known("simd_count"), known("simd_per_cu"));
+    Ok(Some((minor, Node { card, memory, used, links: BTreeMap::new(), gfx, simds, simds_per_cu })))
 }
 
 fn memory(banks: &Path) -> Result<(Mib, Option<u64>), Fault> {

@@ -4,7 +4,13 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use kerf::device::Link;
+use kerf::units::Mib;
 use nvml_wrapper::enum_wrappers::device::TopologyLevel;
+use nvml_wrapper::error::NvmlError;
+use nvml_wrapper::{Device, Nvml, cuda_driver_version_major, cuda_driver_version_minor};
+
+use crate::backend::facts::{InstanceFacts, NvidiaFacts};
+use crate::backend::roots;
 
 /// Device files of the driver itself. A container needs those of them that the host has.
 const CONTROL: [&str; 3] = ["nvidiactl", "nvidia-uvm", "nvidia-uvm-tools"];
@@ -22,6 +28,64 @@ pub fn sysfs_address(bus_id: &str) -> String {
 pub fn numa(sys_root: &Path, address: &str) -> Option<u32> {
     let path = sys_root.join("bus/pci/devices").join(address).join("numa_node");
     std::fs::read_to_string(path).ok()?.trim().parse().ok()
+}
+
+/// The PCI class of a card, where sysfs tells.
+pub fn class(sys_root: &Path, address: &str) -> Option<u32> {
+    let known = !address.is_empty();
+    known.then(|| roots::hex(&sys_root.join("bus/pci/devices").join(address).join("class")).ok()).flatten()
+}
+
+/// What the firmware calls the machine; empty where it does not.
+pub fn machine(sys_root: &Path) -> String {
+    roots::text(&sys_root.join("class/dmi/id/product_name")).unwrap_or_default()
+}
+
+/// The driver's version in the kernel's own words (`/proc/driver/nvidia/version`); empty where there is none.
+pub fn driver_version(proc_root: &Path) -> String {
+    let text = roots::text(&proc_root.join("driver/nvidia/version")).unwrap_or_default();
+    let version = |word: &&str| word.contains('.') && word.chars().all(|c| c.is_ascii_digit() || c == '.');
+    let first = text.lines().next().unwrap_or_default();
+    first.split_whitespace().find(version).unwrap_or_default().to_owned()
+}
+
+/// What the library tells of a card for labels, each fact that it does tell.
+pub fn of_card(nvml: &Nvml, card: &Device<'_>, sys_root: &Path, address: &str) -> NvidiaFacts {
+    let pair = |major: i32, minor: i32| Some((u32::try_from(major).ok()?, u32::try_from(minor).ok()?));
+    let cuda = nvml.sys_cuda_driver_version().ok();
+    let compute = card.cuda_compute_capability().ok();
+    NvidiaFacts {
+        model: card.name().unwrap_or_default().into(),
+        memory: card.memory_info().map_or(Mib(0), |memory| Mib(memory.total >> 20)),
+        driver: nvml.sys_driver_version().unwrap_or_default().into(),
+        cuda: cuda.and_then(|v| pair(cuda_driver_version_major(v), cuda_driver_version_minor(v))),
+        compute: compute.and_then(|capability| pair(capability.major, capability.minor)),
+        // a card that cannot be cut has no mode
+        mig_capable: match card.mig_mode() {
+            Ok(_) => Some(true),
+            Err(NvmlError::NotSupported) => Some(false),
+            Err(_) => None,
+        },
+        class: class(sys_root, address),
+        machine: machine(sys_root).into(),
+        instance: None,
+    }
+}
+
+/// What the library tells of an instance's part of its card.
+pub fn of_instance(instance: &Device<'_>) -> Option<InstanceFacts> {
+    let told = instance.attributes().ok()?;
+    Some(InstanceFacts {
+        multiprocessors: told.multiprocessor_count,
+        slices: [told.gpu_instance_slice_count, told.compute_instance_slice_count],
+        engines: [
+            told.shared_copy_engine_count,
+            told.shared_decoder_count,
+            told.shared_encoder_count,
+            told.shared_jpeg_count,
+            told.shared_ofa_count,
+        ],
+    })
 }
 
 /// The PCIe path between two cards.

@@ -6,6 +6,7 @@
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use kerf::device::Device;
 use kerf::ids::DeviceId;
@@ -13,6 +14,7 @@ use kerf::units::Mib;
 
 use super::facts;
 use super::instances::{self, Instance, Minors};
+use crate::backend::facts::{Facts, NvidiaFacts};
 use crate::backend::roots::{self, Fault, Roots};
 use crate::backend::scan::{Journal, Remark, Scan, Why};
 use crate::backend::{Backend, BackendError, HostDevice, Origin, Part, Usage, Vendor};
@@ -169,7 +171,15 @@ fn add(
     device.model = card.model.into();
     device.numa = card.numa;
     let origin = Origin::whole(Vendor::Nvidia, DRIVER, &name, &card.pci);
-    let host = HostDevice { device, pci: card.pci, nodes, control_nodes, origin };
+    let facts = Facts::Nvidia(Arc::new(NvidiaFacts {
+        model: Arc::clone(&device.model),
+        memory: device.memory,
+        driver: facts::driver_version(&roots.proc).into(),
+        class: facts::class(&roots.sys, &card.pci),
+        machine: facts::machine(&roots.sys).into(),
+        ..NvidiaFacts::default()
+    }));
+    let host = HostDevice { device, pci: card.pci, nodes, control_nodes, origin, facts };
     let existing = instances::of_card(roots, card.minor)?;
     if existing.is_empty() {
         if host.device.memory.0 == 0 {

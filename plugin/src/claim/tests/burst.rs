@@ -6,6 +6,7 @@ use std::collections::BTreeSet;
 
 use proptest::prelude::*;
 
+use super::dice::Dice;
 use super::*;
 
 type Name = (String, ContainerName);
@@ -50,8 +51,8 @@ impl Kubelet {
             let found = pod.request.containers.iter().find(|c| c.name == *container);
             found.is_some_and(|c| c.kind != ContainerKind::Init)
         };
-        let some = |ids: &BTreeMap<Resource, Vec<String>>, resource| {
-            Ids::new(ids.get(&resource).into_iter().flatten().cloned())
+        let some = |ids: &BTreeMap<Resource, Vec<String>>| {
+            ids.iter().map(|(resource, ids)| (resource.clone(), Ids::new(ids.iter().cloned()))).collect()
         };
         let held = self.held.iter().filter(|((pod, name), _)| self.present.contains(pod) && lasting(pod, name));
         Listing {
@@ -60,29 +61,9 @@ impl Kubelet {
                 .map(|((pod, container), ids)| Held {
                     pod: PodRef::new("ns", pod.as_str()),
                     container: container.clone(),
-                    core: some(ids, Resource::Core),
-                    memory: some(ids, Resource::Memory),
+                    ids: some(ids),
                 })
                 .collect(),
-        }
-    }
-}
-
-/// Chance that proptest can shrink: a sequence of numbers, used up in order.
-struct Dice(Vec<u32>, usize);
-
-impl Dice {
-    fn roll(&mut self, sides: usize) -> usize {
-        self.1 += 1;
-        let at = self.1;
-        let number = self.0[at % self.0.len()] as usize;
-        (number.wrapping_mul(2_654_435_761).wrapping_add(at.wrapping_mul(40_503)) >> 4) % sides.max(1)
-    }
-
-    fn shuffle<T>(&mut self, items: &mut [T]) {
-        for at in (1..items.len()).rev() {
-            let other = self.roll(at + 1);
-            items.swap(at, other);
         }
     }
 }
@@ -110,7 +91,7 @@ fn apart(request: &GpuRequest, plan: &Plan) -> bool {
     request.containers.iter().enumerate().filter(|(_, container)| container.kind == ContainerKind::Init).any(
         |(at, init)| {
             request.containers[at + 1..].iter().any(|later| {
-                amount(init, Resource::Core) == amount(later, Resource::Core)
+                amount(init, &Resource::Core) == amount(later, &Resource::Core)
                     && cards(&init.name) != cards(&later.name)
             })
         },
@@ -152,7 +133,7 @@ struct Burst {
 
 impl Burst {
     fn new(shapes: &[Vec<Shape>], chance: Vec<u32>, trouble: Trouble) -> Self {
-        let mut dice = Dice(chance, 0);
+        let mut dice = Dice::new(chance);
         let mut pods: Vec<(Pod, bool)> = Vec::new();
         let mut plans = Vec::new();
         for (at, shape) in shapes.iter().enumerate() {
@@ -200,7 +181,7 @@ impl Burst {
     }
 
     /// What the service does on a call.
-    fn learn(&mut self, resource: Resource, units: u64) -> bool {
+    fn learn(&mut self, resource: &Resource, units: u64) -> bool {
         let silent = self.trouble.silent && self.dice.roll(3) == 0;
         if !silent {
             self.compare(true);
@@ -220,7 +201,7 @@ impl Burst {
         self.refresh();
     }
 
-    fn allocate(&mut self, resource: Resource, chosen: &[String]) -> Result<Answer, Refusal> {
+    fn allocate(&mut self, resource: &Resource, chosen: &[String]) -> Result<Answer, Refusal> {
         let ids = Ids::new(chosen.to_vec());
         let first = self.claims.allocate(resource, ids.clone());
         first.or_else(|_| {
@@ -230,7 +211,7 @@ impl Burst {
         })
     }
 
-    fn choose(&mut self, resource: Resource, size: usize, reusable: &BTreeSet<String>) -> Option<Vec<String>> {
+    fn choose(&mut self, resource: &Resource, size: usize, reusable: &BTreeSet<String>) -> Option<Vec<String>> {
         let mut again: Vec<String> = reusable.iter().cloned().collect();
         self.dice.shuffle(&mut again);
         again.truncate(size);
@@ -239,7 +220,7 @@ impl Burst {
         if missing == 0 {
             return Some(again);
         }
-        let mut available: Vec<String> = self.kubelet.free[&resource].iter().cloned().collect();
+        let mut available: Vec<String> = self.kubelet.free[resource].iter().cloned().collect();
         self.dice.shuffle(&mut available);
         if available.len() < missing {
             return None;
@@ -269,10 +250,10 @@ impl Burst {
         let mut reusable: BTreeMap<Resource, BTreeSet<String>> = BTreeMap::new();
         let mut calls = 0;
         for container in &pod.request.containers {
-            let mut resources = Resource::ALL.to_vec();
+            let mut resources = Resource::VCUDA.to_vec();
             self.dice.shuffle(&mut resources);
             let key = (name.clone(), container.name.clone());
-            for resource in resources.into_iter().filter(|r| amount(container, *r) > 0) {
+            for resource in resources.into_iter().filter(|r| amount(container, r) > 0) {
                 let known = self.kubelet.held.get(&key).and_then(|held| held.get(&resource)).cloned();
                 let chosen = match known {
                     Some(held) => held,
@@ -282,7 +263,7 @@ impl Burst {
                         }
                         calls += 1;
                         let reuse = reusable.get(&resource).cloned().unwrap_or_default();
-                        match self.call(pod, container, resource, &reuse) {
+                        match self.call(pod, container, &resource, &reuse) {
                             Ok(chosen) => chosen,
                             Err(end) => return end,
                         }
@@ -303,7 +284,7 @@ impl Burst {
         &mut self,
         pod: &Pod,
         container: &ContainerRequest,
-        resource: Resource,
+        resource: &Resource,
         reuse: &BTreeSet<String>,
     ) -> Result<Vec<String>, End> {
         if self.trouble.restarts && self.dice.roll(9) == 0 {
@@ -348,7 +329,7 @@ impl Burst {
             return Err(End::CutShort);
         }
         let key = (pod.reference.name.to_string(), container.name.clone());
-        if resource == Resource::Core {
+        if *resource == Resource::Core {
             let devices: Vec<DeviceId> = answer.grant.devices().cloned().collect();
             if !self.kubelet.unasked && !self.trouble.silent {
                 let ids = Ids::new(chosen.clone());
@@ -359,9 +340,9 @@ impl Burst {
             self.ceilings.insert(key.clone(), answer.limit);
         }
         for id in &chosen {
-            self.kubelet.free.get_mut(&resource).unwrap().remove(id);
+            self.kubelet.free.get_mut(resource).unwrap().remove(id);
         }
-        self.kubelet.held.entry(key).or_default().insert(resource, chosen.clone());
+        self.kubelet.held.entry(key).or_default().insert(resource.clone(), chosen.clone());
         Ok(chosen)
     }
 

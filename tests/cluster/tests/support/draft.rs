@@ -57,6 +57,15 @@ impl Draft {
         self.push("containers", container(name, core, memory, script))
     }
 
+    /// With a limit of its last container.
+    pub fn asks(mut self, resource: &str, amount: u64) -> Self {
+        let containers = self.value["spec"]["containers"].as_array_mut();
+        if let Some(container) = containers.and_then(|containers| containers.last_mut()) {
+            container["resources"]["limits"][resource] = amount.into();
+        }
+        self
+    }
+
     /// With this environment for its last container.
     pub fn env(mut self, env: &Value) -> Self {
         let containers = self.value["spec"]["containers"].as_array_mut();

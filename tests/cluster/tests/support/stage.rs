@@ -3,12 +3,17 @@
 use std::time::Duration;
 
 use anyhow::{Context, bail, ensure};
+use k8s_openapi::api::apps::v1::Deployment;
+use k8s_openapi::api::batch::v1::Job;
 use k8s_openapi::api::core::v1::{Event, Namespace, Pod};
 use kerf_cluster::audit::{Audit, audit};
 use kerf_cluster::cluster::Cluster;
+use kerf_cluster::identity::Identity;
+use kerf_cluster::node::Node;
 use kerf_cluster::wait::{Never, until};
 use kube::Api;
 use kube::api::{DeleteParams, ListParams, PostParams};
+use rustix::process::Signal;
 use serde_json::{Value, json};
 use tokio::task::JoinSet;
 
@@ -32,11 +37,7 @@ impl<'a> Stage<'a> {
         let object = serde_json::from_value(json!({ "metadata": { "name": namespace } }))?;
         namespaces.create(&PostParams::default(), &object).await?;
         let stage = Self { cluster, namespace };
-        // without it no pod is admitted
-        let accounts: Api<k8s_openapi::api::core::v1::ServiceAccount> =
-            Api::namespaced(cluster.client.clone(), &stage.namespace);
-        until(SOON, "the namespace has its account", async || accounts.get("default").await.map_err(Into::into))
-            .await?;
+        cluster.admits(&stage.namespace).await?;
         Ok(stage)
     }
 
@@ -48,6 +49,14 @@ impl<'a> Stage<'a> {
     /// Its pods.
     pub fn pods(&self) -> Api<Pod> {
         Api::namespaced(self.cluster.client.clone(), &self.namespace)
+    }
+
+    /// The first two nodes.
+    pub fn two_nodes(&self) -> anyhow::Result<(&'a Node, &'a Node)> {
+        match self.cluster.nodes.as_slice() {
+            [first, second, ..] => Ok((first, second)),
+            _ => bail!("needs two nodes"),
+        }
     }
 
     /// All pods as they are now.
@@ -142,6 +151,16 @@ impl<'a> Stage<'a> {
         .await
     }
 
+    /// Ends the first process of a pod's first container with SIGKILL.
+    pub fn kill_container(&self, pod: &Pod) -> anyhow::Result<()> {
+        let node = pod.spec.as_ref().and_then(|spec| spec.node_name.as_deref()).context("no node")?;
+        let status = pod.status.as_ref().and_then(|status| status.container_statuses.as_ref()?.first());
+        let id = status.and_then(|status| status.container_id.as_deref()).context("no container")?;
+        let process = Identity::of(self.cluster.node(node)?.container_pid(id)?).context("gone")?;
+        process.signal(Signal::KILL);
+        Ok(())
+    }
+
     /// Prints what may explain a failure.
     pub async fn report(&self) {
         for pod in self.list().await.unwrap_or_default() {
@@ -154,6 +173,14 @@ impl<'a> Stage<'a> {
     /// Deletes everything and waits until all cards are free again.
     pub async fn clear(&self) -> anyhow::Result<()> {
         let everything = ListParams::default();
+        // or they would make their pods anew
+        let owners = DeleteParams::background();
+        Api::<Deployment>::namespaced(self.cluster.client.clone(), &self.namespace)
+            .delete_collection(&owners, &everything)
+            .await?;
+        Api::<Job>::namespaced(self.cluster.client.clone(), &self.namespace)
+            .delete_collection(&owners, &everything)
+            .await?;
         until(SOON, "the pods are deleted", async || {
             // those of the examples do not listen to SIGTERM
             self.pods().delete_collection(&DeleteParams::default().grace_period(2), &everything).await?;

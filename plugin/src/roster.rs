@@ -1,0 +1,341 @@
+//! The node's cards over all drivers that are asked, each once: what the Node announces and what records name. Pure.
+//!
+//! `vcuda` and each profile whose pods the extender places ask a driver of their own, and may find the same card by it:
+//! under one id, or under two with one PCI address or one name of the kernel's. Such a card appears once, under the id by
+//! which it was found first (`vcuda` comes before the profiles), with all that it is offered as, so that the extender
+//! counts it once. A part of a card that is found whole as well is left out: both would give it away.
+//!
+//! A profile's ids are spelled as its system spells them. Here each has a second spelling, `<card>::<k>` with the card's
+//! name on this roster, in which kubelet's books and records can be compared whatever the profile.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use kerf::annotation::Keys;
+use kerf::device::{Device, Health, Inventory};
+use kerf::ids::{DeviceId, ResourceName};
+use kerf::shares::PerCard;
+
+use crate::backend::{HostDevice, Part};
+use crate::ids::{self, Ids, Resource};
+use crate::inventory::Cards;
+use crate::profile::{Profile, pool};
+
+/// Whom is asked about cards, and what is known of them.
+#[derive(Clone, Debug, Default)]
+pub struct Source {
+    /// What the cards are offered as; `None`: `vcuda`.
+    pub profile: Option<Arc<Profile>>,
+    /// The cards; `None` before the driver was asked.
+    pub cards: Option<Arc<Cards>>,
+}
+
+/// The node's cards.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Roster {
+    hosts: BTreeMap<DeviceId, HostDevice>,
+    shares: BTreeMap<ResourceName, Shares>,
+    /// Why devices are not announced.
+    pub refusals: BTreeSet<String>,
+    /// Whether every driver was asked.
+    pub settled: bool,
+}
+
+/// The ids of one resource.
+#[derive(Clone, Debug, Default, PartialEq)]
+struct Shares {
+    /// As the profile spells them, and as this roster does.
+    spelled: BTreeMap<String, String>,
+}
+
+impl Roster {
+    /// What all sources together show, in order of precedence.
+    pub fn new<'a>(sources: impl IntoIterator<Item = &'a Source>) -> Self {
+        let mut roster = Self { settled: true, ..Self::default() };
+        for source in sources {
+            match &source.cards {
+                Some(cards) => roster.add(source.profile.as_deref(), cards),
+                None => roster.settled = false,
+            }
+        }
+        roster
+    }
+
+    fn add(&mut self, profile: Option<&Profile>, cards: &Cards) {
+        let offered = profile.map(|profile| (pool::pools(profile, cards), PerCard::new(profile.replicas)));
+        // what a profile leaves alone is not announced by it either
+        let served = |id: &DeviceId| {
+            offered.as_ref().is_none_or(|(made, _)| {
+                let pools = made.pools.values().filter(|pool| !pool::shows_all(pool));
+                pools.flat_map(BTreeMap::values).any(|unit| unit.host().is_some_and(|host| host.device.id == *id))
+            })
+        };
+        let mut names: BTreeMap<DeviceId, DeviceId> = BTreeMap::new();
+        let before: BTreeSet<u32> = self.hosts.values().map(|host| host.device.index).collect();
+        let mut added: Vec<HostDevice> = Vec::new();
+        for host in cards.hosts().filter(|host| served(&host.device.id)) {
+            match self.known(host) {
+                Known::As(id) => {
+                    if let Some(known) = self.hosts.get_mut(&id) {
+                        complete(&mut known.device, &host.device);
+                    }
+                    names.insert(host.device.id.clone(), id);
+                }
+                Known::Otherwise => {
+                    let (what, subject) = (host.origin.part.as_str(), host.subject());
+                    let refusal = format!("{subject}: the card of this {what} is offered in another form as well");
+                    self.refusals.insert(refusal);
+                }
+                Known::Not => {
+                    names.insert(host.device.id.clone(), host.device.id.clone());
+                    added.push(host.clone());
+                }
+            }
+        }
+        renumber(&mut added, &before);
+        self.hosts.extend(added.into_iter().map(|host| (host.device.id.clone(), host)));
+        let Some((made, Ok(per_card))) = offered else { return };
+        for (resource, pool) in made.pools.iter().filter(|(_, pool)| !pool::shows_all(pool)) {
+            let resource = ResourceName::from(resource.as_str());
+            for (id, unit) in pool {
+                let Some(name) = unit.host().and_then(|host| names.get(&host.device.id)) else { continue };
+                let spelled = ids::unit(name.as_str(), unit.share);
+                self.shares.entry(resource.clone()).or_default().spelled.insert(id.clone(), spelled);
+                if let Some(host) = self.hosts.get_mut(name) {
+                    host.device.offers.insert(resource.clone(), per_card);
+                }
+            }
+        }
+    }
+
+    /// Whether a device is on the roster already.
+    fn known(&self, host: &HostDevice) -> Known {
+        if self.hosts.contains_key(&host.device.id) {
+            return Known::As(host.device.id.clone());
+        }
+        let mut otherwise = false;
+        for (id, other) in &self.hosts {
+            let vendor = host.origin.vendor == other.origin.vendor;
+            let card = vendor && !host.origin.card.is_empty() && host.origin.card == other.origin.card;
+            let place = !host.pci.is_empty() && host.pci == other.pci;
+            // device files alone tell no address
+            let name = vendor && !host.origin.name.is_empty() && host.origin.name == other.origin.name;
+            match (&host.origin.part, &other.origin.part) {
+                (Part::Whole, Part::Whole) if card || place || name => return Known::As(id.clone()),
+                // files and library may not both know the instance's profile
+                (Part::Instance { gi, ci, .. }, Part::Instance { gi: other_gi, ci: other_ci, .. })
+                    if card && (gi, ci) == (other_gi, other_ci) =>
+                {
+                    return Known::As(id.clone());
+                }
+                (Part::Whole, _) | (_, Part::Whole) => otherwise |= card || place,
+                _ => {}
+            }
+        }
+        if otherwise { Known::Otherwise } else { Known::Not }
+    }
+
+    /// The cards, in order of id. Those of a profile name its offers.
+    pub fn hosts(&self) -> impl Iterator<Item = &HostDevice> {
+        self.hosts.values()
+    }
+
+    /// The cards as the node publishes them.
+    pub fn inventory(&self) -> Inventory {
+        Inventory::new(self.hosts.values().map(|host| host.device.clone()).collect())
+    }
+
+    /// The resource of a full name, where pods of this node hold its ids by their records.
+    pub fn resource(&self, name: &str, keys: &Keys) -> Option<Resource> {
+        match name {
+            _ if name == keys.core => Some(Resource::Core),
+            _ if name == keys.memory => Some(Resource::Memory),
+            _ => self.shares.contains_key(name).then(|| Resource::Counted(name.into())),
+        }
+    }
+
+    /// The card that an id of a profile's resource is of; `None` where this node has no such id.
+    pub fn card(&self, resource: &str, id: &str) -> Option<&str> {
+        ids::card(self.shares.get(resource)?.spelled.get(id)?)
+    }
+
+    /// A profile's ids as this roster spells them. One that is not known stays as it is.
+    pub fn spell<'a>(&self, resource: &str, ids: impl IntoIterator<Item = &'a String>) -> Ids {
+        let shares = self.shares.get(resource);
+        let spelled = |id: &'a String| shares.and_then(|shares| shares.spelled.get(id)).unwrap_or(id).clone();
+        Ids::new(ids.into_iter().map(spelled))
+    }
+}
+
+/// Whether a device is on the roster.
+enum Known {
+    /// Under this name.
+    As(DeviceId),
+    /// Its card is, whole where this is a part or in parts where this is whole.
+    Otherwise,
+    Not,
+}
+
+/// What another driver knows of the same card.
+fn complete(known: &mut Device, other: &Device) {
+    if known.memory.0 == 0 {
+        known.memory = other.memory;
+    }
+    if known.model.is_empty() {
+        known.model = other.model.clone();
+    }
+    known.numa = known.numa.or(other.numa);
+    if other.health == Health::Unhealthy {
+        known.health = Health::Unhealthy;
+    }
+}
+
+/// Drivers count their cards each for itself: numbers that others have are moved behind all of them.
+fn renumber(added: &mut [HostDevice], taken: &BTreeSet<u32>) {
+    let own: BTreeSet<u32> = added.iter().map(|host| host.device.index).collect();
+    if own.is_disjoint(taken) {
+        return;
+    }
+    let behind = taken.last().map_or(0, |last| last.saturating_add(1));
+    let moved: BTreeMap<u32, u32> = own.into_iter().zip(behind..).collect();
+    for host in added {
+        let device = &mut host.device;
+        device.index = moved.get(&device.index).copied().unwrap_or(device.index);
+        let links = std::mem::take(&mut device.links);
+        device.links =
+            links.into_iter().filter_map(|(peer, link)| Some((moved.get(&peer).copied()?, link))).collect();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::backend::{Origin, Vendor};
+    use crate::config::{Args, Config};
+    use clap::Parser;
+    use kerf::device::Link;
+    use kerf::units::Mib;
+
+    fn host(id: &str, index: u32, name: &str, pci: &str) -> HostDevice {
+        HostDevice {
+            device: Device::new(id, index, Mib(0)),
+            pci: pci.to_owned(),
+            nodes: Vec::new(),
+            control_nodes: Vec::new(),
+            origin: Origin::whole(Vendor::Nvidia, "nvidia", name, pci),
+        }
+    }
+
+    fn source(flags: &[&str], hosts: Vec<HostDevice>) -> Source {
+        let profile = (!flags.is_empty()).then(|| {
+            let args = Args::parse_from(["kerf-plugin", "--node-name=n", "--placed"].iter().chain(flags));
+            Arc::new(Config::try_from(args).unwrap().profiles.remove(0))
+        });
+        Source { profile, cards: Some(Arc::new(Cards::default().discovered(hosts))) }
+    }
+
+    const DEEPOMATIC: [&str; 2] = ["--profile=deepomatic", "--gpu-duplication-factor=2"];
+
+    type Offer = (String, u32);
+
+    fn offers(roster: &Roster) -> Vec<(String, u32, Vec<Offer>)> {
+        let of = |device: &Device| device.offers.iter().map(|(name, n)| (name.to_string(), n.get())).collect();
+        roster.inventory().devices().iter().map(|d| (d.id.to_string(), d.index, of(d))).collect()
+    }
+
+    #[test]
+    fn a_card_that_two_drivers_find_is_one_card_with_both_offers() {
+        let mut library = host("GPU-a", 0, "nvidia0", "0000:3b:00.0");
+        library.device.memory = Mib(81920);
+        let mut files =
+            vec![host("nvidia0", 0, "nvidia0", "0000:3b:00.0"), host("nvidia1", 1, "nvidia1", "0000:5e:00.0")];
+        files[0].device.health = Health::Unhealthy;
+        let vcuda = source(&[], vec![library]);
+        let shared = source(&DEEPOMATIC, files);
+        let roster = Roster::new([&vcuda, &shared]);
+        let offered = |n| vec![("deepomatic.com/shared-gpu".to_owned(), n)];
+        assert_eq!(offers(&roster), [("GPU-a".to_owned(), 0, offered(2)), ("nvidia1".to_owned(), 1, offered(2))]);
+        let known = roster.inventory().devices()[0].clone();
+        assert_eq!((known.memory, known.health), (Mib(81920), Health::Unhealthy));
+        assert_eq!(roster.card("deepomatic.com/shared-gpu", "nvidia0-_-2"), Some("GPU-a"));
+        let spelled = ["nvidia0-_-1", "nvidia1-_-2", "nvidia7-_-1"].map(str::to_owned);
+        let spelled = roster.spell("deepomatic.com/shared-gpu", &spelled);
+        assert_eq!(spelled.iter().collect::<Vec<_>>(), ["GPU-a::0", "nvidia1::1", "nvidia7-_-1"]);
+        // of device files alone no address is known
+        let bare = source(&DEEPOMATIC, vec![host("nvidia0", 0, "nvidia0", "")]);
+        assert_eq!(offers(&Roster::new([&vcuda, &bare])), [("GPU-a".to_owned(), 0, offered(2))]);
+        // the other way round the files name the card
+        let other = Roster::new([&shared, &vcuda]);
+        assert_eq!(other.hosts().map(|host| host.device.id.as_str()).collect::<Vec<_>>(), ["nvidia0", "nvidia1"]);
+    }
+
+    #[test]
+    fn a_part_of_a_card_that_is_there_whole_is_left_out_by_name() {
+        let whole = source(&[], vec![host("GPU-a", 0, "nvidia0", "0000:3b:00.0")]);
+        let mut part = host("MIG-a", 0, "nvidia0/gi1", "0000:3b:00.0");
+        part.origin.part = Part::Instance { gi: 1, ci: 0, profile: "3g.20gb".into() };
+        let parts = source(&["--profile=nvidia", "--mig-strategy=mixed"], vec![part.clone()]);
+        let roster = Roster::new([&whole, &parts]);
+        assert_eq!(offers(&roster), [("GPU-a".to_owned(), 0, Vec::new())]);
+        assert!(roster.refusals.first().unwrap().starts_with("nvidia0/gi1: the card of this instance"));
+        // the same instance twice is one
+        let mig = source(&[], vec![HostDevice { device: Device::new("MIG-b", 3, Mib(5)), ..part }]);
+        let roster = Roster::new([&mig, &parts]);
+        assert_eq!(offers(&roster), [("MIG-b".to_owned(), 3, vec![("nvidia.com/mig-3g.20gb".to_owned(), 1)])]);
+    }
+
+    #[test]
+    fn numbers_that_two_vendors_use_are_given_once() {
+        let nvidia = source(
+            &[],
+            vec![host("GPU-a", 0, "nvidia0", "0000:3b:00.0"), host("GPU-b", 1, "nvidia1", "0000:5e:00.0")],
+        );
+        let mut amd = [("0000:19:00.0", 1, 2), ("0000:1a:00.0", 2, 1)].map(|(pci, index, peer)| {
+            let mut host = host(pci, index, "card", pci);
+            host.origin.vendor = Vendor::Amd;
+            host.device.links.insert(peer, Link::NvLink(1));
+            host
+        });
+        amd[1].device.links.insert(9, Link::Switch);
+        let roster = Roster::new([&nvidia, &source(&["--profile=amd"], amd.to_vec())]);
+        let shown: Vec<_> = roster
+            .inventory()
+            .devices()
+            .iter()
+            .map(|d| (d.id.to_string(), d.index, d.links.keys().copied().collect::<Vec<_>>()))
+            .collect();
+        let wanted = [
+            ("GPU-a", 0, vec![]),
+            ("GPU-b", 1, vec![]),
+            ("0000:19:00.0", 2, vec![3]),
+            ("0000:1a:00.0", 3, vec![2]),
+        ];
+        assert_eq!(shown, wanted.map(|(id, index, links)| (id.to_owned(), index, links)));
+    }
+
+    #[test]
+    fn nothing_is_settled_before_every_driver_was_asked() {
+        let asked = source(&DEEPOMATIC, Vec::new());
+        let silent = Source { cards: None, ..asked.clone() };
+        assert!(Roster::new([&asked]).settled);
+        assert!(!Roster::new([&asked, &silent]).settled);
+    }
+
+    #[test]
+    fn what_a_profile_leaves_alone_and_resources_that_show_all_cards_are_no_offers() {
+        let mut cards = ["0x1234", "0x5678"].map(|id| {
+            let mut host = host(id, 0, id, id);
+            (host.origin.vendor, host.origin.driver, host.origin.model_id) =
+                (Vendor::Intel, "xe".into(), id.into());
+            host
+        });
+        cards[1].device.index = 1;
+        let flags = ["--profile=intel", "--enable-monitoring", "--allow-ids=0x5678", "--shared-dev-num=3"];
+        let roster = Roster::new([&source(&flags, cards.to_vec())]);
+        assert_eq!(offers(&roster), [("0x5678".to_owned(), 1, vec![("gpu.intel.com/xe".to_owned(), 3)])]);
+        let keys = Keys::default();
+        assert_eq!(roster.resource("gpu.intel.com/monitoring", &keys), None);
+        assert_eq!(roster.resource("gpu.intel.com/xe", &keys), Some(Resource::Counted("gpu.intel.com/xe".into())));
+        assert_eq!(roster.resource("inspur.com/vcuda-core", &keys), Some(Resource::Core));
+    }
+}
