@@ -26,6 +26,7 @@ use self::amd::{Amd, AmdOptions};
 use self::auto::Auto;
 use self::facts::Facts;
 use self::intel::Intel;
+use self::intel::wsl::Wsl;
 use self::nvidia::Nvidia;
 use self::nvidia::files::NvidiaFiles;
 pub use self::origin::{Origin, Part, Vendor};
@@ -208,6 +209,7 @@ pub fn of(choice: BackendChoice) -> Arc<dyn Backend> {
         }
         BackendChoice::Amd(options) => Arc::new(Amd::new(options)),
         BackendChoice::Intel(options) => Arc::new(Intel::new(options)),
+        BackendChoice::IntelWsl(options) => Arc::new(Wsl::new(options)),
         BackendChoice::Simulated(path) => Arc::new(Simulated::new(path)),
         BackendChoice::Auto(nvidia, intel, path) => {
             let amd = Amd::new(AmdOptions { roots: intel.roots.clone(), reporter: None });

@@ -15,6 +15,7 @@ use kerf::units::Mib;
 
 use crate::backend::amd::AmdOptions;
 use crate::backend::intel::IntelOptions;
+use crate::backend::intel::wsl::WslOptions;
 use crate::backend::nvidia::files::FilesOptions;
 use crate::backend::roots::Roots;
 use crate::binding::Strategy;
@@ -248,6 +249,8 @@ pub enum BackendChoice {
     Amd(AmdOptions),
     /// Intel only.
     Intel(IntelOptions),
+    /// Intel's cards of a Windows host.
+    IntelWsl(WslOptions),
     /// A file only.
     Simulated(PathBuf),
     /// The first of NVIDIA, AMD, Intel and a file that has cards.
@@ -292,6 +295,9 @@ pub enum ConfigError {
     /// Only one of both can be meant.
     #[error("--allow-ids and --deny-ids exclude each other")]
     AllowAndDeny,
+    /// There is nothing to be seen of the single cards.
+    #[error("--wsl excludes --enable-monitoring and --health-management")]
+    WslAlone,
     /// A profile twice, which cannot have one name of a resource twice.
     #[error("--profile {0} is given twice")]
     ProfileTwice(&'static str),
@@ -464,6 +470,9 @@ fn profiles(args: &ProfileArgs, nvidia: &NvidiaOptions, roots: &Roots) -> Result
             ProfileName::Intel => {
                 if !args.intel.allow_ids.is_empty() && !args.intel.deny_ids.is_empty() {
                     return Err(ConfigError::AllowAndDeny);
+                }
+                if args.intel.wsl && (args.intel.enable_monitoring || args.intel.health_management) {
+                    return Err(ConfigError::WslAlone);
                 }
                 profile::intel::profile(&args.intel, roots)?
             }

@@ -1,7 +1,9 @@
-//! Intel cards, from sysfs: `/sys/class/drm/card<N>` with the drivers `i915` and `xe`.
+//! Intel cards, from sysfs: `/sys/class/drm/card<N>` with the drivers `i915` and `xe`; those of a Windows host are in [`wsl`].
 //!
 //! A card is here if its directory says so and the host has a device file for it. An SR-IOV card with functions is
 //! represented by them. Its PCI address comes from where its link in `/sys/class/drm` leads.
+
+pub mod wsl;
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};

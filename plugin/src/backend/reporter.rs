@@ -11,8 +11,8 @@ use std::time::Duration;
 use kerf::device::Health;
 use kerf_proto::amd::Nothing;
 use kerf_proto::amd::metrics_service_client::MetricsServiceClient;
-use kerf_proto::intel::DeviceId as Address;
 use kerf_proto::intel::levelzero_client::LevelzeroClient;
+use kerf_proto::intel::{DeviceId as Address, GetIntelIndicesMessage};
 use tonic::transport::Channel;
 
 use super::HostDevice;
@@ -76,6 +76,23 @@ async fn exporter(socket: &Path) -> Option<BTreeSet<String>> {
     let mut client = MetricsServiceClient::new(connect(socket).await?);
     let states = client.list(Nothing {}).await.ok()?.into_inner().gpu_state;
     Some(states.into_iter().filter(|state| state.health == "unhealthy").map(|state| state.device).collect())
+}
+
+/// By which indices Level Zero knows Intel's cards. Blocks; not to be called from an async task.
+///
+/// # Errors
+/// Why there is no answer.
+pub fn indices(socket: &Path) -> Result<BTreeSet<u32>, String> {
+    let asked = async {
+        let channel = kubelet::dial(socket.to_owned()).await.map_err(|error| error.to_string())?;
+        let answer = LevelzeroClient::new(channel).get_intel_indices(GetIntelIndicesMessage {}).await;
+        let answer = answer.map_err(|status| status.message().to_owned())?.into_inner();
+        match answer.error {
+            Some(error) => Err(error.description),
+            None => Ok(answer.indices.into_iter().collect()),
+        }
+    };
+    blocking(async { Some(Some(asked.await)) }).unwrap_or_else(|| Err(format!("no answer within {PATIENCE:?}")))
 }
 
 async fn level_zero(socket: &Path, hosts: &[HostDevice], limits: &Temperatures) -> Option<BTreeSet<String>> {

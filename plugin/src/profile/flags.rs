@@ -165,6 +165,9 @@ pub struct IntelArgs {
         value_name = "PATH"
     )]
     pub levelzero_socket: PathBuf,
+    /// This is WSL: offer the cards that the Level-Zero sidecar tells of, by /dev/dxg
+    #[arg(long, env = "KERF_WSL", num_args = 0..=1, require_equals = true, default_value_t = false, default_missing_value = "true")]
+    pub wsl: bool,
     /// Degrees Celsius beyond which a card is ill
     #[arg(long, env = "KERF_TEMP_LIMIT", default_value_t = 100, value_name = "CELSIUS")]
     pub temp_limit: u32,

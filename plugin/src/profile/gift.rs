@@ -22,6 +22,8 @@ pub struct Gift {
     pub visible_mounts: bool,
     /// Whether cards are called by index and not by UUID in what the runtime is told.
     pub by_index: bool,
+    /// Whether `ZE_AFFINITY_MASK` tells Level Zero the indices of the cards.
+    pub affinity: bool,
     /// Directories for every container: on the host, and inside, read-only.
     pub libraries: Vec<(PathBuf, PathBuf)>,
     /// Which links below `/dev/dri/by-path` are mounted.
@@ -115,6 +117,10 @@ pub fn answer(
     let names: Vec<String> = hosts.iter().map(|host| runtime_name(gift, host)).collect();
     if gift.visible {
         response.envs.insert("NVIDIA_VISIBLE_DEVICES".to_owned(), names.join(","));
+    }
+    if gift.affinity {
+        let indices: Vec<String> = hosts.iter().map(|host| host.device.index.to_string()).collect();
+        response.envs.insert("ZE_AFFINITY_MASK".to_owned(), indices.join(","));
     }
     if gift.visible_mounts {
         response.envs.insert("NVIDIA_VISIBLE_DEVICES".to_owned(), "/var/run/nvidia-container-devices".to_owned());

@@ -1,4 +1,4 @@
-//! Intel's contract: `gpu.intel.com/i915`, `gpu.intel.com/xe` and resources that show all cards.
+//! Intel's contract: `gpu.intel.com/i915`, `gpu.intel.com/xe`, `gpu.intel.com/dxg` (WSL) and resources that show all cards.
 
 use std::path::Path;
 use std::time::Duration;
@@ -7,13 +7,14 @@ use super::flags::{AllocationPolicy, BadPciId, IntelArgs, MonitoringMode, pci_id
 use super::gift::Cdi;
 use super::{Base, Filter, Gift, IdStyle, Monitoring, Naming, Order, Profile};
 use crate::backend::intel::IntelOptions;
+use crate::backend::intel::wsl::WslOptions;
 use crate::backend::reporter::{Reporter, Temperatures};
 use crate::backend::roots::Roots;
 use crate::config::BackendChoice;
 
 const DOMAIN: &str = "gpu.intel.com";
 
-/// With the graphics nodes of each card, its links by path, and a CDI name that says the same.
+/// The profile of these flags.
 ///
 /// # Errors
 /// [`BadPciId`].
@@ -33,9 +34,14 @@ pub fn profile(args: &IntelArgs, roots: Roots) -> Result<Profile, BadPciId> {
             memory: celsius(args.memory_temp_limit),
         },
     });
+    let source = if args.wsl {
+        BackendChoice::IntelWsl(WslOptions { roots: roots.clone(), socket: args.levelzero_socket.clone() })
+    } else {
+        BackendChoice::Intel(IntelOptions { roots: roots.clone(), reporter, ..IntelOptions::default() })
+    };
     Ok(Profile {
         name: "intel",
-        source: BackendChoice::Intel(IntelOptions { roots: roots.clone(), reporter, ..IntelOptions::default() }),
+        source,
         naming: Naming::Driver(DOMAIN.to_owned()),
         placed: false,
         ids: IdStyle { base: Base::Name, separator: "-", first: 0, always: true },
@@ -46,17 +52,7 @@ pub fn profile(args: &IntelArgs, roots: Roots) -> Result<Profile, BadPciId> {
             AllocationPolicy::Balanced => Order::Balanced,
             AllocationPolicy::Packed => Order::Sorted,
         },
-        gift: Gift {
-            nodes: Some("rw"),
-            by_path: args.bypath,
-            cdi: Some(Cdi {
-                kind: "intel.cdi.k8s.io/gpu".to_owned(),
-                directory: Some(args.cdi_dir.clone()),
-                annotation: None,
-            }),
-            engines: true,
-            ..Gift::default()
-        },
+        gift: if args.wsl { windows() } else { linux(args) },
         one_share: false,
         monitoring: args.enable_monitoring.then(|| match args.monitoring_mode {
             MonitoringMode::Single => Monitoring::Single(format!("{DOMAIN}/monitoring")),
@@ -66,4 +62,30 @@ pub fn profile(args: &IntelArgs, roots: Roots) -> Result<Profile, BadPciId> {
         period: Duration::from_secs(5),
         roots,
     })
+}
+
+/// Device files of the cards, with their links by path and CDI names that say the same.
+fn linux(args: &IntelArgs) -> Gift {
+    Gift {
+        nodes: Some("rw"),
+        by_path: args.bypath,
+        cdi: Some(Cdi {
+            kind: "intel.cdi.k8s.io/gpu".to_owned(),
+            directory: Some(args.cdi_dir.clone()),
+            annotation: None,
+        }),
+        engines: true,
+        ..Gift::default()
+    }
+}
+
+/// The one device file of all cards, the libraries of the Windows host, and which of the cards are meant.
+fn windows() -> Gift {
+    let libraries = Path::new("/usr/lib/wsl");
+    Gift {
+        nodes: Some("rw"),
+        libraries: vec![(libraries.to_owned(), libraries.to_owned())],
+        affinity: true,
+        ..Gift::default()
+    }
 }

@@ -8,7 +8,7 @@ use kerf_plugin::backend;
 use kerf_proto::amd::metrics_service_server::{MetricsService, MetricsServiceServer};
 use kerf_proto::amd::{GpuState, GpuStateResponse, Nothing};
 use kerf_proto::intel::levelzero_server::{Levelzero, LevelzeroServer};
-use kerf_proto::intel::{DeviceHealth, DeviceId, DeviceTemperature};
+use kerf_proto::intel::{DeviceHealth, DeviceId, DeviceIndices, DeviceTemperature, GetIntelIndicesMessage};
 use tokio::net::UnixListener;
 use tokio_stream::wrappers::UnixListenerStream;
 use tonic::transport::Server;
@@ -51,9 +51,16 @@ impl Levelzero for Sidecar {
     async fn get_device_temperature(&self, id: Request<DeviceId>) -> Result<Response<DeviceTemperature>, Status> {
         Ok(Response::new(self.of(&id)?.1))
     }
+
+    async fn get_intel_indices(
+        &self,
+        _: Request<GetIntelIndicesMessage>,
+    ) -> Result<Response<DeviceIndices>, Status> {
+        Err(Status::unavailable("not asked here"))
+    }
 }
 
-fn serve(router: Router, socket: &Path) {
+pub fn serve(router: Router, socket: &Path) {
     let listener = UnixListener::bind(socket).unwrap();
     tokio::spawn(router.serve_with_incoming(UnixListenerStream::new(listener)));
 }

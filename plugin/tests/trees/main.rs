@@ -14,3 +14,4 @@ mod labels;
 mod offers;
 mod order;
 mod placed;
+mod wsl;
