@@ -1,0 +1,67 @@
+//! kube-scheduler's configurations: they name the extender's routes and resources.
+
+use std::collections::BTreeSet;
+
+use kerf::annotation::Keys;
+use serde_json::Value;
+
+use crate::kinds::SchedulerConfiguration;
+use crate::reading::{documents, only, strict, text};
+use crate::{extender, extender_args};
+
+#[test]
+fn scheduler_configurations_name_the_extenders_routes_and_resources() {
+    let keys = Keys::default();
+    let routes = text("extender/src/api.rs");
+    let args = extender_args(&extender());
+    for (name, value) in documents("manifests/scheduler-config") {
+        let config: SchedulerConfiguration = strict(&name, &value);
+        assert_eq!(config.api_version, "kubescheduler.config.k8s.io/v1");
+        let extender = only(config.extenders);
+        let url = format!("http://kerf-extender.kerf-system.svc:{}/scheduler", args.listen.port());
+        assert_eq!(extender.url_prefix, url);
+        assert!(!extender.enable_https && !extender.ignorable);
+        assert_eq!(extender.http_timeout, format!("{}s", args.scheduler_timeout_ms / 1000));
+        assert_eq!(args.scheduler_timeout_ms % 1000, 0);
+        let filter = Some(extender.filter_verb.clone());
+        let (prioritize, preempt) = (extender.prioritize_verb.clone(), extender.preempt_verb.clone());
+        let verbs = [filter, prioritize, preempt, extender.bind_verb.clone()];
+        for verb in verbs.iter().flatten() {
+            assert!(routes.contains(&format!(".route(\"/scheduler/{verb}\"")), "{name}: {verb}");
+        }
+        let legacy = extender.filter_verb == "predicates";
+        assert_eq!(legacy, name.ends_with("legacy.yaml"));
+        if legacy {
+            assert!(verbs.iter().skip(1).all(Option::is_none) && !extender.node_cache_capable);
+        } else {
+            assert!(extender.node_cache_capable && extender.weight.is_some_and(|weight| weight > 0));
+            assert_eq!(verbs.map(Option::unwrap), ["filter", "prioritize", "preempt", "bind"]);
+        }
+        let managed: Vec<&str> = extender.managed_resources.iter().map(|resource| &*resource.name).collect();
+        assert_eq!(managed, [&*keys.core, &*keys.memory]);
+        assert!(extender.managed_resources.iter().all(|resource| !resource.ignored_by_scheduler));
+    }
+}
+
+#[test]
+fn the_resources_that_can_be_uncommented_are_those_that_the_extender_knows() {
+    let known = extender_args(&extender()).share_resources;
+    let exact: BTreeSet<&str> =
+        known.names().iter().map(String::as_str).filter(|name| !name.ends_with('*')).collect();
+    for (name, _) in documents("manifests/scheduler-config") {
+        let written = text(&name);
+        let commented = written.lines().filter_map(|line| line.trim().strip_prefix("# - name: "));
+        let commented: BTreeSet<&str> = commented.collect();
+        assert!(commented.iter().all(|name| known.contains(name)), "{name}: {commented:?}");
+        assert!(exact.is_subset(&commented), "{name}: {exact:?}");
+        // uncommented, it is still a configuration
+        let block = |line: &str| ["- name: ", "  ignoredByScheduler: "].iter().any(|start| line.starts_with(start));
+        let uncommented = written.lines().map(|line| match line.strip_prefix("      # ") {
+            Some(rest) if block(rest) => format!("      {rest}\n"),
+            _ => format!("{line}\n"),
+        });
+        let value: Value = serde_saphyr::from_str(&uncommented.collect::<String>()).unwrap();
+        let config: SchedulerConfiguration = strict(&name, &value);
+        assert_eq!(only(config.extenders).managed_resources.len(), 2 + commented.len());
+    }
+}
