@@ -141,10 +141,20 @@ impl Stage {
         self.run(name, &containers, json!(annotation::write(&placement, &Keys::default())));
     }
 
-    /// Waits until the pod is confirmed and gives its annotations.
+    /// Waits until the pod is confirmed, and what enforces its shares is written (which may be a moment later), and
+    /// gives its annotations.
     pub async fn confirmed(&self, name: &str) -> Value {
+        let shares = |pod: &Value| {
+            let containers = pod["spec"]["containers"].as_array().into_iter().flatten();
+            let mut cores = containers.filter_map(|c| c["resources"]["limits"][CORE].as_str()?.parse::<u64>().ok());
+            cores.any(|core| core < 100)
+        };
         let confirmed = |pod: Option<&Value>| {
-            pod.is_some_and(|p| p["metadata"]["annotations"]["inspur.com/gpu-assigned"] == "true")
+            pod.is_some_and(|pod| {
+                let annotations = &pod["metadata"]["annotations"];
+                let isolated = !shares(pod) || annotations["inspur.com/gpu-isolation"].is_string();
+                annotations["inspur.com/gpu-assigned"] == "true" && isolated
+            })
         };
         let pod = self.server.wait_for_object("pods", "ns", name, SOON, confirmed).await;
         pod.unwrap_or_else(|error| panic!("{name}: {error}")).unwrap()["metadata"]["annotations"].clone()
