@@ -414,32 +414,17 @@ impl NodeLedger {
 
     /// The node as it will be once these pods have left; for planning ahead only.
     pub fn without(&self, gone: &BTreeSet<PodUid>) -> Self {
-        let mut later = self.clone();
-        later.commitments.retain(|uid, _| !gone.contains(uid));
-        later.recount();
+        let mut later = Self { known: self.known, cards: self.cards.clone(), ..Self::default() };
+        let staying = self.commitments.iter().filter(|(uid, _)| !gone.contains(*uid));
+        count(&mut later.cards, staying.map(|(_, known)| known), &self.transit);
+        later.derive_rooms();
         later
     }
 
     /// Counts every card afresh from the commitments. A node has few pods; counting is cheaper than a
     /// difference that is applied twice.
     fn recount(&mut self) {
-        self.cards.iter_mut().for_each(Card::clear);
-        for commitment in self.commitments.values() {
-            match &commitment.held {
-                Held::Plan(_) => commitment.holds.iter().for_each(|hold| take(&mut self.cards, hold)),
-                Held::Unreadable => {
-                    let cards = self.cards.iter_mut();
-                    cards.for_each(|card| {
-                        commitment.holds.iter().for_each(|hold| {
-                            if card.may_have(hold) {
-                                card.take(hold)
-                            }
-                        })
-                    });
-                }
-            }
-        }
-        self.transit.holds().for_each(|hold| take(&mut self.cards, &hold));
+        count(&mut self.cards, self.commitments.values(), &self.transit);
         self.derive_rooms();
     }
 
@@ -454,6 +439,24 @@ impl NodeLedger {
         let most = divided.max_by_key(|free| (free.compute, free.memory));
         self.roomiest = most.unwrap_or_default();
     }
+}
+
+/// Has the cards taken by these commitments, and by what is in transit, alone.
+fn count<'a>(cards: &mut [Card], commitments: impl Iterator<Item = &'a Commitment>, transit: &Transit) {
+    cards.iter_mut().for_each(Card::clear);
+    for commitment in commitments {
+        match &commitment.held {
+            Held::Plan(_) => commitment.holds.iter().for_each(|hold| take(cards, hold)),
+            Held::Unreadable => cards.iter_mut().for_each(|card| {
+                commitment.holds.iter().for_each(|hold| {
+                    if card.may_have(hold) {
+                        card.take(hold)
+                    }
+                })
+            }),
+        }
+    }
+    transit.holds().for_each(|hold| take(cards, &hold));
 }
 
 fn holds(held: &Held, request: &GpuRequest) -> Vec<Hold> {

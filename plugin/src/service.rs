@@ -2,10 +2,10 @@
 
 use std::sync::Arc;
 
-use futures::stream::{self, BoxStream, StreamExt};
+use futures::stream::{self, BoxStream, Stream, StreamExt};
 use kerf_proto::deviceplugin::device_plugin_server::DevicePlugin;
 use kerf_proto::deviceplugin::{
-    AllocateRequest, AllocateResponse, ContainerAllocateResponse, ContainerPreferredAllocationResponse,
+    AllocateRequest, AllocateResponse, ContainerAllocateResponse, ContainerPreferredAllocationResponse, Device,
     DevicePluginOptions, Empty, ListAndWatchResponse, PreStartContainerRequest, PreStartContainerResponse,
     PreferredAllocationRequest, PreferredAllocationResponse,
 };
@@ -126,12 +126,32 @@ impl Service {
     }
 }
 
+/// ListAndWatch's answers, until `token` is cancelled: of `told` each list that is another than the one before it, and
+/// each that comes with the wish to tell it again. Counted in `streams` for as long as they are listened to.
+pub fn lists(
+    told: impl Stream<Item = (Vec<Device>, bool)> + Send + 'static,
+    streams: watch::Sender<Streams>,
+    token: CancellationToken,
+) -> BoxStream<'static, Result<ListAndWatchResponse, Status>> {
+    let open = Open::new(streams);
+    let mut last = None;
+    let lists = told.filter_map(move |(devices, again)| {
+        let _counted = &open;
+        // a change that kubelet does not see, such as of a link, is not worth thousands of ids
+        let news = again || last.as_ref() != Some(&devices);
+        if news {
+            last = Some(devices.clone());
+        }
+        std::future::ready(news.then_some(Ok(ListAndWatchResponse { devices })))
+    });
+    lists.take_until(token.cancelled_owned()).boxed()
+}
+
 /// Counts a stream for as long as it lives.
-pub struct Open(watch::Sender<Streams>);
+struct Open(watch::Sender<Streams>);
 
 impl Open {
-    /// Counts one more.
-    pub fn new(streams: watch::Sender<Streams>) -> Self {
+    fn new(streams: watch::Sender<Streams>) -> Self {
         streams.send_modify(|streams| {
             streams.opened += 1;
             streams.open += 1;
@@ -162,25 +182,14 @@ impl DevicePlugin for Service {
     async fn list_and_watch(&self, _: Request<Empty>) -> Result<Response<Self::ListAndWatchStream>, Status> {
         let (resource, numa) = (self.resource.clone(), self.shared.numa_hints);
         let core = resource == Resource::Core;
-        let open = Open::new(self.streams.clone());
         let state = self.shared.state.clone();
-        let mut last = None;
         let cards = WatchStream::new(state.watch_cards()).map(|_| false);
         // one resource suffices for kubelet to write all its books: the one with fewer ids
         let repeats = WatchStream::from_changes(state.watch_repeats())
             .filter(move |()| std::future::ready(core))
             .map(|()| true);
-        let lists = stream::select(cards, repeats).filter_map(move |again| {
-            let _counted = &open;
-            let devices = state.cards().list(&resource, numa);
-            // a change that kubelet does not see, such as of a link, is not worth thousands of ids
-            let news = again || last.as_ref() != Some(&devices);
-            if news {
-                last = Some(devices.clone());
-            }
-            std::future::ready(news.then_some(Ok(ListAndWatchResponse { devices })))
-        });
-        Ok(Response::new(lists.take_until(self.token.clone().cancelled_owned()).boxed()))
+        let told = stream::select(cards, repeats).map(move |again| (state.cards().list(&resource, numa), again));
+        Ok(Response::new(lists(told, self.streams.clone(), self.token.clone())))
     }
 
     async fn get_preferred_allocation(

@@ -24,7 +24,7 @@ use super::{Gift, Profile, cdi, gift, order};
 use crate::ids::Resource;
 use crate::kubelet::{self, Endpoint};
 use crate::metrics::Counters;
-use crate::service::{Open, Streams};
+use crate::service::{self, Streams};
 use crate::state::State;
 
 /// Follows the cards of `state` and offers what `profile` makes of them, until `token` is cancelled. `ready` is met
@@ -191,9 +191,7 @@ impl DevicePlugin for Service {
     type ListAndWatchStream = BoxStream<'static, Result<ListAndWatchResponse, Status>>;
 
     async fn list_and_watch(&self, _: Request<Empty>) -> Result<Response<Self::ListAndWatchStream>, Status> {
-        let open = Open::new(self.streams.clone());
         let (resource, numa) = (Arc::clone(&self.offer.resource), self.offer.profile.numa);
-        let mut last = None;
         let current = self.offer.offered.clone();
         let changes = WatchStream::new(self.offer.offered.clone()).map(|offered| (offered, false));
         // what makes kubelet write its books anew: see [`crate::reconcile`]
@@ -202,17 +200,11 @@ impl DevicePlugin for Service {
             WatchStream::from_changes(repeats).map(move |()| (current.borrow().clone(), true))
         });
         let repeats = stream::iter(repeats.collect::<Vec<_>>()).flatten();
-        let lists = stream::select(changes, repeats).filter_map(move |(offered, again)| {
-            let _counted = &open;
-            let devices =
-                offered.pools.pools.get(&*resource).map(|pool| pool::list(pool, numa)).unwrap_or_default();
-            let news = again || last.as_ref() != Some(&devices);
-            if news {
-                last = Some(devices.clone());
-            }
-            std::future::ready(news.then_some(Ok(ListAndWatchResponse { devices })))
+        let told = stream::select(changes, repeats).map(move |(offered, again)| {
+            let pool = offered.pools.pools.get(&*resource);
+            (pool.map(|pool| pool::list(pool, numa)).unwrap_or_default(), again)
         });
-        Ok(Response::new(lists.take_until(self.token.clone().cancelled_owned()).boxed()))
+        Ok(Response::new(service::lists(told, self.streams.clone(), self.token.clone())))
     }
 
     async fn get_preferred_allocation(
