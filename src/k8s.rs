@@ -2,6 +2,7 @@
 
 mod holding;
 mod host;
+mod taints;
 
 use std::sync::Arc;
 
@@ -19,6 +20,7 @@ use crate::units::parse_quantity;
 
 pub use holding::Holding;
 pub use host::{allocatable, requested, resident};
+pub use taints::{Closed, Taint, Taints, Toleration};
 
 /// What kerf needs to know of a Pod.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -40,6 +42,8 @@ pub struct PodView {
     pub record: Record,
     /// Whether its node has given it its cards.
     pub confirmed: bool,
+    /// What it tolerates, while it waits for a node and asks for cards; empty otherwise.
+    pub tolerations: Box<[Toleration]>,
 }
 
 impl PodView {
@@ -57,7 +61,7 @@ impl PodView {
 pub struct NodeView {
     /// Its name.
     pub name: NodeName,
-    /// Its cards, cordons applied.
+    /// Its cards, cordons applied; all are cordoned while the Node is being deleted.
     pub inventory: Result<Inventory, Unreadable>,
     /// Whether the cards are not told by a plugin, but inferred from the node's capacity.
     pub inferred: bool,
@@ -170,6 +174,10 @@ pub fn pod(pod: &Pod, keys: &Keys) -> Option<PodView> {
         (None, Ok(Some(request))) => annotation::read(annotations, keys, request),
         (None, _) => Record::Absent,
     };
+    let tolerations = match (&request, &node) {
+        (Ok(Some(_)), None) => Toleration::of(pod),
+        _ => Box::default(),
+    };
     Some(PodView {
         uid: metadata.uid.as_deref().filter(|uid| !uid.is_empty())?.into(),
         pod: PodRef::new(metadata.namespace.as_deref().unwrap_or_default(), metadata.name.as_deref()?),
@@ -180,6 +188,7 @@ pub fn pod(pod: &Pod, keys: &Keys) -> Option<PodView> {
         record,
         // a running pod's containers have their devices, whoever gave them
         confirmed: annotation::confirmed(annotations, keys) || phase == "Running",
+        tolerations,
     })
 }
 
@@ -202,6 +211,10 @@ pub fn node(node: &Node, keys: &Keys) -> Option<NodeView> {
     let inventory = inventory.map(|mut inventory| {
         if let Some(names) = annotation(&keys.cordon) {
             inventory.cordon(names);
+        }
+        if node.metadata.deletion_timestamp.is_some() {
+            // its pods are counted until they are gone; kube-scheduler itself would go on binding to it
+            inventory.cordon_all();
         }
         inventory
     });

@@ -37,6 +37,7 @@ pub async fn nodes(app: Arc<App>, client: Client, synced: Condition, token: Canc
                 tracing::warn!(node = %view.name, %error, "GPU inventory cannot be read; the node takes no pod");
             }
             listed.insert(view.name.clone());
+            app.cluster.apply_taints(&view.name, k8s::Taints::of(&node));
             app.cluster.apply_node(&view);
             app.cluster.apply_allocatable(&view.name, k8s::allocatable(&node));
         }

@@ -105,8 +105,17 @@ fn lived(policy: Policy) -> Vec<Option<(String, Vec<u32>)>> {
         let record = Record::Placed(Placement { node: node.clone(), time: 0, limit: None, plan });
         let holding = Some(Holding { node: node.clone(), request: request.clone(), record: record.clone() });
         let request = Ok(Some(request.clone()));
-        let node_name = Some(node.clone());
-        let view = PodView { uid, pod, node: node_name, ended: false, request, holding, record, confirmed: true };
+        let view = PodView {
+            uid,
+            pod,
+            node: Some(node.clone()),
+            ended: false,
+            request,
+            holding,
+            record,
+            confirmed: true,
+            tolerations: Box::default(),
+        };
         cluster.apply_pod(view, Timestamp(0));
         Some((node.to_string(), slots))
     };
