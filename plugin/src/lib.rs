@@ -128,7 +128,6 @@ pub async fn start(
         isolation,
         breach_margin,
         tkestack: with_tkestack,
-        numa_hints,
         health_period,
         sample_period,
         report_period,
@@ -218,7 +217,6 @@ pub async fn start(
         strategy: Arc::new(strategy),
         ladder: ladder.clone(),
         tkestack: vcuda,
-        numa_hints,
     };
 
     let found = readiness.condition("gpus");

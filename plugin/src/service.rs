@@ -38,8 +38,6 @@ pub struct Shared {
     pub ladder: Ladder,
     /// Serves tkestack's vcuda-controller, where that is wanted.
     pub tkestack: Option<Tkestack>,
-    /// Whether kubelet is told NUMA nodes.
-    pub numa_hints: bool,
 }
 
 impl Shared {
@@ -186,7 +184,7 @@ impl DevicePlugin for Service {
     type ListAndWatchStream = BoxStream<'static, Result<ListAndWatchResponse, Status>>;
 
     async fn list_and_watch(&self, _: Request<Empty>) -> Result<Response<Self::ListAndWatchStream>, Status> {
-        let (resource, numa) = (self.resource.clone(), self.shared.numa_hints);
+        let resource = self.resource.clone();
         let core = resource == Resource::Core;
         let state = self.shared.state.clone();
         let cards = WatchStream::new(state.watch_cards()).map(|_| false);
@@ -194,7 +192,7 @@ impl DevicePlugin for Service {
         let repeats = WatchStream::from_changes(state.watch_repeats())
             .filter(move |()| std::future::ready(core))
             .map(|()| true);
-        let told = stream::select(cards, repeats).map(move |again| (state.cards().list(&resource, numa), again));
+        let told = stream::select(cards, repeats).map(move |again| (state.cards().list(&resource), again));
         Ok(Response::new(lists(told, self.streams.clone(), self.token.clone())))
     }
 
