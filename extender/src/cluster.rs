@@ -3,6 +3,7 @@
 //! A method locks at most one node at a time, never across an await, and returns owned values. What a lost race
 //! between two of them can leave behind is an assumed commitment, which the reaper asks the API server about.
 
+mod recent;
 mod waiting;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -13,7 +14,7 @@ use dashmap::DashMap;
 use kerf::annotation::Record;
 use kerf::ids::{NodeName, PodRef, PodUid};
 use kerf::k8s::{Holding, NodeView, PodView, Taints};
-use kerf::ledger::{NodeLedger, Seen};
+use kerf::ledger::{NodeLedger, Seen, State};
 use kerf::placement::shape::HostAmount;
 use kerf::placement::survey::Survey;
 use kerf::placement::{Planner, Policy, Rank, Unfit, rank};
@@ -25,6 +26,9 @@ use tokio::sync::watch;
 
 pub use waiting::Waiting;
 
+use recent::Recent;
+
+use crate::clock::Clock;
 use crate::survey::{Footprint, Surveyor};
 
 /// How long the cards that `/scheduler/predicates` wrote on a pod are kept for it before it is bound, in
@@ -50,7 +54,16 @@ pub struct Cluster {
     epoch: AtomicU64,
     changed: watch::Sender<()>,
     surveyor: Surveyor,
+    /// Pods that were deleted or have ended: uids are never used again, and an answer of the API server may be older.
+    departed: Recent<PodUid>,
+    /// Nodes that are gone and whose cards a plugin had listed: where one comes back, none are inferred.
+    listed: Recent<NodeName>,
 }
+
+/// More pods than leave a cluster while one answer of the API server is on its way.
+const MOST_DEPARTED: usize = 16_384;
+/// More nodes than are made anew within the time that their plugin needs to list their cards.
+const MOST_LISTED: usize = 4_096;
 
 /// What applying a pod changed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -86,6 +99,8 @@ impl Default for Cluster {
             epoch: AtomicU64::new(1),
             changed: watch::Sender::new(()),
             surveyor: Surveyor::default(),
+            departed: Recent::new(MOST_DEPARTED),
+            listed: Recent::new(MOST_LISTED),
         }
     }
 }
@@ -339,7 +354,12 @@ impl Cluster {
 impl Cluster {
     /// A Node was seen.
     pub fn apply_node(&self, view: &NodeView) {
-        view.tell(&mut self.nodes.entry(view.name.clone()).or_default());
+        let mut ledger = self.nodes.entry(view.name.clone()).or_default();
+        if self.listed.contains(&view.name) {
+            ledger.expect_list();
+        }
+        view.tell(&mut ledger);
+        drop(ledger);
         self.surveyor.mark(&view.name);
         self.notify();
     }
@@ -372,6 +392,9 @@ impl Cluster {
     /// A Node is gone. Its pods stay until they are released.
     pub fn delete_node(&self, name: &str) {
         if let Some(mut ledger) = self.nodes.get_mut(name) {
+            if ledger.listed() {
+                self.listed.add(ledger.key());
+            }
             ledger.forget_node();
         }
         self.nodes.remove_if(name, |_, ledger| ledger.is_empty());
@@ -389,8 +412,42 @@ impl Cluster {
         }
     }
 
+    /// A complete list shows the pod. Whatever was heard of its end before that is not so.
+    pub fn list_pod(&self, uid: &PodUid) {
+        self.departed.remove(uid);
+    }
+
+    /// Whether the pod was deleted or has ended, so that what shows it alive is older.
+    pub fn is_gone(&self, uid: &PodUid) -> bool {
+        self.departed.contains(uid)
+    }
+
+    /// A complete list, begun in the latest epoch, has the pod, and no more can be read of it: what is known of it stays.
+    pub fn keep_pod(&self, uid: &PodUid) {
+        for node in self.homes.get(uid).map(|homes| homes.clone()).unwrap_or_default() {
+            if let Some(mut ledger) = self.nodes.get_mut(&node) {
+                ledger.keep(uid, self.epoch());
+            }
+        }
+    }
+
+    /// The API server has answered a question about a pod. The watch may have told more by now, so the answer counts only
+    /// where the watch has not shown the pod on its node yet.
+    pub fn apply_answer(&self, view: PodView, clock: &Clock) {
+        let shown = |node: &NodeName| {
+            let ledger = self.nodes.get(node)?;
+            ledger.commitments().get(&view.uid).map(|known| known.state == State::Observed)
+        };
+        if view.ended || view.node.as_ref().and_then(shown) != Some(true) {
+            self.apply_pod(view, clock);
+        }
+    }
+
     /// A Pod was seen.
-    pub fn apply_pod(&self, view: PodView, now: Timestamp) -> Applied {
+    pub fn apply_pod(&self, view: PodView, clock: &Clock) -> Applied {
+        if self.is_gone(&view.uid) {
+            return Applied::Nothing;
+        }
         if view.ended {
             self.delete_pod(&view.uid);
             return Applied::Nothing;
@@ -410,9 +467,15 @@ impl Cluster {
                     return Applied::Nothing;
                 };
                 let (pod, tolerations) = (view.pod.clone(), view.tolerations.into());
-                self.pending.insert(view.uid.clone(), Waiting { pod, request: request.clone(), tolerations });
+                let waiting = Waiting { pod, request: request.clone(), tolerations };
+                let first = self.pending.insert(view.uid.clone(), waiting).is_none();
                 if let Record::Placed(placement) = view.record {
-                    self.reserve(&view.uid, &view.pod, &request, placement, now);
+                    // one from the future was written before the time of day was set back
+                    let age = clock.since(placement.time).or(first.then_some(0));
+                    if let Some(age) = age.filter(|age| *age < PREDICATE_TTL_MS) {
+                        let deadline = clock.now().plus(PREDICATE_TTL_MS - age);
+                        self.reserve(&view.uid, &view.pod, &request, placement, deadline);
+                    }
                 }
                 Applied::Nothing
             }
@@ -439,13 +502,15 @@ impl Cluster {
     }
 
     /// Keeps the cards that a `/scheduler/predicates` (perhaps of an earlier life of this process) wrote on a pod
-    /// that is not bound yet, as long as they are fresh.
-    fn reserve(&self, uid: &PodUid, pod: &PodRef, request: &Arc<GpuRequest>, placement: Placement, now: Timestamp) {
-        let deadline = Timestamp(placement.time / 1_000_000).plus(PREDICATE_TTL_MS);
-        // neither stale nor from the future: the pod's author may have written it
-        if deadline <= now || deadline > now.plus(PREDICATE_TTL_MS) {
-            return;
-        }
+    /// that is not bound yet, until then.
+    fn reserve(
+        &self,
+        uid: &PodUid,
+        pod: &PodRef,
+        request: &Arc<GpuRequest>,
+        placement: Placement,
+        deadline: Timestamp,
+    ) {
         let node = placement.node;
         self.add_home(uid, &node);
         let reserved = self
@@ -461,6 +526,7 @@ impl Cluster {
 
     /// A Pod was deleted or has ended: whatever it held is free.
     pub fn delete_pod(&self, uid: &PodUid) {
+        self.departed.add(uid);
         self.pending.remove(uid);
         self.surveyor.gone(uid);
         if let Some((_, homes)) = self.homes.remove(uid) {
@@ -487,10 +553,20 @@ impl Cluster {
                 self.surveyor.mark(&node);
             }
             for uid in missing {
+                // it may have been found elsewhere
+                if !seen.contains(&uid) {
+                    self.departed.add(&uid);
+                }
                 self.drop_home(&uid, &node);
             }
         }
-        self.pending.retain(|uid, _| seen.contains(uid));
+        self.pending.retain(|uid, _| {
+            let there = seen.contains(uid);
+            if !there {
+                self.departed.add(uid);
+            }
+            there
+        });
         self.surveyor.retain(seen);
         self.notify();
     }

@@ -31,12 +31,13 @@ pub async fn nodes(app: Arc<App>, client: Client, synced: Condition, token: Canc
     each(events, token, |event| match event {
         Event::Init => listed.clear(),
         Event::InitApply(node) | Event::Apply(node) => {
+            // one that cannot be read is there all the same, with what is known of it
+            listed.extend(name(&node).map(NodeName::from));
             let Some(node) = readable(node) else { return };
             let Some(view) = k8s::node(&node, &app.keys) else { return };
             if let Err(error) = &view.inventory {
                 tracing::warn!(node = %view.name, %error, "GPU inventory cannot be read; the node takes no pod");
             }
-            listed.insert(view.name.clone());
             app.cluster.apply_taints(&view.name, k8s::Taints::of(&node));
             app.cluster.apply_node(&view);
             app.cluster.apply_allocatable(&view.name, k8s::allocatable(&node));
@@ -70,9 +71,12 @@ pub async fn pods(app: Arc<App>, client: Client, synced: Condition, token: Cance
             epoch = app.cluster.begin_pods();
         }
         Event::InitApply(pod) => {
-            if let Some(uid) = apply(&app, pod) {
+            if let Some(uid) = meta(&pod).uid.as_deref().map(PodUid::from) {
+                app.cluster.list_pod(&uid);
+                app.cluster.keep_pod(&uid);
                 listed.insert(uid);
             }
+            apply(&app, pod);
         }
         Event::Apply(pod) => {
             apply(&app, pod);
@@ -92,9 +96,9 @@ pub async fn pods(app: Arc<App>, client: Client, synced: Condition, token: Cance
     .await;
 }
 
-fn apply(app: &App, pod: Guarded<Pod>) -> Option<PodUid> {
-    let pod = readable(pod)?;
-    let view = k8s::pod(&pod, &app.keys)?;
+fn apply(app: &App, pod: Guarded<Pod>) {
+    let Some(pod) = readable(pod) else { return };
+    let Some(view) = k8s::pod(&pod, &app.keys).filter(|view| !app.cluster.is_gone(&view.uid)) else { return };
     let (uid, name, node) = (view.uid.clone(), view.pod.clone(), view.node.clone());
     let holding = view.holding.clone();
     if !view.ended {
@@ -103,7 +107,7 @@ fn apply(app: &App, pod: Guarded<Pod>) -> Option<PodUid> {
     if node.is_some() {
         app.intents.drop(&uid);
     }
-    match app.cluster.apply_pod(view, app.clock.now()) {
+    match app.cluster.apply_pod(view, &app.clock) {
         Applied::Unreadable(Seen::New | Seen::Drift) => {
             app.metrics.unreadable.inc();
             let why = holding.map(unplaced).unwrap_or_default();
@@ -118,7 +122,6 @@ fn apply(app: &App, pod: Guarded<Pod>) -> Option<PodUid> {
         }
         Applied::Seen(_) | Applied::Unreadable(_) | Applied::Unrecorded(_) | Applied::Nothing => {}
     }
-    Some(uid)
 }
 
 /// Why a bound pod is not counted by its record, and what it is counted by.

@@ -19,8 +19,7 @@ pub(super) fn ranks<'a>(
 ) -> (Vec<(NodeRank, &'a str)>, Vec<&'a str>) {
     let uid = PodUid::from(pod.metadata.uid.as_deref().unwrap_or_default());
     let footprint = Footprint::of(pod);
-    // the scheduler's watch may be ahead of ours
-    app.cluster.apply_footprint(&uid, None, footprint, Some(request));
+    // what is counted of the pod is what the watch shows of it: here, anybody asks
     let ahead = app.intents.by_node(&uid, app.clock.now());
     let (mut ranked, mut unfit) = (Vec::new(), Vec::new());
     for (node, rank) in app.cluster.ranks(candidates, request, footprint, app.policy, &ahead) {
