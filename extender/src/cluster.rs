@@ -8,19 +8,21 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use dashmap::DashMap;
+use dashmap::mapref::one::Ref;
 use kerf::annotation::Record;
 use kerf::ids::{NodeName, PodRef, PodUid};
 use kerf::k8s::{NodeView, PodView};
 use kerf::ledger::{Held, NodeLedger, Seen};
 use kerf::placement::shape::HostAmount;
 use kerf::placement::survey::Survey;
-use kerf::placement::{Planner, Policy, Rank, Unfit, rank};
+use kerf::placement::{Planner, Policy, Unfit};
 use kerf::plan::{Placement, Plan};
 use kerf::request::GpuRequest;
 use kerf::units::Timestamp;
 use rustc_hash::FxBuildHasher;
 use tokio::sync::watch;
 
+use crate::asking::Asking;
 use crate::survey::{Footprint, Surveyor};
 
 /// How long the cards that `/scheduler/predicates` wrote on a pod are kept for it before it is bound, in
@@ -86,87 +88,18 @@ impl Default for Cluster {
 // === reads ===
 
 impl Cluster {
-    /// Whether the pod fits on the node.
-    ///
-    /// # Errors
-    /// [`Unfit`] where it does not.
-    pub fn fit(
-        &self,
-        planner: &mut Planner,
-        node: &str,
-        request: &GpuRequest,
-        policy: Policy,
-    ) -> Result<(), Unfit> {
-        match self.nodes.get(node) {
-            Some(ledger) => planner.fit(&ledger, request, policy),
-            None => Err(Unfit::UnknownNode),
-        }
+    /// The cluster as this pod finds it.
+    pub fn asking<'a>(&'a self, uid: &'a PodUid, request: &'a GpuRequest, policy: Policy) -> Asking<'a> {
+        let own = self.homes.get(uid).map(|homes| homes.clone()).unwrap_or_default();
+        Asking::new(self, uid, request, policy, own)
     }
 
-    /// The node's ledger as it is now: a copy, to think with.
-    pub fn ledger(&self, node: &str) -> Option<NodeLedger> {
-        self.nodes.get(node).map(|ledger| ledger.clone())
+    /// A node's ledger, locked meanwhile.
+    pub(crate) fn node(&self, node: &str) -> Option<Ref<'_, NodeName, NodeLedger>> {
+        self.nodes.get(node)
     }
 
-    /// How well each of the nodes suits the pod, if the plans in `ahead` were carried out there first; less is better.
-    /// `None`: not at all.
-    pub fn ranks<'a>(
-        &self,
-        nodes: impl Iterator<Item = &'a str>,
-        request: &GpuRequest,
-        footprint: Footprint,
-        policy: Policy,
-        ahead: &BTreeMap<NodeName, Vec<Plan>>,
-    ) -> Vec<(&'a str, Option<NodeRank>)> {
-        let policy = request.policy.unwrap_or(policy);
-        let mut planner = Planner::default();
-        let mut rank = |node: &'a str| {
-            let ahead: &[Plan] = ahead.get(node).map_or(&[], Vec::as_slice);
-            (node, self.rank(&mut planner, node, request, policy, ahead))
-        };
-        let mut ranked: Vec<_> = nodes.map(&mut rank).collect();
-        if policy.surveys(request) {
-            let mut survey = self.survey();
-            let shape = footprint.shape(Some(request));
-            let fitting: Vec<&str> =
-                ranked.iter().filter(|(_, rank)| rank.is_some()).map(|(node, _)| *node).collect();
-            let surveyed = survey.ranks(policy, &shape, fitting.into_iter());
-            let fitting = ranked.iter_mut().filter_map(|(node, rank)| Some((*node, rank.as_mut()?)));
-            for ((node, ranked), rank) in fitting.zip(surveyed) {
-                ranked.rank = match self.later(node, ahead.get(node).map_or(&[], Vec::as_slice)) {
-                    Some(later) => survey.rank_later(policy, &shape, node, &later),
-                    None => rank,
-                };
-            }
-        }
-        ranked
-    }
-
-    /// How well one node suits the pod by its own cards.
-    fn rank(
-        &self,
-        planner: &mut Planner,
-        node: &str,
-        request: &GpuRequest,
-        policy: Policy,
-        ahead: &[Plan],
-    ) -> Option<NodeRank> {
-        let ledger = self.nodes.get(node)?;
-        planner.fit(&ledger, request, policy).ok()?;
-        if ahead.is_empty() {
-            return Some(NodeRank { crowded: false, rank: rank(&ledger, policy) });
-        }
-        let later = after(&ledger, ahead);
-        let crowded = planner.fit(&later, request, policy).is_err();
-        Some(NodeRank { crowded, rank: rank(&later, policy) })
-    }
-
-    /// The node once these plans are carried out; `None` where there are none.
-    fn later(&self, node: &str, ahead: &[Plan]) -> Option<NodeLedger> {
-        if ahead.is_empty() { None } else { Some(after(&*self.nodes.get(node)?, ahead)) }
-    }
-
-    fn survey(&self) -> std::sync::MutexGuard<'_, Survey> {
+    pub(crate) fn survey(&self) -> std::sync::MutexGuard<'_, Survey> {
         self.surveyor.current(|name, see| {
             if let Some(ledger) = self.nodes.get(name) {
                 see(&ledger);
@@ -175,7 +108,7 @@ impl Cluster {
     }
 
     /// A planner that knows which card of the node the policy wants for the pod.
-    fn planner(&self, node: &str, uid: &PodUid, request: &GpuRequest, policy: Policy) -> Planner {
+    pub(crate) fn planner(&self, node: &str, uid: &PodUid, request: &GpuRequest, policy: Policy) -> Planner {
         let policy = request.policy.unwrap_or(policy);
         if !policy.surveys(request) {
             return Planner::default();
@@ -183,15 +116,6 @@ impl Cluster {
         let mut survey = self.survey();
         let shape = survey.shape(uid).cloned().unwrap_or_else(|| Footprint::default().shape(Some(request)));
         Planner::preferring(survey.card(policy, &shape, node))
-    }
-
-    /// The cards that the pod would get on the node now.
-    ///
-    /// # Errors
-    /// [`Unfit`] where it does not fit.
-    pub fn plan(&self, node: &str, uid: &PodUid, request: &GpuRequest, policy: Policy) -> Result<Plan, Unfit> {
-        let mut planner = self.planner(node, uid, request, policy);
-        self.nodes.get(node).ok_or(Unfit::UnknownNode).and_then(|ledger| planner.plan(&ledger, request, policy))
     }
 
     /// What a pod that is not bound yet asks for, if the watch has shown it.
@@ -234,17 +158,6 @@ impl Cluster {
         });
         nodes.into_iter().map(|(name, ledger)| NodeState { name, ledger }).collect()
     }
-}
-
-fn after(ledger: &NodeLedger, ahead: &[Plan]) -> NodeLedger {
-    ahead.iter().fold(ledger.with_plan(&Plan::default()), |later, plan| later.with_plan(plan))
-}
-
-/// How well a node suits a pod. Nodes that would do now but not after the pods in flight come last.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub struct NodeRank {
-    crowded: bool,
-    rank: Rank,
 }
 
 // === what bind does ===

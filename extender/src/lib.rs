@@ -11,6 +11,7 @@
 //! watches say wins over what was assumed.
 
 pub mod api;
+pub mod asking;
 pub mod binder;
 pub mod clock;
 pub mod cluster;
@@ -91,7 +92,8 @@ impl App {
     /// Remembers where a pod in flight will most likely be bound.
     fn intend(&self, pod: &Pod, request: &Arc<GpuRequest>, node: &str) {
         let Some(uid) = pod.metadata.uid.as_deref().map(PodUid::from) else { return };
-        if let Ok(plan) = self.cluster.plan(node, &uid, request, self.policy) {
+        let plan = self.cluster.asking(&uid, request, self.policy).plan(node);
+        if let Ok(plan) = plan {
             self.intents.remember(uid, node.into(), request.clone(), plan, self.clock.now());
         }
     }

@@ -6,13 +6,14 @@ use std::sync::Arc;
 use axum::body::Body;
 use axum::extract::State;
 use axum::response::Response;
+use kerf::ids::PodUid;
 use kerf::k8s;
 use kerf::placement::{Planner, Unfit};
 use kerf::request::GpuRequest;
 
 use super::ranking::best;
 use super::wire::{Args, Candidates, FilterResult};
-use super::{json, read};
+use super::{json, read, uid};
 use crate::App;
 use crate::metrics::Verb;
 
@@ -38,7 +39,7 @@ pub(super) async fn handle(State(app): State<Arc<App>>, body: Body) -> Response 
             return json(&refuse_all(&candidates, &error.to_string()));
         }
     };
-    let verdicts = verdicts(&app, &request, &candidates);
+    let verdicts = verdicts(&app, &uid(&pod), &request, &candidates);
     let fitting =
         || candidates.names().zip(&verdicts).filter(|(_, verdict)| verdict.is_none()).map(|(node, _)| node);
     let count = fitting().count();
@@ -56,9 +57,15 @@ pub(super) async fn handle(State(app): State<Arc<App>>, body: Body) -> Response 
 }
 
 /// For each candidate, why it does not fit; `None` where it does.
-pub(super) fn verdicts(app: &App, request: &GpuRequest, candidates: &Candidates<'_>) -> Vec<Option<Unfit>> {
+pub(super) fn verdicts(
+    app: &App,
+    uid: &PodUid,
+    request: &GpuRequest,
+    candidates: &Candidates<'_>,
+) -> Vec<Option<Unfit>> {
     let mut planner = Planner::default();
-    candidates.names().map(|node| app.cluster.fit(&mut planner, node, request, app.policy).err()).collect()
+    let asking = app.cluster.asking(uid, request, app.policy);
+    candidates.names().map(|node| asking.fit(&mut planner, node).err()).collect()
 }
 
 /// The candidates that fit.

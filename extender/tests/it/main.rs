@@ -6,6 +6,7 @@ mod bind;
 mod fixture;
 mod hostile;
 mod legacy;
+mod own;
 mod preempt;
 mod races;
 mod replay;
