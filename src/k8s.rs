@@ -1,6 +1,7 @@
 //! Kubernetes objects as domain values: translated on arrival, then dropped. No client, no async.
 
 mod host;
+mod queued;
 
 use std::sync::Arc;
 
@@ -15,6 +16,7 @@ use crate::request::{ContainerKind, GpuRequest, RawAnnotations, RawContainer, Re
 use crate::units::parse_quantity;
 
 pub use host::{allocatable, requested, resident};
+pub use queued::{Queued, leaving};
 
 /// What kerf needs to know of a Pod.
 #[derive(Clone, Debug, PartialEq, Eq)]

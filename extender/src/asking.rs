@@ -1,7 +1,9 @@
 //! The cluster as one pod finds it.
 //!
 //! What a pod holds itself - a reservation whose binding has not been answered - never stands in its way: where it holds
-//! cards it fits, and there it goes first.
+//! cards it fits, and there it goes first. Pods that come before it and are expected on a node ([`crate::queue`]) are
+//! planned there first, as kube-scheduler does (`RunFilterPluginsWithNominatedPods`). It also tries without them, since
+//! a pod may want another's company; cards only get fewer.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -10,9 +12,11 @@ use kerf::ledger::NodeLedger;
 use kerf::placement::{Planner, Policy, Rank, Unfit, rank};
 use kerf::plan::Plan;
 use kerf::request::GpuRequest;
+use kerf::units::Timestamp;
 
 use crate::Footprint;
 use crate::cluster::Cluster;
+use crate::queue::{Claim, Claims};
 
 /// A pod that asks for cards, and what it finds other than the ledgers say.
 #[derive(Debug)]
@@ -20,9 +24,13 @@ pub struct Asking<'a> {
     cluster: &'a Cluster,
     uid: &'a PodUid,
     request: &'a GpuRequest,
+    /// The cluster's policy, for others.
+    default: Policy,
     policy: Policy,
     /// Nodes where it holds cards.
     own: BTreeSet<NodeName>,
+    /// Who comes before it.
+    claims: Claims,
 }
 
 /// How well a node suits a pod: first the one where it holds cards already, last those that would do now but not after
@@ -39,19 +47,55 @@ impl<'a> Asking<'a> {
         cluster: &'a Cluster,
         uid: &'a PodUid,
         request: &'a GpuRequest,
-        policy: Policy,
+        default: Policy,
         own: BTreeSet<NodeName>,
+        claims: Claims,
     ) -> Self {
-        Self { cluster, uid, request, policy: request.policy.unwrap_or(policy), own }
+        Self { cluster, uid, request, default, policy: request.policy.unwrap_or(default), own, claims }
+    }
+
+    /// The pods that come before it, wherever they are expected.
+    pub(crate) fn claimants(&self) -> BTreeSet<&PodUid> {
+        self.claims.values().flatten().map(|claim| &claim.uid).collect()
     }
 
     /// The node as the pod finds it; `None` where that is as it is.
-    fn found(&self, node: &str, ledger: &NodeLedger) -> Option<NodeLedger> {
+    pub(crate) fn found(&self, node: &str, ledger: &NodeLedger) -> Option<NodeLedger> {
         // asked of thousands of nodes in one call, and of hardly any is there something to say
-        if self.own.is_empty() || !self.own.contains(node) {
+        if self.own.is_empty() && self.claims.is_empty() {
             return None;
         }
-        Some(ledger.without(&BTreeSet::from([self.uid.clone()])))
+        let own = self.own.contains(node);
+        let claims = self.claims.get(node).map_or(&[][..], Vec::as_slice);
+        if !own && claims.is_empty() {
+            return None;
+        }
+        let mut found = ledger.without(&own.then(|| self.uid.clone()).into_iter().collect());
+        for (_, plan) in self.expected(ledger, claims) {
+            found = found.with_plan(&plan);
+        }
+        Some(found)
+    }
+
+    /// The cards that those get who come first. Where others have to leave for one, it gets what they leave; one for
+    /// which the node has no room even then gets nothing.
+    fn expected<'c>(&self, ledger: &NodeLedger, claims: &'c [Claim]) -> Vec<(&'c Claim, Plan)> {
+        let mut planner = Planner::default();
+        let mut planned: Vec<(&Claim, Plan)> = Vec::new();
+        let mut leaving = None;
+        for claim in claims.iter().filter(|claim| !ledger.commitments().contains_key(&claim.uid)) {
+            let mut plan = |gone: &BTreeSet<PodUid>| {
+                let later = planned.iter().fold(ledger.without(gone), |later, (_, plan)| later.with_plan(plan));
+                planner.plan(&later, &claim.request, self.default).ok()
+            };
+            let own = BTreeSet::from([self.uid.clone()]);
+            let plan = plan(&own).or_else(|| {
+                let leaving = leaving.get_or_insert_with(|| self.cluster.leaving(ledger));
+                plan(&leaving.union(&own).cloned().collect())
+            });
+            planned.extend(plan.map(|plan| (claim, plan)));
+        }
+        planned
     }
 
     /// Whether the pod fits on the node.
@@ -70,6 +114,10 @@ impl<'a> Asking<'a> {
     pub fn ledger(&self, node: &str) -> Option<NodeLedger> {
         let mut ledger = self.cluster.node(node)?.clone();
         ledger.release(self.uid);
+        let claims = self.claims.get(node).map_or(&[][..], Vec::as_slice);
+        for (claim, plan) in self.expected(&ledger, claims) {
+            ledger.reserve(&claim.uid, &claim.pod, &claim.request, plan, Timestamp(u64::MAX), 0);
+        }
         Some(ledger)
     }
 

@@ -7,11 +7,11 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use dashmap::DashMap;
 use dashmap::mapref::one::Ref;
+use dashmap::{DashMap, DashSet};
 use kerf::annotation::Record;
 use kerf::ids::{NodeName, PodRef, PodUid};
-use kerf::k8s::{NodeView, PodView};
+use kerf::k8s::{NodeView, PodView, Queued};
 use kerf::ledger::{Held, NodeLedger, Seen};
 use kerf::placement::shape::HostAmount;
 use kerf::placement::survey::Survey;
@@ -23,6 +23,8 @@ use rustc_hash::FxBuildHasher;
 use tokio::sync::watch;
 
 use crate::asking::Asking;
+use crate::freed::{Freed, News};
+use crate::queue::Queue;
 use crate::survey::{Footprint, Surveyor};
 
 /// How long the cards that `/scheduler/predicates` wrote on a pod are kept for it before it is bound, in
@@ -40,8 +42,11 @@ pub struct Cluster {
     nodes: DashMap<NodeName, NodeLedger, FxBuildHasher>,
     /// On which nodes a pod has a commitment: one, but for the time a write's outcome is unknown.
     homes: DashMap<PodUid, BTreeSet<NodeName>>,
-    /// Requests of pods that are not bound yet, as the watch shows them.
-    pending: DashMap<PodUid, Arc<GpuRequest>>,
+    /// Pods that are not bound yet, as the watch shows them.
+    queue: Queue,
+    /// Bound pods that are being deleted.
+    leaving: DashSet<PodUid>,
+    freed: Freed,
     /// Counts complete lists of pods, so that one can tell which commitments it should have shown.
     epoch: AtomicU64,
     changed: watch::Sender<()>,
@@ -76,7 +81,9 @@ impl Default for Cluster {
         Self {
             nodes: DashMap::default(),
             homes: DashMap::new(),
-            pending: DashMap::new(),
+            queue: Queue::default(),
+            leaving: DashSet::new(),
+            freed: Freed::default(),
             // commitments made before the first list carry an epoch below every list's
             epoch: AtomicU64::new(1),
             changed: watch::Sender::new(()),
@@ -91,7 +98,17 @@ impl Cluster {
     /// The cluster as this pod finds it.
     pub fn asking<'a>(&'a self, uid: &'a PodUid, request: &'a GpuRequest, policy: Policy) -> Asking<'a> {
         let own = self.homes.get(uid).map(|homes| homes.clone()).unwrap_or_default();
-        Asking::new(self, uid, request, policy, own)
+        Asking::new(self, uid, request, policy, own, self.queue.before(uid, request.priority))
+    }
+
+    /// The pods on a node that are being deleted.
+    pub(crate) fn leaving(&self, ledger: &NodeLedger) -> BTreeSet<PodUid> {
+        ledger.commitments().keys().filter(|uid| self.leaving.contains(*uid)).cloned().collect()
+    }
+
+    /// Where cards became free.
+    pub(crate) fn freed(&self) -> &Freed {
+        &self.freed
     }
 
     /// A node's ledger, locked meanwhile.
@@ -120,7 +137,7 @@ impl Cluster {
 
     /// What a pod that is not bound yet asks for, if the watch has shown it.
     pub fn pending_request(&self, uid: &PodUid) -> Option<Arc<GpuRequest>> {
-        self.pending.get(uid).map(|request| request.clone())
+        self.queue.request(uid)
     }
 
     /// Told of every change; for those that wait for one.
@@ -176,11 +193,19 @@ impl Cluster {
         policy: Policy,
         deadline: Timestamp,
     ) -> Result<Plan, Unfit> {
+        let asking = self.asking(uid, request, policy);
         self.add_home(uid, node);
         let epoch = self.epoch();
         let mut planner = self.planner(node.as_str(), uid, request, policy);
         let planned = match self.nodes.get_mut(node) {
-            Some(mut ledger) => ledger.assume(&mut planner, uid, pod, request, policy, deadline, epoch),
+            Some(mut ledger) => match asking.found(node.as_str(), &ledger) {
+                Some(found) if !ledger.commitments().contains_key(uid) => {
+                    planner.plan(&found, request, policy).inspect(|plan| {
+                        ledger.reserve(uid, pod, request, plan.clone(), deadline, epoch);
+                    })
+                }
+                _ => ledger.assume(&mut planner, uid, pod, request, policy, deadline, epoch),
+            },
             None => Err(Unfit::UnknownNode),
         };
         match planned {
@@ -207,6 +232,8 @@ impl Cluster {
         if left {
             self.surveyor.mark(node);
             self.drop_home(uid, node);
+            // the scheduler hears that the binding failed, and then tries others again
+            self.freed.mark(node, News::Told);
         }
         self.notify();
     }
@@ -225,9 +252,26 @@ impl Cluster {
         if left {
             self.surveyor.mark(node);
             self.drop_home(uid, node);
+            self.freed.mark(node, News::Silent);
             self.notify();
         }
         left
+    }
+
+    /// Filter or prioritize sent a pod to this node: if it is one that waits between filter and bind, others find the node
+    /// as if it were there.
+    pub fn expect(&self, uid: &PodUid, node: &NodeName, now: Timestamp) {
+        self.mark_all(self.queue.sent(uid, node, now), News::Silent);
+    }
+
+    /// A pod's bind has ended, or no node was left to it: it is not expected any more where it was sent.
+    pub fn expect_no_more(&self, uid: &PodUid) {
+        self.mark_all(self.queue.released(uid), News::Silent);
+    }
+
+    /// The time of pods has passed that were expected somewhere.
+    pub fn expire_expected(&self, now: Timestamp) {
+        self.mark_all(self.queue.expire(now), News::Silent);
     }
 
     /// Frees what moved records left on their former cards, where no other pod's record took it up in time.
@@ -236,6 +280,7 @@ impl Cluster {
         for mut ledger in &mut self.nodes.iter_mut() {
             if ledger.settle(now, EXCHANGE_MS) {
                 self.surveyor.mark(ledger.key());
+                self.freed.mark(ledger.key(), News::Silent);
                 any = true;
             }
         }
@@ -252,6 +297,7 @@ impl Cluster {
     pub fn apply_node(&self, view: &NodeView) {
         self.nodes.entry(view.name.clone()).or_default().set_inventory(view.inventory.as_ref().ok());
         self.surveyor.mark(&view.name);
+        self.freed.mark(&view.name, News::Told);
         self.notify();
     }
 
@@ -286,6 +332,7 @@ impl Cluster {
             ledger.forget_node();
         }
         self.nodes.remove_if(name, |_, ledger| ledger.is_empty());
+        self.queue.forget_node(name);
         self.surveyor.forget(name);
         self.notify();
     }
@@ -308,7 +355,7 @@ impl Cluster {
         let Ok(Some(request)) = view.request else { return Applied::Nothing };
         let applied = match view.node {
             Some(node) => {
-                self.pending.remove(&view.uid);
+                self.mark_all(self.queue.remove(&view.uid), News::Told);
                 let absent = view.record == Record::Absent;
                 let held = match view.record {
                     Record::Placed(placement) if belongs(&placement, &node) => Held::Plan(placement.plan),
@@ -329,11 +376,14 @@ impl Cluster {
                     self.epoch(),
                 );
                 self.surveyor.mark(&node);
+                if seen == Seen::Drift {
+                    self.freed.mark(&node, News::Told);
+                }
                 self.leave_others(&view.uid, &node);
                 applied(seen)
             }
             None => {
-                self.pending.insert(view.uid.clone(), request.clone());
+                self.queue.seen(&view.uid, &view.pod, &request);
                 if let Record::Placed(placement) = view.record {
                     self.reserve(&view.uid, &view.pod, &request, placement, now);
                 }
@@ -342,6 +392,16 @@ impl Cluster {
         };
         self.notify();
         applied
+    }
+
+    /// Where a pod stands with kube-scheduler that was seen unbound ([`Cluster::apply_pod`]).
+    pub fn apply_queued(&self, uid: &PodUid, queued: Queued) {
+        self.mark_all(self.queue.stands(uid, queued), News::Told);
+    }
+
+    /// A bound pod is being deleted.
+    pub fn apply_leaving(&self, uid: &PodUid) {
+        self.leaving.insert(uid.clone());
     }
 
     /// Keeps the cards that a `/scheduler/predicates` (perhaps of an earlier life of this process) wrote on a pod
@@ -367,7 +427,8 @@ impl Cluster {
 
     /// A Pod was deleted or has ended: whatever it held is free.
     pub fn delete_pod(&self, uid: &PodUid) {
-        self.pending.remove(uid);
+        self.mark_all(self.queue.remove(uid), News::Told);
+        self.leaving.remove(uid);
         self.surveyor.gone(uid);
         if let Some((_, homes)) = self.homes.remove(uid) {
             for node in homes {
@@ -391,12 +452,14 @@ impl Cluster {
                 self.nodes.get_mut(&node).map(|mut ledger| ledger.release_missing(epoch)).unwrap_or_default();
             if !missing.is_empty() {
                 self.surveyor.mark(&node);
+                self.freed.mark(&node, News::Told);
             }
             for uid in missing {
                 self.drop_home(&uid, &node);
             }
         }
-        self.pending.retain(|uid, _| seen.contains(uid));
+        self.mark_all(self.queue.retain(seen), News::Told);
+        self.leaving.retain(|uid| seen.contains(uid));
         self.surveyor.retain(seen);
         self.notify();
     }
@@ -406,7 +469,16 @@ impl Cluster {
             ledger.release(uid);
         }
         self.surveyor.mark(node);
+        self.freed.mark(node, News::Told);
         self.nodes.remove_if(node, |_, ledger| ledger.is_empty());
+    }
+
+    /// Pods are not expected any more on these nodes.
+    fn mark_all(&self, nodes: Vec<NodeName>, news: News) {
+        nodes.iter().for_each(|node| self.freed.mark(node, news));
+        if !nodes.is_empty() {
+            self.notify();
+        }
     }
 
     fn leave_others(&self, uid: &PodUid, home: &NodeName) {

@@ -16,7 +16,7 @@ use kerf::k8s;
 use kerf::plan::Placement;
 use kerf::request::GpuRequest;
 
-use super::filter::{answer, fitting, refuse_all, verdicts};
+use super::filter::{answer, fitting, judge, refuse_all};
 use super::ranking::ranks;
 use super::wire::{Args, Candidates, FilterResult};
 use super::{json, read, uid};
@@ -62,7 +62,7 @@ async fn choose<'a>(
         metadata.namespace.as_deref().unwrap_or("default"),
         metadata.name.as_deref().unwrap_or_default(),
     );
-    let before = verdicts(app, &uid, request, candidates);
+    let before = judge(app, &uid, request, candidates).await;
     let (mut ranked, _) = ranks(app, pod, request, fitting(candidates, &before));
     ranked.sort_unstable();
     let mut failed: Vec<(&str, &str)> = Vec::new();

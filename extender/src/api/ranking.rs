@@ -21,9 +21,12 @@ pub(super) fn ranks<'a>(
     let footprint = Footprint::of(pod);
     // the scheduler's watch may be ahead of ours
     app.cluster.apply_footprint(&uid, None, footprint, Some(request));
-    let ahead = app.intents.by_node(&uid, app.clock.now());
+    let asking = app.cluster.asking(&uid, request, app.policy);
+    // who comes before it is there for it already
+    let before = asking.claimants();
+    let ahead = app.intents.by_node(|pod| *pod != uid && !before.contains(pod), app.clock.now());
     let (mut ranked, mut unfit) = (Vec::new(), Vec::new());
-    for (node, rank) in app.cluster.asking(&uid, request, app.policy).ranks(candidates, footprint, &ahead) {
+    for (node, rank) in asking.ranks(candidates, footprint, &ahead) {
         match rank {
             Some(rank) => ranked.push((rank, node)),
             None => unfit.push(node),

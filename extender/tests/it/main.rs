@@ -3,6 +3,7 @@
 #![allow(clippy::expect_used, clippy::panic, clippy::unwrap_used, reason = "tests")]
 
 mod bind;
+mod expected;
 mod fixture;
 mod hostile;
 mod legacy;
@@ -11,6 +12,8 @@ mod preempt;
 mod races;
 mod replay;
 mod restart;
+mod retries;
 mod scenarios;
+mod schedules;
 mod shares;
 mod verbs;
