@@ -3,6 +3,8 @@
 //! A method locks at most one node at a time, never across an await, and returns owned values. What a lost race
 //! between two of them can leave behind is an assumed commitment, which the reaper asks the API server about.
 
+mod waiting;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -11,7 +13,7 @@ use dashmap::mapref::one::Ref;
 use dashmap::{DashMap, DashSet};
 use kerf::annotation::Record;
 use kerf::ids::{NodeName, PodRef, PodUid};
-use kerf::k8s::{NodeView, PodView, Queued};
+use kerf::k8s::{NodeView, PodView, Queued, Taints};
 use kerf::ledger::{Held, NodeLedger, Seen};
 use kerf::placement::shape::HostAmount;
 use kerf::placement::survey::Survey;
@@ -21,6 +23,8 @@ use kerf::request::GpuRequest;
 use kerf::units::Timestamp;
 use rustc_hash::FxBuildHasher;
 use tokio::sync::watch;
+
+pub use waiting::Waiting;
 
 use crate::asking::Asking;
 use crate::freed::{Freed, News};
@@ -47,6 +51,8 @@ pub struct Cluster {
     /// Bound pods that are being deleted.
     leaving: DashSet<PodUid>,
     freed: Freed,
+    /// Nodes that are closed to some pods, or to all.
+    taints: DashMap<NodeName, Taints>,
     /// Counts complete lists of pods, so that one can tell which commitments it should have shown.
     epoch: AtomicU64,
     changed: watch::Sender<()>,
@@ -84,6 +90,7 @@ impl Default for Cluster {
             queue: Queue::default(),
             leaving: DashSet::new(),
             freed: Freed::default(),
+            taints: DashMap::new(),
             // commitments made before the first list carry an epoch below every list's
             epoch: AtomicU64::new(1),
             changed: watch::Sender::new(()),
@@ -133,11 +140,6 @@ impl Cluster {
         let mut survey = self.survey();
         let shape = survey.shape(uid).cloned().unwrap_or_else(|| Footprint::default().shape(Some(request)));
         Planner::preferring(survey.card(policy, &shape, node))
-    }
-
-    /// What a pod that is not bound yet asks for, if the watch has shown it.
-    pub fn pending_request(&self, uid: &PodUid) -> Option<Arc<GpuRequest>> {
-        self.queue.request(uid)
     }
 
     /// Told of every change; for those that wait for one.
@@ -333,6 +335,7 @@ impl Cluster {
         }
         self.nodes.remove_if(name, |_, ledger| ledger.is_empty());
         self.queue.forget_node(name);
+        self.taints.remove(name);
         self.surveyor.forget(name);
         self.notify();
     }
@@ -352,7 +355,12 @@ impl Cluster {
             self.delete_pod(&view.uid);
             return Applied::Nothing;
         }
-        let Ok(Some(request)) = view.request else { return Applied::Nothing };
+        let Ok(Some(request)) = view.request else {
+            // a pod that waits may ask for nothing that can be served any more: its annotations have changed
+            self.mark_all(self.queue.remove(&view.uid), News::Told);
+            self.notify();
+            return Applied::Nothing;
+        };
         let applied = match view.node {
             Some(node) => {
                 self.mark_all(self.queue.remove(&view.uid), News::Told);
@@ -383,7 +391,8 @@ impl Cluster {
                 applied(seen)
             }
             None => {
-                self.queue.seen(&view.uid, &view.pod, &request);
+                let (pod, tolerations) = (view.pod.clone(), view.tolerations.into());
+                self.queue.seen(&view.uid, Waiting { pod, request: request.clone(), tolerations });
                 if let Record::Placed(placement) = view.record {
                     self.reserve(&view.uid, &view.pod, &request, placement, now);
                 }

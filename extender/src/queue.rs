@@ -18,6 +18,8 @@ use kerf::request::GpuRequest;
 use kerf::units::Timestamp;
 use rustc_hash::FxHashMap;
 
+use crate::cluster::Waiting;
+
 /// How long a pod that will wait is expected where filter or prioritize sent it, in milliseconds, unless the scheduler
 /// says something else before: as long as coscheduling lets a group wait for its members. For as long after that it is
 /// not, so that a group that never comes together leaves its cards to others now and then.
@@ -39,8 +41,7 @@ struct State {
 
 #[derive(Debug)]
 struct Pending {
-    pod: PodRef,
-    request: Arc<GpuRequest>,
+    waiting: Waiting,
     queued: Queued,
     hold: Option<Hold>,
     /// Until when it is expected nowhere, since its time has passed.
@@ -95,7 +96,7 @@ impl State {
         let since =
             group.and_then(|group| self.groups.get(group)).map_or(pending.queued.created, |group| group.since);
         let name = group.map_or(uid.as_str(), |group| group);
-        Standing { priority: Reverse(pending.request.priority), idle, since, name, uid }
+        Standing { priority: Reverse(pending.waiting.request.priority), idle, since, name, uid }
     }
 
     /// Takes a pod out of the index; returns where it was expected.
@@ -152,20 +153,22 @@ impl State {
 impl Queue {
     /// What a pod asks for, if the watch has shown it unbound.
     pub fn request(&self, uid: &PodUid) -> Option<Arc<GpuRequest>> {
-        self.lock().pods.get(uid).map(|pending| pending.request.clone())
+        self.lock().pods.get(uid).map(|pending| pending.waiting.request.clone())
+    }
+
+    /// A pod with cards that is not bound, if the watch has shown it.
+    pub fn waiting(&self, uid: &PodUid) -> Option<Waiting> {
+        self.lock().pods.get(uid).map(|pending| pending.waiting.clone())
     }
 
     /// A pod was seen unbound.
-    pub fn seen(&self, uid: &PodUid, pod: &PodRef, request: &Arc<GpuRequest>) {
+    pub fn seen(&self, uid: &PodUid, waiting: Waiting) {
         let mut state = self.lock();
         match state.pods.get_mut(uid) {
-            Some(known) => known.request = request.clone(),
+            Some(known) => known.waiting = waiting,
             None => {
-                let (pod, request) = (pod.clone(), request.clone());
-                state.pods.insert(
-                    uid.clone(),
-                    Pending { pod, request, queued: Queued::default(), hold: None, rests: None },
-                );
+                let pending = Pending { waiting, queued: Queued::default(), hold: None, rests: None };
+                state.pods.insert(uid.clone(), pending);
             }
         }
     }
@@ -233,7 +236,7 @@ impl Queue {
     /// nodes.
     pub fn released(&self, uid: &PodUid) -> Vec<NodeName> {
         let mut state = self.lock();
-        if !state.pods.get(uid).is_some_and(|pending| pending.hold.is_some()) {
+        if state.pods.get(uid).is_none_or(|pending| pending.hold.is_none()) {
             return Vec::new();
         }
         let before = state.withdraw(uid);
@@ -296,8 +299,8 @@ impl Queue {
             before.sort_by(|(a, ..), (b, ..)| a.cmp(b));
             let claim = |(_, uid, pending): (Standing<'_>, &PodUid, &Pending)| Claim {
                 uid: uid.clone(),
-                pod: pending.pod.clone(),
-                request: pending.request.clone(),
+                pod: pending.waiting.pod.clone(),
+                request: pending.waiting.request.clone(),
             };
             claims.insert(node.clone(), before.into_iter().map(claim).collect());
         }

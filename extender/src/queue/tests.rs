@@ -21,7 +21,8 @@ fn nominated(created: i64) -> Queued {
 }
 
 fn see(queue: &Queue, uid: &str, priority: i32, queued: Queued) -> Vec<NodeName> {
-    queue.seen(&uid.into(), &PodRef::new("ns", uid), &request(priority));
+    let waiting = Waiting { pod: PodRef::new("ns", uid), request: request(priority), tolerations: Arc::default() };
+    queue.seen(&uid.into(), waiting);
     queue.stands(&uid.into(), queued)
 }
 

@@ -3,8 +3,10 @@
 #![allow(clippy::expect_used, clippy::panic, clippy::unwrap_used, reason = "tests")]
 
 mod bind;
+mod callers;
 mod expected;
 mod fixture;
+mod groups;
 mod hostile;
 mod legacy;
 mod own;
@@ -17,3 +19,4 @@ mod scenarios;
 mod schedules;
 mod shares;
 mod verbs;
+mod wire;

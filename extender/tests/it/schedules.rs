@@ -194,9 +194,9 @@ impl Run {
     fn calm(&self) {
         self.world.api.clear_faults();
         self.world.api.release_watch("pods").unwrap();
-        for pod in self.pods(|pod| !is_bound(pod) || text(pod, "/metadata/deletionTimestamp") != "") {
+        for pod in self.pods(|pod| !is_bound(pod) || !text(pod, "/metadata/deletionTimestamp").is_empty()) {
             let name = text(&pod, "/metadata/name");
-            if text(&pod, &format!("/metadata/labels/{}", GROUP.replace('/', "~1"))) != "" || is_bound(&pod) {
+            if pod["metadata"]["labels"].get(GROUP).is_some() || is_bound(&pod) {
                 self.world.api.force_delete("pods", "default", name).unwrap();
             } else {
                 let patch = json!({ "nominatedNodeName": "" });
@@ -243,7 +243,7 @@ async fn schedule(seed: u64, steps: u64) {
         max_backoff: Duration::from_millis(200),
         permit_timeout: Duration::from_millis(300),
         groups: (0..4).map(|number| (format!("g{number}"), 2)).collect(),
-        nominates_waiting: seed % 2 == 0,
+        nominates_waiting: seed.is_multiple_of(2),
         seed,
         ..SchedulerConfig::new(world.api.url(), Some(extender))
     };
