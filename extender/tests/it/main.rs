@@ -15,6 +15,7 @@ mod races;
 mod replay;
 mod restart;
 mod retries;
+mod running;
 mod scenarios;
 mod schedules;
 mod shares;
