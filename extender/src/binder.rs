@@ -27,13 +27,14 @@ pub enum Outcome {
 #[derive(Clone)]
 pub struct Binder {
     client: Client,
-    deadline: Duration,
+    read: Duration,
+    write: Duration,
 }
 
 impl Binder {
-    /// `deadline` bounds each request.
-    pub fn new(client: Client, deadline: Duration) -> Self {
-        Self { client, deadline }
+    /// `read` and `write` bound each request of their kind.
+    pub fn new(client: Client, read: Duration, write: Duration) -> Self {
+        Self { client, read, write }
     }
 
     fn pods(&self, pod: &PodRef) -> Api<Pod> {
@@ -68,7 +69,7 @@ impl Binder {
         let api = self.pods(pod);
         let post = PostParams::default();
         let write = api.create_subresource::<_, serde_json::Value>("binding", &pod.name, &post, &binding);
-        classify(timeout(self.deadline, write).await)
+        classify(timeout(self.write, write).await)
     }
 
     /// Writes annotations on a pod that is not bound, for schedulers that bind by themselves. The uid in the
@@ -79,7 +80,7 @@ impl Binder {
         let patch = Patch::Merge(&patch);
         let params = PatchParams::default();
         let write = api.patch_metadata(&pod.name, &params, &patch);
-        classify(timeout(self.deadline, write).await)
+        classify(timeout(self.write, write).await)
     }
 
     /// The pod as the API server has it now; `None` where there is none.
@@ -87,7 +88,7 @@ impl Binder {
     /// # Errors
     /// A text for logs where no answer came in time.
     pub async fn read(&self, pod: &PodRef) -> Result<Option<Pod>, String> {
-        match timeout(self.deadline, self.pods(pod).get_opt(&pod.name)).await {
+        match timeout(self.read, self.pods(pod).get_opt(&pod.name)).await {
             Ok(answer) => answer.map_err(|error| error.to_string()),
             Err(_) => Err("no answer in time".into()),
         }

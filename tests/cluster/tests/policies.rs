@@ -180,17 +180,27 @@ pub async fn a_plugin_changes_no_owners_and_no_finalizers(stage: &Stage<'_>) -> 
     let owner = json!([{ "apiVersion": "v1", "kind": "ConfigMap", "name": "gone", "uid": "00000000-0000-0000-0000-000000000000" }]);
     let pods: Api<Pod> = Api::namespaced(plugin.clone(), stage.namespace());
     let nodes: Api<Node> = Api::all(plugin);
-    for metadata in [
+    let before = stage.pods().get("own").await?.metadata;
+    let rule = "changes no owner references and no finalizers";
+    let patches = [
         json!({ "ownerReferences": owner }),
         json!({ "finalizers": ["example.com/other", "example.com/stays"] }),
         json!({ "finalizers": null }),
-    ] {
+    ];
+    for metadata in patches {
         let patch = Patch::Merge(json!({ "metadata": metadata }));
-        let rule = "changes no owner references and no finalizers";
-        denied(pods.patch_status("own", &params, &patch).await, rule, &format!("pod: {metadata}"))?;
-        if !metadata["finalizers"].is_null() || !metadata["ownerReferences"].is_null() {
-            denied(nodes.patch_status("node-1", &params, &patch).await, rule, &format!("Node: {metadata}"))?;
+        let patched = pods.patch_status("own", &params, &patch).await;
+        // the API server leaves the owners of a pod as they are when its status is written
+        if metadata["ownerReferences"].is_null() {
+            denied(patched, rule, &format!("pod: {metadata}"))?;
         }
+        let after = stage.pods().get("own").await?.metadata;
+        let unchanged = after.owner_references == before.owner_references && after.finalizers == before.finalizers;
+        ensure!(unchanged, "pod: {metadata}: {after:?}");
+    }
+    for metadata in [json!({ "ownerReferences": owner }), json!({ "finalizers": ["example.com/other"] })] {
+        let patch = Patch::Merge(json!({ "metadata": metadata }));
+        denied(nodes.patch_status("node-1", &params, &patch).await, rule, &format!("Node: {metadata}"))?;
     }
     let free = Patch::Merge(json!({ "metadata": { "finalizers": null } }));
     stage.pods().patch("own", &params, &free).await?;
