@@ -8,5 +8,7 @@ mod isolation;
 mod lifecycle;
 mod mps;
 mod report;
+mod running;
 mod stage;
+mod strangers;
 mod tkestack;
