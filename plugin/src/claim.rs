@@ -28,6 +28,7 @@ pub mod answers;
 mod entry;
 mod exchange;
 mod having;
+mod level;
 mod listed;
 pub mod matching;
 pub mod preference;
@@ -188,8 +189,10 @@ pub struct Claims {
     strays: Vec<Stray>,
     /// A pod of another resource domain that holds cards of this node.
     foreign: Option<Foreign>,
-    /// What enforces the share of whoever holds these ids of core.
-    levels: BTreeMap<Ids, Isolation>,
+    /// What enforces the share of a container, from when it was given these ids of core.
+    levels: BTreeMap<Key, (Ids, Isolation)>,
+    /// The ids of core on kubelet's latest list.
+    listed_core: BTreeSet<(PodRef, Ids)>,
     /// How many Allocates were answered.
     calls: u64,
     /// How many lists were asked for, and the latest that was taken.
@@ -333,13 +336,11 @@ impl Claims {
         self.pods.keys().chain(self.others.keys()).chain(self.ended.keys()).cloned().collect()
     }
 
-    /// The pods that are known and the ids of core that are held. `None` until both the API server and kubelet have
-    /// told theirs.
-    pub fn in_use(&self) -> Option<(BTreeSet<PodUid>, BTreeSet<Ids>)> {
-        let claims = self.pods.values().flat_map(|entry| entry.claims.values()).filter_map(|claim| claim.core());
-        let held = claims.chain(self.strays.iter().map(|stray| &stray.core)).cloned();
-        let known = self.pods.keys().chain(self.others.keys()).cloned();
-        (self.complete && self.listed.is_some()).then(|| (known.collect(), held.collect()))
+    /// The pods that are known, and the ids of core that kubelet lists for containers without a record. `None` until both
+    /// the API server and kubelet have told theirs.
+    pub fn in_use(&self) -> Option<(Vec<view::PodView>, BTreeSet<Ids>)> {
+        let strays = self.strays.iter().map(|stray| stray.core.clone());
+        (self.complete && self.listed.is_some()).then(|| (self.view(), strays.collect()))
     }
 
     /// A complete list of the node's pods begins.
@@ -356,12 +357,6 @@ impl Claims {
         gone.iter().for_each(|uid| self.forget(uid));
         self.ended.clear();
         self.complete = true;
-    }
-
-    /// The share of whoever holds these ids of core is enforced so.
-    pub fn enforced(&mut self, core: Ids, level: Isolation) {
-        self.levels.retain(|old, _| !old.intersects(&core));
-        self.levels.insert(core, level);
     }
 
     /// The card that a record names: by id, or by index where the record knows no more.

@@ -108,13 +108,22 @@ impl Claims {
             && entry.zip(self.listed.as_ref()).is_some_and(|(entry, listed)| listed.contains(&entry.pod.reference))
     }
 
-    /// The container that these very ids were claimed for.
+    /// The containers that these very ids were claimed for, the last one first: an init container and those after it may
+    /// have the same, and kubelet writes down what the ones before have before it asks for the next.
+    fn claimed(&self, resource: &Resource, ids: &Ids) -> Vec<Key> {
+        let claims = self.pods.values().flat_map(|entry| entry.claims.iter().map(move |claim| (entry, claim)));
+        let mut found: Vec<_> = claims
+            .filter(|(_, (_, claim))| !claim.released && claim.ids(resource) == Some(ids))
+            .map(|(entry, (name, claim))| {
+                (Reverse(claim.order), Key { pod: entry.pod.uid.clone(), container: name.clone() })
+            })
+            .collect();
+        found.sort();
+        found.into_iter().map(|(_, key)| key).collect()
+    }
+
     fn repeated(&self, resource: &Resource, ids: &Ids) -> Option<Key> {
-        self.pods.values().find_map(|entry| {
-            let (name, _) =
-                entry.claims.iter().find(|(_, claim)| !claim.released && claim.ids(resource) == Some(ids))?;
-            Some(Key { pod: entry.pod.uid.clone(), container: name.clone() })
-        })
+        self.claimed(resource, ids).into_iter().next()
     }
 
     /// Whether kubelet's list, asked for during this call, names the pod that the call is for, so that the API server need
@@ -225,6 +234,7 @@ impl Claims {
         let answer = self.answer(&key, false)?;
         self.hold(&key, resource, &ids);
         if *resource == Resource::Core {
+            self.vacate(&ids, &key.pod);
             self.given(Given { key, ids, cards: answer.grant.slices.clone() });
         }
         Ok(answer)
@@ -289,13 +299,8 @@ impl Claims {
         found.ok_or(Refusal::nobody(&Resource::Core, 0))
     }
 
-    /// What whoever holds these ids of core was given, by all that is known by now.
-    pub fn holding(&self, core: &Ids) -> Option<Answer> {
-        self.answer(&self.repeated(&Resource::Core, core)?, true).ok()
-    }
-
-    /// The container that claimed these ids, in whatever pod.
-    pub fn holder(&self, ids: &Ids) -> Option<Key> {
-        Resource::VCUDA.iter().find_map(|resource| self.repeated(resource, ids))
+    /// What those who hold these ids of core were given, by all that is known by now.
+    pub fn holding(&self, core: &Ids) -> Vec<Answer> {
+        self.claimed(&Resource::Core, core).iter().filter_map(|key| self.answer(key, true).ok()).collect()
     }
 }
