@@ -185,8 +185,8 @@ pub struct Claims {
     offered: Option<(Resource, Ids)>,
     /// What was answered for sets of ids of core.
     answers: Vec<Given>,
-    /// Containers on kubelet's list that hold cards without a record.
-    strays: Vec<Stray>,
+    /// Containers on kubelet's latest list that hold cards, as they count without a record.
+    listed_holders: Vec<Stray>,
     /// A pod of another resource domain that holds cards of this node.
     foreign: Option<Foreign>,
     /// What enforces the share of a container, from when it was given these ids of core.
@@ -339,7 +339,7 @@ impl Claims {
     /// The pods that are known, and the ids of core that kubelet lists for containers without a record. `None` until both
     /// the API server and kubelet have told theirs.
     pub fn in_use(&self) -> Option<(Vec<view::PodView>, BTreeSet<Ids>)> {
-        let strays = self.strays.iter().map(|stray| stray.core.clone());
+        let strays = self.strays().map(|stray| stray.core.clone());
         (self.complete && self.listed.is_some()).then(|| (self.view(), strays.collect()))
     }
 

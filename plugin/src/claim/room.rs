@@ -52,7 +52,7 @@ impl Claims {
             }
         }
         let own = except.and_then(|uid| self.pods.get(uid)).map(|entry| &entry.pod.reference);
-        for stray in self.strays.iter().filter(|stray| Some(&stray.pod) != own) {
+        for stray in self.strays().filter(|stray| Some(&stray.pod) != own) {
             for (_, share, closed) in stray.cards.iter().filter(|(card, ..)| card == device) {
                 sum = (sum.0.saturating_add(*share), sum.1 + 1, sum.2 || *closed);
             }

@@ -2,7 +2,7 @@
 //! record cannot be read, and of pods that the API server does not show. What they hold is counted as well as it can be
 //! told: by what was answered for their ids, or else by the cards that these name.
 
-use kerf::ids::{DeviceId, PodRef};
+use kerf::ids::{ContainerName, DeviceId, PodRef};
 use kerf::units::{Mib, Milli, Share};
 
 use super::truth::{Held, Listing};
@@ -14,6 +14,8 @@ use crate::ids::{Ids, Resource};
 pub(super) struct Stray {
     /// Its pod.
     pub(super) pod: PodRef,
+    /// Its name.
+    pub(super) container: ContainerName,
     /// Its ids of core.
     pub(super) core: Ids,
     /// What it has of which cards, and whether nobody else can have a share of them by memory.
@@ -21,18 +23,17 @@ pub(super) struct Stray {
 }
 
 impl Claims {
-    /// Those on this list.
+    /// What this list shows that may be such.
     pub(super) fn strays_of(&self, listing: &Listing) -> Vec<Stray> {
-        let recorded = |held: &Held| {
-            let entry = self.by_reference(&held.pod).and_then(|uid| self.pods.get(&uid));
-            entry.is_some_and(|entry| entry.grant(&held.container).is_some())
-        };
-        listing
-            .held
-            .iter()
-            .filter(|held| !held.ids.is_empty() && !recorded(held))
-            .map(|held| self.stray(held))
-            .collect()
+        listing.held.iter().filter(|held| !held.ids.is_empty()).map(|held| self.stray(held)).collect()
+    }
+
+    /// Those of kubelet's latest list, by what is known of the pods by now.
+    pub(super) fn strays(&self) -> impl Iterator<Item = &Stray> {
+        self.listed_holders.iter().filter(|stray| {
+            let entry = self.by_reference(&stray.pod).and_then(|uid| self.pods.get(&uid));
+            entry.is_none_or(|entry| entry.grant(&stray.container).is_none())
+        })
     }
 
     fn stray(&self, held: &Held) -> Stray {
@@ -41,7 +42,7 @@ impl Claims {
             Some(cards) => cards,
             None => held.ids.iter().flat_map(|(resource, ids)| self.named(resource, ids)).collect(),
         };
-        Stray { pod: held.pod.clone(), core, cards }
+        Stray { pod: held.pod.clone(), container: held.container.clone(), core, cards }
     }
 
     fn answered_to(&self, held: &Held, core: &Ids) -> Option<Vec<(DeviceId, Share, bool)>> {

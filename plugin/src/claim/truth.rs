@@ -140,7 +140,7 @@ impl Claims {
         }
         self.void(listing, question);
         self.write_down();
-        self.strays = self.strays_of(listing);
+        self.listed_holders = self.strays_of(listing);
         findings
     }
 
