@@ -310,7 +310,7 @@ pub fn pod(object: &Pod, keys: &Keys) -> Option<Seen> {
         (false, Some(_)) => Stage::Leaving,
         (false, None) => Stage::Live,
     };
-    let (Ok(Some(request)), Some(node)) = (view.request, view.node) else {
+    let Some(holding) = view.holding else {
         return Some(Seen::Other { uid: view.uid, reference: view.pod, stage });
     };
     let created = object.metadata.creation_timestamp.as_ref();
@@ -323,7 +323,7 @@ pub fn pod(object: &Pod, keys: &Keys) -> Option<Seen> {
         let (_, id) = status.container_id.as_deref()?.split_once("://")?;
         Some((id.to_owned(), status.name.as_str().into()))
     });
-    let record = match view.record {
+    let record = match holding.record {
         Record::Placed(placement) => Some(placement),
         Record::Absent => None,
         Record::Unreadable(error) => {
@@ -334,9 +334,9 @@ pub fn pod(object: &Pod, keys: &Keys) -> Option<Seen> {
     Some(Seen::Claimant(Box::new(claim::Pod {
         uid: view.uid,
         reference: view.pod,
-        node,
+        node: holding.node,
         created: created.and_then(|time| u64::try_from(time.0.as_nanosecond()).ok()).unwrap_or_default(),
-        request: request.as_ref().clone(),
+        request: holding.request.as_ref().clone(),
         record,
         confirmed: annotations.is_some_and(|annotations| annotation::confirmed(annotations, keys)),
         isolated: annotations

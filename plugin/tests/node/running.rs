@@ -29,7 +29,7 @@ fn folders(stage: &Stage) -> BTreeSet<std::path::PathBuf> {
 }
 
 fn limits(folder: &Path) -> bool {
-    folder.join("limits").is_file()
+    folder.join("etc/limits").is_file()
 }
 
 #[tokio::test]
@@ -61,4 +61,16 @@ async fn a_running_pod_keeps_its_card_whatever_is_written_on_it() {
     }
     stage.place("after", 2, &[("main", 60, 30, "GPU-a")]);
     stage.confirmed("after").await;
+}
+
+#[tokio::test]
+async fn a_pod_that_was_placed_is_served_whatever_its_user_writes_before() {
+    let stage = Stage::ready().await;
+    for (at, key) in KEYS.into_iter().take(4).enumerate() {
+        let name = format!("p{at}");
+        stage.place_spoiled(&name, 1, ("main", 60, 30, "GPU-a"), key);
+        stage.started(&name, "main").await;
+        closed(&stage, &format!("other-{at}")).await;
+        stage.kubelet.complete_pod("ns", &name, "Succeeded").await.unwrap();
+    }
 }
