@@ -194,6 +194,11 @@ impl Inventory {
             }
         }
     }
+
+    /// Takes every card out of service.
+    pub fn cordon_all(&mut self) {
+        self.devices.iter_mut().for_each(|device| device.cordoned = true);
+    }
 }
 
 #[cfg(test)]
