@@ -9,13 +9,15 @@
 #[allow(dead_code, reason = "each benchmark uses a part of it")]
 mod figures;
 
+use std::collections::BTreeSet;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
 use figures::Figures;
 use kerf::device::{Device, Inventory};
 use kerf::ids::PodRef;
-use kerf::ledger::NodeLedger;
+use kerf::ledger::{Held, NodeLedger};
+use kerf::placement::eviction::Scene;
 use kerf::placement::market::Market;
 use kerf::placement::shape::{Cards, Shape};
 use kerf::placement::{Planner, Policy};
@@ -107,10 +109,53 @@ fn main() -> anyhow::Result<()> {
         std::hint::black_box(Run::new(&workload, Policy::Fragmentation, None, 0.0).finish());
         begun.elapsed()
     };
+    preemption(&mut figures, if test { 1 } else { 20 });
     several_containers(&mut figures, if test { 20 } else { 2000 });
     figures.value("pods of the workload", "pods", pods.len() as f64);
     figures.series("a whole replay", (0..runs).map(replay).collect());
     figures.finish(test)
+}
+
+/// What one call of preempt plans: many nodes of eight full cards, on each of which a whole card is to become free.
+fn preemption(figures: &mut Figures, runs: usize) {
+    for (nodes, shares) in [(100, 7), (100, 13), (100, 20), (500, 7), (500, 13), (500, 20)] {
+        let mut node = NodeLedger::new(&Inventory::new(
+            (0..8).map(|index| Device::new(format!("GPU-{index}"), index, Mib(81_920))).collect(),
+        ));
+        let mut planner = Planner::default();
+        for number in 0..8 * shares {
+            let taken = Share::new(1000 / shares / 10 * 10, 81_920 / u64::from(shares) / 256 * 256);
+            let (uid, name) = (format!("p{number:03}").as_str().into(), PodRef::new("ns", format!("p{number:03}")));
+            let pod: std::sync::Arc<GpuRequest> = apps(vec![Ask::Share(taken)]).into();
+            if let Ok(plan) = node.assume(&mut planner, &uid, &name, &pod, Policy::Binpack, Timestamp(1), 1) {
+                node.observe(&uid, &name, &pod, Held::Plan(plan), true, 1);
+            }
+        }
+        let asked = GpuRequest { priority: 1, ..apps(vec![Ask::Whole { count: 1, memory: None }]) };
+        let chosen = node.commitments().keys().take(1).cloned().collect();
+        let run = |_| {
+            let begun = Instant::now();
+            for _ in 0..nodes {
+                let ledger = node.clone();
+                let scene = Scene {
+                    ledger: &ledger,
+                    request: &asked,
+                    policy: Policy::Binpack,
+                    chosen: &chosen,
+                    budgets: Some(&[]),
+                    now: Timestamp(0),
+                    late: &|| false,
+                };
+                std::hint::black_box(scene.for_cards());
+                std::hint::black_box(scene.victims(&mut planner, &BTreeSet::new()));
+            }
+            begun.elapsed()
+        };
+        figures.series(
+            &format!("preemption, {nodes} candidates of {} pods", 8 * shares),
+            (0..runs).map(run).collect(),
+        );
+    }
 }
 
 /// Nearly full nodes of sixteen cards, no two alike, and pods of several containers that do not fit one after the other.

@@ -27,14 +27,18 @@
 //! * Memory is promised once: a card has shares by count, which have its memory undivided, or anything else.
 
 mod card;
+mod standing;
 mod transit;
+mod trial;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use card::take;
 pub use card::{Card, Offered, Room};
+pub use standing::Standing;
 use transit::Transit;
+pub use trial::Trial;
 
 use crate::device::Inventory;
 use crate::ids::{DeviceId, PodRef, PodUid};
@@ -99,6 +103,8 @@ pub struct Commitment {
     pub state: State,
     /// Whether the node has given the cards to the containers, so that no Allocate of this pod can come any more.
     pub confirmed: bool,
+    /// What else decides whether it leaves when room is made.
+    pub standing: Arc<Standing>,
     /// The epoch ([`NodeLedger::release_missing`]) in which it was last heard of.
     epoch: u64,
     holds: Vec<Hold>,
@@ -287,6 +293,7 @@ impl NodeLedger {
             held: Held::Plan(plan),
             state: State::Assumed { deadline },
             confirmed: false,
+            standing: Arc::default(),
             epoch,
         };
         self.commitments.insert(uid.clone(), commitment);
@@ -333,6 +340,7 @@ impl NodeLedger {
             held,
             state: State::Observed,
             confirmed: confirmed || before.is_some_and(|known| known.confirmed),
+            standing: before.map(|known| known.standing.clone()).unwrap_or_default(),
             epoch,
         };
         let known = self.commitments.insert(uid.clone(), commitment);
@@ -412,13 +420,11 @@ impl NodeLedger {
         later
     }
 
-    /// The node as it will be once these pods have left; for planning ahead only.
-    pub fn without(&self, gone: &BTreeSet<PodUid>) -> Self {
-        let mut later = Self { known: self.known, cards: self.cards.clone(), ..Self::default() };
-        let staying = self.commitments.iter().filter(|(uid, _)| !gone.contains(*uid));
-        count(&mut later.cards, staying.map(|(_, known)| known), &self.transit);
-        later.derive_rooms();
-        later
+    /// A pod that is here was seen so.
+    pub fn describe(&mut self, uid: &PodUid, standing: Standing) {
+        if let Some(known) = self.commitments.get_mut(uid).filter(|known| *known.standing != standing) {
+            known.standing = Arc::new(standing);
+        }
     }
 
     /// Counts every card afresh from the commitments. A node has few pods; counting is cheaper than a

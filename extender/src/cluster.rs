@@ -13,7 +13,7 @@ use dashmap::DashMap;
 use kerf::annotation::Record;
 use kerf::ids::{NodeName, PodRef, PodUid};
 use kerf::k8s::{NodeView, PodView, Taints};
-use kerf::ledger::{Held, NodeLedger, Seen};
+use kerf::ledger::{Held, NodeLedger, Seen, Standing};
 use kerf::placement::shape::HostAmount;
 use kerf::placement::survey::Survey;
 use kerf::placement::{Planner, Policy, Rank, Unfit, rank};
@@ -46,6 +46,8 @@ pub struct Cluster {
     pending: DashMap<PodUid, Waiting>,
     /// Nodes that are closed to some pods, or to all.
     taints: DashMap<NodeName, Taints>,
+    /// Priorities of bound pods without cards, where they have one.
+    priorities: DashMap<PodUid, i32>,
     /// Counts complete lists of pods, so that one can tell which commitments it should have shown.
     epoch: AtomicU64,
     changed: watch::Sender<()>,
@@ -80,6 +82,7 @@ impl Default for Cluster {
         Self {
             nodes: DashMap::default(),
             homes: DashMap::new(),
+            priorities: DashMap::new(),
             pending: DashMap::new(),
             taints: DashMap::new(),
             // commitments made before the first list carry an epoch below every list's
@@ -369,6 +372,34 @@ impl Cluster {
         self.surveyor.left(node)
     }
 
+    /// What a bound pod takes of its node's host, if it was seen.
+    pub fn host_of(&self, uid: &PodUid) -> Option<HostAmount> {
+        self.surveyor.taken(uid)
+    }
+
+    /// The priority of a bound pod without cards; 0 where it was not seen.
+    pub fn priority_of(&self, uid: &PodUid) -> i32 {
+        self.priorities.get(uid).map_or(0, |priority| *priority)
+    }
+
+    /// A bound pod that has not ended was seen: what decides whether it leaves when room is made. Of pods without cards
+    /// that is their priority.
+    pub fn apply_standing(
+        &self,
+        uid: &PodUid,
+        node: &NodeName,
+        priority: i32,
+        standing: impl FnOnce() -> Standing,
+    ) {
+        match self.nodes.get_mut(node) {
+            Some(mut ledger) if ledger.commitments().contains_key(uid) => ledger.describe(uid, standing()),
+            _ if priority != 0 => {
+                self.priorities.insert(uid.clone(), priority);
+            }
+            _ => {}
+        }
+    }
+
     /// A Node is gone. Its pods stay until they are released.
     pub fn delete_node(&self, name: &str) {
         if let Some(mut ledger) = self.nodes.get_mut(name) {
@@ -466,6 +497,7 @@ impl Cluster {
     pub fn delete_pod(&self, uid: &PodUid) {
         self.pending.remove(uid);
         self.surveyor.gone(uid);
+        self.priorities.remove(uid);
         if let Some((_, homes)) = self.homes.remove(uid) {
             for node in homes {
                 self.release(uid, &node);
@@ -495,6 +527,7 @@ impl Cluster {
         }
         self.pending.retain(|uid, _| seen.contains(uid));
         self.surveyor.retain(seen);
+        self.priorities.retain(|uid, _| seen.contains(uid));
         self.notify();
     }
 

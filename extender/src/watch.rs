@@ -8,7 +8,8 @@ use std::sync::Arc;
 
 use futures::{Stream, StreamExt};
 use k8s_openapi::api::core::v1::{Node, Pod};
-use kerf::ids::{NodeName, PodUid};
+use k8s_openapi::api::policy::v1::PodDisruptionBudget;
+use kerf::ids::{NodeName, PodRef, PodUid};
 use kerf::k8s;
 use kerf::ledger::Seen;
 use kerf::runtime::readiness::Condition;
@@ -20,6 +21,7 @@ use tokio_util::sync::CancellationToken;
 
 use guarded::Guarded;
 
+use crate::budgets::Listed;
 use crate::cluster::Applied;
 use crate::{App, Footprint};
 
@@ -91,6 +93,34 @@ pub async fn pods(app: Arc<App>, client: Client, synced: Condition, token: Cance
     .await;
 }
 
+/// Follows all disruption budgets until the token is cancelled. Nothing waits for them: where they are not known, preempt is
+/// careful.
+pub async fn budgets(app: Arc<App>, client: Client, token: CancellationToken) {
+    let mut listing = Listed::new();
+    let events = guarded::<PodDisruptionBudget>(client, watcher::Config::default());
+    each(events, token, |event| match event {
+        Event::Init => listing.clear(),
+        Event::InitApply(budget) => {
+            if let Some((name, budget)) = readable(budget).and_then(|budget| k8s::budget(&budget)) {
+                listing.insert(name, Arc::new(budget));
+            }
+        }
+        Event::Apply(budget) => {
+            if let Some((name, budget)) = readable(budget).and_then(|budget| k8s::budget(&budget)) {
+                app.budgets.apply(name, Some(budget));
+            }
+        }
+        Event::Delete(budget) => {
+            let metadata = meta(&budget);
+            if let (Some(namespace), Some(name)) = (&metadata.namespace, &metadata.name) {
+                app.budgets.apply(PodRef::new(namespace.as_str(), name.as_str()), None);
+            }
+        }
+        Event::InitDone => app.budgets.replace(std::mem::take(&mut listing)),
+    })
+    .await;
+}
+
 fn apply(app: &App, pod: Guarded<Pod>) -> Option<PodUid> {
     let pod = readable(pod)?;
     let view = k8s::pod(&pod, &app.keys)?;
@@ -99,14 +129,19 @@ fn apply(app: &App, pod: Guarded<Pod>) -> Option<PodUid> {
     if !view.ended {
         app.cluster.apply_footprint(&uid, node.as_ref(), Footprint::of(&pod), request);
     }
-    if request.is_none() {
-        app.cluster.apply_pod(view, app.clock.now());
+    let (ended, asks) = (view.ended, request.is_some());
+    let applied = app.cluster.apply_pod(view, app.clock.now());
+    if let Some(node) = node.as_ref().filter(|_| !ended) {
+        let priority = pod.spec.as_ref().and_then(|spec| spec.priority).unwrap_or_default();
+        app.cluster.apply_standing(&uid, node, priority, || k8s::standing(&pod));
+    }
+    if !asks {
         return Some(uid);
     }
     if node.is_some() {
         app.intents.drop(&uid);
     }
-    match app.cluster.apply_pod(view, app.clock.now()) {
+    match applied {
         Applied::Unreadable(Seen::New | Seen::Drift) => {
             app.metrics.unreadable.inc();
             tracing::warn!(pod = %name, %uid, ?node, "GPU placement cannot be read; it takes its amount of every GPU");

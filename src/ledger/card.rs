@@ -155,14 +155,32 @@ impl Card {
     }
 }
 
-/// Takes a hold from its card, if the node has that card. Where one of the two names only an index (an old record,
-/// or a node without inventory) the index decides.
-pub(super) fn take(cards: &mut [Card], hold: &Hold) {
+/// What is taken of a card, to go back to.
+pub(super) type Tallied = (Share, u32, u32);
+
+impl Card {
+    pub(super) fn tallied(&self) -> Tallied {
+        (self.used, self.pods, self.undivided)
+    }
+
+    pub(super) fn restart(&mut self, tallied: Tallied) {
+        (self.used, self.pods, self.undivided) = tallied;
+    }
+}
+
+/// The position of the hold's card, if the node has it. Where one of the two names only an index (an old record, or a node
+/// without inventory) the index decides.
+pub(super) fn position(cards: &[Card], hold: &Hold) -> Option<usize> {
     let index = hold.device.as_index();
     let own = |device: &Device| {
         device.id == hold.device || index == Some(device.index) || device.id.as_index() == Some(hold.index)
     };
-    if let Some(card) = cards.iter_mut().find(|card| own(&card.device)) {
+    cards.iter().position(|card| own(&card.device))
+}
+
+/// Takes a hold from its card, if the node has that card.
+pub(super) fn take(cards: &mut [Card], hold: &Hold) {
+    if let Some(card) = position(cards, hold).and_then(|at| cards.get_mut(at)) {
         card.take(hold);
     }
 }

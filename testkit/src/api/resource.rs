@@ -8,11 +8,13 @@ pub(crate) enum Resource {
     Events,
     Leases,
     Nodes,
+    PodDisruptionBudgets,
     Pods,
 }
 
 impl Resource {
-    pub(crate) const ALL: [Self; 4] = [Self::Events, Self::Leases, Self::Nodes, Self::Pods];
+    pub(crate) const ALL: [Self; 5] =
+        [Self::Events, Self::Leases, Self::Nodes, Self::PodDisruptionBudgets, Self::Pods];
 
     /// The plural name in URLs, tallies and messages.
     pub(crate) fn as_str(self) -> &'static str {
@@ -20,6 +22,7 @@ impl Resource {
             Self::Events => "events",
             Self::Leases => "leases",
             Self::Nodes => "nodes",
+            Self::PodDisruptionBudgets => "poddisruptionbudgets",
             Self::Pods => "pods",
         }
     }
@@ -29,6 +32,7 @@ impl Resource {
             Self::Events => "Event",
             Self::Leases => "Lease",
             Self::Nodes => "Node",
+            Self::PodDisruptionBudgets => "PodDisruptionBudget",
             Self::Pods => "Pod",
         }
     }
@@ -36,6 +40,7 @@ impl Resource {
     pub(crate) fn api_version(self) -> &'static str {
         match self {
             Self::Leases => "coordination.k8s.io/v1",
+            Self::PodDisruptionBudgets => "policy/v1",
             Self::Events | Self::Nodes | Self::Pods => "v1",
         }
     }
