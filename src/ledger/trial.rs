@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use super::card::{self, Tallied};
+use super::card::{Card, Tallied};
 use super::{Commitment, Held, NodeLedger};
 use crate::ids::PodUid;
 use crate::plan::Hold;
@@ -40,7 +40,7 @@ impl<'a> Trial<'a> {
         let others = ledger.commitments.iter().filter(|(uid, _)| !places.contains_key(uid)).map(|(_, known)| known);
         super::count(&mut node.cards, others, &ledger.transit);
         node.derive_rooms();
-        let staying = node.cards.iter().map(card::Card::tallied).collect();
+        let staying = node.cards.iter().map(Card::tallied).collect();
         Self { node, staying, holds, cards, gone: vec![true; pods.len()] }
     }
 
@@ -73,7 +73,9 @@ impl<'a> Trial<'a> {
 fn on<'a>(node: &NodeLedger, known: &'a Commitment) -> Vec<(usize, &'a Hold)> {
     let holds = known.holds.iter();
     match &known.held {
-        Held::Plan(_) => holds.filter_map(|hold| Some((card::position(&node.cards, hold)?, hold))).collect(),
+        Held::Plan(_) => {
+            holds.filter_map(|hold| Some((node.cards.iter().position(|card| card.is_of(hold))?, hold))).collect()
+        }
         Held::Unreadable => holds
             .flat_map(|hold| {
                 let cards = node.cards.iter().enumerate().filter(|(_, card)| card.may_have(hold));

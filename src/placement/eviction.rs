@@ -15,7 +15,7 @@ use std::sync::Arc;
 use super::{Planner, Policy};
 use crate::disruption::{self, Budget};
 use crate::ids::PodUid;
-use crate::ledger::{Commitment, NodeLedger, State, Trial};
+use crate::ledger::{Card, Commitment, NodeLedger, State, Trial};
 use crate::plan::Tally;
 use crate::request::{Ask, GpuRequest};
 use crate::units::{MEMORY_UNIT, Milli, Share, Timestamp};
@@ -158,7 +158,7 @@ impl Scene<'_> {
     /// The scheduler's victims without whom the node's totals of cards would be too small, so that it may have chosen them
     /// for their cards alone. The others it has chosen for something else.
     pub fn for_cards(&self) -> BTreeSet<PodUid> {
-        let usable = || self.ledger.cards().iter().map(|card| card.device()).filter(|device| device.usable());
+        let usable = || self.ledger.cards().iter().filter(|card| card.usable()).map(Card::device);
         let total = |amount: &Amount<'_>| match amount {
             Amount::Compute => usable().map(|_| u64::from(Milli::WHOLE.0)).sum::<u64>(),
             // in whole units, as the node offers it
