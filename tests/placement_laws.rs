@@ -11,9 +11,9 @@ use std::sync::Arc;
 
 use kerf::device::Device;
 use kerf::device::Inventory;
-use kerf::ids::{DeviceId, PodRef};
+use kerf::ids::{DeviceId, PodRef, PodUid};
 use kerf::isolation::Isolation;
-use kerf::ledger::{Card, Held, NodeLedger};
+use kerf::ledger::{Card, Held, NodeLedger, Trial};
 use kerf::placement::{Planner, Policy, Unfit, rank, scores};
 use kerf::plan::Plan;
 use kerf::request::{Ask, ContainerKind, GpuRequest};
@@ -133,6 +133,34 @@ proptest! {
         let reserved = assume(&mut node, "new", &request, policy).is_some();
         prop_assert_eq!(node.forget(&"new".into()), reserved);
         prop_assert_eq!((node.cards(), node.commitments()), (cards.as_slice(), &commitments));
+    }
+
+    /// Pods that leave and come back in thought leave the cards as if they really had.
+    #[test]
+    fn a_trial_counts_as_the_ledger_does(
+        (devices, before) in any_node(6), steps in vec((any::<Index>(), any::<bool>()), 0..12),
+        stranger in prop::option::of(share()),
+    ) {
+        let mut node = filled(devices, &before);
+        if let Some(share) = stranger {
+            let (pod, request) = (PodRef::new("ns", "s"), Arc::new(single(Ask::Share(share))));
+            node.observe(&"s".into(), &pod, &request, Held::Unreadable, true, 1);
+        }
+        let uids: Vec<PodUid> = node.commitments().keys().cloned().collect();
+        let mut trial = Trial::without(&node, &uids.iter().collect::<Vec<_>>());
+        let mut here = vec![false; uids.len()];
+        for (which, comes) in steps.iter().filter(|_| !uids.is_empty()) {
+            let place = which.index(uids.len());
+            trial.set(place, !comes);
+            here[place] = *comes;
+            let mut real = node.clone();
+            uids.iter().zip(&here).filter(|(_, here)| !**here).for_each(|(uid, _)| {
+                real.release(uid);
+            });
+            prop_assert_eq!(trial.node().rooms(), real.rooms());
+            prop_assert_eq!(trial.node().cards(), real.cards());
+            prop_assert_eq!((trial.node().free(), trial.node().roomiest()), (real.free(), real.roomiest()));
+        }
     }
 
     #[test]
