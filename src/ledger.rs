@@ -32,7 +32,7 @@ mod standing;
 mod transit;
 mod trial;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use card::take;
@@ -366,6 +366,15 @@ impl NodeLedger {
             take(&mut cards, &hold);
         }
         let mut later = Self { known: self.known, cards, ..Self::default() };
+        later.derive_rooms();
+        later
+    }
+
+    /// The node as it will be once these pods have left; for planning ahead only.
+    pub fn without(&self, gone: &BTreeSet<PodUid>) -> Self {
+        let mut later = Self { known: self.known, cards: self.cards.clone(), ..Self::default() };
+        let staying = self.commitments.iter().filter(|(uid, _)| !gone.contains(*uid));
+        count(&mut later.cards, staying.map(|(_, known)| known), &self.transit);
         later.derive_rooms();
         later
     }

@@ -98,6 +98,8 @@ pub struct Metrics {
     pub without_budgets: IntCounter,
     /// Bindings in doubt that turned out not to be written.
     pub expired: IntCounter,
+    /// How often kube-scheduler was told to try waiting pods again.
+    pub retries: IntCounter,
 }
 
 impl Metrics {
@@ -136,6 +138,7 @@ impl Metrics {
                 "Calls of preempt while disruption budgets were not known",
             )?,
             expired: counter("expired_total", "Bindings in doubt that turned out not to be written")?,
+            retries: counter("retries_total", "Times that kube-scheduler was told to try waiting pods again")?,
         };
         for reason in Unfit::ALL {
             metrics.unfit.with_label_values(&[reason.code()]);
@@ -153,6 +156,7 @@ impl Metrics {
             &metrics.drift,
             &metrics.unreadable,
             &metrics.expired,
+            &metrics.retries,
         ] {
             registry.register(Box::new(counter.clone()))?;
         }

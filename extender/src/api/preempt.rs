@@ -28,7 +28,7 @@ use kerf::placement::eviction::Scene;
 use kerf::request::GpuRequest;
 
 use super::wire::{MetaPod, MetaVictims, PreemptArgs, PreemptResult};
-use super::{json, read};
+use super::{json, read, uid};
 use crate::App;
 use crate::metrics::Verb;
 
@@ -92,10 +92,12 @@ fn left(
         );
     }
     let mut planner = Planner::default();
+    let uid = uid(pod);
+    let asking = app.cluster.asking(&uid, request, app.policy);
     let mut left = BTreeMap::new();
     let mut unseen = 0;
     for (node, victims) in candidates {
-        let Some(ledger) = app.cluster.ledger(&node) else { continue };
+        let Some(ledger) = asking.ledger(&node) else { continue };
         let evaluated = Candidate { app, pod, request, node: &node, ledger: &ledger, budgets: budgets.as_deref() };
         let victims = if late() { None } else { evaluated.victims(&mut planner, victims, &late) };
         unseen += u64::from(late());
