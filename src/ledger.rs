@@ -29,7 +29,9 @@
 mod card;
 mod commitment;
 mod doubt;
+mod standing;
 mod transit;
+mod trial;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -39,7 +41,9 @@ pub use card::{Card, Offered, Room};
 use commitment::holds;
 pub use commitment::{Basis, Commitment, Held, Seen, State};
 pub use doubt::LONGEST_RETRY_MS;
+pub use standing::Standing;
 use transit::Transit;
+pub use trial::Trial;
 
 use crate::device::Inventory;
 use crate::ids::{PodRef, PodUid};
@@ -236,6 +240,7 @@ impl NodeLedger {
             held: Held::Plan(plan),
             state: State::Assumed { deadline },
             confirmed: false,
+            standing: Arc::default(),
             epoch,
             latest: deadline.plus(LONGEST_RETRY_MS),
             doubtful: false,
@@ -299,6 +304,7 @@ impl NodeLedger {
             held,
             state: State::Observed,
             confirmed: confirmed || before.is_some_and(|known| known.confirmed),
+            standing: before.map(|known| known.standing.clone()).unwrap_or_default(),
             epoch,
             latest: Timestamp::default(),
             doubtful: false,
@@ -388,6 +394,13 @@ impl NodeLedger {
         count(&mut later.cards, staying.map(|(_, known)| known), &self.transit);
         later.derive_rooms();
         later
+    }
+
+    /// A pod that is here was seen so.
+    pub fn describe(&mut self, uid: &PodUid, standing: Standing) {
+        if let Some(known) = self.commitments.get_mut(uid).filter(|known| *known.standing != standing) {
+            known.standing = Arc::new(standing);
+        }
     }
 
     /// Counts every card afresh from the commitments. A node has few pods; counting is cheaper than a

@@ -14,6 +14,7 @@
 pub mod api;
 pub mod asking;
 pub mod binder;
+mod budgets;
 pub mod clock;
 pub mod cluster;
 pub mod config;
@@ -48,6 +49,7 @@ use prometheus::Registry;
 use tokio_util::sync::CancellationToken;
 
 use crate::binder::Binder;
+use crate::budgets::Budgets;
 use crate::clock::Clock;
 use crate::cluster::Cluster;
 use crate::config::Config;
@@ -70,6 +72,7 @@ pub struct App {
     max_body: usize,
     cluster: Arc<Cluster>,
     intents: Intents,
+    budgets: Budgets,
     refused: Refused,
     binder: Binder,
     clock: Arc<Clock>,
@@ -125,8 +128,17 @@ impl App {
 /// Where the address cannot be listened on.
 pub async fn start(config: &Config, client: Client, tasks: Tasks) -> anyhow::Result<Extender> {
     tracing::info!(?config, version = env!("CARGO_PKG_VERSION"), "starting");
-    let Config { listen, domain, namespace, share_resources, policy, candidates, api_timeout, max_body } =
-        config.clone();
+    let Config {
+        listen,
+        domain,
+        namespace,
+        share_resources,
+        policy,
+        candidates,
+        api_timeout,
+        write_timeout,
+        max_body,
+    } = config.clone();
     let registry = Registry::new();
     let cluster = Arc::new(Cluster::default());
     let clock = Arc::new(Clock::default());
@@ -138,8 +150,9 @@ pub async fn start(config: &Config, client: Client, tasks: Tasks) -> anyhow::Res
         candidates: candidates.map(|candidates| usize::from(candidates.get())),
         max_body,
         intents: Intents::default(),
+        budgets: Budgets::default(),
         refused: Refused::default(),
-        binder: Binder::new(client.clone(), api_timeout, namespace),
+        binder: Binder::new(client.clone(), api_timeout, write_timeout, namespace),
         metrics: Metrics::new(&registry, cluster.clone(), clock.clone()).context("metrics")?,
         cluster,
         clock,
@@ -150,9 +163,10 @@ pub async fn start(config: &Config, client: Client, tasks: Tasks) -> anyhow::Res
     let token = tasks.token().clone();
     let [nodes, pods, settled] =
         ["nodes listed", "pods listed", "earlier bindings seen"].map(|c| readiness.condition(c));
-    tasks.spawn_short(settle(pods.clone(), settled, api_timeout, token.clone()));
+    tasks.spawn_short(settle(pods.clone(), settled, write_timeout, token.clone()));
     tasks.spawn("watch nodes", watch::nodes(app.clone(), client.clone(), nodes, token.clone()));
-    tasks.spawn("watch pods", watch::pods(app.clone(), client, pods, token.clone()));
+    tasks.spawn("watch pods", watch::pods(app.clone(), client.clone(), pods, token.clone()));
+    tasks.spawn("watch disruption budgets", watch::budgets(app.clone(), client, token.clone()));
     tasks.spawn("reaper", reaper::run(app.clone(), token.clone()));
     tasks.spawn("retries", refused::run(app.clone(), token.clone()));
     let router = router(app.clone(), registry, readiness);

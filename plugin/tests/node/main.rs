@@ -4,10 +4,13 @@
 #![allow(clippy::expect_used, clippy::unwrap_used, clippy::panic, reason = "a test may stop at once")]
 
 mod allocation;
+mod domain;
 mod isolation;
 mod lifecycle;
 mod limits;
 mod mps;
 mod report;
+mod running;
 mod stage;
+mod strangers;
 mod tkestack;
