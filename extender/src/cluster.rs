@@ -3,6 +3,7 @@
 //! A method locks at most one node at a time, never across an await, and returns owned values. What a lost race
 //! between two of them can leave behind is an assumed commitment, which the reaper asks the API server about.
 
+mod recorded;
 mod waiting;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -23,13 +24,10 @@ use kerf::units::Timestamp;
 use rustc_hash::FxBuildHasher;
 use tokio::sync::watch;
 
+pub use recorded::PREDICATE_TTL_MS;
 pub use waiting::Waiting;
 
 use crate::survey::{Footprint, Surveyor};
-
-/// How long the cards that `/scheduler/predicates` wrote on a pod are kept for it before it is bound, in
-/// milliseconds. The scheduler binds within seconds.
-pub const PREDICATE_TTL_MS: u64 = 60_000;
 
 /// How long the second record of an exchange may follow the first, in milliseconds: the node's plugin writes both
 /// within moments, unless the API server fails meanwhile.
@@ -44,6 +42,8 @@ pub struct Cluster {
     homes: DashMap<PodUid, BTreeSet<NodeName>>,
     /// Pods with cards that are not bound yet, as the watch shows them.
     pending: DashMap<PodUid, Waiting>,
+    /// Where cards are kept for a pod that is not bound yet, because its record names them and not for a binding by kerf.
+    recorded: DashMap<PodUid, NodeName>,
     /// Nodes that are closed to some pods, or to all.
     taints: DashMap<NodeName, Taints>,
     /// Counts complete lists of pods, so that one can tell which commitments it should have shown.
@@ -81,6 +81,7 @@ impl Default for Cluster {
             nodes: DashMap::default(),
             homes: DashMap::new(),
             pending: DashMap::new(),
+            recorded: DashMap::new(),
             taints: DashMap::new(),
             // commitments made before the first list carry an epoch below every list's
             epoch: AtomicU64::new(1),
@@ -266,6 +267,8 @@ impl Cluster {
         deadline: Timestamp,
     ) -> Result<Plan, Unfit> {
         self.add_home(uid, node);
+        // from here on they may be kept for a binding
+        self.recorded.remove_if(uid, |_, at| at == node);
         let epoch = self.epoch();
         let mut planner = self.planner(node.as_str(), uid, request, policy);
         let planned = match self.nodes.get_mut(node) {
@@ -298,14 +301,6 @@ impl Cluster {
             self.drop_home(uid, node);
         }
         self.notify();
-    }
-
-    /// Frees what the pod has reserved on other nodes than this one: it is being placed anew.
-    pub fn forget_elsewhere(&self, uid: &PodUid, node: &NodeName) {
-        let homes = self.homes.get(uid).map(|homes| homes.clone()).unwrap_or_default();
-        for other in homes.iter().filter(|other| *other != node) {
-            self.forget(other, uid);
-        }
     }
 
     /// The API server says that an overdue pod is not bound to this node. Whether it was still overdue.
@@ -405,6 +400,7 @@ impl Cluster {
         let applied = match view.node {
             Some(node) => {
                 self.pending.remove(&view.uid);
+                self.recorded.remove(&view.uid);
                 let absent = view.record == Record::Absent;
                 let held = match view.record {
                     Record::Placed(placement) if belongs(&placement, &node) => Held::Plan(placement.plan),
@@ -441,30 +437,10 @@ impl Cluster {
         applied
     }
 
-    /// Keeps the cards that a `/scheduler/predicates` (perhaps of an earlier life of this process) wrote on a pod
-    /// that is not bound yet, as long as they are fresh.
-    fn reserve(&self, uid: &PodUid, pod: &PodRef, request: &Arc<GpuRequest>, placement: Placement, now: Timestamp) {
-        let deadline = Timestamp(placement.time / 1_000_000).plus(PREDICATE_TTL_MS);
-        // neither stale nor from the future: the pod's author may have written it
-        if deadline <= now || deadline > now.plus(PREDICATE_TTL_MS) {
-            return;
-        }
-        let node = placement.node;
-        self.add_home(uid, &node);
-        let reserved = self
-            .nodes
-            .get_mut(&node)
-            .is_some_and(|mut ledger| ledger.reserve(uid, pod, request, placement.plan, deadline, self.epoch()));
-        if reserved {
-            self.surveyor.mark(&node);
-        } else {
-            self.drop_home(uid, &node);
-        }
-    }
-
     /// A Pod was deleted or has ended: whatever it held is free.
     pub fn delete_pod(&self, uid: &PodUid) {
         self.pending.remove(uid);
+        self.recorded.remove(uid);
         self.surveyor.gone(uid);
         if let Some((_, homes)) = self.homes.remove(uid) {
             for node in homes {
@@ -526,6 +502,7 @@ impl Cluster {
         if self.nodes.get(node).is_some_and(|ledger| ledger.commitments().contains_key(uid)) {
             return;
         }
+        self.recorded.remove_if(uid, |_, at| at == node);
         if let Some(mut homes) = self.homes.get_mut(uid) {
             homes.remove(node);
         }

@@ -16,6 +16,7 @@ pub mod clock;
 pub mod cluster;
 pub mod config;
 mod debug;
+pub mod in_flight;
 pub mod intent;
 pub mod metrics;
 mod reaper;
@@ -38,6 +39,7 @@ use kerf::request::GpuRequest;
 use kerf::runtime::admin::{self, Admin};
 use kerf::runtime::readiness::{Condition, Readiness};
 use kerf::runtime::shutdown::Tasks;
+use kerf::runtime::version;
 use kube::Client;
 use prometheus::Registry;
 use tokio_util::sync::CancellationToken;
@@ -46,6 +48,7 @@ use crate::binder::Binder;
 use crate::clock::Clock;
 use crate::cluster::Cluster;
 use crate::config::Config;
+use crate::in_flight::InFlight;
 use crate::intent::Intents;
 use crate::metrics::{Metrics, Verb};
 
@@ -61,6 +64,7 @@ pub struct App {
     max_body: usize,
     cluster: Arc<Cluster>,
     intents: Intents,
+    in_flight: InFlight,
     binder: Binder,
     clock: Arc<Clock>,
     metrics: Metrics,
@@ -110,7 +114,8 @@ impl App {
 /// Where the address cannot be listened on.
 pub async fn start(config: &Config, client: Client, tasks: Tasks) -> anyhow::Result<Extender> {
     tracing::info!(?config, version = env!("CARGO_PKG_VERSION"), "starting");
-    let Config { listen, domain, share_resources, policy, candidates, api_timeout, max_body } = config.clone();
+    let Config { listen, domain, share_resources, policy, candidates, api_timeout, legacy, max_body } =
+        config.clone();
     let registry = Registry::new();
     let cluster = Arc::new(Cluster::default());
     let clock = Arc::new(Clock::default());
@@ -122,6 +127,7 @@ pub async fn start(config: &Config, client: Client, tasks: Tasks) -> anyhow::Res
         candidates: candidates.map(|candidates| usize::from(candidates.get())),
         max_body,
         intents: Intents::default(),
+        in_flight: InFlight::default(),
         binder: Binder::new(client.clone(), api_timeout),
         metrics: Metrics::new(&registry, cluster.clone(), clock.clone()).context("metrics")?,
         cluster,
@@ -133,11 +139,17 @@ pub async fn start(config: &Config, client: Client, tasks: Tasks) -> anyhow::Res
     let token = tasks.token().clone();
     let [nodes, pods, settled] =
         ["nodes listed", "pods listed", "earlier bindings seen"].map(|c| readiness.condition(c));
+    let ask = {
+        let client = client.clone();
+        move || version::of_api_server(client.clone())
+    };
+    let supported = readiness.condition(version::CONDITION);
+    tasks.spawn_short(version::follow("API server", ask, supported, token.clone()));
     tasks.spawn_short(settle(pods.clone(), settled, api_timeout, token.clone()));
     tasks.spawn("watch nodes", watch::nodes(app.clone(), client.clone(), nodes, token.clone()));
     tasks.spawn("watch pods", watch::pods(app.clone(), client, pods, token.clone()));
     tasks.spawn("reaper", reaper::run(app.clone(), token.clone()));
-    let router = router(app.clone(), registry, readiness);
+    let router = router(app.clone(), registry, readiness, legacy);
     tasks.spawn("http", admin::serve(listener, router, token));
     tracing::info!(%address, "serving");
     Ok(Extender { address, app, tasks })
@@ -157,14 +169,14 @@ async fn settle(listed: Condition, settled: Condition, longest_write: Duration, 
     }
 }
 
-fn router(app: Arc<App>, registry: Registry, readiness: Readiness) -> Router {
+fn router(app: Arc<App>, registry: Registry, readiness: Readiness, legacy: bool) -> Router {
     let state = app.clone();
     let draining = app.tasks.token().clone();
     let debug = Arc::new(move || debug::state(&state));
     let cluster = app.cluster.clone();
     let series: admin::Series = Arc::new(move || Box::new(metrics::cards(&cluster)));
     let admin = Admin { registry, series: Some(series), readiness, debug, program: "kerf-extender", draining };
-    api::router(app).merge(admin::router(admin))
+    api::router(app, legacy).merge(admin::router(admin))
 }
 
 impl Extender {

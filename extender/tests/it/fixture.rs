@@ -34,6 +34,7 @@ pub fn config() -> Config {
         policy: Default::default(),
         api_timeout: Duration::from_millis(300),
         candidates: None,
+        legacy: false,
         max_body: 4 << 20,
     }
 }
@@ -42,6 +43,16 @@ pub async fn client_of(api: &ApiServer) -> Client {
     let mut config = kube::Config::new(api.url().parse().expect("a URL"));
     config.default_retry = false;
     Client::try_from(config).expect("a client")
+}
+
+/// An extender that need not be ready yet.
+pub async fn started(api: ApiServer, config: Config) -> World {
+    let token = CancellationToken::new();
+    let extender = start(&config, client_of(&api).await, Tasks::new(token.clone())).await.expect("extender");
+    let url = format!("http://{}/scheduler", extender.address());
+    let keys = Keys::default();
+    let client = ExtenderClient::new(ExtenderConfig::new(&url, &[&keys.core, &keys.memory])).expect("client");
+    World { api, extender, client, url, token }
 }
 
 impl World {
@@ -53,13 +64,17 @@ impl World {
         Self::on(api, config()).await
     }
 
+    /// With `/scheduler/predicates`.
+    pub async fn legacy(nodes: impl IntoIterator<Item = Value>) -> Self {
+        let api = ApiServer::start().await.expect("API server");
+        for node in nodes {
+            api.create("nodes", node).expect("node");
+        }
+        Self::on(api, Config { legacy: true, ..config() }).await
+    }
+
     pub async fn on(api: ApiServer, config: Config) -> Self {
-        let token = CancellationToken::new();
-        let extender = start(&config, client_of(&api).await, Tasks::new(token.clone())).await.expect("extender");
-        let url = format!("http://{}/scheduler", extender.address());
-        let keys = Keys::default();
-        let client = ExtenderClient::new(ExtenderConfig::new(&url, &[&keys.core, &keys.memory])).expect("client");
-        let world = Self { api, extender, client, url, token };
+        let world = started(api, config).await;
         tokio::time::timeout(PATIENCE, world.extender.ready()).await.expect("ready");
         world
     }

@@ -14,4 +14,5 @@ mod restart;
 mod scenarios;
 mod shares;
 mod verbs;
+mod version;
 mod wire;
