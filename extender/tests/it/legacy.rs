@@ -1,13 +1,14 @@
 //! `/scheduler/predicates`, for a scheduler that binds by itself.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use kerf::annotation::Keys;
 use kerf_extender::config::Config;
 use kerf_testkit::api::{Action, ApiServer, Fault, Injected};
 use serde_json::{Value, json};
 
-use crate::fixture::{PATIENCE, World, config, node, share};
+use crate::fixture::{World, config, node, share};
 
 const NOT_WRITTEN: &str = "GPU placement could not be written on the pod";
 
@@ -172,7 +173,7 @@ async fn held(verb: &str, resource: &str) -> (Arc<World>, Injected) {
         api.create("nodes", node(name, 1, 15_360)).unwrap();
     }
     let fault = api.inject(Fault::new(verb, resource, Action::Hold));
-    let config = Config { legacy: true, api_timeout: PATIENCE, ..config() };
+    let config = Config { legacy: true, api_timeout: Duration::from_secs(5), ..config() };
     (Arc::new(World::on(api, config).await), fault)
 }
 

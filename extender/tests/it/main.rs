@@ -11,6 +11,7 @@ mod preempt;
 mod races;
 mod replay;
 mod restart;
+mod running;
 mod scenarios;
 mod shares;
 mod verbs;
