@@ -44,10 +44,10 @@ where
                     }
                 },
                 unanswered => {
-                    let error = unanswered.map_or_else(
-                        |_| "no answer in time".to_owned(),
-                        |answer| answer.map_or_else(|error| format!("{error:#}"), |found| found),
-                    );
+                    let error = match unanswered {
+                        Ok(Err(error)) => format!("{error:#}"),
+                        _ => "no answer in time".to_owned(),
+                    };
                     tracing::warn!(whose, error, "version of Kubernetes cannot be asked for; trying again");
                     let next = (pause * 2).min(RECHECK);
                     std::mem::replace(&mut pause, next)
