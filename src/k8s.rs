@@ -2,6 +2,7 @@
 
 mod holding;
 mod host;
+mod queued;
 mod taints;
 
 use std::sync::Arc;
@@ -20,6 +21,7 @@ use crate::units::parse_quantity;
 
 pub use holding::Holding;
 pub use host::{allocatable, requested, resident};
+pub use queued::{Queued, leaving};
 pub use taints::{Closed, Taint, Taints, Toleration};
 
 /// What kerf needs to know of a Pod.

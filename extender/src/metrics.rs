@@ -94,6 +94,8 @@ pub struct Metrics {
     pub unreadable: IntCounter,
     /// Bindings in doubt that turned out not to be written.
     pub expired: IntCounter,
+    /// How often kube-scheduler was told to try waiting pods again.
+    pub retries: IntCounter,
 }
 
 impl Metrics {
@@ -124,6 +126,7 @@ impl Metrics {
             drift: counter("drift_total", "Pods whose placement changed after it was known")?,
             unreadable: counter("unreadable_placements_total", "Bound pods whose placement cannot be read")?,
             expired: counter("expired_total", "Bindings in doubt that turned out not to be written")?,
+            retries: counter("retries_total", "Times that kube-scheduler was told to try waiting pods again")?,
         };
         for reason in Unfit::ALL {
             metrics.unfit.with_label_values(&[reason.code()]);
@@ -135,7 +138,7 @@ impl Metrics {
         for counters in [&metrics.answers, &metrics.unfit, &metrics.binds, &metrics.invalid] {
             registry.register(Box::new(counters.clone()))?;
         }
-        for counter in [&metrics.drift, &metrics.unreadable, &metrics.expired] {
+        for counter in [&metrics.drift, &metrics.unreadable, &metrics.expired, &metrics.retries] {
             registry.register(Box::new(counter.clone()))?;
         }
         registry.register(Box::new(ClusterCollector::new(cluster, clock)?))?;

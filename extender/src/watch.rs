@@ -1,5 +1,6 @@
 //! Pods and Nodes from the API server into the [`Cluster`]: translated on arrival, then dropped.
 
+mod grouped;
 mod guarded;
 
 use std::collections::BTreeSet;
@@ -7,10 +8,10 @@ use std::fmt::Debug;
 use std::sync::Arc;
 
 use futures::{Stream, StreamExt};
-use k8s_openapi::api::core::v1::{Node, Pod};
+use k8s_openapi::api::core::v1::Node;
 use kerf::annotation::Record;
 use kerf::ids::{NodeName, PodUid};
-use kerf::k8s::{self, Holding};
+use kerf::k8s::{self, Holding, Queued};
 use kerf::ledger::Seen;
 use kerf::runtime::readiness::Condition;
 use kube::runtime::WatchStreamExt;
@@ -19,6 +20,7 @@ use kube::{Api, Client};
 use serde::de::DeserializeOwned;
 use tokio_util::sync::CancellationToken;
 
+use grouped::GroupedPod;
 use guarded::Guarded;
 
 use crate::cluster::Applied;
@@ -63,7 +65,7 @@ pub async fn pods(app: Arc<App>, client: Client, synced: Condition, token: Cance
     let mut epoch = 0;
     // pods that end leave the selection, which the API server reports as a deletion
     let config = watcher::Config::default().fields("status.phase!=Succeeded,status.phase!=Failed");
-    let events = guarded::<Pod>(client, config);
+    let events = guarded::<GroupedPod>(client, config);
     each(events, token, |event| match event {
         Event::Init => {
             listed.clear();
@@ -80,6 +82,7 @@ pub async fn pods(app: Arc<App>, client: Client, synced: Condition, token: Cance
         Event::Delete(pod) => {
             if let Some(uid) = meta(&pod).uid.as_deref() {
                 app.intents.drop(&uid.into());
+                app.refused.forget(&uid.into());
                 app.cluster.delete_pod(&uid.into());
             }
         }
@@ -92,8 +95,8 @@ pub async fn pods(app: Arc<App>, client: Client, synced: Condition, token: Cance
     .await;
 }
 
-fn apply(app: &App, pod: Guarded<Pod>) -> Option<PodUid> {
-    let pod = readable(pod)?;
+fn apply(app: &App, pod: Guarded<GroupedPod>) -> Option<PodUid> {
+    let GroupedPod { pod, group } = readable(pod)?;
     let view = k8s::pod(&pod, &app.keys)?;
     let (uid, name, node) = (view.uid.clone(), view.pod.clone(), view.node.clone());
     let holding = view.holding.clone();
@@ -102,6 +105,10 @@ fn apply(app: &App, pod: Guarded<Pod>) -> Option<PodUid> {
     }
     if node.is_some() {
         app.intents.drop(&uid);
+        app.refused.forget(&uid);
+        if k8s::leaving(&pod) {
+            app.cluster.apply_leaving(&uid);
+        }
     }
     match app.cluster.apply_pod(view, app.clock.now()) {
         Applied::Unreadable(Seen::New | Seen::Drift) => {
@@ -117,6 +124,9 @@ fn apply(app: &App, pod: Guarded<Pod>) -> Option<PodUid> {
             tracing::debug!(pod = %name, %uid, ?node, "GPU shares without a record; taken of every GPU that is offered as such");
         }
         Applied::Seen(_) | Applied::Unreadable(_) | Applied::Unrecorded(_) | Applied::Nothing => {}
+    }
+    if node.is_none() {
+        app.cluster.apply_queued(&uid, Queued::of(&pod, group.as_deref()));
     }
     Some(uid)
 }

@@ -18,11 +18,11 @@ use kerf::placement::Unfit;
 use kerf::plan::Placement;
 use kerf::request::GpuRequest;
 
-use super::filter::{answer, fitting, refuse_all, verdicts};
+use super::filter::{answer, fitting, judge, refuse_all};
 use super::lookup::Missing;
 use super::ranking::ranks;
 use super::wire::{Args, Candidates, FilterResult};
-use super::{json, lookup, read};
+use super::{json, lookup, read, uid};
 use crate::App;
 use crate::binder::Outcome;
 use crate::cluster::{PREDICATE_TTL_MS, Waiting};
@@ -60,11 +60,13 @@ async fn choose<'a>(
     request: &Arc<GpuRequest>,
     candidates: &'a Candidates<'a>,
 ) -> FilterResult<'a> {
-    let before = verdicts(app, request, candidates);
     let metadata = &pod.metadata;
-    let text = |text: &Option<String>| text.clone().unwrap_or_default();
-    let uid = PodUid::from(text(&metadata.uid));
-    let name = PodRef::new(metadata.namespace.as_deref().unwrap_or("default"), text(&metadata.name));
+    let uid = uid(pod);
+    let name = PodRef::new(
+        metadata.namespace.as_deref().unwrap_or("default"),
+        metadata.name.as_deref().unwrap_or_default(),
+    );
+    let before = judge(app, &uid, request, candidates).await;
     let placed = match begin(app, &uid, &name).await {
         Ok((_writing, waiting)) => {
             let (mut ranked, _) = ranks(app, pod, &waiting.request, fitting(candidates, &before));
