@@ -4,7 +4,11 @@
 
 pub mod admin;
 pub mod client;
+pub mod failure;
+pub mod feed;
+pub mod guarded;
 pub mod readiness;
 pub mod series;
 pub mod shutdown;
 pub mod telemetry;
+pub mod watching;

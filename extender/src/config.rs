@@ -8,6 +8,7 @@ use std::time::Duration;
 use clap::Parser;
 use kerf::annotation::Domain;
 use kerf::placement::Policy;
+use kerf::runtime::feed::Patience;
 use kerf::runtime::telemetry::LogArgs;
 use kerf::shares::ShareResources;
 
@@ -65,6 +66,8 @@ pub struct Config {
     pub api_timeout: Duration,
     /// Bounds request bodies, in bytes.
     pub max_body: usize,
+    /// How long the watches may be silent.
+    pub patience: Patience,
 }
 
 /// Flags that contradict each other.
@@ -97,6 +100,7 @@ impl TryFrom<&Args> for Config {
             candidates: NonZeroU16::new(args.candidates),
             api_timeout: Duration::from_millis(args.api_timeout_ms),
             max_body: usize::from(args.max_body_mib) << 20,
+            patience: Patience::default(),
         })
     }
 }

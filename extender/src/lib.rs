@@ -36,6 +36,7 @@ use kerf::ids::PodUid;
 use kerf::placement::Policy;
 use kerf::request::GpuRequest;
 use kerf::runtime::admin::{self, Admin};
+use kerf::runtime::feed::{Ages, Feed};
 use kerf::runtime::readiness::{Condition, Readiness};
 use kerf::runtime::shutdown::Tasks;
 use kube::Client;
@@ -76,8 +77,8 @@ pub struct Extender {
 }
 
 impl App {
-    /// Refuses a call that came before the watches have shown everything: on what is not known yet, every card
-    /// looks free.
+    /// Refuses a call that came before the watches have shown everything, when every card looks free, or when their news
+    /// is too old to decide by.
     ///
     /// # Errors
     /// A text for the answer's `Error`; the scheduler tries again.
@@ -110,7 +111,8 @@ impl App {
 /// Where the address cannot be listened on.
 pub async fn start(config: &Config, client: Client, tasks: Tasks) -> anyhow::Result<Extender> {
     tracing::info!(?config, version = env!("CARGO_PKG_VERSION"), "starting");
-    let Config { listen, domain, share_resources, policy, candidates, api_timeout, max_body } = config.clone();
+    let Config { listen, domain, share_resources, policy, candidates, api_timeout, max_body, patience } =
+        config.clone();
     let registry = Registry::new();
     let cluster = Arc::new(Cluster::default());
     let clock = Arc::new(Clock::default());
@@ -128,14 +130,20 @@ pub async fn start(config: &Config, client: Client, tasks: Tasks) -> anyhow::Res
         clock,
         tasks: tasks.clone(),
     });
+    let [node_news, pod_news] = ["nodes", "pods"]
+        .map(|kind| Feed::new(kind, patience, app.metrics.watch_failures.with_label_values(&[kind])));
+    for (name, feed) in [("news of nodes", node_news.clone()), ("news of pods", pod_news.clone())] {
+        readiness.check(name, move || feed.stale());
+    }
+    registry.register(Box::new(Ages::new("kerf_extender", [node_news.clone(), pod_news.clone()])?))?;
     let listener = admin::listen(listen).await?;
     let address = listener.local_addr()?;
     let token = tasks.token().clone();
     let [nodes, pods, settled] =
         ["nodes listed", "pods listed", "earlier bindings seen"].map(|c| readiness.condition(c));
     tasks.spawn_short(settle(pods.clone(), settled, api_timeout, token.clone()));
-    tasks.spawn("watch nodes", watch::nodes(app.clone(), client.clone(), nodes, token.clone()));
-    tasks.spawn("watch pods", watch::pods(app.clone(), client, pods, token.clone()));
+    tasks.spawn("watch nodes", watch::nodes(app.clone(), client.clone(), node_news, nodes, token.clone()));
+    tasks.spawn("watch pods", watch::pods(app.clone(), client, pod_news, pods, token.clone()));
     tasks.spawn("reaper", reaper::run(app.clone(), token.clone()));
     let router = router(app.clone(), registry, readiness);
     tasks.spawn("http", admin::serve(listener, router, token));
@@ -184,7 +192,7 @@ impl Extender {
     }
 
     /// What is missing before it is ready; empty when it is.
-    pub fn unready(&self) -> Vec<&'static str> {
+    pub fn unready(&self) -> Vec<String> {
         self.app.readiness.unmet()
     }
 

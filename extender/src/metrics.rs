@@ -94,6 +94,8 @@ pub struct Metrics {
     pub unreadable: IntCounter,
     /// Bindings in doubt that turned out not to be written.
     pub expired: IntCounter,
+    /// Lists and watches that failed, by kind of object.
+    pub watch_failures: IntCounterVec,
 }
 
 impl Metrics {
@@ -124,6 +126,11 @@ impl Metrics {
             drift: counter("drift_total", "Pods whose placement changed after it was known")?,
             unreadable: counter("unreadable_placements_total", "Bound pods whose placement cannot be read")?,
             expired: counter("expired_total", "Bindings in doubt that turned out not to be written")?,
+            watch_failures: counters(
+                "watch_failures_total",
+                "Lists and watches that failed or fell silent, by kind of object",
+                &["kind"],
+            )?,
         };
         for reason in Unfit::ALL {
             metrics.unfit.with_label_values(&[reason.code()]);
@@ -132,7 +139,9 @@ impl Metrics {
             metrics.binds.with_label_values(&[outcome.as_str()]);
         }
         registry.register(Box::new(metrics.duration.clone()))?;
-        for counters in [&metrics.answers, &metrics.unfit, &metrics.binds, &metrics.invalid] {
+        for counters in
+            [&metrics.answers, &metrics.unfit, &metrics.binds, &metrics.invalid, &metrics.watch_failures]
+        {
             registry.register(Box::new(counters.clone()))?;
         }
         for counter in [&metrics.drift, &metrics.unreadable, &metrics.expired] {

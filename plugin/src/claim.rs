@@ -41,6 +41,7 @@ use kerf::ids::{ContainerName, DeviceId, NodeName, PodRef, PodUid};
 use kerf::isolation::Isolation;
 use kerf::plan::{Grant, Placement, Plan, Slice, Taken};
 use kerf::request::GpuRequest;
+use kerf::runtime::failure::Failure;
 use kerf::units::{Milli, Share};
 
 use crate::claim::entry::Entry;
@@ -129,6 +130,12 @@ pub enum Refusal {
         /// The amount.
         units: u64,
     },
+    /// No known pod waits for this amount, and the API server does not say whether another does.
+    #[error("{}: {failure}", if failure.refused() { "the API server refuses this plugin" } else { "the API server cannot be asked about this node's pods" })]
+    NoAnswer {
+        /// What the question met with.
+        failure: Failure,
+    },
     /// The placement names a card that is not here.
     #[error("pod {pod} was placed on GPU {device}, which this node does not have")]
     NoSuchCard {
@@ -173,6 +180,7 @@ impl Refusal {
         match self {
             Self::NobodyWaits { .. } => "nobody-waits",
             Self::Ambiguous { .. } => "ambiguous",
+            Self::NoAnswer { .. } => "no-api",
             Self::NoSuchCard { .. } => "no-such-card",
             Self::Unhealthy { .. } => "unhealthy",
             Self::Isolation { .. } => "isolation",

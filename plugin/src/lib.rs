@@ -3,7 +3,7 @@
 //!
 //! ```text
 //!   kubelet --gRPC-- [kubelet] [service] --> [claim] (pure: whose call is it?) --> [binding] (pure: what it gets)
-//!   API server ----- [watch] [cluster] ----> [state] <---- [monitor] --- [backend] (all vendors, simulated)
+//!   API server ----- [watch] [access] -----> [state] <---- [monitor] --- [backend] (all vendors, simulated)
 //!   kubelet --gRPC-- [kubelet] [profile] (other vendors' contracts: data) <-- the same backends, one for each
 //!                    [profile::steer] ----> [state], where the extender places the profiles' pods
 //!                    [roster] (pure: the cards of all backends, each once) --> the Node's inventory
@@ -13,6 +13,7 @@
 //!   cards -- [health] [labels] --> the Node's conditions, events and labels
 //! ```
 
+pub mod access;
 pub mod backend;
 pub mod binding;
 pub mod cgroup;
@@ -21,6 +22,7 @@ pub mod cluster;
 pub mod config;
 pub mod debug;
 pub mod doctor;
+pub mod gate;
 pub mod health;
 pub mod ids;
 pub mod inventory;
@@ -31,6 +33,7 @@ pub mod metrics;
 pub mod monitor;
 pub mod news;
 pub mod occupancy;
+pub mod own_node;
 pub mod pacing;
 pub mod profile;
 pub mod reconcile;
@@ -47,12 +50,14 @@ use std::sync::Arc;
 
 use anyhow::Context;
 use kerf::runtime::admin::{self, Admin};
+use kerf::runtime::feed::{Ages, Feed};
 use kerf::runtime::readiness::Readiness;
 use kerf::runtime::shutdown::Tasks;
 use kube::Client;
 use prometheus::Registry;
 use tokio_util::sync::CancellationToken;
 
+use crate::access::Access;
 use crate::cluster::Cluster;
 use crate::config::Config;
 use crate::ids::Resource;
@@ -132,6 +137,8 @@ pub async fn start(
         health_period,
         sample_period,
         report_period,
+        withdraw_after,
+        patience,
         labels: labelled,
         vcuda,
         profiles,
@@ -182,14 +189,25 @@ pub async fn start(
             labels::publish::follow(target, states, labelled.style, counters.clone(), report_period, stop());
         tasks.spawn("labels", written);
     }
+    let feed = |kind| Feed::new(kind, patience, counters.api_errors.with_label_values(&["watch"]));
+    let (pod_news, node_news) = (feed("pods"), feed("nodes"));
+    if reconciler.is_some() {
+        registry.register(Box::new(Ages::new("kerf_plugin", [pod_news.clone(), node_news.clone()])?))?;
+    }
     let debugged = state.clone();
     let shown = Arc::new(move || debug::state(&debugged));
     let address = administer(listen, registry, &readiness, shown, &tasks).await?;
     let Some(reconciler) = reconciler else { return Ok(Plugin { admin: address, tasks, asked: token }) };
     let cluster = reconciler.cluster().clone();
-    tasks.spawn("inventory", monitor::publish(cluster.clone(), state.clone(), counters.clone(), stop()));
-    let synced = readiness.condition("pods");
-    tasks.spawn("pods", watch::follow(cluster.clone(), state.clone(), counters.clone(), synced, stop()));
+    let (latest, node) = tokio::sync::watch::channel(None);
+    tasks.spawn("node", own_node::follow(cluster.clone(), node_news.clone(), latest, stop()));
+    let published = monitor::publish(cluster.clone(), state.clone(), node, node_news, counters.clone(), stop());
+    tasks.spawn("inventory", published);
+    let access = Access { pods: pod_news.clone(), lists: cluster.lists().clone(), grace: withdraw_after };
+    let judged = access.clone();
+    readiness.check("pods", move || judged.lacks());
+    tasks.spawn("pods", watch::follow(cluster.clone(), state.clone(), pod_news, stop()));
+    tasks.spawn("access", access.follow(state.clone(), reconciler.clone(), stop()));
     tasks.spawn("reconcile", reconciler.clone().follow(stop()));
     if !vcuda {
         // it is not waited for

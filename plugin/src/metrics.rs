@@ -76,7 +76,10 @@ impl Counters {
             )?,
             api_errors: vec("api_errors_total", "Calls to the API server that failed.", &["call"])?,
         };
-        // an alert needs the series before the first breach
+        // an alert needs the series before the first time
+        for call in ["watch", "list", "pod", "node", "event"] {
+            counters.api_errors.with_label_values(&[call]);
+        }
         for kind in Kind::ALL {
             counters.breaches.with_label_values(&[kind.as_str()]);
         }

@@ -7,7 +7,7 @@ use kerf_proto::deviceplugin::device_plugin_server::DevicePlugin;
 use kerf_proto::deviceplugin::{
     AllocateRequest, AllocateResponse, ContainerAllocateResponse, ContainerPreferredAllocationResponse, Device,
     DevicePluginOptions, Empty, ListAndWatchResponse, PreStartContainerRequest, PreStartContainerResponse,
-    PreferredAllocationRequest, PreferredAllocationResponse,
+    PreferredAllocationRequest, PreferredAllocationResponse, UNHEALTHY,
 };
 use tokio::sync::watch;
 use tokio_stream::wrappers::WatchStream;
@@ -81,9 +81,15 @@ impl Shared {
             Ok(answer) => Ok(answer),
             Err(refusal) => {
                 tracing::debug!(%refusal, "asking again before refusing");
-                let _ = self.reconciler.refresh().await;
+                let refreshed = self.reconciler.refresh().await;
                 let _ = self.reconciler.compare(true).await;
-                self.state.claims(|claims| claims.allocate(resource, ids))
+                let again = self.state.claims(|claims| claims.allocate(resource, ids));
+                again.map_err(|refusal| match (refusal, refreshed) {
+                    (Refusal::NobodyWaits { .. } | Refusal::Ambiguous { .. }, Err(error)) => {
+                        Refusal::NoAnswer { failure: error.failure() }
+                    }
+                    (refusal, _) => refusal,
+                })
             }
         }
     }
@@ -127,16 +133,21 @@ impl Service {
 }
 
 /// ListAndWatch's answers, until `token` is cancelled: of `told` each list that is another than the one before it, and
-/// each that comes with the wish to tell it again. Counted in `streams` for as long as they are listened to.
+/// each that comes with the wish to tell it again. While `withdrawn` says so, no device is healthy. Counted in `streams`
+/// for as long as they are listened to.
 pub fn lists(
     told: impl Stream<Item = (Vec<Device>, bool)> + Send + 'static,
+    withdrawn: impl Fn() -> bool + Send + 'static,
     streams: watch::Sender<Streams>,
     token: CancellationToken,
 ) -> BoxStream<'static, Result<ListAndWatchResponse, Status>> {
     let open = Open::new(streams);
     let mut last = None;
-    let lists = told.filter_map(move |(devices, again)| {
+    let lists = told.filter_map(move |(mut devices, again)| {
         let _counted = &open;
+        if withdrawn() {
+            devices.iter_mut().for_each(|device| UNHEALTHY.clone_into(&mut device.health));
+        }
         // a change that kubelet does not see, such as of a link, is not worth thousands of ids
         let news = again || last.as_ref() != Some(&devices);
         if news {
@@ -188,8 +199,12 @@ impl DevicePlugin for Service {
         let repeats = WatchStream::from_changes(state.watch_repeats())
             .filter(move |()| std::future::ready(core))
             .map(|()| true);
-        let told = stream::select(cards, repeats).map(move |again| (state.cards().list(&resource, numa), again));
-        Ok(Response::new(lists(told, self.streams.clone(), self.token.clone())))
+        let withdrawn = state.watch_withdrawn();
+        let changes = WatchStream::from_changes(withdrawn.clone()).map(|_| false);
+        let told = stream::select(stream::select(cards, changes), repeats);
+        let told = told.map(move |again| (state.cards().list(&resource, numa), again));
+        let withdrawn = move || *withdrawn.borrow();
+        Ok(Response::new(lists(told, withdrawn, self.streams.clone(), self.token.clone())))
     }
 
     async fn get_preferred_allocation(

@@ -29,6 +29,7 @@ pub struct State {
     breaches: Arc<Mutex<Arc<Breaches>>>,
     doubt: Arc<Notify>,
     repeats: watch::Sender<()>,
+    withdrawn: watch::Sender<bool>,
 }
 
 /// The last measurement.
@@ -52,6 +53,7 @@ impl Default for State {
             breaches: Arc::default(),
             doubt: Arc::default(),
             repeats: watch::Sender::new(()),
+            withdrawn: watch::Sender::new(false),
         }
     }
 }
@@ -165,6 +167,16 @@ impl State {
     /// Follows the wishes to tell kubelet the same again; earlier ones do not count.
     pub fn watch_repeats(&self) -> watch::Receiver<()> {
         self.repeats.subscribe()
+    }
+
+    /// Has devices that nobody can be given announced as unhealthy, or as they are. Says whether that is news.
+    pub fn withdraw(&self, withdrawn: bool) -> bool {
+        self.withdrawn.send_if_modified(|known| std::mem::replace(known, withdrawn) != withdrawn)
+    }
+
+    /// Follows whether devices are withdrawn; what is so now counts as seen.
+    pub fn watch_withdrawn(&self) -> watch::Receiver<bool> {
+        self.withdrawn.subscribe()
     }
 
     /// Asks for a comparison with kubelet soon.

@@ -35,6 +35,7 @@ pub fn config() -> Config {
         api_timeout: Duration::from_millis(300),
         candidates: None,
         max_body: 4 << 20,
+        patience: Default::default(),
     }
 }
 

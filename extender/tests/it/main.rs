@@ -6,6 +6,7 @@ mod bind;
 mod fixture;
 mod hostile;
 mod legacy;
+mod news;
 mod preempt;
 mod races;
 mod replay;

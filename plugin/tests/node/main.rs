@@ -3,6 +3,7 @@
 
 #![allow(clippy::expect_used, clippy::unwrap_used, clippy::panic, reason = "a test may stop at once")]
 
+mod access;
 mod allocation;
 mod isolation;
 mod lifecycle;
