@@ -135,7 +135,7 @@ pub async fn start(config: &Config, client: Client, tasks: Tasks) -> anyhow::Res
     for (name, feed) in [("news of nodes", node_news.clone()), ("news of pods", pod_news.clone())] {
         readiness.check(name, move || feed.stale());
     }
-    registry.register(Box::new(Ages::new("kerf_extender", [node_news.clone(), pod_news.clone()])?))?;
+    registry.register(Box::new(Ages::new(metrics::WATCH_AGE, [node_news.clone(), pod_news.clone()])?))?;
     let listener = admin::listen(listen).await?;
     let address = listener.local_addr()?;
     let token = tasks.token().clone();

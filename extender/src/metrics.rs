@@ -14,6 +14,9 @@ use crate::cluster::Cluster;
 use cluster::ClusterCollector;
 pub(crate) use cluster::cards;
 
+/// How old the watches' news is.
+pub const WATCH_AGE: &str = "kerf_extender_watch_age_seconds";
+
 /// A verb of the extender.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Verb {

@@ -20,6 +20,7 @@ pub mod cgroup;
 pub mod claim;
 pub mod cluster;
 pub mod config;
+pub mod cordon;
 pub mod debug;
 pub mod doctor;
 pub mod gate;
@@ -192,7 +193,7 @@ pub async fn start(
     let feed = |kind| Feed::new(kind, patience, counters.api_errors.with_label_values(&["watch"]));
     let (pod_news, node_news) = (feed("pods"), feed("nodes"));
     if reconciler.is_some() {
-        registry.register(Box::new(Ages::new("kerf_plugin", [pod_news.clone(), node_news.clone()])?))?;
+        registry.register(Box::new(Ages::new(metrics::WATCH_AGE, [pod_news.clone(), node_news.clone()])?))?;
     }
     let debugged = state.clone();
     let shown = Arc::new(move || debug::state(&debugged));
@@ -201,6 +202,8 @@ pub async fn start(
     let cluster = reconciler.cluster().clone();
     let (latest, node) = tokio::sync::watch::channel(None);
     tasks.spawn("node", own_node::follow(cluster.clone(), node_news.clone(), latest, stop()));
+    let told = cordon::follow(cluster.clone(), state.clone(), node.clone(), counters.clone(), stop());
+    tasks.spawn("cordon", told);
     let published = monitor::publish(cluster.clone(), state.clone(), node, node_news, counters.clone(), stop());
     tasks.spawn("inventory", published);
     let access = Access { pods: pod_news.clone(), lists: cluster.lists().clone(), grace: withdraw_after };

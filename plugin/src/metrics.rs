@@ -12,6 +12,9 @@ use prometheus::{GaugeVec, IntCounter, IntCounterVec, Opts, Registry};
 use crate::state::State;
 use crate::watchdog::Kind;
 
+/// How old the watches' news is.
+pub const WATCH_AGE: &str = "kerf_plugin_watch_age_seconds";
+
 /// Everything that is counted. Clones count together.
 #[derive(Clone, Debug)]
 pub struct Counters {
@@ -114,7 +117,7 @@ impl Gauges {
             let allocated = cards.hosts().map(|host| claims.allocated(&host.device.id)).collect::<Vec<_>>();
             (claims.view(), allocated)
         });
-        let mut family = gpus::gauges(cards.hosts(), &allocated, &sample.usage)?;
+        let mut family = gpus::gauges(cards.hosts(), &allocated, &self.state.cordoned(), &sample.usage)?;
         family.extend(containers::gauges(&pods, &sample, &self.node)?);
         family.push(containers::breaches(&self.state.breaches())?);
         Ok(family)

@@ -14,7 +14,7 @@ use crate::watchdog::Breaches;
 use kerf::device::Health;
 use kerf::ids::DeviceId;
 use kerf::isolation::Isolation;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// The plugin's memory. A cheap clone of one shared thing.
 #[derive(Clone, Debug)]
@@ -30,6 +30,7 @@ pub struct State {
     doubt: Arc<Notify>,
     repeats: watch::Sender<()>,
     withdrawn: watch::Sender<bool>,
+    cordoned: Arc<Mutex<BTreeSet<DeviceId>>>,
 }
 
 /// The last measurement.
@@ -54,6 +55,7 @@ impl Default for State {
             doubt: Arc::default(),
             repeats: watch::Sender::new(()),
             withdrawn: watch::Sender::new(false),
+            cordoned: Arc::default(),
         }
     }
 }
@@ -157,6 +159,16 @@ impl State {
     /// Takes who breaks limits.
     pub fn set_breaches(&self, breaches: Breaches) {
         *self.breaches.lock().unwrap_or_else(PoisonError::into_inner) = Arc::new(breaches);
+    }
+
+    /// Cards that the Node says are out of service.
+    pub fn cordoned(&self) -> BTreeSet<DeviceId> {
+        self.cordoned.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Takes which cards the Node says are out of service.
+    pub fn set_cordoned(&self, cards: BTreeSet<DeviceId>) {
+        *self.cordoned.lock().unwrap_or_else(PoisonError::into_inner) = cards;
     }
 
     /// Has kubelet told the same list of devices again.

@@ -191,13 +191,13 @@ pub struct Ages {
 }
 
 impl Ages {
-    /// `<program>_watch_age_seconds` of these feeds, by `kind`.
+    /// Called `name`, of these feeds by `kind`.
     ///
     /// # Errors
     /// Where the name is not legal.
-    pub fn new(program: &str, feeds: impl IntoIterator<Item = Feed>) -> prometheus::Result<Self> {
+    pub fn new(name: &str, feeds: impl IntoIterator<Item = Feed>) -> prometheus::Result<Self> {
         let help = "Time since the API server last said anything of this kind of object; bookmarks count.";
-        let gauge = GaugeVec::new(Opts::new(format!("{program}_watch_age_seconds"), help), &["kind"])?;
+        let gauge = GaugeVec::new(Opts::new(name, help), &["kind"])?;
         Ok(Self { feeds: feeds.into_iter().collect(), gauge })
     }
 }

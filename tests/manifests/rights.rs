@@ -58,6 +58,8 @@ fn accounts_have_exactly_the_rights_listed_here() {
         ("kerf-extender", "pods/binding", "create"),
         ("kerf-plugin", "events", "create"),
         ("kerf-plugin", "nodes", "get"),
+        ("kerf-plugin", "nodes", "list"),
+        ("kerf-plugin", "nodes", "watch"),
         ("kerf-plugin", "nodes/status", "patch"),
         ("kerf-plugin", "pods", "list"),
         ("kerf-plugin", "pods", "watch"),

@@ -8,6 +8,7 @@ mod allocation;
 mod isolation;
 mod lifecycle;
 mod mps;
+mod own_node;
 mod report;
 mod stage;
 mod tkestack;
