@@ -206,6 +206,11 @@ impl Inventory {
             device.cordoned = true;
         }
     }
+
+    /// Takes every card out of service.
+    pub fn cordon_all(&mut self) {
+        self.devices.iter_mut().for_each(|device| device.cordoned = true);
+    }
 }
 
 /// A list of cards to take out of service (`<D>/gpu-cordon`), held against the cards of a node.

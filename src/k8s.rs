@@ -1,6 +1,7 @@
 //! Kubernetes objects as domain values: translated on arrival, then dropped. No client, no async.
 
 mod host;
+mod taints;
 
 use std::sync::Arc;
 
@@ -15,6 +16,7 @@ use crate::request::{ContainerKind, GpuRequest, RawAnnotations, RawContainer, Re
 use crate::units::parse_quantity;
 
 pub use host::{allocatable, requested, resident};
+pub use taints::{Closed, Taint, Taints, Toleration};
 
 /// What kerf needs to know of a Pod.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -34,6 +36,8 @@ pub struct PodView {
     pub record: Record,
     /// Whether its node has given it its cards.
     pub confirmed: bool,
+    /// What it tolerates, while it waits for a node and asks for cards; empty otherwise.
+    pub tolerations: Box<[Toleration]>,
 }
 
 /// What kerf needs to know of a Node.
@@ -41,7 +45,7 @@ pub struct PodView {
 pub struct NodeView {
     /// Its name.
     pub name: NodeName,
-    /// Its cards, cordons applied.
+    /// Its cards, cordons applied; all are cordoned while the Node is being deleted.
     pub inventory: Result<Inventory, Unreadable>,
 }
 
@@ -111,6 +115,10 @@ pub fn pod(pod: &Pod, keys: &Keys) -> Option<PodView> {
     };
     let phase = pod.status.as_ref().and_then(|status| status.phase.as_deref()).unwrap_or_default();
     let node = pod.spec.as_ref().and_then(|spec| spec.node_name.as_deref()).filter(|node| !node.is_empty());
+    let tolerations = match (&request, node) {
+        (Ok(Some(_)), None) => Toleration::of(pod),
+        _ => Box::default(),
+    };
     Some(PodView {
         uid: metadata.uid.as_deref().filter(|uid| !uid.is_empty())?.into(),
         pod: PodRef::new(metadata.namespace.as_deref().unwrap_or_default(), metadata.name.as_deref()?),
@@ -120,6 +128,7 @@ pub fn pod(pod: &Pod, keys: &Keys) -> Option<PodView> {
         record,
         // a running pod's containers have their devices, whoever gave them
         confirmed: annotation::confirmed(annotations, keys) || phase == "Running",
+        tolerations,
     })
 }
 
@@ -140,6 +149,10 @@ pub fn node(node: &Node, keys: &Keys) -> Option<NodeView> {
     let inventory = inventory.map(|mut inventory| {
         if let Some(names) = annotation(&keys.cordon) {
             inventory.cordon(names);
+        }
+        if node.metadata.deletion_timestamp.is_some() {
+            // its pods are counted until they are gone; kube-scheduler itself would go on binding to it
+            inventory.cordon_all();
         }
         inventory
     });

@@ -3,6 +3,8 @@
 //! A method locks at most one node at a time, never across an await, and returns owned values. What a lost race
 //! between two of them can leave behind is an assumed commitment, which the reaper asks the API server about.
 
+mod waiting;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -10,7 +12,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use dashmap::DashMap;
 use kerf::annotation::Record;
 use kerf::ids::{NodeName, PodRef, PodUid};
-use kerf::k8s::{NodeView, PodView};
+use kerf::k8s::{NodeView, PodView, Taints};
 use kerf::ledger::{Held, NodeLedger, Seen};
 use kerf::placement::shape::HostAmount;
 use kerf::placement::survey::Survey;
@@ -20,6 +22,8 @@ use kerf::request::GpuRequest;
 use kerf::units::Timestamp;
 use rustc_hash::FxBuildHasher;
 use tokio::sync::watch;
+
+pub use waiting::Waiting;
 
 use crate::survey::{Footprint, Surveyor};
 
@@ -38,8 +42,10 @@ pub struct Cluster {
     nodes: DashMap<NodeName, NodeLedger, FxBuildHasher>,
     /// On which nodes a pod has a commitment: one, but for the time a write's outcome is unknown.
     homes: DashMap<PodUid, BTreeSet<NodeName>>,
-    /// Requests of pods that are not bound yet, as the watch shows them.
-    pending: DashMap<PodUid, Arc<GpuRequest>>,
+    /// Pods with cards that are not bound yet, as the watch shows them.
+    pending: DashMap<PodUid, Waiting>,
+    /// Nodes that are closed to some pods, or to all.
+    taints: DashMap<NodeName, Taints>,
     /// Counts complete lists of pods, so that one can tell which commitments it should have shown.
     epoch: AtomicU64,
     changed: watch::Sender<()>,
@@ -75,6 +81,7 @@ impl Default for Cluster {
             nodes: DashMap::default(),
             homes: DashMap::new(),
             pending: DashMap::new(),
+            taints: DashMap::new(),
             // commitments made before the first list carry an epoch below every list's
             epoch: AtomicU64::new(1),
             changed: watch::Sender::new(()),
@@ -192,11 +199,6 @@ impl Cluster {
     pub fn plan(&self, node: &str, uid: &PodUid, request: &GpuRequest, policy: Policy) -> Result<Plan, Unfit> {
         let mut planner = self.planner(node, uid, request, policy);
         self.nodes.get(node).ok_or(Unfit::UnknownNode).and_then(|ledger| planner.plan(&ledger, request, policy))
-    }
-
-    /// What a pod that is not bound yet asks for, if the watch has shown it.
-    pub fn pending_request(&self, uid: &PodUid) -> Option<Arc<GpuRequest>> {
-        self.pending.get(uid).map(|request| request.clone())
     }
 
     /// Told of every change; for those that wait for one.
@@ -373,6 +375,7 @@ impl Cluster {
             ledger.forget_node();
         }
         self.nodes.remove_if(name, |_, ledger| ledger.is_empty());
+        self.taints.remove(name);
         self.surveyor.forget(name);
         self.notify();
     }
@@ -392,7 +395,13 @@ impl Cluster {
             self.delete_pod(&view.uid);
             return Applied::Nothing;
         }
-        let Ok(Some(request)) = view.request else { return Applied::Nothing };
+        let Ok(Some(request)) = view.request else {
+            // a pod that waits may ask for nothing that can be served any more: its annotations have changed
+            if self.pending.remove(&view.uid).is_some() {
+                self.notify();
+            }
+            return Applied::Nothing;
+        };
         let applied = match view.node {
             Some(node) => {
                 self.pending.remove(&view.uid);
@@ -420,7 +429,8 @@ impl Cluster {
                 applied(seen)
             }
             None => {
-                self.pending.insert(view.uid.clone(), request.clone());
+                let (pod, tolerations) = (view.pod.clone(), view.tolerations.into());
+                self.pending.insert(view.uid.clone(), Waiting { pod, request: request.clone(), tolerations });
                 if let Record::Placed(placement) = view.record {
                     self.reserve(&view.uid, &view.pod, &request, placement, now);
                 }

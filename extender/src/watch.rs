@@ -29,6 +29,7 @@ pub async fn nodes(app: Arc<App>, client: Client, feed: Feed, synced: Condition,
                 tracing::warn!(node = %view.name, %error, "GPU inventory cannot be read; the node takes no pod");
             }
             listed.insert(view.name.clone());
+            app.cluster.apply_taints(&view.name, k8s::Taints::of(&node));
             app.cluster.apply_node(&view);
             app.cluster.apply_allocatable(&view.name, k8s::allocatable(&node));
         }
@@ -91,6 +92,7 @@ fn apply(app: &App, pod: Guarded<Pod>) -> Option<PodUid> {
         app.cluster.apply_footprint(&uid, node.as_ref(), Footprint::of(&pod), request);
     }
     if request.is_none() {
+        app.cluster.apply_pod(view, app.clock.now());
         return Some(uid);
     }
     if node.is_some() {

@@ -3,6 +3,7 @@
 #![allow(clippy::expect_used, clippy::panic, clippy::unwrap_used, reason = "tests")]
 
 mod bind;
+mod callers;
 mod fixture;
 mod hostile;
 mod legacy;
@@ -14,3 +15,4 @@ mod restart;
 mod scenarios;
 mod shares;
 mod verbs;
+mod wire;

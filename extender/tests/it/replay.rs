@@ -100,7 +100,16 @@ fn lived(policy: Policy) -> Vec<Option<(String, Vec<u32>)>> {
         cluster.apply_footprint(&uid, Some(&node), footprint, Some(request));
         let record = Record::Placed(Placement { node: node.clone(), time: 0, limit: None, plan });
         let request = Ok(Some(request.clone()));
-        let view = PodView { uid, pod, node: Some(node.clone()), ended: false, request, record, confirmed: true };
+        let view = PodView {
+            uid,
+            pod,
+            node: Some(node.clone()),
+            ended: false,
+            request,
+            record,
+            confirmed: true,
+            tolerations: Box::default(),
+        };
         cluster.apply_pod(view, Timestamp(0));
         Some((node.to_string(), slots))
     };
