@@ -1,7 +1,9 @@
 //! Kubernetes objects as domain values: translated on arrival, then dropped. No client, no async.
 
+mod health;
 mod host;
 mod taints;
+mod users;
 
 use std::sync::Arc;
 
@@ -15,8 +17,10 @@ use crate::ids::{NodeName, PodRef, PodUid};
 use crate::request::{ContainerKind, GpuRequest, RawAnnotations, RawContainer, RequestError};
 use crate::units::parse_quantity;
 
+pub use health::{ALLOCATIONS_SUCCEED, failing};
 pub use host::{allocatable, requested, resident};
 pub use taints::{Closed, Taint, Taints, Toleration};
+pub use users::users;
 
 /// What kerf needs to know of a Pod.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -80,6 +84,7 @@ pub fn request(pod: &Pod, keys: &Keys) -> Result<Option<GpuRequest>, RequestErro
         counted,
     });
     let request = GpuRequest::parse(raw, annotations)?;
+    let request = request.map(|request| users::demanding(request, pod));
     Ok(request.map(|request| GpuRequest { priority: spec.priority.unwrap_or_default(), ..request }))
 }
 

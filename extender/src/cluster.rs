@@ -9,7 +9,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use dashmap::DashMap;
+use dashmap::{DashMap, DashSet};
 use kerf::annotation::Record;
 use kerf::ids::{NodeName, PodRef, PodUid};
 use kerf::k8s::{NodeView, PodView, Taints};
@@ -46,6 +46,8 @@ pub struct Cluster {
     pending: DashMap<PodUid, Waiting>,
     /// Nodes that are closed to some pods, or to all.
     taints: DashMap<NodeName, Taints>,
+    /// Nodes whose plugin says that containers fail there: tried last.
+    failing: DashSet<NodeName>,
     /// Counts complete lists of pods, so that one can tell which commitments it should have shown.
     epoch: AtomicU64,
     changed: watch::Sender<()>,
@@ -82,6 +84,7 @@ impl Default for Cluster {
             homes: DashMap::new(),
             pending: DashMap::new(),
             taints: DashMap::new(),
+            failing: DashSet::new(),
             // commitments made before the first list carry an epoch below every list's
             epoch: AtomicU64::new(1),
             changed: watch::Sender::new(()),
@@ -160,12 +163,13 @@ impl Cluster {
     ) -> Option<NodeRank> {
         let ledger = self.nodes.get(node)?;
         planner.fit(&ledger, request, policy).ok()?;
+        let failing = self.failing.contains(node);
         if ahead.is_empty() {
-            return Some(NodeRank { crowded: false, rank: rank(&ledger, policy) });
+            return Some(NodeRank { failing, crowded: false, rank: rank(&ledger, policy) });
         }
         let later = after(&ledger, ahead);
         let crowded = planner.fit(&later, request, policy).is_err();
-        Some(NodeRank { crowded, rank: rank(&later, policy) })
+        Some(NodeRank { failing, crowded, rank: rank(&later, policy) })
     }
 
     /// The node once these plans are carried out; `None` where there are none.
@@ -242,9 +246,11 @@ fn after(ledger: &NodeLedger, ahead: &[Plan]) -> NodeLedger {
     ahead.iter().fold(ledger.with_plan(&Plan::default()), |later, plan| later.with_plan(plan))
 }
 
-/// How well a node suits a pod. Nodes that would do now but not after the pods in flight come last.
+/// How well a node suits a pod. Nodes that would do now but not after the pods in flight come late, and those last where
+/// containers fail for reasons of the node's own.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct NodeRank {
+    failing: bool,
     crowded: bool,
     rank: Rank,
 }
@@ -344,6 +350,23 @@ impl Cluster {
         self.notify();
     }
 
+    /// Whether containers fail on a node for reasons of its own.
+    pub fn apply_failing(&self, node: &NodeName, failing: bool) {
+        let news = if failing {
+            self.failing.insert(node.clone())
+        } else {
+            !self.failing.is_empty() && self.failing.remove(node).is_some()
+        };
+        if news {
+            tracing::info!(%node, failing, "containers fail on a node for reasons of its own: it is tried last while they do");
+        }
+    }
+
+    /// Whether it is tried last.
+    pub fn is_failing(&self, node: &str) -> bool {
+        self.failing.contains(node)
+    }
+
     /// What a node has for pods, cards aside; `None` where it does not say.
     pub fn apply_allocatable(&self, node: &NodeName, amount: Option<HostAmount>) {
         self.surveyor.allocatable(node, amount);
@@ -376,6 +399,7 @@ impl Cluster {
         }
         self.nodes.remove_if(name, |_, ledger| ledger.is_empty());
         self.taints.remove(name);
+        self.failing.remove(name);
         self.surveyor.forget(name);
         self.notify();
     }

@@ -30,6 +30,7 @@ pub async fn nodes(app: Arc<App>, client: Client, feed: Feed, synced: Condition,
             }
             listed.insert(view.name.clone());
             app.cluster.apply_taints(&view.name, k8s::Taints::of(&node));
+            app.cluster.apply_failing(&view.name, k8s::failing(&node));
             app.cluster.apply_node(&view);
             app.cluster.apply_allocatable(&view.name, k8s::allocatable(&node));
         }

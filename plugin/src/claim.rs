@@ -175,6 +175,19 @@ pub enum Refusal {
 }
 
 impl Refusal {
+    /// Whether the node is to blame: any other pod that is placed like this one would be refused as well.
+    pub fn of_node(&self) -> bool {
+        match self {
+            Self::Ambiguous { .. }
+            | Self::NoAnswer { .. }
+            | Self::NoSuchCard { .. }
+            | Self::Isolation { .. }
+            | Self::Overcommitted { .. } => true,
+            // nobody placed that pod; and cards fall ill while pods are on their way, which the inventory says
+            Self::NobodyWaits { .. } | Self::Unhealthy { .. } => false,
+        }
+    }
+
     /// The word used in metrics.
     pub fn code(&self) -> &'static str {
         match self {

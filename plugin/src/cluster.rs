@@ -1,14 +1,13 @@
 //! Every call to the API server. Each has a deadline, and none is made by a thread that serves kubelet, except
 //! the one list that decides whether an Allocate can be answered.
 
-use std::collections::BTreeMap;
 use std::time::Duration;
 
 use k8s_openapi::api::core::v1::{Event, EventSource, Node, ObjectReference, Pod};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, Time};
 use k8s_openapi::jiff::Timestamp;
 use kerf::annotation::{self, Keys, Record};
-use kerf::ids::{ContainerName, NodeName, PodRef, PodUid};
+use kerf::ids::{NodeName, PodRef, PodUid};
 use kerf::k8s;
 use kerf::runtime::failure::Failure;
 use kerf::runtime::guarded::Guarded;
@@ -377,21 +376,9 @@ pub fn pod(object: &Pod, keys: &Keys) -> Option<claim::Pod> {
         isolated: annotations
             .and_then(|annotations| annotation::isolation::decode(annotations.get(&keys.isolated)?).ok()),
         stage,
-        users: users(object),
+        users: k8s::users(object),
         runtime_ids: runtime_ids.collect(),
     })
-}
-
-/// The users that a pod's containers say they run as: of the container, or else of the pod.
-fn users(object: &Pod) -> BTreeMap<ContainerName, u32> {
-    let Some(spec) = &object.spec else { return BTreeMap::new() };
-    let pods = spec.security_context.as_ref().and_then(|context| context.run_as_user);
-    let containers = spec.init_containers.iter().flatten().chain(&spec.containers);
-    let users = containers.filter_map(|container| {
-        let own = container.security_context.as_ref().and_then(|context| context.run_as_user);
-        Some((container.name.as_str().into(), u32::try_from(own.or(pods)?).ok()?))
-    });
-    users.collect()
 }
 
 /// The uid of an object that the watch says is gone.

@@ -20,6 +20,7 @@ use crate::backend::intel::wsl::WslOptions;
 use crate::backend::nvidia::files::FilesOptions;
 use crate::backend::roots::Roots;
 use crate::binding::Strategy;
+use crate::failing;
 use crate::isolation;
 use crate::labels::feature_file::FeatureFile;
 use crate::labels::flags::{LabelArgs, LabelMode};
@@ -235,6 +236,8 @@ pub struct Config {
     pub withdraw_after: Duration,
     /// How long the watches may be silent.
     pub patience: Patience,
+    /// How long after a failure of its own the node asks to be tried last.
+    pub failure_memory: Duration,
     /// Node labels.
     pub labels: labels::Options,
     /// Whether `vcuda` is offered.
@@ -437,6 +440,7 @@ impl TryFrom<Args> for Config {
             report_period: args.report_period.0,
             withdraw_after: args.withdraw_after.0,
             patience: Patience::default(),
+            failure_memory: failing::MEMORY,
             labels,
             vcuda,
             profiles,

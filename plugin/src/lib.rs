@@ -23,6 +23,7 @@ pub mod config;
 pub mod cordon;
 pub mod debug;
 pub mod doctor;
+pub mod failing;
 pub mod gate;
 pub mod health;
 pub mod ids;
@@ -140,6 +141,7 @@ pub async fn start(
         report_period,
         withdraw_after,
         patience,
+        failure_memory,
         labels: labelled,
         vcuda,
         profiles,
@@ -212,6 +214,8 @@ pub async fn start(
     tasks.spawn("pods", watch::follow(cluster.clone(), state.clone(), pod_news, stop()));
     tasks.spawn("access", access.follow(state.clone(), reconciler.clone(), stop()));
     tasks.spawn("reconcile", reconciler.clone().follow(stop()));
+    let told = failing::follow(cluster.clone(), state.clone(), failure_memory, counters.clone(), stop());
+    tasks.spawn("failing", told);
     if !vcuda {
         // it is not waited for
         state.discovered(Vec::new());

@@ -55,6 +55,7 @@ impl Shared {
             let (pod, device, demanded) = (answer.reference.clone(), device.clone(), answer.demanded);
             let refusal = Refusal::Isolation { pod, device, demanded, found: level };
             tracing::warn!(%refusal, user = answer.user, "Allocate refused");
+            self.state.failed(refusal.to_string());
             return Err(Status::failed_precondition(refusal.to_string()));
         }
         let (ladder, answer, ids) = (self.ladder.clone(), answer.clone(), core.clone());
@@ -67,9 +68,18 @@ impl Shared {
             }
             Ok::<_, IsolationError>(provision)
         });
-        let provision = provided.await.map_err(|error| unprepared(&error))?.map_err(|error| unprepared(&error))?;
+        let provision =
+            provided.await.map_err(|error| self.unprepared(&error))?.map_err(|error| self.unprepared(&error))?;
         self.state.claims(|claims| claims.enforced(core, level));
         Ok(provision)
+    }
+
+    /// A container without its limits does not start.
+    fn unprepared(&self, error: &dyn std::fmt::Display) -> Status {
+        tracing::error!(%error, "limits of a container cannot be prepared");
+        let reason = format!("limits of the container cannot be prepared: {error}");
+        self.state.failed(reason.clone());
+        Status::internal(reason)
     }
 
     async fn allocate(&self, resource: &Resource, ids: Ids) -> Result<Answer, Refusal> {
@@ -93,12 +103,6 @@ impl Shared {
             }
         }
     }
-}
-
-/// A container without its limits does not start.
-fn unprepared(error: &dyn std::fmt::Display) -> Status {
-    tracing::error!(%error, "limits of a container cannot be prepared");
-    Status::internal(format!("limits of the container cannot be prepared: {error}"))
 }
 
 /// One resource's service, for the life of one socket.
@@ -239,6 +243,9 @@ impl DevicePlugin for Service {
             self.shared.counters.allocations.with_label_values(&[resource, outcome]).inc();
             let answer = result.map_err(|refusal| {
                 tracing::warn!(resource, %refusal, "Allocate refused");
+                if refusal.of_node() {
+                    self.shared.state.failed(refusal.to_string());
+                }
                 Status::failed_precondition(refusal.to_string())
             })?;
             let gpus: Vec<&str> = answer.grant.devices().map(|device| device.as_str()).collect();
@@ -285,7 +292,10 @@ impl DevicePlugin for Service {
                 let demand = Demand { key: &answer.key, core: &core, grant: &answer.grant, limit: answer.limit };
                 ladder.starts(&demand, &folder)
             });
-            prepared.await.map_err(|error| unprepared(&error))?.map_err(|error| unprepared(&error))?;
+            prepared
+                .await
+                .map_err(|error| self.shared.unprepared(&error))?
+                .map_err(|error| self.shared.unprepared(&error))?;
         }
         state.doubt();
         if outcome == "unknown" {

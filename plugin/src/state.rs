@@ -31,6 +31,16 @@ pub struct State {
     repeats: watch::Sender<()>,
     withdrawn: watch::Sender<bool>,
     cordoned: Arc<Mutex<BTreeSet<DeviceId>>>,
+    failures: watch::Sender<Option<Arc<Failed>>>,
+}
+
+/// A container that failed for reasons of this node.
+#[derive(Clone, Debug)]
+pub struct Failed {
+    /// When.
+    pub at: tokio::time::Instant,
+    /// Why, for people.
+    pub reason: String,
 }
 
 /// The last measurement.
@@ -56,6 +66,7 @@ impl Default for State {
             repeats: watch::Sender::new(()),
             withdrawn: watch::Sender::new(false),
             cordoned: Arc::default(),
+            failures: watch::Sender::new(None),
         }
     }
 }
@@ -159,6 +170,17 @@ impl State {
     /// Takes who breaks limits.
     pub fn set_breaches(&self, breaches: Breaches) {
         *self.breaches.lock().unwrap_or_else(PoisonError::into_inner) = Arc::new(breaches);
+    }
+
+    /// A container has failed for reasons of this node.
+    pub fn failed(&self, reason: String) {
+        let failed = Failed { at: tokio::time::Instant::now(), reason };
+        self.failures.send_replace(Some(Arc::new(failed)));
+    }
+
+    /// Follows the last such failure.
+    pub fn watch_failures(&self) -> watch::Receiver<Option<Arc<Failed>>> {
+        self.failures.subscribe()
     }
 
     /// Cards that the Node says are out of service.

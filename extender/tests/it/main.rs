@@ -4,6 +4,7 @@
 
 mod bind;
 mod callers;
+mod failing;
 mod fixture;
 mod hostile;
 mod legacy;

@@ -245,6 +245,9 @@ impl DevicePlugin for Service {
             counters.allocations.with_label_values(&[resource, outcome]).inc();
             let answer = result.map_err(|refusal| {
                 tracing::warn!(%resource, %refusal, "Allocate refused");
+                if let (Some(steering), gift::Refusal::Unknown(_)) = (&self.offer.steering, &refusal) {
+                    steering.state.failed(refusal.to_string());
+                }
                 Status::failed_precondition(refusal.to_string())
             })?;
             if let Some(steering) = &self.offer.steering {

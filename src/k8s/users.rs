@@ -1,0 +1,30 @@
+//! The users that a pod's containers run as.
+
+use std::collections::BTreeMap;
+
+use k8s_openapi::api::core::v1::Pod;
+
+use crate::ids::ContainerName;
+use crate::request::{Ask, GpuRequest};
+
+/// The users that containers say they run as, where they do: of the container, or else of the pod. What an image says is
+/// not known.
+pub fn users(pod: &Pod) -> BTreeMap<ContainerName, u32> {
+    let Some(spec) = &pod.spec else { return BTreeMap::new() };
+    let pods = spec.security_context.as_ref().and_then(|context| context.run_as_user);
+    let containers = spec.init_containers.iter().flatten().chain(&spec.containers);
+    let users = containers.filter_map(|container| {
+        let own = container.security_context.as_ref().and_then(|context| context.run_as_user);
+        Some((container.name.as_str().into(), u32::try_from(own.or(pods)?).ok()?))
+    });
+    users.collect()
+}
+
+/// The request with the isolation that its shares need, given who they run as.
+pub(super) fn demanding(request: GpuRequest, pod: &Pod) -> GpuRequest {
+    let Some(demanded) = request.isolation else { return request };
+    let users = users(pod);
+    let shares = request.containers.iter().filter(|container| matches!(container.ask, Ask::Share(_)));
+    let needed = shares.map(|container| demanded.needed_by(users.get(&container.name).copied())).max();
+    GpuRequest { isolation: Some(needed.unwrap_or(demanded)), ..request }
+}
