@@ -8,6 +8,7 @@ mod allocation;
 mod failing;
 mod isolation;
 mod lifecycle;
+mod limits;
 mod mps;
 mod own_node;
 mod report;
