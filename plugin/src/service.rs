@@ -48,7 +48,7 @@ impl Shared {
         let cleared = tokio::task::spawn_blocking(move || {
             ladder.given(&given, |folder| state.claims(|claims| claims.keeps(&folder.key, &folder.core, &key.pod)));
         });
-        cleared.await.map_err(|error| unprepared(&error))?;
+        cleared.await.map_err(|error| self.unprepared(&error))?;
         let cards = self.state.cards();
         let hosts = answer.grant.devices().filter_map(|device| cards.get(device));
         let Some(level) = self.ladder.level(&answer.grant, hosts, answer.user) else {

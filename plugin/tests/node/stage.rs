@@ -32,7 +32,7 @@ pub struct Stage {
     /// More flags of the plugin.
     pub flags: Vec<String>,
     /// How long a failure is remembered, where not as usual.
-    pub failure_memory: Option<std::time::Duration>,
+    pub failure_memory: Option<Duration>,
     dir: TempDir,
 }
 
