@@ -12,8 +12,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use dashmap::{DashMap, DashSet};
 use kerf::annotation::Record;
 use kerf::ids::{NodeName, PodRef, PodUid};
-use kerf::k8s::{NodeView, PodView, Taints};
-use kerf::ledger::{Held, NodeLedger, Seen};
+use kerf::k8s::{Holding, NodeView, PodView, Taints};
+use kerf::ledger::{NodeLedger, Seen};
 use kerf::placement::shape::HostAmount;
 use kerf::placement::survey::Survey;
 use kerf::placement::{Planner, Policy, Rank, Unfit, rank};
@@ -345,7 +345,7 @@ impl Cluster {
 impl Cluster {
     /// A Node was seen.
     pub fn apply_node(&self, view: &NodeView) {
-        self.nodes.entry(view.name.clone()).or_default().set_inventory(view.inventory.as_ref().ok());
+        view.tell(&mut self.nodes.entry(view.name.clone()).or_default());
         self.surveyor.mark(&view.name);
         self.notify();
     }
@@ -419,40 +419,20 @@ impl Cluster {
             self.delete_pod(&view.uid);
             return Applied::Nothing;
         }
-        let Ok(Some(request)) = view.request else {
-            // a pod that waits may ask for nothing that can be served any more: its annotations have changed
-            if self.pending.remove(&view.uid).is_some() {
-                self.notify();
-            }
-            return Applied::Nothing;
-        };
-        let applied = match view.node {
-            Some(node) => {
+        let applied = match (view.holding, view.node) {
+            (Some(holding), _) => self.observe(&view.uid, &view.pod, &holding, view.confirmed),
+            (None, Some(_)) => {
                 self.pending.remove(&view.uid);
-                let absent = view.record == Record::Absent;
-                let held = match view.record {
-                    Record::Placed(placement) if belongs(&placement, &node) => Held::Plan(placement.plan),
-                    _ => Held::Unreadable,
-                };
-                let applied = match held {
-                    Held::Plan(_) => Applied::Seen,
-                    Held::Unreadable if absent && request.only_counted() => Applied::Unrecorded,
-                    Held::Unreadable => Applied::Unreadable,
-                };
-                self.add_home(&view.uid, &node);
-                let seen = self.nodes.entry(node.clone()).or_default().observe(
-                    &view.uid,
-                    &view.pod,
-                    &request,
-                    held,
-                    view.confirmed,
-                    self.epoch(),
-                );
-                self.surveyor.mark(&node);
-                self.leave_others(&view.uid, &node);
-                applied(seen)
+                return Applied::Nothing;
             }
-            None => {
+            (None, None) => {
+                let Ok(Some(request)) = view.request else {
+                    // a pod that waits may ask for nothing that can be served any more: its annotations have changed
+                    if self.pending.remove(&view.uid).is_some() {
+                        self.notify();
+                    }
+                    return Applied::Nothing;
+                };
                 let (pod, tolerations) = (view.pod.clone(), view.tolerations.into());
                 self.pending.insert(view.uid.clone(), Waiting { pod, request: request.clone(), tolerations });
                 if let Record::Placed(placement) = view.record {
@@ -463,6 +443,23 @@ impl Cluster {
         };
         self.notify();
         applied
+    }
+
+    /// A pod was seen bound.
+    fn observe(&self, uid: &PodUid, pod: &PodRef, holding: &Holding, confirmed: bool) -> Applied {
+        let Holding { node, request, record } = holding;
+        self.pending.remove(uid);
+        self.add_home(uid, node);
+        let mut ledger = self.nodes.entry(node.clone()).or_default();
+        let seen = ledger.observe(uid, pod, request, holding.held(), confirmed, self.epoch());
+        drop(ledger);
+        self.surveyor.mark(node);
+        self.leave_others(uid, node);
+        match record {
+            Record::Placed(_) => Applied::Seen(seen),
+            Record::Absent if request.only_counted() => Applied::Unrecorded(seen),
+            Record::Absent | Record::Unreadable(_) => Applied::Unreadable(seen),
+        }
     }
 
     /// Keeps the cards that a `/scheduler/predicates` (perhaps of an earlier life of this process) wrote on a pod
@@ -563,11 +560,4 @@ impl Cluster {
     fn notify(&self) {
         self.changed.send_replace(());
     }
-}
-
-/// Whether a record is about this node. The compatibility record names cards by index, whatever the node: a pod
-/// that was bound elsewhere by hand has them there, as under gpu-manager.
-fn belongs(placement: &Placement, node: &NodeName) -> bool {
-    let by_index = || placement.plan.grants.iter().all(|grant| grant.devices().all(|id| id.as_index().is_some()));
-    placement.node == *node || by_index()
 }

@@ -181,7 +181,7 @@ fn policies_let_pass_the_labels_and_conditions_that_are_written_and_no_others() 
         assert!(rule.contains(&format!("'{gate}'")), "{gate}");
     }
     let all = serde_json::to_string(own).unwrap();
-    assert_eq!(all.matches("condition.type.matches('^Kerf[A-Za-z]*GPUsHealthy$')").count(), 2);
+    assert_eq!(all.matches("condition.type.matches('^Kerf[A-Za-z]*(GPUsHealthy|AllocationsSucceed)$')").count(), 2);
     for offer in ["vcuda", "amd", "intel", "deepomatic", "nvidia"] {
         let kind = condition_type(offer);
         let word = kind.strip_prefix("Kerf").unwrap().strip_suffix("GPUsHealthy").unwrap();

@@ -13,6 +13,7 @@ mod preempt;
 mod races;
 mod replay;
 mod restart;
+mod running;
 mod scenarios;
 mod shares;
 mod verbs;
