@@ -9,7 +9,6 @@ use k8s_openapi::jiff::Timestamp;
 use kerf::annotation::{self, Keys, Record};
 use kerf::ids::{NodeName, PodRef, PodUid};
 use kerf::k8s;
-use kerf::request::GpuRequest;
 use kerf::runtime::failure::Failure;
 use kerf::runtime::guarded::Guarded;
 use kube::api::{ListParams, Patch, PatchParams, PostParams};
@@ -342,8 +341,6 @@ impl Cluster {
 pub fn pod(object: &Pod, keys: &Keys) -> Option<claim::Pod> {
     let view = k8s::pod(object, keys)?;
     let request = view.request.ok().flatten()?;
-    // as it was demanded: what a container's user makes of it is told by the ladder
-    let isolation = view.holding.as_ref().and_then(|holding| holding.request.isolation);
     let annotations = object.metadata.annotations.as_ref();
     let stage = match (view.ended, &object.metadata.deletion_timestamp) {
         (true, _) => Stage::Ended,
@@ -373,7 +370,7 @@ pub fn pod(object: &Pod, keys: &Keys) -> Option<claim::Pod> {
         reference: view.pod,
         node: view.node?,
         created: created.and_then(|time| u64::try_from(time.0.as_nanosecond()).ok()).unwrap_or_default(),
-        request: GpuRequest { isolation, ..request.as_ref().clone() },
+        request: request.as_ref().clone(),
         record,
         confirmed: annotations.is_some_and(|annotations| annotation::confirmed(annotations, keys)),
         isolated: annotations

@@ -20,9 +20,11 @@ pub fn users(pod: &Pod) -> BTreeMap<ContainerName, u32> {
     users.collect()
 }
 
-/// The request with the isolation that its shares need, given who they run as.
+/// The request of a pod that waits for a node, with the isolation that its shares need there, given who they run as. That
+/// of a bound pod stays as it was written.
 pub(super) fn demanding(request: GpuRequest, pod: &Pod) -> GpuRequest {
-    let Some(demanded) = request.isolation else { return request };
+    let waits = pod.spec.as_ref().is_some_and(|spec| spec.node_name.as_deref().unwrap_or_default().is_empty());
+    let Some(demanded) = request.isolation.filter(|_| waits) else { return request };
     let users = users(pod);
     let shares = request.containers.iter().filter(|container| matches!(container.ask, Ask::Share(_)));
     let needed = shares.map(|container| demanded.needed_by(users.get(&container.name).copied())).max();
