@@ -3,6 +3,7 @@
 mod health;
 mod holding;
 mod host;
+mod queued;
 mod taints;
 mod users;
 
@@ -23,6 +24,7 @@ use crate::units::parse_quantity;
 pub use health::{ALLOCATIONS_SUCCEED, failing};
 pub use holding::Holding;
 pub use host::{allocatable, requested, resident};
+pub use queued::{Queued, leaving};
 pub use taints::{Closed, Taint, Taints, Toleration};
 pub use users::users;
 

@@ -99,6 +99,8 @@ pub struct Metrics {
     pub expired: IntCounter,
     /// Lists and watches that failed, by kind of object.
     pub watch_failures: IntCounterVec,
+    /// How often kube-scheduler was told to try waiting pods again.
+    pub retries: IntCounter,
 }
 
 impl Metrics {
@@ -134,6 +136,7 @@ impl Metrics {
                 "Lists and watches that failed or fell silent, by kind of object",
                 &["kind"],
             )?,
+            retries: counter("retries_total", "Times that kube-scheduler was told to try waiting pods again")?,
         };
         for reason in Unfit::ALL {
             metrics.unfit.with_label_values(&[reason.code()]);
@@ -147,7 +150,7 @@ impl Metrics {
         {
             registry.register(Box::new(counters.clone()))?;
         }
-        for counter in [&metrics.drift, &metrics.unreadable, &metrics.expired] {
+        for counter in [&metrics.drift, &metrics.unreadable, &metrics.expired, &metrics.retries] {
             registry.register(Box::new(counter.clone()))?;
         }
         registry.register(Box::new(ClusterCollector::new(cluster, clock)?))?;

@@ -1,12 +1,14 @@
 //! Pods and Nodes from the API server into the [`Cluster`]: translated on arrival, then dropped.
 
+mod grouped;
+
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use k8s_openapi::api::core::v1::{Node, Pod};
+use k8s_openapi::api::core::v1::Node;
 use kerf::annotation::Record;
 use kerf::ids::{NodeName, PodUid};
-use kerf::k8s::{self, Holding};
+use kerf::k8s::{self, Holding, Queued};
 use kerf::ledger::Seen;
 use kerf::runtime::feed::Feed;
 use kerf::runtime::guarded::Guarded;
@@ -14,6 +16,8 @@ use kerf::runtime::readiness::Condition;
 use kerf::runtime::watching::{Event, follow};
 use kube::{Api, Client};
 use tokio_util::sync::CancellationToken;
+
+use grouped::GroupedPod;
 
 use crate::cluster::Applied;
 use crate::{App, Footprint};
@@ -57,7 +61,7 @@ pub async fn pods(app: Arc<App>, client: Client, feed: Feed, synced: Condition, 
     let mut epoch = 0;
     // pods that end leave the selection, which the API server reports as a deletion
     let fields = Some("status.phase!=Succeeded,status.phase!=Failed");
-    follow(Api::<Guarded<Pod>>::all(client), fields, feed, token, |event| match event {
+    follow(Api::<Guarded<GroupedPod>>::all(client), fields, feed, token, |event| match event {
         Event::Init => {
             listed.clear();
             epoch = app.cluster.begin_pods();
@@ -73,6 +77,7 @@ pub async fn pods(app: Arc<App>, client: Client, feed: Feed, synced: Condition, 
         Event::Delete(pod) => {
             if let Some(uid) = meta(&pod).uid.as_deref() {
                 app.intents.drop(&uid.into());
+                app.refused.forget(&uid.into());
                 app.cluster.delete_pod(&uid.into());
             }
         }
@@ -85,8 +90,8 @@ pub async fn pods(app: Arc<App>, client: Client, feed: Feed, synced: Condition, 
     .await;
 }
 
-fn apply(app: &App, pod: Guarded<Pod>) -> Option<PodUid> {
-    let pod = pod.readable()?;
+fn apply(app: &App, pod: Guarded<GroupedPod>) -> Option<PodUid> {
+    let GroupedPod { pod, group } = pod.readable()?;
     let view = k8s::pod(&pod, &app.keys)?;
     let (uid, name, node) = (view.uid.clone(), view.pod.clone(), view.node.clone());
     let holding = view.holding.clone();
@@ -95,6 +100,10 @@ fn apply(app: &App, pod: Guarded<Pod>) -> Option<PodUid> {
     }
     if node.is_some() {
         app.intents.drop(&uid);
+        app.refused.forget(&uid);
+        if k8s::leaving(&pod) {
+            app.cluster.apply_leaving(&uid);
+        }
     }
     match app.cluster.apply_pod(view, app.clock.now()) {
         Applied::Unreadable(Seen::New | Seen::Drift) => {
@@ -110,6 +119,9 @@ fn apply(app: &App, pod: Guarded<Pod>) -> Option<PodUid> {
             tracing::debug!(pod = %name, %uid, ?node, "GPU shares without a record; taken of every GPU that is offered as such");
         }
         Applied::Seen(_) | Applied::Unreadable(_) | Applied::Unrecorded(_) | Applied::Nothing => {}
+    }
+    if node.is_none() {
+        app.cluster.apply_queued(&uid, Queued::of(&pod, group.as_deref()));
     }
     Some(uid)
 }

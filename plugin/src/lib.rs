@@ -14,6 +14,7 @@
 //! ```
 
 pub mod access;
+pub mod answers;
 pub mod backend;
 pub mod binding;
 pub mod cgroup;
@@ -60,6 +61,7 @@ use prometheus::Registry;
 use tokio_util::sync::CancellationToken;
 
 use crate::access::Access;
+use crate::answers::Answers;
 use crate::cluster::Cluster;
 use crate::config::Config;
 use crate::ids::Resource;
@@ -201,6 +203,9 @@ pub async fn start(
     let address = administer(listen, registry, &readiness, shown, &tasks).await?;
     let Some(reconciler) = reconciler else { return Ok(Plugin { admin: address, tasks, asked: token }) };
     let cluster = reconciler.cluster().clone();
+    let answers = Answers::new(&isolation.state_dir);
+    // before anything is compared with it
+    state.claims(|claims| claims.remember(answers.read()));
     let (latest, node) = tokio::sync::watch::channel(None);
     tasks.spawn("node", own_node::follow(cluster.clone(), node_news.clone(), latest, stop()));
     let told = cordon::follow(cluster.clone(), state.clone(), node.clone(), counters.clone(), stop());
@@ -241,6 +246,7 @@ pub async fn start(
         counters: counters.clone(),
         strategy: Arc::new(strategy),
         ladder: ladder.clone(),
+        answers,
         tkestack: vcuda,
     };
 
@@ -285,7 +291,14 @@ pub async fn start(
             directory: device_plugins_dir.clone(),
             service: move |streams, token| Service::new(shared.clone(), resource.clone(), streams, token),
         };
-        tasks.spawn(word, kubelet::keep_registered(endpoint, move |met| registered.set(met), stop()));
+        let listened = state.clone();
+        let met = move |met| {
+            registered.set(met);
+            if !met {
+                listened.claims(|claims| claims.disconnected());
+            }
+        };
+        tasks.spawn(word, kubelet::keep_registered(endpoint, met, stop()));
     }
     Ok(Plugin { admin: address, tasks, asked: token })
 }

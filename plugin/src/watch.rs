@@ -25,9 +25,8 @@ fn apply(event: Event<Guarded<Pod>>, cluster: &Cluster, state: &State) {
             state.doubt();
         }
         Event::Apply(object) | Event::InitApply(object) => {
-            let pod = object.readable().and_then(|object| cluster::pod(&object, cluster.keys()));
-            if let Some(pod) = pod {
-                state.claims(|claims| claims.observe(pod));
+            if let Some(seen) = object.readable().and_then(|object| cluster::pod(&object, cluster.keys())) {
+                state.claims(|claims| claims.see(seen));
                 mind(state);
             }
         }

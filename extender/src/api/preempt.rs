@@ -17,7 +17,7 @@ use kerf::k8s;
 use kerf::placement::{Planner, eviction};
 
 use super::wire::{MetaPod, MetaVictims, PreemptArgs, PreemptResult};
-use super::{json, read};
+use super::{json, read, uid};
 use crate::App;
 use crate::metrics::Verb;
 
@@ -47,10 +47,12 @@ pub(super) async fn handle(State(app): State<Arc<App>>, body: Body) -> Response 
     };
     let policy = request.policy.unwrap_or(app.policy);
     let mut planner = Planner::default();
+    let uid = uid(&pod);
+    let asking = app.cluster.asking(&uid, &request, app.policy);
     let mut left = BTreeMap::new();
     for (node, victims) in candidates {
         let chosen: BTreeSet<PodUid> = victims.pods.iter().map(|pod| pod.uid.as_str().into()).collect();
-        let Some(ledger) = app.cluster.ledger(&node) else { continue };
+        let Some(ledger) = asking.ledger(&node) else { continue };
         let Some(needed) = eviction::victims(&mut planner, &ledger, &request, policy, &chosen) else { continue };
         let pods = if needed.is_empty() {
             victims.pods

@@ -4,17 +4,22 @@
 
 mod bind;
 mod callers;
+mod expected;
 mod failing;
 mod fixture;
+mod groups;
 mod hostile;
 mod legacy;
 mod news;
+mod own;
 mod preempt;
 mod races;
 mod replay;
 mod restart;
+mod retries;
 mod running;
 mod scenarios;
+mod schedules;
 mod shares;
 mod verbs;
 mod wire;

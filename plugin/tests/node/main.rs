@@ -12,5 +12,7 @@ mod limits;
 mod mps;
 mod own_node;
 mod report;
+mod running;
 mod stage;
+mod strangers;
 mod tkestack;
