@@ -2,10 +2,8 @@
 
 use std::time::Duration;
 
-use kerf_testkit::api::{Action, Fault, Injected, Watchers};
-use serde_json::json;
-
 use crate::stage::{CORE, MEMORY, SOON, Stage};
+use kerf_testkit::api::{Action, Fault, Injected, Watchers};
 
 impl Stage {
     /// With this grace before the devices are withdrawn.
@@ -127,13 +125,15 @@ async fn rights_that_are_taken_while_the_watch_goes_on_stop_nobody() {
     stage.place("during", 2, &[("main", 30, 10, "GPU-a")]);
     stage.started("during", "main").await;
     write.wait_hits(1, SOON).await.unwrap();
-    // this one is nobody's, and that needs a list
-    stage.run("stranger", &[("main", 20, 5)], json!({}));
-    let pod = stage.phase("stranger", "Failed").await;
+    // this one the watch does not show in time, and that needs a list
+    stage.server.hold_watch("pods", Watchers::Others).unwrap();
+    stage.place("unseen", 3, &[("main", 20, 5, "GPU-a")]);
+    let pod = stage.phase("unseen", "Failed").await;
     let message = pod["status"]["message"].as_str().unwrap();
     assert!(message.contains("the API server refuses this plugin: 403 Forbidden"), "{message}");
     stage.until("/readyz", |status, text| status == 503 && text.contains("pods: 403 Forbidden for ")).await;
     stage.registered().await;
+    stage.server.release_watch("pods").unwrap();
     stage.server.clear_faults();
     stage.confirmed("during").await;
     stage.works("after").await;
