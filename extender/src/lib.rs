@@ -14,6 +14,7 @@
 pub mod api;
 pub mod asking;
 pub mod binder;
+mod budgets;
 pub mod clock;
 pub mod cluster;
 pub mod config;
@@ -49,6 +50,7 @@ use prometheus::Registry;
 use tokio_util::sync::CancellationToken;
 
 use crate::binder::Binder;
+use crate::budgets::Budgets;
 use crate::clock::Clock;
 use crate::cluster::Cluster;
 use crate::config::Config;
@@ -68,6 +70,7 @@ pub struct App {
     max_body: usize,
     cluster: Arc<Cluster>,
     intents: Intents,
+    budgets: Budgets,
     refused: Refused,
     binder: Binder,
     clock: Arc<Clock>,
@@ -133,6 +136,7 @@ pub async fn start(config: &Config, client: Client, tasks: Tasks) -> anyhow::Res
         candidates: candidates.map(|candidates| usize::from(candidates.get())),
         max_body,
         intents: Intents::default(),
+        budgets: Budgets::default(),
         refused: Refused::default(),
         binder: Binder::new(client.clone(), api_timeout, namespace),
         metrics: Metrics::new(&registry, cluster.clone(), clock.clone()).context("metrics")?,
@@ -140,12 +144,15 @@ pub async fn start(config: &Config, client: Client, tasks: Tasks) -> anyhow::Res
         clock,
         tasks: tasks.clone(),
     });
-    let [node_news, pod_news] = ["nodes", "pods"]
+    let [node_news, pod_news, budget_news] = ["nodes", "pods", "poddisruptionbudgets"]
         .map(|kind| Feed::new(kind, patience, app.metrics.watch_failures.with_label_values(&[kind])));
     for (name, feed) in [("news of nodes", node_news.clone()), ("news of pods", pod_news.clone())] {
         readiness.check(name, move || feed.stale());
     }
-    registry.register(Box::new(Ages::new(metrics::WATCH_AGE, [node_news.clone(), pod_news.clone()])?))?;
+    registry.register(Box::new(Ages::new(
+        metrics::WATCH_AGE,
+        [node_news.clone(), pod_news.clone(), budget_news.clone()],
+    )?))?;
     let listener = admin::listen(listen).await?;
     let address = listener.local_addr()?;
     let token = tasks.token().clone();
@@ -153,7 +160,8 @@ pub async fn start(config: &Config, client: Client, tasks: Tasks) -> anyhow::Res
         ["nodes listed", "pods listed", "earlier bindings seen"].map(|c| readiness.condition(c));
     tasks.spawn_short(settle(pods.clone(), settled, api_timeout, token.clone()));
     tasks.spawn("watch nodes", watch::nodes(app.clone(), client.clone(), node_news, nodes, token.clone()));
-    tasks.spawn("watch pods", watch::pods(app.clone(), client, pod_news, pods, token.clone()));
+    tasks.spawn("watch pods", watch::pods(app.clone(), client.clone(), pod_news, pods, token.clone()));
+    tasks.spawn("watch disruption budgets", watch::budgets(app.clone(), client, budget_news, token.clone()));
     tasks.spawn("reaper", reaper::run(app.clone(), token.clone()));
     tasks.spawn("retries", refused::run(app.clone(), token.clone()));
     let router = router(app.clone(), registry, readiness);

@@ -217,7 +217,8 @@ pub async fn start(
     readiness.check("pods", move || judged.lacks());
     tasks.spawn("pods", watch::follow(cluster.clone(), state.clone(), pod_news, stop()));
     tasks.spawn("access", access.follow(state.clone(), reconciler.clone(), stop()));
-    tasks.spawn("reconcile", reconciler.clone().follow(stop()));
+    let alone = readiness.condition("one resource domain: drain the node of pods of the other");
+    tasks.spawn("reconcile", reconciler.clone().follow(alone, stop()));
     let told = failing::follow(cluster.clone(), state.clone(), failure_memory, counters.clone(), stop());
     tasks.spawn("failing", told);
     if !vcuda {

@@ -1,6 +1,7 @@
 //! What the parts of the plugin share. Locks are private to this file, never held across an await, and methods
 //! return owned values.
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::{Notify, watch};
@@ -32,6 +33,8 @@ pub struct State {
     withdrawn: watch::Sender<bool>,
     cordoned: Arc<Mutex<BTreeSet<DeviceId>>>,
     failures: watch::Sender<Option<Arc<Failed>>>,
+    /// Pods hold cards that nobody counts: none is announced as healthy.
+    withheld: Arc<AtomicBool>,
 }
 
 /// A container that failed for reasons of this node.
@@ -67,6 +70,7 @@ impl Default for State {
             withdrawn: watch::Sender::new(false),
             cordoned: Arc::default(),
             failures: watch::Sender::new(None),
+            withheld: Arc::default(),
         }
     }
 }
@@ -125,8 +129,19 @@ impl State {
         self.set_cards(self.cards().with_isolation(level));
     }
 
+    /// Has all cards announced as unhealthy, so that no pod is admitted, or as they are. Says whether that is news. What
+    /// the driver says of the cards' health counts again when it is asked next.
+    pub fn withhold(&self, withheld: bool) -> bool {
+        let news = self.withheld.swap(withheld, Ordering::SeqCst) != withheld;
+        if news && withheld {
+            self.set_cards(self.cards().as_ref().clone());
+        }
+        news
+    }
+
     fn set_cards(&self, cards: Cards) {
-        let cards = Arc::new(cards);
+        let withheld = self.withheld.load(Ordering::SeqCst);
+        let cards = Arc::new(if withheld { cards.with_health(&BTreeMap::new()) } else { cards });
         self.enlist(&cards);
         set(&self.cards, cards);
     }

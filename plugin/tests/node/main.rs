@@ -5,6 +5,7 @@
 
 mod access;
 mod allocation;
+mod domain;
 mod failing;
 mod isolation;
 mod lifecycle;
