@@ -11,4 +11,5 @@ pub mod readiness;
 pub mod series;
 pub mod shutdown;
 pub mod telemetry;
+pub mod version;
 pub mod watching;
