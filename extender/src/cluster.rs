@@ -14,7 +14,7 @@ use dashmap::{DashMap, DashSet};
 use kerf::annotation::Record;
 use kerf::ids::{NodeName, PodRef, PodUid};
 use kerf::k8s::{Holding, NodeView, PodView, Queued, Taints};
-use kerf::ledger::{NodeLedger, Seen};
+use kerf::ledger::{NodeLedger, Seen, Standing};
 use kerf::placement::shape::HostAmount;
 use kerf::placement::survey::Survey;
 use kerf::placement::{Planner, Policy, Unfit};
@@ -53,6 +53,8 @@ pub struct Cluster {
     freed: Freed,
     /// Nodes that are closed to some pods, or to all.
     taints: DashMap<NodeName, Taints>,
+    /// Priorities of bound pods without cards, where they have one.
+    priorities: DashMap<PodUid, i32>,
     /// Counts complete lists of pods, so that one can tell which commitments it should have shown.
     epoch: AtomicU64,
     changed: watch::Sender<()>,
@@ -87,6 +89,7 @@ impl Default for Cluster {
         Self {
             nodes: DashMap::default(),
             homes: DashMap::new(),
+            priorities: DashMap::new(),
             queue: Queue::default(),
             leaving: DashSet::new(),
             freed: Freed::default(),
@@ -328,6 +331,34 @@ impl Cluster {
         self.surveyor.left(node)
     }
 
+    /// What a bound pod takes of its node's host, if it was seen.
+    pub fn host_of(&self, uid: &PodUid) -> Option<HostAmount> {
+        self.surveyor.taken(uid)
+    }
+
+    /// The priority of a bound pod without cards; 0 where it was not seen.
+    pub fn priority_of(&self, uid: &PodUid) -> i32 {
+        self.priorities.get(uid).map_or(0, |priority| *priority)
+    }
+
+    /// A bound pod that has not ended was seen: what decides whether it leaves when room is made. Of pods without cards
+    /// that is their priority.
+    pub fn apply_standing(
+        &self,
+        uid: &PodUid,
+        node: &NodeName,
+        priority: i32,
+        standing: impl FnOnce() -> Standing,
+    ) {
+        match self.nodes.get_mut(node) {
+            Some(mut ledger) if ledger.commitments().contains_key(uid) => ledger.describe(uid, standing()),
+            _ if priority != 0 => {
+                self.priorities.insert(uid.clone(), priority);
+            }
+            _ => {}
+        }
+    }
+
     /// A Node is gone. Its pods stay until they are released.
     pub fn delete_node(&self, name: &str) {
         if let Some(mut ledger) = self.nodes.get_mut(name) {
@@ -436,6 +467,7 @@ impl Cluster {
         self.mark_all(self.queue.remove(uid), News::Told);
         self.leaving.remove(uid);
         self.surveyor.gone(uid);
+        self.priorities.remove(uid);
         if let Some((_, homes)) = self.homes.remove(uid) {
             for node in homes {
                 self.release(uid, &node);
@@ -467,6 +499,7 @@ impl Cluster {
         self.mark_all(self.queue.retain(seen), News::Told);
         self.leaving.retain(|uid| seen.contains(uid));
         self.surveyor.retain(seen);
+        self.priorities.retain(|uid, _| seen.contains(uid));
         self.notify();
     }
 

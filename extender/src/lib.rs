@@ -14,6 +14,7 @@
 pub mod api;
 pub mod asking;
 pub mod binder;
+mod budgets;
 pub mod clock;
 pub mod cluster;
 pub mod config;
@@ -48,6 +49,7 @@ use prometheus::Registry;
 use tokio_util::sync::CancellationToken;
 
 use crate::binder::Binder;
+use crate::budgets::Budgets;
 use crate::clock::Clock;
 use crate::cluster::Cluster;
 use crate::config::Config;
@@ -67,6 +69,7 @@ pub struct App {
     max_body: usize,
     cluster: Arc<Cluster>,
     intents: Intents,
+    budgets: Budgets,
     refused: Refused,
     binder: Binder,
     clock: Arc<Clock>,
@@ -132,6 +135,7 @@ pub async fn start(config: &Config, client: Client, tasks: Tasks) -> anyhow::Res
         candidates: candidates.map(|candidates| usize::from(candidates.get())),
         max_body,
         intents: Intents::default(),
+        budgets: Budgets::default(),
         refused: Refused::default(),
         binder: Binder::new(client.clone(), api_timeout, namespace),
         metrics: Metrics::new(&registry, cluster.clone(), clock.clone()).context("metrics")?,
@@ -146,7 +150,8 @@ pub async fn start(config: &Config, client: Client, tasks: Tasks) -> anyhow::Res
         ["nodes listed", "pods listed", "earlier bindings seen"].map(|c| readiness.condition(c));
     tasks.spawn_short(settle(pods.clone(), settled, api_timeout, token.clone()));
     tasks.spawn("watch nodes", watch::nodes(app.clone(), client.clone(), nodes, token.clone()));
-    tasks.spawn("watch pods", watch::pods(app.clone(), client, pods, token.clone()));
+    tasks.spawn("watch pods", watch::pods(app.clone(), client.clone(), pods, token.clone()));
+    tasks.spawn("watch disruption budgets", watch::budgets(app.clone(), client, token.clone()));
     tasks.spawn("reaper", reaper::run(app.clone(), token.clone()));
     tasks.spawn("retries", refused::run(app.clone(), token.clone()));
     let router = router(app.clone(), registry, readiness);

@@ -9,8 +9,9 @@ use std::sync::Arc;
 
 use futures::{Stream, StreamExt};
 use k8s_openapi::api::core::v1::Node;
+use k8s_openapi::api::policy::v1::PodDisruptionBudget;
 use kerf::annotation::Record;
-use kerf::ids::{NodeName, PodUid};
+use kerf::ids::{NodeName, PodRef, PodUid};
 use kerf::k8s::{self, Holding, Queued};
 use kerf::ledger::Seen;
 use kerf::runtime::readiness::Condition;
@@ -23,6 +24,7 @@ use tokio_util::sync::CancellationToken;
 use grouped::GroupedPod;
 use guarded::Guarded;
 
+use crate::budgets::Listed;
 use crate::cluster::Applied;
 use crate::{App, Footprint};
 
@@ -95,6 +97,34 @@ pub async fn pods(app: Arc<App>, client: Client, synced: Condition, token: Cance
     .await;
 }
 
+/// Follows all disruption budgets until the token is cancelled. Nothing waits for them: where they are not known, preempt is
+/// careful.
+pub async fn budgets(app: Arc<App>, client: Client, token: CancellationToken) {
+    let mut listing = Listed::new();
+    let events = guarded::<PodDisruptionBudget>(client, watcher::Config::default());
+    each(events, token, |event| match event {
+        Event::Init => listing.clear(),
+        Event::InitApply(budget) => {
+            if let Some((name, budget)) = readable(budget).and_then(|budget| k8s::budget(&budget)) {
+                listing.insert(name, Arc::new(budget));
+            }
+        }
+        Event::Apply(budget) => {
+            if let Some((name, budget)) = readable(budget).and_then(|budget| k8s::budget(&budget)) {
+                app.budgets.apply(name, Some(budget));
+            }
+        }
+        Event::Delete(budget) => {
+            let metadata = meta(&budget);
+            if let (Some(namespace), Some(name)) = (&metadata.namespace, &metadata.name) {
+                app.budgets.apply(PodRef::new(namespace.as_str(), name.as_str()), None);
+            }
+        }
+        Event::InitDone => app.budgets.replace(std::mem::take(&mut listing)),
+    })
+    .await;
+}
+
 fn apply(app: &App, pod: Guarded<GroupedPod>) -> Option<PodUid> {
     let GroupedPod { pod, group } = readable(pod)?;
     let view = k8s::pod(&pod, &app.keys)?;
@@ -103,6 +133,12 @@ fn apply(app: &App, pod: Guarded<GroupedPod>) -> Option<PodUid> {
     if !view.ended {
         app.cluster.apply_footprint(&uid, node.as_ref(), Footprint::of(&pod), view.demand());
     }
+    let ended = view.ended;
+    let applied = app.cluster.apply_pod(view, app.clock.now());
+    if let Some(node) = node.as_ref().filter(|_| !ended) {
+        let priority = pod.spec.as_ref().and_then(|spec| spec.priority).unwrap_or_default();
+        app.cluster.apply_standing(&uid, node, priority, || k8s::standing(&pod));
+    }
     if node.is_some() {
         app.intents.drop(&uid);
         app.refused.forget(&uid);
@@ -110,7 +146,7 @@ fn apply(app: &App, pod: Guarded<GroupedPod>) -> Option<PodUid> {
             app.cluster.apply_leaving(&uid);
         }
     }
-    match app.cluster.apply_pod(view, app.clock.now()) {
+    match applied {
         Applied::Unreadable(Seen::New | Seen::Drift) => {
             app.metrics.unreadable.inc();
             let why = holding.map(unplaced).unwrap_or_default();

@@ -37,9 +37,10 @@ fn accounts_have_exactly_the_rights_listed_here() {
             let role = &roles[&binding.role_ref.name];
             assert!(role.aggregation_rule.is_none());
             for rule in role.rules.iter().flatten() {
-                assert_eq!(rule.api_groups.as_deref(), Some(&[String::new()][..]));
+                let group = only(rule.api_groups.clone().unwrap());
                 assert!(rule.non_resource_urls.is_none());
                 for resource in rule.resources.iter().flatten() {
+                    let resource = if group.is_empty() { resource.clone() } else { format!("{resource}.{group}") };
                     for verb in &rule.verbs {
                         rights.insert((subject.name.clone(), resource.clone(), verb.clone()));
                     }
@@ -54,6 +55,8 @@ fn accounts_have_exactly_the_rights_listed_here() {
     let base = expected(&[
         ("kerf-extender", "nodes", "list"),
         ("kerf-extender", "nodes", "watch"),
+        ("kerf-extender", "poddisruptionbudgets.policy", "list"),
+        ("kerf-extender", "poddisruptionbudgets.policy", "watch"),
         ("kerf-extender", "pods", "get"),
         ("kerf-extender", "pods", "list"),
         ("kerf-extender", "pods", "watch"),

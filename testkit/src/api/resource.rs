@@ -9,12 +9,19 @@ pub(crate) enum Resource {
     Events,
     Leases,
     Nodes,
+    PodDisruptionBudgets,
     Pods,
 }
 
 impl Resource {
-    pub(crate) const ALL: [Self; 5] =
-        [Self::CsiStorageCapacities, Self::Events, Self::Leases, Self::Nodes, Self::Pods];
+    pub(crate) const ALL: [Self; 6] = [
+        Self::CsiStorageCapacities,
+        Self::Events,
+        Self::Leases,
+        Self::Nodes,
+        Self::PodDisruptionBudgets,
+        Self::Pods,
+    ];
 
     /// The plural name in URLs, tallies and messages.
     pub(crate) fn as_str(self) -> &'static str {
@@ -23,6 +30,7 @@ impl Resource {
             Self::Events => "events",
             Self::Leases => "leases",
             Self::Nodes => "nodes",
+            Self::PodDisruptionBudgets => "poddisruptionbudgets",
             Self::Pods => "pods",
         }
     }
@@ -33,6 +41,7 @@ impl Resource {
             Self::Events => "Event",
             Self::Leases => "Lease",
             Self::Nodes => "Node",
+            Self::PodDisruptionBudgets => "PodDisruptionBudget",
             Self::Pods => "Pod",
         }
     }
@@ -41,6 +50,7 @@ impl Resource {
         match self {
             Self::CsiStorageCapacities => "storage.k8s.io/v1",
             Self::Leases => "coordination.k8s.io/v1",
+            Self::PodDisruptionBudgets => "policy/v1",
             Self::Events | Self::Nodes | Self::Pods => "v1",
         }
     }
