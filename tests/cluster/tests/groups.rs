@@ -16,7 +16,7 @@ const SERVED: &str = "--runtime-config=scheduling.k8s.io/v1alpha2=true";
 const GROUPS: [&str; 2] = ["x", "y"];
 
 /// Two groups of as many whole cards as the second node has, their pods created in turn: one of them runs, then the other.
-pub async fn two_groups_that_both_fit_half_do_not_lock_each_other(stage: &Stage<'_>) -> anyhow::Result<()> {
+pub async fn two_do_not_lock_each_other(stage: &Stage<'_>) -> anyhow::Result<()> {
     let control = &stage.cluster.control;
     let restart = |gates: &[&str], served: &[&str]| {
         control.scheduler.kill()?;
