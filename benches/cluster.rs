@@ -49,7 +49,11 @@ fn survey(figures: &mut Figures, rounds: usize) {
     let (Some(small), Some(asked)) = (request("30"), request("50")) else { return };
     for name in &names {
         let node = NodeName::from(name.as_str());
-        cluster.apply_node(&NodeView { name: node.clone(), inventory: Ok(Inventory::from_capacity(800, 480)) });
+        cluster.apply_node(&NodeView {
+            name: node.clone(),
+            inventory: Ok(Inventory::from_capacity(800, 480)),
+            inferred: true,
+        });
         for number in 0..4 {
             let (uid, pod) = (PodUid::from(format!("{name}-{number}")), PodRef::new("default", "pod"));
             let _ = cluster.assume(&node, &uid, &pod, &small, Policy::Spread, Timestamp(1));
@@ -81,7 +85,11 @@ fn contend(nodes: usize, threads: usize, rounds: usize) -> Vec<Duration> {
     let cluster = Arc::new(Cluster::default());
     let names: Arc<Vec<NodeName>> = Arc::new((0..nodes).map(|n| NodeName::from(format!("node-{n:04}"))).collect());
     for name in names.iter() {
-        cluster.apply_node(&NodeView { name: name.clone(), inventory: Ok(Inventory::from_capacity(800, 480)) });
+        cluster.apply_node(&NodeView {
+            name: name.clone(),
+            inventory: Ok(Inventory::from_capacity(800, 480)),
+            inferred: true,
+        });
     }
     let raw =
         RawContainer { name: "main", kind: ContainerKind::App, core: Some("10"), memory: Some("2"), counted: &[] };

@@ -19,6 +19,8 @@ use std::fmt;
 use std::str::FromStr;
 use std::sync::Arc;
 
+use crate::device::MAX_CARDS;
+use crate::ids::NodeName;
 use crate::plan::Placement;
 use crate::request::GpuRequest;
 use crate::shares::{BadPerCard, ShareResources};
@@ -163,9 +165,18 @@ pub enum Unreadable {
     /// A value out of its range, or a name twice.
     #[error("{0}")]
     Invalid(&'static str),
+    /// An inventory of more cards than kerf manages on one node.
+    #[error("more than {MAX_CARDS} GPUs")]
+    TooManyCards,
+    /// No inventory, though a plugin of kerf's serves the node.
+    #[error("missing, though kerf's plugin has served the node")]
+    Missing,
     /// Readable, but it is not what the pod asks for.
     #[error("does not serve the pod's request")]
     OtherRequest,
+    /// A placement on another node than the pod's.
+    #[error("names another node than the pod's")]
+    OtherNode,
 }
 
 /// What a pod's annotations say of its placement.
@@ -177,6 +188,30 @@ pub enum Record {
     Placed(Placement),
     /// Something is recorded that cannot be believed.
     Unreadable(Unreadable),
+}
+
+impl Record {
+    /// The same of a pod that is on `node`: a placement elsewhere is not believed. The compatibility record names cards by
+    /// index, whatever the node: a pod that was bound elsewhere by hand has them there, as under gpu-manager.
+    #[must_use]
+    fn on(self, node: &NodeName) -> Self {
+        match self {
+            Self::Placed(placement) if placement.node != *node && !placement.plan.names_indices_alone() => {
+                Self::Unreadable(Unreadable::OtherNode)
+            }
+            record => record,
+        }
+    }
+}
+
+/// What stands on a pod that is bound to `node` and counts for `request` ([`GpuRequest::of_bound`]).
+pub fn read_bound(
+    annotations: &BTreeMap<String, String>,
+    keys: &Keys,
+    request: &GpuRequest,
+    node: &NodeName,
+) -> Record {
+    read(annotations, keys, request).on(node)
 }
 
 /// Reads a pod's placement: `gpu-placement` where present, otherwise the compatibility record.

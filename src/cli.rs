@@ -7,6 +7,7 @@
 
 mod doctor;
 mod inspect;
+mod notes;
 mod plan;
 mod replay;
 mod snapshot;

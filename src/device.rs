@@ -10,6 +10,9 @@ use crate::isolation::Isolation;
 use crate::shares::PerCard;
 use crate::units::{Mib, Milli, Share};
 
+/// More cards than kerf manages on one node: a bound on the work that one node can cause.
+pub const MAX_CARDS: usize = 64;
+
 /// One physical card, or one hardware partition that acts as a card.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Device {
@@ -169,9 +172,7 @@ impl Inventory {
     /// What a node without an inventory annotation must have, judged by its capacity, as gpu-admission did:
     /// `core / 100` cards with equal parts of the memory, rounded down. Empty below 100 units of core.
     pub fn from_capacity(core_units: u64, memory_units: u64) -> Self {
-        /// More cards than any machine has: a bound on what a forged capacity can make us hold.
-        const MAX_CARDS: u64 = 64;
-        let count = (core_units / 100).min(MAX_CARDS);
+        let count = (core_units / 100).min(MAX_CARDS as u64);
         let memory = memory_units.checked_div(count).and_then(Mib::from_memory_units).unwrap_or_default();
         let devices = (0..u32::try_from(count).unwrap_or_default())
             .map(|index| Device::new(DeviceId::of_index(index), index, memory))
@@ -193,6 +194,11 @@ impl Inventory {
                 }
             }
         }
+    }
+
+    /// Takes every card out of service.
+    pub fn cordon_all(&mut self) {
+        self.devices.iter_mut().for_each(|device| device.cordoned = true);
     }
 }
 

@@ -1,5 +1,7 @@
 //! Names that cannot be mistaken for one another. Each is a cheap clone of a shared string.
 
+pub mod syntax;
+
 use std::borrow::Borrow;
 use std::fmt;
 use std::sync::Arc;

@@ -1,6 +1,8 @@
 //! Kubernetes objects as domain values: translated on arrival, then dropped. No client, no async.
 
+mod holding;
 mod host;
+mod taints;
 
 use std::sync::Arc;
 
@@ -11,10 +13,14 @@ use std::collections::BTreeMap;
 use crate::annotation::{self, Keys, Record, Unreadable, inventory};
 use crate::device::Inventory;
 use crate::ids::{NodeName, PodRef, PodUid};
+use crate::ledger::NodeLedger;
+use crate::placement::Unfit;
 use crate::request::{ContainerKind, GpuRequest, RawAnnotations, RawContainer, RequestError};
 use crate::units::parse_quantity;
 
+pub use holding::Holding;
 pub use host::{allocatable, requested, resident};
+pub use taints::{Closed, Taint, Taints, Toleration};
 
 /// What kerf needs to know of a Pod.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -28,12 +34,26 @@ pub struct PodView {
     /// Whether it has ended (phase `Succeeded` or `Failed`), so that its cards are free. A pod that is being
     /// deleted has not: its containers may still run.
     pub ended: bool,
-    /// What it asks for; `None` where it asks for no card.
+    /// What it asks for, to be placed; `None` where it asks for no card.
     pub request: Result<Option<Arc<GpuRequest>>, RequestError>,
-    /// What its annotations say of its placement; [`Record::Absent`] without a request.
+    /// What it holds where it is bound, whatever its request is worth; `None` where it can hold no card.
+    pub holding: Option<Holding>,
+    /// What its annotations say of its placement; [`Record::Absent`] where it asks for no card.
     pub record: Record,
     /// Whether its node has given it its cards.
     pub confirmed: bool,
+    /// What it tolerates, while it waits for a node and asks for cards; empty otherwise.
+    pub tolerations: Box<[Toleration]>,
+}
+
+impl PodView {
+    /// What the pod asks for as one of many: what more of its kind will ask for. `None` where it asks for no card, or for
+    /// amounts that cannot be read.
+    pub fn demand(&self) -> Option<&GpuRequest> {
+        let bound = self.holding.as_ref().map(|holding| &*holding.request);
+        let asked = || self.request.as_ref().ok().and_then(Option::as_deref);
+        bound.filter(|request| !request.is_unreadable()).or_else(asked)
+    }
 }
 
 /// What kerf needs to know of a Node.
@@ -41,8 +61,24 @@ pub struct PodView {
 pub struct NodeView {
     /// Its name.
     pub name: NodeName,
-    /// Its cards, cordons applied.
+    /// Its cards, cordons applied; all are cordoned while the Node is being deleted.
     pub inventory: Result<Inventory, Unreadable>,
+    /// Whether the cards are not told by a plugin, but inferred from the node's capacity.
+    pub inferred: bool,
+}
+
+impl NodeView {
+    /// Tells the node's ledger of its cards. Without a list that can be read, or with an inferred one where a plugin has
+    /// listed them before, the node keeps the cards it had and takes no new pod.
+    pub fn tell(&self, ledger: &mut NodeLedger) {
+        match &self.inventory {
+            Ok(_) if self.inferred && ledger.listed() => ledger.close(Unfit::LostInventory),
+            Ok(inventory) => ledger.set_inventory(inventory),
+            Err(Unreadable::Missing) => ledger.close(Unfit::LostInventory),
+            Err(Unreadable::TooManyCards) => ledger.close(Unfit::TooManyCards),
+            Err(_) => ledger.close(Unfit::UnreadableInventory),
+        }
+    }
 }
 
 /// What a pod asks for, from its containers and annotations.
@@ -50,7 +86,27 @@ pub struct NodeView {
 /// # Errors
 /// [`RequestError`] where it breaks a rule of the contract.
 pub fn request(pod: &Pod, keys: &Keys) -> Result<Option<GpuRequest>, RequestError> {
-    let Some(spec) = &pod.spec else { return Ok(None) };
+    let request = unread(pod, keys, |raw, annotations| GpuRequest::parse(raw, annotations)).unwrap_or(Ok(None))?;
+    Ok(request.map(|request| GpuRequest { priority: priority(pod), ..request }))
+}
+
+/// What a pod counts for once it is bound; `None` where it names no amount of any resource of cards.
+fn bound_request(pod: &Pod, keys: &Keys) -> Option<GpuRequest> {
+    let request = unread(pod, keys, |raw, annotations| GpuRequest::of_bound(raw, annotations))??;
+    Some(GpuRequest { priority: priority(pod), ..request })
+}
+
+fn priority(pod: &Pod) -> i32 {
+    pod.spec.as_ref().and_then(|spec| spec.priority).unwrap_or_default()
+}
+
+/// Has a pod's containers, in kubelet's order, and the user's annotations read. `None` where it has no containers.
+fn unread<T>(
+    pod: &Pod,
+    keys: &Keys,
+    read: impl FnOnce(&mut dyn Iterator<Item = RawContainer<'_>>, RawAnnotations<'_>) -> T,
+) -> Option<T> {
+    let spec = pod.spec.as_ref()?;
     let annotation = |key: &str| pod.metadata.annotations.as_ref()?.get(key).map(String::as_str);
     let inits = spec.init_containers.iter().flatten().map(|container| {
         let kind = match container.restart_policy.as_deref() {
@@ -68,15 +124,14 @@ pub fn request(pod: &Pod, keys: &Keys) -> Result<Option<GpuRequest>, RequestErro
         isolation: annotation(&keys.isolation),
         arrangement: annotation(&keys.shares),
     };
-    let raw = containers.iter().map(|(container, kind, counted)| RawContainer {
+    let mut raw = containers.iter().map(|(container, kind, counted)| RawContainer {
         name: &container.name,
         kind: *kind,
         core: amount(container, &keys.core),
         memory: amount(container, &keys.memory),
         counted,
     });
-    let request = GpuRequest::parse(raw, annotations)?;
-    Ok(request.map(|request| GpuRequest { priority: spec.priority.unwrap_or_default(), ..request }))
+    Some(read(&mut raw, annotations))
 }
 
 /// Kubernetes wants requests equal to limits for extended resources, and copies limits into requests.
@@ -105,21 +160,35 @@ pub fn pod(pod: &Pod, keys: &Keys) -> Option<PodView> {
     let request = request(pod, keys).map(|request| request.map(Arc::new));
     let none = BTreeMap::new();
     let annotations = metadata.annotations.as_ref().unwrap_or(&none);
-    let record = match &request {
-        Ok(Some(request)) => annotation::read(annotations, keys, request),
-        _ => Record::Absent,
-    };
     let phase = pod.status.as_ref().and_then(|status| status.phase.as_deref()).unwrap_or_default();
     let node = pod.spec.as_ref().and_then(|spec| spec.node_name.as_deref()).filter(|node| !node.is_empty());
+    let node = node.map(NodeName::from);
+    let counts = || match &request {
+        Ok(request) => request.clone(),
+        Err(_) => bound_request(pod, keys).map(Arc::new),
+    };
+    let of = |node: &NodeName| Some(Holding::of(counts()?, node.clone(), annotations, keys));
+    let holding = node.as_ref().and_then(of);
+    let record = match (&holding, &request) {
+        (Some(holding), _) => holding.record.clone(),
+        (None, Ok(Some(request))) => annotation::read(annotations, keys, request),
+        (None, _) => Record::Absent,
+    };
+    let tolerations = match (&request, &node) {
+        (Ok(Some(_)), None) => Toleration::of(pod),
+        _ => Box::default(),
+    };
     Some(PodView {
         uid: metadata.uid.as_deref().filter(|uid| !uid.is_empty())?.into(),
         pod: PodRef::new(metadata.namespace.as_deref().unwrap_or_default(), metadata.name.as_deref()?),
-        node: node.map(NodeName::from),
+        node,
         ended: matches!(phase, "Succeeded" | "Failed"),
         request,
+        holding,
         record,
         // a running pod's containers have their devices, whoever gave them
         confirmed: annotation::confirmed(annotations, keys) || phase == "Running",
+        tolerations,
     })
 }
 
@@ -130,8 +199,10 @@ pub fn node(node: &Node, keys: &Keys) -> Option<NodeView> {
         let capacity = node.status.as_ref()?.capacity.as_ref()?.get(key)?;
         parse_quantity(&capacity.0).ok()
     };
-    let inventory = match annotation(&keys.inventory) {
+    let text = annotation(&keys.inventory);
+    let inventory = match text {
         Some(text) => inventory::decode(text),
+        None if has_plugin(node, keys) => Err(Unreadable::Missing),
         None => Ok(Inventory::from_capacity(
             capacity(&keys.core).unwrap_or_default(),
             capacity(&keys.memory).unwrap_or_default(),
@@ -141,7 +212,25 @@ pub fn node(node: &Node, keys: &Keys) -> Option<NodeView> {
         if let Some(names) = annotation(&keys.cordon) {
             inventory.cordon(names);
         }
+        if node.metadata.deletion_timestamp.is_some() {
+            // its pods are counted until they are gone; kube-scheduler itself would go on binding to it
+            inventory.cordon_all();
+        }
         inventory
     });
-    Some(NodeView { name: node.metadata.name.as_deref()?.into(), inventory })
+    Some(NodeView { name: node.metadata.name.as_deref()?.into(), inventory, inferred: text.is_none() })
+}
+
+/// Whether a plugin of kerf's has served the node: its conditions and its books of labels stay when its inventory goes.
+fn has_plugin(node: &Node, keys: &Keys) -> bool {
+    let mut conditions = node.status.iter().flat_map(|status| status.conditions.iter().flatten());
+    let mut annotations = node.metadata.annotations.iter().flatten();
+    conditions.any(|condition| is_health_condition(&condition.type_))
+        || annotations.any(|(key, _)| key.starts_with(&keys.labels))
+}
+
+/// Whether this is the type of a condition in which a plugin of kerf's tells how its cards are: `KerfGPUsHealthy`, or with
+/// a vendor in the middle.
+fn is_health_condition(kind: &str) -> bool {
+    kind.strip_prefix("Kerf").is_some_and(|rest| rest.ends_with("GPUsHealthy"))
 }

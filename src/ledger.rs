@@ -21,12 +21,13 @@
 //!   is *overcommitted*: it is shown as such and takes nothing more.
 //! * A record that moves from one card to another is one half of an exchange: what it leaves stays taken until the
 //!   other half is seen, or for a while (`transit`).
-//! * A pod whose record cannot be read may sit on any card, so it takes its amount of *every* card: never
-//!   counted as free, and never costing others more than it asked for itself. Shares by count may sit on any card
+//! * A pod whose record cannot be read may sit on any card, so it takes its amount of *every* card: what it has is never
+//!   counted as free, and until its record can be read it costs others as much on each further card. Shares by count may sit on any card
 //!   that is offered as such: where none is, another plugin serves them, and they take nothing.
 //! * Memory is promised once: a card has shares by count, which have its memory undivided, or anything else.
 
 mod card;
+mod commitment;
 mod transit;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -34,95 +35,16 @@ use std::sync::Arc;
 
 use card::take;
 pub use card::{Card, Offered, Room};
+use commitment::holds;
+pub use commitment::{Basis, Commitment, Held, Seen, State};
 use transit::Transit;
 
 use crate::device::Inventory;
-use crate::ids::{DeviceId, PodRef, PodUid};
+use crate::ids::{PodRef, PodUid};
 use crate::placement::{Planner, Policy, Unfit};
-use crate::plan::{Form, Grant, Hold, Plan, Slice};
-use crate::request::{Ask, ContainerRequest, GpuRequest};
+use crate::plan::{Hold, Plan};
+use crate::request::GpuRequest;
 use crate::units::{Share, Timestamp};
-
-/// Where a commitment is in its life.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum State {
-    /// Reserved; the write to the API server has not been answered.
-    Assumed {
-        /// When the API server must be asked what became of it.
-        deadline: Timestamp,
-    },
-    /// The API server has accepted the binding; the watch has not shown it yet.
-    Bound {
-        /// When the API server must be asked whether the pod is still there: its deletion may have come before
-        /// the answer to its binding.
-        deadline: Timestamp,
-    },
-    /// Seen bound in a watch or a list.
-    Observed,
-}
-
-impl State {
-    /// Whether the API server must be asked what became of the pod.
-    pub fn overdue(self, now: Timestamp) -> bool {
-        matches!(self, Self::Assumed { deadline } | Self::Bound { deadline } if deadline <= now)
-    }
-
-    /// The word used in `/debug/state`.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Assumed { .. } => "assumed",
-            Self::Bound { .. } => "bound",
-            Self::Observed => "observed",
-        }
-    }
-}
-
-/// What a commitment takes.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Held {
-    /// The cards of a plan.
-    Plan(Plan),
-    /// Unknown cards: its amount of every card, and of shares by count of every card that is offered as such.
-    Unreadable,
-}
-
-/// A pod's hold on cards of one node.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Commitment {
-    /// The pod, for people and for API calls.
-    pub pod: PodRef,
-    /// What it asks for.
-    pub request: Arc<GpuRequest>,
-    /// What it takes.
-    pub held: Held,
-    /// Where it is in its life.
-    pub state: State,
-    /// Whether the node has given the cards to the containers, so that no Allocate of this pod can come any more.
-    pub confirmed: bool,
-    /// The epoch ([`NodeLedger::release_missing`]) in which it was last heard of.
-    epoch: u64,
-    holds: Vec<Hold>,
-}
-
-impl Commitment {
-    /// What it takes of each card over the pod's whole life; of unknown cards one entry, for each of them.
-    pub fn holds(&self) -> &[Hold] {
-        &self.holds
-    }
-}
-
-/// What `observe` found.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Seen {
-    /// As it was known.
-    Same,
-    /// A pod that was not known here.
-    New,
-    /// An assumed or bound pod, as planned.
-    AsPlanned,
-    /// Another record than the known one; the new one was adopted.
-    Drift,
-}
 
 /// What the node tells of its cards.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -130,8 +52,8 @@ enum Cards {
     /// The node was never seen; pods of it may have been.
     #[default]
     Unknown,
-    /// The inventory annotation cannot be read.
-    Unreadable,
+    /// There is no list now that can be believed; the cards are those of the last one.
+    Closed(Unfit),
     /// As listed.
     Known,
 }
@@ -140,6 +62,8 @@ enum Cards {
 #[derive(Clone, Debug, Default)]
 pub struct NodeLedger {
     known: Cards,
+    /// Whether a plugin has listed the cards of this node, by their ids.
+    listed: bool,
     cards: Vec<Card>,
     commitments: BTreeMap<PodUid, Commitment>,
     transit: Transit,
@@ -153,8 +77,13 @@ impl NodeLedger {
     /// A node with these cards and no pods.
     pub fn new(inventory: &Inventory) -> Self {
         let mut ledger = Self::default();
-        ledger.set_inventory(Some(inventory));
+        ledger.set_inventory(inventory);
         ledger
+    }
+
+    /// A node that was never seen in this life of it, and whose cards a plugin has listed in an earlier one.
+    pub fn of_listed() -> Self {
+        Self { listed: true, ..Self::default() }
     }
 
     /// The cards, in order of index.
@@ -192,6 +121,13 @@ impl NodeLedger {
             || self.cards.iter().any(perhaps)
     }
 
+    /// What the pod takes of cards that the node does not list: they are counted again when those return.
+    pub fn missing<'a>(&'a self, commitment: &'a Commitment) -> impl Iterator<Item = &'a Hold> {
+        let by_name = matches!(commitment.held, Held::Plan(_));
+        let here = |hold: &Hold| self.cards.iter().any(|card| card.is_of(hold));
+        commitment.holds.iter().filter(move |hold| by_name && !here(hold))
+    }
+
     /// Whether the ledger says nothing, so that it need not be kept.
     pub fn is_empty(&self) -> bool {
         self.known == Cards::Unknown && self.commitments.is_empty()
@@ -201,21 +137,37 @@ impl NodeLedger {
     pub fn without_cards(&self) -> Option<Unfit> {
         match self.known {
             Cards::Unknown => Some(Unfit::UnknownNode),
-            Cards::Unreadable => Some(Unfit::UnreadableInventory),
+            Cards::Closed(why) => Some(why),
             Cards::Known if self.cards.is_empty() => Some(Unfit::NoCards),
             Cards::Known => None,
         }
     }
 
-    /// Takes over the node's list of cards; `None`: it cannot be read, and the node takes no new pod. Pods stay
-    /// committed to cards that vanished, and are counted again when those return.
-    pub fn set_inventory(&mut self, inventory: Option<&Inventory>) {
-        let devices = inventory.map(Inventory::devices).unwrap_or_default();
-        self.known = if inventory.is_some() { Cards::Known } else { Cards::Unreadable };
-        if self.cards.iter().map(Card::device).ne(devices) {
+    /// Takes over the node's list of cards. Pods stay committed to cards that vanished, and are counted again when those
+    /// return.
+    pub fn set_inventory(&mut self, inventory: &Inventory) {
+        let devices = inventory.devices();
+        self.listed |= devices.iter().any(|device| device.id.as_index().is_none());
+        if self.known != Cards::Known || self.cards.iter().map(Card::device).ne(devices) {
+            self.known = Cards::Known;
             self.cards = devices.iter().map(|device| Card::new(device.clone())).collect();
             self.recount();
         }
+    }
+
+    /// There is no list of the node's cards any more that can be believed. It keeps those it had, so that what its pods
+    /// hold is counted on, and takes no new pod.
+    pub fn close(&mut self, why: Unfit) {
+        if self.known != Cards::Closed(why) {
+            self.known = Cards::Closed(why);
+            self.cards.iter_mut().for_each(Card::close);
+            self.recount();
+        }
+    }
+
+    /// Whether a plugin has listed the cards of this node, by their ids, now or before.
+    pub fn listed(&self) -> bool {
+        self.listed
     }
 
     /// The node is gone. Its pods stay until they are released.
@@ -314,7 +266,7 @@ impl NodeLedger {
         epoch: u64,
     ) -> Seen {
         let seen = match self.commitments.get_mut(uid) {
-            Some(known) if known.held == held && known.request == *request => {
+            Some(known) if known.held == held && known.request.counts_as(request) => {
                 let seen = if known.state == State::Observed { Seen::Same } else { Seen::AsPlanned };
                 known.state = State::Observed;
                 // a node's confirmation is never taken back: an older view of the pod may arrive late
@@ -457,33 +409,6 @@ fn count<'a>(cards: &mut [Card], commitments: impl Iterator<Item = &'a Commitmen
         }
     }
     transit.holds().for_each(|hold| take(cards, &hold));
-}
-
-fn holds(held: &Held, request: &GpuRequest) -> Vec<Hold> {
-    match held {
-        Held::Plan(plan) => plan.holds(),
-        Held::Unreadable => anywhere(request).holds(),
-    }
-}
-
-/// The request on a card that has no name.
-fn anywhere(request: &GpuRequest) -> Plan {
-    let grant = |container: &ContainerRequest| {
-        let (share, count) = match &container.ask {
-            Ask::Share(share) => (*share, 1),
-            Ask::Whole { .. } => (Share::ZERO, 1),
-            // how much that is, each card says
-            Ask::Counted(counted) => (Share::ZERO, counted.count),
-        };
-        Grant {
-            container: container.name.clone(),
-            kind: container.kind,
-            position: container.position,
-            form: Form::of(&container.ask),
-            slices: vec![Slice { device: DeviceId::from(""), index: 0, share, count }],
-        }
-    };
-    Plan { grants: request.containers.iter().map(grant).collect() }
 }
 
 #[cfg(test)]

@@ -185,6 +185,11 @@ impl Plan {
         holds.into_iter().map(|(hold, _)| hold).collect()
     }
 
+    /// Whether no card is named by its id, as in the compatibility record.
+    pub fn names_indices_alone(&self) -> bool {
+        self.grants.iter().all(|grant| grant.devices().all(|id| id.as_index().is_some()))
+    }
+
     /// Whether the plan gives every container of `request` what it asks for, and nothing else. A record that
     /// does not is not believed: its author may be the tenant. Where shares by count lie is not looked at: kubelet
     /// has the last word there, and the record says what it did.

@@ -1,4 +1,7 @@
-//! What a pod asks for, parsed once. A [`GpuRequest`] cannot break a rule of the contract.
+//! What a pod asks for, parsed once. A [`GpuRequest`] that [`GpuRequest::parse`] made breaks no rule of the contract; what a
+//! pod that is bound already counts for, rules or not, [`GpuRequest::of_bound`] says.
+
+mod bound;
 
 use crate::ids::ContainerName;
 use crate::isolation::Isolation;
@@ -104,8 +107,8 @@ pub struct RawAnnotations<'a> {
 
 /// More GPU containers than a pod may have: a bound on the work one request can cause.
 pub const MAX_CONTAINERS: usize = 64;
-/// More cards than one container may ask for.
-pub const MAX_CARDS: u64 = 1024;
+/// More cards than one container may ask for: no node has more.
+pub const MAX_CARDS: u64 = crate::device::MAX_CARDS as u64;
 /// More shares by count than one container may ask for.
 pub const MAX_SHARES: u64 = MAX_CARDS * 1000;
 

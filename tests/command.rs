@@ -47,6 +47,38 @@ fn pod(folder: &Path, core: &str, memory: &str) -> String {
 }
 
 #[test]
+fn pods_that_run_are_counted_and_shown_whatever_is_wrong_with_them() {
+    let folder = tempfile::tempdir().unwrap();
+    let snapshot = snapshot(folder.path());
+    let mut list: Value = serde_json::from_str(&std::fs::read_to_string(&snapshot).unwrap()).unwrap();
+    let asked = pod(folder.path(), "60", "10");
+    for (annotations, core, used, note) in [
+        (json!({ "inspur.com/gpu-policy": "x", "inspur.com/predicate-gpu-idx-0": "1" }), "60", [0, 600], None),
+        (json!({ "inspur.com/gpu-policy": "x" }), "60", [600, 600], Some("counted on every GPU")),
+        (json!({}), "150", [1000, 1000], Some("counted on every GPU")),
+        (json!({}), "0.5", [1000, 1000], Some("every GPU counts as full")),
+    ] {
+        list["items"][2]["metadata"]["annotations"] = annotations;
+        list["items"][2]["spec"]["containers"][0]["resources"]["limits"]["inspur.com/vcuda-core"] = core.into();
+        let snapshot = write(folder.path(), "odd.json", &list.to_string());
+        let shown: Value = serde_json::from_str(&stdout(&kerf(&["inspect", "--json", &snapshot]))).unwrap();
+        let gpus = shown["nodes"]["a"]["gpus"].as_array().unwrap();
+        assert_eq!(gpus.iter().map(|gpu| gpu["used_compute"].clone()).collect::<Vec<_>>(), used, "{core}");
+        let table = stdout(&kerf(&["inspect", &snapshot]));
+        let planned = kerf(&["plan", &asked, "--cluster", &snapshot, "--json"]);
+        let plan: Value = serde_json::from_str(&stdout(&planned)).unwrap();
+        assert_eq!(plan["best"].is_null(), used[0] > 400, "{core}: {plan}");
+        let text = |value: &Value| value.to_string();
+        for shown in [text(&shown["nodes"]["a"]["notes"]), table, text(&plan["notes"])] {
+            match note {
+                Some(note) => assert!(shown.contains("ns/p: ") && shown.contains(note), "{core}: {shown}"),
+                None => assert!(!shown.contains("ns/p: "), "{shown}"),
+            }
+        }
+    }
+}
+
+#[test]
 fn inspect_shows_what_is_held_of_each_card() {
     let folder = tempfile::tempdir().unwrap();
     let snapshot = snapshot(folder.path());

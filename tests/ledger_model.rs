@@ -12,7 +12,7 @@ use std::sync::Arc;
 use kerf::device::{Device, Health, Inventory};
 use kerf::ids::{PodRef, PodUid};
 use kerf::ledger::{Held, NodeLedger, State};
-use kerf::placement::{Planner, Policy};
+use kerf::placement::{Planner, Policy, Unfit};
 use kerf::plan::{Form, Grant, Plan, Slice};
 use kerf::request::{Ask, ContainerKind, ContainerRequest, GpuRequest};
 use kerf::shares::{Arrangement, Counted, PerCard};
@@ -115,8 +115,8 @@ impl Ledger {
     fn set_node(&mut self, node: &Node) {
         match node {
             Node::Unknown => self.ledger.forget_node(),
-            Node::Unreadable => self.ledger.set_inventory(None),
-            Node::Known(cards) => self.ledger.set_inventory(Some(&inventory(cards))),
+            Node::Closed(_) => self.ledger.close(Unfit::LostInventory),
+            Node::Known(cards) => self.ledger.set_inventory(&inventory(cards)),
         }
     }
 
@@ -234,7 +234,7 @@ impl StateMachineTest for LedgerTest {
         for uid in model.told.iter().filter(|uid| model.api.contains_key(uid)) {
             assert!(ledger.commitments().contains_key(&name(*uid)), "pod {uid} is bound, was told, and is lost");
         }
-        for card in ledger.cards().iter().filter(|card| card.overcommitted() || !card.device().usable()) {
+        for card in ledger.cards().iter().filter(|card| card.overcommitted() || !card.usable()) {
             assert_eq!(card.free(), Share::ZERO);
         }
     }
@@ -267,7 +267,7 @@ fn pods_keep_their_cards_while_the_node_has_no_inventory() {
     let on = |cards: &[usize]| Truth { hold: Hold::Cards(cards.to_vec()), confirmed: true };
     ledger.observe(0, &on(&[1]), 1);
     ledger.observe(4, &on(&[2]), 1);
-    ledger.ledger.set_inventory(Some(&Inventory::from_capacity(300, 72)));
+    ledger.ledger.set_inventory(&Inventory::from_capacity(300, 72));
     let pods: Vec<u32> = ledger.ledger.cards().iter().map(|card| card.pods()).collect();
     assert_eq!(pods, [0, 1, 1]);
     ledger.set_node(&Node::Known([Condition::Fine; 3]));

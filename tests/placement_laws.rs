@@ -338,7 +338,7 @@ proptest! {
         prop_assert_eq!(Planner::default().fit(&node, &request, policy).err(), found.clone().err());
         devices.retain(|device| device.isolation >= demand);
         let none = devices.is_empty();
-        node.set_inventory(Some(&Inventory::new(devices)));
+        node.set_inventory(&Inventory::new(devices));
         let expected = if none { Err(Unfit::Isolation) } else { plan(&node, &single(Ask::Share(share)), policy) };
         prop_assert_eq!(found, expected);
     }

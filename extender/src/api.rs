@@ -5,6 +5,7 @@
 
 mod bind;
 mod filter;
+mod lookup;
 mod predicates;
 mod preempt;
 mod prioritize;

@@ -3,6 +3,8 @@
 //! A method locks at most one node at a time, never across an await, and returns owned values. What a lost race
 //! between two of them can leave behind is an assumed commitment, which the reaper asks the API server about.
 
+mod waiting;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -10,8 +12,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use dashmap::DashMap;
 use kerf::annotation::Record;
 use kerf::ids::{NodeName, PodRef, PodUid};
-use kerf::k8s::{NodeView, PodView};
-use kerf::ledger::{Held, NodeLedger, Seen};
+use kerf::k8s::{Holding, NodeView, PodView, Taints};
+use kerf::ledger::{NodeLedger, Seen};
 use kerf::placement::shape::HostAmount;
 use kerf::placement::survey::Survey;
 use kerf::placement::{Planner, Policy, Rank, Unfit, rank};
@@ -20,6 +22,8 @@ use kerf::request::GpuRequest;
 use kerf::units::Timestamp;
 use rustc_hash::FxBuildHasher;
 use tokio::sync::watch;
+
+pub use waiting::Waiting;
 
 use crate::survey::{Footprint, Surveyor};
 
@@ -38,8 +42,10 @@ pub struct Cluster {
     nodes: DashMap<NodeName, NodeLedger, FxBuildHasher>,
     /// On which nodes a pod has a commitment: one, but for the time a write's outcome is unknown.
     homes: DashMap<PodUid, BTreeSet<NodeName>>,
-    /// Requests of pods that are not bound yet, as the watch shows them.
-    pending: DashMap<PodUid, Arc<GpuRequest>>,
+    /// Pods with cards that are not bound yet, as the watch shows them.
+    pending: DashMap<PodUid, Waiting>,
+    /// Nodes that are closed to some pods, or to all.
+    taints: DashMap<NodeName, Taints>,
     /// Counts complete lists of pods, so that one can tell which commitments it should have shown.
     epoch: AtomicU64,
     changed: watch::Sender<()>,
@@ -75,6 +81,7 @@ impl Default for Cluster {
             nodes: DashMap::default(),
             homes: DashMap::new(),
             pending: DashMap::new(),
+            taints: DashMap::new(),
             // commitments made before the first list carry an epoch below every list's
             epoch: AtomicU64::new(1),
             changed: watch::Sender::new(()),
@@ -192,11 +199,6 @@ impl Cluster {
     pub fn plan(&self, node: &str, uid: &PodUid, request: &GpuRequest, policy: Policy) -> Result<Plan, Unfit> {
         let mut planner = self.planner(node, uid, request, policy);
         self.nodes.get(node).ok_or(Unfit::UnknownNode).and_then(|ledger| planner.plan(&ledger, request, policy))
-    }
-
-    /// What a pod that is not bound yet asks for, if the watch has shown it.
-    pub fn pending_request(&self, uid: &PodUid) -> Option<Arc<GpuRequest>> {
-        self.pending.get(uid).map(|request| request.clone())
     }
 
     /// Told of every change; for those that wait for one.
@@ -337,7 +339,7 @@ impl Cluster {
 impl Cluster {
     /// A Node was seen.
     pub fn apply_node(&self, view: &NodeView) {
-        self.nodes.entry(view.name.clone()).or_default().set_inventory(view.inventory.as_ref().ok());
+        view.tell(&mut self.nodes.entry(view.name.clone()).or_default());
         self.surveyor.mark(&view.name);
         self.notify();
     }
@@ -373,6 +375,7 @@ impl Cluster {
             ledger.forget_node();
         }
         self.nodes.remove_if(name, |_, ledger| ledger.is_empty());
+        self.taints.remove(name);
         self.surveyor.forget(name);
         self.notify();
     }
@@ -392,35 +395,22 @@ impl Cluster {
             self.delete_pod(&view.uid);
             return Applied::Nothing;
         }
-        let Ok(Some(request)) = view.request else { return Applied::Nothing };
-        let applied = match view.node {
-            Some(node) => {
+        let applied = match (view.holding, view.node) {
+            (Some(holding), _) => self.observe(&view.uid, &view.pod, &holding, view.confirmed),
+            (None, Some(_)) => {
                 self.pending.remove(&view.uid);
-                let absent = view.record == Record::Absent;
-                let held = match view.record {
-                    Record::Placed(placement) if belongs(&placement, &node) => Held::Plan(placement.plan),
-                    _ => Held::Unreadable,
-                };
-                let applied = match held {
-                    Held::Plan(_) => Applied::Seen,
-                    Held::Unreadable if absent && request.only_counted() => Applied::Unrecorded,
-                    Held::Unreadable => Applied::Unreadable,
-                };
-                self.add_home(&view.uid, &node);
-                let seen = self.nodes.entry(node.clone()).or_default().observe(
-                    &view.uid,
-                    &view.pod,
-                    &request,
-                    held,
-                    view.confirmed,
-                    self.epoch(),
-                );
-                self.surveyor.mark(&node);
-                self.leave_others(&view.uid, &node);
-                applied(seen)
+                return Applied::Nothing;
             }
-            None => {
-                self.pending.insert(view.uid.clone(), request.clone());
+            (None, None) => {
+                let Ok(Some(request)) = view.request else {
+                    // a pod that waits may ask for nothing that can be served any more: its annotations have changed
+                    if self.pending.remove(&view.uid).is_some() {
+                        self.notify();
+                    }
+                    return Applied::Nothing;
+                };
+                let (pod, tolerations) = (view.pod.clone(), view.tolerations.into());
+                self.pending.insert(view.uid.clone(), Waiting { pod, request: request.clone(), tolerations });
                 if let Record::Placed(placement) = view.record {
                     self.reserve(&view.uid, &view.pod, &request, placement, now);
                 }
@@ -429,6 +419,23 @@ impl Cluster {
         };
         self.notify();
         applied
+    }
+
+    /// A pod was seen bound.
+    fn observe(&self, uid: &PodUid, pod: &PodRef, holding: &Holding, confirmed: bool) -> Applied {
+        let Holding { node, request, record } = holding;
+        self.pending.remove(uid);
+        self.add_home(uid, node);
+        let mut ledger = self.nodes.entry(node.clone()).or_default();
+        let seen = ledger.observe(uid, pod, request, holding.held(), confirmed, self.epoch());
+        drop(ledger);
+        self.surveyor.mark(node);
+        self.leave_others(uid, node);
+        match record {
+            Record::Placed(_) => Applied::Seen(seen),
+            Record::Absent if request.only_counted() => Applied::Unrecorded(seen),
+            Record::Absent | Record::Unreadable(_) => Applied::Unreadable(seen),
+        }
     }
 
     /// Keeps the cards that a `/scheduler/predicates` (perhaps of an earlier life of this process) wrote on a pod
@@ -529,11 +536,4 @@ impl Cluster {
     fn notify(&self) {
         self.changed.send_replace(());
     }
-}
-
-/// Whether a record is about this node. The compatibility record names cards by index, whatever the node: a pod
-/// that was bound elsewhere by hand has them there, as under gpu-manager.
-fn belongs(placement: &Placement, node: &NodeName) -> bool {
-    let by_index = || placement.plan.grants.iter().all(|grant| grant.devices().all(|id| id.as_index().is_some()));
-    placement.node == *node || by_index()
 }

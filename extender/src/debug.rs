@@ -1,6 +1,6 @@
 //! `/debug/state`: every ledger as JSON, the first thing to ask for in a bug report.
 
-use kerf::ledger::{Card, Commitment, Held};
+use kerf::ledger::{Card, Commitment, Held, NodeLedger};
 use kerf::plan::{Form, Grant};
 use serde_json::{Value, json};
 
@@ -18,7 +18,7 @@ pub(crate) fn state(app: &App) -> Value {
                 .commitments()
                 .iter()
                 .filter(|(_, commitment)| node.ledger.concerns(commitment))
-                .map(|(uid, commitment)| (uid.to_string(), pod(commitment)))
+                .map(|(uid, commitment)| (uid.to_string(), pod(&node.ledger, commitment)))
                 .collect();
             let trouble = node.ledger.without_cards().map(kerf::placement::Unfit::code);
             let left = app
@@ -41,6 +41,7 @@ fn card(card: &Card) -> Value {
         "memory_mib": device.memory.0,
         "health": device.health.as_str(),
         "cordoned": device.cordoned,
+        "usable": card.usable(),
         "pods": card.pods(),
         "used_compute": card.used().compute.0,
         "used_memory_mib": card.used().memory.0,
@@ -51,7 +52,7 @@ fn card(card: &Card) -> Value {
     })
 }
 
-fn pod(commitment: &Commitment) -> Value {
+fn pod(ledger: &NodeLedger, commitment: &Commitment) -> Value {
     let containers = match &commitment.held {
         Held::Unreadable => Value::Null,
         Held::Plan(plan) => plan
@@ -79,6 +80,8 @@ fn pod(commitment: &Commitment) -> Value {
         "pod": commitment.pod.to_string(),
         "state": commitment.state.as_str(),
         "confirmed": commitment.confirmed,
+        "counted_by": commitment.basis().as_str(),
+        "missing_gpus": ledger.missing(commitment).map(|hold| hold.device.as_str()).collect::<Vec<_>>(),
         "containers": containers,
     })
 }

@@ -51,7 +51,7 @@ pub enum Bind {
     Already,
     /// The node has no room any more.
     Unfit,
-    /// The API server has refused.
+    /// The API server has refused, or the pod may not be bound there, or by kerf.
     Refused,
     /// The API server has not said.
     Unknown,

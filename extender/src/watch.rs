@@ -8,8 +8,9 @@ use std::sync::Arc;
 
 use futures::{Stream, StreamExt};
 use k8s_openapi::api::core::v1::{Node, Pod};
+use kerf::annotation::Record;
 use kerf::ids::{NodeName, PodUid};
-use kerf::k8s;
+use kerf::k8s::{self, Holding};
 use kerf::ledger::Seen;
 use kerf::runtime::readiness::Condition;
 use kube::runtime::WatchStreamExt;
@@ -36,6 +37,7 @@ pub async fn nodes(app: Arc<App>, client: Client, synced: Condition, token: Canc
                 tracing::warn!(node = %view.name, %error, "GPU inventory cannot be read; the node takes no pod");
             }
             listed.insert(view.name.clone());
+            app.cluster.apply_taints(&view.name, k8s::Taints::of(&node));
             app.cluster.apply_node(&view);
             app.cluster.apply_allocatable(&view.name, k8s::allocatable(&node));
         }
@@ -94,12 +96,9 @@ fn apply(app: &App, pod: Guarded<Pod>) -> Option<PodUid> {
     let pod = readable(pod)?;
     let view = k8s::pod(&pod, &app.keys)?;
     let (uid, name, node) = (view.uid.clone(), view.pod.clone(), view.node.clone());
-    let request = view.request.as_ref().ok().and_then(Option::as_deref);
+    let holding = view.holding.clone();
     if !view.ended {
-        app.cluster.apply_footprint(&uid, node.as_ref(), Footprint::of(&pod), request);
-    }
-    if request.is_none() {
-        return Some(uid);
+        app.cluster.apply_footprint(&uid, node.as_ref(), Footprint::of(&pod), view.demand());
     }
     if node.is_some() {
         app.intents.drop(&uid);
@@ -107,7 +106,8 @@ fn apply(app: &App, pod: Guarded<Pod>) -> Option<PodUid> {
     match app.cluster.apply_pod(view, app.clock.now()) {
         Applied::Unreadable(Seen::New | Seen::Drift) => {
             app.metrics.unreadable.inc();
-            tracing::warn!(pod = %name, %uid, ?node, "GPU placement cannot be read; it takes its amount of every GPU");
+            let why = holding.map(unplaced).unwrap_or_default();
+            tracing::warn!(pod = %name, %uid, ?node, why, "GPUs of a bound pod are not known");
         }
         Applied::Seen(Seen::Drift) => {
             app.metrics.drift.inc();
@@ -119,6 +119,18 @@ fn apply(app: &App, pod: Guarded<Pod>) -> Option<PodUid> {
         Applied::Seen(_) | Applied::Unreadable(_) | Applied::Unrecorded(_) | Applied::Nothing => {}
     }
     Some(uid)
+}
+
+/// Why a bound pod is not counted by its record, and what it is counted by.
+fn unplaced(holding: Holding) -> String {
+    let counted = match holding.request.is_unreadable() {
+        true => "its amounts cannot be read: every GPU of its node counts as full",
+        false => "it takes its amounts of every GPU of its node",
+    };
+    match holding.record {
+        Record::Unreadable(why) => format!("placement {why}; {counted}"),
+        Record::Placed(_) | Record::Absent => format!("no placement is recorded; {counted}"),
+    }
 }
 
 /// Watches with one bad object unable to stop the stream.

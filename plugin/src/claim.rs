@@ -27,6 +27,7 @@
 mod entry;
 mod exchange;
 mod having;
+mod level;
 pub mod matching;
 pub mod preference;
 pub mod truth;
@@ -200,8 +201,10 @@ pub struct Claims {
     fresh: bool,
     /// What was answered for a set of ids of core: whoever holds these ids has these cards.
     answers: BTreeMap<Ids, Vec<Slice>>,
-    /// What enforces the share of whoever holds these ids of core.
-    levels: BTreeMap<Ids, Isolation>,
+    /// What enforces the share of a container, from when it was given these ids of core.
+    levels: BTreeMap<Key, (Ids, Isolation)>,
+    /// The ids of core on kubelet's latest list.
+    listed_core: BTreeSet<(PodRef, Ids)>,
     /// How many Allocates were answered.
     calls: u64,
     /// How many lists were asked for, and the latest that was taken.
@@ -280,12 +283,13 @@ impl Claims {
         self.pods.keys().cloned().collect()
     }
 
-    /// The pods that are known and the ids of core that are held. `None` until both the API server and kubelet have
-    /// told theirs.
-    pub fn in_use(&self) -> Option<(BTreeSet<PodUid>, BTreeSet<Ids>)> {
-        let held =
-            self.pods.values().flat_map(|entry| entry.claims.values()).filter_map(|claim| claim.core().cloned());
-        (self.complete && self.listed.is_some()).then(|| (self.known(), held.collect()))
+    /// The pods that are known, and the ids of core that kubelet lists for others. `None` until both the API server and
+    /// kubelet have told theirs.
+    pub fn in_use(&self) -> Option<(Vec<view::PodView>, BTreeSet<Ids>)> {
+        let known: BTreeSet<&PodRef> = self.pods.values().map(|entry| &entry.pod.reference).collect();
+        let strangers =
+            self.listed_core.iter().filter(|(pod, _)| !known.contains(pod)).map(|(_, core)| core.clone());
+        (self.complete && self.listed.is_some()).then(|| (self.view(), strangers.collect()))
     }
 
     /// A complete list of the node's pods begins.
@@ -300,12 +304,6 @@ impl Claims {
         gone.iter().for_each(|uid| self.remove(uid));
         self.ended.clear();
         self.complete = true;
-    }
-
-    /// The share of whoever holds these ids of core is enforced so.
-    pub fn enforced(&mut self, core: Ids, level: Isolation) {
-        self.levels.retain(|old, _| !old.intersects(&core));
-        self.levels.insert(core, level);
     }
 
     /// The card that a record names: by id, or by index where the record knows no more.

@@ -117,9 +117,6 @@ pub struct Args {
     /// Serve tkestack's vcuda-controller in containers: its limits, its list of processes and the socket that it asks at
     #[arg(long, env = "KERF_TKESTACK")]
     pub tkestack: bool,
-    /// Tell kubelet each card's NUMA node, for its Topology Manager
-    #[arg(long, env = "KERF_NUMA_HINTS")]
-    pub numa_hints: bool,
     /// How often to look at the cards' health
     #[arg(long, env = "KERF_HEALTH_PERIOD", default_value = "1s", value_name = "TIME")]
     pub health_period: Span,
@@ -218,8 +215,6 @@ pub struct Config {
     pub breach_margin: Mib,
     /// Whether tkestack's vcuda-controller is served.
     pub tkestack: bool,
-    /// Whether kubelet is told NUMA nodes.
-    pub numa_hints: bool,
     /// Between looks at the cards' health.
     pub health_period: Duration,
     /// Between measurements.
@@ -422,7 +417,6 @@ impl TryFrom<Args> for Config {
             isolation,
             breach_margin: Mib(args.breach_margin_mib),
             tkestack: args.tkestack,
-            numa_hints: args.numa_hints,
             health_period: args.health_period.0,
             sample_period: args.sample_period.0,
             report_period: args.report_period.0,

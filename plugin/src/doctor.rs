@@ -180,7 +180,7 @@ pub async fn examine(config: &Config) -> Report {
         match config.profiles.iter().find(|profile| profile.name == name) {
             None => {
                 for resource in &Resource::VCUDA {
-                    offer(resource.name(&config.keys).to_owned(), cards.list(resource, false).len(), None);
+                    offer(resource.name(&config.keys).to_owned(), cards.list(resource).len(), None);
                 }
             }
             Some(profile) => {

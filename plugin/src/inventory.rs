@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use kerf::device::{Device, Health, Inventory};
 use kerf::ids::DeviceId;
 use kerf::isolation::Isolation;
-use kerf_proto::deviceplugin::{self, NumaNode, TopologyInfo};
+use kerf_proto::deviceplugin;
 
 use crate::backend::HostDevice;
 use crate::ids::{self, CORE_IDS_PER_CARD, Resource};
@@ -74,9 +74,10 @@ impl Cards {
         Inventory::new(self.hosts.values().map(|host| host.device.clone()).collect())
     }
 
-    /// What ListAndWatch sends for `resource`. `numa`: tell kubelet each card's NUMA node, for its Topology
-    /// Manager.
-    pub fn list(&self, resource: &Resource, numa: bool) -> Vec<deviceplugin::Device> {
+    /// What ListAndWatch sends for `resource`. Not where the cards are: kubelet would align ids, and an id names the card
+    /// that its container was meant to have, not the one on the pod's record, so pods could be rejected for ever for want
+    /// of ids of the right NUMA node.
+    pub fn list(&self, resource: &Resource) -> Vec<deviceplugin::Device> {
         let mut list = Vec::new();
         for host in self.hosts.values() {
             let device = &host.device;
@@ -84,12 +85,10 @@ impl Cards {
                 Health::Healthy => deviceplugin::HEALTHY,
                 Health::Unhealthy => deviceplugin::UNHEALTHY,
             };
-            let topology =
-                device.numa.filter(|_| numa).map(|node| TopologyInfo { nodes: vec![NumaNode { id: node.into() }] });
             list.extend((0..count(device, resource)).map(|k| deviceplugin::Device {
                 id: ids::unit(device.id.as_str(), k),
                 health: health.to_owned(),
-                topology: topology.clone(),
+                topology: None,
             }));
         }
         list
@@ -121,8 +120,8 @@ mod tests {
     #[test]
     fn ids_count_percents_and_whole_memory_units() {
         let cards = Cards::default().discovered(vec![host("a", 1023), host("b", 256)]);
-        assert_eq!(cards.list(&Resource::Core, false).len(), 200);
-        let memory: Vec<String> = cards.list(&Resource::Memory, false).into_iter().map(|d| d.id).collect();
+        assert_eq!(cards.list(&Resource::Core).len(), 200);
+        let memory: Vec<String> = cards.list(&Resource::Memory).into_iter().map(|d| d.id).collect();
         assert_eq!(memory, ["a::0", "a::1", "a::2", "b::0"]);
     }
 
@@ -130,18 +129,19 @@ mod tests {
     fn a_lost_card_stays_listed_as_unhealthy() {
         let cards = Cards::default().discovered(vec![host("a", 256), host("b", 256)]);
         let after = cards.discovered(vec![host("b", 256)]);
-        let health: Vec<_> = after.list(&Resource::Memory, false).into_iter().map(|d| (d.id, d.health)).collect();
+        let health: Vec<_> = after.list(&Resource::Memory).into_iter().map(|d| (d.id, d.health)).collect();
         assert_eq!(health, [("a::0".into(), "Unhealthy".into()), ("b::0".into(), "Healthy".into())]);
         assert_eq!(after.discovered(vec![host("a", 256), host("b", 256)]), cards);
         assert!(after.with_health(&BTreeMap::new()).hosts().all(|h| h.device.health == Health::Unhealthy));
     }
 
     #[test]
-    fn numa_is_told_only_on_demand() {
+    fn kubelet_is_not_told_where_a_card_is() {
         let mut numa = host("a", 256);
         numa.device.numa = Some(1);
         let cards = Cards::default().discovered(vec![numa]);
-        assert!(cards.list(&Resource::Memory, false)[0].topology.is_none());
-        assert_eq!(cards.list(&Resource::Memory, true)[0].topology.as_ref().unwrap().nodes[0].id, 1);
+        for resource in Resource::VCUDA {
+            assert!(cards.list(&resource).iter().all(|device| device.topology.is_none()));
+        }
     }
 }

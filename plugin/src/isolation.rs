@@ -21,6 +21,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use kerf::ids::PodUid;
 use kerf::isolation::Isolation;
 use kerf::plan::Grant;
 use kerf::units::Milli;
@@ -28,6 +29,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::backend::{HostDevice, Vendor};
 use crate::claim::Key;
+use crate::claim::view::PodView;
 use crate::ids::Ids;
 use crate::state::State;
 
@@ -208,13 +210,37 @@ impl Ladder {
         levels.flatten().min().or(grant.is_share().then_some(Isolation::None))
     }
 
-    /// A container that has `folder` is about to start. What did not outlive the machine's start is made anew, and by now
-    /// it is known which pod it really is: `demand`'s limits are what holds.
+    /// A container with these ids of core is about to start. What did not outlive the machine's start is made anew, and by
+    /// now it is known which pod it really is: what holds is what `pods` says. An init container and those after it may
+    /// have the same ids, and which of them it is nobody says: each has a directory of its own, so all are made ready.
     ///
     /// # Errors
     /// [`IsolationError`]; the container must not start then.
-    pub fn starts(&self, demand: &Demand<'_>, folder: &Folder) -> Result<(), IsolationError> {
-        if limiter::stands(folder) { limiter::refresh(demand, folder) } else { Ok(()) }
+    pub fn starts(&self, core: &Ids, pods: &[PodView]) -> Result<(), IsolationError> {
+        let mut left: BTreeMap<PathBuf, Folder> =
+            self.folders.all().into_iter().filter(|f| f.core == *core).map(|f| (f.path.clone(), f)).collect();
+        let holders = || pods.iter().flat_map(|view| view.holders().map(|holder| (holder, view.limit)));
+        let holders = || holders().filter(|(holder, _)| holder.core == core);
+        let folders = self.folders.of(holders().map(|(holder, _)| holder));
+        for (holder, limit) in holders() {
+            let key = holder.key();
+            let Some(folder) = folders.get(&key) else { continue };
+            left.remove(&folder.path);
+            if limiter::stands(folder) {
+                limiter::refresh(&Demand { key: &key, core, grant: holder.grant, limit }, folder)?;
+            }
+        }
+        // an init container that was served before this process began is known to kubelet alone
+        left.values()
+            .filter(|folder| limiter::stands(folder))
+            .try_for_each(|folder| limiter::restore(folder).map(drop))
+    }
+
+    /// These ids of core were just given to a container of `pod`: directories of others that have some of them are over,
+    /// but for those that `kept` says are somebody's still.
+    pub fn given(&self, core: &Ids, kept: impl Fn(&Folder) -> bool) {
+        let over = self.folders.all().into_iter().filter(|folder| folder.core.intersects(core) && !kept(folder));
+        over.for_each(|folder| self.folders.remove(&folder));
     }
 
     /// Prepares everything that enforces the share of a container on cards of `level`.
@@ -253,10 +279,16 @@ pub async fn sweep(folders: Folders, state: State, token: CancellationToken) {
             () = tokio::time::sleep(SWEEP) => {}
         }
         // before kubelet and the API server were heard, everything may be needed
-        let Some((known, held)) = state.claims(|claims| claims.in_use()) else { continue };
+        let Some((pods, strangers)) = state.claims(|claims| claims.in_use()) else { continue };
         let folders = folders.clone();
         let swept = tokio::task::spawn_blocking(move || {
-            folders.sweep(|folder| known.contains(&folder.pod) || held.contains(&folder.core));
+            let known: BTreeSet<&PodUid> = pods.iter().map(|view| &view.pod.uid).collect();
+            let held = folders.of(pods.iter().flat_map(PodView::holders));
+            let held: BTreeSet<&PathBuf> = held.values().map(|folder| &folder.path).collect();
+            folders.sweep(|folder| {
+                let stranger = strangers.contains(&folder.core);
+                known.contains(&folder.key.pod) || held.contains(&folder.path) || stranger
+            });
         });
         let _ = swept.await;
     }

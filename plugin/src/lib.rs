@@ -128,7 +128,6 @@ pub async fn start(
         isolation,
         breach_margin,
         tkestack: with_tkestack,
-        numa_hints,
         health_period,
         sample_period,
         report_period,
@@ -199,14 +198,15 @@ pub async fn start(
     let cgroup_root = isolation.cgroup_root.clone();
     let ladder = Ladder::new(isolation);
     for folder in ladder.folders().all() {
-        state.claims(|claims| claims.enforced(folder.core, folder.level));
+        state.claims(|claims| claims.enforced(&folder.key, folder.core, folder.level));
     }
 
     let vcuda = with_tkestack.then(|| {
         let (vcuda, opened) = Tkestack::new();
         vcuda.resume(ladder.folders());
         let roots = Roots { proc: proc_root.clone(), cgroup: cgroup_root };
-        tasks.spawn("tkestack", tkestack::follow(opened, state.clone(), roots, stop()));
+        let folders = ladder.folders().clone();
+        tasks.spawn("tkestack", tkestack::follow(opened, state.clone(), folders, roots, stop()));
         vcuda
     });
 
@@ -217,7 +217,6 @@ pub async fn start(
         strategy: Arc::new(strategy),
         ladder: ladder.clone(),
         tkestack: vcuda,
-        numa_hints,
     };
 
     let found = readiness.condition("gpus");

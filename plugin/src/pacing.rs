@@ -10,7 +10,7 @@ use kerf_limiter_contract::arbiter::{self, Tenant};
 use rustix::time::{ClockId, clock_gettime};
 use tokio_util::sync::CancellationToken;
 
-use crate::claim::view::{PodView, State as Stage};
+use crate::claim::view::PodView;
 use crate::isolation::folder::{Folder, Folders};
 use crate::isolation::limiter;
 use crate::occupancy;
@@ -64,19 +64,19 @@ type Decided = (BTreeMap<PathBuf, Last>, Vec<(Folder, u32)>);
 fn decide(pods: &[PodView], sample: &Sample, folders: &Folders, last: &BTreeMap<PathBuf, Last>) -> Decided {
     let used = occupancy::used(pods, sample);
     let mut cards: BTreeMap<&DeviceId, Vec<(Folder, u64, Tenant)>> = BTreeMap::new();
+    let folders = folders.of(pods.iter().flat_map(PodView::holders));
     for view in pods {
-        for container in &view.containers {
-            let held = matches!(container.state, Stage::Claimed | Stage::Confirmed) && container.grant.is_share();
-            let Some(folder) = folders.of(&container.core).filter(|folder| held && limiter::stands(folder)) else {
+        for holder in view.holders() {
+            let Some(folder) = folders.get(&holder.key()).filter(|folder| limiter::stands(folder)) else {
                 continue;
             };
-            let Some(slice) = container.grant.slices.first() else { continue };
-            let place = (view.pod.reference.clone(), container.grant.container.clone(), slice.device.clone());
+            let Some(slice) = holder.grant.slices.first() else { continue };
+            let place = (view.pod.reference.clone(), holder.grant.container.clone(), slice.device.clone());
             let before = last.get(&folder.path).copied().unwrap_or_default();
             // who has no process on the card waits for nothing, and its file need not be read
             let now = used.get(&place);
             let percent = now.map_or(0, |now| now.utilization);
-            let snapshot = now.and_then(|_| limiter::snapshot(&folder).ok()).unwrap_or_default();
+            let snapshot = now.and_then(|_| limiter::snapshot(folder).ok()).unwrap_or_default();
             let waited = snapshot.devices.first().map_or(before.waited, |device| device.waited);
             let floor = millionths(slice.share.compute);
             let tenant = Tenant {
@@ -86,7 +86,7 @@ fn decide(pods: &[PodView], sample: &Sample, folders: &Folders, last: &BTreeMap<
                 used: percent.min(100).saturating_mul(10_000),
                 waited: waited > before.waited,
             };
-            cards.entry(&slice.device).or_default().push((folder, waited, tenant));
+            cards.entry(&slice.device).or_default().push((folder.clone(), waited, tenant));
         }
     }
     let (mut next, mut orders) = (BTreeMap::new(), Vec::new());

@@ -38,13 +38,17 @@ pub struct Shared {
     pub ladder: Ladder,
     /// Serves tkestack's vcuda-controller, where that is wanted.
     pub tkestack: Option<Tkestack>,
-    /// Whether kubelet is told NUMA nodes.
-    pub numa_hints: bool,
 }
 
 impl Shared {
     /// Prepares what holds the container of an answer to its share.
     async fn isolate(&self, answer: &Answer, core: Ids) -> Result<Provision, Status> {
+        let (ladder, given, key) = (self.ladder.clone(), core.clone(), answer.key.clone());
+        let state = self.state.clone();
+        let cleared = tokio::task::spawn_blocking(move || {
+            ladder.given(&given, |folder| state.claims(|claims| claims.keeps(&folder.key, &folder.core, &key.pod)));
+        });
+        cleared.await.map_err(|error| unprepared(&error))?;
         let cards = self.state.cards();
         let hosts = answer.grant.devices().filter_map(|device| cards.get(device));
         let Some(level) = self.ladder.level(&answer.grant, hosts, answer.user) else {
@@ -57,10 +61,10 @@ impl Shared {
             tracing::warn!(%refusal, user = answer.user, "Allocate refused");
             return Err(Status::failed_precondition(refusal.to_string()));
         }
-        let (ladder, answer, ids) = (self.ladder.clone(), answer.clone(), core.clone());
+        let (ladder, served, ids) = (self.ladder.clone(), answer.clone(), core.clone());
         let tkestack = self.tkestack.clone().filter(|_| answer.grant.is_share());
         let provided = tokio::task::spawn_blocking(move || {
-            let demand = Demand { key: &answer.key, core: &ids, grant: &answer.grant, limit: answer.limit };
+            let demand = Demand { key: &served.key, core: &ids, grant: &served.grant, limit: served.limit };
             let mut provision = ladder.provide(&demand, level)?;
             if let Some(tkestack) = tkestack {
                 provision.mounts.push(tkestack.provide(&ladder.folders().create(&demand, level)?)?);
@@ -68,7 +72,7 @@ impl Shared {
             Ok::<_, IsolationError>(provision)
         });
         let provision = provided.await.map_err(|error| unprepared(&error))?.map_err(|error| unprepared(&error))?;
-        self.state.claims(|claims| claims.enforced(core, level));
+        self.state.claims(|claims| claims.enforced(&answer.key, core, level));
         Ok(provision)
     }
 
@@ -180,7 +184,7 @@ impl DevicePlugin for Service {
     type ListAndWatchStream = BoxStream<'static, Result<ListAndWatchResponse, Status>>;
 
     async fn list_and_watch(&self, _: Request<Empty>) -> Result<Response<Self::ListAndWatchStream>, Status> {
-        let (resource, numa) = (self.resource.clone(), self.shared.numa_hints);
+        let resource = self.resource.clone();
         let core = resource == Resource::Core;
         let state = self.shared.state.clone();
         let cards = WatchStream::new(state.watch_cards()).map(|_| false);
@@ -188,7 +192,7 @@ impl DevicePlugin for Service {
         let repeats = WatchStream::from_changes(state.watch_repeats())
             .filter(move |()| std::future::ready(core))
             .map(|()| true);
-        let told = stream::select(cards, repeats).map(move |again| (state.cards().list(&resource, numa), again));
+        let told = stream::select(cards, repeats).map(move |again| (state.cards().list(&resource), again));
         Ok(Response::new(lists(told, self.streams.clone(), self.token.clone())))
     }
 
@@ -250,7 +254,7 @@ impl DevicePlugin for Service {
     ) -> Result<Response<PreStartContainerResponse>, Status> {
         let ids = Ids::new(request.into_inner().devices_ids);
         let state = &self.shared.state;
-        let known = || state.claims(|claims| claims.starts(&ids)).is_some();
+        let known = || state.claims(|claims| claims.starts(&ids));
         let outcome = if known() {
             "known"
         } else {
@@ -261,15 +265,10 @@ impl DevicePlugin for Service {
             if known() { "adopted" } else { "unknown" }
         };
         self.shared.counters.starts.with_label_values(&[outcome]).inc();
-        if self.resource == Resource::Core
-            && let Some(answer) = state.claims(|claims| claims.holding(&ids))
-            && let Some(folder) = self.shared.ladder.folders().of(&ids)
-        {
+        if self.resource == Resource::Core {
             let (ladder, core) = (self.shared.ladder.clone(), ids.clone());
-            let prepared = tokio::task::spawn_blocking(move || {
-                let demand = Demand { key: &answer.key, core: &core, grant: &answer.grant, limit: answer.limit };
-                ladder.starts(&demand, &folder)
-            });
+            let pods = state.claims(|claims| claims.view());
+            let prepared = tokio::task::spawn_blocking(move || ladder.starts(&core, &pods));
             prepared.await.map_err(|error| unprepared(&error))?.map_err(|error| unprepared(&error))?;
         }
         state.doubt();

@@ -27,6 +27,8 @@ use tonic::{Request, Response, Status};
 
 use self::config::Limits;
 use crate::cgroup;
+use crate::claim::Answer;
+use crate::claim::view::Holder;
 use crate::isolation::folder::{Folder, Folders, replace};
 use crate::isolation::{IsolationError, Mount, at};
 use crate::state::State;
@@ -100,16 +102,18 @@ fn bind(directory: &Path) -> std::io::Result<UnixListener> {
 }
 
 /// Answers at all sockets until the token is cancelled.
-pub async fn follow(mut opened: Opened, state: State, roots: Roots, token: CancellationToken) {
+pub async fn follow(mut opened: Opened, state: State, folders: Folders, roots: Roots, token: CancellationToken) {
     let mut served = JoinSet::new();
     loop {
         tokio::select! {
             () = token.cancelled() => break,
             Some(_) = served.join_next() => {}
             Some((folder, listener)) = opened.recv() => {
-                let registrar = Registrar { folder: folder.clone(), state: state.clone(), roots: roots.clone() };
+                let (folder, state, folders, roots) = (folder, state.clone(), folders.clone(), roots.clone());
+                let path = folder.path.clone();
+                let registrar = Registrar { folder, state, folders, roots };
                 let service = VcudaServiceServer::new(registrar).max_decoding_message_size(64 << 10);
-                let over = over(folder.path, token.clone());
+                let over = over(path, token.clone());
                 let incoming = UnixListenerStream::new(listener);
                 served.spawn(Server::builder().add_service(service).serve_with_incoming_shutdown(incoming, over));
             }
@@ -132,7 +136,20 @@ async fn over(path: PathBuf, token: CancellationToken) {
 struct Registrar {
     folder: Folder,
     state: State,
+    folders: Folders,
     roots: Roots,
+}
+
+impl Registrar {
+    /// What the container was given whose socket this is.
+    fn held(&self) -> Option<Answer> {
+        let core = &self.folder.core;
+        let holding = self.state.claims(|claims| claims.holding(core));
+        let holders = holding.iter().map(|held| Holder { pod: &held.key.pod, grant: &held.grant, core });
+        let folders = self.folders.of(holders);
+        let own = |held: &Answer| folders.get(&held.key).is_some_and(|folder| folder.path == self.folder.path);
+        holding.iter().find(|held| own(held)).cloned()
+    }
 }
 
 #[tonic::async_trait]
@@ -145,8 +162,8 @@ impl VcudaService for Registrar {
         let pid = caller.and_then(|caller| u32::try_from(caller.pid()?).ok());
         let pid = pid.ok_or_else(|| Status::unauthenticated("the kernel does not say who calls"))?;
         let request = request.into_inner();
-        let held = self.state.claims(|claims| claims.holding(&self.folder.core));
-        let held = held.ok_or_else(|| Status::failed_precondition("no container holds this socket's share"))?;
+        let held =
+            self.held().ok_or_else(|| Status::failed_precondition("no container holds this socket's share"))?;
         let (folder, roots) = (self.folder.clone(), self.roots.clone());
         let answered = tokio::task::spawn_blocking(move || {
             let owner = cgroup::owner(&roots.proc, pid)

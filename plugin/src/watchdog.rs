@@ -11,6 +11,7 @@ use kerf::units::Mib;
 use kerf_limiter_contract::state::Snapshot;
 use tokio_util::sync::CancellationToken;
 
+use crate::claim::Key;
 use crate::claim::view::PodView;
 use crate::cluster::Cluster;
 use crate::isolation::folder::{Folder, Folders};
@@ -160,10 +161,12 @@ impl Watchdog {
 /// Every container with a share that has processes on its card.
 pub fn observe(pods: &[PodView], sample: &Sample, folders: &Folders, proc_root: &Path) -> Vec<Observation> {
     let used = occupancy::used(pods, sample);
+    let folders = folders.of(pods.iter().flat_map(PodView::holders));
     let mut observations = Vec::new();
     for view in pods {
         for container in view.containers.iter().filter(|container| container.grant.is_share()) {
-            let folder = folders.of(&container.core);
+            let key = Key { pod: view.pod.uid.clone(), container: container.grant.container.clone() };
+            let folder = folders.get(&key);
             for slice in &container.grant.slices {
                 let place = (view.pod.reference.clone(), container.grant.container.clone(), slice.device.clone());
                 let Some(now) = used.get(&place) else { continue };
@@ -173,7 +176,7 @@ pub fn observe(pods: &[PodView], sample: &Sample, folders: &Folders, proc_root: 
                     share: slice.share.memory.bytes(),
                     used: now.memory,
                     processes: now.pids.len(),
-                    unlimited: folder.as_ref().map_or(0, |folder| unlimited(folder, &now.pids, proc_root)),
+                    unlimited: folder.map_or(0, |folder| unlimited(folder, &now.pids, proc_root)),
                 });
             }
         }

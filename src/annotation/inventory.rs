@@ -18,15 +18,13 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 
 use super::{Unreadable, bounded, malformed};
-use crate::device::{Device, Health, Inventory};
+use crate::device::{Device, Health, Inventory, MAX_CARDS};
 use crate::ids::{DeviceId, ResourceName};
 use crate::isolation::Isolation;
 use crate::shares::PerCard;
 use crate::units::Mib;
 
 const VERSION: u64 = 1;
-/// More cards than any machine has.
-const MAX_GPUS: usize = 512;
 /// More resources than one card is offered as.
 const MAX_OFFERS: usize = 16;
 
@@ -94,8 +92,8 @@ pub fn decode(text: &str) -> Result<Inventory, Unreadable> {
     if wire.version != VERSION {
         return Err(Unreadable::Version(wire.version));
     }
-    if wire.gpus.len() > MAX_GPUS {
-        return Err(Unreadable::Invalid("more cards than any machine has"));
+    if wire.gpus.len() > MAX_CARDS {
+        return Err(Unreadable::TooManyCards);
     }
     let count = wire.gpus.len();
     let devices = wire.gpus.into_iter().map(device).collect::<Result<Vec<_>, _>>()?;
@@ -151,5 +149,15 @@ mod tests {
         let many: Vec<String> = (0..17).map(|number| format!(r#""a.b/{number}":1"#)).collect();
         assert!(offers(&many.join(",")).is_err());
         assert_eq!(decode(r#"{"version":9,"gpus":[]}"#), Err(Unreadable::Version(9)));
+    }
+
+    #[test]
+    fn a_node_has_64_cards_at_most() {
+        let of = |count: u32| {
+            let devices = (0..count).map(|index| Device::new(format!("g{index}"), index, Mib(1)));
+            decode(&encode(&Inventory::new(devices.collect()))).map(|inventory| inventory.devices().len())
+        };
+        assert_eq!(of(64), Ok(64));
+        assert_eq!(of(65), Err(Unreadable::TooManyCards));
     }
 }

@@ -7,6 +7,7 @@ use kerf::annotation::Keys;
 use kerf::ledger::{Card, Commitment, Held, NodeLedger, Offered};
 use serde_json::{Value, json};
 
+use super::notes::notes;
 use super::snapshot;
 
 /// Prints every card of the snapshot.
@@ -27,12 +28,8 @@ pub fn run(path: &Path, keys: &Keys, as_json: bool) -> anyhow::Result<ExitCode> 
             let (model, pods) = (&device.model, pods(ledger, card));
             println!("{:<28} {:>4} {model:<24} {compute:>9} {memory:>19}  {pods}", name.as_str(), device.index);
         }
-        for commitment in unreadable(ledger) {
-            println!(
-                "{:<28}    ! {}: its placement cannot be read; counted on every GPU",
-                name.as_str(),
-                commitment.pod
-            );
+        for note in notes(ledger) {
+            println!("{:<28}    ! {note}", name.as_str());
         }
     }
     Ok(ExitCode::SUCCESS)
@@ -49,8 +46,11 @@ fn pods(ledger: &NodeLedger, card: &Card) -> String {
     if card.overcommitted() {
         words.push("OVERCOMMITTED".into());
     }
-    if !card.device().usable() {
-        words.push(if card.device().cordoned { "CORDONED" } else { "UNHEALTHY" }.into());
+    match card.device() {
+        device if device.cordoned => words.push("CORDONED".into()),
+        device if !device.usable() => words.push("UNHEALTHY".into()),
+        _ if !card.usable() => words.push("CLOSED".into()),
+        _ => {}
     }
     let on_card =
         ledger.commitments().values().filter(|commitment| match &commitment.held {
@@ -79,6 +79,8 @@ fn node(ledger: &NodeLedger) -> Value {
     });
     json!({
         "gpus": cards.collect::<Vec<_>>(),
+        "trouble": ledger.without_cards().filter(|_| !ledger.cards().is_empty()).map(kerf::placement::Unfit::code),
         "unreadable": unreadable(ledger).map(|c| c.pod.to_string()).collect::<Vec<_>>(),
+        "notes": notes(ledger),
     })
 }

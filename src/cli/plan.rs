@@ -10,6 +10,7 @@ use kerf::placement::{Planner, Policy, Rank, rank, scores};
 use kerf::plan::{Form, Grant, Plan, Slice};
 use serde_json::{Value, json};
 
+use super::notes::notes;
 use super::snapshot;
 
 /// Prints where the pod would go.
@@ -30,11 +31,12 @@ pub fn run(pod: &Path, cluster: &Path, keys: &Keys, policy: Policy, as_json: boo
         }
     };
     let policy = request.policy.unwrap_or(policy);
-    let (mut plans, mut ranked, mut unfit) = (Vec::new(), Vec::new(), Vec::new());
+    let (mut plans, mut ranked, mut unfit, mut odd) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
     let (ledgers, mut survey) = snapshot::cluster(cluster, keys)?;
     let amount = k8s::requested(&parsed);
     let shape = Shape::of(Some(&request), amount.cpu, amount.memory);
     for (node, ledger) in ledgers {
+        odd.extend(notes(&ledger).into_iter().map(|note| format!("{node}: {note}")));
         if let Some(short) = survey.left(node.as_str()).and_then(|left| short(left, amount)) {
             // kube-scheduler's own words
             unfit.push((node, format!("Insufficient {short}")));
@@ -61,7 +63,10 @@ pub fn run(pod: &Path, cluster: &Path, keys: &Keys, policy: Policy, as_json: boo
             scores.iter().map(|(node, score)| (node.to_string(), json!(score))).collect();
         let unfit: serde_json::Map<String, Value> =
             unfit.iter().map(|(node, why)| (node.to_string(), json!(why))).collect();
-        println!("{}", serde_json::to_string_pretty(&json!({ "best": best, "scores": scores, "unfit": unfit }))?);
+        println!(
+            "{}",
+            serde_json::to_string_pretty(&json!({ "best": best, "scores": scores, "unfit": unfit, "notes": odd }))?
+        );
     } else {
         for (node, score) in &scores {
             println!("{node}: score {score}");
@@ -74,6 +79,9 @@ pub fn run(pod: &Path, cluster: &Path, keys: &Keys, policy: Policy, as_json: boo
         }
         for (node, why) in &unfit {
             println!("{node}: {why}");
+        }
+        for note in &odd {
+            println!("! {note}");
         }
     }
     Ok(if best.is_some() { ExitCode::SUCCESS } else { ExitCode::FAILURE })

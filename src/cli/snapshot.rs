@@ -7,10 +7,10 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use anyhow::ensure;
-use kerf::annotation::{Keys, Record};
+use kerf::annotation::Keys;
 use kerf::ids::NodeName;
 use kerf::k8s;
-use kerf::ledger::{Held, NodeLedger};
+use kerf::ledger::NodeLedger;
 use kerf::placement::shape::Shape;
 use kerf::placement::survey::{Sighting, Survey};
 
@@ -28,23 +28,18 @@ pub fn cluster(path: &Path, keys: &Keys) -> anyhow::Result<(BTreeMap<NodeName, N
             Item::Node(node) => {
                 if let Some(view) = k8s::node(&node, keys) {
                     survey.allocatable(&view.name, k8s::allocatable(&node));
-                    ledgers.entry(view.name).or_default().set_inventory(view.inventory.as_ref().ok());
+                    view.tell(ledgers.entry(view.name.clone()).or_default());
                 }
             }
             Item::Pod(pod) => {
                 let Some(view) = k8s::pod(&pod, keys).filter(|view| !view.ended) else { return Ok(()) };
                 let amount = k8s::requested(&pod);
-                let request = view.request.as_ref().ok().and_then(Option::as_deref);
-                let shape = Shape::of(request, amount.cpu, amount.memory);
+                let shape = Shape::of(view.demand(), amount.cpu, amount.memory);
                 let resident = k8s::resident(&pod);
                 survey.seen(&view.uid, &Sighting { shape: &shape, node: view.node.as_ref(), resident });
-                if let (Some(node), Ok(Some(request))) = (view.node, &view.request) {
-                    let held = match view.record {
-                        Record::Placed(placement) => Held::Plan(placement.plan),
-                        Record::Absent | Record::Unreadable(_) => Held::Unreadable,
-                    };
-                    let ledger = ledgers.entry(node).or_default();
-                    ledger.observe(&view.uid, &view.pod, request, held, view.confirmed, 0);
+                if let Some(holding) = &view.holding {
+                    let ledger = ledgers.entry(holding.node.clone()).or_default();
+                    ledger.observe(&view.uid, &view.pod, &holding.request, holding.held(), view.confirmed, 0);
                 }
             }
         }

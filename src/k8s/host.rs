@@ -21,7 +21,8 @@ pub fn allocatable(node: &Node) -> Option<HostAmount> {
 }
 
 /// What kube-scheduler counts for a pod: the larger of what its long-running containers request together and what
-/// each init container requests beside the sidecars before it, and the pod's overhead.
+/// each init container requests beside the sidecars before it, or in its place what the pod as a whole requests of a
+/// resource; and the pod's overhead.
 pub fn requested(pod: &Pod) -> HostAmount {
     let Some(spec) = &pod.spec else { return HostAmount { pods: 1, ..HostAmount::default() } };
     let (mut sidecars, mut peak) = (HostAmount::default(), HostAmount::default());
@@ -33,8 +34,14 @@ pub fn requested(pod: &Pod) -> HostAmount {
         }
     }
     let lasting = spec.containers.iter().map(of).fold(sidecars, HostAmount::plus);
+    let mut total = peak.max(lasting);
+    if let Some(whole) = spec.resources.as_ref().and_then(|resources| resources.requests.as_ref()) {
+        let own = amounts(whole);
+        total.cpu = if whole.contains_key("cpu") { own.cpu } else { total.cpu };
+        total.memory = if whole.contains_key("memory") { own.memory } else { total.memory };
+    }
     let overhead = spec.overhead.as_ref().map(amounts).unwrap_or_default();
-    HostAmount { pods: 1, ..peak.max(lasting).plus(overhead) }
+    HostAmount { pods: 1, ..total.plus(overhead) }
 }
 
 /// Whether the pod belongs to its node and was not put there by a scheduler's choice: a DaemonSet's, or one that kubelet
@@ -55,4 +62,30 @@ fn amounts(requests: &Amounts) -> HostAmount {
 
 fn amount(amounts: &Amounts, name: &str) -> Option<u64> {
     parse_thousandths(&amounts.get(name)?.0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::{Value, json};
+
+    fn of_spec(mut spec: Value, whole: Value) -> (u64, u64) {
+        let container = |cpu: &str, memory: &str| json!({ "name": "c", "resources": { "requests": { "cpu": cpu, "memory": memory } } });
+        spec["containers"] = json!([container("1", "1Gi"), container("500m", "1Gi")]);
+        spec["initContainers"] = json!([container("2", "256Mi")]);
+        spec["resources"] = whole;
+        let pod = serde_json::from_value(json!({ "spec": spec })).unwrap();
+        let amount = requested(&pod);
+        (amount.cpu, amount.memory.0)
+    }
+
+    #[test]
+    fn what_the_pod_requests_as_a_whole_stands_in_place_of_its_containers() {
+        assert_eq!(of_spec(json!({}), Value::Null), (2000, 2048));
+        assert_eq!(of_spec(json!({}), json!({ "limits": { "cpu": "8" } })), (2000, 2048));
+        assert_eq!(of_spec(json!({}), json!({ "requests": { "cpu": "4" } })), (4000, 2048));
+        assert_eq!(of_spec(json!({}), json!({ "requests": { "memory": "8Gi" } })), (2000, 8192));
+        let overhead = json!({ "overhead": { "cpu": "250m" } });
+        assert_eq!(of_spec(overhead, json!({ "requests": { "cpu": "3", "memory": "3Gi" } })), (3250, 3072));
+    }
 }

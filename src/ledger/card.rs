@@ -19,11 +19,17 @@ pub struct Card {
     pods: u32,
     /// How many of the pods have shares by count.
     undivided: u32,
+    /// Whether its node lists it no more ([`super::NodeLedger::close`]).
+    closed: bool,
 }
 
 impl Card {
     pub(super) fn new(device: Device) -> Self {
-        Self { device, used: Share::ZERO, pods: 0, undivided: 0 }
+        Self { device, used: Share::ZERO, pods: 0, undivided: 0, closed: false }
+    }
+
+    pub(super) fn close(&mut self) {
+        self.closed = true;
     }
 
     pub(super) fn clear(&mut self) {
@@ -49,9 +55,14 @@ impl Card {
         self.pods
     }
 
-    /// What a new pod may take: nothing where the card is ill, cordoned or overcommitted.
+    /// Whether a new pod may be put here at all: the card is healthy and not cordoned, and its node lists it.
+    pub fn usable(&self) -> bool {
+        self.device.usable() && !self.closed
+    }
+
+    /// What a new pod may take: nothing where the card is not usable or overcommitted.
     pub fn free(&self) -> Share {
-        if self.device.usable() && !self.overcommitted() {
+        if self.usable() && !self.overcommitted() {
             self.device.capacity().saturating_sub(self.used())
         } else {
             Share::ZERO
@@ -60,7 +71,7 @@ impl Card {
 
     /// Whether nothing at all is taken and a new pod may have it whole.
     pub fn untouched(&self) -> bool {
-        self.pods == 0 && self.device.usable()
+        self.pods == 0 && self.usable()
     }
 
     /// Whether its pods take more than it has: a record was changed, or a card shrank or came back.
@@ -103,6 +114,13 @@ impl Card {
         self.pods += 1;
     }
 
+    /// Whether a hold names this card. Where one of the two names only an index (an old record, or a node without
+    /// inventory) the index decides.
+    pub(super) fn is_of(&self, hold: &Hold) -> bool {
+        let (own, index) = (&self.device, hold.device.as_index());
+        own.id == hold.device || index == Some(own.index) || own.id.as_index() == Some(hold.index)
+    }
+
     /// Whether a hold of which it is not known on which card it is may be on this one.
     pub(super) fn may_have(&self, hold: &Hold) -> bool {
         match &hold.taken {
@@ -135,7 +153,7 @@ pub struct Room {
     pub untouched: bool,
     /// See [`Card::undivided`].
     pub undivided: bool,
-    /// See [`Device::usable`].
+    /// See [`Card::usable`].
     pub usable: bool,
     /// See [`Device::isolation`].
     pub isolation: Isolation,
@@ -149,20 +167,15 @@ impl Card {
             index: self.device.index,
             untouched: self.untouched(),
             undivided: self.undivided(),
-            usable: self.device.usable(),
+            usable: self.usable(),
             isolation: self.device.isolation,
         }
     }
 }
 
-/// Takes a hold from its card, if the node has that card. Where one of the two names only an index (an old record,
-/// or a node without inventory) the index decides.
+/// Takes a hold from its card, if the node has that card.
 pub(super) fn take(cards: &mut [Card], hold: &Hold) {
-    let index = hold.device.as_index();
-    let own = |device: &Device| {
-        device.id == hold.device || index == Some(device.index) || device.id.as_index() == Some(hold.index)
-    };
-    if let Some(card) = cards.iter_mut().find(|card| own(&card.device)) {
+    if let Some(card) = cards.iter_mut().find(|card| card.is_of(hold)) {
         card.take(hold);
     }
 }

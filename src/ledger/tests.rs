@@ -1,7 +1,8 @@
 //! Tests of the ledger's transitions, one rule each. Whole histories are in `tests/ledger_model.rs`.
 
 use super::*;
-use crate::plan::{Grant, Slice};
+use crate::ids::DeviceId;
+use crate::plan::{Form, Grant, Slice};
 use crate::request::{ContainerKind, RawAnnotations, RawContainer};
 
 const NOW: Timestamp = Timestamp(1_000);
@@ -158,16 +159,40 @@ fn an_unreadable_record_takes_its_amount_of_every_card() {
 }
 
 #[test]
+fn a_pod_whose_amounts_cannot_be_read_takes_every_card() {
+    let mut node = node(2);
+    let raw =
+        RawContainer { name: "main", kind: ContainerKind::App, core: Some("0.5"), memory: None, counted: &[] };
+    let request = Arc::new(GpuRequest::of_bound([raw], RawAnnotations::default()).unwrap());
+    node.observe(&"a".into(), &PodRef::new("ns", "a"), &request, Held::Unreadable, true, 1);
+    assert_eq!(used(&node), [(1000, 15_360), (1000, 15_360)]);
+    assert!(!node.cards().iter().any(Card::overcommitted));
+    assert_eq!(assume(&mut node, "b", "1", "1"), Err(Unfit::Compute));
+}
+
+#[test]
+fn an_edited_annotation_is_no_other_record() {
+    let mut node = node(2);
+    observe(&mut node, "a", "60", "10", on(1, 60, 10));
+    let mut edited = GpuRequest::clone(&request("60", "10"));
+    edited.policy = Some(Policy::Spread);
+    let pod = PodRef::new("ns", "a");
+    let seen = node.observe(&"a".into(), &pod, &Arc::new(edited), on(1, 60, 10), true, 1);
+    assert_eq!((seen, used(&node)), (Seen::Same, vec![(0, 0), (600, 2560)]));
+}
+
+#[test]
 fn cards_that_vanish_keep_their_pods_and_return_with_them() {
     let mut node = node(2);
     assume(&mut node, "a", "200", "0").unwrap();
-    node.set_inventory(Some(&Inventory::from_capacity(100, 60)));
+    node.set_inventory(&Inventory::from_capacity(100, 60));
     assert_eq!(node.cards().len(), 1);
-    node.set_inventory(None);
+    node.close(Unfit::UnreadableInventory);
     assert_eq!(assume(&mut node, "b", "1", "1"), Err(Unfit::UnreadableInventory));
+    assert_eq!((used(&node), node.free()), (vec![(1000, 15_360)], (0, 0)), "what its pods hold is counted on");
     node.forget_node();
     assert_eq!(assume(&mut node, "b", "1", "1"), Err(Unfit::UnknownNode));
-    node.set_inventory(Some(&Inventory::from_capacity(300, 180)));
+    node.set_inventory(&Inventory::from_capacity(300, 180));
     let plan = assume(&mut node, "b", "1", "1").unwrap();
     assert_eq!(plan.grants[0].slices[0].index, 2);
 }

@@ -297,7 +297,7 @@ mod tests {
     fn with_cards(count: u32) -> NodeLedger {
         let devices = (0..count).map(|index| Device::new(format!("GPU-{index}"), index, Mib(16_384)));
         let mut ledger = NodeLedger::default();
-        ledger.set_inventory(Some(&Inventory::new(devices.collect())));
+        ledger.set_inventory(&Inventory::new(devices.collect()));
         ledger
     }
 

@@ -11,6 +11,10 @@ pub enum Unfit {
     NoCards,
     /// The plugin's inventory on the node cannot be read.
     UnreadableInventory,
+    /// The node is served by kerf's plugin, and its inventory is gone.
+    LostInventory,
+    /// The node has more cards than kerf manages on one.
+    TooManyCards,
     /// The pod is on the node already, and its record cannot be read.
     UnreadableRecord,
     /// No card's shares are enforced as strictly as the pod demands.
@@ -41,10 +45,12 @@ pub enum Unfit {
 
 impl Unfit {
     /// Every reason, for metrics that start at zero.
-    pub const ALL: [Self; 16] = [
+    pub const ALL: [Self; 18] = [
         Self::UnknownNode,
         Self::NoCards,
         Self::UnreadableInventory,
+        Self::LostInventory,
+        Self::TooManyCards,
         Self::UnreadableRecord,
         Self::Isolation,
         Self::CardTooSmall,
@@ -66,6 +72,8 @@ impl Unfit {
             Self::UnknownNode => "node is unknown to the GPU extender",
             Self::NoCards => "no GPU device",
             Self::UnreadableInventory => "GPU inventory of the node cannot be read",
+            Self::LostInventory => "GPU inventory of the node is missing",
+            Self::TooManyCards => "node has more than 64 GPUs",
             Self::UnreadableRecord => "GPU placement of the pod cannot be read",
             Self::Isolation => "no GPU of the node has the isolation that the pod demands",
             Self::CardTooSmall => "vcuda-memory is larger than any GPU of the node",
@@ -88,6 +96,8 @@ impl Unfit {
             Self::UnknownNode => "unknown-node",
             Self::NoCards => "no-gpu",
             Self::UnreadableInventory => "unreadable-inventory",
+            Self::LostInventory => "lost-inventory",
+            Self::TooManyCards => "too-many-gpus",
             Self::UnreadableRecord => "unreadable-record",
             Self::Isolation => "isolation",
             Self::CardTooSmall => "card-too-small",

@@ -86,7 +86,8 @@ pub enum Condition {
 pub enum Node {
     #[default]
     Unknown,
-    Unreadable,
+    /// Its list is gone or cannot be read: the cards that it had.
+    Closed(Option<[Condition; 3]>),
     Known([Condition; 3]),
 }
 
@@ -121,10 +122,10 @@ pub type Used = Vec<(usize, u64, u64, u32)>;
 impl Model {
     fn conditions(&self) -> Vec<(usize, Condition)> {
         match &self.node {
-            Node::Known(cards) => {
+            Node::Known(cards) | Node::Closed(Some(cards)) => {
                 cards.iter().copied().enumerate().filter(|(_, c)| *c != Condition::Absent).collect()
             }
-            Node::Unknown | Node::Unreadable => vec![],
+            Node::Unknown | Node::Closed(None) => vec![],
         }
     }
 
@@ -206,7 +207,8 @@ impl Model {
     /// The fullest card that fits, or the smallest untouched ones.
     fn choose(&self, uid: Uid) -> Option<Vec<usize>> {
         let (compute, memory, whole) = ask(uid);
-        let fine = |card: usize| self.conditions().contains(&(card, Condition::Fine));
+        let open = matches!(self.node, Node::Known(_));
+        let fine = |card: usize| open && self.conditions().contains(&(card, Condition::Fine));
         let used: Used = self.used().into_iter().filter(|(card, ..)| fine(*card)).collect();
         if whole > 0 {
             let mut cards: Vec<usize> =
@@ -389,9 +391,18 @@ impl ReferenceStateMachine for Model {
                 model.answers.push(format!("{missing:?}"));
             }
             Step::Cards(Some(cards)) => model.node = Node::Known(cards),
-            Step::Cards(None) => model.node = Node::Unreadable,
+            Step::Cards(None) => {
+                model.node = match std::mem::take(&mut model.node) {
+                    Node::Known(cards) | Node::Closed(Some(cards)) => Node::Closed(Some(cards)),
+                    Node::Unknown | Node::Closed(None) => Node::Closed(None),
+                }
+            }
             Step::ForgetNode => model.node = Node::Unknown,
             Step::Restart => {
+                // what the node had before is known to the earlier life alone
+                if let Node::Closed(cards) = &mut model.node {
+                    *cards = None;
+                }
                 model.entries.clear();
                 (model.left, model.left_until) = (BTreeMap::new(), None);
                 model.list = None;

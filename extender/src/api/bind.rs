@@ -1,4 +1,7 @@
 //! `bind`: commits the pod to cards of the chosen node, in one write.
+//!
+//! It acts for whoever calls, so it does nothing that kube-scheduler would not do by itself: it binds pods that wait and
+//! ask for cards, and to no node that is closed to them.
 
 use std::sync::Arc;
 
@@ -9,10 +12,10 @@ use kerf::annotation;
 use kerf::ids::{NodeName, PodRef, PodUid};
 use kerf::k8s;
 use kerf::plan::Placement;
-use kerf::request::GpuRequest;
 
+use super::lookup::Missing;
 use super::wire::{BindArgs, BindResult};
-use super::{json, read};
+use super::{json, lookup, read};
 use crate::binder::Outcome;
 use crate::metrics::{Bind, Verb};
 use crate::{App, DEADLINE_MS};
@@ -20,10 +23,7 @@ use crate::{App, DEADLINE_MS};
 pub(super) async fn handle(State(app): State<Arc<App>>, body: Body) -> Response {
     let _timer = app.metrics.timer(Verb::Bind);
     let body = read(&app, body).await;
-    let args = body.and_then(|body| {
-        serde_json::from_slice::<BindArgs>(&body).map_err(|error| format!("request cannot be read: {error}"))
-    });
-    let args = match args {
+    let args = match body.and_then(|body| BindArgs::parse(&body)) {
         Ok(args) => args,
         Err(error) => return json(&BindResult { error: app.failed(Verb::Bind, error) }),
     };
@@ -49,21 +49,19 @@ async fn bind(app: Arc<App>, args: BindArgs) -> (Bind, String) {
 }
 
 async fn commit(app: &App, uid: &PodUid, pod: &PodRef, node: &NodeName) -> (Bind, String) {
-    let request = match app.cluster.pending_request(uid) {
-        Some(request) => Some(request),
-        None => match look_up(app, uid, pod, node).await {
-            Ok(request) => request,
-            Err(answer) => return answer,
-        },
+    let waiting = match lookup::waiting(app, uid, pod).await {
+        Ok(waiting) => waiting,
+        Err(Missing::Bound(home)) if home == *node => return (Bind::Already, String::new()),
+        Err(Missing::Bound(home)) => return (Bind::Refused, format!("pod {pod} is bound to node {home} already")),
+        Err(Missing::Refused(error)) => return (Bind::Refused, error),
+        Err(Missing::Invalid(error)) => return (Bind::Invalid, error),
+        Err(Missing::Unread(error)) => return (Bind::Failed, error),
     };
-    let Some(request) = request else {
-        // a scheduler without managedResources asks this of every pod
-        return match app.binder.bind(pod, uid, node, Default::default()).await {
-            Outcome::Written => (Bind::Bound, String::new()),
-            Outcome::Refused(error) => (Bind::Refused, error),
-            Outcome::Unknown(error) => (Bind::Unknown, error),
-        };
-    };
+    // kube-scheduler has looked at this before it calls; whoever else may call has not
+    if let Some(closed) = app.cluster.closed(node, &waiting.tolerations) {
+        return (Bind::Refused, closed);
+    }
+    let request = waiting.request;
     let deadline = app.clock.now().plus(DEADLINE_MS);
     let plan = match app.cluster.assume(node, uid, pod, &request, app.policy, deadline) {
         Ok(plan) => plan,
@@ -72,33 +70,6 @@ async fn commit(app: &App, uid: &PodUid, pod: &PodRef, node: &NodeName) -> (Bind
     let placement = Placement { node: node.clone(), time: app.clock.nanos(), limit: request.limit, plan };
     let written = app.binder.bind(pod, uid, node, annotation::write(&placement, &app.keys)).await;
     settle(app, uid, pod, node, written).await
-}
-
-/// What the pod asks for, from the API server: the watch may lag behind the scheduler's.
-async fn look_up(
-    app: &App,
-    uid: &PodUid,
-    pod: &PodRef,
-    node: &NodeName,
-) -> Result<Option<Arc<GpuRequest>>, (Bind, String)> {
-    let found = match app.binder.read(pod).await {
-        Ok(Some(found)) => found,
-        Ok(None) => return Err((Bind::Refused, format!("pod {pod} is gone"))),
-        Err(error) => return Err((Bind::Failed, format!("pod {pod} cannot be read: {error}"))),
-    };
-    let Some(view) = k8s::pod(&found, &app.keys).filter(|view| view.uid == *uid) else {
-        return Err((Bind::Refused, format!("pod {pod} is another one by now: its uid is not {uid}")));
-    };
-    if let Some(home) = &view.node {
-        let answer = if home == node {
-            (Bind::Already, String::new())
-        } else {
-            (Bind::Refused, format!("pod {pod} is bound to node {home} already"))
-        };
-        app.cluster.apply_pod(view, app.clock.now());
-        return Err(answer);
-    }
-    view.request.map_err(|error| (Bind::Invalid, error.to_string()))
 }
 
 /// Brings the ledger in line with what became of the write.

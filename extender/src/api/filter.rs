@@ -88,9 +88,9 @@ pub(super) fn answer<'a>(
 
 /// No candidate can take a pod that breaks the contract. The same reason for each, so that the event says it
 /// once, and unresolvable, so that nothing is evicted for it.
-pub(super) fn refuse_all<'a>(candidates: &'a Candidates<'a>, reason: &str) -> FilterResult<'a> {
+pub(super) fn refuse_all<'a>(candidates: &'a Candidates<'a>, reason: &'a str) -> FilterResult<'a> {
     let mut result = candidates.keep(|_, _| false);
-    let failed = candidates.names().map(|node| (node, Cow::Owned(reason.to_owned())));
+    let failed = candidates.names().map(|node| (node, Cow::Borrowed(reason)));
     result.failed_and_unresolvable_nodes = failed.collect();
     result
 }

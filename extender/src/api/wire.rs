@@ -1,5 +1,7 @@
 //! The extender contract's JSON: Go field names without tags. Written in their own case; read in both.
 
+mod bounded;
+mod names;
 mod node_name;
 
 use std::borrow::Cow;
@@ -9,17 +11,27 @@ use k8s_openapi::api::core::v1::Pod;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
+use bounded::{MAX_NODES, MAX_PODS, MAX_VICTIMS, unreadable};
+use names::Form;
+
 /// `ExtenderArgs`: the body of filter, prioritize and predicates.
 #[derive(Debug, Deserialize)]
 pub struct Args<'a> {
-    /// The pod to place.
-    #[serde(rename = "Pod", alias = "pod")]
-    pub pod: Pod,
+    /// The pod to place, unread.
+    #[serde(rename = "Pod", alias = "pod", borrow)]
+    pub pod: &'a RawValue,
     /// Candidates as whole objects (`nodeCacheCapable: false`).
     #[serde(rename = "Nodes", alias = "nodes", borrow, default)]
     pub nodes: Option<Nodes<'a>>,
     /// Candidates by name (`nodeCacheCapable: true`).
-    #[serde(rename = "NodeNames", alias = "nodenames", alias = "nodeNames", borrow, default)]
+    #[serde(
+        rename = "NodeNames",
+        alias = "nodenames",
+        alias = "nodeNames",
+        borrow,
+        default,
+        deserialize_with = "bounded::list::<_, _, MAX_NODES>"
+    )]
     pub node_names: Option<Vec<Name<'a>>>,
 }
 
@@ -32,8 +44,12 @@ pub struct Name<'a>(#[serde(borrow)] pub Cow<'a, str>);
 #[derive(Debug, Default, Deserialize, Serialize)]
 pub struct Nodes<'a> {
     /// The nodes.
-    #[serde(borrow, default)]
+    #[serde(borrow, default, deserialize_with = "items")]
     pub items: Vec<&'a RawValue>,
+}
+
+fn items<'de: 'a, 'a, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Vec<&'a RawValue>, D::Error> {
+    Ok(bounded::list::<_, &'de RawValue, MAX_NODES>(deserializer)?.unwrap_or_default())
 }
 
 /// The candidates of one call, in the form in which they came.
@@ -51,16 +67,15 @@ impl<'a> Args<'a> {
     /// # Errors
     /// A text for the answer's `Error`.
     pub fn parse(body: &'a [u8]) -> Result<(Pod, Candidates<'a>), String> {
-        let args: Self =
-            serde_json::from_slice(body).map_err(|error| format!("request cannot be read: {error}"))?;
-        args.split()
+        serde_json::from_slice::<Self>(body).map_err(|error| unreadable(&error))?.split()
     }
 
     /// Splits the body into pod and candidates. Names win where both are given; neither is no candidate.
     ///
     /// # Errors
-    /// A text where a node object has no name.
+    /// A text where the pod cannot be read or is named as no pod is, or where a node object has no name.
     fn split(self) -> Result<(Pod, Candidates<'a>), String> {
+        let pod = checked(self.pod)?;
         let candidates = match (self.node_names, self.nodes) {
             (Some(names), _) => Candidates::Names(names),
             (None, Some(nodes)) => Candidates::Objects(
@@ -75,8 +90,14 @@ impl<'a> Args<'a> {
             ),
             (None, None) => Candidates::Names(Vec::new()),
         };
-        Ok((self.pod, candidates))
+        Ok((pod, candidates))
     }
+}
+
+fn checked(pod: &RawValue) -> Result<Pod, String> {
+    let pod = bounded::pod(pod)?;
+    names::of_pod(&pod)?;
+    Ok(pod)
 }
 
 impl<'a> Candidates<'a> {
@@ -142,28 +163,37 @@ pub struct HostPriority<'a> {
 
 /// `ExtenderPreemptionArgs`: the body of preempt.
 #[derive(Debug, Deserialize)]
-pub struct PreemptArgs {
-    /// The pod that others are to make room for.
-    #[serde(rename = "Pod", alias = "pod")]
-    pub pod: Pod,
-    /// The scheduler's victims as whole objects (`nodeCacheCapable: false`), by node.
-    #[serde(rename = "NodeNameToVictims", alias = "nodeNameToVictims", alias = "nodenametovictims", default)]
-    pub victims: Option<BTreeMap<String, Victims>>,
-    /// The scheduler's victims by uid (`nodeCacheCapable: true`), by node.
+pub struct PreemptArgs<'a> {
+    /// The pod that others are to make room for, unread.
+    #[serde(rename = "Pod", alias = "pod", borrow)]
+    pub pod: &'a RawValue,
+    /// The scheduler's victims as whole objects (`nodeCacheCapable: false`), by node, unread.
+    #[serde(
+        rename = "NodeNameToVictims",
+        alias = "nodeNameToVictims",
+        alias = "nodenametovictims",
+        borrow,
+        default,
+        deserialize_with = "bounded::by_node"
+    )]
+    pub victims: Option<BTreeMap<String, &'a RawValue>>,
+    /// The scheduler's victims by uid (`nodeCacheCapable: true`), by node, unread.
     #[serde(
         rename = "NodeNameToMetaVictims",
         alias = "nodeNameToMetaVictims",
         alias = "nodenametometavictims",
-        default
+        borrow,
+        default,
+        deserialize_with = "bounded::by_node"
     )]
-    pub meta_victims: Option<BTreeMap<String, MetaVictims>>,
+    pub meta_victims: Option<BTreeMap<String, &'a RawValue>>,
 }
 
 /// `Victims`: of the objects nothing but their uid is read.
 #[derive(Debug, Deserialize)]
 pub struct Victims {
     /// Who is to leave.
-    #[serde(rename = "Pods", alias = "pods", default)]
+    #[serde(rename = "Pods", alias = "pods", default, deserialize_with = "bounded::list::<_, _, MAX_PODS>")]
     pub pods: Option<Vec<VictimPod>>,
     /// How many disruption budgets that would break.
     #[serde(rename = "NumPDBViolations", alias = "numPDBViolations", default)]
@@ -198,7 +228,7 @@ pub struct MetaVictims {
 
 /// Go writes an empty list as `null`.
 fn list<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Vec<MetaPod>, D::Error> {
-    Ok(Option::deserialize(deserializer)?.unwrap_or_default())
+    Ok(bounded::list::<_, _, MAX_PODS>(deserializer)?.unwrap_or_default())
 }
 
 /// `MetaPod`
@@ -217,25 +247,41 @@ pub struct PreemptResult {
     pub node_name_to_meta_victims: BTreeMap<String, MetaVictims>,
 }
 
-impl PreemptArgs {
+impl<'a> PreemptArgs<'a> {
     /// Reads a body: the pod, and who is to leave which node.
     ///
     /// # Errors
     /// A text for the log.
-    pub fn parse(body: &[u8]) -> Result<(Pod, BTreeMap<String, MetaVictims>), String> {
-        let args: Self =
-            serde_json::from_slice(body).map_err(|error| format!("request cannot be read: {error}"))?;
-        let by_uid = |victims: Victims| MetaVictims {
-            pods: victims.pods.into_iter().flatten().map(|pod| MetaPod { uid: pod.metadata.uid }).collect(),
-            violations: victims.violations,
+    pub fn parse(body: &'a [u8]) -> Result<(Pod, BTreeMap<String, MetaVictims>), String> {
+        let args: Self = serde_json::from_slice(body).map_err(|error| unreadable(&error))?;
+        let pod = checked(args.pod)?;
+        let (nodes, whole) = match (args.meta_victims, args.victims) {
+            (Some(nodes), _) => (nodes, false),
+            (None, nodes) => (nodes.unwrap_or_default(), true),
         };
-        let candidates = match (args.meta_victims, args.victims) {
-            (Some(candidates), _) => candidates,
-            (None, victims) => {
-                victims.into_iter().flatten().map(|(node, victims)| (node, by_uid(victims))).collect()
+        let mut candidates = BTreeMap::new();
+        let mut victims = 0;
+        for (node, text) in nodes {
+            let read = if whole {
+                serde_json::from_str::<Option<Victims>>(text.get()).map(|victims| victims.map(MetaVictims::from))
+            } else {
+                serde_json::from_str(text.get())
+            };
+            let read = read.map_err(|error| unreadable(&error))?.unwrap_or_default();
+            victims += read.pods.len();
+            if victims > MAX_VICTIMS {
+                return Err(format!("request cannot be read: more than {MAX_VICTIMS} victims"));
             }
-        };
-        Ok((args.pod, candidates))
+            candidates.insert(node, read);
+        }
+        Ok((pod, candidates))
+    }
+}
+
+impl From<Victims> for MetaVictims {
+    fn from(victims: Victims) -> Self {
+        let pods = victims.pods.into_iter().flatten().map(|pod| MetaPod { uid: pod.metadata.uid });
+        Self { pods: pods.collect(), violations: victims.violations }
     }
 }
 
@@ -254,6 +300,21 @@ pub struct BindArgs {
     /// The node to bind to.
     #[serde(rename = "Node", alias = "node")]
     pub node: String,
+}
+
+impl BindArgs {
+    /// Reads a body.
+    ///
+    /// # Errors
+    /// A text for the answer's `Error`, which names the field that is wrong.
+    pub fn parse(body: &[u8]) -> Result<Self, String> {
+        let args: Self = serde_json::from_slice(body).map_err(|error| unreadable(&error))?;
+        Form::Subdomain.check("PodName", &args.pod_name)?;
+        Form::Label.check("PodNamespace", &args.pod_namespace)?;
+        Form::Uid.check("PodUID", &args.pod_uid)?;
+        Form::Subdomain.check("Node", &args.node)?;
+        Ok(args)
+    }
 }
 
 /// `ExtenderBindingResult`.

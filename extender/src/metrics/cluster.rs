@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use kerf::ledger::Basis;
 use kerf::runtime::series::GaugeTable;
 use prometheus::core::{Collector, Desc};
 use prometheus::proto::MetricFamily;
@@ -14,7 +15,10 @@ use crate::cluster::Cluster;
 #[allow(clippy::cast_precision_loss, reason = "Prometheus has floats; bytes of a card are far below 2^53")]
 pub(crate) fn cards(cluster: &Cluster) -> impl Iterator<Item = String> + Send + use<> {
     let mut table = GaugeTable::new([
-        ("kerf_extender_gpu_usable", "1 where the GPU takes new pods: healthy and not cordoned"),
+        (
+            "kerf_extender_gpu_usable",
+            "1 where the GPU takes new pods: healthy, not cordoned, and listed by its node",
+        ),
         ("kerf_extender_gpu_compute_capacity_ratio", "Compute of the GPU, 1 = one card"),
         ("kerf_extender_gpu_compute_committed_ratio", "Compute that pods hold"),
         ("kerf_extender_gpu_compute_free_ratio", "Largest share of compute that a new pod can have"),
@@ -46,7 +50,7 @@ pub(crate) fn cards(cluster: &Cluster) -> impl Iterator<Item = String> + Send + 
                     ("node", node.as_str()),
                 ],
                 [
-                    f64::from(u8::from(device.usable())),
+                    f64::from(u8::from(card.usable())),
                     capacity.compute.ratio(),
                     used.compute.ratio(),
                     free.compute.ratio(),
@@ -72,6 +76,7 @@ pub(super) struct ClusterCollector {
 /// The gauges, empty.
 struct Gauges {
     commitments: GaugeVec,
+    counted: GaugeVec,
     in_doubt: GaugeVec,
     nodes: GaugeVec,
 }
@@ -83,13 +88,18 @@ impl Gauges {
         };
         Ok(Self {
             commitments: gauges("commitments", "Pods that hold GPUs, by state", &["state"])?,
+            counted: gauges(
+                "pods_counted",
+                "Pods that hold GPUs, by what they are counted: their record, their amounts on every GPU, or everything",
+                &["by"],
+            )?,
             in_doubt: gauges("binds_in_doubt", "Bindings whose outcome is overdue", &[])?,
             nodes: gauges("nodes", "Nodes known, with and without GPUs", &[])?,
         })
     }
 
-    fn all(&self) -> [&GaugeVec; 3] {
-        [&self.commitments, &self.in_doubt, &self.nodes]
+    fn all(&self) -> [&GaugeVec; 4] {
+        [&self.commitments, &self.counted, &self.in_doubt, &self.nodes]
     }
 }
 
@@ -110,10 +120,14 @@ impl Collector for ClusterCollector {
         let now = self.clock.now();
         gauges.in_doubt.with_label_values::<&str>(&[]).set(0.0);
         gauges.nodes.with_label_values::<&str>(&[]).set(0.0);
+        for basis in Basis::ALL {
+            gauges.counted.with_label_values(&[basis.as_str()]).set(0.0);
+        }
         self.cluster.each_node(|_, ledger| {
             gauges.nodes.with_label_values::<&str>(&[]).inc();
             for commitment in ledger.commitments().values().filter(|known| ledger.concerns(known)) {
                 gauges.commitments.with_label_values(&[commitment.state.as_str()]).inc();
+                gauges.counted.with_label_values(&[commitment.basis().as_str()]).inc();
                 if commitment.state.overdue(now) {
                     gauges.in_doubt.with_label_values::<&str>(&[]).inc();
                 }

@@ -9,7 +9,7 @@ use kerf::runtime::shutdown::Tasks;
 use kerf::shares::ShareResources;
 use kerf_extender::config::Config;
 use kerf_extender::{Extender, start};
-use kerf_testkit::api::ApiServer;
+use kerf_testkit::api::{Action, ApiServer, Fault};
 use kerf_testkit::scheduler::{ExtenderBindingArgs, ExtenderClient, ExtenderConfig};
 use kube::Client;
 use serde_json::{Value, json};
@@ -116,6 +116,27 @@ impl World {
             }
         };
         tokio::time::timeout(PATIENCE, wait).await.unwrap_or_else(|_| panic!("never: {what}"));
+    }
+
+    /// Has the extender list everything anew, as after a watch that broke and was too old to go on. Pods that were deleted
+    /// meanwhile are known by then.
+    pub async fn relist(&self) {
+        let marker = self.pod("of-the-list", share("1", "1")).await;
+        let uid = marker["metadata"]["uid"].as_str().expect("uid").into();
+        self.until("seen", |w| w.extender.cluster().pending_request(&uid).is_some()).await;
+        let held = self.api.inject(Fault::new("watch", "*", Action::Hold));
+        self.api.break_watches();
+        held.wait_hits(2, PATIENCE).await.expect("watches begin anew");
+        self.api.force_delete("pods", "default", "of-the-list").expect("deleted");
+        self.api.compact();
+        held.remove();
+        self.until("listed", |w| w.extender.cluster().pending_request(&uid).is_none()).await;
+    }
+
+    /// What the extender answers to a GET.
+    pub async fn text(&self, path: &str) -> String {
+        let url = format!("http://{}{path}", self.extender.address());
+        reqwest::get(url).await.expect("an answer").text().await.expect("a text")
     }
 
     /// Compute in use on each card of a node, as the extender counts it.

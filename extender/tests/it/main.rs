@@ -3,6 +3,7 @@
 #![allow(clippy::expect_used, clippy::panic, clippy::unwrap_used, reason = "tests")]
 
 mod bind;
+mod callers;
 mod fixture;
 mod hostile;
 mod legacy;
@@ -10,6 +11,8 @@ mod preempt;
 mod races;
 mod replay;
 mod restart;
+mod running;
 mod scenarios;
 mod shares;
 mod verbs;
+mod wire;

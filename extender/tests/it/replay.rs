@@ -6,7 +6,7 @@ use std::sync::Arc;
 use kerf::annotation::Record;
 use kerf::device::{Device, Inventory};
 use kerf::ids::{NodeName, PodRef, PodUid};
-use kerf::k8s::{NodeView, PodView};
+use kerf::k8s::{Holding, NodeView, PodView};
 use kerf::placement::Policy;
 use kerf::placement::shape::{HostAmount, Shape};
 use kerf::plan::Placement;
@@ -75,7 +75,11 @@ fn lived(policy: Policy) -> Vec<Option<(String, Vec<u32>)>> {
         let name = NodeName::from(&*machine.name);
         let device = |index| Device { model: "test".into(), ..Device::new(format!("{name}-{index}"), index, CARD) };
         let devices = (0..u32::try_from(machine.cards.len()).unwrap()).map(device).collect();
-        cluster.apply_node(&NodeView { name: name.clone(), inventory: Ok(Inventory::new(devices)) });
+        cluster.apply_node(&NodeView {
+            name: name.clone(),
+            inventory: Ok(Inventory::new(devices)),
+            inferred: false,
+        });
         cluster.apply_allocatable(&name, Some(HostAmount { cpu: machine.cpu, memory: machine.memory, pods: 1001 }));
     }
     let names: Vec<String> = machines().iter().map(|machine| machine.name.to_string()).collect();
@@ -99,8 +103,19 @@ fn lived(policy: Policy) -> Vec<Option<(String, Vec<u32>)>> {
         cluster.bound(&node, &uid);
         cluster.apply_footprint(&uid, Some(&node), footprint, Some(request));
         let record = Record::Placed(Placement { node: node.clone(), time: 0, limit: None, plan });
+        let holding = Some(Holding { node: node.clone(), request: request.clone(), record: record.clone() });
         let request = Ok(Some(request.clone()));
-        let view = PodView { uid, pod, node: Some(node.clone()), ended: false, request, record, confirmed: true };
+        let view = PodView {
+            uid,
+            pod,
+            node: Some(node.clone()),
+            ended: false,
+            request,
+            holding,
+            record,
+            confirmed: true,
+            tolerations: Box::default(),
+        };
         cluster.apply_pod(view, Timestamp(0));
         Some((node.to_string(), slots))
     };

@@ -55,7 +55,10 @@ fn nodes(world: &World, scenario: &Scenario) -> Vec<Arc<Value>> {
 }
 
 fn request(world: &World, scenario: &Scenario) -> Arc<Value> {
-    let pod = scenario.pod_json(DOMAIN);
+    let mut pod = scenario.pod_json(DOMAIN);
+    if !scenario.request.stored {
+        pod["metadata"]["uid"] = "gone".into();
+    }
     if scenario.request.stored { world.api.create("pods", pod).unwrap() } else { Arc::new(pod) }
 }
 

@@ -33,6 +33,11 @@ impl Claim {
         self.ids(&Resource::Core)
     }
 
+    /// Whether these are its ids of core or of memory.
+    pub(super) fn names(&self, ids: &Ids) -> bool {
+        !self.released && Resource::VCUDA.iter().any(|resource| self.ids(resource) == Some(ids))
+    }
+
     pub(super) fn counted(&self) -> Option<&Ids> {
         self.held.iter().find(|(resource, _)| matches!(resource, Resource::Counted(_))).map(|(_, ids)| ids)
     }

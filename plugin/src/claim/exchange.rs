@@ -60,6 +60,7 @@ impl Claims {
 
     fn exchange_pair(&mut self, a: &Key, b: &Key) {
         self.swap_cards(a, b);
+        self.exchange_levels(a, b);
         let mut take =
             |key: &Key| self.pods.get_mut(&key.pod).and_then(|entry| entry.claims.remove(&key.container));
         let (of_a, of_b) = (take(a), take(b));

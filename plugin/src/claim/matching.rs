@@ -1,5 +1,6 @@
 //! Allocate: which waiting container is this call for.
 
+use std::cmp::Reverse;
 use std::collections::BTreeMap;
 
 use kerf::ids::{ContainerName, PodUid};
@@ -97,13 +98,22 @@ impl Claims {
             && entry.zip(self.listed.as_ref()).is_some_and(|(entry, listed)| listed.contains(&entry.pod.reference))
     }
 
-    /// The container that these very ids were claimed for.
+    /// The containers that these very ids were claimed for, the last one first: an init container and those after it may
+    /// have the same, and kubelet writes down what the ones before have before it asks for the next.
+    fn claimed(&self, resource: &Resource, ids: &Ids) -> Vec<Key> {
+        let claims = self.pods.values().flat_map(|entry| entry.claims.iter().map(move |claim| (entry, claim)));
+        let mut found: Vec<_> = claims
+            .filter(|(_, (_, claim))| !claim.released && claim.ids(resource) == Some(ids))
+            .map(|(entry, (name, claim))| {
+                (Reverse(claim.order), Key { pod: entry.pod.uid.clone(), container: name.clone() })
+            })
+            .collect();
+        found.sort();
+        found.into_iter().map(|(_, key)| key).collect()
+    }
+
     fn repeated(&self, resource: &Resource, ids: &Ids) -> Option<Key> {
-        self.pods.values().find_map(|entry| {
-            let (name, _) =
-                entry.claims.iter().find(|(_, claim)| !claim.released && claim.ids(resource) == Some(ids))?;
-            Some(Key { pod: entry.pod.uid.clone(), container: name.clone() })
-        })
+        self.claimed(resource, ids).into_iter().next()
     }
 
     /// Whether kubelet's list, asked for during this call, names the pod that the call is for.
@@ -157,6 +167,7 @@ impl Claims {
         if *resource == Resource::Core {
             // ids are given anew only where they are free: what they stood for is over
             self.answers.retain(|old, _| !old.intersects(&ids));
+            self.vacate(&ids, &key.pod);
             self.answers.insert(ids, answer.grant.slices.clone());
         }
         Ok(answer)
@@ -220,13 +231,8 @@ impl Claims {
         found.ok_or(Refusal::NobodyWaits { resource: Resource::Core.as_str().to_owned(), units: 0 })
     }
 
-    /// What whoever holds these ids of core was given, by all that is known by now.
-    pub fn holding(&self, core: &Ids) -> Option<Answer> {
-        self.answer(&self.repeated(&Resource::Core, core)?, true).ok()
-    }
-
-    /// The container that claimed these ids, in whatever pod.
-    pub fn holder(&self, ids: &Ids) -> Option<Key> {
-        Resource::VCUDA.iter().find_map(|resource| self.repeated(resource, ids))
+    /// What those who hold these ids of core were given, by all that is known by now.
+    pub fn holding(&self, core: &Ids) -> Vec<Answer> {
+        self.claimed(&Resource::Core, core).iter().filter_map(|key| self.answer(key, true).ok()).collect()
     }
 }

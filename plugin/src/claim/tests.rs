@@ -15,6 +15,7 @@ use crate::ids::{Resource, unit};
 mod burst;
 mod counted;
 mod dice;
+mod level;
 
 const CARDS: u32 = 4;
 /// 10 units of memory: small, so that cards fill up.
@@ -38,6 +39,10 @@ fn request(shape: &[Shape]) -> GpuRequest {
         counted: &[],
     });
     GpuRequest::parse(raw, RawAnnotations::default()).unwrap().unwrap()
+}
+
+fn key(pod: &Pod, container: &str) -> Key {
+    Key { pod: pod.uid.clone(), container: container.into() }
 }
 
 fn pod(name: &str, request: GpuRequest, record: Option<Placement>) -> Pod {
@@ -281,8 +286,8 @@ fn after_a_restart_kubelets_list_restores_the_claims() {
     assert_eq!(within(&mut claims, &list).adopted.len(), 1);
     let answer = claims.allocate(&Resource::Core, core(1, 0..20)).unwrap();
     assert_eq!(answer.key.pod.as_str(), "uid-b");
-    assert!(claims.starts(&core(0, 0..20)).is_some());
-    assert!(claims.starts(&core(0, 0..19)).is_none());
+    assert!(claims.starts(&core(0, 0..20)));
+    assert!(!claims.starts(&core(0, 0..19)));
 }
 
 #[test]
@@ -348,7 +353,7 @@ fn a_record_by_index_is_served_and_confirmed_without_being_rewritten() {
     // what holds it is still being prepared
     let written = claims.corrections(&keys).remove(0).annotations;
     assert_eq!(written, BTreeMap::from([(keys.gpu_assigned.clone(), "true".to_owned())]));
-    claims.enforced(core(2, 0..20), Isolation::None);
+    claims.enforced(&key(&old, "c0"), core(2, 0..20), Isolation::None);
     let written = claims.corrections(&keys).remove(0).annotations;
     let isolated = (keys.isolated, r#"{"c0":"none"}"#.to_owned());
     assert_eq!(written, BTreeMap::from([(keys.gpu_assigned, "true".to_owned()), isolated]));

@@ -92,6 +92,8 @@ impl Claims {
         self.taken = question.number;
         self.fresh = question.within && question.calls == self.calls;
         self.listed = Some(listing.pods.clone());
+        let core = |held: &Held| Some((held.pod.clone(), held.ids.get(&Resource::Core)?.clone()));
+        self.listed_core = listing.held.iter().filter_map(core).collect();
         let before = self.departed.len();
         // a name may be another pod's by now
         let alive: BTreeSet<&PodRef> = self.pods.values().map(|entry| &entry.pod.reference).collect();
@@ -239,17 +241,19 @@ impl Claims {
         }
     }
 
-    /// PreStartContainer named these ids: their container is about to run.
-    pub fn starts(&mut self, ids: &Ids) -> Option<Key> {
-        let key = self.holder(ids)?;
-        let entry = self.pods.get_mut(&key.pod)?;
-        // only an ordinary init container has no better witness
-        if entry.lent(&key.container)
-            && let Some(claim) = entry.claims.get_mut(&key.container)
-        {
-            claim.confirmed = true;
+    /// PreStartContainer named these ids: their container is about to run. Whether it is known. An init container and one
+    /// after it may both have them: then it is one of these.
+    pub fn starts(&mut self, ids: &Ids) -> bool {
+        let mut known = false;
+        for entry in self.pods.values_mut() {
+            let lent = entry.lent_claims();
+            for (name, claim) in entry.claims.iter_mut().filter(|(_, claim)| claim.names(ids)) {
+                known = true;
+                // only an ordinary init container has no better witness
+                claim.confirmed |= lent.contains(name);
+            }
         }
-        Some(key)
+        known
     }
 
     /// Whether some claim still lacks kubelet's word.
@@ -270,7 +274,7 @@ impl Claims {
         for container in entry.pod.request.containers.iter().filter(held) {
             let core = entry.claim(&container.name).and_then(Claim::core);
             let shown = || entry.pod.isolated.as_ref()?.get(&container.name).copied();
-            let level = match core.and_then(|core| self.levels.get(core)).copied() {
+            let level = match core.and_then(|core| self.level(entry, &container.name, core)) {
                 Some(level) => Some(level),
                 None if matches!(container.ask, Ask::Whole { .. }) => shown(),
                 None if core.is_some_and(|core| self.answers.contains_key(core)) => return None,

@@ -1,11 +1,12 @@
 //! What is believed now, for metrics and `/debug/state`.
 
+use kerf::ids::PodUid;
 use kerf::isolation::Isolation;
 use kerf::plan::Grant;
 use kerf::units::Milli;
 
 use super::entry::Claim;
-use super::{Claims, Pod};
+use super::{Claims, Key, Pod};
 use crate::ids::{Ids, Resource};
 
 /// A pod, for reports.
@@ -36,6 +37,37 @@ pub struct ContainerView {
     pub counted: Ids,
     /// What enforces its share, where that is known.
     pub level: Option<Isolation>,
+}
+
+impl PodView {
+    /// Its containers that hold ids of core.
+    pub fn holders(&self) -> impl Iterator<Item = Holder<'_>> {
+        let held = |container: &&ContainerView| matches!(container.state, State::Claimed | State::Confirmed);
+        let pod = &self.pod.uid;
+        self.containers
+            .iter()
+            .filter(held)
+            .map(move |container| Holder { pod, grant: &container.grant, core: &container.core })
+            .filter(|holder| !holder.core.is_empty())
+    }
+}
+
+/// A container that holds ids of core.
+#[derive(Clone, Copy, Debug)]
+pub struct Holder<'a> {
+    /// Its pod.
+    pub pod: &'a PodUid,
+    /// What it was given.
+    pub grant: &'a Grant,
+    /// The ids.
+    pub core: &'a Ids,
+}
+
+impl Holder<'_> {
+    /// Which container it is.
+    pub fn key(&self) -> Key {
+        Key { pod: self.pod.clone(), container: self.grant.container.clone() }
+    }
 }
 
 /// How far a container is.
@@ -93,7 +125,7 @@ impl Claims {
                                 .cloned()
                                 .unwrap_or_default(),
                             counted: claim.and_then(Claim::counted).cloned().unwrap_or_default(),
-                            level: claim.and_then(|claim| self.levels.get(claim.core()?)).copied(),
+                            level: claim.and_then(|claim| self.level(entry, &grant.container, claim.core()?)),
                             grant,
                         }
                     })

@@ -13,17 +13,17 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use kerf::ids::{DeviceId, PodRef, PodUid};
+use kerf::ids::{DeviceId, PodRef};
 use kerf::isolation::Isolation;
 use kerf_nvml::{MemoryLimits, Nvml, NvmlError, UNLIMITED};
 use tokio_util::sync::CancellationToken;
 
-use super::folder::Folders;
+use super::folder::{Folder, Folders};
 use super::limiter;
 use crate::cgroup;
+use crate::claim::Key;
 use crate::claim::view::PodView;
 use crate::cluster::Cluster;
-use crate::ids::Ids;
 use crate::metrics::Counters;
 use crate::state::State;
 
@@ -41,10 +41,12 @@ pub type Place = (PathBuf, DeviceId);
 pub struct Wanted {
     /// The hard limit.
     pub bytes: u64,
-    /// kubelet's ids of core, by which the container is known.
-    pub core: Ids,
+    /// The container.
+    pub key: Key,
+    /// Its directory.
+    pub folder: Folder,
     /// Its pod.
-    pub pod: (PodRef, PodUid),
+    pub pod: PodRef,
 }
 
 /// What became of the limits that were wanted.
@@ -106,13 +108,14 @@ impl Driver {
             let looked = tokio::task::spawn_blocking(move || {
                 let mut kept = before;
                 let unmet = driver.keep(&mut kept, &wanted(&pods, &known, &driver.root));
-                let lowered = unmet.into_iter().filter_map(|unmet| Some((fallen(&known, &unmet.core)?, unmet)));
+                let lowered = unmet.into_iter().map(|unmet| (fallen(&known, &unmet.folder), unmet));
                 (kept, lowered.collect::<Vec<_>>())
             });
             let Ok((now, lowered)) = looked.await else { continue };
             kept = now;
-            for (level, Wanted { core, pod: (pod, uid), .. }) in lowered {
-                state.claims(|claims| claims.enforced(core, level));
+            for (level, Wanted { key, folder, pod, .. }) in lowered {
+                state.claims(|claims| claims.enforced(&key, folder.core, level));
+                let uid = key.pod;
                 let message =
                     format!("the driver does not limit the container's control group; its share has {level}");
                 tracing::warn!(%pod, %uid, message, "isolation lowered");
@@ -167,30 +170,34 @@ impl Driver {
     }
 }
 
-/// What is below this rung for the container with these ids, and holds it from now on.
-fn fallen(folders: &Folders, core: &Ids) -> Option<Isolation> {
-    let folder = folders.of(core)?;
-    let level = if limiter::stands(&folder) { Isolation::Limiter } else { Isolation::None };
-    if let Err(error) = folders.lower(&folder, level) {
+/// What is below this rung for the container with this directory, and holds it from now on.
+fn fallen(folders: &Folders, folder: &Folder) -> Isolation {
+    let level = if limiter::stands(folder) { Isolation::Limiter } else { Isolation::None };
+    if let Err(error) = folders.lower(folder, level) {
         tracing::warn!(%error, "what a container has is not written down for a later life");
     }
-    Some(level)
+    level
 }
 
 /// The limits that containers of this rung need: those whose group is there.
 pub fn wanted(pods: &[PodView], folders: &Folders, root: &Path) -> BTreeMap<Place, Wanted> {
     let mut wanted = BTreeMap::new();
+    let folders = folders.of(pods.iter().flat_map(PodView::holders));
     for view in pods {
         let names: BTreeMap<_, _> = view.pod.runtime_ids.iter().map(|(id, name)| (name, id)).collect();
-        for container in view.containers.iter().filter(|container| container.grant.is_share()) {
-            let level = folders.of(&container.core).map(|folder| folder.level);
-            let id = names.get(&container.grant.container).filter(|_| level == Some(Isolation::Driver));
+        for holder in view.holders() {
+            let key = holder.key();
+            let Some(folder) = folders.get(&key).filter(|folder| folder.level == Isolation::Driver) else {
+                continue;
+            };
+            let id = names.get(&holder.grant.container);
             let Some(group) = id.and_then(|id| cgroup::group(root, view.pod.uid.as_str(), id)) else { continue };
-            for slice in &container.grant.slices {
+            for slice in &holder.grant.slices {
                 let want = Wanted {
                     bytes: slice.share.memory.bytes(),
-                    core: container.core.clone(),
-                    pod: (view.pod.reference.clone(), view.pod.uid.clone()),
+                    key: key.clone(),
+                    folder: folder.clone(),
+                    pod: view.pod.reference.clone(),
                 };
                 wanted.insert((group.clone(), slice.device.clone()), want);
             }

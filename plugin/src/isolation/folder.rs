@@ -2,22 +2,29 @@
 //! the same name below the runtime directory for what ends with the machine.
 //!
 //! kubelet mounts what Allocate answered for as long as the pod lives, also after a restart of the machine, and never
-//! asks again; and the pod that an answer was for may turn out to be another one. So a directory is named for the pod
-//! that was assumed, its name never changes, and it is found by kubelet's ids of core: whoever holds these has it. It
-//! ends when neither the pod nor a holder of the ids is known.
+//! asks again; and the pod that an answer was for may turn out to be another one. So a directory is named for the
+//! container that was assumed, its name never changes, and it is found by pod, container and kubelet's ids of core
+//! together ([`Folders::of`]). The ids alone do not tell: an app container has those of the pod's init container where
+//! both ask for as much, and the next pod of that size on the card gets those of the last one. Only where the container
+//! that was assumed holds the ids no more, whoever does hold them has the directory.
+//!
+//! A directory ends when its ids are given to another pod and kubelet lists nobody with them, or when neither its pod
+//! nor a holder is known.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use kerf::ids::PodUid;
 use kerf::isolation::Isolation;
+use kerf::plan::Grant;
 use serde::{Deserialize, Serialize};
 
 use super::{Demand, IsolationError, at};
+use crate::claim::Key;
+use crate::claim::view::Holder;
 use crate::ids::Ids;
 
 /// Younger ones are left alone: their pod may not be known yet.
@@ -35,12 +42,14 @@ pub struct Folder {
     pub run: PathBuf,
     /// What enforces the share.
     pub level: Isolation,
-    /// The pod that was assumed.
-    pub pod: PodUid,
-    /// Its container.
-    pub container: String,
+    /// The container that was assumed.
+    pub key: Key,
+    /// Where it stands in its pod.
+    place: String,
     /// kubelet's ids of core.
     pub core: Ids,
+    /// Directories that were made later have greater ones, in all lives of this process.
+    serial: u64,
 }
 
 /// What is written into it for a later life of this process. Containers do not see it.
@@ -51,6 +60,10 @@ struct Wire {
     container: String,
     isolation: String,
     core: Vec<String>,
+    #[serde(default)]
+    place: String,
+    #[serde(default)]
+    serial: u64,
 }
 
 /// The directories of all containers. Clones share them.
@@ -102,22 +115,28 @@ impl Folders {
         let (pod, container) = (demand.key.pod.as_str(), demand.key.container.as_str());
         let plain =
             |text: &str| text.chars().filter(|c| c.is_ascii_alphanumeric() || *c == '-').collect::<String>();
-        let bytes = demand.core.iter().flat_map(|id| id.bytes().chain([0]));
+        // what is left of two names may be equal
+        let bytes = [container].into_iter().chain(demand.core.iter()).flat_map(|text| text.bytes().chain([0]));
         let name = format!("{}_{}_{:016x}", plain(pod), plain(container), hash(bytes));
         let path = self.root.join(name);
-        for root in [&self.root, &self.run] {
-            // other users of the host have no business with files that containers can write
-            let mut builder = fs::DirBuilder::new();
-            builder.recursive(true).mode(0o700).create(root).map_err(at(root))?;
+        let run = self.run_of(&path);
+        make(&path)?;
+        if let Some(root) = run.parent() {
+            private(root)?;
         }
-        fs::create_dir_all(&path).map_err(at(&path))?;
+        let serial = {
+            let known = self.lock();
+            let last = known.values().map(|folder| folder.serial).max();
+            known.get(&path).map_or_else(|| last.map_or(0, |last| last + 1), |folder| folder.serial)
+        };
         let folder = Folder {
-            run: self.run_of(&path),
             path,
+            run,
             level,
-            pod: demand.key.pod.clone(),
-            container: container.to_owned(),
+            key: demand.key.clone(),
+            place: place(demand.grant),
             core: demand.core.clone(),
+            serial,
         };
         self.record(folder.clone())?;
         Ok(folder)
@@ -136,37 +155,73 @@ impl Folders {
     fn record(&self, folder: Folder) -> Result<(), IsolationError> {
         let wire = Wire {
             version: 1,
-            pod: folder.pod.as_str().to_owned(),
-            container: folder.container.clone(),
+            pod: folder.key.pod.to_string(),
+            container: folder.key.container.to_string(),
             isolation: folder.level.to_string(),
             core: folder.core.iter().map(str::to_owned).collect(),
+            place: folder.place.clone(),
+            serial: folder.serial,
         };
         replace(&folder.path.join(GRANT), &serde_json::to_vec(&wire).unwrap_or_default())?;
         self.lock().insert(folder.path.clone(), folder);
         Ok(())
     }
 
-    /// The directory of who holds these ids of core.
-    pub fn of(&self, core: &Ids) -> Option<Folder> {
-        self.lock().values().find(|folder| folder.core == *core).cloned()
+    /// The directory of each of these containers that has one. `holders` are all that hold these ids, or all that hold
+    /// any: a directory that was made for one of them is not taken for another's.
+    pub fn of<'a>(&self, holders: impl IntoIterator<Item = Holder<'a>>) -> BTreeMap<Key, Folder> {
+        // the newest last
+        let known = self.all();
+        let mut found = BTreeMap::new();
+        let mut taken = BTreeSet::new();
+        let mut others = Vec::new();
+        for holder in holders.into_iter().filter(|holder| holder.grant.is_share()) {
+            let own = |folder: &&Folder| {
+                let key = &folder.key;
+                folder.core == *holder.core && key.pod == *holder.pod && key.container == holder.grant.container
+            };
+            match known.iter().rfind(own) {
+                Some(folder) => {
+                    taken.insert(&folder.path);
+                    found.insert(holder.key(), folder.clone());
+                }
+                None => others.push(holder),
+            }
+        }
+        for holder in others {
+            let place = place(holder.grant);
+            let left = known.iter().filter(|f| f.core == *holder.core && !taken.contains(&f.path));
+            if let Some(folder) = left.max_by_key(|folder| (folder.place == place, folder.serial)) {
+                taken.insert(&folder.path);
+                found.insert(holder.key(), folder.clone());
+            }
+        }
+        found
     }
 
-    /// All of them.
+    /// All of them, in the order in which they were made.
     pub fn all(&self) -> Vec<Folder> {
-        self.lock().values().cloned().collect()
+        let mut all: Vec<Folder> = self.lock().values().cloned().collect();
+        all.sort_by_key(|folder| folder.serial);
+        all
+    }
+
+    /// Removes one.
+    pub fn remove(&self, folder: &Folder) {
+        match fs::remove_dir_all(&folder.path) {
+            Ok(()) => {
+                let _ = fs::remove_dir_all(&folder.run);
+                tracing::debug!(path = %folder.path.display(), "limits removed");
+            }
+            Err(error) => tracing::warn!(path = %folder.path.display(), %error, "limits not removed"),
+        }
+        self.lock().remove(&folder.path);
     }
 
     /// Removes those for which `needed` says no, unless they are young.
     pub fn sweep(&self, needed: impl Fn(&Folder) -> bool) {
-        for folder in self.all().into_iter().filter(|folder| !needed(folder) && aged(&folder.path)) {
-            match fs::remove_dir_all(&folder.path) {
-                Ok(()) => {
-                    let _ = fs::remove_dir_all(&folder.run);
-                    tracing::debug!(path = %folder.path.display(), "limits removed");
-                }
-                Err(error) => tracing::warn!(path = %folder.path.display(), %error, "limits not removed"),
-            }
-            self.lock().remove(&folder.path);
+        for folder in self.all().iter().filter(|folder| !needed(folder) && aged(&folder.path)) {
+            self.remove(folder);
         }
     }
 }
@@ -194,11 +249,31 @@ impl Folders {
             run: self.run_of(path),
             path: path.to_owned(),
             level,
-            pod: wire.pod.as_str().into(),
-            container: wire.container,
+            key: Key { pod: wire.pod.as_str().into(), container: wire.container.as_str().into() },
+            place: wire.place,
             core: Ids::new(wire.core),
+            serial: wire.serial,
         })
     }
+}
+
+/// Where a container stands in its pod: pods of one shape change places as a whole, and have other names there.
+fn place(grant: &Grant) -> String {
+    format!("{} {}", grant.kind.as_str(), grant.position)
+}
+
+/// Makes the directory of one container.
+///
+/// # Errors
+/// [`IsolationError`]
+pub(super) fn make(path: &Path) -> Result<(), IsolationError> {
+    path.parent().map_or(Ok(()), private)?;
+    fs::create_dir_all(path).map_err(at(path))
+}
+
+/// Makes the directory of all containers: other users of the host have no business with files that containers can write.
+fn private(root: &Path) -> Result<(), IsolationError> {
+    fs::DirBuilder::new().recursive(true).mode(0o700).create(root).map_err(at(root))
 }
 
 /// Writes a file as a whole: a reader sees the old content or the new one.
@@ -221,32 +296,116 @@ pub(super) fn hash(bytes: impl IntoIterator<Item = u8>) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::claim::Key;
-    use kerf::plan::{Form, Grant};
+    use kerf::ids::PodUid;
+    use kerf::plan::Form;
     use kerf::request::ContainerKind;
 
+    struct Host {
+        state: tempfile::TempDir,
+        run: tempfile::TempDir,
+    }
+
+    fn grant(container: &str, kind: ContainerKind, position: u32) -> Grant {
+        Grant { container: container.into(), kind, position, form: Form::Share, slices: Vec::new() }
+    }
+
+    fn ids(units: std::ops::Range<u32>) -> Ids {
+        Ids::new(units.map(|k| format!("GPU-0::{k}")))
+    }
+
+    impl Host {
+        fn new() -> Self {
+            Self { state: tempfile::tempdir().unwrap(), run: tempfile::tempdir().unwrap() }
+        }
+
+        fn open(&self) -> Folders {
+            Folders::open(self.state.path(), self.run.path()).unwrap()
+        }
+    }
+
+    fn made(folders: &Folders, pod: &str, grant: &Grant, core: &Ids) -> Folder {
+        let key = Key { pod: pod.into(), container: grant.container.clone() };
+        folders.create(&Demand { key: &key, core, grant, limit: None }, Isolation::Limiter).unwrap()
+    }
+
+    /// The paths of these containers' directories.
+    fn found(folders: &Folders, holders: &[(&str, &Grant)], core: &Ids) -> Vec<Option<PathBuf>> {
+        let pods: Vec<PodUid> = holders.iter().map(|(pod, _)| (*pod).into()).collect();
+        let holders: Vec<Holder<'_>> =
+            pods.iter().zip(holders).map(|(pod, (_, grant))| Holder { pod, grant, core }).collect();
+        let of = folders.of(holders.iter().copied());
+        holders.iter().map(|holder| of.get(&holder.key()).map(|folder| folder.path.clone())).collect()
+    }
+
     #[test]
-    fn a_directory_is_found_by_ids_in_a_later_life_and_ends_when_nobody_needs_it() {
-        let (state, run) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
-        let key = Key { pod: "u".into(), container: "main".into() };
-        let kind = ContainerKind::App;
-        let grant = Grant { container: "main".into(), kind, position: 0, form: Form::Share, slices: Vec::new() };
-        let core = Ids::new(["GPU-0::1".to_owned(), "GPU-0::0".to_owned()]);
-        let demand = Demand { key: &key, core: &core, grant: &grant, limit: None };
-        let made = Folders::open(state.path(), run.path()).unwrap().create(&demand, Isolation::Limiter).unwrap();
+    fn a_directory_is_found_in_a_later_life_and_ends_when_nobody_needs_it() {
+        let host = Host::new();
+        let (main, core) = (grant("main", ContainerKind::App, 0), ids(0..2));
+        let own = made(&host.open(), "u", &main, &core);
         // a directory that was being made, and one of somebody's
-        fs::create_dir(state.path().join("containers/half")).unwrap();
-        let folders = Folders::open(state.path(), run.path()).unwrap();
-        assert_eq!(folders.all(), vec![made.clone()]);
-        assert_eq!(folders.of(&core), Some(made.clone()));
-        assert_eq!(folders.create(&demand, Isolation::Limiter).unwrap(), made, "answered again");
+        fs::create_dir(host.state.path().join("containers/half")).unwrap();
+        let folders = host.open();
+        assert_eq!(folders.all(), vec![own.clone()]);
+        assert_eq!(found(&folders, &[("u", &main)], &core), [Some(own.path.clone())]);
+        assert_eq!(made(&folders, "u", &main, &core), own, "answered again");
         folders.sweep(|_| false);
-        assert!(made.path.is_dir(), "too young");
+        assert!(own.path.is_dir(), "too young");
         let old = std::time::SystemTime::now() - GRACE;
-        fs::File::open(made.path.join(GRANT)).unwrap().set_modified(old).unwrap();
+        fs::File::open(own.path.join(GRANT)).unwrap().set_modified(old).unwrap();
         folders.sweep(|folder| folder.core == core);
-        assert!(made.path.is_dir(), "needed");
+        assert!(own.path.is_dir(), "needed");
         folders.sweep(|_| false);
-        assert!(!made.path.exists() && folders.of(&core).is_none());
+        assert!(!own.path.exists() && folders.all().is_empty());
+    }
+
+    /// Whatever the order of names and of uids, in this life and in a later one.
+    #[test]
+    fn containers_with_equal_ids_have_each_their_own() {
+        let core = ids(0..30);
+        for names in [["main", "main-init"], ["main-init", "main"], ["main", "main_x"], ["main_x", "mainx"]] {
+            for pods in [["a", "a"], ["a", "b"], ["b", "a"]] {
+                let host = Host::new();
+                let folders = host.open();
+                let first = grant(names[0], ContainerKind::Init, 0);
+                let second = grant(names[1], ContainerKind::App, 0);
+                let paths = [(pods[0], &first), (pods[1], &second)]
+                    .map(|(pod, grant)| Some(made(&folders, pod, grant, &core).path));
+                assert_ne!(paths[0], paths[1]);
+                for folders in [folders, host.open()] {
+                    let both = [(pods[0], &first), (pods[1], &second)];
+                    assert_eq!(found(&folders, &both, &core), paths, "{names:?} {pods:?}");
+                    assert_eq!(found(&folders, &both[1..], &core), paths[1..], "{names:?} {pods:?}");
+                }
+            }
+        }
+    }
+
+    /// Pods of one shape have changed places after they were served: the containers of the one hold what was made for those
+    /// of the other, by whatever names.
+    #[test]
+    fn who_was_served_in_anothers_place_has_what_was_made_for_that_one() {
+        let host = Host::new();
+        let core = ids(0..30);
+        let folders = host.open();
+        // what an earlier pod left is no newer
+        made(&folders, "z", &grant("work", ContainerKind::App, 0), &core);
+        let init = made(&folders, "a", &grant("prepare", ContainerKind::Init, 0), &core);
+        let app = made(&folders, "a", &grant("main", ContainerKind::App, 0), &core);
+        let (first, second) = (grant("load", ContainerKind::Init, 0), grant("work", ContainerKind::App, 0));
+        for folders in [folders, host.open()] {
+            let expected = [Some(app.path.clone()), Some(init.path.clone())];
+            assert_eq!(found(&folders, &[("b", &second), ("b", &first)], &core), expected);
+        }
+    }
+
+    #[test]
+    fn what_was_made_for_another_that_holds_it_is_not_taken() {
+        let host = Host::new();
+        let (core, folders) = (ids(0..30), host.open());
+        let main = grant("main", ContainerKind::App, 0);
+        let own = made(&folders, "a", &main, &core);
+        assert_eq!(found(&folders, &[("a", &main), ("b", &main)], &core), [Some(own.path.clone()), None]);
+        assert_eq!(found(&folders, &[("b", &main), ("a", &main)], &core), [None, Some(own.path)]);
+        assert_eq!(found(&folders, &[("a", &main)], &ids(0..29)), [None], "other ids");
     }
 }

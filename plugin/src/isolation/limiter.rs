@@ -11,7 +11,7 @@ use kerf_limiter_contract::limits::{DeviceLimits, Limits};
 use kerf_limiter_contract::state::{self, Snapshot};
 use kerf_limiter_contract::{allowance, path};
 
-use super::folder::{Folder, replace};
+use super::folder::{Folder, make, replace};
 use super::{Demand, IsolationError, Mount, Provision, at};
 
 /// In a container's directory: what the container sees as [`path::HOST_DIRECTORY`].
@@ -124,7 +124,7 @@ pub fn limits(grant: &Grant, limit: Option<Milli>) -> Result<Limits, IsolationEr
 pub fn restore(folder: &Folder) -> Result<PathBuf, IsolationError> {
     let file = folder.run.join(STATE);
     if !file.is_file() {
-        fs::create_dir_all(&folder.run).map_err(at(&folder.run))?;
+        make(&folder.run)?;
         // only a whole file has the name that is mounted
         let fresh = file.with_extension("new");
         fs::write(&fresh, state::blank()).map_err(at(&fresh))?;

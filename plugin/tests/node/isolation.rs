@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use crate::stage::{SOON, Stage, placement, two_cards};
 
 /// A node that has the limiter.
-async fn with_limiter() -> Stage {
+pub async fn with_limiter() -> Stage {
     let mut stage = Stage::new().await;
     std::fs::write(&stage.library, "a library").unwrap();
     stage.start_plugin().await;
@@ -19,7 +19,7 @@ async fn with_limiter() -> Stage {
 }
 
 /// Where the host has what the container sees at `path`.
-fn host(container: &Container, inside: &str) -> (PathBuf, bool) {
+pub fn host(container: &Container, inside: &str) -> (PathBuf, bool) {
     let parent = Path::new(inside).parent().unwrap();
     container
         .mounts
@@ -38,11 +38,11 @@ fn host(container: &Container, inside: &str) -> (PathBuf, bool) {
         .unwrap_or_else(|| panic!("nothing at {inside}: {:?}", container.mounts))
 }
 
-fn limits(container: &Container) -> Limits {
+pub fn limits(container: &Container) -> Limits {
     Limits::parse(&std::fs::read(host(container, path::LIMITS).0).unwrap()).unwrap()
 }
 
-fn isolation(annotations: &Value) -> &str {
+pub fn isolation(annotations: &Value) -> &str {
     annotations["inspur.com/gpu-isolation"].as_str().unwrap_or_default()
 }
 

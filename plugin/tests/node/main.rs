@@ -6,6 +6,7 @@
 mod allocation;
 mod isolation;
 mod lifecycle;
+mod limits;
 mod mps;
 mod report;
 mod stage;

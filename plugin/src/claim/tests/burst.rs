@@ -394,8 +394,11 @@ impl Burst {
                 }
                 let core = self.kubelet.held[&key].get(&Resource::Core).cloned().unwrap_or_default();
                 if container.grant.kind != ContainerKind::Init && !core.is_empty() {
-                    let holding = self.claims.holding(&Ids::new(core)).expect("kubelet's ids are somebody's");
-                    assert_eq!((holding.key.pod, holding.limit), (pod.uid.clone(), own), "limits at its start");
+                    let holding = self.claims.holding(&Ids::new(core));
+                    let held = |name: &ContainerName| holding.iter().find(|held| held.key.container == *name);
+                    assert!(holding.iter().all(|held| held.key.pod == pod.uid), "kubelet's ids are one pod's");
+                    let limit = held(&container.grant.container).map(|held| held.limit);
+                    assert_eq!(limit, Some(own), "limits at its start");
                 }
             }
             truth.push(Plan { grants: shown.containers.iter().map(|c| c.grant.clone()).collect() });

@@ -1,0 +1,128 @@
+//! Reading no more than a bound: what a caller sends takes many times its length in memory where every item is empty.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::marker::PhantomData;
+
+use k8s_openapi::api::core::v1::Pod;
+use serde::de::{Deserialize, Deserializer, Error, MapAccess, SeqAccess, Visitor};
+use serde_json::value::RawValue;
+
+/// More than any cluster has nodes.
+pub(super) const MAX_NODES: usize = 100_000;
+/// More than any node has pods.
+pub(super) const MAX_PODS: usize = 10_000;
+/// More than all pods that one preemption is ever about.
+pub(super) const MAX_VICTIMS: usize = 500_000;
+/// An API server takes no larger request, so there is no larger pod.
+const MAX_POD_BYTES: usize = 3 << 20;
+/// More JSON objects than any pod has; each may take kilobytes once it is read.
+const MAX_POD_OBJECTS: usize = 20_000;
+
+/// Reads a list of at most `MAX` items; `null`, which is how Go writes an empty one, is none.
+pub(super) fn list<'de, D, T, const MAX: usize>(deserializer: D) -> Result<Option<Vec<T>>, D::Error>
+where
+    D: Deserializer<'de>,
+    T: Deserialize<'de>,
+{
+    deserializer.deserialize_option(List::<T, MAX>(PhantomData))
+}
+
+/// Reads the values of a map of nodes unread; `null` is none.
+pub(super) fn by_node<'de: 'a, 'a, D>(deserializer: D) -> Result<Option<BTreeMap<String, &'a RawValue>>, D::Error>
+where
+    D: Deserializer<'de>,
+{
+    deserializer.deserialize_option(ByNode(PhantomData))
+}
+
+/// Reads a pod that is no larger than any that an API server has.
+pub(super) fn pod(text: &RawValue) -> Result<Pod, String> {
+    let text = text.get();
+    let objects = text.bytes().filter(|byte| *byte == b'{').count();
+    if text.len() > MAX_POD_BYTES || objects > MAX_POD_OBJECTS {
+        return Err("request cannot be read: its pod is larger than any pod".to_owned());
+    }
+    serde_json::from_str(text).map_err(|error| unreadable(&error))
+}
+
+/// A text of bounded length: what serde says may quote the whole request.
+pub(super) fn unreadable(error: &serde_json::Error) -> String {
+    const SHOWN: usize = 200;
+    let mut text = error.to_string();
+    if let Some((end, _)) = text.char_indices().nth(SHOWN) {
+        text.truncate(end);
+        text.push_str("...");
+    }
+    format!("request cannot be read: {text}")
+}
+
+fn too_many<E: Error>(what: &str, most: usize) -> E {
+    E::custom(format_args!("more than {most} {what}"))
+}
+
+struct List<T, const MAX: usize>(PhantomData<T>);
+
+impl<'de, T: Deserialize<'de>, const MAX: usize> Visitor<'de> for List<T, MAX> {
+    type Value = Option<Vec<T>>;
+
+    fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str("a list")
+    }
+
+    fn visit_none<E: Error>(self) -> Result<Self::Value, E> {
+        Ok(None)
+    }
+
+    fn visit_unit<E: Error>(self) -> Result<Self::Value, E> {
+        Ok(None)
+    }
+
+    fn visit_some<D: Deserializer<'de>>(self, deserializer: D) -> Result<Self::Value, D::Error> {
+        deserializer.deserialize_seq(self)
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut items: A) -> Result<Self::Value, A::Error> {
+        let mut list = Vec::new();
+        while let Some(item) = items.next_element()? {
+            if list.len() == MAX {
+                return Err(too_many("items in a list", MAX));
+            }
+            list.push(item);
+        }
+        Ok(Some(list))
+    }
+}
+
+struct ByNode<'a>(PhantomData<&'a ()>);
+
+impl<'de: 'a, 'a> Visitor<'de> for ByNode<'a> {
+    type Value = Option<BTreeMap<String, &'a RawValue>>;
+
+    fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str("a map by node")
+    }
+
+    fn visit_none<E: Error>(self) -> Result<Self::Value, E> {
+        Ok(None)
+    }
+
+    fn visit_unit<E: Error>(self) -> Result<Self::Value, E> {
+        Ok(None)
+    }
+
+    fn visit_some<D: Deserializer<'de>>(self, deserializer: D) -> Result<Self::Value, D::Error> {
+        deserializer.deserialize_map(self)
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut entries: A) -> Result<Self::Value, A::Error> {
+        let mut nodes = BTreeMap::new();
+        while let Some((node, value)) = entries.next_entry::<String, &'de RawValue>()? {
+            if nodes.len() == MAX_NODES {
+                return Err(too_many("nodes", MAX_NODES));
+            }
+            nodes.insert(node, value);
+        }
+        Ok(Some(nodes))
+    }
+}

@@ -1,0 +1,80 @@
+//! Names and uids that a caller gives, looked at before anything is done with them: they end up in URLs, logs and answers.
+
+use k8s_openapi::api::core::v1::Pod;
+use kerf::ids::syntax::{LABEL_MAX, SUBDOMAIN_MAX, UID_MAX, is_label, is_subdomain, is_uid};
+
+/// So much of a text that is no name is shown.
+const SHOWN: usize = 64;
+
+/// What a name must be.
+#[derive(Clone, Copy)]
+pub(super) enum Form {
+    /// Names of namespaces and containers.
+    Label,
+    /// Names of pods and nodes.
+    Subdomain,
+    /// Uids.
+    Uid,
+}
+
+impl Form {
+    /// Checks one field.
+    ///
+    /// # Errors
+    /// A text that names the field.
+    pub(super) fn check(self, field: &str, text: &str) -> Result<(), String> {
+        let (holds, wanted) = match self {
+            Self::Label => (is_label(text), format!("a DNS-1123 label of at most {LABEL_MAX} characters")),
+            Self::Subdomain => {
+                (is_subdomain(text), format!("a DNS-1123 subdomain of at most {SUBDOMAIN_MAX} characters"))
+            }
+            Self::Uid => (is_uid(text), format!("a uid of 1 to {UID_MAX} letters, digits and hyphens")),
+        };
+        if holds { Ok(()) } else { Err(format!("{field} is not {wanted}: {}", shown(text))) }
+    }
+
+    /// As `check`; a pod that has not been created has no name yet.
+    fn check_given(self, field: &str, text: Option<&str>) -> Result<(), String> {
+        text.filter(|text| !text.is_empty()).map_or(Ok(()), |text| self.check(field, text))
+    }
+}
+
+/// The beginning of a text that may be anything, on one line.
+fn shown(text: &str) -> String {
+    let end = text.char_indices().nth(SHOWN);
+    let (start, dots) = end.map_or((text, ""), |(end, _)| (text.get(..end).unwrap_or_default(), "..."));
+    format!("{start:?}{dots}")
+}
+
+/// Checks the pod of a request: what it has of names must look like names.
+///
+/// # Errors
+/// A text that names the field.
+pub(super) fn of_pod(pod: &Pod) -> Result<(), String> {
+    let metadata = &pod.metadata;
+    Form::Subdomain.check_given("Pod.metadata.name", metadata.name.as_deref())?;
+    Form::Label.check_given("Pod.metadata.namespace", metadata.namespace.as_deref())?;
+    Form::Uid.check_given("Pod.metadata.uid", metadata.uid.as_deref())?;
+    let Some(spec) = &pod.spec else { return Ok(()) };
+    for container in spec.init_containers.iter().flatten().chain(&spec.containers) {
+        Form::Label.check_given("a container's name in Pod.spec", Some(&container.name))?;
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_no_name_is_shown_in_part_and_on_one_line() {
+        let error = |text: &str| Form::Subdomain.check("PodName", text).unwrap_err();
+        assert_eq!(
+            error("?limit=500"),
+            r#"PodName is not a DNS-1123 subdomain of at most 253 characters: "?limit=500""#
+        );
+        assert!(error("a\nb\0\u{202e}").ends_with(r#": "a\nb\0\u{202e}""#));
+        let long = error(&"\u{e4}".repeat(100 << 20));
+        assert!(long.ends_with("\u{e4}\"...") && long.chars().count() < 200, "{}", long.len());
+    }
+}

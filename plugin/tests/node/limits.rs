@@ -1,0 +1,265 @@
+//! Limits belong to their container, whoever else has, or had, its ids of core.
+
+use std::os::unix::fs::{FileExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+
+use kerf::annotation::{self, Keys};
+use kerf::plan::{Form, Grant, Placement, Plan, Slice};
+use kerf::request::ContainerKind::{self, App, Init, Sidecar};
+use kerf::units::Share;
+use kerf_limiter_contract::{allowance, path, state};
+use kerf_testkit::kubelet::Container;
+use serde_json::json;
+
+use crate::isolation::{host, isolation, limits, with_limiter};
+use crate::stage::{CORE, MEMORY, SOON, Stage, two_cards};
+
+/// When it runs, its name, its core and memory in units, its card.
+type Part<'a> = (ContainerKind, &'a str, u64, u64, &'a str);
+
+/// Runs a pod of shares, each on its card, as the extender would.
+fn run(stage: &Stage, name: &str, parts: &[Part<'_>]) {
+    let (mut apps, mut inits) = (Vec::new(), Vec::new());
+    let mut grants = Vec::new();
+    for (kind, container, core, memory, card) in parts {
+        let limits = json!({ CORE: core.to_string(), MEMORY: memory.to_string() });
+        let mut spec = json!({ "name": container, "image": "i", "resources": { "limits": limits } });
+        if *kind == Sidecar {
+            spec["restartPolicy"] = json!("Always");
+        }
+        let list = if *kind == App { &mut apps } else { &mut inits };
+        let position = u32::try_from(list.len()).unwrap();
+        list.push(spec);
+        let share = Share::new(u32::try_from(core * 10).unwrap(), memory * 256);
+        let slice = Slice { device: (*card).into(), index: u32::from(*card == "GPU-b"), share, count: 1 };
+        let (container, form) = ((*container).into(), Form::Share);
+        grants.push(Grant { container, kind: *kind, position, form, slices: vec![slice] });
+    }
+    let placement = Placement { node: "n".into(), time: 1, limit: None, plan: Plan { grants } };
+    let pod = json!({
+        "metadata": {
+            "name": name, "namespace": "ns", "annotations": annotation::write(&placement, &Keys::default()),
+        },
+        "spec": { "containers": apps, "initContainers": inits }, "status": { "phase": "Pending" },
+    });
+    stage.server.create("pods", pod).unwrap();
+    stage.server.bind("ns", name, "n").unwrap();
+}
+
+/// The card, the memory in units and the compute in percent that a container finds in its limits.
+fn found(container: &Container) -> (String, u64, u8) {
+    let limits = limits(container);
+    let [device] = limits.devices() else { panic!("{limits:?}") };
+    (device.uuid.to_string(), device.memory / (256 << 20), device.core)
+}
+
+/// Waits until the node has decided how much of its card's time the container may use.
+async fn paced(container: &Container) {
+    let file = host(container, path::ALLOWANCE).0;
+    let decided = async {
+        while std::fs::read(&file).unwrap()[allowance::offset(0)..].iter().all(|byte| *byte == 0) {
+            tokio::task::yield_now().await;
+        }
+    };
+    let name = (&container.pod, &container.name);
+    tokio::time::timeout(SOON, decided).await.unwrap_or_else(|_| panic!("{name:?} is not paced"));
+}
+
+/// The directory of a container's limits.
+fn directory(container: &Container) -> PathBuf {
+    host(container, path::LIMITS).0.ancestors().nth(2).unwrap().to_owned()
+}
+
+/// Every container of the pod, whatever its state.
+async fn containers(stage: &Stage, pod: &str, count: usize) -> Vec<Container> {
+    let all = |containers: &[Container]| {
+        let own: Vec<Container> = containers.iter().filter(|c| c.pod == pod && c.starts > 0).cloned().collect();
+        (own.len() == count).then_some(own)
+    };
+    stage.kubelet.wait_for(SOON, all).await.unwrap()
+}
+
+async fn ends(stage: &Stage, pod: &str) {
+    stage.kubelet.complete_pod("ns", pod, "Succeeded").await.unwrap();
+    stage.phase(pod, "Succeeded").await;
+}
+
+#[tokio::test]
+async fn the_next_pod_with_the_same_ids_has_limits_of_its_own() {
+    let mut stage = with_limiter().await;
+    run(&stage, "first", &[(App, "main", 30, 20, "GPU-a")]);
+    stage.confirmed("first").await;
+    let mut last = stage.started("first", "main").await;
+    // completed; completed and deleted; and with a restart of the plugin between
+    for (pod, deleted, restarted) in [("second", false, false), ("third", true, false), ("fourth", true, true)] {
+        let before = last.pod.clone();
+        ends(&stage, &before).await;
+        if deleted {
+            stage.server.force_delete("pods", "ns", &before).unwrap();
+        }
+        if restarted {
+            stage.stop_plugin().await;
+            stage.start_plugin().await;
+            stage.registered().await;
+        }
+        run(&stage, pod, &[(App, "main", 30, 10, "GPU-a")]);
+        assert_eq!(isolation(&stage.confirmed(pod).await), r#"{"main":"limiter"}"#);
+        let container = stage.started(pod, "main").await;
+        assert_eq!(container.ids(CORE), last.ids(CORE), "kubelet gives the same");
+        assert_eq!(found(&container), ("GPU-a".to_owned(), 10, 30));
+        paced(&container).await;
+        assert!(!directory(&last).exists(), "{before}");
+        last = container;
+    }
+}
+
+/// A directory of a pod that ended while nobody looked.
+#[tokio::test]
+async fn what_is_left_of_an_earlier_pod_on_the_disk_is_nobodys() {
+    let mut stage = with_limiter().await;
+    run(&stage, "first", &[(App, "main", 30, 20, "GPU-a")]);
+    stage.confirmed("first").await;
+    let first = stage.started("first", "main").await;
+    let (own, kept) = (directory(&first), directory(&first).with_file_name("kept"));
+    copy(&own, &kept);
+    ends(&stage, "first").await;
+    run(&stage, "second", &[(App, "main", 30, 10, "GPU-a")]);
+    stage.confirmed("second").await;
+    let second = stage.started("second", "main").await;
+    // as if its removal had failed: both are there when a later life begins
+    stage.stop_plugin().await;
+    std::fs::rename(&kept, &own).unwrap();
+    std::fs::remove_file(host(&second, path::STATE).0).unwrap();
+    std::fs::write(host(&second, path::ALLOWANCE).0, allowance::blank()).unwrap();
+    let told = std::fs::read(own.join("etc/allowance")).unwrap();
+    stage.start_plugin().await;
+    stage.registered().await;
+    paced(&second).await;
+    assert_eq!(std::fs::read(own.join("etc/allowance")).unwrap(), told, "nobody is told anything there");
+    stage.kubelet.restart_container("ns", "second", "main").await.unwrap();
+    let second = stage.started("second", "main").await;
+    assert!(second.start_errors.is_empty(), "{:?}", second.start_errors);
+    assert!(host(&second, path::STATE).0.is_file());
+    assert_eq!(found(&second), ("GPU-a".to_owned(), 10, 30));
+}
+
+fn copy(from: &Path, to: &Path) {
+    std::fs::create_dir(to).unwrap();
+    for entry in std::fs::read_dir(from).unwrap().map(Result::unwrap) {
+        let target = to.join(entry.file_name());
+        if entry.path().is_dir() {
+            copy(&entry.path(), &target);
+        } else {
+            std::fs::copy(entry.path(), target).unwrap();
+        }
+    }
+}
+
+/// kubelet gives an app container the ids of the init container before it.
+#[tokio::test]
+async fn init_containers_and_apps_with_equal_ids_have_each_their_own() {
+    let stage = with_limiter().await;
+    // names that sort before and after, one the other's prefix
+    let names = [["main-init", "main"], ["main", "main-app"], ["a", "b"], ["b", "a"]];
+    for (at, [init, app]) in names.into_iter().enumerate() {
+        for (card, other) in [("GPU-a", "GPU-a"), ("GPU-a", "GPU-b")] {
+            let pod = format!("p{at}-{}", other.to_lowercase());
+            run(&stage, &pod, &[(Init, init, 30, 40, card), (App, app, 30, 10, other)]);
+            stage.confirmed(&pod).await;
+            let [first, second] = &containers(&stage, &pod, 2).await[..] else { panic!() };
+            assert_eq!(first.ids(CORE), second.ids(CORE), "kubelet gives the same");
+            let expected = [(card.to_owned(), 40, 30), (other.to_owned(), 10, 30)];
+            assert_eq!([found(first), found(second)], expected, "{pod}");
+            paced(second).await;
+            // whichever of them starts again
+            for container in [init, app, init] {
+                stage.kubelet.restart_container("ns", &pod, container).await.unwrap();
+                assert_eq!([found(first), found(second)], expected, "{pod}: {container} started again");
+            }
+            ends(&stage, &pod).await;
+        }
+    }
+}
+
+#[tokio::test]
+async fn every_container_of_a_pod_has_its_own_after_run_was_emptied() {
+    let mut stage = with_limiter().await;
+    let parts = [
+        (Init, "main-init", 20, 8, "GPU-a"),
+        (Init, "main", 20, 6, "GPU-a"),
+        (Sidecar, "side", 20, 4, "GPU-a"),
+        (App, "main-app", 20, 2, "GPU-a"),
+        (App, "twin", 20, 2, "GPU-a"),
+    ];
+    run(&stage, "earlier", &[(App, "main", 20, 12, "GPU-a")]);
+    stage.confirmed("earlier").await;
+    stage.started("earlier", "main").await;
+    ends(&stage, "earlier").await;
+    run(&stage, "p", &parts);
+    stage.confirmed("p").await;
+    let all = containers(&stage, "p", parts.len()).await;
+    let expected: Vec<_> = parts.iter().map(|(_, _, _, memory, _)| ("GPU-a".to_owned(), *memory, 20)).collect();
+    assert_eq!(all.iter().map(found).collect::<Vec<_>>(), expected);
+    let states: Vec<PathBuf> = all.iter().map(|container| host(container, path::STATE).0).collect();
+    let run_directory = states[0].ancestors().nth(2).unwrap().to_owned();
+    // the machine starts anew: while the plugin runs, and before it does
+    for restarted in [false, true] {
+        if restarted {
+            stage.stop_plugin().await;
+        }
+        std::fs::remove_dir_all(&run_directory).unwrap();
+        if restarted {
+            stage.start_plugin().await;
+            stage.registered().await;
+        }
+        for (at, container) in all.iter().enumerate() {
+            stage.kubelet.restart_container("ns", "p", &container.name).await.unwrap();
+            let again = stage.kubelet.container("ns", "p", &container.name).unwrap();
+            assert!(again.start_errors.is_empty(), "{:?}", again.start_errors);
+            assert!(states[at].is_file(), "{} after {restarted}", container.name);
+        }
+        let mode = std::fs::metadata(&run_directory).unwrap().permissions().mode() & 0o777;
+        assert_eq!(mode, 0o700, "tenants' files are not for other users of the host");
+        assert_eq!(all.iter().map(found).collect::<Vec<_>>(), expected);
+    }
+    for container in all.iter().filter(|container| !container.init) {
+        paced(container).await;
+    }
+}
+
+/// This process as its limiter registers it: where in the state file, and what.
+fn registered() -> (u64, u64) {
+    let stat = std::fs::read_to_string("/proc/self/stat").unwrap();
+    let start = stat.rsplit_once(')').unwrap().1.split_whitespace().nth(19).unwrap().parse().unwrap();
+    let status = std::fs::read_to_string("/proc/self/status").unwrap();
+    let inner = status.lines().find_map(|line| line.strip_prefix("NSpid:")).unwrap();
+    let pid = inner.split_whitespace().last().unwrap().parse().unwrap();
+    let at = std::mem::offset_of!(state::State, processes) + std::mem::offset_of!(state::Process, owner);
+    (at as u64, state::owner(pid, start))
+}
+
+/// The processes that a container's limiter has registered are its own, not its predecessor's.
+#[tokio::test]
+async fn a_process_that_the_limiter_knows_raises_no_alarm_where_an_earlier_pod_had_the_ids() {
+    let stage = with_limiter().await;
+    run(&stage, "first", &[(App, "main", 30, 20, "GPU-a")]);
+    stage.confirmed("first").await;
+    let first = stage.started("first", "main").await;
+    ends(&stage, "first").await;
+    run(&stage, "second", &[(App, "main", 30, 20, "GPU-a")]);
+    stage.confirmed("second").await;
+    let second = stage.started("second", "main").await;
+    assert_eq!(first.ids(CORE), second.ids(CORE), "kubelet gives the same");
+    let process = format!(
+        "{}[[process]]\npid = {}\ngpu = \"GPU-a\"\nmemory_mib = 1\npod = \"ns/second\"\ncontainer = \"main\"\n",
+        two_cards(true),
+        std::process::id()
+    );
+    std::fs::write(&stage.gpus, process).unwrap();
+    let breach = r#"kind="unlimited",namespace="ns",pod="second"} 1"#;
+    stage.until("/metrics", |_, text| text.contains(breach)).await;
+    let (at, owner) = registered();
+    let file = std::fs::OpenOptions::new().write(true).open(host(&second, path::STATE).0).unwrap();
+    file.write_all_at(&owner.to_ne_bytes(), at).unwrap();
+    stage.until("/metrics", |_, text| text.contains("kerf_plugin") && !text.contains(breach)).await;
+}

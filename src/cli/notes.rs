@@ -1,0 +1,26 @@
+//! What is odd about a node's cards and pods, in words.
+
+use kerf::ledger::{Basis, Commitment, NodeLedger};
+
+/// One sentence each, without the node's name: why the node takes no pod, and which pods are not counted on cards of it
+/// that their records name.
+pub fn notes(ledger: &NodeLedger) -> Vec<String> {
+    // a node without cards is no GPU node, and nothing is odd about it
+    let trouble = ledger.without_cards().filter(|_| !ledger.cards().is_empty());
+    let trouble = trouble.map(|why| format!("{why}: it takes no pod; its GPUs are those that were known last"));
+    let pods = ledger.commitments().values().filter(|known| ledger.concerns(known));
+    trouble.into_iter().chain(pods.filter_map(|known| note(ledger, known))).collect()
+}
+
+fn note(ledger: &NodeLedger, known: &Commitment) -> Option<String> {
+    let pod = &known.pod;
+    match known.basis() {
+        Basis::Amounts => Some(format!("{pod}: its placement cannot be read; counted on every GPU")),
+        Basis::Everything => Some(format!("{pod}: its amounts cannot be read; every GPU counts as full")),
+        Basis::Record => {
+            let missing: Vec<&str> = ledger.missing(known).map(|hold| hold.device.as_str()).collect();
+            (!missing.is_empty())
+                .then(|| format!("{pod}: on GPUs that the node does not have: {}", missing.join(", ")))
+        }
+    }
+}

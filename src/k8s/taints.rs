@@ -1,0 +1,259 @@
+//! What keeps pods off a Node although it has room: taints, and that it is unschedulable or being deleted. Matched as
+//! kube-scheduler does (`k8s.io/api/core/v1/toleration.go`, its plugins `TaintToleration` and `NodeUnschedulable`).
+
+use std::fmt;
+
+use k8s_openapi::api::core::v1::{self, Node, Pod};
+
+/// The taint that stands for `spec.unschedulable`: who tolerates it may be bound there.
+const UNSCHEDULABLE: &str = "node.kubernetes.io/unschedulable";
+const NO_SCHEDULE: &str = "NoSchedule";
+const NO_EXECUTE: &str = "NoExecute";
+
+/// What a Node says of who may be bound to it. Most say nothing.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Taints {
+    deleting: bool,
+    unschedulable: bool,
+    taints: Box<[Taint]>,
+}
+
+/// A taint with the effect `NoSchedule` or `NoExecute`; others keep no pod away.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Taint {
+    key: Box<str>,
+    value: Box<str>,
+    effect: &'static str,
+}
+
+/// A pod's `spec.tolerations[]`, without how long it tolerates.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Toleration {
+    key: Box<str>,
+    operator: Operator,
+    value: Box<str>,
+    effect: Box<str>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Operator {
+    Equal,
+    Exists,
+    /// The taint's value is a number below the toleration's. An API server that does not know these accepts none.
+    Lt,
+    Gt,
+    /// One of a later Kubernetes: it tolerates nothing.
+    Other,
+}
+
+/// Why a pod may not be bound to a Node.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Closed<'a> {
+    /// The Node is being deleted.
+    Deleting,
+    /// `spec.unschedulable`: the Node is cordoned.
+    Unschedulable,
+    /// It has this taint, which the pod does not tolerate.
+    Taint(&'a Taint),
+}
+
+impl Taints {
+    /// What this Node says.
+    pub fn of(node: &Node) -> Self {
+        let spec = node.spec.as_ref();
+        let taints = spec.and_then(|spec| spec.taints.as_ref()).into_iter().flatten().filter_map(|taint| {
+            let effect = [NO_SCHEDULE, NO_EXECUTE].into_iter().find(|effect| *effect == taint.effect)?;
+            let value = taint.value.as_deref().unwrap_or_default();
+            Some(Taint { key: taint.key.as_str().into(), value: value.into(), effect })
+        });
+        Self {
+            deleting: node.metadata.deletion_timestamp.is_some(),
+            unschedulable: spec.and_then(|spec| spec.unschedulable).unwrap_or_default(),
+            taints: taints.collect(),
+        }
+    }
+
+    /// Whether every pod may be bound here.
+    pub fn is_empty(&self) -> bool {
+        *self == Self::default()
+    }
+
+    /// Why a pod with these tolerations may not be bound here; `None` where it may.
+    pub fn close(&self, tolerations: &[Toleration]) -> Option<Closed<'_>> {
+        let tolerated = |key: &str, value: &str, effect: &str| {
+            tolerations.iter().any(|toleration| toleration.tolerates(key, value, effect))
+        };
+        if self.deleting {
+            return Some(Closed::Deleting);
+        }
+        if self.unschedulable && !tolerated(UNSCHEDULABLE, "", NO_SCHEDULE) {
+            return Some(Closed::Unschedulable);
+        }
+        let intolerable = |taint: &&Taint| !tolerated(&taint.key, &taint.value, taint.effect);
+        self.taints.iter().find(intolerable).map(Closed::Taint)
+    }
+}
+
+impl Toleration {
+    /// All tolerations of a pod.
+    pub fn of(pod: &Pod) -> Box<[Self]> {
+        let tolerations = pod.spec.as_ref().and_then(|spec| spec.tolerations.as_ref()).into_iter().flatten();
+        tolerations.map(Self::from).collect()
+    }
+
+    fn tolerates(&self, key: &str, value: &str, effect: &str) -> bool {
+        if !self.effect.is_empty() && *self.effect != *effect || !self.key.is_empty() && *self.key != *key {
+            return false;
+        }
+        let compare = |holds: fn(&i64, &i64) -> bool| {
+            integer(value).zip(integer(&self.value)).is_some_and(|(taint, own)| holds(&taint, &own))
+        };
+        match self.operator {
+            Operator::Equal => *self.value == *value,
+            Operator::Exists => true,
+            Operator::Lt => compare(i64::lt),
+            Operator::Gt => compare(i64::gt),
+            Operator::Other => false,
+        }
+    }
+}
+
+impl From<&v1::Toleration> for Toleration {
+    fn from(toleration: &v1::Toleration) -> Self {
+        let text = |field: &Option<String>| field.as_deref().unwrap_or_default().into();
+        let operator = match toleration.operator.as_deref().unwrap_or_default() {
+            "" | "Equal" => Operator::Equal,
+            "Exists" => Operator::Exists,
+            "Lt" => Operator::Lt,
+            "Gt" => Operator::Gt,
+            _ => Operator::Other,
+        };
+        Self {
+            key: text(&toleration.key),
+            operator,
+            value: text(&toleration.value),
+            effect: text(&toleration.effect),
+        }
+    }
+}
+
+/// A decimal integer in the one form that Kubernetes takes: no `+`, no zeros before it.
+fn integer(text: &str) -> Option<i64> {
+    let digits = text.strip_prefix('-').unwrap_or(text);
+    let canonical = text == "0" || !digits.starts_with('0') && digits.bytes().all(|byte| byte.is_ascii_digit());
+    if canonical { text.parse().ok() } else { None }
+}
+
+impl fmt::Display for Closed<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Deleting => f.write_str("is being deleted"),
+            Self::Unschedulable => f.write_str("is unschedulable"),
+            Self::Taint(Taint { key, value, effect }) => {
+                let equals = if value.is_empty() { "" } else { "=" };
+                write!(f, "has a taint that the pod does not tolerate: {key}{equals}{value}:{effect}")
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::{Value, json};
+
+    fn taints(spec: Value) -> Taints {
+        Taints::of(&serde_json::from_value(json!({ "metadata": { "name": "n" }, "spec": spec })).unwrap())
+    }
+
+    fn tolerations(tolerations: Value) -> Box<[Toleration]> {
+        let pod = json!({ "metadata": {}, "spec": { "containers": [], "tolerations": tolerations } });
+        Toleration::of(&serde_json::from_value(pod).unwrap())
+    }
+
+    #[test]
+    fn tolerations_match_as_kube_scheduler_has_it() {
+        let cases = [
+            // (key, value, effect) of the taint; the toleration; whether it is tolerated
+            (("k", "v", "NoSchedule"), json!({ "key": "k", "value": "v", "effect": "NoSchedule" }), true),
+            (("k", "v", "NoSchedule"), json!({ "key": "k", "operator": "Equal", "value": "v" }), true),
+            (("k", "v", "NoExecute"), json!({ "key": "k", "operator": "", "value": "v" }), true),
+            (("k", "v", "NoSchedule"), json!({ "key": "k", "value": "w" }), false),
+            (("k", "v", "NoSchedule"), json!({ "key": "k" }), false),
+            (("k", "", "NoSchedule"), json!({ "key": "k" }), true),
+            (("k", "v", "NoSchedule"), json!({ "key": "k", "operator": "Exists" }), true),
+            (("k", "v", "NoSchedule"), json!({ "key": "j", "operator": "Exists" }), false),
+            (("k", "v", "NoSchedule"), json!({ "operator": "Exists" }), true),
+            (("k", "v", "NoExecute"), json!({ "operator": "Exists", "effect": "NoSchedule" }), false),
+            (
+                ("k", "v", "NoExecute"),
+                json!({ "operator": "Exists", "effect": "NoExecute", "tolerationSeconds": 1 }),
+                true,
+            ),
+            // an empty key with Equal: any taint of that value
+            (("k", "v", "NoSchedule"), json!({ "value": "v" }), true),
+            (("k", "9", "NoSchedule"), json!({ "key": "k", "operator": "Lt", "value": "10" }), true),
+            (("k", "10", "NoSchedule"), json!({ "key": "k", "operator": "Lt", "value": "10" }), false),
+            (("k", "11", "NoSchedule"), json!({ "key": "k", "operator": "Gt", "value": "10" }), true),
+            (("k", "-11", "NoSchedule"), json!({ "key": "k", "operator": "Gt", "value": "-12" }), true),
+            (("k", "011", "NoSchedule"), json!({ "key": "k", "operator": "Gt", "value": "10" }), false),
+            (("k", "+11", "NoSchedule"), json!({ "key": "k", "operator": "Gt", "value": "10" }), false),
+            (("k", "-0", "NoSchedule"), json!({ "key": "k", "operator": "Lt", "value": "10" }), false),
+            (("k", "", "NoSchedule"), json!({ "key": "k", "operator": "Lt", "value": "10" }), false),
+            (("k", "x", "NoSchedule"), json!({ "key": "k", "operator": "Lt", "value": "10" }), false),
+            (
+                ("k", "99999999999999999999", "NoSchedule"),
+                json!({ "key": "k", "operator": "Gt", "value": "1" }),
+                false,
+            ),
+            (("k", "v", "NoSchedule"), json!({ "key": "k", "operator": "exists", "value": "v" }), false),
+        ];
+        for ((key, value, effect), toleration, tolerated) in cases {
+            let taints = taints(json!({ "taints": [{ "key": key, "value": value, "effect": effect }] }));
+            let found = taints.close(&tolerations(json!([{ "key": "other", "operator": "Exists" }, toleration])));
+            assert_eq!(found.is_none(), tolerated, "{key}={value}:{effect} {toleration}");
+            assert!(taints.close(&[]).is_some());
+        }
+    }
+
+    #[test]
+    fn every_taint_must_be_tolerated_and_preferences_keep_nobody_away() {
+        let two = taints(json!({ "taints": [
+            { "key": "soft", "effect": "PreferNoSchedule" }, { "key": "a", "effect": "NoSchedule" },
+            { "key": "b", "value": "x", "effect": "NoExecute" }, { "key": "odd", "effect": "Later" },
+        ] }));
+        let a = tolerations(json!([{ "key": "a", "operator": "Exists" }]));
+        let found = two.close(&a).unwrap();
+        assert_eq!(found.to_string(), "has a taint that the pod does not tolerate: b=x:NoExecute");
+        assert_eq!(two.close(&[]).unwrap().to_string(), "has a taint that the pod does not tolerate: a:NoSchedule");
+        let both = tolerations(json!([{ "key": "a", "operator": "Exists" }, { "key": "b", "value": "x" }]));
+        assert_eq!(two.close(&both), None);
+        assert!(taints(json!({ "taints": [{ "key": "soft", "effect": "PreferNoSchedule" }] })).is_empty());
+        assert!(Taints::of(&Node::default()).is_empty());
+    }
+
+    #[test]
+    fn an_unschedulable_node_takes_those_who_tolerate_it() {
+        let cordoned = taints(json!({ "unschedulable": true }));
+        assert_eq!(cordoned.close(&[]), Some(Closed::Unschedulable));
+        for tolerated in [
+            json!({ "key": "node.kubernetes.io/unschedulable", "operator": "Exists", "effect": "NoSchedule" }),
+            json!({ "key": "node.kubernetes.io/unschedulable" }),
+            json!({ "operator": "Exists" }),
+        ] {
+            assert_eq!(cordoned.close(&tolerations(json!([tolerated]))), None, "{tolerated}");
+        }
+        let wrong =
+            json!([{ "key": "node.kubernetes.io/unschedulable", "operator": "Exists", "effect": "NoExecute" }]);
+        assert_eq!(cordoned.close(&tolerations(wrong)), Some(Closed::Unschedulable));
+        assert!(taints(json!({ "unschedulable": false })).is_empty());
+    }
+
+    #[test]
+    fn nobody_is_bound_to_a_node_that_is_being_deleted() {
+        let node = json!({ "metadata": { "name": "n", "deletionTimestamp": "2026-01-01T00:00:00Z" } });
+        let leaving = Taints::of(&serde_json::from_value(node).unwrap());
+        let all = tolerations(json!([{ "operator": "Exists" }]));
+        assert_eq!(leaving.close(&all), Some(Closed::Deleting));
+    }
+}
