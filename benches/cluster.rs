@@ -69,13 +69,16 @@ fn survey(figures: &mut Figures, rounds: usize) {
         };
         figures.series(case, (0..rounds).map(round).collect());
     };
+    let uid = PodUid::from("asking");
     time("fit a share, 5,000 nodes", &mut || {
-        names.iter().filter(|name| cluster.fit(&mut planner, name, &asked, Policy::Binpack).is_ok()).count()
+        let asking = cluster.asking(&uid, &asked, Policy::Binpack);
+        names.iter().filter(|name| asking.fit(&mut planner, name).is_ok()).count()
     });
     let none = std::collections::BTreeMap::new();
     for policy in [Policy::Binpack, Policy::Fragmentation] {
         time(&format!("rank a share by {policy}, 5,000 nodes"), &mut || {
-            cluster.ranks(names.iter().map(String::as_str), &asked, Footprint::default(), policy, &none).len()
+            let asking = cluster.asking(&uid, &asked, policy);
+            asking.ranks(names.iter().map(String::as_str), Footprint::default(), &none).len()
         });
     }
 }

@@ -1,4 +1,5 @@
-//! What a decision among 1,213 machines costs under `fragmentation`, single-threaded, and a whole replay.
+//! What a decision among 1,213 machines costs under `fragmentation`, single-threaded, and a whole replay; and what it costs
+//! to say whether a pod of several containers fits on one node where the first choice of cards does not do.
 //!
 //! `cargo bench -p kerf --bench placement`; `KERF_BENCH_RAW` names a folder for every single measurement. The machines
 //! are as many, with as many cards, as in Alibaba's GPU trace; pods are drawn from about its shapes. `KERF_TRACE` names a
@@ -8,15 +9,22 @@
 #[allow(dead_code, reason = "each benchmark uses a part of it")]
 mod figures;
 
+use std::collections::BTreeSet;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
 use figures::Figures;
-use kerf::placement::Policy;
+use kerf::device::{Device, Inventory};
+use kerf::ids::PodRef;
+use kerf::ledger::{Held, NodeLedger};
+use kerf::placement::eviction::Scene;
 use kerf::placement::market::Market;
 use kerf::placement::shape::{Cards, Shape};
+use kerf::placement::{Planner, Policy};
 use kerf::replay::{CardKind, Machine, Pod, Random, Run, Workload, shuffle_and_fill};
-use kerf::units::{Mib, Share};
+use kerf::request::{Ask, ContainerKind, ContainerRequest, GpuRequest};
+use kerf::shares::Arrangement;
+use kerf::units::{Mib, Share, Timestamp};
 
 /// Machines of a kind: how many, cards of each, cores, model.
 const MACHINES: [(usize, usize, u64, &str); 6] = [
@@ -101,9 +109,109 @@ fn main() -> anyhow::Result<()> {
         std::hint::black_box(Run::new(&workload, Policy::Fragmentation, None, 0.0).finish());
         begun.elapsed()
     };
+    preemption(&mut figures, if test { 1 } else { 20 });
+    several_containers(&mut figures, if test { 20 } else { 2000 });
     figures.value("pods of the workload", "pods", pods.len() as f64);
     figures.series("a whole replay", (0..runs).map(replay).collect());
     figures.finish(test)
+}
+
+/// What one call of preempt plans: many nodes of eight full cards, on each of which a whole card is to become free.
+fn preemption(figures: &mut Figures, runs: usize) {
+    for (nodes, shares) in [(100, 7), (100, 13), (100, 20), (500, 7), (500, 13), (500, 20)] {
+        let mut node = NodeLedger::new(&Inventory::new(
+            (0..8).map(|index| Device::new(format!("GPU-{index}"), index, Mib(81_920))).collect(),
+        ));
+        let mut planner = Planner::default();
+        for number in 0..8 * shares {
+            let taken = Share::new(1000 / shares / 10 * 10, 81_920 / u64::from(shares) / 256 * 256);
+            let (uid, name) = (format!("p{number:03}").as_str().into(), PodRef::new("ns", format!("p{number:03}")));
+            let pod: std::sync::Arc<GpuRequest> = apps(vec![Ask::Share(taken)]).into();
+            if let Ok(plan) = node.assume(&mut planner, &uid, &name, &pod, Policy::Binpack, Timestamp(1), 1) {
+                node.observe(&uid, &name, &pod, Held::Plan(plan), true, 1);
+            }
+        }
+        let asked = GpuRequest { priority: 1, ..apps(vec![Ask::Whole { count: 1, memory: None }]) };
+        let chosen = node.commitments().keys().take(1).cloned().collect();
+        let run = |_| {
+            let begun = Instant::now();
+            for _ in 0..nodes {
+                let ledger = node.clone();
+                let scene = Scene {
+                    ledger: &ledger,
+                    request: &asked,
+                    policy: Policy::Binpack,
+                    chosen: &chosen,
+                    budgets: Some(&[]),
+                    now: Timestamp(0),
+                    late: &|| false,
+                };
+                std::hint::black_box(scene.for_cards());
+                std::hint::black_box(scene.victims(&mut planner, &BTreeSet::new()));
+            }
+            begun.elapsed()
+        };
+        figures.series(
+            &format!("preemption, {nodes} candidates of {} pods", 8 * shares),
+            (0..runs).map(run).collect(),
+        );
+    }
+}
+
+/// Nearly full nodes of sixteen cards, no two alike, and pods of several containers that do not fit one after the other.
+fn several_containers(figures: &mut Figures, nodes: usize) {
+    let mut random = Random::new(11);
+    for (containers, cards) in [(2, 8), (4, 8), (8, 16)] {
+        let (mut fitting, mut not) = (Vec::new(), Vec::new());
+        for _ in 0..nodes {
+            let mut node = NodeLedger::new(&Inventory::new(
+                (0..cards).map(|index| Device::new(format!("gpu-{index}"), index, Mib(81_920))).collect(),
+            ));
+            let mut planner = Planner::default();
+            for number in 0..cards * 2 {
+                let taken = Share::new(200 + 10 * random.below(40) as u32, 256 * (64 + random.below(120)) as u64);
+                let pod = apps(vec![Ask::Share(taken)]);
+                let uid = format!("p{number}").as_str().into();
+                let name = PodRef::new("ns", "p");
+                let _ = node.assume(&mut planner, &uid, &name, &pod.into(), Policy::Spread, Timestamp(1), 1);
+            }
+            // pieces of what is free, and a little more than that now and then
+            let free: Vec<Share> = node.rooms().iter().map(|room| room.free).collect();
+            let asks = (0..containers).filter_map(|_| {
+                let free = free.get(random.below(free.len()))?;
+                let part = 300 + random.below(720) as u32;
+                let memory = free.memory.0 * u64::from(part) / 1000;
+                Some(Ask::Share(Share::new((free.compute.0 * part / 1000).max(10), memory.max(256))))
+            });
+            let pod = apps(asks.collect());
+            let begun = Instant::now();
+            let fits = std::hint::black_box(planner.fit(&node, &pod, Policy::Binpack)).is_ok();
+            let took = begun.elapsed();
+            if fits { fitting.push(took) } else { not.push(took) }
+        }
+        for (fits, times) in [("fit", fitting), ("do not fit", not)] {
+            if !times.is_empty() {
+                figures.series(&format!("{containers} containers {fits} on {cards} nearly full cards"), times);
+            }
+        }
+    }
+}
+
+fn apps(asks: Vec<Ask>) -> GpuRequest {
+    let container = |(position, ask): (u32, Ask)| ContainerRequest {
+        name: format!("c{position}").as_str().into(),
+        kind: ContainerKind::App,
+        position,
+        ask,
+    };
+    GpuRequest {
+        containers: (0..).zip(asks).map(container).collect(),
+        limit: None,
+        policy: None,
+        isolation: None,
+        arrangement: Arrangement::Any,
+        priority: 0,
+    }
 }
 
 fn add(market: &mut Market, workload: &Workload) {

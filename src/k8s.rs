@@ -1,7 +1,9 @@
 //! Kubernetes objects as domain values: translated on arrival, then dropped. No client, no async.
 
+mod budget;
 mod holding;
 mod host;
+mod queued;
 mod taints;
 
 use std::sync::Arc;
@@ -13,13 +15,15 @@ use std::collections::BTreeMap;
 use crate::annotation::{self, Keys, Record, Unreadable, inventory};
 use crate::device::Inventory;
 use crate::ids::{NodeName, PodRef, PodUid};
-use crate::ledger::NodeLedger;
+use crate::ledger::{NodeLedger, Standing};
 use crate::placement::Unfit;
 use crate::request::{ContainerKind, GpuRequest, RawAnnotations, RawContainer, RequestError};
-use crate::units::parse_quantity;
+use crate::units::{Timestamp, parse_quantity};
 
+pub use budget::budget;
 pub use holding::Holding;
-pub use host::{allocatable, requested, resident};
+pub use host::{allocatable, asks_for_host_and_cards_alone, requested, resident};
+pub use queued::{Queued, leaving};
 pub use taints::{Closed, Taint, Taints, Toleration};
 
 /// What kerf needs to know of a Pod.
@@ -190,6 +194,16 @@ pub fn pod(pod: &Pod, keys: &Keys) -> Option<PodView> {
         confirmed: annotation::confirmed(annotations, keys) || phase == "Running",
         tolerations,
     })
+}
+
+/// What decides, beside its priority, whether a bound pod leaves when room is made.
+pub fn standing(pod: &Pod) -> Standing {
+    let started = pod.status.as_ref().and_then(|status| status.start_time.as_ref());
+    Standing {
+        started: started.map(|time| Timestamp(u64::try_from(time.0.as_millisecond()).unwrap_or_default())),
+        leaving: pod.metadata.deletion_timestamp.is_some(),
+        labels: pod.metadata.labels.clone().unwrap_or_default(),
+    }
 }
 
 /// Translates a Node. `None` where it has no name, which the API server never sends.

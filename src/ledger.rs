@@ -28,7 +28,9 @@
 
 mod card;
 mod commitment;
+mod standing;
 mod transit;
+mod trial;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -37,7 +39,9 @@ use card::take;
 pub use card::{Card, Offered, Room};
 use commitment::holds;
 pub use commitment::{Basis, Commitment, Held, Seen, State};
+pub use standing::Standing;
 use transit::Transit;
+pub use trial::Trial;
 
 use crate::device::Inventory;
 use crate::ids::{PodRef, PodUid};
@@ -239,6 +243,7 @@ impl NodeLedger {
             held: Held::Plan(plan),
             state: State::Assumed { deadline },
             confirmed: false,
+            standing: Arc::default(),
             epoch,
         };
         self.commitments.insert(uid.clone(), commitment);
@@ -285,6 +290,7 @@ impl NodeLedger {
             held,
             state: State::Observed,
             confirmed: confirmed || before.is_some_and(|known| known.confirmed),
+            standing: before.map(|known| known.standing.clone()).unwrap_or_default(),
             epoch,
         };
         let known = self.commitments.insert(uid.clone(), commitment);
@@ -371,6 +377,13 @@ impl NodeLedger {
         count(&mut later.cards, staying.map(|(_, known)| known), &self.transit);
         later.derive_rooms();
         later
+    }
+
+    /// A pod that is here was seen so.
+    pub fn describe(&mut self, uid: &PodUid, standing: Standing) {
+        if let Some(known) = self.commitments.get_mut(uid).filter(|known| *known.standing != standing) {
+            known.standing = Arc::new(standing);
+        }
     }
 
     /// Counts every card afresh from the commitments. A node has few pods; counting is cheaper than a

@@ -62,6 +62,7 @@
 
 pub mod annotation;
 pub mod device;
+pub mod disruption;
 pub mod ids;
 pub mod isolation;
 #[cfg(feature = "k8s")]

@@ -92,6 +92,44 @@ fn inspect_shows_what_is_held_of_each_card() {
     assert_eq!(shown["nodes"]["cpu"]["gpus"], json!([]));
 }
 
+/// Two cards of 60 units of memory, 40 of them free with 50 core on one, 20 with 60 core on the other: a pod of two
+/// containers fits in whatever order they stand.
+#[test]
+fn plan_does_not_depend_on_the_order_of_containers() {
+    let folder = tempfile::tempdir().unwrap();
+    let snapshot = snapshot(folder.path());
+    let mut objects: Value = serde_json::from_str(&std::fs::read_to_string(&snapshot).unwrap()).unwrap();
+    let pod = |uid: &str, card: &str, core: &str, memory: &str| {
+        let limits = json!({ "inspur.com/vcuda-core": core, "inspur.com/vcuda-memory": memory });
+        json!({ "apiVersion": "v1", "kind": "Pod",
+            "metadata": { "name": uid, "namespace": "ns", "uid": uid, "annotations": { "inspur.com/predicate-gpu-idx-0": card } },
+            "spec": { "nodeName": "a", "containers": [{ "name": "main", "resources": { "limits": limits } }] },
+            "status": { "phase": "Running" } })
+    };
+    let items = objects["items"].as_array_mut().unwrap();
+    items.truncate(1);
+    items.extend([pod("x", "0", "50", "20"), pod("y", "1", "40", "40")]);
+    let snapshot = write(folder.path(), "snapshot.json", &objects.to_string());
+    let container = |name: &str, core: u32, memory: u32| {
+        format!(
+            "    - name: {name}\n      resources:\n        limits:\n          inspur.com/vcuda-core: {core}\n          \
+             inspur.com/vcuda-memory: {memory}\n"
+        )
+    };
+    let (small, large) = (container("small", 10, 10), container("large", 50, 40));
+    for containers in [[&small, &large], [&large, &small]] {
+        let text = format!(
+            "apiVersion: v1\nkind: Pod\nmetadata:\n  name: new\nspec:\n  containers:\n{}{}",
+            containers[0], containers[1]
+        );
+        let pod = write(folder.path(), "pod.yaml", &text);
+        let output = kerf(&["plan", &pod, "--cluster", &snapshot, "--json"]);
+        let found: Value = serde_json::from_str(&stdout(&output)).unwrap();
+        let expected = json!({ "node": "a", "containers": { "small": ["GPU-1"], "large": ["GPU-0"] } });
+        assert_eq!(found["best"], expected, "{found}");
+    }
+}
+
 #[test]
 fn plan_says_where_a_pod_goes_and_why_not_elsewhere() {
     let folder = tempfile::tempdir().unwrap();

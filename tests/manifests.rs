@@ -23,7 +23,8 @@ use k8s_openapi::api::apps::v1::{DaemonSet, Deployment};
 use k8s_openapi::api::batch::v1::Job;
 use k8s_openapi::api::core::v1::{Container, Namespace, Pod, PodTemplateSpec, Service, ServiceAccount};
 use k8s_openapi::api::networking::v1::NetworkPolicy;
-use k8s_openapi::api::rbac::v1::{ClusterRole, ClusterRoleBinding};
+use k8s_openapi::api::rbac::v1::{ClusterRole, ClusterRoleBinding, Role, RoleBinding};
+use k8s_openapi::api::storage::v1::CSIStorageCapacity;
 use kerf::annotation::Keys;
 use kerf::device::{Device, Inventory};
 use kerf::ids::PodRef;
@@ -96,6 +97,7 @@ fn every_document_holds_only_known_fields() {
         // the patch of a simulated node is a part of a DaemonSet, and reads as one
         let Some(kind) = value["kind"].as_str() else { panic!("{name}: no kind") };
         match kind {
+            "CSIStorageCapacity" => drop(strict::<CSIStorageCapacity>(&name, &value)),
             "ClusterRole" => drop(strict::<ClusterRole>(&name, &value)),
             "ClusterRoleBinding" => drop(strict::<ClusterRoleBinding>(&name, &value)),
             "DaemonSet" => drop(strict::<DaemonSet>(&name, &value)),
@@ -106,6 +108,8 @@ fn every_document_holds_only_known_fields() {
             "Namespace" => drop(strict::<Namespace>(&name, &value)),
             "NetworkPolicy" => drop(strict::<NetworkPolicy>(&name, &value)),
             "Pod" => drop(strict::<Pod>(&name, &value)),
+            "Role" => drop(strict::<Role>(&name, &value)),
+            "RoleBinding" => drop(strict::<RoleBinding>(&name, &value)),
             "Service" => drop(strict::<Service>(&name, &value)),
             "ServiceAccount" => drop(strict::<ServiceAccount>(&name, &value)),
             "ValidatingAdmissionPolicy" => drop(strict::<ValidatingAdmissionPolicy>(&name, &value)),
@@ -118,7 +122,7 @@ fn every_document_holds_only_known_fields() {
             assert!(seen.insert((kind.to_owned(), value["metadata"]["name"].to_string())), "{name}: {kind} twice");
         }
     }
-    assert_eq!(seen.len(), 18);
+    assert_eq!(seen.len(), 21);
 }
 
 #[test]

@@ -2,6 +2,8 @@
 
 #![allow(clippy::unwrap_used, reason = "a test")]
 
+#[path = "laws/arrangement.rs"]
+mod arrangement;
 #[path = "laws/world.rs"]
 mod world;
 
@@ -9,13 +11,13 @@ use std::sync::Arc;
 
 use kerf::device::Device;
 use kerf::device::Inventory;
-use kerf::ids::{DeviceId, PodRef};
+use kerf::ids::{DeviceId, PodRef, PodUid};
 use kerf::isolation::Isolation;
-use kerf::ledger::{Card, Held, NodeLedger};
+use kerf::ledger::{Card, Held, NodeLedger, Trial};
 use kerf::placement::{Planner, Policy, Unfit, rank, scores};
 use kerf::plan::Plan;
 use kerf::request::{Ask, ContainerKind, GpuRequest};
-use kerf::units::{Mib, Milli};
+use kerf::units::{Mib, Milli, Share};
 use proptest::collection::vec;
 use proptest::prelude::*;
 use proptest::sample::Index;
@@ -133,6 +135,34 @@ proptest! {
         prop_assert_eq!((node.cards(), node.commitments()), (cards.as_slice(), &commitments));
     }
 
+    /// Pods that leave and come back in thought leave the cards as if they really had.
+    #[test]
+    fn a_trial_counts_as_the_ledger_does(
+        (devices, before) in any_node(6), steps in vec((any::<Index>(), any::<bool>()), 0..12),
+        stranger in prop::option::of(share()),
+    ) {
+        let mut node = filled(devices, &before);
+        if let Some(share) = stranger {
+            let (pod, request) = (PodRef::new("ns", "s"), Arc::new(single(Ask::Share(share))));
+            node.observe(&"s".into(), &pod, &request, Held::Unreadable, true, 1);
+        }
+        let uids: Vec<PodUid> = node.commitments().keys().cloned().collect();
+        let mut trial = Trial::without(&node, &uids.iter().collect::<Vec<_>>());
+        let mut here = vec![false; uids.len()];
+        for (which, comes) in steps.iter().filter(|_| !uids.is_empty()) {
+            let place = which.index(uids.len());
+            trial.set(place, !comes);
+            here[place] = *comes;
+            let mut real = node.clone();
+            uids.iter().zip(&here).filter(|(_, here)| !**here).for_each(|(uid, _)| {
+                real.release(uid);
+            });
+            prop_assert_eq!(trial.node().rooms(), real.rooms());
+            prop_assert_eq!(trial.node().cards(), real.cards());
+            prop_assert_eq!((trial.node().free(), trial.node().roomiest()), (real.free(), real.roomiest()));
+        }
+    }
+
     #[test]
     fn a_plan_does_not_depend_on_the_order_of_pods_or_devices(
         (devices, before) in any_node(6),
@@ -151,28 +181,12 @@ proptest! {
     }
 
     #[test]
-    fn one_more_untouched_card_never_makes_a_container_unfit(
-        (devices, before) in any_node(6),
-        (kind, ask) in (kind(), ask()),
-        policy in policy(),
+    fn one_more_untouched_card_never_makes_a_pod_unfit(
+        (devices, before) in any_node(6), request in any_request(), policy in policy(),
         (index, units) in (0..9u32, prop::sample::select(vec![1u64, 16, 40, 80])),
     ) {
-        let request = world::request(vec![(kind, ask)]);
         let node = filled(devices.clone(), &before);
         let more = observed(&node, &IN_ORDER, with_new(devices, index, Mib(units * 256)));
-        prop_assert!(plan(&node, &request, policy).is_err() || plan(&more, &request, policy).is_ok());
-    }
-
-    // With cards of several sizes this holds for one container only: a pod's containers are placed one after the
-    // other, and a small new card may draw an early one to a place that a later one needs.
-    #[test]
-    fn one_more_untouched_card_of_the_same_size_never_makes_a_pod_unfit(
-        (mut devices, before) in any_node(6), request in any_request(), policy in policy(), index in 0..9u32,
-    ) {
-        let size = devices[0].memory;
-        devices.iter_mut().for_each(|device| device.memory = size);
-        let node = filled(devices.clone(), &before);
-        let more = observed(&node, &IN_ORDER, with_new(devices, index, size));
         prop_assert!(plan(&node, &request, policy).is_err() || plan(&more, &request, policy).is_ok());
     }
 
@@ -280,6 +294,98 @@ proptest! {
             for (b, score_b) in &scores {
                 prop_assert!(score_a <= score_b || ranked[*a] < ranked[*b], "{a} {b}");
             }
+        }
+    }
+}
+
+/// Amounts that often fill a card exactly.
+fn tight_ask() -> impl Strategy<Value = Ask> {
+    let share =
+        (prop::sample::select(vec![200u32, 300, 400, 500, 600, 700]), prop::sample::select(vec![4u64, 8, 12, 20]))
+            .prop_map(|(compute, units)| Ask::Share(Share::new(compute, units * 256)));
+    prop_oneof![2 => share, 1 => ask()]
+}
+
+fn tight_request(most: usize) -> impl Strategy<Value = GpuRequest> {
+    vec((kind(), tight_ask()), 2..=most).prop_map(world::request)
+}
+
+proptest! {
+    #![proptest_config(config(8))]
+
+    #[test]
+    fn several_containers_fit_where_any_arrangement_of_them_does(
+        (mut devices, before) in any_node(4), request in tight_request(4), policy in policy(),
+        levels in vec(prop::sample::select(vec![Isolation::None, Isolation::Limiter, Isolation::Limiter]), 4),
+        demand in prop::option::of(Just(Isolation::Limiter)),
+    ) {
+        devices.iter_mut().zip(levels).for_each(|(device, level)| device.isolation = level);
+        let node = filled(devices, &before);
+        let request = GpuRequest { isolation: demand, ..request };
+        let found = plan(&node, &request, policy);
+        prop_assert_eq!(found.is_ok(), arrangement::exists(&node, &request), "{:?}", found);
+        prop_assert_eq!(Planner::default().fit(&node, &request, policy).err(), found.as_ref().err().copied());
+        if let Ok(plan) = found {
+            prop_assert!(arrangement::is_one(&node, &request, &plan), "{:?}", plan);
+        }
+    }
+
+    /// Eight containers are cut out of what is free, so they fit, in whatever order they stand.
+    #[test]
+    fn whether_containers_fit_does_not_depend_on_their_order(
+        cards in vec((prop::sample::select(vec![40u64, 80]), 1..=20u32, 1..=20u64), 2..=16),
+        cuts in vec((any::<Index>(), 1..=19u32, 1..=19u64), 7),
+        order in Just((0..8).collect::<Vec<usize>>()).prop_shuffle(),
+        policy in policy(),
+    ) {
+        let devices = (0..).zip(&cards).map(|(index, (units, ..))| Device::new(format!("gpu-{index}"), index, Mib(units * 256)));
+        let mut node = NodeLedger::new(&Inventory::new(devices.collect()));
+        let mut free: Vec<(usize, Share)> = Vec::new();
+        for (at, (units, compute, memory)) in cards.iter().enumerate() {
+            let card = node.cards()[at].device().clone();
+            let taken = Share::new(compute * 45, memory * units * 256 / 22);
+            let request = single(Ask::Share(taken));
+            let alone = plan(&filled(vec![card], &[]), &request, Policy::Binpack).unwrap();
+            node.observe(&format!("p{at}").into(), &PodRef::new("ns", "p"), &Arc::new(request), Held::Plan(alone), true, 1);
+            free.push((at, node.cards()[at].free()));
+        }
+        // the pieces of what is free, each of one card
+        for (which, compute, memory) in cuts {
+            if free.len() == 8 {
+                break;
+            }
+            let (at, whole) = free.remove(which.index(free.len()));
+            let part = Share::new(whole.compute.0 * compute / 20, whole.memory.0 * memory / 20);
+            free.push((at, part));
+            free.push((at, whole.saturating_sub(part)));
+        }
+        let pieces: Vec<Share> = free.iter().map(|(_, share)| *share).filter(|share| share.compute.0 > 0 && share.memory.0 > 0).take(8).collect();
+        let in_order = |order: &[usize]| {
+            let asks = order.iter().filter_map(|at| pieces.get(*at)).map(|share| (ContainerKind::App, Ask::Share(*share)));
+            world::request(asks.collect())
+        };
+        for order in [&IN_ORDER[..], &order] {
+            let request = in_order(order);
+            let found = plan(&node, &request, policy);
+            prop_assert!(found.is_ok(), "{:?} {:?}", request, found);
+            prop_assert!(arrangement::is_one(&node, &request, &found.unwrap()));
+        }
+    }
+}
+
+/// What fits does not hang on which container stands first in the manifest.
+#[test]
+fn a_small_container_does_not_take_the_room_of_a_large_one() {
+    let cards = (0..2).map(|index| Device::new(format!("gpu-{index}"), index, Mib(100 * 256)));
+    let mut node = NodeLedger::new(&Inventory::new(cards.collect()));
+    let share = |core: u32, units: u64| Ask::Share(Share::new(core * 10, units * 256));
+    for (uid, core, units) in [("a", 50, 50), ("b", 40, 80)] {
+        assert!(assume(&mut node, uid, &single(share(core, units)), Policy::Spread).is_some());
+    }
+    for asks in [[share(10, 10), share(50, 50)], [share(50, 50), share(10, 10)]] {
+        let request = world::request(asks.into_iter().map(|ask| (ContainerKind::App, ask)).collect());
+        for policy in Policy::ALL {
+            assert_eq!(plan(&node, &request, policy).map(|plan| plan.grants.len()), Ok(2), "{request:?} {policy}");
         }
     }
 }

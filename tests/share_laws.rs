@@ -2,6 +2,8 @@
 
 #![allow(clippy::unwrap_used, reason = "a test")]
 
+#[path = "laws/arrangement.rs"]
+mod arrangement;
 #[path = "laws/world.rs"]
 mod world;
 
@@ -57,6 +59,26 @@ fn one_resource() -> impl Strategy<Value = GpuRequest> {
         let ask = |count| Ask::Counted(Counted { resource: name.into(), count });
         let containers = containers.into_iter().map(|(kind, count)| (kind, ask(count))).collect();
         GpuRequest { arrangement, ..world::request(containers) }
+    })
+}
+
+/// A few containers, at least one of them with shares by count, arranged as it may.
+fn mixed_request() -> impl Strategy<Value = GpuRequest> {
+    let few = (prop::sample::select(NAMES.to_vec()), 1..=4u32)
+        .prop_map(|(name, count)| Ask::Counted(Counted { resource: name.into(), count }));
+    let few = few.boxed();
+    let others = vec((world::kind(), prop_oneof![1 => few.clone(), 1 => world::ask()]), 1..=3);
+    (world::kind(), few, others, arrangement()).prop_map(|(kind, ask, others, arrangement)| {
+        let request = world::request([vec![(kind, ask)], others].concat());
+        let names = |request: &GpuRequest| {
+            request
+                .counted()
+                .map(|(_, counted)| counted.resource.clone())
+                .collect::<std::collections::BTreeSet<_>>()
+        };
+        // a pod with shares of two resources has no one card for them
+        let one = arrangement != Arrangement::SameCard || names(&request).len() == 1;
+        GpuRequest { arrangement: if one { arrangement } else { Arrangement::Any }, ..request }
     })
 }
 
@@ -208,6 +230,21 @@ proptest! {
             && arrangement == Arrangement::Any && free.iter().any(|free| *free >= count)
         {
             prop_assert_eq!(plan.grants[0].slices.len(), 1);
+        }
+    }
+
+    /// Shares by count beside parts of cards and whole cards, in any arrangement.
+    #[test]
+    fn mixed_containers_fit_where_any_arrangement_of_them_does(
+        (devices, before) in (devices(4), vec((any_request(), policy()), 0..5)),
+        request in mixed_request(), policy in policy(),
+    ) {
+        let node = filled(devices, &before);
+        let found = plan(&node, &request, policy);
+        prop_assert_eq!(found.is_ok(), arrangement::exists(&node, &request), "{:?}", found);
+        prop_assert_eq!(Planner::default().fit(&node, &request, policy).err(), found.as_ref().err().copied());
+        if let Ok(plan) = found {
+            prop_assert!(arrangement::is_one(&node, &request, &plan), "{:?}", plan);
         }
     }
 

@@ -19,6 +19,8 @@ use axum::body::{Body, to_bytes};
 use axum::http::header;
 use axum::response::{IntoResponse, Response};
 use axum::routing::post;
+use k8s_openapi::api::core::v1::Pod;
+use kerf::ids::PodUid;
 use serde::Serialize;
 
 use crate::App;
@@ -40,6 +42,11 @@ async fn read(app: &App, body: Body) -> Result<axum::body::Bytes, String> {
     to_bytes(body, app.max_body).await.map_err(|_| {
         format!("request cannot be read, or is larger than {} MiB (--max-body-mib)", app.max_body >> 20)
     })
+}
+
+/// The pod's uid; empty where it has none, which the API server never sends.
+fn uid(pod: &Pod) -> PodUid {
+    pod.metadata.uid.as_deref().unwrap_or_default().into()
 }
 
 fn json(value: &impl Serialize) -> Response {

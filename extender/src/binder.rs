@@ -4,7 +4,9 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use k8s_openapi::api::core::v1::{Binding, ObjectReference, Pod};
+use k8s_openapi::api::storage::v1::CSIStorageCapacity;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use kerf::annotation::Domain;
 use kerf::ids::{NodeName, PodRef, PodUid};
 use kube::api::{Patch, PatchParams, PostParams};
 use kube::{Api, Client};
@@ -28,12 +30,16 @@ pub enum Outcome {
 pub struct Binder {
     client: Client,
     deadline: Duration,
+    namespace: String,
 }
 
+/// The name of the object that [`Binder::wake`] changes.
+pub const WAKER: &str = "kerf-extender";
+
 impl Binder {
-    /// `deadline` bounds each request.
-    pub fn new(client: Client, deadline: Duration) -> Self {
-        Self { client, deadline }
+    /// `deadline` bounds each request; `namespace` is kerf's own.
+    pub fn new(client: Client, deadline: Duration, namespace: String) -> Self {
+        Self { client, deadline, namespace }
     }
 
     fn pods(&self, pod: &PodRef) -> Api<Pod> {
@@ -79,6 +85,21 @@ impl Binder {
         let patch = Patch::Merge(&patch);
         let params = PatchParams::default();
         let write = api.patch_metadata(&pod.name, &params, &patch);
+        classify(timeout(self.deadline, write).await)
+    }
+
+    /// Has kube-scheduler try all pods again that wait since an extender refused them.
+    ///
+    /// It does so at any change of an object of the kinds that its plugins register for (`UnrollWildCardResource`,
+    /// `pkg/scheduler/framework/types.go`, Kubernetes 1.36). Of these CSIStorageCapacity is the one that is in a
+    /// namespace and means nothing by itself: without nodes and of a class that does not exist it says of no storage
+    /// that it is there. So the right to change this one object in kerf's own namespace is all that is needed, where
+    /// other kinds would want a right to change every pod's status or every node.
+    pub async fn wake(&self, domain: &Domain, nanos: u64) -> Outcome {
+        let api: Api<CSIStorageCapacity> = Api::namespaced(self.client.clone(), &self.namespace);
+        let patch = json!({ "metadata": { "annotations": { format!("{domain}/retried"): nanos.to_string() } } });
+        let (params, patch) = (PatchParams::default(), Patch::Merge(&patch));
+        let write = api.patch_metadata(WAKER, &params, &patch);
         classify(timeout(self.deadline, write).await)
     }
 

@@ -9,14 +9,15 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use dashmap::DashMap;
+use dashmap::mapref::one::Ref;
+use dashmap::{DashMap, DashSet};
 use kerf::annotation::Record;
 use kerf::ids::{NodeName, PodRef, PodUid};
-use kerf::k8s::{Holding, NodeView, PodView, Taints};
-use kerf::ledger::{NodeLedger, Seen};
+use kerf::k8s::{Holding, NodeView, PodView, Queued, Taints};
+use kerf::ledger::{NodeLedger, Seen, Standing};
 use kerf::placement::shape::HostAmount;
 use kerf::placement::survey::Survey;
-use kerf::placement::{Planner, Policy, Rank, Unfit, rank};
+use kerf::placement::{Planner, Policy, Unfit};
 use kerf::plan::{Placement, Plan};
 use kerf::request::GpuRequest;
 use kerf::units::Timestamp;
@@ -25,6 +26,9 @@ use tokio::sync::watch;
 
 pub use waiting::Waiting;
 
+use crate::asking::Asking;
+use crate::freed::{Freed, News};
+use crate::queue::Queue;
 use crate::survey::{Footprint, Surveyor};
 
 /// How long the cards that `/scheduler/predicates` wrote on a pod are kept for it before it is bound, in
@@ -42,10 +46,15 @@ pub struct Cluster {
     nodes: DashMap<NodeName, NodeLedger, FxBuildHasher>,
     /// On which nodes a pod has a commitment: one, but for the time a write's outcome is unknown.
     homes: DashMap<PodUid, BTreeSet<NodeName>>,
-    /// Pods with cards that are not bound yet, as the watch shows them.
-    pending: DashMap<PodUid, Waiting>,
+    /// Pods that are not bound yet, as the watch shows them.
+    queue: Queue,
+    /// Bound pods that are being deleted.
+    leaving: DashSet<PodUid>,
+    freed: Freed,
     /// Nodes that are closed to some pods, or to all.
     taints: DashMap<NodeName, Taints>,
+    /// Priorities of bound pods without cards, where they have one.
+    priorities: DashMap<PodUid, i32>,
     /// Counts complete lists of pods, so that one can tell which commitments it should have shown.
     epoch: AtomicU64,
     changed: watch::Sender<()>,
@@ -80,7 +89,10 @@ impl Default for Cluster {
         Self {
             nodes: DashMap::default(),
             homes: DashMap::new(),
-            pending: DashMap::new(),
+            priorities: DashMap::new(),
+            queue: Queue::default(),
+            leaving: DashSet::new(),
+            freed: Freed::default(),
             taints: DashMap::new(),
             // commitments made before the first list carry an epoch below every list's
             epoch: AtomicU64::new(1),
@@ -93,87 +105,28 @@ impl Default for Cluster {
 // === reads ===
 
 impl Cluster {
-    /// Whether the pod fits on the node.
-    ///
-    /// # Errors
-    /// [`Unfit`] where it does not.
-    pub fn fit(
-        &self,
-        planner: &mut Planner,
-        node: &str,
-        request: &GpuRequest,
-        policy: Policy,
-    ) -> Result<(), Unfit> {
-        match self.nodes.get(node) {
-            Some(ledger) => planner.fit(&ledger, request, policy),
-            None => Err(Unfit::UnknownNode),
-        }
+    /// The cluster as this pod finds it.
+    pub fn asking<'a>(&'a self, uid: &'a PodUid, request: &'a GpuRequest, policy: Policy) -> Asking<'a> {
+        let own = self.homes.get(uid).map(|homes| homes.clone()).unwrap_or_default();
+        Asking::new(self, uid, request, policy, own, self.queue.before(uid, request.priority))
     }
 
-    /// The node's ledger as it is now: a copy, to think with.
-    pub fn ledger(&self, node: &str) -> Option<NodeLedger> {
-        self.nodes.get(node).map(|ledger| ledger.clone())
+    /// The pods on a node that are being deleted.
+    pub(crate) fn leaving(&self, ledger: &NodeLedger) -> BTreeSet<PodUid> {
+        ledger.commitments().keys().filter(|uid| self.leaving.contains(*uid)).cloned().collect()
     }
 
-    /// How well each of the nodes suits the pod, if the plans in `ahead` were carried out there first; less is better.
-    /// `None`: not at all.
-    pub fn ranks<'a>(
-        &self,
-        nodes: impl Iterator<Item = &'a str>,
-        request: &GpuRequest,
-        footprint: Footprint,
-        policy: Policy,
-        ahead: &BTreeMap<NodeName, Vec<Plan>>,
-    ) -> Vec<(&'a str, Option<NodeRank>)> {
-        let policy = request.policy.unwrap_or(policy);
-        let mut planner = Planner::default();
-        let mut rank = |node: &'a str| {
-            let ahead: &[Plan] = ahead.get(node).map_or(&[], Vec::as_slice);
-            (node, self.rank(&mut planner, node, request, policy, ahead))
-        };
-        let mut ranked: Vec<_> = nodes.map(&mut rank).collect();
-        if policy.surveys(request) {
-            let mut survey = self.survey();
-            let shape = footprint.shape(Some(request));
-            let fitting: Vec<&str> =
-                ranked.iter().filter(|(_, rank)| rank.is_some()).map(|(node, _)| *node).collect();
-            let surveyed = survey.ranks(policy, &shape, fitting.into_iter());
-            let fitting = ranked.iter_mut().filter_map(|(node, rank)| Some((*node, rank.as_mut()?)));
-            for ((node, ranked), rank) in fitting.zip(surveyed) {
-                ranked.rank = match self.later(node, ahead.get(node).map_or(&[], Vec::as_slice)) {
-                    Some(later) => survey.rank_later(policy, &shape, node, &later),
-                    None => rank,
-                };
-            }
-        }
-        ranked
+    /// Where cards became free.
+    pub(crate) fn freed(&self) -> &Freed {
+        &self.freed
     }
 
-    /// How well one node suits the pod by its own cards.
-    fn rank(
-        &self,
-        planner: &mut Planner,
-        node: &str,
-        request: &GpuRequest,
-        policy: Policy,
-        ahead: &[Plan],
-    ) -> Option<NodeRank> {
-        let ledger = self.nodes.get(node)?;
-        planner.fit(&ledger, request, policy).ok()?;
-        if ahead.is_empty() {
-            return Some(NodeRank { crowded: false, rank: rank(&ledger, policy) });
-        }
-        let later = after(&ledger, ahead);
-        let crowded = planner.fit(&later, request, policy).is_err();
-        Some(NodeRank { crowded, rank: rank(&later, policy) })
+    /// A node's ledger, locked meanwhile.
+    pub(crate) fn node(&self, node: &str) -> Option<Ref<'_, NodeName, NodeLedger>> {
+        self.nodes.get(node)
     }
 
-    /// The node once these plans are carried out; `None` where there are none.
-    fn later(&self, node: &str, ahead: &[Plan]) -> Option<NodeLedger> {
-        if ahead.is_empty() { None } else { Some(after(&*self.nodes.get(node)?, ahead)) }
-    }
-
-    fn survey(&self) -> std::sync::MutexGuard<'_, Survey> {
+    pub(crate) fn survey(&self) -> std::sync::MutexGuard<'_, Survey> {
         self.surveyor.current(|name, see| {
             if let Some(ledger) = self.nodes.get(name) {
                 see(&ledger);
@@ -182,7 +135,7 @@ impl Cluster {
     }
 
     /// A planner that knows which card of the node the policy wants for the pod.
-    fn planner(&self, node: &str, uid: &PodUid, request: &GpuRequest, policy: Policy) -> Planner {
+    pub(crate) fn planner(&self, node: &str, uid: &PodUid, request: &GpuRequest, policy: Policy) -> Planner {
         let policy = request.policy.unwrap_or(policy);
         if !policy.surveys(request) {
             return Planner::default();
@@ -190,15 +143,6 @@ impl Cluster {
         let mut survey = self.survey();
         let shape = survey.shape(uid).cloned().unwrap_or_else(|| Footprint::default().shape(Some(request)));
         Planner::preferring(survey.card(policy, &shape, node))
-    }
-
-    /// The cards that the pod would get on the node now.
-    ///
-    /// # Errors
-    /// [`Unfit`] where it does not fit.
-    pub fn plan(&self, node: &str, uid: &PodUid, request: &GpuRequest, policy: Policy) -> Result<Plan, Unfit> {
-        let mut planner = self.planner(node, uid, request, policy);
-        self.nodes.get(node).ok_or(Unfit::UnknownNode).and_then(|ledger| planner.plan(&ledger, request, policy))
     }
 
     /// Told of every change; for those that wait for one.
@@ -238,17 +182,6 @@ impl Cluster {
     }
 }
 
-fn after(ledger: &NodeLedger, ahead: &[Plan]) -> NodeLedger {
-    ahead.iter().fold(ledger.with_plan(&Plan::default()), |later, plan| later.with_plan(plan))
-}
-
-/// How well a node suits a pod. Nodes that would do now but not after the pods in flight come last.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub struct NodeRank {
-    crowded: bool,
-    rank: Rank,
-}
-
 // === what bind does ===
 
 impl Cluster {
@@ -265,11 +198,19 @@ impl Cluster {
         policy: Policy,
         deadline: Timestamp,
     ) -> Result<Plan, Unfit> {
+        let asking = self.asking(uid, request, policy);
         self.add_home(uid, node);
         let epoch = self.epoch();
         let mut planner = self.planner(node.as_str(), uid, request, policy);
         let planned = match self.nodes.get_mut(node) {
-            Some(mut ledger) => ledger.assume(&mut planner, uid, pod, request, policy, deadline, epoch),
+            Some(mut ledger) => match asking.found(node.as_str(), &ledger) {
+                Some(found) if !ledger.commitments().contains_key(uid) => {
+                    planner.plan(&found, request, policy).inspect(|plan| {
+                        ledger.reserve(uid, pod, request, plan.clone(), deadline, epoch);
+                    })
+                }
+                _ => ledger.assume(&mut planner, uid, pod, request, policy, deadline, epoch),
+            },
             None => Err(Unfit::UnknownNode),
         };
         match planned {
@@ -296,6 +237,8 @@ impl Cluster {
         if left {
             self.surveyor.mark(node);
             self.drop_home(uid, node);
+            // the scheduler hears that the binding failed, and then tries others again
+            self.freed.mark(node, News::Told);
         }
         self.notify();
     }
@@ -314,9 +257,26 @@ impl Cluster {
         if left {
             self.surveyor.mark(node);
             self.drop_home(uid, node);
+            self.freed.mark(node, News::Silent);
             self.notify();
         }
         left
+    }
+
+    /// Filter or prioritize sent a pod to this node: if it is one that waits between filter and bind, others find the node
+    /// as if it were there.
+    pub fn expect(&self, uid: &PodUid, node: &NodeName, now: Timestamp) {
+        self.mark_all(self.queue.sent(uid, node, now), News::Silent);
+    }
+
+    /// A pod's bind has ended, or no node was left to it: it is not expected any more where it was sent.
+    pub fn expect_no_more(&self, uid: &PodUid) {
+        self.mark_all(self.queue.released(uid), News::Silent);
+    }
+
+    /// The time of pods has passed that were expected somewhere.
+    pub fn expire_expected(&self, now: Timestamp) {
+        self.mark_all(self.queue.expire(now), News::Silent);
     }
 
     /// Frees what moved records left on their former cards, where no other pod's record took it up in time.
@@ -325,6 +285,7 @@ impl Cluster {
         for mut ledger in &mut self.nodes.iter_mut() {
             if ledger.settle(now, EXCHANGE_MS) {
                 self.surveyor.mark(ledger.key());
+                self.freed.mark(ledger.key(), News::Silent);
                 any = true;
             }
         }
@@ -341,6 +302,7 @@ impl Cluster {
     pub fn apply_node(&self, view: &NodeView) {
         view.tell(&mut self.nodes.entry(view.name.clone()).or_default());
         self.surveyor.mark(&view.name);
+        self.freed.mark(&view.name, News::Told);
         self.notify();
     }
 
@@ -369,12 +331,41 @@ impl Cluster {
         self.surveyor.left(node)
     }
 
+    /// What a bound pod takes of its node's host, if it was seen.
+    pub fn host_of(&self, uid: &PodUid) -> Option<HostAmount> {
+        self.surveyor.taken(uid)
+    }
+
+    /// The priority of a bound pod without cards; 0 where it was not seen.
+    pub fn priority_of(&self, uid: &PodUid) -> i32 {
+        self.priorities.get(uid).map_or(0, |priority| *priority)
+    }
+
+    /// A bound pod that has not ended was seen: what decides whether it leaves when room is made. Of pods without cards
+    /// that is their priority.
+    pub fn apply_standing(
+        &self,
+        uid: &PodUid,
+        node: &NodeName,
+        priority: i32,
+        standing: impl FnOnce() -> Standing,
+    ) {
+        match self.nodes.get_mut(node) {
+            Some(mut ledger) if ledger.commitments().contains_key(uid) => ledger.describe(uid, standing()),
+            _ if priority != 0 => {
+                self.priorities.insert(uid.clone(), priority);
+            }
+            _ => {}
+        }
+    }
+
     /// A Node is gone. Its pods stay until they are released.
     pub fn delete_node(&self, name: &str) {
         if let Some(mut ledger) = self.nodes.get_mut(name) {
             ledger.forget_node();
         }
         self.nodes.remove_if(name, |_, ledger| ledger.is_empty());
+        self.queue.forget_node(name);
         self.taints.remove(name);
         self.surveyor.forget(name);
         self.notify();
@@ -398,19 +389,18 @@ impl Cluster {
         let applied = match (view.holding, view.node) {
             (Some(holding), _) => self.observe(&view.uid, &view.pod, &holding, view.confirmed),
             (None, Some(_)) => {
-                self.pending.remove(&view.uid);
+                self.mark_all(self.queue.remove(&view.uid), News::Told);
                 return Applied::Nothing;
             }
             (None, None) => {
                 let Ok(Some(request)) = view.request else {
                     // a pod that waits may ask for nothing that can be served any more: its annotations have changed
-                    if self.pending.remove(&view.uid).is_some() {
-                        self.notify();
-                    }
+                    self.mark_all(self.queue.remove(&view.uid), News::Told);
+                    self.notify();
                     return Applied::Nothing;
                 };
                 let (pod, tolerations) = (view.pod.clone(), view.tolerations.into());
-                self.pending.insert(view.uid.clone(), Waiting { pod, request: request.clone(), tolerations });
+                self.queue.seen(&view.uid, Waiting { pod, request: request.clone(), tolerations });
                 if let Record::Placed(placement) = view.record {
                     self.reserve(&view.uid, &view.pod, &request, placement, now);
                 }
@@ -421,15 +411,28 @@ impl Cluster {
         applied
     }
 
+    /// Where a pod stands with kube-scheduler that was seen unbound ([`Cluster::apply_pod`]).
+    pub fn apply_queued(&self, uid: &PodUid, queued: Queued) {
+        self.mark_all(self.queue.stands(uid, queued), News::Told);
+    }
+
+    /// A bound pod is being deleted.
+    pub fn apply_leaving(&self, uid: &PodUid) {
+        self.leaving.insert(uid.clone());
+    }
+
     /// A pod was seen bound.
     fn observe(&self, uid: &PodUid, pod: &PodRef, holding: &Holding, confirmed: bool) -> Applied {
         let Holding { node, request, record } = holding;
-        self.pending.remove(uid);
+        self.mark_all(self.queue.remove(uid), News::Told);
         self.add_home(uid, node);
         let mut ledger = self.nodes.entry(node.clone()).or_default();
         let seen = ledger.observe(uid, pod, request, holding.held(), confirmed, self.epoch());
         drop(ledger);
         self.surveyor.mark(node);
+        if seen == Seen::Drift {
+            self.freed.mark(node, News::Told);
+        }
         self.leave_others(uid, node);
         match record {
             Record::Placed(_) => Applied::Seen(seen),
@@ -461,8 +464,10 @@ impl Cluster {
 
     /// A Pod was deleted or has ended: whatever it held is free.
     pub fn delete_pod(&self, uid: &PodUid) {
-        self.pending.remove(uid);
+        self.mark_all(self.queue.remove(uid), News::Told);
+        self.leaving.remove(uid);
         self.surveyor.gone(uid);
+        self.priorities.remove(uid);
         if let Some((_, homes)) = self.homes.remove(uid) {
             for node in homes {
                 self.release(uid, &node);
@@ -485,13 +490,16 @@ impl Cluster {
                 self.nodes.get_mut(&node).map(|mut ledger| ledger.release_missing(epoch)).unwrap_or_default();
             if !missing.is_empty() {
                 self.surveyor.mark(&node);
+                self.freed.mark(&node, News::Told);
             }
             for uid in missing {
                 self.drop_home(&uid, &node);
             }
         }
-        self.pending.retain(|uid, _| seen.contains(uid));
+        self.mark_all(self.queue.retain(seen), News::Told);
+        self.leaving.retain(|uid| seen.contains(uid));
         self.surveyor.retain(seen);
+        self.priorities.retain(|uid, _| seen.contains(uid));
         self.notify();
     }
 
@@ -500,7 +508,16 @@ impl Cluster {
             ledger.release(uid);
         }
         self.surveyor.mark(node);
+        self.freed.mark(node, News::Told);
         self.nodes.remove_if(node, |_, ledger| ledger.is_empty());
+    }
+
+    /// Pods are not expected any more on these nodes.
+    fn mark_all(&self, nodes: Vec<NodeName>, news: News) {
+        nodes.iter().for_each(|node| self.freed.mark(node, news));
+        if !nodes.is_empty() {
+            self.notify();
+        }
     }
 
     fn leave_others(&self, uid: &PodUid, home: &NodeName) {

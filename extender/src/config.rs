@@ -21,6 +21,10 @@ pub struct Args {
     /// Prefix of the resources and annotations, such as inspur.com or tencent.com
     #[arg(long, env = "KERF_DOMAIN", default_value_t)]
     pub domain: Domain,
+    /// Namespace of the object that is changed to have kube-scheduler try waiting pods again (the CSIStorageCapacity
+    /// kerf-extender)
+    #[arg(long, env = "KERF_NAMESPACE", default_value = "kerf-system", value_name = "NAME")]
+    pub namespace: String,
     /// Resources that are shares by count, joined by commas; a name may end in *. A node is asked about those that its
     /// plugin announces
     #[arg(long, env = "KERF_SHARE_RESOURCES", default_value = ShareResources::WELL_KNOWN, value_name = "NAMES")]
@@ -55,6 +59,8 @@ pub struct Config {
     pub listen: SocketAddr,
     /// Prefix of resources and annotations.
     pub domain: Domain,
+    /// Where the object is that is changed to have kube-scheduler try waiting pods again.
+    pub namespace: String,
     /// Resources that are shares by count.
     pub share_resources: ShareResources,
     /// Default policy.
@@ -92,6 +98,7 @@ impl TryFrom<&Args> for Config {
         Ok(Self {
             listen: args.listen,
             domain: args.domain.clone(),
+            namespace: args.namespace.clone(),
             share_resources: args.share_resources.clone(),
             policy: args.policy,
             candidates: NonZeroU16::new(args.candidates),

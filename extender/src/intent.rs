@@ -1,7 +1,8 @@
 //! Pods in flight: the scheduler asks about the next pod before it binds the last one.
 //!
 //! An intent says on which node a pod will most likely be bound: the one with its top score, or the only one that
-//! filter left. Later pods are planned as if it were there. It steers and never refuses: filter does not see it.
+//! filter left. Later pods are planned as if it were there. It steers and never refuses: filter does not see it. (Those
+//! that wait longer between filter and bind are in [`crate::queue`], too.)
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -46,11 +47,11 @@ impl Intents {
         self.by_pod.lock().unwrap_or_else(PoisonError::into_inner).remove(uid).map(|intent| intent.request)
     }
 
-    /// Plans of the pods in flight, by node, without those of the pod `uid` itself.
-    pub fn by_node(&self, uid: &PodUid, now: Timestamp) -> BTreeMap<NodeName, Vec<Plan>> {
+    /// Plans of those pods in flight that count, by node.
+    pub fn by_node(&self, counts: impl Fn(&PodUid) -> bool, now: Timestamp) -> BTreeMap<NodeName, Vec<Plan>> {
         let intents = self.by_pod.lock().unwrap_or_else(PoisonError::into_inner);
         let mut by_node: BTreeMap<NodeName, Vec<Plan>> = BTreeMap::new();
-        for (_, intent) in intents.iter().filter(|(pod, intent)| *pod != uid && intent.expires > now) {
+        for (_, intent) in intents.iter().filter(|(pod, intent)| intent.expires > now && counts(pod)) {
             by_node.entry(intent.node.clone()).or_default().push(intent.plan.clone());
         }
         by_node
@@ -63,7 +64,7 @@ mod tests {
     use kerf::request::{ContainerKind, RawAnnotations, RawContainer};
 
     #[test]
-    fn intents_end_by_bind_or_time_and_never_count_for_their_own_pod() {
+    fn intents_end_by_bind_or_time_and_are_left_out_where_they_do_not_count() {
         let raw =
             RawContainer { name: "c", kind: ContainerKind::App, core: Some("10"), memory: Some("1"), counted: &[] };
         let request = Arc::new(GpuRequest::parse([raw], RawAnnotations::default()).unwrap().unwrap());
@@ -72,9 +73,10 @@ mod tests {
         for uid in ["a", "b"] {
             intents.remember(uid.into(), "n".into(), request.clone(), Plan::default(), now);
         }
-        assert_eq!(intents.by_node(&"a".into(), now)["n"].len(), 1);
+        let except = |uid: &'static str| move |pod: &PodUid| pod.as_str() != uid;
+        assert_eq!(intents.by_node(except("a"), now)["n"].len(), 1);
         assert!(intents.drop(&"b".into()).is_some());
-        assert!(intents.by_node(&"a".into(), now).is_empty());
-        assert!(intents.by_node(&"b".into(), now.plus(TTL_MS)).is_empty());
+        assert!(intents.by_node(except("a"), now).is_empty());
+        assert!(intents.by_node(except("b"), now.plus(TTL_MS)).is_empty());
     }
 }

@@ -6,19 +6,25 @@
 //!                         reaper --reads--> API server <--writes-- binder    intent (pods in flight)
 //! ```
 //!
+//! [`asking`] is the cluster as one pod finds it, `refused` has kube-scheduler try again whom freed cards would serve.
 //! [`cluster`] owns every lock. Filter and prioritize read it; bind reserves in it, lets go of the lock and then
 //! does one write. `survey` is the same cluster as the policies see it that weigh all nodes against each other. What the
 //! watches say wins over what was assumed.
 
 pub mod api;
+pub mod asking;
 pub mod binder;
+mod budgets;
 pub mod clock;
 pub mod cluster;
 pub mod config;
 mod debug;
+mod freed;
 pub mod intent;
 pub mod metrics;
+mod queue;
 mod reaper;
+mod refused;
 mod survey;
 mod watch;
 
@@ -43,11 +49,13 @@ use prometheus::Registry;
 use tokio_util::sync::CancellationToken;
 
 use crate::binder::Binder;
+use crate::budgets::Budgets;
 use crate::clock::Clock;
 use crate::cluster::Cluster;
 use crate::config::Config;
 use crate::intent::Intents;
 use crate::metrics::{Metrics, Verb};
+use crate::refused::Refused;
 
 /// How long a binding's outcome may be unknown before the API server is asked, in milliseconds. Far longer than
 /// any write can still be under way.
@@ -61,6 +69,8 @@ pub struct App {
     max_body: usize,
     cluster: Arc<Cluster>,
     intents: Intents,
+    budgets: Budgets,
+    refused: Refused,
     binder: Binder,
     clock: Arc<Clock>,
     metrics: Metrics,
@@ -91,7 +101,9 @@ impl App {
     /// Remembers where a pod in flight will most likely be bound.
     fn intend(&self, pod: &Pod, request: &Arc<GpuRequest>, node: &str) {
         let Some(uid) = pod.metadata.uid.as_deref().map(PodUid::from) else { return };
-        if let Ok(plan) = self.cluster.plan(node, &uid, request, self.policy) {
+        let plan = self.cluster.asking(&uid, request, self.policy).plan(node);
+        if let Ok(plan) = plan {
+            self.cluster.expect(&uid, &node.into(), self.clock.now());
             self.intents.remember(uid, node.into(), request.clone(), plan, self.clock.now());
         }
     }
@@ -110,7 +122,8 @@ impl App {
 /// Where the address cannot be listened on.
 pub async fn start(config: &Config, client: Client, tasks: Tasks) -> anyhow::Result<Extender> {
     tracing::info!(?config, version = env!("CARGO_PKG_VERSION"), "starting");
-    let Config { listen, domain, share_resources, policy, candidates, api_timeout, max_body } = config.clone();
+    let Config { listen, domain, namespace, share_resources, policy, candidates, api_timeout, max_body } =
+        config.clone();
     let registry = Registry::new();
     let cluster = Arc::new(Cluster::default());
     let clock = Arc::new(Clock::default());
@@ -122,7 +135,9 @@ pub async fn start(config: &Config, client: Client, tasks: Tasks) -> anyhow::Res
         candidates: candidates.map(|candidates| usize::from(candidates.get())),
         max_body,
         intents: Intents::default(),
-        binder: Binder::new(client.clone(), api_timeout),
+        budgets: Budgets::default(),
+        refused: Refused::default(),
+        binder: Binder::new(client.clone(), api_timeout, namespace),
         metrics: Metrics::new(&registry, cluster.clone(), clock.clone()).context("metrics")?,
         cluster,
         clock,
@@ -135,8 +150,10 @@ pub async fn start(config: &Config, client: Client, tasks: Tasks) -> anyhow::Res
         ["nodes listed", "pods listed", "earlier bindings seen"].map(|c| readiness.condition(c));
     tasks.spawn_short(settle(pods.clone(), settled, api_timeout, token.clone()));
     tasks.spawn("watch nodes", watch::nodes(app.clone(), client.clone(), nodes, token.clone()));
-    tasks.spawn("watch pods", watch::pods(app.clone(), client, pods, token.clone()));
+    tasks.spawn("watch pods", watch::pods(app.clone(), client.clone(), pods, token.clone()));
+    tasks.spawn("watch disruption budgets", watch::budgets(app.clone(), client, token.clone()));
     tasks.spawn("reaper", reaper::run(app.clone(), token.clone()));
+    tasks.spawn("retries", refused::run(app.clone(), token.clone()));
     let router = router(app.clone(), registry, readiness);
     tasks.spawn("http", admin::serve(listener, router, token));
     tracing::info!(%address, "serving");

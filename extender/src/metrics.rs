@@ -92,8 +92,14 @@ pub struct Metrics {
     pub drift: IntCounter,
     /// Pods seen bound with a placement that cannot be read.
     pub unreadable: IntCounter,
+    /// Candidates for preemption that there was no time for.
+    pub preempt_skipped: IntCounter,
+    /// Calls of preempt before disruption budgets were known.
+    pub without_budgets: IntCounter,
     /// Bindings in doubt that turned out not to be written.
     pub expired: IntCounter,
+    /// How often kube-scheduler was told to try waiting pods again.
+    pub retries: IntCounter,
 }
 
 impl Metrics {
@@ -123,7 +129,16 @@ impl Metrics {
             invalid: counters("invalid_requests_total", "Calls for pods that break a rule, by rule", &["rule"])?,
             drift: counter("drift_total", "Pods whose placement changed after it was known")?,
             unreadable: counter("unreadable_placements_total", "Bound pods whose placement cannot be read")?,
+            preempt_skipped: counter(
+                "preempt_skipped_total",
+                "Candidates for preemption that there was no time for",
+            )?,
+            without_budgets: counter(
+                "preempt_without_budgets_total",
+                "Calls of preempt while disruption budgets were not known",
+            )?,
             expired: counter("expired_total", "Bindings in doubt that turned out not to be written")?,
+            retries: counter("retries_total", "Times that kube-scheduler was told to try waiting pods again")?,
         };
         for reason in Unfit::ALL {
             metrics.unfit.with_label_values(&[reason.code()]);
@@ -135,7 +150,14 @@ impl Metrics {
         for counters in [&metrics.answers, &metrics.unfit, &metrics.binds, &metrics.invalid] {
             registry.register(Box::new(counters.clone()))?;
         }
-        for counter in [&metrics.drift, &metrics.unreadable, &metrics.expired] {
+        for counter in [
+            &metrics.preempt_skipped,
+            &metrics.without_budgets,
+            &metrics.drift,
+            &metrics.unreadable,
+            &metrics.expired,
+            &metrics.retries,
+        ] {
             registry.register(Box::new(counter.clone()))?;
         }
         registry.register(Box::new(ClusterCollector::new(cluster, clock)?))?;

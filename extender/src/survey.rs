@@ -88,6 +88,11 @@ impl Surveyor {
         self.survey().left(node)
     }
 
+    /// What a pod takes of its node's host.
+    pub fn taken(&self, uid: &PodUid) -> Option<HostAmount> {
+        self.survey().taken(uid)
+    }
+
     /// A pod is gone.
     pub fn gone(&self, uid: &PodUid) {
         self.survey().unload(uid);

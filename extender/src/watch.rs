@@ -1,5 +1,6 @@
 //! Pods and Nodes from the API server into the [`Cluster`]: translated on arrival, then dropped.
 
+mod grouped;
 mod guarded;
 
 use std::collections::BTreeSet;
@@ -7,10 +8,11 @@ use std::fmt::Debug;
 use std::sync::Arc;
 
 use futures::{Stream, StreamExt};
-use k8s_openapi::api::core::v1::{Node, Pod};
+use k8s_openapi::api::core::v1::Node;
+use k8s_openapi::api::policy::v1::PodDisruptionBudget;
 use kerf::annotation::Record;
-use kerf::ids::{NodeName, PodUid};
-use kerf::k8s::{self, Holding};
+use kerf::ids::{NodeName, PodRef, PodUid};
+use kerf::k8s::{self, Holding, Queued};
 use kerf::ledger::Seen;
 use kerf::runtime::readiness::Condition;
 use kube::runtime::WatchStreamExt;
@@ -19,8 +21,10 @@ use kube::{Api, Client};
 use serde::de::DeserializeOwned;
 use tokio_util::sync::CancellationToken;
 
+use grouped::GroupedPod;
 use guarded::Guarded;
 
+use crate::budgets::Listed;
 use crate::cluster::Applied;
 use crate::{App, Footprint};
 
@@ -63,7 +67,7 @@ pub async fn pods(app: Arc<App>, client: Client, synced: Condition, token: Cance
     let mut epoch = 0;
     // pods that end leave the selection, which the API server reports as a deletion
     let config = watcher::Config::default().fields("status.phase!=Succeeded,status.phase!=Failed");
-    let events = guarded::<Pod>(client, config);
+    let events = guarded::<GroupedPod>(client, config);
     each(events, token, |event| match event {
         Event::Init => {
             listed.clear();
@@ -80,6 +84,7 @@ pub async fn pods(app: Arc<App>, client: Client, synced: Condition, token: Cance
         Event::Delete(pod) => {
             if let Some(uid) = meta(&pod).uid.as_deref() {
                 app.intents.drop(&uid.into());
+                app.refused.forget(&uid.into());
                 app.cluster.delete_pod(&uid.into());
             }
         }
@@ -92,18 +97,56 @@ pub async fn pods(app: Arc<App>, client: Client, synced: Condition, token: Cance
     .await;
 }
 
-fn apply(app: &App, pod: Guarded<Pod>) -> Option<PodUid> {
-    let pod = readable(pod)?;
+/// Follows all disruption budgets until the token is cancelled. Nothing waits for them: where they are not known, preempt is
+/// careful.
+pub async fn budgets(app: Arc<App>, client: Client, token: CancellationToken) {
+    let mut listing = Listed::new();
+    let events = guarded::<PodDisruptionBudget>(client, watcher::Config::default());
+    each(events, token, |event| match event {
+        Event::Init => listing.clear(),
+        Event::InitApply(budget) => {
+            if let Some((name, budget)) = readable(budget).and_then(|budget| k8s::budget(&budget)) {
+                listing.insert(name, Arc::new(budget));
+            }
+        }
+        Event::Apply(budget) => {
+            if let Some((name, budget)) = readable(budget).and_then(|budget| k8s::budget(&budget)) {
+                app.budgets.apply(name, Some(budget));
+            }
+        }
+        Event::Delete(budget) => {
+            let metadata = meta(&budget);
+            if let (Some(namespace), Some(name)) = (&metadata.namespace, &metadata.name) {
+                app.budgets.apply(PodRef::new(namespace.as_str(), name.as_str()), None);
+            }
+        }
+        Event::InitDone => app.budgets.replace(std::mem::take(&mut listing)),
+    })
+    .await;
+}
+
+fn apply(app: &App, pod: Guarded<GroupedPod>) -> Option<PodUid> {
+    let GroupedPod { pod, group } = readable(pod)?;
     let view = k8s::pod(&pod, &app.keys)?;
     let (uid, name, node) = (view.uid.clone(), view.pod.clone(), view.node.clone());
     let holding = view.holding.clone();
     if !view.ended {
         app.cluster.apply_footprint(&uid, node.as_ref(), Footprint::of(&pod), view.demand());
     }
+    let ended = view.ended;
+    let applied = app.cluster.apply_pod(view, app.clock.now());
+    if let Some(node) = node.as_ref().filter(|_| !ended) {
+        let priority = pod.spec.as_ref().and_then(|spec| spec.priority).unwrap_or_default();
+        app.cluster.apply_standing(&uid, node, priority, || k8s::standing(&pod));
+    }
     if node.is_some() {
         app.intents.drop(&uid);
+        app.refused.forget(&uid);
+        if k8s::leaving(&pod) {
+            app.cluster.apply_leaving(&uid);
+        }
     }
-    match app.cluster.apply_pod(view, app.clock.now()) {
+    match applied {
         Applied::Unreadable(Seen::New | Seen::Drift) => {
             app.metrics.unreadable.inc();
             let why = holding.map(unplaced).unwrap_or_default();
@@ -117,6 +160,9 @@ fn apply(app: &App, pod: Guarded<Pod>) -> Option<PodUid> {
             tracing::debug!(pod = %name, %uid, ?node, "GPU shares without a record; taken of every GPU that is offered as such");
         }
         Applied::Seen(_) | Applied::Unreadable(_) | Applied::Unrecorded(_) | Applied::Nothing => {}
+    }
+    if node.is_none() {
+        app.cluster.apply_queued(&uid, Queued::of(&pod, group.as_deref()));
     }
     Some(uid)
 }

@@ -24,28 +24,39 @@
 //! obeyed, and is corrected once the pod holds its card. Only the end of a pod frees its confirmed claims; that a
 //! watch or a list has not shown a pod yet never does.
 
+pub mod answers;
 mod entry;
 mod exchange;
 mod having;
 mod level;
+mod listed;
 pub mod matching;
 pub mod preference;
+mod refusal;
+mod room;
+mod stray;
 pub mod truth;
 mod unrecorded;
 pub mod view;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use kerf::annotation::isolation::Levels;
-use kerf::device::{Device, Health};
+use kerf::device::Device;
 use kerf::ids::{ContainerName, DeviceId, NodeName, PodRef, PodUid};
 use kerf::isolation::Isolation;
-use kerf::plan::{Grant, Placement, Plan, Slice, Taken};
+use kerf::plan::{Grant, Placement, Plan, Slice};
 use kerf::request::GpuRequest;
-use kerf::units::{Milli, Share};
+use kerf::units::Milli;
 
-use crate::claim::entry::Entry;
-use crate::ids::Ids;
+pub use self::refusal::Refusal;
+
+use self::answers::Given;
+use self::entry::Entry;
+use self::listed::Listed;
+use self::stray::Stray;
+use self::truth::Foreign;
+use crate::ids::{Ids, Resource};
 
 /// One container of one life of one pod.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -113,73 +124,40 @@ pub struct Answer {
     pub repeated: bool,
 }
 
-/// Why an Allocate cannot be answered. kubelet then fails the pod.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum Refusal {
-    /// No pod of this node waits for this amount.
-    #[error("no pod bound to this node has a placement that waits for {units} units of {resource}")]
-    NobodyWaits {
-        /// The resource of the call: `core` or `memory`.
-        resource: String,
-        /// Its amount.
-        units: u64,
-    },
-    /// kubelet does not say which pod it is at, and those that wait for this amount need different cards.
-    #[error("kubelet does not say which pod it is at, and pods with unlike needs wait for {units} units of core")]
-    Ambiguous {
-        /// The amount.
-        units: u64,
-    },
-    /// The placement names a card that is not here.
-    #[error("pod {pod} was placed on GPU {device}, which this node does not have")]
-    NoSuchCard {
-        /// The pod.
-        pod: PodRef,
-        /// The card that was named.
-        device: DeviceId,
-    },
-    /// The card is ill.
-    #[error("pod {pod} was placed on GPU {device}, which is unhealthy")]
-    Unhealthy {
-        /// The pod.
-        pod: PodRef,
-        /// The card.
-        device: DeviceId,
-    },
-    /// The card's shares are not enforced as the pod demands.
-    #[error("pod {pod} demands isolation {demanded}, and shares of GPU {device} have {found}")]
-    Isolation {
-        /// The pod.
-        pod: PodRef,
-        /// The card.
-        device: DeviceId,
-        /// What the pod demands.
-        demanded: Isolation,
-        /// What the card has.
-        found: Isolation,
-    },
-    /// Others hold too much of the card.
-    #[error("pod {pod} was placed on GPU {device}, which has no room for it")]
-    Overcommitted {
-        /// The pod.
-        pod: PodRef,
-        /// The card.
-        device: DeviceId,
+/// What the API server shows of a pod of this node.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Seen {
+    /// It asks for cards.
+    Claimant(Box<Pod>),
+    /// It asks for none.
+    Other {
+        /// Its identity.
+        uid: PodUid,
+        /// Its name.
+        reference: PodRef,
+        /// Where it is in its life.
+        stage: Stage,
     },
 }
 
-impl Refusal {
-    /// The word used in metrics.
-    pub fn code(&self) -> &'static str {
+impl Seen {
+    /// Its identity.
+    pub fn uid(&self) -> &PodUid {
         match self {
-            Self::NobodyWaits { .. } => "nobody-waits",
-            Self::Ambiguous { .. } => "ambiguous",
-            Self::NoSuchCard { .. } => "no-such-card",
-            Self::Unhealthy { .. } => "unhealthy",
-            Self::Isolation { .. } => "isolation",
-            Self::Overcommitted { .. } => "overcommitted",
+            Self::Claimant(pod) => &pod.uid,
+            Self::Other { uid, .. } => uid,
         }
     }
+}
+
+/// So many deleted pods are remembered.
+const REMEMBERED: usize = 1024;
+
+/// A pod of this node that asks for no card.
+#[derive(Clone, Debug)]
+struct Other {
+    reference: PodRef,
+    generation: u64,
 }
 
 /// Everything that is known on this node about pods and the ids they hold.
@@ -187,8 +165,12 @@ impl Refusal {
 pub struct Claims {
     cards: BTreeMap<DeviceId, Device>,
     pods: BTreeMap<PodUid, Entry>,
+    /// The other pods of the node: who is on kubelet's list and not known may be anybody.
+    others: BTreeMap<PodUid, Other>,
     /// Pods that are over, until the watch forgets them: a late event must not bring one back.
-    ended: BTreeSet<PodUid>,
+    ended: BTreeMap<PodUid, PodRef>,
+    /// The pods that were deleted last: an answer that is older than the deletion must not bring one back.
+    deleted: VecDeque<PodUid>,
     /// The pod of the last call, while it is incomplete.
     open: Option<PodUid>,
     /// Pods that held something and are over, until kubelet's list is without them.
@@ -196,11 +178,17 @@ pub struct Claims {
     /// Some have left kubelet's list since [`Claims::struck`] was asked.
     struck: bool,
     /// The pods on kubelet's latest list.
-    listed: Option<BTreeSet<PodRef>>,
+    listed: Option<Listed>,
     /// The list was asked for during a call of kubelet, and no Allocate has come since.
     fresh: bool,
-    /// What was answered for a set of ids of core: whoever holds these ids has these cards.
-    answers: BTreeMap<Ids, Vec<Slice>>,
+    /// What kubelet was advised to take by that call: the Allocate of this very set belongs to it.
+    offered: Option<(Resource, Ids)>,
+    /// What was answered for sets of ids of core.
+    answers: Vec<Given>,
+    /// Containers on kubelet's latest list that hold cards, as they count without a record.
+    listed_holders: Vec<Stray>,
+    /// A pod of another resource domain that holds cards of this node.
+    foreign: Option<Foreign>,
     /// What enforces the share of a container, from when it was given these ids of core.
     levels: BTreeMap<Key, (Ids, Isolation)>,
     /// The ids of core on kubelet's latest list.
@@ -222,15 +210,20 @@ impl Claims {
     }
 
     /// A pod as the API server shows it now.
+    pub fn see(&mut self, seen: Seen) {
+        match seen {
+            Seen::Claimant(pod) => self.observe(*pod),
+            Seen::Other { uid, reference, stage } => self.pass(&uid, &reference, stage),
+        }
+    }
+
+    /// A pod that asks for cards, as the API server shows it now.
     pub fn observe(&mut self, pod: Pod) {
-        if self.ended.contains(&pod.uid) {
+        if self.over(&pod.uid, &pod.reference, pod.stage) {
             return;
         }
-        if pod.stage == Stage::Ended {
-            self.ended.insert(pod.uid.clone());
-            return self.remove(&pod.uid);
-        }
         let generation = self.generation;
+        self.others.remove(&pod.uid);
         match self.pods.get_mut(&pod.uid) {
             Some(entry) => {
                 if entry.placement.is_none() {
@@ -240,6 +233,7 @@ impl Claims {
                 entry.generation = generation;
             }
             None => {
+                self.begins(&pod.reference);
                 let entry = Entry {
                     placement: pod.record.clone(),
                     exchanged: false,
@@ -253,18 +247,77 @@ impl Claims {
         }
     }
 
+    /// A pod that asks for no card, as the API server shows it now. One that did ask keeps what it has: only its end
+    /// frees that.
+    fn pass(&mut self, uid: &PodUid, reference: &PodRef, stage: Stage) {
+        if self.over(uid, reference, stage) {
+            return;
+        }
+        if let Some(entry) = self.pods.get_mut(uid) {
+            entry.generation = self.generation;
+            entry.pod.stage = stage;
+            return;
+        }
+        let other = Other { reference: reference.clone(), generation: self.generation };
+        if self.others.insert(uid.clone(), other).is_none() {
+            self.begins(reference);
+        }
+    }
+
+    /// Whether the pod is over; it is removed then.
+    fn over(&mut self, uid: &PodUid, reference: &PodRef, stage: Stage) -> bool {
+        if self.deleted.contains(uid) {
+            return true;
+        }
+        if stage == Stage::Ended && !self.ended.contains_key(uid) {
+            self.remove(uid);
+            self.ended.insert(uid.clone(), reference.clone());
+        }
+        self.ended.contains_key(uid)
+    }
+
     /// The API server has deleted this pod.
     pub fn forget(&mut self, uid: &PodUid) {
-        self.ended.remove(uid);
         self.remove(uid);
+        if self.deleted.len() == REMEMBERED {
+            self.deleted.pop_front();
+        }
+        self.deleted.push_back(uid.clone());
+        if let Some(reference) = self.ended.remove(uid) {
+            self.ends(&reference);
+        }
     }
 
     fn remove(&mut self, uid: &PodUid) {
         self.open.take_if(|open| open == uid);
-        if let Some(entry) = self.pods.remove(uid)
-            && !entry.claims.is_empty()
-        {
-            self.departed.insert(entry.pod.reference);
+        if let Some(other) = self.others.remove(uid) {
+            self.ends(&other.reference);
+        }
+        if let Some(entry) = self.pods.remove(uid) {
+            self.ends(&entry.pod.reference);
+            if !entry.claims.is_empty() {
+                self.departed.insert(entry.pod.reference);
+            }
+        }
+    }
+
+    fn begins(&mut self, pod: &PodRef) {
+        let number = self.questions;
+        if let Some(listed) = &mut self.listed {
+            listed.begins(pod, number);
+        }
+    }
+
+    fn ends(&mut self, pod: &PodRef) {
+        if let Some(listed) = &mut self.listed {
+            listed.over(pod);
+        }
+    }
+
+    /// kubelet's connection has ended: its next life puts all pods on its list again, in any order.
+    pub fn disconnected(&mut self) {
+        if let Some(listed) = &mut self.listed {
+            listed.forget_order();
         }
     }
 
@@ -280,16 +333,14 @@ impl Claims {
 
     /// The pods that are known now.
     pub fn known(&self) -> BTreeSet<PodUid> {
-        self.pods.keys().cloned().collect()
+        self.pods.keys().chain(self.others.keys()).chain(self.ended.keys()).cloned().collect()
     }
 
-    /// The pods that are known, and the ids of core that kubelet lists for others. `None` until both the API server and
-    /// kubelet have told theirs.
+    /// The pods that are known, and the ids of core that kubelet lists for containers without a record. `None` until both
+    /// the API server and kubelet have told theirs.
     pub fn in_use(&self) -> Option<(Vec<view::PodView>, BTreeSet<Ids>)> {
-        let known: BTreeSet<&PodRef> = self.pods.values().map(|entry| &entry.pod.reference).collect();
-        let strangers =
-            self.listed_core.iter().filter(|(pod, _)| !known.contains(pod)).map(|(_, core)| core.clone());
-        (self.complete && self.listed.is_some()).then(|| (self.view(), strangers.collect()))
+        let strays = self.strays().map(|stray| stray.core.clone());
+        (self.complete && self.listed.is_some()).then(|| (self.view(), strays.collect()))
     }
 
     /// A complete list of the node's pods begins.
@@ -299,9 +350,11 @@ impl Claims {
 
     /// The complete list has ended: a pod that was not seen since it began is gone.
     pub fn end_list(&mut self) {
-        let gone = self.pods.values().filter(|entry| entry.generation != self.generation);
-        let gone: Vec<PodUid> = gone.map(|entry| entry.pod.uid.clone()).collect();
-        gone.iter().for_each(|uid| self.remove(uid));
+        let seen = self.pods.values().map(|entry| (&entry.pod.uid, entry.generation));
+        let seen = seen.chain(self.others.iter().map(|(uid, other)| (uid, other.generation)));
+        let gone = seen.filter(|(_, generation)| *generation != self.generation);
+        let gone: Vec<PodUid> = gone.map(|(uid, _)| uid.clone()).collect();
+        gone.iter().for_each(|uid| self.forget(uid));
         self.ended.clear();
         self.complete = true;
     }
@@ -334,54 +387,6 @@ impl Claims {
             }
         }
         plan
-    }
-
-    /// Whether the cards of `entry`'s container are here, well, and have room for all that the pod takes.
-    fn room(&self, entry: &Entry, container: &ContainerName) -> Result<(), Refusal> {
-        let pod = || entry.pod.reference.clone();
-        let Some(placement) = &entry.placement else { return Ok(()) };
-        let plan = self.resolve(&placement.plan);
-        let named: BTreeSet<&DeviceId> =
-            plan.grants.iter().filter(|grant| grant.container == *container).flat_map(Grant::devices).collect();
-        for hold in plan.holds().into_iter().filter(|hold| named.contains(&hold.device)) {
-            let (device, own) = (hold.device.clone(), hold.is_whole());
-            let card = self
-                .cards
-                .get(&device)
-                .ok_or_else(|| Refusal::NoSuchCard { pod: pod(), device: device.clone() })?;
-            if card.health == Health::Unhealthy {
-                return Err(Refusal::Unhealthy { pod: pod(), device });
-            }
-            let demanded = entry.pod.request.isolation.unwrap_or_default();
-            if !own && card.isolation < demanded {
-                return Err(Refusal::Isolation { pod: pod(), device, demanded, found: card.isolation });
-            }
-            let (taken, sharers, whole) = self.used(&device, Some(&entry.pod.uid));
-            let alone = !whole && (!own || sharers == 0);
-            let fits = own || taken.saturating_add(hold.share).fits_in(card.capacity());
-            if !alone || !fits {
-                return Err(Refusal::Overcommitted { pod: pod(), device });
-            }
-        }
-        Ok(())
-    }
-
-    /// What pods with claims take of a card: how much, how many pods, and whether it is closed to shares: one has it to
-    /// itself, or its memory is not divided.
-    fn used(&self, device: &DeviceId, except: Option<&PodUid>) -> (Share, usize, bool) {
-        let mut sum = (Share::ZERO, 0, false);
-        for entry in self.pods.values().filter(|entry| entry.holds() && Some(&entry.pod.uid) != except) {
-            let Some(placement) = &entry.placement else { continue };
-            for hold in self.resolve(&placement.plan).holds().iter().filter(|hold| hold.device == *device) {
-                sum = (sum.0.saturating_add(hold.share), sum.1 + 1, sum.2 || hold.taken != Taken::Part);
-            }
-        }
-        sum
-    }
-
-    /// How much of a card the pods hold that kubelet has allocated.
-    pub fn allocated(&self, device: &DeviceId) -> Share {
-        self.used(device, None).0
     }
 
     /// Pods by their name, newest placement last; a name may belong to two lives for a moment.

@@ -13,7 +13,7 @@ use kerf::k8s;
 use kube::api::{ListParams, Patch, PatchParams, PostParams};
 use kube::{Api, Client};
 
-use crate::claim::{self, Stage};
+use crate::claim::{self, Seen, Stage};
 use crate::health::Tiding;
 use crate::labels::node::Plan;
 
@@ -107,11 +107,11 @@ impl Cluster {
         &self.keys
     }
 
-    /// The pods of this node that ask for cards, as they are now.
+    /// The pods of this node, as they are now.
     ///
     /// # Errors
     /// [`ClusterError`]
-    pub async fn list(&self) -> Result<Vec<claim::Pod>, ClusterError> {
+    pub async fn list(&self) -> Result<Vec<Seen>, ClusterError> {
         let selector = ListParams::default().fields(&self.selector());
         let pods = self.pods();
         let list = tokio::time::timeout(DEADLINE, pods.list(&selector)).await?.map_err(Box::new)?;
@@ -301,15 +301,17 @@ impl Cluster {
     }
 }
 
-/// A Pod as a claimant; `None` where it asks for no card, or for none that can be given.
-pub fn pod(object: &Pod, keys: &Keys) -> Option<claim::Pod> {
+/// A Pod of this node; `None` for what the API server never sends.
+pub fn pod(object: &Pod, keys: &Keys) -> Option<Seen> {
     let view = k8s::pod(object, keys)?;
-    let request = view.request.ok().flatten()?;
     let annotations = object.metadata.annotations.as_ref();
     let stage = match (view.ended, &object.metadata.deletion_timestamp) {
         (true, _) => Stage::Ended,
         (false, Some(_)) => Stage::Leaving,
         (false, None) => Stage::Live,
+    };
+    let Some(holding) = view.holding else {
+        return Some(Seen::Other { uid: view.uid, reference: view.pod, stage });
     };
     let created = object.metadata.creation_timestamp.as_ref();
     let status = object.status.as_ref();
@@ -321,7 +323,7 @@ pub fn pod(object: &Pod, keys: &Keys) -> Option<claim::Pod> {
         let (_, id) = status.container_id.as_deref()?.split_once("://")?;
         Some((id.to_owned(), status.name.as_str().into()))
     });
-    let record = match view.record {
+    let record = match holding.record {
         Record::Placed(placement) => Some(placement),
         Record::Absent => None,
         Record::Unreadable(error) => {
@@ -329,12 +331,12 @@ pub fn pod(object: &Pod, keys: &Keys) -> Option<claim::Pod> {
             None
         }
     };
-    Some(claim::Pod {
+    Some(Seen::Claimant(Box::new(claim::Pod {
         uid: view.uid,
         reference: view.pod,
-        node: view.node?,
+        node: holding.node,
         created: created.and_then(|time| u64::try_from(time.0.as_nanosecond()).ok()).unwrap_or_default(),
-        request: request.as_ref().clone(),
+        request: holding.request.as_ref().clone(),
         record,
         confirmed: annotations.is_some_and(|annotations| annotation::confirmed(annotations, keys)),
         isolated: annotations
@@ -342,7 +344,7 @@ pub fn pod(object: &Pod, keys: &Keys) -> Option<claim::Pod> {
         stage,
         users: users(object),
         runtime_ids: runtime_ids.collect(),
-    })
+    })))
 }
 
 /// The users that a pod's containers say they run as: of the container, or else of the pod.

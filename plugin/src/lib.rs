@@ -13,6 +13,7 @@
 //!   cards -- [health] [labels] --> the Node's conditions, events and labels
 //! ```
 
+pub mod answers;
 pub mod backend;
 pub mod binding;
 pub mod cgroup;
@@ -53,6 +54,7 @@ use kube::Client;
 use prometheus::Registry;
 use tokio_util::sync::CancellationToken;
 
+use crate::answers::Answers;
 use crate::cluster::Cluster;
 use crate::config::Config;
 use crate::ids::Resource;
@@ -186,6 +188,9 @@ pub async fn start(
     let address = administer(listen, registry, &readiness, shown, &tasks).await?;
     let Some(reconciler) = reconciler else { return Ok(Plugin { admin: address, tasks, asked: token }) };
     let cluster = reconciler.cluster().clone();
+    let answers = Answers::new(&isolation.state_dir);
+    // before anything is compared with it
+    state.claims(|claims| claims.remember(answers.read()));
     tasks.spawn("inventory", monitor::publish(cluster.clone(), state.clone(), counters.clone(), stop()));
     let synced = readiness.condition("pods");
     tasks.spawn("pods", watch::follow(cluster.clone(), state.clone(), counters.clone(), synced, stop()));
@@ -216,6 +221,7 @@ pub async fn start(
         counters: counters.clone(),
         strategy: Arc::new(strategy),
         ladder: ladder.clone(),
+        answers,
         tkestack: vcuda,
     };
 
@@ -260,7 +266,14 @@ pub async fn start(
             directory: device_plugins_dir.clone(),
             service: move |streams, token| Service::new(shared.clone(), resource.clone(), streams, token),
         };
-        tasks.spawn(word, kubelet::keep_registered(endpoint, move |met| registered.set(met), stop()));
+        let listened = state.clone();
+        let met = move |met| {
+            registered.set(met);
+            if !met {
+                listened.claims(|claims| claims.disconnected());
+            }
+        };
+        tasks.spawn(word, kubelet::keep_registered(endpoint, met, stop()));
     }
     Ok(Plugin { admin: address, tasks, asked: token })
 }

@@ -4,6 +4,8 @@
 //! made, so the comparison is repeated with growing pauses until nothing is in doubt. Writing is level
 //! triggered: what the watch shows otherwise than it is gets written, whenever it is noticed.
 
+mod calls;
+
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -17,10 +19,11 @@ use tokio::time::{Instant, timeout};
 use tokio_util::sync::CancellationToken;
 use tonic::transport::Endpoint;
 
+use self::calls::{Call, Calls};
 use crate::claim::Claims;
-use crate::claim::truth::{Findings, Held, Listing};
+use crate::claim::truth::{Findings, Foreign, Held, Listing};
 use crate::cluster::Cluster;
-use crate::ids::{Ids, Resource};
+use crate::ids::{self, Ids, Resource};
 use crate::metrics::Counters;
 use crate::state::State;
 
@@ -32,6 +35,9 @@ const FIRST_PAUSE: Duration = Duration::from_millis(20);
 const LONGEST_PAUSE: Duration = Duration::from_secs(5);
 /// Between questions to kubelet during one of its calls: it answers about 100 a second.
 const RETRIES: [Duration; 2] = [Duration::from_millis(20), Duration::from_millis(100)];
+/// kubelet waits for an answer, and with it every start and stop of a pod of this node: what is not learned in this time
+/// is not known.
+const PATIENCE: Duration = Duration::from_secs(6);
 /// Compared at least this often, whether anybody asked or not.
 const REVIEW: Duration = Duration::from_secs(30);
 /// kubelet is not made to write its checkpoint more often.
@@ -58,13 +64,19 @@ pub struct Reconciler {
     state: State,
     cluster: Cluster,
     counters: Counters,
+    calls: Calls,
     socket: PathBuf,
 }
 
 impl Reconciler {
     /// Asks the kubelet whose pod resources socket is in `directory`.
     pub fn new(state: State, cluster: Cluster, counters: Counters, directory: &std::path::Path) -> Self {
-        Self { state, cluster, counters, socket: directory.join(SOCKET) }
+        Self { state, cluster, counters, calls: Calls::default(), socket: directory.join(SOCKET) }
+    }
+
+    /// kubelet waits for an answer for as long as what is returned lives.
+    pub fn answering(&self) -> Call {
+        self.calls.begin()
     }
 
     /// The API server that corrections are written to.
@@ -72,11 +84,15 @@ impl Reconciler {
         &self.cluster
     }
 
-    /// Asks kubelet once and takes what it says. `within`: while kubelet waits for our answer to a call.
+    /// Asks kubelet once and takes what it says. `within`: while kubelet waits for our answer to a call; otherwise once it
+    /// waits for none.
     ///
     /// # Errors
     /// [`ReconcileError`]; nothing has changed then.
     pub async fn compare(&self, within: bool) -> Result<Findings, ReconcileError> {
+        if !within {
+            self.calls.quiet().await;
+        }
         let question = self.state.claims(|claims| claims.question(within));
         let listing = match timeout(DEADLINE, self.list()).await {
             Ok(Ok(listing)) => listing,
@@ -104,6 +120,12 @@ impl Reconciler {
     /// Finds out during a call of kubelet which pod it is at: its list names the pod, and the API server knows it where
     /// the watch has not shown it yet. Each fails for itself: whatever could be learned counts.
     pub async fn learn(&self, resource: &Resource, sizes: impl Iterator<Item = u64> + Clone) {
+        if timeout(PATIENCE, self.ask(resource, sizes)).await.is_err() {
+            tracing::warn!("which pod kubelet is at was not learned in {PATIENCE:?}");
+        }
+    }
+
+    async fn ask(&self, resource: &Resource, sizes: impl Iterator<Item = u64> + Clone) {
         for pause in RETRIES.map(Some).into_iter().chain([None]) {
             let Err(error) = self.compare(true).await else { break };
             tracing::debug!(%error, "kubelet does not say which pod it is at");
@@ -145,6 +167,10 @@ impl Reconciler {
                 let known = |(name, ids): (&str, Vec<&String>)| {
                     Some((roster.resource(name, keys)?, roster.spell(name, ids)))
                 };
+                let foreign = held.iter().find(|(name, ids)| foreign(name, &keys.core, ids));
+                if let Some((name, _)) = foreign {
+                    listing.foreign = Some(Foreign { pod: reference.clone(), resource: (*name).to_owned() });
+                }
                 let ids: BTreeMap<Resource, Ids> = held.into_iter().filter_map(known).collect();
                 if !ids.is_empty() {
                     let container = container.name.as_str().into();
@@ -168,9 +194,9 @@ impl Reconciler {
         })?;
         self.state.claims(|claims| {
             // known before the question and not in the answer: deleted, whatever the watch says yet
-            let gone = before.iter().filter(|uid| !pods.iter().any(|pod| pod.uid == **uid));
+            let gone = before.iter().filter(|uid| !pods.iter().any(|pod| pod.uid() == *uid));
             gone.for_each(|uid| claims.forget(uid));
-            pods.into_iter().for_each(|pod| claims.observe(pod));
+            pods.into_iter().for_each(|pod| claims.see(pod));
         });
         Ok(())
     }
@@ -206,6 +232,12 @@ impl Reconciler {
             }
         }
     }
+}
+
+/// Whether these are ids of kerf's making under another resource domain than that of `core`.
+fn foreign(name: &str, core: &str, ids: &[&String]) -> bool {
+    let word = |name: &str| name.rsplit_once('/').map(|(_, word)| word.to_owned());
+    name != core && word(name) == word(core) && ids.iter().any(|id| ids::card(id).is_some())
 }
 
 /// Makes kubelet write its checkpoint anew once pods have ended.

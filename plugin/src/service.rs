@@ -14,8 +14,9 @@ use tokio_stream::wrappers::WatchStream;
 use tokio_util::sync::CancellationToken;
 use tonic::{Request, Response, Status};
 
+use crate::answers::Answers;
 use crate::binding::{self, Strategy};
-use crate::claim::{Answer, Refusal};
+use crate::claim::{Answer, Claims, Refusal};
 use crate::ids::{Ids, Resource};
 use crate::isolation::{Demand, IsolationError, Ladder, Provision};
 use crate::metrics::Counters;
@@ -36,11 +37,20 @@ pub struct Shared {
     pub strategy: Arc<Strategy>,
     /// How containers are held to their shares.
     pub ladder: Ladder,
+    /// What was answered, for a later life.
+    pub answers: Answers,
     /// Serves tkestack's vcuda-controller, where that is wanted.
     pub tkestack: Option<Tkestack>,
 }
 
 impl Shared {
+    /// Writes down what is answered, before anybody has it.
+    async fn note(&self) -> Result<(), Status> {
+        let (answers, state) = (self.answers.clone(), self.state.clone());
+        let written = tokio::task::spawn_blocking(move || answers.write(&state));
+        written.await.map_err(|error| unprepared(&error))?.map_err(|error| unprepared(&error))
+    }
+
     /// Prepares what holds the container of an answer to its share.
     async fn isolate(&self, answer: &Answer, core: Ids) -> Result<Provision, Status> {
         let (ladder, given, key) = (self.ladder.clone(), core.clone(), answer.key.clone());
@@ -77,12 +87,14 @@ impl Shared {
     }
 
     async fn allocate(&self, resource: &Resource, ids: Ids) -> Result<Answer, Refusal> {
-        if !self.state.claims(|claims| claims.certain(resource, ids.len())) {
+        let known = |claims: &mut Claims| claims.expects(resource, &ids) && claims.certain(resource, ids.len());
+        if !self.state.claims(known) {
             self.reconciler.learn(resource, std::iter::once(ids.len())).await;
         }
         let first = self.state.claims(|claims| claims.allocate(resource, ids.clone()));
         match first {
             Ok(answer) => Ok(answer),
+            Err(refusal) if refusal.settled() => Err(refusal),
             Err(refusal) => {
                 tracing::debug!(%refusal, "asking again before refusing");
                 let _ = self.reconciler.refresh().await;
@@ -201,13 +213,17 @@ impl DevicePlugin for Service {
         request: Request<PreferredAllocationRequest>,
     ) -> Result<Response<PreferredAllocationResponse>, Status> {
         let shared = &self.shared;
+        let _answering = shared.reconciler.answering();
         let requests = request.into_inner().container_requests;
         let sizes = requests.iter().map(|r| u64::try_from(r.allocation_size).unwrap_or_default());
         shared.reconciler.learn(&self.resource, sizes).await;
         let container_responses = shared.state.claims(|claims| {
             let chosen = requests.iter().map(|r| {
                 let size = usize::try_from(r.allocation_size).unwrap_or_default();
-                claims.prefer(&self.resource, &r.available_device_i_ds, &r.must_include_device_i_ds, size)
+                let ids =
+                    claims.prefer(&self.resource, &r.available_device_i_ds, &r.must_include_device_i_ds, size);
+                claims.offers(&self.resource, &Ids::new(ids.iter().cloned()));
+                ids
             });
             chosen.map(|device_i_ds| ContainerPreferredAllocationResponse { device_i_ds }).collect()
         });
@@ -215,6 +231,7 @@ impl DevicePlugin for Service {
     }
 
     async fn allocate(&self, request: Request<AllocateRequest>) -> Result<Response<AllocateResponse>, Status> {
+        let _answering = self.shared.reconciler.answering();
         let mut container_responses = Vec::new();
         for container in request.into_inner().container_requests {
             let ids = Ids::new(container.devices_ids);
@@ -237,6 +254,7 @@ impl DevicePlugin for Service {
             );
             container_responses.push(match &self.resource {
                 Resource::Core => {
+                    self.shared.note().await?;
                     let provision = self.shared.isolate(&answer, ids).await?;
                     let cards = self.shared.state.cards();
                     binding::container(&answer.grant, &cards, &self.shared.strategy).with(provision).into()

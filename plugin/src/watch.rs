@@ -60,8 +60,8 @@ fn apply(event: Event<k8s_openapi::api::core::v1::Pod>, cluster: &Cluster, state
         Event::Init => state.claims(|claims| claims.begin_list()),
         Event::InitDone => state.claims(|claims| claims.end_list()),
         Event::Apply(object) | Event::InitApply(object) => {
-            if let Some(pod) = cluster::pod(&object, cluster.keys()) {
-                state.claims(|claims| claims.observe(pod));
+            if let Some(seen) = cluster::pod(&object, cluster.keys()) {
+                state.claims(|claims| claims.see(seen));
                 mind(state);
             }
         }

@@ -2,9 +2,10 @@
 
 use std::collections::BTreeMap;
 
-use k8s_openapi::api::core::v1::{Container, Node, Pod};
+use k8s_openapi::api::core::v1::{Container, Node, Pod, Volume};
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 
+use crate::annotation::Keys;
 use crate::placement::shape::HostAmount;
 use crate::units::{Mib, parse_thousandths};
 
@@ -62,6 +63,37 @@ fn amounts(requests: &Amounts) -> HostAmount {
 
 fn amount(amounts: &Amounts, name: &str) -> Option<u64> {
     parse_thousandths(&amounts.get(name)?.0)
+}
+
+/// Whether cores, memory and cards are all that decides where the pod may be, as far as other pods go: it asks for no other
+/// resource, no port of the host, no volume that is attached, and no place beside or apart from other pods.
+pub fn asks_for_host_and_cards_alone(pod: &Pod, keys: &Keys) -> bool {
+    let Some(spec) = &pod.spec else { return true };
+    let known = |name: &String| {
+        let name = name.as_str();
+        matches!(name, "cpu" | "memory")
+            || name == keys.core
+            || name == keys.memory
+            || keys.share_resources.contains(name)
+    };
+    let mut containers = spec.init_containers.iter().flatten().chain(&spec.containers);
+    let plain = |container: &Container| {
+        let resources = container.resources.as_ref();
+        let amounts = resources.into_iter().flat_map(|of| of.limits.iter().chain(&of.requests).flatten());
+        let ports = container.ports.iter().flatten();
+        amounts.into_iter().all(|(name, _)| known(name)) && ports.into_iter().all(|port| port.host_port.is_none())
+    };
+    let beside = spec
+        .affinity
+        .as_ref()
+        .is_some_and(|affinity| affinity.pod_affinity.is_some() || affinity.pod_anti_affinity.is_some());
+    let attached = |volume: &Volume| volume.persistent_volume_claim.is_some() || volume.ephemeral.is_some();
+    containers.all(plain)
+        && !beside
+        && !spec.host_network.unwrap_or_default()
+        && spec.topology_spread_constraints.iter().flatten().next().is_none()
+        && spec.resource_claims.iter().flatten().next().is_none()
+        && !spec.volumes.iter().flatten().any(attached)
 }
 
 #[cfg(test)]

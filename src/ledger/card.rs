@@ -173,6 +173,19 @@ impl Card {
     }
 }
 
+/// What is taken of a card, to go back to.
+pub(super) type Tallied = (Share, u32, u32);
+
+impl Card {
+    pub(super) fn tallied(&self) -> Tallied {
+        (self.used, self.pods, self.undivided)
+    }
+
+    pub(super) fn restart(&mut self, tallied: Tallied) {
+        (self.used, self.pods, self.undivided) = tallied;
+    }
+}
+
 /// Takes a hold from its card, if the node has that card.
 pub(super) fn take(cards: &mut [Card], hold: &Hold) {
     if let Some(card) = cards.iter_mut().find(|card| card.is_of(hold)) {

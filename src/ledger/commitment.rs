@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use super::Standing;
 use crate::ids::{DeviceId, PodRef};
 use crate::plan::{Form, Grant, Hold, Plan, Slice};
 use crate::request::{Ask, ContainerRequest, GpuRequest};
@@ -63,6 +64,8 @@ pub struct Commitment {
     pub state: State,
     /// Whether the node has given the cards to the containers, so that no Allocate of this pod can come any more.
     pub confirmed: bool,
+    /// What else decides whether it leaves when room is made.
+    pub standing: Arc<Standing>,
     /// The epoch ([`NodeLedger::release_missing`]) in which it was last heard of.
     pub(super) epoch: u64,
     pub(super) holds: Vec<Hold>,

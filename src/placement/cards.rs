@@ -60,17 +60,25 @@ fn grow_best(cards: &[Card], held: &[usize], rest: &[usize], count: usize) -> Op
         every_set(held, rest, count)
     } else {
         // from each possible first card, add the card with the best links to those taken
-        let from = |first: &usize| {
+        let from = |first: usize| {
             let mut set = held.to_vec();
-            set.push(*first);
-            while set.len() < count {
+            // how well each of `rest` is linked to the set, until it is taken
+            let mut ties: Vec<Option<u32>> = rest.iter().map(|at| Some(to(*at, held))).collect();
+            let mut next = first;
+            loop {
+                let at = *rest.get(next)?;
+                set.push(at);
+                if set.len() == count {
+                    return Some(set);
+                }
+                *ties.get_mut(next)? = None;
+                ties.iter_mut().zip(rest).for_each(|(tie, other)| *tie = tie.map(|tie| tie + link(*other, at)));
                 // of equals the first, so that the order of `rest` decides
-                let next = rest.iter().filter(|at| !set.contains(at)).rev().max_by_key(|at| to(**at, &set));
-                set.push(*next?);
+                let open = ties.iter().enumerate().rev().filter_map(|(place, tie)| Some((place, (*tie)?)));
+                next = open.max_by_key(|(_, tie)| *tie)?.0;
             }
-            Some(set)
         };
-        rest.iter().filter_map(from).collect()
+        (0..rest.len()).filter_map(from).collect()
     };
     sets.into_iter()
         .enumerate()

@@ -1,89 +1,228 @@
 //! Which pods must leave a node so that another one fits on its cards.
 //!
 //! kube-scheduler chooses its victims by a node's totals, and of what it frees no one card may be free enough. This is its
-//! own method, applied to cards: all that may go are taken away, and come back one by one, the most important first, as
-//! long as the pod still fits. Who does not come back has to go. Among equals it depends on the order who that is, so
-//! several orders are tried, and the choice is that with the least important victims, then the fewest, then the least
-//! that they take.
+//! own method, applied to cards: all that may go are taken away, and come back one by one, those whose eviction breaks a
+//! disruption budget first and then the most important, as long as the pod still fits. Who does not come back has to
+//! go. Among equals it depends on the order who that is, so several orders are tried, and the choice is that which breaks
+//! the fewest budgets, then that with the least important victims, then the fewest, then the least that they take.
+//!
+//! Pods that are being deleted anyway cost nothing, and go before all others.
 
 use std::cmp::Reverse;
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use super::{Planner, Policy};
+use crate::disruption::{self, Budget};
 use crate::ids::PodUid;
-use crate::ledger::{Commitment, NodeLedger, State};
-use crate::request::GpuRequest;
-use crate::units::Share;
+use crate::ledger::{Card, Commitment, NodeLedger, State, Trial};
+use crate::plan::Tally;
+use crate::request::{Ask, GpuRequest};
+use crate::units::{MEMORY_UNIT, Milli, Share, Timestamp};
 
-/// The pods that must leave `ledger`'s node so that `request` fits there: none where it fits already. `None` where it
-/// does not fit even after all have left that may: those of a lower priority, as the API server has shown them bound.
-/// Of equals those leave first that are in `chosen`, since something else speaks against them already.
-pub fn victims(
-    planner: &mut Planner,
-    ledger: &NodeLedger,
-    request: &GpuRequest,
-    policy: Policy,
-    chosen: &BTreeSet<PodUid>,
-) -> Option<BTreeSet<PodUid>> {
-    let mut fits = |gone: &BTreeSet<PodUid>| planner.fit(&ledger.without(gone), request, policy).is_ok();
-    if fits(&BTreeSet::new()) {
-        return Some(BTreeSet::new());
-    }
-    let may_go = |known: &Commitment| known.state == State::Observed && known.request.priority < request.priority;
-    let mut pods: Vec<(&PodUid, &Commitment)> =
-        ledger.commitments().iter().filter(|(_, known)| may_go(known)).collect();
-    let all: BTreeSet<PodUid> = pods.iter().map(|(uid, _)| (*uid).clone()).collect();
-    if !fits(&all) {
-        return None;
-    }
-    let mut best: Option<(Cost, BTreeSet<PodUid>)> = None;
-    for order in [small_first, large_first] {
-        pods.sort_by_key(|(uid, known)| {
-            (Reverse(known.request.priority), chosen.contains(*uid), order(known), *uid)
-        });
-        let mut gone = all.clone();
-        for (uid, _) in &pods {
-            gone.remove(*uid);
-            if !fits(&gone) {
-                gone.insert((*uid).clone());
+/// A pod that the scheduler may not know yet, so that it would take its name for a mistake, in milliseconds.
+const YOUNG_MS: u64 = 2_000;
+
+/// A node where room is to be made, and what is known of its pods.
+pub struct Scene<'a> {
+    /// The node.
+    pub ledger: &'a NodeLedger,
+    /// The pod that wants room.
+    pub request: &'a GpuRequest,
+    /// How its cards are chosen.
+    pub policy: Policy,
+    /// The scheduler's victims.
+    pub chosen: &'a BTreeSet<PodUid>,
+    /// Whose eviction would break a promise; `None` where that is not known, and only the scheduler's victims are safe.
+    pub budgets: Option<&'a [Arc<Budget>]>,
+    /// Now, in milliseconds since 1970.
+    pub now: Timestamp,
+    /// Whether there is no time to go on.
+    pub late: &'a dyn Fn() -> bool,
+}
+
+/// The highest priority among the victims, and what else they cost, in order of weight.
+type Cost = (usize, i32, usize, u64, u64, usize, usize);
+
+impl Scene<'_> {
+    /// The pods that must leave so that the pod fits, beside `going`, which leave in any case: none where it fits then.
+    /// `None` where it does not fit even after all have left that may, or where it is not known in time: those of a lower
+    /// priority, as the API server has shown them bound. Of equals those leave first that the scheduler has chosen, since
+    /// something else speaks against them already.
+    pub fn victims(&self, planner: &mut Planner, going: &BTreeSet<PodUid>) -> Option<BTreeSet<PodUid>> {
+        let priority = self.request.priority;
+        let may_go = |known: &Commitment| known.state == State::Observed && known.request.priority < priority;
+        let here = self.ledger.commitments().iter();
+        let mut pods: Vec<(&PodUid, &Commitment)> =
+            here.filter(|(uid, known)| !going.contains(*uid) && may_go(known)).collect();
+        pods.sort_by_key(|(uid, known)| (importance(known), *uid));
+        let fragile = self.fragile(pods.iter().copied());
+        let leaving = self.ledger.commitments().keys().filter(|uid| going.contains(*uid));
+        let uids: Vec<&PodUid> = pods.iter().map(|(uid, _)| *uid).chain(leaving).collect();
+        let mut trial = Trial::without(self.ledger, &uids);
+        let mut fits =
+            |trial: &Trial<'_>| !(self.late)() && planner.fit(trial.node(), self.request, self.policy).is_ok();
+        if !fits(&trial) {
+            return None;
+        }
+        (0..pods.len()).for_each(|place| trial.set(place, false));
+        if fits(&trial) {
+            return Some(BTreeSet::new());
+        }
+        let mut best: Option<(Cost, BTreeSet<PodUid>)> = None;
+        for (large, prefers) in [(false, true), (true, true), (true, false)] {
+            (0..pods.len()).for_each(|place| trial.set(place, true));
+            let mut order: Vec<usize> = (0..pods.len()).collect();
+            // who comes back first; the pods are in order of importance
+            order.sort_by_cached_key(|place| {
+                pods.get(*place).map(|(uid, known)| {
+                    let (compute, memory) = taken(known);
+                    let size = if large { (!compute, !memory) } else { (compute, memory) };
+                    let broken = fragile.get(*place) == Some(&true);
+                    let (chosen, old) = (self.chosen.contains(*uid), !self.young(uid, known));
+                    let priority = Reverse(known.request.priority);
+                    (known.standing.leaving, !broken, priority, prefers && chosen, prefers && old, size, *place)
+                })
+            });
+            let mut gone = vec![true; pods.len()];
+            for place in order {
+                trial.set(place, false);
+                if fits(&trial) {
+                    if let Some(gone) = gone.get_mut(place) {
+                        *gone = false;
+                    }
+                } else {
+                    trial.set(place, true);
+                }
+            }
+            if (self.late)() {
+                break;
+            }
+            let gone: Vec<_> = pods.iter().zip(gone).filter(|(_, gone)| *gone).map(|(pod, _)| *pod).collect();
+            let cost = self.cost(&gone);
+            if best.as_ref().is_none_or(|(least, _)| cost < *least) {
+                best = Some((cost, gone.into_iter().map(|(uid, _)| uid.clone()).collect()));
             }
         }
-        let cost = cost(pods.iter().filter(|(uid, _)| gone.contains(*uid)).map(|(_, known)| *known));
-        if best.as_ref().is_none_or(|(least, _)| cost < *least) {
-            best = Some((cost, gone));
-        }
+        best.map(|(_, victims)| victims)
     }
-    best.map(|(_, victims)| victims)
+
+    /// How many of these pods' evictions break a budget.
+    pub fn violations(&self, victims: &BTreeSet<PodUid>) -> usize {
+        let here = self.ledger.commitments().iter();
+        let mut pods: Vec<(&PodUid, &Commitment)> = here.filter(|(uid, _)| victims.contains(*uid)).collect();
+        pods.sort_by_key(|(uid, known)| (importance(known), *uid));
+        self.fragile(pods.into_iter()).into_iter().filter(|broken| *broken).count()
+    }
+
+    /// Which of these evictions, one after the other, break a budget.
+    fn fragile<'p>(&self, pods: impl Iterator<Item = (&'p PodUid, &'p Commitment)>) -> Vec<bool> {
+        let pods: Vec<_> = pods.collect();
+        let Some(budgets) = self.budgets else {
+            return pods
+                .iter()
+                .map(|(uid, known)| !known.standing.leaving && !self.chosen.contains(*uid))
+                .collect();
+        };
+        // who is being deleted is disrupted already, and counted by the budget's own controller
+        let fresh = pods.iter().filter(|(_, known)| !known.standing.leaving);
+        let broken = disruption::violations(budgets, fresh.map(|(_, known)| (&known.pod, &known.standing.labels)));
+        let mut broken = broken.into_iter();
+        pods.iter().map(|(_, known)| !known.standing.leaving && broken.next().unwrap_or_default()).collect()
+    }
+
+    /// Whether the scheduler's view of the node may be older than the pod.
+    fn young(&self, uid: &PodUid, known: &Commitment) -> bool {
+        let since = known.standing.started.map(|started| started.plus(YOUNG_MS));
+        !self.chosen.contains(uid) && since.is_none_or(|since| since > self.now)
+    }
+
+    fn cost(&self, victims: &[(&PodUid, &Commitment)]) -> Cost {
+        let broken = self.fragile(victims.iter().copied()).into_iter().filter(|broken| *broken).count();
+        let fresh = victims.iter().filter(|(_, known)| !known.standing.leaving);
+        fresh.fold((broken, i32::MIN, 0, 0, 0, 0, 0), |cost, (uid, known)| {
+            let (broken, priority, count, compute, memory, young, others) = cost;
+            let (more_compute, more_memory) = taken(known);
+            (
+                broken,
+                priority.max(known.request.priority),
+                count + 1,
+                compute + more_compute,
+                memory.saturating_add(more_memory),
+                young + usize::from(self.young(uid, known)),
+                others + usize::from(!self.chosen.contains(*uid)),
+            )
+        })
+    }
+
+    /// The scheduler's victims without whom the node's totals of cards would be too small, so that it may have chosen them
+    /// for their cards alone. The others it has chosen for something else.
+    pub fn for_cards(&self) -> BTreeSet<PodUid> {
+        let usable = || self.ledger.cards().iter().filter(|card| card.usable()).map(Card::device);
+        let total = |amount: &Amount<'_>| match amount {
+            Amount::Compute => usable().map(|_| u64::from(Milli::WHOLE.0)).sum::<u64>(),
+            // in whole units, as the node offers it
+            Amount::Memory => usable().map(|device| device.memory.to_memory_units() * MEMORY_UNIT.0).sum(),
+            Amount::Shares(name) => {
+                usable().filter_map(|device| device.offers.get(*name)).map(|shares| u64::from(shares.get())).sum()
+            }
+        };
+        let commitments = self.ledger.commitments();
+        let needed = |uid: &&PodUid| {
+            amounts(self.request).into_iter().filter(|(_, wanted)| *wanted > 0).any(|(amount, wanted)| {
+                let stays = |other: &PodUid| other == *uid || !self.chosen.contains(other);
+                let staying = commitments.iter().filter(|(other, _)| stays(other));
+                let of =
+                    |request| amounts(request).into_iter().filter(|(own, _)| *own == amount).map(|(_, own)| own);
+                let used: u64 = staying.flat_map(|(_, known)| of(&known.request)).fold(0, u64::saturating_add);
+                total(&amount) < used.saturating_add(wanted)
+            })
+        };
+        self.chosen.iter().filter(|uid| commitments.contains_key(*uid)).filter(needed).cloned().collect()
+    }
 }
 
-/// The highest priority among the victims, their number, and the compute and memory that they take.
-type Cost = (i32, usize, u64, u64);
-
-fn cost<'a>(victims: impl Iterator<Item = &'a Commitment>) -> Cost {
-    victims.fold((i32::MIN, 0, 0, 0), |(priority, count, compute, memory), known| {
-        let taken = taken(known);
-        let (more_compute, more_memory) = (u64::from(taken.compute.0), taken.memory.0);
-        (
-            priority.max(known.request.priority),
-            count + 1,
-            compute + more_compute,
-            memory.saturating_add(more_memory),
-        )
-    })
+/// Of what kube-scheduler counts a node's total.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Amount<'a> {
+    Compute,
+    Memory,
+    Shares(&'a str),
 }
 
-fn taken(known: &Commitment) -> Share {
-    known.holds().iter().fold(Share::ZERO, |sum, hold| sum.saturating_add(hold.share))
+/// What a pod takes of the totals of a node.
+fn amounts(request: &GpuRequest) -> Vec<(Amount<'_>, u64)> {
+    let (mut divided, mut shares) = (Tally::default(), BTreeMap::<&str, Tally>::new());
+    for container in &request.containers {
+        let (compute, memory) = match &container.ask {
+            Ask::Share(share) => (share.compute, share.memory),
+            Ask::Whole { count, memory } => {
+                (Milli(count.saturating_mul(Milli::WHOLE.0)), memory.unwrap_or_default())
+            }
+            Ask::Counted(counted) => {
+                let own = shares.entry(counted.resource.as_str()).or_default();
+                *own = own.with(container.kind, Share::ZERO, counted.count);
+                continue;
+            }
+        };
+        divided = divided.with(container.kind, Share { compute, memory }, 0);
+    }
+    let peak = divided.peak();
+    let divided = [(Amount::Compute, peak.compute.0.into()), (Amount::Memory, peak.memory.0)];
+    divided
+        .into_iter()
+        .chain(shares.into_iter().map(|(name, own)| (Amount::Shares(name), own.count().into())))
+        .collect()
 }
 
-fn small_first(known: &Commitment) -> (u64, u64) {
-    let taken = taken(known);
-    (u64::from(taken.compute.0), taken.memory.0)
+/// kube-scheduler's order of importance, the most important first: by priority, then by who started earlier.
+pub fn importance(known: &Commitment) -> impl Ord + use<> {
+    (Reverse(known.request.priority), known.standing.started.is_none(), known.standing.started)
 }
 
-fn large_first(known: &Commitment) -> (u64, u64) {
-    let (compute, memory) = small_first(known);
-    (u64::MAX - compute, u64::MAX - memory)
+fn taken(known: &Commitment) -> (u64, u64) {
+    let taken = known.holds().iter().fold(Share::ZERO, |sum, hold| sum.saturating_add(hold.share));
+    (taken.compute.0.into(), taken.memory.0)
 }
 
 #[cfg(test)]
@@ -92,8 +231,9 @@ mod tests {
 
     use super::*;
     use crate::device::{Device, Inventory};
+    use crate::disruption::{Requirement, Selector};
     use crate::ids::PodRef;
-    use crate::ledger::Held;
+    use crate::ledger::{Held, Standing};
     use crate::plan::{Form, Grant, Plan, Slice};
     use crate::request::{ContainerKind, RawAnnotations, RawContainer};
     use crate::units::Mib;
@@ -137,10 +277,110 @@ mod tests {
     }
 
     fn evict(pods: &[(&str, u32, u32, i32)], core: u32, priority: i32, chosen: &[&str]) -> Option<Vec<String>> {
-        let chosen = chosen.iter().map(|uid| (*uid).into()).collect();
+        evict_under(&node(pods), core, priority, chosen, Some(&[]), &[])
+    }
+
+    fn evict_under(
+        ledger: &NodeLedger,
+        core: u32,
+        priority: i32,
+        chosen: &[&str],
+        budgets: Option<&[Arc<Budget>]>,
+        going: &[&str],
+    ) -> Option<Vec<String>> {
+        let uids = |of: &[&str]| of.iter().map(|uid| (*uid).into()).collect::<BTreeSet<PodUid>>();
         let asked = request(core, u64::from(core), priority);
-        let found = victims(&mut Planner::default(), &node(pods), &asked, Policy::Binpack, &chosen)?;
+        let (chosen, late) = (uids(chosen), || false);
+        let scene = Scene {
+            ledger,
+            request: &asked,
+            policy: Policy::Binpack,
+            chosen: &chosen,
+            budgets,
+            now: Timestamp(10_000),
+            late: &late,
+        };
+        let found = scene.victims(&mut Planner::default(), &uids(going))?;
         Some(found.iter().map(|uid| uid.as_str().to_owned()).collect())
+    }
+
+    fn standing(started: u64, labels: &[(&str, &str)]) -> Standing {
+        let labels = labels.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect();
+        Standing { started: Some(Timestamp(started)), leaving: false, labels }
+    }
+
+    #[test]
+    fn a_budget_is_broken_last_whatever_the_priority() {
+        let mut ledger = node(&[("a", 0, 100, 0), ("b", 1, 100, 5)]);
+        ledger.describe(&"a".into(), standing(0, &[("app", "web")]));
+        ledger.describe(&"b".into(), standing(0, &[]));
+        let budget = |allowed| {
+            [Arc::new(Budget {
+                namespace: "ns".into(),
+                selector: Selector(vec![Requirement::Exists("app".into())]),
+                allowed,
+                disrupted: BTreeSet::new(),
+            })]
+        };
+        let evict =
+            |budgets: Option<&[Arc<Budget>]>, core| evict_under(&ledger, core, 9, &[], budgets, &[]).unwrap();
+        assert_eq!(evict(Some(&[]), 100), ["a"]);
+        assert_eq!(evict(Some(&budget(1)), 100), ["a"]);
+        assert_eq!(evict(Some(&budget(0)), 100), ["b"]);
+        assert_eq!(evict(Some(&budget(0)), 200), ["a", "b"], "better broken than not to fit");
+        // without budgets only the scheduler knows whom they allow to go
+        assert_eq!(evict_under(&ledger, 100, 9, &["b"], None, &[]).unwrap(), ["b"]);
+    }
+
+    #[test]
+    fn who_is_being_deleted_goes_first_and_who_the_scheduler_may_not_know_last() {
+        let mut ledger = node(&[("a", 0, 100, 3), ("b", 1, 100, 0)]);
+        ledger.describe(&"a".into(), Standing { leaving: true, ..standing(0, &[]) });
+        ledger.describe(&"b".into(), standing(0, &[]));
+        assert_eq!(evict_under(&ledger, 100, 9, &["b"], Some(&[]), &[]).unwrap(), ["a"]);
+        let mut ledger = node(&[("a", 0, 100, 0), ("b", 1, 100, 0)]);
+        for (young, old) in [("a", "b"), ("b", "a")] {
+            ledger.describe(&young.into(), standing(9_000, &[]));
+            ledger.describe(&old.into(), standing(7_000, &[]));
+            assert_eq!(evict_under(&ledger, 100, 9, &[], Some(&[]), &[]).unwrap(), [old]);
+            assert_eq!(evict_under(&ledger, 100, 9, &[young], Some(&[]), &[]).unwrap(), [young], "it knows it");
+        }
+    }
+
+    #[test]
+    fn a_smaller_victim_is_taken_where_it_frees_enough() {
+        // the scheduler would have "big" go
+        let pods = [("big", 0, 100, 0), ("s1", 1, 50, 0), ("s2", 1, 50, 0)];
+        assert_eq!(evict(&pods, 50, 9, &["big"]).unwrap().len(), 1);
+        assert_ne!(evict(&pods, 50, 9, &["big"]).unwrap(), ["big"]);
+        assert_eq!(evict_under(&node(&pods), 50, 9, &["big"], Some(&[]), &["big"]).unwrap(), [""; 0]);
+    }
+
+    #[test]
+    fn the_earlier_started_of_equals_stays() {
+        let mut ledger = node(&[("a", 0, 100, 0), ("b", 1, 100, 0)]);
+        for (early, late) in [("a", "b"), ("b", "a")] {
+            ledger.describe(&early.into(), standing(1, &[]));
+            ledger.describe(&late.into(), standing(2, &[]));
+            assert_eq!(evict_under(&ledger, 100, 9, &[], Some(&[]), &[]).unwrap(), [late]);
+        }
+    }
+
+    #[test]
+    fn out_of_time_is_no_answer() {
+        let (ledger, asked, chosen) =
+            (node(&[("a", 0, 100, 0), ("b", 1, 100, 0)]), request(50, 50, 9), BTreeSet::new());
+        let late = || true;
+        let scene = Scene {
+            ledger: &ledger,
+            request: &asked,
+            policy: Policy::Binpack,
+            chosen: &chosen,
+            budgets: Some(&[]),
+            now: Timestamp(0),
+            late: &late,
+        };
+        assert_eq!(scene.victims(&mut Planner::default(), &BTreeSet::new()), None);
     }
 
     #[test]

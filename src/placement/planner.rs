@@ -1,9 +1,11 @@
 //! The planner: which cards of one node serve a request.
 
 mod counted;
+mod search;
 
 use std::cmp::Reverse;
 
+use self::search::Search;
 use super::cards::best_set;
 use super::{Policy, Unfit, card_order};
 use crate::device::Device;
@@ -111,6 +113,14 @@ impl Planner {
             return Err(unfit);
         }
         let policy = request.policy.unwrap_or(policy);
+        match self.choose_in_turn(node, request, policy) {
+            Err(unfit) if request.containers.len() > 1 => self.search(node, request, policy).ok_or(unfit),
+            result => result,
+        }
+    }
+
+    /// Lets each container in turn have what suits it best.
+    fn choose_in_turn(&mut self, node: &NodeLedger, request: &GpuRequest, policy: Policy) -> Result<(), Unfit> {
         let is_init = |c: &ContainerRequest| c.kind == ContainerKind::Init;
         for choice in [&mut self.best, &mut self.other] {
             choice.preferred = self.preferred;
@@ -133,6 +143,12 @@ impl Planner {
             (Ok(()), _) => {}
         }
         Ok(())
+    }
+
+    /// Looks for any arrangement in which the containers fit: what one takes may be all that another could have had.
+    fn search(&mut self, node: &NodeLedger, request: &GpuRequest, policy: Policy) -> Option<()> {
+        let found = Search::new(node, request, policy).run(node)?;
+        self.best.carry_out(node, request, &found, policy).ok()
     }
 
     /// The cards that the request gets on the node.
@@ -190,20 +206,35 @@ impl Choice {
         containers: impl Iterator<Item = (usize, &'a ContainerRequest)>,
         policy: Policy,
     ) -> Result<(), Unfit> {
+        self.clear(node);
+        for container in containers {
+            self.serve(node, request, container, policy)?;
+        }
+        Ok(())
+    }
+
+    fn clear(&mut self, node: &NodeLedger) {
         self.takes.clear();
         self.takes.resize(node.rooms().len(), Take::default());
         self.picks.clear();
         self.home = None;
-        for (number, container) in containers {
-            match &container.ask {
-                Ask::Share(share) => self.one(node.rooms(), request, (number, container), *share, policy)?,
-                Ask::Whole { count, memory } => {
-                    self.several(node, request, (number, container), *count as usize, *memory)?;
-                }
-                Ask::Counted(counted) => self.counted(node, request, (number, container), counted, policy)?,
+    }
+
+    /// Chooses the cards of one container, by the policy.
+    fn serve(
+        &mut self,
+        node: &NodeLedger,
+        request: &GpuRequest,
+        (number, container): (usize, &ContainerRequest),
+        policy: Policy,
+    ) -> Result<(), Unfit> {
+        match &container.ask {
+            Ask::Share(share) => self.one(node.rooms(), request, (number, container), *share, policy),
+            Ask::Whole { count, memory } => {
+                self.several(node, request, (number, container), *count as usize, *memory)
             }
+            Ask::Counted(counted) => self.counted(node, request, (number, container), counted, policy),
         }
-        Ok(())
     }
 
     fn total(&self) -> (u64, u64) {

@@ -241,6 +241,12 @@ impl Survey {
         Some(node.allocatable?.minus(node.used))
     }
 
+    /// What a pod takes of the host of the node that it is on, if it was seen there.
+    pub fn taken(&self, uid: &PodUid) -> Option<HostAmount> {
+        let shape = &self.loads.get(uid)?.shape;
+        Some(HostAmount { cpu: shape.cpu, memory: shape.memory, pods: 1 })
+    }
+
     /// What a pod asks for, if it was seen.
     pub fn shape(&self, uid: &PodUid) -> Option<&Shape> {
         self.counted.get(uid)

@@ -3,10 +3,12 @@
 //! One pod at a time goes through a serial cycle: in-tree checks (unschedulable flag, taints, node selector; cores,
 //! memory and extended resources against allocatable, counting assumed pods), the extender's filter, its prioritize
 //! if more than one node is left, the choice; then the pod is assumed and bound in a task of its own while the
-//! next pod's cycle begins. Failed pods wait for an event in the cluster or for their backoff.
+//! next pod's cycle begins. Failed pods wait for an event in the cluster or for their backoff. Pods that are nominated to
+//! a node count there for those that are not more important, and are tried there first. Pods of a group wait in Permit
+//! until enough of them have a node.
 //!
-//! Absent on purpose: the number of pods, affinity, in-tree scores, preemption, nominated nodes, reservations of
-//! later plugins, events, leader election, more than one extender or profile.
+//! Absent on purpose: the number of pods, affinity, in-tree scores, preemption, volumes, events, leader election, more
+//! than one extender or profile.
 
 mod client;
 mod cluster;

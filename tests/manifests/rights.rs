@@ -5,10 +5,12 @@ use std::collections::{BTreeMap, BTreeSet};
 use k8s_openapi::api::admissionregistration::v1::{
     ValidatingAdmissionPolicy, ValidatingAdmissionPolicyBinding, ValidatingAdmissionPolicySpec,
 };
-use k8s_openapi::api::rbac::v1::{ClusterRole, ClusterRoleBinding};
+use k8s_openapi::api::rbac::v1::{ClusterRole, ClusterRoleBinding, Role, RoleBinding};
+use k8s_openapi::api::storage::v1::CSIStorageCapacity;
 use kerf::annotation::Keys;
 use kerf::device::Device;
 use kerf::units::Mib;
+use kerf_extender::binder::WAKER;
 use kerf_plugin::backend::facts::Facts;
 use kerf_plugin::backend::{HostDevice, Origin, Vendor};
 use kerf_plugin::health::condition_type;
@@ -35,9 +37,10 @@ fn accounts_have_exactly_the_rights_listed_here() {
             let role = &roles[&binding.role_ref.name];
             assert!(role.aggregation_rule.is_none());
             for rule in role.rules.iter().flatten() {
-                assert_eq!(rule.api_groups.as_deref(), Some(&[String::new()][..]));
+                let group = only(rule.api_groups.clone().unwrap());
                 assert!(rule.non_resource_urls.is_none());
                 for resource in rule.resources.iter().flatten() {
+                    let resource = if group.is_empty() { resource.clone() } else { format!("{resource}.{group}") };
                     for verb in &rule.verbs {
                         rights.insert((subject.name.clone(), resource.clone(), verb.clone()));
                     }
@@ -52,6 +55,8 @@ fn accounts_have_exactly_the_rights_listed_here() {
     let base = expected(&[
         ("kerf-extender", "nodes", "list"),
         ("kerf-extender", "nodes", "watch"),
+        ("kerf-extender", "poddisruptionbudgets.policy", "list"),
+        ("kerf-extender", "poddisruptionbudgets.policy", "watch"),
         ("kerf-extender", "pods", "get"),
         ("kerf-extender", "pods", "list"),
         ("kerf-extender", "pods", "watch"),
@@ -71,6 +76,27 @@ fn accounts_have_exactly_the_rights_listed_here() {
         ("kerf-profiles", "nodes/status", "patch"),
     ]);
     assert_eq!(rights("manifests/components/profile-account"), profiles);
+}
+
+#[test]
+fn the_extender_may_change_one_object_of_its_namespace() {
+    let role: Role = only(of_kind("manifests/base", "Role"));
+    let binding: RoleBinding = only(of_kind("manifests/base", "RoleBinding"));
+    let object: CSIStorageCapacity = only(of_kind("manifests/base", "CSIStorageCapacity"));
+    let rule = only(role.rules.unwrap());
+    assert_eq!(rule.api_groups.as_deref(), Some(&["storage.k8s.io".to_owned()][..]));
+    assert_eq!(rule.resources.as_deref(), Some(&["csistoragecapacities".to_owned()][..]));
+    assert_eq!(rule.resource_names.as_deref(), Some(&[WAKER.to_owned()][..]));
+    assert_eq!(rule.verbs, ["patch"]);
+    for metadata in [&role.metadata, &binding.metadata, &object.metadata] {
+        assert_eq!((metadata.name.as_deref(), metadata.namespace.as_deref()), (Some(WAKER), Some("kerf-system")));
+    }
+    assert_eq!((&*binding.role_ref.kind, &*binding.role_ref.name), ("Role", WAKER));
+    let subject = only(binding.subjects.unwrap());
+    assert_eq!((&*subject.kind, &*subject.name), ("ServiceAccount", "kerf-extender"));
+    assert_eq!(subject.namespace.as_deref(), Some("kerf-system"));
+    // it says of no storage that it is there
+    assert!(object.node_topology.is_none() && object.capacity.is_none());
 }
 
 #[test]

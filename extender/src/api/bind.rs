@@ -41,6 +41,7 @@ async fn bind(app: Arc<App>, args: BindArgs) -> (Bind, String) {
     let node = NodeName::from(args.node);
     let (outcome, error) = commit(&app, &uid, &pod, &node).await;
     app.intents.drop(&uid);
+    app.cluster.expect_no_more(&uid);
     match outcome {
         Bind::Bound | Bind::Already => tracing::info!(%pod, %uid, %node, outcome = outcome.as_str(), "bound"),
         _ => tracing::warn!(%pod, %uid, %node, outcome = outcome.as_str(), error, "not bound"),

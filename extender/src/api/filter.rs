@@ -6,15 +6,18 @@ use std::sync::Arc;
 use axum::body::Body;
 use axum::extract::State;
 use axum::response::Response;
+use kerf::ids::PodUid;
 use kerf::k8s;
 use kerf::placement::{Planner, Unfit};
 use kerf::request::GpuRequest;
+use tokio::time::{Instant, timeout_at};
 
 use super::ranking::best;
 use super::wire::{Args, Candidates, FilterResult};
-use super::{json, read};
+use super::{json, read, uid};
 use crate::App;
 use crate::metrics::Verb;
+use crate::refused::LINGER;
 
 pub(super) async fn handle(State(app): State<Arc<App>>, body: Body) -> Response {
     let _timer = app.metrics.timer(Verb::Filter);
@@ -38,7 +41,7 @@ pub(super) async fn handle(State(app): State<Arc<App>>, body: Body) -> Response 
             return json(&refuse_all(&candidates, &error.to_string()));
         }
     };
-    let verdicts = verdicts(&app, &request, &candidates);
+    let verdicts = judge(&app, &uid(&pod), &request, &candidates).await;
     let fitting =
         || candidates.names().zip(&verdicts).filter(|(_, verdict)| verdict.is_none()).map(|(node, _)| node);
     let count = fitting().count();
@@ -55,10 +58,42 @@ pub(super) async fn handle(State(app): State<Arc<App>>, body: Body) -> Response 
     json(&answer(&candidates, &verdicts, &request, is_left))
 }
 
+/// For each candidate, why it does not fit; `None` where it does. Who fits nowhere is remembered, to be told when cards
+/// become free; and since the scheduler may have heard of it before us, news that are on their way are waited for.
+pub(super) async fn judge(
+    app: &App,
+    uid: &PodUid,
+    request: &Arc<GpuRequest>,
+    candidates: &Candidates<'_>,
+) -> Vec<Option<Unfit>> {
+    let mut seen = app.cluster.freed().count();
+    let mut found = verdicts(app, uid, request, candidates);
+    let nowhere = |found: &[Option<Unfit>]| found.iter().all(Option::is_some);
+    if nowhere(&found) && app.refused.may_linger(uid, Instant::now()) {
+        let mut changes = app.cluster.changes();
+        let until = Instant::now() + LINGER;
+        loop {
+            seen = app.cluster.freed().count();
+            found = verdicts(app, uid, request, candidates);
+            if !nowhere(&found) || !matches!(timeout_at(until, changes.changed()).await, Ok(Ok(()))) {
+                break;
+            }
+        }
+    }
+    if nowhere(&found) {
+        app.refused.remember(uid, request, seen, Instant::now());
+        app.cluster.expect_no_more(uid);
+    } else {
+        app.refused.forget(uid);
+    }
+    found
+}
+
 /// For each candidate, why it does not fit; `None` where it does.
-pub(super) fn verdicts(app: &App, request: &GpuRequest, candidates: &Candidates<'_>) -> Vec<Option<Unfit>> {
+fn verdicts(app: &App, uid: &PodUid, request: &GpuRequest, candidates: &Candidates<'_>) -> Vec<Option<Unfit>> {
     let mut planner = Planner::default();
-    candidates.names().map(|node| app.cluster.fit(&mut planner, node, request, app.policy).err()).collect()
+    let asking = app.cluster.asking(uid, request, app.policy);
+    candidates.names().map(|node| asking.fit(&mut planner, node).err()).collect()
 }
 
 /// The candidates that fit.

@@ -16,10 +16,10 @@ use kerf::k8s;
 use kerf::plan::Placement;
 use kerf::request::GpuRequest;
 
-use super::filter::{answer, fitting, refuse_all, verdicts};
+use super::filter::{answer, fitting, judge, refuse_all};
 use super::ranking::ranks;
 use super::wire::{Args, Candidates, FilterResult};
-use super::{json, read};
+use super::{json, read, uid};
 use crate::App;
 use crate::binder::Outcome;
 use crate::cluster::PREDICATE_TTL_MS;
@@ -57,12 +57,12 @@ async fn choose<'a>(
     candidates: &'a Candidates<'a>,
 ) -> FilterResult<'a> {
     let metadata = &pod.metadata;
-    let uid = PodUid::from(metadata.uid.as_deref().unwrap_or_default());
+    let uid = uid(pod);
     let name = PodRef::new(
         metadata.namespace.as_deref().unwrap_or("default"),
         metadata.name.as_deref().unwrap_or_default(),
     );
-    let before = verdicts(app, request, candidates);
+    let before = judge(app, &uid, request, candidates).await;
     let (mut ranked, _) = ranks(app, pod, request, fitting(candidates, &before));
     ranked.sort_unstable();
     let mut failed: Vec<(&str, &str)> = Vec::new();

@@ -1,25 +1,39 @@
 //! `preempt`: whether evicting the scheduler's victims frees what the pod needs, and who has to go instead.
 //!
 //! The scheduler knows a node's totals. Of what its victims free no one card may be free enough, and then they would go for
-//! nothing. So for each of its candidates the cards are looked at: a candidate that evictions cannot help is dropped; where
-//! the cards suffice already, the victims are for something else and stay as they are; otherwise those pods go that free
-//! a card, and of the scheduler's own those that hold no card. Up to Kubernetes 1.37 the scheduler asks only where its own
-//! count finds somebody to evict, so not where a node's total suffices and no one card does.
+//! nothing. So for each of its candidates the cards are looked at: a candidate that evictions cannot help is dropped;
+//! otherwise those pods go that free a card. Of the scheduler's own victims those are kept that it may have chosen for
+//! something else: whoever holds no card, or is not needed for the node's totals of cards, and all of them unless the
+//! node's cores and memory suffice without. Up to Kubernetes 1.37 the scheduler asks only where its own count finds
+//! somebody to evict, so not where a node's total suffices and no one card does.
+//!
+//! The scheduler places nothing while it waits, and gives up after its `httpTimeout`. So after [`PATIENCE`] the candidates
+//! that are left, in order of name, are dropped: it chooses among the others.
 
+use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use axum::body::Body;
 use axum::extract::State;
 use axum::response::Response;
+use k8s_openapi::api::core::v1::Pod;
+use kerf::disruption::Budget;
 use kerf::ids::PodUid;
 use kerf::k8s;
-use kerf::placement::{Planner, eviction};
+use kerf::ledger::NodeLedger;
+use kerf::placement::Planner;
+use kerf::placement::eviction::Scene;
+use kerf::request::GpuRequest;
 
 use super::wire::{MetaPod, MetaVictims, PreemptArgs, PreemptResult};
-use super::{json, read};
+use super::{json, read, uid};
 use crate::App;
 use crate::metrics::Verb;
+
+/// How long one call may plan.
+const PATIENCE: Duration = Duration::from_secs(1);
 
 pub(super) async fn handle(State(app): State<Arc<App>>, body: Body) -> Response {
     let _timer = app.metrics.timer(Verb::Preempt);
@@ -45,24 +59,135 @@ pub(super) async fn handle(State(app): State<Arc<App>>, body: Body) -> Response 
             return json(&PreemptResult::default());
         }
     };
-    let policy = request.policy.unwrap_or(app.policy);
-    let mut planner = Planner::default();
-    let mut left = BTreeMap::new();
-    for (node, victims) in candidates {
-        let chosen: BTreeSet<PodUid> = victims.pods.iter().map(|pod| pod.uid.as_str().into()).collect();
-        let Some(ledger) = app.cluster.ledger(&node) else { continue };
-        let Some(needed) = eviction::victims(&mut planner, &ledger, &request, policy, &chosen) else { continue };
-        let pods = if needed.is_empty() {
-            victims.pods
-        } else {
-            let others = chosen.iter().filter(|uid| !ledger.commitments().contains_key(*uid));
-            needed.iter().chain(others).map(|uid| MetaPod { uid: uid.as_str().to_owned() }).collect()
-        };
-        // the scheduler takes a node without victims for an error
-        if !pods.is_empty() {
-            left.insert(node, MetaVictims { pods, ..victims });
+    let planning = {
+        let app = app.clone();
+        tokio::task::spawn_blocking(move || left(&app, &pod, &request, candidates))
+    };
+    match planning.await {
+        Ok(left) => {
+            app.metrics.answered(Verb::Preempt, if left.is_empty() { "nowhere" } else { "ok" });
+            json(&PreemptResult { node_name_to_meta_victims: left })
+        }
+        Err(error) => {
+            app.failed(Verb::Preempt, format!("planning broke off: {error}"));
+            json(&PreemptResult::default())
         }
     }
-    app.metrics.answered(Verb::Preempt, if left.is_empty() { "nowhere" } else { "ok" });
-    json(&PreemptResult { node_name_to_meta_victims: left })
+}
+
+/// The candidates that are left, with their victims.
+fn left(
+    app: &App,
+    pod: &Pod,
+    request: &GpuRequest,
+    candidates: BTreeMap<String, MetaVictims>,
+) -> BTreeMap<String, MetaVictims> {
+    let begun = Instant::now();
+    let late = || begun.elapsed() > PATIENCE;
+    let budgets = app.budgets.current();
+    if budgets.is_none() {
+        app.metrics.without_budgets.inc();
+        tracing::warn!(
+            "disruption budgets are not known: other victims than the scheduler's count as breaking one"
+        );
+    }
+    let mut planner = Planner::default();
+    let uid = uid(pod);
+    let asking = app.cluster.asking(&uid, request, app.policy);
+    let mut left = BTreeMap::new();
+    let mut unseen = 0;
+    for (node, victims) in candidates {
+        let Some(ledger) = asking.ledger(&node) else { continue };
+        let evaluated = Candidate { app, pod, request, node: &node, ledger: &ledger, budgets: budgets.as_deref() };
+        let victims = if late() { None } else { evaluated.victims(&mut planner, victims, &late) };
+        unseen += u64::from(late());
+        // the scheduler takes a node without victims for an error
+        if let Some(victims) = victims.filter(|victims| !victims.pods.is_empty()) {
+            left.insert(node, victims);
+        }
+    }
+    if unseen > 0 {
+        app.metrics.preempt_skipped.inc_by(unseen);
+        tracing::warn!(skipped = unseen, left = left.len(), "no time to look at every candidate for preemption");
+    }
+    left
+}
+
+/// One node where room might be made.
+struct Candidate<'a> {
+    app: &'a App,
+    pod: &'a Pod,
+    request: &'a GpuRequest,
+    node: &'a str,
+    ledger: &'a NodeLedger,
+    budgets: Option<&'a [Arc<Budget>]>,
+}
+
+impl Candidate<'_> {
+    /// Who has to go; `None` where that does not help.
+    fn victims(&self, planner: &mut Planner, offered: MetaVictims, late: &dyn Fn() -> bool) -> Option<MetaVictims> {
+        let chosen: BTreeSet<PodUid> = offered.pods.iter().map(|pod| pod.uid.as_str().into()).collect();
+        let scene = Scene {
+            ledger: self.ledger,
+            request: self.request,
+            policy: self.request.policy.unwrap_or(self.app.policy),
+            chosen: &chosen,
+            budgets: self.budgets,
+            now: self.app.clock.now(),
+            late,
+        };
+        let here = |uid: &&PodUid| self.ledger.commitments().contains_key(*uid);
+        let (known, others): (BTreeSet<&PodUid>, BTreeSet<&PodUid>) = chosen.iter().partition(here);
+        let spare = if k8s::asks_for_host_and_cards_alone(self.pod, &self.app.keys) {
+            scene.for_cards()
+        } else {
+            BTreeSet::new()
+        };
+        let mut victims: BTreeSet<PodUid> =
+            known.iter().copied().filter(|uid| !spare.contains(*uid)).cloned().collect();
+        victims.extend(scene.victims(planner, &victims)?);
+        if !self.host_suffices(victims.iter().chain(others.iter().copied())) {
+            victims = known.into_iter().cloned().collect();
+            victims.extend(scene.victims(planner, &victims)?);
+        }
+        let violations = |victims: &BTreeSet<PodUid>| i64::try_from(scene.violations(victims)).unwrap_or(i64::MAX);
+        let of_cards: BTreeSet<PodUid> = chosen.iter().filter(here).cloned().collect();
+        let violations = match self.budgets {
+            // of victims without cards only the scheduler knows
+            Some(_) => offered.violations.saturating_sub(violations(&of_cards)).max(0) + violations(&victims),
+            None => offered.violations.saturating_add(violations(&victims)),
+        };
+        Some(MetaVictims { pods: self.in_order(&victims, &offered.pods), violations })
+    }
+
+    /// Whether the pod's cores and memory are free once these have left; not where that is not known.
+    fn host_suffices<'u>(&self, victims: impl Iterator<Item = &'u PodUid>) -> bool {
+        let asked = k8s::requested(self.pod);
+        if (asked.cpu, asked.memory.0) == (0, 0) {
+            return true;
+        }
+        let Some(left) = self.app.cluster.host_left(self.node) else { return false };
+        let (cpu, memory) = victims
+            .filter_map(|uid| self.app.cluster.host_of(uid))
+            .fold((left.cpu, left.memory.0), |(cpu, memory), own| {
+                (cpu.saturating_add(own.cpu), memory.saturating_add(own.memory.0))
+            });
+        asked.cpu <= cpu && asked.memory.0 <= memory
+    }
+
+    /// The victims as the scheduler expects them, the most important first: by priority, then by who started earlier.
+    fn in_order(&self, victims: &BTreeSet<PodUid>, offered: &[MetaPod]) -> Vec<MetaPod> {
+        let known = |uid: &PodUid| self.ledger.commitments().get(uid);
+        let own = victims.iter().filter_map(|uid| {
+            let known = known(uid)?;
+            let started = known.standing.started;
+            Some((known.request.priority, started.is_none(), started, uid.as_str()))
+        });
+        let others = offered.iter().filter(|pod| known(&pod.uid.as_str().into()).is_none());
+        let others = others
+            .map(|pod| (self.app.cluster.priority_of(&pod.uid.as_str().into()), true, None, pod.uid.as_str()));
+        let mut all: Vec<_> = own.chain(others).collect();
+        all.sort_by_key(|(priority, unstarted, started, _)| (Reverse(*priority), *unstarted, *started));
+        all.into_iter().map(|(.., uid)| MetaPod { uid: uid.to_owned() }).collect()
+    }
 }

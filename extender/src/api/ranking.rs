@@ -3,11 +3,11 @@
 use std::collections::HashSet;
 
 use k8s_openapi::api::core::v1::Pod;
-use kerf::ids::PodUid;
 use kerf::request::GpuRequest;
 use rustc_hash::FxBuildHasher;
 
-use crate::cluster::NodeRank;
+use super::uid;
+use crate::asking::NodeRank;
 use crate::{App, Footprint};
 
 /// The candidates that fit with their ranks, as if every pod in flight were placed already; and the others.
@@ -17,13 +17,16 @@ pub(super) fn ranks<'a>(
     request: &GpuRequest,
     candidates: impl Iterator<Item = &'a str>,
 ) -> (Vec<(NodeRank, &'a str)>, Vec<&'a str>) {
-    let uid = PodUid::from(pod.metadata.uid.as_deref().unwrap_or_default());
+    let uid = uid(pod);
     let footprint = Footprint::of(pod);
     // the scheduler's watch may be ahead of ours
     app.cluster.apply_footprint(&uid, None, footprint, Some(request));
-    let ahead = app.intents.by_node(&uid, app.clock.now());
+    let asking = app.cluster.asking(&uid, request, app.policy);
+    // who comes before it is there for it already
+    let before = asking.claimants();
+    let ahead = app.intents.by_node(|pod| *pod != uid && !before.contains(pod), app.clock.now());
     let (mut ranked, mut unfit) = (Vec::new(), Vec::new());
-    for (node, rank) in app.cluster.ranks(candidates, request, footprint, app.policy, &ahead) {
+    for (node, rank) in asking.ranks(candidates, footprint, &ahead) {
         match rank {
             Some(rank) => ranked.push((rank, node)),
             None => unfit.push(node),

@@ -22,12 +22,12 @@ pub struct Waiting {
 impl Cluster {
     /// A pod with cards that is not bound yet, if the watch has shown it.
     pub fn waiting(&self, uid: &PodUid) -> Option<Waiting> {
-        self.pending.get(uid).map(|waiting| waiting.clone())
+        self.queue.waiting(uid)
     }
 
     /// What a pod that is not bound yet asks for, if the watch has shown it.
     pub fn pending_request(&self, uid: &PodUid) -> Option<Arc<GpuRequest>> {
-        self.pending.get(uid).map(|waiting| waiting.request.clone())
+        self.queue.request(uid)
     }
 
     /// What a Node says of who may be bound to it. To be told before [`Cluster::apply_node`], so that no pod finds the

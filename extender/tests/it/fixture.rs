@@ -7,6 +7,7 @@ use std::time::Duration;
 use kerf::annotation::Keys;
 use kerf::runtime::shutdown::Tasks;
 use kerf::shares::ShareResources;
+use kerf_extender::binder::WAKER;
 use kerf_extender::config::Config;
 use kerf_extender::{Extender, start};
 use kerf_testkit::api::{Action, ApiServer, Fault};
@@ -30,6 +31,7 @@ pub fn config() -> Config {
     Config {
         listen: ([127, 0, 0, 1], 0).into(),
         domain: Default::default(),
+        namespace: "kerf-system".into(),
         share_resources: ShareResources::WELL_KNOWN.parse().expect("names"),
         policy: Default::default(),
         api_timeout: Duration::from_millis(300),
@@ -54,6 +56,11 @@ impl World {
     }
 
     pub async fn on(api: ApiServer, config: Config) -> Self {
+        if api.get("csistoragecapacities", &config.namespace, WAKER).is_err() {
+            let waker =
+                json!({ "metadata": { "name": WAKER, "namespace": config.namespace }, "storageClassName": "none" });
+            api.create("csistoragecapacities", waker).expect("waker");
+        }
         let token = CancellationToken::new();
         let extender = start(&config, client_of(&api).await, Tasks::new(token.clone())).await.expect("extender");
         let url = format!("http://{}/scheduler", extender.address());

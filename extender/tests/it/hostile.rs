@@ -117,9 +117,10 @@ async fn a_card_that_vanishes_or_falls_ill_keeps_its_pods_and_takes_no_new_one()
         world.api.patch("nodes", "", "a", &patch).unwrap();
         let refused = |w: &World| {
             let mut planner = kerf::placement::Planner::default();
-            let request = w.extender.cluster().pending_request(&q["metadata"]["uid"].as_str().unwrap().into());
-            request
-                .is_some_and(|r| w.extender.cluster().fit(&mut planner, "a", &r, Default::default()) == Err(unfit))
+            let (cluster, uid) = (w.extender.cluster(), q["metadata"]["uid"].as_str().unwrap().into());
+            cluster
+                .pending_request(&uid)
+                .is_some_and(|r| cluster.asking(&uid, &r, Default::default()).fit(&mut planner, "a") == Err(unfit))
         };
         world.until("refused", refused).await;
         let filtered = world.client.filter(&q, &world.nodes()).await.unwrap();

@@ -4,15 +4,20 @@
 
 mod bind;
 mod callers;
+mod expected;
 mod fixture;
+mod groups;
 mod hostile;
 mod legacy;
+mod own;
 mod preempt;
 mod races;
 mod replay;
 mod restart;
+mod retries;
 mod running;
 mod scenarios;
+mod schedules;
 mod shares;
 mod verbs;
 mod wire;

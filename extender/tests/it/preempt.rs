@@ -108,3 +108,127 @@ async fn a_node_where_evictions_do_not_help_is_no_candidate() {
         nothing
     );
 }
+
+/// A node with `cards` cards and these pods on it, bound in this order: name, core, priority, labels.
+async fn crowd(cards: u32, pods: &[(&str, &str, i32, Value)]) -> (World, Vec<String>) {
+    let world = World::new([node("n", cards, 15_360)]).await;
+    let mut uids = Vec::new();
+    for (name, core, priority, labels) in pods {
+        let mut object = pod(name, share(core, "10"));
+        object["spec"]["priority"] = (*priority).into();
+        object["metadata"]["labels"] = labels.clone();
+        let pod = world.api.create("pods", object).unwrap();
+        world.bind(&pod, "n").await.unwrap();
+        uids.push(uid(&pod));
+    }
+    let described = |world: &World| {
+        let nodes = world.extender.cluster().snapshot();
+        let known = nodes.iter().flat_map(|node| node.ledger.commitments().values());
+        known.filter(|c| c.state.as_str() == "observed").count() == pods.len()
+    };
+    world.until("all are seen bound", described).await;
+    (world, uids)
+}
+
+#[tokio::test]
+async fn the_most_important_victim_comes_first_since_the_scheduler_compares_nodes_by_it() {
+    let world = World::new([node("n", 2, 15_360)]).await;
+    for (name, priority) in [("low", 0), ("high", 900)] {
+        let pod = asking(&world, name, "100", priority);
+        world.bind(&pod, "n").await.unwrap();
+    }
+    // a pod without cards, of the highest priority of all
+    let cpu = json!({ "metadata": { "name": "cpu", "namespace": "default" },
+        "spec": { "nodeName": "n", "priority": 950, "containers": [{ "name": "main" }] } });
+    let cpu = uid(&world.api.create("pods", cpu).unwrap());
+    let wanted: kerf::ids::PodUid = cpu.as_str().into();
+    let seen = |world: &World| {
+        let nodes = world.extender.cluster().snapshot();
+        let known = nodes.iter().flat_map(|node| node.ledger.commitments().values());
+        known.filter(|c| c.state.as_str() == "observed").count() == 2
+            && world.extender.cluster().priority_of(&wanted) == 950
+    };
+    world.until("all are seen bound", seen).await;
+    let preemptor = asking(&world, "p", "200", 1000);
+    let names: std::collections::BTreeMap<String, &str> = ["low", "high"]
+        .into_iter()
+        .map(|name| (uid(&world.api.get("pods", "default", name).unwrap()), name))
+        .collect();
+    let chosen: Vec<Value> = names.keys().chain([&cpu]).map(|uid| json!({ "UID": uid })).collect();
+    let meta = json!({ "n": { "Pods": chosen, "NumPDBViolations": 0 } });
+    let answer = preempt(&world, &json!({ "Pod": *preemptor, "NodeNameToMetaVictims": meta })).await;
+    let found: Vec<&str> = pods(&answer).iter().map(|uid| names.get(uid).copied().unwrap_or("cpu")).collect();
+    assert_eq!(found, ["cpu", "high", "low"]);
+}
+
+#[tokio::test]
+async fn a_victim_that_the_scheduler_chose_for_something_else_goes_as_well() {
+    let none = json!({});
+    let all = [("w", "60", 5000, none.clone()), ("x", "10", 0, none.clone()), ("y", "60", 0, none)];
+    let (world, uids) = crowd(2, &all).await;
+    assert_eq!(world.used("n"), [700, 600]);
+    let preemptor = asking(&world, "p", "50", 1000);
+    // the cards' total has room for 50, so x is to go for its cores, say
+    let meta = json!({ "n": { "Pods": [{ "UID": uids[1] }], "NumPDBViolations": 0 } });
+    let answer = preempt(&world, &json!({ "Pod": *preemptor, "NodeNameToMetaVictims": meta })).await;
+    let mut gone = pods(&answer);
+    gone.sort();
+    let mut expected = vec![uids[1].clone(), uids[2].clone()];
+    expected.sort();
+    assert_eq!(gone, expected, "{answer}");
+}
+
+#[tokio::test]
+async fn a_smaller_victim_goes_where_the_cards_are_all_that_is_missing() {
+    let none = json!({});
+    let all = [("s1", "50", 0, none.clone()), ("s2", "50", 0, none.clone()), ("big", "200", 0, none)];
+    let (world, uids) = crowd(3, &all).await;
+    let ask = |cpu: Option<&str>| {
+        let mut object = pod(if cpu.is_some() { "q" } else { "p" }, share("50", "10"));
+        object["spec"]["priority"] = 10.into();
+        if let Some(cpu) = cpu {
+            object["spec"]["containers"][0]["resources"]["requests"] = json!({ "cpu": cpu });
+        }
+        world.api.create("pods", object).unwrap()
+    };
+    let meta = json!({ "n": { "Pods": [{ "UID": uids[2] }], "NumPDBViolations": 0 } });
+    let answer = preempt(&world, &json!({ "Pod": *ask(None), "NodeNameToMetaVictims": meta })).await;
+    let gone = pods(&answer);
+    assert!(gone.len() == 1 && uids[..2].contains(&gone[0]), "{answer}");
+    // of the node's cores nothing is known: perhaps they are why
+    let answer = preempt(&world, &json!({ "Pod": *ask(Some("1")), "NodeNameToMetaVictims": meta })).await;
+    assert_eq!(pods(&answer), [uids[2].clone()]);
+}
+
+#[tokio::test]
+async fn disruption_budgets_are_respected_and_broken_ones_counted() {
+    let all = [("a", "100", 0, json!({ "app": "web" })), ("b", "100", 5, json!({}))];
+    let (world, uids) = crowd(2, &all).await;
+    let budget = |name: &str, selector: Value| {
+        let object = json!({ "metadata": { "name": name, "namespace": "default" },
+            "spec": { "selector": selector }, "status": { "disruptionsAllowed": 0 } });
+        world.api.create("poddisruptionbudgets", object).unwrap()
+    };
+    let preemptor = asking(&world, "p", "100", 10);
+    let meta = json!({ "n": { "Pods": [{ "UID": uids[0] }], "NumPDBViolations": 0 } });
+    let body = json!({ "Pod": *preemptor, "NodeNameToMetaVictims": meta });
+    let answers = async |expected: (&str, i64)| {
+        let same = async {
+            loop {
+                let answer = preempt(&world, &body).await;
+                let broken = answer["NodeNameToMetaVictims"]["n"]["NumPDBViolations"].as_i64();
+                if pods(&answer) == [expected.0] && broken == Some(expected.1) {
+                    break;
+                }
+                tokio::task::yield_now().await;
+            }
+        };
+        tokio::time::timeout(crate::fixture::PATIENCE, same).await.expect("the budgets are seen");
+    };
+    answers((&uids[0], 0)).await;
+    budget("web", json!({ "matchLabels": { "app": "web" } }));
+    answers((&uids[1], 0)).await;
+    // an empty selector is for every pod of the namespace
+    budget("all", json!({}));
+    answers((&uids[0], 1)).await;
+}

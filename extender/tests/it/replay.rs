@@ -94,7 +94,7 @@ fn lived(policy: Policy) -> Vec<Option<(String, Vec<u32>)>> {
         let names = names.iter().map(String::as_str);
         // kube-scheduler counts cores and memory: of the nodes that lack them it never asks
         let room = |name: &&str| free[*name].cpu >= amount.cpu && free[*name].memory >= amount.memory;
-        let ranked = cluster.ranks(names.filter(room), request, footprint, policy, &BTreeMap::new());
+        let ranked = cluster.asking(&uid, request, policy).ranks(names.filter(room), footprint, &BTreeMap::new());
         let (_, node) = ranked.into_iter().filter_map(|(node, rank)| Some((rank?, node))).min()?;
         let node = NodeName::from(node);
         free.entry(node.to_string()).and_modify(|free| *free = free.minus(*amount));

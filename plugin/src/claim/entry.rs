@@ -112,10 +112,6 @@ impl Entry {
 
     /// The container that this amount can be for, and how.
     pub(super) fn awaits(&self, resource: &Resource, units: u64) -> Option<(Reach, &ContainerRequest)> {
-        // of a record that is not there nothing can be given; ids of shares by count say themselves what they are
-        if self.placement.is_none() && !matches!(resource, Resource::Counted(_)) {
-            return None;
-        }
         let mut next = self.next().enumerate();
         let found = next.find(|(_, next)| self.outstanding(next, resource) && amount(next, resource) == units);
         if let Some((at, container)) = found {
@@ -150,8 +146,15 @@ impl Entry {
         })
     }
 
+    /// Whether it may be on its cards: kubelet has allocated something for it, or it runs. That kubelet has given its ids
+    /// to others says nothing of that; the API server tells its end.
     pub(super) fn holds(&self) -> bool {
-        self.claims.values().any(|claim| !claim.released)
+        !self.claims.is_empty() || self.settled()
+    }
+
+    /// Whether it runs, or says of itself that it has its cards.
+    pub(super) fn settled(&self) -> bool {
+        self.pod.confirmed || !self.pod.runtime_ids.is_empty()
     }
 
     pub(super) fn grant(&self, name: &ContainerName) -> Option<&Grant> {

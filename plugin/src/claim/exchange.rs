@@ -12,6 +12,9 @@ impl Claims {
     /// whole; otherwise the two containers do, if they ask for the same. Whether they did.
     pub(super) fn exchange(&mut self, a: &Key, b: &Key) -> bool {
         let (Some(left), Some(right)) = (self.pods.get(&a.pod), self.pods.get(&b.pod)) else { return false };
+        if left.placement.is_none() != right.placement.is_none() {
+            return false;
+        }
         if a.pod != b.pod
             && untouched(left)
             && untouched(right)
@@ -60,6 +63,7 @@ impl Claims {
 
     fn exchange_pair(&mut self, a: &Key, b: &Key) {
         self.swap_cards(a, b);
+        self.exchange_answers(a, b);
         self.exchange_levels(a, b);
         let mut take =
             |key: &Key| self.pods.get_mut(&key.pod).and_then(|entry| entry.claims.remove(&key.container));

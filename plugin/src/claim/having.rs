@@ -10,15 +10,15 @@ use super::{Claims, Key};
 use crate::ids::{Ids, Resource};
 
 impl Claims {
-    /// The container has the cards that were answered for its ids of core. If this process is too young to know the
-    /// answer, it has those of its record: that is what an earlier life answered from. Of shares by count it has the cards
+    /// The container has the cards that were answered for its ids of core. Where the answer is not known, it has those of
+    /// its record: that is what it was answered from. Of shares by count it has the cards
     /// that its ids name. Whether these are others than were recorded.
     pub(super) fn believe(&mut self, key: &Key, resource: &Resource, ids: &Ids) -> bool {
         let Some(grant) = self.pods.get(&key.pod).and_then(|entry| entry.grant(&key.container)) else {
             return false;
         };
         let real = match resource {
-            Resource::Core => self.answers.get(ids).cloned().filter(|real| real.len() == grant.slices.len()),
+            Resource::Core => self.answered(key, ids).cloned().filter(|real| real.len() == grant.slices.len()),
             Resource::Memory => None,
             Resource::Counted(name) => self.shares(name, ids),
         };

@@ -1,10 +1,11 @@
 //! Allocate: which waiting container is this call for.
 
 use std::cmp::Reverse;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
-use kerf::ids::{ContainerName, PodUid};
+use kerf::ids::{ContainerName, PodRef, PodUid};
 
+use super::answers::Given;
 use super::entry::{Claim, Entry, Reach};
 use super::{Answer, Claims, Key, Refusal, Stage};
 use crate::ids::{Ids, Resource};
@@ -12,12 +13,7 @@ use crate::ids::{Ids, Resource};
 /// How well a waiting container fits a call; less is better. In order of weight.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 struct Fit {
-    /// Not on kubelet's list, so not being admitted.
-    absent: bool,
-    /// On its way out.
-    leaving: bool,
-    /// Runs, or says of itself that it has its cards.
-    settled: bool,
+    turn: Turn,
     /// Init containers would have to be over, or to be asked for again.
     reach: Reach,
     /// Not the pod of the last call.
@@ -32,32 +28,52 @@ struct Fit {
     time: u64,
 }
 
+/// Whether kubelet can be at a pod. Of two that are equal in it nothing tells which.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+struct Turn {
+    /// Not on kubelet's list, so not being admitted.
+    absent: bool,
+    /// kubelet is at the pod that came onto its list last.
+    since: Reverse<u64>,
+    /// On its way out.
+    leaving: bool,
+    /// Runs, or says of itself that it has its cards.
+    settled: bool,
+}
+
+/// A container that a call can be for.
+struct Waiting {
+    fit: Fit,
+    key: Key,
+    /// Whether its pod has a placement that is believed. Of shares by count the ids say themselves what they are.
+    placed: bool,
+}
+
 impl Claims {
     /// Matches an Allocate, and claims.
     ///
-    /// For a container of the pod that kubelet is admitting, by its list; failing that, for the one that waits for
-    /// this amount and was placed first, as long as it makes no difference which: such pods change places afterwards.
-    /// Where nobody waits, the ids may have been answered before.
+    /// For a container of the pod that kubelet is admitting, by its list. Without a list, for the one that waits for
+    /// this amount and was placed first, as long as it makes no difference which: such pods change places afterwards; and
+    /// where nobody waits, the ids may have been answered before.
     ///
     /// # Errors
-    /// [`Refusal`]. Before it is final, the caller refreshes what it knows and asks again.
+    /// [`Refusal`]. Unless it is [settled](Refusal::settled), the caller refreshes what it knows and asks again.
     pub fn allocate(&mut self, resource: &Resource, ids: Ids) -> Result<Answer, Refusal> {
-        let units = ids.len();
-        let mut refusal = Refusal::NobodyWaits { resource: resource.as_str().to_owned(), units };
-        let candidates = self.candidates(resource, units, Some(&ids));
-        if *resource == Resource::Core && self.ambiguous(&candidates) {
-            return Err(Refusal::Ambiguous { units });
-        }
-        for key in candidates {
+        let found = match &self.foreign {
+            Some(foreign) => Err(Refusal::OtherDomain(foreign.clone())),
+            None => self.callers(resource, ids.len(), Some(&ids)),
+        };
+        let mut refusal = None;
+        for key in found.as_ref().map(Vec::as_slice).unwrap_or_default() {
             let room = self.pods.get(&key.pod).map_or(Ok(()), |entry| self.room(entry, &key.container));
             match room {
-                Ok(()) => return self.claim(key, resource, ids),
-                Err(other) if matches!(refusal, Refusal::NobodyWaits { .. }) => refusal = other,
-                Err(_) => {}
+                Ok(()) => return self.claim(key.clone(), resource, ids),
+                Err(other) => refusal = refusal.or(Some(other)),
             }
         }
-        self.fresh = false;
-        match self.repeated(resource, &ids) {
+        let refusal = refusal.or(found.err()).unwrap_or_else(|| Refusal::nobody(resource, ids.len()));
+        let guessed = !std::mem::take(&mut self.fresh) && !matches!(refusal, Refusal::OtherDomain(_));
+        match self.repeated(resource, &ids).filter(|_| guessed && !refusal.settled()) {
             Some(key) => self.answer(&key, true),
             None => Err(refusal),
         }
@@ -66,9 +82,10 @@ impl Claims {
     /// Notes that kubelet took these ids of shares by count. Their Allocate is answered by what they name, so nothing
     /// is refused: who has them is a matter of the books alone.
     pub fn take_counted(&mut self, resource: &Resource, ids: Ids) -> Option<Key> {
-        let Some(key) = self.candidates(resource, ids.len(), Some(&ids)).into_iter().next() else {
-            self.fresh = false;
-            return self.repeated(resource, &ids);
+        let found = self.callers(resource, ids.len(), Some(&ids)).unwrap_or_default();
+        let Some(key) = found.into_iter().next() else {
+            let guessed = !std::mem::take(&mut self.fresh);
+            return self.repeated(resource, &ids).filter(|_| guessed);
         };
         let sure = self.listed_now(&key);
         self.hold(&key, resource, &ids);
@@ -83,13 +100,6 @@ impl Claims {
             self.believe(&key, resource, &ids);
         }
         Some(key)
-    }
-
-    /// Whether it makes a difference which of the candidates a call for core is for, and nothing tells.
-    fn ambiguous(&self, candidates: &[Key]) -> bool {
-        let Some((first, others)) = candidates.split_first() else { return false };
-        let begun = self.open.as_ref() == Some(&first.pod);
-        !begun && !self.listed_now(first) && others.iter().any(|other| !self.interchangeable(first, other))
     }
 
     fn listed_now(&self, key: &Key) -> bool {
@@ -116,24 +126,80 @@ impl Claims {
         self.claimed(resource, ids).into_iter().next()
     }
 
-    /// Whether kubelet's list, asked for during this call, names the pod that the call is for.
+    /// Whether kubelet's list, asked for during this call, names the pod that the call is for, so that the API server need
+    /// not be asked.
     pub fn certain(&self, resource: &Resource, units: u64) -> bool {
-        self.candidates(resource, units, None).first().is_some_and(|first| self.listed_now(first))
+        let waiting = self.waiting(resource, units, None);
+        let Some(first) = waiting.first().filter(|_| self.fresh) else { return false };
+        let equal = waiting.iter().filter(|other| other.fit.turn == first.fit.turn).count();
+        equal == 1 && !self.unknown_after(first.fit.turn.since.0.saturating_sub(1))
+    }
+
+    /// Whether pods that the API server has not shown came onto kubelet's list after this one.
+    fn unknown_after(&self, number: u64) -> bool {
+        let others = self.others.values().map(|other| &other.reference);
+        let known: BTreeSet<&PodRef> =
+            self.pods.values().map(|entry| &entry.pod.reference).chain(others).chain(self.ended.values()).collect();
+        self.listed.as_ref().is_some_and(|listed| listed.after(number).any(|pod| !known.contains(pod)))
     }
 
     /// Containers that this call can be for, best first. `ids`: what kubelet chose, if it has.
-    pub(super) fn candidates(&self, resource: &Resource, units: u64, ids: Option<&Ids>) -> Vec<Key> {
+    ///
+    /// # Errors
+    /// Where it can be for nobody that was placed, or nothing tells whether it is.
+    pub(super) fn callers(&self, resource: &Resource, units: u64, ids: Option<&Ids>) -> Result<Vec<Key>, Refusal> {
+        let waiting = self.waiting(resource, units, ids);
+        let keys = |waiting: &[&Waiting]| waiting.iter().map(|one| one.key.clone()).collect();
+        let nobody = || Refusal::nobody(resource, units);
+        let ambiguous = || Refusal::Ambiguous { resource: resource.as_str().to_owned(), units };
+        let unplaced = |one: &Waiting| {
+            let entry = self.pods.get(&one.key.pod);
+            entry.map_or_else(nobody, |entry| Refusal::NotPlaced { pod: entry.pod.reference.clone() })
+        };
+        let first = waiting.first().ok_or_else(nobody)?;
+        if self.fresh {
+            if self.unknown_after(first.fit.turn.since.0) {
+                return Err(nobody());
+            }
+            let last: Vec<&Waiting> = waiting.iter().filter(|one| one.fit.turn == first.fit.turn).collect();
+            return match last.iter().filter(|one| one.placed).count() {
+                0 => Err(unplaced(first)),
+                1 if last.len() == 1 => Ok(keys(&last)),
+                _ if matches!(resource, Resource::Counted(_)) => Ok(keys(&last)),
+                _ => Err(ambiguous()),
+            };
+        }
+        let placed: Vec<&Waiting> = waiting.iter().filter(|one| one.placed).collect();
+        let Some((first, others)) = placed.split_first() else { return Err(unplaced(first)) };
+        if *resource == Resource::Core {
+            let stranger = waiting.iter().any(|one| !one.placed && !one.fit.turn.settled);
+            let begun = self.open.as_ref() == Some(&first.key.pod);
+            let unlike = others.iter().any(|other| !self.interchangeable(&first.key, &other.key));
+            if stranger || (!begun && unlike) {
+                return Err(ambiguous());
+            }
+        }
+        Ok(keys(&placed))
+    }
+
+    fn waiting(&self, resource: &Resource, units: u64, ids: Option<&Ids>) -> Vec<Waiting> {
         let named = ids.map(Ids::cards).unwrap_or_default();
-        let mut found: Vec<(Fit, Key)> = self
+        let mut found: Vec<Waiting> = self
             .pods
             .values()
             .filter_map(|entry| {
                 let (reach, container) = entry.awaits(resource, units)?;
                 let name = &container.name;
-                let fit = Fit {
-                    absent: self.listed.as_ref().is_some_and(|listed| !listed.contains(&entry.pod.reference)),
+                let listed = self.listed.as_ref();
+                let since = listed.filter(|_| self.fresh).and_then(|listed| listed.since(&entry.pod.reference));
+                let turn = Turn {
+                    absent: listed.is_some_and(|listed| !listed.contains(&entry.pod.reference)),
+                    since: Reverse(since.unwrap_or_default()),
                     leaving: entry.pod.stage != Stage::Live,
-                    settled: entry.pod.confirmed || !entry.pod.runtime_ids.is_empty(),
+                    settled: entry.settled(),
+                };
+                let fit = Fit {
+                    turn,
                     reach,
                     other: self.open.as_ref() != Some(&entry.pod.uid),
                     doubtful: entry.doubtful,
@@ -141,14 +207,17 @@ impl Claims {
                     elsewhere: !named.is_empty() && !self.on_cards(entry, name, &named),
                     time: entry.placement.as_ref().map_or(0, |placement| placement.time),
                 };
-                Some((fit, Key { pod: entry.pod.uid.clone(), container: name.clone() }))
+                Some(Waiting {
+                    fit,
+                    key: Key { pod: entry.pod.uid.clone(), container: name.clone() },
+                    placed: entry.placement.is_some() || matches!(resource, Resource::Counted(_)),
+                })
             })
             .collect();
-        found.sort();
-        // where kubelet has just said which pod it is, it is no other
-        let sure = self.fresh && found.first().is_some_and(|(fit, _)| !fit.absent);
-        found.retain(|(fit, _)| !(sure && fit.absent));
-        found.into_iter().map(|(_, key)| key).collect()
+        // where kubelet has just said which pods it is at, it is no other
+        found.retain(|one| !(self.fresh && one.fit.turn.absent));
+        found.sort_by(|a, b| (a.fit, &a.key).cmp(&(b.fit, &b.key)));
+        found
     }
 
     /// Whether the ids name exactly the cards that the container was placed on.
@@ -162,13 +231,11 @@ impl Claims {
     }
 
     fn claim(&mut self, key: Key, resource: &Resource, ids: Ids) -> Result<Answer, Refusal> {
-        self.hold(&key, resource, &ids);
         let answer = self.answer(&key, false)?;
+        self.hold(&key, resource, &ids);
         if *resource == Resource::Core {
-            // ids are given anew only where they are free: what they stood for is over
-            self.answers.retain(|old, _| !old.intersects(&ids));
             self.vacate(&ids, &key.pod);
-            self.answers.insert(ids, answer.grant.slices.clone());
+            self.given(Given { key, ids, cards: answer.grant.slices.clone() });
         }
         Ok(answer)
     }
@@ -176,6 +243,7 @@ impl Claims {
     /// The container has these ids, as far as this call shows.
     fn hold(&mut self, key: &Key, resource: &Resource, ids: &Ids) {
         self.fresh = false;
+        self.offered = None;
         self.calls += 1;
         let calls = self.calls;
         self.release_others(&key.pod, resource, ids);
@@ -228,7 +296,7 @@ impl Claims {
                 repeated,
             })
         });
-        found.ok_or(Refusal::NobodyWaits { resource: Resource::Core.as_str().to_owned(), units: 0 })
+        found.ok_or(Refusal::nobody(&Resource::Core, 0))
     }
 
     /// What those who hold these ids of core were given, by all that is known by now.

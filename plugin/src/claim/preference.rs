@@ -6,7 +6,7 @@ use kerf::ids::DeviceId;
 use kerf::plan::{Form, Grant};
 
 use super::{Claims, Key};
-use crate::ids::{self, Resource};
+use crate::ids::{self, Ids, Resource};
 
 /// Where the shares by count of a container should be.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -20,7 +20,7 @@ pub struct Wish {
 impl Claims {
     /// What is known of the container that kubelet is expected to ask for with this number of shares.
     pub fn wish(&self, resource: &Resource, units: u64) -> Wish {
-        let key = self.candidates(resource, units, None).into_iter().next();
+        let key = self.callers(resource, units, None).ok().and_then(|keys| keys.into_iter().next());
         let own = key.as_ref().map(|key| &key.pod);
         let mut wish = Wish::default();
         for entry in self.pods.values() {
@@ -38,6 +38,17 @@ impl Claims {
             }
         }
         wish
+    }
+
+    /// Notes what kubelet is advised to take.
+    pub fn offers(&mut self, resource: &Resource, ids: &Ids) {
+        self.offered = Some((resource.clone(), ids.clone()));
+    }
+
+    /// Whether an Allocate of these ids belongs to the call that is being answered: kubelet took what it was advised to. If
+    /// not, what it was at then says nothing of it.
+    pub fn expects(&self, resource: &Resource, ids: &Ids) -> bool {
+        self.offered.as_ref().is_some_and(|(offered, set)| offered == resource && set == ids)
     }
 
     /// Chooses `size` of the `available` ids, the `required` ones first.
@@ -92,7 +103,7 @@ impl Claims {
 
     /// The container that kubelet is expected to ask for with this amount.
     fn expected(&self, resource: &Resource, units: u64) -> Option<Key> {
-        let candidates = self.candidates(resource, units, None);
+        let candidates = self.callers(resource, units, None).unwrap_or_default();
         let fits =
             |key: &&Key| self.pods.get(&key.pod).is_some_and(|entry| self.room(entry, &key.container).is_ok());
         candidates.iter().find(fits).or(candidates.first()).cloned()

@@ -3,9 +3,10 @@
 use std::collections::BTreeMap;
 
 use kerf::annotation::{self, Keys, Record};
-use kerf::plan::Form;
+use kerf::device::Health;
+use kerf::plan::{Form, Taken};
 use kerf::request::{Ask, ContainerKind, ContainerRequest, RawAnnotations, RawContainer};
-use kerf::units::Mib;
+use kerf::units::{Mib, Share};
 
 use super::entry::amount;
 use super::truth::{Held, Listing};
@@ -16,6 +17,8 @@ mod burst;
 mod counted;
 mod dice;
 mod level;
+mod strangers;
+mod twins;
 
 const CARDS: u32 = 4;
 /// 10 units of memory: small, so that cards fill up.
@@ -141,7 +144,7 @@ fn held(pod: &Pod, core: Ids, memory: Ids) -> Held {
 fn listing(held: impl IntoIterator<Item = Held>, others: &[&Pod]) -> Listing {
     let held: Vec<Held> = held.into_iter().collect();
     let holders = held.iter().map(|item| item.pod.clone());
-    Listing { pods: holders.chain(others.iter().map(|pod| pod.reference.clone())).collect(), held }
+    Listing { pods: holders.chain(others.iter().map(|pod| pod.reference.clone())).collect(), held, foreign: None }
 }
 
 /// A list that was asked for during a call.

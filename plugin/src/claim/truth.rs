@@ -26,6 +26,21 @@ pub struct Listing {
     pub pods: BTreeSet<PodRef>,
     /// Containers that hold something.
     pub held: Vec<Held>,
+    /// A pod that holds cards of this node under another resource domain.
+    pub foreign: Option<Foreign>,
+}
+
+/// A pod that was given cards of this node under another resource domain than this process serves: what it holds is
+/// counted by nobody.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "pod {pod} holds cards of this node under {resource}: the node takes no pods until those of the other resource domain have ended; drain it first"
+)]
+pub struct Foreign {
+    /// The pod.
+    pub pod: PodRef,
+    /// The resource of its domain.
+    pub resource: String,
 }
 
 /// What kubelet says that one container holds.
@@ -90,14 +105,20 @@ impl Claims {
             return findings;
         }
         self.taken = question.number;
-        self.fresh = question.within && question.calls == self.calls;
-        self.listed = Some(listing.pods.clone());
+        if question.within {
+            self.offered = None;
+        }
+        self.fresh = (question.within || self.fresh) && question.calls == self.calls;
+        let all = &listing.pods;
+        let listing = &self.without_ended(listing);
+        self.listed.get_or_insert_default().take(listing, question.number);
         let core = |held: &Held| Some((held.pod.clone(), held.ids.get(&Resource::Core)?.clone()));
         self.listed_core = listing.held.iter().filter_map(core).collect();
+        self.foreign.clone_from(&listing.foreign);
         let before = self.departed.len();
         // a name may be another pod's by now
         let alive: BTreeSet<&PodRef> = self.pods.values().map(|entry| &entry.pod.reference).collect();
-        self.departed.retain(|pod| listing.pods.contains(pod) && !alive.contains(pod));
+        self.departed.retain(|pod| all.contains(pod) && !alive.contains(pod));
         self.struck |= self.departed.len() < before;
         for entry in self.pods.values_mut() {
             let here = listing.pods.contains(&entry.pod.reference);
@@ -106,23 +127,36 @@ impl Claims {
                 claim.seen = here && lent.contains(name);
             }
         }
+        let mut held: BTreeMap<Key, &Held> = BTreeMap::new();
         for item in listing.held.iter().filter(|item| !item.ids.is_empty()) {
             let key = self.by_reference(&item.pod).map(|pod| Key { pod, container: item.container.clone() });
             match key.filter(|key| self.requested(key)) {
-                Some(key) => self.take(&key, item, question, &mut findings),
+                Some(key) => drop(held.insert(key, item)),
                 None => findings.unknown.push(item.pod.clone()),
             }
         }
+        for (key, item) in &held {
+            self.take(key, item, &held, question, &mut findings);
+        }
         self.void(listing, question);
         self.write_down();
+        self.listed_holders = self.strays_of(listing);
         findings
     }
 
+    /// The list but for pods that the API server shows as ended: kubelet frees what they held before it asks for more.
+    fn without_ended(&self, listing: &Listing) -> Listing {
+        let alive: BTreeSet<&PodRef> = self.pods.values().map(|entry| &entry.pod.reference).collect();
+        let alive: BTreeSet<&PodRef> = self.others.values().map(|other| &other.reference).chain(alive).collect();
+        let over: BTreeSet<&PodRef> = self.ended.values().filter(|pod| !alive.contains(pod)).collect();
+        let mut listing = listing.clone();
+        listing.pods.retain(|pod| !over.contains(pod));
+        listing.held.retain(|held| !over.contains(&held.pod));
+        listing
+    }
+
     fn requested(&self, key: &Key) -> bool {
-        self.pods.get(&key.pod).is_some_and(|entry| {
-            let own = entry.position(&key.container).and_then(|at| entry.pod.request.containers.get(at));
-            own.is_some_and(|own| entry.placement.is_some() || matches!(own.ask, Ask::Counted(_)))
-        })
+        self.pods.get(&key.pod).is_some_and(|entry| entry.position(&key.container).is_some())
     }
 
     /// What a container asks kubelet for.
@@ -135,10 +169,17 @@ impl Claims {
     }
 
     /// Takes what kubelet says of one container.
-    fn take(&mut self, key: &Key, item: &Held, question: Question, findings: &mut Findings) {
+    fn take(
+        &mut self,
+        key: &Key,
+        item: &Held,
+        listed: &BTreeMap<Key, &Held>,
+        question: Question,
+        findings: &mut Findings,
+    ) {
         let newer = |claim: &Claim| claim.order > question.calls;
         let own = self.pods.get(&key.pod).and_then(|entry| entry.claim(&key.container));
-        let assumed = item.ids.iter().find_map(|(resource, ids)| self.assumed(key, resource, ids));
+        let assumed = item.ids.iter().find_map(|(resource, ids)| self.assumed(key, resource, ids, listed));
         let stale = |key: &Key| {
             let claim = self.pods.get(&key.pod).and_then(|entry| entry.claim(&key.container));
             claim.is_some_and(newer)
@@ -148,6 +189,7 @@ impl Claims {
             return;
         }
         let known = own.is_some();
+        let certain = own.is_some_and(|own| own.confirmed && own.core() == item.ids.get(&Resource::Core));
         // ids of shares by count name their cards: whoever has them has these
         let follows = item.ids.keys().any(|resource| Resource::VCUDA.contains(resource));
         if let Some(assumed) = assumed.as_ref().filter(|_| follows) {
@@ -162,9 +204,10 @@ impl Claims {
             }
         }
         for resource in self.asked(key) {
-            self.take_part(key, &resource, item.ids.get(&resource), question);
+            self.take_part(key, &resource, item.ids.get(&resource), listed, question);
         }
-        for (resource, ids) in &item.ids {
+        // what kubelet has said before is not doubted for what was answered since, should it give ids twice
+        for (resource, ids) in item.ids.iter().filter(|(resource, _)| !(certain && **resource == Resource::Core)) {
             if self.believe(key, resource, ids) && matches!(resource, Resource::Counted(_)) {
                 findings.moved.push(key.clone());
             }
@@ -184,21 +227,29 @@ impl Claims {
         }
     }
 
-    /// The claim of another container on these ids. Init containers lend theirs to those after them, so theirs
-    /// are not meant.
-    fn assumed(&self, key: &Key, resource: &Resource, ids: &Ids) -> Option<Key> {
+    /// The claim of another container on these ids that is not true. Init containers lend theirs to those after them, so
+    /// theirs are not meant; and whom kubelet lists with them as well, having given them twice, has them as well.
+    fn assumed(&self, key: &Key, resource: &Resource, ids: &Ids, listed: &BTreeMap<Key, &Held>) -> Option<Key> {
         self.pods.values().find_map(|entry| {
             let (name, _) = entry.claims.iter().find(|(name, claim)| {
-                let own = entry.pod.uid == key.pod && **name == key.container;
-                !own && !entry.lent(name) && !claim.released && claim.ids(resource) == Some(ids)
+                let other = Key { pod: entry.pod.uid.clone(), container: (*name).clone() };
+                let has = || listed.get(&other).is_some_and(|held| held.ids.get(resource) == Some(ids));
+                other != *key && !entry.lent(name) && !claim.released && claim.ids(resource) == Some(ids) && !has()
             })?;
             Some(Key { pod: entry.pod.uid.clone(), container: name.clone() })
         })
     }
 
     /// The container has these ids of this resource, and nobody else.
-    fn take_part(&mut self, key: &Key, resource: &Resource, ids: Option<&Ids>, question: Question) {
-        if let Some(other) = ids.and_then(|ids| self.assumed(key, resource, ids))
+    fn take_part(
+        &mut self,
+        key: &Key,
+        resource: &Resource,
+        ids: Option<&Ids>,
+        listed: &BTreeMap<Key, &Held>,
+        question: Question,
+    ) {
+        if let Some(other) = ids.and_then(|ids| self.assumed(key, resource, ids, listed))
             && let Some(entry) = self.pods.get_mut(&other.pod)
         {
             entry.doubtful = true;
@@ -277,7 +328,9 @@ impl Claims {
             let level = match core.and_then(|core| self.level(entry, &container.name, core)) {
                 Some(level) => Some(level),
                 None if matches!(container.ask, Ask::Whole { .. }) => shown(),
-                None if core.is_some_and(|core| self.answers.contains_key(core)) => return None,
+                None if core.is_some_and(|core| self.answers.iter().any(|given| given.ids == *core)) => {
+                    return None;
+                }
                 None => Some(shown().unwrap_or_default()),
             };
             levels.extend(level.map(|level| (container.name.clone(), level)));

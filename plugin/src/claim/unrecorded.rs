@@ -1,5 +1,6 @@
-//! Pods with shares by count that nobody has recorded: another scheduler bound them, or an extender that did not know
-//! of such shares. What kubelet says they hold becomes their record, so that it is counted from then on.
+//! Pods that hold cards and that nobody has recorded, or whose record cannot be read: of shares by count where another
+//! scheduler bound them, or an extender that did not know of such shares. What they hold, by kubelet's list and by what was
+//! answered for their ids, becomes their record, so that it is counted from then on.
 
 use std::collections::BTreeMap;
 
@@ -8,8 +9,8 @@ use kerf::plan::{Form, Grant, Placement, Plan, Slice};
 use kerf::request::{Ask, ContainerRequest};
 use kerf::shares::Counted;
 
-use super::Claims;
 use super::entry::Entry;
+use super::{Claims, Key};
 use crate::ids::Resource;
 
 impl Claims {
@@ -26,36 +27,44 @@ impl Claims {
         }
     }
 
-    /// What the pod holds by its ids. `None` where they do not say, and for pods with anything but shares by count: of
-    /// these nothing is given without a record.
+    /// What the pod holds by its ids. `None` where these do not say it of every container.
     fn found(&self, entry: &Entry) -> Option<Placement> {
-        let grant = |container: &ContainerRequest, slices: Vec<Slice>, counted: &Counted| Grant {
+        let grant = |container: &ContainerRequest, slices: Vec<Slice>| Grant {
             container: container.name.clone(),
             kind: container.kind,
             position: container.position,
-            form: Form::Counted(counted.resource.clone()),
+            form: Form::of(&container.ask),
             slices,
         };
         let mut grants: Vec<Option<Grant>> = Vec::new();
         for container in &entry.pod.request.containers {
-            let Ask::Counted(counted) = &container.ask else { return None };
-            let resource = Resource::Counted(counted.resource.clone());
-            let ids = entry.claim(&container.name).and_then(|claim| claim.ids(&resource));
-            grants.push(match ids {
-                Some(ids) => Some(grant(container, self.shares(&counted.resource, ids)?, counted)),
-                None => None,
+            let claim = entry.claim(&container.name);
+            grants.push(match &container.ask {
+                Ask::Counted(counted) => {
+                    let resource = Resource::Counted(counted.resource.clone());
+                    match claim.and_then(|claim| claim.ids(&resource)) {
+                        Some(ids) => Some(grant(container, self.shares(&counted.resource, ids)?)),
+                        None => None,
+                    }
+                }
+                Ask::Share(_) | Ask::Whole { .. } => {
+                    let key = Key { pod: entry.pod.uid.clone(), container: container.name.clone() };
+                    Some(grant(container, self.answered(&key, claim?.core()?)?.clone()))
+                }
             });
         }
         let known: Vec<Grant> = grants.iter().flatten().cloned().collect();
         let all = entry.pod.request.containers.iter().zip(grants).map(|(container, found)| {
             match (&container.ask, found) {
                 (_, Some(grant)) => Some(grant),
-                (Ask::Counted(counted), None) => Some(grant(container, self.reused(counted, &known)?, counted)),
+                (Ask::Counted(counted), None) => Some(grant(container, self.reused(counted, &known)?)),
                 _ => None,
             }
         });
         let plan = Plan { grants: all.collect::<Option<_>>()? };
-        Some(Placement { node: entry.pod.node.clone(), time: entry.pod.created, limit: None, plan })
+        let limit = entry.pod.request.limit;
+        let placement = Placement { node: entry.pod.node.clone(), time: entry.pod.created, limit, plan };
+        placement.plan.serves(&entry.pod.request).then_some(placement)
     }
 
     /// What an init container had that was over before this process began: kubelet gives its ids to the containers

@@ -166,6 +166,11 @@ impl Offer {
         self.offered.borrow().pools.pools.get(&*self.resource).cloned().unwrap_or_default()
     }
 
+    /// kubelet waits for an answer for as long as what is returned lives.
+    fn answering(&self) -> Option<impl Drop + use<>> {
+        self.steering.as_ref().map(|steering| steering.reconciler.answering())
+    }
+
     fn counted(&self) -> Resource {
         Resource::Counted(self.resource.as_ref().into())
     }
@@ -211,6 +216,7 @@ impl DevicePlugin for Service {
         &self,
         request: Request<PreferredAllocationRequest>,
     ) -> Result<Response<PreferredAllocationResponse>, Status> {
+        let _answering = self.offer.answering();
         let (pool, order) = (self.offer.pool(), self.offer.profile.order);
         let mut container_responses = Vec::new();
         for request in request.into_inner().container_requests {
@@ -228,6 +234,7 @@ impl DevicePlugin for Service {
     }
 
     async fn allocate(&self, request: Request<AllocateRequest>) -> Result<Response<AllocateResponse>, Status> {
+        let _answering = self.offer.answering();
         let Offer { profile, resource, counters, .. } = &self.offer;
         let (pool, gift) = (self.offer.pool(), self.offer.offered.borrow().gift.clone());
         let mut container_responses = Vec::new();

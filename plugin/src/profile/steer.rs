@@ -9,6 +9,7 @@ use kerf_proto::deviceplugin::ContainerPreferredAllocationRequest;
 
 use super::order::{self, Order};
 use super::pool::Pool;
+use crate::claim::Claims;
 use crate::claim::preference::Wish;
 use crate::ids::Resource;
 use crate::reconcile::Reconciler;
@@ -38,13 +39,17 @@ impl Steering {
         let wish = self.state.claims(|claims| claims.wish(resource, size as u64));
         let (available, must) = (&request.available_device_i_ds, &request.must_include_device_i_ds);
         let places = Places { roster: &self.state.roster(), resource: resource.as_str() };
-        choose(&wish, &places, order, pool, available, must, size)
+        let chosen = choose(&wish, &places, order, pool, available, must, size);
+        let ids = self.state.roster().spell(resource.as_str(), &chosen);
+        self.state.claims(|claims| claims.offers(resource, &ids));
+        chosen
     }
 
     /// Notes that kubelet took these ids, during its call.
     pub async fn took(&self, resource: &Resource, ids: &[String]) {
         let ids = self.state.roster().spell(resource.as_str(), ids);
-        if !self.state.claims(|claims| claims.certain(resource, ids.len())) {
+        let known = |claims: &mut Claims| claims.expects(resource, &ids) && claims.certain(resource, ids.len());
+        if !self.state.claims(known) {
             self.reconciler.learn(resource, std::iter::once(ids.len())).await;
         }
         let key = self.state.claims(|claims| claims.take_counted(resource, ids));

@@ -9,5 +9,7 @@ mod lifecycle;
 mod limits;
 mod mps;
 mod report;
+mod running;
 mod stage;
+mod strangers;
 mod tkestack;

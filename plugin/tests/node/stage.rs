@@ -77,7 +77,7 @@ impl Stage {
                 "--sample-period=20ms".to_owned(),
                 format!("--kubeconfig={}", path(&self.kubeconfig())),
                 format!("--limiter-library={}", path(&self.library)),
-                format!("--state-dir={}", path(&self.dir.path().join("lib"))),
+                format!("--state-dir={}", path(&self.state_dir())),
                 format!("--run-dir={}", path(&self.dir.path().join("run"))),
             ]
             .into_iter()
@@ -139,6 +139,30 @@ impl Stage {
         let placement = placement(time, shares);
         let containers: Vec<_> = shares.iter().map(|(name, core, memory, _)| (*name, *core, *memory)).collect();
         self.run(name, &containers, json!(annotation::write(&placement, &Keys::default())));
+    }
+
+    /// Runs a pod of one container with other limits than its placement tells.
+    pub fn place_with(&self, name: &str, time: u64, core: u64, memory: u64, card: &str, limits: Value) {
+        let annotations = annotation::write(&placement(time, &[("main", core, memory, card)]), &Keys::default());
+        let pod = json!({
+            "metadata": { "name": name, "namespace": "ns", "annotations": annotations },
+            "spec": { "containers": [{ "name": "main", "image": "i", "resources": { "limits": limits } }] },
+            "status": { "phase": "Pending" },
+        });
+        self.server.create("pods", pod).unwrap();
+        self.server.bind("ns", name, "n").unwrap();
+    }
+
+    /// Runs a pod of one share, with something on it that its user wrote after it was placed.
+    pub fn place_spoiled(&self, name: &str, time: u64, share: (&str, u64, u64, &str), key: &str) {
+        let mut annotations = annotation::write(&placement(time, &[share]), &Keys::default());
+        annotations.insert(format!("inspur.com/{key}"), "x".to_owned());
+        self.run(name, &[(share.0, share.1, share.2)], json!(annotations));
+    }
+
+    /// Where the plugin keeps what outlives it.
+    pub fn state_dir(&self) -> PathBuf {
+        self.dir.path().join("lib")
     }
 
     /// Waits until the pod is confirmed, and what enforces its shares is written (which may be a moment later), and

@@ -32,7 +32,7 @@ struct Order<'a> {
 }
 
 /// The most shares of `resource` that the pod holds at any time.
-fn most(request: &GpuRequest, resource: &str) -> u32 {
+pub(super) fn most(request: &GpuRequest, resource: &str) -> u32 {
     let own = request.counted().filter(|(_, counted)| counted.resource.as_str() == resource);
     own.fold(Tally::default(), |tally, (c, counted)| tally.with(c.kind, Share::ZERO, counted.count)).count()
 }

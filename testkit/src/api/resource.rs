@@ -5,37 +5,52 @@ use super::failure::Failure;
 /// A stored kind.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(crate) enum Resource {
+    CsiStorageCapacities,
     Events,
     Leases,
     Nodes,
+    PodDisruptionBudgets,
     Pods,
 }
 
 impl Resource {
-    pub(crate) const ALL: [Self; 4] = [Self::Events, Self::Leases, Self::Nodes, Self::Pods];
+    pub(crate) const ALL: [Self; 6] = [
+        Self::CsiStorageCapacities,
+        Self::Events,
+        Self::Leases,
+        Self::Nodes,
+        Self::PodDisruptionBudgets,
+        Self::Pods,
+    ];
 
     /// The plural name in URLs, tallies and messages.
     pub(crate) fn as_str(self) -> &'static str {
         match self {
+            Self::CsiStorageCapacities => "csistoragecapacities",
             Self::Events => "events",
             Self::Leases => "leases",
             Self::Nodes => "nodes",
+            Self::PodDisruptionBudgets => "poddisruptionbudgets",
             Self::Pods => "pods",
         }
     }
 
     pub(crate) fn kind(self) -> &'static str {
         match self {
+            Self::CsiStorageCapacities => "CSIStorageCapacity",
             Self::Events => "Event",
             Self::Leases => "Lease",
             Self::Nodes => "Node",
+            Self::PodDisruptionBudgets => "PodDisruptionBudget",
             Self::Pods => "Pod",
         }
     }
 
     pub(crate) fn api_version(self) -> &'static str {
         match self {
+            Self::CsiStorageCapacities => "storage.k8s.io/v1",
             Self::Leases => "coordination.k8s.io/v1",
+            Self::PodDisruptionBudgets => "policy/v1",
             Self::Events | Self::Nodes | Self::Pods => "v1",
         }
     }
@@ -148,6 +163,7 @@ mod tests {
         assert_eq!(target.namespace.as_deref(), Some("ns"));
         assert_eq!(target.name.as_deref(), Some("a"));
         assert!(Target::parse("/api/v1/nodes/n/status").is_ok());
+        assert!(Target::parse("/apis/storage.k8s.io/v1/namespaces/ns/csistoragecapacities/c").is_ok());
         assert!(Target::parse("/apis/events.k8s.io/v1/namespaces/ns/events").is_ok());
         assert!(Target::parse("/apis/coordination.k8s.io/v1/namespaces/ns/leases/l").is_ok());
     }

@@ -14,6 +14,8 @@ use crate::api::object;
 #[derive(Debug)]
 struct Hold {
     node: String,
+    /// With the namespace before it.
+    group: String,
     amounts: Amounts,
     /// Decided here, not yet seen in the API.
     assumed: bool,
@@ -34,8 +36,18 @@ pub(crate) struct Cluster {
     /// Names of the nodes that exist; `None` after one has come or gone.
     names: Option<Arc<Vec<String>>>,
     holds: HashMap<String, Hold>,
+    /// Pods that are nominated to a node, by uid.
+    nominated: BTreeMap<String, Nominated>,
     /// Resources that an extender looks after alone.
     ignored: Vec<String>,
+}
+
+/// A pod that others make room for on a node.
+#[derive(Debug)]
+struct Nominated {
+    node: String,
+    priority: i64,
+    amounts: Amounts,
 }
 
 impl Cluster {
@@ -80,8 +92,31 @@ impl Cluster {
             .clone()
     }
 
+    /// Takes in where a pod without a node is nominated to. Whether others may have room for it.
+    pub(crate) fn nominate(&mut self, pod: &Value) -> bool {
+        let (uid, node) = (object::uid(pod), object::text(pod, &["status", "nominatedNodeName"]));
+        if node.is_empty() {
+            return self.nominated.remove(uid).is_some();
+        }
+        let nominated =
+            Nominated { node: node.to_owned(), priority: request::priority(pod), amounts: request::of_pod(pod) };
+        let before = self.nominated.insert(uid.to_owned(), nominated);
+        before.is_some_and(|before| before.node != node)
+    }
+
+    /// The node that a pod is nominated to.
+    pub(crate) fn nomination(&self, pod: &Value) -> Option<&str> {
+        self.nominated.get(object::uid(pod)).map(|nominated| nominated.node.as_str())
+    }
+
+    /// How many pods of a group have a node, assumed ones among them.
+    pub(crate) fn placed_in(&self, group: &str) -> usize {
+        self.holds.values().filter(|hold| hold.group == group).count()
+    }
+
     /// Takes in a pod that the API shows on a node.
     pub(crate) fn apply_pod(&mut self, pod: &Value) {
+        self.nominated.remove(object::uid(pod));
         self.hold(pod, object::node_name(pod), false);
     }
 
@@ -93,11 +128,16 @@ impl Cluster {
     /// Takes an assumption back; what the API shows stays.
     pub(crate) fn forget(&mut self, uid: &str) {
         if self.holds.get(uid).is_some_and(|hold| hold.assumed) {
-            self.remove_pod(uid);
+            self.let_go(uid);
         }
     }
 
     pub(crate) fn remove_pod(&mut self, uid: &str) -> bool {
+        let nominated = self.nominated.remove(uid).is_some();
+        self.let_go(uid) || nominated
+    }
+
+    fn let_go(&mut self, uid: &str) -> bool {
         let Some(hold) = self.holds.remove(uid) else {
             return false;
         };
@@ -122,13 +162,15 @@ impl Cluster {
             hold.assumed = hold.assumed && assumed;
             return;
         }
-        self.remove_pod(uid);
+        self.let_go(uid);
         let amounts = request::of_pod(pod);
         let state = self.nodes.entry(node.to_owned()).or_default();
         for (name, amount) in &amounts {
             *state.requested.entry(name.clone()).or_default() += amount;
         }
-        self.holds.insert(uid.to_owned(), Hold { node: node.to_owned(), amounts, assumed });
+        let label = object::text(pod, &["metadata", "labels", "scheduling.x-k8s.io/pod-group"]);
+        let group = format!("{}/{label}", object::namespace(pod));
+        self.holds.insert(uid.to_owned(), Hold { node: node.to_owned(), group, amounts, assumed });
     }
 
     pub(crate) fn node(&self, name: &str) -> Option<Arc<Value>> {
@@ -162,6 +204,19 @@ impl Cluster {
         if !ask.selects(node) {
             return vec!["node(s) didn't match Pod's node affinity/selector".into()];
         }
+        let name = object::name(node);
+        // those count that are as important, but for the ones that are assumed already
+        let nominated: Vec<&Amounts> = self
+            .nominated
+            .iter()
+            .filter(|(uid, other)| {
+                other.node == name
+                    && other.priority >= ask.priority
+                    && *uid != ask.uid
+                    && !self.holds.contains_key(*uid)
+            })
+            .map(|(_, other)| &other.amounts)
+            .collect();
         ask.needs
             .iter()
             .filter(|need| {
@@ -170,7 +225,10 @@ impl Cluster {
                 let known = !request::is_native(&need.resource) || state.allocatable.contains_key(&need.resource);
                 known
                     && !self.ignored.contains(&need.resource)
-                    && get(&state.requested) + need.amount > get(&state.allocatable)
+                    && get(&state.requested)
+                        + nominated.iter().map(|amounts| get(amounts)).sum::<i64>()
+                        + need.amount
+                        > get(&state.allocatable)
             })
             .map(|need| Cow::Borrowed(need.unmet.as_str()))
             .collect()
@@ -196,6 +254,8 @@ fn relevant(node: &Value) -> [Option<&Value>; 5] {
 #[derive(Debug)]
 pub(crate) struct Ask<'a> {
     pod: &'a Value,
+    uid: &'a str,
+    priority: i64,
     needs: Vec<Need>,
 }
 
@@ -210,7 +270,8 @@ struct Need {
 impl<'a> Ask<'a> {
     pub(crate) fn new(pod: &'a Value) -> Self {
         let need = |(resource, amount)| Need { unmet: format!("Insufficient {resource}"), resource, amount };
-        Self { pod, needs: request::of_pod(pod).into_iter().map(need).collect() }
+        let (uid, priority) = (object::uid(pod), request::priority(pod));
+        Self { pod, uid, priority, needs: request::of_pod(pod).into_iter().map(need).collect() }
     }
 
     fn selects(&self, node: &Value) -> bool {

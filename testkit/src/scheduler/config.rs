@@ -1,5 +1,6 @@
 //! How the scheduler and its extender are set up.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use serde::{Deserialize, Deserializer};
@@ -96,6 +97,12 @@ pub struct SchedulerConfig {
     pub opportunistic_batching: bool,
     /// Whether only a part of a large cluster's nodes is looked at for one pod, as kube-scheduler does.
     pub sample_nodes: bool,
+    /// Groups of pods by the label `scheduling.x-k8s.io/pod-group`: how many must have a node before any is bound.
+    pub groups: BTreeMap<String, usize>,
+    /// How long a pod waits for its group.
+    pub permit_timeout: Duration,
+    /// Whether the node of a pod that waits is written on it, as since 1.35.
+    pub nominates_waiting: bool,
     /// Newest attempts that the journal keeps; each names all nodes that the extender was asked about.
     pub journal_limit: usize,
 }
@@ -113,6 +120,9 @@ impl SchedulerConfig {
             flush_after: Duration::from_secs(300),
             opportunistic_batching: false,
             sample_nodes: true,
+            groups: BTreeMap::new(),
+            permit_timeout: Duration::from_secs(60),
+            nominates_waiting: true,
             journal_limit: 2_000,
         }
     }

@@ -85,6 +85,14 @@ impl Cycle {
             attempt.hinted = false;
         }
         self.batch = None;
+        // where others made room for it, or where it waited, it is tried first
+        let nominated = cluster.nomination(pod).filter(|node| cluster.fits(&ask, node));
+        if let Some(node) = nominated.and_then(|node| cluster.node(node))
+            && let [only] = self.filter(pod, vec![node], attempt).await?.as_slice()
+        {
+            attempt.chosen = Some(object::name(only).to_owned());
+            return Ok(());
+        }
         let feasible = self.feasible(cluster, names, &ask, attempt);
         if feasible.is_empty() {
             return Ok(());

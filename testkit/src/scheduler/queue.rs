@@ -8,6 +8,7 @@ use std::time::Duration;
 use serde_json::Value;
 use tokio::time::Instant;
 
+use super::request;
 use crate::api::object;
 
 /// By priority, then by arrival.
@@ -41,6 +42,8 @@ pub struct QueueState {
     pub backing_off: usize,
     /// Waiting for an event in the cluster.
     pub unschedulable: usize,
+    /// Placed, and waiting for their group.
+    pub permit: usize,
     /// Placed, with the bind call on its way.
     pub binding: usize,
     /// Pods bound so far.
@@ -52,7 +55,7 @@ pub struct QueueState {
 impl QueueState {
     /// Whether no attempt and no bind is due before something happens in the cluster.
     pub fn is_idle(&self) -> bool {
-        self.active == 0 && self.backing_off == 0 && self.binding == 0
+        self.active == 0 && self.backing_off == 0 && self.permit == 0 && self.binding == 0
     }
 }
 
@@ -100,10 +103,6 @@ impl Queue {
     pub(crate) fn remove(&mut self, uid: &str) {
         self.unplace(uid);
         self.items.remove(uid);
-    }
-
-    pub(crate) fn contains(&self, uid: &str) -> bool {
-        self.items.contains_key(uid)
     }
 
     pub(crate) fn uids(&self) -> Vec<String> {
@@ -214,8 +213,7 @@ impl Queue {
         self.unplace(uid);
         self.arrivals += 1;
         if let Some(item) = self.items.get_mut(uid) {
-            let priority = object::at(&item.pod, &["spec", "priority"]).and_then(Value::as_i64).unwrap_or(0);
-            let rank = (Reverse(priority), self.arrivals);
+            let rank = (Reverse(request::priority(&item.pod)), self.arrivals);
             item.place = Place::Active(rank);
             self.active.insert((rank, uid.to_owned()));
         }

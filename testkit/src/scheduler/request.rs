@@ -78,6 +78,11 @@ pub(crate) fn is_native(resource: &str) -> bool {
     matches!(resource, "cpu" | "memory")
 }
 
+/// `spec.priority`
+pub(crate) fn priority(pod: &Value) -> i64 {
+    object::at(pod, &["spec", "priority"]).and_then(Value::as_i64).unwrap_or(0)
+}
+
 /// What the scheduler counts: containers and sidecars together, or one init container with the sidecars
 /// before it, whichever is more.
 pub(crate) fn of_pod(pod: &Value) -> Amounts {

@@ -1,6 +1,6 @@
 //! The loop: news from the API server in, attempts and binds out.
 
-use std::collections::HashSet;
+use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -30,8 +30,31 @@ use crate::clock;
 pub(crate) enum Message {
     Nodes(News),
     Pods(News),
-    Bound { uid: String, attempt: u64, took: Duration, result: Result<(), String> },
+    /// Any other object that wakes pods which an extender has refused.
+    Others(News),
+    /// A pod has waited in Permit for its group long enough.
+    PermitOver {
+        uid: String,
+        attempt: u64,
+    },
+    Bound {
+        uid: String,
+        attempt: u64,
+        took: Duration,
+        result: Result<(), String>,
+    },
     Flush,
+}
+
+/// The label that coscheduling knows a pod's group by.
+const GROUP: &str = "scheduling.x-k8s.io/pod-group";
+
+/// A pod in Permit.
+struct Waiting {
+    pod: Arc<Value>,
+    node: String,
+    attempt: u64,
+    group: String,
 }
 
 struct Run {
@@ -46,6 +69,8 @@ struct Run {
     tasks: TaskTracker,
     /// Uids of pods whose bind call is on its way.
     binding: HashSet<String>,
+    /// Pods that wait in Permit for their group, with the node and the attempt.
+    waiting: BTreeMap<String, Waiting>,
     nodes_listed: bool,
     pods_listed: bool,
     attempts: u64,
@@ -78,6 +103,11 @@ pub(crate) fn start(
     tasks.spawn(follow(client.clone(), "/api/v1/pods", String::new(), cancel.clone(), move |news| {
         tell.send(Message::Pods(news)).is_ok()
     }));
+    let tell = messages.clone();
+    let capacities = "/apis/storage.k8s.io/v1/csistoragecapacities";
+    tasks.spawn(follow(client.clone(), capacities, String::new(), cancel.clone(), move |news| {
+        tell.send(Message::Others(news)).is_ok()
+    }));
     let run = Run {
         client,
         cluster: Cluster::new(ignored),
@@ -93,6 +123,7 @@ pub(crate) fn start(
         publish,
         tasks,
         binding: HashSet::new(),
+        waiting: BTreeMap::new(),
         nodes_listed: false,
         pods_listed: false,
         attempts: 0,
@@ -142,6 +173,7 @@ impl Run {
     fn tell_state(&self) {
         let state = QueueState {
             binding: self.binding.len(),
+            permit: self.waiting.len(),
             bound: self.bound,
             attempts: self.attempts,
             ..self.queue.state()
@@ -175,6 +207,7 @@ impl Run {
                 for uid in known.iter().filter(|uid| !listed.contains(uid.as_str())) {
                     self.cluster.remove_pod(uid);
                     self.queue.remove(uid);
+                    self.waiting.remove(uid);
                 }
                 for pod in pods {
                     self.hear_pod(pod);
@@ -186,10 +219,15 @@ impl Run {
             Message::Pods(News::Deleted(pod)) => {
                 let uid = object::uid(&pod);
                 self.queue.remove(uid);
+                self.waiting.remove(uid);
                 if self.cluster.remove_pod(uid) {
                     self.queue.wake_all(Instant::now());
                 }
             }
+            // an extender's refusals end by events of all kinds; what was there at the start is no event
+            Message::Others(News::Listed(_)) => {}
+            Message::Others(_) => self.queue.wake_all(Instant::now()),
+            Message::PermitOver { uid, attempt } => self.permit_over(&uid, attempt),
             Message::Bound { uid, attempt, took, result } => self.hear_bound(&uid, attempt, took, result),
             Message::Flush => self.queue.wake_all(Instant::now()),
         }
@@ -209,6 +247,9 @@ impl Run {
         } else if object::is_deleting(&pod) || !self.is_ours(&pod) {
             self.queue.remove(&uid);
         } else {
+            if self.cluster.nominate(&pod) {
+                self.queue.wake_all(Instant::now());
+            }
             self.queue.apply(pod, Instant::now());
         }
     }
@@ -232,7 +273,10 @@ impl Run {
                 self.journal.bound(attempt, took, Outcome::BindFailed(why.clone()));
                 self.cluster.forget(uid);
                 // Unless the API already shows it on a node, or it is gone.
-                if self.queue.contains(uid) {
+                if let Some(pod) = self.queue.pod(uid) {
+                    if self.cluster.nomination(&pod).is_some() {
+                        self.nominate(&pod, "");
+                    }
                     self.explain(uid, "SchedulerError", &why);
                     self.queue.back_off(uid, Instant::now());
                 }
@@ -274,8 +318,7 @@ impl Run {
             }
             (_, Some(node)) => {
                 self.cluster.assume(&pod, node);
-                self.binding.insert(uid);
-                self.bind(&pod, node.clone(), attempt.number);
+                self.permit(&pod, node.clone(), attempt.number);
             }
             (_, None) => {}
         }
@@ -283,8 +326,76 @@ impl Run {
         self.tell_state();
     }
 
+    /// A pod of a group waits until enough of the group have a node; then all are bound. Others are bound at once.
+    fn permit(&mut self, pod: &Arc<Value>, node: String, attempt: u64) {
+        let uid = object::uid(pod).to_owned();
+        let Some((group, min)) = self.group(pod) else {
+            return self.bind(pod, node, attempt);
+        };
+        self.nominate(pod, &node);
+        self.waiting.insert(uid.clone(), Waiting { pod: pod.clone(), node, attempt, group: group.clone() });
+        let placed = self.cluster.placed_in(&group);
+        if placed >= min {
+            for Waiting { pod, node, attempt, .. } in self.take_waiting(&group) {
+                self.bind(&pod, node, attempt);
+            }
+            return;
+        }
+        let (messages, patience) = (self.messages.clone(), self.config.permit_timeout);
+        self.tasks.spawn(async move {
+            tokio::time::sleep(patience).await;
+            // The loop may have ended meanwhile.
+            let _ended = messages.send(Message::PermitOver { uid, attempt });
+        });
+    }
+
+    /// The group of a pod, and how many of it must have a node before any is bound.
+    fn group(&self, pod: &Value) -> Option<(String, usize)> {
+        let name = object::text(pod, &["metadata", "labels", GROUP]);
+        let min = self.config.groups.get(name)?;
+        Some((format!("{}/{name}", object::namespace(pod)), *min))
+    }
+
+    /// One waited too long: the whole group is refused, as coscheduling does.
+    fn permit_over(&mut self, uid: &str, attempt: u64) {
+        let Some(group) = self.waiting.get(uid).filter(|w| w.attempt == attempt).map(|w| w.group.clone()) else {
+            return;
+        };
+        for waiting in self.take_waiting(&group) {
+            let uid = object::uid(&waiting.pod);
+            let why = Outcome::Unschedulable(format!("group {group} did not come together"));
+            self.journal.bound(waiting.attempt, Duration::ZERO, why);
+            self.cluster.forget(uid);
+            self.nominate(&waiting.pod, "");
+            self.queue.wait(uid, Instant::now());
+        }
+        self.queue.wake_all(Instant::now());
+    }
+
+    fn take_waiting(&mut self, group: &str) -> Vec<Waiting> {
+        let (of_group, others) = std::mem::take(&mut self.waiting).into_iter().partition(|(_, w)| w.group == group);
+        self.waiting = others;
+        BTreeMap::into_values(of_group).collect()
+    }
+
+    /// Writes on a pod that waits where it waits (`NominatedNodeNameForExpectation`, 1.35), and that it waits no more.
+    fn nominate(&self, pod: &Value, node: &str) {
+        if !self.config.nominates_waiting {
+            return;
+        }
+        let path = format!("/api/v1/namespaces/{}/pods/{}/status", object::namespace(pod), object::name(pod));
+        let patch = json!({ "metadata": { "uid": object::uid(pod) }, "status": { "nominatedNodeName": node } });
+        let client = self.client.clone();
+        self.tasks.spawn(async move {
+            if let Err(error) = client.patch(&path, &patch).await {
+                tracing::debug!(%error, path, "nomination not written");
+            }
+        });
+    }
+
     /// Starts the bind call; its end comes back as a message.
-    fn bind(&self, pod: &Arc<Value>, node: String, attempt: u64) {
+    fn bind(&mut self, pod: &Arc<Value>, node: String, attempt: u64) {
+        self.binding.insert(object::uid(pod).to_owned());
         let args = ExtenderBindingArgs {
             pod_name: object::name(pod).to_owned(),
             pod_namespace: object::namespace(pod).to_owned(),

@@ -75,10 +75,19 @@ impl Process {
     /// # Errors
     /// Where it cannot be started.
     pub fn start_again(&self) -> anyhow::Result<()> {
+        self.start_with(&[])
+    }
+
+    /// Starts it after it was killed, with these arguments beside its own.
+    ///
+    /// # Errors
+    /// Where it cannot be started.
+    pub fn start_with(&self, more: &[&str]) -> anyhow::Result<()> {
         let name = &self.spec.name;
         let path = self.place.dir("logs")?.join(format!("{name}.log"));
         let log = OpenOptions::new().create(true).append(true).open(&path)?;
         let mut command = self.spec.command();
+        command.args(more);
         // a Ctrl-C at the terminal is for us alone
         command.process_group(0).stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log);
         let child = command.spawn().with_context(|| format!("{name}: {:?}", self.spec.program))?;

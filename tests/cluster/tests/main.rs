@@ -12,6 +12,7 @@ mod counted;
 mod examples;
 mod faults;
 mod freeing;
+mod groups;
 mod health;
 mod invalid;
 mod isolation;
@@ -24,6 +25,7 @@ mod rights;
 mod scheduling;
 mod support;
 mod vendors;
+mod waiting;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
@@ -75,6 +77,9 @@ const TESTS: &[Test] = tests! {
     placed: kubelet_takes_the_cards_that_the_extender_chose;
     neighbours: a_process_that_dies_costs_the_other_nothing all_profiles_survive_a_kubelet_restart;
     nodes: a_node_is_removed_and_returns;
+    waiting: a_pause_during_the_bindings_costs_nobody_its_card the_end_of_a_lost_binding_is_told_to_who_waits
+        a_nominated_pod_keeps_its_card a_pod_that_waits_for_its_volume_keeps_its_card;
+    groups: two_groups_that_both_fit_half_do_not_lock_each_other;
     rights: no_more_than_is_used;
 };
 

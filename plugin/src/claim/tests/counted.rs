@@ -187,7 +187,7 @@ fn ids_that_name_no_card_leave_the_record_as_it_is() {
 fn a_card_with_undivided_memory_takes_no_share_of_memory() {
     let (shared, divided) = (on("a", &[(0, 1)], 1, 1), share("b", 20, 2, 0, 2));
     let mut claims = with(&[&shared, &divided]);
-    within(&mut claims, &listing([has(&shared, &ids(0, 0..1))], &[]));
+    within(&mut claims, &listing([has(&shared, &ids(0, 0..1))], &[&divided]));
     let refusal = claims.allocate(&Resource::Core, core(0, 0..20)).unwrap_err();
     assert_eq!(refusal.code(), "overcommitted");
     let bare = on("c", &[], 1, 3);
@@ -273,6 +273,7 @@ impl World {
         Listing {
             pods: self.present.iter().map(|name| PodRef::new("ns", name.as_str())).collect(),
             held: held.collect(),
+            foreign: None,
         }
     }
 

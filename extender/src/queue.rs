@@ -1,0 +1,316 @@
+//! Pods that are not bound yet, as the watch shows them, and which of them are expected on which node.
+//!
+//! A pod is *expected* on the node that kube-scheduler has nominated it to - others are evicted for it there, or it waits
+//! there in Permit or PreBind - and, if it is one that will wait between filter and bind, on the node where filter or
+//! prioritize sent it, for [`HOLD_MS`]. Pods that come after it find its node as if it were there.
+//!
+//! Who comes before whom is a total order, so that no two pods and no two groups wait for each other: by priority; then
+//! those that are expected somewhere, or whose group is; then by age, of a group that of its oldest pod; then by name.
+//! The pods of one group never get each other's cards.
+
+use std::cmp::Reverse;
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use kerf::ids::{NodeName, PodRef, PodUid};
+use kerf::k8s::Queued;
+use kerf::request::GpuRequest;
+use kerf::units::Timestamp;
+use rustc_hash::FxHashMap;
+
+use crate::cluster::Waiting;
+
+/// How long a pod that will wait is expected where filter or prioritize sent it, in milliseconds, unless the scheduler
+/// says something else before: as long as coscheduling lets a group wait for its members. For as long after that it is
+/// not, so that a group that never comes together leaves its cards to others now and then.
+pub const HOLD_MS: u64 = 60_000;
+
+/// All pods with a request that are not bound.
+#[derive(Debug, Default)]
+pub(crate) struct Queue {
+    state: Mutex<State>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    pods: FxHashMap<PodUid, Pending>,
+    groups: FxHashMap<Arc<str>, Group>,
+    /// An index of the pods' places.
+    expected: BTreeMap<NodeName, BTreeSet<PodUid>>,
+}
+
+#[derive(Debug)]
+struct Pending {
+    waiting: Waiting,
+    queued: Queued,
+    hold: Option<Hold>,
+    /// Until when it is expected nowhere, since its time has passed.
+    rests: Option<Timestamp>,
+}
+
+/// Where filter or prioritize sent a pod that will wait.
+#[derive(Clone, Debug)]
+struct Hold {
+    node: NodeName,
+    expires: Timestamp,
+}
+
+#[derive(Debug)]
+struct Group {
+    /// The oldest of its pods since it has had any here.
+    since: i64,
+    pods: usize,
+}
+
+/// A pod that is expected on a node.
+#[derive(Clone, Debug)]
+pub(crate) struct Claim {
+    pub uid: PodUid,
+    pub pod: PodRef,
+    pub request: Arc<GpuRequest>,
+}
+
+/// The pods that come before another one, by the node that they are expected on, the first first.
+pub(crate) type Claims = BTreeMap<NodeName, Vec<Claim>>;
+
+/// A pod's place in the order; the lesser comes before.
+#[derive(PartialEq, Eq, PartialOrd, Ord)]
+struct Standing<'a> {
+    priority: Reverse<i32>,
+    idle: bool,
+    since: i64,
+    name: &'a str,
+    uid: &'a PodUid,
+}
+
+impl Pending {
+    /// The nodes that it is expected on.
+    fn places(&self) -> impl Iterator<Item = &NodeName> {
+        self.queued.nominated.iter().chain(self.hold.as_ref().map(|hold| &hold.node))
+    }
+}
+
+impl State {
+    fn standing<'a>(&'a self, uid: &'a PodUid, pending: &'a Pending, idle: bool) -> Standing<'a> {
+        let group = pending.queued.group.as_ref();
+        let since =
+            group.and_then(|group| self.groups.get(group)).map_or(pending.queued.created, |group| group.since);
+        let name = group.map_or(uid.as_str(), |group| group);
+        Standing { priority: Reverse(pending.waiting.request.priority), idle, since, name, uid }
+    }
+
+    /// Takes a pod out of the index; returns where it was expected.
+    fn withdraw(&mut self, uid: &PodUid) -> BTreeSet<NodeName> {
+        let places: BTreeSet<NodeName> =
+            self.pods.get(uid).map(|pending| pending.places().cloned().collect()).unwrap_or_default();
+        for node in &places {
+            if let Some(pods) = self.expected.get_mut(node) {
+                pods.remove(uid);
+                if pods.is_empty() {
+                    self.expected.remove(node);
+                }
+            }
+        }
+        places
+    }
+
+    /// Puts it into the index; returns which of `before` it is not expected on any more.
+    fn enter(&mut self, uid: &PodUid, before: BTreeSet<NodeName>) -> Vec<NodeName> {
+        let places: BTreeSet<NodeName> =
+            self.pods.get(uid).map(|pending| pending.places().cloned().collect()).unwrap_or_default();
+        for node in &places {
+            self.expected.entry(node.clone()).or_default().insert(uid.clone());
+        }
+        before.into_iter().filter(|node| !places.contains(node)).collect()
+    }
+
+    fn leave_group(&mut self, group: Option<&Arc<str>>) {
+        let Some(name) = group else { return };
+        if let Some(group) = self.groups.get_mut(name) {
+            group.pods -= 1;
+            if group.pods == 0 {
+                self.groups.remove(name);
+            }
+        }
+    }
+
+    fn join_group(&mut self, queued: &Queued) {
+        let Some(name) = &queued.group else { return };
+        let group = self.groups.entry(name.clone()).or_insert(Group { since: queued.created, pods: 0 });
+        group.since = group.since.min(queued.created);
+        group.pods += 1;
+    }
+
+    fn remove(&mut self, uid: &PodUid) -> Vec<NodeName> {
+        let places = self.withdraw(uid);
+        if let Some(gone) = self.pods.remove(uid) {
+            self.leave_group(gone.queued.group.as_ref());
+        }
+        places.into_iter().collect()
+    }
+}
+
+impl Queue {
+    /// What a pod asks for, if the watch has shown it unbound.
+    pub fn request(&self, uid: &PodUid) -> Option<Arc<GpuRequest>> {
+        self.lock().pods.get(uid).map(|pending| pending.waiting.request.clone())
+    }
+
+    /// A pod with cards that is not bound, if the watch has shown it.
+    pub fn waiting(&self, uid: &PodUid) -> Option<Waiting> {
+        self.lock().pods.get(uid).map(|pending| pending.waiting.clone())
+    }
+
+    /// A pod was seen unbound.
+    pub fn seen(&self, uid: &PodUid, waiting: Waiting) {
+        let mut state = self.lock();
+        match state.pods.get_mut(uid) {
+            Some(known) => known.waiting = waiting,
+            None => {
+                let pending = Pending { waiting, queued: Queued::default(), hold: None, rests: None };
+                state.pods.insert(uid.clone(), pending);
+            }
+        }
+    }
+
+    /// Where a pod that was seen unbound stands. Returns the nodes that it is not expected on any more.
+    pub fn stands(&self, uid: &PodUid, queued: Queued) -> Vec<NodeName> {
+        let mut state = self.lock();
+        let before = state.withdraw(uid);
+        let Some(pending) = state.pods.get_mut(uid) else { return Vec::new() };
+        // a new nomination says where it waits indeed
+        if queued.nominated.is_some() && queued.nominated != pending.queued.nominated {
+            pending.hold = None;
+        }
+        let known = std::mem::replace(&mut pending.queued, queued.clone());
+        // in this order: a group is as old as its oldest pod, as long as it has any
+        state.join_group(&queued);
+        state.leave_group(known.group.as_ref());
+        state.enter(uid, before)
+    }
+
+    /// A pod is bound or gone. Returns the nodes that it was expected on.
+    pub fn remove(&self, uid: &PodUid) -> Vec<NodeName> {
+        self.lock().remove(uid)
+    }
+
+    /// A complete list has ended: others are gone. Returns the nodes that they were expected on.
+    pub fn retain(&self, seen: &BTreeSet<PodUid>) -> Vec<NodeName> {
+        let mut state = self.lock();
+        let gone: Vec<PodUid> = state.pods.keys().filter(|uid| !seen.contains(*uid)).cloned().collect();
+        gone.iter().flat_map(|uid| state.remove(uid)).collect()
+    }
+
+    /// A node is gone: nobody is expected there any more.
+    pub fn forget_node(&self, node: &str) {
+        let mut state = self.lock();
+        let Some(pods) = state.expected.remove(node) else { return };
+        for uid in pods {
+            if let Some(pending) = state.pods.get_mut(&uid) {
+                pending.hold.take_if(|hold| hold.node.as_str() == node);
+                pending.queued.nominated.take_if(|nominated| nominated.as_str() == node);
+            }
+        }
+    }
+
+    /// Filter or prioritize sent a pod to this node. If it is one that will wait, it is expected there; and nowhere else
+    /// where it was sent before, which makes its time no longer. Returns the nodes that it is not expected on any more.
+    pub fn sent(&self, uid: &PodUid, node: &NodeName, now: Timestamp) -> Vec<NodeName> {
+        let mut state = self.lock();
+        if !state
+            .pods
+            .get(uid)
+            .is_some_and(|pending| pending.queued.waits && pending.rests.is_none_or(|end| end <= now))
+        {
+            return Vec::new();
+        }
+        let before = state.withdraw(uid);
+        if let Some(pending) = state.pods.get_mut(uid) {
+            let expires = pending.hold.as_ref().map_or(now.plus(HOLD_MS), |hold| hold.expires);
+            pending.hold = Some(Hold { node: node.clone(), expires });
+        }
+        state.enter(uid, before)
+    }
+
+    /// Its bind has ended, or it was refused everywhere: it is not expected any more where it was sent. Returns the
+    /// nodes.
+    pub fn released(&self, uid: &PodUid) -> Vec<NodeName> {
+        let mut state = self.lock();
+        if state.pods.get(uid).is_none_or(|pending| pending.hold.is_none()) {
+            return Vec::new();
+        }
+        let before = state.withdraw(uid);
+        if let Some(pending) = state.pods.get_mut(uid) {
+            pending.hold = None;
+        }
+        state.enter(uid, before)
+    }
+
+    /// The time of some has passed. Returns the nodes that they were expected on.
+    pub fn expire(&self, now: Timestamp) -> Vec<NodeName> {
+        let mut state = self.lock();
+        if state.expected.is_empty() {
+            return Vec::new();
+        }
+        let late = |pending: &Pending| pending.hold.as_ref().is_some_and(|hold| hold.expires <= now);
+        let overdue: Vec<PodUid> =
+            state.pods.iter().filter(|(_, pending)| late(pending)).map(|(uid, _)| uid.clone()).collect();
+        let mut freed = Vec::new();
+        for uid in overdue {
+            let before = state.withdraw(&uid);
+            if let Some(pending) = state.pods.get_mut(&uid) {
+                pending.hold = None;
+                pending.rests = Some(now.plus(HOLD_MS));
+            }
+            freed.extend(state.enter(&uid, before));
+        }
+        freed
+    }
+
+    /// The pods that come before this one, where they are expected. Of a pod that the watch has not shown, no more is
+    /// known than its priority.
+    pub fn before(&self, uid: &PodUid, priority: i32) -> Claims {
+        let state = self.lock();
+        if state.expected.is_empty() {
+            return Claims::new();
+        }
+        let own = state.pods.get(uid);
+        let group = own.and_then(|own| own.queued.group.as_ref());
+        let expected = |pending: &Pending| pending.places().next().is_some();
+        let together = |other: &Pending| group.is_some() && other.queued.group.as_ref() == group;
+        let busy = own.is_some_and(expected)
+            || group.is_some()
+                && state.expected.values().flatten().any(|uid| state.pods.get(uid).is_some_and(together));
+        let unknown = Standing { priority: Reverse(priority), idle: true, since: i64::MAX, name: "", uid };
+        let standing = own.map_or(unknown, |own| state.standing(uid, own, !busy));
+        let mut claims = Claims::new();
+        for (node, uids) in &state.expected {
+            let others = uids.iter().filter(|other| *other != uid);
+            let mut before: Vec<(Standing<'_>, &PodUid, &Pending)> = others
+                .filter_map(|other| {
+                    let pending = state.pods.get(other)?;
+                    let other_standing = state.standing(other, pending, false);
+                    (together(pending) || other_standing < standing).then_some((other_standing, other, pending))
+                })
+                .collect();
+            if before.is_empty() {
+                continue;
+            }
+            before.sort_by(|(a, ..), (b, ..)| a.cmp(b));
+            let claim = |(_, uid, pending): (Standing<'_>, &PodUid, &Pending)| Claim {
+                uid: uid.clone(),
+                pod: pending.waiting.pod.clone(),
+                request: pending.waiting.request.clone(),
+            };
+            claims.insert(node.clone(), before.into_iter().map(claim).collect());
+        }
+        claims
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,93 @@
+//! A Pod with the name of the group that it is scheduled with.
+
+use std::borrow::Cow;
+
+use k8s_openapi::api::core::v1::Pod;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use kube::Resource;
+use serde::de::Error;
+use serde::{Deserialize, Deserializer};
+use serde_json::value::RawValue;
+
+/// A Pod, and `spec.schedulingGroup.podGroupName` (Kubernetes 1.36), which the Pod's type does not have yet.
+#[derive(Clone, Debug)]
+pub(super) struct GroupedPod {
+    /// The Pod.
+    pub pod: Pod,
+    /// The name of its PodGroup.
+    pub group: Option<String>,
+}
+
+#[derive(Deserialize)]
+struct Outline {
+    spec: SpecOutline,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct SpecOutline {
+    scheduling_group: Option<GroupOutline>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct GroupOutline {
+    pod_group_name: Option<String>,
+}
+
+impl<'de> Deserialize<'de> for GroupedPod {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = Box::<RawValue>::deserialize(deserializer)?;
+        let pod = serde_json::from_str(text.get()).map_err(D::Error::custom)?;
+        // hardly any pod has one, and a second look at each costs as much as the first
+        let group =
+            text.get().contains("\"schedulingGroup\"").then(|| serde_json::from_str(text.get())).transpose();
+        let group = group.map_err(D::Error::custom)?.and_then(|outline: Outline| outline.spec.scheduling_group);
+        Ok(Self { pod, group: group.and_then(|group| group.pod_group_name) })
+    }
+}
+
+impl Resource for GroupedPod {
+    type DynamicType = ();
+    type Scope = <Pod as Resource>::Scope;
+
+    fn kind((): &()) -> Cow<'_, str> {
+        Pod::kind(&())
+    }
+
+    fn group((): &()) -> Cow<'_, str> {
+        Pod::group(&())
+    }
+
+    fn version((): &()) -> Cow<'_, str> {
+        Pod::version(&())
+    }
+
+    fn plural((): &()) -> Cow<'_, str> {
+        Pod::plural(&())
+    }
+
+    fn meta(&self) -> &ObjectMeta {
+        self.pod.meta()
+    }
+
+    fn meta_mut(&mut self) -> &mut ObjectMeta {
+        self.pod.meta_mut()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_group_is_read_beside_the_pod() {
+        let read = |spec: &str| serde_json::from_str::<GroupedPod>(&format!(r#"{{"spec":{spec}}}"#)).unwrap();
+        let pod = read(r#"{"containers":[],"schedulingGroup":{"podGroupName":"g"},"nodeName":"n"}"#);
+        assert_eq!(pod.group.as_deref(), Some("g"));
+        assert_eq!(pod.pod.spec.unwrap().node_name.as_deref(), Some("n"));
+        assert_eq!(read(r#"{"containers":[]}"#).group, None);
+        // the word alone says nothing
+        assert_eq!(read(r#"{"containers":[{"name":"c","args":["\"schedulingGroup\""]}]}"#).group, None);
+    }
+}

@@ -1,0 +1,274 @@
+//! Random schedules: pods come, end and go, bindings are refused, lost and late, the extender is killed, watches lag,
+//! pods are nominated, groups wait for their members. No card is given twice at any time; and once all is quiet again
+//! nothing is held by nobody, and no pod waits that has room.
+//!
+//! `KERF_SCHEDULES` is how many are run (1), `KERF_SCHEDULE_STEPS` how long each is (150), `KERF_SCHEDULE_SEED` the first seed.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use kerf::annotation::{Keys, placement};
+use kerf_extender::config::Config;
+use kerf_testkit::api::{Action, ApiServer, Fault, Watchers};
+use kerf_testkit::scheduler::{ExtenderConfig, Scheduler, SchedulerConfig};
+use serde_json::{Value, json};
+
+use crate::fixture::{World, config, node, pod, share};
+
+const NODES: u32 = 3;
+const CARDS: u32 = 2;
+const GROUP: &str = "scheduling.x-k8s.io/pod-group";
+/// A reservation in doubt lasts 15 s; whoever waits for it is served within 20 s after that.
+const QUIET: Duration = Duration::from_secs(40);
+
+/// SplitMix64.
+struct Lot(u64);
+
+impl Lot {
+    fn draw(&mut self, below: u64) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut z = self.0;
+        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        (z ^ (z >> 31)) % below
+    }
+
+    fn one<'a, T>(&mut self, of: &'a [T]) -> Option<&'a T> {
+        if of.is_empty() { None } else { of.get(usize::try_from(self.draw(of.len() as u64)).unwrap()) }
+    }
+}
+
+/// What the API server's pods take of each card, in hundredths, and how many there are on it.
+type Truth = BTreeMap<String, (u32, u32)>;
+
+fn text<'a>(pod: &'a Value, at: &str) -> &'a str {
+    pod.pointer(at).and_then(Value::as_str).unwrap_or_default()
+}
+
+fn is_bound(pod: &Value) -> bool {
+    !text(pod, "/spec/nodeName").is_empty()
+}
+
+fn has_ended(pod: &Value) -> bool {
+    matches!(text(pod, "/status/phase"), "Succeeded" | "Failed")
+}
+
+/// Fails where a card is given twice.
+fn truth(api: &ApiServer) -> Truth {
+    let mut truth = Truth::new();
+    for node in 0..NODES {
+        for card in 0..CARDS {
+            truth.insert(format!("GPU-n{node}-{card}"), (0, 0));
+        }
+    }
+    let keys = Keys::default();
+    for pod in api.list("pods").unwrap().iter().filter(|pod| is_bound(pod) && !has_ended(pod)) {
+        let record = pod["metadata"]["annotations"][&keys.placement].as_str().expect("bound with a record");
+        for grant in placement::decode(record).unwrap().plan.grants {
+            for slice in &grant.slices {
+                let card = truth.get_mut(slice.device.as_str()).unwrap();
+                card.0 += slice.share.compute.0 / 10;
+                card.1 += 1;
+            }
+        }
+    }
+    assert!(truth.values().all(|(core, _)| *core <= 100), "given twice: {truth:?}");
+    truth
+}
+
+fn core(pod: &Value) -> u32 {
+    pod["spec"]["containers"][0]["resources"]["limits"][&Keys::default().core].as_str().unwrap().parse().unwrap()
+}
+
+fn has_room(truth: &Truth, core: u32) -> bool {
+    if core < 100 {
+        // memory is enough for six
+        return truth.values().any(|(used, pods)| used + core <= 100 && *pods < 6);
+    }
+    (0..NODES).any(|node| {
+        let prefix = format!("GPU-n{node}-");
+        let free = truth.iter().filter(|(card, (_, pods))| card.starts_with(&prefix) && *pods == 0).count();
+        free >= (core / 100) as usize
+    })
+}
+
+struct Run {
+    world: World,
+    address: SocketAddr,
+    lot: Lot,
+    created: usize,
+}
+
+impl Run {
+    fn config(address: SocketAddr) -> Config {
+        Config { listen: address, api_timeout: Duration::from_millis(200), ..config() }
+    }
+
+    fn pods(&self, wanted: impl Fn(&Value) -> bool) -> Vec<Arc<Value>> {
+        let pods = self.world.api.list("pods").unwrap();
+        pods.into_iter().filter(|pod| wanted(pod)).collect()
+    }
+
+    fn any(&mut self, wanted: impl Fn(&Value) -> bool) -> Option<String> {
+        let pods = self.pods(wanted);
+        self.lot.one(&pods).map(|pod| text(pod, "/metadata/name").to_owned())
+    }
+
+    fn create(&mut self, core: &str, group: Option<String>) {
+        self.created += 1;
+        let mut object = pod(&format!("p{}", self.created), share(core, if core.len() > 2 { "" } else { "10" }));
+        object["spec"]["priority"] = self.lot.draw(3).into();
+        if let Some(group) = group {
+            object["metadata"]["labels"] = json!({ GROUP: group });
+            object["spec"]["priority"] = 0.into();
+        }
+        self.world.api.create("pods", object).unwrap();
+    }
+
+    async fn step(mut self) -> Self {
+        match self.lot.draw(16) {
+            0..=4 => {
+                let core = *self.lot.one(&["10", "30", "50", "60", "100", "200"]).unwrap();
+                self.create(core, None);
+            }
+            5 => {
+                let group = format!("g{}", self.lot.draw(4));
+                self.create("60", Some(group.clone()));
+                self.create("60", Some(group));
+            }
+            6 | 7 => {
+                let patch = json!({ "phase": if self.lot.draw(2) == 0 { "Succeeded" } else { "Failed" } });
+                if let Some(name) = self.any(|pod| is_bound(pod) && !has_ended(pod)) {
+                    self.world.api.patch_status("pods", "default", &name, patch).unwrap();
+                }
+            }
+            8 => {
+                if let Some(name) = self.any(|pod| !has_ended(pod)) {
+                    self.world.api.force_delete("pods", "default", &name).unwrap();
+                }
+            }
+            9 => {
+                if let Some(name) = self.any(|pod| is_bound(pod) && !has_ended(pod)) {
+                    self.world.api.delete("pods", "default", &name).unwrap();
+                }
+            }
+            10 | 11 => {
+                let late = Action::Delay(Duration::from_millis(100 + self.lot.draw(300)));
+                let actions =
+                    [Action::DropBefore, Action::DropAfter, Action::Status(500), Action::Status(409), late];
+                let action = *self.lot.one(&actions).unwrap();
+                self.world.api.inject(Fault::new("create", "pods/binding", action).times(1 + self.lot.draw(3)));
+            }
+            12 => {
+                let action = *self.lot.one(&[Action::DropBefore, Action::Status(503)]).unwrap();
+                self.world.api.inject(Fault::new("get", "pods", action).times(1 + self.lot.draw(2)));
+            }
+            13 => {
+                let node =
+                    if self.lot.draw(2) == 0 { String::new() } else { format!("n{}", self.lot.draw(NODES.into())) };
+                if let Some(name) = self.any(|pod| !is_bound(pod)) {
+                    let patch = json!({ "nominatedNodeName": node });
+                    self.world.api.patch_status("pods", "default", &name, patch).unwrap();
+                }
+            }
+            14 => match self.lot.draw(2) {
+                0 => self.world.api.hold_watch("pods", Watchers::Others).unwrap(),
+                _ => self.world.api.release_watch("pods").unwrap(),
+            },
+            _ if self.lot.draw(3) == 0 => {
+                self.world.api.release_watch("pods").unwrap();
+                let api = self.world.kill().await;
+                self.world = World::on(api, Self::config(self.address)).await;
+            }
+            _ => {}
+        }
+        // what the others do in the meantime is part of the schedule
+        tokio::time::sleep(Duration::from_millis(self.lot.draw(25))).await;
+        truth(&self.world.api);
+        self
+    }
+
+    /// Nothing goes wrong any more, and groups that cannot come together are given up.
+    fn calm(&self) {
+        self.world.api.clear_faults();
+        self.world.api.release_watch("pods").unwrap();
+        for pod in self.pods(|pod| !is_bound(pod) || !text(pod, "/metadata/deletionTimestamp").is_empty()) {
+            let name = text(&pod, "/metadata/name");
+            if pod["metadata"]["labels"].get(GROUP).is_some() || is_bound(&pod) {
+                self.world.api.force_delete("pods", "default", name).unwrap();
+            } else {
+                let patch = json!({ "nominatedNodeName": "" });
+                self.world.api.patch_status("pods", "default", name, patch).unwrap();
+            }
+        }
+    }
+
+    /// What is not as it should be once all is quiet; empty where all is.
+    fn wrong(&self) -> String {
+        let truth = truth(&self.world.api);
+        let waiting = self.pods(|pod| !is_bound(pod) && !has_ended(pod));
+        let starved: Vec<&str> = waiting
+            .iter()
+            .filter(|pod| has_room(&truth, core(pod)))
+            .map(|pod| text(pod, "/metadata/name"))
+            .collect();
+        let mut leaked = Vec::new();
+        for node in 0..NODES {
+            let used = self.world.used(&format!("n{node}"));
+            for (card, used) in used.iter().enumerate() {
+                let (core, _) = truth[&format!("GPU-n{node}-{card}")];
+                if *used != core * 10 {
+                    leaked.push(format!("GPU-n{node}-{card}: {used} is held, pods have {core}0"));
+                }
+            }
+        }
+        if starved.is_empty() && leaked.is_empty() { String::new() } else { format!("{starved:?} {leaked:?}") }
+    }
+}
+
+async fn schedule(seed: u64, steps: u64) {
+    let world = World::new((0..NODES).map(|number| node(&format!("n{number}"), CARDS, 15_360))).await;
+    let address = world.extender.address();
+    let world = World::on(world.kill().await, Run::config(address)).await;
+    let keys = Keys::default();
+    let extender = ExtenderConfig {
+        // shorter than a late binding takes
+        http_timeout: Duration::from_millis(250),
+        ..ExtenderConfig::new(&world.url, &[&keys.core, &keys.memory])
+    };
+    let scheduler = SchedulerConfig {
+        initial_backoff: Duration::from_millis(20),
+        max_backoff: Duration::from_millis(200),
+        permit_timeout: Duration::from_millis(300),
+        groups: (0..4).map(|number| (format!("g{number}"), 2)).collect(),
+        nominates_waiting: seed.is_multiple_of(2),
+        seed,
+        ..SchedulerConfig::new(world.api.url(), Some(extender))
+    };
+    let scheduler = Scheduler::start(scheduler).await.unwrap();
+    let mut run = Run { world, address, lot: Lot(seed), created: 0 };
+    for _ in 0..steps {
+        run = run.step().await;
+    }
+    run.calm();
+    let begun = Instant::now();
+    while !run.wrong().is_empty() {
+        assert!(begun.elapsed() < QUIET, "seed {seed}, {steps} steps: {}\n{:?}", run.wrong(), scheduler.queue());
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    scheduler.shutdown().await;
+}
+
+fn setting(name: &str, default: u64) -> u64 {
+    std::env::var(name).ok().and_then(|value| value.parse().ok()).unwrap_or(default)
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn random_schedules_end_without_a_double_allocation_a_leak_or_a_starved_pod() {
+    let first = setting("KERF_SCHEDULE_SEED", 1);
+    for seed in first..first + setting("KERF_SCHEDULES", 1) {
+        schedule(seed, setting("KERF_SCHEDULE_STEPS", 150)).await;
+    }
+}

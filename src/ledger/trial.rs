@@ -1,0 +1,86 @@
+//! A node to think with: its pods leave and come back, and only the cards that they are on are counted anew.
+
+use std::collections::BTreeMap;
+
+use super::card::{Card, Tallied};
+use super::{Commitment, Held, NodeLedger};
+use crate::ids::PodUid;
+use crate::plan::Hold;
+
+/// A copy of a node's cards, and those of its pods that may leave.
+#[derive(Debug)]
+pub struct Trial<'a> {
+    node: NodeLedger,
+    /// What is taken of each card by everything that stays.
+    staying: Vec<Tallied>,
+    /// By card: what the pods that may leave take of it.
+    holds: Vec<Vec<(usize, &'a Hold)>>,
+    /// By pod: its cards.
+    cards: Vec<Vec<usize>>,
+    gone: Vec<bool>,
+}
+
+impl<'a> Trial<'a> {
+    /// The node without these pods. They are known by their places in the list from now on.
+    pub fn without(ledger: &'a NodeLedger, pods: &[&'a PodUid]) -> Self {
+        let mut node = NodeLedger { known: ledger.known, cards: ledger.cards.clone(), ..NodeLedger::default() };
+        let places: BTreeMap<&PodUid, usize> = pods.iter().enumerate().map(|(place, uid)| (*uid, place)).collect();
+        let mut holds = vec![Vec::new(); node.cards.len()];
+        let mut cards = vec![Vec::new(); pods.len()];
+        for (place, known) in
+            pods.iter().enumerate().filter_map(|(p, uid)| Some((p, ledger.commitments.get(*uid)?)))
+        {
+            for (at, hold) in on(&node, known) {
+                if let (Some(here), Some(own)) = (holds.get_mut(at), cards.get_mut(place)) {
+                    here.push((place, hold));
+                    own.push(at);
+                }
+            }
+        }
+        let others = ledger.commitments.iter().filter(|(uid, _)| !places.contains_key(uid)).map(|(_, known)| known);
+        super::count(&mut node.cards, others, &ledger.transit);
+        node.derive_rooms();
+        let staying = node.cards.iter().map(Card::tallied).collect();
+        Self { node, staying, holds, cards, gone: vec![true; pods.len()] }
+    }
+
+    /// The node as it is now.
+    pub fn node(&self) -> &NodeLedger {
+        &self.node
+    }
+
+    /// Has a pod come back, or leave again.
+    pub fn set(&mut self, place: usize, gone: bool) {
+        if let Some(own) = self.gone.get_mut(place) {
+            *own = gone;
+        }
+        for at in self.cards.get(place).into_iter().flatten() {
+            let (Some(card), Some(staying)) = (self.node.cards.get_mut(*at), self.staying.get(*at)) else {
+                continue;
+            };
+            card.restart(*staying);
+            for (owner, hold) in self.holds.get(*at).into_iter().flatten() {
+                if self.gone.get(*owner) == Some(&false) {
+                    card.take(hold);
+                }
+            }
+        }
+        self.node.derive_rooms();
+    }
+}
+
+/// The cards that a commitment takes of, with what.
+fn on<'a>(node: &NodeLedger, known: &'a Commitment) -> Vec<(usize, &'a Hold)> {
+    let holds = known.holds.iter();
+    match &known.held {
+        Held::Plan(_) => {
+            holds.filter_map(|hold| Some((node.cards.iter().position(|card| card.is_of(hold))?, hold))).collect()
+        }
+        Held::Unreadable => holds
+            .flat_map(|hold| {
+                let cards = node.cards.iter().enumerate().filter(|(_, card)| card.may_have(hold));
+                cards.map(move |(at, _)| (at, hold)).collect::<Vec<_>>()
+            })
+            .collect(),
+    }
+}

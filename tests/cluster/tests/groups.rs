@@ -1,0 +1,88 @@
+//! Groups of pods that kube-scheduler binds together or not at all (alpha in Kubernetes 1.36).
+
+use std::time::Duration;
+
+use anyhow::{Context, ensure};
+use k8s_openapi::api::core::v1::Pod;
+use kerf_cluster::wait::until;
+use kube::api::{DeleteParams, ListParams};
+use serde_json::json;
+
+use crate::support::draft::pod;
+use crate::support::stage::{SOON, Stage, runs, why};
+
+const GATES: &str = "--feature-gates=GenericWorkload=true,GangScheduling=true";
+const SERVED: &str = "--runtime-config=scheduling.k8s.io/v1alpha2=true";
+const GROUPS: [&str; 2] = ["x", "y"];
+
+/// Two groups of as many whole cards as the second node has, their pods created in turn: one of them runs, then the other.
+pub async fn two_groups_that_both_fit_half_do_not_lock_each_other(stage: &Stage<'_>) -> anyhow::Result<()> {
+    let control = &stage.cluster.control;
+    let restart = |gates: &[&str], served: &[&str]| {
+        control.scheduler.kill()?;
+        control.api.kill()?;
+        control.api.start_with(&[gates, served].concat())?;
+        control.scheduler.start_with(gates)
+    };
+    restart(&[GATES], &[SERVED])?;
+    let result = one_after_the_other(stage).await;
+    // what no other test's API server knows must be gone before it starts
+    let pods =
+        stage.pods().delete_collection(&DeleteParams::default().grace_period(2), &ListParams::default()).await;
+    let namespace = format!("--namespace={}", stage.namespace());
+    let groups = control.kubectl(&["delete", "podgroups", "--all", &namespace]);
+    restart(&[], &[])?;
+    stage.cluster.ready(SOON).await?;
+    result?;
+    pods?;
+    groups.map(drop)
+}
+
+async fn one_after_the_other(stage: &Stage<'_>) -> anyhow::Result<()> {
+    stage.cluster.ready(SOON).await?;
+    let (_, node) = stage.two_nodes()?;
+    let count = node.cards.uuids().len();
+    let control = &stage.cluster.control;
+    let groups = GROUPS.map(|group| {
+        json!({
+            "apiVersion": "scheduling.k8s.io/v1alpha2", "kind": "PodGroup",
+            "metadata": { "name": group, "namespace": stage.namespace() },
+            "spec": { "schedulingPolicy": { "gang": { "minCount": count } } },
+        })
+    });
+    let pods = (0..count).flat_map(|number| {
+        GROUPS.map(|group| {
+            let draft = pod(format!("{group}-{number}")).app("main", 100, 0).on(&node.name);
+            let mut value = draft.with("schedulingGroup", json!({ "podGroupName": group })).value().clone();
+            value["metadata"]["namespace"] = stage.namespace().into();
+            value
+        })
+    });
+    let items: Vec<_> = groups.into_iter().chain(pods).collect();
+    let list = json!({ "apiVersion": "v1", "kind": "List", "items": items }).to_string();
+    let file = stage.cluster.place().write("groups.json", list)?;
+    control.kubectl(&["create", "-f", &file.display().to_string()])?;
+    let first = running(stage, count).await?;
+    // whole, and none of the other
+    for number in 0..count {
+        stage.pods().delete(&format!("{first}-{number}"), &DeleteParams::default()).await?;
+    }
+    let second = running(stage, count).await?;
+    ensure!(second != first, "{first} runs again");
+    Ok(())
+}
+
+/// Waits until all pods of one group run, and returns which it is.
+async fn running(stage: &Stage<'_>, count: usize) -> anyhow::Result<String> {
+    until(Duration::from_secs(90), "one of the groups runs", async || {
+        let pods = stage.list().await?;
+        let group = |pod: &Pod| pod.metadata.name.as_deref().and_then(|name| name.get(..1)).map(str::to_owned);
+        let run: Vec<&Pod> = pods.iter().filter(|pod| runs(pod)).collect();
+        let others: Vec<String> = pods.iter().filter(|pod| !runs(pod)).map(why).collect();
+        ensure!(run.len() == count, "{} of {count} run; {}", run.len(), others.join("; "));
+        let first = run.first().and_then(|pod| group(pod)).context("no name")?;
+        ensure!(run.iter().all(|pod| group(pod).as_ref() == Some(&first)), "of both groups");
+        Ok(first)
+    })
+    .await
+}
