@@ -194,7 +194,8 @@ pub async fn start(
     tasks.spawn("inventory", monitor::publish(cluster.clone(), state.clone(), counters.clone(), stop()));
     let synced = readiness.condition("pods");
     tasks.spawn("pods", watch::follow(cluster.clone(), state.clone(), counters.clone(), synced, stop()));
-    tasks.spawn("reconcile", reconciler.clone().follow(stop()));
+    let alone = readiness.condition("one resource domain: drain the node of pods of the other");
+    tasks.spawn("reconcile", reconciler.clone().follow(alone, stop()));
     if !vcuda {
         // it is not waited for
         state.discovered(Vec::new());
