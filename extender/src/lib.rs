@@ -126,8 +126,18 @@ impl App {
 /// Where the address cannot be listened on.
 pub async fn start(config: &Config, client: Client, tasks: Tasks) -> anyhow::Result<Extender> {
     tracing::info!(?config, version = env!("CARGO_PKG_VERSION"), "starting");
-    let Config { listen, domain, namespace, share_resources, policy, candidates, api_timeout, legacy, max_body } =
-        config.clone();
+    let Config {
+        listen,
+        domain,
+        namespace,
+        share_resources,
+        policy,
+        candidates,
+        api_timeout,
+        write_timeout,
+        legacy,
+        max_body,
+    } = config.clone();
     let registry = Registry::new();
     let cluster = Arc::new(Cluster::default());
     let clock = Arc::new(Clock::default());
@@ -142,7 +152,7 @@ pub async fn start(config: &Config, client: Client, tasks: Tasks) -> anyhow::Res
         in_flight: InFlight::default(),
         budgets: Budgets::default(),
         refused: Refused::default(),
-        binder: Binder::new(client.clone(), api_timeout, namespace),
+        binder: Binder::new(client.clone(), api_timeout, write_timeout, namespace),
         metrics: Metrics::new(&registry, cluster.clone(), clock.clone()).context("metrics")?,
         cluster,
         clock,
@@ -159,7 +169,7 @@ pub async fn start(config: &Config, client: Client, tasks: Tasks) -> anyhow::Res
     };
     let supported = readiness.condition(version::CONDITION);
     tasks.spawn_short(version::follow("API server", ask, supported, token.clone()));
-    tasks.spawn_short(settle(pods.clone(), settled, api_timeout, token.clone()));
+    tasks.spawn_short(settle(pods.clone(), settled, write_timeout, token.clone()));
     tasks.spawn("watch nodes", watch::nodes(app.clone(), client.clone(), nodes, token.clone()));
     tasks.spawn("watch pods", watch::pods(app.clone(), client.clone(), pods, token.clone()));
     tasks.spawn("watch disruption budgets", watch::budgets(app.clone(), client, token.clone()));
