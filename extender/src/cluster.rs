@@ -53,6 +53,8 @@ pub struct Cluster {
     recorded: DashMap<PodUid, NodeName>,
     /// Nodes that are closed to some pods, or to all.
     taints: DashMap<NodeName, Taints>,
+    /// Nodes whose plugin says that containers fail there: tried last.
+    failing: DashSet<NodeName>,
     /// Priorities of bound pods without cards, where they have one.
     priorities: DashMap<PodUid, i32>,
     /// Counts complete lists of pods, so that one can tell which commitments it should have shown.
@@ -95,6 +97,7 @@ impl Default for Cluster {
             freed: Freed::default(),
             recorded: DashMap::new(),
             taints: DashMap::new(),
+            failing: DashSet::new(),
             // commitments made before the first list carry an epoch below every list's
             epoch: AtomicU64::new(1),
             changed: watch::Sender::new(()),
@@ -301,6 +304,23 @@ impl Cluster {
         self.notify();
     }
 
+    /// Whether containers fail on a node for reasons of its own.
+    pub fn apply_failing(&self, node: &NodeName, failing: bool) {
+        let news = if failing {
+            self.failing.insert(node.clone())
+        } else {
+            !self.failing.is_empty() && self.failing.remove(node).is_some()
+        };
+        if news {
+            tracing::info!(%node, failing, "containers fail on a node for reasons of its own: it is tried last while they do");
+        }
+    }
+
+    /// Whether it is tried last.
+    pub fn is_failing(&self, node: &str) -> bool {
+        self.failing.contains(node)
+    }
+
     /// What a node has for pods, cards aside; `None` where it does not say.
     pub fn apply_allocatable(&self, node: &NodeName, amount: Option<HostAmount>) {
         self.surveyor.allocatable(node, amount);
@@ -362,6 +382,7 @@ impl Cluster {
         self.nodes.remove_if(name, |_, ledger| ledger.is_empty());
         self.queue.forget_node(name);
         self.taints.remove(name);
+        self.failing.remove(name);
         self.surveyor.forget(name);
         self.notify();
     }

@@ -5,10 +5,12 @@
 mod bind;
 mod callers;
 mod expected;
+mod failing;
 mod fixture;
 mod groups;
 mod hostile;
 mod legacy;
+mod news;
 mod own;
 mod preempt;
 mod races;

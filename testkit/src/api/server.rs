@@ -34,6 +34,7 @@ pub(crate) struct Inner {
     pub(crate) any_change: watch::Sender<u64>,
     pub(crate) lag: Lag,
     pub(crate) breaks: watch::Sender<u64>,
+    pub(crate) silent: watch::Sender<bool>,
     pub(crate) paused: watch::Sender<bool>,
     pub(crate) faults: Faults,
     pub(crate) tally: Tally,
@@ -50,6 +51,7 @@ impl Inner {
             any_change: watch::Sender::new(0),
             lag: Lag::new(),
             breaks: watch::Sender::new(0),
+            silent: watch::Sender::new(false),
             paused: watch::Sender::new(false),
             faults: Faults::default(),
             tally: Tally::default(),
@@ -206,7 +208,7 @@ async fn handle(inner: &Arc<Inner>, switch: &Switch, method: &Method, ask: Ask) 
         (None, _) => String::new(),
     };
     inner.tally.request(verb, &resource);
-    let fault = inner.faults.hit(verb, &resource, &name);
+    let fault = inner.faults.hit(verb, &resource, &name, &ask.agent);
     match fault.as_ref().map(Injected::action) {
         Some(Action::Delay(time)) => tokio::time::sleep(time).await,
         Some(Action::Hold) => {
