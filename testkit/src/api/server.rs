@@ -132,7 +132,7 @@ pub(crate) async fn serve(
         return "ok".into_response();
     }
     if path == "/version" {
-        return version(&inner);
+        return version(&inner, &header_text(request.headers(), header::USER_AGENT));
     }
     let mut resumed = inner.paused.subscribe();
     tokio::select! {
@@ -146,8 +146,9 @@ pub(crate) async fn serve(
 }
 
 /// Not counted; of faults it knows a status.
-fn version(inner: &Inner) -> Response {
-    if let Some(Action::Status(code)) = inner.faults.hit("get", "version", "").as_ref().map(Injected::action) {
+fn version(inner: &Inner, agent: &str) -> Response {
+    if let Some(Action::Status(code)) = inner.faults.hit("get", "version", "", agent).as_ref().map(Injected::action)
+    {
         return Failure::injected(code).into_response();
     }
     let git = inner.version.lock().unwrap_or_else(PoisonError::into_inner).clone();
