@@ -84,7 +84,7 @@ async fn a_node_that_is_made_anew_takes_no_pod_before_its_inventory_is_back() {
             world.bind(&p, "a").await.unwrap();
         }
         world.api.force_delete("nodes", "", "a").unwrap();
-        let gone = |w: &World| w.extender.cluster().ledger("a").is_none_or(|ledger| ledger.cards().is_empty());
+        let gone = |w: &World| w.extender.cluster().snapshot().iter().all(|node| node.ledger.cards().is_empty());
         world.until("gone", gone).await;
         world.api.create("nodes", without_inventory(three())).unwrap();
         trouble(&world, Unfit::LostInventory).await;
