@@ -306,29 +306,3 @@ fn profiles_are_held_to_the_same_rules_as_the_plugin() {
         assert_eq!(only(own.match_conditions.clone().unwrap()).expression, account);
     }
 }
-
-/// Where the extender writes on pods itself, it writes the record of a placement, on pods that wait.
-#[test]
-fn the_extender_is_held_to_records_of_pods_that_are_not_bound() {
-    let keys = Keys::default();
-    let policy: ValidatingAdmissionPolicy = only(of_kind("manifests/overlays/legacy", "ValidatingAdmissionPolicy"));
-    let binding: ValidatingAdmissionPolicyBinding =
-        only(of_kind("manifests/overlays/legacy", "ValidatingAdmissionPolicyBinding"));
-    let binding = binding.spec.as_ref().unwrap();
-    assert_eq!(binding.policy_name, policy.metadata.name);
-    assert_eq!(binding.validation_actions.as_deref(), Some(&["Deny".to_owned()][..]));
-    assert!(binding.match_resources.is_none());
-    let spec = policy.spec.as_ref().unwrap();
-    assert_eq!(spec.failure_policy.as_deref(), Some("Fail"));
-    assert_eq!(spec.variables.as_ref().unwrap()[0].expression, format!("'{}'", keys.domain));
-    let account = "request.userInfo.username == 'system:serviceaccount:kerf-system:kerf-extender'";
-    assert_eq!(only(spec.match_conditions.clone().unwrap()).expression, account);
-    let all = serde_json::to_string(spec).unwrap();
-    for key in [&keys.placement, &keys.gpu_assigned] {
-        let suffix = key.strip_prefix("inspur.com").unwrap();
-        assert!(all.contains(&format!("variables.domain + '{suffix}'")), "{suffix}");
-    }
-    for key in [&keys.predicate_node, &keys.predicate_time, &keys.predicate_gpu_idx] {
-        assert!(key.starts_with("inspur.com/predicate-"));
-    }
-}

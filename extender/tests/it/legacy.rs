@@ -173,7 +173,7 @@ async fn held(verb: &str, resource: &str) -> (Arc<World>, Injected) {
         api.create("nodes", node(name, 1, 15_360)).unwrap();
     }
     let fault = api.inject(Fault::new(verb, resource, Action::Hold));
-    let config = Config { legacy: true, api_timeout: Duration::from_secs(5), ..config() };
+    let config = Config { legacy: true, write_timeout: Duration::from_secs(5), ..config() };
     (Arc::new(World::on(api, config).await), fault)
 }
 

@@ -19,11 +19,8 @@ use crate::support::stage::{SOON, Stage, runs};
 /// One call that filters and writes the record; the scheduler binds.
 pub async fn the_old_configuration_works_with_the_same_plugin(stage: &Stage<'_>) -> anyhow::Result<()> {
     let (cluster, control) = (stage.cluster, &stage.cluster.control);
-    let overlay = workspace().join("manifests/overlays/legacy");
-    let files = ["rights.yaml", "admission-policy.yaml"].map(|file| overlay.join(file).display().to_string());
-    for file in &files {
-        control.kubectl(&["apply", "-f", file])?;
-    }
+    let rights = workspace().join("manifests/overlays/legacy/rights.yaml").display().to_string();
+    control.kubectl(&["apply", "-f", &rights])?;
     cluster.extender.kill()?;
     let legacy = cluster.programs.start_extender(cluster.place(), control, "info", &["--legacy"])?;
     let result = async {
@@ -39,9 +36,7 @@ pub async fn the_old_configuration_works_with_the_same_plugin(stage: &Stage<'_>)
     control.schedule(Scheduling::Full)?;
     legacy.kill()?;
     cluster.extender.start_again()?;
-    for file in &files {
-        control.kubectl(&["delete", "-f", file])?;
-    }
+    control.kubectl(&["delete", "-f", &rights])?;
     result
 }
 
@@ -56,10 +51,6 @@ async fn it_writes_nothing_but_records_of_pods_that_wait(stage: &Stage<'_>) -> a
     };
     let bound =
         stage.list().await?.into_iter().find(runs).and_then(|pod| pod.metadata.name).context("none runs")?;
-    until(SOON, "the policy is in force", async || {
-        refusal(patch("waits", json!({ "metadata": { "annotations": { "example.com/x": "y" } } })).await).map(drop)
-    })
-    .await?;
     for (name, change, why) in [
         (bound.as_str(), json!({ "metadata": { "annotations": record } }), "no pod that is bound"),
         ("waits", json!({ "metadata": { "annotations": { "example.com/x": "y" } } }), "no annotations but"),
