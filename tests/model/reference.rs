@@ -346,7 +346,7 @@ impl ReferenceStateMachine for Model {
                 // the write of the last plan, or one before it
                 let entry = &model.entries[&uid];
                 let hold = match entry.also.first().filter(|_| ask(uid).2 < 2) {
-                    Some(earlier) if model.now % 2 == 0 => Hold::Cards(vec![*earlier]),
+                    Some(earlier) if model.now.is_multiple_of(2) => Hold::Cards(vec![*earlier]),
                     _ => entry.hold.clone(),
                 };
                 model.api.insert(uid, Truth { hold, confirmed: false });
