@@ -65,6 +65,9 @@ use crate::refused::Refused;
 /// any write can still be under way.
 pub const DEADLINE_MS: u64 = 15_000;
 
+/// The longest uid that a pod in flight is remembered by, in bytes. The API server's have 36.
+const MAX_UID: usize = 64;
+
 /// All parts of a running extender.
 pub struct App {
     keys: Keys,
@@ -105,11 +108,14 @@ impl App {
 
     /// Remembers where a pod in flight will most likely be bound.
     fn intend(&self, pod: &Pod, request: &Arc<GpuRequest>, node: &str) {
-        let Some(uid) = pod.metadata.uid.as_deref().map(PodUid::from) else { return };
+        let uid = pod.metadata.uid.as_deref().filter(|uid| (1..=MAX_UID).contains(&uid.len()));
+        let Some(uid) = uid.map(PodUid::from).filter(|uid| !self.cluster.is_gone(uid)) else { return };
+        // the scheduler's watch may be ahead of ours
+        let shown = self.cluster.pending_request(&uid).is_some();
         let plan = self.cluster.asking(&uid, request, self.policy).plan(node);
         if let Ok(plan) = plan {
             self.cluster.expect(&uid, &node.into(), self.clock.now());
-            self.intents.remember(uid, node.into(), request.clone(), plan, self.clock.now());
+            self.intents.remember(uid, shown, node.into(), request.clone(), plan, self.clock.now());
         }
     }
 

@@ -30,12 +30,13 @@ pub async fn nodes(app: Arc<App>, client: Client, feed: Feed, synced: Condition,
     follow(Api::<Guarded<Node>>::all(client), None, feed, token, |event| match event {
         Event::Init => listed.clear(),
         Event::InitApply(node) | Event::Apply(node) => {
+            // one that cannot be read is there all the same, with what is known of it
+            listed.extend(name(&node).map(NodeName::from));
             let Some(node) = node.readable() else { return };
             let Some(view) = k8s::node(&node, &app.keys) else { return };
             if let Err(error) = &view.inventory {
                 tracing::warn!(node = %view.name, %error, "GPU inventory cannot be read; the node takes no pod");
             }
-            listed.insert(view.name.clone());
             app.cluster.apply_taints(&view.name, k8s::Taints::of(&node));
             app.cluster.apply_failing(&view.name, k8s::failing(&node));
             app.cluster.apply_node(&view);
@@ -69,9 +70,12 @@ pub async fn pods(app: Arc<App>, client: Client, feed: Feed, synced: Condition, 
             epoch = app.cluster.begin_pods();
         }
         Event::InitApply(pod) => {
-            if let Some(uid) = apply(&app, pod) {
+            if let Some(uid) = meta(&pod).uid.as_deref().map(PodUid::from) {
+                app.cluster.list_pod(&uid);
+                app.cluster.keep_pod(&uid);
                 listed.insert(uid);
             }
+            apply(&app, pod);
         }
         Event::Apply(pod) => {
             apply(&app, pod);
@@ -119,16 +123,16 @@ pub async fn budgets(app: Arc<App>, client: Client, feed: Feed, token: Cancellat
     .await;
 }
 
-fn apply(app: &App, pod: Guarded<GroupedPod>) -> Option<PodUid> {
-    let GroupedPod { pod, group } = pod.readable()?;
-    let view = k8s::pod(&pod, &app.keys)?;
+fn apply(app: &App, pod: Guarded<GroupedPod>) {
+    let Some(GroupedPod { pod, group }) = pod.readable() else { return };
+    let Some(view) = k8s::pod(&pod, &app.keys).filter(|view| !app.cluster.is_gone(&view.uid)) else { return };
     let (uid, name, node) = (view.uid.clone(), view.pod.clone(), view.node.clone());
     let holding = view.holding.clone();
     if !view.ended {
         app.cluster.apply_footprint(&uid, node.as_ref(), Footprint::of(&pod), view.demand());
     }
     let ended = view.ended;
-    let applied = app.cluster.apply_pod(view, app.clock.now());
+    let applied = app.cluster.apply_pod(view, &app.clock);
     if let Some(node) = node.as_ref().filter(|_| !ended) {
         let priority = pod.spec.as_ref().and_then(|spec| spec.priority).unwrap_or_default();
         app.cluster.apply_standing(&uid, node, priority, || k8s::standing(&pod));
@@ -158,7 +162,6 @@ fn apply(app: &App, pod: Guarded<GroupedPod>) -> Option<PodUid> {
     if node.is_none() {
         app.cluster.apply_queued(&uid, Queued::of(&pod, group.as_deref()));
     }
-    Some(uid)
 }
 
 /// Why a bound pod is not counted by its record, and what it is counted by.

@@ -22,6 +22,8 @@ pub enum Action {
     Delay(Duration),
     /// Do it, but only after [`Injected::release`].
     Hold,
+    /// Do it, and answer only after [`Injected::release`]: with what was true when it was done.
+    HoldAnswer,
 }
 
 /// Which requests go wrong, and how.

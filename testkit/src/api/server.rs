@@ -225,6 +225,10 @@ async fn handle(inner: &Arc<Inner>, switch: &Switch, method: &Method, ask: Ask) 
         return match action {
             Some(Action::Status(code)) => Failure::injected(code).into_response(),
             Some(Action::DropBefore | Action::DropAfter) => cut(switch),
+            Some(Action::HoldAnswer) => {
+                let answer = read_only(inner, verb, ask);
+                answer_later(inner, switch, fault.as_ref(), answer).await
+            }
             _ => read_only(inner, verb, ask),
         };
     }
@@ -246,7 +250,19 @@ async fn handle(inner: &Arc<Inner>, switch: &Switch, method: &Method, ask: Ask) 
     if dropped {
         switch.cut();
     }
-    result.map_or_else(IntoResponse::into_response, IntoResponse::into_response)
+    let answer = result.map_or_else(IntoResponse::into_response, IntoResponse::into_response);
+    match action {
+        Some(Action::HoldAnswer) => answer_later(inner, switch, fault.as_ref(), answer).await,
+        _ => answer,
+    }
+}
+
+/// Keeps an answer until the fault is released.
+async fn answer_later(inner: &Inner, switch: &Switch, fault: Option<&Injected>, answer: Response) -> Response {
+    tokio::select! {
+        () = held(fault) => answer,
+        () = inner.closing.cancelled() => cut(switch),
+    }
 }
 
 async fn held(fault: Option<&Injected>) {
