@@ -57,6 +57,8 @@ pub struct Cluster {
     recorded: DashMap<PodUid, NodeName>,
     /// Nodes that are closed to some pods, or to all.
     taints: DashMap<NodeName, Taints>,
+    /// Nodes whose plugin says that containers fail there: tried last.
+    failing: DashSet<NodeName>,
     /// Priorities of bound pods without cards, where they have one.
     priorities: DashMap<PodUid, i32>,
     /// Counts complete lists of pods, so that one can tell which commitments it should have shown.
@@ -108,6 +110,7 @@ impl Default for Cluster {
             freed: Freed::default(),
             recorded: DashMap::new(),
             taints: DashMap::new(),
+            failing: DashSet::new(),
             // commitments made before the first list carry an epoch below every list's
             epoch: AtomicU64::new(1),
             changed: watch::Sender::new(()),
@@ -321,6 +324,23 @@ impl Cluster {
         self.notify();
     }
 
+    /// Whether containers fail on a node for reasons of its own.
+    pub fn apply_failing(&self, node: &NodeName, failing: bool) {
+        let news = if failing {
+            self.failing.insert(node.clone())
+        } else {
+            !self.failing.is_empty() && self.failing.remove(node).is_some()
+        };
+        if news {
+            tracing::info!(%node, failing, "containers fail on a node for reasons of its own: it is tried last while they do");
+        }
+    }
+
+    /// Whether it is tried last.
+    pub fn is_failing(&self, node: &str) -> bool {
+        self.failing.contains(node)
+    }
+
     /// What a node has for pods, cards aside; `None` where it does not say.
     pub fn apply_allocatable(&self, node: &NodeName, amount: Option<HostAmount>) {
         self.surveyor.allocatable(node, amount);
@@ -385,6 +405,7 @@ impl Cluster {
         self.nodes.remove_if(name, |_, ledger| ledger.is_empty());
         self.queue.forget_node(name);
         self.taints.remove(name);
+        self.failing.remove(name);
         self.surveyor.forget(name);
         self.notify();
     }
@@ -455,7 +476,12 @@ impl Cluster {
                 let first = self.queue.request(&view.uid).is_none();
                 self.queue.seen(&view.uid, Waiting { pod, request: request.clone(), tolerations });
                 if let Record::Placed(placement) = view.record {
-                    self.reserve(&view.uid, &view.pod, &request, placement, clock, first);
+                    // one from the future was written before the time of day was set back
+                    let age = clock.since(placement.time).or(first.then_some(0));
+                    if let Some(age) = age.filter(|age| *age < PREDICATE_TTL_MS) {
+                        let deadline = clock.now().plus(PREDICATE_TTL_MS - age);
+                        self.reserve(&view.uid, &view.pod, &request, placement, deadline);
+                    }
                 }
                 Applied::Nothing
             }

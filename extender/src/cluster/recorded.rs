@@ -9,7 +9,6 @@ use kerf::request::GpuRequest;
 use kerf::units::Timestamp;
 
 use super::Cluster;
-use crate::clock::Clock;
 
 /// How long the cards that `/scheduler/predicates` wrote on a pod are kept for it before it is bound, in
 /// milliseconds. The scheduler binds within seconds.
@@ -47,22 +46,15 @@ impl Cluster {
     }
 
     /// Keeps the cards that a `/scheduler/predicates` (perhaps of an earlier life of this process) wrote on a pod
-    /// that is not bound yet, as long as they are fresh. `first`: the pod was not known before.
+    /// that is not bound yet, until then.
     pub(super) fn reserve(
         &self,
         uid: &PodUid,
         pod: &PodRef,
         request: &Arc<GpuRequest>,
         placement: Placement,
-        clock: &Clock,
-        first: bool,
+        deadline: Timestamp,
     ) {
-        // one from the future is fresh once: the time of day was set back since, or the pod's author wrote it
-        let age = clock.since(placement.time).or(first.then_some(0));
-        let Some(left) = age.and_then(|age| PREDICATE_TTL_MS.checked_sub(age)).filter(|left| *left > 0) else {
-            return;
-        };
-        let deadline = clock.now().plus(left);
         let node = placement.node;
         self.add_home(uid, &node);
         let reserved = self
