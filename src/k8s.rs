@@ -23,7 +23,7 @@ use crate::units::{Timestamp, parse_quantity};
 pub use budget::budget;
 pub use holding::Holding;
 pub use host::{allocatable, asks_for_host_and_cards_alone, requested, resident};
-pub use queued::{Queued, leaving};
+pub use queued::Queued;
 pub use taints::{Closed, Taint, Taints, Toleration};
 
 /// What kerf needs to know of a Pod.

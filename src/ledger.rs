@@ -196,17 +196,23 @@ impl NodeLedger {
         deadline: Timestamp,
         epoch: u64,
     ) -> Result<Plan, Unfit> {
-        if let Some(known) = self.commitments.get_mut(uid) {
-            let Held::Plan(plan) = &known.held else { return Err(Unfit::UnreadableRecord) };
-            if let State::Assumed { deadline: old } = &mut known.state {
-                *old = deadline;
-                known.epoch = epoch;
-            }
-            return Ok(plan.clone());
+        if let Some(kept) = self.keep(uid, deadline, epoch) {
+            return kept;
         }
         let plan = planner.plan(self, request, policy)?;
         self.insert(uid, pod, request, plan.clone(), deadline, epoch);
         Ok(plan)
+    }
+
+    /// A pod that is here already keeps what it has, until `deadline` where that is only reserved. `None`: it is not here.
+    pub fn keep(&mut self, uid: &PodUid, deadline: Timestamp, epoch: u64) -> Option<Result<Plan, Unfit>> {
+        let known = self.commitments.get_mut(uid)?;
+        let Held::Plan(plan) = &known.held else { return Some(Err(Unfit::UnreadableRecord)) };
+        if let State::Assumed { deadline: old } = &mut known.state {
+            *old = deadline;
+            known.epoch = epoch;
+        }
+        Some(Ok(plan.clone()))
     }
 
     /// Reserves a plan that was made earlier and recorded on a pod that is not bound yet. Whether it did: a pod
@@ -357,6 +363,17 @@ impl NodeLedger {
             self.recount();
         }
         missing
+    }
+
+    /// Whether a plan made on the other is good here: nothing that the planner looks at is different.
+    pub fn same_cards(&self, other: &Self) -> bool {
+        self.known == other.known && self.cards == other.cards
+    }
+
+    /// The cards as they are, without their pods; for thinking only.
+    pub fn cards_alone(&self) -> Self {
+        let (cards, rooms) = (self.cards.clone(), self.rooms.clone());
+        Self { known: self.known, cards, rooms, free: self.free, roomiest: self.roomiest, ..Self::default() }
     }
 
     /// The node as it will be once `plan` is bound; for planning ahead only.

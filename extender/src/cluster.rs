@@ -9,8 +9,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use dashmap::DashMap;
 use dashmap::mapref::one::Ref;
-use dashmap::{DashMap, DashSet};
 use kerf::annotation::Record;
 use kerf::ids::{NodeName, PodRef, PodUid};
 use kerf::k8s::{Holding, NodeView, PodView, Queued, Taints};
@@ -48,8 +48,6 @@ pub struct Cluster {
     homes: DashMap<PodUid, BTreeSet<NodeName>>,
     /// Pods that are not bound yet, as the watch shows them.
     queue: Queue,
-    /// Bound pods that are being deleted.
-    leaving: DashSet<PodUid>,
     freed: Freed,
     /// Nodes that are closed to some pods, or to all.
     taints: DashMap<NodeName, Taints>,
@@ -91,7 +89,6 @@ impl Default for Cluster {
             homes: DashMap::new(),
             priorities: DashMap::new(),
             queue: Queue::default(),
-            leaving: DashSet::new(),
             freed: Freed::default(),
             taints: DashMap::new(),
             // commitments made before the first list carry an epoch below every list's
@@ -109,11 +106,6 @@ impl Cluster {
     pub fn asking<'a>(&'a self, uid: &'a PodUid, request: &'a GpuRequest, policy: Policy) -> Asking<'a> {
         let own = self.homes.get(uid).map(|homes| homes.clone()).unwrap_or_default();
         Asking::new(self, uid, request, policy, own, self.queue.before(uid, request.priority))
-    }
-
-    /// The pods on a node that are being deleted.
-    pub(crate) fn leaving(&self, ledger: &NodeLedger) -> BTreeSet<PodUid> {
-        ledger.commitments().keys().filter(|uid| self.leaving.contains(*uid)).cloned().collect()
     }
 
     /// Where cards became free.
@@ -200,18 +192,26 @@ impl Cluster {
     ) -> Result<Plan, Unfit> {
         let asking = self.asking(uid, request, policy);
         self.add_home(uid, node);
-        let epoch = self.epoch();
         let mut planner = self.planner(node.as_str(), uid, request, policy);
-        let planned = match self.nodes.get_mut(node) {
-            Some(mut ledger) => match asking.found(node.as_str(), &ledger) {
-                Some(found) if !ledger.commitments().contains_key(uid) => {
-                    planner.plan(&found, request, policy).inspect(|plan| {
-                        ledger.reserve(uid, pod, request, plan.clone(), deadline, epoch);
-                    })
-                }
-                _ => ledger.assume(&mut planner, uid, pod, request, policy, deadline, epoch),
-            },
-            None => Err(Unfit::UnknownNode),
+        let planned = loop {
+            let Some(mut ledger) = self.nodes.get_mut(node) else { break Err(Unfit::UnknownNode) };
+            if let Some(kept) = ledger.keep(uid, deadline, self.epoch()) {
+                break kept;
+            }
+            if asking.is_quick(node.as_str()) {
+                break ledger.assume(&mut planner, uid, pod, request, policy, deadline, self.epoch());
+            }
+            // else it may take long: it is thought out on a copy, and anew where the node has changed meanwhile
+            let copy = ledger.clone();
+            drop(ledger);
+            let plan = match asking.plan_on(&mut planner, node.as_str(), &copy) {
+                Ok(plan) => plan,
+                unfit => break unfit,
+            };
+            let Some(mut ledger) = self.nodes.get_mut(node) else { break Err(Unfit::UnknownNode) };
+            if ledger.same_cards(&copy) && ledger.reserve(uid, pod, request, plan.clone(), deadline, self.epoch()) {
+                break Ok(plan);
+            }
         };
         match planned {
             Ok(_) => self.surveyor.mark(node),
@@ -416,11 +416,6 @@ impl Cluster {
         self.mark_all(self.queue.stands(uid, queued), News::Told);
     }
 
-    /// A bound pod is being deleted.
-    pub fn apply_leaving(&self, uid: &PodUid) {
-        self.leaving.insert(uid.clone());
-    }
-
     /// A pod was seen bound.
     fn observe(&self, uid: &PodUid, pod: &PodRef, holding: &Holding, confirmed: bool) -> Applied {
         let Holding { node, request, record } = holding;
@@ -465,7 +460,6 @@ impl Cluster {
     /// A Pod was deleted or has ended: whatever it held is free.
     pub fn delete_pod(&self, uid: &PodUid) {
         self.mark_all(self.queue.remove(uid), News::Told);
-        self.leaving.remove(uid);
         self.surveyor.gone(uid);
         self.priorities.remove(uid);
         if let Some((_, homes)) = self.homes.remove(uid) {
@@ -497,7 +491,6 @@ impl Cluster {
             }
         }
         self.mark_all(self.queue.retain(seen), News::Told);
-        self.leaving.retain(|uid| seen.contains(uid));
         self.surveyor.retain(seen);
         self.priorities.retain(|uid, _| seen.contains(uid));
         self.notify();

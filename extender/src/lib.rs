@@ -6,7 +6,7 @@
 //!                         reaper --reads--> API server <--writes-- binder    intent (pods in flight)
 //! ```
 //!
-//! [`asking`] is the cluster as one pod finds it, `refused` has kube-scheduler try again whom freed cards would serve.
+//! [`asking`] is the cluster as one pod finds it, `planning` keeps what takes long away from everything else, `refused` has kube-scheduler try again whom freed cards would serve.
 //! [`cluster`] owns every lock. Filter and prioritize read it; bind reserves in it, lets go of the lock and then
 //! does one write. `survey` is the same cluster as the policies see it that weigh all nodes against each other. What the
 //! watches say wins over what was assumed.
@@ -22,6 +22,7 @@ mod debug;
 mod freed;
 pub mod intent;
 pub mod metrics;
+mod planning;
 mod queue;
 mod reaper;
 mod refused;
@@ -38,12 +39,14 @@ use anyhow::Context;
 use axum::Router;
 use k8s_openapi::api::core::v1::Pod;
 use kerf::annotation::Keys;
-use kerf::ids::PodUid;
-use kerf::placement::Policy;
+use kerf::ids::{NodeName, PodRef, PodUid};
+use kerf::placement::{Policy, Unfit};
+use kerf::plan::Plan;
 use kerf::request::GpuRequest;
 use kerf::runtime::admin::{self, Admin};
 use kerf::runtime::readiness::{Condition, Readiness};
 use kerf::runtime::shutdown::Tasks;
+use kerf::units::Timestamp;
 use kube::Client;
 use prometheus::Registry;
 use tokio_util::sync::CancellationToken;
@@ -55,6 +58,7 @@ use crate::cluster::Cluster;
 use crate::config::Config;
 use crate::intent::Intents;
 use crate::metrics::{Metrics, Verb};
+use crate::planning::{Place, Planning};
 use crate::refused::Refused;
 
 /// How long a binding's outcome may be unknown before the API server is asked, in milliseconds. Far longer than
@@ -71,6 +75,7 @@ pub struct App {
     intents: Intents,
     budgets: Budgets,
     refused: Refused,
+    planning: Planning,
     binder: Binder,
     clock: Arc<Clock>,
     metrics: Metrics,
@@ -108,6 +113,27 @@ impl App {
         }
     }
 
+    /// Plans the pod on the node and reserves its cards until `deadline` ([`Cluster::assume`]).
+    ///
+    /// # Errors
+    /// A text where that cannot be said now.
+    async fn assume(
+        self: &Arc<Self>,
+        node: &NodeName,
+        uid: &PodUid,
+        pod: &PodRef,
+        request: &Arc<GpuRequest>,
+        deadline: Timestamp,
+    ) -> Result<Result<Plan, Unfit>, String> {
+        let app = self.clone();
+        let (node, uid, pod, request) = (node.clone(), uid.clone(), pod.clone(), request.clone());
+        let assume = move |place: Place| {
+            place.allows(&request, app.policy, 1)?;
+            Ok(app.cluster.assume(&node, &uid, &pod, &request, app.policy, deadline))
+        };
+        self.planning.run_here_or_there(0, assume).await
+    }
+
     /// Counts and logs a call that could not be answered, and hands its error on.
     fn failed(&self, verb: Verb, error: String) -> String {
         self.metrics.answered(verb, "error");
@@ -137,6 +163,7 @@ pub async fn start(config: &Config, client: Client, tasks: Tasks) -> anyhow::Res
         intents: Intents::default(),
         budgets: Budgets::default(),
         refused: Refused::default(),
+        planning: Planning::default(),
         binder: Binder::new(client.clone(), api_timeout, namespace),
         metrics: Metrics::new(&registry, cluster.clone(), clock.clone()).context("metrics")?,
         cluster,

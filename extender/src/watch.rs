@@ -142,9 +142,6 @@ fn apply(app: &App, pod: Guarded<GroupedPod>) -> Option<PodUid> {
     if node.is_some() {
         app.intents.drop(&uid);
         app.refused.forget(&uid);
-        if k8s::leaving(&pod) {
-            app.cluster.apply_leaving(&uid);
-        }
     }
     match applied {
         Applied::Unreadable(Seen::New | Seen::Drift) => {

@@ -49,7 +49,7 @@ async fn bind(app: Arc<App>, args: BindArgs) -> (Bind, String) {
     (outcome, error)
 }
 
-async fn commit(app: &App, uid: &PodUid, pod: &PodRef, node: &NodeName) -> (Bind, String) {
+async fn commit(app: &Arc<App>, uid: &PodUid, pod: &PodRef, node: &NodeName) -> (Bind, String) {
     let waiting = match lookup::waiting(app, uid, pod).await {
         Ok(waiting) => waiting,
         Err(Missing::Bound(home)) if home == *node => return (Bind::Already, String::new()),
@@ -64,9 +64,10 @@ async fn commit(app: &App, uid: &PodUid, pod: &PodRef, node: &NodeName) -> (Bind
     }
     let request = waiting.request;
     let deadline = app.clock.now().plus(DEADLINE_MS);
-    let plan = match app.cluster.assume(node, uid, pod, &request, app.policy, deadline) {
-        Ok(plan) => plan,
-        Err(unfit) => return (Bind::Unfit, format!("pod no longer fits on the node: {unfit}")),
+    let plan = match app.assume(node, uid, pod, &request, deadline).await {
+        Ok(Ok(plan)) => plan,
+        Ok(Err(unfit)) => return (Bind::Unfit, format!("pod no longer fits on the node: {unfit}")),
+        Err(error) => return (Bind::Failed, error),
     };
     let placement = Placement { node: node.clone(), time: app.clock.nanos(), limit: request.limit, plan };
     let written = app.binder.bind(pod, uid, node, annotation::write(&placement, &app.keys)).await;

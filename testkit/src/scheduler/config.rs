@@ -20,7 +20,7 @@ pub struct ExtenderConfig {
     /// Empty means that the scheduler binds by itself.
     #[serde(default)]
     pub bind_verb: String,
-    /// Read and ignored: there is no preemption here.
+    /// Empty means that the extender has no say in preemption.
     #[serde(default)]
     pub preempt_verb: String,
     /// Factor of the extender's scores.
@@ -103,6 +103,8 @@ pub struct SchedulerConfig {
     pub permit_timeout: Duration,
     /// Whether the node of a pod that waits is written on it, as since 1.35.
     pub nominates_waiting: bool,
+    /// Whether less important pods are evicted for a pod that fits nowhere.
+    pub preempts: bool,
     /// Newest attempts that the journal keeps; each names all nodes that the extender was asked about.
     pub journal_limit: usize,
 }
@@ -123,6 +125,7 @@ impl SchedulerConfig {
             groups: BTreeMap::new(),
             permit_timeout: Duration::from_secs(60),
             nominates_waiting: true,
+            preempts: true,
             journal_limit: 2_000,
         }
     }

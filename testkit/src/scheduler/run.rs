@@ -1,5 +1,7 @@
 //! The loop: news from the API server in, attempts and binds out.
 
+mod evicting;
+
 use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
@@ -18,6 +20,7 @@ use super::cluster::Cluster;
 use super::config::SchedulerConfig;
 use super::cycle::Cycle;
 use super::journal::{Attempt, Journal, Outcome};
+use super::preemption::Budgets;
 use super::queue::{Queue, QueueState};
 use super::wire::ExtenderBindingArgs;
 use crate::api::object;
@@ -30,6 +33,7 @@ use crate::clock;
 pub(crate) enum Message {
     Nodes(News),
     Pods(News),
+    Budgets(News),
     /// Any other object that wakes pods which an extender has refused.
     Others(News),
     /// A pod has waited in Permit for its group long enough.
@@ -71,6 +75,7 @@ struct Run {
     binding: HashSet<String>,
     /// Pods that wait in Permit for their group, with the node and the attempt.
     waiting: BTreeMap<String, Waiting>,
+    budgets: Budgets,
     nodes_listed: bool,
     pods_listed: bool,
     attempts: u64,
@@ -108,6 +113,11 @@ pub(crate) fn start(
     tasks.spawn(follow(client.clone(), capacities, String::new(), cancel.clone(), move |news| {
         tell.send(Message::Others(news)).is_ok()
     }));
+    let tell = messages.clone();
+    let budgets = "/apis/policy/v1/poddisruptionbudgets";
+    tasks.spawn(follow(client.clone(), budgets, String::new(), cancel.clone(), move |news| {
+        tell.send(Message::Budgets(news)).is_ok()
+    }));
     let run = Run {
         client,
         cluster: Cluster::new(ignored),
@@ -124,6 +134,7 @@ pub(crate) fn start(
         tasks,
         binding: HashSet::new(),
         waiting: BTreeMap::new(),
+        budgets: Budgets::new(),
         nodes_listed: false,
         pods_listed: false,
         attempts: 0,
@@ -224,6 +235,14 @@ impl Run {
                     self.queue.wake_all(Instant::now());
                 }
             }
+            Message::Budgets(news) => {
+                let key = |budget: &Value| format!("{}/{}", object::namespace(budget), object::name(budget));
+                match news {
+                    News::Listed(all) => self.budgets = all.into_iter().map(|one| (key(&one), one)).collect(),
+                    News::Applied(one) => drop(self.budgets.insert(key(&one), one)),
+                    News::Deleted(one) => drop(self.budgets.remove(&key(&one))),
+                }
+            }
             // an extender's refusals end by events of all kinds; what was there at the start is no event
             Message::Others(News::Listed(_)) => {}
             Message::Others(_) => self.queue.wake_all(Instant::now()),
@@ -301,6 +320,7 @@ impl Run {
             unresolvable: Default::default(),
             scores: Default::default(),
             chosen: None,
+            nominated: None,
             cycle: Duration::ZERO,
             bind: Duration::ZERO,
             outcome: Outcome::Binding,
@@ -311,6 +331,7 @@ impl Run {
             (Outcome::Unschedulable(why), _) => {
                 self.explain(&uid, "Unschedulable", why);
                 self.queue.wait(&uid, Instant::now());
+                attempt.nominated = self.preempt(&pod, &attempt.unresolvable).await;
             }
             (Outcome::Failed(why), _) => {
                 self.explain(&uid, "SchedulerError", why);
@@ -380,9 +401,12 @@ impl Run {
 
     /// Writes on a pod that waits where it waits (`NominatedNodeNameForExpectation`, 1.35), and that it waits no more.
     fn nominate(&self, pod: &Value, node: &str) {
-        if !self.config.nominates_waiting {
-            return;
+        if self.config.nominates_waiting {
+            self.write_nomination(pod, node);
         }
+    }
+
+    fn write_nomination(&self, pod: &Value, node: &str) {
         let path = format!("/api/v1/namespaces/{}/pods/{}/status", object::namespace(pod), object::name(pod));
         let patch = json!({ "metadata": { "uid": object::uid(pod) }, "status": { "nominatedNodeName": node } });
         let client = self.client.clone();
