@@ -20,6 +20,7 @@ pub mod cluster;
 pub mod config;
 mod debug;
 mod freed;
+pub mod in_flight;
 pub mod intent;
 pub mod metrics;
 mod planning;
@@ -39,14 +40,13 @@ use anyhow::Context;
 use axum::Router;
 use k8s_openapi::api::core::v1::Pod;
 use kerf::annotation::Keys;
-use kerf::ids::{NodeName, PodRef, PodUid};
-use kerf::placement::{Policy, Unfit};
-use kerf::plan::Plan;
+use kerf::ids::PodUid;
+use kerf::placement::Policy;
 use kerf::request::GpuRequest;
 use kerf::runtime::admin::{self, Admin};
 use kerf::runtime::readiness::{Condition, Readiness};
 use kerf::runtime::shutdown::Tasks;
-use kerf::units::Timestamp;
+use kerf::runtime::version;
 use kube::Client;
 use prometheus::Registry;
 use tokio_util::sync::CancellationToken;
@@ -56,6 +56,7 @@ use crate::budgets::Budgets;
 use crate::clock::Clock;
 use crate::cluster::Cluster;
 use crate::config::Config;
+use crate::in_flight::InFlight;
 use crate::intent::Intents;
 use crate::metrics::{Metrics, Verb};
 use crate::planning::{Place, Planning};
@@ -73,6 +74,7 @@ pub struct App {
     max_body: usize,
     cluster: Arc<Cluster>,
     intents: Intents,
+    in_flight: InFlight,
     budgets: Budgets,
     refused: Refused,
     planning: Planning,
@@ -113,25 +115,18 @@ impl App {
         }
     }
 
-    /// Plans the pod on the node and reserves its cards until `deadline` ([`Cluster::assume`]).
+    /// Plans the pod on one node, where that holds up nobody.
     ///
     /// # Errors
-    /// A text where that cannot be said now.
-    async fn assume(
+    /// A text where that cannot be done now.
+    async fn planned<T: Send + 'static>(
         self: &Arc<Self>,
-        node: &NodeName,
-        uid: &PodUid,
-        pod: &PodRef,
         request: &Arc<GpuRequest>,
-        deadline: Timestamp,
-    ) -> Result<Result<Plan, Unfit>, String> {
-        let app = self.clone();
-        let (node, uid, pod, request) = (node.clone(), uid.clone(), pod.clone(), request.clone());
-        let assume = move |place: Place| {
-            place.allows(&request, app.policy, 1)?;
-            Ok(app.cluster.assume(&node, &uid, &pod, &request, app.policy, deadline))
-        };
-        self.planning.run_here_or_there(0, assume).await
+        plan: impl Fn(&Self) -> T + Send + 'static,
+    ) -> Result<T, String> {
+        let (app, request) = (self.clone(), request.clone());
+        let work = move |place: Place| place.allows(&request, app.policy, 1).map(|()| plan(&app));
+        self.planning.run_here_or_there(0, work).await
     }
 
     /// Counts and logs a call that could not be answered, and hands its error on.
@@ -148,8 +143,18 @@ impl App {
 /// Where the address cannot be listened on.
 pub async fn start(config: &Config, client: Client, tasks: Tasks) -> anyhow::Result<Extender> {
     tracing::info!(?config, version = env!("CARGO_PKG_VERSION"), "starting");
-    let Config { listen, domain, namespace, share_resources, policy, candidates, api_timeout, max_body } =
-        config.clone();
+    let Config {
+        listen,
+        domain,
+        namespace,
+        share_resources,
+        policy,
+        candidates,
+        api_timeout,
+        write_timeout,
+        legacy,
+        max_body,
+    } = config.clone();
     let registry = Registry::new();
     let cluster = Arc::new(Cluster::default());
     let clock = Arc::new(Clock::default());
@@ -161,10 +166,11 @@ pub async fn start(config: &Config, client: Client, tasks: Tasks) -> anyhow::Res
         candidates: candidates.map(|candidates| usize::from(candidates.get())),
         max_body,
         intents: Intents::default(),
+        in_flight: InFlight::default(),
         budgets: Budgets::default(),
         refused: Refused::default(),
         planning: Planning::default(),
-        binder: Binder::new(client.clone(), api_timeout, namespace),
+        binder: Binder::new(client.clone(), api_timeout, write_timeout, namespace),
         metrics: Metrics::new(&registry, cluster.clone(), clock.clone()).context("metrics")?,
         cluster,
         clock,
@@ -175,13 +181,19 @@ pub async fn start(config: &Config, client: Client, tasks: Tasks) -> anyhow::Res
     let token = tasks.token().clone();
     let [nodes, pods, settled] =
         ["nodes listed", "pods listed", "earlier bindings seen"].map(|c| readiness.condition(c));
-    tasks.spawn_short(settle(pods.clone(), settled, api_timeout, token.clone()));
+    let ask = {
+        let client = client.clone();
+        move || version::of_api_server(client.clone())
+    };
+    let supported = readiness.condition(version::CONDITION);
+    tasks.spawn_short(version::follow("API server", ask, supported, token.clone()));
+    tasks.spawn_short(settle(pods.clone(), settled, write_timeout, token.clone()));
     tasks.spawn("watch nodes", watch::nodes(app.clone(), client.clone(), nodes, token.clone()));
     tasks.spawn("watch pods", watch::pods(app.clone(), client.clone(), pods, token.clone()));
     tasks.spawn("watch disruption budgets", watch::budgets(app.clone(), client, token.clone()));
     tasks.spawn("reaper", reaper::run(app.clone(), token.clone()));
     tasks.spawn("retries", refused::run(app.clone(), token.clone()));
-    let router = router(app.clone(), registry, readiness);
+    let router = router(app.clone(), registry, readiness, legacy);
     tasks.spawn("http", admin::serve(listener, router, token));
     tracing::info!(%address, "serving");
     Ok(Extender { address, app, tasks })
@@ -201,14 +213,14 @@ async fn settle(listed: Condition, settled: Condition, longest_write: Duration, 
     }
 }
 
-fn router(app: Arc<App>, registry: Registry, readiness: Readiness) -> Router {
+fn router(app: Arc<App>, registry: Registry, readiness: Readiness, legacy: bool) -> Router {
     let state = app.clone();
     let draining = app.tasks.token().clone();
     let debug = Arc::new(move || debug::state(&state));
     let cluster = app.cluster.clone();
     let series: admin::Series = Arc::new(move || Box::new(metrics::cards(&cluster)));
     let admin = Admin { registry, series: Some(series), readiness, debug, program: "kerf-extender", draining };
-    api::router(app).merge(admin::router(admin))
+    api::router(app, legacy).merge(admin::router(admin))
 }
 
 impl Extender {

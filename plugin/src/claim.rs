@@ -321,6 +321,11 @@ impl Claims {
         }
     }
 
+    /// A pod that holds cards of this node under another resource domain, by kubelet's latest list.
+    pub fn foreign(&self) -> Option<&Foreign> {
+        self.foreign.as_ref()
+    }
+
     /// Whether pods that are over are still on kubelet's list.
     pub fn departing(&self) -> bool {
         !self.departed.is_empty()

@@ -5,6 +5,7 @@
 //! triggered: what the watch shows otherwise than it is gets written, whenever it is noticed.
 
 mod calls;
+mod domain;
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -12,6 +13,7 @@ use std::time::Duration;
 
 use hyper_util::rt::TokioIo;
 use kerf::ids::{PodRef, PodUid};
+use kerf::runtime::readiness::Condition;
 use kerf_proto::podresources::ListPodResourcesRequest;
 use kerf_proto::podresources::pod_resources_lister_client::PodResourcesListerClient;
 use tokio::net::UnixStream;
@@ -20,6 +22,7 @@ use tokio_util::sync::CancellationToken;
 use tonic::transport::Endpoint;
 
 use self::calls::{Call, Calls};
+use self::domain::Domain;
 use crate::claim::Claims;
 use crate::claim::truth::{Findings, Foreign, Held, Listing};
 use crate::cluster::Cluster;
@@ -99,7 +102,11 @@ impl Reconciler {
             Ok(Err(error)) => return Err(self.failed(error)),
             Err(elapsed) => return Err(self.failed(elapsed.into())),
         };
-        let findings = self.state.claims(|claims| claims.reconcile(&listing, question));
+        let (findings, foreign) = self.state.claims(|claims| {
+            let findings = claims.reconcile(&listing, question);
+            (findings, claims.foreign().is_some())
+        });
+        self.state.withhold(foreign);
         for (assumed, real) in &findings.swaps {
             self.counters.swaps.inc();
             tracing::info!(
@@ -201,17 +208,21 @@ impl Reconciler {
         Ok(())
     }
 
-    /// Compares and writes until the token is cancelled.
-    pub async fn follow(self, token: CancellationToken) {
+    /// Compares and writes until the token is cancelled. `alone` is met while no pod of another resource domain holds cards.
+    pub async fn follow(self, alone: Condition, token: CancellationToken) {
         let mut pause = FIRST_PAUSE;
         let mut writer = Writer::default();
         let mut complained = false;
         let mut books = Books::default();
+        let mut domain = Domain::default();
         loop {
             let compared = self.compare(false).await;
+            alone.set(domain.tell(&self).await);
             let unsure = match &compared {
                 Ok(findings) => {
-                    let waits = self.state.claims(|claims| claims.unconfirmed() || claims.departing());
+                    let waits = self
+                        .state
+                        .claims(|claims| claims.unconfirmed() || claims.departing() || claims.foreign().is_some());
                     waits || !findings.unknown.is_empty()
                 }
                 Err(_) => true,

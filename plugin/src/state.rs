@@ -1,6 +1,7 @@
 //! What the parts of the plugin share. Locks are private to this file, never held across an await, and methods
 //! return owned values.
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::{Notify, watch};
@@ -29,6 +30,8 @@ pub struct State {
     breaches: Arc<Mutex<Arc<Breaches>>>,
     doubt: Arc<Notify>,
     repeats: watch::Sender<()>,
+    /// Pods hold cards that nobody counts: none is announced as healthy.
+    withheld: Arc<AtomicBool>,
 }
 
 /// The last measurement.
@@ -52,6 +55,7 @@ impl Default for State {
             breaches: Arc::default(),
             doubt: Arc::default(),
             repeats: watch::Sender::new(()),
+            withheld: Arc::default(),
         }
     }
 }
@@ -110,8 +114,19 @@ impl State {
         self.set_cards(self.cards().with_isolation(level));
     }
 
+    /// Has all cards announced as unhealthy, so that no pod is admitted, or as they are. Says whether that is news. What
+    /// the driver says of the cards' health counts again when it is asked next.
+    pub fn withhold(&self, withheld: bool) -> bool {
+        let news = self.withheld.swap(withheld, Ordering::SeqCst) != withheld;
+        if news && withheld {
+            self.set_cards(self.cards().as_ref().clone());
+        }
+        news
+    }
+
     fn set_cards(&self, cards: Cards) {
-        let cards = Arc::new(cards);
+        let withheld = self.withheld.load(Ordering::SeqCst);
+        let cards = Arc::new(if withheld { cards.with_health(&BTreeMap::new()) } else { cards });
         self.enlist(&cards);
         set(&self.cards, cards);
     }

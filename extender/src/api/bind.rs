@@ -50,6 +50,9 @@ async fn bind(app: Arc<App>, args: BindArgs) -> (Bind, String) {
 }
 
 async fn commit(app: &Arc<App>, uid: &PodUid, pod: &PodRef, node: &NodeName) -> (Bind, String) {
+    let Some(_writing) = app.in_flight.begin(uid) else {
+        return (Bind::Refused, format!("pod {pod} is being placed by another call"));
+    };
     let waiting = match lookup::waiting(app, uid, pod).await {
         Ok(waiting) => waiting,
         Err(Missing::Bound(home)) if home == *node => return (Bind::Already, String::new()),
@@ -64,7 +67,11 @@ async fn commit(app: &Arc<App>, uid: &PodUid, pod: &PodRef, node: &NodeName) -> 
     }
     let request = waiting.request;
     let deadline = app.clock.now().plus(DEADLINE_MS);
-    let plan = match app.assume(node, uid, pod, &request, deadline).await {
+    let assume = {
+        let (node, uid, pod, request) = (node.clone(), uid.clone(), pod.clone(), request.clone());
+        move |app: &App| app.cluster.assume(&node, &uid, &pod, &request, app.policy, deadline)
+    };
+    let plan = match app.planned(&request, assume).await {
         Ok(Ok(plan)) => plan,
         Ok(Err(unfit)) => return (Bind::Unfit, format!("pod no longer fits on the node: {unfit}")),
         Err(error) => return (Bind::Failed, error),

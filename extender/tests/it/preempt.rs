@@ -225,7 +225,7 @@ async fn disruption_budgets_are_respected_and_broken_ones_counted() {
                 tokio::task::yield_now().await;
             }
         };
-        tokio::time::timeout(crate::fixture::PATIENCE, same).await.expect("the budgets are seen");
+        tokio::time::timeout(PATIENCE, same).await.expect("the budgets are seen");
     };
     answers((&uids[0], 0)).await;
     budget("web", json!({ "matchLabels": { "app": "web" } }));

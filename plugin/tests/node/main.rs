@@ -4,6 +4,7 @@
 #![allow(clippy::expect_used, clippy::unwrap_used, clippy::panic, reason = "a test may stop at once")]
 
 mod allocation;
+mod domain;
 mod isolation;
 mod lifecycle;
 mod limits;

@@ -1,0 +1,79 @@
+//! What must be true of a burst, amid it and at its end.
+
+use super::*;
+
+impl Burst {
+    /// Whoever runs counts on the cards that it has.
+    pub(super) fn nothing_is_forgotten(&self) {
+        if self.trouble.silent {
+            return;
+        }
+        let mut least: BTreeMap<DeviceId, Milli> = BTreeMap::new();
+        for subject in self.subjects.all.iter().filter(|subject| !subject.over) {
+            let Some(placement) = &subject.placed else { continue };
+            let listed = self.kubelet.present.contains(&subject.pod.reference);
+            let all = placement.plan.grants.iter().filter(|grant| grant.kind != ContainerKind::Init);
+            let runs = |grant: &&Grant| {
+                let key = (subject.pod.reference.clone(), grant.container.clone());
+                self.kubelet.held.get(&key).is_some_and(|held| held.contains_key(&Resource::Core))
+            };
+            for grant in all.filter(runs).filter(|_| listed) {
+                for slice in &grant.slices {
+                    let sum = least.entry(slice.device.clone()).or_default();
+                    *sum = Milli(sum.0 + slice.share.compute.0);
+                }
+            }
+        }
+        for (device, compute) in least {
+            assert!(self.claims.allocated(&device).compute >= compute, "{device} is forgotten");
+        }
+    }
+
+    /// What the containers have, the records, and kubelet's books agree.
+    pub(super) fn check(&self) {
+        let keys = Keys::default();
+        let corrections = self.claims.corrections(&keys);
+        let view = self.claims.view();
+        let mut truth = Vec::new();
+        for subject in self.subjects.all.iter().filter(|subject| !subject.over) {
+            let (pod, placed) = (&subject.pod, subject.placed.as_ref().expect("nobody else runs"));
+            let shown = view.iter().find(|v| v.pod.uid == pod.uid).expect("a pod that runs is known");
+            let lasting = pod.request.containers.iter().any(|c| c.kind != ContainerKind::Init);
+            for container in &shown.containers {
+                let devices: Vec<DeviceId> = container.grant.devices().cloned().collect();
+                let key = (pod.reference.clone(), container.grant.container.clone());
+                assert_eq!(self.given.get(&key), Some(&devices), "environment and truth of {key:?}");
+                let own = placed.limit;
+                if !self.trouble.silent {
+                    assert_eq!(self.ceilings.get(&key), Some(&own), "limits of {key:?}");
+                }
+                let core = self.kubelet.held[&key].get(&Resource::Core).cloned().unwrap_or_default();
+                if container.grant.kind != ContainerKind::Init && !core.is_empty() {
+                    let holding = self.claims.holding(&Ids::new(core));
+                    let held = |name: &ContainerName| holding.iter().find(|held| held.key.container == *name);
+                    assert!(holding.iter().all(|held| held.key.pod == pod.uid), "kubelet's ids are one pod's");
+                    let limit = held(&container.grant.container).map(|held| held.limit);
+                    assert_eq!(limit, Some(own), "limits at its start");
+                }
+            }
+            truth.push(Plan { grants: shown.containers.iter().map(|c| c.grant.clone()).collect() });
+            let correction = corrections.iter().find(|c| c.uid == pod.uid);
+            let mut annotations = pod.record.as_ref().map(|r| annotation::write(r, &keys)).unwrap_or_default();
+            annotations.insert(keys.gpu_assigned.clone(), pod.confirmed.to_string());
+            annotations.extend(correction.map(|c| c.annotations.clone()).unwrap_or_default());
+            assert!(!lasting || annotation::confirmed(&annotations, &keys), "confirmed");
+            match annotation::read(&annotations, &keys, &pod.request) {
+                Record::Placed(placement) => assert_eq!(Some(&placement.plan), truth.last(), "record and truth"),
+                other => panic!("{other:?}"),
+            }
+            if !self.trouble.silent {
+                assert_eq!(truth.last(), Some(&placed.plan), "as the extender placed it");
+            }
+        }
+        // guesses for pods that fail between their own calls can leave a twin's answer on the wrong side of an
+        // exchange, and so can a plugin that is too young to know what it guessed; that is recorded as it is, which is what
+        // the checks above say
+        let guessed = self.trouble.silent && (self.trouble.rejects || self.trouble.restarts);
+        assert!(guessed || fits(truth.iter()), "no card is given twice");
+    }
+}

@@ -1,0 +1,47 @@
+//! Pods of another resource domain on this node: after a change of `--domain` what they hold is counted by nobody, so that
+//! no card is given to anybody until they have ended. The log, an event of the Node and readiness say so.
+
+use k8s_openapi::jiff::Timestamp;
+
+use super::Reconciler;
+use crate::claim::truth::Foreign;
+use crate::health::Tiding;
+
+/// What was told of them.
+#[derive(Default)]
+pub(super) struct Domain {
+    told: Option<Foreign>,
+    /// An event that was not written yet.
+    pending: Option<(String, Tiding)>,
+}
+
+impl Domain {
+    /// Tells what is new. Whether there are none.
+    pub(super) async fn tell(&mut self, reconciler: &Reconciler) -> bool {
+        let now = reconciler.state.claims(|claims| claims.foreign().cloned());
+        // one of many is named: another of them is no news
+        let resource = |foreign: &Option<Foreign>| foreign.as_ref().map(|foreign| foreign.resource.clone());
+        if resource(&now) != resource(&self.told) {
+            let tiding = match &now {
+                Some(foreign) => {
+                    tracing::error!(pod = %foreign.pod, resource = foreign.resource, "{foreign}");
+                    Tiding { warning: true, reason: "OtherResourceDomain", message: foreign.to_string() }
+                }
+                None => {
+                    let message = "no pod of another resource domain holds cards any more".to_owned();
+                    tracing::info!("{message}");
+                    Tiding { warning: false, reason: "OneResourceDomain", message }
+                }
+            };
+            self.pending = Some((format!("domain-{:x}", Timestamp::now().as_nanosecond()), tiding));
+            self.told.clone_from(&now);
+        }
+        if let Some((name, tiding)) = &self.pending {
+            match reconciler.cluster.node_event(name, tiding).await {
+                Err(error) if !error.refused() => tracing::debug!(%error, "event not written; trying again"),
+                _ => self.pending = None,
+            }
+        }
+        now.is_none()
+    }
+}
