@@ -2,12 +2,9 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::Duration;
 
 use serde_json::{Value, json};
-use tokio::time::Instant;
 
-use super::super::journal::Outcome;
 use super::super::preemption::{self, Candidate};
 use super::super::request;
 use super::Run;
@@ -61,10 +58,7 @@ impl Run {
     fn evict(&mut self, pod: &Arc<Value>) {
         let uid = object::uid(pod);
         if let Some(waiting) = self.waiting.remove(uid) {
-            self.journal.bound(waiting.attempt, Duration::ZERO, Outcome::Unschedulable("preempted".to_owned()));
-            self.cluster.forget(uid);
-            self.nominate(&waiting.pod, "");
-            self.queue.wait(uid, Instant::now());
+            self.refuse(&waiting, "preempted".to_owned());
             return;
         }
         let path = format!("/api/v1/namespaces/{}/pods/{}", object::namespace(pod), object::name(pod));
