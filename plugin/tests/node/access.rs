@@ -56,7 +56,7 @@ async fn a_plugin_that_is_refused_is_not_ready_and_offers_nothing() {
 #[tokio::test]
 async fn a_plugin_that_is_refused_from_the_start_offers_nothing_until_it_is_served() {
     let mut stage = Stage::withdrawing_after("300ms").await;
-    let fault = stage.against_plugin("*", "*", Action::Status(403));
+    let fault = stage.against_plugin("*", "pods", Action::Status(403));
     stage.start_plugin().await;
     stage.kubelet.wait_registered(&[CORE, MEMORY], SOON).await.unwrap();
     stage.until("/readyz", |status, text| status == 503 && text.contains("pods: 403 Forbidden for ")).await;
