@@ -117,7 +117,7 @@ impl Cluster {
         before.is_some_and(|before| before.node != node)
     }
 
-    /// Takes back what is not seen in the API.
+    /// A pod is not nominated any more.
     pub(crate) fn nominate_no_more(&mut self, uid: &str) {
         self.nominated.remove(uid);
     }

@@ -110,10 +110,11 @@ pub struct SchedulerConfig {
 }
 
 impl SchedulerConfig {
-    /// kube-scheduler's defaults.
+    /// kube-scheduler's defaults, but that it only preempts where the extender has a say in it.
     pub fn new(api_url: impl Into<String>, extender: Option<ExtenderConfig>) -> Self {
         Self {
             api_url: api_url.into(),
+            preempts: extender.as_ref().is_some_and(|extender| !extender.preempt_verb.is_empty()),
             extender,
             scheduler_name: "default-scheduler".to_owned(),
             seed: 0,
@@ -125,7 +126,6 @@ impl SchedulerConfig {
             groups: BTreeMap::new(),
             permit_timeout: Duration::from_secs(60),
             nominates_waiting: true,
-            preempts: true,
             journal_limit: 2_000,
         }
     }

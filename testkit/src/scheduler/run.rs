@@ -49,6 +49,10 @@ pub(crate) enum Message {
         took: Duration,
         result: Result<(), String>,
     },
+    /// A nomination could not be written.
+    NotNominated {
+        uid: String,
+    },
     Flush,
 }
 
@@ -239,6 +243,10 @@ impl Run {
             Message::Others(_) => self.queue.wake_all(Instant::now()),
             Message::PermitOver { uid, attempt } => self.permit_over(&uid, attempt),
             Message::Bound { uid, attempt, took, result } => self.hear_bound(&uid, attempt, took, result),
+            Message::NotNominated { uid } => {
+                self.cluster.nominate_no_more(&uid);
+                self.queue.wake_all(Instant::now());
+            }
             Message::Flush => self.queue.wake_all(Instant::now()),
         }
     }

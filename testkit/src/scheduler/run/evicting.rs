@@ -49,7 +49,9 @@ impl Run {
                 self.write_nomination(&other, "");
             }
         }
-        self.cluster.nominate_to(pod, &node, true);
+        // where it is nominated there already, nothing will be seen of the write
+        let assumed = object::text(pod, &["status", "nominatedNodeName"]) != node;
+        self.cluster.nominate_to(pod, &node, assumed);
         self.write_nomination(pod, &node);
         Some(node)
     }

@@ -89,10 +89,13 @@ impl Run {
     pub(super) fn write_nomination(&self, pod: &Value, node: &str) {
         let path = format!("/api/v1/namespaces/{}/pods/{}/status", object::namespace(pod), object::name(pod));
         let patch = json!({ "metadata": { "uid": object::uid(pod) }, "status": { "nominatedNodeName": node } });
-        let client = self.client.clone();
+        let (client, messages) = (self.client.clone(), self.messages.clone());
+        let given = (!node.is_empty()).then(|| object::uid(pod).to_owned());
         self.tasks.spawn(async move {
             if let Err(error) = client.patch(&path, &patch).await {
                 tracing::debug!(%error, path, "nomination not written");
+                // The loop may have ended meanwhile.
+                let _ended = given.map(|uid| messages.send(Message::NotNominated { uid }));
             }
         });
     }
