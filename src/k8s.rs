@@ -26,7 +26,7 @@ pub use budget::budget;
 pub use health::{ALLOCATIONS_SUCCEED, failing};
 pub use holding::Holding;
 pub use host::{allocatable, asks_for_host_and_cards_alone, requested, resident};
-pub use queued::{Queued, leaving};
+pub use queued::Queued;
 pub use taints::{Closed, Taint, Taints, Toleration};
 pub use users::users;
 

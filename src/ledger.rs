@@ -376,6 +376,17 @@ impl NodeLedger {
         missing
     }
 
+    /// Whether a plan made on the other is good here: nothing that the planner looks at is different.
+    pub fn same_cards(&self, other: &Self) -> bool {
+        self.known == other.known && self.cards == other.cards
+    }
+
+    /// The cards as they are, without their pods; for thinking only.
+    pub fn cards_alone(&self) -> Self {
+        let (cards, rooms) = (self.cards.clone(), self.rooms.clone());
+        Self { known: self.known, cards, rooms, free: self.free, roomiest: self.roomiest, ..Self::default() }
+    }
+
     /// The node as it will be once `plan` is bound; for planning ahead only.
     pub fn with_plan(&self, plan: &Plan) -> Self {
         let mut cards = self.cards.clone();

@@ -50,8 +50,6 @@ pub struct Cluster {
     homes: DashMap<PodUid, BTreeSet<NodeName>>,
     /// Pods that are not bound yet, as the watch shows them.
     queue: Queue,
-    /// Bound pods that are being deleted.
-    leaving: DashSet<PodUid>,
     freed: Freed,
     /// Where cards are kept for a pod that is not bound yet, because its record names them and not for a binding by kerf.
     recorded: DashMap<PodUid, NodeName>,
@@ -106,7 +104,6 @@ impl Default for Cluster {
             homes: DashMap::new(),
             priorities: DashMap::new(),
             queue: Queue::default(),
-            leaving: DashSet::new(),
             freed: Freed::default(),
             recorded: DashMap::new(),
             taints: DashMap::new(),
@@ -128,11 +125,6 @@ impl Cluster {
     pub fn asking<'a>(&'a self, uid: &'a PodUid, request: &'a GpuRequest, policy: Policy) -> Asking<'a> {
         let own = self.homes.get(uid).map(|homes| homes.clone()).unwrap_or_default();
         Asking::new(self, uid, request, policy, own, self.queue.before(uid, request.priority))
-    }
-
-    /// The pods on a node that are being deleted.
-    pub(crate) fn leaving(&self, ledger: &NodeLedger) -> BTreeSet<PodUid> {
-        ledger.commitments().keys().filter(|uid| self.leaving.contains(*uid)).cloned().collect()
     }
 
     /// Where cards became free.
@@ -221,18 +213,23 @@ impl Cluster {
         self.add_home(uid, node);
         // from here on they may be kept for a binding
         self.recorded.remove_if(uid, |_, at| at == node);
-        let epoch = self.epoch();
         let mut planner = self.planner(node.as_str(), uid, request, policy);
-        let planned = match self.nodes.get_mut(node) {
-            Some(mut ledger) => match asking.found(node.as_str(), &ledger) {
-                Some(found) if !ledger.commitments().contains_key(uid) => {
-                    planner.plan(&found, request, policy).inspect(|plan| {
-                        ledger.reserve(uid, pod, request, plan.clone(), deadline, epoch);
-                    })
-                }
-                _ => ledger.assume(&mut planner, uid, pod, request, policy, deadline, epoch),
-            },
-            None => Err(Unfit::UnknownNode),
+        let planned = loop {
+            let Some(mut ledger) = self.nodes.get_mut(node) else { break Err(Unfit::UnknownNode) };
+            if ledger.commitments().contains_key(uid) || asking.is_quick(node.as_str()) {
+                break ledger.assume(&mut planner, uid, pod, request, policy, deadline, self.epoch());
+            }
+            // else it may take long: it is thought out on a copy, and anew where the node has changed meanwhile
+            let copy = ledger.clone();
+            drop(ledger);
+            let plan = match asking.plan_on(&mut planner, node.as_str(), &copy) {
+                Ok(plan) => plan,
+                unfit => break unfit,
+            };
+            let Some(mut ledger) = self.nodes.get_mut(node) else { break Err(Unfit::UnknownNode) };
+            if ledger.same_cards(&copy) && ledger.reserve(uid, pod, request, plan.clone(), deadline, self.epoch()) {
+                break Ok(plan);
+            }
         };
         match planned {
             Ok(_) => self.surveyor.mark(node),
@@ -495,11 +492,6 @@ impl Cluster {
         self.mark_all(self.queue.stands(uid, queued), News::Told);
     }
 
-    /// A bound pod is being deleted.
-    pub fn apply_leaving(&self, uid: &PodUid) {
-        self.leaving.insert(uid.clone());
-    }
-
     /// A pod was seen bound.
     fn observe(&self, uid: &PodUid, pod: &PodRef, holding: &Holding, confirmed: bool) -> Applied {
         let Holding { node, request, record } = holding;
@@ -525,7 +517,6 @@ impl Cluster {
     pub fn delete_pod(&self, uid: &PodUid) {
         self.departed.add(uid);
         self.mark_all(self.queue.remove(uid), News::Told);
-        self.leaving.remove(uid);
         self.recorded.remove(uid);
         self.surveyor.gone(uid);
         self.priorities.remove(uid);
@@ -563,7 +554,6 @@ impl Cluster {
         }
         self.queue.others(seen).iter().for_each(|uid| self.departed.add(uid));
         self.mark_all(self.queue.retain(seen), News::Told);
-        self.leaving.retain(|uid| seen.contains(uid));
         self.surveyor.retain(seen);
         self.priorities.retain(|uid, _| seen.contains(uid));
         self.notify();

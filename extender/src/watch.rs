@@ -140,9 +140,6 @@ fn apply(app: &App, pod: Guarded<GroupedPod>) {
     if node.is_some() {
         app.intents.drop(&uid);
         app.refused.forget(&uid);
-        if k8s::leaving(&pod) {
-            app.cluster.apply_leaving(&uid);
-        }
     }
     match applied {
         Applied::Unreadable(Seen::New | Seen::Drift) => {
