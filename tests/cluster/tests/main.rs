@@ -8,6 +8,7 @@
 mod batches;
 mod binding;
 mod burst;
+mod counted;
 mod examples;
 mod faults;
 mod freeing;
@@ -60,6 +61,7 @@ const TESTS: &[Test] = tests! {
     burst: sixty_mixed_pods_at_once;
     binding: a_wrong_uid_writes_nothing annotations_are_merged_with_the_binding only_kerf_writes_records
         a_plugin_changes_its_own_node_only a_plugin_writes_vendors_labels_where_it_is_let;
+    counted: a_spoiled_annotation_frees_no_card containers_fit_in_any_order;
     invalid: requests_stay_pending_with_the_rule_in_an_event;
     freeing: every_end_frees_exactly_what_was_held a_restarted_container_keeps_its_card;
     isolation: a_share_is_all_the_memory_that_a_program_finds a_breach_is_told_in_an_event;
