@@ -29,7 +29,8 @@ pub enum Outcome {
 #[derive(Clone)]
 pub struct Binder {
     client: Client,
-    deadline: Duration,
+    read: Duration,
+    write: Duration,
     namespace: String,
 }
 
@@ -37,9 +38,9 @@ pub struct Binder {
 pub const WAKER: &str = "kerf-extender";
 
 impl Binder {
-    /// `deadline` bounds each request; `namespace` is kerf's own.
-    pub fn new(client: Client, deadline: Duration, namespace: String) -> Self {
-        Self { client, deadline, namespace }
+    /// `read` and `write` bound each request of their kind; `namespace` is kerf's own.
+    pub fn new(client: Client, read: Duration, write: Duration, namespace: String) -> Self {
+        Self { client, read, write, namespace }
     }
 
     fn pods(&self, pod: &PodRef) -> Api<Pod> {
@@ -74,7 +75,7 @@ impl Binder {
         let api = self.pods(pod);
         let post = PostParams::default();
         let write = api.create_subresource::<_, serde_json::Value>("binding", &pod.name, &post, &binding);
-        classify(timeout(self.deadline, write).await)
+        classify(timeout(self.write, write).await)
     }
 
     /// Writes annotations on a pod that is not bound, for schedulers that bind by themselves. The uid in the
@@ -85,7 +86,7 @@ impl Binder {
         let patch = Patch::Merge(&patch);
         let params = PatchParams::default();
         let write = api.patch_metadata(&pod.name, &params, &patch);
-        classify(timeout(self.deadline, write).await)
+        classify(timeout(self.write, write).await)
     }
 
     /// Has kube-scheduler try all pods again that wait since an extender refused them.
@@ -100,7 +101,7 @@ impl Binder {
         let patch = json!({ "metadata": { "annotations": { format!("{domain}/retried"): nanos.to_string() } } });
         let (params, patch) = (PatchParams::default(), Patch::Merge(&patch));
         let write = api.patch_metadata(WAKER, &params, &patch);
-        classify(timeout(self.deadline, write).await)
+        classify(timeout(self.read, write).await)
     }
 
     /// The pod as the API server has it now; `None` where there is none.
@@ -108,7 +109,7 @@ impl Binder {
     /// # Errors
     /// A text for logs where no answer came in time.
     pub async fn read(&self, pod: &PodRef) -> Result<Option<Pod>, String> {
-        match timeout(self.deadline, self.pods(pod).get_opt(&pod.name)).await {
+        match timeout(self.read, self.pods(pod).get_opt(&pod.name)).await {
             Ok(answer) => answer.map_err(|error| error.to_string()),
             Err(_) => Err("no answer in time".into()),
         }

@@ -38,7 +38,7 @@ pub struct Args {
     /// Path of a kubeconfig; without it the pod's service account, or the user's own
     #[arg(long, env = "KERF_KUBECONFIG", value_name = "PATH")]
     pub kubeconfig: Option<PathBuf>,
-    /// Longest time for one request to the API server, in milliseconds
+    /// Longest time for one read from the API server, in milliseconds. A write may take half of --scheduler-timeout-ms
     #[arg(long, env = "KERF_API_TIMEOUT_MS", default_value_t = 900, value_parser = clap::value_parser!(u64).range(10..=60_000))]
     pub api_timeout_ms: u64,
     /// The scheduler's own time-out for the extender (`httpTimeout`), in milliseconds: answers come earlier
@@ -67,8 +67,10 @@ pub struct Config {
     pub policy: Policy,
     /// How many nodes filter leaves to the scheduler; `None`: all that fit.
     pub candidates: Option<NonZeroU16>,
-    /// Bounds each request to the API server.
+    /// Bounds each read from the API server.
     pub api_timeout: Duration,
+    /// Bounds each write. Longer: what becomes of one that was given up is not known, and its cards are held meanwhile.
+    pub write_timeout: Duration,
     /// Bounds request bodies, in bytes.
     pub max_body: usize,
 }
@@ -77,7 +79,10 @@ pub struct Config {
 #[derive(Debug, thiserror::Error)]
 pub enum ConfigError {
     /// Bind could take longer than the scheduler waits.
-    #[error("three times --api-timeout-ms is {sum} ms, which must be below --scheduler-timeout-ms, {limit} ms")]
+    #[error(
+        "a bind could take {sum} ms, two reads of --api-timeout-ms and a write of half of --scheduler-timeout-ms, which \
+         must be below --scheduler-timeout-ms, {limit} ms"
+    )]
     TooSlow {
         /// The longest that a bind can take.
         sum: u64,
@@ -91,7 +96,8 @@ impl TryFrom<&Args> for Config {
 
     fn try_from(args: &Args) -> Result<Self, ConfigError> {
         // the slowest bind: read the pod, write, read what became of it
-        let sum = 3 * args.api_timeout_ms;
+        let write = args.scheduler_timeout_ms / 2;
+        let sum = 2 * args.api_timeout_ms + write;
         if sum >= args.scheduler_timeout_ms {
             return Err(ConfigError::TooSlow { sum, limit: args.scheduler_timeout_ms });
         }
@@ -103,7 +109,32 @@ impl TryFrom<&Args> for Config {
             policy: args.policy,
             candidates: NonZeroU16::new(args.candidates),
             api_timeout: Duration::from_millis(args.api_timeout_ms),
+            write_timeout: Duration::from_millis(write),
             max_body: usize::from(args.max_body_mib) << 20,
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::Parser;
+
+    fn config(flags: &[&str]) -> Result<Config, ConfigError> {
+        Config::try_from(&Args::parse_from(["kerf-extender"].iter().chain(flags)))
+    }
+
+    #[test]
+    fn a_bind_is_over_before_the_scheduler_gives_up() {
+        for flags in [&[][..], &["--scheduler-timeout-ms=30000", "--api-timeout-ms=7000"]] {
+            let args = Args::parse_from(["kerf-extender"].iter().chain(flags));
+            let Config { api_timeout, write_timeout, .. } = config(flags).unwrap();
+            let limit = Duration::from_millis(args.scheduler_timeout_ms);
+            assert!(api_timeout * 2 + write_timeout < limit, "{flags:?}");
+            assert_eq!(write_timeout, limit / 2);
+        }
+        let error = config(&["--api-timeout-ms=1250"]).unwrap_err().to_string();
+        assert!(error.starts_with("a bind could take 5000 ms"), "{error}");
+        assert!(config(&["--api-timeout-ms=1249"]).is_ok());
     }
 }

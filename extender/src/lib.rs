@@ -122,8 +122,17 @@ impl App {
 /// Where the address cannot be listened on.
 pub async fn start(config: &Config, client: Client, tasks: Tasks) -> anyhow::Result<Extender> {
     tracing::info!(?config, version = env!("CARGO_PKG_VERSION"), "starting");
-    let Config { listen, domain, namespace, share_resources, policy, candidates, api_timeout, max_body } =
-        config.clone();
+    let Config {
+        listen,
+        domain,
+        namespace,
+        share_resources,
+        policy,
+        candidates,
+        api_timeout,
+        write_timeout,
+        max_body,
+    } = config.clone();
     let registry = Registry::new();
     let cluster = Arc::new(Cluster::default());
     let clock = Arc::new(Clock::default());
@@ -137,7 +146,7 @@ pub async fn start(config: &Config, client: Client, tasks: Tasks) -> anyhow::Res
         intents: Intents::default(),
         budgets: Budgets::default(),
         refused: Refused::default(),
-        binder: Binder::new(client.clone(), api_timeout, namespace),
+        binder: Binder::new(client.clone(), api_timeout, write_timeout, namespace),
         metrics: Metrics::new(&registry, cluster.clone(), clock.clone()).context("metrics")?,
         cluster,
         clock,
@@ -148,7 +157,7 @@ pub async fn start(config: &Config, client: Client, tasks: Tasks) -> anyhow::Res
     let token = tasks.token().clone();
     let [nodes, pods, settled] =
         ["nodes listed", "pods listed", "earlier bindings seen"].map(|c| readiness.condition(c));
-    tasks.spawn_short(settle(pods.clone(), settled, api_timeout, token.clone()));
+    tasks.spawn_short(settle(pods.clone(), settled, write_timeout, token.clone()));
     tasks.spawn("watch nodes", watch::nodes(app.clone(), client.clone(), nodes, token.clone()));
     tasks.spawn("watch pods", watch::pods(app.clone(), client.clone(), pods, token.clone()));
     tasks.spawn("watch disruption budgets", watch::budgets(app.clone(), client, token.clone()));

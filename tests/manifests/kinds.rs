@@ -57,6 +57,8 @@ pub struct SchedulerConfiguration {
     pub kind: String,
     pub leader_election: Value,
     pub client_connection: Value,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub percentage_of_nodes_to_score: Option<u32>,
     pub extenders: Vec<SchedulerExtender>,
 }
 

@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use k8s_openapi::api::admissionregistration::v1::{
     ValidatingAdmissionPolicy, ValidatingAdmissionPolicyBinding, ValidatingAdmissionPolicySpec,
 };
+use k8s_openapi::api::flowcontrol::v1::FlowSchema;
 use k8s_openapi::api::rbac::v1::{ClusterRole, ClusterRoleBinding, Role, RoleBinding};
 use k8s_openapi::api::storage::v1::CSIStorageCapacity;
 use kerf::annotation::Keys;
@@ -151,7 +152,7 @@ fn admission_policies_deny_and_name_the_annotations_that_are_written() {
     let policies: Vec<ValidatingAdmissionPolicy> = of_kind("manifests/base", "ValidatingAdmissionPolicy");
     let bindings: Vec<ValidatingAdmissionPolicyBinding> =
         of_kind("manifests/base", "ValidatingAdmissionPolicyBinding");
-    assert_eq!((policies.len(), bindings.len()), (3, 3));
+    assert_eq!((policies.len(), bindings.len()), (6, 6));
     for (policy, binding) in policies.iter().zip(&bindings) {
         let binding = binding.spec.as_ref().unwrap();
         assert_eq!(binding.policy_name, policy.metadata.name);
@@ -176,6 +177,75 @@ fn admission_policies_deny_and_name_the_annotations_that_are_written() {
     assert!(serde_json::to_string(spec(0)).unwrap().contains("system:serviceaccount:kerf-system:kerf-extender"));
     let inventory = keys.inventory.strip_prefix("inspur.com").unwrap();
     assert!(serde_json::to_string(spec(1)).unwrap().contains(&format!("variables.domain + '{inventory}'")));
+}
+
+/// Every policy with a domain has it first, so that an overlay can replace it; each is in force whatever it says.
+#[test]
+fn policies_keep_what_users_ask_for_and_who_may_write_it() {
+    let keys = Keys::default();
+    let policies: Vec<ValidatingAdmissionPolicy> = of_kind("manifests/base", "ValidatingAdmissionPolicy");
+    let spec = |name: &str| -> ValidatingAdmissionPolicySpec {
+        only(policies.iter().filter(|policy| policy.metadata.name.as_deref() == Some(name)).collect::<Vec<_>>())
+            .spec
+            .clone()
+            .unwrap()
+    };
+    let own = [&keys.core_limit, &keys.policy, &keys.isolation, &keys.shares];
+    let list: Vec<String> = own.iter().map(|key| format!("'/{}'", key.split_once('/').unwrap().1)).collect();
+    let list = format!("[{}]", list.join(", "));
+    for (name, verbs, resources) in [
+        ("kerf-pods", "CREATE UPDATE", "pods pods/status"),
+        ("kerf-bindings", "CREATE", "pods/binding bindings"),
+        ("kerf-extender-waiting-pods", "UPDATE", "pods pods/status"),
+    ] {
+        let spec = spec(name);
+        assert_eq!(spec.failure_policy.as_deref(), Some("Fail"), "{name}");
+        assert_eq!(spec.variables.as_ref().unwrap()[0].expression, format!("'{}'", keys.domain), "{name}");
+        let rule = only(spec.match_constraints.clone().unwrap().resource_rules.unwrap());
+        assert_eq!(rule.operations.unwrap().join(" "), verbs, "{name}");
+        assert_eq!(rule.resources.unwrap().join(" "), resources, "{name}");
+        assert!(serde_json::to_string(&spec).unwrap().contains(&list), "{name} does not name {list}");
+    }
+    let counted = &spec("kerf-pods").variables.unwrap()[1];
+    assert_eq!((&*counted.name, &*counted.expression), ("counted", "[]"));
+    // the extender's account is named where its bindings are
+    assert!(serde_json::to_string(&spec("kerf-bindings")).unwrap().contains("kerf-system:kerf-extender'"));
+    let metadata = ["ownerReferences", "finalizers"]
+        .map(|field| format!("object.metadata.?{field} == oldObject.metadata.?{field}"));
+    for name in ["kerf-plugin-own-node", "kerf-extender-waiting-pods"] {
+        let rules = spec(name).validations.unwrap();
+        for field in &metadata {
+            assert!(rules.iter().any(|rule| rule.expression.contains(field)), "{name}: {field}");
+        }
+    }
+}
+
+/// The scheduler that waits for a binding has a place of its own in the API server's queues; so have bindings.
+#[test]
+fn the_extenders_requests_are_not_queued_with_all_service_accounts() {
+    let schema: FlowSchema = only(of_kind("manifests/base", "FlowSchema"));
+    let spec = schema.spec.unwrap();
+    assert_eq!(spec.priority_level_configuration.name, "workload-high");
+    assert!(spec.matching_precedence.unwrap() < 9000, "service-accounts");
+    let rule = only(spec.rules.unwrap());
+    let subject = only(rule.subjects);
+    let account = subject.service_account.unwrap();
+    assert_eq!((&*account.namespace, &*account.name), ("kerf-system", "kerf-extender"));
+    let resources = only(rule.resource_rules.unwrap());
+    assert!(resources.cluster_scope.unwrap() && resources.namespaces.unwrap() == ["*"]);
+    assert_eq!((resources.verbs, resources.resources), (vec!["*".to_owned()], vec!["*".to_owned()]));
+}
+
+#[test]
+fn the_extender_is_replaced_soon_where_its_node_is_gone() {
+    let (_, template) = templates().into_iter().next().unwrap();
+    let tolerations = template.spec.unwrap().tolerations.unwrap();
+    for key in ["node.kubernetes.io/not-ready", "node.kubernetes.io/unreachable"] {
+        let own = tolerations.iter().find(|toleration| toleration.key.as_deref() == Some(key));
+        let seconds = own.unwrap().toleration_seconds.unwrap();
+        assert_eq!(own.unwrap().effect.as_deref(), Some("NoExecute"));
+        assert!((10..=20).contains(&seconds), "{key}: {seconds}");
+    }
 }
 
 #[test]

@@ -31,6 +31,8 @@ fn scheduler_configurations_name_the_extenders_routes_and_resources() {
         }
         let legacy = extender.filter_verb == "predicates";
         assert_eq!(legacy, name.ends_with("legacy.yaml"));
+        // whole Node objects are sent there, so fewer is better
+        assert_eq!(config.percentage_of_nodes_to_score, (!legacy).then_some(100));
         if legacy {
             assert!(verbs.iter().skip(1).all(Option::is_none) && !extender.node_cache_capable);
         } else {

@@ -1,10 +1,13 @@
 //! Bind: one write, and every way in which its answer can be lost.
 
+use std::time::Duration;
+
 use kerf::annotation::Keys;
-use kerf_testkit::api::{Action, Fault, Watchers};
+use kerf_extender::config::Config;
+use kerf_testkit::api::{Action, ApiServer, Fault, Watchers};
 use serde_json::{Value, json};
 
-use crate::fixture::{World, node, share};
+use crate::fixture::{World, config, node, share};
 
 fn binding_writes(world: &World) -> Vec<(String, u64)> {
     world.api.writes().into_iter().map(|((verb, resource), count)| (format!("{verb} {resource}"), count)).collect()
@@ -144,4 +147,18 @@ async fn a_pod_that_ends_or_goes_frees_its_cards() {
 
 fn uid(pod: &Value) -> kerf::ids::PodUid {
     pod["metadata"]["uid"].as_str().unwrap().into()
+}
+
+/// What becomes of a write that was given up is not known: under load it is waited for, longer than for a read.
+#[tokio::test]
+async fn a_binding_may_take_longer_than_a_read() {
+    let api = ApiServer::start().await.unwrap();
+    api.create("nodes", node("a", 2, 15_360)).unwrap();
+    let read = Duration::from_millis(250);
+    let world = World::on(api, Config { api_timeout: read, write_timeout: read * 12, ..config() }).await;
+    let pod = world.pod("p", share("50", "30")).await;
+    world.api.inject(Fault::new("create", "pods/binding", Action::Delay(read * 3)).times(1));
+    world.bind(&pod, "a").await.unwrap();
+    assert_eq!(binding_writes(&world), [("create pods/binding".to_owned(), 1)]);
+    assert_eq!(world.used("a"), [500, 0]);
 }

@@ -35,6 +35,7 @@ pub fn config() -> Config {
         share_resources: ShareResources::WELL_KNOWN.parse().expect("names"),
         policy: Default::default(),
         api_timeout: Duration::from_millis(300),
+        write_timeout: Duration::from_millis(300),
         candidates: None,
         max_body: 4 << 20,
     }

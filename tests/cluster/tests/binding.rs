@@ -12,7 +12,7 @@ use crate::support::draft::pod;
 use crate::support::stage::{SOON, Stage, annotation, uid};
 
 /// The status code and text of a refusal.
-fn refusal<T>(result: Result<T, kube::Error>) -> anyhow::Result<(u16, String)> {
+pub fn refusal<T>(result: Result<T, kube::Error>) -> anyhow::Result<(u16, String)> {
     match result {
         Err(kube::Error::Api(status)) => Ok((status.code, status.message.clone())),
         Err(error) => Err(error.into()),

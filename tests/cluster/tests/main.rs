@@ -20,6 +20,7 @@ mod metrics;
 mod neighbours;
 mod nodes;
 mod placed;
+mod policies;
 mod profiles;
 mod rights;
 mod scheduling;
@@ -77,6 +78,9 @@ const TESTS: &[Test] = tests! {
     placed: kubelet_takes_the_cards_that_the_extender_chose;
     neighbours: a_process_that_dies_costs_the_other_nothing all_profiles_survive_a_kubelet_restart;
     nodes: a_node_is_removed_and_returns;
+    policies: what_users_ask_for_is_fixed_once_a_pod_is_bound a_pod_that_asks_for_gpus_names_no_node
+        a_plugin_changes_no_owners_and_no_finalizers the_extender_binds_with_a_record_only
+        the_extenders_requests_have_a_place_in_the_queues;
     waiting: a_pause_during_the_bindings_costs_nobody_its_card the_end_of_a_lost_binding_is_told_to_who_waits
         a_nominated_pod_keeps_its_card a_pod_that_waits_for_its_volume_keeps_its_card;
     groups: two_groups_that_both_fit_half_do_not_lock_each_other;
