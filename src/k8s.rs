@@ -1,6 +1,7 @@
 //! Kubernetes objects as domain values: translated on arrival, then dropped. No client, no async.
 
 mod budget;
+mod domain;
 mod holding;
 mod host;
 mod queued;
@@ -21,6 +22,7 @@ use crate::request::{ContainerKind, GpuRequest, RawAnnotations, RawContainer, Re
 use crate::units::{Timestamp, parse_quantity};
 
 pub use budget::budget;
+pub use domain::{held_elsewhere, offered_elsewhere};
 pub use holding::Holding;
 pub use host::{allocatable, asks_for_host_and_cards_alone, requested, resident};
 pub use queued::{Queued, leaving};

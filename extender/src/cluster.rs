@@ -53,6 +53,8 @@ pub struct Cluster {
     freed: Freed,
     /// Nodes that are closed to some pods, or to all.
     taints: DashMap<NodeName, Taints>,
+    /// Bound pods that hold cards under another resource domain, and their nodes.
+    foreign: DashMap<PodUid, NodeName>,
     /// Priorities of bound pods without cards, where they have one.
     priorities: DashMap<PodUid, i32>,
     /// Counts complete lists of pods, so that one can tell which commitments it should have shown.
@@ -90,6 +92,7 @@ impl Default for Cluster {
             nodes: DashMap::default(),
             homes: DashMap::new(),
             priorities: DashMap::new(),
+            foreign: DashMap::new(),
             queue: Queue::default(),
             leaving: DashSet::new(),
             freed: Freed::default(),
@@ -416,6 +419,28 @@ impl Cluster {
         self.mark_all(self.queue.stands(uid, queued), News::Told);
     }
 
+    /// A bound pod was seen that has not ended and holds cards under another resource domain. Whether it is the first of its
+    /// node.
+    pub fn apply_foreign(&self, uid: &PodUid, node: &NodeName) -> bool {
+        self.foreign.insert(uid.clone(), node.clone());
+        let first = self.nodes.entry(node.clone()).or_default().foreign_begins(uid);
+        if first {
+            self.surveyor.mark(node);
+            self.notify();
+        }
+        first
+    }
+
+    fn foreign_ends(&self, uid: &PodUid, node: &NodeName) {
+        if let Some(mut ledger) = self.nodes.get_mut(node) {
+            ledger.foreign_ends(uid);
+        }
+        self.surveyor.mark(node);
+        self.freed.mark(node, News::Told);
+        self.nodes.remove_if(node, |_, ledger| ledger.is_empty());
+        self.notify();
+    }
+
     /// A bound pod is being deleted.
     pub fn apply_leaving(&self, uid: &PodUid) {
         self.leaving.insert(uid.clone());
@@ -468,6 +493,9 @@ impl Cluster {
         self.leaving.remove(uid);
         self.surveyor.gone(uid);
         self.priorities.remove(uid);
+        if let Some((_, node)) = self.foreign.remove(uid) {
+            self.foreign_ends(uid, &node);
+        }
         if let Some((_, homes)) = self.homes.remove(uid) {
             for node in homes {
                 self.release(uid, &node);
@@ -498,6 +526,12 @@ impl Cluster {
         }
         self.mark_all(self.queue.retain(seen), News::Told);
         self.leaving.retain(|uid| seen.contains(uid));
+        let foreign = self.foreign.iter().map(|entry| (entry.key().clone(), entry.value().clone()));
+        let gone: Vec<(PodUid, NodeName)> = foreign.filter(|(uid, _)| !seen.contains(uid)).collect();
+        for (uid, node) in gone {
+            self.foreign.remove(&uid);
+            self.foreign_ends(&uid, &node);
+        }
         self.surveyor.retain(seen);
         self.priorities.retain(|uid, _| seen.contains(uid));
         self.notify();
