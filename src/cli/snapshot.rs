@@ -33,7 +33,8 @@ impl Cluster {
     pub fn note(&self, keys: &Keys) -> Option<String> {
         let others: Vec<&str> = self.others.iter().map(String::as_str).collect();
         let none = self.ledgers.values().all(|ledger| ledger.cards().is_empty());
-        let say = || format!("no GPUs under {}; the nodes have {}: see --domain", keys.domain, others.join(" and "));
+        let say =
+            || format!("no GPUs under {}; the nodes have {}: see --domain", keys.domain, others.join(" and "));
         (none && !others.is_empty()).then(say)
     }
 }

@@ -196,7 +196,11 @@ async fn a_node_takes_no_pod_while_pods_of_another_resource_domain_hold_its_gpus
         for name in ["first", "second", "waits"] {
             world.api.create("pods", foreign(name)).unwrap();
         }
-        assert_eq!(world.client.filter(&p, &world.nodes()).await.unwrap().nodes, ["a", "b"], "who waits holds nothing");
+        assert_eq!(
+            world.client.filter(&p, &world.nodes()).await.unwrap().nodes,
+            ["a", "b"],
+            "who waits holds nothing"
+        );
         for name in ["first", "second"] {
             world.api.bind("default", name, "a").unwrap();
             if state != "bound" {
@@ -216,7 +220,7 @@ async fn a_node_takes_no_pod_while_pods_of_another_resource_domain_hold_its_gpus
             }
             let answer = world.client.filter(&p, &world.nodes()).await.unwrap();
             assert_eq!(answer.nodes, ["b"], "{state}");
-            assert_eq!(answer.failed["a"], "pods of another resource domain hold GPUs of the node");
+            assert_eq!(answer.unresolvable["a"], "pods of another resource domain hold GPUs of the node");
             let refused = world.bind(&p, "a").await.unwrap_err().to_string();
             assert!(refused.contains("another resource domain"), "{refused}");
         }
