@@ -18,7 +18,7 @@
 //!
 //! | place | what it is |
 //! | --- | --- |
-//! | [`units`], [`ids`] | quantities and names that cannot be mistaken for one another |
+//! | [`units`], [`ids`], [`version`] | quantities, names and versions of Kubernetes that cannot be mistaken for one another |
 //! | [`shares`] | shares by count: N equal shares of a card, as most device plugins have them |
 //! | [`device`] | a card; a node's inventory |
 //! | [`request`] | what a pod asks for, parsed once; every rule of the contract |
@@ -76,3 +76,4 @@ pub mod request;
 pub mod runtime;
 pub mod shares;
 pub mod units;
+pub mod version;

@@ -8,3 +8,4 @@ pub mod readiness;
 pub mod series;
 pub mod shutdown;
 pub mod telemetry;
+pub mod version;

@@ -242,6 +242,23 @@ fn operations(kustomization: &Kustomization, kind: &str) -> Vec<Value> {
     of_kind.flat_map(read).collect()
 }
 
+#[test]
+fn the_legacy_overlay_serves_the_route_that_its_scheduler_calls() {
+    let overlay = kustomization("overlays/legacy");
+    let mut deployment = extender();
+    assert!(!extender_args(&deployment).legacy);
+    for operation in operations(&overlay, "Deployment") {
+        assert_eq!(
+            (&operation["op"], &operation["path"]),
+            (&"add".into(), &"/spec/template/spec/containers/0/args/-".into())
+        );
+        let spec = deployment.spec.as_mut().unwrap().template.spec.as_mut().unwrap();
+        spec.containers[0].args.get_or_insert_default().push(operation["value"].as_str().unwrap().to_owned());
+    }
+    let args = extender_args(&deployment);
+    assert!(args.legacy && args.max_body_mib >= 128, "{args:?}");
+}
+
 /// What a kustomization adds to the plugin's arguments.
 fn arguments(kustomization: &Kustomization) -> Vec<String> {
     let added = operations(kustomization, "DaemonSet").into_iter().filter(|operation| {

@@ -25,15 +25,15 @@ use serde::Serialize;
 
 use crate::App;
 
-/// The scheduler's routes.
-pub fn router(app: Arc<App>) -> Router {
-    Router::new()
+/// The scheduler's routes; with `legacy` also gpu-admission's.
+pub fn router(app: Arc<App>, legacy: bool) -> Router {
+    let routes = Router::new()
         .route("/scheduler/filter", post(filter::handle))
         .route("/scheduler/prioritize", post(prioritize::handle))
         .route("/scheduler/bind", post(bind::handle))
-        .route("/scheduler/preempt", post(preempt::handle))
-        .route("/scheduler/predicates", post(predicates::handle))
-        .with_state(app)
+        .route("/scheduler/preempt", post(preempt::handle));
+    let routes = if legacy { routes.route("/scheduler/predicates", post(predicates::handle)) } else { routes };
+    routes.with_state(app)
 }
 
 /// Reads a request's body up to the configured size, once there is something to answer from.

@@ -78,14 +78,14 @@ impl Binder {
         classify(timeout(self.write, write).await)
     }
 
-    /// Writes annotations on a pod that is not bound, for schedulers that bind by themselves. The uid in the
-    /// patch is a precondition.
+    /// Writes annotations on a pod that is not bound, for schedulers that bind by themselves: through `pods/status`, which
+    /// needs no right to change pods otherwise. The uid in the patch is a precondition.
     pub async fn annotate(&self, pod: &PodRef, uid: &PodUid, annotations: &BTreeMap<String, String>) -> Outcome {
         let patch = json!({ "metadata": { "uid": uid.as_str(), "annotations": annotations } });
         let api = self.pods(pod);
         let patch = Patch::Merge(&patch);
         let params = PatchParams::default();
-        let write = api.patch_metadata(&pod.name, &params, &patch);
+        let write = api.patch_status(&pod.name, &params, &patch);
         classify(timeout(self.write, write).await)
     }
 

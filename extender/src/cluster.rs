@@ -3,6 +3,7 @@
 //! A method locks at most one node at a time, never across an await, and returns owned values. What a lost race
 //! between two of them can leave behind is an assumed commitment, which the reaper asks the API server about.
 
+mod recorded;
 mod waiting;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -18,22 +19,19 @@ use kerf::ledger::{NodeLedger, Seen, Standing};
 use kerf::placement::shape::HostAmount;
 use kerf::placement::survey::Survey;
 use kerf::placement::{Planner, Policy, Unfit};
-use kerf::plan::{Placement, Plan};
+use kerf::plan::Plan;
 use kerf::request::GpuRequest;
 use kerf::units::Timestamp;
 use rustc_hash::FxBuildHasher;
 use tokio::sync::watch;
 
+pub use recorded::PREDICATE_TTL_MS;
 pub use waiting::Waiting;
 
 use crate::asking::Asking;
 use crate::freed::{Freed, News};
 use crate::queue::Queue;
 use crate::survey::{Footprint, Surveyor};
-
-/// How long the cards that `/scheduler/predicates` wrote on a pod are kept for it before it is bound, in
-/// milliseconds. The scheduler binds within seconds.
-pub const PREDICATE_TTL_MS: u64 = 60_000;
 
 /// How long the second record of an exchange may follow the first, in milliseconds: the node's plugin writes both
 /// within moments, unless the API server fails meanwhile.
@@ -51,6 +49,8 @@ pub struct Cluster {
     /// Bound pods that are being deleted.
     leaving: DashSet<PodUid>,
     freed: Freed,
+    /// Where cards are kept for a pod that is not bound yet, because its record names them and not for a binding by kerf.
+    recorded: DashMap<PodUid, NodeName>,
     /// Nodes that are closed to some pods, or to all.
     taints: DashMap<NodeName, Taints>,
     /// Bound pods that hold cards under another resource domain, and their nodes.
@@ -96,6 +96,7 @@ impl Default for Cluster {
             queue: Queue::default(),
             leaving: DashSet::new(),
             freed: Freed::default(),
+            recorded: DashMap::new(),
             taints: DashMap::new(),
             // commitments made before the first list carry an epoch below every list's
             epoch: AtomicU64::new(1),
@@ -203,6 +204,8 @@ impl Cluster {
     ) -> Result<Plan, Unfit> {
         let asking = self.asking(uid, request, policy);
         self.add_home(uid, node);
+        // from here on they may be kept for a binding
+        self.recorded.remove_if(uid, |_, at| at == node);
         let epoch = self.epoch();
         let mut planner = self.planner(node.as_str(), uid, request, policy);
         let planned = match self.nodes.get_mut(node) {
@@ -244,14 +247,6 @@ impl Cluster {
             self.freed.mark(node, News::Told);
         }
         self.notify();
-    }
-
-    /// Frees what the pod has reserved on other nodes than this one: it is being placed anew.
-    pub fn forget_elsewhere(&self, uid: &PodUid, node: &NodeName) {
-        let homes = self.homes.get(uid).map(|homes| homes.clone()).unwrap_or_default();
-        for other in homes.iter().filter(|other| *other != node) {
-            self.forget(other, uid);
-        }
     }
 
     /// The API server says that an overdue pod is not bound to this node. Whether it was still overdue.
@@ -450,6 +445,7 @@ impl Cluster {
     fn observe(&self, uid: &PodUid, pod: &PodRef, holding: &Holding, confirmed: bool) -> Applied {
         let Holding { node, request, record } = holding;
         self.mark_all(self.queue.remove(uid), News::Told);
+        self.recorded.remove(uid);
         self.add_home(uid, node);
         let mut ledger = self.nodes.entry(node.clone()).or_default();
         let seen = ledger.observe(uid, pod, request, holding.held(), confirmed, self.epoch());
@@ -466,31 +462,11 @@ impl Cluster {
         }
     }
 
-    /// Keeps the cards that a `/scheduler/predicates` (perhaps of an earlier life of this process) wrote on a pod
-    /// that is not bound yet, as long as they are fresh.
-    fn reserve(&self, uid: &PodUid, pod: &PodRef, request: &Arc<GpuRequest>, placement: Placement, now: Timestamp) {
-        let deadline = Timestamp(placement.time / 1_000_000).plus(PREDICATE_TTL_MS);
-        // neither stale nor from the future: the pod's author may have written it
-        if deadline <= now || deadline > now.plus(PREDICATE_TTL_MS) {
-            return;
-        }
-        let node = placement.node;
-        self.add_home(uid, &node);
-        let reserved = self
-            .nodes
-            .get_mut(&node)
-            .is_some_and(|mut ledger| ledger.reserve(uid, pod, request, placement.plan, deadline, self.epoch()));
-        if reserved {
-            self.surveyor.mark(&node);
-        } else {
-            self.drop_home(uid, &node);
-        }
-    }
-
     /// A Pod was deleted or has ended: whatever it held is free.
     pub fn delete_pod(&self, uid: &PodUid) {
         self.mark_all(self.queue.remove(uid), News::Told);
         self.leaving.remove(uid);
+        self.recorded.remove(uid);
         self.surveyor.gone(uid);
         self.priorities.remove(uid);
         if let Some((_, node)) = self.foreign.remove(uid) {
@@ -574,6 +550,7 @@ impl Cluster {
         if self.nodes.get(node).is_some_and(|ledger| ledger.commitments().contains_key(uid)) {
             return;
         }
+        self.recorded.remove_if(uid, |_, at| at == node);
         if let Some(mut homes) = self.homes.get_mut(uid) {
             homes.remove(node);
         }

@@ -32,7 +32,8 @@ pub struct Args {
     /// How to choose among nodes and GPUs that fit: binpack, spread, best-fit, fgd or fragmentation
     #[arg(long, env = "KERF_POLICY", default_value_t)]
     pub policy: Policy,
-    /// How many nodes filter leaves to the scheduler, the best by the policy; 0 leaves all that fit
+    /// How many nodes filter leaves to the scheduler, the best by the policy; 0 leaves all that fit. With other extenders
+    /// after kerf in the scheduler's list give 0, or have kerf last
     #[arg(long, env = "KERF_CANDIDATES", default_value_t = 64, value_name = "NODES")]
     pub candidates: u16,
     /// Path of a kubeconfig; without it the pod's service account, or the user's own
@@ -44,8 +45,12 @@ pub struct Args {
     /// The scheduler's own time-out for the extender (`httpTimeout`), in milliseconds: answers come earlier
     #[arg(long, env = "KERF_SCHEDULER_TIMEOUT_MS", default_value_t = 5000, value_parser = clap::value_parser!(u64).range(100..=120_000))]
     pub scheduler_timeout_ms: u64,
-    /// Largest request accepted, in MiB; whole Node objects of 5,000 nodes take tens of MiB
-    #[arg(long, env = "KERF_MAX_BODY_MIB", default_value_t = 128, value_parser = clap::value_parser!(u16).range(1..=1024))]
+    /// Serve gpu-admission's `/scheduler/predicates` as well, for schedulers that bind by themselves
+    #[arg(long, env = "KERF_LEGACY")]
+    pub legacy: bool,
+    /// Largest request accepted, in MiB. Names of 5,000 nodes take less than one, whole Node objects (`nodeCacheCapable:
+    /// false`) tens
+    #[arg(long, env = "KERF_MAX_BODY_MIB", default_value_t = 8, value_parser = clap::value_parser!(u16).range(1..=1024))]
     pub max_body_mib: u16,
     #[command(flatten)]
     #[allow(missing_docs, reason = "a doc comment here would become the program's help text")]
@@ -71,6 +76,8 @@ pub struct Config {
     pub api_timeout: Duration,
     /// Bounds each write. Longer: what becomes of one that was given up is not known, and its cards are held meanwhile.
     pub write_timeout: Duration,
+    /// Whether `/scheduler/predicates` is served.
+    pub legacy: bool,
     /// Bounds request bodies, in bytes.
     pub max_body: usize,
 }
@@ -110,6 +117,7 @@ impl TryFrom<&Args> for Config {
             candidates: NonZeroU16::new(args.candidates),
             api_timeout: Duration::from_millis(args.api_timeout_ms),
             write_timeout: Duration::from_millis(write),
+            legacy: args.legacy,
             max_body: usize::from(args.max_body_mib) << 20,
         })
     }

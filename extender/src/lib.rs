@@ -20,6 +20,7 @@ pub mod cluster;
 pub mod config;
 mod debug;
 mod freed;
+pub mod in_flight;
 pub mod intent;
 pub mod metrics;
 mod queue;
@@ -44,6 +45,7 @@ use kerf::request::GpuRequest;
 use kerf::runtime::admin::{self, Admin};
 use kerf::runtime::readiness::{Condition, Readiness};
 use kerf::runtime::shutdown::Tasks;
+use kerf::runtime::version;
 use kube::Client;
 use prometheus::Registry;
 use tokio_util::sync::CancellationToken;
@@ -53,6 +55,7 @@ use crate::budgets::Budgets;
 use crate::clock::Clock;
 use crate::cluster::Cluster;
 use crate::config::Config;
+use crate::in_flight::InFlight;
 use crate::intent::Intents;
 use crate::metrics::{Metrics, Verb};
 use crate::refused::Refused;
@@ -69,6 +72,7 @@ pub struct App {
     max_body: usize,
     cluster: Arc<Cluster>,
     intents: Intents,
+    in_flight: InFlight,
     budgets: Budgets,
     refused: Refused,
     binder: Binder,
@@ -131,6 +135,7 @@ pub async fn start(config: &Config, client: Client, tasks: Tasks) -> anyhow::Res
         candidates,
         api_timeout,
         write_timeout,
+        legacy,
         max_body,
     } = config.clone();
     let registry = Registry::new();
@@ -144,6 +149,7 @@ pub async fn start(config: &Config, client: Client, tasks: Tasks) -> anyhow::Res
         candidates: candidates.map(|candidates| usize::from(candidates.get())),
         max_body,
         intents: Intents::default(),
+        in_flight: InFlight::default(),
         budgets: Budgets::default(),
         refused: Refused::default(),
         binder: Binder::new(client.clone(), api_timeout, write_timeout, namespace),
@@ -157,13 +163,19 @@ pub async fn start(config: &Config, client: Client, tasks: Tasks) -> anyhow::Res
     let token = tasks.token().clone();
     let [nodes, pods, settled] =
         ["nodes listed", "pods listed", "earlier bindings seen"].map(|c| readiness.condition(c));
+    let ask = {
+        let client = client.clone();
+        move || version::of_api_server(client.clone())
+    };
+    let supported = readiness.condition(version::CONDITION);
+    tasks.spawn_short(version::follow("API server", ask, supported, token.clone()));
     tasks.spawn_short(settle(pods.clone(), settled, write_timeout, token.clone()));
     tasks.spawn("watch nodes", watch::nodes(app.clone(), client.clone(), nodes, token.clone()));
     tasks.spawn("watch pods", watch::pods(app.clone(), client.clone(), pods, token.clone()));
     tasks.spawn("watch disruption budgets", watch::budgets(app.clone(), client, token.clone()));
     tasks.spawn("reaper", reaper::run(app.clone(), token.clone()));
     tasks.spawn("retries", refused::run(app.clone(), token.clone()));
-    let router = router(app.clone(), registry, readiness);
+    let router = router(app.clone(), registry, readiness, legacy);
     tasks.spawn("http", admin::serve(listener, router, token));
     tracing::info!(%address, "serving");
     Ok(Extender { address, app, tasks })
@@ -183,14 +195,14 @@ async fn settle(listed: Condition, settled: Condition, longest_write: Duration, 
     }
 }
 
-fn router(app: Arc<App>, registry: Registry, readiness: Readiness) -> Router {
+fn router(app: Arc<App>, registry: Registry, readiness: Readiness, legacy: bool) -> Router {
     let state = app.clone();
     let draining = app.tasks.token().clone();
     let debug = Arc::new(move || debug::state(&state));
     let cluster = app.cluster.clone();
     let series: admin::Series = Arc::new(move || Box::new(metrics::cards(&cluster)));
     let admin = Admin { registry, series: Some(series), readiness, debug, program: "kerf-extender", draining };
-    api::router(app).merge(admin::router(admin))
+    api::router(app, legacy).merge(admin::router(admin))
 }
 
 impl Extender {

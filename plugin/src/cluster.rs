@@ -231,6 +231,17 @@ impl Cluster {
         self.patch_node_status(Patch::Merge(patch)).await
     }
 
+    /// The version of the kubelet that keeps the Node; empty where it does not say.
+    ///
+    /// # Errors
+    /// [`ClusterError`]
+    pub async fn kubelet_version(&self) -> Result<String, ClusterError> {
+        let nodes: Api<Node> = Api::all(self.client.clone());
+        let node = tokio::time::timeout(DEADLINE, nodes.get(self.node.as_str())).await?.map_err(Box::new)?;
+        let info = node.status.and_then(|status| status.node_info);
+        Ok(info.map(|info| info.kubelet_version).unwrap_or_default())
+    }
+
     /// A condition that the Node shows.
     ///
     /// # Errors

@@ -48,8 +48,9 @@ use std::sync::Arc;
 
 use anyhow::Context;
 use kerf::runtime::admin::{self, Admin};
-use kerf::runtime::readiness::Readiness;
+use kerf::runtime::readiness::{Condition, Readiness};
 use kerf::runtime::shutdown::Tasks;
+use kerf::runtime::version;
 use kube::Client;
 use prometheus::Registry;
 use tokio_util::sync::CancellationToken;
@@ -158,12 +159,23 @@ pub async fn start(
     } else {
         None
     };
+    // what those do who ask kubelet whose call they answer begins once that is known to be told
+    let supported = reconciler.as_ref().map(|reconciler| {
+        let (supported, cluster) = (readiness.condition(version::CONDITION), reconciler.cluster().clone());
+        let ask = move || {
+            let cluster = cluster.clone();
+            async move { Ok(cluster.kubelet_version().await?) }
+        };
+        tasks.spawn_short(version::follow("kubelet", ask, supported.clone(), stop()));
+        supported
+    });
     let steering =
         reconciler.clone().filter(|_| placed).map(|reconciler| Steering { state: state.clone(), reconciler });
     let mut offers: Vec<(&str, State)> = Vec::new();
     for profile in profiles {
         let name = profile.name;
-        let state = offer(profile, steering.clone(), &counters, &device_plugins_dir, &readiness, &tasks);
+        let state =
+            offer(profile, steering.clone(), supported.clone(), &counters, &device_plugins_dir, &readiness, &tasks);
         offers.push((name, state));
     }
     if vcuda {
@@ -274,7 +286,8 @@ pub async fn start(
                 listened.claims(|claims| claims.disconnected());
             }
         };
-        tasks.spawn(word, kubelet::keep_registered(endpoint, met, stop()));
+        let serving = kubelet::keep_registered(endpoint, met, stop());
+        tasks.spawn(word, once(supported.clone(), serving, stop()));
     }
     Ok(Plugin { admin: address, tasks, asked: token })
 }
@@ -303,12 +316,13 @@ async fn administer(
 fn offer(
     profile: Profile,
     steering: Option<Steering>,
+    supported: Option<Condition>,
     counters: &Counters,
     directory: &Path,
     readiness: &Readiness,
     tasks: &Tasks,
 ) -> State {
-    let (name, period, profile) = (profile.name, profile.period, Arc::new(profile));
+    let (name, period, profile, steered) = (profile.name, profile.period, Arc::new(profile), steering.is_some());
     let state = match &steering {
         Some(steering) => steering.state.beside(Arc::clone(&profile)),
         None => State::default(),
@@ -329,6 +343,17 @@ fn offer(
         ready,
         stop(),
     );
-    tasks.spawn(name, serving);
+    tasks.spawn(name, once(supported.filter(|_| steered), serving, stop()));
     state
+}
+
+/// Does a part's work once the condition holds, where there is one.
+async fn once(condition: Option<Condition>, work: impl Future<Output = ()>, stop: CancellationToken) {
+    if let Some(condition) = condition {
+        tokio::select! {
+            () = condition.met() => {}
+            () = stop.cancelled() => return,
+        }
+    }
+    work.await;
 }

@@ -268,6 +268,11 @@ impl ApiServer {
         self.inner.faults.clear();
     }
 
+    /// Says from now on that it is this version (`gitVersion`).
+    pub fn set_version(&self, version: &str) {
+        version.clone_into(&mut self.inner.version.lock().unwrap_or_else(PoisonError::into_inner));
+    }
+
     /// Parks all requests that come from now on; open watches go on.
     pub fn pause(&self) {
         self.inner.paused.send_replace(true);

@@ -70,7 +70,7 @@ fn accounts_have_exactly_the_rights_listed_here() {
         ("kerf-plugin", "pods/status", "patch"),
     ]);
     assert_eq!(rights("manifests/base"), base);
-    assert_eq!(rights("manifests/overlays/legacy"), expected(&[("kerf-extender", "pods", "patch")]));
+    assert_eq!(rights("manifests/overlays/legacy"), expected(&[("kerf-extender", "pods/status", "patch")]));
     let profiles = expected(&[
         ("kerf-profiles", "events", "create"),
         ("kerf-profiles", "nodes", "get"),

@@ -50,6 +50,9 @@ async fn bind(app: Arc<App>, args: BindArgs) -> (Bind, String) {
 }
 
 async fn commit(app: &App, uid: &PodUid, pod: &PodRef, node: &NodeName) -> (Bind, String) {
+    let Some(_writing) = app.in_flight.begin(uid) else {
+        return (Bind::Refused, format!("pod {pod} is being placed by another call"));
+    };
     let waiting = match lookup::waiting(app, uid, pod).await {
         Ok(waiting) => waiting,
         Err(Missing::Bound(home)) if home == *node => return (Bind::Already, String::new()),

@@ -1,8 +1,9 @@
-//! `predicates`: gpu-admission's filter, for clusters that keep their old scheduler configuration.
+//! `predicates`: gpu-admission's filter, for clusters that keep their old scheduler configuration. Served with `--legacy`
+//! alone.
 //!
 //! It returns one node and writes the placement on the pod by itself, since that scheduler binds by itself. The
 //! same ledger and the same code as bind; the commitment stays assumed until the watch shows the pod bound.
-//! Needs the right to patch pods, which nothing else here does.
+//! Needs the right to patch `pods/status`, which nothing else here does.
 
 use std::sync::Arc;
 
@@ -13,16 +14,19 @@ use k8s_openapi::api::core::v1::Pod;
 use kerf::annotation;
 use kerf::ids::{NodeName, PodRef, PodUid};
 use kerf::k8s;
+use kerf::placement::Unfit;
 use kerf::plan::Placement;
 use kerf::request::GpuRequest;
 
 use super::filter::{answer, fitting, judge, refuse_all};
+use super::lookup::Missing;
 use super::ranking::ranks;
 use super::wire::{Args, Candidates, FilterResult};
-use super::{json, read, uid};
+use super::{json, lookup, read, uid};
 use crate::App;
 use crate::binder::Outcome;
-use crate::cluster::PREDICATE_TTL_MS;
+use crate::cluster::{PREDICATE_TTL_MS, Waiting};
+use crate::in_flight::Writing;
 use crate::metrics::Verb;
 
 const TAKEN: &str = "pod has been placed on another node";
@@ -63,59 +67,95 @@ async fn choose<'a>(
         metadata.name.as_deref().unwrap_or_default(),
     );
     let before = judge(app, &uid, request, candidates).await;
-    let (mut ranked, _) = ranks(app, pod, request, fitting(candidates, &before));
-    ranked.sort_unstable();
-    let mut failed: Vec<(&str, &str)> = Vec::new();
-    let mut chosen = None;
-    for (_, node) in ranked {
-        if chosen.is_some() {
-            failed.push((node, TAKEN));
-            continue;
+    let placed = match begin(app, &uid, &name).await {
+        Ok((_writing, waiting)) => {
+            let (mut ranked, _) = ranks(app, pod, &waiting.request, fitting(candidates, &before));
+            ranked.sort_unstable();
+            place(app, &uid, &waiting, ranked.into_iter().map(|(_, node)| node)).await
         }
-        match place(app, &uid, &name, request, node).await {
-            Ok(()) => chosen = Some(node),
-            Err(reason) => failed.push((node, reason)),
+        Err(error) => {
+            tracing::warn!(pod = %name, %uid, error, "not placed");
+            Placed::nowhere(fitting(candidates, &before))
         }
-    }
-    app.metrics.answered(Verb::Predicates, if chosen.is_some() { "ok" } else { "no-node" });
-    let mut result = answer(candidates, &before, request, |node| chosen == Some(node));
-    result.failed_nodes.extend(failed.into_iter().map(|(node, reason)| (node, reason.into())));
+    };
+    app.metrics.answered(Verb::Predicates, if placed.chosen.is_some() { "ok" } else { "no-node" });
+    let mut result = answer(candidates, &before, request, |node| placed.chosen == Some(node));
+    result.failed_nodes.extend(placed.failed.into_iter().map(|(node, reason)| (node, reason.into())));
     result
 }
 
-/// Reserves cards on the node and writes them on the pod.
-async fn place(
-    app: &App,
-    uid: &PodUid,
-    pod: &PodRef,
-    request: &Arc<GpuRequest>,
-    node: &str,
-) -> Result<(), &'static str> {
+/// What became of the nodes that fit.
+struct Placed<'a> {
+    chosen: Option<&'a str>,
+    failed: Vec<(&'a str, &'static str)>,
+}
+
+impl<'a> Placed<'a> {
+    fn nowhere(nodes: impl Iterator<Item = &'a str>) -> Self {
+        Self { chosen: None, failed: nodes.map(|node| (node, NOT_WRITTEN)).collect() }
+    }
+}
+
+/// The pod as it is known, if it waits and nobody else is writing about it. A made-up pod reserves nothing, and one that
+/// kerf itself may have bound keeps the cards of that binding.
+async fn begin<'a>(app: &'a App, uid: &'a PodUid, pod: &PodRef) -> Result<(Writing<'a>, Waiting), String> {
+    if uid.as_str().is_empty() || pod.name.is_empty() {
+        return Err("pod has no name, or no uid".into());
+    }
+    let writing = app.in_flight.begin(uid).ok_or("another call is placing the pod")?;
+    let waiting = lookup::waiting(app, uid, pod).await.map_err(|missing| match missing {
+        Missing::Bound(home) => format!("pod is bound to node {home} already"),
+        Missing::Refused(error) | Missing::Invalid(error) | Missing::Unread(error) => error,
+    })?;
+    if app.cluster.binding_in_doubt(uid) {
+        return Err("it is not known yet whether the pod has been bound".into());
+    }
+    Ok((writing, waiting))
+}
+
+/// Reserves cards on the first of these nodes that still takes the pod, and writes them on it. A write that fails would
+/// fail for the next node as well, so it is the last one.
+async fn place<'a>(app: &App, uid: &PodUid, pod: &Waiting, mut nodes: impl Iterator<Item = &'a str>) -> Placed<'a> {
+    let mut failed: Vec<(&str, &'static str)> = Vec::new();
+    while let Some(node) = nodes.next() {
+        match reserve(app, uid, pod, node) {
+            Err(unfit) => failed.push((node, unfit.reason())),
+            Ok(placement) => {
+                let (chosen, rest) =
+                    if write(app, uid, pod, &placement).await { (Some(node), TAKEN) } else { (None, NOT_WRITTEN) };
+                failed.extend(chosen.is_none().then_some((node, rest)));
+                failed.extend(nodes.map(|node| (node, rest)));
+                return Placed { chosen, failed };
+            }
+        }
+    }
+    Placed { chosen: None, failed }
+}
+
+fn reserve(app: &App, uid: &PodUid, pod: &Waiting, node: &str) -> Result<Placement, Unfit> {
     let node = NodeName::from(node);
-    // a retried pod gets the node it had, or a new one; the old hold must not count against it
-    app.cluster.forget_elsewhere(uid, &node);
     let deadline = app.clock.now().plus(PREDICATE_TTL_MS);
-    let plan = app
-        .cluster
-        .assume(&node, uid, pod, request, app.policy, deadline)
-        .map_err(kerf::placement::Unfit::reason)?;
-    let placement = Placement { node: node.clone(), time: app.clock.nanos(), limit: request.limit, plan };
-    match app.binder.annotate(pod, uid, &annotation::write(&placement, &app.keys)).await {
+    let plan = app.cluster.assume_recorded(&node, uid, &pod.pod, &pod.request, app.policy, deadline)?;
+    Ok(Placement { node, time: app.clock.nanos(), limit: pod.request.limit, plan })
+}
+
+/// Whether the placement stands on the pod.
+async fn write(app: &App, uid: &PodUid, pod: &Waiting, placement: &Placement) -> bool {
+    let (node, name) = (&placement.node, &pod.pod);
+    match app.binder.annotate(name, uid, &annotation::write(placement, &app.keys)).await {
         Outcome::Written => {
-            tracing::info!(%pod, %uid, %node, "placed");
-            Ok(())
+            tracing::info!(pod = %name, %uid, %node, "placed");
+            true
         }
         Outcome::Refused(error) => {
-            tracing::warn!(%pod, %uid, %node, error, "GPU placement was refused; may the extender patch pods?");
-            app.cluster.forget(&node, uid);
-            Err(NOT_WRITTEN)
+            tracing::warn!(pod = %name, %uid, %node, error, "GPU placement was refused; may the extender patch pods/status?");
+            app.cluster.forget(node, uid);
+            false
         }
         Outcome::Unknown(error) => {
-            // It may be written. Another node tried now would write over it, so freeing this one is safe: what
-            // stands on the pod in the end is what the watch shows.
-            tracing::warn!(%pod, %uid, %node, error, "no answer to the GPU placement");
-            app.cluster.forget(&node, uid);
-            Err(NOT_WRITTEN)
+            // it may be written, so its cards stay taken until the pod is placed anew or that can no longer come
+            tracing::warn!(pod = %name, %uid, %node, error, "no answer to the GPU placement");
+            false
         }
     }
 }

@@ -37,6 +37,7 @@ pub fn config() -> Config {
         api_timeout: Duration::from_millis(300),
         write_timeout: Duration::from_millis(300),
         candidates: None,
+        legacy: false,
         max_body: 4 << 20,
     }
 }
@@ -45,6 +46,21 @@ pub async fn client_of(api: &ApiServer) -> Client {
     let mut config = kube::Config::new(api.url().parse().expect("a URL"));
     config.default_retry = false;
     Client::try_from(config).expect("a client")
+}
+
+/// An extender that need not be ready yet.
+pub async fn started(api: ApiServer, config: Config) -> World {
+    if api.get("csistoragecapacities", &config.namespace, WAKER).is_err() {
+        let waker =
+            json!({ "metadata": { "name": WAKER, "namespace": config.namespace }, "storageClassName": "none" });
+        api.create("csistoragecapacities", waker).expect("waker");
+    }
+    let token = CancellationToken::new();
+    let extender = start(&config, client_of(&api).await, Tasks::new(token.clone())).await.expect("extender");
+    let url = format!("http://{}/scheduler", extender.address());
+    let keys = Keys::default();
+    let client = ExtenderClient::new(ExtenderConfig::new(&url, &[&keys.core, &keys.memory])).expect("client");
+    World { api, extender, client, url, token }
 }
 
 impl World {
@@ -56,18 +72,17 @@ impl World {
         Self::on(api, config()).await
     }
 
-    pub async fn on(api: ApiServer, config: Config) -> Self {
-        if api.get("csistoragecapacities", &config.namespace, WAKER).is_err() {
-            let waker =
-                json!({ "metadata": { "name": WAKER, "namespace": config.namespace }, "storageClassName": "none" });
-            api.create("csistoragecapacities", waker).expect("waker");
+    /// With `/scheduler/predicates`.
+    pub async fn legacy(nodes: impl IntoIterator<Item = Value>) -> Self {
+        let api = ApiServer::start().await.expect("API server");
+        for node in nodes {
+            api.create("nodes", node).expect("node");
         }
-        let token = CancellationToken::new();
-        let extender = start(&config, client_of(&api).await, Tasks::new(token.clone())).await.expect("extender");
-        let url = format!("http://{}/scheduler", extender.address());
-        let keys = Keys::default();
-        let client = ExtenderClient::new(ExtenderConfig::new(&url, &[&keys.core, &keys.memory])).expect("client");
-        let world = Self { api, extender, client, url, token };
+        Self::on(api, Config { legacy: true, ..config() }).await
+    }
+
+    pub async fn on(api: ApiServer, config: Config) -> Self {
+        let world = started(api, config).await;
         tokio::time::timeout(PATIENCE, world.extender.ready()).await.expect("ready");
         world
     }

@@ -20,4 +20,5 @@ mod scenarios;
 mod schedules;
 mod shares;
 mod verbs;
+mod version;
 mod wire;

@@ -85,7 +85,7 @@ async fn a_hold_elsewhere_makes_no_room_where_there_is_none() {
 
 #[tokio::test]
 async fn predicates_gives_a_large_share_the_same_node_again() {
-    let world = World::new([node("a", 1, 15_360), node("b", 1, 15_360)]).await;
+    let world = World::legacy([node("a", 1, 15_360), node("b", 1, 15_360)]).await;
     let pod = world.pod("p", share("60", "30")).await;
     for _ in 0..3 {
         assert_eq!(world.client.predicates(&pod, &world.nodes()).await.unwrap().nodes, ["a"]);

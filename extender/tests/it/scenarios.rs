@@ -33,7 +33,7 @@ fn renamed(scenario: &Scenario) -> Scenario {
 }
 
 async fn cluster(scenarios: &[Scenario]) -> World {
-    let world = World::new(scenarios.iter().flat_map(|s| &s.nodes).map(|node| node.json(DOMAIN))).await;
+    let world = World::legacy(scenarios.iter().flat_map(|s| &s.nodes).map(|node| node.json(DOMAIN))).await;
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_nanos();
     let (mut bound, mut promised) = (0, 0);
     for pod in scenarios.iter().flat_map(|s| &s.pods) {

@@ -1,8 +1,9 @@
 //! Registration and everything that ends it; cards that fall ill and recover.
 
+use kerf::runtime::version::CONDITION;
 use kerf_plugin::backend::simulated;
 use kerf_testkit::kubelet::Call;
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use crate::stage::{CORE, MEMORY, SOON, Stage, two_cards};
 
@@ -45,6 +46,21 @@ async fn a_plugin_waits_for_a_kubelet_that_is_not_there_yet() {
     stage.start_plugin().await;
     stage.until("/readyz", |status, text| status == 503 && text.contains("kubelet-core")).await;
     stage.kubelet.restart().await.unwrap();
+    stage.registered().await;
+    stage.until("/readyz", |status, _| status == 200).await;
+}
+
+/// Its list of who holds what would have pods that it has rejected, and the plugin believes that list.
+#[tokio::test]
+async fn under_an_older_kubelet_nothing_is_offered_until_it_is_upgraded() {
+    let mut stage = Stage::new().await;
+    let version = |version: &str| json!({ "nodeInfo": { "kubeletVersion": version } });
+    stage.server.patch_status("nodes", "", "n", version("v1.33.9")).unwrap();
+    stage.start_plugin().await;
+    let rest = |text: &str| text.contains(CONDITION) && !text.contains("gpus") && !text.contains("pods");
+    stage.until("/readyz", |status, text| status == 503 && rest(text)).await;
+    assert_eq!(registrations(&stage.kubelet.calls()), 0);
+    stage.server.patch_status("nodes", "", "n", version("v1.34.0+k3s1")).unwrap();
     stage.registered().await;
     stage.until("/readyz", |status, _| status == 200).await;
 }

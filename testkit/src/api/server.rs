@@ -38,6 +38,7 @@ pub(crate) struct Inner {
     pub(crate) faults: Faults,
     pub(crate) tally: Tally,
     pub(crate) closing: CancellationToken,
+    pub(crate) version: Mutex<String>,
     pub(crate) config: ApiConfig,
 }
 
@@ -53,6 +54,7 @@ impl Inner {
             faults: Faults::default(),
             tally: Tally::default(),
             closing: CancellationToken::new(),
+            version: Mutex::new("v1.36.0-testkit".to_owned()),
             config,
         }
     }
@@ -128,10 +130,7 @@ pub(crate) async fn serve(
         return "ok".into_response();
     }
     if path == "/version" {
-        return reply(
-            StatusCode::OK,
-            json!({"major": "1", "minor": "36", "gitVersion": "v1.36.0-testkit"}).to_string(),
-        );
+        return version(&inner);
     }
     let mut resumed = inner.paused.subscribe();
     tokio::select! {
@@ -142,6 +141,17 @@ pub(crate) async fn serve(
         Ok((method, ask)) => handle(&inner, &switch, &method, ask).await,
         Err(failure) => failure.into_response(),
     }
+}
+
+/// Not counted; of faults it knows a status.
+fn version(inner: &Inner) -> Response {
+    if let Some(Action::Status(code)) = inner.faults.hit("get", "version", "").as_ref().map(Injected::action) {
+        return Failure::injected(code).into_response();
+    }
+    let git = inner.version.lock().unwrap_or_else(PoisonError::into_inner).clone();
+    let mut numbers = git.trim_start_matches('v').split('.');
+    let [major, minor] = std::array::from_fn(|_| numbers.next().unwrap_or_default().to_owned());
+    reply(StatusCode::OK, json!({ "major": major, "minor": minor, "gitVersion": git }).to_string())
 }
 
 async fn read(path: &str, request: Request) -> Result<(Method, Ask), Failure> {

@@ -22,6 +22,8 @@ pub struct KubeletConfig {
     pub pod_resources_dir: PathBuf,
     /// Labels of the Node object.
     pub labels: BTreeMap<String, String>,
+    /// Its version, as its Node says.
+    pub version: String,
     /// Decides all random orders.
     pub seed: u64,
     /// Whether orders that the real kubelet leaves open are random: device ids, resources of a container,
@@ -50,6 +52,7 @@ impl KubeletConfig {
             device_plugins_dir: dir.join("device-plugins"),
             pod_resources_dir: dir.join("pod-resources"),
             labels: BTreeMap::new(),
+            version: "v1.36.0-testkit".to_owned(),
             seed: 0,
             shuffle: true,
             reject_unregistered: false,

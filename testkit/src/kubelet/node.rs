@@ -18,18 +18,19 @@ pub(crate) async fn register(shared: &Shared) -> anyhow::Result<()> {
         "type": "Ready", "status": "True", "reason": "KubeletReady",
         "lastHeartbeatTime": clock::now(), "lastTransitionTime": clock::now(),
     });
+    let info = json!({ "kubeletVersion": config.version });
     let node = json!({
         "apiVersion": "v1",
         "kind": "Node",
         "metadata": { "name": config.node, "labels": labels },
-        "status": { "capacity": native, "allocatable": native, "conditions": [ready] },
+        "status": { "capacity": native, "allocatable": native, "conditions": [ready], "nodeInfo": info },
     });
     loop {
         let answer = match shared.client.post("/api/v1/nodes", &node).await {
             Err(error) if error.code() == Some(409) => {
                 let patch = json!({
                     "metadata": { "labels": labels },
-                    "status": { "conditions": [ready] },
+                    "status": { "conditions": [ready], "nodeInfo": info },
                 });
                 shared.client.patch(&status_path(shared), &patch).await
             }

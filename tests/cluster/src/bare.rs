@@ -53,7 +53,7 @@ impl Bare {
         let mut bare = Self { control, extender: None, client, place: place.clone() };
         if let Some(programs) = programs {
             install(&bare.control)?;
-            let extender = bare.extender.insert(programs.start_extender(place, &bare.control, "info")?);
+            let extender = bare.extender.insert(programs.start_extender(place, &bare.control, "info", &[])?);
             until(Duration::from_secs(30), "the extender is ready", async || {
                 extender.check()?;
                 let answer = reqwest::get(format!("http://127.0.0.1:{}/readyz", ports.extender)).await?;

@@ -102,7 +102,7 @@ impl Cluster {
         done("kubelets");
         install(&control)?;
         let client = control::client(&control.admin()).await?;
-        let extender = programs.start_extender(place, &control, &options.log)?;
+        let extender = programs.start_extender(place, &control, &options.log, &[])?;
         let keys = Keys::default();
         let programs = programs.clone();
         let mut cluster = Self { control, nodes, extender, client, keys, programs, place: place.clone() };

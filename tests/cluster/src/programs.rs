@@ -81,20 +81,28 @@ impl Programs {
         &self.plugin
     }
 
-    /// Starts the extender with a token of its account.
+    /// Starts the extender with a token of its account, and more flags than it always has.
     ///
     /// # Errors
     /// Where it does not start.
-    pub fn start_extender(&self, place: &Arc<Place>, control: &Control, log: &str) -> anyhow::Result<Process> {
+    pub fn start_extender(
+        &self,
+        place: &Arc<Place>,
+        control: &Control,
+        log: &str,
+        more: &[&str],
+    ) -> anyhow::Result<Process> {
         let token =
             control.kubectl(&["create", "token", "kerf-extender", "--namespace=kerf-system", "--duration=24h"])?;
         let kubeconfig = control.kubeconfig("kerf-extender", &token)?;
-        let args = [
+        let mut args = vec![
             format!("--listen=127.0.0.1:{}", control.ports.extender),
             format!("--kubeconfig={}", kubeconfig.display()),
             format!("--log={log}"),
             "--log-format=json".to_owned(),
         ];
-        Process::start(place, Spec::new("kerf-extender", &self.extender, &args))
+        args.extend(more.iter().map(|flag| (*flag).to_owned()));
+        let name = format!("kerf-extender{}", more.concat());
+        Process::start(place, Spec::new(name, &self.extender, &args))
     }
 }

@@ -2,26 +2,66 @@
 
 use std::time::Duration;
 
-use anyhow::ensure;
+use anyhow::{Context, ensure};
 use k8s_openapi::api::core::v1::Pod;
-use kerf_cluster::control::Scheduling;
+use kerf_cluster::control::{Scheduling, client};
 use kerf_cluster::samples;
 use kerf_cluster::tools::workspace;
 use kerf_cluster::wait::until;
+use kube::Api;
+use kube::api::{Patch, PatchParams};
+use serde_json::{Value, json};
 
+use crate::binding::refusal;
 use crate::support::draft::{Draft, mixed, pod};
 use crate::support::stage::{SOON, Stage, runs};
 
 /// One call that filters and writes the record; the scheduler binds.
 pub async fn the_old_configuration_works_with_the_same_plugin(stage: &Stage<'_>) -> anyhow::Result<()> {
-    let control = &stage.cluster.control;
-    let rights = workspace().join("manifests/overlays/legacy/patch-pods.yaml").display().to_string();
+    let (cluster, control) = (stage.cluster, &stage.cluster.control);
+    let rights = workspace().join("manifests/overlays/legacy/rights.yaml").display().to_string();
     control.kubectl(&["apply", "-f", &rights])?;
-    control.schedule(Scheduling::Legacy)?;
-    let result = under_the_old_configuration(stage).await;
+    cluster.extender.kill()?;
+    let legacy = cluster.programs.start_extender(cluster.place(), control, "info", &["--legacy"])?;
+    let result = async {
+        until(SOON, "the extender is ready", async || {
+            cluster.get_text(control.ports.extender, "/readyz").await.map(drop)
+        })
+        .await?;
+        control.schedule(Scheduling::Legacy)?;
+        under_the_old_configuration(stage).await?;
+        it_writes_nothing_but_records_of_pods_that_wait(stage).await
+    }
+    .await;
     control.schedule(Scheduling::Full)?;
+    legacy.kill()?;
+    cluster.extender.start_again()?;
     control.kubectl(&["delete", "-f", &rights])?;
     result
+}
+
+/// With the extender's own token, past the extender.
+async fn it_writes_nothing_but_records_of_pods_that_wait(stage: &Stage<'_>) -> anyhow::Result<()> {
+    let token = client(&stage.cluster.place().path("kubeconfig/kerf-extender")).await?;
+    let pods: Api<Pod> = Api::namespaced(token, stage.namespace());
+    stage.create(&pod("waits").app("main", 0, 0).with("schedulerName", "nobody")).await?;
+    let record = json!({ "inspur.com/gpu-placement": "{}", "inspur.com/predicate-node": "nowhere" });
+    let patch = async |name: &str, patch: Value| {
+        pods.patch_status(name, &PatchParams::default(), &Patch::Merge(patch)).await
+    };
+    let bound =
+        stage.list().await?.into_iter().find(runs).and_then(|pod| pod.metadata.name).context("none runs")?;
+    for (name, change, why) in [
+        (bound.as_str(), json!({ "metadata": { "annotations": record } }), "no pod that is bound"),
+        ("waits", json!({ "metadata": { "annotations": { "example.com/x": "y" } } }), "no annotations but"),
+        ("waits", json!({ "metadata": { "labels": { "x": "y" } } }), "nothing of a pod but annotations"),
+        ("waits", json!({ "metadata": { "finalizers": ["example.com/x"] } }), "nothing of a pod but annotations"),
+        ("waits", json!({ "status": { "phase": "Failed" } }), "nothing of a pod but annotations"),
+    ] {
+        let (code, text) = refusal(patch(name, change).await)?;
+        ensure!(code == 403 && text.contains(why), "{name}: {code} {text}");
+    }
+    patch("waits", json!({ "metadata": { "annotations": record } })).await.map(drop).map_err(Into::into)
 }
 
 async fn under_the_old_configuration(stage: &Stage<'_>) -> anyhow::Result<()> {

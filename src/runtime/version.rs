@@ -1,0 +1,76 @@
+//! Whether Kubernetes is new enough, asked at start.
+
+use std::future::Future;
+use std::time::Duration;
+
+use kube::Client;
+use tokio::time::{sleep, timeout};
+use tokio_util::sync::CancellationToken;
+
+use super::readiness::Condition;
+use crate::version::{LEAST, Version};
+
+/// The condition that is met once the version is known to do.
+pub const CONDITION: &str = "Kubernetes 1.34 or later";
+
+/// No answer is waited for longer.
+const DEADLINE: Duration = Duration::from_secs(5);
+/// The first pause after a question that was not answered; each is twice as long as the last, up to `RECHECK`.
+const RETRY: Duration = Duration::from_secs(1);
+/// How often one that is too old is asked again: it may be upgraded.
+const RECHECK: Duration = Duration::from_secs(5);
+
+/// Asks until the version is one that kerf works with, and meets the condition then. One that cannot be asked is asked
+/// again; one that answers without a version is taken for new enough, and that is logged.
+pub async fn follow<F, Fut>(whose: &'static str, ask: F, supported: Condition, token: CancellationToken)
+where
+    F: Fn() -> Fut + Send,
+    Fut: Future<Output = anyhow::Result<String>> + Send,
+{
+    let asking = async {
+        let mut pause = RETRY;
+        loop {
+            let wait = match timeout(DEADLINE, ask()).await {
+                Ok(Ok(found)) => match found.parse::<Version>() {
+                    Ok(version) if version < LEAST => {
+                        tracing::error!(whose, found, needed = %LEAST, "Kubernetes is too old; nothing is served");
+                        RECHECK
+                    }
+                    known => {
+                        if known.is_err() {
+                            tracing::warn!(whose, found, needed = %LEAST, "version of Kubernetes is not known; going on");
+                        }
+                        return supported.set(true);
+                    }
+                },
+                unanswered => {
+                    let error = match unanswered {
+                        Ok(Err(error)) => format!("{error:#}"),
+                        _ => "no answer in time".to_owned(),
+                    };
+                    tracing::warn!(whose, error, "version of Kubernetes cannot be asked for; trying again");
+                    let next = (pause * 2).min(RECHECK);
+                    std::mem::replace(&mut pause, next)
+                }
+            };
+            sleep(wait).await;
+        }
+    };
+    tokio::select! {
+        () = asking => {}
+        () = token.cancelled() => {}
+    }
+}
+
+/// The API server's version, by its `/version`; an empty text where it may not be asked.
+///
+/// # Errors
+/// Where it does not answer.
+pub async fn of_api_server(client: Client) -> anyhow::Result<String> {
+    match client.apiserver_version().await {
+        Ok(info) if info.git_version.parse::<Version>().is_ok() => Ok(info.git_version),
+        Ok(info) => Ok(format!("{}.{}", info.major, info.minor)),
+        Err(kube::Error::Api(status)) if status.code == 403 => Ok(String::new()),
+        Err(error) => Err(error.into()),
+    }
+}
