@@ -96,6 +96,7 @@ fn with(pods: &[&Pod]) -> Claims {
 fn recorded(claims: &Claims, pod: &Pod) -> (Record, bool) {
     let keys = Keys::default();
     let mut annotations = pod.record.as_ref().map(|record| annotation::write(record, &keys)).unwrap_or_default();
+    annotations.insert(keys.gpu_assigned.clone(), pod.confirmed.to_string());
     let correction = claims.corrections(&keys).into_iter().find(|correction| correction.uid == pod.uid);
     annotations.extend(correction.map(|correction| correction.annotations).unwrap_or_default());
     (annotation::read(&annotations, &keys, &pod.request), annotation::confirmed(&annotations, &keys))
