@@ -1,11 +1,11 @@
 //! Where cards became free, for those that were refused before.
 
-use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
+use dashmap::DashMap;
 use kerf::ids::NodeName;
+use rustc_hash::FxBuildHasher;
 use tokio::time::Instant;
 
 /// How long kube-scheduler has to ask again by itself about what the API server tells it as well.
@@ -24,7 +24,8 @@ pub(crate) enum News {
 #[derive(Debug, Default)]
 pub(crate) struct Freed {
     count: AtomicU64,
-    nodes: Mutex<BTreeMap<NodeName, Free>>,
+    /// Marked by every end of every binding: they must not wait for each other here.
+    nodes: DashMap<NodeName, Free, FxBuildHasher>,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -41,15 +42,10 @@ impl Freed {
             News::Told => now + PATIENCE,
             News::Silent => now,
         };
-        let mut nodes = self.nodes.lock().unwrap_or_else(PoisonError::into_inner);
         let count = self.count.fetch_add(1, Ordering::AcqRel) + 1;
-        match nodes.get_mut(node) {
-            // nothing that is due is put off by what comes after it
-            Some(free) => *free = Free { count, due: free.due.min(due) },
-            None => {
-                nodes.insert(node.clone(), Free { count, due });
-            }
-        }
+        // nothing that is due is put off by what comes after it
+        let later = |free: &mut Free| *free = Free { count: free.count.max(count), due: free.due.min(due) };
+        self.nodes.entry(node.clone()).and_modify(later).or_insert(Free { count, due });
     }
 
     /// How often something became free so far: what was looked at before is older than what gets a larger number.
@@ -60,9 +56,8 @@ impl Freed {
     /// Takes out the nodes whose time has come, each with the number of its latest mark.
     pub fn due(&self) -> Vec<(NodeName, u64)> {
         let now = Instant::now();
-        let mut nodes = self.nodes.lock().unwrap_or_else(PoisonError::into_inner);
         let mut due = Vec::new();
-        nodes.retain(|node, free| {
+        self.nodes.retain(|node, free| {
             let comes = free.due <= now;
             if comes {
                 due.push((node.clone(), free.count));

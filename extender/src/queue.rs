@@ -10,6 +10,7 @@
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use kerf::ids::{NodeName, PodRef, PodUid};
@@ -29,6 +30,8 @@ pub const HOLD_MS: u64 = 60_000;
 #[derive(Debug, Default)]
 pub(crate) struct Queue {
     state: Mutex<State>,
+    /// Whether anybody is expected anywhere: asked at every binding, which must not wait for others here.
+    any: AtomicBool,
 }
 
 #[derive(Debug, Default)]
@@ -141,6 +144,78 @@ impl State {
         group.pods += 1;
     }
 
+    fn stands(&mut self, uid: &PodUid, queued: Queued) -> Vec<NodeName> {
+        let before = self.withdraw(uid);
+        let Some(pending) = self.pods.get_mut(uid) else { return Vec::new() };
+        // a new nomination says where it waits indeed
+        if queued.nominated.is_some() && queued.nominated != pending.queued.nominated {
+            pending.hold = None;
+        }
+        let known = std::mem::replace(&mut pending.queued, queued.clone());
+        // in this order: a group is as old as its oldest pod, as long as it has any
+        self.join_group(&queued);
+        self.leave_group(known.group.as_ref());
+        self.enter(uid, before)
+    }
+
+    fn retain(&mut self, seen: &BTreeSet<PodUid>) -> Vec<NodeName> {
+        let gone: Vec<PodUid> = self.pods.keys().filter(|uid| !seen.contains(*uid)).cloned().collect();
+        gone.iter().flat_map(|uid| self.remove(uid)).collect()
+    }
+
+    fn forget_node(&mut self, node: &str) {
+        let Some(pods) = self.expected.remove(node) else { return };
+        for uid in pods {
+            if let Some(pending) = self.pods.get_mut(&uid) {
+                pending.hold.take_if(|hold| hold.node.as_str() == node);
+                pending.queued.nominated.take_if(|nominated| nominated.as_str() == node);
+            }
+        }
+    }
+
+    fn sent(&mut self, uid: &PodUid, node: &NodeName, now: Timestamp) -> Vec<NodeName> {
+        let will_wait = |pending: &Pending| pending.queued.waits && pending.rests.is_none_or(|end| end <= now);
+        if !self.pods.get(uid).is_some_and(will_wait) {
+            return Vec::new();
+        }
+        let before = self.withdraw(uid);
+        if let Some(pending) = self.pods.get_mut(uid) {
+            let expires = pending.hold.as_ref().map_or(now.plus(HOLD_MS), |hold| hold.expires);
+            pending.hold = Some(Hold { node: node.clone(), expires });
+        }
+        self.enter(uid, before)
+    }
+
+    fn released(&mut self, uid: &PodUid) -> Vec<NodeName> {
+        if self.pods.get(uid).is_none_or(|pending| pending.hold.is_none()) {
+            return Vec::new();
+        }
+        let before = self.withdraw(uid);
+        if let Some(pending) = self.pods.get_mut(uid) {
+            pending.hold = None;
+        }
+        self.enter(uid, before)
+    }
+
+    fn expire(&mut self, now: Timestamp) -> Vec<NodeName> {
+        if self.expected.is_empty() {
+            return Vec::new();
+        }
+        let late = |pending: &Pending| pending.hold.as_ref().is_some_and(|hold| hold.expires <= now);
+        let overdue: Vec<PodUid> =
+            self.pods.iter().filter(|(_, pending)| late(pending)).map(|(uid, _)| uid.clone()).collect();
+        let mut freed = Vec::new();
+        for uid in overdue {
+            let before = self.withdraw(&uid);
+            if let Some(pending) = self.pods.get_mut(&uid) {
+                pending.hold = None;
+                pending.rests = Some(now.plus(HOLD_MS));
+            }
+            freed.extend(self.enter(&uid, before));
+        }
+        freed
+    }
+
     fn remove(&mut self, uid: &PodUid) -> Vec<NodeName> {
         let places = self.withdraw(uid);
         if let Some(gone) = self.pods.remove(uid) {
@@ -175,105 +250,48 @@ impl Queue {
 
     /// Where a pod that was seen unbound stands. Returns the nodes that it is not expected on any more.
     pub fn stands(&self, uid: &PodUid, queued: Queued) -> Vec<NodeName> {
-        let mut state = self.lock();
-        let before = state.withdraw(uid);
-        let Some(pending) = state.pods.get_mut(uid) else { return Vec::new() };
-        // a new nomination says where it waits indeed
-        if queued.nominated.is_some() && queued.nominated != pending.queued.nominated {
-            pending.hold = None;
-        }
-        let known = std::mem::replace(&mut pending.queued, queued.clone());
-        // in this order: a group is as old as its oldest pod, as long as it has any
-        state.join_group(&queued);
-        state.leave_group(known.group.as_ref());
-        state.enter(uid, before)
+        self.change(|state| state.stands(uid, queued))
     }
 
     /// A pod is bound or gone. Returns the nodes that it was expected on.
     pub fn remove(&self, uid: &PodUid) -> Vec<NodeName> {
-        self.lock().remove(uid)
+        self.change(|state| state.remove(uid))
     }
 
     /// A complete list has ended: others are gone. Returns the nodes that they were expected on.
     pub fn retain(&self, seen: &BTreeSet<PodUid>) -> Vec<NodeName> {
-        let mut state = self.lock();
-        let gone: Vec<PodUid> = state.pods.keys().filter(|uid| !seen.contains(*uid)).cloned().collect();
-        gone.iter().flat_map(|uid| state.remove(uid)).collect()
+        self.change(|state| state.retain(seen))
     }
 
     /// A node is gone: nobody is expected there any more.
     pub fn forget_node(&self, node: &str) {
-        let mut state = self.lock();
-        let Some(pods) = state.expected.remove(node) else { return };
-        for uid in pods {
-            if let Some(pending) = state.pods.get_mut(&uid) {
-                pending.hold.take_if(|hold| hold.node.as_str() == node);
-                pending.queued.nominated.take_if(|nominated| nominated.as_str() == node);
-            }
-        }
+        self.change(|state| state.forget_node(node));
     }
 
     /// Filter or prioritize sent a pod to this node. If it is one that will wait, it is expected there; and nowhere else
     /// where it was sent before, which makes its time no longer. Returns the nodes that it is not expected on any more.
     pub fn sent(&self, uid: &PodUid, node: &NodeName, now: Timestamp) -> Vec<NodeName> {
-        let mut state = self.lock();
-        if !state
-            .pods
-            .get(uid)
-            .is_some_and(|pending| pending.queued.waits && pending.rests.is_none_or(|end| end <= now))
-        {
-            return Vec::new();
-        }
-        let before = state.withdraw(uid);
-        if let Some(pending) = state.pods.get_mut(uid) {
-            let expires = pending.hold.as_ref().map_or(now.plus(HOLD_MS), |hold| hold.expires);
-            pending.hold = Some(Hold { node: node.clone(), expires });
-        }
-        state.enter(uid, before)
+        self.change(|state| state.sent(uid, node, now))
     }
 
     /// Its bind has ended, or it was refused everywhere: it is not expected any more where it was sent. Returns the
     /// nodes.
     pub fn released(&self, uid: &PodUid) -> Vec<NodeName> {
-        let mut state = self.lock();
-        if state.pods.get(uid).is_none_or(|pending| pending.hold.is_none()) {
-            return Vec::new();
-        }
-        let before = state.withdraw(uid);
-        if let Some(pending) = state.pods.get_mut(uid) {
-            pending.hold = None;
-        }
-        state.enter(uid, before)
+        self.change(|state| state.released(uid))
     }
 
     /// The time of some has passed. Returns the nodes that they were expected on.
     pub fn expire(&self, now: Timestamp) -> Vec<NodeName> {
-        let mut state = self.lock();
-        if state.expected.is_empty() {
-            return Vec::new();
-        }
-        let late = |pending: &Pending| pending.hold.as_ref().is_some_and(|hold| hold.expires <= now);
-        let overdue: Vec<PodUid> =
-            state.pods.iter().filter(|(_, pending)| late(pending)).map(|(uid, _)| uid.clone()).collect();
-        let mut freed = Vec::new();
-        for uid in overdue {
-            let before = state.withdraw(&uid);
-            if let Some(pending) = state.pods.get_mut(&uid) {
-                pending.hold = None;
-                pending.rests = Some(now.plus(HOLD_MS));
-            }
-            freed.extend(state.enter(&uid, before));
-        }
-        freed
+        self.change(|state| state.expire(now))
     }
 
     /// The pods that come before this one, where they are expected. Of a pod that the watch has not shown, no more is
     /// known than its priority.
     pub fn before(&self, uid: &PodUid, priority: i32) -> Claims {
-        let state = self.lock();
-        if state.expected.is_empty() {
+        if !self.any.load(Ordering::Acquire) {
             return Claims::new();
         }
+        let state = self.lock();
         let own = state.pods.get(uid);
         let group = own.and_then(|own| own.queued.group.as_ref());
         let expected = |pending: &Pending| pending.places().next().is_some();
@@ -305,6 +323,13 @@ impl Queue {
             claims.insert(node.clone(), before.into_iter().map(claim).collect());
         }
         claims
+    }
+
+    fn change<R>(&self, change: impl FnOnce(&mut State) -> R) -> R {
+        let mut state = self.lock();
+        let result = change(&mut state);
+        self.any.store(!state.expected.is_empty(), Ordering::Release);
+        result
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {

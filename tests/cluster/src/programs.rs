@@ -18,7 +18,16 @@ use crate::tools::{output, workspace};
 /// kubectl's.
 pub fn install(control: &Control) -> anyhow::Result<()> {
     let base = workspace().join("manifests/base");
-    for file in ["namespace", "extender-rbac", "plugin-rbac", "admission-policy", "network-policy", "flow-schema"] {
+    let files = [
+        "namespace",
+        "extender-rbac",
+        "retries",
+        "plugin-rbac",
+        "admission-policy",
+        "network-policy",
+        "flow-schema",
+    ];
+    for file in files {
         let path = base.join(file).with_extension("yaml");
         control.kubectl(&["apply", "-f", &path.display().to_string()])?;
     }
