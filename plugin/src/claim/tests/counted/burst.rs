@@ -230,7 +230,7 @@ impl World {
             let pod = self.pods[at].clone();
             match self.admit(&pod) {
                 End::Admitted => {}
-                End::Rejected => self.reject(&pod.reference.name.to_string()),
+                End::Rejected => self.reject(&pod.reference.name),
                 End::CutShort => {
                     cuts += 1;
                     self.present.clear();
