@@ -1,6 +1,6 @@
 //! Cards, and what a node says about its own.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::str::FromStr;
 use std::sync::Arc;
@@ -164,7 +164,7 @@ impl Inventory {
     /// Sorts the devices. Of two with the same id the one with the lower index stays.
     pub fn new(mut devices: Vec<Device>) -> Self {
         devices.sort_by(|a, b| (a.index, &a.id).cmp(&(b.index, &b.id)));
-        let mut seen = std::collections::BTreeSet::new();
+        let mut seen = BTreeSet::new();
         devices.retain(|device| seen.insert(device.id.clone()));
         Self { devices }
     }
@@ -185,14 +185,26 @@ impl Inventory {
         &self.devices
     }
 
-    /// Takes the named cards (by id or by index) out of service; the others are left as they are.
-    pub fn cordon(&mut self, names: &str) {
+    /// The cards that a list of names means: ids and indices, joined by commas.
+    pub fn named(&self, names: &str) -> Cordon {
+        let mut cordon = Cordon::default();
         for name in names.split(',').map(str::trim).filter(|name| !name.is_empty()) {
-            for device in &mut self.devices {
-                if device.id.as_str() == name || name.parse() == Ok(device.index) {
-                    device.cordoned = true;
-                }
+            let is_named = |device: &&Device| device.id.as_str() == name || name.parse() == Ok(device.index);
+            let found: Vec<DeviceId> =
+                self.devices.iter().filter(is_named).map(|device| device.id.clone()).collect();
+            if found.is_empty() {
+                cordon.unknown.push(name.to_owned());
             }
+            cordon.cards.extend(found);
+        }
+        cordon
+    }
+
+    /// Takes the named cards out of service; the others are left as they are.
+    pub fn cordon(&mut self, names: &str) {
+        let cordon = self.named(names);
+        for device in self.devices.iter_mut().filter(|device| cordon.cards.contains(&device.id)) {
+            device.cordoned = true;
         }
     }
 
@@ -200,6 +212,15 @@ impl Inventory {
     pub fn cordon_all(&mut self) {
         self.devices.iter_mut().for_each(|device| device.cordoned = true);
     }
+}
+
+/// A list of cards to take out of service (`<D>/gpu-cordon`), held against the cards of a node.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Cordon {
+    /// The cards that it names.
+    pub cards: BTreeSet<DeviceId>,
+    /// Names in it that are no card's, in its order.
+    pub unknown: Vec<String>,
 }
 
 #[cfg(test)]
@@ -225,7 +246,9 @@ mod tests {
     #[test]
     fn cordon_takes_ids_and_indices_and_ignores_the_rest() {
         let mut inventory = Inventory::from_capacity(300, 30);
-        inventory.cordon("index-0, 2,,nonsense,-1");
+        let names = "index-0, 2,,nonsense,-1,0";
+        assert_eq!(inventory.named(names).unknown, ["nonsense", "-1"]);
+        inventory.cordon(names);
         assert_eq!(inventory.devices().iter().map(Device::usable).collect::<Vec<_>>(), [false, true, false]);
     }
 }

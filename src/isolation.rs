@@ -38,6 +38,25 @@ impl Isolation {
             Self::Mig => "mig",
         }
     }
+
+    /// The least level of a card on which a container that runs as `user`, by its own word, has this one: a node's service
+    /// for `mps` runs as root and serves nobody else.
+    #[must_use]
+    pub fn needed_by(self, user: Option<u32>) -> Self {
+        match self {
+            Self::Mps if !mps_serves(ROOT, user) => Self::Driver,
+            level => level,
+        }
+    }
+}
+
+const ROOT: u32 = 0;
+
+/// Whether the multi-process service of a daemon that runs as `daemon` serves a container that says it runs as `user`. A
+/// daemon has one server at a time, for one user: whoever is another waits, without a word, until all of that server's
+/// clients are gone. One that says nothing is taken for the daemon's user, since most images are.
+pub fn mps_serves(daemon: u32, user: Option<u32>) -> bool {
+    user.is_none_or(|user| user == daemon)
 }
 
 impl fmt::Display for Isolation {
@@ -57,6 +76,15 @@ impl FromStr for Isolation {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn who_is_not_root_needs_more_than_mps_to_have_mps() {
+        for (level, needed) in [(Isolation::Mps, Isolation::Driver), (Isolation::Limiter, Isolation::Limiter)] {
+            assert_eq!(level.needed_by(Some(1000)), needed);
+            assert_eq!((level.needed_by(None), level.needed_by(Some(0))), (level, level));
+        }
+        assert!(mps_serves(1000, Some(1000)) && !mps_serves(1000, Some(0)));
+    }
 
     #[test]
     fn levels_are_named_once_and_ordered_by_strength() {

@@ -2,10 +2,12 @@
 
 mod budget;
 mod domain;
+mod health;
 mod holding;
 mod host;
 mod queued;
 mod taints;
+mod users;
 
 use std::sync::Arc;
 
@@ -23,10 +25,12 @@ use crate::units::{Timestamp, parse_quantity};
 
 pub use budget::budget;
 pub use domain::{held_elsewhere, offered_elsewhere};
+pub use health::{ALLOCATIONS_SUCCEED, failing};
 pub use holding::Holding;
 pub use host::{allocatable, asks_for_host_and_cards_alone, requested, resident};
 pub use queued::{Queued, leaving};
 pub use taints::{Closed, Taint, Taints, Toleration};
+pub use users::users;
 
 /// What kerf needs to know of a Pod.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -93,6 +97,7 @@ impl NodeView {
 /// [`RequestError`] where it breaks a rule of the contract.
 pub fn request(pod: &Pod, keys: &Keys) -> Result<Option<GpuRequest>, RequestError> {
     let request = unread(pod, keys, |raw, annotations| GpuRequest::parse(raw, annotations)).unwrap_or(Ok(None))?;
+    let request = request.map(|request| users::demanding(request, pod));
     Ok(request.map(|request| GpuRequest { priority: priority(pod), ..request }))
 }
 

@@ -28,6 +28,7 @@
 
 mod card;
 mod commitment;
+mod doubt;
 mod standing;
 mod transit;
 mod trial;
@@ -39,6 +40,7 @@ use card::take;
 pub use card::{Card, Offered, Room};
 use commitment::holds;
 pub use commitment::{Basis, Commitment, Held, Seen, State};
+pub use doubt::LONGEST_RETRY_MS;
 pub use standing::Standing;
 use transit::Transit;
 pub use trial::Trial;
@@ -85,11 +87,6 @@ impl NodeLedger {
         let mut ledger = Self::default();
         ledger.set_inventory(inventory);
         ledger
-    }
-
-    /// A node that was never seen in this life of it, and whose cards a plugin has listed in an earlier one.
-    pub fn of_listed() -> Self {
-        Self { listed: true, ..Self::default() }
     }
 
     /// The cards, in order of index.
@@ -171,6 +168,11 @@ impl NodeLedger {
         }
     }
 
+    /// A plugin has listed the cards of this node before: none are to be inferred.
+    pub fn expect_list(&mut self) {
+        self.listed = true;
+    }
+
     /// Whether a plugin has listed the cards of this node, by their ids, now or before.
     pub fn listed(&self) -> bool {
         self.listed
@@ -201,7 +203,7 @@ impl NodeLedger {
     }
 
     /// Plans the pod onto the cards as they are now and reserves them until `deadline`. A pod that is already
-    /// here keeps what it has, so a repeated bind gets the same cards.
+    /// here keeps what it has, so a repeated bind gets the same cards, as long as those can take it (`doubt`).
     ///
     /// # Errors
     /// [`Unfit`] where it does not fit; nothing is changed then.
@@ -215,13 +217,8 @@ impl NodeLedger {
         deadline: Timestamp,
         epoch: u64,
     ) -> Result<Plan, Unfit> {
-        if let Some(known) = self.commitments.get_mut(uid) {
-            let Held::Plan(plan) = &known.held else { return Err(Unfit::UnreadableRecord) };
-            if let State::Assumed { deadline: old } = &mut known.state {
-                *old = deadline;
-                known.epoch = epoch;
-            }
-            return Ok(plan.clone());
+        if self.commitments.contains_key(uid) {
+            return self.assume_again(planner, uid, request, policy, deadline, epoch);
         }
         let plan = planner.plan(self, request, policy)?;
         self.insert(uid, pod, request, plan.clone(), deadline, epoch);
@@ -264,6 +261,8 @@ impl NodeLedger {
             confirmed: false,
             standing: Arc::default(),
             epoch,
+            latest: deadline.plus(LONGEST_RETRY_MS),
+            doubtful: false,
         };
         self.commitments.insert(uid.clone(), commitment);
         self.recount();
@@ -276,6 +275,17 @@ impl NodeLedger {
         {
             commitment.state = State::Bound { deadline };
             commitment.epoch = epoch;
+            if commitment.doubtful {
+                commitment.certain();
+                self.recount();
+            }
+        }
+    }
+
+    /// The pod is still there, says a list of `epoch`, and no more can be read of it.
+    pub fn keep(&mut self, uid: &PodUid, epoch: u64) {
+        if let Some(known) = self.commitments.get_mut(uid) {
+            known.epoch = epoch;
         }
     }
 
@@ -296,6 +306,10 @@ impl NodeLedger {
                 // a node's confirmation is never taken back: an older view of the pod may arrive late
                 known.confirmed |= confirmed;
                 known.epoch = epoch;
+                if known.doubtful {
+                    known.certain();
+                    self.recount();
+                }
                 return seen;
             }
             Some(_) => Seen::Drift,
@@ -311,10 +325,13 @@ impl NodeLedger {
             confirmed: confirmed || before.is_some_and(|known| known.confirmed),
             standing: before.map(|known| known.standing.clone()).unwrap_or_default(),
             epoch,
+            latest: Timestamp::default(),
+            doubtful: false,
         };
         let known = self.commitments.insert(uid.clone(), commitment);
-        // an unreadable record is on every card already, so it leaves none
-        if let Some(known) = known.filter(|known| matches!(known.held, Held::Plan(_)))
+        // an unreadable record is on every card already, so it leaves none; nor does a plan in the place of another, of which
+        // the API server shows that it was not carried out
+        if let Some(known) = known.filter(|known| matches!(known.held, Held::Plan(_)) && !known.doubtful)
             && let Some(Commitment { held: Held::Plan(_), holds, .. }) = self.commitments.get(uid)
         {
             self.transit.moved(&known.holds, holds);

@@ -4,8 +4,12 @@
 
 pub mod admin;
 pub mod client;
+pub mod failure;
+pub mod feed;
+pub mod guarded;
 pub mod readiness;
 pub mod series;
 pub mod shutdown;
 pub mod telemetry;
 pub mod version;
+pub mod watching;

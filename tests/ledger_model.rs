@@ -1,5 +1,6 @@
 //! Whole histories of one node's ledger against a naive list of holds (`model/reference.rs`): binds whose answers
-//! are late or lost, pods that others bind or change, relists, cards that come and go, restarts.
+//! are late or lost, pods that others bind or change, annotations that are edited, relists, cards that come and go, lists of
+//! cards that are lost, restarts. `PROPTEST_CASES` sets how many histories are tried.
 
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test")]
 
@@ -16,7 +17,7 @@ use kerf::placement::{Planner, Policy, Unfit};
 use kerf::plan::{Form, Grant, Plan, Slice};
 use kerf::request::{Ask, ContainerKind, ContainerRequest, GpuRequest};
 use kerf::shares::{Arrangement, Counted, PerCard};
-use kerf::units::{Mib, Share, Timestamp};
+use kerf::units::{Mib, Milli, Share, Timestamp};
 use proptest::prelude::*;
 use proptest_state_machine::{StateMachineTest, prop_state_machine};
 use reference::{CARDS, Condition, Hold, Model, Node, PATIENCE, SHARE, Stage, Step, Truth, Uid};
@@ -109,6 +110,7 @@ fn inventory(cards: &[Condition; 3]) -> Inventory {
 struct Ledger {
     ledger: NodeLedger,
     planner: Planner,
+    edits: usize,
 }
 
 impl Ledger {
@@ -122,7 +124,13 @@ impl Ledger {
 
     fn observe(&mut self, uid: Uid, truth: &Truth, epoch: u64) -> String {
         let held = held(uid, &truth.hold);
-        format!("{:?}", self.ledger.observe(&name(uid), &pod(uid), &request(uid), held, truth.confirmed, epoch))
+        // whatever its annotations say now
+        self.edits += 1;
+        let mut request = GpuRequest::clone(&request(uid));
+        request.policy = Policy::ALL.get(self.edits % 7).copied();
+        request.limit = self.edits.is_multiple_of(3).then_some(Milli(1000));
+        let request = Arc::new(request);
+        format!("{:?}", self.ledger.observe(&name(uid), &pod(uid), &request, held, truth.confirmed, epoch))
     }
 
     /// Does the step as the extender would, and returns what the ledger answered.

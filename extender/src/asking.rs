@@ -34,10 +34,11 @@ pub struct Asking<'a> {
 }
 
 /// How well a node suits a pod: first the one where it holds cards already, last those that would do now but not after
-/// the pods in flight.
+/// the pods in flight, and behind them those where containers fail for reasons of the node's own.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct NodeRank {
     elsewhere: bool,
+    failing: bool,
     crowded: bool,
     rank: Rank,
 }
@@ -169,12 +170,13 @@ impl<'a> Asking<'a> {
         let now = found.as_ref().unwrap_or(&ledger);
         planner.fit(now, self.request, self.policy).ok()?;
         let elsewhere = self.own.is_empty() || !self.own.contains(node);
+        let failing = self.cluster.is_failing(node);
         if ahead.is_empty() {
-            return Some(NodeRank { elsewhere, crowded: false, rank: rank(now, self.policy) });
+            return Some(NodeRank { elsewhere, failing, crowded: false, rank: rank(now, self.policy) });
         }
         let later = after(now, ahead);
         let crowded = planner.fit(&later, self.request, self.policy).is_err();
-        Some(NodeRank { elsewhere, crowded, rank: rank(&later, self.policy) })
+        Some(NodeRank { elsewhere, failing, crowded, rank: rank(&later, self.policy) })
     }
 
     /// The node as the pod finds it once these plans are carried out; `None` where that is as it is now.

@@ -1,29 +1,54 @@
-//! The one place where the extender reads the time of day.
+//! The one place where the extender reads clocks.
+//!
+//! How long something lasts is told by a clock that nobody sets ([`Clock::now`]); what is written down for others is told
+//! by the time of day ([`Clock::nanos`]), which may be set forward and back.
 
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 use kerf::units::Timestamp;
 
-/// Hands out nanoseconds since 1970, never the same twice, so that they order the pods of a node.
-#[derive(Debug, Default)]
+/// Hands out nanoseconds since 1970, never the same twice, so that they order the pods of a node; and milliseconds since it
+/// was made.
+#[derive(Debug)]
 pub struct Clock {
     last: AtomicU64,
+    made: Instant,
+    day: fn() -> SystemTime,
+}
+
+impl Default for Clock {
+    fn default() -> Self {
+        Self::with_time_of_day(SystemTime::now)
+    }
 }
 
 impl Clock {
-    /// Now, in nanoseconds since 1970; later than any value given out before.
+    /// A clock that is told the time of day by `day`.
+    pub fn with_time_of_day(day: fn() -> SystemTime) -> Self {
+        Self { last: AtomicU64::default(), made: Instant::now(), day }
+    }
+
+    /// The time of day, in nanoseconds since 1970; later than any value given out before.
     pub fn nanos(&self) -> u64 {
-        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-        let now = u64::try_from(now.as_nanos()).unwrap_or(u64::MAX);
+        let now = self.day();
         let last = self.last.fetch_max(now, Ordering::AcqRel);
         if last < now { now } else { self.last.fetch_add(1, Ordering::AcqRel) + 1 }
     }
 
-    /// Now, in milliseconds since 1970.
+    /// Now, in milliseconds of this process's own. No step of the time of day moves it.
     pub fn now(&self) -> Timestamp {
-        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-        Timestamp(u64::try_from(now.as_millis()).unwrap_or(u64::MAX))
+        Timestamp(u64::try_from(self.made.elapsed().as_millis()).unwrap_or(u64::MAX))
+    }
+
+    /// How long ago a time of day is, in milliseconds; `None` where it is yet to come.
+    pub fn since(&self, nanos: u64) -> Option<u64> {
+        Some(self.day().checked_sub(nanos)? / 1_000_000)
+    }
+
+    fn day(&self) -> u64 {
+        let now = (self.day)().duration_since(UNIX_EPOCH).unwrap_or_default();
+        u64::try_from(now.as_nanos()).unwrap_or(u64::MAX)
     }
 }
 
@@ -36,5 +61,25 @@ mod tests {
         let clock = Clock::default();
         let times: Vec<u64> = (0..10_000).map(|_| clock.nanos()).collect();
         assert!(times.is_sorted_by(|a, b| a < b));
+    }
+
+    static STEP: AtomicU64 = AtomicU64::new(0);
+
+    fn stepped() -> SystemTime {
+        UNIX_EPOCH + std::time::Duration::from_secs(1_000_000 + STEP.load(Ordering::Acquire))
+    }
+
+    #[test]
+    fn a_step_of_the_time_of_day_moves_no_deadline() {
+        let clock = Clock::with_time_of_day(stepped);
+        let (before, first) = (clock.now(), clock.nanos());
+        STEP.store(3_600, Ordering::Release);
+        assert!(clock.now() < before.plus(60_000), "an hour forward");
+        assert_eq!(clock.since(first), Some(3_600_000));
+        let later = clock.nanos();
+        STEP.store(0, Ordering::Release);
+        assert!(clock.now() >= before && clock.now() < before.plus(60_000), "an hour back");
+        assert!(clock.nanos() > later, "the order of what was written stays");
+        assert_eq!(clock.since(later), None);
     }
 }

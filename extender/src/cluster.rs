@@ -3,6 +3,7 @@
 //! A method locks at most one node at a time, never across an await, and returns owned values. What a lost race
 //! between two of them can leave behind is an assumed commitment, which the reaper asks the API server about.
 
+mod recent;
 mod recorded;
 mod waiting;
 
@@ -15,7 +16,7 @@ use dashmap::{DashMap, DashSet};
 use kerf::annotation::Record;
 use kerf::ids::{NodeName, PodRef, PodUid};
 use kerf::k8s::{Holding, NodeView, PodView, Queued, Taints};
-use kerf::ledger::{NodeLedger, Seen, Standing};
+use kerf::ledger::{NodeLedger, Seen, Standing, State};
 use kerf::placement::shape::HostAmount;
 use kerf::placement::survey::Survey;
 use kerf::placement::{Planner, Policy, Unfit};
@@ -28,7 +29,10 @@ use tokio::sync::watch;
 pub use recorded::PREDICATE_TTL_MS;
 pub use waiting::Waiting;
 
+use recent::Recent;
+
 use crate::asking::Asking;
+use crate::clock::Clock;
 use crate::freed::{Freed, News};
 use crate::queue::Queue;
 use crate::survey::{Footprint, Surveyor};
@@ -55,13 +59,24 @@ pub struct Cluster {
     taints: DashMap<NodeName, Taints>,
     /// Bound pods that hold cards under another resource domain, and their nodes.
     foreign: DashMap<PodUid, NodeName>,
+    /// Nodes whose plugin says that containers fail there: tried last.
+    failing: DashSet<NodeName>,
     /// Priorities of bound pods without cards, where they have one.
     priorities: DashMap<PodUid, i32>,
     /// Counts complete lists of pods, so that one can tell which commitments it should have shown.
     epoch: AtomicU64,
     changed: watch::Sender<()>,
     surveyor: Surveyor,
+    /// Pods that were deleted or have ended: uids are never used again, and an answer of the API server may be older.
+    departed: Recent<PodUid>,
+    /// Nodes that are gone and whose cards a plugin had listed: where one comes back, none are inferred.
+    listed: Recent<NodeName>,
 }
+
+/// More pods than leave a cluster while one answer of the API server is on its way.
+const MOST_DEPARTED: usize = 16_384;
+/// More nodes than are made anew within the time that their plugin needs to list their cards.
+const MOST_LISTED: usize = 4_096;
 
 /// What applying a pod changed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -98,10 +113,13 @@ impl Default for Cluster {
             freed: Freed::default(),
             recorded: DashMap::new(),
             taints: DashMap::new(),
+            failing: DashSet::new(),
             // commitments made before the first list carry an epoch below every list's
             epoch: AtomicU64::new(1),
             changed: watch::Sender::new(()),
             surveyor: Surveyor::default(),
+            departed: Recent::new(MOST_DEPARTED),
+            listed: Recent::new(MOST_LISTED),
         }
     }
 }
@@ -298,10 +316,32 @@ impl Cluster {
 impl Cluster {
     /// A Node was seen.
     pub fn apply_node(&self, view: &NodeView) {
-        view.tell(&mut self.nodes.entry(view.name.clone()).or_default());
+        let mut ledger = self.nodes.entry(view.name.clone()).or_default();
+        if self.listed.contains(&view.name) {
+            ledger.expect_list();
+        }
+        view.tell(&mut ledger);
+        drop(ledger);
         self.surveyor.mark(&view.name);
         self.freed.mark(&view.name, News::Told);
         self.notify();
+    }
+
+    /// Whether containers fail on a node for reasons of its own.
+    pub fn apply_failing(&self, node: &NodeName, failing: bool) {
+        let news = if failing {
+            self.failing.insert(node.clone())
+        } else {
+            !self.failing.is_empty() && self.failing.remove(node).is_some()
+        };
+        if news {
+            tracing::info!(%node, failing, "containers fail on a node for reasons of its own: it is tried last while they do");
+        }
+    }
+
+    /// Whether it is tried last.
+    pub fn is_failing(&self, node: &str) -> bool {
+        self.failing.contains(node)
     }
 
     /// What a node has for pods, cards aside; `None` where it does not say.
@@ -360,11 +400,15 @@ impl Cluster {
     /// A Node is gone. Its pods stay until they are released.
     pub fn delete_node(&self, name: &str) {
         if let Some(mut ledger) = self.nodes.get_mut(name) {
+            if ledger.listed() {
+                self.listed.add(ledger.key());
+            }
             ledger.forget_node();
         }
         self.nodes.remove_if(name, |_, ledger| ledger.is_empty());
         self.queue.forget_node(name);
         self.taints.remove(name);
+        self.failing.remove(name);
         self.surveyor.forget(name);
         self.notify();
     }
@@ -378,8 +422,42 @@ impl Cluster {
         }
     }
 
+    /// A complete list shows the pod. Whatever was heard of its end before that is not so.
+    pub fn list_pod(&self, uid: &PodUid) {
+        self.departed.remove(uid);
+    }
+
+    /// Whether the pod was deleted or has ended, so that what shows it alive is older.
+    pub fn is_gone(&self, uid: &PodUid) -> bool {
+        self.departed.contains(uid)
+    }
+
+    /// A complete list, begun in the latest epoch, has the pod, and no more can be read of it: what is known of it stays.
+    pub fn keep_pod(&self, uid: &PodUid) {
+        for node in self.homes.get(uid).map(|homes| homes.clone()).unwrap_or_default() {
+            if let Some(mut ledger) = self.nodes.get_mut(&node) {
+                ledger.keep(uid, self.epoch());
+            }
+        }
+    }
+
+    /// The API server has answered a question about a pod. The watch may have told more by now, so the answer counts only
+    /// where the watch has not shown the pod on its node yet.
+    pub fn apply_answer(&self, view: PodView, clock: &Clock) {
+        let shown = |node: &NodeName| {
+            let ledger = self.nodes.get(node)?;
+            ledger.commitments().get(&view.uid).map(|known| known.state == State::Observed)
+        };
+        if view.ended || view.node.as_ref().and_then(shown) != Some(true) {
+            self.apply_pod(view, clock);
+        }
+    }
+
     /// A Pod was seen.
-    pub fn apply_pod(&self, view: PodView, now: Timestamp) -> Applied {
+    pub fn apply_pod(&self, view: PodView, clock: &Clock) -> Applied {
+        if self.is_gone(&view.uid) {
+            return Applied::Nothing;
+        }
         if view.ended {
             self.delete_pod(&view.uid);
             return Applied::Nothing;
@@ -398,9 +476,15 @@ impl Cluster {
                     return Applied::Nothing;
                 };
                 let (pod, tolerations) = (view.pod.clone(), view.tolerations.into());
+                let first = self.queue.request(&view.uid).is_none();
                 self.queue.seen(&view.uid, Waiting { pod, request: request.clone(), tolerations });
                 if let Record::Placed(placement) = view.record {
-                    self.reserve(&view.uid, &view.pod, &request, placement, now);
+                    // one from the future was written before the time of day was set back
+                    let age = clock.since(placement.time).or(first.then_some(0));
+                    if let Some(age) = age.filter(|age| *age < PREDICATE_TTL_MS) {
+                        let deadline = clock.now().plus(PREDICATE_TTL_MS - age);
+                        self.reserve(&view.uid, &view.pod, &request, placement, deadline);
+                    }
                 }
                 Applied::Nothing
             }
@@ -464,6 +548,7 @@ impl Cluster {
 
     /// A Pod was deleted or has ended: whatever it held is free.
     pub fn delete_pod(&self, uid: &PodUid) {
+        self.departed.add(uid);
         self.mark_all(self.queue.remove(uid), News::Told);
         self.leaving.remove(uid);
         self.recorded.remove(uid);
@@ -497,9 +582,14 @@ impl Cluster {
                 self.freed.mark(&node, News::Told);
             }
             for uid in missing {
+                // it may have been found elsewhere
+                if !seen.contains(&uid) {
+                    self.departed.add(&uid);
+                }
                 self.drop_home(&uid, &node);
             }
         }
+        self.queue.others(seen).iter().for_each(|uid| self.departed.add(uid));
         self.mark_all(self.queue.retain(seen), News::Told);
         self.leaving.retain(|uid| seen.contains(uid));
         let foreign = self.foreign.iter().map(|entry| (entry.key().clone(), entry.value().clone()));

@@ -8,6 +8,7 @@ use std::time::Duration;
 use clap::Parser;
 use kerf::annotation::Domain;
 use kerf::placement::Policy;
+use kerf::runtime::feed::Patience;
 use kerf::runtime::telemetry::LogArgs;
 use kerf::shares::ShareResources;
 
@@ -80,6 +81,8 @@ pub struct Config {
     pub legacy: bool,
     /// Bounds request bodies, in bytes.
     pub max_body: usize,
+    /// How long the watches may be silent.
+    pub patience: Patience,
 }
 
 /// Flags that contradict each other.
@@ -119,6 +122,7 @@ impl TryFrom<&Args> for Config {
             write_timeout: Duration::from_millis(write),
             legacy: args.legacy,
             max_body: usize::from(args.max_body_mib) << 20,
+            patience: Patience::default(),
         })
     }
 }

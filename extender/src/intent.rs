@@ -16,6 +16,8 @@ use kerf::units::Timestamp;
 pub const TTL_MS: u64 = 2_000;
 /// More pods than are ever in flight: a bound on memory.
 const MAX: usize = 4_096;
+/// So many of them may be pods that the watch has not shown, of which anybody may have told: it lags by so few.
+const MAX_UNSEEN: usize = 64;
 
 /// Where one pod in flight will most likely be bound.
 #[derive(Clone, Debug)]
@@ -24,6 +26,8 @@ struct Intent {
     request: Arc<GpuRequest>,
     plan: Plan,
     expires: Timestamp,
+    /// Whether the watch has shown the pod.
+    seen: bool,
 }
 
 /// All pods in flight.
@@ -33,12 +37,22 @@ pub struct Intents {
 }
 
 impl Intents {
-    /// Remembers where a pod will most likely go; an earlier intent of the same pod is replaced.
-    pub fn remember(&self, uid: PodUid, node: NodeName, request: Arc<GpuRequest>, plan: Plan, now: Timestamp) {
+    /// Remembers where a pod will most likely go; an earlier intent of the same pod is replaced. `seen`: the watch has
+    /// shown the pod.
+    pub fn remember(
+        &self,
+        uid: PodUid,
+        seen: bool,
+        node: NodeName,
+        request: Arc<GpuRequest>,
+        plan: Plan,
+        now: Timestamp,
+    ) {
         let mut intents = self.by_pod.lock().unwrap_or_else(PoisonError::into_inner);
         intents.retain(|_, intent| intent.expires > now);
-        if intents.len() < MAX {
-            intents.insert(uid, Intent { node, request, plan, expires: now.plus(TTL_MS) });
+        let unseen = || intents.iter().filter(|(pod, intent)| !intent.seen && **pod != uid).count();
+        if intents.len() < MAX && (seen || unseen() < MAX_UNSEEN) {
+            intents.insert(uid, Intent { node, request, plan, expires: now.plus(TTL_MS), seen });
         }
     }
 
@@ -71,12 +85,29 @@ mod tests {
         let intents = Intents::default();
         let now = Timestamp(0);
         for uid in ["a", "b"] {
-            intents.remember(uid.into(), "n".into(), request.clone(), Plan::default(), now);
+            intents.remember(uid.into(), true, "n".into(), request.clone(), Plan::default(), now);
         }
         let except = |uid: &'static str| move |pod: &PodUid| pod.as_str() != uid;
         assert_eq!(intents.by_node(except("a"), now)["n"].len(), 1);
         assert!(intents.drop(&"b".into()).is_some());
         assert!(intents.by_node(except("a"), now).is_empty());
         assert!(intents.by_node(except("b"), now.plus(TTL_MS)).is_empty());
+    }
+    #[test]
+    fn pods_that_the_watch_has_not_shown_are_few() {
+        let raw =
+            RawContainer { name: "c", kind: ContainerKind::App, core: Some("10"), memory: Some("1"), counted: &[] };
+        let request = Arc::new(GpuRequest::parse([raw], RawAnnotations::default()).unwrap().unwrap());
+        let intents = Intents::default();
+        let tell = |uid: String, seen, now| {
+            intents.remember(uid.into(), seen, "n".into(), request.clone(), Plan::default(), now);
+        };
+        let now = Timestamp(0);
+        (0..1_000).for_each(|number| tell(format!("u{number}"), false, now));
+        let known = |now| intents.by_node(|_| true, now).get("n").map_or(0, Vec::len);
+        assert_eq!(known(now), MAX_UNSEEN);
+        (0..10).for_each(|number| tell(format!("s{number}"), true, now));
+        assert_eq!(known(now), MAX_UNSEEN + 10);
+        assert_eq!(known(now.plus(TTL_MS)), 0);
     }
 }

@@ -43,6 +43,7 @@ use kerf::ids::PodUid;
 use kerf::placement::Policy;
 use kerf::request::GpuRequest;
 use kerf::runtime::admin::{self, Admin};
+use kerf::runtime::feed::{Ages, Feed};
 use kerf::runtime::readiness::{Condition, Readiness};
 use kerf::runtime::shutdown::Tasks;
 use kerf::runtime::version;
@@ -63,6 +64,9 @@ use crate::refused::Refused;
 /// How long a binding's outcome may be unknown before the API server is asked, in milliseconds. Far longer than
 /// any write can still be under way.
 pub const DEADLINE_MS: u64 = 15_000;
+
+/// The longest uid that a pod in flight is remembered by, in bytes. The API server's have 36.
+const MAX_UID: usize = 64;
 
 /// All parts of a running extender.
 pub struct App {
@@ -90,8 +94,8 @@ pub struct Extender {
 }
 
 impl App {
-    /// Refuses a call that came before the watches have shown everything: on what is not known yet, every card
-    /// looks free.
+    /// Refuses a call that came before the watches have shown everything, when every card looks free, or when their news
+    /// is too old to decide by.
     ///
     /// # Errors
     /// A text for the answer's `Error`; the scheduler tries again.
@@ -104,11 +108,14 @@ impl App {
 
     /// Remembers where a pod in flight will most likely be bound.
     fn intend(&self, pod: &Pod, request: &Arc<GpuRequest>, node: &str) {
-        let Some(uid) = pod.metadata.uid.as_deref().map(PodUid::from) else { return };
+        let uid = pod.metadata.uid.as_deref().filter(|uid| (1..=MAX_UID).contains(&uid.len()));
+        let Some(uid) = uid.map(PodUid::from).filter(|uid| !self.cluster.is_gone(uid)) else { return };
+        // the scheduler's watch may be ahead of ours
+        let shown = self.cluster.pending_request(&uid).is_some();
         let plan = self.cluster.asking(&uid, request, self.policy).plan(node);
         if let Ok(plan) = plan {
             self.cluster.expect(&uid, &node.into(), self.clock.now());
-            self.intents.remember(uid, node.into(), request.clone(), plan, self.clock.now());
+            self.intents.remember(uid, shown, node.into(), request.clone(), plan, self.clock.now());
         }
     }
 
@@ -137,6 +144,7 @@ pub async fn start(config: &Config, client: Client, tasks: Tasks) -> anyhow::Res
         write_timeout,
         legacy,
         max_body,
+        patience,
     } = config.clone();
     let registry = Registry::new();
     let cluster = Arc::new(Cluster::default());
@@ -158,6 +166,15 @@ pub async fn start(config: &Config, client: Client, tasks: Tasks) -> anyhow::Res
         clock,
         tasks: tasks.clone(),
     });
+    let [node_news, pod_news, budget_news] = ["nodes", "pods", "poddisruptionbudgets"]
+        .map(|kind| Feed::new(kind, patience, app.metrics.watch_failures.with_label_values(&[kind])));
+    for (name, feed) in [("news of nodes", node_news.clone()), ("news of pods", pod_news.clone())] {
+        readiness.check(name, move || feed.stale());
+    }
+    registry.register(Box::new(Ages::new(
+        metrics::WATCH_AGE,
+        [node_news.clone(), pod_news.clone(), budget_news.clone()],
+    )?))?;
     let listener = admin::listen(listen).await?;
     let address = listener.local_addr()?;
     let token = tasks.token().clone();
@@ -170,9 +187,9 @@ pub async fn start(config: &Config, client: Client, tasks: Tasks) -> anyhow::Res
     let supported = readiness.condition(version::CONDITION);
     tasks.spawn_short(version::follow("API server", ask, supported, token.clone()));
     tasks.spawn_short(settle(pods.clone(), settled, write_timeout, token.clone()));
-    tasks.spawn("watch nodes", watch::nodes(app.clone(), client.clone(), nodes, token.clone()));
-    tasks.spawn("watch pods", watch::pods(app.clone(), client.clone(), pods, token.clone()));
-    tasks.spawn("watch disruption budgets", watch::budgets(app.clone(), client, token.clone()));
+    tasks.spawn("watch nodes", watch::nodes(app.clone(), client.clone(), node_news, nodes, token.clone()));
+    tasks.spawn("watch pods", watch::pods(app.clone(), client.clone(), pod_news, pods, token.clone()));
+    tasks.spawn("watch disruption budgets", watch::budgets(app.clone(), client, budget_news, token.clone()));
     tasks.spawn("reaper", reaper::run(app.clone(), token.clone()));
     tasks.spawn("retries", refused::run(app.clone(), token.clone()));
     let router = router(app.clone(), registry, readiness, legacy);
@@ -222,7 +239,7 @@ impl Extender {
     }
 
     /// What is missing before it is ready; empty when it is.
-    pub fn unready(&self) -> Vec<&'static str> {
+    pub fn unready(&self) -> Vec<String> {
         self.app.readiness.unmet()
     }
 

@@ -14,6 +14,9 @@ use crate::cluster::Cluster;
 use cluster::ClusterCollector;
 pub(crate) use cluster::cards;
 
+/// How old the watches' news is.
+pub const WATCH_AGE: &str = "kerf_extender_watch_age_seconds";
+
 /// A verb of the extender.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Verb {
@@ -98,6 +101,8 @@ pub struct Metrics {
     pub without_budgets: IntCounter,
     /// Bindings in doubt that turned out not to be written.
     pub expired: IntCounter,
+    /// Lists and watches that failed, by kind of object.
+    pub watch_failures: IntCounterVec,
     /// How often kube-scheduler was told to try waiting pods again.
     pub retries: IntCounter,
 }
@@ -138,6 +143,11 @@ impl Metrics {
                 "Calls of preempt while disruption budgets were not known",
             )?,
             expired: counter("expired_total", "Bindings in doubt that turned out not to be written")?,
+            watch_failures: counters(
+                "watch_failures_total",
+                "Lists and watches that failed or fell silent, by kind of object",
+                &["kind"],
+            )?,
             retries: counter("retries_total", "Times that kube-scheduler was told to try waiting pods again")?,
         };
         for reason in Unfit::ALL {
@@ -147,7 +157,9 @@ impl Metrics {
             metrics.binds.with_label_values(&[outcome.as_str()]);
         }
         registry.register(Box::new(metrics.duration.clone()))?;
-        for counters in [&metrics.answers, &metrics.unfit, &metrics.binds, &metrics.invalid] {
+        for counters in
+            [&metrics.answers, &metrics.unfit, &metrics.binds, &metrics.invalid, &metrics.watch_failures]
+        {
             registry.register(Box::new(counters.clone()))?;
         }
         for counter in [

@@ -258,6 +258,11 @@ impl Queue {
         self.change(|state| state.remove(uid))
     }
 
+    /// The pods that are not among these.
+    pub fn others(&self, seen: &BTreeSet<PodUid>) -> Vec<PodUid> {
+        self.lock().pods.keys().filter(|uid| !seen.contains(*uid)).cloned().collect()
+    }
+
     /// A complete list has ended: others are gone. Returns the nodes that they were expected on.
     pub fn retain(&self, seen: &BTreeSet<PodUid>) -> Vec<NodeName> {
         self.change(|state| state.retain(seen))

@@ -33,7 +33,7 @@ pub async fn round(app: &App) {
         match app.binder.read(&pod).await {
             Ok(Some(found)) => match k8s::pod(&found, &app.keys) {
                 Some(view) if view.uid == uid && view.node.is_some() => {
-                    app.cluster.apply_pod(view, now);
+                    app.cluster.apply_answer(view, &app.clock);
                     tracing::info!(%pod, %uid, %node, "binding in doubt was written");
                 }
                 // unbound, or another life of the name

@@ -1,47 +1,44 @@
 //! Pods and Nodes from the API server into the [`Cluster`]: translated on arrival, then dropped.
 
 mod grouped;
-mod guarded;
 
 use std::collections::BTreeSet;
-use std::fmt::Debug;
 use std::sync::Arc;
 
-use futures::{Stream, StreamExt};
 use k8s_openapi::api::core::v1::Node;
 use k8s_openapi::api::policy::v1::PodDisruptionBudget;
 use kerf::annotation::Record;
 use kerf::ids::{NodeName, PodRef, PodUid};
 use kerf::k8s::{self, Holding, Queued};
 use kerf::ledger::Seen;
+use kerf::runtime::feed::Feed;
+use kerf::runtime::guarded::Guarded;
 use kerf::runtime::readiness::Condition;
-use kube::runtime::WatchStreamExt;
-use kube::runtime::watcher::{self, Event, watcher};
+use kerf::runtime::watching::{Event, follow};
 use kube::{Api, Client};
-use serde::de::DeserializeOwned;
 use tokio_util::sync::CancellationToken;
 
 use grouped::GroupedPod;
-use guarded::Guarded;
 
 use crate::budgets::Listed;
 use crate::cluster::Applied;
 use crate::{App, Footprint};
 
 /// Follows all Nodes until the token is cancelled. `synced` is met after the first complete list.
-pub async fn nodes(app: Arc<App>, client: Client, synced: Condition, token: CancellationToken) {
+pub async fn nodes(app: Arc<App>, client: Client, feed: Feed, synced: Condition, token: CancellationToken) {
     let mut listed = BTreeSet::new();
-    let events = guarded::<Node>(client, watcher::Config::default());
-    each(events, token, |event| match event {
+    follow(Api::<Guarded<Node>>::all(client), None, feed, token, |event| match event {
         Event::Init => listed.clear(),
         Event::InitApply(node) | Event::Apply(node) => {
-            let Some(node) = readable(node) else { return };
+            // one that cannot be read is there all the same, with what is known of it
+            listed.extend(name(&node).map(NodeName::from));
+            let Some(node) = node.readable() else { return };
             let Some(view) = k8s::node(&node, &app.keys) else { return };
             if let Err(error) = &view.inventory {
                 tracing::warn!(node = %view.name, %error, "GPU inventory cannot be read; the node takes no pod");
             }
-            listed.insert(view.name.clone());
             app.cluster.apply_taints(&view.name, k8s::Taints::of(&node));
+            app.cluster.apply_failing(&view.name, k8s::failing(&node));
             app.cluster.apply_node(&view);
             app.cluster.apply_allocatable(&view.name, k8s::allocatable(&node));
         }
@@ -62,21 +59,23 @@ pub async fn nodes(app: Arc<App>, client: Client, synced: Condition, token: Canc
 
 /// Follows all Pods that have not ended until the token is cancelled. `synced` is met after the first complete
 /// list.
-pub async fn pods(app: Arc<App>, client: Client, synced: Condition, token: CancellationToken) {
+pub async fn pods(app: Arc<App>, client: Client, feed: Feed, synced: Condition, token: CancellationToken) {
     let mut listed = BTreeSet::<PodUid>::new();
     let mut epoch = 0;
     // pods that end leave the selection, which the API server reports as a deletion
-    let config = watcher::Config::default().fields("status.phase!=Succeeded,status.phase!=Failed");
-    let events = guarded::<GroupedPod>(client, config);
-    each(events, token, |event| match event {
+    let fields = Some("status.phase!=Succeeded,status.phase!=Failed");
+    follow(Api::<Guarded<GroupedPod>>::all(client), fields, feed, token, |event| match event {
         Event::Init => {
             listed.clear();
             epoch = app.cluster.begin_pods();
         }
         Event::InitApply(pod) => {
-            if let Some(uid) = apply(&app, pod) {
+            if let Some(uid) = meta(&pod).uid.as_deref().map(PodUid::from) {
+                app.cluster.list_pod(&uid);
+                app.cluster.keep_pod(&uid);
                 listed.insert(uid);
             }
+            apply(&app, pod);
         }
         Event::Apply(pod) => {
             apply(&app, pod);
@@ -99,18 +98,17 @@ pub async fn pods(app: Arc<App>, client: Client, synced: Condition, token: Cance
 
 /// Follows all disruption budgets until the token is cancelled. Nothing waits for them: where they are not known, preempt is
 /// careful.
-pub async fn budgets(app: Arc<App>, client: Client, token: CancellationToken) {
+pub async fn budgets(app: Arc<App>, client: Client, feed: Feed, token: CancellationToken) {
     let mut listing = Listed::new();
-    let events = guarded::<PodDisruptionBudget>(client, watcher::Config::default());
-    each(events, token, |event| match event {
+    follow(Api::<Guarded<PodDisruptionBudget>>::all(client), None, feed, token, |event| match event {
         Event::Init => listing.clear(),
         Event::InitApply(budget) => {
-            if let Some((name, budget)) = readable(budget).and_then(|budget| k8s::budget(&budget)) {
+            if let Some((name, budget)) = budget.readable().and_then(|budget| k8s::budget(&budget)) {
                 listing.insert(name, Arc::new(budget));
             }
         }
         Event::Apply(budget) => {
-            if let Some((name, budget)) = readable(budget).and_then(|budget| k8s::budget(&budget)) {
+            if let Some((name, budget)) = budget.readable().and_then(|budget| k8s::budget(&budget)) {
                 app.budgets.apply(name, Some(budget));
             }
         }
@@ -125,16 +123,16 @@ pub async fn budgets(app: Arc<App>, client: Client, token: CancellationToken) {
     .await;
 }
 
-fn apply(app: &App, pod: Guarded<GroupedPod>) -> Option<PodUid> {
-    let GroupedPod { pod, group } = readable(pod)?;
-    let view = k8s::pod(&pod, &app.keys)?;
+fn apply(app: &App, pod: Guarded<GroupedPod>) {
+    let Some(GroupedPod { pod, group }) = pod.readable() else { return };
+    let Some(view) = k8s::pod(&pod, &app.keys).filter(|view| !app.cluster.is_gone(&view.uid)) else { return };
     let (uid, name, node) = (view.uid.clone(), view.pod.clone(), view.node.clone());
     let holding = view.holding.clone();
     if !view.ended {
         app.cluster.apply_footprint(&uid, node.as_ref(), Footprint::of(&pod), view.demand());
     }
     let ended = view.ended;
-    let applied = app.cluster.apply_pod(view, app.clock.now());
+    let applied = app.cluster.apply_pod(view, &app.clock);
     if let Some(node) = node.as_ref().filter(|_| !ended) {
         let priority = pod.spec.as_ref().and_then(|spec| spec.priority).unwrap_or_default();
         app.cluster.apply_standing(&uid, node, priority, || k8s::standing(&pod));
@@ -173,7 +171,6 @@ fn apply(app: &App, pod: Guarded<GroupedPod>) -> Option<PodUid> {
     if node.is_none() {
         app.cluster.apply_queued(&uid, Queued::of(&pod, group.as_deref()));
     }
-    Some(uid)
 }
 
 /// Why a bound pod is not counted by its record, and what it is counted by.
@@ -185,42 +182,6 @@ fn unplaced(holding: Holding) -> String {
     match holding.record {
         Record::Unreadable(why) => format!("placement {why}; {counted}"),
         Record::Placed(_) | Record::Absent => format!("no placement is recorded; {counted}"),
-    }
-}
-
-/// Watches with one bad object unable to stop the stream.
-fn guarded<K>(
-    client: Client,
-    config: watcher::Config,
-) -> impl Stream<Item = watcher::Result<Event<Guarded<K>>>> + Send
-where
-    K: kube::Resource<DynamicType = ()> + DeserializeOwned + Clone + Debug + Send + 'static,
-{
-    watcher(Api::<Guarded<K>>::all(client), config).default_backoff()
-}
-
-async fn each<K>(
-    events: impl Stream<Item = watcher::Result<Event<K>>> + Send,
-    token: CancellationToken,
-    mut apply: impl FnMut(Event<K>),
-) {
-    let mut events = Box::pin(events.take_until(token.cancelled_owned()));
-    while let Some(event) = events.next().await {
-        match event {
-            Ok(event) => apply(event),
-            Err(error) => tracing::warn!(%error, "watch failed; trying again"),
-        }
-    }
-}
-
-fn readable<K: kube::Resource<DynamicType = ()>>(object: Guarded<K>) -> Option<K> {
-    let name = meta(&object).name.clone();
-    match object.0 {
-        Ok(object) => Some(object),
-        Err(unreadable) => {
-            tracing::warn!(?name, error = unreadable.error, "object cannot be read; skipped");
-            None
-        }
     }
 }
 

@@ -1,19 +1,21 @@
 //! Every call to the API server. Each has a deadline, and none is made by a thread that serves kubelet, except
 //! the one list that decides whether an Allocate can be answered.
 
-use std::collections::BTreeMap;
 use std::time::Duration;
 
 use k8s_openapi::api::core::v1::{Event, EventSource, Node, ObjectReference, Pod};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, Time};
 use k8s_openapi::jiff::Timestamp;
 use kerf::annotation::{self, Keys, Record};
-use kerf::ids::{ContainerName, NodeName, PodRef, PodUid};
+use kerf::ids::{NodeName, PodRef, PodUid};
 use kerf::k8s;
+use kerf::runtime::failure::Failure;
+use kerf::runtime::guarded::Guarded;
 use kube::api::{ListParams, Patch, PatchParams, PostParams};
 use kube::{Api, Client};
 
 use crate::claim::{self, Seen, Stage};
+use crate::gate::Gate;
 use crate::health::Tiding;
 use crate::labels::node::Plan;
 
@@ -26,6 +28,7 @@ pub struct Cluster {
     client: Client,
     node: NodeName,
     keys: Keys,
+    lists: Gate,
 }
 
 /// Why a call failed.
@@ -37,14 +40,26 @@ pub enum ClusterError {
     /// The API server refused, or could not be reached.
     #[error(transparent)]
     Api(#[from] Box<kube::Error>),
+    /// Not asked, since the last question failed a moment ago.
+    #[error("{0}; not asked again so soon")]
+    TooSoon(Failure),
 }
 
 impl ClusterError {
+    /// In words that stay the same as long as it is the same.
+    pub fn failure(&self) -> Failure {
+        match self {
+            Self::Deadline(_) => Failure::Silent(DEADLINE),
+            Self::Api(error) => Failure::from(&**error),
+            Self::TooSoon(failure) => failure.clone(),
+        }
+    }
+
     /// Whether the object is not there any more, or is another one of the same name.
     pub fn gone(&self) -> bool {
         match self {
             Self::Api(error) => matches!(&**error, kube::Error::Api(status) if [404, 409].contains(&status.code)),
-            Self::Deadline(_) => false,
+            Self::Deadline(_) | Self::TooSoon(_) => false,
         }
     }
 
@@ -59,7 +74,7 @@ impl ClusterError {
             Self::Api(error) => {
                 matches!(&**error, kube::Error::Api(status) if [401, 403, 422].contains(&status.code))
             }
-            Self::Deadline(_) => false,
+            Self::Deadline(_) | Self::TooSoon(_) => false,
         }
     }
 
@@ -68,7 +83,7 @@ impl ClusterError {
             Self::Api(error) => {
                 matches!(&**error, kube::Error::Api(status) if status.code == code && status.reason == reason)
             }
-            Self::Deadline(_) => false,
+            Self::Deadline(_) | Self::TooSoon(_) => false,
         }
     }
 }
@@ -89,12 +104,27 @@ pub struct Condition {
 impl Cluster {
     /// For the Node `node`.
     pub fn new(client: Client, node: NodeName, keys: Keys) -> Self {
-        Self { client, node, keys }
+        Self { client, node, keys, lists: Gate::default() }
     }
 
     /// All pods, for a watch with [`Cluster::selector`].
-    pub fn pods(&self) -> Api<Pod> {
+    pub fn pods(&self) -> Api<Guarded<Pod>> {
         Api::all(self.client.clone())
+    }
+
+    /// All Nodes, for a watch with [`Cluster::own_node`].
+    pub fn nodes(&self) -> Api<Guarded<Node>> {
+        Api::all(self.client.clone())
+    }
+
+    /// Selects this node's Node.
+    pub fn own_node(&self) -> String {
+        format!("metadata.name={}", self.node)
+    }
+
+    /// Whether [`Cluster::list`] asks.
+    pub fn lists(&self) -> &Gate {
+        &self.lists
     }
 
     /// Selects the pods of this node.
@@ -107,15 +137,21 @@ impl Cluster {
         &self.keys
     }
 
-    /// The pods of this node, as they are now.
+    /// The pods of this node, as they are now. After a failure it is not asked at once again.
     ///
     /// # Errors
     /// [`ClusterError`]
     pub async fn list(&self) -> Result<Vec<Seen>, ClusterError> {
         let selector = ListParams::default().fields(&self.selector());
         let pods = self.pods();
-        let list = tokio::time::timeout(DEADLINE, pods.list(&selector)).await?.map_err(Box::new)?;
-        Ok(list.iter().filter_map(|object| pod(object, &self.keys)).collect())
+        self.lists.pass().await.map_err(ClusterError::TooSoon)?;
+        let list = match tokio::time::timeout(DEADLINE, pods.list(&selector)).await {
+            Ok(list) => list.map_err(|error| ClusterError::Api(Box::new(error))),
+            Err(elapsed) => Err(elapsed.into()),
+        };
+        let list = list.inspect_err(|error| self.lists.failed(error.failure()))?;
+        self.lists.answered();
+        Ok(list.into_iter().filter_map(|object| pod(&object.readable()?, &self.keys)).collect())
     }
 
     /// Writes annotations on one life of a pod, through `pods/status`: that needs no right to change pods
@@ -353,24 +389,12 @@ pub fn pod(object: &Pod, keys: &Keys) -> Option<Seen> {
         isolated: annotations
             .and_then(|annotations| annotation::isolation::decode(annotations.get(&keys.isolated)?).ok()),
         stage,
-        users: users(object),
+        users: k8s::users(object),
         runtime_ids: runtime_ids.collect(),
     })))
 }
 
-/// The users that a pod's containers say they run as: of the container, or else of the pod.
-fn users(object: &Pod) -> BTreeMap<ContainerName, u32> {
-    let Some(spec) = &object.spec else { return BTreeMap::new() };
-    let pods = spec.security_context.as_ref().and_then(|context| context.run_as_user);
-    let containers = spec.init_containers.iter().flatten().chain(&spec.containers);
-    let users = containers.filter_map(|container| {
-        let own = container.security_context.as_ref().and_then(|context| context.run_as_user);
-        Some((container.name.as_str().into(), u32::try_from(own.or(pods)?).ok()?))
-    });
-    users.collect()
-}
-
 /// The uid of an object that the watch says is gone.
-pub fn uid(object: &Pod) -> Option<PodUid> {
-    object.metadata.uid.as_deref().map(PodUid::from)
+pub fn uid(metadata: &ObjectMeta) -> Option<PodUid> {
+    metadata.uid.as_deref().map(PodUid::from)
 }

@@ -9,6 +9,7 @@ use std::time::Duration;
 use kerf::annotation::{Domain, Keys};
 use kerf::ids::NodeName;
 use kerf::isolation::Isolation;
+use kerf::runtime::feed::Patience;
 use kerf::runtime::telemetry::LogArgs;
 use kerf::shares::{BadPerCard, PerCard};
 use kerf::units::Mib;
@@ -19,6 +20,7 @@ use crate::backend::intel::wsl::WslOptions;
 use crate::backend::nvidia::files::FilesOptions;
 use crate::backend::roots::Roots;
 use crate::binding::Strategy;
+use crate::failing;
 use crate::isolation;
 use crate::labels::feature_file::FeatureFile;
 use crate::labels::flags::{LabelArgs, LabelMode};
@@ -129,6 +131,10 @@ pub struct Args {
     /// Least time between two changes of what the Node is told of its cards: condition, events, labels
     #[arg(long, env = "KERF_REPORT_PERIOD", default_value = "10s", value_name = "TIME")]
     pub report_period: Span,
+    /// How long the API server may refuse this plugin, or not be reached, before its devices are announced as unhealthy, so
+    /// that pods wait for it instead of failing
+    #[arg(long, env = "KERF_WITHDRAW_AFTER", default_value = "10s", value_name = "TIME")]
+    pub withdraw_after: Span,
     /// Node labels.
     #[command(flatten)]
     pub labels: LabelArgs,
@@ -221,6 +227,12 @@ pub struct Config {
     pub sample_period: Duration,
     /// Least time between two changes of what the Node is told.
     pub report_period: Duration,
+    /// How long the API server may be away before the devices are withdrawn.
+    pub withdraw_after: Duration,
+    /// How long the watches may be silent.
+    pub patience: Patience,
+    /// How long after a failure of its own the node asks to be tried last.
+    pub failure_memory: Duration,
     /// Node labels.
     pub labels: labels::Options,
     /// Whether `vcuda` is offered.
@@ -420,6 +432,9 @@ impl TryFrom<Args> for Config {
             health_period: args.health_period.0,
             sample_period: args.sample_period.0,
             report_period: args.report_period.0,
+            withdraw_after: args.withdraw_after.0,
+            patience: Patience::default(),
+            failure_memory: failing::MEMORY,
             labels,
             vcuda,
             profiles,

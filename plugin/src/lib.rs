@@ -3,7 +3,7 @@
 //!
 //! ```text
 //!   kubelet --gRPC-- [kubelet] [service] --> [claim] (pure: whose call is it?) --> [binding] (pure: what it gets)
-//!   API server ----- [watch] [cluster] ----> [state] <---- [monitor] --- [backend] (all vendors, simulated)
+//!   API server ----- [watch] [access] -----> [state] <---- [monitor] --- [backend] (all vendors, simulated)
 //!   kubelet --gRPC-- [kubelet] [profile] (other vendors' contracts: data) <-- the same backends, one for each
 //!                    [profile::steer] ----> [state], where the extender places the profiles' pods
 //!                    [roster] (pure: the cards of all backends, each once) --> the Node's inventory
@@ -13,6 +13,7 @@
 //!   cards -- [health] [labels] --> the Node's conditions, events and labels
 //! ```
 
+pub mod access;
 pub mod answers;
 pub mod backend;
 pub mod binding;
@@ -20,8 +21,11 @@ pub mod cgroup;
 pub mod claim;
 pub mod cluster;
 pub mod config;
+pub mod cordon;
 pub mod debug;
 pub mod doctor;
+pub mod failing;
+pub mod gate;
 pub mod health;
 pub mod ids;
 pub mod inventory;
@@ -32,6 +36,7 @@ pub mod metrics;
 pub mod monitor;
 pub mod news;
 pub mod occupancy;
+pub mod own_node;
 pub mod pacing;
 pub mod profile;
 pub mod reconcile;
@@ -48,6 +53,7 @@ use std::sync::Arc;
 
 use anyhow::Context;
 use kerf::runtime::admin::{self, Admin};
+use kerf::runtime::feed::{Ages, Feed};
 use kerf::runtime::readiness::{Condition, Readiness};
 use kerf::runtime::shutdown::Tasks;
 use kerf::runtime::version;
@@ -55,6 +61,7 @@ use kube::Client;
 use prometheus::Registry;
 use tokio_util::sync::CancellationToken;
 
+use crate::access::Access;
 use crate::answers::Answers;
 use crate::cluster::Cluster;
 use crate::config::Config;
@@ -134,6 +141,9 @@ pub async fn start(
         health_period,
         sample_period,
         report_period,
+        withdraw_after,
+        patience,
+        failure_memory,
         labels: labelled,
         vcuda,
         profiles,
@@ -195,6 +205,11 @@ pub async fn start(
             labels::publish::follow(target, states, labelled.style, counters.clone(), report_period, stop());
         tasks.spawn("labels", written);
     }
+    let feed = |kind| Feed::new(kind, patience, counters.api_errors.with_label_values(&["watch"]));
+    let (pod_news, node_news) = (feed("pods"), feed("nodes"));
+    if reconciler.is_some() {
+        registry.register(Box::new(Ages::new(metrics::WATCH_AGE, [pod_news.clone(), node_news.clone()])?))?;
+    }
     let debugged = state.clone();
     let shown = Arc::new(move || debug::state(&debugged));
     let address = administer(listen, registry, &readiness, shown, &tasks).await?;
@@ -203,11 +218,21 @@ pub async fn start(
     let answers = Answers::new(&isolation.state_dir);
     // before anything is compared with it
     state.claims(|claims| claims.remember(answers.read()));
-    tasks.spawn("inventory", monitor::publish(cluster.clone(), state.clone(), counters.clone(), stop()));
-    let synced = readiness.condition("pods");
-    tasks.spawn("pods", watch::follow(cluster.clone(), state.clone(), counters.clone(), synced, stop()));
+    let (latest, node) = tokio::sync::watch::channel(None);
+    tasks.spawn("node", own_node::follow(cluster.clone(), node_news.clone(), latest, stop()));
+    let told = cordon::follow(cluster.clone(), state.clone(), node.clone(), counters.clone(), stop());
+    tasks.spawn("cordon", told);
+    let published = monitor::publish(cluster.clone(), state.clone(), node, node_news, counters.clone(), stop());
+    tasks.spawn("inventory", published);
+    let access = Access { pods: pod_news.clone(), lists: cluster.lists().clone(), grace: withdraw_after };
+    let judged = access.clone();
+    readiness.check("pods", move || judged.lacks());
+    tasks.spawn("pods", watch::follow(cluster.clone(), state.clone(), pod_news, stop()));
+    tasks.spawn("access", access.follow(state.clone(), reconciler.clone(), stop()));
     let alone = readiness.condition("one resource domain: drain the node of pods of the other");
     tasks.spawn("reconcile", reconciler.clone().follow(alone, stop()));
+    let told = failing::follow(cluster.clone(), state.clone(), failure_memory, counters.clone(), stop());
+    tasks.spawn("failing", told);
     if !vcuda {
         // it is not waited for
         state.discovered(Vec::new());

@@ -12,6 +12,9 @@ use prometheus::{GaugeVec, IntCounter, IntCounterVec, Opts, Registry};
 use crate::state::State;
 use crate::watchdog::Kind;
 
+/// How old the watches' news is.
+pub const WATCH_AGE: &str = "kerf_plugin_watch_age_seconds";
+
 /// Everything that is counted. Clones count together.
 #[derive(Clone, Debug)]
 pub struct Counters {
@@ -76,7 +79,10 @@ impl Counters {
             )?,
             api_errors: vec("api_errors_total", "Calls to the API server that failed.", &["call"])?,
         };
-        // an alert needs the series before the first breach
+        // an alert needs the series before the first time
+        for call in ["watch", "list", "pod", "node", "event"] {
+            counters.api_errors.with_label_values(&[call]);
+        }
         for kind in Kind::ALL {
             counters.breaches.with_label_values(&[kind.as_str()]);
         }
@@ -111,7 +117,7 @@ impl Gauges {
             let allocated = cards.hosts().map(|host| claims.allocated(&host.device.id)).collect::<Vec<_>>();
             (claims.view(), allocated)
         });
-        let mut family = gpus::gauges(cards.hosts(), &allocated, &sample.usage)?;
+        let mut family = gpus::gauges(cards.hosts(), &allocated, &self.state.cordoned(), &sample.usage)?;
         family.extend(containers::gauges(&pods, &sample, &self.node)?);
         family.push(containers::breaches(&self.state.breaches())?);
         Ok(family)

@@ -9,26 +9,29 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use kerf::annotation::inventory;
+use kerf::runtime::feed::Feed;
 use kerf::runtime::readiness::Condition;
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, watch};
 use tokio::time::{Instant, MissedTickBehavior, interval, timeout};
 use tokio_util::sync::CancellationToken;
 
 use crate::backend::{Backend, BackendError};
 use crate::cgroup;
-use crate::cluster::Cluster;
+use crate::cluster::{Cluster, ClusterError};
 use crate::isolation::Ladder;
 use crate::metrics::Counters;
+use crate::news::Pause;
+use crate::own_node::Latest;
 use crate::state::{Sample, State};
 
 /// A driver that is silent for so long hangs.
 const PATIENCE: Duration = Duration::from_secs(10);
 /// Static facts (topology, memory size) are read again this often.
 const REDISCOVERY: Duration = Duration::from_secs(30);
-/// How often the Node is looked at, in case somebody removed the inventory.
+/// How often the Node is looked at while it cannot be watched, in case somebody removed the inventory.
 const REVIEW: Duration = Duration::from_secs(60);
-const FIRST_PAUSE: Duration = Duration::from_millis(500);
-const LONGEST_PAUSE: Duration = Duration::from_secs(30);
+/// Whoever writes over the inventory again and again is not answered ever faster: after so long without it, at once.
+const PEACE: Duration = Duration::from_secs(120);
 
 /// A driver behind a deadline.
 #[derive(Clone)]
@@ -184,55 +187,99 @@ pub async fn follow_usage(
     }
 }
 
-/// Keeps the Node's inventory annotation current. Nothing waits for it.
-pub async fn publish(cluster: Cluster, state: State, counters: Counters, token: CancellationToken) {
+/// Keeps the Node's inventory annotation current: what `node` shows otherwise is written again. Nothing waits for it.
+pub async fn publish(
+    cluster: Cluster,
+    state: State,
+    mut node: watch::Receiver<Latest>,
+    feed: Feed,
+    counters: Counters,
+    token: CancellationToken,
+) {
     let mut roster = state.watch_roster();
-    let mut pause = FIRST_PAUSE;
     let mut refusals = BTreeSet::new();
-    let mut written: Option<String> = None;
-    let key = cluster.keys().inventory.clone();
+    let mut writer =
+        Writer { key: cluster.keys().inventory.clone(), cluster, written: None, at: None, pause: Pause::default() };
     loop {
         let now = roster.borrow_and_update().clone();
         for refusal in now.refusals.difference(&refusals) {
             tracing::warn!(%refusal, "not announced on the Node");
         }
         refusals.clone_from(&now.refusals);
+        let seen = node.borrow_and_update().clone();
         let mut wait = REVIEW;
         // before the first discovery there is nothing to say, and an older inventory may still be right
         if now.settled && now.hosts().next().is_some() {
             let text = inventory::encode(&now.inventory());
-            let shown =
-                if written.as_ref() == Some(&text) { cluster.node_annotation(&key).await } else { Ok(None) };
-            let result = match shown {
-                Ok(Some(shown)) if shown == text => Ok(()),
-                Ok(Some(_)) => {
-                    // profiles whose pods are placed, and vcuda, belong into one process
-                    tracing::warn!("somebody else wrote this Node's inventory; writing it again");
-                    cluster.annotate_node(&key, &text).await
-                }
-                Ok(None) => cluster.annotate_node(&key, &text).await,
-                Err(error) => Err(error),
-            };
-            match result {
-                Ok(()) => {
-                    if written.as_ref() != Some(&text) {
-                        tracing::info!(gpus = now.hosts().count(), "inventory published");
-                    }
-                    written = Some(text);
-                    pause = FIRST_PAUSE;
-                }
+            let seen = seen.filter(|_| feed.lost().is_none()).map(|shown| shown.inventory);
+            match writer.keep(&text, seen).await {
+                Ok(None) => {}
+                Ok(Some(due)) => wait = due,
                 Err(error) => {
                     counters.api_errors.with_label_values(&["node"]).inc();
                     tracing::warn!(%error, "inventory not published; trying again");
-                    wait = pause;
-                    pause = (pause * 2).min(LONGEST_PAUSE);
+                    wait = writer.pause.longer();
                 }
             }
         }
         tokio::select! {
             () = token.cancelled() => return,
             changed = roster.changed() => if changed.is_err() { return },
+            changed = node.changed() => if changed.is_err() { return },
             () = tokio::time::sleep(wait) => {}
         }
+    }
+}
+
+/// Writes the inventory.
+struct Writer {
+    cluster: Cluster,
+    key: String,
+    /// What was written last, and when.
+    written: Option<String>,
+    at: Option<Instant>,
+    /// Between writes of the same.
+    pause: Pause,
+}
+
+impl Writer {
+    /// Writes `text` where the Node does not show it. `seen`: what it shows, where that is known. Says when to look again,
+    /// where that is before anything changes.
+    async fn keep(&mut self, text: &str, seen: Option<Option<String>>) -> Result<Option<Duration>, ClusterError> {
+        let again = self.written.as_deref() == Some(text);
+        let shown = match seen {
+            Some(shown) => shown,
+            None if again => self.cluster.node_annotation(&self.key).await?,
+            None => None,
+        };
+        if shown.as_deref() == Some(text) {
+            self.written = Some(text.to_owned());
+            return Ok(None);
+        }
+        if again {
+            let quiet = self.at.map_or(PEACE, |at| at.elapsed());
+            if quiet >= PEACE {
+                self.pause.end();
+            }
+            // the watch has not shown yet what was written, or somebody writes against us
+            let due = self.pause.now().saturating_sub(quiet);
+            if !due.is_zero() {
+                return Ok(Some(due));
+            }
+            self.pause.longer();
+            // profiles whose pods are placed, and vcuda, belong into one process
+            tracing::warn!(
+                removed = shown.is_none(),
+                "somebody else changed this Node's inventory; writing it again"
+            );
+        } else {
+            self.pause.end();
+        }
+        self.cluster.annotate_node(&self.key, text).await?;
+        if !again {
+            tracing::info!(bytes = text.len(), "inventory published");
+        }
+        (self.written, self.at) = (Some(text.to_owned()), Some(Instant::now()));
+        Ok(Some(self.pause.now()))
     }
 }

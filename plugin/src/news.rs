@@ -59,6 +59,11 @@ impl Default for Pause {
 }
 
 impl Pause {
+    /// How long it is to wait next.
+    pub fn now(&self) -> Duration {
+        self.0
+    }
+
     /// It failed.
     pub fn longer(&mut self) -> Duration {
         let now = self.0;

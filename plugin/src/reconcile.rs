@@ -25,7 +25,7 @@ use self::calls::{Call, Calls};
 use self::domain::Domain;
 use crate::claim::Claims;
 use crate::claim::truth::{Findings, Foreign, Held, Listing};
-use crate::cluster::Cluster;
+use crate::cluster::{Cluster, ClusterError};
 use crate::ids::{self, Ids, Resource};
 use crate::metrics::Counters;
 use crate::state::State;
@@ -193,11 +193,15 @@ impl Reconciler {
     ///
     /// # Errors
     /// The API server's, after it was counted.
-    pub async fn refresh(&self) -> Result<(), crate::cluster::ClusterError> {
+    pub async fn refresh(&self) -> Result<(), ClusterError> {
         let before = self.state.claims(|claims| claims.known());
-        let pods = self.cluster.list().await.inspect_err(|error| {
-            self.counters.api_errors.with_label_values(&["list"]).inc();
-            tracing::warn!(%error, "pods of this node cannot be listed");
+        let pods = self.cluster.list().await.inspect_err(|error| match error {
+            // counted and told when it happened
+            ClusterError::TooSoon(_) => {}
+            error => {
+                self.counters.api_errors.with_label_values(&["list"]).inc();
+                tracing::warn!(%error, "pods of this node cannot be listed");
+            }
         })?;
         self.state.claims(|claims| {
             // known before the question and not in the answer: deleted, whatever the watch says yet

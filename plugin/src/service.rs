@@ -7,7 +7,7 @@ use kerf_proto::deviceplugin::device_plugin_server::DevicePlugin;
 use kerf_proto::deviceplugin::{
     AllocateRequest, AllocateResponse, ContainerAllocateResponse, ContainerPreferredAllocationResponse, Device,
     DevicePluginOptions, Empty, ListAndWatchResponse, PreStartContainerRequest, PreStartContainerResponse,
-    PreferredAllocationRequest, PreferredAllocationResponse,
+    PreferredAllocationRequest, PreferredAllocationResponse, UNHEALTHY,
 };
 use tokio::sync::watch;
 use tokio_stream::wrappers::WatchStream;
@@ -48,7 +48,7 @@ impl Shared {
     async fn note(&self) -> Result<(), Status> {
         let (answers, state) = (self.answers.clone(), self.state.clone());
         let written = tokio::task::spawn_blocking(move || answers.write(&state));
-        written.await.map_err(|error| unprepared(&error))?.map_err(|error| unprepared(&error))
+        written.await.map_err(|error| self.unprepared(&error))?.map_err(|error| self.unprepared(&error))
     }
 
     /// Prepares what holds the container of an answer to its share.
@@ -58,7 +58,7 @@ impl Shared {
         let cleared = tokio::task::spawn_blocking(move || {
             ladder.given(&given, |folder| state.claims(|claims| claims.keeps(&folder.key, &folder.core, &key.pod)));
         });
-        cleared.await.map_err(|error| unprepared(&error))?;
+        cleared.await.map_err(|error| self.unprepared(&error))?;
         let cards = self.state.cards();
         let hosts = answer.grant.devices().filter_map(|device| cards.get(device));
         let Some(level) = self.ladder.level(&answer.grant, hosts, answer.user) else {
@@ -69,6 +69,7 @@ impl Shared {
             let (pod, device, demanded) = (answer.reference.clone(), device.clone(), answer.demanded);
             let refusal = Refusal::Isolation { pod, device, demanded, found: level };
             tracing::warn!(%refusal, user = answer.user, "Allocate refused");
+            self.state.failed(refusal.to_string());
             return Err(Status::failed_precondition(refusal.to_string()));
         }
         let (ladder, served, ids) = (self.ladder.clone(), answer.clone(), core.clone());
@@ -81,9 +82,18 @@ impl Shared {
             }
             Ok::<_, IsolationError>(provision)
         });
-        let provision = provided.await.map_err(|error| unprepared(&error))?.map_err(|error| unprepared(&error))?;
+        let provision =
+            provided.await.map_err(|error| self.unprepared(&error))?.map_err(|error| self.unprepared(&error))?;
         self.state.claims(|claims| claims.enforced(&answer.key, core, level));
         Ok(provision)
+    }
+
+    /// A container without its limits does not start.
+    fn unprepared(&self, error: &dyn std::fmt::Display) -> Status {
+        tracing::error!(%error, "limits of a container cannot be prepared");
+        let reason = format!("limits of the container cannot be prepared: {error}");
+        self.state.failed(reason.clone());
+        Status::internal(reason)
     }
 
     async fn allocate(&self, resource: &Resource, ids: Ids) -> Result<Answer, Refusal> {
@@ -97,18 +107,18 @@ impl Shared {
             Err(refusal) if refusal.settled() => Err(refusal),
             Err(refusal) => {
                 tracing::debug!(%refusal, "asking again before refusing");
-                let _ = self.reconciler.refresh().await;
+                let refreshed = self.reconciler.refresh().await;
                 let _ = self.reconciler.compare(true).await;
-                self.state.claims(|claims| claims.allocate(resource, ids))
+                let again = self.state.claims(|claims| claims.allocate(resource, ids));
+                again.map_err(|refusal| match (refusal, refreshed) {
+                    (Refusal::NobodyWaits { .. } | Refusal::Ambiguous { .. }, Err(error)) => {
+                        Refusal::NoAnswer { failure: error.failure() }
+                    }
+                    (refusal, _) => refusal,
+                })
             }
         }
     }
-}
-
-/// A container without its limits does not start.
-fn unprepared(error: &dyn std::fmt::Display) -> Status {
-    tracing::error!(%error, "limits of a container cannot be prepared");
-    Status::internal(format!("limits of the container cannot be prepared: {error}"))
 }
 
 /// One resource's service, for the life of one socket.
@@ -143,16 +153,21 @@ impl Service {
 }
 
 /// ListAndWatch's answers, until `token` is cancelled: of `told` each list that is another than the one before it, and
-/// each that comes with the wish to tell it again. Counted in `streams` for as long as they are listened to.
+/// each that comes with the wish to tell it again. While `withdrawn` says so, no device is healthy. Counted in `streams`
+/// for as long as they are listened to.
 pub fn lists(
     told: impl Stream<Item = (Vec<Device>, bool)> + Send + 'static,
+    withdrawn: impl Fn() -> bool + Send + 'static,
     streams: watch::Sender<Streams>,
     token: CancellationToken,
 ) -> BoxStream<'static, Result<ListAndWatchResponse, Status>> {
     let open = Open::new(streams);
     let mut last = None;
-    let lists = told.filter_map(move |(devices, again)| {
+    let lists = told.filter_map(move |(mut devices, again)| {
         let _counted = &open;
+        if withdrawn() {
+            devices.iter_mut().for_each(|device| UNHEALTHY.clone_into(&mut device.health));
+        }
         // a change that kubelet does not see, such as of a link, is not worth thousands of ids
         let news = again || last.as_ref() != Some(&devices);
         if news {
@@ -204,8 +219,12 @@ impl DevicePlugin for Service {
         let repeats = WatchStream::from_changes(state.watch_repeats())
             .filter(move |()| std::future::ready(core))
             .map(|()| true);
-        let told = stream::select(cards, repeats).map(move |again| (state.cards().list(&resource), again));
-        Ok(Response::new(lists(told, self.streams.clone(), self.token.clone())))
+        let withdrawn = state.watch_withdrawn();
+        let changes = WatchStream::from_changes(withdrawn.clone()).map(|_| false);
+        let told = stream::select(stream::select(cards, changes), repeats);
+        let told = told.map(move |again| (state.cards().list(&resource), again));
+        let withdrawn = move || *withdrawn.borrow();
+        Ok(Response::new(lists(told, withdrawn, self.streams.clone(), self.token.clone())))
     }
 
     async fn get_preferred_allocation(
@@ -245,6 +264,9 @@ impl DevicePlugin for Service {
             self.shared.counters.allocations.with_label_values(&[resource, outcome]).inc();
             let answer = result.map_err(|refusal| {
                 tracing::warn!(resource, %refusal, "Allocate refused");
+                if refusal.of_node() {
+                    self.shared.state.failed(refusal.to_string());
+                }
                 Status::failed_precondition(refusal.to_string())
             })?;
             let gpus: Vec<&str> = answer.grant.devices().map(|device| device.as_str()).collect();
@@ -287,7 +309,10 @@ impl DevicePlugin for Service {
             let (ladder, core) = (self.shared.ladder.clone(), ids.clone());
             let pods = state.claims(|claims| claims.view());
             let prepared = tokio::task::spawn_blocking(move || ladder.starts(&core, &pods));
-            prepared.await.map_err(|error| unprepared(&error))?.map_err(|error| unprepared(&error))?;
+            prepared
+                .await
+                .map_err(|error| self.shared.unprepared(&error))?
+                .map_err(|error| self.shared.unprepared(&error))?;
         }
         state.doubt();
         if outcome == "unknown" {

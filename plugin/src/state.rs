@@ -15,7 +15,7 @@ use crate::watchdog::Breaches;
 use kerf::device::Health;
 use kerf::ids::DeviceId;
 use kerf::isolation::Isolation;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// The plugin's memory. A cheap clone of one shared thing.
 #[derive(Clone, Debug)]
@@ -30,8 +30,20 @@ pub struct State {
     breaches: Arc<Mutex<Arc<Breaches>>>,
     doubt: Arc<Notify>,
     repeats: watch::Sender<()>,
+    withdrawn: watch::Sender<bool>,
+    cordoned: Arc<Mutex<BTreeSet<DeviceId>>>,
+    failures: watch::Sender<Option<Arc<Failed>>>,
     /// Pods hold cards that nobody counts: none is announced as healthy.
     withheld: Arc<AtomicBool>,
+}
+
+/// A container that failed for reasons of this node.
+#[derive(Clone, Debug)]
+pub struct Failed {
+    /// When.
+    pub at: tokio::time::Instant,
+    /// Why, for people.
+    pub reason: String,
 }
 
 /// The last measurement.
@@ -55,6 +67,9 @@ impl Default for State {
             breaches: Arc::default(),
             doubt: Arc::default(),
             repeats: watch::Sender::new(()),
+            withdrawn: watch::Sender::new(false),
+            cordoned: Arc::default(),
+            failures: watch::Sender::new(None),
             withheld: Arc::default(),
         }
     }
@@ -172,6 +187,27 @@ impl State {
         *self.breaches.lock().unwrap_or_else(PoisonError::into_inner) = Arc::new(breaches);
     }
 
+    /// A container has failed for reasons of this node.
+    pub fn failed(&self, reason: String) {
+        let failed = Failed { at: tokio::time::Instant::now(), reason };
+        self.failures.send_replace(Some(Arc::new(failed)));
+    }
+
+    /// Follows the last such failure.
+    pub fn watch_failures(&self) -> watch::Receiver<Option<Arc<Failed>>> {
+        self.failures.subscribe()
+    }
+
+    /// Cards that the Node says are out of service.
+    pub fn cordoned(&self) -> BTreeSet<DeviceId> {
+        self.cordoned.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Takes which cards the Node says are out of service.
+    pub fn set_cordoned(&self, cards: BTreeSet<DeviceId>) {
+        *self.cordoned.lock().unwrap_or_else(PoisonError::into_inner) = cards;
+    }
+
     /// Has kubelet told the same list of devices again.
     pub fn repeat(&self) {
         self.repeats.send_replace(());
@@ -180,6 +216,16 @@ impl State {
     /// Follows the wishes to tell kubelet the same again; earlier ones do not count.
     pub fn watch_repeats(&self) -> watch::Receiver<()> {
         self.repeats.subscribe()
+    }
+
+    /// Has devices that nobody can be given announced as unhealthy, or as they are. Says whether that is news.
+    pub fn withdraw(&self, withdrawn: bool) -> bool {
+        self.withdrawn.send_if_modified(|known| std::mem::replace(known, withdrawn) != withdrawn)
+    }
+
+    /// Follows whether devices are withdrawn; what is so now counts as seen.
+    pub fn watch_withdrawn(&self) -> watch::Receiver<bool> {
+        self.withdrawn.subscribe()
     }
 
     /// Asks for a comparison with kubelet soon.

@@ -69,6 +69,10 @@ pub struct Commitment {
     /// The epoch ([`NodeLedger::release_missing`]) in which it was last heard of.
     pub(super) epoch: u64,
     pub(super) holds: Vec<Hold>,
+    /// The last moment up to which it may be assumed.
+    pub(super) latest: Timestamp,
+    /// Whether it holds the cards of an earlier plan as well, which may have been carried out in place of this one.
+    pub(super) doubtful: bool,
 }
 
 impl Commitment {

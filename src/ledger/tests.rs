@@ -196,3 +196,88 @@ fn cards_that_vanish_keep_their_pods_and_return_with_them() {
     let plan = assume(&mut node, "b", "1", "1").unwrap();
     assert_eq!(plan.grants[0].slices[0].index, 2);
 }
+
+/// Two cards, of which these are ill, and a third that is never used.
+fn with_ill(ill: &[u32]) -> Inventory {
+    let device = |index| {
+        let mut device = crate::device::Device::new(format!("g{index}"), index, crate::units::Mib(15_360));
+        if ill.contains(&index) {
+            device.health = crate::device::Health::Unhealthy;
+        }
+        device
+    };
+    Inventory::new((0..2).map(device).collect())
+}
+
+fn card_of(plan: &Plan) -> u32 {
+    plan.grants[0].slices[0].index
+}
+
+#[test]
+fn a_repeated_assume_leaves_a_card_that_takes_it_no_more() {
+    let mut node = NodeLedger::new(&with_ill(&[]));
+    let first = assume(&mut node, "a", "60", "10").unwrap();
+    node.set_inventory(&with_ill(&[0]));
+    let second = assume(&mut node, "a", "60", "10").unwrap();
+    assert_eq!((card_of(&first), card_of(&second)), (0, 1));
+    assert_eq!(used(&node), [(600, 2560), (600, 2560)], "either write may have been carried out");
+    assert_eq!(assume(&mut node, "a", "60", "10"), Ok(second.clone()), "the new cards are in order");
+    // the card recovers; what may be on it is still counted
+    node.set_inventory(&with_ill(&[]));
+    assert_eq!(assume(&mut node, "b", "60", "10"), Err(Unfit::Compute));
+    let mut earlier = node.clone();
+    let mut accepted = node.clone();
+    assert_eq!(observe(&mut node, "a", "60", "10", Held::Plan(second)), Seen::AsPlanned);
+    assert_eq!(used(&node), [(0, 0), (600, 2560)]);
+    assert_eq!(observe(&mut earlier, "a", "60", "10", Held::Plan(first)), Seen::Drift);
+    assert_eq!(used(&earlier), [(600, 2560), (0, 0)], "no exchange: nothing is in transit");
+    accepted.bound(&"a".into(), 1);
+    assert_eq!(used(&accepted), [(0, 0), (600, 2560)]);
+}
+
+#[test]
+fn a_repeated_assume_without_another_card_changes_nothing() {
+    let mut node = NodeLedger::new(&with_ill(&[]));
+    let plan = assume(&mut node, "a", "200", "0").unwrap();
+    node.set_inventory(&with_ill(&[1]));
+    assert_eq!(assume(&mut node, "a", "200", "0"), Err(Unfit::Cards));
+    assert_eq!(node.commitments()["a"].held, Held::Plan(plan.clone()));
+    node.set_inventory(&with_ill(&[]));
+    assert_eq!(assume(&mut node, "a", "200", "0"), Ok(plan));
+    node.close(Unfit::LostInventory);
+    assert_eq!(assume(&mut node, "a", "200", "0"), Err(Unfit::LostInventory));
+}
+
+#[test]
+fn an_overcommitted_card_is_left_as_well() {
+    let mut node = node(2);
+    let first = assume(&mut node, "a", "60", "10").unwrap();
+    observe(&mut node, "b", "60", "10", on(card_of(&first), 60, 10));
+    let second = assume(&mut node, "a", "60", "10").unwrap();
+    assert_ne!(card_of(&first), card_of(&second));
+}
+
+#[test]
+fn a_pod_that_is_bound_keeps_its_ill_card() {
+    let mut node = NodeLedger::new(&with_ill(&[]));
+    let plan = assume(&mut node, "a", "60", "10").unwrap();
+    node.bound(&"a".into(), 1);
+    node.set_inventory(&with_ill(&[0]));
+    assert_eq!(assume(&mut node, "a", "60", "10"), Ok(plan));
+}
+
+#[test]
+fn tries_do_not_extend_a_hold_for_ever() {
+    let mut node = node(1);
+    let pod = PodRef::new("ns", "a");
+    let mut now = NOW;
+    for _ in 0..100 {
+        let (planner, request) = (&mut Planner::default(), request("60", "10"));
+        let asked = node.assume(planner, &"a".into(), &pod, &request, Policy::Binpack, now.plus(15_000), 1);
+        assert!(asked.is_ok());
+        now = now.plus(1_000);
+    }
+    assert_eq!(node.overdue(NOW.plus(15_000 + LONGEST_RETRY_MS - 1)), []);
+    assert_eq!(node.overdue(NOW.plus(15_000 + LONGEST_RETRY_MS)).len(), 1);
+    assert!(node.expire(&"a".into(), now));
+}

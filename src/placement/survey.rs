@@ -255,7 +255,7 @@ impl Survey {
     /// How well each node suits a pod; less is better. A node where it fits only by the cards, as far as is known
     /// here, comes last: kube-scheduler, which counts the rest, knows better.
     pub fn ranks<'a>(&mut self, policy: Policy, shape: &Shape, names: impl Iterator<Item = &'a str>) -> Vec<Rank> {
-        let class = self.market.class(shape);
+        let class = self.asked(shape);
         let number = |name| self.nodes.get(name).map_or(usize::MAX, |node| node.number);
         let numbers: Vec<usize> = names.map(number).collect();
         self.market.ranks(policy, class, &numbers).into_iter().map(|rank| rank.unwrap_or(Rank::LAST)).collect()
@@ -263,15 +263,23 @@ impl Survey {
 
     /// The same for one node with other pods on its cards than it has now.
     pub fn rank_later(&mut self, policy: Policy, shape: &Shape, name: &str, later: &NodeLedger) -> Rank {
-        let class = self.market.class(shape);
+        let class = self.asked(shape);
         self.later(name, later).and_then(|host| Some(self.rate(policy, class, &host)?.0)).unwrap_or(Rank::LAST)
     }
 
     /// The card of the node that a share should get, by its position in the ledger.
     pub fn card(&mut self, policy: Policy, shape: &Shape, name: &str) -> Option<usize> {
-        let class = self.market.class(shape);
+        let class = self.asked(shape);
         let host = self.market.host(self.nodes.get(name)?.number)?.clone();
         self.rate(policy, class, &host)?.1.first().copied()
+    }
+
+    /// The class of a shape that is asked about. What is only asked about is forgotten once there is much of it.
+    fn asked(&mut self, shape: &Shape) -> Class {
+        if self.market.classes() > MOST_SHAPES.max(2 * self.shapes) {
+            self.count_anew();
+        }
+        self.market.class(shape)
     }
 
     fn rate(&mut self, policy: Policy, class: Class, host: &Host) -> Option<(Rank, Vec<usize>)> {
@@ -388,5 +396,15 @@ mod tests {
         assert_eq!(survey.left("node"), left, "it counts once");
         survey.unload(&uid);
         assert_eq!(survey.left("node"), Some(all));
+    }
+    #[test]
+    fn shapes_that_are_only_asked_about_leave_nothing_behind() {
+        let mut survey = Survey::default();
+        let share = |number: u32| Cards::Share(Share::new(1 + number % 990, 1 + u64::from(number / 990)));
+        for number in 0..20_000 {
+            let shape = Shape { cpu: 1, memory: Mib(1), cards: share(number), models: Vec::new() };
+            survey.ranks(Policy::Fragmentation, &shape, std::iter::empty());
+            assert!(survey.market.classes() <= MOST_SHAPES + 2, "{number}");
+        }
     }
 }

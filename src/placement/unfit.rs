@@ -25,7 +25,7 @@ pub enum Unfit {
     CardTooSmall,
     /// The node has fewer cards than one container needs, or less memory on that many.
     TooFewCards,
-    /// Every card is ill or cordoned.
+    /// Every card is unhealthy or cordoned.
     NoHealthyCard,
     /// No card has enough free compute.
     Compute,
@@ -82,7 +82,7 @@ impl Unfit {
             Self::Isolation => "no GPU of the node has the isolation that the pod demands",
             Self::CardTooSmall => "vcuda-memory is larger than any GPU of the node",
             Self::TooFewCards => "node has too few GPUs, or too little memory on them",
-            Self::NoHealthyCard => "no healthy GPU",
+            Self::NoHealthyCard => "every GPU is unhealthy or cordoned",
             Self::Compute => "insufficient vcuda-core on a single GPU",
             Self::Memory => "insufficient vcuda-memory on a single GPU",
             Self::Split => "free vcuda-core and vcuda-memory are on different GPUs",

@@ -55,7 +55,7 @@ pub fn router(admin: Admin) -> Router {
 async fn readyz(State(admin): State<Admin>) -> Response {
     let mut unmet = admin.readiness.unmet();
     if admin.draining.is_cancelled() {
-        unmet.push("draining");
+        unmet.push("draining".to_owned());
     }
     if unmet.is_empty() {
         "ok\n".into_response()

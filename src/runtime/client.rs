@@ -1,10 +1,17 @@
 //! The way to the API server.
 
 use std::path::Path;
+use std::time::Duration;
 
 use anyhow::Context as _;
 use kube::config::{KubeConfigOptions, Kubeconfig};
 use kube::{Client, Config};
+
+/// A connection on which nothing was read for so long is closed, also one that the other end has forgotten. Above the
+/// minute between two bookmarks of a silent watch.
+const READ: Duration = Duration::from_secs(120);
+/// Before a connection is given up on.
+const CONNECT: Duration = Duration::from_secs(5);
 
 /// A client from the given kubeconfig, or from the surroundings: a pod's service account, or the user's kubeconfig.
 /// It sends each request once: every caller has its own deadline and its own way to try again.
@@ -21,5 +28,7 @@ pub async fn connect(kubeconfig: Option<&Path>) -> anyhow::Result<Client> {
         None => Config::infer().await.context("no cluster: give --kubeconfig, or run in a pod")?,
     };
     config.default_retry = false;
+    config.read_timeout = Some(READ);
+    config.connect_timeout = Some(CONNECT);
     Ok(Client::try_from(config)?)
 }

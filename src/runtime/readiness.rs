@@ -1,5 +1,6 @@
 //! Readiness as a set of named conditions, each owned by the part of the program that can judge it.
 
+use std::fmt;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -8,8 +9,35 @@ use tokio::sync::watch;
 /// All conditions of a process. Ready when every one holds.
 #[derive(Clone, Debug)]
 pub struct Readiness {
-    conditions: Arc<Mutex<Vec<Condition>>>,
+    conditions: Arc<Mutex<Vec<Judged>>>,
     changed: watch::Sender<()>,
+}
+
+/// Who says whether a condition holds.
+#[derive(Clone)]
+enum Judged {
+    /// Whoever owns it, when it changes.
+    Told(Condition),
+    /// A function, whenever it is asked: what it lacks, if anything.
+    Asked(&'static str, Arc<dyn Fn() -> Option<String> + Send + Sync>),
+}
+
+impl fmt::Debug for Judged {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Judged").field(&self.unmet()).finish()
+    }
+}
+
+impl Judged {
+    fn unmet(&self) -> Option<String> {
+        match self {
+            Self::Told(condition) => (!condition.is_met()).then(|| condition.name.to_owned()),
+            Self::Asked(name, lacks) => lacks().map(|lacks| match &*lacks {
+                "" => (*name).to_owned(),
+                lacks => format!("{name}: {lacks}"),
+            }),
+        }
+    }
 }
 
 /// One condition; starts as not met.
@@ -30,14 +58,21 @@ impl Readiness {
     /// Adds a condition; the process is not ready until it is met.
     pub fn condition(&self, name: &'static str) -> Condition {
         let condition = Condition { name, met: Arc::default(), changed: self.changed.clone() };
-        self.conditions.lock().unwrap_or_else(PoisonError::into_inner).push(condition.clone());
+        self.conditions.lock().unwrap_or_else(PoisonError::into_inner).push(Judged::Told(condition.clone()));
         condition
     }
 
-    /// Names of the conditions that are not met. Empty: ready.
-    pub fn unmet(&self) -> Vec<&'static str> {
-        let conditions = self.conditions.lock().unwrap_or_else(PoisonError::into_inner);
-        conditions.iter().filter(|condition| !condition.is_met()).map(|condition| condition.name).collect()
+    /// Adds a condition that is judged whenever somebody asks: what it lacks, in words (which may be none), if anything.
+    /// [`Readiness::ready`] asks again when a told condition changes.
+    pub fn check(&self, name: &'static str, lacks: impl Fn() -> Option<String> + Send + Sync + 'static) {
+        let check = Judged::Asked(name, Arc::new(lacks));
+        self.conditions.lock().unwrap_or_else(PoisonError::into_inner).push(check);
+    }
+
+    /// The conditions that are not met, by name, and what they lack where they say so. Empty: ready.
+    pub fn unmet(&self) -> Vec<String> {
+        let conditions = self.conditions.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        conditions.iter().filter_map(Judged::unmet).collect()
     }
 
     /// Waits until every condition holds.

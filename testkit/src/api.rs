@@ -40,7 +40,7 @@ pub use fault::{Action, Fault, Injected};
 pub use lag::Watchers;
 pub use tally::{Counts, Write};
 
-use connection::{Connections, Switch};
+use connection::{Connections, Frozen, Switch};
 use object::Key;
 use patch::Flavour;
 use resource::Resource;
@@ -66,6 +66,7 @@ impl Default for ApiConfig {
 pub struct ApiServer {
     inner: Arc<Inner>,
     address: SocketAddr,
+    frozen: Frozen,
     server: Mutex<Option<JoinHandle<()>>>,
 }
 
@@ -84,14 +85,16 @@ impl ApiServer {
             .fallback(server::serve)
             .with_state(inner.clone())
             .into_make_service_with_connect_info::<Switch>();
+        let frozen = Frozen::default();
+        let connections = Connections::new(listener, frozen.clone());
         let closing = inner.closing.clone();
         let server = tokio::spawn(async move {
-            let serving = axum::serve(Connections(listener), app).with_graceful_shutdown(closing.cancelled_owned());
+            let serving = axum::serve(connections, app).with_graceful_shutdown(closing.cancelled_owned());
             if let Err(error) = serving.await {
                 tracing::error!(%error, "API server stand-in failed");
             }
         });
-        Ok(Self { inner, address, server: Mutex::new(Some(server)) })
+        Ok(Self { inner, address, frozen, server: Mutex::new(Some(server)) })
     }
 
     /// The base URL, without a slash at the end.
@@ -286,6 +289,17 @@ impl ApiServer {
     /// Ends all open watches as a restart of the API server would.
     pub fn break_watches(&self) {
         self.inner.breaks.send_modify(|epoch| *epoch += 1);
+    }
+
+    /// Makes all watches say nothing, neither changes nor bookmarks, until it is ended with `false`; they stay open.
+    pub fn silence_watches(&self, silent: bool) {
+        self.inner.silent.send_replace(silent);
+    }
+
+    /// Makes the connections that are open now carry nothing any more, in either direction, as if the network had
+    /// forgotten them; they are not closed. New ones are as usual.
+    pub fn freeze_connections(&self) {
+        self.frozen.freeze();
     }
 
     /// Forgets the past: lists and watches cannot start from any version before now.

@@ -64,6 +64,8 @@ fn accounts_have_exactly_the_rights_listed_here() {
         ("kerf-extender", "pods/binding", "create"),
         ("kerf-plugin", "events", "create"),
         ("kerf-plugin", "nodes", "get"),
+        ("kerf-plugin", "nodes", "list"),
+        ("kerf-plugin", "nodes", "watch"),
         ("kerf-plugin", "nodes/status", "patch"),
         ("kerf-plugin", "pods", "list"),
         ("kerf-plugin", "pods", "watch"),
@@ -275,7 +277,7 @@ fn policies_let_pass_the_labels_and_conditions_that_are_written_and_no_others() 
         assert!(rule.contains(&format!("'{gate}'")), "{gate}");
     }
     let all = serde_json::to_string(own).unwrap();
-    assert_eq!(all.matches("condition.type.matches('^Kerf[A-Za-z]*GPUsHealthy$')").count(), 2);
+    assert_eq!(all.matches("condition.type.matches('^Kerf[A-Za-z]*(GPUsHealthy|AllocationsSucceed)$')").count(), 2);
     for offer in ["vcuda", "amd", "intel", "deepomatic", "nvidia"] {
         let kind = condition_type(offer);
         let word = kind.strip_prefix("Kerf").unwrap().strip_suffix("GPUsHealthy").unwrap();

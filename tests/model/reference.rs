@@ -64,6 +64,8 @@ pub struct Entry {
     pub stage: Stage,
     pub confirmed: bool,
     epoch: u64,
+    /// Cards of earlier plans that may have been carried out in place of `hold`.
+    also: BTreeSet<usize>,
 }
 
 /// A bound pod as the API server has it.
@@ -136,7 +138,7 @@ impl Model {
             for (uid, entry) in &self.entries {
                 let (compute, memory, whole) = ask(*uid);
                 let here = match &entry.hold {
-                    Hold::Cards(cards) => cards.contains(&card),
+                    Hold::Cards(cards) => cards.contains(&card) || entry.also.contains(&card),
                     Hold::Unreadable => true,
                 };
                 if here {
@@ -166,13 +168,14 @@ impl Model {
 
     /// Whether anything on the card has a part of its memory, or all of it.
     fn divided(&self, card: usize) -> bool {
-        let here = |hold: &Hold| {
-            matches!(hold, Hold::Unreadable) || matches!(hold, Hold::Cards(cards) if cards.contains(&card))
+        let here = |entry: &Entry| match &entry.hold {
+            Hold::Unreadable => true,
+            Hold::Cards(cards) => cards.contains(&card) || entry.also.contains(&card),
         };
         let whole = self.left.get(&(card, false)).is_some_and(|(.., whole)| *whole > 0);
         whole
             || self.left_share(card, false) != (0, 0)
-            || self.entries.iter().any(|(uid, entry)| !undivided(*uid) && here(&entry.hold))
+            || self.entries.iter().any(|(uid, entry)| !undivided(*uid) && here(entry))
     }
 
     fn left_share(&self, card: usize, apart: bool) -> (u64, u64) {
@@ -226,20 +229,46 @@ impl Model {
 
     fn enter(&mut self, uid: Uid, hold: Hold) {
         let stage = Stage::Assumed(self.now + PATIENCE);
-        let entry = Entry { hold, stage, confirmed: false, epoch: self.epoch };
+        let entry = Entry { hold, stage, confirmed: false, epoch: self.epoch, also: BTreeSet::new() };
         self.entries.insert(uid, entry);
         self.next = self.next.max(uid + 1);
     }
 
+    /// Whether the cards are there, in order and not overcommitted.
+    fn sound(&self, cards: &[usize]) -> bool {
+        let open = matches!(self.node, Node::Known(_));
+        let used = self.used();
+        let sound = |card: &usize| {
+            let fits = |(at, c, m, _): &(usize, u64, u64, u32)| at == card && *c <= 1000 && *m <= CARDS[*card];
+            self.conditions().contains(&(*card, Condition::Fine)) && used.iter().any(fits)
+        };
+        open && cards.iter().all(sound)
+    }
+
+    /// What the pod gets that is here already.
+    fn assume_again(&mut self, uid: Uid, entry: &Entry) -> Option<Vec<usize>> {
+        let Hold::Cards(cards) = &entry.hold else { return None };
+        if !matches!(entry.stage, Stage::Assumed(_)) {
+            return Some(cards.clone());
+        }
+        let (mut cards, mut also) = (cards.clone(), entry.also.clone());
+        if !self.sound(&cards) {
+            // chosen as if it were not here itself
+            let mut without = self.clone();
+            without.entries.remove(&uid);
+            let chosen = without.choose(uid)?;
+            also.extend(cards);
+            cards = chosen;
+        }
+        let stage = Stage::Assumed(self.now + PATIENCE);
+        let entry = Entry { hold: Hold::Cards(cards.clone()), stage, epoch: self.epoch, also, ..entry.clone() };
+        self.entries.insert(uid, entry);
+        Some(cards)
+    }
+
     fn assume(&mut self, uid: Uid) {
-        let chosen = match self.entries.get_mut(&uid) {
-            Some(Entry { hold: Hold::Unreadable, .. }) => None,
-            Some(Entry { hold: Hold::Cards(cards), stage, epoch, .. }) => {
-                if let Stage::Assumed(deadline) = stage {
-                    (*deadline, *epoch) = (self.now + PATIENCE, self.epoch);
-                }
-                Some(cards.clone())
-            }
+        let chosen = match self.entries.get(&uid).cloned() {
+            Some(entry) => self.assume_again(uid, &entry),
             None => {
                 let chosen = self.choose(uid);
                 if let Some(cards) = &chosen {
@@ -261,6 +290,7 @@ impl Model {
         };
         if let (Some(Hold::Cards(old)), Hold::Cards(new)) = (before.map(|entry| entry.hold.clone()), &truth.hold)
             && old != *new
+            && before.is_some_and(|entry| entry.also.is_empty())
         {
             self.leave(uid, &old, 1);
             self.leave(uid, new, -1);
@@ -269,7 +299,7 @@ impl Model {
         let before = self.entries.get(&uid);
         let confirmed = truth.confirmed || before.is_some_and(|entry| entry.confirmed);
         let (hold, epoch) = (truth.hold.clone(), self.epoch);
-        self.entries.insert(uid, Entry { hold, stage: Stage::Observed, confirmed, epoch });
+        self.entries.insert(uid, Entry { hold, stage: Stage::Observed, confirmed, epoch, also: BTreeSet::new() });
         self.told.insert(uid);
         self.answers.push(seen.into());
     }
@@ -313,7 +343,12 @@ impl ReferenceStateMachine for Model {
                 model.answers.push(new.to_string());
             }
             Step::Land(uid) => {
-                let hold = model.entries[&uid].hold.clone();
+                // the write of the last plan, or one before it
+                let entry = &model.entries[&uid];
+                let hold = match entry.also.first().filter(|_| ask(uid).2 < 2) {
+                    Some(earlier) if model.now.is_multiple_of(2) => Hold::Cards(vec![*earlier]),
+                    _ => entry.hold.clone(),
+                };
                 model.api.insert(uid, Truth { hold, confirmed: false });
             }
             Step::Answer(uid) => {
@@ -321,6 +356,7 @@ impl ReferenceStateMachine for Model {
                 model.entries.entry(uid).and_modify(|entry| {
                     if let Stage::Assumed(deadline) = entry.stage {
                         (entry.stage, entry.epoch) = (Stage::Bound(deadline), epoch);
+                        entry.also.clear();
                     }
                 });
                 model.told.insert(uid);

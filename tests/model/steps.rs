@@ -48,7 +48,11 @@ impl Model {
             Step::Assume(uid) => !gone(uid) && (!bound(uid) || self.entries.contains_key(uid)),
             Step::Reserve(uid, _) => !gone(uid) && !bound(uid),
             Step::Land(uid) => self.assumed(*uid) && !gone(uid) && !bound(uid),
-            Step::Answer(uid) => self.assumed(*uid) && bound(uid),
+            Step::Answer(uid) => {
+                let last =
+                    |uid| self.entries.get(uid).map(|entry| &entry.hold) == self.api.get(uid).map(|pod| &pod.hold);
+                self.assumed(*uid) && last(uid)
+            }
             Step::Refuse(uid) => self.assumed(*uid) && !bound(uid),
             Step::Watch(uid) | Step::WatchOld(uid) => self.list.is_none() && bound(uid),
             Step::Gone(uid) => self.list.is_none() && gone(uid),

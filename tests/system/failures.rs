@@ -167,3 +167,46 @@ async fn an_ill_card_takes_no_pod_until_it_recovers() {
     settled(&stack, 2).await;
     stack.shutdown().await.expect("clean end");
 }
+
+/// What a Deployment does: another pod for each that failed.
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn replacements_do_not_stay_on_a_node_where_every_pod_fails() {
+    const PODS: usize = 8;
+    let stack = Stack::start(&machines(2, 4), StackConfig { seed: 5, batching: false }).await.expect("start");
+    let decided = async |name: &str| {
+        let done = |pod: Option<&Value>| pod.is_some_and(|pod| pod["status"]["phase"] != "Pending");
+        let pod = stack
+            .api
+            .wait_for_object("pods", "default", name, PATIENCE, done)
+            .await
+            .expect("decided")
+            .expect("there");
+        let text = |at: &str| pod.pointer(at).and_then(Value::as_str).unwrap_or_default().to_owned();
+        (text("/status/phase"), text("/spec/nodeName"), text("/status/message"))
+    };
+    let share = |name: &str| pod(name, Vec::new(), vec![container("main", "10", "4")]);
+    stack.submit(share("first")).expect("pod");
+    let (phase, bad, message) = decided("first").await;
+    assert_eq!(phase, "Running", "{message}");
+    // the fuller node is the better one, and would be for every replacement
+    stack.machines[&bad].break_state().expect("broken");
+    let mut failed = 0;
+    for number in 0..PODS {
+        let (phase, node, message) = {
+            let name = format!("p-{number}");
+            stack.submit(share(&name)).expect("pod");
+            decided(&name).await
+        };
+        if phase == "Failed" {
+            assert!(
+                node == bad && message.contains("limits of the container cannot be prepared"),
+                "{node}: {message}"
+            );
+            failed += 1;
+        } else {
+            assert_ne!(node, bad);
+        }
+    }
+    assert!((1..=3).contains(&failed), "{failed} of {PODS} failed");
+    stack.shutdown().await.expect("clean end");
+}

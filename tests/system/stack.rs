@@ -201,6 +201,13 @@ impl Machine {
         Ok(())
     }
 
+    /// Makes it impossible to write limits of containers, as a broken disk does.
+    pub fn break_state(&self) -> std::io::Result<()> {
+        let state = self.folder.join("state");
+        std::fs::remove_dir_all(&state)?;
+        std::fs::write(&state, "")
+    }
+
     /// Stops the plugin; its streams to kubelet end.
     pub async fn stop_plugin(&mut self) -> anyhow::Result<()> {
         if let Some((plugin, token)) = self.plugin.take() {

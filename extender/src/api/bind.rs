@@ -91,7 +91,7 @@ async fn settle(app: &App, uid: &PodUid, pod: &PodRef, node: &NodeName, written:
         let view = found.and_then(|found| k8s::pod(&found, &app.keys)).filter(|view| view.uid == *uid);
         let home = view.as_ref().and_then(|view| view.node.clone());
         if let Some(view) = view.filter(|view| view.node.is_some()) {
-            app.cluster.apply_pod(view, app.clock.now());
+            app.cluster.apply_answer(view, &app.clock);
         }
         if home.as_ref() == Some(node) {
             return (Bind::Already, String::new());

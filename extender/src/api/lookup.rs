@@ -35,7 +35,7 @@ pub(super) async fn waiting(app: &App, uid: &PodUid, pod: &PodRef) -> Result<Wai
         return Err(Missing::Refused(format!("pod {pod} has ended")));
     }
     if let Some(home) = view.node.clone() {
-        app.cluster.apply_pod(view, app.clock.now());
+        app.cluster.apply_answer(view, &app.clock);
         return Err(Missing::Bound(home));
     }
     match view.request {

@@ -19,8 +19,7 @@ pub(super) fn ranks<'a>(
 ) -> (Vec<(NodeRank, &'a str)>, Vec<&'a str>) {
     let uid = uid(pod);
     let footprint = Footprint::of(pod);
-    // the scheduler's watch may be ahead of ours
-    app.cluster.apply_footprint(&uid, None, footprint, Some(request));
+    // what is counted of the pod is what the watch shows of it: here, anybody asks
     let asking = app.cluster.asking(&uid, request, app.policy);
     // who comes before it is there for it already
     let before = asking.claimants();

@@ -46,20 +46,15 @@ impl Cluster {
     }
 
     /// Keeps the cards that a `/scheduler/predicates` (perhaps of an earlier life of this process) wrote on a pod
-    /// that is not bound yet, as long as they are fresh.
+    /// that is not bound yet, until then.
     pub(super) fn reserve(
         &self,
         uid: &PodUid,
         pod: &PodRef,
         request: &Arc<GpuRequest>,
         placement: Placement,
-        now: Timestamp,
+        deadline: Timestamp,
     ) {
-        let deadline = Timestamp(placement.time / 1_000_000).plus(PREDICATE_TTL_MS);
-        // neither stale nor from the future: the pod's author may have written it
-        if deadline <= now || deadline > now.plus(PREDICATE_TTL_MS) {
-            return;
-        }
         let node = placement.node;
         self.add_home(uid, &node);
         let reserved = self

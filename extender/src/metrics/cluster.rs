@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use kerf::device::Health;
 use kerf::ledger::Basis;
 use kerf::runtime::series::GaugeTable;
 use prometheus::core::{Collector, Desc};
@@ -19,6 +20,8 @@ pub(crate) fn cards(cluster: &Cluster) -> impl Iterator<Item = String> + Send + 
             "kerf_extender_gpu_usable",
             "1 where the GPU takes new pods: healthy, not cordoned, and listed by its node",
         ),
+        ("kerf_extender_gpu_healthy", "1 where the GPU is healthy, by its node's word"),
+        ("kerf_extender_gpu_cordoned", "1 where an administrator has taken the GPU out of service"),
         ("kerf_extender_gpu_compute_capacity_ratio", "Compute of the GPU, 1 = one card"),
         ("kerf_extender_gpu_compute_committed_ratio", "Compute that pods hold"),
         ("kerf_extender_gpu_compute_free_ratio", "Largest share of compute that a new pod can have"),
@@ -51,6 +54,8 @@ pub(crate) fn cards(cluster: &Cluster) -> impl Iterator<Item = String> + Send + 
                 ],
                 [
                     f64::from(u8::from(card.usable())),
+                    f64::from(u8::from(device.health == Health::Healthy)),
+                    f64::from(u8::from(device.cordoned)),
                     capacity.compute.ratio(),
                     used.compute.ratio(),
                     free.compute.ratio(),

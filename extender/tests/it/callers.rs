@@ -228,7 +228,7 @@ async fn a_node_that_is_being_deleted_takes_no_pod_and_keeps_those_it_has() {
     world.api.create("nodes", leaving).unwrap();
     world.until("closed", |w| w.extender.cluster().closed(&"a".into(), &[]).is_some()).await;
     let filtered = world.client.filter(&q, &world.nodes()).await.unwrap();
-    assert_eq!(filtered.unresolvable["a"], "no healthy GPU");
+    assert_eq!(filtered.unresolvable["a"], "every GPU is unhealthy or cordoned");
     assert!(world.bind(&q, "a").await.unwrap_err().contains("node a is being deleted"));
     assert_eq!(world.used("a"), [500]);
     world.api.force_delete("nodes", "", "a").unwrap();

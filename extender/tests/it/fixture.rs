@@ -39,6 +39,7 @@ pub fn config() -> Config {
         candidates: None,
         legacy: false,
         max_body: 4 << 20,
+        patience: Default::default(),
     }
 }
 

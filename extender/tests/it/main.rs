@@ -5,10 +5,14 @@
 mod bind;
 mod callers;
 mod expected;
+mod failing;
 mod fixture;
 mod groups;
 mod hostile;
+mod late;
 mod legacy;
+mod lost;
+mod news;
 mod own;
 mod preempt;
 mod races;

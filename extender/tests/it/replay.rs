@@ -70,7 +70,7 @@ fn replayed(policy: Policy) -> Vec<Option<(String, Vec<u32>)>> {
 
 /// Where the extender puts each pod, one after the other: watch, ranks, bind, watch.
 fn lived(policy: Policy) -> Vec<Option<(String, Vec<u32>)>> {
-    let cluster = Cluster::default();
+    let (cluster, clock) = (Cluster::default(), kerf_extender::clock::Clock::default());
     for machine in machines() {
         let name = NodeName::from(&*machine.name);
         let device = |index| Device { model: "test".into(), ..Device::new(format!("{name}-{index}"), index, CARD) };
@@ -116,7 +116,7 @@ fn lived(policy: Policy) -> Vec<Option<(String, Vec<u32>)>> {
             confirmed: true,
             tolerations: Box::default(),
         };
-        cluster.apply_pod(view, Timestamp(0));
+        cluster.apply_pod(view, &clock);
         Some((node.to_string(), slots))
     };
     requests().iter().enumerate().map(place).collect()

@@ -2,6 +2,7 @@
 
 use kerf::ids::{DeviceId, PodRef};
 use kerf::isolation::Isolation;
+use kerf::runtime::failure::Failure;
 
 use super::truth::Foreign;
 use crate::ids::Resource;
@@ -38,6 +39,12 @@ pub enum Refusal {
     /// Pods of another resource domain hold cards of this node.
     #[error(transparent)]
     OtherDomain(Foreign),
+    /// No known pod waits for this amount, and the API server does not say whether another does.
+    #[error("{}: {failure}", if failure.refused() { "the API server refuses this plugin" } else { "the API server cannot be asked about this node's pods" })]
+    NoAnswer {
+        /// What the question met with.
+        failure: Failure,
+    },
     /// The placement names a card that is not here.
     #[error("pod {pod} was placed on GPU {device}, which this node does not have")]
     NoSuchCard {
@@ -86,6 +93,20 @@ impl Refusal {
         matches!(self, Self::NotPlaced { .. })
     }
 
+    /// Whether the node is to blame: any other pod that is placed like this one would be refused as well.
+    pub fn of_node(&self) -> bool {
+        match self {
+            Self::Ambiguous { .. }
+            | Self::NoAnswer { .. }
+            | Self::OtherDomain(_)
+            | Self::NoSuchCard { .. }
+            | Self::Isolation { .. }
+            | Self::Overcommitted { .. } => true,
+            // nobody placed that pod; and cards fall ill while pods are on their way, which the inventory says
+            Self::NobodyWaits { .. } | Self::NotPlaced { .. } | Self::Unhealthy { .. } => false,
+        }
+    }
+
     /// The word used in metrics.
     pub fn code(&self) -> &'static str {
         match self {
@@ -93,6 +114,7 @@ impl Refusal {
             Self::NotPlaced { .. } => "not-placed",
             Self::OtherDomain(_) => "other-domain",
             Self::Ambiguous { .. } => "ambiguous",
+            Self::NoAnswer { .. } => "no-api",
             Self::NoSuchCard { .. } => "no-such-card",
             Self::Unhealthy { .. } => "unhealthy",
             Self::Isolation { .. } => "isolation",

@@ -22,6 +22,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use kerf::ids::DeviceId;
+use kerf::isolation::mps_serves;
 use kerf::units::Share;
 use tokio_util::sync::CancellationToken;
 
@@ -83,11 +84,9 @@ impl Mps {
         self.lock().get(device).is_some_and(|daemon| daemon.serves)
     }
 
-    /// Whether a container that says it runs as `user` is served. A daemon has one server at a time, for one user: whoever
-    /// is another waits, without a word, until all of that server's clients are gone. One that says nothing is taken for
-    /// the daemon's user, since most images are; where the image says otherwise, it waits.
+    /// Whether a container that says it runs as `user` is served.
     pub fn serves_user(&self, user: Option<u32>) -> bool {
-        user.is_none_or(|user| own_user().is_some_and(|own| own == user))
+        user.is_none() || own_user().is_some_and(|own| mps_serves(own, user))
     }
 
     /// What a container of this rung gets.

@@ -1,6 +1,9 @@
 //! One series for each card.
 
+use std::collections::BTreeSet;
+
 use kerf::device::Health;
+use kerf::ids::DeviceId;
 use kerf::units::Share;
 
 use super::{Family, float, gauge};
@@ -12,10 +15,12 @@ const LABELS: [&str; 3] = ["gpu", "index", "model"];
 pub(super) fn gauges<'a>(
     cards: impl Iterator<Item = &'a HostDevice>,
     allocated: &[Share],
+    cordoned: &BTreeSet<DeviceId>,
     usage: &Usage,
 ) -> prometheus::Result<Family> {
     let of = |name: &str, help: &str| gauge(&format!("kerf_plugin_gpu_{name}"), help, &LABELS);
-    let healthy = of("healthy", "Whether the card takes new pods.")?;
+    let healthy = of("healthy", "Whether the card is healthy.")?;
+    let out = of("cordoned", "Whether the Node's annotation gpu-cordon names the card.")?;
     let total = of("memory_total_bytes", "All memory of the card.")?;
     let core = of("allocated_core_ratio", "Part of the card's compute that pods were given.")?;
     let memory = of("allocated_memory_bytes", "Memory of the card that pods were given.")?;
@@ -28,6 +33,7 @@ pub(super) fn gauges<'a>(
         let index = device.index.to_string();
         let labels = [device.id.as_str(), &index, &device.model];
         healthy.with_label_values(&labels).set(f64::from(u8::from(device.health == Health::Healthy)));
+        out.with_label_values(&labels).set(f64::from(u8::from(cordoned.contains(&device.id))));
         core.with_label_values(&labels).set(share.compute.ratio());
         memory.with_label_values(&labels).set(float(share.memory.bytes()));
         let now = usage.gpus.get(&device.id).copied().unwrap_or_default();
@@ -46,5 +52,5 @@ pub(super) fn gauges<'a>(
             power.with_label_values(&labels).set(f64::from(milliwatts) / 1000.0);
         }
     }
-    Ok(vec![healthy, total, core, memory, utilization, used, temperature, power])
+    Ok(vec![healthy, out, total, core, memory, utilization, used, temperature, power])
 }

@@ -202,14 +202,21 @@ impl DevicePlugin for Service {
         // what makes kubelet write its books anew: see [`crate::reconcile`]
         let repeats = self.offer.steering.iter().map(|steering| {
             let (current, repeats) = (current.clone(), steering.state.watch_repeats());
-            WatchStream::from_changes(repeats).map(move |()| (current.borrow().clone(), true))
+            WatchStream::from_changes(repeats).map(move |()| (current.borrow().clone(), true)).boxed()
         });
-        let repeats = stream::iter(repeats.collect::<Vec<_>>()).flatten();
+        // what nobody can be steered to is not offered
+        let withdrawn = self.offer.steering.as_ref().map(|steering| steering.state.watch_withdrawn());
+        let withdrawals = withdrawn.iter().map(|withdrawn| {
+            let current = current.clone();
+            WatchStream::from_changes(withdrawn.clone()).map(move |_| (current.borrow().clone(), false)).boxed()
+        });
+        let repeats = stream::select_all(repeats.chain(withdrawals).collect::<Vec<_>>());
         let told = stream::select(changes, repeats).map(move |(offered, again)| {
             let pool = offered.pools.pools.get(&*resource);
             (pool.map(|pool| pool::list(pool, numa)).unwrap_or_default(), again)
         });
-        Ok(Response::new(service::lists(told, self.streams.clone(), self.token.clone())))
+        let withdrawn = move || withdrawn.as_ref().is_some_and(|withdrawn| *withdrawn.borrow());
+        Ok(Response::new(service::lists(told, withdrawn, self.streams.clone(), self.token.clone())))
     }
 
     async fn get_preferred_allocation(
@@ -245,6 +252,9 @@ impl DevicePlugin for Service {
             counters.allocations.with_label_values(&[resource, outcome]).inc();
             let answer = result.map_err(|refusal| {
                 tracing::warn!(%resource, %refusal, "Allocate refused");
+                if let (Some(steering), gift::Refusal::Unknown(_)) = (&self.offer.steering, &refusal) {
+                    steering.state.failed(refusal.to_string());
+                }
                 Status::failed_precondition(refusal.to_string())
             })?;
             if let Some(steering) = &self.offer.steering {

@@ -3,12 +3,15 @@
 
 #![allow(clippy::expect_used, clippy::unwrap_used, clippy::panic, reason = "a test may stop at once")]
 
+mod access;
 mod allocation;
 mod domain;
+mod failing;
 mod isolation;
 mod lifecycle;
 mod limits;
 mod mps;
+mod own_node;
 mod report;
 mod running;
 mod stage;

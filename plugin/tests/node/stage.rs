@@ -31,6 +31,8 @@ pub struct Stage {
     pub library: PathBuf,
     /// More flags of the plugin.
     pub flags: Vec<String>,
+    /// How long a failure is remembered, where not as usual.
+    pub failure_memory: Option<Duration>,
     dir: TempDir,
 }
 
@@ -58,7 +60,7 @@ impl Stage {
         let gpus = dir.path().join("gpus.toml");
         std::fs::write(&gpus, two_cards(true)).unwrap();
         let library = dir.path().join("libkerf_limiter.so");
-        Self { server, kubelet, plugin: None, gpus, library, flags: Vec::new(), dir }
+        Self { server, kubelet, plugin: None, gpus, library, flags: Vec::new(), failure_memory: None, dir }
     }
 
     pub async fn start_plugin(&mut self) {
@@ -83,7 +85,8 @@ impl Stage {
             .into_iter()
             .chain(self.flags.iter().cloned()),
         );
-        let config = Config::try_from(args).unwrap();
+        let mut config = Config::try_from(args).unwrap();
+        config.failure_memory = self.failure_memory.unwrap_or(config.failure_memory);
         let client = kerf::runtime::client::connect(config.kubeconfig.as_deref()).await.unwrap();
         let token = CancellationToken::new();
         let plugin = kerf_plugin::start(config, client, token.clone()).await.unwrap();

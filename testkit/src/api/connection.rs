@@ -3,7 +3,7 @@
 use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::task::{Context, Poll};
 
 use axum::extract::connect_info::Connected;
@@ -25,15 +25,40 @@ impl Switch {
     }
 }
 
+/// Which connections carry nothing any more: those with a number below this.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Frozen(Arc<AtomicU64>);
+
+impl Frozen {
+    /// All that were accepted so far.
+    pub(crate) fn freeze(&self) {
+        self.0.store(NEXT.load(Ordering::SeqCst), Ordering::SeqCst);
+    }
+}
+
+/// Numbers connections in the order in which they are accepted.
+static NEXT: AtomicU64 = AtomicU64::new(1);
+
 /// A TCP listener whose connections carry a [`Switch`] in place of an address.
 #[derive(Debug)]
-pub(crate) struct Connections(pub(crate) TcpListener);
+pub(crate) struct Connections {
+    listener: TcpListener,
+    frozen: Frozen,
+}
+
+impl Connections {
+    pub(crate) fn new(listener: TcpListener, frozen: Frozen) -> Self {
+        Self { listener, frozen }
+    }
+}
 
 /// A TCP stream behind a [`Switch`].
 #[derive(Debug)]
 pub(crate) struct Connection {
     stream: TcpStream,
     switch: Switch,
+    frozen: Frozen,
+    number: u64,
 }
 
 impl Listener for Connections {
@@ -41,11 +66,12 @@ impl Listener for Connections {
     type Addr = Switch;
 
     async fn accept(&mut self) -> (Connection, Switch) {
-        let (stream, _address) = Listener::accept(&mut self.0).await;
+        let (stream, _address) = Listener::accept(&mut self.listener).await;
         // An answer is small and the client waits for it: do not let Nagle hold it back.
         let _unsupported = stream.set_nodelay(true);
         let switch = Switch::default();
-        (Connection { stream, switch: switch.clone() }, switch)
+        let number = NEXT.fetch_add(1, Ordering::SeqCst);
+        (Connection { stream, switch: switch.clone(), frozen: self.frozen.clone(), number }, switch)
     }
 
     fn local_addr(&self) -> io::Result<Switch> {
@@ -66,11 +92,19 @@ impl Connection {
         }
         Ok(())
     }
+
+    /// Whatever is polled then is not woken again, until it is dropped.
+    fn is_frozen(&self) -> bool {
+        self.number < self.frozen.0.load(Ordering::SeqCst)
+    }
 }
 
 impl AsyncRead for Connection {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         self.alive()?;
+        if self.is_frozen() {
+            return Poll::Pending;
+        }
         Pin::new(&mut self.stream).poll_read(cx, buf)
     }
 }
@@ -78,11 +112,17 @@ impl AsyncRead for Connection {
 impl AsyncWrite for Connection {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
         self.alive()?;
+        if self.is_frozen() {
+            return Poll::Pending;
+        }
         Pin::new(&mut self.stream).poll_write(cx, buf)
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         self.alive()?;
+        if self.is_frozen() {
+            return Poll::Pending;
+        }
         Pin::new(&mut self.stream).poll_flush(cx)
     }
 
@@ -96,6 +136,9 @@ impl AsyncWrite for Connection {
         bufs: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
         self.alive()?;
+        if self.is_frozen() {
+            return Poll::Pending;
+        }
         Pin::new(&mut self.stream).poll_write_vectored(cx, bufs)
     }
 

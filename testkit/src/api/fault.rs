@@ -7,6 +7,8 @@ use std::time::Duration;
 use anyhow::Context;
 use tokio::sync::watch;
 
+use super::lag::Watchers;
+
 /// What happens to a request that a fault matches.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Action {
@@ -20,6 +22,8 @@ pub enum Action {
     Delay(Duration),
     /// Do it, but only after [`Injected::release`].
     Hold,
+    /// Do it, and answer only after [`Injected::release`]: with what was true when it was done.
+    HoldAnswer,
 }
 
 /// Which requests go wrong, and how.
@@ -31,6 +35,8 @@ pub struct Fault {
     pub resource: String,
     /// Only requests for the object of this name; `None` means any.
     pub name: Option<String>,
+    /// Whose requests.
+    pub clients: Watchers,
     /// What happens.
     pub action: Action,
     /// How many requests it happens to; `None` means all until it is removed.
@@ -40,13 +46,27 @@ pub struct Fault {
 impl Fault {
     /// A fault for all requests of this verb and resource.
     pub fn new(verb: &str, resource: &str, action: Action) -> Self {
-        Self { verb: verb.to_owned(), resource: resource.to_owned(), name: None, action, times: None }
+        Self {
+            verb: verb.to_owned(),
+            resource: resource.to_owned(),
+            name: None,
+            clients: Watchers::All,
+            action,
+            times: None,
+        }
     }
 
     /// The same for the object of one name.
     #[must_use]
     pub fn named(mut self, name: &str) -> Self {
         self.name = Some(name.to_owned());
+        self
+    }
+
+    /// The same for the requests of some clients.
+    #[must_use]
+    pub fn of(mut self, clients: Watchers) -> Self {
+        self.clients = clients;
         self
     }
 
@@ -57,10 +77,11 @@ impl Fault {
         self
     }
 
-    fn matches(&self, verb: &str, resource: &str, name: &str) -> bool {
+    fn matches(&self, verb: &str, resource: &str, name: &str, agent: &str) -> bool {
         let same = |pattern: &str, value: &str| pattern == "*" || pattern == value;
         same(&self.verb, verb)
             && same(&self.resource, resource)
+            && self.clients.include(agent)
             && self.name.as_deref().is_none_or(|wanted| wanted == name)
     }
 }
@@ -147,12 +168,12 @@ impl Faults {
     }
 
     /// The first fault that matches and is not used up; counts the hit.
-    pub(crate) fn hit(&self, verb: &str, resource: &str, name: &str) -> Option<Injected> {
+    pub(crate) fn hit(&self, verb: &str, resource: &str, name: &str, agent: &str) -> Option<Injected> {
         let mut faults = self.lock();
         faults.retain(|injected| !*injected.0.removed.borrow());
         let injected = faults.iter().find(|injected| {
             injected.0.fault.times.is_none_or(|times| injected.hits() < times)
-                && injected.0.fault.matches(verb, resource, name)
+                && injected.0.fault.matches(verb, resource, name, agent)
         })?;
         injected.0.hits.send_modify(|hits| *hits += 1);
         Some(injected.clone())

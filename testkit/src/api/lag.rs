@@ -26,7 +26,7 @@ pub enum Watchers {
 }
 
 impl Watchers {
-    fn include(&self, agent: &str) -> bool {
+    pub(crate) fn include(&self, agent: &str) -> bool {
         match self {
             Self::All => true,
             Self::Others => !agent.starts_with(STAND_IN),

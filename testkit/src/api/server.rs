@@ -34,6 +34,7 @@ pub(crate) struct Inner {
     pub(crate) any_change: watch::Sender<u64>,
     pub(crate) lag: Lag,
     pub(crate) breaks: watch::Sender<u64>,
+    pub(crate) silent: watch::Sender<bool>,
     pub(crate) paused: watch::Sender<bool>,
     pub(crate) faults: Faults,
     pub(crate) tally: Tally,
@@ -50,6 +51,7 @@ impl Inner {
             any_change: watch::Sender::new(0),
             lag: Lag::new(),
             breaks: watch::Sender::new(0),
+            silent: watch::Sender::new(false),
             paused: watch::Sender::new(false),
             faults: Faults::default(),
             tally: Tally::default(),
@@ -130,7 +132,7 @@ pub(crate) async fn serve(
         return "ok".into_response();
     }
     if path == "/version" {
-        return version(&inner);
+        return version(&inner, &header_text(request.headers(), header::USER_AGENT));
     }
     let mut resumed = inner.paused.subscribe();
     tokio::select! {
@@ -144,8 +146,9 @@ pub(crate) async fn serve(
 }
 
 /// Not counted; of faults it knows a status.
-fn version(inner: &Inner) -> Response {
-    if let Some(Action::Status(code)) = inner.faults.hit("get", "version", "").as_ref().map(Injected::action) {
+fn version(inner: &Inner, agent: &str) -> Response {
+    if let Some(Action::Status(code)) = inner.faults.hit("get", "version", "", agent).as_ref().map(Injected::action)
+    {
         return Failure::injected(code).into_response();
     }
     let git = inner.version.lock().unwrap_or_else(PoisonError::into_inner).clone();
@@ -206,7 +209,7 @@ async fn handle(inner: &Arc<Inner>, switch: &Switch, method: &Method, ask: Ask) 
         (None, _) => String::new(),
     };
     inner.tally.request(verb, &resource);
-    let fault = inner.faults.hit(verb, &resource, &name);
+    let fault = inner.faults.hit(verb, &resource, &name, &ask.agent);
     match fault.as_ref().map(Injected::action) {
         Some(Action::Delay(time)) => tokio::time::sleep(time).await,
         Some(Action::Hold) => {
@@ -222,6 +225,10 @@ async fn handle(inner: &Arc<Inner>, switch: &Switch, method: &Method, ask: Ask) 
         return match action {
             Some(Action::Status(code)) => Failure::injected(code).into_response(),
             Some(Action::DropBefore | Action::DropAfter) => cut(switch),
+            Some(Action::HoldAnswer) => {
+                let answer = read_only(inner, verb, ask);
+                answer_later(inner, switch, fault.as_ref(), answer).await
+            }
             _ => read_only(inner, verb, ask),
         };
     }
@@ -243,7 +250,19 @@ async fn handle(inner: &Arc<Inner>, switch: &Switch, method: &Method, ask: Ask) 
     if dropped {
         switch.cut();
     }
-    result.map_or_else(IntoResponse::into_response, IntoResponse::into_response)
+    let answer = result.map_or_else(IntoResponse::into_response, IntoResponse::into_response);
+    match action {
+        Some(Action::HoldAnswer) => answer_later(inner, switch, fault.as_ref(), answer).await,
+        _ => answer,
+    }
+}
+
+/// Keeps an answer until the fault is released.
+async fn answer_later(inner: &Inner, switch: &Switch, fault: Option<&Injected>, answer: Response) -> Response {
+    tokio::select! {
+        () = held(fault) => answer,
+        () = inner.closing.cancelled() => cut(switch),
+    }
 }
 
 async fn held(fault: Option<&Injected>) {

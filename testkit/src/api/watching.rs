@@ -87,7 +87,16 @@ pub(crate) fn body(inner: Arc<Inner>, ask: Watching) -> Body {
 
 impl Watch {
     async fn next(&mut self) -> Option<Bytes> {
+        let mut silent = self.inner.silent.subscribe();
         loop {
+            if *silent.borrow_and_update() && !self.done {
+                let closing = self.inner.closing.clone();
+                tokio::select! {
+                    _ = silent.changed() => continue,
+                    _ = self.breaks.changed() => self.done = true,
+                    () = closing.cancelled() => self.done = true,
+                }
+            }
             if !self.pending.is_empty() {
                 return Some(std::mem::take(&mut self.pending).into());
             }
@@ -111,6 +120,7 @@ impl Watch {
             tokio::select! {
                 changed = self.changes.changed() => self.done = changed.is_err(),
                 _ = self.lag.changed() => {}
+                _ = silent.changed() => {}
                 _ = self.breaks.changed() => self.done = true,
                 () = closing.cancelled() => self.done = true,
                 () = tokio::time::sleep_until(self.deadline) => {

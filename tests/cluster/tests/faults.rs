@@ -155,3 +155,42 @@ pub async fn etcd_killed(stage: &Stage<'_>) -> anyhow::Result<()> {
     outage(&stage.cluster.control.etcd, Duration::from_secs(1)).await?;
     recovered(stage).await
 }
+
+/// A token ends with its pod. The node's pods wait then, and none fails; with another token they run.
+pub async fn plugin_token_refused(stage: &Stage<'_>) -> anyhow::Result<()> {
+    const PODS: usize = 6;
+    let (node, _) = stage.two_nodes()?;
+    let (control, cluster) = (&stage.cluster.control, stage.cluster);
+    control.kubectl(&["delete", "pod", &format!("kerf-plugin-{}", node.name), "--namespace=kerf-system"])?;
+    // until it ends, a watch is not asked for its token again
+    outage(&control.api, Duration::from_secs(1)).await?;
+    until(LIMIT, "the plugin says that it is refused", async || {
+        let answer = reqwest::get(format!("http://127.0.0.1:{}/readyz", node.ports.plugin)).await?;
+        let (status, text) = (answer.status(), answer.text().await?);
+        ensure!(status == 503 && text.contains("pods: 401 Unauthorized for "), "{status} {text}");
+        Ok(())
+    })
+    .await?;
+    until(SOON, "its devices are withdrawn", async || {
+        let allocatable = cluster.allocatable(&node.name).await?;
+        ensure!(allocatable == 0, "{allocatable} are allocatable");
+        Ok(())
+    })
+    .await?;
+    for number in 0..PODS {
+        stage.create(&pod(format!("waits-{number}")).app("main", 20, 10).on(&node.name)).await?;
+    }
+    until(SOON, "the scheduler has judged all of them", async || {
+        for pod in stage.list().await? {
+            let conditions = pod.status.as_ref().and_then(|status| status.conditions.as_ref());
+            let judged = conditions.into_iter().flatten().any(|c| c.type_ == "PodScheduled" && c.status == "False");
+            ensure!(phase(&pod) == "Pending" && judged, "{}", why(&pod));
+        }
+        Ok(())
+    })
+    .await?;
+    cluster.plugin_token(&node.name).await?;
+    stage.all_run(PODS, LIMIT).await?;
+    cluster.ready(SOON).await?;
+    stage.agreed().await.map(drop)
+}

@@ -68,7 +68,8 @@ const TESTS: &[Test] = tests! {
     freeing: every_end_frees_exactly_what_was_held a_restarted_container_keeps_its_card;
     isolation: a_share_is_all_the_memory_that_a_program_finds a_breach_is_told_in_an_event;
     health: an_ill_card_takes_no_pod_until_it_recovers;
-    faults: extender_killed plugin_killed kubelet_killed kubelet_killed_after_pods_ended containerd_killed api_server_paused etcd_killed;
+    faults: extender_killed plugin_killed kubelet_killed kubelet_killed_after_pods_ended containerd_killed api_server_paused etcd_killed
+        plugin_token_refused;
     scheduling: the_old_configuration_works_with_the_same_plugin preemption_frees_a_card_where_core_is_short
         preemption_frees_a_card_where_memory_is_short preemption_evicts_nobody_in_vain;
     batches: equal_pods_take_nodes_of_their_own;

@@ -28,13 +28,15 @@ pub(super) fn kubeconfig(
     user: &str,
     token: &str,
 ) -> anyhow::Result<PathBuf> {
+    // in a file of its own, as in a pod: who runs reads it anew
+    let token = place.write(&format!("kubeconfig/{user}.token"), token)?;
     let content = json!({
         "apiVersion": "v1", "kind": "Config", "current-context": "kerf",
         "clusters": [{ "name": "kerf", "cluster": {
             "server": format!("https://127.0.0.1:{}", ports.api),
             "certificate-authority": certificates.file("authority"),
         }}],
-        "users": [{ "name": user, "user": { "token": token } }],
+        "users": [{ "name": user, "user": { "tokenFile": token } }],
         "contexts": [{ "name": "kerf", "context": { "cluster": "kerf", "user": user } }],
     });
     place.write(&format!("kubeconfig/{user}"), content.to_string())

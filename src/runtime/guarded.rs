@@ -13,14 +13,32 @@ use serde_json::value::RawValue;
 /// copies it, this one keeps the text until the object is read. The text can only be had from `serde_json` itself, not
 /// from something buffered: in a watch event `type` has to come before `object`, as the API server sends it.
 #[derive(Clone, Debug)]
-pub(super) struct Guarded<K>(pub Result<K, Unreadable>);
+pub struct Guarded<K>(
+    /// The object, or what is left of it.
+    pub Result<K, Unreadable>,
+);
 
 /// What is left of an object that cannot be read.
 #[derive(Clone, Debug)]
-pub(super) struct Unreadable {
+pub struct Unreadable {
     /// Why.
     pub error: String,
     metadata: Box<ObjectMeta>,
+}
+
+impl<K: Resource<DynamicType = ()>> Guarded<K> {
+    /// The object; where it cannot be read, that is logged.
+    pub fn readable(self) -> Option<K> {
+        let name = self.meta().name.clone();
+        match self.0 {
+            Ok(object) => Some(object),
+            Err(unreadable) => {
+                let (kind, error) = (K::kind(&()), unreadable.error);
+                tracing::warn!(%kind, name, error, "object cannot be read; skipped");
+                None
+            }
+        }
+    }
 }
 
 impl<'de, K: DeserializeOwned + Resource> Deserialize<'de> for Guarded<K> {

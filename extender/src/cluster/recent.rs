@@ -1,0 +1,62 @@
+//! The last few of many names.
+
+use std::collections::{HashSet, VecDeque};
+use std::hash::Hash;
+use std::sync::{Mutex, PoisonError};
+
+/// Remembers the names that were added last, up to a number.
+#[derive(Debug)]
+pub(super) struct Recent<T> {
+    most: usize,
+    known: Mutex<(HashSet<T>, VecDeque<T>)>,
+}
+
+impl<T: Clone + Eq + Hash> Recent<T> {
+    pub fn new(most: usize) -> Self {
+        Self { most, known: Mutex::default() }
+    }
+
+    pub fn add(&self, name: &T) {
+        let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        let (names, order) = &mut *known;
+        if !names.insert(name.clone()) {
+            return;
+        }
+        order.push_back(name.clone());
+        if order.len() > self.most
+            && let Some(oldest) = order.pop_front()
+        {
+            names.remove(&oldest);
+        }
+    }
+
+    pub fn contains(&self, name: &T) -> bool {
+        self.known.lock().unwrap_or_else(PoisonError::into_inner).0.contains(name)
+    }
+
+    /// Forgets one name. It takes as long as all are many, and is for what never happens in a healthy cluster.
+    pub fn remove(&self, name: &T) {
+        let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        let (names, order) = &mut *known;
+        if names.remove(name) {
+            order.retain(|other| other != name);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_oldest_name_makes_room_for_the_newest() {
+        let recent = Recent::new(2);
+        for name in ["a", "b", "a", "c"] {
+            recent.add(&name);
+        }
+        assert_eq!(["a", "b", "c"].map(|name| recent.contains(&name)), [false, true, true]);
+        recent.remove(&"b");
+        recent.add(&"d");
+        assert_eq!(["b", "c", "d"].map(|name| recent.contains(&name)), [false, true, true]);
+    }
+}

@@ -1,0 +1,26 @@
+//! Every test that `docs/promises.md` names is there.
+
+#![allow(clippy::panic, clippy::unwrap_used, reason = "a test")]
+
+use std::path::Path;
+
+#[test]
+fn every_test_that_the_promises_name_is_there() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let table = std::fs::read_to_string(root.join("docs/promises.md")).unwrap();
+    let mut source = String::new();
+    let mut found = 0;
+    for row in table.lines().filter(|line| line.starts_with("| ")) {
+        let Some(tests) = row.trim_end_matches('|').rsplit(" | ").next() else { continue };
+        // what stands in backticks is a file, and then the tests in it
+        for name in tests.split('`').skip(1).step_by(2) {
+            if name.contains('/') {
+                source = std::fs::read_to_string(root.join(name)).unwrap_or_else(|error| panic!("{name}: {error}"));
+            } else {
+                assert!(source.contains(&format!("fn {name}(")), "no test {name} in its file: {row}");
+                found += 1;
+            }
+        }
+    }
+    assert!(found > 50, "{found} tests are named");
+}
