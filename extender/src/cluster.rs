@@ -55,6 +55,8 @@ pub struct Cluster {
     recorded: DashMap<PodUid, NodeName>,
     /// Nodes that are closed to some pods, or to all.
     taints: DashMap<NodeName, Taints>,
+    /// Bound pods that hold cards under another resource domain, and their nodes.
+    foreign: DashMap<PodUid, NodeName>,
     /// Nodes whose plugin says that containers fail there: tried last.
     failing: DashSet<NodeName>,
     /// Priorities of bound pods without cards, where they have one.
@@ -103,6 +105,7 @@ impl Default for Cluster {
             nodes: DashMap::default(),
             homes: DashMap::new(),
             priorities: DashMap::new(),
+            foreign: DashMap::new(),
             queue: Queue::default(),
             freed: Freed::default(),
             recorded: DashMap::new(),
@@ -492,6 +495,28 @@ impl Cluster {
         self.mark_all(self.queue.stands(uid, queued), News::Told);
     }
 
+    /// A bound pod was seen that has not ended and holds cards under another resource domain. Whether it is the first of its
+    /// node.
+    pub fn apply_foreign(&self, uid: &PodUid, node: &NodeName) -> bool {
+        self.foreign.insert(uid.clone(), node.clone());
+        let first = self.nodes.entry(node.clone()).or_default().foreign_begins(uid);
+        if first {
+            self.surveyor.mark(node);
+            self.notify();
+        }
+        first
+    }
+
+    fn foreign_ends(&self, uid: &PodUid, node: &NodeName) {
+        if let Some(mut ledger) = self.nodes.get_mut(node) {
+            ledger.foreign_ends(uid);
+        }
+        self.surveyor.mark(node);
+        self.freed.mark(node, News::Told);
+        self.nodes.remove_if(node, |_, ledger| ledger.is_empty());
+        self.notify();
+    }
+
     /// A pod was seen bound.
     fn observe(&self, uid: &PodUid, pod: &PodRef, holding: &Holding, confirmed: bool) -> Applied {
         let Holding { node, request, record } = holding;
@@ -520,6 +545,9 @@ impl Cluster {
         self.recorded.remove(uid);
         self.surveyor.gone(uid);
         self.priorities.remove(uid);
+        if let Some((_, node)) = self.foreign.remove(uid) {
+            self.foreign_ends(uid, &node);
+        }
         if let Some((_, homes)) = self.homes.remove(uid) {
             for node in homes {
                 self.release(uid, &node);
@@ -554,6 +582,12 @@ impl Cluster {
         }
         self.queue.others(seen).iter().for_each(|uid| self.departed.add(uid));
         self.mark_all(self.queue.retain(seen), News::Told);
+        let foreign = self.foreign.iter().map(|entry| (entry.key().clone(), entry.value().clone()));
+        let gone: Vec<(PodUid, NodeName)> = foreign.filter(|(uid, _)| !seen.contains(uid)).collect();
+        for (uid, node) in gone {
+            self.foreign.remove(&uid);
+            self.foreign_ends(&uid, &node);
+        }
         self.surveyor.retain(seen);
         self.priorities.retain(|uid, _| seen.contains(uid));
         self.notify();
