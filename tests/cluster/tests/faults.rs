@@ -3,7 +3,9 @@
 use std::time::Duration;
 
 use anyhow::ensure;
+use k8s_openapi::api::core::v1::Pod;
 use kerf_cluster::books::checkpoint;
+use kerf_cluster::node::Node;
 use kerf_cluster::process::Process;
 use kerf_cluster::wait::until;
 use rustix::process::Signal;
@@ -20,8 +22,7 @@ const LIMIT: Duration = Duration::from_secs(200);
 async fn burst(stage: &Stage<'_>) -> anyhow::Result<()> {
     stage.create_all(&mixed(PODS, 1)).await?;
     until(SOON, "the burst is under way", async || {
-        let bound =
-            |pod: &k8s_openapi::api::core::v1::Pod| pod.spec.as_ref().is_some_and(|s| s.node_name.is_some());
+        let bound = |pod: &Pod| pod.spec.as_ref().is_some_and(|s| s.node_name.is_some());
         let count = stage.list().await?.iter().filter(|pod| bound(pod)).count();
         ensure!(count >= 4, "{count} are bound");
         Ok(())
@@ -160,6 +161,17 @@ pub async fn etcd_killed(stage: &Stage<'_>) -> anyhow::Result<()> {
 pub async fn plugin_token_refused(stage: &Stage<'_>) -> anyhow::Result<()> {
     const PODS: usize = 6;
     let (node, _) = stage.two_nodes()?;
+    let waited = wait_while_refused(stage, node, PODS).await;
+    // whatever came of it: the tests that follow need the plugin
+    stage.cluster.plugin_token(&node.name).await?;
+    waited?;
+    stage.all_run(PODS, LIMIT).await?;
+    stage.cluster.ready(SOON).await?;
+    stage.agreed().await.map(drop)
+}
+
+/// Takes the plugin's token away, and creates so many pods, which wait.
+async fn wait_while_refused(stage: &Stage<'_>, node: &Node, pods: usize) -> anyhow::Result<()> {
     let (control, cluster) = (&stage.cluster.control, stage.cluster);
     control.kubectl(&["delete", "pod", &format!("kerf-plugin-{}", node.name), "--namespace=kerf-system"])?;
     // until it ends, a watch is not asked for its token again
@@ -177,20 +189,36 @@ pub async fn plugin_token_refused(stage: &Stage<'_>) -> anyhow::Result<()> {
         Ok(())
     })
     .await?;
-    for number in 0..PODS {
+    // the API server was away: until the scheduler sees the Node again as it is, it binds what kubelet rejects
+    until(SOON, "the scheduler sees it", async || {
+        stage.create(&pod("first").app("main", 20, 10).on(&node.name)).await?;
+        let waits = until(SOON, "it is decided", async || judged(&stage.pods().get("first").await?)).await?;
+        stage.pods().delete("first", &DeleteParams::default()).await?;
+        until(SOON, "it is gone", async || {
+            ensure!(stage.list().await?.is_empty(), "it is there");
+            Ok(())
+        })
+        .await?;
+        ensure!(waits, "it was bound");
+        Ok(())
+    })
+    .await?;
+    for number in 0..pods {
         stage.create(&pod(format!("waits-{number}")).app("main", 20, 10).on(&node.name)).await?;
     }
     until(SOON, "the scheduler has judged all of them", async || {
         for pod in stage.list().await? {
-            let conditions = pod.status.as_ref().and_then(|status| status.conditions.as_ref());
-            let judged = conditions.into_iter().flatten().any(|c| c.type_ == "PodScheduled" && c.status == "False");
-            ensure!(phase(&pod) == "Pending" && judged, "{}", why(&pod));
+            ensure!(judged(&pod)?, "{}", why(&pod));
         }
         Ok(())
     })
-    .await?;
-    cluster.plugin_token(&node.name).await?;
-    stage.all_run(PODS, LIMIT).await?;
-    cluster.ready(SOON).await?;
-    stage.agreed().await.map(drop)
+    .await
+}
+
+/// Whether a pod waits that the scheduler has judged, or else has failed.
+fn judged(pod: &Pod) -> anyhow::Result<bool> {
+    let conditions = pod.status.as_ref().and_then(|status| status.conditions.as_ref());
+    let refused = conditions.into_iter().flatten().any(|c| c.type_ == "PodScheduled" && c.status == "False");
+    ensure!(refused || phase(pod) == "Failed", "{}", why(pod));
+    Ok(refused)
 }
