@@ -68,8 +68,7 @@ const TESTS: &[Test] = tests! {
     freeing: every_end_frees_exactly_what_was_held a_restarted_container_keeps_its_card;
     isolation: a_share_is_all_the_memory_that_a_program_finds a_breach_is_told_in_an_event;
     health: an_ill_card_takes_no_pod_until_it_recovers;
-    faults: extender_killed plugin_killed kubelet_killed kubelet_killed_after_pods_ended containerd_killed api_server_paused etcd_killed
-        plugin_token_refused;
+    faults: extender_killed plugin_killed kubelet_killed kubelet_killed_after_pods_ended containerd_killed api_server_paused etcd_killed;
     scheduling: the_old_configuration_works_with_the_same_plugin preemption_frees_a_card_where_core_is_short
         preemption_frees_a_card_where_memory_is_short preemption_evicts_nobody_in_vain;
     batches: equal_pods_take_nodes_of_their_own;
@@ -87,7 +86,8 @@ const TESTS: &[Test] = tests! {
     waiting: a_pause_during_the_bindings_costs_nobody_its_card the_end_of_a_lost_binding_is_told_to_who_waits
         a_nominated_pod_keeps_its_card a_pod_that_waits_for_its_volume_keeps_its_card;
     rights: no_more_than_is_used;
-    // it starts the API server anew, which refuses everybody for a moment
+    // these start the API server anew, which refuses everybody for a moment
+    faults: plugin_token_refused;
     groups: two_do_not_lock_each_other;
 };
 
