@@ -159,6 +159,11 @@ impl Cluster {
         Planner::preferring(survey.card(policy, &shape, node))
     }
 
+    /// Whether the watch has shown the pod as one that asks for cards and is not bound yet.
+    pub fn is_pending(&self, uid: &PodUid) -> bool {
+        self.queue.request(uid).is_some()
+    }
+
     /// Told of every change; for those that wait for one.
     pub fn changes(&self) -> watch::Receiver<()> {
         self.changed.subscribe()

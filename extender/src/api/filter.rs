@@ -37,6 +37,11 @@ fn evaluate(app: &App, body: &[u8], place: Place, until: Option<Instant>) -> Res
         Asked::Pod(pod, request, candidates) => (pod, request, candidates),
     };
     place.allows(&request, app.policy, candidates.len())?;
+    // the policies that weigh the whole cluster know the demand by the watch, which may be behind the scheduler's
+    let unseen = || request.policy.unwrap_or(app.policy).surveys(&request) && !app.cluster.is_pending(&uid(&pod));
+    if until.is_none_or(|until| Instant::now() < until) && unseen() {
+        return Ok(None);
+    }
     let Some(verdicts) = judge(app, &uid(&pod), &request, &candidates, until) else { return Ok(None) };
     let fitting = || fitting(&candidates, &verdicts);
     let count = fitting().count();
