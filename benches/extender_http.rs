@@ -1,5 +1,6 @@
 //! How fast the extender answers kube-scheduler, and how much memory it takes, at 5,000 nodes with 8 cards each
-//! and 20,000 placed pods. The real program in a process of its own, over HTTP on loopback; the API server is a
+//! and 20,000 placed pods; and how fast where it has to think: about a pod of eight containers that fits on none of 5,000
+//! nodes of 16 unlike cards, and about whom to evict on 500 nodes with 104 pods each. The real program in a process of its own, over HTTP on loopback; the API server is a
 //! stand-in in this process.
 //!
 //! `cargo bench -p kerf-extender --bench extender_http`: prints a table, and writes every single measurement to
@@ -20,7 +21,7 @@ use std::time::Instant;
 use extender_process::{Connection, ExtenderProcess};
 use figures::Figures;
 use kerf_testkit::api::ApiServer;
-use objects::{node, pending_pod, placed_pod};
+use objects::{node, node_of, pending_pod, placed_on, placed_pod};
 use serde_json::{Value, json};
 
 struct Size {
@@ -89,5 +90,91 @@ async fn main() -> anyhow::Result<()> {
     figures.value("extender memory after all calls", "MiB", now);
     figures.value("extender memory, highest ever", "MiB", peak);
     extender.stop()?;
+    drop(api);
+    hard_cases(&mut figures, &size).await?;
     figures.finish(test)
+}
+
+/// Memory of cards, and eight containers (core, memory; whether it is a sidecar, an init container) that fit on them in no
+/// arrangement, which takes thousands of steps to find out.
+const UNLIKE: [u64; 16] = [24, 17, 28, 20, 20, 18, 17, 24, 25, 26, 20, 19, 26, 20, 19, 22];
+const INITS: [(u32, u32, bool); 5] =
+    [(44, 20, true), (41, 16, true), (46, 27, true), (47, 27, false), (41, 12, true)];
+const APPS: [(u32, u32); 3] = [(46, 3), (47, 18), (45, 12)];
+
+/// Pods on each card of the nodes where room is to be made.
+const CROWD: usize = 13;
+
+async fn hard_cases(figures: &mut Figures, size: &Size) -> anyhow::Result<()> {
+    let api = ApiServer::start().await?;
+    let crowded = size.nodes..size.nodes + size.few;
+    let nodes: Vec<Value> = (0..size.nodes)
+        .map(|number| node_of(number, &UNLIKE))
+        .chain(crowded.clone().map(|number| node(number, 8)))
+        .collect();
+    for node in &nodes {
+        api.create("nodes", node.clone())?;
+    }
+    let mut victims = serde_json::Map::new();
+    for node in crowded {
+        for pod in 0..8 * CROWD {
+            let made = placed_on(node * 8 * CROWD + pod, node, u32::try_from(pod / CROWD)?, 7, 4);
+            let made = api.create("pods", made)?;
+            if pod == 0 {
+                let chosen = json!({ "Pods": [{ "UID": made["metadata"]["uid"] }], "NumPDBViolations": 0 });
+                victims.insert(nodes[node]["metadata"]["name"].as_str().unwrap_or_default().to_owned(), chosen);
+            }
+        }
+    }
+    let extender = ExtenderProcess::start(env!("CARGO_BIN_EXE_kerf-extender"), &api).await?;
+    let names: Vec<&Value> = nodes.iter().take(size.nodes).map(|node| &node["metadata"]["name"]).collect();
+    let keys = kerf::annotation::Keys::default();
+    let container = |number: usize, core: u32, memory: u32| {
+        let limits = json!({ &keys.core: core.to_string(), &keys.memory: memory.to_string() });
+        json!({ "name": format!("c{number}"), "resources": { "limits": limits, "requests": limits } })
+    };
+    let mut several = pending_pod("several", "1", "1");
+    let inits = INITS.iter().enumerate().map(|(number, (core, memory, stays))| {
+        let mut init = container(number, *core, *memory);
+        if *stays {
+            init["restartPolicy"] = "Always".into();
+        }
+        init
+    });
+    several["spec"]["initContainers"] = inits.collect();
+    let apps = APPS.iter().enumerate().map(|(number, (core, memory))| container(5 + number, *core, *memory));
+    several["spec"]["containers"] = apps.collect();
+    let mut preemptor = pending_pod("preemptor", "100", "");
+    preemptor["spec"]["priority"] = 1000.into();
+    let cases = [
+        (
+            format!("filter, {} names, 8 containers that fit nowhere", size.nodes),
+            "filter",
+            json!({ "Pod": several, "NodeNames": names }),
+            size.runs / 100,
+        ),
+        (
+            format!("preempt, {} candidates of {} pods", size.few, 8 * CROWD),
+            "preempt",
+            json!({ "Pod": preemptor, "NodeNameToMetaVictims": victims }),
+            size.runs / 20,
+        ),
+    ];
+    let mut connection = Connection::open(extender.address).await?;
+    for (case, verb, body, runs) in cases {
+        let body = serde_json::to_vec(&body)?;
+        let mut series = Vec::new();
+        for _ in 0..runs.max(1) {
+            let begun = Instant::now();
+            let answer: Value = serde_json::from_slice(connection.post(verb, &body).await?)?;
+            series.push(begun.elapsed());
+            let (found, expected) = match verb {
+                "filter" => (answer["FailedNodes"].as_object().map_or(0, |nodes| nodes.len()), size.nodes),
+                _ => (answer["NodeNameToMetaVictims"].as_object().map_or(0, |nodes| nodes.len()), size.few),
+            };
+            anyhow::ensure!(found == expected, "{case}: the answer is about {found} nodes: {answer:.300}");
+        }
+        figures.series(&case, series);
+    }
+    extender.stop()
 }

@@ -1,6 +1,7 @@
 //! Kubernetes objects as domain values: translated on arrival, then dropped. No client, no async.
 
 mod budget;
+mod domain;
 mod health;
 mod holding;
 mod host;
@@ -23,10 +24,11 @@ use crate::request::{ContainerKind, GpuRequest, RawAnnotations, RawContainer, Re
 use crate::units::{Timestamp, parse_quantity};
 
 pub use budget::budget;
+pub use domain::{held_elsewhere, offered_elsewhere};
 pub use health::{ALLOCATIONS_SUCCEED, failing};
 pub use holding::Holding;
 pub use host::{allocatable, asks_for_host_and_cards_alone, requested, resident};
-pub use queued::{Queued, leaving};
+pub use queued::Queued;
 pub use taints::{Closed, Taint, Taints, Toleration};
 pub use users::users;
 

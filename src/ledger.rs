@@ -72,6 +72,8 @@ pub struct NodeLedger {
     listed: bool,
     cards: Vec<Card>,
     commitments: BTreeMap<PodUid, Commitment>,
+    /// Pods that hold cards under another resource domain: of which, nobody can tell.
+    foreign: BTreeSet<PodUid>,
     transit: Transit,
     /// Derived from the cards by [`NodeLedger::recount`], as is `free`.
     rooms: Vec<Room>,
@@ -131,15 +133,16 @@ impl NodeLedger {
 
     /// Whether the ledger says nothing, so that it need not be kept.
     pub fn is_empty(&self) -> bool {
-        self.known == Cards::Unknown && self.commitments.is_empty()
+        self.known == Cards::Unknown && self.commitments.is_empty() && self.foreign.is_empty()
     }
 
-    /// Why the node has no usable list of cards, if it has none.
+    /// Why no card of the node can be used, if none can.
     pub fn without_cards(&self) -> Option<Unfit> {
         match self.known {
             Cards::Unknown => Some(Unfit::UnknownNode),
             Cards::Closed(why) => Some(why),
             Cards::Known if self.cards.is_empty() => Some(Unfit::NoCards),
+            Cards::Known if !self.foreign.is_empty() => Some(Unfit::OtherDomain),
             Cards::Known => None,
         }
     }
@@ -161,7 +164,6 @@ impl NodeLedger {
     pub fn close(&mut self, why: Unfit) {
         if self.known != Cards::Closed(why) {
             self.known = Cards::Closed(why);
-            self.cards.iter_mut().for_each(Card::close);
             self.recount();
         }
     }
@@ -174,6 +176,23 @@ impl NodeLedger {
     /// Whether a plugin has listed the cards of this node, by their ids, now or before.
     pub fn listed(&self) -> bool {
         self.listed
+    }
+
+    /// A pod was seen on the node that holds cards under another resource domain: the node takes no pod until none is left.
+    /// Whether it is the first.
+    pub fn foreign_begins(&mut self, uid: &PodUid) -> bool {
+        let first = self.foreign.is_empty();
+        if self.foreign.insert(uid.clone()) && first {
+            self.recount();
+        }
+        first
+    }
+
+    /// Such a pod has ended.
+    pub fn foreign_ends(&mut self, uid: &PodUid) {
+        if self.foreign.remove(uid) && self.foreign.is_empty() {
+            self.recount();
+        }
     }
 
     /// The node is gone. Its pods stay until they are released.
@@ -376,6 +395,17 @@ impl NodeLedger {
         missing
     }
 
+    /// Whether a plan made on the other is good here: nothing that the planner looks at is different.
+    pub fn same_cards(&self, other: &Self) -> bool {
+        self.known == other.known && self.cards == other.cards
+    }
+
+    /// The cards as they are, without their pods; for thinking only.
+    pub fn cards_alone(&self) -> Self {
+        let (cards, rooms) = (self.cards.clone(), self.rooms.clone());
+        Self { known: self.known, cards, rooms, free: self.free, roomiest: self.roomiest, ..Self::default() }
+    }
+
     /// The node as it will be once `plan` is bound; for planning ahead only.
     pub fn with_plan(&self, plan: &Plan) -> Self {
         let mut cards = self.cards.clone();
@@ -406,6 +436,8 @@ impl NodeLedger {
     /// Counts every card afresh from the commitments. A node has few pods; counting is cheaper than a
     /// difference that is applied twice.
     fn recount(&mut self) {
+        let closed = matches!(self.known, Cards::Closed(_)) || !self.foreign.is_empty();
+        self.cards.iter_mut().for_each(|card| card.close(closed));
         count(&mut self.cards, self.commitments.values(), &self.transit);
         self.derive_rooms();
     }

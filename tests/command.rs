@@ -78,6 +78,49 @@ fn pods_that_run_are_counted_and_shown_whatever_is_wrong_with_them() {
     }
 }
 
+/// Nodes of one resource domain, asked for another.
+#[test]
+fn gpus_of_another_resource_domain_are_named() {
+    let folder = tempfile::tempdir().unwrap();
+    let snapshot = snapshot(folder.path());
+    let other = kerf(&["inspect", "--domain=tencent.com", &snapshot]);
+    let note = "no GPUs under tencent.com; the nodes have inspur.com/gpu-inventory: see --domain";
+    assert!(other.status.success() && stdout(&other).contains(note), "{}", stdout(&other));
+    let shown: Value =
+        serde_json::from_str(&stdout(&kerf(&["inspect", "--json", "--domain=tencent.com", &snapshot]))).unwrap();
+    assert_eq!(shown["note"], note);
+    let own = kerf(&["inspect", &snapshot]);
+    assert!(!stdout(&own).contains("no GPUs"), "{}", stdout(&own));
+
+    // by its capacity alone
+    let node = json!({ "kind": "Node", "metadata": { "name": "a" }, "status": { "capacity": { "inspur.com/vcuda-core": "200" } } });
+    let bare = write(folder.path(), "bare.json", &json!({ "items": [node] }).to_string());
+    let other = stdout(&kerf(&["inspect", "--domain=tencent.com", &bare]));
+    assert!(other.contains("the nodes have inspur.com/vcuda-core"), "{other}");
+
+    // pods of the other domain hold cards of a node
+    let mut list: Value = serde_json::from_str(&std::fs::read_to_string(&snapshot).unwrap()).unwrap();
+    let inventory = list["items"][0]["metadata"]["annotations"]["inspur.com/gpu-inventory"].take();
+    list["items"][0]["metadata"]["annotations"] = json!({ "tencent.com/gpu-inventory": inventory });
+    let both = write(folder.path(), "both.json", &list.to_string());
+    let held = stdout(&kerf(&["inspect", "--domain=tencent.com", &both]));
+    assert!(
+        held.contains("! pods of another resource domain hold GPUs of the node: it takes no pod until"),
+        "{held}"
+    );
+    let asked = write(
+        folder.path(),
+        "asked.yaml",
+        &std::fs::read_to_string(pod(folder.path(), "60", "10")).unwrap().replace("inspur.com", "tencent.com"),
+    );
+    let plan = kerf(&["plan", &asked, "--domain=tencent.com", "--cluster", &both]);
+    assert!(
+        !plan.status.success() && stdout(&plan).contains("a: pods of another resource domain"),
+        "{}",
+        stdout(&plan)
+    );
+}
+
 #[test]
 fn inspect_shows_what_is_held_of_each_card() {
     let folder = tempfile::tempdir().unwrap();

@@ -20,19 +20,26 @@ fn name(node: usize) -> String {
 
 /// A node with an inventory of linked cards and the annotations and labels that nodes have anyway.
 pub fn node(number: usize, cards: u32) -> Value {
+    node_of(number, &vec![MEMORY_MIB / 256; cards as usize])
+}
+
+/// The same with cards of so much memory, in units.
+pub fn node_of(number: usize, units: &[u64]) -> Value {
     let keys = Keys::default();
-    let gpus: Vec<Value> = (0..cards)
-        .map(|index| {
+    let cards = u32::try_from(units.len()).unwrap_or_default();
+    let gpus: Vec<Value> = (0..)
+        .zip(units)
+        .map(|(index, units): (u32, &u64)| {
             let links: serde_json::Map<String, Value> = (0..cards)
                 .filter(|peer| *peer != index)
                 .map(|peer| (peer.to_string(), if peer / 4 == index / 4 { "NV4" } else { "SYS" }.into()))
                 .collect();
             json!({ "uuid": uuid(number, index), "index": index, "model": "NVIDIA Tesla V100-SXM2-16GB",
-                    "memory_mib": MEMORY_MIB, "numa": index / 4, "health": "healthy", "links": links })
+                    "memory_mib": units * 256, "numa": index / 4, "health": "healthy", "links": links })
         })
         .collect();
     let amounts = json!({ "cpu": "96", "memory": "768Gi", "pods": "110",
-        &keys.core: (cards * 100).to_string(), &keys.memory: (u64::from(cards) * 60).to_string() });
+        &keys.core: (cards * 100).to_string(), &keys.memory: units.iter().sum::<u64>().to_string() });
     json!({
         "metadata": { "name": name(number),
             "labels": { "kubernetes.io/hostname": name(number), "kubernetes.io/arch": "amd64",
@@ -46,11 +53,15 @@ pub fn node(number: usize, cards: u32) -> Value {
 
 /// A running pod with its placement: shares of several sizes, spread over all nodes and cards.
 pub fn placed_pod(number: usize, nodes: usize) -> Value {
-    let keys = Keys::default();
     let (node, round) = (number % nodes, number / nodes);
     let card = u32::try_from((round * 3 + node) % 8).unwrap_or_default();
     let core = [20u32, 30, 50, 60][(number / 7) % 4];
-    let memory = u64::from(core / 2);
+    placed_on(number, node, card, core, u64::from(core / 2))
+}
+
+/// A running pod with a share of this card.
+pub fn placed_on(number: usize, node: usize, card: u32, core: u32, memory: u64) -> Value {
+    let keys = Keys::default();
     let share = Share::new(core * 10, memory * 256);
     let slices = vec![Slice { device: DeviceId::from(uuid(node, card)), index: card, share, count: 1 }];
     let grant =

@@ -6,7 +6,9 @@
 //! a pod may want another's company; cards only get fewer.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Deref;
 
+use dashmap::mapref::one::Ref;
 use kerf::ids::{NodeName, PodUid};
 use kerf::ledger::NodeLedger;
 use kerf::placement::{Planner, Policy, Rank, Unfit, rank};
@@ -60,43 +62,56 @@ impl<'a> Asking<'a> {
         self.claims.values().flatten().map(|claim| &claim.uid).collect()
     }
 
-    /// The node as the pod finds it; `None` where that is as it is.
-    pub(crate) fn found(&self, node: &str, ledger: &NodeLedger) -> Option<NodeLedger> {
+    /// Whether the pod finds the node as everybody does.
+    fn is_common(&self, node: &str) -> bool {
         // asked of thousands of nodes in one call, and of hardly any is there something to say
-        if self.own.is_empty() && self.claims.is_empty() {
-            return None;
-        }
-        let own = self.own.contains(node);
-        let claims = self.claims.get(node).map_or(&[][..], Vec::as_slice);
-        if !own && claims.is_empty() {
-            return None;
-        }
-        let mut found = ledger.without(&own.then(|| self.uid.clone()).into_iter().collect());
-        for (_, plan) in self.expected(ledger, claims) {
-            found = found.with_plan(&plan);
-        }
-        Some(found)
+        self.own.is_empty() && self.claims.is_empty() || !self.own.contains(node) && !self.claims.contains_key(node)
     }
 
-    /// The cards that those get who come first. Where others have to leave for one, it gets what they leave; one for
-    /// which the node has no room even then gets nothing.
-    fn expected<'c>(&self, ledger: &NodeLedger, claims: &'c [Claim]) -> Vec<(&'c Claim, Plan)> {
-        let mut planner = Planner::default();
-        let mut planned: Vec<(&Claim, Plan)> = Vec::new();
-        let mut leaving = None;
-        for claim in claims.iter().filter(|claim| !ledger.commitments().contains_key(&claim.uid)) {
-            let mut plan = |gone: &BTreeSet<PodUid>| {
-                let later = planned.iter().fold(ledger.without(gone), |later, (_, plan)| later.with_plan(plan));
-                planner.plan(&later, &claim.request, self.default).ok()
-            };
-            let own = BTreeSet::from([self.uid.clone()]);
-            let plan = plan(&own).or_else(|| {
-                let leaving = leaving.get_or_insert_with(|| self.cluster.leaving(ledger));
-                plan(&leaving.union(&own).cloned().collect())
-            });
-            planned.extend(plan.map(|plan| (claim, plan)));
+    /// Whether the pod's cards on the node are quickly found.
+    pub(crate) fn is_quick(&self, node: &str) -> bool {
+        self.request.containers.len() == 1 && self.is_common(node)
+    }
+
+    /// The node as the pod finds it. Only where it is as it is for everybody it is locked meanwhile.
+    fn seen(&self, planner: &mut Planner, node: &str) -> Option<Seen<'a>> {
+        let ledger = self.cluster.node(node)?;
+        if self.is_common(node) {
+            return Some(Seen::Locked(ledger));
         }
-        planned
+        let copy = ledger.clone();
+        drop(ledger);
+        Some(Seen::Copy(self.after_claims(planner, node, &copy).0.into()))
+    }
+
+    /// The node without the pod itself, and after those who come first, with the cards that those get. Where others have
+    /// to leave for one, it gets what they leave; one for which the node has no room even then gets nothing.
+    fn after_claims(
+        &self,
+        planner: &mut Planner,
+        node: &str,
+        ledger: &NodeLedger,
+    ) -> (NodeLedger, Vec<(&Claim, Plan)>) {
+        let own = BTreeSet::from([self.uid.clone()]);
+        let (mut now, mut later) = (ledger.without(&own), None);
+        let mut planned: Vec<(&Claim, Plan)> = Vec::new();
+        let claims = self.claims.get(node).map_or(&[][..], Vec::as_slice);
+        for claim in claims.iter().filter(|claim| !ledger.commitments().contains_key(&claim.uid)) {
+            let plan = planner.plan(&now, &claim.request, self.default).or_else(|_| {
+                let later = later.get_or_insert_with(|| {
+                    let leaving = ledger.commitments().iter().filter(|(_, known)| known.standing.leaving);
+                    let gone = leaving.map(|(uid, _)| uid.clone()).chain(own.clone()).collect();
+                    planned.iter().fold(ledger.without(&gone), |later, (_, plan)| later.with_plan(plan))
+                });
+                planner.plan(later, &claim.request, self.default)
+            });
+            if let Ok(plan) = plan {
+                now = now.with_plan(&plan);
+                later = later.map(|later| later.with_plan(&plan));
+                planned.push((claim, plan));
+            }
+        }
+        (now, planned)
     }
 
     /// Whether the pod fits on the node.
@@ -104,19 +119,27 @@ impl<'a> Asking<'a> {
     /// # Errors
     /// [`Unfit`] where it does not.
     pub fn fit(&self, planner: &mut Planner, node: &str) -> Result<(), Unfit> {
-        let ledger = self.cluster.node(node).ok_or(Unfit::UnknownNode)?;
-        match self.found(node, &ledger) {
-            Some(found) => planner.fit(&found, self.request, self.policy),
-            None => planner.fit(&ledger, self.request, self.policy),
+        self.fitting(planner, node).map(drop)
+    }
+
+    /// The node as the pod finds it, where it fits.
+    fn fitting(&self, planner: &mut Planner, node: &str) -> Result<Seen<'a>, Unfit> {
+        let seen = self.seen(planner, node).ok_or(Unfit::UnknownNode)?;
+        match planner.fit_in_turn(&seen, self.request, self.policy) {
+            Ok(()) => Ok(seen),
+            Err(unfit) if !planner.may_search(self.request) => Err(unfit),
+            Err(unfit) => {
+                let seen = seen.unlocked();
+                if planner.fit_by_search(&seen, self.request, self.policy) { Ok(seen) } else { Err(unfit) }
+            }
         }
     }
 
     /// The node's ledger as the pod finds it: a copy, to think with.
-    pub fn ledger(&self, node: &str) -> Option<NodeLedger> {
+    pub fn ledger(&self, planner: &mut Planner, node: &str) -> Option<NodeLedger> {
         let mut ledger = self.cluster.node(node)?.clone();
         ledger.release(self.uid);
-        let claims = self.claims.get(node).map_or(&[][..], Vec::as_slice);
-        for (claim, plan) in self.expected(&ledger, claims) {
+        for (claim, plan) in self.after_claims(planner, node, &ledger).1 {
             ledger.reserve(&claim.uid, &claim.pod, &claim.request, plan, Timestamp(u64::MAX), 0);
         }
         Some(ledger)
@@ -128,11 +151,18 @@ impl<'a> Asking<'a> {
     /// [`Unfit`] where it does not fit.
     pub fn plan(&self, node: &str) -> Result<Plan, Unfit> {
         let mut planner = self.cluster.planner(node, self.uid, self.request, self.policy);
-        let ledger = self.cluster.node(node).ok_or(Unfit::UnknownNode)?;
-        match self.found(node, &ledger) {
-            Some(found) => planner.plan(&found, self.request, self.policy),
-            None => planner.plan(&ledger, self.request, self.policy),
-        }
+        let seen = self.seen(&mut Planner::default(), node).ok_or(Unfit::UnknownNode)?;
+        let seen = if planner.may_search(self.request) { seen.unlocked() } else { seen };
+        planner.plan(&seen, self.request, self.policy)
+    }
+
+    /// The cards that the pod would get if the node were so.
+    ///
+    /// # Errors
+    /// [`Unfit`] where it does not fit.
+    pub(crate) fn plan_on(&self, planner: &mut Planner, node: &str, ledger: &NodeLedger) -> Result<Plan, Unfit> {
+        let (found, _) = self.after_claims(&mut Planner::default(), node, ledger);
+        planner.plan(&found, self.request, self.policy)
     }
 
     /// How well each of the nodes suits the pod, if the plans in `ahead` were carried out there first; less is better.
@@ -154,7 +184,7 @@ impl<'a> Asking<'a> {
             let surveyed = survey.ranks(self.policy, &shape, fitting.into_iter());
             let fitting = ranked.iter_mut().filter_map(|(node, rank)| Some((*node, rank.as_mut()?)));
             for ((node, ranked), rank) in fitting.zip(surveyed) {
-                ranked.rank = match self.later(node, ahead(node)) {
+                ranked.rank = match self.later(&mut planner, node, ahead(node)) {
                     Some(later) => survey.rank_later(self.policy, &shape, node, &later),
                     None => rank,
                 };
@@ -165,28 +195,56 @@ impl<'a> Asking<'a> {
 
     /// How well one node suits the pod by its own cards.
     fn rank(&self, planner: &mut Planner, node: &str, ahead: &[Plan]) -> Option<NodeRank> {
-        let ledger = self.cluster.node(node)?;
-        let found = self.found(node, &ledger);
-        let now = found.as_ref().unwrap_or(&ledger);
-        planner.fit(now, self.request, self.policy).ok()?;
+        let now = self.fitting(planner, node).ok()?;
         let elsewhere = self.own.is_empty() || !self.own.contains(node);
         let failing = self.cluster.is_failing(node);
         if ahead.is_empty() {
-            return Some(NodeRank { elsewhere, failing, crowded: false, rank: rank(now, self.policy) });
+            return Some(NodeRank { elsewhere, failing, crowded: false, rank: rank(&now, self.policy) });
         }
-        let later = after(now, ahead);
+        let later = after(&now, ahead);
+        drop(now);
         let crowded = planner.fit(&later, self.request, self.policy).is_err();
         Some(NodeRank { elsewhere, failing, crowded, rank: rank(&later, self.policy) })
     }
 
     /// The node as the pod finds it once these plans are carried out; `None` where that is as it is now.
-    fn later(&self, node: &str, ahead: &[Plan]) -> Option<NodeLedger> {
-        let ledger = self.cluster.node(node)?;
-        let found = self.found(node, &ledger);
-        if ahead.is_empty() { found } else { Some(after(found.as_ref().unwrap_or(&ledger), ahead)) }
+    fn later(&self, planner: &mut Planner, node: &str, ahead: &[Plan]) -> Option<NodeLedger> {
+        match self.seen(planner, node)? {
+            Seen::Locked(_) if ahead.is_empty() => None,
+            seen => Some(after(&seen, ahead)),
+        }
+    }
+}
+
+/// A node as a pod finds it.
+enum Seen<'l> {
+    /// As it is for everybody. Nobody changes it meanwhile, so this is for what is quickly done.
+    Locked(Ref<'l, NodeName, NodeLedger>),
+    /// A copy of its cards.
+    Copy(Box<NodeLedger>),
+}
+
+impl Seen<'_> {
+    /// To take time with.
+    fn unlocked(self) -> Self {
+        match self {
+            Self::Locked(ledger) => Self::Copy(ledger.cards_alone().into()),
+            copy @ Self::Copy(_) => copy,
+        }
+    }
+}
+
+impl Deref for Seen<'_> {
+    type Target = NodeLedger;
+
+    fn deref(&self) -> &NodeLedger {
+        match self {
+            Self::Locked(ledger) => ledger,
+            Self::Copy(ledger) => ledger,
+        }
     }
 }
 
 fn after(ledger: &NodeLedger, ahead: &[Plan]) -> NodeLedger {
-    ahead.iter().fold(ledger.with_plan(&Plan::default()), |later, plan| later.with_plan(plan))
+    ahead.iter().fold(ledger.cards_alone(), |later, plan| later.with_plan(plan))
 }

@@ -50,13 +50,13 @@ pub struct Cluster {
     homes: DashMap<PodUid, BTreeSet<NodeName>>,
     /// Pods that are not bound yet, as the watch shows them.
     queue: Queue,
-    /// Bound pods that are being deleted.
-    leaving: DashSet<PodUid>,
     freed: Freed,
     /// Where cards are kept for a pod that is not bound yet, because its record names them and not for a binding by kerf.
     recorded: DashMap<PodUid, NodeName>,
     /// Nodes that are closed to some pods, or to all.
     taints: DashMap<NodeName, Taints>,
+    /// Bound pods that hold cards under another resource domain, and their nodes.
+    foreign: DashMap<PodUid, NodeName>,
     /// Nodes whose plugin says that containers fail there: tried last.
     failing: DashSet<NodeName>,
     /// Priorities of bound pods without cards, where they have one.
@@ -105,8 +105,8 @@ impl Default for Cluster {
             nodes: DashMap::default(),
             homes: DashMap::new(),
             priorities: DashMap::new(),
+            foreign: DashMap::new(),
             queue: Queue::default(),
-            leaving: DashSet::new(),
             freed: Freed::default(),
             recorded: DashMap::new(),
             taints: DashMap::new(),
@@ -128,11 +128,6 @@ impl Cluster {
     pub fn asking<'a>(&'a self, uid: &'a PodUid, request: &'a GpuRequest, policy: Policy) -> Asking<'a> {
         let own = self.homes.get(uid).map(|homes| homes.clone()).unwrap_or_default();
         Asking::new(self, uid, request, policy, own, self.queue.before(uid, request.priority))
-    }
-
-    /// The pods on a node that are being deleted.
-    pub(crate) fn leaving(&self, ledger: &NodeLedger) -> BTreeSet<PodUid> {
-        ledger.commitments().keys().filter(|uid| self.leaving.contains(*uid)).cloned().collect()
     }
 
     /// Where cards became free.
@@ -162,6 +157,11 @@ impl Cluster {
         let mut survey = self.survey();
         let shape = survey.shape(uid).cloned().unwrap_or_else(|| Footprint::default().shape(Some(request)));
         Planner::preferring(survey.card(policy, &shape, node))
+    }
+
+    /// Whether the watch has shown the pod as one that asks for cards and is not bound yet.
+    pub fn is_pending(&self, uid: &PodUid) -> bool {
+        self.queue.request(uid).is_some()
     }
 
     /// Told of every change; for those that wait for one.
@@ -221,18 +221,23 @@ impl Cluster {
         self.add_home(uid, node);
         // from here on they may be kept for a binding
         self.recorded.remove_if(uid, |_, at| at == node);
-        let epoch = self.epoch();
         let mut planner = self.planner(node.as_str(), uid, request, policy);
-        let planned = match self.nodes.get_mut(node) {
-            Some(mut ledger) => match asking.found(node.as_str(), &ledger) {
-                Some(found) if !ledger.commitments().contains_key(uid) => {
-                    planner.plan(&found, request, policy).inspect(|plan| {
-                        ledger.reserve(uid, pod, request, plan.clone(), deadline, epoch);
-                    })
-                }
-                _ => ledger.assume(&mut planner, uid, pod, request, policy, deadline, epoch),
-            },
-            None => Err(Unfit::UnknownNode),
+        let planned = loop {
+            let Some(mut ledger) = self.nodes.get_mut(node) else { break Err(Unfit::UnknownNode) };
+            if ledger.commitments().contains_key(uid) || asking.is_quick(node.as_str()) {
+                break ledger.assume(&mut planner, uid, pod, request, policy, deadline, self.epoch());
+            }
+            // else it may take long: it is thought out on a copy, and anew where the node has changed meanwhile
+            let copy = ledger.clone();
+            drop(ledger);
+            let plan = match asking.plan_on(&mut planner, node.as_str(), &copy) {
+                Ok(plan) => plan,
+                unfit => break unfit,
+            };
+            let Some(mut ledger) = self.nodes.get_mut(node) else { break Err(Unfit::UnknownNode) };
+            if ledger.same_cards(&copy) && ledger.reserve(uid, pod, request, plan.clone(), deadline, self.epoch()) {
+                break Ok(plan);
+            }
         };
         match planned {
             Ok(_) => self.surveyor.mark(node),
@@ -495,9 +500,26 @@ impl Cluster {
         self.mark_all(self.queue.stands(uid, queued), News::Told);
     }
 
-    /// A bound pod is being deleted.
-    pub fn apply_leaving(&self, uid: &PodUid) {
-        self.leaving.insert(uid.clone());
+    /// A bound pod was seen that has not ended and holds cards under another resource domain. Whether it is the first of its
+    /// node.
+    pub fn apply_foreign(&self, uid: &PodUid, node: &NodeName) -> bool {
+        self.foreign.insert(uid.clone(), node.clone());
+        let first = self.nodes.entry(node.clone()).or_default().foreign_begins(uid);
+        if first {
+            self.surveyor.mark(node);
+            self.notify();
+        }
+        first
+    }
+
+    fn foreign_ends(&self, uid: &PodUid, node: &NodeName) {
+        if let Some(mut ledger) = self.nodes.get_mut(node) {
+            ledger.foreign_ends(uid);
+        }
+        self.surveyor.mark(node);
+        self.freed.mark(node, News::Told);
+        self.nodes.remove_if(node, |_, ledger| ledger.is_empty());
+        self.notify();
     }
 
     /// A pod was seen bound.
@@ -525,10 +547,12 @@ impl Cluster {
     pub fn delete_pod(&self, uid: &PodUid) {
         self.departed.add(uid);
         self.mark_all(self.queue.remove(uid), News::Told);
-        self.leaving.remove(uid);
         self.recorded.remove(uid);
         self.surveyor.gone(uid);
         self.priorities.remove(uid);
+        if let Some((_, node)) = self.foreign.remove(uid) {
+            self.foreign_ends(uid, &node);
+        }
         if let Some((_, homes)) = self.homes.remove(uid) {
             for node in homes {
                 self.release(uid, &node);
@@ -563,7 +587,12 @@ impl Cluster {
         }
         self.queue.others(seen).iter().for_each(|uid| self.departed.add(uid));
         self.mark_all(self.queue.retain(seen), News::Told);
-        self.leaving.retain(|uid| seen.contains(uid));
+        let foreign = self.foreign.iter().map(|entry| (entry.key().clone(), entry.value().clone()));
+        let gone: Vec<(PodUid, NodeName)> = foreign.filter(|(uid, _)| !seen.contains(uid)).collect();
+        for (uid, node) in gone {
+            self.foreign.remove(&uid);
+            self.foreign_ends(&uid, &node);
+        }
         self.surveyor.retain(seen);
         self.priorities.retain(|uid, _| seen.contains(uid));
         self.notify();

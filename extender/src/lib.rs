@@ -6,7 +6,7 @@
 //!                         reaper --reads--> API server <--writes-- binder    intent (pods in flight)
 //! ```
 //!
-//! [`asking`] is the cluster as one pod finds it, `refused` has kube-scheduler try again whom freed cards would serve.
+//! [`asking`] is the cluster as one pod finds it, `planning` keeps what takes long away from everything else, `refused` has kube-scheduler try again whom freed cards would serve.
 //! [`cluster`] owns every lock. Filter and prioritize read it; bind reserves in it, lets go of the lock and then
 //! does one write. `survey` is the same cluster as the policies see it that weigh all nodes against each other. What the
 //! watches say wins over what was assumed.
@@ -23,6 +23,7 @@ mod freed;
 pub mod in_flight;
 pub mod intent;
 pub mod metrics;
+mod planning;
 mod queue;
 mod reaper;
 mod refused;
@@ -59,6 +60,7 @@ use crate::config::Config;
 use crate::in_flight::InFlight;
 use crate::intent::Intents;
 use crate::metrics::{Metrics, Verb};
+use crate::planning::{Place, Planning};
 use crate::refused::Refused;
 
 /// How long a binding's outcome may be unknown before the API server is asked, in milliseconds. Far longer than
@@ -79,6 +81,7 @@ pub struct App {
     in_flight: InFlight,
     budgets: Budgets,
     refused: Refused,
+    planning: Planning,
     binder: Binder,
     clock: Arc<Clock>,
     metrics: Metrics,
@@ -117,6 +120,20 @@ impl App {
             self.cluster.expect(&uid, &node.into(), self.clock.now());
             self.intents.remember(uid, shown, node.into(), request.clone(), plan, self.clock.now());
         }
+    }
+
+    /// Plans the pod on one node, where that holds up nobody.
+    ///
+    /// # Errors
+    /// A text where that cannot be done now.
+    async fn planned<T: Send + 'static>(
+        self: &Arc<Self>,
+        request: &Arc<GpuRequest>,
+        plan: impl Fn(&Self) -> T + Send + 'static,
+    ) -> Result<T, String> {
+        let (app, request) = (self.clone(), request.clone());
+        let work = move |place: Place| place.allows(&request, app.policy, 1).map(|()| plan(&app));
+        self.planning.run_here_or_there(0, work).await
     }
 
     /// Counts and logs a call that could not be answered, and hands its error on.
@@ -160,6 +177,7 @@ pub async fn start(config: &Config, client: Client, tasks: Tasks) -> anyhow::Res
         in_flight: InFlight::default(),
         budgets: Budgets::default(),
         refused: Refused::default(),
+        planning: Planning::default(),
         binder: Binder::new(client.clone(), api_timeout, write_timeout, namespace),
         metrics: Metrics::new(&registry, cluster.clone(), clock.clone()).context("metrics")?,
         cluster,

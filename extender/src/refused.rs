@@ -121,7 +121,9 @@ pub(crate) async fn run(app: Arc<App>, token: CancellationToken) {
             rounds.tick().await;
             app.cluster.expire_expected(app.clock.now());
             app.refused.clear_up(Instant::now(), |uid| app.cluster.pending_request(uid).is_some());
-            untold = helped(&app).or(untold);
+            let own = app.clone();
+            // thousands of pods and nodes may have to be looked at
+            untold = tokio::task::spawn_blocking(move || helped(&own)).await.ok().flatten().or(untold);
             let Some(freed) = untold.filter(|_| last.is_none_or(|last| last.elapsed() >= PAUSE)) else { continue };
             last = Some(Instant::now());
             match app.binder.wake(&app.keys.domain, app.clock.nanos()).await {
@@ -157,7 +159,7 @@ fn helped(app: &App) -> Option<u64> {
         let asking = app.cluster.asking(uid, &refusal.request, app.policy);
         for (node, _) in freed.iter().filter(|(_, number)| refusal.seen < *number) {
             looks += 1;
-            if looks > LOOKS || asking.fit(&mut planner, node.as_str()).is_ok() {
+            if looks > LOOKS || planner.exhausted() || asking.fit(&mut planner, node.as_str()).is_ok() {
                 return Some(latest);
             }
         }

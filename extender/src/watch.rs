@@ -137,12 +137,18 @@ fn apply(app: &App, pod: Guarded<GroupedPod>) {
         let priority = pod.spec.as_ref().and_then(|spec| spec.priority).unwrap_or_default();
         app.cluster.apply_standing(&uid, node, priority, || k8s::standing(&pod));
     }
+    if let Some(node) = node.as_ref().filter(|_| !ended)
+        && let Some(resource) = k8s::held_elsewhere(&pod, &app.keys)
+        && app.cluster.apply_foreign(&uid, node)
+    {
+        tracing::warn!(
+            %node, pod = %name, resource, domain = %app.keys.domain,
+            "pods of another resource domain hold GPUs of the node: it takes no pod until they have ended; drain it"
+        );
+    }
     if node.is_some() {
         app.intents.drop(&uid);
         app.refused.forget(&uid);
-        if k8s::leaving(&pod) {
-            app.cluster.apply_leaving(&uid);
-        }
     }
     match applied {
         Applied::Unreadable(Seen::New | Seen::Drift) => {

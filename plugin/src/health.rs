@@ -22,6 +22,9 @@ use crate::inventory::Cards;
 /// So many cards are named; the rest is counted.
 const NAMED: usize = 8;
 
+/// The reason of the condition and of the event while pods of another resource domain hold cards.
+pub const OTHER_DOMAIN: &str = "OtherResourceDomain";
+
 /// How the cards of one backend are.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Verdict {
@@ -29,6 +32,8 @@ pub struct Verdict {
     all: usize,
     /// Those that are ill, with what people call them.
     ill: BTreeMap<DeviceId, String>,
+    /// Why none is given to anybody, whatever the driver says of them.
+    withheld: Option<String>,
 }
 
 impl Verdict {
@@ -37,17 +42,28 @@ impl Verdict {
         let ill = cards.hosts().filter(|host| !host.device.usable());
         let ill = ill.map(|host| (host.device.id.clone(), name(host))).collect();
         let all = cards.hosts().count();
-        (all > 0).then_some(Self { all, ill })
+        (all > 0).then_some(Self { all, ill, withheld: None })
     }
 
-    /// Whether none is ill.
+    /// Where pods of another resource domain hold cards, by these words, none is given to anybody. How the cards are does
+    /// not show then.
+    #[must_use]
+    pub fn withheld(self, why: Option<String>) -> Self {
+        match why {
+            Some(_) => Self { all: self.all, ill: BTreeMap::new(), withheld: why },
+            None => self,
+        }
+    }
+
+    /// Whether none is ill, and none withheld.
     pub fn healthy(&self) -> bool {
-        self.ill.is_empty()
+        self.ill.is_empty() && self.withheld.is_none()
     }
 
     /// The condition's reason.
     pub fn reason(&self) -> &'static str {
         match (self.ill.len(), self.all) {
+            _ if self.withheld.is_some() => OTHER_DOMAIN,
             (0, _) => "AllGPUsHealthy",
             (ill, all) if ill == all => "AllGPUsUnhealthy",
             _ => "SomeGPUsUnhealthy",
@@ -56,7 +72,10 @@ impl Verdict {
 
     /// The condition's message.
     pub fn message(&self) -> String {
-        let Self { all, ill } = self;
+        let Self { all, ill, withheld } = self;
+        if let Some(why) = withheld {
+            return why.clone();
+        }
         match ill.len() {
             0 => format!("all {all} GPUs are healthy"),
             some => format!("{some} of {all} GPUs unhealthy: {}", names(ill.values())),
@@ -196,6 +215,18 @@ mod tests {
         assert_eq!(ill.at_start(None)[0].reason, "GPUUnhealthy");
         assert_eq!(ill.at_start(Some(("True", &well.message())))[0].reason, "GPUUnhealthy");
         assert_eq!(well.at_start(Some(("False", &ill.message())))[0].reason, "GPURecovered");
+    }
+
+    #[test]
+    fn cards_that_are_withheld_are_not_told_as_ill() {
+        let (well, ill) = (verdict(&[false, false]), verdict(&[true, true]));
+        let withheld = ill.clone().withheld(Some("drain it".to_owned()));
+        assert!(!withheld.healthy());
+        assert_eq!((withheld.reason(), withheld.message().as_str()), ("OtherResourceDomain", "drain it"));
+        assert_eq!(withheld.since(&well), []);
+        assert_eq!(well.since(&withheld), []);
+        assert_eq!(withheld.at_start(Some(("True", &well.message()))), []);
+        assert_eq!(ill.clone().withheld(None), ill);
     }
 
     #[test]

@@ -12,15 +12,16 @@ use super::snapshot;
 
 /// Prints every card of the snapshot.
 pub fn run(path: &Path, keys: &Keys, as_json: bool) -> anyhow::Result<ExitCode> {
-    let (ledgers, _) = snapshot::cluster(path, keys)?;
+    let cluster = snapshot::cluster(path, keys)?;
+    let (ledgers, note) = (&cluster.ledgers, cluster.note(keys));
     if as_json {
         let nodes: serde_json::Map<String, Value> =
             ledgers.iter().map(|(name, ledger)| (name.to_string(), node(ledger))).collect();
-        println!("{}", serde_json::to_string_pretty(&json!({ "nodes": nodes }))?);
+        println!("{}", serde_json::to_string_pretty(&json!({ "nodes": nodes, "note": note }))?);
         return Ok(ExitCode::SUCCESS);
     }
     println!("{:<28} {:>4} {:<24} {:>9} {:>19}  PODS", "NODE", "GPU", "MODEL", "COMPUTE", "MEMORY MiB");
-    for (name, ledger) in &ledgers {
+    for (name, ledger) in ledgers {
         for card in ledger.cards() {
             let device = card.device();
             let compute = format!("{} %", card.used().compute.to_core_units());
@@ -31,6 +32,9 @@ pub fn run(path: &Path, keys: &Keys, as_json: bool) -> anyhow::Result<ExitCode> 
         for note in notes(ledger) {
             println!("{:<28}    ! {note}", name.as_str());
         }
+    }
+    if let Some(note) = note {
+        println!("! {note}");
     }
     Ok(ExitCode::SUCCESS)
 }

@@ -1,13 +1,17 @@
 //! What is odd about a node's cards and pods, in words.
 
 use kerf::ledger::{Basis, Commitment, NodeLedger};
+use kerf::placement::Unfit;
 
 /// One sentence each, without the node's name: why the node takes no pod, and which pods are not counted on cards of it
 /// that their records name.
 pub fn notes(ledger: &NodeLedger) -> Vec<String> {
     // a node without cards is no GPU node, and nothing is odd about it
     let trouble = ledger.without_cards().filter(|_| !ledger.cards().is_empty());
-    let trouble = trouble.map(|why| format!("{why}: it takes no pod; its GPUs are those that were known last"));
+    let trouble = trouble.map(|why| match why {
+        Unfit::OtherDomain => format!("{why}: it takes no pod until they have ended"),
+        why => format!("{why}: it takes no pod; its GPUs are those that were known last"),
+    });
     let pods = ledger.commitments().values().filter(|known| ledger.concerns(known));
     trouble.into_iter().chain(pods.filter_map(|known| note(ledger, known))).collect()
 }

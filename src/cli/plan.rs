@@ -32,10 +32,12 @@ pub fn run(pod: &Path, cluster: &Path, keys: &Keys, policy: Policy, as_json: boo
     };
     let policy = request.policy.unwrap_or(policy);
     let (mut plans, mut ranked, mut unfit, mut odd) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
-    let (ledgers, mut survey) = snapshot::cluster(cluster, keys)?;
+    let cluster = snapshot::cluster(cluster, keys)?;
+    odd.extend(cluster.note(keys));
+    let mut survey = cluster.survey;
     let amount = k8s::requested(&parsed);
     let shape = Shape::of(Some(&request), amount.cpu, amount.memory);
-    for (node, ledger) in ledgers {
+    for (node, ledger) in cluster.ledgers {
         odd.extend(notes(&ledger).into_iter().map(|note| format!("{node}: {note}")));
         if let Some(short) = survey.left(node.as_str()).and_then(|left| short(left, amount)) {
             // kube-scheduler's own words

@@ -3,7 +3,7 @@
 mod past;
 mod reading;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
 use anyhow::ensure;
@@ -18,14 +18,36 @@ pub use past::workload;
 pub use reading::pod;
 use reading::{Item, each};
 
-/// Every node's ledger, with the pods that are bound and have not ended, and the survey that an extender would have
-/// after seeing the same objects.
-pub fn cluster(path: &Path, keys: &Keys) -> anyhow::Result<(BTreeMap<NodeName, NodeLedger>, Survey)> {
+/// What an extender would know after seeing the same objects.
+pub struct Cluster {
+    /// Every node's, with the pods that are bound and have not ended.
+    pub ledgers: BTreeMap<NodeName, NodeLedger>,
+    /// Of all pods.
+    pub survey: Survey,
+    /// What nodes have under other resource domains.
+    others: BTreeSet<String>,
+}
+
+impl Cluster {
+    /// What explains that there is no GPU at all, if something does.
+    pub fn note(&self, keys: &Keys) -> Option<String> {
+        let others: Vec<&str> = self.others.iter().map(String::as_str).collect();
+        let none = self.ledgers.values().all(|ledger| ledger.cards().is_empty());
+        let say =
+            || format!("no GPUs under {}; the nodes have {}: see --domain", keys.domain, others.join(" and "));
+        (none && !others.is_empty()).then(say)
+    }
+}
+
+/// Takes a snapshot.
+pub fn cluster(path: &Path, keys: &Keys) -> anyhow::Result<Cluster> {
     let mut ledgers: BTreeMap<NodeName, NodeLedger> = BTreeMap::new();
     let mut survey = Survey::default();
+    let mut others = BTreeSet::new();
     each(path, |item, _| {
         match item {
             Item::Node(node) => {
+                others.extend(k8s::offered_elsewhere(&node, keys).map(str::to_owned));
                 if let Some(view) = k8s::node(&node, keys) {
                     survey.allocatable(&view.name, k8s::allocatable(&node));
                     view.tell(ledgers.entry(view.name.clone()).or_default());
@@ -37,6 +59,9 @@ pub fn cluster(path: &Path, keys: &Keys) -> anyhow::Result<(BTreeMap<NodeName, N
                 let shape = Shape::of(view.demand(), amount.cpu, amount.memory);
                 let resident = k8s::resident(&pod);
                 survey.seen(&view.uid, &Sighting { shape: &shape, node: view.node.as_ref(), resident });
+                if let (Some(node), Some(_)) = (&view.node, k8s::held_elsewhere(&pod, keys)) {
+                    ledgers.entry(node.clone()).or_default().foreign_begins(&view.uid);
+                }
                 if let Some(holding) = &view.holding {
                     let ledger = ledgers.entry(holding.node.clone()).or_default();
                     ledger.observe(&view.uid, &view.pod, &holding.request, holding.held(), view.confirmed, 0);
@@ -49,5 +74,5 @@ pub fn cluster(path: &Path, keys: &Keys) -> anyhow::Result<(BTreeMap<NodeName, N
     for (name, ledger) in &ledgers {
         survey.cards(name, ledger);
     }
-    Ok((ledgers, survey))
+    Ok(Cluster { ledgers, survey, others })
 }

@@ -49,11 +49,6 @@ impl Queued {
     }
 }
 
-/// Whether the pod is being deleted: it ends, but its containers may still run.
-pub fn leaving(pod: &Pod) -> bool {
-    pod.metadata.deletion_timestamp.is_some()
-}
-
 #[cfg(test)]
 mod tests {
     use serde_json::{Value, json};

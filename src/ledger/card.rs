@@ -19,7 +19,7 @@ pub struct Card {
     pods: u32,
     /// How many of the pods have shares by count.
     undivided: u32,
-    /// Whether its node lists it no more ([`super::NodeLedger::close`]).
+    /// Whether its node takes no pod, whatever the card is like.
     closed: bool,
 }
 
@@ -28,8 +28,8 @@ impl Card {
         Self { device, used: Share::ZERO, pods: 0, undivided: 0, closed: false }
     }
 
-    pub(super) fn close(&mut self) {
-        self.closed = true;
+    pub(super) fn close(&mut self, closed: bool) {
+        self.closed = closed;
     }
 
     pub(super) fn clear(&mut self) {
@@ -55,7 +55,8 @@ impl Card {
         self.pods
     }
 
-    /// Whether a new pod may be put here at all: the card is healthy and not cordoned, and its node lists it.
+    /// Whether a new pod may be put here at all: the card is healthy and not cordoned, and its node is open
+    /// to pods.
     pub fn usable(&self) -> bool {
         self.device.usable() && !self.closed
     }

@@ -16,12 +16,28 @@ use crate::request::{Ask, ContainerKind, ContainerRequest, GpuRequest};
 use crate::shares::Arrangement;
 use crate::units::{Mib, Milli, Share};
 
-/// Plans requests onto nodes. Holds only scratch memory, so that filtering thousands of nodes allocates nothing.
-#[derive(Debug, Default)]
+/// So many steps of [`search`] one planner takes, over all nodes: a sixth of a second.
+const STEPS: u64 = 1_000_000;
+
+/// No node gets more than this part of the steps that are left, so that many hard ones leave some to those after them.
+const PART: u64 = 8;
+
+/// Plans requests onto nodes: those of one call. Beside scratch memory, so that filtering thousands of nodes allocates
+/// nothing, it holds how much the call may still search for arrangements of several containers. After that each
+/// container in turn takes what suits it best, which may find no room where there is some.
+#[derive(Debug)]
 pub struct Planner {
     best: Choice,
     other: Choice,
     preferred: Option<usize>,
+    /// How many more steps of the search it takes.
+    steps: u64,
+}
+
+impl Default for Planner {
+    fn default() -> Self {
+        Self { best: Choice::default(), other: Choice::default(), preferred: None, steps: STEPS }
+    }
 }
 
 /// A choice under construction: per card what the pod takes, and per container which cards.
@@ -82,11 +98,31 @@ impl Planner {
         Self { preferred: card, ..Self::default() }
     }
 
+    /// For who bounds the time otherwise: it searches as much as every node is worth.
+    pub fn patient() -> Self {
+        Self { steps: u64::MAX, ..Self::default() }
+    }
+
+    /// Whether it has searched as much as it may, so that it may find no room where there is some.
+    pub fn exhausted(&self) -> bool {
+        self.steps < PART
+    }
+
     /// Whether the request fits on the node.
     ///
     /// # Errors
     /// [`Unfit`] where it does not.
     pub fn fit(&mut self, node: &NodeLedger, request: &GpuRequest, policy: Policy) -> Result<(), Unfit> {
+        self.fit_in_turn(node, request, policy)
+            .or_else(|unfit| if self.fit_by_search(node, request, policy) { Ok(()) } else { Err(unfit) })
+    }
+
+    /// Whether the request fits if each container in turn has what suits it best, which is quickly said. Where it does
+    /// not, a search may find more ([`Planner::fit_by_search`]).
+    ///
+    /// # Errors
+    /// [`Unfit`] where it does not.
+    pub fn fit_in_turn(&mut self, node: &NodeLedger, request: &GpuRequest, policy: Policy) -> Result<(), Unfit> {
         // most candidates have room to spare; this spares looking for the best of their cards
         let room_to_spare = match request.containers.as_slice() {
             [ContainerRequest { ask: Ask::Share(share), .. }] => {
@@ -101,26 +137,25 @@ impl Planner {
             }
             _ => false,
         };
-        if room_to_spare {
-            return Ok(());
-        }
-        self.choose(node, request, policy)
+        if room_to_spare { Ok(()) } else { self.choose_in_turn(node, request, policy) }
     }
 
-    /// Leaves the cards in `self.best`.
-    fn choose(&mut self, node: &NodeLedger, request: &GpuRequest, policy: Policy) -> Result<(), Unfit> {
+    /// Whether the request fits in any arrangement of its containers.
+    pub fn fit_by_search(&mut self, node: &NodeLedger, request: &GpuRequest, policy: Policy) -> bool {
+        self.search(node, request, policy).is_some()
+    }
+
+    /// Whether a search may find room for the request where its containers do not fit in turn.
+    pub fn may_search(&self, request: &GpuRequest) -> bool {
+        request.containers.len() > 1 && !self.exhausted()
+    }
+
+    /// Lets each container in turn have what suits it best, in `self.best`.
+    fn choose_in_turn(&mut self, node: &NodeLedger, request: &GpuRequest, policy: Policy) -> Result<(), Unfit> {
         if let Some(unfit) = node.without_cards() {
             return Err(unfit);
         }
         let policy = request.policy.unwrap_or(policy);
-        match self.choose_in_turn(node, request, policy) {
-            Err(unfit) if request.containers.len() > 1 => self.search(node, request, policy).ok_or(unfit),
-            result => result,
-        }
-    }
-
-    /// Lets each container in turn have what suits it best.
-    fn choose_in_turn(&mut self, node: &NodeLedger, request: &GpuRequest, policy: Policy) -> Result<(), Unfit> {
         let is_init = |c: &ContainerRequest| c.kind == ContainerKind::Init;
         for choice in [&mut self.best, &mut self.other] {
             choice.preferred = self.preferred;
@@ -145,10 +180,17 @@ impl Planner {
         Ok(())
     }
 
-    /// Looks for any arrangement in which the containers fit: what one takes may be all that another could have had.
+    /// Looks for any arrangement in which the containers fit, for `self.best`: what one takes may be all that another
+    /// could have had.
     fn search(&mut self, node: &NodeLedger, request: &GpuRequest, policy: Policy) -> Option<()> {
-        let found = Search::new(node, request, policy).run(node)?;
-        self.best.carry_out(node, request, &found, policy).ok()
+        if !self.may_search(request) || node.without_cards().is_some() {
+            return None;
+        }
+        let policy = request.policy.unwrap_or(policy);
+        let steps = search::steps(node, request).min(self.steps / PART);
+        let (found, left) = Search::new(node, request, policy, steps).run(node);
+        self.steps -= steps - left;
+        self.best.carry_out(node, request, &found?, policy).ok()
     }
 
     /// The cards that the request gets on the node.
@@ -156,7 +198,9 @@ impl Planner {
     /// # Errors
     /// [`Unfit`] where it does not fit.
     pub fn plan(&mut self, node: &NodeLedger, request: &GpuRequest, policy: Policy) -> Result<Plan, Unfit> {
-        self.choose(node, request, policy)?;
+        if let Err(unfit) = self.choose_in_turn(node, request, policy) {
+            self.search(node, request, policy).ok_or(unfit)?;
+        }
         let grants = request
             .containers
             .iter()
@@ -353,3 +397,6 @@ fn why_not_several(rooms: &[Room], count: usize, memory: Option<Mib>) -> Unfit {
         Unfit::Cards
     }
 }
+
+#[cfg(test)]
+mod tests;

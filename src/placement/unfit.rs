@@ -15,6 +15,8 @@ pub enum Unfit {
     LostInventory,
     /// The node has more cards than kerf manages on one.
     TooManyCards,
+    /// Pods on the node hold cards under another resource domain: of which, nobody can tell.
+    OtherDomain,
     /// The pod is on the node already, and its record cannot be read.
     UnreadableRecord,
     /// No card's shares are enforced as strictly as the pod demands.
@@ -45,12 +47,13 @@ pub enum Unfit {
 
 impl Unfit {
     /// Every reason, for metrics that start at zero.
-    pub const ALL: [Self; 18] = [
+    pub const ALL: [Self; 19] = [
         Self::UnknownNode,
         Self::NoCards,
         Self::UnreadableInventory,
         Self::LostInventory,
         Self::TooManyCards,
+        Self::OtherDomain,
         Self::UnreadableRecord,
         Self::Isolation,
         Self::CardTooSmall,
@@ -74,6 +77,7 @@ impl Unfit {
             Self::UnreadableInventory => "GPU inventory of the node cannot be read",
             Self::LostInventory => "GPU inventory of the node is missing",
             Self::TooManyCards => "node has more than 64 GPUs",
+            Self::OtherDomain => "pods of another resource domain hold GPUs of the node",
             Self::UnreadableRecord => "GPU placement of the pod cannot be read",
             Self::Isolation => "no GPU of the node has the isolation that the pod demands",
             Self::CardTooSmall => "vcuda-memory is larger than any GPU of the node",
@@ -98,6 +102,7 @@ impl Unfit {
             Self::UnreadableInventory => "unreadable-inventory",
             Self::LostInventory => "lost-inventory",
             Self::TooManyCards => "too-many-gpus",
+            Self::OtherDomain => "other-domain",
             Self::UnreadableRecord => "unreadable-record",
             Self::Isolation => "isolation",
             Self::CardTooSmall => "card-too-small",

@@ -5,16 +5,17 @@
 //! if more than one node is left, the choice; then the pod is assumed and bound in a task of its own while the
 //! next pod's cycle begins. Failed pods wait for an event in the cluster or for their backoff. Pods that are nominated to
 //! a node count there for those that are not more important, and are tried there first. Pods of a group wait in Permit
-//! until enough of them have a node.
+//! until enough of them have a node. Where a pod fits nowhere, less important ones are evicted, by the extender's `preempt`.
 //!
-//! Absent on purpose: the number of pods, affinity, in-tree scores, preemption, volumes, events, leader election, more
-//! than one extender or profile.
+//! Absent on purpose: the number of pods, affinity, in-tree scores, volumes, events, leader election, more than one
+//! extender or profile; of preemption the sampling of nodes, and conditions on those that are evicted.
 
 mod client;
 mod cluster;
 mod config;
 mod cycle;
 mod journal;
+mod preemption;
 mod queue;
 pub(crate) mod request;
 mod run;

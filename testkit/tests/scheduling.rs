@@ -48,6 +48,7 @@ impl Extender {
             .route("/x/predicates", route("predicates"))
             .route("/x/prioritize", route("prioritize"))
             .route("/x/bind", route("bind"))
+            .route("/x/preempt", route("preempt"))
             .with_state(extender.clone());
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("bind");
         let url = format!("http://{}/x", listener.local_addr().expect("address"));
@@ -365,4 +366,111 @@ async fn a_bind_without_an_answer_is_not_repeated_once_the_pod_is_seen_bound() {
     assert_eq!(idle.unschedulable, 0);
     server.create("pods", pod("q", 3)).expect("pod");
     last(&scheduler, "q", |outcome| matches!(outcome, Outcome::Unschedulable(_))).await;
+}
+
+/// Nodes where every unit is taken: of `a` by pods of the priorities 0 and 900, of `b` by one of 100.
+async fn full() -> ApiServer {
+    let server = cluster(&[("a", 4), ("b", 4)]).await;
+    for (name, node, amount, priority) in [("1", "a", 2, 0), ("2", "a", 2, 900), ("3", "b", 4, 100)] {
+        let mut object = pod(name, amount);
+        object["metadata"]["uid"] = name.into();
+        object["spec"]["nodeName"] = node.into();
+        object["spec"]["priority"] = priority.into();
+        server.create("pods", object).expect("pod");
+    }
+    server
+}
+
+fn important(name: &str) -> Value {
+    let mut object = pod(name, 4);
+    object["spec"]["priority"] = 1000.into();
+    object
+}
+
+/// Waits until these pods are deleted or being deleted; no others are.
+async fn evicted(server: &ApiServer, names: &[&str]) {
+    let leaving = |pod: Option<&Value>| pod.is_none_or(|pod| pod["metadata"]["deletionTimestamp"].is_string());
+    for name in names {
+        server.wait_for_object("pods", "ns", name, SOON, leaving).await.expect("evicted");
+    }
+    for name in ["1", "2", "3"].iter().filter(|name| !names.contains(name)) {
+        assert!(!leaving(server.get("pods", "ns", name).ok().as_deref()), "{name} is evicted");
+    }
+}
+
+async fn nominated(server: &ApiServer, name: &str) -> String {
+    let said = |pod: Option<&Value>| pod.is_some_and(|pod| pod["status"]["nominatedNodeName"].is_string());
+    let pod = server.wait_for_object("pods", "ns", name, SOON, said).await.expect("nominated");
+    pod.expect("pod")["status"]["nominatedNodeName"].as_str().expect("name").to_owned()
+}
+
+#[tokio::test]
+async fn room_is_made_where_the_least_important_victims_are() {
+    let server = full().await;
+    let (extender, mut config) = Extender::start().await;
+    config.bind_verb.clear();
+    config.preempt_verb = "preempt".into();
+    extender.on("preempt", |args| json!({ "NodeNameToMetaVictims": args["NodeNameToMetaVictims"] }));
+    let scheduler = Scheduler::start(quick(&server, Some(config))).await.expect("start");
+    server.create("pods", important("p")).expect("pod");
+    assert_eq!(nominated(&server, "p").await, "b");
+    evicted(&server, &["3"]).await;
+    let asked = extender.asked("preempt").remove(0);
+    assert_eq!(asked["NodeNameToVictims"], Value::Null);
+    assert_eq!(
+        asked["NodeNameToMetaVictims"],
+        json!({
+            "a": { "Pods": [{ "UID": "2" }, { "UID": "1" }], "NumPDBViolations": 0 },
+            "b": { "Pods": [{ "UID": "3" }], "NumPDBViolations": 0 },
+        })
+    );
+    server.force_delete("pods", "ns", "3").expect("gone");
+    assert_eq!(node_of(&server, "p").await, "b");
+    assert_eq!(extender.asked("preempt").len(), 1, "while a victim leaves, nobody else has to");
+    scheduler.shutdown().await;
+}
+
+#[tokio::test]
+async fn an_extender_that_names_its_first_victim_wrongly_misleads_the_choice() {
+    let server = full().await;
+    let (extender, mut config) = Extender::start().await;
+    config.preempt_verb = "preempt".into();
+    extender.on("preempt", |args| {
+        let mut nodes = args["NodeNameToMetaVictims"].clone();
+        nodes["a"]["Pods"].as_array_mut().expect("pods").sort_by_key(|pod| pod["UID"].to_string());
+        json!({ "NodeNameToMetaVictims": nodes })
+    });
+    let _scheduler = Scheduler::start(quick(&server, Some(config))).await.expect("start");
+    server.create("pods", important("p")).expect("pod");
+    assert_eq!(nominated(&server, "p").await, "a");
+    evicted(&server, &["1", "2"]).await;
+}
+
+#[tokio::test]
+async fn nobody_is_evicted_against_the_extenders_word_or_by_a_pod_that_never_preempts() {
+    let server = full().await;
+    let (extender, mut config) = Extender::start().await;
+    config.preempt_verb = "preempt".into();
+    let scheduler = Scheduler::start(quick(&server, Some(config))).await.expect("start");
+    let answers = [
+        json!({ "NodeNameToMetaVictims": {} }),
+        json!({ "NodeNameToMetaVictims": { "a": { "Pods": [] } } }),
+        json!({ "NodeNameToMetaVictims": { "a": { "Pods": [{ "UID": "3" }] } } }),
+        json!("no answer"),
+    ];
+    for (number, answer) in answers.into_iter().enumerate() {
+        extender.on("preempt", move |_| answer.clone());
+        let name = format!("p{number}");
+        server.create("pods", important(&name)).expect("pod");
+        let refused = last(&scheduler, &name, |outcome| matches!(outcome, Outcome::Unschedulable(_))).await;
+        assert_eq!(refused.nominated, None);
+        server.delete("pods", "ns", &name).expect("delete");
+    }
+    let asked = extender.asked("preempt").len();
+    let mut meek = important("meek");
+    meek["spec"]["preemptionPolicy"] = "Never".into();
+    server.create("pods", meek).expect("pod");
+    last(&scheduler, "meek", |outcome| matches!(outcome, Outcome::Unschedulable(_))).await;
+    assert_eq!(extender.asked("preempt").len(), asked);
+    evicted(&server, &[]).await;
 }

@@ -49,7 +49,7 @@ async fn bind(app: Arc<App>, args: BindArgs) -> (Bind, String) {
     (outcome, error)
 }
 
-async fn commit(app: &App, uid: &PodUid, pod: &PodRef, node: &NodeName) -> (Bind, String) {
+async fn commit(app: &Arc<App>, uid: &PodUid, pod: &PodRef, node: &NodeName) -> (Bind, String) {
     let Some(_writing) = app.in_flight.begin(uid) else {
         return (Bind::Refused, format!("pod {pod} is being placed by another call"));
     };
@@ -67,9 +67,14 @@ async fn commit(app: &App, uid: &PodUid, pod: &PodRef, node: &NodeName) -> (Bind
     }
     let request = waiting.request;
     let deadline = app.clock.now().plus(DEADLINE_MS);
-    let plan = match app.cluster.assume(node, uid, pod, &request, app.policy, deadline) {
-        Ok(plan) => plan,
-        Err(unfit) => return (Bind::Unfit, format!("pod no longer fits on the node: {unfit}")),
+    let assume = {
+        let (node, uid, pod, request) = (node.clone(), uid.clone(), pod.clone(), request.clone());
+        move |app: &App| app.cluster.assume(&node, &uid, &pod, &request, app.policy, deadline)
+    };
+    let plan = match app.planned(&request, assume).await {
+        Ok(Ok(plan)) => plan,
+        Ok(Err(unfit)) => return (Bind::Unfit, format!("pod no longer fits on the node: {unfit}")),
+        Err(error) => return (Bind::Failed, error),
     };
     let placement = Placement { node: node.clone(), time: app.clock.nanos(), limit: request.limit, plan };
     let written = app.binder.bind(pod, uid, node, annotation::write(&placement, &app.keys)).await;

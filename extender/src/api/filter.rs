@@ -3,9 +3,10 @@
 use std::borrow::Cow;
 use std::sync::Arc;
 
-use axum::body::Body;
+use axum::body::{Body, Bytes};
 use axum::extract::State;
 use axum::response::Response;
+use k8s_openapi::api::core::v1::Pod;
 use kerf::ids::PodUid;
 use kerf::k8s;
 use kerf::placement::{Planner, Unfit};
@@ -17,36 +18,34 @@ use super::wire::{Args, Candidates, FilterResult};
 use super::{json, read, uid};
 use crate::App;
 use crate::metrics::Verb;
+use crate::planning::{Place, TooMuch};
 use crate::refused::LINGER;
 
 pub(super) async fn handle(State(app): State<Arc<App>>, body: Body) -> Response {
     let _timer = app.metrics.timer(Verb::Filter);
+    let failed = |error| json(&FilterResult::failed(app.failed(Verb::Filter, error)));
     let body = match read(&app, body).await {
         Ok(body) => body,
-        Err(error) => return json(&FilterResult::failed(app.failed(Verb::Filter, error))),
+        Err(error) => return failed(error),
     };
-    let (pod, candidates) = match Args::parse(&body) {
-        Ok(parsed) => parsed,
-        Err(error) => return json(&FilterResult::failed(app.failed(Verb::Filter, error))),
+    lingering(&app, &body, evaluate).await.unwrap_or_else(failed)
+}
+
+fn evaluate(app: &App, body: &[u8], place: Place, until: Option<Instant>) -> Result<Option<Response>, TooMuch> {
+    let (pod, request, candidates) = match Asked::parse(app, Verb::Filter, body) {
+        Asked::Answered(response) => return Ok(Some(response)),
+        Asked::Pod(pod, request, candidates) => (pod, request, candidates),
     };
-    let request = match k8s::request(&pod, &app.keys) {
-        Ok(Some(request)) => Arc::new(request),
-        Ok(None) => {
-            app.metrics.answered(Verb::Filter, "no-gpu-pod");
-            return json(&candidates.keep(|_, _| true));
-        }
-        Err(error) => {
-            app.metrics.answered(Verb::Filter, "invalid");
-            app.metrics.invalid.with_label_values(&[error.code()]).inc();
-            return json(&refuse_all(&candidates, &error.to_string()));
-        }
-    };
-    let verdicts = judge(&app, &uid(&pod), &request, &candidates).await;
-    let fitting =
-        || candidates.names().zip(&verdicts).filter(|(_, verdict)| verdict.is_none()).map(|(node, _)| node);
+    place.allows(&request, app.policy, candidates.len())?;
+    // the policies that weigh the whole cluster know the demand by the watch, which may be behind the scheduler's
+    let unseen = || request.policy.unwrap_or(app.policy).surveys(&request) && !app.cluster.is_pending(&uid(&pod));
+    if until.is_none_or(|until| Instant::now() < until) && unseen() {
+        return Ok(None);
+    }
+    let Some(verdicts) = judge(app, &uid(&pod), &request, &candidates, until) else { return Ok(None) };
+    let fitting = || fitting(&candidates, &verdicts);
     let count = fitting().count();
-    let chosen =
-        app.candidates.filter(|most| *most < count).map(|most| best(&app, &pod, &request, fitting(), most));
+    let chosen = app.candidates.filter(|most| *most < count).map(|most| best(app, &pod, &request, fitting(), most));
     let is_left = |node: &str| chosen.as_ref().is_none_or(|chosen| chosen.contains(node));
     let mut left = fitting().filter(|node| is_left(node));
     if let (Some(only), None) = (left.next(), left.next()) {
@@ -55,51 +54,95 @@ pub(super) async fn handle(State(app): State<Arc<App>>, body: Body) -> Response 
     }
     app.metrics.unfit(verdicts.iter().flatten());
     app.metrics.answered(Verb::Filter, "ok");
-    json(&answer(&candidates, &verdicts, &request, is_left))
+    Ok(Some(json(&answer(&candidates, &verdicts, &request, is_left))))
+}
+
+/// What a call of filter asks.
+pub(super) enum Asked<'a> {
+    /// Nothing that cards matter to.
+    Answered(Response),
+    /// Which of these candidates can take the pod.
+    Pod(Box<Pod>, Arc<GpuRequest>, Candidates<'a>),
+}
+
+impl<'a> Asked<'a> {
+    pub fn parse(app: &App, verb: Verb, body: &'a [u8]) -> Self {
+        let (pod, candidates) = match Args::parse(body) {
+            Ok(parsed) => parsed,
+            Err(error) => return Self::Answered(json(&FilterResult::failed(app.failed(verb, error)))),
+        };
+        match k8s::request(&pod, &app.keys) {
+            Ok(Some(request)) => Self::Pod(pod.into(), Arc::new(request), candidates),
+            Ok(None) => {
+                app.metrics.answered(verb, "no-gpu-pod");
+                Self::Answered(json(&candidates.keep(|_, _| true)))
+            }
+            Err(error) => {
+                app.metrics.answered(verb, "invalid");
+                app.metrics.invalid.with_label_values(&[error.code()]).inc();
+                Self::Answered(json(&refuse_all(&candidates, &error.to_string())))
+            }
+        }
+    }
+}
+
+/// Answers a call where it may be looked at so much; `None` while it lingers, for which the time is over then.
+type Evaluate<T> = fn(&App, &[u8], Place, Option<Instant>) -> Result<Option<T>, TooMuch>;
+
+/// Evaluates a call, again when there is news for as long as it lingers: while there is no answer. `evaluate` is told
+/// until when it may.
+pub(super) async fn lingering<T: Send + 'static>(
+    app: &Arc<App>,
+    body: &Bytes,
+    evaluate: Evaluate<T>,
+) -> Result<T, String> {
+    let mut changes = app.cluster.changes();
+    let (bytes, mut until) = (body.len(), None);
+    loop {
+        changes.mark_unchanged();
+        let (own, body) = (app.clone(), body.clone());
+        let evaluate = move |place| evaluate(&own, &body, place, until);
+        let evaluated = app.planning.run_here_or_there(bytes, evaluate).await?;
+        if let Some(answer) = evaluated {
+            return Ok(answer);
+        }
+        let end = *until.get_or_insert_with(|| Instant::now() + LINGER);
+        // told or not: when the time is over it has to answer
+        let _told = timeout_at(end, changes.changed()).await;
+    }
 }
 
 /// For each candidate, why it does not fit; `None` where it does. Who fits nowhere is remembered, to be told when cards
-/// become free; and since the scheduler may have heard of it before us, news that are on their way are waited for.
-pub(super) async fn judge(
+/// become free; and since the scheduler may have heard of it before us, news that are on their way are waited for: there
+/// is no verdict before, at most `until` then.
+pub(super) fn judge(
     app: &App,
     uid: &PodUid,
     request: &Arc<GpuRequest>,
     candidates: &Candidates<'_>,
-) -> Vec<Option<Unfit>> {
-    let mut seen = app.cluster.freed().count();
-    let mut found = verdicts(app, uid, request, candidates);
-    let nowhere = |found: &[Option<Unfit>]| found.iter().all(Option::is_some);
-    if nowhere(&found) && app.refused.may_linger(uid, Instant::now()) {
-        let mut changes = app.cluster.changes();
-        let until = Instant::now() + LINGER;
-        loop {
-            seen = app.cluster.freed().count();
-            found = verdicts(app, uid, request, candidates);
-            if !nowhere(&found) || !matches!(timeout_at(until, changes.changed()).await, Ok(Ok(()))) {
-                break;
-            }
-        }
-    }
-    if nowhere(&found) {
-        app.refused.remember(uid, request, seen, Instant::now());
-        app.cluster.expect_no_more(uid);
-    } else {
-        app.refused.forget(uid);
-    }
-    found
-}
-
-/// For each candidate, why it does not fit; `None` where it does.
-fn verdicts(app: &App, uid: &PodUid, request: &GpuRequest, candidates: &Candidates<'_>) -> Vec<Option<Unfit>> {
+    until: Option<Instant>,
+) -> Option<Vec<Option<Unfit>>> {
+    let seen = app.cluster.freed().count();
     let mut planner = Planner::default();
     let asking = app.cluster.asking(uid, request, app.policy);
-    candidates.names().map(|node| asking.fit(&mut planner, node).err()).collect()
+    let found: Vec<_> = candidates.names().map(|node| asking.fit(&mut planner, node).err()).collect();
+    if found.iter().any(Option::is_none) {
+        app.refused.forget(uid);
+        return Some(found);
+    }
+    let now = Instant::now();
+    if until.map_or_else(|| app.refused.may_linger(uid, now), |until| now < until) {
+        return None;
+    }
+    app.refused.remember(uid, request, seen, now);
+    app.cluster.expect_no_more(uid);
+    Some(found)
 }
 
 /// The candidates that fit.
 pub(super) fn fitting<'a>(
     candidates: &'a Candidates<'_>,
-    verdicts: &[Option<Unfit>],
+    verdicts: &'a [Option<Unfit>],
 ) -> impl Iterator<Item = &'a str> {
     candidates.names().zip(verdicts).filter(|(_, verdict)| verdict.is_none()).map(|(node, _)| node)
 }

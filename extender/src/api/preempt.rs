@@ -37,42 +37,35 @@ const PATIENCE: Duration = Duration::from_secs(1);
 
 pub(super) async fn handle(State(app): State<Arc<App>>, body: Body) -> Response {
     let _timer = app.metrics.timer(Verb::Preempt);
-    let parsed = read(&app, body).await;
-    let parsed = parsed.as_ref().map_err(String::clone).and_then(|body| PreemptArgs::parse(body));
-    let (pod, candidates) = match parsed {
-        Ok(parsed) => parsed,
-        // the answer has no place for an error; without a candidate nothing is evicted, and the pod is tried again
-        Err(error) => {
-            app.failed(Verb::Preempt, error);
-            return json(&PreemptResult::default());
+    let evaluated = match read(&app, body).await {
+        Ok(body) => {
+            let own = app.clone();
+            app.planning.run(move || evaluate(&own, &body)).await.and_then(|answer| answer)
         }
+        Err(error) => Err(error),
     };
-    let request = match k8s::request(&pod, &app.keys) {
-        Ok(Some(request)) => request,
-        Ok(None) => {
-            app.metrics.answered(Verb::Preempt, "no-gpu-pod");
-            return json(&PreemptResult { node_name_to_meta_victims: candidates });
+    // the answer has no place for an error; without a candidate nothing is evicted, and the pod is tried again
+    evaluated.unwrap_or_else(|error| {
+        app.failed(Verb::Preempt, error);
+        json(&PreemptResult::default())
+    })
+}
+
+fn evaluate(app: &App, body: &[u8]) -> Result<Response, String> {
+    let (pod, candidates) = PreemptArgs::parse(body)?;
+    let (outcome, left) = match k8s::request(&pod, &app.keys) {
+        Ok(Some(request)) => {
+            let left = left(app, &pod, &request, candidates);
+            (if left.is_empty() { "nowhere" } else { "ok" }, left)
         }
+        Ok(None) => ("no-gpu-pod", candidates),
         Err(error) => {
-            app.metrics.answered(Verb::Preempt, "invalid");
             app.metrics.invalid.with_label_values(&[error.code()]).inc();
-            return json(&PreemptResult::default());
+            ("invalid", BTreeMap::new())
         }
     };
-    let planning = {
-        let app = app.clone();
-        tokio::task::spawn_blocking(move || left(&app, &pod, &request, candidates))
-    };
-    match planning.await {
-        Ok(left) => {
-            app.metrics.answered(Verb::Preempt, if left.is_empty() { "nowhere" } else { "ok" });
-            json(&PreemptResult { node_name_to_meta_victims: left })
-        }
-        Err(error) => {
-            app.failed(Verb::Preempt, format!("planning broke off: {error}"));
-            json(&PreemptResult::default())
-        }
-    }
+    app.metrics.answered(Verb::Preempt, outcome);
+    Ok(json(&PreemptResult { node_name_to_meta_victims: left }))
 }
 
 /// The candidates that are left, with their victims.
@@ -91,15 +84,20 @@ fn left(
             "disruption budgets are not known: other victims than the scheduler's count as breaking one"
         );
     }
-    let mut planner = Planner::default();
+    // the time bounds it
+    let (mut planner, mut before) = (Planner::patient(), Planner::default());
     let uid = uid(pod);
     let asking = app.cluster.asking(&uid, request, app.policy);
     let mut left = BTreeMap::new();
     let mut unseen = 0;
     for (node, victims) in candidates {
-        let Some(ledger) = asking.ledger(&node) else { continue };
+        if late() {
+            unseen += 1;
+            continue;
+        }
+        let Some(ledger) = asking.ledger(&mut before, &node) else { continue };
         let evaluated = Candidate { app, pod, request, node: &node, ledger: &ledger, budgets: budgets.as_deref() };
-        let victims = if late() { None } else { evaluated.victims(&mut planner, victims, &late) };
+        let victims = evaluated.victims(&mut planner, victims, &late);
         unseen += u64::from(late());
         // the scheduler takes a node without victims for an error
         if let Some(victims) = victims.filter(|victims| !victims.pods.is_empty()) {

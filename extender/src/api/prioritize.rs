@@ -13,25 +13,36 @@ use super::wire::{Args, HostPriority};
 use super::{json, read};
 use crate::App;
 use crate::metrics::Verb;
+use crate::planning::{Place, TooMuch};
 
 pub(super) async fn handle(State(app): State<Arc<App>>, body: Body) -> Response {
     let _timer = app.metrics.timer(Verb::Prioritize);
-    let parsed = read(&app, body).await;
-    let parsed = parsed.as_ref().map_err(String::clone).and_then(|body| Args::parse(body));
-    let (pod, candidates) = match parsed {
+    // the answer is a bare list: there is no place for an error, and the scheduler goes on without scores
+    let failed = |error| {
+        app.failed(Verb::Prioritize, error);
+        json(&Vec::<HostPriority<'_>>::new())
+    };
+    let body = match read(&app, body).await {
+        Ok(body) => body,
+        Err(error) => return failed(error),
+    };
+    let own = app.clone();
+    let evaluated = app.planning.run_here_or_there(body.len(), move |place| evaluate(&own, &body, place)).await;
+    evaluated.and_then(|answer| answer).unwrap_or_else(failed)
+}
+
+fn evaluate(app: &App, body: &[u8], place: Place) -> Result<Result<Response, String>, TooMuch> {
+    let (pod, candidates) = match Args::parse(body) {
         Ok(parsed) => parsed,
-        // the answer is a bare list: there is no place for an error, and the scheduler goes on without scores
-        Err(error) => {
-            app.failed(Verb::Prioritize, error);
-            return json(&Vec::<HostPriority<'_>>::new());
-        }
+        Err(error) => return Ok(Err(error)),
     };
     let Ok(Some(request)) = k8s::request(&pod, &app.keys) else {
         app.metrics.answered(Verb::Prioritize, "no-gpu-pod");
-        return json(&candidates.names().map(|host| HostPriority { host, score: 0 }).collect::<Vec<_>>());
+        return Ok(Ok(json(&candidates.names().map(|host| HostPriority { host, score: 0 }).collect::<Vec<_>>())));
     };
+    place.allows(&request, app.policy, candidates.len())?;
     let request = Arc::new(request);
-    let (ranked, unfit) = ranks(&app, &pod, &request, candidates.names());
+    let (ranked, unfit) = ranks(app, &pod, &request, candidates.names());
     let scores = scores(ranked);
     if let Some((best, _)) = scores.first() {
         app.intend(&pod, &request, best);
@@ -39,5 +50,5 @@ pub(super) async fn handle(State(app): State<Arc<App>>, body: Body) -> Response 
     app.metrics.answered(Verb::Prioritize, "ok");
     let unfit = unfit.into_iter().map(|host| HostPriority { host, score: 0 });
     let scores = scores.iter().map(|(host, score)| HostPriority { host, score: i64::from(*score) });
-    json(&scores.chain(unfit).collect::<Vec<_>>())
+    Ok(Ok(json(&scores.chain(unfit).collect::<Vec<_>>())))
 }

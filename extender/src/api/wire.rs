@@ -101,6 +101,15 @@ fn checked(pod: &RawValue) -> Result<Pod, String> {
 }
 
 impl<'a> Candidates<'a> {
+    /// How many there are.
+    #[allow(clippy::len_without_is_empty, reason = "nobody asks")]
+    pub fn len(&self) -> usize {
+        match self {
+            Self::Names(names) => names.len(),
+            Self::Objects(objects) => objects.len(),
+        }
+    }
+
     /// The candidates' names, in the order given.
     pub fn names(&self) -> Box<dyn Iterator<Item = &str> + '_> {
         match self {

@@ -2,9 +2,11 @@
 
 use std::sync::Arc;
 
+use kerf_testkit::api::{Action, ApiServer, Fault, Injected};
+use kerf_testkit::scheduler::{ExtenderConfig, Scheduler, SchedulerConfig};
 use serde_json::{Value, json};
 
-use crate::fixture::{World, node, pod, share};
+use crate::fixture::{PATIENCE, World, config, node, pod, share};
 
 async fn preempt(world: &World, body: &Value) -> Value {
     let answer = reqwest::Client::new().post(format!("{}/preempt", world.url)).json(body).send().await.unwrap();
@@ -223,7 +225,7 @@ async fn disruption_budgets_are_respected_and_broken_ones_counted() {
                 tokio::task::yield_now().await;
             }
         };
-        tokio::time::timeout(crate::fixture::PATIENCE, same).await.expect("the budgets are seen");
+        tokio::time::timeout(PATIENCE, same).await.expect("the budgets are seen");
     };
     answers((&uids[0], 0)).await;
     budget("web", json!({ "matchLabels": { "app": "web" } }));
@@ -231,4 +233,94 @@ async fn disruption_budgets_are_respected_and_broken_ones_counted() {
     // an empty selector is for every pod of the namespace
     budget("all", json!({}));
     answers((&uids[0], 1)).await;
+}
+
+/// How many cards of this node's pods are counted by what the API server shows of them.
+fn observed(world: &World) -> usize {
+    let nodes = world.extender.cluster().snapshot();
+    let known = nodes.iter().flat_map(|node| node.ledger.commitments().values());
+    known.filter(|known| known.state.as_str() == "observed").count()
+}
+
+#[tokio::test]
+async fn without_the_right_to_see_budgets_only_the_schedulers_victims_are_sure_to_break_none() {
+    let api = ApiServer::start().await.unwrap();
+    api.create("nodes", node("n", 2, 15_360)).unwrap();
+    let refused =
+        ["list", "watch"].map(|verb| api.inject(Fault::new(verb, "poddisruptionbudgets", Action::Status(403))));
+    let world = World::on(api, config()).await;
+    let mut uids = Vec::new();
+    for name in ["a", "b"] {
+        let pod = asking(&world, name, "100", 0);
+        world.bind(&pod, "n").await.unwrap();
+        uids.push(uid(&pod));
+    }
+    world.until("both are seen bound", |world| observed(world) == 2).await;
+    refused[0].wait_hits(1, PATIENCE).await.unwrap();
+    // the cards' total has room for half of it once "a" has left, but both have to go
+    let preemptor = asking(&world, "p", "200", 10);
+    let meta = json!({ "n": { "Pods": [{ "UID": uids[0] }], "NumPDBViolations": 0 } });
+    let body = json!({ "Pod": *preemptor, "NodeNameToMetaVictims": meta });
+    let broken = async || {
+        let answer = preempt(&world, &body).await;
+        let mut gone = pods(&answer);
+        gone.sort();
+        let mut all = uids.clone();
+        all.sort();
+        assert_eq!(gone, all, "{answer}");
+        answer["NodeNameToMetaVictims"]["n"]["NumPDBViolations"].as_i64().unwrap()
+    };
+    let blind = async || {
+        let metrics = world.text("/metrics").await;
+        let name = "kerf_extender_preempt_without_budgets_total ";
+        metrics.lines().find_map(|line| line.strip_prefix(name)?.parse::<u64>().ok()).unwrap()
+    };
+    assert_eq!(blind().await, 0);
+    assert_eq!(broken().await, 1, "nobody knows whether the other may go");
+    assert_eq!(blind().await, 1);
+    // rights that come back are enough
+    refused.iter().for_each(Injected::remove);
+    let known = async {
+        while broken().await != 0 {
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(PATIENCE, known).await.expect("the budgets are seen");
+    let before = blind().await;
+    assert_eq!(broken().await, 0);
+    assert_eq!(blind().await, before);
+}
+
+#[tokio::test]
+async fn the_scheduler_evicts_where_the_most_important_victim_is_the_least() {
+    let world = World::new([node("mixed", 2, 15_360), node("middle", 2, 15_360)]).await;
+    // in order of uid the least important is the first
+    let all = [("0", "mixed", "100", 0), ("1", "mixed", "100", 900), ("2", "middle", "200", 100)];
+    for (name, node, core, priority) in all {
+        let mut object = pod(name, share(core, "10"));
+        object["metadata"]["uid"] = name.into();
+        object["spec"]["priority"] = priority.into();
+        let pod = world.api.create("pods", object).unwrap();
+        assert_eq!(uid(&pod), name);
+        world.bind(&pod, node).await.unwrap();
+    }
+    world.until("all are seen bound", |world| observed(world) == all.len()).await;
+    let keys = kerf::annotation::Keys::default();
+    let mut extender = ExtenderConfig::new(&world.url, &[&keys.core, &keys.memory]);
+    extender.preempt_verb = "preempt".into();
+    let scheduler =
+        Scheduler::start(SchedulerConfig::new(world.api.url(), Some(extender))).await.expect("scheduler");
+    asking(&world, "p", "200", 1000);
+    let nominated = |pod: Option<&Value>| pod.is_some_and(|pod| pod["status"]["nominatedNodeName"].is_string());
+    let p = world.api.wait_for_object("pods", "default", "p", PATIENCE, nominated).await.unwrap().unwrap();
+    assert_eq!(p["status"]["nominatedNodeName"], "middle", "{:#?}", scheduler.journal());
+    let leaves = |pod: Option<&Value>| pod.is_some_and(|pod| pod["metadata"]["deletionTimestamp"].is_string());
+    world.api.wait_for_object("pods", "default", "2", PATIENCE, leaves).await.unwrap();
+    world.api.force_delete("pods", "default", "2").unwrap();
+    let bound = |pod: Option<&Value>| pod.is_some_and(|pod| pod["spec"]["nodeName"] == "middle");
+    world.api.wait_for_object("pods", "default", "p", PATIENCE, bound).await.unwrap();
+    for name in ["0", "1"] {
+        assert!(!leaves(Some(&world.api.get("pods", "default", name).unwrap())), "{name} stays");
+    }
+    scheduler.shutdown().await;
 }

@@ -178,3 +178,63 @@ async fn a_record_of_a_card_that_the_node_does_not_have_is_not_lost() {
     world.api.patch("nodes", "", "a", &json!({ "metadata": { "annotations": third } })).unwrap();
     world.until("counted", |w| w.used("a") == [0, 0, 600]).await;
 }
+
+/// What is given under a domain that the extender was started without is counted by nobody.
+#[tokio::test]
+async fn a_node_takes_no_pod_while_pods_of_another_resource_domain_hold_its_gpus() {
+    let foreign = |name: &str| {
+        let limits = json!({ "example.com/vcuda-core": "10", "example.com/vcuda-memory": "1" });
+        json!({
+            "metadata": { "name": name, "namespace": "default" },
+            "spec": { "containers": [{ "name": "main", "image": "i", "resources": { "limits": limits } }] },
+            "status": { "phase": "Pending" },
+        })
+    };
+    for state in ["bound", "running", "ending"] {
+        let mut world = World::new([node("a", 2, 15_360), node("b", 2, 15_360)]).await;
+        let p = world.pod("p", share("10", "1")).await;
+        for name in ["first", "second", "waits"] {
+            world.api.create("pods", foreign(name)).unwrap();
+        }
+        assert_eq!(
+            world.client.filter(&p, &world.nodes()).await.unwrap().nodes,
+            ["a", "b"],
+            "who waits holds nothing"
+        );
+        for name in ["first", "second"] {
+            world.api.bind("default", name, "a").unwrap();
+            if state != "bound" {
+                world.api.patch_status("pods", "default", name, json!({ "phase": "Running" })).unwrap();
+            }
+            if state == "ending" {
+                world.api.delete("pods", "default", name).unwrap();
+            }
+        }
+        let closed = |world: &World| free(world, "a") == [0, 0];
+        world.until("closed", closed).await;
+        for restart in [false, true] {
+            if restart {
+                world = World::on(world.kill().await, config()).await;
+            } else {
+                world.relist().await;
+            }
+            let answer = world.client.filter(&p, &world.nodes()).await.unwrap();
+            assert_eq!(answer.nodes, ["b"], "{state}");
+            assert_eq!(answer.unresolvable["a"], "pods of another resource domain hold GPUs of the node");
+            let refused = world.bind(&p, "a").await.unwrap_err().to_string();
+            assert!(refused.contains("another resource domain"), "{refused}");
+        }
+        world.api.force_delete("pods", "default", "first").unwrap();
+        world.relist().await;
+        assert!(closed(&world), "one is left");
+        world.api.patch_status("pods", "default", "second", json!({ "phase": "Failed" })).unwrap();
+        world.until("open", |world| free(world, "a") == [1000, 1000]).await;
+        world.bind(&p, "a").await.unwrap();
+    }
+}
+
+/// Free compute of each GPU.
+fn free(world: &World, node: &str) -> Vec<u32> {
+    let state = world.extender.cluster().snapshot().into_iter().find(|state| state.name.as_str() == node);
+    state.into_iter().flat_map(|state| state.ledger.cards().to_vec()).map(|card| card.free().compute.0).collect()
+}

@@ -5,7 +5,7 @@ use k8s_openapi::jiff::Timestamp;
 
 use super::Reconciler;
 use crate::claim::truth::Foreign;
-use crate::health::Tiding;
+use crate::health::{OTHER_DOMAIN, Tiding};
 
 /// What was told of them.
 #[derive(Default)]
@@ -25,7 +25,7 @@ impl Domain {
             let tiding = match &now {
                 Some(foreign) => {
                     tracing::error!(pod = %foreign.pod, resource = foreign.resource, "{foreign}");
-                    Tiding { warning: true, reason: "OtherResourceDomain", message: foreign.to_string() }
+                    Tiding { warning: true, reason: OTHER_DOMAIN, message: foreign.to_string() }
                 }
                 None => {
                     let message = "no pod of another resource domain holds cards any more".to_owned();

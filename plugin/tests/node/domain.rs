@@ -26,7 +26,7 @@ async fn no_card_is_given_while_pods_of_another_resource_domain_hold_some() {
     stage.started("old", "main").await;
     stage.stop_plugin().await;
 
-    stage.flags.clear();
+    stage.flags = vec!["--report-period=20ms".to_owned()];
     stage.start_plugin().await;
     stage.kubelet.wait_registered(&[CORE, MEMORY], SOON).await.unwrap();
     stage.allocatable(CORE, "0").await;
@@ -37,6 +37,18 @@ async fn no_card_is_given_while_pods_of_another_resource_domain_hold_some() {
     };
     let message = stage.server.wait_for("events", SOON, told).await.unwrap();
     assert!(message.contains("ns/old") && message.contains("drain"), "{message}");
+    let condition = |node: Option<&serde_json::Value>| {
+        let conditions = node.and_then(|node| node["status"]["conditions"].as_array());
+        conditions.into_iter().flatten().any(|condition| {
+            let message = condition["message"].as_str().unwrap_or_default();
+            condition["type"] == "KerfGPUsHealthy"
+                && condition["status"] == "False"
+                && condition["reason"] == "OtherResourceDomain"
+                && message.contains("ns/old")
+                && message.contains("drain")
+        })
+    };
+    stage.server.wait_for_object("nodes", "", "n", SOON, condition).await.unwrap();
     let inventory = |node: Option<&serde_json::Value>| {
         let text = node.and_then(|node| node["metadata"]["annotations"]["inspur.com/gpu-inventory"].as_str());
         text.is_some_and(|text| !text.contains(r#""healthy""#))
@@ -48,4 +60,11 @@ async fn no_card_is_given_while_pods_of_another_resource_domain_hold_some() {
     stage.until("/readyz", |status, _| status == 200).await;
     stage.place("new", 2, &[("main", 60, 30, "GPU-a")]);
     stage.confirmed("new").await;
+    let healthy = |node: Option<&serde_json::Value>| {
+        let conditions = node.and_then(|node| node["status"]["conditions"].as_array());
+        conditions.into_iter().flatten().any(|condition| condition["reason"] == "AllGPUsHealthy")
+    };
+    stage.server.wait_for_object("nodes", "", "n", SOON, healthy).await.unwrap();
+    let told = stage.server.list("events").unwrap();
+    assert!(!told.iter().any(|event| event["reason"] == "GPUUnhealthy"), "no card was ill: {told:?}");
 }

@@ -9,9 +9,11 @@ use serde::de::DeserializeOwned;
 use serde_json::Value;
 
 use super::config::ExtenderConfig;
+use super::preemption::Candidate;
 use super::request;
 use super::wire::{
-    ExtenderArgs, ExtenderBindingArgs, ExtenderBindingResult, ExtenderFilterResult, HostPriority, NodeList,
+    ExtenderArgs, ExtenderBindingArgs, ExtenderBindingResult, ExtenderFilterResult, ExtenderPreemptionArgs,
+    ExtenderPreemptionResult, HostPriority, MetaPod, MetaVictims, NodeList, Victims,
 };
 use crate::api::object;
 
@@ -168,6 +170,45 @@ impl ExtenderClient {
             return Ok(names(nodes).into_iter().map(zero).collect());
         }
         self.send(verb, &self.args(pod, nodes)).await
+    }
+
+    /// Where evictions help, and whose: the extender's word on these candidates. Without a verb it has none.
+    pub(crate) async fn preempt(
+        &self,
+        pod: &Arc<Value>,
+        candidates: Vec<Candidate>,
+        on_node: impl Fn(&str) -> Vec<Arc<Value>>,
+    ) -> Result<Vec<Candidate>, ExtenderError> {
+        let verb = self.config.preempt_verb.as_str();
+        if verb.is_empty() || candidates.is_empty() {
+            return Ok(candidates);
+        }
+        let victims =
+            |of: &Candidate| (of.node.clone(), Victims { pods: of.victims.clone(), violations: of.violations });
+        let meta = |of: &Candidate| {
+            let pods = of.victims.iter().map(|pod| MetaPod { uid: object::uid(pod).to_owned() }).collect();
+            (of.node.clone(), MetaVictims { pods, violations: of.violations })
+        };
+        let by_uid = self.config.node_cache_capable;
+        let args = ExtenderPreemptionArgs {
+            pod: pod.clone(),
+            node_name_to_victims: (!by_uid).then(|| candidates.iter().map(victims).collect()),
+            node_name_to_meta_victims: by_uid.then(|| candidates.iter().map(meta).collect()),
+        };
+        let result: ExtenderPreemptionResult = self.send(verb, &args).await?;
+        let refuse = |cause: String| ExtenderError::Unreadable { url: self.url(verb), cause };
+        let named = result.node_name_to_meta_victims.into_iter().map(|(node, MetaVictims { pods, violations })| {
+            if pods.is_empty() {
+                return Err(refuse(format!("expected at least one victim pod on node {node:?}")));
+            }
+            let find = |uid: &str| on_node(&node).into_iter().find(|pod| object::uid(pod) == uid);
+            let pod = |MetaPod { uid }: MetaPod| {
+                find(&uid).ok_or_else(|| refuse(format!("pod {uid} is not found on node {node:?}")))
+            };
+            let victims = pods.into_iter().map(pod).collect::<Result<_, _>>()?;
+            Ok(Candidate { node, victims, violations })
+        });
+        named.collect()
     }
 
     /// Has the extender bind a pod.

@@ -13,6 +13,7 @@ use crate::api::object;
 /// What one pod holds.
 #[derive(Debug)]
 struct Hold {
+    pod: Arc<Value>,
     node: String,
     /// With the namespace before it.
     group: String,
@@ -48,6 +49,8 @@ struct Nominated {
     node: String,
     priority: i64,
     amounts: Amounts,
+    /// Decided here, not yet seen in the API.
+    assumed: bool,
 }
 
 impl Cluster {
@@ -96,12 +99,53 @@ impl Cluster {
     pub(crate) fn nominate(&mut self, pod: &Value) -> bool {
         let (uid, node) = (object::uid(pod), object::text(pod, &["status", "nominatedNodeName"]));
         if node.is_empty() {
-            return self.nominated.remove(uid).is_some();
+            let assumed = self.nominated.get(uid).is_some_and(|nominated| nominated.assumed);
+            return !assumed && self.nominated.remove(uid).is_some();
         }
-        let nominated =
-            Nominated { node: node.to_owned(), priority: request::priority(pod), amounts: request::of_pod(pod) };
-        let before = self.nominated.insert(uid.to_owned(), nominated);
+        self.nominate_to(pod, node, false)
+    }
+
+    /// Counts a pod as nominated; `assumed` before the API shows it. Whether others may have room for it.
+    pub(crate) fn nominate_to(&mut self, pod: &Value, node: &str, assumed: bool) -> bool {
+        let nominated = Nominated {
+            node: node.to_owned(),
+            priority: request::priority(pod),
+            amounts: request::of_pod(pod),
+            assumed,
+        };
+        let before = self.nominated.insert(object::uid(pod).to_owned(), nominated);
         before.is_some_and(|before| before.node != node)
+    }
+
+    /// A pod is not nominated any more.
+    pub(crate) fn nominate_no_more(&mut self, uid: &str) {
+        self.nominated.remove(uid);
+    }
+
+    /// Uids of less important pods that are nominated to a node.
+    pub(crate) fn nominated_below(&self, node: &str, priority: i64) -> Vec<String> {
+        let here = self.nominated.iter().filter(|(_, other)| other.node == node && other.priority < priority);
+        here.map(|(uid, _)| uid.clone()).collect()
+    }
+
+    /// Whether a less important pod is leaving the node to which this one is nominated.
+    pub(crate) fn awaits_eviction(&self, pod: &Value) -> bool {
+        let (node, priority) = (self.nomination(pod), request::priority(pod));
+        node.is_some_and(|node| {
+            self.holds.values().any(|hold| {
+                hold.node == node && request::priority(&hold.pod) < priority && object::is_deleting(&hold.pod)
+            })
+        })
+    }
+
+    /// All pods that hold something, by node, in order of uid.
+    pub(crate) fn pods(&self) -> BTreeMap<&str, Vec<&Arc<Value>>> {
+        let mut pods = BTreeMap::<&str, Vec<&Arc<Value>>>::new();
+        for hold in self.holds.values() {
+            pods.entry(&hold.node).or_default().push(&hold.pod);
+        }
+        pods.values_mut().for_each(|pods| pods.sort_by_key(|pod| object::uid(pod)));
+        pods
     }
 
     /// The node that a pod is nominated to.
@@ -115,13 +159,13 @@ impl Cluster {
     }
 
     /// Takes in a pod that the API shows on a node.
-    pub(crate) fn apply_pod(&mut self, pod: &Value) {
+    pub(crate) fn apply_pod(&mut self, pod: &Arc<Value>) {
         self.nominated.remove(object::uid(pod));
         self.hold(pod, object::node_name(pod), false);
     }
 
     /// Counts a pod on a node before the API shows it there.
-    pub(crate) fn assume(&mut self, pod: &Value, node: &str) {
+    pub(crate) fn assume(&mut self, pod: &Arc<Value>, node: &str) {
         self.hold(pod, node, true);
     }
 
@@ -156,10 +200,11 @@ impl Cluster {
         self.holds.iter().filter(|(_, hold)| !hold.assumed).map(|(uid, _)| uid.clone()).collect()
     }
 
-    fn hold(&mut self, pod: &Value, node: &str, assumed: bool) {
+    fn hold(&mut self, pod: &Arc<Value>, node: &str, assumed: bool) {
         let uid = object::uid(pod);
         if let Some(hold) = self.holds.get_mut(uid).filter(|hold| hold.node == node) {
             hold.assumed = hold.assumed && assumed;
+            hold.pod = pod.clone();
             return;
         }
         self.let_go(uid);
@@ -170,7 +215,8 @@ impl Cluster {
         }
         let label = object::text(pod, &["metadata", "labels", "scheduling.x-k8s.io/pod-group"]);
         let group = format!("{}/{label}", object::namespace(pod));
-        self.holds.insert(uid.to_owned(), Hold { node: node.to_owned(), group, amounts, assumed });
+        self.holds
+            .insert(uid.to_owned(), Hold { pod: pod.clone(), node: node.to_owned(), group, amounts, assumed });
     }
 
     pub(crate) fn node(&self, name: &str) -> Option<Arc<Value>> {
@@ -189,8 +235,22 @@ impl Cluster {
         self.nodes.get(name).is_some_and(|state| self.unfit(ask, NodeRef(state)).is_empty())
     }
 
+    /// The same, once pods have left that hold so much.
+    pub(crate) fn fits_without(&self, ask: &Ask<'_>, name: &str, freed: &Amounts) -> bool {
+        self.nodes.get(name).is_some_and(|state| self.unfit_without(ask, NodeRef(state), freed).is_empty())
+    }
+
     /// Why a pod cannot run on a node, in kube-scheduler's words; empty if it can.
-    pub(crate) fn unfit<'a>(&self, ask: &'a Ask<'_>, NodeRef(state): NodeRef<'_>) -> Vec<Cow<'a, str>> {
+    pub(crate) fn unfit<'a>(&self, ask: &'a Ask<'_>, node: NodeRef<'_>) -> Vec<Cow<'a, str>> {
+        self.unfit_without(ask, node, &Amounts::new())
+    }
+
+    fn unfit_without<'a>(
+        &self,
+        ask: &'a Ask<'_>,
+        NodeRef(state): NodeRef<'_>,
+        freed: &Amounts,
+    ) -> Vec<Cow<'a, str>> {
         let Some(node) = &state.object else {
             return vec!["node(s) not found".into()];
         };
@@ -225,7 +285,7 @@ impl Cluster {
                 let known = !request::is_native(&need.resource) || state.allocatable.contains_key(&need.resource);
                 known
                     && !self.ignored.contains(&need.resource)
-                    && get(&state.requested)
+                    && get(&state.requested) - get(freed)
                         + nominated.iter().map(|amounts| get(amounts)).sum::<i64>()
                         + need.amount
                         > get(&state.allocatable)

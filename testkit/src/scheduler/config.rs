@@ -20,7 +20,7 @@ pub struct ExtenderConfig {
     /// Empty means that the scheduler binds by itself.
     #[serde(default)]
     pub bind_verb: String,
-    /// Read and ignored: there is no preemption here.
+    /// Empty means that the extender has no say in preemption.
     #[serde(default)]
     pub preempt_verb: String,
     /// Factor of the extender's scores.
@@ -103,15 +103,18 @@ pub struct SchedulerConfig {
     pub permit_timeout: Duration,
     /// Whether the node of a pod that waits is written on it, as since 1.35.
     pub nominates_waiting: bool,
+    /// Whether less important pods are evicted for a pod that fits nowhere.
+    pub preempts: bool,
     /// Newest attempts that the journal keeps; each names all nodes that the extender was asked about.
     pub journal_limit: usize,
 }
 
 impl SchedulerConfig {
-    /// kube-scheduler's defaults.
+    /// kube-scheduler's defaults, but that it only preempts where the extender has a say in it.
     pub fn new(api_url: impl Into<String>, extender: Option<ExtenderConfig>) -> Self {
         Self {
             api_url: api_url.into(),
+            preempts: extender.as_ref().is_some_and(|extender| !extender.preempt_verb.is_empty()),
             extender,
             scheduler_name: "default-scheduler".to_owned(),
             seed: 0,

@@ -49,6 +49,8 @@ pub struct Attempt {
     pub scores: BTreeMap<String, i64>,
     /// The node that was chosen.
     pub chosen: Option<String>,
+    /// The node where others were evicted for it.
+    pub nominated: Option<String>,
     /// How long filter and prioritize took together.
     pub cycle: Duration,
     /// How long bind took.

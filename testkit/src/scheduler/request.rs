@@ -107,9 +107,15 @@ pub(crate) fn of_pod(pod: &Value) -> Amounts {
     peak
 }
 
-fn add(sum: &mut Amounts, amounts: &Amounts) {
+pub(crate) fn add(sum: &mut Amounts, amounts: &Amounts) {
     for (name, amount) in amounts {
         *sum.entry(name.clone()).or_default() += amount;
+    }
+}
+
+pub(crate) fn subtract(sum: &mut Amounts, amounts: &Amounts) {
+    for (name, amount) in amounts {
+        *sum.entry(name.clone()).or_default() -= amount;
     }
 }
 

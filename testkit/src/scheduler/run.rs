@@ -1,5 +1,6 @@
 //! The loop: news from the API server in, attempts and binds out.
 
+mod evicting;
 mod permit;
 
 use std::collections::{BTreeMap, HashSet};
@@ -20,6 +21,7 @@ use super::cluster::Cluster;
 use super::config::SchedulerConfig;
 use super::cycle::Cycle;
 use super::journal::{Attempt, Journal, Outcome};
+use super::preemption::Budgets;
 use super::queue::{Queue, QueueState};
 use super::wire::ExtenderBindingArgs;
 use crate::api::object;
@@ -33,6 +35,7 @@ use permit::Waiting;
 pub(crate) enum Message {
     Nodes(News),
     Pods(News),
+    Budgets(News),
     /// Any other object that wakes pods which an extender has refused.
     Others(News),
     /// A pod has waited in Permit for its group long enough.
@@ -45,6 +48,10 @@ pub(crate) enum Message {
         attempt: u64,
         took: Duration,
         result: Result<(), String>,
+    },
+    /// A nomination could not be written.
+    NotNominated {
+        uid: String,
     },
     Flush,
 }
@@ -63,6 +70,7 @@ struct Run {
     binding: HashSet<String>,
     /// Pods that wait in Permit for their group, with the node and the attempt.
     waiting: BTreeMap<String, Waiting>,
+    budgets: Budgets,
     nodes_listed: bool,
     pods_listed: bool,
     attempts: u64,
@@ -100,6 +108,11 @@ pub(crate) fn start(
     tasks.spawn(follow(client.clone(), capacities, String::new(), cancel.clone(), move |news| {
         tell.send(Message::Others(news)).is_ok()
     }));
+    let tell = messages.clone();
+    let budgets = "/apis/policy/v1/poddisruptionbudgets";
+    tasks.spawn(follow(client.clone(), budgets, String::new(), cancel.clone(), move |news| {
+        tell.send(Message::Budgets(news)).is_ok()
+    }));
     let run = Run {
         client,
         cluster: Cluster::new(ignored),
@@ -116,6 +129,7 @@ pub(crate) fn start(
         tasks,
         binding: HashSet::new(),
         waiting: BTreeMap::new(),
+        budgets: Budgets::new(),
         nodes_listed: false,
         pods_listed: false,
         attempts: 0,
@@ -216,11 +230,23 @@ impl Run {
                     self.queue.wake_all(Instant::now());
                 }
             }
+            Message::Budgets(news) => {
+                let key = |budget: &Value| format!("{}/{}", object::namespace(budget), object::name(budget));
+                match news {
+                    News::Listed(all) => self.budgets = all.into_iter().map(|one| (key(&one), one)).collect(),
+                    News::Applied(one) => drop(self.budgets.insert(key(&one), one)),
+                    News::Deleted(one) => drop(self.budgets.remove(&key(&one))),
+                }
+            }
             // an extender's refusals end by events of all kinds; what was there at the start is no event
             Message::Others(News::Listed(_)) => {}
             Message::Others(_) => self.queue.wake_all(Instant::now()),
             Message::PermitOver { uid, attempt } => self.permit_over(&uid, attempt),
             Message::Bound { uid, attempt, took, result } => self.hear_bound(&uid, attempt, took, result),
+            Message::NotNominated { uid } => {
+                self.cluster.nominate_no_more(&uid);
+                self.queue.wake_all(Instant::now());
+            }
             Message::Flush => self.queue.wake_all(Instant::now()),
         }
     }
@@ -293,6 +319,7 @@ impl Run {
             unresolvable: Default::default(),
             scores: Default::default(),
             chosen: None,
+            nominated: None,
             cycle: Duration::ZERO,
             bind: Duration::ZERO,
             outcome: Outcome::Binding,
@@ -303,6 +330,7 @@ impl Run {
             (Outcome::Unschedulable(why), _) => {
                 self.explain(&uid, "Unschedulable", why);
                 self.queue.wait(&uid, Instant::now());
+                attempt.nominated = self.preempt(&pod, &attempt.unresolvable).await;
             }
             (Outcome::Failed(why), _) => {
                 self.explain(&uid, "SchedulerError", why);

@@ -94,6 +94,60 @@ pub struct ExtenderBindingResult {
     pub error: String,
 }
 
+/// The body of preempt.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+#[serde(rename_all = "PascalCase")]
+pub struct ExtenderPreemptionArgs {
+    /// The pod that others are to make room for.
+    #[serde(serialize_with = "untyped")]
+    pub pod: Arc<Value>,
+    /// Victims as whole pods, if the extender is not node cache capable; else null.
+    pub node_name_to_victims: Option<BTreeMap<String, Victims>>,
+    /// Victims by uid, if the extender is node cache capable; else null.
+    pub node_name_to_meta_victims: Option<BTreeMap<String, MetaVictims>>,
+}
+
+/// Whole pods that are to leave a node.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+#[serde(rename_all = "PascalCase")]
+pub struct Victims {
+    /// The most important first.
+    #[serde(serialize_with = "all_untyped")]
+    pub pods: Vec<Arc<Value>>,
+    /// How many leave against a disruption budget.
+    #[serde(rename = "NumPDBViolations")]
+    pub violations: i64,
+}
+
+/// Pods by uid that are to leave a node.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "PascalCase", default)]
+pub struct MetaVictims {
+    /// The most important first.
+    #[serde(alias = "pods", deserialize_with = "nullable")]
+    pub pods: Vec<MetaPod>,
+    /// How many leave against a disruption budget.
+    #[serde(rename = "NumPDBViolations", alias = "numPDBViolations")]
+    pub violations: i64,
+}
+
+/// A pod by uid.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MetaPod {
+    /// The pod's uid.
+    #[serde(rename = "UID", alias = "uid", default)]
+    pub uid: String,
+}
+
+/// The answer of preempt.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "PascalCase", default)]
+pub struct ExtenderPreemptionResult {
+    /// The nodes where evictions help.
+    #[serde(alias = "nodeNameToMetaVictims", deserialize_with = "nullable")]
+    pub node_name_to_meta_victims: BTreeMap<String, MetaVictims>,
+}
+
 /// Go's nil maps and slices are null.
 fn nullable<'de, D, T>(deserializer: D) -> Result<T, D::Error>
 where

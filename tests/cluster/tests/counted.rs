@@ -8,10 +8,8 @@ use kube::api::{Patch, PatchParams};
 use serde_json::{Value, json};
 
 use crate::support::draft::{Draft, pod};
+use crate::support::policy::noted_only;
 use crate::support::stage::{SOON, Stage, phase, why};
-
-/// The policy that fixes the user's annotations of a bound pod, by the name of its binding.
-const FIXED: &str = "validatingadmissionpolicybinding/kerf-pods";
 
 /// Every annotation of the user's, with a value that a new pod would be refused for.
 const SPOILED: [(&str, &str); 4] = [
@@ -29,8 +27,7 @@ pub async fn a_spoiled_annotation_frees_no_card(stage: &Stage<'_>) -> anyhow::Re
     let whole = |name: String| pod(name).app("main", 100, 0).on(&node.name);
     stage.create(&whole("first".to_owned())).await?;
     stage.phase("first", &["Running"]).await?;
-    enforce(stage, "Audit")?;
-    let result = async {
+    noted_only(stage, async || {
         for (key, value) in SPOILED {
             annotate(stage, "first", json!({ key: value })).await?;
             restart_extender(stage).await?;
@@ -57,10 +54,8 @@ pub async fn a_spoiled_annotation_frees_no_card(stage: &Stage<'_>) -> anyhow::Re
         ensure!(waiting.len() == 1, "{} wait", waiting.len());
         ensure!(waiting.iter().all(|pod| pod.spec.as_ref().is_some_and(|spec| spec.node_name.is_none())), "bound");
         annotate(stage, "first", json!({ "inspur.com/gpu-policy": null })).await
-    }
-    .await;
-    enforce(stage, "Deny")?;
-    result
+    })
+    .await
 }
 
 /// The first container alone would go to the fuller GPU, where the second then finds no room.
@@ -78,12 +73,6 @@ pub async fn containers_fit_in_any_order(stage: &Stage<'_>) -> anyhow::Result<()
     stage.create(&pod("both").app("small", 10, 10).app("large", 50, 50).on(&node.name)).await?;
     stage.phase("both", &["Running"]).await?;
     stage.agreed().await.map(drop)
-}
-
-/// What the policy does to a write that it does not allow; waits until the API server knows.
-fn enforce(stage: &Stage<'_>, action: &str) -> anyhow::Result<()> {
-    let patch = json!({ "spec": { "validationActions": [action] } }).to_string();
-    stage.cluster.control.kubectl(&["patch", FIXED, "--type=merge", "--patch", &patch]).map(drop)
 }
 
 async fn annotate(stage: &Stage<'_>, name: &str, annotations: Value) -> anyhow::Result<()> {

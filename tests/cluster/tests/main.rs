@@ -24,6 +24,7 @@ mod policies;
 mod profiles;
 mod rights;
 mod scheduling;
+mod strangers;
 mod support;
 mod vendors;
 mod waiting;
@@ -81,6 +82,7 @@ const TESTS: &[Test] = tests! {
     policies: what_users_ask_for_is_fixed_once_a_pod_is_bound a_pod_that_asks_for_gpus_names_no_node
         a_plugin_changes_no_owners_and_no_finalizers the_extender_binds_with_a_record_only
         the_extenders_requests_have_a_place_in_the_queues;
+    strangers: get_no_card_of_a_pod_that_waits;
     waiting: a_pause_during_the_bindings_costs_nobody_its_card the_end_of_a_lost_binding_is_told_to_who_waits
         a_nominated_pod_keeps_its_card a_pod_that_waits_for_its_volume_keeps_its_card;
     rights: no_more_than_is_used;

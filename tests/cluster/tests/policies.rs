@@ -32,7 +32,7 @@ async fn acting(stage: &Stage<'_>, user: &str, groups: &[&str]) -> anyhow::Resul
 }
 
 /// Somebody who may do in this namespace what users of a cluster usually may.
-async fn tenant(stage: &Stage<'_>) -> anyhow::Result<Client> {
+pub async fn tenant(stage: &Stage<'_>) -> anyhow::Result<Client> {
     let namespace = format!("--namespace={}", stage.namespace());
     let grant = ["create", "rolebinding", "tenant", "--clusterrole=edit", "--user=tenant", &namespace];
     stage.cluster.control.kubectl(&grant)?;

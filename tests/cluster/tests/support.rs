@@ -4,5 +4,6 @@ pub mod draft;
 pub mod instead;
 pub mod offer;
 pub mod overlay;
+pub mod policy;
 pub mod seen;
 pub mod stage;

@@ -4,6 +4,7 @@
 
 mod audit;
 mod kubelet;
+mod shapes;
 mod subjects;
 
 use std::collections::BTreeSet;
@@ -11,39 +12,10 @@ use std::collections::BTreeSet;
 use proptest::prelude::*;
 
 use self::kubelet::{Kubelet, Name};
+use self::shapes::{apart, shapes, without_init};
 use self::subjects::Subjects;
-use super::dice::Dice;
+use super::dice::{Dice, schedules};
 use super::*;
-
-fn shapes() -> impl Strategy<Value = Vec<Vec<Shape>>> {
-    use ContainerKind::*;
-    let share = (prop_oneof![Just(10u64), Just(20), Just(30), Just(50)], 1u64..=5);
-    let ask = prop_oneof![6 => share, 1 => Just((100, 0)), 1 => Just((200, 0)), 1 => Just((100, 4))];
-    let app = ask.clone().prop_map(|(core, memory)| (App, core, memory));
-    let early = (prop_oneof![Just(Init), Just(Sidecar)], ask).prop_map(|(kind, (c, m))| (kind, c, m));
-    let pod = (prop::collection::vec(early, 0..=1), prop::collection::vec(app, 1..=3))
-        .prop_map(|(early, apps)| early.into_iter().chain(apps).collect::<Vec<_>>());
-    // few shapes, so that twins are common
-    (prop::collection::vec(pod, 1..4), prop::collection::vec(0usize..4, 1..12))
-        .prop_map(|(kinds, picks)| picks.into_iter().map(|pick| kinds[pick % kinds.len()].clone()).collect())
-}
-
-/// Whether an init container has other cards than a later container that asks for as much. After a restart of the
-/// plugin between the two nothing tells them apart, since kubelet lists no init containers; the extender places them
-/// together wherever there is room.
-fn apart(request: &GpuRequest, plan: &Plan) -> bool {
-    let cards = |name: &ContainerName| -> Vec<DeviceId> {
-        plan.grants.iter().filter(|grant| grant.container == *name).flat_map(Grant::devices).cloned().collect()
-    };
-    request.containers.iter().enumerate().filter(|(_, container)| container.kind == ContainerKind::Init).any(
-        |(at, init)| {
-            request.containers[at + 1..].iter().any(|later| {
-                amount(init, &Resource::Core) == amount(later, &Resource::Core)
-                    && cards(&init.name) != cards(&later.name)
-            })
-        },
-    )
-}
 
 /// What may go wrong besides the order.
 #[derive(Clone, Copy, Debug, Default)]
@@ -108,6 +80,7 @@ impl Burst {
             let Some(placement) = place(&plans, &request, at as u64, first) else { continue };
             // twins may differ in their ceilings for bursts
             let limit = [None, Some(Milli(600)), Some(Milli::WHOLE)][dice.roll(3)];
+            let request = GpuRequest { limit, ..request };
             let placement = Placement { limit, ..placement };
             if trouble.restarts && apart(&request, &placement.plan) {
                 continue;
@@ -168,6 +141,7 @@ impl Burst {
     }
 
     fn restart_plugin(&mut self) {
+        self.subjects.lose();
         self.claims = Claims::default();
         self.claims.set_cards(cards());
         self.claims.remember(self.answers.clone());
@@ -190,7 +164,7 @@ impl Burst {
         if self.trouble.edits && self.dice.roll(6) == 0 {
             let at = self.dice.roll(self.subjects.all.len());
             // what nobody has heard of is not served after its record was taken away
-            let heard = self.claims.known().contains(&self.subjects.all[at].pod.uid) && !self.trouble.restarts;
+            let heard = self.claims.known().contains(&self.subjects.all[at].pod.uid);
             if heard && self.subjects.all[at].placed.is_some() {
                 self.subjects.edit(at, &mut self.dice);
             }
@@ -327,7 +301,7 @@ impl Burst {
             Err(Refusal::NobodyWaits { .. }) if self.trouble.late && !self.claims.known().contains(&pod.uid) => {
                 return Err(End::Rejected);
             }
-            Err(_) if placed.is_none() => return Err(End::Rejected),
+            Err(_) if placed.is_none() || self.subjects.all[at].lost => return Err(End::Rejected),
             Err(refusal) => panic!("a bound pod is never refused: {refusal}"),
         };
         assert!(placed.is_some() || *resource == Resource::Memory, "nobody placed {}", pod.reference);
@@ -397,7 +371,7 @@ impl Burst {
                     self.trouble.restarts &= cuts < 5;
                 }
             }
-            if self.trouble.edits && !self.trouble.restarts && self.dice.roll(4) == 0 {
+            if self.trouble.edits && self.dice.roll(4) == 0 {
                 let admitted = |at: &usize| !order.contains(at) && !self.subjects.all[*at].over;
                 let ends: Vec<usize> = (0..self.subjects.all.len()).filter(admitted).collect();
                 if !ends.is_empty() {
@@ -438,20 +412,6 @@ fn burst(shapes: &[Vec<Shape>], chance: Vec<u32>, trouble: Trouble) {
     burst.check();
 }
 
-/// kubelet does not list ordinary init containers: where it must be guessed whose one was, it stays unknown.
-fn without_init(shapes: &[Vec<Shape>]) -> Vec<Vec<Shape>> {
-    let lasting = |(kind, core, memory): &Shape| match kind {
-        ContainerKind::Init => (ContainerKind::Sidecar, *core, *memory),
-        kind => (*kind, *core, *memory),
-    };
-    shapes.iter().map(|shape| shape.iter().map(lasting).collect()).collect()
-}
-
-/// How many schedules each property tries; a long run sets it.
-fn schedules() -> u32 {
-    std::env::var("KERF_SCHEDULES").ok().and_then(|count| count.parse().ok()).unwrap_or(400)
-}
-
 proptest! {
     #![proptest_config(ProptestConfig { cases: schedules(), failure_persistence: None, ..ProptestConfig::default() })]
 
@@ -466,9 +426,9 @@ proptest! {
     #[test]
     fn what_is_written_on_a_pod_changes_nothing_of_what_it_has(
         shapes in shapes(), chance in prop::collection::vec(any::<u32>(), 8..64),
-        rejects in any::<bool>(), strangers in any::<bool>(), late in any::<bool>(),
+        rejects in any::<bool>(), restarts in any::<bool>(), strangers in any::<bool>(), late in any::<bool>(),
     ) {
-        burst(&shapes, chance, Trouble { edits: true, rejects, strangers, late, ..Trouble::default() });
+        burst(&shapes, chance, Trouble { edits: true, rejects, restarts, strangers, late, ..Trouble::default() });
     }
 
     #[test]

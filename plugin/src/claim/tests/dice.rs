@@ -22,3 +22,8 @@ impl Dice {
         }
     }
 }
+
+/// How many schedules each property tries; a long run sets it.
+pub(super) fn schedules() -> u32 {
+    std::env::var("KERF_SCHEDULES").ok().and_then(|count| count.parse().ok()).unwrap_or(400)
+}

@@ -59,14 +59,18 @@ impl Run {
             return;
         };
         for waiting in self.take_waiting(&group) {
-            let uid = object::uid(&waiting.pod);
-            let why = Outcome::Unschedulable(format!("group {group} did not come together"));
-            self.journal.bound(waiting.attempt, Duration::ZERO, why);
-            self.cluster.forget(uid);
-            self.nominate(&waiting.pod, "");
-            self.queue.wait(uid, Instant::now());
+            self.refuse(&waiting, format!("group {group} did not come together"));
         }
         self.queue.wake_all(Instant::now());
+    }
+
+    /// A pod that is not in Permit any more does not get its node.
+    pub(super) fn refuse(&mut self, waiting: &Waiting, why: String) {
+        let uid = object::uid(&waiting.pod);
+        self.journal.bound(waiting.attempt, Duration::ZERO, Outcome::Unschedulable(why));
+        self.cluster.forget(uid);
+        self.nominate(&waiting.pod, "");
+        self.queue.wait(uid, Instant::now());
     }
 
     fn take_waiting(&mut self, group: &str) -> Vec<Waiting> {
@@ -77,15 +81,21 @@ impl Run {
 
     /// Writes on a pod that waits where it waits (`NominatedNodeNameForExpectation`, 1.35), and that it waits no more.
     pub(super) fn nominate(&self, pod: &Value, node: &str) {
-        if !self.config.nominates_waiting {
-            return;
+        if self.config.nominates_waiting {
+            self.write_nomination(pod, node);
         }
+    }
+
+    pub(super) fn write_nomination(&self, pod: &Value, node: &str) {
         let path = format!("/api/v1/namespaces/{}/pods/{}/status", object::namespace(pod), object::name(pod));
         let patch = json!({ "metadata": { "uid": object::uid(pod) }, "status": { "nominatedNodeName": node } });
-        let client = self.client.clone();
+        let (client, messages) = (self.client.clone(), self.messages.clone());
+        let given = (!node.is_empty()).then(|| object::uid(pod).to_owned());
         self.tasks.spawn(async move {
             if let Err(error) = client.patch(&path, &patch).await {
                 tracing::debug!(%error, path, "nomination not written");
+                // The loop may have ended meanwhile.
+                let _ended = given.map(|uid| messages.send(Message::NotNominated { uid }));
             }
         });
     }

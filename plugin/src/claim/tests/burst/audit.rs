@@ -39,6 +39,11 @@ impl Burst {
             let (pod, placed) = (&subject.pod, subject.placed.as_ref().expect("nobody else runs"));
             let shown = view.iter().find(|v| v.pod.uid == pod.uid).expect("a pod that runs is known");
             let lasting = pod.request.containers.iter().any(|c| c.kind != ContainerKind::Init);
+            // what an init container had is on no list: after a restart nothing but its record says it
+            let init = pod.request.containers.iter().any(|c| c.kind == ContainerKind::Init);
+            if subject.lost && init && pod.record.is_none() {
+                continue;
+            }
             for container in &shown.containers {
                 let devices: Vec<DeviceId> = container.grant.devices().cloned().collect();
                 let key = (pod.reference.clone(), container.grant.container.clone());

@@ -18,6 +18,8 @@ pub(super) struct Subject {
     pub(super) placed: Option<Placement>,
     /// Its annotations cannot be read any more.
     pub(super) spoiled: bool,
+    /// The plugin was restarted while its record could not be read: what it was not given by then it may be refused.
+    pub(super) lost: bool,
     /// It has ended on the node, whether or not the API server knows.
     pub(super) over: bool,
 }
@@ -45,7 +47,7 @@ impl Subjects {
     }
 
     pub(super) fn add(&mut self, pod: Pod, placed: Option<Placement>) {
-        let subject = Subject { pod, placed, spoiled: false, over: false };
+        let subject = Subject { pod, placed, spoiled: false, lost: false, over: false };
         self.news.push_back(subject.seen());
         self.all.push(subject);
     }
@@ -60,6 +62,13 @@ impl Subjects {
     pub(super) fn tell(&mut self, claims: &mut Claims, some: usize) {
         for seen in self.news.drain(..some.min(self.news.len())) {
             claims.see(seen);
+        }
+    }
+
+    /// What was known of records that cannot be read now is gone.
+    pub(super) fn lose(&mut self) {
+        for subject in &mut self.all {
+            subject.lost |= subject.spoiled || subject.pod.record.is_none();
         }
     }
 

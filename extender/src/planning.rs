@@ -1,0 +1,185 @@
+//! Where planning runs that may take long: in threads of its own, so that watches, probes and short calls go on.
+
+use std::sync::Arc;
+
+use kerf::placement::Policy;
+use kerf::request::{Ask, GpuRequest};
+use tokio::sync::Semaphore;
+
+/// So many calls may wait for their turn. The scheduler makes one at a time; each may hold a body of several MiB.
+const WAITING: usize = 32;
+
+/// A larger body takes so long to read that it is not even tried at once.
+const SMALL: usize = 64 << 10;
+
+/// A single container is looked up on so many nodes within less than a millisecond.
+const FEW: usize = 1_000;
+
+/// Bounds how many calls plan at once, and how many wait for that.
+#[derive(Debug)]
+pub(crate) struct Planning {
+    places: Semaphore,
+    threads: Arc<Semaphore>,
+}
+
+/// Where a piece of work is being done.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Place {
+    /// Beside everything else that the process does.
+    Worker,
+    /// In a thread of its own.
+    Thread,
+}
+
+/// The work would hold up others here.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct TooMuch;
+
+impl Place {
+    /// Whether so many nodes may be looked at for this pod here.
+    pub fn allows(self, request: &GpuRequest, policy: Policy, nodes: usize) -> Result<(), TooMuch> {
+        let alone = match request.containers.as_slice() {
+            [container] => !matches!(container.ask, Ask::Whole { memory: Some(_), .. }),
+            _ => false,
+        };
+        let policy = request.policy.unwrap_or(policy);
+        let light = alone && nodes <= FEW && !policy.surveys(request);
+        if self == Self::Thread || light { Ok(()) } else { Err(TooMuch) }
+    }
+}
+
+impl Default for Planning {
+    fn default() -> Self {
+        let threads = std::thread::available_parallelism().map_or(1, usize::from);
+        Self { places: Semaphore::new(WAITING), threads: Arc::new(Semaphore::new(threads)) }
+    }
+}
+
+impl Planning {
+    /// Does the work in a thread of its own, in turn.
+    ///
+    /// # Errors
+    /// A text where too many wait already, or the work has panicked.
+    pub async fn run<T: Send + 'static>(&self, work: impl FnOnce() -> T + Send + 'static) -> Result<T, String> {
+        let busy = "extender is busy: too many calls are being answered";
+        let _place = self.places.try_acquire().map_err(|_| busy)?;
+        // whoever called may hang up: the thread is in use until the work has ended all the same
+        let thread = self.threads.clone().acquire_owned().await.map_err(|_| busy)?;
+        let work = tokio::task::spawn_blocking(move || {
+            let _thread = thread;
+            work()
+        });
+        work.await.map_err(|error| format!("planning broke off: {error}"))
+    }
+
+    /// Does the work at once where it is little, else in a thread of its own. It begins with reading so many bytes.
+    ///
+    /// # Errors
+    /// As [`Planning::run`].
+    pub async fn run_here_or_there<T: Send + 'static>(
+        &self,
+        bytes: usize,
+        work: impl Fn(Place) -> Result<T, TooMuch> + Send + 'static,
+    ) -> Result<T, String> {
+        if bytes <= SMALL
+            && let Ok(done) = work(Place::Worker)
+        {
+            return Ok(done);
+        }
+        self.run(move || work(Place::Thread)).await?.map_err(|TooMuch| "planning was not done".to_owned())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Mutex;
+    use std::sync::mpsc::channel;
+
+    use kerf::request::{ContainerKind, RawAnnotations, RawContainer};
+
+    use super::*;
+
+    fn request(cores: &[&str]) -> GpuRequest {
+        let raw = cores.iter().map(|core| RawContainer {
+            name: "c",
+            kind: ContainerKind::App,
+            core: Some(core),
+            memory: Some("1"),
+            counted: &[],
+        });
+        GpuRequest::parse(raw, RawAnnotations::default()).unwrap().unwrap()
+    }
+
+    #[test]
+    fn little_work_is_done_at_once_and_much_is_not() {
+        let light = |request: &GpuRequest, policy, nodes| Place::Worker.allows(request, policy, nodes).is_ok();
+        assert!(light(&request(&["10"]), Policy::Binpack, FEW));
+        assert!(!light(&request(&["10"]), Policy::Binpack, FEW + 1));
+        assert!(!light(&request(&["10", "10"]), Policy::Binpack, 1), "arrangements may have to be searched for");
+        assert!(!light(&request(&["200"]), Policy::Binpack, 1), "sets of cards are compared");
+        assert!(!light(&request(&["10"]), Policy::Fragmentation, 1), "the whole cluster is weighed");
+        assert_eq!(Place::Thread.allows(&request(&["10", "10"]), Policy::Binpack, 5_000), Ok(()));
+    }
+
+    #[tokio::test]
+    async fn large_bodies_are_not_even_read_beside_everything_else() {
+        let planning = Planning::default();
+        for (bytes, place) in [(SMALL, Place::Worker), (SMALL + 1, Place::Thread)] {
+            assert_eq!(planning.run_here_or_there(bytes, Ok).await, Ok(place));
+        }
+    }
+
+    #[tokio::test]
+    async fn so_many_plan_at_once_and_who_is_too_many_is_told() {
+        let planning = Arc::new(Planning { places: Semaphore::new(3), threads: Arc::new(Semaphore::new(2)) });
+        let (begun, mut begins) = tokio::sync::mpsc::unbounded_channel();
+        let (finish, finished) = channel::<()>();
+        let finished = Arc::new(Mutex::new(finished));
+        let calls: Vec<_> = (0..3)
+            .map(|number| {
+                let (planning, begun, finished) = (planning.clone(), begun.clone(), finished.clone());
+                tokio::spawn(async move {
+                    let work = move || {
+                        begun.send(number).unwrap();
+                        finished.lock().unwrap().recv().unwrap();
+                    };
+                    planning.run(work).await
+                })
+            })
+            .collect();
+        for _ in 0..2 {
+            begins.recv().await.unwrap();
+        }
+        while planning.places.available_permits() > 0 {
+            tokio::task::yield_now().await;
+        }
+        assert!(begins.try_recv().is_err(), "the third waits for a thread");
+        assert!(planning.run(|| ()).await.unwrap_err().contains("busy"));
+        for _ in 0..3 {
+            finish.send(()).unwrap();
+        }
+        for call in calls {
+            call.await.unwrap().unwrap();
+        }
+        assert_eq!(planning.run(|| 7).await, Ok(7));
+    }
+
+    #[tokio::test]
+    async fn a_thread_stays_in_use_when_its_caller_has_gone() {
+        let planning = Planning { places: Semaphore::new(2), threads: Arc::new(Semaphore::new(1)) };
+        let (begun, begins) = tokio::sync::oneshot::channel();
+        let (finish, finished) = channel::<()>();
+        let mut call = Box::pin(planning.run(move || {
+            begun.send(()).unwrap();
+            finished.recv().unwrap();
+        }));
+        tokio::select! {
+            _ = &mut call => panic!("it waits"),
+            begun = begins => begun.unwrap(),
+        }
+        drop(call);
+        assert_eq!((planning.places.available_permits(), planning.threads.available_permits()), (2, 0));
+        finish.send(()).unwrap();
+        assert_eq!(planning.run(|| 7).await, Ok(7));
+    }
+}

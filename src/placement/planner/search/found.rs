@@ -1,0 +1,60 @@
+//! An arrangement that was found, and how it is carried out.
+
+use super::super::super::{Policy, Unfit};
+use super::super::{Choice, amount};
+use crate::ledger::NodeLedger;
+use crate::request::{Ask, ContainerKind, GpuRequest};
+use crate::units::Share;
+
+/// Which container is on which card.
+#[derive(Debug)]
+pub(in super::super) struct Found {
+    /// By position of the card: a container of the form that the pod's containers have the card in, where it is decided.
+    pub(super) forms: Vec<Option<usize>>,
+    /// Of long-running containers with shares and whole cards: container and card.
+    pub(super) picks: Vec<(usize, usize)>,
+}
+
+impl Choice {
+    /// Has long-running containers where they were found, and init containers where the pod grows least.
+    pub(in super::super) fn carry_out(
+        &mut self,
+        node: &NodeLedger,
+        request: &GpuRequest,
+        found: &Found,
+        policy: Policy,
+    ) -> Result<(), Unfit> {
+        self.clear(node);
+        self.takes.iter_mut().zip(&found.forms).for_each(|(take, form)| take.by = *form);
+        let share = |at: usize, ask: &Ask, count: u32| {
+            node.cards().get(at).map(|card| amount(ask, card.device(), count)).unwrap_or_default()
+        };
+        for (number, container) in request.containers.iter().enumerate() {
+            match &container.ask {
+                _ if container.kind == ContainerKind::Init => {}
+                Ask::Counted(_) => self.serve(node, request, (number, container), policy)?,
+                ask => {
+                    for (_, at) in found.picks.iter().filter(|(owner, _)| *owner == number) {
+                        self.take(*at, number, container.kind, share(*at, ask, 1), 1);
+                    }
+                }
+            }
+        }
+        // an init container runs beside the sidecars that start before it, and no others
+        self.takes.iter_mut().for_each(|take| take.sidecars = Share::ZERO);
+        for (number, container) in request.containers.iter().enumerate() {
+            match container.kind {
+                ContainerKind::App => {}
+                ContainerKind::Init => self.serve(node, request, (number, container), policy)?,
+                ContainerKind::Sidecar => {
+                    for (_, at, count) in self.picks.iter().filter(|(owner, ..)| *owner == number) {
+                        if let Some(take) = self.takes.get_mut(*at) {
+                            take.sidecars = take.sidecars.saturating_add(share(*at, &container.ask, *count));
+                        }
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+}

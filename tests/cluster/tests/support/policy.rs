@@ -1,0 +1,38 @@
+//! The policy about users' pods, switched to notes only: a cluster of before it, or without it.
+
+use anyhow::{bail, ensure};
+use kerf_cluster::wait::until;
+use kube::api::PostParams;
+use serde_json::json;
+
+use super::draft::pod;
+use super::stage::{SOON, Stage};
+
+const BINDING: &str = "validatingadmissionpolicybinding/kerf-pods";
+
+/// Runs `test` while the API server only notes what the policy would refuse.
+pub async fn noted_only(stage: &Stage<'_>, test: impl AsyncFnOnce() -> anyhow::Result<()>) -> anyhow::Result<()> {
+    let result = match enforce(stage, "Audit").await {
+        Ok(()) => test().await,
+        Err(error) => Err(error),
+    };
+    result.and(enforce(stage, "Deny").await)
+}
+
+/// Sets what the policy does to a write that it does not allow, and waits until the API server does it.
+async fn enforce(stage: &Stage<'_>, action: &str) -> anyhow::Result<()> {
+    let patch = json!({ "spec": { "validationActions": [action] } }).to_string();
+    stage.cluster.control.kubectl(&["patch", BINDING, "--type=merge", "--patch", &patch])?;
+    let dry = PostParams { dry_run: true, ..PostParams::default() };
+    let named = pod("tried").app("main", 1, 1).with("nodeName", "node-1");
+    let named = serde_json::from_value(named.value().clone())?;
+    until(SOON, &format!("the policy is at {action}"), async || {
+        match stage.pods().create(&dry, &named).await {
+            Ok(_) => ensure!(action == "Audit", "allowed"),
+            Err(kube::Error::Api(status)) if status.code == 403 => ensure!(action == "Deny", "{}", status.message),
+            Err(error) => bail!(error),
+        }
+        Ok(())
+    })
+    .await
+}
