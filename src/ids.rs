@@ -78,9 +78,12 @@ impl DeviceId {
         Self(format!("{}{index}", Self::INDEX).into())
     }
 
-    /// The index that [`DeviceId::of_index`] was given, if this is such an id.
+    /// The index that [`DeviceId::of_index`] was given, if this is such an id. No other spelling is: a card would have
+    /// several names.
     pub fn as_index(&self) -> Option<u32> {
-        self.0.strip_prefix(Self::INDEX)?.parse().ok()
+        let digits = self.0.strip_prefix(Self::INDEX)?;
+        let plain = digits == "0" || digits.starts_with(|first: char| matches!(first, '1'..='9'));
+        digits.parse().ok().filter(|_| plain)
     }
 }
 
@@ -103,5 +106,21 @@ impl PodRef {
 impl fmt::Display for PodRef {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}/{}", self.namespace, self.name)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_index_has_one_spelling() {
+        for index in [0, 7, 10, u32::MAX] {
+            assert_eq!(DeviceId::of_index(index).as_index(), Some(index));
+        }
+        for other in ["index-00", "index-+0", "index-01", "index-", "index--0", "index- 0", "index-4294967296", "0"]
+        {
+            assert_eq!(DeviceId::from(other).as_index(), None, "{other}");
+        }
     }
 }

@@ -11,7 +11,8 @@
 //!            API server says: not bound)-+   absent ------- observe -----------+
 //! ```
 //!
-//! * `forget` acts on Assumed only, `expire` also on Bound: a pod may be deleted between its binding and the
+//! * `forget` acts on Assumed only, and on none of which an earlier write has had no answer: that a later one was refused
+//!   says nothing of it. `expire` acts on Bound as well: a pod may be deleted between its binding and the
 //!   answer to it, so that no watch event follows. Observed leaves only by `release`: the pod was deleted, has
 //!   ended, or is missing from a complete list that began after it was bound. A pod seen *unbound* in an older
 //!   view releases nothing.
@@ -24,6 +25,8 @@
 //! * A pod whose record cannot be read may sit on any card, so it takes its amount of *every* card: what it has is never
 //!   counted as free, and until its record can be read it costs others as much on each further card. Shares by count may sit on any card
 //!   that is offered as such: where none is, another plugin serves them, and they take nothing.
+//! * A record that names one card twice, by its id and by its index, leaves open on which other card the pod is: what it
+//!   says of the card the second time is taken of every card.
 //! * Memory is promised once: a card has shares by count, which have its memory undivided, or anything else.
 
 mod card;
@@ -263,6 +266,7 @@ impl NodeLedger {
             epoch,
             latest: deadline.plus(LONGEST_RETRY_MS),
             doubtful: false,
+            unanswered: false,
         };
         self.commitments.insert(uid.clone(), commitment);
         self.recount();
@@ -327,6 +331,7 @@ impl NodeLedger {
             epoch,
             latest: Timestamp::default(),
             doubtful: false,
+            unanswered: false,
         };
         let known = self.commitments.insert(uid.clone(), commitment);
         // an unreadable record is on every card already, so it leaves none; nor does a plan in the place of another, of which
@@ -334,16 +339,17 @@ impl NodeLedger {
         if let Some(known) = known.filter(|known| matches!(known.held, Held::Plan(_)) && !known.doubtful)
             && let Some(Commitment { held: Held::Plan(_), holds, .. }) = self.commitments.get(uid)
         {
-            self.transit.moved(&known.holds, holds);
+            self.transit.moved(&known.holds, holds, &self.cards);
         }
         self.recount();
         seen
     }
 
-    /// The write was refused, so nothing was written: an assumed pod leaves. Whether there was one.
+    /// The latest write was refused: an assumed pod leaves, unless an earlier write may still be carried out
+    /// ([`NodeLedger::unanswered`]). Whether it left.
     pub fn forget(&mut self, uid: &PodUid) -> bool {
-        let assumed = self.commitments.get(uid).is_some_and(|known| matches!(known.state, State::Assumed { .. }));
-        assumed && self.release(uid)
+        let left = |known: &Commitment| matches!(known.state, State::Assumed { .. }) && !known.unanswered;
+        self.commitments.get(uid).is_some_and(left) && self.release(uid)
     }
 
     /// Assumed and bound pods whose deadline has passed: the API server must be asked about each.
@@ -459,15 +465,10 @@ impl NodeLedger {
 fn count<'a>(cards: &mut [Card], commitments: impl Iterator<Item = &'a Commitment>, transit: &Transit) {
     cards.iter_mut().for_each(Card::clear);
     for commitment in commitments {
-        match &commitment.held {
-            Held::Plan(_) => commitment.holds.iter().for_each(|hold| take(cards, hold)),
-            Held::Unreadable => cards.iter_mut().for_each(|card| {
-                commitment.holds.iter().for_each(|hold| {
-                    if card.may_have(hold) {
-                        card.take(hold)
-                    }
-                })
-            }),
+        for (at, hold) in commitment.on(cards) {
+            if let Some(card) = cards.get_mut(at) {
+                card.take(hold);
+            }
         }
     }
     transit.holds().for_each(|hold| take(cards, &hold));

@@ -105,6 +105,14 @@ impl Hold {
     pub fn is_whole(&self) -> bool {
         self.taken == Taken::Whole
     }
+
+    /// Of which resource its shares are, where it is shares by count.
+    pub fn resource(&self) -> Option<&ResourceName> {
+        match &self.taken {
+            Taken::Counted(counted) => Some(&counted.resource),
+            Taken::Part | Taken::Whole => None,
+        }
+    }
 }
 
 /// What a pod takes while its containers are added in kubelet's order: of one card, or of one resource of a card.

@@ -78,6 +78,42 @@ fn pods_that_run_are_counted_and_shown_whatever_is_wrong_with_them() {
     }
 }
 
+/// Snapshots are written by hand, cleaned, or put together from several.
+#[test]
+fn pods_without_an_identity_of_their_own_are_counted_all_the_same() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut list: Value = serde_json::from_str(&std::fs::read_to_string(snapshot(folder.path())).unwrap()).unwrap();
+    let asked = pod(folder.path(), "60", "10");
+    let mut other = list["items"][2].clone();
+    other["metadata"]["name"] = "q".into();
+    other["metadata"]["annotations"]["inspur.com/predicate-gpu-idx-0"] = "0".into();
+    list["items"].as_array_mut().unwrap().push(other);
+    let twice = list["items"][3].clone();
+    for uid in [Value::Null, "".into(), "u".into()] {
+        for item in [2, 3] {
+            list["items"][item]["metadata"]["uid"] = uid.clone();
+        }
+        let mut again = list.clone();
+        let mut same = twice.clone();
+        same["metadata"]["uid"] = uid.clone();
+        again["items"].as_array_mut().unwrap().push(same);
+        for list in [&list, &again] {
+            let snapshot = write(folder.path(), "same.json", &list.to_string());
+            let shown: Value = serde_json::from_str(&stdout(&kerf(&["inspect", "--json", &snapshot]))).unwrap();
+            let gpus = shown["nodes"]["a"]["gpus"].as_array().unwrap();
+            let used = gpus.iter().map(|gpu| gpu["used_compute"].clone()).collect::<Vec<_>>();
+            assert_eq!(used, [600, 600], "{uid}");
+            let planned = kerf(&["plan", &asked, "--cluster", &snapshot, "--json"]);
+            let plan: Value = serde_json::from_str(&stdout(&planned)).unwrap();
+            assert!(plan["best"].is_null(), "{uid}: {plan}");
+        }
+    }
+    list["items"][2]["metadata"] = json!({ "namespace": "ns" });
+    let nameless = kerf(&["inspect", &write(folder.path(), "nameless.json", &list.to_string())]);
+    let said = String::from_utf8(nameless.stderr).unwrap();
+    assert!(!nameless.status.success() && said.contains("Pod ns/: a pod without a name"), "{said}");
+}
+
 /// Nodes of one resource domain, asked for another.
 #[test]
 fn gpus_of_another_resource_domain_are_named() {

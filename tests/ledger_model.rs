@@ -155,6 +155,10 @@ impl Ledger {
                 vec![]
             }
             Step::Refuse(uid) => vec![ledger.forget(&name(uid)).to_string()],
+            Step::Silence(uid) => {
+                ledger.unanswered(&name(uid));
+                vec![]
+            }
             Step::Reap => {
                 ledger.settle(now, PATIENCE);
                 let overdue = ledger.overdue(now);

@@ -257,9 +257,20 @@ impl Cluster {
         self.notify();
     }
 
-    /// The API server has refused the binding: what was reserved on this node is free.
-    pub fn forget(&self, node: &NodeName, uid: &PodUid) {
-        let left = self.nodes.get_mut(node).is_some_and(|mut ledger| ledger.forget(uid));
+    /// The API server has not answered the binding.
+    pub fn unanswered(&self, node: &NodeName, uid: &PodUid) {
+        if let Some(mut ledger) = self.nodes.get_mut(node) {
+            ledger.unanswered(uid);
+        }
+    }
+
+    /// The API server has refused the binding: what was reserved on this node is free, unless an earlier binding has had no
+    /// answer. Whether nothing is kept for the pod here any more.
+    pub fn forget(&self, node: &NodeName, uid: &PodUid) -> bool {
+        let (left, kept) = self
+            .nodes
+            .get_mut(node)
+            .map_or((false, false), |mut ledger| (ledger.forget(uid), ledger.commitments().contains_key(uid)));
         if left {
             self.surveyor.mark(node);
             self.drop_home(uid, node);
@@ -267,6 +278,7 @@ impl Cluster {
             self.freed.mark(node, News::Told);
         }
         self.notify();
+        !kept
     }
 
     /// The API server says that an overdue pod is not bound to this node. Whether it was still overdue.

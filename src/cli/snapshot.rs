@@ -6,7 +6,8 @@ mod reading;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
-use anyhow::ensure;
+use anyhow::{Context, ensure};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kerf::annotation::Keys;
 use kerf::ids::NodeName;
 use kerf::k8s;
@@ -39,12 +40,29 @@ impl Cluster {
     }
 }
 
+/// Who has which uid. A snapshot may be written by hand, cleaned, or put together from several, and each of its pods counts.
+#[derive(Default)]
+struct Identities(BTreeMap<String, String>);
+
+impl Identities {
+    /// A pod without a uid, or with that of another, gets its namespace and name for one.
+    fn complete(&mut self, metadata: &mut ObjectMeta) -> anyhow::Result<()> {
+        let name = metadata.name.as_deref().filter(|name| !name.is_empty()).context("a pod without a name")?;
+        let own = format!("{}/{name}", metadata.namespace.as_deref().unwrap_or_default());
+        let uid = metadata.uid.take().filter(|uid| !uid.is_empty()).unwrap_or_else(|| own.clone());
+        let owner = self.0.entry(uid.clone()).or_insert_with(|| own.clone());
+        metadata.uid = Some(if *owner == own { uid } else { own });
+        Ok(())
+    }
+}
+
 /// Takes a snapshot.
 pub fn cluster(path: &Path, keys: &Keys) -> anyhow::Result<Cluster> {
     let mut ledgers: BTreeMap<NodeName, NodeLedger> = BTreeMap::new();
     let mut survey = Survey::default();
     let mut others = BTreeSet::new();
-    each(path, |item, _| {
+    let mut identities = Identities::default();
+    each(path, |item, at| {
         match item {
             Item::Node(node) => {
                 others.extend(k8s::offered_elsewhere(&node, keys).map(str::to_owned));
@@ -53,7 +71,8 @@ pub fn cluster(path: &Path, keys: &Keys) -> anyhow::Result<Cluster> {
                     view.tell(ledgers.entry(view.name.clone()).or_default());
                 }
             }
-            Item::Pod(pod) => {
+            Item::Pod(mut pod) => {
+                identities.complete(&mut pod.metadata).with_context(|| at.to_owned())?;
                 let Some(view) = k8s::pod(&pod, keys).filter(|view| !view.ended) else { return Ok(()) };
                 let amount = k8s::requested(&pod);
                 let shape = Shape::of(view.demand(), amount.cpu, amount.memory);

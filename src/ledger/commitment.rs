@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::Standing;
+use super::{Card, Standing};
 use crate::ids::{DeviceId, PodRef};
 use crate::plan::{Form, Grant, Hold, Plan, Slice};
 use crate::request::{Ask, ContainerRequest, GpuRequest};
@@ -73,12 +73,40 @@ pub struct Commitment {
     pub(super) latest: Timestamp,
     /// Whether it holds the cards of an earlier plan as well, which may have been carried out in place of this one.
     pub(super) doubtful: bool,
+    /// Whether a write has ended without an answer, so that it may be carried out yet.
+    pub(super) unanswered: bool,
 }
 
 impl Commitment {
     /// What it takes of each card over the pod's whole life; of unknown cards one entry, for each of them.
     pub fn holds(&self) -> &[Hold] {
         &self.holds
+    }
+
+    /// The cards that it takes of, with what.
+    pub(super) fn on(&self, cards: &[Card]) -> Vec<(usize, &Hold)> {
+        let mut on: Vec<(usize, &Hold)> = Vec::with_capacity(self.holds.len());
+        for hold in &self.holds {
+            let named = match &self.held {
+                Held::Plan(_) => match cards.iter().position(|card| card.is_of(hold)) {
+                    // a card that the node does not list
+                    None => continue,
+                    // under another name it may stand for any card
+                    named => named.filter(|named| {
+                        !on.iter().any(|(at, other)| at == named && other.resource() == hold.resource())
+                    }),
+                },
+                Held::Unreadable => None,
+            };
+            match named {
+                Some(named) => on.push((named, hold)),
+                None => {
+                    let any = cards.iter().enumerate().filter(|(_, card)| card.may_have(hold));
+                    on.extend(any.map(|(at, _)| (at, hold)));
+                }
+            }
+        }
+        on
     }
 
     /// By what it is counted.

@@ -54,6 +54,13 @@ impl NodeLedger {
         Ok(plan)
     }
 
+    /// No answer has come to the write: it may be carried out for as long as the pod is assumed.
+    pub fn unanswered(&mut self, uid: &PodUid) {
+        if let Some(known) = self.commitments.get_mut(uid) {
+            known.unanswered = true;
+        }
+    }
+
     /// Whether the cards of a plan are all there and in order, with what is taken of them.
     fn takes(&self, plan: &Plan) -> bool {
         self.without_cards().is_none()
@@ -84,11 +91,7 @@ impl Commitment {
 
 /// Makes the holds suffice for this one as well, which is in their place and not beside them.
 fn either(holds: &mut Vec<Hold>, other: &Hold) {
-    let resource = |hold: &Hold| match &hold.taken {
-        Taken::Counted(counted) => Some(counted.resource.clone()),
-        Taken::Part | Taken::Whole => None,
-    };
-    match holds.iter_mut().find(|hold| hold.device == other.device && resource(hold) == resource(other)) {
+    match holds.iter_mut().find(|hold| hold.device == other.device && hold.resource() == other.resource()) {
         Some(hold) => {
             hold.share = hold.share.max(other.share);
             match (&mut hold.taken, &other.taken) {

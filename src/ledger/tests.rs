@@ -147,6 +147,66 @@ fn records_that_change_places_one_by_one_never_free_a_card_between() {
     }
 }
 
+/// `request(core, memory)` on cards of these names and indices.
+fn named<'a>(cards: impl IntoIterator<Item = (&'a str, u32)>, core: u32, memory: u64) -> Held {
+    let Held::Plan(mut plan) = on(0, core, memory) else { panic!("a plan") };
+    let like = plan.grants[0].slices.remove(0);
+    let slice = |(name, index): (&str, u32)| Slice { device: name.into(), index, ..like.clone() };
+    plan.grants[0].slices = cards.into_iter().map(slice).collect();
+    Held::Plan(plan)
+}
+
+/// Healthy cards of these names, in order of index.
+fn listed<const N: usize>(names: [&str; N]) -> Inventory {
+    let device = |(index, name)| crate::device::Device::new(name, index, crate::units::Mib(15_360));
+    Inventory::new((0..).zip(names).map(device).collect())
+}
+
+#[test]
+fn a_record_that_moves_between_cards_of_one_index_is_half_an_exchange_as_well() {
+    let mut node = NodeLedger::new(&listed(["g0", "g1"]));
+    observe(&mut node, "a", "60", "10", named([("g0", 0)], 60, 10));
+    node.set_inventory(&listed(["g1", "g0"]));
+    assert_eq!(used(&node), [(0, 0), (600, 2560)]);
+    observe(&mut node, "a", "60", "10", named([("g1", 0)], 60, 10));
+    assert_eq!(used(&node), [(600, 2560), (600, 2560)], "somebody may be on the card that it left");
+    observe(&mut node, "b", "60", "10", named([("g1", 1)], 60, 10));
+    observe(&mut node, "b", "60", "10", named([("g0", 1)], 60, 10));
+    assert!(!node.settle(NOW, 0), "both halves were seen");
+    assert_eq!(used(&node), [(600, 2560), (600, 2560)]);
+}
+
+#[test]
+fn a_record_that_names_its_card_otherwise_leaves_nothing_behind() {
+    for (before, after) in [("index-1", "g1"), ("g1", "index-1")] {
+        let mut node = NodeLedger::new(&listed(["g0", "g1"]));
+        observe(&mut node, "a", "60", "10", named([(before, 1)], 60, 10));
+        // the record is older than the order of the cards
+        observe(&mut node, "a", "60", "10", named([(after, if after == "g1" { 0 } else { 1 })], 60, 10));
+        assert!(!node.settle(NOW, 0));
+        assert_eq!(used(&node), [(0, 0), (600, 2560)], "{before}");
+    }
+}
+
+#[test]
+fn a_card_that_a_record_names_twice_may_be_any_other() {
+    let two = Held::Plan(match named([("g0", 0), ("index-0", 0)], 100, 0) {
+        Held::Plan(mut plan) => {
+            plan.grants[0].form = Form::Whole;
+            plan
+        }
+        Held::Unreadable => panic!("a plan"),
+    });
+    let mut node = NodeLedger::new(&listed(["g0", "g1"]));
+    observe(&mut node, "a", "200", "0", two);
+    assert_eq!(assume(&mut node, "b", "1", "1"), Err(Unfit::Compute));
+    let (a, b) = ("a".into(), "b".into());
+    assert_eq!(Trial::without(&node, &[&a]).node().free(), (2000, 2 * 15_360), "all of it leaves with the pod");
+    let mut trial = Trial::without(&node, &[&b, &a]);
+    trial.set(1, false);
+    assert_eq!(trial.node().free(), (0, 0));
+}
+
 #[test]
 fn an_unreadable_record_takes_its_amount_of_every_card() {
     let mut node = node(2);

@@ -8,15 +8,16 @@
 
 use std::collections::BTreeMap;
 
+use super::Card;
 use crate::ids::{DeviceId, ResourceName};
 use crate::plan::{Hold, Taken};
 use crate::shares::Counted;
 use crate::units::{Mib, Milli, Share, Timestamp};
 
 /// What records have left of one card, less what others have gained on it.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 struct Balance {
-    device: DeviceId,
+    index: u32,
     compute: i64,
     memory: i64,
     whole: i64,
@@ -41,7 +42,7 @@ impl Balance {
         (self.compute, self.memory, self.whole, self.count) == (0, 0, 0, 0)
     }
 
-    fn hold(&self, index: u32, resource: Option<&ResourceName>) -> Option<Hold> {
+    fn hold(&self, device: &DeviceId, resource: Option<&ResourceName>) -> Option<Hold> {
         let number = |value: i64| u32::try_from(value.max(0)).unwrap_or(u32::MAX);
         let share =
             Share { compute: Milli(number(self.compute)), memory: Mib(u64::try_from(self.memory).unwrap_or(0)) };
@@ -52,28 +53,27 @@ impl Balance {
             None if share == Share::ZERO => return None,
             None => Taken::Part,
         };
-        Some(Hold { device: self.device.clone(), index, share, taken })
+        Some(Hold { device: device.clone(), index: self.index, share, taken })
     }
 }
 
-/// The open balances of one node, by index of the card and, of shares by count, their resource.
+/// The open balances of one node, by card and, of shares by count, their resource. A card's index is no name: it may be
+/// another's after a restart.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Transit {
-    cards: BTreeMap<(u32, Option<ResourceName>), Balance>,
+    cards: BTreeMap<(DeviceId, Option<ResourceName>), Balance>,
     /// When what is still open is given up; set by the first [`Transit::expire`] after a move.
     until: Option<Timestamp>,
 }
 
 impl Transit {
-    /// A pod's record has changed from `before` to `after`.
-    pub(super) fn moved(&mut self, before: &[Hold], after: &[Hold]) {
+    /// A pod's record has changed from `before` to `after`, on a node with these cards: one may have two names.
+    pub(super) fn moved(&mut self, before: &[Hold], after: &[Hold], cards: &[Card]) {
         for (hold, sign) in before.iter().map(|hold| (hold, 1)).chain(after.iter().map(|hold| (hold, -1))) {
-            let none = Balance { device: hold.device.clone(), compute: 0, memory: 0, whole: 0, count: 0 };
-            let resource = match &hold.taken {
-                Taken::Counted(counted) => Some(counted.resource.clone()),
-                Taken::Part | Taken::Whole => None,
-            };
-            self.cards.entry((hold.index, resource)).or_insert(none).add(hold, sign);
+            let card = cards.iter().find(|card| card.is_of(hold)).map(Card::device);
+            let (device, index) = card.map_or((&hold.device, hold.index), |card| (&card.id, card.index));
+            let none = Balance { index, ..Balance::default() };
+            self.cards.entry((device.clone(), hold.resource().cloned())).or_insert(none).add(hold, sign);
         }
         self.cards.retain(|_, balance| !balance.even());
         self.until = None;
@@ -81,7 +81,7 @@ impl Transit {
 
     /// What is taken beside the records.
     pub(super) fn holds(&self) -> impl Iterator<Item = Hold> {
-        self.cards.iter().filter_map(|((index, resource), balance)| balance.hold(*index, resource.as_ref()))
+        self.cards.iter().filter_map(|((device, resource), balance)| balance.hold(device, resource.as_ref()))
     }
 
     /// Gives up what is open for longer than `patience` milliseconds. Whether there was any.

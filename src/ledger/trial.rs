@@ -2,8 +2,8 @@
 
 use std::collections::BTreeMap;
 
+use super::NodeLedger;
 use super::card::{Card, Tallied};
-use super::{Commitment, Held, NodeLedger};
 use crate::ids::PodUid;
 use crate::plan::Hold;
 
@@ -30,7 +30,7 @@ impl<'a> Trial<'a> {
         for (place, known) in
             pods.iter().enumerate().filter_map(|(p, uid)| Some((p, ledger.commitments.get(*uid)?)))
         {
-            for (at, hold) in on(&node, known) {
+            for (at, hold) in known.on(&node.cards) {
                 if let (Some(here), Some(own)) = (holds.get_mut(at), cards.get_mut(place)) {
                     here.push((place, hold));
                     own.push(at);
@@ -66,21 +66,5 @@ impl<'a> Trial<'a> {
             }
         }
         self.node.derive_rooms();
-    }
-}
-
-/// The cards that a commitment takes of, with what.
-fn on<'a>(node: &NodeLedger, known: &'a Commitment) -> Vec<(usize, &'a Hold)> {
-    let holds = known.holds.iter();
-    match &known.held {
-        Held::Plan(_) => {
-            holds.filter_map(|hold| Some((node.cards.iter().position(|card| card.is_of(hold))?, hold))).collect()
-        }
-        Held::Unreadable => holds
-            .flat_map(|hold| {
-                let cards = node.cards.iter().enumerate().filter(|(_, card)| card.may_have(hold));
-                cards.map(move |(at, _)| (at, hold)).collect::<Vec<_>>()
-            })
-            .collect(),
     }
 }

@@ -66,6 +66,8 @@ pub struct Entry {
     epoch: u64,
     /// Cards of earlier plans that may have been carried out in place of `hold`.
     also: BTreeSet<usize>,
+    /// A write may be carried out yet, whatever becomes of later ones.
+    unanswered: bool,
 }
 
 /// A bound pod as the API server has it.
@@ -229,7 +231,8 @@ impl Model {
 
     fn enter(&mut self, uid: Uid, hold: Hold) {
         let stage = Stage::Assumed(self.now + PATIENCE);
-        let entry = Entry { hold, stage, confirmed: false, epoch: self.epoch, also: BTreeSet::new() };
+        let (epoch, also) = (self.epoch, BTreeSet::new());
+        let entry = Entry { hold, stage, confirmed: false, epoch, also, unanswered: false };
         self.entries.insert(uid, entry);
         self.next = self.next.max(uid + 1);
     }
@@ -299,7 +302,8 @@ impl Model {
         let before = self.entries.get(&uid);
         let confirmed = truth.confirmed || before.is_some_and(|entry| entry.confirmed);
         let (hold, epoch) = (truth.hold.clone(), self.epoch);
-        self.entries.insert(uid, Entry { hold, stage: Stage::Observed, confirmed, epoch, also: BTreeSet::new() });
+        let (stage, also) = (Stage::Observed, BTreeSet::new());
+        self.entries.insert(uid, Entry { hold, stage, confirmed, epoch, also, unanswered: false });
         self.told.insert(uid);
         self.answers.push(seen.into());
     }
@@ -361,9 +365,15 @@ impl ReferenceStateMachine for Model {
                 });
                 model.told.insert(uid);
             }
+            Step::Silence(uid) => {
+                model.entries.entry(uid).and_modify(|entry| entry.unanswered = true);
+            }
             Step::Refuse(uid) => {
-                model.entries.remove(&uid);
-                model.answers.push("true".into());
+                let left = !model.entries[&uid].unanswered;
+                if left {
+                    model.entries.remove(&uid);
+                }
+                model.answers.push(left.to_string());
             }
             Step::Tick(time) => model.now += time,
             Step::Reap => {

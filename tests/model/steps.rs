@@ -12,9 +12,10 @@ pub enum Step {
     Reserve(Uid, Hold),
     /// The write reaches the API server; nobody knows yet.
     Land(Uid),
-    /// The API server's answer arrives: bound, or refused.
+    /// The API server's answer arrives: bound, or refused; or none comes.
     Answer(Uid),
     Refuse(Uid),
+    Silence(Uid),
     Tick(u64),
     /// The API server is asked about every overdue pod.
     Reap,
@@ -54,6 +55,7 @@ impl Model {
                 self.assumed(*uid) && last(uid)
             }
             Step::Refuse(uid) => self.assumed(*uid) && !bound(uid),
+            Step::Silence(uid) => self.assumed(*uid),
             Step::Watch(uid) | Step::WatchOld(uid) => self.list.is_none() && bound(uid),
             Step::Gone(uid) => self.list.is_none() && gone(uid),
             Step::Expire(uid) => !bound(uid),
@@ -96,6 +98,7 @@ pub fn any(model: &Model) -> BoxedStrategy<Step> {
         (10, each(Step::Land)),
         (8, each(Step::Answer)),
         (3, each(Step::Refuse)),
+        (2, each(Step::Silence)),
         (4, vec![Step::Tick(1), Step::Tick(2)]),
         (3, vec![Step::Reap]),
         (1, each(Step::Expire)),

@@ -89,7 +89,10 @@ async fn settle(app: &App, uid: &PodUid, pod: &PodRef, node: &NodeName, written:
             return (Bind::Bound, String::new());
         }
         Outcome::Refused(error) => (true, error),
-        Outcome::Unknown(error) => (false, error),
+        Outcome::Unknown(error) => {
+            app.cluster.unanswered(node, uid);
+            (false, error)
+        }
     };
     // Both may mean that an earlier write was accepted whose answer was lost: one look tells.
     if let Ok(found) = app.binder.read(pod).await {
@@ -101,11 +104,10 @@ async fn settle(app: &App, uid: &PodUid, pod: &PodRef, node: &NodeName, written:
         if home.as_ref() == Some(node) {
             return (Bind::Already, String::new());
         }
-        if refused {
-            app.cluster.forget(node, uid);
+        if refused && app.cluster.forget(node, uid) {
             return (Bind::Refused, error);
         }
     }
-    // Not known, or not written yet: the hold stays until the reaper has learnt more.
+    // Not known, or this write or one before it may be carried out yet: the hold stays until the reaper has learnt more.
     (Bind::Unknown, format!("outcome of the binding is unknown: {error}"))
 }

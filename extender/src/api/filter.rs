@@ -17,6 +17,7 @@ use super::ranking::best;
 use super::wire::{Args, Candidates, FilterResult};
 use super::{json, read, uid};
 use crate::App;
+use crate::freed::Freed;
 use crate::metrics::Verb;
 use crate::planning::{Place, TooMuch};
 use crate::refused::LINGER;
@@ -122,21 +123,49 @@ pub(super) fn judge(
     candidates: &Candidates<'_>,
     until: Option<Instant>,
 ) -> Option<Vec<Option<Unfit>>> {
-    let seen = app.cluster.freed().count();
-    let mut planner = Planner::default();
-    let asking = app.cluster.asking(uid, request, app.policy);
-    let found: Vec<_> = candidates.names().map(|node| asking.fit(&mut planner, node).err()).collect();
-    if found.iter().any(Option::is_none) {
+    let look = || -> Vec<_> {
+        let mut planner = Planner::default();
+        let asking = app.cluster.asking(uid, request, app.policy);
+        candidates.names().map(|node| asking.fit(&mut planner, node).err()).collect()
+    };
+    let remember = |seen| {
+        let now = Instant::now();
+        let lingers = until.map_or_else(|| app.refused.may_linger(uid, now), |until| now < until);
+        if !lingers {
+            app.refused.remember(uid, request, seen, now);
+        }
+        !lingers
+    };
+    let found = verdicts(app.cluster.freed(), look, remember)?;
+    if any_fits(&found) {
         app.refused.forget(uid);
+    } else {
+        app.cluster.expect_no_more(uid);
+    }
+    Some(found)
+}
+
+/// What a look finds; `None` where none fits and `remember` puts the refusal off. It is told how much had become free
+/// before the look.
+fn verdicts(
+    freed: &Freed,
+    look: impl Fn() -> Vec<Option<Unfit>>,
+    remember: impl FnOnce(u64) -> bool,
+) -> Option<Vec<Option<Unfit>>> {
+    let seen = freed.count();
+    let found = look();
+    if any_fits(&found) {
         return Some(found);
     }
-    let now = Instant::now();
-    if until.map_or_else(|| app.refused.may_linger(uid, now), |until| now < until) {
+    if !remember(seen) {
         return None;
     }
-    app.refused.remember(uid, request, seen, now);
-    app.cluster.expect_no_more(uid);
-    Some(found)
+    // what became free before it was remembered may have been offered to those who were remembered then
+    Some(if freed.count() == seen { found } else { look() })
+}
+
+fn any_fits(verdicts: &[Option<Unfit>]) -> bool {
+    verdicts.iter().any(Option::is_none)
 }
 
 /// The candidates that fit.
@@ -178,5 +207,37 @@ fn reason(unfit: Unfit, request: &GpuRequest) -> Cow<'static, str> {
     match (unfit, request.largest_share()) {
         (Unfit::CardTooSmall, Some(container)) => format!("container {:?}: {unfit}", container.name).into(),
         _ => unfit.reason().into(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::cell::Cell;
+
+    use super::*;
+    use crate::freed::News;
+
+    /// A node becomes free while the pod is looked at, and is offered to all that are remembered before this pod is.
+    #[test]
+    fn what_becomes_free_before_a_refusal_is_remembered_is_looked_at() {
+        for becomes_free in [false, true] {
+            let (freed, looks) = (Freed::default(), Cell::new(0));
+            let look = || {
+                looks.set(looks.get() + 1);
+                if becomes_free && looks.get() == 1 {
+                    freed.mark(&"n".into(), News::Silent);
+                    assert_eq!(freed.due().len(), 1, "offered to those who are remembered by now");
+                }
+                vec![(looks.get() == 1).then_some(Unfit::Compute)]
+            };
+            let found = verdicts(&freed, look, |seen| seen == 0).unwrap();
+            assert_eq!((any_fits(&found), looks.get()), (becomes_free, 1 + usize::from(becomes_free)));
+        }
+    }
+
+    #[test]
+    fn a_refusal_that_is_put_off_is_none() {
+        assert!(verdicts(&Freed::default(), || vec![Some(Unfit::Compute)], |_| false).is_none());
+        assert!(verdicts(&Freed::default(), || vec![None], |_| false).is_some());
     }
 }

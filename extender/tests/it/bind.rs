@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use kerf::annotation::Keys;
+use kerf::units::Timestamp;
 use kerf_extender::config::Config;
 use kerf_testkit::api::{Action, ApiServer, Fault, Watchers};
 use serde_json::{Value, json};
@@ -99,6 +100,28 @@ async fn a_refused_write_frees_the_cards_at_once() {
     world.api.inject(Fault::new("create", "pods/binding", Action::Status(403)).times(1));
     assert!(world.bind(&forbidden, "a").await.is_err());
     assert_eq!(world.used("a"), [0]);
+}
+
+#[tokio::test]
+async fn a_refused_write_says_nothing_of_an_earlier_one_without_an_answer() {
+    for code in [429, 403, 409] {
+        let world = World::new([node("a", 1, 15_360)]).await;
+        let pod = world.pod("p", share("100", "")).await;
+        world.until("pod seen", |w| w.extender.cluster().pending_request(&uid(&pod)).is_some()).await;
+        let slow = world.api.inject(Fault::new("create", "pods/binding", Action::Hold).times(1));
+        assert!(world.bind(&pod, "a").await.unwrap_err().contains("unknown"));
+        assert_eq!(slow.parked(), 1, "it may still be carried out");
+        let refused = world.api.inject(Fault::new("create", "pods/binding", Action::Status(code)).times(1));
+        assert!(world.bind(&pod, "a").await.unwrap_err().contains("unknown"), "{code}");
+        assert_eq!((refused.hits(), world.used("a")), (1, vec![1000]), "{code}");
+        let other = world.pod("other", share("100", "")).await;
+        assert!(world.bind(&other, "a").await.unwrap_err().contains("no longer fits"), "{code}");
+        let cluster = world.extender.cluster();
+        let latest = Timestamp(u64::MAX);
+        assert_eq!(cluster.overdue(latest).len(), 1, "the API server is asked in time");
+        assert!(cluster.expire(&"a".into(), &uid(&pod), latest));
+        world.bind(&other, "a").await.unwrap();
+    }
 }
 
 #[tokio::test]

@@ -215,6 +215,7 @@ impl Claims {
         if !known && assumed.is_none() {
             findings.adopted.push(key.clone());
         }
+        self.take_back(key, item, question);
         let Some(entry) = self.pods.get_mut(&key.pod) else { return };
         entry.doubtful = false;
         let lent = entry.lent_claims();
@@ -224,6 +225,19 @@ impl Claims {
                 claim.confirmed = true;
                 claim.released &= *name != key.container;
             }
+        }
+    }
+
+    /// What kubelet lists for this pod no ordinary init container of another one has: it was taken for one of its own.
+    fn take_back(&mut self, key: &Key, item: &Held, question: Question) {
+        for entry in self.pods.values_mut().filter(|entry| entry.pod.uid != key.pod) {
+            let lent = entry.lent_claims();
+            let before = entry.claims.len();
+            entry.claims.retain(|name, claim| {
+                let held = |(resource, ids): (&Resource, &Ids)| claim.ids(resource) == Some(ids);
+                !(lent.contains(name) && claim.order <= question.noted && item.ids.iter().any(held))
+            });
+            entry.doubtful |= entry.claims.len() < before;
         }
     }
 

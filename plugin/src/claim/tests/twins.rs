@@ -79,3 +79,25 @@ fn ids_that_kubelet_lists_twice_are_both_their_holders() {
     within(&mut later, &both);
     assert_eq!(pods.each_ref().map(|pod| card(&recorded(&later, pod)).to_owned()), ["GPU-0", "GPU-1"]);
 }
+
+/// kubelet served the one while the other was taken for it, init container and all.
+#[test]
+fn an_init_container_that_was_taken_for_anothers_has_nothing_of_it() {
+    let request = request(&[(ContainerKind::Init, 20, 5), (ContainerKind::App, 20, 5)]);
+    let twins = ["a", "b"].map(|name| {
+        let time = if name == "a" { 1 } else { 2 };
+        pod(name, request.clone(), place(&[], &request, time, u32::from(name == "b")))
+    });
+    let mut claims = claims_with(twins.clone());
+    // no list: the first is believed to be served
+    let ids = core(2, 0..20);
+    assert_eq!(claims.allocate(&Resource::Core, ids.clone()).unwrap().key, key(&twins[0], "c0"));
+    claims.allocate(&Resource::Memory, core(2, 0..5)).unwrap();
+    assert_eq!(claims.allocate(&Resource::Core, ids.clone()).unwrap().key, key(&twins[0], "c1"));
+    claims.allocate(&Resource::Memory, core(2, 0..5)).unwrap();
+    let app = Held { container: "c1".into(), ..held(&twins[1], ids.clone(), core(2, 0..5)) };
+    within(&mut claims, &listing([app], &[&twins[0]]));
+    let holders: Vec<Key> = claims.holding(&ids).into_iter().map(|answer| answer.key).collect();
+    assert_eq!(holders[0], key(&twins[1], "c1"));
+    assert!(holders.iter().all(|holder| holder.pod == twins[1].uid), "{holders:?}");
+}
