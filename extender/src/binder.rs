@@ -8,6 +8,7 @@ use k8s_openapi::api::storage::v1::CSIStorageCapacity;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kerf::annotation::Domain;
 use kerf::ids::{NodeName, PodRef, PodUid};
+use kerf::runtime::guarded::Guarded;
 use kube::api::{Patch, PatchParams, PostParams};
 use kube::{Api, Client};
 use serde_json::json;
@@ -43,7 +44,7 @@ impl Binder {
         Self { client, read, write, namespace }
     }
 
-    fn pods(&self, pod: &PodRef) -> Api<Pod> {
+    fn pods(&self, pod: &PodRef) -> Api<Guarded<Pod>> {
         Api::namespaced(self.client.clone(), &pod.namespace)
     }
 
@@ -110,7 +111,8 @@ impl Binder {
     /// A text for logs where no answer came in time.
     pub async fn read(&self, pod: &PodRef) -> Result<Option<Pod>, String> {
         match timeout(self.read, self.pods(pod).get_opt(&pod.name)).await {
-            Ok(answer) => answer.map_err(|error| error.to_string()),
+            Ok(Ok(Some(pod))) => pod.0.map(Some).map_err(|unreadable| unreadable.error),
+            Ok(answer) => answer.map(|_| None).map_err(|error| error.to_string()),
             Err(_) => Err("no answer in time".into()),
         }
     }

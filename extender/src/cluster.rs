@@ -522,6 +522,17 @@ impl Cluster {
         self.notify();
     }
 
+    /// A pod was seen bound of which nothing else can be read: what is known of it stays, and where nothing is, it may have
+    /// every card of its node.
+    pub fn apply_unreadable(&self, uid: &PodUid, pod: &PodRef, node: &NodeName) {
+        if self.is_gone(uid) || self.homes.contains_key(uid) {
+            return;
+        }
+        let request = Arc::new(GpuRequest::unreadable());
+        self.observe(uid, pod, &Holding { node: node.clone(), request, record: Record::Absent }, false);
+        self.notify();
+    }
+
     /// A pod was seen bound.
     fn observe(&self, uid: &PodUid, pod: &PodRef, holding: &Holding, confirmed: bool) -> Applied {
         let Holding { node, request, record } = holding;

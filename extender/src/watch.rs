@@ -124,6 +124,12 @@ pub async fn budgets(app: Arc<App>, client: Client, feed: Feed, token: Cancellat
 }
 
 fn apply(app: &App, pod: Guarded<GroupedPod>) {
+    if let (Err(unreadable), Some(uid)) = (&pod.0, meta(&pod).uid.as_deref()) {
+        let name = PodRef::new(meta(&pod).namespace.as_deref().unwrap_or_default(), name(&pod).unwrap_or_default());
+        if let Some(node) = unreadable.node.as_deref() {
+            app.cluster.apply_unreadable(&uid.into(), &name, &node.into());
+        }
+    }
     let Some(GroupedPod { pod, group }) = pod.readable() else { return };
     let Some(view) = k8s::pod(&pod, &app.keys).filter(|view| !app.cluster.is_gone(&view.uid)) else { return };
     let (uid, name, node) = (view.uid.clone(), view.pod.clone(), view.node.clone());

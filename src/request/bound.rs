@@ -7,7 +7,7 @@ use super::{
     Ask, ContainerKind, ContainerRequest, GpuRequest, RawAnnotations, RawContainer, parse_arrangement,
     parse_isolation, parse_limit,
 };
-use crate::shares::Counted;
+use crate::shares::{Arrangement, Counted};
 use crate::units::{Mib, Milli, Share, parse_quantity};
 
 impl Ask {
@@ -70,6 +70,20 @@ impl GpuRequest {
             priority: 0,
             containers: asking,
         })
+    }
+
+    /// What a bound pod counts for of which nothing can be read: every card of its node.
+    pub fn unreadable() -> Self {
+        let ask = Ask::EVERY_CARD;
+        let container = ContainerRequest { name: "".into(), kind: ContainerKind::App, position: 0, ask };
+        Self {
+            containers: vec![container],
+            limit: None,
+            policy: None,
+            isolation: None,
+            arrangement: Arrangement::default(),
+            priority: 0,
+        }
     }
 
     /// Whether an amount of it cannot be read, so that it counts as all that there is.

@@ -40,6 +40,8 @@ impl Failure {
 impl From<&kube::Error> for Failure {
     fn from(error: &kube::Error) -> Self {
         match error {
+            // what the client makes of an event that it cannot read
+            kube::Error::Api(status) if status.code == 0 => Self::Unreadable(status.message.clone()),
             kube::Error::Api(status) => Self::Status { code: status.code, reason: status.reason.clone() },
             kube::Error::SerdeError(error) => Self::Unreadable(error.to_string()),
             other => {

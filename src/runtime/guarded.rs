@@ -1,11 +1,11 @@
 //! An object that may turn out to be unreadable without taking the whole list or watch with it.
 
 use std::borrow::Cow;
+use std::collections::BTreeMap;
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::Resource;
-use kube::core::PartialObjectMeta;
-use serde::de::{DeserializeOwned, Error};
+use serde::de::{DeserializeOwned, Error as _};
 use serde::{Deserialize, Deserializer};
 use serde_json::value::RawValue;
 
@@ -23,7 +23,45 @@ pub struct Guarded<K>(
 pub struct Unreadable {
     /// Why.
     pub error: String,
+    /// `spec.nodeName`, where it has one.
+    pub node: Option<String>,
+    /// Its namespace, name, uid and version, and nothing else.
     metadata: Box<ObjectMeta>,
+}
+
+type Fields = BTreeMap<String, Box<RawValue>>;
+
+/// The fields of an object by their texts, without `metadata.managedFields`: whoever may write an object may write times
+/// and depths in those that the API server takes and that cannot be read here, and nothing here needs them.
+fn unmanaged(text: &str) -> serde_json::Result<(Fields, Fields)> {
+    let mut object: Fields = serde_json::from_str(text)?;
+    let mut metadata: Fields = match object.remove("metadata") {
+        Some(metadata) => serde_json::from_str(metadata.get())?,
+        None => Fields::new(),
+    };
+    metadata.remove("managedFields");
+    Ok((object, metadata))
+}
+
+impl Unreadable {
+    fn new(error: &serde_json::Error, object: &Fields, metadata: &Fields) -> Self {
+        #[derive(Deserialize)]
+        struct Spec {
+            #[serde(rename = "nodeName")]
+            node: Option<String>,
+        }
+        let text = |key: &str| serde_json::from_str(metadata.get(key)?.get()).ok();
+        let spec: Option<Spec> = object.get("spec").and_then(|spec| serde_json::from_str(spec.get()).ok());
+        let metadata = ObjectMeta {
+            namespace: text("namespace"),
+            name: text("name"),
+            uid: text("uid"),
+            resource_version: text("resourceVersion"),
+            ..ObjectMeta::default()
+        };
+        let node = spec.and_then(|spec| spec.node).filter(|node| !node.is_empty());
+        Self { error: error.to_string(), node, metadata: Box::new(metadata) }
+    }
 }
 
 impl<K: Resource<DynamicType = ()>> Guarded<K> {
@@ -44,10 +82,13 @@ impl<K: Resource<DynamicType = ()>> Guarded<K> {
 impl<'de, K: DeserializeOwned + Resource> Deserialize<'de> for Guarded<K> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let text = Box::<RawValue>::deserialize(deserializer)?;
-        let object = serde_json::from_str(text.get()).map(Ok);
-        let guarded = object.or_else(|error| {
-            let PartialObjectMeta::<K> { metadata, .. } = serde_json::from_str(text.get())?;
-            Ok(Err(Unreadable { error: error.to_string(), metadata: Box::new(metadata) }))
+        // at once, as nearly all are
+        let guarded = serde_json::from_str(text.get()).map(Ok).or_else(|_| {
+            let (mut object, metadata) = unmanaged(text.get())?;
+            let kept = serde_json::value::to_raw_value(&metadata)?;
+            object.insert("metadata".to_owned(), kept);
+            let read = serde_json::to_string(&object).and_then(|text| serde_json::from_str(&text));
+            Ok(read.map_err(|error| Unreadable::new(&error, &object, &metadata)))
         });
         guarded.map(Self).map_err(|error: serde_json::Error| D::Error::custom(error))
     }
@@ -110,6 +151,35 @@ mod tests {
         };
         assert_eq!(pod.meta().name.as_deref(), Some("bad"));
         assert!(pod.0.is_err());
+    }
+
+    /// The API server takes both from whoever may write the object.
+    #[test]
+    fn what_managed_fields_say_is_not_read() {
+        let deep = format!("{}{}", r#"{"f:a":"#.repeat(200), "{}".to_owned() + &"}".repeat(200));
+        for field in [r#""time":"9999-12-31T23:59:59Z""#.to_owned(), format!(r#""fieldsV1":{deep}"#)] {
+            let text = format!(
+                r#"{{"metadata":{{"name":"odd","uid":"3","labels":{{"a":"b"}},"managedFields":[{{"manager":"x",{field}}}]}},
+                    "spec":{{"nodeName":"n","containers":[]}}}}"#
+            );
+            let event = format!(r#"{{"type":"ADDED","object":{text}}}"#);
+            let WatchEvent::Added(pod) = serde_json::from_str::<WatchEvent<Guarded<Pod>>>(&event).unwrap() else {
+                panic!("another event");
+            };
+            let pod = pod.0.unwrap();
+            assert_eq!(pod.metadata.labels.unwrap()["a"], "b");
+            assert_eq!(pod.spec.unwrap().node_name.as_deref(), Some("n"));
+        }
+    }
+
+    #[test]
+    fn of_what_cannot_be_read_the_name_and_the_node_are_left() {
+        let text = r#"{"metadata":{"name":"odd","namespace":"ns","uid":"3","resourceVersion":"7",
+            "creationTimestamp":"9999-12-31T23:59:59Z"},"spec":{"nodeName":"n","containers":[]}}"#;
+        let pod = serde_json::from_str::<Guarded<Pod>>(text).unwrap();
+        let meta = pod.meta();
+        assert_eq!((meta.name.as_deref(), meta.resource_version.as_deref()), (Some("odd"), Some("7")));
+        assert_eq!(pod.0.unwrap_err().node.as_deref(), Some("n"));
     }
 
     #[test]

@@ -137,13 +137,11 @@ where
         loop {
             let event = match timeout(patience.silence, events.next()).await {
                 Ok(Some(Ok(event))) => event,
-                Ok(Some(Err(error))) => match Failure::from(&error) {
-                    Failure::Unreadable(error) => {
-                        tracing::warn!(kind = self.feed.kind(), error, "event cannot be read; skipped");
-                        continue;
-                    }
-                    failure => return (Some(version), Some(failure)),
-                },
+                // what cannot be read comes in no later event: a list tells what has become of it
+                Ok(Some(Err(error))) => {
+                    let failure = Failure::from(&error);
+                    return (Some(version).filter(|_| failure.passing()), Some(failure));
+                }
                 Ok(None) if silent => {
                     let failure = Failure::Unreachable("the watch ended without a word".to_owned());
                     return (Some(version), Some(failure));

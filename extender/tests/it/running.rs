@@ -238,3 +238,45 @@ fn free(world: &World, node: &str) -> Vec<u32> {
     let state = world.extender.cluster().snapshot().into_iter().find(|state| state.name.as_str() == node);
     state.into_iter().flat_map(|state| state.ledger.cards().to_vec()).map(|card| card.free().compute.0).collect()
 }
+
+const NEVER: &str = "9999-12-31T23:59:59Z";
+
+/// Times and depths that a tenant may write there are taken by the API server and cannot be read.
+#[tokio::test]
+async fn managed_fields_hide_no_pod() {
+    let world = World::new([node("a", 2, 15_360)]).await;
+    let p = world.pod("p", share("100", "")).await;
+    world.bind(&p, "a").await.unwrap();
+    let odd = json!({ "metadata": { "managedFields": [{ "manager": "x", "operation": "Update", "apiVersion": "v1",
+        "time": NEVER, "fieldsType": "FieldsV1", "fieldsV1": {} }] } });
+    world.api.patch("pods", "default", "p", &odd).unwrap();
+    // what comes after it is heard
+    let q = world.pod("q", share("100", "")).await;
+    world.bind(&q, "a").await.unwrap();
+    world.api.force_delete("pods", "default", "q").unwrap();
+    world.until("freed", |w| w.used("a") == [1000, 0]).await;
+    world.relist().await;
+    assert_eq!(world.used("a"), [1000, 0]);
+    let world = World::on(world.kill().await, config()).await;
+    assert_eq!(world.used("a"), [1000, 0]);
+    world.api.force_delete("pods", "default", "p").unwrap();
+    world.until("freed", |w| w.used("a") == [0, 0]).await;
+}
+
+/// Its name and its node are read all the same, and it may have every card there.
+#[tokio::test]
+async fn a_pod_that_cannot_be_read_is_counted_and_hides_no_other() {
+    let world = World::new([node("a", 2, 15_360), node("b", 1, 15_360)]).await;
+    let mut odd = pod("p", share("10", "1"));
+    odd["metadata"]["creationTimestamp"] = NEVER.into();
+    odd["spec"]["nodeName"] = "a".into();
+    world.api.create("pods", odd).unwrap();
+    world.until("counted", |w| w.used("a") == [1000, 1000]).await;
+    let q = world.pod("q", share("100", "")).await;
+    assert_eq!(world.client.filter(&q, &world.nodes()).await.unwrap().nodes, ["b"]);
+    world.bind(&q, "b").await.unwrap();
+    let world = World::on(world.kill().await, config()).await;
+    assert_eq!((world.used("a"), world.used("b")), (vec![1000, 1000], vec![1000]));
+    world.api.force_delete("pods", "default", "p").unwrap();
+    world.until("freed", |w| w.used("a") == [0, 0]).await;
+}
