@@ -14,7 +14,7 @@ use kerf::k8s;
 use kerf::runtime::failure::Failure;
 use kerf::runtime::guarded::Guarded;
 use kube::api::{GetParams, ListParams, Patch, PatchParams, PostParams};
-use kube::core::Request;
+use kube::core::{PartialObjectMeta, Request};
 use kube::{Api, Client, Resource as _};
 use serde::de::{DeserializeOwned, IgnoredAny};
 
@@ -117,8 +117,8 @@ impl Cluster {
         Api::all(self.client.clone())
     }
 
-    /// All Nodes, for a watch with [`Cluster::own_node`].
-    pub fn nodes(&self) -> Api<Guarded<Node>> {
+    /// All Nodes, for a watch with [`Cluster::own_node`]. Of each its metadata is read, whatever its status says.
+    pub fn nodes(&self) -> Api<Guarded<PartialObjectMeta<Node>>> {
         Api::all(self.client.clone())
     }
 

@@ -101,19 +101,22 @@ async fn a_write_to_what_cannot_be_read_is_a_write() {
 
 #[tokio::test]
 async fn a_node_that_cannot_be_read_is_written_and_read_all_the_same() {
-    let mut stage = Stage::new().await;
     let [manager, _] = damages();
-    stage.server.patch("nodes", "", "n", &manager).unwrap();
-    stage.start_plugin().await;
-    stage.registered().await;
-    stage.until("/readyz", |status, _| status == 200).await;
-    let inventory =
-        |node: Option<&Value>| node.is_some_and(|node| node["metadata"]["annotations"][INVENTORY].is_string());
-    let lost = json!({ "metadata": { "annotations": { INVENTORY: null } } });
-    for _ in 0..2 {
-        stage.server.wait_for_object("nodes", "", "n", SOON, inventory).await.unwrap();
-        stage.server.patch("nodes", "", "n", &lost).unwrap();
+    let condition = json!({ "type": "Odd", "status": "True", "lastTransitionTime": NEVER });
+    for damage in [manager, json!({ "status": { "conditions": [condition] } })] {
+        let mut stage = Stage::new().await;
+        stage.server.patch("nodes", "", "n", &damage).unwrap();
+        stage.start_plugin().await;
+        stage.registered().await;
+        stage.until("/readyz", |status, _| status == 200).await;
+        let inventory =
+            |node: Option<&Value>| node.is_some_and(|node| node["metadata"]["annotations"][INVENTORY].is_string());
+        let lost = json!({ "metadata": { "annotations": { INVENTORY: null } } });
+        for _ in 0..2 {
+            stage.server.wait_for_object("nodes", "", "n", SOON, inventory).await.unwrap();
+            stage.server.patch("nodes", "", "n", &lost).unwrap();
+        }
+        open(&stage, "served").await;
+        assert_eq!(failures(&stage, "node").await, 0);
     }
-    open(&stage, "served").await;
-    assert_eq!(failures(&stage, "node").await, 0);
 }
