@@ -138,6 +138,11 @@ pub enum Seen {
         /// Where it is in its life.
         stage: Stage,
     },
+    /// It is there, and cannot be read.
+    Unreadable {
+        /// Its identity.
+        uid: PodUid,
+    },
 }
 
 impl Seen {
@@ -145,7 +150,7 @@ impl Seen {
     pub fn uid(&self) -> &PodUid {
         match self {
             Self::Claimant(pod) => &pod.uid,
-            Self::Other { uid, .. } => uid,
+            Self::Other { uid, .. } | Self::Unreadable { uid } => uid,
         }
     }
 }
@@ -214,6 +219,18 @@ impl Claims {
         match seen {
             Seen::Claimant(pod) => self.observe(*pod),
             Seen::Other { uid, reference, stage } => self.pass(&uid, &reference, stage),
+            Seen::Unreadable { uid } => self.stays(&uid),
+        }
+    }
+
+    /// A pod that is there; nothing else is known of it than before.
+    fn stays(&mut self, uid: &PodUid) {
+        let generation = self.generation;
+        if let Some(entry) = self.pods.get_mut(uid) {
+            entry.generation = generation;
+        }
+        if let Some(other) = self.others.get_mut(uid) {
+            other.generation = generation;
         }
     }
 

@@ -1,6 +1,8 @@
 //! Every call to the API server. Each has a deadline, and none is made by a thread that serves kubelet, except
 //! the one list that decides whether an Allocate can be answered.
 
+mod node;
+
 use std::time::Duration;
 
 use k8s_openapi::api::core::v1::{Event, EventSource, Node, ObjectReference, Pod};
@@ -11,9 +13,12 @@ use kerf::ids::{NodeName, PodRef, PodUid};
 use kerf::k8s;
 use kerf::runtime::failure::Failure;
 use kerf::runtime::guarded::Guarded;
-use kube::api::{ListParams, Patch, PatchParams, PostParams};
-use kube::{Api, Client};
+use kube::api::{GetParams, ListParams, Patch, PatchParams, PostParams};
+use kube::core::{PartialObjectMeta, Request};
+use kube::{Api, Client, Resource as _};
+use serde::de::{DeserializeOwned, IgnoredAny};
 
+pub use self::node::Metadata;
 use crate::claim::{self, Seen, Stage};
 use crate::gate::Gate;
 use crate::health::Tiding;
@@ -112,8 +117,8 @@ impl Cluster {
         Api::all(self.client.clone())
     }
 
-    /// All Nodes, for a watch with [`Cluster::own_node`].
-    pub fn nodes(&self) -> Api<Guarded<Node>> {
+    /// All Nodes, for a watch with [`Cluster::own_node`]. Of each its metadata is read, whatever its status says.
+    pub fn nodes(&self) -> Api<Guarded<PartialObjectMeta<Node>>> {
         Api::all(self.client.clone())
     }
 
@@ -151,7 +156,7 @@ impl Cluster {
         };
         let list = list.inspect_err(|error| self.lists.failed(error.failure()))?;
         self.lists.answered();
-        Ok(list.into_iter().filter_map(|object| pod(&object.readable()?, &self.keys)).collect())
+        Ok(list.into_iter().filter_map(|object| seen(object, &self.keys)).collect())
     }
 
     /// Writes annotations on one life of a pod, through `pods/status`: that needs no right to change pods
@@ -160,13 +165,13 @@ impl Cluster {
     /// # Errors
     /// [`ClusterError`]
     pub async fn annotate_pod(&self, correction: &claim::truth::Correction) -> Result<(), ClusterError> {
-        let pods: Api<Pod> = Api::namespaced(self.client.clone(), &correction.reference.namespace);
+        let pods = Request::new(Pod::url_path(&(), Some(&correction.reference.namespace)));
         let patch = serde_json::json!({
             "metadata": { "uid": correction.uid.as_str(), "annotations": correction.annotations },
         });
         let (params, patch) = (PatchParams::default(), Patch::Merge(patch));
-        let write = pods.patch_status(&correction.reference.name, &params, &patch);
-        tokio::time::timeout(DEADLINE, write).await?.map_err(Box::new)?;
+        let IgnoredAny =
+            self.ask(pods.patch_subresource("status", &correction.reference.name, &params, &patch)).await?;
         Ok(())
     }
 
@@ -257,7 +262,7 @@ impl Cluster {
     ///
     /// # Errors
     /// [`ClusterError`]; [`ClusterError::conflict`] where the Node is another one by now, and nothing was changed.
-    pub async fn patch_node(&self, shown: &ObjectMeta, plan: &Plan) -> Result<(), ClusterError> {
+    pub async fn patch_node(&self, shown: &Metadata, plan: &Plan) -> Result<(), ClusterError> {
         let patch = serde_json::json!({ "metadata": {
             "uid": shown.uid,
             "resourceVersion": shown.resource_version,
@@ -272,9 +277,7 @@ impl Cluster {
     /// # Errors
     /// [`ClusterError`]
     pub async fn kubelet_version(&self) -> Result<String, ClusterError> {
-        let nodes: Api<Node> = Api::all(self.client.clone());
-        let node = tokio::time::timeout(DEADLINE, nodes.get(self.node.as_str())).await?.map_err(Box::new)?;
-        let info = node.status.and_then(|status| status.node_info);
+        let info = self.node_status().await?.node_info;
         Ok(info.map(|info| info.kubelet_version).unwrap_or_default())
     }
 
@@ -283,9 +286,7 @@ impl Cluster {
     /// # Errors
     /// [`ClusterError`]
     pub async fn condition(&self, kind: &str) -> Result<Option<Condition>, ClusterError> {
-        let nodes: Api<Node> = Api::all(self.client.clone());
-        let node = tokio::time::timeout(DEADLINE, nodes.get(self.node.as_str())).await?.map_err(Box::new)?;
-        let conditions = node.status.and_then(|status| status.conditions).unwrap_or_default();
+        let conditions = self.node_status().await?.conditions.unwrap_or_default();
         Ok(conditions.into_iter().find(|condition| condition.type_ == kind).map(|condition| Condition {
             status: match condition.status.as_str() {
                 "True" => "True",
@@ -294,7 +295,7 @@ impl Cluster {
             },
             reason: condition.reason.unwrap_or_default(),
             message: condition.message.unwrap_or_default(),
-            since: condition.last_transition_time.map_or_else(Timestamp::now, |time| time.0),
+            since: condition.last_transition_time.and_then(|time| time.parse().ok()).unwrap_or_else(Timestamp::now),
         }))
     }
 
@@ -322,21 +323,34 @@ impl Cluster {
     }
 
     async fn patch_node_status(&self, patch: Patch<serde_json::Value>) -> Result<(), ClusterError> {
-        let nodes: Api<Node> = Api::all(self.client.clone());
         let params = PatchParams::default();
-        let write = nodes.patch_status(self.node.as_str(), &params, &patch);
-        tokio::time::timeout(DEADLINE, write).await?.map_err(Box::new)?;
+        let IgnoredAny =
+            self.ask(all_nodes().patch_subresource("status", self.node.as_str(), &params, &patch)).await?;
         Ok(())
+    }
+
+    async fn node_status(&self) -> Result<node::Status, ClusterError> {
+        let node: node::Shown = self.ask(all_nodes().get(self.node.as_str(), &GetParams::default())).await?;
+        Ok(node.status.unwrap_or_default())
+    }
+
+    /// Sends a request. What of the answer is not wanted cannot make it a failure: an answer to a write is an object as
+    /// others have written it.
+    async fn ask<T: DeserializeOwned>(
+        &self,
+        request: Result<http::Request<Vec<u8>>, kube::core::request::Error>,
+    ) -> Result<T, ClusterError> {
+        let request = request.map_err(|error| Box::new(kube::Error::BuildRequest(error)))?;
+        Ok(tokio::time::timeout(DEADLINE, self.client.request(request)).await?.map_err(Box::new)?)
     }
 
     /// The Node's metadata.
     ///
     /// # Errors
     /// [`ClusterError`]
-    pub async fn node_metadata(&self) -> Result<ObjectMeta, ClusterError> {
-        let nodes: Api<Node> = Api::all(self.client.clone());
-        let read = nodes.get_metadata(self.node.as_str());
-        Ok(tokio::time::timeout(DEADLINE, read).await?.map_err(Box::new)?.metadata)
+    pub async fn node_metadata(&self) -> Result<Metadata, ClusterError> {
+        let read = all_nodes().get_metadata(self.node.as_str(), &GetParams::default());
+        Ok(self.ask::<node::Shown>(read).await?.metadata)
     }
 
     /// The inventory that the Node shows now.
@@ -348,8 +362,20 @@ impl Cluster {
     }
 }
 
-/// A Pod of this node; `None` for what the API server never sends.
-pub fn pod(object: &Pod, keys: &Keys) -> Option<Seen> {
+fn all_nodes() -> Request {
+    Request::new(Node::url_path(&(), None))
+}
+
+/// A Pod of this node, however much of it can be read; `None` for what the API server never sends.
+pub fn seen(object: Guarded<Pod>, keys: &Keys) -> Option<Seen> {
+    let uid = uid(object.meta());
+    match object.readable() {
+        Some(object) => pod(&object, keys),
+        None => Some(Seen::Unreadable { uid: uid? }),
+    }
+}
+
+fn pod(object: &Pod, keys: &Keys) -> Option<Seen> {
     let view = k8s::pod(object, keys)?;
     let annotations = object.metadata.annotations.as_ref();
     let stage = match (view.ended, &object.metadata.deletion_timestamp) {

@@ -3,9 +3,8 @@
 use k8s_openapi::api::core::v1::Node;
 use kerf::annotation::Keys;
 use kerf::runtime::feed::Feed;
-use kerf::runtime::guarded::Guarded;
 use kerf::runtime::watching::{self, Event};
-use kube::Resource as _;
+use kube::core::PartialObjectMeta;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
@@ -21,8 +20,8 @@ pub struct Shown {
 }
 
 impl Shown {
-    fn of(node: &Guarded<Node>, keys: &Keys) -> Self {
-        let annotation = |key: &str| node.meta().annotations.as_ref()?.get(key).cloned();
+    fn of(node: &PartialObjectMeta<Node>, keys: &Keys) -> Self {
+        let annotation = |key: &str| node.metadata.annotations.as_ref()?.get(key).cloned();
         Self { inventory: annotation(&keys.inventory), cordon: annotation(&keys.cordon) }
     }
 }
@@ -41,7 +40,12 @@ pub async fn follow(cluster: Cluster, feed: Feed, latest: watch::Sender<Latest>,
     };
     let selector = cluster.own_node();
     watching::follow(cluster.nodes(), Some(&selector), feed, token, |event| match event {
-        Event::InitApply(node) | Event::Apply(node) => set(Some(Shown::of(&node, cluster.keys()))),
+        // of one that cannot be read what was known counts
+        Event::InitApply(node) | Event::Apply(node) => {
+            if let Some(node) = node.readable() {
+                set(Some(Shown::of(&node, cluster.keys())));
+            }
+        }
         Event::Delete(_) => set(None),
         Event::Init | Event::InitDone => {}
     })

@@ -25,7 +25,7 @@ fn apply(event: Event<Guarded<Pod>>, cluster: &Cluster, state: &State) {
             state.doubt();
         }
         Event::Apply(object) | Event::InitApply(object) => {
-            if let Some(seen) = object.readable().and_then(|object| cluster::pod(&object, cluster.keys())) {
+            if let Some(seen) = cluster::seen(object, cluster.keys()) {
                 state.claims(|claims| claims.see(seen));
                 mind(state);
             }

@@ -17,3 +17,4 @@ mod running;
 mod stage;
 mod strangers;
 mod tkestack;
+mod unreadable;
