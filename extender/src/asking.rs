@@ -1,7 +1,7 @@
 //! The cluster as one pod finds it.
 //!
 //! What a pod holds itself - a reservation whose binding has not been answered - never stands in its way: where it holds
-//! cards it fits, and there it goes first. Pods that come before it and are expected on a node ([`crate::queue`]) are
+//! cards it fits, and there it goes first. Pods that come before it and are expected on a node (`queue`) are
 //! planned there first, as kube-scheduler does (`RunFilterPluginsWithNominatedPods`). It also tries without them, since
 //! a pod may want another's company; cards only get fewer.
 

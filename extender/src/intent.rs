@@ -2,7 +2,7 @@
 //!
 //! An intent says on which node a pod will most likely be bound: the one with its top score, or the only one that
 //! filter left. Later pods are planned as if it were there. It steers and never refuses: filter does not see it. (Those
-//! that wait longer between filter and bind are in [`crate::queue`], too.)
+//! that wait longer between filter and bind are in `queue`, too.)
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
