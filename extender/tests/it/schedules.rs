@@ -1,20 +1,25 @@
 //! Random schedules: pods come, end and go, bindings are refused, lost and late, the extender is killed, watches lag,
-//! pods are nominated, groups wait for their members. No card is given twice at any time; and once all is quiet again
-//! nothing is held by nobody, and no pod waits that has room.
+//! pods are nominated, groups wait for their members, kubelet rejects pods, tenants edit annotations and bring pods that
+//! nobody placed. No card is given twice at any time; and once all is quiet again nothing is held by nobody, and no pod
+//! waits that has room.
 //!
 //! `KERF_SCHEDULES` is how many are run (1), `KERF_SCHEDULE_STEPS` how long each is (150), `KERF_SCHEDULE_SEED` the first seed.
+
+mod tenant;
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use kerf::annotation::{Keys, placement};
+use kerf::annotation::Keys;
+use kerf::k8s::ALLOCATIONS_SUCCEED;
 use kerf_extender::config::Config;
 use kerf_testkit::api::{Action, ApiServer, Fault, Watchers};
 use kerf_testkit::scheduler::{ExtenderConfig, Scheduler, SchedulerConfig};
 use serde_json::{Value, json};
 
+use self::tenant::{Tenant, is_stranger};
 use crate::fixture::{World, config, node, pod, share};
 
 const NODES: u32 = 3;
@@ -56,17 +61,16 @@ fn has_ended(pod: &Value) -> bool {
 }
 
 /// Fails where a card is given twice.
-fn truth(api: &ApiServer) -> Truth {
+fn truth(api: &ApiServer, tenant: &Tenant) -> Truth {
     let mut truth = Truth::new();
     for node in 0..NODES {
         for card in 0..CARDS {
             truth.insert(format!("GPU-n{node}-{card}"), (0, 0));
         }
     }
-    let keys = Keys::default();
-    for pod in api.list("pods").unwrap().iter().filter(|pod| is_bound(pod) && !has_ended(pod)) {
-        let record = pod["metadata"]["annotations"][&keys.placement].as_str().expect("bound with a record");
-        for grant in placement::decode(record).unwrap().plan.grants {
+    let holds = |pod: &Value| is_bound(pod) && !has_ended(pod) && !is_stranger(pod);
+    for pod in api.list("pods").unwrap().iter().filter(|pod| holds(pod)) {
+        for grant in tenant.placed(pod).plan.grants {
             for slice in &grant.slices {
                 let card = truth.get_mut(slice.device.as_str()).unwrap();
                 card.0 += slice.share.compute.0 / 10;
@@ -98,6 +102,7 @@ struct Run {
     world: World,
     address: SocketAddr,
     lot: Lot,
+    tenant: Tenant,
     created: usize,
 }
 
@@ -127,8 +132,25 @@ impl Run {
         self.world.api.create("pods", object).unwrap();
     }
 
+    /// kubelet rejects a pod, and the plugin says so of its node; or all is well there again.
+    fn reject(&mut self, name: &str) {
+        let status = json!({ "phase": "Failed", "reason": "UnexpectedAdmissionError" });
+        let pod = self.world.api.patch_status("pods", "default", name, status).unwrap();
+        let well = if self.lot.draw(2) == 0 { "True" } else { "False" };
+        let conditions = json!([{ "type": ALLOCATIONS_SUCCEED, "status": well, "reason": "AllocationsFail" }]);
+        let node = text(&pod, "/spec/nodeName");
+        self.world.api.patch_status("nodes", "", node, json!({ "conditions": conditions })).unwrap();
+    }
+
+    fn edit(&mut self) {
+        let pods = self.pods(|pod| !has_ended(pod) && !is_stranger(pod));
+        if let Some(pod) = self.lot.one(&pods) {
+            self.tenant.edit(&self.world.api, &mut self.lot, pod);
+        }
+    }
+
     async fn step(mut self) -> Self {
-        match self.lot.draw(16) {
+        match self.lot.draw(20) {
             0..=4 => {
                 let core = *self.lot.one(&["10", "30", "50", "60", "100", "200"]).unwrap();
                 self.create(core, None);
@@ -138,10 +160,15 @@ impl Run {
                 self.create("60", Some(group.clone()));
                 self.create("60", Some(group));
             }
-            6 | 7 => {
+            6 => {
                 let patch = json!({ "phase": if self.lot.draw(2) == 0 { "Succeeded" } else { "Failed" } });
                 if let Some(name) = self.any(|pod| is_bound(pod) && !has_ended(pod)) {
                     self.world.api.patch_status("pods", "default", &name, patch).unwrap();
+                }
+            }
+            7 => {
+                if let Some(name) = self.any(|pod| is_bound(pod) && !has_ended(pod)) {
+                    self.reject(&name);
                 }
             }
             8 => {
@@ -177,6 +204,19 @@ impl Run {
                 0 => self.world.api.hold_watch("pods", Watchers::Others).unwrap(),
                 _ => self.world.api.release_watch("pods").unwrap(),
             },
+            15 | 16 => self.edit(),
+            17 => {
+                self.created += 1;
+                let (node, core) =
+                    (self.lot.draw(NODES.into()), *self.lot.one(&["10", "60", "100", "200"]).unwrap());
+                let stranger = self.tenant.stranger(&mut self.lot, self.created, node, core);
+                self.world.api.create("pods", stranger).unwrap();
+            }
+            18 => {
+                if let Some(name) = self.any(|pod| is_stranger(pod) && !has_ended(pod)) {
+                    self.reject(&name);
+                }
+            }
             _ if self.lot.draw(3) == 0 => {
                 self.world.api.release_watch("pods").unwrap();
                 let api = self.world.kill().await;
@@ -186,19 +226,28 @@ impl Run {
         }
         // what the others do in the meantime is part of the schedule
         tokio::time::sleep(Duration::from_millis(self.lot.draw(25))).await;
-        truth(&self.world.api);
+        truth(&self.world.api, &self.tenant);
         self
     }
 
-    /// Nothing goes wrong any more, and groups that cannot come together are given up.
-    fn calm(&self) {
+    /// Nothing goes wrong any more: groups that cannot come together are given up, kubelet has rejected who was not placed,
+    /// and of the pods that were edited some end and the others get back what they had.
+    fn calm(&mut self) {
         self.world.api.clear_faults();
         self.world.api.release_watch("pods").unwrap();
-        for pod in self.pods(|pod| !is_bound(pod) || !text(pod, "/metadata/deletionTimestamp").is_empty()) {
+        for pod in self.pods(|pod| !has_ended(pod)) {
             let name = text(&pod, "/metadata/name");
-            if pod["metadata"]["labels"].get(GROUP).is_some() || is_bound(&pod) {
+            let ends = !text(&pod, "/metadata/deletionTimestamp").is_empty();
+            let edited = is_bound(&pod) && self.tenant.has_edited(&pod);
+            let in_group = pod["metadata"]["labels"].get(GROUP).is_some();
+            if is_stranger(&pod) {
+                self.reject(name);
+            } else if ends || (in_group && !is_bound(&pod)) || (edited && self.lot.draw(2) == 0) {
                 self.world.api.force_delete("pods", "default", name).unwrap();
             } else {
+                self.tenant.mend(&self.world.api, &pod);
+            }
+            if !is_bound(&pod) && !ends && !in_group {
                 let patch = json!({ "nominatedNodeName": "" });
                 self.world.api.patch_status("pods", "default", name, patch).unwrap();
             }
@@ -207,7 +256,7 @@ impl Run {
 
     /// What is not as it should be once all is quiet; empty where all is.
     fn wrong(&self) -> String {
-        let truth = truth(&self.world.api);
+        let truth = truth(&self.world.api, &self.tenant);
         let waiting = self.pods(|pod| !is_bound(pod) && !has_ended(pod));
         let starved: Vec<&str> = waiting
             .iter()
@@ -229,9 +278,14 @@ impl Run {
 }
 
 async fn schedule(seed: u64, steps: u64) {
-    let world = World::new((0..NODES).map(|number| node(&format!("n{number}"), CARDS, 15_360))).await;
+    let api = ApiServer::start().await.unwrap();
+    for number in 0..NODES {
+        api.create("nodes", node(&format!("n{number}"), CARDS, 15_360)).unwrap();
+    }
+    // nobody else takes a port of this address while the extender is restarted
+    let [.., high, low] = seed.to_be_bytes();
+    let world = World::on(api, Run::config(([127, 1, high, low], 0).into())).await;
     let address = world.extender.address();
-    let world = World::on(world.kill().await, Run::config(address)).await;
     let keys = Keys::default();
     let extender = ExtenderConfig {
         // shorter than a late binding takes
@@ -248,7 +302,7 @@ async fn schedule(seed: u64, steps: u64) {
         ..SchedulerConfig::new(world.api.url(), Some(extender))
     };
     let scheduler = Scheduler::start(scheduler).await.unwrap();
-    let mut run = Run { world, address, lot: Lot(seed), created: 0 };
+    let mut run = Run { world, address, lot: Lot(seed), tenant: Tenant::default(), created: 0 };
     for _ in 0..steps {
         run = run.step().await;
     }

@@ -72,8 +72,9 @@ impl Claims {
             }
         }
         let refusal = refusal.or(found.err()).unwrap_or_else(|| Refusal::nobody(resource, ids.len()));
-        let guessed = !std::mem::take(&mut self.fresh) && !matches!(refusal, Refusal::OtherDomain(_));
-        match self.repeated(resource, &ids).filter(|_| guessed && !refusal.settled()) {
+        let plain = matches!(refusal, Refusal::OtherDomain(_) | Refusal::NotPlaced { .. });
+        let guessed = !std::mem::take(&mut self.fresh) && !plain;
+        match self.repeated(resource, &ids).filter(|_| guessed) {
             Some(key) => self.answer(&key, true),
             None => Err(refusal),
         }
@@ -154,7 +155,8 @@ impl Claims {
         let ambiguous = || Refusal::Ambiguous { resource: resource.as_str().to_owned(), units };
         let unplaced = |one: &Waiting| {
             let entry = self.pods.get(&one.key.pod);
-            entry.map_or_else(nobody, |entry| Refusal::NotPlaced { pod: entry.pod.reference.clone() })
+            let named = |entry: &Entry| Refusal::NotPlaced { pod: entry.pod.reference.clone(), listed: self.fresh };
+            entry.map_or_else(nobody, named)
         };
         let first = waiting.first().ok_or_else(nobody)?;
         if self.fresh {

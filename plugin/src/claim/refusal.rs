@@ -25,6 +25,8 @@ pub enum Refusal {
     NotPlaced {
         /// The pod.
         pod: PodRef,
+        /// Whether kubelet's list, asked for during this call, says that it is at this pod. Otherwise that is a guess.
+        listed: bool,
     },
     /// kubelet does not say which pod it is at, and those that wait for this amount need different cards.
     #[error(
@@ -90,7 +92,7 @@ impl Refusal {
 
     /// Whether asking the API server and kubelet once more cannot change it.
     pub fn settled(&self) -> bool {
-        matches!(self, Self::NotPlaced { .. })
+        matches!(self, Self::NotPlaced { listed: true, .. })
     }
 
     /// Whether the node is to blame: any other pod that is placed like this one would be refused as well.

@@ -3,6 +3,7 @@
 //! container's environment and its record name the same cards, and so do its ids wherever kubelet asked.
 
 mod audit;
+mod found;
 mod kubelet;
 mod shapes;
 mod subjects;
@@ -312,7 +313,7 @@ impl Burst {
         if self.trouble.restarts && !self.trouble.silent && self.dice.roll(9) == 0 {
             // kubelet ends before it has the answer, and often before it wrote down what it gave this container so far
             if self.dice.roll(2) == 0 {
-                self.kubelet.lose(&key, reuse);
+                self.kubelet.lose(&key);
             }
             return Err(End::CutShort);
         }

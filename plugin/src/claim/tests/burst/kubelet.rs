@@ -49,11 +49,13 @@ impl Kubelet {
         }
     }
 
-    /// It ended before it wrote down what it gave this container; those of an init container stay with it.
-    pub(super) fn lose(&mut self, key: &Name, reuse: &BTreeSet<String>) {
+    /// It ended before it wrote down what it gave this container. What others have as well stays theirs: those of an init
+    /// container stay with it.
+    pub(super) fn lose(&mut self, key: &Name) {
         for (resource, ids) in self.held.remove(key).into_iter().flatten() {
-            let lent: BTreeSet<String> = ids.iter().filter(|id| reuse.contains(*id)).cloned().collect();
-            let freed = ids.into_iter().filter(|id| !lent.contains(id));
+            let held =
+                |id: &String| self.held.values().filter_map(|held| held.get(&resource)).any(|ids| ids.contains(id));
+            let freed: Vec<String> = ids.into_iter().filter(|id| !held(id)).collect();
             self.free.get_mut(&resource).unwrap().extend(freed);
         }
     }
