@@ -262,7 +262,7 @@ impl NodeLedger {
             held: Held::Plan(plan),
             state: State::Assumed { deadline },
             confirmed: false,
-            standing: Arc::default(),
+            standing: Standing::unknown(),
             epoch,
             latest: deadline.plus(LONGEST_RETRY_MS),
             doubtful: false,
@@ -327,7 +327,7 @@ impl NodeLedger {
             held,
             state: State::Observed,
             confirmed: confirmed || before.is_some_and(|known| known.confirmed),
-            standing: before.map(|known| known.standing.clone()).unwrap_or_default(),
+            standing: before.map_or_else(Standing::unknown, |known| known.standing.clone()),
             epoch,
             latest: Timestamp::default(),
             doubtful: false,
@@ -464,11 +464,15 @@ impl NodeLedger {
 /// Has the cards taken by these commitments, and by what is in transit, alone.
 fn count<'a>(cards: &mut [Card], commitments: impl Iterator<Item = &'a Commitment>, transit: &Transit) {
     cards.iter_mut().for_each(Card::clear);
+    let take_at = |cards: &mut [Card], (at, hold): (usize, &Hold)| {
+        if let Some(card) = cards.get_mut(at) {
+            card.take(hold);
+        }
+    };
     for commitment in commitments {
-        for (at, hold) in commitment.on(cards) {
-            if let Some(card) = cards.get_mut(at) {
-                card.take(hold);
-            }
+        match commitment.on_one(cards) {
+            Some(one) => take_at(cards, one),
+            None => commitment.on(cards).into_iter().for_each(|one| take_at(cards, one)),
         }
     }
     transit.holds().for_each(|hold| take(cards, &hold));

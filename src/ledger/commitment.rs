@@ -83,6 +83,12 @@ impl Commitment {
         &self.holds
     }
 
+    /// The one card that it takes of and with what, where that is quickly said.
+    pub(super) fn on_one(&self, cards: &[Card]) -> Option<(usize, &Hold)> {
+        let ([hold], Held::Plan(_)) = (self.holds.as_slice(), &self.held) else { return None };
+        cards.iter().position(|card| card.is_of(hold)).map(|at| (at, hold))
+    }
+
     /// The cards that it takes of, with what.
     pub(super) fn on(&self, cards: &[Card]) -> Vec<(usize, &Hold)> {
         let mut on: Vec<(usize, &Hold)> = Vec::with_capacity(self.holds.len());

@@ -1,6 +1,7 @@
 //! What decides, beside its priority, whether a pod leaves when room is made for another.
 
 use std::collections::BTreeMap;
+use std::sync::{Arc, LazyLock};
 
 use crate::units::Timestamp;
 
@@ -13,4 +14,12 @@ pub struct Standing {
     pub leaving: bool,
     /// `metadata.labels`, which disruption budgets select by.
     pub labels: BTreeMap<String, String>,
+}
+
+impl Standing {
+    /// Of a pod that was not seen yet.
+    pub(super) fn unknown() -> Arc<Self> {
+        static UNKNOWN: LazyLock<Arc<Standing>> = LazyLock::new(Arc::default);
+        UNKNOWN.clone()
+    }
 }

@@ -122,6 +122,7 @@ impl Planner {
     ///
     /// # Errors
     /// [`Unfit`] where it does not.
+    #[inline]
     pub fn fit_in_turn(&mut self, node: &NodeLedger, request: &GpuRequest, policy: Policy) -> Result<(), Unfit> {
         // most candidates have room to spare; this spares looking for the best of their cards
         let room_to_spare = match request.containers.as_slice() {
