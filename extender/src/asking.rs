@@ -63,6 +63,7 @@ impl<'a> Asking<'a> {
     }
 
     /// Whether the pod finds the node as everybody does.
+    #[inline]
     fn is_common(&self, node: &str) -> bool {
         // asked of thousands of nodes in one call, and of hardly any is there something to say
         self.own.is_empty() && self.claims.is_empty() || !self.own.contains(node) && !self.claims.contains_key(node)
@@ -74,6 +75,7 @@ impl<'a> Asking<'a> {
     }
 
     /// The node as the pod finds it. Only where it is as it is for everybody it is locked meanwhile.
+    #[inline]
     fn seen(&self, planner: &mut Planner, node: &str) -> Option<Seen<'a>> {
         let ledger = self.cluster.node(node)?;
         if self.is_common(node) {
@@ -123,6 +125,7 @@ impl<'a> Asking<'a> {
     }
 
     /// The node as the pod finds it, where it fits.
+    #[inline]
     fn fitting(&self, planner: &mut Planner, node: &str) -> Result<Seen<'a>, Unfit> {
         let seen = self.seen(planner, node).ok_or(Unfit::UnknownNode)?;
         match planner.fit_in_turn(&seen, self.request, self.policy) {
@@ -174,8 +177,12 @@ impl<'a> Asking<'a> {
         ahead: &BTreeMap<NodeName, Vec<Plan>>,
     ) -> Vec<(&'n str, Option<NodeRank>)> {
         let mut planner = Planner::default();
+        // asked of thousands of nodes in one call, and hardly ever one fails
+        let failing = self.cluster.any_fails();
+        let fails = |node: &str| failing && self.cluster.is_failing(node);
         let ahead = |node: &str| -> &[Plan] { ahead.get(node).map_or(&[], Vec::as_slice) };
-        let mut ranked: Vec<_> = nodes.map(|node| (node, self.rank(&mut planner, node, ahead(node)))).collect();
+        let mut ranked: Vec<_> =
+            nodes.map(|node| (node, self.rank(&mut planner, node, fails(node), ahead(node)))).collect();
         if self.policy.surveys(self.request) {
             let mut survey = self.cluster.survey();
             let shape = footprint.shape(Some(self.request));
@@ -194,10 +201,9 @@ impl<'a> Asking<'a> {
     }
 
     /// How well one node suits the pod by its own cards.
-    fn rank(&self, planner: &mut Planner, node: &str, ahead: &[Plan]) -> Option<NodeRank> {
+    fn rank(&self, planner: &mut Planner, node: &str, failing: bool, ahead: &[Plan]) -> Option<NodeRank> {
         let now = self.fitting(planner, node).ok()?;
         let elsewhere = self.own.is_empty() || !self.own.contains(node);
-        let failing = self.cluster.is_failing(node);
         if ahead.is_empty() {
             return Some(NodeRank { elsewhere, failing, crowded: false, rank: rank(&now, self.policy) });
         }

@@ -353,6 +353,11 @@ impl Cluster {
         }
     }
 
+    /// Whether they do on any node.
+    pub(crate) fn any_fails(&self) -> bool {
+        !self.failing.is_empty()
+    }
+
     /// Whether it is tried last.
     pub fn is_failing(&self, node: &str) -> bool {
         self.failing.contains(node)
