@@ -4,7 +4,7 @@
 # this project. TRACE is the folder of the trace's CSV files (packed with gzip); JUDGE is a folder with two programs:
 #   gen_workload.py  --variant NAME --seed N --rng go --out FOLDER   writes pods.csv, nodes.csv and trace.csv
 #   check.py         FOLDER LOG.csv --json                           judges a placement log
-# KERF is target/release/kerf, from `cargo build --release -p kerf`. usage:
+# KERF is target/release/kerf, from `cargo build --release -p kerf-cli`. usage:
 #        benches/packing.sh judge JUDGE KERF > packing.csv
 #        benches/packing.sh table packing.csv [PUBLISHED] > packing.txt
 #        benches/packing.sh departures TRACE KERF [VARIANT...] > packing_departures.csv

@@ -29,8 +29,8 @@
 //! | [`replay`] | a workload against a cluster under a policy, without a cluster |
 //! | [`annotation`] | the words on Pods and Nodes: both records of a placement, the inventory |
 //! | `k8s` (feature) | Pods and Nodes as domain values |
-//! | `runtime` (feature) | the process around a daemon: logs, shutdown, readiness, administrative routes |
-//! | `src/cli` (feature `cli`) | the `kerf` command: `inspect` and `plan` over a snapshot, `replay` over a workload; `doctor` starts the plugin's |
+//! | `runtime/` | the process around a daemon: logs, shutdown, readiness, administrative routes, watches |
+//! | `cli/` | the `kerf` command: `inspect` and `plan` over a snapshot, `replay` over a workload; `doctor` starts the plugin's |
 //! | `extender/` | kube-scheduler's side: HTTP, watches, the one write |
 //! | `plugin/` | kubelet's side: gRPC, vendors' drivers (`backend`) and the node's cards over all of them (`roster`), other systems' contracts (`profile`), what holds containers to their shares (`isolation`), what the Node is told (`health`, `labels`), `doctor`, metrics |
 //! | `plugin/nvml` | the functions of NVIDIA's library that `nvml-wrapper` has not: C is called there alone on the host |
@@ -47,8 +47,8 @@
 //!
 //! # What holds everywhere
 //!
-//! * Arrows point at this package, and never between extender and plugin. Without its features it knows no
-//!   Kubernetes client, no HTTP, no async, no clock and no randomness; the test script checks that.
+//! * Arrows point at this package, and never between extender and plugin. It knows no Kubernetes
+//!   client, no HTTP, no async, no clock and no randomness.
 //! * One ledger type counts capacity: in the extender, the command and the tests. Where a rule stands twice, one
 //!   copy is wrong.
 //! * Filter and prioritize change nothing. Bind reserves under one node's lock, lets go of it, and writes once.
@@ -72,8 +72,6 @@ pub mod placement;
 pub mod plan;
 pub mod replay;
 pub mod request;
-#[cfg(feature = "runtime")]
-pub mod runtime;
 pub mod shares;
 pub mod units;
 pub mod version;

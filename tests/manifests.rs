@@ -438,7 +438,7 @@ fn probes_ask_the_routes_made_for_them() {
             |probe: &Option<k8s_openapi::api::core::v1::Probe>| probe.as_ref()?.http_get.as_ref()?.path.clone();
         assert_eq!(path(&container.liveness_probe).as_deref(), Some("/livez"), "{name}");
         assert_eq!(path(&container.readiness_probe).as_deref(), Some("/readyz"), "{name}");
-        let admin = text("src/runtime/admin.rs");
+        let admin = text("runtime/src/admin.rs");
         for route in ["/livez", "/readyz", "/metrics"] {
             assert!(admin.contains(&format!(".route(\"{route}\"")), "{route}");
         }

@@ -8,7 +8,7 @@ use k8s_openapi::api::storage::v1::CSIStorageCapacity;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kerf::annotation::Domain;
 use kerf::ids::{NodeName, PodRef, PodUid};
-use kerf::runtime::guarded::Guarded;
+use kerf_runtime::guarded::Guarded;
 use kube::api::{Patch, PatchParams, PostParams};
 use kube::{Api, Client};
 use serde_json::json;

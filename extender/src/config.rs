@@ -8,9 +8,9 @@ use std::time::Duration;
 use clap::Parser;
 use kerf::annotation::Domain;
 use kerf::placement::Policy;
-use kerf::runtime::feed::Patience;
-use kerf::runtime::telemetry::LogArgs;
 use kerf::shares::ShareResources;
+use kerf_runtime::feed::Patience;
+use kerf_runtime::telemetry::LogArgs;
 
 /// kube-scheduler's side of kerf: chooses the physical GPU of each pod and records it in the write that binds it.
 #[derive(Clone, Debug, Parser)]

@@ -1,8 +1,8 @@
 //! The `kerf-extender` program.
 
 use clap::Parser;
-use kerf::runtime::shutdown::Tasks;
 use kerf_extender::config::{Args, Config};
+use kerf_runtime::shutdown::Tasks;
 
 #[tokio::main]
 async fn main() -> anyhow::Result<()> {
@@ -11,7 +11,7 @@ async fn main() -> anyhow::Result<()> {
     let config = Config::try_from(&args)?;
     let tasks = Tasks::default();
     tasks.obey_signals()?;
-    let client = kerf::runtime::client::connect(args.kubeconfig.as_deref()).await?;
+    let client = kerf_runtime::client::connect(args.kubeconfig.as_deref()).await?;
     kerf_extender::start(&config, client, tasks).await?.drained().await;
     Ok(())
 }

@@ -204,12 +204,4 @@ impl Metrics {
     pub fn bound(&self, outcome: Bind) {
         self.binds.with_label_values(&[outcome.as_str()]).inc();
     }
-
-    /// The mean time of `verb` so far; for reports.
-    pub fn mean(&self, verb: Verb) -> Duration {
-        let histogram = self.duration.with_label_values(&[verb.as_str()]);
-        let count = histogram.get_sample_count().max(1);
-        #[allow(clippy::cast_precision_loss, reason = "a report's mean")]
-        Duration::from_secs_f64(histogram.get_sample_sum() / count as f64)
-    }
 }

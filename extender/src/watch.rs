@@ -11,10 +11,10 @@ use kerf::annotation::Record;
 use kerf::ids::{NodeName, PodRef, PodUid};
 use kerf::k8s::{self, Holding, Queued};
 use kerf::ledger::Seen;
-use kerf::runtime::feed::Feed;
-use kerf::runtime::guarded::Guarded;
-use kerf::runtime::readiness::Condition;
-use kerf::runtime::watching::{Event, follow};
+use kerf_runtime::feed::Feed;
+use kerf_runtime::guarded::Guarded;
+use kerf_runtime::readiness::Condition;
+use kerf_runtime::watching::{Event, follow};
 use kube::{Api, Client};
 use tokio_util::sync::CancellationToken;
 

@@ -7,7 +7,7 @@
 
 use std::time::Duration;
 
-use kerf::runtime::feed::Feed;
+use kerf_runtime::feed::Feed;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 

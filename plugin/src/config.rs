@@ -9,10 +9,10 @@ use std::time::Duration;
 use kerf::annotation::{Domain, Keys};
 use kerf::ids::NodeName;
 use kerf::isolation::Isolation;
-use kerf::runtime::feed::Patience;
-use kerf::runtime::telemetry::LogArgs;
 use kerf::shares::{BadPerCard, PerCard};
 use kerf::units::Mib;
+use kerf_runtime::feed::Patience;
+use kerf_runtime::telemetry::LogArgs;
 
 use crate::backend::amd::AmdOptions;
 use crate::backend::intel::IntelOptions;

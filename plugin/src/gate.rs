@@ -4,7 +4,7 @@
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use kerf::runtime::failure::Failure;
+use kerf_runtime::failure::Failure;
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep_until};
 

@@ -52,11 +52,11 @@ use std::path::Path;
 use std::sync::Arc;
 
 use anyhow::Context;
-use kerf::runtime::admin::{self, Admin};
-use kerf::runtime::feed::{Ages, Feed};
-use kerf::runtime::readiness::{Condition, Readiness};
-use kerf::runtime::shutdown::Tasks;
-use kerf::runtime::version;
+use kerf_runtime::admin::{self, Admin};
+use kerf_runtime::feed::{Ages, Feed};
+use kerf_runtime::readiness::{Condition, Readiness};
+use kerf_runtime::shutdown::Tasks;
+use kerf_runtime::version;
 use kube::Client;
 use prometheus::Registry;
 use tokio_util::sync::CancellationToken;

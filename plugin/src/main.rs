@@ -3,11 +3,11 @@
 use std::process::ExitCode;
 
 use clap::Parser as _;
-use kerf::runtime::shutdown::Tasks;
 use kerf_plugin::config::{Args, Config};
 use kerf_plugin::doctor;
 use kerf_plugin::labels::flags::LabelMode;
 use kerf_plugin::profile::flags::two_dashes;
+use kerf_runtime::shutdown::Tasks;
 
 #[tokio::main]
 async fn main() -> anyhow::Result<ExitCode> {
@@ -34,7 +34,7 @@ async fn client(config: &Config) -> anyhow::Result<Option<kube::Client>> {
         tracing::info!("no --node-name: {WITHOUT}");
         return Ok(None);
     }
-    match kerf::runtime::client::connect(config.kubeconfig.as_deref()).await {
+    match kerf_runtime::client::connect(config.kubeconfig.as_deref()).await {
         Ok(client) => Ok(Some(client)),
         Err(error) if !needed => {
             tracing::info!(error = format!("{error:#}"), "no way to the API server: {WITHOUT}");

@@ -9,8 +9,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use kerf::annotation::inventory;
-use kerf::runtime::feed::Feed;
-use kerf::runtime::readiness::Condition;
+use kerf_runtime::feed::Feed;
+use kerf_runtime::readiness::Condition;
 use tokio::sync::{Semaphore, watch};
 use tokio::time::{Instant, MissedTickBehavior, interval, timeout};
 use tokio_util::sync::CancellationToken;

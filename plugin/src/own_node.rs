@@ -2,8 +2,8 @@
 
 use k8s_openapi::api::core::v1::Node;
 use kerf::annotation::Keys;
-use kerf::runtime::feed::Feed;
-use kerf::runtime::watching::{self, Event};
+use kerf_runtime::feed::Feed;
+use kerf_runtime::watching::{self, Event};
 use kube::core::PartialObjectMeta;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;

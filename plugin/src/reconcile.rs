@@ -13,9 +13,9 @@ use std::time::Duration;
 
 use hyper_util::rt::TokioIo;
 use kerf::ids::{PodRef, PodUid};
-use kerf::runtime::readiness::Condition;
 use kerf_proto::podresources::ListPodResourcesRequest;
 use kerf_proto::podresources::pod_resources_lister_client::PodResourcesListerClient;
+use kerf_runtime::readiness::Condition;
 use tokio::net::UnixStream;
 use tokio::time::{Instant, timeout};
 use tokio_util::sync::CancellationToken;

@@ -1,9 +1,9 @@
 //! Follows this node's pods at the API server.
 
 use k8s_openapi::api::core::v1::Pod;
-use kerf::runtime::feed::Feed;
-use kerf::runtime::guarded::Guarded;
-use kerf::runtime::watching::{self, Event};
+use kerf_runtime::feed::Feed;
+use kerf_runtime::guarded::Guarded;
+use kerf_runtime::watching::{self, Event};
 use kube::Resource as _;
 use tokio_util::sync::CancellationToken;
 

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use kerf::device::Health;
 use kerf::ledger::Basis;
-use kerf::runtime::series::GaugeTable;
+use kerf_runtime::series::GaugeTable;
 use prometheus::core::{Collector, Desc};
 use prometheus::proto::MetricFamily;
 use prometheus::{GaugeVec, Opts};

@@ -5,11 +5,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use kerf::annotation::Keys;
-use kerf::runtime::shutdown::Tasks;
 use kerf::shares::ShareResources;
 use kerf_extender::binder::WAKER;
 use kerf_extender::config::Config;
 use kerf_extender::{Extender, start};
+use kerf_runtime::shutdown::Tasks;
 use kerf_testkit::api::{Action, ApiServer, Fault};
 use kerf_testkit::scheduler::{ExtenderBindingArgs, ExtenderClient, ExtenderConfig};
 use kube::Client;

@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
-use kerf::runtime::feed::Patience;
 use kerf_extender::config::Config;
+use kerf_runtime::feed::Patience;
 use kerf_testkit::api::{Action, ApiConfig, ApiServer, Fault};
 
 use crate::fixture::{PATIENCE, World, config, node, share};

@@ -34,7 +34,7 @@ async fn it_is_not_ready_before_both_lists_are_complete() {
     let api = kerf_testkit::api::ApiServer::start().await.unwrap();
     api.create("nodes", node("a", 1, 15_360)).unwrap();
     let held = api.inject(Fault::new("list", "pods", Action::Hold));
-    let tasks = kerf::runtime::shutdown::Tasks::default();
+    let tasks = kerf_runtime::shutdown::Tasks::default();
     let extender = kerf_extender::start(&config(), client_of(&api).await, tasks).await.unwrap();
     held.wait_hits(1, PATIENCE).await.unwrap();
     let readyz = format!("http://{}/readyz", extender.address());

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use kerf::runtime::version::CONDITION;
+use kerf_runtime::version::CONDITION;
 use kerf_testkit::api::{Action, ApiServer, Fault};
 
 use crate::fixture::{PATIENCE, World, config, node, pod, share, started};

@@ -2,7 +2,7 @@
 
 use kerf::ids::{DeviceId, PodRef};
 use kerf::isolation::Isolation;
-use kerf::runtime::failure::Failure;
+use kerf_runtime::failure::Failure;
 
 use super::truth::Foreign;
 use crate::ids::Resource;

@@ -5,14 +5,14 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use futures::stream::{self, BoxStream, StreamExt};
-use kerf::runtime::readiness::Condition;
-use kerf::runtime::shutdown::Tasks;
 use kerf_proto::deviceplugin::device_plugin_server::DevicePlugin;
 use kerf_proto::deviceplugin::{
     AllocateRequest, AllocateResponse, ContainerPreferredAllocationResponse, DevicePluginOptions, Empty,
     ListAndWatchResponse, PreStartContainerRequest, PreStartContainerResponse, PreferredAllocationRequest,
     PreferredAllocationResponse,
 };
+use kerf_runtime::readiness::Condition;
+use kerf_runtime::shutdown::Tasks;
 use tokio::sync::watch;
 use tokio_stream::wrappers::WatchStream;
 use tokio_util::sync::CancellationToken;

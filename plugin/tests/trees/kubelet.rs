@@ -51,7 +51,7 @@ impl Stage {
             let kubeconfig = self.dir.path().join("kubeconfig");
             self.server.write_kubeconfig(&kubeconfig).unwrap();
             config.pod_resources_dir.clone_from(&self.kubelet.config().pod_resources_dir);
-            Some(kerf::runtime::client::connect(Some(&kubeconfig)).await.unwrap())
+            Some(kerf_runtime::client::connect(Some(&kubeconfig)).await.unwrap())
         } else {
             None
         };

@@ -2,8 +2,8 @@
 
 use std::fmt::Write as _;
 
-use crate::audit::Audit;
-use crate::stack::{MachineSpec, Stack};
+use kerf_system::audit::Audit;
+use kerf_system::stack::{MachineSpec, Stack};
 
 /// Three machines as clusters have them after a few years.
 pub fn machines() -> Vec<MachineSpec> {

@@ -1,6 +1,5 @@
 //! The real `kerf` program on real files.
 
-#![cfg(feature = "cli")]
 #![allow(clippy::unwrap_used, reason = "a test")]
 
 use std::path::{Path, PathBuf};
@@ -336,16 +335,21 @@ fn wrong_input_is_named_with_its_file_line_and_column() {
 
 #[test]
 fn doctor_is_the_plugins_beside_it() {
-    use std::os::unix::fs::PermissionsExt;
     let folder = tempfile::tempdir().unwrap();
     let own = folder.path().join("kerf");
-    std::fs::copy(env!("CARGO_BIN_EXE_kerf"), &own).unwrap();
+    // by a process of its own: a file that this one writes may be open in the children that other tests start meanwhile,
+    // and what is open for writing cannot be executed
+    let run = |script: &str| {
+        let mut shell = Command::new("sh");
+        shell.args(["-ec", script, "sh", env!("CARGO_BIN_EXE_kerf")]).current_dir(folder.path());
+        assert!(shell.status().unwrap().success(), "{script}");
+    };
+    run("cp \"$1\" kerf");
     let doctor = || Command::new(&own).args(["doctor", "-profile=amd", "--json"]).env("PATH", "").output().unwrap();
     let missing = doctor();
     assert_eq!(missing.status.code(), Some(2));
     assert!(String::from_utf8_lossy(&missing.stderr).contains("kerf-plugin cannot be started"));
-    let plugin = write(folder.path(), "kerf-plugin", "#!/bin/sh\necho \"$@\"\nexit 3\n");
-    std::fs::set_permissions(&plugin, std::fs::Permissions::from_mode(0o755)).unwrap();
+    run(r#"printf '#!/bin/sh\necho "$@"\nexit 3\n' >kerf-plugin; chmod +x kerf-plugin"#);
     let output = doctor();
     assert_eq!((stdout(&output).as_str(), output.status.code()), ("doctor -profile=amd --json\n", Some(3)));
 }

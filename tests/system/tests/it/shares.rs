@@ -12,7 +12,7 @@ use kerf::shares::ShareResources;
 use kerf_testkit::kubelet::Container;
 use serde_json::{Value, json};
 
-use crate::stack::{MachineSpec, PATIENCE, Stack, StackConfig};
+use kerf_system::stack::{MachineSpec, PATIENCE, Stack, StackConfig};
 
 const SHARED: &str = "deepomatic.com/shared-gpu";
 
@@ -191,7 +191,7 @@ async fn one_card_is_never_given_by_memory_and_by_count() {
     for number in 0..6 {
         let container = match number % 2 {
             0 => asks("main", shared, 2),
-            _ => crate::workload::container("main", "30", "8"),
+            _ => kerf_system::workload::container("main", "30", "8"),
         };
         stack.submit(pod(&format!("pod-{number}"), &json!({}), vec![container])).expect("pod");
     }

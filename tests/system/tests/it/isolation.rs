@@ -8,8 +8,8 @@ use kerf::annotation::Keys;
 use kerf_limiter_contract::path;
 use serde_json::Value;
 
-use crate::stack::{MachineSpec, PATIENCE, Stack, StackConfig};
-use crate::workload::{container, pod};
+use kerf_system::stack::{MachineSpec, PATIENCE, Stack, StackConfig};
+use kerf_system::workload::{container, pod};
 
 /// `with` has the limiter, `without` has not, and the empty one is the larger.
 async fn stack() -> Stack {

@@ -3,12 +3,12 @@
 use std::path::{Path, PathBuf};
 
 use crate::burst::settled;
-use crate::stack::{Stack, StackConfig};
-use crate::trace;
+use kerf_system::stack::{Stack, StackConfig};
+use kerf_system::trace;
 
 /// The Alibaba trace where it lies beside the project; it is not part of it, since its licence is unclear.
 pub fn beside() -> Option<PathBuf> {
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../shared/data/alibaba-gpu-v2023");
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../../shared/data/alibaba-gpu-v2023");
     folder.is_dir().then_some(folder)
 }
 

@@ -8,7 +8,7 @@ use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
 use super::readiness::Condition;
-use crate::version::{LEAST, Version};
+use kerf::version::{LEAST, Version};
 
 /// The condition that is met once the version is known to do.
 pub const CONDITION: &str = "Kubernetes 1.34 or later";

@@ -8,12 +8,11 @@ use std::time::Duration;
 use kerf::ids::PodRef;
 use kerf::plan::Grant;
 use kerf::request::ContainerKind;
-use kerf_extender::metrics::Verb;
 use kerf_testkit::kubelet::Container;
 use serde_json::Value;
 
-use crate::audit::Audit;
-use crate::stack::Stack;
+use kerf_system::audit::Audit;
+use kerf_system::stack::Stack;
 
 pub fn flush() {
     // a terminal that has gone away is no reason to stop
@@ -180,19 +179,6 @@ fn shortened(text: &str) -> String {
         Some((end, _)) => format!("{} ...", text.get(..end).unwrap_or_default()),
         None => text.to_owned(),
     }
-}
-
-/// How long it took.
-pub fn speed(stack: &Stack, count: usize, took: Duration) {
-    let mean = |verb| stack.extender().metrics().mean(verb).as_secs_f64() * 1e3;
-    println!(
-        "\nFrom creation to running and confirmed: {count} pods in {:.2} s. The extender took, on average: filter {:.2} ms, \
-         prioritize {:.2} ms, bind {:.2} ms",
-        took.as_secs_f64(),
-        mean(Verb::Filter),
-        mean(Verb::Prioritize),
-        mean(Verb::Bind)
-    );
 }
 
 /// Where to look.

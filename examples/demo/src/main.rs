@@ -1,32 +1,21 @@
-//! All of kerf in one process: `cargo run --release --example demo`.
+//! All of kerf in one process: `cargo demo`.
 //!
 //! The API server, the scheduler and the kubelets are stand-ins that speak the real protocols over loopback; the
 //! extender and the plugins are the real ones, with simulated cards. Needs neither a GPU nor a cluster nor root.
 
-#[path = "../../tests/system/audit.rs"]
-mod audit;
 mod cards;
 mod pods;
 mod report;
-#[path = "../../tests/system/stack.rs"]
-#[allow(dead_code, reason = "the system tests use more of it")]
-mod stack;
-#[path = "../../tests/system/trace.rs"]
-#[allow(dead_code, reason = "the system tests use more of it")]
-mod trace;
-#[path = "../../tests/system/workload.rs"]
-#[allow(dead_code, reason = "the system tests use more of it")]
-mod workload;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
-use std::time::Instant;
 
 use anyhow::Context;
 use clap::Parser;
 use serde_json::Value;
 
-use crate::stack::{MachineSpec, Stack, StackConfig};
+use kerf_system::stack::{MachineSpec, Stack, StackConfig};
+use kerf_system::trace;
 
 /// Watch pods that ask for fractions of a GPU land on physical cards.
 #[derive(Debug, Parser)]
@@ -59,7 +48,7 @@ struct LogArgs {
 async fn main() -> anyhow::Result<ExitCode> {
     let args = Args::parse();
     if let Some(filter) = args.log.log.clone() {
-        use kerf::runtime::telemetry::{LogArgs, LogFormat};
+        use kerf_runtime::telemetry::{LogArgs, LogFormat};
         LogArgs { filter, format: LogFormat::Text }.init()?;
     }
     let (machines, pods) = match &args.trace {
@@ -95,26 +84,22 @@ async fn run(args: &Args, machines: &[MachineSpec], pods: Vec<Value>) -> anyhow:
         "kerf {}: extender and plugins are real; API server, scheduler and kubelets are stand-ins",
         env!("CARGO_PKG_VERSION")
     );
-    let begun = Instant::now();
     print!("starting {} nodes with simulated cards ... ", machines.len());
     report::flush();
     let stack = Stack::start(machines, StackConfig { seed: args.seed, batching: false }).await?;
-    println!("ready after {:.1} s", begun.elapsed().as_secs_f64());
+    println!("ready");
 
-    let begun = Instant::now();
     let count = pods.len();
     for pod in pods {
         stack.submit(pod)?;
     }
     let running = report::progress(&stack, count).await;
-    let took = begun.elapsed();
-    let audit = audit::audit(&stack)?;
+    let audit = kerf_system::audit::audit(&stack)?;
     if args.trace.is_none() {
         cards::show_load(&stack, &audit)?;
         report::pods(&stack, &audit)?;
     }
     report::cards(&stack, &audit);
-    report::speed(&stack, count, took);
     report::addresses(&stack);
     if args.trace.is_none() {
         report::metrics(&stack).await.context("metrics")?;

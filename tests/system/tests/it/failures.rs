@@ -6,8 +6,8 @@ use kerf::annotation::Keys;
 use serde_json::Value;
 
 use crate::burst::{machines, settled};
-use crate::stack::{PATIENCE, Stack, StackConfig};
-use crate::workload::{container, mixed, pod};
+use kerf_system::stack::{PATIENCE, Stack, StackConfig};
+use kerf_system::workload::{container, mixed, pod};
 
 /// Waits until so many pods have a node.
 async fn until_bound(stack: &Stack, count: usize) {

@@ -3,21 +3,21 @@
 
 use std::collections::BTreeMap;
 use std::path::Path;
-use std::process::Command;
+use std::process::ExitCode;
 
 use clap::Parser;
 use kerf::annotation::Keys;
-use kerf::runtime::shutdown::Tasks;
 use kerf_extender::Extender;
+use kerf_runtime::shutdown::Tasks;
 use kerf_testkit::api::ApiServer;
 use kerf_testkit::scheduler::{ExtenderConfig, QueueState, Scheduler, SchedulerConfig};
 use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
 
-use crate::stack::{PATIENCE, client};
-use crate::trace::{self, NodeRow, PodRow};
 use crate::trace_run;
-use crate::workload;
+use kerf_system::stack::{PATIENCE, client};
+use kerf_system::trace::{self, NodeRow, PodRow};
+use kerf_system::workload;
 
 /// Memory of every card: 100 units, so that a share's memory is exactly its part of a card.
 const CARD_MIB: u64 = 25_600;
@@ -80,12 +80,17 @@ impl Prefix {
             pods += &format!("{name},{cpu_milli},{memory_mib},{num_gpu},{gpu_milli},{memory}\n");
         }
         let (nodes, pods) = (write("nodes.csv", nodes), write("pods.csv", pods));
-        let output = Command::new(env!("CARGO_BIN_EXE_kerf"))
-            .args(["replay".as_ref(), "--nodes".as_ref(), nodes.as_os_str(), "--pods".as_ref(), pods.as_os_str()])
-            .args(["--policy".as_ref(), policy.as_ref(), "--log".as_ref(), folder.path().as_os_str()])
-            .output()
-            .expect("kerf");
-        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        let input = [
+            "kerf".as_ref(),
+            "replay".as_ref(),
+            "--nodes".as_ref(),
+            nodes.as_os_str(),
+            "--pods".as_ref(),
+            pods.as_os_str(),
+        ];
+        let output = ["--policy".as_ref(), policy.as_ref(), "--log".as_ref(), folder.path().as_os_str()];
+        let args = kerf_cli::Args::try_parse_from(input.into_iter().chain(output)).expect("options");
+        assert_eq!(kerf_cli::run(&args).expect("kerf replay"), ExitCode::SUCCESS);
         places(&folder.path().join(format!("{policy}-in-order.csv")))
     }
 }

@@ -1,6 +1,5 @@
 //! The real `kerf replay` on real files.
 
-#![cfg(feature = "cli")]
 #![allow(clippy::unwrap_used, reason = "a test")]
 
 use std::path::Path;

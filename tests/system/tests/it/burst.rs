@@ -1,8 +1,8 @@
 //! Many pods at once.
 
-use crate::audit::audit;
-use crate::stack::{MachineSpec, Stack, StackConfig};
-use crate::workload::{container, mixed, pod};
+use kerf_system::audit::audit;
+use kerf_system::stack::{MachineSpec, Stack, StackConfig};
+use kerf_system::workload::{container, mixed, pod};
 
 pub fn machines(count: usize, cards: usize) -> Vec<MachineSpec> {
     (0..count).map(|number| MachineSpec::equal(&format!("node-{number}"), cards, "Simulated", 16_384)).collect()

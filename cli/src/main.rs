@@ -1,17 +1,15 @@
 //! The `kerf` command.
 
-mod cli;
-
 use std::process::ExitCode;
 
 use clap::Parser;
 
 fn main() -> ExitCode {
-    match cli::run(&cli::Args::parse()) {
+    match kerf_cli::run(&kerf_cli::Args::parse()) {
         Ok(done) => done,
         Err(error) => {
             eprintln!("error: {error:#}");
-            ExitCode::from(cli::USAGE)
+            ExitCode::from(kerf_cli::USAGE)
         }
     }
 }

@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 
 /// Every pod of the folder, by file name, with the defaults that a real API server fills in.
 pub fn examples() -> anyhow::Result<Vec<Value>> {
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("examples/pods");
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../pods");
     let mut files: Vec<_> = std::fs::read_dir(&folder)
         .with_context(|| folder.display().to_string())?
         .map(|entry| Ok(entry?.path()))

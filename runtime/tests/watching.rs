@@ -6,10 +6,10 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use k8s_openapi::api::core::v1::Pod;
-use kerf::runtime::failure::Failure;
-use kerf::runtime::feed::{Feed, Patience};
-use kerf::runtime::guarded::Guarded;
-use kerf::runtime::watching::{Event, follow};
+use kerf_runtime::failure::Failure;
+use kerf_runtime::feed::{Feed, Patience};
+use kerf_runtime::guarded::Guarded;
+use kerf_runtime::watching::{Event, follow};
 use kerf_testkit::api::{Action, ApiConfig, ApiServer, Fault, Injected};
 use kube::{Api, Client, Config, Resource as _};
 use prometheus::IntCounter;

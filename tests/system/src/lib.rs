@@ -1,0 +1,8 @@
+//! The whole of kerf against stand-ins that speak the real protocols, for its tests and for the demo.
+
+#![allow(clippy::expect_used, clippy::panic, reason = "for tests")]
+
+pub mod audit;
+pub mod stack;
+pub mod trace;
+pub mod workload;
