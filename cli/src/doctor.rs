@@ -7,16 +7,25 @@ use std::path::PathBuf;
 use std::process::{Command, ExitCode};
 
 use anyhow::Context;
+use kerf::annotation::Domain;
 
 const PROGRAM: &str = "kerf-plugin";
 
-/// Becomes `kerf-plugin doctor` with these options.
+/// Becomes `kerf-plugin doctor` with these options, and with those of `kerf` that it has as well.
 ///
 /// # Errors
 /// Where there is no such program.
-pub fn run(options: &[OsString]) -> anyhow::Result<ExitCode> {
+pub fn run(options: &[OsString], domain: &Domain, json: bool) -> anyhow::Result<ExitCode> {
     let beside = std::env::current_exe().ok().and_then(|own| Some(own.parent()?.join(PROGRAM)));
     let program = beside.filter(|path| path.is_file()).unwrap_or_else(|| PathBuf::from(PROGRAM));
-    let error = Command::new(&program).arg("doctor").args(options).exec();
+    let mut doctor = Command::new(&program);
+    doctor.arg("doctor");
+    if *domain != Domain::default() {
+        doctor.arg("--domain").arg(domain.to_string());
+    }
+    if json {
+        doctor.arg("--json");
+    }
+    let error = doctor.args(options).exec();
     Err(error).with_context(|| format!("{} cannot be started; doctor is a command of it", program.display()))
 }

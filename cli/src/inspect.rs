@@ -7,7 +7,9 @@ use kerf::annotation::Keys;
 use kerf::ledger::{Card, Commitment, Held, NodeLedger, Offered};
 use serde_json::{Value, json};
 
-use super::notes::notes;
+use kerf::placement::Unfit;
+
+use super::notes::{notes, trouble};
 use super::snapshot;
 
 /// Prints every card of the snapshot.
@@ -83,7 +85,7 @@ fn node(ledger: &NodeLedger) -> Value {
     });
     json!({
         "gpus": cards.collect::<Vec<_>>(),
-        "trouble": ledger.without_cards().filter(|_| !ledger.cards().is_empty()).map(kerf::placement::Unfit::code),
+        "trouble": trouble(ledger).map(Unfit::code),
         "unreadable": unreadable(ledger).map(|c| c.pod.to_string()).collect::<Vec<_>>(),
         "notes": notes(ledger),
     })

@@ -81,7 +81,7 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
     match &args.command {
         Command::Inspect { snapshot } => inspect::run(snapshot, &keys, args.json),
         Command::Plan { pod, cluster, policy } => plan::run(pod, cluster, &keys, *policy, args.json),
-        Command::Doctor { options } => doctor::run(options),
+        Command::Doctor { options } => doctor::run(options, &args.domain, args.json),
         Command::Replay(options) => replay::run(options, &keys, args.json),
     }
 }

@@ -6,20 +6,26 @@ use kerf::placement::Unfit;
 /// One sentence each, without the node's name: why the node takes no pod, and which pods are not counted on cards of it
 /// that their records name.
 pub fn notes(ledger: &NodeLedger) -> Vec<String> {
-    // a node without cards is no GPU node, and nothing is odd about it
-    let trouble = ledger.without_cards().filter(|_| !ledger.cards().is_empty());
-    let trouble = trouble.map(|why| match why {
+    let trouble = trouble(ledger).map(|why| match why {
         Unfit::OtherDomain => format!("{why}: it takes no pod until they have ended"),
+        why if ledger.cards().is_empty() => format!("{why}: it takes no pod"),
         why => format!("{why}: it takes no pod; its GPUs are those that were known last"),
     });
     let pods = ledger.commitments().values().filter(|known| ledger.concerns(known));
     trouble.into_iter().chain(pods.filter_map(|known| note(ledger, known))).collect()
 }
 
+/// Why the node takes no pod. A node that has no GPUs is none of kerf's, and nothing is odd about it.
+pub fn trouble(ledger: &NodeLedger) -> Option<Unfit> {
+    ledger.without_cards().filter(|why| !matches!(why, Unfit::UnknownNode | Unfit::NoCards))
+}
+
 fn note(ledger: &NodeLedger, known: &Commitment) -> Option<String> {
     let pod = &known.pod;
     match known.basis() {
-        Basis::Amounts => Some(format!("{pod}: its placement cannot be read; counted on every GPU")),
+        Basis::Amounts => {
+            Some(format!("{pod}: has no placement that can be read; counted by its amounts on every GPU"))
+        }
         Basis::Everything => Some(format!("{pod}: its amounts cannot be read; every GPU counts as full")),
         Basis::Record => {
             let missing: Vec<&str> = ledger.missing(known).map(|hold| hold.device.as_str()).collect();

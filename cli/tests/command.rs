@@ -53,8 +53,8 @@ fn pods_that_run_are_counted_and_shown_whatever_is_wrong_with_them() {
     let asked = pod(folder.path(), "60", "10");
     for (annotations, core, used, note) in [
         (json!({ "inspur.com/gpu-policy": "x", "inspur.com/predicate-gpu-idx-0": "1" }), "60", [0, 600], None),
-        (json!({ "inspur.com/gpu-policy": "x" }), "60", [600, 600], Some("counted on every GPU")),
-        (json!({}), "150", [1000, 1000], Some("counted on every GPU")),
+        (json!({ "inspur.com/gpu-policy": "x" }), "60", [600, 600], Some("counted by its amounts on every GPU")),
+        (json!({}), "150", [1000, 1000], Some("counted by its amounts on every GPU")),
         (json!({}), "0.5", [1000, 1000], Some("every GPU counts as full")),
     ] {
         list["items"][2]["metadata"]["annotations"] = annotations;
@@ -75,6 +75,22 @@ fn pods_that_run_are_counted_and_shown_whatever_is_wrong_with_them() {
             }
         }
     }
+}
+
+#[test]
+fn a_node_whose_inventory_is_missing_is_shown_as_such() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut list: Value = serde_json::from_str(&std::fs::read_to_string(snapshot(folder.path())).unwrap()).unwrap();
+    list["items"][0]["metadata"]["annotations"] = json!({});
+    list["items"][0]["status"] = json!({ "conditions": [{ "type": "KerfGPUsHealthy", "status": "True" }],
+        "capacity": { "inspur.com/vcuda-core": "200" } });
+    let snapshot = write(folder.path(), "lost.json", &list.to_string());
+    let shown: Value = serde_json::from_str(&stdout(&kerf(&["inspect", "--json", &snapshot]))).unwrap();
+    assert_eq!(shown["nodes"]["a"]["trouble"], "lost-inventory", "{shown}");
+    assert_eq!(shown["nodes"]["cpu"]["trouble"], Value::Null);
+    let table = stdout(&kerf(&["inspect", &snapshot]));
+    assert!(table.contains("! GPU inventory of the node is missing: it takes no pod\n"), "{table}");
+    assert!(table.contains("! ns/p: on GPUs that the node does not have: index-1\n"), "{table}");
 }
 
 /// Snapshots are written by hand, cleaned, or put together from several.
@@ -345,11 +361,18 @@ fn doctor_is_the_plugins_beside_it() {
         assert!(shell.status().unwrap().success(), "{script}");
     };
     run("cp \"$1\" kerf");
-    let doctor = || Command::new(&own).args(["doctor", "-profile=amd", "--json"]).env("PATH", "").output().unwrap();
-    let missing = doctor();
+    let doctor = |args: &[&str]| Command::new(&own).args(args).env("PATH", "").output().unwrap();
+    let missing = doctor(&["doctor"]);
     assert_eq!(missing.status.code(), Some(2));
     assert!(String::from_utf8_lossy(&missing.stderr).contains("kerf-plugin cannot be started"));
     run(r#"printf '#!/bin/sh\necho "$@"\nexit 3\n' >kerf-plugin; chmod +x kerf-plugin"#);
-    let output = doctor();
-    assert_eq!((stdout(&output).as_str(), output.status.code()), ("doctor -profile=amd --json\n", Some(3)));
+    for (args, handed_on) in [
+        (&["doctor", "-profile=amd", "--json"][..], "doctor -profile=amd --json\n"),
+        (&["doctor", "--json", "--domain", "a.b"], "doctor --domain a.b --json\n"),
+        (&["--json", "doctor", "--domain=a.b", "--placed"], "doctor --domain a.b --json --placed\n"),
+        (&["--domain", "a.b", "doctor", "-profile=amd"], "doctor --domain a.b -profile=amd\n"),
+    ] {
+        let output = doctor(args);
+        assert_eq!((stdout(&output).as_str(), output.status.code()), (handed_on, Some(3)), "{args:?}");
+    }
 }

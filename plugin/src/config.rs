@@ -285,7 +285,7 @@ pub struct NvidiaOptions {
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum ConfigError {
     /// No Node has such a name.
-    #[error("--node-name {0:?} is no name of a Node")]
+    #[error("--node-name {0:?} is not the name of a Node: set it, or KERF_NODE_NAME, to spec.nodeName of the plugin's pod")]
     NodeName(String),
     /// The simulated backend has nothing to read.
     #[error("--backend simulated needs --simulated-file")]

@@ -227,6 +227,8 @@ pub async fn start(
     let access = Access { pods: pod_news.clone(), lists: cluster.lists().clone(), grace: withdraw_after };
     let judged = access.clone();
     readiness.check("pods", move || judged.lacks());
+    let recorder = reconciler.clone();
+    readiness.check("records", move || recorder.unrecorded());
     tasks.spawn("pods", watch::follow(cluster.clone(), state.clone(), pod_news, stop()));
     tasks.spawn("access", access.follow(state.clone(), reconciler.clone(), stop()));
     let alone = readiness.condition("one resource domain: drain the node of pods of the other");

@@ -26,6 +26,7 @@ use self::domain::Domain;
 use crate::claim::Claims;
 use crate::claim::truth::{Findings, Foreign, Held, Listing};
 use crate::cluster::{Cluster, ClusterError};
+use crate::gate::Gate;
 use crate::ids::{self, Ids, Resource};
 use crate::metrics::Counters;
 use crate::state::State;
@@ -69,17 +70,32 @@ pub struct Reconciler {
     counters: Counters,
     calls: Calls,
     socket: PathBuf,
+    writes: Gate,
 }
 
 impl Reconciler {
     /// Asks the kubelet whose pod resources socket is in `directory`.
     pub fn new(state: State, cluster: Cluster, counters: Counters, directory: &std::path::Path) -> Self {
-        Self { state, cluster, counters, calls: Calls::default(), socket: directory.join(SOCKET) }
+        Self {
+            state,
+            cluster,
+            counters,
+            calls: Calls::default(),
+            socket: directory.join(SOCKET),
+            writes: Gate::default(),
+        }
     }
 
     /// kubelet waits for an answer for as long as what is returned lives.
     pub fn answering(&self) -> Call {
         self.calls.begin()
+    }
+
+    /// Why records cannot be written, in words, where the API server refuses them all: pods are served by what the watch
+    /// shows, which it may go on to show for minutes after the rights are gone.
+    pub fn unrecorded(&self) -> Option<String> {
+        let closed = self.writes.closed()?;
+        Some(format!("{} for {} s", closed.failure, closed.since.elapsed().as_secs()))
     }
 
     /// The API server that corrections are written to.
@@ -301,6 +317,9 @@ impl Writer {
         let keys = reconciler.cluster.keys();
         let corrections = reconciler.state.claims(|claims| claims.corrections(keys));
         self.later.retain(|uid, _| corrections.iter().any(|correction| correction.uid == *uid));
+        if corrections.is_empty() {
+            reconciler.writes.answered();
+        }
         let mut left = false;
         for correction in corrections {
             let last = self.later.get(&correction.uid);
@@ -312,6 +331,7 @@ impl Writer {
             let pause = same.map_or(FIRST_PAUSE * 10, |last| last.pause);
             let (next, pause) = match reconciler.cluster.annotate_pod(&correction).await {
                 Ok(()) => {
+                    reconciler.writes.answered();
                     tracing::debug!(pod = %correction.reference, uid = %correction.uid, "record written");
                     // the watch will show it; until then it must not be written again and again
                     (Instant::now() + LONGEST_PAUSE, pause)
@@ -322,6 +342,10 @@ impl Writer {
                         reconciler.counters.api_errors.with_label_values(&["pod"]).inc();
                         let pod = &correction.reference;
                         tracing::warn!(%pod, uid = %correction.uid, %error, "record not written; trying again");
+                        let failure = error.failure();
+                        if failure.refused() {
+                            reconciler.writes.failed(failure);
+                        }
                     }
                     (Instant::now() + pause, (pause * 2).min(LONGEST_PAUSE))
                 }

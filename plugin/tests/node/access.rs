@@ -125,6 +125,7 @@ async fn rights_that_are_taken_while_the_watch_goes_on_stop_nobody() {
     stage.place("during", 2, &[("main", 30, 10, "GPU-a")]);
     stage.started("during", "main").await;
     write.wait_hits(1, SOON).await.unwrap();
+    stage.until("/readyz", |status, text| status == 503 && text.contains("records: 403 Forbidden for ")).await;
     // this one the watch does not show in time, and that needs a list
     stage.server.hold_watch("pods", Watchers::Others).unwrap();
     stage.place("unseen", 3, &[("main", 20, 5, "GPU-a")]);
@@ -136,6 +137,7 @@ async fn rights_that_are_taken_while_the_watch_goes_on_stop_nobody() {
     stage.server.release_watch("pods").unwrap();
     stage.server.clear_faults();
     stage.confirmed("during").await;
+    stage.until("/readyz", |status, _| status == 200).await;
     stage.works("after").await;
 }
 

@@ -97,7 +97,7 @@ async fn up(options: &Options, offer: Option<(PathBuf, Vec<String>)>) -> anyhow:
         println!("{}: cards {} (edit and watch)", node.name, node.cards.file().display());
     }
     for (_, paper) in &others {
-        println!("cards of paper {}", paper.root().display());
+        println!("the devices of all vendors are a fixture tree in {}", paper.root().display());
     }
     println!("logs {}\nCtrl-C ends it", cluster.place().path("logs").display());
     asked.await;

@@ -60,6 +60,7 @@ impl Programs {
             ["build", "--locked", "--workspace", "--all-features", "--bins", "--lib", "--message-format=json"];
         let mut command = Command::new(cargo);
         command.args(args).arg("--quiet").args(release.then_some("--release")).current_dir(workspace());
+        eprintln!("building kerf's programs; the first time this takes minutes");
         let messages = output(&mut command).context("kerf's programs")?;
         let program = |name: &str| {
             let found = messages.lines().find_map(|line| {
