@@ -48,7 +48,7 @@ fn pages() -> Vec<String> {
 // === pages rendered from the code ===
 
 const GENERATED: &str =
-    "<!-- Rendered from the code by tests/docs.rs; write it anew with KERF_WRITE_DOCS=1. -->\n\n";
+    "<!-- Rendered from the code by tests/docs.rs; to change it, change the code and run that test with KERF_WRITE_DOCS=1. -->\n\n";
 
 /// Compares the file with what is rendered, or writes it.
 fn same_or_written(path: &str, rendered: &str) {
