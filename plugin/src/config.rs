@@ -135,15 +135,15 @@ pub struct Args {
     /// that pods wait for it instead of failing
     #[arg(long, env = "KERF_WITHDRAW_AFTER", default_value = "10s", value_name = "TIME")]
     pub withdraw_after: Span,
+    /// Of doctor: print JSON
+    #[arg(long, hide = true)]
+    pub json: bool,
     /// Node labels.
     #[command(flatten)]
     pub labels: LabelArgs,
     /// What the node offers.
     #[command(flatten)]
     pub profiles: ProfileArgs,
-    /// Of doctor: print JSON
-    #[arg(long, hide = true)]
-    pub json: bool,
     /// What to log.
     #[command(flatten)]
     pub log: LogArgs,

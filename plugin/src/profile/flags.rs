@@ -38,6 +38,7 @@ impl ProfileName {
 
 /// What the profiles beside `vcuda` are told.
 #[derive(Clone, Debug, clap::Args)]
+#[command(next_help_heading = "Profiles")]
 pub struct ProfileArgs {
     /// What the node offers; several names joined by commas
     #[arg(long, env = "KERF_PROFILE", value_enum, value_delimiter = ',', default_value = "vcuda")]
@@ -288,6 +289,7 @@ pub enum IdStrategy {
 
 /// Accepted and without effect.
 #[derive(Clone, Debug, clap::Args)]
+#[command(next_help_heading = "Logs")]
 pub struct KlogArgs {
     /// How much is logged
     #[arg(long = "v", hide = true, value_name = "LEVEL")]
