@@ -47,8 +47,7 @@ fn pages() -> Vec<String> {
 
 // === pages rendered from the code ===
 
-const GENERATED: &str =
-    "<!-- Rendered from the code by tests/docs.rs; to change it, change the code and run that test with KERF_WRITE_DOCS=1. -->\n\n";
+const GENERATED: &str = "<!-- Rendered from the code by tests/docs.rs; to change it, change the code and run that test with KERF_WRITE_DOCS=1. -->\n\n";
 
 /// Compares the file with what is rendered, or writes it.
 fn same_or_written(path: &str, rendered: &str) {
@@ -105,8 +104,9 @@ fn flags() -> String {
                 argument.get_default_values().iter().map(|value| value.to_str().unwrap()).collect();
             let default = match defaults[..] {
                 _ if argument.is_hide_default_value_set() => String::new(),
-                [] | [""] => String::new(),
+                _ if matches!(argument.get_action(), clap::ArgAction::SetTrue) => "off".to_owned(),
                 ["false"] if !takes => "off".to_owned(),
+                [] | [""] => String::new(),
                 _ => format!("`{}`", defaults.join(",")),
             };
             let help = argument.get_help().map(ToString::to_string).unwrap_or_default();

@@ -16,9 +16,9 @@ use crate::cluster::Cluster;
 /// Name and help of the gauges of a card.
 const GPU: [(&str, &str); 11] = [
     ("kerf_extender_gpu_usable", "1 where the GPU takes new pods: healthy, not cordoned, and listed by its node"),
-    ("kerf_extender_gpu_healthy", "1 where the GPU is healthy, by its node's word"),
+    ("kerf_extender_gpu_healthy", "1 where the node reports the GPU as healthy"),
     ("kerf_extender_gpu_cordoned", "1 where an administrator has taken the GPU out of service"),
-    ("kerf_extender_gpu_compute_capacity_ratio", "Compute of the GPU, 1 = one card"),
+    ("kerf_extender_gpu_compute_capacity_ratio", "Compute of the GPU; 1 is one GPU"),
     ("kerf_extender_gpu_compute_committed_ratio", "Compute that pods hold"),
     ("kerf_extender_gpu_compute_free_ratio", "Largest share of compute that a new pod can have"),
     ("kerf_extender_gpu_memory_capacity_bytes", "Memory of the GPU"),
