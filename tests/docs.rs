@@ -397,6 +397,26 @@ fn every_metric_that_a_page_names_exists() {
     assert!(named.len() > 30, "{} metrics are named", named.len());
 }
 
+/// Flags of the programs whose commands are not rendered: the `kerf` command and the demo.
+const OTHER_FLAGS: [&str; 9] = ["cluster", "departures", "json", "log", "nodes", "once", "plot", "pods", "trace"];
+
+#[test]
+fn every_flag_that_a_page_names_exists() {
+    let commands = [kerf_extender::config::Args::command(), kerf_plugin::config::Args::command()];
+    let longs = commands.iter().flat_map(clap::Command::get_arguments).filter_map(clap::Arg::get_long);
+    let known: BTreeSet<&str> = longs.chain(OTHER_FLAGS).collect();
+    // the changelog also names flags that are gone
+    for page in pages().iter().filter(|page| *page != "CHANGELOG.md") {
+        let text = text(page);
+        // what stands in backticks and begins with a flag
+        let code = prose(&text).flat_map(|line| line.split('`').skip(1).step_by(2));
+        for flag in code.filter_map(|code| code.strip_prefix("--")) {
+            let name = flag.split(|c: char| !(c.is_ascii_alphanumeric() || matches!(c, '-' | '_'))).next().unwrap();
+            assert!(known.contains(name), "{page}: --{name}");
+        }
+    }
+}
+
 // === links ===
 
 /// Lines outside of code blocks.

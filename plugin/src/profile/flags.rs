@@ -83,9 +83,9 @@ impl ProfileArgs {
 /// How shares of several cards are given out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum SharePolicy {
-    /// Of the card that is used least.
+    /// From the GPU that is used least.
     Distributed,
-    /// Of the card that is used most.
+    /// From the GPU that is used most.
     Packed,
 }
 
@@ -93,7 +93,7 @@ pub enum SharePolicy {
 #[derive(Clone, Debug, clap::Args)]
 #[command(next_help_heading = "Profile amd")]
 pub struct AmdArgs {
-    /// Seconds between looks at the cards; 0: every 5 seconds
+    /// Seconds between health checks of the GPUs; 0: every 5 seconds
     #[arg(long, env = "KERF_PULSE", default_value_t = 0, value_name = "SECONDS")]
     pub pulse: u64,
     /// One resource for all GPUs, or one for each way in which GPUs are partitioned
