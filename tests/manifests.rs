@@ -32,8 +32,7 @@ use kerf::ids::PodRef;
 use kerf::isolation::Isolation;
 use kerf::k8s;
 use kerf::ledger::NodeLedger;
-use kerf::placement::{Planner, Policy, Unfit};
-use kerf::request::{ContainerKind, GpuRequest, RawAnnotations, RawContainer, RequestError};
+use kerf::placement::{Planner, Policy};
 use kerf::units::{Mib, Timestamp};
 use kerf_plugin::labels::flags::LabelMode;
 use kinds::{Kustomization, Operation, SchedulerConfiguration};
@@ -522,74 +521,4 @@ fn the_simulated_cards_can_be_read() {
     let file = kerf_plugin::backend::simulated::parse(&text("manifests/overlays/simulated/gpus.toml")).unwrap();
     assert_eq!(file.devices.len(), 4);
     assert!(file.devices.iter().all(|host| host.device.usable() && host.device.links.len() == 1));
-}
-
-// === the README ===
-
-#[test]
-fn the_readme_knows_every_flag_refusal_reason_and_metric() {
-    let readme = text("README.md");
-    for command in [kerf_extender::config::Args::command(), kerf_plugin::config::Args::command()] {
-        for argument in command.get_arguments().filter_map(clap::Arg::get_long) {
-            assert!(readme.contains(&format!("`--{argument}`")), "README.md: no --{argument}");
-        }
-    }
-    for reason in Unfit::ALL {
-        assert!(readme.contains(reason.reason()), "README.md: no {:?}", reason.reason());
-    }
-    let refused_with = |core: Option<&str>, memory: Option<&str>, annotations: RawAnnotations<'_>| {
-        let main = RawContainer { name: "main", kind: ContainerKind::App, core, memory, counted: &[] };
-        GpuRequest::parse([main], annotations).unwrap_err().to_string()
-    };
-    let refused = |core: Option<&str>, memory: Option<&str>, limit, policy| {
-        refused_with(core, memory, RawAnnotations { limit, policy, ..RawAnnotations::default() })
-    };
-    let isolated = |isolation| RawAnnotations { isolation: Some(isolation), ..RawAnnotations::default() };
-    let arranged = |arrangement| RawAnnotations { arrangement: Some(arrangement), ..RawAnnotations::default() };
-    let refused_counting = |counted: &[(&str, &str)], annotations: RawAnnotations<'_>| {
-        let main = RawContainer { name: "main", kind: ContainerKind::App, core: None, memory: None, counted };
-        GpuRequest::parse([main], annotations).unwrap_err().to_string()
-    };
-    for text in [
-        refused(Some("150"), Some("1"), None, None),
-        refused(Some("50"), None, None, None),
-        refused(None, Some("1"), None, None),
-        refused(Some("-1"), None, None, None),
-        refused(Some("0.5"), None, None, None),
-        refused(Some("x"), None, None, None),
-        refused(Some("1e30"), None, None, None),
-        refused(Some("1e9"), None, None, None),
-        refused(Some("50"), Some("1"), Some("x"), None),
-        refused(Some("50"), Some("1"), Some("49"), None),
-        refused(Some("100"), None, Some("100"), None),
-        refused(Some("100"), None, None, Some("x")),
-        refused_with(Some("50"), Some("1"), isolated("x")),
-        refused_with(Some("50"), Some("1"), isolated("mig")),
-        refused_with(Some("50"), Some("1"), arranged("same-card")),
-        refused_counting(&[("a.b/x", "1"), ("a.b/y", "1")], RawAnnotations::default()),
-        refused_counting(&[("a.b/x", "2M")], RawAnnotations::default()),
-        refused_counting(&[("a.b/x", "1")], arranged("x")),
-        refused_counting(&[("a.b/x", "1")], isolated("limiter")),
-        RequestError::SameCardOfTwoResources.to_string(),
-        RequestError::TooManyContainers.to_string(),
-    ] {
-        assert!(readme.contains(&format!("`{text}`")), "README.md: no {text:?}");
-    }
-    // names stand in the sources as what follows the prefix
-    let sources = |paths: &[&str]| paths.iter().map(|path| text(path)).collect::<String>();
-    let extender = sources(&["extender/src/metrics.rs", "extender/src/metrics/cluster.rs"]);
-    let plugin =
-        sources(&["plugin/src/metrics.rs", "plugin/src/metrics/containers.rs", "plugin/src/metrics/gpus.rs"]);
-    let words = readme.split(|c: char| !(c.is_ascii_alphanumeric() || c == '_'));
-    let mut named = 0;
-    for word in words.filter(|word| word.starts_with("kerf_") && word.matches('_').count() > 1) {
-        let known = |source: &str, prefixes: &[&str]| {
-            let rests = prefixes.iter().filter_map(|prefix| word.strip_prefix(prefix));
-            rests.chain([word]).any(|rest| source.contains(&format!("\"{rest}\"")))
-        };
-        let plugin_prefixes = ["kerf_plugin_", "kerf_plugin_gpu_", "kerf_plugin_container_"];
-        assert!(known(&extender, &["kerf_extender_"]) || known(&plugin, &plugin_prefixes), "README.md: {word}");
-        named += 1;
-    }
-    assert!(named > 30);
 }

@@ -4,9 +4,9 @@
 mod cluster;
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use kerf::placement::Unfit;
+use prometheus::core::{Collector, Desc};
 use prometheus::{HistogramOpts, HistogramTimer, HistogramVec, IntCounter, IntCounterVec, Opts, Registry};
 
 use crate::clock::Clock;
@@ -156,24 +156,37 @@ impl Metrics {
         for outcome in Bind::ALL {
             metrics.binds.with_label_values(&[outcome.as_str()]);
         }
-        registry.register(Box::new(metrics.duration.clone()))?;
-        for counters in
-            [&metrics.answers, &metrics.unfit, &metrics.binds, &metrics.invalid, &metrics.watch_failures]
-        {
-            registry.register(Box::new(counters.clone()))?;
-        }
-        for counter in [
-            &metrics.preempt_skipped,
-            &metrics.without_budgets,
-            &metrics.drift,
-            &metrics.unreadable,
-            &metrics.expired,
-            &metrics.retries,
-        ] {
-            registry.register(Box::new(counter.clone()))?;
+        for collector in metrics.collectors() {
+            registry.register(collector)?;
         }
         registry.register(Box::new(ClusterCollector::new(cluster, clock)?))?;
         Ok(metrics)
+    }
+
+    fn collectors(&self) -> Vec<Box<dyn Collector>> {
+        let counters = [&self.answers, &self.unfit, &self.binds, &self.invalid, &self.watch_failures];
+        let single = [
+            &self.preempt_skipped,
+            &self.without_budgets,
+            &self.drift,
+            &self.unreadable,
+            &self.expired,
+            &self.retries,
+        ];
+        let mut all: Vec<Box<dyn Collector>> = vec![Box::new(self.duration.clone())];
+        all.extend(counters.map(|counters| Box::new(counters.clone()) as Box<dyn Collector>));
+        all.extend(single.map(|counter| Box::new(counter.clone()) as Box<dyn Collector>));
+        all
+    }
+
+    /// Names, help and labels of everything that the extender shows, for the reference in `docs`.
+    ///
+    /// # Errors
+    /// Where a name is not legal.
+    pub fn descs(&self) -> prometheus::Result<Vec<Desc>> {
+        let collectors = self.collectors();
+        let kept = collectors.iter().flat_map(|collector| collector.desc()).cloned();
+        Ok(kept.chain(cluster::descs()?).collect())
     }
 
     /// Times one call, until dropped.

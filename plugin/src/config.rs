@@ -33,20 +33,20 @@ use crate::profile::{self, Profile};
 #[command(name = "kerf-plugin", version)]
 #[command(
     after_help = "kerf-plugin doctor [OPTIONS]: look at this machine with the same options, say what is there, what is \
-    left out and why, and what kubelet knows; exit status 0: all is well, 1: trouble, 3: no card"
+    left out and why, and what kubelet knows; exit status 0: all is well, 1: trouble, 2: wrong usage, 3: no GPU"
 )]
 pub struct Args {
     /// Name of the Node object of this machine; needed for the profile vcuda, with --placed, for labels on the Node, and to
-    /// tell the Node which cards are ill
+    /// show on the Node which GPUs are unhealthy
     #[arg(long, env = "KERF_NODE_NAME", default_value = "", hide_default_value = true)]
     pub node_name: String,
     /// Prefix of resources and annotations
     #[arg(long, env = "KERF_DOMAIN", default_value = "inspur.com")]
     pub domain: Domain,
-    /// Which driver to ask about cards
+    /// Where vcuda finds GPUs
     #[arg(long, env = "KERF_BACKEND", value_enum, default_value_t = BackendKind::Auto)]
     pub backend: BackendKind,
-    /// File that describes simulated cards
+    /// File that describes simulated GPUs; read again when it changes
     #[arg(long, env = "KERF_SIMULATED_FILE", value_name = "PATH")]
     pub simulated_file: Option<PathBuf>,
     /// kubelet's directory
@@ -55,7 +55,7 @@ pub struct Args {
     /// Where kubelet listens for device plugins [default: device-plugins below --kubelet-dir]
     #[arg(long, alias = "plugin-directory", env = "KERF_DEVICE_PLUGINS_DIR", value_name = "DIR")]
     pub device_plugins_dir: Option<PathBuf>,
-    /// Where kubelet tells who holds what [default: pod-resources below --kubelet-dir]
+    /// Where kubelet serves the pod resources API [default: pod-resources below --kubelet-dir]
     #[arg(long, env = "KERF_POD_RESOURCES_DIR", value_name = "DIR")]
     pub pod_resources_dir: Option<PathBuf>,
     /// Address of /metrics, /livez, /readyz, /version and /debug/state; port 0 takes a free one
@@ -76,10 +76,10 @@ pub struct Args {
     /// NVIDIA's management library [default: libnvidia-ml.so.1 as the loader finds it]
     #[arg(long, env = "KERF_NVML_LIBRARY", value_name = "PATH")]
     pub nvml_library: Option<PathBuf>,
-    /// Name cards to the container runtime (CDI) as `<KIND>=<uuid>`, not by device files; such as nvidia.com/gpu
+    /// Name GPUs to the container runtime (CDI) as `<KIND>=<uuid>`, not by device files; such as nvidia.com/gpu
     #[arg(long, env = "KERF_CDI_KIND", value_name = "KIND")]
     pub cdi_kind: Option<String>,
-    /// Device file for every container that has a card; may be repeated
+    /// Device file for every container that has a GPU; may be repeated
     #[arg(long = "extra-device", env = "KERF_EXTRA_DEVICES", value_delimiter = ',', value_name = "PATH")]
     pub extra_devices: Vec<PathBuf>,
     /// Kinds of isolation that may be used for shares, of mig, driver, mps and limiter: the strongest of them that works
@@ -119,31 +119,31 @@ pub struct Args {
     /// Serve tkestack's vcuda-controller in containers: its limits, its list of processes and the socket that it asks at
     #[arg(long, env = "KERF_TKESTACK")]
     pub tkestack: bool,
-    /// How often to look at the cards' health
+    /// How often to check the GPUs' health
     #[arg(long, env = "KERF_HEALTH_PERIOD", default_value = "1s", value_name = "TIME")]
     pub health_period: Span,
-    /// How often to measure what cards and processes do, and to decide who may burst
+    /// How often to measure what GPUs and processes do, look for breaches, and decide bursts; above 2s there are no bursts
     #[arg(long, env = "KERF_SAMPLE_PERIOD", default_value = "1s", value_name = "TIME")]
     pub sample_period: Span,
-    /// How long an NVIDIA card must be free of critical errors to be healthy again
+    /// How long an NVIDIA GPU must be free of critical errors to be healthy again
     #[arg(long, env = "KERF_QUIET_PERIOD", default_value = "5m", value_name = "TIME")]
     pub quiet_period: Span,
-    /// Least time between two changes of what the Node is told of its cards: condition, events, labels
+    /// Least time between two changes of what is published on the Node: condition, events, labels
     #[arg(long, env = "KERF_REPORT_PERIOD", default_value = "10s", value_name = "TIME")]
     pub report_period: Span,
     /// How long the API server may refuse this plugin, or not be reached, before its devices are announced as unhealthy, so
     /// that pods wait for it instead of failing
     #[arg(long, env = "KERF_WITHDRAW_AFTER", default_value = "10s", value_name = "TIME")]
     pub withdraw_after: Span,
+    /// Of doctor: print JSON
+    #[arg(long, hide = true)]
+    pub json: bool,
     /// Node labels.
     #[command(flatten)]
     pub labels: LabelArgs,
     /// What the node offers.
     #[command(flatten)]
     pub profiles: ProfileArgs,
-    /// Of doctor: print JSON
-    #[arg(long, hide = true)]
-    pub json: bool,
     /// What to log.
     #[command(flatten)]
     pub log: LogArgs,
@@ -152,7 +152,7 @@ pub struct Args {
 /// Which driver to ask about cards.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
 pub enum BackendKind {
-    /// NVIDIA, AMD, Intel, then simulated cards if a file is given: the first that has cards.
+    /// NVIDIA, AMD, Intel, then simulated GPUs if a file is given: the first that has GPUs.
     Auto,
     /// NVIDIA's management library.
     Nvidia,
@@ -285,7 +285,9 @@ pub struct NvidiaOptions {
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum ConfigError {
     /// No Node has such a name.
-    #[error("--node-name {0:?} is not the name of a Node: set it, or KERF_NODE_NAME, to spec.nodeName of the plugin's pod")]
+    #[error(
+        "--node-name {0:?} is not the name of a Node: set it, or KERF_NODE_NAME, to spec.nodeName of the plugin's pod"
+    )]
     NodeName(String),
     /// The simulated backend has nothing to read.
     #[error("--backend simulated needs --simulated-file")]

@@ -58,10 +58,10 @@ impl Counters {
             registrations: vec("registrations_total", "Registrations with kubelet.", &["resource", "outcome"])?,
             allocations: vec("allocations_total", "Answers to Allocate.", &["resource", "outcome"])?,
             starts: vec("container_starts_total", "Answers to PreStartContainer.", &["outcome"])?,
-            swaps: one("allocation_swaps_total", "Pairs of equal pods whose cards were exchanged.")?,
+            swaps: one("allocation_swaps_total", "Pairs of equal pods whose GPUs were exchanged.")?,
             moves: one(
                 "allocation_moves_total",
-                "Containers that kubelet gave other cards than were recorded; the record follows.",
+                "Containers that kubelet gave other GPUs than were recorded; the record follows.",
             )?,
             reconcile_errors: one(
                 "reconcile_errors_total",
@@ -72,11 +72,7 @@ impl Counters {
                 "Questions that the GPU driver did not answer.",
                 &["kind"],
             )?,
-            breaches: vec(
-                "breaches_total",
-                "Containers that were seen to begin to break their limits.",
-                &["kind"],
-            )?,
+            breaches: vec("breaches_total", "Breaches of limits that began.", &["kind"])?,
             api_errors: vec("api_errors_total", "Calls to the API server that failed.", &["call"])?,
         };
         // an alert needs the series before the first time
@@ -160,7 +156,7 @@ where
 {
     let counter = IntCounter::new(
         "kerf_plugin_simulated_file_errors_total",
-        "Contents of the simulated cards' file that could not be used.",
+        "Contents of the simulated GPUs' file that could not be used.",
     )?;
     Ok(Complaints { counter, read })
 }

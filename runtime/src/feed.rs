@@ -196,7 +196,7 @@ impl Ages {
     /// # Errors
     /// Where the name is not legal.
     pub fn new(name: &str, feeds: impl IntoIterator<Item = Feed>) -> prometheus::Result<Self> {
-        let help = "Time since the API server last said anything of this kind of object; bookmarks count.";
+        let help = "Time since the last news of this kind of object from the API server; bookmarks count.";
         let gauge = GaugeVec::new(Opts::new(name, help), &["kind"])?;
         Ok(Self { feeds: feeds.into_iter().collect(), gauge })
     }

@@ -1,5 +1,6 @@
 //! The ledgers as gauges, read at scrape.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use kerf::device::Health;
@@ -12,46 +13,62 @@ use prometheus::{GaugeVec, Opts};
 use crate::clock::Clock;
 use crate::cluster::Cluster;
 
+/// Name and help of the gauges of a card.
+const GPU: [(&str, &str); 11] = [
+    ("kerf_extender_gpu_usable", "1 where the GPU takes new pods: healthy, not cordoned, and listed by its node"),
+    ("kerf_extender_gpu_healthy", "1 where the node reports the GPU as healthy"),
+    ("kerf_extender_gpu_cordoned", "1 where an administrator has taken the GPU out of service"),
+    ("kerf_extender_gpu_compute_capacity_ratio", "Compute of the GPU; 1 is one GPU"),
+    ("kerf_extender_gpu_compute_committed_ratio", "Compute that pods hold"),
+    ("kerf_extender_gpu_compute_free_ratio", "Largest share of compute that a new pod can have"),
+    ("kerf_extender_gpu_memory_capacity_bytes", "Memory of the GPU"),
+    ("kerf_extender_gpu_memory_committed_bytes", "Memory that pods hold"),
+    ("kerf_extender_gpu_memory_free_bytes", "Largest share of memory that a new pod can have"),
+    ("kerf_extender_gpu_pods", "Pods that hold a part of the GPU"),
+    ("kerf_extender_gpu_overcommitted", "1 where pods hold more than the GPU has"),
+];
+/// Their labels.
+const GPU_LABELS: [&str; 4] = ["gpu", "index", "model", "node"];
+
+/// Name and help of the gauges of what a card is offered as.
+const SHARES: [(&str, &str); 2] = [
+    ("kerf_extender_gpu_shares", "Shares by count that the GPU is offered as"),
+    ("kerf_extender_gpu_shares_free", "Shares by count of the GPU that a new pod can have"),
+];
+/// Their labels.
+const SHARES_LABELS: [&str; 3] = ["gpu", "node", "resource"];
+
+/// Everything here that Prometheus sees.
+pub(super) fn descs() -> prometheus::Result<Vec<Desc>> {
+    let table = |gauges: &[(&str, &str)], labels: &[&str]| -> prometheus::Result<Vec<Desc>> {
+        let labels: Vec<String> = labels.iter().map(|label| (*label).to_owned()).collect();
+        let desc = |(name, help): &(&str, &str)| {
+            Desc::new((*name).to_owned(), (*help).to_owned(), labels.clone(), HashMap::new())
+        };
+        gauges.iter().map(desc).collect()
+    };
+    let mut descs = table(&GPU, &GPU_LABELS)?;
+    descs.extend(table(&SHARES, &SHARES_LABELS)?);
+    descs.extend(Gauges::new()?.all().into_iter().flat_map(|gauges| gauges.desc()).cloned());
+    Ok(descs)
+}
+
 /// A series for every card of the cluster.
 #[allow(clippy::cast_precision_loss, reason = "Prometheus has floats; bytes of a card are far below 2^53")]
 pub(crate) fn cards(cluster: &Cluster) -> impl Iterator<Item = String> + Send + use<> {
-    let mut table = GaugeTable::new([
-        (
-            "kerf_extender_gpu_usable",
-            "1 where the GPU takes new pods: healthy, not cordoned, and listed by its node",
-        ),
-        ("kerf_extender_gpu_healthy", "1 where the GPU is healthy, by its node's word"),
-        ("kerf_extender_gpu_cordoned", "1 where an administrator has taken the GPU out of service"),
-        ("kerf_extender_gpu_compute_capacity_ratio", "Compute of the GPU, 1 = one card"),
-        ("kerf_extender_gpu_compute_committed_ratio", "Compute that pods hold"),
-        ("kerf_extender_gpu_compute_free_ratio", "Largest share of compute that a new pod can have"),
-        ("kerf_extender_gpu_memory_capacity_bytes", "Memory of the GPU"),
-        ("kerf_extender_gpu_memory_committed_bytes", "Memory that pods hold"),
-        ("kerf_extender_gpu_memory_free_bytes", "Largest share of memory that a new pod can have"),
-        ("kerf_extender_gpu_pods", "Pods that hold a part of the GPU"),
-        ("kerf_extender_gpu_overcommitted", "1 where pods hold more than the GPU has"),
-    ]);
-    let mut shares = GaugeTable::new([
-        ("kerf_extender_gpu_shares", "Shares by count that the GPU is offered as"),
-        ("kerf_extender_gpu_shares_free", "Shares by count of the GPU that a new pod can have"),
-    ]);
+    let mut table = GaugeTable::new(GPU);
+    let mut shares = GaugeTable::new(SHARES);
     cluster.each_node(|node, ledger| {
         for card in ledger.cards() {
             let device = card.device();
             for (resource, offered) in card.offered() {
-                let labels =
-                    [("gpu", device.id.as_str()), ("node", node.as_str()), ("resource", resource.as_str())];
-                shares.row(&labels, [f64::from(offered.per_gpu), f64::from(offered.free)]);
+                let values = [device.id.as_str(), node.as_str(), resource.as_str()];
+                shares.row(&named(SHARES_LABELS, values), [f64::from(offered.per_gpu), f64::from(offered.free)]);
             }
             let index = device.index.to_string();
             let (capacity, used, free) = (device.capacity(), card.used(), card.free());
             table.row(
-                &[
-                    ("gpu", device.id.as_str()),
-                    ("index", &index),
-                    ("model", &device.model),
-                    ("node", node.as_str()),
-                ],
+                &named(GPU_LABELS, [device.id.as_str(), &index, &device.model, node.as_str()]),
                 [
                     f64::from(u8::from(card.usable())),
                     f64::from(u8::from(device.health == Health::Healthy)),
@@ -69,6 +86,11 @@ pub(crate) fn cards(cluster: &Cluster) -> impl Iterator<Item = String> + Send + 
         }
     });
     table.into_text().chain(shares.into_text())
+}
+
+/// Labels with their values.
+fn named<'a, const N: usize>(names: [&'a str; N], values: [&'a str; N]) -> [(&'a str, &'a str); N] {
+    std::array::from_fn(|at| (names[at], values[at]))
 }
 
 /// What is counted over all nodes.

@@ -22,19 +22,19 @@ pub(super) fn gauges(pods: &[PodView], sample: &Sample, node: &NodeName) -> prom
         let labels: Vec<&str> = OLD_LABELS.into_iter().chain([last]).collect();
         gauge(name, help, &labels)
     };
-    let core = of("core_granted_ratio", "Part of the card's compute that the container was given.")?;
-    let limit = of("core_limit_ratio", "Part of the card's compute that the container may use at most.")?;
-    let memory = of("memory_granted_bytes", "Memory of the card that the container was given.")?;
-    let busy = of("utilization_ratio", "Part of the card's compute that the container uses.")?;
-    let bytes = of("memory_used_bytes", "Memory of the card that the container uses.")?;
+    let core = of("core_granted_ratio", "Part of the GPU's compute that is allocated to the container.")?;
+    let limit = of("core_limit_ratio", "Part of the GPU's compute that the container may use at most.")?;
+    let memory = of("memory_granted_bytes", "Memory of the GPU that is allocated to the container.")?;
+    let busy = of("utilization_ratio", "Part of the GPU's compute that the container uses.")?;
+    let bytes = of("memory_used_bytes", "Memory of the GPU that the container uses.")?;
     let isolation = gauge(
         "kerf_plugin_container_isolation",
-        "1 for what holds the container to its share of the card.",
+        "1 for the isolation that enforces the container's share of the GPU.",
         &[&LABELS[..], &["isolation"]].concat(),
     )?;
-    let old_busy = old("container_gpu_utilization", "gpu-manager's name: percent of a card in use.", "gpu")?;
+    let old_busy = old("container_gpu_utilization", "gpu-manager's name: percent of a GPU in use.", "gpu")?;
     let old_bytes = old("container_gpu_memory_total", "gpu-manager's name: MiB in use.", "gpu_memory")?;
-    let old_core = old("container_request_gpu_utilization", "gpu-manager's name: cards requested.", "req_of_gpu")?;
+    let old_core = old("container_request_gpu_utilization", "gpu-manager's name: GPUs requested.", "req_of_gpu")?;
     let old_memory =
         old("container_request_gpu_memory", "gpu-manager's name: MiB requested.", "req_of_gpu_memory")?;
     let used = occupancy::used(pods, sample);

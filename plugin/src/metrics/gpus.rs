@@ -19,15 +19,15 @@ pub(super) fn gauges<'a>(
     usage: &Usage,
 ) -> prometheus::Result<Family> {
     let of = |name: &str, help: &str| gauge(&format!("kerf_plugin_gpu_{name}"), help, &LABELS);
-    let healthy = of("healthy", "Whether the card is healthy.")?;
-    let out = of("cordoned", "Whether the Node's annotation gpu-cordon names the card.")?;
-    let total = of("memory_total_bytes", "All memory of the card.")?;
-    let core = of("allocated_core_ratio", "Part of the card's compute that pods were given.")?;
-    let memory = of("allocated_memory_bytes", "Memory of the card that pods were given.")?;
-    let utilization = of("utilization_ratio", "Part of the time in which the card was busy.")?;
-    let used = of("memory_used_bytes", "Memory of the card in use.")?;
-    let temperature = of("temperature_celsius", "Temperature of the card.")?;
-    let power = of("power_watts", "Power that the card draws.")?;
+    let healthy = of("healthy", "1 where the GPU is healthy.")?;
+    let out = of("cordoned", "1 where the Node's annotation gpu-cordon names the GPU.")?;
+    let total = of("memory_total_bytes", "All memory of the GPU.")?;
+    let core = of("allocated_core_ratio", "Part of the GPU's compute that is allocated to pods.")?;
+    let memory = of("allocated_memory_bytes", "Memory of the GPU that is allocated to pods.")?;
+    let utilization = of("utilization_ratio", "Part of the time in which the GPU was busy.")?;
+    let used = of("memory_used_bytes", "Memory of the GPU in use.")?;
+    let temperature = of("temperature_celsius", "Temperature of the GPU.")?;
+    let power = of("power_watts", "Power that the GPU draws.")?;
     for (host, share) in cards.zip(allocated) {
         let device = &host.device;
         let index = device.index.to_string();

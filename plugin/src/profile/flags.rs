@@ -38,14 +38,15 @@ impl ProfileName {
 
 /// What the profiles beside `vcuda` are told.
 #[derive(Clone, Debug, clap::Args)]
+#[command(next_help_heading = "Profiles")]
 pub struct ProfileArgs {
     /// What the node offers; several names joined by commas
     #[arg(long, env = "KERF_PROFILE", value_enum, value_delimiter = ',', default_value = "vcuda")]
     pub profile: Vec<ProfileName>,
-    /// Have kerf's extender choose the cards of the pods of all profiles: needs --node-name and the API server
+    /// Have kerf's extender choose the GPUs of the pods of all profiles: needs --node-name and the API server
     #[arg(long, env = "KERF_PLACED", num_args = 0..=1, require_equals = true, default_value_t = false, default_missing_value = "true")]
     pub placed: bool,
-    /// How shared cards are given out by deepomatic and nvidia: spread, or one card after the other
+    /// How shared GPUs are given out by deepomatic, nvidia and amd: spread, or one GPU after the other
     #[arg(long, env = "KERF_SHARE_POLICY", value_enum, default_value_t = SharePolicy::Distributed)]
     pub share_policy: SharePolicy,
     /// What amd.com is told
@@ -82,9 +83,9 @@ impl ProfileArgs {
 /// How shares of several cards are given out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum SharePolicy {
-    /// Of the card that is used least.
+    /// From the GPU that is used least.
     Distributed,
-    /// Of the card that is used most.
+    /// From the GPU that is used most.
     Packed,
 }
 
@@ -92,10 +93,10 @@ pub enum SharePolicy {
 #[derive(Clone, Debug, clap::Args)]
 #[command(next_help_heading = "Profile amd")]
 pub struct AmdArgs {
-    /// Seconds between looks at the cards; 0: every 5 seconds
+    /// Seconds between health checks of the GPUs; 0: every 5 seconds
     #[arg(long, env = "KERF_PULSE", default_value_t = 0, value_name = "SECONDS")]
     pub pulse: u64,
-    /// One resource for all cards, or one for each way in which cards are partitioned
+    /// One resource for all GPUs, or one for each way in which GPUs are partitioned
     #[arg(
         long = "resource_naming_strategy",
         alias = "resource-naming-strategy",
@@ -104,7 +105,7 @@ pub struct AmdArgs {
         default_value_t = NamingStrategy::Single
     )]
     pub resource_naming_strategy: NamingStrategy,
-    /// Where AMD's metrics exporter tells the cards' health; asked where --pulse is above 0
+    /// Socket of AMD's metrics exporter; asked about health where --pulse is above 0
     #[arg(
         long,
         env = "KERF_AMD_EXPORTER_SOCKET",
@@ -112,7 +113,7 @@ pub struct AmdArgs {
         value_name = "PATH"
     )]
     pub amd_exporter_socket: PathBuf,
-    /// Shares of each AMD card or partition
+    /// Shares of each AMD GPU or partition
     #[arg(long, env = "KERF_AMD_REPLICAS", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=1000))]
     pub amd_replicas: u32,
 }
@@ -122,7 +123,7 @@ pub struct AmdArgs {
 pub enum NamingStrategy {
     /// `amd.com/gpu`.
     Single,
-    /// `amd.com/cpx_nps4` and the like; `amd.com/gpu` for cards that cannot be partitioned.
+    /// `amd.com/cpx_nps4` and the like; `amd.com/gpu` for GPUs that cannot be partitioned.
     Mixed,
 }
 
@@ -130,16 +131,16 @@ pub enum NamingStrategy {
 #[derive(Clone, Debug, clap::Args)]
 #[command(next_help_heading = "Profile intel")]
 pub struct IntelArgs {
-    /// Where the host's file systems are seen below; instead of --sys-root and --dev-root
+    /// Directory that holds the host's sys and dev; instead of --sys-root and --dev-root
     #[arg(long, env = "KERF_PREFIX", default_value = "", hide_default_value = true, value_name = "DIR")]
     pub prefix: String,
-    /// Offer a resource that shows all cards
+    /// Offer a resource that shows all GPUs
     #[arg(long, env = "KERF_ENABLE_MONITORING", num_args = 0..=1, require_equals = true, default_value_t = false, default_missing_value = "true")]
     pub enable_monitoring: bool,
     /// One such resource, or one for each driver
     #[arg(long, env = "KERF_MONITORING_MODE", value_enum, default_value_t = MonitoringMode::Single)]
     pub monitoring_mode: MonitoringMode,
-    /// Containers that may use one card at a time
+    /// Containers that may use one GPU at a time
     #[arg(long, env = "KERF_SHARED_DEV_NUM", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=1000))]
     pub shared_dev_num: u32,
     /// Which ids kubelet is advised to take
@@ -148,16 +149,16 @@ pub struct IntelArgs {
     /// Which links below /dev/dri/by-path containers get
     #[arg(long, env = "KERF_BYPATH", value_enum, default_value_t = ByPath::Single)]
     pub bypath: ByPath,
-    /// Serve only cards of these PCI ids, such as 0x56c0,0x56c1
+    /// Serve only GPUs of these PCI ids, such as 0x56c0,0x56c1
     #[arg(long, env = "KERF_ALLOW_IDS", default_value = "", hide_default_value = true, value_name = "IDS")]
     pub allow_ids: String,
-    /// Serve no cards of these PCI ids
+    /// Serve no GPUs of these PCI ids
     #[arg(long, env = "KERF_DENY_IDS", default_value = "", hide_default_value = true, value_name = "IDS")]
     pub deny_ids: String,
     /// Ask the Level-Zero sidecar about health and temperature
     #[arg(long, env = "KERF_HEALTH_MANAGEMENT", num_args = 0..=1, require_equals = true, default_value_t = false, default_missing_value = "true")]
     pub health_management: bool,
-    /// Where it answers
+    /// Socket of the Level-Zero sidecar
     #[arg(
         long,
         env = "KERF_LEVELZERO_SOCKET",
@@ -165,16 +166,16 @@ pub struct IntelArgs {
         value_name = "PATH"
     )]
     pub levelzero_socket: PathBuf,
-    /// This is WSL: offer the cards that the Level-Zero sidecar tells of, by /dev/dxg
+    /// Offer a Windows host's GPUs, as many as the Level-Zero sidecar knows, by /dev/dxg (WSL)
     #[arg(long, env = "KERF_WSL", num_args = 0..=1, require_equals = true, default_value_t = false, default_missing_value = "true")]
     pub wsl: bool,
-    /// Degrees Celsius beyond which a card is ill
+    /// Degrees Celsius above which a GPU is unhealthy
     #[arg(long, env = "KERF_TEMP_LIMIT", default_value_t = 100, value_name = "CELSIUS")]
     pub temp_limit: u32,
-    /// Degrees Celsius beyond which a card's compute units are ill
+    /// Degrees Celsius of the compute units above which a GPU is unhealthy
     #[arg(long, env = "KERF_GPU_TEMP_LIMIT", default_value_t = 100, value_name = "CELSIUS")]
     pub gpu_temp_limit: u32,
-    /// Degrees Celsius beyond which a card's memory is ill
+    /// Degrees Celsius of the memory above which a GPU is unhealthy
     #[arg(long, env = "KERF_MEMORY_TEMP_LIMIT", default_value_t = 100, value_name = "CELSIUS")]
     pub memory_temp_limit: u32,
     /// Where CDI files are written
@@ -194,11 +195,11 @@ pub enum MonitoringMode {
 /// Intel's policies.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum AllocationPolicy {
-    /// One share of each card in kubelet's order, then the rest.
+    /// One share of each GPU in kubelet's order, then the rest.
     None,
-    /// The card with the most free shares.
+    /// The GPU with the most free shares.
     Balanced,
-    /// One card after the other.
+    /// One GPU after the other.
     Packed,
 }
 
@@ -212,10 +213,10 @@ pub struct DeepomaticArgs {
     /// Where they are in containers
     #[arg(long, env = "KERF_CONTAINER_PATH", default_value = "/usr/local/nvidia", value_name = "DIR")]
     pub container_path: PathBuf,
-    /// Shares of each card
+    /// Shares of each GPU
     #[arg(long, env = "KERF_GPU_DUPLICATION_FACTOR", default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..=1000))]
     pub gpu_duplication_factor: u32,
-    /// Shares of each card, as the fork of NVIDIA's plugin has them: ids by UUID, cards by NVIDIA_VISIBLE_DEVICES
+    /// Shares of each GPU, as the fork of NVIDIA's plugin has them: ids by UUID, GPUs by NVIDIA_VISIBLE_DEVICES
     #[arg(long, env = "DP_NUMBER_CONTAINERS_PER_GPU", value_parser = clap::value_parser!(u32).range(1..=1000))]
     pub containers_per_gpu: Option<u32>,
 }
@@ -224,10 +225,10 @@ pub struct DeepomaticArgs {
 #[derive(Clone, Debug, clap::Args)]
 #[command(next_help_heading = "Profile nvidia")]
 pub struct NvidiaArgs {
-    /// Containers that may use one card in turn (time-slicing)
+    /// Containers that may use one GPU in turn (time-slicing)
     #[arg(long, env = "KERF_NVIDIA_REPLICAS", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=1000))]
     pub nvidia_replicas: u32,
-    /// Call shared cards nvidia.com/gpu.shared
+    /// Offer shared GPUs as nvidia.com/gpu.shared
     #[arg(long, env = "KERF_RENAME_BY_DEFAULT")]
     pub rename_by_default: bool,
     /// Refuse a container that asks for more than one share
@@ -236,16 +237,16 @@ pub struct NvidiaArgs {
     /// How MIG instances are offered
     #[arg(long, env = "MIG_STRATEGY", value_enum, default_value_t = MigStrategy::None)]
     pub mig_strategy: MigStrategy,
-    /// Profile of this node's MIG instances where NVIDIA's library is not there to tell, such as 3g.20gb
+    /// Profile of this node's MIG instances where NVIDIA's library does not report it, such as 3g.20gb
     #[arg(long, env = "KERF_MIG_PROFILE", default_value = "", hide_default_value = true, value_name = "PROFILE")]
     pub mig_profile: String,
     /// Give device files, too
     #[arg(long, env = "PASS_DEVICE_SPECS", num_args = 0..=1, require_equals = true, default_value_t = false, default_missing_value = "true")]
     pub pass_device_specs: bool,
-    /// How the container runtime is told which cards; several joined by commas
+    /// How GPUs are passed to the container runtime; several joined by commas
     #[arg(long, env = "DEVICE_LIST_STRATEGY", value_enum, value_delimiter = ',', default_value = "envvar")]
     pub device_list_strategy: Vec<ListStrategy>,
-    /// What the container runtime is told cards by
+    /// How GPUs are identified to the container runtime
     #[arg(long, env = "DEVICE_ID_STRATEGY", value_enum, default_value_t = IdStrategy::Uuid)]
     pub device_id_strategy: IdStrategy,
     /// Prefix of annotations with CDI names
@@ -256,7 +257,7 @@ pub struct NvidiaArgs {
 /// How MIG instances are offered.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum MigStrategy {
-    /// Not at all: cards with instances are left alone.
+    /// Not at all: GPUs with instances are left alone.
     None,
     /// As nvidia.com/gpu.
     Single,
@@ -288,6 +289,7 @@ pub enum IdStrategy {
 
 /// Accepted and without effect.
 #[derive(Clone, Debug, clap::Args)]
+#[command(next_help_heading = "Logs")]
 pub struct KlogArgs {
     /// How much is logged
     #[arg(long = "v", hide = true, value_name = "LEVEL")]

@@ -40,7 +40,7 @@ pub enum ByPath {
     /// None.
     #[default]
     None,
-    /// Those of its cards.
+    /// Those of its GPUs.
     Single,
     /// The directory.
     All,
