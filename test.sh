@@ -14,7 +14,6 @@ stage() {
 }
 
 stage "format" cargo fmt --all --check
-stage "domain alone" cargo check --locked -p kerf --lib
 stage "clippy" cargo clippy --locked --workspace --all-targets --all-features -- -D warnings
 stage "tests" env KERF_CLUSTER=off cargo test --locked --workspace --all-features
 stage "real cluster" cargo test --locked --workspace --all-features --test real

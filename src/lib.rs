@@ -28,7 +28,7 @@
 //! | [`placement`] | the algorithms: which cards, which node; [`placement::market`] weighs a whole cluster |
 //! | [`replay`] | a workload against a cluster under a policy, without a cluster |
 //! | [`annotation`] | the words on Pods and Nodes: both records of a placement, the inventory |
-//! | `k8s` (feature) | Pods and Nodes as domain values |
+//! | [`k8s`] | Pods and Nodes as domain values |
 //! | `runtime/` | the process around a daemon: logs, shutdown, readiness, administrative routes, watches |
 //! | `cli/` | the `kerf` command: `inspect` and `plan` over a snapshot, `replay` over a workload; `doctor` starts the plugin's |
 //! | `extender/` | kube-scheduler's side: HTTP, watches, the one write |
@@ -65,7 +65,6 @@ pub mod device;
 pub mod disruption;
 pub mod ids;
 pub mod isolation;
-#[cfg(feature = "k8s")]
 pub mod k8s;
 pub mod ledger;
 pub mod placement;

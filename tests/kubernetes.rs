@@ -1,7 +1,6 @@
 //! Whatever the API server sends becomes a domain value or nothing; never a panic, never a hold that the pod did
 //! not ask for.
 
-#![cfg(feature = "k8s")]
 #![allow(clippy::unwrap_used, reason = "a test")]
 
 use std::collections::BTreeMap;

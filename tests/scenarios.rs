@@ -227,7 +227,6 @@ fn a_scenario_that_follows_another_starts_with_its_pod_running() {
 }
 
 /// The objects that the extender's tests send say the same as the scenario.
-#[cfg(feature = "k8s")]
 #[test]
 fn rendered_objects_say_what_the_scenario_says() {
     use kerf::k8s;

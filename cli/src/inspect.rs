@@ -1,5 +1,6 @@
 //! `kerf inspect`
 
+use std::fmt::Write;
 use std::path::Path;
 use std::process::ExitCode;
 
@@ -12,31 +13,36 @@ use kerf::placement::Unfit;
 use super::notes::{notes, trouble};
 use super::snapshot;
 
-/// Prints every card of the snapshot.
-pub fn run(path: &Path, keys: &Keys, as_json: bool) -> anyhow::Result<ExitCode> {
+/// Shows every card of the snapshot.
+pub fn run(path: &Path, keys: &Keys, as_json: bool, out: &mut String) -> anyhow::Result<ExitCode> {
     let cluster = snapshot::cluster(path, keys)?;
     let (ledgers, note) = (&cluster.ledgers, cluster.note(keys));
     if as_json {
         let nodes: serde_json::Map<String, Value> =
             ledgers.iter().map(|(name, ledger)| (name.to_string(), node(ledger))).collect();
-        println!("{}", serde_json::to_string_pretty(&json!({ "nodes": nodes, "note": note }))?);
+        writeln!(out, "{}", serde_json::to_string_pretty(&json!({ "nodes": nodes, "note": note }))?)?;
         return Ok(ExitCode::SUCCESS);
     }
-    println!("{:<28} {:>4} {:<24} {:>9} {:>19}  PODS", "NODE", "GPU", "MODEL", "COMPUTE", "MEMORY MiB");
+    writeln!(out, "{:<28} {:>4} {:<24} {:>9} {:>19}  PODS", "NODE", "GPU", "MODEL", "COMPUTE", "MEMORY MiB")?;
     for (name, ledger) in ledgers {
         for card in ledger.cards() {
             let device = card.device();
             let compute = format!("{} %", card.used().compute.to_core_units());
             let memory = format!("{} of {}", card.used().memory.0, device.memory.0);
             let (model, pods) = (&device.model, pods(ledger, card));
-            println!("{:<28} {:>4} {model:<24} {compute:>9} {memory:>19}  {pods}", name.as_str(), device.index);
+            writeln!(
+                out,
+                "{:<28} {:>4} {model:<24} {compute:>9} {memory:>19}  {pods}",
+                name.as_str(),
+                device.index
+            )?;
         }
         for note in notes(ledger) {
-            println!("{:<28}    ! {note}", name.as_str());
+            writeln!(out, "{:<28}    ! {note}", name.as_str())?;
         }
     }
     if let Some(note) = note {
-        println!("! {note}");
+        writeln!(out, "! {note}")?;
     }
     Ok(ExitCode::SUCCESS)
 }

@@ -9,6 +9,7 @@ mod doctor;
 mod inspect;
 mod notes;
 mod plan;
+mod print;
 mod replay;
 mod snapshot;
 
@@ -79,9 +80,19 @@ enum Command {
 pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
     let keys = Keys::new(args.domain.clone()).with_shares(args.share_resources.clone());
     match &args.command {
-        Command::Inspect { snapshot } => inspect::run(snapshot, &keys, args.json),
-        Command::Plan { pod, cluster, policy } => plan::run(pod, cluster, &keys, *policy, args.json),
+        Command::Inspect { snapshot } => answer(|out| inspect::run(snapshot, &keys, args.json, out)),
+        Command::Plan { pod, cluster, policy } => {
+            answer(|out| plan::run(pod, cluster, &keys, *policy, args.json, out))
+        }
         Command::Doctor { options } => doctor::run(options, &args.domain, args.json),
         Command::Replay(options) => replay::run(options, &keys, args.json),
     }
+}
+
+/// Prints what a command says.
+fn answer(command: impl FnOnce(&mut String) -> anyhow::Result<ExitCode>) -> anyhow::Result<ExitCode> {
+    let mut text = String::new();
+    let status = command(&mut text)?;
+    print::print(&text)?;
+    Ok(status)
 }

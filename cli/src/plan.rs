@@ -1,5 +1,6 @@
 //! `kerf plan`
 
+use std::fmt::Write;
 use std::path::Path;
 use std::process::ExitCode;
 
@@ -13,20 +14,28 @@ use serde_json::{Value, json};
 use super::notes::notes;
 use super::snapshot;
 
-/// Prints where the pod would go.
-pub fn run(pod: &Path, cluster: &Path, keys: &Keys, policy: Policy, as_json: bool) -> anyhow::Result<ExitCode> {
+/// Says where the pod would go.
+pub fn run(
+    pod: &Path,
+    cluster: &Path,
+    keys: &Keys,
+    policy: Policy,
+    as_json: bool,
+    out: &mut String,
+) -> anyhow::Result<ExitCode> {
     let parsed = snapshot::pod(pod)?;
     let request = match k8s::request(&parsed, keys) {
         Ok(Some(request)) => request,
         Ok(None) => {
-            println!(
+            writeln!(
+                out,
                 "the pod asks for no {}, {} or GPU shares by count: it may go anywhere",
                 keys.core, keys.memory
-            );
+            )?;
             return Ok(ExitCode::SUCCESS);
         }
         Err(error) => {
-            println!("refused everywhere: {error}");
+            writeln!(out, "refused everywhere: {error}")?;
             return Ok(ExitCode::FAILURE);
         }
     };
@@ -65,25 +74,26 @@ pub fn run(pod: &Path, cluster: &Path, keys: &Keys, policy: Policy, as_json: boo
             scores.iter().map(|(node, score)| (node.to_string(), json!(score))).collect();
         let unfit: serde_json::Map<String, Value> =
             unfit.iter().map(|(node, why)| (node.to_string(), json!(why))).collect();
-        println!(
+        writeln!(
+            out,
             "{}",
             serde_json::to_string_pretty(&json!({ "best": best, "scores": scores, "unfit": unfit, "notes": odd }))?
-        );
+        )?;
     } else {
         for (node, score) in &scores {
-            println!("{node}: score {score}");
+            writeln!(out, "{node}: score {score}")?;
             if let Some((_, plan)) = plans.iter().find(|(planned, _)| planned == node) {
                 for grant in &plan.grants {
                     let cards: Vec<String> = grant.slices.iter().map(|slice| card(slice, &grant.form)).collect();
-                    println!("  {} on GPU {}", grant.container, cards.join(", "));
+                    writeln!(out, "  {} on GPU {}", grant.container, cards.join(", "))?;
                 }
             }
         }
         for (node, why) in &unfit {
-            println!("{node}: {why}");
+            writeln!(out, "{node}: {why}")?;
         }
         for note in &odd {
-            println!("! {note}");
+            writeln!(out, "! {note}")?;
         }
     }
     Ok(if best.is_some() { ExitCode::SUCCESS } else { ExitCode::FAILURE })

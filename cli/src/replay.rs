@@ -18,6 +18,7 @@ use kerf::placement::Policy;
 use kerf::placement::shape::Shape;
 use kerf::replay::{Arrivals, Machine, Outcome, Pod, Run, Workload, shuffle_and_fill, stream, write_log};
 
+use super::print::print;
 use super::snapshot;
 use memory::CardMemory;
 use seeds::Seeds;
@@ -130,9 +131,9 @@ pub fn run(args: &ReplayArgs, keys: &Keys, as_json: bool) -> anyhow::Result<Exit
         std::fs::write(path, plot::svg(&all)).with_context(|| path.display().to_string())?;
     }
     if as_json {
-        println!("{}", serde_json::to_string_pretty(&table::json(&all))?);
+        print(&format!("{}\n", serde_json::to_string_pretty(&table::json(&all))?))?;
     } else {
-        print!("{}", table::table(&all));
+        print(&table::table(&all))?;
     }
     Ok(ExitCode::SUCCESS)
 }

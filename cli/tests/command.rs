@@ -45,6 +45,48 @@ fn pod(folder: &Path, core: &str, memory: &str) -> String {
     write(folder, "pod.yaml", &text)
 }
 
+/// As with `| head`: whoever reads has seen enough.
+#[test]
+fn a_reader_that_leaves_early_is_no_error() {
+    let folder = tempfile::tempdir().unwrap();
+    let (snapshot, asked) = (snapshot(folder.path()), pod(folder.path(), "60", "10"));
+    for args in [
+        &["inspect", &*snapshot][..],
+        &["inspect", "--json", &snapshot],
+        &["plan", &asked, "--cluster", &snapshot],
+        &["plan", &asked, "--cluster", &snapshot, "--json"],
+    ] {
+        let (reader, writer) = std::io::pipe().unwrap();
+        drop(reader);
+        let ended = Command::new(env!("CARGO_BIN_EXE_kerf")).args(args).stdout(writer).output().unwrap();
+        assert!(ended.status.success(), "{args:?}: {ended:?}");
+        let full = std::fs::File::options().write(true).open("/dev/full").unwrap();
+        let ended = Command::new(env!("CARGO_BIN_EXE_kerf")).args(args).stdout(full).output().unwrap();
+        assert_eq!(ended.status.code(), Some(2), "{args:?}: {ended:?}");
+        let told = String::from_utf8(ended.stderr).unwrap();
+        assert!(told.starts_with("error: standard output: "), "{told}");
+    }
+}
+
+/// The extender does not read them either.
+#[test]
+fn managed_fields_hide_no_pod() {
+    let folder = tempfile::tempdir().unwrap();
+    let snapshot = snapshot(folder.path());
+    let mut list: Value = serde_json::from_str(&std::fs::read_to_string(&snapshot).unwrap()).unwrap();
+    let deep = (0..200).fold(json!({}), |inner, _| json!({ "f:a": inner }));
+    for fields in [json!({ "manager": "x", "time": "9999-12-31T23:59:59Z" }), json!({ "fieldsV1": deep })] {
+        for item in [0, 2] {
+            list["items"][item]["metadata"]["managedFields"] = json!([fields]);
+        }
+        let snapshot = write(folder.path(), "managed.json", &list.to_string());
+        let inspected = kerf(&["inspect", "--json", &snapshot]);
+        assert!(inspected.status.success(), "{inspected:?}");
+        let shown: Value = serde_json::from_str(&stdout(&inspected)).unwrap();
+        assert_eq!(shown["nodes"]["a"]["gpus"][1]["used_compute"], 600);
+    }
+}
+
 #[test]
 fn pods_that_run_are_counted_and_shown_whatever_is_wrong_with_them() {
     let folder = tempfile::tempdir().unwrap();

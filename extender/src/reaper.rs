@@ -17,11 +17,16 @@ const ROUND: Duration = Duration::from_secs(1);
 pub async fn run(app: Arc<App>, token: CancellationToken) {
     let mut rounds = interval(ROUND);
     rounds.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    loop {
-        tokio::select! {
-            _ = rounds.tick() => round(&app).await,
-            () = token.cancelled() => return,
+    let work = async {
+        loop {
+            rounds.tick().await;
+            round(&app).await;
         }
+    };
+    // a round may have to wait for an answer about each of many bindings
+    tokio::select! {
+        () = work => {}
+        () = token.cancelled() => {}
     }
 }
 

@@ -21,6 +21,8 @@ use crate::state::State;
 const PENDING: usize = 16;
 /// So much of a value is repeated.
 const SHOWN: usize = 64;
+/// So many names that are no card's are repeated.
+const NAMED: usize = 8;
 
 /// What was told of an annotation.
 #[derive(Debug, Default)]
@@ -66,8 +68,10 @@ fn complaint(names: &str, cordon: &Cordon, inventory: &Inventory) -> Option<Stri
         ([], false) => return None,
         ([], true) => "annotation gpu-cordon names no GPU".to_owned(),
         (unknown, _) => {
-            let unknown: Vec<String> = unknown.iter().map(|name| format!("{:?}", shown(name))).collect();
-            format!("annotation gpu-cordon {:?}: no GPU of this node is {}", shown(names), unknown.join(" or "))
+            let rest = unknown.len().saturating_sub(NAMED);
+            let named: Vec<String> = unknown.iter().take(NAMED).map(|name| format!("{:?}", shown(name))).collect();
+            let more = if rest > 0 { format!(" or {rest} more") } else { String::new() };
+            format!("annotation gpu-cordon {:?}: no GPU of this node is {}{more}", shown(names), named.join(" or "))
         }
     };
     let indices: Vec<String> = inventory.devices().iter().map(|device| device.index.to_string()).collect();
@@ -193,5 +197,7 @@ mod tests {
     fn a_long_value_is_not_repeated_whole() {
         let told = tell(&mut Told::default(), Some(&"x".repeat(100_000)));
         assert!(told[0].1.len() < 400);
+        let told = tell(&mut Told::default(), Some(&"x,".repeat(100_000)));
+        assert!(told[0].1.len() < 400 && told[0].1.contains(" or 99992 more; "), "{}", told[0].1);
     }
 }

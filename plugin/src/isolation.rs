@@ -219,21 +219,40 @@ impl Ladder {
     pub fn starts(&self, core: &Ids, pods: &[PodView]) -> Result<(), IsolationError> {
         let mut left: BTreeMap<PathBuf, Folder> =
             self.folders.all().into_iter().filter(|f| f.core == *core).map(|f| (f.path.clone(), f)).collect();
+        if let Some(limiter) = self.limiter.as_ref().filter(|_| left.values().any(|folder| folder.limiter)) {
+            limiter.reinstall()?;
+        }
         let holders = || pods.iter().flat_map(|view| view.holders().map(|holder| (holder, view.limit)));
         let holders = || holders().filter(|(holder, _)| holder.core == core);
         let folders = self.folders.of(holders().map(|(holder, _)| holder));
         for (holder, limit) in holders() {
             let key = holder.key();
-            let Some(folder) = folders.get(&key) else { continue };
+            let Some(folder) = folders.get(&key) else {
+                self.found_lost(&Demand { key: &key, core, grant: holder.grant, limit }, pods)?;
+                continue;
+            };
             left.remove(&folder.path);
-            if limiter::stands(folder) {
+            if folder.limiter {
+                self.folders.keep(folder)?;
                 limiter::refresh(&Demand { key: &key, core, grant: holder.grant, limit }, folder)?;
             }
         }
         // an init container that was served before this process began is known to kubelet alone
-        left.values()
-            .filter(|folder| limiter::stands(folder))
-            .try_for_each(|folder| limiter::restore(folder).map(drop))
+        left.values().filter(|folder| folder.limiter).try_for_each(|folder| limiter::restore(folder).map(drop))
+    }
+
+    /// A container without a directory is about to start. Where its pod's record says that the limiter holds it, an earlier
+    /// life gave it one, and it was lost since.
+    fn found_lost(&self, demand: &Demand<'_>, pods: &[PodView]) -> Result<(), IsolationError> {
+        let Some(limiter) = self.limiter.as_ref().filter(|_| demand.grant.is_share()) else { return Ok(()) };
+        let pod = pods.iter().find(|view| view.pod.uid == demand.key.pod);
+        let level = pod.and_then(|view| view.pod.isolated.as_ref()?.get(&demand.key.container).copied());
+        if level == Some(Isolation::Limiter) {
+            let folder = self.folder(demand, Isolation::Limiter)?;
+            tracing::warn!(path = %folder.path.display(), "limits of a container were lost; they are written anew");
+            limiter.provide(demand, &folder)?;
+        }
+        Ok(())
     }
 
     /// These ids of core were just given to a container of `pod`: directories of others that have some of them are over,
@@ -241,6 +260,14 @@ impl Ladder {
     pub fn given(&self, core: &Ids, kept: impl Fn(&Folder) -> bool) {
         let over = self.folders.all().into_iter().filter(|folder| folder.core.intersects(core) && !kept(folder));
         over.for_each(|folder| self.folders.remove(&folder));
+    }
+
+    /// The directory of a container on cards of `level`.
+    ///
+    /// # Errors
+    /// [`IsolationError`]
+    pub fn folder(&self, demand: &Demand<'_>, level: Isolation) -> Result<Folder, IsolationError> {
+        self.folders.create(demand, level, level > Isolation::None && self.limiter.is_some())
     }
 
     /// Prepares everything that enforces the share of a container on cards of `level`.
@@ -253,7 +280,7 @@ impl Ladder {
         }
         let mut provision = Provision::default();
         if level > Isolation::None {
-            let folder = self.folders.create(demand, level)?;
+            let folder = self.folder(demand, level)?;
             if let Some(limiter) = &self.limiter {
                 provision = provision.and(limiter.provide(demand, &folder)?);
             }

@@ -1,7 +1,9 @@
 //! The program `kerf-plugin`.
 
+use std::io::{ErrorKind, Write as _};
 use std::process::ExitCode;
 
+use anyhow::Context as _;
 use clap::Parser as _;
 use kerf_plugin::config::{Args, Config};
 use kerf_plugin::doctor;
@@ -52,6 +54,10 @@ async fn examine(mut args: Args) -> anyhow::Result<ExitCode> {
     }
     let report = doctor::examine(&Config::try_from(args)?).await;
     let text = if json { serde_json::to_string_pretty(&report)? + "\n" } else { report.text() };
-    print!("{text}");
+    match std::io::stdout().write_all(text.as_bytes()) {
+        Err(error) if error.kind() != ErrorKind::BrokenPipe => return Err(error).context("standard output"),
+        // whoever reads it may have seen enough
+        _ => {}
+    }
     Ok(ExitCode::from(report.status()))
 }

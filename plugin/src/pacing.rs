@@ -67,7 +67,7 @@ fn decide(pods: &[PodView], sample: &Sample, folders: &Folders, last: &BTreeMap<
     let folders = folders.of(pods.iter().flat_map(PodView::holders));
     for view in pods {
         for holder in view.holders() {
-            let Some(folder) = folders.get(&holder.key()).filter(|folder| limiter::stands(folder)) else {
+            let Some(folder) = folders.get(&holder.key()).filter(|folder| folder.limiter) else {
                 continue;
             };
             let Some(slice) = holder.grant.slices.first() else { continue };

@@ -254,7 +254,10 @@ impl Reconciler {
                 tracing::warn!(%error, "allocations cannot be compared with kubelet; trying again");
             }
             complained = compared.is_err();
-            let unwritten = writer.write(&self).await;
+            let unwritten = tokio::select! {
+                () = token.cancelled() => return,
+                unwritten = writer.write(&self) => unwritten,
+            };
             let wait = if unsure || unwritten || stale { pause } else { REVIEW };
             tokio::select! {
                 () = token.cancelled() => return,

@@ -78,7 +78,7 @@ impl Shared {
             let demand = Demand { key: &served.key, core: &ids, grant: &served.grant, limit: served.limit };
             let mut provision = ladder.provide(&demand, level)?;
             if let Some(tkestack) = tkestack {
-                provision.mounts.push(tkestack.provide(&ladder.folders().create(&demand, level)?)?);
+                provision.mounts.push(tkestack.provide(&ladder.folder(&demand, level)?)?);
             }
             Ok::<_, IsolationError>(provision)
         });

@@ -186,7 +186,7 @@ pub fn observe(pods: &[PodView], sample: &Sample, folders: &Folders, proc_root: 
 
 /// How many of these processes the limiter of their container does not know. All, where what it left cannot be read.
 fn unlimited(folder: &Folder, pids: &[u32], proc_root: &Path) -> usize {
-    if !limiter::stands(folder) {
+    if !folder.limiter {
         return 0;
     }
     let known = limiter::snapshot(folder).inspect_err(|error| {

@@ -1,5 +1,6 @@
 //! Files as people hand them over, and where in them something is wrong.
 
+use std::collections::BTreeMap;
 use std::io::Read;
 use std::path::Path;
 
@@ -116,13 +117,25 @@ struct Place<'a> {
 
 impl Place<'_> {
     fn parse<T: DeserializeOwned>(&self, raw: &RawValue) -> anyhow::Result<Box<T>> {
-        serde_json::from_str(raw.get()).map(Box::new).map_err(|error| {
+        let read = serde_json::from_str(raw.get()).or_else(|error| unmanaged(raw.get()).ok_or(error));
+        read.map(Box::new).map_err(|error| {
             let column = error.column() + if error.line() == 1 { self.before } else { 0 };
             let line = self.line + error.line().saturating_sub(1);
             let (file, words) = (self.file.display(), error.to_string());
             anyhow!("{file}: line {line}, column {column}: {}: {}", self.what, plain(&words))
         })
     }
+}
+
+/// An object as it is read without `metadata.managedFields`: whoever may write it may write times and depths in those that
+/// the API server takes and that cannot be read here, and nothing here needs them.
+fn unmanaged<T: DeserializeOwned>(text: &str) -> Option<T> {
+    type Fields = BTreeMap<String, Box<RawValue>>;
+    let mut object: Fields = serde_json::from_str(text).ok()?;
+    let mut metadata: Fields = serde_json::from_str(object.get("metadata")?.get()).ok()?;
+    metadata.remove("managedFields")?;
+    object.insert("metadata".to_owned(), serde_json::value::to_raw_value(&metadata).ok()?);
+    serde_json::from_str(&serde_json::to_string(&object).ok()?).ok()
 }
 
 #[cfg(test)]

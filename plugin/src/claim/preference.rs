@@ -63,7 +63,7 @@ impl Claims {
         required: &[String],
         size: usize,
     ) -> Vec<String> {
-        let mut chosen: Vec<String> = Vec::with_capacity(size);
+        let mut chosen: Vec<String> = Vec::with_capacity(size.min(available.len() + required.len()));
         let mut taken: BTreeSet<&str> = BTreeSet::new();
         for id in required {
             if chosen.len() < size && taken.insert(id) {

@@ -174,6 +174,15 @@ fn the_pod_that_kubelet_lists_is_the_one_that_is_served() {
 }
 
 #[test]
+fn more_ids_than_there_are_cannot_be_advised() {
+    let claims = claims_with([share("a", 20, 2, 0, 1)]);
+    let free = [unit("GPU-0", 1), unit("GPU-1", 0)];
+    for size in [3, i32::MAX as usize, usize::MAX] {
+        assert_eq!(claims.prefer(&Resource::Core, &free, &free[..1], size).len(), 2, "{size}");
+    }
+}
+
+#[test]
 fn an_answer_that_kubelet_did_not_note_was_not_given() {
     let pods = [share("a", 20, 2, 0, 1), share("b", 20, 2, 1, 2)];
     let mut claims = claims_with(pods.clone());

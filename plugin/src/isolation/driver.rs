@@ -19,7 +19,6 @@ use kerf_nvml::{MemoryLimits, Nvml, NvmlError, UNLIMITED};
 use tokio_util::sync::CancellationToken;
 
 use super::folder::{Folder, Folders};
-use super::limiter;
 use crate::cgroup;
 use crate::claim::Key;
 use crate::claim::view::PodView;
@@ -172,7 +171,7 @@ impl Driver {
 
 /// What is below this rung for the container with this directory, and holds it from now on.
 fn fallen(folders: &Folders, folder: &Folder) -> Isolation {
-    let level = if limiter::stands(folder) { Isolation::Limiter } else { Isolation::None };
+    let level = if folder.limiter { Isolation::Limiter } else { Isolation::None };
     if let Err(error) = folders.lower(folder, level) {
         tracing::warn!(%error, "what a container has is not written down for a later life");
     }

@@ -22,7 +22,7 @@ use kerf::isolation::Isolation;
 use kerf::plan::Grant;
 use serde::{Deserialize, Serialize};
 
-use super::{Demand, IsolationError, at};
+use super::{Demand, IsolationError, at, limiter};
 use crate::claim::Key;
 use crate::claim::view::Holder;
 use crate::ids::Ids;
@@ -42,6 +42,8 @@ pub struct Folder {
     pub run: PathBuf,
     /// What enforces the share.
     pub level: Isolation,
+    /// Whether its container was given the limiter, whatever became of the files since.
+    pub limiter: bool,
     /// The container that was assumed.
     pub key: Key,
     /// Where it stands in its pod.
@@ -64,6 +66,9 @@ struct Wire {
     place: String,
     #[serde(default)]
     serial: u64,
+    /// Not written by earlier versions.
+    #[serde(default)]
+    limiter: Option<bool>,
 }
 
 /// The directories of all containers. Clones share them.
@@ -107,11 +112,12 @@ impl Folders {
         self.known.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Makes the directory of a container, or finds it where this was answered before.
+    /// Makes the directory of a container, or finds it where this was answered before. `limiter`: the container is given
+    /// the limiter.
     ///
     /// # Errors
     /// [`IsolationError`]
-    pub fn create(&self, demand: &Demand<'_>, level: Isolation) -> Result<Folder, IsolationError> {
+    pub fn create(&self, demand: &Demand<'_>, level: Isolation, limiter: bool) -> Result<Folder, IsolationError> {
         let (pod, container) = (demand.key.pod.as_str(), demand.key.container.as_str());
         let plain =
             |text: &str| text.chars().filter(|c| c.is_ascii_alphanumeric() || *c == '-').collect::<String>();
@@ -127,12 +133,14 @@ impl Folders {
         let serial = {
             let known = self.lock();
             let last = known.values().map(|folder| folder.serial).max();
-            known.get(&path).map_or_else(|| last.map_or(0, |last| last + 1), |folder| folder.serial)
+            let next = || last.map_or(0, |last| last.saturating_add(1));
+            known.get(&path).map_or_else(next, |folder| folder.serial)
         };
         let folder = Folder {
             path,
             run,
             level,
+            limiter,
             key: demand.key.clone(),
             place: place(demand.grant),
             core: demand.core.clone(),
@@ -152,6 +160,19 @@ impl Folders {
         self.record(folder)
     }
 
+    /// Makes a directory again that is known and was lost.
+    ///
+    /// # Errors
+    /// [`IsolationError`]
+    pub fn keep(&self, folder: &Folder) -> Result<(), IsolationError> {
+        if folder.path.join(GRANT).is_file() {
+            return Ok(());
+        }
+        tracing::warn!(path = %folder.path.display(), "limits of a container were lost; they are written anew");
+        make(&folder.path)?;
+        self.record(folder.clone())
+    }
+
     fn record(&self, folder: Folder) -> Result<(), IsolationError> {
         let wire = Wire {
             version: 1,
@@ -161,6 +182,7 @@ impl Folders {
             core: folder.core.iter().map(str::to_owned).collect(),
             place: folder.place.clone(),
             serial: folder.serial,
+            limiter: Some(folder.limiter),
         };
         replace(&folder.path.join(GRANT), &serde_json::to_vec(&wire).unwrap_or_default())?;
         self.lock().insert(folder.path.clone(), folder);
@@ -249,6 +271,7 @@ impl Folders {
             run: self.run_of(path),
             path: path.to_owned(),
             level,
+            limiter: wire.limiter.unwrap_or_else(|| limiter::shows(path)),
             key: Key { pod: wire.pod.as_str().into(), container: wire.container.as_str().into() },
             place: wire.place,
             core: Ids::new(wire.core),
@@ -283,7 +306,22 @@ fn private(root: &Path) -> Result<(), IsolationError> {
 pub(crate) fn replace(path: &Path, content: &[u8]) -> Result<(), IsolationError> {
     let fresh = path.with_extension("new");
     fs::write(&fresh, content).map_err(at(&fresh))?;
-    fs::rename(&fresh, path).map_err(at(path))
+    put(&fresh, path)
+}
+
+/// Moves a file to where it belongs. An empty directory there is what a container runtime leaves that found nothing to
+/// mount.
+///
+/// # Errors
+/// [`IsolationError`]
+pub(super) fn put(fresh: &Path, path: &Path) -> Result<(), IsolationError> {
+    let moved = fs::rename(fresh, path).or_else(|error| {
+        if error.kind() == std::io::ErrorKind::IsADirectory && fs::remove_dir(path).is_ok() {
+            return fs::rename(fresh, path);
+        }
+        Err(error)
+    });
+    moved.map_err(at(path))
 }
 
 /// FNV-1a: short, and the same in every build. What is hashed is kubelet's and ours, so nobody gains by a collision.
@@ -325,7 +363,7 @@ mod tests {
 
     fn made(folders: &Folders, pod: &str, grant: &Grant, core: &Ids) -> Folder {
         let key = Key { pod: pod.into(), container: grant.container.clone() };
-        folders.create(&Demand { key: &key, core, grant, limit: None }, Isolation::Limiter).unwrap()
+        folders.create(&Demand { key: &key, core, grant, limit: None }, Isolation::Limiter, false).unwrap()
     }
 
     /// The paths of these containers' directories.

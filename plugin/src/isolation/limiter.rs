@@ -11,7 +11,7 @@ use kerf_limiter_contract::limits::{DeviceLimits, Limits};
 use kerf_limiter_contract::state::{self, Snapshot};
 use kerf_limiter_contract::{allowance, path};
 
-use super::folder::{Folder, make, replace};
+use super::folder::{Folder, make, put, replace};
 use super::{Demand, IsolationError, Mount, Provision, at};
 
 /// In a container's directory: what the container sees as [`path::HOST_DIRECTORY`].
@@ -22,6 +22,10 @@ const STATE: &str = "state";
 /// The library, where the host has it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Limiter {
+    /// As this process sees it.
+    source: PathBuf,
+    /// The host's directory.
+    directory: PathBuf,
     library: PathBuf,
     preload: PathBuf,
 }
@@ -32,8 +36,8 @@ impl Limiter {
     ///
     /// # Errors
     /// [`IsolationError`]: there is no library, or no place for it.
-    pub fn install(library: &Path, directory: &Path) -> Result<Self, IsolationError> {
-        let content = fs::read(library).map_err(at(library))?;
+    pub fn install(source: &Path, directory: &Path) -> Result<Self, IsolationError> {
+        let content = fs::read(source).map_err(at(source))?;
         let target = directory.join("lib");
         fs::create_dir_all(&target).map_err(at(&target))?;
         let name = format!("libkerf_limiter-{:016x}.so", super::folder::hash(content.iter().copied()));
@@ -45,7 +49,21 @@ impl Limiter {
         for file in [&library, &preload] {
             fs::set_permissions(file, fs::Permissions::from_mode(0o644)).map_err(at(file))?;
         }
-        Ok(Self { library, preload })
+        Ok(Self { source: source.to_owned(), directory: directory.to_owned(), library, preload })
+    }
+
+    /// Copies what containers are about to load once more, where the host has lost it: a container runtime would put an
+    /// empty directory there, and the container would run without limits.
+    ///
+    /// # Errors
+    /// [`IsolationError`]
+    pub fn reinstall(&self) -> Result<(), IsolationError> {
+        if self.library.is_file() && self.preload.is_file() {
+            return Ok(());
+        }
+        tracing::warn!(library = %self.library.display(), "the limiter was lost; it is copied anew");
+        Self::install(&self.source, &self.directory)?;
+        fs::metadata(&self.library).map(drop).map_err(at(&self.library))
     }
 
     /// Writes what the container may use, and mounts it with the library.
@@ -53,6 +71,7 @@ impl Limiter {
     /// # Errors
     /// [`IsolationError`]
     pub fn provide(&self, demand: &Demand<'_>, folder: &Folder) -> Result<Provision, IsolationError> {
+        self.reinstall()?;
         let (directory, state) = write(demand, folder)?;
         let mount = |host: &Path, container: &str, read_only| Mount {
             host: host.to_owned(),
@@ -88,11 +107,13 @@ fn write(demand: &Demand<'_>, folder: &Folder) -> Result<(PathBuf, PathBuf), Iso
 /// [`IsolationError`]
 pub fn refresh(demand: &Demand<'_>, folder: &Folder) -> Result<(), IsolationError> {
     let content = limits(demand.grant, demand.limit)?.render();
-    let file = shown(folder, path::LIMITS);
-    if fs::read(&file).is_ok_and(|shown| shown == content.as_bytes()) {
+    let (file, allowance) = (shown(folder, path::LIMITS), shown(folder, path::ALLOWANCE));
+    let whole =
+        fs::metadata(allowance).is_ok_and(|found| found.is_file() && found.len() == allowance::BYTES as u64);
+    if whole && fs::read(&file).is_ok_and(|shown| shown == content.as_bytes()) {
         restore(folder).map(drop)
     } else {
-        tracing::info!(file = %file.display(), "limits written anew: kubelet served another pod of this shape");
+        tracing::info!(file = %file.display(), "limits written anew: they were lost, or another pod of this shape was served");
         write(demand, folder).map(drop)
     }
 }
@@ -132,14 +153,14 @@ pub fn restore(folder: &Folder) -> Result<PathBuf, IsolationError> {
         opened.set_len(state::BYTES as u64).map_err(at(&fresh))?;
         // whoever the container's programs run as
         opened.set_permissions(fs::Permissions::from_mode(0o666)).map_err(at(&fresh))?;
-        fs::rename(&fresh, &file).map_err(at(&file))?;
+        put(&fresh, &file)?;
     }
     Ok(file)
 }
 
-/// Whether the container was given the limiter.
-pub fn stands(folder: &Folder) -> bool {
-    shown(folder, path::LIMITS).is_file()
+/// Whether there are limits in a container's directory.
+pub(super) fn shows(directory: &Path) -> bool {
+    below(directory, path::LIMITS).is_file()
 }
 
 /// What the container's limiter says of its processes. The file is a tenant's: it is bounded, and may say anything.
@@ -166,7 +187,11 @@ pub fn allow(folder: &Folder, millionths: u32, now: u64) -> Result<(), Isolation
 
 /// Where the host has what the container sees at `path`, a file in [`path::HOST_DIRECTORY`].
 fn shown(folder: &Folder, path: &str) -> PathBuf {
-    let directory = folder.path.join(SHOWN);
+    below(&folder.path, path)
+}
+
+fn below(directory: &Path, path: &str) -> PathBuf {
+    let directory = directory.join(SHOWN);
     Path::new(path).file_name().map_or_else(|| directory.clone(), |name| directory.join(name))
 }
 
@@ -196,10 +221,10 @@ mod tests {
         assert_eq!(Limiter::install(&source, &state).unwrap(), limiter);
         let (key, core, grant) = (Key { pod: "u".into(), container: "main".into() }, Ids::default(), grant());
         let demand = Demand { key: &key, core: &core, grant: &grant, limit: None };
-        let folder = Folders::empty(&state, &run).create(&demand, Isolation::Limiter).unwrap();
-        assert!(!stands(&folder));
+        let folder = Folders::empty(&state, &run).create(&demand, Isolation::Limiter, true).unwrap();
+        assert!(!shows(&folder.path));
         limiter.provide(&demand, &folder).unwrap();
-        assert!(stands(&folder));
+        assert!(shows(&folder.path));
         let ceiling = || {
             let limits = Limits::parse(&fs::read(shown(&folder, path::LIMITS)).unwrap()).unwrap();
             (limits.devices()[0].core, limits.devices()[0].ceiling)

@@ -164,3 +164,20 @@ async fn what_was_not_written_before_the_refusal_is_written_after_it() {
     assert_ne!(cards[0], cards[1]);
     stage.works("after").await;
 }
+
+#[tokio::test]
+async fn a_plugin_ends_at_once_however_many_records_the_api_server_does_not_take() {
+    let mut stage = Stage::new().await;
+    let held = stage.against_plugin("patch", "pods/status", Action::Hold);
+    stage.start_plugin().await;
+    stage.registered().await;
+    // each write has a deadline of seconds
+    for number in 0..8 {
+        stage.place(&format!("p{number}"), number + 1, &[("main", 10, 4, "GPU-a")]);
+    }
+    for number in 0..8 {
+        stage.started(&format!("p{number}"), "main").await;
+    }
+    held.wait_hits(1, SOON).await.unwrap();
+    tokio::time::timeout(SOON, stage.stop_plugin()).await.expect("the plugin ends");
+}

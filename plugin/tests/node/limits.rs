@@ -263,3 +263,63 @@ async fn a_process_that_the_limiter_knows_raises_no_alarm_where_an_earlier_pod_h
     file.write_all_at(&owner.to_ne_bytes(), at).unwrap();
     stage.until("/metrics", |_, text| text.contains("kerf_plugin") && !text.contains(breach)).await;
 }
+
+#[tokio::test]
+async fn a_container_that_starts_again_finds_limits_that_were_lost_while_there_was_no_plugin() {
+    let mut stage = with_limiter().await;
+    run(&stage, "p", &[(App, "main", 30, 20, "GPU-a")]);
+    stage.confirmed("p").await;
+    let main = stage.started("p", "main").await;
+    for lost in [directory(&main), stage.state_dir()] {
+        stage.stop_plugin().await;
+        std::fs::remove_dir_all(&lost).unwrap();
+        stage.start_plugin().await;
+        stage.registered().await;
+        stage.kubelet.restart_container("ns", "p", "main").await.unwrap();
+        let again = stage.started("p", "main").await;
+        assert!(again.start_errors.is_empty(), "{:?}", again.start_errors);
+        assert_eq!(found(&main), ("GPU-a".to_owned(), 20, 30), "without {}", lost.display());
+        paced(&main).await;
+        let annotations = stage.confirmed("p").await;
+        assert_eq!(isolation(&annotations), r#"{"main":"limiter"}"#);
+    }
+}
+
+/// Whatever becomes of the files on the host, a container that starts again finds its limits.
+#[tokio::test]
+async fn a_container_that_starts_again_finds_its_limits_whatever_became_of_the_files() {
+    let stage = with_limiter().await;
+    run(&stage, "p", &[(App, "main", 30, 20, "GPU-a"), (App, "side", 10, 4, "GPU-a")]);
+    stage.confirmed("p").await;
+    let containers = [stage.started("p", "main").await, stage.started("p", "side").await];
+    let [main, _] = &containers;
+    let (limits, allowance) = (host(main, path::LIMITS).0, host(main, path::ALLOWANCE).0);
+    let (etc, own) = (limits.parent().unwrap(), directory(main));
+    let all = own.parent().unwrap();
+    let library = host(main, path::LIBRARY).0;
+    let losses: [(&str, &dyn Fn() -> std::io::Result<()>); 8] = [
+        ("limits truncated", &|| std::fs::write(&limits, "")),
+        ("limits lost", &|| std::fs::remove_file(&limits)),
+        ("allowance lost", &|| std::fs::remove_file(&allowance)),
+        ("allowance truncated", &|| std::fs::write(&allowance, "")),
+        ("what the container sees lost", &|| std::fs::remove_dir_all(etc)),
+        ("its directory lost", &|| std::fs::remove_dir_all(&own)),
+        ("all directories lost", &|| std::fs::remove_dir_all(all)),
+        ("the library lost", &|| std::fs::remove_dir_all(library.parent().unwrap())),
+    ];
+    for (loss, lose) in losses {
+        lose().unwrap();
+        for (container, expected) in
+            containers.iter().zip([("GPU-a".to_owned(), 20, 30), ("GPU-a".to_owned(), 4, 10)])
+        {
+            stage.kubelet.restart_container("ns", "p", &container.name).await.unwrap();
+            let again = stage.kubelet.container("ns", "p", &container.name).unwrap();
+            assert!(again.start_errors.is_empty(), "{loss}: {:?}", again.start_errors);
+            for file in [path::LIMITS, path::ALLOWANCE, path::STATE, path::LIBRARY, path::PRELOAD] {
+                assert!(host(container, file).0.is_file(), "{loss}: {file} of {}", container.name);
+            }
+            assert_eq!(found(container), expected, "{loss}");
+            paced(container).await;
+        }
+    }
+}

@@ -2,7 +2,6 @@
 //! and annotations and compared with the files; with `KERF_WRITE_DOCS=1` the files are written instead. Texts that users
 //! see stand in `docs/pods.md`, metrics that any page names exist, and every relative link leads somewhere.
 
-#![cfg(feature = "k8s")]
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test")]
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -15,13 +14,10 @@ use kerf::annotation::Keys;
 use kerf::ids::NodeName;
 use kerf::placement::Unfit;
 use kerf::request::{ContainerKind, GpuRequest, RawAnnotations, RawContainer, RequestError};
+use kerf_manifests::root;
 use kerf_runtime::feed::Ages;
 use prometheus::Registry;
 use prometheus::core::{Collector, Desc};
-
-fn root() -> &'static Path {
-    Path::new(env!("CARGO_MANIFEST_DIR"))
-}
 
 fn text(path: &str) -> String {
     std::fs::read_to_string(root().join(path)).unwrap_or_else(|error| panic!("{path}: {error}"))
@@ -47,7 +43,7 @@ fn pages() -> Vec<String> {
 
 // === pages rendered from the code ===
 
-const GENERATED: &str = "<!-- Rendered from the code by tests/docs.rs; to change it, change the code and run that test with KERF_WRITE_DOCS=1. -->\n\n";
+const GENERATED: &str = "<!-- Rendered from the code by tests/manifests/tests/docs.rs; to change it, change the code and run that test with KERF_WRITE_DOCS=1. -->\n\n";
 
 /// Compares the file with what is rendered, or writes it.
 fn same_or_written(path: &str, rendered: &str) {

@@ -2,11 +2,9 @@
 
 #![allow(clippy::panic, clippy::unwrap_used, reason = "a test")]
 
-use std::path::Path;
-
 #[test]
 fn every_test_that_the_promises_name_is_there() {
-    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let root = kerf_manifests::root();
     let table = std::fs::read_to_string(root.join("docs/promises.md")).unwrap();
     let mut source = String::new();
     let mut found = 0;

@@ -1,16 +1,11 @@
 //! The manifests, images and examples say what the code says: every file parses strictly, every flag, port, route
 //! and resource name exists, and no right is granted that is not listed here.
 
-#![cfg(feature = "k8s")]
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test")]
 
-#[path = "manifests/kinds.rs"]
 mod kinds;
-#[path = "manifests/reading.rs"]
 mod reading;
-#[path = "manifests/rights.rs"]
 mod rights;
-#[path = "manifests/scheduler.rs"]
 mod scheduler;
 
 use std::collections::{BTreeMap, BTreeSet};

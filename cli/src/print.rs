@@ -1,0 +1,17 @@
+//! What commands print.
+
+use std::io::{self, ErrorKind, Write};
+
+use anyhow::Context;
+
+/// Prints a command's whole answer. Whoever reads it may have seen enough before its end.
+///
+/// # Errors
+/// Where it cannot be written.
+pub fn print(text: &str) -> anyhow::Result<()> {
+    let mut out = io::stdout().lock();
+    match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
+        Err(error) if error.kind() == ErrorKind::BrokenPipe => Ok(()),
+        written => written.context("standard output"),
+    }
+}
