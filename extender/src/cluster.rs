@@ -3,6 +3,9 @@
 //! A method locks at most one node at a time, never across an await, and returns owned values. What a lost race
 //! between two of them can leave behind is an assumed commitment, which the reaper asks the API server about.
 
+mod hosts;
+mod nodes;
+mod pods;
 mod recent;
 mod recorded;
 mod waiting;
@@ -13,11 +16,9 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use dashmap::mapref::one::Ref;
 use dashmap::{DashMap, DashSet};
-use kerf::annotation::Record;
 use kerf::ids::{NodeName, PodRef, PodUid};
-use kerf::k8s::{Holding, NodeView, PodView, Queued, Taints};
-use kerf::ledger::{NodeLedger, Seen, Standing, State};
-use kerf::placement::shape::HostAmount;
+use kerf::k8s::Taints;
+use kerf::ledger::{NodeLedger, Seen};
 use kerf::placement::survey::Survey;
 use kerf::placement::{Planner, Policy, Unfit};
 use kerf::plan::Plan;
@@ -32,7 +33,6 @@ pub use waiting::Waiting;
 use recent::Recent;
 
 use crate::asking::Asking;
-use crate::clock::Clock;
 use crate::freed::{Freed, News};
 use crate::queue::Queue;
 use crate::survey::{Footprint, Surveyor};
@@ -325,307 +325,9 @@ impl Cluster {
     }
 }
 
-// === what the watches say ===
+// === what these are made of ===
 
 impl Cluster {
-    /// A Node was seen.
-    pub fn apply_node(&self, view: &NodeView) {
-        let mut ledger = self.nodes.entry(view.name.clone()).or_default();
-        if self.listed.contains(&view.name) {
-            ledger.expect_list();
-        }
-        view.tell(&mut ledger);
-        drop(ledger);
-        self.surveyor.mark(&view.name);
-        self.freed.mark(&view.name, News::Told);
-        self.notify();
-    }
-
-    /// Whether containers fail on a node for reasons of its own.
-    pub fn apply_failing(&self, node: &NodeName, failing: bool) {
-        let news = if failing {
-            self.failing.insert(node.clone())
-        } else {
-            !self.failing.is_empty() && self.failing.remove(node).is_some()
-        };
-        if news {
-            tracing::info!(%node, failing, "containers fail on a node for reasons of its own: it is tried last while they do");
-        }
-    }
-
-    /// Whether they do on any node.
-    pub(crate) fn any_fails(&self) -> bool {
-        !self.failing.is_empty()
-    }
-
-    /// Whether it is tried last.
-    pub fn is_failing(&self, node: &str) -> bool {
-        self.failing.contains(node)
-    }
-
-    /// What a node has for pods, cards aside; `None` where it does not say.
-    pub fn apply_allocatable(&self, node: &NodeName, amount: Option<HostAmount>) {
-        self.surveyor.allocatable(node, amount);
-    }
-
-    /// A pod that has not ended was seen, with cards or without: what it takes of its node's host, and what it asks for.
-    pub fn apply_footprint(
-        &self,
-        uid: &PodUid,
-        node: Option<&NodeName>,
-        footprint: Footprint,
-        request: Option<&GpuRequest>,
-    ) {
-        self.surveyor.pod(uid, node, footprint, request);
-        // those that ask for cards are announced by what follows
-        if request.is_none() {
-            self.notify();
-        }
-    }
-
-    /// What is left of a node's cores and memory, by the pods that were seen there; `None` where it is not known.
-    pub fn host_left(&self, node: &str) -> Option<HostAmount> {
-        self.surveyor.left(node)
-    }
-
-    /// What a bound pod takes of its node's host, if it was seen.
-    pub fn host_of(&self, uid: &PodUid) -> Option<HostAmount> {
-        self.surveyor.taken(uid)
-    }
-
-    /// The priority of a bound pod without cards; 0 where it was not seen.
-    pub fn priority_of(&self, uid: &PodUid) -> i32 {
-        self.priorities.get(uid).map_or(0, |priority| *priority)
-    }
-
-    /// A bound pod that has not ended was seen: what decides whether it leaves when room is made. Of pods without cards
-    /// that is their priority.
-    pub fn apply_standing(
-        &self,
-        uid: &PodUid,
-        node: &NodeName,
-        priority: i32,
-        standing: impl FnOnce() -> Standing,
-    ) {
-        match self.nodes.get_mut(node) {
-            Some(mut ledger) if ledger.commitments().contains_key(uid) => ledger.describe(uid, standing()),
-            _ if priority != 0 => {
-                self.priorities.insert(uid.clone(), priority);
-            }
-            _ => {}
-        }
-    }
-
-    /// A Node is gone. Its pods stay until they are released.
-    pub fn delete_node(&self, name: &str) {
-        if let Some(mut ledger) = self.nodes.get_mut(name) {
-            if ledger.listed() {
-                self.listed.add(ledger.key());
-            }
-            ledger.forget_node();
-        }
-        self.nodes.remove_if(name, |_, ledger| ledger.is_empty());
-        self.queue.forget_node(name);
-        self.taints.remove(name);
-        self.failing.remove(name);
-        self.surveyor.forget(name);
-        self.notify();
-    }
-
-    /// A complete list of Nodes has ended: those that are not in it are gone.
-    pub fn retain_nodes(&self, seen: &BTreeSet<NodeName>) {
-        let gone: Vec<NodeName> =
-            self.nodes.iter().map(|entry| entry.key().clone()).filter(|name| !seen.contains(name)).collect();
-        for name in gone {
-            self.delete_node(name.as_str());
-        }
-    }
-
-    /// A complete list shows the pod. Whatever was heard of its end before that is not so.
-    pub fn list_pod(&self, uid: &PodUid) {
-        self.departed.remove(uid);
-    }
-
-    /// Whether the pod was deleted or has ended, so that what shows it alive is older.
-    pub fn is_gone(&self, uid: &PodUid) -> bool {
-        self.departed.contains(uid)
-    }
-
-    /// A complete list, begun in the latest epoch, has the pod, and no more can be read of it: what is known of it stays.
-    pub fn keep_pod(&self, uid: &PodUid) {
-        for node in self.homes.get(uid).map(|homes| homes.clone()).unwrap_or_default() {
-            if let Some(mut ledger) = self.nodes.get_mut(&node) {
-                ledger.keep(uid, self.epoch());
-            }
-        }
-    }
-
-    /// The API server has answered a question about a pod. The watch may have told more by now, so the answer counts only
-    /// where the watch has not shown the pod on its node yet.
-    pub fn apply_answer(&self, view: PodView, clock: &Clock) {
-        let shown = |node: &NodeName| {
-            let ledger = self.nodes.get(node)?;
-            ledger.commitments().get(&view.uid).map(|known| known.state == State::Observed)
-        };
-        if view.ended || view.node.as_ref().and_then(shown) != Some(true) {
-            self.apply_pod(view, clock);
-        }
-    }
-
-    /// A Pod was seen.
-    pub fn apply_pod(&self, view: PodView, clock: &Clock) -> Applied {
-        if self.is_gone(&view.uid) {
-            return Applied::Nothing;
-        }
-        if view.ended {
-            self.delete_pod(&view.uid);
-            return Applied::Nothing;
-        }
-        let applied = match (view.holding, view.node) {
-            (Some(holding), _) => self.observe(&view.uid, &view.pod, &holding, view.confirmed),
-            (None, Some(_)) => {
-                self.mark_all(self.queue.remove(&view.uid), News::Told);
-                return Applied::Nothing;
-            }
-            (None, None) => {
-                let Ok(Some(request)) = view.request else {
-                    // a pod that waits may ask for nothing that can be served any more: its annotations have changed
-                    self.mark_all(self.queue.remove(&view.uid), News::Told);
-                    self.notify();
-                    return Applied::Nothing;
-                };
-                let (pod, tolerations) = (view.pod.clone(), view.tolerations.into());
-                let first = self.queue.request(&view.uid).is_none();
-                self.queue.seen(&view.uid, Waiting { pod, request: request.clone(), tolerations });
-                if let Record::Placed(placement) = view.record {
-                    // one from the future was written before the time of day was set back
-                    let age = clock.since(placement.time).or(first.then_some(0));
-                    if let Some(age) = age.filter(|age| *age < PREDICATE_TTL_MS) {
-                        let deadline = clock.now().plus(PREDICATE_TTL_MS - age);
-                        self.reserve(&view.uid, &view.pod, &request, placement, deadline);
-                    }
-                }
-                Applied::Nothing
-            }
-        };
-        self.notify();
-        applied
-    }
-
-    /// Where a pod stands with kube-scheduler that was seen unbound ([`Cluster::apply_pod`]).
-    pub fn apply_queued(&self, uid: &PodUid, queued: Queued) {
-        self.mark_all(self.queue.stands(uid, queued), News::Told);
-    }
-
-    /// A bound pod was seen that has not ended and holds cards under another resource domain. Whether it is the first of its
-    /// node.
-    pub fn apply_foreign(&self, uid: &PodUid, node: &NodeName) -> bool {
-        self.foreign.insert(uid.clone(), node.clone());
-        let first = self.nodes.entry(node.clone()).or_default().foreign_begins(uid);
-        if first {
-            self.surveyor.mark(node);
-            self.notify();
-        }
-        first
-    }
-
-    fn foreign_ends(&self, uid: &PodUid, node: &NodeName) {
-        if let Some(mut ledger) = self.nodes.get_mut(node) {
-            ledger.foreign_ends(uid);
-        }
-        self.surveyor.mark(node);
-        self.freed.mark(node, News::Told);
-        self.nodes.remove_if(node, |_, ledger| ledger.is_empty());
-        self.notify();
-    }
-
-    /// A pod was seen bound of which nothing else can be read: what is known of it stays, and where nothing is, it may have
-    /// every card of its node.
-    pub fn apply_unreadable(&self, uid: &PodUid, pod: &PodRef, node: &NodeName) {
-        if self.is_gone(uid) || self.homes.contains_key(uid) {
-            return;
-        }
-        let request = Arc::new(GpuRequest::unreadable());
-        self.observe(uid, pod, &Holding { node: node.clone(), request, record: Record::Absent }, false);
-        self.notify();
-    }
-
-    /// A pod was seen bound.
-    fn observe(&self, uid: &PodUid, pod: &PodRef, holding: &Holding, confirmed: bool) -> Applied {
-        let Holding { node, request, record } = holding;
-        self.mark_all(self.queue.remove(uid), News::Told);
-        self.recorded.remove(uid);
-        self.add_home(uid, node);
-        let mut ledger = self.nodes.entry(node.clone()).or_default();
-        let seen = ledger.observe(uid, pod, request, holding.held(), confirmed, self.epoch());
-        drop(ledger);
-        self.surveyor.mark(node);
-        if seen == Seen::Drift {
-            self.freed.mark(node, News::Told);
-        }
-        self.leave_others(uid, node);
-        match record {
-            Record::Placed(_) => Applied::Seen(seen),
-            Record::Absent if request.only_counted() => Applied::Unrecorded(seen),
-            Record::Absent | Record::Unreadable(_) => Applied::Unreadable(seen),
-        }
-    }
-
-    /// A Pod was deleted or has ended: whatever it held is free.
-    pub fn delete_pod(&self, uid: &PodUid) {
-        self.departed.add(uid);
-        self.mark_all(self.queue.remove(uid), News::Told);
-        self.recorded.remove(uid);
-        self.surveyor.gone(uid);
-        self.priorities.remove(uid);
-        if let Some((_, node)) = self.foreign.remove(uid) {
-            self.foreign_ends(uid, &node);
-        }
-        if let Some((_, homes)) = self.homes.remove(uid) {
-            for node in homes {
-                self.release(uid, &node);
-            }
-            self.notify();
-        }
-    }
-
-    /// A complete list of Pods begins. Returns what [`Cluster::finish_pods`] wants.
-    pub fn begin_pods(&self) -> u64 {
-        self.epoch.fetch_add(1, Ordering::AcqRel) + 1
-    }
-
-    /// A complete list of Pods, begun in `epoch`, has ended: pods bound before it that it did not show are gone.
-    /// `seen` holds all pods of the list, to forget pending ones that are gone.
-    pub fn finish_pods(&self, epoch: u64, seen: &BTreeSet<PodUid>) {
-        let nodes: Vec<NodeName> = self.nodes.iter().map(|entry| entry.key().clone()).collect();
-        for node in nodes {
-            let missing =
-                self.nodes.get_mut(&node).map(|mut ledger| ledger.release_missing(epoch)).unwrap_or_default();
-            if !missing.is_empty() {
-                self.surveyor.mark(&node);
-                self.freed.mark(&node, News::Told);
-            }
-            for uid in missing {
-                // it may have been found elsewhere
-                if !seen.contains(&uid) {
-                    self.departed.add(&uid);
-                }
-                self.drop_home(&uid, &node);
-            }
-        }
-        self.queue.others(seen).iter().for_each(|uid| self.departed.add(uid));
-        self.mark_all(self.queue.retain(seen), News::Told);
-        let foreign = self.foreign.iter().map(|entry| (entry.key().clone(), entry.value().clone()));
-        let gone: Vec<(PodUid, NodeName)> = foreign.filter(|(uid, _)| !seen.contains(uid)).collect();
-        for (uid, node) in gone {
-            self.foreign.remove(&uid);
-            self.foreign_ends(&uid, &node);
-        }
-        self.surveyor.retain(seen);
-        self.priorities.retain(|uid, _| seen.contains(uid));
-        self.notify();
-    }
-
     fn release(&self, uid: &PodUid, node: &NodeName) {
         if let Some(mut ledger) = self.nodes.get_mut(node) {
             ledger.release(uid);

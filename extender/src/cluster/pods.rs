@@ -1,0 +1,202 @@
+//! What the watch of Pods says, and answers about single pods.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use kerf::annotation::Record;
+use kerf::ids::{NodeName, PodRef, PodUid};
+use kerf::k8s::{Holding, PodView, Queued};
+use kerf::ledger::{Seen, State};
+use kerf::request::GpuRequest;
+
+use super::{Applied, Cluster, PREDICATE_TTL_MS, Waiting};
+use crate::clock::Clock;
+use crate::freed::News;
+
+impl Cluster {
+    /// A complete list shows the pod. Whatever was heard of its end before that is not so.
+    pub fn list_pod(&self, uid: &PodUid) {
+        self.departed.remove(uid);
+    }
+
+    /// Whether the pod was deleted or has ended, so that what shows it alive is older.
+    pub fn is_gone(&self, uid: &PodUid) -> bool {
+        self.departed.contains(uid)
+    }
+
+    /// A complete list, begun in the latest epoch, has the pod, and no more can be read of it: what is known of it stays.
+    pub fn keep_pod(&self, uid: &PodUid) {
+        for node in self.homes.get(uid).map(|homes| homes.clone()).unwrap_or_default() {
+            if let Some(mut ledger) = self.nodes.get_mut(&node) {
+                ledger.keep(uid, self.epoch());
+            }
+        }
+    }
+
+    /// The API server has answered a question about a pod. The watch may have told more by now, so the answer counts only
+    /// where the watch has not shown the pod on its node yet.
+    pub fn apply_answer(&self, view: PodView, clock: &Clock) {
+        let shown = |node: &NodeName| {
+            let ledger = self.nodes.get(node)?;
+            ledger.commitments().get(&view.uid).map(|known| known.state == State::Observed)
+        };
+        if view.ended || view.node.as_ref().and_then(shown) != Some(true) {
+            self.apply_pod(view, clock);
+        }
+    }
+
+    /// A Pod was seen.
+    pub fn apply_pod(&self, view: PodView, clock: &Clock) -> Applied {
+        if self.is_gone(&view.uid) {
+            return Applied::Nothing;
+        }
+        if view.ended {
+            self.delete_pod(&view.uid);
+            return Applied::Nothing;
+        }
+        let applied = match (view.holding, view.node) {
+            (Some(holding), _) => self.observe(&view.uid, &view.pod, &holding, view.confirmed),
+            (None, Some(_)) => {
+                self.mark_all(self.queue.remove(&view.uid), News::Told);
+                return Applied::Nothing;
+            }
+            (None, None) => {
+                let Ok(Some(request)) = view.request else {
+                    // a pod that waits may ask for nothing that can be served any more: its annotations have changed
+                    self.mark_all(self.queue.remove(&view.uid), News::Told);
+                    self.notify();
+                    return Applied::Nothing;
+                };
+                let (pod, tolerations) = (view.pod.clone(), view.tolerations.into());
+                let first = self.queue.request(&view.uid).is_none();
+                self.queue.seen(&view.uid, Waiting { pod, request: request.clone(), tolerations });
+                if let Record::Placed(placement) = view.record {
+                    // one from the future was written before the time of day was set back
+                    let age = clock.since(placement.time).or(first.then_some(0));
+                    if let Some(age) = age.filter(|age| *age < PREDICATE_TTL_MS) {
+                        let deadline = clock.now().plus(PREDICATE_TTL_MS - age);
+                        self.reserve(&view.uid, &view.pod, &request, placement, deadline);
+                    }
+                }
+                Applied::Nothing
+            }
+        };
+        self.notify();
+        applied
+    }
+
+    /// Where a pod stands with kube-scheduler that was seen unbound ([`Cluster::apply_pod`]).
+    pub fn apply_queued(&self, uid: &PodUid, queued: Queued) {
+        self.mark_all(self.queue.stands(uid, queued), News::Told);
+    }
+
+    /// A bound pod was seen that has not ended and holds cards under another resource domain. Whether it is the first of its
+    /// node.
+    pub fn apply_foreign(&self, uid: &PodUid, node: &NodeName) -> bool {
+        self.foreign.insert(uid.clone(), node.clone());
+        let first = self.nodes.entry(node.clone()).or_default().foreign_begins(uid);
+        if first {
+            self.surveyor.mark(node);
+            self.notify();
+        }
+        first
+    }
+
+    fn foreign_ends(&self, uid: &PodUid, node: &NodeName) {
+        if let Some(mut ledger) = self.nodes.get_mut(node) {
+            ledger.foreign_ends(uid);
+        }
+        self.surveyor.mark(node);
+        self.freed.mark(node, News::Told);
+        self.nodes.remove_if(node, |_, ledger| ledger.is_empty());
+        self.notify();
+    }
+
+    /// A pod was seen bound of which nothing else can be read: what is known of it stays, and where nothing is, it may have
+    /// every card of its node.
+    pub fn apply_unreadable(&self, uid: &PodUid, pod: &PodRef, node: &NodeName) {
+        if self.is_gone(uid) || self.homes.contains_key(uid) {
+            return;
+        }
+        let request = Arc::new(GpuRequest::unreadable());
+        self.observe(uid, pod, &Holding { node: node.clone(), request, record: Record::Absent }, false);
+        self.notify();
+    }
+
+    /// A pod was seen bound.
+    fn observe(&self, uid: &PodUid, pod: &PodRef, holding: &Holding, confirmed: bool) -> Applied {
+        let Holding { node, request, record } = holding;
+        self.mark_all(self.queue.remove(uid), News::Told);
+        self.recorded.remove(uid);
+        self.add_home(uid, node);
+        let mut ledger = self.nodes.entry(node.clone()).or_default();
+        let seen = ledger.observe(uid, pod, request, holding.held(), confirmed, self.epoch());
+        drop(ledger);
+        self.surveyor.mark(node);
+        if seen == Seen::Drift {
+            self.freed.mark(node, News::Told);
+        }
+        self.leave_others(uid, node);
+        match record {
+            Record::Placed(_) => Applied::Seen(seen),
+            Record::Absent if request.only_counted() => Applied::Unrecorded(seen),
+            Record::Absent | Record::Unreadable(_) => Applied::Unreadable(seen),
+        }
+    }
+
+    /// A Pod was deleted or has ended: whatever it held is free.
+    pub fn delete_pod(&self, uid: &PodUid) {
+        self.departed.add(uid);
+        self.mark_all(self.queue.remove(uid), News::Told);
+        self.recorded.remove(uid);
+        self.surveyor.gone(uid);
+        self.priorities.remove(uid);
+        if let Some((_, node)) = self.foreign.remove(uid) {
+            self.foreign_ends(uid, &node);
+        }
+        if let Some((_, homes)) = self.homes.remove(uid) {
+            for node in homes {
+                self.release(uid, &node);
+            }
+            self.notify();
+        }
+    }
+
+    /// A complete list of Pods begins. Returns what [`Cluster::finish_pods`] wants.
+    pub fn begin_pods(&self) -> u64 {
+        self.epoch.fetch_add(1, Ordering::AcqRel) + 1
+    }
+
+    /// A complete list of Pods, begun in `epoch`, has ended: pods bound before it that it did not show are gone.
+    /// `seen` holds all pods of the list, to forget pending ones that are gone.
+    pub fn finish_pods(&self, epoch: u64, seen: &BTreeSet<PodUid>) {
+        let nodes: Vec<NodeName> = self.nodes.iter().map(|entry| entry.key().clone()).collect();
+        for node in nodes {
+            let missing =
+                self.nodes.get_mut(&node).map(|mut ledger| ledger.release_missing(epoch)).unwrap_or_default();
+            if !missing.is_empty() {
+                self.surveyor.mark(&node);
+                self.freed.mark(&node, News::Told);
+            }
+            for uid in missing {
+                // it may have been found elsewhere
+                if !seen.contains(&uid) {
+                    self.departed.add(&uid);
+                }
+                self.drop_home(&uid, &node);
+            }
+        }
+        self.queue.others(seen).iter().for_each(|uid| self.departed.add(uid));
+        self.mark_all(self.queue.retain(seen), News::Told);
+        let foreign = self.foreign.iter().map(|entry| (entry.key().clone(), entry.value().clone()));
+        let gone: Vec<(PodUid, NodeName)> = foreign.filter(|(uid, _)| !seen.contains(uid)).collect();
+        for (uid, node) in gone {
+            self.foreign.remove(&uid);
+            self.foreign_ends(&uid, &node);
+        }
+        self.surveyor.retain(seen);
+        self.priorities.retain(|uid, _| seen.contains(uid));
+        self.notify();
+    }
+}
