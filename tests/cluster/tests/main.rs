@@ -79,7 +79,8 @@ const TESTS: &[Test] = tests! {
     placed: kubelet_takes_the_cards_that_the_extender_chose;
     neighbours: a_process_that_dies_costs_the_other_nothing all_profiles_survive_a_kubelet_restart;
     nodes: a_node_is_removed_and_returns;
-    policies: what_users_ask_for_is_fixed_once_a_pod_is_bound a_pod_that_asks_for_gpus_names_no_node
+    policies: what_users_ask_for_is_fixed_once_a_pod_is_bound no_subresource_carries_an_annotation
+        a_pod_that_asks_for_gpus_names_no_node
         a_plugin_changes_no_owners_and_no_finalizers the_extender_binds_with_a_record_only
         the_extenders_requests_have_a_place_in_the_queues;
     strangers: get_no_card_of_a_pod_that_waits;

@@ -109,6 +109,57 @@ pub async fn what_users_ask_for_is_fixed_once_a_pod_is_bound(stage: &Stage<'_>) 
     Ok(())
 }
 
+/// Whatever else of a pod its user may write: no way to it carries an annotation of kerf's past the policies.
+pub async fn no_subresource_carries_an_annotation(stage: &Stage<'_>) -> anyhow::Result<()> {
+    let pods: Api<Pod> = Api::namespaced(tenant(stage).await?, stage.namespace());
+    stage.create(&pod("bound").app("main", 10, 1)).await?;
+    stage.phase("bound", &["Running"]).await?;
+    let kept = |pod: &Pod| {
+        let all = pod.metadata.annotations.clone().unwrap_or_default();
+        all.into_iter().filter(|(key, _)| key.starts_with("inspur.com/")).collect::<Vec<_>>()
+    };
+    let before = until(SOON, "the node has confirmed it", async || {
+        let pod = stage.pods().get("bound").await?;
+        ensure!(annotation(&pod, "inspur.com/gpu-isolation").is_some(), "{:?}", pod.metadata.annotations);
+        Ok(kept(&pod))
+    })
+    .await?;
+    for key in USERS.into_iter().chain(["inspur.com/gpu-placement", "inspur.com/predicate-gpu-idx-0"]) {
+        let debugger = json!({ "name": format!("d-{}", key.len()), "image": "busybox:1.37", "command": ["true"] });
+        for (subresource, spec) in [
+            ("resize", json!({ "containers": [{ "name": "main", "resources": { "requests": { "cpu": "1m" } } }] })),
+            ("ephemeralcontainers", json!({ "ephemeralContainers": [debugger] })),
+        ] {
+            let patch = json!({ "metadata": { "annotations": { key: "x" } }, "spec": spec });
+            let params = PatchParams::default();
+            let patched = pods.patch_subresource(subresource, "bound", &params, &Patch::Strategic(patch)).await;
+            let now = stage.pods().get("bound").await?;
+            ensure!(kept(&now) == before, "{subresource} with {key}: {patched:?}: {:?}", now.metadata.annotations);
+        }
+        // a pod that is made by server-side apply, under a name that the API server makes up, or with nothing but init
+        // containers that ask
+        let set = json!({ key: "x" });
+        let mut made = pod("").init("first", 10, 1).app("main", 0, 0).on("node-1").value().clone();
+        made["metadata"] = json!({ "generateName": "made-", "annotations": set });
+        made["spec"]["nodeName"] = json!("node-1");
+        let created = pods.create(&dry(), &serde_json::from_value(made.clone())?).await;
+        denied(created, "", &format!("generateName with {key}"))?;
+        made["metadata"] = json!({ "name": "applied", "annotations": set });
+        (made["apiVersion"], made["kind"]) = (json!("v1"), json!("Pod"));
+        let params = PatchParams { dry_run: true, ..PatchParams::apply("tenant") };
+        denied(pods.patch("applied", &params, &Patch::Apply(made)).await, "", &format!("apply with {key}"))?;
+        let change =
+            json!({ "apiVersion": "v1", "kind": "Pod", "metadata": { "name": "bound", "annotations": set } });
+        let params = PatchParams::apply("tenant").force();
+        denied(
+            pods.patch("bound", &params, &Patch::Apply(change)).await,
+            "",
+            &format!("apply to bound with {key}"),
+        )?;
+    }
+    Ok(())
+}
+
 /// Nobody chose cards for a pod that comes with its node's name; kubelets show their static pods so.
 pub async fn a_pod_that_asks_for_gpus_names_no_node(stage: &Stage<'_>) -> anyhow::Result<()> {
     let tenant = tenant(stage).await?;
