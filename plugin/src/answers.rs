@@ -71,8 +71,9 @@ impl Answers {
     }
 
     fn parse(&self) -> io::Result<Vec<Given>> {
-        if fs::metadata(&self.path)?.len() > MAX_BYTES {
-            return Err(io::Error::other("too long"));
+        let found = fs::metadata(&self.path)?;
+        if !found.is_file() || found.len() > MAX_BYTES {
+            return Err(io::Error::other("no file, or too long"));
         }
         let wire: Wire = serde_json::from_slice(&fs::read(&self.path)?)?;
         if wire.version != VERSION {
@@ -143,5 +144,10 @@ mod tests {
             fs::write(state_dir.join("answers.json"), bad).unwrap();
             assert!(answers.read().is_empty(), "{bad}");
         }
+        // to read what is no file may take for ever
+        fs::remove_file(state_dir.join("answers.json")).unwrap();
+        let made = std::process::Command::new("mkfifo").arg(state_dir.join("answers.json")).status();
+        assert!(made.unwrap().success());
+        assert!(answers.read().is_empty());
     }
 }

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use kerf::annotation::{Domain, Keys};
 use kerf::ids::NodeName;
+use kerf::ids::syntax::is_subdomain;
 use kerf::isolation::Isolation;
 use kerf::shares::{BadPerCard, PerCard};
 use kerf::units::Mib;
@@ -340,11 +341,10 @@ impl TryFrom<Args> for Config {
 
     fn try_from(args: Args) -> Result<Self, ConfigError> {
         let node = args.node_name;
-        let legal = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '.');
         let vcuda = args.profiles.profile.contains(&ProfileName::Vcuda);
         let labelled = args.labels.labels == LabelMode::Node;
         let placed = args.profiles.placed;
-        if (node.is_empty() && (vcuda || placed || labelled)) || node.len() > 253 || !node.chars().all(legal) {
+        if (node.is_empty() && (vcuda || placed || labelled)) || !(node.is_empty() || is_subdomain(&node)) {
             return Err(ConfigError::NodeName(node));
         }
         if let Some(kind) = &args.cdi_kind {
@@ -533,6 +533,8 @@ mod tests {
         for (flags, word) in [
             (vec!["--backend", "simulated"], "--simulated-file"),
             (vec!["--node-name", "a b"], "--node-name"),
+            (vec!["--node-name", ".."], "--node-name"),
+            (vec!["--node-name=-."], "--node-name"),
             (vec!["--cdi-kind", "gpu"], "--cdi-kind"),
             (vec!["--extra-device", "x"], "--extra-device"),
             (vec!["--domain", "kubernetes.io"], "--domain"),

@@ -198,8 +198,14 @@ pub async fn publish(
 ) {
     let mut roster = state.watch_roster();
     let mut refusals = BTreeSet::new();
-    let mut writer =
-        Writer { key: cluster.keys().inventory.clone(), cluster, written: None, at: None, pause: Pause::default() };
+    let mut writer = Writer {
+        key: cluster.keys().inventory.clone(),
+        cluster,
+        written: None,
+        at: None,
+        tried: None,
+        pause: Pause::default(),
+    };
     loop {
         let now = roster.borrow_and_update().clone();
         for refusal in now.refusals.difference(&refusals) {
@@ -238,6 +244,8 @@ struct Writer {
     /// What was written last, and when.
     written: Option<String>,
     at: Option<Instant>,
+    /// What was to be written when that was last tried.
+    tried: Option<String>,
     /// Between writes of the same.
     pause: Pause,
 }
@@ -272,9 +280,10 @@ impl Writer {
                 removed = shown.is_none(),
                 "somebody else changed this Node's inventory; writing it again"
             );
-        } else {
+        } else if self.tried.as_deref() != Some(text) {
             self.pause.end();
         }
+        self.tried = Some(text.to_owned());
         self.cluster.annotate_node(&self.key, text).await?;
         if !again {
             tracing::info!(bytes = text.len(), "inventory published");

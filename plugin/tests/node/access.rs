@@ -1,6 +1,6 @@
 //! An API server that refuses the plugin, hangs or is away: pods wait instead of failing, and all is well again by itself.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crate::stage::{CORE, MEMORY, SOON, Stage};
 use kerf_testkit::api::{Action, Fault, Injected, Watchers};
@@ -180,4 +180,17 @@ async fn a_plugin_ends_at_once_however_many_records_the_api_server_does_not_take
     }
     held.wait_hits(1, SOON).await.unwrap();
     tokio::time::timeout(SOON, stage.stop_plugin()).await.expect("the plugin ends");
+}
+
+#[tokio::test]
+async fn an_inventory_that_is_refused_is_written_ever_more_rarely() {
+    let mut stage = Stage::withdrawing_after("10m").await;
+    let writes = stage.against_plugin("patch", "nodes/status", Action::Status(403));
+    let begun = Instant::now();
+    stage.start_plugin().await;
+    // of the inventory, and one for the conditions: 500 ms, 1, 2 and 4 s lie between them
+    writes.wait_hits(6, SOON).await.unwrap();
+    assert!(begun.elapsed() > Duration::from_secs(5), "six writes within {:?}", begun.elapsed());
+    writes.remove();
+    stage.works("p").await;
 }
