@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use kerf::annotation::Keys;
 use kerf::shares::ShareResources;
@@ -92,6 +92,14 @@ impl World {
     pub async fn kill(self) -> ApiServer {
         self.token.cancel();
         self.api
+    }
+
+    /// The extender's end, as by SIGTERM, and how long it took.
+    pub async fn end(self) -> (Duration, ApiServer) {
+        let begun = Instant::now();
+        self.token.cancel();
+        self.extender.drained().await;
+        (begun.elapsed(), self.api)
     }
 
     /// Creates a pod and waits until the extender has seen it.

@@ -1,6 +1,8 @@
 //! The extender's end and return, and watches that break.
 
-use kerf_testkit::api::{Action, Fault};
+use kerf::ids::PodUid;
+use kerf_extender::config::Config;
+use kerf_testkit::api::{Action, ApiServer, Fault};
 use kerf_testkit::scheduler::{ExtenderClient, ExtenderConfig};
 
 use crate::fixture::{PATIENCE, World, client_of, config, node, share};
@@ -68,4 +70,24 @@ async fn deletions_missed_by_a_broken_watch_are_found_by_the_next_list() {
     held.remove();
     held.release();
     world.until("freed", |w| w.used("a") == [0, 0] && w.extender.cluster().snapshot().len() == 1).await;
+}
+
+#[tokio::test]
+async fn the_end_waits_for_no_answer_about_bindings_in_doubt() {
+    const DOUBTS: u64 = 3;
+    let api = ApiServer::start().await.unwrap();
+    api.create("nodes", node("a", 4, 15_360)).unwrap();
+    let world = World::on(api, Config { api_timeout: PATIENCE, ..config() }).await;
+    world.api.inject(Fault::new("create", "pods/binding", Action::DropBefore).times(DOUBTS));
+    world.api.inject(Fault::new("get", "pods", Action::DropBefore).times(DOUBTS));
+    for number in 0..DOUBTS {
+        let p = world.pod(&format!("p{number}"), share("100", "")).await;
+        let uid = PodUid::from(p["metadata"]["uid"].as_str().unwrap());
+        world.until("seen", |w| w.extender.cluster().pending_request(&uid).is_some()).await;
+        assert!(world.bind(&p, "a").await.is_err());
+    }
+    let asked = world.api.inject(Fault::new("get", "pods", Action::Hold));
+    asked.wait_hits(1, PATIENCE).await.unwrap();
+    let (ended, _api) = world.end().await;
+    assert!(ended < PATIENCE, "{ended:?}");
 }
