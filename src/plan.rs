@@ -1,5 +1,7 @@
 //! Which card gives what to which container, on one node: a value, not an action.
 
+use std::fmt;
+
 use crate::ids::{ContainerName, DeviceId, NodeName, ResourceName};
 use crate::request::{Ask, ContainerKind, ContainerRequest, GpuRequest};
 use crate::shares::Counted;
@@ -56,11 +58,42 @@ pub struct Grant {
     pub slices: Vec<Slice>,
 }
 
+/// For logs: `main: GPU-a (50 core, 7680 MiB)`, `main: GPU-a, GPU-b (whole)`, `main: GPU-a (2 x amd.com/gpu)`.
+impl fmt::Display for Grant {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: ", self.container)?;
+        for (at, slice) in self.slices.iter().enumerate() {
+            let comma = if at == 0 { "" } else { ", " };
+            write!(f, "{comma}{}", slice.device)?;
+            match &self.form {
+                Form::Share => {
+                    let Share { compute, memory } = slice.share;
+                    write!(f, " ({} core, {} MiB)", compute.to_core_units(), memory.0)?;
+                }
+                Form::Whole => {}
+                Form::Counted(resource) => write!(f, " ({} x {resource})", slice.count)?,
+            }
+        }
+        if self.is_whole() { f.write_str(" (whole)") } else { Ok(()) }
+    }
+}
+
 /// What every GPU container of a pod gets, in kubelet's order.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Plan {
     /// One for each container of the request, in its order.
     pub grants: Vec<Grant>,
+}
+
+/// For logs: its containers' cards, joined by semicolons.
+impl fmt::Display for Plan {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (at, grant) in self.grants.iter().enumerate() {
+            let semicolon = if at == 0 { "" } else { "; " };
+            write!(f, "{semicolon}{grant}")?;
+        }
+        Ok(())
+    }
 }
 
 /// A plan on its node, as recorded on the pod.
@@ -267,6 +300,20 @@ mod tests {
             form: Form::Share,
             slices: vec![Slice { device: device.into(), index: 0, share, count: 1 }],
         }
+    }
+
+    #[test]
+    fn a_plan_is_one_line_for_logs() {
+        let share = grant("one", ContainerKind::App, "GPU-a", Share::new(500, 7680));
+        let mut whole = grant("two", ContainerKind::App, "GPU-b", Share::new(1000, 15_360));
+        whole.form = Form::Whole;
+        whole.slices.push(Slice { device: "GPU-c".into(), index: 1, share: Share::new(1000, 15_360), count: 1 });
+        let mut counted = grant("three", ContainerKind::App, "GPU-d", Share::new(500, 0));
+        (counted.form, counted.slices[0].count) = (Form::Counted("amd.com/gpu".into()), 2);
+        assert_eq!(
+            Plan { grants: vec![share, whole, counted] }.to_string(),
+            "one: GPU-a (50 core, 7680 MiB); two: GPU-b, GPU-c (whole); three: GPU-d (2 x amd.com/gpu)"
+        );
     }
 
     #[test]

@@ -269,10 +269,9 @@ impl DevicePlugin for Service {
                 }
                 Status::failed_precondition(refusal.to_string())
             })?;
-            let gpus: Vec<&str> = answer.grant.devices().map(|device| device.as_str()).collect();
             tracing::info!(
                 resource, pod = %answer.reference, uid = %answer.key.pod, container = %answer.key.container,
-                gpus = gpus.join(","), repeated = answer.repeated, "allocated"
+                gpus = %answer.grant, repeated = answer.repeated, "allocated"
             );
             container_responses.push(match &self.resource {
                 Resource::Core => {

@@ -43,7 +43,7 @@ async fn bind(app: Arc<App>, args: BindArgs) -> (Bind, String) {
     app.intents.drop(&uid);
     app.cluster.expect_no_more(&uid);
     match outcome {
-        Bind::Bound | Bind::Already => tracing::info!(%pod, %uid, %node, outcome = outcome.as_str(), "bound"),
+        Bind::Bound | Bind::Already => {}
         _ => tracing::warn!(%pod, %uid, %node, outcome = outcome.as_str(), error, "not bound"),
     }
     (outcome, error)
@@ -55,7 +55,10 @@ async fn commit(app: &Arc<App>, uid: &PodUid, pod: &PodRef, node: &NodeName) -> 
     };
     let waiting = match lookup::waiting(app, uid, pod).await {
         Ok(waiting) => waiting,
-        Err(Missing::Bound(home)) if home == *node => return (Bind::Already, String::new()),
+        Err(Missing::Bound(home)) if home == *node => {
+            tracing::info!(%pod, %uid, %node, outcome = Bind::Already.as_str(), "bound");
+            return (Bind::Already, String::new());
+        }
         Err(Missing::Bound(home)) => return (Bind::Refused, format!("pod {pod} is bound to node {home} already")),
         Err(Missing::Refused(error)) => return (Bind::Refused, error),
         Err(Missing::Invalid(error)) => return (Bind::Invalid, error),
@@ -78,7 +81,13 @@ async fn commit(app: &Arc<App>, uid: &PodUid, pod: &PodRef, node: &NodeName) -> 
     };
     let placement = Placement { node: node.clone(), time: app.clock.nanos(), limit: request.limit, plan };
     let written = app.binder.bind(pod, uid, node, annotation::write(&placement, &app.keys)).await;
-    settle(app, uid, pod, node, written).await
+    let (outcome, error) = settle(app, uid, pod, node, written).await;
+    if matches!(outcome, Bind::Bound | Bind::Already) {
+        // a record that was written before stands where this one was not: the watch shows it
+        let (outcome, policy) = (outcome.as_str(), request.policy.unwrap_or(app.policy).as_str());
+        tracing::info!(%pod, %uid, %node, gpus = %placement.plan, policy, outcome, "bound");
+    }
+    (outcome, error)
 }
 
 /// Brings the ledger in line with what became of the write.
