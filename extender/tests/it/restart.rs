@@ -33,7 +33,7 @@ async fn a_restart_knows_what_the_last_life_knew() {
 
 #[tokio::test]
 async fn it_is_not_ready_before_both_lists_are_complete() {
-    let api = kerf_testkit::api::ApiServer::start().await.unwrap();
+    let api = ApiServer::start().await.unwrap();
     api.create("nodes", node("a", 1, 15_360)).unwrap();
     let held = api.inject(Fault::new("list", "pods", Action::Hold));
     let tasks = kerf_runtime::shutdown::Tasks::default();
