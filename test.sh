@@ -18,8 +18,8 @@ stage "clippy" cargo clippy --locked --workspace --all-targets --all-features --
 stage "tests" env KERF_CLUSTER=off cargo test --locked --workspace --all-features
 stage "real cluster" cargo test --locked --workspace --all-features --test real
 stage "docs" env RUSTDOCFLAGS="-D warnings" cargo doc --locked --workspace --all-features --no-deps
-# each benchmark once, unmeasured: that they run
 stage "demo" cargo demo --once
+# each benchmark once, unmeasured: that they run
 stage "benchmarks run" cargo test --locked --workspace --all-features --bench '*'
 
 printf '\nall passed\n%s' "$summary"
