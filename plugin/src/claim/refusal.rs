@@ -20,7 +20,7 @@ pub enum Refusal {
     },
     /// kubelet is at a pod that waits for this amount and on which no placement is recorded that can be believed.
     #[error(
-        "pod {pod} is on this node without a placement by kerf: it must be scheduled, not bound by spec.nodeName"
+        "pod {pod} is on this node without a placement by kerf: it must be bound by kerf's extender, not by another scheduler or spec.nodeName"
     )]
     NotPlaced {
         /// The pod.
