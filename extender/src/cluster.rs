@@ -329,8 +329,13 @@ impl Cluster {
 
 impl Cluster {
     fn release(&self, uid: &PodUid, node: &NodeName) {
+        self.leaves(node, |ledger| _ = ledger.release(uid));
+    }
+
+    /// A pod leaves a node, in the way that `change` says.
+    fn leaves(&self, node: &NodeName, change: impl FnOnce(&mut NodeLedger)) {
         if let Some(mut ledger) = self.nodes.get_mut(node) {
-            ledger.release(uid);
+            change(&mut ledger);
         }
         self.surveyor.mark(node);
         self.freed.mark(node, News::Told);

@@ -104,12 +104,7 @@ impl Cluster {
     }
 
     fn foreign_ends(&self, uid: &PodUid, node: &NodeName) {
-        if let Some(mut ledger) = self.nodes.get_mut(node) {
-            ledger.foreign_ends(uid);
-        }
-        self.surveyor.mark(node);
-        self.freed.mark(node, News::Told);
-        self.nodes.remove_if(node, |_, ledger| ledger.is_empty());
+        self.leaves(node, |ledger| ledger.foreign_ends(uid));
         self.notify();
     }
 

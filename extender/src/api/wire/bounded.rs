@@ -25,7 +25,7 @@ where
     D: Deserializer<'de>,
     T: Deserialize<'de>,
 {
-    deserializer.deserialize_option(List::<T, MAX>(PhantomData))
+    Ok(Option::<List<T, MAX>>::deserialize(deserializer)?.map(|list| list.0))
 }
 
 /// Reads the values of a map of nodes unread; `null` is none.
@@ -33,7 +33,7 @@ pub(super) fn by_node<'de: 'a, 'a, D>(deserializer: D) -> Result<Option<BTreeMap
 where
     D: Deserializer<'de>,
 {
-    deserializer.deserialize_option(ByNode(PhantomData))
+    Ok(Option::<ByNode<'a>>::deserialize(deserializer)?.map(|nodes| nodes.0))
 }
 
 /// Reads a pod that is no larger than any that an API server has.
@@ -61,25 +61,21 @@ fn too_many<E: Error>(what: &str, most: usize) -> E {
     E::custom(format_args!("more than {most} {what}"))
 }
 
-struct List<T, const MAX: usize>(PhantomData<T>);
+struct List<T, const MAX: usize>(Vec<T>);
 
-impl<'de, T: Deserialize<'de>, const MAX: usize> Visitor<'de> for List<T, MAX> {
-    type Value = Option<Vec<T>>;
+impl<'de, T: Deserialize<'de>, const MAX: usize> Deserialize<'de> for List<T, MAX> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_seq(Items(PhantomData))
+    }
+}
+
+struct Items<T, const MAX: usize>(PhantomData<T>);
+
+impl<'de, T: Deserialize<'de>, const MAX: usize> Visitor<'de> for Items<T, MAX> {
+    type Value = List<T, MAX>;
 
     fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         formatter.write_str("a list")
-    }
-
-    fn visit_none<E: Error>(self) -> Result<Self::Value, E> {
-        Ok(None)
-    }
-
-    fn visit_unit<E: Error>(self) -> Result<Self::Value, E> {
-        Ok(None)
-    }
-
-    fn visit_some<D: Deserializer<'de>>(self, deserializer: D) -> Result<Self::Value, D::Error> {
-        deserializer.deserialize_seq(self)
     }
 
     fn visit_seq<A: SeqAccess<'de>>(self, mut items: A) -> Result<Self::Value, A::Error> {
@@ -90,29 +86,25 @@ impl<'de, T: Deserialize<'de>, const MAX: usize> Visitor<'de> for List<T, MAX> {
             }
             list.push(item);
         }
-        Ok(Some(list))
+        Ok(List(list))
     }
 }
 
-struct ByNode<'a>(PhantomData<&'a ()>);
+struct ByNode<'a>(BTreeMap<String, &'a RawValue>);
 
-impl<'de: 'a, 'a> Visitor<'de> for ByNode<'a> {
-    type Value = Option<BTreeMap<String, &'a RawValue>>;
+impl<'de: 'a, 'a> Deserialize<'de> for ByNode<'a> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_map(Entries(PhantomData))
+    }
+}
+
+struct Entries<'a>(PhantomData<&'a ()>);
+
+impl<'de: 'a, 'a> Visitor<'de> for Entries<'a> {
+    type Value = ByNode<'a>;
 
     fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         formatter.write_str("a map by node")
-    }
-
-    fn visit_none<E: Error>(self) -> Result<Self::Value, E> {
-        Ok(None)
-    }
-
-    fn visit_unit<E: Error>(self) -> Result<Self::Value, E> {
-        Ok(None)
-    }
-
-    fn visit_some<D: Deserializer<'de>>(self, deserializer: D) -> Result<Self::Value, D::Error> {
-        deserializer.deserialize_map(self)
     }
 
     fn visit_map<A: MapAccess<'de>>(self, mut entries: A) -> Result<Self::Value, A::Error> {
@@ -123,6 +115,6 @@ impl<'de: 'a, 'a> Visitor<'de> for ByNode<'a> {
             }
             nodes.insert(node, value);
         }
-        Ok(Some(nodes))
+        Ok(ByNode(nodes))
     }
 }
