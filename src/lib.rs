@@ -42,8 +42,8 @@
 //! | `benches/` | speed and memory, with raw runs |
 //! | `manifests/`, `images/` | what a cluster administrator applies and builds |
 //!
-//! To know the system, read [`ledger`], [`placement`], `extender/src/api/bind.rs`, `plugin/src/claim.rs` and
-//! `plugin/src/kubelet.rs`, in this order.
+//! To know the system, read [`ledger`], [`placement`], `extender/src/api/bind.rs`, `plugin/src/allocation.rs` and
+//! `plugin/src/kubelet/registration.rs`, in this order.
 //!
 //! # What holds everywhere
 //!
