@@ -22,6 +22,7 @@
 //! | [`shares`] | shares by count: N equal shares of a card, as most device plugins have them |
 //! | [`device`] | a card; a node's inventory |
 //! | [`request`] | what a pod asks for, parsed once; every rule of the contract |
+//! | [`policy`], [`unfit`] | how to choose among what fits; why nothing does |
 //! | [`isolation`] | how a share is enforced: the levels, from a promise to hardware |
 //! | [`plan`] | which card gives what to whom: a value |
 //! | [`ledger`] | what is taken of a node's cards and by whom; the state machine, drawn above its code |
@@ -69,8 +70,10 @@ pub mod k8s;
 pub mod ledger;
 pub mod placement;
 pub mod plan;
+pub mod policy;
 pub mod replay;
 pub mod request;
 pub mod shares;
+pub mod unfit;
 pub mod units;
 pub mod version;

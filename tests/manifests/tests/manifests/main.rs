@@ -27,7 +27,8 @@ use kerf::ids::PodRef;
 use kerf::isolation::Isolation;
 use kerf::k8s;
 use kerf::ledger::NodeLedger;
-use kerf::placement::{Planner, Policy};
+use kerf::placement::Planner;
+use kerf::policy::Policy;
 use kerf::units::{Mib, Timestamp};
 use kerf_plugin::publish::labels::flags::LabelMode;
 use kinds::{Kustomization, Operation, SchedulerConfiguration};
@@ -503,7 +504,7 @@ fn every_example_is_a_legal_request_and_all_fit_one_small_cluster_in_any_rotatio
                 let placed = nodes.iter_mut().any(|node| {
                     let mut planner = Planner::default();
                     let later = Timestamp(1);
-                    node.assume(&mut planner, &name.into(), &reference, &request, policy, later, 0).is_ok()
+                    planner.assume(node, &name.into(), &reference, &request, policy, later, 0).is_ok()
                 });
                 assert!(placed, "{name} has no place when number {first} comes first under {policy}");
             }
