@@ -47,6 +47,7 @@ use prometheus::Registry;
 use tokio_util::sync::CancellationToken;
 
 use crate::api::client::Cluster;
+use crate::base::counters::Counters;
 use crate::config::Config;
 use crate::device::ids::Resource;
 use crate::follow::access::Access;
@@ -58,7 +59,7 @@ use crate::isolation::Ladder;
 use crate::kubelet::registration::Endpoint;
 use crate::offer::contract::Profile;
 use crate::publish::labels::write::Target;
-use crate::publish::metrics::{Counters, Gauges};
+use crate::publish::metrics::Gauges;
 use crate::reconcile::Reconciler;
 use crate::state::State;
 use crate::state::answers::Answers;

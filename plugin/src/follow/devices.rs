@@ -16,12 +16,12 @@ use tokio::time::{Instant, MissedTickBehavior, interval, timeout};
 use tokio_util::sync::CancellationToken;
 
 use crate::api::client::{Cluster, ClusterError};
+use crate::base::backoff::Backoff;
 use crate::base::cgroup;
+use crate::base::counters::Counters;
 use crate::device::backend::{Backend, BackendError};
 use crate::follow::own_node::Latest;
 use crate::isolation::Ladder;
-use crate::publish::metrics::Counters;
-use crate::state::cards_watch::Pause;
 use crate::state::{Sample, State};
 
 /// A driver that is silent for so long hangs.
@@ -204,7 +204,7 @@ pub async fn publish(
         written: None,
         at: None,
         tried: None,
-        pause: Pause::default(),
+        pause: Backoff::of_api_server(),
     };
     loop {
         let now = roster.borrow_and_update().clone();
@@ -224,7 +224,7 @@ pub async fn publish(
                 Err(error) => {
                     counters.api_errors.with_label_values(&["node"]).inc();
                     tracing::warn!(%error, "inventory not published; trying again");
-                    wait = writer.pause.longer();
+                    wait = writer.pause.failed();
                 }
             }
         }
@@ -247,7 +247,7 @@ struct Writer {
     /// What was to be written when that was last tried.
     tried: Option<String>,
     /// Between writes of the same.
-    pause: Pause,
+    pause: Backoff,
 }
 
 impl Writer {
@@ -267,21 +267,21 @@ impl Writer {
         if again {
             let quiet = self.at.map_or(PEACE, |at| at.elapsed());
             if quiet >= PEACE {
-                self.pause.end();
+                self.pause.reset();
             }
             // the watch has not shown yet what was written, or somebody writes against us
-            let due = self.pause.now().saturating_sub(quiet);
+            let due = self.pause.peek().saturating_sub(quiet);
             if !due.is_zero() {
                 return Ok(Some(due));
             }
-            self.pause.longer();
+            self.pause.failed();
             // profiles whose pods are placed, and vcuda, belong into one process
             tracing::warn!(
                 removed = shown.is_none(),
                 "somebody else changed this Node's inventory; writing it again"
             );
         } else if self.tried.as_deref() != Some(text) {
-            self.pause.end();
+            self.pause.reset();
         }
         self.tried = Some(text.to_owned());
         self.cluster.annotate_node(&self.key, text).await?;
@@ -289,6 +289,6 @@ impl Writer {
             tracing::info!(bytes = text.len(), "inventory published");
         }
         (self.written, self.at) = (Some(text.to_owned()), Some(Instant::now()));
-        Ok(Some(self.pause.now()))
+        Ok(Some(self.pause.peek()))
     }
 }

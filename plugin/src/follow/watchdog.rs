@@ -14,9 +14,9 @@ use tokio_util::sync::CancellationToken;
 use crate::allocation::Key;
 use crate::allocation::view::PodView;
 use crate::api::client::Cluster;
+use crate::base::counters::Counters;
 use crate::isolation::folder::{Folder, Folders};
 use crate::isolation::limiter;
-use crate::publish::metrics::Counters;
 use crate::state::occupancy;
 use crate::state::{Sample, State};
 

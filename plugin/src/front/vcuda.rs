@@ -15,11 +15,11 @@ use tokio_util::sync::CancellationToken;
 use tonic::{Request, Response, Status};
 
 use crate::allocation::{Answer, Claims, Refusal};
+use crate::base::counters::Counters;
 use crate::device::ids::{Ids, Resource};
 use crate::front::vcuda_controller::Tkestack;
 use crate::isolation::{Demand, IsolationError, Ladder, Provision};
 use crate::offer::binding::{self, Strategy};
-use crate::publish::metrics::Counters;
 use crate::reconcile::Reconciler;
 use crate::state::State;
 use crate::state::answers::Answers;

@@ -22,8 +22,8 @@ use crate::allocation::Key;
 use crate::allocation::view::PodView;
 use crate::api::client::Cluster;
 use crate::base::cgroup;
+use crate::base::counters::Counters;
 use crate::isolation::folder::{Folder, Folders};
-use crate::publish::metrics::Counters;
 use crate::state::State;
 
 /// How soon a limit follows the start of a container that kubelet has reported.

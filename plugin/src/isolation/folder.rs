@@ -26,6 +26,7 @@ use crate::isolation::{Demand, IsolationError, at};
 
 use crate::allocation::Key;
 use crate::allocation::view::Holder;
+use crate::base::files;
 use crate::device::ids::Ids;
 use crate::isolation::limiter;
 
@@ -186,7 +187,8 @@ impl Folders {
             serial: folder.serial,
             limiter: Some(folder.limiter),
         };
-        replace(&folder.path.join(GRANT), &serde_json::to_vec(&wire).unwrap_or_default())?;
+        let file = folder.path.join(GRANT);
+        files::replace(&file, &serde_json::to_vec(&wire).unwrap_or_default(), 0o644).map_err(at(&file))?;
         self.lock().insert(folder.path.clone(), folder);
         Ok(())
     }
@@ -299,31 +301,6 @@ pub(super) fn make(path: &Path) -> Result<(), IsolationError> {
 /// Makes the directory of all containers: other users of the host have no business with files that containers can write.
 fn private(root: &Path) -> Result<(), IsolationError> {
     fs::DirBuilder::new().recursive(true).mode(0o700).create(root).map_err(at(root))
-}
-
-/// Writes a file as a whole: a reader sees the old content or the new one.
-///
-/// # Errors
-/// [`IsolationError`]
-pub(crate) fn replace(path: &Path, content: &[u8]) -> Result<(), IsolationError> {
-    let fresh = path.with_extension("new");
-    fs::write(&fresh, content).map_err(at(&fresh))?;
-    put(&fresh, path)
-}
-
-/// Moves a file to where it belongs. An empty directory there is what a container runtime leaves that found nothing to
-/// mount.
-///
-/// # Errors
-/// [`IsolationError`]
-pub(super) fn put(fresh: &Path, path: &Path) -> Result<(), IsolationError> {
-    let moved = fs::rename(fresh, path).or_else(|error| {
-        if error.kind() == std::io::ErrorKind::IsADirectory && fs::remove_dir(path).is_ok() {
-            return fs::rename(fresh, path);
-        }
-        Err(error)
-    });
-    moved.map_err(at(path))
 }
 
 /// FNV-1a: short, and the same in every build. What is hashed is kubelet's and ours, so nobody gains by a collision.

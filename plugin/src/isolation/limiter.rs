@@ -2,7 +2,8 @@
 //! program ([`kerf_limiter_contract`]).
 
 use std::fs;
-use std::os::unix::fs::{FileExt, PermissionsExt};
+use std::io::Write;
+use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
 use kerf::plan::Grant;
@@ -11,7 +12,8 @@ use kerf_limiter_contract::limits::{DeviceLimits, Limits};
 use kerf_limiter_contract::state::{self, Snapshot};
 use kerf_limiter_contract::{allowance, path};
 
-use crate::isolation::folder::{Folder, make, put, replace};
+use crate::base::files;
+use crate::isolation::folder::{Folder, make};
 use crate::isolation::{Demand, IsolationError, Mount, Provision, at};
 
 /// In a container's directory: what the container sees as [`path::HOST_DIRECTORY`].
@@ -43,12 +45,9 @@ impl Limiter {
         let name = format!("libkerf_limiter-{:016x}.so", crate::isolation::folder::hash(content.iter().copied()));
         let (library, preload) = (target.join(name), target.join("ld.so.preload"));
         if fs::metadata(&library).map(|found| found.len()).ok() != Some(content.len() as u64) {
-            replace(&library, &content)?;
+            files::replace(&library, &content, 0o644).map_err(at(&library))?;
         }
-        replace(&preload, path::preload().as_bytes())?;
-        for file in [&library, &preload] {
-            fs::set_permissions(file, fs::Permissions::from_mode(0o644)).map_err(at(file))?;
-        }
+        files::replace(&preload, path::preload().as_bytes(), 0o644).map_err(at(&preload))?;
         Ok(Self { source: source.to_owned(), directory: directory.to_owned(), library, preload })
     }
 
@@ -95,8 +94,7 @@ fn write(demand: &Demand<'_>, folder: &Folder) -> Result<(PathBuf, PathBuf), Iso
     fs::create_dir_all(&directory).map_err(at(&directory))?;
     for (name, content) in [(path::LIMITS, limits.render().into_bytes()), (path::ALLOWANCE, allowance::blank())] {
         let file = shown(folder, name);
-        replace(&file, &content)?;
-        fs::set_permissions(&file, fs::Permissions::from_mode(0o644)).map_err(at(&file))?;
+        files::replace(&file, &content, 0o644).map_err(at(&file))?;
     }
     Ok((directory, restore(folder)?))
 }
@@ -146,14 +144,12 @@ pub fn restore(folder: &Folder) -> Result<PathBuf, IsolationError> {
     let file = folder.run.join(STATE);
     if !file.is_file() {
         make(&folder.run)?;
-        // only a whole file has the name that is mounted
-        let fresh = file.with_extension("new");
-        fs::write(&fresh, state::blank()).map_err(at(&fresh))?;
-        let opened = fs::OpenOptions::new().write(true).open(&fresh).map_err(at(&fresh))?;
-        opened.set_len(state::BYTES as u64).map_err(at(&fresh))?;
-        // whoever the container's programs run as
-        opened.set_permissions(fs::Permissions::from_mode(0o666)).map_err(at(&fresh))?;
-        put(&fresh, &file)?;
+        // only a whole file has the name that is mounted; it is for whoever the container's programs run as
+        let written = files::replace_with(&file, 0o666, |fresh| {
+            fresh.write_all(&state::blank())?;
+            fresh.set_len(state::BYTES as u64)
+        });
+        written.map_err(at(&file))?;
     }
     Ok(file)
 }

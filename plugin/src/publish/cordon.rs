@@ -11,11 +11,11 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use crate::api::client::Cluster;
+use crate::base::backoff::Backoff;
+use crate::base::counters::Counters;
 use crate::follow::own_node::Latest;
 use crate::publish::condition::Tiding;
-use crate::publish::metrics::Counters;
 use crate::state::State;
-use crate::state::cards_watch::Pause;
 
 /// Events that the API server did not take are tried again, so many of them.
 const PENDING: usize = 16;
@@ -91,7 +91,7 @@ pub async fn follow(
     token: CancellationToken,
 ) {
     let mut roster = state.watch_roster();
-    let (mut told, mut pending, mut pause) = (Told::default(), VecDeque::new(), Pause::default());
+    let (mut told, mut pending, mut pause) = (Told::default(), VecDeque::new(), Backoff::of_api_server());
     loop {
         let now = roster.borrow_and_update().clone();
         let seen = node.borrow_and_update().clone();
@@ -132,18 +132,18 @@ pub async fn follow(
 async fn send(
     cluster: &Cluster,
     pending: &mut VecDeque<(String, Tiding)>,
-    pause: &mut Pause,
+    pause: &mut Backoff,
     counters: &Counters,
 ) -> Option<Duration> {
     while let Some((name, tiding)) = pending.front() {
         if let Err(error) = cluster.node_event(name, tiding).await {
             counters.api_errors.with_label_values(&["event"]).inc();
             if !error.refused() {
-                return Some(pause.longer());
+                return Some(pause.failed());
             }
             tracing::warn!(%error, reason = tiding.reason, "event about the Node refused");
         }
-        pause.end();
+        pause.reset();
         pending.pop_front();
     }
     None

@@ -12,8 +12,8 @@ use kerf::k8s::ALLOCATIONS_SUCCEED;
 use tokio_util::sync::CancellationToken;
 
 use crate::api::client::{Cluster, ClusterError, Condition};
-use crate::publish::metrics::Counters;
-use crate::state::cards_watch::Pause;
+use crate::base::backoff::Backoff;
+use crate::base::counters::Counters;
 use crate::state::{Failed, State};
 
 /// After so long without another one, a failure is over.
@@ -30,18 +30,18 @@ pub async fn follow(
     token: CancellationToken,
 ) {
     let mut failures = state.watch_failures();
-    let (mut writer, mut pause) = (Writer { cluster, failing: None }, Pause::default());
+    let (mut writer, mut pause) = (Writer { cluster, failing: None }, Backoff::of_api_server());
     loop {
         let last = failures.borrow_and_update().clone().filter(|failed| failed.at.elapsed() < memory);
         let wait = match writer.keep(last.as_deref(), memory).await {
             Ok(()) => {
-                pause.end();
+                pause.reset();
                 last.map(|failed| memory.saturating_sub(failed.at.elapsed()))
             }
             Err(error) => {
                 counters.api_errors.with_label_values(&["node"]).inc();
                 tracing::warn!(%error, "the Node is not told whether allocations fail; trying again");
-                Some(pause.longer())
+                Some(pause.failed())
             }
         };
         tokio::select! {

@@ -8,10 +8,11 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::api::client::{Cluster, ClusterError, Condition};
+use crate::base::backoff::Backoff;
+use crate::base::counters::Counters;
 use crate::publish::condition::{Tiding, Verdict};
-use crate::publish::metrics::Counters;
 use crate::state::State;
-use crate::state::cards_watch::{News, Pause};
+use crate::state::cards_watch::News;
 
 /// The condition is written again this often, as a sign of life.
 const HEARTBEAT: Duration = Duration::from_secs(300);
@@ -39,7 +40,7 @@ pub async fn follow(
     token: CancellationToken,
 ) {
     let mut news = News::of([&state]);
-    let (mut told, mut pause, mut trouble) = (Told::default(), Pause::default(), None);
+    let (mut told, mut pause, mut trouble) = (Told::default(), Backoff::of_api_server(), None);
     loop {
         let cards = news.cards();
         let foreign = state.claims(|claims| claims.foreign().map(ToString::to_string));
@@ -50,7 +51,7 @@ pub async fn follow(
         };
         let (quiet, most) = match result {
             Ok(wrote) => {
-                pause.end();
+                pause.reset();
                 trouble = None;
                 (if wrote { period } else { Duration::ZERO }, told.rest().max(period))
             }
@@ -62,7 +63,7 @@ pub async fn follow(
                     trouble = Some(text);
                 }
                 // who may not write is asked again now and then: rights come while the plugin runs
-                let wait = if error.refused() { HEARTBEAT } else { pause.longer() };
+                let wait = if error.refused() { HEARTBEAT } else { pause.failed() };
                 (wait.min(period), wait)
             }
         };

@@ -10,9 +10,6 @@ use tokio_util::sync::CancellationToken;
 use crate::device::cards::Cards;
 use crate::state::State;
 
-const FIRST_PAUSE: Duration = Duration::from_millis(500);
-const LONGEST_PAUSE: Duration = Duration::from_secs(30);
-
 /// Changes of the cards of one or several backends.
 pub struct News {
     receivers: Vec<watch::Receiver<Arc<Cards>>>,
@@ -45,34 +42,5 @@ impl News {
             (changed, _, _) = changed => changed.is_ok(),
             () = tokio::time::sleep(most.saturating_sub(quiet)) => true,
         }
-    }
-}
-
-/// How long to wait before something that failed is tried again: longer each time, up to a bound.
-#[derive(Debug)]
-pub struct Pause(Duration);
-
-impl Default for Pause {
-    fn default() -> Self {
-        Self(FIRST_PAUSE)
-    }
-}
-
-impl Pause {
-    /// How long it is to wait next.
-    pub fn now(&self) -> Duration {
-        self.0
-    }
-
-    /// It failed.
-    pub fn longer(&mut self) -> Duration {
-        let now = self.0;
-        self.0 = (now * 2).min(LONGEST_PAUSE);
-        now
-    }
-
-    /// It succeeded.
-    pub fn end(&mut self) {
-        *self = Self::default();
     }
 }

@@ -9,14 +9,15 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::api::client::{Cluster, ClusterError};
+use crate::base::backoff::Backoff;
+use crate::base::counters::Counters;
 use crate::device::backend::{HostDevice, Vendor};
 use crate::publish::labels::feature_file::FeatureFile;
 use crate::publish::labels::flags::LabelMode;
 use crate::publish::labels::node::Plan;
 use crate::publish::labels::wanted::{Labels, Options, Style, Wanted};
-use crate::publish::metrics::Counters;
 use crate::state::State;
-use crate::state::cards_watch::{News, Pause};
+use crate::state::cards_watch::News;
 
 /// How often what is there is compared with what should be.
 const REVIEW: Duration = Duration::from_secs(300);
@@ -97,7 +98,7 @@ pub async fn follow(
 ) {
     let mut news = News::of(&states);
     let began = Instant::now();
-    let (mut pause, mut trouble) = (Pause::default(), None);
+    let (mut pause, mut trouble) = (Backoff::of_api_server(), None);
     let mut last = None;
     loop {
         let cards = news.cards();
@@ -117,14 +118,14 @@ pub async fn follow(
                     token.cancelled().await;
                     return;
                 }
-                pause.end();
+                pause.reset();
                 trouble = None;
                 let wait = if late { REVIEW } else { REVIEW.min(GRACE.saturating_sub(began.elapsed())) };
                 (if wrote { period } else { Duration::ZERO }, wait.max(period))
             }
             Err(PublishError::Node(error)) if error.conflict() => {
                 // the Node was changed between reading and writing, as it is every now and then
-                let wait = pause.longer();
+                let wait = pause.failed();
                 (wait, wait)
             }
             Err(error) => {
@@ -136,7 +137,7 @@ pub async fn follow(
                     tracing::warn!(%error, hint = error.hint(), "labels not written; trying again");
                     trouble = Some(text);
                 }
-                let wait = pause.longer();
+                let wait = pause.failed();
                 (wait.min(period), wait)
             }
         };
