@@ -17,10 +17,11 @@ use figures::Figures;
 use kerf::device::{Device, Inventory};
 use kerf::ids::PodRef;
 use kerf::ledger::{Held, NodeLedger};
+use kerf::placement::Planner;
 use kerf::placement::eviction::Scene;
 use kerf::placement::market::Market;
 use kerf::placement::shape::{Cards, Shape};
-use kerf::placement::{Planner, Policy};
+use kerf::policy::Policy;
 use kerf::replay::{CardKind, Machine, Pod, Random, Run, Workload, shuffle_and_fill};
 use kerf::request::{Ask, ContainerKind, ContainerRequest, GpuRequest};
 use kerf::shares::Arrangement;
@@ -127,7 +128,7 @@ fn preemption(figures: &mut Figures, runs: usize) {
             let taken = Share::new(1000 / shares / 10 * 10, 81_920 / u64::from(shares) / 256 * 256);
             let (uid, name) = (format!("p{number:03}").as_str().into(), PodRef::new("ns", format!("p{number:03}")));
             let pod: std::sync::Arc<GpuRequest> = apps(vec![Ask::Share(taken)]).into();
-            if let Ok(plan) = node.assume(&mut planner, &uid, &name, &pod, Policy::Binpack, Timestamp(1), 1) {
+            if let Ok(plan) = planner.assume(&mut node, &uid, &name, &pod, Policy::Binpack, Timestamp(1), 1) {
                 node.observe(&uid, &name, &pod, Held::Plan(plan), true, 1);
             }
         }
@@ -173,7 +174,7 @@ fn several_containers(figures: &mut Figures, nodes: usize) {
                 let pod = apps(vec![Ask::Share(taken)]);
                 let uid = format!("p{number}").as_str().into();
                 let name = PodRef::new("ns", "p");
-                let _ = node.assume(&mut planner, &uid, &name, &pod.into(), Policy::Spread, Timestamp(1), 1);
+                let _ = planner.assume(&mut node, &uid, &name, &pod.into(), Policy::Spread, Timestamp(1), 1);
             }
             // pieces of what is free, and a little more than that now and then
             let free: Vec<Share> = node.rooms().iter().map(|room| room.free).collect();

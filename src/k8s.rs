@@ -19,8 +19,8 @@ use crate::annotation::{self, Keys, Record, Unreadable, inventory};
 use crate::device::Inventory;
 use crate::ids::{NodeName, PodRef, PodUid};
 use crate::ledger::{NodeLedger, Standing};
-use crate::placement::Unfit;
 use crate::request::{ContainerKind, GpuRequest, RawAnnotations, RawContainer, RequestError};
+use crate::unfit::Unfit;
 use crate::units::{Timestamp, parse_quantity};
 
 pub use budget::budget;

@@ -50,9 +50,9 @@ pub use trial::Trial;
 
 use crate::device::Inventory;
 use crate::ids::{PodRef, PodUid};
-use crate::placement::{Planner, Policy, Unfit};
 use crate::plan::{Hold, Plan};
 use crate::request::GpuRequest;
+use crate::unfit::Unfit;
 use crate::units::{Share, Timestamp};
 
 /// What the node tells of its cards.
@@ -205,31 +205,8 @@ impl NodeLedger {
         self.recount();
     }
 
-    /// Plans the pod onto the cards as they are now and reserves them until `deadline`. A pod that is already
-    /// here keeps what it has, so a repeated bind gets the same cards, as long as those can take it (`doubt`).
-    ///
-    /// # Errors
-    /// [`Unfit`] where it does not fit; nothing is changed then.
-    pub fn assume(
-        &mut self,
-        planner: &mut Planner,
-        uid: &PodUid,
-        pod: &PodRef,
-        request: &Arc<GpuRequest>,
-        policy: Policy,
-        deadline: Timestamp,
-        epoch: u64,
-    ) -> Result<Plan, Unfit> {
-        if self.commitments.contains_key(uid) {
-            return self.assume_again(planner, uid, request, policy, deadline, epoch);
-        }
-        let plan = planner.plan(self, request, policy)?;
-        self.insert(uid, pod, request, plan.clone(), deadline, epoch);
-        Ok(plan)
-    }
-
-    /// Reserves a plan that was made earlier and recorded on a pod that is not bound yet. Whether it did: a pod
-    /// that is already here keeps what it has.
+    /// Reserves the cards of a plan until `deadline`. Whether it did: a pod that is already here keeps what it has
+    /// ([`NodeLedger::keeps`]).
     pub fn reserve(
         &mut self,
         uid: &PodUid,
@@ -242,19 +219,6 @@ impl NodeLedger {
         if self.commitments.contains_key(uid) {
             return false;
         }
-        self.insert(uid, pod, request, plan, deadline, epoch);
-        true
-    }
-
-    fn insert(
-        &mut self,
-        uid: &PodUid,
-        pod: &PodRef,
-        request: &Arc<GpuRequest>,
-        plan: Plan,
-        deadline: Timestamp,
-        epoch: u64,
-    ) {
         let commitment = Commitment {
             pod: pod.clone(),
             request: request.clone(),
@@ -270,6 +234,7 @@ impl NodeLedger {
         };
         self.commitments.insert(uid.clone(), commitment);
         self.recount();
+        true
     }
 
     /// The API server accepted the binding.
@@ -424,9 +389,9 @@ impl NodeLedger {
     }
 
     /// The node as it will be once these pods have left; for planning ahead only.
-    pub fn without(&self, gone: &BTreeSet<PodUid>) -> Self {
+    pub fn without(&self, gone: impl Fn(&PodUid) -> bool) -> Self {
         let mut later = Self { known: self.known, cards: self.cards.clone(), ..Self::default() };
-        let staying = self.commitments.iter().filter(|(uid, _)| !gone.contains(*uid));
+        let staying = self.commitments.iter().filter(|(uid, _)| !gone(uid));
         count(&mut later.cards, staying.map(|(_, known)| known), &self.transit);
         later.derive_rooms();
         later
@@ -464,16 +429,12 @@ impl NodeLedger {
 /// Has the cards taken by these commitments, and by what is in transit, alone.
 fn count<'a>(cards: &mut [Card], commitments: impl Iterator<Item = &'a Commitment>, transit: &Transit) {
     cards.iter_mut().for_each(Card::clear);
-    let take_at = |cards: &mut [Card], (at, hold): (usize, &Hold)| {
-        if let Some(card) = cards.get_mut(at) {
-            card.take(hold);
-        }
-    };
     for commitment in commitments {
-        match commitment.on_one(cards) {
-            Some(one) => take_at(cards, one),
-            None => commitment.on(cards).into_iter().for_each(|one| take_at(cards, one)),
-        }
+        commitment.on(cards).for_each(|(at, hold)| {
+            if let Some(card) = cards.get_mut(at) {
+                card.take(hold);
+            }
+        });
     }
     transit.holds().for_each(|hold| take(cards, &hold));
 }

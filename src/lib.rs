@@ -22,6 +22,7 @@
 //! | [`shares`] | shares by count: N equal shares of a card, as most device plugins have them |
 //! | [`device`] | a card; a node's inventory |
 //! | [`request`] | what a pod asks for, parsed once; every rule of the contract |
+//! | [`policy`], [`unfit`] | how to choose among what fits; why nothing does |
 //! | [`isolation`] | how a share is enforced: the levels, from a promise to hardware |
 //! | [`plan`] | which card gives what to whom: a value |
 //! | [`ledger`] | what is taken of a node's cards and by whom; the state machine, drawn above its code |
@@ -42,8 +43,8 @@
 //! | `benches/` | speed and memory, with raw runs |
 //! | `manifests/`, `images/` | what a cluster administrator applies and builds |
 //!
-//! To know the system, read [`ledger`], [`placement`], `extender/src/api/bind.rs`, `plugin/src/claim.rs` and
-//! `plugin/src/kubelet.rs`, in this order.
+//! To know the system, read [`ledger`], [`placement`], `extender/src/api/bind.rs`, `plugin/src/allocation.rs` and
+//! `plugin/src/kubelet/registration.rs`, in this order.
 //!
 //! # What holds everywhere
 //!
@@ -69,8 +70,10 @@ pub mod k8s;
 pub mod ledger;
 pub mod placement;
 pub mod plan;
+pub mod policy;
 pub mod replay;
 pub mod request;
 pub mod shares;
+pub mod unfit;
 pub mod units;
 pub mod version;

@@ -19,69 +19,16 @@ mod cards;
 pub mod eviction;
 pub mod market;
 mod planner;
+mod reservation;
 pub mod shape;
 pub mod survey;
-mod unfit;
-
-use std::str::FromStr;
 
 pub use planner::Planner;
-pub use unfit::Unfit;
 
 use crate::ledger::NodeLedger;
+use crate::policy::Policy;
 use crate::request::GpuRequest;
 use crate::units::Share;
-
-/// How to choose among nodes and cards that fit.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum Policy {
-    /// The fullest node and, on it, the fullest card that fits: gpu-admission's order.
-    #[default]
-    Binpack,
-    /// The emptiest node and, on it, the emptiest card.
-    Spread,
-    /// The node that is left with the least cores and compute together, in whole percent; the fullest card.
-    BestFit,
-    /// Where the compute that a typical pod cannot use grows least (FGD, USENIX ATC 2023).
-    Fgd,
-    /// Where the cards that are left are worth most to the pods that are expected.
-    Fragmentation,
-}
-
-/// A word that names no [`Policy`].
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("unknown policy: expected binpack, spread, best-fit, fgd or fragmentation")]
-pub struct UnknownPolicy;
-
-impl Policy {
-    /// Every policy.
-    pub const ALL: [Self; 5] = [Self::Binpack, Self::Spread, Self::BestFit, Self::Fgd, Self::Fragmentation];
-
-    /// The word used in flags, annotations and metrics.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Binpack => "binpack",
-            Self::Spread => "spread",
-            Self::BestFit => "best-fit",
-            Self::Fgd => "fgd",
-            Self::Fragmentation => "fragmentation",
-        }
-    }
-}
-
-impl std::fmt::Display for Policy {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str(self.as_str())
-    }
-}
-
-impl FromStr for Policy {
-    type Err = UnknownPolicy;
-
-    fn from_str(text: &str) -> Result<Self, UnknownPolicy> {
-        Self::ALL.into_iter().find(|policy| policy.as_str() == text).ok_or(UnknownPolicy)
-    }
-}
 
 /// How much a policy likes a node or a card; less is better. Compare only ranks of one policy, and break ties
 /// by the node's name or the card's index.
@@ -155,13 +102,5 @@ mod tests {
         assert_eq!(scores[..9], [10, 9, 8, 8, 7, 7, 7, 7, 6]);
         assert!(scores.is_sorted_by(|a, b| a >= b));
         assert_eq!(score(usize::MAX), 0);
-    }
-
-    #[test]
-    fn policies_are_named_once() {
-        for policy in Policy::ALL {
-            assert_eq!(policy.as_str().parse(), Ok(policy));
-        }
-        assert_eq!("best".parse::<Policy>(), Err(UnknownPolicy));
     }
 }

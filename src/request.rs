@@ -5,7 +5,7 @@ mod bound;
 
 use crate::ids::ContainerName;
 use crate::isolation::Isolation;
-use crate::placement::Policy;
+use crate::policy::Policy;
 use crate::shares::{Arrangement, Counted};
 use crate::units::{Mib, Milli, QuantityError, Share, parse_quantity};
 

@@ -13,10 +13,12 @@ use std::sync::Arc;
 use kerf::device::{Device, Health, Inventory};
 use kerf::ids::{PodRef, PodUid};
 use kerf::ledger::{Held, NodeLedger, State};
-use kerf::placement::{Planner, Policy, Unfit};
+use kerf::placement::Planner;
 use kerf::plan::{Form, Grant, Plan, Slice};
+use kerf::policy::Policy;
 use kerf::request::{Ask, ContainerKind, ContainerRequest, GpuRequest};
 use kerf::shares::{Arrangement, Counted, PerCard};
+use kerf::unfit::Unfit;
 use kerf::units::{Mib, Milli, Share, Timestamp};
 use proptest::prelude::*;
 use proptest_state_machine::{StateMachineTest, prop_state_machine};
@@ -142,7 +144,7 @@ impl Ledger {
             Step::Assume(uid) => {
                 let (name, pod, request) = (name(uid), pod(uid), request(uid));
                 let policy = Policy::Binpack;
-                let plan = ledger.assume(&mut self.planner, &name, &pod, &request, policy, deadline, epoch);
+                let plan = self.planner.assume(ledger, &name, &pod, &request, policy, deadline, epoch);
                 let cards = plan.ok().map(|plan| plan.grants[0].slices.iter().map(|s| s.index).collect::<Vec<_>>());
                 vec![format!("{cards:?}")]
             }

@@ -4,9 +4,9 @@
 
 use std::collections::BTreeMap;
 
-use kerf::placement::Policy;
 use kerf::placement::market::{Host, Market};
 use kerf::placement::shape::{Cards, Shape};
+use kerf::policy::Policy;
 use kerf::replay::{Arrivals, CardKind, Machine, Pod, Run, Stay, Step, Workload, write_log};
 use kerf::units::{Mib, Milli, Share};
 use proptest::collection::vec;

@@ -14,8 +14,9 @@ use kerf::annotation::{self, Keys, Record};
 use kerf::device::{Device, Inventory};
 use kerf::ids::PodRef;
 use kerf::ledger::{Held, NodeLedger, Seen};
-use kerf::placement::{Planner, Policy, rank};
+use kerf::placement::{Planner, rank};
 use kerf::plan::{Placement, Plan};
+use kerf::policy::Policy;
 use kerf::request::{ContainerKind, GpuRequest, RawAnnotations, RawContainer, RequestError};
 use kerf::shares::PerCard;
 use kerf::units::{Mib, Timestamp};
@@ -123,7 +124,7 @@ fn play(scenario: &Scenario) -> (Outcome, BTreeMap<String, String>) {
 
     // what was planned can be reserved, and its record reads back
     let (uid, pod) = ("uid".into(), PodRef::new("default", scenario.pod_name()));
-    assert_eq!(ledger.assume(&mut planner, &uid, &pod, &asked, policy, Timestamp(9), 1), Ok(plan.clone()));
+    assert_eq!(planner.assume(&mut ledger, &uid, &pod, &asked, policy, Timestamp(9), 1), Ok(plan.clone()));
     let placement = Placement { node: node.as_str().into(), time: TIME, limit: asked.limit, plan };
     let keys = Keys::default();
     let annotations = annotation::write(&placement, &keys);

@@ -8,7 +8,7 @@ use kerf::annotation::Keys;
 use kerf::ledger::{Card, Commitment, Held, NodeLedger, Offered};
 use serde_json::{Value, json};
 
-use kerf::placement::Unfit;
+use kerf::unfit::Unfit;
 
 use super::notes::{notes, trouble};
 use super::snapshot;

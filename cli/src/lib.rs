@@ -17,7 +17,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use kerf::annotation::{Domain, Keys};
-use kerf::placement::Policy;
+use kerf::policy::Policy;
 use kerf::shares::ShareResources;
 
 /// Exit status where the command line or an input file is wrong.

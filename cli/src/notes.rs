@@ -1,7 +1,7 @@
 //! What is odd about a node's cards and pods, in words.
 
 use kerf::ledger::{Basis, Commitment, NodeLedger};
-use kerf::placement::Unfit;
+use kerf::unfit::Unfit;
 
 /// One sentence each, without the node's name: why the node takes no pod, and which pods are not counted on cards of it
 /// that their records name.

@@ -7,8 +7,9 @@ use std::process::ExitCode;
 use kerf::annotation::Keys;
 use kerf::k8s;
 use kerf::placement::shape::{HostAmount, Shape};
-use kerf::placement::{Planner, Policy, Rank, rank, scores};
+use kerf::placement::{Planner, Rank, rank, scores};
 use kerf::plan::{Form, Grant, Plan, Slice};
+use kerf::policy::Policy;
 use serde_json::{Value, json};
 
 use super::notes::notes;

@@ -14,8 +14,8 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use anyhow::{Context, ensure};
 use indicatif::{ProgressBar, ProgressStyle};
 use kerf::annotation::Keys;
-use kerf::placement::Policy;
 use kerf::placement::shape::Shape;
+use kerf::policy::Policy;
 use kerf::replay::{Arrivals, Machine, Outcome, Pod, Run, Workload, shuffle_and_fill, stream, write_log};
 
 use super::print::print;

@@ -11,9 +11,11 @@ use std::ops::Deref;
 use dashmap::mapref::one::Ref;
 use kerf::ids::{NodeName, PodUid};
 use kerf::ledger::NodeLedger;
-use kerf::placement::{Planner, Policy, Rank, Unfit, rank};
+use kerf::placement::{Planner, Rank, rank};
 use kerf::plan::Plan;
+use kerf::policy::Policy;
 use kerf::request::GpuRequest;
+use kerf::unfit::Unfit;
 use kerf::units::Timestamp;
 
 use crate::Footprint;
@@ -95,15 +97,17 @@ impl<'a> Asking<'a> {
         ledger: &NodeLedger,
     ) -> (NodeLedger, Vec<(&Claim, Plan)>) {
         let own = BTreeSet::from([self.uid.clone()]);
-        let (mut now, mut later) = (ledger.without(&own), None);
+        let (mut now, mut later) = (ledger.without(|uid| own.contains(uid)), None);
         let mut planned: Vec<(&Claim, Plan)> = Vec::new();
         let claims = self.claims.get(node).map_or(&[][..], Vec::as_slice);
         for claim in claims.iter().filter(|claim| !ledger.commitments().contains_key(&claim.uid)) {
             let plan = planner.plan(&now, &claim.request, self.default).or_else(|_| {
                 let later = later.get_or_insert_with(|| {
                     let leaving = ledger.commitments().iter().filter(|(_, known)| known.standing.leaving);
-                    let gone = leaving.map(|(uid, _)| uid.clone()).chain(own.clone()).collect();
-                    planned.iter().fold(ledger.without(&gone), |later, (_, plan)| later.with_plan(plan))
+                    let gone: BTreeSet<&PodUid> = leaving.map(|(uid, _)| uid).chain(&own).collect();
+                    planned
+                        .iter()
+                        .fold(ledger.without(|uid| gone.contains(uid)), |later, (_, plan)| later.with_plan(plan))
                 });
                 planner.plan(later, &claim.request, self.default)
             });

@@ -19,10 +19,12 @@ use dashmap::{DashMap, DashSet};
 use kerf::ids::{NodeName, PodRef, PodUid};
 use kerf::k8s::Taints;
 use kerf::ledger::{NodeLedger, Seen};
+use kerf::placement::Planner;
 use kerf::placement::survey::Survey;
-use kerf::placement::{Planner, Policy, Unfit};
 use kerf::plan::Plan;
+use kerf::policy::Policy;
 use kerf::request::GpuRequest;
+use kerf::unfit::Unfit;
 use kerf::units::Timestamp;
 use rustc_hash::FxBuildHasher;
 use tokio::sync::watch;
@@ -225,7 +227,7 @@ impl Cluster {
         let planned = loop {
             let Some(mut ledger) = self.nodes.get_mut(node) else { break Err(Unfit::UnknownNode) };
             if ledger.commitments().contains_key(uid) || asking.is_quick(node.as_str()) {
-                break ledger.assume(&mut planner, uid, pod, request, policy, deadline, self.epoch());
+                break planner.assume(&mut ledger, uid, pod, request, policy, deadline, self.epoch());
             }
             // else it may take long: it is thought out on a copy, and anew where the node has changed meanwhile
             let copy = ledger.clone();

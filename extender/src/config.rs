@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use clap::Parser;
 use kerf::annotation::Domain;
-use kerf::placement::Policy;
+use kerf::policy::Policy;
 use kerf::shares::ShareResources;
 use kerf_runtime::feed::Patience;
 use kerf_runtime::telemetry::LogArgs;

@@ -20,7 +20,7 @@ pub(crate) fn state(app: &App) -> Value {
                 .filter(|(_, commitment)| node.ledger.concerns(commitment))
                 .map(|(uid, commitment)| (uid.to_string(), pod(&node.ledger, commitment)))
                 .collect();
-            let trouble = node.ledger.without_cards().map(kerf::placement::Unfit::code);
+            let trouble = node.ledger.without_cards().map(kerf::unfit::Unfit::code);
             let left = app
                 .cluster
                 .host_left(node.name.as_str())

@@ -41,7 +41,7 @@ use axum::Router;
 use k8s_openapi::api::core::v1::Pod;
 use kerf::annotation::Keys;
 use kerf::ids::PodUid;
-use kerf::placement::Policy;
+use kerf::policy::Policy;
 use kerf::request::GpuRequest;
 use kerf_runtime::admin::{self, Admin};
 use kerf_runtime::feed::{Ages, Feed};

@@ -5,7 +5,7 @@ mod cluster;
 
 use std::sync::Arc;
 
-use kerf::placement::Unfit;
+use kerf::unfit::Unfit;
 use prometheus::core::{Collector, Desc};
 use prometheus::{HistogramOpts, HistogramTimer, HistogramVec, IntCounter, IntCounterVec, Opts, Registry};
 

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use kerf::placement::Policy;
+use kerf::policy::Policy;
 use kerf::request::{Ask, GpuRequest};
 use tokio::sync::Semaphore;
 

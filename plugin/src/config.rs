@@ -15,19 +15,19 @@ use kerf::units::Mib;
 use kerf_runtime::feed::Patience;
 use kerf_runtime::telemetry::LogArgs;
 
-use crate::backend::amd::AmdOptions;
-use crate::backend::intel::IntelOptions;
-use crate::backend::intel::wsl::WslOptions;
-use crate::backend::nvidia::files::FilesOptions;
-use crate::backend::roots::Roots;
-use crate::binding::Strategy;
-use crate::failing;
+use crate::device::roots::Roots;
 use crate::isolation;
-use crate::labels::feature_file::FeatureFile;
-use crate::labels::flags::{LabelArgs, LabelMode};
-use crate::labels::{self, Style};
-use crate::profile::flags::{BadPciId, ProfileArgs, ProfileName};
-use crate::profile::{self, Profile};
+use crate::offer::binding::Strategy;
+use crate::offer::contract::Profile;
+use crate::publish::failing;
+use crate::publish::labels::feature_file::FeatureFile;
+use crate::publish::labels::flags::{LabelArgs, LabelMode};
+use crate::publish::labels::wanted::{self, Style};
+use crate::vendor::amd::scan::AmdOptions;
+use crate::vendor::flags::{BadPciId, ProfileArgs, ProfileName};
+use crate::vendor::intel::scan::IntelOptions;
+use crate::vendor::intel::wsl::WslOptions;
+use crate::vendor::nvidia::files::FilesOptions;
 
 /// Gives containers exactly the GPU that kerf's extender chose for them, and reports what they do with it.
 #[derive(Clone, Debug, clap::Parser)]
@@ -235,7 +235,7 @@ pub struct Config {
     /// How long after a failure of its own the node asks to be tried last.
     pub failure_memory: Duration,
     /// Node labels.
-    pub labels: labels::Options,
+    pub labels: wanted::Options,
     /// Whether `vcuda` is offered.
     pub vcuda: bool,
     /// What else is.
@@ -445,18 +445,18 @@ impl TryFrom<Args> for Config {
     }
 }
 
-fn labels(args: &LabelArgs, profiles: &ProfileArgs) -> labels::Options {
+fn labels(args: &LabelArgs, profiles: &ProfileArgs) -> wanted::Options {
     let offered: BTreeSet<ProfileName> = profiles.profile.iter().copied().collect();
     let words: Vec<&str> = offered.iter().map(|name| name.as_str()).collect();
     let nvidia = &profiles.nvidia;
     let name = words.join("-");
-    labels::Options {
+    wanted::Options {
         mode: args.labels,
         file: FeatureFile::new(&args.features_dir, &format!("kerf-{name}")),
         name,
         style: Style {
             amd: args.amd_labels.iter().copied().collect(),
-            nvidia: offered.contains(&ProfileName::Nvidia).then_some(labels::nvidia::Offer {
+            nvidia: offered.contains(&ProfileName::Nvidia).then_some(crate::vendor::nvidia::labels::Offer {
                 replicas: nvidia.nvidia_replicas,
                 renamed: nvidia.rename_by_default,
                 mig: nvidia.mig_strategy,
@@ -467,7 +467,7 @@ fn labels(args: &LabelArgs, profiles: &ProfileArgs) -> labels::Options {
 }
 
 fn profiles(args: &ProfileArgs, nvidia: &NvidiaOptions, roots: &Roots) -> Result<Vec<Profile>, ConfigError> {
-    use crate::profile::flags::ListStrategy;
+    use crate::vendor::flags::ListStrategy;
     let mut made = Vec::new();
     let mut seen = BTreeSet::new();
     for name in &args.profile {
@@ -477,7 +477,7 @@ fn profiles(args: &ProfileArgs, nvidia: &NvidiaOptions, roots: &Roots) -> Result
         let (policy, nvidia, roots) = (args.share_policy, nvidia.clone(), roots.clone());
         let mut profile = match name {
             ProfileName::Vcuda => continue,
-            ProfileName::Amd => profile::amd::profile(&args.amd, policy, roots),
+            ProfileName::Amd => crate::vendor::amd::contract::profile(&args.amd, policy, roots),
             ProfileName::Intel => {
                 if !args.intel.allow_ids.is_empty() && !args.intel.deny_ids.is_empty() {
                     return Err(ConfigError::AllowAndDeny);
@@ -485,15 +485,17 @@ fn profiles(args: &ProfileArgs, nvidia: &NvidiaOptions, roots: &Roots) -> Result
                 if args.intel.wsl && (args.intel.enable_monitoring || args.intel.health_management) {
                     return Err(ConfigError::WslAlone);
                 }
-                profile::intel::profile(&args.intel, roots)?
+                crate::vendor::intel::contract::profile(&args.intel, roots)?
             }
-            ProfileName::Deepomatic => profile::deepomatic::profile(&args.deepomatic, policy, nvidia, roots),
+            ProfileName::Deepomatic => {
+                crate::vendor::deepomatic::contract::profile(&args.deepomatic, policy, nvidia, roots)
+            }
             ProfileName::Nvidia => {
                 let told = |strategy| args.nvidia.device_list_strategy.contains(&strategy);
                 if told(ListStrategy::Envvar) && told(ListStrategy::VolumeMounts) {
                     return Err(ConfigError::ListStrategies);
                 }
-                profile::nvidia::profile(&args.nvidia, policy, nvidia, roots)
+                crate::vendor::nvidia::contract::profile(&args.nvidia, policy, nvidia, roots)
             }
         };
         profile.placed = args.placed;

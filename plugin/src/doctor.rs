@@ -16,12 +16,12 @@ use serde::Serialize;
 use tokio::net::UnixStream;
 use tokio::time::timeout;
 
-use crate::backend::{self, Backend, HostDevice};
 use crate::config::{BackendChoice, Config};
-use crate::ids::Resource;
-use crate::inventory::Cards;
-use crate::kubelet;
-use crate::profile::pool;
+use crate::device::backend::{self, Backend, HostDevice};
+use crate::device::cards::Cards;
+use crate::device::ids::Resource;
+use crate::kubelet::registration;
+use crate::offer::pool;
 
 /// Exit status where something is wrong.
 pub const TROUBLE: u8 = 1;
@@ -273,7 +273,7 @@ async fn kubelets(config: &Config, report: &mut Report) {
 
 /// Ids by resource, as kubelet counts them.
 async fn allocatable(socket: &Path) -> Result<BTreeMap<String, usize>, String> {
-    let channel = kubelet::dial(socket.to_owned()).await.map_err(|error| {
+    let channel = registration::dial(socket.to_owned()).await.map_err(|error| {
         let cause = std::error::Error::source(&error).map(|cause| format!(": {cause}")).unwrap_or_default();
         format!("{}: {error}{cause}", socket.display())
     })?;

@@ -2,7 +2,7 @@
 //!
 //! | rung | module | what it enforces |
 //! | --- | --- | --- |
-//! | `mig` | [`crate::backend::nvidia::mig`] | a hardware partition, listed as a card of its own; for whole ones |
+//! | `mig` | [`crate::vendor::nvidia::mig`] | a hardware partition, listed as a card of its own; for whole ones |
 //! | `driver` | [`driver`] | memory, by the driver, on the container's control group |
 //! | `mps` | [`mps`] | memory of each process and compute, by NVIDIA's multi-process service |
 //! | `limiter` | [`limiter`] | memory and compute, by a library in the container |
@@ -27,16 +27,16 @@ use kerf::plan::Grant;
 use kerf::units::Milli;
 use tokio_util::sync::CancellationToken;
 
-use crate::backend::{HostDevice, Vendor};
-use crate::claim::Key;
-use crate::claim::view::PodView;
-use crate::ids::Ids;
+use crate::allocation::Key;
+use crate::allocation::view::PodView;
+use crate::device::backend::{HostDevice, Vendor};
+use crate::device::ids::Ids;
 use crate::state::State;
 
-use self::driver::Driver;
-use self::folder::{Folder, Folders};
-use self::limiter::Limiter;
-use self::mps::Mps;
+use crate::isolation::driver::Driver;
+use crate::isolation::folder::{Folder, Folders};
+use crate::isolation::limiter::Limiter;
+use crate::isolation::mps::Mps;
 
 /// Which rungs may be used, and what they need.
 #[derive(Clone, Debug, PartialEq, Eq)]

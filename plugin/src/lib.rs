@@ -1,51 +1,36 @@
 //! kubelet's side of kerf: the device plugin. It reads on each pod of its node which card the extender chose, and
 //! gives the pod's containers exactly that one.
 //!
-//! ```text
-//!   kubelet --gRPC-- [kubelet] [service] --> [claim] (pure: whose call is it?) --> [binding] (pure: what it gets)
-//!   API server ----- [watch] [access] -----> [state] <---- [monitor] --- [backend] (all vendors, simulated)
-//!   kubelet --gRPC-- [kubelet] [profile] (other vendors' contracts: data) <-- the same backends, one for each
-//!                    [profile::steer] ----> [state], where the extender places the profiles' pods
-//!                    [roster] (pure: the cards of all backends, each once) --> the Node's inventory
-//!   [isolation] (what holds a container to its share) ----------> limits on the host, mounts
-//!   kubelet's list - [reconcile] ----------> [claim::truth] --> corrected records
-//!                                            [metrics] [debug] --> HTTP
-//!   cards -- [health] [labels] --> the Node's conditions, events and labels
-//! ```
+//! Folders are layers: each imports those above it in this list and its own files.
+//!
+//! * [`base`]: the process and its host.
+//! * [`device`]: GPUs as values. `device::backend` is what every vendor implements.
+//! * [`offer`] (pure): what this node offers to kubelet, and what a container is given.
+//!   [`allocation`] (pure): which container an Allocate call is for, and what kubelet's list says of it.
+//! * [`vendor`]: a folder for each vendor. [`roster`] (pure): the GPUs of all sources, each once.
+//! * [`isolation`]: what holds a container to its share. [`state`]: what the parts share.
+//!   [`api`]: calls to the API server. [`kubelet`]: kubelet's sockets.
+//! * [`reconcile`]: kubelet's list against the API server, and corrected records.
+//! * [`front`]: who asks for GPUs: kubelet, tkestack's library. [`follow`]: loops that keep the state.
+//!   [`publish`]: what others are told: the Node's inventory, conditions, events and labels; metrics.
+//! * [`config`], [`doctor`] and this file: flags to values, and the start.
 
-pub mod access;
-pub mod answers;
-pub mod backend;
-pub mod binding;
-pub mod cgroup;
-pub mod claim;
-pub mod cluster;
+pub mod allocation;
+pub mod api;
+pub mod base;
 pub mod config;
-pub mod cordon;
-pub mod debug;
+pub mod device;
 pub mod doctor;
-pub mod failing;
-pub mod gate;
-pub mod health;
-pub mod ids;
-pub mod inventory;
+pub mod follow;
+pub mod front;
 pub mod isolation;
 pub mod kubelet;
-pub mod labels;
-pub mod metrics;
-pub mod monitor;
-pub mod news;
-pub mod occupancy;
-pub mod own_node;
-pub mod pacing;
-pub mod profile;
+pub mod offer;
+pub mod publish;
 pub mod reconcile;
 pub mod roster;
-pub mod service;
 pub mod state;
-pub mod tkestack;
-pub mod watch;
-pub mod watchdog;
+pub mod vendor;
 
 use std::net::SocketAddr;
 use std::path::Path;
@@ -61,22 +46,22 @@ use kube::Client;
 use prometheus::Registry;
 use tokio_util::sync::CancellationToken;
 
-use crate::access::Access;
-use crate::answers::Answers;
-use crate::cluster::Cluster;
+use crate::api::client::Cluster;
 use crate::config::Config;
-use crate::ids::Resource;
+use crate::device::ids::Resource;
+use crate::follow::access::Access;
+use crate::follow::devices::Driver;
+use crate::front::placed::Steering;
+use crate::front::vcuda::{Service, Shared};
+use crate::front::vcuda_controller::{Roots, Tkestack};
 use crate::isolation::Ladder;
-use crate::kubelet::Endpoint;
-use crate::labels::publish::Target;
-use crate::metrics::{Counters, Gauges};
-use crate::monitor::Driver;
-use crate::profile::Profile;
-use crate::profile::steer::Steering;
+use crate::kubelet::registration::Endpoint;
+use crate::offer::contract::Profile;
+use crate::publish::labels::write::Target;
+use crate::publish::metrics::{Counters, Gauges};
 use crate::reconcile::Reconciler;
-use crate::service::{Service, Shared};
 use crate::state::State;
-use crate::tkestack::{Roots, Tkestack};
+use crate::state::answers::Answers;
 
 /// A plugin that runs. Cancel its token to end it; dropping this does not.
 pub struct Plugin {
@@ -156,10 +141,10 @@ pub async fn start(
     let state = State::default();
     let readiness = Readiness::default();
 
-    let driver = Driver::new(backend::of(backend), counters.clone());
+    let driver = Driver::new(device::backend::of(backend), counters.clone());
     registry.register(Box::new(Gauges::new(state.clone(), node.clone())?))?;
     let complaining = driver.clone();
-    registry.register(Box::new(metrics::complaints(move || complaining.complaints())?))?;
+    registry.register(Box::new(publish::metrics::complaints(move || complaining.complaints())?))?;
 
     let client: Option<Client> = client.into();
     let cluster = client.filter(|_| !node.as_str().is_empty()).map(|client| Cluster::new(client, node, keys));
@@ -193,25 +178,26 @@ pub async fn start(
     }
     if let Some(cluster) = &cluster {
         for (name, state) in &offers {
-            let kind = health::condition_type(name);
+            let kind = publish::condition::condition_type(name);
             let (cluster, counters) = (cluster.clone(), counters.clone());
-            let told = health::publish::follow(cluster, kind, state.clone(), counters, report_period, stop());
+            let told = publish::health::follow(cluster, kind, state.clone(), counters, report_period, stop());
             tasks.spawn("node-health", told);
         }
     }
     let states = offers.into_iter().map(|(_, state)| state).collect();
     if let Some(target) = Target::of(&labelled, cluster)? {
         let written =
-            labels::publish::follow(target, states, labelled.style, counters.clone(), report_period, stop());
+            publish::labels::write::follow(target, states, labelled.style, counters.clone(), report_period, stop());
         tasks.spawn("labels", written);
     }
     let feed = |kind| Feed::new(kind, patience, counters.api_errors.with_label_values(&["watch"]));
     let (pod_news, node_news) = (feed("pods"), feed("nodes"));
     if reconciler.is_some() {
-        registry.register(Box::new(Ages::new(metrics::WATCH_AGE, [pod_news.clone(), node_news.clone()])?))?;
+        registry
+            .register(Box::new(Ages::new(publish::metrics::WATCH_AGE, [pod_news.clone(), node_news.clone()])?))?;
     }
     let debugged = state.clone();
-    let shown = Arc::new(move || debug::state(&debugged));
+    let shown = Arc::new(move || publish::debug::state(&debugged));
     let address = administer(listen, registry, &readiness, shown, &tasks).await?;
     let Some(reconciler) = reconciler else { return Ok(Plugin { admin: address, tasks, asked: token }) };
     let cluster = reconciler.cluster().clone();
@@ -219,21 +205,22 @@ pub async fn start(
     // before anything is compared with it
     state.claims(|claims| claims.remember(answers.read()));
     let (latest, node) = tokio::sync::watch::channel(None);
-    tasks.spawn("node", own_node::follow(cluster.clone(), node_news.clone(), latest, stop()));
-    let told = cordon::follow(cluster.clone(), state.clone(), node.clone(), counters.clone(), stop());
+    tasks.spawn("node", follow::own_node::follow(cluster.clone(), node_news.clone(), latest, stop()));
+    let told = publish::cordon::follow(cluster.clone(), state.clone(), node.clone(), counters.clone(), stop());
     tasks.spawn("cordon", told);
-    let published = monitor::publish(cluster.clone(), state.clone(), node, node_news, counters.clone(), stop());
+    let published =
+        follow::devices::publish(cluster.clone(), state.clone(), node, node_news, counters.clone(), stop());
     tasks.spawn("inventory", published);
     let access = Access { pods: pod_news.clone(), lists: cluster.lists().clone(), grace: withdraw_after };
     let judged = access.clone();
     readiness.check("pods", move || judged.lacks());
     let recorder = reconciler.clone();
     readiness.check("records", move || recorder.unrecorded());
-    tasks.spawn("pods", watch::follow(cluster.clone(), state.clone(), pod_news, stop()));
+    tasks.spawn("pods", follow::pods::follow(cluster.clone(), state.clone(), pod_news, stop()));
     tasks.spawn("access", access.follow(state.clone(), reconciler.clone(), stop()));
     let alone = readiness.condition("one resource domain: drain the node of pods of the other");
     tasks.spawn("reconcile", reconciler.clone().follow(alone, stop()));
-    let told = failing::follow(cluster.clone(), state.clone(), failure_memory, counters.clone(), stop());
+    let told = publish::failing::follow(cluster.clone(), state.clone(), failure_memory, counters.clone(), stop());
     tasks.spawn("failing", told);
     if !vcuda {
         // it is not waited for
@@ -251,7 +238,7 @@ pub async fn start(
         vcuda.resume(ladder.folders());
         let roots = Roots { proc: proc_root.clone(), cgroup: cgroup_root };
         let folders = ladder.folders().clone();
-        tasks.spawn("tkestack", tkestack::follow(opened, state.clone(), folders, roots, stop()));
+        tasks.spawn("tkestack", front::vcuda_controller::follow(opened, state.clone(), folders, roots, stop()));
         vcuda
     });
 
@@ -267,13 +254,13 @@ pub async fn start(
 
     let found = readiness.condition("gpus");
     let health =
-        monitor::follow_health(driver.clone(), ladder.clone(), state.clone(), health_period, found, stop());
+        follow::devices::follow_health(driver.clone(), ladder.clone(), state.clone(), health_period, found, stop());
     tasks.spawn("health", health);
-    let usage = monitor::follow_usage(driver, state.clone(), sample_period, proc_root.clone(), stop());
+    let usage = follow::devices::follow_usage(driver, state.clone(), sample_period, proc_root.clone(), stop());
     tasks.spawn("usage", usage);
-    tasks.spawn("pacing", pacing::follow(state.clone(), ladder.folders().clone(), stop()));
+    tasks.spawn("pacing", follow::pacing::follow(state.clone(), ladder.folders().clone(), stop()));
     let folders = ladder.folders().clone();
-    let watched = watchdog::follow(
+    let watched = follow::watchdog::follow(
         state.clone(),
         folders,
         cluster.clone(),
@@ -301,7 +288,7 @@ pub async fn start(
             word: word.to_owned(),
             label: word.to_owned(),
             resource: resource.name(&shared.strategy.keys).to_owned(),
-            options: service::options(),
+            options: front::vcuda::options(),
             counters: shared.counters.clone(),
             directory: device_plugins_dir.clone(),
             service: move |streams, token| Service::new(shared.clone(), resource.clone(), streams, token),
@@ -313,7 +300,7 @@ pub async fn start(
                 listened.claims(|claims| claims.disconnected());
             }
         };
-        let serving = kubelet::keep_registered(endpoint, met, stop());
+        let serving = kubelet::registration::keep_registered(endpoint, met, stop());
         tasks.spawn(word, once(supported.clone(), serving, stop()));
     }
     Ok(Plugin { admin: address, tasks, asked: token })
@@ -354,14 +341,14 @@ fn offer(
         Some(steering) => steering.state.beside(Arc::clone(&profile)),
         None => State::default(),
     };
-    let driver = Driver::new(backend::of(profile.source.clone()), counters.clone());
+    let driver = Driver::new(device::backend::of(profile.source.clone()), counters.clone());
     let stop = || tasks.token().clone();
     let found = readiness.condition("gpus");
     // nothing holds a profile's containers to a share: their contracts know no limits
-    let health = monitor::follow_health(driver, Ladder::none(), state.clone(), period, found, stop());
+    let health = follow::devices::follow_health(driver, Ladder::none(), state.clone(), period, found, stop());
     tasks.spawn("health", health);
     let ready = readiness.condition(name);
-    let serving = profile::serve::follow(
+    let serving = front::profile::follow(
         profile,
         state.clone(),
         steering,

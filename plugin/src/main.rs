@@ -7,8 +7,8 @@ use anyhow::Context as _;
 use clap::Parser as _;
 use kerf_plugin::config::{Args, Config};
 use kerf_plugin::doctor;
-use kerf_plugin::labels::flags::LabelMode;
-use kerf_plugin::profile::flags::two_dashes;
+use kerf_plugin::publish::labels::flags::LabelMode;
+use kerf_plugin::vendor::flags::two_dashes;
 use kerf_runtime::shutdown::Tasks;
 
 #[tokio::main]

@@ -21,14 +21,14 @@ use tokio::time::{Instant, timeout};
 use tokio_util::sync::CancellationToken;
 use tonic::transport::Endpoint;
 
-use self::calls::{Call, Calls};
-use self::domain::Domain;
-use crate::claim::Claims;
-use crate::claim::truth::{Findings, Foreign, Held, Listing};
-use crate::cluster::{Cluster, ClusterError};
-use crate::gate::Gate;
-use crate::ids::{self, Ids, Resource};
-use crate::metrics::Counters;
+use crate::allocation::Claims;
+use crate::allocation::kubelet_list::{Findings, Foreign, Held, Listing};
+use crate::api::client::{Cluster, ClusterError};
+use crate::base::gate::Gate;
+use crate::device::ids::{self, Ids, Resource};
+use crate::publish::metrics::Counters;
+use crate::reconcile::calls::{Call, Calls};
+use crate::reconcile::domain::Domain;
 use crate::state::State;
 
 /// kubelet answers within this time, or not at all.

@@ -16,10 +16,11 @@ use kerf::device::{Device, Health, Inventory};
 use kerf::ids::{DeviceId, ResourceName};
 use kerf::shares::PerCard;
 
-use crate::backend::{HostDevice, Part};
-use crate::ids::{self, Ids, Resource};
-use crate::inventory::Cards;
-use crate::profile::{Profile, pool};
+use crate::device::backend::{HostDevice, Part};
+use crate::device::cards::Cards;
+use crate::device::ids::{self, Ids, Resource};
+use crate::offer::contract::Profile;
+use crate::offer::pool;
 
 /// Whom is asked about cards, and what is known of them.
 #[derive(Clone, Debug, Default)]
@@ -210,8 +211,8 @@ fn renumber(added: &mut [HostDevice], taken: &BTreeSet<u32>) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::backend::{Origin, Vendor};
     use crate::config::{Args, Config};
+    use crate::device::backend::{Origin, Vendor};
     use clap::Parser;
     use kerf::device::Link;
     use kerf::units::Mib;

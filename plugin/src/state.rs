@@ -1,17 +1,21 @@
 //! What the parts of the plugin share. Locks are private to this file, never held across an await, and methods
 //! return owned values.
 
+pub mod answers;
+pub mod cards_watch;
+pub mod occupancy;
+
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::{Notify, watch};
 
-use crate::backend::{BackendError, HostDevice, Usage};
-use crate::claim::Claims;
-use crate::inventory::Cards;
-use crate::profile::Profile;
+use crate::allocation::Claims;
+use crate::device::backend::{BackendError, HostDevice, Usage};
+use crate::device::cards::Cards;
+use crate::follow::watchdog::Breaches;
+use crate::offer::contract::Profile;
 use crate::roster::{Roster, Source};
-use crate::watchdog::Breaches;
 use kerf::device::Health;
 use kerf::ids::DeviceId;
 use kerf::isolation::Isolation;
@@ -52,7 +56,7 @@ pub struct Sample {
     /// What cards and processes did; empty where the driver does not answer.
     pub usage: Usage,
     /// Where each process runs; in the order of `usage.processes`.
-    pub owners: Vec<Option<crate::cgroup::Owner>>,
+    pub owners: Vec<Option<crate::base::cgroup::Owner>>,
 }
 
 impl Default for State {

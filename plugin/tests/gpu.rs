@@ -5,9 +5,9 @@
 use std::time::Duration;
 
 use kerf::device::Health;
-use kerf_plugin::backend::Backend;
-use kerf_plugin::backend::nvidia::Nvidia;
 use kerf_plugin::config::NvidiaOptions;
+use kerf_plugin::device::backend::Backend;
+use kerf_plugin::vendor::nvidia::nvml::Nvidia;
 
 #[test]
 #[ignore = "needs an NVIDIA GPU"]

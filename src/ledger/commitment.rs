@@ -83,14 +83,19 @@ impl Commitment {
         &self.holds
     }
 
-    /// The one card that it takes of and with what, where that is quickly said.
-    pub(super) fn on_one(&self, cards: &[Card]) -> Option<(usize, &Hold)> {
-        let ([hold], Held::Plan(_)) = (self.holds.as_slice(), &self.held) else { return None };
-        cards.iter().position(|card| card.is_of(hold)).map(|at| (at, hold))
+    /// The cards that it takes of, by their positions, with what.
+    pub(super) fn on<'a>(&'a self, cards: &[Card]) -> impl Iterator<Item = (usize, &'a Hold)> + use<'a> {
+        let (one, several) = match (self.holds.as_slice(), &self.held) {
+            // most pods: nothing is allocated for them
+            ([hold], Held::Plan(_)) => {
+                (cards.iter().position(|card| card.is_of(hold)).map(|at| (at, hold)), vec![])
+            }
+            _ => (None, self.on_several(cards)),
+        };
+        one.into_iter().chain(several)
     }
 
-    /// The cards that it takes of, with what.
-    pub(super) fn on(&self, cards: &[Card]) -> Vec<(usize, &Hold)> {
+    fn on_several(&self, cards: &[Card]) -> Vec<(usize, &Hold)> {
         let mut on: Vec<(usize, &Hold)> = Vec::with_capacity(self.holds.len());
         for hold in &self.holds {
             let named = match &self.held {

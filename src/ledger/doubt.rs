@@ -4,13 +4,10 @@
 //! ill, was cordoned, vanished or is overcommitted, it gets others. Until the API server has said which of the two writes
 //! was carried out the pod may be on the cards of either, so it holds both.
 
-use std::collections::BTreeSet;
-
 use super::{Commitment, Held, NodeLedger, State};
 use crate::ids::PodUid;
-use crate::placement::{Planner, Policy, Unfit};
 use crate::plan::{Hold, Plan, Taken};
-use crate::request::GpuRequest;
+use crate::unfit::Unfit;
 use crate::units::Timestamp;
 
 /// How much longer than at first asked for a pod may be assumed, however often it is assumed again, in milliseconds: a pod
@@ -18,40 +15,40 @@ use crate::units::Timestamp;
 pub const LONGEST_RETRY_MS: u64 = 45_000;
 
 impl NodeLedger {
-    /// The cards of a pod that is here already and is assumed once more.
+    /// Whether a pod that is here already and is assumed once more keeps its cards. Else it needs others, found
+    /// [`NodeLedger::without`] it: it needs no second set of cards beside its own.
     ///
     /// # Errors
-    /// [`Unfit`] where it is not known which cards it has, or its cards do not take it any more and no others do.
-    pub(super) fn assume_again(
+    /// [`Unfit`] where it is not here, or it is not known which cards it has.
+    pub fn keeps(&self, uid: &PodUid) -> Result<bool, Unfit> {
+        let known = self.commitments.get(uid).ok_or(Unfit::UnknownNode)?;
+        let Held::Plan(plan) = &known.held else { return Err(Unfit::UnreadableRecord) };
+        Ok(!matches!(known.state, State::Assumed { .. }) || self.takes(plan))
+    }
+
+    /// Reserves the cards of a pod once more: those that it [keeps](NodeLedger::keeps), or those of another plan. Returns
+    /// its plan; `None` where it is not here, or it is not known which cards it has.
+    pub fn reserve_again(
         &mut self,
-        planner: &mut Planner,
         uid: &PodUid,
-        request: &GpuRequest,
-        policy: Policy,
+        other: Option<Plan>,
         deadline: Timestamp,
         epoch: u64,
-    ) -> Result<Plan, Unfit> {
-        let Some(known) = self.commitments.get(uid) else { return Err(Unfit::UnknownNode) };
-        let Held::Plan(plan) = &known.held else { return Err(Unfit::UnreadableRecord) };
-        let other = match known.state {
-            State::Assumed { .. } if !self.takes(plan) => {
-                // without what the pod itself holds: it needs no second set of cards beside its own
-                Some(planner.plan(&self.without(&BTreeSet::from([uid.clone()])), request, policy)?)
-            }
-            _ => None,
-        };
-        let plan = other.as_ref().unwrap_or(plan).clone();
-        if let Some(known) = self.commitments.get_mut(uid)
-            && let State::Assumed { deadline: old } = &mut known.state
-        {
+    ) -> Option<Plan> {
+        let known = self.commitments.get_mut(uid)?;
+        if let State::Assumed { deadline: old } = &mut known.state {
             *old = deadline.min(known.latest);
             known.epoch = epoch;
             if let Some(other) = other {
                 known.replan(other);
             }
         }
+        let plan = match &known.held {
+            Held::Plan(plan) => Some(plan.clone()),
+            Held::Unreadable => None,
+        };
         self.recount();
-        Ok(plan)
+        plan
     }
 
     /// No answer has come to the write: it may be carried out for as long as the pod is assumed.

@@ -2,7 +2,9 @@
 
 use super::*;
 use crate::ids::DeviceId;
+use crate::placement::Planner;
 use crate::plan::{Form, Grant, Slice};
+use crate::policy::Policy;
 use crate::request::{ContainerKind, RawAnnotations, RawContainer};
 
 const NOW: Timestamp = Timestamp(1_000);
@@ -25,7 +27,7 @@ fn node(cards: u64) -> NodeLedger {
 fn assume(node: &mut NodeLedger, uid: &str, core: &str, memory: &str) -> Result<Plan, Unfit> {
     let pod = PodRef::new("ns", uid);
     let deadline = NOW.plus(100);
-    node.assume(&mut Planner::default(), &uid.into(), &pod, &request(core, memory), Policy::Binpack, deadline, 1)
+    Planner::default().assume(node, &uid.into(), &pod, &request(core, memory), Policy::Binpack, deadline, 1)
 }
 
 fn observe(node: &mut NodeLedger, uid: &str, core: &str, memory: &str, held: Held) -> Seen {
@@ -333,7 +335,7 @@ fn tries_do_not_extend_a_hold_for_ever() {
     let mut now = NOW;
     for _ in 0..100 {
         let (planner, request) = (&mut Planner::default(), request("60", "10"));
-        let asked = node.assume(planner, &"a".into(), &pod, &request, Policy::Binpack, now.plus(15_000), 1);
+        let asked = planner.assume(&mut node, &"a".into(), &pod, &request, Policy::Binpack, now.plus(15_000), 1);
         assert!(asked.is_ok());
         now = now.plus(1_000);
     }

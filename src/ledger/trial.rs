@@ -1,6 +1,6 @@
 //! A node to think with: its pods leave and come back, and only the cards that they are on are counted anew.
 
-use std::collections::BTreeMap;
+use std::collections::BTreeSet;
 
 use super::NodeLedger;
 use super::card::{Card, Tallied};
@@ -23,8 +23,8 @@ pub struct Trial<'a> {
 impl<'a> Trial<'a> {
     /// The node without these pods. They are known by their places in the list from now on.
     pub fn without(ledger: &'a NodeLedger, pods: &[&'a PodUid]) -> Self {
-        let mut node = NodeLedger { known: ledger.known, cards: ledger.cards.clone(), ..NodeLedger::default() };
-        let places: BTreeMap<&PodUid, usize> = pods.iter().enumerate().map(|(place, uid)| (*uid, place)).collect();
+        let leaving: BTreeSet<&PodUid> = pods.iter().copied().collect();
+        let node = ledger.without(|uid| leaving.contains(uid));
         let mut holds = vec![Vec::new(); node.cards.len()];
         let mut cards = vec![Vec::new(); pods.len()];
         for (place, known) in
@@ -37,9 +37,6 @@ impl<'a> Trial<'a> {
                 }
             }
         }
-        let others = ledger.commitments.iter().filter(|(uid, _)| !places.contains_key(uid)).map(|(_, known)| known);
-        super::count(&mut node.cards, others, &ledger.transit);
-        node.derive_rooms();
         let staying = node.cards.iter().map(Card::tallied).collect();
         Self { node, staying, holds, cards, gone: vec![true; pods.len()] }
     }

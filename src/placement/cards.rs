@@ -122,8 +122,10 @@ fn weight(a: &Device, b: &Device) -> u32 {
 mod tests {
     use crate::device::{Device, Inventory, Link};
     use crate::ledger::NodeLedger;
-    use crate::placement::{Planner, Policy, Unfit};
+    use crate::placement::Planner;
+    use crate::policy::Policy;
     use crate::request::{ContainerKind, GpuRequest, RawAnnotations, RawContainer};
+    use crate::unfit::Unfit;
     use crate::units::Mib;
 
     fn node(memory: &[u64], link: impl Fn(u32, u32) -> Option<Link>) -> NodeLedger {

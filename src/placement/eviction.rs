@@ -12,11 +12,12 @@ use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use super::{Planner, Policy};
+use super::Planner;
 use crate::disruption::{self, Budget};
 use crate::ids::PodUid;
 use crate::ledger::{Card, Commitment, NodeLedger, State, Trial};
 use crate::plan::Tally;
+use crate::policy::Policy;
 use crate::request::{Ask, GpuRequest};
 use crate::units::{MEMORY_UNIT, Milli, Share, Timestamp};
 

@@ -57,8 +57,8 @@ use std::sync::Arc;
 
 pub use host::{Host, Slot};
 
-use super::Policy;
 use super::shape::{Kind, Kinds, Shape};
+use crate::policy::Policy;
 use crate::units::Mib;
 use choice::Book;
 use demand::Census;

@@ -6,14 +6,16 @@ mod search;
 use std::cmp::Reverse;
 
 use self::search::Search;
+use super::card_order;
 use super::cards::best_set;
-use super::{Policy, Unfit, card_order};
 use crate::device::Device;
 use crate::isolation::Isolation;
 use crate::ledger::{Card, NodeLedger, Room};
 use crate::plan::{Form, Grant, Plan, Slice};
+use crate::policy::Policy;
 use crate::request::{Ask, ContainerKind, ContainerRequest, GpuRequest};
 use crate::shares::Arrangement;
+use crate::unfit::Unfit;
 use crate::units::{Mib, Milli, Share};
 
 /// So many steps of [`search`] one planner takes, over all nodes: a sixth of a second.

@@ -111,7 +111,7 @@ impl Shape {
 }
 
 /// The models of a trace's constraint, such as `V100M16|V100M32`, in order; none: any model. One that is named twice
-/// stays so: [`super::Policy::Fgd`] takes such pods for a class of their own, as the published runs do.
+/// stays so: [`crate::policy::Policy::Fgd`] takes such pods for a class of their own, as the published runs do.
 pub fn models(constraint: &str) -> Vec<Arc<str>> {
     let mut models: Vec<Arc<str>> =
         constraint.split('|').filter(|model| !model.is_empty()).map(Arc::from).collect();

@@ -3,11 +3,12 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use super::Rank;
 use super::market::{Class, Host, Market, Slot};
 use super::shape::{Cards, HostAmount, Shape};
-use super::{Policy, Rank};
 use crate::ids::{NodeName, PodUid};
 use crate::ledger::{Card, NodeLedger};
+use crate::policy::Policy;
 use crate::units::{Mib, Share};
 
 /// What the policies that look at more than one node's cards know.

@@ -2,9 +2,9 @@
 
 use super::curve::Curve;
 use super::workload::{Machine, Pod, Step, Workload};
-use crate::placement::Policy;
 use crate::placement::market::{Choice, Class, Market};
 use crate::placement::shape::{Cards, Shape};
+use crate::policy::Policy;
 
 /// Pods that one machine may run, as in the published runs.
 const MOST_PODS: u64 = 1001;

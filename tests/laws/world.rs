@@ -6,8 +6,9 @@ use std::sync::Arc;
 use kerf::device::{Device, Health, Inventory, Link};
 use kerf::ids::PodRef;
 use kerf::ledger::{Held, NodeLedger};
-use kerf::placement::{Planner, Policy};
+use kerf::placement::Planner;
 use kerf::plan::Plan;
+use kerf::policy::Policy;
 use kerf::request::{Ask, ContainerKind, ContainerRequest, GpuRequest};
 use kerf::shares::Arrangement;
 use kerf::units::{Mib, Share, Timestamp};
@@ -120,7 +121,7 @@ pub fn filled(devices: Vec<Device>, requests: &[(GpuRequest, Policy)]) -> NodeLe
 
 pub fn assume(node: &mut NodeLedger, uid: &str, request: &GpuRequest, policy: Policy) -> Option<Plan> {
     let (pod, request) = (PodRef::new("ns", uid), Arc::new(request.clone()));
-    node.assume(&mut Planner::default(), &uid.into(), &pod, &request, policy, Timestamp(1), 1).ok()
+    Planner::default().assume(node, &uid.into(), &pod, &request, policy, Timestamp(1), 1).ok()
 }
 
 /// The same pods on the same cards, as a ledger that only saw them bound, in this order.

@@ -1,6 +1,6 @@
 //! The outcome of runs, for people and for programs.
 
-use kerf::placement::Policy;
+use kerf::policy::Policy;
 use kerf::replay::Outcome;
 use serde_json::{Value, json};
 

@@ -9,8 +9,9 @@ use axum::response::Response;
 use k8s_openapi::api::core::v1::Pod;
 use kerf::ids::PodUid;
 use kerf::k8s;
-use kerf::placement::{Planner, Unfit};
+use kerf::placement::Planner;
 use kerf::request::GpuRequest;
+use kerf::unfit::Unfit;
 use tokio::time::{Instant, timeout_at};
 
 use super::ranking::best;

@@ -15,9 +15,9 @@ use axum::response::Response;
 use k8s_openapi::api::core::v1::Pod;
 use kerf::annotation;
 use kerf::ids::{NodeName, PodRef, PodUid};
-use kerf::placement::Unfit;
 use kerf::plan::Placement;
 use kerf::request::GpuRequest;
+use kerf::unfit::Unfit;
 use tokio::time::Instant;
 
 use super::filter::{Asked, answer, fitting, judge, lingering};

@@ -3,9 +3,10 @@
 use std::sync::Arc;
 
 use kerf::ids::{NodeName, PodRef, PodUid};
-use kerf::placement::{Policy, Unfit};
 use kerf::plan::{Placement, Plan};
+use kerf::policy::Policy;
 use kerf::request::GpuRequest;
+use kerf::unfit::Unfit;
 use kerf::units::Timestamp;
 
 use super::Cluster;

@@ -1,7 +1,7 @@
 //! Bad input has a named answer and loses nothing.
 
 use kerf::annotation::Keys;
-use kerf::placement::Unfit;
+use kerf::unfit::Unfit;
 use serde_json::{Value, json};
 
 use crate::fixture::{World, bare_node, node, pod, share};

@@ -1,7 +1,7 @@
 //! Nodes whose list of cards is lost.
 
 use kerf::annotation::Keys;
-use kerf::placement::Unfit;
+use kerf::unfit::Unfit;
 use kerf_testkit::api::ApiServer;
 use serde_json::{Value, json};
 

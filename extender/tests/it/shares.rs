@@ -1,7 +1,7 @@
 //! Shares by count: other device plugins' resources, placed on known cards.
 
 use kerf::annotation::Keys;
-use kerf::placement::Policy;
+use kerf::policy::Policy;
 use kerf_extender::config::Config;
 use kerf_testkit::api::ApiServer;
 use serde_json::{Value, json};

@@ -18,12 +18,12 @@ use kerf::isolation::Isolation;
 use kerf_nvml::{MemoryLimits, Nvml, NvmlError, UNLIMITED};
 use tokio_util::sync::CancellationToken;
 
-use super::folder::{Folder, Folders};
-use crate::cgroup;
-use crate::claim::Key;
-use crate::claim::view::PodView;
-use crate::cluster::Cluster;
-use crate::metrics::Counters;
+use crate::allocation::Key;
+use crate::allocation::view::PodView;
+use crate::api::client::Cluster;
+use crate::base::cgroup;
+use crate::isolation::folder::{Folder, Folders};
+use crate::publish::metrics::Counters;
 use crate::state::State;
 
 /// How soon a limit follows the start of a container that kubelet has reported.

@@ -22,10 +22,12 @@ use kerf::isolation::Isolation;
 use kerf::plan::Grant;
 use serde::{Deserialize, Serialize};
 
-use super::{Demand, IsolationError, at, limiter};
-use crate::claim::Key;
-use crate::claim::view::Holder;
-use crate::ids::Ids;
+use crate::isolation::{Demand, IsolationError, at};
+
+use crate::allocation::Key;
+use crate::allocation::view::Holder;
+use crate::device::ids::Ids;
+use crate::isolation::limiter;
 
 /// Younger ones are left alone: their pod may not be known yet.
 const GRACE: Duration = Duration::from_secs(60);

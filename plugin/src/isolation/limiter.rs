@@ -11,8 +11,8 @@ use kerf_limiter_contract::limits::{DeviceLimits, Limits};
 use kerf_limiter_contract::state::{self, Snapshot};
 use kerf_limiter_contract::{allowance, path};
 
-use super::folder::{Folder, make, put, replace};
-use super::{Demand, IsolationError, Mount, Provision, at};
+use crate::isolation::folder::{Folder, make, put, replace};
+use crate::isolation::{Demand, IsolationError, Mount, Provision, at};
 
 /// In a container's directory: what the container sees as [`path::HOST_DIRECTORY`].
 const SHOWN: &str = "etc";
@@ -40,7 +40,7 @@ impl Limiter {
         let content = fs::read(source).map_err(at(source))?;
         let target = directory.join("lib");
         fs::create_dir_all(&target).map_err(at(&target))?;
-        let name = format!("libkerf_limiter-{:016x}.so", super::folder::hash(content.iter().copied()));
+        let name = format!("libkerf_limiter-{:016x}.so", crate::isolation::folder::hash(content.iter().copied()));
         let (library, preload) = (target.join(name), target.join("ld.so.preload"));
         if fs::metadata(&library).map(|found| found.len()).ok() != Some(content.len() as u64) {
             replace(&library, &content)?;
@@ -198,8 +198,8 @@ fn below(directory: &Path, path: &str) -> PathBuf {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::claim::Key;
-    use crate::ids::Ids;
+    use crate::allocation::Key;
+    use crate::device::ids::Ids;
     use crate::isolation::folder::Folders;
     use kerf::isolation::Isolation;
     use kerf::plan::{Form, Slice};

@@ -26,8 +26,8 @@ use kerf::isolation::mps_serves;
 use kerf::units::Share;
 use tokio_util::sync::CancellationToken;
 
-use super::{Demand, Mount, Provision};
-use crate::backend::Vendor;
+use crate::device::backend::Vendor;
+use crate::isolation::{Demand, Mount, Provision};
 use crate::state::State;
 
 /// Where clients look unless told otherwise.

@@ -3,9 +3,9 @@
 
 use k8s_openapi::jiff::Timestamp;
 
-use super::Reconciler;
-use crate::claim::truth::Foreign;
-use crate::health::{OTHER_DOMAIN, Tiding};
+use crate::allocation::kubelet_list::Foreign;
+use crate::publish::condition::{OTHER_DOMAIN, Tiding};
+use crate::reconcile::Reconciler;
 
 /// What was told of them.
 #[derive(Default)]

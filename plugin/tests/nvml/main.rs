@@ -14,17 +14,17 @@ use kerf::plan::{Form, Grant, Slice};
 use kerf::request::{ContainerKind, GpuRequest, RawAnnotations, RawContainer};
 use kerf::units::Share;
 use kerf_nvml::{Nvml, NvmlError, UNLIMITED};
-use kerf_plugin::backend::nvidia::Nvidia;
-use kerf_plugin::backend::{Backend, Vendor};
-use kerf_plugin::claim::view::{ContainerView, PodView, State};
-use kerf_plugin::claim::{Key, Pod, Stage};
+use kerf_plugin::allocation::view::{ContainerView, PodView, State};
+use kerf_plugin::allocation::{Key, Pod, Stage};
 use kerf_plugin::config::NvidiaOptions;
-use kerf_plugin::ids::Ids;
+use kerf_plugin::device::backend::{Backend, Vendor};
+use kerf_plugin::device::ids::Ids;
 use kerf_plugin::isolation::driver::{Kept, wanted};
 use kerf_plugin::isolation::{Demand, Ladder, Options, Provision};
-use kerf_plugin::labels::nvidia::Offer;
-use kerf_plugin::labels::{Style, Wanted};
-use kerf_plugin::profile::flags::MigStrategy;
+use kerf_plugin::publish::labels::wanted::{Style, Wanted};
+use kerf_plugin::vendor::flags::MigStrategy;
+use kerf_plugin::vendor::nvidia::labels::Offer;
+use kerf_plugin::vendor::nvidia::nvml::Nvidia;
 
 fn library(directory: &Path) -> PathBuf {
     let path = directory.join("libnvidia-ml.so.1");

@@ -4,7 +4,7 @@ use std::path::Path;
 use std::sync::{Arc, Mutex};
 
 use kerf::device::Health;
-use kerf_plugin::backend;
+use kerf_plugin::device::backend;
 use kerf_proto::amd::metrics_service_server::{MetricsService, MetricsServiceServer};
 use kerf_proto::amd::{GpuState, GpuStateResponse, Nothing};
 use kerf_proto::intel::levelzero_server::{Levelzero, LevelzeroServer};

@@ -3,12 +3,12 @@
 use std::collections::BTreeMap;
 
 use clap::ValueEnum as _;
-use kerf_plugin::backend::nvidia::files::{self, FilesOptions};
-use kerf_plugin::backend::{HostDevice, Vendor};
-use kerf_plugin::labels::flags::AmdLabel;
-use kerf_plugin::labels::nvidia::Offer;
-use kerf_plugin::labels::{Style, Wanted, prefixes};
-use kerf_plugin::profile::flags::MigStrategy;
+use kerf_plugin::device::backend::{HostDevice, Vendor};
+use kerf_plugin::publish::labels::flags::AmdLabel;
+use kerf_plugin::publish::labels::wanted::{Style, Wanted, prefixes};
+use kerf_plugin::vendor::flags::MigStrategy;
+use kerf_plugin::vendor::nvidia::files::{self, FilesOptions};
+use kerf_plugin::vendor::nvidia::labels::Offer;
 use serde_json::{Value, json};
 
 use crate::forest::Forest;

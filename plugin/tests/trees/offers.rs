@@ -3,12 +3,13 @@
 use std::collections::BTreeMap;
 
 use clap::Parser;
-use kerf_plugin::backend;
 use kerf_plugin::config::{Args, Config};
-use kerf_plugin::inventory::Cards;
-use kerf_plugin::profile::flags::two_dashes;
-use kerf_plugin::profile::pool::{Pools, list, pools};
-use kerf_plugin::profile::{Profile, gift};
+use kerf_plugin::device::backend;
+use kerf_plugin::device::cards::Cards;
+use kerf_plugin::offer::contract::Profile;
+use kerf_plugin::offer::hand_over;
+use kerf_plugin::offer::pool::{Pools, list, pools};
+use kerf_plugin::vendor::flags::two_dashes;
 use kerf_proto::deviceplugin::ContainerAllocateResponse;
 use serde_json::json;
 
@@ -47,10 +48,14 @@ fn resources<const N: usize>(wanted: [(&str, usize); N]) -> BTreeMap<String, usi
     wanted.map(|(name, count)| (name.to_owned(), count)).into()
 }
 
-fn allocate(profile: &Profile, resource: &str, ids: &[&str]) -> Result<ContainerAllocateResponse, gift::Refusal> {
+fn allocate(
+    profile: &Profile,
+    resource: &str,
+    ids: &[&str],
+) -> Result<ContainerAllocateResponse, hand_over::Refusal> {
     let ids: Vec<String> = ids.iter().map(|id| (*id).to_owned()).collect();
     let pools = made(profile);
-    gift::answer(&profile.gift, profile.one_share, &profile.roots, &pools.pools[resource], &ids)
+    hand_over::answer(&profile.gift, profile.one_share, &profile.roots, &pools.pools[resource], &ids)
 }
 
 fn devices(response: &ContainerAllocateResponse) -> Vec<(&str, &str)> {

@@ -2,10 +2,10 @@
 
 use std::collections::BTreeSet;
 
-use kerf_plugin::backend::Vendor;
-use kerf_plugin::profile::Order;
-use kerf_plugin::profile::order::{choose, pair_weight};
-use kerf_plugin::profile::pool::Pool;
+use kerf_plugin::device::backend::Vendor;
+use kerf_plugin::offer::contract::Order;
+use kerf_plugin::offer::order::{choose, pair_weight};
+use kerf_plugin::offer::pool::Pool;
 use proptest::prelude::*;
 use serde_json::json;
 

@@ -3,10 +3,11 @@
 use std::sync::{Arc, Mutex};
 
 use clap::Parser;
-use kerf_plugin::backend;
 use kerf_plugin::config::{Args, Config};
-use kerf_plugin::profile::flags::two_dashes;
-use kerf_plugin::profile::{Profile, gift};
+use kerf_plugin::device::backend;
+use kerf_plugin::offer::contract::Profile;
+use kerf_plugin::offer::hand_over;
+use kerf_plugin::vendor::flags::two_dashes;
 use kerf_proto::intel::levelzero_server::{Levelzero, LevelzeroServer};
 use kerf_proto::intel::{DeviceHealth, DeviceId, DeviceIndices, DeviceTemperature, Error, GetIntelIndicesMessage};
 use serde_json::json;
@@ -96,7 +97,7 @@ async fn a_container_is_told_which_of_the_cards_are_its_own() {
     let pools = tokio::task::spawn_blocking(move || made(&asked)).await.unwrap();
     let ids = ["card10-0".to_owned(), "card1-0".to_owned()];
     let pool = &pools.pools["gpu.intel.com/dxg"];
-    let given = gift::answer(&profile.gift, profile.one_share, &profile.roots, pool, &ids).unwrap();
+    let given = hand_over::answer(&profile.gift, profile.one_share, &profile.roots, pool, &ids).unwrap();
     let devices: Vec<_> = given.devices.iter().map(|spec| (&*spec.host_path, &*spec.permissions)).collect();
     assert_eq!(devices, [("/dev/dxg", "rw")]);
     let mounts: Vec<_> =

@@ -1,12 +1,13 @@
 //! The choice of machine and cards, by what each machine offers and what that costs at the moment.
 
+use super::super::Rank;
 use super::super::shape::Cards;
-use super::super::{Policy, Rank};
 use super::host::{Host, Need};
 use super::offer::{Facts, Offer, Way};
 use super::outlook::Room;
 use super::prices::Prices;
 use super::{Choice, Class, Market, count_slots};
+use crate::policy::Policy;
 
 /// What every machine offers one class of pods under one policy.
 #[derive(Clone, Debug, Default)]

@@ -1,12 +1,12 @@
 //! What a market has seen of the demand, and when it learns from it.
 
-use super::super::Policy;
 use super::super::shape::Shape;
 use super::host::Need;
 use super::offer::Facts;
 use super::outlook::Outlook;
 use super::totals::Totals;
 use super::{Class, Market, count_slots};
+use crate::policy::Policy;
 
 /// How often each class of pods was seen.
 #[derive(Clone, Debug, Default)]

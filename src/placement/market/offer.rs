@@ -2,11 +2,11 @@
 
 use std::cmp::Reverse;
 
-use super::super::Policy;
 use super::super::shape::{Cards, Kind};
 use super::fgd;
 use super::host::{Host, Need, Slot};
 use super::outlook::Outlook;
+use crate::policy::Policy;
 use crate::units::Share;
 
 /// The best way to put the pod on a card that is in use, and the best on one that is free as a whole. Small, since

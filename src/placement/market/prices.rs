@@ -1,11 +1,11 @@
 //! What a placement costs the pods to come, as the whole cluster stands now.
 
-use super::super::Policy;
 use super::super::shape::{Cards, Kind, Kinds};
 use super::host::{Host, Need};
 use super::outlook::{Outlook, Room};
 use super::tail;
 use super::totals::Totals;
+use crate::policy::Policy;
 
 /// A card's worth of lost room costs this much where it is sure to be missed, in thousandths of a card.
 const ROOM: f64 = 300.0;

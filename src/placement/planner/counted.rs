@@ -1,13 +1,15 @@
 //! Shares by count: a container's go to one card where one has room for them all, by the policy's order; else to as few
 //! cards as possible, and where each share is a whole card, to the best-connected ones.
 
+use super::super::card_order;
 use super::super::cards::best_set;
-use super::super::{Policy, Unfit, card_order};
 use super::{Choice, Take};
 use crate::ledger::{NodeLedger, Room};
 use crate::plan::Tally;
+use crate::policy::Policy;
 use crate::request::{ContainerKind, ContainerRequest, GpuRequest};
 use crate::shares::{Arrangement, Counted, PerCard};
+use crate::unfit::Unfit;
 use crate::units::{Mib, Milli, Share};
 
 /// A card on which the container can have shares.

@@ -18,9 +18,9 @@ mod supply;
 
 use rustc_hash::FxHashSet;
 
-use super::super::Policy;
 use super::super::cards::best_set;
 use crate::ledger::NodeLedger;
+use crate::policy::Policy;
 use crate::request::{Ask, ContainerRequest, GpuRequest};
 use crate::units::Share;
 use demand::{Demand, Left, Part, take_whole};

@@ -12,8 +12,8 @@ use std::sync::Arc;
 use clap::CommandFactory;
 use kerf::annotation::Keys;
 use kerf::ids::NodeName;
-use kerf::placement::Unfit;
 use kerf::request::{ContainerKind, GpuRequest, RawAnnotations, RawContainer, RequestError};
+use kerf::unfit::Unfit;
 use kerf_manifests::root;
 use kerf_runtime::feed::Ages;
 use prometheus::Registry;
@@ -150,8 +150,8 @@ fn descs() -> [(&'static str, Vec<Desc>); 2] {
     let mut extender = metrics.descs().unwrap();
     extender.extend(age(kerf_extender::metrics::WATCH_AGE));
 
-    let counters = kerf_plugin::metrics::Counters::new(&Registry::new()).unwrap();
-    let kerf_plugin::metrics::Counters {
+    let counters = kerf_plugin::publish::metrics::Counters::new(&Registry::new()).unwrap();
+    let kerf_plugin::publish::metrics::Counters {
         registrations,
         allocations,
         starts,
@@ -164,12 +164,13 @@ fn descs() -> [(&'static str, Vec<Desc>); 2] {
     } = &counters;
     let vectors = [registrations, allocations, starts, backend_errors, breaches, api_errors];
     let gauges =
-        kerf_plugin::metrics::Gauges::new(kerf_plugin::state::State::default(), NodeName::from("")).unwrap();
-    let complaints = kerf_plugin::metrics::complaints(|| 0).unwrap();
+        kerf_plugin::publish::metrics::Gauges::new(kerf_plugin::state::State::default(), NodeName::from(""))
+            .unwrap();
+    let complaints = kerf_plugin::publish::metrics::complaints(|| 0).unwrap();
     let mut plugin: Vec<Desc> = vectors.into_iter().flat_map(Collector::desc).cloned().collect();
     plugin.extend([swaps, moves, reconcile_errors].into_iter().flat_map(Collector::desc).cloned());
     plugin.extend(gauges.desc().into_iter().chain(complaints.desc()).cloned());
-    plugin.extend(age(kerf_plugin::metrics::WATCH_AGE));
+    plugin.extend(age(kerf_plugin::publish::metrics::WATCH_AGE));
 
     [("kerf-extender", extender), ("kerf-plugin", plugin)].map(|(program, mut descs)| {
         descs.sort_by(|a, b| {

@@ -1,9 +1,10 @@
 //! An arrangement that was found, and how it is carried out.
 
-use super::super::super::{Policy, Unfit};
 use super::super::{Choice, amount};
 use crate::ledger::NodeLedger;
+use crate::policy::Policy;
 use crate::request::{Ask, ContainerKind, GpuRequest};
+use crate::unfit::Unfit;
 use crate::units::Share;
 
 /// Which container is on which card.

@@ -1,9 +1,9 @@
 //! What a node's cards have to give, in the order in which the search fills them.
 
-use super::super::super::Policy;
 use super::super::counted::most;
 use super::demand::{Demand, Left};
 use crate::ledger::{NodeLedger, Room};
+use crate::policy::Policy;
 use crate::request::Ask;
 use crate::shares::Arrangement;
 use crate::units::{Mib, Share};

@@ -12,10 +12,10 @@ use kerf::annotation::Keys;
 use kerf::device::Device;
 use kerf::units::Mib;
 use kerf_extender::binder::WAKER;
-use kerf_plugin::backend::facts::Facts;
-use kerf_plugin::backend::{HostDevice, Origin, Vendor};
-use kerf_plugin::health::condition_type;
-use kerf_plugin::labels::{self, Style, Wanted};
+use kerf_plugin::device::backend::{HostDevice, Origin, Vendor};
+use kerf_plugin::device::facts::Facts;
+use kerf_plugin::publish::condition::condition_type;
+use kerf_plugin::publish::labels::wanted::{self, Style, Wanted};
 
 use crate::reading::{of_kind, only};
 use crate::{container, templates};
@@ -257,7 +257,7 @@ fn policies_let_pass_the_labels_and_conditions_that_are_written_and_no_others() 
     let labels = own.variables.as_ref().unwrap().get(1).unwrap();
     assert_eq!((&*labels.name, &*labels.expression), ("mayLabel", "false"));
     let rule = own.validations.as_ref().unwrap().last().unwrap().expression.clone();
-    let prefixes = [Vendor::Amd, Vendor::Intel, Vendor::Nvidia].into_iter().flat_map(labels::prefixes);
+    let prefixes = [Vendor::Amd, Vendor::Intel, Vendor::Nvidia].into_iter().flat_map(wanted::prefixes);
     for prefix in prefixes.clone() {
         assert!(rule.contains(&format!("key.startsWith('{prefix}')")), "{prefix}");
     }

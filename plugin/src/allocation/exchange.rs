@@ -1,0 +1,128 @@
+//! Two containers change places: what was assumed of the one is true of the other.
+
+use kerf::ids::{ContainerName, DeviceId};
+use kerf::plan::{Form, Grant};
+use kerf::units::Milli;
+
+use crate::allocation::entry::{Entry, lends};
+use crate::allocation::{Claims, Key};
+
+impl Claims {
+    /// What was assumed of `a` is true of `b`, and the other way round. Pods of one shape change places as a
+    /// whole; otherwise the two containers do, if they ask for the same. Whether they did.
+    pub(super) fn exchange(&mut self, a: &Key, b: &Key) -> bool {
+        let (Some(left), Some(right)) = (self.pods.get(&a.pod), self.pods.get(&b.pod)) else { return false };
+        if left.placement.is_none() != right.placement.is_none() {
+            return false;
+        }
+        if a.pod != b.pod
+            && untouched(left)
+            && untouched(right)
+            && shape(left).eq(shape(right))
+            && left.position(&a.container) == right.position(&b.container)
+        {
+            let pairs: Vec<_> = names(left).zip(names(right)).collect();
+            for (name_a, name_b) in pairs {
+                self.exchange_pair(
+                    &Key { pod: a.pod.clone(), container: name_a },
+                    &Key { pod: b.pod.clone(), container: name_b },
+                );
+            }
+        } else if self.alike(a, b) {
+            self.exchange_pair(a, b);
+        } else {
+            return false;
+        }
+        self.open = match self.open.take() {
+            Some(uid) if uid == a.pod => Some(b.pod.clone()),
+            Some(uid) if uid == b.pod => Some(a.pod.clone()),
+            other => other,
+        };
+        true
+    }
+
+    /// Whether `a` and `b` may be served in each other's place and change records afterwards: in pods of one shape,
+    /// or each for as long as its pod, since an init container shares its cards with those after it. And with the same
+    /// ceiling for bursts: the limits that the one was served with are right for the other.
+    pub(super) fn interchangeable(&self, a: &Key, b: &Key) -> bool {
+        let (Some(left), Some(right)) = (self.pods.get(&a.pod), self.pods.get(&b.pod)) else { return false };
+        let lasting = |entry: &Entry| !entry.pod.request.containers.iter().any(|c| lends(c.kind));
+        self.alike(a, b)
+            && ceiling(left) == ceiling(right)
+            && (shape(left).eq(shape(right)) || (lasting(left) && lasting(right)))
+    }
+
+    /// Whether two containers ask for the same.
+    pub(super) fn alike(&self, a: &Key, b: &Key) -> bool {
+        let ask = |key: &Key| {
+            let entry = self.pods.get(&key.pod)?;
+            entry.pod.request.containers.get(entry.position(&key.container)?).map(|container| container.ask.clone())
+        };
+        ask(a).is_some() && ask(a) == ask(b)
+    }
+
+    fn exchange_pair(&mut self, a: &Key, b: &Key) {
+        self.swap_cards(a, b);
+        self.exchange_answers(a, b);
+        self.exchange_levels(a, b);
+        let mut take =
+            |key: &Key| self.pods.get_mut(&key.pod).and_then(|entry| entry.claims.remove(&key.container));
+        let (of_a, of_b) = (take(a), take(b));
+        for (key, claim) in [(a, of_b), (b, of_a)] {
+            if let (Some(entry), Some(claim)) = (self.pods.get_mut(&key.pod), claim) {
+                entry.claims.insert(key.container.clone(), claim);
+            }
+        }
+    }
+
+    /// Two containers change cards; each keeps its own amounts.
+    pub(super) fn swap_cards(&mut self, a: &Key, b: &Key) {
+        let grant = |claims: &Self, key: &Key| claims.pods.get(&key.pod)?.grant(&key.container).cloned();
+        let (Some(of_a), Some(of_b)) = (grant(self, a), grant(self, b)) else { return };
+        for (key, own, other) in [(a, &of_a, &of_b), (b, &of_b, &of_a)] {
+            if let Some(entry) = self.pods.get_mut(&key.pod) {
+                entry.exchanged = true;
+                if let Some(grant) = entry.grant_mut(&key.container) {
+                    *grant = moved(own, other);
+                }
+            }
+        }
+    }
+}
+
+/// The ceiling for bursts that its containers' limits are written with.
+fn ceiling(entry: &Entry) -> Option<Milli> {
+    entry.placement.as_ref().map_or(entry.pod.request.limit, |placement| placement.limit)
+}
+
+fn names(entry: &Entry) -> impl Iterator<Item = ContainerName> {
+    entry.pod.request.containers.iter().map(|container| container.name.clone())
+}
+
+fn shape(entry: &Entry) -> impl Iterator<Item = impl PartialEq> {
+    let containers = entry.pod.request.containers.iter();
+    containers.map(|c| (c.kind, c.ask.clone()))
+}
+
+/// A pod of which kubelet has listed a part keeps that part.
+fn untouched(entry: &Entry) -> bool {
+    !entry.claims.values().any(|claim| claim.confirmed)
+}
+
+/// `own` on the cards of `other`.
+fn moved(own: &Grant, other: &Grant) -> Grant {
+    let mut grant = own.clone();
+    if matches!(own.form, Form::Counted(_)) && own.form == other.form {
+        // as many, however they are divided among cards
+        grant.slices.clone_from(&other.slices);
+    } else if own.slices.len() == other.slices.len() {
+        for (slice, target) in grant.slices.iter_mut().zip(&other.slices) {
+            slice.device = DeviceId::clone(&target.device);
+            slice.index = target.index;
+            if own.is_whole() {
+                slice.share = target.share;
+            }
+        }
+    }
+    grant
+}

@@ -1,0 +1,81 @@
+//! Containers on kubelet's list that have cards and no record that tells which: of pods that nobody placed, of pods whose
+//! record cannot be read, and of pods that the API server does not show. What they hold is counted as well as it can be
+//! told: by what was answered for their ids, or else by the cards that these name.
+
+use kerf::ids::{ContainerName, DeviceId, PodRef};
+use kerf::units::{Mib, Milli, Share};
+
+use crate::allocation::kubelet_list::{Held, Listing};
+use crate::allocation::{Claims, Key};
+use crate::device::ids::{Ids, Resource};
+
+/// Such a container.
+#[derive(Clone, Debug)]
+pub(super) struct Stray {
+    /// Its pod.
+    pub(super) pod: PodRef,
+    /// Its name.
+    pub(super) container: ContainerName,
+    /// Its ids of core.
+    pub(super) core: Ids,
+    /// What it has of which cards, and whether nobody else can have a share of them by memory.
+    pub(super) cards: Vec<(DeviceId, Share, bool)>,
+}
+
+impl Claims {
+    /// What this list shows that may be such.
+    pub(super) fn strays_of(&self, listing: &Listing) -> Vec<Stray> {
+        listing.held.iter().filter(|held| !held.ids.is_empty()).map(|held| self.stray(held)).collect()
+    }
+
+    /// Those of kubelet's latest list, by what is known of the pods by now.
+    pub(super) fn strays(&self) -> impl Iterator<Item = &Stray> {
+        self.listed_holders.iter().filter(|stray| {
+            let entry = self.by_reference(&stray.pod).and_then(|uid| self.pods.get(&uid));
+            entry.is_none_or(|entry| entry.grant(&stray.container).is_none())
+        })
+    }
+
+    fn stray(&self, held: &Held) -> Stray {
+        let core = held.ids.get(&Resource::Core).cloned().unwrap_or_default();
+        let cards = match self.answered_to(held, &core) {
+            Some(cards) => cards,
+            None => held.ids.iter().flat_map(|(resource, ids)| self.named(resource, ids)).collect(),
+        };
+        Stray { pod: held.pod.clone(), container: held.container.clone(), core, cards }
+    }
+
+    fn answered_to(&self, held: &Held, core: &Ids) -> Option<Vec<(DeviceId, Share, bool)>> {
+        let key = Key {
+            pod: self.by_reference(&held.pod).unwrap_or_else(|| "".into()),
+            container: held.container.clone(),
+        };
+        let cards = self.answered(&key, core)?.iter();
+        Some(cards.map(|slice| (slice.device.clone(), slice.share, slice.share.compute >= Milli::WHOLE)).collect())
+    }
+
+    /// What these ids name. One card may come once for each resource.
+    fn named(&self, resource: &Resource, ids: &Ids) -> Vec<(DeviceId, Share, bool)> {
+        let taken = |(card, count): (&str, u64)| {
+            let device = DeviceId::from(card);
+            let whole = self.cards.get(&device).map(kerf::device::Device::capacity);
+            match resource {
+                Resource::Core => {
+                    let compute = Milli::from_core_units(count).unwrap_or(Milli::WHOLE).min(Milli::WHOLE);
+                    let all = compute >= Milli::WHOLE;
+                    let share = Share { compute, memory: Mib(0) };
+                    (device, whole.filter(|_| all).unwrap_or(share), all)
+                }
+                Resource::Memory => {
+                    let memory = Mib::from_memory_units(count).unwrap_or_default();
+                    (device, Share { compute: Milli(0), memory }, false)
+                }
+                Resource::Counted(name) => {
+                    let slice = self.slice(name, card, u32::try_from(count).unwrap_or(u32::MAX));
+                    (device, slice.map_or(Share::ZERO, |slice| slice.share), true)
+                }
+            }
+        };
+        ids.cards().into_iter().map(taken).collect()
+    }
+}

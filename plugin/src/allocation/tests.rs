@@ -1,0 +1,388 @@
+//! The rules one by one; [`burst`] has them all at once.
+
+use std::collections::BTreeMap;
+
+use kerf::annotation::{self, Keys, Record};
+use kerf::device::Health;
+use kerf::plan::{Form, Taken};
+use kerf::request::{Ask, ContainerKind, ContainerRequest, RawAnnotations, RawContainer};
+use kerf::units::{Mib, Share};
+
+use super::entry::amount;
+use super::kubelet_list::{Held, Listing};
+use super::*;
+use crate::device::ids::{Resource, unit};
+
+mod burst;
+mod counted;
+mod dice;
+mod level;
+mod strangers;
+mod twins;
+
+const CARDS: u32 = 4;
+/// 10 units of memory: small, so that cards fill up.
+const MEMORY: u64 = 10;
+
+/// A container before it has a name: kind, core, memory in units.
+type Shape = (ContainerKind, u64, u64);
+
+fn cards() -> Vec<Device> {
+    (0..CARDS).map(|index| Device::new(format!("GPU-{index}"), index, Mib(MEMORY * 256))).collect()
+}
+
+fn request(shape: &[Shape]) -> GpuRequest {
+    let text: Vec<_> =
+        shape.iter().enumerate().map(|(at, (_, c, m))| (format!("c{at}"), c.to_string(), m.to_string())).collect();
+    let raw = shape.iter().zip(&text).map(|((kind, ..), (name, core, memory))| RawContainer {
+        name,
+        kind: *kind,
+        core: Some(core),
+        memory: Some(memory),
+        counted: &[],
+    });
+    GpuRequest::parse(raw, RawAnnotations::default()).unwrap().unwrap()
+}
+
+fn key(pod: &Pod, container: &str) -> Key {
+    Key { pod: pod.uid.clone(), container: container.into() }
+}
+
+fn pod(name: &str, request: GpuRequest, record: Option<Placement>) -> Pod {
+    Pod {
+        uid: format!("uid-{name}").as_str().into(),
+        reference: PodRef::new("ns", name),
+        node: "n".into(),
+        created: 7,
+        request,
+        record,
+        confirmed: false,
+        isolated: None,
+        users: Default::default(),
+        stage: Stage::Live,
+        runtime_ids: BTreeMap::new(),
+    }
+}
+
+/// Places a pod where it fits, trying cards from `first` on; init and later containers prefer the same cards.
+fn place(taken: &[Plan], request: &GpuRequest, time: u64, first: u32) -> Option<Placement> {
+    let all = cards();
+    let mut plan = Plan::default();
+    for container in &request.containers {
+        let mut order: Vec<u32> = plan.grants.iter().flat_map(|g: &Grant| &g.slices).map(|s| s.index).collect();
+        order.extend((0..CARDS).map(|k| (first + k) % CARDS));
+        let mut slices: Vec<Slice> = Vec::new();
+        for index in order {
+            let device = &all[index as usize];
+            let share = match container.ask {
+                Ask::Share(share) => share,
+                Ask::Whole { .. } | Ask::Counted(_) => device.capacity(),
+            };
+            if Some(slices.len()) == container.ask.cards() || slices.iter().any(|s| s.index == index) {
+                continue;
+            }
+            let mut tried = plan.clone();
+            let slice = Slice { device: device.id.clone(), index, share, count: 1 };
+            tried.grants.push(Grant {
+                container: container.name.clone(),
+                kind: container.kind,
+                position: container.position,
+                form: Form::of(&container.ask),
+                slices: slices.iter().cloned().chain([slice.clone()]).collect(),
+            });
+            if fits(taken.iter().chain([&tried])) {
+                slices.push(slice);
+            }
+        }
+        if Some(slices.len()) != container.ask.cards() {
+            return None;
+        }
+        plan.grants.push(Grant {
+            container: container.name.clone(),
+            kind: container.kind,
+            position: container.position,
+            form: Form::of(&container.ask),
+            slices,
+        });
+    }
+    Some(Placement { node: "n".into(), time, limit: None, plan })
+}
+
+fn fits<'a>(plans: impl Iterator<Item = &'a Plan>) -> bool {
+    let mut used: BTreeMap<DeviceId, (Share, u32, bool)> = BTreeMap::new();
+    for hold in plans.flat_map(Plan::holds) {
+        let entry = used.entry(hold.device.clone()).or_default();
+        *entry = (entry.0.saturating_add(hold.share), entry.1 + 1, entry.2 || hold.is_whole());
+    }
+    let capacity = Share::new(1000, MEMORY * 256);
+    used.values().all(|(sum, pods, whole)| sum.fits_in(capacity) && (!whole || *pods == 1))
+}
+
+fn share(name: &str, core: u64, memory: u64, card: u32, time: u64) -> Pod {
+    let request = request(&[(ContainerKind::App, core, memory)]);
+    let placement = place(&[], &request, time, card).unwrap();
+    pod(name, request, Some(placement))
+}
+
+fn core(card: u32, range: std::ops::Range<u32>) -> Ids {
+    Ids::new(range.map(|k| unit(&format!("GPU-{card}"), k)))
+}
+
+fn claims_with(pods: impl IntoIterator<Item = Pod>) -> Claims {
+    let mut claims = Claims::default();
+    claims.set_cards(cards());
+    pods.into_iter().for_each(|pod| claims.observe(pod));
+    claims
+}
+
+fn held(pod: &Pod, core: Ids, memory: Ids) -> Held {
+    let ids = [(Resource::Core, core), (Resource::Memory, memory)].into_iter().filter(|(_, ids)| !ids.is_empty());
+    Held { pod: pod.reference.clone(), container: "c0".into(), ids: ids.collect() }
+}
+
+/// kubelet's list: pods that hold something, and pods that do not yet.
+fn listing(held: impl IntoIterator<Item = Held>, others: &[&Pod]) -> Listing {
+    let held: Vec<Held> = held.into_iter().collect();
+    let holders = held.iter().map(|item| item.pod.clone());
+    Listing { pods: holders.chain(others.iter().map(|pod| pod.reference.clone())).collect(), held, foreign: None }
+}
+
+/// A list that was asked for during a call.
+fn within(claims: &mut Claims, listing: &Listing) -> kubelet_list::Findings {
+    let question = claims.question(true);
+    claims.reconcile(listing, question)
+}
+
+fn device(answer: &Answer) -> String {
+    answer.grant.slices[0].device.to_string()
+}
+
+#[test]
+fn the_pod_that_kubelet_lists_is_the_one_that_is_served() {
+    let pods = [share("a", 20, 2, 0, 1), share("b", 20, 2, 1, 2), share("c", 20, 2, 2, 3)];
+    let mut claims = claims_with(pods.clone());
+    // bound last, asked for first; and what it has so far tells what comes next
+    within(&mut claims, &listing([], &[&pods[2]]));
+    assert!(claims.certain(&Resource::Memory, 2));
+    assert_eq!(claims.allocate(&Resource::Memory, core(0, 0..2)).unwrap().key.pod.as_str(), "uid-c");
+    assert!(!claims.certain(&Resource::Core, 20), "a call has come since");
+    within(&mut claims, &listing([held(&pods[2], Ids::default(), core(0, 0..2))], &[]));
+    let answer = claims.allocate(&Resource::Core, core(0, 0..20)).unwrap();
+    assert_eq!((answer.key.pod.as_str(), device(&answer).as_str()), ("uid-c", "GPU-2"));
+    within(&mut claims, &listing([held(&pods[2], core(0, 0..20), core(0, 0..2))], &[&pods[1]]));
+    assert_eq!(claims.allocate(&Resource::Core, core(1, 0..20)).unwrap().key.pod.as_str(), "uid-b");
+}
+
+#[test]
+fn more_ids_than_there_are_cannot_be_advised() {
+    let claims = claims_with([share("a", 20, 2, 0, 1)]);
+    let free = [unit("GPU-0", 1), unit("GPU-1", 0)];
+    for size in [3, i32::MAX as usize, usize::MAX] {
+        assert_eq!(claims.prefer(&Resource::Core, &free, &free[..1], size).len(), 2, "{size}");
+    }
+}
+
+#[test]
+fn an_answer_that_kubelet_did_not_note_was_not_given() {
+    let pods = [share("a", 20, 2, 0, 1), share("b", 20, 2, 1, 2)];
+    let mut claims = claims_with(pods.clone());
+    within(&mut claims, &listing([], &[&pods[0]]));
+    claims.allocate(&Resource::Core, core(0, 0..20)).unwrap();
+    // kubelet ended before it had the answer, and begins with the other pod
+    within(&mut claims, &listing([], &[&pods[1]]));
+    let answer = claims.allocate(&Resource::Core, core(0, 0..20)).unwrap();
+    assert_eq!((answer.key.pod.as_str(), device(&answer).as_str()), ("uid-b", "GPU-1"));
+    within(&mut claims, &listing([held(&pods[1], core(0, 0..20), core(1, 0..2))], &[&pods[0]]));
+    let answer = claims.allocate(&Resource::Core, core(0, 20..40)).unwrap();
+    assert_eq!((answer.key.pod.as_str(), device(&answer).as_str()), ("uid-a", "GPU-0"));
+}
+
+#[test]
+fn without_kubelets_list_the_same_call_is_answered_again_once_nobody_waits() {
+    let mut claims = claims_with([share("a", 20, 2, 0, 1)]);
+    let first = claims.allocate(&Resource::Core, core(0, 0..20)).unwrap();
+    let again = claims.allocate(&Resource::Core, core(0, 0..20)).unwrap();
+    assert_eq!((&first.key, &first.grant, false), (&again.key, &again.grant, first.repeated));
+    assert!(again.repeated);
+}
+
+#[test]
+fn ids_of_one_card_prefer_the_pod_that_was_placed_there() {
+    let mut claims = claims_with([share("a", 20, 2, 0, 1), share("b", 20, 2, 1, 2)]);
+    let answer = claims.allocate(&Resource::Core, core(1, 0..20)).unwrap();
+    assert_eq!((answer.key.pod.as_str(), device(&answer).as_str()), ("uid-b", "GPU-1"));
+}
+
+#[test]
+fn mixed_ids_leave_the_record_in_charge() {
+    let mut claims = claims_with([share("a", 20, 2, 2, 1)]);
+    let mixed = Ids::new(core(0, 0..10).iter().chain(core(1, 0..10).iter()).map(str::to_owned));
+    assert_eq!(device(&claims.allocate(&Resource::Core, mixed).unwrap()), "GPU-2");
+}
+
+#[test]
+fn an_amount_that_nobody_waits_for_is_refused_by_its_amount() {
+    let mut claims = claims_with([share("a", 20, 2, 0, 1)]);
+    let refusal = claims.allocate(&Resource::Core, core(0, 0..30)).unwrap_err();
+    assert_eq!(refusal.code(), "nobody-waits");
+    assert!(refusal.to_string().contains("30 units of core"));
+}
+
+#[test]
+fn a_card_that_is_ill_lost_or_full_is_not_given() {
+    let mut claims = claims_with([share("a", 50, 5, 0, 1)]);
+    let mut ill = cards();
+    ill[0].health = Health::Unhealthy;
+    claims.set_cards(ill);
+    let refusal = claims.allocate(&Resource::Core, core(1, 0..50)).unwrap_err();
+    assert_eq!(refusal.code(), "unhealthy");
+    claims.set_cards(cards().split_off(1));
+    let refusal = claims.allocate(&Resource::Core, core(1, 0..50)).unwrap_err();
+    assert_eq!(refusal.code(), "no-such-card");
+
+    // a tenant who wrote its own record onto a full card
+    let mut claims = claims_with([share("a", 50, 9, 0, 1), share("b", 30, 2, 0, 2)]);
+    claims.allocate(&Resource::Core, core(0, 0..50)).unwrap();
+    claims.allocate(&Resource::Memory, core(0, 0..9)).unwrap();
+    let refusal = claims.allocate(&Resource::Core, core(0, 50..80)).unwrap_err();
+    assert_eq!(refusal.code(), "overcommitted");
+}
+
+#[test]
+fn what_a_tenant_writes_later_is_not_obeyed_and_is_corrected() {
+    let honest = share("a", 20, 2, 0, 1);
+    let mut claims = claims_with([honest.clone()]);
+    claims.observe(Pod { record: share("a", 20, 2, 3, 1).record, ..honest.clone() });
+    let answer = claims.allocate(&Resource::Core, core(0, 0..20)).unwrap();
+    assert_eq!(device(&answer), "GPU-0");
+    claims.allocate(&Resource::Memory, core(0, 0..2)).unwrap();
+    within(&mut claims, &listing([held(&honest, core(0, 0..20), core(0, 0..2))], &[]));
+    let keys = Keys::default();
+    let written = claims.corrections(&keys).remove(0).annotations;
+    assert_eq!(annotation::read(&written, &keys, &honest.request), Record::Placed(honest.record.unwrap()));
+    assert!(annotation::confirmed(&written, &keys));
+}
+
+#[test]
+fn a_list_older_than_a_call_or_than_another_list_changes_nothing() {
+    let (a, b) = (share("a", 20, 2, 0, 1), share("b", 20, 2, 0, 2));
+    let mut claims = claims_with([a.clone(), b.clone()]);
+    let before = claims.question(false);
+    claims.allocate(&Resource::Core, core(0, 0..20)).unwrap();
+    let (second, third) = (claims.question(false), claims.question(false));
+    let stale = listing([held(&b, core(0, 0..20), Ids::default())], &[]);
+    assert_eq!(claims.reconcile(&stale, before), kubelet_list::Findings::default());
+    assert_eq!(claims.reconcile(&stale, third).swaps.len(), 1);
+    let other = listing([held(&a, core(0, 0..20), Ids::default())], &[]);
+    assert_eq!(claims.reconcile(&other, second), kubelet_list::Findings::default());
+}
+
+#[test]
+fn a_list_asked_for_while_an_answer_is_on_its_way_takes_nothing_away() {
+    let (a, b) = (share("a", 20, 2, 0, 1), share("b", 20, 2, 1, 2));
+    let mut claims = claims_with([a.clone(), b]);
+    claims.allocate(&Resource::Core, core(0, 0..20)).unwrap();
+    claims.allocate(&Resource::Memory, core(0, 0..2)).unwrap();
+    // kubelet has noted the first answer, and not yet the second
+    let question = claims.question(false);
+    claims.reconcile(&listing([held(&a, core(0, 0..20), Ids::default())], &[]), question);
+    let next = claims.allocate(&Resource::Memory, core(1, 0..2)).unwrap();
+    assert_eq!(next.key.pod.as_str(), "uid-b", "the first pod has its memory");
+}
+
+#[test]
+fn after_a_restart_kubelets_list_restores_the_claims() {
+    let (running, waiting) = (share("a", 20, 2, 0, 1), share("b", 20, 2, 1, 2));
+    let mut claims = claims_with([running.clone(), waiting.clone()]);
+    let list = listing([held(&running, core(0, 0..20), core(0, 0..2))], &[&waiting]);
+    assert_eq!(within(&mut claims, &list).adopted.len(), 1);
+    let answer = claims.allocate(&Resource::Core, core(1, 0..20)).unwrap();
+    assert_eq!(answer.key.pod.as_str(), "uid-b");
+    assert!(claims.starts(&core(0, 0..20)));
+    assert!(!claims.starts(&core(0, 0..19)));
+}
+
+#[test]
+fn a_pod_that_was_served_in_anothers_place_keeps_what_it_got_and_gives_what_it_had() {
+    let pods = [share("a", 50, 5, 0, 1), share("b", 50, 5, 1, 2)];
+    let mut claims = claims_with(pods.clone());
+    // no list at hand: taken for the first, and it was the second
+    assert_eq!(device(&claims.allocate(&Resource::Core, core(0, 0..50)).unwrap()), "GPU-0");
+    let findings = within(&mut claims, &listing([held(&pods[1], core(0, 0..50), Ids::default())], &[]));
+    assert_eq!(findings.swaps.len(), 1);
+    claims.allocate(&Resource::Memory, core(0, 0..5)).unwrap();
+    within(&mut claims, &listing([held(&pods[1], core(0, 0..50), core(0, 0..5))], &[&pods[0]]));
+    assert_eq!(device(&claims.allocate(&Resource::Core, core(1, 0..50)).unwrap()), "GPU-1");
+    let written = claims.corrections(&Keys::default());
+    assert_eq!(written.len(), 2, "both records are written");
+}
+
+/// kubelet lists no ordinary init containers: one that was served before this process began is over, or is not.
+#[test]
+fn a_pod_of_whose_init_container_nothing_is_known_goes_on_with_either_container() {
+    let shape = [(ContainerKind::Init, 50, 5), (ContainerKind::App, 30, 3)];
+    let placement = place(&[], &request(&shape), 1, 0).unwrap();
+    for (units, container) in [(30, "c1"), (50, "c0")] {
+        let pod = pod("a", request(&shape), Some(placement.clone()));
+        let mut claims = claims_with([pod.clone()]);
+        within(&mut claims, &listing([], &[&pod]));
+        let answer = claims.allocate(&Resource::Core, core(0, 0..units)).unwrap();
+        assert_eq!(answer.key.container.as_str(), container);
+    }
+}
+
+#[test]
+fn only_the_end_of_a_pod_frees_its_card() {
+    let a = share("a", 100, 0, 0, 1);
+    let mut claims = claims_with([a.clone()]);
+    claims.allocate(&Resource::Core, core(0, 0..100)).unwrap();
+    claims.observe(Pod { stage: Stage::Leaving, ..a.clone() });
+    assert_eq!(claims.allocated(&"GPU-0".into()).compute, Milli::WHOLE);
+    claims.observe(Pod { stage: Stage::Ended, ..a.clone() });
+    assert_eq!(claims.allocated(&"GPU-0".into()), Share::ZERO);
+    // an older event arrives late
+    claims.observe(a.clone());
+    assert!(claims.view().is_empty());
+    claims.forget(&a.uid);
+    claims.observe(a);
+    claims.begin_list();
+    claims.end_list();
+    assert!(claims.view().is_empty());
+}
+
+#[test]
+fn a_record_by_index_is_served_and_confirmed_without_being_rewritten() {
+    let keys = Keys::default();
+    let mut old = share("a", 20, 2, 2, 1);
+    let mut annotations = annotation::write(old.record.as_ref().unwrap(), &keys);
+    annotations.remove(&keys.placement);
+    let Record::Placed(placement) = annotation::read(&annotations, &keys, &old.request) else { panic!() };
+    old.record = Some(placement);
+    let mut claims = claims_with([old.clone()]);
+    assert_eq!(device(&claims.allocate(&Resource::Core, core(2, 0..20)).unwrap()), "GPU-2");
+    claims.allocate(&Resource::Memory, core(2, 0..2)).unwrap();
+    within(&mut claims, &listing([held(&old, core(2, 0..20), core(2, 0..2))], &[]));
+    // what holds it is still being prepared
+    let written = claims.corrections(&keys).remove(0).annotations;
+    assert_eq!(written, BTreeMap::from([(keys.gpu_assigned.clone(), "true".to_owned())]));
+    claims.enforced(&key(&old, "c0"), core(2, 0..20), Isolation::None);
+    let written = claims.corrections(&keys).remove(0).annotations;
+    let isolated = (keys.isolated, r#"{"c0":"none"}"#.to_owned());
+    assert_eq!(written, BTreeMap::from([(keys.gpu_assigned, "true".to_owned()), isolated]));
+}
+
+#[test]
+fn a_pod_that_held_something_departs_until_kubelet_lists_it_no_more() {
+    let (a, b) = (share("a", 20, 2, 0, 1), share("b", 20, 2, 1, 2));
+    let mut claims = claims_with([a.clone(), b.clone()]);
+    let list = listing([held(&a, core(0, 0..20), core(0, 0..2))], &[&b]);
+    within(&mut claims, &list);
+    claims.forget(&b.uid);
+    assert!(!claims.departing(), "it held nothing");
+    claims.observe(Pod { stage: Stage::Ended, ..a });
+    within(&mut claims, &list);
+    assert!((claims.departing(), claims.struck()) == (true, false));
+    within(&mut claims, &Listing::default());
+    assert!((claims.departing(), claims.struck()) == (false, true));
+    assert!(!claims.struck(), "said once");
+}

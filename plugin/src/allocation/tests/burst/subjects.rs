@@ -1,0 +1,131 @@
+//! The pods of the node as the API server has them, and the news of them that are on their way.
+
+use std::collections::VecDeque;
+
+use kerf::annotation::{self, Keys, Record};
+use kerf::plan::Placement;
+
+use super::super::dice::Dice;
+use crate::allocation::kubelet_list::Correction;
+use crate::allocation::{Claims, Pod, Seen, Stage};
+
+/// One pod.
+#[derive(Clone)]
+pub(super) struct Subject {
+    /// As the API server shows it now.
+    pub(super) pod: Pod,
+    /// What the extender decided; `None`: nobody placed it.
+    pub(super) placed: Option<Placement>,
+    /// Its annotations cannot be read any more.
+    pub(super) spoiled: bool,
+    /// The plugin was restarted while its record could not be read: what it was not given by then it may be refused.
+    pub(super) lost: bool,
+    /// It has ended on the node, whether or not the API server knows.
+    pub(super) over: bool,
+}
+
+impl Subject {
+    pub(super) fn seen(&self) -> Seen {
+        let pod = &self.pod;
+        if self.spoiled {
+            return Seen::Other { uid: pod.uid.clone(), reference: pod.reference.clone(), stage: pod.stage };
+        }
+        Seen::Claimant(Box::new(pod.clone()))
+    }
+}
+
+#[derive(Default)]
+pub(super) struct Subjects {
+    pub(super) all: Vec<Subject>,
+    /// What the watch has still to tell, in order.
+    news: VecDeque<Seen>,
+}
+
+impl Subjects {
+    pub(super) fn pods(&self) -> impl Iterator<Item = &Pod> + Clone {
+        self.all.iter().map(|subject| &subject.pod)
+    }
+
+    pub(super) fn add(&mut self, pod: Pod, placed: Option<Placement>) {
+        let subject = Subject { pod, placed, spoiled: false, lost: false, over: false };
+        self.news.push_back(subject.seen());
+        self.all.push(subject);
+    }
+
+    /// Something changes; the watch will tell.
+    pub(super) fn change(&mut self, at: usize, change: impl FnOnce(&mut Subject)) {
+        change(&mut self.all[at]);
+        self.news.push_back(self.all[at].seen());
+    }
+
+    /// The watch tells some of its news.
+    pub(super) fn tell(&mut self, claims: &mut Claims, some: usize) {
+        for seen in self.news.drain(..some.min(self.news.len())) {
+            claims.see(seen);
+        }
+    }
+
+    /// What was known of records that cannot be read now is gone.
+    pub(super) fn lose(&mut self) {
+        for subject in &mut self.all {
+            subject.lost |= subject.spoiled || subject.pod.record.is_none();
+        }
+    }
+
+    /// All annotations can be read again.
+    pub(super) fn mend(&mut self) {
+        for at in 0..self.all.len() {
+            self.change(at, |subject| subject.spoiled = false);
+        }
+    }
+
+    pub(super) fn unheard(&self) -> usize {
+        self.news.len()
+    }
+
+    /// What the API server answers now.
+    pub(super) fn answer(&self) -> Vec<Seen> {
+        self.all.iter().map(Subject::seen).collect()
+    }
+
+    /// A new watch begins with a list; what the old one had to tell is in it.
+    pub(super) fn list(&mut self, claims: &mut Claims) {
+        self.news.clear();
+        claims.begin_list();
+        self.answer().into_iter().for_each(|seen| claims.see(seen));
+        claims.end_list();
+    }
+
+    /// The plugin writes a record.
+    pub(super) fn write(&mut self, correction: &Correction) {
+        let keys = Keys::default();
+        let at = self.all.iter().position(|subject| subject.pod.uid == correction.uid).unwrap();
+        self.change(at, |subject| {
+            let pod = &mut subject.pod;
+            let mut annotations =
+                pod.record.as_ref().map(|record| annotation::write(record, &keys)).unwrap_or_default();
+            annotations.insert(keys.gpu_assigned.clone(), pod.confirmed.to_string());
+            annotations.extend(correction.annotations.clone());
+            if let Record::Placed(placement) = annotation::read(&annotations, &keys, &pod.request) {
+                pod.record = Some(placement);
+            }
+            pod.confirmed = annotation::confirmed(&annotations, &keys);
+        });
+    }
+
+    /// Somebody writes on a pod what is nonsense, or takes its record away.
+    pub(super) fn edit(&mut self, at: usize, dice: &mut Dice) {
+        let way = dice.roll(4);
+        self.change(at, |subject| match way {
+            0 => subject.pod.record = None,
+            1 => subject.spoiled = true,
+            2 => subject.pod.confirmed ^= true,
+            _ => {
+                subject.spoiled = false;
+                if subject.pod.stage == Stage::Live {
+                    subject.pod.stage = Stage::Leaving;
+                }
+            }
+        });
+    }
+}

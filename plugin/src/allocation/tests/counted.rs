@@ -1,0 +1,214 @@
+//! Shares by count: kubelet decides which ids a container has, and records follow.
+
+mod burst;
+
+use std::collections::BTreeSet;
+
+use super::*;
+use crate::allocation::preference::Wish;
+use kerf::plan::Form;
+use kerf::shares::{Arrangement, Counted, PerCard};
+
+const NAME: &str = "example.com/shared";
+/// Shares of each card.
+const SHARES: u32 = 4;
+
+fn resource() -> Resource {
+    Resource::Counted(NAME.into())
+}
+
+fn offered() -> Vec<Device> {
+    let offers = BTreeMap::from([(NAME.into(), PerCard::new(SHARES).unwrap())]);
+    cards().into_iter().map(|card| Device { offers: offers.clone(), ..card }).collect()
+}
+
+/// Containers by kind and number of shares.
+fn counted(shape: &[(ContainerKind, u32)]) -> GpuRequest {
+    let container = |(at, (kind, count)): (usize, &(ContainerKind, u32))| ContainerRequest {
+        name: format!("c{at}").as_str().into(),
+        kind: *kind,
+        position: u32::try_from(at).unwrap(),
+        ask: Ask::Counted(Counted { resource: NAME.into(), count: *count }),
+    };
+    GpuRequest {
+        containers: shape.iter().enumerate().map(container).collect(),
+        limit: None,
+        policy: None,
+        isolation: None,
+        arrangement: Arrangement::Any,
+        priority: 0,
+    }
+}
+
+fn count(container: &ContainerRequest) -> u32 {
+    match &container.ask {
+        Ask::Counted(counted) => counted.count,
+        _ => 0,
+    }
+}
+
+fn slice(card: u32, count: u32) -> Slice {
+    let compute = PerCard::new(SHARES).unwrap().compute_of(count);
+    Slice {
+        device: format!("GPU-{card}").as_str().into(),
+        index: card,
+        share: Share { compute, memory: Mib(0) },
+        count,
+    }
+}
+
+fn grant(container: &ContainerRequest, slices: Vec<Slice>) -> Grant {
+    Grant {
+        container: container.name.clone(),
+        kind: container.kind,
+        position: container.position,
+        form: Form::Counted(NAME.into()),
+        slices,
+    }
+}
+
+/// A pod of one container on these cards; on none: without a record.
+fn on(name: &str, cards: &[(u32, u32)], asks: u32, time: u64) -> Pod {
+    let request = counted(&[(ContainerKind::App, asks)]);
+    let slices: Vec<Slice> = cards.iter().map(|(card, count)| slice(*card, *count)).collect();
+    let plan = Plan { grants: vec![grant(&request.containers[0], slices)] };
+    let record = (!cards.is_empty()).then(|| Placement { node: "n".into(), time, limit: None, plan });
+    pod(name, request, record)
+}
+
+fn ids(card: u32, range: std::ops::Range<u32>) -> Vec<String> {
+    range.map(|k| unit(&format!("GPU-{card}"), k)).collect()
+}
+
+fn has(pod: &Pod, ids: &[String]) -> Held {
+    let ids = BTreeMap::from([(resource(), Ids::new(ids.to_vec()))]);
+    Held { pod: pod.reference.clone(), container: "c0".into(), ids }
+}
+
+fn with(pods: &[&Pod]) -> Claims {
+    let mut claims = Claims::default();
+    claims.set_cards(offered());
+    pods.iter().for_each(|pod| claims.observe((*pod).clone()));
+    claims
+}
+
+/// What a pod's record says once the corrections are written.
+fn recorded(claims: &Claims, pod: &Pod) -> (Record, bool) {
+    let keys = Keys::default();
+    let mut annotations = pod.record.as_ref().map(|record| annotation::write(record, &keys)).unwrap_or_default();
+    annotations.insert(keys.gpu_assigned.clone(), pod.confirmed.to_string());
+    let correction = claims.corrections(&keys).into_iter().find(|correction| correction.uid == pod.uid);
+    annotations.extend(correction.map(|correction| correction.annotations).unwrap_or_default());
+    (annotation::read(&annotations, &keys, &pod.request), annotation::confirmed(&annotations, &keys))
+}
+
+fn slices(claims: &Claims, pod: &Pod) -> Vec<(u32, u32)> {
+    match recorded(claims, pod).0 {
+        Record::Placed(placement) => {
+            placement.plan.grants[0].slices.iter().map(|slice| (slice.index, slice.count)).collect()
+        }
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn kubelet_is_steered_to_the_recorded_cards_of_the_pod_that_it_admits() {
+    let (first, second) = (on("a", &[(0, 2)], 2, 1), on("b", &[(2, 1), (3, 1)], 2, 2));
+    let mut claims = with(&[&first, &second]);
+    within(&mut claims, &listing([], &[&second]));
+    assert!(claims.certain(&resource(), 2));
+    let cards = vec![("GPU-2".into(), 1), ("GPU-3".into(), 1)];
+    assert_eq!(claims.wish(&resource(), 2), Wish { cards, closed: BTreeSet::new() });
+    assert_eq!(claims.wish(&resource(), 3), Wish::default());
+}
+
+#[test]
+fn a_record_follows_what_kubelet_gave_and_is_confirmed() {
+    let pod = on("a", &[(0, 2)], 2, 1);
+    let mut claims = with(&[&pod]);
+    within(&mut claims, &listing([], &[&pod]));
+    let other = [ids(1, 0..1), ids(2, 3..4)].concat();
+    assert!(claims.take_counted(&resource(), Ids::new(other.clone())).is_some());
+    assert_eq!((slices(&claims, &pod), recorded(&claims, &pod).1), (vec![(1, 1), (2, 1)], false));
+    within(&mut claims, &listing([has(&pod, &other)], &[]));
+    assert_eq!((slices(&claims, &pod), recorded(&claims, &pod).1), (vec![(1, 1), (2, 1)], true));
+    // a later life knows it from kubelet's list alone
+    let mut later = with(&[&pod]);
+    assert_eq!(within(&mut later, &listing([has(&pod, &other)], &[])).moved.len(), 1);
+    assert_eq!((slices(&later, &pod), recorded(&later, &pod).1), (vec![(1, 1), (2, 1)], true));
+}
+
+#[test]
+fn a_pod_that_took_the_cards_of_one_that_waits_gives_it_its_own() {
+    let (first, second) = (on("a", &[(0, 2)], 2, 1), on("b", &[(1, 2)], 2, 2));
+    let mut claims = with(&[&first, &second]);
+    within(&mut claims, &listing([has(&first, &ids(1, 0..2))], &[&second]));
+    assert_eq!((slices(&claims, &first), slices(&claims, &second)), (vec![(1, 2)], vec![(0, 2)]));
+    assert_eq!(claims.wish(&resource(), 2).cards, [("GPU-0".into(), 2)]);
+}
+
+#[test]
+fn a_pod_without_a_record_gets_that_of_what_it_holds() {
+    let shape = [(ContainerKind::Init, 3), (ContainerKind::Sidecar, 1), (ContainerKind::App, 2)];
+    let bare = pod("a", counted(&shape), None);
+    let mut claims = with(&[&bare]);
+    let held =
+        |at: usize, ids: Vec<String>| Held { container: format!("c{at}").as_str().into(), ..has(&bare, &ids) };
+    within(&mut claims, &listing([held(1, ids(0, 0..1))], &[]));
+    assert_eq!(recorded(&claims, &bare).0, Record::Absent, "not all of it is known");
+    let all = [held(1, ids(0, 0..1)), held(2, [ids(0, 1..2), ids(1, 0..1)].concat())];
+    within(&mut claims, &listing(all, &[]));
+    let (Record::Placed(placement), true) = recorded(&claims, &bare) else { panic!() };
+    assert_eq!((placement.node.as_str(), placement.time), ("n", bare.created));
+    let all: Vec<Vec<(u32, u32)>> = placement
+        .plan
+        .grants
+        .iter()
+        .map(|grant| grant.slices.iter().map(|slice| (slice.index, slice.count)).collect())
+        .collect();
+    assert_eq!(
+        all,
+        [vec![(0, 2), (1, 1)], vec![(0, 1)], vec![(0, 1), (1, 1)]],
+        "the init container's is what they have"
+    );
+}
+
+#[test]
+fn ids_that_name_no_card_leave_the_record_as_it_is() {
+    let (pod, bare) = (on("a", &[(0, 2)], 2, 1), on("b", &[], 1, 2));
+    let mut claims = with(&[&pod, &bare]);
+    let lost = ["nvidia9-_-1".to_owned(), "GPU-9::0".to_owned()];
+    within(&mut claims, &listing([has(&pod, &lost), has(&bare, &lost[..1])], &[]));
+    assert_eq!((slices(&claims, &pod), recorded(&claims, &pod).1), (vec![(0, 2)], true));
+    assert_eq!(recorded(&claims, &bare).0, Record::Absent);
+}
+
+#[test]
+fn a_card_with_undivided_memory_takes_no_share_of_memory() {
+    let (shared, divided) = (on("a", &[(0, 1)], 1, 1), share("b", 20, 2, 0, 2));
+    let mut claims = with(&[&shared, &divided]);
+    within(&mut claims, &listing([has(&shared, &ids(0, 0..1))], &[&divided]));
+    let refusal = claims.allocate(&Resource::Core, core(0, 0..20)).unwrap_err();
+    assert_eq!(refusal.code(), "overcommitted");
+    let bare = on("c", &[], 1, 3);
+    claims.observe(bare);
+    assert_eq!(claims.wish(&resource(), 1).closed, BTreeSet::from(["GPU-0".into()]));
+}
+
+#[test]
+fn equal_texts_of_two_resources_are_different_ids() {
+    let (shared, divided) = (on("a", &[(0, 1)], 1, 1), share("b", 1, 1, 1, 2));
+    let mut claims = with(&[&shared, &divided]);
+    claims.allocate(&Resource::Core, core(1, 0..1)).unwrap();
+    claims.take_counted(&resource(), Ids::new(ids(1, 0..1)));
+    let holding = claims.holding(&core(1, 0..1));
+    assert_eq!(holding.iter().map(|answer| answer.key.pod.as_str()).collect::<Vec<_>>(), ["uid-b"]);
+    let held = Held {
+        ids: BTreeMap::from([(Resource::Core, core(1, 0..1)), (Resource::Memory, core(1, 0..1))]),
+        ..has(&divided, &[])
+    };
+    within(&mut claims, &listing([held, has(&shared, &ids(1, 0..1))], &[]));
+    let divided = claims.view().into_iter().find(|view| view.pod.uid == divided.uid).unwrap();
+    assert_eq!(divided.containers[0].core, core(1, 0..1));
+    assert_eq!(divided.containers[0].counted, Ids::default());
+}

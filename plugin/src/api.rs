@@ -1,0 +1,4 @@
+//! Calls to the API server, and its objects as values of this crate.
+
+pub mod client;
+pub mod node;

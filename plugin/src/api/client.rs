@@ -1,0 +1,428 @@
+//! Every call to the API server. Each has a deadline, and none is made by a thread that serves kubelet, except
+//! the one list that decides whether an Allocate can be answered.
+
+use std::time::Duration;
+
+use k8s_openapi::api::core::v1::{Event, EventSource, Node, ObjectReference, Pod};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, Time};
+use k8s_openapi::jiff::Timestamp;
+use kerf::annotation::{self, Keys, Record};
+use kerf::ids::{NodeName, PodRef, PodUid};
+use kerf::k8s;
+use kerf_runtime::failure::Failure;
+use kerf_runtime::guarded::Guarded;
+use kube::api::{GetParams, ListParams, Patch, PatchParams, PostParams};
+use kube::core::{PartialObjectMeta, Request};
+use kube::{Api, Client, Resource as _};
+use serde::de::{DeserializeOwned, IgnoredAny};
+
+use crate::allocation::{self, Seen, Stage};
+pub use crate::api::node::Metadata;
+use crate::base::gate::Gate;
+use crate::publish::condition::Tiding;
+use crate::publish::labels::node::Plan;
+
+/// No call takes longer than this.
+pub const DEADLINE: Duration = Duration::from_secs(5);
+
+/// The API server, as this node's plugin uses it.
+#[derive(Clone)]
+pub struct Cluster {
+    client: Client,
+    node: NodeName,
+    keys: Keys,
+    lists: Gate,
+}
+
+/// Why a call failed.
+#[derive(Debug, thiserror::Error)]
+pub enum ClusterError {
+    /// No answer in time; whether a write was done is unknown.
+    #[error("no answer within {DEADLINE:?}")]
+    Deadline(#[from] tokio::time::error::Elapsed),
+    /// The API server refused, or could not be reached.
+    #[error(transparent)]
+    Api(#[from] Box<kube::Error>),
+    /// Not asked, since the last question failed a moment ago.
+    #[error("{0}; not asked again so soon")]
+    TooSoon(Failure),
+}
+
+impl ClusterError {
+    /// In words that stay the same as long as it is the same.
+    pub fn failure(&self) -> Failure {
+        match self {
+            Self::Deadline(_) => Failure::Silent(DEADLINE),
+            Self::Api(error) => Failure::from(&**error),
+            Self::TooSoon(failure) => failure.clone(),
+        }
+    }
+
+    /// Whether the object is not there any more, or is another one of the same name.
+    pub fn gone(&self) -> bool {
+        match self {
+            Self::Api(error) => matches!(&**error, kube::Error::Api(status) if [404, 409].contains(&status.code)),
+            Self::Deadline(_) | Self::TooSoon(_) => false,
+        }
+    }
+
+    /// Whether the object was changed since it was read.
+    pub fn conflict(&self) -> bool {
+        self.says(409, "Conflict")
+    }
+
+    /// Whether trying again is of no use until somebody changes rights or policies.
+    pub fn refused(&self) -> bool {
+        match self {
+            Self::Api(error) => {
+                matches!(&**error, kube::Error::Api(status) if [401, 403, 422].contains(&status.code))
+            }
+            Self::Deadline(_) | Self::TooSoon(_) => false,
+        }
+    }
+
+    fn says(&self, code: u16, reason: &str) -> bool {
+        match self {
+            Self::Api(error) => {
+                matches!(&**error, kube::Error::Api(status) if status.code == code && status.reason == reason)
+            }
+            Self::Deadline(_) | Self::TooSoon(_) => false,
+        }
+    }
+}
+
+/// A condition of the Node.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Condition {
+    /// `True` or `False`; what is neither is `Unknown`.
+    pub status: &'static str,
+    /// One word.
+    pub reason: String,
+    /// For people.
+    pub message: String,
+    /// When the status became this one.
+    pub since: Timestamp,
+}
+
+impl Cluster {
+    /// For the Node `node`.
+    pub fn new(client: Client, node: NodeName, keys: Keys) -> Self {
+        Self { client, node, keys, lists: Gate::default() }
+    }
+
+    /// All pods, for a watch with [`Cluster::selector`].
+    pub fn pods(&self) -> Api<Guarded<Pod>> {
+        Api::all(self.client.clone())
+    }
+
+    /// All Nodes, for a watch with [`Cluster::own_node`]. Of each its metadata is read, whatever its status says.
+    pub fn nodes(&self) -> Api<Guarded<PartialObjectMeta<Node>>> {
+        Api::all(self.client.clone())
+    }
+
+    /// Selects this node's Node.
+    pub fn own_node(&self) -> String {
+        format!("metadata.name={}", self.node)
+    }
+
+    /// Whether [`Cluster::list`] asks.
+    pub fn lists(&self) -> &Gate {
+        &self.lists
+    }
+
+    /// Selects the pods of this node.
+    pub fn selector(&self) -> String {
+        format!("spec.nodeName={}", self.node)
+    }
+
+    /// Keys of the annotations.
+    pub fn keys(&self) -> &Keys {
+        &self.keys
+    }
+
+    /// The pods of this node, as they are now. After a failure it is not asked at once again.
+    ///
+    /// # Errors
+    /// [`ClusterError`]
+    pub async fn list(&self) -> Result<Vec<Seen>, ClusterError> {
+        let selector = ListParams::default().fields(&self.selector());
+        let pods = self.pods();
+        self.lists.pass().await.map_err(ClusterError::TooSoon)?;
+        let list = match tokio::time::timeout(DEADLINE, pods.list(&selector)).await {
+            Ok(list) => list.map_err(|error| ClusterError::Api(Box::new(error))),
+            Err(elapsed) => Err(elapsed.into()),
+        };
+        let list = list.inspect_err(|error| self.lists.failed(error.failure()))?;
+        self.lists.answered();
+        Ok(list.into_iter().filter_map(|object| seen(object, &self.keys)).collect())
+    }
+
+    /// Writes annotations on one life of a pod, through `pods/status`: that needs no right to change pods
+    /// otherwise. The API server refuses the write where the uid has changed.
+    ///
+    /// # Errors
+    /// [`ClusterError`]
+    pub async fn annotate_pod(
+        &self,
+        correction: &allocation::kubelet_list::Correction,
+    ) -> Result<(), ClusterError> {
+        let pods = Request::new(Pod::url_path(&(), Some(&correction.reference.namespace)));
+        let patch = serde_json::json!({
+            "metadata": { "uid": correction.uid.as_str(), "annotations": correction.annotations },
+        });
+        let (params, patch) = (PatchParams::default(), Patch::Merge(patch));
+        let IgnoredAny =
+            self.ask(pods.patch_subresource("status", &correction.reference.name, &params, &patch)).await?;
+        Ok(())
+    }
+
+    /// Writes an event about one life of a pod, for its owner.
+    ///
+    /// # Errors
+    /// [`ClusterError`]; one that was not answered may have been written.
+    pub async fn event(
+        &self,
+        pod: &PodRef,
+        uid: &PodUid,
+        reason: &'static str,
+        message: &str,
+    ) -> Result<(), ClusterError> {
+        let metadata = ObjectMeta { generate_name: Some(format!("{}.", pod.name)), ..ObjectMeta::default() };
+        let about = ObjectReference {
+            kind: Some("Pod".to_owned()),
+            namespace: Some(pod.namespace.to_string()),
+            name: Some(pod.name.to_string()),
+            uid: Some(uid.to_string()),
+            ..ObjectReference::default()
+        };
+        let tiding = Tiding { warning: true, reason, message: message.to_owned() };
+        self.create_event(&pod.namespace, metadata, about, &tiding).await
+    }
+
+    /// Writes an event about the Node. One of this name that is there already is this one.
+    ///
+    /// # Errors
+    /// [`ClusterError`]; one that was not answered may have been written, and may be tried again under its name.
+    pub async fn node_event(&self, name: &str, tiding: &Tiding) -> Result<(), ClusterError> {
+        let metadata = ObjectMeta { name: Some(format!("{}.{name}", self.node)), ..ObjectMeta::default() };
+        let about = ObjectReference {
+            kind: Some("Node".to_owned()),
+            name: Some(self.node.to_string()),
+            // not the object's: what kubelet writes there, and kubectl looks for
+            uid: Some(self.node.to_string()),
+            ..ObjectReference::default()
+        };
+        // a Node has no namespace; the API server takes its events in this one
+        match self.create_event("default", metadata, about, tiding).await {
+            Err(error) if error.says(409, "AlreadyExists") => Ok(()),
+            result => result,
+        }
+    }
+
+    async fn create_event(
+        &self,
+        namespace: &str,
+        metadata: ObjectMeta,
+        about: ObjectReference,
+        tiding: &Tiding,
+    ) -> Result<(), ClusterError> {
+        let events: Api<Event> = Api::namespaced(self.client.clone(), namespace);
+        let now = Some(Time(Timestamp::now()));
+        let event = Event {
+            metadata: ObjectMeta { namespace: Some(namespace.to_owned()), ..metadata },
+            involved_object: ObjectReference { api_version: Some("v1".to_owned()), ..about },
+            type_: Some(if tiding.warning { "Warning" } else { "Normal" }.to_owned()),
+            reason: Some(tiding.reason.to_owned()),
+            message: Some(tiding.message.clone()),
+            count: Some(1),
+            first_timestamp: now.clone(),
+            last_timestamp: now,
+            source: Some(EventSource {
+                component: Some("kerf-plugin".to_owned()),
+                host: Some(self.node.to_string()),
+            }),
+            ..Event::default()
+        };
+        let params = PostParams::default();
+        let write = events.create(&params, &event);
+        tokio::time::timeout(DEADLINE, write).await?.map_err(Box::new)?;
+        Ok(())
+    }
+
+    /// Writes one annotation on the Node, through `nodes/status`.
+    ///
+    /// # Errors
+    /// [`ClusterError`]
+    pub async fn annotate_node(&self, key: &str, value: &str) -> Result<(), ClusterError> {
+        let patch = serde_json::json!({ "metadata": { "annotations": { key: value } } });
+        self.patch_node_status(Patch::Merge(patch)).await
+    }
+
+    /// Changes labels and annotations of the Node that was read as `shown`, through `nodes/status`: that needs no right
+    /// to change Nodes otherwise.
+    ///
+    /// # Errors
+    /// [`ClusterError`]; [`ClusterError::conflict`] where the Node is another one by now, and nothing was changed.
+    pub async fn patch_node(&self, shown: &Metadata, plan: &Plan) -> Result<(), ClusterError> {
+        let patch = serde_json::json!({ "metadata": {
+            "uid": shown.uid,
+            "resourceVersion": shown.resource_version,
+            "labels": plan.labels,
+            "annotations": plan.annotations,
+        } });
+        self.patch_node_status(Patch::Merge(patch)).await
+    }
+
+    /// The version of the kubelet that keeps the Node; empty where it does not say.
+    ///
+    /// # Errors
+    /// [`ClusterError`]
+    pub async fn kubelet_version(&self) -> Result<String, ClusterError> {
+        let info = self.node_status().await?.node_info;
+        Ok(info.map(|info| info.kubelet_version).unwrap_or_default())
+    }
+
+    /// A condition that the Node shows.
+    ///
+    /// # Errors
+    /// [`ClusterError`]
+    pub async fn condition(&self, kind: &str) -> Result<Option<Condition>, ClusterError> {
+        let conditions = self.node_status().await?.conditions.unwrap_or_default();
+        Ok(conditions.into_iter().find(|condition| condition.type_ == kind).map(|condition| Condition {
+            status: match condition.status.as_str() {
+                "True" => "True",
+                "False" => "False",
+                _ => "Unknown",
+            },
+            reason: condition.reason.unwrap_or_default(),
+            message: condition.message.unwrap_or_default(),
+            since: condition.last_transition_time.and_then(|time| time.parse().ok()).unwrap_or_else(Timestamp::now),
+        }))
+    }
+
+    /// Writes a condition of the Node, and that it held at `now`.
+    ///
+    /// # Errors
+    /// [`ClusterError`]
+    pub async fn set_condition(
+        &self,
+        kind: &str,
+        condition: &Condition,
+        now: Timestamp,
+    ) -> Result<(), ClusterError> {
+        let Condition { status, reason, message, since } = condition;
+        let patch = serde_json::json!({ "status": { "conditions": [{
+            "type": kind,
+            "status": status,
+            "reason": reason,
+            "message": message,
+            "lastTransitionTime": Time(*since),
+            "lastHeartbeatTime": Time(now),
+        }] } });
+        // merges by the type: kubelet's conditions stay as they are
+        self.patch_node_status(Patch::Strategic(patch)).await
+    }
+
+    async fn patch_node_status(&self, patch: Patch<serde_json::Value>) -> Result<(), ClusterError> {
+        let params = PatchParams::default();
+        let IgnoredAny =
+            self.ask(all_nodes().patch_subresource("status", self.node.as_str(), &params, &patch)).await?;
+        Ok(())
+    }
+
+    async fn node_status(&self) -> Result<crate::api::node::Status, ClusterError> {
+        let node: crate::api::node::Shown =
+            self.ask(all_nodes().get(self.node.as_str(), &GetParams::default())).await?;
+        Ok(node.status.unwrap_or_default())
+    }
+
+    /// Sends a request. What of the answer is not wanted cannot make it a failure: an answer to a write is an object as
+    /// others have written it.
+    async fn ask<T: DeserializeOwned>(
+        &self,
+        request: Result<http::Request<Vec<u8>>, kube::core::request::Error>,
+    ) -> Result<T, ClusterError> {
+        let request = request.map_err(|error| Box::new(kube::Error::BuildRequest(error)))?;
+        Ok(tokio::time::timeout(DEADLINE, self.client.request(request)).await?.map_err(Box::new)?)
+    }
+
+    /// The Node's metadata.
+    ///
+    /// # Errors
+    /// [`ClusterError`]
+    pub async fn node_metadata(&self) -> Result<Metadata, ClusterError> {
+        let read = all_nodes().get_metadata(self.node.as_str(), &GetParams::default());
+        Ok(self.ask::<crate::api::node::Shown>(read).await?.metadata)
+    }
+
+    /// The inventory that the Node shows now.
+    ///
+    /// # Errors
+    /// [`ClusterError`]
+    pub async fn node_annotation(&self, key: &str) -> Result<Option<String>, ClusterError> {
+        Ok(self.node_metadata().await?.annotations.and_then(|mut annotations| annotations.remove(key)))
+    }
+}
+
+fn all_nodes() -> Request {
+    Request::new(Node::url_path(&(), None))
+}
+
+/// A Pod of this node, however much of it can be read; `None` for what the API server never sends.
+pub fn seen(object: Guarded<Pod>, keys: &Keys) -> Option<Seen> {
+    let uid = uid(object.meta());
+    match object.readable() {
+        Some(object) => pod(&object, keys),
+        None => Some(Seen::Unreadable { uid: uid? }),
+    }
+}
+
+fn pod(object: &Pod, keys: &Keys) -> Option<Seen> {
+    let view = k8s::pod(object, keys)?;
+    let annotations = object.metadata.annotations.as_ref();
+    let stage = match (view.ended, &object.metadata.deletion_timestamp) {
+        (true, _) => Stage::Ended,
+        (false, Some(_)) => Stage::Leaving,
+        (false, None) => Stage::Live,
+    };
+    let Some(holding) = view.holding else {
+        return Some(Seen::Other { uid: view.uid, reference: view.pod, stage });
+    };
+    let created = object.metadata.creation_timestamp.as_ref();
+    let status = object.status.as_ref();
+    let statuses = status.into_iter().flat_map(|status| {
+        let inits = status.init_container_statuses.iter().flatten();
+        inits.chain(status.container_statuses.iter().flatten())
+    });
+    let runtime_ids = statuses.filter_map(|status| {
+        let (_, id) = status.container_id.as_deref()?.split_once("://")?;
+        Some((id.to_owned(), status.name.as_str().into()))
+    });
+    let record = match holding.record {
+        Record::Placed(placement) => Some(placement),
+        Record::Absent => None,
+        Record::Unreadable(error) => {
+            tracing::debug!(pod = %view.pod, uid = %view.uid, %error, "placement not believed");
+            None
+        }
+    };
+    Some(Seen::Claimant(Box::new(allocation::Pod {
+        uid: view.uid,
+        reference: view.pod,
+        node: holding.node,
+        created: created.and_then(|time| u64::try_from(time.0.as_nanosecond()).ok()).unwrap_or_default(),
+        request: holding.request.as_ref().clone(),
+        record,
+        confirmed: annotations.is_some_and(|annotations| annotation::confirmed(annotations, keys)),
+        isolated: annotations
+            .and_then(|annotations| annotation::isolation::decode(annotations.get(&keys.isolated)?).ok()),
+        stage,
+        users: k8s::users(object),
+        runtime_ids: runtime_ids.collect(),
+    })))
+}
+
+/// The uid of an object that the watch says is gone.
+pub fn uid(metadata: &ObjectMeta) -> Option<PodUid> {
+    metadata.uid.as_deref().map(PodUid::from)
+}

@@ -1,0 +1,9 @@
+//! GPUs as values: how they are found on their host, named, described and counted.
+
+pub mod backend;
+pub mod cards;
+pub mod facts;
+pub mod ids;
+pub mod origin;
+pub mod roots;
+pub mod scan;

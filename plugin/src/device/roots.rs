@@ -1,0 +1,248 @@
+//! Where the host's file systems are seen, and reading from them: bounded, and every fault named.
+//!
+//! What sysfs says may be missing, late, of another kernel or plain wrong. A fault is a value that names the file, so
+//! that whoever leaves a card out can say why.
+
+use std::fs;
+use std::io::Read;
+use std::path::{Path, PathBuf};
+use std::str::FromStr;
+
+/// The longest file that is read; sysfs gives a page.
+const MAX_BYTES: u64 = 1 << 16;
+/// The most entries of a directory that are looked at.
+const MAX_ENTRIES: usize = 4096;
+
+/// Where `/sys`, `/dev` and `/proc` of the host are seen.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Roots {
+    /// The host's `/sys`.
+    pub sys: PathBuf,
+    /// The host's `/dev`.
+    pub dev: PathBuf,
+    /// The host's `/proc`.
+    pub proc: PathBuf,
+}
+
+impl Default for Roots {
+    fn default() -> Self {
+        Self { sys: "/sys".into(), dev: "/dev".into(), proc: "/proc".into() }
+    }
+}
+
+impl Roots {
+    /// The device file `/dev/<name>` as a path on the host, if the host has it. A directory is none.
+    pub fn node(&self, name: &str) -> Option<PathBuf> {
+        let there = fs::metadata(self.dev.join(name)).is_ok_and(|metadata| !metadata.is_dir());
+        there.then(|| Path::new("/dev").join(name))
+    }
+}
+
+/// Why something cannot be read.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, thiserror::Error)]
+pub enum Fault {
+    /// The file or directory is not there.
+    #[error("{} is missing", .0.display())]
+    Missing(PathBuf),
+    /// The system refuses, or it is no file.
+    #[error("{} cannot be read: {reason}", path.display())]
+    Unreadable {
+        /// Which file.
+        path: PathBuf,
+        /// What the system says.
+        reason: String,
+    },
+    /// Its content is not what it should be.
+    #[error("{} says {text:?}, expected {expected}", path.display())]
+    Malformed {
+        /// Which file.
+        path: PathBuf,
+        /// The beginning of its content.
+        text: String,
+        /// What would be right.
+        expected: &'static str,
+    },
+}
+
+impl Fault {
+    /// The word used in logs and in the report of `doctor`.
+    pub fn code(&self) -> &'static str {
+        match self {
+            Self::Missing(_) => "missing-file",
+            Self::Unreadable { .. } => "unreadable-file",
+            Self::Malformed { .. } => "malformed-file",
+        }
+    }
+
+    pub(crate) fn malformed(path: &Path, text: &str, expected: &'static str) -> Self {
+        Self::Malformed { path: path.to_owned(), text: text.chars().take(32).collect(), expected }
+    }
+
+    fn io(path: &Path, error: &std::io::Error) -> Self {
+        match error.kind() {
+            std::io::ErrorKind::NotFound | std::io::ErrorKind::NotADirectory => Self::Missing(path.to_owned()),
+            _ => Self::Unreadable { path: path.to_owned(), reason: error.to_string() },
+        }
+    }
+}
+
+/// A file's text without the white space around it.
+///
+/// # Errors
+/// [`Fault`]; a pipe or a device is never opened.
+pub fn text(path: &Path) -> Result<String, Fault> {
+    let metadata = fs::metadata(path).map_err(|error| Fault::io(path, &error))?;
+    if !metadata.is_file() {
+        return Err(Fault::Unreadable { path: path.to_owned(), reason: "not a file".to_owned() });
+    }
+    let mut bytes = Vec::new();
+    let file = fs::File::open(path).map_err(|error| Fault::io(path, &error))?;
+    file.take(MAX_BYTES + 1).read_to_end(&mut bytes).map_err(|error| Fault::io(path, &error))?;
+    if bytes.len() as u64 > MAX_BYTES {
+        return Err(Fault::Unreadable { path: path.to_owned(), reason: format!("longer than {MAX_BYTES} bytes") });
+    }
+    match String::from_utf8(bytes) {
+        Ok(text) => Ok(text.trim().to_owned()),
+        Err(error) => Err(Fault::malformed(path, &String::from_utf8_lossy(error.as_bytes()), "text")),
+    }
+}
+
+/// A file that holds one decimal number.
+///
+/// # Errors
+/// [`Fault`].
+pub fn number<T: FromStr>(path: &Path) -> Result<T, Fault> {
+    let text = text(path)?;
+    text.parse().map_err(|_| Fault::malformed(path, &text, "a number"))
+}
+
+/// A file that holds a hexadecimal number with `0x` before it, as PCI ids are written.
+///
+/// # Errors
+/// [`Fault`].
+pub fn hex(path: &Path) -> Result<u32, Fault> {
+    let text = text(path)?;
+    let digits = text.strip_prefix("0x").and_then(|digits| u32::from_str_radix(digits, 16).ok());
+    digits.ok_or_else(|| Fault::malformed(path, &text, "0x and hexadecimal digits"))
+}
+
+/// The NUMA node in the directory of a device; `None` where the system does not know (`-1`).
+///
+/// # Errors
+/// [`Fault`], which costs the card no more than its node: any other number below zero is one, too.
+pub fn numa(device: &Path) -> Result<Option<u32>, Fault> {
+    let path = device.join("numa_node");
+    match number::<i64>(&path)? {
+        -1 => Ok(None),
+        node => match u32::try_from(node).ok().filter(|node| *node < 1 << 15) {
+            Some(node) => Ok(Some(node)),
+            None => Err(Fault::malformed(&path, &node.to_string(), "-1 or the number of a NUMA node")),
+        },
+    }
+}
+
+/// The names in a directory, sorted.
+///
+/// # Errors
+/// [`Fault`].
+pub fn names(path: &Path) -> Result<Vec<String>, Fault> {
+    let entries = fs::read_dir(path).map_err(|error| Fault::io(path, &error))?;
+    let names = entries.take(MAX_ENTRIES).filter_map(|entry| entry.ok()?.file_name().into_string().ok());
+    let mut names: Vec<String> = names.collect();
+    names.sort_unstable();
+    Ok(names)
+}
+
+/// The numbers after `prefix` of the names in a directory, sorted as numbers. Names that go on otherwise are passed
+/// over.
+///
+/// # Errors
+/// [`Fault`].
+pub fn numbered(path: &Path, prefix: &str) -> Result<Vec<u32>, Fault> {
+    let names = names(path)?;
+    let numbers = names.iter().filter_map(|name| suffix(name, prefix));
+    let mut numbers: Vec<u32> = numbers.collect();
+    numbers.sort_unstable();
+    Ok(numbers)
+}
+
+/// The number that a name ends with after `prefix`; `None` where it is another's.
+pub fn suffix(name: &str, prefix: &str) -> Option<u32> {
+    let digits = name.strip_prefix(prefix)?;
+    let plain = digits.bytes().all(|digit| digit.is_ascii_digit()) && (digits == "0" || !digits.starts_with('0'));
+    plain.then(|| digits.parse().ok()).flatten()
+}
+
+/// The last component of what a symbolic link says; `None` where it is no link.
+pub fn target_name(link: &Path) -> Option<String> {
+    Some(fs::read_link(link).ok()?.file_name()?.to_str()?.to_owned())
+}
+
+/// Whether text is a PCI address as sysfs spells it: `0000:3b:00.0`.
+pub fn is_address(text: &str) -> bool {
+    let hex = |part: &str, digits: usize| {
+        part.len() == digits && part.bytes().all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b))
+    };
+    let mut parts = text.split(':');
+    let (domain, bus, rest) = (parts.next(), parts.next(), parts.next());
+    let slot = rest.and_then(|rest| rest.split_once('.'));
+    parts.next().is_none()
+        && domain.is_some_and(|part| hex(part, 4))
+        && bus.is_some_and(|part| hex(part, 2))
+        && slot.is_some_and(|(slot, function)| hex(slot, 2) && matches!(function.as_bytes(), [b'0'..=b'7']))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_fault_names_its_file() {
+        let dir = tempfile::tempdir().unwrap();
+        let write = |name: &str, bytes: &[u8]| {
+            let path = dir.path().join(name);
+            fs::write(&path, bytes).unwrap();
+            path
+        };
+        let code = |path: &Path| number::<u32>(path).unwrap_err().code();
+        assert_eq!(number::<u32>(&write("good", b" 17\n")), Ok(17));
+        assert_eq!(code(&write("word", b"many")), "malformed-file");
+        assert_eq!(code(&write("bytes", b"\xff\xfe")), "malformed-file");
+        assert_eq!(code(&write("long", &vec![b'1'; 1 << 17])), "unreadable-file");
+        assert_eq!(code(dir.path()), "unreadable-file");
+        assert_eq!(code(&dir.path().join("good").join("below")), "missing-file");
+        let missing = dir.path().join("none");
+        assert_eq!(number::<u32>(&missing).unwrap_err().to_string(), format!("{} is missing", missing.display()));
+        assert_eq!(hex(&write("id", b"0x1002\n")), Ok(0x1002));
+        assert!(hex(&write("noid", b"1002")).is_err());
+    }
+
+    #[test]
+    fn numa_nodes_are_minus_one_or_small() {
+        let dir = tempfile::tempdir().unwrap();
+        let numa = |text: &str| {
+            fs::write(dir.path().join("numa_node"), text).unwrap();
+            numa(dir.path()).map_err(|fault| fault.code())
+        };
+        assert_eq!(numa("-1"), Ok(None));
+        assert_eq!(numa("1\n"), Ok(Some(1)));
+        assert_eq!(numa("-2"), Err("malformed-file"));
+        assert_eq!(numa("32768"), Err("malformed-file"));
+        assert_eq!(numa("x"), Err("malformed-file"));
+    }
+
+    #[test]
+    fn addresses_are_told_from_other_names() {
+        assert!(is_address("0000:3b:00.0"));
+        assert!(is_address("0042:01:02.7"));
+        for bad in
+            ["", "000:ff:05.1", "0000:3B:00.0", "0000:3b:00.8", "0000:3b:00", "0000:3b:00.0:1", "amdgpu_xcp_1"]
+        {
+            assert!(!is_address(bad), "{bad}");
+        }
+        assert_eq!(suffix("renderD128", "renderD"), Some(128));
+        for bad in ["card", "card01", "card-1", "card1x", "card99999999999"] {
+            assert_eq!(suffix(bad, "card"), None, "{bad}");
+        }
+    }
+}

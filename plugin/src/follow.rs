@@ -1,0 +1,8 @@
+//! Loops that keep the state true to the host and to the API server.
+
+pub mod access;
+pub mod devices;
+pub mod own_node;
+pub mod pacing;
+pub mod pods;
+pub mod watchdog;

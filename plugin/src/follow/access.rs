@@ -1,0 +1,90 @@
+//! Whether the API server serves this plugin, and what follows where it does not.
+//!
+//! Without it nobody knows which card a pod was given, so an Allocate would fail the pod, and the next one, as fast as
+//! they are made again. So the plugin is not ready from the first failure on; after a grace it announces its devices as
+//! unhealthy, and pods wait; and as soon as a watch is open again, everything is as before. A watch that goes on is
+//! enough, also where lists are refused: it shows every pod.
+
+use std::time::Duration;
+
+use kerf_runtime::feed::Feed;
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+
+use crate::base::gate::Gate;
+use crate::reconcile::Reconciler;
+use crate::state::State;
+
+/// A watch that ends is opened again within this time, where all is well.
+const REOPENING: Duration = Duration::from_secs(2);
+
+/// What is known of the way to the API server.
+#[derive(Clone, Debug)]
+pub struct Access {
+    /// The watch of this node's pods.
+    pub pods: Feed,
+    /// Lists of them beside it.
+    pub lists: Gate,
+    /// So long pods are tried all the same.
+    pub grace: Duration,
+}
+
+impl Access {
+    /// What stands in the way of serving pods, in words; none before the first list.
+    pub fn lacks(&self) -> Option<String> {
+        if let Some(lost) = self.pods.lost() {
+            let seconds = lost.age.as_secs();
+            return match lost.failure {
+                Some(failure) => Some(format!("{failure} for {seconds} s")),
+                None if !self.pods.listed() => Some(String::new()),
+                None => (lost.age > REOPENING).then(|| format!("no answer for {seconds} s")),
+            };
+        }
+        let lists = || {
+            let closed = self.lists.closed()?;
+            Some(format!("{} for {} s", closed.failure, closed.since.elapsed().as_secs()))
+        };
+        self.pods.stale().or_else(lists)
+    }
+
+    /// When the devices are to be withdrawn, unless a watch opens before; `None`: one is open.
+    fn due(&self) -> Option<Instant> {
+        let lost = self.pods.lost()?;
+        Some(Instant::now() + self.grace.saturating_sub(lost.age))
+    }
+
+    /// Withdraws the devices and offers them again, and asks now and then where lists fail, until `token` is cancelled.
+    pub async fn follow(self, state: State, reconciler: Reconciler, token: CancellationToken) {
+        let (mut pods, mut lists) = (self.pods.changes(), self.lists.changes());
+        loop {
+            pods.borrow_and_update();
+            lists.borrow_and_update();
+            let due = self.due();
+            let withdraw = due.is_some_and(|due| due <= Instant::now());
+            if state.withdraw(withdraw) {
+                match self.lacks() {
+                    Some(lacks) if withdraw => {
+                        tracing::error!(
+                            reason = lacks,
+                            "devices announced as unhealthy until the API server serves again"
+                        );
+                    }
+                    _ => tracing::info!("the API server serves again: devices announced as they are"),
+                }
+            }
+            // while the watch is lost, the watch asks
+            let probe = self.lists.closed().filter(|_| due.is_none()).map(|closed| closed.next);
+            let wake = due.filter(|_| !withdraw).into_iter().chain(probe).min();
+            tokio::select! {
+                () = token.cancelled() => return,
+                _ = pods.changed() => {}
+                _ = lists.changed() => {}
+                () = tokio::time::sleep_until(wake.unwrap_or_else(Instant::now)), if wake.is_some() => {
+                    if probe.is_some_and(|probe| probe <= Instant::now()) {
+                        let _ = reconciler.refresh().await;
+                    }
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,48 @@
+//! Follows this node's pods at the API server.
+
+use k8s_openapi::api::core::v1::Pod;
+use kerf_runtime::feed::Feed;
+use kerf_runtime::guarded::Guarded;
+use kerf_runtime::watching::{self, Event};
+use kube::Resource as _;
+use tokio_util::sync::CancellationToken;
+
+use crate::api::client::{self, Cluster};
+use crate::state::State;
+
+/// Translates every event and drops the object. Ends with the token.
+pub async fn follow(cluster: Cluster, state: State, feed: Feed, token: CancellationToken) {
+    let selector = cluster.selector();
+    watching::follow(cluster.pods(), Some(&selector), feed, token, |event| apply(event, &cluster, &state)).await;
+}
+
+fn apply(event: Event<Guarded<Pod>>, cluster: &Cluster, state: &State) {
+    match event {
+        Event::Init => state.claims(|claims| claims.begin_list()),
+        Event::InitDone => {
+            state.claims(|claims| claims.end_list());
+            // what kubelet listed before the pods were known is understood now
+            state.doubt();
+        }
+        Event::Apply(object) | Event::InitApply(object) => {
+            if let Some(seen) = client::seen(object, cluster.keys()) {
+                state.claims(|claims| claims.see(seen));
+                mind(state);
+            }
+        }
+        Event::Delete(object) => {
+            if let Some(uid) = client::uid(object.meta()) {
+                tracing::debug!(%uid, "pod deleted");
+                state.claims(|claims| claims.forget(&uid));
+                mind(state);
+            }
+        }
+    }
+}
+
+/// A pod that is over is still on kubelet's books.
+fn mind(state: &State) {
+    if state.claims(|claims| claims.departing()) {
+        state.doubt();
+    }
+}

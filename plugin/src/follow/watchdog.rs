@@ -1,0 +1,320 @@
+//! Looks from the host at what containers really use, since nothing inside a container can be trusted to: one that
+//! uses more card memory than its share, and one with a process on a card that the limiter does not know.
+//!
+//! [`Watchdog`] is pure; [`follow`] feeds it each measurement, counts what begins, and tells the pod's owner by an event.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use kerf::ids::{ContainerName, DeviceId, PodRef, PodUid};
+use kerf::units::Mib;
+use kerf_limiter_contract::state::Snapshot;
+use tokio_util::sync::CancellationToken;
+
+use crate::allocation::Key;
+use crate::allocation::view::PodView;
+use crate::api::client::Cluster;
+use crate::isolation::folder::{Folder, Folders};
+use crate::isolation::limiter;
+use crate::publish::metrics::Counters;
+use crate::state::occupancy;
+use crate::state::{Sample, State};
+
+/// So many measurements in a row make a breach: processes of one moment and memory of another are none.
+const STREAK: u32 = 2;
+/// Events that the API server did not take are tried again, so many of them.
+const PENDING: usize = 64;
+
+/// What a container should not do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Kind {
+    /// It uses more memory of the card than its share.
+    Memory,
+    /// A process of it uses the card without the limiter.
+    Unlimited,
+}
+
+impl Kind {
+    /// Both.
+    pub const ALL: [Self; 2] = [Self::Memory, Self::Unlimited];
+
+    /// The word used in metrics.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Memory => "memory",
+            Self::Unlimited => "unlimited",
+        }
+    }
+
+    /// The reason of the event.
+    fn reason(self) -> &'static str {
+        match self {
+            Self::Memory => "GPUMemoryAboveShare",
+            Self::Unlimited => "GPULimiterNotLoaded",
+        }
+    }
+}
+
+/// A container on a card, and what it should not do there.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Subject {
+    /// The pod.
+    pub uid: PodUid,
+    /// Its name.
+    pub pod: PodRef,
+    /// The container.
+    pub container: ContainerName,
+    /// The card.
+    pub device: DeviceId,
+    /// The card's index.
+    pub index: u32,
+}
+
+/// One container on one card, as measured.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Observation {
+    /// Which.
+    pub subject: Subject,
+    /// Its share of the card's memory, in bytes.
+    pub share: u64,
+    /// What its processes use, in bytes.
+    pub used: u64,
+    /// Its processes on the card.
+    pub processes: usize,
+    /// Those of them that the limiter does not know, where it should.
+    pub unlimited: usize,
+}
+
+/// A breach that has begun.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Breach {
+    /// What.
+    pub kind: Kind,
+    /// When it began.
+    pub observation: Observation,
+}
+
+impl Breach {
+    /// For the pod's owner.
+    pub fn message(&self) -> String {
+        let Observation { subject, share, used, unlimited, .. } = &self.observation;
+        let (container, gpu) = (&subject.container, &subject.device);
+        match self.kind {
+            Kind::Memory => format!(
+                "container {container:?} uses {} MiB of GPU {gpu}; its share is {} MiB",
+                used >> 20,
+                share >> 20
+            ),
+            Kind::Unlimited => format!(
+                "{unlimited} of the processes of container {container:?} on GPU {gpu} run without kerf's limiter: is the \
+                 program static, or not built for glibc?"
+            ),
+        }
+    }
+}
+
+/// Breaches that go on.
+pub type Breaches = BTreeMap<(Subject, Kind), Observation>;
+
+/// Knows what goes on.
+#[derive(Clone, Debug, Default)]
+pub struct Watchdog {
+    margin: u64,
+    streaks: BTreeMap<(Subject, Kind), u32>,
+}
+
+impl Watchdog {
+    /// `margin`: what each process may use beyond the container's share, since the driver takes it for itself.
+    pub fn new(margin: Mib) -> Self {
+        Self { margin: margin.bytes(), streaks: BTreeMap::new() }
+    }
+
+    /// Takes a measurement. Returns the breaches that begin with it, and all that go on.
+    pub fn look(&mut self, observations: &[Observation]) -> (Vec<Breach>, Breaches) {
+        let mut streaks = BTreeMap::new();
+        let (mut begun, mut all) = (Vec::new(), Breaches::new());
+        for observation in observations {
+            let allowed =
+                self.margin.saturating_mul(observation.processes as u64).saturating_add(observation.share);
+            for (kind, breached) in
+                [(Kind::Memory, observation.used > allowed), (Kind::Unlimited, observation.unlimited > 0)]
+            {
+                if !breached {
+                    continue;
+                }
+                let key = (observation.subject.clone(), kind);
+                let streak = self.streaks.get(&key).copied().unwrap_or(0).saturating_add(1);
+                if streak == STREAK {
+                    begun.push(Breach { kind, observation: observation.clone() });
+                }
+                if streak >= STREAK {
+                    all.insert(key.clone(), observation.clone());
+                }
+                streaks.insert(key, streak);
+            }
+        }
+        self.streaks = streaks;
+        (begun, all)
+    }
+}
+
+/// Every container with a share that has processes on its card.
+pub fn observe(pods: &[PodView], sample: &Sample, folders: &Folders, proc_root: &Path) -> Vec<Observation> {
+    let used = occupancy::used(pods, sample);
+    let folders = folders.of(pods.iter().flat_map(PodView::holders));
+    let mut observations = Vec::new();
+    for view in pods {
+        for container in view.containers.iter().filter(|container| container.grant.is_share()) {
+            let key = Key { pod: view.pod.uid.clone(), container: container.grant.container.clone() };
+            let folder = folders.get(&key);
+            for slice in &container.grant.slices {
+                let place = (view.pod.reference.clone(), container.grant.container.clone(), slice.device.clone());
+                let Some(now) = used.get(&place) else { continue };
+                let (pod, container, device) = place;
+                observations.push(Observation {
+                    subject: Subject { uid: view.pod.uid.clone(), pod, container, device, index: slice.index },
+                    share: slice.share.memory.bytes(),
+                    used: now.memory,
+                    processes: now.pids.len(),
+                    unlimited: folder.map_or(0, |folder| unlimited(folder, &now.pids, proc_root)),
+                });
+            }
+        }
+    }
+    observations
+}
+
+/// How many of these processes the limiter of their container does not know. All, where what it left cannot be read.
+fn unlimited(folder: &Folder, pids: &[u32], proc_root: &Path) -> usize {
+    if !folder.limiter {
+        return 0;
+    }
+    let known = limiter::snapshot(folder).inspect_err(|error| {
+        tracing::debug!(folder = %folder.run.display(), %error, "what the limiter left cannot be read");
+    });
+    let known = known.unwrap_or_default();
+    pids.iter().filter_map(|pid| identity(proc_root, *pid)).filter(|own| !knows(&known, *own)).count()
+}
+
+fn knows(snapshot: &Snapshot, (pid, start): (u32, u32)) -> bool {
+    snapshot.processes.iter().any(|process| (process.pid, process.start) == (pid, start))
+}
+
+/// How a process appears in its own PID namespace: its pid there, and the low half of its start time in ticks. `None`
+/// where it is gone.
+fn identity(proc_root: &Path, pid: u32) -> Option<(u32, u32)> {
+    let own = proc_root.join(pid.to_string());
+    let status = std::fs::read_to_string(own.join("status")).ok()?;
+    let inner = status.lines().find_map(|line| line.strip_prefix("NSpid:"))?.split_whitespace().last()?;
+    let stat = std::fs::read_to_string(own.join("stat")).ok()?;
+    // the second field is the program's name in brackets, which may hold anything
+    let start: u64 = stat.rsplit_once(')')?.1.split_whitespace().nth(19)?.parse().ok()?;
+    Some((inner.parse().ok()?, u32::try_from(start & u64::from(u32::MAX)).ok()?))
+}
+
+/// Looks at each measurement until the token is cancelled.
+pub async fn follow(
+    state: State,
+    folders: Folders,
+    cluster: Cluster,
+    counters: Counters,
+    margin: Mib,
+    proc_root: PathBuf,
+    token: CancellationToken,
+) {
+    let mut samples = state.watch_samples();
+    let mut watchdog = Watchdog::new(margin);
+    let mut pending: Vec<Breach> = Vec::new();
+    loop {
+        tokio::select! {
+            () = token.cancelled() => return,
+            changed = samples.changed() => if changed.is_err() { return },
+        }
+        let sample = samples.borrow_and_update().clone();
+        if sample.usage.gpus.is_empty() {
+            // the driver does not answer: that nothing is seen means nothing
+            continue;
+        }
+        let pods = state.claims(|claims| claims.view());
+        let (folders, proc_root) = (folders.clone(), proc_root.clone());
+        let observed = tokio::task::spawn_blocking(move || observe(&pods, &sample, &folders, &proc_root));
+        let Ok(observations) = observed.await else { continue };
+        let (begun, all) = watchdog.look(&observations);
+        state.set_breaches(all);
+        for breach in &begun {
+            let subject = &breach.observation.subject;
+            counters.breaches.with_label_values(&[breach.kind.as_str()]).inc();
+            tracing::warn!(pod = %subject.pod, uid = %subject.uid, message = breach.message(), "breach");
+        }
+        pending.extend(begun);
+        pending.truncate(PENDING);
+        let mut left = Vec::new();
+        for breach in pending {
+            let subject = &breach.observation.subject;
+            let told = cluster.event(&subject.pod, &subject.uid, breach.kind.reason(), &breach.message()).await;
+            if let Err(error) = told {
+                counters.api_errors.with_label_values(&["event"]).inc();
+                tracing::warn!(pod = %subject.pod, %error, "event not written");
+                if !error.gone() {
+                    left.push(breach);
+                }
+            }
+        }
+        pending = left;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn observation(used: u64, processes: usize, unlimited: usize) -> Observation {
+        let subject = Subject {
+            uid: "u".into(),
+            pod: PodRef::new("ns", "p"),
+            container: "main".into(),
+            device: "GPU-0".into(),
+            index: 0,
+        };
+        Observation { subject, share: 100 << 20, used: used << 20, processes, unlimited }
+    }
+
+    #[test]
+    fn a_breach_is_two_measurements_in_a_row_and_begins_once() {
+        let mut watchdog = Watchdog::new(Mib(10));
+        let mut look = |used| watchdog.look(&[observation(used, 2, 0)]);
+        assert_eq!(look(121), (vec![], Breaches::new()));
+        assert_eq!(look(120), (vec![], Breaches::new()));
+        look(121);
+        let (begun, all) = look(130);
+        assert_eq!((begun.len(), all.len()), (1, 1));
+        assert_eq!(begun[0].message(), r#"container "main" uses 130 MiB of GPU GPU-0; its share is 100 MiB"#);
+        let (begun, all) = look(140);
+        assert_eq!((begun.len(), all.len()), (0, 1));
+        look(0);
+        look(121);
+        assert_eq!(look(121).0.len(), 1);
+    }
+
+    #[test]
+    fn a_process_without_the_limiter_is_another_breach() {
+        let mut watchdog = Watchdog::new(Mib(0));
+        watchdog.look(&[observation(101, 1, 1)]);
+        let (begun, _) = watchdog.look(&[observation(101, 1, 1)]);
+        assert_eq!(begun.iter().map(|breach| breach.kind).collect::<Vec<_>>(), Kind::ALL);
+        // who has no process on the card any more is not seen at all
+        assert_eq!(watchdog.look(&[]), (vec![], Breaches::new()));
+    }
+
+    #[test]
+    fn a_process_is_known_by_its_own_pid_and_start() {
+        let proc = tempfile::tempdir().unwrap();
+        let own = proc.path().join("4711");
+        std::fs::create_dir(&own).unwrap();
+        std::fs::write(own.join("status"), "Name:\tx\nNSpid:\t4711\t7\n").unwrap();
+        let fields: Vec<String> = (3..=52).map(|field| (field * 100).to_string()).collect();
+        std::fs::write(own.join("stat"), format!("4711 (a) b) {}", fields.join(" "))).unwrap();
+        assert_eq!(identity(proc.path(), 4711), Some((7, 2200)));
+        assert_eq!(identity(proc.path(), 1), None);
+    }
+}

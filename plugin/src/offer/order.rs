@@ -1,0 +1,235 @@
+//! Which ids kubelet is advised to take. Pure, and never fails: where a wish cannot be met, what is there is named.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use kerf::device::Link;
+
+use crate::device::backend::HostDevice;
+use crate::offer::pool::{Pool, Unit};
+
+/// How ids are chosen.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Order {
+    /// One of each card in the order given, then the rest (Intel's `none`).
+    EachFirst,
+    /// Again and again of the card with the most free ids (Intel's `balanced`).
+    Balanced,
+    /// The first ids in order of their text (Intel's `packed`).
+    Sorted,
+    /// Again and again of the card that is used least (NVIDIA's `distributed`).
+    Distributed,
+    /// Again and again of the card that is used most (NVIDIA's `packed`).
+    Packed,
+    /// The best-connected set, of the cards whose partitions are most taken (AMD's).
+    Connected,
+}
+
+/// Chooses `size` of `available`; those of `must` first. Fewer where there are fewer, and nothing that is not
+/// available.
+pub fn choose(order: Order, pool: &Pool, available: &[String], must: &[String], size: usize) -> Vec<String> {
+    let mut seen = BTreeSet::new();
+    let free: Vec<&String> = available.iter().filter(|id| pool.contains_key(*id) && seen.insert(*id)).collect();
+    let must: Vec<&String> = free.iter().filter(|id| must.contains(id)).copied().take(size).collect();
+    let choice = Choice { pool, free, must, size };
+    let chosen = match order {
+        Order::EachFirst => choice.each_first(),
+        Order::Sorted => choice.sorted(),
+        Order::Balanced => choice.greedy(|card| card.free),
+        Order::Distributed => choice.greedy(|card| (usize::MAX - card.used, usize::MAX - card.picked)),
+        Order::Packed => choice.greedy(|card| (card.used, card.picked)),
+        Order::Connected => choice.connected(),
+    };
+    chosen.into_iter().cloned().collect()
+}
+
+struct Choice<'a> {
+    pool: &'a Pool,
+    free: Vec<&'a String>,
+    must: Vec<&'a String>,
+    size: usize,
+}
+
+/// A card while ids are being picked.
+#[derive(Clone, Copy, Debug, Default)]
+struct Card {
+    free: usize,
+    /// Ids that somebody has, those just picked included.
+    used: usize,
+    picked: usize,
+}
+
+impl<'a> Choice<'a> {
+    fn unit(&self, id: &str) -> Option<&'a Unit> {
+        self.pool.get(id)
+    }
+
+    fn host(&self, id: &str) -> Option<&'a HostDevice> {
+        self.unit(id)?.host()
+    }
+
+    /// Orders ids of one card, and cards.
+    fn rank(&self, id: &str) -> (u32, u32) {
+        let unit = self.unit(id);
+        let index = unit.and_then(Unit::host).map_or(u32::MAX, |host| host.device.index);
+        (index, unit.map_or(0, |unit| unit.share))
+    }
+
+    fn device(&self, id: &str) -> &'a str {
+        self.host(id).map_or("", |host| host.device.id.as_str())
+    }
+
+    fn card(&self, id: &str) -> (u32, &'a str) {
+        (self.rank(id).0, self.device(id))
+    }
+
+    fn rest(&self) -> Vec<&'a String> {
+        self.free.iter().filter(|id| !self.must.contains(id)).copied().collect()
+    }
+
+    fn each_first(&self) -> Vec<&'a String> {
+        let mut cards: BTreeSet<&str> = self.must.iter().map(|id| self.device(id)).collect();
+        let rest = self.rest();
+        let (first, later): (Vec<_>, Vec<_>) = rest.into_iter().partition(|id| cards.insert(self.device(id)));
+        self.must.iter().copied().chain(first).chain(later).take(self.size).collect()
+    }
+
+    fn sorted(&self) -> Vec<&'a String> {
+        let mut rest = self.rest();
+        rest.sort_unstable();
+        self.must.iter().copied().chain(rest).take(self.size).collect()
+    }
+
+    /// Picks again and again the first id of the card with the highest score; ties go to the first card.
+    fn greedy<S: Ord>(&self, score: impl Fn(&Card) -> S) -> Vec<&'a String> {
+        let mut cards: BTreeMap<(u32, &'a str), Card> = BTreeMap::new();
+        for id in self.pool.keys() {
+            cards.entry(self.card(id)).or_default().used += 1;
+        }
+        let mut rest: BTreeMap<(u32, &'a str), Vec<&'a String>> = BTreeMap::new();
+        for id in &self.free {
+            let card = cards.entry(self.card(id)).or_default();
+            card.free += 1;
+            card.used = card.used.saturating_sub(1);
+        }
+        for id in self.rest() {
+            rest.entry(self.card(id)).or_default().push(id);
+        }
+        for ids in rest.values_mut() {
+            ids.sort_unstable_by_key(|id| std::cmp::Reverse(self.rank(id)));
+        }
+        let mut chosen: Vec<&'a String> = Vec::new();
+        let pick = |cards: &mut BTreeMap<(u32, &'a str), Card>, id: &str| {
+            let card = cards.entry(self.card(id)).or_default();
+            *card = Card { free: card.free.saturating_sub(1), used: card.used + 1, picked: card.picked + 1 };
+        };
+        for id in &self.must {
+            pick(&mut cards, id);
+            chosen.push(id);
+        }
+        while chosen.len() < self.size {
+            let open = rest.iter().filter(|(_, ids)| !ids.is_empty());
+            let scored = open.map(|(key, _)| (score(&cards.get(key).copied().unwrap_or_default()), *key));
+            let best = scored.reduce(|best, other| if other.0 > best.0 { other } else { best });
+            let Some(id) = best.and_then(|(_, key)| rest.get_mut(&key)?.pop()) else { break };
+            pick(&mut cards, id);
+            chosen.push(id);
+        }
+        chosen
+    }
+
+    /// Of all ways to take some cards' free partitions entirely and a part of at most one more, the one whose pairs
+    /// are connected best; then the one that leaves the fewest partitions of that last card; then the first.
+    fn connected(&self) -> Vec<&'a String> {
+        let size = self.size.min(self.free.len());
+        let mut groups: BTreeMap<&str, Vec<&'a String>> = BTreeMap::new();
+        for id in &self.free {
+            groups.entry(self.host(id).map_or("", |host| &host.origin.card)).or_default().push(id);
+        }
+        let mut groups: Vec<Vec<&'a String>> = groups.into_values().collect();
+        for group in &mut groups {
+            group.sort_unstable_by_key(|id| (!self.must.contains(id), self.rank(id)));
+        }
+        groups.sort_by_key(|group| group.iter().map(|id| self.rank(id)).min());
+        let mut best: Option<((u64, usize), Vec<&'a String>)> = None;
+        if groups.len() <= MAX_GROUPS {
+            for whole in 0u32..1 << groups.len() {
+                let is_whole = |at: usize| whole >> at & 1 == 1;
+                let taken: usize =
+                    groups.iter().enumerate().filter(|(at, _)| is_whole(*at)).map(|(_, g)| g.len()).sum();
+                let Some(missing) = size.checked_sub(taken) else { continue };
+                let base = groups.iter().enumerate().filter(|(at, _)| is_whole(*at)).flat_map(|(_, group)| group);
+                let base: Vec<&'a String> = base.copied().collect();
+                let parts: Vec<Option<&Vec<&'a String>>> = match missing {
+                    0 => vec![None],
+                    _ => {
+                        let open = groups.iter().enumerate().filter(|(at, g)| !is_whole(*at) && g.len() > missing);
+                        open.map(|(_, group)| Some(group)).collect()
+                    }
+                };
+                for part in parts {
+                    let left = part.map_or(0, |group| group.len() - missing);
+                    let mut set = base.clone();
+                    set.extend(part.into_iter().flatten().take(missing));
+                    if !self.must.iter().all(|id| set.contains(id)) {
+                        continue;
+                    }
+                    let cost = (self.weight(&set), left);
+                    let first = |set: &[&String]| set.iter().map(|id| self.rank(id)).min();
+                    let better =
+                        best.as_ref().is_none_or(|(known, chosen)| (cost, first(&set)) < (*known, first(chosen)));
+                    if better {
+                        best = Some((cost, set));
+                    }
+                }
+            }
+        }
+        best.map_or_else(|| self.nearest(size), |(_, set)| set)
+    }
+
+    /// Adds to what must be whatever is connected best to it, one by one.
+    fn nearest(&self, size: usize) -> Vec<&'a String> {
+        let mut chosen = self.must.clone();
+        let mut rest = self.rest();
+        rest.sort_unstable_by_key(|id| self.rank(id));
+        while chosen.len() < size {
+            let cost = |id: &String| chosen.iter().map(|other| self.pair(id, other)).sum::<u64>();
+            let Some(at) = (0..rest.len()).min_by_key(|at| rest.get(*at).map(|id| cost(id))) else { break };
+            chosen.push(rest.remove(at));
+        }
+        chosen
+    }
+
+    fn weight(&self, set: &[&String]) -> u64 {
+        let pairs = set.iter().enumerate().flat_map(|(at, a)| set.iter().skip(at + 1).map(move |b| (a, b)));
+        pairs.map(|(a, b)| self.pair(a, b)).sum()
+    }
+
+    fn pair(&self, a: &str, b: &str) -> u64 {
+        match (self.host(a), self.host(b)) {
+            (Some(a), Some(b)) => pair_weight(a, b),
+            _ => 0,
+        }
+    }
+}
+
+/// Beyond so many cards not every set of them is looked at.
+const MAX_GROUPS: usize = 12;
+
+/// How far two devices are from each other, in the numbers of AMD's plugin: 10 on one card, else 20; and 10 over xGMI,
+/// 40 over PCIe, else 50; and 10 on one NUMA node, else 20.
+pub fn pair_weight(a: &HostDevice, b: &HostDevice) -> u64 {
+    let card = if a.origin.card == b.origin.card { 10 } else { 20 };
+    let link = if a.device.id == b.device.id { Some(Link::NvLink(1)) } else { link(a, b) };
+    let link = match link {
+        Some(Link::NvLink(_)) => 10,
+        Some(Link::System) | None => 50,
+        Some(_) => 40,
+    };
+    let numa = if a.device.numa == b.device.numa { 10 } else { 20 };
+    card + link + numa
+}
+
+fn link(a: &HostDevice, b: &HostDevice) -> Option<Link> {
+    let there = a.device.links.get(&b.device.index);
+    there.or_else(|| b.device.links.get(&a.device.index)).copied()
+}

@@ -1,0 +1,7 @@
+//! The Node's labels.
+
+pub mod feature_file;
+pub mod flags;
+pub mod node;
+pub mod wanted;
+pub mod write;

@@ -1,0 +1,103 @@
+//! The feature file of Node Feature Discovery (NFD), whose worker reads every file of its directory about once a minute
+//! and has its master write the labels.
+//!
+//! The form is that of NFD's customization guide: lines of `<namespace>/<name>=<value>`, at most 64 KiB, files whose names
+//! begin with a dot not read, and `# +expiry-time=<RFC 3339>`, after which the lines below count no more. NFD takes every
+//! namespace but `kubernetes.io`, unless it was told otherwise (`denyLabelNs`, `extraLabelNs`), and no label without one:
+//! the gates are not in the file, and NFD's own rules write Intel's.
+//!
+//! On a clean end the file stays with an expiry time, so that an update of the plugin does not take the labels away for a
+//! moment, and its removal does for good.
+
+use std::fmt::Write as _;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use k8s_openapi::jiff::Timestamp;
+
+use crate::offer::cdi::whole;
+use crate::publish::labels::wanted::Wanted;
+
+/// NFD reads no longer ones.
+const MAX_BYTES: usize = 64 << 10;
+
+/// A file in NFD's directory.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct FeatureFile {
+    path: PathBuf,
+    hidden: PathBuf,
+}
+
+impl FeatureFile {
+    /// Of this name, which must not begin with a dot.
+    pub fn new(directory: &Path, name: &str) -> Self {
+        Self { path: directory.join(name), hidden: directory.join(format!(".{name}")) }
+    }
+
+    /// Says what is wanted, and if `until` is given, for how long.
+    ///
+    /// # Errors
+    /// What the system says; an earlier file is left as it was. A directory that is not there is not made: without it no
+    /// NFD runs here.
+    pub fn write(&self, wanted: &Wanted, until: Option<Timestamp>) -> io::Result<()> {
+        whole(&self.path, &self.hidden, &text(wanted, until))
+    }
+
+    /// Removes it.
+    ///
+    /// # Errors
+    /// What the system says; that there is no such file is none.
+    pub fn remove(&self) -> io::Result<()> {
+        match std::fs::remove_file(&self.path) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+            _ => Ok(()),
+        }
+    }
+}
+
+fn text(wanted: &Wanted, until: Option<Timestamp>) -> String {
+    let mut text = "# written by kerf-plugin\n".to_owned();
+    if let Some(until) = until.and_then(|until| Timestamp::from_second(until.as_second()).ok()) {
+        let _ = writeln!(text, "# +expiry-time={until}");
+    }
+    for (key, value) in wanted.vendors.values().flat_map(|labels| labels.iter()) {
+        if text.len() + key.len() + value.len() + 2 > MAX_BYTES {
+            break;
+        }
+        let _ = writeln!(text, "{key}={value}");
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::device::backend::Vendor;
+    use crate::publish::labels::wanted::Labels;
+
+    #[test]
+    fn a_file_is_whole_readable_by_all_and_in_nfds_form() {
+        use std::os::unix::fs::PermissionsExt;
+        let dir = tempfile::tempdir().unwrap();
+        let file = FeatureFile::new(dir.path(), "kerf-amd");
+        let mut wanted = Wanted::default();
+        let mut labels = Labels::default();
+        labels.set("amd.com/gpu.vram", "16G");
+        wanted.vendors.insert(Vendor::Amd, labels);
+        wanted.gates.set("nvidia-device-enable", "enable");
+        file.write(&wanted, None).unwrap();
+        let path = dir.path().join("kerf-amd");
+        let plain = "# written by kerf-plugin\namd.com/gpu.vram=16G\n";
+        assert_eq!(std::fs::read_to_string(&path).unwrap(), plain);
+        assert_eq!(std::fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o644);
+        file.write(&wanted, Some(Timestamp::from_second(1_700_000_000).unwrap())).unwrap();
+        let expiring = "# written by kerf-plugin\n# +expiry-time=2023-11-14T22:13:20Z\namd.com/gpu.vram=16G\n";
+        assert_eq!(std::fs::read_to_string(&path).unwrap(), expiring);
+        assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 1, "nothing is left beside it");
+        file.remove().unwrap();
+        file.remove().unwrap();
+        assert!(!path.exists());
+        let nowhere = FeatureFile::new(&dir.path().join("none"), "kerf");
+        assert_eq!(nowhere.write(&wanted, None).unwrap_err().kind(), io::ErrorKind::NotFound);
+    }
+}

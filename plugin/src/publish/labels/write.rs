@@ -1,0 +1,211 @@
+//! Keeps the labels current: when cards change, and now and then in case somebody changed them.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use anyhow::Context as _;
+use k8s_openapi::jiff::{Timestamp, ToSpan};
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+
+use crate::api::client::{Cluster, ClusterError};
+use crate::device::backend::{HostDevice, Vendor};
+use crate::publish::labels::feature_file::FeatureFile;
+use crate::publish::labels::flags::LabelMode;
+use crate::publish::labels::node::Plan;
+use crate::publish::labels::wanted::{Labels, Options, Style, Wanted};
+use crate::publish::metrics::Counters;
+use crate::state::State;
+use crate::state::cards_watch::{News, Pause};
+
+/// How often what is there is compared with what should be.
+const REVIEW: Duration = Duration::from_secs(300);
+/// A driver that comes late is waited for so long before the labels of an earlier life count as wrong.
+const GRACE: Duration = Duration::from_secs(600);
+/// So long a feature file is good after the plugin's end: longer than an update takes.
+const LEGACY_SECONDS: i64 = 600;
+
+/// Where labels go.
+pub enum Target {
+    /// NFD's directory.
+    File(FeatureFile),
+    /// The Node.
+    Node(OnNode),
+    /// Nowhere: both are cleared, the Node where there is a way to it.
+    Cleared(FeatureFile, Option<OnNode>),
+}
+
+/// The labels of the Node.
+pub struct OnNode {
+    cluster: Cluster,
+    /// The annotation that lists this plugin's.
+    list: String,
+    /// Labels that others hold, of which the log was told.
+    foreign: BTreeSet<String>,
+}
+
+impl Target {
+    /// Where `options` say; `cluster`: the way to the Node, where there is one.
+    ///
+    /// # Errors
+    /// Where the Node is to be labelled and there is none.
+    pub fn of(options: &Options, cluster: Option<Cluster>) -> anyhow::Result<Option<Self>> {
+        let node = cluster.map(|cluster| {
+            let list = format!("{}{}", cluster.keys().labels, options.name);
+            OnNode { cluster, list, foreign: BTreeSet::new() }
+        });
+        Ok(match options.mode {
+            LabelMode::Off => None,
+            LabelMode::Nfd => Some(Self::File(options.file.clone())),
+            LabelMode::Node => Some(Self::Node(node.context("--labels=node needs the API server")?)),
+            LabelMode::Clear => Some(Self::Cleared(options.file.clone(), node)),
+        })
+    }
+}
+
+/// Why labels are not where they should be.
+#[derive(Debug, thiserror::Error)]
+enum PublishError {
+    #[error("{0}")]
+    File(#[from] std::io::Error),
+    #[error(transparent)]
+    Node(#[from] ClusterError),
+}
+
+impl PublishError {
+    /// What to do about it.
+    fn hint(&self) -> &'static str {
+        match self {
+            Self::File(error) if error.kind() == std::io::ErrorKind::NotFound => {
+                "is Node Feature Discovery on this node, and its directory mounted? see --features-dir"
+            }
+            Self::File(_) => "see --features-dir",
+            Self::Node(error) if error.refused() => "--labels=node needs manifests/components/node-labels",
+            Self::Node(_) => "",
+        }
+    }
+}
+
+/// Labels of the cards of `states` until `token` is cancelled, written at most once every `period`.
+pub async fn follow(
+    mut target: Target,
+    states: Vec<State>,
+    style: Style,
+    counters: Counters,
+    period: Duration,
+    token: CancellationToken,
+) {
+    let mut news = News::of(&states);
+    let began = Instant::now();
+    let (mut pause, mut trouble) = (Pause::default(), None);
+    let mut last = None;
+    loop {
+        let cards = news.cards();
+        let hosts: Vec<&HostDevice> = cards.iter().flat_map(|cards| cards.hosts()).collect();
+        let mut wanted = Wanted::of(&distinct(hosts), &style);
+        let late = began.elapsed() >= GRACE || matches!(target, Target::Cleared(..));
+        if late {
+            for vendor in [Vendor::Amd, Vendor::Intel, Vendor::Nvidia] {
+                wanted.vendors.entry(vendor).or_default();
+            }
+        }
+        let result = write(&mut target, &wanted).await;
+        let (quiet, most) = match result {
+            Ok(wrote) => {
+                if matches!(target, Target::Cleared(..)) {
+                    tracing::info!("labels cleared");
+                    token.cancelled().await;
+                    return;
+                }
+                pause.end();
+                trouble = None;
+                let wait = if late { REVIEW } else { REVIEW.min(GRACE.saturating_sub(began.elapsed())) };
+                (if wrote { period } else { Duration::ZERO }, wait.max(period))
+            }
+            Err(PublishError::Node(error)) if error.conflict() => {
+                // the Node was changed between reading and writing, as it is every now and then
+                let wait = pause.longer();
+                (wait, wait)
+            }
+            Err(error) => {
+                if let PublishError::Node(_) = &error {
+                    counters.api_errors.with_label_values(&["node"]).inc();
+                }
+                let text = error.to_string();
+                if trouble.as_ref() != Some(&text) {
+                    tracing::warn!(%error, hint = error.hint(), "labels not written; trying again");
+                    trouble = Some(text);
+                }
+                let wait = pause.longer();
+                (wait.min(period), wait)
+            }
+        };
+        if !wanted.vendors.is_empty() {
+            last = Some(wanted);
+        }
+        if !news.next(quiet, most, &token).await {
+            break;
+        }
+    }
+    if let (Target::File(file), Some(wanted)) = (&target, last) {
+        let until = Timestamp::now().checked_add(LEGACY_SECONDS.seconds()).ok();
+        if let Err(error) = file.write(&wanted, until) {
+            tracing::warn!(%error, "feature file not given an end");
+        }
+    }
+}
+
+/// A card that several backends of this process list is one card.
+fn distinct(mut hosts: Vec<&HostDevice>) -> Vec<&HostDevice> {
+    hosts.sort_by(|a, b| a.device.id.cmp(&b.device.id));
+    hosts.dedup_by(|a, b| a.device.id == b.device.id);
+    hosts
+}
+
+/// Says whether something was written.
+async fn write(target: &mut Target, wanted: &Wanted) -> Result<bool, PublishError> {
+    match target {
+        // until cards are found, the file of an earlier life is as right as any
+        Target::File(_) if wanted.vendors.is_empty() => Ok(false),
+        Target::File(file) if wanted.vendors.values().all(Labels::is_empty) => Ok(file.remove().map(|()| false)?),
+        Target::File(file) => {
+            let (file, wanted) = (file.clone(), wanted.clone());
+            let written = tokio::task::spawn_blocking(move || file.write(&wanted, None)).await;
+            written.map_err(std::io::Error::other)??;
+            Ok(true)
+        }
+        Target::Node(node) => node.write(wanted).await,
+        Target::Cleared(file, node) => {
+            file.remove()?;
+            let none = wanted.vendors.keys().map(|vendor| (*vendor, Labels::default())).collect();
+            let none = Wanted { vendors: none, gates: Labels::default() };
+            match node {
+                Some(node) => node.write(&none).await,
+                None => Ok(true),
+            }
+        }
+    }
+}
+
+impl OnNode {
+    async fn write(&mut self, wanted: &Wanted) -> Result<bool, PublishError> {
+        if wanted.vendors.is_empty() && wanted.gates.is_empty() {
+            return Ok(false);
+        }
+        let shown = self.cluster.node_metadata().await?;
+        let none = BTreeMap::new();
+        let (labels, annotations) =
+            (shown.labels.as_ref().unwrap_or(&none), shown.annotations.as_ref().unwrap_or(&none));
+        let plan = Plan::new(labels, annotations, wanted, &self.list);
+        for key in plan.foreign.difference(&self.foreign) {
+            tracing::warn!(key, "label is somebody else's and has another value; left as it is");
+        }
+        self.foreign.clone_from(&plan.foreign);
+        if plan.is_empty() {
+            return Ok(false);
+        }
+        self.cluster.patch_node(&shown, &plan).await?;
+        tracing::info!(labels = plan.labels.len(), "labels written");
+        Ok(true)
+    }
+}

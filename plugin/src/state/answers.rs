@@ -1,0 +1,153 @@
+//! What was answered for each set of ids of core, on disk: written before kubelet has the answer, read by a later life.
+//! See [`crate::allocation::answers`].
+
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use kerf::plan::Slice;
+use kerf::units::{Mib, Milli, Share};
+use serde::{Deserialize, Serialize};
+
+use crate::allocation::Key;
+use crate::allocation::answers::Given;
+use crate::device::ids::Ids;
+use crate::isolation::IsolationError;
+use crate::isolation::folder::replace;
+use crate::state::State;
+
+const VERSION: u32 = 1;
+/// Longer than what all cards of a node can be given as.
+const MAX_BYTES: u64 = 8 << 20;
+
+/// The file. Clones write in turn.
+#[derive(Clone, Debug)]
+pub struct Answers {
+    path: PathBuf,
+    turn: Arc<Mutex<()>>,
+}
+
+#[derive(Serialize, Deserialize)]
+struct Wire {
+    version: u32,
+    answers: Vec<Answer>,
+}
+
+#[derive(Serialize, Deserialize)]
+struct Answer {
+    pod: String,
+    container: String,
+    core: Vec<String>,
+    cards: Vec<Card>,
+}
+
+#[derive(Serialize, Deserialize)]
+struct Card {
+    gpu: String,
+    index: u32,
+    /// In thousandths.
+    compute: u32,
+    memory_mib: u64,
+}
+
+impl Answers {
+    /// The file in `state`.
+    pub fn new(state: &Path) -> Self {
+        Self { path: state.join("answers.json"), turn: Arc::default() }
+    }
+
+    /// What an earlier life answered; nothing where there was none. What cannot be read is told, and then the records are
+    /// believed.
+    pub fn read(&self) -> Vec<Given> {
+        match self.parse() {
+            Ok(answers) => answers,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Vec::new(),
+            Err(error) => {
+                tracing::warn!(path = %self.path.display(), %error, "earlier answers not understood");
+                Vec::new()
+            }
+        }
+    }
+
+    fn parse(&self) -> io::Result<Vec<Given>> {
+        let found = fs::metadata(&self.path)?;
+        if !found.is_file() || found.len() > MAX_BYTES {
+            return Err(io::Error::other("no file, or too long"));
+        }
+        let wire: Wire = serde_json::from_slice(&fs::read(&self.path)?)?;
+        if wire.version != VERSION {
+            return Err(io::Error::other(format!("version {} is unknown", wire.version)));
+        }
+        let slice = |card: Card| Slice {
+            device: card.gpu.into(),
+            index: card.index,
+            share: Share { compute: Milli(card.compute), memory: Mib(card.memory_mib) },
+            count: 1,
+        };
+        let given = |answer: Answer| Given {
+            key: Key { pod: answer.pod.as_str().into(), container: answer.container.as_str().into() },
+            ids: Ids::new(answer.core),
+            cards: answer.cards.into_iter().map(slice).collect(),
+        };
+        Ok(wire.answers.into_iter().map(given).collect())
+    }
+
+    /// Writes what `state` knows now.
+    ///
+    /// # Errors
+    /// [`IsolationError`]; what was answered last must not be told then.
+    pub fn write(&self, state: &State) -> Result<(), IsolationError> {
+        let _turn = self.turn.lock().unwrap_or_else(PoisonError::into_inner);
+        let card = |slice: &Slice| Card {
+            gpu: slice.device.to_string(),
+            index: slice.index,
+            compute: slice.share.compute.0,
+            memory_mib: slice.share.memory.0,
+        };
+        let answer = |given: &Given| Answer {
+            pod: given.key.pod.to_string(),
+            container: given.key.container.to_string(),
+            core: given.ids.iter().map(str::to_owned).collect(),
+            cards: given.cards.iter().map(card).collect(),
+        };
+        let answers = state.claims(|claims| claims.answers().iter().map(answer).collect());
+        if let Some(directory) = self.path.parent() {
+            fs::create_dir_all(directory).map_err(crate::isolation::at(directory))?;
+        }
+        let text = serde_json::to_vec(&Wire { version: VERSION, answers }).unwrap_or_default();
+        replace(&self.path, &text)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_later_life_reads_what_was_answered_and_nothing_else() {
+        let directory = tempfile::tempdir().unwrap();
+        let state_dir = directory.path().join("state");
+        let answers = Answers::new(&state_dir);
+        assert!(answers.read().is_empty());
+        let share = Share { compute: Milli(300), memory: Mib(2560) };
+        let given = Given {
+            key: Key { pod: "u".into(), container: "main".into() },
+            ids: Ids::new(["GPU-a::1".to_owned(), "GPU-a::0".to_owned()]),
+            cards: vec![Slice { device: "GPU-b".into(), index: 1, share, count: 1 }],
+        };
+        let state = State::default();
+        state.claims(|claims| claims.remember(vec![given.clone()]));
+        answers.write(&state).unwrap();
+        assert_eq!(Answers::new(&state_dir).read(), [given]);
+        for bad in ["", "{", r#"{"version":2,"answers":[]}"#] {
+            fs::write(state_dir.join("answers.json"), bad).unwrap();
+            assert!(answers.read().is_empty(), "{bad}");
+        }
+        // to read what is no file may take for ever
+        fs::remove_file(state_dir.join("answers.json")).unwrap();
+        let made = std::process::Command::new("mkfifo").arg(state_dir.join("answers.json")).status();
+        assert!(made.unwrap().success());
+        assert!(answers.read().is_empty());
+    }
+}

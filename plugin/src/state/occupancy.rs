@@ -1,0 +1,45 @@
+//! What each container does on each card: the last measurement, by container. Pure.
+
+use std::collections::BTreeMap;
+
+use kerf::ids::{ContainerName, DeviceId, PodRef};
+
+use crate::allocation::view::PodView;
+use crate::state::Sample;
+
+/// What all processes of one container do on one card.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Used {
+    /// Card memory in bytes.
+    pub memory: u64,
+    /// Compute, in percent of the card.
+    pub utilization: u32,
+    /// The processes, in the host's PID namespace.
+    pub pids: Vec<u32>,
+}
+
+/// A container on a card.
+pub type Place = (PodRef, ContainerName, DeviceId);
+
+/// What each container does on each card.
+pub fn used(pods: &[PodView], sample: &Sample) -> BTreeMap<Place, Used> {
+    let mut names = BTreeMap::new();
+    for pod in pods {
+        for (id, container) in &pod.pod.runtime_ids {
+            names.insert(id.as_str(), (&pod.pod.reference, container));
+        }
+    }
+    let mut used: BTreeMap<_, Used> = BTreeMap::new();
+    for (process, owner) in sample.usage.processes.iter().zip(&sample.owners) {
+        let by_group = || {
+            let (pod, container) = names.get(owner.as_ref()?.container.as_str())?;
+            Some(((*pod).clone(), (*container).clone()))
+        };
+        let Some((pod, container)) = process.owner.clone().or_else(by_group) else { continue };
+        let entry = used.entry((pod, container, process.device.clone())).or_default();
+        entry.memory = entry.memory.saturating_add(process.memory.unwrap_or_default());
+        entry.utilization = entry.utilization.saturating_add(process.utilization.unwrap_or_default());
+        entry.pids.push(process.pid);
+    }
+    used
+}

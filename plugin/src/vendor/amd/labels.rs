@@ -1,0 +1,146 @@
+//! AMD's labels, as ROCm's `k8s-node-labeller` writes them.
+//!
+//! A fact that all devices share is `amd.com/gpu.<fact>=<value>`, one that they do not share
+//! `amd.com/gpu.<fact>.<value>=<count>`; beside them the labeller's older keys, `beta.amd.com/gpu.<fact>.<value>=<count>`
+//! always and `beta.amd.com/gpu.<fact>=<value>` where it is shared. Facts of cards (device id, product) are counted by
+//! card, those of the compute topology by partition.
+//!
+//! The labeller asks the driver's library for the family and the firmware. Here the family follows from the topology's
+//! `gfx_target_version`, by the kernel's own two tables (`amdgpu_discovery.c`, `kfd_device.c`), where only one family
+//! has it; firmware is what the driver shows in `fw_version`, without the versions of its features, which are not there.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use crate::device::backend::{HostDevice, Part};
+use crate::device::facts::{AmdFacts, Facts};
+use crate::publish::labels::flags::AmdLabel;
+use crate::publish::labels::wanted::{Labels, MAX_LENGTH, legal};
+
+/// The labeller's names of firmware, by the names of the driver's files.
+const FIRMWARE: [(&str, &str); 10] = [
+    ("vce", "VCE"),
+    ("uvd", "UVD"),
+    ("mc", "MC"),
+    ("me", "ME"),
+    ("pfp", "PFP"),
+    ("ce", "CE"),
+    ("rlc", "RLC"),
+    ("mec", "MEC"),
+    ("smc", "SMC"),
+    ("sdma", "SDMA0"),
+];
+
+/// Labels of AMD devices.
+pub fn labels(hosts: &[&HostDevice], chosen: &BTreeSet<AmdLabel>) -> Labels {
+    let mut labels = Labels::default();
+    let devices: Vec<(&HostDevice, &AmdFacts)> = hosts
+        .iter()
+        .filter_map(|host| match &host.facts {
+            Facts::Amd(facts) => Some((*host, &**facts)),
+            _ => None,
+        })
+        .collect();
+    let all = || devices.iter().copied();
+    let cards = || all().filter(|(host, _)| host.origin.part == Part::Whole);
+    for kind in chosen {
+        match kind {
+            AmdLabel::Firmware => firmware(&mut labels, cards().map(|(_, facts)| facts)),
+            AmdLabel::Family => {
+                let families = all().filter_map(|(_, facts)| family(facts.gfx?));
+                tally(&mut labels, *kind, families.map(str::to_owned));
+            }
+            AmdLabel::DriverVersion => one(&mut labels, *kind, all().map(|(_, facts)| &*facts.driver_version)),
+            AmdLabel::DriverSrcVersion => one(&mut labels, *kind, all().map(|(_, facts)| &*facts.driver_source)),
+            AmdLabel::DeviceId => {
+                let ids = cards().map(|(host, _)| host.origin.model_id.trim_start_matches("0x").to_owned());
+                tally(&mut labels, *kind, ids);
+            }
+            AmdLabel::ProductName => {
+                let most = MAX_LENGTH - "gpu.product-name.".len();
+                let blank = |c: char| (!matches!(c, '(' | ')')).then_some('_');
+                tally(&mut labels, *kind, cards().map(|(_, facts)| legal(&facts.product, most, blank)));
+            }
+            AmdLabel::Vram => {
+                let known = all().map(|(host, _)| host.device.memory.0).filter(|mib| *mib > 0);
+                tally(&mut labels, *kind, known.map(|mib| format!("{}G", mib.saturating_add(512) / 1024)));
+            }
+            AmdLabel::SimdCount => {
+                tally(&mut labels, *kind, all().filter_map(|(_, facts)| facts.simds).map(|n| n.to_string()));
+            }
+            AmdLabel::CuCount => {
+                let units = all().filter_map(|(_, facts)| facts.simds?.checked_div(facts.simds_per_cu?));
+                tally(&mut labels, *kind, units.map(|n| n.to_string()));
+            }
+            AmdLabel::ComputeMemoryPartition => {
+                let layouts: BTreeSet<&str> = all().map(|(host, _)| &*host.origin.layout).collect();
+                one(&mut labels, *kind, layouts.first().copied().filter(|_| layouts.len() == 1).into_iter());
+            }
+            AmdLabel::ComputePartitioningSupported => {
+                labels.set(&key(*kind), cards().any(|(_, facts)| facts.compute_partitions));
+            }
+            AmdLabel::MemoryPartitioningSupported => {
+                labels.set(&key(*kind), cards().any(|(_, facts)| facts.memory_partitions));
+            }
+        }
+    }
+    labels
+}
+
+fn key(kind: AmdLabel) -> String {
+    format!("amd.com/gpu.{}", kind.as_str())
+}
+
+/// The first value that is there, under the new key alone.
+fn one<'a>(labels: &mut Labels, kind: AmdLabel, mut values: impl Iterator<Item = &'a str>) {
+    if let Some(value) = values.find(|value| !value.is_empty()) {
+        labels.set(&key(kind), value);
+    }
+}
+
+fn tally(labels: &mut Labels, kind: AmdLabel, values: impl Iterator<Item = String>) {
+    let mut counts: BTreeMap<String, u64> = BTreeMap::new();
+    for value in values.filter(|value| !value.is_empty()) {
+        *counts.entry(value).or_default() += 1;
+    }
+    let (key, shared) = (key(kind), counts.len() == 1);
+    for (value, count) in counts {
+        labels.set(&format!("beta.{key}.{value}"), count);
+        if shared {
+            labels.set(&format!("beta.{key}"), &value);
+            labels.set(&key, &value);
+        } else {
+            labels.set(&format!("{key}.{value}"), count);
+        }
+    }
+}
+
+/// Counts under the older keys alone, as the labeller has them.
+fn firmware<'a>(labels: &mut Labels, cards: impl Iterator<Item = &'a AmdFacts>) {
+    let mut counts: BTreeMap<(&str, u32), u64> = BTreeMap::new();
+    for facts in cards {
+        for (file, name) in FIRMWARE {
+            if let Some(version) = facts.firmware.get(file) {
+                *counts.entry((name, *version)).or_default() += 1;
+            }
+        }
+    }
+    for ((name, version), count) in counts {
+        labels.set(&format!("beta.amd.com/gpu.firmware.{name}.fw.{version}"), count);
+    }
+}
+
+/// The driver's family of a `gfx_target_version`; `None` where several have it, or none that is known.
+fn family(gfx: u64) -> Option<&'static str> {
+    Some(match gfx {
+        90000 | 90004 | 90006 | 90008 | 90010 | 90400..=90499 | 90500 => "AI",
+        90002 | 90012 => "RV",
+        100_100..=100_199 | 100_300..=100_302 | 100_304 => "NV",
+        100_303 => "VGH",
+        100_305 => "YC",
+        110_000..=110_002 => "GC_11_0_0",
+        110_003 => "GC_11_0_1",
+        110_500..=110_502 => "GC_11_5_0",
+        120_000 | 120_001 => "GC_12_0_0",
+        _ => return None,
+    })
+}

@@ -1,0 +1,321 @@
+//! AMD cards, from sysfs: the `amdgpu` driver's PCI devices and partitions, joined with the compute driver's topology.
+//!
+//! ```text
+//!   /sys/module/amdgpu/drivers/pci:amdgpu/<address>/drm/renderD<M>   a card (partition 0 of a partitioned one)
+//!   /sys/devices/platform/amdgpu_xcp_<n>/drm/renderD<M>              any further partition
+//!   /sys/class/kfd/kfd/topology/nodes/<k>: drm_render_minor M, location_id, mem_banks, io_links
+//! ```
+//!
+//! The render minor joins the two, and the PCI address in the topology must be the card's: nothing is matched by
+//! position. A device is called by its PCI address, a further partition by its platform name, as in AMD's own plugin
+//! and its metrics exporter. Facts about the files follow `drivers/gpu/drm/amd/amdkfd` of the kernel.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use kerf::device::Device;
+use kerf::ids::DeviceId;
+
+use crate::device::backend::{Backend, BackendError, GpuUsage, HostDevice, Origin, Part, Usage, Vendor};
+use crate::device::facts::{AmdFacts, Facts};
+use crate::device::roots::{self, Fault, Roots};
+use crate::device::scan::{Journal, Remark, Scan, Why};
+use crate::vendor::amd::topology::{Node, Topology};
+use crate::vendor::reporter::Reporter;
+
+const NAME: &str = "amd";
+const DRIVER: &str = "amdgpu";
+/// AMD's PCI vendor id.
+const VENDOR: u32 = 0x1002;
+
+/// The AMD driver of this host.
+#[derive(Debug)]
+pub struct Amd {
+    options: AmdOptions,
+    journal: Journal,
+}
+
+/// What the AMD backend needs to know.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct AmdOptions {
+    /// Where the host's files are seen.
+    pub roots: Roots,
+    /// Who else is asked about the cards' health.
+    pub reporter: Option<Reporter>,
+}
+
+impl Amd {
+    /// Reads nothing yet.
+    pub fn new(options: AmdOptions) -> Self {
+        Self { options, journal: Journal::default() }
+    }
+
+    fn look(&self) -> Result<Scan, BackendError> {
+        let mut scan = scan(&self.options.roots)?;
+        self.journal.take(NAME, &scan);
+        if let Some(reporter) = &self.options.reporter {
+            reporter.apply(&mut scan.devices);
+        }
+        Ok(scan)
+    }
+}
+
+/// One look at the host's files.
+///
+/// # Errors
+/// [`BackendError::Unavailable`] where the driver, or its compute part, is not there.
+pub fn scan(roots: &Roots) -> Result<Scan, BackendError> {
+    let unavailable = |reason: String| BackendError::Unavailable { backend: NAME, reason };
+    let drivers = roots.sys.join("module/amdgpu/drivers/pci:amdgpu");
+    let cards = roots::names(&drivers).map_err(|fault| unavailable(format!("driver amdgpu: {fault}")))?;
+    let mut scan = Scan::default();
+    let topology = Topology::read(&roots.sys.join("class/kfd/kfd/topology"), &mut scan)
+        .map_err(|fault| unavailable(format!("compute driver KFD: {fault}")))?;
+    let kfd = roots.node("kfd").ok_or_else(|| unavailable("the host has no device file /dev/kfd".to_owned()))?;
+    let mut host = Host { roots, topology, kfd, scan, numbers: BTreeMap::new(), parents: BTreeMap::new() };
+    for address in cards.iter().filter(|name| roots::is_address(name)) {
+        if let Err(why) = host.card(address, &drivers.join(address)) {
+            host.scan.leave_out(address, why);
+        }
+    }
+    let platform = roots.sys.join("devices/platform");
+    for number in roots::numbered(&platform, "amdgpu_xcp_").unwrap_or_default() {
+        let name = format!("amdgpu_xcp_{number}");
+        if let Err(why) = host.partition(&name, &platform.join(&name)) {
+            host.scan.leave_out(&name, why);
+        }
+    }
+    Ok(host.linked().settle())
+}
+
+/// What a card's partitions inherit.
+#[derive(Clone, Debug)]
+struct Parent {
+    numa: Option<u32>,
+    layout: String,
+    model: String,
+    model_id: String,
+    /// What is the same for all of them.
+    facts: AmdFacts,
+}
+
+/// A look that is under way.
+struct Host<'a> {
+    roots: &'a Roots,
+    topology: Topology,
+    kfd: PathBuf,
+    scan: Scan,
+    /// Topology nodes of the devices found so far.
+    numbers: BTreeMap<DeviceId, u32>,
+    /// By PCI address without the function.
+    parents: BTreeMap<String, Parent>,
+}
+
+impl Host<'_> {
+    fn card(&mut self, address: &str, dir: &Path) -> Result<(), Why> {
+        let vendor = dir.join("vendor");
+        match roots::hex(&vendor) {
+            Ok(VENDOR) => {}
+            Ok(other) => return Err(Fault::malformed(&vendor, &format!("0x{other:04x}"), "0x1002").into()),
+            Err(Fault::Missing(_)) => {}
+            Err(fault) => return Err(fault.into()),
+        }
+        let numa = roots::numa(dir).unwrap_or_else(|fault| {
+            self.scan.note(address, fault);
+            None
+        });
+        let mode = |file: &str| roots::text(&dir.join(file)).unwrap_or_default().to_ascii_lowercase();
+        let modes = (mode("current_compute_partition"), mode("current_memory_partition"));
+        let layout = match &modes {
+            (compute, memory) if !compute.is_empty() && !memory.is_empty() => format!("{compute}_{memory}"),
+            _ => String::new(),
+        };
+        let drm = dir.join("drm");
+        let (card, minor) = (one(&drm, "card")?, one(&drm, "renderD")?);
+        // the card's number must lead back to this address where sysfs has the way
+        let class = self.roots.sys.join("class/drm").join(format!("card{card}")).join("device");
+        if let Some(owner) = roots::target_name(&class).filter(|owner| owner != address) {
+            return Err(Why::Foreign { name: format!("card{card}"), owner });
+        }
+        if let Ok(vendor) = roots::hex(&class.join("vendor"))
+            && vendor != VENDOR
+        {
+            return Err(Why::Foreign { name: format!("card{card}"), owner: format!("vendor 0x{vendor:04x}") });
+        }
+        let model_id = roots::text(&class.join("device")).unwrap_or_default();
+        let named = roots::text(&class.join("product_name")).unwrap_or_default();
+        let facts = facts(self.roots, dir, &named);
+        let model = if named.is_empty() { format!("AMD {model_id}").trim_end().to_owned() } else { named };
+        let parent = Parent { numa, layout, model, model_id, facts };
+        let (number, node) = self.node(minor)?;
+        let bare = address.rsplit_once('.').map_or(address, |(bare, _)| bare).to_owned();
+        if node.card != bare {
+            return Err(Why::OtherInTopology { minor, owner: node.card });
+        }
+        self.parents.insert(bare, parent.clone());
+        self.found(address, address, Part::Whole, (card, minor), number, &node, &parent)
+    }
+
+    fn partition(&mut self, name: &str, dir: &Path) -> Result<(), Why> {
+        let drm = dir.join("drm");
+        let (card, minor) = (one(&drm, "card")?, one(&drm, "renderD")?);
+        let (number, node) = self.node(minor)?;
+        let Some(parent) = self.parents.get(&node.card).cloned() else {
+            // a partition of a card that was left out, or of none
+            return Err(Why::Foreign { name: format!("renderD{minor}"), owner: node.card });
+        };
+        self.found(name, "", Part::Partition, (card, minor), number, &node, &parent)
+    }
+
+    fn node(&self, minor: u32) -> Result<(u32, Node), Why> {
+        let (number, node) = self.topology.at(minor).ok_or(Why::NotInTopology(minor))?;
+        Ok((number, node.clone()))
+    }
+
+    #[allow(clippy::too_many_arguments, reason = "facts of one device, gathered here")]
+    fn found(
+        &mut self,
+        id: &str,
+        pci: &str,
+        part: Part,
+        (card, minor): (u32, u32),
+        number: u32,
+        node: &Node,
+        parent: &Parent,
+    ) -> Result<(), Why> {
+        let render = format!("dri/renderD{minor}");
+        let render = self.roots.node(&render).ok_or_else(|| Why::NoDeviceFile(Path::new("/dev").join(&render)))?;
+        let mut nodes = Vec::new();
+        match self.roots.node(&format!("dri/card{card}")) {
+            Some(node) => nodes.push(node),
+            // compute needs the render node alone
+            None => self.scan.note(id, Why::NoDeviceFile(format!("/dev/dri/card{card}").into())),
+        }
+        nodes.push(render);
+        if node.memory.0 == 0 {
+            self.scan.note(id, Why::NoMemory);
+        }
+        let mut device = Device::new(id, card, node.memory);
+        device.model = parent.model.as_str().into();
+        device.numa = parent.numa;
+        let origin = Origin {
+            vendor: Vendor::Amd,
+            driver: DRIVER.into(),
+            name: id.into(),
+            card: node.card.as_str().into(),
+            part: part.clone(),
+            layout: parent.layout.as_str().into(),
+            model_id: parent.model_id.as_str().into(),
+        };
+        let firmware = if part == Part::Whole { parent.facts.firmware.clone() } else { BTreeMap::new() };
+        let facts = AmdFacts {
+            gfx: node.gfx,
+            simds: node.simds,
+            simds_per_cu: node.simds_per_cu,
+            firmware,
+            ..parent.facts.clone()
+        };
+        self.numbers.insert(device.id.clone(), number);
+        self.scan.devices.push(HostDevice {
+            device,
+            pci: pci.to_owned(),
+            nodes,
+            control_nodes: vec![self.kfd.clone()],
+            origin,
+            facts: Facts::Amd(Arc::new(facts)),
+        });
+        Ok(())
+    }
+
+    /// Links between topology nodes become links between the devices that were found.
+    fn linked(mut self) -> Scan {
+        let indices: BTreeMap<u32, u32> = (self.scan.devices.iter())
+            .filter_map(|host| Some((*self.numbers.get(&host.device.id)?, host.device.index)))
+            .collect();
+        for host in &mut self.scan.devices {
+            let node = self.numbers.get(&host.device.id).and_then(|number| self.topology.nodes.get(number));
+            let links = node.map(|node| &node.links).into_iter().flatten();
+            host.device.links = links
+                .filter_map(|(to, link)| Some((*indices.get(to)?, *link)))
+                .filter(|(to, _)| *to != host.device.index)
+                .collect();
+        }
+        self.scan
+    }
+}
+
+/// What is told in the directories of a card and of the module. `product` is the card's name, if it has one.
+fn facts(roots: &Roots, dir: &Path, product: &str) -> AmdFacts {
+    let module = |file: &str| roots::text(&roots.sys.join("module/amdgpu").join(file)).unwrap_or_default().into();
+    let versions = dir.join("fw_version");
+    // cards have different ones, and a driver without the directory tells none
+    let firmware = roots::names(&versions).unwrap_or_default().into_iter().filter_map(|file| {
+        let version = roots::hex(&versions.join(&file)).ok()?;
+        Some((file.strip_suffix("_fw_version")?.to_owned(), version))
+    });
+    AmdFacts {
+        product: product.into(),
+        driver_version: module("version"),
+        driver_source: module("srcversion"),
+        compute_partitions: dir.join("available_compute_partition").exists(),
+        memory_partitions: dir.join("available_memory_partition").exists(),
+        firmware: firmware.collect(),
+        ..AmdFacts::default()
+    }
+}
+
+/// The number of the only entry with this prefix.
+fn one(dir: &Path, prefix: &'static str) -> Result<u32, Why> {
+    match roots::numbered(dir, prefix)?.as_slice() {
+        [number] => Ok(*number),
+        several => Err(Why::Nodes { path: dir.to_owned(), kind: prefix, found: several.len() }),
+    }
+}
+
+impl Backend for Amd {
+    fn name(&self) -> &'static str {
+        NAME
+    }
+
+    fn discover(&self) -> Result<Vec<HostDevice>, BackendError> {
+        Ok(self.look()?.devices)
+    }
+
+    fn usage(&self) -> Result<Usage, BackendError> {
+        let mut usage = Usage::default();
+        let mut scan = Scan::default();
+        let topology = Topology::read(&self.options.roots.sys.join("class/kfd/kfd/topology"), &mut scan);
+        let topology = topology.map_err(|fault| BackendError::Failed {
+            backend: NAME,
+            question: "usage",
+            reason: fault.to_string(),
+        })?;
+        for host in self.look()?.devices {
+            let minor = host.nodes.iter().find_map(|node| roots::suffix(node.file_name()?.to_str()?, "renderD"));
+            let used = minor.and_then(|minor| topology.at(minor)).and_then(|(_, node)| node.used);
+            let busy = roots::number::<u32>(
+                &self
+                    .options
+                    .roots
+                    .sys
+                    .join("module/amdgpu/drivers/pci:amdgpu")
+                    .join(&host.pci)
+                    .join("gpu_busy_percent"),
+            );
+            let total = Some(host.device.memory.bytes()).filter(|bytes| *bytes > 0);
+            let gpu = GpuUsage {
+                utilization: busy.ok().filter(|percent| *percent <= 100 && !host.pci.is_empty()),
+                memory_used: used,
+                memory_total: total,
+                ..GpuUsage::default()
+            };
+            usage.gpus.insert(host.device.id, gpu);
+        }
+        Ok(usage)
+    }
+
+    fn remarks(&self) -> Vec<Remark> {
+        self.journal.remarks()
+    }
+}

@@ -1,0 +1,3 @@
+//! The device plugin contract of Deepomatic: NVIDIA GPUs as shares by count.
+
+pub mod contract;

@@ -1,0 +1,148 @@
+//! Intel's labels: those of Intel's rules for Node Feature Discovery, and those of its labeller for shares of cards.
+//!
+//! The rules label by PCI ids: `gpu.intel.com/device-id.<class>-<id>.present` and `.count`, `product`, `family`,
+//! `device.count`. The labeller's are `millicores`, `memory.max` (bytes), `tiles`, `cards`, `gpu-numbers` and
+//! `numa-gpu-map`; a value that is too long goes on in a label with a 2, 3 and so on at the end of its key, after a `Z`.
+//! Absent on purpose: `pci-groups`, which somebody would have to say the level of.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use crate::device::backend::HostDevice;
+use crate::device::facts::{Facts, IntelFacts};
+use crate::publish::labels::wanted::{Labels, MAX_LENGTH};
+
+/// What each card has of the labeller's thousandths.
+const MILLICORES: usize = 1000;
+/// What the rest of a long value begins with: a value may not begin with a dot.
+const GOES_ON: char = 'Z';
+
+/// Labels of Intel devices.
+pub fn labels(hosts: &[&HostDevice]) -> Labels {
+    let mut labels = Labels::default();
+    let mut cards: Vec<(&HostDevice, &IntelFacts)> = hosts
+        .iter()
+        .filter_map(|host| match &host.facts {
+            Facts::Intel(facts) => Some((*host, &**facts)),
+            _ => None,
+        })
+        .collect();
+    // in the order of their names, as a directory lists them
+    cards.sort_by_key(|(host, _)| &host.origin.name);
+    by_id(&mut labels, &cards);
+    let numbers = |of: &mut dyn Iterator<Item = &HostDevice>| -> String {
+        of.map(|host| host.device.index.to_string()).collect::<Vec<_>>().join(".")
+    };
+    labels.set("gpu.intel.com/millicores", cards.len() * MILLICORES);
+    let memory: Option<u64> = cards.iter().map(|(_, facts)| facts.memory).sum();
+    if let Some(bytes) = memory {
+        labels.set("gpu.intel.com/memory.max", bytes);
+    }
+    labels.set("gpu.intel.com/tiles", cards.iter().map(|(_, facts)| facts.tiles).sum::<u64>());
+    let names: Vec<&str> = cards.iter().map(|(host, _)| &*host.origin.name).collect();
+    if let Some(first) = chunks(&names.join(".")).first() {
+        labels.set("gpu.intel.com/cards", first);
+    }
+    long(&mut labels, "gpu.intel.com/gpu-numbers", &numbers(&mut cards.iter().map(|(host, _)| *host)));
+    let nodes: BTreeSet<u32> = cards.iter().filter_map(|(host, _)| host.device.numa).collect();
+    let map = nodes.into_iter().map(|node| {
+        let mut on_it = cards.iter().map(|(host, _)| *host).filter(|host| host.device.numa == Some(node));
+        format!("{node}-{}", numbers(&mut on_it))
+    });
+    long(&mut labels, "gpu.intel.com/numa-gpu-map", &map.collect::<Vec<_>>().join("_"));
+    labels
+}
+
+/// The labels of the rules.
+fn by_id(labels: &mut Labels, cards: &[(&HostDevice, &IntelFacts)]) {
+    let mut counts: BTreeMap<(&str, &str), u64> = BTreeMap::new();
+    for (host, facts) in cards {
+        *counts.entry((&*facts.class, host.origin.model_id.trim_start_matches("0x"))).or_default() += 1;
+    }
+    for ((class, id), count) in &counts {
+        if !class.is_empty() && !id.is_empty() {
+            labels.set(&format!("gpu.intel.com/device-id.{class}-{id}.present"), true);
+            labels.set(&format!("gpu.intel.com/device-id.{class}-{id}.count"), count);
+        }
+    }
+    labels.set("gpu.intel.com/device.count", cards.len());
+    // a node can say one product: that of all its cards
+    let shared = |of: fn(&str, &str) -> Option<&'static str>| {
+        let all: BTreeSet<_> = counts.keys().map(|(class, id)| of(class, id)).collect();
+        all.first().copied().flatten().filter(|_| all.len() == 1)
+    };
+    for (key, value) in [("product", shared(product)), ("family", shared(family))] {
+        if let Some(value) = value {
+            labels.set(&format!("gpu.intel.com/{key}"), value);
+        }
+    }
+}
+
+fn product(class: &str, id: &str) -> Option<&'static str> {
+    match (class, id) {
+        ("0380", "0bda") => Some("Max_1100"),
+        ("0380", "0bd5") => Some("Max_1550"),
+        ("0380", "56c0") => Some("Flex_170"),
+        ("0380", "56c1") => Some("Flex_140"),
+        _ => None,
+    }
+}
+
+fn family(class: &str, id: &str) -> Option<&'static str> {
+    match (class, id) {
+        ("0380", "0bda" | "0bd5" | "0bd9" | "0bdb" | "0bd7" | "0bd6" | "0bd0") => Some("Max_Series"),
+        ("0380", "56c0" | "56c1") => Some("Flex_Series"),
+        ("0300", "5690" | "5691" | "5692" | "5693" | "5694" | "5695" | "5696" | "5697") => Some("A_Series"),
+        ("0300", "56a0" | "56a1" | "56a3" | "56a4" | "56a5" | "56a6") => Some("A_Series"),
+        ("0300", "56b0" | "56b1" | "56b2" | "56b3") => Some("A_Series"),
+        _ => None,
+    }
+}
+
+fn long(labels: &mut Labels, key: &str, value: &str) {
+    for (at, chunk) in (1usize..).zip(chunks(value)) {
+        let key = if at == 1 { key.to_owned() } else { format!("{key}{at}") };
+        labels.set(&key, chunk);
+    }
+}
+
+/// Parts of at most 63 characters that each end with a letter or digit; all but the first begin with `Z`. Empty where
+/// there is no such way.
+fn chunks(value: &str) -> Vec<String> {
+    let (mut rest, mut chunks) = (value, Vec::new());
+    while !rest.is_empty() {
+        let room = if chunks.is_empty() { MAX_LENGTH } else { MAX_LENGTH - 1 };
+        let end = match rest.char_indices().nth(room) {
+            None => rest.len(),
+            Some((room, _)) => {
+                let within = rest.get(..room).unwrap_or_default();
+                match within.rfind(|c: char| c.is_ascii_alphanumeric()) {
+                    Some(last) => last + 1,
+                    None => return Vec::new(),
+                }
+            }
+        };
+        let (chunk, later) = rest.split_at(end);
+        chunks.push(if chunks.is_empty() { chunk.to_owned() } else { format!("{GOES_ON}{chunk}") });
+        rest = later;
+    }
+    chunks
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn long_values_go_on_in_the_next_label() {
+        let pairs = "0.0-1.0_0.1-1.1_0.1-1.1_0.0-1.0_0.1-1.1_0.0-1.0_0.1-1.1_0.0-1.0_0.1-1.1_0.0-1.0_0.1-1.1_0.0-1.0_\
+                     0.1-1.1_0.1-1.1_1.0-0.0_1.1-0.1_1.0-0.0_1.1-0.1";
+        let expected = [
+            "0.0-1.0_0.1-1.1_0.1-1.1_0.0-1.0_0.1-1.1_0.0-1.0_0.1-1.1_0.0-1.0",
+            "Z_0.1-1.1_0.0-1.0_0.1-1.1_0.0-1.0_0.1-1.1_0.1-1.1_1.0-0.0_1.1-0",
+            "Z.1_1.0-0.0_1.1-0.1",
+        ];
+        assert_eq!(chunks(pairs), expected);
+        assert_eq!(chunks(""), Vec::<String>::new());
+        assert_eq!(chunks(&format!("{}a", ".".repeat(70))), Vec::<String>::new());
+    }
+}

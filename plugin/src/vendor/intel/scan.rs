@@ -1,0 +1,234 @@
+//! Intel cards, from sysfs: `/sys/class/drm/card<N>` with the drivers `i915` and `xe`; those of a Windows host are in [`wsl`].
+//!
+//! A card is here if its directory says so and the host has a device file for it. An SR-IOV card with functions is
+//! represented by them. Its PCI address comes from where its link in `/sys/class/drm` leads.
+
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use kerf::device::Device;
+use kerf::units::Mib;
+
+use crate::device::backend::{Backend, BackendError, GpuUsage, HostDevice, Origin, Part, Usage, Vendor};
+use crate::device::facts::{Facts, IntelFacts};
+use crate::device::roots::{self, Fault, Roots};
+use crate::device::scan::{Journal, Remark, Scan, Why};
+use crate::vendor::reporter::Reporter;
+
+const NAME: &str = "intel";
+/// Intel's PCI vendor id.
+const VENDOR: u32 = 0x8086;
+/// Drivers whose cards containers can use; also the kinds of resources.
+pub const DRIVERS: [&str; 2] = ["i915", "xe"];
+
+/// The Intel drivers of this host.
+#[derive(Debug)]
+pub struct Intel {
+    options: IntelOptions,
+    journal: Journal,
+}
+
+/// What the Intel backend needs to know.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct IntelOptions {
+    /// Where the host's files are seen.
+    pub roots: Roots,
+    /// Memory of a card whose driver does not tell; `None`: unknown.
+    pub memory: Option<Mib>,
+    /// Memory of each card that is kept back.
+    pub reserved: Mib,
+    /// Who else is asked about the cards' health.
+    pub reporter: Option<Reporter>,
+}
+
+impl Intel {
+    /// Reads nothing yet.
+    pub fn new(options: IntelOptions) -> Self {
+        Self { options, journal: Journal::default() }
+    }
+
+    fn look(&self) -> Result<Scan, BackendError> {
+        let mut scan = scan(&self.options)?;
+        self.journal.take(NAME, &scan);
+        if let Some(reporter) = &self.options.reporter {
+            reporter.apply(&mut scan.devices);
+        }
+        Ok(scan)
+    }
+}
+
+/// One look at the host's files.
+///
+/// # Errors
+/// [`BackendError::Unavailable`] where the kernel shows no graphics at all.
+pub fn scan(options: &IntelOptions) -> Result<Scan, BackendError> {
+    let class = options.roots.sys.join("class/drm");
+    let numbers = roots::numbered(&class, "card")
+        .map_err(|fault| BackendError::Unavailable { backend: NAME, reason: fault.to_string() })?;
+    let mut scan = Scan::default();
+    for number in numbers {
+        let name = format!("card{number}");
+        match card(options, &class.join(&name), number, &mut scan) {
+            Ok(Some(host)) => scan.devices.push(host),
+            Ok(None) => {}
+            Err(why) => scan.leave_out(&name, why),
+        }
+    }
+    Ok(scan.settle())
+}
+
+/// A card, or `None` where it is another vendor's.
+fn card(options: &IntelOptions, dir: &Path, number: u32, scan: &mut Scan) -> Result<Option<HostDevice>, Why> {
+    let name = format!("card{number}");
+    let device_dir = dir.join("device");
+    if roots::hex(&device_dir.join("vendor"))? != VENDOR {
+        return Ok(None);
+    }
+    let model_id = device_dir.join("device");
+    let model_id = roots::hex(&model_id).map(|id| format!("0x{id:04x}")).unwrap_or_else(|fault| {
+        scan.note(&name, fault);
+        String::new()
+    });
+    let functions = device_dir.join("sriov_numvfs");
+    match roots::number::<u32>(&functions) {
+        Ok(0) | Err(Fault::Missing(_)) => {}
+        Ok(count) => return Err(Why::Functions(count)),
+        // whether its functions are used cannot be told, and a card must not be given out twice
+        Err(fault) => return Err(fault.into()),
+    }
+    let driver = match roots::target_name(&device_dir.join("driver")) {
+        Some(driver) if DRIVERS.contains(&driver.as_str()) => driver,
+        Some(driver) => return Err(Why::Driver(driver)),
+        None => DRIVERS[0].to_owned(),
+    };
+    let nodes = nodes(&options.roots, &device_dir.join("drm"), number)?;
+    let address = address(dir);
+    if let Err(fault) = &address {
+        scan.note(&name, fault.clone());
+    }
+    let pci = address.unwrap_or_default();
+    let parent = roots::target_name(&device_dir.join("physfn")).filter(|parent| roots::is_address(parent));
+    let part = if parent.is_some() { Part::Function } else { Part::Whole };
+    let id = if pci.is_empty() { name.clone() } else { pci.clone() };
+    let tiles = tiles(dir);
+    let memory = memory(options, dir, tiles, scan, &name);
+    let mut device = Device::new(id.as_str(), number, Mib(memory.unwrap_or(0) >> 20));
+    device.model = format!("Intel {model_id}").trim_end().into();
+    device.numa = roots::numa(&device_dir).unwrap_or_else(|fault| {
+        // optional on real systems without NUMA
+        if !matches!(fault, Fault::Missing(_)) {
+            scan.note(&name, fault);
+        }
+        None
+    });
+    let origin = Origin {
+        vendor: Vendor::Intel,
+        driver: driver.as_str().into(),
+        name: name.as_str().into(),
+        card: parent.unwrap_or(id).into(),
+        part,
+        layout: "".into(),
+        model_id: model_id.into(),
+    };
+    // the last two digits are the programming interface
+    let class =
+        roots::hex(&device_dir.join("class")).map(|class| format!("{:04x}", class >> 8)).unwrap_or_default();
+    let facts = Facts::Intel(Arc::new(IntelFacts { class: class.into(), tiles, memory }));
+    Ok(Some(HostDevice { device, pci, nodes, control_nodes: Vec::new(), origin, facts }))
+}
+
+/// The card's device files that the host has: of `card<N>` and `renderD<M>` below `device/drm`, not `controlD<K>`.
+fn nodes(roots: &Roots, drm: &Path, number: u32) -> Result<Vec<PathBuf>, Why> {
+    let mut named = Vec::new();
+    for card in roots::numbered(drm, "card")? {
+        // its number there and here must be one, or its files are another card's
+        if card != number {
+            return Err(Why::Foreign { name: format!("card{number}"), owner: format!("card{card}") });
+        }
+        named.push(format!("card{card}"));
+    }
+    named.extend(roots::numbered(drm, "renderD")?.into_iter().map(|minor| format!("renderD{minor}")));
+    let nodes: Vec<PathBuf> = named.iter().filter_map(|name| roots.node(&format!("dri/{name}"))).collect();
+    if nodes.is_empty() {
+        return Err(Why::NoDeviceFile(Path::new("/dev/dri").join(format!("card{number}"))));
+    }
+    Ok(nodes)
+}
+
+/// The PCI address in the link's target: the component before `/drm/card<N>`.
+fn address(link: &Path) -> Result<String, Fault> {
+    let target = std::fs::read_link(link).map_err(|error| Fault::Unreadable {
+        path: link.to_owned(),
+        reason: format!("no link that leads to its PCI address: {error}"),
+    })?;
+    let device = target.parent().and_then(Path::parent);
+    let name = device.and_then(Path::file_name).and_then(|name| name.to_str()).unwrap_or_default();
+    match target.parent().and_then(Path::file_name) {
+        Some(drm) if drm == "drm" && roots::is_address(name) => Ok(name.to_owned()),
+        _ => Err(Fault::malformed(link, &target.display().to_string(), "a link to .../<PCI address>/drm/card<N>")),
+    }
+}
+
+/// Tiles of a card: `gt/gt<T>` with i915, `device/tile<T>` with xe.
+fn tiles(dir: &Path) -> u64 {
+    let count = |dir: PathBuf, prefix| roots::numbered(&dir, prefix).map_or(0, |tiles| tiles.len() as u64);
+    count(dir.join("gt"), "gt").max(count(dir.join("device"), "tile")).max(1)
+}
+
+/// Bytes of local memory without what is kept back, where they are known.
+fn memory(options: &IntelOptions, dir: &Path, tiles: u64, scan: &mut Scan, name: &str) -> Option<u64> {
+    let told = match roots::number::<u64>(&dir.join("lmem_total_bytes")) {
+        Ok(bytes) => Some(bytes.saturating_mul(tiles)),
+        Err(Fault::Missing(_)) => None,
+        Err(fault) => {
+            scan.note(name, fault);
+            None
+        }
+    };
+    let memory = told.or_else(|| options.memory.map(Mib::bytes));
+    if memory.is_none() {
+        scan.note(name, Why::NoMemory);
+    }
+    memory.map(|bytes| bytes.saturating_sub(options.reserved.bytes()))
+}
+
+/// Links below `/dev/dri/by-path` that lead to a card's own files; `-platform-…` and other cards' are passed over.
+pub fn by_path(roots: &Roots, address: &str) -> Vec<PathBuf> {
+    let wanted = BTreeSet::from(["card", "render"].map(|kind| format!("pci-{address}-{kind}")));
+    let there = roots::names(&roots.dev.join("dri/by-path")).unwrap_or_default();
+    let paths = there.iter().filter(|name| roots::is_address(address) && wanted.contains(*name));
+    paths.map(|name| Path::new("/dev/dri/by-path").join(name)).collect()
+}
+
+/// Files of a card's monitoring engine, `/dev/mei<K>`, as paths on the host.
+pub fn monitoring_nodes(roots: &Roots, card: &str) -> Vec<PathBuf> {
+    let device = roots.sys.join("class/drm").join(card).join("device");
+    let engine = |name: &String| DRIVERS.iter().any(|d| roots::suffix(name, &format!("{d}.mei-gscfi.")).is_some());
+    let engines = roots::names(&device).unwrap_or_default().into_iter().filter(engine);
+    let numbers =
+        engines.flat_map(|engine| roots::numbered(&device.join(engine).join("mei"), "mei").unwrap_or_default());
+    numbers.filter_map(|number| roots.node(&format!("mei{number}"))).collect()
+}
+
+impl Backend for Intel {
+    fn name(&self) -> &'static str {
+        NAME
+    }
+
+    fn discover(&self) -> Result<Vec<HostDevice>, BackendError> {
+        Ok(self.look()?.devices)
+    }
+
+    fn usage(&self) -> Result<Usage, BackendError> {
+        let gpus = self.look()?.devices.into_iter().map(|host| {
+            let memory_total = Some(host.device.memory.bytes()).filter(|bytes| *bytes > 0);
+            (host.device.id, GpuUsage { memory_total, ..GpuUsage::default() })
+        });
+        Ok(Usage { gpus: gpus.collect(), processes: Vec::new() })
+    }
+
+    fn remarks(&self) -> Vec<Remark> {
+        self.journal.remarks()
+    }
+}

@@ -1,0 +1,92 @@
+//! Intel cards of a Windows host, from inside its Linux subsystem (WSL): all of them behind one device file, `/dev/dxg`.
+//!
+//! sysfs shows none of them. How many there are, and by which index programs know them, is what Intel's Level-Zero
+//! sidecar says. What it said last holds while it does not answer; without the device file there is no card.
+
+use std::collections::BTreeSet;
+use std::path::PathBuf;
+use std::sync::{Mutex, PoisonError};
+
+use kerf::device::Device;
+use kerf::units::Mib;
+
+use crate::device::backend::{Backend, BackendError, GpuUsage, HostDevice, Origin, Usage, Vendor};
+use crate::device::facts::Facts;
+use crate::device::roots::Roots;
+use crate::device::scan::Remark;
+use crate::vendor::reporter;
+
+const NAME: &str = "intel-wsl";
+/// The device file, and the name of the kernel's driver behind it.
+const DXG: &str = "dxg";
+
+/// What the backend needs to know.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct WslOptions {
+    /// Where the host's files are seen.
+    pub roots: Roots,
+    /// The Level-Zero sidecar's socket.
+    pub socket: PathBuf,
+}
+
+/// The cards behind `/dev/dxg`.
+#[derive(Debug)]
+pub struct Wsl {
+    options: WslOptions,
+    /// What the sidecar said last.
+    indices: Mutex<Option<BTreeSet<u32>>>,
+}
+
+impl Wsl {
+    /// Asks nothing yet.
+    pub fn new(options: WslOptions) -> Self {
+        Self { options, indices: Mutex::new(None) }
+    }
+
+    fn indices(&self) -> Result<BTreeSet<u32>, BackendError> {
+        let mut known = self.indices.lock().unwrap_or_else(PoisonError::into_inner);
+        match reporter::indices(&self.options.socket) {
+            Ok(indices) => Ok(known.insert(indices).clone()),
+            Err(reason) => {
+                let socket = self.options.socket.display();
+                let reason =
+                    format!("the Level-Zero sidecar at {socket} does not tell which cards there are: {reason}");
+                known.clone().ok_or(BackendError::Unavailable { backend: NAME, reason })
+            }
+        }
+    }
+}
+
+impl Backend for Wsl {
+    fn name(&self) -> &'static str {
+        NAME
+    }
+
+    fn discover(&self) -> Result<Vec<HostDevice>, BackendError> {
+        let Some(node) = self.options.roots.node(DXG) else {
+            let reason = "the host has no /dev/dxg: is it WSL?".to_owned();
+            return Err(BackendError::Unavailable { backend: NAME, reason });
+        };
+        let card = |index: u32| {
+            let name = format!("card{index}");
+            HostDevice {
+                device: Device::new(name.as_str(), index, Mib(0)),
+                pci: String::new(),
+                nodes: vec![node.clone()],
+                control_nodes: Vec::new(),
+                origin: Origin::whole(Vendor::Intel, DXG, &name, ""),
+                facts: Facts::default(),
+            }
+        };
+        Ok(self.indices()?.into_iter().map(card).collect())
+    }
+
+    fn usage(&self) -> Result<Usage, BackendError> {
+        let gpus = self.discover()?.into_iter().map(|host| (host.device.id, GpuUsage::default()));
+        Ok(Usage { gpus: gpus.collect(), processes: Vec::new() })
+    }
+
+    fn remarks(&self) -> Vec<Remark> {
+        Vec::new()
+    }
+}

@@ -1,0 +1,173 @@
+//! From what NVML and sysfs say to kerf's words. Pure, or reading below an injected root.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use kerf::device::Link;
+use kerf::units::Mib;
+use nvml_wrapper::enum_wrappers::device::TopologyLevel;
+use nvml_wrapper::error::NvmlError;
+use nvml_wrapper::{Device, Nvml, cuda_driver_version_major, cuda_driver_version_minor};
+
+use crate::device::facts::{InstanceFacts, NvidiaFacts};
+use crate::device::roots;
+
+/// Device files of the driver itself. A container needs those of them that the host has.
+const CONTROL: [&str; 3] = ["nvidiactl", "nvidia-uvm", "nvidia-uvm-tools"];
+
+/// A PCI address as sysfs spells it, from NVML's with its eight digits of domain.
+pub fn sysfs_address(bus_id: &str) -> String {
+    let lower = bus_id.to_ascii_lowercase();
+    match lower.split_once(':') {
+        Some((domain, rest)) if domain.len() == 8 => format!("{}:{rest}", domain.get(4..).unwrap_or(domain)),
+        _ => lower,
+    }
+}
+
+/// The NUMA node of a PCI device; `None` where the system does not know (`-1`).
+pub fn numa(sys_root: &Path, address: &str) -> Option<u32> {
+    let path = sys_root.join("bus/pci/devices").join(address).join("numa_node");
+    std::fs::read_to_string(path).ok()?.trim().parse().ok()
+}
+
+/// The PCI class of a card, where sysfs tells.
+pub fn class(sys_root: &Path, address: &str) -> Option<u32> {
+    let known = !address.is_empty();
+    known.then(|| roots::hex(&sys_root.join("bus/pci/devices").join(address).join("class")).ok()).flatten()
+}
+
+/// What the firmware calls the machine; empty where it does not.
+pub fn machine(sys_root: &Path) -> String {
+    roots::text(&sys_root.join("class/dmi/id/product_name")).unwrap_or_default()
+}
+
+/// The driver's version in the kernel's own words (`/proc/driver/nvidia/version`); empty where there is none.
+pub fn driver_version(proc_root: &Path) -> String {
+    let text = roots::text(&proc_root.join("driver/nvidia/version")).unwrap_or_default();
+    let version = |word: &&str| word.contains('.') && word.chars().all(|c| c.is_ascii_digit() || c == '.');
+    let first = text.lines().next().unwrap_or_default();
+    first.split_whitespace().find(version).unwrap_or_default().to_owned()
+}
+
+/// What the library tells of a card for labels, each fact that it does tell.
+pub fn of_card(nvml: &Nvml, card: &Device<'_>, sys_root: &Path, address: &str) -> NvidiaFacts {
+    let pair = |major: i32, minor: i32| Some((u32::try_from(major).ok()?, u32::try_from(minor).ok()?));
+    let cuda = nvml.sys_cuda_driver_version().ok();
+    let compute = card.cuda_compute_capability().ok();
+    NvidiaFacts {
+        model: card.name().unwrap_or_default().into(),
+        memory: card.memory_info().map_or(Mib(0), |memory| Mib(memory.total >> 20)),
+        driver: nvml.sys_driver_version().unwrap_or_default().into(),
+        cuda: cuda.and_then(|v| pair(cuda_driver_version_major(v), cuda_driver_version_minor(v))),
+        compute: compute.and_then(|capability| pair(capability.major, capability.minor)),
+        // a card that cannot be cut has no mode
+        mig_capable: match card.mig_mode() {
+            Ok(_) => Some(true),
+            Err(NvmlError::NotSupported) => Some(false),
+            Err(_) => None,
+        },
+        class: class(sys_root, address),
+        machine: machine(sys_root).into(),
+        instance: None,
+    }
+}
+
+/// What the library tells of an instance's part of its card.
+pub fn of_instance(instance: &Device<'_>) -> Option<InstanceFacts> {
+    let told = instance.attributes().ok()?;
+    Some(InstanceFacts {
+        multiprocessors: told.multiprocessor_count,
+        slices: [told.gpu_instance_slice_count, told.compute_instance_slice_count],
+        engines: [
+            told.shared_copy_engine_count,
+            told.shared_decoder_count,
+            told.shared_encoder_count,
+            told.shared_jpeg_count,
+            told.shared_ofa_count,
+        ],
+    })
+}
+
+/// The PCIe path between two cards.
+pub fn path(level: &TopologyLevel) -> Link {
+    match level {
+        TopologyLevel::Internal | TopologyLevel::Single => Link::Switch,
+        TopologyLevel::Multiple => Link::Switches,
+        TopologyLevel::HostBridge => Link::HostBridge,
+        TopologyLevel::Node => Link::Node,
+        TopologyLevel::System => Link::System,
+    }
+}
+
+/// Active NVLinks of one card: how many lead to each PCI address.
+pub type Lanes = BTreeMap<String, u8>;
+
+/// NVLinks between two cards. Lanes that lead to no card of this node lead to a switch, which joins all cards
+/// that it reaches.
+pub fn nvlink(a: (&str, &Lanes), b: (&str, &Lanes), cards: &[String]) -> Option<Link> {
+    let direct = a.1.get(b.0).copied().unwrap_or(0).max(b.1.get(a.0).copied().unwrap_or(0));
+    let switched = |lanes: &Lanes| -> u8 {
+        let to_switches = lanes.iter().filter(|(address, _)| !cards.contains(address));
+        to_switches.fold(0, |sum, (_, lanes)| sum.saturating_add(*lanes))
+    };
+    let lanes = direct.max(switched(a.1).min(switched(b.1)));
+    (lanes > 0).then_some(Link::NvLink(lanes))
+}
+
+/// The card's own device file and the driver's, as paths on the host; those that are not there are left out.
+pub fn nodes(dev_root: &Path, minor: u32) -> (Vec<PathBuf>, Vec<PathBuf>) {
+    let present = |name: &str| dev_root.join(name).exists().then(|| Path::new("/dev").join(name));
+    (
+        present(&format!("nvidia{minor}")).into_iter().collect(),
+        CONTROL.iter().filter_map(|name| present(name)).collect(),
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn addresses_are_spelled_as_sysfs_does() {
+        assert_eq!(sysfs_address("00000000:3B:00.0"), "0000:3b:00.0");
+        assert_eq!(sysfs_address("0000:AF:00.0"), "0000:af:00.0");
+        assert_eq!(sysfs_address("nonsense"), "nonsense");
+    }
+
+    #[test]
+    fn numa_is_read_below_the_injected_root() {
+        let sys = tempfile::tempdir().unwrap();
+        for (address, text) in [("0000:3b:00.0", "1\n"), ("0000:af:00.0", "-1\n")] {
+            let dir = sys.path().join("bus/pci/devices").join(address);
+            std::fs::create_dir_all(&dir).unwrap();
+            std::fs::write(dir.join("numa_node"), text).unwrap();
+        }
+        assert_eq!(numa(sys.path(), "0000:3b:00.0"), Some(1));
+        assert_eq!(numa(sys.path(), "0000:af:00.0"), None);
+        assert_eq!(numa(sys.path(), "0000:00:00.0"), None);
+    }
+
+    #[test]
+    fn nvlinks_are_direct_or_through_a_switch() {
+        let cards = ["a".to_owned(), "b".to_owned(), "c".to_owned()];
+        let lanes = |list: &[(&str, u8)]| list.iter().map(|(to, n)| ((*to).to_owned(), *n)).collect::<Lanes>();
+        let (a, b, none) = (lanes(&[("b", 4), ("c", 2)]), lanes(&[("a", 4)]), lanes(&[]));
+        assert_eq!(nvlink(("a", &a), ("b", &b), &cards), Some(Link::NvLink(4)));
+        assert_eq!(nvlink(("c", &none), ("a", &a), &cards), Some(Link::NvLink(2)));
+        assert_eq!(nvlink(("b", &b), ("c", &none), &cards), None);
+        let (x, y) = (lanes(&[("s0", 9), ("s1", 9)]), lanes(&[("s0", 6), ("s1", 6)]));
+        assert_eq!(nvlink(("a", &x), ("b", &y), &cards), Some(Link::NvLink(12)));
+    }
+
+    #[test]
+    fn only_device_files_that_exist_are_handed_out() {
+        let dev = tempfile::tempdir().unwrap();
+        for name in ["nvidia3", "nvidiactl", "nvidia-uvm"] {
+            std::fs::write(dev.path().join(name), "").unwrap();
+        }
+        let (own, control) = nodes(dev.path(), 3);
+        assert_eq!(own, [PathBuf::from("/dev/nvidia3")]);
+        assert_eq!(control, [PathBuf::from("/dev/nvidiactl"), PathBuf::from("/dev/nvidia-uvm")]);
+        assert_eq!(nodes(dev.path(), 0).0, Vec::<PathBuf>::new());
+    }
+}

@@ -1,0 +1,246 @@
+//! NVIDIA cards without the management library: from the driver's files in `/proc`, or the device files alone.
+//!
+//! `/proc/driver/nvidia/gpus/<address>/information` names UUID, model and device minor. Where the driver shows no such
+//! directory (a container sees only `/dev`), each `/dev/nvidia<N>` is a card called `nvidia<N>`. Neither tells the size
+//! of a card's memory, its health or what it does: with this backend a card is well while its files are there.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use kerf::device::Device;
+use kerf::ids::DeviceId;
+use kerf::units::Mib;
+
+use crate::device::backend::{Backend, BackendError, HostDevice, Origin, Part, Usage, Vendor};
+use crate::device::facts::{Facts, NvidiaFacts};
+use crate::device::roots::{self, Fault, Roots};
+use crate::device::scan::{Journal, Remark, Scan, Why};
+use crate::vendor::nvidia::facts;
+use crate::vendor::nvidia::instances::{self, Instance, Minors};
+
+const NAME: &str = "nvidia-files";
+const DRIVER: &str = "nvidia";
+/// NVIDIA's PCI vendor id.
+const VENDOR: u32 = 0x10de;
+/// Without these two no program can use a card.
+const NEEDED: [&str; 2] = ["nvidiactl", "nvidia-uvm"];
+
+/// The NVIDIA driver of this host, seen through files.
+#[derive(Debug)]
+pub struct NvidiaFiles {
+    options: FilesOptions,
+    journal: Journal,
+}
+
+/// What this backend needs to know.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct FilesOptions {
+    /// Where the host's files are seen.
+    pub roots: Roots,
+    /// Memory of each card, which the files do not tell; `None`: unknown.
+    pub memory: Option<Mib>,
+    /// Profile of all instances (`3g.20gb`), which the files do not tell.
+    pub instance_profile: String,
+}
+
+impl NvidiaFiles {
+    /// Reads nothing yet.
+    pub fn new(options: FilesOptions) -> Self {
+        Self { options, journal: Journal::default() }
+    }
+
+    fn look(&self) -> Result<Scan, BackendError> {
+        let scan = scan(&self.options)?;
+        self.journal.take(NAME, &scan);
+        Ok(scan)
+    }
+}
+
+/// A card as the files name it.
+struct Card {
+    id: String,
+    minor: u32,
+    pci: String,
+    model: String,
+    numa: Option<u32>,
+}
+
+/// One look at the host's files.
+///
+/// # Errors
+/// [`BackendError::Unavailable`] where the driver's own device files are not there.
+pub fn scan(options: &FilesOptions) -> Result<Scan, BackendError> {
+    let roots = &options.roots;
+    if let Some(name) = NEEDED.iter().find(|name| roots.node(name).is_none()) {
+        let reason = format!("the host has no device file /dev/{name}: the driver is not loaded (yet)");
+        return Err(BackendError::Unavailable { backend: NAME, reason });
+    }
+    let mut scan = Scan::default();
+    let table = instances::table(roots).unwrap_or_else(|fault| {
+        scan.note("mig-minors", fault);
+        BTreeMap::new()
+    });
+    let cards = match roots::names(&roots.proc.join("driver/nvidia/gpus")) {
+        Ok(addresses) => informed(roots, &addresses, &mut scan),
+        Err(Fault::Missing(_)) => bare(roots),
+        Err(fault) => {
+            scan.note("cards", fault);
+            bare(roots)
+        }
+    };
+    for card in cards {
+        let subject = if card.pci.is_empty() { card.id.clone() } else { card.pci.clone() };
+        if let Err(why) = add(options, &table, card, &mut scan) {
+            scan.leave_out(&subject, why);
+        }
+    }
+    Ok(scan.settle())
+}
+
+/// Cards of `/proc/driver/nvidia/gpus`.
+fn informed(roots: &Roots, addresses: &[String], scan: &mut Scan) -> Vec<Card> {
+    let mut cards = Vec::new();
+    for address in addresses {
+        match information(roots, address) {
+            Ok(mut card) => {
+                card.numa = roots::numa(&roots.sys.join("bus/pci/devices").join(address)).unwrap_or_else(|fault| {
+                    scan.note(address, fault);
+                    None
+                });
+                cards.push(card);
+            }
+            Err(why) => scan.leave_out(address, why),
+        }
+    }
+    cards
+}
+
+fn information(roots: &Roots, address: &str) -> Result<Card, Why> {
+    let path = roots.proc.join("driver/nvidia/gpus").join(address).join("information");
+    if !roots::is_address(address) {
+        return Err(Fault::malformed(&path, address, "a PCI address as the directory's name").into());
+    }
+    let text = roots::text(&path)?;
+    let field = |name: &'static str| {
+        let line = text.lines().find_map(|line| line.split_once(':').filter(|(key, _)| key.trim() == name));
+        line.map(|(_, value)| value.trim().to_owned())
+    };
+    let needed = |name: &'static str| field(name).ok_or_else(|| Fault::malformed(&path, "", name));
+    let (id, location, minor) = (needed("GPU UUID")?, needed("Bus Location")?, needed("Device Minor")?);
+    let legal = |c: char| c.is_ascii_alphanumeric() || c == '-';
+    if !id.starts_with("GPU-") || id.len() > 48 || !id.chars().all(legal) {
+        return Err(Fault::malformed(&path, &id, "GPU UUID: GPU-<uuid>").into());
+    }
+    if facts::sysfs_address(&location) != address {
+        return Err(Why::Foreign { name: address.to_owned(), owner: location });
+    }
+    let minor = minor.parse().map_err(|_| Fault::malformed(&path, &minor, "Device Minor: a number"))?;
+    let vendor = roots.sys.join("bus/pci/devices").join(address).join("vendor");
+    match roots::hex(&vendor) {
+        Ok(VENDOR) | Err(Fault::Missing(_)) => {}
+        Ok(other) => {
+            return Err(Why::Foreign { name: address.to_owned(), owner: format!("vendor 0x{other:04x}") });
+        }
+        Err(fault) => return Err(fault.into()),
+    }
+    Ok(Card { id, minor, pci: address.to_owned(), model: field("Model").unwrap_or_default(), numa: None })
+}
+
+/// Cards of `/dev` alone.
+fn bare(roots: &Roots) -> Vec<Card> {
+    let minors = roots::numbered(&roots.dev, "nvidia").unwrap_or_default();
+    let card =
+        |minor| Card { id: format!("nvidia{minor}"), minor, pci: String::new(), model: String::new(), numa: None };
+    minors.into_iter().map(card).collect()
+}
+
+fn add(
+    options: &FilesOptions,
+    table: &BTreeMap<(u32, Instance), Minors>,
+    card: Card,
+    scan: &mut Scan,
+) -> Result<(), Why> {
+    let roots = &options.roots;
+    let (nodes, control_nodes) = facts::nodes(&roots.dev, card.minor);
+    if nodes.is_empty() {
+        return Err(Why::NoDeviceFile(format!("/dev/nvidia{}", card.minor).into()));
+    }
+    let name = format!("nvidia{}", card.minor);
+    let mut device = Device::new(card.id.as_str(), card.minor, options.memory.unwrap_or_default());
+    device.model = card.model.into();
+    device.numa = card.numa;
+    let origin = Origin::whole(Vendor::Nvidia, DRIVER, &name, &card.pci);
+    let facts = Facts::Nvidia(Arc::new(NvidiaFacts {
+        model: Arc::clone(&device.model),
+        memory: device.memory,
+        driver: facts::driver_version(&roots.proc).into(),
+        class: facts::class(&roots.sys, &card.pci),
+        machine: facts::machine(&roots.sys).into(),
+        ..NvidiaFacts::default()
+    }));
+    let host = HostDevice { device, pci: card.pci, nodes, control_nodes, origin, facts };
+    let existing = instances::of_card(roots, card.minor)?;
+    if existing.is_empty() {
+        if host.device.memory.0 == 0 {
+            scan.note(&name, Why::NoMemory);
+        }
+        scan.devices.push(host);
+        return Ok(());
+    }
+    let several: BTreeMap<u32, usize> = existing.keys().fold(BTreeMap::new(), |mut count, instance| {
+        *count.entry(instance.gi).or_default() += 1;
+        count
+    });
+    for (instance, minors) in existing {
+        let Instance { gi, ci } = instance;
+        let alone = several.get(&gi) == Some(&1);
+        let part = if alone { format!("gi{gi}") } else { format!("gi{gi}/ci{ci}") };
+        let name = format!("{name}/{part}");
+        // where the kernel's table knows the instance, both must agree
+        if table.get(&(card.minor, instance)).is_some_and(|known| *known != minors) {
+            scan.leave_out(&name, Why::Foreign { name: name.clone(), owner: "mig-minors".to_owned() });
+            continue;
+        }
+        let caps = [minors.gi, minors.ci].map(|minor| format!("nvidia-caps/nvidia-cap{minor}"));
+        let missing = caps.iter().find(|cap| roots.node(cap).is_none());
+        if let Some(cap) = missing {
+            scan.leave_out(&name, Why::NoDeviceFile(Path::new("/dev").join(cap)));
+            continue;
+        }
+        let mut host = host.clone();
+        host.nodes.extend(caps.iter().filter_map(|cap| roots.node(cap)).collect::<Vec<PathBuf>>());
+        // the driver's older spelling of an instance: its card's UUID and the two numbers
+        let id = if card.id == format!("nvidia{}", card.minor) {
+            name.clone()
+        } else {
+            format!("MIG-{}/{gi}/{ci}", card.id)
+        };
+        host.device.id = DeviceId::from(id.as_str());
+        // how much of the card's memory it has is in its profile, which the files do not tell
+        host.device.memory = Mib(0);
+        host.origin.name = name.as_str().into();
+        host.origin.part = Part::Instance { gi, ci, profile: options.instance_profile.as_str().into() };
+        scan.note(&name, Why::NoMemory);
+        scan.devices.push(host);
+    }
+    Ok(())
+}
+
+impl Backend for NvidiaFiles {
+    fn name(&self) -> &'static str {
+        NAME
+    }
+
+    fn discover(&self) -> Result<Vec<HostDevice>, BackendError> {
+        Ok(self.look()?.devices)
+    }
+
+    fn usage(&self) -> Result<Usage, BackendError> {
+        self.look().map(|_| Usage::default())
+    }
+
+    fn remarks(&self) -> Vec<Remark> {
+        self.journal.remarks()
+    }
+}

@@ -1,0 +1,42 @@
+//! Planning a pod onto a node and reserving its cards there, in one.
+
+use std::sync::Arc;
+
+use super::Planner;
+use crate::ids::{PodRef, PodUid};
+use crate::ledger::NodeLedger;
+use crate::plan::Plan;
+use crate::policy::Policy;
+use crate::request::GpuRequest;
+use crate::unfit::Unfit;
+use crate::units::Timestamp;
+
+impl Planner {
+    /// Plans the pod onto the node's cards as they are now and reserves them until `deadline`. A pod that is already
+    /// there keeps what it has, so a repeated bind gets the same cards, as long as those can take it.
+    ///
+    /// # Errors
+    /// [`Unfit`] where it does not fit, or it is not known which cards it has already; nothing is changed then.
+    pub fn assume(
+        &mut self,
+        node: &mut NodeLedger,
+        uid: &PodUid,
+        pod: &PodRef,
+        request: &Arc<GpuRequest>,
+        policy: Policy,
+        deadline: Timestamp,
+        epoch: u64,
+    ) -> Result<Plan, Unfit> {
+        if !node.commitments().contains_key(uid) {
+            let plan = self.plan(node, request, policy)?;
+            node.reserve(uid, pod, request, plan.clone(), deadline, epoch);
+            return Ok(plan);
+        }
+        let other = if node.keeps(uid)? {
+            None
+        } else {
+            Some(self.plan(&node.without(|other| other == uid), request, policy)?)
+        };
+        node.reserve_again(uid, other, deadline, epoch).ok_or(Unfit::UnreadableRecord)
+    }
+}
