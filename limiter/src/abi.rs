@@ -22,10 +22,17 @@ pub const INVALID_VALUE: Status = 1;
 pub const OUT_OF_MEMORY: Status = 2;
 /// `CUDA_ERROR_NOT_FOUND`.
 pub const NOT_FOUND: Status = 500;
+/// `CUDA_ERROR_NOT_SUPPORTED`: for functions with 32-bit sizes, which no toolkit since 2010 calls.
+pub const NOT_SUPPORTED: Status = 801;
 /// `CUDA_ERROR_SYSTEM_NOT_READY`: what a container without usable limits gets from every call.
 pub const SYSTEM_NOT_READY: Status = 802;
 /// `CUDA_ERROR_UNKNOWN`.
 pub const UNKNOWN: Status = 999;
+
+/// The driver's answer as a hook's result.
+pub fn check(status: Status) -> Result<(), Status> {
+    if status == SUCCESS { Ok(()) } else { Err(status) }
+}
 
 /// `CU_MEM_LOCATION_TYPE_DEVICE`.
 pub const LOCATION_DEVICE: c_int = 1;

@@ -1,5 +1,6 @@
 //! The three files of the contract, as this process uses them. Each error names the file.
 
+use std::fmt;
 use std::fs::File;
 use std::io::{self, Read};
 use std::os::fd::AsRawFd;
@@ -7,31 +8,62 @@ use std::os::unix::fs::MetadataExt;
 use std::ptr;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use kerf_limiter_contract::limits::{self, Limits};
+use kerf_limiter_contract::limits::{self, Limits, LimitsError};
 use kerf_limiter_contract::state::{self, State};
 use kerf_limiter_contract::{allowance, path};
 
+/// Why this process cannot be held to limits.
+pub enum Unusable {
+    Io(&'static str, io::Error),
+    Limits(LimitsError),
+    /// The state file has so many bytes.
+    Length(u64),
+    /// The state file does not begin as one does.
+    Magic,
+    /// The state file is of this version.
+    Version(u32),
+    /// `/proc` does not tell when this process was started.
+    NoStartTime,
+    /// The state file has no entry left.
+    Full,
+}
+
+impl fmt::Display for Unusable {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let state = path::STATE;
+        match self {
+            Self::Io(path, error) => write!(f, "{path}: {error}"),
+            Self::Limits(error) => write!(f, "{}: {error}", path::LIMITS),
+            Self::Length(length) => write!(f, "{state}: {length} bytes long, expected {}", state::BYTES),
+            Self::Magic => write!(f, "{state}: does not begin as a state file does"),
+            Self::Version(found) => write!(f, "{state}: version {found}, expected {}", state::VERSION),
+            Self::NoStartTime => f.write_str("/proc does not tell this process' start time"),
+            Self::Full => write!(f, "{state}: {} processes use GPUs already", state::MAX_PROCESSES),
+        }
+    }
+}
+
 /// What the container may use.
-pub fn limits() -> Result<Limits, String> {
+pub fn limits() -> Result<Limits, Unusable> {
     let mut text = Vec::new();
     File::open(path::LIMITS)
         .and_then(|file| file.take(limits::MAX_BYTES as u64 + 1).read_to_end(&mut text))
-        .map_err(|error| format!("{}: {error}", path::LIMITS))?;
-    Limits::parse(&text).map_err(|error| format!("{}: {error}", path::LIMITS))
+        .map_err(|error| Unusable::Io(path::LIMITS, error))?;
+    Limits::parse(&text).map_err(Unusable::Limits)
 }
 
 /// What the container's processes use, mapped for as long as this process lives; and the file's inode.
-pub fn state() -> Result<(&'static State, u64), String> {
-    let about = |error: io::Error| format!("{}: {error}", path::STATE);
+pub fn state() -> Result<(&'static State, u64), Unusable> {
+    let about = |error: io::Error| Unusable::Io(path::STATE, error);
     let file = File::options().read(true).write(true).open(path::STATE).map_err(about)?;
     let metadata = file.metadata().map_err(about)?;
-    let state = map_state(&file, metadata.len()).map_err(|error| format!("{}: {error}", path::STATE))?;
+    let state = map_state(&file, metadata.len())?;
     Ok((state, metadata.ino()))
 }
 
-fn map_state(file: &File, length: u64) -> Result<&'static State, String> {
+fn map_state(file: &File, length: u64) -> Result<&'static State, Unusable> {
     if length != state::BYTES as u64 {
-        return Err(format!("{length} bytes long, expected {}", state::BYTES));
+        return Err(Unusable::Length(length));
     }
     // SAFETY: a new mapping of a file of that length, which is never unmapped.
     let address = unsafe {
@@ -39,17 +71,17 @@ fn map_state(file: &File, length: u64) -> Result<&'static State, String> {
         libc::mmap(ptr::null_mut(), state::BYTES, access, libc::MAP_SHARED, file.as_raw_fd(), 0)
     };
     if address == libc::MAP_FAILED {
-        return Err(io::Error::last_os_error().to_string());
+        return Err(Unusable::Io(path::STATE, io::Error::last_os_error()));
     }
     // SAFETY: page-aligned, as long as `State`, and all of `State` is atomic integers, for which any bytes are a value,
     // also while other processes write them. Where the tenant shortens the file the process gets SIGBUS.
     let state = unsafe { &*address.cast::<State>() };
     if state.header.magic.load(Ordering::Relaxed) != state::MAGIC {
-        return Err("does not begin as a state file does".to_owned());
+        return Err(Unusable::Magic);
     }
     match state.header.version.load(Ordering::Relaxed) {
         state::VERSION => Ok(state),
-        found => Err(format!("version {found}, expected {}", state::VERSION)),
+        found => Err(Unusable::Version(found)),
     }
 }
 

@@ -1,27 +1,13 @@
-//! One function for each of the driver's that the limiter stands in for; each is given the driver's own first.
+//! What is done in the place of the driver's functions. Each hook is given the call of the driver's own function with the
+//! program's arguments, and those of the arguments that it looks at.
 //!
 //! All of them are unsafe to call as the driver's are: pointers must be what the driver's documentation says. Where it
 //! allows null for an output, so do these.
 
-#![allow(missing_docs, clippy::missing_safety_doc, reason = "each is the driver's function that the table names")]
-
-/// The type of a driver's function.
-macro_rules! real {
-    ($($type:ty),* $(,)?) => { unsafe fn($($type),*) -> $crate::abi::Status };
-}
-
-/// Common to all hooks: the driver's function and the program's arguments, which are what the driver's documentation says.
-macro_rules! driver {
-    ($call:expr) => {
-        // SAFETY: the program's own arguments, and the driver's own function.
-        unsafe { $call }
-    };
-}
+use crate::abi::{NOT_SUPPORTED, Status};
 
 pub mod array;
-pub mod capture;
 pub mod context;
-pub mod entry;
 pub mod graph;
 pub mod info;
 pub mod launch;
@@ -29,3 +15,10 @@ pub mod linear;
 pub mod nvml;
 pub mod physical;
 pub mod pool;
+pub mod proc_address;
+pub mod stream;
+
+/// In the place of a function that cannot be limited.
+pub unsafe fn unsupported(_: impl FnOnce() -> Status) -> Result<(), Status> {
+    Err(NOT_SUPPORTED)
+}

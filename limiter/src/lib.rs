@@ -6,14 +6,15 @@
 //!
 //! | module | what it is |
 //! | --- | --- |
-//! | [`table`] | what is stood in for; `cuGetProcAddress` |
-//! | [`symbol`] | `dlsym` |
-//! | [`driver`], [`abi`] | the driver's functions, types and numbers |
-//! | [`process`] | this process: limits, entry in the shared file, allocations |
-//! | [`files`] | the files of the contract |
+//! | [`functions`] | what is stood in for: a row for each of the driver's functions |
+//! | [`table`] | the exported functions, made from the rows |
+//! | [`entry`], [`symbol`] | which of them a program gets for a name: `cuGetProcAddress`, `dlsym` |
+//! | [`hook`] | what they do |
+//! | [`process`], [`cards`] | this process: allocations; limits and entry in the shared file |
 //! | [`memory`] | who holds how much: the account, pools, mappings, graphs |
 //! | [`pace`] | holding launches back: the bucket, the timeline, marks on streams |
-//! | [`hook`] | one function for each of the driver's |
+//! | [`files`] | the files of the contract |
+//! | [`driver`], [`library`], [`abi`] | the driver's own functions, how they are found, types and numbers |
 //! | [`clock`], [`message`] | the time; what the tenant is told |
 //!
 //! # Rules
@@ -27,14 +28,20 @@
 //! * No lock of this library is held while the driver launches kernels or waits, so kernels that wait for each other still
 //!   meet. (Graphs that allocate are launched one at a time.)
 
-pub mod abi;
-pub mod clock;
-pub mod driver;
-pub mod files;
-pub mod hook;
-pub mod memory;
-pub mod message;
-pub mod pace;
-pub mod process;
-pub mod symbol;
-pub mod table;
+mod abi;
+mod cards;
+mod clock;
+mod driver;
+mod entry;
+mod files;
+mod functions;
+mod hook;
+mod library;
+mod memory;
+mod message;
+mod pace;
+mod process;
+// a test is not to find its own `dlsym`
+#[cfg(not(test))]
+mod symbol;
+mod table;

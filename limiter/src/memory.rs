@@ -2,6 +2,7 @@
 
 pub mod account;
 pub mod allocations;
+pub mod budget;
 pub mod graph;
 pub mod liveness;
 pub mod mapping;

@@ -1,35 +1,27 @@
 //! This process, as far as it uses cards: its limits, its entry in the shared file, and what it has allocated.
 
 use std::collections::HashMap;
-use std::ffi::c_int;
-use std::fmt::Write as _;
 use std::ptr;
 use std::sync::atomic::{AtomicPtr, AtomicU32, Ordering};
 use std::sync::{Mutex, OnceLock, PoisonError};
 
-use kerf_limiter_contract::limits::{DeviceLimits, Limits};
-use kerf_limiter_contract::path;
-use kerf_limiter_contract::state::{self, Flags, State};
+use kerf_limiter_contract::state::Flags;
 
-use crate::abi::{Device, Handle, OUT_OF_MEMORY, SUCCESS, SYSTEM_NOT_READY, Status, Uuid};
-use crate::memory::account::Account;
+use crate::abi::{Device, Handle, OUT_OF_MEMORY, SUCCESS, SYSTEM_NOT_READY, Status};
+use crate::cards::Cards;
+use crate::driver;
+use crate::files::Unusable;
+use crate::memory::account::Refused;
 use crate::memory::allocations::{Allocation, Allocations};
+use crate::memory::budget::Budget;
 use crate::memory::graph::Graphs;
-use crate::memory::liveness::Liveness;
 use crate::memory::mapping::Mappings;
 use crate::memory::pool::Pools;
 use crate::message::{self, Topic};
-use crate::pace::Pacer;
-use crate::{clock, driver, files};
 
 /// A process that has used the driver. Made once and never freed, since threads may be in it until the very end.
 pub struct Process {
-    limits: Limits,
-    state: &'static State,
-    slot: usize,
-    liveness: Liveness,
-    /// By position in the limits.
-    cards: Vec<Card>,
+    pub cards: Cards,
     /// Linear memory, by pointer.
     pub pointers: Allocations,
     /// Arrays, mipmapped ones as well, by handle.
@@ -46,18 +38,7 @@ pub struct Process {
     pub graphs: Graphs,
     /// Streams that are being captured.
     pub captures: AtomicU32,
-    /// By the driver's ordinal: position in the limits. Known after `cuInit`.
-    ordinals: OnceLock<Vec<Option<usize>>>,
     contexts: Mutex<HashMap<usize, Context>>,
-}
-
-/// One of the container's cards.
-pub struct Card {
-    /// Its memory.
-    pub account: Account,
-    /// Its time.
-    pub pacer: Pacer,
-    context_bytes: u64,
 }
 
 #[derive(Clone, Copy)]
@@ -136,27 +117,9 @@ extern "C" fn forked() {
 }
 
 impl Process {
-    fn open() -> Result<Self, String> {
-        let limits = files::limits()?;
-        let (state, inode) = files::state()?;
-        let liveness = Liveness::of_this_process(inode)
-            .ok_or_else(|| "/proc does not tell this process' start time".to_owned())?;
-        let slot = liveness
-            .register(state)
-            .map_err(|_| format!("{}: {} processes use GPUs already", path::STATE, state::MAX_PROCESSES))?;
-        let allowance = files::allowance();
-        let card = |(i, d): (usize, &DeviceLimits)| Card {
-            account: Account::new(state, i, d.memory, slot),
-            pacer: Pacer::new(state, i, d, allowance),
-            context_bytes: d.context,
-        };
-        let cards = limits.devices().iter().enumerate().map(card).collect();
-        let process = Self {
-            limits,
-            state,
-            slot,
-            liveness,
-            cards,
+    fn open() -> Result<Self, Unusable> {
+        Ok(Self {
+            cards: Cards::open()?,
             pointers: Allocations::default(),
             arrays: Allocations::default(),
             heaps: Allocations::default(),
@@ -165,97 +128,20 @@ impl Process {
             pools: Pools::default(),
             graphs: Graphs::default(),
             captures: AtomicU32::new(0),
-            ordinals: OnceLock::new(),
             contexts: Mutex::default(),
-        };
-        process.seen();
-        Ok(process)
-    }
-
-    /// A card by its position in the limits.
-    pub fn card(&self, card: usize) -> Option<&Card> {
-        self.cards.get(card)
-    }
-
-    /// The position in the limits of the card that the calling thread's context is on; `None` where the limits do not name it.
-    pub fn here(&self) -> Option<usize> {
-        let ordinals = self.ordinals();
-        if let [only] = ordinals[..] {
-            return only;
-        }
-        let mut device = 0;
-        // SAFETY: the pointer is to a local.
-        let status = unsafe { driver::cuCtxGetDevice(&raw mut device) };
-        // without a context the driver refuses whatever is asked next
-        if status == SUCCESS { self.card_of(device) } else { Some(0) }
-    }
-
-    /// The position in the limits of one of the driver's devices.
-    pub fn card_of(&self, device: Device) -> Option<usize> {
-        let card = usize::try_from(device).ok().and_then(|i| self.ordinals().get(i).copied());
-        // what the driver does not have it refuses itself
-        card.unwrap_or(Some(0))
-    }
-
-    /// The driver's device for a position in the limits.
-    pub fn device_of(&self, card: usize) -> Option<Device> {
-        self.ordinals().iter().position(|c| *c == Some(card)).and_then(|i| i.try_into().ok())
-    }
-
-    /// The position in the limits of the card with this uuid.
-    pub fn card_of_uuid(&self, uuid: &str) -> Option<usize> {
-        self.limits.devices().iter().position(|d| d.uuid.eq_ignore_ascii_case(uuid))
-    }
-
-    fn ordinals(&self) -> &[Option<usize>] {
-        if let Some(known) = self.ordinals.get() {
-            return known;
-        }
-        let mut count: c_int = 0;
-        // SAFETY: the pointer is to a local.
-        if unsafe { driver::cuDeviceGetCount(&raw mut count) } != SUCCESS {
-            // before cuInit: nothing can be allocated either
-            return &[];
-        }
-        self.ordinals.get_or_init(|| (0..count).map(|device| self.identify(device)).collect())
-    }
-
-    fn identify(&self, device: Device) -> Option<usize> {
-        let mut uuid = Uuid::default();
-        // SAFETY: the pointer is to a local of the driver's layout. The second version tells a MIG instance's own.
-        let status = unsafe {
-            match driver::cuDeviceGetUuid_v2(&raw mut uuid, device) {
-                SUCCESS => SUCCESS,
-                _ => driver::cuDeviceGetUuid(&raw mut uuid, device),
-            }
-        };
-        let text = uuid_text(&uuid);
-        let same = |d: &DeviceLimits| {
-            let bare = d.uuid.strip_prefix("GPU-").or(d.uuid.strip_prefix("MIG-")).unwrap_or(&d.uuid);
-            bare.eq_ignore_ascii_case(&text)
-        };
-        let card = (status == SUCCESS).then(|| self.limits.devices().iter().position(same)).flatten();
-        if card.is_none() {
-            self.flag(Flags::UNLISTED_DEVICE);
-            message::once(
-                Topic::Unlisted,
-                format_args!("{} does not name GPU-{text}; its memory cannot be used", path::LIMITS),
-            );
-        }
-        card
+        })
     }
 
     /// Reserves on a card, after making room where that is needed and possible.
     pub fn reserve(&self, card: Option<usize>, bytes: u64) -> Result<usize, Status> {
         let index = card.ok_or(OUT_OF_MEMORY)?;
-        let account = &self.card(index).ok_or(OUT_OF_MEMORY)?.account;
-        self.liveness.confirm(self.state, self.slot);
-        if account.reserve(bytes, &self.liveness).is_ok() {
+        let card = self.cards.get(index).ok_or(OUT_OF_MEMORY)?;
+        if self.cards.reserve(card, bytes).is_ok() {
             return Ok(index);
         }
-        self.seen();
+        self.cards.seen();
         // the driver would do the same before it says that there is no memory
-        if bytes <= account.cap() && self.make_room(index) && account.reserve(bytes, &self.liveness).is_ok() {
+        if bytes <= card.account.cap() && self.make_room(index) && self.cards.reserve(card, bytes).is_ok() {
             return Ok(index);
         }
         Err(OUT_OF_MEMORY)
@@ -268,7 +154,7 @@ impl Process {
         call: impl FnOnce() -> Status,
         keep: impl FnOnce(Allocation),
     ) -> Result<(), Status> {
-        let device = self.reserve(self.here(), bytes)?;
+        let device = self.reserve(self.cards.here(), bytes)?;
         match call() {
             SUCCESS => {
                 keep(Allocation { device, bytes, context: self.context(), pool: 0 });
@@ -305,7 +191,7 @@ impl Process {
 
     /// Gives back bytes.
     pub fn release(&self, card: usize, bytes: u64) {
-        if let Some(card) = self.card(card) {
+        if let Some(card) = self.cards.get(card) {
             card.account.release(bytes);
         }
     }
@@ -327,9 +213,9 @@ impl Process {
 
     /// Before a context is made on a device: counts what contexts take, once for this process.
     pub fn before_context(&self, device: Device) -> Result<(), Status> {
-        let Some(card) = self.card_of(device) else { return Ok(()) };
+        let Some(card) = self.cards.of_device(device) else { return Ok(()) };
         let contexts = self.contexts.lock().unwrap_or_else(PoisonError::into_inner);
-        let bytes = self.card(card).map_or(0, |c| c.context_bytes);
+        let bytes = self.cards.get(card).map_or(0, |c| c.context_bytes);
         if bytes == 0 || contexts.values().any(|c| c.card == card) {
             return Ok(());
         }
@@ -339,13 +225,13 @@ impl Process {
 
     /// After that: remembers it, or gives back.
     pub fn after_context(&self, device: Device, made: Option<usize>, primary: bool) {
-        let Some(card) = self.card_of(device) else { return };
+        let Some(card) = self.cards.of_device(device) else { return };
         let mut contexts = self.contexts.lock().unwrap_or_else(PoisonError::into_inner);
         let others = contexts.values().any(|c| c.card == card);
         if let Some(context) = made {
             contexts.insert(context, Context { device, card, primary });
         } else if !others {
-            self.release(card, self.card(card).map_or(0, |c| c.context_bytes));
+            self.release(card, self.cards.get(card).map_or(0, |c| c.context_bytes));
         }
     }
 
@@ -355,14 +241,14 @@ impl Process {
         {
             self.give_back(&gone);
         }
-        for card in &self.cards {
+        for card in self.cards.all() {
             card.pacer.forget_context(context);
         }
         let mut contexts = self.contexts.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(gone) = contexts.remove(&context)
             && !contexts.values().any(|c| c.card == gone.card)
         {
-            self.release(gone.card, self.card(gone.card).map_or(0, |c| c.context_bytes));
+            self.release(gone.card, self.cards.get(gone.card).map_or(0, |c| c.context_bytes));
         }
     }
 
@@ -381,28 +267,29 @@ impl Process {
             self.context_gone(context);
         }
     }
-
-    /// For the host: this process has the limiter, and has come to its limits.
-    pub fn seen(&self) {
-        if let Some(process) = self.state.processes.get(self.slot) {
-            process.seen.store(clock::now(), Ordering::Relaxed);
-        }
-    }
-
-    /// For the host: something was found that should not be.
-    pub fn flag(&self, flags: Flags) {
-        self.state.header.flags.fetch_or(flags.0, Ordering::Relaxed);
-    }
 }
 
-fn uuid_text(uuid: &Uuid) -> String {
-    let mut text = String::new();
-    for (i, byte) in uuid.0.iter().enumerate() {
-        if matches!(i, 4 | 6 | 8 | 10) {
-            text.push('-');
-        }
-        // writing to a String cannot fail
-        let _ = write!(text, "{byte:02x}");
+impl Budget for Process {
+    fn here(&self) -> Option<usize> {
+        self.cards.here()
     }
-    text
+
+    fn device_of(&self, card: usize) -> Option<Device> {
+        self.cards.device_of(card)
+    }
+
+    fn reserve(&self, card: usize, bytes: u64) -> Result<(), Refused> {
+        self.reserve(Some(card), bytes).map(drop).map_err(|_| Refused)
+    }
+
+    fn release(&self, card: usize, bytes: u64) {
+        self.release(card, bytes);
+    }
+
+    fn force(&self, card: usize, bytes: u64) {
+        if let Some(card) = self.cards.get(card) {
+            card.account.force(bytes);
+        }
+        self.cards.flag(Flags::OVER);
+    }
 }

@@ -8,23 +8,17 @@
 
 use std::arch::naked_asm;
 use std::ffi::{CStr, c_char, c_void};
-use std::mem;
 use std::ptr;
-use std::sync::atomic::{AtomicPtr, Ordering};
 
-use crate::table;
-
-/// The C library's `dlsym`, once known.
-static REAL: AtomicPtr<c_void> = AtomicPtr::new(ptr::null_mut());
-
-type Dlsym = unsafe extern "C" fn(*mut c_void, *const c_char) -> *mut c_void;
+use crate::library::{self, REAL};
+use crate::{entry, table};
 
 /// In the place of the C library's.
 ///
 /// # Safety
 ///
 /// As `dlsym(3)`.
-#[cfg_attr(not(test), unsafe(no_mangle))]
+#[unsafe(no_mangle)]
 #[unsafe(naked)]
 #[cfg(target_arch = "x86_64")]
 pub unsafe extern "C" fn dlsym(handle: *mut c_void, name: *const c_char) -> *mut c_void {
@@ -53,7 +47,7 @@ pub unsafe extern "C" fn dlsym(handle: *mut c_void, name: *const c_char) -> *mut
 /// # Safety
 ///
 /// As `dlsym(3)`.
-#[cfg_attr(not(test), unsafe(no_mangle))]
+#[unsafe(no_mangle)]
 #[unsafe(naked)]
 #[cfg(target_arch = "aarch64")]
 pub unsafe extern "C" fn dlsym(handle: *mut c_void, name: *const c_char) -> *mut c_void {
@@ -79,7 +73,7 @@ pub unsafe extern "C" fn dlsym(handle: *mut c_void, name: *const c_char) -> *mut
 
 /// The limiter's function for a name, or null: then the C library is to answer. Afterwards [`REAL`] is known.
 unsafe extern "C" fn pick(handle: *mut c_void, name: *const c_char) -> *mut c_void {
-    let real = real();
+    let real = library::dlsym();
     if name.is_null() || handle == libc::RTLD_NEXT {
         return ptr::null_mut();
     }
@@ -88,7 +82,7 @@ unsafe extern "C" fn pick(handle: *mut c_void, name: *const c_char) -> *mut c_vo
     if !matches!(name.to_bytes(), [b'c', b'u', ..] | [b'n', b'v', b'm', b'l', ..]) {
         return ptr::null_mut();
     }
-    let Some(entry) = table::find(name) else { return ptr::null_mut() };
+    let Some(entry) = entry::find(table::entries(), name) else { return ptr::null_mut() };
     // SAFETY: the C library's `dlsym` with the caller's own arguments. It is none of the two handles that depend on who calls:
     // `RTLD_NEXT` is excluded above, and for `RTLD_DEFAULT` the limiter's namespace is the program's.
     let found = unsafe { real(handle, name.as_ptr()) };
@@ -100,36 +94,4 @@ unsafe extern "C" fn pick(handle: *mut c_void, name: *const c_char) -> *mut c_vo
         entry.driver.learn(found);
     }
     entry.hook
-}
-
-/// A symbol of a library, past the limiter.
-pub(crate) fn in_library(handle: *mut c_void, name: &CStr) -> *mut c_void {
-    // SAFETY: the handle is the loader's and the name a C string.
-    unsafe { real()(handle, name.as_ptr()) }
-}
-
-fn real() -> Dlsym {
-    let mut address = REAL.load(Ordering::Acquire);
-    if address.is_null() {
-        // `dlvsym` is not the limiter's, so it finds the C library's `dlsym`. Versions: glibc's first for each
-        // architecture, and the one since 2.34
-        for version in [c"GLIBC_2.2.5", c"GLIBC_2.17", c"GLIBC_2.34"] {
-            // SAFETY: all are C strings that live for ever.
-            address = unsafe { libc::dlvsym(libc::RTLD_NEXT, c"dlsym".as_ptr(), version.as_ptr()) };
-            if !address.is_null() {
-                break;
-            }
-        }
-        if address.is_null() {
-            // no such C library: symbols cannot be found at all
-            address = nothing as Dlsym as *mut c_void;
-        }
-        REAL.store(address, Ordering::Release);
-    }
-    // SAFETY: the address is that of a function with this signature, whichever of the two it is.
-    unsafe { mem::transmute::<*mut c_void, Dlsym>(address) }
-}
-
-unsafe extern "C" fn nothing(_: *mut c_void, _: *const c_char) -> *mut c_void {
-    ptr::null_mut()
 }

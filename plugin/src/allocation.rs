@@ -18,7 +18,7 @@
 //! ```
 //!
 //! Ids of shares by count name the cards that a container has: Allocate is answered by them alone, kubelet is steered
-//! to the recorded cards, and a record that kubelet did not follow follows kubelet ([`Claims::take_counted`]).
+//! to the recorded cards, and a record that kubelet did not follow follows kubelet ([`Allocations::take_counted`]).
 //!
 //! A pod's placement is read once, when the pod is first seen: what a tenant writes over it later is not
 //! obeyed, and is corrected once the pod holds its card. Only the end of a pod frees its confirmed claims; that a
@@ -51,9 +51,9 @@ use kerf::units::Milli;
 
 pub use crate::allocation::refusal::Refusal;
 
-use crate::allocation::answers::Given;
+use crate::allocation::answers::AnsweredIds;
 use crate::allocation::entry::Entry;
-use crate::allocation::kubelet_list::Foreign;
+use crate::allocation::kubelet_list::OtherDomain;
 use crate::allocation::listed::Listed;
 use crate::allocation::stray::Stray;
 use crate::device::ids::{Ids, Resource};
@@ -167,7 +167,7 @@ struct Other {
 
 /// Everything that is known on this node about pods and the ids they hold.
 #[derive(Clone, Debug, Default)]
-pub struct Claims {
+pub struct Allocations {
     cards: BTreeMap<DeviceId, Device>,
     pods: BTreeMap<PodUid, Entry>,
     /// The other pods of the node: who is on kubelet's list and not known may be anybody.
@@ -180,7 +180,7 @@ pub struct Claims {
     open: Option<PodUid>,
     /// Pods that held something and are over, until kubelet's list is without them.
     departed: BTreeSet<PodRef>,
-    /// Some have left kubelet's list since [`Claims::struck`] was asked.
+    /// Some have left kubelet's list since [`Allocations::struck`] was asked.
     struck: bool,
     /// The pods on kubelet's latest list.
     listed: Option<Listed>,
@@ -189,11 +189,11 @@ pub struct Claims {
     /// What kubelet was advised to take by that call: the Allocate of this very set belongs to it.
     offered: Option<(Resource, Ids)>,
     /// What was answered for sets of ids of core.
-    answers: Vec<Given>,
+    answers: Vec<AnsweredIds>,
     /// Containers on kubelet's latest list that hold cards, as they count without a record.
     listed_holders: Vec<Stray>,
     /// A pod of another resource domain that holds cards of this node.
-    foreign: Option<Foreign>,
+    other_domain: Option<OtherDomain>,
     /// What enforces the share of a container, from when it was given these ids of core.
     levels: BTreeMap<Key, (Ids, Isolation)>,
     /// The ids of core on kubelet's latest list.
@@ -208,7 +208,7 @@ pub struct Claims {
     complete: bool,
 }
 
-impl Claims {
+impl Allocations {
     /// Takes the node's cards, as they are now.
     pub fn set_cards(&mut self, devices: impl IntoIterator<Item = Device>) {
         self.cards = devices.into_iter().map(|device| (device.id.clone(), device)).collect();
@@ -339,8 +339,8 @@ impl Claims {
     }
 
     /// A pod that holds cards of this node under another resource domain, by kubelet's latest list.
-    pub fn foreign(&self) -> Option<&Foreign> {
-        self.foreign.as_ref()
+    pub fn other_domain(&self) -> Option<&OtherDomain> {
+        self.other_domain.as_ref()
     }
 
     /// Whether pods that are over are still on kubelet's list.

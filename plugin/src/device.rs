@@ -5,5 +5,6 @@ pub mod cards;
 pub mod facts;
 pub mod ids;
 pub mod origin;
+pub mod preferred;
 pub mod roots;
 pub mod scan;

@@ -306,7 +306,7 @@ pub async fn sweep(folders: Folders, state: State, token: CancellationToken) {
             () = tokio::time::sleep(SWEEP) => {}
         }
         // before kubelet and the API server were heard, everything may be needed
-        let Some((pods, strangers)) = state.claims(|claims| claims.in_use()) else { continue };
+        let Some((pods, strangers)) = state.allocations(|allocations| allocations.in_use()) else { continue };
         let folders = folders.clone();
         let swept = tokio::task::spawn_blocking(move || {
             let known: BTreeSet<&PodUid> = pods.iter().map(|view| &view.pod.uid).collect();

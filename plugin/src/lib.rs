@@ -204,7 +204,7 @@ pub async fn start(
     let cluster = reconciler.cluster().clone();
     let answers = Answers::new(&isolation.state_dir);
     // before anything is compared with it
-    state.claims(|claims| claims.remember(answers.read()));
+    state.allocations(|allocations| allocations.remember(answers.read()));
     let (latest, node) = tokio::sync::watch::channel(None);
     tasks.spawn("node", follow::own_node::follow(cluster.clone(), node_news.clone(), latest, stop()));
     let told = publish::cordon::follow(cluster.clone(), state.clone(), node.clone(), counters.clone(), stop());
@@ -231,7 +231,7 @@ pub async fn start(
     let cgroup_root = isolation.cgroup_root.clone();
     let ladder = Ladder::new(isolation);
     for folder in ladder.folders().all() {
-        state.claims(|claims| claims.enforced(&folder.key, folder.core, folder.level));
+        state.allocations(|allocations| allocations.enforced(&folder.key, folder.core, folder.level));
     }
 
     let vcuda = with_tkestack.then(|| {
@@ -298,7 +298,7 @@ pub async fn start(
         let met = move |met| {
             registered.set(met);
             if !met {
-                listened.claims(|claims| claims.disconnected());
+                listened.allocations(|allocations| allocations.disconnected());
             }
         };
         let serving = kubelet::registration::keep_registered(endpoint, met, stop());

@@ -18,8 +18,8 @@ use kerf_runtime::readiness::Condition;
 use tokio::time::{Instant, timeout};
 use tokio_util::sync::CancellationToken;
 
-use crate::allocation::Claims;
-use crate::allocation::kubelet_list::{Findings, Foreign, Held, Listing};
+use crate::allocation::Allocations;
+use crate::allocation::kubelet_list::{Comparison, ContainerResources, Listing, OtherDomain};
 use crate::api::client::{Cluster, ClusterError};
 use crate::base::backoff::Backoff;
 use crate::base::counters::Counters;
@@ -104,21 +104,21 @@ impl Reconciler {
     ///
     /// # Errors
     /// [`ReconcileError`]; nothing has changed then.
-    pub async fn compare(&self, within: bool) -> Result<Findings, ReconcileError> {
+    pub async fn compare(&self, within: bool) -> Result<Comparison, ReconcileError> {
         if !within {
             self.calls.quiet().await;
         }
-        let question = self.state.claims(|claims| claims.question(within));
+        let question = self.state.allocations(|allocations| allocations.question(within));
         let listing = match timeout(DEADLINE, self.list()).await {
             Ok(Ok(listing)) => listing,
             Ok(Err(error)) => return Err(self.failed(error)),
             Err(elapsed) => return Err(self.failed(elapsed.into())),
         };
-        let (findings, foreign) = self.state.claims(|claims| {
-            let findings = claims.reconcile(&listing, question);
-            (findings, claims.foreign().is_some())
+        let (findings, other_domain) = self.state.allocations(|allocations| {
+            let findings = allocations.reconcile(&listing, question);
+            (findings, allocations.other_domain().is_some())
         });
-        self.state.withhold(foreign);
+        self.state.withhold(other_domain);
         for (assumed, real) in &findings.swaps {
             self.counters.swaps.inc();
             tracing::info!(
@@ -151,8 +151,9 @@ impl Reconciler {
             let Some(pause) = pause else { break };
             tokio::time::sleep(pause).await;
         }
-        let certain = |claims: &mut Claims| sizes.clone().all(|units| claims.certain(resource, units));
-        if !self.state.claims(certain) && self.refresh().await.is_ok() {
+        let certain =
+            |allocations: &mut Allocations| sizes.clone().all(|units| allocations.certain(resource, units));
+        if !self.state.allocations(certain) && self.refresh().await.is_ok() {
             // what kubelet holds may be of a pod that was not known a moment ago
             let _ = self.compare(true).await;
         }
@@ -182,12 +183,13 @@ impl Reconciler {
                 };
                 let foreign = held.iter().find(|(name, ids)| foreign(name, &keys.core, ids));
                 if let Some((name, _)) = foreign {
-                    listing.foreign = Some(Foreign { pod: reference.clone(), resource: (*name).to_owned() });
+                    listing.other_domain =
+                        Some(OtherDomain { pod: reference.clone(), resource: (*name).to_owned() });
                 }
                 let ids: BTreeMap<Resource, Ids> = held.into_iter().filter_map(known).collect();
                 if !ids.is_empty() {
                     let container = container.name.as_str().into();
-                    listing.held.push(Held { pod: reference.clone(), container, ids });
+                    listing.held.push(ContainerResources { pod: reference.clone(), container, ids });
                 }
             }
             listing.pods.insert(reference);
@@ -200,7 +202,7 @@ impl Reconciler {
     /// # Errors
     /// The API server's, after it was counted.
     pub async fn refresh(&self) -> Result<(), ClusterError> {
-        let before = self.state.claims(|claims| claims.known());
+        let before = self.state.allocations(|allocations| allocations.known());
         let pods = self.cluster.list().await.inspect_err(|error| match error {
             // counted and told when it happened
             ClusterError::TooSoon(_) => {}
@@ -209,11 +211,11 @@ impl Reconciler {
                 tracing::warn!(%error, "pods of this node cannot be listed");
             }
         })?;
-        self.state.claims(|claims| {
+        self.state.allocations(|allocations| {
             // known before the question and not in the answer: deleted, whatever the watch says yet
             let gone = before.iter().filter(|uid| !pods.iter().any(|pod| pod.uid() == *uid));
-            gone.for_each(|uid| claims.forget(uid));
-            pods.into_iter().for_each(|pod| claims.see(pod));
+            gone.for_each(|uid| allocations.forget(uid));
+            pods.into_iter().for_each(|pod| allocations.see(pod));
         });
         Ok(())
     }
@@ -230,9 +232,9 @@ impl Reconciler {
             alone.set(domain.tell(&self).await);
             let unsure = match &compared {
                 Ok(findings) => {
-                    let waits = self
-                        .state
-                        .claims(|claims| claims.unconfirmed() || claims.departing() || claims.foreign().is_some());
+                    let waits = self.state.allocations(|allocations| {
+                        allocations.unconfirmed() || allocations.departing() || allocations.other_domain().is_some()
+                    });
                     waits || !findings.unknown.is_empty()
                 }
                 Err(_) => true,
@@ -279,7 +281,7 @@ struct Books {
 impl Books {
     /// Says whether kubelet is still to be told: not more often than once in a while, since the list is long.
     fn keep(&mut self, state: &State) -> bool {
-        self.stale |= state.claims(Claims::struck);
+        self.stale |= state.allocations(Allocations::struck);
         if self.stale && self.told.is_none_or(|told| told.elapsed() >= BOOKS) {
             state.repeat();
             self.stale = false;
@@ -307,7 +309,7 @@ impl Writer {
     /// Writes what is due. Says whether something is left.
     async fn write(&mut self, reconciler: &Reconciler) -> bool {
         let keys = reconciler.cluster.keys();
-        let corrections = reconciler.state.claims(|claims| claims.corrections(keys));
+        let corrections = reconciler.state.allocations(|allocations| allocations.corrections(keys));
         self.later.retain(|uid, _| corrections.iter().any(|correction| correction.uid == *uid));
         if corrections.is_empty() {
             reconciler.writes.answered();

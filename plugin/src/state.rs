@@ -10,7 +10,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::{Notify, watch};
 
-use crate::allocation::Claims;
+use crate::allocation::Allocations;
 use crate::device::backend::{BackendError, HostDevice, Usage};
 use crate::device::cards::Cards;
 use crate::follow::watchdog::Breaches;
@@ -24,7 +24,7 @@ use std::collections::{BTreeMap, BTreeSet};
 /// The plugin's memory. A cheap clone of one shared thing.
 #[derive(Clone, Debug)]
 pub struct State {
-    claims: Arc<Mutex<Claims>>,
+    allocations: Arc<Mutex<Allocations>>,
     cards: watch::Sender<Arc<Cards>>,
     /// Which of the sources the cards are of.
     source: usize,
@@ -62,7 +62,7 @@ pub struct Sample {
 impl Default for State {
     fn default() -> Self {
         Self {
-            claims: Arc::default(),
+            allocations: Arc::default(),
             cards: watch::Sender::new(Arc::default()),
             source: 0,
             sources: Arc::new(Mutex::new(vec![Source::default()])),
@@ -88,10 +88,11 @@ impl State {
         Self { cards: watch::Sender::new(Arc::default()), source: sources.len() - 1, ..self.clone() }
     }
 
-    /// Does something with the claims; short and without waiting.
-    pub fn claims<T>(&self, act: impl FnOnce(&mut Claims) -> T) -> T {
-        let mut claims: MutexGuard<'_, Claims> = self.claims.lock().unwrap_or_else(PoisonError::into_inner);
-        act(&mut claims)
+    /// Does something with the allocations; short and without waiting.
+    pub fn allocations<T>(&self, act: impl FnOnce(&mut Allocations) -> T) -> T {
+        let mut allocations: MutexGuard<'_, Allocations> =
+            self.allocations.lock().unwrap_or_else(PoisonError::into_inner);
+        act(&mut allocations)
     }
 
     /// The cards of all sources, each once.
@@ -159,7 +160,7 @@ impl State {
         }
         source.cards = Some(Arc::clone(cards));
         let roster = Roster::new(sources.iter());
-        self.claims(|claims| claims.set_cards(roster.hosts().map(|host| host.device.clone())));
+        self.allocations(|allocations| allocations.set_cards(roster.hosts().map(|host| host.device.clone())));
         if set(&self.roster, Arc::new(roster)) {
             // kubelet may have told of ids that are understood only now
             self.doubt();

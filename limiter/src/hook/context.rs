@@ -1,57 +1,29 @@
 //! The beginning, and contexts, with which much of what was allocated ends.
 
-use std::ffi::{c_int, c_uint, c_void};
+use std::ffi::c_int;
 
-use super::capture::waiting;
-use crate::abi::{Device, Handle, LIMIT_MALLOC_HEAP, SUCCESS, Status};
+use crate::abi::{Device, Handle, LIMIT_MALLOC_HEAP, SUCCESS, Status, check};
 use crate::memory::allocations::Allocation;
 use crate::memory::size;
 use crate::process;
-use crate::table::check;
 
 /// The driver's own error first where it has one; then the limiter's, so that a program learns that it has no usable
 /// limits from the first call that it makes.
-pub unsafe fn init(real: real!(c_uint), flags: c_uint) -> Result<(), Status> {
+pub unsafe fn init(call: impl FnOnce() -> Status) -> Result<(), Status> {
     let process = process::current();
-    check(driver!(real(flags)))?;
+    check(call())?;
     process.map(drop)
 }
 
-pub unsafe fn create(
-    real: real!(*mut Handle, c_uint, Device),
-    context: *mut Handle,
-    flags: c_uint,
-    device: Device,
-) -> Result<(), Status> {
-    made(context, device, false, || driver!(real(context, flags, device)))
+pub unsafe fn create(call: impl FnOnce() -> Status, context: *mut Handle, device: Device) -> Result<(), Status> {
+    make(call, context, device, false)
 }
 
-pub unsafe fn create3(
-    real: real!(*mut Handle, *mut c_void, c_int, c_uint, Device),
-    context: *mut Handle,
-    parameters: *mut c_void,
-    count: c_int,
-    flags: c_uint,
-    device: Device,
-) -> Result<(), Status> {
-    made(context, device, false, || driver!(real(context, parameters, count, flags, device)))
+pub unsafe fn retain(call: impl FnOnce() -> Status, context: *mut Handle, device: Device) -> Result<(), Status> {
+    make(call, context, device, true)
 }
 
-pub unsafe fn create4(
-    real: real!(*mut Handle, *mut c_void, c_uint, Device),
-    context: *mut Handle,
-    parameters: *mut c_void,
-    flags: c_uint,
-    device: Device,
-) -> Result<(), Status> {
-    made(context, device, false, || driver!(real(context, parameters, flags, device)))
-}
-
-pub unsafe fn retain(real: real!(*mut Handle, Device), context: *mut Handle, device: Device) -> Result<(), Status> {
-    made(context, device, true, || driver!(real(context, device)))
-}
-
-fn made(context: *mut Handle, device: Device, primary: bool, call: impl FnOnce() -> Status) -> Result<(), Status> {
+fn make(call: impl FnOnce() -> Status, context: *mut Handle, device: Device, primary: bool) -> Result<(), Status> {
     let process = process::current()?;
     if context.is_null() {
         return check(call());
@@ -64,32 +36,32 @@ fn made(context: *mut Handle, device: Device, primary: bool, call: impl FnOnce()
     check(status)
 }
 
-pub unsafe fn destroy(real: real!(Handle), context: Handle) -> Result<(), Status> {
+pub unsafe fn destroy(call: impl FnOnce() -> Status, context: Handle) -> Result<(), Status> {
     let process = process::current()?;
-    check(driver!(real(context)))?;
+    check(call())?;
     process.context_gone(context as usize);
     Ok(())
 }
 
 /// Releasing and resetting.
-pub unsafe fn release(real: real!(Device), device: Device) -> Result<(), Status> {
+pub unsafe fn release(call: impl FnOnce() -> Status, device: Device) -> Result<(), Status> {
     let process = process::current()?;
-    check(driver!(real(device)))?;
+    check(call())?;
     process.primary_gone(device);
     Ok(())
 }
 
 /// The heap of kernels that call `malloc` is memory of the card.
-pub unsafe fn set_limit(real: real!(c_int, usize), limit: c_int, value: usize) -> Result<(), Status> {
+pub unsafe fn set_limit(call: impl FnOnce() -> Status, limit: c_int, value: usize) -> Result<(), Status> {
     let process = process::current()?;
     if limit != LIMIT_MALLOC_HEAP {
-        return check(driver!(real(limit, value)));
+        return check(call());
     }
     let (bytes, context) = (size::linear(value as u64), process.context());
     let before = process.heaps.remove(context as u64);
     let had = before.map_or(0, |a| a.bytes);
-    let result = process.reserve(process.here(), bytes.saturating_sub(had)).and_then(|device| {
-        let status = driver!(real(limit, value));
+    let result = process.reserve(process.cards.here(), bytes.saturating_sub(had)).and_then(|device| {
+        let status = call();
         if status != SUCCESS {
             process.release(device, bytes.saturating_sub(had));
             return Err(status);
@@ -101,12 +73,4 @@ pub unsafe fn set_limit(real: real!(c_int, usize), limit: c_int, value: usize) -
         process.heaps.insert(context as u64, now);
     }
     result.map(drop)
-}
-
-pub unsafe fn synchronize(real: real!()) -> Result<(), Status> {
-    waiting(None, || driver!(real()))
-}
-
-pub unsafe fn synchronize2(real: real!(Handle), context: Handle) -> Result<(), Status> {
-    waiting(None, || driver!(real(context)))
 }

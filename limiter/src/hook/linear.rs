@@ -1,90 +1,37 @@
 //! Linear memory: plain, pitched, managed, and what other processes and interfaces have made.
 
-use std::ffi::c_uint;
-
-use crate::abi::{ExternalMemory, Handle, INVALID_VALUE, IpcHandle, OUT_OF_MEMORY, Pointer, Status};
+use crate::abi::{ExternalMemory, Handle, INVALID_VALUE, OUT_OF_MEMORY, Pointer, Status, check};
 use crate::driver;
 use crate::memory::allocations::Allocation;
 use crate::memory::size;
 use crate::process;
-use crate::table::{call, check};
 
-/// `CUDA_ERROR_NOT_SUPPORTED`: for functions with 32-bit sizes, which no toolkit since 2010 calls.
-pub const NOT_SUPPORTED: Status = 801;
-
-pub unsafe fn old_alloc(_: real!(*mut c_uint, c_uint), _: *mut c_uint, _: c_uint) -> Result<(), Status> {
-    Err(NOT_SUPPORTED)
-}
-
-pub unsafe fn old_free(_: real!(c_uint), _: c_uint) -> Result<(), Status> {
-    Err(NOT_SUPPORTED)
-}
-
-pub unsafe fn old_pitch(
-    _: real!(*mut c_uint, *mut c_uint, c_uint, c_uint, c_uint),
-    _: *mut c_uint,
-    _: *mut c_uint,
-    _: c_uint,
-    _: c_uint,
-    _: c_uint,
-) -> Result<(), Status> {
-    Err(NOT_SUPPORTED)
-}
-
-pub unsafe fn alloc(real: real!(*mut Pointer, usize), pointer: *mut Pointer, bytes: usize) -> Result<(), Status> {
+/// Plain or managed.
+pub unsafe fn alloc(call: impl FnOnce() -> Status, pointer: *mut Pointer, bytes: usize) -> Result<(), Status> {
     let process = process::current()?;
     if pointer.is_null() || bytes == 0 {
-        return check(driver!(real(pointer, bytes)));
+        return check(call());
     }
-    process.allocate(
-        size::linear(bytes as u64),
-        || driver!(real(pointer, bytes)),
-        |made| {
-            // SAFETY: not null, and the driver has just written to it.
-            process.pointers.insert(unsafe { *pointer }, made);
-        },
-    )
-}
-
-pub unsafe fn managed(
-    real: real!(*mut Pointer, usize, c_uint),
-    pointer: *mut Pointer,
-    bytes: usize,
-    flags: c_uint,
-) -> Result<(), Status> {
-    let process = process::current()?;
-    if pointer.is_null() || bytes == 0 {
-        return check(driver!(real(pointer, bytes, flags)));
-    }
-    process.allocate(
-        size::linear(bytes as u64),
-        || driver!(real(pointer, bytes, flags)),
-        |made| {
-            // SAFETY: not null, and the driver has just written to it.
-            process.pointers.insert(unsafe { *pointer }, made);
-        },
-    )
+    process.allocate(size::linear(bytes as u64), call, |made| {
+        // SAFETY: not null, and the driver has just written to it.
+        process.pointers.insert(unsafe { *pointer }, made);
+    })
 }
 
 pub unsafe fn pitch(
-    real: real!(*mut Pointer, *mut usize, usize, usize, c_uint),
+    call: impl FnOnce() -> Status,
     pointer: *mut Pointer,
     pitch: *mut usize,
     width: usize,
     height: usize,
-    element: c_uint,
 ) -> Result<(), Status> {
     let process = process::current()?;
     if pointer.is_null() || pitch.is_null() || width == 0 || height == 0 {
-        return check(driver!(real(pointer, pitch, width, height, element)));
+        return check(call());
     }
     let foreseen = size::pitched(width as u64, height as u64);
     let mut kept = None;
-    process.allocate(
-        foreseen,
-        || driver!(real(pointer, pitch, width, height, element)),
-        |made| kept = Some(made),
-    )?;
+    process.allocate(foreseen, call, |made| kept = Some(made))?;
     let Some(made) = kept else { return Ok(()) };
     // SAFETY: not null, and the driver has just written to both.
     let (key, row) = unsafe { (*pointer, *pitch) };
@@ -92,7 +39,7 @@ pub unsafe fn pitch(
     let taken = size::linear((row as u64).saturating_mul(height as u64));
     if taken > foreseen && process.reserve(Some(made.device), taken - foreseen).is_err() {
         // SAFETY: it was allocated a moment ago, and nobody has seen it.
-        unsafe { call!(cuMemFree_v2(key)) };
+        unsafe { driver::cuMemFree_v2(key) };
         process.release(made.device, foreseen);
         return Err(OUT_OF_MEMORY);
     }
@@ -101,29 +48,24 @@ pub unsafe fn pitch(
     Ok(())
 }
 
-pub unsafe fn free(real: real!(Pointer), pointer: Pointer) -> Result<(), Status> {
+pub unsafe fn free(call: impl FnOnce() -> Status, pointer: Pointer) -> Result<(), Status> {
     let process = process::current()?;
-    check(process.free(&process.pointers, pointer, || driver!(real(pointer))))
+    check(process.free(&process.pointers, pointer, call))
 }
 
 /// Memory of another process. How much it is can only be asked afterwards; nothing new is taken of the card by that.
-pub unsafe fn open(
-    real: real!(*mut Pointer, IpcHandle, c_uint),
-    pointer: *mut Pointer,
-    handle: IpcHandle,
-    flags: c_uint,
-) -> Result<(), Status> {
+pub unsafe fn open(call: impl FnOnce() -> Status, pointer: *const Pointer) -> Result<(), Status> {
     let process = process::current()?;
-    check(driver!(real(pointer, handle, flags)))?;
+    check(call())?;
     // SAFETY: the driver has accepted the pointer and written to it.
     let opened = unsafe { *pointer };
     let (mut base, mut bytes) = (0, 0);
     // SAFETY: the pointers are to locals.
     unsafe { driver::cuMemGetAddressRange_v2(&raw mut base, &raw mut bytes, opened) };
     let bytes = size::linear(bytes as u64);
-    let Ok(device) = process.reserve(process.here(), bytes) else {
+    let Ok(device) = process.reserve(process.cards.here(), bytes) else {
         // SAFETY: it was opened a moment ago, and nobody has seen it.
-        unsafe { call!(cuIpcCloseMemHandle(opened)) };
+        unsafe { driver::cuIpcCloseMemHandle(opened) };
         return Err(OUT_OF_MEMORY);
     };
     let made = Allocation { device, bytes, context: process.context(), pool: 0 };
@@ -135,7 +77,7 @@ pub unsafe fn open(
 }
 
 pub unsafe fn import(
-    real: real!(*mut Handle, *const ExternalMemory),
+    call: impl FnOnce() -> Status,
     memory: *mut Handle,
     description: *const ExternalMemory,
 ) -> Result<(), Status> {
@@ -145,17 +87,13 @@ pub unsafe fn import(
     }
     // SAFETY: not null, and the program passes a description.
     let bytes = size::linear(unsafe { (*description).bytes });
-    process.allocate(
-        bytes,
-        || driver!(real(memory, description)),
-        |made| {
-            // SAFETY: not null, and the driver has just written to it.
-            process.externals.insert(unsafe { *memory } as u64, made);
-        },
-    )
+    process.allocate(bytes, call, |made| {
+        // SAFETY: not null, and the driver has just written to it.
+        process.externals.insert(unsafe { *memory } as u64, made);
+    })
 }
 
-pub unsafe fn destroy_import(real: real!(Handle), memory: Handle) -> Result<(), Status> {
+pub unsafe fn destroy_import(call: impl FnOnce() -> Status, memory: Handle) -> Result<(), Status> {
     let process = process::current()?;
-    check(process.free(&process.externals, memory as u64, || driver!(real(memory))))
+    check(process.free(&process.externals, memory as u64, call))
 }

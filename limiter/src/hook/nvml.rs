@@ -2,11 +2,10 @@
 
 use std::ffi::{CStr, c_char};
 
-use crate::abi::{Handle, NvmlMemory, NvmlMemory2, SUCCESS, Status, UNKNOWN};
+use crate::abi::{Handle, NvmlMemory, NvmlMemory2, SUCCESS, Status, UNKNOWN, check};
 use crate::driver;
 use crate::memory::account::Account;
 use crate::process;
-use crate::table::check;
 
 /// Total, used and free bytes of a card of `total`, as the container is to see them.
 fn share(account: &Account, total: u64) -> (u64, u64, u64) {
@@ -15,13 +14,9 @@ fn share(account: &Account, total: u64) -> (u64, u64, u64) {
     (total, used, total - used)
 }
 
-pub unsafe fn memory(
-    real: real!(Handle, *mut NvmlMemory),
-    device: Handle,
-    memory: *mut NvmlMemory,
-) -> Result<(), Status> {
+pub unsafe fn memory(call: impl FnOnce() -> Status, device: Handle, memory: *mut NvmlMemory) -> Result<(), Status> {
     let account = account(device)?;
-    check(driver!(real(device, memory)))?;
+    check(call())?;
     if let Some(account) = account {
         // SAFETY: the driver has accepted the pointer and written to it.
         let memory = unsafe { &mut *memory };
@@ -31,12 +26,12 @@ pub unsafe fn memory(
 }
 
 pub unsafe fn memory2(
-    real: real!(Handle, *mut NvmlMemory2),
+    call: impl FnOnce() -> Status,
     device: Handle,
     memory: *mut NvmlMemory2,
 ) -> Result<(), Status> {
     let account = account(device)?;
-    check(driver!(real(device, memory)))?;
+    check(call())?;
     if let Some(account) = account {
         // SAFETY: the driver has accepted the pointer and its version, and written to it.
         let memory = unsafe { &mut *memory };
@@ -58,6 +53,6 @@ fn account(device: Handle) -> Result<Option<&'static Account>, Status> {
     }
     // SAFETY: the library ends what it writes with a zero.
     let uuid = unsafe { CStr::from_ptr(uuid.as_ptr()) };
-    let card = uuid.to_str().ok().and_then(|uuid| process.card_of_uuid(uuid));
-    Ok(card.and_then(|card| process.card(card)).map(|card| &card.account))
+    let card = uuid.to_str().ok().and_then(|uuid| process.cards.of_uuid(uuid));
+    Ok(card.and_then(|card| process.cards.get(card)).map(|card| &card.account))
 }

@@ -1,21 +1,18 @@
 //! Physical memory and its mapping: `cuMemCreate` and what belongs to it.
 
-use std::ffi::{c_int, c_uint, c_ulonglong, c_void};
+use std::ffi::{c_uint, c_ulonglong, c_void};
 use std::slice;
 
-use crate::abi::{ArrayMap, Handle, LOCATION_DEVICE, OPERATION_MAP, Pointer, Properties, SUCCESS, Status};
+use crate::abi::{ArrayMap, LOCATION_DEVICE, OPERATION_MAP, Pointer, Properties, SUCCESS, Status, check};
 use crate::process;
-use crate::table::check;
 
 pub unsafe fn create(
-    real: real!(*mut c_ulonglong, usize, *const Properties, c_ulonglong),
+    call: impl FnOnce() -> Status,
     handle: *mut c_ulonglong,
     bytes: usize,
     properties: *const Properties,
-    flags: c_ulonglong,
 ) -> Result<(), Status> {
     let process = process::current()?;
-    let call = || driver!(real(handle, bytes, properties, flags));
     if handle.is_null() || properties.is_null() {
         return check(call());
     }
@@ -25,7 +22,7 @@ pub unsafe fn create(
         // the host's memory
         return check(call());
     }
-    let card = process.reserve(process.card_of(id), bytes as u64)?;
+    let card = process.reserve(process.cards.of_device(id), bytes as u64)?;
     let status = call();
     if status == SUCCESS {
         // SAFETY: not null, and the driver has just written to it.
@@ -36,9 +33,9 @@ pub unsafe fn create(
     check(status)
 }
 
-pub unsafe fn release(real: real!(c_ulonglong), handle: c_ulonglong) -> Result<(), Status> {
+pub unsafe fn release(call: impl FnOnce() -> Status, handle: c_ulonglong) -> Result<(), Status> {
     let process = process::current()?;
-    check(driver!(real(handle)))?;
+    check(call())?;
     if let Some((card, bytes)) = process.mappings.released(handle) {
         process.release(card, bytes);
     }
@@ -46,12 +43,11 @@ pub unsafe fn release(real: real!(c_ulonglong), handle: c_ulonglong) -> Result<(
 }
 
 pub unsafe fn map(
-    real: real!(Pointer, usize, usize, c_ulonglong, c_ulonglong),
+    call: impl FnOnce() -> Status,
     pointer: Pointer,
     bytes: usize,
     offset: usize,
     handle: c_ulonglong,
-    flags: c_ulonglong,
 ) -> Result<(), Status> {
     let process = process::current()?;
     let (card, more) =
@@ -59,7 +55,7 @@ pub unsafe fn map(
     if more > 0 {
         process.reserve(Some(card), more)?;
     }
-    let status = driver!(real(pointer, bytes, offset, handle, flags));
+    let status = call();
     if status == SUCCESS {
         process.mappings.mapped(handle, pointer, bytes as u64, more);
     } else {
@@ -68,9 +64,9 @@ pub unsafe fn map(
     check(status)
 }
 
-pub unsafe fn unmap(real: real!(Pointer, usize), pointer: Pointer, bytes: usize) -> Result<(), Status> {
+pub unsafe fn unmap(call: impl FnOnce() -> Status, pointer: Pointer, bytes: usize) -> Result<(), Status> {
     let process = process::current()?;
-    check(driver!(real(pointer, bytes)))?;
+    check(call())?;
     for (card, bytes) in process.mappings.unmapped(pointer, bytes as u64) {
         process.release(card, bytes);
     }
@@ -78,52 +74,40 @@ pub unsafe fn unmap(real: real!(Pointer, usize), pointer: Pointer, bytes: usize)
 }
 
 pub unsafe fn retain(
-    real: real!(*mut c_ulonglong, *mut c_void),
+    call: impl FnOnce() -> Status,
     handle: *mut c_ulonglong,
     address: *mut c_void,
 ) -> Result<(), Status> {
     let process = process::current()?;
-    check(driver!(real(handle, address)))?;
+    check(call())?;
     // SAFETY: the driver has accepted the pointer and written to it.
     process.mappings.retained(unsafe { *handle }, address as u64);
     Ok(())
 }
 
-pub unsafe fn export(
-    real: real!(*mut c_void, c_ulonglong, c_int, c_ulonglong),
-    shared: *mut c_void,
-    handle: c_ulonglong,
-    kind: c_int,
-    flags: c_ulonglong,
-) -> Result<(), Status> {
+pub unsafe fn export(call: impl FnOnce() -> Status, handle: c_ulonglong) -> Result<(), Status> {
     let process = process::current()?;
-    check(driver!(real(shared, handle, kind, flags)))?;
+    check(call())?;
     process.mappings.escaped(handle);
     Ok(())
 }
 
-pub unsafe fn import(
-    real: real!(*mut c_ulonglong, *mut c_void, c_int),
-    handle: *mut c_ulonglong,
-    shared: *mut c_void,
-    kind: c_int,
-) -> Result<(), Status> {
+pub unsafe fn import(call: impl FnOnce() -> Status, handle: *const c_ulonglong) -> Result<(), Status> {
     let process = process::current()?;
-    check(driver!(real(handle, shared, kind)))?;
+    check(call())?;
     // SAFETY: the driver has accepted the pointer and written to it.
-    process.mappings.imported(unsafe { *handle }, process.here().unwrap_or(0));
+    process.mappings.imported(unsafe { *handle }, process.cards.here().unwrap_or(0));
     Ok(())
 }
 
 /// Parts of sparse arrays are mapped. What lies where is not followed; the memory counts until the process ends.
 pub unsafe fn map_arrays(
-    real: real!(*mut ArrayMap, c_uint, Handle),
-    maps: *mut ArrayMap,
+    call: impl FnOnce() -> Status,
+    maps: *const ArrayMap,
     count: c_uint,
-    stream: Handle,
 ) -> Result<(), Status> {
     let process = process::current()?;
-    check(driver!(real(maps, count, stream)))?;
+    check(call())?;
     // SAFETY: the driver has accepted that many of them.
     for map in unsafe { slice::from_raw_parts(maps, count as usize) } {
         if map.operation == OPERATION_MAP {

@@ -4,12 +4,11 @@
 use std::collections::HashMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
+use super::budget::Budget;
 use super::pool::{Fit, settle};
 use super::size;
 use crate::abi::{Device, GRAPH_RESERVED, OUT_OF_MEMORY, SUCCESS, Status};
 use crate::driver;
-use crate::process::Process;
-use crate::table::call;
 
 /// What this process' graphs allocate.
 #[derive(Default)]
@@ -76,23 +75,23 @@ impl Graphs {
     }
 
     /// Launches or uploads a graph that allocates.
-    pub fn launch(&self, process: &Process, executable: usize, call: impl FnOnce() -> Status) -> Status {
-        let Some(card) = process.here() else { return OUT_OF_MEMORY };
+    pub fn launch(&self, budget: &dyn Budget, executable: usize, call: impl FnOnce() -> Status) -> Status {
+        let Some(card) = budget.here() else { return OUT_OF_MEMORY };
         let Some(known) = self.inner().executables.get(&executable).copied() else { return call() };
         let mut pools = self.pools();
         let counted = pools.entry(card).or_default();
         if !known.backed {
             let growth = size::pooled(known.bytes);
-            if process.reserve(Some(card), growth).is_err() {
-                self.settle_after_trim(process, card, counted);
-                if process.reserve(Some(card), growth).is_err() {
+            if budget.reserve(card, growth).is_err() {
+                self.settle_after_trim(budget, card, counted);
+                if budget.reserve(card, growth).is_err() {
                     return OUT_OF_MEMORY;
                 }
             }
             *counted = counted.saturating_add(growth);
         }
         let status = call();
-        self.settle(process, card, counted);
+        self.settle(budget, card, counted);
         drop(pools);
         if status == SUCCESS
             && let Some(executable) = self.inner().executables.get_mut(&executable)
@@ -103,41 +102,41 @@ impl Graphs {
     }
 
     /// The program has trimmed the pool.
-    pub fn trimmed(&self, process: &Process, card: usize) {
+    pub fn trimmed(&self, budget: &dyn Budget, card: usize) {
         let mut pools = self.pools();
         let counted = pools.entry(card).or_default();
         self.forget_backing();
-        self.settle(process, card, counted);
+        self.settle(budget, card, counted);
     }
 
     /// Has the driver give back what it keeps for graphs on a card; whether there is any.
-    pub fn trim(&self, process: &Process, card: usize) -> bool {
+    pub fn trim(&self, budget: &dyn Budget, card: usize) -> bool {
         // a launch that is under way does so itself
         let Ok(mut pools) = self.pools.try_lock() else { return false };
         match pools.get_mut(&card) {
             Some(counted) if *counted > 0 => {
-                self.settle_after_trim(process, card, counted);
+                self.settle_after_trim(budget, card, counted);
                 true
             }
             _ => false,
         }
     }
 
-    fn settle_after_trim(&self, process: &Process, card: usize, counted: &mut u64) {
-        let Some(device) = process.device_of(card) else { return };
+    fn settle_after_trim(&self, budget: &dyn Budget, card: usize, counted: &mut u64) {
+        let Some(device) = budget.device_of(card) else { return };
         // SAFETY: takes nothing but the device.
-        unsafe { call!(cuDeviceGraphMemTrim(device)) };
+        unsafe { driver::cuDeviceGraphMemTrim(device) };
         self.forget_backing();
-        self.settle(process, card, counted);
+        self.settle(budget, card, counted);
     }
 
-    fn settle(&self, process: &Process, card: usize, counted: &mut u64) -> Fit {
-        let Some(device) = process.device_of(card) else { return Fit::Within };
+    fn settle(&self, budget: &dyn Budget, card: usize, counted: &mut u64) -> Fit {
+        let Some(device) = budget.device_of(card) else { return Fit::Within };
         let mut reserved = 0;
         // SAFETY: the pointer is to a local of the attribute's type.
         let status =
             unsafe { driver::cuDeviceGetGraphMemAttribute(device as Device, GRAPH_RESERVED, &raw mut reserved) };
-        if status == SUCCESS { settle(process, card, counted, reserved) } else { Fit::Within }
+        if status == SUCCESS { settle(budget, card, counted, reserved) } else { Fit::Within }
     }
 
     fn forget_backing(&self) {

@@ -6,14 +6,11 @@
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use kerf_limiter_contract::state::Flags;
-
-use super::allocations::Allocation;
+use super::allocations::{Allocation, Allocations};
+use super::budget::Budget;
 use super::size;
 use crate::abi::{Handle, OUT_OF_MEMORY, POOL_RESERVED, Pointer, SUCCESS, Status};
 use crate::driver;
-use crate::process::Process;
-use crate::table::call;
 
 /// This process' pools, by the driver's handle.
 #[derive(Default)]
@@ -21,7 +18,15 @@ pub struct Pools {
     all: Mutex<HashMap<usize, Arc<Pool>>>,
 }
 
-/// One pool.
+/// An allocation that a program asks for.
+#[derive(Clone, Copy)]
+pub struct Wanted {
+    pub pool: usize,
+    pub bytes: u64,
+    /// On which it is ordered.
+    pub stream: Handle,
+}
+
 struct Pool {
     handle: usize,
     card: usize,
@@ -52,19 +57,18 @@ impl Pools {
     }
 
     /// Allocates from a pool: `call` asks the driver, `pointer` says what it gave.
-    pub(crate) fn allocate(
+    pub fn allocate(
         &self,
-        process: &Process,
-        pool: usize,
-        bytes: u64,
+        budget: &dyn Budget,
+        pointers: &Allocations,
+        Wanted { pool, bytes, stream }: Wanted,
         call: impl FnOnce() -> Status,
         pointer: impl FnOnce() -> Pointer,
-        stream: Handle,
     ) -> Status {
         let card = match self.get(pool) {
             Some(pool) => pool.card,
             // one that this process did not make, such as a device's own
-            None => match process.here() {
+            None => match budget.here() {
                 Some(card) => {
                     self.known(pool, card);
                     card
@@ -76,16 +80,16 @@ impl Pools {
         let bytes = size::linear(bytes);
         let mut amounts = pool.lock();
         let mut growth = amounts.growth(bytes);
-        if growth > 0 && process.reserve(Some(card), growth).is_err() {
+        if growth > 0 && budget.reserve(card, growth).is_err() {
             // what has been freed meanwhile may suffice, or what is left of the pool when it is trimmed
-            pool.settle(process, &mut amounts);
+            pool.settle(budget, &mut amounts);
             growth = amounts.growth(bytes);
-            if growth > 0 && process.reserve(Some(card), growth).is_err() {
+            if growth > 0 && budget.reserve(card, growth).is_err() {
                 // SAFETY: the pool is the program's and was not destroyed.
-                unsafe { call!(cuMemPoolTrimTo(pool.handle as Handle, 0)) };
-                pool.settle(process, &mut amounts);
+                unsafe { driver::cuMemPoolTrimTo(pool.handle as Handle, 0) };
+                pool.settle(budget, &mut amounts);
                 growth = amounts.growth(bytes);
-                if growth > 0 && process.reserve(Some(card), growth).is_err() {
+                if growth > 0 && budget.reserve(card, growth).is_err() {
                     return OUT_OF_MEMORY;
                 }
             }
@@ -95,61 +99,61 @@ impl Pools {
         if status == SUCCESS {
             amounts.used = amounts.used.saturating_add(bytes);
         }
-        if pool.settle(process, &mut amounts) == Fit::Over && status == SUCCESS {
+        if pool.settle(budget, &mut amounts) == Fit::Over && status == SUCCESS {
             // the pool was too scattered for what it had: undo
             amounts.used = amounts.used.saturating_sub(bytes);
             // SAFETY: the pointer was given a moment ago and nobody has seen it.
             unsafe {
-                call!(cuMemFreeAsync(pointer(), stream));
-                call!(cuMemPoolTrimTo(pool.handle as Handle, 0));
+                driver::cuMemFreeAsync(pointer(), stream);
+                driver::cuMemPoolTrimTo(pool.handle as Handle, 0);
             }
-            pool.settle(process, &mut amounts);
+            pool.settle(budget, &mut amounts);
             return OUT_OF_MEMORY;
         }
         if status == SUCCESS {
             let allocation = Allocation { device: card, bytes, context: 0, pool: pool.handle };
-            process.pointers.insert(pointer(), allocation);
+            pointers.insert(pointer(), allocation);
         }
         status
     }
 
     /// Memory of a pool was freed.
-    pub fn freed(&self, process: &Process, allocation: &Allocation) {
+    pub fn freed(&self, budget: &dyn Budget, allocation: &Allocation) {
         let Some(pool) = self.get(allocation.pool) else { return };
         let mut amounts = pool.lock();
         amounts.used = amounts.used.saturating_sub(allocation.bytes);
         if amounts.destroyed {
             let counted = amounts.counted;
             amounts.counted = amounts.used.min(counted);
-            process.release(pool.card, counted - amounts.counted);
+            budget.release(pool.card, counted - amounts.counted);
         } else if allocation.bytes >= size::POOL_GRAIN {
             // the driver may have given it back at once
-            pool.settle(process, &mut amounts);
+            pool.settle(budget, &mut amounts);
         }
     }
 
     /// A pool was trimmed, or a stream was waited for: pools may have become smaller.
-    pub fn settle(&self, process: &Process) {
+    pub fn settle(&self, budget: &dyn Budget) {
         for pool in self.list() {
             let mut amounts = pool.lock();
             if amounts.used < amounts.counted && !amounts.destroyed {
-                pool.settle(process, &mut amounts);
+                pool.settle(budget, &mut amounts);
             }
         }
     }
 
     /// A pool is destroyed: what is handed out counts until it is freed.
-    pub fn destroyed(&self, process: &Process, handle: usize) {
+    pub fn destroyed(&self, budget: &dyn Budget, handle: usize) {
         let Some(pool) = self.get(handle) else { return };
         let mut amounts = pool.lock();
         let kept = amounts.used.min(amounts.counted);
-        process.release(pool.card, amounts.counted - kept);
+        budget.release(pool.card, amounts.counted - kept);
         amounts.counted = kept;
         amounts.destroyed = true;
     }
 
     /// Has the driver give back what pools on a card keep for later; whether there are any.
-    pub fn trim(&self, process: &Process, card: usize) -> bool {
+    pub fn trim(&self, budget: &dyn Budget, card: usize) -> bool {
         let mut any = false;
         for pool in self.list().into_iter().filter(|p| p.card == card) {
             // one that is in use by another thread, or by the caller, settles itself
@@ -158,8 +162,8 @@ impl Pools {
                 continue;
             }
             // SAFETY: the pool is the program's and was not destroyed.
-            unsafe { call!(cuMemPoolTrimTo(pool.handle as Handle, 0)) };
-            pool.settle(process, &mut amounts);
+            unsafe { driver::cuMemPoolTrimTo(pool.handle as Handle, 0) };
+            pool.settle(budget, &mut amounts);
             any = true;
         }
         any
@@ -184,20 +188,17 @@ pub enum Fit {
 }
 
 /// Sets what is counted to what the driver has.
-pub fn settle(process: &Process, card: usize, counted: &mut u64, reserved: u64) -> Fit {
+pub fn settle(budget: &dyn Budget, card: usize, counted: &mut u64, reserved: u64) -> Fit {
     let before = *counted;
     *counted = reserved;
     if reserved <= before {
-        process.release(card, before - reserved);
+        budget.release(card, before - reserved);
         return Fit::Within;
     }
-    if process.reserve(Some(card), reserved - before).is_ok() {
+    if budget.reserve(card, reserved - before).is_ok() {
         return Fit::Within;
     }
-    if let Some(card) = process.card(card) {
-        card.account.force(reserved - before);
-    }
-    process.flag(Flags::OVER);
+    budget.force(card, reserved - before);
     Fit::Over
 }
 
@@ -206,7 +207,7 @@ impl Pool {
         self.amounts.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn settle(&self, process: &Process, amounts: &mut Amounts) -> Fit {
+    fn settle(&self, budget: &dyn Budget, amounts: &mut Amounts) -> Fit {
         let mut reserved = 0;
         // SAFETY: the pool is the program's, and the pointer is to a local of the attribute's type.
         let status =
@@ -214,7 +215,7 @@ impl Pool {
         if status != SUCCESS {
             return Fit::Within;
         }
-        settle(process, self.card, &mut amounts.counted, reserved)
+        settle(budget, self.card, &mut amounts.counted, reserved)
     }
 }
 

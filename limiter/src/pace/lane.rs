@@ -7,7 +7,6 @@ use std::collections::VecDeque;
 use std::ptr;
 
 use crate::abi::{CAPTURE_RELAXED, EVENT_BLOCKING, Handle, SUCCESS};
-use crate::table::call;
 use crate::{clock, driver};
 
 /// Marks that can be used again.
@@ -39,7 +38,7 @@ impl Mark {
 /// Blocks until a mark is reached.
 pub fn wait_for(mark: Mark) {
     // SAFETY: the event is as in `Mark::reached`. Should its context be destroyed meanwhile, the driver says so.
-    unsafe { call!(cuEventSynchronize(mark.handle())) };
+    unsafe { driver::cuEventSynchronize(mark.handle()) };
 }
 
 /// Kernels ran from `start` to `end`, on the host's clock.

@@ -10,10 +10,10 @@ use kerf::request::{Ask, ContainerRequest};
 use kerf::shares::Counted;
 
 use crate::allocation::entry::Entry;
-use crate::allocation::{Claims, Key};
+use crate::allocation::{Allocations, Key};
 use crate::device::ids::Resource;
 
-impl Claims {
+impl Allocations {
     /// Makes a record for each such pod that has all it asks for.
     pub(super) fn write_down(&mut self) {
         let bare = self.pods.values().filter(|entry| entry.placement.is_none() && entry.complete());

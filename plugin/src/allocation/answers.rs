@@ -5,12 +5,12 @@
 
 use kerf::plan::Slice;
 
-use crate::allocation::{Claims, Key};
+use crate::allocation::{Allocations, Key};
 use crate::device::ids::Ids;
 
 /// One answer.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Given {
+pub struct AnsweredIds {
     /// The container that the call was believed to be for.
     pub key: Key,
     /// The ids.
@@ -19,27 +19,27 @@ pub struct Given {
     pub cards: Vec<Slice>,
 }
 
-impl Claims {
+impl Allocations {
     /// What was answered so far, as far as somebody may hold it.
-    pub fn answers(&self) -> &[Given] {
+    pub fn answers(&self) -> &[AnsweredIds] {
         &self.answers
     }
 
     /// Takes what an earlier life answered.
-    pub fn remember(&mut self, answers: Vec<Given>) {
+    pub fn remember(&mut self, answers: Vec<AnsweredIds>) {
         self.answers = answers;
     }
 
     /// An answer. kubelet gives ids anew only where it takes them for free: what they stood for is over, unless it still
     /// lists somebody with them.
-    pub(super) fn given(&mut self, new: Given) {
-        let held = |old: &Given| {
+    pub(super) fn given(&mut self, new: AnsweredIds) {
+        let held = |old: &AnsweredIds| {
             let holders = self.pods.values().filter(|entry| entry.pod.uid != new.key.pod);
             holders
                 .flat_map(|entry| entry.claims.values())
                 .any(|claim| claim.seen && claim.core() == Some(&old.ids))
         };
-        let mut answers: Vec<Given> =
+        let mut answers: Vec<AnsweredIds> =
             self.answers.iter().filter(|old| !old.ids.intersects(&new.ids) || held(old)).cloned().collect();
         answers.push(new);
         self.answers = answers;

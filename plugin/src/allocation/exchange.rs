@@ -5,9 +5,9 @@ use kerf::plan::{Form, Grant};
 use kerf::units::Milli;
 
 use crate::allocation::entry::{Entry, lends};
-use crate::allocation::{Claims, Key};
+use crate::allocation::{Allocations, Key};
 
-impl Claims {
+impl Allocations {
     /// What was assumed of `a` is true of `b`, and the other way round. Pods of one shape change places as a
     /// whole; otherwise the two containers do, if they ask for the same. Whether they did.
     pub(super) fn exchange(&mut self, a: &Key, b: &Key) -> bool {

@@ -6,10 +6,10 @@ use kerf::ids::{ContainerName, DeviceId, ResourceName};
 use kerf::plan::{Form, Slice};
 use kerf::units::{Mib, Share};
 
-use crate::allocation::{Claims, Key};
+use crate::allocation::{Allocations, Key};
 use crate::device::ids::{Ids, Resource};
 
-impl Claims {
+impl Allocations {
     /// The container has the cards that were answered for its ids of core. Where the answer is not known, it has those of
     /// its record: that is what it was answered from. Of shares by count it has the cards
     /// that its ids name. Whether these are others than were recorded.

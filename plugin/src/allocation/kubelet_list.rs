@@ -16,7 +16,7 @@ use kerf::plan::Placement;
 use kerf::request::{Ask, ContainerRequest};
 
 use crate::allocation::entry::{Claim, Entry, lends, resources};
-use crate::allocation::{Claims, Key};
+use crate::allocation::{Allocations, Key};
 use crate::device::ids::{Ids, Resource};
 
 /// kubelet's list of pods.
@@ -25,9 +25,9 @@ pub struct Listing {
     /// All pods, also those that hold nothing (yet).
     pub pods: BTreeSet<PodRef>,
     /// Containers that hold something.
-    pub held: Vec<Held>,
+    pub held: Vec<ContainerResources>,
     /// A pod that holds cards of this node under another resource domain.
-    pub foreign: Option<Foreign>,
+    pub other_domain: Option<OtherDomain>,
 }
 
 /// A pod that was given cards of this node under another resource domain than this process serves: what it holds is
@@ -36,7 +36,7 @@ pub struct Listing {
 #[error(
     "pod {pod} holds cards of this node under {resource}: the node takes no pods until those of the other resource domain have ended; drain it first"
 )]
-pub struct Foreign {
+pub struct OtherDomain {
     /// The pod.
     pub pod: PodRef,
     /// The resource of its domain.
@@ -45,7 +45,7 @@ pub struct Foreign {
 
 /// What kubelet says that one container holds.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Held {
+pub struct ContainerResources {
     /// The pod's name; kubelet does not tell its uid.
     pub pod: PodRef,
     /// The container.
@@ -67,10 +67,10 @@ pub struct Question {
 
 /// What a comparison with kubelet's list has found.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Findings {
+pub struct Comparison {
     /// Assumptions that were wrong: the container assumed, and the one that really has the ids.
     pub swaps: Vec<(Key, Key)>,
-    /// Claims that were found again after a restart of the plugin.
+    /// Allocations that were found again after a restart of the plugin.
     pub adopted: Vec<Key>,
     /// Containers whose ids name other cards than were recorded.
     pub moved: Vec<Key>,
@@ -89,7 +89,7 @@ pub struct Correction {
     pub annotations: BTreeMap<String, String>,
 }
 
-impl Claims {
+impl Allocations {
     /// To be called before kubelet's list is asked for. `within` a call of kubelet, it has noted all answers
     /// before; at other times the latest may be on its way to it.
     pub fn question(&mut self, within: bool) -> Question {
@@ -99,8 +99,8 @@ impl Claims {
     }
 
     /// Compares with kubelet's complete list. A list older than one that was taken already changes nothing.
-    pub fn reconcile(&mut self, listing: &Listing, question: Question) -> Findings {
-        let mut findings = Findings::default();
+    pub fn reconcile(&mut self, listing: &Listing, question: Question) -> Comparison {
+        let mut findings = Comparison::default();
         if question.number <= self.taken {
             return findings;
         }
@@ -112,9 +112,9 @@ impl Claims {
         let all = &listing.pods;
         let listing = &self.without_ended(listing);
         self.listed.get_or_insert_default().take(listing, question.number);
-        let core = |held: &Held| Some((held.pod.clone(), held.ids.get(&Resource::Core)?.clone()));
+        let core = |held: &ContainerResources| Some((held.pod.clone(), held.ids.get(&Resource::Core)?.clone()));
         self.listed_core = listing.held.iter().filter_map(core).collect();
-        self.foreign.clone_from(&listing.foreign);
+        self.other_domain.clone_from(&listing.other_domain);
         let before = self.departed.len();
         // a name may be another pod's by now
         let alive: BTreeSet<&PodRef> = self.pods.values().map(|entry| &entry.pod.reference).collect();
@@ -127,7 +127,7 @@ impl Claims {
                 claim.seen = here && lent.contains(name);
             }
         }
-        let mut held: BTreeMap<Key, &Held> = BTreeMap::new();
+        let mut held: BTreeMap<Key, &ContainerResources> = BTreeMap::new();
         for item in listing.held.iter().filter(|item| !item.ids.is_empty()) {
             let key = self.by_reference(&item.pod).map(|pod| Key { pod, container: item.container.clone() });
             match key.filter(|key| self.requested(key)) {
@@ -172,10 +172,10 @@ impl Claims {
     fn take(
         &mut self,
         key: &Key,
-        item: &Held,
-        listed: &BTreeMap<Key, &Held>,
+        item: &ContainerResources,
+        listed: &BTreeMap<Key, &ContainerResources>,
         question: Question,
-        findings: &mut Findings,
+        findings: &mut Comparison,
     ) {
         let newer = |claim: &Claim| claim.order > question.calls;
         let own = self.pods.get(&key.pod).and_then(|entry| entry.claim(&key.container));
@@ -229,7 +229,7 @@ impl Claims {
     }
 
     /// What kubelet lists for this pod no ordinary init container of another one has: it was taken for one of its own.
-    fn take_back(&mut self, key: &Key, item: &Held, question: Question) {
+    fn take_back(&mut self, key: &Key, item: &ContainerResources, question: Question) {
         for entry in self.pods.values_mut().filter(|entry| entry.pod.uid != key.pod) {
             let lent = entry.lent_claims();
             let before = entry.claims.len();
@@ -243,7 +243,13 @@ impl Claims {
 
     /// The claim of another container on these ids that is not true. Init containers lend theirs to those after them, so
     /// theirs are not meant; and whom kubelet lists with them as well, having given them twice, has them as well.
-    fn assumed(&self, key: &Key, resource: &Resource, ids: &Ids, listed: &BTreeMap<Key, &Held>) -> Option<Key> {
+    fn assumed(
+        &self,
+        key: &Key,
+        resource: &Resource,
+        ids: &Ids,
+        listed: &BTreeMap<Key, &ContainerResources>,
+    ) -> Option<Key> {
         self.pods.values().find_map(|entry| {
             let (name, _) = entry.claims.iter().find(|(name, claim)| {
                 let other = Key { pod: entry.pod.uid.clone(), container: (*name).clone() };
@@ -260,7 +266,7 @@ impl Claims {
         key: &Key,
         resource: &Resource,
         ids: Option<&Ids>,
-        listed: &BTreeMap<Key, &Held>,
+        listed: &BTreeMap<Key, &ContainerResources>,
         question: Question,
     ) {
         if let Some(other) = ids.and_then(|ids| self.assumed(key, resource, ids, listed))

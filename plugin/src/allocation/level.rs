@@ -4,10 +4,10 @@ use kerf::ids::{ContainerName, PodUid};
 use kerf::isolation::Isolation;
 
 use crate::allocation::entry::Entry;
-use crate::allocation::{Claims, Key};
+use crate::allocation::{Allocations, Key};
 use crate::device::ids::Ids;
 
-impl Claims {
+impl Allocations {
     /// The share of the container that was served with these ids of core is enforced so.
     pub fn enforced(&mut self, key: &Key, core: Ids, level: Isolation) {
         self.levels.insert(key.clone(), (core, level));

@@ -5,9 +5,9 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use kerf::ids::{ContainerName, PodRef, PodUid};
 
-use crate::allocation::answers::Given;
+use crate::allocation::answers::AnsweredIds;
 use crate::allocation::entry::{Claim, Entry, Reach};
-use crate::allocation::{Answer, Claims, Key, Refusal, Stage};
+use crate::allocation::{Allocations, Answer, Key, Refusal, Stage};
 use crate::device::ids::{Ids, Resource};
 
 /// How well a waiting container fits a call; less is better. In order of weight.
@@ -49,7 +49,7 @@ struct Waiting {
     placed: bool,
 }
 
-impl Claims {
+impl Allocations {
     /// Matches an Allocate, and claims.
     ///
     /// For a container of the pod that kubelet is admitting, by its list. Without a list, for the one that waits for
@@ -59,8 +59,8 @@ impl Claims {
     /// # Errors
     /// [`Refusal`]. Unless it is [settled](Refusal::settled), the caller refreshes what it knows and asks again.
     pub fn allocate(&mut self, resource: &Resource, ids: Ids) -> Result<Answer, Refusal> {
-        let found = match &self.foreign {
-            Some(foreign) => Err(Refusal::OtherDomain(foreign.clone())),
+        let found = match &self.other_domain {
+            Some(other_domain) => Err(Refusal::OtherDomain(other_domain.clone())),
             None => self.callers(resource, ids.len(), Some(&ids)),
         };
         let mut refusal = None;
@@ -237,7 +237,7 @@ impl Claims {
         self.hold(&key, resource, &ids);
         if *resource == Resource::Core {
             self.vacate(&ids, &key.pod);
-            self.given(Given { key, ids, cards: answer.grant.slices.clone() });
+            self.given(AnsweredIds { key, ids, cards: answer.grant.slices.clone() });
         }
         Ok(answer)
     }

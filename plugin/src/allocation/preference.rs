@@ -5,24 +5,16 @@ use std::collections::{BTreeMap, BTreeSet};
 use kerf::ids::DeviceId;
 use kerf::plan::{Form, Grant};
 
-use crate::allocation::{Claims, Key};
+use crate::allocation::{Allocations, Key};
 use crate::device::ids::{self, Ids, Resource};
+use crate::device::preferred::PreferredDevices;
 
-/// Where the shares by count of a container should be.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Wish {
-    /// The cards on its record and how many shares of each; empty where it has none.
-    pub cards: Vec<(DeviceId, u32)>,
-    /// Cards that others have, or will have, in another way.
-    pub closed: BTreeSet<DeviceId>,
-}
-
-impl Claims {
+impl Allocations {
     /// What is known of the container that kubelet is expected to ask for with this number of shares.
-    pub fn wish(&self, resource: &Resource, units: u64) -> Wish {
+    pub fn preferred_devices(&self, resource: &Resource, units: u64) -> PreferredDevices {
         let key = self.callers(resource, units, None).ok().and_then(|keys| keys.into_iter().next());
         let own = key.as_ref().map(|key| &key.pod);
-        let mut wish = Wish::default();
+        let mut preferred = PreferredDevices::default();
         for entry in self.pods.values() {
             let Some(placement) = &entry.placement else { continue };
             let plan = self.resolve(&placement.plan);
@@ -30,14 +22,14 @@ impl Claims {
                 let own =
                     plan.grants.iter().filter(|grant| grant.container == key.container && counts(grant, resource));
                 let slices = own.flat_map(|grant| &grant.slices);
-                wish.cards = slices.map(|slice| (slice.device.clone(), slice.count)).collect();
+                preferred.cards = slices.map(|slice| (slice.device.clone(), slice.count)).collect();
             }
             if Some(&entry.pod.uid) != own {
                 let others = plan.grants.iter().filter(|grant| !counts(grant, resource));
-                wish.closed.extend(others.flat_map(Grant::devices).cloned());
+                preferred.closed.extend(others.flat_map(Grant::devices).cloned());
             }
         }
-        wish
+        preferred
     }
 
     /// Notes what kubelet is advised to take.

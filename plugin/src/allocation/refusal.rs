@@ -4,7 +4,7 @@ use kerf::ids::{DeviceId, PodRef};
 use kerf::isolation::Isolation;
 use kerf_runtime::failure::Failure;
 
-use crate::allocation::kubelet_list::Foreign;
+use crate::allocation::kubelet_list::OtherDomain;
 use crate::device::ids::Resource;
 
 /// Why an Allocate cannot be answered. kubelet then fails the pod.
@@ -40,7 +40,7 @@ pub enum Refusal {
     },
     /// Pods of another resource domain hold cards of this node.
     #[error(transparent)]
-    OtherDomain(Foreign),
+    OtherDomain(OtherDomain),
     /// No known pod waits for this amount, and the API server does not say whether another does.
     #[error("{}: {failure}", if failure.refused() { "the API server refuses this plugin" } else { "the API server cannot be asked about this node's pods" })]
     NoAnswer {

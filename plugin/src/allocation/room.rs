@@ -8,9 +8,9 @@ use kerf::plan::{Grant, Taken};
 use kerf::units::Share;
 
 use crate::allocation::entry::Entry;
-use crate::allocation::{Claims, Refusal};
+use crate::allocation::{Allocations, Refusal};
 
-impl Claims {
+impl Allocations {
     /// Whether the cards of `entry`'s container are here, well, and have room for all that the pod takes.
     pub(super) fn room(&self, entry: &Entry, container: &ContainerName) -> Result<(), Refusal> {
         let pod = || entry.pod.reference.clone();

@@ -5,8 +5,8 @@
 use kerf::ids::{ContainerName, DeviceId, PodRef};
 use kerf::units::{Mib, Milli, Share};
 
-use crate::allocation::kubelet_list::{Held, Listing};
-use crate::allocation::{Claims, Key};
+use crate::allocation::kubelet_list::{ContainerResources, Listing};
+use crate::allocation::{Allocations, Key};
 use crate::device::ids::{Ids, Resource};
 
 /// Such a container.
@@ -22,7 +22,7 @@ pub(super) struct Stray {
     pub(super) cards: Vec<(DeviceId, Share, bool)>,
 }
 
-impl Claims {
+impl Allocations {
     /// What this list shows that may be such.
     pub(super) fn strays_of(&self, listing: &Listing) -> Vec<Stray> {
         listing.held.iter().filter(|held| !held.ids.is_empty()).map(|held| self.stray(held)).collect()
@@ -36,7 +36,7 @@ impl Claims {
         })
     }
 
-    fn stray(&self, held: &Held) -> Stray {
+    fn stray(&self, held: &ContainerResources) -> Stray {
         let core = held.ids.get(&Resource::Core).cloned().unwrap_or_default();
         let cards = match self.answered_to(held, &core) {
             Some(cards) => cards,
@@ -45,7 +45,7 @@ impl Claims {
         Stray { pod: held.pod.clone(), container: held.container.clone(), core, cards }
     }
 
-    fn answered_to(&self, held: &Held, core: &Ids) -> Option<Vec<(DeviceId, Share, bool)>> {
+    fn answered_to(&self, held: &ContainerResources, core: &Ids) -> Option<Vec<(DeviceId, Share, bool)>> {
         let key = Key {
             pod: self.by_reference(&held.pod).unwrap_or_else(|| "".into()),
             container: held.container.clone(),

@@ -9,7 +9,7 @@ use kerf::request::{Ask, ContainerKind, ContainerRequest, RawAnnotations, RawCon
 use kerf::units::{Mib, Share};
 
 use super::entry::amount;
-use super::kubelet_list::{Held, Listing};
+use super::kubelet_list::{ContainerResources, Listing};
 use super::*;
 use crate::device::ids::{Resource, unit};
 
@@ -128,29 +128,33 @@ fn core(card: u32, range: std::ops::Range<u32>) -> Ids {
     Ids::new(range.map(|k| unit(&format!("GPU-{card}"), k)))
 }
 
-fn claims_with(pods: impl IntoIterator<Item = Pod>) -> Claims {
-    let mut claims = Claims::default();
-    claims.set_cards(cards());
-    pods.into_iter().for_each(|pod| claims.observe(pod));
-    claims
+fn allocations_with(pods: impl IntoIterator<Item = Pod>) -> Allocations {
+    let mut allocations = Allocations::default();
+    allocations.set_cards(cards());
+    pods.into_iter().for_each(|pod| allocations.observe(pod));
+    allocations
 }
 
-fn held(pod: &Pod, core: Ids, memory: Ids) -> Held {
+fn held(pod: &Pod, core: Ids, memory: Ids) -> ContainerResources {
     let ids = [(Resource::Core, core), (Resource::Memory, memory)].into_iter().filter(|(_, ids)| !ids.is_empty());
-    Held { pod: pod.reference.clone(), container: "c0".into(), ids: ids.collect() }
+    ContainerResources { pod: pod.reference.clone(), container: "c0".into(), ids: ids.collect() }
 }
 
 /// kubelet's list: pods that hold something, and pods that do not yet.
-fn listing(held: impl IntoIterator<Item = Held>, others: &[&Pod]) -> Listing {
-    let held: Vec<Held> = held.into_iter().collect();
+fn listing(held: impl IntoIterator<Item = ContainerResources>, others: &[&Pod]) -> Listing {
+    let held: Vec<ContainerResources> = held.into_iter().collect();
     let holders = held.iter().map(|item| item.pod.clone());
-    Listing { pods: holders.chain(others.iter().map(|pod| pod.reference.clone())).collect(), held, foreign: None }
+    Listing {
+        pods: holders.chain(others.iter().map(|pod| pod.reference.clone())).collect(),
+        held,
+        other_domain: None,
+    }
 }
 
 /// A list that was asked for during a call.
-fn within(claims: &mut Claims, listing: &Listing) -> kubelet_list::Findings {
-    let question = claims.question(true);
-    claims.reconcile(listing, question)
+fn within(allocations: &mut Allocations, listing: &Listing) -> kubelet_list::Comparison {
+    let question = allocations.question(true);
+    allocations.reconcile(listing, question)
 }
 
 fn device(answer: &Answer) -> String {
@@ -160,105 +164,105 @@ fn device(answer: &Answer) -> String {
 #[test]
 fn the_pod_that_kubelet_lists_is_the_one_that_is_served() {
     let pods = [share("a", 20, 2, 0, 1), share("b", 20, 2, 1, 2), share("c", 20, 2, 2, 3)];
-    let mut claims = claims_with(pods.clone());
+    let mut allocations = allocations_with(pods.clone());
     // bound last, asked for first; and what it has so far tells what comes next
-    within(&mut claims, &listing([], &[&pods[2]]));
-    assert!(claims.certain(&Resource::Memory, 2));
-    assert_eq!(claims.allocate(&Resource::Memory, core(0, 0..2)).unwrap().key.pod.as_str(), "uid-c");
-    assert!(!claims.certain(&Resource::Core, 20), "a call has come since");
-    within(&mut claims, &listing([held(&pods[2], Ids::default(), core(0, 0..2))], &[]));
-    let answer = claims.allocate(&Resource::Core, core(0, 0..20)).unwrap();
+    within(&mut allocations, &listing([], &[&pods[2]]));
+    assert!(allocations.certain(&Resource::Memory, 2));
+    assert_eq!(allocations.allocate(&Resource::Memory, core(0, 0..2)).unwrap().key.pod.as_str(), "uid-c");
+    assert!(!allocations.certain(&Resource::Core, 20), "a call has come since");
+    within(&mut allocations, &listing([held(&pods[2], Ids::default(), core(0, 0..2))], &[]));
+    let answer = allocations.allocate(&Resource::Core, core(0, 0..20)).unwrap();
     assert_eq!((answer.key.pod.as_str(), device(&answer).as_str()), ("uid-c", "GPU-2"));
-    within(&mut claims, &listing([held(&pods[2], core(0, 0..20), core(0, 0..2))], &[&pods[1]]));
-    assert_eq!(claims.allocate(&Resource::Core, core(1, 0..20)).unwrap().key.pod.as_str(), "uid-b");
+    within(&mut allocations, &listing([held(&pods[2], core(0, 0..20), core(0, 0..2))], &[&pods[1]]));
+    assert_eq!(allocations.allocate(&Resource::Core, core(1, 0..20)).unwrap().key.pod.as_str(), "uid-b");
 }
 
 #[test]
 fn more_ids_than_there_are_cannot_be_advised() {
-    let claims = claims_with([share("a", 20, 2, 0, 1)]);
+    let allocations = allocations_with([share("a", 20, 2, 0, 1)]);
     let free = [unit("GPU-0", 1), unit("GPU-1", 0)];
     for size in [3, i32::MAX as usize, usize::MAX] {
-        assert_eq!(claims.prefer(&Resource::Core, &free, &free[..1], size).len(), 2, "{size}");
+        assert_eq!(allocations.prefer(&Resource::Core, &free, &free[..1], size).len(), 2, "{size}");
     }
 }
 
 #[test]
 fn an_answer_that_kubelet_did_not_note_was_not_given() {
     let pods = [share("a", 20, 2, 0, 1), share("b", 20, 2, 1, 2)];
-    let mut claims = claims_with(pods.clone());
-    within(&mut claims, &listing([], &[&pods[0]]));
-    claims.allocate(&Resource::Core, core(0, 0..20)).unwrap();
+    let mut allocations = allocations_with(pods.clone());
+    within(&mut allocations, &listing([], &[&pods[0]]));
+    allocations.allocate(&Resource::Core, core(0, 0..20)).unwrap();
     // kubelet ended before it had the answer, and begins with the other pod
-    within(&mut claims, &listing([], &[&pods[1]]));
-    let answer = claims.allocate(&Resource::Core, core(0, 0..20)).unwrap();
+    within(&mut allocations, &listing([], &[&pods[1]]));
+    let answer = allocations.allocate(&Resource::Core, core(0, 0..20)).unwrap();
     assert_eq!((answer.key.pod.as_str(), device(&answer).as_str()), ("uid-b", "GPU-1"));
-    within(&mut claims, &listing([held(&pods[1], core(0, 0..20), core(1, 0..2))], &[&pods[0]]));
-    let answer = claims.allocate(&Resource::Core, core(0, 20..40)).unwrap();
+    within(&mut allocations, &listing([held(&pods[1], core(0, 0..20), core(1, 0..2))], &[&pods[0]]));
+    let answer = allocations.allocate(&Resource::Core, core(0, 20..40)).unwrap();
     assert_eq!((answer.key.pod.as_str(), device(&answer).as_str()), ("uid-a", "GPU-0"));
 }
 
 #[test]
 fn without_kubelets_list_the_same_call_is_answered_again_once_nobody_waits() {
-    let mut claims = claims_with([share("a", 20, 2, 0, 1)]);
-    let first = claims.allocate(&Resource::Core, core(0, 0..20)).unwrap();
-    let again = claims.allocate(&Resource::Core, core(0, 0..20)).unwrap();
+    let mut allocations = allocations_with([share("a", 20, 2, 0, 1)]);
+    let first = allocations.allocate(&Resource::Core, core(0, 0..20)).unwrap();
+    let again = allocations.allocate(&Resource::Core, core(0, 0..20)).unwrap();
     assert_eq!((&first.key, &first.grant, false), (&again.key, &again.grant, first.repeated));
     assert!(again.repeated);
 }
 
 #[test]
 fn ids_of_one_card_prefer_the_pod_that_was_placed_there() {
-    let mut claims = claims_with([share("a", 20, 2, 0, 1), share("b", 20, 2, 1, 2)]);
-    let answer = claims.allocate(&Resource::Core, core(1, 0..20)).unwrap();
+    let mut allocations = allocations_with([share("a", 20, 2, 0, 1), share("b", 20, 2, 1, 2)]);
+    let answer = allocations.allocate(&Resource::Core, core(1, 0..20)).unwrap();
     assert_eq!((answer.key.pod.as_str(), device(&answer).as_str()), ("uid-b", "GPU-1"));
 }
 
 #[test]
 fn mixed_ids_leave_the_record_in_charge() {
-    let mut claims = claims_with([share("a", 20, 2, 2, 1)]);
+    let mut allocations = allocations_with([share("a", 20, 2, 2, 1)]);
     let mixed = Ids::new(core(0, 0..10).iter().chain(core(1, 0..10).iter()).map(str::to_owned));
-    assert_eq!(device(&claims.allocate(&Resource::Core, mixed).unwrap()), "GPU-2");
+    assert_eq!(device(&allocations.allocate(&Resource::Core, mixed).unwrap()), "GPU-2");
 }
 
 #[test]
 fn an_amount_that_nobody_waits_for_is_refused_by_its_amount() {
-    let mut claims = claims_with([share("a", 20, 2, 0, 1)]);
-    let refusal = claims.allocate(&Resource::Core, core(0, 0..30)).unwrap_err();
+    let mut allocations = allocations_with([share("a", 20, 2, 0, 1)]);
+    let refusal = allocations.allocate(&Resource::Core, core(0, 0..30)).unwrap_err();
     assert_eq!(refusal.code(), "nobody-waits");
     assert!(refusal.to_string().contains("30 units of core"));
 }
 
 #[test]
 fn a_card_that_is_ill_lost_or_full_is_not_given() {
-    let mut claims = claims_with([share("a", 50, 5, 0, 1)]);
+    let mut allocations = allocations_with([share("a", 50, 5, 0, 1)]);
     let mut ill = cards();
     ill[0].health = Health::Unhealthy;
-    claims.set_cards(ill);
-    let refusal = claims.allocate(&Resource::Core, core(1, 0..50)).unwrap_err();
+    allocations.set_cards(ill);
+    let refusal = allocations.allocate(&Resource::Core, core(1, 0..50)).unwrap_err();
     assert_eq!(refusal.code(), "unhealthy");
-    claims.set_cards(cards().split_off(1));
-    let refusal = claims.allocate(&Resource::Core, core(1, 0..50)).unwrap_err();
+    allocations.set_cards(cards().split_off(1));
+    let refusal = allocations.allocate(&Resource::Core, core(1, 0..50)).unwrap_err();
     assert_eq!(refusal.code(), "no-such-card");
 
     // a tenant who wrote its own record onto a full card
-    let mut claims = claims_with([share("a", 50, 9, 0, 1), share("b", 30, 2, 0, 2)]);
-    claims.allocate(&Resource::Core, core(0, 0..50)).unwrap();
-    claims.allocate(&Resource::Memory, core(0, 0..9)).unwrap();
-    let refusal = claims.allocate(&Resource::Core, core(0, 50..80)).unwrap_err();
+    let mut allocations = allocations_with([share("a", 50, 9, 0, 1), share("b", 30, 2, 0, 2)]);
+    allocations.allocate(&Resource::Core, core(0, 0..50)).unwrap();
+    allocations.allocate(&Resource::Memory, core(0, 0..9)).unwrap();
+    let refusal = allocations.allocate(&Resource::Core, core(0, 50..80)).unwrap_err();
     assert_eq!(refusal.code(), "overcommitted");
 }
 
 #[test]
 fn what_a_tenant_writes_later_is_not_obeyed_and_is_corrected() {
     let honest = share("a", 20, 2, 0, 1);
-    let mut claims = claims_with([honest.clone()]);
-    claims.observe(Pod { record: share("a", 20, 2, 3, 1).record, ..honest.clone() });
-    let answer = claims.allocate(&Resource::Core, core(0, 0..20)).unwrap();
+    let mut allocations = allocations_with([honest.clone()]);
+    allocations.observe(Pod { record: share("a", 20, 2, 3, 1).record, ..honest.clone() });
+    let answer = allocations.allocate(&Resource::Core, core(0, 0..20)).unwrap();
     assert_eq!(device(&answer), "GPU-0");
-    claims.allocate(&Resource::Memory, core(0, 0..2)).unwrap();
-    within(&mut claims, &listing([held(&honest, core(0, 0..20), core(0, 0..2))], &[]));
+    allocations.allocate(&Resource::Memory, core(0, 0..2)).unwrap();
+    within(&mut allocations, &listing([held(&honest, core(0, 0..20), core(0, 0..2))], &[]));
     let keys = Keys::default();
-    let written = claims.corrections(&keys).remove(0).annotations;
+    let written = allocations.corrections(&keys).remove(0).annotations;
     assert_eq!(annotation::read(&written, &keys, &honest.request), Record::Placed(honest.record.unwrap()));
     assert!(annotation::confirmed(&written, &keys));
 }
@@ -266,54 +270,54 @@ fn what_a_tenant_writes_later_is_not_obeyed_and_is_corrected() {
 #[test]
 fn a_list_older_than_a_call_or_than_another_list_changes_nothing() {
     let (a, b) = (share("a", 20, 2, 0, 1), share("b", 20, 2, 0, 2));
-    let mut claims = claims_with([a.clone(), b.clone()]);
-    let before = claims.question(false);
-    claims.allocate(&Resource::Core, core(0, 0..20)).unwrap();
-    let (second, third) = (claims.question(false), claims.question(false));
+    let mut allocations = allocations_with([a.clone(), b.clone()]);
+    let before = allocations.question(false);
+    allocations.allocate(&Resource::Core, core(0, 0..20)).unwrap();
+    let (second, third) = (allocations.question(false), allocations.question(false));
     let stale = listing([held(&b, core(0, 0..20), Ids::default())], &[]);
-    assert_eq!(claims.reconcile(&stale, before), kubelet_list::Findings::default());
-    assert_eq!(claims.reconcile(&stale, third).swaps.len(), 1);
+    assert_eq!(allocations.reconcile(&stale, before), kubelet_list::Comparison::default());
+    assert_eq!(allocations.reconcile(&stale, third).swaps.len(), 1);
     let other = listing([held(&a, core(0, 0..20), Ids::default())], &[]);
-    assert_eq!(claims.reconcile(&other, second), kubelet_list::Findings::default());
+    assert_eq!(allocations.reconcile(&other, second), kubelet_list::Comparison::default());
 }
 
 #[test]
 fn a_list_asked_for_while_an_answer_is_on_its_way_takes_nothing_away() {
     let (a, b) = (share("a", 20, 2, 0, 1), share("b", 20, 2, 1, 2));
-    let mut claims = claims_with([a.clone(), b]);
-    claims.allocate(&Resource::Core, core(0, 0..20)).unwrap();
-    claims.allocate(&Resource::Memory, core(0, 0..2)).unwrap();
+    let mut allocations = allocations_with([a.clone(), b]);
+    allocations.allocate(&Resource::Core, core(0, 0..20)).unwrap();
+    allocations.allocate(&Resource::Memory, core(0, 0..2)).unwrap();
     // kubelet has noted the first answer, and not yet the second
-    let question = claims.question(false);
-    claims.reconcile(&listing([held(&a, core(0, 0..20), Ids::default())], &[]), question);
-    let next = claims.allocate(&Resource::Memory, core(1, 0..2)).unwrap();
+    let question = allocations.question(false);
+    allocations.reconcile(&listing([held(&a, core(0, 0..20), Ids::default())], &[]), question);
+    let next = allocations.allocate(&Resource::Memory, core(1, 0..2)).unwrap();
     assert_eq!(next.key.pod.as_str(), "uid-b", "the first pod has its memory");
 }
 
 #[test]
 fn after_a_restart_kubelets_list_restores_the_claims() {
     let (running, waiting) = (share("a", 20, 2, 0, 1), share("b", 20, 2, 1, 2));
-    let mut claims = claims_with([running.clone(), waiting.clone()]);
+    let mut allocations = allocations_with([running.clone(), waiting.clone()]);
     let list = listing([held(&running, core(0, 0..20), core(0, 0..2))], &[&waiting]);
-    assert_eq!(within(&mut claims, &list).adopted.len(), 1);
-    let answer = claims.allocate(&Resource::Core, core(1, 0..20)).unwrap();
+    assert_eq!(within(&mut allocations, &list).adopted.len(), 1);
+    let answer = allocations.allocate(&Resource::Core, core(1, 0..20)).unwrap();
     assert_eq!(answer.key.pod.as_str(), "uid-b");
-    assert!(claims.starts(&core(0, 0..20)));
-    assert!(!claims.starts(&core(0, 0..19)));
+    assert!(allocations.starts(&core(0, 0..20)));
+    assert!(!allocations.starts(&core(0, 0..19)));
 }
 
 #[test]
 fn a_pod_that_was_served_in_anothers_place_keeps_what_it_got_and_gives_what_it_had() {
     let pods = [share("a", 50, 5, 0, 1), share("b", 50, 5, 1, 2)];
-    let mut claims = claims_with(pods.clone());
+    let mut allocations = allocations_with(pods.clone());
     // no list at hand: taken for the first, and it was the second
-    assert_eq!(device(&claims.allocate(&Resource::Core, core(0, 0..50)).unwrap()), "GPU-0");
-    let findings = within(&mut claims, &listing([held(&pods[1], core(0, 0..50), Ids::default())], &[]));
+    assert_eq!(device(&allocations.allocate(&Resource::Core, core(0, 0..50)).unwrap()), "GPU-0");
+    let findings = within(&mut allocations, &listing([held(&pods[1], core(0, 0..50), Ids::default())], &[]));
     assert_eq!(findings.swaps.len(), 1);
-    claims.allocate(&Resource::Memory, core(0, 0..5)).unwrap();
-    within(&mut claims, &listing([held(&pods[1], core(0, 0..50), core(0, 0..5))], &[&pods[0]]));
-    assert_eq!(device(&claims.allocate(&Resource::Core, core(1, 0..50)).unwrap()), "GPU-1");
-    let written = claims.corrections(&Keys::default());
+    allocations.allocate(&Resource::Memory, core(0, 0..5)).unwrap();
+    within(&mut allocations, &listing([held(&pods[1], core(0, 0..50), core(0, 0..5))], &[&pods[0]]));
+    assert_eq!(device(&allocations.allocate(&Resource::Core, core(1, 0..50)).unwrap()), "GPU-1");
+    let written = allocations.corrections(&Keys::default());
     assert_eq!(written.len(), 2, "both records are written");
 }
 
@@ -324,9 +328,9 @@ fn a_pod_of_whose_init_container_nothing_is_known_goes_on_with_either_container(
     let placement = place(&[], &request(&shape), 1, 0).unwrap();
     for (units, container) in [(30, "c1"), (50, "c0")] {
         let pod = pod("a", request(&shape), Some(placement.clone()));
-        let mut claims = claims_with([pod.clone()]);
-        within(&mut claims, &listing([], &[&pod]));
-        let answer = claims.allocate(&Resource::Core, core(0, 0..units)).unwrap();
+        let mut allocations = allocations_with([pod.clone()]);
+        within(&mut allocations, &listing([], &[&pod]));
+        let answer = allocations.allocate(&Resource::Core, core(0, 0..units)).unwrap();
         assert_eq!(answer.key.container.as_str(), container);
     }
 }
@@ -334,20 +338,20 @@ fn a_pod_of_whose_init_container_nothing_is_known_goes_on_with_either_container(
 #[test]
 fn only_the_end_of_a_pod_frees_its_card() {
     let a = share("a", 100, 0, 0, 1);
-    let mut claims = claims_with([a.clone()]);
-    claims.allocate(&Resource::Core, core(0, 0..100)).unwrap();
-    claims.observe(Pod { stage: Stage::Leaving, ..a.clone() });
-    assert_eq!(claims.allocated(&"GPU-0".into()).compute, Milli::WHOLE);
-    claims.observe(Pod { stage: Stage::Ended, ..a.clone() });
-    assert_eq!(claims.allocated(&"GPU-0".into()), Share::ZERO);
+    let mut allocations = allocations_with([a.clone()]);
+    allocations.allocate(&Resource::Core, core(0, 0..100)).unwrap();
+    allocations.observe(Pod { stage: Stage::Leaving, ..a.clone() });
+    assert_eq!(allocations.allocated(&"GPU-0".into()).compute, Milli::WHOLE);
+    allocations.observe(Pod { stage: Stage::Ended, ..a.clone() });
+    assert_eq!(allocations.allocated(&"GPU-0".into()), Share::ZERO);
     // an older event arrives late
-    claims.observe(a.clone());
-    assert!(claims.view().is_empty());
-    claims.forget(&a.uid);
-    claims.observe(a);
-    claims.begin_list();
-    claims.end_list();
-    assert!(claims.view().is_empty());
+    allocations.observe(a.clone());
+    assert!(allocations.view().is_empty());
+    allocations.forget(&a.uid);
+    allocations.observe(a);
+    allocations.begin_list();
+    allocations.end_list();
+    assert!(allocations.view().is_empty());
 }
 
 #[test]
@@ -358,15 +362,15 @@ fn a_record_by_index_is_served_and_confirmed_without_being_rewritten() {
     annotations.remove(&keys.placement);
     let Record::Placed(placement) = annotation::read(&annotations, &keys, &old.request) else { panic!() };
     old.record = Some(placement);
-    let mut claims = claims_with([old.clone()]);
-    assert_eq!(device(&claims.allocate(&Resource::Core, core(2, 0..20)).unwrap()), "GPU-2");
-    claims.allocate(&Resource::Memory, core(2, 0..2)).unwrap();
-    within(&mut claims, &listing([held(&old, core(2, 0..20), core(2, 0..2))], &[]));
+    let mut allocations = allocations_with([old.clone()]);
+    assert_eq!(device(&allocations.allocate(&Resource::Core, core(2, 0..20)).unwrap()), "GPU-2");
+    allocations.allocate(&Resource::Memory, core(2, 0..2)).unwrap();
+    within(&mut allocations, &listing([held(&old, core(2, 0..20), core(2, 0..2))], &[]));
     // what holds it is still being prepared
-    let written = claims.corrections(&keys).remove(0).annotations;
+    let written = allocations.corrections(&keys).remove(0).annotations;
     assert_eq!(written, BTreeMap::from([(keys.gpu_assigned.clone(), "true".to_owned())]));
-    claims.enforced(&key(&old, "c0"), core(2, 0..20), Isolation::None);
-    let written = claims.corrections(&keys).remove(0).annotations;
+    allocations.enforced(&key(&old, "c0"), core(2, 0..20), Isolation::None);
+    let written = allocations.corrections(&keys).remove(0).annotations;
     let isolated = (keys.isolated, r#"{"c0":"none"}"#.to_owned());
     assert_eq!(written, BTreeMap::from([(keys.gpu_assigned, "true".to_owned()), isolated]));
 }
@@ -374,15 +378,15 @@ fn a_record_by_index_is_served_and_confirmed_without_being_rewritten() {
 #[test]
 fn a_pod_that_held_something_departs_until_kubelet_lists_it_no_more() {
     let (a, b) = (share("a", 20, 2, 0, 1), share("b", 20, 2, 1, 2));
-    let mut claims = claims_with([a.clone(), b.clone()]);
+    let mut allocations = allocations_with([a.clone(), b.clone()]);
     let list = listing([held(&a, core(0, 0..20), core(0, 0..2))], &[&b]);
-    within(&mut claims, &list);
-    claims.forget(&b.uid);
-    assert!(!claims.departing(), "it held nothing");
-    claims.observe(Pod { stage: Stage::Ended, ..a });
-    within(&mut claims, &list);
-    assert!((claims.departing(), claims.struck()) == (true, false));
-    within(&mut claims, &Listing::default());
-    assert!((claims.departing(), claims.struck()) == (false, true));
-    assert!(!claims.struck(), "said once");
+    within(&mut allocations, &list);
+    allocations.forget(&b.uid);
+    assert!(!allocations.departing(), "it held nothing");
+    allocations.observe(Pod { stage: Stage::Ended, ..a });
+    within(&mut allocations, &list);
+    assert!((allocations.departing(), allocations.struck()) == (true, false));
+    within(&mut allocations, &Listing::default());
+    assert!((allocations.departing(), allocations.struck()) == (false, true));
+    assert!(!allocations.struck(), "said once");
 }

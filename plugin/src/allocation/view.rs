@@ -6,7 +6,7 @@ use kerf::plan::Grant;
 use kerf::units::Milli;
 
 use crate::allocation::entry::Claim;
-use crate::allocation::{Claims, Key, Pod};
+use crate::allocation::{Allocations, Key, Pod};
 use crate::device::ids::{Ids, Resource};
 
 /// A pod, for reports.
@@ -28,7 +28,7 @@ pub struct ContainerView {
     /// The cards it has or will have.
     pub grant: Grant,
     /// How far it is.
-    pub state: State,
+    pub state: ContainerState,
     /// Its ids of `vcuda-core`.
     pub core: Ids,
     /// Its ids of `vcuda-memory`.
@@ -42,7 +42,9 @@ pub struct ContainerView {
 impl PodView {
     /// Its containers that hold ids of core.
     pub fn holders(&self) -> impl Iterator<Item = Holder<'_>> {
-        let held = |container: &&ContainerView| matches!(container.state, State::Claimed | State::Confirmed);
+        let held = |container: &&ContainerView| {
+            matches!(container.state, ContainerState::Claimed | ContainerState::Confirmed)
+        };
         let pod = &self.pod.uid;
         self.containers
             .iter()
@@ -72,7 +74,7 @@ impl Holder<'_> {
 
 /// How far a container is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum State {
+pub enum ContainerState {
     /// kubelet has not asked.
     Waiting,
     /// kubelet asked and the call is believed to have been for this container.
@@ -83,7 +85,7 @@ pub enum State {
     Released,
 }
 
-impl State {
+impl ContainerState {
     /// The word used in reports.
     pub fn as_str(self) -> &'static str {
         match self {
@@ -95,7 +97,7 @@ impl State {
     }
 }
 
-impl Claims {
+impl Allocations {
     /// Every pod with its containers, for reports.
     pub fn view(&self) -> Vec<PodView> {
         self.pods
@@ -114,10 +116,10 @@ impl Claims {
                         let claim = entry.claim(&grant.container);
                         ContainerView {
                             state: match claim {
-                                None => State::Waiting,
-                                Some(claim) if claim.released => State::Released,
-                                Some(claim) if claim.confirmed => State::Confirmed,
-                                Some(_) => State::Claimed,
+                                None => ContainerState::Waiting,
+                                Some(claim) if claim.released => ContainerState::Released,
+                                Some(claim) if claim.confirmed => ContainerState::Confirmed,
+                                Some(_) => ContainerState::Claimed,
                             },
                             core: claim.and_then(Claim::core).cloned().unwrap_or_default(),
                             memory: claim

@@ -33,7 +33,7 @@ pub async fn follow(state: State, folders: Folders, token: CancellationToken) {
             changed = samples.changed() => if changed.is_err() { return },
         }
         let sample = samples.borrow_and_update().clone();
-        let (pods, folders) = (state.claims(|claims| claims.view()), folders.clone());
+        let (pods, folders) = (state.allocations(|allocations| allocations.view()), folders.clone());
         let decided = tokio::task::spawn_blocking(move || {
             let next = decide(&pods, &sample, &folders, &last);
             for (folder, allowance) in &next.1 {

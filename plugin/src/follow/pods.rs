@@ -18,22 +18,22 @@ pub async fn follow(cluster: Cluster, state: State, feed: Feed, token: Cancellat
 
 fn apply(event: Event<Guarded<Pod>>, cluster: &Cluster, state: &State) {
     match event {
-        Event::Init => state.claims(|claims| claims.begin_list()),
+        Event::Init => state.allocations(|allocations| allocations.begin_list()),
         Event::InitDone => {
-            state.claims(|claims| claims.end_list());
+            state.allocations(|allocations| allocations.end_list());
             // what kubelet listed before the pods were known is understood now
             state.doubt();
         }
         Event::Apply(object) | Event::InitApply(object) => {
             if let Some(seen) = client::seen(object, cluster.keys()) {
-                state.claims(|claims| claims.see(seen));
+                state.allocations(|allocations| allocations.see(seen));
                 mind(state);
             }
         }
         Event::Delete(object) => {
             if let Some(uid) = client::uid(object.meta()) {
                 tracing::debug!(%uid, "pod deleted");
-                state.claims(|claims| claims.forget(&uid));
+                state.allocations(|allocations| allocations.forget(&uid));
                 mind(state);
             }
         }
@@ -42,7 +42,7 @@ fn apply(event: Event<Guarded<Pod>>, cluster: &Cluster, state: &State) {
 
 /// A pod that is over is still on kubelet's books.
 fn mind(state: &State) {
-    if state.claims(|claims| claims.departing()) {
+    if state.allocations(|allocations| allocations.departing()) {
         state.doubt();
     }
 }

@@ -235,7 +235,7 @@ pub async fn follow(
             // the driver does not answer: that nothing is seen means nothing
             continue;
         }
-        let pods = state.claims(|claims| claims.view());
+        let pods = state.allocations(|allocations| allocations.view());
         let (folders, proc_root) = (folders.clone(), proc_root.clone());
         let observed = tokio::task::spawn_blocking(move || observe(&pods, &sample, &folders, &proc_root));
         let Ok(observations) = observed.await else { continue };

@@ -7,9 +7,9 @@ use std::collections::BTreeMap;
 
 use kerf_proto::deviceplugin::ContainerPreferredAllocationRequest;
 
-use crate::allocation::Claims;
-use crate::allocation::preference::Wish;
+use crate::allocation::Allocations;
 use crate::device::ids::Resource;
+use crate::device::preferred::PreferredDevices;
 use crate::offer::order::{self, Order};
 use crate::offer::pool::Pool;
 use crate::reconcile::Reconciler;
@@ -36,23 +36,25 @@ impl Steering {
     ) -> Vec<String> {
         let size = usize::try_from(request.allocation_size).unwrap_or_default();
         self.reconciler.learn(resource, std::iter::once(size as u64)).await;
-        let wish = self.state.claims(|claims| claims.wish(resource, size as u64));
+        let wish = self.state.allocations(|allocations| allocations.preferred_devices(resource, size as u64));
         let (available, must) = (&request.available_device_i_ds, &request.must_include_device_i_ds);
         let places = Places { roster: &self.state.roster(), resource: resource.as_str() };
         let chosen = choose(&wish, &places, order, pool, available, must, size);
         let ids = self.state.roster().spell(resource.as_str(), &chosen);
-        self.state.claims(|claims| claims.offers(resource, &ids));
+        self.state.allocations(|allocations| allocations.offers(resource, &ids));
         chosen
     }
 
     /// Notes that kubelet took these ids, during its call.
     pub async fn took(&self, resource: &Resource, ids: &[String]) {
         let ids = self.state.roster().spell(resource.as_str(), ids);
-        let known = |claims: &mut Claims| claims.expects(resource, &ids) && claims.certain(resource, ids.len());
-        if !self.state.claims(known) {
+        let known = |allocations: &mut Allocations| {
+            allocations.expects(resource, &ids) && allocations.certain(resource, ids.len())
+        };
+        if !self.state.allocations(known) {
             self.reconciler.learn(resource, std::iter::once(ids.len())).await;
         }
-        let key = self.state.claims(|claims| claims.take_counted(resource, ids));
+        let key = self.state.allocations(|allocations| allocations.take_counted(resource, ids));
         if let Some(key) = key {
             let resource = resource.as_str();
             tracing::debug!(resource, uid = %key.pod, container = %key.container, "shares by count taken");
@@ -75,7 +77,7 @@ impl Places<'_> {
 
 /// Ids of the wished cards, as many of each as is wished; the rest in the profile's order, on closed cards last.
 fn choose(
-    wish: &Wish,
+    wish: &PreferredDevices,
     places: &Places<'_>,
     order: Order,
     pool: &Pool,
@@ -158,7 +160,13 @@ mod tests {
             Self { roster: Roster::new([&source]), pool, order }
         }
 
-        fn choose(&self, wish: &Wish, available: &[String], must: &[String], size: usize) -> Vec<String> {
+        fn choose(
+            &self,
+            wish: &PreferredDevices,
+            available: &[String],
+            must: &[String],
+            size: usize,
+        ) -> Vec<String> {
             let places = Places { roster: &self.roster, resource: NAME };
             choose(wish, &places, self.order, &self.pool, available, must, size)
         }
@@ -170,9 +178,9 @@ mod tests {
         }
     }
 
-    fn wish(cards: &[(u32, u32)], closed: &[u32]) -> Wish {
+    fn wish(cards: &[(u32, u32)], closed: &[u32]) -> PreferredDevices {
         let name = |card: &u32| DeviceId::from(format!("GPU-{card}"));
-        Wish {
+        PreferredDevices {
             cards: cards.iter().map(|(card, count)| (name(card), *count)).collect(),
             closed: closed.iter().map(name).collect(),
         }

@@ -14,7 +14,7 @@ use tokio_stream::wrappers::WatchStream;
 use tokio_util::sync::CancellationToken;
 use tonic::{Request, Response, Status};
 
-use crate::allocation::{Answer, Claims, Refusal};
+use crate::allocation::{Allocations, Answer, Refusal};
 use crate::base::counters::Counters;
 use crate::device::ids::{Ids, Resource};
 use crate::front::vcuda_controller::Tkestack;
@@ -56,7 +56,9 @@ impl Shared {
         let (ladder, given, key) = (self.ladder.clone(), core.clone(), answer.key.clone());
         let state = self.state.clone();
         let cleared = tokio::task::spawn_blocking(move || {
-            ladder.given(&given, |folder| state.claims(|claims| claims.keeps(&folder.key, &folder.core, &key.pod)));
+            ladder.given(&given, |folder| {
+                state.allocations(|allocations| allocations.keeps(&folder.key, &folder.core, &key.pod))
+            });
         });
         cleared.await.map_err(|error| self.unprepared(&error))?;
         let cards = self.state.cards();
@@ -84,7 +86,7 @@ impl Shared {
         });
         let provision =
             provided.await.map_err(|error| self.unprepared(&error))?.map_err(|error| self.unprepared(&error))?;
-        self.state.claims(|claims| claims.enforced(&answer.key, core, level));
+        self.state.allocations(|allocations| allocations.enforced(&answer.key, core, level));
         Ok(provision)
     }
 
@@ -97,11 +99,13 @@ impl Shared {
     }
 
     async fn allocate(&self, resource: &Resource, ids: Ids) -> Result<Answer, Refusal> {
-        let known = |claims: &mut Claims| claims.expects(resource, &ids) && claims.certain(resource, ids.len());
-        if !self.state.claims(known) {
+        let known = |allocations: &mut Allocations| {
+            allocations.expects(resource, &ids) && allocations.certain(resource, ids.len())
+        };
+        if !self.state.allocations(known) {
             self.reconciler.learn(resource, std::iter::once(ids.len())).await;
         }
-        let first = self.state.claims(|claims| claims.allocate(resource, ids.clone()));
+        let first = self.state.allocations(|allocations| allocations.allocate(resource, ids.clone()));
         match first {
             Ok(answer) => Ok(answer),
             Err(refusal) if refusal.settled() => Err(refusal),
@@ -109,7 +113,7 @@ impl Shared {
                 tracing::debug!(%refusal, "asking again before refusing");
                 let refreshed = self.reconciler.refresh().await;
                 let _ = self.reconciler.compare(true).await;
-                let again = self.state.claims(|claims| claims.allocate(resource, ids));
+                let again = self.state.allocations(|allocations| allocations.allocate(resource, ids));
                 again.map_err(|refusal| match (refusal, refreshed) {
                     (Refusal::NobodyWaits { .. } | Refusal::Ambiguous { .. }, Err(error)) => {
                         Refusal::NoAnswer { failure: error.failure() }
@@ -236,12 +240,12 @@ impl DevicePlugin for Service {
         let requests = request.into_inner().container_requests;
         let sizes = requests.iter().map(|r| u64::try_from(r.allocation_size).unwrap_or_default());
         shared.reconciler.learn(&self.resource, sizes).await;
-        let container_responses = shared.state.claims(|claims| {
+        let container_responses = shared.state.allocations(|allocations| {
             let chosen = requests.iter().map(|r| {
                 let size = usize::try_from(r.allocation_size).unwrap_or_default();
                 let ids =
-                    claims.prefer(&self.resource, &r.available_device_i_ds, &r.must_include_device_i_ds, size);
-                claims.offers(&self.resource, &Ids::new(ids.iter().cloned()));
+                    allocations.prefer(&self.resource, &r.available_device_i_ds, &r.must_include_device_i_ds, size);
+                allocations.offers(&self.resource, &Ids::new(ids.iter().cloned()));
                 ids
             });
             chosen.map(|device_i_ds| ContainerPreferredAllocationResponse { device_i_ds }).collect()
@@ -293,7 +297,7 @@ impl DevicePlugin for Service {
     ) -> Result<Response<PreStartContainerResponse>, Status> {
         let ids = Ids::new(request.into_inner().devices_ids);
         let state = &self.shared.state;
-        let known = || state.claims(|claims| claims.starts(&ids));
+        let known = || state.allocations(|allocations| allocations.starts(&ids));
         let outcome = if known() {
             "known"
         } else {
@@ -306,7 +310,7 @@ impl DevicePlugin for Service {
         self.shared.counters.starts.with_label_values(&[outcome]).inc();
         if self.resource == Resource::Core {
             let (ladder, core) = (self.shared.ladder.clone(), ids.clone());
-            let pods = state.claims(|claims| claims.view());
+            let pods = state.allocations(|allocations| allocations.view());
             let prepared = tokio::task::spawn_blocking(move || ladder.starts(&core, &pods));
             prepared
                 .await

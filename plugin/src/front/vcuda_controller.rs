@@ -144,7 +144,7 @@ impl Registrar {
     /// What the container was given whose socket this is.
     fn held(&self) -> Option<Answer> {
         let core = &self.folder.core;
-        let holding = self.state.claims(|claims| claims.holding(core));
+        let holding = self.state.allocations(|allocations| allocations.holding(core));
         let holders = holding.iter().map(|held| Holder { pod: &held.key.pod, grant: &held.grant, core });
         let folders = self.folders.of(holders);
         let own = |held: &Answer| folders.get(&held.key).is_some_and(|folder| folder.path == self.folder.path);

@@ -102,7 +102,8 @@ impl Driver {
                 () = token.cancelled() => return,
                 () = tokio::time::sleep(PERIOD) => {}
             }
-            let (pods, driver, known) = (state.claims(|claims| claims.view()), self.clone(), folders.clone());
+            let (pods, driver, known) =
+                (state.allocations(|allocations| allocations.view()), self.clone(), folders.clone());
             let before = std::mem::take(&mut kept);
             let looked = tokio::task::spawn_blocking(move || {
                 let mut kept = before;
@@ -113,7 +114,7 @@ impl Driver {
             let Ok((now, lowered)) = looked.await else { continue };
             kept = now;
             for (level, Wanted { key, folder, pod, .. }) in lowered {
-                state.claims(|claims| claims.enforced(&key, folder.core, level));
+                state.allocations(|allocations| allocations.enforced(&key, folder.core, level));
                 let uid = key.pod;
                 let message =
                     format!("the driver does not limit the container's control group; its share has {level}");

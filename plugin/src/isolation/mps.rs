@@ -224,7 +224,7 @@ fn own_user() -> Option<u32> {
 /// The largest share of each card: in compute with the ceiling for bursts, and in memory. A card without shares has a
 /// daemon that allows all of it.
 fn shares(state: &State) -> BTreeMap<DeviceId, Share> {
-    let (cards, pods) = (state.cards(), state.claims(|claims| claims.view()));
+    let (cards, pods) = (state.cards(), state.allocations(|allocations| allocations.view()));
     let healthy = cards.hosts().filter(|host| {
         host.device.usable()
             && !host.partition()

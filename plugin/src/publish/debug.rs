@@ -8,9 +8,9 @@ use crate::state::State;
 /// The state now.
 pub fn state(state: &State) -> Value {
     let cards = state.roster();
-    let (pods, allocated) = state.claims(|claims| {
-        let allocated: Vec<_> = cards.hosts().map(|host| claims.allocated(&host.device.id)).collect();
-        (claims.view(), allocated)
+    let (pods, allocated) = state.allocations(|allocations| {
+        let allocated: Vec<_> = cards.hosts().map(|host| allocations.allocated(&host.device.id)).collect();
+        (allocations.view(), allocated)
     });
     let devices: Vec<Value> = cards
         .hosts()

@@ -43,7 +43,7 @@ pub async fn follow(
     let (mut told, mut pause, mut trouble) = (Told::default(), Backoff::of_api_server(), None);
     loop {
         let cards = news.cards();
-        let foreign = state.claims(|claims| claims.foreign().map(ToString::to_string));
+        let foreign = state.allocations(|allocations| allocations.other_domain().map(ToString::to_string));
         let verdict = cards.first().and_then(|cards| Verdict::of(cards)).map(|verdict| verdict.withheld(foreign));
         let result = match verdict {
             Some(verdict) => told.tell(&cluster, &kind, verdict, &counters).await,

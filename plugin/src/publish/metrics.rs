@@ -38,9 +38,9 @@ impl Gauges {
 
     fn compute(&self) -> prometheus::Result<Family> {
         let (cards, sample) = (self.state.roster(), self.state.sample());
-        let (pods, allocated) = self.state.claims(|claims| {
-            let allocated = cards.hosts().map(|host| claims.allocated(&host.device.id)).collect::<Vec<_>>();
-            (claims.view(), allocated)
+        let (pods, allocated) = self.state.allocations(|allocations| {
+            let allocated = cards.hosts().map(|host| allocations.allocated(&host.device.id)).collect::<Vec<_>>();
+            (allocations.view(), allocated)
         });
         let mut family = gpus::gauges(cards.hosts(), &allocated, &self.state.cordoned(), &sample.usage)?;
         family.extend(containers::gauges(&pods, &sample, &self.node)?);

@@ -3,14 +3,14 @@
 
 use k8s_openapi::jiff::Timestamp;
 
-use crate::allocation::kubelet_list::Foreign;
+use crate::allocation::kubelet_list::OtherDomain;
 use crate::publish::condition::{OTHER_DOMAIN, Tiding};
 use crate::reconcile::Reconciler;
 
 /// What was told of them.
 #[derive(Default)]
 pub(super) struct Domain {
-    told: Option<Foreign>,
+    told: Option<OtherDomain>,
     /// An event that was not written yet.
     pending: Option<(String, Tiding)>,
 }
@@ -18,14 +18,16 @@ pub(super) struct Domain {
 impl Domain {
     /// Tells what is new. Whether there are none.
     pub(super) async fn tell(&mut self, reconciler: &Reconciler) -> bool {
-        let now = reconciler.state.claims(|claims| claims.foreign().cloned());
+        let now = reconciler.state.allocations(|allocations| allocations.other_domain().cloned());
         // one of many is named: another of them is no news
-        let resource = |foreign: &Option<Foreign>| foreign.as_ref().map(|foreign| foreign.resource.clone());
+        let resource = |other_domain: &Option<OtherDomain>| {
+            other_domain.as_ref().map(|other_domain| other_domain.resource.clone())
+        };
         if resource(&now) != resource(&self.told) {
             let tiding = match &now {
-                Some(foreign) => {
-                    tracing::error!(pod = %foreign.pod, resource = foreign.resource, "{foreign}");
-                    Tiding { warning: true, reason: OTHER_DOMAIN, message: foreign.to_string() }
+                Some(other_domain) => {
+                    tracing::error!(pod = %other_domain.pod, resource = other_domain.resource, "{other_domain}");
+                    Tiding { warning: true, reason: OTHER_DOMAIN, message: other_domain.to_string() }
                 }
                 None => {
                     let message = "no pod of another resource domain holds cards any more".to_owned();

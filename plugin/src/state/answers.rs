@@ -11,7 +11,7 @@ use kerf::units::{Mib, Milli, Share};
 use serde::{Deserialize, Serialize};
 
 use crate::allocation::Key;
-use crate::allocation::answers::Given;
+use crate::allocation::answers::AnsweredIds;
 use crate::base::files;
 use crate::device::ids::Ids;
 use crate::state::State;
@@ -58,7 +58,7 @@ impl Answers {
 
     /// What an earlier life answered; nothing where there was none. What cannot be read is told, and then the records are
     /// believed.
-    pub fn read(&self) -> Vec<Given> {
+    pub fn read(&self) -> Vec<AnsweredIds> {
         match self.parse() {
             Ok(answers) => answers,
             Err(error) if error.kind() == io::ErrorKind::NotFound => Vec::new(),
@@ -69,7 +69,7 @@ impl Answers {
         }
     }
 
-    fn parse(&self) -> io::Result<Vec<Given>> {
+    fn parse(&self) -> io::Result<Vec<AnsweredIds>> {
         let found = fs::metadata(&self.path)?;
         if !found.is_file() || found.len() > MAX_BYTES {
             return Err(io::Error::other("no file, or too long"));
@@ -84,7 +84,7 @@ impl Answers {
             share: Share { compute: Milli(card.compute), memory: Mib(card.memory_mib) },
             count: 1,
         };
-        let given = |answer: Answer| Given {
+        let given = |answer: Answer| AnsweredIds {
             key: Key { pod: answer.pod.as_str().into(), container: answer.container.as_str().into() },
             ids: Ids::new(answer.core),
             cards: answer.cards.into_iter().map(slice).collect(),
@@ -104,13 +104,13 @@ impl Answers {
             compute: slice.share.compute.0,
             memory_mib: slice.share.memory.0,
         };
-        let answer = |given: &Given| Answer {
+        let answer = |given: &AnsweredIds| Answer {
             pod: given.key.pod.to_string(),
             container: given.key.container.to_string(),
             core: given.ids.iter().map(str::to_owned).collect(),
             cards: given.cards.iter().map(card).collect(),
         };
-        let answers = state.claims(|claims| claims.answers().iter().map(answer).collect());
+        let answers = state.allocations(|allocations| allocations.answers().iter().map(answer).collect());
         if let Some(directory) = self.path.parent() {
             fs::create_dir_all(directory)?;
         }
@@ -131,13 +131,13 @@ mod tests {
         let answers = Answers::new(&state_dir);
         assert!(answers.read().is_empty());
         let share = Share { compute: Milli(300), memory: Mib(2560) };
-        let given = Given {
+        let given = AnsweredIds {
             key: Key { pod: "u".into(), container: "main".into() },
             ids: Ids::new(["GPU-a::1".to_owned(), "GPU-a::0".to_owned()]),
             cards: vec![Slice { device: "GPU-b".into(), index: 1, share, count: 1 }],
         };
         let state = State::default();
-        state.claims(|claims| claims.remember(vec![given.clone()]));
+        state.allocations(|allocations| allocations.remember(vec![given.clone()]));
         answers.write(&state).unwrap();
         assert_eq!(Answers::new(&state_dir).read(), [given]);
         for bad in ["", "{", r#"{"version":2,"answers":[]}"#] {

@@ -14,7 +14,7 @@ use kerf::plan::{Form, Grant, Slice};
 use kerf::request::{ContainerKind, GpuRequest, RawAnnotations, RawContainer};
 use kerf::units::Share;
 use kerf_nvml::{Nvml, NvmlError, UNLIMITED};
-use kerf_plugin::allocation::view::{ContainerView, PodView, State};
+use kerf_plugin::allocation::view::{ContainerState, ContainerView, PodView};
 use kerf_plugin::allocation::{Key, Pod, Stage};
 use kerf_plugin::config::NvidiaOptions;
 use kerf_plugin::device::backend::{Backend, Vendor};
@@ -227,7 +227,8 @@ fn container(ladder: &Ladder) -> (PodView, String) {
     };
     let level = Some(Isolation::Driver);
     let (memory, counted) = (Ids::default(), Ids::default());
-    let container = ContainerView { grant: grant.clone(), state: State::Confirmed, core, memory, counted, level };
+    let container =
+        ContainerView { grant: grant.clone(), state: ContainerState::Confirmed, core, memory, counted, level };
     let view = PodView { pod, limit: None, exchanged: false, containers: vec![container] };
     (view, format!("kubepods/pod{uid}/{id}"))
 }

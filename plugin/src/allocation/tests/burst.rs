@@ -49,9 +49,9 @@ enum End {
 struct Burst {
     trouble: Trouble,
     dice: Dice,
-    claims: Claims,
+    allocations: Allocations,
     /// What the plugin has written down of its answers.
-    answers: Vec<Given>,
+    answers: Vec<AnsweredIds>,
     kubelet: Kubelet,
     subjects: Subjects,
     /// An answer of the API server that has not come.
@@ -89,15 +89,15 @@ impl Burst {
             plans.push(placement.plan.clone());
             subjects.add(pod(&name, request, Some(placement.clone())), Some(placement));
         }
-        let mut claims = Claims::default();
-        claims.set_cards(cards());
+        let mut allocations = Allocations::default();
+        allocations.set_cards(cards());
         // some pods are seen by the watch before kubelet asks, the others only when the API server is asked
         let some = dice.roll(subjects.unheard() + 1);
-        subjects.tell(&mut claims, some);
+        subjects.tell(&mut allocations, some);
         Self {
             trouble,
             dice,
-            claims,
+            allocations,
             answers: Vec::new(),
             kubelet: Kubelet::new(),
             subjects,
@@ -109,22 +109,22 @@ impl Burst {
 
     /// The API server is asked. Its answer may come late, and the watch has told later things by then.
     fn refresh(&mut self) {
-        let before = self.claims.known();
+        let before = self.allocations.known();
         let mut answer = self.subjects.answer();
         if self.trouble.late && self.dice.roll(4) == 0 {
             answer = self.delayed.replace(answer).unwrap_or_default();
-            answer.into_iter().for_each(|seen| self.claims.see(seen));
+            answer.into_iter().for_each(|seen| self.allocations.see(seen));
             return;
         }
         for uid in before.iter().filter(|uid| !answer.iter().any(|seen| seen.uid() == *uid)) {
-            self.claims.forget(uid);
+            self.allocations.forget(uid);
         }
-        answer.into_iter().for_each(|seen| self.claims.see(seen));
+        answer.into_iter().for_each(|seen| self.allocations.see(seen));
     }
 
     fn compare(&mut self, within: bool) {
-        let question = self.claims.question(within);
-        self.claims.reconcile(&self.kubelet.list(self.subjects.pods()), question);
+        let question = self.allocations.question(within);
+        self.allocations.reconcile(&self.kubelet.list(self.subjects.pods()), question);
     }
 
     /// What the service does on a call.
@@ -133,7 +133,7 @@ impl Burst {
         if !silent {
             self.compare(true);
         }
-        if !self.claims.certain(resource, units) {
+        if !self.allocations.certain(resource, units) {
             self.refresh();
             if !silent {
                 self.compare(true);
@@ -143,11 +143,11 @@ impl Burst {
 
     fn restart_plugin(&mut self) {
         self.subjects.lose();
-        self.claims = Claims::default();
-        self.claims.set_cards(cards());
-        self.claims.remember(self.answers.clone());
+        self.allocations = Allocations::default();
+        self.allocations.set_cards(cards());
+        self.allocations.remember(self.answers.clone());
         self.delayed = None;
-        self.subjects.list(&mut self.claims);
+        self.subjects.list(&mut self.allocations);
     }
 
     /// Things happen between any two calls.
@@ -157,7 +157,7 @@ impl Burst {
         }
         if self.trouble.restarts && self.dice.roll(6) == 0 {
             // one of the records that are to be written is
-            let corrections = self.claims.corrections(&Keys::default());
+            let corrections = self.allocations.corrections(&Keys::default());
             if !corrections.is_empty() {
                 self.subjects.write(&corrections[self.dice.roll(corrections.len())]);
             }
@@ -165,34 +165,34 @@ impl Burst {
         if self.trouble.edits && self.dice.roll(6) == 0 {
             let at = self.dice.roll(self.subjects.all.len());
             // what nobody has heard of is not served after its record was taken away
-            let heard = self.claims.known().contains(&self.subjects.all[at].pod.uid);
+            let heard = self.allocations.known().contains(&self.subjects.all[at].pod.uid);
             if heard && self.subjects.all[at].placed.is_some() {
                 self.subjects.edit(at, &mut self.dice);
             }
         }
         let some = if self.trouble.late { self.dice.roll(3) } else { usize::MAX };
         if self.dice.roll(4) > 0 {
-            self.subjects.tell(&mut self.claims, some);
+            self.subjects.tell(&mut self.allocations, some);
         }
     }
 
     fn allocate(&mut self, resource: &Resource, chosen: &[String]) -> Result<Answer, Refusal> {
         let ids = Ids::new(chosen.to_vec());
-        let known = self.claims.expects(resource, &ids) && self.claims.certain(resource, ids.len());
+        let known = self.allocations.expects(resource, &ids) && self.allocations.certain(resource, ids.len());
         if !known {
             self.learn(resource, ids.len());
         }
-        let first = self.claims.allocate(resource, ids.clone());
+        let first = self.allocations.allocate(resource, ids.clone());
         let answer = match first {
             Err(refusal) if !refusal.settled() => {
                 self.refresh();
                 self.compare(true);
-                self.claims.allocate(resource, ids)
+                self.allocations.allocate(resource, ids)
             }
             answer => answer,
         };
         if answer.is_ok() && *resource == Resource::Core {
-            self.answers = self.claims.answers().to_vec();
+            self.answers = self.allocations.answers().to_vec();
         }
         answer
     }
@@ -217,9 +217,9 @@ impl Burst {
         }
         let offered: Vec<String> = available.into_iter().chain(again.iter().cloned()).collect();
         self.learn(resource, size as u64);
-        self.kubelet.unasked |= self.trouble.late && !self.claims.certain(resource, size as u64);
-        let chosen = self.claims.prefer(resource, &offered, &again, size);
-        self.claims.offers(resource, &Ids::new(chosen.iter().cloned()));
+        self.kubelet.unasked |= self.trouble.late && !self.allocations.certain(resource, size as u64);
+        let chosen = self.allocations.prefer(resource, &offered, &again, size);
+        self.allocations.offers(resource, &Ids::new(chosen.iter().cloned()));
         assert_eq!(chosen.len(), size, "a preference is complete");
         assert!(again.iter().all(|id| chosen.contains(id)), "required ids are kept");
         assert_eq!(chosen.iter().collect::<BTreeSet<_>>().len(), size, "no id twice");
@@ -299,7 +299,9 @@ impl Burst {
                 return Err(End::Rejected);
             }
             // the API server was asked and has not said who that is
-            Err(Refusal::NobodyWaits { .. }) if self.trouble.late && !self.claims.known().contains(&pod.uid) => {
+            Err(Refusal::NobodyWaits { .. })
+                if self.trouble.late && !self.allocations.known().contains(&pod.uid) =>
+            {
                 return Err(End::Rejected);
             }
             Err(_) if placed.is_none() || self.subjects.all[at].lost => return Err(End::Rejected),
@@ -362,7 +364,7 @@ impl Burst {
                     // all pods come again, in any order, those that have everything as well
                     cuts += 1;
                     self.kubelet.present.clear();
-                    self.claims.disconnected();
+                    self.allocations.disconnected();
                     if self.dice.roll(3) == 0 && !self.trouble.rejects {
                         self.kubelet.forget();
                         self.kubelet.unasked = true;
@@ -391,7 +393,7 @@ impl Burst {
         self.write_ends();
         self.subjects.mend();
         self.trouble.late = false;
-        self.subjects.tell(&mut self.claims, usize::MAX);
+        self.subjects.tell(&mut self.allocations, usize::MAX);
         self.refresh();
         self.compare(true);
     }

@@ -5,7 +5,7 @@ mod burst;
 use std::collections::BTreeSet;
 
 use super::*;
-use crate::allocation::preference::Wish;
+use crate::device::preferred::PreferredDevices;
 use kerf::plan::Form;
 use kerf::shares::{Arrangement, Counted, PerCard};
 
@@ -80,30 +80,30 @@ fn ids(card: u32, range: std::ops::Range<u32>) -> Vec<String> {
     range.map(|k| unit(&format!("GPU-{card}"), k)).collect()
 }
 
-fn has(pod: &Pod, ids: &[String]) -> Held {
+fn has(pod: &Pod, ids: &[String]) -> ContainerResources {
     let ids = BTreeMap::from([(resource(), Ids::new(ids.to_vec()))]);
-    Held { pod: pod.reference.clone(), container: "c0".into(), ids }
+    ContainerResources { pod: pod.reference.clone(), container: "c0".into(), ids }
 }
 
-fn with(pods: &[&Pod]) -> Claims {
-    let mut claims = Claims::default();
-    claims.set_cards(offered());
-    pods.iter().for_each(|pod| claims.observe((*pod).clone()));
-    claims
+fn with(pods: &[&Pod]) -> Allocations {
+    let mut allocations = Allocations::default();
+    allocations.set_cards(offered());
+    pods.iter().for_each(|pod| allocations.observe((*pod).clone()));
+    allocations
 }
 
 /// What a pod's record says once the corrections are written.
-fn recorded(claims: &Claims, pod: &Pod) -> (Record, bool) {
+fn recorded(allocations: &Allocations, pod: &Pod) -> (Record, bool) {
     let keys = Keys::default();
     let mut annotations = pod.record.as_ref().map(|record| annotation::write(record, &keys)).unwrap_or_default();
     annotations.insert(keys.gpu_assigned.clone(), pod.confirmed.to_string());
-    let correction = claims.corrections(&keys).into_iter().find(|correction| correction.uid == pod.uid);
+    let correction = allocations.corrections(&keys).into_iter().find(|correction| correction.uid == pod.uid);
     annotations.extend(correction.map(|correction| correction.annotations).unwrap_or_default());
     (annotation::read(&annotations, &keys, &pod.request), annotation::confirmed(&annotations, &keys))
 }
 
-fn slices(claims: &Claims, pod: &Pod) -> Vec<(u32, u32)> {
-    match recorded(claims, pod).0 {
+fn slices(allocations: &Allocations, pod: &Pod) -> Vec<(u32, u32)> {
+    match recorded(allocations, pod).0 {
         Record::Placed(placement) => {
             placement.plan.grants[0].slices.iter().map(|slice| (slice.index, slice.count)).collect()
         }
@@ -114,24 +114,24 @@ fn slices(claims: &Claims, pod: &Pod) -> Vec<(u32, u32)> {
 #[test]
 fn kubelet_is_steered_to_the_recorded_cards_of_the_pod_that_it_admits() {
     let (first, second) = (on("a", &[(0, 2)], 2, 1), on("b", &[(2, 1), (3, 1)], 2, 2));
-    let mut claims = with(&[&first, &second]);
-    within(&mut claims, &listing([], &[&second]));
-    assert!(claims.certain(&resource(), 2));
+    let mut allocations = with(&[&first, &second]);
+    within(&mut allocations, &listing([], &[&second]));
+    assert!(allocations.certain(&resource(), 2));
     let cards = vec![("GPU-2".into(), 1), ("GPU-3".into(), 1)];
-    assert_eq!(claims.wish(&resource(), 2), Wish { cards, closed: BTreeSet::new() });
-    assert_eq!(claims.wish(&resource(), 3), Wish::default());
+    assert_eq!(allocations.preferred_devices(&resource(), 2), PreferredDevices { cards, closed: BTreeSet::new() });
+    assert_eq!(allocations.preferred_devices(&resource(), 3), PreferredDevices::default());
 }
 
 #[test]
 fn a_record_follows_what_kubelet_gave_and_is_confirmed() {
     let pod = on("a", &[(0, 2)], 2, 1);
-    let mut claims = with(&[&pod]);
-    within(&mut claims, &listing([], &[&pod]));
+    let mut allocations = with(&[&pod]);
+    within(&mut allocations, &listing([], &[&pod]));
     let other = [ids(1, 0..1), ids(2, 3..4)].concat();
-    assert!(claims.take_counted(&resource(), Ids::new(other.clone())).is_some());
-    assert_eq!((slices(&claims, &pod), recorded(&claims, &pod).1), (vec![(1, 1), (2, 1)], false));
-    within(&mut claims, &listing([has(&pod, &other)], &[]));
-    assert_eq!((slices(&claims, &pod), recorded(&claims, &pod).1), (vec![(1, 1), (2, 1)], true));
+    assert!(allocations.take_counted(&resource(), Ids::new(other.clone())).is_some());
+    assert_eq!((slices(&allocations, &pod), recorded(&allocations, &pod).1), (vec![(1, 1), (2, 1)], false));
+    within(&mut allocations, &listing([has(&pod, &other)], &[]));
+    assert_eq!((slices(&allocations, &pod), recorded(&allocations, &pod).1), (vec![(1, 1), (2, 1)], true));
     // a later life knows it from kubelet's list alone
     let mut later = with(&[&pod]);
     assert_eq!(within(&mut later, &listing([has(&pod, &other)], &[])).moved.len(), 1);
@@ -141,24 +141,26 @@ fn a_record_follows_what_kubelet_gave_and_is_confirmed() {
 #[test]
 fn a_pod_that_took_the_cards_of_one_that_waits_gives_it_its_own() {
     let (first, second) = (on("a", &[(0, 2)], 2, 1), on("b", &[(1, 2)], 2, 2));
-    let mut claims = with(&[&first, &second]);
-    within(&mut claims, &listing([has(&first, &ids(1, 0..2))], &[&second]));
-    assert_eq!((slices(&claims, &first), slices(&claims, &second)), (vec![(1, 2)], vec![(0, 2)]));
-    assert_eq!(claims.wish(&resource(), 2).cards, [("GPU-0".into(), 2)]);
+    let mut allocations = with(&[&first, &second]);
+    within(&mut allocations, &listing([has(&first, &ids(1, 0..2))], &[&second]));
+    assert_eq!((slices(&allocations, &first), slices(&allocations, &second)), (vec![(1, 2)], vec![(0, 2)]));
+    assert_eq!(allocations.preferred_devices(&resource(), 2).cards, [("GPU-0".into(), 2)]);
 }
 
 #[test]
 fn a_pod_without_a_record_gets_that_of_what_it_holds() {
     let shape = [(ContainerKind::Init, 3), (ContainerKind::Sidecar, 1), (ContainerKind::App, 2)];
     let bare = pod("a", counted(&shape), None);
-    let mut claims = with(&[&bare]);
-    let held =
-        |at: usize, ids: Vec<String>| Held { container: format!("c{at}").as_str().into(), ..has(&bare, &ids) };
-    within(&mut claims, &listing([held(1, ids(0, 0..1))], &[]));
-    assert_eq!(recorded(&claims, &bare).0, Record::Absent, "not all of it is known");
+    let mut allocations = with(&[&bare]);
+    let held = |at: usize, ids: Vec<String>| ContainerResources {
+        container: format!("c{at}").as_str().into(),
+        ..has(&bare, &ids)
+    };
+    within(&mut allocations, &listing([held(1, ids(0, 0..1))], &[]));
+    assert_eq!(recorded(&allocations, &bare).0, Record::Absent, "not all of it is known");
     let all = [held(1, ids(0, 0..1)), held(2, [ids(0, 1..2), ids(1, 0..1)].concat())];
-    within(&mut claims, &listing(all, &[]));
-    let (Record::Placed(placement), true) = recorded(&claims, &bare) else { panic!() };
+    within(&mut allocations, &listing(all, &[]));
+    let (Record::Placed(placement), true) = recorded(&allocations, &bare) else { panic!() };
     assert_eq!((placement.node.as_str(), placement.time), ("n", bare.created));
     let all: Vec<Vec<(u32, u32)>> = placement
         .plan
@@ -176,39 +178,39 @@ fn a_pod_without_a_record_gets_that_of_what_it_holds() {
 #[test]
 fn ids_that_name_no_card_leave_the_record_as_it_is() {
     let (pod, bare) = (on("a", &[(0, 2)], 2, 1), on("b", &[], 1, 2));
-    let mut claims = with(&[&pod, &bare]);
+    let mut allocations = with(&[&pod, &bare]);
     let lost = ["nvidia9-_-1".to_owned(), "GPU-9::0".to_owned()];
-    within(&mut claims, &listing([has(&pod, &lost), has(&bare, &lost[..1])], &[]));
-    assert_eq!((slices(&claims, &pod), recorded(&claims, &pod).1), (vec![(0, 2)], true));
-    assert_eq!(recorded(&claims, &bare).0, Record::Absent);
+    within(&mut allocations, &listing([has(&pod, &lost), has(&bare, &lost[..1])], &[]));
+    assert_eq!((slices(&allocations, &pod), recorded(&allocations, &pod).1), (vec![(0, 2)], true));
+    assert_eq!(recorded(&allocations, &bare).0, Record::Absent);
 }
 
 #[test]
 fn a_card_with_undivided_memory_takes_no_share_of_memory() {
     let (shared, divided) = (on("a", &[(0, 1)], 1, 1), share("b", 20, 2, 0, 2));
-    let mut claims = with(&[&shared, &divided]);
-    within(&mut claims, &listing([has(&shared, &ids(0, 0..1))], &[&divided]));
-    let refusal = claims.allocate(&Resource::Core, core(0, 0..20)).unwrap_err();
+    let mut allocations = with(&[&shared, &divided]);
+    within(&mut allocations, &listing([has(&shared, &ids(0, 0..1))], &[&divided]));
+    let refusal = allocations.allocate(&Resource::Core, core(0, 0..20)).unwrap_err();
     assert_eq!(refusal.code(), "overcommitted");
     let bare = on("c", &[], 1, 3);
-    claims.observe(bare);
-    assert_eq!(claims.wish(&resource(), 1).closed, BTreeSet::from(["GPU-0".into()]));
+    allocations.observe(bare);
+    assert_eq!(allocations.preferred_devices(&resource(), 1).closed, BTreeSet::from(["GPU-0".into()]));
 }
 
 #[test]
 fn equal_texts_of_two_resources_are_different_ids() {
     let (shared, divided) = (on("a", &[(0, 1)], 1, 1), share("b", 1, 1, 1, 2));
-    let mut claims = with(&[&shared, &divided]);
-    claims.allocate(&Resource::Core, core(1, 0..1)).unwrap();
-    claims.take_counted(&resource(), Ids::new(ids(1, 0..1)));
-    let holding = claims.holding(&core(1, 0..1));
+    let mut allocations = with(&[&shared, &divided]);
+    allocations.allocate(&Resource::Core, core(1, 0..1)).unwrap();
+    allocations.take_counted(&resource(), Ids::new(ids(1, 0..1)));
+    let holding = allocations.holding(&core(1, 0..1));
     assert_eq!(holding.iter().map(|answer| answer.key.pod.as_str()).collect::<Vec<_>>(), ["uid-b"]);
-    let held = Held {
+    let held = ContainerResources {
         ids: BTreeMap::from([(Resource::Core, core(1, 0..1)), (Resource::Memory, core(1, 0..1))]),
         ..has(&divided, &[])
     };
-    within(&mut claims, &listing([held, has(&shared, &ids(1, 0..1))], &[]));
-    let divided = claims.view().into_iter().find(|view| view.pod.uid == divided.uid).unwrap();
+    within(&mut allocations, &listing([held, has(&shared, &ids(1, 0..1))], &[]));
+    let divided = allocations.view().into_iter().find(|view| view.pod.uid == divided.uid).unwrap();
     assert_eq!(divided.containers[0].core, core(1, 0..1));
     assert_eq!(divided.containers[0].counted, Ids::default());
 }

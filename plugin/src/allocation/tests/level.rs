@@ -9,8 +9,8 @@ fn pair(name: &str, first: u32, time: u64) -> Pod {
     pod(name, request, placement)
 }
 
-fn levels(claims: &Claims, pod: &Pod) -> Vec<Option<Isolation>> {
-    let view = claims.view();
+fn levels(allocations: &Allocations, pod: &Pod) -> Vec<Option<Isolation>> {
+    let view = allocations.view();
     let own = view.iter().find(|view| view.pod.uid == pod.uid).unwrap();
     own.containers.iter().map(|container| container.level).collect()
 }
@@ -18,24 +18,24 @@ fn levels(claims: &Claims, pod: &Pod) -> Vec<Option<Isolation>> {
 #[test]
 fn an_init_container_and_an_app_with_equal_ids_have_each_their_own_level() {
     let a = pair("a", 0, 1);
-    let mut claims = claims_with([a.clone()]);
-    within(&mut claims, &listing([], &[&a]));
+    let mut allocations = allocations_with([a.clone()]);
+    within(&mut allocations, &listing([], &[&a]));
     for (container, level) in [("c0", Isolation::Limiter), ("c1", Isolation::Mps)] {
-        let answer = claims.allocate(&Resource::Core, core(0, 0..20)).unwrap();
+        let answer = allocations.allocate(&Resource::Core, core(0, 0..20)).unwrap();
         assert_eq!(answer.key, key(&a, container));
-        claims.enforced(&answer.key, core(0, 0..20), level);
-        claims.allocate(&Resource::Memory, core(0, 0..2)).unwrap();
+        allocations.enforced(&answer.key, core(0, 0..20), level);
+        allocations.allocate(&Resource::Memory, core(0, 0..2)).unwrap();
     }
-    assert_eq!(levels(&claims, &a), [Some(Isolation::Limiter), Some(Isolation::Mps)]);
+    assert_eq!(levels(&allocations, &a), [Some(Isolation::Limiter), Some(Isolation::Mps)]);
     // either may be the one that starts
-    let holding = claims.holding(&core(0, 0..20));
+    let holding = allocations.holding(&core(0, 0..20));
     let names: Vec<_> = holding.iter().map(|held| held.key.container.as_str()).collect();
     assert_eq!(names, ["c1", "c0"]);
-    assert!(claims.starts(&core(0, 0..20)));
-    let app = Held { container: "c1".into(), ..held(&a, core(0, 0..20), core(0, 0..2)) };
-    within(&mut claims, &listing([app], &[]));
-    assert_eq!(claims.view()[0].containers[0].state, view::State::Confirmed);
-    let written = claims.corrections(&Keys::default()).remove(0).annotations;
+    assert!(allocations.starts(&core(0, 0..20)));
+    let app = ContainerResources { container: "c1".into(), ..held(&a, core(0, 0..20), core(0, 0..2)) };
+    within(&mut allocations, &listing([app], &[]));
+    assert_eq!(allocations.view()[0].containers[0].state, view::ContainerState::Confirmed);
+    let written = allocations.corrections(&Keys::default()).remove(0).annotations;
     assert_eq!(written[&Keys::default().isolated], r#"{"c1":"mps"}"#);
 }
 
@@ -44,72 +44,72 @@ fn a_later_pod_with_the_ids_of_an_earlier_one_has_its_own_level() {
     let (a, b) = (share("a", 20, 2, 0, 1), share("b", 20, 2, 0, 2));
     for (first, second) in [(&a, &b), (&b, &a)] {
         // what an earlier life left on the disk, the later pod's first
-        let mut claims = claims_with([second.clone()]);
-        claims.enforced(&key(second, "c0"), core(0, 0..20), Isolation::Limiter);
-        claims.enforced(&key(first, "c0"), core(0, 0..20), Isolation::Driver);
-        within(&mut claims, &listing([held(second, core(0, 0..20), core(0, 0..2))], &[]));
-        assert_eq!(levels(&claims, second), [Some(Isolation::Limiter)]);
+        let mut allocations = allocations_with([second.clone()]);
+        allocations.enforced(&key(second, "c0"), core(0, 0..20), Isolation::Limiter);
+        allocations.enforced(&key(first, "c0"), core(0, 0..20), Isolation::Driver);
+        within(&mut allocations, &listing([held(second, core(0, 0..20), core(0, 0..2))], &[]));
+        assert_eq!(levels(&allocations, second), [Some(Isolation::Limiter)]);
     }
 }
 
 #[test]
 fn ids_that_are_given_anew_say_nothing_of_who_had_them() {
     let (a, b) = (share("a", 20, 2, 0, 1), share("b", 20, 2, 0, 2));
-    let mut claims = claims_with([a.clone()]);
-    claims.enforced(&key(&a, "c0"), core(0, 0..20), Isolation::Driver);
-    within(&mut claims, &listing([held(&a, core(0, 0..20), core(0, 0..2))], &[]));
-    claims.observe(b.clone());
+    let mut allocations = allocations_with([a.clone()]);
+    allocations.enforced(&key(&a, "c0"), core(0, 0..20), Isolation::Driver);
+    within(&mut allocations, &listing([held(&a, core(0, 0..20), core(0, 0..2))], &[]));
+    allocations.observe(b.clone());
     // kubelet lists it still: what it has is its own, whoever is given its ids
-    within(&mut claims, &listing([held(&a, core(0, 0..20), core(0, 0..2))], &[&b]));
-    assert!(claims.keeps(&key(&a, "c0"), &core(0, 0..20), &b.uid));
-    claims.observe(Pod { stage: Stage::Ended, ..a.clone() });
-    assert!(claims.keeps(&key(&a, "c0"), &core(0, 0..20), &b.uid), "kubelet decides");
-    within(&mut claims, &listing([], &[&b]));
-    assert!(!claims.keeps(&key(&a, "c0"), &core(0, 0..20), &b.uid));
-    assert!(claims.keeps(&key(&b, "c0"), &core(0, 0..20), &b.uid), "its own");
-    claims.allocate(&Resource::Core, core(0, 0..20)).unwrap();
-    assert_eq!(levels(&claims, &b), [None], "still being prepared");
+    within(&mut allocations, &listing([held(&a, core(0, 0..20), core(0, 0..2))], &[&b]));
+    assert!(allocations.keeps(&key(&a, "c0"), &core(0, 0..20), &b.uid));
+    allocations.observe(Pod { stage: Stage::Ended, ..a.clone() });
+    assert!(allocations.keeps(&key(&a, "c0"), &core(0, 0..20), &b.uid), "kubelet decides");
+    within(&mut allocations, &listing([], &[&b]));
+    assert!(!allocations.keeps(&key(&a, "c0"), &core(0, 0..20), &b.uid));
+    assert!(allocations.keeps(&key(&b, "c0"), &core(0, 0..20), &b.uid), "its own");
+    allocations.allocate(&Resource::Core, core(0, 0..20)).unwrap();
+    assert_eq!(levels(&allocations, &b), [None], "still being prepared");
 }
 
 #[test]
 fn the_ids_of_an_init_container_that_kubelet_does_not_list_are_its_pods() {
     let (a, b) = (pair("a", 0, 1), share("b", 20, 2, 0, 2));
-    let mut claims = claims_with([a.clone(), b.clone()]);
-    within(&mut claims, &listing([], &[&a]));
-    claims.allocate(&Resource::Core, core(0, 0..20)).unwrap();
-    within(&mut claims, &listing([], &[&a, &b]));
-    assert!(claims.keeps(&key(&a, "c0"), &core(0, 0..20), &b.uid));
-    within(&mut claims, &listing([], &[&b]));
-    assert!(!claims.keeps(&key(&a, "c0"), &core(0, 0..20), &b.uid), "its pod was rejected");
+    let mut allocations = allocations_with([a.clone(), b.clone()]);
+    within(&mut allocations, &listing([], &[&a]));
+    allocations.allocate(&Resource::Core, core(0, 0..20)).unwrap();
+    within(&mut allocations, &listing([], &[&a, &b]));
+    assert!(allocations.keeps(&key(&a, "c0"), &core(0, 0..20), &b.uid));
+    within(&mut allocations, &listing([], &[&b]));
+    assert!(!allocations.keeps(&key(&a, "c0"), &core(0, 0..20), &b.uid), "its pod was rejected");
 }
 
 /// A pod that kubelet lists and the API server has not shown yet is somebody, too.
 #[test]
 fn what_kubelet_lists_for_strangers_is_in_use() {
     let a = share("a", 20, 2, 0, 1);
-    let mut claims = claims_with([]);
-    assert!(claims.in_use().is_none(), "kubelet was not heard");
-    within(&mut claims, &listing([held(&a, core(0, 0..20), core(0, 0..2))], &[]));
-    claims.begin_list();
-    claims.end_list();
-    let (_, strangers) = claims.in_use().unwrap();
+    let mut allocations = allocations_with([]);
+    assert!(allocations.in_use().is_none(), "kubelet was not heard");
+    within(&mut allocations, &listing([held(&a, core(0, 0..20), core(0, 0..2))], &[]));
+    allocations.begin_list();
+    allocations.end_list();
+    let (_, strangers) = allocations.in_use().unwrap();
     assert_eq!(strangers, BTreeSet::from([core(0, 0..20)]));
-    claims.observe(a.clone());
-    assert!(claims.in_use().unwrap().1.is_empty());
+    allocations.observe(a.clone());
+    assert!(allocations.in_use().unwrap().1.is_empty());
 }
 
 #[test]
 fn pods_that_change_places_take_what_enforces_their_shares_along() {
     let (a, b) = (share("a", 20, 2, 0, 1), share("b", 20, 2, 1, 2));
-    let mut claims = claims_with([a.clone(), b.clone()]);
-    let answer = claims.allocate(&Resource::Core, core(0, 0..20)).unwrap();
-    claims.enforced(&answer.key, core(0, 0..20), Isolation::Limiter);
-    let findings = within(&mut claims, &listing([held(&b, core(0, 0..20), Ids::default())], &[]));
+    let mut allocations = allocations_with([a.clone(), b.clone()]);
+    let answer = allocations.allocate(&Resource::Core, core(0, 0..20)).unwrap();
+    allocations.enforced(&answer.key, core(0, 0..20), Isolation::Limiter);
+    let findings = within(&mut allocations, &listing([held(&b, core(0, 0..20), Ids::default())], &[]));
     assert_eq!(findings.swaps.len(), 1);
-    assert_eq!((levels(&claims, &a), levels(&claims, &b)), (vec![None], vec![Some(Isolation::Limiter)]));
+    assert_eq!((levels(&allocations, &a), levels(&allocations, &b)), (vec![None], vec![Some(Isolation::Limiter)]));
     // as a later life finds it, which knows only whom the directory was made for
-    let mut claims = claims_with([a.clone(), b.clone()]);
-    claims.enforced(&key(&a, "c0"), core(0, 0..20), Isolation::Limiter);
-    within(&mut claims, &listing([held(&b, core(0, 0..20), core(0, 0..2))], &[&a]));
-    assert_eq!((levels(&claims, &a), levels(&claims, &b)), (vec![None], vec![Some(Isolation::Limiter)]));
+    let mut allocations = allocations_with([a.clone(), b.clone()]);
+    allocations.enforced(&key(&a, "c0"), core(0, 0..20), Isolation::Limiter);
+    within(&mut allocations, &listing([held(&b, core(0, 0..20), core(0, 0..2))], &[&a]));
+    assert_eq!((levels(&allocations, &a), levels(&allocations, &b)), (vec![None], vec![Some(Isolation::Limiter)]));
 }

@@ -6,8 +6,8 @@ fn stranger(name: &str, core: u64, memory: u64) -> Pod {
     pod(name, request(&[(ContainerKind::App, core, memory)]), None)
 }
 
-fn refused(claims: &mut Claims, units: u32) -> &'static str {
-    claims.allocate(&Resource::Core, core(3, 0..units)).unwrap_err().code()
+fn refused(allocations: &mut Allocations, units: u32) -> &'static str {
+    allocations.allocate(&Resource::Core, core(3, 0..units)).unwrap_err().code()
 }
 
 #[test]
@@ -16,16 +16,16 @@ fn who_is_alone_on_kubelets_list_is_served_with_nobody_elses_card() {
     let stranger = stranger("b", 50, 5);
     // whether it is known or not, and whatever waits besides
     for known in [true, false] {
-        let mut claims = claims_with([waits.clone()]);
+        let mut allocations = allocations_with([waits.clone()]);
         if known {
-            claims.observe(stranger.clone());
+            allocations.observe(stranger.clone());
         }
-        within(&mut claims, &listing([], &[&stranger]));
-        assert!(claims.callers(&Resource::Core, 50, None).is_err());
-        assert_eq!(refused(&mut claims, 50), if known { "not-placed" } else { "nobody-waits" });
+        within(&mut allocations, &listing([], &[&stranger]));
+        assert!(allocations.callers(&Resource::Core, 50, None).is_err());
+        assert_eq!(refused(&mut allocations, 50), if known { "not-placed" } else { "nobody-waits" });
         // its turn comes, and it has its card
-        within(&mut claims, &listing([], &[&waits]));
-        let answer = claims.allocate(&Resource::Core, core(0, 0..50)).unwrap();
+        within(&mut allocations, &listing([], &[&waits]));
+        let answer = allocations.allocate(&Resource::Core, core(0, 0..50)).unwrap();
         assert_eq!((answer.key.pod.as_str(), device(&answer).as_str()), ("uid-a", "GPU-0"));
     }
 }
@@ -34,85 +34,87 @@ fn who_is_alone_on_kubelets_list_is_served_with_nobody_elses_card() {
 fn of_two_on_kubelets_list_it_is_the_one_that_came_last() {
     let (waits, stranger) = (share("a", 50, 5, 0, 1), stranger("b", 50, 5));
     // the stranger ran before there was a plugin
-    let mut claims = claims_with([waits.clone(), stranger.clone()]);
-    within(&mut claims, &listing([], &[&stranger]));
-    within(&mut claims, &listing([], &[&stranger, &waits]));
-    assert_eq!(claims.allocate(&Resource::Core, core(0, 0..50)).unwrap().key.pod.as_str(), "uid-a");
+    let mut allocations = allocations_with([waits.clone(), stranger.clone()]);
+    within(&mut allocations, &listing([], &[&stranger]));
+    within(&mut allocations, &listing([], &[&stranger, &waits]));
+    assert_eq!(allocations.allocate(&Resource::Core, core(0, 0..50)).unwrap().key.pod.as_str(), "uid-a");
     // the other one did
-    let mut claims = claims_with([waits.clone(), stranger.clone()]);
-    within(&mut claims, &listing([], &[&waits]));
-    within(&mut claims, &listing([], &[&stranger, &waits]));
-    assert_eq!(refused(&mut claims, 50), "not-placed");
+    let mut allocations = allocations_with([waits.clone(), stranger.clone()]);
+    within(&mut allocations, &listing([], &[&waits]));
+    within(&mut allocations, &listing([], &[&stranger, &waits]));
+    assert_eq!(refused(&mut allocations, 50), "not-placed");
     // both came at once: nothing tells
-    let mut claims = claims_with([waits.clone(), stranger.clone()]);
-    within(&mut claims, &listing([], &[&stranger, &waits]));
-    assert!(!claims.certain(&Resource::Core, 50));
-    assert_eq!(refused(&mut claims, 50), "ambiguous");
+    let mut allocations = allocations_with([waits.clone(), stranger.clone()]);
+    within(&mut allocations, &listing([], &[&stranger, &waits]));
+    assert!(!allocations.certain(&Resource::Core, 50));
+    assert_eq!(refused(&mut allocations, 50), "ambiguous");
     // one of which the API server has said nothing is not passed over
-    let mut claims = claims_with([waits.clone()]);
-    within(&mut claims, &listing([], &[&waits]));
-    within(&mut claims, &listing([], &[&stranger, &waits]));
-    assert!(!claims.certain(&Resource::Core, 50));
-    assert_eq!(refused(&mut claims, 50), "nobody-waits");
+    let mut allocations = allocations_with([waits.clone()]);
+    within(&mut allocations, &listing([], &[&waits]));
+    within(&mut allocations, &listing([], &[&stranger, &waits]));
+    assert!(!allocations.certain(&Resource::Core, 50));
+    assert_eq!(refused(&mut allocations, 50), "nobody-waits");
 }
 
 #[test]
 fn a_pod_without_cards_that_came_later_is_no_stranger() {
     let waits = share("a", 50, 5, 0, 1);
     let other = stranger("b", 50, 5);
-    let mut claims = claims_with([waits.clone()]);
+    let mut allocations = allocations_with([waits.clone()]);
     let reference = other.reference.clone();
-    claims.see(Seen::Other { uid: other.uid.clone(), reference, stage: Stage::Live });
-    within(&mut claims, &listing([], &[&waits]));
-    within(&mut claims, &listing([], &[&waits, &other]));
-    assert!(claims.certain(&Resource::Core, 50));
-    assert_eq!(claims.allocate(&Resource::Core, core(0, 0..50)).unwrap().key.pod.as_str(), "uid-a");
+    allocations.see(Seen::Other { uid: other.uid.clone(), reference, stage: Stage::Live });
+    within(&mut allocations, &listing([], &[&waits]));
+    within(&mut allocations, &listing([], &[&waits, &other]));
+    assert!(allocations.certain(&Resource::Core, 50));
+    assert_eq!(allocations.allocate(&Resource::Core, core(0, 0..50)).unwrap().key.pod.as_str(), "uid-a");
 }
 
 #[test]
 fn a_new_pod_of_an_old_name_came_last() {
     let (old, other) = (share("a", 50, 5, 0, 1), stranger("b", 50, 5));
-    let mut claims = claims_with([old.clone(), other.clone()]);
+    let mut allocations = allocations_with([old.clone(), other.clone()]);
     let ids = held(&old, core(0, 0..50), core(0, 0..5));
-    within(&mut claims, &listing([ids.clone()], &[]));
-    within(&mut claims, &listing([ids], &[&other]));
+    within(&mut allocations, &listing([ids.clone()], &[]));
+    within(&mut allocations, &listing([ids], &[&other]));
     // without a list in between: its ids are gone, or the API server has told
     for told in [false, true] {
-        let mut claims = claims.clone();
+        let mut allocations = allocations.clone();
         let new = Pod { uid: "uid-new".into(), ..old.clone() };
         if told {
-            claims.forget(&old.uid);
+            allocations.forget(&old.uid);
         }
-        claims.observe(Pod { stage: Stage::Ended, ..old.clone() });
-        claims.observe(new.clone());
-        within(&mut claims, &listing([], &[&new, &other]));
-        assert_eq!(claims.allocate(&Resource::Core, core(0, 0..50)).unwrap().key.pod, new.uid, "{told}");
+        allocations.observe(Pod { stage: Stage::Ended, ..old.clone() });
+        allocations.observe(new.clone());
+        within(&mut allocations, &listing([], &[&new, &other]));
+        assert_eq!(allocations.allocate(&Resource::Core, core(0, 0..50)).unwrap().key.pod, new.uid, "{told}");
     }
 }
 
 #[test]
 fn the_list_of_a_call_that_was_given_up_says_nothing_of_the_next() {
     let waits = share("a", 50, 5, 0, 1);
-    let mut claims = claims_with([waits.clone()]);
-    within(&mut claims, &listing([], &[&waits]));
-    let advice = Ids::new(claims.prefer(&Resource::Core, &[unit("GPU-0", 1), unit("GPU-0", 2)], &[], 1));
-    claims.offers(&Resource::Core, &advice);
-    assert!(claims.expects(&Resource::Core, &advice));
-    assert!(!claims.expects(&Resource::Memory, &advice) && !claims.expects(&Resource::Core, &core(1, 0..1)));
-    within(&mut claims, &listing([], &[&waits]));
-    assert!(!claims.expects(&Resource::Core, &advice), "of an earlier call");
+    let mut allocations = allocations_with([waits.clone()]);
+    within(&mut allocations, &listing([], &[&waits]));
+    let advice = Ids::new(allocations.prefer(&Resource::Core, &[unit("GPU-0", 1), unit("GPU-0", 2)], &[], 1));
+    allocations.offers(&Resource::Core, &advice);
+    assert!(allocations.expects(&Resource::Core, &advice));
+    assert!(
+        !allocations.expects(&Resource::Memory, &advice) && !allocations.expects(&Resource::Core, &core(1, 0..1))
+    );
+    within(&mut allocations, &listing([], &[&waits]));
+    assert!(!allocations.expects(&Resource::Core, &advice), "of an earlier call");
 }
 
 #[test]
 fn without_a_list_nobody_is_served_while_a_stranger_waits_for_as_much() {
     let (waits, stranger) = (share("a", 50, 5, 0, 1), stranger("b", 50, 5));
-    let mut claims = claims_with([waits.clone(), stranger.clone()]);
-    assert_eq!(refused(&mut claims, 50), "ambiguous");
-    claims.forget(&stranger.uid);
-    claims.allocate(&Resource::Core, core(0, 0..50)).unwrap();
+    let mut allocations = allocations_with([waits.clone(), stranger.clone()]);
+    assert_eq!(refused(&mut allocations, 50), "ambiguous");
+    allocations.forget(&stranger.uid);
+    allocations.allocate(&Resource::Core, core(0, 0..50)).unwrap();
     // the same ids again are not another's
-    claims.observe(Pod { uid: "uid-c".into(), ..stranger });
-    let refusal = claims.allocate(&Resource::Core, core(0, 0..50)).unwrap_err();
+    allocations.observe(Pod { uid: "uid-c".into(), ..stranger });
+    let refusal = allocations.allocate(&Resource::Core, core(0, 0..50)).unwrap_err();
     assert_eq!(refusal.code(), "not-placed");
 }
 
@@ -120,20 +122,23 @@ fn without_a_list_nobody_is_served_while_a_stranger_waits_for_as_much() {
 #[test]
 fn a_stranger_that_has_a_card_counts_there_and_the_card_is_not_given_again() {
     let (waits, stranger) = (share("a", 60, 6, 0, 1), stranger("b", 60, 6));
-    let mut claims = claims_with([waits.clone()]);
-    claims.allocate(&Resource::Core, core(1, 0..60)).unwrap();
-    claims.allocate(&Resource::Memory, core(1, 0..6)).unwrap();
+    let mut allocations = allocations_with([waits.clone()]);
+    allocations.allocate(&Resource::Core, core(1, 0..60)).unwrap();
+    allocations.allocate(&Resource::Memory, core(1, 0..6)).unwrap();
     let list = listing([held(&stranger, core(1, 0..60), core(1, 0..6))], &[&waits]);
     for known in [false, true] {
         if known {
-            claims.observe(stranger.clone());
+            allocations.observe(stranger.clone());
         }
-        within(&mut claims, &list);
-        assert_eq!(claims.allocated(&"GPU-0".into()), Share::new(600, 6 * 256), "{known}");
-        assert_eq!(claims.clone().allocate(&Resource::Core, core(0, 0..60)).unwrap_err().code(), "overcommitted");
+        within(&mut allocations, &list);
+        assert_eq!(allocations.allocated(&"GPU-0".into()), Share::new(600, 6 * 256), "{known}");
+        assert_eq!(
+            allocations.clone().allocate(&Resource::Core, core(0, 0..60)).unwrap_err().code(),
+            "overcommitted"
+        );
     }
     // and its record says so from now on
-    let written = claims.corrections(&Keys::default());
+    let written = allocations.corrections(&Keys::default());
     let of = written.iter().find(|correction| correction.uid == stranger.uid).unwrap();
     let Record::Placed(placement) = annotation::read(&of.annotations, &Keys::default(), &stranger.request) else {
         panic!()
@@ -145,69 +150,69 @@ fn a_stranger_that_has_a_card_counts_there_and_the_card_is_not_given_again() {
 #[test]
 fn what_kubelet_lists_counts_by_the_cards_that_its_ids_name() {
     let (unknown, thief) = (share("a", 60, 6, 0, 1), share("b", 60, 4, 0, 2));
-    let mut claims = claims_with([thief.clone()]);
+    let mut allocations = allocations_with([thief.clone()]);
     let list = listing([held(&unknown, core(0, 0..60), core(0, 0..6))], &[&thief]);
-    within(&mut claims, &list);
-    assert_eq!(claims.allocated(&"GPU-0".into()), Share::new(600, 6 * 256));
-    assert_eq!(claims.allocate(&Resource::Core, core(1, 0..60)).unwrap_err().code(), "overcommitted");
-    claims.begin_list();
-    claims.observe(thief.clone());
-    claims.end_list();
-    let (_, ids) = claims.in_use().unwrap();
+    within(&mut allocations, &list);
+    assert_eq!(allocations.allocated(&"GPU-0".into()), Share::new(600, 6 * 256));
+    assert_eq!(allocations.allocate(&Resource::Core, core(1, 0..60)).unwrap_err().code(), "overcommitted");
+    allocations.begin_list();
+    allocations.observe(thief.clone());
+    allocations.end_list();
+    let (_, ids) = allocations.in_use().unwrap();
     assert!(ids.contains(&core(0, 0..60)), "its limits are kept");
     let whole = listing([held(&unknown, core(0, 0..100), Ids::default())], &[&thief]);
-    within(&mut claims, &whole);
-    assert_eq!(claims.allocated(&"GPU-0".into()), cards()[0].capacity());
-    within(&mut claims, &listing([], &[&thief]));
-    assert_eq!(claims.allocated(&"GPU-0".into()), Share::ZERO);
+    within(&mut allocations, &whole);
+    assert_eq!(allocations.allocated(&"GPU-0".into()), cards()[0].capacity());
+    within(&mut allocations, &listing([], &[&thief]));
+    assert_eq!(allocations.allocated(&"GPU-0".into()), Share::ZERO);
 }
 
 #[test]
 fn a_pod_that_was_deleted_stays_deleted_however_late_an_answer_comes() {
     let a = share("a", 60, 6, 0, 1);
-    let mut claims = claims_with([a.clone()]);
-    claims.forget(&a.uid);
-    claims.observe(a);
-    assert!(claims.view().is_empty());
+    let mut allocations = allocations_with([a.clone()]);
+    allocations.forget(&a.uid);
+    allocations.observe(a);
+    assert!(allocations.view().is_empty());
 }
 
 #[test]
 fn a_stranger_with_shares_by_count_is_not_taken_for_another() {
     // kubelet's list tells whose ids these are, and it is nobody that waits
     let waits = share("a", 50, 5, 0, 1);
-    let mut claims = claims_with([waits]);
+    let mut allocations = allocations_with([waits]);
     let unknown = stranger("b", 1, 1);
-    within(&mut claims, &listing([], &[&unknown]));
-    assert_eq!(claims.take_counted(&Resource::Counted("example.com/shared".into()), core(0, 0..1)), None);
+    within(&mut allocations, &listing([], &[&unknown]));
+    assert_eq!(allocations.take_counted(&Resource::Counted("example.com/shared".into()), core(0, 0..1)), None);
 }
 
 #[test]
 fn pods_that_an_old_kubelet_rejected_and_lists_are_passed_over() {
     let (rejected, next) = (share("a", 50, 5, 0, 1), share("b", 50, 5, 1, 2));
-    let mut claims = claims_with([rejected.clone(), next.clone()]);
-    within(&mut claims, &listing([], &[&rejected]));
-    within(&mut claims, &listing([], &[&rejected, &next]));
-    assert_eq!(device(&claims.allocate(&Resource::Core, core(0, 0..50)).unwrap()), "GPU-1");
+    let mut allocations = allocations_with([rejected.clone(), next.clone()]);
+    within(&mut allocations, &listing([], &[&rejected]));
+    within(&mut allocations, &listing([], &[&rejected, &next]));
+    assert_eq!(device(&allocations.allocate(&Resource::Core, core(0, 0..50)).unwrap()), "GPU-1");
     // rejected before it called: both are new
-    let mut claims = claims_with([rejected.clone(), next.clone()]);
-    within(&mut claims, &listing([], &[&rejected, &next]));
-    assert!(!claims.certain(&Resource::Core, 50), "the API server is asked");
-    assert_eq!(refused(&mut claims, 50), "ambiguous");
-    claims.observe(Pod { stage: Stage::Ended, ..rejected.clone() });
-    within(&mut claims, &listing([], &[&rejected, &next]));
-    assert_eq!(device(&claims.allocate(&Resource::Core, core(0, 0..50)).unwrap()), "GPU-1");
+    let mut allocations = allocations_with([rejected.clone(), next.clone()]);
+    within(&mut allocations, &listing([], &[&rejected, &next]));
+    assert!(!allocations.certain(&Resource::Core, 50), "the API server is asked");
+    assert_eq!(refused(&mut allocations, 50), "ambiguous");
+    allocations.observe(Pod { stage: Stage::Ended, ..rejected.clone() });
+    within(&mut allocations, &listing([], &[&rejected, &next]));
+    assert_eq!(device(&allocations.allocate(&Resource::Core, core(0, 0..50)).unwrap()), "GPU-1");
 }
 
 #[test]
 fn while_pods_of_another_resource_domain_hold_cards_nobody_is_served() {
     let waits = share("a", 50, 5, 0, 1);
-    let mut claims = claims_with([waits.clone()]);
-    let other = Foreign { pod: PodRef::new("ns", "old"), resource: "example.com/vcuda-core".into() };
-    let list = Listing { foreign: Some(other), ..listing([], &[&waits]) };
-    within(&mut claims, &list);
-    let refusal = claims.allocate(&Resource::Core, core(0, 0..50)).unwrap_err();
+    let mut allocations = allocations_with([waits.clone()]);
+    let other = OtherDomain { pod: PodRef::new("ns", "old"), resource: "example.com/vcuda-core".into() };
+    let list = Listing { other_domain: Some(other), ..listing([], &[&waits]) };
+    within(&mut allocations, &list);
+    let refusal = allocations.allocate(&Resource::Core, core(0, 0..50)).unwrap_err();
     assert_eq!(refusal.code(), "other-domain");
     assert!(refusal.to_string().contains("drain"), "{refusal}");
-    within(&mut claims, &listing([], &[&waits]));
-    claims.allocate(&Resource::Core, core(0, 0..50)).unwrap();
+    within(&mut allocations, &listing([], &[&waits]));
+    allocations.allocate(&Resource::Core, core(0, 0..50)).unwrap();
 }

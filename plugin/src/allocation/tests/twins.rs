@@ -2,10 +2,10 @@
 
 use super::*;
 
-fn recorded(claims: &Claims, pod: &Pod) -> Placement {
+fn recorded(allocations: &Allocations, pod: &Pod) -> Placement {
     let keys = Keys::default();
     let mut annotations = annotation::write(pod.record.as_ref().unwrap(), &keys);
-    let correction = claims.corrections(&keys).into_iter().find(|correction| correction.uid == pod.uid);
+    let correction = allocations.corrections(&keys).into_iter().find(|correction| correction.uid == pod.uid);
     annotations.extend(correction.map(|correction| correction.annotations).unwrap_or_default());
     match annotation::read(&annotations, &keys, &pod.request) {
         Record::Placed(placement) => placement,
@@ -23,25 +23,25 @@ fn after_half_of_an_exchange_both_have_what_they_were_given() {
     for whole in [false, true] {
         let (units, memory) = if whole { (100, 0) } else { (50, 5) };
         let twins = [share("a", units, memory, 0, 1), share("b", units, memory, 1, 2)];
-        let mut claims = claims_with(twins.clone());
+        let mut allocations = allocations_with(twins.clone());
         let size = u32::try_from(units).unwrap();
         let sets = [core(2, 0..size), core(3, 0..size)];
         // no list: each is taken for the other
-        assert_eq!(device(&claims.allocate(&Resource::Core, sets[0].clone()).unwrap()), "GPU-0");
-        assert_eq!(device(&claims.allocate(&Resource::Core, sets[1].clone()).unwrap()), "GPU-1");
-        let answers = claims.answers().to_vec();
+        assert_eq!(device(&allocations.allocate(&Resource::Core, sets[0].clone()).unwrap()), "GPU-0");
+        assert_eq!(device(&allocations.allocate(&Resource::Core, sets[1].clone()).unwrap()), "GPU-1");
+        let answers = allocations.answers().to_vec();
         let memory = |card: u32| if whole { Ids::default() } else { core(card, 0..5) };
         let truth = listing(
             [held(&twins[1], sets[0].clone(), memory(0)), held(&twins[0], sets[1].clone(), memory(1))],
             &[],
         );
-        within(&mut claims, &truth);
-        let [new_a, new_b] = [recorded(&claims, &twins[0]), recorded(&claims, &twins[1])];
+        within(&mut allocations, &truth);
+        let [new_a, new_b] = [recorded(&allocations, &twins[0]), recorded(&allocations, &twins[1])];
         assert_eq!((card(&new_a), card(&new_b)), ("GPU-1", "GPU-0"));
         for written in [0, 1] {
             let mut half = twins.clone();
             half[written].record = Some([&new_a, &new_b][written].clone());
-            let mut later = claims_with(half.clone());
+            let mut later = allocations_with(half.clone());
             later.remember(answers.clone());
             within(&mut later, &truth);
             let now = [recorded(&later, &half[0]), recorded(&later, &half[1])];
@@ -55,27 +55,27 @@ fn after_half_of_an_exchange_both_have_what_they_were_given() {
 #[test]
 fn ids_that_kubelet_lists_twice_are_both_their_holders() {
     let pods = [share("a", 50, 5, 0, 1), share("b", 50, 5, 1, 2)];
-    let mut claims = claims_with(pods.clone());
-    within(&mut claims, &listing([], &[&pods[0]]));
-    claims.allocate(&Resource::Core, core(0, 0..50)).unwrap();
-    within(&mut claims, &listing([held(&pods[0], core(0, 0..50), Ids::default())], &[]));
-    claims.allocate(&Resource::Memory, core(0, 0..5)).unwrap();
+    let mut allocations = allocations_with(pods.clone());
+    within(&mut allocations, &listing([], &[&pods[0]]));
+    allocations.allocate(&Resource::Core, core(0, 0..50)).unwrap();
+    within(&mut allocations, &listing([held(&pods[0], core(0, 0..50), Ids::default())], &[]));
+    allocations.allocate(&Resource::Memory, core(0, 0..5)).unwrap();
     let first = held(&pods[0], core(0, 0..50), core(0, 0..5));
-    within(&mut claims, &listing([first.clone()], &[&pods[1]]));
-    assert_eq!(device(&claims.allocate(&Resource::Core, core(0, 0..50)).unwrap()), "GPU-1");
-    within(&mut claims, &listing([first.clone(), held(&pods[1], core(0, 0..50), Ids::default())], &[]));
-    claims.allocate(&Resource::Memory, core(0, 0..5)).unwrap();
+    within(&mut allocations, &listing([first.clone()], &[&pods[1]]));
+    assert_eq!(device(&allocations.allocate(&Resource::Core, core(0, 0..50)).unwrap()), "GPU-1");
+    within(&mut allocations, &listing([first.clone(), held(&pods[1], core(0, 0..50), Ids::default())], &[]));
+    allocations.allocate(&Resource::Memory, core(0, 0..5)).unwrap();
     let both = listing([first, held(&pods[1], core(0, 0..50), core(0, 0..5))], &[]);
     for _ in 0..2 {
-        assert_eq!(within(&mut claims, &both), kubelet_list::Findings::default());
+        assert_eq!(within(&mut allocations, &both), kubelet_list::Comparison::default());
         for (pod, gpu) in pods.iter().zip(["GPU-0", "GPU-1"]) {
-            assert_eq!(card(&recorded(&claims, pod)), gpu);
-            assert_eq!(claims.allocated(&gpu.into()), Share::new(500, 5 * 256));
+            assert_eq!(card(&recorded(&allocations, pod)), gpu);
+            assert_eq!(allocations.allocated(&gpu.into()), Share::new(500, 5 * 256));
         }
     }
     // a later life knows it from what was answered
-    let mut later = claims_with(pods.clone());
-    later.remember(claims.answers().to_vec());
+    let mut later = allocations_with(pods.clone());
+    later.remember(allocations.answers().to_vec());
     within(&mut later, &both);
     assert_eq!(pods.each_ref().map(|pod| card(&recorded(&later, pod)).to_owned()), ["GPU-0", "GPU-1"]);
 }
@@ -88,16 +88,16 @@ fn an_init_container_that_was_taken_for_anothers_has_nothing_of_it() {
         let time = if name == "a" { 1 } else { 2 };
         pod(name, request.clone(), place(&[], &request, time, u32::from(name == "b")))
     });
-    let mut claims = claims_with(twins.clone());
+    let mut allocations = allocations_with(twins.clone());
     // no list: the first is believed to be served
     let ids = core(2, 0..20);
-    assert_eq!(claims.allocate(&Resource::Core, ids.clone()).unwrap().key, key(&twins[0], "c0"));
-    claims.allocate(&Resource::Memory, core(2, 0..5)).unwrap();
-    assert_eq!(claims.allocate(&Resource::Core, ids.clone()).unwrap().key, key(&twins[0], "c1"));
-    claims.allocate(&Resource::Memory, core(2, 0..5)).unwrap();
-    let app = Held { container: "c1".into(), ..held(&twins[1], ids.clone(), core(2, 0..5)) };
-    within(&mut claims, &listing([app], &[&twins[0]]));
-    let holders: Vec<Key> = claims.holding(&ids).into_iter().map(|answer| answer.key).collect();
+    assert_eq!(allocations.allocate(&Resource::Core, ids.clone()).unwrap().key, key(&twins[0], "c0"));
+    allocations.allocate(&Resource::Memory, core(2, 0..5)).unwrap();
+    assert_eq!(allocations.allocate(&Resource::Core, ids.clone()).unwrap().key, key(&twins[0], "c1"));
+    allocations.allocate(&Resource::Memory, core(2, 0..5)).unwrap();
+    let app = ContainerResources { container: "c1".into(), ..held(&twins[1], ids.clone(), core(2, 0..5)) };
+    within(&mut allocations, &listing([app], &[&twins[0]]));
+    let holders: Vec<Key> = allocations.holding(&ids).into_iter().map(|answer| answer.key).collect();
     assert_eq!(holders[0], key(&twins[1], "c1"));
     assert!(holders.iter().all(|holder| holder.pod == twins[1].uid), "{holders:?}");
 }

@@ -5,7 +5,7 @@ use kerf::plan::Form;
 use kerf::units::Mib;
 use prometheus::GaugeVec;
 
-use crate::allocation::view::{PodView, State};
+use crate::allocation::view::{ContainerState, PodView};
 use crate::follow::watchdog::Breaches;
 use crate::publish::metrics::{Family, float, gauge};
 use crate::state::Sample;
@@ -40,7 +40,11 @@ pub(super) fn gauges(pods: &[PodView], sample: &Sample, node: &NodeName) -> prom
     let used = occupancy::used(pods, sample);
     for view in pods {
         let reference = &view.pod.reference;
-        for container in view.containers.iter().filter(|c| matches!(c.state, State::Claimed | State::Confirmed)) {
+        for container in view
+            .containers
+            .iter()
+            .filter(|c| matches!(c.state, ContainerState::Claimed | ContainerState::Confirmed))
+        {
             let grant = &container.grant;
             let name = grant.container.as_str();
             let old_labels = [&*reference.name, &*reference.namespace, node.as_str(), name];

@@ -25,15 +25,15 @@ impl Burst {
             }
         }
         for (device, compute) in least {
-            assert!(self.claims.allocated(&device).compute >= compute, "{device} is forgotten");
+            assert!(self.allocations.allocated(&device).compute >= compute, "{device} is forgotten");
         }
     }
 
     /// What the containers have, the records, and kubelet's books agree.
     pub(super) fn check(&self) {
         let keys = Keys::default();
-        let corrections = self.claims.corrections(&keys);
-        let view = self.claims.view();
+        let corrections = self.allocations.corrections(&keys);
+        let view = self.allocations.view();
         let mut truth = Vec::new();
         for subject in self.subjects.all.iter().filter(|subject| !subject.over) {
             let (pod, placed) = (&subject.pod, subject.placed.as_ref().expect("nobody else runs"));
@@ -54,7 +54,7 @@ impl Burst {
                 }
                 let core = self.kubelet.held[&key].get(&Resource::Core).cloned().unwrap_or_default();
                 if container.grant.kind != ContainerKind::Init && !core.is_empty() {
-                    let holding = self.claims.holding(&Ids::new(core));
+                    let holding = self.allocations.holding(&Ids::new(core));
                     let held = |name: &ContainerName| holding.iter().find(|held| held.key.container == *name);
                     assert!(holding.iter().all(|held| held.key.pod == pod.uid), "kubelet's ids are one pod's");
                     let limit = held(&container.grant.container).map(|held| held.limit);

@@ -7,7 +7,7 @@ use kerf::request::ContainerKind;
 
 use super::super::{CARDS, MEMORY};
 use crate::allocation::Pod;
-use crate::allocation::kubelet_list::{Held, Listing};
+use crate::allocation::kubelet_list::{ContainerResources, Listing};
 use crate::device::ids::{Ids, Resource, unit};
 
 pub(super) type Name = (PodRef, ContainerName);
@@ -80,13 +80,13 @@ impl Kubelet {
         Listing {
             pods: self.present.clone(),
             held: held
-                .map(|((pod, container), ids)| Held {
+                .map(|((pod, container), ids)| ContainerResources {
                     pod: pod.clone(),
                     container: container.clone(),
                     ids: some(ids),
                 })
                 .collect(),
-            foreign: None,
+            other_domain: None,
         }
     }
 }

@@ -7,7 +7,7 @@ use kerf::plan::Placement;
 
 use super::super::dice::Dice;
 use crate::allocation::kubelet_list::Correction;
-use crate::allocation::{Claims, Pod, Seen, Stage};
+use crate::allocation::{Allocations, Pod, Seen, Stage};
 
 /// One pod.
 #[derive(Clone)]
@@ -59,9 +59,9 @@ impl Subjects {
     }
 
     /// The watch tells some of its news.
-    pub(super) fn tell(&mut self, claims: &mut Claims, some: usize) {
+    pub(super) fn tell(&mut self, allocations: &mut Allocations, some: usize) {
         for seen in self.news.drain(..some.min(self.news.len())) {
-            claims.see(seen);
+            allocations.see(seen);
         }
     }
 
@@ -89,11 +89,11 @@ impl Subjects {
     }
 
     /// A new watch begins with a list; what the old one had to tell is in it.
-    pub(super) fn list(&mut self, claims: &mut Claims) {
+    pub(super) fn list(&mut self, allocations: &mut Allocations) {
         self.news.clear();
-        claims.begin_list();
-        self.answer().into_iter().for_each(|seen| claims.see(seen));
-        claims.end_list();
+        allocations.begin_list();
+        self.answer().into_iter().for_each(|seen| allocations.see(seen));
+        allocations.end_list();
     }
 
     /// The plugin writes a record.

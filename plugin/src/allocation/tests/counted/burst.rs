@@ -26,7 +26,7 @@ struct Trouble {
 struct World {
     trouble: Trouble,
     dice: Dice,
-    claims: Claims,
+    allocations: Allocations,
     pods: Vec<Pod>,
     /// Those whose annotations cannot be read.
     spoiled: BTreeSet<PodUid>,
@@ -60,12 +60,22 @@ impl World {
             let placement = Placement { node: "n".into(), time: at as u64, limit: None, plan };
             pods.push(pod(&format!("p{at}"), request, (!bare).then_some(placement)));
         }
-        let mut claims = Claims::default();
-        claims.set_cards(offered());
-        pods.iter().filter(|_| dice.roll(4) > 0).for_each(|pod| claims.observe(pod.clone()));
+        let mut allocations = Allocations::default();
+        allocations.set_cards(offered());
+        pods.iter().filter(|_| dice.roll(4) > 0).for_each(|pod| allocations.observe(pod.clone()));
         let free = (0..CARDS).flat_map(|card| ids(card, 0..SHARES)).collect();
         let (spoiled, over) = (BTreeSet::new(), BTreeSet::new());
-        Self { trouble, dice, claims, pods, spoiled, over, free, held: BTreeMap::new(), present: BTreeSet::new() }
+        Self {
+            trouble,
+            dice,
+            allocations,
+            pods,
+            spoiled,
+            over,
+            free,
+            held: BTreeMap::new(),
+            present: BTreeSet::new(),
+        }
     }
 
     fn list(&self) -> Listing {
@@ -75,18 +85,18 @@ impl World {
         let held = self.held.iter().filter_map(|((name, container), ids)| {
             let pod = self.pods.iter().find(|pod| *pod.reference.name == **name)?;
             let listed = self.present.contains(name) && lasting(pod, container);
-            listed.then(|| Held { container: container.clone(), ..has(pod, ids) })
+            listed.then(|| ContainerResources { container: container.clone(), ..has(pod, ids) })
         });
         Listing {
             pods: self.present.iter().map(|name| PodRef::new("ns", name.as_str())).collect(),
             held: held.collect(),
-            foreign: None,
+            other_domain: None,
         }
     }
 
     fn compare(&mut self, inside: bool) {
-        let question = self.claims.question(inside);
-        self.claims.reconcile(&self.list(), question);
+        let question = self.allocations.question(inside);
+        self.allocations.reconcile(&self.list(), question);
     }
 
     fn seen(&self, pod: &Pod) -> Seen {
@@ -98,7 +108,7 @@ impl World {
 
     fn refresh(&mut self) {
         let all: Vec<Seen> = self.pods.iter().map(|pod| self.seen(pod)).collect();
-        all.into_iter().for_each(|seen| self.claims.see(seen));
+        all.into_iter().for_each(|seen| self.allocations.see(seen));
     }
 
     /// Somebody writes on a pod what is nonsense, or takes its record away.
@@ -116,7 +126,7 @@ impl World {
         }
         if self.dice.roll(2) == 0 {
             let seen = self.seen(&self.pods[at]);
-            self.claims.see(seen);
+            self.allocations.see(seen);
         }
     }
 
@@ -141,7 +151,7 @@ impl World {
         if !silent {
             self.compare(true);
         }
-        if !self.claims.certain(&resource(), units) {
+        if !self.allocations.certain(&resource(), units) {
             self.refresh();
             if !silent {
                 self.compare(true);
@@ -151,8 +161,8 @@ impl World {
 
     fn restart(&mut self) {
         if self.trouble.restarts && self.dice.roll(9) == 0 {
-            self.claims = Claims::default();
-            self.claims.set_cards(offered());
+            self.allocations = Allocations::default();
+            self.allocations.set_cards(offered());
             self.refresh();
         }
     }
@@ -164,7 +174,7 @@ impl World {
         let mut rest: Vec<String> = self.free.iter().cloned().collect();
         self.dice.shuffle(&mut rest);
         if !self.trouble.disobeys && rest.len() > size - chosen.len() {
-            for (card, count) in self.claims.wish(&resource(), size as u64).cards {
+            for (card, count) in self.allocations.preferred_devices(&resource(), size as u64).cards {
                 let here = |id: &&String| crate::device::ids::card(id) == Some(card.as_str());
                 let has = chosen.iter().filter(here).count();
                 let more = rest.iter().filter(here).take((count as usize).saturating_sub(has)).cloned();
@@ -196,10 +206,10 @@ impl World {
                         return End::Rejected;
                     };
                     self.restart();
-                    if !self.claims.certain(&resource(), units) {
+                    if !self.allocations.certain(&resource(), units) {
                         self.learn(units);
                     }
-                    let taker = self.claims.take_counted(&resource(), Ids::new(chosen.clone()));
+                    let taker = self.allocations.take_counted(&resource(), Ids::new(chosen.clone()));
                     let taker = taker.map(|key| key.pod);
                     // whose annotations could never be read is nobody's
                     let nobody = taker.is_none() && self.spoiled.contains(&pod.uid);
@@ -256,7 +266,7 @@ impl World {
         let init = self.pods.iter().any(of_init);
         let mut taken: BTreeMap<DeviceId, u32> = BTreeMap::new();
         for pod in self.pods.iter().filter(|pod| !self.over.contains(&*pod.reference.name)) {
-            let (record, confirmed) = recorded(&self.claims, pod);
+            let (record, confirmed) = recorded(&self.allocations, pod);
             let Record::Placed(placement) = record else { panic!("{}: {record:?}", pod.reference) };
             assert!(confirmed, "{}", pod.reference);
             for grant in placement.plan.grants.iter().filter(|grant| grant.kind != ContainerKind::Init) {

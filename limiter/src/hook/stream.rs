@@ -1,17 +1,16 @@
 //! Streams: waiting for them, destroying them, and capturing what is launched on them.
 
-use std::ffi::{c_int, c_void};
+use std::ffi::c_int;
 use std::ptr;
 use std::sync::atomic::Ordering::Relaxed;
 
-use crate::abi::{Handle, STREAM_PER_THREAD, SUCCESS, Status};
+use crate::abi::{Handle, STREAM_PER_THREAD, SUCCESS, Status, check};
 use crate::driver;
 use crate::process::{self, Process};
-use crate::table::check;
 
-/// The stream that a function means by a handle: in the functions for per-thread default streams 0 is the calling thread's.
-pub fn own_stream<const PER_THREAD: bool>(stream: Handle) -> Handle {
-    if PER_THREAD && stream.is_null() { STREAM_PER_THREAD as Handle } else { stream }
+/// The stream that a function for per-thread default streams means by a handle: 0 is the calling thread's.
+pub fn per_thread(stream: Handle) -> Handle {
+    if stream.is_null() { STREAM_PER_THREAD as Handle } else { stream }
 }
 
 /// Whether what is launched on a stream is captured and not run.
@@ -44,18 +43,10 @@ pub(crate) fn graph_of(process: &Process, stream: Handle) -> Option<usize> {
     (answer == SUCCESS && status != 0).then_some(graph as usize)
 }
 
-pub unsafe fn synchronize<const PER_THREAD: bool>(real: real!(Handle), stream: Handle) -> Result<(), Status> {
-    waiting(Some(own_stream::<PER_THREAD>(stream)), || driver!(real(stream)))
-}
-
-pub unsafe fn synchronize_event(real: real!(Handle), event: Handle) -> Result<(), Status> {
-    waiting(None, || driver!(real(event)))
-}
-
 /// The program waits: what it waits for is measured exactly, and pools may have become smaller.
-pub fn waiting(stream: Option<Handle>, call: impl FnOnce() -> Status) -> Result<(), Status> {
+pub unsafe fn wait(call: impl FnOnce() -> Status, stream: Option<Handle>) -> Result<(), Status> {
     let process = process::current()?;
-    let card = process.here().and_then(|card| process.card(card));
+    let card = process.cards.here().and_then(|card| process.cards.get(card));
     // marks would break a capture
     if let Some(card) = card
         && card.pacer.paces()
@@ -74,40 +65,20 @@ pub fn waiting(stream: Option<Handle>, call: impl FnOnce() -> Status) -> Result<
     Ok(())
 }
 
-pub unsafe fn destroy(real: real!(Handle), stream: Handle) -> Result<(), Status> {
+pub unsafe fn destroy(call: impl FnOnce() -> Status, stream: Handle) -> Result<(), Status> {
     let process = process::current()?;
-    if let Some(card) = process.here().and_then(|card| process.card(card))
+    if let Some(card) = process.cards.here().and_then(|card| process.cards.get(card))
         && process.captures.load(Relaxed) == 0
     {
         card.pacer.retire(process.context(), stream);
     }
-    check(driver!(real(stream)))
+    check(call())
 }
 
-pub unsafe fn begin(real: real!(Handle), stream: Handle) -> Result<(), Status> {
-    began(|| driver!(real(stream)))
-}
-
-pub unsafe fn begin2(real: real!(Handle, c_int), stream: Handle, mode: c_int) -> Result<(), Status> {
-    began(|| driver!(real(stream, mode)))
-}
-
-pub unsafe fn begin_to_graph(
-    real: real!(Handle, Handle, *const Handle, *const c_void, usize, c_int),
-    stream: Handle,
-    graph: Handle,
-    after: *const Handle,
-    edges: *const c_void,
-    count: usize,
-    mode: c_int,
-) -> Result<(), Status> {
-    began(|| driver!(real(stream, graph, after, edges, count, mode)))
-}
-
-pub unsafe fn end(real: real!(Handle, *mut Handle), stream: Handle, graph: *mut Handle) -> Result<(), Status> {
+pub unsafe fn end_capture(call: impl FnOnce() -> Status, stream: Handle) -> Result<(), Status> {
     let process = process::current()?;
     let capturing = captured(process, stream);
-    let status = driver!(real(stream, graph));
+    let status = call();
     // a capture that has failed has ended as well
     if capturing {
         process.captures.fetch_sub(1, Relaxed);
@@ -116,7 +87,7 @@ pub unsafe fn end(real: real!(Handle, *mut Handle), stream: Handle, graph: *mut 
 }
 
 /// Counted before the driver begins, so that no mark of another thread comes in between.
-fn began(call: impl FnOnce() -> Status) -> Result<(), Status> {
+pub unsafe fn begin_capture(call: impl FnOnce() -> Status) -> Result<(), Status> {
     let process = process::current()?;
     process.captures.fetch_add(1, Relaxed);
     let status = call();

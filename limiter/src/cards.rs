@@ -1,0 +1,165 @@
+//! The container's cards, and what of the shared file is this process' own.
+
+use std::ffi::c_int;
+use std::fmt::Write as _;
+use std::sync::OnceLock;
+use std::sync::atomic::Ordering;
+
+use kerf_limiter_contract::limits::{DeviceLimits, Limits};
+use kerf_limiter_contract::path;
+use kerf_limiter_contract::state::{Flags, State};
+
+use crate::abi::{Device, SUCCESS, Uuid};
+use crate::files::{self, Unusable};
+use crate::memory::account::{Account, Refused};
+use crate::memory::liveness::Liveness;
+use crate::message::{self, Topic};
+use crate::pace::Pacer;
+use crate::{clock, driver};
+
+pub struct Cards {
+    limits: Limits,
+    state: &'static State,
+    /// This process' entry in the shared file.
+    slot: usize,
+    liveness: Liveness,
+    /// By position in the limits.
+    all: Vec<Card>,
+    /// By the driver's ordinal: position in the limits. Known after `cuInit`.
+    ordinals: OnceLock<Vec<Option<usize>>>,
+}
+
+/// One of the container's cards.
+pub struct Card {
+    pub account: Account,
+    pub pacer: Pacer,
+    /// What contexts take, once for a process.
+    pub context_bytes: u64,
+}
+
+impl Cards {
+    /// Reads the files of the contract, and takes an entry of the shared one.
+    pub fn open() -> Result<Self, Unusable> {
+        let limits = files::limits()?;
+        let (state, inode) = files::state()?;
+        let liveness = Liveness::of_this_process(inode).ok_or(Unusable::NoStartTime)?;
+        let slot = liveness.register(state).map_err(|_| Unusable::Full)?;
+        let allowance = files::allowance();
+        let card = |(i, d): (usize, &DeviceLimits)| Card {
+            account: Account::new(state, i, d.memory, slot),
+            pacer: Pacer::new(state, i, d, allowance),
+            context_bytes: d.context,
+        };
+        let all = limits.devices().iter().enumerate().map(card).collect();
+        let cards = Self { limits, state, slot, liveness, all, ordinals: OnceLock::new() };
+        cards.seen();
+        Ok(cards)
+    }
+
+    pub fn all(&self) -> &[Card] {
+        &self.all
+    }
+
+    /// A card by its position in the limits.
+    pub fn get(&self, card: usize) -> Option<&Card> {
+        self.all.get(card)
+    }
+
+    /// The position in the limits of the card that the calling thread's context is on; `None` where the limits do not name it.
+    pub fn here(&self) -> Option<usize> {
+        let ordinals = self.ordinals();
+        if let [only] = ordinals[..] {
+            return only;
+        }
+        let mut device = 0;
+        // SAFETY: the pointer is to a local.
+        let status = unsafe { driver::cuCtxGetDevice(&raw mut device) };
+        // without a context the driver refuses whatever is asked next
+        if status == SUCCESS { self.of_device(device) } else { Some(0) }
+    }
+
+    /// The position in the limits of one of the driver's devices.
+    pub fn of_device(&self, device: Device) -> Option<usize> {
+        let card = usize::try_from(device).ok().and_then(|i| self.ordinals().get(i).copied());
+        // what the driver does not have it refuses itself
+        card.unwrap_or(Some(0))
+    }
+
+    /// The driver's device for a position in the limits.
+    pub fn device_of(&self, card: usize) -> Option<Device> {
+        self.ordinals().iter().position(|c| *c == Some(card)).and_then(|i| i.try_into().ok())
+    }
+
+    /// The position in the limits of the card with this uuid.
+    pub fn of_uuid(&self, uuid: &str) -> Option<usize> {
+        self.limits.devices().iter().position(|d| d.uuid.eq_ignore_ascii_case(uuid))
+    }
+
+    fn ordinals(&self) -> &[Option<usize>] {
+        if let Some(known) = self.ordinals.get() {
+            return known;
+        }
+        let mut count: c_int = 0;
+        // SAFETY: the pointer is to a local.
+        if unsafe { driver::cuDeviceGetCount(&raw mut count) } != SUCCESS {
+            // before cuInit: nothing can be allocated either
+            return &[];
+        }
+        self.ordinals.get_or_init(|| (0..count).map(|device| self.identify(device)).collect())
+    }
+
+    fn identify(&self, device: Device) -> Option<usize> {
+        let mut uuid = Uuid::default();
+        // SAFETY: the pointer is to a local of the driver's layout. The second version tells a MIG instance's own.
+        let status = unsafe {
+            match driver::cuDeviceGetUuid_v2(&raw mut uuid, device) {
+                SUCCESS => SUCCESS,
+                _ => driver::cuDeviceGetUuid(&raw mut uuid, device),
+            }
+        };
+        let text = uuid_text(&uuid);
+        let same = |d: &DeviceLimits| {
+            let bare = d.uuid.strip_prefix("GPU-").or(d.uuid.strip_prefix("MIG-")).unwrap_or(&d.uuid);
+            bare.eq_ignore_ascii_case(&text)
+        };
+        let card = (status == SUCCESS).then(|| self.limits.devices().iter().position(same)).flatten();
+        if card.is_none() {
+            self.flag(Flags::UNLISTED_DEVICE);
+            message::once(
+                Topic::Unlisted,
+                format_args!("{} does not name GPU-{text}; its memory cannot be used", path::LIMITS),
+            );
+        }
+        card
+    }
+
+    /// Reserves on a card, where there is room.
+    pub fn reserve(&self, card: &Card, bytes: u64) -> Result<(), Refused> {
+        self.liveness.confirm(self.state, self.slot);
+        card.account.reserve(bytes, &self.liveness)
+    }
+
+    /// For the host: this process has the limiter, and has come to its limits.
+    pub fn seen(&self) {
+        if let Some(process) = self.state.processes.get(self.slot) {
+            process.seen.store(clock::now(), Ordering::Relaxed);
+        }
+    }
+
+    /// For the host: something was found that should not be.
+    pub fn flag(&self, flags: Flags) {
+        self.state.header.flags.fetch_or(flags.0, Ordering::Relaxed);
+    }
+}
+
+fn uuid_text(uuid: &Uuid) -> String {
+    let mut text = String::new();
+    for (i, byte) in uuid.0.iter().enumerate() {
+        if matches!(i, 4 | 6 | 8 | 10) {
+            text.push('-');
+        }
+        // writing to a String cannot fail
+        let _ = write!(text, "{byte:02x}");
+    }
+    text
+}

@@ -1,0 +1,134 @@
+//! The driver's libraries and the functions in them, found when they are first needed, past the limiter's own.
+
+use std::ffi::{CStr, c_char, c_void};
+use std::mem;
+use std::ptr;
+use std::sync::atomic::{AtomicPtr, Ordering};
+
+use crate::abi::Handle;
+
+/// A library of the driver.
+pub struct Library {
+    name: &'static CStr,
+    handle: AtomicPtr<c_void>,
+}
+
+/// The CUDA driver.
+pub static CUDA: Library = Library::new(c"libcuda.so.1");
+/// The management library.
+pub static NVML: Library = Library::new(c"libnvidia-ml.so.1");
+
+impl Library {
+    const fn new(name: &'static CStr) -> Self {
+        Self { name, handle: AtomicPtr::new(ptr::null_mut()) }
+    }
+
+    /// The loader's handle; null where there is no such library. The one that the program has loaded, if it has.
+    fn handle(&self) -> Handle {
+        let known = self.handle.load(Ordering::Acquire);
+        if !known.is_null() {
+            return known;
+        }
+        // SAFETY: the name is a C string that lives for ever. Loading runs the driver's initialisers, as the
+        // program would have done.
+        let found = unsafe {
+            let loaded = libc::dlopen(self.name.as_ptr(), libc::RTLD_LAZY | libc::RTLD_NOLOAD);
+            if loaded.is_null() { libc::dlopen(self.name.as_ptr(), libc::RTLD_LAZY) } else { loaded }
+        };
+        self.handle.store(found, Ordering::Release);
+        found
+    }
+}
+
+/// In the place of the address of a function that the library does not have.
+const ABSENT: usize = 1;
+
+/// One function of a library.
+pub struct Function {
+    library: &'static Library,
+    name: &'static CStr,
+    address: AtomicPtr<c_void>,
+}
+
+impl Function {
+    pub const fn new(library: &'static Library, name: &'static CStr) -> Self {
+        Self { library, name, address: AtomicPtr::new(ptr::null_mut()) }
+    }
+
+    pub fn name(&self) -> &'static CStr {
+        self.name
+    }
+
+    /// Null where this driver does not have it.
+    pub fn address(&self) -> *mut c_void {
+        let known = self.address.load(Ordering::Relaxed);
+        match known.addr() {
+            0 => self.find(),
+            ABSENT => ptr::null_mut(),
+            _ => known,
+        }
+    }
+
+    #[cold]
+    fn find(&self) -> *mut c_void {
+        let handle = self.library.handle();
+        if handle.is_null() {
+            return ptr::null_mut();
+        }
+        let found = in_library(handle, self.name);
+        let kept = if found.is_null() { ptr::without_provenance_mut(ABSENT) } else { found };
+        self.address.store(kept, Ordering::Relaxed);
+        found
+    }
+
+    /// Takes an address that the program was given, where the library itself cannot be found by its name.
+    pub fn learn(&self, address: *mut c_void) {
+        if self.address().is_null() {
+            self.address.store(address, Ordering::Relaxed);
+        }
+    }
+}
+
+/// Whether the CUDA driver has a function, by name.
+pub fn in_cuda(name: &CStr) -> *mut c_void {
+    let handle = CUDA.handle();
+    if handle.is_null() { ptr::null_mut() } else { in_library(handle, name) }
+}
+
+/// The C library's `dlsym`; null until [`dlsym`] was called.
+pub static REAL: AtomicPtr<c_void> = AtomicPtr::new(ptr::null_mut());
+
+type Dlsym = unsafe extern "C" fn(*mut c_void, *const c_char) -> *mut c_void;
+
+/// A symbol of a library, past the limiter.
+fn in_library(handle: *mut c_void, name: &CStr) -> *mut c_void {
+    // SAFETY: the handle is the loader's and the name a C string.
+    unsafe { dlsym()(handle, name.as_ptr()) }
+}
+
+/// The C library's `dlsym`, past the limiter's.
+pub fn dlsym() -> Dlsym {
+    let mut address = REAL.load(Ordering::Acquire);
+    if address.is_null() {
+        // `dlvsym` is not the limiter's, so it finds the C library's `dlsym`. Versions: glibc's first for each
+        // architecture, and the one since 2.34
+        for version in [c"GLIBC_2.2.5", c"GLIBC_2.17", c"GLIBC_2.34"] {
+            // SAFETY: all are C strings that live for ever.
+            address = unsafe { libc::dlvsym(libc::RTLD_NEXT, c"dlsym".as_ptr(), version.as_ptr()) };
+            if !address.is_null() {
+                break;
+            }
+        }
+        if address.is_null() {
+            // no such C library: symbols cannot be found at all
+            address = nothing as Dlsym as *mut c_void;
+        }
+        REAL.store(address, Ordering::Release);
+    }
+    // SAFETY: the address is that of a function with this signature, whichever of the two it is.
+    unsafe { mem::transmute::<*mut c_void, Dlsym>(address) }
+}
+
+unsafe extern "C" fn nothing(_: *mut c_void, _: *const c_char) -> *mut c_void {
+    ptr::null_mut()
+}

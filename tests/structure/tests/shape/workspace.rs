@@ -1,0 +1,72 @@
+//! The crates of the workspace and their files.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::Path;
+
+use serde::Deserialize;
+
+use crate::source::{Source, Text};
+
+#[derive(Deserialize)]
+struct Manifest {
+    workspace: Members,
+}
+
+#[derive(Deserialize)]
+struct Members {
+    members: Vec<String>,
+}
+
+/// Every crate of every package, tests excepted. A file below `src` that no crate reads is an error, lest a crate pass
+/// because it was not looked at.
+pub fn sources() -> Vec<Source> {
+    let repository = Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../.."));
+    let manifest = fs::read_to_string(repository.join("Cargo.toml")).unwrap();
+    let members = toml::from_str::<Manifest>(&manifest).unwrap().workspace.members;
+    let text = |path: &str| fs::read_to_string(repository.join(path)).ok();
+    let packages = members.iter().map(|member| format!("{member}/")).chain([String::new()]);
+    packages.flat_map(|package| of_package(repository, &package, &text)).collect()
+}
+
+fn of_package(repository: &Path, package: &str, text: Text<'_>) -> Vec<Source> {
+    let direct = |folder: &str| {
+        let mut files = files(repository, &format!("{package}{folder}"), false);
+        files.sort();
+        files
+    };
+    let mut roots: Vec<String> =
+        ["build.rs", "src/lib.rs", "src/main.rs"].map(|root| format!("{package}{root}")).into();
+    roots.retain(|root| text(root).is_some());
+    roots.extend(["src/bin", "examples", "benches"].into_iter().flat_map(direct));
+    let sources: Vec<Source> = roots.iter().map(|root| Source::read(root, text)).collect();
+    let read: BTreeSet<&str> =
+        sources.iter().flat_map(|source| source.files.iter().map(|file| file.path.as_str())).collect();
+    let tests: BTreeSet<&str> = sources.iter().flat_map(|source| source.tests.iter().map(String::as_str)).collect();
+    for file in files(repository, &format!("{package}src"), true) {
+        let below = |test: &&str| file == **test || file.starts_with(&format!("{}/", test.trim_end_matches(".rs")));
+        assert!(
+            read.contains(file.as_str()) || tests.iter().any(below),
+            "no `mod` declares {file}: declare it, or delete it"
+        );
+    }
+    sources
+}
+
+/// The `.rs` files of a folder, from the repository's root.
+fn files(repository: &Path, folder: &str, below: bool) -> Vec<String> {
+    let mut found = Vec::new();
+    let Ok(entries) = fs::read_dir(repository.join(folder)) else { return found };
+    for entry in entries {
+        let entry = entry.unwrap();
+        let name = format!("{folder}/{}", entry.file_name().to_str().unwrap());
+        if entry.path().is_dir() {
+            if below {
+                found.extend(files(repository, &name, true));
+            }
+        } else if name.ends_with(".rs") {
+            found.push(name);
+        }
+    }
+    found
+}
