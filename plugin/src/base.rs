@@ -5,4 +5,5 @@ pub mod cgroup;
 pub mod counters;
 pub mod files;
 pub mod gate;
+pub mod level_triggered;
 pub mod socket;

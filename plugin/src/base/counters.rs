@@ -26,8 +26,6 @@ pub struct Counters {
 }
 
 impl Counters {
-    /// Registers them.
-    ///
     /// # Errors
     /// Where a name is taken already.
     pub fn new(registry: &Registry) -> prometheus::Result<Self> {

@@ -1,10 +1,11 @@
 //! Lists that are asked for while kubelet waits: after a failure the next one has to wait, longer each time, however
 //! many calls want one.
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use kerf_runtime::failure::Failure;
+use parking_lot::{Mutex, MutexGuard};
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep_until};
 
@@ -88,6 +89,6 @@ impl Gate {
     }
 
     fn lock(&self) -> MutexGuard<'_, Option<Closed>> {
-        self.closed.lock().unwrap_or_else(PoisonError::into_inner)
+        self.closed.lock()
     }
 }

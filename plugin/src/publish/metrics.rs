@@ -2,14 +2,16 @@
 //! ([`crate::base::counters`]); all else is computed from the state when scraped, so
 //! a series ends with its pod. A scrape asks no driver: it shows the last measurement.
 
-pub mod containers;
-pub mod gpus;
+mod containers;
+mod gauge;
+mod gpus;
 
 use kerf::ids::NodeName;
+use prometheus::IntCounter;
 use prometheus::core::{Collector, Desc};
 use prometheus::proto::MetricFamily;
-use prometheus::{GaugeVec, IntCounter, Opts};
 
+use crate::publish::metrics::gauge::Family;
 use crate::state::State;
 
 /// How old the watches' news is.
@@ -22,12 +24,7 @@ pub struct Gauges {
     descs: Vec<Desc>,
 }
 
-/// Gauges of one scrape.
-type Family = Vec<GaugeVec>;
-
 impl Gauges {
-    /// Of `state`, on `node`.
-    ///
     /// # Errors
     /// Where a name or label is not legal.
     pub fn new(state: State, node: NodeName) -> prometheus::Result<Self> {
@@ -63,16 +60,6 @@ impl Collector for Gauges {
             }
         }
     }
-}
-
-fn gauge(name: &str, help: &str, labels: &[&str]) -> prometheus::Result<GaugeVec> {
-    GaugeVec::new(Opts::new(name, help), labels)
-}
-
-/// For reports only: an `f64` holds every count of bytes that exists to the byte.
-#[allow(clippy::cast_precision_loss, reason = "below 2^53")]
-fn float(value: u64) -> f64 {
-    value as f64
 }
 
 /// A counter that is kept elsewhere: contents of the simulated cards' file that could not be used.
