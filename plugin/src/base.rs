@@ -1,4 +1,9 @@
 //! The process and its host: what every part of the plugin needs and none of them owns.
 
+pub mod backoff;
 pub mod cgroup;
+pub mod counters;
+pub mod files;
 pub mod gate;
+pub mod level_triggered;
+pub mod socket;

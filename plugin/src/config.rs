@@ -16,7 +16,7 @@ use kerf_runtime::feed::Patience;
 use kerf_runtime::telemetry::LogArgs;
 
 use crate::device::roots::Roots;
-use crate::isolation;
+use crate::isolation::enforcers;
 use crate::offer::binding::Strategy;
 use crate::offer::contract::Profile;
 use crate::publish::failing;
@@ -217,7 +217,7 @@ pub struct Config {
     /// How cards are handed to containers.
     pub strategy: Strategy,
     /// How containers are held to their shares.
-    pub isolation: isolation::Options,
+    pub isolation: enforcers::Options,
     /// What each process may use beyond its container's share.
     pub breach_margin: Mib,
     /// Whether tkestack's vcuda-controller is served.
@@ -363,8 +363,8 @@ impl TryFrom<Args> for Config {
             return Err(ConfigError::LongDirectory(device_plugins_dir));
         }
         let roots = Roots { sys: args.sys_root.clone(), dev: args.dev_root.clone(), proc: args.proc_root.clone() };
-        let rungs: BTreeSet<Isolation> = args.isolation.into_iter().collect();
-        if rungs.contains(&Isolation::None) && rungs.len() > 1 {
+        let kinds: BTreeSet<Isolation> = args.isolation.into_iter().collect();
+        if kinds.contains(&Isolation::None) && kinds.len() > 1 {
             return Err(ConfigError::IsolationAndNone);
         }
         let directories = [
@@ -377,9 +377,9 @@ impl TryFrom<Args> for Config {
                 return Err(ConfigError::Relative(flag, path.clone()));
             }
         }
-        let mig = rungs.contains(&Isolation::Mig);
-        let isolation = isolation::Options {
-            rungs,
+        let mig = kinds.contains(&Isolation::Mig);
+        let isolation = enforcers::Options {
+            kinds,
             state_dir: args.state_dir,
             run_dir: args.run_dir,
             library: args.limiter_library,

@@ -16,11 +16,12 @@ use serde::Serialize;
 use tokio::net::UnixStream;
 use tokio::time::timeout;
 
+use crate::base::socket::{MAX_MESSAGE_BYTES, dial};
 use crate::config::{BackendChoice, Config};
 use crate::device::backend::{self, Backend, HostDevice};
 use crate::device::cards::Cards;
 use crate::device::ids::Resource;
-use crate::kubelet::registration;
+
 use crate::offer::pool;
 
 /// Exit status where something is wrong.
@@ -273,11 +274,11 @@ async fn kubelets(config: &Config, report: &mut Report) {
 
 /// Ids by resource, as kubelet counts them.
 async fn allocatable(socket: &Path) -> Result<BTreeMap<String, usize>, String> {
-    let channel = registration::dial(socket.to_owned()).await.map_err(|error| {
+    let channel = dial(socket).await.map_err(|error| {
         let cause = std::error::Error::source(&error).map(|cause| format!(": {cause}")).unwrap_or_default();
         format!("{}: {error}{cause}", socket.display())
     })?;
-    let mut client = PodResourcesListerClient::new(channel).max_decoding_message_size(16 << 20);
+    let mut client = PodResourcesListerClient::new(channel).max_decoding_message_size(MAX_MESSAGE_BYTES);
     let answer = client.get_allocatable_resources(AllocatableResourcesRequest {}).await;
     let devices = answer.map_err(|status| status.message().to_owned())?.into_inner().devices;
     let mut known: BTreeMap<String, usize> = BTreeMap::new();

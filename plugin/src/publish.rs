@@ -5,5 +5,6 @@ pub mod cordon;
 pub mod debug;
 pub mod failing;
 pub mod health;
+pub mod inventory;
 pub mod labels;
 pub mod metrics;

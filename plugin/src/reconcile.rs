@@ -11,31 +11,27 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use hyper_util::rt::TokioIo;
 use kerf::ids::{PodRef, PodUid};
 use kerf_proto::podresources::ListPodResourcesRequest;
 use kerf_proto::podresources::pod_resources_lister_client::PodResourcesListerClient;
 use kerf_runtime::readiness::Condition;
-use tokio::net::UnixStream;
 use tokio::time::{Instant, timeout};
 use tokio_util::sync::CancellationToken;
-use tonic::transport::Endpoint;
 
 use crate::allocation::Allocations;
 use crate::allocation::kubelet_list::{Comparison, ContainerResources, Listing, OtherDomain};
 use crate::api::client::{Cluster, ClusterError};
+use crate::base::backoff::Backoff;
+use crate::base::counters::Counters;
 use crate::base::gate::Gate;
+use crate::base::socket::{MAX_MESSAGE_BYTES, dial};
 use crate::device::ids::{self, Ids, Resource};
-use crate::publish::metrics::Counters;
 use crate::reconcile::calls::{Call, Calls};
 use crate::reconcile::domain::Domain;
 use crate::state::State;
 
 /// kubelet answers within this time, or not at all.
 const DEADLINE: Duration = Duration::from_secs(3);
-/// A list may be this long: kubelet's lists outgrow gRPC's default of 4 MiB on full nodes.
-const MAX_BYTES: usize = 16 << 20;
-const FIRST_PAUSE: Duration = Duration::from_millis(20);
 const LONGEST_PAUSE: Duration = Duration::from_secs(5);
 /// Between questions to kubelet during one of its calls: it answers about 100 a second.
 const RETRIES: [Duration; 2] = [Duration::from_millis(20), Duration::from_millis(100)];
@@ -169,14 +165,8 @@ impl Reconciler {
     }
 
     async fn list(&self) -> Result<Listing, ReconcileError> {
-        let socket = self.socket.clone();
-        let connector = tower::service_fn(move |_| {
-            let socket = socket.clone();
-            async move { UnixStream::connect(socket).await.map(TokioIo::new) }
-        });
-        // the address is not used, but HTTP/2 wants an authority
-        let channel = Endpoint::from_static("http://localhost").connect_with_connector(connector).await?;
-        let mut client = PodResourcesListerClient::new(channel).max_decoding_message_size(MAX_BYTES);
+        let channel = dial(&self.socket).await?;
+        let mut client = PodResourcesListerClient::new(channel).max_decoding_message_size(MAX_MESSAGE_BYTES);
         let response = client.list(ListPodResourcesRequest {}).await.map_err(Box::new)?;
         let (keys, roster) = (self.cluster.keys(), self.state.roster());
         let mut listing = Listing::default();
@@ -232,7 +222,7 @@ impl Reconciler {
 
     /// Compares and writes until the token is cancelled. `alone` is met while no pod of another resource domain holds cards.
     pub async fn follow(self, alone: Condition, token: CancellationToken) {
-        let mut pause = FIRST_PAUSE;
+        let mut backoff = Backoff::new(Duration::from_millis(20), LONGEST_PAUSE);
         let mut writer = Writer::default();
         let mut complained = false;
         let mut books = Books::default();
@@ -260,11 +250,11 @@ impl Reconciler {
                 () = token.cancelled() => return,
                 unwritten = writer.write(&self) => unwritten,
             };
-            let wait = if unsure || unwritten || stale { pause } else { REVIEW };
+            let wait = if unsure || unwritten || stale { backoff.peek() } else { REVIEW };
             tokio::select! {
                 () = token.cancelled() => return,
-                () = self.state.doubted() => pause = FIRST_PAUSE,
-                () = tokio::time::sleep(wait) => pause = (pause * 2).min(LONGEST_PAUSE),
+                () = self.state.doubted() => backoff.reset(),
+                () = tokio::time::sleep(wait) => drop(backoff.failed()),
             }
         }
     }
@@ -312,8 +302,7 @@ struct Attempt {
     annotations: BTreeMap<String, String>,
     /// The same is not written again before.
     next: Instant,
-    /// How long to wait after the next failure.
-    pause: Duration,
+    backoff: Backoff,
 }
 
 impl Writer {
@@ -333,13 +322,14 @@ impl Writer {
                 left = true;
                 continue;
             }
-            let pause = same.map_or(FIRST_PAUSE * 10, |last| last.pause);
-            let (next, pause) = match reconciler.cluster.annotate_pod(&correction).await {
+            let fresh = Backoff::new(Duration::from_millis(200), LONGEST_PAUSE);
+            let mut backoff = same.map_or(fresh, |last| last.backoff.clone());
+            let next = match reconciler.cluster.annotate_pod(&correction).await {
                 Ok(()) => {
                     reconciler.writes.answered();
                     tracing::debug!(pod = %correction.reference, uid = %correction.uid, "record written");
                     // the watch will show it; until then it must not be written again and again
-                    (Instant::now() + LONGEST_PAUSE, pause)
+                    Instant::now() + LONGEST_PAUSE
                 }
                 Err(error) => {
                     left = true;
@@ -352,10 +342,10 @@ impl Writer {
                             reconciler.writes.failed(failure);
                         }
                     }
-                    (Instant::now() + pause, (pause * 2).min(LONGEST_PAUSE))
+                    Instant::now() + backoff.failed()
                 }
             };
-            let attempt = Attempt { annotations: correction.annotations, next, pause };
+            let attempt = Attempt { annotations: correction.annotations, next, backoff };
             self.later.insert(correction.uid, attempt);
         }
         left

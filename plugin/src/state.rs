@@ -2,107 +2,99 @@
 //! return owned values.
 
 pub mod answers;
+pub mod breach;
 pub mod cards_watch;
 pub mod occupancy;
+pub mod sample;
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use parking_lot::{Mutex, MutexGuard};
 use tokio::sync::{Notify, watch};
 
 use crate::allocation::Allocations;
-use crate::device::backend::{BackendError, HostDevice, Usage};
+use crate::device::backend::{BackendError, HostDevice};
 use crate::device::cards::Cards;
-use crate::follow::watchdog::Breaches;
 use crate::offer::contract::Profile;
 use crate::roster::{Roster, Source};
+use crate::state::breach::Breaches;
+use crate::state::sample::{Failed, Sample};
 use kerf::device::Health;
 use kerf::ids::DeviceId;
 use kerf::isolation::Isolation;
 use std::collections::{BTreeMap, BTreeSet};
 
-/// The plugin's memory. A cheap clone of one shared thing.
+/// The plugin's memory: what all parts share, and the GPUs of one source. Clones are the same memory and the same
+/// source.
 #[derive(Clone, Debug)]
 pub struct State {
-    allocations: Arc<Mutex<Allocations>>,
+    shared: Arc<Shared>,
     cards: watch::Sender<Arc<Cards>>,
-    /// Which of the sources the cards are of.
+    /// Where these GPUs stand in [`Shared::sources`].
     source: usize,
-    sources: Arc<Mutex<Vec<Source>>>,
+}
+
+/// What is one for all sources of GPUs.
+#[derive(Debug)]
+struct Shared {
+    allocations: Mutex<Allocations>,
+    sources: Mutex<Vec<Source>>,
     roster: watch::Sender<Arc<Roster>>,
     sample: watch::Sender<Arc<Sample>>,
-    breaches: Arc<Mutex<Arc<Breaches>>>,
-    doubt: Arc<Notify>,
+    breaches: Mutex<Arc<Breaches>>,
+    doubt: Notify,
     repeats: watch::Sender<()>,
     withdrawn: watch::Sender<bool>,
-    cordoned: Arc<Mutex<BTreeSet<DeviceId>>>,
+    cordoned: Mutex<BTreeSet<DeviceId>>,
     failures: watch::Sender<Option<Arc<Failed>>>,
-    /// Pods hold cards that nobody counts: none is announced as healthy.
-    withheld: Arc<AtomicBool>,
-}
-
-/// A container that failed for reasons of this node.
-#[derive(Clone, Debug)]
-pub struct Failed {
-    /// When.
-    pub at: tokio::time::Instant,
-    /// Why, for people.
-    pub reason: String,
-}
-
-/// The last measurement.
-#[derive(Clone, Debug, Default)]
-pub struct Sample {
-    /// What cards and processes did; empty where the driver does not answer.
-    pub usage: Usage,
-    /// Where each process runs; in the order of `usage.processes`.
-    pub owners: Vec<Option<crate::base::cgroup::Owner>>,
+    /// Pods hold GPUs that nobody counts: none is announced as healthy.
+    withheld: AtomicBool,
 }
 
 impl Default for State {
     fn default() -> Self {
-        Self {
-            allocations: Arc::default(),
-            cards: watch::Sender::new(Arc::default()),
-            source: 0,
-            sources: Arc::new(Mutex::new(vec![Source::default()])),
+        let shared = Shared {
+            allocations: Mutex::default(),
+            sources: Mutex::new(vec![Source::default()]),
             roster: watch::Sender::new(Arc::default()),
             sample: watch::Sender::new(Arc::default()),
-            breaches: Arc::default(),
-            doubt: Arc::default(),
+            breaches: Mutex::default(),
+            doubt: Notify::new(),
             repeats: watch::Sender::new(()),
             withdrawn: watch::Sender::new(false),
-            cordoned: Arc::default(),
+            cordoned: Mutex::default(),
             failures: watch::Sender::new(None),
-            withheld: Arc::default(),
-        }
+            withheld: AtomicBool::new(false),
+        };
+        Self { shared: Arc::new(shared), cards: watch::Sender::new(Arc::default()), source: 0 }
     }
 }
 
 impl State {
-    /// The same memory, with the cards that a profile's driver finds as another source of them.
+    /// Another source of GPUs, those that `profile`'s backend finds, with what all share.
     #[must_use]
     pub fn beside(&self, profile: Arc<Profile>) -> Self {
-        let mut sources = self.sources.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut sources = self.shared.sources.lock();
         sources.push(Source { profile: Some(profile), cards: None });
-        Self { cards: watch::Sender::new(Arc::default()), source: sources.len() - 1, ..self.clone() }
+        let shared = Arc::clone(&self.shared);
+        Self { shared, cards: watch::Sender::new(Arc::default()), source: sources.len() - 1 }
     }
 
     /// Does something with the allocations; short and without waiting.
     pub fn allocations<T>(&self, act: impl FnOnce(&mut Allocations) -> T) -> T {
-        let mut allocations: MutexGuard<'_, Allocations> =
-            self.allocations.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut allocations: MutexGuard<'_, Allocations> = self.shared.allocations.lock();
         act(&mut allocations)
     }
 
     /// The cards of all sources, each once.
     pub fn roster(&self) -> Arc<Roster> {
-        self.roster.borrow().clone()
+        self.shared.roster.borrow().clone()
     }
 
     /// Follows the cards of all sources; the current ones count as not seen.
     pub fn watch_roster(&self) -> watch::Receiver<Arc<Roster>> {
-        let mut receiver = self.roster.subscribe();
+        let mut receiver = self.shared.roster.subscribe();
         receiver.mark_changed();
         receiver
     }
@@ -137,7 +129,7 @@ impl State {
     /// Has all cards announced as unhealthy, so that no pod is admitted, or as they are. Says whether that is news. What
     /// the driver says of the cards' health counts again when it is asked next.
     pub fn withhold(&self, withheld: bool) -> bool {
-        let news = self.withheld.swap(withheld, Ordering::SeqCst) != withheld;
+        let news = self.shared.withheld.swap(withheld, Ordering::SeqCst) != withheld;
         if news && withheld {
             self.set_cards(self.cards().as_ref().clone());
         }
@@ -145,7 +137,7 @@ impl State {
     }
 
     fn set_cards(&self, cards: Cards) {
-        let withheld = self.withheld.load(Ordering::SeqCst);
+        let withheld = self.shared.withheld.load(Ordering::SeqCst);
         let cards = Arc::new(if withheld { cards.with_health(&BTreeMap::new()) } else { cards });
         self.enlist(&cards);
         set(&self.cards, cards);
@@ -153,7 +145,7 @@ impl State {
 
     /// What this source shows now. In one lock: of two sources at a time, the later one sees the earlier one's.
     fn enlist(&self, cards: &Arc<Cards>) {
-        let mut sources = self.sources.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut sources = self.shared.sources.lock();
         let Some(source) = sources.get_mut(self.source) else { return };
         if source.cards.as_ref() == Some(cards) {
             return;
@@ -161,86 +153,83 @@ impl State {
         source.cards = Some(Arc::clone(cards));
         let roster = Roster::new(sources.iter());
         self.allocations(|allocations| allocations.set_cards(roster.hosts().map(|host| host.device.clone())));
-        if set(&self.roster, Arc::new(roster)) {
+        if set(&self.shared.roster, Arc::new(roster)) {
             // kubelet may have told of ids that are understood only now
             self.doubt();
         }
     }
 
-    /// The last measurement.
     pub fn sample(&self) -> Arc<Sample> {
-        self.sample.borrow().clone()
+        self.shared.sample.borrow().clone()
     }
 
-    /// Takes a measurement.
     pub fn set_sample(&self, sample: Sample) {
-        self.sample.send_replace(Arc::new(sample));
+        self.shared.sample.send_replace(Arc::new(sample));
     }
 
     /// Follows the measurements; the current one counts as seen.
     pub fn watch_samples(&self) -> watch::Receiver<Arc<Sample>> {
-        self.sample.subscribe()
+        self.shared.sample.subscribe()
     }
 
     /// Containers that break their limits now.
     pub fn breaches(&self) -> Arc<Breaches> {
-        self.breaches.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        self.shared.breaches.lock().clone()
     }
 
-    /// Takes who breaks limits.
     pub fn set_breaches(&self, breaches: Breaches) {
-        *self.breaches.lock().unwrap_or_else(PoisonError::into_inner) = Arc::new(breaches);
+        *self.shared.breaches.lock() = Arc::new(breaches);
     }
 
     /// A container has failed for reasons of this node.
     pub fn failed(&self, reason: String) {
         let failed = Failed { at: tokio::time::Instant::now(), reason };
-        self.failures.send_replace(Some(Arc::new(failed)));
+        self.shared.failures.send_replace(Some(Arc::new(failed)));
     }
 
     /// Follows the last such failure.
     pub fn watch_failures(&self) -> watch::Receiver<Option<Arc<Failed>>> {
-        self.failures.subscribe()
+        self.shared.failures.subscribe()
     }
 
     /// Cards that the Node says are out of service.
     pub fn cordoned(&self) -> BTreeSet<DeviceId> {
-        self.cordoned.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        self.shared.cordoned.lock().clone()
     }
 
     /// Takes which cards the Node says are out of service.
     pub fn set_cordoned(&self, cards: BTreeSet<DeviceId>) {
-        *self.cordoned.lock().unwrap_or_else(PoisonError::into_inner) = cards;
+        *self.shared.cordoned.lock() = cards;
     }
 
     /// Has kubelet told the same list of devices again.
     pub fn repeat(&self) {
-        self.repeats.send_replace(());
+        self.shared.repeats.send_replace(());
     }
 
     /// Follows the wishes to tell kubelet the same again; earlier ones do not count.
     pub fn watch_repeats(&self) -> watch::Receiver<()> {
-        self.repeats.subscribe()
+        self.shared.repeats.subscribe()
     }
 
     /// Has devices that nobody can be given announced as unhealthy, or as they are. Says whether that is news.
     pub fn withdraw(&self, withdrawn: bool) -> bool {
-        self.withdrawn.send_if_modified(|known| std::mem::replace(known, withdrawn) != withdrawn)
+        self.shared.withdrawn.send_if_modified(|known| std::mem::replace(known, withdrawn) != withdrawn)
     }
 
     /// Follows whether devices are withdrawn; what is so now counts as seen.
     pub fn watch_withdrawn(&self) -> watch::Receiver<bool> {
-        self.withdrawn.subscribe()
+        self.shared.withdrawn.subscribe()
     }
 
     /// Asks for a comparison with kubelet soon.
     pub fn doubt(&self) {
-        self.doubt.notify_one();
+        self.shared.doubt.notify_one();
     }
 
     /// Waits until somebody asked for a comparison.
     pub async fn doubted(&self) {
-        self.doubt.notified().await;
+        self.shared.doubt.notified().await;
     }
 }
 

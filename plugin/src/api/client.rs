@@ -6,9 +6,8 @@ use std::time::Duration;
 use k8s_openapi::api::core::v1::{Event, EventSource, Node, ObjectReference, Pod};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, Time};
 use k8s_openapi::jiff::Timestamp;
-use kerf::annotation::{self, Keys, Record};
+use kerf::annotation::Keys;
 use kerf::ids::{NodeName, PodRef, PodUid};
-use kerf::k8s;
 use kerf_runtime::failure::Failure;
 use kerf_runtime::guarded::Guarded;
 use kube::api::{GetParams, ListParams, Patch, PatchParams, PostParams};
@@ -16,11 +15,11 @@ use kube::core::{PartialObjectMeta, Request};
 use kube::{Api, Client, Resource as _};
 use serde::de::{DeserializeOwned, IgnoredAny};
 
-use crate::allocation::{self, Seen, Stage};
-pub use crate::api::node::Metadata;
+use crate::allocation::{self, Seen};
+use crate::api::event::NodeEvent;
+use crate::api::node::{Metadata, NodePatch, NodeView, Status};
+use crate::api::pod::seen;
 use crate::base::gate::Gate;
-use crate::publish::condition::Tiding;
-use crate::publish::labels::node::Plan;
 
 /// No call takes longer than this.
 pub const DEADLINE: Duration = Duration::from_secs(5);
@@ -96,16 +95,13 @@ impl ClusterError {
 pub struct Condition {
     /// `True` or `False`; what is neither is `Unknown`.
     pub status: &'static str,
-    /// One word.
     pub reason: String,
-    /// For people.
     pub message: String,
     /// When the status became this one.
     pub since: Timestamp,
 }
 
 impl Cluster {
-    /// For the Node `node`.
     pub fn new(client: Client, node: NodeName, keys: Keys) -> Self {
         Self { client, node, keys, lists: Gate::default() }
     }
@@ -135,7 +131,6 @@ impl Cluster {
         format!("spec.nodeName={}", self.node)
     }
 
-    /// Keys of the annotations.
     pub fn keys(&self) -> &Keys {
         &self.keys
     }
@@ -195,15 +190,15 @@ impl Cluster {
             uid: Some(uid.to_string()),
             ..ObjectReference::default()
         };
-        let tiding = Tiding { warning: true, reason, message: message.to_owned() };
-        self.create_event(&pod.namespace, metadata, about, &tiding).await
+        let event = NodeEvent { warning: true, reason, message: message.to_owned() };
+        self.create_event(&pod.namespace, metadata, about, &event).await
     }
 
     /// Writes an event about the Node. One of this name that is there already is this one.
     ///
     /// # Errors
     /// [`ClusterError`]; one that was not answered may have been written, and may be tried again under its name.
-    pub async fn node_event(&self, name: &str, tiding: &Tiding) -> Result<(), ClusterError> {
+    pub async fn node_event(&self, name: &str, event: &NodeEvent) -> Result<(), ClusterError> {
         let metadata = ObjectMeta { name: Some(format!("{}.{name}", self.node)), ..ObjectMeta::default() };
         let about = ObjectReference {
             kind: Some("Node".to_owned()),
@@ -213,7 +208,7 @@ impl Cluster {
             ..ObjectReference::default()
         };
         // a Node has no namespace; the API server takes its events in this one
-        match self.create_event("default", metadata, about, tiding).await {
+        match self.create_event("default", metadata, about, event).await {
             Err(error) if error.says(409, "AlreadyExists") => Ok(()),
             result => result,
         }
@@ -224,16 +219,16 @@ impl Cluster {
         namespace: &str,
         metadata: ObjectMeta,
         about: ObjectReference,
-        tiding: &Tiding,
+        event: &NodeEvent,
     ) -> Result<(), ClusterError> {
         let events: Api<Event> = Api::namespaced(self.client.clone(), namespace);
         let now = Some(Time(Timestamp::now()));
         let event = Event {
             metadata: ObjectMeta { namespace: Some(namespace.to_owned()), ..metadata },
             involved_object: ObjectReference { api_version: Some("v1".to_owned()), ..about },
-            type_: Some(if tiding.warning { "Warning" } else { "Normal" }.to_owned()),
-            reason: Some(tiding.reason.to_owned()),
-            message: Some(tiding.message.clone()),
+            type_: Some(if event.warning { "Warning" } else { "Normal" }.to_owned()),
+            reason: Some(event.reason.to_owned()),
+            message: Some(event.message.clone()),
             count: Some(1),
             first_timestamp: now.clone(),
             last_timestamp: now,
@@ -263,14 +258,14 @@ impl Cluster {
     ///
     /// # Errors
     /// [`ClusterError`]; [`ClusterError::conflict`] where the Node is another one by now, and nothing was changed.
-    pub async fn patch_node(&self, shown: &Metadata, plan: &Plan) -> Result<(), ClusterError> {
-        let patch = serde_json::json!({ "metadata": {
+    pub async fn patch_node(&self, shown: &Metadata, patch: &NodePatch) -> Result<(), ClusterError> {
+        let body = serde_json::json!({ "metadata": {
             "uid": shown.uid,
             "resourceVersion": shown.resource_version,
-            "labels": plan.labels,
-            "annotations": plan.annotations,
+            "labels": patch.labels,
+            "annotations": patch.annotations,
         } });
-        self.patch_node_status(Patch::Merge(patch)).await
+        self.patch_node_status(Patch::Merge(body)).await
     }
 
     /// The version of the kubelet that keeps the Node; empty where it does not say.
@@ -330,9 +325,8 @@ impl Cluster {
         Ok(())
     }
 
-    async fn node_status(&self) -> Result<crate::api::node::Status, ClusterError> {
-        let node: crate::api::node::Shown =
-            self.ask(all_nodes().get(self.node.as_str(), &GetParams::default())).await?;
+    async fn node_status(&self) -> Result<Status, ClusterError> {
+        let node: NodeView = self.ask(all_nodes().get(self.node.as_str(), &GetParams::default())).await?;
         Ok(node.status.unwrap_or_default())
     }
 
@@ -352,7 +346,7 @@ impl Cluster {
     /// [`ClusterError`]
     pub async fn node_metadata(&self) -> Result<Metadata, ClusterError> {
         let read = all_nodes().get_metadata(self.node.as_str(), &GetParams::default());
-        Ok(self.ask::<crate::api::node::Shown>(read).await?.metadata)
+        Ok(self.ask::<NodeView>(read).await?.metadata)
     }
 
     /// The inventory that the Node shows now.
@@ -366,63 +360,4 @@ impl Cluster {
 
 fn all_nodes() -> Request {
     Request::new(Node::url_path(&(), None))
-}
-
-/// A Pod of this node, however much of it can be read; `None` for what the API server never sends.
-pub fn seen(object: Guarded<Pod>, keys: &Keys) -> Option<Seen> {
-    let uid = uid(object.meta());
-    match object.readable() {
-        Some(object) => pod(&object, keys),
-        None => Some(Seen::Unreadable { uid: uid? }),
-    }
-}
-
-fn pod(object: &Pod, keys: &Keys) -> Option<Seen> {
-    let view = k8s::pod(object, keys)?;
-    let annotations = object.metadata.annotations.as_ref();
-    let stage = match (view.ended, &object.metadata.deletion_timestamp) {
-        (true, _) => Stage::Ended,
-        (false, Some(_)) => Stage::Leaving,
-        (false, None) => Stage::Live,
-    };
-    let Some(holding) = view.holding else {
-        return Some(Seen::Other { uid: view.uid, reference: view.pod, stage });
-    };
-    let created = object.metadata.creation_timestamp.as_ref();
-    let status = object.status.as_ref();
-    let statuses = status.into_iter().flat_map(|status| {
-        let inits = status.init_container_statuses.iter().flatten();
-        inits.chain(status.container_statuses.iter().flatten())
-    });
-    let runtime_ids = statuses.filter_map(|status| {
-        let (_, id) = status.container_id.as_deref()?.split_once("://")?;
-        Some((id.to_owned(), status.name.as_str().into()))
-    });
-    let record = match holding.record {
-        Record::Placed(placement) => Some(placement),
-        Record::Absent => None,
-        Record::Unreadable(error) => {
-            tracing::debug!(pod = %view.pod, uid = %view.uid, %error, "placement not believed");
-            None
-        }
-    };
-    Some(Seen::Claimant(Box::new(allocation::Pod {
-        uid: view.uid,
-        reference: view.pod,
-        node: holding.node,
-        created: created.and_then(|time| u64::try_from(time.0.as_nanosecond()).ok()).unwrap_or_default(),
-        request: holding.request.as_ref().clone(),
-        record,
-        confirmed: annotations.is_some_and(|annotations| annotation::confirmed(annotations, keys)),
-        isolated: annotations
-            .and_then(|annotations| annotation::isolation::decode(annotations.get(&keys.isolated)?).ok()),
-        stage,
-        users: k8s::users(object),
-        runtime_ids: runtime_ids.collect(),
-    })))
-}
-
-/// The uid of an object that the watch says is gone.
-pub fn uid(metadata: &ObjectMeta) -> Option<PodUid> {
-    metadata.uid.as_deref().map(PodUid::from)
 }

@@ -1,12 +1,15 @@
-//! What is read of the Node: no more than is used, so that nothing else that somebody writes on it makes it unreadable.
+//! What is read of the Node: no more than is used, so that nothing else that somebody writes on it makes it unreadable;
+//! and what is changed of it.
 
 use std::collections::BTreeMap;
 
+use k8s_openapi::api::core::v1::Node;
+use kerf::annotation::Keys;
+use kube::core::PartialObjectMeta;
 use serde::Deserialize;
 
-/// The Node.
 #[derive(Debug, Deserialize)]
-pub(super) struct Shown {
+pub(super) struct NodeView {
     pub(super) metadata: Metadata,
     pub(super) status: Option<Status>,
 }
@@ -15,14 +18,37 @@ pub(super) struct Shown {
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Metadata {
-    /// Its identity.
     pub uid: Option<String>,
-    /// The version that was read.
     pub resource_version: Option<String>,
-    /// Its labels.
     pub labels: Option<BTreeMap<String, String>>,
-    /// Its annotations.
     pub annotations: Option<BTreeMap<String, String>>,
+}
+
+/// Keys and values; `None` removes.
+pub type Changes = BTreeMap<String, Option<String>>;
+
+/// A change of the Node's metadata.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct NodePatch {
+    pub labels: Changes,
+    pub annotations: Changes,
+}
+
+/// The annotations of the Node that concern the plugin.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct NodeAnnotations {
+    /// `gpu-inventory`.
+    pub inventory: Option<String>,
+    /// `gpu-cordon`.
+    pub cordon: Option<String>,
+}
+
+impl NodeAnnotations {
+    /// Reads them by their `keys`.
+    pub fn of(node: &PartialObjectMeta<Node>, keys: &Keys) -> Self {
+        let annotation = |key: &str| node.metadata.annotations.as_ref()?.get(key).cloned();
+        Self { inventory: annotation(&keys.inventory), cordon: annotation(&keys.cordon) }
+    }
 }
 
 /// Of `NodeStatus`.

@@ -1,15 +1,16 @@
 //! Lists that are asked for while kubelet waits: after a failure the next one has to wait, longer each time, however
 //! many calls want one.
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use kerf_runtime::failure::Failure;
+use parking_lot::{Mutex, MutexGuard};
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep_until};
 
-const FIRST_PAUSE: Duration = Duration::from_millis(200);
-const LONGEST_PAUSE: Duration = Duration::from_secs(10);
+use crate::base::backoff::Backoff;
+
 /// A call of kubelet waits so long for its turn, and no longer: kubelet does nothing else meanwhile.
 const TURN: Duration = Duration::from_secs(1);
 
@@ -29,7 +30,7 @@ pub struct Closed {
     pub failure: Failure,
     /// The next one may be asked then.
     pub next: Instant,
-    pause: Duration,
+    backoff: Backoff,
 }
 
 impl Default for Gate {
@@ -64,12 +65,15 @@ impl Gate {
         let now = Instant::now();
         let mut closed = self.lock();
         let since = closed.as_ref().map_or(now, |closed| closed.since);
-        let (next, pause) = match closed.as_ref() {
-            Some(closed) if closed.next > now => (closed.next, closed.pause),
-            Some(closed) => (now + closed.pause, (closed.pause * 2).min(LONGEST_PAUSE)),
-            None => (now + FIRST_PAUSE, FIRST_PAUSE * 2),
+        let (next, backoff) = match closed.take() {
+            Some(closed) if closed.next > now => (closed.next, closed.backoff),
+            before => {
+                let fresh = Backoff::new(Duration::from_millis(200), Duration::from_secs(10));
+                let mut backoff = before.map_or(fresh, |closed| closed.backoff);
+                (now + backoff.failed(), backoff)
+            }
         };
-        *closed = Some(Closed { since, failure, next, pause });
+        *closed = Some(Closed { since, failure, next, backoff });
         drop(closed);
         self.changed.send_replace(());
     }
@@ -85,6 +89,6 @@ impl Gate {
     }
 
     fn lock(&self) -> MutexGuard<'_, Option<Closed>> {
-        self.closed.lock().unwrap_or_else(PoisonError::into_inner)
+        self.closed.lock()
     }
 }

@@ -13,8 +13,9 @@ use tokio_util::sync::CancellationToken;
 use crate::allocation::view::PodView;
 use crate::isolation::folder::{Folder, Folders};
 use crate::isolation::limiter;
+use crate::state::State;
 use crate::state::occupancy;
-use crate::state::{Sample, State};
+use crate::state::sample::Sample;
 
 /// What was decided for a container last, and how long it had waited by then.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

@@ -7,7 +7,8 @@ use kerf_runtime::watching::{self, Event};
 use kube::Resource as _;
 use tokio_util::sync::CancellationToken;
 
-use crate::api::client::{self, Cluster};
+use crate::api::client::Cluster;
+use crate::api::pod;
 use crate::state::State;
 
 /// Translates every event and drops the object. Ends with the token.
@@ -25,13 +26,13 @@ fn apply(event: Event<Guarded<Pod>>, cluster: &Cluster, state: &State) {
             state.doubt();
         }
         Event::Apply(object) | Event::InitApply(object) => {
-            if let Some(seen) = client::seen(object, cluster.keys()) {
+            if let Some(seen) = pod::seen(object, cluster.keys()) {
                 state.allocations(|allocations| allocations.see(seen));
                 mind(state);
             }
         }
         Event::Delete(object) => {
-            if let Some(uid) = client::uid(object.meta()) {
+            if let Some(uid) = pod::uid(object.meta()) {
                 tracing::debug!(%uid, "pod deleted");
                 state.allocations(|allocations| allocations.forget(&uid));
                 mind(state);

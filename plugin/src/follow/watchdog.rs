@@ -6,7 +6,6 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use kerf::ids::{ContainerName, DeviceId, PodRef, PodUid};
 use kerf::units::Mib;
 use kerf_limiter_contract::state::Snapshot;
 use tokio_util::sync::CancellationToken;
@@ -14,83 +13,24 @@ use tokio_util::sync::CancellationToken;
 use crate::allocation::Key;
 use crate::allocation::view::PodView;
 use crate::api::client::Cluster;
+use crate::api::event_queue::EventQueue;
+use crate::base::counters::Counters;
 use crate::isolation::folder::{Folder, Folders};
 use crate::isolation::limiter;
-use crate::publish::metrics::Counters;
+use crate::state::State;
+use crate::state::breach::{BreachKind, Breaches, Observation, Subject};
 use crate::state::occupancy;
-use crate::state::{Sample, State};
+use crate::state::sample::Sample;
 
 /// So many measurements in a row make a breach: processes of one moment and memory of another are none.
 const STREAK: u32 = 2;
 /// Events that the API server did not take are tried again, so many of them.
 const PENDING: usize = 64;
 
-/// What a container should not do.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum Kind {
-    /// It uses more memory of the card than its share.
-    Memory,
-    /// A process of it uses the card without the limiter.
-    Unlimited,
-}
-
-impl Kind {
-    /// Both.
-    pub const ALL: [Self; 2] = [Self::Memory, Self::Unlimited];
-
-    /// The word used in metrics.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Memory => "memory",
-            Self::Unlimited => "unlimited",
-        }
-    }
-
-    /// The reason of the event.
-    fn reason(self) -> &'static str {
-        match self {
-            Self::Memory => "GPUMemoryAboveShare",
-            Self::Unlimited => "GPULimiterNotLoaded",
-        }
-    }
-}
-
-/// A container on a card, and what it should not do there.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Subject {
-    /// The pod.
-    pub uid: PodUid,
-    /// Its name.
-    pub pod: PodRef,
-    /// The container.
-    pub container: ContainerName,
-    /// The card.
-    pub device: DeviceId,
-    /// The card's index.
-    pub index: u32,
-}
-
-/// One container on one card, as measured.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Observation {
-    /// Which.
-    pub subject: Subject,
-    /// Its share of the card's memory, in bytes.
-    pub share: u64,
-    /// What its processes use, in bytes.
-    pub used: u64,
-    /// Its processes on the card.
-    pub processes: usize,
-    /// Those of them that the limiter does not know, where it should.
-    pub unlimited: usize,
-}
-
 /// A breach that has begun.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Breach {
-    /// What.
-    pub kind: Kind,
-    /// When it began.
+    pub kind: BreachKind,
     pub observation: Observation,
 }
 
@@ -100,12 +40,12 @@ impl Breach {
         let Observation { subject, share, used, unlimited, .. } = &self.observation;
         let (container, gpu) = (&subject.container, &subject.device);
         match self.kind {
-            Kind::Memory => format!(
+            BreachKind::Memory => format!(
                 "container {container:?} uses {} MiB of GPU {gpu}; its share is {} MiB",
                 used >> 20,
                 share >> 20
             ),
-            Kind::Unlimited => format!(
+            BreachKind::Unlimited => format!(
                 "{unlimited} of the processes of container {container:?} on GPU {gpu} run without kerf's limiter: is the \
                  program static, or not built for glibc?"
             ),
@@ -113,14 +53,11 @@ impl Breach {
     }
 }
 
-/// Breaches that go on.
-pub type Breaches = BTreeMap<(Subject, Kind), Observation>;
-
 /// Knows what goes on.
 #[derive(Clone, Debug, Default)]
 pub struct Watchdog {
     margin: u64,
-    streaks: BTreeMap<(Subject, Kind), u32>,
+    streaks: BTreeMap<(Subject, BreachKind), u32>,
 }
 
 impl Watchdog {
@@ -136,9 +73,10 @@ impl Watchdog {
         for observation in observations {
             let allowed =
                 self.margin.saturating_mul(observation.processes as u64).saturating_add(observation.share);
-            for (kind, breached) in
-                [(Kind::Memory, observation.used > allowed), (Kind::Unlimited, observation.unlimited > 0)]
-            {
+            for (kind, breached) in [
+                (BreachKind::Memory, observation.used > allowed),
+                (BreachKind::Unlimited, observation.unlimited > 0),
+            ] {
                 if !breached {
                     continue;
                 }
@@ -224,7 +162,7 @@ pub async fn follow(
 ) {
     let mut samples = state.watch_samples();
     let mut watchdog = Watchdog::new(margin);
-    let mut pending: Vec<Breach> = Vec::new();
+    let mut events = EventQueue::new(PENDING);
     loop {
         tokio::select! {
             () = token.cancelled() => return,
@@ -241,31 +179,24 @@ pub async fn follow(
         let Ok(observations) = observed.await else { continue };
         let (begun, all) = watchdog.look(&observations);
         state.set_breaches(all);
-        for breach in &begun {
-            let subject = &breach.observation.subject;
+        for breach in begun {
+            let (reason, message) = (breach.kind.reason(), breach.message());
+            let Subject { pod, uid, .. } = breach.observation.subject;
             counters.breaches.with_label_values(&[breach.kind.as_str()]).inc();
-            tracing::warn!(pod = %subject.pod, uid = %subject.uid, message = breach.message(), "breach");
+            tracing::warn!(%pod, %uid, message, "breach");
+            events.push_for_pod(pod, uid, reason, message);
         }
-        pending.extend(begun);
-        pending.truncate(PENDING);
-        let mut left = Vec::new();
-        for breach in pending {
-            let subject = &breach.observation.subject;
-            let told = cluster.event(&subject.pod, &subject.uid, breach.kind.reason(), &breach.message()).await;
-            if let Err(error) = told {
-                counters.api_errors.with_label_values(&["event"]).inc();
-                tracing::warn!(pod = %subject.pod, %error, "event not written");
-                if !error.gone() {
-                    left.push(breach);
-                }
-            }
+        if let Err(error) = events.send(&cluster, &counters).await {
+            counters.api_errors.with_label_values(&["event"]).inc();
+            tracing::warn!(%error, "event not written; trying again");
         }
-        pending = left;
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use kerf::ids::PodRef;
+
     use super::*;
 
     fn observation(used: u64, processes: usize, unlimited: usize) -> Observation {
@@ -301,7 +232,7 @@ mod tests {
         let mut watchdog = Watchdog::new(Mib(0));
         watchdog.look(&[observation(101, 1, 1)]);
         let (begun, _) = watchdog.look(&[observation(101, 1, 1)]);
-        assert_eq!(begun.iter().map(|breach| breach.kind).collect::<Vec<_>>(), Kind::ALL);
+        assert_eq!(begun.iter().map(|breach| breach.kind).collect::<Vec<_>>(), BreachKind::ALL);
         // who has no process on the card any more is not seen at all
         assert_eq!(watchdog.look(&[]), (vec![], Breaches::new()));
     }

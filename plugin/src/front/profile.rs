@@ -18,6 +18,7 @@ use tokio_stream::wrappers::WatchStream;
 use tokio_util::sync::CancellationToken;
 use tonic::{Request, Response, Status};
 
+use crate::base::counters::Counters;
 use crate::device::ids::Resource;
 use crate::front::placed::Steering;
 use crate::front::vcuda::{self, Streams};
@@ -27,7 +28,6 @@ use crate::offer::contract::{Gift, Profile};
 use crate::offer::hand_over;
 use crate::offer::order;
 use crate::offer::pool::{self, Pool, Pools};
-use crate::publish::metrics::Counters;
 use crate::state::State;
 
 /// Follows the cards of `state` and offers what `profile` makes of them, until `token` is cancelled. `ready` is met

@@ -15,11 +15,12 @@ use tokio_util::sync::CancellationToken;
 use tonic::{Request, Response, Status};
 
 use crate::allocation::{Allocations, Answer, Refusal};
+use crate::base::counters::Counters;
 use crate::device::ids::{Ids, Resource};
 use crate::front::vcuda_controller::Tkestack;
-use crate::isolation::{Demand, IsolationError, Ladder, Provision};
+use crate::isolation::demand::{Demand, IsolationError, Provision};
+use crate::isolation::enforcers::Enforcers;
 use crate::offer::binding::{self, Strategy};
-use crate::publish::metrics::Counters;
 use crate::reconcile::Reconciler;
 use crate::state::State;
 use crate::state::answers::Answers;
@@ -36,7 +37,7 @@ pub struct Shared {
     /// How cards are handed to containers.
     pub strategy: Arc<Strategy>,
     /// How containers are held to their shares.
-    pub ladder: Ladder,
+    pub enforcers: Enforcers,
     /// What was answered, for a later life.
     pub answers: Answers,
     /// Serves tkestack's vcuda-controller, where that is wanted.
@@ -53,17 +54,17 @@ impl Shared {
 
     /// Prepares what holds the container of an answer to its share.
     async fn isolate(&self, answer: &Answer, core: Ids) -> Result<Provision, Status> {
-        let (ladder, given, key) = (self.ladder.clone(), core.clone(), answer.key.clone());
+        let (enforcers, given, key) = (self.enforcers.clone(), core.clone(), answer.key.clone());
         let state = self.state.clone();
         let cleared = tokio::task::spawn_blocking(move || {
-            ladder.given(&given, |folder| {
+            enforcers.given(&given, |folder| {
                 state.allocations(|allocations| allocations.keeps(&folder.key, &folder.core, &key.pod))
             });
         });
         cleared.await.map_err(|error| self.unprepared(&error))?;
         let cards = self.state.cards();
         let hosts = answer.grant.devices().filter_map(|device| cards.get(device));
-        let Some(level) = self.ladder.level(&answer.grant, hosts, answer.user) else {
+        let Some(level) = self.enforcers.level(&answer.grant, hosts, answer.user) else {
             return Ok(Provision::default());
         };
         if let Some(device) = answer.grant.devices().next().filter(|_| level < answer.demanded) {
@@ -74,13 +75,13 @@ impl Shared {
             self.state.failed(refusal.to_string());
             return Err(Status::failed_precondition(refusal.to_string()));
         }
-        let (ladder, served, ids) = (self.ladder.clone(), answer.clone(), core.clone());
+        let (enforcers, served, ids) = (self.enforcers.clone(), answer.clone(), core.clone());
         let tkestack = self.tkestack.clone().filter(|_| answer.grant.is_share());
         let provided = tokio::task::spawn_blocking(move || {
             let demand = Demand { key: &served.key, core: &ids, grant: &served.grant, limit: served.limit };
-            let mut provision = ladder.provide(&demand, level)?;
+            let mut provision = enforcers.provide(&demand, level)?;
             if let Some(tkestack) = tkestack {
-                provision.mounts.push(tkestack.provide(&ladder.folder(&demand, level)?)?);
+                provision.mounts.push(tkestack.provide(&enforcers.folder(&demand, level)?)?);
             }
             Ok::<_, IsolationError>(provision)
         });
@@ -309,9 +310,9 @@ impl DevicePlugin for Service {
         };
         self.shared.counters.starts.with_label_values(&[outcome]).inc();
         if self.resource == Resource::Core {
-            let (ladder, core) = (self.shared.ladder.clone(), ids.clone());
+            let (enforcers, core) = (self.shared.enforcers.clone(), ids.clone());
             let pods = state.allocations(|allocations| allocations.view());
-            let prepared = tokio::task::spawn_blocking(move || ladder.starts(&core, &pods));
+            let prepared = tokio::task::spawn_blocking(move || enforcers.starts(&core, &pods));
             prepared
                 .await
                 .map_err(|error| self.shared.unprepared(&error))?

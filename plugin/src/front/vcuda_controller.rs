@@ -27,10 +27,10 @@ use tonic::{Request, Response, Status};
 
 use crate::allocation::Answer;
 use crate::allocation::view::Holder;
-use crate::base::cgroup;
+use crate::base::{cgroup, files};
 use crate::front::vcuda_controller::config::Limits;
-use crate::isolation::folder::{Folder, Folders, replace};
-use crate::isolation::{IsolationError, Mount, at};
+use crate::isolation::demand::{IsolationError, Mount, at};
+use crate::isolation::folder::{Folder, Folders};
 use crate::state::State;
 
 /// In a container's directory, and what the container sees it as.
@@ -182,8 +182,11 @@ impl VcudaService for Registrar {
             let write = || -> Result<(), IsolationError> {
                 fs::create_dir_all(&target).map_err(at(&target))?;
                 // in this order: the library waits for the second
-                replace(&target.join("pids.config"), &config::pids(pids))?;
-                replace(&target.join("vcuda.config"), &limits.encode())
+                for (name, content) in [("pids.config", config::pids(pids)), ("vcuda.config", limits.encode())] {
+                    let file = target.join(name);
+                    files::replace(&file, &content, 0o644).map_err(at(&file))?;
+                }
+                Ok(())
             };
             write().map_err(|error| Status::internal(error.to_string()))
         });

@@ -1,4 +1,4 @@
-//! The rung `driver`: a hard limit of the driver on the container's own control group (drivers from 615 on). A breach is
+//! Isolation `driver`: a hard limit of the driver on the container's own control group (drivers from 615 on). A breach is
 //! CUDA's out-of-memory error, whatever the program is linked to.
 //!
 //! The group is made when the container starts and its id is known a moment later, so the limit follows the start; what
@@ -6,45 +6,35 @@
 //! whose group is still there is lifted, so that nothing holds for whoever gets the group's name next.
 //!
 //! That the driver tells limits does not say that it lets this process set them. Where it does not, the container is
-//! left to what is below, its record and an event say so, and the card has this rung no more.
+//! left to what is below, its record and an event say so, and the card has this isolation no more.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::sync::Arc;
 
 use kerf::ids::{DeviceId, PodRef};
 use kerf::isolation::Isolation;
 use kerf_nvml::{MemoryLimits, Nvml, NvmlError, UNLIMITED};
-use tokio_util::sync::CancellationToken;
+
+use parking_lot::Mutex;
 
 use crate::allocation::Key;
 use crate::allocation::view::PodView;
-use crate::api::client::Cluster;
 use crate::base::cgroup;
 use crate::isolation::folder::{Folder, Folders};
-use crate::publish::metrics::Counters;
-use crate::state::State;
-
-/// How soon a limit follows the start of a container that kubelet has reported.
-const PERIOD: Duration = Duration::from_millis(500);
 
 /// So many refusals in a row, and the driver is not asked again: a group may just be ending, or not be set up yet.
 const REFUSALS: u32 = 4;
 
 /// A limit: on whose group, on which card.
-pub type Place = (PathBuf, DeviceId);
+pub type GroupLimit = (PathBuf, DeviceId);
 
 /// What a container needs.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Wanted {
-    /// The hard limit.
     pub bytes: u64,
-    /// The container.
     pub key: Key,
-    /// Its directory.
     pub folder: Folder,
-    /// Its pod.
     pub pod: PodRef,
 }
 
@@ -52,21 +42,21 @@ pub struct Wanted {
 #[derive(Clone, Debug, Default)]
 pub struct Kept {
     /// Those that are set, in bytes.
-    set: BTreeMap<Place, u64>,
+    set: BTreeMap<GroupLimit, u64>,
     /// Those that were refused, and how often in a row.
-    refused: BTreeMap<Place, u32>,
+    refused: BTreeMap<GroupLimit, u32>,
 }
 
 /// The driver's limits.
 #[derive(Clone, Debug)]
-pub struct Driver {
+pub struct DriverLimits {
     functions: MemoryLimits,
     root: PathBuf,
     /// Cards that were asked about.
     able: Arc<Mutex<BTreeMap<DeviceId, bool>>>,
 }
 
-impl Driver {
+impl DriverLimits {
     /// With NVIDIA's management library, and control groups below `root`.
     ///
     /// # Errors
@@ -75,9 +65,14 @@ impl Driver {
         Ok(Self { functions: Nvml::load(library)?.memory_limits()?, root, able: Arc::default() })
     }
 
+    /// Below which control groups are.
+    pub fn root(&self) -> &Path {
+        &self.root
+    }
+
     /// Whether a card can be limited.
     pub fn limits(&self, device: &DeviceId) -> bool {
-        let mut able = self.able.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut able = self.able.lock();
         *able.entry(device.clone()).or_insert_with(|| match self.functions.get(device.as_str(), &self.root) {
             Ok(_) => true,
             Err(error) => {
@@ -87,49 +82,9 @@ impl Driver {
         })
     }
 
-    /// Keeps limits on every container that was given this rung, until the token is cancelled. They stay then.
-    pub async fn follow(
-        self,
-        state: State,
-        folders: Folders,
-        cluster: Cluster,
-        counters: Counters,
-        token: CancellationToken,
-    ) {
-        let mut kept = Kept::default();
-        loop {
-            tokio::select! {
-                () = token.cancelled() => return,
-                () = tokio::time::sleep(PERIOD) => {}
-            }
-            let (pods, driver, known) =
-                (state.allocations(|allocations| allocations.view()), self.clone(), folders.clone());
-            let before = std::mem::take(&mut kept);
-            let looked = tokio::task::spawn_blocking(move || {
-                let mut kept = before;
-                let unmet = driver.keep(&mut kept, &wanted(&pods, &known, &driver.root));
-                let lowered = unmet.into_iter().map(|unmet| (fallen(&known, &unmet.folder), unmet));
-                (kept, lowered.collect::<Vec<_>>())
-            });
-            let Ok((now, lowered)) = looked.await else { continue };
-            kept = now;
-            for (level, Wanted { key, folder, pod, .. }) in lowered {
-                state.allocations(|allocations| allocations.enforced(&key, folder.core, level));
-                let uid = key.pod;
-                let message =
-                    format!("the driver does not limit the container's control group; its share has {level}");
-                tracing::warn!(%pod, %uid, message, "isolation lowered");
-                if let Err(error) = cluster.event(&pod, &uid, "GPUIsolationLowered", &message).await {
-                    counters.api_errors.with_label_values(&["event"]).inc();
-                    tracing::warn!(%pod, %error, "event not written");
-                }
-            }
-        }
-    }
-
     /// Sets what is wanted and not set, lifts what is set and not wanted. What fails is tried again, some times: then it
     /// is returned, and the card is not offered with such limits any more.
-    pub fn keep(&self, kept: &mut Kept, wanted: &BTreeMap<Place, Wanted>) -> Vec<Wanted> {
+    pub fn keep(&self, kept: &mut Kept, wanted: &BTreeMap<GroupLimit, Wanted>) -> Vec<Wanted> {
         let mut unmet = Vec::new();
         kept.refused.retain(|place, _| wanted.contains_key(place));
         for (place, want) in wanted {
@@ -151,7 +106,7 @@ impl Driver {
                     tracing::warn!(group = %group.display(), gpu = %device, %error, "no limit in the driver");
                     kept.refused.insert(place.clone(), refusals + 1);
                     if refusals + 1 == REFUSALS {
-                        self.able.lock().unwrap_or_else(PoisonError::into_inner).insert(device.clone(), false);
+                        self.able.lock().insert(device.clone(), false);
                         unmet.push(want.clone());
                     }
                 }
@@ -170,8 +125,8 @@ impl Driver {
     }
 }
 
-/// What is below this rung for the container with this directory, and holds it from now on.
-fn fallen(folders: &Folders, folder: &Folder) -> Isolation {
+/// What is below this isolation for the container with this directory, and holds it from now on.
+pub fn fallen(folders: &Folders, folder: &Folder) -> Isolation {
     let level = if folder.limiter { Isolation::Limiter } else { Isolation::None };
     if let Err(error) = folders.lower(folder, level) {
         tracing::warn!(%error, "what a container has is not written down for a later life");
@@ -179,8 +134,8 @@ fn fallen(folders: &Folders, folder: &Folder) -> Isolation {
     level
 }
 
-/// The limits that containers of this rung need: those whose group is there.
-pub fn wanted(pods: &[PodView], folders: &Folders, root: &Path) -> BTreeMap<Place, Wanted> {
+/// The limits that containers of this isolation need: those whose group is there.
+pub fn wanted(pods: &[PodView], folders: &Folders, root: &Path) -> BTreeMap<GroupLimit, Wanted> {
     let mut wanted = BTreeMap::new();
     let folders = folders.of(pods.iter().flat_map(PodView::holders));
     for view in pods {

@@ -13,25 +13,30 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
+use std::hash::Hasher;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
+use fnv::FnvHasher;
 use kerf::isolation::Isolation;
 use kerf::plan::Grant;
+use kerf_limiter_contract::path as contract;
+use parking_lot::{Mutex, MutexGuard};
 use serde::{Deserialize, Serialize};
-
-use crate::isolation::{Demand, IsolationError, at};
 
 use crate::allocation::Key;
 use crate::allocation::view::Holder;
+use crate::base::files;
 use crate::device::ids::Ids;
-use crate::isolation::limiter;
+use crate::isolation::demand::{Demand, IsolationError, at};
 
 /// Younger ones are left alone: their pod may not be known yet.
 const GRACE: Duration = Duration::from_secs(60);
 const GRANT: &str = "grant.json";
+/// In a container's directory: what the container sees as [`contract::HOST_DIRECTORY`].
+const SEEN: &str = "etc";
 /// Longer than any that is written.
 const MAX_BYTES: u64 = 64 << 10;
 
@@ -42,7 +47,6 @@ pub struct Folder {
     pub path: PathBuf,
     /// The same below the runtime directory.
     pub run: PathBuf,
-    /// What enforces the share.
     pub level: Isolation,
     /// Whether its container was given the limiter, whatever became of the files since.
     pub limiter: bool,
@@ -50,10 +54,26 @@ pub struct Folder {
     pub key: Key,
     /// Where it stands in its pod.
     place: String,
-    /// kubelet's ids of core.
     pub core: Ids,
     /// Directories that were made later have greater ones, in all lives of this process.
     serial: u64,
+}
+
+impl Folder {
+    /// On the host: the directory that the container sees as [`contract::HOST_DIRECTORY`].
+    pub fn seen(&self) -> PathBuf {
+        self.path.join(SEEN)
+    }
+
+    /// On the host: the file that the container sees as `file`, one in [`contract::HOST_DIRECTORY`].
+    pub fn shown(&self, file: &str) -> PathBuf {
+        seen_in(&self.path, file)
+    }
+}
+
+fn seen_in(folder: &Path, file: &str) -> PathBuf {
+    let seen = folder.join(SEEN);
+    Path::new(file).file_name().map_or_else(|| seen.clone(), |name| seen.join(name))
 }
 
 /// What is written into it for a later life of this process. Containers do not see it.
@@ -110,8 +130,8 @@ impl Folders {
         Self { root: state.join("containers"), run: run.join("containers"), known: Arc::default() }
     }
 
-    fn lock(&self) -> std::sync::MutexGuard<'_, BTreeMap<PathBuf, Folder>> {
-        self.known.lock().unwrap_or_else(PoisonError::into_inner)
+    fn lock(&self) -> MutexGuard<'_, BTreeMap<PathBuf, Folder>> {
+        self.known.lock()
     }
 
     /// Makes the directory of a container, or finds it where this was answered before. `limiter`: the container is given
@@ -186,7 +206,8 @@ impl Folders {
             serial: folder.serial,
             limiter: Some(folder.limiter),
         };
-        replace(&folder.path.join(GRANT), &serde_json::to_vec(&wire).unwrap_or_default())?;
+        let file = folder.path.join(GRANT);
+        files::replace(&file, &serde_json::to_vec(&wire).unwrap_or_default(), 0o644).map_err(at(&file))?;
         self.lock().insert(folder.path.clone(), folder);
         Ok(())
     }
@@ -230,7 +251,6 @@ impl Folders {
         all
     }
 
-    /// Removes one.
     pub fn remove(&self, folder: &Folder) {
         match fs::remove_dir_all(&folder.path) {
             Ok(()) => {
@@ -273,7 +293,7 @@ impl Folders {
             run: self.run_of(path),
             path: path.to_owned(),
             level,
-            limiter: wire.limiter.unwrap_or_else(|| limiter::shows(path)),
+            limiter: wire.limiter.unwrap_or_else(|| seen_in(path, contract::LIMITS).is_file()),
             key: Key { pod: wire.pod.as_str().into(), container: wire.container.as_str().into() },
             place: wire.place,
             core: Ids::new(wire.core),
@@ -301,36 +321,11 @@ fn private(root: &Path) -> Result<(), IsolationError> {
     fs::DirBuilder::new().recursive(true).mode(0o700).create(root).map_err(at(root))
 }
 
-/// Writes a file as a whole: a reader sees the old content or the new one.
-///
-/// # Errors
-/// [`IsolationError`]
-pub(crate) fn replace(path: &Path, content: &[u8]) -> Result<(), IsolationError> {
-    let fresh = path.with_extension("new");
-    fs::write(&fresh, content).map_err(at(&fresh))?;
-    put(&fresh, path)
-}
-
-/// Moves a file to where it belongs. An empty directory there is what a container runtime leaves that found nothing to
-/// mount.
-///
-/// # Errors
-/// [`IsolationError`]
-pub(super) fn put(fresh: &Path, path: &Path) -> Result<(), IsolationError> {
-    let moved = fs::rename(fresh, path).or_else(|error| {
-        if error.kind() == std::io::ErrorKind::IsADirectory && fs::remove_dir(path).is_ok() {
-            return fs::rename(fresh, path);
-        }
-        Err(error)
-    });
-    moved.map_err(at(path))
-}
-
-/// FNV-1a: short, and the same in every build. What is hashed is kubelet's and ours, so nobody gains by a collision.
+/// The same in every build (FNV-1a). What is hashed is kubelet's and ours, so nobody gains by a collision.
 pub(super) fn hash(bytes: impl IntoIterator<Item = u8>) -> u64 {
-    bytes
-        .into_iter()
-        .fold(0xcbf2_9ce4_8422_2325, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3))
+    let mut hasher = FnvHasher::default();
+    bytes.into_iter().for_each(|byte| hasher.write_u8(byte));
+    hasher.finish()
 }
 
 #[cfg(test)]
@@ -447,5 +442,14 @@ mod tests {
         assert_eq!(found(&folders, &[("a", &main), ("b", &main)], &core), [Some(own.path.clone()), None]);
         assert_eq!(found(&folders, &[("b", &main), ("a", &main)], &core), [None, Some(own.path)]);
         assert_eq!(found(&folders, &[("a", &main)], &ids(0..29)), [None], "other ids");
+    }
+
+    /// Directories and libraries of earlier versions are found by their names.
+    #[test]
+    fn hashes_are_those_of_earlier_versions() {
+        let known = [("", 0xcbf2_9ce4_8422_2325), ("a", 0xaf63_dc4c_8601_ec8c), ("foobar", 0x8594_4171_f739_67e8)];
+        for (text, expected) in known {
+            assert_eq!(hash(text.bytes()), expected, "{text}");
+        }
     }
 }

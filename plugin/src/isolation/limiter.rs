@@ -1,8 +1,9 @@
-//! The rung `limiter`: kerf's library in the container. What goes where is the contract that it shares with this
+//! Isolation `limiter`: kerf's library in the container. What goes where is the contract that it shares with this
 //! program ([`kerf_limiter_contract`]).
 
 use std::fs;
-use std::os::unix::fs::{FileExt, PermissionsExt};
+use std::io::Write;
+use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
 use kerf::plan::Grant;
@@ -11,11 +12,10 @@ use kerf_limiter_contract::limits::{DeviceLimits, Limits};
 use kerf_limiter_contract::state::{self, Snapshot};
 use kerf_limiter_contract::{allowance, path};
 
-use crate::isolation::folder::{Folder, make, put, replace};
-use crate::isolation::{Demand, IsolationError, Mount, Provision, at};
+use crate::base::files;
+use crate::isolation::demand::{Demand, IsolationError, Mount, Provision, at};
+use crate::isolation::folder::{Folder, hash, make};
 
-/// In a container's directory: what the container sees as [`path::HOST_DIRECTORY`].
-const SHOWN: &str = "etc";
 /// In a container's runtime directory.
 const STATE: &str = "state";
 
@@ -40,15 +40,12 @@ impl Limiter {
         let content = fs::read(source).map_err(at(source))?;
         let target = directory.join("lib");
         fs::create_dir_all(&target).map_err(at(&target))?;
-        let name = format!("libkerf_limiter-{:016x}.so", crate::isolation::folder::hash(content.iter().copied()));
+        let name = format!("libkerf_limiter-{:016x}.so", hash(content.iter().copied()));
         let (library, preload) = (target.join(name), target.join("ld.so.preload"));
         if fs::metadata(&library).map(|found| found.len()).ok() != Some(content.len() as u64) {
-            replace(&library, &content)?;
+            files::replace(&library, &content, 0o644).map_err(at(&library))?;
         }
-        replace(&preload, path::preload().as_bytes())?;
-        for file in [&library, &preload] {
-            fs::set_permissions(file, fs::Permissions::from_mode(0o644)).map_err(at(file))?;
-        }
+        files::replace(&preload, path::preload().as_bytes(), 0o644).map_err(at(&preload))?;
         Ok(Self { source: source.to_owned(), directory: directory.to_owned(), library, preload })
     }
 
@@ -91,12 +88,11 @@ impl Limiter {
 /// Writes the files of a container: the directory that it sees, and the file that its processes share.
 fn write(demand: &Demand<'_>, folder: &Folder) -> Result<(PathBuf, PathBuf), IsolationError> {
     let limits = limits(demand.grant, demand.limit)?;
-    let directory = folder.path.join(SHOWN);
+    let directory = folder.seen();
     fs::create_dir_all(&directory).map_err(at(&directory))?;
     for (name, content) in [(path::LIMITS, limits.render().into_bytes()), (path::ALLOWANCE, allowance::blank())] {
-        let file = shown(folder, name);
-        replace(&file, &content)?;
-        fs::set_permissions(&file, fs::Permissions::from_mode(0o644)).map_err(at(&file))?;
+        let file = folder.shown(name);
+        files::replace(&file, &content, 0o644).map_err(at(&file))?;
     }
     Ok((directory, restore(folder)?))
 }
@@ -107,7 +103,7 @@ fn write(demand: &Demand<'_>, folder: &Folder) -> Result<(PathBuf, PathBuf), Iso
 /// [`IsolationError`]
 pub fn refresh(demand: &Demand<'_>, folder: &Folder) -> Result<(), IsolationError> {
     let content = limits(demand.grant, demand.limit)?.render();
-    let (file, allowance) = (shown(folder, path::LIMITS), shown(folder, path::ALLOWANCE));
+    let (file, allowance) = (folder.shown(path::LIMITS), folder.shown(path::ALLOWANCE));
     let whole =
         fs::metadata(allowance).is_ok_and(|found| found.is_file() && found.len() == allowance::BYTES as u64);
     if whole && fs::read(&file).is_ok_and(|shown| shown == content.as_bytes()) {
@@ -146,21 +142,14 @@ pub fn restore(folder: &Folder) -> Result<PathBuf, IsolationError> {
     let file = folder.run.join(STATE);
     if !file.is_file() {
         make(&folder.run)?;
-        // only a whole file has the name that is mounted
-        let fresh = file.with_extension("new");
-        fs::write(&fresh, state::blank()).map_err(at(&fresh))?;
-        let opened = fs::OpenOptions::new().write(true).open(&fresh).map_err(at(&fresh))?;
-        opened.set_len(state::BYTES as u64).map_err(at(&fresh))?;
-        // whoever the container's programs run as
-        opened.set_permissions(fs::Permissions::from_mode(0o666)).map_err(at(&fresh))?;
-        put(&fresh, &file)?;
+        // only a whole file has the name that is mounted; it is for whoever the container's programs run as
+        let written = files::replace_with(&file, 0o666, |fresh| {
+            fresh.write_all(&state::blank())?;
+            fresh.set_len(state::BYTES as u64)
+        });
+        written.map_err(at(&file))?;
     }
     Ok(file)
-}
-
-/// Whether there are limits in a container's directory.
-pub(super) fn shows(directory: &Path) -> bool {
-    below(directory, path::LIMITS).is_file()
 }
 
 /// What the container's limiter says of its processes. The file is a tenant's: it is bounded, and may say anything.
@@ -178,21 +167,11 @@ pub fn snapshot(folder: &Folder) -> Result<Snapshot, IsolationError> {
 /// # Errors
 /// [`IsolationError`]
 pub fn allow(folder: &Folder, millionths: u32, now: u64) -> Result<(), IsolationError> {
-    let file = shown(folder, path::ALLOWANCE);
+    let file = folder.shown(path::ALLOWANCE);
     let opened = fs::OpenOptions::new().write(true).open(&file).map_err(at(&file))?;
     let entry = allowance::entry(millionths, now).to_ne_bytes();
     // a share is of one card, so the first
     opened.write_all_at(&entry, allowance::offset(0) as u64).map_err(at(&file))
-}
-
-/// Where the host has what the container sees at `path`, a file in [`path::HOST_DIRECTORY`].
-fn shown(folder: &Folder, path: &str) -> PathBuf {
-    below(&folder.path, path)
-}
-
-fn below(directory: &Path, path: &str) -> PathBuf {
-    let directory = directory.join(SHOWN);
-    Path::new(path).file_name().map_or_else(|| directory.clone(), |name| directory.join(name))
 }
 
 #[cfg(test)]
@@ -222,11 +201,11 @@ mod tests {
         let (key, core, grant) = (Key { pod: "u".into(), container: "main".into() }, Ids::default(), grant());
         let demand = Demand { key: &key, core: &core, grant: &grant, limit: None };
         let folder = Folders::empty(&state, &run).create(&demand, Isolation::Limiter, true).unwrap();
-        assert!(!shows(&folder.path));
+        assert!(!folder.shown(path::LIMITS).exists());
         limiter.provide(&demand, &folder).unwrap();
-        assert!(shows(&folder.path));
+        assert!(folder.shown(path::LIMITS).exists());
         let ceiling = || {
-            let limits = Limits::parse(&fs::read(shown(&folder, path::LIMITS)).unwrap()).unwrap();
+            let limits = Limits::parse(&fs::read(folder.shown(path::LIMITS)).unwrap()).unwrap();
             (limits.devices()[0].core, limits.devices()[0].ceiling)
         };
         // half a percent of a card is no percent: the share is rounded up
@@ -240,7 +219,7 @@ mod tests {
         assert_eq!(ceiling(), (31, 80));
         assert!(snapshot(&folder).unwrap().processes.is_empty());
         allow(&folder, 400_000, 7_000_000_000).unwrap();
-        let bytes = fs::read(shown(&folder, path::ALLOWANCE)).unwrap();
+        let bytes = fs::read(folder.shown(path::ALLOWANCE)).unwrap();
         let entry = u64::from_ne_bytes(bytes[allowance::offset(0)..][..8].try_into().unwrap());
         assert_eq!(allowance::read(entry, 7_000_000_000), Some(400_000));
     }

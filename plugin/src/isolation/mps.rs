@@ -1,8 +1,8 @@
-//! The rung `mps`: NVIDIA's multi-process service, a control daemon of ours for each card.
+//! Isolation `mps`: NVIDIA's multi-process service, a control daemon of ours for each card.
 //!
 //! A client that looks for the service in the wrong directory finds none and runs without any limit and without a word,
 //! and one whose user is not that of the daemon's server waits for it to end. So the directory is mounted where clients look
-//! by themselves, a card has this rung only while its daemon answers and the directory is its user's, a container that says
+//! by themselves, a card has this isolation only while its daemon answers and the directory is its user's, a container that says
 //! it runs as another user has it not, and the limiter stands below.
 //!
 //! The service takes a client's limits from the client's environment. There a container can only lower them: the
@@ -18,23 +18,21 @@ use std::io::Write;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use kerf::ids::DeviceId;
 use kerf::isolation::mps_serves;
 use kerf::units::Share;
-use tokio_util::sync::CancellationToken;
 
-use crate::device::backend::Vendor;
-use crate::isolation::{Demand, Mount, Provision};
-use crate::state::State;
+use parking_lot::{Mutex, MutexGuard};
+
+use crate::isolation::demand::{Demand, Mount, Provision};
 
 /// Where clients look unless told otherwise.
 const CLIENTS: &str = "/tmp/nvidia-mps";
 /// The daemon makes it once it listens.
 const CONTROL: &str = "control";
-const PERIOD: Duration = Duration::from_secs(1);
 /// A command that is not answered by then has failed.
 const PATIENCE: Duration = Duration::from_secs(3);
 
@@ -71,7 +69,7 @@ impl Mps {
     }
 
     fn lock(&self) -> MutexGuard<'_, BTreeMap<DeviceId, Daemon>> {
-        self.daemons.lock().unwrap_or_else(PoisonError::into_inner)
+        self.daemons.lock()
     }
 
     /// Where the clients of a card's daemon find it.
@@ -89,7 +87,7 @@ impl Mps {
         user.is_none() || own_user().is_some_and(|own| mps_serves(own, user))
     }
 
-    /// What a container of this rung gets.
+    /// What a container of this isolation gets.
     pub fn provide(&self, demand: &Demand<'_>) -> Provision {
         let Some(slice) = demand.grant.slices.first() else { return Provision::default() };
         let percent = demand.limit.unwrap_or(slice.share.compute).max(slice.share.compute).to_core_units();
@@ -102,19 +100,8 @@ impl Mps {
         Provision { envs, mounts: vec![mount] }
     }
 
-    /// Keeps a daemon for each card, until the token is cancelled; then ends them.
-    pub async fn follow(self, state: State, token: CancellationToken) {
-        loop {
-            let shares = shares(&state);
-            let mps = self.clone();
-            let _ = tokio::task::spawn_blocking(move || mps.keep(&shares)).await;
-            tokio::select! {
-                () = token.cancelled() => break,
-                () = tokio::time::sleep(PERIOD) => {}
-            }
-        }
-        let mps = self.clone();
-        let _ = tokio::task::spawn_blocking(move || mps.lock().clear()).await;
+    pub fn end(&self) {
+        self.lock().clear();
     }
 
     /// One look at every card: `shares` are the largest share of each.
@@ -219,30 +206,4 @@ impl Mps {
 /// The user of this process and of the daemons it starts.
 fn own_user() -> Option<u32> {
     fs::metadata("/proc/self").map(|own| own.uid()).ok()
-}
-
-/// The largest share of each card: in compute with the ceiling for bursts, and in memory. A card without shares has a
-/// daemon that allows all of it.
-fn shares(state: &State) -> BTreeMap<DeviceId, Share> {
-    let (cards, pods) = (state.cards(), state.allocations(|allocations| allocations.view()));
-    let healthy = cards.hosts().filter(|host| {
-        host.device.usable()
-            && !host.partition()
-            && matches!(host.origin.vendor, Vendor::Nvidia | Vendor::Simulated)
-    });
-    let mut shares: BTreeMap<DeviceId, Option<Share>> =
-        healthy.map(|host| (host.device.id.clone(), None)).collect();
-    for view in &pods {
-        for grant in view.containers.iter().map(|container| &container.grant).filter(|grant| grant.is_share()) {
-            for slice in &grant.slices {
-                let compute = view.limit.unwrap_or(slice.share.compute).max(slice.share.compute);
-                let share = Share { compute, ..slice.share };
-                if let Some(most) = shares.get_mut(&slice.device) {
-                    *most = Some(most.map_or(share, |most| most.max(share)));
-                }
-            }
-        }
-    }
-    let all = |device: &DeviceId| cards.get(device).map(|host| host.device.capacity()).unwrap_or_default();
-    shares.into_iter().map(|(device, share)| (device.clone(), share.unwrap_or_else(|| all(&device)))).collect()
 }

@@ -14,7 +14,6 @@
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use hyper_util::rt::TokioIo;
 use kerf_proto::deviceplugin::device_plugin_client::DevicePluginClient;
 use kerf_proto::deviceplugin::device_plugin_server::{DevicePlugin, DevicePluginServer};
 use kerf_proto::deviceplugin::registration_client::RegistrationClient;
@@ -25,11 +24,13 @@ use tokio::task::JoinHandle;
 use tokio::time::timeout;
 use tokio_stream::wrappers::UnixListenerStream;
 use tokio_util::sync::CancellationToken;
-use tonic::transport::{Channel, Server};
+use tonic::transport::Server;
 
+use crate::base::backoff::Backoff;
+use crate::base::counters::Counters;
+use crate::base::socket::{MAX_MESSAGE_BYTES, dial};
 use crate::front::vcuda::Streams;
 use crate::kubelet::directory::{Directory, Identity};
-use crate::publish::metrics::Counters;
 
 /// kubelet dials back while it registers, which it gives 10 s.
 const REGISTER_DEADLINE: Duration = Duration::from_secs(12);
@@ -40,8 +41,6 @@ const DIAL_DEADLINE: Duration = Duration::from_secs(5);
 const WATCH_DEADLINE: Duration = Duration::from_secs(5);
 /// Streams and calls in flight get so long to end.
 const CLOSE_DEADLINE: Duration = Duration::from_secs(2);
-const FIRST_PAUSE: Duration = Duration::from_millis(100);
-const LONGEST_PAUSE: Duration = Duration::from_secs(10);
 
 /// Why a registration did not come about or ended.
 #[derive(Debug, thiserror::Error)]
@@ -96,7 +95,7 @@ where
     let mut directory = Directory::watch(path);
     remove_stale(path, &endpoint.word).await;
     let start = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_millis();
-    let mut pause = FIRST_PAUSE;
+    let mut backoff = Backoff::new(Duration::from_millis(100), Duration::from_secs(10));
     let mut missing = false;
     for attempt in 0u64.. {
         let kubelet = path.join(KUBELET_SOCKET);
@@ -120,7 +119,7 @@ where
         }
         tracing::info!(resource, reason = %end, held, "registering again");
         if held {
-            pause = FIRST_PAUSE;
+            backoff.reset();
             continue;
         }
         endpoint.counters.registrations.with_label_values(&[resource, "failed"]).inc();
@@ -130,11 +129,11 @@ where
                 directory.changed().await;
             }
         };
-        pause = tokio::select! {
+        tokio::select! {
             () = token.cancelled() => return,
-            () = another => FIRST_PAUSE,
-            () = tokio::time::sleep(pause) => (pause * 2).min(LONGEST_PAUSE),
-        };
+            () = another => backoff.reset(),
+            () = tokio::time::sleep(backoff.failed()) => {}
+        }
     }
 }
 
@@ -188,7 +187,7 @@ where
     fn serve(&self, streams: watch::Sender<Streams>, own: CancellationToken) -> std::io::Result<JoinHandle<()>> {
         let listener = UnixListener::bind(&self.socket)?;
         let service = (self.endpoint.service)(streams, own.clone());
-        let service = DevicePluginServer::new(service).max_decoding_message_size(16 << 20);
+        let service = DevicePluginServer::new(service).max_decoding_message_size(MAX_MESSAGE_BYTES);
         let server = Server::builder()
             .add_service(service)
             .serve_with_incoming_shutdown(UnixListenerStream::new(listener), own.cancelled_owned());
@@ -203,7 +202,7 @@ where
 
     async fn open(&self, mut watched: watch::Receiver<Streams>) -> Result<(), End> {
         let dialled = async {
-            let mut client = DevicePluginClient::new(dial(self.socket.clone()).await?);
+            let mut client = DevicePluginClient::new(dial(&self.socket).await?);
             client.get_device_plugin_options(Empty {}).await.map_err(Box::new)?;
             Ok::<_, End>(())
         };
@@ -216,7 +215,7 @@ where
             options: Some(self.endpoint.options),
         };
         let registered = async {
-            let mut client = RegistrationClient::new(dial(self.endpoint.directory.join(KUBELET_SOCKET)).await?);
+            let mut client = RegistrationClient::new(dial(&self.endpoint.directory.join(KUBELET_SOCKET)).await?);
             client.register(request).await.map_err(Box::new)?;
             Ok::<_, End>(())
         };
@@ -259,16 +258,6 @@ where
             }
         }
     }
-}
-
-/// A connection to a socket, at once.
-pub(crate) async fn dial(socket: PathBuf) -> Result<Channel, tonic::transport::Error> {
-    let connector = tower::service_fn(move |_| {
-        let socket = socket.clone();
-        async move { UnixStream::connect(socket).await.map(TokioIo::new) }
-    });
-    // the address is not used, but HTTP/2 wants an authority
-    tonic::transport::Endpoint::from_static("http://localhost").connect_with_connector(connector).await
 }
 
 /// Removes sockets of earlier lives. One that answers is another plugin's and stays.

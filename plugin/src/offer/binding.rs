@@ -14,7 +14,7 @@ use kerf_proto::deviceplugin::{self as proto, CdiDevice, ContainerAllocateRespon
 
 use crate::device::backend::Vendor;
 use crate::device::cards::Cards;
-use crate::isolation::{Mount, Provision};
+use crate::isolation::demand::{Mount, Provision};
 
 /// How cards are handed to containers on this node.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 
 use serde_json::{Value, json};
 
+use crate::base::files;
 use crate::device::backend::HostDevice;
 use crate::device::roots::Roots;
 use crate::offer::hand_over::{ByPath, Cdi, Gift};
@@ -49,20 +50,5 @@ pub fn write(path: &Path, text: &str) -> io::Result<()> {
     if let Some(directory) = path.parent() {
         std::fs::create_dir_all(directory)?;
     }
-    // readers take files by their ending, so an unfinished one is not seen
-    whole(path, &path.with_extension("unfinished"), text)
-}
-
-/// Writes a file that everybody may read where it says something else, by way of `unfinished` beside it.
-///
-/// # Errors
-/// What the system says; an earlier file is left as it was.
-pub(crate) fn whole(path: &Path, unfinished: &Path, text: &str) -> io::Result<()> {
-    use std::os::unix::fs::PermissionsExt;
-    if std::fs::read_to_string(path).is_ok_and(|known| known == text) {
-        return Ok(());
-    }
-    std::fs::write(unfinished, text)?;
-    std::fs::set_permissions(unfinished, std::fs::Permissions::from_mode(0o644))?;
-    std::fs::rename(unfinished, path)
+    files::update(path, text.as_bytes(), 0o644)
 }

@@ -14,14 +14,12 @@ use std::collections::BTreeMap;
 
 use kerf::ids::DeviceId;
 
+use crate::api::event::{NodeEvent, OTHER_DOMAIN};
 use crate::device::backend::HostDevice;
 use crate::device::cards::Cards;
 
 /// So many cards are named; the rest is counted.
 const NAMED: usize = 8;
-
-/// The reason of the condition and of the event while pods of another resource domain hold cards.
-pub const OTHER_DOMAIN: &str = "OtherResourceDomain";
 
 /// How the cards of one backend are.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -58,7 +56,6 @@ impl Verdict {
         self.ill.is_empty() && self.withheld.is_none()
     }
 
-    /// The condition's reason.
     pub fn reason(&self) -> &'static str {
         match (self.ill.len(), self.all) {
             _ if self.withheld.is_some() => OTHER_DOMAIN,
@@ -68,7 +65,6 @@ impl Verdict {
         }
     }
 
-    /// The condition's message.
     pub fn message(&self) -> String {
         let Self { all, ill, withheld } = self;
         if let Some(why) = withheld {
@@ -81,18 +77,18 @@ impl Verdict {
     }
 
     /// What is to be told to get here from `before`: who fell ill, and who recovered.
-    pub fn since(&self, before: &Self) -> Vec<Tiding> {
+    pub fn since(&self, before: &Self) -> Vec<NodeEvent> {
         let other = |one: &Self, other: &Self| {
             let new: Vec<&String> =
                 one.ill.iter().filter(|(id, _)| !other.ill.contains_key(*id)).map(|(_, name)| name).collect();
             (!new.is_empty()).then(|| (new.len(), names(new.into_iter())))
         };
-        let fell = other(self, before).map(|(count, names)| Tiding {
+        let fell = other(self, before).map(|(count, names)| NodeEvent {
             warning: true,
             reason: "GPUUnhealthy",
             message: format!("{count} of {} GPUs fell ill: {names}; they take no new pods", self.all),
         });
-        let rose = other(before, self).map(|(count, names)| Tiding {
+        let rose = other(before, self).map(|(count, names)| NodeEvent {
             warning: false,
             reason: "GPURecovered",
             message: format!("{count} of {} GPUs healthy again: {names}", self.all),
@@ -101,10 +97,10 @@ impl Verdict {
     }
 
     /// What is to be told at the start, where the Node shows this condition (status and message) of an earlier life.
-    pub fn at_start(&self, shown: Option<(&str, &str)>) -> Vec<Tiding> {
+    pub fn at_start(&self, shown: Option<(&str, &str)>) -> Vec<NodeEvent> {
         match shown {
             Some((_, message)) if message == self.message() => Vec::new(),
-            Some(("False", _)) if self.healthy() => vec![Tiding {
+            Some(("False", _)) if self.healthy() => vec![NodeEvent {
                 warning: false,
                 reason: "GPURecovered",
                 message: format!("all {} GPUs healthy again", self.all),
@@ -112,17 +108,6 @@ impl Verdict {
             _ => self.since(&Self::default()),
         }
     }
-}
-
-/// An event about the Node.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Tiding {
-    /// Whether it is a warning.
-    pub warning: bool,
-    /// One word.
-    pub reason: &'static str,
-    /// For the administrator.
-    pub message: String,
 }
 
 fn name(host: &HostDevice) -> String {
@@ -241,9 +226,9 @@ mod tests {
             let mut ill = std::collections::BTreeSet::new();
             for state in states {
                 let now = verdict(&state);
-                for tiding in now.since(&before) {
-                    for id in (0..3).map(|at| format!("GPU-{at} ")).filter(|id| tiding.message.contains(id.as_str())) {
-                        let news = if tiding.warning { ill.insert(id) } else { ill.remove(&id) };
+                for event in now.since(&before) {
+                    for id in (0..3).map(|at| format!("GPU-{at} ")).filter(|id| event.message.contains(id.as_str())) {
+                        let news = if event.warning { ill.insert(id) } else { ill.remove(&id) };
                         prop_assert!(news, "told again");
                     }
                 }

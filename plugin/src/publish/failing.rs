@@ -5,16 +5,20 @@
 //! It is written when the first one fails, and taken back when none has failed for a while. A node where nothing failed
 //! has no such condition.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use k8s_openapi::jiff::Timestamp;
 use kerf::k8s::ALLOCATIONS_SUCCEED;
+use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use crate::api::client::{Cluster, ClusterError, Condition};
-use crate::publish::metrics::Counters;
-use crate::state::cards_watch::Pause;
-use crate::state::{Failed, State};
+use crate::base::backoff::Backoff;
+use crate::base::counters::Counters;
+use crate::base::level_triggered::{self, Next, Publisher};
+use crate::state::State;
+use crate::state::sample::Failed;
 
 /// After so long without another one, a failure is over.
 pub const MEMORY: Duration = Duration::from_secs(60);
@@ -29,43 +33,54 @@ pub async fn follow(
     counters: Counters,
     token: CancellationToken,
 ) {
-    let mut failures = state.watch_failures();
-    let (mut writer, mut pause) = (Writer { cluster, failing: None }, Pause::default());
-    loop {
-        let last = failures.borrow_and_update().clone().filter(|failed| failed.at.elapsed() < memory);
-        let wait = match writer.keep(last.as_deref(), memory).await {
-            Ok(()) => {
-                pause.end();
-                last.map(|failed| memory.saturating_sub(failed.at.elapsed()))
-            }
-            Err(error) => {
-                counters.api_errors.with_label_values(&["node"]).inc();
-                tracing::warn!(%error, "the Node is not told whether allocations fail; trying again");
-                Some(pause.longer())
-            }
-        };
-        tokio::select! {
-            () = token.cancelled() => return,
-            changed = failures.changed() => if changed.is_err() { return },
-            () = tokio::time::sleep(wait.unwrap_or_default()), if wait.is_some() => {}
+    let failures = state.watch_failures();
+    let mut failing = FailureCondition { cluster, failures, memory, counters, shown: None };
+    level_triggered::follow(&mut failing, &token).await;
+}
+
+struct FailureCondition {
+    cluster: Cluster,
+    failures: watch::Receiver<Option<Arc<Failed>>>,
+    memory: Duration,
+    counters: Counters,
+    /// Whether the Node says that containers fail; `None`: it was not read.
+    shown: Option<bool>,
+}
+
+impl Publisher for FailureCondition {
+    type Error = ClusterError;
+
+    async fn publish(&mut self) -> Result<Next, ClusterError> {
+        let last = self.failures.borrow_and_update().clone();
+        let last = last.filter(|failed| failed.at.elapsed() < self.memory);
+        self.write(last.as_deref()).await?;
+        Ok(match last {
+            Some(failed) => Next::within(self.memory.saturating_sub(failed.at.elapsed())),
+            None => Next::change(),
+        })
+    }
+
+    async fn changed(&mut self) -> bool {
+        self.failures.changed().await.is_ok()
+    }
+
+    fn failed(&mut self, error: &ClusterError, new: bool, backoff: &mut Backoff) -> Next {
+        self.counters.api_errors.with_label_values(&["node"]).inc();
+        if new {
+            tracing::warn!(%error, "the Node is not told whether allocations fail; trying again");
         }
+        Next::within(backoff.failed())
     }
 }
 
-struct Writer {
-    cluster: Cluster,
-    /// Whether the Node says that they fail; `None`: it was not read.
-    failing: Option<bool>,
-}
-
-impl Writer {
-    async fn keep(&mut self, last: Option<&Failed>, memory: Duration) -> Result<(), ClusterError> {
-        let shown = match self.failing {
+impl FailureCondition {
+    async fn write(&mut self, last: Option<&Failed>) -> Result<(), ClusterError> {
+        let shown = match self.shown {
             Some(shown) => shown,
             // what an earlier life wrote ends with it
             None => self.cluster.condition(ALLOCATIONS_SUCCEED).await?.is_some_and(|c| c.status == "False"),
         };
-        self.failing = Some(shown);
+        self.shown = Some(shown);
         let condition = match last {
             Some(failed) if !shown => {
                 let reason: String = failed.reason.chars().take(SHOWN).collect();
@@ -74,7 +89,7 @@ impl Writer {
             }
             None if shown => {
                 tracing::info!("containers do not fail any more");
-                let seconds = memory.as_secs();
+                let seconds = self.memory.as_secs();
                 ("True", "AllocationsSucceed", format!("nothing has failed for {seconds} s"))
             }
             _ => return Ok(()),
@@ -83,7 +98,7 @@ impl Writer {
         let (status, reason, message) = condition;
         let condition = Condition { status, reason: reason.to_owned(), message, since: now };
         self.cluster.set_condition(ALLOCATIONS_SUCCEED, &condition, now).await?;
-        self.failing = Some(last.is_some());
+        self.shown = Some(last.is_some());
         Ok(())
     }
 }

@@ -1,6 +1,5 @@
 //! Writes the condition and the events.
 
-use std::collections::VecDeque;
 use std::time::Duration;
 
 use k8s_openapi::jiff::Timestamp;
@@ -8,26 +7,18 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::api::client::{Cluster, ClusterError, Condition};
-use crate::publish::condition::{Tiding, Verdict};
-use crate::publish::metrics::Counters;
+use crate::api::event_queue::EventQueue;
+use crate::base::backoff::Backoff;
+use crate::base::counters::Counters;
+use crate::base::level_triggered::{self, Next, Publisher};
+use crate::publish::condition::Verdict;
 use crate::state::State;
-use crate::state::cards_watch::{News, Pause};
+use crate::state::cards_watch::CardsWatch;
 
 /// The condition is written again this often, as a sign of life.
 const HEARTBEAT: Duration = Duration::from_secs(300);
 /// Events that the API server did not take are tried again, so many of them.
 const PENDING: usize = 16;
-
-/// What the Node was told.
-#[derive(Default)]
-struct Told {
-    /// Whether what it shows from an earlier life was read.
-    asked: bool,
-    verdict: Option<Verdict>,
-    condition: Option<Condition>,
-    written: Option<Instant>,
-    pending: VecDeque<(String, Tiding)>,
-}
 
 /// Keeps the condition `kind` of the Node and tells its changes until `token` is cancelled, at most one every `period`.
 pub async fn follow(
@@ -38,83 +29,81 @@ pub async fn follow(
     period: Duration,
     token: CancellationToken,
 ) {
-    let mut news = News::of([&state]);
-    let (mut told, mut pause, mut trouble) = (Told::default(), Pause::default(), None);
-    loop {
-        let cards = news.cards();
-        let foreign = state.allocations(|allocations| allocations.other_domain().map(ToString::to_string));
+    let mut health = HealthCondition {
+        cards: CardsWatch::of([&state]),
+        events: EventQueue::new(PENDING),
+        cluster,
+        kind,
+        state,
+        counters,
+        period,
+        shown_is_read: false,
+        verdict: None,
+        condition: None,
+        written: None,
+    };
+    level_triggered::follow(&mut health, &token).await;
+}
+
+/// One condition of the Node, and what the Node was told of it.
+struct HealthCondition {
+    cluster: Cluster,
+    kind: String,
+    state: State,
+    cards: CardsWatch,
+    counters: Counters,
+    period: Duration,
+    /// Whether what the Node shows from an earlier life was read.
+    shown_is_read: bool,
+    verdict: Option<Verdict>,
+    condition: Option<Condition>,
+    written: Option<Instant>,
+    events: EventQueue,
+}
+
+impl Publisher for HealthCondition {
+    type Error = ClusterError;
+
+    async fn publish(&mut self) -> Result<Next, ClusterError> {
+        let cards = self.cards.cards();
+        let foreign = self.state.allocations(|allocations| allocations.other_domain().map(ToString::to_string));
         let verdict = cards.first().and_then(|cards| Verdict::of(cards)).map(|verdict| verdict.withheld(foreign));
-        let result = match verdict {
-            Some(verdict) => told.tell(&cluster, &kind, verdict, &counters).await,
-            None => Ok(false),
+        let wrote = match verdict {
+            Some(verdict) => self.tell(verdict).await?,
+            None => false,
         };
-        let (quiet, most) = match result {
-            Ok(wrote) => {
-                pause.end();
-                trouble = None;
-                (if wrote { period } else { Duration::ZERO }, told.rest().max(period))
-            }
-            Err(error) => {
-                counters.api_errors.with_label_values(&["node"]).inc();
-                let text = error.to_string();
-                if trouble.as_ref() != Some(&text) {
-                    tracing::warn!(condition = kind, %error, "health not told to the Node; trying again");
-                    trouble = Some(text);
-                }
-                // who may not write is asked again now and then: rights come while the plugin runs
-                let wait = if error.refused() { HEARTBEAT } else { pause.longer() };
-                (wait.min(period), wait)
-            }
-        };
-        if !news.next(quiet, most, &token).await {
-            return;
+        let quiet = if wrote { self.period } else { Duration::ZERO };
+        let next_heartbeat = self.written.map_or(HEARTBEAT, |at| HEARTBEAT.saturating_sub(at.elapsed()));
+        Ok(Next { quiet, most: Some(next_heartbeat.max(self.period)) })
+    }
+
+    async fn changed(&mut self) -> bool {
+        self.cards.changed().await
+    }
+
+    fn failed(&mut self, error: &ClusterError, new: bool, backoff: &mut Backoff) -> Next {
+        self.counters.api_errors.with_label_values(&["node"]).inc();
+        if new {
+            tracing::warn!(condition = self.kind, %error, "health not told to the Node; trying again");
         }
+        // who may not write is asked again now and then: rights come while the plugin runs
+        let wait = if error.refused() { HEARTBEAT } else { backoff.failed() };
+        Next { quiet: wait.min(self.period), most: Some(wait) }
     }
 }
 
-impl Told {
-    /// Until the next sign of life.
-    fn rest(&self) -> Duration {
-        self.written.map_or(HEARTBEAT, |at| HEARTBEAT.saturating_sub(at.elapsed()))
-    }
-
+impl HealthCondition {
     /// Says whether something was written.
-    async fn tell(
-        &mut self,
-        cluster: &Cluster,
-        kind: &str,
-        verdict: Verdict,
-        counters: &Counters,
-    ) -> Result<bool, ClusterError> {
-        if !self.asked {
-            self.condition = cluster.condition(kind).await?;
-            self.asked = true;
+    async fn tell(&mut self, verdict: Verdict) -> Result<bool, ClusterError> {
+        if !self.shown_is_read {
+            self.condition = self.cluster.condition(&self.kind).await?;
+            self.shown_is_read = true;
         }
         let now = Timestamp::now();
         if self.verdict.as_ref() != Some(&verdict) {
-            let tidings = match &self.verdict {
-                Some(before) => verdict.since(before),
-                None => {
-                    let shown = self.condition.as_ref();
-                    verdict.at_start(shown.map(|shown| (shown.status, shown.message.as_str())))
-                }
-            };
-            for (at, tiding) in tidings.into_iter().enumerate() {
-                tracing::debug!(
-                    condition = kind,
-                    reason = tiding.reason,
-                    message = tiding.message,
-                    "health changed"
-                );
-                // the same name for every try: what was written without an answer is not written again
-                let name = format!("{}-{:x}-{at}", kind.to_ascii_lowercase(), now.as_nanosecond());
-                self.pending.push_back((name, tiding));
-            }
-            while self.pending.len() > PENDING {
-                self.pending.pop_front();
-            }
+            self.note(&verdict, now);
         }
-        let events = self.send(cluster, counters).await;
+        let events = self.events.send(&self.cluster, &self.counters).await;
         let status = if verdict.healthy() { "True" } else { "False" };
         let before = self.condition.as_ref();
         let since = before.filter(|before| before.status == status).map_or(now, |before| before.since);
@@ -124,26 +113,29 @@ impl Told {
         let due = self.written.is_none_or(|at| at.elapsed() >= HEARTBEAT);
         let wrote = due || self.condition.as_ref() != Some(&condition);
         if wrote {
-            cluster.set_condition(kind, &condition, now).await?;
+            self.cluster.set_condition(&self.kind, &condition, now).await?;
             self.condition = Some(condition);
             self.written = Some(Instant::now());
         }
         events.map(|()| wrote)
     }
 
-    /// Sends the events that are left, in order. One that is refused is given up on; the condition says the same.
-    async fn send(&mut self, cluster: &Cluster, counters: &Counters) -> Result<(), ClusterError> {
-        while let Some((name, tiding)) = self.pending.front() {
-            match cluster.node_event(name, tiding).await {
-                Ok(()) => {}
-                Err(error) if error.refused() => {
-                    counters.api_errors.with_label_values(&["event"]).inc();
-                    tracing::warn!(%error, reason = tiding.reason, "event about the Node refused");
-                }
-                Err(error) => return Err(error),
-            }
-            self.pending.pop_front();
+    /// Takes the events of a verdict that is another than the last one.
+    fn note(&mut self, verdict: &Verdict, now: Timestamp) {
+        let shown = self.condition.as_ref();
+        let events = match &self.verdict {
+            Some(before) => verdict.since(before),
+            None => verdict.at_start(shown.map(|shown| (shown.status, shown.message.as_str()))),
+        };
+        for (at, event) in events.into_iter().enumerate() {
+            tracing::debug!(
+                condition = self.kind,
+                reason = event.reason,
+                message = event.message,
+                "health changed"
+            );
+            let name = format!("{}-{:x}-{at}", self.kind.to_ascii_lowercase(), now.as_nanosecond());
+            self.events.push(name, event);
         }
-        Ok(())
     }
 }

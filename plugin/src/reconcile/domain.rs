@@ -4,7 +4,7 @@
 use k8s_openapi::jiff::Timestamp;
 
 use crate::allocation::kubelet_list::OtherDomain;
-use crate::publish::condition::{OTHER_DOMAIN, Tiding};
+use crate::api::event::{NodeEvent, OTHER_DOMAIN};
 use crate::reconcile::Reconciler;
 
 /// What was told of them.
@@ -12,7 +12,7 @@ use crate::reconcile::Reconciler;
 pub(super) struct Domain {
     told: Option<OtherDomain>,
     /// An event that was not written yet.
-    pending: Option<(String, Tiding)>,
+    pending: Option<(String, NodeEvent)>,
 }
 
 impl Domain {
@@ -24,22 +24,22 @@ impl Domain {
             other_domain.as_ref().map(|other_domain| other_domain.resource.clone())
         };
         if resource(&now) != resource(&self.told) {
-            let tiding = match &now {
+            let event = match &now {
                 Some(other_domain) => {
                     tracing::error!(pod = %other_domain.pod, resource = other_domain.resource, "{other_domain}");
-                    Tiding { warning: true, reason: OTHER_DOMAIN, message: other_domain.to_string() }
+                    NodeEvent { warning: true, reason: OTHER_DOMAIN, message: other_domain.to_string() }
                 }
                 None => {
                     let message = "no pod of another resource domain holds cards any more".to_owned();
                     tracing::info!("{message}");
-                    Tiding { warning: false, reason: "OneResourceDomain", message }
+                    NodeEvent { warning: false, reason: "OneResourceDomain", message }
                 }
             };
-            self.pending = Some((format!("domain-{:x}", Timestamp::now().as_nanosecond()), tiding));
+            self.pending = Some((format!("domain-{:x}", Timestamp::now().as_nanosecond()), event));
             self.told.clone_from(&now);
         }
-        if let Some((name, tiding)) = &self.pending {
-            match reconciler.cluster.node_event(name, tiding).await {
+        if let Some((name, event)) = &self.pending {
+            match reconciler.cluster.node_event(name, event).await {
                 Err(error) if !error.refused() => tracing::debug!(%error, "event not written; trying again"),
                 _ => self.pending = None,
             }

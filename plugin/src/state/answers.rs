@@ -12,9 +12,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::allocation::Key;
 use crate::allocation::answers::AnsweredIds;
+use crate::base::files;
 use crate::device::ids::Ids;
-use crate::isolation::IsolationError;
-use crate::isolation::folder::replace;
 use crate::state::State;
 
 const VERSION: u32 = 1;
@@ -96,8 +95,8 @@ impl Answers {
     /// Writes what `state` knows now.
     ///
     /// # Errors
-    /// [`IsolationError`]; what was answered last must not be told then.
-    pub fn write(&self, state: &State) -> Result<(), IsolationError> {
+    /// What the system says; what was answered last must not be told then.
+    pub fn write(&self, state: &State) -> io::Result<()> {
         let _turn = self.turn.lock().unwrap_or_else(PoisonError::into_inner);
         let card = |slice: &Slice| Card {
             gpu: slice.device.to_string(),
@@ -113,10 +112,11 @@ impl Answers {
         };
         let answers = state.allocations(|allocations| allocations.answers().iter().map(answer).collect());
         if let Some(directory) = self.path.parent() {
-            fs::create_dir_all(directory).map_err(crate::isolation::at(directory))?;
+            fs::create_dir_all(directory)?;
         }
         let text = serde_json::to_vec(&Wire { version: VERSION, answers }).unwrap_or_default();
-        replace(&self.path, &text)
+        files::replace(&self.path, &text, 0o644)
+            .map_err(|error| io::Error::new(error.kind(), format!("{}: {error}", self.path.display())))
     }
 }
 

@@ -5,11 +5,11 @@ use std::collections::BTreeMap;
 use kerf::ids::{ContainerName, DeviceId, PodRef};
 
 use crate::allocation::view::PodView;
-use crate::state::Sample;
+use crate::state::sample::Sample;
 
 /// What all processes of one container do on one card.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Used {
+pub struct ContainerUsage {
     /// Card memory in bytes.
     pub memory: u64,
     /// Compute, in percent of the card.
@@ -19,17 +19,17 @@ pub struct Used {
 }
 
 /// A container on a card.
-pub type Place = (PodRef, ContainerName, DeviceId);
+pub type ContainerOnGpu = (PodRef, ContainerName, DeviceId);
 
 /// What each container does on each card.
-pub fn used(pods: &[PodView], sample: &Sample) -> BTreeMap<Place, Used> {
+pub fn used(pods: &[PodView], sample: &Sample) -> BTreeMap<ContainerOnGpu, ContainerUsage> {
     let mut names = BTreeMap::new();
     for pod in pods {
         for (id, container) in &pod.pod.runtime_ids {
             names.insert(id.as_str(), (&pod.pod.reference, container));
         }
     }
-    let mut used: BTreeMap<_, Used> = BTreeMap::new();
+    let mut used: BTreeMap<_, ContainerUsage> = BTreeMap::new();
     for (process, owner) in sample.usage.processes.iter().zip(&sample.owners) {
         let by_group = || {
             let (pod, container) = names.get(owner.as_ref()?.container.as_str())?;

@@ -15,8 +15,8 @@ use kerf_proto::intel::levelzero_client::LevelzeroClient;
 use kerf_proto::intel::{DeviceId as Address, GetIntelIndicesMessage};
 use tonic::transport::Channel;
 
+use crate::base::socket::dial;
 use crate::device::backend::HostDevice;
-use crate::kubelet::registration;
 
 /// All questions of one look must be answered within this time.
 const PATIENCE: Duration = Duration::from_secs(2);
@@ -67,7 +67,7 @@ fn blocking<T: Default>(question: impl Future<Output = Option<T>>) -> T {
 }
 
 async fn connect(socket: &Path) -> Option<Channel> {
-    let connected = registration::dial(socket.to_owned()).await;
+    let connected = dial(socket).await;
     connected.inspect_err(|error| tracing::debug!(socket = %socket.display(), %error, "no report of health")).ok()
 }
 
@@ -84,7 +84,7 @@ async fn exporter(socket: &Path) -> Option<BTreeSet<String>> {
 /// Why there is no answer.
 pub fn indices(socket: &Path) -> Result<BTreeSet<u32>, String> {
     let asked = async {
-        let channel = registration::dial(socket.to_owned()).await.map_err(|error| error.to_string())?;
+        let channel = dial(socket).await.map_err(|error| error.to_string())?;
         let answer = LevelzeroClient::new(channel).get_intel_indices(GetIntelIndicesMessage {}).await;
         let answer = answer.map_err(|status| status.message().to_owned())?.into_inner();
         match answer.error {

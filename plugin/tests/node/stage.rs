@@ -89,7 +89,7 @@ impl Stage {
         config.failure_memory = self.failure_memory.unwrap_or(config.failure_memory);
         let client = kerf_runtime::client::connect(config.kubeconfig.as_deref()).await.unwrap();
         let token = CancellationToken::new();
-        let plugin = kerf_plugin::start(config, client, token.clone()).await.unwrap();
+        let plugin = kerf_plugin::start(config, Some(client), token.clone()).await.unwrap();
         self.plugin = Some((plugin, token));
     }
 

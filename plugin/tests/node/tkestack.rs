@@ -3,10 +3,8 @@
 use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 
-use hyper_util::rt::TokioIo;
 use kerf_proto::vcuda::VDeviceRequest;
 use kerf_proto::vcuda::vcuda_service_client::VcudaServiceClient;
-use tokio::net::UnixStream;
 use tonic::transport::{Channel, Endpoint};
 
 use crate::stage::Stage;
@@ -19,11 +17,8 @@ async fn client(directory: &Path) -> VcudaServiceClient<Channel> {
     let short = tempfile::tempdir().unwrap();
     let link = short.path().join("v");
     symlink(directory, &link).unwrap();
-    let connector = tower::service_fn(move |_| {
-        let socket = link.join("vcuda.sock");
-        async move { UnixStream::connect(socket).await.map(TokioIo::new) }
-    });
-    let channel = Endpoint::from_static("http://localhost").connect_with_connector(connector).await.unwrap();
+    let socket = format!("unix:{}", link.join("vcuda.sock").display());
+    let channel = Endpoint::from_shared(socket).unwrap().connect().await.unwrap();
     VcudaServiceClient::new(channel)
 }
 

@@ -19,8 +19,9 @@ use kerf_plugin::allocation::{Key, Pod, Stage};
 use kerf_plugin::config::NvidiaOptions;
 use kerf_plugin::device::backend::{Backend, Vendor};
 use kerf_plugin::device::ids::Ids;
+use kerf_plugin::isolation::demand::{Demand, Provision};
 use kerf_plugin::isolation::driver::{Kept, wanted};
-use kerf_plugin::isolation::{Demand, Ladder, Options, Provision};
+use kerf_plugin::isolation::enforcers::{Enforcers, Options};
 use kerf_plugin::publish::labels::wanted::{Style, Wanted};
 use kerf_plugin::vendor::flags::MigStrategy;
 use kerf_plugin::vendor::nvidia::labels::Offer;
@@ -150,11 +151,11 @@ fn without_mig_a_card_is_a_card() {
     assert_eq!(shown, [("GPU-0", false), ("GPU-1", false)]);
 }
 
-fn ladder(directory: &Path, rungs: &[Isolation]) -> Ladder {
+fn enforcers(directory: &Path, kinds: &[Isolation]) -> Enforcers {
     let limiter = directory.join("limiter.so");
     std::fs::write(&limiter, "a library").unwrap();
-    Ladder::new(Options {
-        rungs: rungs.iter().copied().collect(),
+    Enforcers::new(Options {
+        kinds: kinds.iter().copied().collect(),
         state_dir: directory.join("state"),
         run_dir: directory.join("run"),
         library: limiter,
@@ -168,9 +169,9 @@ fn ladder(directory: &Path, rungs: &[Isolation]) -> Ladder {
 fn each_card_has_the_strongest_rung_that_works_for_it() {
     let directory = tempfile::tempdir().unwrap();
     let found = backend(directory.path(), true).discover().unwrap();
-    let of = |rungs: &[Isolation]| {
-        let ladder = ladder(directory.path(), rungs);
-        found.iter().map(|host| ladder.of_shares(host)).collect::<Vec<_>>()
+    let of = |kinds: &[Isolation]| {
+        let enforcers = enforcers(directory.path(), kinds);
+        found.iter().map(|host| enforcers.of_shares(host)).collect::<Vec<_>>()
     };
     use Isolation::{Driver, Limiter, None};
     // the driver refuses instances: two shares of one have the limiter between them
@@ -201,7 +202,7 @@ fn told(directory: &Path) -> String {
 }
 
 /// A container with a share that the driver is to hold, as the rest of the plugin sees it.
-fn container(ladder: &Ladder) -> (PodView, String) {
+fn container(enforcers: &Enforcers) -> (PodView, String) {
     let (uid, id) = ("5c0d6a2e-94a5-4e4b-9d2f-0a1b2c3d4e5f", "8f3c0d1e2b4a5968".repeat(4));
     let slice = Slice { device: "GPU-0".into(), index: 0, share: Share::new(500, 7680), count: 1 };
     let (container, kind) = ("main".into(), ContainerKind::App);
@@ -210,7 +211,7 @@ fn container(ladder: &Ladder) -> (PodView, String) {
     let key = Key { pod: uid.into(), container: "main".into() };
     let demand = Demand { key: &key, core: &core, grant: &grant, limit: None };
     // nothing is mounted, since the limiter is off: the driver alone holds it
-    assert_eq!(ladder.provide(&demand, Isolation::Driver).unwrap(), Provision::default());
+    assert_eq!(enforcers.provide(&demand, Isolation::Driver).unwrap(), Provision::default());
     let raw = RawContainer { name: "main", kind, core: Some("50"), memory: Some("30"), counted: &[] };
     let pod = Pod {
         uid: uid.into(),
@@ -236,11 +237,11 @@ fn container(ladder: &Ladder) -> (PodView, String) {
 #[test]
 fn the_drivers_limit_follows_the_container_and_is_lifted_before_its_group_is_anothers() {
     let directory = tempfile::tempdir().unwrap();
-    let ladder = ladder(directory.path(), &[Isolation::Driver]);
-    let driver = ladder.driver().unwrap();
-    let (view, group) = container(&ladder);
+    let enforcers = enforcers(directory.path(), &[Isolation::Driver]);
+    let driver = enforcers.driver().unwrap();
+    let (view, group) = container(&enforcers);
     let root = directory.path().join("cgroup");
-    let wanted = |views: &[PodView]| wanted(views, ladder.folders(), &root);
+    let wanted = |views: &[PodView]| wanted(views, enforcers.folders(), &root);
     // the container has not started: there is no group
     assert!(wanted(std::slice::from_ref(&view)).is_empty());
     let group = root.join(group);
@@ -260,13 +261,13 @@ fn the_drivers_limit_follows_the_container_and_is_lifted_before_its_group_is_ano
 #[test]
 fn a_driver_that_refuses_to_limit_is_asked_some_times_and_then_not_offered() {
     let directory = tempfile::tempdir().unwrap();
-    let ladder = ladder(directory.path(), &[Isolation::Driver]);
-    let driver = ladder.driver().unwrap();
+    let enforcers = enforcers(directory.path(), &[Isolation::Driver]);
+    let driver = enforcers.driver().unwrap();
     assert!(driver.limits(&"GPU-0".into()));
-    let (view, group) = container(&ladder);
+    let (view, group) = container(&enforcers);
     let root = directory.path().join("cgroup");
     std::fs::create_dir_all(root.join(group)).unwrap();
-    let wants = wanted(&[view], ladder.folders(), &root);
+    let wants = wanted(&[view], enforcers.folders(), &root);
     let refuses = directory.path().join("libnvidia-ml.so.1.refuses");
     std::fs::write(&refuses, "").unwrap();
     let mut kept = Kept::default();

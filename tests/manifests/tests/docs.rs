@@ -150,8 +150,8 @@ fn descs() -> [(&'static str, Vec<Desc>); 2] {
     let mut extender = metrics.descs().unwrap();
     extender.extend(age(kerf_extender::metrics::WATCH_AGE));
 
-    let counters = kerf_plugin::publish::metrics::Counters::new(&Registry::new()).unwrap();
-    let kerf_plugin::publish::metrics::Counters {
+    let counters = kerf_plugin::base::counters::Counters::new(&Registry::new()).unwrap();
+    let kerf_plugin::base::counters::Counters {
         registrations,
         allocations,
         starts,

@@ -195,7 +195,7 @@ impl Machine {
             .chain(own);
         let config = kerf_plugin::config::Config::try_from(kerf_plugin::config::Args::try_parse_from(args)?)?;
         let token = CancellationToken::new();
-        let plugin = kerf_plugin::start(config, client(api).await?, token.clone()).await?;
+        let plugin = kerf_plugin::start(config, Some(client(api).await?), token.clone()).await?;
         self.metrics = plugin.admin_address();
         self.plugin = Some((plugin, token));
         Ok(())

@@ -15,7 +15,7 @@ use std::path::{Path, PathBuf};
 
 use k8s_openapi::jiff::Timestamp;
 
-use crate::offer::cdi::whole;
+use crate::base::files;
 use crate::publish::labels::wanted::Wanted;
 
 /// NFD reads no longer ones.
@@ -25,13 +25,12 @@ const MAX_BYTES: usize = 64 << 10;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct FeatureFile {
     path: PathBuf,
-    hidden: PathBuf,
 }
 
 impl FeatureFile {
     /// Of this name, which must not begin with a dot.
     pub fn new(directory: &Path, name: &str) -> Self {
-        Self { path: directory.join(name), hidden: directory.join(format!(".{name}")) }
+        Self { path: directory.join(name) }
     }
 
     /// Says what is wanted, and if `until` is given, for how long.
@@ -40,7 +39,7 @@ impl FeatureFile {
     /// What the system says; an earlier file is left as it was. A directory that is not there is not made: without it no
     /// NFD runs here.
     pub fn write(&self, wanted: &Wanted, until: Option<Timestamp>) -> io::Result<()> {
-        whole(&self.path, &self.hidden, &text(wanted, until))
+        files::update(&self.path, text(wanted, until).as_bytes(), 0o644)
     }
 
     /// Removes it.

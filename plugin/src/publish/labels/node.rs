@@ -6,11 +6,9 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use crate::api::node::Changes;
 use crate::device::backend::Vendor;
 use crate::publish::labels::wanted::{Wanted, vendor};
-
-/// A change: `None` removes.
-pub type Changes = BTreeMap<String, Option<String>>;
 
 /// What to change.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

@@ -9,14 +9,17 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::api::client::{Cluster, ClusterError};
+use crate::api::node::NodePatch;
+use crate::base::backoff::Backoff;
+use crate::base::counters::Counters;
+use crate::base::level_triggered::{self, Next, Publisher};
 use crate::device::backend::{HostDevice, Vendor};
 use crate::publish::labels::feature_file::FeatureFile;
 use crate::publish::labels::flags::LabelMode;
 use crate::publish::labels::node::Plan;
 use crate::publish::labels::wanted::{Labels, Options, Style, Wanted};
-use crate::publish::metrics::Counters;
 use crate::state::State;
-use crate::state::cards_watch::{News, Pause};
+use crate::state::cards_watch::CardsWatch;
 
 /// How often what is there is compared with what should be.
 const REVIEW: Duration = Duration::from_secs(300);
@@ -88,69 +91,93 @@ impl PublishError {
 
 /// Labels of the cards of `states` until `token` is cancelled, written at most once every `period`.
 pub async fn follow(
-    mut target: Target,
+    target: Target,
     states: Vec<State>,
     style: Style,
     counters: Counters,
     period: Duration,
     token: CancellationToken,
 ) {
-    let mut news = News::of(&states);
+    let cards = CardsWatch::of(&states);
     let began = Instant::now();
-    let (mut pause, mut trouble) = (Pause::default(), None);
-    let mut last = None;
-    loop {
-        let cards = news.cards();
+    let mut labels = NodeLabels { target, cards, style, counters, period, began, last: None, cleared: false };
+    level_triggered::follow(&mut labels, &token).await;
+    labels.end();
+}
+
+struct NodeLabels {
+    target: Target,
+    cards: CardsWatch,
+    style: Style,
+    counters: Counters,
+    period: Duration,
+    began: Instant,
+    /// What was wanted last.
+    last: Option<Wanted>,
+    /// There is nothing left to do.
+    cleared: bool,
+}
+
+impl Publisher for NodeLabels {
+    type Error = PublishError;
+
+    async fn publish(&mut self) -> Result<Next, PublishError> {
+        let cards = self.cards.cards();
         let hosts: Vec<&HostDevice> = cards.iter().flat_map(|cards| cards.hosts()).collect();
-        let mut wanted = Wanted::of(&distinct(hosts), &style);
-        let late = began.elapsed() >= GRACE || matches!(target, Target::Cleared(..));
+        let mut wanted = Wanted::of(&distinct(hosts), &self.style);
+        let clearing = matches!(self.target, Target::Cleared(..));
+        let late = self.began.elapsed() >= GRACE || clearing;
         if late {
             for vendor in [Vendor::Amd, Vendor::Intel, Vendor::Nvidia] {
                 wanted.vendors.entry(vendor).or_default();
             }
         }
-        let result = write(&mut target, &wanted).await;
-        let (quiet, most) = match result {
-            Ok(wrote) => {
-                if matches!(target, Target::Cleared(..)) {
-                    tracing::info!("labels cleared");
-                    token.cancelled().await;
-                    return;
-                }
-                pause.end();
-                trouble = None;
-                let wait = if late { REVIEW } else { REVIEW.min(GRACE.saturating_sub(began.elapsed())) };
-                (if wrote { period } else { Duration::ZERO }, wait.max(period))
-            }
-            Err(PublishError::Node(error)) if error.conflict() => {
-                // the Node was changed between reading and writing, as it is every now and then
-                let wait = pause.longer();
-                (wait, wait)
-            }
-            Err(error) => {
-                if let PublishError::Node(_) = &error {
-                    counters.api_errors.with_label_values(&["node"]).inc();
-                }
-                let text = error.to_string();
-                if trouble.as_ref() != Some(&text) {
-                    tracing::warn!(%error, hint = error.hint(), "labels not written; trying again");
-                    trouble = Some(text);
-                }
-                let wait = pause.longer();
-                (wait.min(period), wait)
-            }
-        };
+        let wrote = write(&mut self.target, &wanted).await;
         if !wanted.vendors.is_empty() {
-            last = Some(wanted);
+            self.last = Some(wanted);
         }
-        if !news.next(quiet, most, &token).await {
-            break;
+        let wrote = wrote?;
+        if clearing {
+            tracing::info!("labels cleared");
+            self.cleared = true;
+            return Ok(Next::change());
         }
+        let wait = if late { REVIEW } else { REVIEW.min(GRACE.saturating_sub(self.began.elapsed())) };
+        let quiet = if wrote { self.period } else { Duration::ZERO };
+        Ok(Next { quiet, most: Some(wait.max(self.period)) })
     }
-    if let (Target::File(file), Some(wanted)) = (&target, last) {
-        let until = Timestamp::now().checked_add(LEGACY_SECONDS.seconds()).ok();
-        if let Err(error) = file.write(&wanted, until) {
-            tracing::warn!(%error, "feature file not given an end");
+
+    async fn changed(&mut self) -> bool {
+        if self.cleared {
+            return std::future::pending().await;
+        }
+        self.cards.changed().await
+    }
+
+    fn failed(&mut self, error: &PublishError, new: bool, backoff: &mut Backoff) -> Next {
+        let wait = backoff.failed();
+        if let PublishError::Node(error) = error {
+            if error.conflict() {
+                // the Node was changed between reading and writing, as it is every now and then
+                return Next { quiet: wait, most: Some(wait) };
+            }
+            self.counters.api_errors.with_label_values(&["node"]).inc();
+        }
+        if new {
+            tracing::warn!(%error, hint = error.hint(), "labels not written; trying again");
+        }
+        Next { quiet: wait.min(self.period), most: Some(wait) }
+    }
+}
+
+impl NodeLabels {
+    /// A feature file outlives the plugin by a while, so that an update takes no labels away.
+    fn end(self) {
+        if let (Target::File(file), Some(wanted)) = (&self.target, self.last) {
+            let until = Timestamp::now().checked_add(LEGACY_SECONDS.seconds()).ok();
+            if let Err(error) = file.write(&wanted, until) {
+                tracing::warn!(%error, "feature file not given an end");
+            }
         }
     }
 }
@@ -204,8 +231,9 @@ impl OnNode {
         if plan.is_empty() {
             return Ok(false);
         }
-        self.cluster.patch_node(&shown, &plan).await?;
-        tracing::info!(labels = plan.labels.len(), "labels written");
+        let patch = NodePatch { labels: plan.labels, annotations: plan.annotations };
+        self.cluster.patch_node(&shown, &patch).await?;
+        tracing::info!(labels = patch.labels.len(), "labels written");
         Ok(true)
     }
 }

@@ -6,10 +6,10 @@ use kerf::units::Mib;
 use prometheus::GaugeVec;
 
 use crate::allocation::view::{ContainerState, PodView};
-use crate::follow::watchdog::Breaches;
-use crate::publish::metrics::{Family, float, gauge};
-use crate::state::Sample;
-use crate::state::occupancy::{self, Used};
+use crate::publish::metrics::gauge::{Family, float, gauge};
+use crate::state::breach::Breaches;
+use crate::state::occupancy::{self, ContainerUsage};
+use crate::state::sample::Sample;
 
 const LABELS: [&str; 5] = ["namespace", "pod", "container", "gpu", "index"];
 /// gpu-manager's labels, before the one that differs from name to name.
@@ -50,7 +50,7 @@ pub(super) fn gauges(pods: &[PodView], sample: &Sample, node: &NodeName) -> prom
             let old_labels = [&*reference.name, &*reference.namespace, node.as_str(), name];
             let old_with =
                 |last: &str| old_labels.map(str::to_owned).into_iter().chain([last.to_owned()]).collect::<Vec<_>>();
-            let (mut sum, mut cards, mut mib) = (Used::default(), 0.0, 0);
+            let (mut sum, mut cards, mut mib) = (ContainerUsage::default(), 0.0, 0);
             for slice in &grant.slices {
                 let index = slice.index.to_string();
                 let labels = [&*reference.namespace, &*reference.name, name, slice.device.as_str(), &index];

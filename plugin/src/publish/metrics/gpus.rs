@@ -7,7 +7,7 @@ use kerf::ids::DeviceId;
 use kerf::units::Share;
 
 use crate::device::backend::{HostDevice, Usage};
-use crate::publish::metrics::{Family, float, gauge};
+use crate::publish::metrics::gauge::{Family, float, gauge};
 
 const LABELS: [&str; 3] = ["gpu", "index", "model"];
 

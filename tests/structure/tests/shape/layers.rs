@@ -1,7 +1,7 @@
 //! The layers of `plugin/src`: a folder imports folders of lower layers and its own files, and nothing else.
 
 /// A folder, or a file beside the folders, with its layer. Two of one layer never import each other.
-const LAYERS: [(u8, &str); 18] = [
+const LAYERS: [(u8, &str); 19] = [
     // the process: files, sockets, backoff, control groups, counters
     (1, "base"),
     // values: a GPU on its host, what a scan found, ids, labels
@@ -26,6 +26,7 @@ const LAYERS: [(u8, &str); 18] = [
     // flags to values
     (8, "config"),
     // start
+    (9, "tasks"),
     (9, "doctor"),
     (10, "lib"),
     (10, "main"),

@@ -1,0 +1,15 @@
+//! What others are told in events.
+
+/// The reason of the condition and of the event while pods of another resource domain hold GPUs.
+pub const OTHER_DOMAIN: &str = "OtherResourceDomain";
+
+/// An event about the Node.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NodeEvent {
+    /// Of type `Warning`; `Normal` otherwise.
+    pub warning: bool,
+    /// CamelCase, for programs.
+    pub reason: &'static str,
+    /// For administrators.
+    pub message: String,
+}

@@ -1,0 +1,93 @@
+//! Files that others read while they are written: a reader sees the old content or the new one.
+
+use std::fs::{self, File, Permissions};
+use std::io::{self, Write};
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+
+/// Replaces a file as a whole. `mode` holds whatever the umask is.
+///
+/// # Errors
+/// What the system says; an earlier file is left as it was.
+pub fn replace(path: &Path, content: &[u8], mode: u32) -> io::Result<()> {
+    replace_with(path, mode, |file| file.write_all(content))
+}
+
+/// Like [`replace`], but leaves a file that has this content already as it is, with its time of change.
+///
+/// # Errors
+/// What the system says; an earlier file is left as it was.
+pub fn update(path: &Path, content: &[u8], mode: u32) -> io::Result<()> {
+    if fs::read(path).is_ok_and(|known| known == content) {
+        return Ok(());
+    }
+    replace(path, content, mode)
+}
+
+/// Like [`replace`], with content that `write` makes.
+///
+/// # Errors
+/// What the system or `write` says; an earlier file is left as it was.
+pub fn replace_with(path: &Path, mode: u32, write: impl FnOnce(&mut File) -> io::Result<()>) -> io::Result<()> {
+    let name = path.file_name().unwrap_or_default().to_string_lossy();
+    // readers of directories go by the ending of a name (CDI), or leave out names that begin with a dot (NFD)
+    let unfinished = path.with_file_name(format!(".{name}.new"));
+    let mut file = File::create(&unfinished)?;
+    write(&mut file)?;
+    file.set_permissions(Permissions::from_mode(mode))?;
+    fs::rename(&unfinished, path).or_else(|error| {
+        // what a container runtime leaves that found nothing to mount
+        if error.kind() == io::ErrorKind::IsADirectory && fs::remove_dir(path).is_ok() {
+            return fs::rename(&unfinished, path);
+        }
+        Err(error)
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn mode(path: &Path) -> u32 {
+        fs::metadata(path).unwrap().permissions().mode() & 0o777
+    }
+
+    #[test]
+    fn a_file_is_replaced_as_a_whole_and_nothing_is_left_beside_it() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("a.yaml");
+        replace(&path, b"one", 0o644).unwrap();
+        let open = File::open(&path).unwrap();
+        replace(&path, b"two", 0o666).unwrap();
+        assert_eq!(io::read_to_string(open).unwrap(), "one");
+        assert_eq!((fs::read_to_string(&path).unwrap().as_str(), mode(&path)), ("two", 0o666));
+        assert!(replace_with(&path, 0o644, |_| Err(io::Error::other("full"))).is_err());
+        assert_eq!(fs::read_to_string(&path).unwrap(), "two");
+        replace(&path, b"three", 0o644).unwrap();
+        assert_eq!(fs::read_dir(directory.path()).unwrap().count(), 1);
+    }
+
+    #[test]
+    fn an_empty_directory_makes_room_and_a_full_one_does_not() {
+        let directory = tempfile::tempdir().unwrap();
+        let (empty, full) = (directory.path().join("empty"), directory.path().join("full"));
+        fs::create_dir(&empty).unwrap();
+        fs::create_dir_all(full.join("x")).unwrap();
+        replace(&empty, b"x", 0o644).unwrap();
+        assert!(empty.is_file());
+        assert!(replace(&full, b"x", 0o644).is_err());
+    }
+
+    #[test]
+    fn what_says_the_same_is_not_written_again() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("a");
+        update(&path, b"one", 0o644).unwrap();
+        let old = std::time::SystemTime::UNIX_EPOCH;
+        File::options().append(true).open(&path).unwrap().set_modified(old).unwrap();
+        update(&path, b"one", 0o644).unwrap();
+        assert_eq!(fs::metadata(&path).unwrap().modified().unwrap(), old);
+        update(&path, b"two", 0o644).unwrap();
+        assert_eq!(fs::read_to_string(&path).unwrap(), "two");
+    }
+}

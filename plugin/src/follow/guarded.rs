@@ -1,0 +1,66 @@
+//! A driver may hang. Its calls run on a blocking thread, one at a time, and are given up on after a while; until the
+//! hung one returns no other is made, and the GPUs count as unhealthy.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::Semaphore;
+use tokio::time::timeout;
+
+use crate::base::counters::Counters;
+use crate::device::backend::{Backend, BackendError};
+
+/// A driver that is silent for so long hangs.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// A driver behind a deadline.
+#[derive(Clone)]
+pub struct GuardedBackend {
+    backend: Arc<dyn Backend>,
+    busy: Arc<Semaphore>,
+    counters: Counters,
+}
+
+impl GuardedBackend {
+    pub fn new(backend: Arc<dyn Backend>, counters: Counters) -> Self {
+        Self { backend, busy: Arc::new(Semaphore::new(1)), counters }
+    }
+
+    /// How often what the backend reads was found unusable.
+    pub fn complaints(&self) -> u64 {
+        self.backend.complaints()
+    }
+
+    /// Asks a question, by which name errors call it.
+    ///
+    /// # Errors
+    /// The driver's, or that there is no answer in time.
+    pub async fn ask<T, F>(&self, question: &'static str, ask: F) -> Result<T, BackendError>
+    where
+        T: Send + 'static,
+        F: FnOnce(&dyn Backend) -> Result<T, BackendError> + Send + 'static,
+    {
+        let slow = |reason: &str| BackendError::Failed {
+            backend: self.backend.name(),
+            question,
+            reason: reason.to_owned(),
+        };
+        let backend = Arc::clone(&self.backend);
+        let asked = async {
+            let permit = Arc::clone(&self.busy).acquire_owned().await;
+            let answered = tokio::task::spawn_blocking(move || {
+                let _permit = permit;
+                ask(backend.as_ref())
+            });
+            answered.await
+        };
+        let (kind, error) = match timeout(PATIENCE, asked).await {
+            Ok(Ok(Ok(answer))) => return Ok(answer),
+            Ok(Ok(Err(error))) => (error.code(), error),
+            Ok(Err(_)) => ("failed", slow("the call panicked")),
+            Err(_) => ("slow", slow("no answer in time")),
+        };
+        self.counters.backend_errors.with_label_values(&[kind]).inc();
+        Err(error)
+    }
+}

@@ -1,0 +1,126 @@
+//! Keeps up what holds containers to their shares: the driver's limits, the daemons of the multi-process service, and
+//! the directories of containers.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::PathBuf;
+use std::time::Duration;
+
+use kerf::ids::{DeviceId, PodUid};
+use kerf::units::Share;
+use tokio_util::sync::CancellationToken;
+
+use crate::allocation::view::PodView;
+use crate::api::client::Cluster;
+use crate::base::counters::Counters;
+use crate::device::backend::Vendor;
+use crate::isolation::driver::{self, DriverLimits, Kept, Wanted};
+use crate::isolation::folder::Folders;
+use crate::isolation::mps::Mps;
+use crate::state::State;
+
+/// How soon a limit in the driver follows the start of a container that kubelet has reported.
+const DRIVER_PERIOD: Duration = Duration::from_millis(500);
+const MPS_PERIOD: Duration = Duration::from_secs(1);
+/// How often directories of containers that are over are looked for.
+const SWEEP: Duration = Duration::from_secs(30);
+
+/// Removes the directories of containers that are over, until the token is cancelled.
+pub async fn sweep(folders: Folders, state: State, token: CancellationToken) {
+    loop {
+        tokio::select! {
+            () = token.cancelled() => return,
+            () = tokio::time::sleep(SWEEP) => {}
+        }
+        // before kubelet and the API server were heard, everything may be needed
+        let Some((pods, strangers)) = state.allocations(|allocations| allocations.in_use()) else { continue };
+        let folders = folders.clone();
+        let swept = tokio::task::spawn_blocking(move || {
+            let known: BTreeSet<&PodUid> = pods.iter().map(|view| &view.pod.uid).collect();
+            let held = folders.of(pods.iter().flat_map(PodView::holders));
+            let held: BTreeSet<&PathBuf> = held.values().map(|folder| &folder.path).collect();
+            folders.sweep(|folder| {
+                let stranger = strangers.contains(&folder.core);
+                known.contains(&folder.key.pod) || held.contains(&folder.path) || stranger
+            });
+        });
+        let _ = swept.await;
+    }
+}
+
+/// Keeps limits on every container that was given this isolation, until the token is cancelled. They stay then.
+pub async fn follow_driver(
+    limits: DriverLimits,
+    state: State,
+    folders: Folders,
+    cluster: Cluster,
+    counters: Counters,
+    token: CancellationToken,
+) {
+    let mut kept = Kept::default();
+    loop {
+        tokio::select! {
+            () = token.cancelled() => return,
+            () = tokio::time::sleep(DRIVER_PERIOD) => {}
+        }
+        let (pods, limits, known) =
+            (state.allocations(|allocations| allocations.view()), limits.clone(), folders.clone());
+        let before = std::mem::take(&mut kept);
+        let looked = tokio::task::spawn_blocking(move || {
+            let mut kept = before;
+            let unmet = limits.keep(&mut kept, &driver::wanted(&pods, &known, limits.root()));
+            let lowered = unmet.into_iter().map(|unmet| (driver::fallen(&known, &unmet.folder), unmet));
+            (kept, lowered.collect::<Vec<_>>())
+        });
+        let Ok((now, lowered)) = looked.await else { continue };
+        kept = now;
+        for (level, Wanted { key, folder, pod, .. }) in lowered {
+            state.allocations(|allocations| allocations.enforced(&key, folder.core, level));
+            let uid = key.pod;
+            let message = format!("the driver does not limit the container's control group; its share has {level}");
+            tracing::warn!(%pod, %uid, message, "isolation lowered");
+            if let Err(error) = cluster.event(&pod, &uid, "GPUIsolationLowered", &message).await {
+                counters.api_errors.with_label_values(&["event"]).inc();
+                tracing::warn!(%pod, %error, "event not written");
+            }
+        }
+    }
+}
+
+/// Keeps a daemon for each card, until the token is cancelled; then ends them.
+pub async fn follow_mps(mps: Mps, state: State, token: CancellationToken) {
+    loop {
+        let (shares, daemons) = (shares(&state), mps.clone());
+        let _ = tokio::task::spawn_blocking(move || daemons.keep(&shares)).await;
+        tokio::select! {
+            () = token.cancelled() => break,
+            () = tokio::time::sleep(MPS_PERIOD) => {}
+        }
+    }
+    let _ = tokio::task::spawn_blocking(move || mps.end()).await;
+}
+
+/// The largest share of each card: in compute with the ceiling for bursts, and in memory. A card without shares has a
+/// daemon that allows all of it.
+fn shares(state: &State) -> BTreeMap<DeviceId, Share> {
+    let (cards, pods) = (state.cards(), state.allocations(|allocations| allocations.view()));
+    let healthy = cards.hosts().filter(|host| {
+        host.device.usable()
+            && !host.partition()
+            && matches!(host.origin.vendor, Vendor::Nvidia | Vendor::Simulated)
+    });
+    let mut shares: BTreeMap<DeviceId, Option<Share>> =
+        healthy.map(|host| (host.device.id.clone(), None)).collect();
+    for view in &pods {
+        for grant in view.containers.iter().map(|container| &container.grant).filter(|grant| grant.is_share()) {
+            for slice in &grant.slices {
+                let compute = view.limit.unwrap_or(slice.share.compute).max(slice.share.compute);
+                let share = Share { compute, ..slice.share };
+                if let Some(most) = shares.get_mut(&slice.device) {
+                    *most = Some(most.map_or(share, |most| most.max(share)));
+                }
+            }
+        }
+    }
+    let all = |device: &DeviceId| cards.get(device).map(|host| host.device.capacity()).unwrap_or_default();
+    shares.into_iter().map(|(device, share)| (device.clone(), share.unwrap_or_else(|| all(&device)))).collect()
+}

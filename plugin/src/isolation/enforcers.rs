@@ -1,0 +1,210 @@
+//! The kinds of isolation that this node has, the strongest first.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use kerf::isolation::Isolation;
+use kerf::plan::Grant;
+
+use crate::allocation::view::PodView;
+use crate::device::backend::{HostDevice, Vendor};
+use crate::device::ids::Ids;
+use crate::isolation::demand::{Demand, IsolationError, Provision};
+use crate::isolation::driver::DriverLimits;
+use crate::isolation::folder::{Folder, Folders};
+use crate::isolation::limiter::{self, Limiter};
+use crate::isolation::mps::Mps;
+
+/// Which kinds of isolation may be used, and what they need.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Options {
+    /// Those that may be used.
+    pub kinds: BTreeSet<Isolation>,
+    /// Where the library and containers' limits are, on the host and here.
+    pub state_dir: PathBuf,
+    /// Where containers' shared state is, on the host and here: ends with the machine.
+    pub run_dir: PathBuf,
+    /// The limiter's library, as this process sees it.
+    pub library: PathBuf,
+    /// NVIDIA's `nvidia-cuda-mps-control`; without it there is no `mps`.
+    pub mps_control: Option<PathBuf>,
+    /// NVIDIA's management library, where not as the loader finds it.
+    pub nvml: Option<PathBuf>,
+    pub cgroup_root: PathBuf,
+}
+
+/// What this node enforces shares with.
+#[derive(Clone, Debug)]
+pub struct Enforcers {
+    kinds: Arc<BTreeSet<Isolation>>,
+    folders: Folders,
+    limiter: Option<Limiter>,
+    mps: Option<Mps>,
+    driver: Option<DriverLimits>,
+}
+
+impl Enforcers {
+    /// Finds out what is there, and says in the log why not more.
+    pub fn new(options: Options) -> Self {
+        let Options { kinds, state_dir, run_dir, library, mps_control, nvml, cgroup_root } = options;
+        let allows = |kind| kinds.contains(&kind);
+        let told = |kind: Isolation, reason: String| tracing::info!(%kind, reason, "kind of isolation not used");
+        let limiter = allows(Isolation::Limiter).then(|| Limiter::install(&library, &state_dir));
+        let limiter = limiter.and_then(|found| found.map_err(|e| told(Isolation::Limiter, e.to_string())).ok());
+        let mps = mps_control.filter(|_| allows(Isolation::Mps)).map(|program| Mps::new(program, &run_dir));
+        let driver = allows(Isolation::Driver).then(|| DriverLimits::new(nvml.as_deref(), cgroup_root));
+        let driver = driver.and_then(|found| found.map_err(|e| told(Isolation::Driver, e.to_string())).ok());
+        let folders = Folders::open(&state_dir, &run_dir).unwrap_or_else(|error| {
+            tracing::warn!(%error, "limits of running containers cannot be read");
+            Folders::empty(&state_dir, &run_dir)
+        });
+        Self { kinds: Arc::new(kinds), folders, limiter, mps, driver }
+    }
+
+    pub fn none() -> Self {
+        let nowhere = Path::new("");
+        let folders = Folders::empty(nowhere, nowhere);
+        Self { kinds: Arc::default(), folders, limiter: None, mps: None, driver: None }
+    }
+
+    /// Folders of the containers that were given limits.
+    pub fn folders(&self) -> &Folders {
+        &self.folders
+    }
+
+    /// The multi-process service, where it may be used.
+    pub fn mps(&self) -> Option<&Mps> {
+        self.mps.as_ref()
+    }
+
+    /// The driver's limits, where it has them.
+    pub fn driver(&self) -> Option<&DriverLimits> {
+        self.driver.as_ref()
+    }
+
+    /// How shares of a card are enforced now.
+    pub fn of_shares(&self, host: &HostDevice) -> Isolation {
+        self.of_share(host, None)
+    }
+
+    /// How the share of a container that says it runs as `user` would be enforced.
+    fn of_share(&self, host: &HostDevice, user: Option<u32>) -> Isolation {
+        // the limiter knows NVIDIA's libraries only; simulated cards are taken for theirs
+        let foreign = matches!(host.origin.vendor, Vendor::Amd | Vendor::Intel);
+        let kinds = [
+            (
+                Isolation::Driver,
+                !host.partition() && self.driver.as_ref().is_some_and(|d| d.limits(&host.device.id)),
+            ),
+            (
+                Isolation::Mps,
+                !host.partition()
+                    && self.mps.as_ref().is_some_and(|m| m.serves(&host.device.id) && m.serves_user(user)),
+            ),
+            (Isolation::Limiter, self.limiter.is_some() && !foreign),
+        ];
+        let found = kinds.into_iter().find(|(kind, works)| *works && self.kinds.contains(kind));
+        found.map_or(Isolation::None, |(kind, _)| kind)
+    }
+
+    /// What a container's grant is enforced by, given the cards it is on and the user it says it runs as: the weakest of
+    /// them. `None`: it has whole cards that nobody partitions, and shares with nobody.
+    pub fn level<'a>(
+        &self,
+        grant: &Grant,
+        hosts: impl IntoIterator<Item = &'a HostDevice>,
+        user: Option<u32>,
+    ) -> Option<Isolation> {
+        let levels = hosts.into_iter().map(|host| match (grant.is_whole(), host.partition()) {
+            (false, _) => Some(self.of_share(host, user)),
+            (true, true) => Some(Isolation::Mig),
+            (true, false) => None,
+        });
+        levels.flatten().min().or(grant.is_share().then_some(Isolation::None))
+    }
+
+    /// A container with these ids of core is about to start. What did not outlive the machine's start is made anew, and by
+    /// now it is known which pod it really is: what holds is what `pods` says. An init container and those after it may
+    /// have the same ids, and which of them it is nobody says: each has a directory of its own, so all are made ready.
+    ///
+    /// # Errors
+    /// [`IsolationError`]; the container must not start then.
+    pub fn starts(&self, core: &Ids, pods: &[PodView]) -> Result<(), IsolationError> {
+        let mut left: BTreeMap<PathBuf, Folder> =
+            self.folders.all().into_iter().filter(|f| f.core == *core).map(|f| (f.path.clone(), f)).collect();
+        if let Some(limiter) = self.limiter.as_ref().filter(|_| left.values().any(|folder| folder.limiter)) {
+            limiter.reinstall()?;
+        }
+        let holders = || pods.iter().flat_map(|view| view.holders().map(|holder| (holder, view.limit)));
+        let holders = || holders().filter(|(holder, _)| holder.core == core);
+        let folders = self.folders.of(holders().map(|(holder, _)| holder));
+        for (holder, limit) in holders() {
+            let key = holder.key();
+            let Some(folder) = folders.get(&key) else {
+                self.found_lost(&Demand { key: &key, core, grant: holder.grant, limit }, pods)?;
+                continue;
+            };
+            left.remove(&folder.path);
+            if folder.limiter {
+                self.folders.keep(folder)?;
+                limiter::refresh(&Demand { key: &key, core, grant: holder.grant, limit }, folder)?;
+            }
+        }
+        // an init container that was served before this process began is known to kubelet alone
+        left.values().filter(|folder| folder.limiter).try_for_each(|folder| limiter::restore(folder).map(drop))
+    }
+
+    /// A container without a directory is about to start. Where its pod's record says that the limiter holds it, an earlier
+    /// life gave it one, and it was lost since.
+    fn found_lost(&self, demand: &Demand<'_>, pods: &[PodView]) -> Result<(), IsolationError> {
+        let Some(limiter) = self.limiter.as_ref().filter(|_| demand.grant.is_share()) else { return Ok(()) };
+        let pod = pods.iter().find(|view| view.pod.uid == demand.key.pod);
+        let level = pod.and_then(|view| view.pod.isolated.as_ref()?.get(&demand.key.container).copied());
+        if level == Some(Isolation::Limiter) {
+            let folder = self.folder(demand, Isolation::Limiter)?;
+            tracing::warn!(path = %folder.path.display(), "limits of a container were lost; they are written anew");
+            limiter.provide(demand, &folder)?;
+        }
+        Ok(())
+    }
+
+    /// These ids of core were just given to a container of `pod`: directories of others that have some of them are over,
+    /// but for those that `kept` says are somebody's still.
+    pub fn given(&self, core: &Ids, kept: impl Fn(&Folder) -> bool) {
+        let over = self.folders.all().into_iter().filter(|folder| folder.core.intersects(core) && !kept(folder));
+        over.for_each(|folder| self.folders.remove(&folder));
+    }
+
+    /// The directory of a container on cards of `level`.
+    ///
+    /// # Errors
+    /// [`IsolationError`]
+    pub fn folder(&self, demand: &Demand<'_>, level: Isolation) -> Result<Folder, IsolationError> {
+        self.folders.create(demand, level, level > Isolation::None && self.limiter.is_some())
+    }
+
+    /// Prepares everything that enforces the share of a container on cards of `level`.
+    ///
+    /// # Errors
+    /// [`IsolationError`]; the container must not start then.
+    pub fn provide(&self, demand: &Demand<'_>, level: Isolation) -> Result<Provision, IsolationError> {
+        if demand.grant.is_whole() {
+            return Ok(Provision::default());
+        }
+        let mut provision = Provision::default();
+        if level > Isolation::None {
+            let folder = self.folder(demand, level)?;
+            if let Some(limiter) = &self.limiter {
+                provision = provision.and(limiter.provide(demand, &folder)?);
+            }
+        }
+        if level == Isolation::Mps
+            && let Some(mps) = &self.mps
+        {
+            provision = provision.and(mps.provide(demand));
+        }
+        // the driver's limit waits for the control group, which is made when the container starts
+        Ok(provision)
+    }
+}

@@ -1,0 +1,143 @@
+//! Keeps the Node's inventory annotation: what the extender reads of this node's GPUs.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::time::Duration;
+
+use kerf::annotation::inventory;
+use kerf_runtime::feed::Feed;
+use tokio::sync::watch;
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+
+use crate::api::client::{Cluster, ClusterError};
+use crate::api::node::NodeAnnotations;
+use crate::base::backoff::Backoff;
+use crate::base::counters::Counters;
+use crate::base::level_triggered::{self, Next, Publisher};
+use crate::roster::Roster;
+use crate::state::State;
+
+/// How often the Node is looked at while it cannot be watched, in case somebody removed the inventory.
+const REVIEW: Duration = Duration::from_secs(60);
+/// Whoever writes over the inventory again and again is not answered ever faster: after so long without it, at once.
+const PEACE: Duration = Duration::from_secs(120);
+
+/// Keeps the annotation current: what `node` shows otherwise is written again. Nothing waits for it. `feed`: the watch
+/// of `node`.
+pub async fn follow(
+    cluster: Cluster,
+    state: State,
+    node: watch::Receiver<Option<NodeAnnotations>>,
+    feed: Feed,
+    counters: Counters,
+    token: CancellationToken,
+) {
+    let mut inventory = InventoryAnnotation {
+        cluster,
+        roster: state.watch_roster(),
+        node,
+        feed,
+        counters,
+        refusals: BTreeSet::new(),
+        written: None,
+        at: None,
+        contention: Backoff::of_api_server(),
+    };
+    level_triggered::follow(&mut inventory, &token).await;
+}
+
+struct InventoryAnnotation {
+    cluster: Cluster,
+    roster: watch::Receiver<Arc<Roster>>,
+    node: watch::Receiver<Option<NodeAnnotations>>,
+    feed: Feed,
+    counters: Counters,
+    /// GPUs that the log says are left out.
+    refusals: BTreeSet<String>,
+    /// What the Node was seen or made to show last.
+    written: Option<String>,
+    /// When this process wrote last.
+    at: Option<Instant>,
+    /// Between writes of the same.
+    contention: Backoff,
+}
+
+impl Publisher for InventoryAnnotation {
+    type Error = ClusterError;
+
+    async fn publish(&mut self) -> Result<Next, ClusterError> {
+        let roster = self.roster.borrow_and_update().clone();
+        for refusal in roster.refusals.difference(&self.refusals) {
+            tracing::warn!(%refusal, "not announced on the Node");
+        }
+        self.refusals.clone_from(&roster.refusals);
+        let shown = self.node.borrow_and_update().clone();
+        // before the first discovery there is nothing to say, and an older inventory may still be right
+        if !roster.settled || roster.hosts().next().is_none() {
+            return Ok(Next::within(REVIEW));
+        }
+        let shown = shown.filter(|_| self.feed.lost().is_none()).map(|shown| shown.inventory);
+        Ok(Next::within(self.write(inventory::encode(&roster.inventory()), shown).await?.unwrap_or(REVIEW)))
+    }
+
+    async fn changed(&mut self) -> bool {
+        tokio::select! {
+            changed = self.roster.changed() => changed.is_ok(),
+            changed = self.node.changed() => changed.is_ok(),
+        }
+    }
+
+    fn failed(&mut self, error: &ClusterError, new: bool, backoff: &mut Backoff) -> Next {
+        self.counters.api_errors.with_label_values(&["node"]).inc();
+        if new {
+            tracing::warn!(%error, "inventory not published; trying again");
+        }
+        Next::within(backoff.failed())
+    }
+}
+
+impl InventoryAnnotation {
+    /// Writes `text` where the Node does not show it. `seen`: what it shows, where that is known. Says when to look
+    /// again, where that is before anything changes.
+    async fn write(
+        &mut self,
+        text: String,
+        seen: Option<Option<String>>,
+    ) -> Result<Option<Duration>, ClusterError> {
+        let key = self.cluster.keys().inventory.clone();
+        let again = self.written.as_ref() == Some(&text);
+        let shown = match seen {
+            Some(shown) => shown,
+            None if again => self.cluster.node_annotation(&key).await?,
+            None => None,
+        };
+        if shown.as_ref() == Some(&text) {
+            self.written = Some(text);
+            return Ok(None);
+        }
+        let quiet = self.at.map_or(PEACE, |at| at.elapsed());
+        if !again || quiet >= PEACE {
+            self.contention.reset();
+        }
+        if again {
+            // the watch has not shown yet what was written, or somebody writes against us
+            let due = self.contention.peek().saturating_sub(quiet);
+            if !due.is_zero() {
+                return Ok(Some(due));
+            }
+            self.contention.failed();
+            // profiles whose pods are placed, and vcuda, belong into one process
+            tracing::warn!(
+                removed = shown.is_none(),
+                "somebody else changed this Node's inventory; writing it again"
+            );
+        }
+        self.cluster.annotate_node(&key, &text).await?;
+        if !again {
+            tracing::info!(bytes = text.len(), "inventory published");
+        }
+        (self.written, self.at) = (Some(text), Some(Instant::now()));
+        Ok(Some(self.contention.peek()))
+    }
+}

@@ -1,0 +1,299 @@
+//! The tasks of the plugin, by what they are for.
+
+use std::net::SocketAddr;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Context as _;
+use kerf_runtime::admin::{self, Admin};
+use kerf_runtime::feed::{Ages, Feed};
+use kerf_runtime::readiness::{Condition, Readiness};
+use kerf_runtime::shutdown::Tasks;
+use kerf_runtime::version;
+use kube::Client;
+use prometheus::Registry;
+use tokio_util::sync::CancellationToken;
+
+use crate::api::client::Cluster;
+use crate::base::counters::Counters;
+use crate::config::Config;
+use crate::device::ids::Resource;
+use crate::follow::access::Access;
+use crate::follow::guarded::GuardedBackend;
+use crate::front::placed::Steering;
+use crate::front::vcuda::{Service, Shared};
+use crate::front::vcuda_controller::{Roots, Tkestack};
+use crate::isolation::enforcers::Enforcers;
+use crate::kubelet::registration::Endpoint;
+use crate::offer::contract::Profile;
+use crate::publish::labels::wanted::Options as LabelOptions;
+use crate::publish::labels::write::Target;
+use crate::publish::metrics::Gauges;
+use crate::reconcile::Reconciler;
+use crate::state::State;
+use crate::state::answers::Answers;
+use crate::{device, follow, front, kubelet, publish};
+
+/// What the parts of the plugin are made with.
+pub struct Parts {
+    pub tasks: Tasks,
+    pub state: State,
+    pub registry: Registry,
+    pub counters: Counters,
+    readiness: Readiness,
+    /// The way to the API server, where there is one and the Node has a name.
+    cluster: Option<Cluster>,
+    /// Where pods' placements are read: for `vcuda` and placed profiles.
+    pub reconciler: Option<Reconciler>,
+    /// With [`Parts::reconciler`]: kubelet is new enough to say whose call it makes.
+    supported: Option<Condition>,
+}
+
+impl Parts {
+    pub fn new(config: &Config, client: Option<Client>, tasks: Tasks) -> anyhow::Result<Self> {
+        let registry = Registry::new();
+        let (counters, state, readiness) = (Counters::new(&registry)?, State::default(), Readiness::default());
+        registry.register(Box::new(Gauges::new(state.clone(), config.node.clone())?))?;
+        let named = client.filter(|_| !config.node.as_str().is_empty());
+        let cluster = named.map(|client| Cluster::new(client, config.node.clone(), config.keys.clone()));
+        let (mut reconciler, mut supported) = (None, None);
+        if config.vcuda || config.placed {
+            let cluster = cluster.clone().context("the profile vcuda and --placed need the API server")?;
+            let met = readiness.condition(version::CONDITION);
+            let asked = cluster.clone();
+            let ask = move || {
+                let cluster = asked.clone();
+                async move { Ok(cluster.kubelet_version().await?) }
+            };
+            tasks.spawn_short(version::follow("kubelet", ask, met.clone(), tasks.token().clone()));
+            let directory = &config.pod_resources_dir;
+            reconciler = Some(Reconciler::new(state.clone(), cluster, counters.clone(), directory));
+            supported = Some(met);
+        }
+        Ok(Self { tasks, state, registry, counters, readiness, cluster, reconciler, supported })
+    }
+
+    fn stop(&self) -> CancellationToken {
+        self.tasks.token().clone()
+    }
+
+    /// Offers the resources of all profiles to kubelet; says from which GPUs.
+    pub fn serve_profiles(&self, config: &Config) -> Vec<(&'static str, State)> {
+        let reconciler = self.reconciler.clone().filter(|_| config.placed);
+        let steering = reconciler.map(|reconciler| Steering { state: self.state.clone(), reconciler });
+        let serve = |profile: &Profile| {
+            let name = profile.name;
+            (name, self.serve_profile(profile.clone(), steering.clone(), &config.device_plugins_dir))
+        };
+        config.profiles.iter().map(serve).collect()
+    }
+
+    /// Offers a profile's resources, from GPUs of its own, which it returns; with `steering` they are GPUs of the node's
+    /// roster, too.
+    fn serve_profile(&self, profile: Profile, steering: Option<Steering>, directory: &Path) -> State {
+        let (name, period, profile) = (profile.name, profile.period, Arc::new(profile));
+        let (state, supported) = match &steering {
+            Some(steering) => (steering.state.beside(Arc::clone(&profile)), self.supported.clone()),
+            None => (State::default(), None),
+        };
+        let backend = GuardedBackend::new(device::backend::of(profile.source.clone()), self.counters.clone());
+        let found = self.readiness.condition("gpus");
+        // nothing holds a profile's containers to a share: their contracts know no limits
+        let nothing = Enforcers::none();
+        let health = follow::devices::follow_health(backend, nothing, state.clone(), period, found, self.stop());
+        self.tasks.spawn("health", health);
+        let (counters, ready) = (self.counters.clone(), self.readiness.condition(name));
+        let directory = directory.to_owned();
+        let serving =
+            front::profile::follow(profile, state.clone(), steering, counters, directory, ready, self.stop());
+        self.tasks.spawn(name, once(supported, serving, self.stop()));
+        state
+    }
+
+    /// Tells the Node how the GPUs of each offer are, and labels it.
+    pub fn publish(
+        &self,
+        offers: Vec<(&'static str, State)>,
+        labels: &LabelOptions,
+        period: Duration,
+    ) -> anyhow::Result<()> {
+        for (name, state) in self.cluster.iter().flat_map(|_| &offers) {
+            let Some(cluster) = self.cluster.clone() else { continue };
+            let kind = publish::condition::condition_type(name);
+            let counters = self.counters.clone();
+            let told = publish::health::follow(cluster, kind, state.clone(), counters, period, self.stop());
+            self.tasks.spawn("node-health", told);
+        }
+        let states = offers.into_iter().map(|(_, state)| state).collect();
+        if let Some(target) = Target::of(labels, self.cluster.clone())? {
+            let (style, counters) = (labels.style.clone(), self.counters.clone());
+            let written = publish::labels::write::follow(target, states, style, counters, period, self.stop());
+            self.tasks.spawn("labels", written);
+        }
+        Ok(())
+    }
+
+    pub async fn serve_admin(&self, listen: SocketAddr) -> anyhow::Result<SocketAddr> {
+        let listener = admin::listen(listen).await?;
+        let address = listener.local_addr()?;
+        let state = self.state.clone();
+        let routes = admin::router(Admin {
+            registry: self.registry.clone(),
+            series: None,
+            readiness: self.readiness.clone(),
+            debug: Arc::new(move || publish::debug::state(&state)),
+            program: "kerf-plugin",
+            draining: self.stop(),
+        });
+        tracing::info!(%address, "serving HTTP");
+        self.tasks.spawn("admin", admin::serve(listener, routes, self.stop()));
+        Ok(address)
+    }
+
+    /// Follows this node's Node and pods, compares them with kubelet's list, and writes what follows from it.
+    pub fn follow_pods(&self, reconciler: &Reconciler, config: &Config) -> anyhow::Result<()> {
+        let feed = |kind| Feed::new(kind, config.patience, self.counters.api_errors.with_label_values(&["watch"]));
+        let (pods, nodes) = (feed("pods"), feed("nodes"));
+        let ages = Ages::new(publish::metrics::WATCH_AGE, [pods.clone(), nodes.clone()])?;
+        self.registry.register(Box::new(ages))?;
+        let (cluster, state, counters) = (reconciler.cluster(), &self.state, &self.counters);
+
+        let (latest, node) = tokio::sync::watch::channel(None);
+        let own = follow::own_node::follow(cluster.clone(), nodes.clone(), latest, self.stop());
+        self.tasks.spawn("node", own);
+        let cordon =
+            publish::cordon::follow(cluster.clone(), state.clone(), node.clone(), counters.clone(), self.stop());
+        self.tasks.spawn("cordon", cordon);
+        let inventory =
+            publish::inventory::follow(cluster.clone(), state.clone(), node, nodes, counters.clone(), self.stop());
+        self.tasks.spawn("inventory", inventory);
+
+        let lists = cluster.lists().clone();
+        let access = Access { pods: pods.clone(), lists, grace: config.withdraw_after };
+        let (judged, recorder) = (access.clone(), reconciler.clone());
+        self.readiness.check("pods", move || judged.lacks());
+        self.readiness.check("records", move || recorder.unrecorded());
+        self.tasks.spawn("pods", follow::pods::follow(cluster.clone(), state.clone(), pods, self.stop()));
+        self.tasks.spawn("access", access.follow(state.clone(), reconciler.clone(), self.stop()));
+        let alone = self.readiness.condition("one resource domain: drain the node of pods of the other");
+        self.tasks.spawn("reconcile", reconciler.clone().follow(alone, self.stop()));
+        let memory = config.failure_memory;
+        let failing =
+            publish::failing::follow(cluster.clone(), state.clone(), memory, counters.clone(), self.stop());
+        self.tasks.spawn("failing", failing);
+        Ok(())
+    }
+
+    /// Keeps up what holds containers to their shares, and looks whether it does.
+    pub fn enforce(&self, cluster: &Cluster, config: &Config) -> Enforcers {
+        let enforcers = Enforcers::new(config.isolation.clone());
+        let (state, folders) = (&self.state, enforcers.folders());
+        for folder in folders.all() {
+            state.allocations(|allocations| allocations.enforced(&folder.key, folder.core, folder.level));
+        }
+        self.tasks.spawn("pacing", follow::pacing::follow(state.clone(), folders.clone(), self.stop()));
+        let watchdog = follow::watchdog::follow(
+            state.clone(),
+            folders.clone(),
+            cluster.clone(),
+            self.counters.clone(),
+            config.breach_margin,
+            config.proc_root.clone(),
+            self.stop(),
+        );
+        self.tasks.spawn("watchdog", watchdog);
+        if let Some(mps) = enforcers.mps() {
+            self.tasks.spawn("mps", follow::limits::follow_mps(mps.clone(), state.clone(), self.stop()));
+        }
+        if let Some(driver) = enforcers.driver() {
+            let limits = follow::limits::follow_driver(
+                driver.clone(),
+                state.clone(),
+                folders.clone(),
+                cluster.clone(),
+                self.counters.clone(),
+                self.stop(),
+            );
+            self.tasks.spawn("driver-limits", limits);
+        }
+        self.tasks.spawn("limits", follow::limits::sweep(folders.clone(), state.clone(), self.stop()));
+        enforcers
+    }
+
+    /// Asks the driver of the GPUs of `vcuda` how they are and what they do.
+    pub fn follow_devices(&self, backend: GuardedBackend, enforcers: &Enforcers, config: &Config) {
+        let (state, found) = (self.state.clone(), self.readiness.condition("gpus"));
+        let (asked, period) = (backend.clone(), config.health_period);
+        let health =
+            follow::devices::follow_health(asked, enforcers.clone(), state.clone(), period, found, self.stop());
+        self.tasks.spawn("health", health);
+        let (proc_root, period) = (config.proc_root.clone(), config.sample_period);
+        let usage = follow::devices::follow_usage(backend, state, period, proc_root, self.stop());
+        self.tasks.spawn("usage", usage);
+    }
+
+    /// Offers both resources of `vcuda` to kubelet, and serves tkestack's library where that is wanted.
+    pub fn serve_vcuda(&self, reconciler: Reconciler, enforcers: Enforcers, answers: Answers, config: Config) {
+        let tkestack = config.tkestack.then(|| {
+            let (tkestack, opened) = Tkestack::new();
+            tkestack.resume(enforcers.folders());
+            let roots = Roots { proc: config.proc_root, cgroup: config.isolation.cgroup_root };
+            let (state, folders) = (self.state.clone(), enforcers.folders().clone());
+            let serving = front::vcuda_controller::follow(opened, state, folders, roots, self.stop());
+            self.tasks.spawn("tkestack", serving);
+            tkestack
+        });
+        let shared = Shared {
+            state: self.state.clone(),
+            reconciler,
+            counters: self.counters.clone(),
+            strategy: Arc::new(config.strategy),
+            enforcers,
+            answers,
+            tkestack,
+        };
+        self.serve_kubelet(&shared, Resource::Core, "core", "kubelet-core", &config.device_plugins_dir);
+        self.serve_kubelet(&shared, Resource::Memory, "memory", "kubelet-memory", &config.device_plugins_dir);
+    }
+
+    fn serve_kubelet(
+        &self,
+        shared: &Shared,
+        resource: Resource,
+        word: &'static str,
+        ready: &'static str,
+        directory: &Path,
+    ) {
+        let (registered, served) = (self.readiness.condition(ready), shared.clone());
+        let endpoint = Endpoint {
+            word: word.to_owned(),
+            label: word.to_owned(),
+            resource: resource.name(&shared.strategy.keys).to_owned(),
+            options: front::vcuda::options(),
+            counters: self.counters.clone(),
+            directory: directory.to_owned(),
+            service: move |streams, token| Service::new(served.clone(), resource.clone(), streams, token),
+        };
+        let state = self.state.clone();
+        let met = move |met| {
+            registered.set(met);
+            if !met {
+                state.allocations(|allocations| allocations.disconnected());
+            }
+        };
+        let serving = kubelet::registration::keep_registered(endpoint, met, self.stop());
+        self.tasks.spawn(word, once(self.supported.clone(), serving, self.stop()));
+    }
+}
+
+/// Does a part's work once the condition holds, where there is one.
+async fn once(condition: Option<Condition>, work: impl Future<Output = ()>, stop: CancellationToken) {
+    if let Some(condition) = condition {
+        tokio::select! {
+            () = condition.met() => {}
+            () = stop.cancelled() => return,
+        }
+    }
+    work.await;
+}
