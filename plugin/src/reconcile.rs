@@ -12,14 +12,14 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use kerf::ids::{PodRef, PodUid};
+use kerf_proto::deviceplugin::KUBELET_SOCKET;
 use kerf_proto::podresources::ListPodResourcesRequest;
 use kerf_proto::podresources::pod_resources_lister_client::PodResourcesListerClient;
 use kerf_runtime::readiness::Condition;
 use tokio::time::{Instant, timeout};
 use tokio_util::sync::CancellationToken;
 
-use crate::allocation::Allocations;
-use crate::allocation::kubelet_list::{Comparison, ContainerResources, Listing, OtherDomain};
+use crate::allocation::{Allocations, Comparison, ContainerResources, Listing, OtherDomain};
 use crate::api::client::{Cluster, ClusterError};
 use crate::base::backoff::Backoff;
 use crate::base::counters::Counters;
@@ -42,7 +42,6 @@ const PATIENCE: Duration = Duration::from_secs(6);
 const REVIEW: Duration = Duration::from_secs(30);
 /// kubelet is not made to write its checkpoint more often.
 const BOOKS: Duration = Duration::from_millis(250);
-const SOCKET: &str = "kubelet.sock";
 
 /// Why kubelet did not tell.
 #[derive(Debug, thiserror::Error)]
@@ -77,7 +76,7 @@ impl Reconciler {
             cluster,
             counters,
             calls: Calls::default(),
-            socket: directory.join(SOCKET),
+            socket: directory.join(KUBELET_SOCKET),
             writes: Gate::default(),
         }
     }
@@ -229,7 +228,7 @@ impl Reconciler {
         let mut domain = Domain::default();
         loop {
             let compared = self.compare(false).await;
-            alone.set(domain.tell(&self).await);
+            alone.set(domain.tell(&self.state, &self.cluster).await);
             let unsure = match &compared {
                 Ok(findings) => {
                     let waits = self.state.allocations(|allocations| {

@@ -4,6 +4,7 @@
 pub mod answers;
 pub mod breach;
 pub mod cards_watch;
+pub mod decisions;
 pub mod occupancy;
 pub mod sample;
 
@@ -13,12 +14,14 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use parking_lot::{Mutex, MutexGuard};
 use tokio::sync::{Notify, watch};
 
-use crate::allocation::Allocations;
+use crate::allocation::{Allocations, Decision, Key, Refusal};
 use crate::device::backend::{BackendError, HostDevice};
 use crate::device::cards::Cards;
+use crate::device::ids::Resource;
 use crate::offer::contract::Profile;
 use crate::roster::{Roster, Source};
 use crate::state::breach::Breaches;
+use crate::state::decisions::{Decided, Decisions};
 use crate::state::sample::{Failed, Sample};
 use kerf::device::Health;
 use kerf::ids::DeviceId;
@@ -43,6 +46,7 @@ struct Shared {
     roster: watch::Sender<Arc<Roster>>,
     sample: watch::Sender<Arc<Sample>>,
     breaches: Mutex<Arc<Breaches>>,
+    decisions: Mutex<Decisions>,
     doubt: Notify,
     repeats: watch::Sender<()>,
     withdrawn: watch::Sender<bool>,
@@ -60,6 +64,7 @@ impl Default for State {
             roster: watch::Sender::new(Arc::default()),
             sample: watch::Sender::new(Arc::default()),
             breaches: Mutex::default(),
+            decisions: Mutex::default(),
             doubt: Notify::new(),
             repeats: watch::Sender::new(()),
             withdrawn: watch::Sender::new(false),
@@ -179,6 +184,16 @@ impl State {
 
     pub fn set_breaches(&self, breaches: Breaches) {
         *self.shared.breaches.lock() = Arc::new(breaches);
+    }
+
+    /// For which container kubelet's call for so many ids was taken, and why; or why it was refused.
+    pub fn decided(&self, resource: &Resource, units: u64, outcome: Result<(&Key, &Decision), &Refusal>) {
+        self.shared.decisions.lock().add(resource, units, outcome);
+    }
+
+    /// The last decisions, the oldest first.
+    pub fn decisions(&self) -> Vec<Decided> {
+        self.shared.decisions.lock().all()
     }
 
     /// A container has failed for reasons of this node.

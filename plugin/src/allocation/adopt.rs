@@ -1,4 +1,4 @@
-//! Pods that hold cards and that nobody has recorded, or whose record cannot be read: of shares by count where another
+//! Pods that hold GPUs and that nobody has recorded, or whose record cannot be read: of shares by count where another
 //! scheduler bound them, or an extender that did not know of such shares. What they hold, by kubelet's list and by what was
 //! answered for their ids, becomes their record, so that it is counted from then on.
 
@@ -9,26 +9,26 @@ use kerf::plan::{Form, Grant, Placement, Plan, Slice};
 use kerf::request::{Ask, ContainerRequest};
 use kerf::shares::Counted;
 
-use crate::allocation::entry::Entry;
-use crate::allocation::{Allocations, Key};
+use crate::allocation::allocations::Allocations;
+use crate::allocation::entry::{Assigned, Entry};
+use crate::allocation::pod::Key;
 use crate::device::ids::Resource;
 
 impl Allocations {
     /// Makes a record for each such pod that has all it asks for.
-    pub(super) fn write_down(&mut self) {
-        let bare = self.pods.values().filter(|entry| entry.placement.is_none() && entry.complete());
+    pub(super) fn adopt(&mut self) {
+        let bare = self.pods.values().filter(|entry| entry.placement().is_none() && entry.complete());
         let found: Vec<(PodUid, Placement)> =
-            bare.filter_map(|entry| Some((entry.pod.uid.clone(), self.found(entry)?))).collect();
+            bare.filter_map(|entry| Some((entry.pod.uid.clone(), self.held_by(entry)?))).collect();
         for (uid, placement) in found {
             if let Some(entry) = self.pods.get_mut(&uid) {
-                entry.placement = Some(placement);
-                entry.exchanged = true;
+                entry.assigned = Assigned::Corrected(placement);
             }
         }
     }
 
     /// What the pod holds by its ids. `None` where these do not say it of every container.
-    fn found(&self, entry: &Entry) -> Option<Placement> {
+    fn held_by(&self, entry: &Entry) -> Option<Placement> {
         let grant = |container: &ContainerRequest, slices: Vec<Slice>| Grant {
             container: container.name.clone(),
             kind: container.kind,
@@ -49,7 +49,7 @@ impl Allocations {
                 }
                 Ask::Share(_) | Ask::Whole { .. } => {
                     let key = Key { pod: entry.pod.uid.clone(), container: container.name.clone() };
-                    Some(grant(container, self.answered(&key, claim?.core()?)?.clone()))
+                    Some(grant(container, self.answers.of(&key, claim?.core()?)?.clone()))
                 }
             });
         }
@@ -68,7 +68,7 @@ impl Allocations {
     }
 
     /// What an init container had that was over before this process began: kubelet gives its ids to the containers
-    /// after it, so their cards were its cards; more than they have, of the same cards first.
+    /// after it, so their GPUs were its GPUs; more than they have, of the same GPUs first.
     fn reused(&self, counted: &Counted, later: &[Grant]) -> Option<Vec<Slice>> {
         let same = later.iter().filter(|grant| grant.form == Form::Counted(counted.resource.clone()));
         let held: BTreeMap<&DeviceId, u32> =

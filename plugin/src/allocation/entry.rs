@@ -6,53 +6,9 @@ use kerf::ids::ContainerName;
 use kerf::plan::{Grant, Placement};
 use kerf::request::{Ask, ContainerKind, ContainerRequest};
 
-use crate::allocation::Pod;
-use crate::device::ids::{Ids, Resource};
-
-/// A container's ids, as far as kubelet has asked.
-#[derive(Clone, Debug, Default)]
-pub(super) struct Claim {
-    /// By resource: each is asked for by a call of its own.
-    held: BTreeMap<Resource, Ids>,
-    /// Number of the last call that changed this claim.
-    pub(super) order: u64,
-    /// kubelet's latest list names this container; for an ordinary init container, its pod.
-    pub(super) seen: bool,
-    /// kubelet listed it with these ids at least once; or PreStartContainer named them.
-    pub(super) confirmed: bool,
-    /// kubelet has since given an id of it to another pod: in kubelet's eyes this one is over.
-    pub(super) released: bool,
-}
-
-impl Claim {
-    pub(super) fn ids(&self, resource: &Resource) -> Option<&Ids> {
-        self.held.get(resource)
-    }
-
-    pub(super) fn core(&self) -> Option<&Ids> {
-        self.ids(&Resource::Core)
-    }
-
-    /// Whether these are its ids of core or of memory.
-    pub(super) fn names(&self, ids: &Ids) -> bool {
-        !self.released && Resource::VCUDA.iter().any(|resource| self.ids(resource) == Some(ids))
-    }
-
-    pub(super) fn counted(&self) -> Option<&Ids> {
-        self.held.iter().find(|(resource, _)| matches!(resource, Resource::Counted(_))).map(|(_, ids)| ids)
-    }
-
-    pub(super) fn set(&mut self, resource: &Resource, ids: Option<Ids>) {
-        match ids {
-            Some(ids) => drop(self.held.insert(resource.clone(), ids)),
-            None => drop(self.held.remove(resource)),
-        }
-    }
-
-    pub(super) fn is_empty(&self) -> bool {
-        self.held.is_empty()
-    }
-}
+use crate::allocation::claim::{Claim, State};
+use crate::allocation::pod::Pod;
+use crate::device::ids::Resource;
 
 /// How a container comes to be the one that kubelet asks for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -65,22 +21,61 @@ pub(super) enum Reach {
     Again,
 }
 
-/// A pod and what is claimed for it.
+/// Which GPUs a pod has.
+#[derive(Clone, Debug)]
+pub(super) enum Assigned {
+    /// Nobody has recorded it in a way that can be believed.
+    Unknown,
+    /// Those of the first record that could be believed.
+    Recorded(Placement),
+    /// Others than the extender wrote: its containers changed places with others, or kubelet chose differently.
+    Corrected(Placement),
+}
+
+/// Whether kubelet has noted all that was answered for a pod.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Noted {
+    /// As far as is known.
+    All,
+    /// An answer was lost: it comes last among equals.
+    NotAll,
+}
+
+/// A pod that asks for GPUs, and what is claimed for its containers.
 #[derive(Clone, Debug)]
 pub(super) struct Entry {
     pub(super) pod: Pod,
-    /// The truth about its cards: the first believable record, changed only by an exchange.
-    pub(super) placement: Option<Placement>,
-    /// The truth differs from what the extender wrote.
-    pub(super) exchanged: bool,
+    pub(super) assigned: Assigned,
     pub(super) claims: BTreeMap<ContainerName, Claim>,
-    /// Its cards were answered once and kubelet did not note it: it comes last among equals.
-    pub(super) doubtful: bool,
-    /// The relist that last showed it.
-    pub(super) generation: u64,
+    pub(super) noted: Noted,
 }
 
 impl Entry {
+    pub(super) fn new(pod: Pod) -> Self {
+        let assigned = pod.record.clone().map_or(Assigned::Unknown, Assigned::Recorded);
+        Self { assigned, claims: BTreeMap::new(), noted: Noted::All, pod }
+    }
+
+    /// As the API server shows it now. What is written over its first record is not obeyed.
+    pub(super) fn observe(&mut self, pod: Pod) {
+        if let (Assigned::Unknown, Some(record)) = (&self.assigned, &pod.record) {
+            self.assigned = Assigned::Recorded(record.clone());
+        }
+        self.pod = pod;
+    }
+
+    /// The truth about its GPUs.
+    pub(super) fn placement(&self) -> Option<&Placement> {
+        match &self.assigned {
+            Assigned::Unknown => None,
+            Assigned::Recorded(placement) | Assigned::Corrected(placement) => Some(placement),
+        }
+    }
+
+    pub(super) fn corrected(&self) -> bool {
+        matches!(self.assigned, Assigned::Corrected(_))
+    }
+
     pub(super) fn claim(&self, name: &ContainerName) -> Option<&Claim> {
         self.claims.get(name)
     }
@@ -141,28 +136,41 @@ impl Entry {
         let all = &self.pod.request.containers;
         let lasting = all.iter().any(|container| !lends(container.kind));
         all.iter().filter(|container| !lasting || !lends(container.kind)).all(|container| {
-            let listed = |claim: &Claim| claim.confirmed && (claim.seen || self.pod.confirmed) && !claim.released;
-            self.claim(&container.name).is_some_and(listed) && !self.lacks(container)
+            self.claim(&container.name).is_some_and(|claim| self.believed(claim)) && !self.lacks(container)
         })
     }
 
-    /// Whether it may be on its cards: kubelet has allocated something for it, or it runs. That kubelet has given its ids
+    /// Whether kubelet's latest list has it, or the pod says of itself that it has its GPUs and kubelet listed it once.
+    pub(super) fn believed(&self, claim: &Claim) -> bool {
+        match claim.state() {
+            State::Confirmed => true,
+            State::Unlisted => self.pod.confirmed,
+            State::Assumed | State::PodListed | State::Released => false,
+        }
+    }
+
+    /// Whether it may be on its GPUs: kubelet has allocated something for it, or it runs. That kubelet has given its ids
     /// to others says nothing of that; the API server tells its end.
     pub(super) fn holds(&self) -> bool {
         !self.claims.is_empty() || self.settled()
     }
 
-    /// Whether it runs, or says of itself that it has its cards.
+    /// Whether it runs, or says of itself that it has its GPUs.
     pub(super) fn settled(&self) -> bool {
         self.pod.confirmed || !self.pod.runtime_ids.is_empty()
     }
 
     pub(super) fn grant(&self, name: &ContainerName) -> Option<&Grant> {
-        self.placement.as_ref()?.plan.grants.iter().find(|grant| grant.container == *name)
+        self.placement()?.plan.grants.iter().find(|grant| grant.container == *name)
     }
 
-    pub(super) fn grant_mut(&mut self, name: &ContainerName) -> Option<&mut Grant> {
-        self.placement.as_mut()?.plan.grants.iter_mut().find(|grant| grant.container == *name)
+    /// What the container has, to be changed: it is not as it was recorded any more.
+    pub(super) fn correct(&mut self, name: &ContainerName) -> Option<&mut Grant> {
+        if let Assigned::Recorded(placement) = &self.assigned {
+            self.assigned = Assigned::Corrected(placement.clone());
+        }
+        let Assigned::Corrected(placement) = &mut self.assigned else { return None };
+        placement.plan.grants.iter_mut().find(|grant| grant.container == *name)
     }
 }
 

@@ -4,15 +4,17 @@ use kerf::ids::{ContainerName, DeviceId};
 use kerf::plan::{Form, Grant};
 use kerf::units::Milli;
 
+use crate::allocation::allocations::Allocations;
+use crate::allocation::claim::Claim;
 use crate::allocation::entry::{Entry, lends};
-use crate::allocation::{Allocations, Key};
+use crate::allocation::pod::Key;
 
 impl Allocations {
     /// What was assumed of `a` is true of `b`, and the other way round. Pods of one shape change places as a
     /// whole; otherwise the two containers do, if they ask for the same. Whether they did.
     pub(super) fn exchange(&mut self, a: &Key, b: &Key) -> bool {
         let (Some(left), Some(right)) = (self.pods.get(&a.pod), self.pods.get(&b.pod)) else { return false };
-        if left.placement.is_none() != right.placement.is_none() {
+        if left.placement().is_none() != right.placement().is_none() {
             return false;
         }
         if a.pod != b.pod
@@ -42,7 +44,7 @@ impl Allocations {
     }
 
     /// Whether `a` and `b` may be served in each other's place and change records afterwards: in pods of one shape,
-    /// or each for as long as its pod, since an init container shares its cards with those after it. And with the same
+    /// or each for as long as its pod, since an init container shares its GPUs with those after it. And with the same
     /// ceiling for bursts: the limits that the one was served with are right for the other.
     pub(super) fn interchangeable(&self, a: &Key, b: &Key) -> bool {
         let (Some(left), Some(right)) = (self.pods.get(&a.pod), self.pods.get(&b.pod)) else { return false };
@@ -63,8 +65,7 @@ impl Allocations {
 
     fn exchange_pair(&mut self, a: &Key, b: &Key) {
         self.swap_cards(a, b);
-        self.exchange_answers(a, b);
-        self.exchange_levels(a, b);
+        self.answers.exchange(a, b);
         let mut take =
             |key: &Key| self.pods.get_mut(&key.pod).and_then(|entry| entry.claims.remove(&key.container));
         let (of_a, of_b) = (take(a), take(b));
@@ -75,16 +76,14 @@ impl Allocations {
         }
     }
 
-    /// Two containers change cards; each keeps its own amounts.
+    /// Two containers change GPUs; each keeps its own amounts.
     pub(super) fn swap_cards(&mut self, a: &Key, b: &Key) {
         let grant = |claims: &Self, key: &Key| claims.pods.get(&key.pod)?.grant(&key.container).cloned();
         let (Some(of_a), Some(of_b)) = (grant(self, a), grant(self, b)) else { return };
         for (key, own, other) in [(a, &of_a, &of_b), (b, &of_b, &of_a)] {
-            if let Some(entry) = self.pods.get_mut(&key.pod) {
-                entry.exchanged = true;
-                if let Some(grant) = entry.grant_mut(&key.container) {
-                    *grant = moved(own, other);
-                }
+            let entry = self.pods.get_mut(&key.pod);
+            if let Some(grant) = entry.and_then(|entry| entry.correct(&key.container)) {
+                *grant = moved(own, other);
             }
         }
     }
@@ -92,7 +91,7 @@ impl Allocations {
 
 /// The ceiling for bursts that its containers' limits are written with.
 fn ceiling(entry: &Entry) -> Option<Milli> {
-    entry.placement.as_ref().map_or(entry.pod.request.limit, |placement| placement.limit)
+    entry.placement().map_or(entry.pod.request.limit, |placement| placement.limit)
 }
 
 fn names(entry: &Entry) -> impl Iterator<Item = ContainerName> {
@@ -106,14 +105,14 @@ fn shape(entry: &Entry) -> impl Iterator<Item = impl PartialEq> {
 
 /// A pod of which kubelet has listed a part keeps that part.
 fn untouched(entry: &Entry) -> bool {
-    !entry.claims.values().any(|claim| claim.confirmed)
+    !entry.claims.values().any(Claim::was_confirmed)
 }
 
-/// `own` on the cards of `other`.
+/// `own` on the GPUs of `other`.
 fn moved(own: &Grant, other: &Grant) -> Grant {
     let mut grant = own.clone();
     if matches!(own.form, Form::Counted(_)) && own.form == other.form {
-        // as many, however they are divided among cards
+        // as many, however they are divided among GPUs
         grant.slices.clone_from(&other.slices);
     } else if own.slices.len() == other.slices.len() {
         for (slice, target) in grant.slices.iter_mut().zip(&other.slices) {

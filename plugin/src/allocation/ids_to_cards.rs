@@ -1,4 +1,4 @@
-//! Which cards a container has, by the ids that it holds.
+//! Which GPUs a container has, by the ids that it holds.
 
 use std::collections::BTreeMap;
 
@@ -6,19 +6,20 @@ use kerf::ids::{ContainerName, DeviceId, ResourceName};
 use kerf::plan::{Form, Slice};
 use kerf::units::{Mib, Share};
 
-use crate::allocation::{Allocations, Key};
+use crate::allocation::allocations::Allocations;
+use crate::allocation::pod::Key;
 use crate::device::ids::{Ids, Resource};
 
 impl Allocations {
-    /// The container has the cards that were answered for its ids of core. Where the answer is not known, it has those of
-    /// its record: that is what it was answered from. Of shares by count it has the cards
+    /// The container has the GPUs that were answered for its ids of core. Where the answer is not known, it has those of
+    /// its record: that is what it was answered from. Of shares by count it has the GPUs
     /// that its ids name. Whether these are others than were recorded.
     pub(super) fn believe(&mut self, key: &Key, resource: &Resource, ids: &Ids) -> bool {
         let Some(grant) = self.pods.get(&key.pod).and_then(|entry| entry.grant(&key.container)) else {
             return false;
         };
         let real = match resource {
-            Resource::Core => self.answered(key, ids).cloned().filter(|real| real.len() == grant.slices.len()),
+            Resource::Core => self.answers.of(key, ids).cloned().filter(|real| real.len() == grant.slices.len()),
             Resource::Memory => None,
             Resource::Counted(name) => self.shares(name, ids),
         };
@@ -27,30 +28,28 @@ impl Allocations {
             self.swap_cards(&other, key);
             return true;
         }
-        if let Some(entry) = self.pods.get_mut(&key.pod) {
-            entry.exchanged = true;
-            if let Some(grant) = entry.grant_mut(&key.container) {
-                if let Form::Counted(_) = grant.form {
-                    grant.slices = real;
-                    return true;
-                }
-                let whole = grant.is_whole();
-                for (slice, real) in grant.slices.iter_mut().zip(real) {
-                    let share = if whole { real.share } else { slice.share };
-                    *slice = Slice { share, ..real };
-                }
+        let entry = self.pods.get_mut(&key.pod);
+        if let Some(grant) = entry.and_then(|entry| entry.correct(&key.container)) {
+            if let Form::Counted(_) = grant.form {
+                grant.slices = real;
+                return true;
+            }
+            let whole = grant.is_whole();
+            for (slice, real) in grant.slices.iter_mut().zip(real) {
+                let share = if whole { real.share } else { slice.share };
+                *slice = Slice { share, ..real };
             }
         }
         true
     }
 
-    /// The cards, and how many shares by count of each.
+    /// The GPUs, and how many shares by count of each.
     fn places(&self, slices: &[Slice]) -> BTreeMap<DeviceId, u32> {
         let name = |device: &DeviceId| self.card(device).map_or_else(|| device.clone(), |card| card.id.clone());
         slices.iter().map(|slice| (name(&slice.device), slice.count)).collect()
     }
 
-    /// What these ids of shares by count are; `None` where one names no card of this node.
+    /// What these ids of shares by count are; `None` where one names no GPU of this node.
     pub(super) fn shares(&self, resource: &ResourceName, ids: &Ids) -> Option<Vec<Slice>> {
         let cards = ids.cards();
         let slices = cards.iter().map(|(card, count)| self.slice(resource, card, u32::try_from(*count).ok()?));
@@ -59,7 +58,7 @@ impl Allocations {
         (cards.values().sum::<u64>() == ids.len()).then_some(slices)
     }
 
-    /// So many shares of a card that is offered as such.
+    /// So many shares of a GPU that is offered as such.
     pub(super) fn slice(&self, resource: &ResourceName, card: &str, count: u32) -> Option<Slice> {
         let card = self.cards.get(card)?;
         let compute = card.offers.get(resource)?.compute_of(count);
@@ -67,7 +66,7 @@ impl Allocations {
         Some(Slice { device, index: card.index, share, count })
     }
 
-    /// A container that asks for the same as `key`, still waits, and was placed on these cards: they are not free
+    /// A container that asks for the same as `key`, still waits, and was placed on these GPUs: they are not free
     /// for it any more.
     fn waits_on(&self, key: &Key, resource: &Resource, cards: &[Slice]) -> Option<Key> {
         let cards = self.places(cards);

@@ -1,22 +1,23 @@
-//! GetPreferredAllocation: which ids to offer, so that they name the placed cards. Never fails.
+//! GetPreferredAllocation: which ids to offer, so that they name the placed GPUs. Never fails.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use kerf::ids::DeviceId;
 use kerf::plan::{Form, Grant};
 
-use crate::allocation::{Allocations, Key};
-use crate::device::ids::{self, Ids, Resource};
+use crate::allocation::allocations::Allocations;
+use crate::allocation::pod::Key;
+use crate::device::ids::{self, Resource};
 use crate::device::preferred::PreferredDevices;
 
 impl Allocations {
     /// What is known of the container that kubelet is expected to ask for with this number of shares.
     pub fn preferred_devices(&self, resource: &Resource, units: u64) -> PreferredDevices {
-        let key = self.callers(resource, units, None).ok().and_then(|keys| keys.into_iter().next());
+        let key = self.callers(resource, units, None).ok().and_then(|callers| callers.keys().next().cloned());
         let own = key.as_ref().map(|key| &key.pod);
         let mut preferred = PreferredDevices::default();
         for entry in self.pods.values() {
-            let Some(placement) = &entry.placement else { continue };
+            let Some(placement) = entry.placement() else { continue };
             let plan = self.resolve(&placement.plan);
             if let Some(key) = key.as_ref().filter(|key| key.pod == entry.pod.uid) {
                 let own =
@@ -32,21 +33,10 @@ impl Allocations {
         preferred
     }
 
-    /// Notes what kubelet is advised to take.
-    pub fn offers(&mut self, resource: &Resource, ids: &Ids) {
-        self.offered = Some((resource.clone(), ids.clone()));
-    }
-
-    /// Whether an Allocate of these ids belongs to the call that is being answered: kubelet took what it was advised to. If
-    /// not, what it was at then says nothing of it.
-    pub fn expects(&self, resource: &Resource, ids: &Ids) -> bool {
-        self.offered.as_ref().is_some_and(|(offered, set)| offered == resource && set == ids)
-    }
-
     /// Chooses `size` of the `available` ids, the `required` ones first.
     ///
-    /// The rest come from the cards of the container that kubelet is expected to ask for; where that is not
-    /// known or they do not suffice, from as few other cards as possible. Fewer than `size` only where there are
+    /// The rest come from the GPUs of the container that kubelet is expected to ask for; where that is not
+    /// known or they do not suffice, from as few other GPUs as possible. Fewer than `size` only where there are
     /// no more.
     pub fn prefer(
         &self,
@@ -95,10 +85,10 @@ impl Allocations {
 
     /// The container that kubelet is expected to ask for with this amount.
     fn expected(&self, resource: &Resource, units: u64) -> Option<Key> {
-        let candidates = self.callers(resource, units, None).unwrap_or_default();
+        let callers = self.callers(resource, units, None).ok()?;
         let fits =
             |key: &&Key| self.pods.get(&key.pod).is_some_and(|entry| self.room(entry, &key.container).is_ok());
-        candidates.iter().find(fits).or(candidates.first()).cloned()
+        callers.keys().find(fits).or(callers.keys().next()).cloned()
     }
 
     fn cards_of(&self, key: &Key) -> Vec<DeviceId> {

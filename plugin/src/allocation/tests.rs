@@ -1,23 +1,26 @@
 //! The rules one by one; [`burst`] has them all at once.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use kerf::annotation::{self, Keys, Record};
-use kerf::device::Health;
-use kerf::plan::{Form, Taken};
-use kerf::request::{Ask, ContainerKind, ContainerRequest, RawAnnotations, RawContainer};
-use kerf::units::{Mib, Share};
+use kerf::device::{Device, Health};
+use kerf::ids::{ContainerName, DeviceId, PodRef, PodUid};
+use kerf::isolation::Isolation;
+use kerf::plan::{Form, Grant, Placement, Plan, Slice, Taken};
+use kerf::request::{Ask, ContainerKind, ContainerRequest, GpuRequest, RawAnnotations, RawContainer};
+use kerf::units::{Mib, Milli, Share};
 
 use super::entry::amount;
-use super::kubelet_list::{ContainerResources, Listing};
 use super::*;
-use crate::device::ids::{Resource, unit};
+use crate::device::ids::{Ids, Resource, unit};
 
 mod burst;
 mod counted;
+mod decisions;
 mod dice;
 mod level;
 mod strangers;
+mod transitions;
 mod twins;
 
 const CARDS: u32 = 4;
@@ -152,7 +155,7 @@ fn listing(held: impl IntoIterator<Item = ContainerResources>, others: &[&Pod]) 
 }
 
 /// A list that was asked for during a call.
-fn within(allocations: &mut Allocations, listing: &Listing) -> kubelet_list::Comparison {
+fn within(allocations: &mut Allocations, listing: &Listing) -> Comparison {
     let question = allocations.question(true);
     allocations.reconcile(listing, question)
 }
@@ -206,8 +209,8 @@ fn without_kubelets_list_the_same_call_is_answered_again_once_nobody_waits() {
     let mut allocations = allocations_with([share("a", 20, 2, 0, 1)]);
     let first = allocations.allocate(&Resource::Core, core(0, 0..20)).unwrap();
     let again = allocations.allocate(&Resource::Core, core(0, 0..20)).unwrap();
-    assert_eq!((&first.key, &first.grant, false), (&again.key, &again.grant, first.repeated));
-    assert!(again.repeated);
+    assert_eq!((&first.key, &first.grant, false), (&again.key, &again.grant, first.repeated()));
+    assert!(again.repeated());
 }
 
 #[test]
@@ -275,10 +278,10 @@ fn a_list_older_than_a_call_or_than_another_list_changes_nothing() {
     allocations.allocate(&Resource::Core, core(0, 0..20)).unwrap();
     let (second, third) = (allocations.question(false), allocations.question(false));
     let stale = listing([held(&b, core(0, 0..20), Ids::default())], &[]);
-    assert_eq!(allocations.reconcile(&stale, before), kubelet_list::Comparison::default());
+    assert_eq!(allocations.reconcile(&stale, before), Comparison::default());
     assert_eq!(allocations.reconcile(&stale, third).swaps.len(), 1);
     let other = listing([held(&a, core(0, 0..20), Ids::default())], &[]);
-    assert_eq!(allocations.reconcile(&other, second), kubelet_list::Comparison::default());
+    assert_eq!(allocations.reconcile(&other, second), Comparison::default());
 }
 
 #[test]
@@ -340,7 +343,7 @@ fn only_the_end_of_a_pod_frees_its_card() {
     let a = share("a", 100, 0, 0, 1);
     let mut allocations = allocations_with([a.clone()]);
     allocations.allocate(&Resource::Core, core(0, 0..100)).unwrap();
-    allocations.observe(Pod { stage: Stage::Leaving, ..a.clone() });
+    allocations.observe(Pod { stage: Stage::Terminating, ..a.clone() });
     assert_eq!(allocations.allocated(&"GPU-0".into()).compute, Milli::WHOLE);
     allocations.observe(Pod { stage: Stage::Ended, ..a.clone() });
     assert_eq!(allocations.allocated(&"GPU-0".into()), Share::ZERO);

@@ -1,12 +1,16 @@
 //! What is believed now, for metrics and `/debug/state`.
 
+use std::collections::BTreeSet;
+
 use kerf::ids::PodUid;
 use kerf::isolation::Isolation;
 use kerf::plan::Grant;
 use kerf::units::Milli;
 
-use crate::allocation::entry::Claim;
-use crate::allocation::{Allocations, Key, Pod};
+use crate::allocation::allocations::Allocations;
+use crate::allocation::claim::{Claim, State};
+use crate::allocation::entry::{Entry, Noted};
+use crate::allocation::pod::{Key, Pod};
 use crate::device::ids::{Ids, Resource};
 
 /// A pod, for reports.
@@ -16,8 +20,10 @@ pub struct PodView {
     pub pod: Pod,
     /// Ceiling for bursts.
     pub limit: Option<Milli>,
-    /// Whether it changed places with another pod.
+    /// Whether it has other GPUs than its record said: it changed places with another pod, or kubelet chose differently.
     pub exchanged: bool,
+    /// Whether something was answered for it that kubelet did not note.
+    pub answer_lost: bool,
     /// Its containers; none where it has no believable placement.
     pub containers: Vec<ContainerView>,
 }
@@ -25,10 +31,11 @@ pub struct PodView {
 /// A container, for reports.
 #[derive(Clone, Debug)]
 pub struct ContainerView {
-    /// The cards it has or will have.
+    /// The GPUs it has or will have.
     pub grant: Grant,
-    /// How far it is.
     pub state: ContainerState,
+    /// What was answered for it, if anything was.
+    pub claim: Option<ClaimView>,
     /// Its ids of `vcuda-core`.
     pub core: Ids,
     /// Its ids of `vcuda-memory`.
@@ -37,6 +44,30 @@ pub struct ContainerView {
     pub counted: Ids,
     /// What enforces its share, where that is known.
     pub level: Option<Isolation>,
+}
+
+/// How far a container's claim is, for reports.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ClaimView {
+    /// `assumed`, `pod-listed`, `confirmed`, `unlisted`, `released`.
+    pub state: &'static str,
+    /// Number of the last Allocate for it; zero where an earlier life of this process answered it.
+    pub call: u64,
+}
+
+/// What the next decision rests on besides the pods, for reports.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CallView {
+    /// How many Allocates were answered.
+    pub calls: u64,
+    /// How often kubelet was asked for its list.
+    pub lists: u64,
+    /// Whether kubelet has given its list.
+    pub heard: bool,
+    /// Whether it was asked for during the call that is being answered.
+    pub listed_now: bool,
+    /// The pod of the last call, while it is incomplete.
+    pub open: Option<PodUid>,
 }
 
 impl PodView {
@@ -57,16 +88,12 @@ impl PodView {
 /// A container that holds ids of core.
 #[derive(Clone, Copy, Debug)]
 pub struct Holder<'a> {
-    /// Its pod.
     pub pod: &'a PodUid,
-    /// What it was given.
     pub grant: &'a Grant,
-    /// The ids.
     pub core: &'a Ids,
 }
 
 impl Holder<'_> {
-    /// Which container it is.
     pub fn key(&self) -> Key {
         Key { pod: self.pod.clone(), container: self.grant.container.clone() }
     }
@@ -100,39 +127,55 @@ impl ContainerState {
 impl Allocations {
     /// Every pod with its containers, for reports.
     pub fn view(&self) -> Vec<PodView> {
-        self.pods
-            .values()
-            .map(|entry| PodView {
-                pod: entry.pod.clone(),
-                limit: entry.placement.as_ref().and_then(|placement| placement.limit),
-                exchanged: entry.exchanged,
-                containers: entry
-                    .placement
-                    .as_ref()
-                    .map(|placement| self.resolve(&placement.plan).grants)
-                    .unwrap_or_default()
-                    .into_iter()
-                    .map(|grant| {
-                        let claim = entry.claim(&grant.container);
-                        ContainerView {
-                            state: match claim {
-                                None => ContainerState::Waiting,
-                                Some(claim) if claim.released => ContainerState::Released,
-                                Some(claim) if claim.confirmed => ContainerState::Confirmed,
-                                Some(_) => ContainerState::Claimed,
-                            },
-                            core: claim.and_then(Claim::core).cloned().unwrap_or_default(),
-                            memory: claim
-                                .and_then(|claim| claim.ids(&Resource::Memory))
-                                .cloned()
-                                .unwrap_or_default(),
-                            counted: claim.and_then(Claim::counted).cloned().unwrap_or_default(),
-                            level: claim.and_then(|claim| self.level(entry, &grant.container, claim.core()?)),
-                            grant,
-                        }
-                    })
-                    .collect(),
-            })
-            .collect()
+        self.pods.values().map(|entry| self.pod_view(entry)).collect()
+    }
+
+    /// What the next decision rests on besides the pods.
+    pub fn call_view(&self) -> CallView {
+        CallView {
+            calls: self.kubelet.calls(),
+            lists: self.kubelet.questions(),
+            heard: self.kubelet.heard(),
+            listed_now: self.kubelet.during_call(),
+            open: self.open.clone(),
+        }
+    }
+
+    /// The pods that are known, and the ids of core that kubelet lists for containers without a record. `None` until both
+    /// the API server and kubelet have told theirs.
+    pub fn in_use(&self) -> Option<(Vec<PodView>, BTreeSet<Ids>)> {
+        let listed = self.without_record().map(|listed| listed.core.clone());
+        (self.pods.complete() && self.kubelet.heard()).then(|| (self.view(), listed.collect()))
+    }
+
+    fn pod_view(&self, entry: &Entry) -> PodView {
+        let placement = entry.placement();
+        let grants = placement.map(|placement| self.resolve(&placement.plan).grants).unwrap_or_default();
+        PodView {
+            pod: entry.pod.clone(),
+            limit: placement.and_then(|placement| placement.limit),
+            exchanged: entry.corrected(),
+            answer_lost: entry.noted == Noted::NotAll,
+            containers: grants.into_iter().map(|grant| self.container_view(entry, grant)).collect(),
+        }
+    }
+
+    fn container_view(&self, entry: &Entry, grant: Grant) -> ContainerView {
+        let claim = entry.claim(&grant.container);
+        let memory = claim.and_then(|claim| claim.ids(&Resource::Memory));
+        ContainerView {
+            state: match claim.map(Claim::state) {
+                None => ContainerState::Waiting,
+                Some(State::Released) => ContainerState::Released,
+                Some(State::Confirmed | State::Unlisted) => ContainerState::Confirmed,
+                Some(State::Assumed | State::PodListed) => ContainerState::Claimed,
+            },
+            claim: claim.map(|claim| ClaimView { state: claim.state().as_str(), call: claim.call() }),
+            core: claim.and_then(Claim::core).cloned().unwrap_or_default(),
+            memory: memory.cloned().unwrap_or_default(),
+            counted: claim.and_then(Claim::counted).cloned().unwrap_or_default(),
+            level: claim.and_then(|claim| self.level(entry, &grant.container, claim.core()?)),
+            grant,
+        }
     }
 }

@@ -157,10 +157,7 @@ impl Cluster {
     ///
     /// # Errors
     /// [`ClusterError`]
-    pub async fn annotate_pod(
-        &self,
-        correction: &allocation::kubelet_list::Correction,
-    ) -> Result<(), ClusterError> {
+    pub async fn annotate_pod(&self, correction: &allocation::Correction) -> Result<(), ClusterError> {
         let pods = Request::new(Pod::url_path(&(), Some(&correction.reference.namespace)));
         let patch = serde_json::json!({
             "metadata": { "uid": correction.uid.as_str(), "annotations": correction.annotations },

@@ -24,7 +24,7 @@ fn pod(object: &Pod, keys: &Keys) -> Option<Seen> {
     let annotations = object.metadata.annotations.as_ref();
     let stage = match (view.ended, &object.metadata.deletion_timestamp) {
         (true, _) => Stage::Ended,
-        (false, Some(_)) => Stage::Leaving,
+        (false, Some(_)) => Stage::Terminating,
         (false, None) => Stage::Live,
     };
     let Some(holding) = view.holding else {

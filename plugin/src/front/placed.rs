@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 
 use kerf_proto::deviceplugin::ContainerPreferredAllocationRequest;
 
-use crate::allocation::Allocations;
+use crate::allocation::{Allocations, Decision};
 use crate::device::ids::Resource;
 use crate::device::preferred::PreferredDevices;
 use crate::offer::order::{self, Order};
@@ -54,10 +54,13 @@ impl Steering {
         if !self.state.allocations(known) {
             self.reconciler.learn(resource, std::iter::once(ids.len())).await;
         }
-        let key = self.state.allocations(|allocations| allocations.take_counted(resource, ids));
-        if let Some(key) = key {
+        let units = ids.len();
+        if let Some((key, decision)) = self.state.allocations(|allocations| allocations.take_counted(resource, ids))
+        {
+            self.state.decided(resource, units, Ok((&key, &decision)));
+            let Decision { evidence, candidates, .. } = &decision;
             let resource = resource.as_str();
-            tracing::debug!(resource, uid = %key.pod, container = %key.container, "shares by count taken");
+            tracing::debug!(resource, uid = %key.pod, container = %key.container, %evidence, candidates, "shares by count taken");
         }
         self.state.doubt();
     }

@@ -259,14 +259,19 @@ impl DevicePlugin for Service {
         let mut container_responses = Vec::new();
         for container in request.into_inner().container_requests {
             let ids = Ids::new(container.devices_ids);
-            let resource = self.resource.as_str();
+            let (resource, units) = (self.resource.as_str(), ids.len());
             let result = self.shared.allocate(&self.resource, ids.clone()).await;
             let outcome = match &result {
-                Ok(answer) if answer.repeated => "repeated",
+                Ok(answer) if answer.repeated() => "repeated",
                 Ok(_) => "granted",
                 Err(refusal) => refusal.code(),
             };
             self.shared.counters.allocations.with_label_values(&[resource, outcome]).inc();
+            self.shared.state.decided(
+                &self.resource,
+                units,
+                result.as_ref().map(|answer| (&answer.key, &answer.decision)),
+            );
             let answer = result.map_err(|refusal| {
                 tracing::warn!(resource, %refusal, "Allocate refused");
                 if refusal.of_node() {
@@ -276,7 +281,8 @@ impl DevicePlugin for Service {
             })?;
             tracing::info!(
                 resource, pod = %answer.reference, uid = %answer.key.pod, container = %answer.key.container,
-                gpus = %answer.grant, repeated = answer.repeated, "allocated"
+                gpus = %answer.grant, repeated = answer.repeated(), evidence = %answer.decision.evidence,
+                candidates = answer.decision.candidates, "allocated"
             );
             container_responses.push(match &self.resource {
                 Resource::Core => {

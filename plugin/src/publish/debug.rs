@@ -2,15 +2,17 @@
 
 use serde_json::{Value, json};
 
-use crate::allocation::view::{ContainerView, PodView};
+use crate::allocation::view::{CallView, ContainerView, PodView};
+use crate::allocation::{Decision, Key, RunnerUp};
 use crate::state::State;
+use crate::state::decisions::{Decided, Outcome};
 
 /// The state now.
 pub fn state(state: &State) -> Value {
     let cards = state.roster();
-    let (pods, allocated) = state.allocations(|allocations| {
+    let (pods, call, allocated) = state.allocations(|allocations| {
         let allocated: Vec<_> = cards.hosts().map(|host| allocations.allocated(&host.device.id)).collect();
-        (allocations.view(), allocated)
+        (allocations.view(), allocations.call_view(), allocated)
     });
     let devices: Vec<Value> = cards
         .hosts()
@@ -25,14 +27,52 @@ pub fn state(state: &State) -> Value {
             })
         })
         .collect();
-    json!({ "devices": devices, "pods": pods.iter().map(pod).collect::<Vec<_>>() })
+    json!({
+        "devices": devices, "pods": pods.iter().map(pod).collect::<Vec<_>>(), "call": self::call(&call),
+        "decisions": state.decisions().iter().map(|decided| decision(decided, &pods)).collect::<Vec<_>>(),
+    })
+}
+
+fn call(view: &CallView) -> Value {
+    json!({
+        "calls": view.calls, "lists": view.lists, "kubelet_heard": view.heard, "listed_now": view.listed_now,
+        "incomplete_pod": view.open,
+    })
+}
+
+/// One of the last decisions. Of pods that are gone only the uid is known.
+fn decision(decided: &Decided, pods: &[PodView]) -> Value {
+    let container = |key: &Key| {
+        let pod = pods.iter().find(|view| view.pod.uid == key.pod).map(|view| &view.pod.reference);
+        json!({
+            "namespace": pod.map(|pod| &pod.namespace), "name": pod.map(|pod| &pod.name), "uid": key.pod,
+            "container": key.container,
+        })
+    };
+    let mut shown =
+        json!({ "time": decided.at.to_string(), "resource": decided.resource.as_str(), "ids": decided.units });
+    match &decided.outcome {
+        Outcome::Refused(code) => shown["refused"] = json!(code),
+        Outcome::Allocated(key, Decision { evidence, candidates, runners_up }) => {
+            shown["container"] = container(key);
+            shown["evidence"] = json!(evidence.to_string());
+            shown["candidates"] = json!(candidates);
+            let runner_up = |one: &RunnerUp| {
+                let mut shown = container(&one.key);
+                shown["behind_in"] = json!(one.behind_in.as_str());
+                shown
+            };
+            shown["runners_up"] = runners_up.iter().map(runner_up).collect();
+        }
+    }
+    shown
 }
 
 fn pod(view: &PodView) -> Value {
     json!({
         "namespace": view.pod.reference.namespace, "name": view.pod.reference.name, "uid": view.pod.uid,
         "placed": !view.containers.is_empty(), "recorded": view.pod.record.is_some(),
-        "assigned": view.pod.confirmed, "exchanged": view.exchanged, "limit": view.limit,
+        "assigned": view.pod.confirmed, "exchanged": view.exchanged, "answer_lost": view.answer_lost, "limit": view.limit,
         "containers": view.containers.iter().map(container).collect::<Vec<_>>(),
     })
 }
@@ -48,6 +88,7 @@ fn container(view: &ContainerView) -> Value {
         .collect();
     json!({
         "name": view.grant.container, "kind": view.grant.kind.as_str(), "state": view.state.as_str(),
+        "claim": view.claim.map(|claim| json!({ "state": claim.state, "call": claim.call })),
         "whole": view.grant.is_whole(), "isolation": view.level.map(|level| level.as_str()), "slices": slices,
         "core_ids": view.core.cards(), "memory_ids": view.memory.cards(),
         "counted_ids": view.counted.cards(),

@@ -3,9 +3,10 @@
 
 use k8s_openapi::jiff::Timestamp;
 
-use crate::allocation::kubelet_list::OtherDomain;
+use crate::allocation::OtherDomain;
+use crate::api::client::Cluster;
 use crate::api::event::{NodeEvent, OTHER_DOMAIN};
-use crate::reconcile::Reconciler;
+use crate::state::State;
 
 /// What was told of them.
 #[derive(Default)]
@@ -17,8 +18,8 @@ pub(super) struct Domain {
 
 impl Domain {
     /// Tells what is new. Whether there are none.
-    pub(super) async fn tell(&mut self, reconciler: &Reconciler) -> bool {
-        let now = reconciler.state.allocations(|allocations| allocations.other_domain().cloned());
+    pub(super) async fn tell(&mut self, state: &State, cluster: &Cluster) -> bool {
+        let now = state.allocations(|allocations| allocations.other_domain().cloned());
         // one of many is named: another of them is no news
         let resource = |other_domain: &Option<OtherDomain>| {
             other_domain.as_ref().map(|other_domain| other_domain.resource.clone())
@@ -39,7 +40,7 @@ impl Domain {
             self.told.clone_from(&now);
         }
         if let Some((name, event)) = &self.pending {
-            match reconciler.cluster.node_event(name, event).await {
+            match cluster.node_event(name, event).await {
                 Err(error) if !error.refused() => tracing::debug!(%error, "event not written; trying again"),
                 _ => self.pending = None,
             }

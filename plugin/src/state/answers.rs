@@ -1,5 +1,5 @@
 //! What was answered for each set of ids of core, on disk: written before kubelet has the answer, read by a later life.
-//! See [`crate::allocation::answers`].
+//! See [`AnsweredIds`].
 
 use std::fs;
 use std::io;
@@ -10,8 +10,7 @@ use kerf::plan::Slice;
 use kerf::units::{Mib, Milli, Share};
 use serde::{Deserialize, Serialize};
 
-use crate::allocation::Key;
-use crate::allocation::answers::AnsweredIds;
+use crate::allocation::{AnsweredIds, Key};
 use crate::base::files;
 use crate::device::ids::Ids;
 use crate::state::State;

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use kerf::annotation::{self, Keys};
 use kerf_testkit::kubelet::Call;
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::stage::{CORE, MEMORY, SOON, Stage, placement};
 
@@ -160,4 +160,27 @@ async fn writes_that_fail_are_tried_again() {
     stage.place("p", 1, &[("main", 30, 10, "GPU-b")]);
     consistent(&stage, "p", &["main"]).await;
     assert!(fault.hits() >= 1);
+}
+
+#[tokio::test]
+async fn debug_state_says_on_what_a_call_was_taken_for_a_container_or_refused() {
+    let stage = Stage::ready().await;
+    stage.place("p", 1, &[("main", 30, 10, "GPU-b")]);
+    consistent(&stage, "p", &["main"]).await;
+    stage.run("bare", &[("main", 20, 5)], json!({}));
+    stage.phase("bare", "Failed").await;
+    let text = stage.get("/debug/state").await.1;
+    let state: Value = serde_json::from_str(&text[text.find("\r\n\r\n").unwrap()..]).unwrap();
+    let decisions = state["decisions"].as_array().unwrap();
+    for (resource, ids) in [("core", 30), ("memory", 10)] {
+        let of = |decision: &&Value| decision["resource"] == resource && decision["container"]["name"] == "p";
+        let decision = decisions.iter().find(of).unwrap_or_else(|| panic!("{resource}: {state}"));
+        let told = (&decision["ids"], &decision["container"]["container"], &decision["evidence"]);
+        assert_eq!(told, (&json!(ids), &json!("main"), &json!("listed-now")), "{decision}");
+        assert_eq!((&decision["candidates"], &decision["runners_up"]), (&json!(1), &json!([])), "{decision}");
+        assert!(decision["time"].as_str().unwrap().ends_with('Z'), "{decision}");
+    }
+    assert!(decisions.iter().any(|decision| decision["refused"] == "not-placed"), "{state}");
+    let claim = &state["pods"].as_array().unwrap().iter().find(|pod| pod["name"] == "p").unwrap()["containers"][0];
+    assert_eq!(claim["claim"]["state"], "confirmed", "{state}");
 }

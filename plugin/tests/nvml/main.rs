@@ -228,9 +228,16 @@ fn container(enforcers: &Enforcers) -> (PodView, String) {
     };
     let level = Some(Isolation::Driver);
     let (memory, counted) = (Ids::default(), Ids::default());
-    let container =
-        ContainerView { grant: grant.clone(), state: ContainerState::Confirmed, core, memory, counted, level };
-    let view = PodView { pod, limit: None, exchanged: false, containers: vec![container] };
+    let container = ContainerView {
+        grant: grant.clone(),
+        state: ContainerState::Confirmed,
+        claim: None,
+        core,
+        memory,
+        counted,
+        level,
+    };
+    let view = PodView { pod, limit: None, exchanged: false, answer_lost: false, containers: vec![container] };
     (view, format!("kubepods/pod{uid}/{id}"))
 }
 

@@ -8,14 +8,13 @@ mod kubelet;
 mod shapes;
 mod subjects;
 
-use std::collections::BTreeSet;
-
 use proptest::prelude::*;
 
 use self::kubelet::{Kubelet, Name};
 use self::shapes::{apart, shapes, without_init};
 use self::subjects::Subjects;
 use super::dice::{Dice, schedules};
+use super::transitions::{Operation, States};
 use super::*;
 
 /// What may go wrong besides the order.
@@ -109,6 +108,12 @@ impl Burst {
 
     /// The API server is asked. Its answer may come late, and the watch has told later things by then.
     fn refresh(&mut self) {
+        let before = States::of(&self.allocations);
+        self.hear();
+        before.lead_to(&self.allocations, Operation::News, &BTreeSet::new());
+    }
+
+    fn hear(&mut self) {
         let before = self.allocations.known();
         let mut answer = self.subjects.answer();
         if self.trouble.late && self.dice.roll(4) == 0 {
@@ -124,7 +129,10 @@ impl Burst {
 
     fn compare(&mut self, within: bool) {
         let question = self.allocations.question(within);
-        self.allocations.reconcile(&self.kubelet.list(self.subjects.pods()), question);
+        let before = States::of(&self.allocations);
+        let found = self.allocations.reconcile(&self.kubelet.list(self.subjects.pods()), question);
+        let exchanged = found.swaps.into_iter().flat_map(|(a, b)| [a.pod, b.pod]).collect();
+        before.lead_to(&self.allocations, Operation::List, &exchanged);
     }
 
     /// What the service does on a call.
@@ -182,18 +190,24 @@ impl Burst {
         if !known {
             self.learn(resource, ids.len());
         }
-        let first = self.allocations.allocate(resource, ids.clone());
-        let answer = match first {
+        let answer = match self.ask(resource, &ids) {
             Err(refusal) if !refusal.settled() => {
                 self.refresh();
                 self.compare(true);
-                self.allocations.allocate(resource, ids)
+                self.ask(resource, &ids)
             }
             answer => answer,
         };
         if answer.is_ok() && *resource == Resource::Core {
             self.answers = self.allocations.answers().to_vec();
         }
+        answer
+    }
+
+    fn ask(&mut self, resource: &Resource, ids: &Ids) -> Result<Answer, Refusal> {
+        let before = States::of(&self.allocations);
+        let answer = self.allocations.allocate(resource, ids.clone());
+        before.lead_to(&self.allocations, Operation::Allocate, &BTreeSet::new());
         answer
     }
 

@@ -2,8 +2,6 @@
 
 mod burst;
 
-use std::collections::BTreeSet;
-
 use super::*;
 use crate::device::preferred::PreferredDevices;
 use kerf::plan::Form;
@@ -213,4 +211,17 @@ fn equal_texts_of_two_resources_are_different_ids() {
     let divided = allocations.view().into_iter().find(|view| view.pod.uid == divided.uid).unwrap();
     assert_eq!(divided.containers[0].core, core(1, 0..1));
     assert_eq!(divided.containers[0].counted, Ids::default());
+}
+
+#[test]
+fn shares_by_count_are_decided_on_like_others() {
+    let pods = [on("a", &[(0, 2)], 2, 1), on("b", &[(1, 2)], 2, 2)];
+    let mut allocations = with(&[&pods[0], &pods[1]]);
+    let (taker, decision) = allocations.clone().take_counted(&resource(), Ids::new(ids(3, 0..2))).unwrap();
+    let runners_up = vec![RunnerUp { key: key(&pods[1], "c0"), behind_in: Criterion::PlacedEarlier }];
+    let oldest = Decision { evidence: Evidence::OldestOf(2), candidates: 2, runners_up };
+    assert_eq!((taker, decision), (key(&pods[0], "c0"), oldest));
+    within(&mut allocations, &listing([], &[&pods[1]]));
+    let (taker, decision) = allocations.take_counted(&resource(), Ids::new(ids(3, 0..2))).unwrap();
+    assert_eq!((taker, decision.evidence), (key(&pods[1], "c0"), Evidence::ListedNow));
 }

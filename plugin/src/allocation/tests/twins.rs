@@ -67,7 +67,7 @@ fn ids_that_kubelet_lists_twice_are_both_their_holders() {
     allocations.allocate(&Resource::Memory, core(0, 0..5)).unwrap();
     let both = listing([first, held(&pods[1], core(0, 0..50), core(0, 0..5))], &[]);
     for _ in 0..2 {
-        assert_eq!(within(&mut allocations, &both), kubelet_list::Comparison::default());
+        assert_eq!(within(&mut allocations, &both), Comparison::default());
         for (pod, gpu) in pods.iter().zip(["GPU-0", "GPU-1"]) {
             assert_eq!(card(&recorded(&allocations, pod)), gpu);
             assert_eq!(allocations.allocated(&gpu.into()), Share::new(500, 5 * 256));

@@ -6,8 +6,7 @@ use kerf::ids::{ContainerName, PodRef};
 use kerf::request::ContainerKind;
 
 use super::super::{CARDS, MEMORY};
-use crate::allocation::Pod;
-use crate::allocation::kubelet_list::{ContainerResources, Listing};
+use crate::allocation::{ContainerResources, Listing, Pod};
 use crate::device::ids::{Ids, Resource, unit};
 
 pub(super) type Name = (PodRef, ContainerName);

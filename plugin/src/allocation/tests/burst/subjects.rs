@@ -6,8 +6,7 @@ use kerf::annotation::{self, Keys, Record};
 use kerf::plan::Placement;
 
 use super::super::dice::Dice;
-use crate::allocation::kubelet_list::Correction;
-use crate::allocation::{Allocations, Pod, Seen, Stage};
+use crate::allocation::{Allocations, Correction, Pod, Seen, Stage};
 
 /// One pod.
 #[derive(Clone)]
@@ -123,7 +122,7 @@ impl Subjects {
             _ => {
                 subject.spoiled = false;
                 if subject.pod.stage == Stage::Live {
-                    subject.pod.stage = Stage::Leaving;
+                    subject.pod.stage = Stage::Terminating;
                 }
             }
         });

@@ -4,6 +4,7 @@
 use proptest::prelude::*;
 
 use super::super::dice::{Dice, schedules};
+use super::super::transitions::{Operation, States};
 use super::*;
 
 /// What goes wrong besides the order of things.
@@ -96,7 +97,10 @@ impl World {
 
     fn compare(&mut self, inside: bool) {
         let question = self.allocations.question(inside);
-        self.allocations.reconcile(&self.list(), question);
+        let before = States::of(&self.allocations);
+        let found = self.allocations.reconcile(&self.list(), question);
+        let exchanged = found.swaps.into_iter().flat_map(|(a, b)| [a.pod, b.pod]).collect();
+        before.lead_to(&self.allocations, Operation::List, &exchanged);
     }
 
     fn seen(&self, pod: &Pod) -> Seen {
@@ -209,8 +213,10 @@ impl World {
                     if !self.allocations.certain(&resource(), units) {
                         self.learn(units);
                     }
+                    let before = States::of(&self.allocations);
                     let taker = self.allocations.take_counted(&resource(), Ids::new(chosen.clone()));
-                    let taker = taker.map(|key| key.pod);
+                    before.lead_to(&self.allocations, Operation::Allocate, &BTreeSet::new());
+                    let taker = taker.map(|(key, _)| key.pod);
                     // whose annotations could never be read is nobody's
                     let nobody = taker.is_none() && self.spoiled.contains(&pod.uid);
                     if !self.trouble.silent && !nobody {

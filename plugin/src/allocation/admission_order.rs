@@ -8,11 +8,12 @@ use std::collections::BTreeMap;
 
 use kerf::ids::PodRef;
 
-use crate::allocation::kubelet_list::Listing;
+use crate::allocation::listing::Listing;
+use crate::device::ids::Ids;
 
 /// The pods on kubelet's latest list.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Listed(BTreeMap<PodRef, Row>);
+pub(super) struct AdmissionOrder(BTreeMap<PodRef, Row>);
 
 #[derive(Clone, Copy, Debug)]
 struct Row {
@@ -24,12 +25,12 @@ struct Row {
     over: bool,
 }
 
-impl Listed {
+impl AdmissionOrder {
     /// Takes the list that was asked for as number `number`.
     pub(super) fn take(&mut self, listing: &Listing, number: u64) {
         let mut ids: BTreeMap<&PodRef, u64> = BTreeMap::new();
         for held in &listing.held {
-            *ids.entry(&held.pod).or_default() += held.ids.values().map(crate::device::ids::Ids::len).sum::<u64>();
+            *ids.entry(&held.pod).or_default() += held.ids.values().map(Ids::len).sum::<u64>();
         }
         let row = |pod: &PodRef| {
             let ids = ids.get(pod).copied().unwrap_or_default();
@@ -65,7 +66,7 @@ impl Listed {
     }
 
     /// kubelet may have begun anew: all come onto its list again, in any order.
-    pub(super) fn forget_order(&mut self) {
+    pub(super) fn forget(&mut self) {
         self.0.values_mut().for_each(|row| row.since = 0);
     }
 

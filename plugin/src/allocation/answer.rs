@@ -1,29 +1,52 @@
-//! Why an Allocate cannot be answered.
+//! What an Allocate is answered from, or why it cannot be answered.
 
 use kerf::ids::{DeviceId, PodRef};
 use kerf::isolation::Isolation;
+use kerf::plan::Grant;
+use kerf::units::Milli;
 use kerf_runtime::failure::Failure;
 
-use crate::allocation::kubelet_list::OtherDomain;
+use crate::allocation::decision::{Decision, Evidence};
+use crate::allocation::listing::OtherDomain;
+use crate::allocation::pod::Key;
 use crate::device::ids::Resource;
+
+/// What Allocate is answered from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Answer {
+    /// The container that the call is believed to be for.
+    pub key: Key,
+    pub reference: PodRef,
+    /// The GPUs, named as this node knows them now.
+    pub grant: Grant,
+    /// The ceiling for bursts, where the pod asked for one.
+    pub limit: Option<Milli>,
+    /// The user that the container says it runs as.
+    pub user: Option<u32>,
+    /// The least isolation that the pod demands.
+    pub demanded: Isolation,
+    /// Why it is believed to be for this container.
+    pub decision: Decision,
+}
+
+impl Answer {
+    /// Whether these ids were answered before, with the same content.
+    pub fn repeated(&self) -> bool {
+        self.decision.evidence == Evidence::SameIds
+    }
+}
 
 /// Why an Allocate cannot be answered. kubelet then fails the pod.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Refusal {
     /// No pod of this node waits for this amount.
     #[error("no pod bound to this node has a placement that waits for {units} units of {resource}")]
-    NobodyWaits {
-        /// The resource of the call: `core` or `memory`.
-        resource: String,
-        /// Its amount.
-        units: u64,
-    },
+    NobodyWaits { resource: String, units: u64 },
     /// kubelet is at a pod that waits for this amount and on which no placement is recorded that can be believed.
     #[error(
         "pod {pod} is on this node without a placement by kerf: it must be bound by kerf's extender, not by another scheduler or spec.nodeName"
     )]
     NotPlaced {
-        /// The pod.
         pod: PodRef,
         /// Whether kubelet's list, asked for during this call, says that it is at this pod. Otherwise that is a guess.
         listed: bool,
@@ -32,13 +55,8 @@ pub enum Refusal {
     #[error(
         "kubelet does not say which pod it is at, and pods with unlike needs wait for {units} units of {resource}"
     )]
-    Ambiguous {
-        /// The resource of the call: `core` or `memory`.
-        resource: String,
-        /// Its amount.
-        units: u64,
-    },
-    /// Pods of another resource domain hold cards of this node.
+    Ambiguous { resource: String, units: u64 },
+    /// Pods of another resource domain hold GPUs of this node.
     #[error(transparent)]
     OtherDomain(OtherDomain),
     /// No known pod waits for this amount, and the API server does not say whether another does.
@@ -47,47 +65,28 @@ pub enum Refusal {
         /// What the question met with.
         failure: Failure,
     },
-    /// The placement names a card that is not here.
+    /// The placement names a GPU that is not here.
     #[error("pod {pod} was placed on GPU {device}, which this node does not have")]
-    NoSuchCard {
-        /// The pod.
-        pod: PodRef,
-        /// The card that was named.
-        device: DeviceId,
-    },
-    /// The card is ill.
+    NoSuchCard { pod: PodRef, device: DeviceId },
+    /// The GPU is unhealthy.
     #[error("pod {pod} was placed on GPU {device}, which is unhealthy")]
-    Unhealthy {
-        /// The pod.
-        pod: PodRef,
-        /// The card.
-        device: DeviceId,
-    },
-    /// The card's shares are not enforced as the pod demands.
+    Unhealthy { pod: PodRef, device: DeviceId },
+    /// The GPU's shares are not enforced as the pod demands.
     #[error("pod {pod} demands isolation {demanded}, and shares of GPU {device} have {found}")]
-    Isolation {
-        /// The pod.
-        pod: PodRef,
-        /// The card.
-        device: DeviceId,
-        /// What the pod demands.
-        demanded: Isolation,
-        /// What the card has.
-        found: Isolation,
-    },
-    /// Others hold too much of the card.
+    Isolation { pod: PodRef, device: DeviceId, demanded: Isolation, found: Isolation },
+    /// Others hold too much of the GPU.
     #[error("pod {pod} was placed on GPU {device}, which has no room for it")]
-    Overcommitted {
-        /// The pod.
-        pod: PodRef,
-        /// The card.
-        device: DeviceId,
-    },
+    Overcommitted { pod: PodRef, device: DeviceId },
 }
 
 impl Refusal {
     pub(super) fn nobody(resource: &Resource, units: u64) -> Self {
         Self::NobodyWaits { resource: resource.as_str().to_owned(), units }
+    }
+
+    /// Of a container that is gone since it was found.
+    pub(super) fn unknown() -> Self {
+        Self::nobody(&Resource::Core, 0)
     }
 
     /// Whether asking the API server and kubelet once more cannot change it.
@@ -104,7 +103,7 @@ impl Refusal {
             | Self::NoSuchCard { .. }
             | Self::Isolation { .. }
             | Self::Overcommitted { .. } => true,
-            // nobody placed that pod; and cards fall ill while pods are on their way, which the inventory says
+            // nobody placed that pod; and GPUs become unhealthy while pods are on their way, which the inventory says
             Self::NobodyWaits { .. } | Self::NotPlaced { .. } | Self::Unhealthy { .. } => false,
         }
     }

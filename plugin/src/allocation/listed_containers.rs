@@ -1,64 +1,53 @@
-//! Containers on kubelet's list that have cards and no record that tells which: of pods that nobody placed, of pods whose
+//! Containers on kubelet's list that have GPUs and no record that tells which: of pods that nobody placed, of pods whose
 //! record cannot be read, and of pods that the API server does not show. What they hold is counted as well as it can be
-//! told: by what was answered for their ids, or else by the cards that these name.
+//! told: by what was answered for their ids, or else by the GPUs that these name.
 
-use kerf::ids::{ContainerName, DeviceId, PodRef};
+use kerf::device::Device;
+use kerf::ids::DeviceId;
 use kerf::units::{Mib, Milli, Share};
 
-use crate::allocation::kubelet_list::{ContainerResources, Listing};
-use crate::allocation::{Allocations, Key};
+use crate::allocation::allocations::Allocations;
+use crate::allocation::listing::{ContainerResources, ListedContainer, Listing};
+use crate::allocation::pod::Key;
 use crate::device::ids::{Ids, Resource};
 
-/// Such a container.
-#[derive(Clone, Debug)]
-pub(super) struct Stray {
-    /// Its pod.
-    pub(super) pod: PodRef,
-    /// Its name.
-    pub(super) container: ContainerName,
-    /// Its ids of core.
-    pub(super) core: Ids,
-    /// What it has of which cards, and whether nobody else can have a share of them by memory.
-    pub(super) cards: Vec<(DeviceId, Share, bool)>,
-}
-
 impl Allocations {
-    /// What this list shows that may be such.
-    pub(super) fn strays_of(&self, listing: &Listing) -> Vec<Stray> {
-        listing.held.iter().filter(|held| !held.ids.is_empty()).map(|held| self.stray(held)).collect()
+    /// What the containers on this list count as where they have no record.
+    pub(super) fn holders(&self, listing: &Listing) -> Vec<ListedContainer> {
+        listing.held.iter().filter(|held| !held.ids.is_empty()).map(|held| self.holder(held)).collect()
     }
 
-    /// Those of kubelet's latest list, by what is known of the pods by now.
-    pub(super) fn strays(&self) -> impl Iterator<Item = &Stray> {
-        self.listed_holders.iter().filter(|stray| {
-            let entry = self.by_reference(&stray.pod).and_then(|uid| self.pods.get(&uid));
-            entry.is_none_or(|entry| entry.grant(&stray.container).is_none())
+    /// Those of kubelet's latest list that have no record, by what is known of the pods by now.
+    pub(super) fn without_record(&self) -> impl Iterator<Item = &ListedContainer> {
+        self.kubelet.holders().filter(|listed| {
+            let entry = self.pods.by_reference(&listed.pod).and_then(|uid| self.pods.get(&uid));
+            entry.is_none_or(|entry| entry.grant(&listed.container).is_none())
         })
     }
 
-    fn stray(&self, held: &ContainerResources) -> Stray {
+    fn holder(&self, held: &ContainerResources) -> ListedContainer {
         let core = held.ids.get(&Resource::Core).cloned().unwrap_or_default();
         let cards = match self.answered_to(held, &core) {
             Some(cards) => cards,
             None => held.ids.iter().flat_map(|(resource, ids)| self.named(resource, ids)).collect(),
         };
-        Stray { pod: held.pod.clone(), container: held.container.clone(), core, cards }
+        ListedContainer { pod: held.pod.clone(), container: held.container.clone(), core, cards }
     }
 
     fn answered_to(&self, held: &ContainerResources, core: &Ids) -> Option<Vec<(DeviceId, Share, bool)>> {
         let key = Key {
-            pod: self.by_reference(&held.pod).unwrap_or_else(|| "".into()),
+            pod: self.pods.by_reference(&held.pod).unwrap_or_else(|| "".into()),
             container: held.container.clone(),
         };
-        let cards = self.answered(&key, core)?.iter();
+        let cards = self.answers.of(&key, core)?.iter();
         Some(cards.map(|slice| (slice.device.clone(), slice.share, slice.share.compute >= Milli::WHOLE)).collect())
     }
 
-    /// What these ids name. One card may come once for each resource.
+    /// What these ids name. One GPU may come once for each resource.
     fn named(&self, resource: &Resource, ids: &Ids) -> Vec<(DeviceId, Share, bool)> {
         let taken = |(card, count): (&str, u64)| {
             let device = DeviceId::from(card);
-            let whole = self.cards.get(&device).map(kerf::device::Device::capacity);
+            let whole = self.cards.get(&device).map(Device::capacity);
             match resource {
                 Resource::Core => {
                     let compute = Milli::from_core_units(count).unwrap_or(Milli::WHOLE).min(Milli::WHOLE);

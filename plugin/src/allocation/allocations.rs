@@ -1,0 +1,164 @@
+//! Everything that is known on this node about pods and the ids they hold.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use kerf::device::Device;
+use kerf::ids::{DeviceId, PodUid};
+use kerf::plan::{Plan, Slice};
+
+use crate::allocation::answers::{AnsweredIds, Answers};
+use crate::allocation::kubelet_list::{KubeletList, Question};
+use crate::allocation::listing::OtherDomain;
+use crate::allocation::pod::{Pod, Seen};
+use crate::allocation::pods::{Change, Pods};
+use crate::device::ids::{Ids, Resource};
+
+/// What the API server shows, what kubelet lists, and what kubelet was answered. The other files of this folder say what
+/// follows from these together.
+#[derive(Clone, Debug, Default)]
+pub struct Allocations {
+    /// The node's GPUs.
+    pub(super) cards: BTreeMap<DeviceId, Device>,
+    pub(super) pods: Pods,
+    pub(super) kubelet: KubeletList,
+    pub(super) answers: Answers,
+    /// The pod of the last call, while it is incomplete. It asks for GPUs.
+    pub(super) open: Option<PodUid>,
+}
+
+impl Allocations {
+    /// Takes the node's GPUs, as they are now.
+    pub fn set_cards(&mut self, devices: impl IntoIterator<Item = Device>) {
+        self.cards = devices.into_iter().map(|device| (device.id.clone(), device)).collect();
+    }
+
+    /// A pod as the API server shows it now.
+    pub fn see(&mut self, seen: Seen) {
+        match seen {
+            Seen::Claimant(pod) => self.observe(*pod),
+            Seen::Other { uid, reference, stage } => {
+                let change = self.pods.observe_other(&uid, &reference, stage);
+                self.apply(change);
+            }
+            Seen::Unreadable { uid } => self.pods.stays(&uid),
+        }
+    }
+
+    /// A pod that asks for GPUs, as the API server shows it now.
+    pub fn observe(&mut self, pod: Pod) {
+        let change = self.pods.observe(pod);
+        self.apply(change);
+    }
+
+    /// The API server has deleted this pod.
+    pub fn forget(&mut self, uid: &PodUid) {
+        let change = self.pods.delete(uid);
+        self.apply(change);
+    }
+
+    fn apply(&mut self, change: Change) {
+        match change {
+            Change::None => {}
+            Change::Began(reference) => self.kubelet.pod_began(&reference),
+            Change::Over { reference, held } => {
+                self.open.take_if(|open| self.pods.get(open).is_none());
+                self.kubelet.pod_over(reference, held);
+            }
+        }
+    }
+
+    /// A complete list of the node's pods begins.
+    pub fn begin_list(&mut self) {
+        self.pods.begin_list();
+    }
+
+    /// The complete list has ended: a pod that was not seen since it began is gone.
+    pub fn end_list(&mut self) {
+        for uid in self.pods.end_list() {
+            self.forget(&uid);
+        }
+        self.pods.forget_ended();
+    }
+
+    /// The pods that are known now.
+    pub fn known(&self) -> BTreeSet<PodUid> {
+        self.pods.known()
+    }
+
+    /// To be called before kubelet's list is asked for. `within` a call of kubelet, it has noted all answers
+    /// before; at other times the latest may be on its way to it.
+    pub fn question(&mut self, within: bool) -> Question {
+        self.kubelet.question(within)
+    }
+
+    /// kubelet's connection has ended: its next life puts all pods on its list again, in any order.
+    pub fn disconnected(&mut self) {
+        self.kubelet.disconnected();
+    }
+
+    /// A pod that holds GPUs of this node under another resource domain, by kubelet's latest list.
+    pub fn other_domain(&self) -> Option<&OtherDomain> {
+        self.kubelet.other_domain()
+    }
+
+    /// Whether pods that are over are still on kubelet's list.
+    pub fn departing(&self) -> bool {
+        self.kubelet.departing()
+    }
+
+    /// Whether kubelet has struck pods off its list since this was asked last. Its checkpoint has them still.
+    pub fn struck(&mut self) -> bool {
+        self.kubelet.struck()
+    }
+
+    /// Notes what kubelet is advised to take.
+    pub fn offers(&mut self, resource: &Resource, ids: &Ids) {
+        self.kubelet.advise(resource, ids);
+    }
+
+    /// Whether an Allocate of these ids belongs to the call that is being answered: kubelet took what it was advised to. If
+    /// not, what it was at then says nothing of it.
+    pub fn expects(&self, resource: &Resource, ids: &Ids) -> bool {
+        self.kubelet.advised(resource, ids)
+    }
+
+    /// What was answered so far, as far as somebody may hold it.
+    pub fn answers(&self) -> &[AnsweredIds] {
+        self.answers.all()
+    }
+
+    /// Takes what an earlier life answered.
+    pub fn remember(&mut self, answers: Vec<AnsweredIds>) {
+        self.answers.restore(answers);
+    }
+
+    /// The GPU that a record names: by id, or by index where the record knows no more.
+    pub(super) fn card(&self, device: &DeviceId) -> Option<&Device> {
+        match self.cards.get(device) {
+            Some(card) => Some(card),
+            None => {
+                let index = device.as_index()?;
+                self.cards.values().find(|card| card.index == index)
+            }
+        }
+    }
+
+    /// The plan with each GPU named as this node knows it; GPUs that are not here keep their names.
+    pub(super) fn resolve(&self, plan: &Plan) -> Plan {
+        let mut plan = plan.clone();
+        for grant in &mut plan.grants {
+            let whole = grant.is_whole();
+            for slice in &mut grant.slices {
+                if let Some(card) = self.card(&slice.device) {
+                    *slice = Slice {
+                        device: card.id.clone(),
+                        index: card.index,
+                        share: if whole { card.capacity() } else { slice.share },
+                        count: slice.count,
+                    };
+                }
+            }
+        }
+        plan
+    }
+}

@@ -1,0 +1,216 @@
+//! What kubelet was answered for one container, and what its list has said of that since.
+//!
+//! ```text
+//!               kubelet asks                 kubelet lists the container, or one after it
+//!  (waiting) ----------------> Assumed -------------------------------------> Confirmed
+//!      ^                       |  ^  | kubelet lists the pod:                  |    ^
+//!      |                       |  |  v the container can be on no list         |    |
+//!      |                       | PodListed ----- started, or listed -----------|----+
+//!      |                       |                                               |    |
+//!      +-- its ids are given --+           not on the latest list, or another  v    | listed
+//!      |   to others, or kubelet           answer of it is on its way       Unlisted
+//!      |   does not list it though                                             |
+//!      |   it had to                               its ids are given to others v
+//!      +------------------------------------------------------------------- Released
+//!                                                            kubelet asks again: Assumed
+//! ```
+//!
+//! An ordinary init container that has started, or that kubelet surely asked for, is [`State::Unlisted`] until its pod is listed.
+
+use std::collections::BTreeMap;
+
+use crate::device::ids::{Ids, Resource};
+
+/// How far a claim is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum State {
+    /// Answered, and on no list yet.
+    #[default]
+    Assumed,
+    /// Of an ordinary init container: answered, and its pod is on kubelet's latest list. It never is itself.
+    PodListed,
+    /// On kubelet's latest list with its ids; of an ordinary init container: it has started, or one after it is on the list.
+    Confirmed,
+    /// It was confirmed; kubelet's latest list is without it, or something was answered for it since.
+    Unlisted,
+    /// It was confirmed, and kubelet has since given an id of it to another pod: in kubelet's eyes it is over.
+    Released,
+}
+
+/// What happens to a claim.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Event {
+    /// kubelet asked for something of the container.
+    Answered,
+    /// kubelet's list has the container.
+    Listed,
+    /// kubelet's list has a later container of the same pod. Of ordinary init containers.
+    LaterListed,
+    /// kubelet's list has the pod. Of ordinary init containers.
+    PodListed,
+    /// kubelet's list does not have it, so far.
+    NotListed,
+    /// The container is about to run, or kubelet has surely asked for it. Of ordinary init containers.
+    Started,
+    /// kubelet gave an id of it to another pod.
+    GivenToOthers,
+}
+
+impl State {
+    /// `None`: the claim is void, and the container waits again.
+    pub(super) fn after(self, event: Event) -> Option<Self> {
+        use State::{Assumed, Confirmed, PodListed, Released, Unlisted};
+        Some(match (event, self) {
+            (Event::Answered, Assumed | PodListed | Released) => Assumed,
+            (Event::Answered, Confirmed | Unlisted) => Unlisted,
+            (Event::Listed, _) => Confirmed,
+            (Event::LaterListed | Event::PodListed | Event::NotListed | Event::Started, Released) => Released,
+            (Event::LaterListed, _) => Confirmed,
+            (Event::PodListed, Assumed | PodListed) => PodListed,
+            (Event::PodListed, Confirmed | Unlisted) => Confirmed,
+            (Event::NotListed, Assumed | PodListed) => Assumed,
+            (Event::NotListed, Confirmed | Unlisted) => Unlisted,
+            (Event::Started, Assumed | Unlisted) => Unlisted,
+            (Event::Started, PodListed | Confirmed) => Confirmed,
+            // what kubelet never noted was never given
+            (Event::GivenToOthers, Assumed) => return None,
+            (Event::GivenToOthers, Unlisted | Released) => Released,
+            // kubelet loses count, and lists both
+            (Event::GivenToOthers, PodListed | Confirmed) => self,
+        })
+    }
+
+    /// The word used in reports.
+    pub(super) fn as_str(self) -> &'static str {
+        match self {
+            Self::Assumed => "assumed",
+            Self::PodListed => "pod-listed",
+            Self::Confirmed => "confirmed",
+            Self::Unlisted => "unlisted",
+            Self::Released => "released",
+        }
+    }
+}
+
+/// A container's ids, as far as kubelet has asked.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Claim {
+    /// By resource: each is asked for by a call of its own.
+    ids: BTreeMap<Resource, Ids>,
+    /// Number of the last call that changed it; zero where none of this process's life did.
+    call: u64,
+    state: State,
+}
+
+impl Claim {
+    pub(super) fn ids(&self, resource: &Resource) -> Option<&Ids> {
+        self.ids.get(resource)
+    }
+
+    pub(super) fn core(&self) -> Option<&Ids> {
+        self.ids(&Resource::Core)
+    }
+
+    pub(super) fn counted(&self) -> Option<&Ids> {
+        self.ids.iter().find(|(resource, _)| matches!(resource, Resource::Counted(_))).map(|(_, ids)| ids)
+    }
+
+    /// Whether these are its ids of core or of memory.
+    pub(super) fn names(&self, ids: &Ids) -> bool {
+        !self.released() && Resource::VCUDA.iter().any(|resource| self.ids(resource) == Some(ids))
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.ids.is_empty()
+    }
+
+    pub(super) fn call(&self) -> u64 {
+        self.call
+    }
+
+    pub(super) fn state(&self) -> State {
+        self.state
+    }
+
+    pub(super) fn released(&self) -> bool {
+        self.state == State::Released
+    }
+
+    /// Whether it was confirmed at least once.
+    pub(super) fn was_confirmed(&self) -> bool {
+        matches!(self.state, State::Confirmed | State::Unlisted | State::Released)
+    }
+
+    /// Whether kubelet's latest list has it, or, of an ordinary init container, its pod.
+    pub(super) fn listed(&self) -> bool {
+        matches!(self.state, State::PodListed | State::Confirmed)
+    }
+
+    /// Number `call` was answered with these ids.
+    pub(super) fn answered(&mut self, resource: &Resource, ids: Ids, call: u64) {
+        if self.released() {
+            self.ids.clear();
+        }
+        self.ids.insert(resource.clone(), ids);
+        self.call = call;
+        self.happens(Event::Answered);
+    }
+
+    /// What kubelet's list says that it has of this resource.
+    pub(super) fn set(&mut self, resource: &Resource, ids: Option<Ids>) {
+        match ids {
+            Some(ids) => drop(self.ids.insert(resource.clone(), ids)),
+            None => drop(self.ids.remove(resource)),
+        }
+    }
+
+    /// Whether it is still valid.
+    pub(super) fn happens(&mut self, event: Event) -> bool {
+        let next = self.state.after(event);
+        self.state = next.unwrap_or(self.state);
+        next.is_some()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const STATES: [State; 5] =
+        [State::Assumed, State::PodListed, State::Confirmed, State::Unlisted, State::Released];
+
+    #[test]
+    fn what_kubelet_never_noted_is_void_once_its_ids_are_given_to_others() {
+        let after = STATES.map(|state| state.after(Event::GivenToOthers));
+        let listed = [Some(State::PodListed), Some(State::Confirmed)];
+        assert_eq!(after, [None, listed[0], listed[1], Some(State::Released), Some(State::Released)]);
+    }
+
+    #[test]
+    fn only_kubelets_question_and_its_list_bring_a_released_claim_back() {
+        let back = [(Event::Answered, State::Assumed), (Event::Listed, State::Confirmed)];
+        for event in [Event::LaterListed, Event::PodListed, Event::NotListed, Event::Started] {
+            assert_eq!(State::Released.after(event), Some(State::Released), "{event:?}");
+        }
+        for (event, state) in back {
+            assert_eq!(State::Released.after(event), Some(state), "{event:?}");
+        }
+    }
+
+    #[test]
+    fn a_confirmed_claim_stays_confirmed_until_its_ids_are_given_to_others() {
+        for state in [State::Confirmed, State::Unlisted] {
+            for event in [
+                Event::Answered,
+                Event::Listed,
+                Event::LaterListed,
+                Event::PodListed,
+                Event::NotListed,
+                Event::Started,
+            ] {
+                let after = state.after(event);
+                assert!(matches!(after, Some(State::Confirmed | State::Unlisted)), "{state:?} {event:?}");
+            }
+        }
+    }
+}

@@ -1,0 +1,84 @@
+//! What the API server shows of pods otherwise than it is, and how to write it.
+
+use std::collections::BTreeMap;
+
+use kerf::annotation::isolation::{self, Levels};
+use kerf::annotation::{self, Keys};
+use kerf::ids::{PodRef, PodUid};
+use kerf::plan::Placement;
+use kerf::request::{Ask, ContainerRequest};
+
+use crate::allocation::allocations::Allocations;
+use crate::allocation::claim::Claim;
+use crate::allocation::entry::{Entry, lends};
+
+/// What must be written on a pod.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Correction {
+    /// The pod; a write to another life of the same name is wrong.
+    pub uid: PodUid,
+    pub reference: PodRef,
+    pub annotations: BTreeMap<String, String>,
+}
+
+impl Allocations {
+    /// What enforces the shares of a pod's containers: of one that an earlier life served and left no word on, what the
+    /// pod's record says. `None` while one is being prepared.
+    fn levels_of(&self, entry: &Entry) -> Option<Levels> {
+        let lasting = entry.pod.request.containers.iter().any(|container| !lends(container.kind));
+        let mut levels = Levels::new();
+        // nothing is promised of shares by count, and nothing is said
+        let held = |c: &&ContainerRequest| (!lasting || !lends(c.kind)) && !matches!(c.ask, Ask::Counted(_));
+        for container in entry.pod.request.containers.iter().filter(held) {
+            let core = entry.claim(&container.name).and_then(Claim::core);
+            let shown = || entry.pod.isolated.as_ref()?.get(&container.name).copied();
+            let level = match core.and_then(|core| self.level(entry, &container.name, core)) {
+                Some(level) => Some(level),
+                None if matches!(container.ask, Ask::Whole { .. }) => shown(),
+                None if core.is_some_and(|core| self.answers.has(core)) => {
+                    return None;
+                }
+                None => Some(shown().unwrap_or_default()),
+            };
+            levels.extend(level.map(|level| (container.name.clone(), level)));
+        }
+        Some(levels)
+    }
+
+    /// What the API server shows otherwise than it is.
+    ///
+    /// A pod all of whose containers are confirmed is marked as such. A placement is written anew where it was
+    /// exchanged, and where somebody changed it after the pod got its GPUs.
+    pub fn corrections(&self, keys: &Keys) -> Vec<Correction> {
+        self.pods
+            .values()
+            .filter_map(|entry| {
+                let placement = entry.placement()?;
+                let confirmed = entry.complete();
+                let truth = self.resolve(&placement.plan);
+                let shown = entry.pod.record.as_ref().map(|record| self.resolve(&record.plan));
+                let rewrite = (entry.corrected() || confirmed) && shown.as_ref() != Some(&truth);
+                let mut annotations = BTreeMap::new();
+                if rewrite {
+                    annotations = annotation::write(&Placement { plan: truth, ..placement.clone() }, keys);
+                    annotations.insert(keys.gpu_assigned.clone(), entry.pod.confirmed.to_string());
+                }
+                if confirmed && (rewrite || !entry.pod.confirmed) {
+                    annotations.insert(keys.gpu_assigned.clone(), "true".into());
+                }
+                if let Some(levels) = self.levels_of(entry)
+                    && confirmed
+                    && !levels.is_empty()
+                    && entry.pod.isolated.as_ref() != Some(&levels)
+                {
+                    annotations.insert(keys.isolated.clone(), isolation::encode(&levels));
+                }
+                (!annotations.is_empty()).then(|| Correction {
+                    uid: entry.pod.uid.clone(),
+                    reference: entry.pod.reference.clone(),
+                    annotations,
+                })
+            })
+            .collect()
+    }
+}
