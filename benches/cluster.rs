@@ -14,10 +14,11 @@ use kerf::device::Inventory;
 use kerf::ids::{NodeName, PodRef, PodUid};
 use kerf::k8s::NodeView;
 use kerf::placement::Planner;
+use kerf::placement::shape::HostAmount;
 use kerf::policy::Policy;
+use kerf::request::pod::PodRequest;
 use kerf::request::{ContainerKind, GpuRequest, RawAnnotations, RawContainer};
 use kerf::units::Timestamp;
-use kerf_extender::Footprint;
 use kerf_extender::cluster::Cluster;
 
 fn main() -> anyhow::Result<()> {
@@ -57,7 +58,7 @@ fn survey(figures: &mut Figures, rounds: usize) {
         });
         for number in 0..4 {
             let (uid, pod) = (PodUid::from(format!("{name}-{number}")), PodRef::new("default", "pod"));
-            let _ = cluster.assume(&node, &uid, &pod, &small, Policy::Spread, Timestamp(1));
+            let _ = cluster.assume(&node, &PodRequest::new(&uid, &pod, &small), Policy::Spread, Timestamp(1));
             cluster.bound(&node, &uid);
         }
     }
@@ -70,16 +71,16 @@ fn survey(figures: &mut Figures, rounds: usize) {
         };
         figures.series(case, (0..rounds).map(round).collect());
     };
-    let uid = PodUid::from("asking");
+    let asked = PodRequest { uid: "asking".into(), name: PodRef::new("default", "asking"), request: asked };
     time("fit a share, 5,000 nodes", &mut || {
-        let asking = cluster.asking(&uid, &asked, Policy::Binpack);
+        let asking = cluster.asking(&asked, Policy::Binpack);
         names.iter().filter(|name| asking.fit(&mut planner, name).is_ok()).count()
     });
     let none = std::collections::BTreeMap::new();
     for policy in [Policy::Binpack, Policy::Fragmentation] {
         time(&format!("rank a share by {policy}, 5,000 nodes"), &mut || {
-            let asking = cluster.asking(&uid, &asked, policy);
-            asking.ranks(names.iter().map(String::as_str), Footprint::default(), &none).len()
+            let asking = cluster.asking(&asked, policy);
+            asking.ranks(names.iter().map(String::as_str), HostAmount::default(), &none).len()
         });
     }
 }
@@ -104,13 +105,14 @@ fn contend(nodes: usize, threads: usize, rounds: usize) -> Vec<Duration> {
     let workers = (0..threads).map(|worker| {
         let (cluster, names, request, start) = (cluster.clone(), names.clone(), request.clone(), start.clone());
         std::thread::spawn(move || {
-            let (uid, pod) = (PodUid::from(format!("{worker}")), PodRef::new("default", format!("{worker}")));
+            let uid = PodUid::from(format!("{worker}"));
+            let pod = PodRequest::new(&uid, &PodRef::new("default", format!("{worker}")), &request);
             start.wait();
             (0..rounds)
                 .filter_map(|round| {
                     let node = names.get((round * 7 + worker * 131) % names.len())?;
                     let begun = Instant::now();
-                    cluster.assume(node, &uid, &pod, &request, Policy::Binpack, Timestamp(1)).ok()?;
+                    cluster.assume(node, &pod, Policy::Binpack, Timestamp(1)).ok()?;
                     cluster.forget(node, &uid);
                     Some(begun.elapsed())
                 })

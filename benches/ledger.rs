@@ -11,6 +11,7 @@ use kerf::ids::{PodRef, PodUid};
 use kerf::ledger::NodeLedger;
 use kerf::placement::Planner;
 use kerf::policy::Policy;
+use kerf::request::pod::PodRequest;
 use kerf::request::{ContainerKind, GpuRequest, RawAnnotations, RawContainer};
 use kerf::units::{Mib, Timestamp};
 
@@ -48,7 +49,8 @@ fn decisions(bench: &mut Criterion) {
         for number in 0..count / 2 {
             let (uid, pod) = (PodUid::from(format!("{number}")), PodRef::new("default", "pod"));
             let small = request(&[(App, "30", "5")]);
-            let _ = planner.assume(&mut ledger, &uid, &pod, &small, Policy::Spread, Timestamp(1), 1);
+            let _ =
+                planner.assume(&mut ledger, &PodRequest::new(&uid, &pod, &small), Policy::Spread, Timestamp(1), 1);
         }
         let mut group = bench.benchmark_group(format!("{count} cards"));
         for (name, request) in [("share", &share), ("4 whole cards", &cards), ("init and 2 apps", &several)] {
@@ -62,7 +64,13 @@ fn decisions(bench: &mut Criterion) {
         let (uid, pod) = (PodUid::from("new"), PodRef::new("default", "new"));
         group.bench_function("assume and forget a share", |b| {
             b.iter(|| {
-                let planned = planner.assume(&mut ledger, &uid, &pod, &share, Policy::Binpack, Timestamp(1), 1);
+                let planned = planner.assume(
+                    &mut ledger,
+                    &PodRequest::new(&uid, &pod, &share),
+                    Policy::Binpack,
+                    Timestamp(1),
+                    1,
+                );
                 black_box(planned.is_ok());
                 black_box(ledger.forget(&uid))
             });

@@ -23,6 +23,7 @@ use kerf::placement::market::Market;
 use kerf::placement::shape::{Cards, Shape};
 use kerf::policy::Policy;
 use kerf::replay::{CardKind, Machine, Pod, Random, Run, Workload, shuffle_and_fill};
+use kerf::request::pod::PodRequest;
 use kerf::request::{Ask, ContainerKind, ContainerRequest, GpuRequest};
 use kerf::shares::Arrangement;
 use kerf::units::{Mib, Share, Timestamp};
@@ -128,8 +129,10 @@ fn preemption(figures: &mut Figures, runs: usize) {
             let taken = Share::new(1000 / shares / 10 * 10, 81_920 / u64::from(shares) / 256 * 256);
             let (uid, name) = (format!("p{number:03}").as_str().into(), PodRef::new("ns", format!("p{number:03}")));
             let pod: std::sync::Arc<GpuRequest> = apps(vec![Ask::Share(taken)]).into();
-            if let Ok(plan) = planner.assume(&mut node, &uid, &name, &pod, Policy::Binpack, Timestamp(1), 1) {
-                node.observe(&uid, &name, &pod, Held::Plan(plan), true, 1);
+            if let Ok(plan) =
+                planner.assume(&mut node, &PodRequest::new(&uid, &name, &pod), Policy::Binpack, Timestamp(1), 1)
+            {
+                node.observe(&PodRequest::new(&uid, &name, &pod), Held::Plan(plan), true, 1);
             }
         }
         let asked = GpuRequest { priority: 1, ..apps(vec![Ask::Whole { count: 1, memory: None }]) };
@@ -174,7 +177,13 @@ fn several_containers(figures: &mut Figures, nodes: usize) {
                 let pod = apps(vec![Ask::Share(taken)]);
                 let uid = format!("p{number}").as_str().into();
                 let name = PodRef::new("ns", "p");
-                let _ = planner.assume(&mut node, &uid, &name, &pod.into(), Policy::Spread, Timestamp(1), 1);
+                let _ = planner.assume(
+                    &mut node,
+                    &PodRequest::new(&uid, &name, &pod.into()),
+                    Policy::Spread,
+                    Timestamp(1),
+                    1,
+                );
             }
             // pieces of what is free, and a little more than that now and then
             let free: Vec<Share> = node.rooms().iter().map(|room| room.free).collect();

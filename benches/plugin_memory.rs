@@ -17,7 +17,7 @@ use anyhow::Context;
 use figures::Figures;
 use kerf::annotation::{self, Keys};
 use kerf::ids::DeviceId;
-use kerf::plan::{Form, Grant, Placement, Plan, Slice};
+use kerf::plan::{ContainerGrant, DeviceRef, Grant, Placement, Plan};
 use kerf::request::ContainerKind;
 use kerf::units::Share;
 use kerf_testkit::api::ApiServer;
@@ -88,9 +88,8 @@ fn pod(keys: &Keys, number: usize) -> Value {
     let card = u32::try_from(number % 8).unwrap_or_default();
     let share = Share::new(140, 70 * 256);
     let device = DeviceId::from(format!("GPU-00000000-0000-4000-8000-00000000000-{card}"));
-    let slices = vec![Slice { device, index: card, share, count: 1 }];
-    let grant =
-        Grant { container: "main".into(), kind: ContainerKind::App, position: 0, form: Form::Share, slices };
+    let gpus = Grant::Share { device: DeviceRef { id: device, index: card }, share };
+    let grant = ContainerGrant { container: "main".into(), kind: ContainerKind::App, position: 0, gpus };
     let time = 1_700_000_000_000_000_000 + number as u64;
     let plan = Plan { grants: vec![grant] };
     let placement = Placement { node: "node".into(), time, limit: None, plan };

@@ -35,9 +35,7 @@ pub use users::users;
 /// What kerf needs to know of a Pod.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PodView {
-    /// Its identity.
     pub uid: PodUid,
-    /// Its name.
     pub pod: PodRef,
     /// The node it is bound to.
     pub node: Option<NodeName>,
@@ -69,7 +67,6 @@ impl PodView {
 /// What kerf needs to know of a Node.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct NodeView {
-    /// Its name.
     pub name: NodeName,
     /// Its cards, cordons applied; all are cordoned while the Node is being deleted.
     pub inventory: Result<Inventory, Unreadable>,

@@ -24,6 +24,7 @@
 //! | [`request`] | what a pod asks for, parsed once; every rule of the contract |
 //! | [`policy`], [`unfit`] | how to choose among what fits; why nothing does |
 //! | [`isolation`] | how a share is enforced: the levels, from a promise to hardware |
+//! | [`tally`] | how the needs of a pod's containers add up |
 //! | [`plan`] | which card gives what to whom: a value |
 //! | [`ledger`] | what is taken of a node's cards and by whom; the state machine, drawn above its code |
 //! | [`placement`] | the algorithms: which cards, which node; [`placement::market`] weighs a whole cluster |
@@ -58,8 +59,10 @@
 //! * An unanswered write is neither done nor refused: its cards stay held until the API server has said.
 //! * Nothing that a tenant can write is believed unless it serves the pod's own request.
 //! * No unsafe code but in `limiter/` and the stand-ins for NVIDIA's libraries, which C programs call.
-//! * One trait in the system: `Backend` in the plugin, since drivers are the one thing with several
-//!   implementations.
+//! * Three traits in the system: `Backend` in the plugin, since drivers have several implementations; `Handler` in the
+//!   extender, since no verb may leave out an early answer; and [`tally::Amount`], what can be added up over a pod's life.
+
+#![allow(missing_docs, reason = "names that say all have no comment beside them")]
 
 pub mod annotation;
 pub mod device;
@@ -74,6 +77,7 @@ pub mod policy;
 pub mod replay;
 pub mod request;
 pub mod shares;
+pub mod tally;
 pub mod unfit;
 pub mod units;
 pub mod version;

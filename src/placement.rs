@@ -15,92 +15,15 @@
 //! * **Init containers** run before the others and share cards with them, as kubelet reuses their devices. The
 //!   planner tries both orders and keeps the plan that takes least.
 
+pub mod advise;
 mod cards;
 pub mod eviction;
 pub mod market;
 mod planner;
+mod rank;
 mod reservation;
 pub mod shape;
 pub mod survey;
 
 pub use planner::Planner;
-
-use crate::ledger::NodeLedger;
-use crate::policy::Policy;
-use crate::request::GpuRequest;
-use crate::units::Share;
-
-/// How much a policy likes a node or a card; less is better. Compare only ranks of one policy, and break ties
-/// by the node's name or the card's index.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Rank(u64, u64, u64);
-
-impl Rank {
-    /// Liked less than anything else.
-    pub const LAST: Self = Self(u64::MAX, u64::MAX, u64::MAX);
-}
-
-impl Policy {
-    /// Whether the choice for this pod needs more than one node's cards: a [`survey::Survey`]. Shares by count are not
-    /// weighed so: how much of a card one is depends on the node, and it asks for no memory of its own.
-    pub fn surveys(self, request: &GpuRequest) -> bool {
-        match self {
-            Self::Binpack | Self::Spread => false,
-            Self::BestFit | Self::Fgd | Self::Fragmentation => request.counted().next().is_none(),
-        }
-    }
-
-    fn rank(self, compute: u64, memory: u64) -> Rank {
-        match self {
-            // the complement turns "more" into "less" and keeps the order exact
-            Self::Spread => Rank(!compute, !memory, 0),
-            Self::Binpack | Self::BestFit | Self::Fgd | Self::Fragmentation => Rank(compute, memory, 0),
-        }
-    }
-
-    fn rank_share(self, free: Share) -> Rank {
-        self.rank(free.compute.0.into(), free.memory.0)
-    }
-}
-
-/// The rank of a node among those where the pod fits: by all that is free on it, before the pod is there. For
-/// policies that need more than that, [`survey::Survey::ranks`].
-pub fn rank(node: &NodeLedger, policy: Policy) -> Rank {
-    let (compute, memory) = node.free();
-    policy.rank(compute, memory)
-}
-
-/// Scores of nodes in the extender's range 0..=10, best node first, from their ranks (ties: the lesser name): the best node alone has 10; the second has
-/// 9, the third and fourth 8, the next four 7 and so on, each level twice as wide as the one above. So the order
-/// is strict where it matters most, at the top, and never inverted anywhere.
-pub fn scores<R: Ord, N: Ord>(mut ranked: Vec<(R, N)>) -> Vec<(N, u8)> {
-    ranked.sort_unstable();
-    ranked.into_iter().enumerate().map(|(place, (_, node))| (node, score(place))).collect()
-}
-
-fn score(place: usize) -> u8 {
-    match place.checked_ilog2() {
-        None => 10,
-        Some(level) => 9u8.saturating_sub(u8::try_from(level).unwrap_or(u8::MAX)),
-    }
-}
-
-/// The order in which cards are tried, for a share that leaves `left` of the card.
-fn card_order(policy: Policy, growth: Share, preferred: bool, left: Share, index: u32) -> impl Ord {
-    // first the cards where the pod grows least: those that an init container of it holds anyway
-    (growth.compute, growth.memory, !preferred, policy.rank_share(left), index)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn scores_are_strict_at_the_top_and_never_inverted() {
-        let ranked = (0..100u64).map(|i| (Rank(i, 0, 0), i)).collect();
-        let scores: Vec<u8> = scores(ranked).into_iter().map(|(_, score)| score).collect();
-        assert_eq!(scores[..9], [10, 9, 8, 8, 7, 7, 7, 7, 6]);
-        assert!(scores.is_sorted_by(|a, b| a >= b));
-        assert_eq!(score(usize::MAX), 0);
-    }
-}
+pub use rank::{Rank, rank, scores};

@@ -1,91 +1,201 @@
-//! Which card gives what to which container, on one node: a value, not an action.
+//! Which device gives what to which container, on one node: a value, not an action.
 
 use std::fmt;
 
 use crate::ids::{ContainerName, DeviceId, NodeName, ResourceName};
 use crate::request::{Ask, ContainerKind, ContainerRequest, GpuRequest};
 use crate::shares::Counted;
+use crate::tally::Tally;
 use crate::units::{Mib, Milli, Share};
 
-/// In what way a container has its cards.
+/// A device as a plan names it.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Form {
-    /// A part of one card: of its compute and of its memory.
-    Share,
-    /// Cards of its own.
-    Whole,
-    /// Shares by count of this resource: parts of cards' compute, their memory undivided.
-    Counted(ResourceName),
+pub struct DeviceRef {
+    pub id: DeviceId,
+    /// Its index when the choice was made; for people and the compatibility record.
+    pub index: u32,
 }
 
-impl Form {
-    /// The form in which such a request is served.
-    pub fn of(ask: &Ask) -> Self {
+/// A device of a container's own, with all that it has.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct WholeDevice {
+    pub device: DeviceRef,
+    /// All its memory, as far as the record says: zero in the compatibility record.
+    pub memory: Mib,
+}
+
+/// Counted shares of one device.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CountedDevice {
+    pub device: DeviceRef,
+    /// How many shares, at least one.
+    pub count: u32,
+    /// The compute of all of them together, as it was when the choice was made. Memory is not divided.
+    pub compute: Milli,
+}
+
+/// What a container has of a node's devices.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Grant {
+    /// A part of one device's compute and memory, which its node holds the container to.
+    Share {
+        /// The device that the share is of.
+        device: DeviceRef,
+        share: Share,
+    },
+    /// Devices of its own, in order of index, each once.
+    Whole(Vec<WholeDevice>),
+    /// Counted shares of one resource.
+    Counted {
+        resource: ResourceName,
+        /// In order of index, each once.
+        devices: Vec<CountedDevice>,
+    },
+}
+
+impl Grant {
+    /// What a container that asks so has of these devices, each with all its memory. `None` where they are not as many as it
+    /// asks for, or it asks for counted shares, which devices alone do not say.
+    pub fn of(ask: &Ask, devices: impl IntoIterator<Item = (DeviceRef, Mib)>) -> Option<Self> {
+        let mut devices = devices.into_iter();
         match ask {
-            Ask::Share(_) => Self::Share,
-            Ask::Whole { .. } => Self::Whole,
-            Ask::Counted(counted) => Self::Counted(counted.resource.clone()),
+            Ask::Share(share) => {
+                let (device, _) = devices.next()?;
+                devices.next().is_none().then_some(Self::Share { device, share: *share })
+            }
+            Ask::Whole { count, .. } => {
+                let whole: Vec<_> = devices.map(|(device, memory)| WholeDevice { device, memory }).collect();
+                (whole.len() == *count as usize).then_some(Self::Whole(whole))
+            }
+            Ask::Counted(_) => None,
+        }
+    }
+
+    /// Whether it is a part of a device's compute and memory, which its node holds it to.
+    pub fn is_share(&self) -> bool {
+        matches!(self, Self::Share { .. })
+    }
+
+    /// Whether the devices are the container's own.
+    pub fn is_whole(&self) -> bool {
+        matches!(self, Self::Whole(_))
+    }
+
+    /// Each device with how much compute and memory of it the container was given. Counted shares have no memory of their
+    /// own.
+    pub fn amounts(&self) -> impl Iterator<Item = (&DeviceRef, Share)> {
+        let (share, whole, counted) = match self {
+            Self::Share { device, share } => (Some((device, *share)), &[][..], &[][..]),
+            Self::Whole(devices) => (None, &devices[..], &[][..]),
+            Self::Counted { devices, .. } => (None, &[][..], &devices[..]),
+        };
+        let whole = whole.iter().map(|one| (&one.device, Share { compute: Milli::WHOLE, memory: one.memory }));
+        let counted = counted.iter().map(|one| (&one.device, Share { compute: one.compute, memory: Mib(0) }));
+        share.into_iter().chain(whole).chain(counted)
+    }
+
+    /// The devices, in order of index.
+    pub fn devices(&self) -> impl Iterator<Item = &DeviceRef> {
+        self.amounts().map(|(device, _)| device)
+    }
+
+    /// The devices' ids.
+    pub fn ids(&self) -> impl Iterator<Item = &DeviceId> {
+        self.devices().map(|device| &device.id)
+    }
+
+    /// What it takes of each device.
+    fn taken(&self) -> impl Iterator<Item = (&DeviceRef, Taken)> {
+        let counted = match self {
+            Self::Share { .. } | Self::Whole(_) => None,
+            Self::Counted { resource, devices } => Some((resource, devices)),
+        };
+        let mut counts = counted.into_iter().flat_map(|(resource, devices)| {
+            devices.iter().map(move |one| Counted { resource: resource.clone(), count: one.count })
+        });
+        let whole = self.is_whole();
+        self.amounts().map(move |(device, share)| {
+            let taken = match counts.next() {
+                Some(counted) => Taken::Counted(counted, share.compute),
+                None if whole => Taken::Whole(share),
+                None => Taken::Part(share),
+            };
+            (device, taken)
+        })
+    }
+
+    fn serves(&self, ask: &Ask) -> bool {
+        let distinct = || self.ids().enumerate().all(|(at, id)| self.ids().skip(at + 1).all(|other| id != other));
+        match (ask, self) {
+            (Ask::Share(asked), Self::Share { share, .. }) => asked == share,
+            (Ask::Whole { count, .. }, Self::Whole(devices)) => devices.len() == *count as usize && distinct(),
+            (Ask::Counted(asked), Self::Counted { resource, devices }) => {
+                // each share is at least a thousandth, and one like the other
+                let equal = |one: &CountedDevice| {
+                    one.compute.0 >= one.count && one.compute.0.checked_rem(one.count) == Some(0)
+                };
+                let count: u64 = devices.iter().map(|one| u64::from(one.count)).sum();
+                *resource == asked.resource
+                    && count == u64::from(asked.count)
+                    && devices.iter().all(equal)
+                    && distinct()
+            }
+            _ => false,
         }
     }
 }
 
-/// One card, or a part of it, for one container.
+/// What one container of a pod gets.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Slice {
-    /// The card.
-    pub device: DeviceId,
-    /// The card's index when the choice was made; for people and the compatibility record.
-    pub index: u32,
-    /// How much of it. A whole card is all compute and all memory, whatever the container named. Of shares by count
-    /// the compute of all together, as it was when the choice was made, and no memory.
-    pub share: Share,
-    /// How many shares by count that is; 1 for a part or a whole card.
-    pub count: u32,
-}
-
-/// What one container gets.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Grant {
-    /// The container.
+pub struct ContainerGrant {
     pub container: ContainerName,
-    /// When it runs.
     pub kind: ContainerKind,
     /// Its position in `spec.containers` (or `spec.initContainers`).
     pub position: u32,
-    /// In what way it has the cards.
-    pub form: Form,
-    /// The cards, in order of index, each once; one where it is a share.
-    pub slices: Vec<Slice>,
+    pub gpus: Grant,
 }
 
-/// For logs: `main: GPU-a (50 core, 7680 MiB)`, `main: GPU-a, GPU-b (whole)`, `main: GPU-a (2 x amd.com/gpu)`.
-impl fmt::Display for Grant {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}: ", self.container)?;
-        for (at, slice) in self.slices.iter().enumerate() {
-            let comma = if at == 0 { "" } else { ", " };
-            write!(f, "{comma}{}", slice.device)?;
-            match &self.form {
-                Form::Share => {
-                    let Share { compute, memory } = slice.share;
-                    write!(f, " ({} core, {} MiB)", compute.to_core_units(), memory.0)?;
-                }
-                Form::Whole => {}
-                Form::Counted(resource) => write!(f, " ({} x {resource})", slice.count)?,
-            }
-        }
-        if self.is_whole() { f.write_str(" (whole)") } else { Ok(()) }
+impl ContainerRequest {
+    /// The container with what it gets.
+    pub fn granted(&self, gpus: Grant) -> ContainerGrant {
+        let Self { name, kind, position, ask: _ } = self;
+        ContainerGrant { container: name.clone(), kind: *kind, position: *position, gpus }
     }
 }
 
-/// What every GPU container of a pod gets, in kubelet's order.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Plan {
-    /// One for each container of the request, in its order.
-    pub grants: Vec<Grant>,
+/// For logs: `main: GPU-a (50 core, 7680 MiB)`, `main: GPU-a, GPU-b (whole)`, `main: GPU-a (2 x amd.com/gpu)`.
+impl fmt::Display for ContainerGrant {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: ", self.container)?;
+        let comma = |at: usize| if at == 0 { "" } else { ", " };
+        match &self.gpus {
+            Grant::Share { device, share: Share { compute, memory } } => {
+                write!(f, "{} ({} core, {} MiB)", device.id, compute.to_core_units(), memory.0)
+            }
+            Grant::Whole(devices) => {
+                for (at, one) in devices.iter().enumerate() {
+                    write!(f, "{}{}", comma(at), one.device.id)?;
+                }
+                f.write_str(" (whole)")
+            }
+            Grant::Counted { resource, devices } => {
+                for (at, one) in devices.iter().enumerate() {
+                    write!(f, "{}{} ({} x {resource})", comma(at), one.device.id, one.count)?;
+                }
+                Ok(())
+            }
+        }
+    }
 }
 
-/// For logs: its containers' cards, joined by semicolons.
+/// What every GPU container of a pod gets.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Plan {
+    /// One for each container of the request, in its order, which is kubelet's.
+    pub grants: Vec<ContainerGrant>,
+}
+
+/// For logs: its containers' devices, joined by semicolons.
 impl fmt::Display for Plan {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         for (at, grant) in self.grants.iter().enumerate() {
@@ -99,192 +209,135 @@ impl fmt::Display for Plan {
 /// A plan on its node, as recorded on the pod.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Placement {
-    /// The node.
     pub node: NodeName,
     /// When it was decided, in nanoseconds since 1970. Orders the pods of a node.
     pub time: u64,
     /// Ceiling for bursts of the pod's shares, where it asked for one.
     pub limit: Option<Milli>,
-    /// The cards.
     pub plan: Plan,
 }
 
-/// What a pod takes of one card over its whole life. What it takes by different resources are different holds.
+/// What a pod takes of one device over its whole life. What it takes by different resources are different holds.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Hold {
-    /// The card.
-    pub device: DeviceId,
-    /// The card's index when the choice was made.
-    pub index: u32,
-    /// How much; meaningless where it is whole.
-    pub share: Share,
-    /// In what way.
+    pub device: DeviceRef,
     pub taken: Taken,
 }
 
-/// In what way a pod takes a card.
+/// How much a pod takes of a device.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Taken {
     /// A part of compute and memory.
-    Part,
-    /// The card is the pod's own, all memory included.
-    Whole,
-    /// Shares by count: they count for what their card offers them as.
-    Counted(Counted),
+    Part(Share),
+    /// All of it, memory included, and more where the record says more.
+    Whole(Share),
+    /// Counted shares. They take what their device offers them as, or this compute where it offers none.
+    Counted(Counted, Milli),
 }
 
-impl Hold {
-    /// Whether the card is the pod's own.
-    pub fn is_whole(&self) -> bool {
-        self.taken == Taken::Whole
+impl Taken {
+    /// All of an unknown device.
+    const ALL: Self = Self::Whole(Share::ZERO);
+
+    /// The resource that counts the shares; parts and whole devices are one and the same resource, which has no name here.
+    pub fn resource(&self) -> Option<&ResourceName> {
+        match self {
+            Self::Counted(counted, _) => Some(&counted.resource),
+            Self::Part(_) | Self::Whole(_) => None,
+        }
     }
 
-    /// Of which resource its shares are, where it is shares by count.
-    pub fn resource(&self) -> Option<&ResourceName> {
-        match &self.taken {
-            Taken::Counted(counted) => Some(&counted.resource),
-            Taken::Part | Taken::Whole => None,
+    /// How much compute and memory the record says.
+    pub fn share(&self) -> Share {
+        match self {
+            Self::Part(share) | Self::Whole(share) => *share,
+            Self::Counted(_, compute) => Share { compute: *compute, memory: Mib(0) },
+        }
+    }
+
+    fn count(&self) -> u32 {
+        match self {
+            Self::Counted(counted, _) => counted.count,
+            Self::Part(_) | Self::Whole(_) => 0,
+        }
+    }
+
+    /// What was taken before, now that the pod takes this in addition, and so much altogether.
+    fn grown(&mut self, added: &Self, (share, count): (Share, u32)) {
+        match (self, added) {
+            (Self::Counted(counted, compute), _) => (counted.count, *compute) = (count, share.compute),
+            (own, Self::Whole(_)) => *own = Self::Whole(share),
+            (Self::Part(own) | Self::Whole(own), _) => *own = share,
         }
     }
 }
 
-/// What a pod takes while its containers are added in kubelet's order: of one card, or of one resource of a card.
-///
-/// A pod takes the larger of what its long-running containers take together and what each init container
-/// takes beside the sidecars started before it: the rule by which Kubernetes counts resources, applied to each
-/// card by itself.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Tally {
-    running: Amount,
-    peak: Amount,
+/// What a pod takes over its life where its containers take this, of each device and resource, in the order in which
+/// these first appear.
+fn over_life<D>(
+    taken: impl Iterator<Item = (ContainerKind, D, Taken)>,
+    same: impl Fn(&D, &D) -> bool,
+) -> Vec<(D, Taken)> {
+    let mut all: Vec<(D, Taken, Tally<(Share, u32)>)> = Vec::new();
+    for (kind, device, added) in taken {
+        let known = |(own, taken, _): &(D, Taken, _)| same(own, &device) && taken.resource() == added.resource();
+        let amount = (added.share(), added.count());
+        match all.iter().position(known).and_then(|at| all.get_mut(at)) {
+            Some((_, taken, tally)) => {
+                *tally = tally.with(kind, amount);
+                taken.grown(&added, tally.peak());
+            }
+            None => all.push((device, added, Tally::default().with(kind, amount))),
+        }
+    }
+    all.into_iter().map(|(device, taken, _)| (device, taken)).collect()
 }
 
-/// Parts of a card, and how many shares by count.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-struct Amount {
-    share: Share,
-    count: u32,
-}
-
-impl Tally {
-    /// The tally with one more container's part.
-    #[must_use]
-    pub fn with(self, kind: ContainerKind, share: Share, count: u32) -> Self {
-        let now = Amount {
-            share: self.running.share.saturating_add(share),
-            count: self.running.count.saturating_add(count),
+impl GpuRequest {
+    /// What the pod takes of each device that it may be on, where it is not known which these are.
+    pub fn taken_anywhere(&self) -> Vec<Taken> {
+        let taken = |ask: &Ask| match ask {
+            Ask::Share(share) => Taken::Part(*share),
+            Ask::Whole { .. } => Taken::ALL,
+            // how much that is, each device says
+            Ask::Counted(counted) => Taken::Counted(counted.clone(), Milli(0)),
         };
-        let peak = Amount { share: self.peak.share.max(now.share), count: self.peak.count.max(now.count) };
-        Self { running: if kind == ContainerKind::Init { self.running } else { now }, peak }
-    }
-
-    /// The most that the pod takes at any time.
-    pub fn peak(self) -> Share {
-        self.peak.share
-    }
-
-    /// The most shares by count that it takes at any time.
-    pub fn count(self) -> u32 {
-        self.peak.count
+        let containers = self.containers.iter().map(|container| (container.kind, (), taken(&container.ask)));
+        over_life(containers, |(), ()| true).into_iter().map(|((), taken)| taken).collect()
     }
 }
 
 impl Plan {
-    /// What the pod takes of each card, in the order in which the cards first appear.
+    /// What the pod takes of each device, in the order in which the devices first appear.
     pub fn holds(&self) -> Vec<Hold> {
-        // parts and whole cards are one and the same resource; shares by count are another one each
-        let mut holds: Vec<(Hold, Tally)> = Vec::new();
-        for grant in &self.grants {
-            for slice in &grant.slices {
-                let same = |(hold, _): &(Hold, Tally)| {
-                    hold.device == slice.device
-                        && match (&hold.taken, &grant.form) {
-                            (Taken::Counted(counted), Form::Counted(resource)) => counted.resource == *resource,
-                            (Taken::Counted(_), _) | (_, Form::Counted(_)) => false,
-                            (Taken::Part | Taken::Whole, Form::Share | Form::Whole) => true,
-                        }
-                };
-                let at = holds.iter().position(same).unwrap_or_else(|| {
-                    let taken = match &grant.form {
-                        Form::Counted(resource) => Taken::Counted(Counted { resource: resource.clone(), count: 0 }),
-                        Form::Share | Form::Whole => Taken::Part,
-                    };
-                    let (device, index, share) = (slice.device.clone(), slice.index, Share::ZERO);
-                    holds.push((Hold { device, index, share, taken }, Tally::default()));
-                    holds.len() - 1
-                });
-                let Some((hold, tally)) = holds.get_mut(at) else { continue };
-                *tally = tally.with(grant.kind, slice.share, slice.count);
-                hold.share = tally.peak();
-                match (&mut hold.taken, &grant.form) {
-                    (Taken::Counted(counted), _) => counted.count = tally.count(),
-                    (taken, Form::Whole) => *taken = Taken::Whole,
-                    _ => {}
-                }
-            }
-        }
-        holds.into_iter().map(|(hold, _)| hold).collect()
+        let of = |grant: &ContainerGrant| grant.kind;
+        let taken = self
+            .grants
+            .iter()
+            .flat_map(|grant| grant.gpus.taken().map(move |(device, taken)| (of(grant), device, taken)));
+        let holds = over_life(taken, |one, other| one.id == other.id);
+        holds.into_iter().map(|(device, taken)| Hold { device: device.clone(), taken }).collect()
     }
 
-    /// Whether no card is named by its id, as in the compatibility record.
+    /// Whether no device is named by its id, as in the compatibility record.
     pub fn names_indices_alone(&self) -> bool {
-        self.grants.iter().all(|grant| grant.devices().all(|id| id.as_index().is_some()))
+        self.grants.iter().all(|grant| grant.gpus.ids().all(|id| id.as_index().is_some()))
     }
 
     /// Whether the plan gives every container of `request` what it asks for, and nothing else. A record that
-    /// does not is not believed: its author may be the tenant. Where shares by count lie is not looked at: kubelet
+    /// does not is not believed: its author may be the tenant. Where counted shares lie is not looked at: kubelet
     /// has the last word there, and the record says what it did.
     pub fn serves(&self, request: &GpuRequest) -> bool {
-        self.grants.len() == request.containers.len()
-            && self.grants.iter().zip(&request.containers).all(|(grant, asked)| grant.serves(asked))
-    }
-}
-
-impl Grant {
-    fn serves(&self, asked: &ContainerRequest) -> bool {
-        let distinct = || {
-            let others = |i: usize| self.slices.iter().skip(i + 1);
-            self.slices.iter().enumerate().all(|(i, a)| others(i).all(|b| a.device != b.device))
-        };
-        let all = |is: fn(&Slice) -> bool| self.slices.iter().all(is);
-        let amounts = match (&asked.ask, &self.form) {
-            (Ask::Share(share), Form::Share) => {
-                self.slices.iter().all(|slice| slice.share == *share) && all(|slice| slice.count == 1)
-            }
-            (Ask::Whole { .. }, Form::Whole) => distinct() && all(|slice| slice.count == 1),
-            (Ask::Counted(asked), Form::Counted(resource)) => {
-                // each share is at least a thousandth, and one like the other
-                let equal = |slice: &Slice| {
-                    let Milli(compute) = slice.share.compute;
-                    compute >= slice.count && compute.checked_rem(slice.count) == Some(0)
-                };
-                let count: u64 = self.slices.iter().map(|slice| u64::from(slice.count)).sum();
-                *resource == asked.resource
-                    && count == u64::from(asked.count)
-                    && all(|slice| slice.share.memory == Mib(0))
-                    && self.slices.iter().all(equal)
-                    && distinct()
-            }
-            _ => false,
-        };
         // a record that calls an app an init container would be counted as ending before the others
-        let same = (&self.container, self.kind, self.position) == (&asked.name, asked.kind, asked.position);
-        amounts && same && asked.ask.cards().is_none_or(|cards| cards == self.slices.len())
-    }
-
-    /// Whether it is a part of a card's compute and memory, which its node holds it to.
-    pub fn is_share(&self) -> bool {
-        self.form == Form::Share
-    }
-
-    /// Whether the cards are the container's own.
-    pub fn is_whole(&self) -> bool {
-        self.form == Form::Whole
-    }
-
-    /// The cards' ids.
-    pub fn devices(&self) -> impl Iterator<Item = &DeviceId> {
-        self.slices.iter().map(|slice| &slice.device)
+        let same = |grant: &ContainerGrant, asked: &ContainerRequest| {
+            (&grant.container, grant.kind, grant.position) == (&asked.name, asked.kind, asked.position)
+        };
+        self.grants.len() == request.containers.len()
+            && self
+                .grants
+                .iter()
+                .zip(&request.containers)
+                .all(|(grant, asked)| same(grant, asked) && grant.gpus.serves(&asked.ask))
     }
 }
 
@@ -292,26 +345,32 @@ impl Grant {
 mod tests {
     use super::*;
 
-    fn grant(name: &str, kind: ContainerKind, device: &str, share: Share) -> Grant {
-        Grant {
-            container: name.into(),
-            kind,
-            position: 0,
-            form: Form::Share,
-            slices: vec![Slice { device: device.into(), index: 0, share, count: 1 }],
-        }
+    fn device(id: &str, index: u32) -> DeviceRef {
+        DeviceRef { id: id.into(), index }
+    }
+
+    fn grant(name: &str, kind: ContainerKind, gpus: Grant) -> ContainerGrant {
+        ContainerGrant { container: name.into(), kind, position: 0, gpus }
+    }
+
+    fn share(name: &str, kind: ContainerKind, id: &str, share: Share) -> ContainerGrant {
+        grant(name, kind, Grant::Share { device: device(id, 0), share })
     }
 
     #[test]
     fn a_plan_is_one_line_for_logs() {
-        let share = grant("one", ContainerKind::App, "GPU-a", Share::new(500, 7680));
-        let mut whole = grant("two", ContainerKind::App, "GPU-b", Share::new(1000, 15_360));
-        whole.form = Form::Whole;
-        whole.slices.push(Slice { device: "GPU-c".into(), index: 1, share: Share::new(1000, 15_360), count: 1 });
-        let mut counted = grant("three", ContainerKind::App, "GPU-d", Share::new(500, 0));
-        (counted.form, counted.slices[0].count) = (Form::Counted("amd.com/gpu".into()), 2);
+        use ContainerKind::App;
+        let whole = |id, index| WholeDevice { device: device(id, index), memory: Mib(15_360) };
+        let counted = CountedDevice { device: device("GPU-d", 3), count: 2, compute: Milli(500) };
+        let plan = Plan {
+            grants: vec![
+                share("one", App, "GPU-a", Share::new(500, 7680)),
+                grant("two", App, Grant::Whole(vec![whole("GPU-b", 0), whole("GPU-c", 1)])),
+                grant("three", App, Grant::Counted { resource: "amd.com/gpu".into(), devices: vec![counted] }),
+            ],
+        };
         assert_eq!(
-            Plan { grants: vec![share, whole, counted] }.to_string(),
+            plan.to_string(),
             "one: GPU-a (50 core, 7680 MiB); two: GPU-b, GPU-c (whole); three: GPU-d (2 x amd.com/gpu)"
         );
     }
@@ -321,13 +380,26 @@ mod tests {
         use ContainerKind::*;
         let plan = Plan {
             grants: vec![
-                grant("side", Sidecar, "a", Share::new(100, 10)),
-                grant("init", Init, "a", Share::new(500, 20)),
-                grant("one", App, "a", Share::new(200, 60)),
-                grant("two", App, "b", Share::new(300, 30)),
+                share("side", Sidecar, "a", Share::new(100, 10)),
+                share("init", Init, "a", Share::new(500, 20)),
+                share("one", App, "a", Share::new(200, 60)),
+                share("two", App, "b", Share::new(300, 30)),
             ],
         };
-        let hold = |device: &str, share| Hold { device: device.into(), index: 0, share, taken: Taken::Part };
+        let hold = |id: &str, share| Hold { device: device(id, 0), taken: Taken::Part(share) };
         assert_eq!(plan.holds(), [hold("a", Share::new(600, 70)), hold("b", Share::new(300, 30))]);
+    }
+
+    #[test]
+    fn devices_that_are_not_as_many_as_asked_for_are_no_grant() {
+        let two = || [(device("a", 0), Mib(1)), (device("b", 1), Mib(2))];
+        let [first, second] = two().map(|(device, memory)| WholeDevice { device, memory });
+        assert_eq!(
+            Grant::of(&Ask::Whole { count: 2, memory: None }, two()),
+            Some(Grant::Whole(vec![first, second]))
+        );
+        assert_eq!(Grant::of(&Ask::Whole { count: 1, memory: None }, two()), None);
+        assert_eq!(Grant::of(&Ask::Share(Share::new(1, 1)), two()), None);
+        assert_eq!(Grant::of(&Ask::Share(Share::new(1, 1)), []), None);
     }
 }

@@ -24,7 +24,6 @@ pub enum Policy {
 pub struct UnknownPolicy;
 
 impl Policy {
-    /// Every policy.
     pub const ALL: [Self; 5] = [Self::Binpack, Self::Spread, Self::BestFit, Self::Fgd, Self::Fragmentation];
 
     /// The word used in flags, annotations and metrics.

@@ -60,7 +60,6 @@ impl PerCard {
         }
     }
 
-    /// The number.
     pub fn get(self) -> u32 {
         self.0.get().into()
     }
@@ -134,12 +133,6 @@ pub struct ShareResources(Vec<String>);
 pub struct BadShareResources(String);
 
 impl ShareResources {
-    /// What well-known device plugins serve: Deepomatic's, AMD's (with the names of its partitions), Intel's, NVIDIA's
-    /// (with MIG instances).
-    pub const WELL_KNOWN: &str = "deepomatic.com/shared-gpu,amd.com/gpu,amd.com/spx_*,amd.com/dpx_*,amd.com/tpx_*,\
-        amd.com/qpx_*,amd.com/cpx_*,gpu.intel.com/i915,gpu.intel.com/xe,nvidia.com/gpu,nvidia.com/gpu.shared,\
-        nvidia.com/mig-*";
-
     /// Whether this resource is shares by count.
     pub fn contains(&self, resource: &str) -> bool {
         self.0.iter().any(|name| match name.strip_suffix('*') {
@@ -190,7 +183,6 @@ impl fmt::Display for ShareResources {
 /// Shares by count of one resource.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Counted {
-    /// The resource.
     pub resource: ResourceName,
     /// How many, at least one.
     pub count: u32,
@@ -229,7 +221,8 @@ mod tests {
 
     #[test]
     fn names_are_exact_or_prefixes() {
-        let known: ShareResources = ShareResources::WELL_KNOWN.parse().unwrap();
+        let names = "deepomatic.com/shared-gpu,amd.com/gpu,amd.com/cpx_*,nvidia.com/gpu,nvidia.com/mig-*";
+        let known: ShareResources = names.parse().unwrap();
         for name in ["deepomatic.com/shared-gpu", "amd.com/gpu", "amd.com/cpx_nps4", "nvidia.com/mig-1g.10gb"] {
             assert!(known.contains(name), "{name}");
         }

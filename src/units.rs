@@ -110,55 +110,10 @@ impl Timestamp {
     }
 }
 
-/// Reads an amount of an extended resource as the API server writes it: an integer, perhaps with a decimal
-/// (`k`, `M`, `G`, `T`) or binary (`Ki`, `Mi`, `Gi`, `Ti`) suffix or an exponent (`2e3`).
-///
-/// # Errors
-/// [`QuantityError`] where the text is no number, negative, not whole, or larger than `u64`.
-pub fn parse_quantity(text: &str) -> Result<u64, QuantityError> {
-    let digits = text.strip_prefix('+').unwrap_or(text);
-    if digits.starts_with('-') {
-        return Err(QuantityError::Negative);
-    }
-    let end = digits.find(|c: char| !c.is_ascii_digit()).unwrap_or(digits.len());
-    let (number, suffix) = digits.split_at(end);
-    let factor: u64 = match suffix {
-        "" => 1,
-        "k" => 1_000,
-        "M" => 1_000_000,
-        "G" => 1_000_000_000,
-        "T" => 1_000_000_000_000,
-        "Ki" => 1 << 10,
-        "Mi" => 1 << 20,
-        "Gi" => 1 << 30,
-        "Ti" => 1 << 40,
-        "m" | "u" | "n" => return Err(QuantityError::Fraction),
-        other if other.starts_with('.') && !number.is_empty() => return Err(QuantityError::Fraction),
-        other => other
-            .strip_prefix(['e', 'E'])
-            .and_then(|exponent| exponent.parse::<u32>().ok())
-            .ok_or(QuantityError::NotANumber)
-            .and_then(|exponent| 10u64.checked_pow(exponent).ok_or(QuantityError::TooLarge))?,
-    };
-    if number.is_empty() {
-        return Err(QuantityError::NotANumber);
-    }
-    let number: u64 = number.parse().map_err(|_| QuantityError::TooLarge)?;
-    number.checked_mul(factor).ok_or(QuantityError::TooLarge)
-}
-
-/// Reads an amount of cores or memory as the API server writes it (`500m`, `1.5`, `2Gi`), in thousandths and rounded
-/// up; `None` where it is no amount, or too large.
-pub fn parse_thousandths(text: &str) -> Option<u64> {
-    let end = text.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(text.len());
-    let (number, suffix) = text.split_at(end);
-    let (units, parts) = number.split_once('.').unwrap_or((number, ""));
-    if units.is_empty() && parts.is_empty() || parts.len() > 18 {
-        return None;
-    }
-    let digits: u128 = format!("{units}{parts}").parse().ok()?;
-    let ten = |power: u32| 10u128.checked_pow(power);
-    let (times, over) = match suffix {
+/// What the suffix of an amount stands for: a number to multiply by and one to divide by.
+fn scale(suffix: &str) -> Result<(u128, u128), QuantityError> {
+    let ten = |power: u32| 10u128.checked_pow(power).ok_or(QuantityError::TooLarge);
+    Ok(match suffix {
         "" => (1, 1),
         "n" => (1, ten(9)?),
         "u" => (1, ten(6)?),
@@ -173,10 +128,53 @@ pub fn parse_thousandths(text: &str) -> Option<u64> {
         "Gi" => (1 << 30, 1),
         "Ti" => (1 << 40, 1),
         "Pi" => (1 << 50, 1),
-        other => (ten(other.strip_prefix(['e', 'E'])?.parse().ok()?)?, 1),
-    };
-    let scale = ten(u32::try_from(parts.len()).ok()?)?.checked_mul(over)?;
-    u64::try_from(digits.checked_mul(times)?.checked_mul(1000)?.div_ceil(scale)).ok()
+        other => {
+            let exponent = other.strip_prefix(['e', 'E']).and_then(|exponent| exponent.parse().ok());
+            (ten(exponent.ok_or(QuantityError::NotANumber)?)?, 1)
+        }
+    })
+}
+
+/// Reads an amount of an extended resource as the API server writes it: an integer, perhaps with a decimal
+/// (`k`, `M`, `G`, `T`, `P`) or binary (`Ki`, `Mi`, `Gi`, `Ti`, `Pi`) suffix or an exponent (`2e3`).
+///
+/// # Errors
+/// [`QuantityError`] where the text is no number, negative, not whole, or larger than `u64`.
+pub fn parse_quantity(text: &str) -> Result<u64, QuantityError> {
+    let digits = text.strip_prefix('+').unwrap_or(text);
+    if digits.starts_with('-') {
+        return Err(QuantityError::Negative);
+    }
+    let end = digits.find(|c: char| !c.is_ascii_digit()).unwrap_or(digits.len());
+    let (number, suffix) = digits.split_at(end);
+    if suffix.starts_with('.') && !number.is_empty() {
+        return Err(QuantityError::Fraction);
+    }
+    let (times, over) = scale(suffix)?;
+    let times = u64::try_from(times).map_err(|_| QuantityError::TooLarge)?;
+    if over > 1 {
+        return Err(QuantityError::Fraction);
+    }
+    if number.is_empty() {
+        return Err(QuantityError::NotANumber);
+    }
+    let number: u64 = number.parse().map_err(|_| QuantityError::TooLarge)?;
+    number.checked_mul(times).ok_or(QuantityError::TooLarge)
+}
+
+/// Reads an amount of cores or memory as the API server writes it (`500m`, `1.5`, `2Gi`), in thousandths and rounded
+/// up; `None` where it is no amount, or too large.
+pub fn parse_thousandths(text: &str) -> Option<u64> {
+    let end = text.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(text.len());
+    let (number, suffix) = text.split_at(end);
+    let (units, parts) = number.split_once('.').unwrap_or((number, ""));
+    if units.is_empty() && parts.is_empty() || parts.len() > 18 {
+        return None;
+    }
+    let digits: u128 = format!("{units}{parts}").parse().ok()?;
+    let (times, over) = scale(suffix).ok()?;
+    let over = 10u128.checked_pow(u32::try_from(parts.len()).ok()?)?.checked_mul(over)?;
+    u64::try_from(digits.checked_mul(times)?.checked_mul(1000)?.div_ceil(over)).ok()
 }
 
 /// Why an amount cannot be read.

@@ -1,6 +1,6 @@
 //! What kerf writes on Pods and Nodes reads back as it was; what others write is never obeyed by mistake.
 
-#![allow(clippy::unwrap_used, reason = "a test")]
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a test")]
 
 use std::collections::BTreeMap;
 
@@ -8,7 +8,7 @@ use kerf::annotation::{self, Keys, MAX_BYTES, Record, Unreadable, compat, invent
 use kerf::device::{Device, Health, Inventory, Link};
 use kerf::ids::DeviceId;
 use kerf::isolation::Isolation;
-use kerf::plan::{Form, Grant, Placement, Plan, Slice};
+use kerf::plan::{ContainerGrant, CountedDevice, DeviceRef, Grant, Placement, Plan, WholeDevice};
 use kerf::request::{Ask, ContainerKind, ContainerRequest, GpuRequest};
 use kerf::shares::{Arrangement, Counted, PerCard};
 use kerf::units::{Mib, Milli, Share};
@@ -24,40 +24,34 @@ fn kind() -> impl Strategy<Value = ContainerKind> {
     prop::sample::select(vec![ContainerKind::Init, ContainerKind::Sidecar, ContainerKind::App])
 }
 
-fn slice() -> impl Strategy<Value = Slice> {
-    let slice = (".{1,12}", any::<u32>(), 1..=1000u32, any::<u64>(), 1..=u32::MAX);
-    slice.prop_map(|(device, index, compute, memory, count)| Slice {
-        device: device.into(),
-        index,
-        share: Share::new(compute, memory),
+fn device() -> impl Strategy<Value = DeviceRef> {
+    (".{1,12}", any::<u32>()).prop_map(|(id, index)| DeviceRef { id: id.into(), index })
+}
+
+fn gpus() -> impl Strategy<Value = Grant> {
+    let share = (device(), 1..=1000u32, any::<u64>());
+    let share =
+        share.prop_map(|(device, compute, memory)| Grant::Share { device, share: Share::new(compute, memory) });
+    let whole = (device(), any::<u64>()).prop_map(|(device, memory)| WholeDevice { device, memory: Mib(memory) });
+    let counted = (device(), 1..=u32::MAX, 1..=1000u32).prop_map(|(device, count, compute)| CountedDevice {
+        device,
         count,
-    })
-}
-
-fn form() -> impl Strategy<Value = Form> {
-    prop_oneof![Just(Form::Share), Just(Form::Whole), ".{1,12}".prop_map(|name| Form::Counted(name.into()))]
-}
-
-/// What the record has no place for, as a form has it.
-fn as_recorded(mut slice: Slice, form: &Form) -> Slice {
-    match form {
-        Form::Counted(_) => slice.share.memory = Mib(0),
-        Form::Share | Form::Whole => slice.count = 1,
-    }
-    slice
+        compute: Milli(compute),
+    });
+    let counted = (".{1,12}", vec(counted, 1..5))
+        .prop_map(|(resource, devices)| Grant::Counted { resource: resource.into(), devices });
+    prop_oneof![share, vec(whole, 1..5).prop_map(Grant::Whole), counted]
 }
 
 /// Any placement that the codec holds to be legal, whether or not a planner would make it.
 fn any_placement() -> impl Strategy<Value = Placement> {
-    let grant = (kind(), any::<u32>(), form(), vec(slice(), 1..5));
-    let grants = btree_map(".{0,12}", grant, 1..6);
+    let grants = btree_map(".{0,12}", (kind(), any::<u32>(), gpus()), 1..6);
     (".{0,12}", any::<u64>(), option::of(0..=1000u32), grants).prop_map(|(node, time, limit, grants)| {
-        let grants = grants.into_iter().map(|(name, (kind, position, form, slices))| Grant {
+        let grants = grants.into_iter().map(|(name, (kind, position, gpus))| ContainerGrant {
             container: name.into(),
             kind,
             position,
-            slices: slices.into_iter().map(|slice| as_recorded(slice, &form)).collect(),
-            form,
+            gpus,
         });
         Placement { node: node.into(), time, limit: limit.map(Milli), plan: Plan { grants: grants.collect() } }
     })
@@ -88,26 +82,26 @@ fn served(kinds: &'static [ContainerKind]) -> impl Strategy<Value = (GpuRequest,
             arrangement: Arrangement::Any,
             priority: 0,
         };
+        let device = |index: u32| DeviceRef { id: format!("GPU-{index}").into(), index };
         let grant = |(asked, (_, _, first)): (&ContainerRequest, &(ContainerKind, Ask, u32))| {
-            // shares by count: of N = 50, two on each card but the last
-            let (cards, share, last) = match &asked.ask {
-                Ask::Share(share) => (1, *share, 1),
-                Ask::Whole { count, .. } => (*count, Share::new(1000, 81_559), 1),
-                Ask::Counted(Counted { count, .. }) => (count.div_ceil(2), Share::new(40, 0), 2 - count % 2),
+            let gpus = match &asked.ask {
+                // of N = 50, two on each card but the last
+                Ask::Counted(Counted { resource, count }) => {
+                    let on = |at: u32| 2.min(count - 2 * at);
+                    let counted = |at| CountedDevice {
+                        device: device(first + at),
+                        count: on(at),
+                        compute: Milli(20 * on(at)),
+                    };
+                    let devices = (0..count.div_ceil(2)).map(counted).collect();
+                    Grant::Counted { resource: resource.clone(), devices }
+                }
+                ask => {
+                    let cards = u32::try_from(ask.cards().unwrap()).unwrap();
+                    Grant::of(ask, (*first..first + cards).map(|index| (device(index), Mib(81_559)))).unwrap()
+                }
             };
-            let slice = |index: u32| {
-                let (device, by_count) = (format!("GPU-{index}").into(), matches!(asked.ask, Ask::Counted(_)));
-                let count = if by_count && index + 1 < *first + cards { 2 } else { last };
-                let compute = if by_count { 20 * count } else { share.compute.0 };
-                Slice { device, index, share: Share { compute: Milli(compute), ..share }, count }
-            };
-            Grant {
-                container: asked.name.clone(),
-                kind: asked.kind,
-                position: asked.position,
-                form: Form::of(&asked.ask),
-                slices: (*first..first + cards).map(slice).collect(),
-            }
+            asked.granted(gpus)
         };
         let plan = Plan { grants: request.containers.iter().zip(&containers).map(grant).collect() };
         (request, Placement { node: "gpu-7".into(), time, limit, plan })
@@ -214,11 +208,11 @@ proptest! {
         };
         prop_assert_eq!((&found.node, found.time, found.limit), (&value.node, value.time, value.limit));
         let cards = |placement: &Placement| -> Vec<Vec<u32>> {
-            placement.plan.grants.iter().map(|g| g.slices.iter().map(|s| s.index).collect()).collect()
+            placement.plan.grants.iter().map(|g| g.gpus.devices().map(|d| d.index).collect()).collect()
         };
         prop_assert_eq!(cards(&found), cards(&value));
-        let slices = || found.plan.grants.iter().flat_map(|grant| &grant.slices);
-        prop_assert!(slices().all(|slice| slice.device == DeviceId::of_index(slice.index)));
+        let mut devices = found.plan.grants.iter().flat_map(|grant| grant.gpus.devices());
+        prop_assert!(devices.all(|device| device.id == DeviceId::of_index(device.index)));
         prop_assert_eq!(compat::encode(&found, &keys), written);
     }
 
@@ -388,18 +382,15 @@ fn a_hostile_placement_is_unreadable_and_hides_no_compatibility_record() {
 
 #[test]
 fn a_placement_of_the_largest_node_stays_within_the_bound() {
-    let slice = |index: u32| Slice {
-        device: format!("GPU-{index:08x}-0000-0000-0000-000000000000").as_str().into(),
-        index,
-        share: Share::new(1000, 1 << 20),
-        count: 1,
+    let device = |index: u32| WholeDevice {
+        device: DeviceRef { id: format!("GPU-{index:08x}-0000-0000-0000-000000000000").as_str().into(), index },
+        memory: Mib(1 << 20),
     };
-    let grant = |position: u32| Grant {
+    let grant = |position: u32| ContainerGrant {
         container: format!("{position:0>63}").into(),
         kind: ContainerKind::App,
         position,
-        form: Form::Whole,
-        slices: (position * 8..position * 8 + 8).map(slice).collect(),
+        gpus: Grant::Whole((position * 8..position * 8 + 8).map(device).collect()),
     };
     let plan = Plan { grants: (0..64).map(grant).collect() };
     let value = Placement { node: "n".repeat(253).into(), time: u64::MAX, limit: None, plan };
@@ -413,17 +404,138 @@ fn a_record_that_lessens_what_the_pod_takes_does_not_serve_it() {
     let (request, annotations) = believed();
     let keys = Keys::default();
     let Record::Placed(good) = annotation::read(&annotations, &keys, &request) else { panic!("believed") };
-    let read = |change: fn(&mut Grant)| {
+    let read = |change: fn(&mut ContainerGrant)| {
         let mut bad = good.clone();
         bad.plan.grants.first_mut().into_iter().for_each(change);
         annotation::read(&annotation::write(&bad, &keys), &keys, &request)
     };
     assert!(matches!(read(|_| {}), Record::Placed(_)));
     let other = Record::Unreadable(Unreadable::OtherRequest);
-    assert_eq!(read(|grant| grant.slices[0].share.memory = Mib(1)), other);
+    let less = |grant: &mut ContainerGrant| {
+        let device = grant.gpus.devices().next().unwrap().clone();
+        grant.gpus = Grant::Share { device, share: Share::new(500, 1) };
+    };
+    let whole = |grant: &mut ContainerGrant| {
+        let device = grant.gpus.devices().next().unwrap().clone();
+        grant.gpus = Grant::Whole(vec![WholeDevice { device, memory: Mib(2560) }]);
+    };
+    let counted = |grant: &mut ContainerGrant| {
+        let device = grant.gpus.devices().next().unwrap().clone();
+        let devices = vec![CountedDevice { device, count: 1, compute: Milli(500) }];
+        grant.gpus = Grant::Counted { resource: "a.b/shared".into(), devices };
+    };
+    assert_eq!(read(less), other);
     assert_eq!(read(|grant| grant.kind = ContainerKind::Init), other, "it would count as ending before the others");
     assert_eq!(read(|grant| grant.position = 1), other);
-    assert_eq!(read(|grant| grant.form = Form::Whole), other);
-    assert_eq!(read(|grant| grant.form = Form::Counted("a.b/shared".into())), other);
-    assert_eq!(read(|grant| grant.slices.push(grant.slices[0].clone())), other);
+    assert_eq!(read(whole), other);
+    assert_eq!(read(counted), other);
+}
+
+/// Values as earlier versions wrote them, which they still read back.
+mod written_before {
+    use super::*;
+
+    const SHARE: &str = r#"{"version":1,"node":"gpu-7","time":1700000000000000000,"limit":800,"containers":[{"name":"main","kind":"app","position":0,"whole":false,"slices":[{"gpu":"GPU-5c0d","index":3,"compute":500,"memory":7680}]}]}"#;
+    const PHASES: &str = r#"{"version":1,"node":"gpu-7","time":1700000000000000000,"containers":[{"name":"fetch","kind":"init","position":0,"whole":false,"slices":[{"gpu":"GPU-a","index":0,"compute":100,"memory":256}]},{"name":"proxy","kind":"sidecar","position":1,"whole":false,"slices":[{"gpu":"GPU-a","index":0,"compute":250,"memory":512}]},{"name":"train","kind":"app","position":0,"whole":true,"slices":[{"gpu":"GPU-b","index":1,"compute":1000,"memory":81559},{"gpu":"GPU-c","index":2,"compute":1000,"memory":81559}]}]}"#;
+    const BY_INDEX: &str = r#"{"version":1,"node":"old","time":1,"containers":[{"name":"main","kind":"app","position":0,"whole":false,"slices":[{"gpu":"index-0","index":0,"compute":10,"memory":256}]}]}"#;
+    const COUNTED: &str = r#"{"version":1,"node":"gpu-7","time":1700000000000000000,"containers":[{"name":"main","kind":"app","position":0,"whole":false,"resource":"deepomatic.com/shared-gpu","slices":[{"gpu":"GPU-5c0d","index":3,"compute":20,"count":2},{"gpu":"GPU-77aa","index":4,"compute":10,"count":1}]}]}"#;
+
+    #[test]
+    fn what_is_read_is_written_byte_for_byte() {
+        for (text, plan) in [
+            (SHARE, "main: GPU-5c0d (50 core, 7680 MiB)"),
+            (
+                PHASES,
+                "fetch: GPU-a (10 core, 256 MiB); proxy: GPU-a (25 core, 512 MiB); train: GPU-b, GPU-c (whole)",
+            ),
+            (BY_INDEX, "main: index-0 (1 core, 256 MiB)"),
+            (COUNTED, "main: GPU-5c0d (2 x deepomatic.com/shared-gpu), GPU-77aa (1 x deepomatic.com/shared-gpu)"),
+        ] {
+            let placement = placement::decode(text).unwrap();
+            assert_eq!(placement.plan.to_string(), plan);
+            assert_eq!(placement::encode(&placement), text);
+        }
+    }
+
+    fn request(containers: &[(&str, ContainerKind, u32, Ask)]) -> GpuRequest {
+        let container = |(name, kind, position, ask): &(&str, ContainerKind, u32, Ask)| ContainerRequest {
+            name: (*name).into(),
+            kind: *kind,
+            position: *position,
+            ask: ask.clone(),
+        };
+        GpuRequest {
+            containers: containers.iter().map(container).collect(),
+            limit: None,
+            policy: None,
+            isolation: None,
+            arrangement: Arrangement::Any,
+            priority: 0,
+        }
+    }
+
+    fn read(text: &str, request: &GpuRequest) -> Record {
+        let keys = Keys::default();
+        annotation::read(&BTreeMap::from([(keys.placement.clone(), text.to_owned())]), &keys, request)
+    }
+
+    #[test]
+    fn records_are_believed_where_they_serve_the_request() {
+        use ContainerKind::{App, Init, Sidecar};
+        let share = |compute, memory| Ask::Share(Share::new(compute, memory));
+        let phases = [
+            ("fetch", Init, 0, share(100, 256)),
+            ("proxy", Sidecar, 1, share(250, 512)),
+            ("train", App, 0, Ask::Whole { count: 2, memory: None }),
+        ];
+        let counted = |count| Ask::Counted(Counted { resource: "deepomatic.com/shared-gpu".into(), count });
+        let believed = |text, asked: &[_]| matches!(read(text, &request(asked)), Record::Placed(_));
+        assert!(believed(SHARE, &[("main", App, 0, share(500, 7680))]));
+        assert!(believed(PHASES, &phases));
+        assert!(believed(BY_INDEX, &[("main", App, 0, share(10, 256))]));
+        assert!(believed(COUNTED, &[("main", App, 0, counted(3))]));
+        assert!(!believed(COUNTED, &[("main", App, 0, counted(2))]));
+    }
+
+    #[test]
+    fn a_whole_card_is_all_of_it_whatever_its_record_says_and_each_is_named_once() {
+        let asked = request(&[("main", ContainerKind::App, 0, Ask::Whole { count: 2, memory: None })]);
+        let text = |cards: &str| {
+            format!(
+                r#"{{"version":1,"node":"n","time":1,"containers":[{{"name":"main","kind":"app","position":0,"whole":true,"slices":[{cards}]}}]}}"#
+            )
+        };
+        let a = r#"{"gpu":"GPU-a","index":0,"compute":300,"memory":81559}"#;
+        let b = r#"{"gpu":"GPU-b","index":1,"compute":1000,"memory":0}"#;
+        let Record::Placed(placement) = read(&text(&format!("{a},{b}")), &asked) else { panic!("believed") };
+        let amounts: Vec<Share> = placement.plan.grants[0].gpus.amounts().map(|(_, share)| share).collect();
+        assert_eq!(amounts, [Share::new(1000, 81_559), Share::new(1000, 0)]);
+        let other = Record::Unreadable(Unreadable::OtherRequest);
+        assert_eq!(read(&text(&format!("{a},{a}")), &asked), other);
+        assert_eq!(read(&text(a), &asked), other);
+        for bad in [a.replace("300", "0"), a.replace("300", "1001"), a.replace("81559", "81559,\"count\":1")] {
+            assert!(matches!(read(&text(&format!("{bad},{b}")), &asked), Record::Unreadable(_)), "{bad}");
+        }
+    }
+
+    #[test]
+    fn a_share_of_several_cards_serves_no_request() {
+        let second = r#",{"gpu":"GPU-a","index":0,"compute":500,"memory":7680}]}]}"#;
+        let text = SHARE.replace("]}]}", second);
+        let asked = request(&[("main", ContainerKind::App, 0, Ask::Share(Share::new(500, 7680)))]);
+        assert_eq!(read(&text, &asked), Record::Unreadable(Unreadable::OtherRequest));
+    }
+
+    /// As gpu-admission wrote it.
+    #[test]
+    fn the_compatibility_record_names_cards_by_index() {
+        let (request, annotations) = believed();
+        let keys = Keys::default();
+        let placement = compat::decode(&annotations, &keys, &request).unwrap().unwrap();
+        assert_eq!(
+            placement.plan.to_string(),
+            "main: index-0 (50 core, 2560 MiB); train: index-1, index-2 (whole)"
+        );
+        assert_eq!(compat::encode(&placement, &keys), annotations);
+    }
 }

@@ -14,8 +14,9 @@ use kerf::device::{Device, Health, Inventory};
 use kerf::ids::{PodRef, PodUid};
 use kerf::ledger::{Held, NodeLedger, State};
 use kerf::placement::Planner;
-use kerf::plan::{Form, Grant, Plan, Slice};
+use kerf::plan::{CountedDevice, DeviceRef, Grant, Plan};
 use kerf::policy::Policy;
+use kerf::request::pod::PodRequest;
 use kerf::request::{Ask, ContainerKind, ContainerRequest, GpuRequest};
 use kerf::shares::{Arrangement, Counted, PerCard};
 use kerf::unfit::Unfit;
@@ -62,28 +63,20 @@ fn request(uid: Uid) -> Arc<GpuRequest> {
 fn plan(uid: Uid, cards: &[usize]) -> Plan {
     let request = request(uid);
     let container = &request.containers[0];
-    let slice = |card: &usize| Slice {
-        device: format!("gpu-{card}").into(),
-        index: u32::try_from(*card).unwrap(),
-        share: match &container.ask {
-            Ask::Share(share) => *share,
-            Ask::Whole { .. } => Share::new(1000, CARDS.get(*card).copied().unwrap_or_default()),
-            Ask::Counted(_) => Share::new(u32::try_from(reference::ask(uid).0).unwrap(), 0),
-        },
-        count: match &container.ask {
-            Ask::Counted(counted) => counted.count,
-            Ask::Share(_) | Ask::Whole { .. } => 1,
-        },
+    let device =
+        |card: &usize| DeviceRef { id: format!("gpu-{card}").into(), index: u32::try_from(*card).unwrap() };
+    let gpus = match &container.ask {
+        Ask::Share(_) | Ask::Whole { .. } => {
+            let memory = |card: &usize| Mib(CARDS.get(*card).copied().unwrap_or_default());
+            Grant::of(&container.ask, cards.iter().map(|card| (device(card), memory(card)))).unwrap()
+        }
+        Ask::Counted(Counted { resource, count }) => {
+            let compute = Milli(u32::try_from(reference::ask(uid).0).unwrap());
+            let counted = |card| CountedDevice { device: device(card), count: *count, compute };
+            Grant::Counted { resource: resource.clone(), devices: cards.iter().map(counted).collect() }
+        }
     };
-    let plan = Plan {
-        grants: vec![Grant {
-            container: container.name.clone(),
-            kind: container.kind,
-            position: container.position,
-            form: Form::of(&container.ask),
-            slices: cards.iter().map(slice).collect(),
-        }],
-    };
+    let plan = Plan { grants: vec![container.granted(gpus)] };
     assert!(plan.serves(&request));
     plan
 }
@@ -132,7 +125,10 @@ impl Ledger {
         request.policy = Policy::ALL.get(self.edits % 7).copied();
         request.limit = self.edits.is_multiple_of(3).then_some(Milli(1000));
         let request = Arc::new(request);
-        format!("{:?}", self.ledger.observe(&name(uid), &pod(uid), &request, held, truth.confirmed, epoch))
+        format!(
+            "{:?}",
+            self.ledger.observe(&PodRequest::new(&name(uid), &pod(uid), &request), held, truth.confirmed, epoch)
+        )
     }
 
     /// Does the step as the extender would, and returns what the ledger answered.
@@ -144,13 +140,19 @@ impl Ledger {
             Step::Assume(uid) => {
                 let (name, pod, request) = (name(uid), pod(uid), request(uid));
                 let policy = Policy::Binpack;
-                let plan = self.planner.assume(ledger, &name, &pod, &request, policy, deadline, epoch);
-                let cards = plan.ok().map(|plan| plan.grants[0].slices.iter().map(|s| s.index).collect::<Vec<_>>());
+                let plan =
+                    self.planner.assume(ledger, &PodRequest::new(&name, &pod, &request), policy, deadline, epoch);
+                let cards =
+                    plan.ok().map(|plan| plan.grants[0].gpus.devices().map(|d| d.index).collect::<Vec<_>>());
                 vec![format!("{cards:?}")]
             }
             Step::Reserve(uid, hold) => {
                 let Held::Plan(plan) = held(uid, &hold) else { panic!("only readable records are reserved") };
-                vec![ledger.reserve(&name(uid), &pod(uid), &request(uid), plan, deadline, epoch).to_string()]
+                vec![
+                    ledger
+                        .reserve(&PodRequest::new(&name(uid), &pod(uid), &request(uid)), plan, deadline, epoch)
+                        .to_string(),
+                ]
             }
             Step::Answer(uid) => {
                 ledger.bound(&name(uid), epoch);

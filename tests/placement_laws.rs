@@ -1,6 +1,6 @@
 //! Laws that hold for every node and every request, whatever the planner chooses.
 
-#![allow(clippy::unwrap_used, reason = "a test")]
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a test")]
 
 #[path = "laws/arrangement.rs"]
 mod arrangement;
@@ -15,11 +15,12 @@ use kerf::ids::{DeviceId, PodRef, PodUid};
 use kerf::isolation::Isolation;
 use kerf::ledger::{Card, Held, NodeLedger, Trial};
 use kerf::placement::{Planner, rank, scores};
-use kerf::plan::Plan;
+use kerf::plan::{Grant, Plan, Taken};
 use kerf::policy::Policy;
+use kerf::request::pod::PodRequest;
 use kerf::request::{Ask, ContainerKind, GpuRequest};
 use kerf::unfit::Unfit;
-use kerf::units::{Mib, Milli, Share};
+use kerf::units::{Mib, Share};
 use proptest::collection::vec;
 use proptest::prelude::*;
 use proptest::sample::Index;
@@ -39,7 +40,7 @@ fn with_new(devices: Vec<Device>, index: u32, memory: Mib) -> Vec<Device> {
 }
 
 fn the_card(plan: &Plan, container: usize) -> DeviceId {
-    plan.grants[container].slices[0].device.clone()
+    plan.grants[container].gpus.ids().next().unwrap().clone()
 }
 
 /// By the rule of Kubernetes, without cards: (compute in thousandths, memory of shares in MiB).
@@ -102,10 +103,10 @@ proptest! {
                 .commitments()
                 .values()
                 .filter_map(|known| match &known.held {
-                    Held::Plan(plan) => plan.holds().into_iter().find(|hold| hold.device == card.device().id),
+                    Held::Plan(plan) => plan.holds().into_iter().find(|hold| hold.device.id == card.device().id),
                     Held::Unreadable => None,
                 })
-                .map(|hold| hold.is_whole())
+                .map(|hold| matches!(hold.taken, Taken::Whole(_)))
                 .collect();
             prop_assert_eq!(u32::try_from(holders.len()).unwrap(), card.pods());
             prop_assert!(holders.len() == 1 || !holders.contains(&true), "{:?}", card);
@@ -119,9 +120,9 @@ proptest! {
     ) {
         let Ok(plan) = plan(&filled(devices, &before), &request, policy) else { return Ok(()) };
         let lasting = || plan.grants.iter().filter(|grant| grant.kind != ContainerKind::Init);
-        for grant in lasting().filter(|grant| grant.is_whole()) {
+        for grant in lasting().filter(|grant| grant.gpus.is_whole()) {
             let others = || lasting().filter(|other| other.container != grant.container);
-            let shared = grant.devices().find(|id| others().any(|other| other.devices().any(|x| x == *id)));
+            let shared = grant.gpus.ids().find(|id| others().any(|other| other.gpus.ids().any(|x| x == *id)));
             prop_assert_eq!(shared, None);
         }
     }
@@ -146,7 +147,7 @@ proptest! {
         let mut node = filled(devices, &before);
         if let Some(share) = stranger {
             let (pod, request) = (PodRef::new("ns", "s"), Arc::new(single(Ask::Share(share))));
-            node.observe(&"s".into(), &pod, &request, Held::Unreadable, true, 1);
+            node.observe(&PodRequest::new(&"s".into(), &pod, &request), Held::Unreadable, true, 1);
         }
         let uids: Vec<PodUid> = node.commitments().keys().cloned().collect();
         let mut trial = Trial::without(&node, &uids.iter().collect::<Vec<_>>());
@@ -199,7 +200,7 @@ proptest! {
         let Ok(plan) = plan(&filled(devices, &before), &request, policy) else { return Ok(()) };
         let holds = plan.holds();
         let total = holds.iter().fold((0, 0), |(compute, memory), hold| {
-            (compute + u64::from(hold.share.compute.0), memory + hold.share.memory.0)
+            (compute + u64::from(hold.taken.share().compute.0), memory + hold.taken.share().memory.0)
         });
         let counted = aggregate(&request);
         let phases = request.containers.iter().any(|c| c.kind == ContainerKind::Init) && holds.len() > 1;
@@ -277,10 +278,9 @@ proptest! {
     ) {
         let ask = Ask::Whole { count, memory: Some(Mib(units * 256)) };
         let Ok(plan) = plan(&filled(devices, &before), &single(ask), Policy::Binpack) else { return Ok(()) };
-        let slices = &plan.grants[0].slices;
-        prop_assert!(slices.iter().all(|slice| slice.share.compute == Milli::WHOLE));
-        prop_assert!(slices.iter().map(|slice| slice.share.memory.0).sum::<u64>() >= units * 256);
-        prop_assert!(slices.is_sorted_by_key(|slice| slice.index));
+        let Grant::Whole(devices) = &plan.grants[0].gpus else { panic!("whole cards: {plan}") };
+        prop_assert!(devices.iter().map(|one| one.memory.0).sum::<u64>() >= units * 256);
+        prop_assert!(devices.is_sorted_by_key(|one| one.device.index));
     }
 
     #[test]
@@ -348,7 +348,7 @@ proptest! {
             let taken = Share::new(compute * 45, memory * units * 256 / 22);
             let request = single(Ask::Share(taken));
             let alone = plan(&filled(vec![card], &[]), &request, Policy::Binpack).unwrap();
-            node.observe(&format!("p{at}").into(), &PodRef::new("ns", "p"), &Arc::new(request), Held::Plan(alone), true, 1);
+            node.observe(&PodRequest::new(&format!("p{at}").into(), &PodRef::new("ns", "p"), &Arc::new(request)), Held::Plan(alone), true, 1);
             free.push((at, node.cards()[at].free()));
         }
         // the pieces of what is free, each of one card
@@ -418,7 +418,7 @@ proptest! {
         for device in held {
             // planned as if the node had this card alone, so it is the one that is taken
             let alone = plan(&filled(vec![device.clone()], &[]), &request, Policy::Binpack).unwrap();
-            node.observe(&device.id.as_str().into(), &pod, &request, Held::Plan(alone), true, 1);
+            node.observe(&PodRequest::new(&device.id.as_str().into(), &pod, &request), Held::Plan(alone), true, 1);
         }
         let subset = |mask: usize| -> Vec<&Device> {
             open.iter().enumerate().filter(|(at, _)| mask >> at & 1 == 1).map(|(_, device)| *device).collect()
@@ -426,7 +426,7 @@ proptest! {
         let sets = (0..1usize << open.len()).filter(|mask| mask.count_ones() == count).map(subset);
         let best = sets.map(|set| quality(&set)).max();
         let found = plan(&node, &whole(count), Policy::Binpack).ok().map(|plan| {
-            let chosen = |device: &&&Device| plan.grants[0].devices().any(|id| *id == device.id);
+            let chosen = |device: &&&Device| plan.grants[0].gpus.ids().any(|id| *id == device.id);
             quality(&open.iter().filter(chosen).copied().collect::<Vec<_>>())
         });
         prop_assert_eq!(found, best);

@@ -17,6 +17,7 @@ use kerf::ledger::{Held, NodeLedger, Seen};
 use kerf::placement::{Planner, rank};
 use kerf::plan::{Placement, Plan};
 use kerf::policy::Policy;
+use kerf::request::pod::PodRequest;
 use kerf::request::{ContainerKind, GpuRequest, RawAnnotations, RawContainer, RequestError};
 use kerf::shares::PerCard;
 use kerf::units::{Mib, Timestamp};
@@ -60,13 +61,16 @@ fn settle(ledger: &mut NodeLedger, pod: &Pod) {
     let record = annotation::read(&pod.annotations(DOMAIN, TIME), &Keys::default(), &asked);
     match record {
         Record::Placed(placement) if !pod.bound => {
-            assert!(ledger.reserve(&uid, &name, &asked, placement.plan, Timestamp(2_000), 1));
+            assert!(ledger.reserve(&PodRequest::new(&uid, &name, &asked), placement.plan, Timestamp(2_000), 1));
         }
         Record::Placed(placement) => {
-            assert_eq!(ledger.observe(&uid, &name, &asked, Held::Plan(placement.plan), true, 1), Seen::New);
+            assert_eq!(
+                ledger.observe(&PodRequest::new(&uid, &name, &asked), Held::Plan(placement.plan), true, 1),
+                Seen::New
+            );
         }
         Record::Absent | Record::Unreadable(_) if pod.bound => {
-            assert_eq!(ledger.observe(&uid, &name, &asked, Held::Unreadable, true, 1), Seen::New);
+            assert_eq!(ledger.observe(&PodRequest::new(&uid, &name, &asked), Held::Unreadable, true, 1), Seen::New);
         }
         Record::Absent | Record::Unreadable(_) => {}
     }
@@ -96,8 +100,8 @@ fn cluster(scenario: &Scenario) -> BTreeMap<String, NodeLedger> {
 }
 
 fn indices(plan: &Plan) -> BTreeMap<String, Vec<u32>> {
-    let cards = |grant: &kerf::plan::Grant| grant.slices.iter().map(|slice| slice.index).collect();
-    plan.grants.iter().map(|grant| (grant.container.to_string(), cards(grant))).collect()
+    let cards = |grant: &kerf::plan::Grant| grant.devices().map(|device| device.index).collect();
+    plan.grants.iter().map(|grant| (grant.container.to_string(), cards(&grant.gpus))).collect()
 }
 
 /// What the domain makes of the scenario: the outcome, and the reasons of the nodes that do not fit.
@@ -107,7 +111,7 @@ fn play(scenario: &Scenario) -> (Outcome, BTreeMap<String, String>) {
         Ok(None) => return (Outcome::EveryNode, BTreeMap::new()),
         Ok(Some(asked)) => Arc::new(asked),
     };
-    let policy = asked.policy.unwrap_or(Policy::Binpack);
+    let policy = asked.policy_or(Policy::Binpack);
     let mut planner = Planner::default();
     let mut unfit = BTreeMap::new();
     let mut fitting = Vec::new();
@@ -124,13 +128,16 @@ fn play(scenario: &Scenario) -> (Outcome, BTreeMap<String, String>) {
 
     // what was planned can be reserved, and its record reads back
     let (uid, pod) = ("uid".into(), PodRef::new("default", scenario.pod_name()));
-    assert_eq!(planner.assume(&mut ledger, &uid, &pod, &asked, policy, Timestamp(9), 1), Ok(plan.clone()));
+    assert_eq!(
+        planner.assume(&mut ledger, &PodRequest::new(&uid, &pod, &asked), policy, Timestamp(9), 1),
+        Ok(plan.clone())
+    );
     let placement = Placement { node: node.as_str().into(), time: TIME, limit: asked.limit, plan };
     let keys = Keys::default();
     let annotations = annotation::write(&placement, &keys);
     assert_eq!(annotation::read(&annotations, &keys, &asked), Record::Placed(placement.clone()));
     for grant in placement.plan.grants.iter().filter(|grant| grant.kind == ContainerKind::App) {
-        let list: Vec<String> = grant.slices.iter().map(|slice| slice.index.to_string()).collect();
+        let list: Vec<String> = grant.gpus.devices().map(|device| device.index.to_string()).collect();
         let key = format!("{DOMAIN}/predicate-gpu-idx-{}", grant.position);
         assert_eq!(annotations.get(&key), Some(&list.join(",")), "{}", scenario.id);
     }
@@ -233,7 +240,7 @@ fn rendered_objects_say_what_the_scenario_says() {
     use kerf::k8s;
 
     for domain in [DOMAIN, "tencent.com"] {
-        let shares = kerf::shares::ShareResources::WELL_KNOWN.parse().unwrap();
+        let shares = "deepomatic.com/shared-gpu,amd.com/gpu,nvidia.com/gpu".parse().unwrap();
         let keys = Keys::new(domain.parse().unwrap()).with_shares(shares);
         for scenario in format::all().unwrap() {
             for node in &scenario.nodes {

@@ -1,6 +1,6 @@
 //! Laws of shares by count: what holds for every node that offers them, every pod and every policy.
 
-#![allow(clippy::unwrap_used, reason = "a test")]
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a test")]
 
 #[path = "laws/arrangement.rs"]
 mod arrangement;
@@ -13,12 +13,13 @@ use kerf::device::{Device, Health};
 use kerf::ids::DeviceId;
 use kerf::ledger::{Held, NodeLedger};
 use kerf::placement::Planner;
-use kerf::plan::{Form, Plan, Taken};
+use kerf::plan::{CountedDevice, Grant, Plan, Taken};
 use kerf::policy::Policy;
+use kerf::request::pod::PodRequest;
 use kerf::request::{Ask, ContainerKind, GpuRequest};
 use kerf::shares::{Arrangement, Counted, PerCard};
 use kerf::unfit::Unfit;
-use kerf::units::{Milli, Share};
+use kerf::units::Milli;
 use proptest::collection::vec;
 use proptest::prelude::*;
 use world::{assume, config, filled, policy};
@@ -105,19 +106,28 @@ fn most(request: &GpuRequest) -> u32 {
     peak.max(lasting)
 }
 
+/// The counted shares of a container.
+fn by_count(grant: &Grant) -> &[CountedDevice] {
+    match grant {
+        Grant::Counted { devices, .. } => devices,
+        Grant::Share { .. } | Grant::Whole(_) => &[],
+    }
+}
+
 /// How many shares of each card the plan's containers hold beside each other, at most.
 fn beside(plan: &Plan) -> BTreeMap<&DeviceId, u32> {
     let mut most = BTreeMap::new();
     for grant in &plan.grants {
-        for slice in &grant.slices {
+        for one in by_count(&grant.gpus) {
             let others = plan.grants.iter().filter(|other| match (grant.kind, other.kind) {
                 (ContainerKind::Init, ContainerKind::Sidecar) => other.position < grant.position,
                 (ContainerKind::Init, _) | (_, ContainerKind::Init) => other.container == grant.container,
                 _ => true,
             });
-            let own = others.flat_map(|other| &other.slices).filter(|other| other.device == slice.device);
+            let own =
+                others.flat_map(|other| by_count(&other.gpus)).filter(|other| other.device.id == one.device.id);
             let count: u32 = own.map(|other| other.count).sum();
-            let entry = most.entry(&slice.device).or_default();
+            let entry = most.entry(&one.device.id).or_default();
             *entry = count.max(*entry);
         }
     }
@@ -136,10 +146,10 @@ proptest! {
                 Held::Plan(plan) => plan.holds(),
                 Held::Unreadable => vec![],
             });
-            let here: Vec<_> = holds.filter(|hold| hold.device == card.device().id).collect();
+            let here: Vec<_> = holds.filter(|hold| hold.device.id == card.device().id).collect();
             let counts = here.iter().filter_map(|hold| match &hold.taken {
-                Taken::Counted(counted) => Some(counted),
-                Taken::Part | Taken::Whole => None,
+                Taken::Counted(counted, _) => Some(counted),
+                Taken::Part(_) | Taken::Whole(_) => None,
             });
             let counts: Vec<&Counted> = counts.collect();
             prop_assert!(counts.is_empty() || counts.len() == here.len(), "both forms: {:?}", here);
@@ -168,12 +178,11 @@ proptest! {
         prop_assert_eq!(planned.clone().ok(), assume(&mut node, "new", &request, policy));
         if let Ok(plan) = planned {
             prop_assert!(plan.serves(&request), "{:?}", plan);
-            for grant in plan.grants.iter().filter(|grant| matches!(grant.form, Form::Counted(_))) {
-                for slice in &grant.slices {
-                    let card = node.cards().iter().find(|card| card.device().id == slice.device).unwrap();
-                    let Form::Counted(name) = &grant.form else { continue };
-                    let compute = card.device().offers[name].compute_of(slice.count);
-                    prop_assert_eq!(slice.share, Share { compute, ..Share::ZERO });
+            for grant in &plan.grants {
+                let Grant::Counted { resource, devices } = &grant.gpus else { continue };
+                for one in devices {
+                    let card = node.cards().iter().find(|card| card.device().id == one.device.id).unwrap();
+                    prop_assert_eq!(one.compute, card.device().offers[resource].compute_of(one.count));
                 }
             }
         }
@@ -231,7 +240,7 @@ proptest! {
         if let Ok(plan) = plan(&node, &request, policy)
             && arrangement == Arrangement::Any && free.iter().any(|free| *free >= count)
         {
-            prop_assert_eq!(plan.grants[0].slices.len(), 1);
+            prop_assert_eq!(plan.grants[0].gpus.devices().count(), 1);
         }
     }
 
@@ -278,7 +287,7 @@ proptest! {
         let mut node = filled(devices, &[]);
         let request = world::single(Ask::Counted(Counted { resource: NAMES[0].into(), count }));
         let pod = kerf::ids::PodRef::new("ns", "p");
-        node.observe(&"p".into(), &pod, &request.into(), Held::Unreadable, true, 1);
+        node.observe(&PodRequest::new(&"p".into(), &pod, &request.into()), Held::Unreadable, true, 1);
         for card in node.cards() {
             let taken = card.device().offers.get(NAMES[0]).map_or(Milli(0), |shares| shares.compute_of(count));
             prop_assert_eq!(card.used().compute, taken);
@@ -308,9 +317,9 @@ fn four_pods_of_two_shares_are_packed_or_spread_by_the_policy() {
         let on: Vec<u32> = (0..4)
             .map(|number| {
                 let plan = assume(&mut node, &format!("p{number}"), &pod, policy).unwrap();
-                assert_eq!(plan.grants[0].slices.len(), 1, "both on one card");
-                assert_eq!(plan.grants[0].slices[0].count, 2);
-                plan.grants[0].slices[0].index
+                let [both] = by_count(&plan.grants[0].gpus) else { panic!("both on one card: {plan}") };
+                assert_eq!(both.count, 2);
+                both.device.index
             })
             .collect();
         let expected = if policy == Policy::Spread { [0, 1, 0, 1] } else { [0; 4] };
@@ -326,9 +335,10 @@ fn a_record_cannot_make_shares_smaller_than_they_are() {
     let mut node = filled(vec![device], &[]);
     let request = world::single(Ask::Counted(Counted { resource: NAMES[0].into(), count: 5 }));
     let mut claimed = plan(&node, &request, Policy::Binpack).unwrap();
-    claimed.grants[0].slices[0].share.compute = Milli(5);
+    let Grant::Counted { devices, .. } = &mut claimed.grants[0].gpus else { panic!("{claimed}") };
+    devices[0].compute = Milli(5);
     assert!(claimed.serves(&request), "it cannot be seen from the request alone");
     let pod = kerf::ids::PodRef::new("ns", "p");
-    node.observe(&"p".into(), &pod, &request.into(), Held::Plan(claimed), true, 1);
+    node.observe(&PodRequest::new(&"p".into(), &pod, &request.into()), Held::Plan(claimed), true, 1);
     assert_eq!(node.cards()[0].used().compute, Milli(500));
 }

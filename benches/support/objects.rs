@@ -1,8 +1,8 @@
 //! The objects of a large cluster.
 
 use kerf::annotation::{self, Keys};
-use kerf::ids::DeviceId;
-use kerf::plan::{Form, Grant, Placement, Plan, Slice};
+
+use kerf::plan::{ContainerGrant, DeviceRef, Grant, Placement, Plan};
 use kerf::request::ContainerKind;
 use kerf::units::Share;
 use serde_json::{Value, json};
@@ -63,9 +63,8 @@ pub fn placed_pod(number: usize, nodes: usize) -> Value {
 pub fn placed_on(number: usize, node: usize, card: u32, core: u32, memory: u64) -> Value {
     let keys = Keys::default();
     let share = Share::new(core * 10, memory * 256);
-    let slices = vec![Slice { device: DeviceId::from(uuid(node, card)), index: card, share, count: 1 }];
-    let grant =
-        Grant { container: "main".into(), kind: ContainerKind::App, position: 0, form: Form::Share, slices };
+    let gpus = Grant::Share { device: DeviceRef { id: uuid(node, card).into(), index: card }, share };
+    let grant = ContainerGrant { container: "main".into(), kind: ContainerKind::App, position: 0, gpus };
     let placement = Placement {
         node: name(node).into(),
         time: 1_700_000_000_000_000_000 + number as u64,

@@ -11,16 +11,14 @@ use http_body_util::BodyExt;
 use kerf_cluster::bare::Bare;
 use kube::Client;
 
-use crate::run::Case;
-
 const SECONDS: u32 = 6;
 
-pub async fn take(bare: &Bare, case: Case) -> anyhow::Result<()> {
+/// `run` begins the files' names.
+pub async fn take(bare: &Bare, run: &str) -> anyhow::Result<()> {
     let Some(folder) = std::env::var_os("KERF_PROFILE") else { return Ok(()) };
     let folder = Path::new(&folder);
     std::fs::create_dir_all(folder)?;
-    let with = if case.kerf { "kerf" } else { "none" };
-    let file = |program: &str| folder.join(format!("{}-{with}-{}-{program}", case.nodes, case.round));
+    let file = |program: &str| folder.join(format!("{run}-{program}"));
     let scheduler = bare.control.scheduler_client()?;
     let extender = file("kerf-extender.perf");
     let (scheduler, api, ()) = tokio::try_join!(pprof(&scheduler), pprof(&bare.client), perf(bare, &extender))?;

@@ -80,7 +80,8 @@ async fn measure(bare: &Bare, case: Case) -> anyhow::Result<Run> {
     let begun = Instant::now();
     let counting = async { watching.await.context("watching")? };
     let creating = create_pods(bare, case.pods);
-    let (created, bound, ()) = tokio::try_join!(creating, counting, profile::take(bare, case))?;
+    let profile = format!("{}-{}-{}", case.nodes, if case.kerf { "kerf" } else { "none" }, case.round);
+    let (created, bound, ()) = tokio::try_join!(creating, counting, profile::take(bare, &profile))?;
     let last = bound.last().copied().context("no pod was bound")?;
     let spent_after = spent(bare)?;
     let after = Reading::take(bare).await?;

@@ -11,20 +11,20 @@ use serde_json::{Value, json};
 use kerf::unfit::Unfit;
 
 use super::notes::{notes, trouble};
-use super::snapshot;
+use super::snapshot::{self, Node};
 
 /// Shows every card of the snapshot.
 pub fn run(path: &Path, keys: &Keys, as_json: bool, out: &mut String) -> anyhow::Result<ExitCode> {
     let cluster = snapshot::cluster(path, keys)?;
-    let (ledgers, note) = (&cluster.ledgers, cluster.note(keys));
+    let (nodes, note) = (&cluster.nodes, cluster.note(keys));
     if as_json {
         let nodes: serde_json::Map<String, Value> =
-            ledgers.iter().map(|(name, ledger)| (name.to_string(), node(ledger))).collect();
+            nodes.iter().map(|(name, known)| (name.to_string(), node(&known.ledger))).collect();
         writeln!(out, "{}", serde_json::to_string_pretty(&json!({ "nodes": nodes, "note": note }))?)?;
         return Ok(ExitCode::SUCCESS);
     }
     writeln!(out, "{:<28} {:>4} {:<24} {:>9} {:>19}  PODS", "NODE", "GPU", "MODEL", "COMPUTE", "MEMORY MiB")?;
-    for (name, ledger) in ledgers {
+    for (name, Node { ledger, .. }) in nodes {
         for card in ledger.cards() {
             let device = card.device();
             let compute = format!("{} %", card.used().compute.to_core_units());
@@ -64,13 +64,14 @@ fn pods(ledger: &NodeLedger, card: &Card) -> String {
         _ if !card.usable() => words.push("CLOSED".into()),
         _ => {}
     }
-    let on_card =
-        ledger.commitments().values().filter(|commitment| match &commitment.held {
-            Held::Plan(plan) => plan.grants.iter().flat_map(|grant| &grant.slices).any(|slice| {
-                slice.device == card.device().id || slice.device.as_index() == Some(card.device().index)
-            }),
-            Held::Unreadable => false,
-        });
+    let on_card = ledger.commitments().values().filter(|commitment| match &commitment.held {
+        Held::Plan(plan) => plan
+            .grants
+            .iter()
+            .flat_map(|grant| grant.gpus.ids())
+            .any(|id| *id == card.device().id || id.as_index() == Some(card.device().index)),
+        Held::Unreadable => false,
+    });
     words.extend(on_card.map(|commitment| commitment.pod.to_string()));
     let shares = |(name, offered): (_, Offered)| format!("({name}: {} of {} free)", offered.free, offered.per_gpu);
     words.extend(card.offered().into_iter().map(shares));

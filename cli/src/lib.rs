@@ -20,6 +20,10 @@ use kerf::annotation::{Domain, Keys};
 use kerf::policy::Policy;
 use kerf::shares::ShareResources;
 
+/// What the extender takes for counted shares unless it is told otherwise.
+const SHARE_RESOURCES: &str = "deepomatic.com/shared-gpu,amd.com/gpu,amd.com/spx_*,amd.com/dpx_*,amd.com/tpx_*,\
+    amd.com/qpx_*,amd.com/cpx_*,gpu.intel.com/i915,gpu.intel.com/xe,nvidia.com/gpu,nvidia.com/gpu.shared,nvidia.com/mig-*";
+
 /// Exit status where the command line or an input file is wrong.
 pub const USAGE: u8 = 2;
 
@@ -35,7 +39,7 @@ pub struct Args {
     #[arg(long, global = true, env = "KERF_DOMAIN", default_value_t)]
     domain: Domain,
     /// Resources that are shares by count, joined by commas; a name may end in *
-    #[arg(long, global = true, env = "KERF_SHARE_RESOURCES", default_value = ShareResources::WELL_KNOWN, value_name = "NAMES")]
+    #[arg(long, global = true, env = "KERF_SHARE_RESOURCES", default_value = SHARE_RESOURCES, value_name = "NAMES")]
     share_resources: ShareResources,
     /// Print JSON
     #[arg(long, global = true)]
@@ -95,4 +99,12 @@ fn answer(command: impl FnOnce(&mut String) -> anyhow::Result<ExitCode>) -> anyh
     let status = command(&mut text)?;
     print::print(&text)?;
     Ok(status)
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn the_default_names_of_shares_are_the_extenders() {
+        assert_eq!(super::SHARE_RESOURCES, kerf_runtime::flags::SHARE_RESOURCES);
+    }
 }

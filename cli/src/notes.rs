@@ -28,7 +28,7 @@ fn note(ledger: &NodeLedger, known: &Commitment) -> Option<String> {
         }
         Basis::Everything => Some(format!("{pod}: its amounts cannot be read; every GPU counts as full")),
         Basis::Record => {
-            let missing: Vec<&str> = ledger.missing(known).map(|hold| hold.device.as_str()).collect();
+            let missing: Vec<&str> = ledger.missing(known).map(|hold| hold.device.id.as_str()).collect();
             (!missing.is_empty())
                 .then(|| format!("{pod}: on GPUs that the node does not have: {}", missing.join(", ")))
         }

@@ -1,19 +1,23 @@
 //! `kerf plan`
 
+use std::collections::BTreeMap;
 use std::fmt::Write;
 use std::path::Path;
 use std::process::ExitCode;
 
+use k8s_openapi::api::core::v1::Pod;
 use kerf::annotation::Keys;
-use kerf::k8s;
+use kerf::ids::{NodeName, PodUid};
+use kerf::k8s::{self, Toleration};
+use kerf::placement::advise::{Circumstances, Placing};
 use kerf::placement::shape::{HostAmount, Shape};
-use kerf::placement::{Planner, Rank, rank, scores};
-use kerf::plan::{Form, Grant, Plan, Slice};
+use kerf::placement::{Planner, scores};
+use kerf::plan::{CountedDevice, DeviceRef, Grant, Plan};
 use kerf::policy::Policy;
 use serde_json::{Value, json};
 
 use super::notes::notes;
-use super::snapshot;
+use super::snapshot::{self, Cluster};
 
 /// Says where the pod would go.
 pub fn run(
@@ -24,8 +28,8 @@ pub fn run(
     as_json: bool,
     out: &mut String,
 ) -> anyhow::Result<ExitCode> {
-    let parsed = snapshot::pod(pod)?;
-    let request = match k8s::request(&parsed, keys) {
+    let pod = snapshot::pod(pod)?;
+    let request = match k8s::request(&pod, keys) {
         Ok(Some(request)) => request,
         Ok(None) => {
             writeln!(
@@ -40,64 +44,100 @@ pub fn run(
             return Ok(ExitCode::FAILURE);
         }
     };
-    let policy = request.policy.unwrap_or(policy);
-    let (mut plans, mut ranked, mut unfit, mut odd) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
     let cluster = snapshot::cluster(cluster, keys)?;
-    odd.extend(cluster.note(keys));
-    let mut survey = cluster.survey;
-    let amount = k8s::requested(&parsed);
-    let shape = Shape::of(Some(&request), amount.cpu, amount.memory);
-    for (node, ledger) in cluster.ledgers {
-        odd.extend(notes(&ledger).into_iter().map(|note| format!("{node}: {note}")));
-        if let Some(short) = survey.left(node.as_str()).and_then(|left| short(left, amount)) {
-            // kube-scheduler's own words
-            unfit.push((node, format!("Insufficient {short}")));
-            continue;
-        }
-        let card = if policy.surveys(&request) { survey.card(policy, &shape, node.as_str()) } else { None };
-        match Planner::preferring(card).plan(&ledger, &request, policy) {
-            Ok(plan) => {
-                let rank = match policy.surveys(&request) {
-                    true => survey.ranks(policy, &shape, std::iter::once(node.as_str())).first().copied(),
-                    false => Some(rank(&ledger, policy)),
-                };
-                ranked.push((rank.unwrap_or(Rank::LAST), node.clone()));
-                plans.push((node, plan));
-            }
-            Err(why) => unfit.push((node, why.to_string())),
-        }
+    let mut odd: Vec<String> = cluster.note(keys).into_iter().collect();
+    for (node, known) in &cluster.nodes {
+        odd.extend(notes(&known.ledger).into_iter().map(|note| format!("{node}: {note}")));
     }
-    let scores = scores(ranked);
-    let best = scores.first().and_then(|(best, _)| plans.iter().find(|(node, _)| node == best));
+    let found = Found::new(cluster, &pod, Placing::new(&request, policy));
     if as_json {
-        let best = best.map(|(node, plan)| json!({ "node": node.as_str(), "containers": containers(plan) }));
-        let scores: serde_json::Map<String, Value> =
-            scores.iter().map(|(node, score)| (node.to_string(), json!(score))).collect();
-        let unfit: serde_json::Map<String, Value> =
-            unfit.iter().map(|(node, why)| (node.to_string(), json!(why))).collect();
-        writeln!(
-            out,
-            "{}",
-            serde_json::to_string_pretty(&json!({ "best": best, "scores": scores, "unfit": unfit, "notes": odd }))?
-        )?;
+        found.json(&odd, out)?
     } else {
-        for (node, score) in &scores {
-            writeln!(out, "{node}: score {score}")?;
-            if let Some((_, plan)) = plans.iter().find(|(planned, _)| planned == node) {
-                for grant in &plan.grants {
-                    let cards: Vec<String> = grant.slices.iter().map(|slice| card(slice, &grant.form)).collect();
-                    writeln!(out, "  {} on GPU {}", grant.container, cards.join(", "))?;
+        found.text(&odd, out)?
+    }
+    Ok(if found.fitting.is_empty() { ExitCode::FAILURE } else { ExitCode::SUCCESS })
+}
+
+/// What becomes of the pod on each node.
+struct Found {
+    /// Where it fits, the best first, with the node's score.
+    fitting: Vec<(NodeName, u8, Plan)>,
+    /// Where it does not, and why.
+    unfit: Vec<(NodeName, String)>,
+}
+
+impl Found {
+    fn new(cluster: Cluster, pod: &Pod, placing: Placing<'_>) -> Self {
+        let Cluster { nodes, mut survey, .. } = cluster;
+        let uid = PodUid::from(pod.metadata.uid.as_deref().unwrap_or_default());
+        let (host, tolerations) = (k8s::requested(pod), Toleration::of(pod));
+        let shape = Shape::of(Some(placing.request()), host.cpu, host.memory);
+        let (mut plans, mut ranked, mut unfit) = (BTreeMap::new(), Vec::new(), Vec::new());
+        for (name, node) in &nodes {
+            // kube-scheduler asks the extender about no such node; these are its own words
+            if let Some(short) = survey.left(name.as_str()).and_then(|left| short(left, host)) {
+                unfit.push((name.clone(), format!("Insufficient {short}")));
+                continue;
+            }
+            if let Some(closed) = node.taints.close(&tolerations) {
+                unfit.push((name.clone(), closed.to_string()));
+                continue;
+            }
+            // what the pod holds itself does not stand in its way
+            let elsewhere = !node.ledger.commitments().contains_key(&uid);
+            let ledger = if elsewhere { node.ledger.clone() } else { node.ledger.without(|other| *other == uid) };
+            let mut planner = match placing.surveys() {
+                true => placing.planner(&mut survey, &shape, name.as_str()),
+                false => Planner::default(),
+            };
+            match planner.plan(&ledger, placing.request(), placing.policy()) {
+                Ok(plan) => {
+                    let circumstances = Circumstances { elsewhere, failing: node.failing };
+                    let rank = placing.rank(&mut planner, &ledger, circumstances, &[]);
+                    ranked.push((name.as_str(), Some(rank)));
+                    plans.insert(name.clone(), plan);
                 }
+                Err(why) => unfit.push((name.clone(), why.to_string())),
             }
         }
-        for (node, why) in &unfit {
+        if placing.surveys() {
+            placing.weigh(&mut survey, &shape, &mut ranked, |_| None);
+        }
+        let ranked = ranked.into_iter().filter_map(|(name, rank)| Some((rank?, name))).collect();
+        let fitting = scores(ranked).into_iter().filter_map(|(name, score)| {
+            let (name, plan) = plans.remove_entry(name)?;
+            Some((name, score, plan))
+        });
+        Self { fitting: fitting.collect(), unfit }
+    }
+
+    fn json(&self, notes: &[String], out: &mut String) -> anyhow::Result<()> {
+        let best = |(node, _, plan): &(NodeName, u8, Plan)| json!({ "node": node.as_str(), "containers": containers(plan) });
+        let scores: serde_json::Map<String, Value> =
+            self.fitting.iter().map(|(node, score, _)| (node.to_string(), json!(score))).collect();
+        let unfit: serde_json::Map<String, Value> =
+            self.unfit.iter().map(|(node, why)| (node.to_string(), json!(why))).collect();
+        let best = self.fitting.first().map(best);
+        let found = json!({ "best": best, "scores": scores, "unfit": unfit, "notes": notes });
+        writeln!(out, "{}", serde_json::to_string_pretty(&found)?)?;
+        Ok(())
+    }
+
+    fn text(&self, notes: &[String], out: &mut String) -> anyhow::Result<()> {
+        for (node, score, plan) in &self.fitting {
+            writeln!(out, "{node}: score {score}")?;
+            for grant in &plan.grants {
+                writeln!(out, "  {} on GPU {}", grant.container, cards(&grant.gpus).join(", "))?;
+            }
+        }
+        for (node, why) in &self.unfit {
             writeln!(out, "{node}: {why}")?;
         }
-        for note in &odd {
+        for note in notes {
             writeln!(out, "! {note}")?;
         }
+        Ok(())
     }
-    Ok(if best.is_some() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
 /// What of its host's resources a node has too little of.
@@ -110,22 +150,29 @@ fn short(left: HostAmount, wanted: HostAmount) -> Option<&'static str> {
     resources.into_iter().find(|(_, short)| *short).map(|(resource, _)| resource)
 }
 
-/// A card, and how many shares by count of it.
-fn card(slice: &Slice, form: &Form) -> String {
-    let card = format!("{} ({})", slice.index, slice.device);
-    match form {
-        Form::Counted(resource) => format!("{card}: {} x {resource}", slice.count),
-        Form::Share | Form::Whole => card,
+/// The cards, and how many shares by count of each.
+fn cards(gpus: &Grant) -> Vec<String> {
+    let card = |device: &DeviceRef| format!("{} ({})", device.index, device.id);
+    match gpus {
+        Grant::Share { .. } | Grant::Whole(_) => gpus.devices().map(card).collect(),
+        Grant::Counted { resource, devices } => {
+            devices.iter().map(|one| format!("{}: {} x {resource}", card(&one.device), one.count)).collect()
+        }
     }
 }
 
 /// The cards by container; of shares by count once for each.
 fn containers(plan: &Plan) -> Value {
-    let each = |slice: &Slice| std::iter::repeat_n(json!(slice.device.as_str()), slice.count as usize);
-    let cards = |grant: &Grant| grant.slices.iter().flat_map(each).collect::<Vec<_>>();
+    let each = |one: &CountedDevice| std::iter::repeat_n(json!(one.device.id.as_str()), one.count as usize);
+    let cards = |gpus: &Grant| -> Vec<Value> {
+        match gpus {
+            Grant::Share { .. } | Grant::Whole(_) => gpus.ids().map(|id| json!(id.as_str())).collect(),
+            Grant::Counted { devices, .. } => devices.iter().flat_map(each).collect(),
+        }
+    };
     plan.grants
         .iter()
-        .map(|grant| (grant.container.to_string(), json!(cards(grant))))
+        .map(|grant| (grant.container.to_string(), json!(cards(&grant.gpus))))
         .collect::<serde_json::Map<_, _>>()
         .into()
 }

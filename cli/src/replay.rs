@@ -8,8 +8,6 @@ mod table;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
-use std::sync::Mutex;
-use std::sync::atomic::{AtomicUsize, Ordering};
 
 use anyhow::{Context, ensure};
 use indicatif::{ProgressBar, ProgressStyle};
@@ -17,6 +15,7 @@ use kerf::annotation::Keys;
 use kerf::placement::shape::Shape;
 use kerf::policy::Policy;
 use kerf::replay::{Arrivals, Machine, Outcome, Pod, Run, Workload, shuffle_and_fill, stream, write_log};
+use rayon::prelude::*;
 
 use super::print::print;
 use super::snapshot;
@@ -120,7 +119,10 @@ pub fn run(args: &ReplayArgs, keys: &Keys, as_json: bool) -> anyhow::Result<Exit
     if let Some(folder) = &args.log {
         std::fs::create_dir_all(folder).with_context(|| folder.display().to_string())?;
     }
-    let mut outcomes = in_parallel(&jobs, args.threads, each)?.into_iter();
+    // 0: one for each core
+    let threads = rayon::ThreadPoolBuilder::new().num_threads(args.threads.map_or(0, usize::from)).build()?;
+    let outcomes: anyhow::Result<Vec<Outcome>> = threads.install(|| jobs.into_par_iter().map(each).collect());
+    let mut outcomes = outcomes?.into_iter();
     bar.finish_and_clear();
     let runs = |policy: &Policy| Runs {
         policy: *policy,
@@ -176,31 +178,4 @@ fn go(mut run: Run<'_>, bar: &ProgressBar) -> Outcome {
     }
     bar.inc((run.progress().1 - told) as u64);
     run.finish()
-}
-
-/// Does all jobs on some threads; what comes back is in the order of the jobs.
-fn in_parallel<J: Copy + Sync, R: Send>(
-    jobs: &[J],
-    threads: Option<u16>,
-    each: impl Fn(J) -> anyhow::Result<R> + Sync,
-) -> anyhow::Result<Vec<R>> {
-    let cores = || std::thread::available_parallelism().map_or(1, usize::from);
-    let threads = threads.map_or_else(cores, usize::from).min(jobs.len());
-    let next = AtomicUsize::new(0);
-    let done: Mutex<Vec<(usize, anyhow::Result<R>)>> = Mutex::new(Vec::new());
-    std::thread::scope(|scope| {
-        for _ in 0..threads {
-            scope.spawn(|| {
-                while let number = next.fetch_add(1, Ordering::Relaxed)
-                    && let Some(job) = jobs.get(number)
-                {
-                    let result = each(*job);
-                    done.lock().unwrap_or_else(std::sync::PoisonError::into_inner).push((number, result));
-                }
-            });
-        }
-    });
-    let mut done = done.into_inner().unwrap_or_else(std::sync::PoisonError::into_inner);
-    done.sort_by_key(|(number, _)| *number);
-    done.into_iter().map(|(_, result)| result).collect()
 }

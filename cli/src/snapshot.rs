@@ -5,15 +5,20 @@ mod reading;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context, ensure};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
-use kerf::annotation::Keys;
+use kerf::annotation::{Keys, Record};
 use kerf::ids::NodeName;
-use kerf::k8s;
+use kerf::k8s::{self, Taints};
 use kerf::ledger::NodeLedger;
+use kerf::placement::advise::UNBOUND_RECORD_MS;
 use kerf::placement::shape::Shape;
 use kerf::placement::survey::{Sighting, Survey};
+use kerf::plan::Placement;
+use kerf::request::pod::PodRequest;
+use kerf::units::Timestamp;
 
 pub use past::workload;
 pub use reading::pod;
@@ -21,19 +26,27 @@ use reading::{Item, each};
 
 /// What an extender would know after seeing the same objects.
 pub struct Cluster {
-    /// Every node's, with the pods that are bound and have not ended.
-    pub ledgers: BTreeMap<NodeName, NodeLedger>,
+    pub nodes: BTreeMap<NodeName, Node>,
     /// Of all pods.
     pub survey: Survey,
     /// What nodes have under other resource domains.
     others: BTreeSet<String>,
 }
 
+#[derive(Default)]
+pub struct Node {
+    /// With the pods that are bound and have not ended, and those whose record says that they will be bound here.
+    pub ledger: NodeLedger,
+    pub taints: Taints,
+    /// Whether containers fail on it for reasons of its own.
+    pub failing: bool,
+}
+
 impl Cluster {
     /// What explains that there is no GPU at all, if something does.
     pub fn note(&self, keys: &Keys) -> Option<String> {
         let others: Vec<&str> = self.others.iter().map(String::as_str).collect();
-        let none = self.ledgers.values().all(|ledger| ledger.cards().is_empty());
+        let none = self.nodes.values().all(|node| node.ledger.cards().is_empty());
         let say =
             || format!("no GPUs under {}; the nodes have {}: see --domain", keys.domain, others.join(" and "));
         (none && !others.is_empty()).then(say)
@@ -58,7 +71,8 @@ impl Identities {
 
 /// Takes a snapshot.
 pub fn cluster(path: &Path, keys: &Keys) -> anyhow::Result<Cluster> {
-    let mut ledgers: BTreeMap<NodeName, NodeLedger> = BTreeMap::new();
+    let mut nodes: BTreeMap<NodeName, Node> = BTreeMap::new();
+    let mut promised = Vec::new();
     let mut survey = Survey::default();
     let mut others = BTreeSet::new();
     let mut identities = Identities::default();
@@ -68,7 +82,9 @@ pub fn cluster(path: &Path, keys: &Keys) -> anyhow::Result<Cluster> {
                 others.extend(k8s::offered_elsewhere(&node, keys).map(str::to_owned));
                 if let Some(view) = k8s::node(&node, keys) {
                     survey.allocatable(&view.name, k8s::allocatable(&node));
-                    view.tell(ledgers.entry(view.name.clone()).or_default());
+                    let known = nodes.entry(view.name.clone()).or_default();
+                    view.tell(&mut known.ledger);
+                    (known.taints, known.failing) = (Taints::of(&node), k8s::failing(&node));
                 }
             }
             Item::Pod(mut pod) => {
@@ -79,19 +95,41 @@ pub fn cluster(path: &Path, keys: &Keys) -> anyhow::Result<Cluster> {
                 let resident = k8s::resident(&pod);
                 survey.seen(&view.uid, &Sighting { shape: &shape, node: view.node.as_ref(), resident });
                 if let (Some(node), Some(_)) = (&view.node, k8s::held_elsewhere(&pod, keys)) {
-                    ledgers.entry(node.clone()).or_default().foreign_begins(&view.uid);
+                    nodes.entry(node.clone()).or_default().ledger.foreign_begins(&view.uid);
                 }
-                if let Some(holding) = &view.holding {
-                    let ledger = ledgers.entry(holding.node.clone()).or_default();
-                    ledger.observe(&view.uid, &view.pod, &holding.request, holding.held(), view.confirmed, 0);
+                match (view.holding, view.request, view.record) {
+                    (Some(holding), ..) => {
+                        let pod = PodRequest::new(&view.uid, &view.pod, &holding.request);
+                        let ledger = &mut nodes.entry(holding.node.clone()).or_default().ledger;
+                        ledger.observe(&pod, holding.held(), view.confirmed, 0);
+                    }
+                    (None, Ok(Some(request)), Record::Placed(placement))
+                        if view.node.is_none() && is_recent(&placement) =>
+                    {
+                        promised.push((PodRequest { uid: view.uid, name: view.pod, request }, placement));
+                    }
+                    _ => {}
                 }
             }
         }
         Ok(())
     })?;
-    ensure!(!ledgers.is_empty(), "{}: holds no node", path.display());
-    for (name, ledger) in &ledgers {
-        survey.cards(name, ledger);
+    ensure!(!nodes.is_empty(), "{}: holds no node", path.display());
+    for (pod, placement) in promised {
+        if let Some(node) = nodes.get_mut(&placement.node) {
+            node.ledger.reserve(&pod, placement.plan, Timestamp::default(), 0);
+        }
     }
-    Ok(Cluster { ledgers, survey, others })
+    for (name, node) in &nodes {
+        survey.cards(name, &node.ledger);
+    }
+    Ok(Cluster { nodes, survey, others })
+}
+
+/// Whether the GPUs of a record on a pod that is not bound are kept for it. One from the future was written before the time
+/// of day was set back.
+fn is_recent(placement: &Placement) -> bool {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    let age = now.saturating_sub(Duration::from_nanos(placement.time));
+    age < Duration::from_millis(UNBOUND_RECORD_MS)
 }

@@ -14,9 +14,8 @@ use kube::{Api, Client};
 use serde_json::json;
 use tokio::time::timeout;
 
-/// How a write ended.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Outcome {
+pub(crate) enum WriteOutcome {
     /// The API server has accepted it.
     Written,
     /// The API server has refused it: nothing was written.
@@ -25,10 +24,21 @@ pub enum Outcome {
     Unknown(String),
 }
 
+/// Why a pod cannot be read.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum ReadError {
+    #[error(transparent)]
+    Api(#[from] kube::Error),
+    #[error("no answer in time")]
+    Late,
+    #[error("{0}")]
+    Unreadable(String),
+}
+
 /// Writes bindings and reads pods, each within a deadline. The client must not retry by itself: a write is one
 /// request.
 #[derive(Clone)]
-pub struct Binder {
+pub(crate) struct Binder {
     client: Client,
     read: Duration,
     write: Duration,
@@ -57,7 +67,7 @@ impl Binder {
         uid: &PodUid,
         node: &NodeName,
         annotations: BTreeMap<String, String>,
-    ) -> Outcome {
+    ) -> WriteOutcome {
         let binding = Binding {
             metadata: ObjectMeta {
                 name: Some(pod.name.to_string()),
@@ -81,7 +91,12 @@ impl Binder {
 
     /// Writes annotations on a pod that is not bound, for schedulers that bind by themselves: through `pods/status`, which
     /// needs no right to change pods otherwise. The uid in the patch is a precondition.
-    pub async fn annotate(&self, pod: &PodRef, uid: &PodUid, annotations: &BTreeMap<String, String>) -> Outcome {
+    pub async fn annotate(
+        &self,
+        pod: &PodRef,
+        uid: &PodUid,
+        annotations: &BTreeMap<String, String>,
+    ) -> WriteOutcome {
         let patch = json!({ "metadata": { "uid": uid.as_str(), "annotations": annotations } });
         let api = self.pods(pod);
         let patch = Patch::Merge(&patch);
@@ -97,7 +112,7 @@ impl Binder {
     /// namespace and means nothing by itself: without nodes and of a class that does not exist it says of no storage
     /// that it is there. So the right to change this one object in kerf's own namespace is all that is needed, where
     /// other kinds would want a right to change every pod's status or every node.
-    pub async fn wake(&self, domain: &Domain, nanos: u64) -> Outcome {
+    pub async fn wake(&self, domain: &Domain, nanos: u64) -> WriteOutcome {
         let api: Api<CSIStorageCapacity> = Api::namespaced(self.client.clone(), &self.namespace);
         let patch = json!({ "metadata": { "annotations": { format!("{domain}/retried"): nanos.to_string() } } });
         let (params, patch) = (PatchParams::default(), Patch::Merge(&patch));
@@ -106,26 +121,21 @@ impl Binder {
     }
 
     /// The pod as the API server has it now; `None` where there is none.
-    ///
-    /// # Errors
-    /// A text for logs where no answer came in time.
-    pub async fn read(&self, pod: &PodRef) -> Result<Option<Pod>, String> {
-        match timeout(self.read, self.pods(pod).get_opt(&pod.name)).await {
-            Ok(Ok(Some(pod))) => pod.0.map(Some).map_err(|unreadable| unreadable.error),
-            Ok(answer) => answer.map(|_| None).map_err(|error| error.to_string()),
-            Err(_) => Err("no answer in time".into()),
-        }
+    pub async fn read(&self, pod: &PodRef) -> Result<Option<Pod>, ReadError> {
+        let answer = timeout(self.read, self.pods(pod).get_opt(&pod.name)).await.map_err(|_| ReadError::Late)?;
+        let found = answer?.map(|pod| pod.0.map_err(|unreadable| ReadError::Unreadable(unreadable.error)));
+        found.transpose()
     }
 }
 
-fn classify<T>(answer: Result<kube::Result<T>, tokio::time::error::Elapsed>) -> Outcome {
+fn classify<T>(answer: Result<kube::Result<T>, tokio::time::error::Elapsed>) -> WriteOutcome {
     match answer {
-        Ok(Ok(_)) => Outcome::Written,
+        Ok(Ok(_)) => WriteOutcome::Written,
         // 408 is a time-out of the server: it does not say what became of the write
         Ok(Err(kube::Error::Api(status))) if (400..500).contains(&status.code) && status.code != 408 => {
-            Outcome::Refused(status.message.clone())
+            WriteOutcome::Refused(status.message.clone())
         }
-        Ok(Err(error)) => Outcome::Unknown(error.to_string()),
-        Err(_) => Outcome::Unknown("no answer in time".into()),
+        Ok(Err(error)) => WriteOutcome::Unknown(error.to_string()),
+        Err(_) => WriteOutcome::Unknown("no answer in time".into()),
     }
 }

@@ -1,10 +1,11 @@
 //! The disruption budgets of the cluster, as the watch shows them.
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::Arc;
 
 use kerf::disruption::Budget;
 use kerf::ids::PodRef;
+use parking_lot::RwLock;
 
 /// By namespace and name of the object.
 pub(crate) type Listed = BTreeMap<PodRef, Arc<Budget>>;
@@ -16,18 +17,18 @@ pub(crate) struct Budgets(RwLock<Option<Listed>>);
 impl Budgets {
     /// All budgets as they are now; `None` before the first complete list, as where the right to list is missing.
     pub fn current(&self) -> Option<Vec<Arc<Budget>>> {
-        let listed = self.0.read().unwrap_or_else(PoisonError::into_inner);
+        let listed = self.0.read();
         listed.as_ref().map(|listed| listed.values().cloned().collect())
     }
 
     /// A complete list has ended.
     pub fn replace(&self, listed: Listed) {
-        *self.0.write().unwrap_or_else(PoisonError::into_inner) = Some(listed);
+        *self.0.write() = Some(listed);
     }
 
     /// One was seen, or is gone.
     pub fn apply(&self, name: PodRef, budget: Option<Budget>) {
-        if let Some(listed) = self.0.write().unwrap_or_else(PoisonError::into_inner).as_mut() {
+        if let Some(listed) = self.0.write().as_mut() {
             match budget {
                 Some(budget) => listed.insert(name, Arc::new(budget)),
                 None => listed.remove(&name),

@@ -10,6 +10,7 @@ use kerf::annotation::Domain;
 use kerf::policy::Policy;
 use kerf::shares::ShareResources;
 use kerf_runtime::feed::Patience;
+use kerf_runtime::flags::SHARE_RESOURCES;
 use kerf_runtime::telemetry::LogArgs;
 
 /// kube-scheduler's side of kerf: chooses the physical GPU of each pod and records it in the write that binds it.
@@ -28,7 +29,7 @@ pub struct Args {
     pub namespace: String,
     /// Resources that are shares by count, joined by commas; a name may end in *. A node is asked about those that its
     /// plugin announces
-    #[arg(long, env = "KERF_SHARE_RESOURCES", default_value = ShareResources::WELL_KNOWN, value_name = "NAMES")]
+    #[arg(long, env = "KERF_SHARE_RESOURCES", default_value = SHARE_RESOURCES, value_name = "NAMES")]
     pub share_resources: ShareResources,
     /// How to choose among nodes and GPUs that fit: binpack, spread, best-fit, fgd or fragmentation
     #[arg(long, env = "KERF_POLICY", default_value_t)]

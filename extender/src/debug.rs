@@ -1,10 +1,10 @@
 //! `/debug/state`: every ledger as JSON, the first thing to ask for in a bug report.
 
 use kerf::ledger::{Card, Commitment, Held, NodeLedger};
-use kerf::plan::{Form, Grant};
+use kerf::plan::{CountedDevice, Grant};
 use serde_json::{Value, json};
 
-use crate::App;
+use crate::app::App;
 
 pub(crate) fn state(app: &App) -> Value {
     let nodes: serde_json::Map<String, Value> = app
@@ -29,7 +29,10 @@ pub(crate) fn state(app: &App) -> Value {
             (node.name.to_string(), state)
         })
         .collect();
-    json!({ "domain": app.keys.domain.to_string(), "policy": app.policy.as_str(), "nodes": nodes })
+    json!({
+        "domain": app.keys.domain.to_string(), "policy": app.policy.as_str(), "nodes": nodes,
+        "decisions": app.decisions.latest(),
+    })
 }
 
 fn card(card: &Card) -> Value {
@@ -59,7 +62,7 @@ fn pod(ledger: &NodeLedger, commitment: &Commitment) -> Value {
             .grants
             .iter()
             .map(|grant| {
-                let gpus: Vec<&str> = grant.devices().map(kerf::ids::DeviceId::as_str).collect();
+                let gpus: Vec<&str> = grant.gpus.ids().map(kerf::ids::DeviceId::as_str).collect();
                 (grant.container.to_string(), json!(gpus))
             })
             .collect::<serde_json::Map<_, _>>()
@@ -71,8 +74,10 @@ fn pod(ledger: &NodeLedger, commitment: &Commitment) -> Value {
         Held::Plan(plan) => plan
             .grants
             .iter()
-            .filter(|grant| matches!(grant.form, Form::Counted(_)))
-            .map(|grant| (grant.container.to_string(), counts(grant)))
+            .filter_map(|grant| match &grant.gpus {
+                Grant::Counted { devices, .. } => Some((grant.container.to_string(), counts(devices))),
+                Grant::Share { .. } | Grant::Whole(_) => None,
+            })
             .collect(),
     };
     json!({
@@ -81,12 +86,12 @@ fn pod(ledger: &NodeLedger, commitment: &Commitment) -> Value {
         "state": commitment.state.as_str(),
         "confirmed": commitment.confirmed,
         "counted_by": commitment.basis().as_str(),
-        "missing_gpus": ledger.missing(commitment).map(|hold| hold.device.as_str()).collect::<Vec<_>>(),
+        "missing_gpus": ledger.missing(commitment).map(|hold| hold.device.id.as_str()).collect::<Vec<_>>(),
         "containers": containers,
     })
 }
 
-fn counts(grant: &Grant) -> Value {
-    let slices = grant.slices.iter().map(|slice| (slice.device.to_string(), json!(slice.count)));
-    slices.collect::<serde_json::Map<_, _>>().into()
+fn counts(devices: &[CountedDevice]) -> Value {
+    let counts = devices.iter().map(|one| (one.device.id.to_string(), json!(one.count)));
+    counts.collect::<serde_json::Map<_, _>>().into()
 }

@@ -1,19 +1,19 @@
 //! Pods that a call is writing about: one call at a time for each pod, so that no two plan it at once.
 
 use std::collections::BTreeSet;
-use std::sync::{Mutex, PoisonError};
 
 use kerf::ids::PodUid;
+use parking_lot::Mutex;
 
 /// The pods of all calls that write.
 #[derive(Debug, Default)]
-pub struct InFlight {
+pub(crate) struct InFlight {
     pods: Mutex<BTreeSet<PodUid>>,
 }
 
 /// A call that writes about one pod; dropping it ends that.
 #[derive(Debug)]
-pub struct Writing<'a> {
+pub(crate) struct Writing<'a> {
     all: &'a InFlight,
     uid: &'a PodUid,
 }
@@ -21,7 +21,7 @@ pub struct Writing<'a> {
 impl InFlight {
     /// Begins to write about a pod; `None` while another call does.
     pub fn begin<'a>(&'a self, uid: &'a PodUid) -> Option<Writing<'a>> {
-        let new = self.pods.lock().unwrap_or_else(PoisonError::into_inner).insert(uid.clone());
+        let new = self.pods.lock().insert(uid.clone());
         // made only where it is new: to drop one ends the other call's
         new.then(|| Writing { all: self, uid })
     }
@@ -29,7 +29,7 @@ impl InFlight {
 
 impl Drop for Writing<'_> {
     fn drop(&mut self) {
-        self.all.pods.lock().unwrap_or_else(PoisonError::into_inner).remove(self.uid);
+        self.all.pods.lock().remove(self.uid);
     }
 }
 

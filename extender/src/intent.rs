@@ -5,15 +5,14 @@
 //! that wait longer between filter and bind are in `queue`, too.)
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, PoisonError};
 
 use kerf::ids::{NodeName, PodUid};
 use kerf::plan::Plan;
-use kerf::request::GpuRequest;
 use kerf::units::Timestamp;
+use parking_lot::Mutex;
 
 /// How long an intent lasts, in milliseconds, unless the bind comes first.
-pub const TTL_MS: u64 = 2_000;
+const TTL_MS: u64 = 2_000;
 /// More pods than are ever in flight: a bound on memory.
 const MAX: usize = 4_096;
 /// So many of them may be pods that the watch has not shown, of which anybody may have told: it lags by so few.
@@ -23,47 +22,37 @@ const MAX_UNSEEN: usize = 64;
 #[derive(Clone, Debug)]
 struct Intent {
     node: NodeName,
-    request: Arc<GpuRequest>,
     plan: Plan,
     expires: Timestamp,
     /// Whether the watch has shown the pod.
     seen: bool,
 }
 
-/// All pods in flight.
 #[derive(Debug, Default)]
-pub struct Intents {
+pub(crate) struct Intents {
     by_pod: Mutex<BTreeMap<PodUid, Intent>>,
 }
 
 impl Intents {
     /// Remembers where a pod will most likely go; an earlier intent of the same pod is replaced. `seen`: the watch has
     /// shown the pod.
-    pub fn remember(
-        &self,
-        uid: PodUid,
-        seen: bool,
-        node: NodeName,
-        request: Arc<GpuRequest>,
-        plan: Plan,
-        now: Timestamp,
-    ) {
-        let mut intents = self.by_pod.lock().unwrap_or_else(PoisonError::into_inner);
+    pub fn remember(&self, uid: PodUid, seen: bool, node: NodeName, plan: Plan, now: Timestamp) {
+        let mut intents = self.by_pod.lock();
         intents.retain(|_, intent| intent.expires > now);
         let unseen = || intents.iter().filter(|(pod, intent)| !intent.seen && **pod != uid).count();
         if intents.len() < MAX && (seen || unseen() < MAX_UNSEEN) {
-            intents.insert(uid, Intent { node, request, plan, expires: now.plus(TTL_MS), seen });
+            intents.insert(uid, Intent { node, plan, expires: now.plus(TTL_MS), seen });
         }
     }
 
-    /// The pod is bound or its bind has failed: no intent is needed any more. Returns its request.
-    pub fn drop(&self, uid: &PodUid) -> Option<Arc<GpuRequest>> {
-        self.by_pod.lock().unwrap_or_else(PoisonError::into_inner).remove(uid).map(|intent| intent.request)
+    /// The pod is bound or its bind has failed: no intent is needed any more.
+    pub fn drop(&self, uid: &PodUid) {
+        self.by_pod.lock().remove(uid);
     }
 
     /// Plans of those pods in flight that count, by node.
     pub fn by_node(&self, counts: impl Fn(&PodUid) -> bool, now: Timestamp) -> BTreeMap<NodeName, Vec<Plan>> {
-        let intents = self.by_pod.lock().unwrap_or_else(PoisonError::into_inner);
+        let intents = self.by_pod.lock();
         let mut by_node: BTreeMap<NodeName, Vec<Plan>> = BTreeMap::new();
         for (_, intent) in intents.iter().filter(|(pod, intent)| intent.expires > now && counts(pod)) {
             by_node.entry(intent.node.clone()).or_default().push(intent.plan.clone());
@@ -75,32 +64,26 @@ impl Intents {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use kerf::request::{ContainerKind, RawAnnotations, RawContainer};
 
     #[test]
     fn intents_end_by_bind_or_time_and_are_left_out_where_they_do_not_count() {
-        let raw =
-            RawContainer { name: "c", kind: ContainerKind::App, core: Some("10"), memory: Some("1"), counted: &[] };
-        let request = Arc::new(GpuRequest::parse([raw], RawAnnotations::default()).unwrap().unwrap());
         let intents = Intents::default();
         let now = Timestamp(0);
         for uid in ["a", "b"] {
-            intents.remember(uid.into(), true, "n".into(), request.clone(), Plan::default(), now);
+            intents.remember(uid.into(), true, "n".into(), Plan::default(), now);
         }
         let except = |uid: &'static str| move |pod: &PodUid| pod.as_str() != uid;
         assert_eq!(intents.by_node(except("a"), now)["n"].len(), 1);
-        assert!(intents.drop(&"b".into()).is_some());
+        intents.drop(&"b".into());
         assert!(intents.by_node(except("a"), now).is_empty());
         assert!(intents.by_node(except("b"), now.plus(TTL_MS)).is_empty());
     }
+
     #[test]
     fn pods_that_the_watch_has_not_shown_are_few() {
-        let raw =
-            RawContainer { name: "c", kind: ContainerKind::App, core: Some("10"), memory: Some("1"), counted: &[] };
-        let request = Arc::new(GpuRequest::parse([raw], RawAnnotations::default()).unwrap().unwrap());
         let intents = Intents::default();
         let tell = |uid: String, seen, now| {
-            intents.remember(uid.into(), seen, "n".into(), request.clone(), Plan::default(), now);
+            intents.remember(uid.into(), seen, "n".into(), Plan::default(), now);
         };
         let now = Timestamp(0);
         (0..1_000).for_each(|number| tell(format!("u{number}"), false, now));

@@ -11,76 +11,13 @@ use prometheus::{HistogramOpts, HistogramTimer, HistogramVec, IntCounter, IntCou
 
 use crate::clock::Clock;
 use crate::cluster::Cluster;
+use crate::decisions::Refusals;
+use crate::verb::{BindOutcome, Outcome, Verb};
 use cluster::ClusterCollector;
 pub(crate) use cluster::cards;
 
 /// How old the watches' news is.
 pub const WATCH_AGE: &str = "kerf_extender_watch_age_seconds";
-
-/// A verb of the extender.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Verb {
-    /// `/scheduler/filter`
-    Filter,
-    /// `/scheduler/prioritize`
-    Prioritize,
-    /// `/scheduler/bind`
-    Bind,
-    /// `/scheduler/preempt`
-    Preempt,
-    /// `/scheduler/predicates`
-    Predicates,
-}
-
-impl Verb {
-    /// The label's value.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Filter => "filter",
-            Self::Prioritize => "prioritize",
-            Self::Bind => "bind",
-            Self::Preempt => "preempt",
-            Self::Predicates => "predicates",
-        }
-    }
-}
-
-/// How a bind ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Bind {
-    /// Written.
-    Bound,
-    /// Had been written before.
-    Already,
-    /// The node has no room any more.
-    Unfit,
-    /// The API server has refused, or the pod may not be bound there, or by kerf.
-    Refused,
-    /// The API server has not said.
-    Unknown,
-    /// The pod breaks the contract.
-    Invalid,
-    /// The pod could not be read, or bind broke off.
-    Failed,
-}
-
-impl Bind {
-    const ALL: [Self; 7] =
-        [Self::Bound, Self::Already, Self::Unfit, Self::Refused, Self::Unknown, Self::Invalid, Self::Failed];
-
-    /// The label's value.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Bound => "bound",
-            Self::Already => "already-bound",
-            Self::Unfit => "no-longer-fits",
-            Self::Refused => "refused",
-            Self::Unknown => "unknown",
-            Self::Invalid => "invalid",
-            Self::Failed => "failed",
-        }
-    }
-}
 
 /// The extender's counters.
 #[derive(Clone, Debug)]
@@ -153,7 +90,7 @@ impl Metrics {
         for reason in Unfit::ALL {
             metrics.unfit.with_label_values(&[reason.code()]);
         }
-        for outcome in Bind::ALL {
+        for outcome in BindOutcome::ALL {
             metrics.binds.with_label_values(&[outcome.as_str()]);
         }
         for collector in metrics.collectors() {
@@ -190,31 +127,21 @@ impl Metrics {
     }
 
     /// Times one call, until dropped.
-    pub fn timer(&self, verb: Verb) -> HistogramTimer {
+    pub(crate) fn timer(&self, verb: Verb) -> HistogramTimer {
         self.duration.with_label_values(&[verb.as_str()]).start_timer()
     }
 
-    /// Counts a call.
-    pub fn answered(&self, verb: Verb, outcome: &str) {
-        self.answers.with_label_values(&[verb.as_str(), outcome]).inc();
+    pub(crate) fn answered(&self, verb: Verb, outcome: Outcome) {
+        self.answers.with_label_values(&[verb.as_str(), outcome.as_str()]).inc();
     }
 
-    /// Counts candidates that did not fit.
-    pub fn unfit<'a>(&self, reasons: impl Iterator<Item = &'a Unfit>) {
-        let mut counts = [0u64; Unfit::ALL.len()];
-        for reason in reasons {
-            let at = Unfit::ALL.iter().position(|known| known == reason);
-            if let Some(count) = at.and_then(|at| counts.get_mut(at)) {
-                *count += 1;
-            }
-        }
-        for (reason, count) in Unfit::ALL.iter().zip(counts).filter(|(_, count)| *count > 0) {
-            self.unfit.with_label_values(&[reason.code()]).inc_by(count);
+    pub(crate) fn unfit(&self, refusals: &Refusals) {
+        for (reason, count) in refusals.iter() {
+            self.unfit.with_label_values(&[reason.code()]).inc_by(count.into());
         }
     }
 
-    /// Counts a bind.
-    pub fn bound(&self, outcome: Bind) {
+    pub(crate) fn bound(&self, outcome: BindOutcome) {
         self.binds.with_label_values(&[outcome.as_str()]).inc();
     }
 }

@@ -35,6 +35,16 @@ pub(crate) enum Place {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct TooMuch;
 
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum PlanningError {
+    #[error("extender is busy: too many calls are being answered")]
+    Busy,
+    #[error("planning broke off: {0}")]
+    BrokenOff(#[from] tokio::task::JoinError),
+    #[error("planning was not done")]
+    NotDone,
+}
+
 impl Place {
     /// Whether so many nodes may be looked at for this pod here.
     pub fn allows(self, request: &GpuRequest, policy: Policy, nodes: usize) -> Result<(), TooMuch> {
@@ -42,8 +52,7 @@ impl Place {
             [container] => !matches!(container.ask, Ask::Whole { memory: Some(_), .. }),
             _ => false,
         };
-        let policy = request.policy.unwrap_or(policy);
-        let light = alone && nodes <= FEW && !policy.surveys(request);
+        let light = alone && nodes <= FEW && !request.policy_or(policy).surveys(request);
         if self == Self::Thread || light { Ok(()) } else { Err(TooMuch) }
     }
 }
@@ -57,36 +66,33 @@ impl Default for Planning {
 
 impl Planning {
     /// Does the work in a thread of its own, in turn.
-    ///
-    /// # Errors
-    /// A text where too many wait already, or the work has panicked.
-    pub async fn run<T: Send + 'static>(&self, work: impl FnOnce() -> T + Send + 'static) -> Result<T, String> {
-        let busy = "extender is busy: too many calls are being answered";
-        let _place = self.places.try_acquire().map_err(|_| busy)?;
+    pub async fn run<T: Send + 'static>(
+        &self,
+        work: impl FnOnce() -> T + Send + 'static,
+    ) -> Result<T, PlanningError> {
+        let _place = self.places.try_acquire().map_err(|_| PlanningError::Busy)?;
         // whoever called may hang up: the thread is in use until the work has ended all the same
-        let thread = self.threads.clone().acquire_owned().await.map_err(|_| busy)?;
+        let thread = self.threads.clone().acquire_owned().await.map_err(|_| PlanningError::Busy)?;
+        let span = tracing::Span::current();
         let work = tokio::task::spawn_blocking(move || {
             let _thread = thread;
-            work()
+            span.in_scope(work)
         });
-        work.await.map_err(|error| format!("planning broke off: {error}"))
+        Ok(work.await?)
     }
 
     /// Does the work at once where it is little, else in a thread of its own. It begins with reading so many bytes.
-    ///
-    /// # Errors
-    /// As [`Planning::run`].
     pub async fn run_here_or_there<T: Send + 'static>(
         &self,
         bytes: usize,
         work: impl Fn(Place) -> Result<T, TooMuch> + Send + 'static,
-    ) -> Result<T, String> {
+    ) -> Result<T, PlanningError> {
         if bytes <= SMALL
             && let Ok(done) = work(Place::Worker)
         {
             return Ok(done);
         }
-        self.run(move || work(Place::Thread)).await?.map_err(|TooMuch| "planning was not done".to_owned())
+        self.run(move || work(Place::Thread)).await?.map_err(|TooMuch| PlanningError::NotDone)
     }
 }
 
@@ -125,7 +131,7 @@ mod tests {
     async fn large_bodies_are_not_even_read_beside_everything_else() {
         let planning = Planning::default();
         for (bytes, place) in [(SMALL, Place::Worker), (SMALL + 1, Place::Thread)] {
-            assert_eq!(planning.run_here_or_there(bytes, Ok).await, Ok(place));
+            assert_eq!(planning.run_here_or_there(bytes, Ok).await.unwrap(), place);
         }
     }
 
@@ -154,14 +160,14 @@ mod tests {
             tokio::task::yield_now().await;
         }
         assert!(begins.try_recv().is_err(), "the third waits for a thread");
-        assert!(planning.run(|| ()).await.unwrap_err().contains("busy"));
+        assert!(planning.run(|| ()).await.unwrap_err().to_string().contains("busy"));
         for _ in 0..3 {
             finish.send(()).unwrap();
         }
         for call in calls {
             call.await.unwrap().unwrap();
         }
-        assert_eq!(planning.run(|| 7).await, Ok(7));
+        assert_eq!(planning.run(|| 7).await.unwrap(), 7);
     }
 
     #[tokio::test]
@@ -180,6 +186,6 @@ mod tests {
         drop(call);
         assert_eq!((planning.places.available_permits(), planning.threads.available_permits()), (2, 0));
         finish.send(()).unwrap();
-        assert_eq!(planning.run(|| 7).await, Ok(7));
+        assert_eq!(planning.run(|| 7).await.unwrap(), 7);
     }
 }

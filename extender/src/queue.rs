@@ -10,21 +10,29 @@
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use kerf::ids::{NodeName, PodRef, PodUid};
-use kerf::k8s::Queued;
-use kerf::request::GpuRequest;
+use kerf::ids::{NodeName, PodUid};
+use kerf::k8s::{Queued, Toleration};
+use kerf::request::pod::PodRequest;
 use kerf::units::Timestamp;
+use parking_lot::Mutex;
 use rustc_hash::FxHashMap;
-
-use crate::cluster::Waiting;
 
 /// How long a pod that will wait is expected where filter or prioritize sent it, in milliseconds, unless the scheduler
 /// says something else before: as long as coscheduling lets a group wait for its members. For as long after that it is
 /// not, so that a group that never comes together leaves its cards to others now and then.
 pub const HOLD_MS: u64 = 60_000;
+
+/// A pod that is not bound yet.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Waiting {
+    /// Who waits, and for what.
+    pub pod: PodRequest,
+    /// Of which taints it minds none.
+    pub tolerations: Arc<[Toleration]>,
+}
 
 /// All pods with a request that are not bound.
 #[derive(Debug, Default)]
@@ -65,16 +73,8 @@ struct Group {
     pods: usize,
 }
 
-/// A pod that is expected on a node.
-#[derive(Clone, Debug)]
-pub(crate) struct Claim {
-    pub uid: PodUid,
-    pub pod: PodRef,
-    pub request: Arc<GpuRequest>,
-}
-
 /// The pods that come before another one, by the node that they are expected on, the first first.
-pub(crate) type Claims = BTreeMap<NodeName, Vec<Claim>>;
+pub(crate) type Claims = BTreeMap<NodeName, Vec<PodRequest>>;
 
 /// A pod's place in the order; the lesser comes before.
 #[derive(PartialEq, Eq, PartialOrd, Ord)]
@@ -99,7 +99,7 @@ impl State {
         let since =
             group.and_then(|group| self.groups.get(group)).map_or(pending.queued.created, |group| group.since);
         let name = group.map_or(uid.as_str(), |group| group);
-        Standing { priority: Reverse(pending.waiting.request.priority), idle, since, name, uid }
+        Standing { priority: Reverse(pending.waiting.pod.request.priority), idle, since, name, uid }
     }
 
     /// Takes a pod out of the index; returns where it was expected.
@@ -226,24 +226,24 @@ impl State {
 }
 
 impl Queue {
-    /// What a pod asks for, if the watch has shown it unbound.
-    pub fn request(&self, uid: &PodUid) -> Option<Arc<GpuRequest>> {
-        self.lock().pods.get(uid).map(|pending| pending.waiting.request.clone())
+    /// Whether the watch has shown the pod unbound.
+    pub fn contains(&self, uid: &PodUid) -> bool {
+        self.state.lock().pods.contains_key(uid)
     }
 
     /// A pod with cards that is not bound, if the watch has shown it.
     pub fn waiting(&self, uid: &PodUid) -> Option<Waiting> {
-        self.lock().pods.get(uid).map(|pending| pending.waiting.clone())
+        self.state.lock().pods.get(uid).map(|pending| pending.waiting.clone())
     }
 
     /// A pod was seen unbound.
-    pub fn seen(&self, uid: &PodUid, waiting: Waiting) {
-        let mut state = self.lock();
-        match state.pods.get_mut(uid) {
+    pub fn seen(&self, waiting: Waiting) {
+        let mut state = self.state.lock();
+        match state.pods.get_mut(&waiting.pod.uid) {
             Some(known) => known.waiting = waiting,
             None => {
                 let pending = Pending { waiting, queued: Queued::default(), hold: None, rests: None };
-                state.pods.insert(uid.clone(), pending);
+                state.pods.insert(pending.waiting.pod.uid.clone(), pending);
             }
         }
     }
@@ -260,7 +260,7 @@ impl Queue {
 
     /// The pods that are not among these.
     pub fn others(&self, seen: &BTreeSet<PodUid>) -> Vec<PodUid> {
-        self.lock().pods.keys().filter(|uid| !seen.contains(*uid)).cloned().collect()
+        self.state.lock().pods.keys().filter(|uid| !seen.contains(*uid)).cloned().collect()
     }
 
     /// A complete list has ended: others are gone. Returns the nodes that they were expected on.
@@ -296,7 +296,7 @@ impl Queue {
         if !self.any.load(Ordering::Acquire) {
             return Claims::new();
         }
-        let state = self.lock();
+        let state = self.state.lock();
         let own = state.pods.get(uid);
         let group = own.and_then(|own| own.queued.group.as_ref());
         let expected = |pending: &Pending| pending.places().next().is_some();
@@ -309,36 +309,28 @@ impl Queue {
         let mut claims = Claims::new();
         for (node, uids) in &state.expected {
             let others = uids.iter().filter(|other| *other != uid);
-            let mut before: Vec<(Standing<'_>, &PodUid, &Pending)> = others
+            let mut before: Vec<(Standing<'_>, &Pending)> = others
                 .filter_map(|other| {
                     let pending = state.pods.get(other)?;
                     let other_standing = state.standing(other, pending, false);
-                    (together(pending) || other_standing < standing).then_some((other_standing, other, pending))
+                    (together(pending) || other_standing < standing).then_some((other_standing, pending))
                 })
                 .collect();
             if before.is_empty() {
                 continue;
             }
-            before.sort_by(|(a, ..), (b, ..)| a.cmp(b));
-            let claim = |(_, uid, pending): (Standing<'_>, &PodUid, &Pending)| Claim {
-                uid: uid.clone(),
-                pod: pending.waiting.pod.clone(),
-                request: pending.waiting.request.clone(),
-            };
-            claims.insert(node.clone(), before.into_iter().map(claim).collect());
+            before.sort_by(|(a, _), (b, _)| a.cmp(b));
+            let pods = before.into_iter().map(|(_, pending)| pending.waiting.pod.clone());
+            claims.insert(node.clone(), pods.collect());
         }
         claims
     }
 
     fn change<R>(&self, change: impl FnOnce(&mut State) -> R) -> R {
-        let mut state = self.lock();
+        let mut state = self.state.lock();
         let result = change(&mut state);
         self.any.store(!state.expected.is_empty(), Ordering::Release);
         result
-    }
-
-    fn lock(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

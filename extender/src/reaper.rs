@@ -4,17 +4,18 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use kerf::ids::{NodeName, PodRef, PodUid};
 use kerf::k8s;
+use kerf::units::Timestamp;
 use tokio::time::{MissedTickBehavior, interval};
 use tokio_util::sync::CancellationToken;
 
-use crate::App;
+use crate::app::App;
 
 /// How often overdue commitments are looked for.
 const ROUND: Duration = Duration::from_secs(1);
 
-/// Runs until the token is cancelled.
-pub async fn run(app: Arc<App>, token: CancellationToken) {
+pub(crate) async fn run(app: Arc<App>, token: CancellationToken) {
     let mut rounds = interval(ROUND);
     rounds.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let work = async {
@@ -31,7 +32,7 @@ pub async fn run(app: Arc<App>, token: CancellationToken) {
 }
 
 /// Settles every overdue commitment that the API server answers for; the others wait for the next round.
-pub async fn round(app: &App) {
+pub(crate) async fn round(app: &App) {
     let now = app.clock.now();
     app.cluster.settle(now);
     for (node, uid, pod) in app.cluster.overdue(now) {
@@ -45,18 +46,14 @@ pub async fn round(app: &App) {
                 _ => expire(app, &node, &uid, &pod, now),
             },
             Ok(None) => expire(app, &node, &uid, &pod, now),
-            Err(error) => tracing::warn!(%pod, %uid, %node, error, "binding in doubt; the API server does not say"),
+            Err(error) => {
+                tracing::warn!(%pod, %uid, %node, %error, "binding in doubt; the API server does not say")
+            }
         }
     }
 }
 
-fn expire(
-    app: &App,
-    node: &kerf::ids::NodeName,
-    uid: &kerf::ids::PodUid,
-    pod: &kerf::ids::PodRef,
-    now: kerf::units::Timestamp,
-) {
+fn expire(app: &App, node: &NodeName, uid: &PodUid, pod: &PodRef, now: Timestamp) {
     if app.cluster.expire(node, uid, now) {
         app.metrics.expired.inc();
         tracing::info!(%pod, %uid, %node, "binding in doubt was not written; its GPUs are free");

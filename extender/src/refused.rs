@@ -4,20 +4,15 @@
 //! minutes. Cards become free without that: a reservation ends whose binding was not written, an exchange of records is
 //! given up, the time of an expected pod has passed. And what does change may reach the scheduler before it reaches us,
 //! so that it asks too early. So whoever was refused and would fit now is told, by a change of an object that is there
-//! for nothing else ([`crate::binder::Binder::wake`]).
+//! for nothing else (`retries`).
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use kerf::ids::PodUid;
-use kerf::placement::Planner;
-use kerf::request::GpuRequest;
+use kerf::request::pod::PodRequest;
+use parking_lot::Mutex;
 use rustc_hash::FxHashMap;
-use tokio::time::{Instant, MissedTickBehavior, interval};
-use tokio_util::sync::CancellationToken;
-
-use crate::App;
-use crate::binder::Outcome;
+use tokio::time::Instant;
 
 /// How long a first refusal may wait for news that are on their way. The scheduler serves one pod after the other.
 pub(crate) const LINGER: Duration = Duration::from_millis(50);
@@ -31,11 +26,6 @@ const FORGOTTEN: Duration = Duration::from_secs(330);
 const STRANGE: Duration = Duration::from_secs(10);
 /// More pods than anybody waits for: a bound on memory.
 const MAX: usize = 16_384;
-/// More looks than this in one round cost more than trying all pods in vain.
-const LOOKS: usize = 50_000;
-const ROUND: Duration = Duration::from_millis(500);
-/// The least time between two writes.
-const PAUSE: Duration = Duration::from_secs(2);
 
 /// The pods that were refused everywhere when they were last asked about.
 #[derive(Debug, Default)]
@@ -50,18 +40,18 @@ struct State {
 }
 
 #[derive(Clone, Debug)]
-struct Refusal {
-    request: Arc<GpuRequest>,
+pub(crate) struct Refusal {
+    pub pod: PodRequest,
     /// What became free up to here was looked at ([`crate::freed::Freed::count`]).
-    seen: u64,
+    pub seen: u64,
     at: Instant,
 }
 
 impl Refused {
     /// A pod was refused everywhere, by someone who began to look when so much had become free.
-    pub fn remember(&self, uid: &PodUid, request: &Arc<GpuRequest>, seen: u64, now: Instant) {
-        let refusal = Refusal { request: request.clone(), seen, at: now };
-        let mut state = self.lock();
+    pub fn remember(&self, pod: &PodRequest, seen: u64, now: Instant) {
+        let (uid, refusal) = (&pod.uid, Refusal { pod: pod.clone(), seen, at: now });
+        let mut state = self.state.lock();
         if state.pods.len() < MAX || state.pods.contains_key(uid) {
             state.pods.insert(uid.clone(), refusal);
         }
@@ -69,12 +59,12 @@ impl Refused {
 
     /// It was left a node, is bound or gone.
     pub fn forget(&self, uid: &PodUid) {
-        self.lock().pods.remove(uid);
+        self.state.lock().pods.remove(uid);
     }
 
     /// Whether a refusal of this pod may wait for news now: its first in a while, and of few.
     pub fn may_linger(&self, uid: &PodUid, now: Instant) -> bool {
-        let mut state = self.lock();
+        let mut state = self.state.lock();
         let again = state.pods.get(uid).is_some_and(|refusal| now < refusal.at + RECENT);
         let often = state.lingered.is_some_and(|last| now < last + LINGER_EVERY);
         if !again && !often {
@@ -84,113 +74,49 @@ impl Refused {
     }
 
     /// All that were refused before something of this number became free.
-    fn before(&self, freed: u64) -> Vec<(PodUid, Refusal)> {
-        let older = |refusal: &Refusal| refusal.seen < freed;
-        let state = self.lock();
-        state.pods.iter().filter(|(_, refusal)| older(refusal)).map(|(uid, r)| (uid.clone(), r.clone())).collect()
+    pub fn before(&self, freed: u64) -> Vec<Refusal> {
+        self.state.lock().pods.values().filter(|refusal| refusal.seen < freed).cloned().collect()
     }
 
     /// All are tried again: what became free up to here is no news.
-    fn told(&self, freed: u64) {
-        for refusal in self.lock().pods.values_mut() {
+    pub fn told(&self, freed: u64) {
+        for refusal in self.state.lock().pods.values_mut() {
             refusal.seen = refusal.seen.max(freed);
         }
     }
 
     /// Drops what nobody waits for any more.
-    fn clear_up(&self, now: Instant, is_known: impl Fn(&PodUid) -> bool) {
-        self.lock().pods.retain(|uid, refusal| {
+    pub fn clear_up(&self, now: Instant, is_known: impl Fn(&PodUid) -> bool) {
+        self.state.lock().pods.retain(|uid, refusal| {
             let age = now.saturating_duration_since(refusal.at);
             age < STRANGE || age < FORGOTTEN && is_known(uid)
         });
     }
-
-    fn lock(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-/// Has the scheduler try again whom it should, until the token is cancelled.
-pub(crate) async fn run(app: Arc<App>, token: CancellationToken) {
-    let mut rounds = interval(ROUND);
-    rounds.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    // what is to be told up to, and when the scheduler was told last
-    let (mut untold, mut last): (Option<u64>, Option<Instant>) = (None, None);
-    let work = async {
-        loop {
-            rounds.tick().await;
-            app.cluster.expire_expected(app.clock.now());
-            app.refused.clear_up(Instant::now(), |uid| app.cluster.pending_request(uid).is_some());
-            let own = app.clone();
-            // thousands of pods and nodes may have to be looked at
-            untold = tokio::task::spawn_blocking(move || helped(&own)).await.ok().flatten().or(untold);
-            let Some(freed) = untold.filter(|_| last.is_none_or(|last| last.elapsed() >= PAUSE)) else { continue };
-            last = Some(Instant::now());
-            match app.binder.wake(&app.keys.domain, app.clock.nanos()).await {
-                Outcome::Written => {
-                    app.refused.told(freed);
-                    app.metrics.retries.inc();
-                    tracing::info!("GPUs became free for pods that wait; kube-scheduler is told");
-                    untold = None;
-                }
-                Outcome::Refused(error) | Outcome::Unknown(error) => {
-                    tracing::warn!(error, "kube-scheduler cannot be told to try waiting pods again");
-                }
-            }
-        }
-    };
-    tokio::select! {
-        () = work => {}
-        () = token.cancelled() => {}
-    }
-}
-
-/// Whether what became free helps a pod that was refused before and has not been asked about since: the number up to which
-/// it was looked at.
-fn helped(app: &App) -> Option<u64> {
-    let freed = app.cluster.freed().due();
-    let latest = freed.iter().map(|(_, number)| *number).max()?;
-    let waiting = app.refused.before(latest);
-    // the watch vouches for a pod; a call of who knows whom does not
-    let waiting = waiting.iter().filter(|(uid, _)| app.cluster.pending_request(uid).is_some());
-    let mut planner = Planner::default();
-    let mut looks = 0;
-    for (uid, refusal) in waiting {
-        let asking = app.cluster.asking(uid, &refusal.request, app.policy);
-        for (node, _) in freed.iter().filter(|(_, number)| refusal.seen < *number) {
-            looks += 1;
-            if looks > LOOKS || planner.exhausted() || asking.fit(&mut planner, node.as_str()).is_ok() {
-                return Some(latest);
-            }
-        }
-    }
-    None
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use kerf::request::{ContainerKind, RawAnnotations, RawContainer};
+    use kerf::ids::PodRef;
+    use kerf::request::GpuRequest;
 
-    fn request() -> Arc<GpuRequest> {
-        let raw =
-            RawContainer { name: "c", kind: ContainerKind::App, core: Some("10"), memory: Some("1"), counted: &[] };
-        Arc::new(GpuRequest::parse([raw], RawAnnotations::default()).unwrap().unwrap())
+    fn pod(uid: &str) -> PodRequest {
+        let request = GpuRequest::unreadable().into();
+        PodRequest { uid: uid.into(), name: PodRef::new("default", uid), request }
     }
 
     #[test]
     fn a_refusal_is_news_until_it_is_told_or_asked_again() {
         let (refused, now) = (Refused::default(), Instant::now());
-        let uid = PodUid::from("a");
-        refused.remember(&uid, &request(), 3, now);
+        refused.remember(&pod("a"), 3, now);
         assert_eq!(refused.before(3).len(), 0);
         assert_eq!(refused.before(4).len(), 1);
         refused.told(4);
         assert_eq!(refused.before(4).len(), 0);
         assert_eq!(refused.before(5).len(), 1);
-        refused.remember(&uid, &request(), 5, now);
+        refused.remember(&pod("a"), 5, now);
         assert_eq!(refused.before(5).len(), 0);
-        refused.forget(&uid);
+        refused.forget(&"a".into());
         assert_eq!(refused.before(9).len(), 0);
     }
 
@@ -198,7 +124,7 @@ mod tests {
     fn pods_that_the_watch_never_shows_leave_nothing_behind() {
         let (refused, now) = (Refused::default(), Instant::now());
         for number in 0..2 * MAX {
-            refused.remember(&PodUid::from(number.to_string()), &request(), 0, now);
+            refused.remember(&pod(&number.to_string()), 0, now);
         }
         assert_eq!(refused.before(1).len(), MAX);
         refused.clear_up(now + STRANGE, |uid| uid.as_str() == "7");
@@ -213,7 +139,7 @@ mod tests {
         assert!(refused.may_linger(&"a".into(), now));
         assert!(!refused.may_linger(&"b".into(), now));
         let later = now + LINGER_EVERY;
-        refused.remember(&"a".into(), &request(), 0, later);
+        refused.remember(&pod("a"), 0, later);
         assert!(!refused.may_linger(&"a".into(), later));
         assert!(refused.may_linger(&"b".into(), later));
         assert!(refused.may_linger(&"a".into(), later + RECENT));

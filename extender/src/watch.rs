@@ -11,6 +11,8 @@ use kerf::annotation::Record;
 use kerf::ids::{NodeName, PodRef, PodUid};
 use kerf::k8s::{self, Holding, Queued};
 use kerf::ledger::Seen;
+use kerf::placement::shape::Shape;
+use kerf::placement::survey::Sighting;
 use kerf_runtime::feed::Feed;
 use kerf_runtime::guarded::Guarded;
 use kerf_runtime::readiness::Condition;
@@ -20,12 +22,12 @@ use tokio_util::sync::CancellationToken;
 
 use grouped::GroupedPod;
 
+use crate::app::App;
 use crate::budgets::Listed;
 use crate::cluster::Applied;
-use crate::{App, Footprint};
 
 /// Follows all Nodes until the token is cancelled. `synced` is met after the first complete list.
-pub async fn nodes(app: Arc<App>, client: Client, feed: Feed, synced: Condition, token: CancellationToken) {
+pub(crate) async fn nodes(app: Arc<App>, client: Client, feed: Feed, synced: Condition, token: CancellationToken) {
     let mut listed = BTreeSet::new();
     follow(Api::<Guarded<Node>>::all(client), None, feed, token, |event| match event {
         Event::Init => listed.clear(),
@@ -59,7 +61,7 @@ pub async fn nodes(app: Arc<App>, client: Client, feed: Feed, synced: Condition,
 
 /// Follows all Pods that have not ended until the token is cancelled. `synced` is met after the first complete
 /// list.
-pub async fn pods(app: Arc<App>, client: Client, feed: Feed, synced: Condition, token: CancellationToken) {
+pub(crate) async fn pods(app: Arc<App>, client: Client, feed: Feed, synced: Condition, token: CancellationToken) {
     let mut listed = BTreeSet::<PodUid>::new();
     let mut epoch = 0;
     // pods that end leave the selection, which the API server reports as a deletion
@@ -98,7 +100,7 @@ pub async fn pods(app: Arc<App>, client: Client, feed: Feed, synced: Condition, 
 
 /// Follows all disruption budgets until the token is cancelled. Nothing waits for them: where they are not known, preempt is
 /// careful.
-pub async fn budgets(app: Arc<App>, client: Client, feed: Feed, token: CancellationToken) {
+pub(crate) async fn budgets(app: Arc<App>, client: Client, feed: Feed, token: CancellationToken) {
     let mut listing = Listed::new();
     follow(Api::<Guarded<PodDisruptionBudget>>::all(client), None, feed, token, |event| match event {
         Event::Init => listing.clear(),
@@ -135,7 +137,10 @@ fn apply(app: &App, pod: Guarded<GroupedPod>) {
     let (uid, name, node) = (view.uid.clone(), view.pod.clone(), view.node.clone());
     let holding = view.holding.clone();
     if !view.ended {
-        app.cluster.apply_footprint(&uid, node.as_ref(), Footprint::of(&pod), view.demand());
+        let host = k8s::requested(&pod);
+        let shape = Shape::of(view.demand(), host.cpu, host.memory);
+        let resident = k8s::resident(&pod);
+        app.cluster.apply_sighting(&uid, &Sighting { shape: &shape, node: node.as_ref(), resident });
     }
     let ended = view.ended;
     let applied = app.cluster.apply_pod(view, &app.clock);

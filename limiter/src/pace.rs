@@ -42,16 +42,13 @@ const ASK: u64 = 5_000;
 /// The longest sleep before the allowance is looked at again; nanoseconds.
 const NAP: u64 = 100_000_000;
 
-/// What is launched.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Work {
-    /// One kernel.
     Kernel,
     /// A graph: many kernels, marked by itself.
     Graph,
 }
 
-/// Paces one card.
 pub struct Pacer {
     state: &'static State,
     card: usize,

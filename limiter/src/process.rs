@@ -189,7 +189,6 @@ impl Process {
         }
     }
 
-    /// Gives back bytes.
     pub fn release(&self, card: usize, bytes: u64) {
         if let Some(card) = self.cards.get(card) {
             card.account.release(bytes);

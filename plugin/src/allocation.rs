@@ -9,7 +9,7 @@
 //! Where kubelet does not give its list, the call is matched to what waits by its amount, and by the order of
 //! binding (`matching.rs`), which says on what evidence; the next list corrects what was wrong, and two records change places
 //! (`exchange.rs`).
-//! kubelet is steered to ids of the placed GPU (`preference.rs`), so that its own books name it too.
+//! kubelet is steered to ids of the placed GPU ([`Allocations::preferred_devices`]), so that its own books name it too.
 //!
 //! A container waits until kubelet asks for it, and is claimed from then on: first by assumption, and confirmed once
 //! kubelet lists it. The states of a claim, and what leads from one to another, stand in `claim.rs`.
@@ -45,7 +45,7 @@ mod listing;
 mod matching;
 mod pod;
 mod pods;
-mod preference;
+mod preferred_devices;
 pub mod view;
 
 #[cfg(test)]

@@ -1,33 +1,35 @@
 //! Flags and environment, read once and checked once.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::path::PathBuf;
-use std::str::FromStr;
+use std::sync::{Arc, atomic::AtomicU64};
 use std::time::Duration;
 
+use clap::ValueEnum as _;
+use k8s_openapi::jiff::SignedDuration;
 use kerf::annotation::{Domain, Keys};
-use kerf::ids::NodeName;
-use kerf::ids::syntax::is_subdomain;
+use kerf::ids::{NodeName, syntax::is_subdomain};
 use kerf::isolation::Isolation;
-use kerf::shares::{BadPerCard, PerCard};
 use kerf::units::Mib;
 use kerf_runtime::feed::Patience;
 use kerf_runtime::telemetry::LogArgs;
 
+use crate::device::backend::BackendFactory;
 use crate::device::roots::Roots;
 use crate::isolation::enforcers;
-use crate::offer::binding::Strategy;
-use crate::offer::contract::Profile;
+use crate::offer::Offer;
+use crate::offer::contract::Contract;
+use crate::offer::vcuda;
 use crate::publish::failing;
 use crate::publish::labels::feature_file::FeatureFile;
 use crate::publish::labels::flags::{LabelArgs, LabelMode};
-use crate::publish::labels::wanted::{self, Style};
-use crate::vendor::amd::scan::AmdOptions;
-use crate::vendor::flags::{BadPciId, ProfileArgs, ProfileName};
-use crate::vendor::intel::scan::IntelOptions;
-use crate::vendor::intel::wsl::WslOptions;
-use crate::vendor::nvidia::files::FilesOptions;
+use crate::publish::labels::{wanted::Style, write};
+use crate::vendor;
+use crate::vendor::args::{BackendName, ProfileArgs, ProfileName};
+use crate::vendor::flags::{BackendOptions, Common, FlagError};
+use crate::vendor::nvidia::nvml::NvidiaOptions;
+use crate::vendor::simulated::file::SimulatedOptions;
 
 /// Gives containers exactly the GPU that kerf's extender chose for them, and reports what they do with it.
 #[derive(Clone, Debug, clap::Parser)]
@@ -45,8 +47,8 @@ pub struct Args {
     #[arg(long, env = "KERF_DOMAIN", default_value = "inspur.com")]
     pub domain: Domain,
     /// Where vcuda finds GPUs
-    #[arg(long, env = "KERF_BACKEND", value_enum, default_value_t = BackendKind::Auto)]
-    pub backend: BackendKind,
+    #[arg(long, env = "KERF_BACKEND", value_enum, default_value_t = BackendName::Auto)]
+    pub backend: BackendName,
     /// File that describes simulated GPUs; read again when it changes
     #[arg(long, env = "KERF_SIMULATED_FILE", value_name = "PATH")]
     pub simulated_file: Option<PathBuf>,
@@ -121,21 +123,21 @@ pub struct Args {
     #[arg(long, env = "KERF_TKESTACK")]
     pub tkestack: bool,
     /// How often to check the GPUs' health
-    #[arg(long, env = "KERF_HEALTH_PERIOD", default_value = "1s", value_name = "TIME")]
-    pub health_period: Span,
+    #[arg(long, env = "KERF_HEALTH_PERIOD", value_parser = time, default_value = "1s", value_name = "TIME")]
+    pub health_period: Duration,
     /// How often to measure what GPUs and processes do, look for breaches, and decide bursts; above 2s there are no bursts
-    #[arg(long, env = "KERF_SAMPLE_PERIOD", default_value = "1s", value_name = "TIME")]
-    pub sample_period: Span,
+    #[arg(long, env = "KERF_SAMPLE_PERIOD", value_parser = time, default_value = "1s", value_name = "TIME")]
+    pub sample_period: Duration,
     /// How long an NVIDIA GPU must be free of critical errors to be healthy again
-    #[arg(long, env = "KERF_QUIET_PERIOD", default_value = "5m", value_name = "TIME")]
-    pub quiet_period: Span,
+    #[arg(long, env = "KERF_QUIET_PERIOD", value_parser = time, default_value = "5m", value_name = "TIME")]
+    pub quiet_period: Duration,
     /// Least time between two changes of what is published on the Node: condition, events, labels
-    #[arg(long, env = "KERF_REPORT_PERIOD", default_value = "10s", value_name = "TIME")]
-    pub report_period: Span,
+    #[arg(long, env = "KERF_REPORT_PERIOD", value_parser = time, default_value = "10s", value_name = "TIME")]
+    pub report_period: Duration,
     /// How long the API server may refuse this plugin, or not be reached, before its devices are announced as unhealthy, so
     /// that pods wait for it instead of failing
-    #[arg(long, env = "KERF_WITHDRAW_AFTER", default_value = "10s", value_name = "TIME")]
-    pub withdraw_after: Span,
+    #[arg(long, env = "KERF_WITHDRAW_AFTER", value_parser = time, default_value = "10s", value_name = "TIME")]
+    pub withdraw_after: Duration,
     /// Of doctor: print JSON
     #[arg(long, hide = true)]
     pub json: bool,
@@ -150,49 +152,10 @@ pub struct Args {
     pub log: LogArgs,
 }
 
-/// Which driver to ask about cards.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
-pub enum BackendKind {
-    /// NVIDIA, AMD, Intel, then simulated GPUs if a file is given: the first that has GPUs.
-    Auto,
-    /// NVIDIA's management library.
-    Nvidia,
-    /// NVIDIA's files in /proc and /dev.
-    NvidiaFiles,
-    /// AMD's driver.
-    Amd,
-    /// Intel's drivers.
-    Intel,
-    /// A file.
-    Simulated,
-}
-
-/// A length of time on the command line: a whole number and `ms`, `s`, `m` or `h`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Span(pub Duration);
-
-/// A length of time that cannot be read.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("expected a whole number above zero and ms, s, m or h, such as 500ms")]
-pub struct BadSpan;
-
-impl FromStr for Span {
-    type Err = BadSpan;
-
-    fn from_str(text: &str) -> Result<Self, BadSpan> {
-        let digits = text.find(|c: char| !c.is_ascii_digit()).ok_or(BadSpan)?;
-        let (number, unit) = text.split_at(digits);
-        let number: u64 = number.parse().map_err(|_| BadSpan)?;
-        let millis = match unit {
-            "ms" => Some(1),
-            "s" => Some(1_000),
-            "m" => Some(60_000),
-            "h" => Some(3_600_000),
-            _ => None,
-        };
-        let millis = millis.and_then(|unit| number.checked_mul(unit)).filter(|millis| *millis > 0);
-        Ok(Self(Duration::from_millis(millis.ok_or(BadSpan)?)))
-    }
+/// A length of time above zero.
+fn time(text: &str) -> Result<Duration, &'static str> {
+    let time = text.parse::<SignedDuration>().ok().and_then(|time| Duration::try_from(time).ok());
+    time.filter(|time| !time.is_zero()).ok_or("expected a time above zero with its unit, such as 500ms, 1s or 5m")
 }
 
 /// Everything the plugin is told. The fields are what the flags of the same names say.
@@ -202,8 +165,10 @@ pub struct Config {
     pub node: NodeName,
     /// Resources and annotations.
     pub keys: Keys,
-    /// The driver.
-    pub backend: BackendChoice,
+    /// Where the cards of `vcuda` come from.
+    pub backend: BackendFactory,
+    /// How often the file of simulated cards was found unusable.
+    pub simulated_file_errors: Arc<AtomicU64>,
     /// Holds `kubelet.sock` and the plugins' own sockets.
     pub device_plugins_dir: PathBuf,
     /// Holds the `kubelet.sock` of the pod resources API.
@@ -214,8 +179,6 @@ pub struct Config {
     pub kubeconfig: Option<PathBuf>,
     /// The host's `/proc`.
     pub proc_root: PathBuf,
-    /// How cards are handed to containers.
-    pub strategy: Strategy,
     /// How containers are held to their shares.
     pub isolation: enforcers::Options,
     /// What each process may use beyond its container's share.
@@ -235,51 +198,13 @@ pub struct Config {
     /// How long after a failure of its own the node asks to be tried last.
     pub failure_memory: Duration,
     /// Node labels.
-    pub labels: wanted::Options,
-    /// Whether `vcuda` is offered.
-    pub vcuda: bool,
+    pub labels: write::Options,
+    /// kerf's own resources, where they are offered.
+    pub vcuda: Option<[Offer; 2]>,
     /// What else is.
-    pub profiles: Vec<Profile>,
-    /// Whether the extender chooses the cards of the pods of `profiles`.
+    pub contracts: Vec<Contract>,
+    /// Whether the extender chooses the cards of the pods of `contracts`.
     pub placed: bool,
-}
-
-/// A driver and what it needs to know.
-#[derive(Clone, Debug, PartialEq)]
-pub enum BackendChoice {
-    /// NVIDIA only.
-    Nvidia(NvidiaOptions),
-    /// NVIDIA's files in `/proc` and `/dev`.
-    NvidiaFiles(FilesOptions),
-    /// NVIDIA's library, or where it is not there the files.
-    NvidiaAny(NvidiaOptions, FilesOptions),
-    /// AMD only.
-    Amd(AmdOptions),
-    /// Intel only.
-    Intel(IntelOptions),
-    /// Intel's cards of a Windows host.
-    IntelWsl(WslOptions),
-    /// A file only.
-    Simulated(PathBuf),
-    /// The first of NVIDIA, AMD, Intel and a file that has cards.
-    Auto(NvidiaOptions, IntelOptions, Option<PathBuf>),
-}
-
-/// What the NVIDIA backend needs to know.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct NvidiaOptions {
-    /// The management library, where not as the loader finds it.
-    pub library: Option<PathBuf>,
-    /// The host's `/sys`.
-    pub sys_root: PathBuf,
-    /// The host's `/dev`; device files that are not there are not handed out.
-    pub dev_root: PathBuf,
-    /// The host's `/proc`.
-    pub proc_root: PathBuf,
-    /// Whether cards in MIG mode are listed as their instances.
-    pub mig: bool,
-    /// Without critical errors for so long, a card is healthy again.
-    pub quiet_period: Duration,
 }
 
 /// Flags that do not go together. Each message names the flag.
@@ -290,41 +215,21 @@ pub enum ConfigError {
         "--node-name {0:?} is not the name of a Node: set it, or KERF_NODE_NAME, to spec.nodeName of the plugin's pod"
     )]
     NodeName(String),
-    /// The simulated backend has nothing to read.
-    #[error("--backend simulated needs --simulated-file")]
-    NoSimulatedFile,
     /// CDI kinds have the form `vendor.com/class`.
     #[error("--cdi-kind {0:?}: expected vendor/class, such as nvidia.com/gpu")]
     CdiKind(String),
     /// kubelet refuses relative paths of devices.
     #[error("--extra-device {0:?} is not an absolute path")]
     ExtraDevice(PathBuf),
-    /// No list of PCI ids.
-    #[error("--allow-ids or --deny-ids: {0}")]
-    PciId(#[from] BadPciId),
-    /// Only one of both can be meant.
-    #[error("--allow-ids and --deny-ids exclude each other")]
-    AllowAndDeny,
-    /// There is nothing to be seen of the single cards.
-    #[error("--wsl excludes --enable-monitoring and --health-management")]
-    WslAlone,
+    /// A vendor's.
+    #[error(transparent)]
+    Vendor(#[from] FlagError),
     /// A profile twice, which cannot have one name of a resource twice.
     #[error("--profile {0} is given twice")]
     ProfileTwice(&'static str),
-    /// Its ways to ask for cards exclude each other.
-    #[error("--device-list-strategy: envvar and volume-mounts exclude each other")]
-    ListStrategies,
     /// No profile whose pods could be placed.
     #[error("--placed is for the profiles beside vcuda: name one in --profile")]
     NothingPlaced,
-    /// A number of shares that the extender cannot count.
-    #[error("--{flag} with --placed: {error}")]
-    Shares {
-        /// The flag of the number.
-        flag: &'static str,
-        /// What is wrong, and the next smaller number that is right.
-        error: BadPerCard,
-    },
     /// `none` beside other kinds.
     #[error("--isolation: none goes alone")]
     IsolationAndNone,
@@ -336,175 +241,157 @@ pub enum ConfigError {
     LongDirectory(PathBuf),
 }
 
-impl TryFrom<Args> for Config {
-    type Error = ConfigError;
-
-    fn try_from(args: Args) -> Result<Self, ConfigError> {
-        let node = args.node_name;
-        let vcuda = args.profiles.profile.contains(&ProfileName::Vcuda);
-        let labelled = args.labels.labels == LabelMode::Node;
-        let placed = args.profiles.placed;
-        if (node.is_empty() && (vcuda || placed || labelled)) || !(node.is_empty() || is_subdomain(&node)) {
-            return Err(ConfigError::NodeName(node));
+impl Args {
+    /// Refuses what is wrong whatever a vendor says.
+    fn check(&self) -> Result<(), ConfigError> {
+        let node = &self.node_name;
+        let needs_node = self.vcuda() || self.profiles.placed || self.labels.labels == LabelMode::Node;
+        if (node.is_empty() && needs_node) || !(node.is_empty() || is_subdomain(node)) {
+            return Err(ConfigError::NodeName(node.clone()));
         }
-        if let Some(kind) = &args.cdi_kind {
+        if let Some(kind) = &self.cdi_kind {
             let parts: Vec<&str> = kind.split('/').collect();
             let legal = |part: &&str| !part.is_empty() && !part.contains(['=', ' ', ',']);
             if parts.len() != 2 || !parts.iter().all(legal) {
                 return Err(ConfigError::CdiKind(kind.clone()));
             }
         }
-        if let Some(relative) = args.extra_devices.iter().find(|path| !path.is_absolute()) {
+        if let Some(relative) = self.extra_devices.iter().find(|path| !path.is_absolute()) {
             return Err(ConfigError::ExtraDevice(relative.clone()));
         }
-        let device_plugins_dir = args.device_plugins_dir.unwrap_or_else(|| args.kubelet_dir.join("device-plugins"));
+        if self.isolation.contains(&Isolation::None) && self.isolation.iter().any(|kind| *kind != Isolation::None) {
+            return Err(ConfigError::IsolationAndNone);
+        }
+        let directories = [
+            ("state-dir", &self.state_dir),
+            ("run-dir", &self.run_dir),
+            ("features-dir", &self.labels.features_dir),
+        ];
+        match directories.into_iter().find(|(_, path)| !path.is_absolute()) {
+            Some((flag, path)) => Err(ConfigError::Relative(flag, path.clone())),
+            None => Ok(()),
+        }
+    }
+
+    fn vcuda(&self) -> bool {
+        self.profiles.profile.iter().any(|name| matches!(name, ProfileName::Vcuda))
+    }
+
+    fn backend_options(&self) -> BackendOptions {
+        let roots = Roots { sys: self.sys_root.clone(), dev: self.dev_root.clone(), proc: self.proc_root.clone() };
+        let nvidia = NvidiaOptions {
+            library: self.nvml_library.clone(),
+            roots: roots.clone(),
+            mig: self.isolation.contains(&Isolation::Mig),
+            quiet_period: self.quiet_period,
+        };
+        let simulated =
+            self.simulated_file.clone().map(|path| SimulatedOptions { path, ..SimulatedOptions::default() });
+        BackendOptions { roots, nvidia, simulated }
+    }
+
+    fn isolation_options(&self) -> enforcers::Options {
+        enforcers::Options {
+            kinds: self.isolation.iter().copied().collect(),
+            state_dir: self.state_dir.clone(),
+            run_dir: self.run_dir.clone(),
+            library: self.limiter_library.clone(),
+            mps_control: self.mps_control.clone(),
+            nvml: self.nvml_library.clone(),
+            cgroup_root: self.cgroup_root.clone(),
+        }
+    }
+
+    fn label_options(&self) -> Result<write::Options, ConfigError> {
+        let given = &self.profiles.profile;
+        let offered = ProfileName::value_variants().iter().map(|name| name.as_str());
+        let offered: Vec<&str> = offered.filter(|name| given.iter().any(|given| given.as_str() == *name)).collect();
+        let name = offered.join("-");
+        let mut labellers = BTreeMap::new();
+        for vendor in vendor::ALL {
+            if let Some(labels) = &vendor::support(*vendor).labels {
+                labellers.insert(*vendor, (labels.labeller)(&self.profiles.vendors.flags, &offered)?);
+            }
+        }
+        Ok(write::Options {
+            mode: self.labels.labels,
+            file: FeatureFile::new(&self.labels.features_dir, &format!("kerf-{name}")),
+            name,
+            style: Style { labellers, vcuda: self.vcuda() },
+        })
+    }
+
+    fn contracts(&self, backend: &BackendOptions) -> Result<Vec<Contract>, ConfigError> {
+        let common =
+            Common { policy: self.profiles.share_policy, placed: self.profiles.placed, backend: backend.clone() };
+        let mut made = Vec::new();
+        let mut seen = BTreeSet::new();
+        for name in &self.profiles.profile {
+            if !seen.insert(name.as_str()) {
+                return Err(ConfigError::ProfileTwice(name.as_str()));
+            }
+            if let ProfileName::Of(system) = name {
+                made.push((system.contract)(&self.profiles.vendors.flags, &common)?);
+            }
+        }
+        if self.profiles.placed && made.is_empty() {
+            return Err(ConfigError::NothingPlaced);
+        }
+        Ok(made)
+    }
+}
+
+impl TryFrom<Args> for Config {
+    type Error = ConfigError;
+
+    fn try_from(args: Args) -> Result<Self, ConfigError> {
+        args.check()?;
+        let device_plugins_dir =
+            args.device_plugins_dir.clone().unwrap_or_else(|| args.kubelet_dir.join("device-plugins"));
         // 107 bytes for a path, of which a socket's name takes at most 40
         if device_plugins_dir.as_os_str().len() > 66 {
             return Err(ConfigError::LongDirectory(device_plugins_dir));
         }
-        let roots = Roots { sys: args.sys_root.clone(), dev: args.dev_root.clone(), proc: args.proc_root.clone() };
-        let kinds: BTreeSet<Isolation> = args.isolation.into_iter().collect();
-        if kinds.contains(&Isolation::None) && kinds.len() > 1 {
-            return Err(ConfigError::IsolationAndNone);
-        }
-        let directories = [
-            ("state-dir", &args.state_dir),
-            ("run-dir", &args.run_dir),
-            ("features-dir", &args.labels.features_dir),
-        ];
-        for (flag, path) in directories {
-            if !path.is_absolute() {
-                return Err(ConfigError::Relative(flag, path.clone()));
-            }
-        }
-        let mig = kinds.contains(&Isolation::Mig);
-        let isolation = enforcers::Options {
-            kinds,
-            state_dir: args.state_dir,
-            run_dir: args.run_dir,
-            library: args.limiter_library,
-            mps_control: args.mps_control,
-            nvml: args.nvml_library.clone(),
-            cgroup_root: args.cgroup_root,
-        };
-        let nvidia = NvidiaOptions {
-            library: args.nvml_library,
-            proc_root: args.proc_root.clone(),
-            mig,
-            sys_root: args.sys_root,
-            dev_root: args.dev_root,
-            quiet_period: args.quiet_period.0,
-        };
-        let labels = labels(&args.labels, &args.profiles);
-        let profiles = profiles(&args.profiles, &nvidia, &roots)?;
-        let intel = IntelOptions { roots: roots.clone(), ..IntelOptions::default() };
-        let backend = match args.backend {
-            BackendKind::Nvidia => BackendChoice::Nvidia(nvidia),
-            BackendKind::NvidiaFiles => {
-                BackendChoice::NvidiaFiles(FilesOptions { roots, ..FilesOptions::default() })
-            }
-            BackendKind::Amd => BackendChoice::Amd(AmdOptions { roots, reporter: None }),
-            BackendKind::Intel => BackendChoice::Intel(intel),
-            BackendKind::Auto => BackendChoice::Auto(nvidia, intel, args.simulated_file),
-            BackendKind::Simulated => {
-                BackendChoice::Simulated(args.simulated_file.ok_or(ConfigError::NoSimulatedFile)?)
-            }
-        };
-        if placed && profiles.is_empty() {
-            return Err(ConfigError::NothingPlaced);
-        }
-        let mut keys = Keys::new(args.domain);
+        let options = args.backend_options();
+        let contracts = args.contracts(&options)?;
+        let placed = args.profiles.placed;
+        let mut keys = Keys::new(args.domain.clone());
         if placed {
-            let names = profiles.iter().flat_map(|profile| profile.naming.names());
+            let names = contracts.iter().flat_map(|contract| contract.naming.names());
             keys = keys.with_shares(names.collect::<Vec<_>>().join(",").parse().unwrap_or_default());
         }
+        let (isolation, labels, offers_vcuda) = (args.isolation_options(), args.label_options()?, args.vcuda());
+        let by_env = vendor::ALL.iter().copied().filter(|vendor| vendor::support(*vendor).visible_by_env);
+        let hand_over = vcuda::Options {
+            cdi_kind: args.cdi_kind,
+            extra_devices: args.extra_devices,
+            visible_by_env: by_env.collect(),
+        };
         Ok(Self {
-            node: node.into(),
-            backend,
+            node: args.node_name.into(),
+            backend: args.backend.factory(&options)?,
+            simulated_file_errors: options.simulated.map(|simulated| simulated.errors).unwrap_or_default(),
             device_plugins_dir,
             pod_resources_dir: args.pod_resources_dir.unwrap_or_else(|| args.kubelet_dir.join("pod-resources")),
             listen: args.listen,
             kubeconfig: args.kubeconfig,
             proc_root: args.proc_root,
-            strategy: Strategy { keys: keys.clone(), cdi_kind: args.cdi_kind, extra_devices: args.extra_devices },
+            vcuda: offers_vcuda.then(|| vcuda::offers(&keys, hand_over)),
             keys,
             isolation,
             breach_margin: Mib(args.breach_margin_mib),
             tkestack: args.tkestack,
-            health_period: args.health_period.0,
-            sample_period: args.sample_period.0,
-            report_period: args.report_period.0,
-            withdraw_after: args.withdraw_after.0,
+            health_period: args.health_period,
+            sample_period: args.sample_period,
+            report_period: args.report_period,
+            withdraw_after: args.withdraw_after,
             patience: Patience::default(),
             failure_memory: failing::MEMORY,
             labels,
-            vcuda,
-            profiles,
+            contracts,
             placed,
         })
     }
-}
-
-fn labels(args: &LabelArgs, profiles: &ProfileArgs) -> wanted::Options {
-    let offered: BTreeSet<ProfileName> = profiles.profile.iter().copied().collect();
-    let words: Vec<&str> = offered.iter().map(|name| name.as_str()).collect();
-    let nvidia = &profiles.nvidia;
-    let name = words.join("-");
-    wanted::Options {
-        mode: args.labels,
-        file: FeatureFile::new(&args.features_dir, &format!("kerf-{name}")),
-        name,
-        style: Style {
-            amd: args.amd_labels.iter().copied().collect(),
-            nvidia: offered.contains(&ProfileName::Nvidia).then_some(crate::vendor::nvidia::labels::Offer {
-                replicas: nvidia.nvidia_replicas,
-                renamed: nvidia.rename_by_default,
-                mig: nvidia.mig_strategy,
-            }),
-            vcuda: offered.contains(&ProfileName::Vcuda),
-        },
-    }
-}
-
-fn profiles(args: &ProfileArgs, nvidia: &NvidiaOptions, roots: &Roots) -> Result<Vec<Profile>, ConfigError> {
-    use crate::vendor::flags::ListStrategy;
-    let mut made = Vec::new();
-    let mut seen = BTreeSet::new();
-    for name in &args.profile {
-        if !seen.insert(*name) {
-            return Err(ConfigError::ProfileTwice(name.as_str()));
-        }
-        let (policy, nvidia, roots) = (args.share_policy, nvidia.clone(), roots.clone());
-        let mut profile = match name {
-            ProfileName::Vcuda => continue,
-            ProfileName::Amd => crate::vendor::amd::contract::profile(&args.amd, policy, roots),
-            ProfileName::Intel => {
-                if !args.intel.allow_ids.is_empty() && !args.intel.deny_ids.is_empty() {
-                    return Err(ConfigError::AllowAndDeny);
-                }
-                if args.intel.wsl && (args.intel.enable_monitoring || args.intel.health_management) {
-                    return Err(ConfigError::WslAlone);
-                }
-                crate::vendor::intel::contract::profile(&args.intel, roots)?
-            }
-            ProfileName::Deepomatic => {
-                crate::vendor::deepomatic::contract::profile(&args.deepomatic, policy, nvidia, roots)
-            }
-            ProfileName::Nvidia => {
-                let told = |strategy| args.nvidia.device_list_strategy.contains(&strategy);
-                if told(ListStrategy::Envvar) && told(ListStrategy::VolumeMounts) {
-                    return Err(ConfigError::ListStrategies);
-                }
-                crate::vendor::nvidia::contract::profile(&args.nvidia, policy, nvidia, roots)
-            }
-        };
-        profile.placed = args.placed;
-        if let (true, Err(error)) = (args.placed, PerCard::new(profile.replicas)) {
-            return Err(ConfigError::Shares { flag: args.shares_flag(*name), error });
-        }
-        made.push(profile);
-    }
-    Ok(made)
 }
 
 #[cfg(test)]
@@ -527,7 +414,7 @@ mod tests {
             config(&["--kubelet-dir", "/k", "--device-plugins-dir", "/p", "--domain", "tencent.com"]).unwrap();
         assert_eq!(named.device_plugins_dir, PathBuf::from("/p"));
         assert_eq!(named.pod_resources_dir, PathBuf::from("/k/pod-resources"));
-        assert_eq!(named.strategy.keys.core, "tencent.com/vcuda-core");
+        assert_eq!(named.keys.core, "tencent.com/vcuda-core");
     }
 
     #[test]
@@ -571,10 +458,13 @@ mod tests {
 
     #[test]
     fn times_have_units() {
-        assert_eq!("500ms".parse(), Ok(Span(Duration::from_millis(500))));
-        assert_eq!("2m".parse(), Ok(Span(Duration::from_secs(120))));
-        for bad in ["", "s", "1", "1.5s", "-1s", "99999999999999999h"] {
-            assert_eq!(bad.parse::<Span>(), Err(BadSpan), "{bad}");
+        for (text, millis) in
+            [("500ms", 500), ("1s", 1_000), ("2m", 120_000), ("1h", 3_600_000), ("1m 30s", 90_000)]
+        {
+            assert_eq!(time(text), Ok(Duration::from_millis(millis)), "{text}");
+        }
+        for bad in ["", "s", "1", "0s", "-1s", "99999999999999999h"] {
+            assert!(time(bad).is_err(), "{bad}");
         }
     }
 }

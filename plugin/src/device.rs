@@ -3,7 +3,9 @@
 pub mod backend;
 pub mod cards;
 pub mod facts;
+pub mod host;
 pub mod ids;
+pub mod label;
 pub mod origin;
 pub mod preferred;
 pub mod roots;

@@ -17,12 +17,10 @@ use tokio::net::UnixStream;
 use tokio::time::timeout;
 
 use crate::base::socket::{MAX_MESSAGE_BYTES, dial};
-use crate::config::{BackendChoice, Config};
-use crate::device::backend::{self, Backend, HostDevice};
+use crate::config::Config;
+use crate::device::backend::{BackendFactory, HostDevice};
 use crate::device::cards::Cards;
-use crate::device::ids::Resource;
-
-use crate::offer::pool;
+use crate::offer::Offers;
 
 /// Exit status where something is wrong.
 pub const TROUBLE: u8 = 1;
@@ -156,11 +154,11 @@ impl Report {
 /// Looks at everything that `config` is about.
 pub async fn examine(config: &Config) -> Report {
     let mut report = Report::default();
-    let mut sources: Vec<(&str, BackendChoice)> = Vec::new();
-    if config.vcuda {
+    let mut sources: Vec<(&str, BackendFactory)> = Vec::new();
+    if config.vcuda.is_some() {
         sources.push(("vcuda", config.backend.clone()));
     }
-    sources.extend(config.profiles.iter().map(|profile| (profile.name, profile.source.clone())));
+    sources.extend(config.contracts.iter().map(|contract| (contract.name, contract.backend.clone())));
     for (name, source) in sources {
         let (driver, hosts) = ask(source).await;
         if let Some(error) = &driver.error {
@@ -174,33 +172,28 @@ pub async fn examine(config: &Config) -> Report {
         }
         report.drivers.push(driver);
         let cards = Cards::default().discovered(hosts);
-        let mut offer = |resource: String, offered, placed| {
-            let profile = name.to_owned();
-            report.resources.insert(resource, ResourceReport { profile, offered, known: None, placed });
+        let contract = config.contracts.iter().find(|contract| contract.name == name);
+        let offers = match contract {
+            Some(contract) => vec![contract.offers(&cards)],
+            None => config.vcuda.iter().flatten().map(|offer| Offers::of_all(offer, &cards)).collect(),
         };
-        match config.profiles.iter().find(|profile| profile.name == name) {
-            None => {
-                for resource in &Resource::VCUDA {
-                    offer(resource.name(&config.keys).to_owned(), cards.list(resource).len(), None);
-                }
+        for offers in offers {
+            for (resource, it) in offers.resources {
+                let placed = contract.filter(|contract| contract.placed && !it.offer.shows_all());
+                let placed = placed.map(|contract| contract.replicas);
+                let (profile, offered) = (name.to_owned(), it.pool.len());
+                report.resources.insert(resource, ResourceReport { profile, offered, known: None, placed });
             }
-            Some(profile) => {
-                let made = pool::pools(profile, &cards);
-                for (resource, pool) in made.pools {
-                    let placed = (profile.placed && !pool::shows_all(&pool)).then_some(profile.replicas);
-                    offer(resource, pool.len(), placed);
-                }
-                report.troubles.extend(made.refusals);
-            }
+            report.troubles.extend(offers.refusals);
         }
     }
     kubelets(config, &mut report).await;
     report
 }
 
-async fn ask(source: BackendChoice) -> (DriverReport, Vec<HostDevice>) {
+async fn ask(source: BackendFactory) -> (DriverReport, Vec<HostDevice>) {
     let asked = tokio::task::spawn_blocking(move || {
-        let backend = backend::of(source);
+        let backend = source.open();
         let found = backend.discover();
         (backend.name().to_owned(), found, backend.remarks())
     });

@@ -2,3 +2,4 @@
 
 mod directory;
 pub mod registration;
+pub mod streams;

@@ -3,40 +3,86 @@
 //!
 //! Folders are layers: each imports those above it in this list and its own files.
 //!
-//! * [`base`]: the process and its host.
-//! * [`device`]: GPUs as values. `device::backend` is what every vendor implements.
-//! * [`offer`] (pure): what this node offers to kubelet, and what a container is given.
-//!   [`allocation`] (pure): which container an Allocate call is for, and what kubelet's list says of it.
-//! * [`vendor`]: a folder for each vendor. [`roster`] (pure): the GPUs of all sources, each once.
-//! * [`isolation`]: what holds a container to its share. [`state`]: what the parts share.
-//!   [`api`]: calls to the API server. [`kubelet`]: kubelet's sockets.
-//! * [`reconcile`]: kubelet's list against the API server, and corrected records.
-//! * [`front`]: who asks for GPUs: kubelet, tkestack's library. [`follow`]: loops that keep the state.
-//!   [`publish`]: what others are told: the Node's inventory, conditions, events and labels; metrics.
-//! * [`config`], [`doctor`] and this file: flags to values, and the start.
+//! * `base`: the process and its host.
+//! * `device`: GPUs as values. `device::backend` is what every vendor implements.
+//! * `offer` (pure): what this node offers to kubelet, and what a container is given.
+//!   `allocation` (pure): which container an Allocate call is for, and what kubelet's list says of it.
+//! * `vendor`: a folder for each vendor. `roster` (pure): the GPUs of all sources, each once.
+//! * `isolation`: what holds a container to its share. `state`: what the parts share.
+//!   `api`: calls to the API server. `kubelet`: kubelet's sockets.
+//! * `reconcile`: kubelet's list against the API server, and corrected records.
+//! * `front`: who asks for GPUs: kubelet, tkestack's library. `follow`: loops that keep the state.
+//!   `publish`: what others are told: the Node's inventory, conditions, events and labels; metrics.
+//! * `config`, `doctor` and this file: flags to values, and the start.
 
-// `pub` is for the programs and tests of this workspace: comments stand where they say something
+// comments stand where they say something
 #![allow(missing_docs)]
 
-pub mod allocation;
-pub mod api;
-pub mod base;
 pub mod config;
-pub mod device;
 pub mod doctor;
-pub mod follow;
-pub mod front;
-pub mod isolation;
-pub mod kubelet;
-pub mod offer;
-pub mod publish;
-pub mod reconcile;
-pub mod roster;
-pub mod state;
 mod tasks;
+
+// what only this package's tests and those of manifests look at: without the feature rustc finds what nobody uses
+#[cfg(not(feature = "testing"))]
+mod allocation;
+#[cfg(feature = "testing")]
+pub mod allocation;
+#[cfg(not(feature = "testing"))]
+mod api;
+#[cfg(feature = "testing")]
+pub mod api;
+#[cfg(not(feature = "testing"))]
+mod base;
+#[cfg(feature = "testing")]
+pub mod base;
+#[cfg(not(feature = "testing"))]
+mod device;
+#[cfg(feature = "testing")]
+pub mod device;
+#[cfg(not(feature = "testing"))]
+mod follow;
+#[cfg(feature = "testing")]
+pub mod follow;
+#[cfg(not(feature = "testing"))]
+mod front;
+#[cfg(feature = "testing")]
+pub mod front;
+#[cfg(not(feature = "testing"))]
+mod isolation;
+#[cfg(feature = "testing")]
+pub mod isolation;
+#[cfg(not(feature = "testing"))]
+mod kubelet;
+#[cfg(feature = "testing")]
+pub mod kubelet;
+#[cfg(not(feature = "testing"))]
+mod offer;
+#[cfg(feature = "testing")]
+pub mod offer;
+#[cfg(not(feature = "testing"))]
+mod publish;
+#[cfg(feature = "testing")]
+pub mod publish;
+#[cfg(not(feature = "testing"))]
+mod reconcile;
+#[cfg(feature = "testing")]
+pub mod reconcile;
+#[cfg(not(feature = "testing"))]
+mod roster;
+#[cfg(feature = "testing")]
+pub mod roster;
+#[cfg(not(feature = "testing"))]
+mod state;
+#[cfg(feature = "testing")]
+pub mod state;
+#[cfg(not(feature = "testing"))]
+mod vendor;
+#[cfg(feature = "testing")]
 pub mod vendor;
 
 use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use kerf_runtime::shutdown::Tasks;
 use kube::Client;
@@ -46,6 +92,9 @@ use crate::config::Config;
 use crate::follow::guarded::GuardedBackend;
 use crate::state::answers::Answers;
 use crate::tasks::Parts;
+
+pub use publish::labels::flags::LabelMode;
+pub use vendor::flags::two_dashes;
 
 /// A plugin that runs. Cancel its token to end it; dropping this does not.
 pub struct Plugin {
@@ -87,12 +136,13 @@ pub async fn run(config: Config, client: Option<Client>, token: CancellationToke
 pub async fn start(config: Config, client: Option<Client>, token: CancellationToken) -> anyhow::Result<Plugin> {
     tracing::info!(?config, "configuration");
     let parts = Parts::new(&config, client, Tasks::new(token.child_token()))?;
-    let backend = GuardedBackend::new(device::backend::of(config.backend.clone()), parts.counters.clone());
-    let simulated = backend.clone();
-    parts.registry.register(Box::new(publish::metrics::complaints(move || simulated.complaints())?))?;
+    let backend = GuardedBackend::new(config.backend.open(), parts.counters.clone());
+    let errors = Arc::clone(&config.simulated_file_errors);
+    let errors = publish::metrics::complaints(move || errors.load(Ordering::Relaxed))?;
+    parts.registry.register(Box::new(errors))?;
 
-    let mut offers = parts.serve_profiles(&config);
-    if config.vcuda {
+    let mut offers = parts.serve_contracts(&config);
+    if config.vcuda.is_some() {
         offers.push(("vcuda", parts.state.clone()));
     }
     parts.publish(offers, &config.labels, config.report_period)?;
@@ -102,10 +152,10 @@ pub async fn start(config: Config, client: Option<Client>, token: CancellationTo
         let answers = Answers::new(&config.isolation.state_dir);
         parts.state.allocations(|allocations| allocations.remember(answers.read()));
         parts.follow_pods(reconciler, &config)?;
-        if config.vcuda {
+        if let Some(offers) = config.vcuda.clone() {
             let enforcers = parts.enforce(reconciler.cluster(), &config);
             parts.follow_devices(backend, &enforcers, &config);
-            parts.serve_vcuda(reconciler.clone(), enforcers, answers, config);
+            parts.serve_vcuda(offers, reconciler.clone(), enforcers, answers, config);
         } else {
             // the backend of vcuda is not waited for
             parts.state.discovered(Vec::new());

@@ -6,9 +6,7 @@ use std::process::ExitCode;
 use anyhow::Context as _;
 use clap::Parser as _;
 use kerf_plugin::config::{Args, Config};
-use kerf_plugin::doctor;
-use kerf_plugin::publish::labels::flags::LabelMode;
-use kerf_plugin::vendor::flags::two_dashes;
+use kerf_plugin::{LabelMode, doctor, two_dashes};
 use kerf_runtime::shutdown::Tasks;
 
 #[tokio::main]
@@ -31,7 +29,7 @@ async fn main() -> anyhow::Result<ExitCode> {
 /// The way to the API server. A plugin that can do without, does; it then says what it will not do.
 async fn client(config: &Config) -> anyhow::Result<Option<kube::Client>> {
     const WITHOUT: &str = "no condition and no events on the Node when cards fall ill";
-    let needed = config.vcuda || config.placed || config.labels.mode == LabelMode::Node;
+    let needed = config.vcuda.is_some() || config.placed || config.labels.mode == LabelMode::Node;
     if !needed && config.node.as_str().is_empty() {
         tracing::info!("no --node-name: {WITHOUT}");
         return Ok(None);

@@ -178,7 +178,9 @@ impl Reconciler {
                     held.entry(&devices.resource_name).or_default().extend(&devices.device_ids);
                 }
                 let known = |(name, ids): (&str, Vec<&String>)| {
-                    Some((roster.resource(name, keys)?, roster.spell(name, ids)))
+                    let resource = roster.resource(name, keys)?;
+                    let ids = roster.spell(&resource, ids);
+                    Some((resource, ids))
                 };
                 let foreign = held.iter().find(|(name, ids)| foreign(name, &keys.core, ids));
                 if let Some((name, _)) = foreign {
@@ -219,7 +221,7 @@ impl Reconciler {
         Ok(())
     }
 
-    /// Compares and writes until the token is cancelled. `alone` is met while no pod of another resource domain holds cards.
+    /// Compares and writes until the token is cancelled. `alone` is met while no pod of another resource domain holds GPUs.
     pub async fn follow(self, alone: Condition, token: CancellationToken) {
         let mut backoff = Backoff::new(Duration::from_millis(20), LONGEST_PAUSE);
         let mut writer = Writer::default();

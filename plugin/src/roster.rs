@@ -1,12 +1,12 @@
 //! The node's cards over all drivers that are asked, each once: what the Node announces and what records name. Pure.
 //!
-//! `vcuda` and each profile whose pods the extender places ask a driver of their own, and may find the same card by it:
+//! `vcuda` and each contract whose pods the extender places ask a driver of their own, and may find the same card by it:
 //! under one id, or under two with one PCI address or one name of the kernel's. Such a card appears once, under the id by
-//! which it was found first (`vcuda` comes before the profiles), with all that it is offered as, so that the extender
+//! which it was found first (`vcuda` comes before the contracts), with all that it is offered as, so that the extender
 //! counts it once. A part of a card that is found whole as well is left out: both would give it away.
 //!
-//! A profile's ids are spelled as its system spells them. Here each has a second spelling, `<card>::<k>` with the card's
-//! name on this roster, in which kubelet's books and records can be compared whatever the profile.
+//! A contract's ids are spelled as its system spells them. Here each has a second spelling, `<card>::<k>` with the card's
+//! name on this roster, in which kubelet's books and records can be compared whatever the contract.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -19,14 +19,14 @@ use kerf::shares::PerCard;
 use crate::device::backend::{HostDevice, Part};
 use crate::device::cards::Cards;
 use crate::device::ids::{self, Ids, Resource};
-use crate::offer::contract::Profile;
-use crate::offer::pool;
+use crate::offer::contract::Contract;
+use crate::offer::units::Pool;
 
 /// Whom is asked about cards, and what is known of them.
 #[derive(Clone, Debug, Default)]
 pub struct Source {
     /// What the cards are offered as; `None`: `vcuda`.
-    pub profile: Option<Arc<Profile>>,
+    pub contract: Option<Arc<Contract>>,
     /// The cards; `None` before the driver was asked.
     pub cards: Option<Arc<Cards>>,
 }
@@ -43,10 +43,19 @@ pub struct Roster {
 }
 
 /// The ids of one resource.
-#[derive(Clone, Debug, Default, PartialEq)]
+#[derive(Clone, Debug, PartialEq)]
 struct Shares {
-    /// As the profile spells them, and as this roster does.
-    spelled: BTreeMap<String, String>,
+    pool: Pool,
+    /// What this roster calls the pool's cards.
+    names: BTreeMap<DeviceId, DeviceId>,
+}
+
+impl Shares {
+    /// The card of an id, as this roster calls it, and which share of it that is.
+    fn share(&self, id: &str) -> Option<(&DeviceId, u32)> {
+        let unit = self.pool.get(id)?;
+        Some((self.names.get(&unit.host()?.device.id)?, unit.share))
+    }
 }
 
 impl Roster {
@@ -55,26 +64,44 @@ impl Roster {
         let mut roster = Self { settled: true, ..Self::default() };
         for source in sources {
             match &source.cards {
-                Some(cards) => roster.add(source.profile.as_deref(), cards),
+                Some(cards) => match &source.contract {
+                    Some(contract) => roster.add_offers(contract, cards),
+                    None => drop(roster.add(cards.hosts())),
+                },
                 None => roster.settled = false,
             }
         }
         roster
     }
 
-    fn add(&mut self, profile: Option<&Profile>, cards: &Cards) {
-        let offered = profile.map(|profile| (pool::pools(profile, cards), PerCard::new(profile.replicas)));
-        // what a profile leaves alone is not announced by it either
-        let served = |id: &DeviceId| {
-            offered.as_ref().is_none_or(|(made, _)| {
-                let pools = made.pools.values().filter(|pool| !pool::shows_all(pool));
-                pools.flat_map(BTreeMap::values).any(|unit| unit.host().is_some_and(|host| host.device.id == *id))
-            })
-        };
+    /// Adds the cards that a contract serves, and what they are offered as.
+    fn add_offers(&mut self, contract: &Contract, cards: &Cards) {
+        let offers = contract.offers(cards);
+        let pools = || offers.resources.values().filter(|offered| !offered.offer.shows_all()).map(|it| &it.pool);
+        // what a contract leaves alone is not announced by it either
+        let served: BTreeSet<&DeviceId> = pools().flat_map(Pool::hosts).map(|host| &host.device.id).collect();
+        let names = self.add(cards.hosts().filter(|host| served.contains(&host.device.id)));
+        let Ok(per_card) = PerCard::new(contract.replicas) else { return };
+        for (resource, offered) in offers.resources.iter().filter(|(_, offered)| !offered.offer.shows_all()) {
+            let resource = ResourceName::from(resource.as_str());
+            let own: Vec<&DeviceId> = offered.pool.hosts().filter_map(|host| names.get(&host.device.id)).collect();
+            for name in &own {
+                if let Some(host) = self.hosts.get_mut(*name) {
+                    host.device.offers.insert(resource.clone(), per_card);
+                }
+            }
+            if !own.is_empty() {
+                self.shares.insert(resource, Shares { pool: offered.pool.clone(), names: names.clone() });
+            }
+        }
+    }
+
+    /// Adds cards that are not here yet. What this roster calls each of them, by their own ids.
+    fn add<'a>(&mut self, hosts: impl Iterator<Item = &'a HostDevice>) -> BTreeMap<DeviceId, DeviceId> {
         let mut names: BTreeMap<DeviceId, DeviceId> = BTreeMap::new();
         let before: BTreeSet<u32> = self.hosts.values().map(|host| host.device.index).collect();
         let mut added: Vec<HostDevice> = Vec::new();
-        for host in cards.hosts().filter(|host| served(&host.device.id)) {
+        for host in hosts {
             match self.known(host) {
                 Known::As(id) => {
                     if let Some(known) = self.hosts.get_mut(&id) {
@@ -95,18 +122,7 @@ impl Roster {
         }
         renumber(&mut added, &before);
         self.hosts.extend(added.into_iter().map(|host| (host.device.id.clone(), host)));
-        let Some((made, Ok(per_card))) = offered else { return };
-        for (resource, pool) in made.pools.iter().filter(|(_, pool)| !pool::shows_all(pool)) {
-            let resource = ResourceName::from(resource.as_str());
-            for (id, unit) in pool {
-                let Some(name) = unit.host().and_then(|host| names.get(&host.device.id)) else { continue };
-                let spelled = ids::unit(name.as_str(), unit.share);
-                self.shares.entry(resource.clone()).or_default().spelled.insert(id.clone(), spelled);
-                if let Some(host) = self.hosts.get_mut(name) {
-                    host.device.offers.insert(resource.clone(), per_card);
-                }
-            }
-        }
+        names
     }
 
     /// Whether a device is on the roster already.
@@ -136,7 +152,7 @@ impl Roster {
         if otherwise { Known::Otherwise } else { Known::Not }
     }
 
-    /// The cards, in order of id. Those of a profile name its offers.
+    /// The cards, in order of id. Those of a contract name its offers.
     pub fn hosts(&self) -> impl Iterator<Item = &HostDevice> {
         self.hosts.values()
     }
@@ -155,16 +171,22 @@ impl Roster {
         }
     }
 
-    /// The card that an id of a profile's resource is of; `None` where this node has no such id.
-    pub fn card(&self, resource: &str, id: &str) -> Option<&str> {
-        ids::card(self.shares.get(resource)?.spelled.get(id)?)
+    /// The card that an id names; `None` where this node has no such id.
+    pub fn card<'a>(&'a self, resource: &Resource, id: &'a str) -> Option<&'a str> {
+        match resource {
+            Resource::Core | Resource::Memory => ids::card(id),
+            Resource::Counted(name) => Some(self.shares.get(name)?.share(id)?.0.as_str()),
+        }
     }
 
-    /// A profile's ids as this roster spells them. One that is not known stays as it is.
-    pub fn spell<'a>(&self, resource: &str, ids: impl IntoIterator<Item = &'a String>) -> Ids {
-        let shares = self.shares.get(resource);
-        let spelled = |id: &'a String| shares.and_then(|shares| shares.spelled.get(id)).unwrap_or(id).clone();
-        Ids::new(ids.into_iter().map(spelled))
+    /// Ids as this roster spells them. One that is not known stays as it is.
+    pub fn spell<'a>(&self, resource: &Resource, ids: impl IntoIterator<Item = &'a String>) -> Ids {
+        let shares = match resource {
+            Resource::Core | Resource::Memory => None,
+            Resource::Counted(name) => self.shares.get(name),
+        };
+        let spelled = |id: &String| shares?.share(id).map(|(name, share)| ids::unit(name.as_str(), share));
+        Ids::new(ids.into_iter().map(|id| spelled(id).unwrap_or_else(|| id.clone())))
     }
 }
 
@@ -211,32 +233,39 @@ fn renumber(added: &mut [HostDevice], taken: &BTreeSet<u32>) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::{Args, Config};
     use crate::device::backend::{Origin, Vendor};
-    use clap::Parser;
+    use crate::device::ids::{Base, IdStyle, Numbers};
+    use crate::offer::contract::{Filter, Monitoring, Naming};
     use kerf::device::Link;
     use kerf::units::Mib;
 
     fn host(id: &str, index: u32, name: &str, pci: &str) -> HostDevice {
-        HostDevice {
-            device: Device::new(id, index, Mib(0)),
-            pci: pci.to_owned(),
-            nodes: Vec::new(),
-            control_nodes: Vec::new(),
-            origin: Origin::whole(Vendor::Nvidia, "nvidia", name, pci),
-            facts: Default::default(),
+        let origin = Origin::whole(Vendor::Nvidia, "nvidia", name, pci);
+        HostDevice { pci: pci.to_owned(), ..HostDevice::new(Device::new(id, index, Mib(0)), origin) }
+    }
+
+    fn source(contract: Contract, hosts: Vec<HostDevice>) -> Source {
+        Source { contract: Some(Arc::new(contract)), ..vcuda(hosts) }
+    }
+
+    fn vcuda(hosts: Vec<HostDevice>) -> Source {
+        Source { contract: None, cards: Some(Arc::new(Cards::default().discovered(hosts))) }
+    }
+
+    const SHARED: &str = "deepomatic.com/shared-gpu";
+
+    /// Two shares of each card.
+    fn deepomatic() -> Contract {
+        Contract {
+            ids: IdStyle { base: Base::Name, numbers: Some(Numbers { separator: "-_-", first: 1 }) },
+            replicas: 2,
+            ..Contract::plain("deepomatic", Naming::Single(SHARED.to_owned()))
         }
     }
 
-    fn source(flags: &[&str], hosts: Vec<HostDevice>) -> Source {
-        let profile = (!flags.is_empty()).then(|| {
-            let args = Args::parse_from(["kerf-plugin", "--node-name=n", "--placed"].iter().chain(flags));
-            Arc::new(Config::try_from(args).unwrap().profiles.remove(0))
-        });
-        Source { profile, cards: Some(Arc::new(Cards::default().discovered(hosts))) }
+    fn counted(name: &str) -> Resource {
+        Resource::Counted(name.into())
     }
-
-    const DEEPOMATIC: [&str; 2] = ["--profile=deepomatic", "--gpu-duplication-factor=2"];
 
     type Offer = (String, u32);
 
@@ -252,19 +281,19 @@ mod tests {
         let mut files =
             vec![host("nvidia0", 0, "nvidia0", "0000:3b:00.0"), host("nvidia1", 1, "nvidia1", "0000:5e:00.0")];
         files[0].device.health = Health::Unhealthy;
-        let vcuda = source(&[], vec![library]);
-        let shared = source(&DEEPOMATIC, files);
+        let vcuda = vcuda(vec![library]);
+        let shared = source(deepomatic(), files);
         let roster = Roster::new([&vcuda, &shared]);
-        let offered = |n| vec![("deepomatic.com/shared-gpu".to_owned(), n)];
+        let offered = |n| vec![(SHARED.to_owned(), n)];
         assert_eq!(offers(&roster), [("GPU-a".to_owned(), 0, offered(2)), ("nvidia1".to_owned(), 1, offered(2))]);
         let known = roster.inventory().devices()[0].clone();
         assert_eq!((known.memory, known.health), (Mib(81920), Health::Unhealthy));
-        assert_eq!(roster.card("deepomatic.com/shared-gpu", "nvidia0-_-2"), Some("GPU-a"));
+        assert_eq!(roster.card(&counted(SHARED), "nvidia0-_-2"), Some("GPU-a"));
         let spelled = ["nvidia0-_-1", "nvidia1-_-2", "nvidia7-_-1"].map(str::to_owned);
-        let spelled = roster.spell("deepomatic.com/shared-gpu", &spelled);
+        let spelled = roster.spell(&counted(SHARED), &spelled);
         assert_eq!(spelled.iter().collect::<Vec<_>>(), ["GPU-a::0", "nvidia1::1", "nvidia7-_-1"]);
         // of device files alone no address is known
-        let bare = source(&DEEPOMATIC, vec![host("nvidia0", 0, "nvidia0", "")]);
+        let bare = source(deepomatic(), vec![host("nvidia0", 0, "nvidia0", "")]);
         assert_eq!(offers(&Roster::new([&vcuda, &bare])), [("GPU-a".to_owned(), 0, offered(2))]);
         // the other way round the files name the card
         let other = Roster::new([&shared, &vcuda]);
@@ -273,25 +302,24 @@ mod tests {
 
     #[test]
     fn a_part_of_a_card_that_is_there_whole_is_left_out_by_name() {
-        let whole = source(&[], vec![host("GPU-a", 0, "nvidia0", "0000:3b:00.0")]);
+        let whole = vcuda(vec![host("GPU-a", 0, "nvidia0", "0000:3b:00.0")]);
         let mut part = host("MIG-a", 0, "nvidia0/gi1", "0000:3b:00.0");
         part.origin.part = Part::Instance { gi: 1, ci: 0, profile: "3g.20gb".into() };
-        let parts = source(&["--profile=nvidia", "--mig-strategy=mixed"], vec![part.clone()]);
+        let mixed = Naming::Instance { whole: "nvidia.com/gpu".into(), prefix: "nvidia.com/mig-".into() };
+        let parts = source(Contract::plain("nvidia", mixed), vec![part.clone()]);
         let roster = Roster::new([&whole, &parts]);
         assert_eq!(offers(&roster), [("GPU-a".to_owned(), 0, Vec::new())]);
         assert!(roster.refusals.first().unwrap().starts_with("nvidia0/gi1: the card of this instance"));
         // the same instance twice is one
-        let mig = source(&[], vec![HostDevice { device: Device::new("MIG-b", 3, Mib(5)), ..part }]);
+        let mig = vcuda(vec![HostDevice { device: Device::new("MIG-b", 3, Mib(5)), ..part }]);
         let roster = Roster::new([&mig, &parts]);
         assert_eq!(offers(&roster), [("MIG-b".to_owned(), 3, vec![("nvidia.com/mig-3g.20gb".to_owned(), 1)])]);
     }
 
     #[test]
     fn numbers_that_two_vendors_use_are_given_once() {
-        let nvidia = source(
-            &[],
-            vec![host("GPU-a", 0, "nvidia0", "0000:3b:00.0"), host("GPU-b", 1, "nvidia1", "0000:5e:00.0")],
-        );
+        let nvidia =
+            vcuda(vec![host("GPU-a", 0, "nvidia0", "0000:3b:00.0"), host("GPU-b", 1, "nvidia1", "0000:5e:00.0")]);
         let mut amd = [("0000:19:00.0", 1, 2), ("0000:1a:00.0", 2, 1)].map(|(pci, index, peer)| {
             let mut host = host(pci, index, "card", pci);
             host.origin.vendor = Vendor::Amd;
@@ -299,7 +327,10 @@ mod tests {
             host
         });
         amd[1].device.links.insert(9, Link::Switch);
-        let roster = Roster::new([&nvidia, &source(&["--profile=amd"], amd.to_vec())]);
+        let roster = Roster::new([
+            &nvidia,
+            &source(Contract::plain("amd", Naming::Single("amd.com/gpu".into())), amd.to_vec()),
+        ]);
         let shown: Vec<_> = roster
             .inventory()
             .devices()
@@ -317,7 +348,7 @@ mod tests {
 
     #[test]
     fn nothing_is_settled_before_every_driver_was_asked() {
-        let asked = source(&DEEPOMATIC, Vec::new());
+        let asked = source(deepomatic(), Vec::new());
         let silent = Source { cards: None, ..asked.clone() };
         assert!(Roster::new([&asked]).settled);
         assert!(!Roster::new([&asked, &silent]).settled);
@@ -332,12 +363,20 @@ mod tests {
             host
         });
         cards[1].device.index = 1;
-        let flags = ["--profile=intel", "--enable-monitoring", "--allow-ids=0x5678", "--shared-dev-num=3"];
-        let roster = Roster::new([&source(&flags, cards.to_vec())]);
+        let intel = Contract {
+            replicas: 3,
+            filter: Filter { allow: vec!["0x5678".to_owned()], ..Filter::default() },
+            monitoring: Some(Monitoring::Single("gpu.intel.com/monitoring".to_owned())),
+            ..Contract::plain(
+                "intel",
+                Naming::Driver { domain: "gpu.intel.com".to_owned(), drivers: &["i915", "xe"] },
+            )
+        };
+        let roster = Roster::new([&source(intel, cards.to_vec())]);
         assert_eq!(offers(&roster), [("0x5678".to_owned(), 1, vec![("gpu.intel.com/xe".to_owned(), 3)])]);
         let keys = Keys::default();
         assert_eq!(roster.resource("gpu.intel.com/monitoring", &keys), None);
-        assert_eq!(roster.resource("gpu.intel.com/xe", &keys), Some(Resource::Counted("gpu.intel.com/xe".into())));
+        assert_eq!(roster.resource("gpu.intel.com/xe", &keys), Some(counted("gpu.intel.com/xe")));
         assert_eq!(roster.resource("inspur.com/vcuda-core", &keys), Some(Resource::Core));
     }
 }

@@ -18,7 +18,7 @@ use crate::allocation::{Allocations, Decision, Key, Refusal};
 use crate::device::backend::{BackendError, HostDevice};
 use crate::device::cards::Cards;
 use crate::device::ids::Resource;
-use crate::offer::contract::Profile;
+use crate::offer::contract::Contract;
 use crate::roster::{Roster, Source};
 use crate::state::breach::Breaches;
 use crate::state::decisions::{Decided, Decisions};
@@ -77,11 +77,11 @@ impl Default for State {
 }
 
 impl State {
-    /// Another source of GPUs, those that `profile`'s backend finds, with what all share.
+    /// Another source of GPUs, those that a contract's backend finds, with what all share.
     #[must_use]
-    pub fn beside(&self, profile: Arc<Profile>) -> Self {
+    pub fn beside(&self, contract: Arc<Contract>) -> Self {
         let mut sources = self.shared.sources.lock();
-        sources.push(Source { profile: Some(profile), cards: None });
+        sources.push(Source { contract: Some(contract), cards: None });
         let shared = Arc::clone(&self.shared);
         Self { shared, cards: watch::Sender::new(Arc::default()), source: sources.len() - 1 }
     }

@@ -1,7 +1,7 @@
 //! The tasks of the plugin, by what they are for.
 
 use std::net::SocketAddr;
-use std::path::Path;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -18,22 +18,23 @@ use tokio_util::sync::CancellationToken;
 use crate::api::client::Cluster;
 use crate::base::counters::Counters;
 use crate::config::Config;
-use crate::device::ids::Resource;
+use crate::device::cards::Cards;
 use crate::follow::access::Access;
 use crate::follow::guarded::GuardedBackend;
-use crate::front::placed::Steering;
-use crate::front::vcuda::{Service, Shared};
+use crate::front::limits::Limits;
+use crate::front::offers::Front;
+use crate::front::records::Records;
 use crate::front::vcuda_controller::{Roots, Tkestack};
 use crate::isolation::enforcers::Enforcers;
-use crate::kubelet::registration::Endpoint;
-use crate::offer::contract::Profile;
-use crate::publish::labels::wanted::Options as LabelOptions;
+use crate::offer::contract::Contract;
+use crate::offer::{Offer, Offers};
+use crate::publish::labels::write::Options as LabelOptions;
 use crate::publish::labels::write::Target;
 use crate::publish::metrics::Gauges;
 use crate::reconcile::Reconciler;
 use crate::state::State;
 use crate::state::answers::Answers;
-use crate::{device, follow, front, kubelet, publish};
+use crate::{follow, front, publish};
 
 /// What the parts of the plugin are made with.
 pub struct Parts {
@@ -58,7 +59,7 @@ impl Parts {
         let named = client.filter(|_| !config.node.as_str().is_empty());
         let cluster = named.map(|client| Cluster::new(client, config.node.clone(), config.keys.clone()));
         let (mut reconciler, mut supported) = (None, None);
-        if config.vcuda || config.placed {
+        if config.vcuda.is_some() || config.placed {
             let cluster = cluster.clone().context("the profile vcuda and --placed need the API server")?;
             let met = readiness.condition(version::CONDITION);
             let asked = cluster.clone();
@@ -78,37 +79,44 @@ impl Parts {
         self.tasks.token().clone()
     }
 
-    /// Offers the resources of all profiles to kubelet; says from which GPUs.
-    pub fn serve_profiles(&self, config: &Config) -> Vec<(&'static str, State)> {
+    /// Offers the resources of all contracts to kubelet; says from which GPUs.
+    pub fn serve_contracts(&self, config: &Config) -> Vec<(&'static str, State)> {
         let reconciler = self.reconciler.clone().filter(|_| config.placed);
-        let steering = reconciler.map(|reconciler| Steering { state: self.state.clone(), reconciler });
-        let serve = |profile: &Profile| {
-            let name = profile.name;
-            (name, self.serve_profile(profile.clone(), steering.clone(), &config.device_plugins_dir))
+        let records = reconciler.map(|reconciler| Records { state: self.state.clone(), reconciler, limits: None });
+        let serve = |contract: &Contract| {
+            let directory = config.device_plugins_dir.clone();
+            (contract.name, self.serve_contract(Arc::new(contract.clone()), records.clone(), directory))
         };
-        config.profiles.iter().map(serve).collect()
+        config.contracts.iter().map(serve).collect()
     }
 
-    /// Offers a profile's resources, from GPUs of its own, which it returns; with `steering` they are GPUs of the node's
+    /// Offers a contract's resources, from GPUs of its own, which it returns; with `records` they are GPUs of the node's
     /// roster, too.
-    fn serve_profile(&self, profile: Profile, steering: Option<Steering>, directory: &Path) -> State {
-        let (name, period, profile) = (profile.name, profile.period, Arc::new(profile));
-        let (state, supported) = match &steering {
-            Some(steering) => (steering.state.beside(Arc::clone(&profile)), self.supported.clone()),
-            None => (State::default(), None),
-        };
-        let backend = GuardedBackend::new(device::backend::of(profile.source.clone()), self.counters.clone());
+    fn serve_contract(&self, contract: Arc<Contract>, records: Option<Records>, directory: PathBuf) -> State {
+        let (name, period) = (contract.name, contract.period);
+        let state = records.as_ref().map(|records| records.state.beside(Arc::clone(&contract))).unwrap_or_default();
+        let backend = GuardedBackend::new(contract.backend.open(), self.counters.clone());
         let found = self.readiness.condition("gpus");
-        // nothing holds a profile's containers to a share: their contracts know no limits
+        // nothing holds a contract's containers to a share: they know no limits
         let nothing = Enforcers::none();
         let health = follow::devices::follow_health(backend, nothing, state.clone(), period, found, self.stop());
         self.tasks.spawn("health", health);
-        let (counters, ready) = (self.counters.clone(), self.readiness.condition(name));
-        let directory = directory.to_owned();
-        let serving =
-            front::profile::follow(profile, state.clone(), steering, counters, directory, ready, self.stop());
-        self.tasks.spawn(name, once(supported, serving, self.stop()));
+        self.serve(Front {
+            name,
+            offers: move |cards: &Cards| contract.offers(cards),
+            state: state.clone(),
+            records,
+            counters: self.counters.clone(),
+            directory,
+            ready: self.readiness.condition(name),
+        });
         state
+    }
+
+    /// Keeps offers registered with kubelet.
+    fn serve<F: Fn(&Cards) -> Offers + Send + Sync + 'static>(&self, front: Front<F>) {
+        let supported = self.supported.clone().filter(|_| front.records.is_some());
+        self.tasks.spawn(front.name, once(supported, front.follow(self.stop()), self.stop()));
     }
 
     /// Tells the Node how the GPUs of each offer are, and labels it.
@@ -234,7 +242,14 @@ impl Parts {
     }
 
     /// Offers both resources of `vcuda` to kubelet, and serves tkestack's library where that is wanted.
-    pub fn serve_vcuda(&self, reconciler: Reconciler, enforcers: Enforcers, answers: Answers, config: Config) {
+    pub fn serve_vcuda(
+        &self,
+        offers: [Offer; 2],
+        reconciler: Reconciler,
+        enforcers: Enforcers,
+        answers: Answers,
+        config: Config,
+    ) {
         let tkestack = config.tkestack.then(|| {
             let (tkestack, opened) = Tkestack::new();
             tkestack.resume(enforcers.folders());
@@ -244,46 +259,19 @@ impl Parts {
             self.tasks.spawn("tkestack", serving);
             tkestack
         });
-        let shared = Shared {
-            state: self.state.clone(),
-            reconciler,
-            counters: self.counters.clone(),
-            strategy: Arc::new(config.strategy),
-            enforcers,
-            answers,
-            tkestack,
-        };
-        self.serve_kubelet(&shared, Resource::Core, "core", "kubelet-core", &config.device_plugins_dir);
-        self.serve_kubelet(&shared, Resource::Memory, "memory", "kubelet-memory", &config.device_plugins_dir);
-    }
-
-    fn serve_kubelet(
-        &self,
-        shared: &Shared,
-        resource: Resource,
-        word: &'static str,
-        ready: &'static str,
-        directory: &Path,
-    ) {
-        let (registered, served) = (self.readiness.condition(ready), shared.clone());
-        let endpoint = Endpoint {
-            word: word.to_owned(),
-            label: word.to_owned(),
-            resource: resource.name(&shared.strategy.keys).to_owned(),
-            options: front::vcuda::options(),
-            counters: self.counters.clone(),
-            directory: directory.to_owned(),
-            service: move |streams, token| Service::new(served.clone(), resource.clone(), streams, token),
-        };
-        let state = self.state.clone();
-        let met = move |met| {
-            registered.set(met);
-            if !met {
-                state.allocations(|allocations| allocations.disconnected());
-            }
-        };
-        let serving = kubelet::registration::keep_registered(endpoint, met, self.stop());
-        self.tasks.spawn(word, once(self.supported.clone(), serving, self.stop()));
+        let limits = Some(Limits { enforcers, answers, tkestack });
+        let records = Records { state: self.state.clone(), reconciler, limits };
+        for (offer, ready) in offers.into_iter().zip(["kubelet-core", "kubelet-memory"]) {
+            self.serve(Front {
+                name: "vcuda",
+                offers: move |cards: &Cards| Offers::of_all(&offer, cards),
+                state: self.state.clone(),
+                records: Some(records.clone()),
+                counters: self.counters.clone(),
+                directory: config.device_plugins_dir.clone(),
+                ready: self.readiness.condition(ready),
+            });
+        }
     }
 }
 

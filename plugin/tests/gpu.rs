@@ -5,18 +5,17 @@
 use std::time::Duration;
 
 use kerf::device::Health;
-use kerf_plugin::config::NvidiaOptions;
 use kerf_plugin::device::backend::Backend;
+use kerf_plugin::device::roots::Roots;
 use kerf_plugin::vendor::nvidia::nvml::Nvidia;
+use kerf_plugin::vendor::nvidia::nvml::NvidiaOptions;
 
 #[test]
 #[ignore = "needs an NVIDIA GPU"]
 fn the_driver_tells_all_that_the_plugin_asks() {
     let backend = Nvidia::new(NvidiaOptions {
         library: None,
-        sys_root: "/sys".into(),
-        dev_root: "/dev".into(),
-        proc_root: "/proc".into(),
+        roots: Roots::default(),
         mig: true,
         quiet_period: Duration::from_secs(60),
     });

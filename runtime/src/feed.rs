@@ -1,8 +1,9 @@
 //! How old the news of one kind of object is, and what keeps it away.
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
+use parking_lot::Mutex;
 use prometheus::core::{Collector, Desc};
 use prometheus::proto::MetricFamily;
 use prometheus::{GaugeVec, IntCounter, Opts};
@@ -87,7 +88,7 @@ impl Feed {
 
     /// Time since it last said anything; before that, since the start.
     pub fn age(&self) -> Duration {
-        self.lock().heard.elapsed()
+        self.inner.lock().heard.elapsed()
     }
 
     /// Whether the news is too old to decide by, and if so in words that do not change.
@@ -98,12 +99,12 @@ impl Feed {
 
     /// Whether everything was listed once.
     pub fn listed(&self) -> bool {
-        self.lock().listed
+        self.inner.lock().listed
     }
 
     /// Whether a watch is open, and if not since when.
     pub fn lost(&self) -> Option<Lost> {
-        let inner = self.lock();
+        let inner = self.inner.lock();
         inner.lost.map(|since| Lost { age: since.elapsed(), failure: inner.failure.clone() })
     }
 
@@ -114,14 +115,14 @@ impl Feed {
 
     /// A complete list was read.
     pub(super) fn complete(&self) {
-        let mut inner = self.lock();
+        let mut inner = self.inner.lock();
         (inner.heard, inner.listed) = (Instant::now(), true);
     }
 
     /// A watch is open.
     pub(super) fn opened(&self) {
         let failure = {
-            let mut inner = self.lock();
+            let mut inner = self.inner.lock();
             inner.lost = None;
             inner.failure.take()
         };
@@ -133,12 +134,12 @@ impl Feed {
 
     /// An event or a bookmark came.
     pub(super) fn heard(&self) {
-        self.lock().heard = Instant::now();
+        self.inner.lock().heard = Instant::now();
     }
 
     /// The watch has ended, as watches do.
     pub(super) fn ended(&self) {
-        self.lock().lost.get_or_insert_with(Instant::now);
+        self.inner.lock().lost.get_or_insert_with(Instant::now);
         self.changed.send_replace(());
     }
 
@@ -146,7 +147,7 @@ impl Feed {
     pub(super) fn failed(&self, failure: Failure) {
         self.failures.inc();
         let news = {
-            let mut inner = self.lock();
+            let mut inner = self.inner.lock();
             inner.lost.get_or_insert_with(Instant::now);
             let news = inner.failure.as_ref() != Some(&failure);
             inner.failure = Some(failure.clone());
@@ -161,7 +162,7 @@ impl Feed {
     /// Says once when the news becomes too old, and once when it is fresh again. Never ends.
     pub(super) async fn tell(&self) {
         let (kind, most) = (self.kind, self.patience.stale);
-        let due = || self.lock().heard + most;
+        let due = || self.inner.lock().heard + most;
         loop {
             let first = due();
             sleep_until(first).await;
@@ -177,10 +178,6 @@ impl Feed {
             tracing::info!(kind, "the API server is heard again");
             self.changed.send_replace(());
         }
-    }
-
-    fn lock(&self) -> MutexGuard<'_, Inner> {
-        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

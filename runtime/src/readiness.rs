@@ -1,9 +1,10 @@
 //! Readiness as a set of named conditions, each owned by the part of the program that can judge it.
 
 use std::fmt;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
 
+use parking_lot::Mutex;
 use tokio::sync::watch;
 
 /// All conditions of a process. Ready when every one holds.
@@ -58,7 +59,7 @@ impl Readiness {
     /// Adds a condition; the process is not ready until it is met.
     pub fn condition(&self, name: &'static str) -> Condition {
         let condition = Condition { name, met: Arc::default(), changed: self.changed.clone() };
-        self.conditions.lock().unwrap_or_else(PoisonError::into_inner).push(Judged::Told(condition.clone()));
+        self.conditions.lock().push(Judged::Told(condition.clone()));
         condition
     }
 
@@ -66,12 +67,12 @@ impl Readiness {
     /// [`Readiness::ready`] asks again when a told condition changes.
     pub fn check(&self, name: &'static str, lacks: impl Fn() -> Option<String> + Send + Sync + 'static) {
         let check = Judged::Asked(name, Arc::new(lacks));
-        self.conditions.lock().unwrap_or_else(PoisonError::into_inner).push(check);
+        self.conditions.lock().push(check);
     }
 
     /// The conditions that are not met, by name, and what they lack where they say so. Empty: ready.
     pub fn unmet(&self) -> Vec<String> {
-        let conditions = self.conditions.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let conditions = self.conditions.lock().clone();
         conditions.iter().filter_map(Judged::unmet).collect()
     }
 

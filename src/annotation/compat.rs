@@ -5,11 +5,12 @@
 
 use std::collections::BTreeMap;
 
-use super::{Keys, Unreadable, bounded};
+use super::keys::Keys;
+use super::unreadable::{Unreadable, bounded};
 use crate::ids::DeviceId;
-use crate::plan::{Form, Grant, Placement, Plan, Slice};
-use crate::request::{Ask, ContainerKind, ContainerRequest, GpuRequest};
-use crate::units::{Mib, Milli, Share};
+use crate::plan::{DeviceRef, Grant, Placement, Plan};
+use crate::request::{ContainerKind, ContainerRequest, GpuRequest};
+use crate::units::Mib;
 
 /// The record of `placement`, without `gpu-assigned`.
 pub fn encode(placement: &Placement, keys: &Keys) -> BTreeMap<String, String> {
@@ -18,7 +19,7 @@ pub fn encode(placement: &Placement, keys: &Keys) -> BTreeMap<String, String> {
         (keys.predicate_time.clone(), placement.time.to_string()),
     ]);
     for grant in placement.plan.grants.iter().filter(|grant| grant.kind == ContainerKind::App) {
-        let indices: Vec<String> = grant.slices.iter().map(|slice| slice.index.to_string()).collect();
+        let indices: Vec<String> = grant.gpus.devices().map(|device| device.index.to_string()).collect();
         annotations.insert(format!("{}{}", keys.predicate_gpu_idx, grant.position), indices.join(","));
     }
     annotations
@@ -47,7 +48,8 @@ pub fn decode(
                 ContainerKind::App => annotations.get(&format!("{prefix}{}", container.position)),
                 ContainerKind::Init | ContainerKind::Sidecar => None,
             };
-            grant(container, bounded(text.ok_or(Unreadable::Indices)?)?)
+            let gpus = grant(container, bounded(text.ok_or(Unreadable::Indices)?)?)?;
+            Ok(container.granted(gpus))
         })
         .collect::<Result<Vec<_>, _>>()?;
     let text = |key: &str| annotations.get(key).map(String::as_str).unwrap_or_default();
@@ -60,27 +62,11 @@ pub fn decode(
 }
 
 fn grant(container: &ContainerRequest, text: &str) -> Result<Grant, Unreadable> {
-    let (share, form) = match container.ask {
-        Ask::Share(share) => (share, Form::Share),
-        // how much memory the card has is not in this record; the ledger books all there is
-        Ask::Whole { .. } => (Share { compute: Milli::WHOLE, memory: Mib(0) }, Form::Whole),
-        Ask::Counted(_) => return Err(Unreadable::Indices),
+    let device = |index: &str| {
+        let index: u32 = index.parse().map_err(|_| Unreadable::Indices)?;
+        // how much memory the device has is not in this record; the ledger books all there is
+        Ok((DeviceRef { id: DeviceId::of_index(index), index }, Mib(0)))
     };
-    let slices = text
-        .split(',')
-        .map(|index| {
-            let index: u32 = index.parse().map_err(|_| Unreadable::Indices)?;
-            Ok(Slice { device: DeviceId::of_index(index), index, share, count: 1 })
-        })
-        .collect::<Result<Vec<_>, _>>()?;
-    if container.ask.cards() != Some(slices.len()) {
-        return Err(Unreadable::Indices);
-    }
-    Ok(Grant {
-        container: container.name.clone(),
-        kind: container.kind,
-        position: container.position,
-        form,
-        slices,
-    })
+    let devices = text.split(',').map(device).collect::<Result<Vec<_>, _>>()?;
+    Grant::of(&container.ask, devices).ok_or(Unreadable::Indices)
 }

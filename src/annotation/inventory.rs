@@ -17,7 +17,7 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-use super::{Unreadable, bounded, malformed};
+use super::unreadable::{Unreadable, bounded, malformed};
 use crate::device::{Device, Health, Inventory, MAX_CARDS};
 use crate::ids::{DeviceId, ResourceName};
 use crate::isolation::Isolation;

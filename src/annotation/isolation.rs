@@ -11,7 +11,7 @@
 
 use std::collections::BTreeMap;
 
-use super::{Unreadable, bounded, malformed};
+use super::unreadable::{Unreadable, bounded, malformed};
 use crate::ids::ContainerName;
 use crate::isolation::Isolation;
 

@@ -6,7 +6,7 @@
 //!     {"name":"main","kind":"app","position":0,"whole":false,
 //!      "slices":[{"gpu":"GPU-5c0d","index":3,"compute":500,"memory":7680}]}]}"#;
 //! let placement = decode(text).unwrap();
-//! assert_eq!(placement.plan.grants[0].slices[0].device.as_str(), "GPU-5c0d");
+//! assert_eq!(placement.plan.to_string(), "main: GPU-5c0d (50 core, 7680 MiB)");
 //! assert_eq!(decode(&encode(&placement)).unwrap(), placement);
 //! ```
 //!
@@ -22,7 +22,7 @@
 //!     {"name":"main","kind":"app","position":0,"whole":false,"resource":"deepomatic.com/shared-gpu",
 //!      "slices":[{"gpu":"GPU-5c0d","index":3,"compute":20,"count":2}]}]}"#;
 //! let placement = decode(text).unwrap();
-//! assert_eq!(placement.plan.grants[0].slices[0].count, 2);
+//! assert_eq!(placement.plan.to_string(), "main: GPU-5c0d (2 x deepomatic.com/shared-gpu)");
 //! assert_eq!(decode(&encode(&placement)).unwrap(), placement);
 //! ```
 //!
@@ -30,9 +30,9 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::{Unreadable, bounded, malformed};
+use super::unreadable::{Unreadable, bounded, malformed};
 use crate::ids::{ContainerName, DeviceId, NodeName, ResourceName};
-use crate::plan::{Form, Grant, Placement, Plan, Slice};
+use crate::plan::{ContainerGrant, CountedDevice, DeviceRef, Grant, Placement, Plan, WholeDevice};
 use crate::request::{ContainerKind, MAX_CARDS, MAX_CONTAINERS};
 use crate::units::{Mib, Milli, Share};
 
@@ -83,26 +83,7 @@ struct WireSlice {
 
 /// The annotation's value.
 pub fn encode(placement: &Placement) -> String {
-    let containers = placement
-        .plan
-        .grants
-        .iter()
-        .map(|grant| WireContainer {
-            name: grant.container.clone(),
-            kind: match grant.kind {
-                ContainerKind::Init => WireKind::Init,
-                ContainerKind::Sidecar => WireKind::Sidecar,
-                ContainerKind::App => WireKind::App,
-            },
-            position: grant.position,
-            whole: grant.is_whole(),
-            resource: match &grant.form {
-                Form::Counted(resource) => Some(resource.clone()),
-                Form::Share | Form::Whole => None,
-            },
-            slices: grant.slices.iter().map(|slice| wire_slice(slice, &grant.form)).collect(),
-        })
-        .collect();
+    let containers = placement.plan.grants.iter().map(wire_container).collect();
     let wire = Wire {
         version: VERSION,
         node: placement.node.clone(),
@@ -114,12 +95,37 @@ pub fn encode(placement: &Placement) -> String {
     serde_json::to_string(&wire).unwrap_or_default()
 }
 
-fn wire_slice(slice: &Slice, form: &Form) -> WireSlice {
-    let (memory, count) = match form {
-        Form::Counted(_) => (None, Some(slice.count)),
-        Form::Share | Form::Whole => (Some(slice.share.memory), None),
+fn wire_container(grant: &ContainerGrant) -> WireContainer {
+    let divided = |(device, share): (&DeviceRef, Share)| WireSlice {
+        gpu: device.id.clone(),
+        index: device.index,
+        compute: share.compute,
+        memory: Some(share.memory),
+        count: None,
     };
-    WireSlice { gpu: slice.device.clone(), index: slice.index, compute: slice.share.compute, memory, count }
+    let counted = |one: &CountedDevice| WireSlice {
+        gpu: one.device.id.clone(),
+        index: one.device.index,
+        compute: one.compute,
+        memory: None,
+        count: Some(one.count),
+    };
+    let (resource, slices) = match &grant.gpus {
+        gpus @ (Grant::Share { .. } | Grant::Whole(_)) => (None, gpus.amounts().map(divided).collect()),
+        Grant::Counted { resource, devices } => (Some(resource.clone()), devices.iter().map(counted).collect()),
+    };
+    WireContainer {
+        name: grant.container.clone(),
+        kind: match grant.kind {
+            ContainerKind::Init => WireKind::Init,
+            ContainerKind::Sidecar => WireKind::Sidecar,
+            ContainerKind::App => WireKind::App,
+        },
+        position: grant.position,
+        whole: grant.gpus.is_whole(),
+        resource,
+        slices,
+    }
 }
 
 /// Reads the annotation's value.
@@ -144,42 +150,70 @@ pub fn decode(text: &str) -> Result<Placement, Unreadable> {
         return Err(Unreadable::Invalid("limit is above one card"));
     }
     let grants = wire.containers.into_iter().map(grant).collect::<Result<Vec<_>, _>>()?;
-    let twice = |i: usize, a: &Grant| grants.iter().skip(i + 1).any(|b| a.container == b.container);
+    let twice = |i: usize, a: &ContainerGrant| grants.iter().skip(i + 1).any(|b| a.container == b.container);
     if grants.iter().enumerate().any(|(i, a)| twice(i, a)) {
         return Err(Unreadable::Invalid("a container is named twice"));
     }
     Ok(Placement { node: wire.node, time: wire.time, limit: wire.limit, plan: Plan { grants } })
 }
 
-fn grant(wire: WireContainer) -> Result<Grant, Unreadable> {
+fn grant(wire: WireContainer) -> Result<ContainerGrant, Unreadable> {
     if wire.slices.is_empty() || wire.slices.len() as u64 > MAX_CARDS {
         return Err(Unreadable::Invalid("number of cards is out of range"));
     }
-    let form = match (wire.whole, wire.resource) {
-        (false, None) => Form::Share,
-        (true, None) => Form::Whole,
-        (false, Some(resource)) if !resource.as_str().is_empty() => Form::Counted(resource),
+    let slices = wire.slices.into_iter();
+    let gpus = match (wire.whole, wire.resource) {
+        (false, None) => {
+            let mut shares = slices.map(divided).collect::<Result<Vec<_>, _>>()?.into_iter();
+            match (shares.next(), shares.next()) {
+                (Some((device, share)), None) => Grant::Share { device, share },
+                // no request is for that
+                _ => return Err(Unreadable::OtherRequest),
+            }
+        }
+        (true, None) => Grant::Whole(slices.map(whole).collect::<Result<_, _>>()?),
+        (false, Some(resource)) if !resource.as_str().is_empty() => {
+            Grant::Counted { resource, devices: slices.map(counted).collect::<Result<_, _>>()? }
+        }
         (_, Some(_)) => return Err(Unreadable::Invalid("a resource that has no name, or of whole cards")),
     };
-    let slices = wire.slices.into_iter().map(|wire| slice(wire, &form)).collect::<Result<Vec<_>, _>>()?;
     let kind = match wire.kind {
         WireKind::Init => ContainerKind::Init,
         WireKind::Sidecar => ContainerKind::Sidecar,
         WireKind::App => ContainerKind::App,
     };
-    Ok(Grant { container: wire.name, kind, position: wire.position, form, slices })
+    Ok(ContainerGrant { container: wire.name, kind, position: wire.position, gpus })
 }
 
-fn slice(wire: WireSlice, form: &Form) -> Result<Slice, Unreadable> {
-    let (memory, count) = match (form, wire.memory, wire.count) {
-        (Form::Share | Form::Whole, Some(memory), None) => (memory, 1),
-        (Form::Counted(_), None, Some(count)) if count > 0 => (Mib(0), count),
-        _ => return Err(Unreadable::Invalid("a share has memory, and shares by count have a number")),
-    };
+const OTHER_AMOUNT: Unreadable = Unreadable::Invalid("a share has memory, and shares by count have a number");
+
+fn divided(wire: WireSlice) -> Result<(DeviceRef, Share), Unreadable> {
+    match (wire.memory, wire.count) {
+        (Some(memory), None) => Ok((device(&wire)?, Share { compute: wire.compute, memory })),
+        _ => Err(OTHER_AMOUNT),
+    }
+}
+
+/// A whole device is all of it, however much compute the record says.
+fn whole(wire: WireSlice) -> Result<WholeDevice, Unreadable> {
+    let (device, Share { memory, .. }) = divided(wire)?;
+    Ok(WholeDevice { device, memory })
+}
+
+fn counted(wire: WireSlice) -> Result<CountedDevice, Unreadable> {
+    match (wire.memory, wire.count) {
+        (None, Some(count)) if count > 0 => {
+            Ok(CountedDevice { device: device(&wire)?, count, compute: wire.compute })
+        }
+        _ => Err(OTHER_AMOUNT),
+    }
+}
+
+fn device(wire: &WireSlice) -> Result<DeviceRef, Unreadable> {
     if wire.compute > Milli::WHOLE || wire.compute == Milli(0) || wire.gpu.as_str().is_empty() {
         return Err(Unreadable::Invalid("a share is out of range or names no card"));
     }
-    Ok(Slice { device: wire.gpu, index: wire.index, share: Share { compute: wire.compute, memory }, count })
+    Ok(DeviceRef { id: wire.gpu.clone(), index: wire.index })
 }
 
 #[cfg(test)]

@@ -7,6 +7,8 @@ use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 
 use crate::annotation::Keys;
 use crate::placement::shape::HostAmount;
+use crate::request::ContainerKind;
+use crate::tally::{Amount, Tally};
 use crate::units::{Mib, parse_thousandths};
 
 type Amounts = BTreeMap<String, Quantity>;
@@ -26,16 +28,13 @@ pub fn allocatable(node: &Node) -> Option<HostAmount> {
 /// resource; and the pod's overhead.
 pub fn requested(pod: &Pod) -> HostAmount {
     let Some(spec) = &pod.spec else { return HostAmount { pods: 1, ..HostAmount::default() } };
-    let (mut sidecars, mut peak) = (HostAmount::default(), HostAmount::default());
-    for container in spec.init_containers.iter().flatten() {
-        let now = sidecars.plus(of(container));
-        peak = peak.max(now);
-        if container.restart_policy.as_deref() == Some("Always") {
-            sidecars = now;
-        }
-    }
-    let lasting = spec.containers.iter().map(of).fold(sidecars, HostAmount::plus);
-    let mut total = peak.max(lasting);
+    let inits = spec.init_containers.iter().flatten().map(|container| {
+        let restarts = container.restart_policy.as_deref() == Some("Always");
+        (if restarts { ContainerKind::Sidecar } else { ContainerKind::Init }, container)
+    });
+    let apps = spec.containers.iter().map(|container| (ContainerKind::App, container));
+    let add = |tally: Tally<HostAmount>, (kind, container)| tally.with(kind, of(container));
+    let mut total = inits.chain(apps).fold(Tally::default(), add).peak();
     if let Some(whole) = spec.resources.as_ref().and_then(|resources| resources.requests.as_ref()) {
         let own = amounts(whole);
         total.cpu = if whole.contains_key("cpu") { own.cpu } else { total.cpu };

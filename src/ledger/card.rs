@@ -7,7 +7,7 @@ use serde::Serialize;
 use crate::device::Device;
 use crate::ids::ResourceName;
 use crate::isolation::Isolation;
-use crate::plan::{Hold, Taken};
+use crate::plan::{DeviceRef, Hold, Taken};
 use crate::units::{Mib, Milli, Share};
 
 /// One card and what is taken of it.
@@ -99,14 +99,14 @@ impl Card {
         offers.map(|(name, shares)| (name, Offered { per_gpu: shares.get(), free: free(name) })).collect()
     }
 
-    pub(super) fn take(&mut self, hold: &Hold) {
-        let share = match &hold.taken {
-            Taken::Part => hold.share,
-            Taken::Whole => hold.share.max(self.device.capacity()),
+    pub(super) fn take(&mut self, taken: &Taken) {
+        let share = match taken {
+            Taken::Part(share) => *share,
+            Taken::Whole(share) => (*share).max(self.device.capacity()),
             // what a share is, the card's node says; only where it says no more, the record
-            Taken::Counted(counted) => {
+            Taken::Counted(counted, recorded) => {
                 let offered = self.device.offers.get(&counted.resource);
-                let compute = offered.map_or(hold.share.compute, |shares| shares.compute_of(counted.count));
+                let compute = offered.map_or(*recorded, |shares| shares.compute_of(counted.count));
                 self.undivided += 1;
                 Share { compute, memory: Mib(0) }
             }
@@ -115,18 +115,18 @@ impl Card {
         self.pods += 1;
     }
 
-    /// Whether a hold names this card. Where one of the two names only an index (an old record, or a node without
+    /// Whether a plan means this card. Where one of the two names only an index (an old record, or a node without
     /// inventory) the index decides.
-    pub(super) fn is_of(&self, hold: &Hold) -> bool {
-        let (own, index) = (&self.device, hold.device.as_index());
-        own.id == hold.device || index == Some(own.index) || own.id.as_index() == Some(hold.index)
+    pub(super) fn is(&self, device: &DeviceRef) -> bool {
+        let (own, index) = (&self.device, device.id.as_index());
+        own.id == device.id || index == Some(own.index) || own.id.as_index() == Some(device.index)
     }
 
-    /// Whether a hold of which it is not known on which card it is may be on this one.
-    pub(super) fn may_have(&self, hold: &Hold) -> bool {
-        match &hold.taken {
-            Taken::Part | Taken::Whole => true,
-            Taken::Counted(counted) => self.device.offers.contains_key(&counted.resource),
+    /// Whether a pod of which it is not known on which cards it is may take this of this one.
+    pub(super) fn may_have(&self, taken: &Taken) -> bool {
+        match taken {
+            Taken::Part(_) | Taken::Whole(_) => true,
+            Taken::Counted(counted, _) => self.device.offers.contains_key(&counted.resource),
         }
     }
 }
@@ -189,7 +189,7 @@ impl Card {
 
 /// Takes a hold from its card, if the node has that card.
 pub(super) fn take(cards: &mut [Card], hold: &Hold) {
-    if let Some(card) = cards.iter_mut().find(|card| card.is_of(hold)) {
-        card.take(hold);
+    if let Some(card) = cards.iter_mut().find(|card| card.is(&hold.device)) {
+        card.take(&hold.taken);
     }
 }

@@ -2,11 +2,16 @@
 
 use std::sync::Arc;
 
-use super::{Card, Standing};
-use crate::ids::{DeviceId, PodRef};
-use crate::plan::{Form, Grant, Hold, Plan, Slice};
-use crate::request::{Ask, ContainerRequest, GpuRequest};
-use crate::units::{Share, Timestamp};
+use super::card::Card;
+use super::standing::Standing;
+use crate::ids::PodRef;
+use crate::plan::{Hold, Plan, Taken};
+use crate::request::GpuRequest;
+use crate::units::Timestamp;
+
+/// How much longer than at first asked for a pod may be assumed, however often it is assumed again, in milliseconds: a pod
+/// whose binding fails again and again lets others have the cards between two tries.
+pub const LONGEST_RETRY_MS: u64 = 45_000;
 
 /// Where a commitment is in its life.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -56,7 +61,6 @@ pub enum Held {
 pub struct Commitment {
     /// The pod, for people and for API calls.
     pub pod: PodRef,
-    /// What it asks for.
     pub request: Arc<GpuRequest>,
     /// What it takes.
     pub held: Held,
@@ -68,7 +72,7 @@ pub struct Commitment {
     pub standing: Arc<Standing>,
     /// The epoch ([`NodeLedger::release_missing`]) in which it was last heard of.
     pub(super) epoch: u64,
-    pub(super) holds: Vec<Hold>,
+    pub(super) taking: Taking,
     /// The last moment up to which it may be assumed.
     pub(super) latest: Timestamp,
     /// Whether it holds the cards of an earlier plan as well, which may have been carried out in place of this one.
@@ -78,46 +82,26 @@ pub struct Commitment {
 }
 
 impl Commitment {
-    /// What it takes of each card over the pod's whole life; of unknown cards one entry, for each of them.
-    pub fn holds(&self) -> &[Hold] {
-        &self.holds
+    /// What it takes over the pod's whole life: of each card of its plan, or of each that it may be on.
+    pub fn taken(&self) -> impl Iterator<Item = &Taken> {
+        let (on, anywhere) = match &self.taking {
+            Taking::On(holds) => (&holds[..], &[][..]),
+            Taking::Anywhere(taken) => (&[][..], &taken[..]),
+        };
+        on.iter().map(|hold| &hold.taken).chain(anywhere)
     }
 
     /// The cards that it takes of, by their positions, with what.
-    pub(super) fn on<'a>(&'a self, cards: &[Card]) -> impl Iterator<Item = (usize, &'a Hold)> + use<'a> {
-        let (one, several) = match (self.holds.as_slice(), &self.held) {
-            // most pods: nothing is allocated for them
-            ([hold], Held::Plan(_)) => {
-                (cards.iter().position(|card| card.is_of(hold)).map(|at| (at, hold)), vec![])
-            }
-            _ => (None, self.on_several(cards)),
+    pub(super) fn on<'a>(&'a self, cards: &[Card]) -> impl Iterator<Item = (usize, &'a Taken)> + use<'a> {
+        let (one, several) = match &self.taking {
+            Taking::On(holds) => match holds.as_slice() {
+                // most pods: nothing is allocated for them
+                [hold] => (cards.iter().position(|card| card.is(&hold.device)).map(|at| (at, &hold.taken)), vec![]),
+                holds => (None, on(cards, holds)),
+            },
+            Taking::Anywhere(taken) => (None, taken.iter().flat_map(|taken| anywhere(cards, taken)).collect()),
         };
         one.into_iter().chain(several)
-    }
-
-    fn on_several(&self, cards: &[Card]) -> Vec<(usize, &Hold)> {
-        let mut on: Vec<(usize, &Hold)> = Vec::with_capacity(self.holds.len());
-        for hold in &self.holds {
-            let named = match &self.held {
-                Held::Plan(_) => match cards.iter().position(|card| card.is_of(hold)) {
-                    // a card that the node does not list
-                    None => continue,
-                    // under another name it may stand for any card
-                    named => named.filter(|named| {
-                        !on.iter().any(|(at, other)| at == named && other.resource() == hold.resource())
-                    }),
-                },
-                Held::Unreadable => None,
-            };
-            match named {
-                Some(named) => on.push((named, hold)),
-                None => {
-                    let any = cards.iter().enumerate().filter(|(_, card)| card.may_have(hold));
-                    on.extend(any.map(|(at, _)| (at, hold)));
-                }
-            }
-        }
-        on
     }
 
     /// By what it is counted.
@@ -142,7 +126,6 @@ pub enum Basis {
 }
 
 impl Basis {
-    /// Every basis.
     pub const ALL: [Self; 3] = [Self::Record, Self::Amounts, Self::Everything];
 
     /// The word used in `/debug/state`, in metrics and by `kerf inspect`.
@@ -168,30 +151,48 @@ pub enum Seen {
     Drift,
 }
 
-/// What such a pod takes of each card.
-pub(super) fn holds(held: &Held, request: &GpuRequest) -> Vec<Hold> {
-    match held {
-        Held::Plan(plan) => plan.holds(),
-        Held::Unreadable => anywhere(request).holds(),
+/// What a pod takes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Taking {
+    /// Of these cards.
+    On(Vec<Hold>),
+    /// Of every card that it may be on.
+    Anywhere(Vec<Taken>),
+}
+
+impl Taking {
+    pub(super) fn of(held: &Held, request: &GpuRequest) -> Self {
+        match held {
+            Held::Plan(plan) => Self::On(plan.holds()),
+            Held::Unreadable => Self::Anywhere(request.taken_anywhere()),
+        }
+    }
+
+    /// What it takes of cards that are known.
+    pub(super) fn holds(&self) -> &[Hold] {
+        match self {
+            Self::On(holds) => holds,
+            Self::Anywhere(_) => &[],
+        }
     }
 }
 
-/// The request on a card that has no name.
-fn anywhere(request: &GpuRequest) -> Plan {
-    let grant = |container: &ContainerRequest| {
-        let (share, count) = match &container.ask {
-            Ask::Share(share) => (*share, 1),
-            Ask::Whole { .. } => (Share::ZERO, 1),
-            // how much that is, each card says
-            Ask::Counted(counted) => (Share::ZERO, counted.count),
-        };
-        Grant {
-            container: container.name.clone(),
-            kind: container.kind,
-            position: container.position,
-            form: Form::of(&container.ask),
-            slices: vec![Slice { device: DeviceId::from(""), index: 0, share, count }],
+fn on<'a>(cards: &[Card], holds: &'a [Hold]) -> Vec<(usize, &'a Taken)> {
+    let mut on: Vec<(usize, &Taken)> = Vec::with_capacity(holds.len());
+    for Hold { device, taken } in holds {
+        // a card that the node does not list
+        let Some(named) = cards.iter().position(|card| card.is(device)) else { continue };
+        // under another name it may stand for any card
+        if on.iter().any(|(at, other)| *at == named && other.resource() == taken.resource()) {
+            on.extend(anywhere(cards, taken));
+        } else {
+            on.push((named, taken));
         }
-    };
-    Plan { grants: request.containers.iter().map(grant).collect() }
+    }
+    on
+}
+
+/// Every card that a pod may be on which takes this of an unknown one.
+fn anywhere<'a>(cards: &[Card], taken: &'a Taken) -> impl Iterator<Item = (usize, &'a Taken)> {
+    cards.iter().enumerate().filter(|(_, card)| card.may_have(taken)).map(move |(at, _)| (at, taken))
 }

@@ -4,15 +4,12 @@
 //! ill, was cordoned, vanished or is overcommitted, it gets others. Until the API server has said which of the two writes
 //! was carried out the pod may be on the cards of either, so it holds both.
 
-use super::{Commitment, Held, NodeLedger, State};
+use super::commitment::{Commitment, Held, State, Taking};
+use super::node::NodeLedger;
 use crate::ids::PodUid;
 use crate::plan::{Hold, Plan, Taken};
 use crate::unfit::Unfit;
 use crate::units::Timestamp;
-
-/// How much longer than at first asked for a pod may be assumed, however often it is assumed again, in milliseconds: a pod
-/// whose binding fails again and again lets others have the cards between two tries.
-pub const LONGEST_RETRY_MS: u64 = 45_000;
 
 impl NodeLedger {
     /// Whether a pod that is here already and is assumed once more keeps its cards. Else it needs others, found
@@ -62,7 +59,7 @@ impl NodeLedger {
     fn takes(&self, plan: &Plan) -> bool {
         self.without_cards().is_none()
             && plan.holds().iter().all(|hold| {
-                let card = self.cards.iter().find(|card| card.is_of(hold));
+                let card = self.cards.iter().find(|card| card.is(&hold.device));
                 card.is_some_and(|card| card.usable() && !card.overcommitted())
             })
     }
@@ -70,8 +67,9 @@ impl NodeLedger {
 
 impl Commitment {
     fn replan(&mut self, other: Plan) {
-        let earlier = std::mem::replace(&mut self.holds, other.holds());
-        earlier.iter().for_each(|hold| either(&mut self.holds, hold));
+        let mut holds = other.holds();
+        self.taking.holds().iter().for_each(|earlier| either(&mut holds, earlier));
+        self.taking = Taking::On(holds);
         self.held = Held::Plan(other);
         self.doubtful = true;
     }
@@ -81,22 +79,25 @@ impl Commitment {
         if std::mem::take(&mut self.doubtful)
             && let Held::Plan(plan) = &self.held
         {
-            self.holds = plan.holds();
+            self.taking = Taking::On(plan.holds());
         }
     }
 }
 
 /// Makes the holds suffice for this one as well, which is in their place and not beside them.
 fn either(holds: &mut Vec<Hold>, other: &Hold) {
-    match holds.iter_mut().find(|hold| hold.device == other.device && hold.resource() == other.resource()) {
-        Some(hold) => {
-            hold.share = hold.share.max(other.share);
-            match (&mut hold.taken, &other.taken) {
-                (Taken::Counted(own), Taken::Counted(other)) => own.count = own.count.max(other.count),
-                (taken, Taken::Whole) => *taken = Taken::Whole,
-                _ => {}
+    let same =
+        |hold: &&mut Hold| hold.device.id == other.device.id && hold.taken.resource() == other.taken.resource();
+    match holds.iter_mut().find(same) {
+        Some(hold) => match (&mut hold.taken, &other.taken) {
+            (Taken::Counted(own, compute), Taken::Counted(other, other_compute)) => {
+                own.count = own.count.max(other.count);
+                *compute = (*compute).max(*other_compute);
             }
-        }
+            (own, Taken::Whole(share)) => *own = Taken::Whole(own.share().max(*share)),
+            (Taken::Part(own) | Taken::Whole(own), other) => *own = (*own).max(other.share()),
+            (Taken::Counted(..), Taken::Part(_)) => {}
+        },
         None => holds.push(other.clone()),
     }
 }

@@ -1,11 +1,17 @@
 //! Tests of the ledger's transitions, one rule each. Whole histories are in `tests/ledger_model.rs`.
 
+use std::sync::Arc;
+
 use super::*;
-use crate::ids::DeviceId;
+use crate::device::Inventory;
+use crate::ids::{DeviceId, PodRef, PodUid};
 use crate::placement::Planner;
-use crate::plan::{Form, Grant, Slice};
+use crate::plan::{DeviceRef, Grant, Plan};
 use crate::policy::Policy;
-use crate::request::{ContainerKind, RawAnnotations, RawContainer};
+use crate::request::pod::PodRequest;
+use crate::request::{Ask, ContainerKind, GpuRequest, RawAnnotations, RawContainer};
+use crate::unfit::Unfit;
+use crate::units::{Mib, Share, Timestamp};
 
 const NOW: Timestamp = Timestamp(1_000);
 
@@ -27,11 +33,17 @@ fn node(cards: u64) -> NodeLedger {
 fn assume(node: &mut NodeLedger, uid: &str, core: &str, memory: &str) -> Result<Plan, Unfit> {
     let pod = PodRef::new("ns", uid);
     let deadline = NOW.plus(100);
-    Planner::default().assume(node, &uid.into(), &pod, &request(core, memory), Policy::Binpack, deadline, 1)
+    Planner::default().assume(
+        node,
+        &PodRequest::new(&uid.into(), &pod, &request(core, memory)),
+        Policy::Binpack,
+        deadline,
+        1,
+    )
 }
 
 fn observe(node: &mut NodeLedger, uid: &str, core: &str, memory: &str, held: Held) -> Seen {
-    node.observe(&uid.into(), &PodRef::new("ns", uid), &request(core, memory), held, false, 1)
+    node.observe(&PodRequest::new(&uid.into(), &PodRef::new("ns", uid), &request(core, memory)), held, false, 1)
 }
 
 fn used(node: &NodeLedger) -> Vec<(u32, u64)> {
@@ -96,16 +108,7 @@ fn reality_wins_and_overcommit_is_shown() {
     assert_eq!(observe(&mut node, "b", "80", "10", Held::Plan(plan)), Seen::New);
     assert!(node.cards()[0].overcommitted());
     assert_eq!(node.cards()[0].free(), Share::ZERO);
-    let moved = Plan {
-        grants: vec![Grant {
-            container: "main".into(),
-            kind: ContainerKind::App,
-            position: 0,
-            form: Form::Share,
-            slices: vec![Slice { device: DeviceId::of_index(1), index: 1, share: Share::new(800, 2560), count: 1 }],
-        }],
-    };
-    assert_eq!(observe(&mut node, "b", "80", "10", Held::Plan(moved)), Seen::Drift);
+    assert_eq!(observe(&mut node, "b", "80", "10", on(1, 80, 10)), Seen::Drift);
     assert_eq!(used(&node), [(1600, 5120), (800, 2560)], "somebody may be on the card that it left");
     assert!(!node.settle(NOW, 100));
     assert!(!node.settle(NOW.plus(99), 100));
@@ -115,20 +118,7 @@ fn reality_wins_and_overcommit_is_shown() {
 
 /// `request(core, memory)` on the card with this index.
 fn on(card: u32, core: u32, memory: u64) -> Held {
-    Held::Plan(Plan {
-        grants: vec![Grant {
-            container: "main".into(),
-            kind: ContainerKind::App,
-            position: 0,
-            form: Form::Share,
-            slices: vec![Slice {
-                device: DeviceId::of_index(card),
-                index: card,
-                share: Share::new(core * 10, memory * 256),
-                count: 1,
-            }],
-        }],
-    })
+    named((DeviceId::of_index(card), card), core, memory)
 }
 
 #[test]
@@ -149,31 +139,30 @@ fn records_that_change_places_one_by_one_never_free_a_card_between() {
     }
 }
 
-/// `request(core, memory)` on cards of these names and indices.
-fn named<'a>(cards: impl IntoIterator<Item = (&'a str, u32)>, core: u32, memory: u64) -> Held {
-    let Held::Plan(mut plan) = on(0, core, memory) else { panic!("a plan") };
-    let like = plan.grants[0].slices.remove(0);
-    let slice = |(name, index): (&str, u32)| Slice { device: name.into(), index, ..like.clone() };
-    plan.grants[0].slices = cards.into_iter().map(slice).collect();
-    Held::Plan(plan)
+/// `request(core, memory)` on the card of this name and index.
+fn named((id, index): (impl Into<DeviceId>, u32), core: u32, memory: u64) -> Held {
+    let request = request(&core.to_string(), &memory.to_string());
+    let device = DeviceRef { id: id.into(), index };
+    let share = Share::new(core * 10, memory * 256);
+    Held::Plan(Plan { grants: vec![request.containers[0].granted(Grant::Share { device, share })] })
 }
 
 /// Healthy cards of these names, in order of index.
 fn listed<const N: usize>(names: [&str; N]) -> Inventory {
-    let device = |(index, name)| crate::device::Device::new(name, index, crate::units::Mib(15_360));
+    let device = |(index, name)| crate::device::Device::new(name, index, Mib(15_360));
     Inventory::new((0..).zip(names).map(device).collect())
 }
 
 #[test]
 fn a_record_that_moves_between_cards_of_one_index_is_half_an_exchange_as_well() {
     let mut node = NodeLedger::new(&listed(["g0", "g1"]));
-    observe(&mut node, "a", "60", "10", named([("g0", 0)], 60, 10));
+    observe(&mut node, "a", "60", "10", named(("g0", 0), 60, 10));
     node.set_inventory(&listed(["g1", "g0"]));
     assert_eq!(used(&node), [(0, 0), (600, 2560)]);
-    observe(&mut node, "a", "60", "10", named([("g1", 0)], 60, 10));
+    observe(&mut node, "a", "60", "10", named(("g1", 0), 60, 10));
     assert_eq!(used(&node), [(600, 2560), (600, 2560)], "somebody may be on the card that it left");
-    observe(&mut node, "b", "60", "10", named([("g1", 1)], 60, 10));
-    observe(&mut node, "b", "60", "10", named([("g0", 1)], 60, 10));
+    observe(&mut node, "b", "60", "10", named(("g1", 1), 60, 10));
+    observe(&mut node, "b", "60", "10", named(("g0", 1), 60, 10));
     assert!(!node.settle(NOW, 0), "both halves were seen");
     assert_eq!(used(&node), [(600, 2560), (600, 2560)]);
 }
@@ -182,9 +171,9 @@ fn a_record_that_moves_between_cards_of_one_index_is_half_an_exchange_as_well() 
 fn a_record_that_names_its_card_otherwise_leaves_nothing_behind() {
     for (before, after) in [("index-1", "g1"), ("g1", "index-1")] {
         let mut node = NodeLedger::new(&listed(["g0", "g1"]));
-        observe(&mut node, "a", "60", "10", named([(before, 1)], 60, 10));
+        observe(&mut node, "a", "60", "10", named((before, 1), 60, 10));
         // the record is older than the order of the cards
-        observe(&mut node, "a", "60", "10", named([(after, if after == "g1" { 0 } else { 1 })], 60, 10));
+        observe(&mut node, "a", "60", "10", named((after, if after == "g1" { 0 } else { 1 }), 60, 10));
         assert!(!node.settle(NOW, 0));
         assert_eq!(used(&node), [(0, 0), (600, 2560)], "{before}");
     }
@@ -192,13 +181,9 @@ fn a_record_that_names_its_card_otherwise_leaves_nothing_behind() {
 
 #[test]
 fn a_card_that_a_record_names_twice_may_be_any_other() {
-    let two = Held::Plan(match named([("g0", 0), ("index-0", 0)], 100, 0) {
-        Held::Plan(mut plan) => {
-            plan.grants[0].form = Form::Whole;
-            plan
-        }
-        Held::Unreadable => panic!("a plan"),
-    });
+    let whole = |id: &str| (DeviceRef { id: id.into(), index: 0 }, Mib(0));
+    let gpus = Grant::of(&Ask::Whole { count: 2, memory: None }, ["g0", "index-0"].map(whole)).unwrap();
+    let two = Held::Plan(Plan { grants: vec![request("200", "0").containers[0].granted(gpus)] });
     let mut node = NodeLedger::new(&listed(["g0", "g1"]));
     observe(&mut node, "a", "200", "0", two);
     assert_eq!(assume(&mut node, "b", "1", "1"), Err(Unfit::Compute));
@@ -226,7 +211,7 @@ fn a_pod_whose_amounts_cannot_be_read_takes_every_card() {
     let raw =
         RawContainer { name: "main", kind: ContainerKind::App, core: Some("0.5"), memory: None, counted: &[] };
     let request = Arc::new(GpuRequest::of_bound([raw], RawAnnotations::default()).unwrap());
-    node.observe(&"a".into(), &PodRef::new("ns", "a"), &request, Held::Unreadable, true, 1);
+    node.observe(&PodRequest::new(&"a".into(), &PodRef::new("ns", "a"), &request), Held::Unreadable, true, 1);
     assert_eq!(used(&node), [(1000, 15_360), (1000, 15_360)]);
     assert!(!node.cards().iter().any(Card::overcommitted));
     assert_eq!(assume(&mut node, "b", "1", "1"), Err(Unfit::Compute));
@@ -239,7 +224,7 @@ fn an_edited_annotation_is_no_other_record() {
     let mut edited = GpuRequest::clone(&request("60", "10"));
     edited.policy = Some(Policy::Spread);
     let pod = PodRef::new("ns", "a");
-    let seen = node.observe(&"a".into(), &pod, &Arc::new(edited), on(1, 60, 10), true, 1);
+    let seen = node.observe(&PodRequest::new(&"a".into(), &pod, &Arc::new(edited)), on(1, 60, 10), true, 1);
     assert_eq!((seen, used(&node)), (Seen::Same, vec![(0, 0), (600, 2560)]));
 }
 
@@ -256,13 +241,13 @@ fn cards_that_vanish_keep_their_pods_and_return_with_them() {
     assert_eq!(assume(&mut node, "b", "1", "1"), Err(Unfit::UnknownNode));
     node.set_inventory(&Inventory::from_capacity(300, 180));
     let plan = assume(&mut node, "b", "1", "1").unwrap();
-    assert_eq!(plan.grants[0].slices[0].index, 2);
+    assert_eq!(card_of(&plan), 2);
 }
 
 /// Two cards, of which these are ill, and a third that is never used.
 fn with_ill(ill: &[u32]) -> Inventory {
     let device = |index| {
-        let mut device = crate::device::Device::new(format!("g{index}"), index, crate::units::Mib(15_360));
+        let mut device = crate::device::Device::new(format!("g{index}"), index, Mib(15_360));
         if ill.contains(&index) {
             device.health = crate::device::Health::Unhealthy;
         }
@@ -272,7 +257,7 @@ fn with_ill(ill: &[u32]) -> Inventory {
 }
 
 fn card_of(plan: &Plan) -> u32 {
-    plan.grants[0].slices[0].index
+    plan.grants[0].gpus.devices().next().unwrap().index
 }
 
 #[test]
@@ -335,7 +320,13 @@ fn tries_do_not_extend_a_hold_for_ever() {
     let mut now = NOW;
     for _ in 0..100 {
         let (planner, request) = (&mut Planner::default(), request("60", "10"));
-        let asked = planner.assume(&mut node, &"a".into(), &pod, &request, Policy::Binpack, now.plus(15_000), 1);
+        let asked = planner.assume(
+            &mut node,
+            &PodRequest::new(&"a".into(), &pod, &request),
+            Policy::Binpack,
+            now.plus(15_000),
+            1,
+        );
         assert!(asked.is_ok());
         now = now.plus(1_000);
     }

@@ -8,9 +8,9 @@
 
 use std::collections::BTreeMap;
 
-use super::Card;
+use super::card::Card;
 use crate::ids::{DeviceId, ResourceName};
-use crate::plan::{Hold, Taken};
+use crate::plan::{DeviceRef, Hold, Taken};
 use crate::shares::Counted;
 use crate::units::{Mib, Milli, Share, Timestamp};
 
@@ -25,17 +25,18 @@ struct Balance {
 }
 
 impl Balance {
-    fn add(&mut self, hold: &Hold, sign: i64) {
-        match &hold.taken {
-            Taken::Whole => {
+    fn add(&mut self, taken: &Taken, sign: i64) {
+        match taken {
+            Taken::Whole(_) => {
                 self.whole += sign;
                 return;
             }
-            Taken::Part => {}
-            Taken::Counted(counted) => self.count += sign * i64::from(counted.count),
+            Taken::Part(_) => {}
+            Taken::Counted(counted, _) => self.count += sign * i64::from(counted.count),
         }
-        self.compute += sign * i64::from(hold.share.compute.0);
-        self.memory = self.memory.saturating_add(sign * i64::try_from(hold.share.memory.0).unwrap_or(i64::MAX));
+        let share = taken.share();
+        self.compute += sign * i64::from(share.compute.0);
+        self.memory = self.memory.saturating_add(sign * i64::try_from(share.memory.0).unwrap_or(i64::MAX));
     }
 
     fn even(&self) -> bool {
@@ -48,12 +49,15 @@ impl Balance {
             Share { compute: Milli(number(self.compute)), memory: Mib(u64::try_from(self.memory).unwrap_or(0)) };
         let taken = match resource {
             Some(_) if self.count <= 0 => return None,
-            Some(resource) => Taken::Counted(Counted { resource: resource.clone(), count: number(self.count) }),
-            None if self.whole > 0 => Taken::Whole,
+            Some(resource) => {
+                let counted = Counted { resource: resource.clone(), count: number(self.count) };
+                Taken::Counted(counted, share.compute)
+            }
+            None if self.whole > 0 => Taken::Whole(share),
             None if share == Share::ZERO => return None,
-            None => Taken::Part,
+            None => Taken::Part(share),
         };
-        Some(Hold { device: device.clone(), index: self.index, share, taken })
+        Some(Hold { device: DeviceRef { id: device.clone(), index: self.index }, taken })
     }
 }
 
@@ -70,10 +74,11 @@ impl Transit {
     /// A pod's record has changed from `before` to `after`, on a node with these cards: one may have two names.
     pub(super) fn moved(&mut self, before: &[Hold], after: &[Hold], cards: &[Card]) {
         for (hold, sign) in before.iter().map(|hold| (hold, 1)).chain(after.iter().map(|hold| (hold, -1))) {
-            let card = cards.iter().find(|card| card.is_of(hold)).map(Card::device);
-            let (device, index) = card.map_or((&hold.device, hold.index), |card| (&card.id, card.index));
+            let card = cards.iter().find(|card| card.is(&hold.device)).map(Card::device);
+            let (id, index) = card.map_or((&hold.device.id, hold.device.index), |card| (&card.id, card.index));
             let none = Balance { index, ..Balance::default() };
-            self.cards.entry((device.clone(), hold.resource().cloned())).or_insert(none).add(hold, sign);
+            let key = (id.clone(), hold.taken.resource().cloned());
+            self.cards.entry(key).or_insert(none).add(&hold.taken, sign);
         }
         self.cards.retain(|_, balance| !balance.even());
         self.until = None;

@@ -2,10 +2,44 @@
 
 use std::collections::BTreeSet;
 
-use super::NodeLedger;
-use super::card::{Card, Tallied};
+use super::card::{Card, Tallied, take};
+use super::node::{NodeLedger, count};
 use crate::ids::PodUid;
-use crate::plan::Hold;
+use crate::plan::{Plan, Taken};
+
+/// Copies to think with; the ledger stays as it is.
+impl NodeLedger {
+    /// Whether a plan made on the other is good here: nothing that the planner looks at is different.
+    pub fn same_cards(&self, other: &Self) -> bool {
+        self.known == other.known && self.cards == other.cards
+    }
+
+    /// The cards as they are, without their pods; for thinking only.
+    pub fn cards_alone(&self) -> Self {
+        let (cards, rooms) = (self.cards.clone(), self.rooms.clone());
+        Self { known: self.known, cards, rooms, free: self.free, roomiest: self.roomiest, ..Self::default() }
+    }
+
+    /// The node as it will be once `plan` is bound; for planning ahead only.
+    pub fn with_plan(&self, plan: &Plan) -> Self {
+        let mut cards = self.cards.clone();
+        for hold in plan.holds() {
+            take(&mut cards, &hold);
+        }
+        let mut later = Self { known: self.known, cards, ..Self::default() };
+        later.derive_rooms();
+        later
+    }
+
+    /// The node as it will be once these pods have left; for planning ahead only.
+    pub fn without(&self, gone: impl Fn(&PodUid) -> bool) -> Self {
+        let mut later = Self { known: self.known, cards: self.cards.clone(), ..Self::default() };
+        let staying = self.commitments.iter().filter(|(uid, _)| !gone(uid));
+        count(&mut later.cards, staying.map(|(_, known)| known), &self.transit);
+        later.derive_rooms();
+        later
+    }
+}
 
 /// A copy of a node's cards, and those of its pods that may leave.
 #[derive(Debug)]
@@ -14,7 +48,7 @@ pub struct Trial<'a> {
     /// What is taken of each card by everything that stays.
     staying: Vec<Tallied>,
     /// By card: what the pods that may leave take of it.
-    holds: Vec<Vec<(usize, &'a Hold)>>,
+    taken: Vec<Vec<(usize, &'a Taken)>>,
     /// By pod: its cards.
     cards: Vec<Vec<usize>>,
     gone: Vec<bool>,
@@ -25,20 +59,20 @@ impl<'a> Trial<'a> {
     pub fn without(ledger: &'a NodeLedger, pods: &[&'a PodUid]) -> Self {
         let leaving: BTreeSet<&PodUid> = pods.iter().copied().collect();
         let node = ledger.without(|uid| leaving.contains(uid));
-        let mut holds = vec![Vec::new(); node.cards.len()];
+        let mut taken = vec![Vec::new(); node.cards.len()];
         let mut cards = vec![Vec::new(); pods.len()];
         for (place, known) in
             pods.iter().enumerate().filter_map(|(p, uid)| Some((p, ledger.commitments.get(*uid)?)))
         {
-            for (at, hold) in known.on(&node.cards) {
-                if let (Some(here), Some(own)) = (holds.get_mut(at), cards.get_mut(place)) {
-                    here.push((place, hold));
+            for (at, part) in known.on(&node.cards) {
+                if let (Some(here), Some(own)) = (taken.get_mut(at), cards.get_mut(place)) {
+                    here.push((place, part));
                     own.push(at);
                 }
             }
         }
         let staying = node.cards.iter().map(Card::tallied).collect();
-        Self { node, staying, holds, cards, gone: vec![true; pods.len()] }
+        Self { node, staying, taken, cards, gone: vec![true; pods.len()] }
     }
 
     /// The node as it is now.
@@ -56,9 +90,9 @@ impl<'a> Trial<'a> {
                 continue;
             };
             card.restart(*staying);
-            for (owner, hold) in self.holds.get(*at).into_iter().flatten() {
+            for (owner, taken) in self.taken.get(*at).into_iter().flatten() {
                 if self.gone.get(*owner) == Some(&false) {
-                    card.take(hold);
+                    card.take(taken);
                 }
             }
         }

@@ -142,7 +142,7 @@ mod tests {
         let raw = RawContainer { name: "main", kind: ContainerKind::App, core: Some(core), memory, counted: &[] };
         let request = GpuRequest::parse([raw], RawAnnotations::default()).unwrap().unwrap();
         let plan = Planner::default().plan(node, &request, Policy::Binpack)?;
-        Ok(plan.grants[0].slices.iter().map(|slice| slice.index).collect())
+        Ok(plan.grants[0].gpus.devices().map(|device| device.index).collect())
     }
 
     /// The lineage's six cards: {0,1}, {2,3}, {4,5} on one switch each, {0,1,2,3} on one host bridge.

@@ -12,13 +12,13 @@ use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use super::Planner;
+use super::planner::Planner;
 use crate::disruption::{self, Budget};
 use crate::ids::PodUid;
 use crate::ledger::{Card, Commitment, NodeLedger, State, Trial};
-use crate::plan::Tally;
 use crate::policy::Policy;
 use crate::request::{Ask, GpuRequest};
+use crate::tally::Tally;
 use crate::units::{MEMORY_UNIT, Milli, Share, Timestamp};
 
 /// A pod that the scheduler may not know yet, so that it would take its name for a mistake, in milliseconds.
@@ -26,7 +26,6 @@ const YOUNG_MS: u64 = 2_000;
 
 /// A node where room is to be made, and what is known of its pods.
 pub struct Scene<'a> {
-    /// The node.
     pub ledger: &'a NodeLedger,
     /// The pod that wants room.
     pub request: &'a GpuRequest,
@@ -42,8 +41,22 @@ pub struct Scene<'a> {
     pub late: &'a dyn Fn() -> bool,
 }
 
-/// The highest priority among the victims, and what else they cost, in order of weight.
-type Cost = (usize, i32, usize, u64, u64, usize, usize);
+/// What a choice of victims costs, the weightiest first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+struct Cost {
+    /// Evictions that break a budget.
+    broken: usize,
+    /// The highest priority among the victims.
+    priority: i32,
+    count: usize,
+    /// Compute in thousandths of a card and memory in MiB that they take.
+    compute: u64,
+    memory: u64,
+    /// Victims that the scheduler may not know yet.
+    young: usize,
+    /// Victims that the scheduler has not chosen.
+    others: usize,
+}
 
 impl Scene<'_> {
     /// The pods that must leave so that the pod fits, beside `going`, which leave in any case: none where it fits then.
@@ -141,18 +154,18 @@ impl Scene<'_> {
     fn cost(&self, victims: &[(&PodUid, &Commitment)]) -> Cost {
         let broken = self.fragile(victims.iter().copied()).into_iter().filter(|broken| *broken).count();
         let fresh = victims.iter().filter(|(_, known)| !known.standing.leaving);
-        fresh.fold((broken, i32::MIN, 0, 0, 0, 0, 0), |cost, (uid, known)| {
-            let (broken, priority, count, compute, memory, young, others) = cost;
-            let (more_compute, more_memory) = taken(known);
-            (
+        let none = Cost { broken, priority: i32::MIN, count: 0, compute: 0, memory: 0, young: 0, others: 0 };
+        fresh.fold(none, |cost, (uid, known)| {
+            let (compute, memory) = taken(known);
+            Cost {
                 broken,
-                priority.max(known.request.priority),
-                count + 1,
-                compute + more_compute,
-                memory.saturating_add(more_memory),
-                young + usize::from(self.young(uid, known)),
-                others + usize::from(!self.chosen.contains(*uid)),
-            )
+                priority: cost.priority.max(known.request.priority),
+                count: cost.count + 1,
+                compute: cost.compute + compute,
+                memory: cost.memory.saturating_add(memory),
+                young: cost.young + usize::from(self.young(uid, known)),
+                others: cost.others + usize::from(!self.chosen.contains(*uid)),
+            }
         })
     }
 
@@ -193,7 +206,7 @@ enum Amount<'a> {
 
 /// What a pod takes of the totals of a node.
 fn amounts(request: &GpuRequest) -> Vec<(Amount<'_>, u64)> {
-    let (mut divided, mut shares) = (Tally::default(), BTreeMap::<&str, Tally>::new());
+    let (mut divided, mut shares) = (Tally::default(), BTreeMap::<&str, Tally<u32>>::new());
     for container in &request.containers {
         let (compute, memory) = match &container.ask {
             Ask::Share(share) => (share.compute, share.memory),
@@ -202,17 +215,17 @@ fn amounts(request: &GpuRequest) -> Vec<(Amount<'_>, u64)> {
             }
             Ask::Counted(counted) => {
                 let own = shares.entry(counted.resource.as_str()).or_default();
-                *own = own.with(container.kind, Share::ZERO, counted.count);
+                *own = own.with(container.kind, counted.count);
                 continue;
             }
         };
-        divided = divided.with(container.kind, Share { compute, memory }, 0);
+        divided = divided.with(container.kind, Share { compute, memory });
     }
     let peak = divided.peak();
     let divided = [(Amount::Compute, peak.compute.0.into()), (Amount::Memory, peak.memory.0)];
     divided
         .into_iter()
-        .chain(shares.into_iter().map(|(name, own)| (Amount::Shares(name), own.count().into())))
+        .chain(shares.into_iter().map(|(name, own)| (Amount::Shares(name), own.peak().into())))
         .collect()
 }
 
@@ -222,7 +235,7 @@ pub fn importance(known: &Commitment) -> impl Ord + use<> {
 }
 
 fn taken(known: &Commitment) -> (u64, u64) {
-    let taken = known.holds().iter().fold(Share::ZERO, |sum, hold| sum.saturating_add(hold.share));
+    let taken = known.taken().fold(Share::ZERO, |sum, taken| sum.saturating_add(taken.share()));
     (taken.compute.0.into(), taken.memory.0)
 }
 
@@ -235,7 +248,8 @@ mod tests {
     use crate::disruption::{Requirement, Selector};
     use crate::ids::PodRef;
     use crate::ledger::{Held, Standing};
-    use crate::plan::{Form, Grant, Plan, Slice};
+    use crate::plan::{DeviceRef, Grant, Plan};
+    use crate::request::pod::PodRequest;
     use crate::request::{ContainerKind, RawAnnotations, RawContainer};
     use crate::units::Mib;
 
@@ -258,21 +272,16 @@ mod tests {
         let mut ledger = NodeLedger::new(&Inventory::new(cards.collect()));
         for (uid, card, core, priority) in pods {
             let asked = request(*core, u64::from(*core), *priority);
-            let slice = Slice {
-                device: format!("GPU-{card}").as_str().into(),
-                index: *card,
-                share: Share::new(core * 10, u64::from(*core) * 256),
-                count: 1,
-            };
-            let grant = Grant {
-                container: "main".into(),
-                kind: ContainerKind::App,
-                position: 0,
-                form: Form::Share,
-                slices: vec![slice],
-            };
+            let device = DeviceRef { id: format!("GPU-{card}").as_str().into(), index: *card };
+            let share = Share::new(core * 10, u64::from(*core) * 256);
+            let grant = asked.containers[0].granted(Grant::Share { device, share });
             let held = Held::Plan(Plan { grants: vec![grant] });
-            ledger.observe(&(*uid).into(), &PodRef::new("ns", *uid), &Arc::new(asked), held, true, 1);
+            ledger.observe(
+                &PodRequest::new(&(*uid).into(), &PodRef::new("ns", *uid), &Arc::new(asked)),
+                held,
+                true,
+                1,
+            );
         }
         ledger
     }

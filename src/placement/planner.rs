@@ -1,22 +1,19 @@
 //! The planner: which cards of one node serve a request.
 
+mod choice;
 mod counted;
 mod search;
 
-use std::cmp::Reverse;
+use choice::Choice;
+use search::Search;
 
-use self::search::Search;
-use super::card_order;
-use super::cards::best_set;
 use crate::device::Device;
-use crate::isolation::Isolation;
-use crate::ledger::{Card, NodeLedger, Room};
-use crate::plan::{Form, Grant, Plan, Slice};
+use crate::ledger::{Card, NodeLedger};
+use crate::plan::{CountedDevice, DeviceRef, Grant, Plan, WholeDevice};
 use crate::policy::Policy;
 use crate::request::{Ask, ContainerKind, ContainerRequest, GpuRequest};
-use crate::shares::Arrangement;
+use crate::shares::{Arrangement, Counted};
 use crate::unfit::Unfit;
-use crate::units::{Mib, Milli, Share};
 
 /// So many steps of [`search`] one planner takes, over all nodes: a sixth of a second.
 const STEPS: u64 = 1_000_000;
@@ -39,58 +36,6 @@ pub struct Planner {
 impl Default for Planner {
     fn default() -> Self {
         Self { best: Choice::default(), other: Choice::default(), preferred: None, steps: STEPS }
-    }
-}
-
-/// A choice under construction: per card what the pod takes, and per container which cards.
-#[derive(Debug, Default)]
-struct Choice {
-    preferred: Option<usize>,
-    /// The least that shares need.
-    isolation: Isolation,
-    takes: Vec<Take>,
-    /// Container (by position in the request), card (by position on the node), and how many shares by count of it.
-    picks: Vec<(usize, usize, u32)>,
-    /// The card that all shares by count must be on, once it is chosen.
-    home: Option<usize>,
-}
-
-/// What the pod takes of one card.
-#[derive(Clone, Copy, Debug, Default)]
-struct Take {
-    /// Sidecars and app containers together.
-    lasting: Share,
-    /// Sidecars alone.
-    sidecars: Share,
-    /// The largest init container and the sidecars beside it.
-    init: Share,
-    /// The first container that took of it.
-    by: Option<usize>,
-}
-
-impl Take {
-    /// Whether a container that asks so may have the card, as far as the pod's others go: a pod has a card in one form.
-    fn alike(&self, ask: &Ask, containers: &[ContainerRequest]) -> bool {
-        let Some(first) = self.by.and_then(|number| containers.get(number)) else { return true };
-        match (&first.ask, ask) {
-            (Ask::Counted(first), Ask::Counted(own)) => first.resource == own.resource,
-            (Ask::Counted(_), _) | (_, Ask::Counted(_)) => false,
-            (Ask::Share(_) | Ask::Whole { .. }, _) => true,
-        }
-    }
-
-    fn peak(self) -> Share {
-        self.lasting.max(self.init)
-    }
-
-    fn with(self, kind: ContainerKind, share: Share) -> Self {
-        let lasting = self.lasting.saturating_add(share);
-        let sidecars = self.sidecars.saturating_add(share);
-        match kind {
-            ContainerKind::Init => Self { init: self.init.max(sidecars), ..self },
-            ContainerKind::Sidecar => Self { lasting, sidecars, ..self },
-            ContainerKind::App => Self { lasting, ..self },
-        }
     }
 }
 
@@ -158,7 +103,7 @@ impl Planner {
         if let Some(unfit) = node.without_cards() {
             return Err(unfit);
         }
-        let policy = request.policy.unwrap_or(policy);
+        let policy = request.policy_or(policy);
         let is_init = |c: &ContainerRequest| c.kind == ContainerKind::Init;
         for choice in [&mut self.best, &mut self.other] {
             choice.preferred = self.preferred;
@@ -189,7 +134,7 @@ impl Planner {
         if !self.may_search(request) || node.without_cards().is_some() {
             return None;
         }
-        let policy = request.policy.unwrap_or(policy);
+        let policy = request.policy_or(policy);
         let steps = search::steps(node, request).min(self.steps / PART);
         let (found, left) = Search::new(node, request, policy, steps).run(node);
         self.steps -= steps - left;
@@ -204,200 +149,38 @@ impl Planner {
         if let Err(unfit) = self.choose_in_turn(node, request, policy) {
             self.search(node, request, policy).ok_or(unfit)?;
         }
-        let grants = request
-            .containers
-            .iter()
-            .enumerate()
-            .map(|(number, container)| {
-                let picks = self.best.picks.iter().filter(|(owner, ..)| *owner == number);
-                let mut slices: Vec<Slice> = picks
-                    .filter_map(|(_, card, count)| Some((node.cards().get(*card)?.device(), *count)))
-                    .map(|(device, count)| Slice {
-                        device: device.id.clone(),
-                        index: device.index,
-                        share: amount(&container.ask, device, count),
-                        count,
-                    })
-                    .collect();
-                slices.sort_by_key(|slice| slice.index);
-                Grant {
-                    container: container.name.clone(),
-                    kind: container.kind,
-                    position: container.position,
-                    form: Form::of(&container.ask),
-                    slices,
-                }
-            })
-            .collect();
-        Ok(Plan { grants })
-    }
-}
-
-/// What the container gets of a card.
-fn amount(ask: &Ask, device: &Device, count: u32) -> Share {
-    match ask {
-        Ask::Share(share) => *share,
-        Ask::Whole { .. } => device.capacity(),
-        Ask::Counted(counted) => {
-            let compute = device.offers.get(&counted.resource).map(|shares| shares.compute_of(count));
-            Share { compute: compute.unwrap_or_default(), memory: Mib(0) }
-        }
-    }
-}
-
-impl Choice {
-    fn choose<'a>(
-        &mut self,
-        node: &NodeLedger,
-        request: &'a GpuRequest,
-        containers: impl Iterator<Item = (usize, &'a ContainerRequest)>,
-        policy: Policy,
-    ) -> Result<(), Unfit> {
-        self.clear(node);
-        for container in containers {
-            self.serve(node, request, container, policy)?;
-        }
-        Ok(())
+        let containers = request.containers.iter().enumerate();
+        let grants =
+            containers.map(|(number, container)| Some(container.granted(self.grant(node, number, container)?)));
+        grants.collect::<Option<_>>().map(|grants| Plan { grants }).ok_or(Unfit::UnknownNode)
     }
 
-    fn clear(&mut self, node: &NodeLedger) {
-        self.takes.clear();
-        self.takes.resize(node.rooms().len(), Take::default());
-        self.picks.clear();
-        self.home = None;
-    }
-
-    /// Chooses the cards of one container, by the policy.
-    fn serve(
-        &mut self,
-        node: &NodeLedger,
-        request: &GpuRequest,
-        (number, container): (usize, &ContainerRequest),
-        policy: Policy,
-    ) -> Result<(), Unfit> {
+    /// The cards that were chosen for a container; always some.
+    fn grant(&self, node: &NodeLedger, number: usize, container: &ContainerRequest) -> Option<Grant> {
+        let picks = self.best.picks.iter().filter(|pick| pick.container == number);
+        let chosen = picks.filter_map(|pick| Some((node.cards().get(pick.card)?.device(), pick.count)));
+        let named = |device: &Device| DeviceRef { id: device.id.clone(), index: device.index };
         match &container.ask {
-            Ask::Share(share) => self.one(node.rooms(), request, (number, container), *share, policy),
-            Ask::Whole { count, memory } => {
-                self.several(node, request, (number, container), *count as usize, *memory)
+            Ask::Share(share) => {
+                let (device, _) = { chosen }.next()?;
+                Some(Grant::Share { device: named(device), share: *share })
             }
-            Ask::Counted(counted) => self.counted(node, request, (number, container), counted, policy),
-        }
-    }
-
-    fn total(&self) -> (u64, u64) {
-        self.takes.iter().map(|take| take.peak()).fold((0, 0), |(compute, memory), peak| {
-            (compute + u64::from(peak.compute.0), memory.saturating_add(peak.memory.0))
-        })
-    }
-
-    fn one(
-        &mut self,
-        rooms: &[Room],
-        request: &GpuRequest,
-        (number, container): (usize, &ContainerRequest),
-        share: Share,
-        policy: Policy,
-    ) -> Result<(), Unfit> {
-        let kind = container.kind;
-        let best = rooms
-            .iter()
-            .zip(&self.takes)
-            .enumerate()
-            .filter(|(_, (room, _))| room.isolation >= self.isolation)
-            .filter(|(_, (_, take))| take.alike(&container.ask, &request.containers))
-            .filter_map(|(at, (room, take))| {
-                let free = room.free;
-                let (before, after) = (take.peak(), take.with(kind, share).peak());
-                let growth = after.saturating_sub(before);
-                let left = free.saturating_sub(before);
-                after
-                    .fits_in(free)
-                    .then(|| (card_order(policy, growth, self.preferred == Some(at), left, room.index), at))
-            })
-            .min();
-        match best {
-            Some((_, at)) => {
-                self.take(at, number, kind, share, 1);
-                Ok(())
+            Ask::Whole { .. } => {
+                let own = |(device, _): (&Device, _)| WholeDevice { device: named(device), memory: device.memory };
+                let mut devices: Vec<WholeDevice> = chosen.map(own).collect();
+                devices.sort_by_key(|own| own.device.index);
+                Some(Grant::Whole(devices))
             }
-            None => Err(self.why_not_one(rooms, kind, share)),
+            Ask::Counted(Counted { resource, .. }) => {
+                let own = |(device, count): (&Device, u32)| {
+                    let compute = device.offers.get(resource).map(|shares| shares.compute_of(count));
+                    CountedDevice { device: named(device), count, compute: compute.unwrap_or_default() }
+                };
+                let mut devices: Vec<CountedDevice> = chosen.map(own).collect();
+                devices.sort_by_key(|own| own.device.index);
+                Some(Grant::Counted { resource: resource.clone(), devices })
+            }
         }
-    }
-
-    fn several(
-        &mut self,
-        node: &NodeLedger,
-        request: &GpuRequest,
-        (number, container): (usize, &ContainerRequest),
-        count: usize,
-        memory: Option<Mib>,
-    ) -> Result<(), Unfit> {
-        let kind = container.kind;
-        let (cards, rooms) = (node.cards(), node.rooms());
-        let fits = |room: &Room, take: &Take| {
-            room.untouched
-                && take.alike(&container.ask, &request.containers)
-                && take.with(kind, room.capacity).peak().fits_in(room.capacity)
-        };
-        let fitting = rooms.iter().zip(&self.takes).enumerate().filter(|(_, (room, take))| fits(room, take));
-        let mut free: Vec<usize> = fitting.map(|(at, _)| at).collect();
-        // cards that another phase of the pod holds anyway come first, most of all those that it holds whole
-        let held = |at: &usize| self.takes.get(*at).map(|take| take.peak().compute).unwrap_or_default();
-        free.sort_by_key(|at| Reverse(held(at)));
-        let own = free.iter().filter(|at| held(at) > Milli(0)).count();
-        let chosen = best_set(cards, &free, own, count, memory)
-            // they may be too small for what this container names
-            .or_else(|| best_set(cards, &free, 0, count, memory))
-            .ok_or_else(|| why_not_several(rooms, count, memory))?;
-        for at in chosen {
-            let capacity = rooms.get(at).map(|room| room.capacity).unwrap_or_default();
-            self.take(at, number, kind, capacity, 1);
-        }
-        Ok(())
-    }
-
-    fn take(&mut self, at: usize, number: usize, kind: ContainerKind, share: Share, count: u32) {
-        if let Some(take) = self.takes.get_mut(at) {
-            *take = take.with(kind, share);
-            take.by = take.by.or(Some(number));
-        }
-        self.picks.push((number, at, count));
-    }
-
-    fn why_not_one(&self, rooms: &[Room], kind: ContainerKind, share: Share) -> Unfit {
-        let isolated = || rooms.iter().zip(&self.takes).filter(|(room, _)| room.isolation >= self.isolation);
-        let free = || {
-            isolated().map(|(room, take)| {
-                let after = take.with(kind, share).peak();
-                (after.compute <= room.free.compute, after.memory <= room.free.memory)
-            })
-        };
-        if isolated().next().is_none() {
-            Unfit::Isolation
-        } else if !isolated().any(|(room, _)| share.fits_in(room.capacity)) {
-            Unfit::CardTooSmall
-        } else if !isolated().any(|(room, _)| room.usable) {
-            Unfit::NoHealthyCard
-        } else if !free().any(|(compute, _)| compute) {
-            Unfit::Compute
-        } else if !free().any(|(_, memory)| memory) {
-            Unfit::Memory
-        } else {
-            Unfit::Split
-        }
-    }
-}
-
-fn why_not_several(rooms: &[Room], count: usize, memory: Option<Mib>) -> Unfit {
-    let mut sizes: Vec<u64> = rooms.iter().map(|room| room.capacity.memory.0).collect();
-    sizes.sort_unstable();
-    let most: u64 = sizes.iter().rev().take(count).sum();
-    if sizes.len() < count || memory.is_some_and(|memory| memory.0 > most) {
-        Unfit::TooFewCards
-    } else if !rooms.iter().any(|room| room.usable) {
-        Unfit::NoHealthyCard
-    } else {
-        Unfit::Cards
     }
 }
 

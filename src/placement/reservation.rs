@@ -1,13 +1,10 @@
 //! Planning a pod onto a node and reserving its cards there, in one.
 
-use std::sync::Arc;
-
-use super::Planner;
-use crate::ids::{PodRef, PodUid};
+use super::planner::Planner;
 use crate::ledger::NodeLedger;
 use crate::plan::Plan;
 use crate::policy::Policy;
-use crate::request::GpuRequest;
+use crate::request::pod::PodRequest;
 use crate::unfit::Unfit;
 use crate::units::Timestamp;
 
@@ -20,16 +17,15 @@ impl Planner {
     pub fn assume(
         &mut self,
         node: &mut NodeLedger,
-        uid: &PodUid,
-        pod: &PodRef,
-        request: &Arc<GpuRequest>,
+        pod: &PodRequest,
         policy: Policy,
         deadline: Timestamp,
         epoch: u64,
     ) -> Result<Plan, Unfit> {
+        let PodRequest { uid, request, .. } = pod;
         if !node.commitments().contains_key(uid) {
             let plan = self.plan(node, request, policy)?;
-            node.reserve(uid, pod, request, plan.clone(), deadline, epoch);
+            node.reserve(pod, plan.clone(), deadline, epoch);
             return Ok(plan);
         }
         let other = if node.keeps(uid)? {

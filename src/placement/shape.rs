@@ -2,7 +2,8 @@
 
 use std::sync::Arc;
 
-use crate::request::{Ask, ContainerKind, GpuRequest};
+use crate::request::{Ask, GpuRequest};
+use crate::tally::{Amount, Tally};
 use crate::units::{Mib, Milli, Share};
 
 /// Cores, memory and pods: what a machine has for pods, or what pods take of it.
@@ -12,21 +13,10 @@ pub struct HostAmount {
     pub cpu: u64,
     /// Memory, rounded up to whole MiB for pods and down for machines.
     pub memory: Mib,
-    /// Number of pods.
     pub pods: u64,
 }
 
 impl HostAmount {
-    /// Both together.
-    #[must_use]
-    pub fn plus(self, other: Self) -> Self {
-        Self {
-            cpu: self.cpu.saturating_add(other.cpu),
-            memory: Mib(self.memory.0.saturating_add(other.memory.0)),
-            pods: self.pods.saturating_add(other.pods),
-        }
-    }
-
     /// What is left when the other is taken away; nothing where it is more.
     #[must_use]
     pub fn minus(self, other: Self) -> Self {
@@ -36,10 +26,18 @@ impl HostAmount {
             pods: self.pods.saturating_sub(other.pods),
         }
     }
+}
 
-    /// The larger of each.
-    #[must_use]
-    pub fn max(self, other: Self) -> Self {
+impl Amount for HostAmount {
+    fn plus(self, other: Self) -> Self {
+        Self {
+            cpu: self.cpu.saturating_add(other.cpu),
+            memory: Mib(self.memory.0.saturating_add(other.memory.0)),
+            pods: self.pods.saturating_add(other.pods),
+        }
+    }
+
+    fn larger(self, other: Self) -> Self {
         Self {
             cpu: self.cpu.max(other.cpu),
             memory: self.memory.max(other.memory),
@@ -75,9 +73,7 @@ impl Cards {
 pub struct Shape {
     /// Thousandths of a core of the host's processors.
     pub cpu: u64,
-    /// Memory of the host.
     pub memory: Mib,
-    /// The cards.
     pub cards: Cards,
     /// Models of card that will do, in order; empty: any.
     pub models: Vec<Arc<str>>,
@@ -89,17 +85,9 @@ impl Shape {
     /// them, whole cards alone where there are any.
     pub fn of(request: Option<&GpuRequest>, cpu: u64, memory: Mib) -> Self {
         let cards = request.map_or(Cards::None, |request| {
-            let (mut sidecars, mut lasting, mut peak) = (Need::default(), Need::default(), Need::default());
-            for container in &request.containers {
-                let need = Need::of(&container.ask);
-                match container.kind {
-                    ContainerKind::Init => peak = peak.max(sidecars.plus(need)),
-                    ContainerKind::Sidecar => (sidecars, lasting) = (sidecars.plus(need), lasting.plus(need)),
-                    ContainerKind::App => lasting = lasting.plus(need),
-                }
-            }
-            let need = peak.max(lasting);
-            match (need.whole, need.share) {
+            let needs = request.containers.iter().map(|container| (container.kind, need(&container.ask)));
+            let (whole, share) = needs.fold(Tally::default(), |tally, (kind, need)| tally.with(kind, need)).peak();
+            match (whole, share) {
                 (0, Share::ZERO) => Cards::None,
                 (0, share) if share.compute < Milli::WHOLE => Cards::Share(share),
                 (0, share) => Cards::Whole(share.compute.0.div_ceil(Milli::WHOLE.0)),
@@ -119,29 +107,13 @@ pub fn models(constraint: &str) -> Vec<Arc<str>> {
     models
 }
 
-/// What containers need of cards together.
-#[derive(Clone, Copy, Default)]
-struct Need {
-    whole: u32,
-    share: Share,
-}
-
-impl Need {
-    fn of(ask: &Ask) -> Self {
-        match ask {
-            Ask::Share(share) => Self { whole: 0, share: *share },
-            Ask::Whole { count, .. } => Self { whole: *count, share: Share::ZERO },
-            // how much of a card that is depends on the node
-            Ask::Counted(_) => Self::default(),
-        }
-    }
-
-    fn plus(self, other: Self) -> Self {
-        Self { whole: self.whole.saturating_add(other.whole), share: self.share.saturating_add(other.share) }
-    }
-
-    fn max(self, other: Self) -> Self {
-        Self { whole: self.whole.max(other.whole), share: self.share.max(other.share) }
+/// What a container needs of cards: so many whole ones, or a share of one.
+fn need(ask: &Ask) -> (u32, Share) {
+    match ask {
+        Ask::Share(share) => (0, *share),
+        Ask::Whole { count, .. } => (*count, Share::ZERO),
+        // how much of a card that is depends on the node
+        Ask::Counted(_) => (0, Share::ZERO),
     }
 }
 
@@ -155,9 +127,7 @@ pub type Kind = u8;
 impl Kinds {
     /// More kinds than these are not told apart: the last stands for all that follow.
     pub const MOST: usize = 128;
-    /// Every kind.
     pub const ALL: Self = Self(u128::MAX);
-    /// No kind.
     pub const NONE: Self = Self(0);
 
     /// Whether the kind is among these.

@@ -3,12 +3,13 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::Rank;
 use super::market::{Class, Host, Market, Slot};
+use super::rank::Rank;
 use super::shape::{Cards, HostAmount, Shape};
 use crate::ids::{NodeName, PodUid};
 use crate::ledger::{Card, NodeLedger};
 use crate::policy::Policy;
+use crate::tally::Amount;
 use crate::units::{Mib, Share};
 
 /// What the policies that look at more than one node's cards know.
@@ -43,13 +44,11 @@ struct Load {
 pub struct Sighting<'a> {
     /// What it takes.
     pub shape: &'a Shape,
-    /// Where it runs.
     pub node: Option<&'a NodeName>,
     /// Whether it belongs to its node, as a DaemonSet's pods do, and is no sign of more to come.
     pub resident: bool,
 }
 
-/// One node.
 #[derive(Clone, Debug)]
 struct Node {
     /// In the market.

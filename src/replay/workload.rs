@@ -11,7 +11,6 @@ use crate::units::{Mib, Milli, Share};
 /// A card of a [`Machine`].
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct CardKind {
-    /// Its model.
     pub model: Arc<str>,
     /// Its memory; zero where it is not known, and then no share names any.
     pub memory: Mib,
@@ -20,11 +19,9 @@ pub struct CardKind {
 /// A machine, empty.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Machine {
-    /// Its name.
     pub name: Arc<str>,
     /// Thousandths of a core.
     pub cpu: u64,
-    /// Host memory.
     pub memory: Mib,
     /// Its cards, in order of index.
     pub cards: Vec<CardKind>,
@@ -33,9 +30,7 @@ pub struct Machine {
 /// A pod of a trace.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Pod {
-    /// Its name.
     pub name: Arc<str>,
-    /// What it asks for.
     pub shape: Shape,
     /// When it is there, where the trace tells.
     pub stay: Option<Stay>,
@@ -70,12 +65,10 @@ pub struct Arrivals {
     pub times: Vec<f64>,
 }
 
-/// Machines and pods.
 #[derive(Clone, Debug)]
 pub struct Workload {
     /// In the order that breaks ties.
     pub machines: Vec<Machine>,
-    /// What comes.
     pub arrivals: Arrivals,
 }
 

@@ -8,6 +8,7 @@
 //! apply, JSON patch, set-based label selectors, finalizers, discovery, tables, other kinds.
 
 pub(crate) mod binding;
+mod call;
 mod connection;
 mod failure;
 mod fault;
@@ -18,6 +19,7 @@ mod reading;
 mod resource;
 mod selector;
 mod server;
+mod shared;
 mod store;
 mod tally;
 mod watching;
@@ -38,28 +40,14 @@ use tokio::task::JoinHandle;
 
 pub use fault::{Action, Fault, Injected};
 pub use lag::Watchers;
+pub use shared::ApiConfig;
 pub use tally::{Counts, Write};
 
 use connection::{Connections, Frozen, Switch};
 use object::Key;
 use patch::Flavour;
 use resource::Resource;
-use server::Inner;
-
-/// What differs between tests.
-#[derive(Clone, Debug)]
-pub struct ApiConfig {
-    /// Changes per kind that watches can still read; older versions are answered with 410.
-    pub history: usize,
-    /// How often a watch that allows bookmarks gets one.
-    pub bookmark_every: Duration,
-}
-
-impl Default for ApiConfig {
-    fn default() -> Self {
-        Self { history: 10_000, bookmark_every: Duration::from_secs(5) }
-    }
-}
+use shared::Inner;
 
 /// A running API server stand-in; dropping it stops it.
 #[derive(Debug)]
@@ -339,11 +327,6 @@ impl ApiServer {
     /// All requests per verb and resource, reads included.
     pub fn requests(&self) -> Counts {
         self.inner.tally.requests()
-    }
-
-    /// Starts the books anew.
-    pub fn reset_tallies(&self) {
-        self.inner.tally.reset();
     }
 }
 

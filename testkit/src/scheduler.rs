@@ -15,6 +15,7 @@ mod cluster;
 mod config;
 mod cycle;
 mod journal;
+mod message;
 mod preemption;
 mod queue;
 pub(crate) mod request;
@@ -38,7 +39,7 @@ pub use wire::{
 };
 
 use journal::Journal;
-use run::Message;
+use message::Message;
 
 /// A running scheduler; dropping it stops it.
 #[derive(Debug)]
@@ -78,11 +79,6 @@ impl Scheduler {
     /// How many pods are where.
     pub fn queue(&self) -> QueueState {
         *self.state.borrow()
-    }
-
-    /// Follows how many pods are where.
-    pub fn states(&self) -> watch::Receiver<QueueState> {
-        self.state.clone()
     }
 
     /// Waits until the numbers are as wanted.

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use kerf::ledger::{Card, NodeLedger};
-use kerf::plan::Plan;
+use kerf::plan::{Grant, Plan};
 use kerf::request::{Ask, ContainerKind, ContainerRequest, GpuRequest};
 use kerf::shares::Arrangement;
 use kerf::units::{Milli, Share};
@@ -19,11 +19,13 @@ pub fn exists(node: &NodeLedger, request: &GpuRequest) -> bool {
 
 /// Whether the plan is an arrangement.
 pub fn is_one(node: &NodeLedger, request: &GpuRequest, plan: &Plan) -> bool {
-    let of = |card: &Card, grant: &kerf::plan::Grant| {
-        let own = grant.slices.iter().find(|slice| slice.device == card.device().id);
-        own.map_or(0, |slice| slice.count)
+    let of = |card: &Card, grant: &Grant| match grant {
+        Grant::Counted { devices, .. } => {
+            devices.iter().find(|one| one.device.id == card.device().id).map_or(0, |one| one.count)
+        }
+        Grant::Share { .. } | Grant::Whole(_) => u32::from(grant.ids().any(|id| *id == card.device().id)),
     };
-    let chosen = plan.grants.iter().map(|grant| node.cards().iter().map(|card| of(card, grant)).collect());
+    let chosen = plan.grants.iter().map(|grant| node.cards().iter().map(|card| of(card, &grant.gpus)).collect());
     plan.serves(request) && valid(node.cards(), request, &chosen.collect::<Vec<_>>())
 }
 

@@ -9,6 +9,7 @@ use kerf::ledger::{Held, NodeLedger};
 use kerf::placement::Planner;
 use kerf::plan::Plan;
 use kerf::policy::Policy;
+use kerf::request::pod::PodRequest;
 use kerf::request::{Ask, ContainerKind, ContainerRequest, GpuRequest};
 use kerf::shares::Arrangement;
 use kerf::units::{Mib, Share, Timestamp};
@@ -121,7 +122,7 @@ pub fn filled(devices: Vec<Device>, requests: &[(GpuRequest, Policy)]) -> NodeLe
 
 pub fn assume(node: &mut NodeLedger, uid: &str, request: &GpuRequest, policy: Policy) -> Option<Plan> {
     let (pod, request) = (PodRef::new("ns", uid), Arc::new(request.clone()));
-    Planner::default().assume(node, &uid.into(), &pod, &request, policy, Timestamp(1), 1).ok()
+    Planner::default().assume(node, &PodRequest::new(&uid.into(), &pod, &request), policy, Timestamp(1), 1).ok()
 }
 
 /// The same pods on the same cards, as a ledger that only saw them bound, in this order.
@@ -130,7 +131,7 @@ pub fn observed(node: &NodeLedger, order: &[usize], devices: Vec<Device>) -> Nod
     let pods: Vec<_> = node.commitments().iter().collect();
     for (uid, known) in order.iter().filter_map(|at| pods.get(*at)) {
         let Held::Plan(plan) = &known.held else { continue };
-        copy.observe(uid, &known.pod, &known.request, Held::Plan(plan.clone()), true, 1);
+        copy.observe(&PodRequest::new(uid, &known.pod, &known.request), Held::Plan(plan.clone()), true, 1);
     }
     copy
 }

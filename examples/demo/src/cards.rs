@@ -40,14 +40,14 @@ pub fn show_load(stack: &Stack, audit: &Audit) -> anyhow::Result<()> {
         let placed = audit.placed.iter().filter(|(_, placement)| placement.node.as_str() == node);
         for (pod, placement) in placed {
             for grant in &placement.plan.grants {
-                for slice in &grant.slices {
+                for (device, share) in grant.gpus.amounts() {
                     pid += 1;
-                    let (used, busy) = (slice.share.memory.0 * 3 / 5, slice.share.compute.0 * 3 / 50);
+                    let (used, busy) = (share.memory.0 * 3 / 5, share.compute.0 * 3 / 50);
                     let _ = write!(
                         text,
                         "[[process]]\npid = {pid}\ngpu = \"{}\"\nmemory_mib = {used}\nutilization = {busy}\n\
                          pod = \"{pod}\"\ncontainer = \"{}\"\n\n",
-                        slice.device, grant.container
+                        device.id, grant.container
                     );
                 }
             }

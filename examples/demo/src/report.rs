@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use kerf::ids::PodRef;
-use kerf::plan::Grant;
+use kerf::plan::{ContainerGrant, Grant};
 use kerf::request::ContainerKind;
 use kerf_testkit::kubelet::Container;
 use serde_json::Value;
@@ -60,7 +60,7 @@ pub fn pods(stack: &Stack, audit: &Audit) -> anyhow::Result<()> {
         };
         println!("  {:<16} on {}: {}", pod.name, placement.node, why(stack, &pod));
         for grant in &placement.plan.grants {
-            println!("    {:<14} {}", container_name(grant), asked(grant));
+            println!("    {:<14} {}", container_name(grant), asked(&grant.gpus));
             let machine = stack.machines.get(placement.node.as_str());
             let given =
                 machine.and_then(|m| m.kubelet.container(&pod.namespace, &pod.name, grant.container.as_str()));
@@ -73,18 +73,18 @@ pub fn pods(stack: &Stack, audit: &Audit) -> anyhow::Result<()> {
     Ok(())
 }
 
-fn container_name(grant: &Grant) -> String {
+fn container_name(grant: &ContainerGrant) -> String {
     match grant.kind {
         ContainerKind::App => grant.container.to_string(),
         kind => format!("{} ({})", grant.container, kind.as_str()),
     }
 }
 
-fn asked(grant: &Grant) -> String {
-    let cards: Vec<&str> = grant.devices().map(|id| id.as_str()).collect();
-    match grant.slices.first() {
-        Some(slice) if grant.is_share() => {
-            let (core, gib) = (slice.share.compute.to_core_units(), slice.share.memory.0 as f64 / 1024.0);
+fn asked(gpus: &Grant) -> String {
+    let cards: Vec<&str> = gpus.ids().map(|id| id.as_str()).collect();
+    match gpus {
+        Grant::Share { share, .. } => {
+            let (core, gib) = (share.compute.to_core_units(), share.memory.0 as f64 / 1024.0);
             format!("{core} % and {gib:.2} GiB of {}", cards.join(", "))
         }
         _ => format!("all of {}", cards.join(", ")),
@@ -134,7 +134,7 @@ pub fn cards(stack: &Stack, audit: &Audit) {
     for (pod, placement) in &audit.placed {
         for hold in placement.plan.holds() {
             let name = pod.rsplit('/').next().unwrap_or(pod).to_owned();
-            on_card.entry(format!("{}/{}", placement.node, hold.device)).or_default().push(name);
+            on_card.entry(format!("{}/{}", placement.node, hold.device.id)).or_default().push(name);
         }
     }
     let nodes = stack.extender().cluster().snapshot();

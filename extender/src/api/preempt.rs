@@ -15,8 +15,6 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use axum::body::Body;
-use axum::extract::State;
 use axum::response::Response;
 use k8s_openapi::api::core::v1::Pod;
 use kerf::disruption::Budget;
@@ -25,56 +23,55 @@ use kerf::k8s;
 use kerf::ledger::NodeLedger;
 use kerf::placement::Planner;
 use kerf::placement::eviction::Scene;
+use kerf::policy::Policy;
 use kerf::request::GpuRequest;
 
+use super::prepare::{Asked, Call, CallError, Early, Handler, json};
 use super::wire::{MetaPod, MetaVictims, PreemptArgs, PreemptResult};
-use super::{json, read, uid};
-use crate::App;
-use crate::metrics::Verb;
+use crate::app::App;
+use crate::verb::{Outcome, Verb};
 
 /// How long one call may plan.
 const PATIENCE: Duration = Duration::from_secs(1);
 
-pub(super) async fn handle(State(app): State<Arc<App>>, body: Body) -> Response {
-    let _timer = app.metrics.timer(Verb::Preempt);
-    let evaluated = match read(&app, body).await {
-        Ok(body) => {
-            let own = app.clone();
-            app.planning.run(move || evaluate(&own, &body)).await.and_then(|answer| answer)
+pub(super) struct Preempt;
+
+type Candidates = BTreeMap<String, MetaVictims>;
+
+impl Handler for Preempt {
+    const VERB: Verb = Verb::Preempt;
+    type Args<'a> = Candidates;
+
+    fn early(early: Early<Candidates>) -> (Outcome, Response) {
+        match early {
+            // the answer has no place for an error; without a candidate nothing is evicted, and the pod is tried again
+            Early::Failed(_) => (Outcome::Error, json(&PreemptResult::default())),
+            Early::NoGpu(candidates) => {
+                (Outcome::NoGpu, json(&PreemptResult { node_name_to_meta_victims: candidates }))
+            }
+            Early::Invalid(..) => (Outcome::Invalid, json(&PreemptResult::default())),
         }
-        Err(error) => Err(error),
-    };
-    // the answer has no place for an error; without a candidate nothing is evicted, and the pod is tried again
-    evaluated.unwrap_or_else(|error| {
-        app.failed(Verb::Preempt, error);
-        json(&PreemptResult::default())
-    })
+    }
+
+    async fn answer(call: Arc<Call>) -> Result<Response, CallError> {
+        let own = call.clone();
+        Ok(call.app.planning.run(move || evaluate(&own)).await?)
+    }
 }
 
-fn evaluate(app: &App, body: &[u8]) -> Result<Response, String> {
-    let (pod, candidates) = PreemptArgs::parse(body)?;
-    let (outcome, left) = match k8s::request(&pod, &app.keys) {
-        Ok(Some(request)) => {
-            let left = left(app, &pod, &request, candidates);
-            (if left.is_empty() { "nowhere" } else { "ok" }, left)
-        }
-        Ok(None) => ("no-gpu-pod", candidates),
-        Err(error) => {
-            app.metrics.invalid.with_label_values(&[error.code()]).inc();
-            ("invalid", BTreeMap::new())
-        }
+fn evaluate(call: &Call) -> Response {
+    let asked = match call.asked::<Preempt>(PreemptArgs::parse) {
+        Ok(asked) => asked,
+        Err(answered) => return *answered,
     };
-    app.metrics.answered(Verb::Preempt, outcome);
-    Ok(json(&PreemptResult { node_name_to_meta_victims: left }))
+    let left = left(&call.app, asked);
+    call.app.metrics.answered(Verb::Preempt, if left.is_empty() { Outcome::Nowhere } else { Outcome::Ok });
+    json(&PreemptResult { node_name_to_meta_victims: left })
 }
 
 /// The candidates that are left, with their victims.
-fn left(
-    app: &App,
-    pod: &Pod,
-    request: &GpuRequest,
-    candidates: BTreeMap<String, MetaVictims>,
-) -> BTreeMap<String, MetaVictims> {
+fn left(app: &App, asked: Asked<Candidates>) -> Candidates {
+    let Asked { pod, asking, policy, args: candidates } = asked;
     let begun = Instant::now();
     let late = || begun.elapsed() > PATIENCE;
     let budgets = app.budgets.current();
@@ -86,8 +83,7 @@ fn left(
     }
     // the time bounds it
     let (mut planner, mut before) = (Planner::patient(), Planner::default());
-    let uid = uid(pod);
-    let asking = app.cluster.asking(&uid, request, app.policy);
+    let cluster = app.cluster.asking(&asking, app.policy);
     let mut left = BTreeMap::new();
     let mut unseen = 0;
     for (node, victims) in candidates {
@@ -95,8 +91,9 @@ fn left(
             unseen += 1;
             continue;
         }
-        let Some(ledger) = asking.ledger(&mut before, &node) else { continue };
-        let evaluated = Candidate { app, pod, request, node: &node, ledger: &ledger, budgets: budgets.as_deref() };
+        let Some(ledger) = cluster.ledger(&mut before, &node) else { continue };
+        let (request, budgets) = (&asking.request, budgets.as_deref());
+        let evaluated = Candidate { app, pod: &pod, request, policy, node: &node, ledger: &ledger, budgets };
         let victims = evaluated.victims(&mut planner, victims, &late);
         unseen += u64::from(late());
         // the scheduler takes a node without victims for an error
@@ -116,6 +113,7 @@ struct Candidate<'a> {
     app: &'a App,
     pod: &'a Pod,
     request: &'a GpuRequest,
+    policy: Policy,
     node: &'a str,
     ledger: &'a NodeLedger,
     budgets: Option<&'a [Arc<Budget>]>,
@@ -128,7 +126,7 @@ impl Candidate<'_> {
         let scene = Scene {
             ledger: self.ledger,
             request: self.request,
-            policy: self.request.policy.unwrap_or(self.app.policy),
+            policy: self.policy,
             chosen: &chosen,
             budgets: self.budgets,
             now: self.app.clock.now(),

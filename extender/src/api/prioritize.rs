@@ -2,53 +2,63 @@
 
 use std::sync::Arc;
 
-use axum::body::Body;
-use axum::extract::State;
 use axum::response::Response;
 use kerf::k8s;
 use kerf::placement::scores;
 
+use super::prepare::{Call, CallError, Early, Handler, json};
 use super::ranking::ranks;
-use super::wire::{Args, HostPriority};
-use super::{json, read};
-use crate::App;
-use crate::metrics::Verb;
+use super::wire::{Args, Candidates, HostPriority};
 use crate::planning::{Place, TooMuch};
+use crate::verb::{Outcome, Verb};
 
-pub(super) async fn handle(State(app): State<Arc<App>>, body: Body) -> Response {
-    let _timer = app.metrics.timer(Verb::Prioritize);
-    // the answer is a bare list: there is no place for an error, and the scheduler goes on without scores
-    let failed = |error| {
-        app.failed(Verb::Prioritize, error);
-        json(&Vec::<HostPriority<'_>>::new())
-    };
-    let body = match read(&app, body).await {
-        Ok(body) => body,
-        Err(error) => return failed(error),
-    };
-    let own = app.clone();
-    let evaluated = app.planning.run_here_or_there(body.len(), move |place| evaluate(&own, &body, place)).await;
-    evaluated.and_then(|answer| answer).unwrap_or_else(failed)
+/// So many of the best are named in the log.
+const NAMED: usize = 3;
+
+pub(super) struct Prioritize;
+
+impl Handler for Prioritize {
+    const VERB: Verb = Verb::Prioritize;
+    type Args<'a> = Candidates<'a>;
+
+    fn early(early: Early<Candidates<'_>>) -> (Outcome, Response) {
+        match early {
+            // the answer is a bare list: there is no place for an error, and the scheduler goes on without scores
+            Early::Failed(_) => (Outcome::Error, json(&Vec::<HostPriority<'_>>::new())),
+            // filter has told what is wrong with the pod
+            Early::NoGpu(candidates) | Early::Invalid(candidates, _) => {
+                (Outcome::NoGpu, json(&candidates.names().map(unsuited).collect::<Vec<_>>()))
+            }
+        }
+    }
+
+    async fn answer(call: Arc<Call>) -> Result<Response, CallError> {
+        let own = call.clone();
+        Ok(call.app.planning.run_here_or_there(call.body.len(), move |place| evaluate(&own, place)).await?)
+    }
 }
 
-fn evaluate(app: &App, body: &[u8], place: Place) -> Result<Result<Response, String>, TooMuch> {
-    let (pod, candidates) = match Args::parse(body) {
-        Ok(parsed) => parsed,
-        Err(error) => return Ok(Err(error)),
+fn evaluate(call: &Call, place: Place) -> Result<Response, TooMuch> {
+    let app = &call.app;
+    let asked = match call.asked::<Prioritize>(Args::parse) {
+        Ok(asked) => asked,
+        Err(answered) => return Ok(*answered),
     };
-    let Ok(Some(request)) = k8s::request(&pod, &app.keys) else {
-        app.metrics.answered(Verb::Prioritize, "no-gpu-pod");
-        return Ok(Ok(json(&candidates.names().map(|host| HostPriority { host, score: 0 }).collect::<Vec<_>>())));
-    };
-    place.allows(&request, app.policy, candidates.len())?;
-    let request = Arc::new(request);
-    let (ranked, unfit) = ranks(app, &pod, &request, candidates.names());
+    place.allows(&asked.asking.request, app.policy, asked.args.len())?;
+    let (mut ranked, unfit) = ranks(app, &asked.asking, k8s::requested(&asked.pod), asked.args.names());
+    ranked.sort_unstable();
+    let best: Vec<_> = ranked.iter().take(NAMED).copied().collect();
     let scores = scores(ranked);
     if let Some((best, _)) = scores.first() {
-        app.intend(&pod, &request, best);
+        app.intend(&asked.asking, best);
     }
-    app.metrics.answered(Verb::Prioritize, "ok");
-    let unfit = unfit.into_iter().map(|host| HostPriority { host, score: 0 });
+    tracing::debug!(policy = asked.policy.as_str(), fitting = scores.len(), ?best, "prioritized");
+    app.decisions.scored(&asked.asking.uid, &scores);
+    app.metrics.answered(Verb::Prioritize, Outcome::Ok);
     let scores = scores.iter().map(|(host, score)| HostPriority { host, score: i64::from(*score) });
-    Ok(Ok(json(&scores.chain(unfit).collect::<Vec<_>>())))
+    Ok(json(&scores.chain(unfit.into_iter().map(unsuited)).collect::<Vec<_>>()))
+}
+
+fn unsuited(host: &str) -> HostPriority<'_> {
+    HostPriority { host, score: 0 }
 }

@@ -2,30 +2,30 @@
 
 use std::collections::HashSet;
 
-use k8s_openapi::api::core::v1::Pod;
-use kerf::request::GpuRequest;
+use kerf::k8s;
+use kerf::placement::advise::NodeRank;
+use kerf::placement::shape::HostAmount;
+use kerf::request::pod::PodRequest;
 use rustc_hash::FxBuildHasher;
 
-use super::uid;
-use crate::asking::NodeRank;
-use crate::{App, Footprint};
+use super::prepare::Asked;
+use crate::app::App;
 
-/// The candidates that fit with their ranks, as if every pod in flight were placed already; and the others.
+/// The candidates that fit with their ranks, as if every pod in flight were placed already; and the others. `host` is
+/// what the pod takes beside GPUs.
 pub(super) fn ranks<'a>(
     app: &App,
-    pod: &Pod,
-    request: &GpuRequest,
+    pod: &PodRequest,
+    host: HostAmount,
     candidates: impl Iterator<Item = &'a str>,
 ) -> (Vec<(NodeRank, &'a str)>, Vec<&'a str>) {
-    let uid = uid(pod);
-    let footprint = Footprint::of(pod);
     // what is counted of the pod is what the watch shows of it: here, anybody asks
-    let asking = app.cluster.asking(&uid, request, app.policy);
+    let asking = app.cluster.asking(pod, app.policy);
     // who comes before it is there for it already
     let before = asking.claimants();
-    let ahead = app.intents.by_node(|pod| *pod != uid && !before.contains(pod), app.clock.now());
+    let ahead = app.intents.by_node(|other| *other != pod.uid && !before.contains(other), app.clock.now());
     let (mut ranked, mut unfit) = (Vec::new(), Vec::new());
-    for (node, rank) in asking.ranks(candidates, footprint, &ahead) {
+    for (node, rank) in asking.ranks(candidates, host, &ahead) {
         match rank {
             Some(rank) => ranked.push((rank, node)),
             None => unfit.push(node),
@@ -35,14 +35,13 @@ pub(super) fn ranks<'a>(
 }
 
 /// The `count` best of these candidates, all of which fit.
-pub(super) fn best<'a>(
+pub(super) fn best<'a, A>(
     app: &App,
-    pod: &Pod,
-    request: &GpuRequest,
+    asked: &Asked<A>,
     fitting: impl Iterator<Item = &'a str>,
     count: usize,
 ) -> HashSet<&'a str, FxBuildHasher> {
-    let (mut ranked, _) = ranks(app, pod, request, fitting);
+    let (mut ranked, _) = ranks(app, &asked.asking, k8s::requested(&asked.pod), fitting);
     if count < ranked.len() {
         ranked.select_nth_unstable(count);
         ranked.truncate(count);

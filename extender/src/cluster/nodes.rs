@@ -3,7 +3,8 @@
 use std::collections::BTreeSet;
 
 use kerf::ids::NodeName;
-use kerf::k8s::NodeView;
+use kerf::k8s::{NodeView, Taints};
+use kerf::placement::shape::HostAmount;
 
 use super::Cluster;
 use crate::freed::News;
@@ -17,13 +18,13 @@ impl Cluster {
         }
         view.tell(&mut ledger);
         drop(ledger);
-        self.surveyor.mark(&view.name);
+        self.mark(&view.name);
         self.freed.mark(&view.name, News::Told);
         self.notify();
     }
 
     /// Whether containers fail on a node for reasons of its own.
-    pub fn apply_failing(&self, node: &NodeName, failing: bool) {
+    pub(crate) fn apply_failing(&self, node: &NodeName, failing: bool) {
         let news = if failing {
             self.failing.insert(node.clone())
         } else {
@@ -34,18 +35,23 @@ impl Cluster {
         }
     }
 
-    /// Whether they do on any node.
-    pub(crate) fn any_fails(&self) -> bool {
-        !self.failing.is_empty()
+    /// What a Node says of who may be bound to it. To be told before [`Cluster::apply_node`], so that no pod finds the
+    /// node open in between.
+    pub(crate) fn apply_taints(&self, node: &NodeName, taints: Taints) {
+        if taints.is_empty() {
+            self.taints.remove(node);
+        } else {
+            self.taints.insert(node.clone(), taints);
+        }
     }
 
-    /// Whether it is tried last.
-    pub fn is_failing(&self, node: &str) -> bool {
-        self.failing.contains(node)
+    /// What a node has for pods, cards aside; `None` where it does not say.
+    pub fn apply_allocatable(&self, node: &NodeName, amount: Option<HostAmount>) {
+        self.survey.lock().allocatable(node, amount);
     }
 
     /// A Node is gone. Its pods stay until they are released.
-    pub fn delete_node(&self, name: &str) {
+    pub(crate) fn delete_node(&self, name: &str) {
         if let Some(mut ledger) = self.nodes.get_mut(name) {
             if ledger.listed() {
                 self.listed.add(ledger.key());
@@ -56,12 +62,12 @@ impl Cluster {
         self.queue.forget_node(name);
         self.taints.remove(name);
         self.failing.remove(name);
-        self.surveyor.forget(name);
+        self.survey.lock().forget(name);
         self.notify();
     }
 
     /// A complete list of Nodes has ended: those that are not in it are gone.
-    pub fn retain_nodes(&self, seen: &BTreeSet<NodeName>) {
+    pub(crate) fn retain_nodes(&self, seen: &BTreeSet<NodeName>) {
         let gone: Vec<NodeName> =
             self.nodes.iter().map(|entry| entry.key().clone()).filter(|name| !seen.contains(name)).collect();
         for name in gone {

@@ -1,4 +1,4 @@
-//! What the watch of Pods says, and answers about single pods.
+//! What the watch of Pods says, and the API server's answers about single pods.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -7,12 +7,19 @@ use std::sync::atomic::Ordering;
 use kerf::annotation::Record;
 use kerf::ids::{NodeName, PodRef, PodUid};
 use kerf::k8s::{Holding, PodView, Queued};
-use kerf::ledger::{Seen, State};
+use kerf::ledger::{NodeLedger, Seen, Standing, State};
+use kerf::placement::advise::UNBOUND_RECORD_MS;
+use kerf::placement::shape::Cards;
+use kerf::placement::survey::Sighting;
+use kerf::plan::Placement;
 use kerf::request::GpuRequest;
+use kerf::request::pod::PodRequest;
+use kerf::units::Timestamp;
 
-use super::{Applied, Cluster, PREDICATE_TTL_MS, Waiting};
+use super::{Applied, Cluster};
 use crate::clock::Clock;
 use crate::freed::News;
+use crate::queue::Waiting;
 
 impl Cluster {
     /// A complete list shows the pod. Whatever was heard of its end before that is not so.
@@ -20,13 +27,8 @@ impl Cluster {
         self.departed.remove(uid);
     }
 
-    /// Whether the pod was deleted or has ended, so that what shows it alive is older.
-    pub fn is_gone(&self, uid: &PodUid) -> bool {
-        self.departed.contains(uid)
-    }
-
     /// A complete list, begun in the latest epoch, has the pod, and no more can be read of it: what is known of it stays.
-    pub fn keep_pod(&self, uid: &PodUid) {
+    pub(crate) fn keep_pod(&self, uid: &PodUid) {
         for node in self.homes.get(uid).map(|homes| homes.clone()).unwrap_or_default() {
             if let Some(mut ledger) = self.nodes.get_mut(&node) {
                 ledger.keep(uid, self.epoch());
@@ -56,7 +58,10 @@ impl Cluster {
             return Applied::Nothing;
         }
         let applied = match (view.holding, view.node) {
-            (Some(holding), _) => self.observe(&view.uid, &view.pod, &holding, view.confirmed),
+            (Some(holding), _) => {
+                let pod = PodRequest { uid: view.uid, name: view.pod, request: holding.request.clone() };
+                self.observe(&pod, &holding, view.confirmed)
+            }
             (None, Some(_)) => {
                 self.mark_all(self.queue.remove(&view.uid), News::Told);
                 return Applied::Nothing;
@@ -68,15 +73,15 @@ impl Cluster {
                     self.notify();
                     return Applied::Nothing;
                 };
-                let (pod, tolerations) = (view.pod.clone(), view.tolerations.into());
-                let first = self.queue.request(&view.uid).is_none();
-                self.queue.seen(&view.uid, Waiting { pod, request: request.clone(), tolerations });
+                let pod = PodRequest { uid: view.uid, name: view.pod, request };
+                let first = !self.queue.contains(&pod.uid);
+                self.queue.seen(Waiting { pod: pod.clone(), tolerations: view.tolerations.into() });
                 if let Record::Placed(placement) = view.record {
                     // one from the future was written before the time of day was set back
                     let age = clock.since(placement.time).or(first.then_some(0));
-                    if let Some(age) = age.filter(|age| *age < PREDICATE_TTL_MS) {
-                        let deadline = clock.now().plus(PREDICATE_TTL_MS - age);
-                        self.reserve(&view.uid, &view.pod, &request, placement, deadline);
+                    if let Some(age) = age.filter(|age| *age < UNBOUND_RECORD_MS) {
+                        let deadline = clock.now().plus(UNBOUND_RECORD_MS - age);
+                        self.reserve(&pod, placement, deadline);
                     }
                 }
                 Applied::Nothing
@@ -87,17 +92,17 @@ impl Cluster {
     }
 
     /// Where a pod stands with kube-scheduler that was seen unbound ([`Cluster::apply_pod`]).
-    pub fn apply_queued(&self, uid: &PodUid, queued: Queued) {
+    pub(crate) fn apply_queued(&self, uid: &PodUid, queued: Queued) {
         self.mark_all(self.queue.stands(uid, queued), News::Told);
     }
 
     /// A bound pod was seen that has not ended and holds cards under another resource domain. Whether it is the first of its
     /// node.
-    pub fn apply_foreign(&self, uid: &PodUid, node: &NodeName) -> bool {
+    pub(crate) fn apply_foreign(&self, uid: &PodUid, node: &NodeName) -> bool {
         self.foreign.insert(uid.clone(), node.clone());
         let first = self.nodes.entry(node.clone()).or_default().foreign_begins(uid);
         if first {
-            self.surveyor.mark(node);
+            self.mark(node);
             self.notify();
         }
         first
@@ -110,42 +115,85 @@ impl Cluster {
 
     /// A pod was seen bound of which nothing else can be read: what is known of it stays, and where nothing is, it may have
     /// every card of its node.
-    pub fn apply_unreadable(&self, uid: &PodUid, pod: &PodRef, node: &NodeName) {
+    pub(crate) fn apply_unreadable(&self, uid: &PodUid, name: &PodRef, node: &NodeName) {
         if self.is_gone(uid) || self.homes.contains_key(uid) {
             return;
         }
         let request = Arc::new(GpuRequest::unreadable());
-        self.observe(uid, pod, &Holding { node: node.clone(), request, record: Record::Absent }, false);
+        let pod = PodRequest { uid: uid.clone(), name: name.clone(), request: request.clone() };
+        self.observe(&pod, &Holding { node: node.clone(), request, record: Record::Absent }, false);
         self.notify();
     }
 
-    /// A pod was seen bound.
-    fn observe(&self, uid: &PodUid, pod: &PodRef, holding: &Holding, confirmed: bool) -> Applied {
-        let Holding { node, request, record } = holding;
+    /// A pod that has not ended was seen, with cards or without.
+    pub fn apply_sighting(&self, uid: &PodUid, sighting: &Sighting<'_>) {
+        self.survey.lock().seen(uid, sighting);
+        // those that ask for cards are announced by what follows
+        if sighting.shape.cards == Cards::None {
+            self.notify();
+        }
+    }
+
+    /// A bound pod that has not ended was seen: what decides whether it leaves when room is made. Of pods without cards
+    /// that is their priority.
+    pub(crate) fn apply_standing(
+        &self,
+        uid: &PodUid,
+        node: &NodeName,
+        priority: i32,
+        standing: impl FnOnce() -> Standing,
+    ) {
+        match self.nodes.get_mut(node) {
+            Some(mut ledger) if ledger.commitments().contains_key(uid) => ledger.describe(uid, standing()),
+            _ if priority != 0 => {
+                self.priorities.insert(uid.clone(), priority);
+            }
+            _ => {}
+        }
+    }
+
+    /// A pod was seen bound to this node.
+    fn observe(&self, pod: &PodRequest, holding: &Holding, confirmed: bool) -> Applied {
+        let (uid, node) = (&pod.uid, &holding.node);
         self.mark_all(self.queue.remove(uid), News::Told);
         self.recorded.remove(uid);
         self.add_home(uid, node);
         let mut ledger = self.nodes.entry(node.clone()).or_default();
-        let seen = ledger.observe(uid, pod, request, holding.held(), confirmed, self.epoch());
+        let seen = ledger.observe(pod, holding.held(), confirmed, self.epoch());
         drop(ledger);
-        self.surveyor.mark(node);
+        self.mark(node);
         if seen == Seen::Drift {
             self.freed.mark(node, News::Told);
         }
         self.leave_others(uid, node);
-        match record {
+        match holding.record {
             Record::Placed(_) => Applied::Seen(seen),
-            Record::Absent if request.only_counted() => Applied::Unrecorded(seen),
+            Record::Absent if pod.request.only_counted() => Applied::Unrecorded(seen),
             Record::Absent | Record::Unreadable(_) => Applied::Unreadable(seen),
         }
     }
 
+    /// Keeps the cards that a `/scheduler/predicates` (perhaps of an earlier life of this process) wrote on a pod
+    /// that is not bound yet, until then.
+    fn reserve(&self, pod: &PodRequest, placement: Placement, deadline: Timestamp) {
+        let (uid, node) = (&pod.uid, placement.node);
+        self.add_home(uid, &node);
+        let reserve = |ledger: &mut NodeLedger| ledger.reserve(pod, placement.plan, deadline, self.epoch());
+        let reserved = self.nodes.get_mut(&node).is_some_and(|mut ledger| reserve(&mut ledger));
+        if reserved {
+            self.recorded.insert(uid.clone(), node.clone());
+            self.mark(&node);
+        } else {
+            self.drop_home(uid, &node);
+        }
+    }
+
     /// A Pod was deleted or has ended: whatever it held is free.
-    pub fn delete_pod(&self, uid: &PodUid) {
+    pub(crate) fn delete_pod(&self, uid: &PodUid) {
         self.departed.add(uid);
         self.mark_all(self.queue.remove(uid), News::Told);
         self.recorded.remove(uid);
-        self.surveyor.gone(uid);
+        self.survey.lock().unload(uid);
         self.priorities.remove(uid);
         if let Some((_, node)) = self.foreign.remove(uid) {
             self.foreign_ends(uid, &node);
@@ -159,19 +207,19 @@ impl Cluster {
     }
 
     /// A complete list of Pods begins. Returns what [`Cluster::finish_pods`] wants.
-    pub fn begin_pods(&self) -> u64 {
+    pub(crate) fn begin_pods(&self) -> u64 {
         self.epoch.fetch_add(1, Ordering::AcqRel) + 1
     }
 
     /// A complete list of Pods, begun in `epoch`, has ended: pods bound before it that it did not show are gone.
     /// `seen` holds all pods of the list, to forget pending ones that are gone.
-    pub fn finish_pods(&self, epoch: u64, seen: &BTreeSet<PodUid>) {
+    pub(crate) fn finish_pods(&self, epoch: u64, seen: &BTreeSet<PodUid>) {
         let nodes: Vec<NodeName> = self.nodes.iter().map(|entry| entry.key().clone()).collect();
         for node in nodes {
             let missing =
                 self.nodes.get_mut(&node).map(|mut ledger| ledger.release_missing(epoch)).unwrap_or_default();
             if !missing.is_empty() {
-                self.surveyor.mark(&node);
+                self.mark(&node);
                 self.freed.mark(&node, News::Told);
             }
             for uid in missing {
@@ -190,7 +238,7 @@ impl Cluster {
             self.foreign.remove(&uid);
             self.foreign_ends(&uid, &node);
         }
-        self.surveyor.retain(seen);
+        self.survey.lock().retain(seen);
         self.priorities.retain(|uid, _| seen.contains(uid));
         self.notify();
     }

@@ -2,7 +2,8 @@
 
 use std::collections::{HashSet, VecDeque};
 use std::hash::Hash;
-use std::sync::{Mutex, PoisonError};
+
+use parking_lot::Mutex;
 
 /// Remembers the names that were added last, up to a number.
 #[derive(Debug)]
@@ -17,7 +18,7 @@ impl<T: Clone + Eq + Hash> Recent<T> {
     }
 
     pub fn add(&self, name: &T) {
-        let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut known = self.known.lock();
         let (names, order) = &mut *known;
         if !names.insert(name.clone()) {
             return;
@@ -31,12 +32,12 @@ impl<T: Clone + Eq + Hash> Recent<T> {
     }
 
     pub fn contains(&self, name: &T) -> bool {
-        self.known.lock().unwrap_or_else(PoisonError::into_inner).0.contains(name)
+        self.known.lock().0.contains(name)
     }
 
     /// Forgets one name. It takes as long as all are many, and is for what never happens in a healthy cluster.
     pub fn remove(&self, name: &T) {
-        let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut known = self.known.lock();
         let (names, order) = &mut *known;
         if names.remove(name) {
             order.retain(|other| other != name);

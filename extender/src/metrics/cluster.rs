@@ -27,7 +27,6 @@ const GPU: [(&str, &str); 11] = [
     ("kerf_extender_gpu_pods", "Pods that hold a part of the GPU"),
     ("kerf_extender_gpu_overcommitted", "1 where pods hold more than the GPU has"),
 ];
-/// Their labels.
 const GPU_LABELS: [&str; 4] = ["gpu", "index", "model", "node"];
 
 /// Name and help of the gauges of what a card is offered as.
@@ -35,7 +34,6 @@ const SHARES: [(&str, &str); 2] = [
     ("kerf_extender_gpu_shares", "Shares by count that the GPU is offered as"),
     ("kerf_extender_gpu_shares_free", "Shares by count of the GPU that a new pod can have"),
 ];
-/// Their labels.
 const SHARES_LABELS: [&str; 3] = ["gpu", "node", "resource"];
 
 /// Everything here that Prometheus sees.
@@ -88,7 +86,6 @@ pub(crate) fn cards(cluster: &Cluster) -> impl Iterator<Item = String> + Send + 
     table.into_text().chain(shares.into_text())
 }
 
-/// Labels with their values.
 fn named<'a, const N: usize>(names: [&'a str; N], values: [&'a str; N]) -> [(&'a str, &'a str); N] {
     std::array::from_fn(|at| (names[at], values[at]))
 }
@@ -100,7 +97,6 @@ pub(super) struct ClusterCollector {
     descs: Vec<Desc>,
 }
 
-/// The gauges, empty.
 struct Gauges {
     commitments: GaugeVec,
     counted: GaugeVec,

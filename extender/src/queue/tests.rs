@@ -1,5 +1,6 @@
 use super::*;
-use kerf::request::{ContainerKind, RawAnnotations, RawContainer};
+use kerf::ids::PodRef;
+use kerf::request::{ContainerKind, GpuRequest, RawAnnotations, RawContainer};
 
 fn request(priority: i32) -> Arc<GpuRequest> {
     let raw =
@@ -21,8 +22,8 @@ fn nominated(created: i64) -> Queued {
 }
 
 fn see(queue: &Queue, uid: &str, priority: i32, queued: Queued) -> Vec<NodeName> {
-    let waiting = Waiting { pod: PodRef::new("ns", uid), request: request(priority), tolerations: Arc::default() };
-    queue.seen(&uid.into(), waiting);
+    let pod = PodRequest { uid: uid.into(), name: PodRef::new("ns", uid), request: request(priority) };
+    queue.seen(Waiting { pod, tolerations: Arc::default() });
     queue.stands(&uid.into(), queued)
 }
 
@@ -79,7 +80,7 @@ fn a_nomination_ends_where_it_is_cleared_moved_bound_gone_or_its_node_is() {
     see(&queue, "p", 5, nominated(1));
     queue.forget_node("n");
     assert!(!there(&queue));
-    assert!(queue.request(&"p".into()).is_some());
+    assert!(queue.contains(&"p".into()));
 }
 
 #[test]

@@ -12,9 +12,7 @@ use serde_json::value::RawValue;
 /// A Pod, and `spec.schedulingGroup.podGroupName` (Kubernetes 1.36), which the Pod's type does not have yet.
 #[derive(Clone, Debug)]
 pub(super) struct GroupedPod {
-    /// The Pod.
     pub pod: Pod,
-    /// The name of its PodGroup.
     pub group: Option<String>,
 }
 

@@ -70,7 +70,7 @@ async fn a_lost_answer_is_neither_a_double_booking_nor_a_leak() {
 async fn a_binding_in_doubt_keeps_its_cards_until_the_api_server_says() {
     let world = World::new([node("a", 1, 15_360)]).await;
     let pod = world.pod("p", share("60", "30")).await;
-    world.until("pod seen", |w| w.extender.cluster().pending_request(&uid(&pod)).is_some()).await;
+    world.until("pod seen", |w| w.extender.cluster().is_pending(&uid(&pod))).await;
     world.api.hold_watch("pods", Watchers::All).unwrap();
     world.api.inject(Fault::new("create", "pods/binding", Action::DropAfter).times(1));
     let reads = world.api.inject(Fault::new("get", "pods", Action::Status(503)));
@@ -91,7 +91,7 @@ async fn a_binding_in_doubt_keeps_its_cards_until_the_api_server_says() {
 async fn a_refused_write_frees_the_cards_at_once() {
     let world = World::new([node("a", 1, 15_360)]).await;
     let gone = world.pod("gone", share("60", "30")).await;
-    world.until("pod seen", |w| w.extender.cluster().pending_request(&uid(&gone)).is_some()).await;
+    world.until("pod seen", |w| w.extender.cluster().is_pending(&uid(&gone))).await;
     world.api.hold_watch("pods", Watchers::All).unwrap();
     world.api.force_delete("pods", "default", "gone").unwrap();
     assert!(world.bind(&gone, "a").await.is_err());
@@ -107,7 +107,7 @@ async fn a_refused_write_says_nothing_of_an_earlier_one_without_an_answer() {
     for code in [429, 403, 409] {
         let world = World::new([node("a", 1, 15_360)]).await;
         let pod = world.pod("p", share("100", "")).await;
-        world.until("pod seen", |w| w.extender.cluster().pending_request(&uid(&pod)).is_some()).await;
+        world.until("pod seen", |w| w.extender.cluster().is_pending(&uid(&pod))).await;
         let slow = world.api.inject(Fault::new("create", "pods/binding", Action::Hold).times(1));
         assert!(world.bind(&pod, "a").await.unwrap_err().contains("unknown"));
         assert_eq!(slow.parked(), 1, "it may still be carried out");
@@ -128,7 +128,7 @@ async fn a_refused_write_says_nothing_of_an_earlier_one_without_an_answer() {
 async fn another_life_of_the_name_is_not_bound() {
     let world = World::new([node("a", 1, 15_360)]).await;
     let old = world.pod("p", share("60", "30")).await;
-    world.until("pod seen", |w| w.extender.cluster().pending_request(&uid(&old)).is_some()).await;
+    world.until("pod seen", |w| w.extender.cluster().is_pending(&uid(&old))).await;
     world.api.hold_watch("pods", Watchers::All).unwrap();
     world.api.force_delete("pods", "default", "p").unwrap();
     let new = world.pod("p", share("10", "1")).await;
@@ -143,7 +143,7 @@ async fn another_life_of_the_name_is_not_bound() {
 async fn a_pod_bound_elsewhere_leaves_the_node_where_it_was_assumed() {
     let world = World::new([node("a", 1, 15_360), node("b", 1, 15_360)]).await;
     let pod = world.pod("p", share("60", "30")).await;
-    world.until("pod seen", |w| w.extender.cluster().pending_request(&uid(&pod)).is_some()).await;
+    world.until("pod seen", |w| w.extender.cluster().is_pending(&uid(&pod))).await;
     world.api.inject(Fault::new("create", "pods/binding", Action::DropBefore).times(1));
     assert!(world.bind(&pod, "a").await.is_err());
     assert_eq!(world.used("a"), [600], "in doubt");

@@ -24,7 +24,7 @@ async fn bring(world: &World, pod: &Value, state: &str) {
     let name = text(pod, "/metadata/name");
     let counts = world.used("a");
     if state == "pending" {
-        world.until("seen", |w| w.extender.cluster().pending_request(&uid(pod)).is_some()).await;
+        world.until("seen", |w| w.extender.cluster().is_pending(&uid(pod))).await;
         return;
     }
     world.bind(pod, "a").await.unwrap();
@@ -33,7 +33,7 @@ async fn bring(world: &World, pod: &Value, state: &str) {
         "ending" => world.api.delete("pods", "default", name).unwrap(),
         _ => {}
     }
-    world.until("it waits no more", |w| w.extender.cluster().pending_request(&uid(pod)).is_none()).await;
+    world.until("it waits no more", |w| !w.extender.cluster().is_pending(&uid(pod))).await;
     assert_ne!(world.used("a"), counts);
 }
 
@@ -131,7 +131,7 @@ async fn a_pod_that_broke_the_contract_while_it_waited_is_not_bound() {
     bring(&world, &p, "pending").await;
     let patch = json!({ "metadata": { "annotations": { &Keys::default().policy: "x" } } });
     world.api.patch("pods", "default", "p", &patch).unwrap();
-    world.until("seen", |w| w.extender.cluster().pending_request(&uid(&p)).is_none()).await;
+    world.until("seen", |w| !w.extender.cluster().is_pending(&uid(&p))).await;
     assert!(world.bind(&p, "a").await.unwrap_err().contains("gpu-policy"));
     assert!(world.api.writes().is_empty());
 }

@@ -10,7 +10,7 @@ use crate::fixture::{World, node, pod, share};
 async fn create(world: &World, object: Value) -> Arc<Value> {
     let pod = world.api.create("pods", object).unwrap();
     let uid = pod["metadata"]["uid"].as_str().unwrap().into();
-    world.until("pod seen", |w| w.extender.cluster().pending_request(&uid).is_some()).await;
+    world.until("pod seen", |w| w.extender.cluster().is_pending(&uid)).await;
     pod
 }
 

@@ -5,8 +5,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use kerf::annotation::Keys;
-use kerf::shares::ShareResources;
-use kerf_extender::binder::WAKER;
+use kerf_extender::WAKER;
 use kerf_extender::config::Config;
 use kerf_extender::{Extender, start};
 use kerf_runtime::shutdown::Tasks;
@@ -32,7 +31,7 @@ pub fn config() -> Config {
         listen: ([127, 0, 0, 1], 0).into(),
         domain: Default::default(),
         namespace: "kerf-system".into(),
-        share_resources: ShareResources::WELL_KNOWN.parse().expect("names"),
+        share_resources: kerf_runtime::flags::SHARE_RESOURCES.parse().expect("names"),
         policy: Default::default(),
         api_timeout: Duration::from_millis(300),
         write_timeout: Duration::from_millis(300),
@@ -133,7 +132,7 @@ impl World {
                 let node = pod.pointer("/spec/nodeName").and_then(Value::as_str);
                 assert!(node.is_none() || node == Some(placement.node.as_str()), "bound where it was placed");
                 let cards =
-                    placement.plan.grants[0].devices().map(|id| format!("{}/{id}", placement.node)).collect();
+                    placement.plan.grants[0].gpus.ids().map(|id| format!("{}/{id}", placement.node)).collect();
                 Some((pod.pointer("/metadata/name")?.as_str()?.to_owned(), cards))
             })
             .collect()
@@ -155,14 +154,14 @@ impl World {
     pub async fn relist(&self) {
         let marker = self.pod("of-the-list", share("1", "1")).await;
         let uid = marker["metadata"]["uid"].as_str().expect("uid").into();
-        self.until("seen", |w| w.extender.cluster().pending_request(&uid).is_some()).await;
+        self.until("seen", |w| w.extender.cluster().is_pending(&uid)).await;
         let held = self.api.inject(Fault::new("watch", "*", Action::Hold));
         self.api.break_watches();
         held.wait_hits(2, PATIENCE).await.expect("watches begin anew");
         self.api.force_delete("pods", "default", "of-the-list").expect("deleted");
         self.api.compact();
         held.remove();
-        self.until("listed", |w| w.extender.cluster().pending_request(&uid).is_none()).await;
+        self.until("listed", |w| !w.extender.cluster().is_pending(&uid)).await;
     }
 
     /// What the extender answers to a GET.

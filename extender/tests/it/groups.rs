@@ -30,7 +30,7 @@ async fn two_groups(nominates_waiting: bool) {
     let seen = |w: &World| {
         let pods = w.api.list("pods").unwrap();
         let uid = |pod: &serde_json::Value| pod["metadata"]["uid"].as_str().unwrap().into();
-        pods.iter().all(|pod| w.extender.cluster().pending_request(&uid(pod)).is_some())
+        pods.iter().all(|pod| w.extender.cluster().is_pending(&uid(pod)))
     };
     world.until("all are seen", seen).await;
     let scheduler = Scheduler::start(config).await.unwrap();

@@ -118,9 +118,9 @@ async fn a_card_that_vanishes_or_falls_ill_keeps_its_pods_and_takes_no_new_one()
         let refused = |w: &World| {
             let mut planner = kerf::placement::Planner::default();
             let (cluster, uid) = (w.extender.cluster(), q["metadata"]["uid"].as_str().unwrap().into());
-            cluster
-                .pending_request(&uid)
-                .is_some_and(|r| cluster.asking(&uid, &r, Default::default()).fit(&mut planner, "a") == Err(unfit))
+            cluster.waiting(&uid).is_some_and(|waiting| {
+                cluster.asking(&waiting.pod, Default::default()).fit(&mut planner, "a") == Err(unfit)
+            })
         };
         world.until("refused", refused).await;
         let filtered = world.client.filter(&q, &world.nodes()).await.unwrap();

@@ -24,7 +24,7 @@ async fn what_was_deleted_stays_deleted_however_late_the_answer_to_a_bind_comes(
     for how in ["deleted", "Succeeded", "Failed"] {
         let world = World::new([node("a", 1, 15_360)]).await;
         let p = world.pod("p", share("100", "")).await;
-        world.until("seen", |w| w.extender.cluster().pending_request(&uid(&p)).is_some()).await;
+        world.until("seen", |w| w.extender.cluster().is_pending(&uid(&p))).await;
         world.api.inject(Fault::new("create", "pods/binding", Action::DropAfter).times(1));
         let read = world.api.inject(Fault::new("get", "pods", Action::HoldAnswer).times(1));
         let late = async {
@@ -47,7 +47,7 @@ async fn what_was_deleted_stays_deleted_however_late_the_answer_to_a_bind_comes(
 async fn what_was_deleted_stays_deleted_however_late_the_reaper_hears_of_it() {
     let world = World::new([node("a", 1, 15_360)]).await;
     let p = world.pod("p", share("100", "")).await;
-    world.until("seen", |w| w.extender.cluster().pending_request(&uid(&p)).is_some()).await;
+    world.until("seen", |w| w.extender.cluster().is_pending(&uid(&p))).await;
     world.api.bind("default", "p", "a").unwrap();
     world.until("bound", |w| w.used("a") == [1000]).await;
     // an answer to a question that was asked before
@@ -89,7 +89,7 @@ async fn an_answer_that_is_older_than_a_record_does_not_bring_back_the_one_befor
 async fn a_pod_is_bound_to_no_card_that_fell_ill_since_the_last_try() {
     let world = World::new([node("a", 2, 15_360)]).await;
     let p = world.pod("p", share("60", "10")).await;
-    world.until("seen", |w| w.extender.cluster().pending_request(&uid(&p)).is_some()).await;
+    world.until("seen", |w| w.extender.cluster().is_pending(&uid(&p))).await;
     world.api.inject(Fault::new("create", "pods/binding", Action::DropBefore).times(1));
     assert!(world.bind(&p, "a").await.unwrap_err().contains("unknown"));
     assert_eq!(world.used("a"), [600, 0]);

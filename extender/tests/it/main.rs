@@ -4,6 +4,7 @@
 
 mod bind;
 mod callers;
+mod decisions;
 mod expected;
 mod failing;
 mod fixture;

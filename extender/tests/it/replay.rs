@@ -8,12 +8,13 @@ use kerf::device::{Device, Inventory};
 use kerf::ids::{NodeName, PodRef, PodUid};
 use kerf::k8s::{Holding, NodeView, PodView};
 use kerf::placement::shape::{HostAmount, Shape};
+use kerf::placement::survey::Sighting;
 use kerf::plan::Placement;
 use kerf::policy::Policy;
 use kerf::replay::{Arrivals, CardKind, Machine, Pod, Random, Run, Workload};
+use kerf::request::pod::PodRequest;
 use kerf::request::{ContainerKind, GpuRequest, RawAnnotations, RawContainer};
 use kerf::units::{Mib, Timestamp};
-use kerf_extender::Footprint;
 use kerf_extender::cluster::Cluster;
 
 const CARD: Mib = Mib(25_600);
@@ -89,19 +90,20 @@ fn lived(policy: Policy) -> Vec<Option<(String, Vec<u32>)>> {
         .collect();
     let place = |(number, (request, amount)): (usize, &(Arc<GpuRequest>, HostAmount))| {
         let (uid, pod) = (PodUid::from(format!("u{number}")), PodRef::new("ns", format!("p{number}")));
-        let footprint = Footprint { amount: *amount, resident: false };
-        cluster.apply_footprint(&uid, None, footprint, Some(request));
+        let asking = PodRequest::new(&uid, &pod, request);
+        let shape = Shape::of(Some(request), amount.cpu, amount.memory);
+        cluster.apply_sighting(&uid, &Sighting { shape: &shape, node: None, resident: false });
         let names = names.iter().map(String::as_str);
         // kube-scheduler counts cores and memory: of the nodes that lack them it never asks
         let room = |name: &&str| free[*name].cpu >= amount.cpu && free[*name].memory >= amount.memory;
-        let ranked = cluster.asking(&uid, request, policy).ranks(names.filter(room), footprint, &BTreeMap::new());
+        let ranked = cluster.asking(&asking, policy).ranks(names.filter(room), *amount, &BTreeMap::new());
         let (_, node) = ranked.into_iter().filter_map(|(node, rank)| Some((rank?, node))).min()?;
         let node = NodeName::from(node);
         free.entry(node.to_string()).and_modify(|free| *free = free.minus(*amount));
-        let plan = cluster.assume(&node, &uid, &pod, request, policy, Timestamp(1)).unwrap();
-        let slots = plan.grants[0].slices.iter().map(|slice| slice.index).collect();
+        let plan = cluster.assume(&node, &asking, policy, Timestamp(1)).unwrap();
+        let slots = plan.grants[0].gpus.devices().map(|device| device.index).collect();
         cluster.bound(&node, &uid);
-        cluster.apply_footprint(&uid, Some(&node), footprint, Some(request));
+        cluster.apply_sighting(&uid, &Sighting { shape: &shape, node: Some(&node), resident: false });
         let record = Record::Placed(Placement { node: node.clone(), time: 0, limit: None, plan });
         let holding = Some(Holding { node: node.clone(), request: request.clone(), record: record.clone() });
         let request = Ok(Some(request.clone()));

@@ -83,7 +83,7 @@ async fn the_end_waits_for_no_answer_about_bindings_in_doubt() {
     for number in 0..DOUBTS {
         let p = world.pod(&format!("p{number}"), share("100", "")).await;
         let uid = PodUid::from(p["metadata"]["uid"].as_str().unwrap());
-        world.until("seen", |w| w.extender.cluster().pending_request(&uid).is_some()).await;
+        world.until("seen", |w| w.extender.cluster().is_pending(&uid)).await;
         assert!(world.bind(&p, "a").await.is_err());
     }
     let asked = world.api.inject(Fault::new("get", "pods", Action::Hold));

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use kerf_extender::binder::WAKER;
+use kerf_extender::WAKER;
 use kerf_testkit::api::{Action, Fault, Watchers};
 use kerf_testkit::scheduler::{ExtenderConfig, Scheduler, SchedulerConfig};
 use serde_json::{Value, json};
@@ -46,7 +46,7 @@ fn wakes(world: &World) -> u64 {
 async fn ghost(world: &World) -> Value {
     let ghost = world.pod("ghost", share("60", "30")).await;
     let uid = ghost["metadata"]["uid"].as_str().unwrap().into();
-    world.until("seen", |w| w.extender.cluster().pending_request(&uid).is_some()).await;
+    world.until("seen", |w| w.extender.cluster().is_pending(&uid)).await;
     world.api.inject(Fault::new("create", "pods/binding", Action::DropBefore).named("ghost").times(1));
     assert!(world.bind(&ghost, "a").await.is_err());
     assert_eq!(world.used("a"), [600]);
@@ -82,7 +82,7 @@ async fn news_that_come_late_are_told_too() {
     world.bind(&first, "a").await.unwrap();
     let p = world.pod("p", share("60", "30")).await;
     let uid = p["metadata"]["uid"].as_str().unwrap().into();
-    world.until("seen", |w| w.extender.cluster().pending_request(&uid).is_some()).await;
+    world.until("seen", |w| w.extender.cluster().is_pending(&uid)).await;
     let scheduler = scheduler(&world).await;
     unschedulable(&scheduler, 1).await;
     // the scheduler's watch is ahead of the extender's
@@ -128,11 +128,11 @@ async fn a_member_of_a_group_that_is_gone_makes_room_for_others() {
     member["metadata"]["labels"] = json!({ "scheduling.x-k8s.io/pod-group": "g" });
     let member = world.api.create("pods", member).unwrap();
     let uid = member["metadata"]["uid"].as_str().unwrap().into();
-    world.until("seen", |w| w.extender.cluster().pending_request(&uid).is_some()).await;
+    world.until("seen", |w| w.extender.cluster().is_pending(&uid)).await;
     assert_eq!(world.client.filter(&member, &world.nodes()).await.unwrap().nodes, ["a"]);
     let other = world.pod("other", share("60", "30")).await;
     assert!(world.client.filter(&other, &world.nodes()).await.unwrap().nodes.is_empty());
     world.api.force_delete("pods", "default", "member").unwrap();
-    world.until("the member is gone", |w| w.extender.cluster().pending_request(&uid).is_none()).await;
+    world.until("the member is gone", |w| !w.extender.cluster().is_pending(&uid)).await;
     assert_eq!(world.client.filter(&other, &world.nodes()).await.unwrap().nodes, ["a"]);
 }

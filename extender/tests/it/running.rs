@@ -94,10 +94,10 @@ async fn a_pending_pod_is_not_placed_as_it_was_before_its_annotation_was_spoiled
         let uid = PodUid::from(p["metadata"]["uid"].as_str().unwrap());
         for text in texts {
             annotate(&world.api, &name, &key, text);
-            world.until("refused", |w| w.extender.cluster().pending_request(&uid).is_none()).await;
+            world.until("refused", |w| !w.extender.cluster().is_pending(&uid)).await;
             assert!(world.bind(&p, "a").await.unwrap_err().contains("annotation"), "{key}");
             annotate(&world.api, &name, &key, Value::Null);
-            world.until("mended", |w| w.extender.cluster().pending_request(&uid).is_some()).await;
+            world.until("mended", |w| w.extender.cluster().is_pending(&uid)).await;
         }
         assert_eq!(world.used("a"), [0, 0]);
         world.api.force_delete("pods", "default", &name).unwrap();

@@ -67,7 +67,7 @@ fn written(world: &World, scenario: &Scenario) -> BTreeMap<String, Vec<u32>> {
     let pod = world.api.get("pods", "default", &scenario.pod_name()).unwrap();
     let text = pod["metadata"]["annotations"][&Keys::default().placement].as_str().expect("a placement");
     let grants = placement::decode(text).unwrap().plan.grants;
-    grants.iter().map(|g| (g.container.to_string(), g.slices.iter().map(|s| s.index).collect())).collect()
+    grants.iter().map(|g| (g.container.to_string(), g.gpus.devices().map(|d| d.index).collect())).collect()
 }
 
 #[tokio::test]

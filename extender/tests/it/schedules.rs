@@ -71,9 +71,9 @@ fn truth(api: &ApiServer, tenant: &Tenant) -> Truth {
     let holds = |pod: &Value| is_bound(pod) && !has_ended(pod) && !is_stranger(pod);
     for pod in api.list("pods").unwrap().iter().filter(|pod| holds(pod)) {
         for grant in tenant.placed(pod).plan.grants {
-            for slice in &grant.slices {
-                let card = truth.get_mut(slice.device.as_str()).unwrap();
-                card.0 += slice.share.compute.0 / 10;
+            for (device, share) in grant.gpus.amounts() {
+                let card = truth.get_mut(device.id.as_str()).unwrap();
+                card.0 += share.compute.0 / 10;
                 card.1 += 1;
             }
         }

@@ -43,4 +43,5 @@ pub mod allowance;
 pub mod arbiter;
 pub mod limits;
 pub mod path;
+pub mod process;
 pub mod state;

@@ -89,11 +89,6 @@ impl fmt::Display for LimitsError {
 impl std::error::Error for LimitsError {}
 
 impl DeviceLimits {
-    /// Whether kernels of this card are never held back, whoever its neighbours are.
-    pub fn unpaced(&self) -> bool {
-        self.core == 100
-    }
-
     fn check(&self, line: usize) -> Result<(), LimitsError> {
         let legal = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'.');
         if self.uuid.is_empty() || self.uuid.len() > MAX_UUID || !self.uuid.bytes().all(legal) {

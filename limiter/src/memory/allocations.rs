@@ -7,7 +7,6 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 /// Parts that are locked by themselves, so that threads seldom meet.
 const SHARDS: usize = 16;
 
-/// One allocation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Allocation {
     /// Position of the card in the limits; `None` where the limits do not name it.
@@ -20,7 +19,6 @@ pub struct Allocation {
     pub pool: usize,
 }
 
-/// A table of them.
 #[derive(Default)]
 pub struct Allocations {
     shards: [Mutex<HashMap<u64, Allocation, BuildHasherDefault<PointerHasher>>>; SHARDS],

@@ -9,7 +9,8 @@ use std::os::unix::fs::MetadataExt;
 use std::sync::atomic::Ordering::SeqCst;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use kerf_limiter_contract::state::{Flags, MAX_PROCESSES, Process, State, owner, owner_pid};
+use kerf_limiter_contract::process::Stat;
+use kerf_limiter_contract::state::{self, Flags, MAX_PROCESSES, Process, State, owner_pid};
 
 /// How often, at most, the maps of living processes are looked through; nanoseconds.
 const MAPS_EVERY: u64 = 1_000_000_000;
@@ -32,10 +33,10 @@ impl Liveness {
     pub fn of_this_process(file: u64) -> Option<Self> {
         // not std's: in a new pid namespace `/proc` may still be the old one's, and then it must not be believed
         let pid = std::process::id();
-        let stat = Stat::of("self")?;
+        let stat = Stat::of("/proc/self")?;
         (stat.pid == pid).then_some(())?;
         let namespace = fs::metadata("/proc/self/ns/pid").ok()?.ino();
-        Some(Self { me: owner(pid, stat.start), namespace, file, looked: AtomicU64::new(0) })
+        Some(Self { me: state::owner(pid, stat.start), namespace, file, looked: AtomicU64::new(0) })
     }
 
     /// Takes a free entry of the shared file for this process, and gives back what it held before an `exec`.
@@ -120,13 +121,13 @@ impl Liveness {
             return true;
         }
         let pid = owner_pid(owner);
-        let Some(stat) = Stat::of(&pid.to_string()) else {
+        let Some(stat) = Stat::of(format!("/proc/{pid}")) else {
             // gone, unless `/proc` hides others' processes
             // SAFETY: signal 0 is never delivered; the call only asks.
             let known = unsafe { libc::kill(pid as libc::pid_t, 0) } == 0;
             return known || std::io::Error::last_os_error().raw_os_error() != Some(libc::ESRCH);
         };
-        if kerf_limiter_contract::state::owner(pid, stat.start) != owner || stat.zombie {
+        if state::owner(pid, stat.start) != owner || (stat.ended() && stat.threads <= 1) {
             return false;
         }
         !look || maps(pid, self.file).unwrap_or(true)
@@ -136,28 +137,6 @@ impl Liveness {
     #[cfg(test)]
     pub fn everybody() -> Self {
         Self { me: u64::MAX, namespace: 0, file: 0, looked: AtomicU64::new(0) }
-    }
-}
-
-/// What `/proc/<pid>/stat` says.
-struct Stat {
-    pid: u32,
-    start: u64,
-    /// Dead, and its last thread as well.
-    zombie: bool,
-}
-
-impl Stat {
-    fn of(who: &str) -> Option<Self> {
-        let text = fs::read_to_string(format!("/proc/{who}/stat")).ok()?;
-        // "pid (name) state ...": the name may hold anything, also parentheses
-        let (head, rest) = text.rsplit_once(')')?;
-        let pid = head.split_once(' ')?.0.parse().ok()?;
-        let fields: Vec<&str> = rest.split_ascii_whitespace().collect();
-        // counted from field 3
-        let (state, threads, start) = (fields.first()?, fields.get(17)?, fields.get(19)?);
-        let zombie = matches!(*state, "Z" | "X") && threads.parse::<u64>().is_ok_and(|n| n <= 1);
-        Some(Self { pid, start: start.parse().ok()?, zombie })
     }
 }
 

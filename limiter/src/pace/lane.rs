@@ -52,7 +52,6 @@ pub struct Run {
     pub launches: u32,
 }
 
-/// A stream.
 #[derive(Default)]
 pub struct Lane {
     /// The last mark that was reached, and when.

@@ -5,12 +5,14 @@
 use std::collections::BTreeMap;
 
 use kerf::ids::{DeviceId, PodUid};
-use kerf::plan::{Form, Grant, Placement, Plan, Slice};
+use kerf::plan::{ContainerGrant, CountedDevice, Grant, Placement, Plan};
 use kerf::request::{Ask, ContainerRequest};
 use kerf::shares::Counted;
+use kerf::units::Share;
 
 use crate::allocation::allocations::Allocations;
 use crate::allocation::entry::{Assigned, Entry};
+use crate::allocation::ids_to_cards::in_order;
 use crate::allocation::pod::Key;
 use crate::device::ids::Resource;
 
@@ -29,35 +31,35 @@ impl Allocations {
 
     /// What the pod holds by its ids. `None` where these do not say it of every container.
     fn held_by(&self, entry: &Entry) -> Option<Placement> {
-        let grant = |container: &ContainerRequest, slices: Vec<Slice>| Grant {
-            container: container.name.clone(),
-            kind: container.kind,
-            position: container.position,
-            form: Form::of(&container.ask),
-            slices,
+        let by_count = |container: &ContainerRequest, counted: &Counted, devices| {
+            container.granted(Grant::Counted { resource: counted.resource.clone(), devices })
         };
-        let mut grants: Vec<Option<Grant>> = Vec::new();
+        let mut grants: Vec<Option<ContainerGrant>> = Vec::new();
         for container in &entry.pod.request.containers {
             let claim = entry.claim(&container.name);
             grants.push(match &container.ask {
                 Ask::Counted(counted) => {
                     let resource = Resource::Counted(counted.resource.clone());
                     match claim.and_then(|claim| claim.ids(&resource)) {
-                        Some(ids) => Some(grant(container, self.shares(&counted.resource, ids)?)),
+                        Some(ids) => Some(by_count(container, counted, self.shares(&counted.resource, ids)?)),
                         None => None,
                     }
                 }
-                Ask::Share(_) | Ask::Whole { .. } => {
+                ask @ (Ask::Share(_) | Ask::Whole { .. }) => {
                     let key = Key { pod: entry.pod.uid.clone(), container: container.name.clone() };
-                    Some(grant(container, self.answers.of(&key, claim?.core()?)?.clone()))
+                    let cards = self.answers.of(&key, claim?.core()?)?;
+                    let as_asked = |share: &Share| !matches!(ask, Ask::Share(asked) if asked != share);
+                    let cards = cards.iter().filter(|(_, share)| as_asked(share));
+                    let cards = cards.map(|(device, share)| (device.clone(), share.memory));
+                    Some(container.granted(Grant::of(ask, cards)?))
                 }
             });
         }
-        let known: Vec<Grant> = grants.iter().flatten().cloned().collect();
+        let known: Vec<ContainerGrant> = grants.iter().flatten().cloned().collect();
         let all = entry.pod.request.containers.iter().zip(grants).map(|(container, found)| {
             match (&container.ask, found) {
                 (_, Some(grant)) => Some(grant),
-                (Ask::Counted(counted), None) => Some(grant(container, self.reused(counted, &known)?)),
+                (Ask::Counted(counted), None) => Some(by_count(container, counted, self.reused(counted, &known)?)),
                 _ => None,
             }
         });
@@ -69,10 +71,12 @@ impl Allocations {
 
     /// What an init container had that was over before this process began: kubelet gives its ids to the containers
     /// after it, so their GPUs were its GPUs; more than they have, of the same GPUs first.
-    fn reused(&self, counted: &Counted, later: &[Grant]) -> Option<Vec<Slice>> {
-        let same = later.iter().filter(|grant| grant.form == Form::Counted(counted.resource.clone()));
-        let held: BTreeMap<&DeviceId, u32> =
-            same.flat_map(|grant| &grant.slices).map(|slice| (&slice.device, slice.count)).collect();
+    fn reused(&self, counted: &Counted, later: &[ContainerGrant]) -> Option<Vec<CountedDevice>> {
+        let same = later.iter().filter_map(|grant| match &grant.gpus {
+            Grant::Counted { resource, devices } if *resource == counted.resource => Some(devices),
+            _ => None,
+        });
+        let held: BTreeMap<&DeviceId, u32> = same.flatten().map(|one| (&one.device.id, one.count)).collect();
         let all = |device: &DeviceId| Some(self.cards.get(device)?.offers.get(&counted.resource)?.get());
         let steps = held.iter().map(|(device, count)| (*device, Some(*count)));
         let steps = steps.chain(held.keys().map(|device| (*device, all(device))));
@@ -86,9 +90,9 @@ impl Allocations {
             left -= more;
         }
         let taken = taken.into_iter().filter(|(_, count)| *count > 0);
-        let slices = taken.map(|(device, count)| self.slice(&counted.resource, device.as_str(), count));
-        let mut slices = slices.collect::<Option<Vec<Slice>>>().filter(|_| left == 0)?;
-        slices.sort_by(|a, b| (a.index, &a.device).cmp(&(b.index, &b.device)));
-        Some(slices)
+        let devices = taken.map(|(device, count)| self.counted(&counted.resource, device.as_str(), count));
+        let mut devices = devices.collect::<Option<Vec<CountedDevice>>>().filter(|_| left == 0)?;
+        devices.sort_by(in_order);
+        Some(devices)
     }
 }

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use kerf::device::Device;
 use kerf::ids::{DeviceId, PodUid};
-use kerf::plan::{Plan, Slice};
+use kerf::plan::{DeviceRef, Grant, Plan};
 
 use crate::allocation::answers::{AnsweredIds, Answers};
 use crate::allocation::kubelet_list::{KubeletList, Question};
@@ -146,17 +146,20 @@ impl Allocations {
     /// The plan with each GPU named as this node knows it; GPUs that are not here keep their names.
     pub(super) fn resolve(&self, plan: &Plan) -> Plan {
         let mut plan = plan.clone();
+        let resolve = |device: &mut DeviceRef| {
+            let card = self.card(&device.id)?;
+            *device = DeviceRef { id: card.id.clone(), index: card.index };
+            Some(card)
+        };
         for grant in &mut plan.grants {
-            let whole = grant.is_whole();
-            for slice in &mut grant.slices {
-                if let Some(card) = self.card(&slice.device) {
-                    *slice = Slice {
-                        device: card.id.clone(),
-                        index: card.index,
-                        share: if whole { card.capacity() } else { slice.share },
-                        count: slice.count,
-                    };
+            match &mut grant.gpus {
+                Grant::Share { device, .. } => _ = resolve(device),
+                Grant::Whole(devices) => {
+                    for one in devices {
+                        one.memory = resolve(&mut one.device).map_or(one.memory, |card| card.memory);
+                    }
                 }
+                Grant::Counted { devices, .. } => devices.iter_mut().for_each(|one| _ = resolve(&mut one.device)),
             }
         }
         plan

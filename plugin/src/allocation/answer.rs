@@ -2,7 +2,7 @@
 
 use kerf::ids::{DeviceId, PodRef};
 use kerf::isolation::Isolation;
-use kerf::plan::Grant;
+use kerf::plan::ContainerGrant;
 use kerf::units::Milli;
 use kerf_runtime::failure::Failure;
 
@@ -18,7 +18,7 @@ pub struct Answer {
     pub key: Key,
     pub reference: PodRef,
     /// The GPUs, named as this node knows them now.
-    pub grant: Grant,
+    pub grant: ContainerGrant,
     /// The ceiling for bursts, where the pod asked for one.
     pub limit: Option<Milli>,
     /// The user that the container says it runs as.
@@ -51,7 +51,7 @@ pub enum Refusal {
         /// Whether kubelet's list, asked for during this call, says that it is at this pod. Otherwise that is a guess.
         listed: bool,
     },
-    /// kubelet does not say which pod it is at, and those that wait for this amount need different cards.
+    /// kubelet does not say which pod it is at, and those that wait for this amount need different GPUs.
     #[error(
         "kubelet does not say which pod it is at, and pods with unlike needs wait for {units} units of {resource}"
     )]

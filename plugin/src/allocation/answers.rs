@@ -6,7 +6,8 @@
 use std::collections::BTreeMap;
 
 use kerf::isolation::Isolation;
-use kerf::plan::Slice;
+use kerf::plan::DeviceRef;
+use kerf::units::Share;
 
 use crate::allocation::pod::Key;
 use crate::device::ids::Ids;
@@ -18,7 +19,7 @@ pub struct AnsweredIds {
     pub key: Key,
     pub ids: Ids,
     /// The GPUs, and how much of them.
-    pub cards: Vec<Slice>,
+    pub cards: Vec<(DeviceRef, Share)>,
 }
 
 /// What was answered, as far as somebody may hold it.
@@ -51,9 +52,12 @@ impl Answers {
     }
 
     /// The GPUs of who holds these ids: its own answer, where there is more than one.
-    pub(super) fn of(&self, key: &Key, ids: &Ids) -> Option<&Vec<Slice>> {
+    pub(super) fn of(&self, key: &Key, ids: &Ids) -> Option<&[(DeviceRef, Share)]> {
         let all = || self.all.iter().rev().filter(|answered| answered.ids == *ids);
-        all().find(|answered| answered.key == *key).or_else(|| all().next()).map(|answered| &answered.cards)
+        all()
+            .find(|answered| answered.key == *key)
+            .or_else(|| all().next())
+            .map(|answered| answered.cards.as_slice())
     }
 
     pub(super) fn set_level(&mut self, key: &Key, core: Ids, level: Isolation) {

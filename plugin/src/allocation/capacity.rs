@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use kerf::device::Health;
 use kerf::ids::{ContainerName, DeviceId, PodUid};
-use kerf::plan::{Grant, Taken};
+use kerf::plan::Taken;
 use kerf::units::Share;
 
 use crate::allocation::allocations::Allocations;
@@ -17,10 +17,14 @@ impl Allocations {
         let pod = || entry.pod.reference.clone();
         let Some(placement) = entry.placement() else { return Ok(()) };
         let plan = self.resolve(&placement.plan);
-        let named: BTreeSet<&DeviceId> =
-            plan.grants.iter().filter(|grant| grant.container == *container).flat_map(Grant::devices).collect();
-        for hold in plan.holds().into_iter().filter(|hold| named.contains(&hold.device)) {
-            let (device, own) = (hold.device.clone(), hold.is_whole());
+        let named: BTreeSet<&DeviceId> = plan
+            .grants
+            .iter()
+            .filter(|grant| grant.container == *container)
+            .flat_map(|grant| grant.gpus.ids())
+            .collect();
+        for hold in plan.holds().into_iter().filter(|hold| named.contains(&hold.device.id)) {
+            let (device, own) = (hold.device.id.clone(), matches!(hold.taken, Taken::Whole(_)));
             let card = self
                 .cards
                 .get(&device)
@@ -32,9 +36,9 @@ impl Allocations {
             if !own && card.isolation < demanded {
                 return Err(Refusal::Isolation { pod: pod(), device, demanded, found: card.isolation });
             }
-            let (taken, sharers, whole) = self.used(&device, Some(&entry.pod.uid));
-            let alone = !whole && (!own || sharers == 0);
-            let fits = own || taken.saturating_add(hold.share).fits_in(card.capacity());
+            let others = self.used(&device, Some(&entry.pod.uid));
+            let alone = !others.closed && (!own || others.pods == 0);
+            let fits = own || others.share.saturating_add(hold.taken.share()).fits_in(card.capacity());
             if !alone || !fits {
                 return Err(Refusal::Overcommitted { pod: pod(), device });
             }
@@ -42,27 +46,43 @@ impl Allocations {
         Ok(())
     }
 
-    /// What pods with claims take of a GPU: how much, how many pods, and whether it is closed to shares: one has it to
-    /// itself, or its memory is not divided.
-    fn used(&self, device: &DeviceId, except: Option<&PodUid>) -> (Share, usize, bool) {
-        let mut sum = (Share::ZERO, 0, false);
+    /// What pods with claims take of a GPU.
+    fn used(&self, device: &DeviceId, except: Option<&PodUid>) -> Used {
+        let mut used = Used::default();
         for entry in self.pods.values().filter(|entry| entry.holds() && Some(&entry.pod.uid) != except) {
             let Some(placement) = entry.placement() else { continue };
-            for hold in self.resolve(&placement.plan).holds().iter().filter(|hold| hold.device == *device) {
-                sum = (sum.0.saturating_add(hold.share), sum.1 + 1, sum.2 || hold.taken != Taken::Part);
+            for hold in self.resolve(&placement.plan).holds().iter().filter(|hold| hold.device.id == *device) {
+                used.add(hold.taken.share(), !matches!(hold.taken, Taken::Part(_)));
             }
         }
         let own = except.and_then(|uid| self.pods.get(uid)).map(|entry| &entry.pod.reference);
         for listed in self.without_record().filter(|listed| Some(&listed.pod) != own) {
             for (_, share, closed) in listed.cards.iter().filter(|(card, ..)| card == device) {
-                sum = (sum.0.saturating_add(*share), sum.1 + 1, sum.2 || *closed);
+                used.add(*share, *closed);
             }
         }
-        sum
+        used
     }
 
     /// How much of a GPU the pods hold that kubelet has allocated.
     pub fn allocated(&self, device: &DeviceId) -> Share {
-        self.used(device, None).0
+        self.used(device, None).share
+    }
+}
+
+/// What is taken of a GPU.
+#[derive(Debug, Default)]
+struct Used {
+    share: Share,
+    pods: usize,
+    /// Whether it takes no share: a pod has it to itself, or its memory is not divided.
+    closed: bool,
+}
+
+impl Used {
+    fn add(&mut self, share: Share, closed: bool) {
+        self.share = self.share.saturating_add(share);
+        self.pods += 1;
+        self.closed |= closed;
     }
 }

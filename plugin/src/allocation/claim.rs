@@ -1,21 +1,19 @@
 //! What kubelet was answered for one container, and what its list has said of that since.
 //!
 //! ```text
-//!               kubelet asks                 kubelet lists the container, or one after it
-//!  (waiting) ----------------> Assumed -------------------------------------> Confirmed
-//!      ^                       |  ^  | kubelet lists the pod:                  |    ^
-//!      |                       |  |  v the container can be on no list         |    |
-//!      |                       | PodListed ----- started, or listed -----------|----+
-//!      |                       |                                               |    |
-//!      +-- its ids are given --+           not on the latest list, or another  v    | listed
-//!      |   to others, or kubelet           answer of it is on its way       Unlisted
-//!      |   does not list it though                                             |
-//!      |   it had to                               its ids are given to others v
-//!      +------------------------------------------------------------------- Released
-//!                                                            kubelet asks again: Assumed
+//!   waits --asked--> Assumed --listed--> Confirmed <--listed-- Unlisted --ids given to others--> Released
+//!     ^               |   ^                  |                    ^ ^                              |  |
+//!     +---- void -----+   |                  +----not listed------+ |                 asked again: |  | listed:
+//!                         |                                         |                      Assumed <  > Confirmed
+//!                         |    Of ordinary init containers, which are on no list themselves:
+//!                         +--pod listed--> PodListed --started, or a later container listed--> Confirmed
+//!                         <--pod not listed--
 //! ```
 //!
-//! An ordinary init container that has started, or that kubelet surely asked for, is [`State::Unlisted`] until its pod is listed.
+//! *Asked* is an Allocate. What is asked for a confirmed container (its other resource) makes it [`State::Unlisted`] until the next
+//! list. An ordinary init container that starts, or that kubelet surely asks for, while its pod is not listed is so too.
+//! *Void* is an assumption whose ids kubelet gives to others; and any claim that a list had to show and does not: kubelet
+//! ended before it noted the answer, or it rejected the pod. The container waits again then.
 
 use std::collections::BTreeMap;
 

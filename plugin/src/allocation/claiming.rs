@@ -30,7 +30,7 @@ impl Allocations {
                 let mut claims = others().flat_map(|entry| entry.claims.values());
                 claims.any(|claim| claim.listed() && claim.core() == Some(ids))
             };
-            let cards = answer.grant.slices.clone();
+            let cards = answer.grant.gpus.amounts().map(|(device, share)| (device.clone(), share)).collect();
             self.answers.add(AnsweredIds { key: key.clone(), ids, cards }, held);
         }
         Ok(answer)

@@ -1,4 +1,4 @@
-//! kubelet's list against what was assumed: wrong assumptions are mended, records corrected.
+//! kubelet's list against what was assumed: wrong assumptions and records are corrected.
 
 use std::collections::BTreeMap;
 
@@ -34,9 +34,9 @@ impl Allocations {
         let Some(listing) = &taken else { return findings };
         for entry in self.pods.values_mut() {
             let here = listing.pods.contains(&entry.pod.reference);
-            let lent = entry.lent_claims();
+            let inits = entry.init_claims();
             for (name, claim) in entry.claims.iter_mut().filter(|(_, claim)| question.noted(claim.call())) {
-                claim.happens(if here && lent.contains(name) { Event::PodListed } else { Event::NotListed });
+                claim.happens(if here && inits.contains(name) { Event::PodListed } else { Event::NotListed });
             }
         }
         let mut held: BTreeMap<Key, &ContainerResources> = BTreeMap::new();
@@ -95,7 +95,7 @@ impl Allocations {
         // ids of shares by count name their cards: whoever has them has these
         let follows = item.ids.keys().any(|resource| Resource::VCUDA.contains(resource));
         if let Some(assumed) = assumed.as_ref().filter(|_| follows) {
-            // cards follow the answer for core; before there was one, they follow the ids that were preferred
+            // GPUs follow the answer for core; before there was one, they follow the ids that were preferred
             let answered =
                 |key: &Key| self.pods.get(&key.pod).and_then(|entry| entry.claim(&key.container)?.core()).cloned();
             let (theirs, ours) = (answered(assumed), answered(key));
@@ -120,11 +120,11 @@ impl Allocations {
         self.take_back(key, item, question);
         let Some(entry) = self.pods.get_mut(&key.pod) else { return };
         entry.noted = Noted::All;
-        let lent = entry.lent_claims();
+        let inits = entry.init_claims();
         for (name, claim) in &mut entry.claims {
             if *name == key.container {
                 claim.happens(Event::Listed);
-            } else if lent.contains(name) {
+            } else if inits.contains(name) {
                 claim.happens(Event::LaterListed);
             }
         }
@@ -133,11 +133,11 @@ impl Allocations {
     /// What kubelet lists for this pod no ordinary init container of another one has: it was taken for one of its own.
     fn take_back(&mut self, key: &Key, item: &ContainerResources, question: Question) {
         for entry in self.pods.values_mut().filter(|entry| entry.pod.uid != key.pod) {
-            let lent = entry.lent_claims();
+            let inits = entry.init_claims();
             let before = entry.claims.len();
             entry.claims.retain(|name, claim| {
                 let held = |(resource, ids): (&Resource, &Ids)| claim.ids(resource) == Some(ids);
-                !(lent.contains(name) && question.noted(claim.call()) && item.ids.iter().any(held))
+                !(inits.contains(name) && question.noted(claim.call()) && item.ids.iter().any(held))
             });
             if entry.claims.len() < before {
                 entry.noted = Noted::NotAll;
@@ -159,7 +159,7 @@ impl Allocations {
                 let other = Key { pod: entry.pod.uid.clone(), container: (*name).clone() };
                 let has = || listed.get(&other).is_some_and(|held| held.ids.get(resource) == Some(ids));
                 other != *key
-                    && !entry.lent(name)
+                    && !entry.is_init(name)
                     && !claim.released()
                     && claim.ids(resource) == Some(ids)
                     && !has()
@@ -204,9 +204,9 @@ impl Allocations {
         for entry in self.pods.values_mut() {
             let before = entry.claims.len();
             let here = listing.pods.contains(&entry.pod.reference);
-            let lent = entry.lent_claims();
+            let inits = entry.init_claims();
             entry.claims.retain(|name, claim| {
-                let kept = claim.was_confirmed() && (!here || lent.contains(name));
+                let kept = claim.was_confirmed() && (!here || inits.contains(name));
                 claim.listed() || kept || !question.noted(claim.call())
             });
             if entry.claims.len() < before {
@@ -229,11 +229,11 @@ impl Allocations {
     pub fn starts(&mut self, ids: &Ids) -> bool {
         let mut known = false;
         for entry in self.pods.values_mut() {
-            let lent = entry.lent_claims();
+            let inits = entry.init_claims();
             for (name, claim) in entry.claims.iter_mut().filter(|(_, claim)| claim.names(ids)) {
                 known = true;
                 // only an ordinary init container has no better witness
-                if lent.contains(name) {
+                if inits.contains(name) {
                     claim.happens(Event::Started);
                 }
             }
@@ -244,7 +244,7 @@ impl Allocations {
     /// Whether some claim still lacks kubelet's word. That of an ordinary init container never comes.
     pub fn unconfirmed(&self) -> bool {
         self.pods.values().any(|entry| {
-            let mut claims = entry.claims.iter().filter(|(name, claim)| !claim.released() && !entry.lent(name));
+            let mut claims = entry.claims.iter().filter(|(name, claim)| !claim.released() && !entry.is_init(name));
             claims.any(|(_, claim)| !entry.believed(claim))
         })
     }

@@ -10,7 +10,7 @@ use kerf::request::{Ask, ContainerRequest};
 
 use crate::allocation::allocations::Allocations;
 use crate::allocation::claim::Claim;
-use crate::allocation::entry::{Entry, lends};
+use crate::allocation::entry::{Entry, is_init};
 
 /// What must be written on a pod.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -25,10 +25,10 @@ impl Allocations {
     /// What enforces the shares of a pod's containers: of one that an earlier life served and left no word on, what the
     /// pod's record says. `None` while one is being prepared.
     fn levels_of(&self, entry: &Entry) -> Option<Levels> {
-        let lasting = entry.pod.request.containers.iter().any(|container| !lends(container.kind));
+        let lasting = entry.pod.request.containers.iter().any(|container| !is_init(container.kind));
         let mut levels = Levels::new();
         // nothing is promised of shares by count, and nothing is said
-        let held = |c: &&ContainerRequest| (!lasting || !lends(c.kind)) && !matches!(c.ask, Ask::Counted(_));
+        let held = |c: &&ContainerRequest| (!lasting || !is_init(c.kind)) && !matches!(c.ask, Ask::Counted(_));
         for container in entry.pod.request.containers.iter().filter(held) {
             let core = entry.claim(&container.name).and_then(Claim::core);
             let shown = || entry.pod.isolated.as_ref()?.get(&container.name).copied();
@@ -55,12 +55,12 @@ impl Allocations {
             .filter_map(|entry| {
                 let placement = entry.placement()?;
                 let confirmed = entry.complete();
-                let truth = self.resolve(&placement.plan);
+                let actual = self.resolve(&placement.plan);
                 let shown = entry.pod.record.as_ref().map(|record| self.resolve(&record.plan));
-                let rewrite = (entry.corrected() || confirmed) && shown.as_ref() != Some(&truth);
+                let rewrite = (entry.corrected() || confirmed) && shown.as_ref() != Some(&actual);
                 let mut annotations = BTreeMap::new();
                 if rewrite {
-                    annotations = annotation::write(&Placement { plan: truth, ..placement.clone() }, keys);
+                    annotations = annotation::write(&Placement { plan: actual, ..placement.clone() }, keys);
                     annotations.insert(keys.gpu_assigned.clone(), entry.pod.confirmed.to_string());
                 }
                 if confirmed && (rewrite || !entry.pod.confirmed) {

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use kerf::ids::ContainerName;
-use kerf::plan::{Grant, Placement};
+use kerf::plan::{ContainerGrant, Placement};
 use kerf::request::{Ask, ContainerKind, ContainerRequest};
 
 use crate::allocation::claim::{Claim, State};
@@ -64,7 +64,7 @@ impl Entry {
         self.pod = pod;
     }
 
-    /// The truth about its GPUs.
+    /// The GPUs that it has or will have.
     pub(super) fn placement(&self) -> Option<&Placement> {
         match &self.assigned {
             Assigned::Unknown => None,
@@ -99,10 +99,10 @@ impl Entry {
         let mut ended = false;
         all.iter()
             .enumerate()
-            .filter(move |(at, container)| *at >= reached || !lends(container.kind))
+            .filter(move |(at, container)| *at >= reached || !is_init(container.kind))
             .map(|(_, container)| container)
             .filter(|container| self.lacks(container))
-            .take_while(move |container| !std::mem::replace(&mut ended, !lends(container.kind)))
+            .take_while(move |container| !std::mem::replace(&mut ended, !is_init(container.kind)))
     }
 
     /// The container that this amount can be for, and how.
@@ -114,7 +114,7 @@ impl Entry {
         }
         let last =
             self.pod.request.containers.iter().rfind(|container| self.claims.contains_key(&container.name))?;
-        let again = lends(last.kind) && amount(last, resource) == units;
+        let again = is_init(last.kind) && amount(last, resource) == units;
         again.then_some((Reach::Again, last))
     }
 
@@ -122,20 +122,20 @@ impl Entry {
         self.pod.request.containers.iter().position(|container| container.name == *name)
     }
 
-    pub(super) fn lent(&self, name: &ContainerName) -> bool {
-        self.pod.request.containers.iter().any(|container| container.name == *name && lends(container.kind))
+    pub(super) fn is_init(&self, name: &ContainerName) -> bool {
+        self.pod.request.containers.iter().any(|container| container.name == *name && is_init(container.kind))
     }
 
     /// The claimed ones among the ordinary init containers.
-    pub(super) fn lent_claims(&self) -> BTreeSet<ContainerName> {
-        self.claims.keys().filter(|name| self.lent(name)).cloned().collect()
+    pub(super) fn init_claims(&self) -> BTreeSet<ContainerName> {
+        self.claims.keys().filter(|name| self.is_init(name)).cloned().collect()
     }
 
     /// Whether kubelet has confirmed every container; ordinary init containers with those after them.
     pub(super) fn complete(&self) -> bool {
         let all = &self.pod.request.containers;
-        let lasting = all.iter().any(|container| !lends(container.kind));
-        all.iter().filter(|container| !lasting || !lends(container.kind)).all(|container| {
+        let lasting = all.iter().any(|container| !is_init(container.kind));
+        all.iter().filter(|container| !lasting || !is_init(container.kind)).all(|container| {
             self.claim(&container.name).is_some_and(|claim| self.believed(claim)) && !self.lacks(container)
         })
     }
@@ -160,12 +160,16 @@ impl Entry {
         self.pod.confirmed || !self.pod.runtime_ids.is_empty()
     }
 
-    pub(super) fn grant(&self, name: &ContainerName) -> Option<&Grant> {
+    pub(super) fn ask(&self, name: &ContainerName) -> Option<&Ask> {
+        self.pod.request.containers.iter().find(|container| container.name == *name).map(|container| &container.ask)
+    }
+
+    pub(super) fn grant(&self, name: &ContainerName) -> Option<&ContainerGrant> {
         self.placement()?.plan.grants.iter().find(|grant| grant.container == *name)
     }
 
     /// What the container has, to be changed: it is not as it was recorded any more.
-    pub(super) fn correct(&mut self, name: &ContainerName) -> Option<&mut Grant> {
+    pub(super) fn correct(&mut self, name: &ContainerName) -> Option<&mut ContainerGrant> {
         if let Assigned::Recorded(placement) = &self.assigned {
             self.assigned = Assigned::Corrected(placement.clone());
         }
@@ -192,6 +196,6 @@ pub(super) fn amount(container: &ContainerRequest, resource: &Resource) -> u64 {
 }
 
 /// Whether a container's ids may be given again within its pod.
-pub(super) fn lends(kind: ContainerKind) -> bool {
+pub(super) fn is_init(kind: ContainerKind) -> bool {
     kind == ContainerKind::Init
 }

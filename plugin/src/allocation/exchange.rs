@@ -1,12 +1,12 @@
 //! Two containers change places: what was assumed of the one is true of the other.
 
-use kerf::ids::{ContainerName, DeviceId};
-use kerf::plan::{Form, Grant};
+use kerf::ids::ContainerName;
+use kerf::plan::Grant;
 use kerf::units::Milli;
 
 use crate::allocation::allocations::Allocations;
 use crate::allocation::claim::Claim;
-use crate::allocation::entry::{Entry, lends};
+use crate::allocation::entry::{Entry, is_init};
 use crate::allocation::pod::Key;
 
 impl Allocations {
@@ -48,7 +48,7 @@ impl Allocations {
     /// ceiling for bursts: the limits that the one was served with are right for the other.
     pub(super) fn interchangeable(&self, a: &Key, b: &Key) -> bool {
         let (Some(left), Some(right)) = (self.pods.get(&a.pod), self.pods.get(&b.pod)) else { return false };
-        let lasting = |entry: &Entry| !entry.pod.request.containers.iter().any(|c| lends(c.kind));
+        let lasting = |entry: &Entry| !entry.pod.request.containers.iter().any(|c| is_init(c.kind));
         self.alike(a, b)
             && ceiling(left) == ceiling(right)
             && (shape(left).eq(shape(right)) || (lasting(left) && lasting(right)))
@@ -78,12 +78,14 @@ impl Allocations {
 
     /// Two containers change GPUs; each keeps its own amounts.
     pub(super) fn swap_cards(&mut self, a: &Key, b: &Key) {
-        let grant = |claims: &Self, key: &Key| claims.pods.get(&key.pod)?.grant(&key.container).cloned();
+        let grant = |claims: &Self, key: &Key| {
+            claims.pods.get(&key.pod)?.grant(&key.container).map(|grant| grant.gpus.clone())
+        };
         let (Some(of_a), Some(of_b)) = (grant(self, a), grant(self, b)) else { return };
         for (key, own, other) in [(a, &of_a, &of_b), (b, &of_b, &of_a)] {
             let entry = self.pods.get_mut(&key.pod);
             if let Some(grant) = entry.and_then(|entry| entry.correct(&key.container)) {
-                *grant = moved(own, other);
+                grant.gpus = moved(own, other);
             }
         }
     }
@@ -108,20 +110,17 @@ fn untouched(entry: &Entry) -> bool {
     !entry.claims.values().any(Claim::was_confirmed)
 }
 
-/// `own` on the GPUs of `other`.
+/// `own` on the GPUs of `other`, which asks for the same.
 fn moved(own: &Grant, other: &Grant) -> Grant {
-    let mut grant = own.clone();
-    if matches!(own.form, Form::Counted(_)) && own.form == other.form {
-        // as many, however they are divided among GPUs
-        grant.slices.clone_from(&other.slices);
-    } else if own.slices.len() == other.slices.len() {
-        for (slice, target) in grant.slices.iter_mut().zip(&other.slices) {
-            slice.device = DeviceId::clone(&target.device);
-            slice.index = target.index;
-            if own.is_whole() {
-                slice.share = target.share;
-            }
+    match (own, other) {
+        (Grant::Share { share, .. }, Grant::Share { device, .. }) => {
+            Grant::Share { device: device.clone(), share: *share }
         }
+        (Grant::Whole(mine), Grant::Whole(theirs)) if mine.len() == theirs.len() => other.clone(),
+        // as many, however they are divided among GPUs
+        (Grant::Counted { resource, .. }, Grant::Counted { resource: same, .. }) if resource == same => {
+            other.clone()
+        }
+        _ => own.clone(),
     }
-    grant
 }

@@ -3,8 +3,7 @@
 use std::collections::BTreeMap;
 
 use kerf::ids::{ContainerName, DeviceId, ResourceName};
-use kerf::plan::{Form, Slice};
-use kerf::units::{Mib, Share};
+use kerf::plan::{CountedDevice, DeviceRef, Grant};
 
 use crate::allocation::allocations::Allocations;
 use crate::allocation::pod::Key;
@@ -15,65 +14,66 @@ impl Allocations {
     /// its record: that is what it was answered from. Of shares by count it has the GPUs
     /// that its ids name. Whether these are others than were recorded.
     pub(super) fn believe(&mut self, key: &Key, resource: &Resource, ids: &Ids) -> bool {
-        let Some(grant) = self.pods.get(&key.pod).and_then(|entry| entry.grant(&key.container)) else {
-            return false;
-        };
+        let Some(entry) = self.pods.get(&key.pod) else { return false };
+        let Some(grant) = entry.grant(&key.container) else { return false };
         let real = match resource {
-            Resource::Core => self.answers.of(key, ids).cloned().filter(|real| real.len() == grant.slices.len()),
+            Resource::Core => self.answers.of(key, ids).and_then(|cards| {
+                let cards = cards.iter().map(|(device, share)| (device.clone(), share.memory));
+                Grant::of(entry.ask(&key.container)?, cards)
+            }),
             Resource::Memory => None,
-            Resource::Counted(name) => self.shares(name, ids),
+            Resource::Counted(name) => {
+                let counted = |devices| Grant::Counted { resource: name.clone(), devices };
+                self.shares(name, ids).map(counted)
+            }
         };
-        let Some(real) = real.filter(|real| self.places(&grant.slices) != self.places(real)) else { return false };
+        let Some(real) = real.filter(|real| self.places(&grant.gpus) != self.places(real)) else { return false };
         if let Some(other) = self.waits_on(key, resource, &real) {
             self.swap_cards(&other, key);
             return true;
         }
         let entry = self.pods.get_mut(&key.pod);
         if let Some(grant) = entry.and_then(|entry| entry.correct(&key.container)) {
-            if let Form::Counted(_) = grant.form {
-                grant.slices = real;
-                return true;
-            }
-            let whole = grant.is_whole();
-            for (slice, real) in grant.slices.iter_mut().zip(real) {
-                let share = if whole { real.share } else { slice.share };
-                *slice = Slice { share, ..real };
-            }
+            grant.gpus = real;
         }
         true
     }
 
     /// The GPUs, and how many shares by count of each.
-    fn places(&self, slices: &[Slice]) -> BTreeMap<DeviceId, u32> {
+    fn places(&self, grant: &Grant) -> BTreeMap<DeviceId, Option<u32>> {
         let name = |device: &DeviceId| self.card(device).map_or_else(|| device.clone(), |card| card.id.clone());
-        slices.iter().map(|slice| (name(&slice.device), slice.count)).collect()
+        match grant {
+            Grant::Share { .. } | Grant::Whole(_) => grant.ids().map(|id| (name(id), None)).collect(),
+            Grant::Counted { devices, .. } => {
+                devices.iter().map(|one| (name(&one.device.id), Some(one.count))).collect()
+            }
+        }
     }
 
     /// What these ids of shares by count are; `None` where one names no GPU of this node.
-    pub(super) fn shares(&self, resource: &ResourceName, ids: &Ids) -> Option<Vec<Slice>> {
+    pub(super) fn shares(&self, resource: &ResourceName, ids: &Ids) -> Option<Vec<CountedDevice>> {
         let cards = ids.cards();
-        let slices = cards.iter().map(|(card, count)| self.slice(resource, card, u32::try_from(*count).ok()?));
-        let mut slices = slices.collect::<Option<Vec<Slice>>>()?;
-        slices.sort_by(|a, b| (a.index, &a.device).cmp(&(b.index, &b.device)));
-        (cards.values().sum::<u64>() == ids.len()).then_some(slices)
+        let devices = cards.iter().map(|(card, count)| self.counted(resource, card, u32::try_from(*count).ok()?));
+        let mut devices = devices.collect::<Option<Vec<CountedDevice>>>()?;
+        devices.sort_by(in_order);
+        (cards.values().sum::<u64>() == ids.len()).then_some(devices)
     }
 
     /// So many shares of a GPU that is offered as such.
-    pub(super) fn slice(&self, resource: &ResourceName, card: &str, count: u32) -> Option<Slice> {
+    pub(super) fn counted(&self, resource: &ResourceName, card: &str, count: u32) -> Option<CountedDevice> {
         let card = self.cards.get(card)?;
         let compute = card.offers.get(resource)?.compute_of(count);
-        let (device, share) = (card.id.clone(), Share { compute, memory: Mib(0) });
-        Some(Slice { device, index: card.index, share, count })
+        Some(CountedDevice { device: DeviceRef { id: card.id.clone(), index: card.index }, count, compute })
     }
 
     /// A container that asks for the same as `key`, still waits, and was placed on these GPUs: they are not free
     /// for it any more.
-    fn waits_on(&self, key: &Key, resource: &Resource, cards: &[Slice]) -> Option<Key> {
+    fn waits_on(&self, key: &Key, resource: &Resource, cards: &Grant) -> Option<Key> {
         let cards = self.places(cards);
         self.pods.values().filter(|entry| entry.pod.uid != key.pod && !entry.complete()).find_map(|entry| {
             let waits = |name: &ContainerName| entry.claim(name).is_none_or(|claim| claim.ids(resource).is_none());
             let placed =
-                |name: &ContainerName| entry.grant(name).is_some_and(|grant| self.places(&grant.slices) == cards);
+                |name: &ContainerName| entry.grant(name).is_some_and(|grant| self.places(&grant.gpus) == cards);
             let names = entry.pod.request.containers.iter().map(|container| &container.name);
             names
                 .filter(|name| waits(name) && placed(name))
@@ -81,4 +81,9 @@ impl Allocations {
                 .find(|other| self.alike(key, other))
         })
     }
+}
+
+/// The order in which a record names GPUs.
+pub(super) fn in_order(a: &CountedDevice, b: &CountedDevice) -> std::cmp::Ordering {
+    (a.device.index, &a.device.id).cmp(&(b.device.index, &b.device.id))
 }

@@ -40,7 +40,7 @@ impl Allocations {
             container: held.container.clone(),
         };
         let cards = self.answers.of(&key, core)?.iter();
-        Some(cards.map(|slice| (slice.device.clone(), slice.share, slice.share.compute >= Milli::WHOLE)).collect())
+        Some(cards.map(|(device, share)| (device.id.clone(), *share, share.compute >= Milli::WHOLE)).collect())
     }
 
     /// What these ids name. One GPU may come once for each resource.
@@ -60,8 +60,9 @@ impl Allocations {
                     (device, Share { compute: Milli(0), memory }, false)
                 }
                 Resource::Counted(name) => {
-                    let slice = self.slice(name, card, u32::try_from(count).unwrap_or(u32::MAX));
-                    (device, slice.map_or(Share::ZERO, |slice| slice.share), true)
+                    let counted = self.counted(name, card, u32::try_from(count).unwrap_or(u32::MAX));
+                    let compute = counted.map(|counted| counted.compute).unwrap_or_default();
+                    (device, Share { compute, memory: Mib(0) }, true)
                 }
             }
         };

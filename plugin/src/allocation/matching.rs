@@ -99,7 +99,7 @@ impl Allocations {
         if sure {
             // an ordinary init container is on no list: this is all that is ever said of it
             if let Some(entry) = self.pods.get_mut(&key.pod)
-                && entry.lent(&key.container)
+                && entry.is_init(&key.container)
                 && let Some(claim) = entry.claims.get_mut(&key.container)
             {
                 claim.happens(Event::Started);
@@ -214,9 +214,10 @@ impl Allocations {
     /// Whether the ids name exactly the GPUs that the container was placed on.
     fn on_cards(&self, entry: &Entry, name: &ContainerName, named: &BTreeMap<&str, u64>) -> bool {
         entry.grant(name).is_some_and(|grant| {
-            grant.slices.len() == named.len()
+            grant.gpus.devices().count() == named.len()
                 && grant
-                    .devices()
+                    .gpus
+                    .ids()
                     .all(|device| self.card(device).is_some_and(|card| named.contains_key(card.id.as_str())))
         })
     }

@@ -1,18 +1,23 @@
 //! The rules one by one; [`burst`] has them all at once.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use kerf::annotation::{self, Keys, Record};
 use kerf::device::{Device, Health};
 use kerf::ids::{ContainerName, DeviceId, PodRef, PodUid};
 use kerf::isolation::Isolation;
-use kerf::plan::{Form, Grant, Placement, Plan, Slice, Taken};
+use kerf::plan::{ContainerGrant, DeviceRef, Grant, Placement, Plan, Taken};
 use kerf::request::{Ask, ContainerKind, ContainerRequest, GpuRequest, RawAnnotations, RawContainer};
 use kerf::units::{Mib, Milli, Share};
 
 use super::entry::amount;
 use super::*;
-use crate::device::ids::{Ids, Resource, unit};
+use crate::device::backend::{HostDevice, Origin};
+use crate::device::ids::{self, IdStyle, Ids, Resource, unit};
+use crate::offer::order::Order;
+use crate::offer::prefer;
+use crate::offer::units::{Pool, Units};
 
 mod burst;
 mod counted;
@@ -32,6 +37,27 @@ type Shape = (ContainerKind, u64, u64);
 
 fn cards() -> Vec<Device> {
     (0..CARDS).map(|index| Device::new(format!("GPU-{index}"), index, Mib(MEMORY * 256))).collect()
+}
+
+/// What kubelet is advised to take.
+fn prefer(
+    allocations: &Allocations,
+    resource: &Resource,
+    free: &[String],
+    must: &[String],
+    size: usize,
+) -> Vec<String> {
+    thread_local! {
+        static POOLS: [Pool; 2] = [Units::Percents, Units::Memory].map(|units| {
+            let hosts = cards().into_iter().map(|card| Arc::new(HostDevice::new(card, Origin::default())));
+            Pool::new(IdStyle::COLONS, units, hosts.collect())
+        });
+    }
+    let preferred = allocations.preferred_devices(resource, size as u64);
+    POOLS.with(|[core, memory]| {
+        let pool = if *resource == Resource::Core { core } else { memory };
+        prefer::choose(Order::Tightest, pool, &preferred, ids::card, free, must, size)
+    })
 }
 
 fn request(shape: &[Shape]) -> GpuRequest {
@@ -72,50 +98,47 @@ fn place(taken: &[Plan], request: &GpuRequest, time: u64, first: u32) -> Option<
     let all = cards();
     let mut plan = Plan::default();
     for container in &request.containers {
-        let mut order: Vec<u32> = plan.grants.iter().flat_map(|g: &Grant| &g.slices).map(|s| s.index).collect();
+        let mut order: Vec<u32> =
+            plan.grants.iter().flat_map(|grant| grant.gpus.devices()).map(|device| device.index).collect();
         order.extend((0..CARDS).map(|k| (first + k) % CARDS));
-        let mut slices: Vec<Slice> = Vec::new();
+        let mut chosen: Vec<(DeviceRef, Mib)> = Vec::new();
         for index in order {
             let device = &all[index as usize];
-            let share = match container.ask {
-                Ask::Share(share) => share,
-                Ask::Whole { .. } | Ask::Counted(_) => device.capacity(),
-            };
-            if Some(slices.len()) == container.ask.cards() || slices.iter().any(|s| s.index == index) {
+            let known = chosen.iter().any(|(device, _)| device.index == index);
+            if Some(chosen.len()) == container.ask.cards() || known {
                 continue;
             }
             let mut tried = plan.clone();
-            let slice = Slice { device: device.id.clone(), index, share, count: 1 };
-            tried.grants.push(Grant {
-                container: container.name.clone(),
-                kind: container.kind,
-                position: container.position,
-                form: Form::of(&container.ask),
-                slices: slices.iter().cloned().chain([slice.clone()]).collect(),
-            });
-            if fits(taken.iter().chain([&tried])) {
-                slices.push(slice);
+            chosen.push((DeviceRef { id: device.id.clone(), index }, device.memory));
+            tried.grants.push(container.granted(so_far(&container.ask, &chosen)));
+            if !fits(taken.iter().chain([&tried])) {
+                chosen.pop();
             }
         }
-        if Some(slices.len()) != container.ask.cards() {
-            return None;
-        }
-        plan.grants.push(Grant {
-            container: container.name.clone(),
-            kind: container.kind,
-            position: container.position,
-            form: Form::of(&container.ask),
-            slices,
-        });
+        plan.grants.push(container.granted(Grant::of(&container.ask, chosen)?));
     }
     Some(Placement { node: "n".into(), time, limit: None, plan })
+}
+
+/// What a container has of the cards that were chosen for it so far.
+fn so_far(ask: &Ask, chosen: &[(DeviceRef, Mib)]) -> Grant {
+    let count = u32::try_from(chosen.len()).unwrap();
+    let ask = match ask {
+        Ask::Share(share) => Ask::Share(*share),
+        Ask::Whole { .. } | Ask::Counted(_) => Ask::Whole { count, memory: None },
+    };
+    Grant::of(&ask, chosen.iter().cloned()).unwrap()
 }
 
 fn fits<'a>(plans: impl Iterator<Item = &'a Plan>) -> bool {
     let mut used: BTreeMap<DeviceId, (Share, u32, bool)> = BTreeMap::new();
     for hold in plans.flat_map(Plan::holds) {
-        let entry = used.entry(hold.device.clone()).or_default();
-        *entry = (entry.0.saturating_add(hold.share), entry.1 + 1, entry.2 || hold.is_whole());
+        let entry = used.entry(hold.device.id.clone()).or_default();
+        *entry = (
+            entry.0.saturating_add(hold.taken.share()),
+            entry.1 + 1,
+            entry.2 || matches!(hold.taken, Taken::Whole(_)),
+        );
     }
     let capacity = Share::new(1000, MEMORY * 256);
     used.values().all(|(sum, pods, whole)| sum.fits_in(capacity) && (!whole || *pods == 1))
@@ -161,7 +184,7 @@ fn within(allocations: &mut Allocations, listing: &Listing) -> Comparison {
 }
 
 fn device(answer: &Answer) -> String {
-    answer.grant.slices[0].device.to_string()
+    answer.grant.gpus.ids().next().unwrap().to_string()
 }
 
 #[test]
@@ -185,7 +208,7 @@ fn more_ids_than_there_are_cannot_be_advised() {
     let allocations = allocations_with([share("a", 20, 2, 0, 1)]);
     let free = [unit("GPU-0", 1), unit("GPU-1", 0)];
     for size in [3, i32::MAX as usize, usize::MAX] {
-        assert_eq!(allocations.prefer(&Resource::Core, &free, &free[..1], size).len(), 2, "{size}");
+        assert_eq!(prefer(&allocations, &Resource::Core, &free, &free[..1], size).len(), 2, "{size}");
     }
 }
 

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use kerf::ids::PodUid;
 use kerf::isolation::Isolation;
-use kerf::plan::Grant;
+use kerf::plan::ContainerGrant;
 use kerf::units::Milli;
 
 use crate::allocation::allocations::Allocations;
@@ -32,7 +32,7 @@ pub struct PodView {
 #[derive(Clone, Debug)]
 pub struct ContainerView {
     /// The GPUs it has or will have.
-    pub grant: Grant,
+    pub grant: ContainerGrant,
     pub state: ContainerState,
     /// What was answered for it, if anything was.
     pub claim: Option<ClaimView>,
@@ -89,7 +89,7 @@ impl PodView {
 #[derive(Clone, Copy, Debug)]
 pub struct Holder<'a> {
     pub pod: &'a PodUid,
-    pub grant: &'a Grant,
+    pub grant: &'a ContainerGrant,
     pub core: &'a Ids,
 }
 
@@ -160,7 +160,7 @@ impl Allocations {
         }
     }
 
-    fn container_view(&self, entry: &Entry, grant: Grant) -> ContainerView {
+    fn container_view(&self, entry: &Entry, grant: ContainerGrant) -> ContainerView {
         let claim = entry.claim(&grant.container);
         let memory = claim.and_then(|claim| claim.ids(&Resource::Memory));
         ContainerView {

@@ -5,92 +5,15 @@
 //! to report and try again, never a reason to end.
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::fmt;
 use std::sync::Arc;
 
-use kerf::device::{Device, Health};
-use kerf::ids::{ContainerName, DeviceId, PodRef};
+use kerf::device::Health;
+use kerf::ids::DeviceId;
 
-use crate::config::BackendChoice;
-use crate::device::facts::Facts;
+pub use crate::device::host::{GpuUsage, HostDevice, ProcessUsage, Usage};
 pub use crate::device::origin::{Origin, Part, Vendor};
 use crate::device::scan::Remark;
-use crate::vendor::amd::scan::{Amd, AmdOptions};
-use crate::vendor::auto::Auto;
-use crate::vendor::intel::scan::Intel;
-use crate::vendor::intel::wsl::Wsl;
-use crate::vendor::nvidia::files::NvidiaFiles;
-use crate::vendor::nvidia::nvml::Nvidia;
-use crate::vendor::simulated::Simulated;
-
-/// A card and how it is reached on this host.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct HostDevice {
-    /// The card.
-    pub device: Device,
-    /// PCI address as sysfs spells it (`0000:3b:00.0`); empty where there is none.
-    pub pci: String,
-    /// Device files that a container needs for this card, as paths on the host.
-    pub nodes: Vec<PathBuf>,
-    /// Device files that a container needs for any card of this vendor.
-    pub control_nodes: Vec<PathBuf>,
-    /// What it is among the cards of its host.
-    pub origin: Origin,
-    /// What its driver tells beyond that.
-    pub facts: Facts,
-}
-
-impl HostDevice {
-    /// Whether it is a hardware partition of a card (MIG): whoever has it whole shares nothing with its neighbours.
-    pub fn partition(&self) -> bool {
-        matches!(self.origin.part, Part::Instance { .. })
-    }
-
-    /// What reports call it: its PCI address, as people look for it, or the kernel's name of a part or an Intel card.
-    pub fn subject(&self) -> &str {
-        let by_name = self.pci.is_empty() || self.origin.part != Part::Whole || self.origin.vendor == Vendor::Intel;
-        if by_name { &self.origin.name } else { &self.pci }
-    }
-}
-
-/// What the cards do at one moment.
-#[derive(Clone, Debug, Default, PartialEq)]
-pub struct Usage {
-    /// By card.
-    pub gpus: BTreeMap<DeviceId, GpuUsage>,
-    /// Processes that use a card; one entry for each card that a process uses.
-    pub processes: Vec<ProcessUsage>,
-}
-
-/// What one card does. `None`: this card does not tell.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct GpuUsage {
-    /// Time in which it was busy, in percent.
-    pub utilization: Option<u32>,
-    /// Memory in use, in bytes.
-    pub memory_used: Option<u64>,
-    /// All memory, in bytes.
-    pub memory_total: Option<u64>,
-    /// In degrees Celsius.
-    pub temperature: Option<u32>,
-    /// In milliwatts.
-    pub power: Option<u32>,
-}
-
-/// What one process does on one card.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct ProcessUsage {
-    /// In the host's PID namespace.
-    pub pid: u32,
-    /// The card.
-    pub device: DeviceId,
-    /// Card memory in use, in bytes, where the driver tells.
-    pub memory: Option<u64>,
-    /// Time in which it used the card's multiprocessors, in percent, where the driver tells.
-    pub utilization: Option<u32>,
-    /// The container it runs in, where the backend itself says so; otherwise the process's control group does.
-    pub owner: Option<(PodRef, ContainerName)>,
-}
 
 /// Why a driver does not answer.
 #[derive(Debug, thiserror::Error)]
@@ -151,61 +74,58 @@ pub trait Backend: Send + Sync + 'static {
     /// [`BackendError`]; the caller reports no usage.
     fn usage(&self) -> Result<Usage, BackendError>;
 
-    /// How often what this backend reads was found unusable, since the start.
-    fn complaints(&self) -> u64 {
-        0
-    }
-
     /// What was odd about the cards at the last look, and which were left out and why.
     fn remarks(&self) -> Vec<Remark> {
         Vec::new()
     }
 }
 
-impl<T: Backend + ?Sized> Backend for Arc<T> {
-    fn name(&self) -> &'static str {
-        (**self).name()
+/// Makes a backend, each time a new one: what flags and contracts carry of their vendor's driver.
+#[derive(Clone)]
+pub struct BackendFactory {
+    options: Arc<dyn fmt::Debug + Send + Sync>,
+    make: Arc<dyn Fn() -> Arc<dyn Backend> + Send + Sync>,
+}
+
+impl BackendFactory {
+    /// Of a backend and its options.
+    pub fn new<O, B>(options: O, make: fn(O) -> B) -> Self
+    where
+        O: Clone + fmt::Debug + Send + Sync + 'static,
+        B: Backend,
+    {
+        let given = options.clone();
+        Self { options: Arc::new(options), make: Arc::new(move || Arc::new(make(given.clone()))) }
     }
 
-    fn discover(&self) -> Result<Vec<HostDevice>, BackendError> {
-        (**self).discover()
-    }
-
-    fn health(&self) -> Result<BTreeMap<DeviceId, Health>, BackendError> {
-        (**self).health()
-    }
-
-    fn usage(&self) -> Result<Usage, BackendError> {
-        (**self).usage()
-    }
-
-    fn complaints(&self) -> u64 {
-        (**self).complaints()
-    }
-
-    fn remarks(&self) -> Vec<Remark> {
-        (**self).remarks()
+    /// A backend that has asked nothing yet.
+    pub fn open(&self) -> Arc<dyn Backend> {
+        (self.make)()
     }
 }
 
-/// The backend of a choice.
-pub fn of(choice: BackendChoice) -> Arc<dyn Backend> {
-    match choice {
-        BackendChoice::Nvidia(options) => Arc::new(Nvidia::new(options)),
-        BackendChoice::NvidiaFiles(options) => Arc::new(NvidiaFiles::new(options)),
-        BackendChoice::NvidiaAny(library, files) => {
-            Arc::new(Auto::new(vec![Box::new(Nvidia::new(library)), Box::new(NvidiaFiles::new(files))]))
+impl fmt::Debug for BackendFactory {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.options.fmt(f)
+    }
+}
+
+/// For tests: a backend that has no card.
+#[cfg(test)]
+pub(crate) fn none() -> BackendFactory {
+    struct None;
+    impl Backend for None {
+        fn name(&self) -> &'static str {
+            "none"
         }
-        BackendChoice::Amd(options) => Arc::new(Amd::new(options)),
-        BackendChoice::Intel(options) => Arc::new(Intel::new(options)),
-        BackendChoice::IntelWsl(options) => Arc::new(Wsl::new(options)),
-        BackendChoice::Simulated(path) => Arc::new(Simulated::new(path)),
-        BackendChoice::Auto(nvidia, intel, path) => {
-            let amd = Amd::new(AmdOptions { roots: intel.roots.clone(), reporter: None });
-            let mut candidates: Vec<Box<dyn Backend>> =
-                vec![Box::new(Nvidia::new(nvidia)), Box::new(amd), Box::new(Intel::new(intel))];
-            candidates.extend(path.map(|path| Box::new(Simulated::new(path)) as Box<dyn Backend>));
-            Arc::new(Auto::new(candidates))
+
+        fn discover(&self) -> Result<Vec<HostDevice>, BackendError> {
+            Ok(Vec::new())
+        }
+
+        fn usage(&self) -> Result<Usage, BackendError> {
+            Ok(Usage::default())
         }
     }
+    BackendFactory::new((), |()| None)
 }

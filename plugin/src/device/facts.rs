@@ -51,7 +51,7 @@ pub struct IntelFacts {
     pub class: Arc<str>,
     /// Tiles; at least one.
     pub tiles: u64,
-    /// Local memory of all tiles, in bytes, without what is kept back.
+    /// Local memory of all tiles, in bytes.
     pub memory: Option<u64>,
 }
 

@@ -1,9 +1,9 @@
-//! The ids that kubelet hands out: `<uuid>::<k>`, for both resources.
+//! The ids that kubelet hands out.
 //!
-//! `k` counts from zero on each card: 0..=99 for `vcuda-core`, one for every whole 256 MiB of the card for
-//! `vcuda-memory`. An id names its card, so what kubelet writes about a container tells which card it was
-//! meant to have; `::` is the form that DCGM's exporter understands. With NVIDIA's UUID of 40 characters an id
-//! has at most 46, below kubelet's documented bound of 63.
+//! An id names its GPU, so what kubelet writes about a container tells which GPU it was meant to have. Those of `vcuda`
+//! and of pods that the extender places are `<uuid>::<k>`, the form that DCGM's exporter understands, where `k` counts
+//! from zero on each GPU. With NVIDIA's UUID of 40 characters an id has at most 46, below kubelet's documented bound
+//! of 63.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -11,10 +11,68 @@ use std::sync::Arc;
 use kerf::annotation::Keys;
 use kerf::ids::ResourceName;
 
-/// Ids of `vcuda-core` on each card: one for each percent.
-pub const CORE_IDS_PER_CARD: u32 = 100;
+/// How ids are spelled: `<base>`, or `<base><separator><number>`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct IdStyle {
+    /// What an id begins with.
+    pub base: Base,
+    /// `None`: there is one id for each GPU.
+    pub numbers: Option<Numbers>,
+}
 
-const SEPARATOR: &str = "::";
+/// What names a GPU in its ids.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Base {
+    /// UUID or PCI address.
+    Id,
+    /// The kernel's name.
+    Name,
+}
+
+/// The numbers of a GPU's ids.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Numbers {
+    /// Between base and number.
+    pub separator: &'static str,
+    /// Of a GPU's first share.
+    pub first: u32,
+}
+
+impl IdStyle {
+    /// `<id>::<k>`
+    pub const COLONS: Self = Self { base: Base::Id, numbers: Some(Numbers { separator: "::", first: 0 }) };
+
+    /// `<id>` of a GPU that is not shared, and `<id>::<k>` of one that is.
+    pub const fn shared_by(replicas: u32) -> Self {
+        if replicas == 1 { Self { numbers: None, ..Self::COLONS } } else { Self::COLONS }
+    }
+
+    /// What the ids of a GPU with this id and name begin with.
+    pub fn base<'a>(&self, id: &'a str, name: &'a str) -> &'a str {
+        match self.base {
+            Base::Id => id,
+            Base::Name => name,
+        }
+    }
+
+    /// The id of a share, counted from zero.
+    pub fn id(&self, base: &str, share: u32) -> String {
+        match self.numbers {
+            None => base.to_owned(),
+            Some(Numbers { separator, first }) => format!("{base}{separator}{}", first.saturating_add(share)),
+        }
+    }
+
+    /// The base and the share that an id names; `None` where it is not of our making.
+    pub fn read<'a>(&self, id: &'a str) -> Option<(&'a str, u32)> {
+        let Some(Numbers { separator, first }) = self.numbers else { return Some((id, 0)) };
+        let (base, number) = id.rsplit_once(separator)?;
+        let written =
+            number.bytes().all(|byte| byte.is_ascii_digit()) && (number == "0" || !number.starts_with('0'));
+        let share = number.parse::<u32>().ok()?.checked_sub(first)?;
+        (written && !base.is_empty()).then_some((base, share))
+    }
+}
 
 /// A resource whose ids pods of this node hold by their records.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -28,7 +86,7 @@ pub enum Resource {
 }
 
 impl Resource {
-    /// Both of `vcuda`, in the order in which they are registered.
+    /// Both of `vcuda`.
     pub const VCUDA: [Self; 2] = [Self::Core, Self::Memory];
 
     /// The word used in file names, metrics and logs.
@@ -50,15 +108,14 @@ impl Resource {
     }
 }
 
-/// The id of unit `k` of the card `uuid`.
-pub fn unit(uuid: &str, k: u32) -> String {
-    format!("{uuid}{SEPARATOR}{k}")
+/// The id of unit `k` of a GPU, where pods hold it by their records.
+pub fn unit(gpu: &str, k: u32) -> String {
+    IdStyle::COLONS.id(gpu, k)
 }
 
-/// The card that an id names; `None` where it is not of our making.
+/// The GPU that such an id names; `None` where it is not of our making.
 pub fn card(id: &str) -> Option<&str> {
-    let (uuid, k) = id.rsplit_once(SEPARATOR)?;
-    (!uuid.is_empty() && k.parse::<u32>().is_ok()).then_some(uuid)
+    IdStyle::COLONS.read(id).map(|(gpu, _)| gpu)
 }
 
 /// A set of ids as kubelet gave it, sorted and distinct.
@@ -117,6 +174,23 @@ mod tests {
         for bad in ["", "x", "::1", "a::b", "a::-1", "a::1::"] {
             assert_eq!(card(bad), None, "{bad}");
         }
+    }
+
+    #[test]
+    fn what_is_spelled_is_read() {
+        let styles = [
+            (IdStyle::shared_by(1), "GPU-a"),
+            (IdStyle::shared_by(2), "GPU-a::4"),
+            (IdStyle { base: Base::Name, numbers: Some(Numbers { separator: "-_-", first: 1 }) }, "nvidia0-_-5"),
+        ];
+        for (style, wanted) in styles {
+            let base = style.base("GPU-a", "nvidia0");
+            let id = style.id(base, 4);
+            assert_eq!(id, wanted);
+            assert_eq!(style.read(&id), Some((base, if style.numbers.is_none() { 0 } else { 4 })));
+        }
+        let (style, _) = styles[2];
+        assert_eq!((style.read("nvidia0-_-0"), style.read("nvidia0")), (None, None));
     }
 
     #[test]

@@ -2,28 +2,24 @@
 
 use std::sync::Arc;
 
-/// Who made a card.
+/// Who made a card. What kerf knows of each stands in [`crate::vendor`], whose table has a line for every one.
+#[allow(missing_docs, reason = "names")]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Vendor {
     /// Nobody: described by a file.
     #[default]
     Simulated,
-    /// NVIDIA.
     Nvidia,
-    /// AMD.
     Amd,
-    /// Intel.
     Intel,
 }
 
 impl Vendor {
-    /// The word used in flags, logs and metrics.
-    pub fn as_str(self) -> &'static str {
+    /// Whether people know a card by the kernel's name of it (`card1`) and not by its PCI address.
+    pub fn known_by_name(self) -> bool {
         match self {
-            Self::Simulated => "simulated",
-            Self::Nvidia => "nvidia",
-            Self::Amd => "amd",
-            Self::Intel => "intel",
+            Self::Intel => true,
+            Self::Simulated | Self::Nvidia | Self::Amd => false,
         }
     }
 }

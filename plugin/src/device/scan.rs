@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::sync::{Mutex, PoisonError};
 
-use crate::device::backend::HostDevice;
+use crate::device::host::HostDevice;
 use crate::device::roots::Fault;
 
 /// Cards and remarks of one look.
@@ -24,12 +24,12 @@ pub struct Remark {
     /// Whether the card is left out because of it.
     pub left_out: bool,
     /// What it is.
-    pub why: Why,
+    pub why: ScanIssue,
 }
 
 /// What is odd about a card.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, thiserror::Error)]
-pub enum Why {
+pub enum ScanIssue {
     /// A file of it is missing or wrong.
     #[error(transparent)]
     Fault(#[from] Fault),
@@ -87,7 +87,7 @@ pub enum Why {
     TooMany(usize),
 }
 
-impl Why {
+impl ScanIssue {
     /// The word used in logs and in the report of `doctor`.
     pub fn code(&self) -> &'static str {
         match self {
@@ -110,11 +110,11 @@ impl Why {
 pub(super) const MAX_DEVICES: usize = 512;
 
 impl Scan {
-    pub(crate) fn note(&mut self, subject: &str, why: impl Into<Why>) {
+    pub(crate) fn note(&mut self, subject: &str, why: impl Into<ScanIssue>) {
         self.remarks.push(Remark { subject: subject.to_owned(), left_out: false, why: why.into() });
     }
 
-    pub(crate) fn leave_out(&mut self, subject: &str, why: impl Into<Why>) {
+    pub(crate) fn leave_out(&mut self, subject: &str, why: impl Into<ScanIssue>) {
         self.remarks.push(Remark { subject: subject.to_owned(), left_out: true, why: why.into() });
     }
 
@@ -139,7 +139,7 @@ impl Scan {
                 if let (Some(own), Some(rival)) = (self.devices.get(*at), rival) {
                     let (subject, other) = (own.subject().to_owned(), rival.subject().to_owned());
                     if out.insert(*at) {
-                        self.leave_out(&subject, Why::Twice { what: what.clone(), other });
+                        self.leave_out(&subject, ScanIssue::Twice { what: what.clone(), other });
                     }
                 }
             }
@@ -153,7 +153,7 @@ impl Scan {
         if let Some(host) = self.devices.get(MAX_DEVICES) {
             let subject = host.subject().to_owned();
             self.devices.truncate(MAX_DEVICES);
-            self.leave_out(&subject, Why::TooMany(MAX_DEVICES));
+            self.leave_out(&subject, ScanIssue::TooMany(MAX_DEVICES));
         }
         self.remarks.sort_unstable();
         self.remarks.dedup();

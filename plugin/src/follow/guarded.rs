@@ -26,11 +26,6 @@ impl GuardedBackend {
         Self { backend, busy: Arc::new(Semaphore::new(1)), counters }
     }
 
-    /// How often what the backend reads was found unusable.
-    pub fn complaints(&self) -> u64 {
-        self.backend.complaints()
-    }
-
     /// Asks a question, by which name errors call it.
     ///
     /// # Errors

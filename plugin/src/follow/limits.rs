@@ -6,17 +6,19 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use kerf::ids::{DeviceId, PodUid};
+use kerf::isolation::Isolation;
+use kerf::plan::Grant;
 use kerf::units::Share;
 use tokio_util::sync::CancellationToken;
 
 use crate::allocation::view::PodView;
 use crate::api::client::Cluster;
 use crate::base::counters::Counters;
-use crate::device::backend::Vendor;
 use crate::isolation::driver::{self, DriverLimits, Kept, Wanted};
 use crate::isolation::folder::Folders;
 use crate::isolation::mps::Mps;
 use crate::state::State;
+use crate::vendor;
 
 /// How soon a limit in the driver follows the start of a container that kubelet has reported.
 const DRIVER_PERIOD: Duration = Duration::from_millis(500);
@@ -106,18 +108,17 @@ fn shares(state: &State) -> BTreeMap<DeviceId, Share> {
     let healthy = cards.hosts().filter(|host| {
         host.device.usable()
             && !host.partition()
-            && matches!(host.origin.vendor, Vendor::Nvidia | Vendor::Simulated)
+            && vendor::support(host.origin.vendor).enforced_by.contains(&Isolation::Mps)
     });
     let mut shares: BTreeMap<DeviceId, Option<Share>> =
         healthy.map(|host| (host.device.id.clone(), None)).collect();
     for view in &pods {
-        for grant in view.containers.iter().map(|container| &container.grant).filter(|grant| grant.is_share()) {
-            for slice in &grant.slices {
-                let compute = view.limit.unwrap_or(slice.share.compute).max(slice.share.compute);
-                let share = Share { compute, ..slice.share };
-                if let Some(most) = shares.get_mut(&slice.device) {
-                    *most = Some(most.map_or(share, |most| most.max(share)));
-                }
+        for container in &view.containers {
+            let Grant::Share { device, share } = &container.grant.gpus else { continue };
+            let compute = view.limit.unwrap_or(share.compute).max(share.compute);
+            let share = Share { compute, ..*share };
+            if let Some(most) = shares.get_mut(&device.id) {
+                *most = Some(most.map_or(share, |most| most.max(share)));
             }
         }
     }

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use kerf::ids::DeviceId;
+use kerf::plan::Grant;
 use kerf::units::Milli;
 use kerf_limiter_contract::arbiter::{self, Tenant};
 use rustix::time::{ClockId, clock_gettime};
@@ -71,15 +72,15 @@ fn decide(pods: &[PodView], sample: &Sample, folders: &Folders, last: &BTreeMap<
             let Some(folder) = folders.get(&holder.key()).filter(|folder| folder.limiter) else {
                 continue;
             };
-            let Some(slice) = holder.grant.slices.first() else { continue };
-            let place = (view.pod.reference.clone(), holder.grant.container.clone(), slice.device.clone());
+            let Grant::Share { device, share } = &holder.grant.gpus else { continue };
+            let place = (view.pod.reference.clone(), holder.grant.container.clone(), device.id.clone());
             let before = last.get(&folder.path).copied().unwrap_or_default();
             // who has no process on the card waits for nothing, and its file need not be read
             let now = used.get(&place);
             let percent = now.map_or(0, |now| now.utilization);
             let snapshot = now.and_then(|_| limiter::snapshot(folder).ok()).unwrap_or_default();
             let waited = snapshot.devices.first().map_or(before.waited, |device| device.waited);
-            let floor = millionths(slice.share.compute);
+            let floor = millionths(share.compute);
             let tenant = Tenant {
                 floor,
                 ceiling: view.limit.map_or(floor, millionths).max(floor),
@@ -87,7 +88,7 @@ fn decide(pods: &[PodView], sample: &Sample, folders: &Folders, last: &BTreeMap<
                 used: percent.min(100).saturating_mul(10_000),
                 waited: waited > before.waited,
             };
-            cards.entry(&slice.device).or_default().push((folder.clone(), waited, tenant));
+            cards.entry(&device.id).or_default().push((folder.clone(), waited, tenant));
         }
     }
     let (mut next, mut orders) = (BTreeMap::new(), Vec::new());

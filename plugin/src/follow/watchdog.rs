@@ -102,16 +102,16 @@ pub fn observe(pods: &[PodView], sample: &Sample, folders: &Folders, proc_root: 
     let folders = folders.of(pods.iter().flat_map(PodView::holders));
     let mut observations = Vec::new();
     for view in pods {
-        for container in view.containers.iter().filter(|container| container.grant.is_share()) {
+        for container in view.containers.iter().filter(|container| container.grant.gpus.is_share()) {
             let key = Key { pod: view.pod.uid.clone(), container: container.grant.container.clone() };
             let folder = folders.get(&key);
-            for slice in &container.grant.slices {
-                let place = (view.pod.reference.clone(), container.grant.container.clone(), slice.device.clone());
+            for (device, share) in container.grant.gpus.amounts() {
+                let place = (view.pod.reference.clone(), container.grant.container.clone(), device.id.clone());
                 let Some(now) = used.get(&place) else { continue };
-                let (pod, container, device) = place;
+                let (index, (pod, container, device)) = (device.index, place);
                 observations.push(Observation {
-                    subject: Subject { uid: view.pod.uid.clone(), pod, container, device, index: slice.index },
-                    share: slice.share.memory.bytes(),
+                    subject: Subject { uid: view.pod.uid.clone(), pod, container, device, index },
+                    share: share.memory.bytes(),
                     used: now.memory,
                     processes: now.pids.len(),
                     unlimited: folder.map_or(0, |folder| unlimited(folder, &now.pids, proc_root)),
@@ -232,7 +232,8 @@ mod tests {
         let mut watchdog = Watchdog::new(Mib(0));
         watchdog.look(&[observation(101, 1, 1)]);
         let (begun, _) = watchdog.look(&[observation(101, 1, 1)]);
-        assert_eq!(begun.iter().map(|breach| breach.kind).collect::<Vec<_>>(), BreachKind::ALL);
+        let kinds: Vec<BreachKind> = begun.iter().map(|breach| breach.kind).collect();
+        assert_eq!(kinds, [BreachKind::Memory, BreachKind::Unlimited]);
         // who has no process on the card any more is not seen at all
         assert_eq!(watchdog.look(&[]), (vec![], Breaches::new()));
     }

@@ -29,8 +29,9 @@ use crate::allocation::Answer;
 use crate::allocation::view::Holder;
 use crate::base::{cgroup, files};
 use crate::front::vcuda_controller::config::Limits;
-use crate::isolation::demand::{IsolationError, Mount, at};
+use crate::isolation::demand::{IsolationError, at};
 use crate::isolation::folder::{Folder, Folders};
+use crate::offer::hand_over::Mount;
 use crate::state::State;
 
 /// In a container's directory, and what the container sees it as.

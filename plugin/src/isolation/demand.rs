@@ -1,9 +1,8 @@
 //! What the kinds of isolation are told of a container, and what they answer.
 
-use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use kerf::plan::Grant;
+use kerf::plan::ContainerGrant;
 use kerf::units::Milli;
 
 use crate::allocation::Key;
@@ -16,35 +15,9 @@ pub struct Demand<'a> {
     pub key: &'a Key,
     /// kubelet's ids of core.
     pub core: &'a Ids,
-    pub grant: &'a Grant,
+    pub grant: &'a ContainerGrant,
     /// The ceiling for bursts, where the pod asked for one.
     pub limit: Option<Milli>,
-}
-
-/// A file or directory of the host that a container sees.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Mount {
-    pub host: PathBuf,
-    pub container: PathBuf,
-    /// Whether the container can only read it.
-    pub read_only: bool,
-}
-
-/// What enforcement adds to a container.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Provision {
-    /// Environment. Never a limit that the container could lift by changing it.
-    pub envs: BTreeMap<String, String>,
-    pub mounts: Vec<Mount>,
-}
-
-impl Provision {
-    #[must_use]
-    pub fn and(mut self, other: Self) -> Self {
-        self.envs.extend(other.envs);
-        self.mounts.extend(other.mounts);
-        self
-    }
 }
 
 /// What a container cannot be given.

@@ -147,14 +147,14 @@ pub fn wanted(pods: &[PodView], folders: &Folders, root: &Path) -> BTreeMap<Grou
             };
             let id = names.get(&holder.grant.container);
             let Some(group) = id.and_then(|id| cgroup::group(root, view.pod.uid.as_str(), id)) else { continue };
-            for slice in &holder.grant.slices {
+            for (device, share) in holder.grant.gpus.amounts() {
                 let want = Wanted {
-                    bytes: slice.share.memory.bytes(),
+                    bytes: share.memory.bytes(),
                     key: key.clone(),
                     folder: folder.clone(),
                     pod: view.pod.reference.clone(),
                 };
-                wanted.insert((group.clone(), slice.device.clone()), want);
+                wanted.insert((group.clone(), device.id.clone()), want);
             }
         }
     }

@@ -5,16 +5,18 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use kerf::isolation::Isolation;
-use kerf::plan::Grant;
+use kerf::plan::ContainerGrant;
 
 use crate::allocation::view::PodView;
-use crate::device::backend::{HostDevice, Vendor};
+use crate::device::backend::HostDevice;
 use crate::device::ids::Ids;
-use crate::isolation::demand::{Demand, IsolationError, Provision};
+use crate::isolation::demand::{Demand, IsolationError};
 use crate::isolation::driver::DriverLimits;
 use crate::isolation::folder::{Folder, Folders};
 use crate::isolation::limiter::{self, Limiter};
 use crate::isolation::mps::Mps;
+use crate::offer::hand_over::ContainerEdits;
+use crate::vendor;
 
 /// Which kinds of isolation may be used, and what they need.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -90,8 +92,7 @@ impl Enforcers {
 
     /// How the share of a container that says it runs as `user` would be enforced.
     fn of_share(&self, host: &HostDevice, user: Option<u32>) -> Isolation {
-        // the limiter knows NVIDIA's libraries only; simulated cards are taken for theirs
-        let foreign = matches!(host.origin.vendor, Vendor::Amd | Vendor::Intel);
+        let known = vendor::support(host.origin.vendor).enforced_by;
         let kinds = [
             (
                 Isolation::Driver,
@@ -102,9 +103,10 @@ impl Enforcers {
                 !host.partition()
                     && self.mps.as_ref().is_some_and(|m| m.serves(&host.device.id) && m.serves_user(user)),
             ),
-            (Isolation::Limiter, self.limiter.is_some() && !foreign),
+            (Isolation::Limiter, self.limiter.is_some()),
         ];
-        let found = kinds.into_iter().find(|(kind, works)| *works && self.kinds.contains(kind));
+        let found =
+            kinds.into_iter().find(|(kind, works)| *works && self.kinds.contains(kind) && known.contains(kind));
         found.map_or(Isolation::None, |(kind, _)| kind)
     }
 
@@ -112,16 +114,16 @@ impl Enforcers {
     /// them. `None`: it has whole cards that nobody partitions, and shares with nobody.
     pub fn level<'a>(
         &self,
-        grant: &Grant,
+        grant: &ContainerGrant,
         hosts: impl IntoIterator<Item = &'a HostDevice>,
         user: Option<u32>,
     ) -> Option<Isolation> {
-        let levels = hosts.into_iter().map(|host| match (grant.is_whole(), host.partition()) {
+        let levels = hosts.into_iter().map(|host| match (grant.gpus.is_whole(), host.partition()) {
             (false, _) => Some(self.of_share(host, user)),
             (true, true) => Some(Isolation::Mig),
             (true, false) => None,
         });
-        levels.flatten().min().or(grant.is_share().then_some(Isolation::None))
+        levels.flatten().min().or(grant.gpus.is_share().then_some(Isolation::None))
     }
 
     /// A container with these ids of core is about to start. What did not outlive the machine's start is made anew, and by
@@ -158,7 +160,7 @@ impl Enforcers {
     /// A container without a directory is about to start. Where its pod's record says that the limiter holds it, an earlier
     /// life gave it one, and it was lost since.
     fn found_lost(&self, demand: &Demand<'_>, pods: &[PodView]) -> Result<(), IsolationError> {
-        let Some(limiter) = self.limiter.as_ref().filter(|_| demand.grant.is_share()) else { return Ok(()) };
+        let Some(limiter) = self.limiter.as_ref().filter(|_| demand.grant.gpus.is_share()) else { return Ok(()) };
         let pod = pods.iter().find(|view| view.pod.uid == demand.key.pod);
         let level = pod.and_then(|view| view.pod.isolated.as_ref()?.get(&demand.key.container).copied());
         if level == Some(Isolation::Limiter) {
@@ -188,11 +190,11 @@ impl Enforcers {
     ///
     /// # Errors
     /// [`IsolationError`]; the container must not start then.
-    pub fn provide(&self, demand: &Demand<'_>, level: Isolation) -> Result<Provision, IsolationError> {
-        if demand.grant.is_whole() {
-            return Ok(Provision::default());
+    pub fn provide(&self, demand: &Demand<'_>, level: Isolation) -> Result<ContainerEdits, IsolationError> {
+        if demand.grant.gpus.is_whole() {
+            return Ok(ContainerEdits::default());
         }
-        let mut provision = Provision::default();
+        let mut provision = ContainerEdits::default();
         if level > Isolation::None {
             let folder = self.folder(demand, level)?;
             if let Some(limiter) = &self.limiter {

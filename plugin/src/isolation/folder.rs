@@ -21,7 +21,7 @@ use std::time::Duration;
 
 use fnv::FnvHasher;
 use kerf::isolation::Isolation;
-use kerf::plan::Grant;
+use kerf::plan::ContainerGrant;
 use kerf_limiter_contract::path as contract;
 use parking_lot::{Mutex, MutexGuard};
 use serde::{Deserialize, Serialize};
@@ -220,7 +220,7 @@ impl Folders {
         let mut found = BTreeMap::new();
         let mut taken = BTreeSet::new();
         let mut others = Vec::new();
-        for holder in holders.into_iter().filter(|holder| holder.grant.is_share()) {
+        for holder in holders.into_iter().filter(|holder| holder.grant.gpus.is_share()) {
             let own = |folder: &&Folder| {
                 let key = &folder.key;
                 folder.core == *holder.core && key.pod == *holder.pod && key.container == holder.grant.container
@@ -303,7 +303,7 @@ impl Folders {
 }
 
 /// Where a container stands in its pod: pods of one shape change places as a whole, and have other names there.
-fn place(grant: &Grant) -> String {
+fn place(grant: &ContainerGrant) -> String {
     format!("{} {}", grant.kind.as_str(), grant.position)
 }
 
@@ -332,16 +332,19 @@ pub(super) fn hash(bytes: impl IntoIterator<Item = u8>) -> u64 {
 mod tests {
     use super::*;
     use kerf::ids::PodUid;
-    use kerf::plan::Form;
+    use kerf::plan::{DeviceRef, Grant};
     use kerf::request::ContainerKind;
+    use kerf::units::Share;
 
     struct Host {
         state: tempfile::TempDir,
         run: tempfile::TempDir,
     }
 
-    fn grant(container: &str, kind: ContainerKind, position: u32) -> Grant {
-        Grant { container: container.into(), kind, position, form: Form::Share, slices: Vec::new() }
+    fn grant(container: &str, kind: ContainerKind, position: u32) -> ContainerGrant {
+        let device = DeviceRef { id: "GPU-0".into(), index: 0 };
+        let gpus = Grant::Share { device, share: Share::new(300, 256) };
+        ContainerGrant { container: container.into(), kind, position, gpus }
     }
 
     fn ids(units: std::ops::Range<u32>) -> Ids {
@@ -358,13 +361,13 @@ mod tests {
         }
     }
 
-    fn made(folders: &Folders, pod: &str, grant: &Grant, core: &Ids) -> Folder {
+    fn made(folders: &Folders, pod: &str, grant: &ContainerGrant, core: &Ids) -> Folder {
         let key = Key { pod: pod.into(), container: grant.container.clone() };
         folders.create(&Demand { key: &key, core, grant, limit: None }, Isolation::Limiter, false).unwrap()
     }
 
     /// The paths of these containers' directories.
-    fn found(folders: &Folders, holders: &[(&str, &Grant)], core: &Ids) -> Vec<Option<PathBuf>> {
+    fn found(folders: &Folders, holders: &[(&str, &ContainerGrant)], core: &Ids) -> Vec<Option<PathBuf>> {
         let pods: Vec<PodUid> = holders.iter().map(|(pod, _)| (*pod).into()).collect();
         let holders: Vec<Holder<'_>> =
             pods.iter().zip(holders).map(|(pod, (_, grant))| Holder { pod, grant, core }).collect();

@@ -6,15 +6,16 @@ use std::io::Write;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
-use kerf::plan::Grant;
+use kerf::plan::ContainerGrant;
 use kerf::units::Milli;
 use kerf_limiter_contract::limits::{DeviceLimits, Limits};
 use kerf_limiter_contract::state::{self, Snapshot};
 use kerf_limiter_contract::{allowance, path};
 
 use crate::base::files;
-use crate::isolation::demand::{Demand, IsolationError, Mount, Provision, at};
+use crate::isolation::demand::{Demand, IsolationError, at};
 use crate::isolation::folder::{Folder, hash, make};
+use crate::offer::hand_over::{ContainerEdits, Mount};
 
 /// In a container's runtime directory.
 const STATE: &str = "state";
@@ -67,7 +68,7 @@ impl Limiter {
     ///
     /// # Errors
     /// [`IsolationError`]
-    pub fn provide(&self, demand: &Demand<'_>, folder: &Folder) -> Result<Provision, IsolationError> {
+    pub fn provide(&self, demand: &Demand<'_>, folder: &Folder) -> Result<ContainerEdits, IsolationError> {
         self.reinstall()?;
         let (directory, state) = write(demand, folder)?;
         let mount = |host: &Path, container: &str, read_only| Mount {
@@ -81,7 +82,7 @@ impl Limiter {
             mount(&self.library, path::LIBRARY, true),
             mount(&self.preload, path::PRELOAD, true),
         ];
-        Ok(Provision { mounts, ..Provision::default() })
+        Ok(ContainerEdits { mounts, ..ContainerEdits::default() })
     }
 }
 
@@ -118,13 +119,13 @@ pub fn refresh(demand: &Demand<'_>, folder: &Folder) -> Result<(), IsolationErro
 ///
 /// # Errors
 /// [`IsolationError::Limits`]
-pub fn limits(grant: &Grant, limit: Option<Milli>) -> Result<Limits, IsolationError> {
+pub fn limits(grant: &ContainerGrant, limit: Option<Milli>) -> Result<Limits, IsolationError> {
     let percent = |share: Milli| u8::try_from(share.to_core_units()).unwrap_or(100);
-    let devices = grant.slices.iter().map(|slice| {
-        let core = slice.share.compute;
+    let devices = grant.gpus.amounts().map(|(device, share)| {
+        let core = share.compute;
         DeviceLimits {
-            uuid: slice.device.to_string(),
-            memory: slice.share.memory.bytes(),
+            uuid: device.id.to_string(),
+            memory: share.memory.bytes(),
             core: percent(core),
             ceiling: percent(limit.unwrap_or(core).max(core)),
             context: 0,
@@ -181,14 +182,14 @@ mod tests {
     use crate::device::ids::Ids;
     use crate::isolation::folder::Folders;
     use kerf::isolation::Isolation;
-    use kerf::plan::{Form, Slice};
+    use kerf::plan::{DeviceRef, Grant};
     use kerf::request::ContainerKind;
     use kerf::units::Share;
 
-    fn grant() -> Grant {
-        let slice = Slice { device: "GPU-0".into(), index: 0, share: Share::new(305, 256), count: 1 };
-        let (container, kind) = ("main".into(), ContainerKind::App);
-        Grant { container, kind, position: 0, form: Form::Share, slices: vec![slice] }
+    fn grant(id: &str) -> ContainerGrant {
+        let device = DeviceRef { id: id.into(), index: 0 };
+        let gpus = Grant::Share { device, share: Share::new(305, 256) };
+        ContainerGrant { container: "main".into(), kind: ContainerKind::App, position: 0, gpus }
     }
 
     #[test]
@@ -198,7 +199,8 @@ mod tests {
         fs::write(&source, "a library").unwrap();
         let limiter = Limiter::install(&source, &state).unwrap();
         assert_eq!(Limiter::install(&source, &state).unwrap(), limiter);
-        let (key, core, grant) = (Key { pod: "u".into(), container: "main".into() }, Ids::default(), grant());
+        let (key, core, grant) =
+            (Key { pod: "u".into(), container: "main".into() }, Ids::default(), grant("GPU-0"));
         let demand = Demand { key: &key, core: &core, grant: &grant, limit: None };
         let folder = Folders::empty(&state, &run).create(&demand, Isolation::Limiter, true).unwrap();
         assert!(!folder.shown(path::LIMITS).exists());
@@ -226,8 +228,6 @@ mod tests {
 
     #[test]
     fn limits_that_nobody_can_keep_are_refused_by_name() {
-        let mut grant = grant();
-        grant.slices[0].device = "GPU 0".into();
-        assert!(limits(&grant, None).unwrap_err().to_string().contains("device is out of range"));
+        assert!(limits(&grant("GPU 0"), None).unwrap_err().to_string().contains("device is out of range"));
     }
 }

@@ -23,11 +23,13 @@ use std::time::{Duration, Instant};
 
 use kerf::ids::DeviceId;
 use kerf::isolation::mps_serves;
+use kerf::plan::Grant;
 use kerf::units::Share;
 
 use parking_lot::{Mutex, MutexGuard};
 
-use crate::isolation::demand::{Demand, Mount, Provision};
+use crate::isolation::demand::Demand;
+use crate::offer::hand_over::{ContainerEdits, Mount};
 
 /// Where clients look unless told otherwise.
 const CLIENTS: &str = "/tmp/nvidia-mps";
@@ -88,16 +90,16 @@ impl Mps {
     }
 
     /// What a container of this isolation gets.
-    pub fn provide(&self, demand: &Demand<'_>) -> Provision {
-        let Some(slice) = demand.grant.slices.first() else { return Provision::default() };
-        let percent = demand.limit.unwrap_or(slice.share.compute).max(slice.share.compute).to_core_units();
-        let mount = Mount { host: self.pipe(&slice.device), container: CLIENTS.into(), read_only: false };
+    pub fn provide(&self, demand: &Demand<'_>) -> ContainerEdits {
+        let Grant::Share { device, share } = &demand.grant.gpus else { return ContainerEdits::default() };
+        let percent = demand.limit.unwrap_or(share.compute).max(share.compute).to_core_units();
+        let mount = Mount { host: self.pipe(&device.id), container: CLIENTS.into(), read_only: false };
         let envs = BTreeMap::from([
             ("CUDA_MPS_ACTIVE_THREAD_PERCENTAGE".to_owned(), percent.to_string()),
             // a client counts the cards that it sees from 0
-            ("CUDA_MPS_PINNED_DEVICE_MEM_LIMIT".to_owned(), format!("0={}M", slice.share.memory.0)),
+            ("CUDA_MPS_PINNED_DEVICE_MEM_LIMIT".to_owned(), format!("0={}M", share.memory.0)),
         ]);
-        Provision { envs, mounts: vec![mount] }
+        ContainerEdits { envs, mounts: vec![mount], ..ContainerEdits::default() }
     }
 
     pub fn end(&self) {

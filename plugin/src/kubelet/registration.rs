@@ -29,8 +29,8 @@ use tonic::transport::Server;
 use crate::base::backoff::Backoff;
 use crate::base::counters::Counters;
 use crate::base::socket::{MAX_MESSAGE_BYTES, dial};
-use crate::front::vcuda::Streams;
 use crate::kubelet::directory::{Directory, Identity};
+use crate::kubelet::streams::Streams;
 
 /// kubelet dials back while it registers, which it gives 10 s.
 const REGISTER_DEADLINE: Duration = Duration::from_secs(12);

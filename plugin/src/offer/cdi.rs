@@ -8,35 +8,25 @@ use std::path::{Path, PathBuf};
 use serde_json::{Value, json};
 
 use crate::base::files;
-use crate::device::backend::HostDevice;
-use crate::device::roots::Roots;
-use crate::offer::hand_over::{ByPath, Cdi, Gift};
-use crate::vendor::intel::scan;
+use crate::offer::hand_over::{Cdi, ContainerEdits};
 
 const VERSION: &str = "0.5.0";
 
-/// A card's file: where it goes and what it says.
-pub fn file(cdi: &Cdi, gift: &Gift, roots: &Roots, host: &HostDevice) -> Option<(PathBuf, String)> {
+/// A GPU's file: where it goes and what it says. `edits`: what the container of this GPU alone gets.
+pub fn file(cdi: &Cdi, edits: &ContainerEdits, name: &str) -> Option<(PathBuf, String)> {
     let directory = cdi.directory.as_ref()?;
-    let name = &host.origin.name;
-    let nodes = host
-        .control_nodes
+    let nodes = edits
+        .devices
         .iter()
-        .chain(&host.nodes)
-        .map(|node| json!({ "path": node, "hostPath": node, "permissions": gift.nodes.unwrap_or("rw") }));
-    let paths = match gift.by_path {
-        ByPath::None => Vec::new(),
-        ByPath::Single => scan::by_path(roots, &host.pci),
-        ByPath::All => vec!["/dev/dri/by-path".into()],
-    };
-    let mounts = paths
-        .iter()
-        .map(|path| json!({ "hostPath": path, "containerPath": path, "options": ["bind", "ro"], "type": "none" }));
-    let mut edits = json!({ "deviceNodes": nodes.collect::<Vec<Value>>() });
-    if !paths.is_empty() {
-        edits["mounts"] = mounts.collect();
+        .map(|file| json!({ "path": file.path, "hostPath": file.path, "permissions": file.permissions }));
+    let mut told = json!({ "deviceNodes": nodes.collect::<Vec<Value>>() });
+    if !edits.mounts.is_empty() {
+        let mounts = edits.mounts.iter().map(|mount| {
+            json!({ "hostPath": mount.host, "containerPath": mount.container, "options": ["bind", "ro"], "type": "none" })
+        });
+        told["mounts"] = mounts.collect();
     }
-    let devices = json!([{ "name": &**name, "containerEdits": edits }]);
+    let devices = json!([{ "name": name, "containerEdits": told }]);
     let text = json!({ "cdiVersion": VERSION, "kind": cdi.kind, "devices": devices }).to_string();
     let file = format!("{}-{name}.yaml", cdi.kind.replace('/', "-"));
     Some((directory.join(file), text + "\n"))

@@ -1,56 +1,52 @@
 //! What a node offers to kubelet beside `vcuda`: the contracts of other vendors' plugins, each a value.
 //!
-//! ```text
-//!   [flags] -> Profile (data: names, ids, shares, order, gift)
-//!   backend -> cards ----> [pool]: resource -> ids, each on its card
-//!                             |-- ListAndWatch, GetPreferredAllocation ([order], never fails)
-//!                             +-- Allocate -> [gift]: device files, mounts, environment, names
-//! ```
-//!
-//! A profile differs from another only in its data. An id names its card, so Allocate needs to know nothing else: no
-//! pod, no annotation, no API server. Profiles of one process share nothing but kubelet's directory; each has its own
+//! A contract differs from another only in its data. An id names its GPU, so Allocate needs to know nothing else: no
+//! pod, no annotation, no API server. Contracts of one process share nothing but kubelet's directory; each has its own
 //! backend, and one that fails leaves the others alone.
 
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 use std::time::Duration;
 
-use crate::config::BackendChoice;
-use crate::device::backend::{HostDevice, Part};
-use crate::device::roots::Roots;
+use kerf::ids::ResourceName;
 
-pub use crate::offer::hand_over::Gift;
-pub use crate::offer::order::Order;
+use crate::device::backend::{BackendFactory, HostDevice, Part};
+use crate::device::cards::Cards;
+use crate::device::ids::{IdStyle, Resource};
+use crate::offer::hand_over::{Files, HandOver, Item};
+use crate::offer::order::Order;
+use crate::offer::units::Units;
+use crate::offer::{NamedBy, Offer, Offers};
 
 /// One system's contract.
 #[derive(Clone, Debug)]
-pub struct Profile {
+pub struct Contract {
     /// The word used in flags, logs and metrics.
     pub name: &'static str,
-    /// Where its cards come from.
-    pub source: BackendChoice,
+    /// Where its GPUs come from.
+    pub backend: BackendFactory,
     /// Which resource a device is offered as.
     pub naming: Naming,
-    /// Whether the extender chooses the cards of its pods.
+    /// Whether the extender chooses the GPUs of its pods.
     pub placed: bool,
-    /// How ids look.
+    /// As the system whose contract this is spells them.
     pub ids: IdStyle,
-    /// Shares of each device.
+    /// Shares of each GPU.
     pub replicas: u32,
-    /// Cards to leave alone, by PCI device id.
+    /// Which devices are served.
     pub filter: Filter,
     /// Which ids kubelet is advised to take.
     pub order: Order,
-    /// What a container gets.
-    pub gift: Gift,
+    /// What a container gets; with the files of monitoring engines where it is shown all GPUs.
+    pub hand_over: HandOver,
     /// Whether a container may have one share and no more.
     pub one_share: bool,
-    /// A resource that shows all cards to whoever watches them.
+    /// A resource that shows all GPUs to whoever watches them.
     pub monitoring: Option<Monitoring>,
     /// Whether kubelet is told NUMA nodes.
     pub numa: bool,
-    /// Between looks at the cards.
+    /// Between looks at the GPUs.
     pub period: Duration,
-    /// Where the host's files are seen.
-    pub roots: Roots,
 }
 
 /// Which resource a device is offered as.
@@ -66,7 +62,12 @@ pub enum Naming {
         plain: String,
     },
     /// By the kernel's driver: `<domain>/<driver>`.
-    Driver(String),
+    Driver {
+        /// `gpu.intel.com`
+        domain: String,
+        /// Those that a node may have.
+        drivers: &'static [&'static str],
+    },
     /// Whole cards as one resource, instances (MIG) as `<prefix><profile>`.
     Instance {
         /// `nvidia.com/gpu`
@@ -75,6 +76,9 @@ pub enum Naming {
         prefix: String,
     },
 }
+
+/// The longest name of a resource after its domain.
+const MAX_NAME: usize = 63;
 
 impl Naming {
     /// The names that it may give, as [`kerf::shares::ShareResources`] reads them.
@@ -86,48 +90,33 @@ impl Naming {
                 let modes = ["spx", "dpx", "tpx", "qpx", "cpx"].map(|mode| format!("{domain}/{mode}_*"));
                 modes.into_iter().chain([format!("{domain}/{plain}")]).collect()
             }
-            Self::Driver(domain) => ["i915", "xe"].map(|driver| format!("{domain}/{driver}")).into(),
+            Self::Driver { domain, drivers } => drivers.iter().map(|driver| format!("{domain}/{driver}")).collect(),
             Self::Instance { whole, prefix } => vec![whole.clone(), format!("{prefix}*")],
         }
     }
-}
 
-/// How ids look: `<base>`, or `<base><separator><share>`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct IdStyle {
-    /// What names the device.
-    pub base: Base,
-    /// Between that and the share's number.
-    pub separator: &'static str,
-    /// Number of a device's first share.
-    pub first: u32,
-    /// Whether an unshared device has a number, too.
-    pub always: bool,
-}
-
-/// What names a device in its ids.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Base {
-    /// The device's id: UUID or PCI address.
-    Id,
-    /// The kernel's name of it.
-    Name,
-}
-
-impl IdStyle {
-    /// `<id>`, and of shares `<id>::<k>`: the form that DCGM's exporter understands.
-    pub const COLONS: Self = Self { base: Base::Id, separator: "::", first: 0, always: false };
-
-    /// The id of share `share`, counted from zero, of a device shared by `of`.
-    pub fn id(&self, id: &str, name: &str, share: u32, of: u32) -> String {
-        let base = match self.base {
-            Base::Id => id,
-            Base::Name => name,
+    /// The name of a device's resource, or why it has none.
+    fn name(&self, host: &HostDevice) -> Result<String, String> {
+        let origin = &host.origin;
+        let name = match self {
+            Self::Single(name) => name.clone(),
+            Self::Layout { domain, plain } if origin.layout.is_empty() => format!("{domain}/{plain}"),
+            Self::Layout { domain, .. } => format!("{domain}/{}", origin.layout),
+            Self::Driver { domain, .. } => format!("{domain}/{}", origin.driver),
+            Self::Instance { whole, prefix } => match &origin.part {
+                Part::Instance { profile, .. } if profile.is_empty() => {
+                    return Err(format!("{}: the profile of the instance is not known", host.subject()));
+                }
+                Part::Instance { profile, .. } => format!("{prefix}{}", profile.replace('+', ".")),
+                _ => whole.clone(),
+            },
         };
-        if of == 1 && !self.always {
-            return base.to_owned();
+        let own = name.rsplit('/').next().unwrap_or_default();
+        let legal = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
+        if own.is_empty() || own.len() > MAX_NAME || !own.chars().all(legal) {
+            return Err(format!("{}: {name:?} is no name of a resource", host.subject()));
         }
-        format!("{base}{}{}", self.separator, share + self.first)
+        Ok(name)
     }
 }
 
@@ -168,4 +157,102 @@ pub enum Monitoring {
     Single(String),
     /// One for each driver: `<domain>/<driver>_monitoring`.
     Split(String),
+}
+
+impl Monitoring {
+    fn name(&self, host: &HostDevice) -> String {
+        match self {
+            Self::Single(name) => name.clone(),
+            Self::Split(domain) => format!("{domain}/{}_monitoring", host.origin.driver),
+        }
+    }
+}
+
+type Hosts = BTreeMap<String, Vec<Arc<HostDevice>>>;
+
+impl Contract {
+    /// For tests: one share of each GPU, whose files a container gets.
+    #[cfg(test)]
+    pub(crate) fn plain(name: &'static str, naming: Naming) -> Self {
+        Self {
+            name,
+            backend: crate::device::backend::none(),
+            naming,
+            placed: true,
+            ids: IdStyle::COLONS,
+            replicas: 1,
+            filter: Filter::default(),
+            order: Order::Sorted,
+            hand_over: HandOver::new([Item::Files(Files::Gpus, "rw")]),
+            one_share: false,
+            monitoring: None,
+            numa: false,
+            period: Duration::from_secs(1),
+        }
+    }
+
+    /// What it offers of these GPUs.
+    pub fn offers(&self, cards: &Cards) -> Offers {
+        let mut refusals = BTreeSet::new();
+        let mut served: Vec<Arc<HostDevice>> = Vec::new();
+        for host in cards.hosts() {
+            match self.filter.refusal(host) {
+                Some(refusal) => drop(refusals.insert(refusal)),
+                None => served.push(Arc::new(host.clone())),
+            }
+        }
+        let (mut shares, mut shown) = (Hosts::new(), Hosts::new());
+        let layouts: BTreeSet<&str> = served.iter().map(|host| &*host.origin.layout).collect();
+        if matches!(self.naming, Naming::Single(_)) && layouts.len() > 1 {
+            let layouts: Vec<_> = layouts.into_iter().collect();
+            refusals.insert(format!("devices of several layouts ({}) cannot go by one name", layouts.join(", ")));
+        } else {
+            for host in &served {
+                match self.naming.name(host) {
+                    Ok(resource) => shares.entry(resource).or_default().push(Arc::clone(host)),
+                    Err(refusal) => drop(refusals.insert(refusal)),
+                }
+            }
+        }
+        for (monitoring, host) in
+            self.monitoring.iter().flat_map(|monitoring| served.iter().map(move |host| (monitoring, host)))
+        {
+            shown.entry(monitoring.name(host)).or_default().push(Arc::clone(host));
+        }
+        let shares = shares.into_iter().map(|(resource, hosts)| self.shares(resource).on(hosts));
+        let shown = shown.into_iter().map(|(resource, hosts)| self.all(resource).on(hosts));
+        let resources = shares.chain(shown).map(|offered| (offered.offer.resource.clone(), Arc::new(offered)));
+        Offers { resources: resources.collect(), refusals }
+    }
+
+    fn shares(&self, resource: String) -> Offer {
+        let counted = || Resource::Counted(ResourceName::from(resource.as_str()));
+        Offer {
+            label: resource.clone(),
+            socket: socket(self.name, &resource),
+            ids: self.ids,
+            units: Units::Shares(self.replicas),
+            order: self.order,
+            hand_over: self.hand_over.clone(),
+            named_by: if self.placed { NamedBy::IdsAsPlaced(counted()) } else { NamedBy::Ids },
+            one_share: self.one_share,
+            numa: self.numa,
+            limits: false,
+            pre_start: false,
+            resource,
+        }
+    }
+
+    /// One that only shows GPUs has no place on any.
+    fn all(&self, resource: String) -> Offer {
+        let hand_over = self.hand_over.clone().with(Item::Files(Files::Monitoring, "rw"));
+        Offer { units: Units::All, hand_over, named_by: NamedBy::Ids, numa: false, ..self.shares(resource) }
+    }
+}
+
+/// Tells a resource's sockets from those of all others.
+fn socket(contract: &str, resource: &str) -> String {
+    let hash =
+        resource.bytes().fold(0x811c_9dc5u32, |hash, byte| (hash ^ u32::from(byte)).wrapping_mul(0x0100_0193));
+    format!("{}-{hash:08x}", contract.get(..6).unwrap_or(contract))
 }

@@ -1,50 +1,77 @@
-//! What a container gets for its ids. Reads the host's directories and changes nothing.
+//! What a container is handed for its GPUs: the rule ([`HandOver`]), and the result ([`ContainerEdits`]).
+//!
+//! No limit is in the environment, where the container could change it, and `LD_LIBRARY_PATH` is the image's own business.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 
-use kerf_proto::deviceplugin::{CdiDevice, ContainerAllocateResponse, DeviceSpec, Mount};
+use kerf::annotation::Keys;
+use kerf::plan::ContainerGrant;
 
-use crate::device::backend::{HostDevice, Part};
+use crate::device::backend::{HostDevice, Part, Vendor};
+use crate::device::cards::Cards;
 use crate::device::roots::Roots;
-use crate::offer::pool::{self, Pool};
-use crate::vendor::intel::scan;
+use crate::offer::units::Pool;
 
-/// How cards are handed to containers.
+/// How GPUs are handed to containers: all of `items`, in their order.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Gift {
-    /// Permissions of device files; `None`: no device files.
-    pub nodes: Option<&'static str>,
-    /// Device files beside those of the cards and of their driver, by name below `/dev`; only those that exist.
-    pub extra_nodes: Vec<&'static str>,
-    /// Whether `NVIDIA_VISIBLE_DEVICES` names the cards to NVIDIA's container runtime.
-    pub visible: bool,
-    /// Whether the runtime is told by mounts below `/var/run/nvidia-container-devices`.
-    pub visible_mounts: bool,
-    /// Whether cards are called by index and not by UUID in what the runtime is told.
-    pub by_index: bool,
-    /// Whether `ZE_AFFINITY_MASK` tells Level Zero the indices of the cards.
-    pub affinity: bool,
-    /// Directories for every container: on the host, and inside, read-only.
-    pub libraries: Vec<(PathBuf, PathBuf)>,
-    /// Which links below `/dev/dri/by-path` are mounted.
-    pub by_path: ByPath,
-    /// Name cards to the runtime as `<kind>=<name>` (CDI).
-    pub cdi: Option<Cdi>,
-    /// Whether the monitoring engines of the cards come with [`pool::ALL`].
-    pub engines: bool,
+pub struct HandOver {
+    /// In what NVIDIA's runtime is told.
+    pub names: Names,
+    /// What comes first is first in every list.
+    pub items: Vec<Item>,
 }
 
-/// Which links below `/dev/dri/by-path` a container gets.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
-pub enum ByPath {
-    /// None.
+/// How GPUs are called in what NVIDIA's container runtime is told.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Names {
+    /// Also instances (MIG).
     #[default]
-    None,
-    /// Those of its GPUs.
-    Single,
-    /// The directory.
-    All,
+    Uuids,
+    /// Instances (MIG) have UUIDs all the same.
+    Indices,
+}
+
+/// One thing that a container is handed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Item {
+    /// Device files, the same path inside as on the host, with permissions such as `rw`.
+    Files(Files, &'static str),
+    /// `NVIDIA_VISIBLE_DEVICES` names the GPUs, if one is of a vendor whose container runtime reads it. Programs of other
+    /// vendors see the GPUs whose files they have.
+    VisibleDevices(BTreeSet<Vendor>),
+    /// Mounts below `/var/run/nvidia-container-devices` name the GPUs.
+    VisibleDevicesMounts,
+    /// `ZE_AFFINITY_MASK` tells Level Zero the indices of the GPUs.
+    AffinityMask,
+    /// A directory, read-only.
+    Directory {
+        /// On the host.
+        host: PathBuf,
+        /// In the container.
+        container: PathBuf,
+    },
+    /// The GPUs' links below `/dev/dri/by-path`.
+    DriLinks,
+    /// Names by which the runtime finds the GPUs in CDI files.
+    Cdi(Cdi),
+    /// Annotations that tell the runtime how much of which device files the container has.
+    Amounts(Keys),
+}
+
+/// Which device files.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Files {
+    /// The container's GPUs have them alone.
+    Gpus,
+    /// Those that any GPU of the vendor needs.
+    Driver,
+    /// Of the GPUs' monitoring engines.
+    Monitoring,
+    /// These, there or not.
+    Paths(Vec<PathBuf>),
+    /// One by its name below `/dev`, if the host has it.
+    IfThere(Roots, &'static str),
 }
 
 /// CDI names.
@@ -52,10 +79,51 @@ pub enum ByPath {
 pub struct Cdi {
     /// `vendor.com/class`
     pub kind: String,
-    /// Where the names are written: `None` if somebody else describes the cards.
+    /// Where the names are described: `None` if somebody else does it, by UUID.
     pub directory: Option<PathBuf>,
-    /// The prefix of an annotation that names them; `None`: the field of the answer.
+    /// The prefix of an annotation that has the names; `None`: the answer's own field.
     pub annotation: Option<String>,
+}
+
+/// What a container gets beyond its image. Neither kubelet's nor CDI's own form.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ContainerEdits {
+    /// Variables of the environment.
+    pub envs: BTreeMap<String, String>,
+    /// Each once.
+    pub devices: Vec<DeviceFile>,
+    /// Of the host, in the order in which they are mounted.
+    pub mounts: Vec<Mount>,
+    /// For the container runtime.
+    pub annotations: BTreeMap<String, String>,
+    /// `vendor.com/class=name`
+    pub cdi_devices: Vec<String>,
+}
+
+/// A device file, the same path inside as on the host.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DeviceFile {
+    /// On the host and in the container.
+    pub path: PathBuf,
+    /// Of `m`, `r` and `w`.
+    pub permissions: &'static str,
+}
+
+/// A file or directory of the host that a container sees.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Mount {
+    /// On the host.
+    pub host: PathBuf,
+    /// In the container.
+    pub container: PathBuf,
+    /// For the container; the host may write it.
+    pub read_only: bool,
+}
+
+impl Mount {
+    fn read_only(host: impl Into<PathBuf>, container: impl Into<PathBuf>) -> Self {
+        Self { host: host.into(), container: container.into(), read_only: true }
+    }
 }
 
 /// Why ids are not given out.
@@ -64,10 +132,10 @@ pub enum Refusal {
     /// No such id.
     #[error("there is no device {0:?}")]
     Unknown(String),
-    /// The card is gone or ill.
+    /// The GPU is unhealthy or gone.
     #[error("device {0:?} is unhealthy")]
     Unhealthy(String),
-    /// The profile gives one share to a container.
+    /// A container may have one share.
     #[error("{0} shares are asked for, and a container may have one")]
     Several(usize),
 }
@@ -83,106 +151,199 @@ impl Refusal {
     }
 }
 
-/// What the container of these ids gets.
-///
-/// # Errors
-/// [`Refusal`]; kubelet fails the pod.
-pub fn answer(
-    gift: &Gift,
-    one_share: bool,
-    roots: &Roots,
-    pool: &Pool,
-    ids: &[String],
-) -> Result<ContainerAllocateResponse, Refusal> {
-    let ids: BTreeSet<&String> = ids.iter().collect();
-    if one_share && ids.len() > 1 {
-        return Err(Refusal::Several(ids.len()));
+/// The GPUs that a container was given.
+#[derive(Clone, Debug, Default)]
+pub struct Given<'a> {
+    hosts: Vec<&'a HostDevice>,
+    /// GPUs of the record that this node does not have: they are named, and have no files.
+    absent: Vec<&'a str>,
+    /// Percent of compute and bytes of memory, where a record says so.
+    amounts: Option<(u32, u64)>,
+}
+
+impl<'a> Given<'a> {
+    /// A single GPU, with no record of it.
+    pub fn one(host: &'a HostDevice) -> Self {
+        Self { hosts: vec![host], ..Self::default() }
     }
-    let mut hosts: BTreeMap<&str, &HostDevice> = BTreeMap::new();
-    let mut all = false;
-    for id in ids {
-        let unit = pool.get(id).ok_or_else(|| Refusal::Unknown(id.clone()))?;
-        if pool::ill(unit) {
-            return Err(Refusal::Unhealthy(id.clone()));
+
+    /// What ids stand for.
+    ///
+    /// # Errors
+    /// [`Refusal`]; kubelet fails the pod.
+    pub fn by_ids(pool: &'a Pool, one_share: bool, ids: &[String]) -> Result<Self, Refusal> {
+        let ids: BTreeSet<&String> = ids.iter().collect();
+        if one_share && ids.len() > 1 {
+            return Err(Refusal::Several(ids.len()));
         }
-        all |= id == pool::ALL;
-        let well = unit.hosts.iter().filter(|host| host.device.usable());
-        hosts.extend(well.map(|host| (host.device.id.as_str(), host.as_ref())));
+        let mut hosts: BTreeMap<&str, &HostDevice> = BTreeMap::new();
+        for id in ids {
+            let unit = pool.get(id).ok_or_else(|| Refusal::Unknown(id.clone()))?;
+            if unit.unhealthy() {
+                return Err(Refusal::Unhealthy(id.clone()));
+            }
+            let usable = unit.hosts.iter().filter(|host| host.device.usable());
+            hosts.extend(usable.map(|host| (host.device.id.as_str(), host.as_ref())));
+        }
+        let mut hosts: Vec<&HostDevice> = hosts.into_values().collect();
+        hosts.sort_by_key(|host| host.device.index);
+        Ok(Self { hosts, ..Self::default() })
     }
-    let mut hosts: Vec<&HostDevice> = hosts.into_values().collect();
-    hosts.sort_by_key(|host| host.device.index);
-    let mut response = ContainerAllocateResponse::default();
-    if let Some(permissions) = gift.nodes {
-        response.devices = nodes(gift, roots, &hosts, all, permissions);
+
+    /// What a record says.
+    pub fn by_record(grant: &'a ContainerGrant, cards: &'a Cards) -> Self {
+        let (there, absent): (Vec<_>, Vec<_>) = grant
+            .gpus
+            .ids()
+            .map(|device| (cards.get(device), device.as_str()))
+            .partition(|(host, _)| host.is_some());
+        let core = grant.gpus.amounts().map(|(_, share)| share.compute.to_core_units()).sum();
+        let memory = grant.gpus.amounts().map(|(_, share)| share.memory.bytes()).sum();
+        Self {
+            hosts: there.into_iter().filter_map(|(host, _)| host).collect(),
+            absent: absent.into_iter().map(|(_, name)| name).collect(),
+            amounts: Some((core, memory)),
+        }
     }
-    let names: Vec<String> = hosts.iter().map(|host| runtime_name(gift, host)).collect();
-    if gift.visible {
-        response.envs.insert("NVIDIA_VISIBLE_DEVICES".to_owned(), names.join(","));
+
+    fn names(&self, names: Names) -> Vec<String> {
+        let name = |host: &&HostDevice| match (names, &host.origin.part) {
+            (Names::Uuids, _) | (_, Part::Instance { .. }) => host.device.id.to_string(),
+            (Names::Indices, _) => host.device.index.to_string(),
+        };
+        self.hosts.iter().map(name).chain(self.absent.iter().map(|id| (*id).to_owned())).collect()
     }
-    if gift.affinity {
-        let indices: Vec<String> = hosts.iter().map(|host| host.device.index.to_string()).collect();
-        response.envs.insert("ZE_AFFINITY_MASK".to_owned(), indices.join(","));
+}
+
+impl HandOver {
+    /// Calls GPUs by UUID.
+    pub fn new(items: impl IntoIterator<Item = Item>) -> Self {
+        Self { names: Names::Uuids, items: items.into_iter().collect() }
     }
-    if gift.visible_mounts {
-        response.envs.insert("NVIDIA_VISIBLE_DEVICES".to_owned(), "/var/run/nvidia-container-devices".to_owned());
-        let mount = |name: &String| mount("/dev/null", &format!("/var/run/nvidia-container-devices/{name}"));
-        response.mounts.extend(names.iter().map(mount));
+
+    /// And this, last.
+    #[must_use]
+    pub fn with(mut self, item: Item) -> Self {
+        self.items.push(item);
+        self
     }
-    let libraries = gift.libraries.iter();
-    response
-        .mounts
-        .extend(libraries.map(|(host, inside)| mount(&host.to_string_lossy(), &inside.to_string_lossy())));
-    let paths: Vec<PathBuf> = match gift.by_path {
-        ByPath::None => Vec::new(),
-        ByPath::All => vec!["/dev/dri/by-path".into()],
-        ByPath::Single => hosts.iter().flat_map(|host| scan::by_path(roots, &host.pci)).collect(),
-    };
-    response.mounts.extend(paths.iter().map(|path| mount(&path.to_string_lossy(), &path.to_string_lossy())));
-    if let Some(cdi) = &gift.cdi {
-        let names = hosts.iter().map(|host| match &cdi.directory {
-            Some(_) => format!("{}={}", cdi.kind, host.origin.name),
-            None => format!("{}={}", cdi.kind, runtime_name(gift, host)),
-        });
+
+    /// Where GPUs are named in CDI files.
+    pub fn cdi(&self) -> Option<&Cdi> {
+        self.items.iter().find_map(|item| if let Item::Cdi(cdi) = item { Some(cdi) } else { None })
+    }
+
+    /// For where CDI names mean nothing.
+    #[must_use]
+    pub fn without_cdi(&self) -> Self {
+        self.without(|item| matches!(item, Item::Cdi(_)))
+    }
+
+    /// What the CDI file of a GPU says, whichever offer names it.
+    #[must_use]
+    pub fn described(&self) -> Self {
+        self.without(|item| matches!(item, Item::Cdi(_) | Item::Files(Files::Monitoring, _)))
+    }
+
+    fn without(&self, left_out: impl Fn(&Item) -> bool) -> Self {
+        let items = self.items.iter().filter(|item| !left_out(item)).cloned().collect();
+        Self { items, ..self.clone() }
+    }
+
+    /// What the container of these GPUs gets.
+    pub fn edits(&self, given: &Given<'_>) -> ContainerEdits {
+        let mut edits = ContainerEdits::default();
+        for item in &self.items {
+            match item {
+                Item::Files(files, permissions) => edits.devices_of(files, permissions, given),
+                Item::VisibleDevices(readers) => {
+                    let read = |host: &&HostDevice| readers.contains(&host.origin.vendor);
+                    if given.hosts.is_empty() || given.hosts.iter().any(read) {
+                        edits.env("NVIDIA_VISIBLE_DEVICES", given.names(self.names).join(","));
+                    }
+                }
+                Item::VisibleDevicesMounts => {
+                    const DIRECTORY: &str = "/var/run/nvidia-container-devices";
+                    edits.env("NVIDIA_VISIBLE_DEVICES", DIRECTORY.to_owned());
+                    let names = given.names(self.names).into_iter();
+                    edits
+                        .mounts
+                        .extend(names.map(|name| Mount::read_only("/dev/null", format!("{DIRECTORY}/{name}"))));
+                }
+                Item::AffinityMask => {
+                    let indices: Vec<String> =
+                        given.hosts.iter().map(|host| host.device.index.to_string()).collect();
+                    edits.env("ZE_AFFINITY_MASK", indices.join(","));
+                }
+                Item::Directory { host, container } => edits.mounts.push(Mount::read_only(host, container)),
+                Item::DriLinks => {
+                    let links = given.hosts.iter().flat_map(|host| &host.dri_links);
+                    edits.mounts.extend(links.map(|link| Mount::read_only(link, link)));
+                }
+                Item::Cdi(cdi) => edits.named(cdi, given, self.names),
+                Item::Amounts(keys) => edits.amounts(keys, given),
+            }
+        }
+        edits
+    }
+}
+
+impl ContainerEdits {
+    /// And what another adds.
+    #[must_use]
+    pub fn and(mut self, other: Self) -> Self {
+        self.envs.extend(other.envs);
+        self.devices.extend(other.devices);
+        self.mounts.extend(other.mounts);
+        self.annotations.extend(other.annotations);
+        self.cdi_devices.extend(other.cdi_devices);
+        self
+    }
+
+    fn env(&mut self, name: &str, value: String) {
+        self.envs.insert(name.to_owned(), value);
+    }
+
+    fn devices_of(&mut self, files: &Files, permissions: &'static str, given: &Given<'_>) {
+        let of =
+            |files: fn(&HostDevice) -> &Vec<PathBuf>| given.hosts.iter().flat_map(move |host| files(host)).cloned();
+        let paths: Vec<PathBuf> = match files {
+            Files::Gpus => of(|host| &host.nodes).collect(),
+            Files::Driver => of(|host| &host.control_nodes).collect(),
+            Files::Monitoring => of(|host| &host.monitoring_nodes).collect(),
+            Files::Paths(paths) => paths.clone(),
+            Files::IfThere(roots, name) => roots.node(name).into_iter().collect(),
+        };
+        for path in paths {
+            if !self.devices.iter().any(|known| known.path == path) {
+                self.devices.push(DeviceFile { path, permissions });
+            }
+        }
+    }
+
+    fn named(&mut self, cdi: &Cdi, given: &Given<'_>, names: Names) {
+        let names: Vec<String> = match &cdi.directory {
+            Some(_) => given.hosts.iter().map(|host| host.origin.name.to_string()).collect(),
+            None => given.names(names),
+        };
+        let names = names.into_iter().map(|name| format!("{}={name}", cdi.kind));
         match &cdi.annotation {
             Some(prefix) => {
                 let value = names.collect::<Vec<_>>().join(",");
-                response.annotations.insert(format!("{prefix}kerf-plugin_cards"), value);
+                self.annotations.insert(format!("{prefix}kerf-plugin_cards"), value);
             }
-            None => response.cdi_devices = names.map(|name| CdiDevice { name }).collect(),
+            None => self.cdi_devices.extend(names),
         }
     }
-    Ok(response)
-}
 
-/// The name by which NVIDIA's runtime knows a device.
-fn runtime_name(gift: &Gift, host: &HostDevice) -> String {
-    match (&host.origin.part, gift.by_index) {
-        (Part::Instance { .. }, _) | (_, false) => host.device.id.to_string(),
-        (_, true) => host.device.index.to_string(),
+    fn amounts(&mut self, keys: &Keys, given: &Given<'_>) {
+        let Some((core, memory)) = given.amounts else { return };
+        let nodes = given.hosts.iter().flat_map(|host| &host.nodes);
+        let nodes: Vec<String> = nodes.map(|node| node.display().to_string()).collect();
+        self.annotations.extend([
+            (keys.core.clone(), core.to_string()),
+            (keys.memory.clone(), memory.to_string()),
+            (format!("{}/vcuda-device", keys.domain), nodes.join(",")),
+        ]);
     }
-}
-
-fn nodes(gift: &Gift, roots: &Roots, hosts: &[&HostDevice], all: bool, permissions: &str) -> Vec<DeviceSpec> {
-    let mut paths: Vec<PathBuf> = Vec::new();
-    let control = hosts.iter().flat_map(|host| host.control_nodes.clone());
-    let own = hosts.iter().flat_map(|host| host.nodes.clone());
-    let extra = gift.extra_nodes.iter().filter(|_| !hosts.is_empty()).filter_map(|name| roots.node(name));
-    let engines = hosts.iter().filter(|_| all && gift.engines);
-    let engines = engines.flat_map(|host| scan::monitoring_nodes(roots, &host.origin.name));
-    for path in control.chain(own).chain(extra).chain(engines) {
-        if !paths.contains(&path) {
-            paths.push(path);
-        }
-    }
-    paths.iter().map(|path| spec(path, permissions)).collect()
-}
-
-/// A device file, inside as on the host.
-pub(super) fn spec(path: &std::path::Path, permissions: &str) -> DeviceSpec {
-    let path = path.display().to_string();
-    DeviceSpec { container_path: path.clone(), host_path: path, permissions: permissions.to_owned() }
-}
-
-fn mount(host: &str, inside: &str) -> Mount {
-    Mount { container_path: inside.to_owned(), host_path: host.to_owned(), read_only: true }
 }

@@ -1,11 +1,11 @@
 //! Which ids kubelet is advised to take. Pure, and never fails: where a wish cannot be met, what is there is named.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 
 use kerf::device::Link;
 
 use crate::device::backend::HostDevice;
-use crate::offer::pool::{Pool, Unit};
+use crate::offer::units::Pool;
 
 /// How ids are chosen.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -22,15 +22,19 @@ pub enum Order {
     Packed,
     /// The best-connected set, of the cards whose partitions are most taken (AMD's).
     Connected,
+    /// Of the card with the fewest free ids that suffice; if none has enough, of the fullest first (`vcuda`).
+    Tightest,
 }
 
 /// Chooses `size` of `available`; those of `must` first. Fewer where there are fewer, and nothing that is not
 /// available.
 pub fn choose(order: Order, pool: &Pool, available: &[String], must: &[String], size: usize) -> Vec<String> {
-    let mut seen = BTreeSet::new();
-    let free: Vec<&String> = available.iter().filter(|id| pool.contains_key(*id) && seen.insert(*id)).collect();
-    let must: Vec<&String> = free.iter().filter(|id| must.contains(id)).copied().take(size).collect();
-    let choice = Choice { pool, free, must, size };
+    let mut seen = HashSet::new();
+    let free: Vec<&String> = available.iter().filter(|id| pool.get(id).is_some() && seen.insert(*id)).collect();
+    let wanted: HashSet<&String> = must.iter().collect();
+    let (mut must, rest): (Vec<&String>, Vec<&String>) = free.iter().copied().partition(|id| wanted.contains(id));
+    must.truncate(size);
+    let choice = Choice { pool, free, must, rest, size };
     let chosen = match order {
         Order::EachFirst => choice.each_first(),
         Order::Sorted => choice.sorted(),
@@ -38,6 +42,7 @@ pub fn choose(order: Order, pool: &Pool, available: &[String], must: &[String], 
         Order::Distributed => choice.greedy(|card| (usize::MAX - card.used, usize::MAX - card.picked)),
         Order::Packed => choice.greedy(|card| (card.used, card.picked)),
         Order::Connected => choice.connected(),
+        Order::Tightest => choice.tightest(),
     };
     chosen.into_iter().cloned().collect()
 }
@@ -46,6 +51,8 @@ struct Choice<'a> {
     pool: &'a Pool,
     free: Vec<&'a String>,
     must: Vec<&'a String>,
+    /// The free ids without those of `must`.
+    rest: Vec<&'a String>,
     size: usize,
 }
 
@@ -59,18 +66,14 @@ struct Card {
 }
 
 impl<'a> Choice<'a> {
-    fn unit(&self, id: &str) -> Option<&'a Unit> {
-        self.pool.get(id)
-    }
-
     fn host(&self, id: &str) -> Option<&'a HostDevice> {
-        self.unit(id)?.host()
+        self.pool.get(id)?.host()
     }
 
     /// Orders ids of one card, and cards.
     fn rank(&self, id: &str) -> (u32, u32) {
-        let unit = self.unit(id);
-        let index = unit.and_then(Unit::host).map_or(u32::MAX, |host| host.device.index);
+        let unit = self.pool.get(id);
+        let index = unit.and_then(|unit| unit.host()).map_or(u32::MAX, |host| host.device.index);
         (index, unit.map_or(0, |unit| unit.share))
     }
 
@@ -82,19 +85,15 @@ impl<'a> Choice<'a> {
         (self.rank(id).0, self.device(id))
     }
 
-    fn rest(&self) -> Vec<&'a String> {
-        self.free.iter().filter(|id| !self.must.contains(id)).copied().collect()
-    }
-
     fn each_first(&self) -> Vec<&'a String> {
         let mut cards: BTreeSet<&str> = self.must.iter().map(|id| self.device(id)).collect();
-        let rest = self.rest();
-        let (first, later): (Vec<_>, Vec<_>) = rest.into_iter().partition(|id| cards.insert(self.device(id)));
+        let (first, later): (Vec<_>, Vec<_>) =
+            self.rest.iter().copied().partition(|id| cards.insert(self.device(id)));
         self.must.iter().copied().chain(first).chain(later).take(self.size).collect()
     }
 
     fn sorted(&self) -> Vec<&'a String> {
-        let mut rest = self.rest();
+        let mut rest = self.rest.clone();
         rest.sort_unstable();
         self.must.iter().copied().chain(rest).take(self.size).collect()
     }
@@ -102,8 +101,8 @@ impl<'a> Choice<'a> {
     /// Picks again and again the first id of the card with the highest score; ties go to the first card.
     fn greedy<S: Ord>(&self, score: impl Fn(&Card) -> S) -> Vec<&'a String> {
         let mut cards: BTreeMap<(u32, &'a str), Card> = BTreeMap::new();
-        for id in self.pool.keys() {
-            cards.entry(self.card(id)).or_default().used += 1;
+        for (id, _) in self.pool.units() {
+            cards.entry(self.card(&id)).or_default().used += 1;
         }
         let mut rest: BTreeMap<(u32, &'a str), Vec<&'a String>> = BTreeMap::new();
         for id in &self.free {
@@ -111,7 +110,7 @@ impl<'a> Choice<'a> {
             card.free += 1;
             card.used = card.used.saturating_sub(1);
         }
-        for id in self.rest() {
+        for id in &self.rest {
             rest.entry(self.card(id)).or_default().push(id);
         }
         for ids in rest.values_mut() {
@@ -135,6 +134,24 @@ impl<'a> Choice<'a> {
             chosen.push(id);
         }
         chosen
+    }
+
+    /// As few cards as can be, and of those that suffice the one that is left with the least.
+    fn tightest(&self) -> Vec<&'a String> {
+        let missing = self.size.saturating_sub(self.must.len());
+        let mut cards: BTreeMap<&str, Vec<&'a String>> = BTreeMap::new();
+        for id in &self.rest {
+            cards.entry(self.device(id)).or_default().push(id);
+        }
+        let mut cards: Vec<Vec<&'a String>> = cards.into_values().collect();
+        for ids in &mut cards {
+            ids.sort_by_cached_key(|id| self.rank(id));
+        }
+        cards.sort_by_key(|ids| {
+            let short = ids.len() < missing;
+            (short, if short { usize::MAX - ids.len() } else { ids.len() })
+        });
+        self.must.iter().copied().chain(cards.into_iter().flatten()).take(self.size).collect()
     }
 
     /// Of all ways to take some cards' free partitions entirely and a part of at most one more, the one whose pairs
@@ -189,7 +206,7 @@ impl<'a> Choice<'a> {
     /// Adds to what must be whatever is connected best to it, one by one.
     fn nearest(&self, size: usize) -> Vec<&'a String> {
         let mut chosen = self.must.clone();
-        let mut rest = self.rest();
+        let mut rest = self.rest.clone();
         rest.sort_unstable_by_key(|id| self.rank(id));
         while chosen.len() < size {
             let cost = |id: &String| chosen.iter().map(|other| self.pair(id, other)).sum::<u64>();

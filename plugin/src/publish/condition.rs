@@ -145,7 +145,7 @@ mod tests {
     use kerf::units::Mib;
     use proptest::prelude::*;
 
-    use crate::vendor::simulated;
+    use crate::vendor::simulated::file as simulated;
 
     fn cards(ill: &[bool]) -> Cards {
         let text: String = ill

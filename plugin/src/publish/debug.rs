@@ -1,5 +1,7 @@
 //! `/debug/state`: everything the plugin believes, as JSON.
 
+use kerf::plan::{DeviceRef, Grant};
+use kerf::units::Share;
 use serde_json::{Value, json};
 
 use crate::allocation::view::{CallView, ContainerView, PodView};
@@ -78,18 +80,19 @@ fn pod(view: &PodView) -> Value {
 }
 
 fn container(view: &ContainerView) -> Value {
-    let slices: Vec<Value> = view
-        .grant
-        .slices
-        .iter()
-        .map(|slice| {
-            json!({ "gpu": slice.device, "index": slice.index, "share": slice.share, "count": slice.count })
-        })
-        .collect();
+    let counts: Vec<u32> = match &view.grant.gpus {
+        Grant::Share { .. } | Grant::Whole(_) => Vec::new(),
+        Grant::Counted { devices, .. } => devices.iter().map(|one| one.count).collect(),
+    };
+    let slice = |(at, (device, share)): (usize, (&DeviceRef, Share))| {
+        let count = counts.get(at).copied().unwrap_or(1);
+        json!({ "gpu": device.id, "index": device.index, "share": share, "count": count })
+    };
+    let slices: Vec<Value> = view.grant.gpus.amounts().enumerate().map(slice).collect();
     json!({
         "name": view.grant.container, "kind": view.grant.kind.as_str(), "state": view.state.as_str(),
         "claim": view.claim.map(|claim| json!({ "state": claim.state, "call": claim.call })),
-        "whole": view.grant.is_whole(), "isolation": view.level.map(|level| level.as_str()), "slices": slices,
+        "whole": view.grant.gpus.is_whole(), "isolation": view.level.map(|level| level.as_str()), "slices": slices,
         "core_ids": view.core.cards(), "memory_ids": view.memory.cards(),
         "counted_ids": view.counted.cards(),
     })

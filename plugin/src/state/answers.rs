@@ -6,7 +6,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use kerf::plan::Slice;
+use kerf::plan::DeviceRef;
 use kerf::units::{Mib, Milli, Share};
 use serde::{Deserialize, Serialize};
 
@@ -77,16 +77,14 @@ impl Answers {
         if wire.version != VERSION {
             return Err(io::Error::other(format!("version {} is unknown", wire.version)));
         }
-        let slice = |card: Card| Slice {
-            device: card.gpu.into(),
-            index: card.index,
-            share: Share { compute: Milli(card.compute), memory: Mib(card.memory_mib) },
-            count: 1,
+        let card = |card: Card| {
+            let share = Share { compute: Milli(card.compute), memory: Mib(card.memory_mib) };
+            (DeviceRef { id: card.gpu.into(), index: card.index }, share)
         };
         let given = |answer: Answer| AnsweredIds {
             key: Key { pod: answer.pod.as_str().into(), container: answer.container.as_str().into() },
             ids: Ids::new(answer.core),
-            cards: answer.cards.into_iter().map(slice).collect(),
+            cards: answer.cards.into_iter().map(card).collect(),
         };
         Ok(wire.answers.into_iter().map(given).collect())
     }
@@ -97,11 +95,11 @@ impl Answers {
     /// What the system says; what was answered last must not be told then.
     pub fn write(&self, state: &State) -> io::Result<()> {
         let _turn = self.turn.lock().unwrap_or_else(PoisonError::into_inner);
-        let card = |slice: &Slice| Card {
-            gpu: slice.device.to_string(),
-            index: slice.index,
-            compute: slice.share.compute.0,
-            memory_mib: slice.share.memory.0,
+        let card = |(device, share): &(DeviceRef, Share)| Card {
+            gpu: device.id.to_string(),
+            index: device.index,
+            compute: share.compute.0,
+            memory_mib: share.memory.0,
         };
         let answer = |given: &AnsweredIds| Answer {
             pod: given.key.pod.to_string(),
@@ -133,7 +131,7 @@ mod tests {
         let given = AnsweredIds {
             key: Key { pod: "u".into(), container: "main".into() },
             ids: Ids::new(["GPU-a::1".to_owned(), "GPU-a::0".to_owned()]),
-            cards: vec![Slice { device: "GPU-b".into(), index: 1, share, count: 1 }],
+            cards: vec![(DeviceRef { id: "GPU-b".into(), index: 1 }, share)],
         };
         let state = State::default();
         state.allocations(|allocations| allocations.remember(vec![given.clone()]));

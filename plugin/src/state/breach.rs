@@ -14,8 +14,6 @@ pub enum BreachKind {
 }
 
 impl BreachKind {
-    pub const ALL: [Self; 2] = [Self::Memory, Self::Unlimited];
-
     /// The word used in metrics.
     pub fn as_str(self) -> &'static str {
         match self {

@@ -1,25 +1,31 @@
 //! The first driver that answers. Asked again until one does, then it stays.
 
 use std::collections::BTreeMap;
-use std::sync::{Mutex, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use kerf::device::Health;
 use kerf::ids::DeviceId;
 
-use crate::device::backend::{Backend, BackendError, HostDevice, Usage};
+use crate::device::backend::{Backend, BackendError, BackendFactory, HostDevice, Usage};
 use crate::device::scan::Remark;
 
 /// Tries backends in order until one has cards.
 pub struct Auto {
-    candidates: Vec<Box<dyn Backend>>,
+    candidates: Vec<Arc<dyn Backend>>,
     chosen: OnceLock<usize>,
     /// What each said last, so that only news are logged.
     verdicts: Mutex<Vec<String>>,
 }
 
+/// The first of these that has cards.
+pub fn first_of(candidates: impl IntoIterator<Item = BackendFactory>) -> BackendFactory {
+    BackendFactory::new(candidates.into_iter().collect(), Auto::new)
+}
+
 impl Auto {
-    /// Of these, in this order.
-    pub fn new(candidates: Vec<Box<dyn Backend>>) -> Self {
+    /// Of those that these make, in this order.
+    pub fn new(candidates: Vec<BackendFactory>) -> Self {
+        let candidates: Vec<_> = candidates.iter().map(BackendFactory::open).collect();
         let verdicts = Mutex::new(vec![String::new(); candidates.len()]);
         Self { candidates, chosen: OnceLock::new(), verdicts }
     }
@@ -68,10 +74,6 @@ impl Backend for Auto {
 
     fn usage(&self) -> Result<Usage, BackendError> {
         self.chosen()?.usage()
-    }
-
-    fn complaints(&self) -> u64 {
-        self.candidates.iter().map(|backend| backend.complaints()).sum()
     }
 
     fn remarks(&self) -> Vec<Remark> {

@@ -1,6 +1,42 @@
 //! Intel GPUs.
 
 pub mod contract;
+pub mod flags;
 pub mod labels;
+mod level_zero;
 pub mod scan;
 pub mod wsl;
+
+use clap::Args as _;
+
+use crate::device::backend::BackendFactory;
+use crate::vendor::intel::flags::IntelArgs;
+use crate::vendor::intel::scan::{Intel, IntelOptions};
+use crate::vendor::support::{BackendKind, NodeLabels, Support, System};
+
+/// Intel in the table of vendors.
+pub const SUPPORT: Support = Support {
+    backends: &[BackendKind {
+        name: "intel",
+        help: "Intel's drivers",
+        make: |options| {
+            let options = IntelOptions { roots: options.roots.clone(), ..IntelOptions::default() };
+            Ok(BackendFactory::new(options, Intel::new))
+        },
+    }],
+    systems: &[System {
+        name: "intel",
+        help: "gpu.intel.com/i915 and gpu.intel.com/xe",
+        resources: &["gpu.intel.com/i915", "gpu.intel.com/xe"],
+        contract: contract::contract,
+    }],
+    flags: IntelArgs::augment_args,
+    labels: Some(NodeLabels {
+        labeller: |_, _| Ok(crate::device::label::Labeller::new(labels::labels)),
+        prefixes: &["gpu.intel.com/"],
+        // what NFD's rule writes for Intel's plugin; `nfd_labeled_nodes` selects nodes by it
+        gate: Some(("intel.feature.node.kubernetes.io/gpu", "true")),
+    }),
+    enforced_by: &[],
+    visible_by_env: false,
+};

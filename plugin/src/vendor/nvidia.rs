@@ -1,11 +1,61 @@
 //! NVIDIA GPUs.
 
+mod card;
 pub mod contract;
+mod driver;
 mod events;
 pub mod facts;
 pub mod files;
+pub mod flags;
 pub mod health;
 mod instances;
 pub mod labels;
+mod listed;
 pub mod mig;
 pub mod nvml;
+
+use clap::Args as _;
+use kerf::isolation::Isolation;
+
+use crate::device::backend::BackendFactory;
+use crate::vendor::deepomatic;
+use crate::vendor::nvidia::files::{FilesOptions, NvidiaFiles};
+use crate::vendor::nvidia::flags::NvidiaArgs;
+use crate::vendor::nvidia::nvml::Nvidia;
+use crate::vendor::support::{BackendKind, NodeLabels, Support, System};
+
+/// NVIDIA in the table of vendors.
+pub const SUPPORT: Support = Support {
+    backends: &[
+        BackendKind {
+            name: "nvidia",
+            help: "NVIDIA's management library",
+            make: |options| Ok(BackendFactory::new(options.nvidia.clone(), Nvidia::new)),
+        },
+        BackendKind {
+            name: "nvidia-files",
+            help: "NVIDIA's files in /proc and /dev",
+            make: |options| {
+                let options = FilesOptions { roots: options.roots.clone(), ..FilesOptions::default() };
+                Ok(BackendFactory::new(options, NvidiaFiles::new))
+            },
+        },
+    ],
+    systems: &[
+        deepomatic::SYSTEM,
+        System {
+            name: "nvidia",
+            help: "nvidia.com/gpu",
+            resources: &["nvidia.com/gpu", "nvidia.com/gpu.shared", "nvidia.com/mig-*"],
+            contract: contract::contract,
+        },
+    ],
+    flags: |command| NvidiaArgs::augment_args(deepomatic::flags::DeepomaticArgs::augment_args(command)),
+    labels: Some(NodeLabels {
+        labeller: labels::labeller,
+        prefixes: &["nvidia.com/gpu.", "nvidia.com/mig", "nvidia.com/cuda."],
+        gate: None,
+    }),
+    enforced_by: &[Isolation::Mig, Isolation::Driver, Isolation::Mps, Isolation::Limiter],
+    visible_by_env: true,
+};

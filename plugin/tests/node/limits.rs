@@ -4,7 +4,7 @@ use std::os::unix::fs::{FileExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 use kerf::annotation::{self, Keys};
-use kerf::plan::{Form, Grant, Placement, Plan, Slice};
+use kerf::plan::{ContainerGrant, DeviceRef, Grant, Placement, Plan};
 use kerf::request::ContainerKind::{self, App, Init, Sidecar};
 use kerf::units::Share;
 use kerf_limiter_contract::{allowance, path, state};
@@ -31,9 +31,9 @@ fn run(stage: &Stage, name: &str, parts: &[Part<'_>]) {
         let position = u32::try_from(list.len()).unwrap();
         list.push(spec);
         let share = Share::new(u32::try_from(core * 10).unwrap(), memory * 256);
-        let slice = Slice { device: (*card).into(), index: u32::from(*card == "GPU-b"), share, count: 1 };
-        let (container, form) = ((*container).into(), Form::Share);
-        grants.push(Grant { container, kind: *kind, position, form, slices: vec![slice] });
+        let device = DeviceRef { id: (*card).into(), index: u32::from(*card == "GPU-b") };
+        let gpus = Grant::Share { device, share };
+        grants.push(ContainerGrant { container: (*container).into(), kind: *kind, position, gpus });
     }
     let placement = Placement { node: "n".into(), time: 1, limit: None, plan: Plan { grants } };
     let pod = json!({

@@ -5,9 +5,9 @@ use std::time::Duration;
 
 use clap::Parser;
 use kerf::annotation::{self, Keys};
-use kerf::plan::{Form, Grant, Placement, Plan, Slice};
+use kerf::plan::{ContainerGrant, DeviceRef, Grant, Placement, Plan, WholeDevice};
 use kerf::request::ContainerKind;
-use kerf::units::Share;
+use kerf::units::{Mib, Share};
 use kerf_plugin::Plugin;
 use kerf_plugin::config::{Args, Config};
 use kerf_testkit::api::ApiServer;
@@ -207,7 +207,7 @@ impl Stage {
         let text = annotations["inspur.com/gpu-placement"].as_str().unwrap();
         let placement = annotation::placement::decode(text).unwrap();
         let grant = placement.plan.grants.iter().find(|grant| grant.container.as_str() == container).unwrap();
-        grant.devices().map(|device| device.as_str().to_owned()).collect()
+        grant.gpus.ids().map(|id| id.as_str().to_owned()).collect()
     }
 
     pub async fn get(&self, path: &str) -> (u16, String) {
@@ -243,19 +243,14 @@ impl Stage {
 pub fn placement(time: u64, shares: &[(&str, u64, u64, &str)]) -> Placement {
     let grants = shares.iter().zip(0..).map(|((name, core, memory, card), position)| {
         let index = u32::from(*card == "GPU-b");
-        let whole = *core >= 100;
-        let share = if whole {
-            Share::new(1000, CARD_MIB)
+        let device = DeviceRef { id: (*card).into(), index };
+        let gpus = if *core >= 100 {
+            Grant::Whole(vec![WholeDevice { device, memory: Mib(CARD_MIB) }])
         } else {
-            Share::new(u32::try_from(core * 10).unwrap(), memory * 256)
+            let share = Share::new(u32::try_from(core * 10).unwrap(), memory * 256);
+            Grant::Share { device, share }
         };
-        Grant {
-            container: (*name).into(),
-            kind: ContainerKind::App,
-            position,
-            form: if whole { Form::Whole } else { Form::Share },
-            slices: vec![Slice { device: (*card).into(), index, share, count: 1 }],
-        }
+        ContainerGrant { container: (*name).into(), kind: ContainerKind::App, position, gpus }
     });
     Placement { node: "n".into(), time, limit: None, plan: Plan { grants: grants.collect() } }
 }

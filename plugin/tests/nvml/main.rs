@@ -10,22 +10,24 @@ use std::time::Duration;
 use kerf::device::Health;
 use kerf::ids::PodRef;
 use kerf::isolation::Isolation;
-use kerf::plan::{Form, Grant, Slice};
+use kerf::plan::{ContainerGrant, DeviceRef, Grant};
 use kerf::request::{ContainerKind, GpuRequest, RawAnnotations, RawContainer};
 use kerf::units::Share;
 use kerf_nvml::{Nvml, NvmlError, UNLIMITED};
 use kerf_plugin::allocation::view::{ContainerState, ContainerView, PodView};
 use kerf_plugin::allocation::{Key, Pod, Stage};
-use kerf_plugin::config::NvidiaOptions;
 use kerf_plugin::device::backend::{Backend, Vendor};
 use kerf_plugin::device::ids::Ids;
-use kerf_plugin::isolation::demand::{Demand, Provision};
+use kerf_plugin::device::label::Labeller;
+use kerf_plugin::device::roots::Roots;
+use kerf_plugin::isolation::demand::Demand;
 use kerf_plugin::isolation::driver::{Kept, wanted};
 use kerf_plugin::isolation::enforcers::{Enforcers, Options};
+use kerf_plugin::offer::hand_over::ContainerEdits;
 use kerf_plugin::publish::labels::wanted::{Style, Wanted};
-use kerf_plugin::vendor::flags::MigStrategy;
-use kerf_plugin::vendor::nvidia::labels::Offer;
-use kerf_plugin::vendor::nvidia::nvml::Nvidia;
+use kerf_plugin::vendor::nvidia::flags::MigStrategy;
+use kerf_plugin::vendor::nvidia::labels::{Offer, labels};
+use kerf_plugin::vendor::nvidia::nvml::{Nvidia, NvidiaOptions};
 
 fn library(directory: &Path) -> PathBuf {
     let path = directory.join("libnvidia-ml.so.1");
@@ -46,9 +48,7 @@ fn backend(directory: &Path, mig: bool) -> Nvidia {
     }
     Nvidia::new(NvidiaOptions {
         library: Some(library(directory)),
-        sys_root: directory.join("sys"),
-        dev_root: directory.join("dev"),
-        proc_root: directory.join("proc"),
+        roots: Roots { sys: directory.join("sys"), dev: directory.join("dev"), proc: directory.join("proc") },
         mig,
         quiet_period: Duration::from_secs(1),
     })
@@ -62,7 +62,13 @@ fn what_the_library_tells_is_labelled() {
         let found = backend.discover().unwrap();
         let hosts: Vec<_> = found.iter().collect();
         let offer = Offer { replicas: 1, renamed: false, mig: strategy };
-        let wanted = Wanted::of(&hosts, &Style { nvidia: Some(offer), ..Style::default() });
+        let wanted = Wanted::of(
+            &hosts,
+            &Style {
+                labellers: [(Vendor::Nvidia, Labeller::new(move |hosts| labels(hosts, Some(&offer))))].into(),
+                vcuda: false,
+            },
+        );
         let own = wanted.vendors[&Vendor::Nvidia].iter();
         own.map(|(key, value)| format!("{}={value}", key.trim_start_matches("nvidia.com/"))).collect::<Vec<_>>()
     };
@@ -204,14 +210,15 @@ fn told(directory: &Path) -> String {
 /// A container with a share that the driver is to hold, as the rest of the plugin sees it.
 fn container(enforcers: &Enforcers) -> (PodView, String) {
     let (uid, id) = ("5c0d6a2e-94a5-4e4b-9d2f-0a1b2c3d4e5f", "8f3c0d1e2b4a5968".repeat(4));
-    let slice = Slice { device: "GPU-0".into(), index: 0, share: Share::new(500, 7680), count: 1 };
+    let device = DeviceRef { id: "GPU-0".into(), index: 0 };
+    let gpus = Grant::Share { device, share: Share::new(500, 7680) };
     let (container, kind) = ("main".into(), ContainerKind::App);
-    let grant = Grant { container, kind, position: 0, form: Form::Share, slices: vec![slice] };
+    let grant = ContainerGrant { container, kind, position: 0, gpus };
     let core = Ids::new(["GPU-0::0".to_owned()]);
     let key = Key { pod: uid.into(), container: "main".into() };
     let demand = Demand { key: &key, core: &core, grant: &grant, limit: None };
     // nothing is mounted, since the limiter is off: the driver alone holds it
-    assert_eq!(enforcers.provide(&demand, Isolation::Driver).unwrap(), Provision::default());
+    assert_eq!(enforcers.provide(&demand, Isolation::Driver).unwrap(), ContainerEdits::default());
     let raw = RawContainer { name: "main", kind, core: Some("50"), memory: Some("30"), counted: &[] };
     let pod = Pod {
         uid: uid.into(),

@@ -4,7 +4,6 @@ use std::path::Path;
 use std::sync::{Arc, Mutex};
 
 use kerf::device::Health;
-use kerf_plugin::device::backend;
 use kerf_proto::amd::metrics_service_server::{MetricsService, MetricsServiceServer};
 use kerf_proto::amd::{GpuState, GpuStateResponse, Nothing};
 use kerf_proto::intel::levelzero_server::{Levelzero, LevelzeroServer};
@@ -16,7 +15,7 @@ use tonic::transport::server::Router;
 use tonic::{Request, Response, Status};
 
 use crate::forest::Forest;
-use crate::offers::profile;
+use crate::offers::contract;
 
 /// Says what it was told to, of each card.
 #[derive(Clone, Default)]
@@ -67,8 +66,8 @@ pub fn serve(router: Router, socket: &Path) {
 
 /// Ids that are ill.
 async fn ill(forest: &Forest, flags: &[&str]) -> Vec<String> {
-    let source = profile(forest, flags).source;
-    let health = tokio::task::spawn_blocking(move || backend::of(source).health().unwrap()).await.unwrap();
+    let backend = contract(forest, flags).backend;
+    let health = tokio::task::spawn_blocking(move || backend.open().health().unwrap()).await.unwrap();
     let ill = health.into_iter().filter(|(_, health)| *health == Health::Unhealthy);
     ill.map(|(id, _)| id.to_string()).collect()
 }

@@ -54,20 +54,18 @@ fn functions_stand_for_their_card() {
 }
 
 #[test]
-fn memory_is_that_of_all_tiles_less_what_is_reserved() {
-    let memory = |change: Value, memory: Option<u64>, reserved: u64| {
+fn memory_is_that_of_all_tiles() {
+    let memory = |change: Value| {
         let forest = Forest::described(json!({ "cards": [card(0, change)] }));
         let roots = forest.roots.clone();
-        let options = IntelOptions { roots, memory: memory.map(Mib), reserved: Mib(reserved), reporter: None };
+        let options = IntelOptions { roots, sidecar: None };
         scan(&options).unwrap().devices[0].device.memory
     };
     let gib = 1u64 << 30;
-    assert_eq!(memory(json!({ "memory": 8 * gib }), None, 0), Mib(8192));
-    assert_eq!(memory(json!({ "memory": 8 * gib, "tiles": 2 }), None, 0), Mib(16384));
-    assert_eq!(memory(json!({ "memory": 8 * gib, "tiles": 2, "driver": "xe" }), None, 0), Mib(16384));
-    assert_eq!(memory(json!({ "memory": 8 * gib }), None, 192), Mib(8000));
-    assert_eq!(memory(json!({}), Some(16000), 0), Mib(16000));
-    assert_eq!(memory(json!({}), None, 0), Mib(0));
+    assert_eq!(memory(json!({ "memory": 8 * gib })), Mib(8192));
+    assert_eq!(memory(json!({ "memory": 8 * gib, "tiles": 2 })), Mib(16384));
+    assert_eq!(memory(json!({ "memory": 8 * gib, "tiles": 2, "driver": "xe" })), Mib(16384));
+    assert_eq!(memory(json!({})), Mib(0));
 }
 
 #[test]

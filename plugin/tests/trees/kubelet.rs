@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use kerf::annotation::{self, Keys};
-use kerf::plan::{Form, Grant, Placement, Plan, Slice};
+use kerf::plan::{ContainerGrant, DeviceRef, Grant, Placement, Plan};
 use kerf::request::ContainerKind;
 use kerf::units::Share;
 use kerf_plugin::Plugin;
@@ -43,8 +43,8 @@ impl Stage {
         let directory = format!("-plugin-directory={}", self.kubelet.config().device_plugins_dir.display());
         let own = ["--listen=127.0.0.1:0", "--health-period=20ms", directory.as_str()];
         let mut config = config(&self.forest, &[&own, flags].concat());
-        for profile in &mut config.profiles {
-            profile.period = Duration::from_millis(20);
+        for contract in &mut config.contracts {
+            contract.period = Duration::from_millis(20);
         }
         let token = CancellationToken::new();
         let client = if !config.node.as_str().is_empty() {
@@ -265,14 +265,9 @@ async fn vcuda_is_offered_on_amd_and_intel_cards_beside_other_profiles() {
             text.is_some_and(|text| text.contains(card))
         };
         stage.server.wait_for_object("nodes", "", "n", SOON, shown).await.unwrap();
-        let slice = Slice { device: card.into(), index: 0, share: Share::new(300, 2048), count: 1 };
-        let grant = Grant {
-            container: "main".into(),
-            kind: ContainerKind::App,
-            position: 0,
-            form: Form::Share,
-            slices: vec![slice],
-        };
+        let device = DeviceRef { id: card.into(), index: 0 };
+        let gpus = Grant::Share { device, share: Share::new(300, 2048) };
+        let grant = ContainerGrant { container: "main".into(), kind: ContainerKind::App, position: 0, gpus };
         let placement = Placement { node: "n".into(), time: 1, limit: None, plan: Plan { grants: vec![grant] } };
         let limits = json!({ "inspur.com/vcuda-core": "30", "inspur.com/vcuda-memory": "8" });
         stage.create("p", &limits, &json!(annotation::write(&placement, &Keys::default())));

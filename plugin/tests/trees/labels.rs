@@ -4,11 +4,13 @@ use std::collections::BTreeMap;
 
 use clap::ValueEnum as _;
 use kerf_plugin::device::backend::{HostDevice, Vendor};
-use kerf_plugin::publish::labels::flags::AmdLabel;
-use kerf_plugin::publish::labels::wanted::{Style, Wanted, prefixes};
-use kerf_plugin::vendor::flags::MigStrategy;
+use kerf_plugin::device::label::Labeller;
+use kerf_plugin::publish::labels::wanted::{Style, Wanted};
+use kerf_plugin::vendor;
+use kerf_plugin::vendor::amd::flags::AmdLabel;
 use kerf_plugin::vendor::nvidia::files::{self, FilesOptions};
-use kerf_plugin::vendor::nvidia::labels::Offer;
+use kerf_plugin::vendor::nvidia::flags::MigStrategy;
+use kerf_plugin::vendor::nvidia::labels::{self as nvidia_labels, Offer};
 use serde_json::{Value, json};
 
 use crate::forest::Forest;
@@ -22,11 +24,9 @@ fn labels(hosts: &[HostDevice], vendor: Vendor, style: &Style) -> Map {
     assert!(wanted.vendors.keys().eq([&vendor]));
     let labels: Map =
         wanted.vendors[&vendor].iter().map(|(key, value)| (key.to_owned(), value.to_owned())).collect();
+    let prefixes = vendor::support(vendor).labels.as_ref().unwrap().prefixes;
     for key in labels.keys() {
-        assert!(
-            prefixes(vendor).iter().any(|prefix| key.starts_with(prefix)),
-            "{key} is none that kerf would remove"
-        );
+        assert!(prefixes.iter().any(|prefix| key.starts_with(prefix)), "{key} is none that kerf would remove");
     }
     labels
 }
@@ -200,14 +200,14 @@ fn nvidias_labels_say_what_files_tell() {
 fn instances_are_labelled_by_their_strategy() {
     let mut forest = Forest::named("f");
     let found = |forest: &Forest| {
-        let options = FilesOptions {
-            roots: forest.roots.clone(),
-            instance_profile: "3g.20gb+me".into(),
-            ..FilesOptions::default()
-        };
+        let options = FilesOptions { roots: forest.roots.clone(), instance_profile: "3g.20gb+me".into() };
         files::scan(&options).unwrap().devices
     };
-    let style = |mig| Style { nvidia: Some(Offer { replicas: 1, renamed: false, mig }), ..Style::default() };
+    let style = |mig| {
+        let offer = Offer { replicas: 1, renamed: false, mig };
+        let labeller = Labeller::new(move |hosts| nvidia_labels::labels(hosts, Some(&offer)));
+        Style { labellers: [(Vendor::Nvidia, labeller)].into(), vcuda: false }
+    };
     let labels_with =
         |forest: &Forest, mig| below(&labels(&found(forest), Vendor::Nvidia, &style(mig)), "nvidia.com/");
     // the card's model is not known without its directory in /proc

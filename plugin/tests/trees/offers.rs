@@ -4,20 +4,20 @@ use std::collections::BTreeMap;
 
 use clap::Parser;
 use kerf_plugin::config::{Args, Config};
-use kerf_plugin::device::backend;
 use kerf_plugin::device::cards::Cards;
-use kerf_plugin::offer::contract::Profile;
-use kerf_plugin::offer::hand_over;
-use kerf_plugin::offer::pool::{Pools, list, pools};
+use kerf_plugin::front::encode;
+use kerf_plugin::offer::contract::Contract;
+use kerf_plugin::offer::hand_over::{Given, Refusal};
+use kerf_plugin::offer::{Offered, Offers};
 use kerf_plugin::vendor::flags::two_dashes;
 use kerf_proto::deviceplugin::ContainerAllocateResponse;
 use serde_json::json;
 
 use crate::forest::Forest;
 
-/// The first profile of these flags, on a tree.
-pub fn profile(forest: &Forest, flags: &[&str]) -> Profile {
-    config(forest, flags).profiles.remove(0)
+/// The first contract of these flags, on a tree.
+pub fn contract(forest: &Forest, flags: &[&str]) -> Contract {
+    config(forest, flags).contracts.remove(0)
 }
 
 pub fn config(forest: &Forest, flags: &[&str]) -> Config {
@@ -34,28 +34,28 @@ pub fn config(forest: &Forest, flags: &[&str]) -> Config {
     Config::try_from(Args::try_parse_from(two_dashes(words.map(Into::into))).unwrap()).unwrap()
 }
 
-pub fn made(profile: &Profile) -> Pools {
-    let found = backend::of(profile.source.clone()).discover().unwrap_or_default();
-    pools(profile, &Cards::default().discovered(found))
+pub fn made(contract: &Contract) -> Offers {
+    let found = contract.backend.open().discover().unwrap_or_default();
+    contract.offers(&Cards::default().discovered(found))
 }
 
 /// Ids by resource.
 fn counts(forest: &Forest, flags: &[&str]) -> BTreeMap<String, usize> {
-    made(&profile(forest, flags)).pools.into_iter().map(|(name, pool)| (name, pool.len())).collect()
+    made(&contract(forest, flags)).resources.into_iter().map(|(name, it)| (name, it.pool.len())).collect()
 }
 
 fn resources<const N: usize>(wanted: [(&str, usize); N]) -> BTreeMap<String, usize> {
     wanted.map(|(name, count)| (name.to_owned(), count)).into()
 }
 
-fn allocate(
-    profile: &Profile,
-    resource: &str,
-    ids: &[&str],
-) -> Result<ContainerAllocateResponse, hand_over::Refusal> {
+fn allocate(contract: &Contract, resource: &str, ids: &[&str]) -> Result<ContainerAllocateResponse, Refusal> {
     let ids: Vec<String> = ids.iter().map(|id| (*id).to_owned()).collect();
-    let pools = made(profile);
-    hand_over::answer(&profile.gift, profile.one_share, &profile.roots, &pools.pools[resource], &ids)
+    answer(&made(contract).resources[resource], &ids)
+}
+
+pub fn answer(Offered { offer, pool }: &Offered, ids: &[String]) -> Result<ContainerAllocateResponse, Refusal> {
+    let given = Given::by_ids(pool, offer.one_share, ids)?;
+    Ok(encode::answer(offer.hand_over.edits(&given)))
 }
 
 fn devices(response: &ContainerAllocateResponse) -> Vec<(&str, &str)> {
@@ -75,23 +75,23 @@ fn amds_resources_are_one_or_one_for_each_layout() {
           "partitions": 2, "xcp": 1 },
     ] }));
     assert_eq!(counts(&both, &mixed), resources([("amd.com/cpx_nps4", 2), ("amd.com/spx_nps1", 1)]));
-    let single = made(&profile(&both, &["-profile=amd"]));
-    assert!(single.pools.is_empty());
+    let single = made(&contract(&both, &["-profile=amd"]));
+    assert!(single.resources.is_empty());
     assert!(single.refusals.first().unwrap().contains("cpx_nps4, spx_nps1"));
 }
 
 #[test]
 fn amds_containers_get_the_compute_node_once_and_their_cards_nodes() {
     let forest = Forest::named("b");
-    let amd = profile(&forest, &["-profile=amd"]);
+    let amd = contract(&forest, &["-profile=amd"]);
     let answer = allocate(&amd, "amd.com/gpu", &["0000:0a:00.0", "amdgpu_xcp_1"]).unwrap();
     let nodes = ["/dev/kfd", "/dev/dri/card1", "/dev/dri/renderD128", "/dev/dri/card2", "/dev/dri/renderD129"];
     assert_eq!(devices(&answer), nodes.map(|node| (node, "rw")));
     assert!(answer.envs.is_empty() && answer.mounts.is_empty() && answer.cdi_devices.is_empty());
     let unknown = allocate(&amd, "amd.com/gpu", &["0000:ff:00.0"]).unwrap_err();
     assert_eq!(unknown.code(), "unknown-id");
-    let shared = profile(&forest, &["-profile=amd", "--amd-replicas=4"]);
-    assert_eq!(made(&shared).pools["amd.com/gpu"].len(), 128);
+    let shared = contract(&forest, &["-profile=amd", "--amd-replicas=4"]);
+    assert_eq!(made(&shared).resources["amd.com/gpu"].pool.len(), 128);
     let answer = allocate(&shared, "amd.com/gpu", &["amdgpu_xcp_1::0", "amdgpu_xcp_1::3"]).unwrap();
     assert_eq!(devices(&answer).len(), 3);
 }
@@ -114,14 +114,14 @@ fn intels_resources_follow_the_driver() {
     assert_eq!(with(&["-allow-ids=0x9a48"]), resources([(xe, 1)]));
     assert_eq!(with(&["-allow-ids", "0x9a48, 0x9a49"]), resources([(i915, 1), (xe, 1)]));
     assert_eq!(with(&["-deny-ids=0x9a48"]), resources([(i915, 1)]));
-    let denied = made(&profile(&forest, &["-profile=intel", "-deny-ids=0x9a48"]));
+    let denied = made(&contract(&forest, &["-profile=intel", "-deny-ids=0x9a48"]));
     assert!(denied.refusals.first().unwrap().contains("card1: PCI id 0x9a48"));
 }
 
 #[test]
 fn intels_containers_get_nodes_links_and_a_name() {
     let forest = Forest::named("e");
-    let intel = profile(&forest, &["-profile=intel", "-enable-monitoring"]);
+    let intel = contract(&forest, &["-profile=intel", "-enable-monitoring"]);
     let answer = allocate(&intel, "gpu.intel.com/i915", &["card0-0"]).unwrap();
     assert_eq!(devices(&answer), [("/dev/dri/card0", "rw"), ("/dev/dri/renderD128", "rw")]);
     let mounts: Vec<_> = answer.mounts.iter().map(|mount| (mount.host_path.as_str(), mount.read_only)).collect();
@@ -131,7 +131,7 @@ fn intels_containers_get_nodes_links_and_a_name() {
     let all = allocate(&intel, "gpu.intel.com/monitoring", &["all"]).unwrap();
     assert_eq!(all.devices.len(), 4);
     let mounts = |mode: &str| {
-        let intel = profile(&forest, &["-profile=intel", &format!("-bypath={mode}")]);
+        let intel = contract(&forest, &["-profile=intel", &format!("-bypath={mode}")]);
         allocate(&intel, "gpu.intel.com/xe", &["card1-0"]).unwrap().mounts.len()
     };
     assert_eq!((mounts("none"), mounts("single"), mounts("all")), (0, 2, 1));
@@ -140,11 +140,11 @@ fn intels_containers_get_nodes_links_and_a_name() {
 #[test]
 fn deepomatics_ids_name_files_and_count_from_one() {
     let forest = Forest::named("g");
-    let deepomatic = profile(&forest, &["-profile=deepomatic", "-gpu-duplication-factor=97"]);
+    let deepomatic = contract(&forest, &["-profile=deepomatic", "-gpu-duplication-factor=97"]);
     let pools = made(&deepomatic);
-    let ids = &pools.pools["deepomatic.com/shared-gpu"];
+    let ids = &pools.resources["deepomatic.com/shared-gpu"].pool;
     assert_eq!(ids.len(), 2 * 97);
-    for id in ids.keys() {
+    for id in ids.ids() {
         let (name, share) = id.split_once("-_-").unwrap();
         assert!(forest.path().join("dev").join(name).exists());
         assert!((1..=97).contains(&share.parse::<u32>().unwrap()));
@@ -165,11 +165,11 @@ fn deepomatics_ids_name_files_and_count_from_one() {
     let mount = &answer.mounts[0];
     let paths = (mount.host_path.as_str(), mount.container_path.as_str(), mount.read_only);
     assert_eq!(paths, ("/home/kubernetes/bin/nvidia", "/usr/local/nvidia", true));
-    let named = profile(&forest, &["-profile=deepomatic", "-host-path=/h", "-container-path=/c"]);
+    let named = contract(&forest, &["-profile=deepomatic", "-host-path=/h", "-container-path=/c"]);
     let mount = &allocate(&named, resource, &["nvidia0-_-100"]).unwrap().mounts[0].clone();
     assert_eq!((mount.host_path.as_str(), mount.container_path.as_str()), ("/h", "/c"));
     assert_eq!(allocate(&named, resource, &["nvidia0-_-101"]).unwrap_err().code(), "unknown-id");
-    let fork = profile(&forest, &["-profile=deepomatic", "--containers-per-gpu=2"]);
+    let fork = contract(&forest, &["-profile=deepomatic", "--containers-per-gpu=2"]);
     let id = "GPU-5c0d6a2e-94a5-4e4b-9d2f-0a1b2c3d4e5f";
     let answer = allocate(&fork, resource, &[&format!("{id}-_-0"), &format!("{id}-_-1")]).unwrap();
     assert_eq!(answer.envs["NVIDIA_VISIBLE_DEVICES"], id);
@@ -181,7 +181,7 @@ fn nvidias_ways_to_name_cards() {
     let forest = Forest::named("g");
     let id = "GPU-5c0d6a2e-94a5-4e4b-9d2f-0a1b2c3d4e5f";
     let get = |flags: &[&str]| {
-        let nvidia = profile(&forest, &[&["-profile=nvidia"], flags].concat());
+        let nvidia = contract(&forest, &[&["-profile=nvidia"], flags].concat());
         allocate(&nvidia, "nvidia.com/gpu", &[id]).unwrap()
     };
     assert_eq!(get(&[]).envs["NVIDIA_VISIBLE_DEVICES"], id);
@@ -206,7 +206,7 @@ fn nvidias_shares_and_instances() {
     assert_eq!(counts(&cards, &shared), resources([("nvidia.com/gpu", 8)]));
     let renamed = [&shared[..], &["--rename-by-default"]].concat();
     assert_eq!(counts(&cards, &renamed), resources([("nvidia.com/gpu.shared", 8)]));
-    let one = profile(&cards, &[&shared[..], &["--fail-requests-greater-than-one"]].concat());
+    let one = contract(&cards, &[&shared[..], &["--fail-requests-greater-than-one"]].concat());
     let id = "GPU-5c0d6a2e-94a5-4e4b-9d2f-0a1b2c3d4e5f";
     let two = [format!("{id}::0"), format!("{id}::1")];
     assert_eq!(allocate(&one, "nvidia.com/gpu", &[&two[0], &two[1]]).unwrap_err().code(), "several-shares");
@@ -218,20 +218,23 @@ fn nvidias_shares_and_instances() {
         counts(&instances, &["-profile=nvidia", "--mig-strategy=single"]),
         resources([("nvidia.com/gpu", 2)])
     );
-    let nameless = made(&profile(&instances, &["-profile=nvidia", "--mig-strategy=mixed"]));
-    assert!(nameless.pools.is_empty() && nameless.refusals.len() == 2);
+    let nameless = made(&contract(&instances, &["-profile=nvidia", "--mig-strategy=mixed"]));
+    assert!(nameless.resources.is_empty() && nameless.refusals.len() == 2);
 }
 
 #[test]
 fn numa_nodes_are_told_where_they_are_known() {
     let topology = |flags: &[&str]| {
-        let pools = made(&profile(&Forest::named("e"), flags));
-        let pool = pools.pools.values().next_back().unwrap();
-        list(pool, true).into_iter().map(|device| device.topology.map(|t| t.nodes[0].id)).collect::<Vec<_>>()
+        let pools = made(&contract(&Forest::named("e"), flags));
+        let offered = pools.resources.values().next_back().unwrap();
+        encode::devices(offered)
+            .into_iter()
+            .map(|device| device.topology.map(|t| t.nodes[0].id))
+            .collect::<Vec<_>>()
     };
     assert_eq!(topology(&["-profile=intel"]), [Some(1)]);
     let unknown = Forest::described(json!({ "cards": [
         { "vendor": "amd", "address": "0000:19:00.0", "card": 0, "render": 128, "numa": -1 }] }));
-    let pools = made(&profile(&unknown, &["-profile=amd"]));
-    assert_eq!(list(&pools.pools["amd.com/gpu"], true)[0].topology, None);
+    let pools = made(&contract(&unknown, &["-profile=amd"]));
+    assert_eq!(encode::devices(&pools.resources["amd.com/gpu"])[0].topology, None);
 }

@@ -3,17 +3,16 @@
 use std::collections::BTreeSet;
 
 use kerf_plugin::device::backend::Vendor;
-use kerf_plugin::offer::contract::Order;
-use kerf_plugin::offer::order::{choose, pair_weight};
-use kerf_plugin::offer::pool::Pool;
+use kerf_plugin::offer::order::{Order, choose, pair_weight};
+use kerf_plugin::offer::units::Pool;
 use proptest::prelude::*;
 use serde_json::json;
 
 use crate::forest::Forest;
-use crate::offers::{made, profile};
+use crate::offers::{contract, made};
 
 fn pool(forest: &Forest, flags: &[&str]) -> Pool {
-    made(&profile(forest, flags)).pools.into_values().next().unwrap()
+    made(&contract(forest, flags)).resources.into_values().next().unwrap().pool.clone()
 }
 
 fn owned(ids: &[&str]) -> Vec<String> {
@@ -37,7 +36,7 @@ fn intels_policies() {
     let given = owned(&["card0-4", "card1-1", "card0-2", "card2-3", "card1-0", "card3-4", "card3-0"]);
     let none = choose(Order::EachFirst, &pool, &given, &[], 4);
     assert_eq!(none, owned(&["card0-4", "card1-1", "card2-3", "card3-4"]));
-    let all: Vec<String> = pool.keys().cloned().collect();
+    let all: Vec<String> = pool.ids().collect();
     let balanced = chosen(Order::Balanced, &pool, &all, &[], 4);
     assert_eq!(balanced, owned(&["card0-0", "card1-0", "card2-0", "card3-0"]).into_iter().collect());
     let packed = chosen(Order::Sorted, &pool, &all, &[], 4);
@@ -51,7 +50,7 @@ fn nvidia(cards: u32, replicas: u32) -> (Pool, Vec<String>) {
     let card = |n: u32| json!({ "vendor": "nvidia", "address": format!("0000:0{n}:00.0"), "minor": n, "uuid": format!("GPU-{n}") });
     let forest = Forest::described(json!({ "cards": (0..cards).map(card).collect::<Vec<_>>() }));
     let pool = pool(&forest, &["-profile=nvidia", &format!("--nvidia-replicas={replicas}")]);
-    let all = pool.keys().cloned().collect();
+    let all = pool.ids().collect();
     (pool, all)
 }
 
@@ -102,7 +101,7 @@ fn amds_cards_are_taken_within_a_hive() {
 fn amds_partitions_are_taken_of_the_card_with_the_fewest() {
     let forest = Forest::named("d");
     let pool = pool(&forest, &["-profile=amd"]);
-    let all: Vec<String> = pool.keys().cloned().collect();
+    let all: Vec<String> = pool.ids().collect();
     let gpus = ["05", "26", "46", "65", "85", "a6", "c6", "e5"].map(|bus| format!("0000:{bus}:00.0"));
     let test = |n: usize| gpus[n - 1].clone();
     let set = |tests: &[usize], xcps: &[u32]| -> BTreeSet<String> {
@@ -151,10 +150,10 @@ proptest! {
     ) {
         let pool = four_cards();
         let mut available: Vec<String> =
-            pool.keys().zip(&free).filter(|(_, free)| **free).map(|(id, _)| id.clone()).collect();
+            pool.ids().zip(&free).filter(|(_, free)| **free).map(|(id, _)| id).collect();
         let known = available.len();
         let must: Vec<String> = must.iter().filter(|_| known > 0).map(|at| at.get(&available).clone()).collect();
-        available.extend(strange.into_iter().filter(|id| !pool.contains_key(id)));
+        available.extend(strange.into_iter().filter(|id| pool.get(id).is_none()));
         let answer = choose(order, &pool, &available, &must, size);
         let distinct: BTreeSet<&String> = answer.iter().collect();
         let wanted: BTreeSet<&String> = must.iter().collect();

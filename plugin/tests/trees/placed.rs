@@ -4,11 +4,9 @@
 use std::collections::BTreeMap;
 
 use kerf::annotation::{self, Keys};
-use kerf::ids::DeviceId;
-use kerf::plan::{Form, Grant, Placement, Plan, Slice};
+use kerf::plan::{ContainerGrant, CountedDevice, DeviceRef, Grant, Placement, Plan};
 use kerf::request::ContainerKind;
 use kerf::shares::PerCard;
-use kerf::units::{Mib, Share};
 use serde_json::{Value, json};
 
 use crate::forest::Forest;
@@ -28,19 +26,13 @@ async fn stage() -> Stage {
 
 /// The annotations of a pod whose container `main` is placed so: shares of each card.
 fn record(cards: &[(usize, u32)]) -> Value {
-    let slice = |(card, count): &(usize, u32)| Slice {
-        device: DeviceId::from(CARDS[*card]),
-        index: u32::try_from(*card).unwrap(),
-        share: Share { compute: PerCard::new(4).unwrap().compute_of(*count), memory: Mib(0) },
+    let counted = |(card, count): &(usize, u32)| CountedDevice {
+        device: DeviceRef { id: CARDS[*card].into(), index: u32::try_from(*card).unwrap() },
         count: *count,
+        compute: PerCard::new(4).unwrap().compute_of(*count),
     };
-    let grant = Grant {
-        container: "main".into(),
-        kind: ContainerKind::App,
-        position: 0,
-        form: Form::Counted(SHARED.into()),
-        slices: cards.iter().map(slice).collect(),
-    };
+    let gpus = Grant::Counted { resource: SHARED.into(), devices: cards.iter().map(counted).collect() };
+    let grant = ContainerGrant { container: "main".into(), kind: ContainerKind::App, position: 0, gpus };
     let placement = Placement { node: "n".into(), time: 1, limit: None, plan: Plan { grants: vec![grant] } };
     json!(annotation::write(&placement, &Keys::default()))
 }
@@ -54,8 +46,8 @@ async fn settled(stage: &Stage, name: &str) -> (BTreeMap<String, u32>, BTreeMap<
     let pod = stage.server.wait_for_object("pods", "ns", name, SOON, assigned).await.unwrap().unwrap();
     let text = pod["metadata"]["annotations"][&keys.placement].as_str().unwrap();
     let placement = annotation::placement::decode(text).unwrap();
-    let slices = &placement.plan.grants[0].slices;
-    let recorded = slices.iter().map(|slice| (format!("nvidia{}", slice.index), slice.count)).collect();
+    let Grant::Counted { devices, .. } = &placement.plan.grants[0].gpus else { panic!("{placement:?}") };
+    let recorded = devices.iter().map(|one| (format!("nvidia{}", one.device.index), one.count)).collect();
     let mut given: BTreeMap<String, u32> = BTreeMap::new();
     for id in &container.resources[SHARED] {
         *given.entry(id.split("-_-").next().unwrap().to_owned()).or_default() += 1;

@@ -4,9 +4,7 @@ use std::sync::{Arc, Mutex};
 
 use clap::Parser;
 use kerf_plugin::config::{Args, Config};
-use kerf_plugin::device::backend;
-use kerf_plugin::offer::contract::Profile;
-use kerf_plugin::offer::hand_over;
+use kerf_plugin::offer::contract::Contract;
 use kerf_plugin::vendor::flags::two_dashes;
 use kerf_proto::intel::levelzero_server::{Levelzero, LevelzeroServer};
 use kerf_proto::intel::{DeviceHealth, DeviceId, DeviceIndices, DeviceTemperature, Error, GetIntelIndicesMessage};
@@ -16,7 +14,7 @@ use tonic::{Request, Response, Status};
 
 use crate::forest::Forest;
 use crate::health::serve;
-use crate::offers::{made, profile};
+use crate::offers::{answer, config, contract, made};
 
 /// Knows cards by index and nothing of their health.
 #[derive(Clone, Default)]
@@ -41,10 +39,10 @@ impl Levelzero for Sidecar {
 }
 
 /// Ids of `gpu.intel.com/dxg`; the sidecar is asked, so off the async threads.
-async fn ids(profile: &Profile) -> Vec<String> {
-    let profile = profile.clone();
-    let pools = tokio::task::spawn_blocking(move || made(&profile)).await.unwrap();
-    pools.pools.get("gpu.intel.com/dxg").into_iter().flat_map(|pool| pool.keys().cloned()).collect()
+async fn ids(contract: &Contract) -> Vec<String> {
+    let contract = contract.clone();
+    let offers = tokio::task::spawn_blocking(move || made(&contract)).await.unwrap();
+    offers.resources.get("gpu.intel.com/dxg").into_iter().flat_map(|offered| offered.pool.ids()).collect()
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -52,8 +50,8 @@ async fn cards_are_those_that_the_sidecar_tells_of() {
     let forest = Forest::described(json!({ "cards": [] }));
     let socket = forest.path().join("server.sock");
     let flag = format!("-levelzero-socket={}", socket.display());
-    let profile = profile(&forest, &["-profile=intel", "-wsl", "-shared-dev-num=2", &flag]);
-    let backend = backend::of(profile.source.clone());
+    let contract = contract(&forest, &["-profile=intel", "-wsl", "-shared-dev-num=2", &flag]);
+    let backend = contract.backend.open();
     let look = || {
         let backend = Arc::clone(&backend);
         async move { tokio::task::spawn_blocking(move || backend.discover()).await.unwrap().map(|found| found.len()) }
@@ -65,13 +63,13 @@ async fn cards_are_those_that_the_sidecar_tells_of() {
     assert!(silent.contains("Level-Zero sidecar") && silent.contains("server.sock"), "{silent}");
     let sidecar = Sidecar::default();
     serve(Server::builder().add_service(LevelzeroServer::new(sidecar.clone())), &socket);
-    assert!(ids(&profile).await.is_empty(), "it knows none");
+    assert!(ids(&contract).await.is_empty(), "it knows none");
     let tells =
         |indices: &[u32]| *sidecar.0.lock().unwrap() = DeviceIndices { indices: indices.to_vec(), error: None };
     tells(&[0]);
-    assert_eq!(ids(&profile).await, ["card0-0", "card0-1"]);
+    assert_eq!(ids(&contract).await, ["card0-0", "card0-1"]);
     tells(&[3, 1, 2, 0, 1]);
-    assert_eq!(ids(&profile).await.len(), 8, "four cards, each once");
+    assert_eq!(ids(&contract).await.len(), 8, "four cards, each once");
     assert_eq!(look().await.unwrap(), 4);
     // what it said last holds while it says nothing
     let error = Some(Error { description: "no driver".to_owned(), errorcode: 1 });
@@ -92,12 +90,11 @@ async fn a_container_is_told_which_of_the_cards_are_its_own() {
     let sidecar = Sidecar(Arc::new(Mutex::new(DeviceIndices { indices: vec![0, 1, 10], error: None })));
     serve(Server::builder().add_service(LevelzeroServer::new(sidecar)), &socket);
     let flag = format!("-levelzero-socket={}", socket.display());
-    let profile = profile(&forest, &["-profile=intel", "-wsl=true", &flag]);
-    let asked = profile.clone();
-    let pools = tokio::task::spawn_blocking(move || made(&asked)).await.unwrap();
+    let contract = contract(&forest, &["-profile=intel", "-wsl=true", &flag]);
+    let asked = contract.clone();
+    let offers = tokio::task::spawn_blocking(move || made(&asked)).await.unwrap();
     let ids = ["card10-0".to_owned(), "card1-0".to_owned()];
-    let pool = &pools.pools["gpu.intel.com/dxg"];
-    let given = hand_over::answer(&profile.gift, profile.one_share, &profile.roots, pool, &ids).unwrap();
+    let given = answer(&offers.resources["gpu.intel.com/dxg"], &ids).unwrap();
     let devices: Vec<_> = given.devices.iter().map(|spec| (&*spec.host_path, &*spec.permissions)).collect();
     assert_eq!(devices, [("/dev/dxg", "rw")]);
     let mounts: Vec<_> =
@@ -114,4 +111,12 @@ fn flags_that_need_to_see_the_single_cards_are_refused() {
         let refused = Config::try_from(Args::try_parse_from(two_dashes(words)).unwrap()).unwrap_err();
         assert_eq!(refused.to_string(), "--wsl excludes --enable-monitoring and --health-management");
     }
+}
+
+#[test]
+fn the_record_of_a_placed_pod_may_name_them() {
+    let forest = Forest::described(json!({ "cards": [] }));
+    let config = config(&forest, &["-node-name=n", "-profile=intel", "-wsl", "-placed"]);
+    assert!(config.keys.share_resources.contains("gpu.intel.com/dxg"));
+    assert!(!config.keys.share_resources.contains("gpu.intel.com/i915"));
 }

@@ -1,21 +1,13 @@
 //! The choice of machine and cards, by what each machine offers and what that costs at the moment.
 
-use super::super::Rank;
+use super::super::rank::Rank;
 use super::super::shape::Cards;
 use super::host::{Host, Need};
 use super::offer::{Facts, Offer, Way};
 use super::outlook::Room;
 use super::prices::Prices;
-use super::{Choice, Class, Market, count_slots};
+use super::state::{Choice, Class, Market, count_slots};
 use crate::policy::Policy;
-
-/// What every machine offers one class of pods under one policy.
-#[derive(Clone, Debug, Default)]
-pub(super) struct Book {
-    offers: Vec<Offer>,
-    /// The machines' versions that the offers were made for.
-    versions: Vec<u64>,
-}
 
 /// How much a policy likes a way; more is better. What is free breaks ties.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -87,7 +79,7 @@ impl Market {
         let (host, facts) = (self.hosts.get(number)?, self.facts.get(number)?);
         let rooms = self.outlook.rooms.len();
         let before = self.slots.get(number * rooms..(number + 1) * rooms).unwrap_or_default();
-        like(policy, host, facts, before, need, offer, &self.outlook.rooms, &self.prices)
+        like(policy, &Seen { host, facts, before }, need, offer, &self.outlook.rooms, &self.prices)
     }
 
     /// How well each of these machines suits a pod of this class; `None`: not at all.
@@ -108,7 +100,8 @@ impl Market {
         let mut before = vec![0; self.outlook.rooms.len()];
         count_slots(&mut before, &self.outlook.rooms, host);
         let offer = Offer::of(policy, host, &facts, &need, &self.outlook);
-        let (liking, way) = like(policy, host, &facts, &before, &need, &offer, &self.outlook.rooms, &self.prices)?;
+        let seen = Seen { host, facts: &facts, before: &before };
+        let (liking, way) = like(policy, &seen, &need, &offer, &self.outlook.rooms, &self.prices)?;
         Some((liking.rank(), cards(host, &need, way)))
     }
 }
@@ -121,16 +114,23 @@ impl Liking {
     }
 }
 
+/// A machine, and what follows from it.
+struct Seen<'a> {
+    host: &'a Host,
+    facts: &'a Facts,
+    /// How many pods of each room of the outlook fit on it.
+    before: &'a [u64],
+}
+
 fn like(
     policy: Policy,
-    host: &Host,
-    facts: &Facts,
-    before: &[u64],
+    seen: &Seen<'_>,
     need: &Need,
     offer: &Offer,
     rooms: &[Room],
     prices: &Prices,
 ) -> Option<(Liking, Way)> {
+    let Seen { host, facts, before } = *seen;
     let net = |way: Way, opens: bool| {
         if !way.exists() {
             return i32::MIN;

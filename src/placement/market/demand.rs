@@ -1,36 +1,13 @@
-//! What a market has seen of the demand, and when it learns from it.
+//! What a market learns from the pods that come and go.
 
 use super::super::shape::Shape;
+use super::census::Census;
 use super::host::Need;
 use super::offer::Facts;
 use super::outlook::Outlook;
+use super::state::{Class, Market, count_slots};
 use super::totals::Totals;
-use super::{Class, Market, count_slots};
 use crate::policy::Policy;
-
-/// How often each class of pods was seen.
-#[derive(Clone, Debug, Default)]
-pub(super) struct Census {
-    counts: Vec<u64>,
-    /// The same when it was last learnt from: what follows depends on the pods alone, and not on when a kind of card
-    /// comes to be known.
-    learnt: Vec<u64>,
-    total: u64,
-    /// How many of them have left.
-    left: u64,
-    /// The part of the pods that came which had left when it was last learnt from.
-    turnover: f64,
-    /// Whether the demand was told in advance, so that only the turnover is learnt.
-    known: bool,
-}
-
-impl Census {
-    /// After 16, 32, 64, ... pods, and then after every 500.
-    fn due(&self) -> bool {
-        (self.total >= 16 && self.total < 500 && self.total.is_power_of_two())
-            || (self.total > 0 && self.total.is_multiple_of(500))
-    }
-}
 
 impl Market {
     /// The class of a shape; a new one where it was not known.

@@ -23,7 +23,6 @@ pub struct Host {
     pub cpu: u64,
     /// All cores of the machine, in thousandths.
     pub cpu_capacity: u64,
-    /// Host memory.
     pub memory: Mib,
     /// All memory of the machine.
     pub memory_capacity: Mib,

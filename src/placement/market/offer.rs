@@ -17,6 +17,14 @@ pub(super) struct Offer {
     pub fresh: Way,
 }
 
+/// What every machine offers one class of pods under one policy.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Book {
+    pub offers: Vec<Offer>,
+    /// The machines' versions that the offers were made for.
+    pub versions: Vec<u64>,
+}
+
 /// A way to put the pod on the machine.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Way {

@@ -1,14 +1,14 @@
 //! Shares by count: a container's go to one card where one has room for them all, by the policy's order; else to as few
 //! cards as possible, and where each share is a whole card, to the best-connected ones.
 
-use super::super::card_order;
 use super::super::cards::best_set;
-use super::{Choice, Take};
+use super::super::rank::card_order;
+use super::choice::Choice;
 use crate::ledger::{NodeLedger, Room};
-use crate::plan::Tally;
 use crate::policy::Policy;
-use crate::request::{ContainerKind, ContainerRequest, GpuRequest};
+use crate::request::{ContainerRequest, GpuRequest};
 use crate::shares::{Arrangement, Counted, PerCard};
+use crate::tally::Tally;
 use crate::unfit::Unfit;
 use crate::units::{Mib, Milli, Share};
 
@@ -36,7 +36,7 @@ struct Order<'a> {
 /// The most shares of `resource` that the pod holds at any time.
 pub(super) fn most(request: &GpuRequest, resource: &str) -> u32 {
     let own = request.counted().filter(|(_, counted)| counted.resource.as_str() == resource);
-    own.fold(Tally::default(), |tally, (c, counted)| tally.with(c.kind, Share::ZERO, counted.count)).count()
+    own.fold(Tally::default(), |tally, (c, counted)| tally.with(c.kind, counted.count)).peak()
 }
 
 impl Choice {
@@ -64,10 +64,10 @@ impl Choice {
         let open = node.zip(&self.takes).enumerate().filter(|(_, ((room, _), take))| {
             (room.untouched || room.undivided) && take.alike(&order.container.ask, &order.request.containers)
         });
-        let given = |at: usize| self.picks.iter().any(|(number, card, _)| (*number, *card) == (order.number, at));
+        let given = |at: usize| self.picks.iter().any(|pick| (pick.container, pick.card) == (order.number, at));
         open.filter(move |(at, _)| !given(*at)).filter_map(|(at, ((room, card), take))| {
             let shares = *card.device().offers.get(&order.counted.resource)?;
-            let held = take.beside(order.container.kind).compute;
+            let held = take.tally.beside(order.container.kind).compute;
             let left = Milli(room.free.compute.0.saturating_sub(held.0));
             let site = Site { at, shares, room: shares.within(left) };
             (site.room > 0).then_some(site)
@@ -79,8 +79,8 @@ impl Choice {
         let take = self.takes.get(site.at).copied().unwrap_or_default();
         let (free, index) =
             order.node.rooms().get(site.at).map_or((Share::ZERO, 0), |room| (room.free, room.index));
-        let before = take.peak();
-        let growth = take.with(order.container.kind, share(site.shares, count)).peak().saturating_sub(before);
+        let before = take.tally.peak();
+        let growth = take.tally.with(order.container.kind, share(site.shares, count)).peak().saturating_sub(before);
         card_order(order.policy, growth, false, free.saturating_sub(before), index)
     }
 
@@ -120,7 +120,8 @@ impl Choice {
     /// One share of each card, none of a card of which the pod has one at the same time.
     fn apart(&mut self, order: &Order<'_>) -> Option<()> {
         let kind = order.container.kind;
-        let fresh = |site: &Site| self.takes.get(site.at).is_some_and(|take| take.beside(kind).compute == Milli(0));
+        let fresh =
+            |site: &Site| self.takes.get(site.at).is_some_and(|take| take.tally.beside(kind).compute == Milli(0));
         let mut sites: Vec<Site> = self.sites(order).filter(fresh).collect();
         if sites.iter().all(|site| site.shares == PerCard::ONE) {
             return self.connected(order, sites);
@@ -135,7 +136,7 @@ impl Choice {
     /// Whole cards: the best-connected ones, those first that another phase of the pod holds.
     fn connected(&mut self, order: &Order<'_>, sites: Vec<Site>) -> Option<()> {
         let count = usize::try_from(order.counted.count).ok()?;
-        let held = |site: &Site| self.takes.get(site.at).is_some_and(|take| take.peak().compute > Milli(0));
+        let held = |site: &Site| self.takes.get(site.at).is_some_and(|take| take.tally.peak().compute > Milli(0));
         let (own, others): (Vec<Site>, Vec<Site>) = sites.into_iter().partition(held);
         let free: Vec<usize> = own.iter().chain(&others).map(|site| site.at).collect();
         let chosen = best_set(order.node.cards(), &free, own.len(), count, None)?;
@@ -146,13 +147,6 @@ impl Choice {
 
     fn give(&mut self, order: &Order<'_>, site: Site, count: u32) {
         self.take(site.at, order.number, order.container.kind, share(site.shares, count), count);
-    }
-}
-
-impl Take {
-    /// What the pod holds of the card while a container of this kind runs, without it.
-    fn beside(self, kind: ContainerKind) -> Share {
-        if kind == ContainerKind::Init { self.sidecars } else { self.lasting }
     }
 }
 

@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::device::Inventory;
+use crate::units::{Mib, Share};
 
 /// A node whose cards have so many units of memory.
 fn node(units: &[u64]) -> NodeLedger {

@@ -8,6 +8,8 @@ use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
+use kerf_limiter_contract::process::Stat;
+
 use crate::shared;
 
 /// Most processes on a card.
@@ -321,11 +323,9 @@ impl Process {
     }
 }
 
-/// Field 22 of `/proc/<pid>/stat`; `None` for a process that has ended.
+/// When a process was started; `None` for one that has ended.
 fn start(pid: &str) -> Option<u64> {
-    let text = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
-    let fields: Vec<&str> = text.rsplit_once(')')?.1.split_ascii_whitespace().collect();
-    (!matches!(fields[0], "Z" | "X")).then(|| fields[19].parse().ok())?
+    Stat::of(format!("/proc/{pid}")).filter(|stat| !stat.ended()).map(|stat| stat.start)
 }
 
 fn maps(pid: u64, inode: u64) -> bool {

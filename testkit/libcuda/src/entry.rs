@@ -3,6 +3,7 @@
 use std::ffi::{CStr, c_char, c_int, c_void};
 use std::ptr;
 
+use crate::driver::{INVALID_VALUE, NOT_FOUND, SUCCESS, Status};
 use crate::graph::{
     cuDeviceGetGraphMemAttribute, cuDeviceGraphMemTrim, cuGraphAddKernelNode_v2, cuGraphAddMemAllocNode,
     cuGraphAddNode_v2, cuGraphClone, cuGraphCreate, cuGraphDestroy, cuGraphExecDestroy,
@@ -28,10 +29,10 @@ use crate::stream::{
     cuStreamSynchronize_ptsz, cuThreadExchangeStreamCaptureMode,
 };
 use crate::{
-    INVALID_VALUE, NOT_FOUND, SUCCESS, Status, cuCtxCreate_v2, cuCtxDestroy_v2, cuCtxGetCurrent, cuCtxGetDevice,
-    cuCtxSetCurrent, cuCtxSetLimit, cuDeviceGet, cuDeviceGetCount, cuDeviceGetName, cuDeviceGetUuid,
-    cuDeviceGetUuid_v2, cuDevicePrimaryCtxGetState, cuDevicePrimaryCtxRelease_v2, cuDevicePrimaryCtxReset_v2,
-    cuDevicePrimaryCtxRetain, cuDeviceTotalMem_v2, cuDriverGetVersion, cuInit, cuMemGetInfo_v2,
+    cuCtxCreate_v2, cuCtxDestroy_v2, cuCtxGetCurrent, cuCtxGetDevice, cuCtxSetCurrent, cuCtxSetLimit, cuDeviceGet,
+    cuDeviceGetCount, cuDeviceGetName, cuDeviceGetUuid, cuDeviceGetUuid_v2, cuDevicePrimaryCtxGetState,
+    cuDevicePrimaryCtxRelease_v2, cuDevicePrimaryCtxReset_v2, cuDevicePrimaryCtxRetain, cuDeviceTotalMem_v2,
+    cuDriverGetVersion, cuInit, cuMemGetInfo_v2,
 };
 
 /// Names that the driver answers with a function of another name: version, and suffix of the exported one.

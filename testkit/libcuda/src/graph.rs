@@ -2,22 +2,8 @@
 
 use std::ffi::{c_int, c_ulonglong};
 
+use crate::driver::{Executable, Graph, Handle, INVALID_VALUE, OUT_OF_MEMORY, Status, card, in_context, put, with};
 use crate::stream::{duration, queue};
-use crate::{Handle, INVALID_VALUE, OUT_OF_MEMORY, Status, card, in_context, put, with};
-
-/// A graph.
-#[derive(Clone, Default)]
-pub struct Graph {
-    /// Nanoseconds of each kernel.
-    pub kernels: Vec<u64>,
-    /// Bytes that it allocates.
-    pub memory: u64,
-}
-
-/// A graph that can be launched.
-pub struct Executable {
-    graph: Graph,
-}
 
 /// The first fields of `CUDA_KERNEL_NODE_PARAMS`.
 #[repr(C)]

@@ -22,170 +22,25 @@
     reason = "all are of one kind: outputs that the caller's contract makes valid"
 )]
 
+mod driver;
 mod entry;
 mod graph;
 mod memory;
 mod pool;
 mod stream;
 
-use std::cell::Cell;
-use std::collections::{BTreeMap, HashMap};
 use std::ffi::{c_char, c_int, c_uint};
 use std::path::Path;
 use std::ptr;
-use std::sync::atomic::AtomicBool;
+use std::sync::PoisonError;
 use std::sync::atomic::Ordering::Relaxed;
-use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 
 use kerf_standin_card::card::Card;
 
-pub type Status = c_int;
-pub const SUCCESS: Status = 0;
-pub const INVALID_VALUE: Status = 1;
-pub const OUT_OF_MEMORY: Status = 2;
-pub const NOT_INITIALIZED: Status = 3;
-pub const INVALID_DEVICE: Status = 101;
-pub const INVALID_CONTEXT: Status = 201;
-pub const INVALID_HANDLE: Status = 400;
-pub const NOT_FOUND: Status = 500;
-pub const NOT_READY: Status = 600;
-
-/// All handles are numbers; 1 and 2 are the driver's special streams.
-pub type Handle = usize;
-
-/// The driver, in one process.
-#[derive(Default)]
-pub struct Driver {
-    next: usize,
-    /// Contexts that were made, and the primary one while it is in use.
-    contexts: HashMap<Handle, ()>,
-    primary: Option<(Handle, u32)>,
-    pub linear: BTreeMap<u64, memory::Linear>,
-    pub arrays: HashMap<Handle, (u64, Handle)>,
-    pub externals: HashMap<Handle, u64>,
-    pub objects: HashMap<u64, memory::Object>,
-    pub ranges: BTreeMap<u64, (u64, u64)>,
-    pub pools: HashMap<Handle, pool::Pool>,
-    pub pool_now: Handle,
-    pub graphs: HashMap<Handle, graph::Graph>,
-    pub executables: HashMap<Handle, graph::Executable>,
-    pub graph_reserved: u64,
-    pub streams: HashMap<Handle, stream::Stream>,
-    pub events: HashMap<Handle, stream::Event>,
-    pub heap: u64,
-}
-
-static DRIVER: Mutex<Option<Driver>> = Mutex::new(None);
-/// In a child of a process that has used the driver.
-static FORKED: AtomicBool = AtomicBool::new(false);
-
-extern "C" fn forked() {
-    FORKED.store(true, Relaxed);
-}
-static CARD: OnceLock<Card> = OnceLock::new();
-
-thread_local! {
-    static CURRENT: Cell<Handle> = const { Cell::new(0) };
-}
-
-pub const DEFAULT_POOL: Handle = 0x1000_0001;
-
-impl Driver {
-    /// A handle that was never given before.
-    pub fn handle(&mut self) -> Handle {
-        self.next += 1;
-        0x1000_0000 + self.next * 16
-    }
-
-    /// An address for so many bytes.
-    pub fn address(&mut self, bytes: u64) -> u64 {
-        let at = 0x7000_0000_0000 + ((self.next as u64) << 21);
-        self.next += (bytes >> 21) as usize + 1;
-        at
-    }
-
-    fn context_gone(&mut self, context: Handle) {
-        let gone = |c: Handle| c == context;
-        self.linear.retain(|_, l| {
-            if gone(l.context) && !l.imported {
-                card().give(l.bytes);
-            }
-            !gone(l.context)
-        });
-        self.arrays.retain(|_, (bytes, c)| {
-            if gone(*c) {
-                card().give(*bytes);
-            }
-            !gone(*c)
-        });
-        self.contexts.remove(&context);
-        if CURRENT.get() == context {
-            CURRENT.set(0);
-        }
-    }
-}
-
-/// The card that this process uses.
-pub fn card() -> &'static Card {
-    CARD.get().expect("initialised")
-}
-
-/// Nanoseconds of the clock that kernels run by.
-pub fn now() -> u64 {
-    let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
-    unsafe { libc::clock_gettime(libc::CLOCK_MONOTONIC, &raw mut time) };
-    time.tv_sec as u64 * 1_000_000_000 + time.tv_nsec as u64
-}
-
-/// Waits for a moment.
-pub fn sleep_until(moment: u64) {
-    let time = libc::timespec {
-        tv_sec: (moment / 1_000_000_000) as libc::time_t,
-        tv_nsec: (moment % 1_000_000_000) as libc::c_long,
-    };
-    unsafe {
-        libc::clock_nanosleep(libc::CLOCK_MONOTONIC, libc::TIMER_ABSTIME, &raw const time, ptr::null_mut());
-    }
-}
-
-/// Whether kernels take no time.
-pub fn instant() -> bool {
-    static INSTANT: OnceLock<bool> = OnceLock::new();
-    *INSTANT.get_or_init(|| std::env::var_os("STANDIN_INSTANT").is_some())
-}
-
-/// The driver's state, for a call that needs nothing else.
-pub fn with(body: impl FnOnce(&mut Driver) -> Result<(), Status>) -> Status {
-    // a child of a process that has used the driver cannot use it
-    if FORKED.load(Relaxed) {
-        return NOT_INITIALIZED;
-    }
-    let mut guard: MutexGuard<'_, _> = DRIVER.lock().unwrap_or_else(PoisonError::into_inner);
-    match &mut *guard {
-        Some(driver) => body(driver).map_or_else(|status| status, |()| SUCCESS),
-        None => NOT_INITIALIZED,
-    }
-}
-
-/// As [`with`], for a call that needs a context.
-pub fn in_context(body: impl FnOnce(&mut Driver, Handle) -> Result<(), Status>) -> Status {
-    with(|d| {
-        let current = CURRENT.get();
-        if !d.contexts.contains_key(&current) {
-            return Err(INVALID_CONTEXT);
-        }
-        body(d, current)
-    })
-}
-
-/// An output of the driver.
-pub fn put<T>(place: *mut T, value: T) -> Result<(), Status> {
-    if place.is_null() {
-        return Err(INVALID_VALUE);
-    }
-    unsafe { place.write(value) };
-    Ok(())
-}
+use crate::driver::{
+    CARD, CURRENT, DEFAULT_POOL, DRIVER, Driver, FORKED, Handle, INVALID_CONTEXT, INVALID_DEVICE, INVALID_VALUE,
+    NOT_INITIALIZED, OUT_OF_MEMORY, Pool, SUCCESS, Status, card, forked, in_context, now, put, with,
+};
 
 #[unsafe(no_mangle)]
 pub extern "C" fn cuInit(_flags: c_uint) -> Status {
@@ -207,7 +62,7 @@ pub extern "C" fn cuInit(_flags: c_uint) -> Status {
     let Ok(card) = Card::open(path) else { return 100 };
     let _ = CARD.set(card);
     let mut driver = Driver { pool_now: DEFAULT_POOL, ..Driver::default() };
-    driver.pools.insert(DEFAULT_POOL, pool::Pool::default());
+    driver.pools.insert(DEFAULT_POOL, Pool::default());
     *guard = Some(driver);
     unsafe { libc::pthread_atfork(None, None, Some(forked)) };
     SUCCESS

@@ -2,25 +2,9 @@
 
 use std::ffi::{c_int, c_uint, c_ulonglong};
 
-use crate::{Driver, Handle, INVALID_VALUE, OUT_OF_MEMORY, Status, card, in_context, instant, put, with};
-
-/// One linear allocation.
-pub struct Linear {
-    pub bytes: u64,
-    pub context: Handle,
-    /// 0 for none.
-    pub pool: Handle,
-    /// Memory of another process: nothing of the card.
-    pub imported: bool,
-}
-
-/// Physical memory.
-pub struct Object {
-    pub bytes: u64,
-    handles: u32,
-    maps: u32,
-    imported: bool,
-}
+use crate::driver::{
+    Driver, Handle, INVALID_VALUE, Linear, OUT_OF_MEMORY, Object, Status, card, in_context, instant, put, with,
+};
 
 /// `CUmemAllocationProp`.
 #[repr(C)]

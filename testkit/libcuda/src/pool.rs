@@ -3,45 +3,9 @@
 
 use std::ffi::c_int;
 
-use crate::memory::Linear;
-use crate::{DEFAULT_POOL, Driver, Handle, INVALID_VALUE, OUT_OF_MEMORY, Status, card, in_context, put, with};
-
-const GRAIN: u64 = 32 << 20;
-
-/// One pool.
-#[derive(Default)]
-pub struct Pool {
-    pub reserved: u64,
-    pub used: u64,
-    threshold: u64,
-}
-
-impl Pool {
-    fn alloc(&mut self, bytes: u64) -> Result<(), Status> {
-        let growth = (self.used + bytes).saturating_sub(self.reserved).next_multiple_of(GRAIN);
-        if growth > 0 && !card().take(growth) {
-            return Err(OUT_OF_MEMORY);
-        }
-        self.reserved += growth;
-        self.used += bytes;
-        Ok(())
-    }
-
-    pub fn freed(&mut self, bytes: u64) {
-        self.used -= bytes;
-    }
-
-    fn trim(&mut self, keep: u64) {
-        let keep = self.used.max(keep).next_multiple_of(GRAIN).min(self.reserved);
-        card().give(self.reserved - keep);
-        self.reserved = keep;
-    }
-
-    /// A stream was waited for.
-    pub fn settled(&mut self) {
-        self.trim(self.threshold.min(self.reserved));
-    }
-}
+use crate::driver::{
+    DEFAULT_POOL, Driver, Handle, INVALID_VALUE, Linear, Pool, Status, card, in_context, put, with,
+};
 
 #[unsafe(no_mangle)]
 pub extern "C" fn cuDeviceGetDefaultMemPool(pool: *mut Handle, _device: c_int) -> Status {

@@ -6,31 +6,13 @@ use std::sync::atomic::Ordering::Relaxed;
 
 use kerf_standin_card::card::EVENTS;
 
-use crate::graph::Graph;
-use crate::{
-    Driver, Handle, INVALID_HANDLE, INVALID_VALUE, NOT_READY, SUCCESS, Status, card, in_context, instant, now, put,
-    sleep_until, with,
+use crate::driver::{
+    Driver, Event, Graph, Handle, INVALID_HANDLE, INVALID_VALUE, NOT_READY, Pool, SUCCESS, Status, Stream, card,
+    in_context, instant, now, put, sleep_until, with,
 };
 
 /// Kernels that took no time.
 static INSTANT: AtomicU64 = AtomicU64::new(0);
-
-/// A stream. The ones that are not made, such as 0, have one of these as well.
-#[derive(Default)]
-pub struct Stream {
-    /// The last work that was put on it.
-    last: Option<u64>,
-    /// The graph that it is captured into.
-    pub capturing: Option<Handle>,
-}
-
-/// An event.
-pub struct Event {
-    /// Its place on the card.
-    place: u32,
-    /// The work that it is.
-    work: Option<u64>,
-}
 
 /// The argument of `spin`.
 pub unsafe fn duration(parameters: *mut *mut u64) -> u64 {
@@ -77,7 +59,7 @@ fn wait(work: impl Fn(&Driver) -> Option<u64>) -> Status {
                 until = Some(moment);
                 return Ok(());
             }
-            d.pools.values_mut().for_each(crate::pool::Pool::settled);
+            d.pools.values_mut().for_each(Pool::settled);
             Ok(())
         });
         match until {

@@ -6,10 +6,11 @@ use std::time::Duration;
 use axum::body::Body;
 use serde_json::json;
 
+use super::call::Ask;
 use super::failure::Failure;
 use super::object::{Key, Object};
 use super::selector::Selector;
-use super::server::{Ask, Inner};
+use super::shared::Inner;
 use super::store::Store;
 use super::watching::{self, Watching};
 

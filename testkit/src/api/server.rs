@@ -1,125 +1,27 @@
 //! From an HTTP request to the store and back, with faults, pauses and tallies on the way.
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, PoisonError};
 
-use axum::body::{Body, Bytes, to_bytes};
+use axum::body::to_bytes;
 use axum::extract::{ConnectInfo, Query, Request, State};
 use axum::http::{HeaderMap, Method, StatusCode, header};
 use axum::response::{IntoResponse, Response};
-use serde_json::{Value, json};
-use tokio::sync::watch;
-use tokio_util::sync::CancellationToken;
+use serde_json::json;
 
-use super::ApiConfig;
+use super::call::{Answer, Ask, reply};
 use super::connection::Switch;
 use super::failure::Failure;
-use super::fault::{Action, Faults, Injected};
-use super::lag::Lag;
-use super::object::{self, Object};
+use super::fault::{Action, Injected};
+use super::object;
 use super::reading;
-use super::resource::{Resource, Target};
-use super::store::Store;
-use super::tally::{Tally, Write};
+use super::resource::Target;
+use super::shared::Inner;
+use super::tally::Write;
 use super::writing;
 
 /// No body that a cluster's client sends is larger.
 const MAX_BODY: usize = 16 * 1024 * 1024;
-
-/// What all requests share.
-#[derive(Debug)]
-pub(crate) struct Inner {
-    store: Mutex<Store>,
-    changed: HashMap<Resource, watch::Sender<u64>>,
-    pub(crate) any_change: watch::Sender<u64>,
-    pub(crate) lag: Lag,
-    pub(crate) breaks: watch::Sender<u64>,
-    pub(crate) silent: watch::Sender<bool>,
-    pub(crate) paused: watch::Sender<bool>,
-    pub(crate) faults: Faults,
-    pub(crate) tally: Tally,
-    pub(crate) closing: CancellationToken,
-    pub(crate) version: Mutex<String>,
-    pub(crate) config: ApiConfig,
-}
-
-impl Inner {
-    pub(crate) fn new(config: ApiConfig) -> Self {
-        Self {
-            store: Mutex::new(Store::new(config.history)),
-            changed: Resource::ALL.into_iter().map(|resource| (resource, watch::Sender::new(0))).collect(),
-            any_change: watch::Sender::new(0),
-            lag: Lag::new(),
-            breaks: watch::Sender::new(0),
-            silent: watch::Sender::new(false),
-            paused: watch::Sender::new(false),
-            faults: Faults::default(),
-            tally: Tally::default(),
-            closing: CancellationToken::new(),
-            version: Mutex::new("v1.36.0-testkit".to_owned()),
-            config,
-        }
-    }
-
-    pub(crate) fn store(&self) -> MutexGuard<'_, Store> {
-        self.store.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// The newest version of one kind.
-    pub(crate) fn changes(&self, resource: Resource) -> watch::Receiver<u64> {
-        self.changed.get(&resource).map_or_else(|| self.any_change.subscribe(), watch::Sender::subscribe)
-    }
-
-    /// Does something to the store, and wakes the watches if it changed anything.
-    pub(crate) fn change<T>(&self, resource: Resource, act: impl FnOnce(&mut Store) -> T) -> T {
-        let mut store = self.store();
-        let before = store.rv();
-        let result = act(&mut store);
-        let after = store.rv();
-        drop(store);
-        if before != after {
-            let raise = |rv: &mut u64| *rv = (*rv).max(after);
-            if let Some(changed) = self.changed.get(&resource) {
-                changed.send_modify(raise);
-            }
-            self.any_change.send_modify(raise);
-        }
-        result
-    }
-}
-
-/// A request, read.
-#[derive(Debug)]
-pub(crate) struct Ask {
-    pub(crate) target: Target,
-    pub(crate) query: HashMap<String, String>,
-    pub(crate) content_type: String,
-    pub(crate) agent: String,
-    pub(crate) body: Bytes,
-}
-
-impl Ask {
-    pub(crate) fn flag(&self, name: &str) -> bool {
-        self.query.get(name).is_some_and(|value| matches!(value.as_str(), "true" | "1"))
-    }
-
-    pub(crate) fn text(&self, name: &str) -> &str {
-        self.query.get(name).map_or("", String::as_str)
-    }
-
-    pub(crate) fn json(&self) -> Result<Value, Failure> {
-        serde_json::from_slice(&self.body)
-            .map_err(|error| Failure::bad_request(format!("the body is not JSON: {error}")))
-    }
-
-    /// The body of a request that may have none.
-    pub(crate) fn optional_json(&self) -> Result<Value, Failure> {
-        if self.body.is_empty() {
-            return Ok(json!({}));
-        }
-        self.json()
-    }
-}
 
 /// The only route: the path says what is meant.
 pub(crate) async fn serve(
@@ -286,45 +188,6 @@ fn read_only(inner: &Arc<Inner>, verb: &str, ask: Ask) -> Response {
     result.map_or_else(IntoResponse::into_response, |body| reply(StatusCode::OK, body))
 }
 
-/// What a write came to.
-#[derive(Debug)]
-pub(crate) enum Answer {
-    Created(Object),
-    Done(Object),
-    /// A `Status` in place of an object.
-    Success,
-}
-
-impl Answer {
-    fn code(&self) -> StatusCode {
-        match self {
-            Self::Created(_) | Self::Success => StatusCode::CREATED,
-            Self::Done(_) => StatusCode::OK,
-        }
-    }
-
-    fn name(&self) -> Option<String> {
-        match self {
-            Self::Created(object) | Self::Done(object) => Some(object::name(&object.value).to_owned()),
-            Self::Success => None,
-        }
-    }
-}
-
-impl IntoResponse for Answer {
-    fn into_response(self) -> Response {
-        let code = self.code();
-        match self {
-            Self::Created(object) | Self::Done(object) => reply(code, object.text()),
-            Self::Success => reply(
-                code,
-                json!({"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success", "code": 201})
-                    .to_string(),
-            ),
-        }
-    }
-}
-
 fn write(inner: &Inner, verb: &str, ask: &Ask) -> Result<Answer, Failure> {
     inner.change(ask.target.resource, |store| match verb {
         "create" => writing::create(store, ask),
@@ -332,8 +195,4 @@ fn write(inner: &Inner, verb: &str, ask: &Ask) -> Result<Answer, Failure> {
         "patch" => writing::patch(store, ask),
         _ => writing::delete(store, ask),
     })
-}
-
-fn reply(code: StatusCode, body: impl Into<Body>) -> Response {
-    (code, [(header::CONTENT_TYPE, "application/json")], body.into()).into_response()
 }

@@ -60,10 +60,6 @@ impl Tally {
         self.lock().writes.clone()
     }
 
-    pub(crate) fn reset(&self) {
-        *self.lock() = Books::default();
-    }
-
     fn lock(&self) -> std::sync::MutexGuard<'_, Books> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }

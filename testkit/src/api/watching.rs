@@ -15,7 +15,7 @@ use super::lag::Sight;
 use super::object::{self, Object};
 use super::resource::Resource;
 use super::selector::Selector;
-use super::server::Inner;
+use super::shared::Inner;
 use super::store::Change;
 
 /// Changes that one chunk carries at most, so that a late watcher does not lock the store for long.

@@ -3,12 +3,12 @@
 use serde_json::{Value, json};
 
 use super::binding;
+use super::call::{Answer, Ask};
 use super::failure::Failure;
 use super::object::{self, Key};
 use super::patch::{self, Flavour};
 use super::reading::key;
 use super::resource::{Resource, Subresource};
-use super::server::{Answer, Ask};
 use super::store::Store;
 
 /// How long a deleted pod has on its node if nobody says.

@@ -1,5 +1,6 @@
 //! The loop: news from the API server in, attempts and binds out.
 
+mod binding;
 mod evicting;
 mod permit;
 
@@ -21,40 +22,13 @@ use super::cluster::Cluster;
 use super::config::SchedulerConfig;
 use super::cycle::Cycle;
 use super::journal::{Attempt, Journal, Outcome};
+use super::message::Message;
 use super::preemption::Budgets;
 use super::queue::{Queue, QueueState};
-use super::wire::ExtenderBindingArgs;
 use crate::api::object;
 use crate::client::ApiClient;
 use crate::client::informer::{News, follow};
 use crate::clock;
-use permit::Waiting;
-
-/// What the loop is told.
-#[derive(Debug)]
-pub(crate) enum Message {
-    Nodes(News),
-    Pods(News),
-    Budgets(News),
-    /// Any other object that wakes pods which an extender has refused.
-    Others(News),
-    /// A pod has waited in Permit for its group long enough.
-    PermitOver {
-        uid: String,
-        attempt: u64,
-    },
-    Bound {
-        uid: String,
-        attempt: u64,
-        took: Duration,
-        result: Result<(), String>,
-    },
-    /// A nomination could not be written.
-    NotNominated {
-        uid: String,
-    },
-    Flush,
-}
 
 struct Run {
     config: SchedulerConfig,
@@ -75,6 +49,14 @@ struct Run {
     pods_listed: bool,
     attempts: u64,
     bound: u64,
+}
+
+/// A pod in Permit.
+struct Waiting {
+    pod: Arc<Value>,
+    node: String,
+    attempt: u64,
+    group: String,
 }
 
 pub(crate) fn start(
@@ -280,29 +262,6 @@ impl Run {
         !gated && (name.is_empty() || name == self.config.scheduler_name)
     }
 
-    fn hear_bound(&mut self, uid: &str, attempt: u64, took: Duration, result: Result<(), String>) {
-        self.binding.remove(uid);
-        match result {
-            Ok(()) => {
-                self.bound += 1;
-                self.journal.bound(attempt, took, Outcome::Bound);
-            }
-            Err(why) => {
-                self.journal.bound(attempt, took, Outcome::BindFailed(why.clone()));
-                self.cluster.forget(uid);
-                // Unless the API already shows it on a node, or it is gone.
-                if let Some(pod) = self.queue.pod(uid) {
-                    if self.cluster.nomination(&pod).is_some() {
-                        self.nominate(&pod, "");
-                    }
-                    self.explain(uid, "SchedulerError", &why);
-                    self.queue.back_off(uid, Instant::now());
-                }
-                self.queue.wake_all(Instant::now());
-            }
-        }
-    }
-
     async fn attempt(&mut self, pod: Arc<Value>) {
         let uid = object::uid(&pod).to_owned();
         let mut attempt = Attempt {
@@ -346,34 +305,6 @@ impl Run {
         self.tell_state();
     }
 
-    /// Starts the bind call; its end comes back as a message.
-    fn bind(&mut self, pod: &Arc<Value>, node: String, attempt: u64) {
-        self.binding.insert(object::uid(pod).to_owned());
-        let args = ExtenderBindingArgs {
-            pod_name: object::name(pod).to_owned(),
-            pod_namespace: object::namespace(pod).to_owned(),
-            pod_uid: object::uid(pod).to_owned(),
-            node,
-        };
-        let extender = self
-            .cycle
-            .extender
-            .clone()
-            .filter(|extender| !extender.config().bind_verb.is_empty() && extender.is_interested(pod));
-        let client = self.client.clone();
-        let messages = self.messages.clone();
-        self.tasks.spawn(async move {
-            let started = Instant::now();
-            let result = match extender {
-                Some(extender) => extender.bind(&args).await.map_err(|error| error.to_string()),
-                None => bind_directly(&client, &args).await,
-            };
-            let bound = Message::Bound { uid: args.pod_uid, attempt, took: started.elapsed(), result };
-            // The loop may have ended meanwhile.
-            let _ended = messages.send(bound);
-        });
-    }
-
     /// Writes why a pod has no node into its `PodScheduled` condition, unless it is there already.
     fn explain(&self, uid: &str, reason: &str, message: &str) {
         let Some(pod) = self.queue.pod(uid) else { return };
@@ -406,17 +337,6 @@ impl Run {
             }
         });
     }
-}
-
-async fn bind_directly(client: &ApiClient, args: &ExtenderBindingArgs) -> Result<(), String> {
-    let path = format!("/api/v1/namespaces/{}/pods/{}/binding", args.pod_namespace, args.pod_name);
-    let binding = json!({
-        "apiVersion": "v1",
-        "kind": "Binding",
-        "metadata": { "name": args.pod_name, "namespace": args.pod_namespace, "uid": args.pod_uid },
-        "target": { "kind": "Node", "name": args.node },
-    });
-    client.post(&path, &binding).await.map(drop).map_err(|error| error.to_string())
 }
 
 async fn sleep(until: Option<Instant>) {

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::Deserialize;
 
-use super::Files;
+use super::files::Files;
 
 /// A card, whole or in compute partitions.
 #[derive(Clone, Debug, Deserialize)]

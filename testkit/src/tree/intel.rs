@@ -2,7 +2,7 @@
 
 use serde::Deserialize;
 
-use super::Files;
+use super::files::Files;
 
 /// A card, or a virtual function of one.
 #[derive(Clone, Debug, Deserialize)]

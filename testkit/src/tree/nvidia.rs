@@ -2,7 +2,7 @@
 
 use serde::Deserialize;
 
-use super::Files;
+use super::files::Files;
 
 /// A card.
 #[derive(Clone, Debug, Deserialize)]

@@ -4,13 +4,11 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
-use anyhow::ensure;
 use k8s_openapi::api::core::v1::{ContainerStatus, Node as NodeObject, Pod};
-use kerf::annotation::Record;
 use kerf::k8s;
-use kerf::plan::{Grant, Placement};
+use kerf::plan::{ContainerGrant, Placement};
 use kerf::request::ContainerKind;
-use kerf::units::Share;
+pub use kerf_system::records::Audit;
 use kube::Api;
 use kube::api::ListParams;
 use serde_json::Value;
@@ -20,33 +18,12 @@ use crate::cards::{Cards, DEVICES};
 use crate::cluster::Cluster;
 use crate::node::Node;
 
-/// What an audit found.
-#[derive(Debug, Default)]
-pub struct Audit {
-    /// Pods that are bound and have not ended, with their placements.
-    pub placed: BTreeMap<String, Placement>,
-    /// Pods without a node.
-    pub waiting: Vec<String>,
-    /// Everything on which two parties do not agree.
-    pub disagreements: Vec<String>,
-    /// In use on each card, as `node/card`.
-    pub used: BTreeMap<String, Share>,
+/// An audit on its way.
+#[derive(Default)]
+struct Walk {
+    audit: Audit,
+    /// Names of the pods in it, by uid.
     uids: BTreeMap<String, String>,
-}
-
-impl Audit {
-    /// Fails with all disagreements.
-    ///
-    /// # Errors
-    /// Where there is one.
-    pub fn agreed(self) -> anyhow::Result<Self> {
-        ensure!(self.disagreements.is_empty(), "{}", self.disagreements.join("\n"));
-        Ok(self)
-    }
-
-    fn object(&mut self, text: String) {
-        self.disagreements.push(text);
-    }
 }
 
 /// Compares everything; pods must be at rest.
@@ -54,34 +31,36 @@ impl Audit {
 /// # Errors
 /// Where somebody does not answer.
 pub async fn audit(cluster: &Cluster) -> anyhow::Result<Audit> {
-    let mut audit = Audit::default();
+    let mut walk = Walk::default();
     let pods = Api::<Pod>::all(cluster.client.clone()).list(&ListParams::default()).await?;
     let mut kubelets = BTreeMap::new();
     for node in &cluster.nodes {
         let resources = books::pod_resources(node).await?;
-        audit.exclusive(&node.name, &resources);
+        walk.exclusive(&node.name, &resources);
         kubelets.insert(node.name.as_str(), (resources, books::checkpoint(node)?));
     }
     for pod in &pods {
-        audit.pod(cluster, &kubelets, pod)?;
+        walk.pod(cluster, &kubelets, pod)?;
     }
     for (node, (resources, _)) in &kubelets {
         for (pod, containers) in resources {
             let gpus = containers.values().any(|resources| resources.contains_key(&cluster.keys.core));
-            if gpus && !audit.placed.contains_key(pod) {
-                audit.object(format!("{pod}: kubelet of {node} counts a pod that is not there"));
+            if gpus && !walk.audit.placed.contains_key(pod) {
+                walk.audit.object(format!("{pod}: kubelet of {node} counts a pod that is not there"));
             }
         }
     }
-    audit.capacity(cluster).await?;
-    audit.extender(&cluster.state(cluster.control.ports.extender).await?);
-    for node in &cluster.nodes {
-        audit.plugin(&node.name, &cluster.state(node.ports.plugin).await?);
+    for node in Api::<NodeObject>::all(cluster.client.clone()).list(&ListParams::default()).await? {
+        walk.audit.capacity(&node, &cluster.keys);
     }
-    Ok(audit)
+    walk.extender(&cluster.state(cluster.control.ports.extender).await?);
+    for node in &cluster.nodes {
+        walk.plugin(&node.name, &cluster.state(node.ports.plugin).await?);
+    }
+    Ok(walk.audit)
 }
 
-impl Audit {
+impl Walk {
     fn pod(
         &mut self,
         cluster: &Cluster,
@@ -96,25 +75,10 @@ impl Audit {
         let reason = pod.status.as_ref().and_then(|status| status.reason.as_deref()).unwrap_or_default();
         if reason == "UnexpectedAdmissionError" {
             let message = pod.status.as_ref().and_then(|status| status.message.as_deref()).unwrap_or_default();
-            self.object(format!("{name}: {reason}: {message}"));
+            self.audit.object(format!("{name}: {reason}: {message}"));
         }
-        if view.ended {
-            return Ok(());
-        }
-        let Some(node) = view.node else {
-            self.waiting.push(name);
-            return Ok(());
-        };
-        let Record::Placed(placement) = view.record else {
-            self.object(format!("{name}: bound to {node} without a readable placement: {:?}", view.record));
-            return Ok(());
-        };
-        if placement.node != node {
-            self.object(format!("{name}: bound to {node}, placed on {}", placement.node));
-        }
-        if !view.confirmed {
-            self.object(format!("{name}: not confirmed by its node"));
-        }
+        let uid = view.uid.to_string();
+        let Some((node, placement)) = self.audit.placement(view) else { return Ok(()) };
         let (machine, Some((resources, checkpoint))) = (cluster.node(node.as_str())?, kubelets.get(node.as_str()))
         else {
             return Ok(());
@@ -122,19 +86,15 @@ impl Audit {
         let kubelet = Kubelet {
             machine,
             resources: resources.get(&name).cloned().unwrap_or_default(),
-            checkpoint: checkpoint.get(view.uid.as_str()).cloned().unwrap_or_default(),
+            checkpoint: checkpoint.get(&uid).cloned().unwrap_or_default(),
             reused: placement.plan.grants.iter().any(|grant| grant.kind == ContainerKind::Init),
         };
         // ordinary init containers have ended, and kubelet lists none
         for grant in placement.plan.grants.iter().filter(|grant| grant.kind != ContainerKind::Init) {
-            kubelet.container(self, cluster, &name, pod, grant);
+            kubelet.container(&mut self.audit, cluster, &name, pod, grant);
         }
-        for hold in placement.plan.holds() {
-            let used = self.used.entry(format!("{node}/{}", hold.device)).or_default();
-            *used = used.saturating_add(hold.share);
-        }
-        self.uids.insert(view.uid.to_string(), name.clone());
-        self.placed.insert(name, placement);
+        self.uids.insert(uid, name.clone());
+        self.audit.count(name, &node, placement);
         Ok(())
     }
 
@@ -146,26 +106,11 @@ impl Audit {
                 for id in ids {
                     let other = holders.insert((resource, id), pod);
                     if let Some(other) = other.filter(|other| other != pod) {
-                        self.object(format!("{node}: {id} of {resource} is held by {other} and {pod}"));
+                        self.audit.object(format!("{node}: {id} of {resource} is held by {other} and {pod}"));
                     }
                 }
             }
         }
-    }
-
-    /// No card holds more than it has.
-    async fn capacity(&mut self, cluster: &Cluster) -> anyhow::Result<()> {
-        for node in Api::<NodeObject>::all(cluster.client.clone()).list(&ListParams::default()).await? {
-            let Some(view) = k8s::node(&node, &cluster.keys) else { continue };
-            for device in view.inventory.iter().flat_map(|inventory| inventory.devices()) {
-                let card = format!("{}/{}", view.name, device.id);
-                let used = self.used.get(&card).copied().unwrap_or_default();
-                if !used.fits_in(device.capacity()) {
-                    self.object(format!("{card}: over-committed, {used:?} of {:?}", device.capacity()));
-                }
-            }
-        }
-        Ok(())
     }
 
     /// The extender counts exactly what the records say.
@@ -175,8 +120,8 @@ impl Audit {
             for (uid, pod) in view["pods"].as_object().into_iter().flatten() {
                 counted.insert(uid.clone());
                 let name = pod["pod"].as_str().unwrap_or_default();
-                let Some(placement) = self.uids.get(uid).and_then(|name| self.placed.get(name)) else {
-                    self.object(format!("{name}: the extender counts it on {node}, and it is not there"));
+                let Some(placement) = self.uids.get(uid).and_then(|name| self.audit.placed.get(name)) else {
+                    self.audit.object(format!("{name}: the extender counts it on {node}, and it is not there"));
                     continue;
                 };
                 let told: BTreeMap<&str, BTreeSet<&str>> = pod["containers"]
@@ -190,21 +135,21 @@ impl Audit {
                     .collect();
                 if told != cards(placement) || placement.node.as_str() != node {
                     let text = format!("{name}: the extender has {told:?} on {node}, its record {placement:?}");
-                    self.object(text);
+                    self.audit.object(text);
                 }
             }
             for card in view["gpus"].as_array().into_iter().flatten() {
                 let key = format!("{node}/{}", card["gpu"].as_str().unwrap_or_default());
-                let used = self.used.get(&key).copied().unwrap_or_default();
+                let used = self.audit.used.get(&key).copied().unwrap_or_default();
                 let told = (card["used_compute"].as_u64(), card["used_memory_mib"].as_u64());
                 if told != (Some(used.compute.0.into()), Some(used.memory.0)) {
-                    self.object(format!("{key}: the extender counts {told:?}, the records {used:?}"));
+                    self.audit.object(format!("{key}: the extender counts {told:?}, the records {used:?}"));
                 }
             }
         }
         let missing: Vec<String> =
             self.uids.iter().filter(|(uid, _)| !counted.contains(*uid)).map(|(_, name)| name.clone()).collect();
-        missing.into_iter().for_each(|name| self.object(format!("{name}: the extender does not count it")));
+        missing.into_iter().for_each(|name| self.audit.object(format!("{name}: the extender does not count it")));
     }
 
     /// The plugin knows every pod of its node, with the cards of its record, confirmed.
@@ -214,11 +159,12 @@ impl Audit {
             known.insert(pod["uid"].as_str().unwrap_or_default(), pod);
         }
         for (uid, name) in self.uids.clone() {
-            let Some(placement) = self.placed.get(&name).filter(|placement| placement.node.as_str() == node) else {
+            let Some(placement) = self.audit.placed.get(&name).filter(|placement| placement.node.as_str() == node)
+            else {
                 continue;
             };
             let Some(pod) = known.get(uid.as_str()) else {
-                self.object(format!("{name}: the plugin of {node} does not know it"));
+                self.audit.object(format!("{name}: the plugin of {node} does not know it"));
                 continue;
             };
             let mut told: BTreeMap<&str, BTreeSet<&str>> = BTreeMap::new();
@@ -229,7 +175,7 @@ impl Audit {
             }
             if told != cards(placement) {
                 let text = format!("{name}: the plugin has {told:?}, its record {placement:?}");
-                self.object(text);
+                self.audit.object(text);
             }
         }
     }
@@ -238,7 +184,7 @@ impl Audit {
 /// The cards of each container.
 fn cards(placement: &Placement) -> BTreeMap<&str, BTreeSet<&str>> {
     let grants = placement.plan.grants.iter();
-    grants.map(|grant| (grant.container.as_str(), grant.devices().map(|id| id.as_str()).collect())).collect()
+    grants.map(|grant| (grant.container.as_str(), grant.gpus.ids().map(|id| id.as_str()).collect())).collect()
 }
 
 /// What one kubelet has of one pod.
@@ -252,14 +198,14 @@ struct Kubelet<'a> {
 
 impl Kubelet<'_> {
     /// kubelet's ids, its checkpoint and the container itself name the placed cards.
-    fn container(&self, audit: &mut Audit, cluster: &Cluster, pod: &str, object: &Pod, grant: &Grant) {
+    fn container(&self, audit: &mut Audit, cluster: &Cluster, pod: &str, object: &Pod, grant: &ContainerGrant) {
         let name = format!("{pod}/{}", grant.container);
-        let placed: BTreeSet<&str> = grant.devices().map(|id| id.as_str()).collect();
+        let placed: BTreeSet<&str> = grant.gpus.ids().map(|id| id.as_str()).collect();
         let held = self.resources.get(grant.container.as_str());
         if held != self.checkpoint.get(grant.container.as_str()) {
             audit.object(format!("{name}: PodResources and checkpoint of kubelet differ"));
         }
-        let units: u32 = grant.slices.iter().map(|slice| slice.share.compute.to_core_units()).sum();
+        let units: u32 = grant.gpus.amounts().map(|(_, share)| share.compute.to_core_units()).sum();
         let core = held.and_then(|held| held.get(&cluster.keys.core)).map_or(0, BTreeSet::len);
         if core != units as usize {
             audit.object(format!("{name}: kubelet gave {core} units of core, placed are {units}"));
@@ -268,7 +214,7 @@ impl Kubelet<'_> {
             let ids = held.and_then(|held| held.get(resource)).into_iter().flatten();
             let cards: BTreeSet<&str> = ids.map(|id| card(id)).collect();
             // memory need not be named with whole cards, and a few units cannot name each of several
-            let apart = grant.is_whole() && *resource == cluster.keys.memory && cards.is_subset(&placed);
+            let apart = grant.gpus.is_whole() && *resource == cluster.keys.memory && cards.is_subset(&placed);
             if cards != placed && !apart && !self.reused {
                 audit.object(format!("{name}: kubelet gave {cards:?} of {resource}, placed on {placed:?}"));
             }
@@ -290,7 +236,7 @@ impl Kubelet<'_> {
                     let own = |device: &kerf::ids::DeviceId| {
                         self.machine.cards.uuids().iter().position(|uuid| uuid == device.as_str())
                     };
-                    let wanted: BTreeSet<_> = grant.devices().filter_map(own).map(Cards::device).collect();
+                    let wanted: BTreeSet<_> = grant.gpus.ids().filter_map(own).map(Cards::device).collect();
                     if devices != wanted {
                         audit.object(format!("{name}: the container has {devices:?}, placed on {placed:?}"));
                     }

@@ -13,30 +13,30 @@ use anyhow::ensure;
 use rustix::process::Signal;
 
 use crate::identity::Identity;
-use crate::place::Place;
 
 /// Prefix of the names of processes that hold a namespace: they are the proof, so they end last.
 pub const HOLDER: &str = "holder";
 /// Below a node's directory: the bundles of its containers, one directory with the id as name for each.
 pub const BUNDLES: &str = "run-containerd/io.containerd.runtime.v2.task/k8s.io";
 
-/// In the run directory where [`foreign`] held at the beginning.
-pub const FOREIGN: &str = "foreign-containerd";
-
 const PATIENCE: Duration = Duration::from_secs(20);
 
-/// Ends everything.
+/// Ends everything. `nodes` and `processes` say what is there now; `foreign` is what [`foreign`] was at the beginning.
 ///
 /// # Errors
 /// Where something is still there after a while.
-pub fn end_all(place: &Place) -> anyhow::Result<()> {
+pub fn end_all(
+    nodes: impl Fn() -> Vec<PathBuf>,
+    processes: impl Fn() -> Vec<(String, Identity)>,
+    foreign: bool,
+) -> anyhow::Result<()> {
     let mut known = BTreeSet::new();
     let until = Instant::now() + PATIENCE;
     loop {
         // one may just have been made
-        known.extend(place.nodes().iter().flat_map(|node| containers(node)));
+        known.extend(nodes().iter().flat_map(|node| containers(node)));
         let (holders, others): (Vec<_>, Vec<_>) =
-            place.processes().into_iter().partition(|(name, _)| name.starts_with(HOLDER));
+            processes().into_iter().partition(|(name, _)| name.starts_with(HOLDER));
         let mut left: Vec<Identity> = others.iter().map(|(_, identity)| *identity).collect();
         left.extend(inside(&holders));
         left.extend(grouped(&known));
@@ -51,7 +51,7 @@ pub fn end_all(place: &Place) -> anyhow::Result<()> {
         ensure!(Instant::now() < until, "processes do not end: {left:?} {holders:?}");
         std::thread::sleep(Duration::from_millis(20));
     }
-    remove_groups(place, known);
+    remove_groups(foreign, known);
     Ok(())
 }
 
@@ -113,9 +113,9 @@ pub fn foreign() -> bool {
 /// The control groups of the containers, and the one above them if nobody else has one in it. A containerd that is
 /// killed may forget a container whose group is still there: without a containerd before us these are ours, too.
 /// Only what has no process in it can be removed.
-fn remove_groups(place: &Place, mut containers: BTreeSet<String>) {
+fn remove_groups(foreign: bool, mut containers: BTreeSet<String>) {
     for above in groups() {
-        if !place.path(FOREIGN).exists() {
+        if !foreign {
             let entries = fs::read_dir(&above).into_iter().flatten().flatten();
             let directories = entries.filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir()));
             containers.extend(directories.map(|entry| entry.file_name().to_string_lossy().into_owned()));

@@ -1,9 +1,9 @@
 //! A process and proof of it: a number alone may belong to another process by tomorrow.
 
 use std::fmt;
-use std::fs;
 use std::str::FromStr;
 
+use kerf_limiter_contract::process::Stat;
 use rustix::process::{Pid, Signal, kill_process};
 
 /// One life of one process.
@@ -22,17 +22,13 @@ pub struct NoIdentity;
 impl Identity {
     /// Of a process that lives, or has ended and not been waited for.
     pub fn of(pid: u32) -> Option<Self> {
-        // the second field is the program's name in brackets, which may hold anything
-        let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
-        let start = stat.rsplit_once(')')?.1.split_whitespace().nth(19)?.parse().ok()?;
-        Some(Self { pid, start })
+        Stat::of(format!("/proc/{pid}")).map(|Stat { start, .. }| Self { pid, start })
     }
 
     /// Whether this very process still runs.
     pub fn alive(self) -> bool {
-        let state = fs::read_to_string(format!("/proc/{}/stat", self.pid));
-        let dead = state.is_ok_and(|stat| stat.rsplit_once(')').is_some_and(|(_, rest)| rest.starts_with(" Z")));
-        !dead && Self::of(self.pid) == Some(self)
+        let stat = Stat::of(format!("/proc/{}", self.pid));
+        stat.is_some_and(|stat| stat.start == self.start && stat.state != 'Z')
     }
 
     /// Sends a signal, if it still is this very process.

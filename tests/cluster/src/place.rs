@@ -26,6 +26,9 @@ const SYSCTLS: [&str; 8] = [
 const INOTIFY: &str = "fs/inotify/max_user_instances";
 const INOTIFY_INSTANCES: u32 = 2048;
 
+/// There where [`cleaning::foreign`] held at the beginning.
+const FOREIGN: &str = "foreign-containerd";
+
 /// Where clusters are kept, one directory for each.
 pub fn base() -> PathBuf {
     std::env::var_os("KERF_CLUSTER_DIR").map_or_else(|| "/var/tmp/kerf-cluster".into(), PathBuf::from)
@@ -51,7 +54,7 @@ impl Place {
         let place = Self { root };
         fs::write(place.root.join("owner"), me.to_string())?;
         if cleaning::foreign() {
-            place.write(cleaning::FOREIGN, "")?;
+            place.write(FOREIGN, "")?;
         }
         let saved: Vec<String> = SYSCTLS
             .iter()
@@ -176,7 +179,7 @@ impl Place {
     /// # Errors
     /// Where something cannot be removed; what it was is named.
     pub fn clear(&self, keep: Option<&Path>) -> anyhow::Result<()> {
-        cleaning::end_all(self)?;
+        cleaning::end_all(|| self.nodes(), || self.processes(), self.path(FOREIGN).exists())?;
         for line in fs::read_to_string(self.path("sysctls")).unwrap_or_default().lines() {
             let Some((name, value)) = line.split_once(' ') else { continue };
             if fs::read_to_string(sysctl(name)).is_ok_and(|now| now.trim() != value) {

@@ -26,12 +26,12 @@ pub async fn all_run_with_what_they_were_promised(stage: &Stage<'_>) -> anyhow::
     for (name, container, cards) in [("share", "main", 1), ("two-cards", "main", 2), ("whole-card", "main", 1)] {
         let placement = audit.placed.get(&format!("{}/{name}", stage.namespace())).context("not placed")?;
         let grant = placement.plan.grants.first().context("no grant")?;
-        ensure!(grant.slices.len() == cards, "{name} has {} cards", grant.slices.len());
+        let uuids: Vec<&str> = grant.gpus.ids().map(|id| id.as_str()).collect();
+        ensure!(uuids.len() == cards, "{name} has {} cards", uuids.len());
         let node = stage.cluster.node(placement.node.as_str())?;
         // what the container itself finds
         let found = control.kubectl(&["exec", &namespace, name, "--", "kerf-probe"])?;
         let lines: BTreeSet<&str> = found.lines().collect();
-        let uuids: Vec<&str> = grant.devices().map(|id| id.as_str()).collect();
         let visible = format!("env NVIDIA_VISIBLE_DEVICES={}", uuids.join(","));
         ensure!(lines.contains(visible.as_str()), "{name}: no {visible} in\n{found}");
         let devices: BTreeSet<String> = lines

@@ -91,7 +91,7 @@ async fn while_ill(stage: &Stage<'_>, node: &str, cards: usize) -> anyhow::Resul
     let on_it: Vec<&String> = audit
         .placed
         .iter()
-        .filter(|(_, placement)| placement.plan.holds().iter().any(|hold| hold.device.as_str() == ill))
+        .filter(|(_, placement)| placement.plan.holds().iter().any(|hold| hold.device.id.as_str() == ill))
         .map(|(name, _)| name)
         .collect();
     ensure!(on_it.len() == 1 && on_it[0].contains("resident-"), "{on_it:?} are on the ill card");

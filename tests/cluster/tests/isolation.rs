@@ -68,11 +68,11 @@ pub async fn breach(stage: &Stage<'_>, pod: &str, container: &str) -> anyhow::Re
     let reference = format!("{}/{pod}", stage.namespace());
     let placement = placed.get(&reference).context("not placed")?;
     let grant = placement.plan.grants.iter().find(|grant| grant.container.as_str() == container);
-    let slice = grant.and_then(|grant| grant.slices.first()).context("no card")?;
-    let used = slice.share.memory.0 + 1000;
-    node.cards.set_process(Some((std::process::id(), slice.device.as_str(), &reference, container, used)))?;
+    let (device, share) = grant.and_then(|grant| grant.gpus.amounts().next()).context("no card")?;
+    let used = share.memory.0 + 1000;
+    node.cards.set_process(Some((std::process::id(), device.id.as_str(), &reference, container, used)))?;
     let heard = async {
-        stage.event(pod, &format!("uses {used} MiB of GPU {}", slice.device)).await?;
+        stage.event(pod, &format!("uses {used} MiB of GPU {}", device.id)).await?;
         stage.event(pod, "run without kerf's limiter").await
     };
     let heard = heard.await;

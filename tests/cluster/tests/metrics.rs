@@ -130,7 +130,7 @@ impl Prometheus {
             let mut found = BTreeMap::new();
             for (pod, placement) in &audit.placed {
                 for grant in &placement.plan.grants {
-                    let sum: u32 = grant.slices.iter().map(|slice| slice.share.compute.0).sum();
+                    let sum: u32 = grant.gpus.amounts().map(|(_, share)| share.compute.0).sum();
                     found.insert(format!("{pod}/{}", grant.container), sum);
                 }
             }

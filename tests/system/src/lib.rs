@@ -3,6 +3,7 @@
 #![allow(clippy::expect_used, clippy::panic, reason = "for tests")]
 
 pub mod audit;
+pub mod records;
 pub mod stack;
 pub mod trace;
 pub mod workload;

@@ -4,7 +4,6 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::marker::PhantomData;
 
-use k8s_openapi::api::core::v1::Pod;
 use serde::de::{Deserialize, Deserializer, Error, MapAccess, SeqAccess, Visitor};
 use serde_json::value::RawValue;
 
@@ -14,11 +13,6 @@ pub(super) const MAX_NODES: usize = 100_000;
 pub(super) const MAX_PODS: usize = 10_000;
 /// More than all pods that one preemption is ever about.
 pub(super) const MAX_VICTIMS: usize = 500_000;
-/// An API server takes no larger request, so there is no larger pod.
-const MAX_POD_BYTES: usize = 3 << 20;
-/// More JSON objects than any pod has; each may take kilobytes once it is read.
-const MAX_POD_OBJECTS: usize = 20_000;
-
 /// Reads a list of at most `MAX` items; `null`, which is how Go writes an empty one, is none.
 pub(super) fn list<'de, D, T, const MAX: usize>(deserializer: D) -> Result<Option<Vec<T>>, D::Error>
 where
@@ -34,27 +28,6 @@ where
     D: Deserializer<'de>,
 {
     Ok(Option::<ByNode<'a>>::deserialize(deserializer)?.map(|nodes| nodes.0))
-}
-
-/// Reads a pod that is no larger than any that an API server has.
-pub(super) fn pod(text: &RawValue) -> Result<Pod, String> {
-    let text = text.get();
-    let objects = text.bytes().filter(|byte| *byte == b'{').count();
-    if text.len() > MAX_POD_BYTES || objects > MAX_POD_OBJECTS {
-        return Err("request cannot be read: its pod is larger than any pod".to_owned());
-    }
-    serde_json::from_str(text).map_err(|error| unreadable(&error))
-}
-
-/// A text of bounded length: what serde says may quote the whole request.
-pub(super) fn unreadable(error: &serde_json::Error) -> String {
-    const SHOWN: usize = 200;
-    let mut text = error.to_string();
-    if let Some((end, _)) = text.char_indices().nth(SHOWN) {
-        text.truncate(end);
-        text.push_str("...");
-    }
-    format!("request cannot be read: {text}")
 }
 
 fn too_many<E: Error>(what: &str, most: usize) -> E {

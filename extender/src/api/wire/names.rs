@@ -3,6 +3,8 @@
 use k8s_openapi::api::core::v1::Pod;
 use kerf::ids::syntax::{LABEL_MAX, SUBDOMAIN_MAX, UID_MAX, is_label, is_subdomain, is_uid};
 
+use super::unreadable::Unreadable;
+
 /// So much of a text that is no name is shown.
 const SHOWN: usize = 64;
 
@@ -13,7 +15,6 @@ pub(super) enum Form {
     Label,
     /// Names of pods and nodes.
     Subdomain,
-    /// Uids.
     Uid,
 }
 
@@ -22,7 +23,7 @@ impl Form {
     ///
     /// # Errors
     /// A text that names the field.
-    pub(super) fn check(self, field: &str, text: &str) -> Result<(), String> {
+    pub(super) fn check(self, field: &str, text: &str) -> Result<(), Unreadable> {
         let (holds, wanted) = match self {
             Self::Label => (is_label(text), format!("a DNS-1123 label of at most {LABEL_MAX} characters")),
             Self::Subdomain => {
@@ -30,11 +31,12 @@ impl Form {
             }
             Self::Uid => (is_uid(text), format!("a uid of 1 to {UID_MAX} letters, digits and hyphens")),
         };
-        if holds { Ok(()) } else { Err(format!("{field} is not {wanted}: {}", shown(text))) }
+        let wrong = || Unreadable::Name { field: field.to_owned(), wanted, shown: shown(text) };
+        if holds { Ok(()) } else { Err(wrong()) }
     }
 
     /// As `check`; a pod that has not been created has no name yet.
-    fn check_given(self, field: &str, text: Option<&str>) -> Result<(), String> {
+    fn check_given(self, field: &str, text: Option<&str>) -> Result<(), Unreadable> {
         text.filter(|text| !text.is_empty()).map_or(Ok(()), |text| self.check(field, text))
     }
 }
@@ -50,7 +52,7 @@ fn shown(text: &str) -> String {
 ///
 /// # Errors
 /// A text that names the field.
-pub(super) fn of_pod(pod: &Pod) -> Result<(), String> {
+pub(super) fn of_pod(pod: &Pod) -> Result<(), Unreadable> {
     let metadata = &pod.metadata;
     Form::Subdomain.check_given("Pod.metadata.name", metadata.name.as_deref())?;
     Form::Label.check_given("Pod.metadata.namespace", metadata.namespace.as_deref())?;
@@ -68,7 +70,7 @@ mod tests {
 
     #[test]
     fn what_is_no_name_is_shown_in_part_and_on_one_line() {
-        let error = |text: &str| Form::Subdomain.check("PodName", text).unwrap_err();
+        let error = |text: &str| Form::Subdomain.check("PodName", text).unwrap_err().to_string();
         assert_eq!(
             error("?limit=500"),
             r#"PodName is not a DNS-1123 subdomain of at most 253 characters: "?limit=500""#

@@ -5,10 +5,14 @@
 
 use std::borrow::Cow;
 
+use serde::Deserialize;
 use serde::de::{DeserializeSeed, Error, IgnoredAny, MapAccess, Visitor};
 use serde_json::value::RawValue;
 
-use super::Name;
+/// A node's name, borrowed from the body where it has no escapes. (serde does not borrow the items of a list of
+/// `Cow` by itself.)
+#[derive(Debug, Deserialize)]
+pub struct Name<'a>(#[serde(borrow)] pub Cow<'a, str>);
 
 /// `metadata.name` of an object; `None` where it has none.
 pub(super) fn of(object: &RawValue) -> Option<Cow<'_, str>> {

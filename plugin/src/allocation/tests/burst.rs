@@ -232,7 +232,7 @@ impl Burst {
         let offered: Vec<String> = available.into_iter().chain(again.iter().cloned()).collect();
         self.learn(resource, size as u64);
         self.kubelet.unasked |= self.trouble.late && !self.allocations.certain(resource, size as u64);
-        let chosen = self.allocations.prefer(resource, &offered, &again, size);
+        let chosen = prefer(&self.allocations, resource, &offered, &again, size);
         self.allocations.offers(resource, &Ids::new(chosen.iter().cloned()));
         assert_eq!(chosen.len(), size, "a preference is complete");
         assert!(again.iter().all(|id| chosen.contains(id)), "required ids are kept");
@@ -334,7 +334,7 @@ impl Burst {
             return Err(End::CutShort);
         }
         if *resource == Resource::Core {
-            let devices: Vec<DeviceId> = answer.grant.devices().cloned().collect();
+            let devices: Vec<DeviceId> = answer.grant.gpus.ids().cloned().collect();
             if !self.kubelet.unasked && !self.trouble.silent {
                 let ids = Ids::new(chosen.clone());
                 let named: BTreeSet<&str> = ids.cards().into_keys().collect();

@@ -4,7 +4,7 @@ mod burst;
 
 use super::*;
 use crate::device::preferred::PreferredDevices;
-use kerf::plan::Form;
+use kerf::plan::CountedDevice;
 use kerf::shares::{Arrangement, Counted, PerCard};
 
 const NAME: &str = "example.com/shared";
@@ -45,31 +45,33 @@ fn count(container: &ContainerRequest) -> u32 {
     }
 }
 
-fn slice(card: u32, count: u32) -> Slice {
+fn shares(card: u32, count: u32) -> CountedDevice {
     let compute = PerCard::new(SHARES).unwrap().compute_of(count);
-    Slice {
-        device: format!("GPU-{card}").as_str().into(),
-        index: card,
-        share: Share { compute, memory: Mib(0) },
-        count,
-    }
+    let device = DeviceRef { id: format!("GPU-{card}").as_str().into(), index: card };
+    CountedDevice { device, count, compute }
 }
 
-fn grant(container: &ContainerRequest, slices: Vec<Slice>) -> Grant {
-    Grant {
-        container: container.name.clone(),
-        kind: container.kind,
-        position: container.position,
-        form: Form::Counted(NAME.into()),
-        slices,
+fn grant(container: &ContainerRequest, devices: Vec<CountedDevice>) -> ContainerGrant {
+    container.granted(Grant::Counted { resource: NAME.into(), devices })
+}
+
+/// How many shares a container has of each card, by its index.
+fn by_index(grant: &ContainerGrant) -> Vec<(u32, u32)> {
+    devices(grant).iter().map(|one| (one.device.index, one.count)).collect()
+}
+
+fn devices(grant: &ContainerGrant) -> &[CountedDevice] {
+    match &grant.gpus {
+        Grant::Counted { devices, .. } => devices,
+        other => panic!("{other:?}"),
     }
 }
 
 /// A pod of one container on these cards; on none: without a record.
 fn on(name: &str, cards: &[(u32, u32)], asks: u32, time: u64) -> Pod {
     let request = counted(&[(ContainerKind::App, asks)]);
-    let slices: Vec<Slice> = cards.iter().map(|(card, count)| slice(*card, *count)).collect();
-    let plan = Plan { grants: vec![grant(&request.containers[0], slices)] };
+    let devices = cards.iter().map(|(card, count)| shares(*card, *count)).collect();
+    let plan = Plan { grants: vec![grant(&request.containers[0], devices)] };
     let record = (!cards.is_empty()).then(|| Placement { node: "n".into(), time, limit: None, plan });
     pod(name, request, record)
 }
@@ -102,9 +104,7 @@ fn recorded(allocations: &Allocations, pod: &Pod) -> (Record, bool) {
 
 fn slices(allocations: &Allocations, pod: &Pod) -> Vec<(u32, u32)> {
     match recorded(allocations, pod).0 {
-        Record::Placed(placement) => {
-            placement.plan.grants[0].slices.iter().map(|slice| (slice.index, slice.count)).collect()
-        }
+        Record::Placed(placement) => by_index(&placement.plan.grants[0]),
         other => panic!("{other:?}"),
     }
 }
@@ -115,7 +115,7 @@ fn kubelet_is_steered_to_the_recorded_cards_of_the_pod_that_it_admits() {
     let mut allocations = with(&[&first, &second]);
     within(&mut allocations, &listing([], &[&second]));
     assert!(allocations.certain(&resource(), 2));
-    let cards = vec![("GPU-2".into(), 1), ("GPU-3".into(), 1)];
+    let cards = vec![("GPU-2".into(), Some(1)), ("GPU-3".into(), Some(1))];
     assert_eq!(allocations.preferred_devices(&resource(), 2), PreferredDevices { cards, closed: BTreeSet::new() });
     assert_eq!(allocations.preferred_devices(&resource(), 3), PreferredDevices::default());
 }
@@ -142,7 +142,7 @@ fn a_pod_that_took_the_cards_of_one_that_waits_gives_it_its_own() {
     let mut allocations = with(&[&first, &second]);
     within(&mut allocations, &listing([has(&first, &ids(1, 0..2))], &[&second]));
     assert_eq!((slices(&allocations, &first), slices(&allocations, &second)), (vec![(1, 2)], vec![(0, 2)]));
-    assert_eq!(allocations.preferred_devices(&resource(), 2).cards, [("GPU-0".into(), 2)]);
+    assert_eq!(allocations.preferred_devices(&resource(), 2).cards, [("GPU-0".into(), Some(2))]);
 }
 
 #[test]
@@ -160,12 +160,7 @@ fn a_pod_without_a_record_gets_that_of_what_it_holds() {
     within(&mut allocations, &listing(all, &[]));
     let (Record::Placed(placement), true) = recorded(&allocations, &bare) else { panic!() };
     assert_eq!((placement.node.as_str(), placement.time), ("n", bare.created));
-    let all: Vec<Vec<(u32, u32)>> = placement
-        .plan
-        .grants
-        .iter()
-        .map(|grant| grant.slices.iter().map(|slice| (slice.index, slice.count)).collect())
-        .collect();
+    let all: Vec<Vec<(u32, u32)>> = placement.plan.grants.iter().map(by_index).collect();
     assert_eq!(
         all,
         [vec![(0, 2), (1, 1)], vec![(0, 1)], vec![(0, 1), (1, 1)]],

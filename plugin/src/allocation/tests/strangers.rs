@@ -95,7 +95,7 @@ fn the_list_of_a_call_that_was_given_up_says_nothing_of_the_next() {
     let waits = share("a", 50, 5, 0, 1);
     let mut allocations = allocations_with([waits.clone()]);
     within(&mut allocations, &listing([], &[&waits]));
-    let advice = Ids::new(allocations.prefer(&Resource::Core, &[unit("GPU-0", 1), unit("GPU-0", 2)], &[], 1));
+    let advice = Ids::new(prefer(&allocations, &Resource::Core, &[unit("GPU-0", 1), unit("GPU-0", 2)], &[], 1));
     allocations.offers(&Resource::Core, &advice);
     assert!(allocations.expects(&Resource::Core, &advice));
     assert!(
@@ -143,7 +143,7 @@ fn a_stranger_that_has_a_card_counts_there_and_the_card_is_not_given_again() {
     let Record::Placed(placement) = annotation::read(&of.annotations, &Keys::default(), &stranger.request) else {
         panic!()
     };
-    assert_eq!(placement.plan.grants[0].slices[0].device.as_str(), "GPU-0");
+    assert_eq!(placement.plan.grants[0].gpus.ids().next().unwrap().as_str(), "GPU-0");
 }
 
 /// Nothing is known of it but what kubelet lists.

@@ -14,7 +14,7 @@ fn recorded(allocations: &Allocations, pod: &Pod) -> Placement {
 }
 
 fn card(placement: &Placement) -> &str {
-    placement.plan.grants[0].slices[0].device.as_str()
+    placement.plan.grants[0].gpus.ids().next().unwrap().as_str()
 }
 
 /// Served in each other's place, and one record of two is written when the plugin ends.

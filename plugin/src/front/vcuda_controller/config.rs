@@ -49,12 +49,12 @@ pub struct Limits {
 impl Limits {
     /// Of a container that was given `held`.
     pub fn new(held: &Answer, driver: (i32, i32)) -> Self {
-        let slices = &held.grant.slices;
+        let amounts = || held.grant.gpus.amounts().map(|(_, share)| share);
         Self {
             pod: held.key.pod.to_string(),
             container: held.key.container.to_string(),
-            memory: slices.iter().map(|slice| slice.share.memory.bytes()).sum(),
-            core: slices.iter().map(|slice| slice.share.compute.to_core_units()).sum(),
+            memory: amounts().map(|share| share.memory.bytes()).sum(),
+            core: amounts().map(|share| share.compute.to_core_units()).sum(),
             limit: held.limit.map(|limit| limit.to_core_units()),
             driver,
         }

@@ -72,7 +72,7 @@ fn text(wanted: &Wanted, until: Option<Timestamp>) -> String {
 mod tests {
     use super::*;
     use crate::device::backend::Vendor;
-    use crate::publish::labels::wanted::Labels;
+    use crate::device::label::Labels;
 
     #[test]
     fn a_file_is_whole_readable_by_all_and_in_nfds_form() {

@@ -8,7 +8,8 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use crate::api::node::Changes;
 use crate::device::backend::Vendor;
-use crate::publish::labels::wanted::{Wanted, vendor};
+use crate::publish::labels::wanted::Wanted;
+use crate::vendor;
 
 /// What to change.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -32,7 +33,7 @@ impl Plan {
         let mut plan = Self::default();
         let listed = annotations.get(list).map(String::as_str);
         let keys = listed.into_iter().flat_map(|text| text.split(','));
-        let before: BTreeMap<&str, Vendor> = keys.filter_map(|key| Some((key, vendor(key)?))).collect();
+        let before: BTreeMap<&str, Vendor> = keys.filter_map(|key| Some((key, vendor::of_label(key)?))).collect();
         let untouched = before.iter().filter(|(_, vendor)| !wanted.vendors.contains_key(vendor));
         let mut after: BTreeSet<&str> = untouched.map(|(key, _)| *key).collect();
         for (key, value) in wanted.vendors.values().flat_map(|own| own.iter()) {
@@ -69,7 +70,7 @@ impl Plan {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::publish::labels::wanted::Labels;
+    use crate::device::label::Labels;
     use proptest::prelude::*;
 
     type Map = BTreeMap<String, String>;

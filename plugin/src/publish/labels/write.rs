@@ -13,13 +13,15 @@ use crate::api::node::NodePatch;
 use crate::base::backoff::Backoff;
 use crate::base::counters::Counters;
 use crate::base::level_triggered::{self, Next, Publisher};
-use crate::device::backend::{HostDevice, Vendor};
+use crate::device::backend::HostDevice;
+use crate::device::label::Labels;
 use crate::publish::labels::feature_file::FeatureFile;
 use crate::publish::labels::flags::LabelMode;
 use crate::publish::labels::node::Plan;
-use crate::publish::labels::wanted::{Labels, Options, Style, Wanted};
+use crate::publish::labels::wanted::{Style, Wanted};
 use crate::state::State;
 use crate::state::cards_watch::CardsWatch;
+use crate::vendor;
 
 /// How often what is there is compared with what should be.
 const REVIEW: Duration = Duration::from_secs(300);
@@ -27,6 +29,19 @@ const REVIEW: Duration = Duration::from_secs(300);
 const GRACE: Duration = Duration::from_secs(600);
 /// So long a feature file is good after the plugin's end: longer than an update takes.
 const LEGACY_SECONDS: i64 = 600;
+
+/// What is to be labelled, and where.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// Where labels go.
+    pub mode: LabelMode,
+    /// What this plugin is called among those of its node: what it offers.
+    pub name: String,
+    /// Its feature file.
+    pub file: FeatureFile,
+    /// What is written.
+    pub style: Style,
+}
 
 /// Where labels go.
 pub enum Target {
@@ -128,7 +143,7 @@ impl Publisher for NodeLabels {
         let clearing = matches!(self.target, Target::Cleared(..));
         let late = self.began.elapsed() >= GRACE || clearing;
         if late {
-            for vendor in [Vendor::Amd, Vendor::Intel, Vendor::Nvidia] {
+            for (vendor, _) in vendor::labelled() {
                 wanted.vendors.entry(vendor).or_default();
             }
         }

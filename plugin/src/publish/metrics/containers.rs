@@ -1,7 +1,7 @@
 //! One series for each container and card, and gpu-manager's four names for the same.
 
 use kerf::ids::NodeName;
-use kerf::plan::Form;
+use kerf::plan::Grant;
 use kerf::units::Mib;
 use prometheus::GaugeVec;
 
@@ -51,21 +51,21 @@ pub(super) fn gauges(pods: &[PodView], sample: &Sample, node: &NodeName) -> prom
             let old_with =
                 |last: &str| old_labels.map(str::to_owned).into_iter().chain([last.to_owned()]).collect::<Vec<_>>();
             let (mut sum, mut cards, mut mib) = (ContainerUsage::default(), 0.0, 0);
-            for slice in &grant.slices {
-                let index = slice.index.to_string();
-                let labels = [&*reference.namespace, &*reference.name, name, slice.device.as_str(), &index];
-                let ceiling = view.limit.filter(|_| grant.is_share()).unwrap_or(slice.share.compute);
-                core.with_label_values(&labels).set(slice.share.compute.ratio());
+            for (device, share) in grant.gpus.amounts() {
+                let index = device.index.to_string();
+                let labels = [&*reference.namespace, &*reference.name, name, device.id.as_str(), &index];
+                let ceiling = view.limit.filter(|_| grant.gpus.is_share()).unwrap_or(share.compute);
+                core.with_label_values(&labels).set(share.compute.ratio());
                 // shares by count have no limit, and no part of the memory
-                if !matches!(grant.form, Form::Counted(_)) {
+                if !matches!(grant.gpus, Grant::Counted { .. }) {
                     limit.with_label_values(&labels).set(ceiling.ratio());
-                    memory.with_label_values(&labels).set(float(slice.share.memory.bytes()));
+                    memory.with_label_values(&labels).set(float(share.memory.bytes()));
                 }
                 if let Some(level) = container.level {
                     let labels = [&labels[..], &[level.as_str()]].concat();
                     isolation.with_label_values(&labels).set(1.0);
                 }
-                let key = (reference.clone(), grant.container.clone(), slice.device.clone());
+                let key = (reference.clone(), grant.container.clone(), device.id.clone());
                 let now = used.get(&key).cloned().unwrap_or_default();
                 busy.with_label_values(&labels).set(f64::from(now.utilization) / 100.0);
                 bytes.with_label_values(&labels).set(float(now.memory));
@@ -74,8 +74,8 @@ pub(super) fn gauges(pods: &[PodView], sample: &Sample, node: &NodeName) -> prom
                 old_bytes.with_label_values(&card).set(float(now.memory / Mib(1).bytes()));
                 sum.utilization = sum.utilization.saturating_add(now.utilization);
                 sum.memory = sum.memory.saturating_add(now.memory);
-                cards += slice.share.compute.ratio();
-                mib += slice.share.memory.0;
+                cards += share.compute.ratio();
+                mib += share.memory.0;
             }
             let total = old_with("total");
             old_busy.with_label_values(&total).set(f64::from(sum.utilization));

@@ -2,42 +2,48 @@
 
 use std::time::Duration;
 
-use crate::config::BackendChoice;
-use crate::device::roots::Roots;
-use crate::offer::contract::{Filter, Gift, IdStyle, Naming, Order, Profile};
-use crate::vendor::amd::scan::AmdOptions;
-use crate::vendor::flags::{AmdArgs, NamingStrategy, SharePolicy};
-use crate::vendor::reporter::Reporter;
+use crate::device::backend::BackendFactory;
+use crate::device::ids::IdStyle;
+use crate::offer::contract::{Contract, Filter, Naming};
+use crate::offer::hand_over::{Files, HandOver, Item};
+use crate::offer::order::Order;
+use crate::vendor::amd::flags::{AmdArgs, NamingStrategy};
+use crate::vendor::amd::scan::{Amd, AmdOptions};
+use crate::vendor::flags::{Common, FlagError, Flags, SharePolicy};
 
 /// Between looks where `-pulse` says nothing.
 const PERIOD: Duration = Duration::from_secs(5);
 
 /// With `/dev/kfd` and the graphics nodes of each card, and nothing else.
-pub fn profile(args: &AmdArgs, policy: SharePolicy, roots: Roots) -> Profile {
-    Profile {
+///
+/// # Errors
+/// [`FlagError`].
+pub fn contract(flags: &Flags, common: &Common) -> Result<Contract, FlagError> {
+    let args: AmdArgs = flags.read()?;
+    let options = AmdOptions {
+        roots: common.backend.roots.clone(),
+        exporter: (args.pulse > 0).then(|| args.amd_exporter_socket.clone()),
+    };
+    Ok(Contract {
         name: "amd",
-        source: BackendChoice::Amd(AmdOptions {
-            roots: roots.clone(),
-            reporter: (args.pulse > 0).then(|| Reporter::Exporter(args.amd_exporter_socket.clone())),
-        }),
+        backend: BackendFactory::new(options, Amd::new),
         naming: match args.resource_naming_strategy {
             NamingStrategy::Single => Naming::Single("amd.com/gpu".to_owned()),
             NamingStrategy::Mixed => Naming::Layout { domain: "amd.com".to_owned(), plain: "gpu".to_owned() },
         },
-        placed: false,
-        ids: IdStyle::COLONS,
-        replicas: args.amd_replicas,
+        placed: common.placed,
+        ids: IdStyle::shared_by(args.amd_replicas),
+        replicas: common.shares("amd-replicas", args.amd_replicas)?,
         filter: Filter::default(),
-        order: match (args.amd_replicas, policy) {
+        order: match (args.amd_replicas, common.policy) {
             (1, _) => Order::Connected,
             (_, SharePolicy::Distributed) => Order::Distributed,
             (_, SharePolicy::Packed) => Order::Packed,
         },
-        gift: Gift { nodes: Some("rw"), ..Gift::default() },
+        hand_over: HandOver::new([Item::Files(Files::Driver, "rw"), Item::Files(Files::Gpus, "rw")]),
         one_share: false,
         monitoring: None,
         numa: true,
         period: if args.pulse == 0 { PERIOD } else { Duration::from_secs(args.pulse) },
-        roots,
-    }
+    })
 }

@@ -13,8 +13,9 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use crate::device::backend::{HostDevice, Part};
 use crate::device::facts::{AmdFacts, Facts};
-use crate::publish::labels::flags::AmdLabel;
-use crate::publish::labels::wanted::{Labels, MAX_LENGTH, legal};
+use crate::device::label::{Labeller, Labels, MAX_LENGTH, legal};
+use crate::vendor::amd::flags::{AmdLabel, AmdLabelArgs};
+use crate::vendor::flags::{FlagError, Flags};
 
 /// The labeller's names of firmware, by the names of the driver's files.
 const FIRMWARE: [(&str, &str); 10] = [
@@ -29,6 +30,12 @@ const FIRMWARE: [(&str, &str); 10] = [
     ("smc", "SMC"),
     ("sdma", "SDMA0"),
 ];
+
+/// Those that the flags name.
+pub(super) fn labeller(flags: &Flags, _: &[&str]) -> Result<Labeller, FlagError> {
+    let chosen: BTreeSet<AmdLabel> = flags.read::<AmdLabelArgs>()?.amd_labels.into_iter().collect();
+    Ok(Labeller::new(move |hosts| labels(hosts, &chosen)))
+}
 
 /// Labels of AMD devices.
 pub fn labels(hosts: &[&HostDevice], chosen: &BTreeSet<AmdLabel>) -> Labels {

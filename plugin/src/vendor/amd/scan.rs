@@ -20,9 +20,9 @@ use kerf::ids::DeviceId;
 use crate::device::backend::{Backend, BackendError, GpuUsage, HostDevice, Origin, Part, Usage, Vendor};
 use crate::device::facts::{AmdFacts, Facts};
 use crate::device::roots::{self, Fault, Roots};
-use crate::device::scan::{Journal, Remark, Scan, Why};
+use crate::device::scan::{Journal, Remark, Scan, ScanIssue};
 use crate::vendor::amd::topology::{Node, Topology};
-use crate::vendor::reporter::Reporter;
+use crate::vendor::{amd::exporter, reporter};
 
 const NAME: &str = "amd";
 const DRIVER: &str = "amdgpu";
@@ -41,8 +41,8 @@ pub struct Amd {
 pub struct AmdOptions {
     /// Where the host's files are seen.
     pub roots: Roots,
-    /// Who else is asked about the cards' health.
-    pub reporter: Option<Reporter>,
+    /// Socket of AMD's metrics exporter, where it is asked about the cards' health.
+    pub exporter: Option<PathBuf>,
 }
 
 impl Amd {
@@ -54,8 +54,8 @@ impl Amd {
     fn look(&self) -> Result<Scan, BackendError> {
         let mut scan = scan(&self.options.roots)?;
         self.journal.take(NAME, &scan);
-        if let Some(reporter) = &self.options.reporter {
-            reporter.apply(&mut scan.devices);
+        if let Some(socket) = &self.options.exporter {
+            reporter::apply(&mut scan.devices, &exporter::unhealthy(socket));
         }
         Ok(scan)
     }
@@ -113,7 +113,7 @@ struct Host<'a> {
 }
 
 impl Host<'_> {
-    fn card(&mut self, address: &str, dir: &Path) -> Result<(), Why> {
+    fn card(&mut self, address: &str, dir: &Path) -> Result<(), ScanIssue> {
         let vendor = dir.join("vendor");
         match roots::hex(&vendor) {
             Ok(VENDOR) => {}
@@ -136,12 +136,15 @@ impl Host<'_> {
         // the card's number must lead back to this address where sysfs has the way
         let class = self.roots.sys.join("class/drm").join(format!("card{card}")).join("device");
         if let Some(owner) = roots::target_name(&class).filter(|owner| owner != address) {
-            return Err(Why::Foreign { name: format!("card{card}"), owner });
+            return Err(ScanIssue::Foreign { name: format!("card{card}"), owner });
         }
         if let Ok(vendor) = roots::hex(&class.join("vendor"))
             && vendor != VENDOR
         {
-            return Err(Why::Foreign { name: format!("card{card}"), owner: format!("vendor 0x{vendor:04x}") });
+            return Err(ScanIssue::Foreign {
+                name: format!("card{card}"),
+                owner: format!("vendor 0x{vendor:04x}"),
+            });
         }
         let model_id = roots::text(&class.join("device")).unwrap_or_default();
         let named = roots::text(&class.join("product_name")).unwrap_or_default();
@@ -151,25 +154,25 @@ impl Host<'_> {
         let (number, node) = self.node(minor)?;
         let bare = address.rsplit_once('.').map_or(address, |(bare, _)| bare).to_owned();
         if node.card != bare {
-            return Err(Why::OtherInTopology { minor, owner: node.card });
+            return Err(ScanIssue::OtherInTopology { minor, owner: node.card });
         }
         self.parents.insert(bare, parent.clone());
         self.found(address, address, Part::Whole, (card, minor), number, &node, &parent)
     }
 
-    fn partition(&mut self, name: &str, dir: &Path) -> Result<(), Why> {
+    fn partition(&mut self, name: &str, dir: &Path) -> Result<(), ScanIssue> {
         let drm = dir.join("drm");
         let (card, minor) = (one(&drm, "card")?, one(&drm, "renderD")?);
         let (number, node) = self.node(minor)?;
         let Some(parent) = self.parents.get(&node.card).cloned() else {
             // a partition of a card that was left out, or of none
-            return Err(Why::Foreign { name: format!("renderD{minor}"), owner: node.card });
+            return Err(ScanIssue::Foreign { name: format!("renderD{minor}"), owner: node.card });
         };
         self.found(name, "", Part::Partition, (card, minor), number, &node, &parent)
     }
 
-    fn node(&self, minor: u32) -> Result<(u32, Node), Why> {
-        let (number, node) = self.topology.at(minor).ok_or(Why::NotInTopology(minor))?;
+    fn node(&self, minor: u32) -> Result<(u32, Node), ScanIssue> {
+        let (number, node) = self.topology.at(minor).ok_or(ScanIssue::NotInTopology(minor))?;
         Ok((number, node.clone()))
     }
 
@@ -183,18 +186,19 @@ impl Host<'_> {
         number: u32,
         node: &Node,
         parent: &Parent,
-    ) -> Result<(), Why> {
+    ) -> Result<(), ScanIssue> {
         let render = format!("dri/renderD{minor}");
-        let render = self.roots.node(&render).ok_or_else(|| Why::NoDeviceFile(Path::new("/dev").join(&render)))?;
+        let render =
+            self.roots.node(&render).ok_or_else(|| ScanIssue::NoDeviceFile(Path::new("/dev").join(&render)))?;
         let mut nodes = Vec::new();
         match self.roots.node(&format!("dri/card{card}")) {
             Some(node) => nodes.push(node),
             // compute needs the render node alone
-            None => self.scan.note(id, Why::NoDeviceFile(format!("/dev/dri/card{card}").into())),
+            None => self.scan.note(id, ScanIssue::NoDeviceFile(format!("/dev/dri/card{card}").into())),
         }
         nodes.push(render);
         if node.memory.0 == 0 {
-            self.scan.note(id, Why::NoMemory);
+            self.scan.note(id, ScanIssue::NoMemory);
         }
         let mut device = Device::new(id, card, node.memory);
         device.model = parent.model.as_str().into();
@@ -218,12 +222,11 @@ impl Host<'_> {
         };
         self.numbers.insert(device.id.clone(), number);
         self.scan.devices.push(HostDevice {
-            device,
             pci: pci.to_owned(),
             nodes,
             control_nodes: vec![self.kfd.clone()],
-            origin,
             facts: Facts::Amd(Arc::new(facts)),
+            ..HostDevice::new(device, origin)
         });
         Ok(())
     }
@@ -266,10 +269,10 @@ fn facts(roots: &Roots, dir: &Path, product: &str) -> AmdFacts {
 }
 
 /// The number of the only entry with this prefix.
-fn one(dir: &Path, prefix: &'static str) -> Result<u32, Why> {
+fn one(dir: &Path, prefix: &'static str) -> Result<u32, ScanIssue> {
     match roots::numbered(dir, prefix)?.as_slice() {
         [number] => Ok(*number),
-        several => Err(Why::Nodes { path: dir.to_owned(), kind: prefix, found: several.len() }),
+        several => Err(ScanIssue::Nodes { path: dir.to_owned(), kind: prefix, found: several.len() }),
     }
 }
 

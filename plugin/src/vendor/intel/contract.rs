@@ -3,56 +3,56 @@
 use std::path::Path;
 use std::time::Duration;
 
-use crate::config::BackendChoice;
+use crate::device::backend::BackendFactory;
+use crate::device::ids::{Base, IdStyle, Numbers};
 use crate::device::roots::Roots;
-use crate::offer::contract::{Base, Filter, Gift, IdStyle, Monitoring, Naming, Order, Profile};
-use crate::offer::hand_over::Cdi;
-use crate::vendor::flags::{AllocationPolicy, BadPciId, IntelArgs, MonitoringMode, pci_ids};
-use crate::vendor::intel::scan::IntelOptions;
-use crate::vendor::intel::wsl::WslOptions;
-use crate::vendor::reporter::{Reporter, Temperatures};
+use crate::offer::contract::{Contract, Filter, Monitoring, Naming};
+use crate::offer::hand_over::{Cdi, Files, HandOver, Item};
+use crate::offer::order::Order;
+use crate::vendor::flags::{Common, FlagError, Flags};
+use crate::vendor::intel::flags::{AllocationPolicy, ByPath, IntelArgs, MonitoringMode, pci_ids};
+use crate::vendor::intel::level_zero::{LevelZero, Temperatures};
+use crate::vendor::intel::scan::{DRIVERS, Intel, IntelOptions};
+use crate::vendor::intel::wsl::{self, Wsl, WslOptions};
 
 const DOMAIN: &str = "gpu.intel.com";
 
-/// The profile of these flags.
+/// What these flags say.
 ///
 /// # Errors
-/// [`BadPciId`].
-pub fn profile(args: &IntelArgs, roots: Roots) -> Result<Profile, BadPciId> {
+/// [`FlagError`].
+pub fn contract(flags: &Flags, common: &Common) -> Result<Contract, FlagError> {
+    let args: IntelArgs = flags.read()?;
+    if !args.allow_ids.is_empty() && !args.deny_ids.is_empty() {
+        return Err(FlagError::new("--allow-ids and --deny-ids exclude each other"));
+    }
+    if args.wsl && (args.enable_monitoring || args.health_management) {
+        return Err(FlagError::new("--wsl excludes --enable-monitoring and --health-management"));
+    }
     let roots = if args.prefix.is_empty() {
-        roots
+        common.backend.roots.clone()
     } else {
         let below = |name: &str| Path::new(&args.prefix).join(name);
         Roots { sys: below("sys"), dev: below("dev"), proc: below("proc") }
     };
-    let celsius = |limit: u32| f64::from(limit);
-    let reporter = args.health_management.then(|| Reporter::LevelZero {
-        socket: args.levelzero_socket.clone(),
-        limits: Temperatures {
-            card: celsius(args.temp_limit),
-            gpu: celsius(args.gpu_temp_limit),
-            memory: celsius(args.memory_temp_limit),
-        },
-    });
-    let source = if args.wsl {
-        BackendChoice::IntelWsl(WslOptions { roots: roots.clone(), socket: args.levelzero_socket.clone() })
-    } else {
-        BackendChoice::Intel(IntelOptions { roots: roots.clone(), reporter, ..IntelOptions::default() })
-    };
-    Ok(Profile {
+    let ids = |text| pci_ids(text).map_err(|error| FlagError::new(format!("--allow-ids or --deny-ids: {error}")));
+    Ok(Contract {
         name: "intel",
-        source,
-        naming: Naming::Driver(DOMAIN.to_owned()),
-        placed: false,
-        ids: IdStyle { base: Base::Name, separator: "-", first: 0, always: true },
-        replicas: args.shared_dev_num,
-        filter: Filter { allow: pci_ids(&args.allow_ids)?, deny: pci_ids(&args.deny_ids)?, ..Filter::default() },
+        backend: backend(&args, roots),
+        naming: Naming::Driver {
+            domain: DOMAIN.to_owned(),
+            drivers: if args.wsl { &[wsl::DXG] } else { &DRIVERS },
+        },
+        placed: common.placed,
+        ids: IdStyle { base: Base::Name, numbers: Some(Numbers { separator: "-", first: 0 }) },
+        replicas: common.shares("shared-dev-num", args.shared_dev_num)?,
+        filter: Filter { allow: ids(&args.allow_ids)?, deny: ids(&args.deny_ids)?, ..Filter::default() },
         order: match args.allocation_policy {
             AllocationPolicy::None => Order::EachFirst,
             AllocationPolicy::Balanced => Order::Balanced,
             AllocationPolicy::Packed => Order::Sorted,
         },
-        gift: if args.wsl { windows() } else { linux(args) },
+        hand_over: if args.wsl { windows() } else { linux(&args) },
         one_share: false,
         monitoring: args.enable_monitoring.then(|| match args.monitoring_mode {
             MonitoringMode::Single => Monitoring::Single(format!("{DOMAIN}/monitoring")),
@@ -60,32 +60,47 @@ pub fn profile(args: &IntelArgs, roots: Roots) -> Result<Profile, BadPciId> {
         }),
         numa: true,
         period: Duration::from_secs(5),
-        roots,
     })
 }
 
-/// Device files of the cards, with their links by path and CDI names that say the same.
-fn linux(args: &IntelArgs) -> Gift {
-    Gift {
-        nodes: Some("rw"),
-        by_path: args.bypath,
-        cdi: Some(Cdi {
-            kind: "intel.cdi.k8s.io/gpu".to_owned(),
-            directory: Some(args.cdi_dir.clone()),
-            annotation: None,
-        }),
-        engines: true,
-        ..Gift::default()
+fn backend(args: &IntelArgs, roots: Roots) -> BackendFactory {
+    let socket = args.levelzero_socket.clone();
+    if args.wsl {
+        return BackendFactory::new(WslOptions { roots, socket }, Wsl::new);
     }
+    let limits = Temperatures {
+        card: args.temp_limit.into(),
+        gpu: args.gpu_temp_limit.into(),
+        memory: args.memory_temp_limit.into(),
+    };
+    let sidecar = args.health_management.then_some(LevelZero { socket, limits });
+    BackendFactory::new(IntelOptions { roots, sidecar }, Intel::new)
+}
+
+/// Device files of the cards, with their links by path and CDI names that say the same.
+fn linux(args: &IntelArgs) -> HandOver {
+    let by_path = Path::new("/dev/dri/by-path");
+    let links = match args.bypath {
+        ByPath::None => None,
+        ByPath::Single => Some(Item::DriLinks),
+        ByPath::All => Some(Item::Directory { host: by_path.to_owned(), container: by_path.to_owned() }),
+    };
+    let cdi = Item::Cdi(Cdi {
+        kind: "intel.cdi.k8s.io/gpu".to_owned(),
+        directory: Some(args.cdi_dir.clone()),
+        annotation: None,
+    });
+    let files = [Item::Files(Files::Driver, "rw"), Item::Files(Files::Gpus, "rw")];
+    HandOver::new(files.into_iter().chain(links).chain([cdi]))
 }
 
 /// The one device file of all cards, the libraries of the Windows host, and which of the cards are meant.
-fn windows() -> Gift {
+fn windows() -> HandOver {
     let libraries = Path::new("/usr/lib/wsl");
-    Gift {
-        nodes: Some("rw"),
-        libraries: vec![(libraries.to_owned(), libraries.to_owned())],
-        affinity: true,
-        ..Gift::default()
-    }
+    HandOver::new([
+        Item::Files(Files::Driver, "rw"),
+        Item::Files(Files::Gpus, "rw"),
+        Item::AffinityMask,
+        Item::Directory { host: libraries.to_owned(), container: libraries.to_owned() },
+    ])
 }

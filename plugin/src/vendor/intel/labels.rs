@@ -9,7 +9,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use crate::device::backend::HostDevice;
 use crate::device::facts::{Facts, IntelFacts};
-use crate::publish::labels::wanted::{Labels, MAX_LENGTH};
+use crate::device::label::{Labels, MAX_LENGTH};
 
 /// What each card has of the labeller's thousandths.
 const MILLICORES: usize = 1000;

@@ -13,8 +13,9 @@ use kerf::units::Mib;
 use crate::device::backend::{Backend, BackendError, GpuUsage, HostDevice, Origin, Part, Usage, Vendor};
 use crate::device::facts::{Facts, IntelFacts};
 use crate::device::roots::{self, Fault, Roots};
-use crate::device::scan::{Journal, Remark, Scan, Why};
-use crate::vendor::reporter::Reporter;
+use crate::device::scan::{Journal, Remark, Scan, ScanIssue};
+use crate::vendor::intel::level_zero::LevelZero;
+use crate::vendor::reporter;
 
 const NAME: &str = "intel";
 /// Intel's PCI vendor id.
@@ -34,12 +35,8 @@ pub struct Intel {
 pub struct IntelOptions {
     /// Where the host's files are seen.
     pub roots: Roots,
-    /// Memory of a card whose driver does not tell; `None`: unknown.
-    pub memory: Option<Mib>,
-    /// Memory of each card that is kept back.
-    pub reserved: Mib,
     /// Who else is asked about the cards' health.
-    pub reporter: Option<Reporter>,
+    pub sidecar: Option<LevelZero>,
 }
 
 impl Intel {
@@ -51,8 +48,9 @@ impl Intel {
     fn look(&self) -> Result<Scan, BackendError> {
         let mut scan = scan(&self.options)?;
         self.journal.take(NAME, &scan);
-        if let Some(reporter) = &self.options.reporter {
-            reporter.apply(&mut scan.devices);
+        if let Some(sidecar) = &self.options.sidecar {
+            let unhealthy = sidecar.unhealthy(&scan.devices);
+            reporter::apply(&mut scan.devices, &unhealthy);
         }
         Ok(scan)
     }
@@ -79,7 +77,7 @@ pub fn scan(options: &IntelOptions) -> Result<Scan, BackendError> {
 }
 
 /// A card, or `None` where it is another vendor's.
-fn card(options: &IntelOptions, dir: &Path, number: u32, scan: &mut Scan) -> Result<Option<HostDevice>, Why> {
+fn card(options: &IntelOptions, dir: &Path, number: u32, scan: &mut Scan) -> Result<Option<HostDevice>, ScanIssue> {
     let name = format!("card{number}");
     let device_dir = dir.join("device");
     if roots::hex(&device_dir.join("vendor"))? != VENDOR {
@@ -93,13 +91,13 @@ fn card(options: &IntelOptions, dir: &Path, number: u32, scan: &mut Scan) -> Res
     let functions = device_dir.join("sriov_numvfs");
     match roots::number::<u32>(&functions) {
         Ok(0) | Err(Fault::Missing(_)) => {}
-        Ok(count) => return Err(Why::Functions(count)),
+        Ok(count) => return Err(ScanIssue::Functions(count)),
         // whether its functions are used cannot be told, and a card must not be given out twice
         Err(fault) => return Err(fault.into()),
     }
     let driver = match roots::target_name(&device_dir.join("driver")) {
         Some(driver) if DRIVERS.contains(&driver.as_str()) => driver,
-        Some(driver) => return Err(Why::Driver(driver)),
+        Some(driver) => return Err(ScanIssue::Driver(driver)),
         None => DRIVERS[0].to_owned(),
     };
     let nodes = nodes(&options.roots, &device_dir.join("drm"), number)?;
@@ -112,7 +110,7 @@ fn card(options: &IntelOptions, dir: &Path, number: u32, scan: &mut Scan) -> Res
     let part = if parent.is_some() { Part::Function } else { Part::Whole };
     let id = if pci.is_empty() { name.clone() } else { pci.clone() };
     let tiles = tiles(dir);
-    let memory = memory(options, dir, tiles, scan, &name);
+    let memory = memory(dir, tiles, scan, &name);
     let mut device = Device::new(id.as_str(), number, Mib(memory.unwrap_or(0) >> 20));
     device.model = format!("Intel {model_id}").trim_end().into();
     device.numa = roots::numa(&device_dir).unwrap_or_else(|fault| {
@@ -135,23 +133,25 @@ fn card(options: &IntelOptions, dir: &Path, number: u32, scan: &mut Scan) -> Res
     let class =
         roots::hex(&device_dir.join("class")).map(|class| format!("{:04x}", class >> 8)).unwrap_or_default();
     let facts = Facts::Intel(Arc::new(IntelFacts { class: class.into(), tiles, memory }));
-    Ok(Some(HostDevice { device, pci, nodes, control_nodes: Vec::new(), origin, facts }))
+    let dri_links = by_path(&options.roots, &pci);
+    let monitoring_nodes = monitoring_nodes(&options.roots, &name);
+    Ok(Some(HostDevice { pci, nodes, dri_links, monitoring_nodes, facts, ..HostDevice::new(device, origin) }))
 }
 
 /// The card's device files that the host has: of `card<N>` and `renderD<M>` below `device/drm`, not `controlD<K>`.
-fn nodes(roots: &Roots, drm: &Path, number: u32) -> Result<Vec<PathBuf>, Why> {
+fn nodes(roots: &Roots, drm: &Path, number: u32) -> Result<Vec<PathBuf>, ScanIssue> {
     let mut named = Vec::new();
     for card in roots::numbered(drm, "card")? {
         // its number there and here must be one, or its files are another card's
         if card != number {
-            return Err(Why::Foreign { name: format!("card{number}"), owner: format!("card{card}") });
+            return Err(ScanIssue::Foreign { name: format!("card{number}"), owner: format!("card{card}") });
         }
         named.push(format!("card{card}"));
     }
     named.extend(roots::numbered(drm, "renderD")?.into_iter().map(|minor| format!("renderD{minor}")));
     let nodes: Vec<PathBuf> = named.iter().filter_map(|name| roots.node(&format!("dri/{name}"))).collect();
     if nodes.is_empty() {
-        return Err(Why::NoDeviceFile(Path::new("/dev/dri").join(format!("card{number}"))));
+        return Err(ScanIssue::NoDeviceFile(Path::new("/dev/dri").join(format!("card{number}"))));
     }
     Ok(nodes)
 }
@@ -176,8 +176,8 @@ fn tiles(dir: &Path) -> u64 {
     count(dir.join("gt"), "gt").max(count(dir.join("device"), "tile")).max(1)
 }
 
-/// Bytes of local memory without what is kept back, where they are known.
-fn memory(options: &IntelOptions, dir: &Path, tiles: u64, scan: &mut Scan, name: &str) -> Option<u64> {
+/// Bytes of local memory, where they are known.
+fn memory(dir: &Path, tiles: u64, scan: &mut Scan, name: &str) -> Option<u64> {
     let told = match roots::number::<u64>(&dir.join("lmem_total_bytes")) {
         Ok(bytes) => Some(bytes.saturating_mul(tiles)),
         Err(Fault::Missing(_)) => None,
@@ -186,11 +186,10 @@ fn memory(options: &IntelOptions, dir: &Path, tiles: u64, scan: &mut Scan, name:
             None
         }
     };
-    let memory = told.or_else(|| options.memory.map(Mib::bytes));
-    if memory.is_none() {
-        scan.note(name, Why::NoMemory);
+    if told.is_none() {
+        scan.note(name, ScanIssue::NoMemory);
     }
-    memory.map(|bytes| bytes.saturating_sub(options.reserved.bytes()))
+    told
 }
 
 /// Links below `/dev/dri/by-path` that lead to a card's own files; `-platform-…` and other cards' are passed over.

@@ -11,14 +11,12 @@ use kerf::device::Device;
 use kerf::units::Mib;
 
 use crate::device::backend::{Backend, BackendError, GpuUsage, HostDevice, Origin, Usage, Vendor};
-use crate::device::facts::Facts;
 use crate::device::roots::Roots;
-use crate::device::scan::Remark;
-use crate::vendor::reporter;
+use crate::vendor::intel::level_zero;
 
 const NAME: &str = "intel-wsl";
 /// The device file, and the name of the kernel's driver behind it.
-const DXG: &str = "dxg";
+pub(super) const DXG: &str = "dxg";
 
 /// What the backend needs to know.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -45,7 +43,7 @@ impl Wsl {
 
     fn indices(&self) -> Result<BTreeSet<u32>, BackendError> {
         let mut known = self.indices.lock().unwrap_or_else(PoisonError::into_inner);
-        match reporter::indices(&self.options.socket) {
+        match level_zero::indices(&self.options.socket) {
             Ok(indices) => Ok(known.insert(indices).clone()),
             Err(reason) => {
                 let socket = self.options.socket.display();
@@ -69,14 +67,9 @@ impl Backend for Wsl {
         };
         let card = |index: u32| {
             let name = format!("card{index}");
-            HostDevice {
-                device: Device::new(name.as_str(), index, Mib(0)),
-                pci: String::new(),
-                nodes: vec![node.clone()],
-                control_nodes: Vec::new(),
-                origin: Origin::whole(Vendor::Intel, DXG, &name, ""),
-                facts: Facts::default(),
-            }
+            let device = Device::new(name.as_str(), index, Mib(0));
+            let origin = Origin::whole(Vendor::Intel, DXG, &name, "");
+            HostDevice { nodes: vec![node.clone()], ..HostDevice::new(device, origin) }
         };
         Ok(self.indices()?.into_iter().map(card).collect())
     }
@@ -84,9 +77,5 @@ impl Backend for Wsl {
     fn usage(&self) -> Result<Usage, BackendError> {
         let gpus = self.discover()?.into_iter().map(|host| (host.device.id, GpuUsage::default()));
         Ok(Usage { gpus: gpus.collect(), processes: Vec::new() })
-    }
-
-    fn remarks(&self) -> Vec<Remark> {
-        Vec::new()
     }
 }

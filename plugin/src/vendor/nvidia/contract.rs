@@ -2,61 +2,81 @@
 
 use std::time::Duration;
 
-use crate::config::{BackendChoice, NvidiaOptions};
+use crate::device::backend::{BackendFactory, Vendor};
+use crate::device::ids::IdStyle;
 use crate::device::roots::Roots;
-use crate::offer::contract::{Filter, Gift, IdStyle, Naming, Order, Profile};
-use crate::offer::hand_over::Cdi;
-use crate::vendor::flags::{IdStrategy, ListStrategy, MigStrategy, NvidiaArgs, SharePolicy};
-use crate::vendor::nvidia::files::FilesOptions;
+use crate::offer::contract::{Contract, Filter, Naming};
+use crate::offer::hand_over::{Cdi, Files, HandOver, Item, Names};
+use crate::offer::order::Order;
+use crate::vendor::auto;
+use crate::vendor::flags::{Common, FlagError, Flags, SharePolicy};
+use crate::vendor::nvidia::files::{FilesOptions, NvidiaFiles};
+use crate::vendor::nvidia::flags::{IdStrategy, ListStrategy, MigStrategy, NvidiaArgs};
+use crate::vendor::nvidia::nvml::Nvidia;
 
 const KIND: &str = "nvidia.com/gpu";
 
 /// With the names of the cards for NVIDIA's container runtime, and device files where they are asked for.
-pub fn profile(args: &NvidiaArgs, policy: SharePolicy, nvidia: NvidiaOptions, roots: Roots) -> Profile {
+///
+/// # Errors
+/// [`FlagError`].
+pub fn contract(flags: &Flags, common: &Common) -> Result<Contract, FlagError> {
+    let args: NvidiaArgs = flags.read()?;
+    let roots = &common.backend.roots;
     let shared = args.nvidia_replicas > 1;
     let whole = if shared && args.rename_by_default { "nvidia.com/gpu.shared" } else { KIND };
     let told = |strategy| args.device_list_strategy.contains(&strategy);
-    let cdi = (told(ListStrategy::CdiAnnotations) || told(ListStrategy::CdiCri)).then(|| Cdi {
-        kind: KIND.to_owned(),
-        directory: None,
-        annotation: (!told(ListStrategy::CdiCri)).then(|| args.cdi_annotation_prefix.clone()),
-    });
-    let files = FilesOptions {
-        roots: roots.clone(),
-        instance_profile: args.mig_profile.clone(),
-        ..FilesOptions::default()
-    };
-    Profile {
+    if told(ListStrategy::Envvar) && told(ListStrategy::VolumeMounts) {
+        return Err(FlagError::new("--device-list-strategy: envvar and volume-mounts exclude each other"));
+    }
+    let files = FilesOptions { roots: roots.clone(), instance_profile: args.mig_profile.clone() };
+    let library = BackendFactory::new(common.backend.nvidia.clone(), Nvidia::new);
+    Ok(Contract {
         name: "nvidia",
-        source: BackendChoice::NvidiaAny(nvidia, files),
+        backend: auto::first_of([library, BackendFactory::new(files, NvidiaFiles::new)]),
         naming: match args.mig_strategy {
             MigStrategy::None | MigStrategy::Mixed => {
                 Naming::Instance { whole: whole.to_owned(), prefix: "nvidia.com/mig-".to_owned() }
             }
             MigStrategy::Single => Naming::Single(whole.to_owned()),
         },
-        placed: false,
-        ids: IdStyle::COLONS,
-        replicas: args.nvidia_replicas,
+        placed: common.placed,
+        ids: IdStyle::shared_by(args.nvidia_replicas),
+        replicas: common.shares("nvidia-replicas", args.nvidia_replicas)?,
         filter: Filter { instances: args.mig_strategy != MigStrategy::None, ..Filter::default() },
-        order: match (shared, policy) {
+        order: match (shared, common.policy) {
             (false, _) => Order::Connected,
             (true, SharePolicy::Distributed) => Order::Distributed,
             (true, SharePolicy::Packed) => Order::Packed,
         },
-        gift: Gift {
-            nodes: args.pass_device_specs.then_some("rw"),
-            extra_nodes: vec!["nvidia-modeset"],
-            visible: told(ListStrategy::Envvar),
-            visible_mounts: told(ListStrategy::VolumeMounts),
-            by_index: args.device_id_strategy == IdStrategy::Index,
-            cdi,
-            ..Gift::default()
-        },
+        hand_over: hand_over(&args, roots),
         one_share: args.fail_requests_greater_than_one,
         monitoring: None,
         numa: true,
         period: Duration::from_secs(5),
-        roots,
+    })
+}
+
+fn hand_over(args: &NvidiaArgs, roots: &Roots) -> HandOver {
+    let told = |strategy| args.device_list_strategy.contains(&strategy);
+    let mut items = Vec::new();
+    if args.pass_device_specs {
+        let files = [Files::Driver, Files::Gpus, Files::IfThere(roots.clone(), "nvidia-modeset")];
+        items.extend(files.map(|files| Item::Files(files, "rw")));
     }
+    if told(ListStrategy::Envvar) {
+        items.push(Item::VisibleDevices([Vendor::Nvidia].into()));
+    }
+    if told(ListStrategy::VolumeMounts) {
+        items.push(Item::VisibleDevicesMounts);
+    }
+    if told(ListStrategy::CdiAnnotations) || told(ListStrategy::CdiCri) {
+        let annotation = (!told(ListStrategy::CdiCri)).then(|| args.cdi_annotation_prefix.clone());
+        items.push(Item::Cdi(Cdi { kind: KIND.to_owned(), directory: None, annotation }));
+    }
+    let names = match args.device_id_strategy {
+        IdStrategy::Uuid => Names::Uuids,
+        IdStrategy::Index => Names::Indices,
+    };
+    HandOver { names, items }
 }

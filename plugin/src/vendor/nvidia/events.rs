@@ -1,7 +1,8 @@
 //! Waits for what the driver reports about cards.
 
-use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
+use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use kerf::ids::DeviceId;
@@ -10,16 +11,58 @@ use nvml_wrapper::bitmasks::event::EventTypes;
 use nvml_wrapper::enums::event::XidError;
 use nvml_wrapper::error::NvmlError;
 
-use crate::vendor::nvidia::health::HealthTable;
-use crate::vendor::nvidia::nvml::{EVENT_WAIT_MILLIS, Listed, lock};
+use crate::vendor::nvidia::health::{HealthTable, lock};
+use crate::vendor::nvidia::listed::Listed;
+
+/// How long the thread may take to notice that it is to end.
+const WAIT_MILLIS: u32 = 500;
+
+/// The thread that waits for events. Ends when dropped.
+pub(super) struct Events {
+    stop: Arc<AtomicBool>,
+    /// None where the system gave no thread.
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Events {
+    /// Of all of `cards`, into `table`.
+    pub(super) fn of(nvml: &Arc<Nvml>, cards: &[Listed], table: &Arc<Mutex<HealthTable>>) -> Self {
+        let stop = Arc::<AtomicBool>::default();
+        let (nvml, table, asked, cards) = (Arc::clone(nvml), Arc::clone(table), Arc::clone(&stop), cards.to_vec());
+        let run = move || {
+            if let Err(error) = wait(&nvml, &cards, &table, &asked) {
+                tracing::warn!(%error, "NVIDIA events cannot be waited for");
+                // where events do not exist, starting anew brings none: only the cards' answers are left
+                let never = matches!(
+                    error,
+                    NvmlError::NotSupported | NvmlError::NoPermission | NvmlError::FailedToLoadSymbol(_)
+                );
+                while never && !asked.load(Ordering::Acquire) {
+                    std::thread::sleep(Duration::from_millis(WAIT_MILLIS.into()));
+                }
+            }
+        };
+        let thread = std::thread::Builder::new().name("nvidia-events".to_owned()).spawn(run).ok();
+        Self { stop, thread }
+    }
+
+    /// Whether nobody waits any more.
+    pub(super) fn ended(&self) -> bool {
+        self.thread.as_ref().is_none_or(JoinHandle::is_finished)
+    }
+}
+
+impl Drop for Events {
+    fn drop(&mut self) {
+        self.stop.store(true, Ordering::Release);
+        if let Some(thread) = self.thread.take() {
+            let _ = thread.join();
+        }
+    }
+}
 
 /// Until `stop`, writes what is reported into `table`.
-pub(super) fn wait(
-    nvml: &Nvml,
-    cards: &[Listed],
-    table: &Mutex<HealthTable>,
-    stop: &AtomicBool,
-) -> Result<(), NvmlError> {
+fn wait(nvml: &Nvml, cards: &[Listed], table: &Mutex<HealthTable>, stop: &AtomicBool) -> Result<(), NvmlError> {
     let wanted = EventTypes::CRITICAL_XID_ERROR | EventTypes::DOUBLE_BIT_ECC_ERROR;
     let mut set = nvml.create_event_set()?;
     // of several instances of one card the first stands for it: events are the card's
@@ -34,12 +77,12 @@ pub(super) fn wait(
         set = device.register_events(supported, set).map_err(|error| error.error)?;
     }
     while !stop.load(Ordering::Acquire) {
-        let event = match set.wait(EVENT_WAIT_MILLIS) {
+        let event = match set.wait(WAIT_MILLIS) {
             Ok(event) => event,
             Err(NvmlError::Timeout) => continue,
             Err(NvmlError::GpuLost) => {
                 // whose it is shows when each card is asked; the pause keeps a lost card from filling the log
-                std::thread::sleep(Duration::from_millis(EVENT_WAIT_MILLIS.into()));
+                std::thread::sleep(Duration::from_millis(WAIT_MILLIS.into()));
                 continue;
             }
             Err(error) => return Err(error),

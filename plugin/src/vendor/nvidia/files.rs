@@ -15,7 +15,7 @@ use kerf::units::Mib;
 use crate::device::backend::{Backend, BackendError, HostDevice, Origin, Part, Usage, Vendor};
 use crate::device::facts::{Facts, NvidiaFacts};
 use crate::device::roots::{self, Fault, Roots};
-use crate::device::scan::{Journal, Remark, Scan, Why};
+use crate::device::scan::{Journal, Remark, Scan, ScanIssue};
 use crate::vendor::nvidia::facts;
 use crate::vendor::nvidia::instances::{self, Instance, Minors};
 
@@ -38,8 +38,6 @@ pub struct NvidiaFiles {
 pub struct FilesOptions {
     /// Where the host's files are seen.
     pub roots: Roots,
-    /// Memory of each card, which the files do not tell; `None`: unknown.
-    pub memory: Option<Mib>,
     /// Profile of all instances (`3g.20gb`), which the files do not tell.
     pub instance_profile: String,
 }
@@ -116,7 +114,7 @@ fn informed(roots: &Roots, addresses: &[String], scan: &mut Scan) -> Vec<Card> {
     cards
 }
 
-fn information(roots: &Roots, address: &str) -> Result<Card, Why> {
+fn information(roots: &Roots, address: &str) -> Result<Card, ScanIssue> {
     let path = roots.proc.join("driver/nvidia/gpus").join(address).join("information");
     if !roots::is_address(address) {
         return Err(Fault::malformed(&path, address, "a PCI address as the directory's name").into());
@@ -133,14 +131,14 @@ fn information(roots: &Roots, address: &str) -> Result<Card, Why> {
         return Err(Fault::malformed(&path, &id, "GPU UUID: GPU-<uuid>").into());
     }
     if facts::sysfs_address(&location) != address {
-        return Err(Why::Foreign { name: address.to_owned(), owner: location });
+        return Err(ScanIssue::Foreign { name: address.to_owned(), owner: location });
     }
     let minor = minor.parse().map_err(|_| Fault::malformed(&path, &minor, "Device Minor: a number"))?;
     let vendor = roots.sys.join("bus/pci/devices").join(address).join("vendor");
     match roots::hex(&vendor) {
         Ok(VENDOR) | Err(Fault::Missing(_)) => {}
         Ok(other) => {
-            return Err(Why::Foreign { name: address.to_owned(), owner: format!("vendor 0x{other:04x}") });
+            return Err(ScanIssue::Foreign { name: address.to_owned(), owner: format!("vendor 0x{other:04x}") });
         }
         Err(fault) => return Err(fault.into()),
     }
@@ -160,14 +158,14 @@ fn add(
     table: &BTreeMap<(u32, Instance), Minors>,
     card: Card,
     scan: &mut Scan,
-) -> Result<(), Why> {
+) -> Result<(), ScanIssue> {
     let roots = &options.roots;
     let (nodes, control_nodes) = facts::nodes(&roots.dev, card.minor);
     if nodes.is_empty() {
-        return Err(Why::NoDeviceFile(format!("/dev/nvidia{}", card.minor).into()));
+        return Err(ScanIssue::NoDeviceFile(format!("/dev/nvidia{}", card.minor).into()));
     }
     let name = format!("nvidia{}", card.minor);
-    let mut device = Device::new(card.id.as_str(), card.minor, options.memory.unwrap_or_default());
+    let mut device = Device::new(card.id.as_str(), card.minor, Mib(0));
     device.model = card.model.into();
     device.numa = card.numa;
     let origin = Origin::whole(Vendor::Nvidia, DRIVER, &name, &card.pci);
@@ -179,12 +177,10 @@ fn add(
         machine: facts::machine(&roots.sys).into(),
         ..NvidiaFacts::default()
     }));
-    let host = HostDevice { device, pci: card.pci, nodes, control_nodes, origin, facts };
+    let host = HostDevice { pci: card.pci, nodes, control_nodes, facts, ..HostDevice::new(device, origin) };
     let existing = instances::of_card(roots, card.minor)?;
     if existing.is_empty() {
-        if host.device.memory.0 == 0 {
-            scan.note(&name, Why::NoMemory);
-        }
+        scan.note(&name, ScanIssue::NoMemory);
         scan.devices.push(host);
         return Ok(());
     }
@@ -199,13 +195,13 @@ fn add(
         let name = format!("{name}/{part}");
         // where the kernel's table knows the instance, both must agree
         if table.get(&(card.minor, instance)).is_some_and(|known| *known != minors) {
-            scan.leave_out(&name, Why::Foreign { name: name.clone(), owner: "mig-minors".to_owned() });
+            scan.leave_out(&name, ScanIssue::Foreign { name: name.clone(), owner: "mig-minors".to_owned() });
             continue;
         }
         let caps = [minors.gi, minors.ci].map(|minor| format!("nvidia-caps/nvidia-cap{minor}"));
         let missing = caps.iter().find(|cap| roots.node(cap).is_none());
         if let Some(cap) = missing {
-            scan.leave_out(&name, Why::NoDeviceFile(Path::new("/dev").join(cap)));
+            scan.leave_out(&name, ScanIssue::NoDeviceFile(Path::new("/dev").join(cap)));
             continue;
         }
         let mut host = host.clone();
@@ -221,7 +217,7 @@ fn add(
         host.device.memory = Mib(0);
         host.origin.name = name.as_str().into();
         host.origin.part = Part::Instance { gi, ci, profile: options.instance_profile.as_str().into() };
-        scan.note(&name, Why::NoMemory);
+        scan.note(&name, ScanIssue::NoMemory);
         scan.devices.push(host);
     }
     Ok(())

@@ -8,8 +8,9 @@ use std::collections::BTreeMap;
 
 use crate::device::backend::{HostDevice, Part};
 use crate::device::facts::{Facts, NvidiaFacts};
-use crate::publish::labels::wanted::{Labels, MAX_LENGTH, legal};
-use crate::vendor::flags::MigStrategy;
+use crate::device::label::{Labeller, Labels, MAX_LENGTH, legal};
+use crate::vendor::flags::{FlagError, Flags};
+use crate::vendor::nvidia::flags::{MigStrategy, NvidiaArgs};
 
 /// How `nvidia.com/gpu` is offered.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -40,6 +41,17 @@ struct Instance<'a> {
     host: &'a HostDevice,
     facts: &'a NvidiaFacts,
     profile: &'a str,
+}
+
+/// With how `nvidia.com/gpu` is offered, where it is.
+pub(super) fn labeller(flags: &Flags, offered: &[&str]) -> Result<Labeller, FlagError> {
+    let args: NvidiaArgs = flags.read()?;
+    let offer = offered.contains(&"nvidia").then_some(Offer {
+        replicas: args.nvidia_replicas,
+        renamed: args.rename_by_default,
+        mig: args.mig_strategy,
+    });
+    Ok(Labeller::new(move |hosts| labels(hosts, offer.as_ref())))
 }
 
 /// Labels of NVIDIA devices.

@@ -3,7 +3,6 @@
 
 use std::path::{Path, PathBuf};
 
-use crate::config::NvidiaOptions;
 use crate::device::roots::Roots;
 use crate::vendor::nvidia::instances::{self, Instance};
 
@@ -18,10 +17,8 @@ pub fn index(card: u32, place: u32) -> u32 {
 
 /// Device files of an instance beside its card's, as paths on the host; those that are not there are left out. `instance`:
 /// ids of the GPU instance and of the compute instance in it.
-pub(super) fn nodes(options: &NvidiaOptions, card: u32, (gi, ci): (u32, u32)) -> Vec<PathBuf> {
-    let roots =
-        Roots { sys: options.sys_root.clone(), dev: options.dev_root.clone(), proc: options.proc_root.clone() };
-    let table = instances::table(&roots).unwrap_or_default();
+pub(super) fn nodes(roots: &Roots, card: u32, (gi, ci): (u32, u32)) -> Vec<PathBuf> {
+    let table = instances::table(roots).unwrap_or_default();
     let minors = table.get(&(card, Instance { gi, ci })).map(|minors| [minors.gi, minors.ci]);
     let files =
         minors.into_iter().flatten().map(|minor| Path::new("nvidia-caps").join(format!("nvidia-cap{minor}")));

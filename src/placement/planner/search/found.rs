@@ -1,6 +1,6 @@
 //! An arrangement that was found, and how it is carried out.
 
-use super::super::{Choice, amount};
+use super::super::choice::{Choice, Take, amount};
 use crate::ledger::NodeLedger;
 use crate::policy::Policy;
 use crate::request::{Ask, ContainerKind, GpuRequest};
@@ -9,7 +9,7 @@ use crate::units::Share;
 
 /// Which container is on which card.
 #[derive(Debug)]
-pub(in super::super) struct Found {
+pub(crate) struct Found {
     /// By position of the card: a container of the form that the pod's containers have the card in, where it is decided.
     pub(super) forms: Vec<Option<usize>>,
     /// Of long-running containers with shares and whole cards: container and card.
@@ -18,7 +18,7 @@ pub(in super::super) struct Found {
 
 impl Choice {
     /// Has long-running containers where they were found, and init containers where the pod grows least.
-    pub(in super::super) fn carry_out(
+    pub(crate) fn carry_out(
         &mut self,
         node: &NodeLedger,
         request: &GpuRequest,
@@ -42,15 +42,17 @@ impl Choice {
             }
         }
         // an init container runs beside the sidecars that start before it, and no others
-        self.takes.iter_mut().for_each(|take| take.sidecars = Share::ZERO);
+        self.takes.iter_mut().for_each(|take| take.tally = take.tally.with_sidecars(Share::ZERO));
         for (number, container) in request.containers.iter().enumerate() {
             match container.kind {
                 ContainerKind::App => {}
                 ContainerKind::Init => self.serve(node, request, (number, container), policy)?,
                 ContainerKind::Sidecar => {
-                    for (_, at, count) in self.picks.iter().filter(|(owner, ..)| *owner == number) {
-                        if let Some(take) = self.takes.get_mut(*at) {
-                            take.sidecars = take.sidecars.saturating_add(share(*at, &container.ask, *count));
+                    for pick in self.picks.iter().filter(|pick| pick.container == number) {
+                        if let Some(Take { tally, .. }) = self.takes.get_mut(pick.card) {
+                            let sidecars = tally.beside(ContainerKind::Init);
+                            let own = share(pick.card, &container.ask, pick.count);
+                            *tally = tally.with_sidecars(sidecars.saturating_add(own));
                         }
                     }
                 }

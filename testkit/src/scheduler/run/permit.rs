@@ -7,20 +7,13 @@ use std::time::Duration;
 use serde_json::{Value, json};
 use tokio::time::Instant;
 
-use super::{Message, Run};
+use super::{Run, Waiting};
 use crate::api::object;
 use crate::scheduler::journal::Outcome;
+use crate::scheduler::message::Message;
 
 /// The label that coscheduling knows a pod's group by.
 const GROUP: &str = "scheduling.x-k8s.io/pod-group";
-
-/// A pod in Permit.
-pub(super) struct Waiting {
-    pod: Arc<Value>,
-    node: String,
-    attempt: u64,
-    group: String,
-}
 
 impl Run {
     /// A pod of a group waits until enough of the group have a node; then all are bound. Others are bound at once.

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use anyhow::Context;
 use serde_json::json;
 
-use super::{Ports, Scheduling};
+use super::setup::{Ports, Scheduling};
 use crate::certificates::Certificates;
 use crate::place::Place;
 use crate::tools::workspace;

@@ -3,7 +3,8 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use super::{Ports, Purpose, files};
+use super::files;
+use super::setup::{Ports, Purpose};
 use crate::certificates::Certificates;
 use crate::place::Place;
 use crate::process::{Process, Spec};

@@ -29,6 +29,7 @@ use kerf::k8s;
 use kerf::ledger::NodeLedger;
 use kerf::placement::Planner;
 use kerf::policy::Policy;
+use kerf::request::pod::PodRequest;
 use kerf::units::{Mib, Timestamp};
 use kerf_plugin::publish::labels::flags::LabelMode;
 use kinds::{Kustomization, Operation, SchedulerConfiguration};
@@ -345,9 +346,13 @@ fn overlays_of_profiles_have_their_systems_flags_and_no_rights() {
         let args =
             kerf_plugin::config::Args::try_parse_from(words).unwrap_or_else(|error| panic!("{overlay}: {error}"));
         let config = kerf_plugin::config::Config::try_from(args).unwrap();
-        assert!(!config.vcuda, "{overlay}");
-        assert_eq!(config.profiles.iter().map(|profile| profile.name).collect::<Vec<_>>(), [profile], "{overlay}");
-        let monitored = config.profiles[0].monitoring.is_some();
+        assert!(config.vcuda.is_none(), "{overlay}");
+        assert_eq!(
+            config.contracts.iter().map(|contract| contract.name).collect::<Vec<_>>(),
+            [profile],
+            "{overlay}"
+        );
+        let monitored = config.contracts[0].monitoring.is_some();
         assert_eq!(monitored, overlay == "nfd_labeled_nodes");
     }
 }
@@ -388,7 +393,7 @@ fn the_component_placed_gives_a_profile_the_plugins_account_and_what_placing_nee
         let words = command_line("kerf-plugin", &container, &command).into_iter().chain(self::added(overlay));
         let words = kerf_plugin::vendor::flags::two_dashes(words.map(Into::into));
         let config = kerf_plugin::config::Config::try_from(kerf_plugin::config::Args::parse_from(words)).unwrap();
-        assert!(config.placed && !config.vcuda, "{overlay}");
+        assert!(config.placed && config.vcuda.is_none(), "{overlay}");
         assert_eq!((config.node.as_str(), &config.keys.domain), ("some-node", &Keys::default().domain));
         assert_eq!(config.pod_resources_dir, PathBuf::from(&folder));
         assert!(config.keys.share_resources.contains(resource), "{overlay}");
@@ -504,7 +509,9 @@ fn every_example_is_a_legal_request_and_all_fit_one_small_cluster_in_any_rotatio
                 let placed = nodes.iter_mut().any(|node| {
                     let mut planner = Planner::default();
                     let later = Timestamp(1);
-                    planner.assume(node, &name.into(), &reference, &request, policy, later, 0).is_ok()
+                    planner
+                        .assume(node, &PodRequest::new(&name.into(), &reference, &request), policy, later, 0)
+                        .is_ok()
                 });
                 assert!(placed, "{name} has no place when number {first} comes first under {policy}");
             }
@@ -514,7 +521,8 @@ fn every_example_is_a_legal_request_and_all_fit_one_small_cluster_in_any_rotatio
 
 #[test]
 fn the_simulated_cards_can_be_read() {
-    let file = kerf_plugin::vendor::simulated::parse(&text("manifests/overlays/simulated/gpus.toml")).unwrap();
+    let file =
+        kerf_plugin::vendor::simulated::file::parse(&text("manifests/overlays/simulated/gpus.toml")).unwrap();
     assert_eq!(file.devices.len(), 4);
     assert!(file.devices.iter().all(|host| host.device.usable() && host.device.links.len() == 1));
 }

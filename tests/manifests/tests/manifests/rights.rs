@@ -11,11 +11,10 @@ use k8s_openapi::api::storage::v1::CSIStorageCapacity;
 use kerf::annotation::Keys;
 use kerf::device::Device;
 use kerf::units::Mib;
-use kerf_extender::binder::WAKER;
+use kerf_extender::WAKER;
 use kerf_plugin::device::backend::{HostDevice, Origin, Vendor};
-use kerf_plugin::device::facts::Facts;
 use kerf_plugin::publish::condition::condition_type;
-use kerf_plugin::publish::labels::wanted::{self, Style, Wanted};
+use kerf_plugin::publish::labels::wanted::{Style, Wanted};
 
 use crate::reading::{of_kind, only};
 use crate::{container, templates};
@@ -257,19 +256,12 @@ fn policies_let_pass_the_labels_and_conditions_that_are_written_and_no_others() 
     let labels = own.variables.as_ref().unwrap().get(1).unwrap();
     assert_eq!((&*labels.name, &*labels.expression), ("mayLabel", "false"));
     let rule = own.validations.as_ref().unwrap().last().unwrap().expression.clone();
-    let prefixes = [Vendor::Amd, Vendor::Intel, Vendor::Nvidia].into_iter().flat_map(wanted::prefixes);
-    for prefix in prefixes.clone() {
+    let prefixes = kerf_plugin::vendor::labelled().flat_map(|(_, prefixes)| prefixes).collect::<Vec<_>>();
+    for prefix in &prefixes {
         assert!(rule.contains(&format!("key.startsWith('{prefix}')")), "{prefix}");
     }
-    assert_eq!(rule.matches("startsWith").count(), prefixes.count());
-    let host = |vendor| HostDevice {
-        device: Device::new("d", 0, Mib(1)),
-        pci: String::new(),
-        nodes: Vec::new(),
-        control_nodes: Vec::new(),
-        origin: Origin { vendor, ..Origin::default() },
-        facts: Facts::None,
-    };
+    assert_eq!(rule.matches("startsWith").count(), prefixes.len());
+    let host = |vendor| HostDevice::new(Device::new("d", 0, Mib(1)), Origin { vendor, ..Origin::default() });
     let (amd, intel) = (host(Vendor::Amd), host(Vendor::Intel));
     let wanted = Wanted::of(&[&amd, &intel], &Style { vcuda: true, ..Style::default() });
     assert_eq!(wanted.gates.iter().len(), 2);

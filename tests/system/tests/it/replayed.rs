@@ -158,7 +158,7 @@ impl Live {
         let text = pod.pointer("/metadata/annotations").and_then(|all| all.get(&Keys::default().placement));
         let placement = kerf::annotation::placement::decode(text.and_then(Value::as_str).expect("a record"));
         let grants = placement.expect("readable").plan.grants;
-        Some((node.to_owned(), grants[0].slices.iter().map(|slice| slice.index.into()).collect()))
+        Some((node.to_owned(), grants[0].gpus.devices().map(|device| device.index.into()).collect()))
     }
 
     /// A pod without cards comes to this node: that is kube-scheduler's own business, and kerf only sees it there.

@@ -7,8 +7,7 @@ use std::sync::Arc;
 use kerf::annotation::{self, Keys, Record};
 use kerf::k8s;
 use kerf::ledger::Held;
-use kerf::plan::{Form, Plan};
-use kerf::shares::ShareResources;
+use kerf::plan::{Grant, Plan};
 use kerf_testkit::kubelet::Container;
 use serde_json::{Value, json};
 
@@ -17,7 +16,7 @@ use kerf_system::stack::{MachineSpec, PATIENCE, Stack, StackConfig};
 const SHARED: &str = "deepomatic.com/shared-gpu";
 
 fn keys() -> Keys {
-    Keys::default().with_shares(ShareResources::WELL_KNOWN.parse().expect("names"))
+    Keys::default().with_shares(kerf_runtime::flags::SHARE_RESOURCES.parse().expect("names"))
 }
 
 /// A machine with two NVIDIA cards of four shares each; `order` is what kubelet would be advised without the extender.
@@ -78,11 +77,11 @@ fn agree(stack: &Stack, pods: usize) {
         assert_eq!(counted.get(&*view.pod.name), Some(&placement.plan), "{}: record and ledger", view.pod);
         let node = view.node.expect("bound").to_string();
         for grant in &placement.plan.grants {
-            let Form::Counted(resource) = &grant.form else { continue };
+            let Grant::Counted { resource, devices } = &grant.gpus else { continue };
             let container = given(stack, &node, &view.pod.name, grant.container.as_str());
             let ids = &container.resources[resource.as_str()];
             let files: BTreeMap<String, usize> =
-                grant.slices.iter().map(|slice| (format!("nvidia{}", slice.index), slice.count as usize)).collect();
+                devices.iter().map(|one| (format!("nvidia{}", one.device.index), one.count as usize)).collect();
             let mut held: BTreeMap<String, usize> = BTreeMap::new();
             for id in ids {
                 let card = id.split("-_-").next().expect("a card").to_owned();
@@ -201,9 +200,9 @@ async fn one_card_is_never_given_by_memory_and_by_count() {
         let text = pod["metadata"]["annotations"][&keys.placement].as_str().expect("a record");
         let placement = annotation::placement::decode(text).expect("readable");
         for grant in &placement.plan.grants {
-            for slice in &grant.slices {
-                let counted = matches!(grant.form, Form::Counted(_));
-                ways.entry(slice.device.to_string()).or_default().insert(counted);
+            for id in grant.gpus.ids() {
+                let counted = matches!(grant.gpus, Grant::Counted { .. });
+                ways.entry(id.to_string()).or_default().insert(counted);
             }
         }
     }

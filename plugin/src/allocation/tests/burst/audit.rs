@@ -13,14 +13,14 @@ impl Burst {
             let Some(placement) = &subject.placed else { continue };
             let listed = self.kubelet.present.contains(&subject.pod.reference);
             let all = placement.plan.grants.iter().filter(|grant| grant.kind != ContainerKind::Init);
-            let runs = |grant: &&Grant| {
+            let runs = |grant: &&ContainerGrant| {
                 let key = (subject.pod.reference.clone(), grant.container.clone());
                 self.kubelet.held.get(&key).is_some_and(|held| held.contains_key(&Resource::Core))
             };
             for grant in all.filter(runs).filter(|_| listed) {
-                for slice in &grant.slices {
-                    let sum = least.entry(slice.device.clone()).or_default();
-                    *sum = Milli(sum.0 + slice.share.compute.0);
+                for (device, share) in grant.gpus.amounts() {
+                    let sum = least.entry(device.id.clone()).or_default();
+                    *sum = Milli(sum.0 + share.compute.0);
                 }
             }
         }
@@ -45,7 +45,7 @@ impl Burst {
                 continue;
             }
             for container in &shown.containers {
-                let devices: Vec<DeviceId> = container.grant.devices().cloned().collect();
+                let devices: Vec<DeviceId> = container.grant.gpus.ids().cloned().collect();
                 let key = (pod.reference.clone(), container.grant.container.clone());
                 assert_eq!(self.given.get(&key), Some(&devices), "environment and truth of {key:?}");
                 let own = placed.limit;

@@ -22,7 +22,12 @@ pub(super) fn shapes() -> impl Strategy<Value = Vec<Vec<Shape>>> {
 /// together wherever there is room.
 pub(super) fn apart(request: &GpuRequest, plan: &Plan) -> bool {
     let cards = |name: &ContainerName| -> Vec<DeviceId> {
-        plan.grants.iter().filter(|grant| grant.container == *name).flat_map(Grant::devices).cloned().collect()
+        plan.grants
+            .iter()
+            .filter(|grant| grant.container == *name)
+            .flat_map(|grant| grant.gpus.ids())
+            .cloned()
+            .collect()
     };
     request.containers.iter().enumerate().filter(|(_, container)| container.kind == ContainerKind::Init).any(
         |(at, init)| {

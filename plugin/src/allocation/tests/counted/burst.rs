@@ -179,9 +179,9 @@ impl World {
         self.dice.shuffle(&mut rest);
         if !self.trouble.disobeys && rest.len() > size - chosen.len() {
             for (card, count) in self.allocations.preferred_devices(&resource(), size as u64).cards {
-                let here = |id: &&String| crate::device::ids::card(id) == Some(card.as_str());
+                let here = |id: &&String| ids::card(id) == Some(card.as_str());
                 let has = chosen.iter().filter(here).count();
-                let more = rest.iter().filter(here).take((count as usize).saturating_sub(has)).cloned();
+                let more = rest.iter().filter(here).take((count.unwrap() as usize).saturating_sub(has)).cloned();
                 chosen.extend(more.collect::<Vec<_>>());
             }
             chosen.truncate(size);
@@ -278,12 +278,12 @@ impl World {
             for grant in placement.plan.grants.iter().filter(|grant| grant.kind != ContainerKind::Init) {
                 let held = Ids::new(self.held[&(pod.reference.name.to_string(), grant.container.clone())].clone());
                 let told: BTreeMap<&str, u64> =
-                    grant.slices.iter().map(|slice| (slice.device.as_str(), u64::from(slice.count))).collect();
+                    devices(grant).iter().map(|one| (one.device.id.as_str(), u64::from(one.count))).collect();
                 assert_eq!(told, held.cards(), "record and books of {}", pod.reference);
             }
             for hold in placement.plan.holds() {
-                let Taken::Counted(counted) = hold.taken else { panic!() };
-                *taken.entry(hold.device).or_default() += counted.count;
+                let Taken::Counted(counted, _) = hold.taken else { panic!() };
+                *taken.entry(hold.device.id).or_default() += counted.count;
             }
             let steered = ![began.disobeys, began.silent, began.bare, began.restarts, began.strangers, began.edits]
                 .contains(&true);
@@ -306,34 +306,34 @@ impl World {
 fn place(left: &mut [u32], request: &GpuRequest, first: usize) -> Option<Plan> {
     let mut plan = Plan::default();
     for container in &request.containers {
-        let mut slices = Vec::new();
+        let mut devices = Vec::new();
         let mut missing = count(container);
         for step in 0..left.len() {
             let card = (first + step) % left.len();
             let fits = |more: u32| {
                 let mut tried = plan.clone();
-                tried.grants.push(grant(container, vec![slice(u32::try_from(card).unwrap(), more)]));
-                let device = slice(u32::try_from(card).unwrap(), more).device;
-                tried.holds().iter().filter(|hold| hold.device == device).all(|hold| match &hold.taken {
-                    Taken::Counted(counted) => counted.count <= left[card],
+                tried.grants.push(grant(container, vec![shares(u32::try_from(card).unwrap(), more)]));
+                let device = shares(u32::try_from(card).unwrap(), more).device;
+                tried.holds().iter().filter(|hold| hold.device.id == device.id).all(|hold| match &hold.taken {
+                    Taken::Counted(counted, _) => counted.count <= left[card],
                     _ => false,
                 })
             };
             let more = (1..=missing).rev().find(|more| fits(*more)).unwrap_or_default();
             if more > 0 {
-                slices.push(slice(u32::try_from(card).unwrap(), more));
+                devices.push(shares(u32::try_from(card).unwrap(), more));
                 missing -= more;
             }
         }
         if missing > 0 {
             return None;
         }
-        slices.sort_by_key(|slice| slice.index);
-        plan.grants.push(grant(container, slices));
+        devices.sort_by_key(|one| one.device.index);
+        plan.grants.push(grant(container, devices));
     }
     for hold in plan.holds() {
-        if let Taken::Counted(counted) = hold.taken {
-            left[hold.index as usize] -= counted.count;
+        if let Taken::Counted(counted, _) = hold.taken {
+            left[hold.device.index as usize] -= counted.count;
         }
     }
     Some(plan)

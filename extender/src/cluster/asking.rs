@@ -11,54 +11,47 @@ use std::ops::Deref;
 use dashmap::mapref::one::Ref;
 use kerf::ids::{NodeName, PodUid};
 use kerf::ledger::NodeLedger;
-use kerf::placement::{Planner, Rank, rank};
+use kerf::placement::Planner;
+use kerf::placement::advise::{Circumstances, NodeRank, Placing, after};
+use kerf::placement::shape::{HostAmount, Shape};
 use kerf::plan::Plan;
 use kerf::policy::Policy;
-use kerf::request::GpuRequest;
+use kerf::request::pod::PodRequest;
 use kerf::unfit::Unfit;
 use kerf::units::Timestamp;
 
-use crate::Footprint;
-use crate::cluster::Cluster;
-use crate::queue::{Claim, Claims};
+use super::Cluster;
+use crate::queue::Claims;
 
 /// A pod that asks for cards, and what it finds other than the ledgers say.
 #[derive(Debug)]
 pub struct Asking<'a> {
     cluster: &'a Cluster,
-    uid: &'a PodUid,
-    request: &'a GpuRequest,
+    pod: &'a PodRequest,
     /// The cluster's policy, for others.
     default: Policy,
-    policy: Policy,
+    placing: Placing<'a>,
     /// Nodes where it holds cards.
     own: BTreeSet<NodeName>,
     /// Who comes before it.
     claims: Claims,
 }
 
-/// How well a node suits a pod: first the one where it holds cards already, last those that would do now but not after
-/// the pods in flight, and behind them those where containers fail for reasons of the node's own.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub struct NodeRank {
-    elsewhere: bool,
-    failing: bool,
-    crowded: bool,
-    rank: Rank,
+impl Cluster {
+    /// The cluster as this pod finds it.
+    pub fn asking<'a>(&'a self, pod: &'a PodRequest, policy: Policy) -> Asking<'a> {
+        Asking {
+            cluster: self,
+            pod,
+            default: policy,
+            placing: Placing::new(&pod.request, policy),
+            own: self.homes.get(&pod.uid).map(|homes| homes.clone()).unwrap_or_default(),
+            claims: self.queue.before(&pod.uid, pod.request.priority),
+        }
+    }
 }
 
 impl<'a> Asking<'a> {
-    pub(crate) fn new(
-        cluster: &'a Cluster,
-        uid: &'a PodUid,
-        request: &'a GpuRequest,
-        default: Policy,
-        own: BTreeSet<NodeName>,
-        claims: Claims,
-    ) -> Self {
-        Self { cluster, uid, request, default, policy: request.policy.unwrap_or(default), own, claims }
-    }
-
     /// The pods that come before it, wherever they are expected.
     pub(crate) fn claimants(&self) -> BTreeSet<&PodUid> {
         self.claims.values().flatten().map(|claim| &claim.uid).collect()
@@ -73,13 +66,13 @@ impl<'a> Asking<'a> {
 
     /// Whether the pod's cards on the node are quickly found.
     pub(crate) fn is_quick(&self, node: &str) -> bool {
-        self.request.containers.len() == 1 && self.is_common(node)
+        self.pod.request.containers.len() == 1 && self.is_common(node)
     }
 
     /// The node as the pod finds it. Only where it is as it is for everybody it is locked meanwhile.
     #[inline]
     fn seen(&self, planner: &mut Planner, node: &str) -> Option<Seen<'a>> {
-        let ledger = self.cluster.node(node)?;
+        let ledger = self.cluster.nodes.get(node)?;
         if self.is_common(node) {
             return Some(Seen::Locked(ledger));
         }
@@ -95,19 +88,18 @@ impl<'a> Asking<'a> {
         planner: &mut Planner,
         node: &str,
         ledger: &NodeLedger,
-    ) -> (NodeLedger, Vec<(&Claim, Plan)>) {
-        let own = BTreeSet::from([self.uid.clone()]);
-        let (mut now, mut later) = (ledger.without(|uid| own.contains(uid)), None);
-        let mut planned: Vec<(&Claim, Plan)> = Vec::new();
+    ) -> (NodeLedger, Vec<(&PodRequest, Plan)>) {
+        let own = &self.pod.uid;
+        let (mut now, mut later) = (ledger.without(|uid| uid == own), None);
+        let mut planned: Vec<(&PodRequest, Plan)> = Vec::new();
         let claims = self.claims.get(node).map_or(&[][..], Vec::as_slice);
         for claim in claims.iter().filter(|claim| !ledger.commitments().contains_key(&claim.uid)) {
             let plan = planner.plan(&now, &claim.request, self.default).or_else(|_| {
                 let later = later.get_or_insert_with(|| {
-                    let leaving = ledger.commitments().iter().filter(|(_, known)| known.standing.leaving);
-                    let gone: BTreeSet<&PodUid> = leaving.map(|(uid, _)| uid).chain(&own).collect();
-                    planned
-                        .iter()
-                        .fold(ledger.without(|uid| gone.contains(uid)), |later, (_, plan)| later.with_plan(plan))
+                    let leaves =
+                        |uid: &PodUid| ledger.commitments().get(uid).is_some_and(|known| known.standing.leaving);
+                    let later = ledger.without(|uid| uid == own || leaves(uid));
+                    planned.iter().fold(later, |later, (_, plan)| later.with_plan(plan))
                 });
                 planner.plan(later, &claim.request, self.default)
             });
@@ -131,23 +123,24 @@ impl<'a> Asking<'a> {
     /// The node as the pod finds it, where it fits.
     #[inline]
     fn fitting(&self, planner: &mut Planner, node: &str) -> Result<Seen<'a>, Unfit> {
+        let (request, policy) = (self.placing.request(), self.placing.policy());
         let seen = self.seen(planner, node).ok_or(Unfit::UnknownNode)?;
-        match planner.fit_in_turn(&seen, self.request, self.policy) {
+        match planner.fit_in_turn(&seen, request, policy) {
             Ok(()) => Ok(seen),
-            Err(unfit) if !planner.may_search(self.request) => Err(unfit),
+            Err(unfit) if !planner.may_search(request) => Err(unfit),
             Err(unfit) => {
                 let seen = seen.unlocked();
-                if planner.fit_by_search(&seen, self.request, self.policy) { Ok(seen) } else { Err(unfit) }
+                if planner.fit_by_search(&seen, request, policy) { Ok(seen) } else { Err(unfit) }
             }
         }
     }
 
     /// The node's ledger as the pod finds it: a copy, to think with.
     pub fn ledger(&self, planner: &mut Planner, node: &str) -> Option<NodeLedger> {
-        let mut ledger = self.cluster.node(node)?.clone();
-        ledger.release(self.uid);
+        let mut ledger = self.cluster.nodes.get(node)?.clone();
+        ledger.release(&self.pod.uid);
         for (claim, plan) in self.after_claims(planner, node, &ledger).1 {
-            ledger.reserve(&claim.uid, &claim.pod, &claim.request, plan, Timestamp(u64::MAX), 0);
+            ledger.reserve(claim, plan, Timestamp(u64::MAX), 0);
         }
         Some(ledger)
     }
@@ -157,27 +150,38 @@ impl<'a> Asking<'a> {
     /// # Errors
     /// [`Unfit`] where it does not fit.
     pub fn plan(&self, node: &str) -> Result<Plan, Unfit> {
-        let mut planner = self.cluster.planner(node, self.uid, self.request, self.policy);
+        let mut planner = self.planner(node);
         let seen = self.seen(&mut Planner::default(), node).ok_or(Unfit::UnknownNode)?;
-        let seen = if planner.may_search(self.request) { seen.unlocked() } else { seen };
-        planner.plan(&seen, self.request, self.policy)
+        let seen = if planner.may_search(self.placing.request()) { seen.unlocked() } else { seen };
+        planner.plan(&seen, self.placing.request(), self.placing.policy())
+    }
+
+    /// A planner that knows which card of the node the policy wants for the pod.
+    pub(super) fn planner(&self, node: &str) -> Planner {
+        if !self.placing.surveys() {
+            return Planner::default();
+        }
+        let mut survey = self.cluster.survey();
+        let unseen = || Shape::of(Some(self.placing.request()), 0, Default::default());
+        let shape = survey.shape(&self.pod.uid).cloned().unwrap_or_else(unseen);
+        self.placing.planner(&mut survey, &shape, node)
     }
 
     /// The cards that the pod would get if the node were so.
     ///
     /// # Errors
     /// [`Unfit`] where it does not fit.
-    pub(crate) fn plan_on(&self, planner: &mut Planner, node: &str, ledger: &NodeLedger) -> Result<Plan, Unfit> {
+    pub(super) fn plan_on(&self, planner: &mut Planner, node: &str, ledger: &NodeLedger) -> Result<Plan, Unfit> {
         let (found, _) = self.after_claims(&mut Planner::default(), node, ledger);
-        planner.plan(&found, self.request, self.policy)
+        planner.plan(&found, self.placing.request(), self.placing.policy())
     }
 
     /// How well each of the nodes suits the pod, if the plans in `ahead` were carried out there first; less is better.
-    /// `None`: not at all.
+    /// `None`: not at all. `host` is what the pod takes beside cards.
     pub fn ranks<'n>(
         &self,
         nodes: impl Iterator<Item = &'n str>,
-        footprint: Footprint,
+        host: HostAmount,
         ahead: &BTreeMap<NodeName, Vec<Plan>>,
     ) -> Vec<(&'n str, Option<NodeRank>)> {
         let mut planner = Planner::default();
@@ -185,36 +189,20 @@ impl<'a> Asking<'a> {
         let failing = self.cluster.any_fails();
         let fails = |node: &str| failing && self.cluster.is_failing(node);
         let ahead = |node: &str| -> &[Plan] { ahead.get(node).map_or(&[], Vec::as_slice) };
-        let mut ranked: Vec<_> =
-            nodes.map(|node| (node, self.rank(&mut planner, node, fails(node), ahead(node)))).collect();
-        if self.policy.surveys(self.request) {
+        let mut rank = |node| {
+            let now = self.fitting(&mut planner, node).ok()?;
+            let elsewhere = self.own.is_empty() || !self.own.contains(node);
+            let circumstances = Circumstances { elsewhere, failing: fails(node) };
+            Some(self.placing.rank(&mut planner, now, circumstances, ahead(node)))
+        };
+        let mut ranked: Vec<_> = nodes.map(|node| (node, rank(node))).collect();
+        if self.placing.surveys() {
             let mut survey = self.cluster.survey();
-            let shape = footprint.shape(Some(self.request));
-            let fitting: Vec<&str> =
-                ranked.iter().filter(|(_, rank)| rank.is_some()).map(|(node, _)| *node).collect();
-            let surveyed = survey.ranks(self.policy, &shape, fitting.into_iter());
-            let fitting = ranked.iter_mut().filter_map(|(node, rank)| Some((*node, rank.as_mut()?)));
-            for ((node, ranked), rank) in fitting.zip(surveyed) {
-                ranked.rank = match self.later(&mut planner, node, ahead(node)) {
-                    Some(later) => survey.rank_later(self.policy, &shape, node, &later),
-                    None => rank,
-                };
-            }
+            let shape = Shape::of(Some(self.placing.request()), host.cpu, host.memory);
+            let later = |node: &str| self.later(&mut planner, node, ahead(node));
+            self.placing.weigh(&mut survey, &shape, &mut ranked, later);
         }
         ranked
-    }
-
-    /// How well one node suits the pod by its own cards.
-    fn rank(&self, planner: &mut Planner, node: &str, failing: bool, ahead: &[Plan]) -> Option<NodeRank> {
-        let now = self.fitting(planner, node).ok()?;
-        let elsewhere = self.own.is_empty() || !self.own.contains(node);
-        if ahead.is_empty() {
-            return Some(NodeRank { elsewhere, failing, crowded: false, rank: rank(&now, self.policy) });
-        }
-        let later = after(&now, ahead);
-        drop(now);
-        let crowded = planner.fit(&later, self.request, self.policy).is_err();
-        Some(NodeRank { elsewhere, failing, crowded, rank: rank(&later, self.policy) })
     }
 
     /// The node as the pod finds it once these plans are carried out; `None` where that is as it is now.
@@ -253,8 +241,4 @@ impl Deref for Seen<'_> {
             Self::Copy(ledger) => ledger,
         }
     }
-}
-
-fn after(ledger: &NodeLedger, ahead: &[Plan]) -> NodeLedger {
-    ahead.iter().fold(ledger.cards_alone(), |later, plan| later.with_plan(plan))
 }

@@ -1,0 +1,147 @@
+//! How every call begins: is the extender ready, what does the body say, does its pod ask for GPUs, and under which
+//! policy. What follows is the verb's own.
+
+use std::sync::{Arc, Once};
+
+use axum::body::{Body, Bytes, to_bytes};
+use axum::extract::State;
+use axum::http::{StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use k8s_openapi::api::core::v1::Pod;
+use kerf::ids::PodRef;
+use kerf::k8s;
+use kerf::policy::Policy;
+use kerf::request::RequestError;
+use kerf::request::pod::PodRequest;
+use serde::Serialize;
+use tracing::field::Empty;
+use tracing::{Instrument, Span};
+
+use super::wire::Unreadable;
+use crate::app::{App, NotReady};
+use crate::planning::PlanningError;
+use crate::verb::{Outcome, Verb};
+
+/// A verb. A new one has to answer every [`Early`].
+pub(super) trait Handler: 'static {
+    const VERB: Verb;
+    /// What a call says beside the pod, as far as an early answer needs it.
+    type Args<'a>;
+
+    /// The answer to a call for which no node has to be looked at.
+    fn early(early: Early<Self::Args<'_>>) -> (Outcome, Response);
+
+    /// The answer to a call that has been read.
+    fn answer(call: Arc<Call>) -> impl Future<Output = Result<Response, CallError>> + Send;
+}
+
+/// Why a call is answered before any node is looked at.
+pub(super) enum Early<A> {
+    /// Nothing can be said now; the scheduler tries again.
+    Failed(CallError),
+    /// The pod may go anywhere, as far as GPUs go.
+    NoGpu(A),
+    /// The pod breaks a rule, so it can go nowhere.
+    Invalid(A, RequestError),
+}
+
+/// Why there is no answer to a call.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum CallError {
+    #[error(transparent)]
+    NotReady(#[from] NotReady),
+    #[error("request cannot be read, or is larger than {} MiB (--max-body-mib)", .most >> 20)]
+    TooLarge { most: usize },
+    #[error(transparent)]
+    Unreadable(#[from] Unreadable),
+    #[error(transparent)]
+    Planning(#[from] PlanningError),
+}
+
+/// A call whose body has been read.
+pub(super) struct Call {
+    pub app: Arc<App>,
+    pub body: Bytes,
+    span: Span,
+    /// Whether the span has the pod's name: a call may be looked at several times.
+    named: Once,
+}
+
+/// What a call asks.
+pub(super) struct Asked<A> {
+    /// The pod as the scheduler has it.
+    pub pod: Pod,
+    pub asking: PodRequest,
+    pub policy: Policy,
+    pub args: A,
+}
+
+pub(super) async fn serve<H: Handler>(State(app): State<Arc<App>>, body: Body) -> Response {
+    let _timer = app.metrics.timer(H::VERB);
+    let span = tracing::info_span!("call", verb = H::VERB.as_str(), pod = Empty, uid = Empty);
+    let within = span.clone();
+    let answer = async {
+        app.check_ready()?;
+        let most = app.max_body;
+        let body = to_bytes(body, most).await.map_err(|_| CallError::TooLarge { most })?;
+        H::answer(Arc::new(Call { app: app.clone(), body, span, named: Once::new() })).await
+    };
+    async { answer.await.unwrap_or_else(|error| early::<H>(&app, Early::Failed(error))) }.instrument(within).await
+}
+
+impl Call {
+    /// Reads what is asked by `parse`; where no node has to be looked at, the answer.
+    pub fn asked<'a, H: Handler>(
+        &'a self,
+        parse: impl FnOnce(&'a [u8]) -> Result<(Pod, H::Args<'a>), Unreadable>,
+    ) -> Result<Asked<H::Args<'a>>, Box<Response>> {
+        let answered = |why| Box::new(early::<H>(&self.app, why));
+        let (pod, args) = parse(&self.body).map_err(|error| answered(Early::Failed(error.into())))?;
+        let (uid, name) = (pod.metadata.uid.as_deref().unwrap_or_default(), name(&pod));
+        self.concerns(&name, uid);
+        match k8s::request(&pod, &self.app.keys) {
+            Ok(Some(request)) => {
+                let policy = request.policy_or(self.app.policy);
+                let asking = PodRequest { uid: uid.into(), name, request: Arc::new(request) };
+                Ok(Asked { pod, asking, policy, args })
+            }
+            Ok(None) => Err(answered(Early::NoGpu(args))),
+            Err(error) => Err(answered(Early::Invalid(args, error))),
+        }
+    }
+
+    /// Names the pod in the logs.
+    pub fn concerns(&self, pod: &PodRef, uid: &str) {
+        self.named.call_once(|| {
+            self.span.record("pod", tracing::field::display(pod)).record("uid", uid);
+        });
+    }
+}
+
+fn early<H: Handler>(app: &App, early: Early<H::Args<'_>>) -> Response {
+    if let Early::Failed(error) = &early {
+        tracing::warn!(verb = H::VERB.as_str(), error = error.to_string(), "call failed");
+    }
+    let broken = match &early {
+        Early::Invalid(_, error) => Some(error.code()),
+        Early::Failed(_) | Early::NoGpu(_) => None,
+    };
+    let (outcome, response) = H::early(early);
+    if let (Some(rule), Outcome::Invalid) = (broken, outcome) {
+        app.metrics.invalid.with_label_values(&[rule]).inc();
+    }
+    app.metrics.answered(H::VERB, outcome);
+    response
+}
+
+fn name(pod: &Pod) -> PodRef {
+    let metadata = &pod.metadata;
+    PodRef::new(metadata.namespace.as_deref().unwrap_or("default"), metadata.name.as_deref().unwrap_or_default())
+}
+
+pub(super) fn json(value: &impl Serialize) -> Response {
+    match serde_json::to_vec(value) {
+        Ok(body) => ([(header::CONTENT_TYPE, "application/json")], body).into_response(),
+        Err(error) => (StatusCode::INTERNAL_SERVER_ERROR, error.to_string()).into_response(),
+    }
+}

@@ -1,0 +1,85 @@
+//! The parts of a running extender.
+
+use std::sync::Arc;
+
+use kerf::annotation::Keys;
+use kerf::policy::Policy;
+use kerf::request::GpuRequest;
+use kerf::request::pod::PodRequest;
+use kerf_runtime::readiness::Readiness;
+use kerf_runtime::shutdown::Tasks;
+
+use crate::binder::Binder;
+use crate::budgets::Budgets;
+use crate::clock::Clock;
+use crate::cluster::Cluster;
+use crate::decisions::Decisions;
+use crate::in_flight::InFlight;
+use crate::intent::Intents;
+use crate::metrics::Metrics;
+use crate::planning::{Place, Planning, PlanningError};
+use crate::refused::Refused;
+
+/// The longest uid that a pod in flight is remembered by, in bytes. The API server's have 36.
+const MAX_UID: usize = 64;
+
+pub(crate) struct App {
+    pub keys: Keys,
+    pub policy: Policy,
+    /// How many nodes filter leaves to the scheduler; `None`: all that fit.
+    pub candidates: Option<usize>,
+    /// In bytes.
+    pub max_body: usize,
+    pub cluster: Arc<Cluster>,
+    pub intents: Intents,
+    pub in_flight: InFlight,
+    pub budgets: Budgets,
+    pub refused: Refused,
+    pub decisions: Decisions,
+    pub planning: Planning,
+    pub binder: Binder,
+    pub clock: Arc<Clock>,
+    pub metrics: Metrics,
+    pub tasks: Tasks,
+    pub readiness: Readiness,
+}
+
+/// A call came before the watches have shown everything, when every card looks free, or when their news is too old to
+/// decide by.
+#[derive(Debug, thiserror::Error)]
+#[error("extender is not ready: {}", .unmet.join(", "))]
+pub(crate) struct NotReady {
+    unmet: Vec<String>,
+}
+
+impl App {
+    pub fn check_ready(&self) -> Result<(), NotReady> {
+        let unmet = self.readiness.unmet();
+        if unmet.is_empty() { Ok(()) } else { Err(NotReady { unmet }) }
+    }
+
+    /// Remembers where a pod in flight will most likely be bound.
+    pub fn intend(&self, pod: &PodRequest, node: &str) {
+        let uid = &pod.uid;
+        if !(1..=MAX_UID).contains(&uid.as_str().len()) || self.cluster.is_gone(uid) {
+            return;
+        }
+        // the scheduler's watch may be ahead of ours
+        let shown = self.cluster.is_pending(uid);
+        if let Ok(plan) = self.cluster.asking(pod, self.policy).plan(node) {
+            self.cluster.expect(uid, &node.into(), self.clock.now());
+            self.intents.remember(uid.clone(), shown, node.into(), plan, self.clock.now());
+        }
+    }
+
+    /// Plans a pod on one node, where that holds up nobody.
+    pub async fn planned<T: Send + 'static>(
+        self: &Arc<Self>,
+        request: &Arc<GpuRequest>,
+        plan: impl Fn(&Self) -> T + Send + 'static,
+    ) -> Result<T, PlanningError> {
+        let (app, request) = (self.clone(), request.clone());
+        let work = move |place: Place| place.allows(&request, app.policy, 1).map(|()| plan(&app));
+        self.planning.run_here_or_there(0, work).await
+    }
+}

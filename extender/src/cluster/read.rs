@@ -1,0 +1,123 @@
+//! What is asked of the cluster.
+
+use std::collections::BTreeMap;
+
+use kerf::ids::{NodeName, PodRef, PodUid};
+use kerf::k8s::Toleration;
+use kerf::ledger::NodeLedger;
+use kerf::placement::shape::HostAmount;
+use kerf::placement::survey::Survey;
+use kerf::units::Timestamp;
+use parking_lot::MutexGuard;
+use tokio::sync::watch;
+
+use super::{Cluster, NodeState};
+use crate::freed::Freed;
+use crate::queue::Waiting;
+
+impl Cluster {
+    /// Where cards became free.
+    pub(crate) fn freed(&self) -> &Freed {
+        &self.freed
+    }
+
+    /// The survey, up to date.
+    pub(super) fn survey(&self) -> MutexGuard<'_, Survey> {
+        let mut survey = self.survey.lock();
+        for node in std::mem::take(&mut *self.unsurveyed.lock()) {
+            if let Some(ledger) = self.nodes.get(&node) {
+                survey.cards(&node, &ledger);
+            }
+        }
+        survey
+    }
+
+    /// A pod with cards that is not bound yet, if the watch has shown it.
+    pub fn waiting(&self, uid: &PodUid) -> Option<Waiting> {
+        self.queue.waiting(uid)
+    }
+
+    /// Whether the watch has shown the pod as one that asks for cards and is not bound yet.
+    pub fn is_pending(&self, uid: &PodUid) -> bool {
+        self.queue.contains(uid)
+    }
+
+    /// Whether the pod was deleted or has ended, so that what shows it alive is older.
+    pub fn is_gone(&self, uid: &PodUid) -> bool {
+        self.departed.contains(uid)
+    }
+
+    /// Whether a binding by kerf itself may still be written for the pod: cards that are kept for one must not be given
+    /// up for a record.
+    pub(crate) fn binding_in_doubt(&self, uid: &PodUid) -> bool {
+        let recorded = self.recorded.get(uid).map(|node| node.clone());
+        self.homes.get(uid).is_some_and(|homes| homes.iter().any(|home| Some(home) != recorded.as_ref()))
+    }
+
+    /// Why a pod that tolerates no more than this may not be bound to the node, whatever room it has; `None` where it may.
+    pub fn closed(&self, node: &NodeName, tolerations: &[Toleration]) -> Option<String> {
+        let taints = self.taints.get(node)?;
+        taints.close(tolerations).map(|why| format!("node {node} {why}"))
+    }
+
+    /// Whether containers fail on any node for reasons of its own.
+    pub(super) fn any_fails(&self) -> bool {
+        !self.failing.is_empty()
+    }
+
+    /// Whether they do on this one, so that it is tried last.
+    pub fn is_failing(&self, node: &str) -> bool {
+        self.failing.contains(node)
+    }
+
+    /// What is left of a node's cores and memory, by the pods that were seen there; `None` where it is not known.
+    pub fn host_left(&self, node: &str) -> Option<HostAmount> {
+        self.survey.lock().left(node)
+    }
+
+    /// What a bound pod takes of its node's host, if it was seen.
+    pub(crate) fn host_of(&self, uid: &PodUid) -> Option<HostAmount> {
+        self.survey.lock().taken(uid)
+    }
+
+    /// The priority of a bound pod without cards; 0 where it was not seen.
+    pub fn priority_of(&self, uid: &PodUid) -> i32 {
+        self.priorities.get(uid).map_or(0, |priority| *priority)
+    }
+
+    /// Told of every change; for those that wait for one.
+    pub fn changes(&self) -> watch::Receiver<()> {
+        self.changed.subscribe()
+    }
+
+    /// Assumed pods whose deadline has passed, with their nodes.
+    pub fn overdue(&self, now: Timestamp) -> Vec<(NodeName, PodUid, PodRef)> {
+        let overdue = |ledger: &NodeLedger| ledger.overdue(now);
+        self.nodes
+            .iter()
+            .flat_map(|entry| {
+                let node = entry.key().clone();
+                overdue(entry.value())
+                    .into_iter()
+                    .map(move |(uid, pod)| (node.clone(), uid, pod))
+                    .collect::<Vec<_>>()
+            })
+            .collect()
+    }
+
+    /// Calls `visit` with each node in turn, in no fixed order. The node is locked meanwhile.
+    pub(crate) fn each_node(&self, mut visit: impl FnMut(&NodeName, &NodeLedger)) {
+        for entry in &self.nodes {
+            visit(entry.key(), entry.value());
+        }
+    }
+
+    /// A copy of every node, by name.
+    pub fn snapshot(&self) -> Vec<NodeState> {
+        let mut nodes = BTreeMap::new();
+        self.each_node(|name, ledger| {
+            nodes.insert(name.clone(), ledger.clone());
+        });
+        nodes.into_iter().map(|(name, ledger)| NodeState { name, ledger }).collect()
+    }
+}

@@ -1,0 +1,233 @@
+//! Why pods got their nodes and GPUs: one line of the log when that is written, and the last ones for `/debug/state`.
+//!
+//! What filter and prioritize have said of a pod is remembered until then, as far as that line needs it.
+
+use std::collections::VecDeque;
+use std::fmt;
+
+use kerf::ids::{NodeName, PodRef, PodUid};
+use kerf::plan::Placement;
+use kerf::policy::Policy;
+use kerf::request::pod::PodRequest;
+use kerf::unfit::Unfit;
+use parking_lot::Mutex;
+use rustc_hash::FxHashMap;
+use serde_json::{Value, json};
+
+use crate::verb::BindOutcome;
+
+/// So many decisions are kept.
+const KEPT: usize = 64;
+/// More pods than are between filter and bind at a time: a bound on memory.
+const MAX_OPEN: usize = 1_024;
+/// So many nodes are named beside the one that was chosen.
+const RUNNERS_UP: usize = 3;
+/// More of a plan than this is cut off, in bytes: a bound on memory.
+const MAX_GPUS: usize = 2_048;
+
+/// How many candidates did not fit, by reason.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Refusals([u32; Unfit::ALL.len()]);
+
+/// What became of a pod.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Event {
+    Bound(BindOutcome),
+    /// Its placement was written on it; the scheduler binds by itself.
+    Placed,
+}
+
+#[derive(Debug, Default)]
+pub(crate) struct Decisions {
+    open: Mutex<Open>,
+    /// The latest last.
+    made: Mutex<VecDeque<Decision>>,
+}
+
+/// Pods that filter or prioritize was asked about and that are not bound yet.
+#[derive(Debug, Default)]
+struct Open {
+    pods: FxHashMap<PodUid, Considered>,
+    /// In the order in which they came; some may be gone from `pods`.
+    order: VecDeque<PodUid>,
+}
+
+/// What was said of the nodes.
+#[derive(Debug, Default)]
+struct Considered {
+    refusals: Refusals,
+    /// How many candidates fit.
+    fitting: usize,
+    /// The best of them, with their scores; none where prioritize was not called, since one node alone was left.
+    best: Vec<(NodeName, u8)>,
+}
+
+#[derive(Debug)]
+struct Decision {
+    pod: PodRef,
+    uid: PodUid,
+    node: NodeName,
+    /// In nanoseconds since 1970.
+    time: u64,
+    gpus: String,
+    policy: Policy,
+    event: Event,
+    considered: Considered,
+}
+
+impl Refusals {
+    pub fn count<'a>(reasons: impl Iterator<Item = &'a Unfit>) -> Self {
+        let mut refusals = Self::default();
+        for reason in reasons {
+            let at = Unfit::ALL.iter().position(|known| known == reason);
+            if let Some(count) = at.and_then(|at| refusals.0.get_mut(at)) {
+                *count += 1;
+            }
+        }
+        refusals
+    }
+
+    /// Every reason that was met, and how often.
+    pub fn iter(&self) -> impl Iterator<Item = (Unfit, u32)> {
+        Unfit::ALL.into_iter().zip(self.0).filter(|(_, count)| *count > 0)
+    }
+}
+
+/// As in `core 3, no-gpu 12`.
+impl fmt::Display for Refusals {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (at, (reason, count)) in self.iter().enumerate() {
+            write!(f, "{}{} {count}", if at == 0 { "" } else { ", " }, reason.code())?;
+        }
+        Ok(())
+    }
+}
+
+impl Event {
+    fn outcome(self) -> &'static str {
+        match self {
+            Self::Bound(outcome) => outcome.as_str(),
+            Self::Placed => "placed",
+        }
+    }
+}
+
+impl Considered {
+    fn score(&self, node: &NodeName) -> Option<u8> {
+        self.best.iter().find(|(other, _)| other == node).map(|(_, score)| *score)
+    }
+
+    fn runners_up(&self, node: &NodeName) -> impl Iterator<Item = &(NodeName, u8)> {
+        self.best.iter().filter(move |(other, _)| other != node).take(RUNNERS_UP)
+    }
+}
+
+impl Open {
+    fn pod(&mut self, uid: &PodUid) -> &mut Considered {
+        if !self.pods.contains_key(uid) {
+            if self.order.len() >= MAX_OPEN
+                && let Some(oldest) = self.order.pop_front()
+            {
+                self.pods.remove(&oldest);
+            }
+            self.order.push_back(uid.clone());
+        }
+        self.pods.entry(uid.clone()).or_default()
+    }
+}
+
+impl Decisions {
+    /// Filter has looked at the candidates for a pod.
+    pub fn filtered(&self, uid: &PodUid, fitting: usize, refusals: Refusals) {
+        *self.open.lock().pod(uid) = Considered { refusals, fitting, best: Vec::new() };
+    }
+
+    /// The candidates that fit have these scores, the best first.
+    pub fn scored(&self, uid: &PodUid, scores: &[(&str, u8)]) {
+        let best =
+            scores.iter().take(1 + RUNNERS_UP).map(|(node, score)| (NodeName::from(*node), *score)).collect();
+        self.open.lock().pod(uid).best = best;
+    }
+
+    /// A pod has got its GPUs.
+    pub fn made(&self, pod: &PodRequest, placement: &Placement, policy: Policy, event: Event) {
+        let (name, uid, node) = (&pod.name, &pod.uid, &placement.node);
+        let considered = self.open.lock().pods.remove(uid).unwrap_or_default();
+        let mut gpus = placement.plan.to_string();
+        let runners_up: Vec<String> =
+            considered.runners_up(node).map(|(node, score)| format!("{node} {score}")).collect();
+        tracing::info!(
+            pod = %name, %uid, %node, gpus, policy = policy.as_str(), score = considered.score(node),
+            runners_up = runners_up.join(", "), refused = %considered.refusals, outcome = event.outcome(),
+            "{}", match event {
+                Event::Bound(_) => "bound",
+                Event::Placed => "placed",
+            }
+        );
+        if gpus.len() > MAX_GPUS {
+            gpus.truncate((0..=MAX_GPUS).rev().find(|at| gpus.is_char_boundary(*at)).unwrap_or_default());
+        }
+        let decision = Decision {
+            pod: name.clone(),
+            uid: uid.clone(),
+            node: node.clone(),
+            time: placement.time,
+            gpus,
+            policy,
+            event,
+            considered,
+        };
+        let mut made = self.made.lock();
+        if made.len() == KEPT {
+            made.pop_front();
+        }
+        made.push_back(decision);
+    }
+
+    /// The last ones, the latest last.
+    pub fn latest(&self) -> Vec<Value> {
+        self.made.lock().iter().map(Decision::json).collect()
+    }
+}
+
+impl Decision {
+    fn json(&self) -> Value {
+        let Considered { refusals, fitting, .. } = &self.considered;
+        let runners_up = self.considered.runners_up(&self.node);
+        let refused: serde_json::Map<String, Value> =
+            refusals.iter().map(|(reason, count)| (reason.code().to_owned(), json!(count))).collect();
+        json!({
+            "pod": self.pod.to_string(),
+            "uid": self.uid.as_str(),
+            "node": self.node.as_str(),
+            "time": self.time,
+            "gpus": self.gpus,
+            "policy": self.policy.as_str(),
+            "outcome": self.event.outcome(),
+            "score": self.considered.score(&self.node),
+            "fitting": fitting,
+            "runners_up": runners_up.map(|(node, score)| json!({ "node": node.as_str(), "score": score })).collect::<Vec<_>>(),
+            "refused": refused,
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pods_that_are_never_bound_leave_nothing_behind() {
+        let decisions = Decisions::default();
+        for number in 0..3 * MAX_OPEN {
+            let uid = PodUid::from(number.to_string());
+            decisions.filtered(&uid, 2, Refusals::count([Unfit::Compute, Unfit::Compute].iter()));
+            decisions.scored(&uid, &[("a", 10), ("b", 9)]);
+        }
+        let open = decisions.open.lock();
+        assert_eq!((open.pods.len(), open.order.len()), (MAX_OPEN, MAX_OPEN));
+        let latest = &open.pods[&PodUid::from((3 * MAX_OPEN - 1).to_string())];
+        assert_eq!(latest.refusals.to_string(), "core 2");
+        assert_eq!((latest.score(&"b".into()), latest.runners_up(&"b".into()).count()), (Some(9), 1));
+    }
+}

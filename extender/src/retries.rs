@@ -1,0 +1,75 @@
+//! The write that has kube-scheduler try refused pods again ([`crate::binder::Binder::wake`]), where one of them would fit
+//! now.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use kerf::placement::Planner;
+use tokio::time::{Instant, MissedTickBehavior, interval};
+use tokio_util::sync::CancellationToken;
+
+use crate::app::App;
+use crate::binder::WriteOutcome;
+
+/// More looks than this in one round cost more than trying all pods in vain.
+const LOOKS: usize = 50_000;
+const ROUND: Duration = Duration::from_millis(500);
+/// The least time between two writes.
+const PAUSE: Duration = Duration::from_secs(2);
+
+/// Has the scheduler try again whom it should, until the token is cancelled.
+pub(crate) async fn run(app: Arc<App>, token: CancellationToken) {
+    let mut rounds = interval(ROUND);
+    rounds.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    // what is to be told up to, and when the scheduler was told last
+    let (mut untold, mut last): (Option<u64>, Option<Instant>) = (None, None);
+    let work = async {
+        loop {
+            rounds.tick().await;
+            app.cluster.expire_expected(app.clock.now());
+            app.refused.clear_up(Instant::now(), |uid| app.cluster.is_pending(uid));
+            let own = app.clone();
+            // thousands of pods and nodes may have to be looked at
+            untold = tokio::task::spawn_blocking(move || helped(&own)).await.ok().flatten().or(untold);
+            let Some(freed) = untold.filter(|_| last.is_none_or(|last| last.elapsed() >= PAUSE)) else { continue };
+            last = Some(Instant::now());
+            match app.binder.wake(&app.keys.domain, app.clock.nanos()).await {
+                WriteOutcome::Written => {
+                    app.refused.told(freed);
+                    app.metrics.retries.inc();
+                    tracing::info!("GPUs became free for pods that wait; kube-scheduler is told");
+                    untold = None;
+                }
+                WriteOutcome::Refused(error) | WriteOutcome::Unknown(error) => {
+                    tracing::warn!(error, "kube-scheduler cannot be told to try waiting pods again");
+                }
+            }
+        }
+    };
+    tokio::select! {
+        () = work => {}
+        () = token.cancelled() => {}
+    }
+}
+
+/// Whether what became free helps a pod that was refused before and has not been asked about since: the number up to which
+/// it was looked at.
+fn helped(app: &App) -> Option<u64> {
+    let freed = app.cluster.freed().due();
+    let latest = freed.iter().map(|(_, number)| *number).max()?;
+    let waiting = app.refused.before(latest);
+    // the watch vouches for a pod; a call of who knows whom does not
+    let waiting = waiting.iter().filter(|refusal| app.cluster.is_pending(&refusal.pod.uid));
+    let mut planner = Planner::default();
+    let mut looks = 0;
+    for refusal in waiting {
+        let asking = app.cluster.asking(&refusal.pod, app.policy);
+        for (node, _) in freed.iter().filter(|(_, number)| refusal.seen < *number) {
+            looks += 1;
+            if looks > LOOKS || planner.exhausted() || asking.fit(&mut planner, node.as_str()).is_ok() {
+                return Some(latest);
+            }
+        }
+    }
+    None
+}

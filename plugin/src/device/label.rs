@@ -1,0 +1,130 @@
+//! Labels of a Node: what Kubernetes takes as one.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::sync::Arc;
+
+use crate::device::host::HostDevice;
+
+/// The longest value, and the longest name behind a key's prefix, that Kubernetes takes.
+pub const MAX_LENGTH: usize = 63;
+
+/// Labels by key. Every one is legal in Kubernetes.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Labels(BTreeMap<String, String>);
+
+impl Labels {
+    /// Takes a label. One that Kubernetes would refuse, or that says nothing, is left out: a label is no place for text.
+    pub fn set(&mut self, key: &str, value: impl ToString) {
+        let value = value.to_string();
+        if value.is_empty() || !legal_key(key) || !legal_value(&value) {
+            tracing::debug!(key, value, "no legal label");
+            return;
+        }
+        self.0.insert(key.to_owned(), value);
+    }
+
+    /// The value of a label.
+    pub fn get(&self, key: &str) -> Option<&str> {
+        self.0.get(key).map(String::as_str)
+    }
+
+    /// All of them, in order of their keys.
+    pub fn iter(&self) -> impl ExactSizeIterator<Item = (&str, &str)> {
+        self.0.iter().map(|(key, value)| (key.as_str(), value.as_str()))
+    }
+
+    /// Whether there is none.
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+}
+
+type Make = dyn Fn(&[&HostDevice]) -> Labels + Send + Sync;
+
+/// Makes the labels of a vendor's devices, as its flags say.
+#[derive(Clone)]
+pub struct Labeller(Arc<Make>);
+
+impl Labeller {
+    /// One that knows its vendor's flags.
+    pub fn new(labels: impl Fn(&[&HostDevice]) -> Labels + Send + Sync + 'static) -> Self {
+        Self(Arc::new(labels))
+    }
+
+    /// Labels of devices that are all of the labeller's vendor.
+    pub fn labels(&self, hosts: &[&HostDevice]) -> Labels {
+        (self.0)(hosts)
+    }
+}
+
+impl fmt::Debug for Labeller {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Labeller")
+    }
+}
+
+fn ends_plain(text: &str) -> bool {
+    let plain = |c: char| c.is_ascii_alphanumeric();
+    text.chars().next().is_some_and(plain) && text.chars().next_back().is_some_and(plain)
+}
+
+fn legal_value(value: &str) -> bool {
+    let inner = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
+    value.is_empty() || (value.len() <= MAX_LENGTH && value.chars().all(inner) && ends_plain(value))
+}
+
+fn legal_key(key: &str) -> bool {
+    let (prefix, name) = key.split_once('/').map_or((None, key), |(prefix, name)| (Some(prefix), name));
+    let part = |part: &str| {
+        part.len() <= MAX_LENGTH
+            && ends_plain(part)
+            && part.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-')
+    };
+    let domain = |prefix: &str| prefix.len() <= 253 && prefix.split('.').all(part);
+    prefix.is_none_or(domain) && !name.is_empty() && legal_value(name)
+}
+
+/// The beginning of a text that is a legal value of at most `most` characters. `blank` decides what stands for a
+/// character that is not legal; `None`: nothing.
+pub fn legal(text: &str, most: usize, blank: impl Fn(char) -> Option<char>) -> String {
+    let inner = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
+    let mapped = text.trim().chars().filter_map(|c| if inner(c) { Some(c) } else { blank(c) });
+    let cut: String = mapped.filter(|c| inner(*c)).take(most).collect();
+    cut.trim_matches(|c: char| !c.is_ascii_alphanumeric()).to_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[test]
+    fn only_what_kubernetes_takes_is_a_label() {
+        let mut labels = Labels::default();
+        for (key, value) in [
+            ("amd.com/gpu.vram", "16G"),
+            ("amd.com/gpu.vram", ""),
+            ("amd.com/gpu.", "1"),
+            ("Amd.com/x", "1"),
+            ("x", "a b"),
+            ("x", "-a"),
+            ("x", &"a".repeat(64)),
+            ("a/b/c", "1"),
+        ] {
+            labels.set(key, value);
+        }
+        labels.set("plain", "a".repeat(63));
+        assert_eq!(labels.iter().map(|(key, _)| key).collect::<Vec<_>>(), ["amd.com/gpu.vram", "plain"]);
+    }
+
+    proptest! {
+        #[test]
+        fn any_text_becomes_a_legal_value_or_nothing(text: String, most in 0usize..80) {
+            let most = most.min(MAX_LENGTH);
+            let value = legal(&text, most, |_| Some('_'));
+            prop_assert!(value.len() <= most && legal_value(&value));
+            prop_assert!(legal_value(&legal(&text, most, |_| None)));
+        }
+    }
+}

@@ -1,0 +1,162 @@
+//! Keeps what is offered registered with kubelet, as the GPUs come and change.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use kerf_runtime::readiness::Condition;
+use kerf_runtime::shutdown::Tasks;
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+
+use crate::base::counters::Counters;
+use crate::device::cards::Cards;
+use crate::front::device_plugin::{Served, Service};
+use crate::front::records::Records;
+use crate::kubelet::registration::{self, Endpoint};
+use crate::offer::hand_over::Given;
+use crate::offer::{NamedBy, Offered, Offers, cdi};
+use crate::state::State;
+
+/// Offers the GPUs of one source.
+pub struct Front<F> {
+    /// The word used in logs.
+    pub name: &'static str,
+    /// What the source's GPUs are offered as.
+    pub offers: F,
+    /// Where the source's GPUs are kept.
+    pub state: State,
+    /// Where the extender places the pods.
+    pub records: Option<Records>,
+    pub counters: Counters,
+    /// kubelet's directory of device plugins.
+    pub directory: PathBuf,
+    /// Met while every resource is registered and there is one.
+    pub ready: Condition,
+}
+
+impl<F: Fn(&Cards) -> Offers> Front<F> {
+    /// Follows the GPUs until `token` is cancelled.
+    pub async fn follow(self, token: CancellationToken) {
+        let mut cards = self.state.watch_cards();
+        let sender = watch::Sender::new(Arc::new(Offers::default()));
+        let registered = Registered { known: Arc::default(), ready: self.ready.clone() };
+        let tasks = Tasks::new(token.child_token());
+        let mut undescribed = false;
+        loop {
+            let now = cards.borrow_and_update().clone();
+            let mut made = (self.offers)(&now);
+            for refusal in made.refusals.difference(&sender.borrow().refusals) {
+                tracing::warn!(profile = self.name, %refusal, "not offered");
+            }
+            // the names must mean something before a container is told them
+            self.describe(&mut made, &mut undescribed);
+            let new = made.resources.values().filter(|offered| registered.add(&offered.offer.resource));
+            let new: Vec<_> = new.cloned().collect();
+            sender.send_if_modified(|known| {
+                let changed = **known != made;
+                if changed {
+                    *known = Arc::new(made);
+                }
+                changed
+            });
+            for offered in new {
+                self.register(&offered, &sender, &registered, &tasks);
+            }
+            tokio::select! {
+                () = token.cancelled() => break,
+                changed = cards.changed() => if changed.is_err() { break },
+            }
+        }
+        tasks.drained().await;
+    }
+
+    fn register(
+        &self,
+        offered: &Offered,
+        sender: &watch::Sender<Arc<Offers>>,
+        registered: &Registered,
+        tasks: &Tasks,
+    ) {
+        let offer = &offered.offer;
+        // a resource that only shows GPUs has no place on any
+        let records = self.records.clone().filter(|_| offer.named_by != NamedBy::Ids);
+        let served = Served {
+            offer: Arc::new(offer.clone()),
+            offers: sender.subscribe(),
+            records: records.clone(),
+            counters: self.counters.clone(),
+        };
+        let endpoint = Endpoint {
+            word: offer.socket.clone(),
+            label: offer.label.clone(),
+            resource: offer.resource.clone(),
+            options: served.options(),
+            counters: self.counters.clone(),
+            directory: self.directory.clone(),
+            service: move |streams, token| Service { served: served.clone(), streams, token },
+        };
+        let (registered, resource) = (registered.clone(), offer.resource.clone());
+        let recorded = records.filter(|_| matches!(offer.named_by, NamedBy::Record(_)));
+        let met = move |met| {
+            registered.set(&resource, met);
+            if let Some(records) = recorded.as_ref().filter(|_| !met) {
+                records.state.allocations(|allocations| allocations.disconnected());
+            }
+        };
+        let stop = tasks.token().clone();
+        tasks.spawn(self.name, async move { registration::keep_registered(endpoint, met, stop).await });
+    }
+
+    /// Writes what CDI names mean. Where that fails, containers are not told the names; `told`: the log has that already.
+    fn describe(&self, made: &mut Offers, told: &mut bool) {
+        let failed = made.resources.values().find_map(|offered| describe(offered).err());
+        let told = std::mem::replace(told, failed.is_some());
+        let Some((path, error)) = failed else { return };
+        if !told {
+            let path = path.display();
+            tracing::warn!(profile = self.name, %path, %error, "CDI file not written; giving device files alone");
+        }
+        for offered in made.resources.values_mut() {
+            let mut plain = Offered::clone(offered);
+            plain.offer.hand_over = plain.offer.hand_over.without_cdi();
+            *offered = Arc::new(plain);
+        }
+    }
+}
+
+/// Writes what the CDI names of an offer's GPUs mean.
+fn describe(Offered { offer, pool }: &Offered) -> Result<(), (PathBuf, std::io::Error)> {
+    let Some(cdi) = offer.hand_over.cdi() else { return Ok(()) };
+    let plain = offer.hand_over.described();
+    for host in pool.hosts().filter(|host| host.device.usable()) {
+        let Some((path, text)) = cdi::file(cdi, &plain.edits(&Given::one(host)), &host.origin.name) else {
+            continue;
+        };
+        cdi::write(&path, &text).map_err(|error| (path, error))?;
+    }
+    Ok(())
+}
+
+/// Which resources kubelet knows.
+#[derive(Clone)]
+struct Registered {
+    known: Arc<Mutex<BTreeMap<String, bool>>>,
+    ready: Condition,
+}
+
+impl Registered {
+    /// Says whether it is new.
+    fn add(&self, resource: &str) -> bool {
+        let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        let new = !known.contains_key(resource);
+        known.entry(resource.to_owned()).or_default();
+        new
+    }
+
+    fn set(&self, resource: &str, met: bool) {
+        let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        known.insert(resource.to_owned(), met);
+        self.ready.set(known.values().all(|met| *met));
+    }
+}

@@ -1,0 +1,32 @@
+//! ListAndWatch streams of one socket: whether kubelet listens.
+
+use tokio::sync::watch;
+
+/// How many streams there are.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Streams {
+    /// Since the socket was opened.
+    pub opened: u64,
+    /// Now.
+    pub open: u64,
+}
+
+/// Counts a stream for as long as it lives.
+pub struct Open(watch::Sender<Streams>);
+
+impl Open {
+    /// Counts one until it is dropped.
+    pub fn new(streams: watch::Sender<Streams>) -> Self {
+        streams.send_modify(|streams| {
+            streams.opened += 1;
+            streams.open += 1;
+        });
+        Self(streams)
+    }
+}
+
+impl Drop for Open {
+    fn drop(&mut self) {
+        self.0.send_modify(|streams| streams.open = streams.open.saturating_sub(1));
+    }
+}

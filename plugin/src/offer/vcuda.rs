@@ -1,0 +1,166 @@
+//! kerf's own two resources, whose GPUs the placement record names.
+//!
+//! Everything is in the answer of `vcuda-core`; that of `vcuda-memory` is empty, since kubelet merges the two in
+//! any order. kubelet is not told where GPUs are: it would align ids, and an id names the GPU that its container was meant
+//! to have, not the one on the pod's record, so pods could be rejected for ever for want of ids of the right NUMA node.
+
+use std::collections::BTreeSet;
+use std::path::PathBuf;
+
+use kerf::annotation::Keys;
+
+use crate::device::backend::Vendor;
+use crate::device::ids::{IdStyle, Resource};
+use crate::offer::hand_over::{Cdi, Files, HandOver, Item};
+use crate::offer::order::Order;
+use crate::offer::units::Units;
+use crate::offer::{NamedBy, Offer};
+
+/// How GPUs are handed to containers on this node.
+#[derive(Clone, Debug, Default)]
+pub struct Options {
+    /// GPUs are named to the container runtime as `<kind>=<uuid>` (CDI) instead of by device files.
+    pub cdi_kind: Option<String>,
+    /// Device files that every container gets beside those of its GPUs.
+    pub extra_devices: Vec<PathBuf>,
+    /// Vendors whose container runtime reads `NVIDIA_VISIBLE_DEVICES`.
+    pub visible_by_env: BTreeSet<Vendor>,
+}
+
+/// `vcuda-core` and `vcuda-memory`.
+pub fn offers(keys: &Keys, options: Options) -> [Offer; 2] {
+    [
+        offer(keys, Resource::Core, Units::Percents, hand_over(keys, options)),
+        offer(keys, Resource::Memory, Units::Memory, HandOver::default()),
+    ]
+}
+
+fn offer(keys: &Keys, resource: Resource, units: Units, hand_over: HandOver) -> Offer {
+    Offer {
+        resource: resource.name(keys).to_owned(),
+        label: resource.as_str().to_owned(),
+        socket: resource.as_str().to_owned(),
+        ids: IdStyle::COLONS,
+        units,
+        order: Order::Tightest,
+        hand_over,
+        limits: resource == Resource::Core,
+        named_by: NamedBy::Record(resource),
+        one_share: false,
+        numa: false,
+        pre_start: true,
+    }
+}
+
+fn hand_over(keys: &Keys, options: Options) -> HandOver {
+    let mut items = match options.cdi_kind {
+        Some(kind) => vec![Item::Cdi(Cdi { kind, directory: None, annotation: None })],
+        None => vec![Item::Files(Files::Gpus, "rw"), Item::Files(Files::Driver, "rw")],
+    };
+    items.push(Item::Files(Files::Paths(options.extra_devices), "rw"));
+    items.extend([Item::VisibleDevices(options.visible_by_env), Item::Amounts(keys.clone())]);
+    HandOver::new(items)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use super::*;
+    use crate::device::backend::{HostDevice, Origin};
+    use crate::device::cards::Cards;
+    use crate::offer::hand_over::{ContainerEdits, Given};
+    use kerf::device::Device;
+    use kerf::plan::{ContainerGrant, DeviceRef, Grant};
+    use kerf::request::{Ask, ContainerKind};
+    use kerf::units::{Mib, Share};
+
+    fn cards() -> Cards {
+        let host = |index: u32| HostDevice {
+            nodes: vec![format!("/dev/nvidia{index}").into()],
+            control_nodes: vec!["/dev/nvidiactl".into(), "/dev/nvidia-uvm".into()],
+            ..HostDevice::new(Device::new(format!("GPU-{index}"), index, Mib(16384)), Origin::default())
+        };
+        Cards::default().discovered(vec![host(0), host(1)])
+    }
+
+    fn options() -> Options {
+        Options { visible_by_env: BTreeSet::from([Vendor::Simulated]), ..Options::default() }
+    }
+
+    /// What the container of a grant gets.
+    fn edits(offers: &[Offer; 2], grant: &ContainerGrant) -> ContainerEdits {
+        assert_eq!(offers[1].hand_over.edits(&Given::by_record(grant, &cards())), ContainerEdits::default());
+        offers[0].hand_over.edits(&Given::by_record(grant, &cards()))
+    }
+
+    fn grant(ask: &Ask, devices: &[(&str, u64)]) -> ContainerGrant {
+        let device = |(id, memory): &(&str, u64)| (DeviceRef { id: (*id).into(), index: 0 }, Mib(*memory));
+        let gpus = Grant::of(ask, devices.iter().map(device)).unwrap();
+        ContainerGrant { container: "main".into(), kind: ContainerKind::App, position: 0, gpus }
+    }
+
+    fn text(edits: &ContainerEdits) -> String {
+        let map = |name: &str, map: &BTreeMap<String, String>| {
+            map.iter().map(|(key, value)| format!("{name} {key}={value}\n")).collect::<String>()
+        };
+        let devices = edits.devices.iter().map(|file| format!("device {}\n", file.path.display()));
+        let cdi = edits.cdi_devices.iter().map(|name| format!("cdi {name}\n"));
+        let lists: String = devices.chain(cdi).collect();
+        format!("{}{lists}{}", map("env", &edits.envs), map("annotation", &edits.annotations))
+    }
+
+    #[test]
+    fn a_share_gets_its_card_and_the_drivers_files() {
+        let offers = offers(&Keys::default(), options());
+        let edits = edits(&offers, &grant(&Ask::Share(Share::new(250, 7680)), &[("GPU-1", 16384)]));
+        assert_eq!(
+            text(&edits),
+            "env NVIDIA_VISIBLE_DEVICES=GPU-1\n\
+             device /dev/nvidia1\n\
+             device /dev/nvidiactl\n\
+             device /dev/nvidia-uvm\n\
+             annotation inspur.com/vcuda-core=25\n\
+             annotation inspur.com/vcuda-device=/dev/nvidia1\n\
+             annotation inspur.com/vcuda-memory=8053063680\n"
+        );
+    }
+
+    #[test]
+    fn whole_cards_come_once_each_with_extra_files() {
+        let offers = offers(
+            &Keys::default(),
+            Options { extra_devices: vec!["/dev/infiniband/uverbs0".into()], ..options() },
+        );
+        let edits =
+            edits(&offers, &grant(&Ask::Whole { count: 2, memory: None }, &[("GPU-0", 16384), ("GPU-1", 16384)]));
+        assert_eq!(
+            text(&edits),
+            "env NVIDIA_VISIBLE_DEVICES=GPU-0,GPU-1\n\
+             device /dev/nvidia0\n\
+             device /dev/nvidia1\n\
+             device /dev/nvidiactl\n\
+             device /dev/nvidia-uvm\n\
+             device /dev/infiniband/uverbs0\n\
+             annotation inspur.com/vcuda-core=200\n\
+             annotation inspur.com/vcuda-device=/dev/nvidia0,/dev/nvidia1\n\
+             annotation inspur.com/vcuda-memory=34359738368\n"
+        );
+    }
+
+    #[test]
+    fn cdi_names_stand_in_for_device_files() {
+        let keys = Keys::new("tencent.com".parse().unwrap());
+        let offers = offers(&keys, Options { cdi_kind: Some("nvidia.com/gpu".into()), ..options() });
+        let edits = edits(&offers, &grant(&Ask::Share(Share::new(10, 256)), &[("GPU-0", 16384)]));
+        assert_eq!(
+            text(&edits),
+            "env NVIDIA_VISIBLE_DEVICES=GPU-0\n\
+             cdi nvidia.com/gpu=GPU-0\n\
+             annotation tencent.com/vcuda-core=1\n\
+             annotation tencent.com/vcuda-device=/dev/nvidia0\n\
+             annotation tencent.com/vcuda-memory=268435456\n"
+        );
+        assert!(!edits.envs.contains_key("LD_LIBRARY_PATH"));
+    }
+}

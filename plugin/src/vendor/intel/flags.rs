@@ -1,0 +1,132 @@
+//! Flags of Intel's device plugin.
+
+use std::path::PathBuf;
+
+use clap::ValueEnum;
+
+/// Which links below `/dev/dri/by-path` a container gets.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum ByPath {
+    /// None.
+    None,
+    /// Those of its GPUs.
+    Single,
+    /// The directory.
+    All,
+}
+
+/// What the profile `intel` is told.
+#[derive(Clone, Debug, clap::Args)]
+#[command(next_help_heading = "Profile intel")]
+pub struct IntelArgs {
+    /// Directory that holds the host's sys and dev; instead of --sys-root and --dev-root
+    #[arg(long, env = "KERF_PREFIX", default_value = "", hide_default_value = true, value_name = "DIR")]
+    pub prefix: String,
+    /// Offer a resource that shows all GPUs
+    #[arg(long, env = "KERF_ENABLE_MONITORING", num_args = 0..=1, require_equals = true, default_value_t = false, default_missing_value = "true")]
+    pub enable_monitoring: bool,
+    /// One such resource, or one for each driver
+    #[arg(long, env = "KERF_MONITORING_MODE", value_enum, default_value_t = MonitoringMode::Single)]
+    pub monitoring_mode: MonitoringMode,
+    /// Containers that may use one GPU at a time
+    #[arg(long, env = "KERF_SHARED_DEV_NUM", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=1000))]
+    pub shared_dev_num: u32,
+    /// Which ids kubelet is advised to take
+    #[arg(long, env = "KERF_ALLOCATION_POLICY", value_enum, default_value_t = AllocationPolicy::None)]
+    pub allocation_policy: AllocationPolicy,
+    /// Which links below /dev/dri/by-path containers get
+    #[arg(long, env = "KERF_BYPATH", value_enum, default_value_t = ByPath::Single)]
+    pub bypath: ByPath,
+    /// Serve only GPUs of these PCI ids, such as 0x56c0,0x56c1
+    #[arg(long, env = "KERF_ALLOW_IDS", default_value = "", hide_default_value = true, value_name = "IDS")]
+    pub allow_ids: String,
+    /// Serve no GPUs of these PCI ids
+    #[arg(long, env = "KERF_DENY_IDS", default_value = "", hide_default_value = true, value_name = "IDS")]
+    pub deny_ids: String,
+    /// Ask the Level-Zero sidecar about health and temperature
+    #[arg(long, env = "KERF_HEALTH_MANAGEMENT", num_args = 0..=1, require_equals = true, default_value_t = false, default_missing_value = "true")]
+    pub health_management: bool,
+    /// Socket of the Level-Zero sidecar
+    #[arg(
+        long,
+        env = "KERF_LEVELZERO_SOCKET",
+        default_value = "/var/lib/levelzero/server.sock",
+        value_name = "PATH"
+    )]
+    pub levelzero_socket: PathBuf,
+    /// Offer a Windows host's GPUs, as many as the Level-Zero sidecar knows, by /dev/dxg (WSL)
+    #[arg(long, env = "KERF_WSL", num_args = 0..=1, require_equals = true, default_value_t = false, default_missing_value = "true")]
+    pub wsl: bool,
+    /// Degrees Celsius above which a GPU is unhealthy
+    #[arg(long, env = "KERF_TEMP_LIMIT", default_value_t = 100, value_name = "CELSIUS")]
+    pub temp_limit: u32,
+    /// Degrees Celsius of the compute units above which a GPU is unhealthy
+    #[arg(long, env = "KERF_GPU_TEMP_LIMIT", default_value_t = 100, value_name = "CELSIUS")]
+    pub gpu_temp_limit: u32,
+    /// Degrees Celsius of the memory above which a GPU is unhealthy
+    #[arg(long, env = "KERF_MEMORY_TEMP_LIMIT", default_value_t = 100, value_name = "CELSIUS")]
+    pub memory_temp_limit: u32,
+    /// Where CDI files are written
+    #[arg(long, env = "KERF_CDI_DIR", default_value = "/var/run/cdi", value_name = "DIR")]
+    pub cdi_dir: PathBuf,
+}
+
+/// Resources that show all cards.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum MonitoringMode {
+    /// `gpu.intel.com/monitoring`.
+    Single,
+    /// `gpu.intel.com/i915_monitoring` and `gpu.intel.com/xe_monitoring`.
+    Split,
+}
+
+/// Intel's policies.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum AllocationPolicy {
+    /// One share of each GPU in kubelet's order, then the rest.
+    None,
+    /// The GPU with the most free shares.
+    Balanced,
+    /// One GPU after the other.
+    Packed,
+}
+
+/// A list of PCI ids that cannot be read.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{0:?} is no PCI id: expected 0x and four small hexadecimal digits, several joined by commas")]
+pub struct BadPciId(String);
+
+/// A list of PCI ids; empty text is none.
+///
+/// # Errors
+/// [`BadPciId`] names the first that is wrong.
+pub fn pci_ids(text: &str) -> Result<Vec<String>, BadPciId> {
+    if text.is_empty() {
+        return Ok(Vec::new());
+    }
+    let legal = |id: &str| {
+        let digits = id.strip_prefix("0x").unwrap_or_default();
+        digits.len() == 4 && digits.bytes().all(|digit| digit.is_ascii_digit() || (b'a'..=b'f').contains(&digit))
+    };
+    let parsed = text.split(',').map(str::trim).map(|id| match legal(id) {
+        true => Ok(id.to_owned()),
+        false => Err(BadPciId(id.to_owned())),
+    });
+    parsed.collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pci_ids_are_read_as_intels_plugin_reads_them() {
+        assert_eq!(pci_ids("0x1234").unwrap(), ["0x1234"]);
+        assert_eq!(pci_ids("0x1234,0x5678,0x9abc").unwrap().len(), 3);
+        assert_eq!(pci_ids(" 0x1234 , 0x5678 ").unwrap(), ["0x1234", "0x5678"]);
+        assert!(pci_ids("").unwrap().is_empty());
+        for bad in ["0x1234,abcd", "0x123,0x5678", "0x1234,", "0xAA12,", "0xAA12"] {
+            assert!(pci_ids(bad).is_err(), "{bad}");
+        }
+    }
+}

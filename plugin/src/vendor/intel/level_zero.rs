@@ -1,0 +1,75 @@
+//! The Level-Zero sidecar of Intel's plugin, which knows health and temperature of GPUs, and those of a Windows host.
+
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
+
+use kerf_proto::intel::levelzero_client::LevelzeroClient;
+use kerf_proto::intel::{DeviceId as Address, GetIntelIndicesMessage};
+
+use crate::base::socket::dial;
+use crate::device::backend::HostDevice;
+use crate::vendor::reporter::{PATIENCE, blocking, connect};
+
+/// The sidecar, and when a GPU counts as unhealthy.
+#[derive(Clone, Debug, PartialEq)]
+pub struct LevelZero {
+    /// The sidecar's socket.
+    pub socket: PathBuf,
+    /// A GPU that is hotter is unhealthy.
+    pub limits: Temperatures,
+}
+
+/// In degrees Celsius.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Temperatures {
+    /// Of the GPU as a whole.
+    pub card: f64,
+    /// Of its compute units.
+    pub gpu: f64,
+    /// Of its memory.
+    pub memory: f64,
+}
+
+impl LevelZero {
+    /// Ids of unhealthy GPUs. Blocks; not to be called from an async task.
+    pub(super) fn unhealthy(&self, hosts: &[HostDevice]) -> BTreeSet<String> {
+        blocking(report(&self.socket, hosts, &self.limits))
+    }
+}
+
+/// By which indices Level Zero knows the GPUs. Blocks; not to be called from an async task.
+///
+/// # Errors
+/// Why there is no answer.
+pub fn indices(socket: &Path) -> Result<BTreeSet<u32>, String> {
+    let asked = async {
+        let channel = dial(socket).await.map_err(|error| error.to_string())?;
+        let answer = LevelzeroClient::new(channel).get_intel_indices(GetIntelIndicesMessage {}).await;
+        let answer = answer.map_err(|status| status.message().to_owned())?.into_inner();
+        match answer.error {
+            Some(error) => Err(error.description),
+            None => Ok(answer.indices.into_iter().collect()),
+        }
+    };
+    blocking(async { Some(Some(asked.await)) }).unwrap_or_else(|| Err(format!("no answer within {PATIENCE:?}")))
+}
+
+async fn report(socket: &Path, hosts: &[HostDevice], limits: &Temperatures) -> Option<BTreeSet<String>> {
+    let mut client = LevelzeroClient::new(connect(socket).await?);
+    let mut unhealthy = BTreeSet::new();
+    for host in hosts.iter().filter(|host| !host.pci.is_empty()) {
+        let address = || Address { bdf_address: host.pci.clone() };
+        let health = client.get_device_health(address()).await.map(tonic::Response::into_inner);
+        let broken = health
+            .is_ok_and(|health| health.error.is_none() && !(health.memory_ok && health.bus_ok && health.soc_ok));
+        let heat = client.get_device_temperature(address()).await.map(tonic::Response::into_inner);
+        let hot = heat.is_ok_and(|heat| {
+            let above = heat.global > limits.card || heat.gpu > limits.gpu || heat.memory > limits.memory;
+            heat.error.is_none() && above
+        });
+        if broken || hot {
+            unhealthy.insert(host.device.id.to_string());
+        }
+    }
+    Some(unhealthy)
+}

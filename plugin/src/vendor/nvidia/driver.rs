@@ -1,0 +1,217 @@
+//! The driver while the library is loaded.
+
+use std::collections::BTreeMap;
+use std::ffi::OsStr;
+use std::path::Path;
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use kerf::device::Health;
+use kerf::ids::DeviceId;
+use nvml_wrapper::enum_wrappers::device::TemperatureSensor;
+use nvml_wrapper::enums::device::UsedGpuMemory;
+use nvml_wrapper::error::NvmlError;
+use nvml_wrapper::{Device as NvmlDevice, Nvml};
+
+use crate::device::backend::{GpuUsage, HostDevice, ProcessUsage, Usage};
+use crate::device::roots::Roots;
+use crate::vendor::nvidia::card::{self, Card};
+use crate::vendor::nvidia::events::Events;
+use crate::vendor::nvidia::health::{HealthTable, lock};
+use crate::vendor::nvidia::listed::{self, Listed};
+
+const LIBRARY: &str = "libnvidia-ml.so.1";
+
+/// The library, what it listed, and the thread that waits for its events.
+pub(super) struct Driver {
+    nvml: Arc<Nvml>,
+    table: Arc<Mutex<HealthTable>>,
+    /// A lost card keeps its place.
+    cards: Vec<Listed>,
+    /// For the ids of MIG instances, where the library tells them.
+    more: Option<kerf_nvml::Nvml>,
+    /// When processes were last sampled, by card, in the driver's microseconds.
+    sampled: BTreeMap<DeviceId, u64>,
+    /// None while another thread is about to be started.
+    events: Option<Events>,
+}
+
+/// Whether nothing works any more until the library is started again.
+pub(super) fn fatal(error: &NvmlError) -> bool {
+    matches!(
+        error,
+        NvmlError::Uninitialized
+            | NvmlError::DriverNotLoaded
+            | NvmlError::LibRmVersionMismatch
+            | NvmlError::LibraryNotFound
+    )
+}
+
+impl Driver {
+    /// With the library of `path`, or as the loader finds it.
+    pub(super) fn start(path: Option<&Path>, mig: bool, quiet: Duration) -> Result<Self, NvmlError> {
+        let nvml = Nvml::builder().lib_path(path.map_or(OsStr::new(LIBRARY), Path::as_os_str)).init()?;
+        let mut driver = Self {
+            nvml: Arc::new(nvml),
+            table: Arc::new(Mutex::new(HealthTable::new(quiet))),
+            cards: Vec::new(),
+            more: kerf_nvml::Nvml::load(path).ok(),
+            sampled: BTreeMap::new(),
+            events: None,
+        };
+        let version = driver.nvml.sys_driver_version().unwrap_or_default();
+        driver.find_cards(mig)?;
+        driver.events = Some(Events::of(&driver.nvml, &driver.cards, &driver.table));
+        tracing::info!(version, cards = driver.cards.len(), "NVIDIA driver found");
+        Ok(driver)
+    }
+
+    /// Whether it must be started anew: nobody waits for its events any more.
+    pub(super) fn ended(&self) -> bool {
+        self.events.as_ref().is_none_or(Events::ended)
+    }
+
+    /// Takes the cards that answer now, and with `mig` instances in place of those that are cut. One that was here and
+    /// is silent keeps its place.
+    fn find_cards(&mut self, mig: bool) -> Result<(), NvmlError> {
+        for index in 0..self.nvml.device_count()? {
+            let found = self.nvml.device_by_index(index).and_then(|device| listed::found(index, &device, mig));
+            match found {
+                Ok(found) => {
+                    let now = |known: &Listed| found.iter().any(|new| new.id == known.id);
+                    let gone = self.cards.iter().filter(|known| known.index == index && !now(known));
+                    // what was listed of a card that is cut otherwise by now
+                    gone.for_each(|known| lock(&self.table).answers(&known.id, false));
+                    self.cards.retain(|known| known.index != index && !now(known));
+                    for listed in found {
+                        lock(&self.table).answers(&listed.id, true);
+                        self.cards.push(listed);
+                    }
+                }
+                Err(error) if fatal(&error) => return Err(error),
+                Err(error) => tracing::debug!(index, %error, "card does not answer"),
+            }
+        }
+        Ok(())
+    }
+
+    fn each(&self) -> impl Iterator<Item = (&DeviceId, Result<NvmlDevice<'_>, NvmlError>)> {
+        self.cards.iter().map(|listed| (&listed.id, listed.handle(&self.nvml)))
+    }
+
+    pub(super) fn discover(&mut self, mig: bool, roots: &Roots) -> Result<Vec<HostDevice>, NvmlError> {
+        let before: Vec<DeviceId> = self.cards.iter().map(|listed| listed.id.clone()).collect();
+        self.find_cards(mig)?;
+        if self.cards.iter().any(|listed| !before.contains(&listed.id)) {
+            // the events' thread must know the new card, too
+            self.events = None;
+            self.events = Some(Events::of(&self.nvml, &self.cards, &self.table));
+        }
+        let health = lock(&self.table).health(Instant::now());
+        let mut found = Vec::new();
+        for listed in &self.cards {
+            let id = &listed.id;
+            match self
+                .nvml
+                .device_by_index(listed.index)
+                .and_then(|card| Card::of(&self.nvml, self.more.as_ref(), listed, card, roots))
+            {
+                Ok(mut card) => {
+                    card.host.device.health = health.get(id).copied().unwrap_or(Health::Unhealthy);
+                    found.push(card);
+                }
+                Err(error) if fatal(&error) => return Err(error),
+                Err(error) => {
+                    lock(&self.table).answers(id, false);
+                    tracing::debug!(gpu = %id, %error, "card does not tell its facts");
+                }
+            }
+        }
+        Ok(card::linked(found))
+    }
+
+    pub(super) fn health(&self) -> Result<BTreeMap<DeviceId, Health>, NvmlError> {
+        for (id, device) in self.each() {
+            // the handle may be of another card now; memory is asked because a lost card cannot tell it
+            let answers = device.and_then(|device| {
+                device.memory_info()?;
+                Ok(device.uuid()? == id.as_str())
+            });
+            match answers {
+                Err(error) if fatal(&error) => return Err(error),
+                answers => lock(&self.table).answers(id, answers.unwrap_or(false)),
+            }
+        }
+        Ok(lock(&self.table).health(Instant::now()))
+    }
+
+    pub(super) fn usage(&mut self) -> Result<Usage, NvmlError> {
+        let mut usage = Usage::default();
+        let mut sampled = std::mem::take(&mut self.sampled);
+        for (id, device) in self.each() {
+            let Ok(device) = device else { continue };
+            let memory = device.memory_info().ok();
+            usage.gpus.insert(
+                id.clone(),
+                GpuUsage {
+                    utilization: device.utilization_rates().ok().map(|rates| rates.gpu),
+                    memory_used: memory.as_ref().map(|memory| memory.used),
+                    memory_total: memory.as_ref().map(|memory| memory.total),
+                    temperature: device.temperature(TemperatureSensor::Gpu).ok(),
+                    power: device.power_usage().ok(),
+                },
+            );
+            let since = sampled.get(id).copied();
+            let samples = device.process_utilization_stats(since).unwrap_or_default();
+            if let Some(latest) = samples.iter().map(|sample| sample.timestamp).max() {
+                sampled.insert(id.clone(), latest);
+            }
+            let samples: Vec<_> = samples.iter().map(|s| (s.pid, s.timestamp, s.sm_util)).collect();
+            let memory = device.running_compute_processes().unwrap_or_default();
+            let memory: Vec<_> = memory
+                .iter()
+                .map(|process| {
+                    let bytes = match process.used_gpu_memory {
+                        UsedGpuMemory::Used(bytes) => Some(bytes),
+                        UsedGpuMemory::Unavailable => None,
+                    };
+                    (process.pid, bytes)
+                })
+                .collect();
+            usage.processes.extend(processes(id, &memory, &samples));
+        }
+        self.sampled = sampled;
+        Ok(usage)
+    }
+}
+
+/// Joins what each process holds with what it does. `samples`: pid, time, percent; of several the latest counts.
+fn processes(id: &DeviceId, memory: &[(u32, Option<u64>)], samples: &[(u32, u64, u32)]) -> Vec<ProcessUsage> {
+    let mut joined: BTreeMap<u32, ProcessUsage> = BTreeMap::new();
+    let blank = |pid| ProcessUsage { pid, device: id.clone(), memory: None, utilization: None, owner: None };
+    for (pid, bytes) in memory {
+        joined.entry(*pid).or_insert_with(|| blank(*pid)).memory = *bytes;
+    }
+    let mut samples = samples.to_vec();
+    samples.sort_by_key(|(_, time, _)| *time);
+    for (pid, _, percent) in samples {
+        // the driver fills unused places of its table with zeros, and some versions give more than 100
+        if pid != 0 {
+            joined.entry(pid).or_insert_with(|| blank(pid)).utilization = Some(percent.min(100));
+        }
+    }
+    joined.into_values().collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_process_has_its_memory_and_its_latest_sample() {
+        let id = DeviceId::from("a");
+        let joined = processes(&id, &[(1, Some(10)), (2, None)], &[(1, 5, 30), (1, 3, 90), (3, 1, 255), (0, 9, 7)]);
+        let shown: Vec<_> = joined.iter().map(|p| (p.pid, p.memory, p.utilization)).collect();
+        assert_eq!(shown, [(1, Some(10), Some(30)), (2, None, None), (3, None, Some(100))]);
+    }
+}

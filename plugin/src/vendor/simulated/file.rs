@@ -1,0 +1,341 @@
+//! Cards from a file: for trying kerf without a GPU, for tests and the demo.
+//!
+//! The file is TOML and is read again whenever it is asked about and its content has changed, so cards fall ill,
+//! recover and change load by editing it. New content that is wrong is logged once and counted; the last good
+//! content stays in force.
+//!
+#![doc = concat!("```toml\n", include_str!("simulated.toml"), "```")]
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use kerf::device::{Device, Health};
+use kerf::ids::{DeviceId, PodRef};
+use kerf::units::Mib;
+use serde::Deserialize;
+
+use crate::device::backend::{Backend, BackendError, GpuUsage, HostDevice, Origin, Part, ProcessUsage, Usage};
+
+const NAME: &str = "simulated";
+/// More than any machine has, and a bound on what a typing error costs.
+const MAX_CARDS: usize = 64;
+/// The longest file that is read.
+const MAX_BYTES: u64 = 1 << 20;
+
+/// Cards that a file describes.
+pub struct Simulated {
+    options: SimulatedOptions,
+    state: Mutex<State>,
+}
+
+/// The file that is read.
+#[derive(Clone, Debug, Default)]
+pub struct SimulatedOptions {
+    /// Where it is.
+    pub path: PathBuf,
+    /// How often its content was found unusable.
+    pub errors: Arc<AtomicU64>,
+}
+
+#[derive(Default)]
+struct State {
+    /// Content that was read last, good or bad.
+    text: Option<String>,
+    good: Option<File>,
+}
+
+/// A file's content, checked.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct File {
+    /// Why there is no driver, where there is none.
+    pub unavailable: Option<String>,
+    /// The cards.
+    pub devices: Vec<HostDevice>,
+    /// What they do.
+    pub usage: Usage,
+}
+
+/// Why a file cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum FileError {
+    /// It cannot be read.
+    #[error("cannot be read: {0}")]
+    Io(#[from] std::io::Error),
+    /// It is longer than a megabyte.
+    #[error("longer than {MAX_BYTES} bytes")]
+    TooLong,
+    /// It is not TOML of the expected form.
+    #[error("{0}")]
+    Form(#[from] toml::de::Error),
+    /// Two cards have the same uuid or index.
+    #[error("uuid {0:?} or its index is used twice")]
+    Twice(String),
+    /// More than 64 cards.
+    #[error("more than {MAX_CARDS} cards")]
+    TooMany,
+    /// A uuid that would not make good ids.
+    #[error("uuid {0:?}: expected 1 to 50 letters, digits, '-', '_' or '.'")]
+    Uuid(String),
+    /// A link that has no name.
+    #[error(transparent)]
+    Link(#[from] kerf::device::UnknownLink),
+    /// A link's other end is no number.
+    #[error("links: {0:?} is no card index")]
+    Peer(String),
+    /// A process on a card that is not in the file.
+    #[error("process {pid}: no card {gpu:?}")]
+    NoCard {
+        /// The process.
+        pid: u32,
+        /// What it names.
+        gpu: String,
+    },
+    /// `pod` is not `namespace/name`, or stands without `container`.
+    #[error("process {0}: pod must be \"namespace/name\" and go with container")]
+    Owner(u32),
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Wire {
+    unavailable: Option<String>,
+    #[serde(default)]
+    gpu: Vec<WireGpu>,
+    #[serde(default)]
+    process: Vec<WireProcess>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct WireGpu {
+    count: Option<u32>,
+    uuid: Option<String>,
+    index: Option<u32>,
+    model: Option<String>,
+    memory_mib: u64,
+    numa: Option<u32>,
+    healthy: Option<bool>,
+    #[serde(default)]
+    partition: bool,
+    #[serde(default)]
+    device_nodes: Vec<PathBuf>,
+    #[serde(default)]
+    links: BTreeMap<String, String>,
+    utilization: Option<u32>,
+    memory_used_mib: Option<u64>,
+    temperature_celsius: Option<u32>,
+    power_milliwatts: Option<u32>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct WireProcess {
+    pid: u32,
+    gpu: String,
+    memory_mib: Option<u64>,
+    utilization: Option<u32>,
+    pod: Option<String>,
+    container: Option<String>,
+}
+
+/// Reads a file's content.
+///
+/// # Errors
+/// [`FileError`]; nothing of a bad file is used.
+pub fn parse(text: &str) -> Result<File, FileError> {
+    let wire: Wire = toml::from_str(text)?;
+    let mut file = File { unavailable: wire.unavailable, ..File::default() };
+    let mut next = 0;
+    for gpu in &wire.gpu {
+        let first = gpu.index.unwrap_or(next);
+        for index in first..first.saturating_add(gpu.count.unwrap_or(1)) {
+            if file.devices.len() == MAX_CARDS {
+                return Err(FileError::TooMany);
+            }
+            let (device, usage) = card(gpu, index)?;
+            let twice = |known: &HostDevice| known.device.id == device.device.id || known.device.index == index;
+            if file.devices.iter().any(twice) {
+                return Err(FileError::Twice(device.device.id.to_string()));
+            }
+            file.usage.gpus.insert(device.device.id.clone(), usage);
+            file.devices.push(device);
+            next = index.saturating_add(1);
+        }
+    }
+    for wire in wire.process {
+        let device = DeviceId::from(wire.gpu.as_str());
+        if !file.usage.gpus.contains_key(&device) {
+            return Err(FileError::NoCard { pid: wire.pid, gpu: wire.gpu });
+        }
+        let owner = match (&wire.pod, &wire.container) {
+            (None, None) => None,
+            (Some(pod), Some(container)) => {
+                let (namespace, name) = pod.split_once('/').ok_or(FileError::Owner(wire.pid))?;
+                Some((PodRef::new(namespace, name), container.as_str().into()))
+            }
+            _ => return Err(FileError::Owner(wire.pid)),
+        };
+        file.usage.processes.push(ProcessUsage {
+            pid: wire.pid,
+            device,
+            memory: wire.memory_mib.map(|mib| Mib(mib).bytes()),
+            utilization: wire.utilization,
+            owner,
+        });
+    }
+    Ok(file)
+}
+
+fn card(wire: &WireGpu, index: u32) -> Result<(HostDevice, GpuUsage), FileError> {
+    let uuid = match (&wire.uuid, wire.count) {
+        (Some(uuid), None) => uuid.clone(),
+        (uuid, _) => format!("{}-{index}", uuid.as_deref().unwrap_or("GPU-simulated")),
+    };
+    let legal = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
+    if uuid.is_empty() || uuid.len() > 50 || !uuid.chars().all(legal) {
+        return Err(FileError::Uuid(uuid));
+    }
+    let mut device = Device::new(uuid.as_str(), index, Mib(wire.memory_mib));
+    device.model = wire.model.as_deref().unwrap_or("Simulated GPU").into();
+    device.numa = wire.numa;
+    device.health = if wire.healthy.unwrap_or(true) { Health::Healthy } else { Health::Unhealthy };
+    for (peer, link) in &wire.links {
+        let peer: u32 = peer.parse().map_err(|_| FileError::Peer(peer.clone()))?;
+        if peer != index {
+            device.links.insert(peer, link.parse()?);
+        }
+    }
+    let usage = GpuUsage {
+        utilization: wire.utilization,
+        memory_used: wire.memory_used_mib.map(|mib| Mib(mib).bytes()),
+        memory_total: Some(Mib(wire.memory_mib).bytes()),
+        temperature: wire.temperature_celsius,
+        power: wire.power_milliwatts,
+    };
+    let instance = Part::Instance { gi: 0, ci: 0, profile: "".into() };
+    let origin = Origin { part: if wire.partition { instance } else { Part::Whole }, ..Origin::default() };
+    let host = HostDevice { nodes: wire.device_nodes.clone(), ..HostDevice::new(device, origin) };
+    Ok((host, usage))
+}
+
+impl Simulated {
+    /// Of a file that need not exist yet.
+    pub fn new(options: SimulatedOptions) -> Self {
+        Self { options, state: Mutex::default() }
+    }
+
+    fn read(&self) -> Result<String, FileError> {
+        if std::fs::metadata(&self.options.path)?.len() > MAX_BYTES {
+            return Err(FileError::TooLong);
+        }
+        Ok(std::fs::read_to_string(&self.options.path)?)
+    }
+
+    fn current(&self) -> Result<File, BackendError> {
+        let read = self.read();
+        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        let verdict = match read {
+            Ok(text) if state.text.as_ref() == Some(&text) => None,
+            Ok(text) => {
+                let parsed = parse(&text);
+                state.text = Some(text);
+                Some(parsed)
+            }
+            // a file that is replaced may be missing for a moment; that is news only once
+            Err(error) => state.text.take().map(|_| Err(error)),
+        };
+        match verdict {
+            Some(Ok(file)) => state.good = Some(file),
+            Some(Err(error)) => {
+                self.options.errors.fetch_add(1, Ordering::Relaxed);
+                tracing::error!(path = %self.options.path.display(), %error, "simulated cards: file not used");
+            }
+            None => {}
+        }
+        let unavailable = |reason: String| BackendError::Unavailable { backend: NAME, reason };
+        let file = state
+            .good
+            .clone()
+            .ok_or_else(|| unavailable(format!("no usable content in {} so far", self.options.path.display())))?;
+        match file.unavailable {
+            Some(reason) => Err(unavailable(reason)),
+            None => Ok(file),
+        }
+    }
+}
+
+impl Backend for Simulated {
+    fn name(&self) -> &'static str {
+        NAME
+    }
+
+    fn discover(&self) -> Result<Vec<HostDevice>, BackendError> {
+        Ok(self.current()?.devices)
+    }
+
+    fn health(&self) -> Result<BTreeMap<DeviceId, Health>, BackendError> {
+        let devices = self.current()?.devices.into_iter();
+        Ok(devices.map(|host| (host.device.id, host.device.health)).collect())
+    }
+
+    fn usage(&self) -> Result<Usage, BackendError> {
+        Ok(self.current()?.usage)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_documented_example_is_right() {
+        let file = parse(include_str!("simulated.toml")).unwrap();
+        let ids: Vec<_> = file.devices.iter().map(|host| host.device.id.to_string()).collect();
+        assert_eq!(ids, ["GPU-simulated-0", "GPU-simulated-1"]);
+        assert_eq!(file.usage.processes.len(), 1);
+    }
+
+    #[test]
+    fn each_error_of_a_file_has_its_name() {
+        let error = |text: &str| parse(text).unwrap_err().to_string();
+        let gpu = "[[gpu]]\nmemory_mib = 256\n";
+        assert!(error("x").contains("TOML parse error"));
+        assert!(error("[[gpu]]").contains("memory_mib"));
+        assert!(error("[[gpu]]\nmemory_mib = -1").contains("memory_mib"));
+        assert!(error(&format!("{gpu}typo = 1")).contains("typo"));
+        assert!(error(&format!("{gpu}count = 65")).contains("more than 64"));
+        assert!(error(&format!("{gpu}index = 0\n{gpu}index = 0")).contains("twice"));
+        assert!(error(&format!("{gpu}uuid = \"a::b\"")).contains("uuid"));
+        assert!(error(&format!("{gpu}links = {{ 1 = \"XYZ\" }}")).contains("XYZ"));
+        assert!(error(&format!("{gpu}links = {{ x = \"PIX\" }}")).contains("index"));
+        assert!(error(&format!("{gpu}[[process]]\npid = 1\ngpu = \"no\"")).contains("no card"));
+        let process = "[[process]]\npid = 1\ngpu = \"GPU-simulated-0\"\n";
+        assert!(error(&format!("{gpu}{process}pod = \"a/b\"")).contains("container"));
+        assert!(error(&format!("{gpu}{process}pod = \"b\"\ncontainer = \"c\"")).contains("namespace/name"));
+    }
+
+    #[test]
+    fn bad_content_is_counted_once_and_the_last_good_stays() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("gpus.toml");
+        let options = SimulatedOptions { path: path.clone(), ..SimulatedOptions::default() };
+        let errors = || options.errors.load(Ordering::Relaxed);
+        let backend = Simulated::new(options.clone());
+        assert!(matches!(backend.discover(), Err(BackendError::Unavailable { .. })));
+        std::fs::write(&path, "[[gpu]]\nmemory_mib = 256\n").unwrap();
+        assert_eq!(backend.discover().unwrap().len(), 1);
+        std::fs::write(&path, "[[gpu]]\nmemory_mib = \"much\"\n").unwrap();
+        assert_eq!(backend.discover().unwrap().len(), 1);
+        assert_eq!(backend.discover().unwrap().len(), 1);
+        assert_eq!(errors(), 1);
+        std::fs::remove_file(&path).unwrap();
+        assert_eq!(backend.discover().unwrap().len(), 1);
+        assert_eq!(errors(), 2);
+        std::fs::write(&path, "[[gpu]]\nmemory_mib = 256\nhealthy = false\n").unwrap();
+        assert_eq!(backend.health().unwrap().into_values().collect::<Vec<_>>(), [Health::Unhealthy]);
+        std::fs::write(&path, "unavailable = \"unloaded\"").unwrap();
+        assert!(backend.usage().unwrap_err().to_string().contains("unloaded"));
+    }
+}

@@ -1,0 +1,166 @@
+//! How a pod's commitment comes, moves through its states, and goes.
+
+use std::sync::Arc;
+
+use super::commitment::{Commitment, Held, LONGEST_RETRY_MS, Seen, State, Taking};
+use super::node::NodeLedger;
+use super::standing::Standing;
+use crate::ids::{PodRef, PodUid};
+use crate::plan::Plan;
+use crate::request::pod::PodRequest;
+use crate::units::Timestamp;
+
+impl NodeLedger {
+    /// Reserves the cards of a plan until `deadline`. Whether it did: a pod that is already here keeps what it has
+    /// ([`NodeLedger::keeps`]).
+    pub fn reserve(&mut self, pod: &PodRequest, plan: Plan, deadline: Timestamp, epoch: u64) -> bool {
+        if self.commitments.contains_key(&pod.uid) {
+            return false;
+        }
+        let commitment = Commitment {
+            pod: pod.name.clone(),
+            request: pod.request.clone(),
+            taking: Taking::On(plan.holds()),
+            held: Held::Plan(plan),
+            state: State::Assumed { deadline },
+            confirmed: false,
+            standing: Standing::unknown(),
+            epoch,
+            latest: deadline.plus(LONGEST_RETRY_MS),
+            doubtful: false,
+            unanswered: false,
+        };
+        self.commitments.insert(pod.uid.clone(), commitment);
+        self.recount();
+        true
+    }
+
+    /// The API server accepted the binding.
+    pub fn bound(&mut self, uid: &PodUid, epoch: u64) {
+        if let Some(commitment) = self.commitments.get_mut(uid)
+            && let State::Assumed { deadline } = commitment.state
+        {
+            commitment.state = State::Bound { deadline };
+            commitment.epoch = epoch;
+            if commitment.doubtful {
+                commitment.certain();
+                self.recount();
+            }
+        }
+    }
+
+    /// The pod is still there, says a list of `epoch`, and no more can be read of it.
+    pub fn keep(&mut self, uid: &PodUid, epoch: u64) {
+        if let Some(known) = self.commitments.get_mut(uid) {
+            known.epoch = epoch;
+        }
+    }
+
+    /// The pod was seen bound to this node with this record.
+    pub fn observe(&mut self, pod: &PodRequest, held: Held, confirmed: bool, epoch: u64) -> Seen {
+        let PodRequest { uid, name, request } = pod;
+        let seen = match self.commitments.get_mut(uid) {
+            Some(known) if known.held == held && known.request.counts_as(request) => {
+                let seen = if known.state == State::Observed { Seen::Same } else { Seen::AsPlanned };
+                known.state = State::Observed;
+                // a node's confirmation is never taken back: an older view of the pod may arrive late
+                known.confirmed |= confirmed;
+                known.epoch = epoch;
+                if known.doubtful {
+                    known.certain();
+                    self.recount();
+                }
+                return seen;
+            }
+            Some(_) => Seen::Drift,
+            None => Seen::New,
+        };
+        let before = self.commitments.get(uid);
+        let commitment = Commitment {
+            pod: name.clone(),
+            request: request.clone(),
+            taking: Taking::of(&held, request),
+            held,
+            state: State::Observed,
+            confirmed: confirmed || before.is_some_and(|known| known.confirmed),
+            standing: before.map_or_else(Standing::unknown, |known| known.standing.clone()),
+            epoch,
+            latest: Timestamp::default(),
+            doubtful: false,
+            unanswered: false,
+        };
+        let known = self.commitments.insert(uid.clone(), commitment);
+        // an unreadable record is on every card already, so it leaves none; nor does a plan in the place of another, of which
+        // the API server shows that it was not carried out
+        if let Some(Commitment { taking: Taking::On(before), doubtful: false, .. }) = known
+            && let Some(Commitment { taking: Taking::On(after), .. }) = self.commitments.get(uid)
+        {
+            self.transit.moved(&before, after, &self.cards);
+        }
+        self.recount();
+        seen
+    }
+
+    /// The latest write was refused: an assumed pod leaves, unless an earlier write may still be carried out
+    /// ([`NodeLedger::unanswered`]). Whether it left.
+    pub fn forget(&mut self, uid: &PodUid) -> bool {
+        let left = |known: &Commitment| matches!(known.state, State::Assumed { .. }) && !known.unanswered;
+        self.commitments.get(uid).is_some_and(left) && self.release(uid)
+    }
+
+    /// Assumed and bound pods whose deadline has passed: the API server must be asked about each.
+    pub fn overdue(&self, now: Timestamp) -> Vec<(PodUid, PodRef)> {
+        self.commitments
+            .iter()
+            .filter(|(_, commitment)| commitment.state.overdue(now))
+            .map(|(uid, commitment)| (uid.clone(), commitment.pod.clone()))
+            .collect()
+    }
+
+    /// The API server says that an overdue pod is not bound here: it leaves. Whether there was one; a pod that
+    /// was assumed again in the meantime stays.
+    pub fn expire(&mut self, uid: &PodUid, now: Timestamp) -> bool {
+        self.commitments.get(uid).is_some_and(|known| known.state.overdue(now)) && self.release(uid)
+    }
+
+    /// Frees what moved records left and no other record took up within `patience` milliseconds, counted from the
+    /// first call after the latest move. Whether there was any.
+    pub fn settle(&mut self, now: Timestamp, patience: u64) -> bool {
+        let settled = self.transit.expire(now, patience);
+        if settled {
+            self.recount();
+        }
+        settled
+    }
+
+    /// The pod was deleted or has ended: what it took is free. Whether there was one.
+    pub fn release(&mut self, uid: &PodUid) -> bool {
+        let known = self.commitments.remove(uid).is_some();
+        if known {
+            self.recount();
+        }
+        known
+    }
+
+    /// A complete list of pods began in `epoch` and has ended; pods that were bound before it began and that it
+    /// did not show are gone. Returns them.
+    pub fn release_missing(&mut self, epoch: u64) -> Vec<PodUid> {
+        let gone = |known: &Commitment| known.epoch < epoch && !matches!(known.state, State::Assumed { .. });
+        let missing: Vec<PodUid> =
+            self.commitments.iter().filter(|(_, known)| gone(known)).map(|(uid, _)| uid.clone()).collect();
+        for uid in &missing {
+            self.commitments.remove(uid);
+        }
+        if !missing.is_empty() {
+            self.recount();
+        }
+        missing
+    }
+
+    /// A pod that is here was seen so.
+    pub fn describe(&mut self, uid: &PodUid, standing: Standing) {
+        if let Some(known) = self.commitments.get_mut(uid).filter(|known| *known.standing != standing) {
+            known.standing = Arc::new(standing);
+        }
+    }
+}

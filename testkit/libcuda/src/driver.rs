@@ -1,0 +1,240 @@
+//! The driver's state in one process, and what all its functions use.
+
+use std::cell::Cell;
+use std::collections::{BTreeMap, HashMap};
+use std::ffi::c_int;
+use std::ptr;
+use std::sync::atomic::AtomicBool;
+use std::sync::atomic::Ordering::Relaxed;
+use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
+
+use kerf_standin_card::card::Card;
+
+pub type Status = c_int;
+pub const SUCCESS: Status = 0;
+pub const INVALID_VALUE: Status = 1;
+pub const OUT_OF_MEMORY: Status = 2;
+pub const NOT_INITIALIZED: Status = 3;
+pub const INVALID_DEVICE: Status = 101;
+pub const INVALID_CONTEXT: Status = 201;
+pub const INVALID_HANDLE: Status = 400;
+pub const NOT_FOUND: Status = 500;
+pub const NOT_READY: Status = 600;
+
+/// All handles are numbers; 1 and 2 are the driver's special streams.
+pub type Handle = usize;
+
+pub struct Linear {
+    pub bytes: u64,
+    pub context: Handle,
+    /// 0 for none.
+    pub pool: Handle,
+    /// Memory of another process: nothing of the card.
+    pub imported: bool,
+}
+
+pub struct Object {
+    pub bytes: u64,
+    pub handles: u32,
+    pub maps: u32,
+    pub imported: bool,
+}
+
+#[derive(Default)]
+pub struct Pool {
+    pub reserved: u64,
+    pub used: u64,
+    pub threshold: u64,
+}
+
+impl Pool {
+    pub fn alloc(&mut self, bytes: u64) -> Result<(), Status> {
+        let growth = (self.used + bytes).saturating_sub(self.reserved).next_multiple_of(GRAIN);
+        if growth > 0 && !card().take(growth) {
+            return Err(OUT_OF_MEMORY);
+        }
+        self.reserved += growth;
+        self.used += bytes;
+        Ok(())
+    }
+
+    pub fn freed(&mut self, bytes: u64) {
+        self.used -= bytes;
+    }
+
+    pub fn trim(&mut self, keep: u64) {
+        let keep = self.used.max(keep).next_multiple_of(GRAIN).min(self.reserved);
+        card().give(self.reserved - keep);
+        self.reserved = keep;
+    }
+
+    /// A stream was waited for.
+    pub fn settled(&mut self) {
+        self.trim(self.threshold.min(self.reserved));
+    }
+}
+
+#[derive(Clone, Default)]
+pub struct Graph {
+    pub kernels: Vec<u64>,
+    /// Bytes that it allocates.
+    pub memory: u64,
+}
+
+/// A graph that can be launched.
+pub struct Executable {
+    pub graph: Graph,
+}
+
+/// A stream. The ones that are not made, such as 0, have one of these as well.
+#[derive(Default)]
+pub struct Stream {
+    /// The last work that was put on it.
+    pub last: Option<u64>,
+    /// The graph that it is captured into.
+    pub capturing: Option<Handle>,
+}
+
+pub struct Event {
+    /// Its place on the card.
+    pub place: u32,
+    /// The work that it is.
+    pub work: Option<u64>,
+}
+
+/// The driver, in one process.
+#[derive(Default)]
+pub struct Driver {
+    pub next: usize,
+    /// Contexts that were made, and the primary one while it is in use.
+    pub contexts: HashMap<Handle, ()>,
+    pub primary: Option<(Handle, u32)>,
+    pub linear: BTreeMap<u64, Linear>,
+    pub arrays: HashMap<Handle, (u64, Handle)>,
+    pub externals: HashMap<Handle, u64>,
+    pub objects: HashMap<u64, Object>,
+    pub ranges: BTreeMap<u64, (u64, u64)>,
+    pub pools: HashMap<Handle, Pool>,
+    pub pool_now: Handle,
+    pub graphs: HashMap<Handle, Graph>,
+    pub executables: HashMap<Handle, Executable>,
+    pub graph_reserved: u64,
+    pub streams: HashMap<Handle, Stream>,
+    pub events: HashMap<Handle, Event>,
+    pub heap: u64,
+}
+
+pub static DRIVER: Mutex<Option<Driver>> = Mutex::new(None);
+/// In a child of a process that has used the driver.
+pub static FORKED: AtomicBool = AtomicBool::new(false);
+
+pub extern "C" fn forked() {
+    FORKED.store(true, Relaxed);
+}
+pub static CARD: OnceLock<Card> = OnceLock::new();
+
+thread_local! {
+    pub static CURRENT: Cell<Handle> = const { Cell::new(0) };
+}
+
+/// What a pool grows by, in bytes.
+const GRAIN: u64 = 32 << 20;
+
+pub const DEFAULT_POOL: Handle = 0x1000_0001;
+
+impl Driver {
+    /// A handle that was never given before.
+    pub fn handle(&mut self) -> Handle {
+        self.next += 1;
+        0x1000_0000 + self.next * 16
+    }
+
+    /// An address for so many bytes.
+    pub fn address(&mut self, bytes: u64) -> u64 {
+        let at = 0x7000_0000_0000 + ((self.next as u64) << 21);
+        self.next += (bytes >> 21) as usize + 1;
+        at
+    }
+
+    pub fn context_gone(&mut self, context: Handle) {
+        let gone = |c: Handle| c == context;
+        self.linear.retain(|_, l| {
+            if gone(l.context) && !l.imported {
+                card().give(l.bytes);
+            }
+            !gone(l.context)
+        });
+        self.arrays.retain(|_, (bytes, c)| {
+            if gone(*c) {
+                card().give(*bytes);
+            }
+            !gone(*c)
+        });
+        self.contexts.remove(&context);
+        if CURRENT.get() == context {
+            CURRENT.set(0);
+        }
+    }
+}
+
+/// The card that this process uses.
+pub fn card() -> &'static Card {
+    CARD.get().expect("initialised")
+}
+
+/// Nanoseconds of the clock that kernels run by.
+pub fn now() -> u64 {
+    let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
+    unsafe { libc::clock_gettime(libc::CLOCK_MONOTONIC, &raw mut time) };
+    time.tv_sec as u64 * 1_000_000_000 + time.tv_nsec as u64
+}
+
+/// Waits for a moment.
+pub fn sleep_until(moment: u64) {
+    let time = libc::timespec {
+        tv_sec: (moment / 1_000_000_000) as libc::time_t,
+        tv_nsec: (moment % 1_000_000_000) as libc::c_long,
+    };
+    unsafe {
+        libc::clock_nanosleep(libc::CLOCK_MONOTONIC, libc::TIMER_ABSTIME, &raw const time, ptr::null_mut());
+    }
+}
+
+/// Whether kernels take no time.
+pub fn instant() -> bool {
+    static INSTANT: OnceLock<bool> = OnceLock::new();
+    *INSTANT.get_or_init(|| std::env::var_os("STANDIN_INSTANT").is_some())
+}
+
+/// The driver's state, for a call that needs nothing else.
+pub fn with(body: impl FnOnce(&mut Driver) -> Result<(), Status>) -> Status {
+    // a child of a process that has used the driver cannot use it
+    if FORKED.load(Relaxed) {
+        return NOT_INITIALIZED;
+    }
+    let mut guard: MutexGuard<'_, _> = DRIVER.lock().unwrap_or_else(PoisonError::into_inner);
+    match &mut *guard {
+        Some(driver) => body(driver).map_or_else(|status| status, |()| SUCCESS),
+        None => NOT_INITIALIZED,
+    }
+}
+
+/// As [`with`], for a call that needs a context.
+pub fn in_context(body: impl FnOnce(&mut Driver, Handle) -> Result<(), Status>) -> Status {
+    with(|d| {
+        let current = CURRENT.get();
+        if !d.contexts.contains_key(&current) {
+            return Err(INVALID_CONTEXT);
+        }
+        body(d, current)
+    })
+}
+
+/// An output of the driver.
+pub fn put<T>(place: *mut T, value: T) -> Result<(), Status> {
+    if place.is_null() {
+        return Err(INVALID_VALUE);
+    }
+    unsafe { place.write(value) };
+    Ok(())
+}
