@@ -315,7 +315,7 @@ mod tests {
         assert_eq!(rule("-50", Some("1")), r#"container "main": vcuda-core must not be negative"#);
         assert_eq!(rule("50500m", Some("1")), r#"container "main": vcuda-core must be a whole number"#);
         assert_eq!(rule("50", Some("0.5")), r#"container "main": vcuda-memory must be a whole number"#);
-        assert_eq!(rule("1e9", None), r#"container "main": asks for more cards than any node has"#);
+        assert_eq!(rule("1e9", None), r#"container "main": asks for more GPUs than any node has"#);
     }
 
     #[test]

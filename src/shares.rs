@@ -129,7 +129,7 @@ pub struct ShareResources(Vec<String>);
 
 /// A list of names with one that is no resource.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("{0:?} is no name of a resource: expected DOMAIN/NAME, at most with a * at its end")]
+#[error("{0:?} is not a valid resource name: expected DOMAIN/NAME, optionally ending in *")]
 pub struct BadShareResources(String);
 
 impl ShareResources {

@@ -40,14 +40,14 @@ pub(crate) async fn round(app: &App) {
             Ok(Some(found)) => match k8s::pod(&found, &app.keys) {
                 Some(view) if view.uid == uid && view.node.is_some() => {
                     app.cluster.apply_answer(view, &app.clock);
-                    tracing::info!(%pod, %uid, %node, "binding in doubt was written");
+                    tracing::info!(%pod, %uid, %node, "binding with an unknown outcome was written");
                 }
                 // unbound, or another life of the name
                 _ => expire(app, &node, &uid, &pod, now),
             },
             Ok(None) => expire(app, &node, &uid, &pod, now),
             Err(error) => {
-                tracing::warn!(%pod, %uid, %node, %error, "binding in doubt; the API server does not say")
+                tracing::warn!(%pod, %uid, %node, %error, "outcome of a binding is unknown; the API server does not answer")
             }
         }
     }
@@ -56,6 +56,6 @@ pub(crate) async fn round(app: &App) {
 fn expire(app: &App, node: &NodeName, uid: &PodUid, pod: &PodRef, now: Timestamp) {
     if app.cluster.expire(node, uid, now) {
         app.metrics.expired.inc();
-        tracing::info!(%pod, %uid, %node, "binding in doubt was not written; its GPUs are free");
+        tracing::info!(%pod, %uid, %node, "binding with an unknown outcome was not written; its GPUs are free");
     }
 }

@@ -228,10 +228,10 @@ pub enum ConfigError {
     #[error("--profile {0} is given twice")]
     ProfileTwice(&'static str),
     /// No profile whose pods could be placed.
-    #[error("--placed is for the profiles beside vcuda: name one in --profile")]
+    #[error("--placed applies to profiles other than vcuda: name one in --profile")]
     NothingPlaced,
     /// `none` beside other kinds.
-    #[error("--isolation: none goes alone")]
+    #[error("--isolation: none cannot be combined with other levels")]
     IsolationAndNone,
     /// kubelet refuses relative paths of mounts.
     #[error("--{0} {1:?} is not an absolute path")]

@@ -122,12 +122,12 @@ impl Reconciler {
             self.counters.swaps.inc();
             tracing::info!(
                 assumed = %assumed.pod, uid = %real.pod, container = %real.container,
-                "equal pods were served in another order: their cards change places"
+                "equal pods were served in another order: their GPUs are swapped"
             );
         }
         for key in &findings.moved {
             self.counters.moves.inc();
-            tracing::info!(uid = %key.pod, container = %key.container, "kubelet gave other cards than were recorded");
+            tracing::info!(uid = %key.pod, container = %key.container, "kubelet allocated other GPUs than were recorded");
         }
         for key in &findings.adopted {
             tracing::info!(uid = %key.pod, container = %key.container, "allocation found again");
@@ -139,14 +139,14 @@ impl Reconciler {
     /// the watch has not shown it yet. Each fails for itself: whatever could be learned counts.
     pub async fn learn(&self, resource: &Resource, sizes: impl Iterator<Item = u64> + Clone) {
         if timeout(PATIENCE, self.ask(resource, sizes)).await.is_err() {
-            tracing::warn!("which pod kubelet is at was not learned in {PATIENCE:?}");
+            tracing::warn!("could not learn within {PATIENCE:?} which pod kubelet is admitting");
         }
     }
 
     async fn ask(&self, resource: &Resource, sizes: impl Iterator<Item = u64> + Clone) {
         for pause in RETRIES.map(Some).into_iter().chain([None]) {
             let Err(error) = self.compare(true).await else { break };
-            tracing::debug!(%error, "kubelet does not say which pod it is at");
+            tracing::debug!(%error, "kubelet does not say which pod it is admitting");
             let Some(pause) = pause else { break };
             tokio::time::sleep(pause).await;
         }

@@ -127,7 +127,7 @@ impl Feed {
             inner.failure.take()
         };
         if failure.is_some() {
-            tracing::info!(kind = self.kind, "watch goes on");
+            tracing::info!(kind = self.kind, "watch resumed");
         }
         self.changed.send_replace(());
     }
@@ -169,13 +169,13 @@ impl Feed {
             if due() > Instant::now() {
                 continue;
             }
-            tracing::error!(kind, older_than = ?most, "no news from the API server: not ready until it is heard again");
+            tracing::error!(kind, older_than = ?most, "API server unreachable: not ready until a watch is open again");
             self.changed.send_replace(());
             while self.stale().is_some() {
                 // whatever is heard is heard within the steps' own deadlines
                 tokio::time::sleep(Duration::from_millis(200)).await;
             }
-            tracing::info!(kind, "the API server is heard again");
+            tracing::info!(kind, "API server reachable again");
             self.changed.send_replace(());
         }
     }

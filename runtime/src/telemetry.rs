@@ -37,7 +37,7 @@ impl fmt::Display for LogFormat {
 #[derive(Debug, thiserror::Error)]
 pub enum TelemetryError {
     /// `--log` does not parse.
-    #[error("--log {filter:?} is no filter")]
+    #[error("--log {filter:?} is not a valid log filter")]
     Filter {
         /// What was given.
         filter: String,

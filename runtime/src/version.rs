@@ -33,12 +33,12 @@ where
             let wait = match timeout(DEADLINE, ask()).await {
                 Ok(Ok(found)) => match found.parse::<Version>() {
                     Ok(version) if version < LEAST => {
-                        tracing::error!(whose, found, needed = %LEAST, "Kubernetes is too old; nothing is served");
+                        tracing::error!(whose, found, needed = %LEAST, "Kubernetes version is too old; not serving");
                         RECHECK
                     }
                     known => {
                         if known.is_err() {
-                            tracing::warn!(whose, found, needed = %LEAST, "version of Kubernetes is not known; going on");
+                            tracing::warn!(whose, found, needed = %LEAST, "Kubernetes version is unknown; continuing");
                         }
                         return supported.set(true);
                     }
@@ -48,7 +48,7 @@ where
                         Ok(Err(error)) => format!("{error:#}"),
                         _ => "no answer in time".to_owned(),
                     };
-                    tracing::warn!(whose, error, "version of Kubernetes cannot be asked for; trying again");
+                    tracing::warn!(whose, error, "Kubernetes version cannot be read; trying again");
                     let next = (pause * 2).min(RECHECK);
                     std::mem::replace(&mut pause, next)
                 }

@@ -18,7 +18,7 @@ impl Default for Domain {
 
 /// A resource domain that Kubernetes would not accept.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("{0:?} is no resource domain: expected a DNS name such as inspur.com, outside kubernetes.io")]
+#[error("{0:?} is not a valid resource domain: expected a DNS name such as inspur.com, outside kubernetes.io")]
 pub struct BadDomain(String);
 
 impl FromStr for Domain {

@@ -37,7 +37,7 @@ pub enum Unreadable {
     #[error("does not serve the pod's request")]
     OtherRequest,
     /// A placement on another node than the pod's.
-    #[error("names another node than the pod's")]
+    #[error("names a different node than the pod's")]
     OtherNode,
 }
 

@@ -29,7 +29,7 @@ pub enum Rule {
     #[error("vcuda-memory needs vcuda-core")]
     MemoryWithoutCore,
     /// More than any node has.
-    #[error("asks for more cards than any node has")]
+    #[error("asks for more GPUs than any node has")]
     TooManyCards,
     /// A number of shares that is no number.
     #[error("number of GPU shares {0}")]
@@ -64,10 +64,10 @@ pub enum RequestError {
     #[error("annotation vcuda-core-limit is for shares; this pod has none")]
     LimitWithoutShare,
     /// The policy annotation names none.
-    #[error("annotation gpu-policy names no policy: use binpack, spread, best-fit, fgd or fragmentation")]
+    #[error("annotation gpu-policy: unknown policy; expected binpack, spread, best-fit, fgd or fragmentation")]
     UnknownPolicy,
     /// The isolation annotation names none.
-    #[error("annotation isolation names no level: use none, limiter, mps, driver or mig")]
+    #[error("annotation isolation: unknown level; expected none, limiter, mps, driver or mig")]
     UnknownIsolation,
     /// A share of a hardware partition is not partitioned by hardware from the other shares of it.
     #[error("container {container:?}: annotation isolation: mig is for whole cards: ask for vcuda-core 100")]

@@ -202,7 +202,7 @@ async fn write(app: &App, pod: &PodRequest, placement: &Placement) -> bool {
             true
         }
         WriteOutcome::Refused(error) => {
-            tracing::warn!(pod = %name, %uid, %node, error, "GPU placement was refused; may the extender patch pods/status?");
+            tracing::warn!(pod = %name, %uid, %node, error, "GPU placement was refused; check that the extender may patch pods/status");
             app.cluster.forget(node, uid);
             false
         }

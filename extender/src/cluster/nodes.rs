@@ -31,7 +31,7 @@ impl Cluster {
             !self.failing.is_empty() && self.failing.remove(node).is_some()
         };
         if news {
-            tracing::info!(%node, failing, "containers fail on a node for reasons of its own: it is tried last while they do");
+            tracing::info!(%node, failing, "containers fail on a node because of the node itself; it is tried last meanwhile");
         }
     }
 

@@ -64,7 +64,7 @@ fn allowance(tenant: &Tenant, target: u32) -> u32 {
     let last = u64::from(tenant.allowance.max(tenant.floor));
     let (target, used) = (u64::from(target), u64::from(tenant.used));
     let next = match used {
-        // no measurement, or it wants nothing: what would suffice if it were alone
+        // no usage sample, or it wants nothing: what would suffice if it were alone
         0 => target,
         _ if !wants(tenant) => last,
         // at most twofold at once: measurements lag and err

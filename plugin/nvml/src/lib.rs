@@ -53,7 +53,7 @@ pub enum NvmlError {
     #[error("the driver is too old: {0}")]
     NoFunction(libloading::Error),
     /// A uuid or path with a zero byte in it.
-    #[error("{0:?} has a zero byte in it")]
+    #[error("{0:?} contains a NUL byte")]
     Name(String),
     /// The driver refused.
     #[error("{call} failed with NVML's error {code}")]

@@ -51,9 +51,9 @@ pub enum Refusal {
         /// Whether kubelet's list, asked for during this call, says that it is at this pod. Otherwise that is a guess.
         listed: bool,
     },
-    /// kubelet does not say which pod it is at, and those that wait for this amount need different GPUs.
+    /// kubelet does not say which pod it is admitting, and those that wait for this amount need different GPUs.
     #[error(
-        "kubelet does not say which pod it is at, and pods with unlike needs wait for {units} units of {resource}"
+        "kubelet does not say which pod it is admitting, and pods with unlike needs wait for {units} units of {resource}"
     )]
     Ambiguous { resource: String, units: u64 },
     /// Pods of another resource domain hold GPUs of this node.
@@ -72,7 +72,7 @@ pub enum Refusal {
     #[error("pod {pod} was placed on GPU {device}, which is unhealthy")]
     Unhealthy { pod: PodRef, device: DeviceId },
     /// The GPU's shares are not enforced as the pod demands.
-    #[error("pod {pod} demands isolation {demanded}, and shares of GPU {device} have {found}")]
+    #[error("pod {pod} requires isolation {demanded}, but shares of GPU {device} have {found}")]
     Isolation { pod: PodRef, device: DeviceId, demanded: Isolation, found: Isolation },
     /// Others hold too much of the GPU.
     #[error("pod {pod} was placed on GPU {device}, which has no room for it")]

@@ -13,7 +13,7 @@ pub struct Counters {
     pub starts: IntCounterVec,
     /// Pairs of pods that changed places.
     pub swaps: IntCounter,
-    /// Containers that kubelet gave other cards than were recorded.
+    /// Containers that kubelet allocated other GPUs than were recorded.
     pub moves: IntCounter,
     /// Comparisons with kubelet's list that failed.
     pub reconcile_errors: IntCounter,

@@ -18,7 +18,7 @@ impl Labels {
     pub fn set(&mut self, key: &str, value: impl ToString) {
         let value = value.to_string();
         if value.is_empty() || !legal_key(key) || !legal_value(&value) {
-            tracing::debug!(key, value, "no legal label");
+            tracing::debug!(key, value, "not a valid label");
             return;
         }
         self.0.insert(key.to_owned(), value);

@@ -53,7 +53,7 @@ pub enum Fault {
         reason: String,
     },
     /// Its content is not what it should be.
-    #[error("{} says {text:?}, expected {expected}", path.display())]
+    #[error("{} contains {text:?}, expected {expected}", path.display())]
     Malformed {
         /// Which file.
         path: PathBuf,

@@ -55,7 +55,7 @@ pub enum ScanIssue {
         owner: String,
     },
     /// Two cards name the same device file, and nothing tells whose it is.
-    #[error("{what} is named by {other}, too")]
+    #[error("{what} is also used by {other}")]
     Twice {
         /// What both have.
         what: String,
@@ -83,7 +83,7 @@ pub enum ScanIssue {
     #[error("its memory is not known, so shares of memory are not offered")]
     NoMemory,
     /// More cards than any machine has.
-    #[error("beyond the first {0} cards")]
+    #[error("beyond the first {0} GPUs")]
     TooMany(usize),
 }
 
@@ -172,7 +172,7 @@ impl Journal {
         for remark in scan.remarks.iter().filter(|remark| !known.contains(remark)) {
             let (gpu, why, code) = (&remark.subject, &remark.why, remark.why.code());
             if remark.left_out {
-                tracing::warn!(backend, gpu, code, %why, "card left out");
+                tracing::warn!(backend, gpu, code, %why, "GPU left out");
             } else {
                 tracing::info!(backend, gpu, code, %why, "card");
             }

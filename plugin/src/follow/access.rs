@@ -66,10 +66,10 @@ impl Access {
                     Some(lacks) if withdraw => {
                         tracing::error!(
                             reason = lacks,
-                            "devices announced as unhealthy until the API server serves again"
+                            "devices are reported unhealthy until the API server answers again"
                         );
                     }
-                    _ => tracing::info!("the API server serves again: devices announced as they are"),
+                    _ => tracing::info!("the API server answers again; devices are reported with their own health"),
                 }
             }
             // while the watch is lost, the watch asks

@@ -119,7 +119,7 @@ pub async fn follow_usage(
             Ok(Sample { usage, owners })
         });
         let sample = sample.await.unwrap_or_else(|error| {
-            tracing::debug!(%error, "no measurement");
+            tracing::debug!(%error, "no usage sample");
             Sample::default()
         });
         state.set_sample(sample);

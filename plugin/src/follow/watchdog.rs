@@ -128,7 +128,7 @@ fn unlimited(folder: &Folder, pids: &[u32], proc_root: &Path) -> usize {
         return 0;
     }
     let known = limiter::snapshot(folder).inspect_err(|error| {
-        tracing::debug!(folder = %folder.run.display(), %error, "what the limiter left cannot be read");
+        tracing::debug!(folder = %folder.run.display(), %error, "the limiter's state cannot be read");
     });
     let known = known.unwrap_or_default();
     pids.iter().filter_map(|pid| identity(proc_root, *pid)).filter(|own| !knows(&known, *own)).count()

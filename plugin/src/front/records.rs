@@ -101,7 +101,11 @@ impl Records {
         if known() {
             return "adopted";
         }
-        tracing::info!(resource = label, units = ids.len(), "a container starts with ids of an earlier life");
+        tracing::info!(
+            resource = label,
+            units = ids.len(),
+            "a container starts with device ids that were allocated before this plugin started"
+        );
         "unknown"
     }
 }

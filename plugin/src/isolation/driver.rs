@@ -76,7 +76,7 @@ impl DriverLimits {
         *able.entry(device.clone()).or_insert_with(|| match self.functions.get(device.as_str(), &self.root) {
             Ok(_) => true,
             Err(error) => {
-                tracing::warn!(gpu = %device, %error, "the driver does not limit control groups on this card");
+                tracing::warn!(gpu = %device, %error, "the driver does not limit control groups on this GPU");
                 false
             }
         })
@@ -129,7 +129,7 @@ impl DriverLimits {
 pub fn fallen(folders: &Folders, folder: &Folder) -> Isolation {
     let level = if folder.limiter { Isolation::Limiter } else { Isolation::None };
     if let Err(error) = folders.lower(folder, level) {
-        tracing::warn!(%error, "what a container has is not written down for a later life");
+        tracing::warn!(%error, "a container's GPUs could not be saved for the next start");
     }
     level
 }

@@ -165,7 +165,7 @@ impl Enforcers {
         let level = pod.and_then(|view| view.pod.isolated.as_ref()?.get(&demand.key.container).copied());
         if level == Some(Isolation::Limiter) {
             let folder = self.folder(demand, Isolation::Limiter)?;
-            tracing::warn!(path = %folder.path.display(), "limits of a container were lost; they are written anew");
+            tracing::warn!(path = %folder.path.display(), "limits of a container were lost; written again");
             limiter.provide(demand, &folder)?;
         }
         Ok(())

@@ -190,7 +190,7 @@ impl Folders {
         if folder.path.join(GRANT).is_file() {
             return Ok(());
         }
-        tracing::warn!(path = %folder.path.display(), "limits of a container were lost; they are written anew");
+        tracing::warn!(path = %folder.path.display(), "limits of a container were lost; written again");
         make(&folder.path)?;
         self.record(folder.clone())
     }

@@ -59,7 +59,7 @@ impl Limiter {
         if self.library.is_file() && self.preload.is_file() {
             return Ok(());
         }
-        tracing::warn!(library = %self.library.display(), "the limiter was lost; it is copied anew");
+        tracing::warn!(library = %self.library.display(), "the limiter library was missing; copied again");
         Self::install(&self.source, &self.directory)?;
         fs::metadata(&self.library).map(drop).map_err(at(&self.library))
     }
@@ -110,7 +110,7 @@ pub fn refresh(demand: &Demand<'_>, folder: &Folder) -> Result<(), IsolationErro
     if whole && fs::read(&file).is_ok_and(|shown| shown == content.as_bytes()) {
         restore(folder).map(drop)
     } else {
-        tracing::info!(file = %file.display(), "limits written anew: they were lost, or another pod of this shape was served");
+        tracing::info!(file = %file.display(), "limits written again: they were lost, or another pod of the same shape was served");
         write(demand, folder).map(drop)
     }
 }

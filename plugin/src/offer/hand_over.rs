@@ -130,13 +130,13 @@ impl Mount {
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Refusal {
     /// No such id.
-    #[error("there is no device {0:?}")]
+    #[error("unknown device {0:?}")]
     Unknown(String),
     /// The GPU is unhealthy or gone.
     #[error("device {0:?} is unhealthy")]
     Unhealthy(String),
     /// A container may have one share.
-    #[error("{0} shares are asked for, and a container may have one")]
+    #[error("{0} shares were requested, but a container may have only one")]
     Several(usize),
 }
 

@@ -67,7 +67,7 @@ impl Publisher for FailureCondition {
     fn failed(&mut self, error: &ClusterError, new: bool, backoff: &mut Backoff) -> Next {
         self.counters.api_errors.with_label_values(&["node"]).inc();
         if new {
-            tracing::warn!(%error, "the Node is not told whether allocations fail; trying again");
+            tracing::warn!(%error, "condition about failing allocations not written; trying again");
         }
         Next::within(backoff.failed())
     }
@@ -84,11 +84,11 @@ impl FailureCondition {
         let condition = match last {
             Some(failed) if !shown => {
                 let reason: String = failed.reason.chars().take(SHOWN).collect();
-                tracing::error!(reason, "containers fail for reasons of this node; it is tried last for a while");
+                tracing::error!(reason, "containers fail because of this node; it is tried last for a while");
                 ("False", "AllocationsFail", reason)
             }
             None if shown => {
-                tracing::info!("containers do not fail any more");
+                tracing::info!("containers no longer fail");
                 let seconds = self.memory.as_secs();
                 ("True", "AllocationsSucceed", format!("nothing has failed for {seconds} s"))
             }

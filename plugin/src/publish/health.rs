@@ -84,7 +84,7 @@ impl Publisher for HealthCondition {
     fn failed(&mut self, error: &ClusterError, new: bool, backoff: &mut Backoff) -> Next {
         self.counters.api_errors.with_label_values(&["node"]).inc();
         if new {
-            tracing::warn!(condition = self.kind, %error, "health not told to the Node; trying again");
+            tracing::warn!(condition = self.kind, %error, "health not written to the Node; trying again");
         }
         // who may not write is asked again now and then: rights come while the plugin runs
         let wait = if error.refused() { HEARTBEAT } else { backoff.failed() };

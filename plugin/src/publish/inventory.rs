@@ -130,7 +130,7 @@ impl InventoryAnnotation {
             // profiles whose pods are placed, and vcuda, belong into one process
             tracing::warn!(
                 removed = shown.is_none(),
-                "somebody else changed this Node's inventory; writing it again"
+                "another client changed this Node's inventory; writing it again"
             );
         }
         self.cluster.annotate_node(&key, &text).await?;

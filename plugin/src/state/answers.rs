@@ -62,7 +62,7 @@ impl Answers {
             Ok(answers) => answers,
             Err(error) if error.kind() == io::ErrorKind::NotFound => Vec::new(),
             Err(error) => {
-                tracing::warn!(path = %self.path.display(), %error, "earlier answers not understood");
+                tracing::warn!(path = %self.path.display(), %error, "saved allocations cannot be read");
                 Vec::new()
             }
         }

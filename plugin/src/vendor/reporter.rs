@@ -34,5 +34,5 @@ pub(super) fn blocking<T: Default>(question: impl Future<Output = Option<T>>) ->
 /// The way to such a program, if it listens.
 pub(super) async fn connect(socket: &Path) -> Option<Channel> {
     let connected = dial(socket).await;
-    connected.inspect_err(|error| tracing::debug!(socket = %socket.display(), %error, "no report of health")).ok()
+    connected.inspect_err(|error| tracing::debug!(socket = %socket.display(), %error, "no health report")).ok()
 }

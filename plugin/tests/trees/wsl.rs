@@ -109,7 +109,7 @@ fn flags_that_need_to_see_the_single_cards_are_refused() {
     for other in ["-enable-monitoring", "-health-management"] {
         let words = ["kerf-plugin", "-profile=intel", "-wsl", other].map(Into::into);
         let refused = Config::try_from(Args::try_parse_from(two_dashes(words)).unwrap()).unwrap_err();
-        assert_eq!(refused.to_string(), "--wsl excludes --enable-monitoring and --health-management");
+        assert_eq!(refused.to_string(), "--wsl cannot be used with --enable-monitoring or --health-management");
     }
 }
 

@@ -191,7 +191,7 @@ impl NodeLabels {
         if let (Target::File(file), Some(wanted)) = (&self.target, self.last) {
             let until = Timestamp::now().checked_add(LEGACY_SECONDS.seconds()).ok();
             if let Err(error) = file.write(&wanted, until) {
-                tracing::warn!(%error, "feature file not given an end");
+                tracing::warn!(%error, "expiry of the feature file not written");
             }
         }
     }
@@ -240,7 +240,7 @@ impl OnNode {
             (shown.labels.as_ref().unwrap_or(&none), shown.annotations.as_ref().unwrap_or(&none));
         let plan = Plan::new(labels, annotations, wanted, &self.list);
         for key in plan.foreign.difference(&self.foreign) {
-            tracing::warn!(key, "label is somebody else's and has another value; left as it is");
+            tracing::warn!(key, "label is set to a different value by another owner; not changed");
         }
         self.foreign.clone_from(&plan.foreign);
         if plan.is_empty() {

@@ -24,10 +24,10 @@ const DOMAIN: &str = "gpu.intel.com";
 pub fn contract(flags: &Flags, common: &Common) -> Result<Contract, FlagError> {
     let args: IntelArgs = flags.read()?;
     if !args.allow_ids.is_empty() && !args.deny_ids.is_empty() {
-        return Err(FlagError::new("--allow-ids and --deny-ids exclude each other"));
+        return Err(FlagError::new("--allow-ids and --deny-ids cannot be used together"));
     }
     if args.wsl && (args.enable_monitoring || args.health_management) {
-        return Err(FlagError::new("--wsl excludes --enable-monitoring and --health-management"));
+        return Err(FlagError::new("--wsl cannot be used with --enable-monitoring or --health-management"));
     }
     let roots = if args.prefix.is_empty() {
         common.backend.roots.clone()

@@ -93,7 +93,7 @@ pub enum AllocationPolicy {
 
 /// A list of PCI ids that cannot be read.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("{0:?} is no PCI id: expected 0x and four small hexadecimal digits, several joined by commas")]
+#[error("{0:?} is not a PCI device id: expected 0x and four lowercase hexadecimal digits, separated by commas")]
 pub struct BadPciId(String);
 
 /// A list of PCI ids; empty text is none.

@@ -55,7 +55,7 @@ impl<'a> Card<'a> {
             let (gi, ci) = ids
                 .transpose()
                 .unwrap_or_else(|error| {
-                    tracing::debug!(gpu = %listed.id, %error, "instance does not tell its ids");
+                    tracing::debug!(gpu = %listed.id, %error, "ids of a MIG instance cannot be read");
                     None
                 })
                 .unwrap_or_default();

@@ -89,7 +89,7 @@ impl Driver {
                     }
                 }
                 Err(error) if fatal(&error) => return Err(error),
-                Err(error) => tracing::debug!(index, %error, "card does not answer"),
+                Err(error) => tracing::debug!(index, %error, "GPU does not answer"),
             }
         }
         Ok(())
@@ -123,7 +123,7 @@ impl Driver {
                 Err(error) if fatal(&error) => return Err(error),
                 Err(error) => {
                     lock(&self.table).answers(id, false);
-                    tracing::debug!(gpu = %id, %error, "card does not tell its facts");
+                    tracing::debug!(gpu = %id, %error, "properties of a GPU cannot be read");
                 }
             }
         }

@@ -71,7 +71,7 @@ fn wait(nvml: &Nvml, cards: &[Listed], table: &Mutex<HealthTable>, stop: &Atomic
         let device = nvml.device_by_index(*index)?;
         let supported = device.supported_event_types()? & wanted;
         if supported.is_empty() {
-            tracing::warn!(gpu = %id, "card reports no errors; only its answers tell its health");
+            tracing::warn!(gpu = %id, "GPU does not support error events; its health is only polled");
             continue;
         }
         set = device.register_events(supported, set).map_err(|error| error.error)?;

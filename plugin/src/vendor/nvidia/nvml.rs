@@ -63,7 +63,7 @@ impl Nvidia {
     ) -> Result<T, BackendError> {
         let mut slot = lock(&self.driver);
         if slot.as_ref().is_some_and(Driver::ended) {
-            tracing::warn!("NVIDIA events ended; starting the library anew");
+            tracing::warn!("NVIDIA event stream ended; initializing NVML again");
             *slot = None;
         }
         let driver = match &mut *slot {

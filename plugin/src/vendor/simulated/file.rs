@@ -73,7 +73,7 @@ pub enum FileError {
     #[error("uuid {0:?} or its index is used twice")]
     Twice(String),
     /// More than 64 cards.
-    #[error("more than {MAX_CARDS} cards")]
+    #[error("more than {MAX_CARDS} GPUs")]
     TooMany,
     /// A uuid that would not make good ids.
     #[error("uuid {0:?}: expected 1 to 50 letters, digits, '-', '_' or '.'")]
@@ -82,10 +82,10 @@ pub enum FileError {
     #[error(transparent)]
     Link(#[from] kerf::device::UnknownLink),
     /// A link's other end is no number.
-    #[error("links: {0:?} is no card index")]
+    #[error("links: {0:?} is not a GPU index")]
     Peer(String),
     /// A process on a card that is not in the file.
-    #[error("process {pid}: no card {gpu:?}")]
+    #[error("process {pid}: no GPU {gpu:?}")]
     NoCard {
         /// The process.
         pid: u32,
@@ -250,7 +250,7 @@ impl Simulated {
             Some(Ok(file)) => state.good = Some(file),
             Some(Err(error)) => {
                 self.options.errors.fetch_add(1, Ordering::Relaxed);
-                tracing::error!(path = %self.options.path.display(), %error, "simulated cards: file not used");
+                tracing::error!(path = %self.options.path.display(), %error, "simulated GPUs: file not used");
             }
             None => {}
         }
