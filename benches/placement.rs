@@ -5,15 +5,10 @@
 //! are as many, with as many cards, as in Alibaba's GPU trace; pods are drawn from about its shapes. `KERF_TRACE` names a
 //! folder with a workload in CSV (`nodes.csv`, `pods.csv`) to replay instead.
 
-#[path = "support/figures.rs"]
-#[allow(dead_code, reason = "each benchmark uses a part of it")]
-mod figures;
-
 use std::collections::BTreeSet;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use figures::Figures;
 use kerf::device::{Device, Inventory};
 use kerf::ids::PodRef;
 use kerf::ledger::{Held, NodeLedger};
@@ -27,6 +22,7 @@ use kerf::request::pod::PodRequest;
 use kerf::request::{Ask, ContainerKind, ContainerRequest, GpuRequest};
 use kerf::shares::Arrangement;
 use kerf::units::{Mib, Share, Timestamp};
+use kerf_bench_support::figures::{self, Figures};
 
 /// Machines of a kind: how many, cards of each, cores, model.
 const MACHINES: [(usize, usize, u64, &str); 6] = [

@@ -278,9 +278,10 @@ fn over_life<D>(
     taken: impl Iterator<Item = (ContainerKind, D, Taken)>,
     same: impl Fn(&D, &D) -> bool,
 ) -> Vec<(D, Taken)> {
-    let mut all: Vec<(D, Taken, Tally<(Share, u32)>)> = Vec::new();
+    type Tallied<D> = (D, Taken, Tally<(Share, u32)>);
+    let mut all: Vec<Tallied<D>> = Vec::new();
     for (kind, device, added) in taken {
-        let known = |(own, taken, _): &(D, Taken, _)| same(own, &device) && taken.resource() == added.resource();
+        let known = |(own, taken, _): &Tallied<D>| same(own, &device) && taken.resource() == added.resource();
         let amount = (added.share(), added.count());
         match all.iter().position(known).and_then(|at| all.get_mut(at)) {
             Some((_, taken, tally)) => {

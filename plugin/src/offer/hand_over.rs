@@ -56,7 +56,7 @@ pub enum Item {
     /// Names by which the runtime finds the GPUs in CDI files.
     Cdi(Cdi),
     /// Annotations that tell the runtime how much of which device files the container has.
-    Amounts(Keys),
+    Amounts(Box<Keys>),
 }
 
 /// Which device files.

@@ -38,13 +38,12 @@ pub fn choose<'a>(
         counts(id);
     }
     let required: HashSet<&String> = must.iter().collect();
-    chosen
-        .extend(rest.into_iter().map(|(_, _, id)| id).filter(|id| !required.contains(id) && counts(*id)).cloned());
+    chosen.extend(rest.into_iter().map(|(_, _, id)| id).filter(|id| !required.contains(id) && counts(id)).cloned());
     chosen.truncate(size);
     let closed =
         |id: &'a String| gpu(id).is_some_and(|card| preferred.closed.iter().any(|closed| closed.as_str() == card));
     let taken: HashSet<&String> = chosen.iter().collect();
-    let open: Vec<String> = available.iter().filter(|id| taken.contains(id) || !closed(*id)).cloned().collect();
+    let open: Vec<String> = available.iter().filter(|id| taken.contains(id) || !closed(id)).cloned().collect();
     let chosen = order::choose(order, pool, &open, &chosen, size);
     if chosen.len() < size { order::choose(order, pool, available, &chosen, size) } else { chosen }
 }
@@ -74,7 +73,7 @@ mod tests {
     }
 
     /// What records call the card of an id.
-    fn gpu(id: &str) -> Option<&'static str> {
+    fn gpu(id: &str) -> Option<&str> {
         let (name, _) = id.split_once("-_-")?;
         ["GPU-0", "GPU-1", "GPU-2"].into_iter().find(|card| name.ends_with(&card[4..]))
     }
@@ -96,10 +95,10 @@ mod tests {
             must: &[String],
             size: usize,
         ) -> Vec<String> {
-            choose(self.order, &self.pool, preferred, |id| gpu(id), available, must, size)
+            choose(self.order, &self.pool, preferred, gpu, available, must, size)
         }
 
-        fn cards(&self, ids: &[String]) -> BTreeMap<&str, u32> {
+        fn cards<'a>(&self, ids: &'a [String]) -> BTreeMap<&'a str, u32> {
             let mut cards = BTreeMap::new();
             ids.iter().for_each(|id| *cards.entry(gpu(id).unwrap()).or_default() += 1);
             cards

@@ -58,7 +58,7 @@ fn hand_over(keys: &Keys, options: Options) -> HandOver {
         None => vec![Item::Files(Files::Gpus, "rw"), Item::Files(Files::Driver, "rw")],
     };
     items.push(Item::Files(Files::Paths(options.extra_devices), "rw"));
-    items.extend([Item::VisibleDevices(options.visible_by_env), Item::Amounts(keys.clone())]);
+    items.extend([Item::VisibleDevices(options.visible_by_env), Item::Amounts(Box::new(keys.clone()))]);
     HandOver::new(items)
 }
 

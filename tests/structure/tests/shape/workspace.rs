@@ -39,6 +39,8 @@ fn of_package(repository: &Path, package: &str, text: Text<'_>) -> Vec<Source> {
         ["build.rs", "src/lib.rs", "src/main.rs"].map(|root| format!("{package}{root}")).into();
     roots.retain(|root| text(root).is_some());
     roots.extend(["src/bin", "examples", "benches"].into_iter().flat_map(direct));
+    let benches = files(repository, &format!("{package}benches"), true).into_iter();
+    roots.extend(benches.filter(|file| file.ends_with("/main.rs")));
     let sources: Vec<Source> = roots.iter().map(|root| Source::read(root, text)).collect();
     let read: BTreeSet<&str> =
         sources.iter().flat_map(|source| source.files.iter().map(|file| file.path.as_str())).collect();

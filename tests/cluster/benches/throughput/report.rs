@@ -3,7 +3,8 @@
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
-use crate::figures;
+use kerf_bench_support::figures;
+
 use crate::run::{Case, Run};
 
 #[derive(Default)]

@@ -6,22 +6,14 @@
 //! `cargo bench -p kerf-extender --bench extender_http`: prints a table, and writes every single measurement to
 //! a file in the folder named by `KERF_BENCH_RAW`, if set. Under `cargo test` everything is small and unmeasured.
 
-#[path = "support/extender_process.rs"]
 mod extender_process;
-#[path = "support/figures.rs"]
-#[allow(dead_code, reason = "each benchmark uses a part of it")]
-mod figures;
-#[path = "support/memory.rs"]
-mod memory;
-#[path = "support/objects.rs"]
-mod objects;
 
 use std::time::Instant;
 
 use extender_process::{Connection, ExtenderProcess};
-use figures::Figures;
+use kerf_bench_support::figures::{self, Figures};
+use kerf_bench_support::objects::{node, node_of, pending_pod, placed_on, placed_pod};
 use kerf_testkit::api::ApiServer;
-use objects::{node, node_of, pending_pod, placed_on, placed_pod};
 use serde_json::{Value, json};
 
 struct Size {

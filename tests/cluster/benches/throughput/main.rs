@@ -6,24 +6,13 @@
 //! often each case is run (5), `KERF_NODES` the numbers of nodes, joined by commas. `KERF_PROFILE` names a folder for processor profiles, which cost some of the speed. Under `cargo test` everything is small and unmeasured, and left out where the programs
 //! are missing.
 
-#[path = "support/figures.rs"]
-#[allow(dead_code, reason = "each benchmark uses a part of it")]
-mod figures;
-#[path = "support/memory.rs"]
-mod memory;
-#[path = "support/objects.rs"]
-#[allow(dead_code, reason = "each benchmark uses a part of it")]
-mod objects;
-#[path = "throughput/profile.rs"]
 mod profile;
-#[path = "throughput/report.rs"]
 mod report;
-#[path = "throughput/run.rs"]
 mod run;
-#[path = "throughput/workload.rs"]
 mod workload;
 
 use anyhow::Context;
+use kerf_bench_support::figures;
 use kerf_cluster::programs::Programs;
 use kerf_cluster::tools::Tools;
 use report::Report;

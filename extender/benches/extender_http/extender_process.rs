@@ -5,11 +5,10 @@ use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
 use anyhow::{Context, bail, ensure};
+use kerf_bench_support::memory;
 use kerf_testkit::api::ApiServer;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
-
-use crate::memory;
 
 pub struct ExtenderProcess {
     child: Child,

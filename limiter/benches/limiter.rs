@@ -6,10 +6,7 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a benchmark may stop at once")]
 
-#[path = "support/figures.rs"]
-#[allow(dead_code, reason = "each benchmark uses a part of it")]
-mod figures;
-#[path = "../limiter/tests/container/support.rs"]
+#[path = "../tests/container/support.rs"]
 #[allow(dead_code, reason = "the tests use all of it")]
 mod support;
 
@@ -21,7 +18,7 @@ use std::process::Command;
 use std::ptr;
 use std::time::Instant;
 
-use figures::Figures;
+use kerf_bench_support::figures::{self, Figures};
 use support::{Container, MIB, Way};
 
 const CALLS: u32 = 100_000;

@@ -3,23 +3,18 @@
 //!
 //! `cargo bench -p kerf-plugin --bench plugin_memory`; `KERF_BENCH_RAW` names a folder for the values.
 
-#[path = "support/figures.rs"]
-#[allow(dead_code, reason = "each benchmark uses a part of it")]
-mod figures;
-#[path = "support/memory.rs"]
-mod memory;
-
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context;
-use figures::Figures;
 use kerf::annotation::{self, Keys};
 use kerf::ids::DeviceId;
 use kerf::plan::{ContainerGrant, DeviceRef, Grant, Placement, Plan};
 use kerf::request::ContainerKind;
 use kerf::units::Share;
+use kerf_bench_support::figures::{self, Figures};
+use kerf_bench_support::memory;
 use kerf_testkit::api::ApiServer;
 use kerf_testkit::kubelet::{Kubelet, KubeletConfig};
 use serde_json::{Value, json};

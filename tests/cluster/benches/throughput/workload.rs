@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use crate::objects::pending_pod;
+use kerf_bench_support::objects::pending_pod;
 
 /// What they ask for, in turns: `vcuda-core` and `vcuda-memory`. Mostly shares, some whole cards.
 const SHAPES: [(&str, &str); 10] = [

@@ -2,14 +2,9 @@
 //!
 //! `cargo bench -p kerf-extender --bench cluster`; `KERF_BENCH_RAW` names a folder for every single measurement.
 
-#[path = "support/figures.rs"]
-#[allow(dead_code, reason = "each benchmark uses a part of it")]
-mod figures;
-
 use std::sync::{Arc, Barrier};
 use std::time::{Duration, Instant};
 
-use figures::Figures;
 use kerf::device::Inventory;
 use kerf::ids::{NodeName, PodRef, PodUid};
 use kerf::k8s::NodeView;
@@ -19,6 +14,7 @@ use kerf::policy::Policy;
 use kerf::request::pod::PodRequest;
 use kerf::request::{ContainerKind, GpuRequest, RawAnnotations, RawContainer};
 use kerf::units::Timestamp;
+use kerf_bench_support::figures::{self, Figures};
 use kerf_extender::cluster::Cluster;
 
 fn main() -> anyhow::Result<()> {

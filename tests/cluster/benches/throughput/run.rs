@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, ensure};
 use futures::{StreamExt, TryStreamExt, stream};
 use k8s_openapi::api::core::v1::{Node, Pod};
+use kerf_bench_support::{memory, objects};
 use kerf_cluster::bare::Bare;
 use kerf_cluster::process::Process;
 use kerf_cluster::programs::Programs;
@@ -19,7 +20,7 @@ use kube::runtime::WatchStreamExt;
 use kube::runtime::watcher::{Config, Event, watcher};
 use kube::{Api, Client, ResourceExt};
 
-use crate::{memory, objects, profile, workload};
+use crate::{profile, workload};
 
 const CARDS: u32 = 8;
 
