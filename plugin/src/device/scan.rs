@@ -2,7 +2,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
-use std::sync::{Mutex, PoisonError};
+
+use parking_lot::Mutex;
 
 use crate::device::host::HostDevice;
 use crate::device::roots::Fault;
@@ -168,7 +169,7 @@ pub(crate) struct Journal(Mutex<Vec<Remark>>);
 impl Journal {
     /// Takes the remarks of a look and logs those that the last one had not.
     pub(crate) fn take(&self, backend: &'static str, scan: &Scan) {
-        let mut known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut known = self.0.lock();
         for remark in scan.remarks.iter().filter(|remark| !known.contains(remark)) {
             let (gpu, why, code) = (&remark.subject, &remark.why, remark.why.code());
             if remark.left_out {
@@ -182,6 +183,6 @@ impl Journal {
 
     /// Those of the last look.
     pub(crate) fn remarks(&self) -> Vec<Remark> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        self.0.lock().clone()
     }
 }

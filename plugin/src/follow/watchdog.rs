@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use kerf::units::Mib;
+use kerf_limiter_contract::process::Stat;
 use kerf_limiter_contract::state::Snapshot;
 use tokio_util::sync::CancellationToken;
 
@@ -144,10 +145,8 @@ fn identity(proc_root: &Path, pid: u32) -> Option<(u32, u32)> {
     let own = proc_root.join(pid.to_string());
     let status = std::fs::read_to_string(own.join("status")).ok()?;
     let inner = status.lines().find_map(|line| line.strip_prefix("NSpid:"))?.split_whitespace().last()?;
-    let stat = std::fs::read_to_string(own.join("stat")).ok()?;
-    // the second field is the program's name in brackets, which may hold anything
-    let start: u64 = stat.rsplit_once(')')?.1.split_whitespace().nth(19)?.parse().ok()?;
-    Some((inner.parse().ok()?, u32::try_from(start & u64::from(u32::MAX)).ok()?))
+    let start = Stat::of(&own)?.start & u64::from(u32::MAX);
+    Some((inner.parse().ok()?, u32::try_from(start).ok()?))
 }
 
 /// Looks at each measurement until the token is cancelled.

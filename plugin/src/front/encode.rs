@@ -43,3 +43,34 @@ pub fn answer(edits: ContainerEdits) -> ContainerAllocateResponse {
         cdi_devices: edits.cdi_devices.into_iter().map(|name| CdiDevice { name }).collect(),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use kerf::annotation::Keys;
+    use kerf::device;
+    use kerf::units::Mib;
+
+    use super::*;
+    use crate::device::backend::{HostDevice, Origin};
+    use crate::offer::vcuda::{Options, offers};
+
+    /// A contract that tells NUMA nodes does so here, too: that `vcuda` does not is its offers' choice.
+    #[test]
+    fn kubelet_is_not_told_where_a_card_is() {
+        let mut gpu = device::Device::new("GPU-0", 0, Mib(256));
+        gpu.numa = Some(1);
+        let host = Arc::new(HostDevice::new(gpu, Origin::default()));
+        for offer in offers(&Keys::default(), Options::default()) {
+            let numa = |numa| {
+                let mut offer = offer.clone();
+                offer.numa |= numa;
+                devices(&offer.on(vec![Arc::clone(&host)]))
+            };
+            let untold = numa(false);
+            assert!(!untold.is_empty() && untold.iter().all(|device| device.topology.is_none()));
+            assert!(numa(true).iter().all(|device| device.topology.as_ref().is_some_and(|at| at.nodes[0].id == 1)));
+        }
+    }
+}

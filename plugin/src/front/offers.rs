@@ -2,10 +2,11 @@
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
 use kerf_runtime::readiness::Condition;
 use kerf_runtime::shutdown::Tasks;
+use parking_lot::Mutex;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
@@ -148,14 +149,14 @@ struct Registered {
 impl Registered {
     /// Says whether it is new.
     fn add(&self, resource: &str) -> bool {
-        let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut known = self.known.lock();
         let new = !known.contains_key(resource);
         known.entry(resource.to_owned()).or_default();
         new
     }
 
     fn set(&self, resource: &str, met: bool) {
-        let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut known = self.known.lock();
         known.insert(resource.to_owned(), met);
         self.ready.set(known.values().all(|met| *met));
     }

@@ -4,10 +4,11 @@
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
 use kerf::plan::DeviceRef;
 use kerf::units::{Mib, Milli, Share};
+use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
 
 use crate::allocation::{AnsweredIds, Key};
@@ -94,7 +95,7 @@ impl Answers {
     /// # Errors
     /// What the system says; what was answered last must not be told then.
     pub fn write(&self, state: &State) -> io::Result<()> {
-        let _turn = self.turn.lock().unwrap_or_else(PoisonError::into_inner);
+        let _turn = self.turn.lock();
         let card = |(device, share): &(DeviceRef, Share)| Card {
             gpu: device.id.to_string(),
             index: device.index,

@@ -1,10 +1,11 @@
 //! The first driver that answers. Asked again until one does, then it stays.
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::sync::{Arc, OnceLock};
 
 use kerf::device::Health;
 use kerf::ids::DeviceId;
+use parking_lot::Mutex;
 
 use crate::device::backend::{Backend, BackendError, BackendFactory, HostDevice, Usage};
 use crate::device::scan::Remark;
@@ -50,7 +51,7 @@ impl Auto {
     }
 
     fn verdict(&self, at: usize, backend: &dyn Backend, reason: String) -> String {
-        let mut verdicts = self.verdicts.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut verdicts = self.verdicts.lock();
         if let Some(last) = verdicts.get_mut(at).filter(|last| **last != reason) {
             tracing::info!(backend = backend.name(), reason, "backend passed over");
             last.clone_from(&reason);

@@ -5,10 +5,10 @@
 
 use std::collections::BTreeSet;
 use std::path::PathBuf;
-use std::sync::{Mutex, PoisonError};
 
 use kerf::device::Device;
 use kerf::units::Mib;
+use parking_lot::Mutex;
 
 use crate::device::backend::{Backend, BackendError, GpuUsage, HostDevice, Origin, Usage, Vendor};
 use crate::device::roots::Roots;
@@ -42,7 +42,7 @@ impl Wsl {
     }
 
     fn indices(&self) -> Result<BTreeSet<u32>, BackendError> {
-        let mut known = self.indices.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut known = self.indices.lock();
         match level_zero::indices(&self.options.socket) {
             Ok(indices) => Ok(known.insert(indices).clone()),
             Err(reason) => {

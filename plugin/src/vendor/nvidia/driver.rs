@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::ffi::OsStr;
 use std::path::Path;
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use kerf::device::Health;
@@ -12,12 +12,13 @@ use nvml_wrapper::enum_wrappers::device::TemperatureSensor;
 use nvml_wrapper::enums::device::UsedGpuMemory;
 use nvml_wrapper::error::NvmlError;
 use nvml_wrapper::{Device as NvmlDevice, Nvml};
+use parking_lot::Mutex;
 
 use crate::device::backend::{GpuUsage, HostDevice, ProcessUsage, Usage};
 use crate::device::roots::Roots;
 use crate::vendor::nvidia::card::{self, Card};
 use crate::vendor::nvidia::events::Events;
-use crate::vendor::nvidia::health::{HealthTable, lock};
+use crate::vendor::nvidia::health::HealthTable;
 use crate::vendor::nvidia::listed::{self, Listed};
 
 const LIBRARY: &str = "libnvidia-ml.so.1";
@@ -81,10 +82,10 @@ impl Driver {
                     let now = |known: &Listed| found.iter().any(|new| new.id == known.id);
                     let gone = self.cards.iter().filter(|known| known.index == index && !now(known));
                     // what was listed of a card that is cut otherwise by now
-                    gone.for_each(|known| lock(&self.table).answers(&known.id, false));
+                    gone.for_each(|known| self.table.lock().answers(&known.id, false));
                     self.cards.retain(|known| known.index != index && !now(known));
                     for listed in found {
-                        lock(&self.table).answers(&listed.id, true);
+                        self.table.lock().answers(&listed.id, true);
                         self.cards.push(listed);
                     }
                 }
@@ -107,7 +108,7 @@ impl Driver {
             self.events = None;
             self.events = Some(Events::of(&self.nvml, &self.cards, &self.table));
         }
-        let health = lock(&self.table).health(Instant::now());
+        let health = self.table.lock().health(Instant::now());
         let mut found = Vec::new();
         for listed in &self.cards {
             let id = &listed.id;
@@ -122,7 +123,7 @@ impl Driver {
                 }
                 Err(error) if fatal(&error) => return Err(error),
                 Err(error) => {
-                    lock(&self.table).answers(id, false);
+                    self.table.lock().answers(id, false);
                     tracing::debug!(gpu = %id, %error, "properties of a GPU cannot be read");
                 }
             }
@@ -139,10 +140,10 @@ impl Driver {
             });
             match answers {
                 Err(error) if fatal(&error) => return Err(error),
-                answers => lock(&self.table).answers(id, answers.unwrap_or(false)),
+                answers => self.table.lock().answers(id, answers.unwrap_or(false)),
             }
         }
-        Ok(lock(&self.table).health(Instant::now()))
+        Ok(self.table.lock().health(Instant::now()))
     }
 
     pub(super) fn usage(&mut self) -> Result<Usage, NvmlError> {

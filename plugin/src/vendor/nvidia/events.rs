@@ -1,7 +1,7 @@
 //! Waits for what the driver reports about cards.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -10,8 +10,9 @@ use nvml_wrapper::Nvml;
 use nvml_wrapper::bitmasks::event::EventTypes;
 use nvml_wrapper::enums::event::XidError;
 use nvml_wrapper::error::NvmlError;
+use parking_lot::Mutex;
 
-use crate::vendor::nvidia::health::{HealthTable, lock};
+use crate::vendor::nvidia::health::HealthTable;
 use crate::vendor::nvidia::listed::Listed;
 
 /// How long the thread may take to notice that it is to end.
@@ -93,7 +94,7 @@ fn wait(nvml: &Nvml, cards: &[Listed], table: &Mutex<HealthTable>, stop: &Atomic
         };
         // an error of a card that cannot be named is every card's
         let named = event.device.uuid().ok().map(|uuid| DeviceId::from(uuid.as_str()));
-        let mut table = lock(table);
+        let mut table = table.lock();
         let meant = |card: &&Listed| named.as_ref().is_none_or(|named| *named == card.id || *named == card.parent);
         for Listed { id, .. } in cards.iter().filter(meant) {
             let critical = table.xid(id, xid, Instant::now());

@@ -1,7 +1,6 @@
 //! What NVIDIA's driver reports about a card's condition, and when a card counts as well again. Pure.
 
 use std::collections::BTreeMap;
-use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use kerf::device::Health;
@@ -52,11 +51,6 @@ impl HealthTable {
         };
         self.cards.iter().map(|(id, condition)| (id.clone(), health(condition))).collect()
     }
-}
-
-/// What a thread that panicked left behind is as good as any.
-pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 #[cfg(test)]

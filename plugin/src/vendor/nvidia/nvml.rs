@@ -7,17 +7,16 @@
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
-use std::sync::Mutex;
 use std::time::Duration;
 
 use kerf::device::Health;
 use kerf::ids::DeviceId;
 use nvml_wrapper::error::NvmlError;
+use parking_lot::Mutex;
 
 use crate::device::backend::{Backend, BackendError, HostDevice, Usage};
 use crate::device::roots::Roots;
 use crate::vendor::nvidia::driver::{Driver, fatal};
-use crate::vendor::nvidia::health::lock;
 
 const NAME: &str = "nvidia";
 
@@ -61,7 +60,7 @@ impl Nvidia {
         question: &'static str,
         ask: impl FnOnce(&mut Driver, &NvidiaOptions) -> Result<T, NvmlError>,
     ) -> Result<T, BackendError> {
-        let mut slot = lock(&self.driver);
+        let mut slot = self.driver.lock();
         if slot.as_ref().is_some_and(Driver::ended) {
             tracing::warn!("NVIDIA event stream ended; initializing NVML again");
             *slot = None;

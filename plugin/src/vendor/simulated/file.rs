@@ -8,12 +8,13 @@
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
 
 use kerf::device::{Device, Health};
 use kerf::ids::{DeviceId, PodRef};
 use kerf::units::Mib;
+use parking_lot::Mutex;
 use serde::Deserialize;
 
 use crate::device::backend::{Backend, BackendError, GpuUsage, HostDevice, Origin, Part, ProcessUsage, Usage};
@@ -235,7 +236,7 @@ impl Simulated {
 
     fn current(&self) -> Result<File, BackendError> {
         let read = self.read();
-        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut state = self.state.lock();
         let verdict = match read {
             Ok(text) if state.text.as_ref() == Some(&text) => None,
             Ok(text) => {
