@@ -15,6 +15,8 @@ stage() {
 
 stage "format" cargo fmt --all --check
 stage "clippy" cargo clippy --locked --workspace --all-targets --all-features -- -D warnings
+# without the features for tests, so that what no program uses shows
+stage "clippy of the programs" cargo clippy --locked -- -D warnings
 stage "tests" env KERF_CLUSTER=off cargo test --locked --workspace --all-features
 stage "real cluster" cargo test --locked --workspace --all-features --test real
 stage "docs" env RUSTDOCFLAGS="-D warnings" cargo doc --locked --workspace --all-features --no-deps

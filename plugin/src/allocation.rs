@@ -56,7 +56,6 @@ pub use self::answer::{Answer, Refusal};
 pub use self::answers::AnsweredIds;
 pub use self::comparison::Comparison;
 pub use self::corrections::Correction;
-pub use self::decision::{Criterion, Decision, Evidence, RunnerUp};
-pub use self::kubelet_list::Question;
+pub use self::decision::{Decision, RunnerUp};
 pub use self::listing::{ContainerResources, Listing, OtherDomain};
 pub use self::pod::{Key, Pod, Seen, Stage};

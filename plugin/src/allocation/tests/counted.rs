@@ -3,6 +3,7 @@
 mod burst;
 
 use super::*;
+use crate::allocation::decision::{Criterion, Evidence};
 use crate::device::preferred::PreferredDevices;
 use kerf::plan::CountedDevice;
 use kerf::shares::{Arrangement, Counted, PerCard};

@@ -1,6 +1,7 @@
 //! On what a container was chosen, and who else it could have been.
 
 use super::*;
+use crate::allocation::decision::{Criterion, Evidence};
 
 fn two() -> [Pod; 2] {
     [share("a", 20, 2, 0, 1), share("b", 20, 2, 1, 2)]
