@@ -98,8 +98,8 @@ pub fn allowance() -> Option<&'static [AtomicU64]> {
     if address == libc::MAP_FAILED {
         return None;
     }
-    // SAFETY: page-aligned, that long, and atomic integers take any bytes. It is never written through this reference; the
-    // file belongs to the host, which does not shorten it.
+    // SAFETY: page-aligned, that long, and atomic integers take any bytes. It is never written through this reference;
+    // the file belongs to the host, which does not shorten it.
     let words = unsafe { std::slice::from_raw_parts(address.cast::<AtomicU64>(), allowance::BYTES / 8) };
     let (magic, entries) = words.split_first()?;
     (magic.load(Ordering::Relaxed) == allowance::MAGIC).then_some(entries)

@@ -23,7 +23,7 @@ pub struct Tenant {
     pub waited: bool,
 }
 
-/// A container that got at least this percentage of its last allowance or target may want more.
+/// A container that uses at least this percentage of its floor counts as wanting more.
 const SATISFIED: u64 = 95;
 
 /// What each container may use from now on, in the same order, in millionths of wall time.

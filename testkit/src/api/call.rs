@@ -1,4 +1,4 @@
-//! A request as it was read, and what a write came to.
+//! A parsed request, and the result of a write.
 
 use std::collections::HashMap;
 
@@ -43,7 +43,7 @@ impl Ask {
     }
 }
 
-/// What a write came to.
+/// The result of a write.
 #[derive(Debug)]
 pub(crate) enum Answer {
     Created(Object),

@@ -25,12 +25,12 @@ impl Switch {
     }
 }
 
-/// Which connections carry nothing any more: those with a number below this.
+/// Which connections are frozen: those with a number below this.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Frozen(Arc<AtomicU64>);
 
 impl Frozen {
-    /// All that were accepted so far.
+    /// Freezes all connections that were accepted so far.
     pub(crate) fn freeze(&self) {
         self.0.store(NEXT.load(Ordering::SeqCst), Ordering::SeqCst);
     }
@@ -93,7 +93,7 @@ impl Connection {
         Ok(())
     }
 
-    /// Whatever is polled then is not woken again, until it is dropped.
+    /// A task that polls a frozen connection is not woken until the connection is dropped.
     fn is_frozen(&self) -> bool {
         self.number < self.frozen.0.load(Ordering::SeqCst)
     }
