@@ -169,6 +169,7 @@ impl Card {
         true
     }
 
+    /// Gives back `bytes` of this process.
     pub fn give(&self, bytes: u64) {
         let locked = self.lock();
         let contents = locked.contents();
@@ -219,6 +220,7 @@ impl Card {
         now + contents.processes[self.seat].head().unwrap_or(0).max(1000)
     }
 
+    /// The use of the GPU at `now`, in nanoseconds.
     pub fn report(&self, now: u64) -> Report {
         let locked = self.lock();
         let contents = locked.contents();

@@ -32,6 +32,7 @@ struct Shared {
     seats: [AtomicU64; SEATS],
 }
 
+/// One participant in the simulated time of a file.
 pub struct Clock {
     shared: &'static Shared,
     seat: usize,

@@ -37,6 +37,7 @@ pub struct Fault {
     pub name: Option<String>,
     /// Whose requests are hit.
     pub clients: Watchers,
+    /// The effect on a request that is hit.
     pub action: Action,
     /// How many requests are hit; `None` means all until the fault is removed.
     pub times: Option<u64>,

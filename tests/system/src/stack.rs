@@ -33,7 +33,7 @@ pub struct MachineSpec {
     pub name: String,
     /// Its GPUs, in the simulated backend's format.
     pub cards: String,
-    /// Whether it has the limiter: an empty file in its place, since no container runs here.
+    /// Whether it has the limiter: a text file in its place, since no container runs here.
     pub limiter: bool,
     /// Shares by count that it offers, and the GPUs for them; `None`: no such shares.
     pub placed: Option<PlacedSpec>,
