@@ -11,7 +11,7 @@
 //! | [`entry`], [`symbol`] | which of them a program gets for a name: `cuGetProcAddress`, `dlsym` |
 //! | [`hook`] | what they do |
 //! | [`process`], [`cards`] | this process: allocations; limits and its entry in the shared file |
-//! | [`memory`] | who holds how much: the account, pools, mappings, graphs |
+//! | [`memory`] | memory that processes hold: the account, pools, mappings, graphs |
 //! | [`pace`] | holding launches back: the bucket, the timeline, marks on streams |
 //! | [`files`] | the files of the contract |
 //! | [`driver`], [`library`], [`abi`] | the driver's own functions, how they are found, types and numbers |

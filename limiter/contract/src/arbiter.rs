@@ -1,4 +1,5 @@
-//! Who gets how much of one GPU's time: the host's decision, written to [`crate::allowance`] every second or so.
+//! The division of one GPU's time among containers: the host's decision, written to [`crate::allowance`] about every
+//! second.
 //!
 //! Without IO. A container that wants more than it gets is brought to its target: its `vcuda-core`, and a part of
 //! what the others leave, up to its `vcuda-core-limit`. The host measures what it really gets. The limiter can only

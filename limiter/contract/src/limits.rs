@@ -1,4 +1,4 @@
-//! The read-only file that says what a container may use.
+//! The read-only file that holds the limits of a container.
 //!
 //! ```text
 //! kerf-limits 1

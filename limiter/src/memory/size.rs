@@ -20,7 +20,7 @@ pub fn pooled(bytes: u64) -> u64 {
     bytes.checked_next_multiple_of(POOL_GRAIN).unwrap_or(u64::MAX)
 }
 
-/// Rows of pitched memory, before the driver has said how long it makes them.
+/// Rows of pitched memory, before the driver has returned their length.
 pub fn pitched(width: u64, height: u64) -> u64 {
     linear(width.checked_next_multiple_of(GRAIN).and_then(|row| row.checked_mul(height)).unwrap_or(u64::MAX))
 }

@@ -48,7 +48,7 @@ impl Ask {
 pub(crate) enum Answer {
     Created(Object),
     Done(Object),
-    /// A `Status` in place of an object.
+    /// A `Status` instead of an object.
     Success,
 }
 

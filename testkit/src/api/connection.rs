@@ -39,7 +39,7 @@ impl Frozen {
 /// Numbers connections in the order in which they are accepted.
 static NEXT: AtomicU64 = AtomicU64::new(1);
 
-/// A TCP listener whose connections carry a [`Switch`] in place of an address.
+/// A TCP listener whose connections carry a [`Switch`] instead of an address.
 #[derive(Debug)]
 pub(crate) struct Connections {
     listener: TcpListener,

@@ -12,7 +12,7 @@ use super::life::Life;
 use super::shared::Shared;
 use crate::scheduler::request;
 
-/// Serves `kubelet.sock`.
+/// Serves `kubelet.sock` for registrations.
 #[derive(Clone, Debug)]
 pub(crate) struct Registrar {
     pub(crate) shared: Arc<Shared>,
