@@ -1,4 +1,4 @@
-//! What one decision costs: planning on one node, and reserving and letting go again.
+//! The cost of one decision: planning on one node, and reserving and releasing.
 //!
 //! `cargo bench -p kerf --bench ledger`
 

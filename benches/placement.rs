@@ -1,8 +1,8 @@
-//! What a decision among 1,213 machines costs under `fragmentation`, single-threaded, and a whole replay; and what it costs
-//! to say whether a pod of several containers fits on one node where the first choice of cards does not do.
+//! The cost of a decision among 1,213 machines under `fragmentation`, single-threaded, and of a whole replay; and the
+//! cost of checking whether a pod of several containers fits on one node where the first choice of GPUs fails.
 //!
-//! `cargo bench -p kerf --bench placement`; `KERF_BENCH_RAW` names a folder for every single measurement. The machines
-//! are as many, with as many cards, as in Alibaba's GPU trace; pods are drawn from about its shapes. `KERF_TRACE` names a
+//! `cargo bench -p kerf --bench placement`; `KERF_BENCH_RAW` names a folder for every single measurement. There are as
+//! many machines and GPUs as in Alibaba's GPU trace; pods are drawn from about its shapes. `KERF_TRACE` names a
 //! folder with a workload in CSV (`nodes.csv`, `pods.csv`) to replay instead.
 
 use std::collections::BTreeSet;
@@ -24,7 +24,7 @@ use kerf::shares::Arrangement;
 use kerf::units::{Mib, Share, Timestamp};
 use kerf_bench_support::figures::{self, Figures};
 
-/// Machines of a kind: how many, cards of each, cores, model.
+/// Machines of one kind: how many, GPUs of each, cores, model.
 const MACHINES: [(usize, usize, u64, &str); 6] = [
     (549, 8, 96, "a"),
     (421, 2, 96, "b"),
@@ -34,7 +34,7 @@ const MACHINES: [(usize, usize, u64, &str); 6] = [
     (19, 2, 104, "f"),
 ];
 
-/// Pods of a kind: weight, cores in thousandths, cards, thousandths of a card.
+/// Pods of one kind: weight, cores in thousandths, GPUs, thousandths of a GPU.
 const PODS: [(usize, u64, u32, u32); 14] = [
     (20, 4000, 0, 0),
     (13, 3152, 1, 810),
@@ -91,7 +91,7 @@ fn main() -> anyhow::Result<()> {
             let begun = Instant::now();
             std::hint::black_box(market.choose(Policy::Fragmentation, class));
             warm.push(begun.elapsed());
-            // a shape that nobody has asked for yet: nothing is known of what any machine offers it
+            // a shape that was never requested: what each machine offers it is not known yet
             let fresh = Shape { memory: Mib(pod.shape.memory.0 + 1 + number as u64), ..pod.shape.clone() };
             let class = market.class(&fresh);
             let begun = Instant::now();
@@ -114,7 +114,7 @@ fn main() -> anyhow::Result<()> {
     figures.finish(test)
 }
 
-/// What one call of preempt plans: many nodes of eight full cards, on each of which a whole card is to become free.
+/// What one call of preempt plans: many nodes of eight full GPUs, on each of which a whole GPU must become free.
 fn preemption(figures: &mut Figures, runs: usize) {
     for (nodes, shares) in [(100, 7), (100, 13), (100, 20), (500, 7), (500, 13), (500, 20)] {
         let mut node = NodeLedger::new(&Inventory::new(
@@ -158,7 +158,7 @@ fn preemption(figures: &mut Figures, runs: usize) {
     }
 }
 
-/// Nearly full nodes of sixteen cards, no two alike, and pods of several containers that do not fit one after the other.
+/// Nearly full nodes of sixteen GPUs, no two alike, and pods of several containers that do not fit one after the other.
 fn several_containers(figures: &mut Figures, nodes: usize) {
     let mut random = Random::new(11);
     for (containers, cards) in [(2, 8), (4, 8), (8, 16)] {
@@ -181,7 +181,7 @@ fn several_containers(figures: &mut Figures, nodes: usize) {
                     1,
                 );
             }
-            // pieces of what is free, and a little more than that now and then
+            // parts of the free room, and now and then a little more than that
             let free: Vec<Share> = node.rooms().iter().map(|room| room.free).collect();
             let asks = (0..containers).filter_map(|_| {
                 let free = free.get(random.below(free.len()))?;
@@ -253,7 +253,7 @@ fn own() -> Workload {
     let trace: Vec<Pod> = (0..8000)
         .filter_map(|number| {
             let (_, cpu, count, milli) = *PODS.get(*weights.get(random.below(weights.len()))?)?;
-            // ten sizes of host for each, so that there are as many shapes as in a real cluster
+            // ten host sizes for each, so that there are as many shapes as in a real cluster
             let cpu = cpu + 100 * random.below(10) as u64;
             Some(pod(format!("pod-{number:04}"), cpu, 8192, count, milli))
         })

@@ -1,4 +1,4 @@
-//! Compiles the protos with protox, so that nobody needs `protoc`.
+//! Compiles the protos with protox, so that `protoc` is not needed.
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     let files = [

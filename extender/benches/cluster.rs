@@ -1,4 +1,4 @@
-//! Reserving and letting go while others do the same: 1, 2, 4 and 8 threads on 1,000 nodes, and all on one node.
+//! Concurrent reserving and releasing: 1, 2, 4 and 8 threads on 1,000 nodes, and all on one node.
 //!
 //! `cargo bench -p kerf-extender --bench cluster`; `KERF_BENCH_RAW` names a folder for every single measurement.
 
@@ -31,7 +31,7 @@ fn main() -> anyhow::Result<()> {
     figures.finish(test)
 }
 
-/// Filter's and prioritize's work on 5,000 nodes with 8 cards, without HTTP and JSON.
+/// The work of filter and prioritize on 5,000 nodes with 8 GPUs, without HTTP and JSON.
 fn survey(figures: &mut Figures, rounds: usize) {
     let cluster = Cluster::default();
     let name = |number: usize| format!("gpu-node-{number:05}.cluster.example");
@@ -81,7 +81,7 @@ fn survey(figures: &mut Figures, rounds: usize) {
     }
 }
 
-/// Each thread reserves a share and lets go of it, `rounds` times, each time on the next node.
+/// Each thread reserves a share and releases it, `rounds` times, each time on the next node.
 fn contend(nodes: usize, threads: usize, rounds: usize) -> Vec<Duration> {
     let cluster = Arc::new(Cluster::default());
     let names: Arc<Vec<NodeName>> = Arc::new((0..nodes).map(|n| NodeName::from(format!("node-{n:04}"))).collect());

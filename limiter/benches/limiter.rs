@@ -1,6 +1,6 @@
-//! What the limiter adds to a call of the driver, and to the start of a process: against the stand-in for the driver, whose
-//! own calls take next to nothing. This program starts itself with and without the limiter, turn by turn, and finds the
-//! driver as programs do that open it (`dlopen`, `dlsym`).
+//! What the limiter adds to a call of the driver, and to the start of a process: with the stand-in for the driver,
+//! whose own calls take next to nothing. This program starts itself with and without the limiter, in turns, and finds
+//! the driver as programs do that open it (`dlopen`, `dlsym`).
 //!
 //! `cargo bench -p kerf-limiter --bench limiter`; `KERF_BENCH_RAW` names a folder for the values.
 
@@ -40,7 +40,7 @@ fn main() -> anyhow::Result<()> {
             [("the driver alone", 100, false), ("whole card", 100, true), ("share of 50, not in debt", 50, true)];
         let mut sums = [0.0; 3];
         let containers = cases.map(|(_, core, _)| Container::new(1024 * MIB, core, core));
-        // turn by turn, so that whatever else the machine does meets all of them
+        // in turns, so that other load of the machine affects all of them
         for round in 0..rounds {
             for (i, (case, _, limited)) in cases.iter().enumerate() {
                 let nanoseconds = measure(&containers[i], what, *limited, CALLS);
@@ -72,7 +72,7 @@ fn main() -> anyhow::Result<()> {
             figures.value(&name, "us", sum / f64::from(starts));
         }
     }
-    // a process that has nothing to do with cards
+    // a process that does not use GPUs
     let container = Container::new(MIB, 50, 50);
     let mut sums = [0.0; 2];
     for _ in 0..starts {
@@ -109,7 +109,7 @@ fn measure(container: &Container, what: &str, limited: bool, calls: u32) -> f64 
     total / f64::from(calls)
 }
 
-/// In the container: prints how many nanoseconds it took.
+/// Runs in the container: prints the nanoseconds that it took.
 fn in_container(what: &str) {
     type Launch = unsafe extern "C" fn(
         *mut c_void,
@@ -124,8 +124,8 @@ fn in_container(what: &str) {
         *mut *mut c_void,
         *mut *mut c_void,
     ) -> c_int;
-    // SAFETY: the functions have these signatures, in the driver's documentation and in the stand-in; all pointers are to
-    // locals.
+    // SAFETY: the functions have these signatures, in the driver's documentation and in the stand-in; all pointers are
+    // to locals.
     unsafe {
         let library = libc::dlopen(c"libcuda.so.1".as_ptr(), libc::RTLD_NOW);
         let find = |name: &CStr| {

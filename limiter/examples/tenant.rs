@@ -1,8 +1,8 @@
-//! A tenant's program in Rust, as the CUDA bindings for Rust use the driver: it opens the library, looks up the functions
-//! once, and shares the card's context between threads. Takes memory in pieces of a MiB until there is none, gives it back,
-//! and does so again. The tests run it in a container.
+//! A tenant's program in Rust, which uses the driver as the CUDA bindings for Rust do: it opens the library, looks up
+//! the functions once, and shares the GPU's context between threads. It takes memory in pieces of a MiB until there is
+//! none, gives it back, and repeats that. The tests run it in a container.
 //!
-//! Prints the card's size, what was free, and for each round what all threads together have got and the last answer.
+//! Prints the GPU's size, the free memory, and for each round what all threads together got and the last status.
 
 use std::ffi::{c_int, c_uint, c_void};
 use std::sync::atomic::{AtomicI32, AtomicUsize, Ordering};
@@ -14,7 +14,7 @@ const THREADS: usize = 4;
 
 type Status = c_int;
 
-/// The functions that it needs.
+/// The driver's functions that the program needs.
 struct Driver {
     init: unsafe extern "C" fn(c_uint) -> Status,
     retain: unsafe extern "C" fn(*mut *mut c_void, c_int) -> Status,
@@ -43,7 +43,7 @@ impl Driver {
     }
 }
 
-/// A context, which threads may share.
+/// A CUDA context, which threads may share.
 #[derive(Clone, Copy)]
 struct Context(*mut c_void);
 
@@ -52,7 +52,7 @@ unsafe impl Sync for Context {}
 
 impl Context {
     fn enter(self, driver: &Driver) -> Status {
-        // SAFETY: the context was given by the driver and is never given back
+        // SAFETY: the driver made the context, and the program never destroys it
         unsafe { (driver.set_current)(self.0) }
     }
 }
@@ -60,7 +60,7 @@ impl Context {
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     let driver = Driver::open()?;
     let mut context = Context(std::ptr::null_mut());
-    // SAFETY: plain calls; what they write to lives on this stack
+    // SAFETY: plain calls; the memory that they write to lives on this stack
     let status = unsafe { (driver.init)(0) };
     // SAFETY: as above
     let status = if status == 0 { unsafe { (driver.retain)(&raw mut context.0, 0) } } else { status };
@@ -75,7 +75,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     println!("total {total}\nfree {free}");
     for _ in 0..2 {
         let (taken, last) = (AtomicUsize::new(0), AtomicI32::new(0));
-        // pieces are given back only when no thread gets one any more
+        // pieces are given back only when no thread gets another one
         let full = std::sync::Barrier::new(THREADS);
         std::thread::scope(|scope| {
             for _ in 0..THREADS {

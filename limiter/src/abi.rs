@@ -1,7 +1,7 @@
-//! The driver's binary interface, as far as it is needed: types, numbers and the places of fields.
+//! The driver's binary interface, as far as the limiter needs it: types, numbers and the offsets of fields.
 //!
-//! Taken from the facts of the public headers `cuda.h`, `cudaTypedefs.h` (CUDA 12.9 and 13.5) and `nvml.h`. Structures that are only
-//! read in part are read by offset, since later versions append fields.
+//! Taken from the facts of the public headers `cuda.h`, `cudaTypedefs.h` (CUDA 12.9 and 13.5) and `nvml.h`. Structures
+//! that are only read in part are read by offset, since later versions append fields.
 
 use std::ffi::{c_int, c_uint, c_ulonglong, c_void};
 
@@ -29,7 +29,7 @@ pub const SYSTEM_NOT_READY: Status = 802;
 /// `CUDA_ERROR_UNKNOWN`.
 pub const UNKNOWN: Status = 999;
 
-/// The driver's answer as a hook's result.
+/// A driver's status as a hook's result.
 pub fn check(status: Status) -> Result<(), Status> {
     if status == SUCCESS { Ok(()) } else { Err(status) }
 }
@@ -118,7 +118,7 @@ pub struct AllocNode {
     rest: [u64; 9],
     access: *const c_void,
     access_count: usize,
-    /// How much is asked for.
+    /// Bytes that the program asks for.
     pub bytes: usize,
     /// Written by the driver.
     pub pointer: Pointer,
@@ -130,7 +130,7 @@ pub struct NodeParams {
     /// `CUgraphNodeType`.
     pub kind: c_int,
     reserved: [c_int; 3],
-    /// What depends on the type.
+    /// Parameters, whose layout depends on the type.
     pub content: [u64; 29],
     reserved2: i64,
 }
@@ -139,7 +139,6 @@ pub struct NodeParams {
 #[repr(C)]
 pub struct LaunchConfig {
     sizes: [c_uint; 7],
-    /// The stream.
     pub stream: Handle,
 }
 
@@ -148,7 +147,6 @@ pub struct LaunchConfig {
 pub struct LaunchParams {
     function: Handle,
     sizes: [c_uint; 7],
-    /// The stream.
     pub stream: Handle,
     parameters: *mut *mut c_void,
 }
@@ -160,7 +158,7 @@ pub struct ArrayMap {
     /// `CUmemOperationType`.
     pub operation: c_int,
     handle_type: c_int,
-    /// What is mapped.
+    /// The memory that is mapped.
     pub handle: c_ulonglong,
     rest: [u64; 3],
 }
@@ -177,11 +175,9 @@ pub struct ExternalMemory {
 /// `nvmlMemory_t`.
 #[repr(C)]
 pub struct NvmlMemory {
-    /// Bytes of the card.
+    /// Bytes of the whole GPU.
     pub total: c_ulonglong,
-    /// Bytes that nobody has.
     pub free: c_ulonglong,
-    /// Bytes that somebody has.
     pub used: c_ulonglong,
 }
 
@@ -190,17 +186,15 @@ pub struct NvmlMemory {
 pub struct NvmlMemory2 {
     /// Size and version of the structure.
     pub version: c_uint,
-    /// Bytes of the card.
+    /// Bytes of the whole GPU.
     pub total: c_ulonglong,
-    /// Bytes that the driver has for itself.
+    /// Bytes that the driver keeps for itself.
     pub reserved: c_ulonglong,
-    /// Bytes that nobody has.
     pub free: c_ulonglong,
-    /// Bytes that somebody has.
     pub used: c_ulonglong,
 }
 
-// The places of the fields that are read, as the header's structures have them.
+// Offsets of the fields that are read, as in the headers' structures.
 const _: () = {
     use std::mem::{offset_of, size_of};
     assert!(offset_of!(Properties, location) == 8);

@@ -1,4 +1,4 @@
-//! The container's cards, and what of the shared file is this process' own.
+//! The container's GPUs, and this process' entry in the shared file.
 
 use std::ffi::c_int;
 use std::fmt::Write as _;
@@ -25,20 +25,19 @@ pub struct Cards {
     liveness: Liveness,
     /// By position in the limits.
     all: Vec<Card>,
-    /// By the driver's ordinal: position in the limits. Known after `cuInit`.
+    /// Position in the limits by the driver's ordinal. Known after `cuInit`.
     ordinals: OnceLock<Vec<Option<usize>>>,
 }
 
-/// One of the container's cards.
 pub struct Card {
     pub account: Account,
     pub pacer: Pacer,
-    /// What contexts take, once for a process.
+    /// Bytes that contexts take, counted once per process.
     pub context_bytes: u64,
 }
 
 impl Cards {
-    /// Reads the files of the contract, and takes an entry of the shared one.
+    /// Reads the files of the contract and takes an entry of the shared file.
     pub fn open() -> Result<Self, Unusable> {
         let limits = files::limits()?;
         let (state, inode) = files::state()?;
@@ -60,12 +59,12 @@ impl Cards {
         &self.all
     }
 
-    /// A card by its position in the limits.
+    /// A GPU by its position in the limits.
     pub fn get(&self, card: usize) -> Option<&Card> {
         self.all.get(card)
     }
 
-    /// The position in the limits of the card that the calling thread's context is on; `None` where the limits do not name it.
+    /// The position in the limits of the GPU of the calling thread's context; `None` where the limits do not name it.
     pub fn here(&self) -> Option<usize> {
         let ordinals = self.ordinals();
         if let [only] = ordinals[..] {
@@ -74,14 +73,14 @@ impl Cards {
         let mut device = 0;
         // SAFETY: the pointer is to a local.
         let status = unsafe { driver::cuCtxGetDevice(&raw mut device) };
-        // without a context the driver refuses whatever is asked next
+        // without a context the driver refuses the call that follows
         if status == SUCCESS { self.of_device(device) } else { Some(0) }
     }
 
     /// The position in the limits of one of the driver's devices.
     pub fn of_device(&self, device: Device) -> Option<usize> {
         let card = usize::try_from(device).ok().and_then(|i| self.ordinals().get(i).copied());
-        // what the driver does not have it refuses itself
+        // the driver itself refuses a device that it does not have
         card.unwrap_or(Some(0))
     }
 
@@ -90,7 +89,7 @@ impl Cards {
         self.ordinals().iter().position(|c| *c == Some(card)).and_then(|i| i.try_into().ok())
     }
 
-    /// The position in the limits of the card with this uuid.
+    /// The position in the limits of the GPU with this uuid.
     pub fn of_uuid(&self, uuid: &str) -> Option<usize> {
         self.limits.devices().iter().position(|d| d.uuid.eq_ignore_ascii_case(uuid))
     }
@@ -102,7 +101,7 @@ impl Cards {
         let mut count: c_int = 0;
         // SAFETY: the pointer is to a local.
         if unsafe { driver::cuDeviceGetCount(&raw mut count) } != SUCCESS {
-            // before cuInit: nothing can be allocated either
+            // before cuInit: nothing can be allocated yet
             return &[];
         }
         self.ordinals.get_or_init(|| (0..count).map(|device| self.identify(device)).collect())
@@ -110,7 +109,7 @@ impl Cards {
 
     fn identify(&self, device: Device) -> Option<usize> {
         let mut uuid = Uuid::default();
-        // SAFETY: the pointer is to a local of the driver's layout. The second version tells a MIG instance's own.
+        // SAFETY: the pointer is to a local of the driver's layout. For a MIG instance, version 2 returns its own uuid.
         let status = unsafe {
             match driver::cuDeviceGetUuid_v2(&raw mut uuid, device) {
                 SUCCESS => SUCCESS,
@@ -133,20 +132,20 @@ impl Cards {
         card
     }
 
-    /// Reserves on a card, where there is room.
+    /// Reserves memory on a GPU, where there is room.
     pub fn reserve(&self, card: &Card, bytes: u64) -> Result<(), Refused> {
         self.liveness.confirm(self.state, self.slot);
         card.account.reserve(bytes, &self.liveness)
     }
 
-    /// For the host: this process has the limiter, and has come to its limits.
+    /// Tells the host that this process has the limiter and has reached its limits.
     pub fn seen(&self) {
         if let Some(process) = self.state.processes.get(self.slot) {
             process.seen.store(clock::now(), Ordering::Relaxed);
         }
     }
 
-    /// For the host: something was found that should not be.
+    /// Tells the host about a problem.
     pub fn flag(&self, flags: Flags) {
         self.state.header.flags.fetch_or(flags.0, Ordering::Relaxed);
     }

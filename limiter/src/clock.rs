@@ -1,6 +1,6 @@
-//! The time, and waiting for it.
+//! The time, and waiting for a moment.
 //!
-//! Both go through the C library's names, so that a test can put its own time in their place.
+//! Both call the C library by name, so that a test can replace the time.
 
 /// `CLOCK_MONOTONIC` in nanoseconds.
 pub fn now() -> u64 {
@@ -16,7 +16,7 @@ pub fn sleep_until(moment: u64) {
         tv_sec: (moment / 1_000_000_000) as libc::time_t,
         tv_nsec: (moment % 1_000_000_000) as libc::c_long,
     };
-    // SAFETY: the pointer is to a local of the right type, and none is given for the remainder.
+    // SAFETY: the pointer is to a local of the right type, and no pointer is given for the remainder.
     unsafe {
         libc::clock_nanosleep(libc::CLOCK_MONOTONIC, libc::TIMER_ABSTIME, &raw const time, std::ptr::null_mut())
     };

@@ -1,5 +1,5 @@
-//! The driver's own functions, which hooks and the rest of the limiter call. One that this driver does not have answers
-//! `CUDA_ERROR_NOT_FOUND`.
+//! The driver's own functions, which hooks and the rest of the limiter call. A function that this driver does not have
+//! returns `CUDA_ERROR_NOT_FOUND`.
 
 #![allow(non_snake_case, non_upper_case_globals, clippy::too_many_arguments, reason = "the driver's own")]
 #![allow(clippy::missing_safety_doc, reason = "as the driver's documentation says of each")]
@@ -20,12 +20,12 @@ macro_rules! declare {
                 }
                 // SAFETY: the driver's function of this name has this signature.
                 let function: unsafe extern "C" fn($($type),*) -> Status = unsafe { mem::transmute(address) };
-                // SAFETY: the caller keeps what the driver asks for.
+                // SAFETY: the caller keeps the driver's requirements.
                 unsafe { function($($argument),*) }
             }
         )*
 
-        /// Where they are.
+        /// The functions' addresses.
         pub mod function {
             use super::CStr;
             use crate::library::{CUDA, Function, NVML};
@@ -48,7 +48,7 @@ macro_rules! declare_all {
         declare! {
             $($library $name($($argument: $type),*);)*
 
-            // called, and not stood in for
+            // called, but not replaced
                 CUDA cuDeviceGetCount(count: *mut c_int);
                 CUDA cuDeviceGetUuid(uuid: *mut Uuid, device: Device);
                 CUDA cuDeviceGetUuid_v2(uuid: *mut Uuid, device: Device);

@@ -1,4 +1,4 @@
-//! Which of the limiter's functions a program gets for a name of the driver's.
+//! Which of the limiter's functions a program gets for a name of a driver's function.
 
 use std::ffi::{CStr, CString, c_int, c_void};
 
@@ -8,12 +8,12 @@ use crate::library::{self, Function};
 use crate::message::{self, Topic};
 use crate::process;
 
-/// One function that is stood in for.
+/// One of the driver's functions that the limiter replaces.
 pub struct Entry {
-    /// The limiter's.
+    /// The limiter's function.
     pub hook: *mut c_void,
     pub driver: &'static Function,
-    /// The version of CUDA that brought it, as `cuGetProcAddress` counts.
+    /// The version of CUDA that introduced it, as `cuGetProcAddress` counts.
     pub since: c_int,
 }
 
@@ -25,8 +25,8 @@ pub fn find(entries: &'static [Entry], name: &CStr) -> Option<&'static Entry> {
     entries.iter().find(|e| e.driver.name() == name)
 }
 
-/// What a program gets where the driver has handed out `found` for `symbol`, which names no version: the limiter's
-/// function in the place of that very one.
+/// The function that a program gets where the driver has returned `found` for `symbol`, a name without a version: the
+/// limiter's replacement of exactly that function.
 pub fn instead_of(
     entries: &'static [Entry],
     symbol: &CStr,
@@ -36,7 +36,7 @@ pub fn instead_of(
 ) -> *mut c_void {
     let mut family = entries.iter().filter(|e| base(e.driver.name()) == symbol.to_bytes()).peekable();
     if family.peek().is_none() {
-        // one of another family's: the driver answers some names with a function of another name
+        // of another family: the driver answers some names with a function of another name
         return entries.iter().find(|e| e.driver.address() == found).map_or(found, |e| e.hook);
     }
     let mut best: Option<&Entry> = None;
@@ -46,7 +46,7 @@ pub fn instead_of(
         }
         let name = entry.driver.name().to_bytes();
         let threads = name.ends_with(b"_ptsz") || name.ends_with(b"_ptds");
-        // the newest that the asked version had; of a pair, the one for the asked default stream
+        // the newest that the requested version had; of a pair, the one for the requested default stream
         let fits = entry.since <= version && (!threads || per_thread);
         if fits && best.is_none_or(|b| (b.since, false) <= (entry.since, threads)) {
             best = Some(entry);
@@ -55,7 +55,7 @@ pub fn instead_of(
     if let Some(entry) = entries.iter().find(|e| e.driver.address() == found) {
         return entry.hook;
     }
-    // a driver that hands out other addresses than the loader is known by version alone; one that has a later version of
+    // a driver that returns other addresses than the loader is known by version alone; a driver with a later version of
     // the function is not known at all
     let later = (2..=9).any(|n| {
         let name = [symbol.to_bytes(), format!("_v{n}").as_bytes()].concat();
@@ -83,7 +83,7 @@ pub fn instead_of(
     }
 }
 
-/// An exported name without its version and stream suffixes: what `cuGetProcAddress` is asked for.
+/// An exported name without its version and stream suffixes, as `cuGetProcAddress` takes it.
 fn base(name: &CStr) -> &[u8] {
     let name = name.to_bytes();
     let name = name.strip_suffix(b"_ptsz").or(name.strip_suffix(b"_ptds")).unwrap_or(name);

@@ -1,4 +1,4 @@
-//! The three files of the contract, as this process uses them. Each error names the file.
+//! The three files of the contract, as this process uses them. Each error names its file.
 
 use std::fmt;
 use std::fs::File;
@@ -16,15 +16,15 @@ use kerf_limiter_contract::{allowance, path};
 pub enum Unusable {
     Io(&'static str, io::Error),
     Limits(LimitsError),
-    /// The state file has so many bytes.
+    /// The state file has this wrong length.
     Length(u64),
-    /// The state file does not begin as one does.
+    /// The state file does not begin with the right bytes.
     Magic,
-    /// The state file is of this version.
+    /// The state file has this unknown version.
     Version(u32),
-    /// `/proc` does not tell when this process was started.
+    /// `/proc` does not tell when this process started.
     NoStartTime,
-    /// The state file has no entry left.
+    /// The state file has no free entry.
     Full,
 }
 
@@ -43,7 +43,7 @@ impl fmt::Display for Unusable {
     }
 }
 
-/// What the container may use.
+/// Reads the container's limits.
 pub fn limits() -> Result<Limits, Unusable> {
     let mut text = Vec::new();
     File::open(path::LIMITS)
@@ -52,7 +52,7 @@ pub fn limits() -> Result<Limits, Unusable> {
     Limits::parse(&text).map_err(Unusable::Limits)
 }
 
-/// What the container's processes use, mapped for as long as this process lives; and the file's inode.
+/// Maps the state file for as long as this process lives; with the file's inode.
 pub fn state() -> Result<(&'static State, u64), Unusable> {
     let about = |error: io::Error| Unusable::Io(path::STATE, error);
     let file = File::options().read(true).write(true).open(path::STATE).map_err(about)?;
@@ -74,7 +74,7 @@ fn map_state(file: &File, length: u64) -> Result<&'static State, Unusable> {
         return Err(Unusable::Io(path::STATE, io::Error::last_os_error()));
     }
     // SAFETY: page-aligned, as long as `State`, and all of `State` is atomic integers, for which any bytes are a value,
-    // also while other processes write them. Where the tenant shortens the file the process gets SIGBUS.
+    // also while other processes write them. Where the tenant shortens the file, the process gets SIGBUS.
     let state = unsafe { &*address.cast::<State>() };
     if state.header.magic.load(Ordering::Relaxed) != state::MAGIC {
         return Err(Unusable::Magic);
@@ -85,7 +85,7 @@ fn map_state(file: &File, length: u64) -> Result<&'static State, Unusable> {
     }
 }
 
-/// What the host decides while the process runs, mapped as well; `None` where the host does not.
+/// Maps the allowance, which the host writes while the process runs; `None` where there is no such file.
 pub fn allowance() -> Option<&'static [AtomicU64]> {
     let file = File::open(path::ALLOWANCE).ok()?;
     if file.metadata().ok()?.len() != allowance::BYTES as u64 {
@@ -98,8 +98,8 @@ pub fn allowance() -> Option<&'static [AtomicU64]> {
     if address == libc::MAP_FAILED {
         return None;
     }
-    // SAFETY: page-aligned, that long, and atomic integers take any bytes. It is never written through this reference; the
-    // file is the host's, which does not shorten it.
+    // SAFETY: page-aligned, that long, and atomic integers take any bytes. It is never written through this reference;
+    // the file belongs to the host, which does not shorten it.
     let words = unsafe { std::slice::from_raw_parts(address.cast::<AtomicU64>(), allowance::BYTES / 8) };
     let (magic, entries) = words.split_first()?;
     (magic.load(Ordering::Relaxed) == allowance::MAGIC).then_some(entries)

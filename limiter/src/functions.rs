@@ -1,9 +1,9 @@
-//! The driver's functions that the limiter stands in for, one in a row: its library, the version of CUDA that brought it (as
-//! `cuGetProcAddress` counts), its signature, and the hook that is called in its place.
+//! The driver's functions that the limiter replaces, one in a row: its library, the version of CUDA that introduced it
+//! (as `cuGetProcAddress` counts), its signature, and the hook that is called in its place.
 //!
-//! A hook is given the call of the driver's own function with the program's arguments, and then what stands in the row.
+//! A hook gets the call of the driver's own function with the program's arguments, then the other arguments of its row.
 
-/// Hands the rows to a macro.
+/// Passes the rows to a macro.
 macro_rules! functions {
     ($expand:ident) => {
         $expand! {

@@ -1,7 +1,7 @@
-//! What is done in the place of the driver's functions. Each hook is given the call of the driver's own function with the
-//! program's arguments, and those of the arguments that it looks at.
+//! Replacements of the driver's functions. Each hook gets the call of the driver's own function with the program's
+//! arguments, and those of the arguments that it looks at.
 //!
-//! All of them are unsafe to call as the driver's are: pointers must be what the driver's documentation says. Where it
+//! All of them are unsafe to call, as the driver's are: pointers must be as the driver's documentation says. Where it
 //! allows null for an output, so do these.
 
 use crate::abi::{NOT_SUPPORTED, Status};
@@ -18,7 +18,7 @@ pub mod pool;
 pub mod proc_address;
 pub mod stream;
 
-/// In the place of a function that cannot be limited.
+/// Replaces a function that cannot be limited.
 pub unsafe fn unsupported(_: impl FnOnce() -> Status) -> Result<(), Status> {
     Err(NOT_SUPPORTED)
 }

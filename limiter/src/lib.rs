@@ -1,32 +1,32 @@
-//! `libkerf_limiter.so`: holds a container to its share of a card, from inside.
+//! `libkerf_limiter.so`: holds a container to its share of a GPU, from inside the container.
 //!
-//! The loader puts it before NVIDIA's driver in every process of a container ([`kerf_limiter_contract`] says how). A program
-//! that calls the driver, by whichever of its ways, calls a function of this library first where memory or time is at
-//! stake ([`table`] lists them), and that calls the driver's. Everything else goes straight to the driver.
+//! The loader puts it before NVIDIA's driver in every process of a container ([`kerf_limiter_contract`] says how).
+//! However a program calls the driver, it first calls a function of this library where memory or GPU time matters
+//! ([`table`] lists them), and that function calls the driver's. Everything else goes straight to the driver.
 //!
 //! | module | what it is |
 //! | --- | --- |
-//! | [`functions`] | what is stood in for: a row for each of the driver's functions |
+//! | [`functions`] | the replaced functions: a row for each |
 //! | [`table`] | the exported functions, made from the rows |
 //! | [`entry`], [`symbol`] | which of them a program gets for a name: `cuGetProcAddress`, `dlsym` |
 //! | [`hook`] | what they do |
-//! | [`process`], [`cards`] | this process: allocations; limits and entry in the shared file |
-//! | [`memory`] | who holds how much: the account, pools, mappings, graphs |
+//! | [`process`], [`cards`] | this process: allocations; limits and its entry in the shared file |
+//! | [`memory`] | memory that processes hold: the account, pools, mappings, graphs |
 //! | [`pace`] | holding launches back: the bucket, the timeline, marks on streams |
 //! | [`files`] | the files of the contract |
 //! | [`driver`], [`library`], [`abi`] | the driver's own functions, how they are found, types and numbers |
-//! | [`clock`], [`message`] | the time; what the tenant is told |
+//! | [`clock`], [`message`] | the time; messages to the tenant |
 //!
 //! # Rules
 //!
-//! * It depends on the C library alone, does nothing when it is loaded, and starts no thread: a process without cards pays
-//!   for the mapping, and `fork` is safe at any moment.
-//! * A process whose limits or shared file cannot be used gets `CUDA_ERROR_SYSTEM_NOT_READY` from everything that is
-//!   stood in for, `cuInit` first, and one line on standard error that names the file.
-//! * An error of this library (a panic) ends in `CUDA_ERROR_UNKNOWN` for that call and is told to the host
+//! * It depends on the C library alone, does nothing when it is loaded, and starts no thread: a process without GPUs
+//!   pays for the mapping only, and `fork` is safe at any moment.
+//! * A process whose limits or shared file cannot be used gets `CUDA_ERROR_SYSTEM_NOT_READY` from every replaced
+//!   function, `cuInit` first, and one line on standard error that names the file.
+//! * An internal error (a panic) ends in `CUDA_ERROR_UNKNOWN` for that call and sets a flag for the host
 //!   ([`Flags::FAULT`](kerf_limiter_contract::state::Flags::FAULT)); it never unwinds into the program.
-//! * No lock of this library is held while the driver launches kernels or waits, so kernels that wait for each other still
-//!   meet. (Graphs that allocate are launched one at a time.)
+//! * No lock of this library is held while the driver launches kernels or waits, so kernels that wait for each other
+//!   do not block. (Graphs that allocate are launched one at a time.)
 
 mod abi;
 mod cards;
@@ -41,7 +41,7 @@ mod memory;
 mod message;
 mod pace;
 mod process;
-// a test is not to find its own `dlsym`
+// a test must not find its own `dlsym`
 #[cfg(not(test))]
 mod symbol;
 mod table;

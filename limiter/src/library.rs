@@ -1,4 +1,4 @@
-//! The driver's libraries and the functions in them, found when they are first needed, past the limiter's own.
+//! The driver's libraries and their functions, found when they are first needed, past the limiter's own.
 
 use std::ffi::{CStr, c_char, c_void};
 use std::mem;
@@ -7,15 +7,12 @@ use std::sync::atomic::{AtomicPtr, Ordering};
 
 use crate::abi::Handle;
 
-/// A library of the driver.
 pub struct Library {
     name: &'static CStr,
     handle: AtomicPtr<c_void>,
 }
 
-/// The CUDA driver.
 pub static CUDA: Library = Library::new(c"libcuda.so.1");
-/// The management library.
 pub static NVML: Library = Library::new(c"libnvidia-ml.so.1");
 
 impl Library {
@@ -23,13 +20,13 @@ impl Library {
         Self { name, handle: AtomicPtr::new(ptr::null_mut()) }
     }
 
-    /// The loader's handle; null where there is no such library. The one that the program has loaded, if it has.
+    /// The loader's handle; null where there is no such library. A library that the program has loaded is reused.
     fn handle(&self) -> Handle {
         let known = self.handle.load(Ordering::Acquire);
         if !known.is_null() {
             return known;
         }
-        // SAFETY: the name is a C string that lives for ever. Loading runs the driver's initialisers, as the
+        // SAFETY: the name is a static C string. Loading runs the driver's initialisers, as the
         // program would have done.
         let found = unsafe {
             let loaded = libc::dlopen(self.name.as_ptr(), libc::RTLD_LAZY | libc::RTLD_NOLOAD);
@@ -40,7 +37,7 @@ impl Library {
     }
 }
 
-/// In the place of the address of a function that the library does not have.
+/// Stands for the address of a function that the library does not have.
 const ABSENT: usize = 1;
 
 /// One function of a library.
@@ -59,7 +56,7 @@ impl Function {
         self.name
     }
 
-    /// Null where this driver does not have it.
+    /// Null where this driver does not have the function.
     pub fn address(&self) -> *mut c_void {
         let known = self.address.load(Ordering::Relaxed);
         match known.addr() {
@@ -81,7 +78,7 @@ impl Function {
         found
     }
 
-    /// Takes an address that the program was given, where the library itself cannot be found by its name.
+    /// Notes an address that the program was given, where the library itself cannot be found by its name.
     pub fn learn(&self, address: *mut c_void) {
         if self.address().is_null() {
             self.address.store(address, Ordering::Relaxed);
@@ -89,7 +86,7 @@ impl Function {
     }
 }
 
-/// Whether the CUDA driver has a function, by name.
+/// The CUDA driver's function of this name; null where there is none.
 pub fn in_cuda(name: &CStr) -> *mut c_void {
     let handle = CUDA.handle();
     if handle.is_null() { ptr::null_mut() } else { in_library(handle, name) }
@@ -100,7 +97,7 @@ pub static REAL: AtomicPtr<c_void> = AtomicPtr::new(ptr::null_mut());
 
 type Dlsym = unsafe extern "C" fn(*mut c_void, *const c_char) -> *mut c_void;
 
-/// A symbol of a library, past the limiter.
+/// Looks up a symbol of a library, past the limiter.
 fn in_library(handle: *mut c_void, name: &CStr) -> *mut c_void {
     // SAFETY: the handle is the loader's and the name a C string.
     unsafe { dlsym()(handle, name.as_ptr()) }
@@ -110,22 +107,22 @@ fn in_library(handle: *mut c_void, name: &CStr) -> *mut c_void {
 pub fn dlsym() -> Dlsym {
     let mut address = REAL.load(Ordering::Acquire);
     if address.is_null() {
-        // `dlvsym` is not the limiter's, so it finds the C library's `dlsym`. Versions: glibc's first for each
+        // `dlvsym` is not replaced, so it finds the C library's `dlsym`. Versions: glibc's first for each
         // architecture, and the one since 2.34
         for version in [c"GLIBC_2.2.5", c"GLIBC_2.17", c"GLIBC_2.34"] {
-            // SAFETY: all are C strings that live for ever.
+            // SAFETY: all are static C strings.
             address = unsafe { libc::dlvsym(libc::RTLD_NEXT, c"dlsym".as_ptr(), version.as_ptr()) };
             if !address.is_null() {
                 break;
             }
         }
         if address.is_null() {
-            // no such C library: symbols cannot be found at all
+            // another C library: symbols cannot be found at all
             address = nothing as Dlsym as *mut c_void;
         }
         REAL.store(address, Ordering::Release);
     }
-    // SAFETY: the address is that of a function with this signature, whichever of the two it is.
+    // SAFETY: both candidates are functions with this signature.
     unsafe { mem::transmute::<*mut c_void, Dlsym>(address) }
 }
 

@@ -1,4 +1,4 @@
-//! Who holds how much of a card.
+//! How much of a GPU's memory each process holds.
 
 pub mod account;
 pub mod allocations;

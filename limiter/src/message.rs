@@ -1,25 +1,25 @@
-//! What the tenant is told, on standard error.
+//! Messages to the tenant, on standard error.
 
 use std::fmt;
 use std::io::{self, Write};
 use std::sync::atomic::{AtomicU32, Ordering};
 
-/// Something that is said once in a process.
+/// A message that is written once per process.
 #[derive(Clone, Copy, Debug)]
 pub enum Topic {
-    /// The container cannot be held to its limits, so its cards are shut.
+    /// The container cannot be held to its limits, so it cannot use its GPUs.
     Closed = 0,
-    /// A card that the limits do not name.
+    /// A GPU that the limits do not name.
     Unlisted = 1,
-    /// A version of a function that is not known.
+    /// An unknown version of a function.
     Version = 2,
-    /// An error of the limiter.
+    /// An internal error of the limiter.
     Fault = 3,
 }
 
 static SAID: AtomicU32 = AtomicU32::new(0);
 
-/// Says it, unless this process has heard of the topic.
+/// Writes the message, unless this process has written one of this topic.
 pub fn once(topic: Topic, text: fmt::Arguments<'_>) {
     let bit = 1 << topic as u32;
     if SAID.fetch_or(bit, Ordering::Relaxed) & bit == 0 {
@@ -28,7 +28,7 @@ pub fn once(topic: Topic, text: fmt::Arguments<'_>) {
     }
 }
 
-/// In a forked child everything may be said again.
+/// A forked child may write every message again.
 pub fn forget() {
     SAID.store(0, Ordering::Relaxed);
 }

@@ -1,11 +1,11 @@
-//! Holding launches back, so that the container has no more of a card's time than it may.
+//! Holding launches back, so that the container has no more of a GPU's time than it may.
 //!
-//! Time is measured, not guessed from the size of grids: with events of the driver around runs of launches. What
-//! ran is charged to the container's [`bucket`], overlaps once ([`timeline`]); a launch waits until the bucket is not in
-//! debt. A kernel is never interrupted, so one that takes long is paid for afterwards.
+//! Time is measured, not guessed from the size of grids: with the driver's events around runs of launches. The measured
+//! time is charged to the container's [`bucket`], overlaps once ([`timeline`]); a launch waits until the bucket is out
+//! of debt. A kernel is never interrupted, so a long one is paid for afterwards.
 //!
-//! Between two marks on a stream there are at most [`MARK_LAUNCHES`] launches, or one that is long; no more than a few
-//! marks are outstanding on a stream, so that a program cannot queue seconds of work before the first of it was
+//! Between two marks on a stream there are at most [`MARK_LAUNCHES`] launches, or one long launch; only a few
+//! marks are outstanding on a stream, so that a program cannot queue seconds of work before the first of it is
 //! charged.
 
 pub mod bucket;
@@ -26,18 +26,18 @@ use crate::clock;
 use crate::memory::allocations::PointerHasher;
 use lane::{Events, Lane};
 
-/// Most launches between two marks.
+/// The most launches between two marks.
 pub const MARK_LAUNCHES: u32 = 16;
-/// Most marks on a stream that have not been reached.
+/// The most marks on a stream that have not been reached.
 const AHEAD: usize = 3;
-/// Launches that take longer than this are marked one by one; nanoseconds.
+/// Launches that take longer than this get a mark each; nanoseconds.
 const LONG: u64 = 20_000;
 /// With launches that take longer than this, the next one waits for the last; nanoseconds.
 const VERY_LONG: u64 = 5_000_000;
 /// Short launches behind the last mark that are not looked at one by one where the stream may have run dry in between.
 const DRY: u32 = 8;
-/// How long what the driver said of a stream's marks is taken to hold; nanoseconds. Who launches faster than this has not
-/// let the stream run dry.
+/// For how long the driver's answer about a stream's marks is taken to hold; nanoseconds. A program that launches
+/// faster than this has not let the stream run dry.
 const ASK: u64 = 5_000;
 /// The longest sleep before the allowance is looked at again; nanoseconds.
 const NAP: u64 = 100_000_000;
@@ -45,14 +45,14 @@ const NAP: u64 = 100_000_000;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Work {
     Kernel,
-    /// A graph: many kernels, marked by itself.
+    /// A graph: many kernels, with a mark of its own.
     Graph,
 }
 
 pub struct Pacer {
     state: &'static State,
     card: usize,
-    /// Millionths of the card's time: `vcuda-core`.
+    /// `vcuda-core` in millionths of the GPU's time.
     floor: u32,
     allowance: Option<&'static [AtomicU64]>,
     inner: Mutex<Inner>,
@@ -63,13 +63,13 @@ struct Inner {
     lanes: HashMap<Key, Lane, BuildHasherDefault<PointerHasher>>,
     /// Marks that can be used again, by context.
     events: HashMap<usize, Events, BuildHasherDefault<PointerHasher>>,
-    /// Nanoseconds that a launch took of late.
+    /// Nanoseconds that a recent launch took, on average.
     mean: u64,
-    /// When marks were last asked for.
+    /// When the driver was last asked about marks.
     asked: u64,
 }
 
-/// One stream of one context; a thread's own default stream by the thread as well.
+/// One stream of one context; the default stream of a thread also by thread.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 struct Key {
     context: usize,
@@ -78,30 +78,30 @@ struct Key {
 }
 
 impl Pacer {
-    /// For the card at a position of the limits.
+    /// For the GPU at a position of the limits.
     pub fn new(
         state: &'static State,
         card: usize,
         limits: &DeviceLimits,
         allowance: Option<&'static [AtomicU64]>,
     ) -> Self {
-        // ceiling and floor decide at the host, which writes the allowance; without it the floor holds
+        // the host applies ceiling and floor and writes the allowance; without an allowance the floor holds
         let floor = u32::from(limits.core) * (allowance::WHOLE / 100);
         Self { state, card, floor, allowance, inner: Mutex::default() }
     }
 
-    /// The part of wall time in which kernels may run just now, in millionths.
+    /// The part of wall time in which kernels may run now, in millionths.
     fn rate(&self, now: u64) -> u32 {
         let entry = self.allowance.and_then(|entries| entries.get(self.card));
         entry.and_then(|e| allowance::read(e.load(Ordering::Relaxed), now)).unwrap_or(self.floor)
     }
 
-    /// Whether kernels on this card are ever held back.
+    /// Whether kernels on this GPU are ever held back.
     pub fn paces(&self) -> bool {
         self.floor != allowance::WHOLE
     }
 
-    /// Launches `work` on a stream, when it may.
+    /// Launches `work` on a stream, as soon as it may.
     pub fn launch(
         &self,
         capturing: bool,
@@ -117,7 +117,7 @@ impl Pacer {
         self.wait(now);
         let key = Key::of(context(), stream);
         if capturing && stream as usize <= STREAM_PER_THREAD {
-            // a mark on this stream would break the capture; the host sees what it takes
+            // a mark on this stream would break the capture; the host sees how much it uses
             self.state.header.flags.fetch_or(kerf_limiter_contract::state::Flags::UNMEASURED.0, Ordering::Relaxed);
             return call();
         }
@@ -128,7 +128,7 @@ impl Pacer {
         status
     }
 
-    /// Before the program waits for a stream, or for all (`None`): what is not marked yet is.
+    /// Before the program waits for a stream, or for all (`None`): marks launches that have no mark yet.
     pub fn close(&self, context: usize, stream: Option<Handle>) {
         let only = stream.map(|s| Key::of(context, s));
         let mut inner = self.inner();
@@ -140,19 +140,19 @@ impl Pacer {
         }
     }
 
-    /// After the program has waited: charges what has ended.
+    /// After the program has waited: charges launches that have ended.
     pub fn harvest(&self) {
         self.charge(&mut self.inner());
     }
 
-    /// A context is gone, and its streams and events.
+    /// A context is gone, with its streams and events.
     pub fn forget_context(&self, context: usize) {
         let mut inner = self.inner();
         inner.lanes.retain(|key, _| key.context != context);
         inner.events.remove(&context);
     }
 
-    /// A stream is about to be destroyed: what was launched on it is still charged.
+    /// A stream is about to be destroyed: its launches are still charged.
     pub fn retire(&self, context: usize, stream: Handle) {
         let key = Key::of(context, stream);
         let mut inner = self.inner();
@@ -178,7 +178,7 @@ impl Pacer {
             if due <= now {
                 break;
             }
-            // what has run meanwhile is charged before more is let through
+            // ended launches are charged before more are let through
             self.harvest();
             let due = bucket::due(&device.due, now);
             clock::sleep_until(due.min(now + NAP));
@@ -223,7 +223,7 @@ impl Pacer {
             if let Some(ran) = lane.resume(events, stream, mean) {
                 drop(inner);
                 self.book(ran);
-                // what that costs is waited for now, and not as a part of the run that begins
+                // its cost is waited for now, and not as a part of the run that begins
                 self.wait(clock::now());
                 continue;
             }
@@ -237,13 +237,13 @@ impl Pacer {
         let Inner { lanes, events, .. } = &mut *inner;
         let lane = lanes.entry(key).or_default();
         lane.launched(if work == Work::Graph { MARK_LAUNCHES } else { 1 });
-        // the first of a run by itself: that is how long one takes
+        // the first of a run gets its own mark: that tells how long one takes
         if long || work == Work::Graph || lane.unmarked() >= MARK_LAUNCHES || lane.fresh() {
             lane.mark(events.entry(key.context).or_default(), stream);
         }
     }
 
-    /// Charges what has ended on all streams, earliest first.
+    /// Charges ended launches of all streams, earliest first.
     fn charge(&self, inner: &mut Inner) {
         let mut ran = Vec::new();
         for (key, lane) in &mut inner.lanes {
@@ -288,6 +288,6 @@ impl Key {
 }
 
 fn thread() -> u64 {
-    // SAFETY: takes nothing and cannot fail.
+    // SAFETY: has no arguments and cannot fail.
     unsafe { libc::pthread_self() as u64 }
 }

@@ -1,4 +1,4 @@
-//! This process, as far as it uses cards: its limits, its entry in the shared file, and what it has allocated.
+//! This process' use of GPUs: its limits, its entry in the shared file, and its allocations.
 
 use std::collections::HashMap;
 use std::ptr;
@@ -19,7 +19,7 @@ use crate::memory::mapping::Mappings;
 use crate::memory::pool::Pools;
 use crate::message::{self, Topic};
 
-/// A process that has used the driver. Made once and never freed, since threads may be in it until the very end.
+/// A process that has used the driver. Made once and never freed, since threads may use it until the very end.
 pub struct Process {
     pub cards: Cards,
     /// Linear memory, by pointer.
@@ -30,13 +30,11 @@ pub struct Process {
     pub heaps: Allocations,
     /// Imported memory of other interfaces, by handle.
     pub externals: Allocations,
-    /// Physical memory and where it is mapped.
     pub mappings: Mappings,
-    /// Pools of stream-ordered memory.
     pub pools: Pools,
-    /// What graphs allocate when they run.
+    /// Memory that graphs allocate when they run.
     pub graphs: Graphs,
-    /// Streams that are being captured.
+    /// The number of streams that are being captured.
     pub captures: AtomicU32,
     contexts: Mutex<HashMap<usize, Context>>,
 }
@@ -49,15 +47,15 @@ struct Context {
 }
 
 static CURRENT: AtomicPtr<Process> = AtomicPtr::new(ptr::null_mut());
-/// 0: nobody is making [`CURRENT`]; 1: somebody is; 2: it cannot be made.
+/// State of making [`CURRENT`]. 0: not being made; 1: being made; 2: cannot be made.
 static MAKING: AtomicU32 = AtomicU32::new(0);
 
 const IDLE: u32 = 0;
 const BUSY: u32 = 1;
 const FAILED: u32 = 2;
 
-/// This process; made at the first call. Without usable limits there is none, and every call of the driver's that the
-/// limiter stands in for fails with `CUDA_ERROR_SYSTEM_NOT_READY`.
+/// This process; made at the first call. It needs usable limits: without them every replaced function fails with
+/// `CUDA_ERROR_SYSTEM_NOT_READY`.
 pub fn current() -> Result<&'static Process, Status> {
     let known = CURRENT.load(Ordering::Acquire);
     if known.is_null() {
@@ -92,7 +90,7 @@ fn make() -> Result<&'static Process, Status> {
             static HANDLER: OnceLock<()> = OnceLock::new();
             HANDLER.get_or_init(|| {
                 // SAFETY: the handler only stores to atomics. A failure (no memory) leaves the child with its parent's
-                // entry, where what it allocates still counts.
+                // entry, where its allocations still count.
                 unsafe { libc::pthread_atfork(None, None, Some(forked)) };
             });
             let process: &'static Process = Box::leak(Box::new(process));
@@ -108,8 +106,8 @@ fn make() -> Result<&'static Process, Status> {
     }
 }
 
-/// In a child: the parent's entry and allocations are the parent's. What was leaked stays leaked, since a thread that is
-/// not in the child may have held a lock in it.
+/// In a child: the entry and the allocations belong to the parent. Leaked memory stays leaked, since a thread that
+/// does not exist in the child may have held a lock in it.
 extern "C" fn forked() {
     CURRENT.store(ptr::null_mut(), Ordering::Release);
     MAKING.store(IDLE, Ordering::Release);
@@ -132,7 +130,7 @@ impl Process {
         })
     }
 
-    /// Reserves on a card, after making room where that is needed and possible.
+    /// Reserves bytes on a GPU, after making room where that is needed and possible.
     pub fn reserve(&self, card: Option<usize>, bytes: u64) -> Result<usize, Status> {
         let index = card.ok_or(OUT_OF_MEMORY)?;
         let card = self.cards.get(index).ok_or(OUT_OF_MEMORY)?;
@@ -140,14 +138,14 @@ impl Process {
             return Ok(index);
         }
         self.cards.seen();
-        // the driver would do the same before it says that there is no memory
+        // the driver would do the same before it returns out of memory
         if bytes <= card.account.cap() && self.make_room(index) && self.cards.reserve(card, bytes).is_ok() {
             return Ok(index);
         }
         Err(OUT_OF_MEMORY)
     }
 
-    /// Reserves, makes the driver allocate, and gives back where it did not. What it made is for `keep` to remember.
+    /// Reserves, makes the driver allocate, and gives back if that failed. `keep` remembers the allocation.
     pub fn allocate(
         &self,
         bytes: u64,
@@ -167,7 +165,7 @@ impl Process {
         }
     }
 
-    /// Has the driver free something that is in a table, and gives back what it counted for.
+    /// Makes the driver free an allocation of a table, and gives back its counted bytes.
     pub fn free(&self, table: &Allocations, key: u64, call: impl FnOnce() -> Status) -> Status {
         let allocation = table.remove(key);
         let status = call();
@@ -180,7 +178,7 @@ impl Process {
         status
     }
 
-    /// Gives back what was freed.
+    /// Gives back the counted bytes of a freed allocation.
     pub fn give_back(&self, allocation: &Allocation) {
         if allocation.pool == 0 {
             self.release(allocation.device, allocation.bytes);
@@ -195,7 +193,7 @@ impl Process {
         }
     }
 
-    /// Makes the driver give back what it keeps for later; whether there was anything to try.
+    /// Makes the driver give back memory that it keeps for later; returns whether there was anything to try.
     fn make_room(&self, card: usize) -> bool {
         let pools = self.pools.trim(self, card);
         let graphs = self.graphs.trim(self, card);
@@ -210,7 +208,7 @@ impl Process {
         context as usize
     }
 
-    /// Before a context is made on a device: counts what contexts take, once for this process.
+    /// Before a context is made on a device: counts the memory of contexts, once for this process.
     pub fn before_context(&self, device: Device) -> Result<(), Status> {
         let Some(card) = self.cards.of_device(device) else { return Ok(()) };
         let contexts = self.contexts.lock().unwrap_or_else(PoisonError::into_inner);
@@ -222,7 +220,7 @@ impl Process {
         self.reserve(Some(card), bytes).map(drop)
     }
 
-    /// After that: remembers it, or gives back.
+    /// After that: remembers the context, or gives back.
     pub fn after_context(&self, device: Device, made: Option<usize>, primary: bool) {
         let Some(card) = self.cards.of_device(device) else { return };
         let mut contexts = self.contexts.lock().unwrap_or_else(PoisonError::into_inner);
@@ -234,7 +232,7 @@ impl Process {
         }
     }
 
-    /// A context is gone, and all that went with it.
+    /// A context is gone, with its allocations.
     pub fn context_gone(&self, context: usize) {
         for gone in [&self.pointers, &self.arrays, &self.heaps].map(|table| table.remove_context(context)).concat()
         {
@@ -251,7 +249,7 @@ impl Process {
         }
     }
 
-    /// A device's primary context was reset, or its last user has let go of it.
+    /// A device's primary context was reset, or its last user has released it.
     pub fn primary_gone(&self, device: Device) {
         let (mut flags, mut active) = (0, 1);
         // SAFETY: the pointers are to locals.

@@ -1,10 +1,10 @@
-//! How programs reach the driver by name, and get the limiter instead: `dlsym`.
+//! `dlsym`: programs that look up the driver's functions by name get the limiter's instead.
 //!
-//! A program that is linked with `libcuda.so.1` finds the limiter's functions by itself, since the limiter is loaded before.
-//! One that opens the library and asks for a symbol of it (the CUDA runtime does) would go past them; so `dlsym` is
-//! one of the limiter's functions too. For every name that is none of the driver's, and for what the limiter does not
-//! stand in for, it *jumps* to the C library's own: that one looks at its return address to know who asks
-//! (`RTLD_NEXT`, symbols of the caller's namespace), so the limiter must not be seen on the stack.
+//! A program that is linked with `libcuda.so.1` finds the limiter's functions by itself, since the limiter is loaded
+//! first. A program that opens the library and looks up a symbol in it (the CUDA runtime does) would bypass them; so
+//! the limiter replaces `dlsym` too. For every name that the limiter does not replace, it *jumps* to the C library's
+//! own `dlsym`: that one looks at its return address to find its caller (`RTLD_NEXT`, symbols of the caller's
+//! namespace), so the limiter must not be on the stack.
 
 use std::arch::naked_asm;
 use std::ffi::{CStr, c_char, c_void};
@@ -13,7 +13,7 @@ use std::ptr;
 use crate::library::{self, REAL};
 use crate::{entry, table};
 
-/// In the place of the C library's.
+/// Replaces the C library's.
 ///
 /// # Safety
 ///
@@ -42,7 +42,7 @@ pub unsafe extern "C" fn dlsym(handle: *mut c_void, name: *const c_char) -> *mut
     )
 }
 
-/// In the place of the C library's.
+/// Replaces the C library's.
 ///
 /// # Safety
 ///
@@ -71,7 +71,7 @@ pub unsafe extern "C" fn dlsym(handle: *mut c_void, name: *const c_char) -> *mut
     )
 }
 
-/// The limiter's function for a name, or null: then the C library is to answer. Afterwards [`REAL`] is known.
+/// The limiter's function for a name; null where the C library has to answer. Afterwards [`REAL`] is known.
 unsafe extern "C" fn pick(handle: *mut c_void, name: *const c_char) -> *mut c_void {
     let real = library::dlsym();
     if name.is_null() || handle == libc::RTLD_NEXT {
@@ -83,10 +83,10 @@ unsafe extern "C" fn pick(handle: *mut c_void, name: *const c_char) -> *mut c_vo
         return ptr::null_mut();
     }
     let Some(entry) = entry::find(table::entries(), name) else { return ptr::null_mut() };
-    // SAFETY: the C library's `dlsym` with the caller's own arguments. It is none of the two handles that depend on who calls:
-    // `RTLD_NEXT` is excluded above, and for `RTLD_DEFAULT` the limiter's namespace is the program's.
+    // SAFETY: the C library's `dlsym` with the caller's own arguments. Neither handle that depends on the caller
+    // matters here: `RTLD_NEXT` is excluded above, and for `RTLD_DEFAULT` the limiter's namespace is the program's.
     let found = unsafe { real(handle, name.as_ptr()) };
-    // what this driver does not have, the limiter does not have either
+    // the limiter does not offer functions that this driver does not have
     if found.is_null() {
         return ptr::null_mut();
     }

@@ -22,7 +22,7 @@ macro_rules! export {
         $(
             /// # Safety
             ///
-            /// As the driver's documentation says of it.
+            /// As the driver's documentation says.
             #[allow(non_snake_case, clippy::too_many_arguments, reason = "the driver's own")]
             #[cfg_attr(not(test), unsafe(no_mangle))]
             pub unsafe extern "C" fn $name($($argument: $type),*) -> Status {
@@ -44,7 +44,7 @@ macro_rules! export {
 
 functions!(export);
 
-/// A hook's result for the program; no panic goes beyond this.
+/// A hook's result as the program gets it; panics end here.
 fn guard(name: &str, body: impl FnOnce() -> Result<(), Status>) -> Status {
     match catch_unwind(AssertUnwindSafe(body)) {
         Ok(Ok(())) => SUCCESS,

@@ -1,4 +1,4 @@
-//! How much memory the plugin takes with 8 cards of 141 GiB (800 and 4,488 device ids), at rest and with 56 shares.
+//! How much memory the plugin takes with 8 GPUs of 141 GiB (800 and 4,488 device ids), at rest and with 56 shares.
 //! The real program in a process of its own; kubelet and API server are stand-ins in this process.
 //!
 //! `cargo bench -p kerf-plugin --bench plugin_memory`; `KERF_BENCH_RAW` names a folder for the values.
@@ -78,7 +78,7 @@ async fn main() -> anyhow::Result<()> {
     figures.finish(test)
 }
 
-/// A pod as the extender binds it: a seventh of a card.
+/// A pod as the extender binds it: a seventh of a GPU.
 fn pod(keys: &Keys, number: usize) -> Value {
     let card = u32::try_from(number % 8).unwrap_or_default();
     let share = Share::new(140, 70 * 256);

@@ -1,4 +1,4 @@
-//! kubelet's gRPC contracts, those of vendors' programs that tell the health of cards, and that of tkestack's
+//! kubelet's gRPC contracts, those of vendors' programs that report the health of GPUs, and that of tkestack's
 //! vcuda-controller, generated at build time from the `.proto` files beside this crate.
 //!
 //! Facts about kubelet's contracts (field numbers, constants, sizes) follow the Kubernetes sources
@@ -17,7 +17,7 @@ pub mod deviceplugin {
 
     /// The only version of the API that kubelet accepts in a registration.
     pub const VERSION: &str = "v1beta1";
-    /// `Device.health` of a device that may be given out.
+    /// `Device.health` of a device that may be allocated.
     pub const HEALTHY: &str = "Healthy";
     /// `Device.health` of a device that takes no new container.
     pub const UNHEALTHY: &str = "Unhealthy";
@@ -25,7 +25,7 @@ pub mod deviceplugin {
     pub const KUBELET_SOCKET: &str = "kubelet.sock";
 }
 
-/// A module that is generated; its `.proto` file is its documentation.
+/// A generated module; its `.proto` file is its documentation.
 macro_rules! generated {
     ($(#[$documentation:meta])* $name:ident from $package:tt) => {
         $(#[$documentation])*
@@ -37,21 +37,21 @@ macro_rules! generated {
 }
 
 generated! {
-    /// The pod resources contract: what kubelet says that its containers hold.
+    /// The pod resources contract: what kubelet reports that containers hold.
     podresources from "v1"
 }
 
 generated! {
-    /// AMD's metrics exporter: the health of its cards.
+    /// AMD's metrics exporter: the health of its GPUs.
     amd from "metricssvc"
 }
 
 generated! {
-    /// The Level-Zero sidecar of Intel's plugin: health and temperature of its cards.
+    /// The Level-Zero sidecar of Intel's plugin: health and temperature of its GPUs.
     intel from "_"
 }
 
 generated! {
-    /// What tkestack's vcuda-controller asks of the program that runs on the node.
+    /// The calls of tkestack's vcuda-controller to the program that runs on the node.
     vcuda from "vcuda"
 }

@@ -2,7 +2,7 @@
 
 fn main() {
     println!("cargo::rustc-cdylib-link-arg=-Wl,-soname,libcuda.so.1");
-    // and it calls itself directly, as the driver does: not by way of whoever stands in for it
+    // the library calls itself directly, as the driver does, and not through a library that replaces its functions
     println!("cargo::rustc-cdylib-link-arg=-Wl,-Bsymbolic");
     println!("cargo::rerun-if-changed=build.rs");
 }

@@ -5,7 +5,7 @@
 //! `pods/binding` with its preconditions, graceful deletion of pods, `Status` errors.
 //!
 //! Absent on purpose: authentication, admission, validation beyond what is named above, defaults, server-side
-//! apply, JSON patch, set-based label selectors, finalizers, discovery, tables, other kinds.
+//! Absent on purpose: authentication, admission, validation beyond what is named above, defaults, server-side
 
 pub(crate) mod binding;
 mod call;
@@ -64,7 +64,7 @@ impl ApiServer {
         Self::start_with(ApiConfig::default()).await
     }
 
-    /// As [`start`](Self::start), with other limits.
+    /// Like [`start`](Self::start), with other limits.
     pub async fn start_with(config: ApiConfig) -> anyhow::Result<Self> {
         let listener = TcpListener::bind("127.0.0.1:0").await.context("listen on loopback")?;
         let address = listener.local_addr()?;
@@ -123,9 +123,9 @@ impl Drop for ApiServer {
     }
 }
 
-/// Objects, without HTTP: no fault applies and nothing is counted.
+/// Direct access to objects, without HTTP: no fault applies and nothing is counted.
 impl ApiServer {
-    /// Stores an object as it is given, status included, and fills in what is missing of its metadata.
+    /// Stores an object as given, status included, and fills in missing metadata.
     pub fn create(&self, resource: &str, object: Value) -> anyhow::Result<Arc<Value>> {
         let resource = parse(resource)?;
         let object = self.inner.change(resource, |store| store.create(resource, None, object))?;
@@ -163,7 +163,7 @@ impl ApiServer {
         Ok(())
     }
 
-    /// Merges into an object, spec and status alike; even what no client may change.
+    /// Merges into an object, spec and status alike; even fields that no client may change.
     pub fn patch(&self, resource: &str, namespace: &str, name: &str, patch: &Value) -> anyhow::Result<Arc<Value>> {
         let resource = parse(resource)?;
         let key = key(namespace, name);
@@ -198,12 +198,12 @@ impl ApiServer {
         Ok(object.value)
     }
 
-    /// The newest resourceVersion of all; changes whenever anything does.
+    /// The newest resourceVersion of all; changes with every write.
     pub fn changes(&self) -> watch::Receiver<u64> {
         self.inner.any_change.subscribe()
     }
 
-    /// Waits until `look`, called on all objects of a kind after every change, has an answer.
+    /// Waits until `look`, called on all objects of a kind after every change, returns a value.
     pub async fn wait_for<T>(
         &self,
         resource: &str,
@@ -227,7 +227,7 @@ impl ApiServer {
         }
     }
 
-    /// Waits until one object is as `wanted` says; it gets `None` while there is no such object.
+    /// Waits until one object satisfies `wanted`, which gets `None` while the object does not exist.
     pub async fn wait_for_object(
         &self,
         resource: &str,
@@ -247,9 +247,9 @@ impl ApiServer {
     }
 }
 
-/// Faults, lag and books.
+/// Faults, lag, counts and logs.
 impl ApiServer {
-    /// Makes requests go wrong.
+    /// Makes requests fail or wait.
     pub fn inject(&self, fault: Fault) -> Injected {
         self.inner.faults.inject(fault)
     }
@@ -259,7 +259,7 @@ impl ApiServer {
         self.inner.faults.clear();
     }
 
-    /// Says from now on that it is this version (`gitVersion`).
+    /// Sets the version (`gitVersion`) that it reports from now on.
     pub fn set_version(&self, version: &str) {
         version.clone_into(&mut self.inner.version.lock().unwrap_or_else(PoisonError::into_inner));
     }
@@ -279,13 +279,13 @@ impl ApiServer {
         self.inner.breaks.send_modify(|epoch| *epoch += 1);
     }
 
-    /// Makes all watches say nothing, neither changes nor bookmarks, until it is ended with `false`; they stay open.
+    /// Makes all watches send neither changes nor bookmarks until this is called with `false`; they stay open.
     pub fn silence_watches(&self, silent: bool) {
         self.inner.silent.send_replace(silent);
     }
 
     /// Makes the connections that are open now carry nothing any more, in either direction, as if the network had
-    /// forgotten them; they are not closed. New ones are as usual.
+    /// lost them; they are not closed. New connections are normal.
     pub fn freeze_connections(&self) {
         self.frozen.freeze();
     }
@@ -300,7 +300,7 @@ impl ApiServer {
         self.inner.lag.delay(watchers, by);
     }
 
-    /// Keeps changes of a kind from watches until [`release_watch`](Self::release_watch).
+    /// Hides changes of a kind from watches until [`release_watch`](Self::release_watch).
     pub fn hold_watch(&self, resource: &str, watchers: Watchers) -> anyhow::Result<()> {
         let resource = parse(resource)?;
         let rv = self.inner.store().rv();
@@ -308,7 +308,7 @@ impl ApiServer {
         Ok(())
     }
 
-    /// Lets watches see what was held back.
+    /// Shows watches the changes that were held back.
     pub fn release_watch(&self, resource: &str) -> anyhow::Result<()> {
         self.inner.lag.release(parse(resource)?);
         Ok(())

@@ -1,4 +1,4 @@
-//! The HTTP client by which this crate's scheduler and kubelets talk to an API server.
+//! The HTTP client with which this crate's scheduler and kubelets talk to an API server.
 
 pub(crate) mod informer;
 
@@ -9,7 +9,7 @@ use serde_json::Value;
 
 use crate::api::lag::STAND_IN;
 
-/// How long a write or a list may take.
+/// Timeout of a write or a list.
 const TIMEOUT: Duration = Duration::from_secs(30);
 
 /// A refused or failed request.
@@ -18,7 +18,7 @@ pub(crate) enum ApiError {
     /// The API server answered with a `Status`.
     #[error("{message}")]
     Refused { code: u16, message: String },
-    /// No answer, so nobody knows whether it was done.
+    /// No answer, so it is unknown whether the request was carried out.
     #[error("no answer from the API server: {0}")]
     Unknown(String),
 }

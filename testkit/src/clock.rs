@@ -2,7 +2,7 @@
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
-/// The present moment in RFC 3339 with whole seconds, as `metadata.creationTimestamp` has it.
+/// The current time in RFC 3339 with whole seconds, as in `metadata.creationTimestamp`.
 pub(crate) fn now() -> String {
     let seconds = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
     rfc3339(seconds)

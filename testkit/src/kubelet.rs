@@ -46,7 +46,7 @@ use crate::client::informer::follow;
 use life::Life;
 use shared::Shared;
 
-/// How long a server may take to let go of its connections.
+/// How long a server may take to close its connections.
 const LET_GO: Duration = Duration::from_millis(500);
 
 /// A running kubelet; dropping it stops it.
@@ -65,7 +65,7 @@ impl Kubelet {
         Ok(kubelet)
     }
 
-    /// What it was started with.
+    /// The configuration that it was started with.
     pub fn config(&self) -> &KubeletConfig {
         &self.shared.config
     }
@@ -83,17 +83,17 @@ impl Kubelet {
             .find(|found| found.namespace == namespace && found.pod == pod && found.name == container)
     }
 
-    /// What it did, in order, over all its lives.
+    /// Everything that it did, in order, over all its runs.
     pub fn calls(&self) -> Vec<Call> {
         self.shared.calls()
     }
 
-    /// Capacity and allocatable by resource, as its node's status has or will have them.
+    /// Capacity and allocatable by resource, as its node's status shows them or soon will.
     pub fn resources(&self) -> BTreeMap<String, (usize, usize)> {
         self.shared.books().amounts()
     }
 
-    /// Waits until `look`, called on all containers after every change, has an answer.
+    /// Waits until `look`, called on all containers after every change, returns a value.
     pub async fn wait_for<T>(
         &self,
         timeout: Duration,
@@ -113,7 +113,7 @@ impl Kubelet {
         self.wait(timeout, || look(&self.calls())).await.with_context(|| format!("calls: {:#?}", self.calls()))
     }
 
-    /// Waits until plugins have listed devices of all these resources in this life.
+    /// Waits until plugins have listed devices of all these resources since kubelet's last start.
     pub async fn wait_registered(&self, resources: &[&str], timeout: Duration) -> anyhow::Result<()> {
         self.wait(timeout, || {
             let books = self.shared.books();
@@ -158,7 +158,7 @@ impl Kubelet {
         Ok(())
     }
 
-    /// Starts a container once more, as after a crash: `PreStartContainer` again, the old answers of Allocate.
+    /// Restarts a container, as after a crash: `PreStartContainer` again, the old answers of Allocate.
     pub async fn restart_container(&self, namespace: &str, pod: &str, container: &str) -> anyhow::Result<()> {
         let found = self
             .shared
@@ -174,14 +174,14 @@ impl Kubelet {
         bail!("pod \"{namespace}/{pod}\" has ended")
     }
 
-    /// Stops the program as a kill would: its sockets' files stay, containers go on.
+    /// Stops the program as a kill would: the files of its sockets stay, containers go on.
     pub async fn stop(&self) {
         let life = self.current();
         life.end().await;
     }
 
     /// Stops it if it runs and starts it again: all sockets in its plugin directory are removed, plugins have to
-    /// register again, what containers hold is remembered.
+    /// register again, and devices of containers are remembered.
     pub async fn restart(&self) -> anyhow::Result<()> {
         self.stop().await;
         self.shared.books().restart();
@@ -190,7 +190,7 @@ impl Kubelet {
         self.begin().await
     }
 
-    /// Stops it for good.
+    /// Stops it permanently.
     pub async fn shutdown(self) {
         self.stop().await;
     }

@@ -3,12 +3,13 @@
 //! One pod at a time goes through a serial cycle: in-tree checks (unschedulable flag, taints, node selector; cores,
 //! memory and extended resources against allocatable, counting assumed pods), the extender's filter, its prioritize
 //! if more than one node is left, the choice; then the pod is assumed and bound in a task of its own while the
-//! next pod's cycle begins. Failed pods wait for an event in the cluster or for their backoff. Pods that are nominated to
-//! a node count there for those that are not more important, and are tried there first. Pods of a group wait in Permit
-//! until enough of them have a node. Where a pod fits nowhere, less important ones are evicted, by the extender's `preempt`.
+//! next pod's cycle begins. Failed pods wait for an event in the cluster or for their backoff. Pods that are nominated
+//! to a node count there for pods of no higher priority, and are tried there first. Pods of a group wait in Permit
+//! until enough of them have a node. Where a pod fits nowhere, pods of lower priority are evicted, by the extender's
+//! `preempt`.
 //!
 //! Absent on purpose: the number of pods, affinity, in-tree scores, volumes, events, leader election, more than one
-//! extender or profile; of preemption the sampling of nodes, and conditions on those that are evicted.
+//! extender or profile; in preemption, the sampling of nodes and the conditions of evicted pods.
 
 mod client;
 mod cluster;
@@ -76,12 +77,12 @@ impl Scheduler {
         attempts
     }
 
-    /// How many pods are where.
+    /// The number of pods in each state.
     pub fn queue(&self) -> QueueState {
         *self.state.borrow()
     }
 
-    /// Waits until the numbers are as wanted.
+    /// Waits until `wanted` holds for the queue.
     pub async fn wait_for(
         &self,
         timeout: Duration,
@@ -102,11 +103,11 @@ impl Scheduler {
 
     /// Tries all waiting pods again, as kube-scheduler does every few minutes.
     pub fn flush(&self) {
-        // If the loop has ended there is nobody left to try.
+        // If the loop has ended, no pod is tried any more.
         let _ended = self.messages.send(Message::Flush);
     }
 
-    /// Stops and waits for calls on their way.
+    /// Stops and waits for calls in flight.
     pub async fn shutdown(mut self) {
         self.cancel.cancel();
         if let Some(running) = self.running.take() {

@@ -1,4 +1,4 @@
-//! Device trees of paper: the files of `/sys`, `/dev` and `/proc` that GPU drivers of all vendors would show, made from
+//! Fixture trees: the files of `/sys`, `/dev` and `/proc` that GPU drivers of all vendors would show, made from
 //! one JSON description.
 //!
 //! ```
@@ -13,9 +13,9 @@
 //! std::fs::remove_dir_all(&dir).unwrap();
 //! ```
 //!
-//! Directories and links lie as the kernel lays them: a PCI device below `sys/devices/pci<domain>:00`, everything else
-//! leads there. Absent on purpose: every file that kerf does not read, and numbers of devices: what is in `dev` are
-//! plain empty files.
+//! Directories and links are as the kernel makes them: a PCI device is below `sys/devices/pci<domain>:00`, and
+//! everything else links there. Absent on purpose: every file that kerf does not read, and device numbers: the files in
+//! `dev` are plain empty files.
 
 mod amd;
 mod files;
@@ -31,41 +31,41 @@ use serde_json::Value;
 
 use files::Files;
 
-/// A description of a host's cards.
+/// A description of a host's GPUs.
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Tree {
-    /// Sockets; each is a node of AMD's compute topology before those of its cards.
+    /// CPU sockets; each is a node of AMD's compute topology, before the nodes of its GPUs.
     pub cpus: u32,
-    /// The cards.
+    /// GPUs of all vendors.
     pub cards: Vec<Card>,
-    /// Further files in `dev`.
+    /// Names of further files in `dev`.
     pub dev: Vec<String>,
-    /// Further files, or other content of files that are there already: path below the root, and text.
+    /// Further files, or other content of files of the tree: path below the root, and text.
     pub files: BTreeMap<String, String>,
-    /// Further links: path below the root, and where it leads.
+    /// Further links: path below the root, and target.
     pub links: BTreeMap<String, String>,
-    /// Files, links and directories to leave out after all.
+    /// Files, links and directories to leave out.
     pub without: Vec<String>,
 }
 
-/// One card.
+/// One GPU, by vendor.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(tag = "vendor", rename_all = "lowercase")]
 pub enum Card {
-    /// AMD's.
+    /// Driver `amdgpu`.
     Amd(Box<amd::Card>),
-    /// Intel's.
+    /// Driver `i915` or `xe`.
     Intel(Box<intel::Card>),
-    /// NVIDIA's.
+    /// Driver `nvidia`.
     Nvidia(Box<nvidia::Card>),
 }
 
 impl Tree {
-    /// Of a JSON description.
+    /// Reads a JSON description.
     ///
     /// # Errors
-    /// Where it says something that no field stands for.
+    /// Where the description has an unknown field or a wrong value.
     pub fn new(description: Value) -> anyhow::Result<Self> {
         serde_json::from_value(description).context("description of a device tree")
     }
@@ -78,20 +78,20 @@ impl Tree {
         Self::read(&Path::new(env!("CARGO_MANIFEST_DIR")).join("trees").join(format!("{name}.json")))
     }
 
-    /// Of a file.
+    /// Reads a file with a JSON description.
     ///
     /// # Errors
-    /// Where it cannot be read, or says something that no field stands for.
+    /// Where it cannot be read, has an unknown field or a wrong value.
     pub fn read(path: &Path) -> anyhow::Result<Self> {
         let text = std::fs::read_to_string(path).with_context(|| path.display().to_string())?;
         let description = serde_json::from_str(&text).with_context(|| path.display().to_string())?;
         Self::new(description).with_context(|| path.display().to_string())
     }
 
-    /// Writes `sys`, `dev` and `proc` below `root`, over what is there.
+    /// Writes `sys`, `dev` and `proc` below `root`, over existing files.
     ///
     /// # Errors
-    /// Where the system refuses.
+    /// Where a file, directory or link cannot be made.
     pub fn write(&self, root: &Path) -> anyhow::Result<()> {
         let files = Files::below(root);
         for directory in ["sys", "dev", "proc"] {

@@ -39,7 +39,7 @@ fn refusal(error: kube::Error) -> (u16, String, String) {
     }
 }
 
-/// Drives a watcher until it says what is wanted.
+/// Drives a watcher until `wanted` holds.
 async fn until<T>(
     stream: &mut (impl futures::Stream<Item = Result<Event<Pod>, watcher::Error>> + Unpin),
     mut wanted: impl FnMut(Result<Event<Pod>, watcher::Error>) -> Option<T>,
@@ -297,7 +297,7 @@ async fn a_watcher_survives_broken_watches_and_lists_again_after_compaction() {
     let server = ApiServer::start().await.expect("start");
     server.create("pods", pod("a")).expect("pod");
     let pods: Api<Pod> = Api::all(client(&server));
-    // Short watches make the watcher come back with its version by itself.
+    // Short watches make the watcher return with its version by itself.
     let mut stream = watcher(pods, watcher::Config::default().timeout(1)).boxed();
     until(&mut stream, |event| matches!(event.expect("no error"), Event::InitDone).then_some(())).await;
     server.break_watches();
@@ -309,7 +309,7 @@ async fn a_watcher_survives_broken_watches_and_lists_again_after_compaction() {
 
     let hold = server.inject(Fault::new("watch", "pods", Action::Hold));
     server.break_watches();
-    // The watcher must be driven to come back, and is parked when it does.
+    // The watcher must be driven to return, and is parked when it does.
     let (arrived, ()) = tokio::join!(hold.wait_hits(1, SOON), async {
         let _none = tokio::time::timeout(Duration::from_millis(500), stream.next()).await;
     });

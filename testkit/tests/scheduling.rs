@@ -20,7 +20,7 @@ const RESOURCE: &str = "example.com/gpu";
 
 type Rule = Box<dyn Fn(&Value) -> Value + Send + Sync>;
 
-/// An extender whose answers a test decides, and which remembers what it was asked.
+/// An extender whose answers a test sets, and which remembers the calls.
 struct Extender {
     rules: Mutex<BTreeMap<&'static str, Rule>>,
     asked: Mutex<Vec<(String, Value)>>,
@@ -368,7 +368,7 @@ async fn a_bind_without_an_answer_is_not_repeated_once_the_pod_is_seen_bound() {
     last(&scheduler, "q", |outcome| matches!(outcome, Outcome::Unschedulable(_))).await;
 }
 
-/// Nodes where every unit is taken: of `a` by pods of the priorities 0 and 900, of `b` by one of 100.
+/// Nodes where every unit is taken: on `a` by pods of the priorities 0 and 900, on `b` by one of 100.
 async fn full() -> ApiServer {
     let server = cluster(&[("a", 4), ("b", 4)]).await;
     for (name, node, amount, priority) in [("1", "a", 2, 0), ("2", "a", 2, 900), ("3", "b", 4, 100)] {
@@ -387,7 +387,7 @@ fn important(name: &str) -> Value {
     object
 }
 
-/// Waits until these pods are deleted or being deleted; no others are.
+/// Waits until exactly these pods are deleted or being deleted.
 async fn evicted(server: &ApiServer, names: &[&str]) {
     let leaving = |pod: Option<&Value>| pod.is_none_or(|pod| pod["metadata"]["deletionTimestamp"].is_string());
     for name in names {

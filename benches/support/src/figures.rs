@@ -1,9 +1,9 @@
-//! Measurements: a table for people, and every single value for those who want to look closer.
+//! Measurements: a table for reading, and every single value for analysis.
 
 use std::fmt::Write as _;
 use std::time::Duration;
 
-/// Whether this runs under `cargo test`, which only wants to know that it runs: `cargo bench` passes `--bench`.
+/// Whether this runs under `cargo test`, which only checks that it runs: `cargo bench` passes `--bench`.
 pub fn only_a_test() -> bool {
     !std::env::args().any(|arg| arg == "--bench")
 }
@@ -21,7 +21,7 @@ impl Figures {
         Self { name, table, raw: "case,unit,value\n".into() }
     }
 
-    /// One case measured many times.
+    /// One case, measured many times.
     pub fn series(&mut self, case: &str, mut series: Vec<Duration>) {
         for time in &series {
             let _ = writeln!(self.raw, "\"{case}\",us,{:.1}", time.as_secs_f64() * 1e6);
@@ -40,7 +40,7 @@ impl Figures {
         );
     }
 
-    /// One value.
+    /// One value of one case.
     pub fn value(&mut self, case: &str, unit: &str, value: f64) {
         let _ = writeln!(self.raw, "\"{case}\",{unit},{value:.2}");
         let _ = writeln!(self.table, "{case:<52} {value:>9.2} {unit}");

@@ -1,8 +1,8 @@
-//! How much memory a process takes.
+//! Memory of a process.
 
 use anyhow::Context;
 
-/// Resident memory of a process now and at its highest, in MiB.
+/// Resident memory of a process, now and at its peak, in MiB.
 pub fn resident_mib(pid: u32) -> anyhow::Result<(f64, f64)> {
     let status = std::fs::read_to_string(format!("/proc/{pid}/status"))?;
     let of = |key: &str| {

@@ -7,7 +7,7 @@ use kerf::request::ContainerKind;
 use kerf::units::Share;
 use serde_json::{Value, json};
 
-/// Memory of each card: 60 units.
+/// Memory of each GPU: 60 units.
 const MEMORY_MIB: u64 = 15_360;
 
 fn uuid(node: usize, card: u32) -> String {
@@ -18,12 +18,12 @@ fn name(node: usize) -> String {
     format!("gpu-node-{node:05}.cluster.example")
 }
 
-/// A node with an inventory of linked cards and the annotations and labels that nodes have anyway.
+/// A node with an inventory of linked GPUs and the usual annotations and labels.
 pub fn node(number: usize, cards: u32) -> Value {
     node_of(number, &vec![MEMORY_MIB / 256; cards as usize])
 }
 
-/// The same with cards of so much memory, in units.
+/// The same with one GPU for each of `units`, of that much memory.
 pub fn node_of(number: usize, units: &[u64]) -> Value {
     let keys = Keys::default();
     let cards = u32::try_from(units.len()).unwrap_or_default();
@@ -51,7 +51,7 @@ pub fn node_of(number: usize, units: &[u64]) -> Value {
     })
 }
 
-/// A running pod with its placement: shares of several sizes, spread over all nodes and cards.
+/// A running pod with its placement: shares of several sizes, spread over all nodes and GPUs.
 pub fn placed_pod(number: usize, nodes: usize) -> Value {
     let (node, round) = (number % nodes, number / nodes);
     let card = u32::try_from((round * 3 + node) % 8).unwrap_or_default();
@@ -59,7 +59,7 @@ pub fn placed_pod(number: usize, nodes: usize) -> Value {
     placed_on(number, node, card, core, u64::from(core / 2))
 }
 
-/// A running pod with a share of this card.
+/// A running pod with a share of this GPU.
 pub fn placed_on(number: usize, node: usize, card: u32, core: u32, memory: u64) -> Value {
     let keys = Keys::default();
     let share = Share::new(core * 10, memory * 256);

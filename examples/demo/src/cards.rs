@@ -1,11 +1,11 @@
-//! The demo's machines: cards that differ in number, size and links, and the load that its pods put on them.
+//! The demo's machines: GPUs that differ in number, size and links, and the load that its pods put on them.
 
 use std::fmt::Write as _;
 
 use kerf_system::audit::Audit;
 use kerf_system::stack::{MachineSpec, Stack};
 
-/// Three machines as clusters have them after a few years.
+/// Three machines, as different as in a cluster that has grown for a few years.
 pub fn machines() -> Vec<MachineSpec> {
     let machine = |name: &str, count: usize, model: &str, gib: u64, link: fn(usize, usize) -> &'static str| {
         let mut cards = String::new();
@@ -32,7 +32,7 @@ pub fn machines() -> Vec<MachineSpec> {
     ]
 }
 
-/// Writes into each machine's file what its containers do: three fifths of what each was given.
+/// Writes into each machine's file the load of its containers: three fifths of what each was given.
 pub fn show_load(stack: &Stack, audit: &Audit) -> anyhow::Result<()> {
     for (node, machine) in &stack.machines {
         let mut text = std::fs::read_to_string(&machine.cards)?;

@@ -1,7 +1,7 @@
 //! All of kerf in one process: `cargo demo`.
 //!
 //! The API server, the scheduler and the kubelets are stand-ins that speak the real protocols over loopback; the
-//! extender and the plugins are the real ones, with simulated cards. Needs neither a GPU nor a cluster nor root.
+//! extender and the plugins are the real ones, with simulated GPUs. It needs no GPU, no cluster and no root rights.
 
 mod cards;
 mod pods;
@@ -78,7 +78,7 @@ async fn main() -> anyhow::Result<ExitCode> {
     Ok(if good { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
-/// Starts everything, submits the pods, tells what became of them. Whether all are placed and all parties agree.
+/// Starts everything, submits the pods, prints the result. Returns whether all are placed and all parties agree.
 async fn run(args: &Args, machines: &[MachineSpec], pods: Vec<Value>) -> anyhow::Result<bool> {
     println!(
         "kerf {}: extender and plugins are real; API server, scheduler and kubelets are stand-ins",

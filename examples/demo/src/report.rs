@@ -1,4 +1,4 @@
-//! The demo's account of what happened.
+//! The demo's report of the result.
 
 use std::collections::BTreeMap;
 use std::io::{IsTerminal, Write};
@@ -19,7 +19,7 @@ pub fn flush() {
     let _ = std::io::stdout().flush();
 }
 
-/// Tells how many pods run until all do.
+/// Prints how many pods run, until all do.
 pub async fn progress(stack: &Stack, count: usize) -> anyhow::Result<()> {
     let all = stack.until_running(count);
     tokio::pin!(all);
@@ -45,7 +45,7 @@ pub async fn progress(stack: &Stack, count: usize) -> anyhow::Result<()> {
     }
 }
 
-/// Where every pod landed and why, and what its containers were given.
+/// Prints where every pod landed and why, and what its containers were given.
 pub fn pods(stack: &Stack, audit: &Audit) -> anyhow::Result<()> {
     println!("\nPods");
     for object in stack.api.list("pods")? {
@@ -91,7 +91,7 @@ fn asked(gpus: &Grant) -> String {
     }
 }
 
-/// What the container sees.
+/// What the container was given, as text.
 fn given_text(container: &Container) -> String {
     let visible = container.env.get("NVIDIA_VISIBLE_DEVICES").map_or("nothing", String::as_str);
     let amounts: Vec<String> = container
@@ -127,7 +127,7 @@ fn why(stack: &Stack, pod: &PodRef) -> String {
     reasons.join("; ")
 }
 
-/// Every card as two bars: compute and memory that pods hold.
+/// Prints every GPU as two bars: compute and memory that pods hold.
 pub fn cards(stack: &Stack, audit: &Audit) {
     println!("\nCards (held by pods)");
     let mut on_card: BTreeMap<String, Vec<String>> = BTreeMap::new();
@@ -181,7 +181,7 @@ fn shortened(text: &str) -> String {
     }
 }
 
-/// Where to look.
+/// Prints the addresses of the programs.
 pub fn addresses(stack: &Stack) {
     println!("\nMetrics, health and state");
     println!("  extender  http://{0}/metrics  http://{0}/debug/state", stack.extender().address());
@@ -197,7 +197,7 @@ fn in_use(line: &str) -> bool {
     line.starts_with("kerf_plugin_container_memory_used_bytes") && !line.ends_with(" 0")
 }
 
-/// A few lines of what Prometheus would read, once the plugins have looked at the load.
+/// Prints a few lines of what Prometheus would read, once the plugins have sampled the load.
 pub async fn metrics(stack: &Stack) -> anyhow::Result<()> {
     let Some((node, machine)) = stack.machines.iter().find(|(_, m)| !m.kubelet.containers().is_empty()) else {
         return Ok(());
@@ -213,7 +213,7 @@ pub async fn metrics(stack: &Stack) -> anyhow::Result<()> {
         }
         tokio::time::sleep(Duration::from_millis(100)).await;
     }
-    // all lines of the first container that does something
+    // all lines of the first container with load
     let labels = |line: &str| line.split_once('{').and_then(|(_, rest)| Some(rest.split_once('}')?.0.to_owned()));
     let first = lines.iter().find(|line| in_use(line)).and_then(|line| labels(line));
     println!("\nFrom the metrics of {node} (simulated load: each container uses three fifths of its share)");
@@ -221,7 +221,7 @@ pub async fn metrics(stack: &Stack) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Whether all is as it should be.
+/// Prints the verdict; returns whether all is as it should be.
 pub fn verdict(audit: &Audit, count: usize, running: bool) -> bool {
     println!();
     for text in &audit.disagreements {

@@ -1,4 +1,4 @@
-//! The real extender as a process, a bare HTTP/1.1 connection to it.
+//! The real extender as a process, and a bare HTTP/1.1 connection to it.
 
 use std::net::SocketAddr;
 use std::process::{Child, Command, Stdio};
@@ -21,7 +21,7 @@ impl ExtenderProcess {
         let folder = tempfile::tempdir()?;
         let kubeconfig = folder.path().join("kubeconfig");
         api.write_kubeconfig(&kubeconfig)?;
-        // a free port: taken, then let go
+        // a free port: bound, then released
         let address = TcpListener::bind("127.0.0.1:0").await?.local_addr()?;
         let child = Command::new(program)
             .args(["--listen", &address.to_string(), "--log", "warn", "--kubeconfig"])
@@ -48,7 +48,7 @@ impl ExtenderProcess {
         connection.get("/readyz").await.is_ok()
     }
 
-    /// Resident memory now and at its highest.
+    /// Resident memory, now and at its peak.
     pub fn memory_mib(&self) -> anyhow::Result<(f64, f64)> {
         memory::resident_mib(self.child.id())
     }

@@ -1,7 +1,7 @@
-//! How fast the extender answers kube-scheduler, and how much memory it takes, at 5,000 nodes with 8 cards each
-//! and 20,000 placed pods; and how fast where it has to think: about a pod of eight containers that fits on none of 5,000
-//! nodes of 16 unlike cards, and about whom to evict on 500 nodes with 104 pods each. The real program in a process of its own, over HTTP on loopback; the API server is a
-//! stand-in in this process.
+//! How fast the extender answers kube-scheduler, and how much memory it takes, at 5,000 nodes with 8 GPUs each
+//! and 20,000 placed pods; and how fast it answers hard questions: about a pod of eight containers that fits on none of
+//! 5,000 nodes of 16 unlike GPUs, and about which pods to evict on 500 nodes with 104 pods each. The real program in a
+//! process of its own, over HTTP on loopback; the API server is a stand-in in this process.
 //!
 //! `cargo bench -p kerf-extender --bench extender_http`: prints a table, and writes every single measurement to
 //! a file in the folder named by `KERF_BENCH_RAW`, if set. Under `cargo test` everything is small and unmeasured.
@@ -87,14 +87,14 @@ async fn main() -> anyhow::Result<()> {
     figures.finish(test)
 }
 
-/// Memory of cards, and eight containers (core, memory; whether it is a sidecar, an init container) that fit on them in no
-/// arrangement, which takes thousands of steps to find out.
+/// Memory of GPUs, and eight containers (core, memory; whether it is a sidecar, an init container) that fit on them in
+/// no arrangement, which takes thousands of steps to find out.
 const UNLIKE: [u64; 16] = [24, 17, 28, 20, 20, 18, 17, 24, 25, 26, 20, 19, 26, 20, 19, 22];
 const INITS: [(u32, u32, bool); 5] =
     [(44, 20, true), (41, 16, true), (46, 27, true), (47, 27, false), (41, 12, true)];
 const APPS: [(u32, u32); 3] = [(46, 3), (47, 18), (45, 12)];
 
-/// Pods on each card of the nodes where room is to be made.
+/// Pods on each GPU of the nodes where room must be made.
 const CROWD: usize = 13;
 
 async fn hard_cases(figures: &mut Figures, size: &Size) -> anyhow::Result<()> {

@@ -1,30 +1,30 @@
-//! How much of each card's time a container may use just now, as the host decides while it runs.
+//! How much of each GPU's time a container may use now. The host decides it while the container runs.
 //!
-//! A container alone cannot know that: while two containers have kernels on a card, the card switches between
+//! A container alone cannot know that: while two containers have kernels on a GPU, the GPU switches between
 //! them, and each sees its kernels take longer. The host sees what every container really gets (NVML), decides
-//! ([`crate::arbiter`]) and writes here. Where the file is missing, or has not been written for [`STALE_MS`], the limiter
+//! ([`crate::arbiter`]) and writes here. Where the file is missing, or was not written for [`STALE_MS`], the limiter
 //! takes `vcuda-core`.
 //!
-//! [`BYTES`] long: [`MAGIC`], then one 8-byte [`entry`] for each card in the order of the limits, in the machine's byte
-//! order. Written in place, an entry at a time; a torn one does no harm beyond the next write.
+//! The file is [`BYTES`] long: [`MAGIC`], then one 8-byte [`entry`] for each GPU in the order of the limits, in the
+//! machine's byte order. Entries are written in place, one at a time; a torn entry lasts until the next write.
 
 use crate::limits::MAX_DEVICES;
 
-/// The first eight bytes.
+/// The first eight bytes of the file.
 pub const MAGIC: u64 = u64::from_le_bytes(*b"kerfallw");
 /// The file's exact length.
 pub const BYTES: usize = 8 + 8 * MAX_DEVICES;
-/// The whole card, in the parts that an entry counts in.
+/// The whole GPU, in the unit of entries: millionths.
 pub const WHOLE: u32 = 1_000_000;
-/// An entry that is older says nothing any more; milliseconds.
+/// An older entry is ignored; milliseconds.
 pub const STALE_MS: u32 = 5_000;
 
-/// Where a card's entry begins in the file.
+/// Where a GPU's entry begins in the file.
 pub fn offset(device: usize) -> usize {
     8 + 8 * device
 }
 
-/// What stands for one card: the millionths of wall time in which the container may have kernels on the card, and when
+/// The entry for one GPU: the millionths of wall time in which the container may have kernels on the GPU, and when
 /// that was decided (`CLOCK_MONOTONIC`, nanoseconds). Zero, as in a new file, is an entry that was never written.
 pub fn entry(millionths: u32, now: u64) -> u64 {
     u64::from(milliseconds(now)) << 32 | u64::from(millionths.clamp(1, WHOLE))
@@ -34,12 +34,12 @@ pub fn entry(millionths: u32, now: u64) -> u64 {
 pub fn read(entry: u64, now: u64) -> Option<u32> {
     let (at, millionths) = ((entry >> 32) as u32, (entry & 0xffff_ffff) as u32);
     let age = milliseconds(now).wrapping_sub(at);
-    // a little ahead of us is as good as now
+    // another CPU's clock may be a little ahead: then the entry counts as fresh
     let fresh = age <= STALE_MS || age >= u32::MAX - STALE_MS;
     ((1..=WHOLE).contains(&millionths) && fresh).then_some(millionths)
 }
 
-/// A new file's content: nothing decided.
+/// The content of a new file, without any decision.
 pub fn blank() -> Vec<u8> {
     let mut bytes = MAGIC.to_ne_bytes().to_vec();
     bytes.resize(BYTES, 0);

@@ -1,29 +1,30 @@
-//! Who gets how much of one card's time: the host's decision, written to [`crate::allowance`] every second or so.
+//! The division of one GPU's time among containers: the host's decision, written to [`crate::allowance`] about every
+//! second.
 //!
-//! Pure. A container that wants more than it gets is brought to its target: its `vcuda-core`, and of what the others
-//! leave, up to its `vcuda-core-limit`. What it really gets is measured by the host; the limiter can only steer for
-//! how long its kernels are on the card, and that is more than what they get of it while a neighbour's are there as well.
-//! So the allowance is moved until the measurement meets the target.
+//! Without IO. A container that wants more than it gets is brought to its target: its `vcuda-core`, and a part of
+//! what the others leave, up to its `vcuda-core-limit`. The host measures what it really gets. The limiter can only
+//! steer for how long the container's kernels are on the GPU; while a neighbour's kernels are there as well, that is
+//! longer than the GPU time that they get. So the allowance is moved until the measurement meets the target.
 
 use crate::allowance::WHOLE;
 
-/// One container on the card, over the last period. Shares are in millionths of the card.
+/// One container on the GPU over the last period. Shares are in millionths of the GPU.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Tenant {
     /// `vcuda-core`.
     pub floor: u32,
-    /// `vcuda-core-limit`, or the floor.
+    /// `vcuda-core-limit`; equal to the floor where the pod sets none.
     pub ceiling: u32,
-    /// What was decided last; 0 for a container that is new.
+    /// The last decision; 0 for a new container.
     pub allowance: u32,
-    /// What it really had of the card's time, as NVML measured.
+    /// The GPU time that the container really had, as NVML measured it.
     pub used: u32,
     /// Whether it was held back: its [`crate::state::Device::waited`] has grown. A tenant can lie here; that gets it
     /// nothing that it could not have by launching kernels.
     pub waited: bool,
 }
 
-/// The part of each container's target that the last step is allowed to miss before it counts as wanting more, in percent.
+/// A container that uses at least this percentage of its floor counts as wanting more.
 const SATISFIED: u64 = 95;
 
 /// What each container may use from now on, in the same order, in millionths of wall time.
@@ -35,10 +36,10 @@ pub fn decide(tenants: &[Tenant]) -> Vec<u32> {
 /// What each container should get: its floor, and its part of what is left, by floors, up to its ceiling.
 pub fn targets(tenants: &[Tenant]) -> Vec<u32> {
     let mut targets: Vec<u32> = tenants.iter().map(|t| t.floor.min(WHOLE)).collect();
-    // who does not want its floor leaves what it does not use; it gets it back in the period in which it wants it
+    // a container that does not want its floor leaves the rest, and gets it back in the period in which it wants it
     let kept = |t: &Tenant| if wants(t) { t.floor } else { t.used.min(t.floor) };
     let mut spare = WHOLE.saturating_sub(tenants.iter().map(kept).fold(0, u32::saturating_add));
-    // each round somebody reaches the ceiling or nothing is left
+    // in each round a container reaches its ceiling or nothing is left
     for _ in 0..tenants.len() {
         let open = |(t, target): &(&Tenant, &mut u32)| wants(t) && **target < t.ceiling;
         let weight: u64 = tenants.iter().zip(&mut targets).filter(open).map(|(t, _)| u64::from(t.floor)).sum();
@@ -64,13 +65,13 @@ fn allowance(tenant: &Tenant, target: u32) -> u32 {
     let last = u64::from(tenant.allowance.max(tenant.floor));
     let (target, used) = (u64::from(target), u64::from(tenant.used));
     let next = match used {
-        // no usage sample, or it wants nothing: what would suffice if it were alone
+        // no usage sample, or the container wants nothing: what would suffice if it were alone
         0 => target,
         _ if !wants(tenant) => last,
-        // at most twofold at once: measurements lag and err
+        // at most twofold per step: measurements lag and err
         _ => (last * target / used).clamp(last / 2, last * 2),
     };
-    // what is on the card is at least what one gets of it
+    // kernels are on the GPU for at least the GPU time that they get
     next.clamp(target.max(1), u64::from(WHOLE)) as u32
 }
 
@@ -85,7 +86,7 @@ mod tests {
         Tenant { floor: floor * 10_000, ceiling: ceiling * 10_000, allowance: 0, used: 0, waited: true }
     }
 
-    /// A card that switches evenly between whoever has kernels on it, at moments that know nothing of each other.
+    /// A GPU that switches evenly between the containers that have kernels on it, at independent moments.
     fn card(allowances: &[u32]) -> Vec<u32> {
         let share = |i: usize| {
             let others: Vec<f64> =
@@ -104,7 +105,7 @@ mod tests {
     fn settle(tenants: &mut [Tenant], periods: usize) -> Vec<u32> {
         for _ in 0..periods {
             let next = decide(tenants);
-            // who wants nothing has no kernels on the card
+            // a container that wants nothing has no kernels on the GPU
             let present: Vec<u32> = tenants.iter().zip(&next).map(|(t, a)| if t.waited { *a } else { 0 }).collect();
             for ((t, allowance), used) in tenants.iter_mut().zip(next).zip(card(&present)) {
                 (t.allowance, t.used) = (allowance, used);

@@ -5,39 +5,40 @@
 //! | path in the container | mount | content |
 //! | --- | --- | --- |
 //! | [`path::LIMITS`] | a file in the directory [`path::HOST_DIRECTORY`], **read-only** | [`limits::Limits`]: text, what the container may use. Written before the container starts, never changed |
-//! | [`path::ALLOWANCE`] | a file in the same directory, **read-only** | [`allowance`]: binary, how much of each card's time the container may use just now. Optional; written in place while the container runs |
+//! | [`path::ALLOWANCE`] | a file in the same directory, **read-only** | [`allowance`]: binary, how much of each GPU's time the container may use just now. Optional; written in place while the container runs |
 //! | [`path::STATE`] | the file alone, read-write | [`state`]: what the container's processes use. Made by the plugin with [`state::blank`], mode 0666, owned by root |
 //! | [`path::LIBRARY`] | the file alone, **read-only** | `libkerf_limiter.so` |
 //! | [`path::PRELOAD`] | the file alone, **read-only** | [`path::LIBRARY`] and a line feed ([`path::preload`]) |
 //!
-//! A mounted file can be neither removed nor renamed in the container, and a read-only mount cannot be written, whoever
-//! the tenant is in there; undoing a mount needs a capability that containers do not have (`CAP_SYS_ADMIN`).
+//! A mounted file can be neither removed nor renamed in the container, and a read-only mount cannot be written by any
+//! user in there; undoing a mount needs a capability that containers do not have (`CAP_SYS_ADMIN`).
 //!
 //! # How the limiter is loaded
 //!
-//! By [`path::PRELOAD`], glibc's `/etc/ld.so.preload`. The loader reads it for every program, whatever the environment
-//! says, also for `kubectl exec` and for programs that run as another user; no tenant can switch it off. An image that has
-//! such a file of its own loses it.
+//! Through [`path::PRELOAD`], glibc's `/etc/ld.so.preload`. The loader reads it for every program, whatever the
+//! environment, also for `kubectl exec` and for programs that run as another user; no tenant can switch it off. An
+//! image that has such a file of its own loses it.
 //!
-//! `LD_PRELOAD` is **not** part of the contract and must not be set by the plugin: a tenant unsets it with one word, and
-//! musl, which ignores `/etc/ld.so.preload`, would refuse to start any program with a library for glibc in `LD_PRELOAD`.
-//! NVIDIA's driver needs glibc, so a program that musl loads cannot use a card by the driver's library anyway. It is
-//! the fallback for a node where a file cannot be mounted over `/etc/ld.so.preload`, and only there.
+//! `LD_PRELOAD` is **not** part of the contract and must not be set by the plugin: a tenant can simply unset it, and
+//! musl, which ignores `/etc/ld.so.preload`, would refuse to start any program with a library for glibc in
+//! `LD_PRELOAD`. NVIDIA's driver needs glibc, so a program that musl loads cannot use a GPU through the driver's
+//! library anyway. `LD_PRELOAD` is the fallback for a node where a file cannot be mounted over
+//! `/etc/ld.so.preload`, and only there.
 //!
 //! # Where the files lie on the host
 //!
-//! [`path::STATE`] is the one thing that a tenant can write, and it can write more than was meant: the file should lie on
-//! the host's `/run` (a tmpfs: what a tenant writes is charged to its own memory limit), and whoever reads it on the host
-//! reads at most [`state::BYTES`] and never maps it, because the tenant may shorten it at any time. The host's files are
-//! gone after the machine has been started anew while kubelet may start the container again with the same mounts:
-//! `PreStartContainer` is the moment to write what is missing.
+//! [`path::STATE`] is the only file that a tenant can write, and the tenant can write anything into it. It should lie
+//! on the host's `/run` (a tmpfs: what a tenant writes is charged to its own memory limit). Host programs read at
+//! most [`state::BYTES`] of it and never map it, because the tenant may shorten it at any time. The host's files are
+//! gone after a reboot, while kubelet may restart the container with the same mounts: `PreStartContainer` is the
+//! moment to write missing files.
 //!
 //! # What the host sees
 //!
-//! [`state::Snapshot`] tells which processes have loaded the limiter and use a card, what each holds, and whether
-//! something was found that should not be ([`state::Flags`]). A process that NVML sees on the card and that
-//! is not in the snapshot runs without the limiter; one that uses more than its cap was not held by it. Both are to be
-//! reported by the host: nothing inside a container can be trusted to.
+//! [`state::Snapshot`] tells which processes have loaded the limiter and use a GPU, how much memory each holds, and
+//! which problems the limiters found ([`state::Flags`]). A process that NVML sees on the GPU and that is not in the
+//! snapshot runs without the limiter; one that uses more than its cap was not held by it. The host must report both:
+//! nothing inside a container can be trusted to.
 
 pub mod allowance;
 pub mod arbiter;

@@ -1,4 +1,4 @@
-//! The read-only file that says what a container may use.
+//! The read-only file that holds the limits of a container.
 //!
 //! ```text
 //! kerf-limits 1
@@ -6,41 +6,41 @@
 //! end
 //! ```
 //!
-//! One line for each card, in the order in which the container sees them. The last line makes a shortened file known as
-//! one. Reading is strict: whatever is not written exactly so is refused, with the line's number.
+//! One line for each GPU, in the order in which the container sees them. The last line reveals a file that was cut
+//! short. Reading is strict: any other form is refused, with the line's number.
 
 use std::fmt::{self, Write as _};
 
-/// The version that is written, and the only one that is read.
+/// The only version that is written and read.
 pub const VERSION: u32 = 1;
-/// The longest file that is read.
+/// The longest file that is read, in bytes.
 pub const MAX_BYTES: usize = 16 << 10;
-/// Most cards of one container that can be limited.
+/// The most GPUs of one container that can be limited.
 pub const MAX_DEVICES: usize = 16;
-/// The longest uuid.
+/// The longest uuid, in bytes.
 pub const MAX_UUID: usize = 96;
 
-/// What a container may use.
+/// The limits of one container.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Limits {
-    /// One for each card, in the order in which the container sees them; 1 to [`MAX_DEVICES`], no uuid twice.
+    /// One for each GPU, in the order in which the container sees them; 1 to [`MAX_DEVICES`], no uuid twice.
     devices: Vec<DeviceLimits>,
 }
 
-/// What a container may use of one card.
+/// The limits of one container on one GPU.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct DeviceLimits {
-    /// As the driver tells it, `GPU-` and all.
+    /// The driver's uuid, with its prefix `GPU-`.
     pub uuid: String,
-    /// Most bytes of the card's memory that all processes of the container hold together.
+    /// The most bytes of the GPU's memory that all processes of the container hold together.
     pub memory: u64,
-    /// `vcuda-core`: percent of the card's time that the container gets whenever it wants it; 1 to 100.
+    /// `vcuda-core`: percent of the GPU's time that the container gets whenever it wants it; 1 to 100.
     pub core: u8,
     /// `vcuda-core-limit`: percent that it may use while the neighbours leave it idle; at least `core`, at most 100.
-    /// Equal to `core` where the pod has no annotation. 100 is no limit.
+    /// Equal to `core` where the pod has no annotation. 100 means no limit.
     pub ceiling: u8,
-    /// Bytes that are counted for each process with a context on the card besides its allocations. The driver
-    /// takes them for itself and tells nobody how many; 0 counts none.
+    /// Bytes that are counted for each process with a context on the GPU, besides its allocations. The driver takes
+    /// them for itself and does not tell how many; 0 counts none.
     pub context: u64,
 }
 
@@ -49,21 +49,21 @@ pub struct DeviceLimits {
 pub enum LimitsError {
     /// Longer than [`MAX_BYTES`].
     TooLong,
-    /// Bytes that are no ASCII text.
+    /// Bytes that are not ASCII text.
     NotText,
     /// The first line is not `kerf-limits <version>`.
     NoHeader,
-    /// Written by another version.
+    /// The version of a file of another version.
     Version(u32),
-    /// A line that is no device's, by its number from 1.
+    /// A line that is not a device line: its number, counted from 1.
     Line(usize),
-    /// A value that is out of its range: the line's number and the word before the value.
+    /// A value out of range: the line's number and the word before the value.
     Value(usize, &'static str),
-    /// The same uuid twice, by the line's number.
+    /// A uuid that an earlier line has: the line's number.
     Twice(usize),
-    /// No device, or more than [`MAX_DEVICES`].
+    /// The number of devices, where there is none or more than [`MAX_DEVICES`].
     Devices(usize),
-    /// No `end`, or something after it: the file was cut or joined.
+    /// `end` is missing, or something follows it: the file was cut or joined.
     NoEnd,
 }
 
@@ -111,7 +111,7 @@ impl DeviceLimits {
 }
 
 impl Limits {
-    /// Checked as [`Limits::parse`] checks; lines are counted as they will be written.
+    /// Makes the same checks as [`Limits::parse`]; errors count lines as they will be written.
     pub fn new(devices: Vec<DeviceLimits>) -> Result<Self, LimitsError> {
         if devices.is_empty() || devices.len() > MAX_DEVICES {
             return Err(LimitsError::Devices(devices.len()));
@@ -125,12 +125,12 @@ impl Limits {
         Ok(Self { devices })
     }
 
-    /// One for each card, in the order in which the container sees them.
+    /// One for each GPU, in the order in which the container sees them.
     pub fn devices(&self) -> &[DeviceLimits] {
         &self.devices
     }
 
-    /// Reads a file's content. Everything is bounded by [`MAX_BYTES`].
+    /// Reads a file's content, of at most [`MAX_BYTES`].
     pub fn parse(bytes: &[u8]) -> Result<Self, LimitsError> {
         if bytes.len() > MAX_BYTES {
             return Err(LimitsError::TooLong);
@@ -152,7 +152,7 @@ impl Limits {
             }
             devices.push(device(line, i + 2)?);
         }
-        // "...\nend\n": what stands before "end" must end a line
+        // "...\nend\n": the text before "end" must end with a line feed
         if !body.is_empty() && !body.ends_with('\n') {
             return Err(LimitsError::NoEnd);
         }
@@ -188,7 +188,7 @@ fn device(text: &str, line: usize) -> Result<DeviceLimits, LimitsError> {
     })
 }
 
-/// Digits and nothing else, without leading zeros: there is one way to write each number.
+/// Digits only, without leading zeros: each number can be written in one way only.
 fn number(text: &str) -> Option<u64> {
     let digits = !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit());
     (digits && (text == "0" || !text.starts_with('0'))).then(|| text.parse().ok())?

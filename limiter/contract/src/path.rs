@@ -1,14 +1,14 @@
-//! Where things are inside a container.
+//! Paths inside a container.
 
 /// The directory, mounted read-only, that holds [`LIMITS`] and [`ALLOWANCE`].
 pub const HOST_DIRECTORY: &str = "/etc/kerf";
 /// What the container may use: [`crate::limits::Limits`].
 pub const LIMITS: &str = "/etc/kerf/limits";
-/// How much of its cards' time the container may use just now: [`crate::allowance`].
+/// How much of its GPUs' time the container may use now: [`crate::allowance`].
 pub const ALLOWANCE: &str = "/etc/kerf/allowance";
-/// What the container's processes use: [`crate::state`]. The only one of these that they can write.
+/// What the container's processes use: [`crate::state`]. The only one of these files that they can write.
 pub const STATE: &str = "/run/kerf/state";
-/// The limiter.
+/// The limiter's shared library.
 pub const LIBRARY: &str = "/usr/lib/kerf/libkerf_limiter.so";
 /// The file that makes glibc's loader load [`LIBRARY`] into every program.
 pub const PRELOAD: &str = "/etc/ld.so.preload";

@@ -1,29 +1,29 @@
-//! Which process is which: a pid may be another process' by tomorrow, a pid and a start time are not.
+//! Identity of processes: a pid is used again later, a pid together with a start time is not.
 
 use std::fs;
 use std::path::Path;
 
-/// What `/proc/<pid>/stat` tells of a process.
+/// The fields of `/proc/<pid>/stat` that kerf uses.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Stat {
     /// In the PID namespace of that `/proc`.
     pub pid: u32,
-    /// `R` for running, `Z` for one that has ended and was not waited for.
+    /// `R` for a running process, `Z` for one that has ended and was not waited for.
     pub state: char,
-    /// Those that have not ended.
+    /// Threads that have not ended.
     pub threads: u64,
-    /// Clock ticks from the start of the machine to that of the process (field 22).
+    /// Clock ticks from the boot of the machine to the start of the process (field 22).
     pub start: u64,
 }
 
 impl Stat {
-    /// Of the process with this directory, `/proc/<pid>` or `/proc/self`. `None` where it is gone.
+    /// Reads the process with this directory, `/proc/<pid>` or `/proc/self`. `None` where it is gone.
     pub fn of(process: impl AsRef<Path>) -> Option<Self> {
         Self::parse(&fs::read_to_string(process.as_ref().join("stat")).ok()?)
     }
 
     fn parse(text: &str) -> Option<Self> {
-        // "pid (name) state ...": the name may hold anything, also parentheses
+        // "pid (name) state ...": the name may contain anything, also parentheses
         let (head, rest) = text.rsplit_once(')')?;
         let fields: Vec<&str> = rest.split_ascii_whitespace().collect();
         let field = |number: usize| fields.get(number - 3).copied();
@@ -35,7 +35,7 @@ impl Stat {
         })
     }
 
-    /// Whether it is dead; its other threads may not be.
+    /// Whether the main thread has ended; other threads may still run.
     pub fn ended(&self) -> bool {
         matches!(self.state, 'Z' | 'X')
     }

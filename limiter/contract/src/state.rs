@@ -1,11 +1,11 @@
-//! The file that a container's processes share: what each holds of each card, and how the card's time is spent.
+//! The file that a container's processes share: how much of each GPU each holds, and how the GPU's time is spent.
 //!
-//! It is mapped by every process of the container that uses a card, and all of it is atomic integers: there is no lock, so
-//! a process that is killed at any instruction leaves nothing behind that would have to be mended. What it held is
-//! given back by the next process that finds it gone.
+//! Every process of the container that uses a GPU maps it, and all of it is atomic integers: there is no lock, so
+//! a process that is killed at any instruction leaves nothing to repair. What it held is given back by the next
+//! process that finds it gone.
 //!
-//! Everything in it can be overwritten by the tenant. The limiter puts its own entries right when it finds them changed,
-//! and says so ([`Flags`]); the host reads it ([`Snapshot`]) and believes what NVML says.
+//! The tenant can overwrite everything in it. The limiter corrects its own entries when it finds them changed, and
+//! sets a flag ([`Flags`]); the host reads the file ([`Snapshot`]) and trusts NVML.
 
 use std::io::{self, Read};
 use std::mem::{offset_of, size_of};
@@ -14,31 +14,31 @@ use std::{fmt, ops};
 
 use crate::limits::MAX_DEVICES;
 
-/// The first eight bytes.
+/// The first eight bytes of the file.
 pub const MAGIC: u64 = u64::from_le_bytes(*b"kerfstat");
 /// The version of this layout.
 pub const VERSION: u32 = 1;
-/// Most processes of one container that use cards at the same time.
+/// The most processes of one container that use GPUs at the same time.
 pub const MAX_PROCESSES: usize = 1024;
 /// The file's exact length.
 pub const BYTES: usize = size_of::<State>();
-/// Pieces of time in which the use of a card is remembered; see [`SLICE`].
+/// Slices of time for which the use of a GPU is remembered; see [`SLICE`].
 pub const SLICES: usize = 512;
-/// Length of one of [`Device::timeline`]'s pieces, in nanoseconds.
+/// Length of one slice of [`Device::timeline`], in nanoseconds.
 pub const SLICE: u64 = 2_000_000;
 
 /// The whole file, in the machine's byte order.
 #[repr(C)]
 pub struct State {
-    /// What it is.
+    /// Identifies the file and its layout.
     pub header: Header,
-    /// Who uses cards. A process that is not here has not loaded the limiter, or has not used a card yet.
+    /// The processes that use GPUs. Any other process has not loaded the limiter, or has not used a GPU yet.
     pub processes: [Process; MAX_PROCESSES],
     /// By position in [`crate::limits::Limits::devices`].
     pub devices: [Device; MAX_DEVICES],
 }
 
-/// What the file is.
+/// Identifies the file and its layout.
 #[repr(C)]
 pub struct Header {
     /// [`MAGIC`].
@@ -49,47 +49,46 @@ pub struct Header {
     pub bytes: AtomicU32,
     /// [`Flags`].
     pub flags: AtomicU32,
-    /// Entries of [`State::processes`] from here on were never used.
+    /// Entries of [`State::processes`] from this index on were never used.
     pub high: AtomicU32,
-    /// Zero.
+    /// Always zero.
     pub reserved: [AtomicU64; 5],
 }
 
-/// A process that uses cards.
+/// A process that uses GPUs.
 #[repr(C)]
 pub struct Process {
-    /// 0 where nobody is; else [`owner`].
+    /// An [`owner`]; 0 for a free entry.
     pub owner: AtomicU64,
     /// Inode of the pid namespace that the pid in `owner` belongs to.
     pub namespace: AtomicU64,
-    /// When it registered, or last found no room for an allocation: nanoseconds of `CLOCK_MONOTONIC`.
+    /// When the process registered, or last found no room for an allocation: nanoseconds of `CLOCK_MONOTONIC`.
     pub seen: AtomicU64,
-    /// Zero.
+    /// Always zero.
     pub reserved: AtomicU64,
 }
 
-/// One card.
+/// The container's use of one GPU.
 #[repr(C)]
 pub struct Device {
     /// Kernels may start from this moment on; nanoseconds of `CLOCK_MONOTONIC`.
     pub due: AtomicU64,
-    /// Nanoseconds that the container's kernels were seen to run, ever; overlaps count once.
+    /// Nanoseconds in which the container's kernels were seen to run, in total; overlaps count once.
     pub busy: AtomicU64,
-    /// Nanoseconds that launches were held back, ever.
+    /// Nanoseconds for which launches were held back, in total.
     pub waited: AtomicU64,
-    /// Allocations that were refused because of the cap, ever.
+    /// Allocations that were refused because of the cap, in total.
     pub refused: AtomicU64,
-    /// How much of each of the last [`SLICES`] pieces of time is charged: the low half of the piece's number, then
-    /// nanoseconds.
+    /// How much of each of the last [`SLICES`] slices is charged: the low half of the slice's number, then nanoseconds.
     pub timeline: [AtomicU64; SLICES],
-    /// Bytes that each process holds or is just about to hold, by position in [`State::processes`].
+    /// Bytes that each process holds or is about to hold, by position in [`State::processes`].
     pub taken: [AtomicU64; MAX_PROCESSES],
     /// Bytes that each process holds.
     pub held: [AtomicU64; MAX_PROCESSES],
 }
 
-/// The value of [`Process::owner`]: a pid, and the low half of the process' start time as `/proc/<pid>/stat` tells
-/// it (field 22), so that a later process with the same pid is another one.
+/// The value of [`Process::owner`]: a pid, and the low half of the process' start time from `/proc/<pid>/stat`
+/// (field 22), so that a later process with the same pid has another value.
 pub fn owner(pid: u32, start: u64) -> u64 {
     (start & 0xffff_ffff) << 32 | u64::from(pid)
 }
@@ -99,24 +98,24 @@ pub fn owner_pid(owner: u64) -> u32 {
     (owner & 0xffff_ffff) as u32
 }
 
-/// What a limiter found that should not be. Bits of [`Header::flags`]; they stay set.
+/// Problems that a limiter found. Bits of [`Header::flags`]; they stay set.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Flags(pub u32);
 
 impl Flags {
-    /// An entry of this file was changed by somebody else; its owner put it right.
+    /// Another process changed an entry of this file; the entry's owner corrected it.
     pub const OVERWRITTEN: Self = Self(1);
-    /// The driver has a version of an intercepted function that the limiter does not know: it passed through.
+    /// The driver has a version of an intercepted function that the limiter does not know: calls went to the driver.
     pub const UNKNOWN_VERSION: Self = Self(1 << 1);
-    /// The container sees a card that its limits do not name: nothing can be allocated there.
+    /// The container sees a GPU that its limits do not name: nothing can be allocated there.
     pub const UNLISTED_DEVICE: Self = Self(1 << 2);
-    /// More than [`MAX_PROCESSES`] processes wanted to use cards: the others were refused.
+    /// More than [`MAX_PROCESSES`] processes wanted to use GPUs: the others were refused.
     pub const PROCESSES: Self = Self(1 << 3);
-    /// The limiter found itself at fault and went on as its rules for that say.
+    /// The limiter had an internal error and went on by its rules for that.
     pub const FAULT: Self = Self(1 << 4);
-    /// The driver took more memory for an allocation than was foreseen, for a moment or for good.
+    /// The driver took more memory for an allocation than was expected, for a moment or permanently.
     pub const OVER: Self = Self(1 << 5);
-    /// A card's time could not be measured, so kernels were not held back.
+    /// A GPU's time could not be measured, so kernels were not held back.
     pub const UNMEASURED: Self = Self(1 << 6);
 
     const NAMES: [(Self, &'static str); 7] = [
@@ -134,7 +133,7 @@ impl Flags {
         self.0 & other.0 == other.0
     }
 
-    /// The names of those that are set, for labels and messages.
+    /// The names of the set flags, for labels and messages.
     pub fn names(self) -> impl Iterator<Item = &'static str> {
         Self::NAMES.into_iter().filter(move |(flag, _)| self.contains(*flag)).map(|(_, name)| name)
     }
@@ -148,8 +147,8 @@ impl ops::BitOr for Flags {
     }
 }
 
-/// A new file's content: [`BYTES`] long, all but the header zero. What follows the returned bytes is zero as well, so
-/// writing them and setting the length makes the same file without holes being filled.
+/// The content of a new file: all but the header is zero. The rest of the file is zero as well, so writing the returned
+/// bytes and setting the length to [`BYTES`] makes the same file without filling holes.
 pub fn blank() -> Vec<u8> {
     let mut header = vec![0; size_of::<Header>()];
     let mut put = |at: usize, bytes: &[u8]| {
@@ -166,13 +165,13 @@ pub fn blank() -> Vec<u8> {
 /// Why a state file cannot be used.
 #[derive(Debug)]
 pub enum StateError {
-    /// Reading failed.
+    /// The file could not be read.
     Read(io::Error),
-    /// Not [`BYTES`] long, but so many; one more where it is longer.
+    /// The file's length, where it is not [`BYTES`]; one more than that for any longer file.
     Length(usize),
-    /// It does not begin with [`MAGIC`].
+    /// The file does not begin with [`MAGIC`].
     Magic,
-    /// Another version's.
+    /// The version of a file of another version.
     Version(u32),
 }
 
@@ -197,27 +196,27 @@ impl std::error::Error for StateError {
     }
 }
 
-/// What a state file said at one moment. Not one moment for all of it, since processes go on meanwhile.
+/// A state file as it was read. Fields may be of different moments, since processes go on meanwhile.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Snapshot {
-    /// What limiters found.
+    /// Problems that limiters found.
     pub flags: Flags,
-    /// The processes that use cards, or did when they ended and nobody has given their memory back yet.
+    /// Processes that use GPUs, and processes that ended and whose memory was not given back yet.
     pub processes: Vec<ProcessSnapshot>,
-    /// By position in [`crate::limits::Limits::devices`]; the last ones are unused.
+    /// By position in [`crate::limits::Limits::devices`]; the entries beyond those are unused.
     pub devices: Vec<DeviceSnapshot>,
 }
 
 /// One of [`Snapshot::processes`].
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ProcessSnapshot {
-    /// As the process itself sees it: the last number of `NSpid` in `/proc/<pid on the host>/status`.
+    /// The pid that the process itself sees: the last number of `NSpid` in `/proc/<pid on the host>/status`.
     pub pid: u32,
     /// Low half of its start time in clock ticks, field 22 of `/proc/<pid>/stat`.
     pub start: u32,
-    /// When it registered, or last found no room for an allocation: nanoseconds of `CLOCK_MONOTONIC`.
+    /// When the process registered, or last found no room for an allocation: nanoseconds of `CLOCK_MONOTONIC`.
     pub seen: u64,
-    /// Bytes that it holds of each card.
+    /// Bytes that the process holds of each GPU.
     pub held: Vec<u64>,
 }
 
@@ -233,14 +232,14 @@ pub struct DeviceSnapshot {
 }
 
 impl Snapshot {
-    /// Reads at most [`BYTES`] and one more. For the host: the file is a tenant's.
+    /// Reads at most one byte more than [`BYTES`]. For the host: the tenant can change the file.
     pub fn read(file: impl Read) -> Result<Self, StateError> {
         let mut bytes = Vec::with_capacity(BYTES + 1);
         file.take(BYTES as u64 + 1).read_to_end(&mut bytes).map_err(StateError::Read)?;
         Self::parse(&bytes)
     }
 
-    /// From the whole file's content.
+    /// Reads the whole file's content.
     pub fn parse(bytes: &[u8]) -> Result<Self, StateError> {
         if bytes.len() != BYTES {
             return Err(StateError::Length(bytes.len()));
@@ -276,14 +275,14 @@ impl Snapshot {
         Ok(Self { flags: Flags(word(bytes, offset_of!(Header, flags))), processes, devices: devices.collect() })
     }
 
-    /// Bytes of one card, by its position in the limits, that all processes hold together.
+    /// Bytes of one GPU, by its position in the limits, that all processes hold together.
     pub fn held(&self, device: usize) -> u64 {
         let of = |p: &ProcessSnapshot| p.held.get(device).copied().unwrap_or(0);
         self.processes.iter().map(of).fold(0, u64::saturating_add)
     }
 }
 
-/// `bytes` is [`BYTES`] long and `at` an offset within [`State`], so there always is a number.
+/// `bytes` is [`BYTES`] long and `at` is an offset within [`State`], so there always is a number.
 fn long(bytes: &[u8], at: usize) -> u64 {
     bytes.get(at..at + 8).and_then(|b| b.try_into().ok()).map_or(0, u64::from_ne_bytes)
 }

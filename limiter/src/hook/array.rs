@@ -18,7 +18,7 @@ pub unsafe fn create(
     make(call, array, size::array(unsafe { &*description }))
 }
 
-/// With `levels` mipmap levels.
+/// `levels` is the number of mipmap levels.
 pub unsafe fn create3d(
     call: impl FnOnce() -> Status,
     array: *mut Handle,

@@ -1,4 +1,4 @@
-//! The beginning, and contexts, with which much of what was allocated ends.
+//! Initialisation, and contexts; many allocations end with their context.
 
 use std::ffi::c_int;
 
@@ -7,8 +7,8 @@ use crate::memory::allocations::Allocation;
 use crate::memory::size;
 use crate::process;
 
-/// The driver's own error first where it has one; then the limiter's, so that a program learns that it has no usable
-/// limits from the first call that it makes.
+/// The driver's own error goes first; then the limiter's, so that a program learns from its first call that it has no
+/// usable limits.
 pub unsafe fn init(call: impl FnOnce() -> Status) -> Result<(), Status> {
     let process = process::current();
     check(call())?;
@@ -30,7 +30,7 @@ fn make(call: impl FnOnce() -> Status, context: *mut Handle, device: Device, pri
     }
     process.before_context(device)?;
     let status = call();
-    // SAFETY: not null, and written to where the driver says so.
+    // SAFETY: not null, and the driver has written to it if it says so.
     let handle = (status == SUCCESS).then(|| unsafe { *context });
     process.after_context(device, handle.map(|h| h as usize), primary);
     check(status)
@@ -43,7 +43,7 @@ pub unsafe fn destroy(call: impl FnOnce() -> Status, context: Handle) -> Result<
     Ok(())
 }
 
-/// Releasing and resetting.
+/// For both releasing and resetting.
 pub unsafe fn release(call: impl FnOnce() -> Status, device: Device) -> Result<(), Status> {
     let process = process::current()?;
     check(call())?;
@@ -51,7 +51,7 @@ pub unsafe fn release(call: impl FnOnce() -> Status, device: Device) -> Result<(
     Ok(())
 }
 
-/// The heap of kernels that call `malloc` is memory of the card.
+/// The heap of kernels that call `malloc` is memory of the GPU.
 pub unsafe fn set_limit(call: impl FnOnce() -> Status, limit: c_int, value: usize) -> Result<(), Status> {
     let process = process::current()?;
     if limit != LIMIT_MALLOC_HEAP {

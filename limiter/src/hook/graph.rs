@@ -28,7 +28,7 @@ pub unsafe fn add(
     let parameters = unsafe { &*parameters };
     match parameters.kind {
         NODE_MEM_ALLOC => {
-            // SAFETY: the content of such a node; it is long and aligned enough.
+            // SAFETY: the content of an allocation node; it is long and aligned enough.
             let alloc = unsafe { &*parameters.content.as_ptr().cast::<AllocNode>() };
             process.graphs.allocates(graph as usize, alloc.bytes as u64);
         }
@@ -69,7 +69,7 @@ pub unsafe fn instantiate(
     instantiated(unsafe { *executable }, graph)
 }
 
-/// An executable graph is made another graph's.
+/// An executable graph is updated from another graph.
 pub unsafe fn update(call: impl FnOnce() -> Status, executable: Handle, graph: Handle) -> Result<(), Status> {
     check(call())?;
     instantiated(executable, graph)

@@ -1,4 +1,4 @@
-//! How large a card is and how much of it is free: the share's size and what is left of it.
+//! How large a GPU is and how much of it is free: the size of the share and what is left of it.
 
 use crate::abi::{Device, Status, check};
 use crate::process;
@@ -13,7 +13,7 @@ pub unsafe fn memory(call: impl FnOnce() -> Status, free: *mut usize, total: *mu
     // SAFETY: the driver has accepted both and written to them.
     let (free, total) = unsafe { (&mut *free, &mut *total) };
     *total = (*total).min(account.cap() as usize);
-    // the card itself may have less than the share has left
+    // the GPU itself may have less free memory than the share has left
     *free = (*free).min(account.cap().saturating_sub(account.used()) as usize);
     Ok(())
 }

@@ -10,7 +10,7 @@ use crate::abi::{Handle, LaunchConfig, LaunchParams, Status, check};
 use crate::pace::Work;
 use crate::process::{self, Process};
 
-/// Launches when the container may.
+/// Launches as soon as the container may.
 pub fn paced(process: &Process, stream: Handle, work: Work, call: impl FnOnce() -> Status) -> Status {
     let Some(card) = process.cards.here().and_then(|card| process.cards.get(card)) else { return call() };
     if !card.pacer.paces() || captured(process, stream) {
@@ -24,7 +24,7 @@ pub unsafe fn kernel(call: impl FnOnce() -> Status, stream: Handle) -> Result<()
     check(paced(process::current()?, stream, Work::Kernel, call))
 }
 
-/// `own` says which stream is meant by the one in the configuration.
+/// `own` maps the stream in the configuration to the stream that is meant.
 pub unsafe fn kernel_ex(
     call: impl FnOnce() -> Status,
     configuration: *const LaunchConfig,
@@ -49,7 +49,7 @@ pub unsafe fn cooperative_devices(
     if list.is_null() || count == 0 {
         return check(call());
     }
-    // SAFETY: not null, and the program passes that many.
+    // SAFETY: not null, and the program passes a list of that length.
     let first = unsafe { slice::from_raw_parts(list, count as usize) }.first();
     check(paced(process, first.map_or(ptr::null_mut(), |l| l.stream), Work::Kernel, call))
 }

@@ -1,4 +1,4 @@
-//! Linear memory: plain, pitched, managed, and what other processes and interfaces have made.
+//! Linear memory: plain, pitched, managed, and memory of other processes and interfaces.
 
 use crate::abi::{ExternalMemory, Handle, INVALID_VALUE, OUT_OF_MEMORY, Pointer, Status, check};
 use crate::driver;
@@ -35,10 +35,10 @@ pub unsafe fn pitch(
     let Some(made) = kept else { return Ok(()) };
     // SAFETY: not null, and the driver has just written to both.
     let (key, row) = unsafe { (*pointer, *pitch) };
-    // the driver may have made the rows longer than was foreseen, or shorter
+    // the driver may have made the rows longer or shorter than expected
     let taken = size::linear((row as u64).saturating_mul(height as u64));
     if taken > foreseen && process.reserve(Some(made.device), taken - foreseen).is_err() {
-        // SAFETY: it was allocated a moment ago, and nobody has seen it.
+        // SAFETY: it was allocated a moment ago, and no one else has seen it.
         unsafe { driver::cuMemFree_v2(key) };
         process.release(made.device, foreseen);
         return Err(OUT_OF_MEMORY);
@@ -53,7 +53,7 @@ pub unsafe fn free(call: impl FnOnce() -> Status, pointer: Pointer) -> Result<()
     check(process.free(&process.pointers, pointer, call))
 }
 
-/// Memory of another process. How much it is can only be asked afterwards; nothing new is taken of the card by that.
+/// Memory of another process. Its size can only be asked afterwards; opening it takes no more of the GPU.
 pub unsafe fn open(call: impl FnOnce() -> Status, pointer: *const Pointer) -> Result<(), Status> {
     let process = process::current()?;
     check(call())?;
@@ -64,7 +64,7 @@ pub unsafe fn open(call: impl FnOnce() -> Status, pointer: *const Pointer) -> Re
     unsafe { driver::cuMemGetAddressRange_v2(&raw mut base, &raw mut bytes, opened) };
     let bytes = size::linear(bytes as u64);
     let Ok(device) = process.reserve(process.cards.here(), bytes) else {
-        // SAFETY: it was opened a moment ago, and nobody has seen it.
+        // SAFETY: it was opened a moment ago, and no one else has seen it.
         unsafe { driver::cuIpcCloseMemHandle(opened) };
         return Err(OUT_OF_MEMORY);
     };

@@ -1,4 +1,4 @@
-//! The management library's view of a card's memory, which `nvidia-smi` shows.
+//! The management library's view of a GPU's memory, which `nvidia-smi` shows.
 
 use std::ffi::{CStr, c_char};
 
@@ -7,7 +7,7 @@ use crate::driver;
 use crate::memory::account::Account;
 use crate::process;
 
-/// Total, used and free bytes of a card of `total`, as the container is to see them.
+/// Total, used and free bytes that the container sees of a GPU of `total` bytes.
 fn share(account: &Account, total: u64) -> (u64, u64, u64) {
     let total = total.min(account.cap());
     let used = account.used().min(total);
@@ -41,9 +41,9 @@ pub unsafe fn memory2(
     Ok(())
 }
 
-/// The share of a card; `None` for one that the limits do not name.
+/// The account of a GPU; `None` for one that the limits do not name.
 fn account(device: Handle) -> Result<Option<&'static Account>, Status> {
-    // the library's own word for "something is wrong", which is not CUDA's
+    // NVML's own code for an unknown error, which differs from CUDA's
     let process = process::current().map_err(|_| UNKNOWN)?;
     let mut uuid: [c_char; 96] = [0; 96];
     // SAFETY: the device is the program's, and the buffer is a local of that length.
@@ -51,7 +51,7 @@ fn account(device: Handle) -> Result<Option<&'static Account>, Status> {
     if status != SUCCESS {
         return Ok(None);
     }
-    // SAFETY: the library ends what it writes with a zero.
+    // SAFETY: the library ends the text with a zero.
     let uuid = unsafe { CStr::from_ptr(uuid.as_ptr()) };
     let card = uuid.to_str().ok().and_then(|uuid| process.cards.of_uuid(uuid));
     Ok(card.and_then(|card| process.cards.get(card)).map(|card| &card.account))

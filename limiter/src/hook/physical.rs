@@ -1,4 +1,4 @@
-//! Physical memory and its mapping: `cuMemCreate` and what belongs to it.
+//! Physical memory and its mapping: `cuMemCreate` and related functions.
 
 use std::ffi::{c_uint, c_ulonglong, c_void};
 use std::slice;
@@ -19,7 +19,7 @@ pub unsafe fn create(
     // SAFETY: not null, and the program passes properties.
     let Properties { location, id, .. } = unsafe { *properties };
     if location != LOCATION_DEVICE {
-        // the host's memory
+        // host memory
         return check(call());
     }
     let card = process.reserve(process.cards.of_device(id), bytes as u64)?;
@@ -100,7 +100,7 @@ pub unsafe fn import(call: impl FnOnce() -> Status, handle: *const c_ulonglong) 
     Ok(())
 }
 
-/// Parts of sparse arrays are mapped. What lies where is not followed; the memory counts until the process ends.
+/// Maps parts of sparse arrays. Where each part lies is not followed; the memory counts until the process ends.
 pub unsafe fn map_arrays(
     call: impl FnOnce() -> Status,
     maps: *const ArrayMap,
@@ -108,7 +108,7 @@ pub unsafe fn map_arrays(
 ) -> Result<(), Status> {
     let process = process::current()?;
     check(call())?;
-    // SAFETY: the driver has accepted that many of them.
+    // SAFETY: the driver has accepted a list of that length.
     for map in unsafe { slice::from_raw_parts(maps, count as usize) } {
         if map.operation == OPERATION_MAP {
             process.mappings.escaped(map.handle);

@@ -10,7 +10,7 @@ use crate::memory::pool::Wanted;
 use crate::memory::size;
 use crate::process::{self, Process};
 
-/// From the pool that the device has just now.
+/// Allocates from the device's current pool.
 pub unsafe fn alloc(
     call: impl FnOnce() -> Status,
     pointer: *const Pointer,
@@ -49,7 +49,7 @@ fn from_pool(
         return check(call());
     }
     if let Some(graph) = graph_of(process, stream) {
-        // nothing is allocated now, but whenever the graph runs
+        // nothing is allocated now, but each time the graph runs
         check(call())?;
         process.graphs.allocates(graph, bytes as u64);
         return Ok(());
@@ -69,7 +69,7 @@ pub unsafe fn create(
     check(call())?;
     // SAFETY: the driver has accepted both, and written to the first.
     let (pool, Properties { location, id, .. }) = unsafe { (*pool, *properties) };
-    // a pool of the host's memory is none of ours; a card that the limits do not name refuses at the first allocation
+    // a pool of host memory is not followed; a GPU that the limits do not name refuses at the first allocation
     if location == LOCATION_DEVICE
         && let Some(card) = process.cards.of_device(id)
     {
@@ -92,7 +92,7 @@ pub unsafe fn trim(call: impl FnOnce() -> Status) -> Result<(), Status> {
     Ok(())
 }
 
-/// Memory of another process' pool. How much it is can only be asked afterwards; nothing new is taken of the card by that.
+/// Memory of another process' pool. Its size can only be asked afterwards; importing it takes no more of the GPU.
 pub unsafe fn import_pointer(call: impl FnOnce() -> Status, pointer: *const Pointer) -> Result<(), Status> {
     let process = process::current()?;
     check(call())?;
@@ -103,7 +103,7 @@ pub unsafe fn import_pointer(call: impl FnOnce() -> Status, pointer: *const Poin
     let status = unsafe { driver::cuMemGetAddressRange_v2(&raw mut base, &raw mut bytes, imported) };
     let bytes = if status == SUCCESS { size::linear(bytes as u64) } else { 0 };
     let Ok(device) = process.reserve(process.cards.here(), bytes) else {
-        // SAFETY: it was imported a moment ago, and nobody has seen it.
+        // SAFETY: it was imported a moment ago, and no one else has seen it.
         unsafe { driver::cuMemFree_v2(imported) };
         return Err(OUT_OF_MEMORY);
     };

@@ -1,4 +1,4 @@
-//! `cuGetProcAddress`, by which the CUDA runtime gets all of the driver's functions.
+//! `cuGetProcAddress`, through which the CUDA runtime gets all of the driver's functions.
 
 use std::ffi::{CStr, c_char, c_int, c_ulonglong, c_void};
 
@@ -8,7 +8,7 @@ use crate::entry::{Entry, instead_of};
 /// `CU_GET_PROC_ADDRESS_PER_THREAD_DEFAULT_STREAM`.
 const PER_THREAD: c_ulonglong = 2;
 
-/// The limiter's function in the place of the one that the driver has found for `symbol`.
+/// Replaces the function that the driver has found for `symbol` by the limiter's.
 pub unsafe fn replace(
     call: impl FnOnce() -> Status,
     entries: &'static [Entry],

@@ -1,4 +1,4 @@
-//! Streams: waiting for them, destroying them, and capturing what is launched on them.
+//! Streams: waiting for them, destroying them, and capturing launches on them.
 
 use std::ffi::c_int;
 use std::ptr;
@@ -8,12 +8,12 @@ use crate::abi::{Handle, STREAM_PER_THREAD, SUCCESS, Status, check};
 use crate::driver;
 use crate::process::{self, Process};
 
-/// The stream that a function for per-thread default streams means by a handle: 0 is the calling thread's.
+/// The stream that a handle means to a function for per-thread default streams: 0 is the calling thread's.
 pub fn per_thread(stream: Handle) -> Handle {
     if stream.is_null() { STREAM_PER_THREAD as Handle } else { stream }
 }
 
-/// Whether what is launched on a stream is captured and not run.
+/// Whether launches on a stream are captured instead of run.
 pub(crate) fn captured(process: &Process, stream: Handle) -> bool {
     if process.captures.load(Relaxed) == 0 {
         return false;
@@ -43,7 +43,7 @@ pub(crate) fn graph_of(process: &Process, stream: Handle) -> Option<usize> {
     (answer == SUCCESS && status != 0).then_some(graph as usize)
 }
 
-/// The program waits: what it waits for is measured exactly, and pools may have become smaller.
+/// The program waits: the work that it waits for is measured exactly, and pools may have shrunk.
 pub unsafe fn wait(call: impl FnOnce() -> Status, stream: Option<Handle>) -> Result<(), Status> {
     let process = process::current()?;
     let card = process.cards.here().and_then(|card| process.cards.get(card));
@@ -79,14 +79,14 @@ pub unsafe fn end_capture(call: impl FnOnce() -> Status, stream: Handle) -> Resu
     let process = process::current()?;
     let capturing = captured(process, stream);
     let status = call();
-    // a capture that has failed has ended as well
+    // a failed capture has ended as well
     if capturing {
         process.captures.fetch_sub(1, Relaxed);
     }
     check(status)
 }
 
-/// Counted before the driver begins, so that no mark of another thread comes in between.
+/// Counted before the driver begins, so that another thread cannot put a mark in between.
 pub unsafe fn begin_capture(call: impl FnOnce() -> Status) -> Result<(), Status> {
     let process = process::current()?;
     process.captures.fetch_add(1, Relaxed);

@@ -1,9 +1,9 @@
-//! The container's account of one card's memory, shared by its processes.
+//! The container's account of one GPU's memory, shared by its processes.
 //!
-//! Each process writes one entry of its own. To reserve, it first says what it will hold (`taken`), then adds up what all
-//! say, and takes it back where that is more than the cap. Of two that ask at the same time the later one sees the
-//! earlier, whatever the interleaving, so the cap holds to the byte; and a process that is killed at any point leaves
-//! nothing but its entry, which the next one in need clears. There is no lock between processes and nothing to mend.
+//! Each process writes one entry of its own. To reserve, it first writes the amount that it will hold (`taken`), then
+//! adds up all entries, and takes the amount back where the sum is above the cap. Of two that ask at the same time the
+//! later one sees the earlier, whatever the interleaving, so the cap holds to the byte; a process that is killed at
+//! any point leaves only its entry, which the next process in need clears. There is no lock between processes.
 
 use std::hint;
 use std::sync::atomic::Ordering::SeqCst;
@@ -14,30 +14,28 @@ use kerf_limiter_contract::state::{Device, Flags, MAX_PROCESSES, State};
 
 use super::liveness::Liveness;
 
-/// Attempts while another process is asking at the same moment; then it is taken to stand still.
+/// Attempts while another process asks at the same moment; after that it is taken to have stopped.
 const PATIENCE: u32 = 20_000;
 
-/// This process' part of one card's account.
+/// This process' part of one GPU's account.
 pub struct Account {
     state: &'static State,
     device: usize,
     cap: u64,
     slot: usize,
-    /// What this process holds. Its entry in the shared file is written under this lock only, so it must say the same.
+    /// Bytes that this process holds. Its entry in the shared file is written under this lock only and must be equal.
     held: Mutex<u64>,
 }
 
-/// The cap leaves no room.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Refused;
 
 impl Account {
-    /// For the process that owns `slot`.
+    /// `slot` is the entry of this process.
     pub fn new(state: &'static State, device: usize, cap: u64, slot: usize) -> Self {
         Self { state, device, cap, slot, held: Mutex::new(0) }
     }
 
-    /// The container's cap, in bytes.
     pub fn cap(&self) -> u64 {
         self.cap
     }
@@ -47,7 +45,7 @@ impl Account {
         self.sum(|device, slot| device.held[slot].load(SeqCst))
     }
 
-    /// Makes `bytes` this process' own, or nothing.
+    /// Reserves all of `bytes` for this process, or nothing.
     pub fn reserve(&self, bytes: u64, liveness: &Liveness) -> Result<(), Refused> {
         let mut held = self.held.lock().unwrap_or_else(PoisonError::into_inner);
         self.mend(*held);
@@ -63,13 +61,13 @@ impl Account {
             }
             device.taken[self.slot].store(*held, SeqCst);
             if self.settled().saturating_add(bytes) > self.cap {
-                // no room: unless somebody has gone
+                // no room, unless a process has ended
                 if reaped || !liveness.reap(self.state) {
                     return Err(self.refuse());
                 }
                 reaped = true;
             } else {
-                // there is room, but somebody asks as well: who has the lower entry asks again sooner
+                // there is room, but another process asks as well: the one with the lower entry asks again sooner
                 if attempt % 256 == 0 {
                     liveness.reap(self.state);
                 }
@@ -82,12 +80,11 @@ impl Account {
         Err(self.refuse())
     }
 
-    /// Adds what the driver has taken already, whatever the cap says.
+    /// Adds bytes that the driver has taken already, whatever the cap is.
     pub fn force(&self, bytes: u64) {
         self.change(|held| held.saturating_add(bytes));
     }
 
-    /// Gives back.
     pub fn release(&self, bytes: u64) {
         self.change(|held| held.saturating_sub(bytes));
     }
@@ -102,7 +99,7 @@ impl Account {
         }
     }
 
-    /// Writes this process' entry again where somebody else has changed it.
+    /// Corrects this process' entry where another process has changed it.
     fn mend(&self, held: u64) {
         let Some(device) = self.device() else { return };
         if device.held[self.slot].load(SeqCst) != held || device.taken[self.slot].load(SeqCst) != held {
@@ -119,8 +116,8 @@ impl Account {
         Refused
     }
 
-    /// What is held in all, read twice until it is the same: bytes that move from one process to another while they are
-    /// added up would otherwise count twice.
+    /// The sum of all entries, read twice until it is the same: bytes that move from one process to another during
+    /// the addition would otherwise count twice.
     fn settled(&self) -> u64 {
         let mut last = self.used();
         for _ in 0..16 {
@@ -154,7 +151,7 @@ mod tests {
     use super::*;
     use crate::memory::liveness::Liveness;
 
-    /// A state of its own, as a mapped file would be.
+    /// A separate state, as a mapped file would be.
     pub fn state() -> &'static State {
         // SAFETY: all of it is atomic integers, for which zero bytes are a value. Boxed zeroed, since it is large.
         unsafe { Box::leak(Box::<State>::new_zeroed().assume_init()) }
@@ -195,7 +192,7 @@ mod tests {
     fn eight_threads_as_eight_processes_never_exceed_the_cap_and_use_all_of_it() {
         let state = state();
         let cap = 8 * 50;
-        // what the driver would have given out
+        // the bytes that the driver would have given out
         let given = Arc::new(AtomicU64::new(0));
         let threads: Vec<_> = (0..8)
             .map(|slot| {
@@ -210,7 +207,7 @@ mod tests {
                             account.release(bytes);
                         }
                     }
-                    // and now each takes one at a time until nothing is left
+                    // now each takes one at a time until nothing is left
                     let mut got = 0;
                     while account.reserve(1, &alive).is_ok() {
                         got += 1;
@@ -224,7 +221,7 @@ mod tests {
     }
 
     proptest! {
-        /// Against the obvious model: a number for each process.
+        /// Compares with the obvious model: a number for each process.
         #[test]
         fn accounts_behave_as_numbers(steps in proptest::collection::vec((0..4_usize, 0..3_u8, 0..700_u64), 1..60)) {
             let (state, alive) = (state(), Liveness::everybody());
@@ -243,7 +240,7 @@ mod tests {
                         model[who] -= bytes;
                     }
                     _ => {
-                        // dies and begins anew
+                        // ends and starts again
                         accounts[who].release(model[who]);
                         model[who] = 0;
                     }

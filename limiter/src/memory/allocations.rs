@@ -1,19 +1,19 @@
-//! What this process has allocated, by pointer or handle, so that what is freed is given back to the right account.
+//! This process' allocations, by pointer or handle, so that freed memory is given back to the right account.
 
 use std::collections::HashMap;
 use std::hash::{BuildHasherDefault, Hasher};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-/// Parts that are locked by themselves, so that threads seldom meet.
+/// Parts with a lock each, so that threads seldom wait for each other.
 const SHARDS: usize = 16;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Allocation {
-    /// Position of the card in the limits; `None` where the limits do not name it.
+    /// Position of the GPU in the limits; `None` where the limits do not name it.
     pub device: usize,
-    /// As counted.
+    /// Bytes as counted.
     pub bytes: u64,
-    /// The context that it goes with; 0 where it outlives contexts.
+    /// The context that it ends with; 0 where it outlives contexts.
     pub context: usize,
     /// The pool that it came from; 0 for none.
     pub pool: usize,
@@ -25,18 +25,18 @@ pub struct Allocations {
 }
 
 impl Allocations {
-    /// Remembers one that was made. One that is there already is gone, and comes back.
+    /// Remembers a new allocation. Returns an older one with the same key, which must be gone.
     pub fn insert(&self, key: u64, allocation: Allocation) -> Option<Allocation> {
         self.shard(key).insert(key, allocation)
     }
 
-    /// Forgets one that is about to be freed. Before the driver is asked, since the moment after it another thread may
-    /// have the same pointer.
+    /// Forgets an allocation that is about to be freed. Comes before the driver's call, since right after it another
+    /// thread may get the same pointer.
     pub fn remove(&self, key: u64) -> Option<Allocation> {
         self.shard(key).remove(&key)
     }
 
-    /// Forgets all that go with a context.
+    /// Forgets all allocations of a context.
     pub fn remove_context(&self, context: usize) -> Vec<Allocation> {
         let mut gone = Vec::new();
         for shard in &self.shards {

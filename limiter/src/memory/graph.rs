@@ -1,5 +1,5 @@
-//! Memory that graphs allocate while they run: it is the driver's pool for graphs of each device that grows, at the first
-//! launch of a graph or when it is uploaded, and keeps what it has until it is trimmed.
+//! Memory that graphs allocate while they run. It comes from the driver's graph pool of each device, which grows when a
+//! graph is first launched or uploaded, and keeps its memory until it is trimmed.
 
 use std::collections::HashMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -10,19 +10,19 @@ use super::size;
 use crate::abi::{Device, GRAPH_RESERVED, OUT_OF_MEMORY, SUCCESS, Status};
 use crate::driver;
 
-/// What this process' graphs allocate.
+/// The memory of this process' graphs.
 #[derive(Default)]
 pub struct Graphs {
     inner: Mutex<Inner>,
-    /// One launch with memory at a time, since each looks at the pool before and after. Counted, by card.
+    /// Counted bytes by GPU. One launch with memory at a time, since each looks at the pool before and after.
     pools: Mutex<HashMap<usize, u64>>,
 }
 
 #[derive(Default)]
 struct Inner {
-    /// By graph: bytes of its allocation nodes.
+    /// Bytes of allocation nodes, by graph.
     graphs: HashMap<usize, u64>,
-    /// By executable graph.
+    /// By handle of the executable graph.
     executables: HashMap<usize, Executable>,
 }
 
@@ -34,14 +34,14 @@ struct Executable {
 }
 
 impl Graphs {
-    /// A node that allocates was added, or captured.
+    /// An allocation node was added or captured.
     pub fn allocates(&self, graph: usize, bytes: u64) {
         let mut inner = self.inner();
         let sum = inner.graphs.entry(graph).or_default();
         *sum = sum.saturating_add(size::linear(bytes));
     }
 
-    /// A graph, or a node of one, has all that another has.
+    /// A graph, or a node of it, includes all of another graph.
     pub fn includes(&self, graph: usize, other: usize) {
         let bytes = self.inner().graphs.get(&other).copied().unwrap_or(0);
         if bytes > 0 {
@@ -49,22 +49,20 @@ impl Graphs {
         }
     }
 
-    /// A graph was made executable, or an executable one was made that graph's again.
+    /// An executable graph was made or updated from a graph.
     pub fn instantiated(&self, executable: usize, graph: usize) {
         let mut inner = self.inner();
         match inner.graphs.get(&graph).copied() {
             Some(bytes) => drop(inner.executables.insert(executable, Executable { bytes, backed: false })),
-            // a handle may have been another's
+            // an earlier executable graph may have had the handle
             None => drop(inner.executables.remove(&executable)),
         }
     }
 
-    /// A graph is gone.
     pub fn destroyed(&self, graph: usize) {
         self.inner().graphs.remove(&graph);
     }
 
-    /// An executable graph is gone.
     pub fn executable_destroyed(&self, executable: usize) {
         self.inner().executables.remove(&executable);
     }
@@ -109,7 +107,7 @@ impl Graphs {
         self.settle(budget, card, counted);
     }
 
-    /// Has the driver give back what it keeps for graphs on a card; whether there is any.
+    /// Makes the driver give back the memory that it keeps for graphs on a GPU; returns whether there is any.
     pub fn trim(&self, budget: &dyn Budget, card: usize) -> bool {
         // a launch that is under way does so itself
         let Ok(mut pools) = self.pools.try_lock() else { return false };
@@ -124,7 +122,7 @@ impl Graphs {
 
     fn settle_after_trim(&self, budget: &dyn Budget, card: usize, counted: &mut u64) {
         let Some(device) = budget.device_of(card) else { return };
-        // SAFETY: takes nothing but the device.
+        // SAFETY: the device is the only argument.
         unsafe { driver::cuDeviceGraphMemTrim(device) };
         self.forget_backing();
         self.settle(budget, card, counted);

@@ -1,8 +1,8 @@
-//! Who of those in the shared file is still there, and giving back what the others held.
+//! Which processes of the shared file still live, and giving back the memory of the others.
 //!
-//! A process is known by its pid and start time, in its pid namespace. It is gone when no such process is there, when it is
-//! a zombie without threads, or when it no longer maps the shared file: after `exec` it is the same process, but
-//! the driver has taken everything back. Of a process in another pid namespace nothing can be known here; it stays.
+//! A process is known by its pid and start time, in its pid namespace. It is gone when no such process is there, when
+//! it is a zombie without threads, or when it no longer maps the shared file: after `exec` it is the same process, but
+//! the driver has taken everything back. Processes in other pid namespaces cannot be seen here; their entries stay.
 
 use std::fs;
 use std::os::unix::fs::MetadataExt;
@@ -12,10 +12,10 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use kerf_limiter_contract::process::Stat;
 use kerf_limiter_contract::state::{self, Flags, MAX_PROCESSES, Process, State, owner_pid};
 
-/// How often, at most, the maps of living processes are looked through; nanoseconds.
+/// The shortest time between two looks at the maps of living processes; nanoseconds.
 const MAPS_EVERY: u64 = 1_000_000_000;
 
-/// What this process knows of itself and of the shared file.
+/// The identity of this process and of the shared file.
 pub struct Liveness {
     me: u64,
     namespace: u64,
@@ -29,9 +29,9 @@ pub struct Liveness {
 pub struct Full;
 
 impl Liveness {
-    /// Of the process that asks. `file` is the inode of the shared file. `None` where `/proc` does not tell.
+    /// For the process that asks. `file` is the inode of the shared file. `None` where `/proc` cannot be read.
     pub fn of_this_process(file: u64) -> Option<Self> {
-        // not std's: in a new pid namespace `/proc` may still be the old one's, and then it must not be believed
+        // from the system call: in a new pid namespace `/proc` may still be the old one's, and must not be trusted then
         let pid = std::process::id();
         let stat = Stat::of("/proc/self")?;
         (stat.pid == pid).then_some(())?;
@@ -69,7 +69,7 @@ impl Liveness {
         Err(Full)
     }
 
-    /// Puts this process' name back where somebody has removed it.
+    /// Writes this process' identity again where another process has removed it.
     pub fn confirm(&self, state: &State, slot: usize) {
         let Some(process) = state.processes.get(slot) else { return };
         if process.owner.load(Ordering::Relaxed) != self.me {
@@ -80,7 +80,7 @@ impl Liveness {
         }
     }
 
-    /// Clears the entries of all that are gone; whether anything was given back.
+    /// Clears the entries of all processes that are gone; returns whether anything was given back.
     pub fn reap(&self, state: &State) -> bool {
         let now = crate::clock::now();
         let last = self.looked.load(Ordering::Relaxed);
@@ -100,8 +100,8 @@ impl Liveness {
         any
     }
 
-    /// Empties an entry, unless it has changed hands. It is this process' own meanwhile, so that nobody takes it half empty,
-    /// and the next one to reap clears it where this process is killed.
+    /// Empties an entry, unless it has changed hands. Meanwhile it belongs to this process, so that no other takes it
+    /// half empty; if this process is killed, the next one to reap clears it.
     fn clear(&self, state: &State, slot: usize, owner: u64) {
         let Some(process) = state.processes.get(slot) else { return };
         if process.owner.compare_exchange(owner, self.me, SeqCst, SeqCst).is_err() {
@@ -122,7 +122,7 @@ impl Liveness {
         }
         let pid = owner_pid(owner);
         let Some(stat) = Stat::of(format!("/proc/{pid}")) else {
-            // gone, unless `/proc` hides others' processes
+            // gone, unless `/proc` hides other users' processes
             // SAFETY: signal 0 is never delivered; the call only asks.
             let known = unsafe { libc::kill(pid as libc::pid_t, 0) } == 0;
             return known || std::io::Error::last_os_error().raw_os_error() != Some(libc::ESRCH);

@@ -1,9 +1,9 @@
-//! Physical memory (`cuMemCreate`), which lives until nothing holds or maps it any more.
+//! Physical memory (`cuMemCreate`), which lives until no handle and no mapping refers to it.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-/// What of the virtual memory interface must be remembered.
+/// The parts of the virtual memory interface that must be remembered.
 #[derive(Default)]
 pub struct Mappings {
     inner: Mutex<Inner>,
@@ -19,29 +19,29 @@ struct Inner {
     ranges: BTreeMap<u64, (u64, u64)>,
 }
 
-/// One piece of physical memory.
+/// One allocation of physical memory.
 struct Object {
     card: usize,
     bytes: u64,
     handles: u32,
     ranges: u32,
-    /// Somebody may hold it that is not seen here: another process by an exported handle, or a sparse array. It counts
+    /// It may be held out of sight: by another process through an exported handle, or by a sparse array. It counts
     /// until this process ends.
     escaped: bool,
-    /// Made elsewhere: its size is not told, and counts as far as it is mapped.
+    /// Made elsewhere: its size is unknown, and it counts as far as it is mapped.
     imported: bool,
 }
 
-/// Bytes of a card that are to be given back.
+/// The GPU and the bytes to give back, if any.
 pub type Freed = Option<(usize, u64)>;
 
 impl Mappings {
-    /// Was made here and is counted.
+    /// Notes memory that was made here and is counted.
     pub fn created(&self, handle: u64, card: usize, bytes: u64) {
         self.inner().insert(handle, Object { card, bytes, handles: 1, ranges: 0, escaped: false, imported: false });
     }
 
-    /// Was made elsewhere.
+    /// Notes memory that was made elsewhere.
     pub fn imported(&self, handle: u64, card: usize) {
         let mut inner = self.inner();
         if let Some((id, count)) = inner.handles.get_mut(&handle) {
@@ -56,7 +56,7 @@ impl Mappings {
         inner.insert(handle, Object { card, bytes: 0, handles: 1, ranges: 0, escaped: false, imported: true });
     }
 
-    /// Another handle of what is mapped at an address.
+    /// Notes another handle of the memory that is mapped at an address.
     pub fn retained(&self, handle: u64, address: u64) {
         let mut inner = self.inner();
         let Some((_, (_, id))) = inner.ranges.range(..=address).next_back() else { return };
@@ -67,7 +67,7 @@ impl Mappings {
         }
     }
 
-    /// One handle less.
+    /// Notes the release of one handle.
     pub fn released(&self, handle: u64) -> Freed {
         let mut inner = self.inner();
         let (id, count) = inner.handles.get_mut(&handle)?;
@@ -81,7 +81,7 @@ impl Mappings {
         inner.free(id)
     }
 
-    /// Before mapping: the card and the bytes that must be reserved for it, which are none for what was made here.
+    /// Before mapping: the GPU and the bytes that must be reserved for it. Memory that was made here needs none.
     pub fn wants(&self, handle: u64, bytes: u64) -> Option<(usize, u64)> {
         let inner = self.inner();
         let object = inner.objects.get(&inner.handles.get(&handle)?.0)?;
@@ -89,7 +89,7 @@ impl Mappings {
         Some((object.card, more))
     }
 
-    /// Is mapped; `reserved` bytes were counted for that.
+    /// Notes a mapping, for which `reserved` bytes were counted.
     pub fn mapped(&self, handle: u64, address: u64, bytes: u64, reserved: u64) {
         let mut inner = self.inner();
         let Some((id, _)) = inner.handles.get(&handle).copied() else { return };
@@ -100,7 +100,7 @@ impl Mappings {
         }
     }
 
-    /// Whatever lies within is mapped no more.
+    /// Notes that everything within the range is unmapped.
     pub fn unmapped(&self, address: u64, bytes: u64) -> Vec<(usize, u64)> {
         let mut inner = self.inner();
         let within: Vec<u64> =
@@ -116,7 +116,7 @@ impl Mappings {
         freed
     }
 
-    /// Somebody else may hold it from now on.
+    /// Notes that the memory may be held out of sight from now on.
     pub fn escaped(&self, handle: u64) {
         let mut inner = self.inner();
         if let Some((id, _)) = inner.handles.get(&handle).copied()

@@ -1,7 +1,7 @@
 //! Pools of stream-ordered memory: what they *reserve* counts, since memory that was freed into a pool stays with it.
 //!
-//! Only the driver knows how much a pool has. Before an allocation, what it can make the pool grow by is reserved; afterwards
-//! the driver is asked, and the account set to what it says. A pool that had room is not asked to reserve anything.
+//! Only the driver knows how much a pool has. Before an allocation, the bytes by which it can make the pool grow are
+//! reserved; afterwards the driver is asked, and the account is set to its answer. A pool with room reserves nothing.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -23,7 +23,6 @@ pub struct Pools {
 pub struct Wanted {
     pub pool: usize,
     pub bytes: u64,
-    /// On which it is ordered.
     pub stream: Handle,
 }
 
@@ -35,16 +34,16 @@ struct Pool {
 
 #[derive(Default)]
 struct Amounts {
-    /// Counted for it.
+    /// Bytes counted for it.
     counted: u64,
-    /// Handed out of it.
+    /// Bytes handed out of it.
     used: u64,
-    /// The handle is gone; what is handed out still counts.
+    /// The handle is gone; memory that is handed out still counts.
     destroyed: bool,
 }
 
 impl Pools {
-    /// A pool was made on a card, or met for the first time.
+    /// Notes a pool that was made on a GPU, or was met for the first time.
     pub fn known(&self, handle: usize, card: usize) {
         let mut all = self.all.lock().unwrap_or_else(PoisonError::into_inner);
         let new = || Arc::new(Pool { handle, card, amounts: Mutex::default() });
@@ -56,7 +55,7 @@ impl Pools {
         }
     }
 
-    /// Allocates from a pool: `call` asks the driver, `pointer` says what it gave.
+    /// Allocates from a pool: `call` asks the driver, `pointer` returns the pointer that it gave.
     pub fn allocate(
         &self,
         budget: &dyn Budget,
@@ -67,7 +66,7 @@ impl Pools {
     ) -> Status {
         let card = match self.get(pool) {
             Some(pool) => pool.card,
-            // one that this process did not make, such as a device's own
+            // a pool that this process did not make, such as a device's own
             None => match budget.here() {
                 Some(card) => {
                     self.known(pool, card);
@@ -81,7 +80,7 @@ impl Pools {
         let mut amounts = pool.lock();
         let mut growth = amounts.growth(bytes);
         if growth > 0 && budget.reserve(card, growth).is_err() {
-            // what has been freed meanwhile may suffice, or what is left of the pool when it is trimmed
+            // memory that was freed meanwhile may suffice, or what is left of the pool when it is trimmed
             pool.settle(budget, &mut amounts);
             growth = amounts.growth(bytes);
             if growth > 0 && budget.reserve(card, growth).is_err() {
@@ -100,9 +99,9 @@ impl Pools {
             amounts.used = amounts.used.saturating_add(bytes);
         }
         if pool.settle(budget, &mut amounts) == Fit::Over && status == SUCCESS {
-            // the pool was too scattered for what it had: undo
+            // the pool was too fragmented for the memory that it had: undo
             amounts.used = amounts.used.saturating_sub(bytes);
-            // SAFETY: the pointer was given a moment ago and nobody has seen it.
+            // SAFETY: the pointer was given a moment ago and no one else has seen it.
             unsafe {
                 driver::cuMemFreeAsync(pointer(), stream);
                 driver::cuMemPoolTrimTo(pool.handle as Handle, 0);
@@ -117,7 +116,7 @@ impl Pools {
         status
     }
 
-    /// Memory of a pool was freed.
+    /// Notes that memory of a pool was freed.
     pub fn freed(&self, budget: &dyn Budget, allocation: &Allocation) {
         let Some(pool) = self.get(allocation.pool) else { return };
         let mut amounts = pool.lock();
@@ -132,7 +131,7 @@ impl Pools {
         }
     }
 
-    /// A pool was trimmed, or a stream was waited for: pools may have become smaller.
+    /// A pool was trimmed, or a stream was waited for: pools may have shrunk.
     pub fn settle(&self, budget: &dyn Budget) {
         for pool in self.list() {
             let mut amounts = pool.lock();
@@ -142,7 +141,7 @@ impl Pools {
         }
     }
 
-    /// A pool is destroyed: what is handed out counts until it is freed.
+    /// A pool is destroyed: memory that is handed out counts until it is freed.
     pub fn destroyed(&self, budget: &dyn Budget, handle: usize) {
         let Some(pool) = self.get(handle) else { return };
         let mut amounts = pool.lock();
@@ -152,11 +151,11 @@ impl Pools {
         amounts.destroyed = true;
     }
 
-    /// Has the driver give back what pools on a card keep for later; whether there are any.
+    /// Makes the driver give back the memory that pools on a GPU keep for later; returns whether there is any.
     pub fn trim(&self, budget: &dyn Budget, card: usize) -> bool {
         let mut any = false;
         for pool in self.list().into_iter().filter(|p| p.card == card) {
-            // one that is in use by another thread, or by the caller, settles itself
+            // a pool in use by another thread, or by the caller, is settled there
             let Ok(mut amounts) = pool.amounts.try_lock() else { continue };
             if amounts.destroyed || amounts.counted == 0 {
                 continue;
@@ -178,16 +177,15 @@ impl Pools {
     }
 }
 
-/// Whether the cap holds what the driver has taken.
+/// Whether the memory that the driver has taken is within the cap.
 #[derive(PartialEq, Eq)]
 pub enum Fit {
-    /// It does.
     Within,
     /// More was taken than could be reserved; it is counted all the same.
     Over,
 }
 
-/// Sets what is counted to what the driver has.
+/// Sets the counted bytes to the driver's figure.
 pub fn settle(budget: &dyn Budget, card: usize, counted: &mut u64, reserved: u64) -> Fit {
     let before = *counted;
     *counted = reserved;
@@ -220,7 +218,7 @@ impl Pool {
 }
 
 impl Amounts {
-    /// What an allocation can make the pool grow by.
+    /// The bytes by which an allocation can make the pool grow.
     fn growth(&self, bytes: u64) -> u64 {
         size::pooled(self.used.saturating_add(bytes).saturating_sub(self.counted))
     }

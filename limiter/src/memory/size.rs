@@ -1,4 +1,4 @@
-//! How many bytes of the card an allocation takes.
+//! How many bytes of the GPU an allocation takes.
 
 use crate::abi::{Array3dDescriptor, ArrayDescriptor};
 
@@ -11,7 +11,6 @@ const LAYERED: u32 = 0x01;
 const SPARSE: u32 = 0x40;
 const DEFERRED: u32 = 0x80;
 
-/// Linear memory.
 pub fn linear(bytes: u64) -> u64 {
     bytes.checked_next_multiple_of(GRAIN).unwrap_or(u64::MAX)
 }
@@ -21,7 +20,7 @@ pub fn pooled(bytes: u64) -> u64 {
     bytes.checked_next_multiple_of(POOL_GRAIN).unwrap_or(u64::MAX)
 }
 
-/// Rows of pitched memory, before the driver has said how long it makes them.
+/// Rows of pitched memory, before the driver has returned their length.
 pub fn pitched(width: u64, height: u64) -> u64 {
     linear(width.checked_next_multiple_of(GRAIN).and_then(|row| row.checked_mul(height)).unwrap_or(u64::MAX))
 }
@@ -63,12 +62,12 @@ fn plane(format: u32, channels: u32, width: u64, height: u64) -> u64 {
         0x03 | 0x0a | 0x20 => each(4 * channels),
         // 10, 10, 10 and 2 bits
         0x50 => each(4),
-        // BC1 and BC4: 8 bytes for a block of 4 by 4; the other compressed ones: 16
+        // BC1 and BC4: 8 bytes for a block of 4 by 4; the other compressed formats: 16
         0x91 | 0x92 | 0x97 | 0x98 => blocks(8),
         0x93..=0x96 | 0x99..=0x9e => blocks(16),
         // NV12: a byte of brightness, half a byte of colour
         0xb0 => each(1).saturating_add(each(1).div_ceil(2)),
-        // the other video formats, and those that are not known: as many as any of them has
+        // the other video formats and unknown ones: the maximum
         _ => each(8),
     }
 }

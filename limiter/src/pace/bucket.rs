@@ -1,8 +1,8 @@
-//! How long a container must wait for its use of a card to be within its share.
+//! How long a container must wait for its use of a GPU to be within its share.
 //!
-//! A bucket as one moment: `due`, from which on kernels may start. Kernels that ran for a time `b` at a rate `r` move it
-//! by `b / r`, from where it was or from [`BURST`] ago, whichever is later. One atomic integer, shared by all processes
-//! of the container.
+//! The bucket is one moment: `due`, from which on kernels may start. Kernels that ran for a time `b` at a rate `r` move
+//! it by `b / r`, from its value or from [`BURST`] ago, whichever is later. It is one atomic integer, shared by all
+//! processes of the container.
 
 use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering::Relaxed;
@@ -11,7 +11,7 @@ use kerf_limiter_contract::allowance::WHOLE;
 
 /// Wall time whose unused share is kept for later; nanoseconds.
 pub const BURST: u64 = 100_000_000;
-/// No debt is longer: ten minutes. Beyond that the moment was not written by a limiter.
+/// The longest debt: ten minutes. A later moment was not written by a limiter.
 const LONGEST: u64 = 600_000_000_000;
 
 /// The moment from which on kernels may start.

@@ -1,7 +1,7 @@
-//! One stream, as far as its time is measured: marks (events of the driver) between its launches.
+//! The time measurement of one stream: marks (events of the driver) between its launches.
 //!
-//! A stream begins to be busy with a mark that is reached at once; its time on the host's clock is known. Each later mark's
-//! time follows from the driver's measurement since the one before.
+//! A stream begins to be busy with a mark that is reached at once, so its time on the host's clock is known. The time
+//! of each later mark follows from the driver's measurement since the one before.
 
 use std::collections::VecDeque;
 use std::ptr;
@@ -22,7 +22,7 @@ impl Mark {
     }
 
     fn reached(self) -> bool {
-        // SAFETY: the event was made by `Lane::record` in a context that is still there.
+        // SAFETY: the event was made by `Lane::record` in a context that still exists.
         unsafe { driver::cuEventQuery(self.handle()) == SUCCESS }
     }
 
@@ -37,18 +37,16 @@ impl Mark {
 
 /// Blocks until a mark is reached.
 pub fn wait_for(mark: Mark) {
-    // SAFETY: the event is as in `Mark::reached`. Should its context be destroyed meanwhile, the driver says so.
+    // SAFETY: the event is as in `Mark::reached`. If its context is destroyed meanwhile, the driver returns an error.
     unsafe { driver::cuEventSynchronize(mark.handle()) };
 }
 
-/// Kernels ran from `start` to `end`, on the host's clock.
+/// Kernels ran from `start` to `end`, in nanoseconds of the host's clock.
 #[derive(Clone, Copy, Debug)]
 pub struct Run {
-    /// Nanoseconds.
     pub start: u64,
-    /// Nanoseconds.
     pub end: u64,
-    /// How many launches that were.
+    /// The number of launches in the run.
     pub launches: u32,
 }
 
@@ -56,7 +54,7 @@ pub struct Run {
 pub struct Lane {
     /// The last mark that was reached, and when.
     base: Option<(Mark, u64)>,
-    /// Marks that were not, with the launches before each.
+    /// Marks that were not reached, with the launches before each.
     flying: VecDeque<(Mark, u32)>,
     /// Launches since the last mark.
     unmarked: u32,
@@ -65,42 +63,39 @@ pub struct Lane {
 }
 
 impl Lane {
-    /// Whether there are launches behind the last mark.
     pub fn open(&self) -> bool {
         self.unmarked > 0
     }
 
-    /// Whether a run begins.
     pub fn fresh(&self) -> bool {
         self.fresh
     }
 
-    /// Launches since the last mark.
     pub fn unmarked(&self) -> u32 {
         self.unmarked
     }
 
-    /// Whether anything was launched that was not charged.
+    /// Whether there are launches that were not charged.
     pub fn busy(&self) -> bool {
         self.unmarked > 0 || !self.flying.is_empty()
     }
 
-    /// Marks that were not reached.
+    /// The number of marks that were not reached.
     pub fn outstanding(&self) -> usize {
         self.flying.len()
     }
 
-    /// The first of them.
+    /// The first mark that was not reached.
     pub fn front(&self) -> Option<Mark> {
         self.flying.front().map(|(mark, _)| *mark)
     }
 
-    /// One launch, or so many.
+    /// Counts launches.
     pub fn launched(&mut self, weight: u32) {
         self.unmarked += weight;
     }
 
-    /// A mark behind what was launched.
+    /// Puts a mark behind the launches.
     pub fn mark(&mut self, events: &mut Events, stream: Handle) {
         if let Some(mark) = Self::record(events, stream) {
             self.flying.push_back((mark, self.unmarked));
@@ -108,7 +103,7 @@ impl Lane {
         }
     }
 
-    /// Before a launch: begins a run where the stream is idle. What ran behind the last mark, where that is over.
+    /// Before a launch: begins a run where the stream is idle. Returns the run behind the last mark, if it has ended.
     pub fn resume(&mut self, events: &mut Events, stream: Handle, mean: u64) -> Option<Run> {
         if !self.flying.is_empty() {
             return None;
@@ -122,19 +117,19 @@ impl Lane {
             return None;
         };
         if !mark.reached() {
-            // still at it, without a break
+            // still busy, without a break
             self.flying.push_back((mark, launches));
             self.unmarked = 0;
             return None;
         }
-        // they ended some time between the last mark and now: take them to have been like the others
+        // they ended some time between the last mark and now: assume that they took the mean
         let lasted = base.until(mark).min(mean.saturating_mul(u64::from(launches)));
         self.unmarked = 0;
         self.restart(events, mark, now);
         Some(Run { start: at, end: at + lasted, launches })
     }
 
-    /// Adds what has ended to `ran`.
+    /// Adds ended runs to `ran`.
     pub fn harvest(&mut self, events: &mut Events, ran: &mut Vec<Run>) {
         while let Some((mark, launches)) = self.flying.front().copied() {
             if !mark.reached() {
@@ -143,7 +138,7 @@ impl Lane {
             self.flying.pop_front();
             let now = clock::now();
             let (base, at) = self.base.unwrap_or((mark, now));
-            // the clocks of host and card drift apart by little; no kernel ends in the future
+            // the clocks of host and GPU drift apart a little; no kernel ends in the future
             let end = (at + base.until(mark)).min(now.max(at));
             if end > at && launches > 0 {
                 ran.push(Run { start: at, end, launches });
@@ -184,7 +179,6 @@ impl Lane {
 pub struct Relaxed(i32);
 
 impl Relaxed {
-    /// From now on.
     pub fn enter() -> Self {
         let mut mode = CAPTURE_RELAXED;
         // SAFETY: the pointer is to a local.

@@ -1,18 +1,18 @@
-//! Which of the last second's time is charged already, so that kernels that run at the same time count once.
+//! Which parts of the last second are charged already, so that kernels that run at the same time count once.
 //!
-//! A ring of pieces of time, shared by all processes of the container; each says how many nanoseconds of it are charged.
+//! A ring of time slices, shared by all processes of the container; each holds how many of its nanoseconds are charged.
 
 use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering::Relaxed;
 
 use kerf_limiter_contract::state::{SLICE, SLICES};
 
-/// Charges the time from `start` to `end`; how much of it was not charged yet.
+/// Charges the time from `start` to `end`; returns the nanoseconds that were not charged before.
 pub fn charge(timeline: &[AtomicU64; SLICES], start: u64, end: u64) -> u64 {
     if end <= start {
         return 0;
     }
-    // longer than the ring: what lies before cannot be in it
+    // longer than the ring: the part before it cannot be in it
     let ring = SLICE * (SLICES as u64 - 1);
     let from = start.max(end.saturating_sub(ring));
     let mut charged = from - start;
@@ -26,7 +26,7 @@ pub fn charge(timeline: &[AtomicU64; SLICES], start: u64, end: u64) -> u64 {
     charged
 }
 
-/// Charges at most `amount` of one piece.
+/// Charges at most `amount` nanoseconds of one slice.
 fn slice(timeline: &[AtomicU64; SLICES], number: u64, amount: u64) -> u64 {
     let Some(place) = timeline.get(number as usize % SLICES) else { return amount };
     let tag = number as u32;
@@ -35,7 +35,7 @@ fn slice(timeline: &[AtomicU64; SLICES], number: u64, amount: u64) -> u64 {
         let (found, charged) = ((word >> 32) as u32, (word & 0xffff_ffff).min(SLICE));
         let age = tag.wrapping_sub(found) as i32;
         if age < 0 && word != 0 {
-            // the place is a later piece's: this one is no longer remembered
+            // the place holds a later slice: this one is no longer remembered
             return amount;
         }
         let before = if age == 0 { charged } else { 0 };

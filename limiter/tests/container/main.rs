@@ -1,4 +1,4 @@
-//! The limiter in programs as tenants write them, on a simulated card.
+//! The limiter in typical programs of tenants, on a simulated GPU.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test may stop at once")]
 

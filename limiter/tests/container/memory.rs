@@ -1,4 +1,4 @@
-//! Every way to allocate counts, to the byte.
+//! Every way to allocate is counted, to the byte.
 
 use kerf_limiter_contract::state::Flags;
 
@@ -6,8 +6,8 @@ use crate::support::{Built, Container, MIB, WAYS, Way};
 
 const CAP: u64 = 256 * MIB;
 
-/// Runs commands; each is given with the answer that is expected, and after each the container's account must be what the
-/// card itself says is in use.
+/// Runs commands, each with its expected status. After each the container's account must equal the memory that the
+/// GPU itself has in use.
 #[track_caller]
 fn expect(way: Way, steps: &[(&str, i32)]) {
     let container = Container::new(CAP, 100, 100);
@@ -90,7 +90,7 @@ fn the_hosts_memory_does_not_count() {
 
 #[test]
 fn imports_count_as_memory_that_is_kept_alive() {
-    // of a card that another process has taken: the stand-in takes nothing for an import, the account does
+    // memory of a GPU that another process has taken: the stand-in takes nothing for an import, the account does
     let container = Container::new(CAP, 100, 100);
     let commands = [
         "alloc:134217728",
@@ -131,14 +131,14 @@ fn stream_ordered_memory_counts_for_what_its_pool_has() {
         ("async:268435456", 0),
         ("alloc:1", 2),
         ("freeasync", 0),
-        // what the pool keeps until the stream was waited for is given back before anything is refused
+        // memory that the pool keeps until the stream was waited for is given back before anything is refused
         ("alloc:268435456", 0),
         ("free", 0),
         ("keep", 0),
         ("async:201326592", 0),
         ("freeasync", 0),
         ("sync", 0),
-        // the pool keeps 192 MiB, which are its own to use again
+        // the pool keeps 192 MiB, which it can use again
         ("async:201326592", 0),
         ("async:67108864", 0),
         ("async:1", 2),
@@ -160,7 +160,7 @@ fn pools_of_ones_own() {
         ("alloc:134217728", 0),
         ("free", 0),
         ("dropool", 0),
-        // what was handed out of the pool outlives it
+        // memory that was handed out of the pool outlives it
         ("alloc:134217729", 2),
         ("free", 0),
         ("alloc:268435456", 0),

@@ -1,5 +1,5 @@
-//! NVIDIA's own libraries without a card: which functions there are, and which a program is given for them. What they do
-//! on a card is for `tests/gpu`.
+//! NVIDIA's own libraries without a GPU: which functions they have, and which functions a program gets for them. Their
+//! behaviour on a GPU is for `tests/gpu`.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::Write;
@@ -8,7 +8,7 @@ use std::process::{Command, Stdio};
 
 use crate::support::{Built, Container, MIB};
 
-/// Folders with NVIDIA's libraries; none where the machine has none.
+/// Folders with NVIDIA's libraries; empty where the machine has none.
 fn libraries() -> Vec<PathBuf> {
     let named = std::env::var("KERF_NVIDIA_LIBRARIES").unwrap_or_default();
     let folders: Vec<_> = named.split(':').filter(|folder| !folder.is_empty()).map(PathBuf::from).collect();
@@ -32,7 +32,7 @@ fn functions(library: &Path) -> BTreeSet<String> {
     functions.filter(|name| name.starts_with("cu") || name.starts_with("nvml")).collect()
 }
 
-/// A driver's name as `cuGetProcAddress` wants it.
+/// A driver's name as `cuGetProcAddress` takes it.
 fn base(name: &str) -> &str {
     let name = name.strip_suffix("_ptsz").or(name.strip_suffix("_ptds")).unwrap_or(name);
     match name.rsplit_once("_v") {
@@ -41,7 +41,7 @@ fn base(name: &str) -> &str {
     }
 }
 
-/// What `symbols.c` prints for these names.
+/// The output of `symbols.c` for these names.
 fn answers(folder: &Path, names: &BTreeSet<String>, limited: bool) -> (String, Vec<[String; 5]>) {
     let container = Container::new(1024 * MIB, 50, 50);
     let program = container.root.path().join("symbols");
@@ -78,7 +78,7 @@ fn a_program_is_given_the_limiters_function_wherever_it_would_get_that_one_of_th
             cuda.iter().chain(&nvml).flat_map(|name| [name.clone(), base(name).to_owned()]).collect();
         let (init, without) = answers(&folder, &names, false);
         let (limited, with) = answers(&folder, &names, true);
-        // no card: 100; no driver: 9. The limiter is in nobody's way
+        // no GPU: 100; no driver: 9. The limiter does not change that
         assert_eq!((init.as_str(), limited.as_str()), ("init 100 9", "init 100 9"), "{folder:?}");
         assert!(without.len() > 600, "{folder:?}: {}", without.len());
         assert_eq!(without.len(), with.len(), "{folder:?}");
@@ -92,7 +92,7 @@ fn a_program_is_given_the_limiters_function_wherever_it_would_get_that_one_of_th
                 given.insert(symbol.clone());
             }
         }
-        // what the limiter has and this driver does not is of later ones
+        // functions that the limiter has and this driver does not are of later drivers
         let later: Vec<_> =
             ours.difference(&given).filter(|name| cuda.contains(*name) || nvml.contains(*name)).collect();
         assert!(later.is_empty(), "{folder:?}: never given: {later:?}");
@@ -100,7 +100,7 @@ fn a_program_is_given_the_limiters_function_wherever_it_would_get_that_one_of_th
     }
 }
 
-/// Why functions that allocate, map or launch are not the limiter's, by the beginning of their names.
+/// Why the limiter does not replace some functions that allocate, map or launch, by the beginning of their names.
 const LEFT_ALONE: [(&str, &str); 20] = [
     ("cuMemAllocHost", "memory of the host"),
     ("cuMemHost", "memory of the host"),

@@ -1,4 +1,4 @@
-//! Shares of a card's time, in simulated time: ten seconds pass in moments, and the same way on every machine.
+//! Shares of a GPU's time, in simulated time: ten seconds pass in moments, and the same way on every machine.
 
 use std::os::unix::fs::FileExt;
 use std::path::PathBuf;
@@ -15,7 +15,7 @@ use crate::support::{Container, MIB, Way};
 const SECOND: u64 = 1_000_000_000;
 const START: u64 = 1000 * SECOND;
 
-/// The part of the card's time that a program got while it wanted all of it, in percent.
+/// The part of the GPU's time that a program got while it wanted all of it, in percent.
 fn share(core: u8, way: Way, how: &str, kernel: u64, seconds: u64) -> f64 {
     let clock_dir = tempfile::tempdir().unwrap();
     let clock = clock_dir.path().join("clock");
@@ -90,7 +90,7 @@ fn a_whole_card_is_not_paced() {
     assert!(share > 99.9, "{share}");
 }
 
-/// Two containers on one card, and the host that decides every half a second.
+/// Two containers on one GPU, and a host that decides every half second.
 struct Host {
     clock: Clock,
     card: Card,
@@ -122,14 +122,14 @@ impl Host {
         Self { clock, card, tenants, served: vec![0; n], waited: vec![0; n], _files: files }
     }
 
-    /// Nanoseconds of the card's time that each has had.
+    /// Nanoseconds of the GPU's time that each container has had.
     fn served(&self) -> Vec<u64> {
         let report = self.card.report(self.clock.now());
         let of = |pid| report.processes.iter().find(|(p, _, _)| *p == pid).map_or(0, |(_, _, served)| *served);
         self.tenants.iter().map(|(_, child, _)| of(child.id())).collect()
     }
 
-    /// Lets so many seconds pass; what each had of them, in percent.
+    /// Lets seconds pass; returns each container's part of them, in percent.
     fn pass(&mut self, seconds: u64) -> Vec<f64> {
         let before = self.served();
         let period = SECOND / 2;
@@ -178,7 +178,7 @@ fn ten_and_ninety_on_one_card_are_one_to_nine() {
     }
 }
 
-/// A kernel is never interrupted, so a neighbour of tiny ones waits for long ones, and has to be given more turns.
+/// A kernel is never interrupted, so a neighbour with tiny kernels waits for long ones and needs more turns.
 #[test]
 fn shares_hold_between_long_kernels_and_tiny_ones() {
     let spin = |kernel: u64| format!("spin:kernel:{kernel}:9000");
@@ -217,7 +217,7 @@ fn without_a_host_that_decides_the_floor_holds() {
     let clock = clock_dir.path().join("clock");
     Clock::create(&clock, START, 1).unwrap();
     let container = Container::new(1024 * MIB, 30, 80).with_clock(&clock);
-    // what a host has decided a minute ago says nothing
+    // a decision that is a minute old is ignored
     let mut bytes = allowance::blank();
     bytes[8..16].copy_from_slice(&allowance::entry(800_000, START - 60 * SECOND).to_ne_bytes());
     container.write(path::ALLOWANCE, bytes);

@@ -1,4 +1,4 @@
-//! Several processes of one container: they share one account, and what one leaves behind is given back.
+//! Several processes of one container: they share one account, and memory that one leaves behind is given back.
 
 use std::thread;
 
@@ -9,7 +9,7 @@ use crate::support::{Container, MIB, Way};
 const CAP: u64 = 256 * MIB;
 const ALL: &str = "alloc:268435456";
 
-/// What a program says that it got, in pieces.
+/// The pieces that a program prints it got.
 fn got(lines: &[String]) -> u64 {
     lines.iter().filter_map(|l| l.strip_prefix("got ")).map(|n| n.parse::<u64>().unwrap()).sum()
 }
@@ -69,7 +69,7 @@ fn processes_killed_in_the_middle_of_allocating_leave_nothing_behind() {
     for round in 0..20 {
         let mut child = container.command(Way::Dlsym, &["greedy:1048576:1000000"]);
         let mut child = child.stdout(std::process::Stdio::null()).spawn().unwrap();
-        // some way into it, differently far each time
+        // partway through it, at a different point each time
         while container.report().peak < CAP / 40 * (1 + round) {
             thread::yield_now();
         }
@@ -85,7 +85,7 @@ fn a_process_that_becomes_another_program_gives_back_what_it_held() {
     let container = Container::new(CAP, 100, 100);
     let lines = container.run(Way::Linked, &[ALL, "alloc:1", "exec", ALL, "alloc:1"]);
     assert_eq!(lines, [&format!("{ALL} 0"), "alloc:1 2", &format!("{ALL} 0"), "alloc:1 2"]);
-    // also where the other program has nothing to do with cards
+    // also where the other program does not use GPUs
     let other = container.hold(Way::Linked, &[ALL, "become"]);
     assert_eq!(container.run(Way::Linked, &[ALL]), [format!("{ALL} 0")]);
     other.kill();
@@ -104,7 +104,7 @@ fn children_of_a_process_that_has_not_used_its_card_are_processes_of_their_own()
 #[test]
 fn a_child_of_a_process_that_has_used_its_card_changes_nothing_of_it() {
     let container = Container::new(CAP, 100, 100);
-    // 3 is the driver's own word: a child cannot use what its parent has begun to
+    // 3 is the driver's own status: a child cannot use a driver that its parent has initialised
     let lines = container.run(Way::Linked, &["alloc:134217728", "fork", "alloc:134217728", "alloc:1", "free"]);
     assert_eq!(lines, ["alloc:134217728 0", "child 3", "fork 0", "alloc:134217728 0", "alloc:1 2", "free 0"]);
     assert_eq!(container.snapshot().flags, Flags::default());

@@ -1,4 +1,4 @@
-//! A container as the plugin would make it, but for mounts: its files, a simulated card, and programs in it.
+//! A container as the plugin would make it, but without mounts: its files, a simulated GPU, and programs in it.
 
 use std::fs;
 use std::io::{BufRead, BufReader, Write};
@@ -14,7 +14,7 @@ use kerf_standin_card::card::{Card, Report};
 use tempfile::TempDir;
 
 pub const MIB: u64 = 1 << 20;
-/// The stand-in's card.
+/// The uuid of the stand-in GPU.
 pub const UUID: &str = "GPU-53a1d000-0000-4000-8000-000000000000";
 
 /// How a program reaches the driver.
@@ -28,7 +28,7 @@ pub enum Way {
 
 pub const WAYS: [Way; 4] = [Way::Linked, Way::Dlsym, Way::GetProcAddress, Way::PerThread];
 
-/// What is built for the tests, once.
+/// Binaries for the tests, built once.
 pub struct Built {
     pub limiter: PathBuf,
     pub container: PathBuf,
@@ -49,7 +49,7 @@ impl Built {
         // <target>/<profile>/deps/<this program>
         let this = std::env::current_exe().unwrap();
         let [_, _, profile, target] = this.ancestors().take(4).collect::<Vec<_>>()[..] else { panic!("{this:?}") };
-        // Cargo does not build libraries for C with tests that need them; it builds nothing where they are fresh
+        // Cargo does not build libraries for C with tests that need them; fresh ones are not rebuilt
         let mut cargo = Command::new(env!("CARGO"));
         cargo.args(["build", "--quiet", "--offline", "--manifest-path"]);
         cargo.arg(Path::new(env!("CARGO_MANIFEST_DIR")).join("Cargo.toml")).arg("--target-dir").arg(target);
@@ -69,7 +69,7 @@ impl Built {
         assert!(rust.status().unwrap().success(), "{rust:?}");
         let library = |name: &str| profile.join(name);
 
-        // the last run's is of no use any more
+        // the previous run's directory is not needed any more
         let own = Path::new(env!("CARGO_TARGET_TMPDIR")).join(this.file_name().unwrap());
         let _ = fs::remove_dir_all(&own);
         let (libraries, programs) = (own.join("lib"), own.join("bin"));
@@ -109,7 +109,7 @@ pub struct Container {
 }
 
 impl Container {
-    /// With a card of 16 GiB that belongs to it alone.
+    /// With an exclusive GPU of 16 GiB.
     pub fn new(memory: u64, core: u8, ceiling: u8) -> Self {
         let root = tempfile::tempdir().unwrap();
         let card = root.path().join("card");
@@ -117,7 +117,7 @@ impl Container {
         Self { card, ..Self::on_card(root, memory, core, ceiling) }
     }
 
-    /// On a card that others use as well.
+    /// On a GPU that other containers use as well.
     pub fn beside(card: &Path, memory: u64, core: u8, ceiling: u8) -> Self {
         Self { card: card.to_owned(), ..Self::on_card(tempfile::tempdir().unwrap(), memory, core, ceiling) }
     }
@@ -133,7 +133,7 @@ impl Container {
         container
     }
 
-    /// Gives it other limits.
+    /// Replaces its limits.
     pub fn limit(&self, devices: Vec<DeviceLimits>) {
         self.write(path::LIMITS, Limits::new(devices).unwrap().render());
     }
@@ -171,13 +171,13 @@ impl Container {
         command
     }
 
-    /// Runs a program to its end; what it printed.
+    /// Runs a program to its end; returns its output.
     pub fn run(&self, way: Way, commands: &[&str]) -> Vec<String> {
         let output = self.command(way, commands).output().unwrap();
         lines(&output)
     }
 
-    /// Starts a program and waits until it is at its command `hold`, which is the last if it is none of them.
+    /// Starts a program and waits until it is at its command `hold`, which is appended if `commands` do not contain it.
     pub fn hold(&self, way: Way, commands: &[&str]) -> Held {
         let own = commands.iter().any(|c| matches!(*c, "hold" | "become"));
         let mut command = self.command(way, &[commands, if own { &[] } else { &["hold"] }].concat());
@@ -214,7 +214,7 @@ pub struct Held {
 }
 
 impl Held {
-    /// Lets it go on to its end; what it printed since.
+    /// Lets it go on to its end; returns its output since.
     pub fn finish(mut self) -> Vec<String> {
         if let Some(mut stdin) = self.stdin.take() {
             stdin.write_all(b"x").unwrap();

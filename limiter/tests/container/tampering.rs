@@ -1,4 +1,4 @@
-//! What a tenant may try, and what it gets. None of it is silent: the program fails with a reason, or the host can see it.
+//! What a tenant may try, and the result. Nothing is silent: the program fails with a reason, or the host can see it.
 
 use std::fs;
 use std::mem::offset_of;
@@ -15,7 +15,7 @@ const CAP: u64 = 256 * MIB;
 const ALL: &str = "alloc:268435456";
 const MORE: &str = "alloc:268435457";
 
-/// Every call is refused, and the first one says which file and why.
+/// Every call is refused, and the first one names the file and the reason.
 #[track_caller]
 fn shut(container: &Container, reason: &str) {
     for way in WAYS {
@@ -72,7 +72,7 @@ fn an_account_that_was_overwritten_is_put_right_and_flagged() {
         if content == 0 {
             assert_eq!(after, ["hold 0", "alloc:1 2", "free 0", &format!("{ALL} 0"), "alloc:1 2"]);
         } else {
-            // others seem to hold more than there is: nothing more is given out
+            // other processes seem to hold more than there is: nothing more is given out
             assert_eq!(after[..3], ["hold 0", "alloc:1 2", "free 0"]);
         }
         assert!(container.report().peak <= CAP);
@@ -91,7 +91,7 @@ fn a_shortened_state_ends_the_programs_that_use_it() {
     let container = Container::new(CAP, 50, 50);
     let held = container.hold(Way::Linked, &["alloc:1", "hold", "alloc:1"]);
     fs::OpenOptions::new().write(true).open(container.file(path::STATE)).unwrap().set_len(0).unwrap();
-    // SIGBUS: it does not come to the second allocation
+    // SIGBUS: it does not reach the second allocation
     assert_eq!(held.finish(), Vec::<String>::new());
     assert!(container.report().peak <= 512);
 }
@@ -124,12 +124,12 @@ fn a_program_without_the_limiter_is_one_that_the_host_sees_on_the_card_and_not_i
     let mut command = container.command(Way::Linked, &[MORE]);
     command.env_remove("LD_PRELOAD");
     assert_eq!(lines(&command.output().unwrap()), [format!("{MORE} 0")]);
-    // the card had more in use than the cap, and nobody has registered
+    // the GPU had more in use than the cap, and no process has registered
     assert!(container.report().peak > CAP);
     assert_eq!(container.snapshot().processes, []);
 }
 
-/// `/etc/ld.so.preload` and the files at their real places, by mounts of a namespace of its own.
+/// `/etc/ld.so.preload` and the files at their real paths, by mounts in a mount namespace.
 fn mounted(container: &Container, script: &str) -> Option<Vec<String>> {
     let built = Built::get();
     let root = container.root.path();
@@ -143,7 +143,7 @@ fn mounted(container: &Container, script: &str) -> Option<Vec<String>> {
         limiter = built.limiter.display(),
     );
     let mut command = Command::new("unshare");
-    // root has the rights already; others get them in a user namespace, where that is allowed
+    // root has the rights already; other users get them in a user namespace, where that is allowed
     let own = fs::metadata("/proc/self").is_ok_and(|m| std::os::unix::fs::MetadataExt::uid(&m) == 0);
     command.args(if own { &["-m"][..] } else { &["-rm"] }).args(["sh", "-c", &format!("{set_up} {script}")]);
     command.env("LD_LIBRARY_PATH", &built.libraries).env("STANDIN_CARD", &container.card);
@@ -182,8 +182,8 @@ fn the_mounted_files_cannot_be_changed() {
     assert!(lines.iter().all(|l| l.contains("Read-only file system") || l.contains("busy")), "{lines:?}");
 }
 
-/// The loader is no part of a static program, so neither is the limiter. glibc's `dlopen` in such a program loads some
-/// libraries and dies of others; where it loads the driver's, the program is not held, and the host sees that.
+/// The loader is not part of a static program, so neither is the limiter. glibc's `dlopen` in such a program loads some
+/// libraries and crashes on others; where it loads the driver's, the program is not held, and the host sees that.
 #[test]
 fn a_static_program_is_not_held_and_never_seems_to_be() {
     let container = Container::new(CAP, 50, 50);

@@ -1,4 +1,4 @@
-//! Memory and kernels.
+//! Memory and kernels of a simulated GPU.
 
 use std::cell::UnsafeCell;
 use std::fs::{self, File};
@@ -12,13 +12,13 @@ use kerf_limiter_contract::process::Stat;
 
 use crate::shared;
 
-/// Most processes on a card.
+/// The most processes on a GPU.
 const PROCESSES: usize = 32;
-/// Most kernels of one process that wait; a launch waits beyond that, as the real driver's does.
+/// The most waiting kernels of one process; beyond that a launch waits, as with the real driver.
 pub const QUEUE: usize = 1024;
-/// Most events of one process.
+/// The most events of one process.
 pub const EVENTS: usize = 512;
-/// Not an event.
+/// No event.
 const NO_EVENT: u32 = u32::MAX;
 
 #[repr(C)]
@@ -31,24 +31,24 @@ struct Contents {
     total: u64,
     used: u64,
     peak: u64,
-    /// Up to when kernels have been run.
+    /// The moment until which kernels have been run.
     at: u64,
     processes: [Process; PROCESSES],
 }
 
 #[repr(C)]
 struct Process {
-    /// 0 for nobody.
+    /// 0 for a free entry.
     pid: u64,
     start: u64,
     memory: u64,
-    /// Nanoseconds of the card's time that it had.
+    /// Nanoseconds of the GPU's time that it had.
     served: u64,
-    /// Work that is done, and work that was queued, ever.
+    /// Work that is done and work that was queued, in total.
     done: u64,
     queued: u64,
     queue: [Work; QUEUE],
-    /// When each event was reached; 0 for not yet.
+    /// When each event was reached; 0 if it was not.
     events: [u64; EVENTS],
 }
 
@@ -60,36 +60,36 @@ struct Work {
     _pad: u32,
 }
 
-/// One process' view of a card.
+/// One process' view of a GPU.
 pub struct Card {
     shared: &'static Shared,
     file: File,
     inode: u64,
     me: (u64, u64),
     seat: usize,
-    /// Threads of this process take turns by this, processes by a lock on the file.
+    /// Serialises threads of this process; a lock on the file serialises processes.
     turn: Mutex<()>,
 }
 
 // SAFETY: the contents are only touched while both locks are held.
 unsafe impl Sync for Card {}
-// SAFETY: nothing in it belongs to a thread.
+// SAFETY: no part of it belongs to a thread.
 unsafe impl Send for Card {}
 
-/// What a card says of itself and of its users.
+/// The use of a GPU and of each process on it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Report {
-    /// Bytes.
+    /// Bytes of memory.
     pub total: u64,
     /// Bytes in use.
     pub used: u64,
-    /// The most bytes that were ever in use.
+    /// The highest number of bytes that was in use.
     pub peak: u64,
-    /// By pid: bytes, and nanoseconds of the card's time.
+    /// Pid, bytes in use, and nanoseconds of the GPU's time.
     pub processes: Vec<(u32, u64, u64)>,
 }
 
-/// The lock on the card; freed when it is dropped, also by the kernel for a process that was killed.
+/// The lock on the GPU; freed when it is dropped, also by the kernel for a process that was killed.
 struct Locked<'a> {
     card: &'a Card,
     _turn: MutexGuard<'a, ()>,
@@ -97,7 +97,7 @@ struct Locked<'a> {
 
 impl Drop for Locked<'_> {
     fn drop(&mut self) {
-        // SAFETY: an open file of ours.
+        // SAFETY: the file is open and belongs to this process.
         unsafe { libc::flock(self.card.file.as_raw_fd(), libc::LOCK_UN) };
     }
 }
@@ -108,13 +108,13 @@ impl Locked<'_> {
         reason = "the lock is what makes it exclusive; used once in each function below"
     )]
     fn contents(&self) -> &mut Contents {
-        // SAFETY: both locks are held, so nobody else has a reference.
+        // SAFETY: both locks are held, so there is no other reference.
         unsafe { &mut *self.card.shared.cell.get() }
     }
 }
 
 impl Card {
-    /// Makes a card with so many bytes.
+    /// Makes a GPU with `total` bytes of memory.
     pub fn create(path: &Path, total: u64) -> io::Result<()> {
         shared::create::<Shared>(path)?;
         let card = Self::look(path)?;
@@ -122,7 +122,7 @@ impl Card {
         Ok(())
     }
 
-    /// Looks at a card without using it.
+    /// Opens a GPU only to look at it.
     pub fn look(path: &Path) -> io::Result<Self> {
         // SAFETY: `Shared` is integers; it is only touched under the locks.
         let (shared, file) = unsafe { shared::open::<Shared>(path)? };
@@ -131,7 +131,7 @@ impl Card {
         Ok(Self { shared, file, inode, me, seat: PROCESSES, turn: Mutex::new(()) })
     }
 
-    /// Uses a card. What this process had of it before an `exec` is gone.
+    /// Opens a GPU to use it. Whatever this process had of it before an `exec` is given back.
     pub fn open(path: &Path) -> io::Result<Self> {
         let mut card = Self::look(path)?;
         let locked = card.lock();
@@ -152,11 +152,11 @@ impl Card {
         Ok(card)
     }
 
-    /// Takes memory; false where there is not so much.
+    /// Takes memory; false where there is not enough.
     pub fn take(&self, bytes: u64) -> bool {
         let locked = self.lock();
         let contents = locked.contents();
-        // only so often, since it takes a look at every process
+        // only at a new peak, since it looks at every process
         if contents.used.saturating_add(bytes) > contents.peak.min(contents.total) {
             self.reap(contents);
         }
@@ -169,7 +169,7 @@ impl Card {
         true
     }
 
-    /// Gives memory back.
+    /// Gives back `bytes` of this process.
     pub fn give(&self, bytes: u64) {
         let locked = self.lock();
         let contents = locked.contents();
@@ -177,12 +177,12 @@ impl Card {
         contents.processes[self.seat].memory -= bytes;
     }
 
-    /// Queues a kernel of so many nanoseconds; `None` where the queue is full.
+    /// Queues a kernel that takes `nanoseconds`; `None` where the queue is full.
     pub fn queue(&self, now: u64, nanoseconds: u64) -> Option<u64> {
         self.push(now, Work { remaining: nanoseconds, event: NO_EVENT, _pad: 0 })
     }
 
-    /// Queues an event, which is reached when all before it is done.
+    /// Queues an event, which is reached when everything before it is done.
     pub fn record(&self, now: u64, event: u32) -> Option<u64> {
         self.push(now, Work { remaining: 0, event, _pad: 0 })
     }
@@ -198,7 +198,7 @@ impl Card {
         }
     }
 
-    /// `Ok` when that work is done; else the earliest moment at which it can be.
+    /// `Ok` when the work with this number is done; otherwise the earliest moment at which it can be.
     pub fn finished(&self, now: u64, work: u64) -> Result<(), u64> {
         let locked = self.lock();
         let contents = locked.contents();
@@ -220,7 +220,7 @@ impl Card {
         now + contents.processes[self.seat].head().unwrap_or(0).max(1000)
     }
 
-    /// What the card says.
+    /// The use of the GPU at `now`, in nanoseconds.
     pub fn report(&self, now: u64) -> Report {
         let locked = self.lock();
         let contents = locked.contents();
@@ -245,19 +245,19 @@ impl Card {
         if let Some(event) = process.events.get_mut(work.event as usize) {
             *event = 0;
         }
-        // an event on an idle card is reached at once
+        // an event on an idle GPU is reached at once
         contents.run(now);
         Some(number)
     }
 
     fn lock(&self) -> Locked<'_> {
         let turn = self.turn.lock().unwrap_or_else(PoisonError::into_inner);
-        // SAFETY: an open file of ours.
+        // SAFETY: the file is open and belongs to this process.
         while unsafe { libc::flock(self.file.as_raw_fd(), libc::LOCK_EX) } != 0 {}
         Locked { card: self, _turn: turn }
     }
 
-    /// As the driver does: who is gone, or has become another program, has nothing of the card any more.
+    /// As the driver does: a process that ended or became another program holds nothing of the GPU any more.
     fn reap(&self, contents: &mut Contents) {
         for process in &mut contents.processes {
             let here = || start(&process.pid.to_string()) == Some(process.start) && maps(process.pid, self.inode);
@@ -270,7 +270,7 @@ impl Card {
 }
 
 impl Contents {
-    /// Runs kernels up to `now`. Whoever has kernels gets the same part of the time.
+    /// Runs kernels up to `now`. Each process with kernels gets the same part of the time.
     fn run(&mut self, now: u64) {
         let mut at = self.at;
         loop {
@@ -294,7 +294,7 @@ impl Contents {
 }
 
 impl Process {
-    /// What is left of the kernel that runs.
+    /// Nanoseconds that are left of the running kernel.
     fn head(&self) -> Option<u64> {
         (self.pid != 0 && self.done < self.queued).then(|| self.queue[self.done as usize % QUEUE].remaining)
     }
@@ -306,7 +306,7 @@ impl Process {
         }
     }
 
-    /// Whatever has nothing left is done.
+    /// Finishes work that has no time left.
     fn finish(&mut self, at: u64) {
         while self.head() == Some(0) {
             let work = self.queue[self.done as usize % QUEUE];
@@ -323,7 +323,7 @@ impl Process {
     }
 }
 
-/// When a process was started; `None` for one that has ended.
+/// When a process started; `None` for one that has ended.
 fn start(pid: &str) -> Option<u64> {
     Stat::of(format!("/proc/{pid}")).filter(|stat| !stat.ended()).map(|stat| stat.start)
 }

@@ -1,7 +1,7 @@
 //! Simulated time.
 //!
-//! Every participant (a process with one thread) is either at work, and time stands still, or waits for a moment. When as
-//! many as are expected wait, time jumps to the earliest of the moments.
+//! Every participant (a process with one thread) is either at work, and time stands still, or waits for a moment. When
+//! all expected participants wait, time jumps to the earliest of the moments.
 
 use std::io;
 use std::path::Path;
@@ -11,19 +11,19 @@ use std::{ptr, thread};
 
 use crate::shared;
 
-/// Most participants.
+/// The most participants.
 const SEATS: usize = 32;
-/// How often, fifty times a second, to look whether time has moved.
+/// How often to look whether time has moved, fifty times a second, before giving up.
 const PATIENCE: u32 = 3000;
-/// In a seat: nobody.
+/// In a seat: free.
 const EMPTY: u64 = 0;
-/// In a seat: somebody who is at work. Above that: the moment that somebody waits for.
+/// In a seat: a participant at work. A higher value is the moment that the participant waits for.
 const WORKING: u64 = 1;
 
 #[repr(C)]
 struct Shared {
     now: AtomicU64,
-    /// How many participants there will be, less those that have left.
+    /// The expected number of participants, less those that have left.
     expected: AtomicU32,
     lock: AtomicU32,
     /// Changes whenever time moves.
@@ -32,14 +32,14 @@ struct Shared {
     seats: [AtomicU64; SEATS],
 }
 
-/// One participant.
+/// One participant in the simulated time of a file.
 pub struct Clock {
     shared: &'static Shared,
     seat: usize,
 }
 
 impl Clock {
-    /// Makes the file, with time at `now` nanoseconds, for so many participants.
+    /// Makes the file, with time at `now` nanoseconds, for `expected` participants.
     pub fn create(path: &Path, now: u64, expected: u32) -> io::Result<()> {
         shared::create::<Shared>(path)?;
         // SAFETY: `Shared` is atomic integers.
@@ -49,7 +49,7 @@ impl Clock {
         Ok(())
     }
 
-    /// Takes part, at work.
+    /// Joins as a participant that is at work.
     pub fn join(path: &Path) -> io::Result<Self> {
         // SAFETY: `Shared` is atomic integers.
         let (shared, _) = unsafe { shared::open::<Shared>(path)? };
@@ -58,12 +58,12 @@ impl Clock {
         Ok(Self { shared, seat })
     }
 
-    /// Nanoseconds.
+    /// The simulated time, in nanoseconds.
     pub fn now(&self) -> u64 {
         self.shared.now.load(SeqCst)
     }
 
-    /// Waits for a moment.
+    /// Waits for a moment of the simulated time, in nanoseconds.
     pub fn sleep_until(&self, moment: u64) {
         if moment <= self.now() {
             return;
@@ -71,7 +71,7 @@ impl Clock {
         let Some(seat) = self.shared.seats.get(self.seat) else { return };
         seat.store(moment.max(WORKING + 1), SeqCst);
         self.advance();
-        // on the machine's own clock: somebody who is expected does not come
+        // on the machine's own clock: an expected participant does not come
         let mut still = 0;
         loop {
             assert!(still < PATIENCE, "simulated time stands still");
@@ -97,7 +97,7 @@ impl Clock {
         }
     }
 
-    /// Takes part no more.
+    /// Leaves: time does not wait for this participant any more.
     pub fn leave(&self) {
         if let Some(seat) = self.shared.seats.get(self.seat)
             && seat.swap(EMPTY, SeqCst) != EMPTY

@@ -1,4 +1,4 @@
-//! Files that are memory of several processes.
+//! Files that are the shared memory of several processes.
 
 use std::fs::{File, OpenOptions};
 use std::io;
@@ -11,7 +11,7 @@ pub fn create<T>(path: &Path) -> io::Result<()> {
     File::create(path)?.set_len(size_of::<T>() as u64)
 }
 
-/// Maps it for as long as the process lives.
+/// Maps the file for as long as the process lives.
 ///
 /// # Safety
 ///

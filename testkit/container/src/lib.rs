@@ -1,9 +1,10 @@
 //! A stand-in for a container, for programs that run without one: preloaded after the limiter.
 //!
-//! * With `STANDIN_ROOT`, files below `/etc/kerf` and `/run/kerf` are those below that directory, as mounts would make them.
+//! * With `STANDIN_ROOT`, files below `/etc/kerf` and `/run/kerf` are those below that directory, as mounts would make
+//!   them.
 //! * With `STANDIN_CLOCK`, `CLOCK_MONOTONIC` is the simulated clock of that file.
 //!
-//! Without them it does nothing but pass on.
+//! Without them every call goes to the C library.
 
 use std::ffi::{CStr, CString, c_char, c_int};
 use std::mem;
@@ -18,7 +19,7 @@ fn clock() -> Option<&'static Clock> {
     CLOCK
         .get_or_init(|| {
             let clock = Clock::join(Path::new(&std::env::var_os("STANDIN_CLOCK")?)).expect("STANDIN_CLOCK");
-            // SAFETY: the function takes nothing and is there until the very end.
+            // SAFETY: the function has no arguments and exists until the very end.
             unsafe { libc::atexit(leave) };
             Some(clock)
         })
@@ -31,7 +32,7 @@ extern "C" fn leave() {
     }
 }
 
-/// In the place of the C library's.
+/// Replaces the C library's.
 ///
 /// # Safety
 ///
@@ -57,7 +58,7 @@ pub unsafe extern "C" fn clock_gettime(id: libc::clockid_t, time: *mut libc::tim
     unsafe { real(id, time) }
 }
 
-/// In the place of the C library's.
+/// Replaces the C library's.
 ///
 /// # Safety
 ///
@@ -82,8 +83,8 @@ pub unsafe extern "C" fn clock_nanosleep(
     unsafe { libc::syscall(libc::SYS_clock_nanosleep, id, flags, time, left) as c_int }
 }
 
-/// In the place of the C library's. The mode is a third argument for files that are made, and ignored otherwise: on the
-/// machines that this is for it is passed as any other argument.
+/// Replaces the C library's. The mode is a third argument for files that are made, and ignored otherwise: on the
+/// supported architectures it is passed as any other argument.
 ///
 /// # Safety
 ///

@@ -1,4 +1,4 @@
-//! The driver's state in one process, and what all its functions use.
+//! The driver's state in one process, and helpers that all its functions use.
 
 use std::cell::Cell;
 use std::collections::{BTreeMap, HashMap};
@@ -29,7 +29,7 @@ pub struct Linear {
     pub context: Handle,
     /// 0 for none.
     pub pool: Handle,
-    /// Memory of another process: nothing of the card.
+    /// Memory of another process, which takes none of this GPU.
     pub imported: bool,
 }
 
@@ -68,7 +68,6 @@ impl Pool {
         self.reserved = keep;
     }
 
-    /// A stream was waited for.
     pub fn settled(&mut self) {
         self.trim(self.threshold.min(self.reserved));
     }
@@ -77,36 +76,34 @@ impl Pool {
 #[derive(Clone, Default)]
 pub struct Graph {
     pub kernels: Vec<u64>,
-    /// Bytes that it allocates.
+    /// Bytes that the graph allocates.
     pub memory: u64,
 }
 
-/// A graph that can be launched.
 pub struct Executable {
     pub graph: Graph,
 }
 
-/// A stream. The ones that are not made, such as 0, have one of these as well.
+/// A stream. Those that are not created, such as 0, have one of these as well.
 #[derive(Default)]
 pub struct Stream {
-    /// The last work that was put on it.
+    /// The number of the last work on it.
     pub last: Option<u64>,
-    /// The graph that it is captured into.
+    /// The graph that the stream is captured into.
     pub capturing: Option<Handle>,
 }
 
 pub struct Event {
-    /// Its place on the card.
+    /// Its number on the GPU.
     pub place: u32,
-    /// The work that it is.
+    /// The number of its work on the GPU.
     pub work: Option<u64>,
 }
 
-/// The driver, in one process.
 #[derive(Default)]
 pub struct Driver {
     pub next: usize,
-    /// Contexts that were made, and the primary one while it is in use.
+    /// Created contexts, and the primary one while it is in use.
     pub contexts: HashMap<Handle, ()>,
     pub primary: Option<(Handle, u32)>,
     pub linear: BTreeMap<u64, Linear>,
@@ -125,7 +122,7 @@ pub struct Driver {
 }
 
 pub static DRIVER: Mutex<Option<Driver>> = Mutex::new(None);
-/// In a child of a process that has used the driver.
+/// Set in a child of a process that has used the driver.
 pub static FORKED: AtomicBool = AtomicBool::new(false);
 
 pub extern "C" fn forked() {
@@ -137,19 +134,19 @@ thread_local! {
     pub static CURRENT: Cell<Handle> = const { Cell::new(0) };
 }
 
-/// What a pool grows by, in bytes.
+/// Bytes by which a pool grows.
 const GRAIN: u64 = 32 << 20;
 
 pub const DEFAULT_POOL: Handle = 0x1000_0001;
 
 impl Driver {
-    /// A handle that was never given before.
+    /// A handle that was never used before.
     pub fn handle(&mut self) -> Handle {
         self.next += 1;
         0x1000_0000 + self.next * 16
     }
 
-    /// An address for so many bytes.
+    /// An address for an allocation of this many bytes.
     pub fn address(&mut self, bytes: u64) -> u64 {
         let at = 0x7000_0000_0000 + ((self.next as u64) << 21);
         self.next += (bytes >> 21) as usize + 1;
@@ -177,7 +174,7 @@ impl Driver {
     }
 }
 
-/// The card that this process uses.
+/// The GPU that this process uses.
 pub fn card() -> &'static Card {
     CARD.get().expect("initialised")
 }
@@ -189,7 +186,6 @@ pub fn now() -> u64 {
     time.tv_sec as u64 * 1_000_000_000 + time.tv_nsec as u64
 }
 
-/// Waits for a moment.
 pub fn sleep_until(moment: u64) {
     let time = libc::timespec {
         tv_sec: (moment / 1_000_000_000) as libc::time_t,
@@ -219,7 +215,7 @@ pub fn with(body: impl FnOnce(&mut Driver) -> Result<(), Status>) -> Status {
     }
 }
 
-/// As [`with`], for a call that needs a context.
+/// Like [`with`], for a call that needs a context.
 pub fn in_context(body: impl FnOnce(&mut Driver, Handle) -> Result<(), Status>) -> Status {
     with(|d| {
         let current = CURRENT.get();
@@ -230,7 +226,7 @@ pub fn in_context(body: impl FnOnce(&mut Driver, Handle) -> Result<(), Status>) 
     })
 }
 
-/// An output of the driver.
+/// Writes an output of the driver.
 pub fn put<T>(place: *mut T, value: T) -> Result<(), Status> {
     if place.is_null() {
         return Err(INVALID_VALUE);

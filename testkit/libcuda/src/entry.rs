@@ -35,7 +35,7 @@ use crate::{
     cuDriverGetVersion, cuInit, cuMemGetInfo_v2,
 };
 
-/// Names that the driver answers with a function of another name: version, and suffix of the exported one.
+/// Names that the driver answers with a function of another name: version, and suffix of the exported name.
 const VERSIONED: &[(&str, c_int, &str)] = &[
     ("cuMemAlloc", 2000, ""),
     ("cuMemAlloc", 3020, "_v2"),
@@ -52,7 +52,7 @@ const VERSIONED: &[(&str, c_int, &str)] = &[
     ("cuEventDestroy", 4000, "_v2"),
 ];
 
-/// What was added to names in version 3.2.
+/// Names that got a suffix in version 3.2.
 const SINCE_3020: &[&str] = &[
     "cuMemAllocPitch",
     "cuMemFree",

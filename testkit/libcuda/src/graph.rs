@@ -64,7 +64,7 @@ pub unsafe extern "C" fn cuGraphAddMemAllocNode(
     })
 }
 
-/// Knows allocation nodes only.
+/// Supports allocation nodes only.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn cuGraphAddNode_v2(
     node: *mut Handle,

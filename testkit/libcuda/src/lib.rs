@@ -1,18 +1,17 @@
-//! A stand-in for NVIDIA's driver library `libcuda.so.1`, over a simulated card ([`kerf_standin_card`]).
+//! A stand-in for NVIDIA's driver library `libcuda.so.1`, over a simulated GPU ([`kerf_standin_card`]).
 //!
 //! It behaves at its boundary as the driver does where the limiter looks: handles and error codes, contexts that take
 //! their memory with them, memory in multiples of 512 bytes, pools that grow by 32 MiB and keep memory until they are
-//! trimmed or waited for, graphs whose memory comes at the first launch and stays, physical memory that lives until nothing
-//! holds or maps it, streams that run in order, events, capture, and `cuGetProcAddress` with versions and per-thread default
-//! streams. It knows one device, and one kernel, `spin`, which takes as many nanoseconds of the card's time as its only
-//! argument says.
-//!
+//! trimmed or waited for, graphs whose memory comes at the first launch and stays, physical memory that lives until no
+//! handle or mapping refers to it, streams that run in order, events, capture, and `cuGetProcAddress` with versions and
+//! per-thread default streams. It has one device, and one kernel, `spin`, which takes as many nanoseconds of the GPU's
+//! time as its only argument says.
 //! | variable | |
 //! | --- | --- |
-//! | `STANDIN_CARD` | the card's file |
-//! | `STANDIN_CARD_MIB` | makes the file where it is not there, for a card with so much memory |
-//! | `NVIDIA_VISIBLE_DEVICES` | a uuid in it is the card's |
-//! | `STANDIN_INSTANT` | kernels take no time, and neither they nor linear memory are booked on the card: for measuring what others add to a call |
+//! | `STANDIN_CARD` | the GPU's file |
+//! | `STANDIN_CARD_MIB` | makes the file where it is missing, for a GPU with this much memory |
+//! | `NVIDIA_VISIBLE_DEVICES` | a uuid in it becomes the uuid of the GPU |
+//! | `STANDIN_INSTANT` | kernels take no time, and neither they nor linear memory are booked on the GPU: to measure the cost that others add to a call |
 
 #![allow(missing_docs, clippy::missing_safety_doc, reason = "each function is the driver's of the same name")]
 #![allow(non_snake_case, reason = "the driver's own names")]
@@ -83,7 +82,7 @@ pub extern "C" fn cuDeviceGet(device: *mut c_int, ordinal: c_int) -> Status {
     with(|_| if ordinal == 0 { put(device, 0) } else { Err(INVALID_DEVICE) })
 }
 
-/// The card that the container was given, where it was: NVIDIA's runtime would show it that one.
+/// The uuid of the GPU that the container was given, if any: NVIDIA's runtime would show it that GPU.
 fn visible() -> Option<[u8; 16]> {
     let text = std::env::var("NVIDIA_VISIBLE_DEVICES").ok()?;
     let digits: String = text.strip_prefix("GPU-")?.chars().filter(|c| *c != '-').collect();
@@ -172,7 +171,7 @@ pub extern "C" fn cuCtxGetDevice(device: *mut c_int) -> Status {
 #[unsafe(no_mangle)]
 pub extern "C" fn cuCtxSetLimit(limit: c_int, value: usize) -> Status {
     in_context(|d, _| {
-        // the heap of kernels that call malloc is memory of the card
+        // the heap of kernels that call malloc is memory of the GPU
         if limit == 2 {
             let (before, bytes) = (d.heap, (value as u64).next_multiple_of(512));
             card().give(before);

@@ -64,7 +64,7 @@ pub extern "C" fn cuMemAlloc_v2(pointer: *mut u64, bytes: usize) -> Status {
     in_context(|d, context| put(pointer, take(d, bytes as u64, context)?))
 }
 
-/// The function of before version 3.2.
+/// The function as it was before version 3.2.
 #[unsafe(no_mangle)]
 pub extern "C" fn cuMemAlloc(pointer: *mut u32, bytes: u32) -> Status {
     in_context(|d, context| put(pointer, take(d, u64::from(bytes), context)? as u32))
@@ -118,13 +118,13 @@ pub extern "C" fn cuMemGetAddressRange_v2(base: *mut u64, bytes: *mut usize, poi
     })
 }
 
-/// The host's memory: nothing of the card.
+/// Host memory: takes none of the GPU.
 #[unsafe(no_mangle)]
 pub extern "C" fn cuMemHostAlloc(pointer: *mut u64, bytes: usize, _flags: c_uint) -> Status {
     in_context(|d, _| put(pointer, d.address(bytes as u64)))
 }
 
-/// The handle says how large the memory is, and that is all it says.
+/// The handle only tells how large the memory is.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn cuIpcGetMemHandle(handle: *mut [u64; 8], pointer: u64) -> Status {
     with(|d| {
@@ -321,7 +321,7 @@ pub extern "C" fn cuMemRetainAllocationHandle(handle: *mut u64, address: u64) ->
     })
 }
 
-/// What is shared is a number; importing it makes memory that is none of the card's.
+/// The shared handle is a number; importing it makes memory that takes none of the GPU.
 #[unsafe(no_mangle)]
 pub extern "C" fn cuMemExportToShareableHandle(shared: *mut c_int, handle: u64, _: c_int, _: u64) -> Status {
     with(|d| {

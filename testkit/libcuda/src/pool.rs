@@ -1,5 +1,5 @@
-//! Pools of stream-ordered memory: they grow by 32 MiB, and keep what they have until they are trimmed, or until a stream
-//! is waited for and they may keep less.
+//! Pools of stream-ordered memory: they grow by 32 MiB, and keep what they have until they are trimmed, or until a
+//! stream is waited for and they may keep less.
 
 use std::ffi::c_int;
 
@@ -38,7 +38,7 @@ pub extern "C" fn cuMemPoolCreate(pool: *mut Handle, _properties: *const u8) -> 
 pub extern "C" fn cuMemPoolDestroy(pool: Handle) -> Status {
     with(|d| {
         let gone = d.pools.remove(&pool).ok_or(INVALID_VALUE)?;
-        // what is handed out lives on by itself
+        // memory that is handed out outlives the pool
         let mut kept = 0;
         for linear in d.linear.values_mut().filter(|l| l.pool == pool) {
             linear.pool = 0;

@@ -11,15 +11,15 @@ use crate::driver::{
     in_context, instant, now, put, sleep_until, with,
 };
 
-/// Kernels that took no time.
+/// Counts kernels that took no time.
 static INSTANT: AtomicU64 = AtomicU64::new(0);
 
-/// The argument of `spin`.
+/// The argument of `spin`, in nanoseconds.
 pub unsafe fn duration(parameters: *mut *mut u64) -> u64 {
     if parameters.is_null() { 0 } else { unsafe { **parameters } }
 }
 
-/// A kernel, on the card or in a graph.
+/// Queues a kernel on the GPU or in a graph.
 pub fn queue(stream: Handle, nanoseconds: u64) -> Status {
     if instant() {
         INSTANT.fetch_add(1, Relaxed);
@@ -36,7 +36,7 @@ pub fn queue(stream: Handle, nanoseconds: u64) -> Status {
             }
             match card().queue(at, nanoseconds) {
                 Some(work) => of.last = Some(work),
-                // as long as the card's queue is full the program waits
+                // as long as the GPU's queue is full the program waits
                 None => full = Some(card().room(at)),
             }
             Ok(())
@@ -48,7 +48,7 @@ pub fn queue(stream: Handle, nanoseconds: u64) -> Status {
     }
 }
 
-/// Blocks until that work is done; streams that are waited for let pools shrink.
+/// Blocks until work is done; streams that are waited for let pools shrink.
 fn wait(work: impl Fn(&Driver) -> Option<u64>) -> Status {
     loop {
         let mut until = None;
@@ -178,7 +178,7 @@ pub extern "C" fn cuEventRecord(event: Handle, stream: Handle) -> Status {
     in_context(|d, _| {
         let of = d.streams.entry(stream).or_default();
         if of.capturing.is_some() {
-            // an event that is captured is none that can be asked about
+            // a captured event cannot be queried
             return Err(907);
         }
         let event = d.events.get_mut(&event).ok_or(INVALID_HANDLE)?;
@@ -259,7 +259,7 @@ macro_rules! launches {
     };
 }
 
-// the last argument is not there for the cooperative one, and not looked at
+// the cooperative function has no last argument; it is not looked at
 launches!(cuLaunchKernel, cuLaunchKernel_ptsz, cuLaunchCooperativeKernel);
 
 /// The first fields of `CUlaunchConfig`.

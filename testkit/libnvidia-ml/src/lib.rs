@@ -1,4 +1,4 @@
-//! A stand-in for `libnvidia-ml.so.1`: one card, the file of `STANDIN_CARD`, and what is asked of its memory.
+//! A stand-in for `libnvidia-ml.so.1`: one GPU, the file of `STANDIN_CARD`, and queries of its memory.
 
 use std::ffi::{c_char, c_int, c_uint, c_ulonglong, c_void};
 use std::path::Path;

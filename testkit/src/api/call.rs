@@ -1,4 +1,4 @@
-//! A request as it was read, and what a write came to.
+//! A parsed request, and the result of a write.
 
 use std::collections::HashMap;
 
@@ -43,12 +43,12 @@ impl Ask {
     }
 }
 
-/// What a write came to.
+/// The result of a write.
 #[derive(Debug)]
 pub(crate) enum Answer {
     Created(Object),
     Done(Object),
-    /// A `Status` in place of an object.
+    /// A `Status` instead of an object.
     Success,
 }
 

@@ -25,12 +25,12 @@ impl Switch {
     }
 }
 
-/// Which connections carry nothing any more: those with a number below this.
+/// Which connections are frozen: those with a number below this.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Frozen(Arc<AtomicU64>);
 
 impl Frozen {
-    /// All that were accepted so far.
+    /// Freezes all connections that were accepted so far.
     pub(crate) fn freeze(&self) {
         self.0.store(NEXT.load(Ordering::SeqCst), Ordering::SeqCst);
     }
@@ -39,7 +39,7 @@ impl Frozen {
 /// Numbers connections in the order in which they are accepted.
 static NEXT: AtomicU64 = AtomicU64::new(1);
 
-/// A TCP listener whose connections carry a [`Switch`] in place of an address.
+/// A TCP listener whose connections carry a [`Switch`] instead of an address.
 #[derive(Debug)]
 pub(crate) struct Connections {
     listener: TcpListener,
@@ -93,7 +93,7 @@ impl Connection {
         Ok(())
     }
 
-    /// Whatever is polled then is not woken again, until it is dropped.
+    /// A task that polls a frozen connection is not woken until the connection is dropped.
     fn is_frozen(&self) -> bool {
         self.number < self.frozen.0.load(Ordering::SeqCst)
     }

@@ -69,7 +69,7 @@ impl Failure {
         Self::new(410, "Expired", format!("too old resource version: {asked} ({oldest})"))
     }
 
-    /// What a fault answers.
+    /// The answer of a fault.
     pub(crate) fn injected(code: u16) -> Self {
         let reason = match code {
             400 => "BadRequest",
@@ -88,7 +88,7 @@ impl Failure {
         Self::new(code, reason, format!("injected fault {code}"))
     }
 
-    /// The `Status` object that goes over the wire.
+    /// The `Status` object of the response.
     pub(crate) fn status(&self) -> Value {
         json!({
             "kind": "Status",

@@ -1,4 +1,4 @@
-//! What a test can make go wrong, and how often it did.
+//! Faults that a test can inject, and how often each was hit.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -16,17 +16,17 @@ pub enum Action {
     Status(u16),
     /// Close the connection without doing anything and without an answer.
     DropBefore,
-    /// Do it, then close the connection without an answer.
+    /// Carry out the request, then close the connection without an answer.
     DropAfter,
-    /// Do it, but only after this time.
+    /// Carry out the request, but only after this time.
     Delay(Duration),
-    /// Do it, but only after [`Injected::release`].
+    /// Carry out the request, but only after [`Injected::release`].
     Hold,
-    /// Do it, and answer only after [`Injected::release`]: with what was true when it was done.
+    /// Carry out the request, and answer only after [`Injected::release`], with the result as it was then.
     HoldAnswer,
 }
 
-/// Which requests go wrong, and how.
+/// Which requests are hit, and what happens to them.
 #[derive(Clone, Debug)]
 pub struct Fault {
     /// `get`, `list`, `watch`, `create`, `update`, `patch` or `delete`; `*` means any.
@@ -35,11 +35,11 @@ pub struct Fault {
     pub resource: String,
     /// Only requests for the object of this name; `None` means any.
     pub name: Option<String>,
-    /// Whose requests.
+    /// Whose requests are hit.
     pub clients: Watchers,
-    /// What happens.
+    /// The effect on a request that is hit.
     pub action: Action,
-    /// How many requests it happens to; `None` means all until it is removed.
+    /// How many requests are hit; `None` means all until the fault is removed.
     pub times: Option<u64>,
 }
 
@@ -56,21 +56,21 @@ impl Fault {
         }
     }
 
-    /// The same for the object of one name.
+    /// Restricts the fault to the object of one name.
     #[must_use]
     pub fn named(mut self, name: &str) -> Self {
         self.name = Some(name.to_owned());
         self
     }
 
-    /// The same for the requests of some clients.
+    /// Restricts the fault to the requests of some clients.
     #[must_use]
     pub fn of(mut self, clients: Watchers) -> Self {
         self.clients = clients;
         self
     }
 
-    /// The same for the first few requests only.
+    /// Restricts the fault to the first `times` requests.
     #[must_use]
     pub fn times(mut self, times: u64) -> Self {
         self.times = Some(times);
@@ -95,12 +95,12 @@ struct Entry {
     removed: watch::Sender<bool>,
 }
 
-/// A fault in place: how often it hit, and the way to end it.
+/// A fault in place: how often it was hit, and the way to end it.
 #[derive(Clone, Debug)]
 pub struct Injected(Arc<Entry>);
 
 impl Injected {
-    /// How many requests it happened to.
+    /// How many requests were hit.
     pub fn hits(&self) -> u64 {
         *self.0.hits.borrow()
     }
@@ -110,7 +110,7 @@ impl Injected {
         self.0.parked.load(Ordering::SeqCst)
     }
 
-    /// Waits until it has happened this often.
+    /// Waits until this many requests were hit.
     pub async fn wait_hits(&self, hits: u64, timeout: Duration) -> anyhow::Result<()> {
         let mut seen = self.0.hits.subscribe();
         let fault = &self.0.fault;

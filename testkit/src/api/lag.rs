@@ -1,4 +1,4 @@
-//! Watches that see the present late, as they do behind a busy API server.
+//! Watches that see changes late, as they do behind a busy API server.
 
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
@@ -15,13 +15,13 @@ pub(crate) const STAND_IN: &str = "kerf-testkit";
 /// Whose watches lag.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Watchers {
-    /// Everybody's.
+    /// Those of all clients.
     All,
-    /// Those of everybody but this crate's scheduler and kubelets: the programs under test.
+    /// Those of all clients but this crate's scheduler and kubelets: the programs under test.
     Others,
     /// Those of this crate's scheduler and kubelets.
     StandIns,
-    /// Those whose `User-Agent` begins so.
+    /// Those of clients whose `User-Agent` begins with this text.
     Agent(String),
 }
 
@@ -40,7 +40,7 @@ impl Watchers {
 struct Hold {
     resource: Resource,
     watchers: Watchers,
-    /// The newest version they may see.
+    /// The newest version that these watches may see.
     until: u64,
 }
 

@@ -58,7 +58,7 @@ impl Object {
     }
 }
 
-/// The value at a path, if all of it is there.
+/// The value at a path, if the whole path exists.
 pub(crate) fn at<'a>(value: &'a Value, path: &[&str]) -> Option<&'a Value> {
     path.iter().try_fold(value, |value, part| value.get(part))
 }
@@ -90,7 +90,6 @@ pub(crate) fn set(value: &mut Value, path: &[&str], new: Value) {
     }
 }
 
-/// Removes what is at a path.
 pub(crate) fn unset(value: &mut Value, path: &[&str]) {
     let Some((last, above)) = path.split_last() else {
         return;

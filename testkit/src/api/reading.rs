@@ -14,7 +14,7 @@ use super::shared::Inner;
 use super::store::Store;
 use super::watching::{self, Watching};
 
-/// How long a watch lasts whose client does not say.
+/// How long a watch lasts if its client sets no timeout.
 const WATCH: Duration = Duration::from_secs(1_800);
 
 pub(crate) fn key(ask: &Ask) -> Key {
@@ -86,10 +86,10 @@ pub(crate) fn list(inner: &Inner, ask: &Ask) -> Result<Body, Failure> {
     Ok(out.into())
 }
 
-/// The version that a list has, and the key after which it goes on.
+/// The version of a list, and the key after which it continues.
 ///
-/// A continued list reads the objects as they are now but keeps the version of its first page: a watch
-/// from there repeats what changed in between, so its client ends up with the truth all the same.
+/// A continued list reads the current objects but keeps the version of its first page: a watch
+/// from there repeats the changes in between, so its client ends up with the current state all the same.
 fn start(store: &mut Store, ask: &Ask) -> Result<(u64, Option<Key>), Failure> {
     let resource = ask.target.resource;
     let now = store.rv();
@@ -113,7 +113,7 @@ fn start(store: &mut Store, ask: &Ask) -> Result<(u64, Option<Key>), Failure> {
         return Err(Failure::new(504, "Timeout", format!("Too large resource version: {asked}, current: {now}")));
     }
     if ask.text("resourceVersionMatch") == "Exact" && asked != now {
-        // Only the present is kept; etcd says the same of a version that was compacted.
+        // Only the current state is kept; etcd answers the same for a compacted version.
         return Err(Failure::expired(asked, now));
     }
     Ok((now, None))

@@ -20,10 +20,10 @@ use super::shared::Inner;
 use super::tally::Write;
 use super::writing;
 
-/// No body that a cluster's client sends is larger.
+/// Larger than any body that a cluster's client sends, in bytes.
 const MAX_BODY: usize = 16 * 1024 * 1024;
 
-/// The only route: the path says what is meant.
+/// The only route: the handler parses the path.
 pub(crate) async fn serve(
     State(inner): State<Arc<Inner>>,
     ConnectInfo(switch): ConnectInfo<Switch>,
@@ -47,7 +47,7 @@ pub(crate) async fn serve(
     }
 }
 
-/// Not counted; of faults it knows a status.
+/// Not counted; of faults only a status applies.
 fn version(inner: &Inner, agent: &str) -> Response {
     if let Some(Action::Status(code)) = inner.faults.hit("get", "version", "", agent).as_ref().map(Injected::action)
     {
@@ -81,7 +81,7 @@ fn header_text(headers: &HeaderMap, name: header::HeaderName) -> String {
     headers.get(name).and_then(|value| value.to_str().ok()).unwrap_or_default().to_owned()
 }
 
-/// Kubernetes' name for what a request does.
+/// Kubernetes' verb for a request.
 fn verb(method: &Method, ask: &Ask) -> Option<&'static str> {
     match (method.as_str(), ask.target.name.is_some()) {
         ("GET", true) => Some("get"),
@@ -159,7 +159,7 @@ async fn handle(inner: &Arc<Inner>, switch: &Switch, method: &Method, ask: Ask) 
     }
 }
 
-/// Keeps an answer until the fault is released.
+/// Holds an answer until the fault is released.
 async fn answer_later(inner: &Inner, switch: &Switch, fault: Option<&Injected>, answer: Response) -> Response {
     tokio::select! {
         () = held(fault) => answer,
@@ -173,7 +173,7 @@ async fn held(fault: Option<&Injected>) {
     }
 }
 
-/// Ends a request without an answer; what is returned is never written.
+/// Ends a request without an answer; the returned response is never written.
 fn cut(switch: &Switch) -> Response {
     switch.cut();
     StatusCode::SERVICE_UNAVAILABLE.into_response()

@@ -1,4 +1,4 @@
-//! What all requests share.
+//! State that all requests share.
 
 use std::collections::HashMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -13,7 +13,7 @@ use super::resource::Resource;
 use super::store::Store;
 use super::tally::Tally;
 
-/// What differs between tests.
+/// Limits that tests may change.
 #[derive(Clone, Debug)]
 pub struct ApiConfig {
     /// Changes per kind that watches can still read; older versions are answered with 410.
@@ -71,7 +71,7 @@ impl Inner {
         self.changed.get(&resource).map_or_else(|| self.any_change.subscribe(), watch::Sender::subscribe)
     }
 
-    /// Does something to the store, and wakes the watches if it changed anything.
+    /// Runs `act` on the store, and wakes the watches if it changed anything.
     pub(crate) fn change<T>(&self, resource: Resource, act: impl FnOnce(&mut Store) -> T) -> T {
         let mut store = self.store();
         let before = store.rv();

@@ -1,4 +1,4 @@
-//! The objects, their versions, and the recent past that watches read.
+//! The objects, their versions, and the recent history that watches read.
 //!
 //! One counter numbers all changes of all kinds, as etcd's revision does.
 
@@ -16,9 +16,9 @@ use crate::clock;
 #[derive(Clone, Debug)]
 pub(crate) struct Change {
     pub(crate) at: Instant,
-    /// What the object was before; `None` for a creation.
+    /// The object before the change; `None` for a creation.
     pub(crate) before: Option<Object>,
-    /// What the object is now, or was last if it is gone.
+    /// The object after the change; for a deletion, its last state.
     pub(crate) object: Object,
     pub(crate) deleted: bool,
 }
@@ -28,7 +28,7 @@ pub(crate) struct Change {
 pub(crate) struct Shelf {
     pub(crate) objects: BTreeMap<Key, Object>,
     history: VecDeque<Change>,
-    /// resourceVersion of the newest change that the history has lost.
+    /// resourceVersion of the newest change that the history no longer has.
     dropped: u64,
 }
 
@@ -41,13 +41,13 @@ impl Shelf {
         })
     }
 
-    /// The oldest resourceVersion from which a watch can go on.
+    /// The oldest resourceVersion from which a watch can continue.
     pub(crate) fn oldest(&self) -> u64 {
         self.dropped
     }
 }
 
-/// Everything that the API server remembers.
+/// The whole state of the API server.
 #[derive(Debug)]
 pub(crate) struct Store {
     rv: u64,
@@ -86,7 +86,7 @@ impl Store {
         self.shelf(resource).oldest().max(self.compacted)
     }
 
-    /// Forgets the past: every version before now is too old.
+    /// Forgets the history: every version before now is too old.
     pub(crate) fn compact(&mut self) {
         self.compacted = self.rv;
         for shelf in self.shelves.values_mut() {
@@ -132,7 +132,7 @@ impl Store {
         if self.shelf(resource).objects.contains_key(&key) {
             return Err(Failure::already_exists(resource.as_str(), &key.1));
         }
-        // Tests may say which uid an object of their own has; a client may not, but none tries.
+        // Tests may set the uid of their own objects; a client may not, but none tries.
         if object::uid(&value).is_empty() {
             object::set(
                 &mut value,
@@ -146,7 +146,7 @@ impl Store {
         Ok(self.commit(resource, key, None, value))
     }
 
-    /// Replaces an object by what `edit` makes of it. No difference means no change and no new version.
+    /// Replaces an object by the result of `edit`. No difference means no change and no new version.
     pub(crate) fn edit(
         &mut self,
         resource: Resource,

@@ -12,9 +12,9 @@ pub struct Write {
     pub resource: String,
     /// Empty for kinds without namespaces.
     pub namespace: String,
-    /// The object's name; for a creation the name it got.
+    /// The object's name; for a creation the name that the object got.
     pub name: String,
-    /// The HTTP status that was answered or would have been.
+    /// The HTTP status that was answered, or would have been.
     pub code: u16,
     /// Whether an answer was sent; a dropped connection sends none.
     pub answered: bool,
@@ -31,7 +31,7 @@ struct Books {
     writes: Vec<Write>,
 }
 
-/// The books over all requests.
+/// The counts and the log over all requests.
 #[derive(Debug, Default)]
 pub(crate) struct Tally(Mutex<Books>);
 

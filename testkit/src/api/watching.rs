@@ -18,7 +18,7 @@ use super::selector::Selector;
 use super::shared::Inner;
 use super::store::Change;
 
-/// Changes that one chunk carries at most, so that a late watcher does not lock the store for long.
+/// The most changes in one chunk, so that a late watcher does not lock the store for long.
 const BATCH: usize = 1_000;
 
 /// What a client asked to watch.
@@ -27,7 +27,7 @@ pub(crate) struct Watching {
     pub(crate) resource: Resource,
     pub(crate) selector: Selector,
     pub(crate) agent: String,
-    /// `None`: begin with what is there, as an unset or zero resourceVersion asks.
+    /// `None`: begin with the current objects, as an unset or zero resourceVersion asks.
     pub(crate) from: Option<u64>,
     /// End the initial events with an annotated bookmark (`sendInitialEvents`).
     pub(crate) mark_initial: bool,
@@ -38,7 +38,7 @@ pub(crate) struct Watching {
 struct Watch {
     inner: Arc<Inner>,
     ask: Watching,
-    /// Everything up to this version has been told or does not concern the client.
+    /// Everything up to this version has been sent or does not concern the client.
     position: u64,
     pending: Vec<u8>,
     changes: watch::Receiver<u64>,
@@ -49,7 +49,7 @@ struct Watch {
     done: bool,
 }
 
-/// What a look at the history found.
+/// The result of a look at the history.
 enum Look {
     Told,
     Nothing { until: Option<Instant> },
@@ -103,7 +103,7 @@ impl Watch {
             if self.done {
                 return None;
             }
-            // Mark as seen before looking: what comes between look and wait must wake us.
+            // Mark as seen before looking: a change between look and wait must wake us.
             self.changes.borrow_and_update();
             self.lag.borrow_and_update();
             let until = match self.look() {
@@ -189,7 +189,7 @@ impl Watch {
             (None, true) => self.tell("ADDED", &change.object.text()),
             (Some(_), true) => self.tell("MODIFIED", &change.object.text()),
             (Some(_), false) if change.deleted => self.tell("DELETED", &change.object.text()),
-            // It left the selection: the client is told what it last matched as.
+            // It left the selection: the client gets the last state that matched.
             (Some(before), false) => {
                 let last = Object::new(self.ask.resource, (*before.value).clone(), change.object.rv);
                 self.tell("DELETED", &last.text());

@@ -11,7 +11,7 @@ use super::reading::key;
 use super::resource::{Resource, Subresource};
 use super::store::Store;
 
-/// How long a deleted pod has on its node if nobody says.
+/// Grace period of a deleted pod on a node, where the client sets none.
 const GRACE_SECONDS: u64 = 30;
 
 pub(crate) fn create(store: &mut Store, ask: &Ask) -> Result<Answer, Failure> {
@@ -35,7 +35,7 @@ pub(crate) fn create(store: &mut Store, ask: &Ask) -> Result<Answer, Failure> {
     }
     object::set(&mut body, &["apiVersion"], ask.target.api_version.as_str().into());
     if resource == Resource::Pods {
-        // As the real one: a client cannot say what a new pod's status is.
+        // As the real one: a client cannot set the status of a new pod.
         object::set(&mut body, &["status"], json!({ "phase": "Pending" }));
         object::unset(&mut body, &["metadata", "deletionTimestamp"]);
     }
@@ -96,7 +96,7 @@ fn preconditions(resource: Resource, old: &Value, given: Option<&Value>) -> Resu
     Ok(())
 }
 
-/// Puts back what this endpoint may not change, and refuses what must not be tried.
+/// Restores the fields that this endpoint may not change, and refuses forbidden changes.
 fn restrict(resource: Resource, part: Option<Subresource>, old: &Value, mut new: Value) -> Result<Value, Failure> {
     let kept: &[&str] = match (part, resource.has_status()) {
         (Some(_), _) => &["spec"],

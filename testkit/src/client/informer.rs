@@ -1,4 +1,4 @@
-//! List, then watch, then list again when the past is lost: what client-go's informers do.
+//! List, then watch, then list again when the history is lost: what client-go's informers do.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -10,14 +10,14 @@ use tokio_util::sync::CancellationToken;
 use super::{ApiClient, ApiError};
 use crate::api::object;
 
-/// Pause before trying again what just failed.
+/// Pause before a failed request is tried again.
 const RETRY: Duration = Duration::from_millis(50);
 const PAGE: &str = "500";
 
-/// What an informer learns.
+/// A change that an informer sees.
 #[derive(Clone, Debug)]
 pub(crate) enum News {
-    /// All there is; what is not in it is gone.
+    /// All objects; any other object is gone.
     Listed(Vec<Arc<Value>>),
     /// An object is new or has changed.
     Applied(Arc<Value>),
@@ -31,7 +31,7 @@ struct Line {
     object: Value,
 }
 
-/// Follows the objects at a path until cancelled, or until `tell` says that nobody listens any more.
+/// Follows the objects at a path until cancelled, or until `tell` returns that there is no listener any more.
 pub(crate) async fn follow(
     client: ApiClient,
     path: &'static str,
@@ -100,7 +100,7 @@ enum Next {
     Stop,
 }
 
-/// The past is lost.
+/// The history is lost.
 struct Expired;
 
 async fn watch(

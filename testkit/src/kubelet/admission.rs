@@ -28,9 +28,9 @@ fn list<'a>(pod: &'a Value, name: &str) -> impl Iterator<Item = &'a Value> {
     object::at(pod, &["spec", name]).and_then(Value::as_array).into_iter().flatten()
 }
 
-/// Opens the pod's book and fills it. Says whether the pod may run; if not, its status says why.
+/// Opens the pod's book and fills it. Returns whether the pod may run; if not, its status tells why.
 ///
-/// `between` is called after every Allocate: things of other pods may happen there.
+/// `between` is called after every Allocate: events of other pods may happen there.
 pub(crate) async fn admit(shared: &Shared, pod: &Arc<Value>, mut between: impl FnMut()) -> bool {
     let uid = object::uid(pod).to_owned();
     let blank = |container: &Value, init: bool| Container {
@@ -54,7 +54,7 @@ pub(crate) async fn admit(shared: &Shared, pod: &Arc<Value>, mut between: impl F
         .map(|init| blank(init, !request::is_sidecar(init)))
         .chain(list(pod, "containers").map(|container| blank(container, false)))
         .collect();
-    // A book that is there already is of an admission that a restart cut short.
+    // A book that exists already is of an admission that a restart cut short.
     shared
         .books()
         .pods
@@ -67,7 +67,7 @@ pub(crate) async fn admit(shared: &Shared, pod: &Arc<Value>, mut between: impl F
             answers: BTreeMap::new(),
         })
         .present = true;
-    // What finished init containers leave to those after them, by resource.
+    // Devices that finished init containers leave to those after them, by resource.
     let mut reusable: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
     for (container, init) in list(pod, "initContainers")
         .map(|container| (container, true))
@@ -117,7 +117,7 @@ async fn allocate(
     shared.shuffle(&mut resources);
     let mut got = Vec::new();
     for (resource, size) in resources {
-        // Without a plugin, now or before, the name means nothing: the container runs without devices.
+        // If there never was a plugin for it, the name means nothing: the container runs without devices.
         if !shared.books().is_known(&resource) {
             continue;
         }
@@ -137,7 +137,7 @@ async fn allocate(
         if offer.missing > 0 {
             let mut free = offer.available;
             shared.shuffle(&mut free);
-            // An aligned set of just the needed size is taken without asking.
+            // An aligned set of exactly the needed size is taken without asking.
             let asks_always = shared.config.ask_without_choice && !offer.topology;
             let asked =
                 endpoint.options.get_preferred_allocation_available && (asks_always || offer.missing < free.len());
@@ -156,7 +156,7 @@ async fn allocate(
                     answer: answer.clone(),
                 });
                 let answer = answer?;
-                // Only what was free counts, in any order.
+                // Only free ids count, in any order.
                 chosen = free.iter().filter(|id| answer.contains(id)).cloned().collect();
             }
             let rest: Vec<String> = free.iter().filter(|id| !chosen.contains(id)).cloned().collect();

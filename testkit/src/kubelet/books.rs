@@ -1,4 +1,4 @@
-//! Which devices there are, who holds them, and which plugin looks after them.
+//! The devices, the pods that hold them, and the plugin of each resource.
 //!
 //! Plain data without IO: what the real kubelet keeps in its device manager and its checkpoint.
 
@@ -17,22 +17,22 @@ pub(crate) struct DeviceState {
     pub(crate) topology: Option<TopologyInfo>,
 }
 
-/// A resource in this life of kubelet.
+/// A resource that was registered since kubelet's last start.
 #[derive(Debug)]
 pub(crate) struct Registered {
     pub(crate) endpoint: Endpoint,
-    /// Tells a plugin from the one that it replaced.
+    /// Distinguishes a plugin from the one that it replaced.
     generation: u64,
-    /// Whether a device list has come in this life.
+    /// Whether a device list has come since kubelet's last start.
     listed: bool,
     connected: bool,
 }
 
-/// A pod that holds something and has not ended.
+/// A pod that holds devices and has not ended.
 #[derive(Debug)]
 pub(crate) struct PodBook {
     pub(crate) pod: Arc<Value>,
-    /// Whether its turn has come in this life: only then is it listed, admitted in an earlier life or not.
+    /// Whether its turn has come since kubelet's last start: only then is it listed, even if admitted before.
     pub(crate) present: bool,
     /// Whether all its containers have their devices.
     pub(crate) admitted: bool,
@@ -41,16 +41,16 @@ pub(crate) struct PodBook {
     pub(crate) answers: BTreeMap<(String, String), ContainerAllocateResponse>,
 }
 
-/// What a container may get of a resource.
+/// What a container can get of a resource.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Offer {
-    /// It has its devices already, from before a restart.
+    /// The container has its devices already, from before a restart.
     Held(Vec<String>),
-    /// It is to get some.
+    /// The container gets devices now.
     Choice(Choice),
 }
 
-/// A request for devices that can be met, with what is chosen already.
+/// A request for devices that can be met, with the ids that are chosen already.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Choice {
     /// Ids taken from the pod's finished init containers.
@@ -58,7 +58,7 @@ pub(crate) struct Choice {
     /// Free healthy ids to choose the rest from.
     pub(crate) available: Vec<String>,
     pub(crate) missing: usize,
-    /// Whether any device of the resource says where it is.
+    /// Whether any device of the resource has topology information.
     pub(crate) topology: bool,
 }
 
@@ -69,15 +69,15 @@ pub(crate) struct Books {
     pub(crate) ended: BTreeSet<String>,
     registered: BTreeMap<String, Registered>,
     devices: BTreeMap<String, BTreeMap<String, DeviceState>>,
-    /// Resources that the checkpoint names.
+    /// Resources in the checkpoint.
     known: BTreeSet<String>,
     generations: u64,
 }
 
 impl Books {
-    /// What a restart leaves: pods and the names of resources.
+    /// Keeps what survives a restart: pods and the names of resources.
     pub(crate) fn restart(&mut self) {
-        // Where a refusal was not written in time, the next life decides anew.
+        // Where a refusal was not written in time, the next run decides again.
         self.ended.clear();
         self.registered.clear();
         self.devices.clear();
@@ -90,7 +90,7 @@ impl Books {
         self.pods.remove(uid)
     }
 
-    /// Notes a new plugin; an older one of the same resource is forgotten.
+    /// Adds a new plugin; an older one of the same resource is forgotten.
     pub(crate) fn register(&mut self, resource: &str, endpoint: Endpoint) -> u64 {
         self.generations += 1;
         self.known.insert(resource.to_owned());
@@ -102,7 +102,7 @@ impl Books {
         self.generations
     }
 
-    /// Takes over a device list, unless it is from a plugin that was replaced.
+    /// Stores a device list, unless it is from a plugin that was replaced.
     pub(crate) fn list(&mut self, resource: &str, generation: u64, devices: Vec<Device>) -> bool {
         let Some(registered) =
             self.registered.get_mut(resource).filter(|registered| registered.generation == generation)
@@ -137,17 +137,17 @@ impl Books {
         true
     }
 
-    /// Whether a plugin has listed this resource in this life.
+    /// Whether a plugin has listed this resource since kubelet's last start.
     pub(crate) fn is_listed(&self, resource: &str) -> bool {
         self.registered.get(resource).is_some_and(|registered| registered.listed)
     }
 
-    /// Whether this is a device plugin resource at all, as far as kubelet knows.
+    /// Whether kubelet knows this as a device plugin resource.
     pub(crate) fn is_known(&self, resource: &str) -> bool {
         self.known.contains(resource)
     }
 
-    /// The plugin to call, if it is there.
+    /// The plugin to call, if it is connected.
     pub(crate) fn endpoint(&self, resource: &str) -> Option<Endpoint> {
         self.registered
             .get(resource)
@@ -172,9 +172,9 @@ impl Books {
             .collect()
     }
 
-    /// What a container may get; the error is kubelet's own text.
+    /// What a container can get; the error is kubelet's own text.
     ///
-    /// `reusable` comes in the order in which it is to be taken.
+    /// `reusable` is in the order in which ids are taken.
     pub(crate) fn offer(
         &self,
         uid: &str,
@@ -225,7 +225,7 @@ impl Books {
         }))
     }
 
-    /// Notes what a container got.
+    /// Records the devices of a container.
     pub(crate) fn grant(
         &mut self,
         uid: &str,
@@ -241,7 +241,7 @@ impl Books {
         }
     }
 
-    /// Notes why a container could not start; false if its pod has ended.
+    /// Records why a container could not start; false if its pod has ended.
     pub(crate) fn note_failed_start(&mut self, uid: &str, container: &str, error: String) -> bool {
         let Some(book) = self.pods.get_mut(uid) else {
             return false;

@@ -1,46 +1,46 @@
-//! What a kubelet did, in order.
+//! A record of a kubelet's actions, in order.
 
-/// One thing that a kubelet did.
+/// One action of a kubelet.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Call {
     /// A plugin registered and its options were read.
     Registered {
-        /// What it offers.
+        /// The plugin's resource.
         resource: String,
-        /// Its socket's file name.
+        /// File name of the plugin's socket.
         endpoint: String,
     },
     /// A plugin's stream ended.
     Disconnected {
-        /// What it offered.
+        /// The plugin's resource.
         resource: String,
     },
     /// `GetPreferredAllocation`.
     Preferred {
-        /// `namespace/name` of the pod that it was for; the plugin is not told.
+        /// `namespace/name` of the pod; the plugin does not learn it.
         pod: String,
-        /// The container that it was for.
+        /// The container that needs the devices.
         container: String,
-        /// The resource.
+        /// The resource that the plugin serves.
         resource: String,
-        /// The ids on offer.
+        /// Ids from which the plugin chooses.
         available: Vec<String>,
-        /// The ids that are taken in any case.
+        /// Ids that must be in the answer.
         must_include: Vec<String>,
-        /// How many are wanted.
+        /// The number of ids in the answer.
         size: usize,
-        /// What the plugin answered, or its error.
+        /// The ids that the plugin prefers, or its error.
         answer: Result<Vec<String>, String>,
     },
     /// `Allocate`.
     Allocate {
-        /// `namespace/name` of the pod that it was for; the plugin is not told.
+        /// `namespace/name` of the pod; the plugin does not learn it.
         pod: String,
-        /// The container that it was for.
+        /// The container that gets the devices.
         container: String,
-        /// The resource.
+        /// The resource that the plugin serves.
         resource: String,
-        /// The ids.
+        /// The allocated device ids.
         ids: Vec<String>,
         /// The plugin's error, if it refused.
         error: Option<String>,
@@ -54,22 +54,22 @@ pub enum Call {
     },
     /// `PreStartContainer`.
     PreStart {
-        /// `namespace/name` of the pod that it was for; the plugin is not told.
+        /// `namespace/name` of the pod; the plugin does not learn it.
         pod: String,
-        /// The container that it was for.
+        /// The container that is about to start.
         container: String,
-        /// The resource.
+        /// The resource that the plugin serves.
         resource: String,
-        /// The ids.
+        /// The container's device ids.
         ids: Vec<String>,
         /// The plugin's error, if it refused.
         error: Option<String>,
     },
-    /// A container runs.
+    /// A container was started.
     Started {
         /// `namespace/name`.
         pod: String,
-        /// The container.
+        /// The container's name.
         container: String,
     },
 }

@@ -1,4 +1,4 @@
-//! How a kubelet is set up, and what of the real one's habits a test wants.
+//! How a kubelet is set up, and which behaviour of the real one a test wants.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -22,28 +22,28 @@ pub struct KubeletConfig {
     pub pod_resources_dir: PathBuf,
     /// Labels of the Node object.
     pub labels: BTreeMap<String, String>,
-    /// Its version, as its Node says.
+    /// Its version, as shown in its Node.
     pub version: String,
-    /// Decides all random orders.
+    /// Seeds all random orders.
     pub seed: u64,
     /// Whether orders that the real kubelet leaves open are random: device ids, resources of a container,
     /// start of containers between allocations of other pods, merging of answers. Else they are sorted.
     pub shuffle: bool,
-    /// Whether pods that need a resource without a plugin are taken at once, as the real one does: refused if
-    /// the resource is known from before a restart, run without devices if not. Else they wait.
+    /// Whether pods that need a resource without a plugin are handled at once, as the real one does: refused if
+    /// the resource is known from before a restart, run without devices if not. Otherwise they wait.
     pub reject_unregistered: bool,
-    /// Whether a preference is asked for even if all that is free is needed, as the real one does for devices
+    /// Whether a preference is asked for even if all free devices are needed, as the real one does for devices
     /// without topology.
     pub ask_without_choice: bool,
-    /// Whether the late end of a replaced plugin's stream takes its successor down: kubelet's bug before
+    /// Whether the late end of a replaced plugin's stream disconnects its successor: kubelet's bug before
     /// Kubernetes pull request 135437.
     pub stale_disconnect: bool,
-    /// Pause before a container start that failed is tried again.
+    /// Pause before a failed container start is tried again.
     pub start_retry: Duration,
 }
 
 impl KubeletConfig {
-    /// A kubelet whose directories are below `dir`, with the real one's habits.
+    /// A kubelet whose directories are below `dir`, with the real one's behaviour.
     pub fn new(node: &str, api_url: impl Into<String>, dir: impl Into<PathBuf>) -> Self {
         let dir = dir.into();
         Self {

@@ -4,12 +4,12 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use kerf_proto::deviceplugin::{ContainerAllocateResponse, DeviceSpec, Mount};
 
-/// How far a container is.
+/// The stage of a container.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ContainerState {
     /// Its devices are allocated.
     Admitted,
-    /// It runs.
+    /// It was started.
     Running,
     /// It was an init container and has ended.
     Finished,
@@ -22,9 +22,9 @@ pub struct Conflict {
     pub kind: &'static str,
     /// The variable, container path or annotation.
     pub key: String,
-    /// What the container has.
+    /// The value that the container has.
     pub kept: String,
-    /// What it does not have.
+    /// The value that was dropped.
     pub dropped: String,
 }
 
@@ -41,19 +41,19 @@ pub struct Container {
     pub name: String,
     /// Whether it is an init container that ends before the others start.
     pub init: bool,
-    /// How far it is.
+    /// The stage that it has reached.
     pub state: ContainerState,
     /// Its device ids by resource, sorted.
     pub resources: BTreeMap<String, BTreeSet<String>>,
-    /// Environment that the plugins gave.
+    /// Environment from the plugins.
     pub env: BTreeMap<String, String>,
-    /// Mounts that the plugins gave.
+    /// Mounts from the plugins.
     pub mounts: Vec<Mount>,
-    /// Device nodes that the plugins gave.
+    /// Device nodes from the plugins.
     pub devices: Vec<DeviceSpec>,
-    /// Annotations for the runtime that the plugins gave.
+    /// Annotations for the runtime, from the plugins.
     pub annotations: BTreeMap<String, String>,
-    /// Fully qualified CDI device names that the plugins gave.
+    /// Fully qualified CDI device names from the plugins.
     pub cdi_devices: Vec<String>,
     /// Where the plugins of its resources disagreed.
     pub conflicts: Vec<Conflict>,
@@ -74,7 +74,7 @@ impl Container {
         self.resources.get(resource).map(|ids| ids.iter().cloned().collect()).unwrap_or_default()
     }
 
-    /// Takes over the answers of its plugins in the order given: the first value of a key stays.
+    /// Merges the answers of its plugins in the given order: the first value of a key stays.
     pub(crate) fn merge<'a>(&mut self, answers: impl Iterator<Item = &'a ContainerAllocateResponse>) {
         self.env.clear();
         self.mounts.clear();

@@ -18,7 +18,7 @@ const CONNECT: Duration = Duration::from_secs(10);
 /// How long a container start may wait for a plugin.
 const PRE_START: Duration = Duration::from_secs(30);
 
-/// A plugin that answers.
+/// A connected plugin.
 #[derive(Clone, Debug)]
 pub(crate) struct Endpoint {
     client: DevicePluginClient<Channel>,
@@ -50,7 +50,7 @@ impl Endpoint {
         Ok(stream.into_inner())
     }
 
-    /// The ids that the plugin would choose; none if it has no opinion.
+    /// The ids that the plugin prefers; empty if it has no preference.
     pub(crate) async fn preferred(
         &self,
         available: Vec<String>,

@@ -1,4 +1,4 @@
-//! The time from one start of kubelet to its end, with the tasks that live in it.
+//! The time from one start of kubelet to its end, with the tasks of that time.
 
 use std::future::Future;
 
@@ -13,7 +13,7 @@ pub(crate) struct Life {
 }
 
 impl Life {
-    /// Runs a task that ends with this life.
+    /// Runs a task that ends with this run of kubelet.
     pub(crate) fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) {
         let token = self.token.clone();
         self.tasks.spawn(async move {
@@ -24,7 +24,7 @@ impl Life {
         });
     }
 
-    /// Runs a task that looks after its own end.
+    /// Runs a task that handles its own end.
     pub(crate) fn spawn_whole(&self, task: impl Future<Output = ()> + Send + 'static) {
         self.tasks.spawn(task);
     }

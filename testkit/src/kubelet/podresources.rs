@@ -1,4 +1,4 @@
-//! The pod resources service: what the books say, in the words of its API.
+//! The pod resources service: the content of the books in the form of its API.
 
 use std::sync::Arc;
 
@@ -26,7 +26,7 @@ impl PodResourcesLister for Lister {
         _: Request<ListPodResourcesRequest>,
     ) -> Result<Response<ListPodResourcesResponse>, Status> {
         let books = self.0.books();
-        // a pod is listed from the begin of its admission, with what it has so far
+        // a pod is listed from the beginning of its admission, with the devices that it has so far
         let present = books.pods.values().filter(|book| book.present);
         let pod_resources = present.map(|book| describe(&books, book)).collect();
         Ok(Response::new(ListPodResourcesResponse { pod_resources }))
@@ -37,7 +37,7 @@ impl PodResourcesLister for Lister {
         _: Request<AllocatableResourcesRequest>,
     ) -> Result<Response<AllocatableResourcesResponse>, Status> {
         let books = self.0.books();
-        // Unhealthy devices are in it, as in the real one.
+        // Unhealthy devices are included, as in the real one.
         let devices = books
             .devices()
             .iter()

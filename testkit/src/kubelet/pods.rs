@@ -55,7 +55,7 @@ impl Pods {
         }
     }
 
-    /// The first pod all of whose plugins are there.
+    /// The first pod all of whose plugins are connected.
     fn next(&mut self) -> Option<Arc<Value>> {
         let books = self.shared.books();
         let free = self.shared.config.reject_unregistered;
@@ -81,17 +81,17 @@ impl Pods {
         }
     }
 
-    /// Lets an admitted pod start, unless it runs, or its start goes on.
+    /// Lets an admitted pod start, unless it runs or is already starting.
     fn start_unless_begun(&mut self, pod: Arc<Value>) {
         let uid = object::uid(&pod);
         let pending = self.startable.iter().any(|other| object::uid(other) == uid);
-        // one that was admitted in an earlier life may not have started: that, or the word of it, was cut short
+        // one that was admitted before a restart may not have started, or its status was not written
         if object::phase(&pod) != "Running" && !pending && !self.starts.contains_key(uid) {
             self.startable.push(pod);
         }
     }
 
-    /// Starts any of the pods that may start; says whether there was one.
+    /// Starts any of the startable pods; returns whether there was one.
     fn start_one(&mut self) -> bool {
         self.shared.shuffle(&mut self.startable);
         let Some(pod) = self.startable.pop() else {
@@ -147,7 +147,7 @@ impl Pods {
         if books.ended.contains(&uid) {
             return;
         }
-        // After a restart, those that were admitted before are admitted again, each in its turn, with what they hold.
+        // After a restart, pods that were admitted before are admitted again in turn, with the devices that they hold.
         if let Some(book) = books.pods.get_mut(&uid).filter(|book| book.admitted && book.present) {
             book.pod = pod.clone();
             drop(books);
@@ -161,7 +161,7 @@ impl Pods {
         }
     }
 
-    /// A pod has ended: its devices are free.
+    /// Frees the devices of a pod that has ended.
     fn free(&mut self, uid: &str) {
         if let Some(start) = self.starts.remove(uid) {
             start.cancel();
@@ -177,7 +177,7 @@ fn is_served(books: &Books, pod: &Value) -> bool {
     request::containers(pod).flat_map(wanted).all(|(resource, _)| books.is_listed(&resource))
 }
 
-/// Tells the API server that nothing of a deleted pod is left.
+/// Tells the API server that a deleted pod has ended on the node.
 async fn finalize(shared: Arc<Shared>, pod: Arc<Value>) {
     let options = json!({
         "kind": "DeleteOptions",

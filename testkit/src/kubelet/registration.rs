@@ -12,7 +12,7 @@ use super::life::Life;
 use super::shared::Shared;
 use crate::scheduler::request;
 
-/// Serves `kubelet.sock`.
+/// Serves `kubelet.sock` for registrations.
 #[derive(Clone, Debug)]
 pub(crate) struct Registrar {
     pub(crate) shared: Arc<Shared>,
@@ -34,7 +34,7 @@ impl Registration for Registrar {
             return Err(Status::unknown(format!("the ResourceName \"{resource}\" is invalid")));
         }
         let socket = self.shared.config.device_plugins_dir.join(&request.endpoint);
-        // Dialled and asked before the answer: a plugin that does not serve yet is refused.
+        // Connected before the answer: a plugin that does not serve yet is refused.
         let endpoint = Endpoint::connect(&socket).await.map_err(Status::unknown)?;
         let generation = self.shared.books().register(&resource, endpoint.clone());
         self.shared.note(Call::Registered { resource: resource.clone(), endpoint: request.endpoint });

@@ -1,4 +1,4 @@
-//! What all tasks of a kubelet share.
+//! State that all tasks of a kubelet share.
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
@@ -70,13 +70,13 @@ impl Shared {
         }
     }
 
-    /// Whether now is a good moment for something that may come at any time.
+    /// Whether an event that may come at any time happens now.
     pub(crate) fn toss(&self) -> bool {
         let mut rng = self.rng.lock().unwrap_or_else(PoisonError::into_inner);
         rng.random_bool(0.5)
     }
 
-    /// Writes a pod's status and tries until it is written, the pod is gone, or it is not wanted any more.
+    /// Writes a pod's status, with retries until it is written, the pod is gone, or `wanted` returns false.
     pub(crate) async fn write_status(&self, pod: &Value, status: &Value, wanted: impl Fn() -> bool) {
         let path = format!("{}/status", pod_path(pod));
         let patch = json!({ "metadata": { "uid": object::uid(pod) }, "status": status });
@@ -94,7 +94,7 @@ impl Shared {
     }
 }
 
-/// Pause before a write that failed is tried again.
+/// Pause before a failed write is tried again.
 pub(crate) const RETRY: std::time::Duration = std::time::Duration::from_millis(50);
 
 pub(crate) fn pod_path(pod: &Value) -> String {

@@ -1,4 +1,4 @@
-//! Start of a pod's containers: `PreStartContainer`, what they were given, the status.
+//! Start of a pod's containers: `PreStartContainer`, the plugins' answers, the status.
 
 use std::sync::Arc;
 
@@ -11,7 +11,7 @@ use super::shared::{Shared, pod_ref};
 use crate::api::object;
 use crate::clock;
 
-/// Starts what does not run yet, in order, and says in the status that the pod runs.
+/// Starts the containers that do not run yet, in order, and reports in the status that the pod runs.
 pub(crate) async fn start(shared: Arc<Shared>, pod: Arc<Value>, cancel: CancellationToken) {
     tokio::select! {
         () = run(&shared, &pod) => {}
@@ -40,7 +40,7 @@ async fn run(shared: &Shared, pod: &Value) {
     shared.touch();
 }
 
-/// Starts one container and tries until it starts; false if its pod is gone.
+/// Starts one container, with retries until it starts; false if its pod is gone.
 pub(crate) async fn start_container(shared: &Shared, pod: &Value, container: &str) -> bool {
     let uid = object::uid(pod);
     loop {

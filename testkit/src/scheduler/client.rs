@@ -23,27 +23,27 @@ pub enum ExtenderError {
     /// No answer in time.
     #[error("no answer from extender at {url}: {cause}")]
     Unreachable {
-        /// What was called.
+        /// The URL that was called.
         url: String,
-        /// What went wrong.
+        /// The transport's error.
         cause: String,
     },
     /// Any status but 200.
     #[error("extender at {url} answered {code}: {body}")]
     Status {
-        /// What was called.
+        /// The URL that was called.
         url: String,
         /// The HTTP status.
         code: u16,
-        /// The body, for people.
+        /// The response body.
         body: String,
     },
-    /// The answer is not of the agreed form.
+    /// The answer does not have the agreed form.
     #[error("answer of extender at {url} cannot be read: {cause}")]
     Unreadable {
-        /// What was called.
+        /// The URL that was called.
         url: String,
-        /// What is wrong with it.
+        /// The parser's error.
         cause: String,
     },
     /// The `Error` field of the answer.
@@ -52,14 +52,14 @@ pub enum ExtenderError {
     /// The answer names a node that was not in the question.
     #[error("extender \"{url}\" claims a filtered node \"{node}\" which is not found in the input node list")]
     UnknownNode {
-        /// What was called.
+        /// The URL that was called.
         url: String,
-        /// The node.
+        /// The unknown node's name.
         node: String,
     },
 }
 
-/// What is left after filter, and why the rest is not.
+/// The nodes that filter left, and the reasons for the others.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Filtered {
     /// Names of the nodes that fit, in the order of the answer.
@@ -70,7 +70,7 @@ pub struct Filtered {
     pub unresolvable: BTreeMap<String, String>,
 }
 
-/// An extender's HTTP client.
+/// An HTTP client of an extender.
 #[derive(Clone, Debug)]
 pub struct ExtenderClient {
     http: reqwest::Client,
@@ -96,7 +96,7 @@ impl ExtenderClient {
         Ok(Self { http, config: Arc::new(config) })
     }
 
-    /// What it was made from.
+    /// The configuration that it was made from.
     pub fn config(&self) -> &ExtenderConfig {
         &self.config
     }
@@ -114,7 +114,7 @@ impl ExtenderClient {
             })
     }
 
-    /// Which of these nodes fit. Without a verb all do.
+    /// Asks which of these nodes fit. Without a verb all do.
     pub async fn filter(&self, pod: &Arc<Value>, nodes: &[Arc<Value>]) -> Result<Filtered, ExtenderError> {
         let verb = self.config.filter_verb.as_str();
         if verb.is_empty() {
@@ -125,7 +125,7 @@ impl ExtenderClient {
         self.filtered(verb, nodes, result, self.config.node_cache_capable)
     }
 
-    /// gpu-admission's only verb: filter with whole nodes, whatever the configuration says.
+    /// gpu-admission's only verb: filter with whole nodes, whatever the configuration.
     pub async fn predicates(&self, pod: &Arc<Value>, nodes: &[Arc<Value>]) -> Result<Filtered, ExtenderError> {
         let args = ExtenderArgs {
             pod: pod.clone(),
@@ -172,7 +172,7 @@ impl ExtenderClient {
         self.send(verb, &self.args(pod, nodes)).await
     }
 
-    /// Where evictions help, and whose: the extender's word on these candidates. Without a verb it has none.
+    /// Asks where evictions help, and of which pods, among these candidates. Without a verb the extender has no say.
     pub(crate) async fn preempt(
         &self,
         pod: &Arc<Value>,
@@ -211,7 +211,7 @@ impl ExtenderClient {
         named.collect()
     }
 
-    /// Has the extender bind a pod.
+    /// Asks the extender to bind a pod.
     pub async fn bind(&self, args: &ExtenderBindingArgs) -> Result<(), ExtenderError> {
         let result: ExtenderBindingResult = self.send(&self.config.bind_verb, args).await?;
         if result.error.is_empty() {
@@ -220,7 +220,7 @@ impl ExtenderClient {
         Err(ExtenderError::Refused(result.error))
     }
 
-    /// The body that filter and prioritize get.
+    /// The request body of filter and prioritize.
     pub fn args(&self, pod: &Arc<Value>, nodes: &[Arc<Value>]) -> ExtenderArgs {
         let by_name = self.config.node_cache_capable;
         ExtenderArgs {

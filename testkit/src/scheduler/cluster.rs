@@ -1,4 +1,4 @@
-//! The scheduler's own picture of nodes and of what pods hold of them, assumed pods included.
+//! The scheduler's own picture of nodes and of what pods hold on them, assumed pods included.
 
 use std::borrow::Cow;
 use std::collections::{BTreeMap, HashMap};
@@ -10,12 +10,12 @@ use serde_json::Value;
 use super::request::{self, Amounts};
 use crate::api::object;
 
-/// What one pod holds.
+/// The resources that one pod holds.
 #[derive(Debug)]
 struct Hold {
     pod: Arc<Value>,
     node: String,
-    /// With the namespace before it.
+    /// With the namespace before the name.
     group: String,
     amounts: Amounts,
     /// Decided here, not yet seen in the API.
@@ -34,16 +34,16 @@ struct NodeState {
 #[derive(Debug, Default)]
 pub(crate) struct Cluster {
     nodes: BTreeMap<String, NodeState>,
-    /// Names of the nodes that exist; `None` after one has come or gone.
+    /// Names of the nodes that exist; `None` after one was added or removed.
     names: Option<Arc<Vec<String>>>,
     holds: HashMap<String, Hold>,
     /// Pods that are nominated to a node, by uid.
     nominated: BTreeMap<String, Nominated>,
-    /// Resources that an extender looks after alone.
+    /// Resources that are left to the extender alone.
     ignored: Vec<String>,
 }
 
-/// A pod that others make room for on a node.
+/// A pod for which other pods make room on a node.
 #[derive(Debug)]
 struct Nominated {
     node: String,
@@ -58,7 +58,7 @@ impl Cluster {
         Self { ignored, ..Self::default() }
     }
 
-    /// Takes in a node; says whether anything that matters to scheduling has changed.
+    /// Takes in a node; returns whether anything that matters to scheduling has changed.
     pub(crate) fn apply_node(&mut self, node: Arc<Value>) -> bool {
         let state = self.nodes.entry(object::name(&node).to_owned()).or_default();
         let changed = state.object.as_deref().is_none_or(|old| relevant(old) != relevant(&node));
@@ -95,7 +95,7 @@ impl Cluster {
             .clone()
     }
 
-    /// Takes in where a pod without a node is nominated to. Whether others may have room for it.
+    /// Notes the node to which a waiting pod is nominated. Returns whether other pods may have room now.
     pub(crate) fn nominate(&mut self, pod: &Value) -> bool {
         let (uid, node) = (object::uid(pod), object::text(pod, &["status", "nominatedNodeName"]));
         if node.is_empty() {
@@ -105,7 +105,7 @@ impl Cluster {
         self.nominate_to(pod, node, false)
     }
 
-    /// Counts a pod as nominated; `assumed` before the API shows it. Whether others may have room for it.
+    /// Counts a pod as nominated; `assumed` before the API shows it. Returns whether other pods may have room now.
     pub(crate) fn nominate_to(&mut self, pod: &Value, node: &str, assumed: bool) -> bool {
         let nominated = Nominated {
             node: node.to_owned(),
@@ -122,13 +122,13 @@ impl Cluster {
         self.nominated.remove(uid);
     }
 
-    /// Uids of less important pods that are nominated to a node.
+    /// Uids of pods of lower priority that are nominated to a node.
     pub(crate) fn nominated_below(&self, node: &str, priority: i64) -> Vec<String> {
         let here = self.nominated.iter().filter(|(_, other)| other.node == node && other.priority < priority);
         here.map(|(uid, _)| uid.clone()).collect()
     }
 
-    /// Whether a less important pod is leaving the node to which this one is nominated.
+    /// Whether a pod of lower priority is leaving the node to which this one is nominated.
     pub(crate) fn awaits_eviction(&self, pod: &Value) -> bool {
         let (node, priority) = (self.nomination(pod), request::priority(pod));
         node.is_some_and(|node| {
@@ -223,19 +223,19 @@ impl Cluster {
         self.nodes.get(name)?.object.clone()
     }
 
-    /// All nodes once, beginning with the one of this name.
+    /// All nodes once, beginning with the one with this name.
     pub(crate) fn nodes_from(&self, name: &str) -> impl Iterator<Item = (&str, &Arc<Value>, NodeRef<'_>)> {
         let from = self.nodes.range::<str, _>((Bound::Included(name), Bound::Unbounded));
         let before = self.nodes.range::<str, _>((Bound::Unbounded, Bound::Excluded(name)));
         from.chain(before).filter_map(|(name, state)| Some((name.as_str(), state.object.as_ref()?, NodeRef(state))))
     }
 
-    /// Whether a pod can run on the node of this name.
+    /// Whether a pod can run on the node with this name.
     pub(crate) fn fits(&self, ask: &Ask<'_>, name: &str) -> bool {
         self.nodes.get(name).is_some_and(|state| self.unfit(ask, NodeRef(state)).is_empty())
     }
 
-    /// The same, once pods have left that hold so much.
+    /// The same, once `freed` is free.
     pub(crate) fn fits_without(&self, ask: &Ask<'_>, name: &str, freed: &Amounts) -> bool {
         self.nodes.get(name).is_some_and(|state| self.unfit_without(ask, NodeRef(state), freed).is_empty())
     }
@@ -265,7 +265,7 @@ impl Cluster {
             return vec!["node(s) didn't match Pod's node affinity/selector".into()];
         }
         let name = object::name(node);
-        // those count that are as important, but for the ones that are assumed already
+        // pods of at least this priority count, except assumed ones
         let nominated: Vec<&Amounts> = self
             .nominated
             .iter()
@@ -281,7 +281,7 @@ impl Cluster {
             .iter()
             .filter(|need| {
                 let get = |amounts: &Amounts| amounts.get(&need.resource).copied().unwrap_or(0);
-                // nodes of tests that are not about cores or memory do not name them
+                // nodes of tests that do not deal with cores or memory have no such amounts
                 let known = !request::is_native(&need.resource) || state.allocatable.contains_key(&need.resource);
                 known
                     && !self.ignored.contains(&need.resource)
@@ -310,7 +310,7 @@ fn relevant(node: &Value) -> [Option<&Value>; 5] {
     ]
 }
 
-/// What a pod asks of a node, read once per attempt.
+/// What a pod requests from a node, read once per attempt.
 #[derive(Debug)]
 pub(crate) struct Ask<'a> {
     pod: &'a Value,
@@ -323,7 +323,7 @@ pub(crate) struct Ask<'a> {
 struct Need {
     resource: String,
     amount: i64,
-    /// What is said where there is too little.
+    /// The message where there is too little.
     unmet: String,
 }
 

@@ -9,7 +9,7 @@ use serde::{Deserialize, Deserializer};
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct ExtenderConfig {
-    /// Where the verbs are served.
+    /// Base URL of the verbs.
     pub url_prefix: String,
     /// Appended to the prefix; empty means that the extender does not filter.
     #[serde(default)]
@@ -23,27 +23,27 @@ pub struct ExtenderConfig {
     /// Empty means that the extender has no say in preemption.
     #[serde(default)]
     pub preempt_verb: String,
-    /// Factor of the extender's scores.
+    /// Weight of the extender's scores.
     #[serde(default)]
     pub weight: i64,
-    /// Whether names are sent in place of whole nodes.
+    /// Whether names are sent instead of whole nodes.
     #[serde(default)]
     pub node_cache_capable: bool,
     /// How long a call may take; Go's notation, such as `5s` or `100ms`.
     #[serde(default = "five_seconds", deserialize_with = "go_duration", rename = "httpTimeout")]
     pub http_timeout: Duration,
-    /// Only pods that name one of these are sent; empty means all pods.
+    /// Only pods that request one of these are sent; empty means all pods.
     #[serde(default)]
     pub managed_resources: Vec<ManagedResource>,
-    /// Whether a failing extender is skipped in place of failing the pod.
+    /// Whether a failing extender is skipped instead of failing the pod.
     #[serde(default)]
     pub ignorable: bool,
-    /// TLS is not spoken here; must be false.
+    /// TLS is not supported here; must be false.
     #[serde(default, rename = "enableHTTPS")]
     pub enable_https: bool,
 }
 
-/// An extended resource that an extender looks after.
+/// An extended resource that an extender manages.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct ManagedResource {
@@ -76,7 +76,7 @@ impl ExtenderConfig {
     }
 }
 
-/// What differs between tests of the scheduler.
+/// Settings that tests of the scheduler may change.
 #[derive(Clone, Debug)]
 pub struct SchedulerConfig {
     /// Base URL of the API server.
@@ -85,7 +85,7 @@ pub struct SchedulerConfig {
     pub extender: Option<ExtenderConfig>,
     /// Only pods with this `spec.schedulerName`, or with none, are scheduled.
     pub scheduler_name: String,
-    /// Decides ties between nodes.
+    /// Seeds the choice among equal nodes.
     pub seed: u64,
     /// How long a pod waits after its first failure; doubles with every further one.
     pub initial_backoff: Duration,
@@ -101,16 +101,16 @@ pub struct SchedulerConfig {
     pub groups: BTreeMap<String, usize>,
     /// How long a pod waits for its group.
     pub permit_timeout: Duration,
-    /// Whether the node of a pod that waits is written on it, as since 1.35.
+    /// Whether the node of a pod that waits in Permit is written into its status, as since 1.35.
     pub nominates_waiting: bool,
-    /// Whether less important pods are evicted for a pod that fits nowhere.
+    /// Whether pods of lower priority are evicted for a pod that fits nowhere.
     pub preempts: bool,
-    /// Newest attempts that the journal keeps; each names all nodes that the extender was asked about.
+    /// The most attempts that the journal keeps; each names all nodes that the extender was asked about.
     pub journal_limit: usize,
 }
 
 impl SchedulerConfig {
-    /// kube-scheduler's defaults, but that it only preempts where the extender has a say in it.
+    /// kube-scheduler's defaults, except that it only preempts where the extender has a say in it.
     pub fn new(api_url: impl Into<String>, extender: Option<ExtenderConfig>) -> Self {
         Self {
             api_url: api_url.into(),
@@ -140,7 +140,7 @@ fn go_duration<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Duration, D
     parse_go_duration(&text).ok_or_else(|| serde::de::Error::custom(format!("not a duration: \"{text}\"")))
 }
 
-/// `1m30s`, `5s`, `1.5s`, `100ms`.
+/// Parses durations such as `1m30s`, `5s`, `1.5s`, `100ms`.
 fn parse_go_duration(text: &str) -> Option<Duration> {
     let mut rest = text;
     let mut total = Duration::ZERO;

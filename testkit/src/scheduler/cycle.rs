@@ -16,11 +16,11 @@ use crate::api::object;
 
 /// kube-scheduler's `MaxNodeScore / MaxExtenderPriority`.
 const SCALE: i64 = 10;
-/// Below this many nodes all are looked at.
+/// In a smaller cluster all nodes are looked at.
 const MIN_FEASIBLE: usize = 100;
-/// Refused nodes that the journal names; the others are only counted.
+/// The most refused nodes that the journal names; the others are only counted.
 const NAMED: usize = 100;
-/// How long the sorted list of a pod serves equal pods.
+/// For how long the sorted list of a pod serves equal pods.
 const BATCH_TIME: Duration = Duration::from_millis(500);
 
 /// The sorted node list of a pod, for the next equal one.
@@ -32,7 +32,7 @@ struct Batch {
     made: Instant,
 }
 
-/// What attempts share.
+/// State that attempts share.
 #[derive(Debug)]
 pub(crate) struct Cycle {
     pub(crate) extender: Option<ExtenderClient>,
@@ -85,7 +85,7 @@ impl Cycle {
             attempt.hinted = false;
         }
         self.batch = None;
-        // where others made room for it, or where it waited, it is tried first
+        // the node where others made room for it, or where it waited, is tried first
         let nominated = cluster.nomination(pod).filter(|node| cluster.fits(&ask, node));
         if let Some(node) = nominated.and_then(|node| cluster.node(node))
             && let [only] = self.filter(pod, vec![node], attempt).await?.as_slice()
@@ -181,7 +181,7 @@ impl Cycle {
         Ok(attempt.kept.iter().filter_map(|name| by_name.get(name.as_str()).copied().cloned()).collect())
     }
 
-    /// Scores the nodes and chooses one of the best by lot.
+    /// Scores the nodes and chooses one of the best at random.
     async fn rank(&mut self, pod: &Arc<Value>, nodes: &[Arc<Value>], attempt: &mut Attempt) {
         let mut scores: BTreeMap<String, i64> =
             nodes.iter().map(|node| (object::name(node).to_owned(), 0)).collect();

@@ -1,4 +1,4 @@
-//! What the scheduler asked and got, attempt by attempt.
+//! The scheduler's questions and answers, attempt by attempt.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::fmt;
@@ -16,7 +16,7 @@ pub enum Outcome {
     BindFailed(String),
     /// No node fits; the text is the message of the pod's condition.
     Unschedulable(String),
-    /// The attempt itself failed, for example as the extender answered with an error.
+    /// The attempt itself failed, for example because the extender answered with an error.
     Failed(String),
 }
 
@@ -39,7 +39,7 @@ pub struct Attempt {
     pub asked: Vec<String>,
     /// Whether it was asked about one node that an earlier equal pod's list suggested.
     pub hinted: bool,
-    /// The nodes that were left.
+    /// The nodes that filter left.
     pub kept: Vec<String>,
     /// The extender's reasons that evicting pods may remove.
     pub failed: BTreeMap<String, String>,
@@ -47,15 +47,15 @@ pub struct Attempt {
     pub unresolvable: BTreeMap<String, String>,
     /// The extender's scores, weighted; empty if it was not asked.
     pub scores: BTreeMap<String, i64>,
-    /// The node that was chosen.
+    /// The chosen node.
     pub chosen: Option<String>,
-    /// The node where others were evicted for it.
+    /// The node where pods were evicted for this one.
     pub nominated: Option<String>,
     /// How long filter and prioritize took together.
     pub cycle: Duration,
     /// How long bind took.
     pub bind: Duration,
-    /// How it ended.
+    /// The result of the attempt.
     pub outcome: Outcome,
 }
 

@@ -1,4 +1,4 @@
-//! What the scheduler's loop is told.
+//! Messages to the scheduler's loop.
 
 use std::time::Duration;
 
@@ -9,7 +9,7 @@ pub(crate) enum Message {
     Nodes(News),
     Pods(News),
     Budgets(News),
-    /// Any other object that wakes pods which an extender has refused.
+    /// Any other object that wakes pods that an extender has refused.
     Others(News),
     /// A pod has waited in Permit for its group long enough.
     PermitOver {

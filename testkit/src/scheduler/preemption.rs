@@ -1,5 +1,5 @@
-//! Who leaves so that a more important pod fits, as kube-scheduler's `DefaultPreemption` chooses: on each node by the
-//! in-tree checks alone, then with the extender's word, then one node of those that are left.
+//! Which pods are evicted so that a pod of higher priority fits, as kube-scheduler's `DefaultPreemption` chooses: on
+//! each node by the in-tree checks alone, then with the extender's answer, then one node of those that are left.
 
 use std::cmp::Reverse;
 use std::collections::BTreeMap;
@@ -14,23 +14,23 @@ use crate::api::object;
 /// Budgets as the API shows them, by namespace and name.
 pub(crate) type Budgets = BTreeMap<String, Arc<Value>>;
 
-/// A node where room can be made, and by whose leaving.
+/// A node where room can be made, and the pods to evict for it.
 #[derive(Clone, Debug)]
 pub(crate) struct Candidate {
     pub(crate) node: String,
     /// The most important first, unless an extender says otherwise.
     pub(crate) victims: Vec<Arc<Value>>,
-    /// How many of them leave against a disruption budget.
+    /// How many of their evictions violate a disruption budget.
     pub(crate) violations: i64,
 }
 
-/// The most important first: by priority, then by who started earlier.
+/// The most important first: by priority, then by earlier start.
 fn importance(pod: &Value) -> (Reverse<i64>, bool, &str) {
     let started = object::text(pod, &["status", "startTime"]);
     (Reverse(request::priority(pod)), started.is_empty(), started)
 }
 
-/// The nodes where room can be made for the pod, by name; `is_open` says where that may help.
+/// The nodes where room can be made for the pod, by name; `is_open` tells where that may help.
 pub(crate) fn candidates(
     cluster: &Cluster,
     pod: &Value,
@@ -67,7 +67,7 @@ pub(crate) fn candidates(
     pods.into_iter().filter_map(on_node).collect()
 }
 
-/// Which of these pods' evictions, one after the other, are against a budget. Of selectors only `matchLabels` is read.
+/// Which of these pods' evictions, one after the other, violate a budget. Of selectors only `matchLabels` is read.
 fn violating(pods: &[&Arc<Value>], budgets: &Budgets) -> Vec<bool> {
     let allowed = |budget: &Value| object::at(budget, &["status", "disruptionsAllowed"]).and_then(Value::as_i64);
     let mut left: Vec<(&Value, i64)> =
@@ -95,8 +95,8 @@ fn violating(pods: &[&Arc<Value>], budgets: &Budgets) -> Vec<bool> {
     pods.iter().map(breaks).collect()
 }
 
-/// The node where least is lost: the fewest broken budgets, the least important first victim, the lowest sum of priorities,
-/// the fewest victims, those of the highest priority that started last.
+/// The node where least is lost: the fewest violated budgets, the least important first victim, the lowest sum of
+/// priorities, the fewest victims, those of the highest priority that started last.
 pub(crate) fn pick(candidates: Vec<Candidate>) -> Option<Candidate> {
     // so that more victims never make a lower sum
     let weight = |pod: &Arc<Value>| request::priority(pod) + (1 << 31);
@@ -185,7 +185,7 @@ mod tests {
         let asked = pod("p", "", 4, 9, 0);
         assert_eq!(chosen(&pods, &asked, &budgets), expected("b", &["2"], 0));
         assert_eq!(chosen(&pods[..1], &asked, &budgets), expected("a", &["1"], 1));
-        // who breaks one comes back first
+        // a pod whose eviction violates a budget comes back first
         let pods = [pod("1", "a", 2, 1, 0), pod("2", "a", 2, 5, 0), pod("3", "b", 4, 9, 0)];
         assert_eq!(chosen(&pods, &pod("p", "", 2, 9, 0), &budgets), expected("a", &["2"], 0));
     }

@@ -33,7 +33,7 @@ struct Item {
     failures: u32,
 }
 
-/// How many pods are where.
+/// The number of pods in each state.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct QueueState {
     /// Ready for an attempt.
@@ -44,7 +44,7 @@ pub struct QueueState {
     pub unschedulable: usize,
     /// Placed, and waiting for their group.
     pub permit: usize,
-    /// Placed, with the bind call on its way.
+    /// Placed, with the bind call in flight.
     pub binding: usize,
     /// Pods bound so far.
     pub bound: u64,
@@ -59,13 +59,12 @@ impl QueueState {
     }
 }
 
-/// The scheduling queue.
 #[derive(Debug)]
 pub(crate) struct Queue {
     items: HashMap<String, Item>,
     active: BTreeSet<(Rank, String)>,
     backoff: BTreeSet<(Instant, String)>,
-    /// Unschedulable pods by the time since when they wait.
+    /// Unschedulable pods by the start of their wait.
     waiting: BTreeSet<(Instant, String)>,
     arrivals: u64,
     initial: Duration,

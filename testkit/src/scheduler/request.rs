@@ -1,4 +1,4 @@
-//! What a pod asks of a node: cores, memory and extended resources.
+//! A pod's requests: cores, memory and extended resources.
 
 use std::collections::BTreeMap;
 
@@ -78,12 +78,11 @@ pub(crate) fn is_native(resource: &str) -> bool {
     matches!(resource, "cpu" | "memory")
 }
 
-/// `spec.priority`
 pub(crate) fn priority(pod: &Value) -> i64 {
     object::at(pod, &["spec", "priority"]).and_then(Value::as_i64).unwrap_or(0)
 }
 
-/// What the scheduler counts: containers and sidecars together, or one init container with the sidecars
+/// The scheduler's sum: containers and sidecars together, or one init container with the sidecars
 /// before it, whichever is more.
 pub(crate) fn of_pod(pod: &Value) -> Amounts {
     let mut running = Amounts::new();

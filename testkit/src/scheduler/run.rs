@@ -1,4 +1,4 @@
-//! The loop: news from the API server in, attempts and binds out.
+//! The loop: changes from the API server in, attempts and binds out.
 
 mod binding;
 mod evicting;
@@ -40,7 +40,7 @@ struct Run {
     messages: mpsc::UnboundedSender<Message>,
     publish: watch::Sender<QueueState>,
     tasks: TaskTracker,
-    /// Uids of pods whose bind call is on its way.
+    /// Uids of pods whose bind call is in flight.
     binding: HashSet<String>,
     /// Pods that wait in Permit for their group, with the node and the attempt.
     waiting: BTreeMap<String, Waiting>,
@@ -220,7 +220,7 @@ impl Run {
                     News::Deleted(one) => drop(self.budgets.remove(&key(&one))),
                 }
             }
-            // an extender's refusals end by events of all kinds; what was there at the start is no event
+            // an extender's refusals end by events of all kinds; the objects of the first list are not events
             Message::Others(News::Listed(_)) => {}
             Message::Others(_) => self.queue.wake_all(Instant::now()),
             Message::PermitOver { uid, attempt } => self.permit_over(&uid, attempt),
@@ -305,7 +305,7 @@ impl Run {
         self.tell_state();
     }
 
-    /// Writes why a pod has no node into its `PodScheduled` condition, unless it is there already.
+    /// Writes why a pod has no node into its `PodScheduled` condition, unless that is there already.
     fn explain(&self, uid: &str, reason: &str, message: &str) {
         let Some(pod) = self.queue.pod(uid) else { return };
         let said = object::at(&pod, &["status", "conditions"]).and_then(Value::as_array).into_iter().flatten().any(

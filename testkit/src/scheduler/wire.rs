@@ -9,26 +9,26 @@ use serde::ser::{SerializeMap, SerializeSeq};
 use serde::{Deserialize, Serialize, Serializer};
 use serde_json::{Map, Value};
 
-/// The body of filter and prioritize.
+/// The request body of filter and prioritize.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "PascalCase")]
 pub struct ExtenderArgs {
     /// The pod to place, in normal Kubernetes JSON without `kind` and `apiVersion`.
     #[serde(serialize_with = "untyped")]
     pub pod: Arc<Value>,
-    /// Whole nodes, if the extender is not node cache capable; else null.
+    /// Whole nodes, if the extender is not node cache capable; otherwise null.
     pub nodes: Option<NodeList>,
-    /// Names, if the extender is node cache capable; else null.
+    /// Names, if the extender is node cache capable; otherwise null.
     pub node_names: Option<Vec<String>>,
 }
 
 /// Normal Kubernetes JSON inside of the Go struct.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct NodeList {
-    /// Empty on the wire.
+    /// Always empty on the wire.
     #[serde(default)]
     pub metadata: Map<String, Value>,
-    /// The nodes.
+    /// Whole Node objects.
     #[serde(default, serialize_with = "all_untyped", deserialize_with = "nullable")]
     pub items: Vec<Arc<Value>>,
 }
@@ -70,7 +70,7 @@ pub struct HostPriority {
     pub score: i64,
 }
 
-/// The body of bind.
+/// The request body of bind.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "PascalCase")]
 pub struct ExtenderBindingArgs {
@@ -81,7 +81,7 @@ pub struct ExtenderBindingArgs {
     /// The pod's uid.
     #[serde(rename = "PodUID")]
     pub pod_uid: String,
-    /// The node that was chosen.
+    /// The chosen node.
     pub node: String,
 }
 
@@ -94,44 +94,44 @@ pub struct ExtenderBindingResult {
     pub error: String,
 }
 
-/// The body of preempt.
+/// The request body of preempt.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 #[serde(rename_all = "PascalCase")]
 pub struct ExtenderPreemptionArgs {
-    /// The pod that others are to make room for.
+    /// The pod for which others make room.
     #[serde(serialize_with = "untyped")]
     pub pod: Arc<Value>,
-    /// Victims as whole pods, if the extender is not node cache capable; else null.
+    /// Victims as whole pods, if the extender is not node cache capable; otherwise null.
     pub node_name_to_victims: Option<BTreeMap<String, Victims>>,
-    /// Victims by uid, if the extender is node cache capable; else null.
+    /// Victims by uid, if the extender is node cache capable; otherwise null.
     pub node_name_to_meta_victims: Option<BTreeMap<String, MetaVictims>>,
 }
 
-/// Whole pods that are to leave a node.
+/// The pods to evict from one node, as whole objects.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 #[serde(rename_all = "PascalCase")]
 pub struct Victims {
     /// The most important first.
     #[serde(serialize_with = "all_untyped")]
     pub pods: Vec<Arc<Value>>,
-    /// How many leave against a disruption budget.
+    /// How many of the evictions violate a disruption budget.
     #[serde(rename = "NumPDBViolations")]
     pub violations: i64,
 }
 
-/// Pods by uid that are to leave a node.
+/// The pods to evict from one node, by uid.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "PascalCase", default)]
 pub struct MetaVictims {
     /// The most important first.
     #[serde(alias = "pods", deserialize_with = "nullable")]
     pub pods: Vec<MetaPod>,
-    /// How many leave against a disruption budget.
+    /// How many of the evictions violate a disruption budget.
     #[serde(rename = "NumPDBViolations", alias = "numPDBViolations")]
     pub violations: i64,
 }
 
-/// A pod by uid.
+/// A pod that is known by uid only.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct MetaPod {
     /// The pod's uid.

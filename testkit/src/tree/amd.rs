@@ -6,7 +6,7 @@ use serde::Deserialize;
 
 use super::files::Files;
 
-/// A card, whole or in compute partitions.
+/// A GPU, whole or in compute partitions.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Card {
@@ -19,17 +19,17 @@ pub struct Card {
     product: String,
     #[serde(default)]
     numa: i64,
-    /// Bytes of one partition; absent: no memory bank.
+    /// Bytes of one partition; `None`: no memory bank.
     memory: Option<u64>,
     used: Option<u64>,
-    /// Compute and memory mode, as `["CPX", "NPS4"]`; absent: the card cannot be partitioned.
+    /// Compute and memory mode, as `["CPX", "NPS4"]`; `None`: the GPU cannot be partitioned.
     modes: Option<[String; 2]>,
     #[serde(default = "one")]
     partitions: u32,
     /// Number of the platform device of its second partition.
     #[serde(default)]
     xcp: u32,
-    /// Cards with the same number reach each other over xGMI.
+    /// GPUs with the same number reach each other over xGMI.
     hive: Option<u64>,
     /// Further lines of each node's `properties`.
     #[serde(default)]
@@ -118,7 +118,7 @@ impl Card {
         files.link(&format!("sys/module/amdgpu/drivers/pci:amdgpu/{address}"), &format!("../../../../{target}"))
     }
 
-    /// Domain, and bus and device as `location_id` has them.
+    /// PCI domain, and bus and device in the form of `location_id`.
     fn location(&self) -> (u64, u64) {
         let part = |range| u64::from_str_radix(self.address.get(range).unwrap_or("0"), 16).unwrap_or(0);
         (part(0..4), part(5..7) << 8 | part(8..10) << 3)

@@ -4,7 +4,7 @@ use serde::Deserialize;
 
 use super::files::Files;
 
-/// A card, or a virtual function of one.
+/// A GPU, or a virtual function of one.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Card {
@@ -15,11 +15,11 @@ pub struct Card {
     vendor_id: String,
     #[serde(default = "tiger_lake")]
     device: String,
-    /// Absent: no link to a driver.
+    /// `None`: no link to a driver.
     driver: Option<String>,
     numa: Option<i64>,
     sriov_numvfs: Option<String>,
-    /// The card that this is a function of.
+    /// The GPU to which this virtual function belongs.
     physfn: Option<String>,
     #[serde(default)]
     tiles: u32,
@@ -28,7 +28,7 @@ pub struct Card {
     /// Numbers of monitoring engines.
     #[serde(default)]
     mei: Vec<u32>,
-    /// Whether a control node is named, too.
+    /// Whether there is a control node, too.
     #[serde(default)]
     control: bool,
 }

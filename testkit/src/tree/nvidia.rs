@@ -4,12 +4,12 @@ use serde::Deserialize;
 
 use super::files::Files;
 
-/// A card.
+/// A GPU, with its MIG instances.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Card {
     minor: u32,
-    /// Absent: only files in `dev`, as in a container without the driver's `/proc`.
+    /// `None`: only files in `dev`, as in a container without the driver's `/proc`.
     address: Option<String>,
     #[serde(default)]
     uuid: String,
@@ -17,7 +17,7 @@ pub struct Card {
     model: String,
     #[serde(default)]
     numa: i64,
-    /// Instances of a card in MIG mode.
+    /// Instances of a GPU in MIG mode.
     #[serde(default)]
     mig: Vec<Instance>,
 }
@@ -27,7 +27,7 @@ pub struct Card {
 struct Instance {
     gi: u32,
     ci: u32,
-    /// Minors of its two files.
+    /// Minors of the instance's two capability files.
     minors: [u32; 2],
 }
 

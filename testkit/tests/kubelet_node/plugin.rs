@@ -1,4 +1,4 @@
-//! The smallest device plugin that can be told how to behave.
+//! A minimal device plugin whose behaviour a test controls.
 
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -39,7 +39,7 @@ enum Gate {
     Held,
 }
 
-/// Keeps calls of Allocate without an answer.
+/// Holds calls of Allocate without an answer.
 pub struct Held(Arc<State>);
 
 impl Held {
@@ -147,7 +147,7 @@ impl Plugin {
         Held(self.state.clone())
     }
 
-    /// Waits until kubelet has let go of the device stream.
+    /// Waits until kubelet has closed the device stream.
     pub async fn wait_stream_end(&self) {
         self.state.ended.subscribe().wait_for(|ended| *ended).await.expect("alive");
     }

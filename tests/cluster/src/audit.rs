@@ -1,5 +1,5 @@
-//! Walks everything that knows about placements and compares: the pods' records in the API server, kubelet's
-//! PodResources and checkpoint, the containers that run, the extender, the plugins. What it finds it says in words.
+//! Compares every source of placements: the pods' records in the API server, kubelet's PodResources and checkpoint,
+//! the running containers, the extender, the plugins. Disagreements are reported as texts.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
@@ -18,18 +18,18 @@ use crate::cards::{Cards, DEVICES};
 use crate::cluster::Cluster;
 use crate::node::Node;
 
-/// An audit on its way.
+/// An audit in progress.
 #[derive(Default)]
 struct Walk {
     audit: Audit,
-    /// Names of the pods in it, by uid.
+    /// Names of the audited pods, by uid.
     uids: BTreeMap<String, String>,
 }
 
-/// Compares everything; pods must be at rest.
+/// Compares all sources; pods must be at rest.
 ///
 /// # Errors
-/// Where somebody does not answer.
+/// Where one of the sources does not answer.
 pub async fn audit(cluster: &Cluster) -> anyhow::Result<Audit> {
     let mut walk = Walk::default();
     let pods = Api::<Pod>::all(cluster.client.clone()).list(&ListParams::default()).await?;
@@ -89,7 +89,7 @@ impl Walk {
             checkpoint: checkpoint.get(&uid).cloned().unwrap_or_default(),
             reused: placement.plan.grants.iter().any(|grant| grant.kind == ContainerKind::Init),
         };
-        // ordinary init containers have ended, and kubelet lists none
+        // ordinary init containers have ended, and kubelet does not list them
         for grant in placement.plan.grants.iter().filter(|grant| grant.kind != ContainerKind::Init) {
             kubelet.container(&mut self.audit, cluster, &name, pod, grant);
         }
@@ -98,7 +98,7 @@ impl Walk {
         Ok(())
     }
 
-    /// No id is held by two pods.
+    /// Checks that no id is held by two pods.
     fn exclusive(&mut self, node: &str, resources: &Books) {
         let mut holders: BTreeMap<(&str, &str), &str> = BTreeMap::new();
         for (pod, containers) in resources {
@@ -113,7 +113,7 @@ impl Walk {
         }
     }
 
-    /// The extender counts exactly what the records say.
+    /// The extender counts exactly what the records contain.
     fn extender(&mut self, state: &Value) {
         let mut counted = BTreeSet::new();
         for (node, view) in state["nodes"].as_object().into_iter().flatten() {
@@ -152,7 +152,7 @@ impl Walk {
         missing.into_iter().for_each(|name| self.audit.object(format!("{name}: the extender does not count it")));
     }
 
-    /// The plugin knows every pod of its node, with the cards of its record, confirmed.
+    /// The plugin knows every pod of its node, with the GPUs of its record, and has confirmed it.
     fn plugin(&mut self, node: &str, state: &Value) {
         let mut known = BTreeMap::new();
         for pod in state["pods"].as_array().into_iter().flatten() {
@@ -181,23 +181,23 @@ impl Walk {
     }
 }
 
-/// The cards of each container.
+/// The GPUs of each container.
 fn cards(placement: &Placement) -> BTreeMap<&str, BTreeSet<&str>> {
     let grants = placement.plan.grants.iter();
     grants.map(|grant| (grant.container.as_str(), grant.gpus.ids().map(|id| id.as_str()).collect())).collect()
 }
 
-/// What one kubelet has of one pod.
+/// The devices that one kubelet records for one pod.
 struct Kubelet<'a> {
     machine: &'a Node,
     resources: BTreeMap<String, BTreeMap<String, BTreeSet<String>>>,
     checkpoint: BTreeMap<String, BTreeMap<String, BTreeSet<String>>>,
-    /// Whether it has an ordinary init container: kubelet gives that one's ids to others, at random.
+    /// Whether the pod has an ordinary init container: kubelet gives its ids to other containers, at random.
     reused: bool,
 }
 
 impl Kubelet<'_> {
-    /// kubelet's ids, its checkpoint and the container itself name the placed cards.
+    /// Checks that kubelet's ids, its checkpoint and the container itself name the placed GPUs.
     fn container(&self, audit: &mut Audit, cluster: &Cluster, pod: &str, object: &Pod, grant: &ContainerGrant) {
         let name = format!("{pod}/{}", grant.container);
         let placed: BTreeSet<&str> = grant.gpus.ids().map(|id| id.as_str()).collect();
@@ -213,7 +213,7 @@ impl Kubelet<'_> {
         for resource in [&cluster.keys.core, &cluster.keys.memory] {
             let ids = held.and_then(|held| held.get(resource)).into_iter().flatten();
             let cards: BTreeSet<&str> = ids.map(|id| card(id)).collect();
-            // memory need not be named with whole cards, and a few units cannot name each of several
+            // memory is optional with whole GPUs, and a few units cannot name each of several
             let apart = grant.gpus.is_whole() && *resource == cluster.keys.memory && cards.is_subset(&placed);
             if cards != placed && !apart && !self.reused {
                 audit.object(format!("{name}: kubelet gave {cards:?} of {resource}, placed on {placed:?}"));
@@ -245,7 +245,7 @@ impl Kubelet<'_> {
         }
     }
 
-    /// Environment and device files of a container that runs, as the kernel shows them.
+    /// Environment and device files of a running container, as the kernel shows them.
     fn given(&self, id: &str) -> anyhow::Result<(String, BTreeSet<std::path::PathBuf>)> {
         let pid = self.machine.container_pid(id)?;
         let environment = std::fs::read(format!("/proc/{pid}/environ"))?;
@@ -260,7 +260,6 @@ impl Kubelet<'_> {
     }
 }
 
-/// Whether a container runs now.
 fn running(status: &ContainerStatus) -> bool {
     status.state.as_ref().is_some_and(|state| state.running.is_some())
 }

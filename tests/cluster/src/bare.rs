@@ -1,5 +1,5 @@
-//! A control plane with Nodes that are objects only: nobody stands behind them, so a pod that is bound stays where it
-//! is. For measuring what binding takes.
+//! A control plane with Nodes that are objects only: there is no kubelet, so a bound pod stays as it is. For measuring
+//! the cost of binding.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -15,22 +15,22 @@ use crate::programs::{Programs, install};
 use crate::tools::Tools;
 use crate::wait::until;
 
-/// A control plane, and kerf's extender where it is wanted.
+/// A control plane, with kerf's extender if wanted.
 pub struct Bare {
     /// etcd, API server and scheduler; no controller manager.
     pub control: Control,
-    /// kerf's extender.
+    /// kerf's extender; `None` to measure without it.
     pub extender: Option<Process>,
-    /// The administrator's client.
+    /// A client with the administrator's rights.
     pub client: Client,
     place: Arc<Place>,
 }
 
 impl Bare {
-    /// Brings it up: with kerf as `manifests/` has it, or with a scheduler that has no extender.
+    /// Starts everything: with kerf as in `manifests/`, or with a scheduler without an extender.
     ///
     /// # Errors
-    /// Where something fails. What was started by then is gone.
+    /// Where something fails. Everything that was started by then is ended.
     pub async fn up(tools: &Tools, programs: Option<&Programs>) -> anyhow::Result<Self> {
         for place in Place::abandoned()? {
             place.clear(None)?;
@@ -65,7 +65,7 @@ impl Bare {
         Ok(bare)
     }
 
-    /// What the API server says of itself.
+    /// The API server's metrics, in Prometheus' text format.
     ///
     /// # Errors
     /// Where it does not answer.
@@ -73,7 +73,7 @@ impl Bare {
         control::metrics(&self.client).await
     }
 
-    /// What kerf's extender says of itself; empty where there is none.
+    /// The extender's metrics; empty where there is none.
     ///
     /// # Errors
     /// Where it does not answer.
@@ -87,7 +87,7 @@ impl Bare {
     /// Ends everything and removes it.
     ///
     /// # Errors
-    /// With what is left.
+    /// Names what could not be removed.
     pub fn down(self) -> anyhow::Result<()> {
         self.place.clear(None)
     }

@@ -1,4 +1,4 @@
-//! What a kubelet says that containers hold: its PodResources API and its checkpoint file.
+//! kubelet's records of the devices that containers hold: its PodResources API and its checkpoint file.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -15,12 +15,12 @@ use crate::node::Node;
 /// Ids by pod, container and resource. PodResources names pods `namespace/name`, the checkpoint by uid.
 pub type Books = BTreeMap<String, BTreeMap<String, BTreeMap<String, BTreeSet<String>>>>;
 
-/// The card that an id names.
+/// The GPU that a device id names.
 pub fn card(id: &str) -> &str {
     id.rsplit_once("::").map_or(id, |(card, _)| card)
 }
 
-/// PodResources: all pods that kubelet lists, also those that hold nothing.
+/// PodResources: all pods that kubelet lists, also those without devices.
 ///
 /// # Errors
 /// Where kubelet does not answer.
@@ -49,7 +49,7 @@ pub async fn pod_resources(node: &Node) -> anyhow::Result<Books> {
 /// The checkpoint, by uid of the pod; ordinary init containers are in it.
 ///
 /// # Errors
-/// Where it is not there or has another form.
+/// Where the file is missing or has another form.
 pub fn checkpoint(node: &Node) -> anyhow::Result<Books> {
     let path = node.kubelet_dir().join("device-plugins/kubelet_internal_checkpoint");
     let text = std::fs::read_to_string(&path).with_context(|| path.display().to_string())?;

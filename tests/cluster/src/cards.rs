@@ -1,4 +1,4 @@
-//! The simulated cards of one node: a file that the plugin reads again whenever it changes.
+//! The simulated GPUs of one node: a file that the plugin reads again whenever it changes.
 
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
@@ -7,15 +7,15 @@ use anyhow::Context;
 
 use crate::devices;
 
-/// Memory of each card, in MiB: 96 units.
+/// Memory of each GPU, in MiB: 96 units.
 pub const MEMORY_MIB: u64 = 24 * 1024;
 
-/// Where a node has their device files.
+/// The directory of the device files on a node.
 pub const DEVICES: &str = "/dev/kerf";
-/// The same below its `/dev`.
+/// The name of that directory below the node's `/dev`.
 const BELOW: &str = "kerf";
 
-/// The cards.
+/// The simulated GPUs of one node.
 #[derive(Debug)]
 pub struct Cards {
     file: PathBuf,
@@ -24,15 +24,15 @@ pub struct Cards {
     processes: Mutex<String>,
 }
 
-/// As NVIDIA's driver names cards: programs ask it for the sixteen bytes.
+/// In the form of NVIDIA's driver: programs ask it for the sixteen bytes.
 fn uuid(node: &str, index: usize) -> String {
     let number = node.bytes().fold(0u32, |sum, byte| sum.wrapping_mul(31).wrapping_add(byte.into()));
     format!("GPU-{number:08x}-0000-4000-8000-{index:012x}")
 }
 
 impl Cards {
-    /// So many, all well. Each has a device file of its own, of the kind of `/dev/null`, in `dev`, which is the
-    /// node's `/dev`.
+    /// Makes `count` healthy GPUs. Each has a device file of its own, of the kind of `/dev/null`, in `dev`, which is
+    /// the node's `/dev`.
     ///
     /// # Errors
     /// Where files cannot be made.
@@ -47,22 +47,22 @@ impl Cards {
         Ok(cards)
     }
 
-    /// Where they are described.
+    /// The file that describes them.
     pub fn file(&self) -> &Path {
         &self.file
     }
 
-    /// Their names, by index.
+    /// The GPUs' uuids, by index.
     pub fn uuids(&self) -> &[String] {
         &self.uuids
     }
 
-    /// A card's device file, on the node and in a container.
+    /// Path of a GPU's device file, on the node and in a container.
     pub fn device(index: usize) -> PathBuf {
         Path::new(DEVICES).join(format!("gpu{index}"))
     }
 
-    /// Lets a card fall ill, or recover.
+    /// Makes a GPU unhealthy or healthy.
     ///
     /// # Errors
     /// Where the file cannot be written.
@@ -73,7 +73,7 @@ impl Cards {
         self.write()
     }
 
-    /// Has one process of a container use memory of a card, as the host sees it; `None`: nobody uses any.
+    /// Has one process of a container use memory of a GPU, as the host sees it; `None` removes that process.
     ///
     /// # Errors
     /// Where the file cannot be written.

@@ -1,4 +1,4 @@
-//! An authority for one cluster and what it signs.
+//! A certificate authority for one cluster, and the certificates that it signed.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -22,14 +22,14 @@ basicConstraints = critical, CA:FALSE
 extendedKeyUsage = clientAuth
 ";
 
-/// Files of the authority and of what it signed.
+/// The files of the authority and of its certificates.
 #[derive(Clone, Debug)]
 pub struct Certificates {
     directory: PathBuf,
 }
 
 impl Certificates {
-    /// Makes all of them.
+    /// Makes all certificates.
     ///
     /// # Errors
     /// Where openssl fails.
@@ -39,7 +39,7 @@ impl Certificates {
         let made = Self { directory };
         made.certificate("authority", "/CN=kerf-cluster", None)?;
         made.certificate("server", "/CN=kube-apiserver", Some("authority"))?;
-        // with it the API server asks kubelets for logs
+        // the API server uses it to ask kubelets for logs
         made.certificate("client", "/O=system:masters/CN=kube-apiserver", Some("authority"))?;
         output(Command::new("openssl").args(["genrsa", "-out"]).arg(made.key("accounts")).arg("2048"))?;
         Ok(made)
@@ -57,17 +57,17 @@ impl Certificates {
         output(&mut command).map(drop)
     }
 
-    /// A certificate.
+    /// The file of a certificate.
     pub fn file(&self, name: &str) -> PathBuf {
         self.directory.join(name).with_extension("crt")
     }
 
-    /// A private key. `accounts` signs the tokens of service accounts.
+    /// The file of a private key. `accounts` signs the tokens of service accounts.
     pub fn key(&self, name: &str) -> PathBuf {
         self.directory.join(name).with_extension("key")
     }
 
-    /// Where they are.
+    /// The directory of all files.
     pub fn directory(&self) -> &Path {
         &self.directory
     }

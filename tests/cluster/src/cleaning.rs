@@ -1,8 +1,8 @@
-//! Ends a cluster's processes, containers and control groups: those that are provably its own, in an order in
-//! which nothing is started again.
+//! Ends a cluster's processes, containers and control groups: only those that are provably its own, in an order in
+//! which nothing is restarted.
 //!
-//! Proof is one of three: the process was written down with its start time; it is in the mount namespace of a node,
-//! which a process that was written down still holds; its control group carries the id of a container of a node.
+//! There are three kinds of proof: the process was recorded with its start time; it is in the mount namespace of a
+//! node, which a recorded process still holds; its control group carries the id of a container of a node.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -14,17 +14,18 @@ use rustix::process::Signal;
 
 use crate::identity::Identity;
 
-/// Prefix of the names of processes that hold a namespace: they are the proof, so they end last.
+/// Prefix of the names of processes that hold a namespace: they are the proof for others, so they end last.
 pub const HOLDER: &str = "holder";
-/// Below a node's directory: the bundles of its containers, one directory with the id as name for each.
+/// Below a node's directory: the bundles of its containers, one directory for each, named by the id.
 pub const BUNDLES: &str = "run-containerd/io.containerd.runtime.v2.task/k8s.io";
 
 const PATIENCE: Duration = Duration::from_secs(20);
 
-/// Ends everything. `nodes` and `processes` say what is there now; `foreign` is what [`foreign`] was at the beginning.
+/// Ends everything. `nodes` and `processes` return the current state; `foreign` is the result of [`foreign`] at the
+/// start.
 ///
 /// # Errors
-/// Where something is still there after a while.
+/// Where something still exists after a while.
 pub fn end_all(
     nodes: impl Fn() -> Vec<PathBuf>,
     processes: impl Fn() -> Vec<(String, Identity)>,
@@ -33,7 +34,7 @@ pub fn end_all(
     let mut known = BTreeSet::new();
     let until = Instant::now() + PATIENCE;
     loop {
-        // one may just have been made
+        // a new one may just have been made
         known.extend(nodes().iter().flat_map(|node| containers(node)));
         let (holders, others): (Vec<_>, Vec<_>) =
             processes().into_iter().partition(|(name, _)| name.starts_with(HOLDER));
@@ -46,7 +47,7 @@ pub fn end_all(
                 break;
             }
         }
-        // one that is stopped ends by KILL as well
+        // a stopped process ends by KILL as well
         left.iter().for_each(|process| process.signal(Signal::KILL));
         ensure!(Instant::now() < until, "processes do not end: {left:?} {holders:?}");
         std::thread::sleep(Duration::from_millis(20));
@@ -68,7 +69,7 @@ fn processes() -> impl Iterator<Item = (u32, PathBuf)> {
     })
 }
 
-/// Processes in the mount namespaces of the holders, without these.
+/// Processes in the mount namespaces of the holders, without the holders.
 fn inside(holders: &[(String, Identity)]) -> Vec<Identity> {
     let space = |pid: u32| fs::read_link(format!("/proc/{pid}/ns/mnt")).ok();
     let own = space(std::process::id());
@@ -98,21 +99,21 @@ fn grouped(containers: &BTreeSet<String>) -> Vec<Identity> {
         .collect()
 }
 
-/// Where containerd puts the control groups of all containers, in each hierarchy.
+/// The directories in which containerd puts the control groups of all containers, in each hierarchy.
 fn groups() -> impl Iterator<Item = PathBuf> {
     let root = Path::new("/sys/fs/cgroup");
     let hierarchies = fs::read_dir(root).into_iter().flatten().flatten().map(|entry| entry.path());
     hierarchies.chain([root.to_owned()]).map(|hierarchy| hierarchy.join("k8s.io"))
 }
 
-/// Whether some containerd has been at work on this machine.
+/// Whether another containerd has been used on this machine.
 pub fn foreign() -> bool {
     groups().any(|group| group.exists())
 }
 
-/// The control groups of the containers, and the one above them if nobody else has one in it. A containerd that is
-/// killed may forget a container whose group is still there: without a containerd before us these are ours, too.
-/// Only what has no process in it can be removed.
+/// Removes the control groups of the containers, and the parent if no other group is in it. A containerd that is killed
+/// may forget a container whose group still exists: without another containerd before us these groups are ours, too.
+/// Only a group without processes can be removed.
 fn remove_groups(foreign: bool, mut containers: BTreeSet<String>) {
     for above in groups() {
         if !foreign {

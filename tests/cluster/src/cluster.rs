@@ -1,4 +1,4 @@
-//! The whole: brings everything up, hands out its parts, clears everything away.
+//! The whole cluster: starts everything, gives access to its parts, removes everything.
 
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
@@ -22,16 +22,16 @@ use crate::programs::{Programs, install};
 use crate::tools::Tools;
 use crate::wait::until;
 
-/// What to bring up.
+/// The parts and settings of a cluster.
 #[derive(Clone, Debug)]
 pub struct Options {
-    /// How many nodes.
+    /// The number of nodes.
     pub nodes: usize,
-    /// How many cards on each.
+    /// The number of GPUs on each node.
     pub cards: usize,
-    /// Whether the API server writes down what kerf asks it.
+    /// Whether the API server logs the requests of kerf's accounts.
     pub audit: bool,
-    /// What kerf's programs log.
+    /// Log filter of kerf's programs.
     pub log: String,
 }
 
@@ -41,28 +41,28 @@ impl Default for Options {
     }
 }
 
-/// A cluster that runs.
+/// A running cluster.
 pub struct Cluster {
-    /// etcd to scheduler.
+    /// The control plane, from etcd to the scheduler.
     pub control: Control,
-    /// The nodes.
+    /// Nodes with kubelet, containerd and the plugin.
     pub nodes: Vec<Node>,
-    /// kerf's extender.
+    /// kerf's extender, as a process.
     pub extender: Process,
-    /// The administrator's client.
+    /// A client with the administrator's rights.
     pub client: Client,
     /// Names of resources and annotations.
     pub keys: Keys,
-    /// kerf's own.
+    /// kerf's own programs.
     pub programs: Programs,
     place: Arc<Place>,
 }
 
 impl Cluster {
-    /// Brings everything up; on return all is ready and all cards are allocatable. Prints what takes its time.
+    /// Starts everything; on return all is ready and all GPUs are allocatable. Prints which steps take time.
     ///
     /// # Errors
-    /// Where something fails. What was started by then is gone.
+    /// Where something fails. Everything that was started by then is ended.
     pub async fn up(tools: &Tools, programs: &Programs, options: &Options) -> anyhow::Result<Self> {
         for place in Place::abandoned()? {
             println!("clearing away what an earlier run left in {}", place.root().display());
@@ -116,10 +116,10 @@ impl Cluster {
         Ok(cluster)
     }
 
-    /// The node of this name.
+    /// The node with this name.
     ///
     /// # Errors
-    /// Where there is none.
+    /// Where there is no such node.
     pub fn node(&self, name: &str) -> anyhow::Result<&Node> {
         self.nodes.iter().find(|node| node.name == name).with_context(|| format!("no node {name}"))
     }
@@ -140,7 +140,7 @@ impl Cluster {
     }
 
     /// The plugin runs with the token of a pod of its service account on its node: only such a token names the
-    /// node, which the admission policy asks for. The pod itself is a stand-in that sleeps.
+    /// node, which the admission policy requires. The pod itself is a stand-in that sleeps.
     async fn start_plugin(&mut self, index: usize, log: &str) -> anyhow::Result<()> {
         let name = self.nodes.get(index).context("no such node")?.name.clone();
         let pod = format!("kerf-plugin-{name}");
@@ -161,8 +161,8 @@ impl Cluster {
         self.nodes.get_mut(index).context("no such node")?.start_plugin(&self.programs, &kubeconfig, log)
     }
 
-    /// Makes sure of the stand-in of a node's plugin, and writes a token of it into the plugin's kubeconfig, which is
-    /// read when the plugin starts. A token ends with its pod.
+    /// Makes sure that the stand-in pod of a node's plugin exists, and writes a token of it into the plugin's
+    /// kubeconfig, which is read when the plugin starts. A token becomes invalid with its pod.
     ///
     /// # Errors
     /// Where the pod cannot be made.
@@ -181,11 +181,11 @@ impl Cluster {
         self.control.kubeconfig(&pod, &token)
     }
 
-    /// Lays out the same cards of paper on every node, and starts a plugin with these flags beside the node's own. On
-    /// return all have something that kubelet knows.
+    /// Lays out the same fixture tree on every node, and starts a plugin with these flags beside the node's own. On
+    /// return each has a resource that kubelet knows.
     ///
     /// # Errors
-    /// Where one does not start, or has nothing to offer.
+    /// Where a plugin does not start, or has nothing to offer.
     pub async fn offer(&self, tree: &Tree, flags: &[String]) -> anyhow::Result<Vec<(Process, Paper)>> {
         let mut started = Vec::new();
         for (node, port) in self.nodes.iter().zip(free_ports(self.nodes.len())?) {
@@ -203,10 +203,10 @@ impl Cluster {
         Ok(started)
     }
 
-    /// Waits until everything is ready and every card allocatable.
+    /// Waits until everything is ready and every GPU allocatable.
     ///
     /// # Errors
-    /// With what is missing, after `limit`.
+    /// Names what is missing, after `limit`.
     pub async fn ready(&self, limit: Duration) -> anyhow::Result<()> {
         self.registered(limit).await?;
         until(limit, "kerf is ready", async || {
@@ -222,10 +222,10 @@ impl Cluster {
         .await
     }
 
-    /// Waits until pods can be created in a namespace: none is admitted before it has its service account.
+    /// Waits until pods can be created in a namespace: pods are refused until it has its service account.
     ///
     /// # Errors
-    /// Where it gets none.
+    /// Where it does not get one.
     pub async fn admits(&self, namespace: &str) -> anyhow::Result<()> {
         let accounts: Api<ServiceAccount> = Api::namespaced(self.client.clone(), namespace);
         until(Duration::from_secs(60), "the namespace has its account", async || {
@@ -237,22 +237,22 @@ impl Cluster {
     /// Units of `vcuda-core` that a node offers.
     ///
     /// # Errors
-    /// The API server's.
+    /// Those of the API server.
     pub async fn allocatable(&self, node: &str) -> anyhow::Result<u64> {
         self.offered(node, &self.keys.core).await
     }
 
-    /// How much of a resource a node offers.
+    /// The amount of a resource that a node offers.
     ///
     /// # Errors
-    /// The API server's.
+    /// Those of the API server.
     pub async fn offered(&self, node: &str, resource: &str) -> anyhow::Result<u64> {
         let objects: Api<NodeObject> = Api::all(self.client.clone());
         let allocatable = objects.get(node).await?.status.and_then(|status| status.allocatable).unwrap_or_default();
         Ok(allocatable.get(resource).and_then(|amount| amount.0.parse().ok()).unwrap_or_default())
     }
 
-    /// What a program of kerf says by HTTP.
+    /// The response of a program of kerf over HTTP.
     ///
     /// # Errors
     /// Where it does not answer, or not with 200.
@@ -264,7 +264,7 @@ impl Cluster {
         Ok(text)
     }
 
-    /// `/debug/state` of a program of kerf.
+    /// The response of `/debug/state` of a program of kerf.
     ///
     /// # Errors
     /// Where it does not answer.
@@ -272,26 +272,26 @@ impl Cluster {
         Ok(serde_json::from_str(&self.get_text(port, "/debug/state").await?)?)
     }
 
-    /// The run directory.
+    /// The run directory of the cluster.
     pub fn place(&self) -> &Arc<Place> {
         &self.place
     }
 
-    /// Ends everything and removes it. With `keep`, its logs go there.
+    /// Ends everything and removes it. With `keep`, its logs are copied there.
     ///
     /// # Errors
-    /// With what is left.
+    /// Names what could not be removed.
     pub fn down(self, keep: Option<&Path>) -> anyhow::Result<()> {
         self.place.clear(keep)
     }
 }
 
-/// Ports of loopback that nobody uses now, all different.
+/// Free ports on loopback, all different.
 ///
 /// # Errors
-/// Where there are none.
+/// Where there are not enough.
 pub fn free_ports(count: usize) -> anyhow::Result<std::vec::IntoIter<u16>> {
-    // all are held until the last one is known
+    // all are bound until the last one is known
     let listeners: Vec<TcpListener> =
         (0..count).map(|_| TcpListener::bind(("127.0.0.1", 0))).collect::<Result<_, _>>()?;
     let ports: Vec<u16> =

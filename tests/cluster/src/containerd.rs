@@ -1,4 +1,4 @@
-//! A node's containerd.
+//! The containerd of a node.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -10,13 +10,13 @@ use crate::process::{Process, Spec};
 use crate::tools::{NETWORK_PLUGINS, Tools, output};
 use crate::wait::until;
 
-/// Where it listens, in the node's mount namespace.
+/// Its socket, in the node's mount namespace.
 pub(crate) const SOCKET: &str = "/run/containerd/containerd.sock";
 
-/// containerd, which runs.
+/// A running containerd.
 #[derive(Debug)]
 pub struct Containerd {
-    /// The process.
+    /// The process of containerd.
     pub process: Process,
     inside: u32,
     client: PathBuf,
@@ -26,7 +26,7 @@ impl Containerd {
     /// Starts it in the mount namespace of `inside`, with its files in `directory`, and waits until it answers.
     ///
     /// # Errors
-    /// Where it does not.
+    /// Where it does not start or answer.
     pub async fn start(
         place: &Arc<Place>,
         tools: &Tools,
@@ -50,10 +50,10 @@ impl Containerd {
         Ok(started)
     }
 
-    /// Makes it know an image.
+    /// Imports an image archive.
     ///
     /// # Errors
-    /// Its own.
+    /// Those of `ctr`.
     pub fn import(&self, archive: &Path) -> anyhow::Result<()> {
         let archive = archive.display().to_string();
         self.ctr(&["images", "import", "--local", "--snapshotter", "native", &archive]).map(drop)

@@ -1,4 +1,4 @@
-//! The control plane: etcd, API server, controller manager, scheduler, and who may speak to them.
+//! The control plane: etcd, API server, controller manager, scheduler, and the accounts that may use them.
 
 mod files;
 mod launch;
@@ -21,18 +21,18 @@ use crate::process::Process;
 use crate::tools::{Tools, output};
 use crate::wait::until;
 
-/// What runs.
+/// A running control plane.
 #[derive(Debug)]
 pub struct Control {
-    /// Where everything listens.
+    /// The ports on which its programs listen.
     pub ports: Ports,
-    /// etcd.
+    /// The process of etcd.
     pub etcd: Process,
-    /// The API server.
+    /// The process of kube-apiserver.
     pub api: Process,
-    /// The controller manager, where there is one.
+    /// The process of kube-controller-manager; `None` when measuring.
     pub controllers: Option<Process>,
-    /// The scheduler.
+    /// The process of kube-scheduler.
     pub scheduler: Process,
     certificates: Certificates,
     purpose: Purpose,
@@ -41,7 +41,7 @@ pub struct Control {
 }
 
 impl Control {
-    /// Starts all of it for nodes of these names.
+    /// Starts the whole control plane for nodes with these names.
     ///
     /// # Errors
     /// Where something does not start.
@@ -54,7 +54,7 @@ impl Control {
     ) -> anyhow::Result<Self> {
         let certificates = Certificates::make(place)?;
         let etcd = launch::etcd(place, tools, ports)?;
-        // kubelets are asked for logs by their names, which only the API server needs to know
+        // kubelets are asked for logs by their names, which only the API server must resolve
         let hosts: String = nodes.iter().map(|node| format!("127.0.0.1 {node}\n")).collect();
         let hosts = place.write("control/hosts", format!("127.0.0.1 localhost\n{hosts}"))?;
         let names = Holder::start(place, "control", &[(hosts.display().to_string(), "/etc/hosts".into())], &[])?;
@@ -79,7 +79,7 @@ impl Control {
         Ok(Self { ports, etcd, api, controllers, scheduler, certificates, purpose, place: place.clone(), kubectl })
     }
 
-    /// The administrator's kubeconfig.
+    /// Path of the administrator's kubeconfig.
     pub fn admin(&self) -> PathBuf {
         self.place.path("kubeconfig/admin")
     }
@@ -87,12 +87,12 @@ impl Control {
     /// Runs kubectl as the administrator.
     ///
     /// # Errors
-    /// With what it said, where it fails.
+    /// With kubectl's output, where it fails.
     pub fn kubectl(&self, args: &[&str]) -> anyhow::Result<String> {
         output(Command::new(&self.kubectl).arg("--kubeconfig").arg(self.admin()).args(args))
     }
 
-    /// A kubeconfig with a token of its own.
+    /// Writes a kubeconfig with its own token; returns its path.
     ///
     /// # Errors
     /// Where it cannot be written.
@@ -100,7 +100,7 @@ impl Control {
         files::kubeconfig(&self.place, &self.certificates, self.ports, user, token)
     }
 
-    /// What kube-scheduler says of itself, in Prometheus' text format.
+    /// kube-scheduler's own metrics, in Prometheus' text format.
     ///
     /// # Errors
     /// Where it does not answer.
@@ -114,15 +114,15 @@ impl Control {
     /// Where it cannot be made.
     pub fn scheduler_client(&self) -> anyhow::Result<Client> {
         let mut config = Config::new(format!("https://127.0.0.1:{}", self.ports.scheduler).parse()?);
-        // it has made its certificate itself
+        // kube-scheduler signed its certificate itself
         config.accept_invalid_certs = true;
         Ok(Client::try_from(config)?)
     }
 
-    /// Lets kube-scheduler start anew with another configuration.
+    /// Restarts kube-scheduler with another configuration.
     ///
     /// # Errors
-    /// Where it does not.
+    /// Where it does not start.
     pub fn schedule(&self, scheduling: Scheduling) -> anyhow::Result<()> {
         self.scheduler.kill()?;
         files::scheduler_config(&self.place, self.ports, scheduling, self.purpose.is_measurement())?;
@@ -134,10 +134,10 @@ pub(crate) async fn metrics(client: &Client) -> anyhow::Result<String> {
     Ok(client.request_text(Request::new("/metrics").list(&ListParams::default())?).await?)
 }
 
-/// A client with a kubeconfig.
+/// A client that uses a kubeconfig.
 ///
 /// # Errors
-/// Where that is wrong.
+/// Where the kubeconfig is invalid.
 pub async fn client(path: &Path) -> anyhow::Result<Client> {
     let file = kube::config::Kubeconfig::read_from(path)?;
     Ok(Client::try_from(Config::from_custom_kubeconfig(file, &Default::default()).await?)?)

@@ -1,5 +1,5 @@
-//! The `/dev` of a node: a directory of its own, so that cards can come and go there and the machine's `/dev` stays as
-//! it is.
+//! The `/dev` of a node: a separate directory, so that device files can come and go there and the machine's `/dev`
+//! stays unchanged.
 
 use std::fs;
 use std::os::unix::fs::{PermissionsExt, symlink};
@@ -8,7 +8,7 @@ use std::path::Path;
 use anyhow::Context;
 use rustix::fs::{CWD, FileType, Mode, makedev, mknodat};
 
-/// What kubelet, containerd and runc need, by name, major and minor.
+/// Device files that kubelet, containerd and runc need: name, major and minor.
 const STANDARD: [(&str, u32, u32); 7] = [
     ("null", 1, 3),
     ("zero", 1, 5),
@@ -27,7 +27,7 @@ const LINKS: [(&str, &str); 5] = [
     ("ptmx", "pts/ptmx"),
 ];
 
-/// Makes one with what every machine has.
+/// Makes the directory with the standard device files.
 ///
 /// # Errors
 /// Where the system refuses.
@@ -44,7 +44,7 @@ pub fn make(directory: &Path) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// What has to run in a mount namespace for it to be its `/dev`.
+/// The commands that mount it as `/dev` of a mount namespace.
 pub fn mounts(directory: &Path) -> [String; 3] {
     let directory = directory.display();
     [
@@ -64,6 +64,6 @@ pub fn file(path: &Path, (major, minor): (u32, u32), mode: u32) -> anyhow::Resul
     }
     mknodat(CWD, path, FileType::CharacterDevice, Mode::from_raw_mode(mode), makedev(major, minor))
         .with_context(|| path.display().to_string())?;
-    // whatever the umask has left of it
+    // independent of the umask
     Ok(fs::set_permissions(path, fs::Permissions::from_mode(mode))?)
 }

@@ -1,4 +1,4 @@
-//! A process that does nothing but hold a mount namespace, in which others then run. Mounts vanish with it.
+//! A process that only holds a mount namespace, in which others then run. The mounts vanish with it.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -11,7 +11,7 @@ use crate::place::Place;
 use crate::process::{Process, Spec};
 use crate::wait::until;
 
-/// A mount namespace.
+/// A held mount namespace.
 #[derive(Debug)]
 pub struct Holder {
     process: Process,
@@ -19,7 +19,7 @@ pub struct Holder {
 }
 
 impl Holder {
-    /// With these mounts, from what to where, and these lines run in it before it is ready.
+    /// Starts it with these mounts, as source and target; `lines` of shell run in it before it is ready.
     ///
     /// # Errors
     /// Where a mount point cannot be made.
@@ -36,7 +36,7 @@ impl Holder {
             script.push(format!("mount --bind '{from}' '{to}'"));
         }
         script.extend_from_slice(lines);
-        // containers' mounts must be seen by kubelet, and the other way round
+        // kubelet must see the containers' mounts, and vice versa
         script.push("mount --make-rshared /".to_owned());
         script.push(format!("echo > '{}'", ready.display()));
         script.push("exec sleep infinity".to_owned());
@@ -59,7 +59,7 @@ impl Holder {
         .await
     }
 
-    /// Its number, to enter it by.
+    /// Its pid, for entering the namespace.
     ///
     /// # Errors
     /// Where it has ended.

@@ -1,4 +1,4 @@
-//! A process and proof of it: a number alone may belong to another process by tomorrow.
+//! The identity of a process: a pid alone may belong to another process later.
 
 use std::fmt;
 use std::str::FromStr;
@@ -6,36 +6,36 @@ use std::str::FromStr;
 use kerf_limiter_contract::process::Stat;
 use rustix::process::{Pid, Signal, kill_process};
 
-/// One life of one process.
+/// A process by its pid and start time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Identity {
-    /// Its number.
+    /// Its pid.
     pub pid: u32,
-    /// When it started, in ticks since the machine did.
+    /// Its start, in ticks since boot.
     start: u64,
 }
 
-/// Text that names no process.
+/// The text is not an identity.
 #[derive(Debug)]
 pub struct NoIdentity;
 
 impl Identity {
-    /// Of a process that lives, or has ended and not been waited for.
+    /// Of a process that lives, or that has ended and was not waited for.
     pub fn of(pid: u32) -> Option<Self> {
         Stat::of(format!("/proc/{pid}")).map(|Stat { start, .. }| Self { pid, start })
     }
 
-    /// Whether this very process still runs.
+    /// Whether this process still runs.
     pub fn alive(self) -> bool {
         let stat = Stat::of(format!("/proc/{}", self.pid));
         stat.is_some_and(|stat| stat.start == self.start && stat.state != 'Z')
     }
 
-    /// Sends a signal, if it still is this very process.
+    /// Sends a signal, if the pid still belongs to this process.
     pub fn signal(self, signal: Signal) {
         let pid = i32::try_from(self.pid).ok().and_then(Pid::from_raw);
         if let Some(pid) = pid.filter(|_| self.alive()) {
-            // it may end between the look and the signal
+            // it may end between the check and the signal
             let _ = kill_process(pid, signal);
         }
     }
@@ -65,7 +65,7 @@ mod tests {
         let me = Identity::of(std::process::id()).unwrap();
         assert_eq!(me.to_string().parse::<Identity>().unwrap(), me);
         assert!(me.alive());
-        // the same number at another time is somebody else
+        // the same pid with another start time is another process
         assert!(!Identity { start: me.start + 1, ..me }.alive());
         assert!("4711".parse::<Identity>().is_err());
     }

@@ -1,7 +1,7 @@
-//! The container images, made on the spot: no registry is asked.
+//! The container images, built here: no registry is used.
 //!
-//! `busybox` has Debian's static busybox, the probe and a CUDA program, and stands in for the image that the examples
-//! name. `pause` holds the namespaces of a pod. `kerf-plugin` is made where a test wants the manifests' DaemonSets.
+//! `busybox` has Debian's static busybox, the probe and a CUDA program, and replaces the image in the examples.
+//! `pause` holds the namespaces of a pod. `kerf-plugin` is built where a test needs the manifests' DaemonSets.
 
 use std::fs;
 use std::os::unix::fs::{PermissionsExt, symlink};
@@ -14,14 +14,14 @@ use serde_json::{Value, json};
 use crate::place::Place;
 use crate::tools::output;
 
-/// What the examples use.
+/// The image of the examples.
 pub const BUSYBOX: &str = "docker.io/library/busybox:1.37";
-/// What the manifests use for the plugin.
+/// The plugin's image in the manifests.
 pub const PLUGIN: &str = concat!("docker.io/library/kerf-plugin:", env!("CARGO_PKG_VERSION"));
-/// What holds a pod's namespaces.
+/// The image that holds a pod's namespaces.
 pub const PAUSE: &str = "kerf.invalid/pause:1";
 
-/// Makes both and returns their archives.
+/// Builds `busybox` and `pause` and returns their archives.
 ///
 /// # Errors
 /// Where a program fails.
@@ -41,14 +41,14 @@ pub fn make(place: &Place, libcuda: &Path) -> anyhow::Result<Vec<PathBuf>> {
     cuda(place, &tree, libcuda)?;
     let layer = place.path("images/layer.tar");
     output(Command::new("tar").arg("-cf").arg(&layer).arg("-C").arg(&tree).arg("."))?;
-    // the entry point does nothing and has no arguments: with any, a pod's own would be added to them
+    // the entry point only sleeps; arguments of a pod would be added to its own
     let pause = json!({ "Entrypoint": ["/bin/sleep", "2147483647"] });
     let shell = json!({ "Cmd": ["/bin/sh"], "Env": ["PATH=/bin"] });
     Ok(vec![archive(place, "pause", PAUSE, &layer, &pause)?, archive(place, "busybox", BUSYBOX, &layer, &shell)?])
 }
 
-/// A CUDA program, the stand-in for the driver's library, and of this machine's C library what they need: the limiter is
-/// loaded by glibc's loader, and busybox is static.
+/// Adds a CUDA program, the stand-in for the driver's library, and the parts of this machine's C library that they
+/// need: the limiter is loaded by glibc's loader, and busybox is static.
 fn cuda(place: &Place, tree: &Path, libcuda: &Path) -> anyhow::Result<()> {
     let source = place.path("images/cuda.c");
     fs::write(&source, include_str!("../cuda.c"))?;
@@ -60,7 +60,7 @@ fn cuda(place: &Place, tree: &Path, libcuda: &Path) -> anyhow::Result<()> {
     libraries(&library, tree)
 }
 
-/// Copies what a program or library needs of this machine's libraries.
+/// Copies the libraries of this machine that a program or library needs.
 fn libraries(file: &Path, tree: &Path) -> anyhow::Result<()> {
     for needed in output(Command::new("ldd").arg(file))?.lines().filter_map(path_in) {
         let target = tree.join(needed.trim_start_matches('/'));
@@ -70,7 +70,7 @@ fn libraries(file: &Path, tree: &Path) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Makes an image of kerf's plugin, as `images/plugin.Dockerfile` has it on another system's base, and returns its
+/// Builds an image of kerf's plugin, like `images/plugin.Dockerfile` but on another system's base, and returns its
 /// archive.
 ///
 /// # Errors
@@ -92,14 +92,14 @@ pub fn plugin(place: &Place, program: &Path) -> anyhow::Result<PathBuf> {
     )
 }
 
-/// The file in a line of `ldd`: `name => path (address)`, or `path (address)`. The program's own library is there.
+/// The file in a line of `ldd`: `name => path (address)`, or `path (address)`, also for the program's own library.
 fn path_in(line: &str) -> Option<&str> {
     let (found, _) = line.trim().rsplit_once(" (")?;
     let path = found.rsplit_once(" => ").map_or(found, |(_, path)| path);
     (path.starts_with('/') && !path.ends_with("libcuda.so.1")).then_some(path)
 }
 
-/// An archive as `docker save` writes it.
+/// Writes an archive in the form of `docker save`.
 fn archive(place: &Place, name: &str, tag: &str, layer: &Path, run: &Value) -> anyhow::Result<PathBuf> {
     let directory = place.dir(&format!("images/{name}"))?;
     let sum = output(Command::new("sha256sum").arg(layer))?;

@@ -1,5 +1,5 @@
 //! kerf on real Kubernetes, on one machine: etcd, API server, controller manager, scheduler, and nodes of kubelet,
-//! containerd and runc with real containers. Only the cards are simulated.
+//! containerd and runc with real containers. Only the GPUs are simulated.
 //!
 //! ```text
 //! cluster --> control (etcd, API server, controllers, scheduler)      tools, image, certificates: what they need
@@ -10,8 +10,8 @@
 //! audit, books: whether all parties agree
 //! ```
 //!
-//! Everything of a cluster is in its run directory ([`place`]); what is outside is written down there, and the next
-//! run clears away what one that crashed has left.
+//! All files of a cluster are in its run directory ([`place`]); everything outside is recorded there, and the next
+//! run removes what a crashed run has left.
 
 pub mod audit;
 pub mod bare;

@@ -1,4 +1,4 @@
-//! `kerf-cluster up`: a real cluster with kerf and simulated cards, until Ctrl-C.
+//! `kerf-cluster up`: a real cluster with kerf and simulated GPUs, until Ctrl-C.
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -30,7 +30,8 @@ enum Args {
         /// joined by commas
         #[arg(long, requires = "tree", value_name = "NAMES")]
         profile: Option<String>,
-        /// What cards it finds: a description such as testkit/trees/mixed.json. There is nothing behind their device files
+        /// What cards it finds: a description such as testkit/trees/mixed.json. There is nothing behind their device
+        /// files
         #[arg(long, requires = "profile", value_name = "FILE")]
         tree: Option<PathBuf>,
         /// Further flags of that plugin, as -shared-dev-num=2
@@ -55,7 +56,7 @@ fn main() -> anyhow::Result<()> {
     result
 }
 
-/// Brings a cluster up and waits. `offer`: a description of other cards, and flags of the plugins that offer them.
+/// Starts a cluster and waits. `offer`: a description of other GPUs, and flags of the plugins that offer them.
 async fn up(options: &Options, offer: Option<(PathBuf, Vec<String>)>) -> anyhow::Result<()> {
     let tools = Tools::find()?;
     let offer = offer.map(|(tree, flags)| anyhow::Ok((Tree::read(&tree)?, flags))).transpose()?;
@@ -71,14 +72,14 @@ async fn up(options: &Options, offer: Option<(PathBuf, Vec<String>)>) -> anyhow:
     tokio::pin!(asked);
     let cluster = tokio::select! {
         cluster = Cluster::up(&tools, &programs, options) => cluster?,
-        // what runs by now is cleared away as after a crash
+        // what runs by now is removed as after a crash
         () = &mut asked => return clear_own(),
     };
     let others = match &offer {
         Some((tree, flags)) => cluster.offer(tree, flags).await,
         None => Ok(Vec::new()),
     };
-    // kept until the end: device files go with them
+    // kept until the end: device files are removed with them
     let others = match others {
         Ok(others) => others,
         Err(error) => {

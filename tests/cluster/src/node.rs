@@ -16,7 +16,7 @@ use crate::process::{Process, Spec};
 use crate::programs::Programs;
 use crate::tools::Tools;
 
-/// Directories of the node that appear at fixed places in its namespace.
+/// Directories of the node that appear at fixed paths in its namespace.
 const MOUNTS: [(&str, &str); 8] = [
     ("kubelet", "/var/lib/kubelet"),
     ("containerd", "/var/lib/containerd"),
@@ -28,31 +28,31 @@ const MOUNTS: [(&str, &str); 8] = [
     ("run-kerf", "/run/kerf"),
 ];
 
-/// Ports on loopback.
+/// The node's ports on loopback.
 #[derive(Clone, Copy, Debug)]
 pub struct Ports {
-    /// kubelet's API.
+    /// Port of kubelet's API.
     pub kubelet: u16,
-    /// Its health.
+    /// Port of kubelet's health endpoint.
     pub health: u16,
-    /// The plugin's HTTP.
+    /// HTTP port of the plugin.
     pub plugin: u16,
 }
 
-/// A node.
+/// A node of the cluster.
 #[derive(Debug)]
 pub struct Node {
-    /// Its name.
+    /// Name of the Node object.
     pub name: String,
-    /// Where it listens.
+    /// The ports of its programs.
     pub ports: Ports,
-    /// Its simulated cards.
+    /// The simulated GPUs of its own plugin.
     pub cards: Cards,
-    /// containerd.
+    /// The containerd of this node.
     pub containerd: Containerd,
-    /// kubelet.
+    /// The process of kubelet.
     pub kubelet: Process,
-    /// kerf's plugin, once the node is registered.
+    /// The process of kerf's plugin, once the node is registered.
     pub plugin: Option<Process>,
     holder: Holder,
     directory: PathBuf,
@@ -102,7 +102,7 @@ impl Node {
         })
     }
 
-    /// Starts the plugin with a kubeconfig and the simulated cards.
+    /// Starts the plugin with a kubeconfig and the simulated GPUs.
     ///
     /// # Errors
     /// Where it does not start.
@@ -113,7 +113,7 @@ impl Node {
         Ok(())
     }
 
-    /// Starts a plugin that offers `vcuda` on the cards that `cards` tells it of. There may be one at a time.
+    /// Starts a plugin that offers `vcuda` on the GPUs that the flags `cards` describe. There may be one at a time.
     ///
     /// # Errors
     /// Where it does not start.
@@ -136,7 +136,7 @@ impl Node {
         self.start_beside(programs, word, &[&args, cards].concat())
     }
 
-    /// Starts a plugin with these arguments, beside all others of the node. `word` tells it from them.
+    /// Starts a plugin with these arguments, beside all others of the node. `word` makes its name unique.
     ///
     /// # Errors
     /// Where it does not start.
@@ -145,7 +145,7 @@ impl Node {
         Process::start(&self.place, Spec { inside: Some(self.holder.pid()?), ..spec })
     }
 
-    /// Runs `kerf-plugin doctor` with these arguments: its exit status, and what it says.
+    /// Runs `kerf-plugin doctor` with these arguments; returns its exit status and output.
     ///
     /// # Errors
     /// Where it does not run to its end.
@@ -158,7 +158,7 @@ impl Node {
         Ok((output.status.code().context("doctor was killed")?, text))
     }
 
-    /// The plugin.
+    /// The process of the plugin.
     ///
     /// # Errors
     /// Where it was not started.
@@ -166,17 +166,17 @@ impl Node {
         self.plugin.as_ref().with_context(|| format!("{} has no plugin", self.name))
     }
 
-    /// Where its files are kept, its `/dev` in `dev` among them.
+    /// The directory of its files, with its `/dev` in `dev`.
     pub fn directory(&self) -> &Path {
         &self.directory
     }
 
-    /// kubelet's own directory, as seen from outside.
+    /// kubelet's own directory, as seen from outside the namespace.
     pub fn kubelet_dir(&self) -> PathBuf {
         self.directory.join("kubelet")
     }
 
-    /// What a container has written.
+    /// The log of a container.
     ///
     /// # Errors
     /// Where there is no log of it.
@@ -192,7 +192,7 @@ impl Node {
         Ok(text.lines().filter_map(|line| line.splitn(4, ' ').nth(3)).collect::<Vec<_>>().join("\n"))
     }
 
-    /// Number of the first process of a container that runs.
+    /// Pid of the first process of a running container.
     ///
     /// # Errors
     /// Where containerd has no such container.
@@ -203,8 +203,8 @@ impl Node {
     }
 }
 
-/// A pair of interfaces for each pod, which leaves nothing behind when the pod ends; pods of one node cannot reach
-/// those of another, and need not.
+/// A pair of interfaces for each pod, which leaves nothing behind when the pod ends; pods of different nodes cannot
+/// reach each other, and need not.
 fn network(number: usize) -> serde_json::Value {
     json!({
         "cniVersion": "1.0.0", "name": "kerf",
@@ -240,9 +240,9 @@ fn kubelet(
         "imageMaximumGCAge": "0s",
         "makeIPTablesUtilChains": false, "resolvConf": "", "clusterDNS": ["10.96.0.10"],
         "maxPods": 200, "kubeAPIQPS": 200, "kubeAPIBurst": 400, "serializeImagePulls": false,
-        // what changes is told at once, so that tests need not wait for it
+        // changes are reported at once, so that tests need not wait for them
         "nodeStatusUpdateFrequency": "1s", "nodeStatusReportFrequency": "5s",
-        // a container that fails is started again soon, so that tests need not wait for it
+        // a failed container is restarted soon, so that tests need not wait for it
         "crashLoopBackOff": { "maxContainerRestartPeriod": "2s" },
         "featureGates": { "KubeletCrashLoopBackOffMax": true },
     });

@@ -1,5 +1,7 @@
-//! Cards of paper on a node: the files of `/sys` and `/proc` that drivers would show, and device files in the node's own
-//! `/dev`. The plugin is pointed at the former; kubelet, containerd and containers find the latter where real ones are.
+//! A fixture tree on a node: the files of `/sys` and `/proc` that drivers would show, and device files in the node's
+//! own
+//! `/dev`. Flags tell the plugin where the former are; the latter are where kubelet, containerd and containers expect
+//! them.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -12,13 +14,13 @@ use kerf_testkit::tree::Tree;
 use crate::devices;
 use crate::node::Node;
 
-/// Major number of the device files: one that the kernel leaves to local use. Nothing is behind it, so that opening one
-/// says "no such device" where a container may, and "not permitted" where it may not.
+/// Major number of the device files: one for local use, without a driver. Opening one fails with "no such device" where
+/// a container may open it, and with "not permitted" where it may not.
 pub const MAJOR: u32 = 121;
-/// As drivers make them.
+/// Mode of the device files, as drivers set it.
 pub const MODE: u32 = 0o660;
 
-/// Cards on a node, until it is dropped.
+/// The GPUs of a fixture tree on a node, until it is dropped.
 #[derive(Debug)]
 pub struct Paper {
     root: PathBuf,
@@ -26,12 +28,12 @@ pub struct Paper {
     dev: PathBuf,
     /// Minor numbers of the device files, by name below `/dev`.
     minors: BTreeMap<String, u32>,
-    /// Links, by name below `/dev`, and where they lead.
+    /// Targets of links, by name below `/dev`.
     links: BTreeMap<String, PathBuf>,
 }
 
 impl Paper {
-    /// Lays them out. A node has one such tree at a time.
+    /// Lays out a tree. A node has one such tree at a time.
     ///
     /// # Errors
     /// Where there is another one, or the system refuses.
@@ -47,7 +49,7 @@ impl Paper {
         Ok(paper)
     }
 
-    /// Makes a device file for every file of the tree's `dev`; links as they are.
+    /// Makes a device file for every file of the tree's `dev`; links stay links.
     fn files(&mut self, below: &Path) -> anyhow::Result<()> {
         let mut entries: Vec<_> = fs::read_dir(self.root.join("dev").join(below))?.collect::<Result<_, _>>()?;
         entries.sort_by_key(fs::DirEntry::file_name);
@@ -71,8 +73,8 @@ impl Paper {
         Ok(())
     }
 
-    /// What tells the plugin where they are, and where `deepomatic` finds a driver's libraries. Its `/dev` is where the
-    /// node's is seen from elsewhere, as in the manifests.
+    /// The plugin's flags for the tree's paths, and for the path of a driver's libraries that `deepomatic` uses. Its
+    /// `/dev` is the path at which the node's is seen from elsewhere, as in the manifests.
     pub fn flags(&self) -> Vec<String> {
         let below = |name: &str| self.root.join(name);
         let places = [
@@ -84,7 +86,7 @@ impl Paper {
         places.map(|(flag, place)| format!("--{flag}={}", place.display())).to_vec()
     }
 
-    /// Takes a device file away, as a driver does whose card is gone; or gives it back.
+    /// Removes a device file, as a driver does when its GPU is gone; or restores it.
     ///
     /// # Errors
     /// Where there is no such file, or it is in that state already.
@@ -96,7 +98,7 @@ impl Paper {
         }
     }
 
-    /// Where the files below `/sys` and `/proc` are.
+    /// The root of the files below `/sys` and `/proc`.
     pub fn root(&self) -> &Path {
         &self.root
     }
@@ -109,7 +111,7 @@ impl Paper {
         self.minors.get(name).copied().with_context(|| format!("no device file {name}"))
     }
 
-    /// The device file that a link below `/dev/dri/by-path` leads to, by its name below `/dev`.
+    /// The name below `/dev` of the device file to which a link below `/dev/dri/by-path` leads.
     ///
     /// # Errors
     /// Where there is no such link.
@@ -121,7 +123,7 @@ impl Paper {
 
 impl Drop for Paper {
     fn drop(&mut self) {
-        // nothing of it may be in the way of the next one; what is left goes with the node
+        // no file may be in the way of the next tree; the rest is removed with the node
         let files = self.minors.keys().chain(self.links.keys());
         files.for_each(|name| drop(fs::remove_file(self.dev.join(name))));
         drop(fs::remove_dir_all(&self.root));

@@ -1,5 +1,5 @@
-//! The run directory: everything of one cluster is in it, and what is outside (processes, groups, settings of the
-//! kernel) is written down in it, so that the next run can clear away what a crashed one left.
+//! The run directory: all files of one cluster are in it, and everything outside (processes, groups, kernel settings)
+//! is recorded in it, so that the next run can remove what a crashed one left.
 
 use std::fs;
 use std::io::ErrorKind;
@@ -10,7 +10,7 @@ use anyhow::{Context, bail, ensure};
 use crate::cleaning;
 use crate::identity::Identity;
 
-/// Settings of the kernel that kubelet, a network plugin or we change.
+/// Kernel settings that kubelet, a network plugin or this crate changes.
 const SYSCTLS: [&str; 8] = [
     INOTIFY,
     "vm/overcommit_memory",
@@ -22,26 +22,26 @@ const SYSCTLS: [&str; 8] = [
     "net/ipv4/ip_forward",
 ];
 
-/// Every node watches dozens of files, and so may other programs of the user: the usual 128 do not suffice.
+/// Every node watches dozens of files, and other programs of the user may, too: the usual 128 do not suffice.
 const INOTIFY: &str = "fs/inotify/max_user_instances";
 const INOTIFY_INSTANCES: u32 = 2048;
 
-/// There where [`cleaning::foreign`] held at the beginning.
+/// A file that exists where [`cleaning::foreign`] was true at the start.
 const FOREIGN: &str = "foreign-containerd";
 
-/// Where clusters are kept, one directory for each.
+/// The parent of all run directories.
 pub fn base() -> PathBuf {
     std::env::var_os("KERF_CLUSTER_DIR").map_or_else(|| "/var/tmp/kerf-cluster".into(), PathBuf::from)
 }
 
-/// One cluster's directory.
+/// The run directory of one cluster.
 #[derive(Debug)]
 pub struct Place {
     root: PathBuf,
 }
 
 impl Place {
-    /// A new one, owned by this process. Saves the settings that will change.
+    /// A new directory, owned by this process. Saves the settings that will change.
     ///
     /// # Errors
     /// Where directories cannot be made.
@@ -68,7 +68,7 @@ impl Place {
         Ok(place)
     }
 
-    /// Those whose owner is gone.
+    /// Directories whose owner is gone.
     ///
     /// # Errors
     /// Where the directory cannot be read.
@@ -77,7 +77,7 @@ impl Place {
         Ok(Self::all()?.into_iter().filter(gone).collect())
     }
 
-    /// Those of all runs.
+    /// Directories of all runs.
     ///
     /// # Errors
     /// Where the directory cannot be read.
@@ -89,12 +89,12 @@ impl Place {
         entries.map(|entry| Ok(Self { root: entry?.path() })).collect()
     }
 
-    /// The process that brought it up, where that is written down.
+    /// The process that started the cluster, where that is recorded.
     pub fn owner(&self) -> Option<Identity> {
         fs::read_to_string(self.root.join("owner")).ok()?.parse().ok()
     }
 
-    /// The directory itself.
+    /// The path of the directory.
     pub fn root(&self) -> &Path {
         &self.root
     }
@@ -104,20 +104,20 @@ impl Place {
         self.root.join(name)
     }
 
-    /// A directory in it, which is made where it is missing.
+    /// A directory in it, which is made if missing.
     ///
     /// # Errors
-    /// The system's.
+    /// Those of the system.
     pub fn dir(&self, name: &str) -> anyhow::Result<PathBuf> {
         let path = self.path(name);
         fs::create_dir_all(&path).with_context(|| path.display().to_string())?;
         Ok(path)
     }
 
-    /// A file in it.
+    /// Writes a file in it; returns its path.
     ///
     /// # Errors
-    /// The system's.
+    /// Those of the system.
     pub fn write(&self, name: &str, content: impl AsRef<[u8]>) -> anyhow::Result<PathBuf> {
         let path = self.path(name);
         if let Some(parent) = path.parent() {
@@ -127,7 +127,7 @@ impl Place {
         Ok(path)
     }
 
-    /// Writes down a process. The name says when it is to be ended: see [`cleaning`].
+    /// Records a process. The name determines when it is ended: see [`cleaning`].
     ///
     /// # Errors
     /// Where the process is gone already.
@@ -136,7 +136,7 @@ impl Place {
         self.write(&format!("processes/{name}"), identity.to_string()).map(drop)
     }
 
-    /// The processes written down that still live.
+    /// The recorded processes that still live.
     pub fn processes(&self) -> Vec<(String, Identity)> {
         let entries = fs::read_dir(self.path("processes")).into_iter().flatten().flatten();
         entries
@@ -148,10 +148,10 @@ impl Place {
             .collect()
     }
 
-    /// Makes a directory outside, on which something is to be mounted; it is removed again at the end.
+    /// Makes a directory outside, as a mount point; it is removed at the end.
     ///
     /// # Errors
-    /// The system's.
+    /// Those of the system.
     pub fn mount_point(&self, path: &str) -> anyhow::Result<()> {
         let mut missing: Vec<&Path> = Path::new(path).ancestors().take_while(|path| !path.exists()).collect();
         missing.reverse();
@@ -174,10 +174,10 @@ impl Place {
         entries.map(|entry| entry.path()).collect()
     }
 
-    /// Ends everything that belongs to this cluster and removes it. With `keep`, its logs stay there.
+    /// Ends everything that belongs to this cluster and removes it. With `keep`, its logs are copied there.
     ///
     /// # Errors
-    /// Where something cannot be removed; what it was is named.
+    /// Names what could not be removed.
     pub fn clear(&self, keep: Option<&Path>) -> anyhow::Result<()> {
         cleaning::end_all(|| self.nodes(), || self.processes(), self.path(FOREIGN).exists())?;
         for line in fs::read_to_string(self.path("sysctls")).unwrap_or_default().lines() {
@@ -186,7 +186,7 @@ impl Place {
                 fs::write(sysctl(name), value).with_context(|| name.to_owned())?;
             }
         }
-        // only what is empty goes, and somebody else may use it by now
+        // only empty directories are removed, and others may use them by now
         self.made().iter().rev().for_each(|path| drop(fs::remove_dir(path)));
         if let Some(target) = keep {
             copy_logs(&self.path("logs"), target)?;

@@ -1,4 +1,4 @@
-//! A program of the cluster: started, written down, paused, killed, started again.
+//! A program of the cluster: started, recorded, paused, killed, restarted.
 
 use std::fs::OpenOptions;
 use std::os::unix::process::CommandExt;
@@ -14,32 +14,32 @@ use crate::identity::Identity;
 use crate::place::Place;
 use crate::wait::{Never, until};
 
-/// What to start.
+/// How to start a program.
 #[derive(Clone, Debug, Default)]
 pub struct Spec {
-    /// Distinct within the cluster; its log is called so.
+    /// Distinct within the cluster; also the name of its log.
     pub name: String,
-    /// The program.
+    /// Path of the executable.
     pub program: PathBuf,
-    /// Its arguments.
+    /// Its command-line arguments.
     pub args: Vec<String>,
-    /// Added to this process' environment.
+    /// Variables added to this process' environment.
     pub env: Vec<(String, String)>,
-    /// Process in whose mount namespace it runs.
+    /// Pid of a process in whose mount namespace it runs.
     pub inside: Option<u32>,
 }
 
 impl Spec {
-    /// With arguments.
+    /// A program with arguments only.
     pub fn new(name: impl Into<String>, program: impl Into<PathBuf>, args: &[String]) -> Self {
         Self { name: name.into(), program: program.into(), args: args.to_vec(), ..Self::default() }
     }
 
-    /// As a command.
+    /// The command that starts it.
     pub fn command(&self) -> Command {
         let mut command = match self.inside {
             Some(holder) => {
-                // replaces itself by the program, so the number stays
+                // replaces itself by the program, so the pid stays the same
                 let mut command = Command::new("nsenter");
                 command.arg(format!("--mount=/proc/{holder}/ns/mnt")).arg("--").arg(&self.program);
                 command
@@ -51,7 +51,7 @@ impl Spec {
     }
 }
 
-/// A program of the cluster.
+/// A started program of the cluster.
 #[derive(Debug)]
 pub struct Process {
     spec: Spec,
@@ -60,7 +60,7 @@ pub struct Process {
 }
 
 impl Process {
-    /// Starts it.
+    /// Starts a program and records it.
     ///
     /// # Errors
     /// Where it cannot be started.
@@ -70,7 +70,7 @@ impl Process {
         Ok(process)
     }
 
-    /// Starts it after it was killed.
+    /// Starts it again after it was killed.
     ///
     /// # Errors
     /// Where it cannot be started.
@@ -78,7 +78,7 @@ impl Process {
         self.start_with(&[])
     }
 
-    /// Starts it after it was killed, with these arguments beside its own.
+    /// Starts it again after it was killed, with these arguments beside its own.
     ///
     /// # Errors
     /// Where it cannot be started.
@@ -88,7 +88,7 @@ impl Process {
         let log = OpenOptions::new().create(true).append(true).open(&path)?;
         let mut command = self.spec.command();
         command.args(more);
-        // a Ctrl-C at the terminal is for us alone
+        // a Ctrl-C at the terminal is for the main process alone
         command.process_group(0).stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log);
         let child = command.spawn().with_context(|| format!("{name}: {:?}", self.spec.program))?;
         self.place.record(name, child.id())?;
@@ -100,7 +100,7 @@ impl Process {
         self.child.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Its number.
+    /// Its pid.
     ///
     /// # Errors
     /// Where it does not run.
@@ -109,7 +109,7 @@ impl Process {
         self.lock().as_ref().map(Child::id).context("not started")
     }
 
-    /// Whether it runs.
+    /// Checks that it runs.
     ///
     /// # Errors
     /// With the end of its log, where it has ended.
@@ -122,7 +122,7 @@ impl Process {
         }
     }
 
-    /// Everything that it has logged.
+    /// Its whole log.
     pub fn log(&self) -> String {
         let path = self.place.path("logs").join(format!("{}.log", self.spec.name));
         std::fs::read(path).map(|bytes| String::from_utf8_lossy(&bytes).into_owned()).unwrap_or_default()
@@ -144,7 +144,7 @@ impl Process {
         Ok(())
     }
 
-    /// Ends it with SIGKILL and waits until it has.
+    /// Ends it with SIGKILL and waits for its end.
     ///
     /// # Errors
     /// Where it did not run.
@@ -157,7 +157,7 @@ impl Process {
         Ok(())
     }
 
-    /// Ends it with SIGTERM and waits until it has.
+    /// Ends it with SIGTERM and waits for its end.
     ///
     /// # Errors
     /// Where it takes too long.

@@ -1,4 +1,4 @@
-//! kerf's own programs and what an administrator applies for them.
+//! kerf's own programs, and the objects that an administrator applies for them.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -12,10 +12,10 @@ use crate::place::Place;
 use crate::process::{Process, Spec};
 use crate::tools::{output, workspace};
 
-/// Applies what `manifests/base` has for a cluster, but for the pods.
+/// Applies the objects of `manifests/base` for a cluster, except the pods.
 ///
 /// # Errors
-/// kubectl's.
+/// Those of kubectl.
 pub fn install(control: &Control) -> anyhow::Result<()> {
     let base = workspace().join("manifests/base");
     let files = [
@@ -34,7 +34,7 @@ pub fn install(control: &Control) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// kerf's own programs.
+/// Paths of kerf's own programs.
 #[derive(Clone, Debug)]
 pub struct Programs {
     extender: PathBuf,
@@ -45,7 +45,7 @@ pub struct Programs {
 }
 
 impl Programs {
-    /// Has cargo build them, for tests or, with `release`, to be measured.
+    /// Builds them with cargo, for tests or, with `release`, for measuring.
     ///
     /// # Errors
     /// Where they do not compile.
@@ -86,12 +86,12 @@ impl Programs {
         })
     }
 
-    /// The plugin.
+    /// Path of the plugin.
     pub fn plugin(&self) -> &Path {
         &self.plugin
     }
 
-    /// Starts the extender with a token of its account, and more flags than it always has.
+    /// Starts the extender with a token of its account, and more flags beside the usual ones.
     ///
     /// # Errors
     /// Where it does not start.

@@ -1,4 +1,4 @@
-//! The programs that a cluster needs: what is missing, and where the rest is.
+//! The programs that a cluster needs: finds them, and names those that are missing.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -16,10 +16,10 @@ const BUILT: [&str; 8] = [
     "containerd",
     "containerd-shim-runc-v2",
 ];
-/// Where Debian has them.
+/// Debian's directory of network plugins.
 pub const NETWORK_PLUGINS: &str = "/usr/lib/cni";
 
-/// Everything found.
+/// Paths of the programs that were found.
 #[derive(Clone, Debug)]
 pub struct Tools {
     built: PathBuf,
@@ -30,7 +30,7 @@ fn home() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))
 }
 
-/// The workspace's directory.
+/// The root of the workspace.
 pub fn workspace() -> PathBuf {
     home().join("../..")
 }
@@ -38,7 +38,7 @@ pub fn workspace() -> PathBuf {
 /// Runs a program to its end and returns what it printed.
 ///
 /// # Errors
-/// With what it said, where it fails.
+/// With its output, where it fails.
 pub fn output(command: &mut Command) -> anyhow::Result<String> {
     let program = command.get_program().to_owned();
     let output = command.output().with_context(|| program.display().to_string())?;
@@ -48,10 +48,10 @@ pub fn output(command: &mut Command) -> anyhow::Result<String> {
 }
 
 impl Tools {
-    /// Looks for all of them.
+    /// Looks for all programs.
     ///
     /// # Errors
-    /// With everything that is missing and how to get it.
+    /// Names all missing programs and how to get them.
     pub fn find() -> anyhow::Result<Self> {
         let mut missing = Vec::new();
         if !rustix::process::geteuid().is_root() {
@@ -76,12 +76,12 @@ impl Tools {
         }
     }
 
-    /// One of the built programs.
+    /// Path of one of the built programs.
     pub fn program(&self, name: &str) -> PathBuf {
         self.built.join(name)
     }
 
-    /// A search path in which all are found, the built ones first.
+    /// A search path in which all are found, the built programs first.
     pub fn path(&self) -> String {
         format!("{}:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", self.built.display())
     }

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::Context;
 
-/// What is waited for cannot happen any more, such as when a program has ended that should run.
+/// The condition cannot become true any more, for example because a program has ended that should run.
 #[derive(Debug)]
 pub struct Never(pub String);
 
@@ -17,7 +17,7 @@ impl fmt::Display for Never {
 
 impl std::error::Error for Never {}
 
-/// Tries again and again until it succeeds.
+/// Repeats an attempt until it succeeds.
 ///
 /// # Errors
 /// The last one, after `limit`; at once where it is [`Never`].
@@ -28,7 +28,7 @@ pub async fn until<T>(
 ) -> anyhow::Result<T> {
     let end = Instant::now() + limit;
     loop {
-        // an attempt that hangs is one that failed
+        // an attempt that hangs counts as failed
         let tried = tokio::time::timeout(Duration::from_secs(15).min(limit), attempt()).await;
         match tried.context("no answer").flatten() {
             Ok(value) => return Ok(value),

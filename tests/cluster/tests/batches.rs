@@ -1,6 +1,6 @@
 //! Equal pods in a row, each of which fills a node. Since 1.35 kube-scheduler can try the next one on the next node of
 //! the first one's list, where filter sees one node and prioritize is not called. With an extender in its configuration
-//! 1.36 does not: this says when that changes.
+//! 1.36 does not; this test fails when that changes.
 //!
 //! There are more nodes here than this machine has: objects without a kubelet, whose pods are bound and never start.
 
@@ -20,21 +20,21 @@ use crate::support::stage::{SOON, Stage};
 
 const NODES: usize = 8;
 
-/// All are placed on nodes of their own, without a pause, though they differ in what the scheduler does not look at.
+/// All are placed on different nodes, without a pause, though they differ in fields that the scheduler ignores.
 pub async fn equal_pods_take_nodes_of_their_own(stage: &Stage<'_>) -> anyhow::Result<()> {
     let nodes: Api<Node> = Api::all(stage.cluster.client.clone());
     for number in 0..NODES {
         paper(stage, &nodes, &format!("paper-{number}")).await?;
     }
     let result = equal(stage).await;
-    // nobody else ends pods that nobody runs
+    // no kubelet ends these pods
     let now = DeleteParams::default().grace_period(0);
     stage.pods().delete_collection(&now, &ListParams::default()).await?;
     nodes.delete_collection(&DeleteParams::default(), &ListParams::default().labels("paper=yes")).await?;
     result
 }
 
-/// A node with cards and without a kubelet.
+/// Creates a node with GPUs and without a kubelet.
 async fn paper(stage: &Stage<'_>, nodes: &Api<Node>, name: &str) -> anyhow::Result<()> {
     let model = stage.cluster.nodes.first().context("no node")?;
     let real = nodes.get(&model.name).await?;
@@ -44,7 +44,7 @@ async fn paper(stage: &Stage<'_>, nodes: &Api<Node>, name: &str) -> anyhow::Resu
         "metadata": {
             "name": name, "labels": { "paper": "yes" }, "annotations": { "inspur.com/gpu-inventory": inventory },
         },
-        // nothing that runs on every node comes here
+        // keeps pods away that run on every node
         "spec": { "taints": [{ "key": "paper", "effect": "NoSchedule" }] },
     });
     nodes.create(&PostParams::default(), &serde_json::from_value(node)?).await?;

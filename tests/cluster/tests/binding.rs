@@ -1,4 +1,4 @@
-//! What the design leans on: what a Binding does, and who may write what.
+//! Behaviour of Kubernetes on which the design relies: what a Binding does, and who may write what.
 
 use anyhow::{Context, bail, ensure};
 use k8s_openapi::api::core::v1::{Event, Node};
@@ -29,13 +29,13 @@ async fn bind(stage: &Stage<'_>, name: &str, uid: &str, annotations: Value) -> R
     stage.pods().create_subresource("binding", name, &PostParams::default(), &body).await
 }
 
-/// Nobody schedules it.
+/// Creates a pod that no scheduler takes.
 async fn waiting(stage: &Stage<'_>, name: &str) -> anyhow::Result<k8s_openapi::api::core::v1::Pod> {
     let draft = pod(name).app("main", 0, 0).annotation("example.com/a", "old").annotation("example.com/b", "kept");
     stage.create(&draft.with("schedulerName", "nobody")).await
 }
 
-/// A binding for another life of the pod is refused as a whole.
+/// A binding with the uid of an earlier pod of the same name is refused as a whole.
 pub async fn a_wrong_uid_writes_nothing(stage: &Stage<'_>) -> anyhow::Result<()> {
     let before = waiting(stage, "wrong").await?;
     let other = "00000000-0000-0000-0000-000000000000";
@@ -46,7 +46,7 @@ pub async fn a_wrong_uid_writes_nothing(stage: &Stage<'_>) -> anyhow::Result<()>
     Ok(())
 }
 
-/// Annotations and the node's name are there together; a second binding is refused.
+/// Annotations and the node's name appear together; a second binding is refused.
 pub async fn annotations_are_merged_with_the_binding(stage: &Stage<'_>) -> anyhow::Result<()> {
     let before = waiting(stage, "right").await?;
     bind(stage, "right", uid(&before)?, json!({ "example.com/a": "new", "example.com/c": "added" })).await?;
@@ -62,7 +62,7 @@ pub async fn annotations_are_merged_with_the_binding(stage: &Stage<'_>) -> anyho
     Ok(())
 }
 
-/// Not even the administrator: not in a new pod, not by a change, not through a binding.
+/// Not even the administrator does: not in a new pod, not by a change, not through a binding.
 pub async fn only_kerf_writes_records(stage: &Stage<'_>) -> anyhow::Result<()> {
     let forged = pod("forged").app("main", 10, 1).annotation("inspur.com/gpu-placement", "{}");
     let isolated = pod("isolated").app("main", 10, 1).annotation("inspur.com/gpu-isolation", "{}");
@@ -83,7 +83,7 @@ pub async fn only_kerf_writes_records(stage: &Stage<'_>) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// With a plugin's own token: its node's inventory and kerf's conditions yes, anything else no.
+/// With a plugin's own token: it can write its node's inventory and kerf's conditions, and nothing else.
 pub async fn a_plugin_changes_its_own_node_only(stage: &Stage<'_>) -> anyhow::Result<()> {
     let token = client(&stage.cluster.place().path("kubeconfig/kerf-plugin-node-1")).await?;
     let events: Api<Event> = Api::namespaced(token.clone(), stage.namespace());
@@ -133,9 +133,9 @@ pub async fn a_plugin_changes_its_own_node_only(stage: &Stage<'_>) -> anyhow::Re
     Ok(())
 }
 
-/// With the component `node-labels` a plugin writes the GPU vendors' labels on its own node, and no others; without it none.
+/// With the component `node-labels` a plugin writes the GPU vendors' labels on its own node only; without it none.
 pub async fn a_plugin_writes_vendors_labels_where_it_is_let(stage: &Stage<'_>) -> anyhow::Result<()> {
-    // what the component does
+    // the same change as the component makes
     let may_label = |value: bool| {
         let patch =
             json!([{ "op": "replace", "path": "/spec/variables/1/expression", "value": value.to_string() }]);

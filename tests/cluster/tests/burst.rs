@@ -8,7 +8,7 @@ use kerf_cluster::wait::until;
 use crate::support::draft::mixed;
 use crate::support::stage::{Stage, phase, runs, unschedulable, why};
 
-/// More than the cards hold: what does not run says why, and no card has room for it.
+/// More than the GPUs hold: every waiting pod has a reason, and no GPU has room for it.
 pub async fn sixty_mixed_pods_at_once(stage: &Stage<'_>) -> anyhow::Result<()> {
     stage.create_all(&mixed(60, 4)).await?;
     let left = until(Duration::from_secs(200), "every pod runs or has a reason not to", async || {
@@ -19,7 +19,7 @@ pub async fn sixty_mixed_pods_at_once(stage: &Stage<'_>) -> anyhow::Result<()> {
         let failed: Vec<String> = pods.iter().filter(|pod| phase(pod) == "Failed").map(why).collect();
         ensure!(failed.is_empty(), "{}", failed.join("; "));
         let left: Vec<_> = pods.into_iter().filter(|pod| !runs(pod)).collect();
-        // the smallest share takes ten units of core, the others of this burst a few more or a whole card
+        // the smallest share takes ten units of core, the others of this burst a few more or a whole GPU
         for node in &stage.cluster.nodes {
             let free = stage.free(&node.name).await?;
             let room = free.iter().any(|free| *free >= 13);
@@ -29,7 +29,7 @@ pub async fn sixty_mixed_pods_at_once(stage: &Stage<'_>) -> anyhow::Result<()> {
         Ok(left)
     })
     .await?;
-    // how many have no room depends on who comes first: where whole cards do, 20 were seen
+    // how many have no room depends on the order: with whole GPUs first, 20 were seen
     ensure!(!left.is_empty() && left.len() < 30, "{} wait", left.len());
     for pod in &left {
         let reason = unschedulable(pod).unwrap_or_default();

@@ -1,4 +1,4 @@
-//! What runs is counted, whatever its annotations say, and several containers fit where any arrangement of them fits.
+//! Running pods are counted whatever their annotations, and several containers fit where any arrangement of them fits.
 
 use std::time::Duration;
 
@@ -11,7 +11,7 @@ use crate::support::draft::{Draft, pod};
 use crate::support::policy::noted_only;
 use crate::support::stage::{SOON, Stage, phase, why};
 
-/// Every annotation of the user's, with a value that a new pod would be refused for.
+/// Every annotation that users set, with a value for which a new pod would be refused.
 const SPOILED: [(&str, &str); 4] = [
     ("inspur.com/gpu-policy", "x"),
     ("inspur.com/vcuda-core-limit", "80%"),
@@ -19,8 +19,8 @@ const SPOILED: [(&str, &str); 4] = [
     ("inspur.com/gpu-shares", "same-card"),
 ];
 
-/// A pod of before the policy, or in a cluster without it: it runs, its annotations become invalid, and the extender
-/// starts anew. Its GPU is not given to another.
+/// A pod from before the policy, or in a cluster without it: it runs, its annotations become invalid, and the extender
+/// restarts. Its GPU is not given to another pod.
 pub async fn a_spoiled_annotation_frees_no_card(stage: &Stage<'_>) -> anyhow::Result<()> {
     let node = &stage.cluster.nodes[0];
     let cards = node.cards.uuids().len();
@@ -48,7 +48,7 @@ pub async fn a_spoiled_annotation_frees_no_card(stage: &Stage<'_>) -> anyhow::Re
             Ok(())
         })
         .await?;
-        // one of them waits, and nobody failed
+        // one of them waits, and none failed
         let pods = stage.list().await?;
         let waiting: Vec<_> = pods.iter().filter(|pod| phase(pod) == "Pending").collect();
         ensure!(waiting.len() == 1, "{} wait", waiting.len());

@@ -1,4 +1,4 @@
-//! The pods of `examples/pods` do on real Kubernetes what their comments say.
+//! The pods of `examples/pods` behave on real Kubernetes as their comments say.
 
 use std::collections::BTreeSet;
 
@@ -9,7 +9,7 @@ use kerf_limiter_contract::path;
 
 use crate::support::stage::{SOON, Stage, annotation, uid};
 
-/// The lineage's two examples, a share with a limit and two whole cards, are among them.
+/// gpu-manager's two examples, a share with a limit and two whole GPUs, are among them.
 pub async fn all_run_with_what_they_were_promised(stage: &Stage<'_>) -> anyhow::Result<()> {
     let control = &stage.cluster.control;
     let directory = workspace().join("examples/pods");
@@ -29,7 +29,7 @@ pub async fn all_run_with_what_they_were_promised(stage: &Stage<'_>) -> anyhow::
         let uuids: Vec<&str> = grant.gpus.ids().map(|id| id.as_str()).collect();
         ensure!(uuids.len() == cards, "{name} has {} cards", uuids.len());
         let node = stage.cluster.node(placement.node.as_str())?;
-        // what the container itself finds
+        // what the container itself sees
         let found = control.kubectl(&["exec", &namespace, name, "--", "kerf-probe"])?;
         let lines: BTreeSet<&str> = found.lines().collect();
         let visible = format!("env NVIDIA_VISIBLE_DEVICES={}", uuids.join(","));
@@ -47,7 +47,7 @@ pub async fn all_run_with_what_they_were_promised(stage: &Stage<'_>) -> anyhow::
             .map(|index| format!("{} character 1:3 666 ok", Cards::device(index).display()))
             .collect();
         ensure!(devices == wanted, "{name}: {devices:?}, not {wanted:?}");
-        // a share has its limits, of which it can write its state alone; whole cards have none
+        // a share has its limits files, of which only the state is writable; whole GPUs have none
         let mounts = lines.iter().filter_map(|line| line.strip_prefix("mount ")?.split_once(' '));
         let mounted: BTreeSet<(&str, bool)> = mounts
             .filter(|(target, _)| target.contains("kerf") || target.contains("preload"))
@@ -57,7 +57,7 @@ pub async fn all_run_with_what_they_were_promised(stage: &Stage<'_>) -> anyhow::
         let wanted = if name == "share" { limits.into_iter().collect() } else { BTreeSet::new() };
         ensure!(mounted == wanted, "{name}: {mounted:?}, not {wanted:?}");
         ensure!(!found.contains("LD_LIBRARY_PATH"), "{name}: the library path is replaced");
-        // what it printed at its start
+        // the output from its start
         let pod = stage.pods().get(name).await?;
         let log = node.container_log(stage.namespace(), name, uid(&pod)?, container)?;
         ensure!(log == format!("GPUs: {}", uuids.join(",")), "{name} printed {log:?}");

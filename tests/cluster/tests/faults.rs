@@ -1,4 +1,4 @@
-//! Something breaks in the middle of a burst. Afterwards all pods run, all parties agree, and nothing is lost.
+//! A part fails in the middle of a burst. Afterwards all pods run, all parties agree, and nothing is lost.
 
 use std::time::Duration;
 
@@ -30,7 +30,7 @@ async fn burst(stage: &Stage<'_>) -> anyhow::Result<()> {
     .await
 }
 
-/// All run, on cards of which all know.
+/// Waits until all run, on GPUs on which all parties agree.
 async fn recovered(stage: &Stage<'_>) -> anyhow::Result<()> {
     recovered_with(stage, PODS).await
 }
@@ -42,7 +42,7 @@ async fn recovered_with(stage: &Stage<'_>, pods: usize) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Killed, gone for a while, started.
+/// Kills a process and starts it again after a while.
 async fn outage(process: &Process, length: Duration) -> anyhow::Result<()> {
     process.kill()?;
     tokio::time::sleep(length).await;
@@ -55,8 +55,8 @@ pub async fn extender_killed(stage: &Stage<'_>) -> anyhow::Result<()> {
     recovered(stage).await
 }
 
-/// kubelet rejects for good what it admits while no plugin is connected, whatever the plugin does. Such a pod says
-/// so, holds nothing, and whoever made it makes another.
+/// kubelet permanently rejects pods that it admits while no plugin is connected, whatever the plugin does. Such a pod
+/// has that reason and holds nothing, and its owner creates another.
 pub async fn plugin_killed(stage: &Stage<'_>) -> anyhow::Result<()> {
     burst(stage).await?;
     for node in &stage.cluster.nodes {
@@ -72,7 +72,7 @@ pub async fn plugin_killed(stage: &Stage<'_>) -> anyhow::Result<()> {
         .await?;
         if phase(&pod) == "Failed" {
             let message = why(&pod);
-            // not one of the plugin's own refusals
+            // none of these is one of the plugin's own refusals
             let absent = ["no healthy devices present", "code = Unavailable", "code = Canceled"];
             ensure!(absent.iter().any(|text| message.contains(text)), "{message}");
             stage.pods().delete(&draft.name, &DeleteParams::default()).await?;
@@ -82,10 +82,10 @@ pub async fn plugin_killed(stage: &Stage<'_>) -> anyhow::Result<()> {
     recovered(stage).await
 }
 
-/// For some seconds: long enough that more pods are bound to the node, and that whoever tries in vain to reach
-/// kubelet has slowed down.
+/// For some seconds: long enough that more pods are bound to the node, and that clients that fail to reach
+/// kubelet have slowed down.
 pub async fn kubelet_killed(stage: &Stage<'_>) -> anyhow::Result<()> {
-    // something is allocated on every node, which brings kubelet's books up to date
+    // an allocation on every node brings kubelet's books up to date
     for node in &stage.cluster.nodes {
         stage.create(&pod(format!("first-{}", node.name)).app("main", 5, 3).on(&node.name)).await?;
     }
@@ -97,8 +97,8 @@ pub async fn kubelet_killed(stage: &Stage<'_>) -> anyhow::Result<()> {
     recovered_with(stage, PODS + stage.cluster.nodes.len()).await
 }
 
-/// kubelet strikes ended pods off its books when it next allocates something, and after a start it serves the first
-/// pods from the books as they were written last.
+/// kubelet removes ended pods from its books at its next allocation, and after a restart it serves the first
+/// pods from the books as they were last written.
 pub async fn kubelet_killed_after_pods_ended(stage: &Stage<'_>) -> anyhow::Result<()> {
     let [node, ..] = stage.cluster.nodes.as_slice() else { anyhow::bail!("no node") };
     let cards = node.cards.uuids().len();
@@ -112,7 +112,7 @@ pub async fn kubelet_killed_after_pods_ended(stage: &Stage<'_>) -> anyhow::Resul
     stage.all_run(0, SOON).await?;
     stage.all_free().await?;
     stage.agreed().await?;
-    // the plugin has kubelet write them anew, a moment after
+    // the plugin makes kubelet write them again, a moment later
     until(SOON, "kubelet's books are without them", async || {
         let books = checkpoint(node)?;
         ensure!(books.is_empty(), "{:?} are in them", books.keys());
@@ -157,12 +157,12 @@ pub async fn etcd_killed(stage: &Stage<'_>) -> anyhow::Result<()> {
     recovered(stage).await
 }
 
-/// A token ends with its pod. The node's pods wait then, and none fails; with another token they run.
+/// A token ends with its pod. The node's pods then wait, and none fails; with another token they run.
 pub async fn plugin_token_refused(stage: &Stage<'_>) -> anyhow::Result<()> {
     const PODS: usize = 6;
     let (node, _) = stage.two_nodes()?;
     let waited = wait_while_refused(stage, node, PODS).await;
-    // whatever came of it: the tests that follow need the plugin
+    // whatever the result: the tests that follow need the plugin
     stage.cluster.plugin_token(&node.name).await?;
     waited?;
     stage.all_run(PODS, LIMIT).await?;
@@ -170,11 +170,11 @@ pub async fn plugin_token_refused(stage: &Stage<'_>) -> anyhow::Result<()> {
     stage.agreed().await.map(drop)
 }
 
-/// Takes the plugin's token away, and creates so many pods, which wait.
+/// Invalidates the plugin's token, and creates pods, which wait.
 async fn wait_while_refused(stage: &Stage<'_>, node: &Node, pods: usize) -> anyhow::Result<()> {
     let (control, cluster) = (&stage.cluster.control, stage.cluster);
     control.kubectl(&["delete", "pod", &format!("kerf-plugin-{}", node.name), "--namespace=kerf-system"])?;
-    // until it ends, a watch is not asked for its token again
+    // an open watch is not asked for its token again until it ends
     outage(&control.api, Duration::from_secs(1)).await?;
     until(LIMIT, "the plugin says that it is refused", async || {
         let answer = reqwest::get(format!("http://127.0.0.1:{}/readyz", node.ports.plugin)).await?;
@@ -189,7 +189,7 @@ async fn wait_while_refused(stage: &Stage<'_>, node: &Node, pods: usize) -> anyh
         Ok(())
     })
     .await?;
-    // the API server was away: until the scheduler sees the Node again as it is, it binds what kubelet rejects
+    // the API server was away: until the scheduler sees the current Node, it binds pods that kubelet rejects
     until(SOON, "the scheduler sees it", async || {
         stage.create(&pod("first").app("main", 20, 10).on(&node.name)).await?;
         let waits = until(SOON, "it is decided", async || judged(&stage.pods().get("first").await?)).await?;
@@ -215,7 +215,7 @@ async fn wait_while_refused(stage: &Stage<'_>, node: &Node, pods: usize) -> anyh
     .await
 }
 
-/// Whether a pod waits that the scheduler has judged, or else has failed.
+/// Whether a pod waits after an attempt of the scheduler; an error if it failed.
 fn judged(pod: &Pod) -> anyhow::Result<bool> {
     let conditions = pod.status.as_ref().and_then(|status| status.conditions.as_ref());
     let refused = conditions.into_iter().flatten().any(|c| c.type_ == "PodScheduled" && c.status == "False");

@@ -1,4 +1,4 @@
-//! Cards come back when pods end, however they end, and stay while they do not.
+//! GPUs are freed when pods end, however they end, and stay taken while they do not.
 
 use anyhow::ensure;
 use k8s_openapi::api::core::v1::Pod;
@@ -57,7 +57,7 @@ fn restarts(pod: &Pod) -> i32 {
     pod.status.iter().flat_map(|status| status.container_statuses.iter().flatten()).map(|c| c.restart_count).sum()
 }
 
-/// Another process, the same card; nobody else gets it in between.
+/// Another process, the same GPU; no other pod gets it in between.
 pub async fn a_restarted_container_keeps_its_card(stage: &Stage<'_>) -> anyhow::Result<()> {
     stage.create(&pod("restarts").app("main", 60, 3)).await?;
     stage.all_run(1, SOON).await?;

@@ -15,7 +15,7 @@ const GATES: &str = "--feature-gates=GenericWorkload=true,GangScheduling=true";
 const SERVED: &str = "--runtime-config=scheduling.k8s.io/v1alpha2=true";
 const GROUPS: [&str; 2] = ["x", "y"];
 
-/// Two groups of as many whole cards as the second node has, their pods created in turn: one of them runs, then the other.
+/// Two groups of as many whole GPUs as the second node has, their pods created in turn: one group runs, then the other.
 pub async fn two_do_not_lock_each_other(stage: &Stage<'_>) -> anyhow::Result<()> {
     let control = &stage.cluster.control;
     let restart = |gates: &[&str], served: &[&str]| {
@@ -26,11 +26,11 @@ pub async fn two_do_not_lock_each_other(stage: &Stage<'_>) -> anyhow::Result<()>
     };
     restart(&[GATES], &[SERVED])?;
     let result = one_after_the_other(stage).await;
-    // what no other test's API server knows must be gone before it starts
+    // pods that other tests' API servers do not know must be gone before the restart
     let pods =
         stage.pods().delete_collection(&DeleteParams::default().grace_period(2), &ListParams::default()).await;
     let namespace = format!("--namespace={}", stage.namespace());
-    // the controller that would take their finalizer away knows nothing of them
+    // the controller that would remove their finalizer does not know them
     let groups = GROUPS.into_iter().try_for_each(|group| {
         let none = r#"{"metadata":{"finalizers":null}}"#;
         control.kubectl(&["delete", "podgroup", group, &namespace, "--wait=false"])?;
@@ -68,7 +68,7 @@ async fn one_after_the_other(stage: &Stage<'_>) -> anyhow::Result<()> {
     let file = stage.cluster.place().write("groups.json", list)?;
     control.kubectl(&["create", "-f", &file.display().to_string()])?;
     let first = running(stage, count).await?;
-    // whole, and none of the other
+    // the whole group runs, and no pod of the other
     for number in 0..count {
         stage.pods().delete(&format!("{first}-{number}"), &DeleteParams::default()).await?;
     }
@@ -77,7 +77,7 @@ async fn one_after_the_other(stage: &Stage<'_>) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Waits until all pods of one group run, and returns which it is.
+/// Waits until all pods of one group run; returns its name.
 async fn running(stage: &Stage<'_>, count: usize) -> anyhow::Result<String> {
     until(Duration::from_secs(90), "one of the groups runs", async || {
         let pods = stage.list().await?;

@@ -1,4 +1,4 @@
-//! A card falls ill and recovers.
+//! A GPU becomes unhealthy and recovers.
 
 use anyhow::{Context, ensure};
 use k8s_openapi::api::core::v1::{Event, Node};
@@ -18,7 +18,7 @@ async fn allocatable(stage: &Stage<'_>, node: &str, wanted: u64) -> anyhow::Resu
     .await
 }
 
-/// The Node's condition, beside kubelet's own.
+/// Waits for the Node's condition, beside kubelet's own.
 async fn condition(stage: &Stage<'_>, node: &str, status: &str, part: &str) -> anyhow::Result<()> {
     let nodes: Api<Node> = Api::all(stage.cluster.client.clone());
     until(SOON, &format!("the condition of {node} is {status}"), async || {
@@ -45,7 +45,7 @@ async fn told(stage: &Stage<'_>, node: &str, reason: &str) -> anyhow::Result<Str
     .await
 }
 
-/// No new pod lands on it, its own pod stays, and what waits starts by itself once it is well.
+/// No new pod lands on it, its own pod stays, and a waiting pod starts by itself once it is healthy.
 pub async fn an_ill_card_takes_no_pod_until_it_recovers(stage: &Stage<'_>) -> anyhow::Result<()> {
     let node = &stage.cluster.nodes[0];
     let cards = node.cards.uuids().len();
@@ -68,7 +68,7 @@ pub async fn an_ill_card_takes_no_pod_until_it_recovers(stage: &Stage<'_>) -> an
     stage.agreed().await.map(drop)
 }
 
-/// The node's total goes down by the whole card, but what its pod holds still counts as used. So of the 120 units
+/// The node's total goes down by the whole GPU, but the share of its pod still counts as used. So of the 120 units
 /// that are free on the three others kube-scheduler sees 60, which is room for one more pod.
 async fn while_ill(stage: &Stage<'_>, node: &str, cards: usize) -> anyhow::Result<()> {
     allocatable(stage, node, (cards as u64 - 1) * 100).await?;

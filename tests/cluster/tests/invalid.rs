@@ -39,7 +39,7 @@ pub async fn requests_stay_pending_with_the_rule_in_an_event(stage: &Stage<'_>) 
         ensure!(phase(&object) == "Pending", "{} is {}", draft.name, phase(&object));
         ensure!(object.spec.is_some_and(|spec| spec.node_name.is_none()), "{} is bound", draft.name);
     }
-    // more than any card has is no mistake in form, but no node can ever take it
+    // more than any GPU has is valid in form, but no node can ever take it
     stage.create(&pod("large").app("main", 50, 100_000)).await?;
     stage.event("large", "vcuda-memory").await?;
     stage.phase("valid", &["Running"]).await?;

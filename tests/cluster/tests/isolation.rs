@@ -1,4 +1,5 @@
-//! What a container can take of its card, through what kubelet itself mounted into it; and what the host sees.
+//! How much of its GPU a container can take, through the files that kubelet itself mounted into it; and what the host
+//! sees.
 
 use anyhow::{Context, ensure};
 use kerf_cluster::cards::MEMORY_MIB;
@@ -8,11 +9,11 @@ use serde_json::json;
 use crate::support::draft::pod;
 use crate::support::stage::{SOON, Stage, annotation, uid};
 
-/// Half a card's compute and 7.5 GiB of its 24, as in the lineage's example.
+/// Half a GPU's compute and 7.5 GiB of its 24, as in gpu-manager's example.
 const SHARE_MIB: u64 = 30 * 256;
 
-/// The program sees its share as the card, gets all of it and then CUDA's out-of-memory error, and a second one in the
-/// same container gets nothing. It is an ordinary program: it names no library of kerf.
+/// The program sees its share as the whole GPU, gets all of it and then CUDA's out-of-memory error, and a second one in
+/// the same container gets nothing. It is an ordinary program, without any reference to a library of kerf.
 pub async fn a_share_is_all_the_memory_that_a_program_finds(stage: &Stage<'_>) -> anyhow::Result<()> {
     let card = json!([
         { "name": "STANDIN_CARD", "value": "/tmp/card" }, { "name": "STANDIN_CARD_MIB", "value": MEMORY_MIB.to_string() },
@@ -44,12 +45,12 @@ pub async fn a_share_is_all_the_memory_that_a_program_finds(stage: &Stage<'_>) -
         }
     }
     let namespace = format!("--namespace={}", stage.namespace());
-    // a program with no environment but what stands in for the driver is in the same container
+    // a program without environment, except for the stand-in driver's, is in the same container
     let bare = "exec env -i STANDIN_CARD=$STANDIN_CARD NVIDIA_VISIBLE_DEVICES=$NVIDIA_VISIBLE_DEVICES kerf-cuda";
     let second = stage.cluster.control.kubectl(&["exec", &namespace, "half", "--", "sh", "-c", bare])?;
     ensure!(second.contains(&format!("shown {SHARE_MIB} MiB")), "{second}");
     ensure!(second.contains("taken 0 MiB\nthen error 2"), "{second}");
-    // and can change none of what holds it
+    // the container cannot change the files that limit it
     for file in ["/etc/kerf/limits", "/etc/ld.so.preload", "/usr/lib/kerf/libkerf_limiter.so"] {
         let script = format!("echo x >{file} || rm -f {file} || echo refused");
         let tried = stage.cluster.control.kubectl(&["exec", &namespace, "half", "--", "sh", "-c", &script])?;
@@ -58,8 +59,8 @@ pub async fn a_share_is_all_the_memory_that_a_program_finds(stage: &Stage<'_>) -
     Ok(())
 }
 
-/// Has the host see a process of a container that holds more than its share and that no limiter knows, until the pod's
-/// owner has heard of both.
+/// Makes the host see a process of a container that holds more than its share and that no limiter knows; waits until
+/// the pod has an event for both.
 pub async fn breach(stage: &Stage<'_>, pod: &str, container: &str) -> anyhow::Result<()> {
     let object = stage.pods().get(pod).await?;
     let node = object.spec.as_ref().and_then(|spec| spec.node_name.clone()).context("no node")?;

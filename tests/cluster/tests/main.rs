@@ -1,9 +1,9 @@
 //! kerf's promises on real Kubernetes. One cluster serves all tests, one after the other, each in a namespace of its
-//! own; a test that leaves a card in use has failed. `cargo test -p kerf-cluster -- NAME` runs those whose name has
-//! NAME in it.
+//! own; a test that leaves a GPU in use has failed. `cargo test -p kerf-cluster -- NAME` runs the tests whose name
+//! contains NAME.
 //!
-//! Where the cluster's programs or root's rights are missing, nothing runs and that is said; with
-//! `KERF_CLUSTER=required` it is an error, and with `KERF_CLUSTER=off` nothing is tried.
+//! Where the cluster's programs or root rights are missing, nothing runs and a message says so; with
+//! `KERF_CLUSTER=required` that is an error, and with `KERF_CLUSTER=off` nothing is tried.
 
 mod batches;
 mod binding;
@@ -87,12 +87,12 @@ const TESTS: &[Test] = tests! {
     waiting: a_pause_during_the_bindings_costs_nobody_its_card the_end_of_a_lost_binding_is_told_to_who_waits
         a_nominated_pod_keeps_its_card a_pod_that_waits_for_its_volume_keeps_its_card;
     rights: no_more_than_is_used;
-    // these start the API server anew, which refuses everybody for a moment
+    // these restart the API server, which refuses all clients for a moment
     faults: plugin_token_refused;
     groups: two_do_not_lock_each_other;
 };
 
-/// No test takes longer.
+/// The longest time of a test.
 const LIMIT: Duration = Duration::from_secs(300);
 
 fn main() -> ExitCode {
@@ -139,7 +139,7 @@ fn run(tools: &Tools, chosen: &[&Test]) -> anyhow::Result<()> {
     let options =
         Options { audit: true, log: "info,kerf_plugin=debug,kerf_extender=debug".into(), ..Options::default() };
     let cluster = runtime.block_on(Cluster::up(tools, &programs, &options))?;
-    // kubelets, containers and timers are not ours: what fails is tried once more, and said so whatever comes of it
+    // kubelets, containers and timers are not ours: a failed test is tried once more, and that is always printed
     let mut failed: Vec<&Test> =
         chosen.iter().copied().filter(|test| !passes(&runtime, test, "", &cluster)).collect();
     if !failed.is_empty() {
@@ -155,7 +155,7 @@ fn run(tools: &Tools, chosen: &[&Test]) -> anyhow::Result<()> {
     if failed.is_empty() { Ok(()) } else { Err(anyhow!("failed: {}; logs: {}", failed.join(", "), logs.display())) }
 }
 
-/// Runs a test, and says how it went. `mark` makes the name of its namespace another one.
+/// Runs a test, and prints the result. `mark` makes its namespace's name different.
 fn passes(runtime: &tokio::runtime::Runtime, test: &Test, mark: &str, cluster: &Cluster) -> bool {
     let began = Instant::now();
     let attempt = catch_unwind(AssertUnwindSafe(|| runtime.block_on(perform(test, mark, cluster))));

@@ -16,7 +16,7 @@ use serde_json::Value;
 use crate::support::draft::mixed;
 use crate::support::stage::{SOON, Stage};
 
-/// Prometheus' own linter has nothing to say about either program's metrics.
+/// Prometheus' own linter has no complaint about either program's metrics.
 pub async fn promtool_is_content(stage: &Stage<'_>) -> anyhow::Result<()> {
     stage.create_all(&mixed(8, 1)).await?;
     stage.all_run(8, SOON).await?;
@@ -43,7 +43,7 @@ pub async fn promtool_is_content(stage: &Stage<'_>) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// What is committed on each card and what each container was given is what the audit finds; a pod that is gone
+/// The commitments of each GPU and the shares of each container equal the audit's; a pod that is gone
 /// takes its series with it.
 pub async fn queries_return_what_the_audit_finds(stage: &Stage<'_>) -> anyhow::Result<()> {
     stage.create_all(&mixed(14, 1)).await?;

@@ -1,4 +1,4 @@
-//! Several plugins on one node: what happens to one, or to kubelet, costs the others nothing.
+//! Several plugins on one node: a failure of one, or of kubelet, does not affect the others.
 
 use anyhow::{Context, ensure};
 use k8s_openapi::api::core::v1::Pod;
@@ -12,14 +12,14 @@ use crate::support::offer::{Offer, asks};
 use crate::support::seen::Seen;
 use crate::support::stage::{SOON, Stage, runs, why};
 
-/// The container `main` of a pod: its id, and how often it was started again.
+/// The container `main` of a pod: its id, and its number of restarts.
 fn life(pod: &Pod) -> anyhow::Result<(String, i32)> {
     let statuses = pod.status.as_ref().and_then(|status| status.container_statuses.as_ref());
     let status = statuses.and_then(|statuses| statuses.first()).context("no container")?;
     Ok((status.container_id.clone().context("no container id")?, status.restart_count))
 }
 
-/// A pod that must run on, with what it has.
+/// A pod that must keep running with the same devices.
 #[derive(Debug)]
 struct Resident {
     name: String,
@@ -39,7 +39,7 @@ impl Resident {
         .with_context(|| why(&pod))
     }
 
-    /// It is the same container, and has the same now.
+    /// Checks that it is the same container with the same devices.
     async fn stayed(&self, stage: &Stage<'_>) -> anyhow::Result<()> {
         let pod = stage.pods().get(&self.name).await?;
         ensure!(runs(&pod), "{}", why(&pod));
@@ -56,7 +56,7 @@ impl Resident {
     }
 }
 
-/// Ends a pod's container; the one that comes after it has the same.
+/// Ends a pod's container; the next one has the same devices.
 async fn restarted(stage: &Stage<'_>, resident: &mut Resident) -> anyhow::Result<()> {
     stage.kill_container(&stage.pods().get(&resident.name).await?)?;
     resident.life = until(SOON, &format!("{} was started again", resident.name), async || {
@@ -69,7 +69,7 @@ async fn restarted(stage: &Stage<'_>, resident: &mut Resident) -> anyhow::Result
     resident.stayed(stage).await
 }
 
-/// AMD's and Intel's cards, two of each, offered by a process each, beside `vcuda`.
+/// AMD's and Intel's GPUs, two of each, offered by a process each, beside `vcuda`.
 pub async fn a_process_that_dies_costs_the_other_nothing(stage: &Stage<'_>) -> anyhow::Result<()> {
     let [node, ..] = stage.cluster.nodes.as_slice() else { anyhow::bail!("no node") };
     let tree = Tree::new(json!({ "cards": [
@@ -105,7 +105,7 @@ pub async fn a_process_that_dies_costs_the_other_nothing(stage: &Stage<'_>) -> a
     let told = first.doctor(1).await?;
     ensure!(told.contains("trouble: ") && told.contains(amd), "doctor: {told}");
     second.doctor(0).await?;
-    // the other one goes on serving, and a container that starts again needs nobody
+    // the other one goes on serving, and a container that restarts needs no plugin
     stage.create(&asks("intel-meanwhile", node, &[(intel, 1)])).await?;
     residents.push(Resident::of(stage, "intel-meanwhile").await?);
     restarted(stage, residents.first_mut().context("nobody")?).await?;
@@ -120,7 +120,7 @@ pub async fn a_process_that_dies_costs_the_other_nothing(stage: &Stage<'_>) -> a
     for resident in &residents {
         resident.stayed(stage).await?;
     }
-    // no card was given twice
+    // no GPU was given twice
     for (one, other) in [("amd", "amd-after"), ("intel", "intel-meanwhile")] {
         let cards = |name: &str| -> Vec<String> {
             let own = residents.iter().filter(|resident| resident.name == name);
@@ -134,7 +134,7 @@ pub async fn a_process_that_dies_costs_the_other_nothing(stage: &Stage<'_>) -> a
     stage.agreed().await.map(drop)
 }
 
-/// Every profile registers again with a kubelet that starts anew, what runs keeps what it has, and what comes is served.
+/// Every profile registers again with a restarted kubelet, running pods keep their devices, and new pods are served.
 pub async fn all_profiles_survive_a_kubelet_restart(stage: &Stage<'_>) -> anyhow::Result<()> {
     let (first, second) = stage.two_nodes()?;
     let tree = Tree::new(json!({ "cards": [
@@ -196,7 +196,7 @@ pub async fn all_profiles_survive_a_kubelet_restart(stage: &Stage<'_>) -> anyhow
     for (draft, before) in after.iter().zip(&residents) {
         let new = Resident::of(stage, &draft.name).await?;
         before.stayed(stage).await?;
-        // there is one card of each vendor, of which both have a share
+        // there is one GPU of each vendor, of which both have a share
         if ["amd", "intel", "nvidia"].iter().any(|name| draft.name.starts_with(name)) {
             ensure!(new.seen.devices == before.seen.devices, "{}: {:?}", new.name, new.seen.devices);
         }

@@ -11,7 +11,7 @@ use kube::api::DeleteParams;
 use crate::support::draft::{mixed, pod};
 use crate::support::stage::{SOON, Stage};
 
-/// Its pods go with it, its cards with their pods; when it is back, its cards are as good as new.
+/// Its pods go with it, and so do their commitments; when it returns, its GPUs are all free.
 pub async fn a_node_is_removed_and_returns(stage: &Stage<'_>) -> anyhow::Result<()> {
     let (first, second) = stage.two_nodes()?;
     stage.create(&pod("here").app("main", 40, 4).on(&first.name)).await?;
@@ -29,7 +29,7 @@ pub async fn a_node_is_removed_and_returns(stage: &Stage<'_>) -> anyhow::Result<
         Ok(())
     })
     .await?;
-    // what comes meanwhile goes elsewhere
+    // pods that come meanwhile go elsewhere
     stage.create(&pod("meanwhile").app("main", 70, 4)).await?;
     stage.phase("meanwhile", &["Running"]).await?;
     // the controller for orphaned pods takes its time

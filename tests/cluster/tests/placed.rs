@@ -1,5 +1,6 @@
-//! Shares by count that the extender places: the real kubelet takes the ids that it is steered to, and what it chose alone
-//! is recorded. The scheduler is played here, as the cluster's own is not told of such resources; all else is real.
+//! Shares by count that the extender places: the real kubelet takes the ids to which it is steered, and its own choices
+//! are recorded. The test acts as the scheduler, since the cluster's own does not know these resources; all else is
+//! real.
 
 use std::collections::BTreeSet;
 
@@ -19,7 +20,7 @@ use crate::support::stage::{SOON, Stage, annotation, uid};
 
 const SHARED: &str = "deepomatic.com/shared-gpu";
 
-/// Two cards of four shares: pods of two shares are on one card each, the second beside the first, although the node's
+/// Two GPUs of four shares: pods of two shares are on one GPU each, the second beside the first, although the node's
 /// own order would take a share of either.
 pub async fn kubelet_takes_the_cards_that_the_extender_chose(stage: &Stage<'_>) -> anyhow::Result<()> {
     let node = stage.cluster.nodes.first().context("no node")?;
@@ -34,7 +35,7 @@ pub async fn kubelet_takes_the_cards_that_the_extender_chose(stage: &Stage<'_>) 
     }
     ensure!(cards.iter().all(|cards| cards.len() == 1), "of several cards: {cards:?}");
     ensure!(cards[0] == cards[1] && cards[2] == cards[3] && cards[1] != cards[2], "{cards:?}");
-    // another scheduler binds a pod, and writes no record
+    // another scheduler binds a pod, without a record
     stage.pods().delete("four", &DeleteParams::default()).await?;
     gone(stage, &["four"]).await?;
     let stray = stage.create(&asks("stray")).await?;
@@ -44,7 +45,7 @@ pub async fn kubelet_takes_the_cards_that_the_extender_chose(stage: &Stage<'_>) 
     });
     let _: Value = stage.pods().create_subresource("binding", "stray", &PostParams::default(), &binding).await?;
     ensure!(settled(stage, node, "stray").await? == cards[3], "the only card with room");
-    // before their cards go
+    // before their GPUs go
     for name in ["one", "two", "three", "stray"] {
         stage.pods().delete(name, &DeleteParams::default()).await?;
     }
@@ -57,7 +58,7 @@ fn asks(name: &str) -> Draft {
     pod(name).app("main", 0, 0).asks(SHARED, 2).with("schedulerName", "nobody")
 }
 
-/// What kube-scheduler asks once it has decided.
+/// The call that kube-scheduler makes once it has decided.
 async fn bind(stage: &Stage<'_>, pod: &Pod, node: &str) -> anyhow::Result<()> {
     let url = format!("http://127.0.0.1:{}/scheduler/bind", stage.cluster.control.ports.extender);
     let body = json!({
@@ -79,8 +80,8 @@ async fn gone(stage: &Stage<'_>, names: &[&str]) -> anyhow::Result<()> {
     .await
 }
 
-/// Waits until the node has confirmed the pod. The cards that its container has, which are those of its record and of
-/// kubelet's ids.
+/// Waits until the node has confirmed the pod. Returns its container's GPUs, after checking that they are those of its
+/// record and of kubelet's ids.
 async fn settled(stage: &Stage<'_>, node: &Node, name: &str) -> anyhow::Result<BTreeSet<u32>> {
     let running = stage.phase(name, &["Running"]).await?;
     let seen = stage.seen(&running).await?.nvidia();
@@ -104,7 +105,7 @@ async fn settled(stage: &Stage<'_>, node: &Node, name: &str) -> anyhow::Result<B
     Ok(seen)
 }
 
-/// Waits until kubelet and the extender know of the shares.
+/// Waits until kubelet and the extender know the shares.
 async fn offered(stage: &Stage<'_>, node: &Node, instead: &Instead<'_>) -> anyhow::Result<()> {
     until(SOON, &format!("{} offers shares", node.name), async || {
         instead.plugin.check()?;

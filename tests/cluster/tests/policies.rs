@@ -1,4 +1,4 @@
-//! What the admission policies keep: what users asked for, who chooses a node, and what kerf's own accounts may write.
+//! What the admission policies protect: users' requests, the choice of a node, and the writes of kerf's own accounts.
 
 use std::path::PathBuf;
 
@@ -21,7 +21,7 @@ const EXTENDER: &str = "system:serviceaccount:kerf-system:kerf-extender";
 const USERS: [&str; 4] =
     ["inspur.com/vcuda-core-limit", "inspur.com/gpu-policy", "inspur.com/isolation", "inspur.com/gpu-shares"];
 
-/// Speaks to the API server in another's name, which the administrator may.
+/// Impersonates a user at the API server, which the administrator may.
 async fn acting(stage: &Stage<'_>, user: &str, groups: &[&str]) -> anyhow::Result<Client> {
     let place = stage.cluster.place();
     let mut config: Value = serde_json::from_str(&std::fs::read_to_string(place.path("kubeconfig/admin"))?)?;
@@ -31,14 +31,14 @@ async fn acting(stage: &Stage<'_>, user: &str, groups: &[&str]) -> anyhow::Resul
     client(&place.write(&file, config.to_string())?).await
 }
 
-/// Somebody who may do in this namespace what users of a cluster usually may.
+/// A user with the usual rights of a cluster's users in this namespace.
 pub async fn tenant(stage: &Stage<'_>) -> anyhow::Result<Client> {
     let namespace = format!("--namespace={}", stage.namespace());
     let grant = ["create", "rolebinding", "tenant", "--clusterrole=edit", "--user=tenant", &namespace];
     stage.cluster.control.kubectl(&grant)?;
     let tenant = acting(stage, "tenant", &["system:authenticated"]).await?;
     let pods: Api<Pod> = Api::namespaced(tenant.clone(), stage.namespace());
-    // the role is put together by a controller, and the grant is seen a moment later
+    // a controller aggregates the role, and the grant takes effect a moment later
     until(SOON, "the tenant may create pods", async || {
         pods.create(&dry(), &object(&pod("probe").app("main", 0, 0))?).await.map(drop).map_err(Into::into)
     })
@@ -64,7 +64,7 @@ fn denied<T>(result: Result<T, kube::Error>, with: &str, what: &str) -> anyhow::
     Ok(())
 }
 
-/// Free while the pod waits; from its binding on they stay, also while it ends and after.
+/// Annotations can change while the pod waits; from its binding on they are fixed, also while it ends and after.
 pub async fn what_users_ask_for_is_fixed_once_a_pod_is_bound(stage: &Stage<'_>) -> anyhow::Result<()> {
     let pods: Api<Pod> = Api::namespaced(tenant(stage).await?, stage.namespace());
     let params = PatchParams::default();
@@ -109,7 +109,7 @@ pub async fn what_users_ask_for_is_fixed_once_a_pod_is_bound(stage: &Stage<'_>) 
     Ok(())
 }
 
-/// Whatever else of a pod its user may write: no way to it carries an annotation of kerf's past the policies.
+/// Whatever other parts of a pod its user may write: none of them carries an annotation of kerf's past the policies.
 pub async fn no_subresource_carries_an_annotation(stage: &Stage<'_>) -> anyhow::Result<()> {
     let pods: Api<Pod> = Api::namespaced(tenant(stage).await?, stage.namespace());
     stage.create(&pod("bound").app("main", 10, 1)).await?;
@@ -136,8 +136,8 @@ pub async fn no_subresource_carries_an_annotation(stage: &Stage<'_>) -> anyhow::
             let now = stage.pods().get("bound").await?;
             ensure!(kept(&now) == before, "{subresource} with {key}: {patched:?}: {:?}", now.metadata.annotations);
         }
-        // a pod that is made by server-side apply, under a name that the API server makes up, or with nothing but init
-        // containers that ask
+        // a pod that is made by server-side apply, with a generated name, or whose init containers alone
+        // have requests
         let set = json!({ key: "x" });
         let mut made = pod("").init("first", 10, 1).app("main", 0, 0).on("node-1").value().clone();
         made["metadata"] = json!({ "generateName": "made-", "annotations": set });
@@ -160,7 +160,7 @@ pub async fn no_subresource_carries_an_annotation(stage: &Stage<'_>) -> anyhow::
     Ok(())
 }
 
-/// Nobody chose cards for a pod that comes with its node's name; kubelets show their static pods so.
+/// No GPUs were chosen for a pod that comes with its node's name; kubelets show their static pods that way.
 pub async fn a_pod_that_asks_for_gpus_names_no_node(stage: &Stage<'_>) -> anyhow::Result<()> {
     let tenant = tenant(stage).await?;
     let as_tenant: Api<Pod> = Api::namespaced(tenant.clone(), stage.namespace());
@@ -193,7 +193,7 @@ pub async fn a_pod_that_asks_for_gpus_names_no_node(stage: &Stage<'_>) -> anyhow
     let pods: Api<Pod> = Api::namespaced(kubelet, stage.namespace());
     pods.create(&dry(), &serde_json::from_value(own)?).await.context("a mirror pod")?;
 
-    // a DaemonSet's pods are bound to their nodes by affinity, and so placed
+    // a DaemonSet's pods are bound to their nodes by affinity, and so are placed
     let sets: Api<DaemonSet> = Api::namespaced(tenant, stage.namespace());
     let spec = &shapes[0].value()["spec"];
     let labels = json!({ "app": "everywhere" });
@@ -219,8 +219,8 @@ pub async fn a_pod_that_asks_for_gpus_names_no_node(stage: &Stage<'_>) -> anyhow
     Ok(())
 }
 
-/// Kubelets may not change them either: the garbage collector would delete a Node for its owner, and nobody a pod that has
-/// a finalizer.
+/// Kubelets may not change them either: the garbage collector would delete a Node because of its owner, and could
+/// not delete a pod with a finalizer.
 pub async fn a_plugin_changes_no_owners_and_no_finalizers(stage: &Stage<'_>) -> anyhow::Result<()> {
     let plugin = client(&stage.cluster.place().path("kubeconfig/kerf-plugin-node-1")).await?;
     let params = PatchParams::default();
@@ -241,7 +241,7 @@ pub async fn a_plugin_changes_no_owners_and_no_finalizers(stage: &Stage<'_>) -> 
     for metadata in patches {
         let patch = Patch::Merge(json!({ "metadata": metadata }));
         let patched = pods.patch_status("own", &params, &patch).await;
-        // the API server leaves the owners of a pod as they are when its status is written
+        // the API server ignores owner references in a write of a pod's status
         if metadata["ownerReferences"].is_null() {
             denied(patched, rule, &format!("pod: {metadata}"))?;
         }
@@ -258,8 +258,8 @@ pub async fn a_plugin_changes_no_owners_and_no_finalizers(stage: &Stage<'_>) -> 
     Ok(())
 }
 
-/// The extender's account binds with a record, to the node that this names, and of waiting pods it changes kerf's
-/// annotations only.
+/// The extender's account binds only with a record, to the node in that record, and of waiting pods it changes only
+/// kerf's annotations.
 pub async fn the_extender_binds_with_a_record_only(stage: &Stage<'_>) -> anyhow::Result<()> {
     let waiting = stage.create(&pod("waits").app("main", 10, 1).with("schedulerName", "nobody")).await?;
     let token = client(&stage.cluster.place().path("kubeconfig/kerf-extender")).await?;
@@ -288,7 +288,7 @@ pub async fn the_extender_binds_with_a_record_only(stage: &Stage<'_>) -> anyhow:
     }
     bind(&stage.pods(), json!({ "example.com/other": "x" })).await.context("another's binding")?;
 
-    // with all rights, the policy is what is left
+    // with all rights, only the policy still applies
     let mighty: Api<Pod> = Api::namespaced(acting(stage, EXTENDER, &["system:masters"]).await?, stage.namespace());
     let params = PatchParams { dry_run: true, ..PatchParams::default() };
     mighty.patch("waits", &params, &annotations(record("node-1"))).await.context("a record on a pod that waits")?;
@@ -311,7 +311,7 @@ pub async fn the_extender_binds_with_a_record_only(stage: &Stage<'_>) -> anyhow:
     denied(mighty.patch("bound", &params, &annotations(record("node-1"))).await, "no pod that is bound", "bound")
 }
 
-/// The API server says by a header of each answer which schema a request fell under.
+/// The API server returns in a header of each answer the flow schema of the request.
 pub async fn the_extenders_requests_have_a_place_in_the_queues(stage: &Stage<'_>) -> anyhow::Result<()> {
     let schemas: Api<FlowSchema> = Api::all(stage.cluster.client.clone());
     let own = schemas.get("kerf-extender").await?;

@@ -1,5 +1,5 @@
-//! Other systems' pods run unchanged, and find in their containers what their systems' plugins would have given them.
-//! Exactly: everything that a container has beyond one without resources is compared.
+//! Other systems' pods run unchanged, and find in their containers exactly what their systems' plugins would have given
+//! them: everything that a container has beyond one without resources is compared.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -16,11 +16,11 @@ use crate::support::offer::{Offer, asks};
 use crate::support::overlay::{self, Overlays};
 use crate::support::stage::{SOON, Stage, runs};
 
-/// The one NVIDIA card of the tree `mixed`.
+/// The one NVIDIA GPU of the tree `mixed`.
 const NVIDIA: &str = "GPU-5c0d6a2e-94a5-4e4b-9d2f-0a1b2c3d4e5f";
 
 /// The overlays and the examples, applied as an administrator does: three vendors' plugins on one node, on which two of
-/// AMD's three cards are linked and Intel's have a driver each; on the other one shares of two cards.
+/// AMD's three GPUs are linked and Intel's have a driver each; on the other node, shares of two GPUs.
 pub async fn the_examples_find_their_cards(stage: &Stage<'_>) -> anyhow::Result<()> {
     let (first, second) = stage.two_nodes()?;
     let (mixed, pair) = (Paper::lay(first, &Tree::named("mixed")?)?, Paper::lay(second, &Tree::named("g")?)?);
@@ -54,7 +54,7 @@ pub async fn the_examples_find_their_cards(stage: &Stage<'_>) -> anyhow::Result<
     amd.has_mounts(&[])?.has_env(&[])?;
     ensure!(amd.rest.contains("/dev/kfd"), "its own command: {}", amd.rest);
 
-    // by the label, as Intel's documentation looks for it
+    // by the label that Intel's documentation uses
     let job = stage.labelled("jobgroup=intelgpu-demo", 1, &["Succeeded"]).await?;
     let intel = stage.given(job.first().context("no pod")?).await?;
     let links = ["dri/by-path/pci-0000:00:02.0-card", "dri/by-path/pci-0000:00:02.0-render"];
@@ -77,7 +77,7 @@ pub async fn the_examples_find_their_cards(stage: &Stage<'_>) -> anyhow::Result<
     cdi_files_are_read(stage, first, &mixed, &more).await
 }
 
-/// Two pods with a share of a card each: of different cards.
+/// Two pods with a share of a GPU each get different GPUs.
 async fn shares_of(stage: &Stage<'_>, node: &Node, pair: &Paper) -> anyhow::Result<()> {
     let mut cards = BTreeSet::new();
     for pod in stage.labelled("app=deepomatic", 2, &["Running"]).await? {
@@ -91,7 +91,7 @@ async fn shares_of(stage: &Stage<'_>, node: &Node, pair: &Paper) -> anyhow::Resu
         let name = pod.metadata.name.context("no name")?;
         let library = stage.exec(&name, "cat /usr/local/nvidia/lib64/libcuda.so.1")?;
         ensure!(library == node.name, "the driver's library says {library:?}");
-        // the other card's file can be made, but not opened
+        // the other GPU's file can be made, but not opened
         let other = pair.minor(&format!("nvidia{}", 1 - card))?;
         let script = format!("mknod /tmp/other c {MAJOR} {other}; (: <>/tmp/other) 2>&1 || true");
         let refused = stage.exec(&name, &script)?;
@@ -101,7 +101,7 @@ async fn shares_of(stage: &Stage<'_>, node: &Node, pair: &Paper) -> anyhow::Resu
     Ok(())
 }
 
-/// What a CDI name means is in a file, and the runtime reads it.
+/// A CDI name is defined in a file, and the runtime reads it.
 async fn cdi_files_are_read(stage: &Stage<'_>, node: &Node, paper: &Paper, links: &[&str]) -> anyhow::Result<()> {
     let file = node.directory().join("cdi/intel.cdi.k8s.io-gpu-card1.yaml");
     let mut spec: Value = serde_json::from_slice(&std::fs::read(&file).context("no CDI file")?)?;
@@ -113,7 +113,7 @@ async fn cdi_files_are_read(stage: &Stage<'_>, node: &Node, paper: &Paper, links
     cdi.has_devices(paper, &[&["dri/card1", "dri/renderD129"], links].concat()).map(drop)
 }
 
-/// Partitions of one card where they suffice; instances by the names of their profile.
+/// Partitions of one GPU where they suffice; instances by the names of their profile.
 pub async fn partitions_and_instances_are_devices(stage: &Stage<'_>) -> anyhow::Result<()> {
     let (first, second) = stage.two_nodes()?;
     let (parts, instances) = (Paper::lay(first, &Tree::named("b")?)?, Paper::lay(second, &Tree::named("f")?)?);
@@ -133,7 +133,7 @@ pub async fn partitions_and_instances_are_devices(stage: &Stage<'_>) -> anyhow::
     };
     let (cards, renders) = (minors("/dev/dri/card"), minors("/dev/dri/renderD"));
     let first_of = renders.iter().min().copied().context("no render file")?;
-    // eight cards of four partitions, whose numbers are eight apart
+    // eight GPUs of four partitions, whose numbers are eight apart
     ensure!(first_of % 8 == 0 && renders.iter().all(|minor| minor - first_of < 4), "of several cards: {renders:?}");
     let names: Vec<String> = (0..4)
         .flat_map(|part| [format!("dri/renderD{}", first_of + part), format!("dri/card{}", first_of - 127 + part)])
@@ -152,7 +152,7 @@ pub async fn partitions_and_instances_are_devices(stage: &Stage<'_>) -> anyhow::
     seen.has_mounts(&[])?.has_env(&[("NVIDIA_VISIBLE_DEVICES", name)]).map(drop)
 }
 
-/// Two cards a node with four shares each, and four pods of two shares: on one card each, or on both.
+/// Two GPUs a node with four shares each, and four pods of two shares: on one GPU each, or on both.
 pub async fn shares_of_two_cards_are_spread_or_packed(stage: &Stage<'_>) -> anyhow::Result<()> {
     const SHARES: &str = "deepomatic.com/shared-gpu";
     let (first, second) = stage.two_nodes()?;
@@ -192,7 +192,7 @@ pub async fn shares_of_two_cards_are_spread_or_packed(stage: &Stage<'_>) -> anyh
     Ok(())
 }
 
-/// What a pod's status says of the devices of its first container: resource, id and health.
+/// The devices of the first container in a pod's status: resource, id and health.
 fn told(pod: &Pod) -> Vec<(String, String, String)> {
     let statuses = pod.status.iter().flat_map(|status| status.container_statuses.iter().flatten());
     let resources = statuses.flat_map(|status| status.allocated_resources_status.iter().flatten());
@@ -202,8 +202,8 @@ fn told(pod: &Pod) -> Vec<(String, String, String)> {
         .collect()
 }
 
-/// A card whose device file is gone is ill in the node's totals and, by its PCI address, in its pod's status, until the
-/// file is back. The pod runs on.
+/// A GPU whose device file is gone is unhealthy in the node's totals and, by its PCI address, in its pod's status,
+/// until the file is back. The pod keeps running.
 pub async fn an_ill_card_shows_in_its_pods_status(stage: &Stage<'_>) -> anyhow::Result<()> {
     const AMD: &str = "amd.com/gpu";
     let [node, ..] = stage.cluster.nodes.as_slice() else { anyhow::bail!("no node") };

@@ -17,7 +17,7 @@ use crate::support::stage::{SOON, Stage};
 /// Verb and resource, as `patch pods/status`.
 type Rights = BTreeSet<String>;
 
-/// What the API server wrote down, less what it refused.
+/// The requests in the API server's audit log, without refused ones.
 fn used(stage: &Stage<'_>, account: &str) -> anyhow::Result<(Rights, Vec<String>)> {
     let log = std::fs::read_to_string(stage.cluster.place().path("control/audit.log"))?;
     let user = format!("system:serviceaccount:kerf-system:{account}");
@@ -54,7 +54,7 @@ async fn granted(stage: &Stage<'_>, role: &str) -> anyhow::Result<Rights> {
     Ok(rights)
 }
 
-/// After a burst in which the API server does not answer for a while, so that bindings are in doubt.
+/// After a burst in which the API server does not answer for a while, so that the state of bindings is unknown.
 pub async fn no_more_than_is_used(stage: &Stage<'_>) -> anyhow::Result<()> {
     let api = &stage.cluster.control.api;
     stage.create_all(&mixed(16, 1)).await?;
@@ -62,13 +62,13 @@ pub async fn no_more_than_is_used(stage: &Stage<'_>) -> anyhow::Result<()> {
     tokio::time::sleep(Duration::from_secs(3)).await;
     api.signal(Signal::CONT)?;
     stage.all_run(16, Duration::from_secs(120)).await?;
-    // the plugin's one right that only a breach makes it use
+    // the plugin's one right that it uses only for a breach
     breach(stage, "m-0", "main").await?;
     for account in ["kerf-extender", "kerf-plugin"] {
         let granted = granted(stage, account).await.context("role")?;
         until(SOON, &format!("{account} has used all its rights"), async || {
             let (used, _) = used(stage, account)?;
-            // asked for by tests that borrow its token
+            // rights that are used only by tests with its token
             let idle: Vec<&String> = granted.difference(&used).collect();
             ensure!(idle.is_empty(), "{account} may {idle:?} and never did; it did {used:?}");
             Ok(())
@@ -81,7 +81,7 @@ pub async fn no_more_than_is_used(stage: &Stage<'_>) -> anyhow::Result<()> {
         let beyond: Vec<&String> = used
             .difference(&granted)
             .filter(|right| {
-                // the old configuration's, and what a role of its own namespace says, where there was a need
+                // for the old configuration, and rights of a role in its own namespace
                 !["patch pods/status", "patch csistoragecapacities"].contains(&right.as_str())
                     || account != "kerf-extender"
             })

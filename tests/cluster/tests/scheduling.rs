@@ -1,4 +1,4 @@
-//! kube-scheduler's other ways: the old configuration, and preemption.
+//! Other uses of kube-scheduler: the old configuration, and preemption.
 
 use std::time::Duration;
 
@@ -40,7 +40,7 @@ pub async fn the_old_configuration_works_with_the_same_plugin(stage: &Stage<'_>)
     result
 }
 
-/// With the extender's own token, past the extender.
+/// With the extender's own token, bypassing the extender.
 async fn it_writes_nothing_but_records_of_pods_that_wait(stage: &Stage<'_>) -> anyhow::Result<()> {
     let token = client(&stage.cluster.place().path("kubeconfig/kerf-extender")).await?;
     let pods: Api<Pod> = Api::namespaced(token, stage.namespace());
@@ -74,21 +74,21 @@ async fn under_the_old_configuration(stage: &Stage<'_>) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Whole cards are all taken: the more important pod gets one of them.
+/// All GPUs are taken whole: the pod of higher priority gets one of them.
 pub async fn preemption_frees_a_card_where_core_is_short(stage: &Stage<'_>) -> anyhow::Result<()> {
     let low: Vec<_> = (0..cards(stage)).map(|number| pod(format!("low-{number}")).app("main", 100, 0)).collect();
     stage.create_all(&low).await?;
     preempts(stage, low.len(), pod("high").app("main", 100, 0)).await
 }
 
-/// There is core enough on every card, and no memory.
+/// Every GPU has enough core left, and no memory.
 pub async fn preemption_frees_a_card_where_memory_is_short(stage: &Stage<'_>) -> anyhow::Result<()> {
     let low: Vec<_> = (0..cards(stage)).map(|number| pod(format!("low-{number}")).app("main", 10, 96)).collect();
     stage.create_all(&low).await?;
     preempts(stage, low.len(), pod("high").app("main", 10, 50)).await
 }
 
-/// 40 are free on one card, and the pods that the scheduler alone would evict, the youngest, free no card enough.
+/// 40 are free on one GPU, and the pods that the scheduler alone would evict, the youngest, free too little on any GPU.
 pub async fn preemption_evicts_nobody_in_vain(stage: &Stage<'_>) -> anyhow::Result<()> {
     let node = &stage.cluster.nodes[0];
     let cards = node.cards.uuids().len();
@@ -129,8 +129,8 @@ async fn preempts(stage: &Stage<'_>, low: usize, high: Draft) -> anyhow::Result<
     stage.all_run(low, Duration::from_secs(120)).await?;
     stage.create(&important(high)).await?;
     stage.phase("high", &["Running"]).await?;
-    // Seen in one run of four: two. kube-scheduler asks again as soon as the first is gone, and where it knows that
-    // before the extender's own watch does, it evicts for a card that is free already.
+    // Seen in one run of four: two. kube-scheduler asks again as soon as the first pod is gone, and where it knows that
+    // before the extender's own watch does, it evicts for a GPU that is already free.
     until(SOON, "one had to go, two at most", async || {
         let pods = stage.list().await?;
         let left = pods.iter().filter(|pod| runs(pod)).count();

@@ -1,5 +1,5 @@
-//! Pods with GPUs that come with their node's name: nobody chose cards for them, and they get nobody else's. As in a cluster
-//! without the policy that refuses to create them.
+//! Pods with GPU requests that come with their node's name: no GPUs were chosen for them, and they get none of other
+//! pods. As in a cluster without the policy that refuses to create them.
 
 use anyhow::ensure;
 use futures::future::try_join_all;
@@ -14,15 +14,15 @@ use crate::support::draft::{Draft, pod};
 use crate::support::policy::noted_only;
 use crate::support::stage::{SOON, Stage, phase, why};
 
-/// What the plugin says to such a pod, or kubelet itself where nothing is left that it could give.
+/// The plugin's refusal of such a pod, or kubelet's own where nothing is left to give.
 const REFUSALS: [&str; 4] =
     ["without a placement by kerf", "no pod bound to this node has a placement", "has no room", "Insufficient"];
 
-/// kubelet is stopped until pods that were placed and strangers of the same amounts wait for it, in any order.
+/// kubelet is stopped until placed pods and strangers with the same amounts wait for it, in any order.
 pub async fn get_no_card_of_a_pod_that_waits(stage: &Stage<'_>) -> anyhow::Result<()> {
     let tenant: Api<Pod> = Api::namespaced(tenant(stage).await?, stage.namespace());
     noted_only(stage, async || {
-        // so little of each that those nobody placed, which may be on any GPU, leave room for those that are placed
+        // so small that the strangers, which may be on any GPU, leave room for the placed pods
         let (core, memory) = (5, 3);
         let placed = drafts("placed", 6, core, memory).map(|draft| draft.on("node-1")).collect();
         serves(stage, &tenant, placed, strangers("stranger", 8, core, memory), true).await?;
@@ -39,7 +39,7 @@ fn drafts(name: &str, count: usize, core: u32, memory: u32) -> impl Iterator<Ite
     (0..count).map(move |number| pod(format!("{name}-{number}")).app("main", core, memory))
 }
 
-/// Every other one with an annotation for which a new pod would be refused.
+/// Every other one has an annotation for which a new pod would be refused.
 fn strangers(name: &str, count: usize, core: u32, memory: u32) -> Vec<Draft> {
     let named = drafts(name, count, core, memory).map(|draft| draft.with("nodeName", "node-1")).enumerate();
     named
@@ -47,8 +47,8 @@ fn strangers(name: &str, count: usize, core: u32, memory: u32) -> Vec<Draft> {
         .collect()
 }
 
-/// The placed ones run, and every stranger fails and is removed. `mixed`: all are created at once, and not the strangers
-/// last.
+/// The placed ones run, and every stranger fails and is removed. `mixed`: all are created at once, instead of the
+/// strangers last.
 async fn serves(
     stage: &Stage<'_>,
     tenant: &Api<Pod>,

@@ -1,4 +1,4 @@
-//! `vcuda` on other vendors' cards.
+//! `vcuda` on other vendors' GPUs.
 
 use anyhow::ensure;
 use kerf_cluster::paper::Paper;
@@ -10,7 +10,7 @@ use crate::support::draft::pod;
 use crate::support::instead::Instead;
 use crate::support::stage::{SOON, Stage, annotation};
 
-/// The extender places shares by core and memory on AMD's and Intel's cards; the node's own plugin makes room for it.
+/// The extender places shares by core and memory on AMD's and Intel's GPUs; the node's own plugin is stopped for it.
 pub async fn vcuda_is_served_from_amd_and_intel_cards(stage: &Stage<'_>) -> anyhow::Result<()> {
     let (first, second) = stage.two_nodes()?;
     let mut others = Vec::new();
@@ -48,7 +48,7 @@ pub async fn vcuda_is_served_from_amd_and_intel_cards(stage: &Stage<'_>) -> anyh
         })
         .await?;
     }
-    // before their cards go
+    // before their GPUs go
     for name in ["on-amd", "on-intel"] {
         stage.pods().delete(name, &DeleteParams::default()).await?;
     }

@@ -1,5 +1,5 @@
-//! Pods that wait, and those that they wait for: no pod for itself, none longer than there is a reason, and none gets what
-//! another one is waiting for.
+//! Waiting pods: no pod waits for itself, none waits longer than there is a reason, and none gets a GPU for which
+//! another one is waiting.
 
 use std::time::Duration;
 
@@ -17,7 +17,7 @@ use serde_json::{Value, json};
 use crate::support::draft::{Draft, pod};
 use crate::support::stage::{SOON, Stage, phase, runs, uid, unschedulable, why};
 
-/// Whoever waits for cards has them so long after they became free, and runs a moment later.
+/// A pod that waits for GPUs gets them within this time after they became free, and runs a moment later.
 const SERVED: Duration = Duration::from_secs(25);
 
 async fn count(stage: &Stage<'_>, metric: &str, labels: &[&str]) -> anyhow::Result<f64> {
@@ -25,7 +25,7 @@ async fn count(stage: &Stage<'_>, metric: &str, labels: &[&str]) -> anyhow::Resu
     Ok(samples::sum(&metrics, metric, labels))
 }
 
-/// Takes all cards of the cluster, but for so many of its second node.
+/// Takes all GPUs of the cluster, except `free` of its second node.
 async fn fill(stage: &Stage<'_>, free: usize) -> anyhow::Result<usize> {
     let (first, second) = stage.two_nodes()?;
     let cards = first.cards.uuids().len();
@@ -38,7 +38,7 @@ async fn fill(stage: &Stage<'_>, free: usize) -> anyhow::Result<usize> {
     Ok(drafts.len())
 }
 
-/// Waits until kerf has refused the pod for want of a card.
+/// Waits until kerf has refused the pod for lack of a GPU.
 async fn refused(stage: &Stage<'_>, name: &str) -> anyhow::Result<()> {
     until(SOON, &format!("{name} waits"), async || {
         let pod = stage.pods().get(name).await?;
@@ -58,8 +58,8 @@ async fn served(stage: &Stage<'_>, name: &str) -> anyhow::Result<()> {
     .await
 }
 
-/// Eight pods, each of which needs a card of its own: the API server is stopped when they are to be bound. None is in its
-/// own way afterwards.
+/// Eight pods, each of which needs a whole GPU: the API server is stopped when they are about to be bound. Afterwards
+/// no pod blocks itself.
 pub async fn a_pause_during_the_bindings_costs_nobody_its_card(stage: &Stage<'_>) -> anyhow::Result<()> {
     let (extender, api) = (&stage.cluster.extender, &stage.cluster.control.api);
     let cards: usize = stage.cluster.nodes.iter().map(|node| node.cards.uuids().len()).sum();
@@ -80,10 +80,10 @@ pub async fn a_pause_during_the_bindings_costs_nobody_its_card(stage: &Stage<'_>
     stage.agreed().await.map(drop)
 }
 
-/// A reservation whose binding was never written ends by time alone.
+/// A reservation whose binding was never written ends only by timeout.
 pub async fn the_end_of_a_lost_binding_is_told_to_who_waits(stage: &Stage<'_>) -> anyhow::Result<()> {
     let hooks: Api<ValidatingWebhookConfiguration> = Api::all(stage.cluster.client.clone());
-    // nobody is there, so that the API server neither writes a binding nor refuses it
+    // the webhook does not exist, so that the API server neither writes a binding nor refuses it
     let hook = json!({
         "metadata": { "name": "kerf-lost-bindings" },
         "webhooks": [{
@@ -114,8 +114,8 @@ pub async fn the_end_of_a_lost_binding_is_told_to_who_waits(stage: &Stage<'_>) -
     stage.agreed().await.map(drop)
 }
 
-/// Has the extender bind a pod that nobody schedules, in vain. Returns how often it told the scheduler to try again before
-/// that, and how many of its reservations had ended.
+/// Makes the extender bind, in vain, a pod that no scheduler takes. Returns how often it had told the scheduler to try
+/// again before, and how many of its reservations had ended.
 async fn lose_a_binding(stage: &Stage<'_>) -> anyhow::Result<(f64, f64)> {
     let (_, node) = stage.two_nodes()?;
     let ghost = stage.create(&pod("ghost").app("main", 60, 3).with("schedulerName", "nobody")).await?;
@@ -142,8 +142,8 @@ async fn lose_a_binding(stage: &Stage<'_>) -> anyhow::Result<(f64, f64)> {
     Ok((retries, expired))
 }
 
-/// A card that is free for a more important pod is not taken by a lesser one, which kube-scheduler by itself would let
-/// have it; and is taken as soon as it is free for all, though nothing changes that the scheduler looks at.
+/// A GPU that is free for a pod of higher priority is not taken by a lower one, to which kube-scheduler alone would
+/// give it; and is taken as soon as it is free for all, though nothing changes that the scheduler watches.
 pub async fn a_nominated_pod_keeps_its_card(stage: &Stage<'_>) -> anyhow::Result<()> {
     fill(stage, 1).await?;
     let (_, node) = stage.two_nodes()?;
@@ -163,14 +163,15 @@ pub async fn a_nominated_pod_keeps_its_card(stage: &Stage<'_>) -> anyhow::Result
     stage.agreed().await.map(drop)
 }
 
-/// A pod whose volume is yet to be made waits in PreBind. It keeps its card, though the node's total would do for another.
+/// A pod whose volume does not exist yet waits in PreBind. It keeps its GPU, though the node's total would suffice for
+/// another.
 pub async fn a_pod_that_waits_for_its_volume_keeps_its_card(stage: &Stage<'_>) -> anyhow::Result<()> {
     let client = stage.cluster.client.clone();
     let classes: Api<StorageClass> = Api::all(client.clone());
     let volumes: Api<PersistentVolume> = Api::all(client.clone());
     let result = waits_for_its_volume(stage, &classes, &volumes).await;
     classes.delete("kerf-by-hand", &DeleteParams::default()).await?;
-    // where the test did not come so far there is none
+    // where the test did not get that far there is none
     drop(volumes.delete("kerf-by-hand", &DeleteParams::default()).await);
     result
 }
@@ -205,7 +206,7 @@ async fn waits_for_its_volume(
         Ok(())
     })
     .await?;
-    // 40 are left on one card and 40 on the other; the node's total is 80
+    // 40 are left on one GPU and 40 on the other; the node's total is 80
     stage.create(&pod("late").app("main", 60, 3)).await?;
     refused(stage, "late").await?;
     let spec = json!({

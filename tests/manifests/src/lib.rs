@@ -1,4 +1,4 @@
-//! Tests alone: manifests, images, examples and documentation say what the code says.
+//! Tests only: manifests, images, examples and documentation agree with the code.
 
 use std::path::Path;
 

@@ -1,6 +1,6 @@
-//! The documentation says what the code says. The pages of `docs/reference` are rendered from the programs' flags, metrics
-//! and annotations and compared with the files; with `KERF_WRITE_DOCS=1` the files are written instead. Texts that users
-//! see stand in `docs/pods.md`, metrics that any page names exist, and every relative link leads somewhere.
+//! The documentation agrees with the code. The pages of `docs/reference` are rendered from the programs' flags, metrics
+//! and annotations and compared with the files; with `KERF_WRITE_DOCS=1` the files are written instead. Messages that
+//! users see are in `docs/pods.md`, metrics that any page names exist, and every relative link has a target.
 
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test")]
 
@@ -45,7 +45,7 @@ fn pages() -> Vec<String> {
 
 const GENERATED: &str = "<!-- Rendered from the code by tests/manifests/tests/docs.rs; to change it, change the code and run that test with KERF_WRITE_DOCS=1. -->\n\n";
 
-/// Compares the file with what is rendered, or writes it.
+/// Compares the file with the rendered text, or writes it.
 fn same_or_written(path: &str, rendered: &str) {
     if std::env::var_os("KERF_WRITE_DOCS").is_some_and(|value| value == "1") {
         std::fs::create_dir_all(root().join(path).parent().unwrap()).unwrap();
@@ -60,7 +60,7 @@ fn same_or_written(path: &str, rendered: &str) {
     );
 }
 
-/// A cell of a table: no bar ends it, and no angle bracket outside of code is taken for HTML.
+/// Escapes a table cell: a bar does not end it, and an angle bracket outside of code is not taken for HTML.
 fn cell(text: &str) -> String {
     let mut parts = text.split('`');
     let plain = |part: &str| part.replace('<', "&lt;").replace('>', "&gt;");
@@ -204,11 +204,11 @@ fn metrics() -> String {
     page
 }
 
-/// One row: key, what it is on, who writes it, its content.
+/// One row: key, object, writer, content.
 type Row<'a> = (&'a str, &'a str, &'a str, &'a str);
 
 fn annotations() -> String {
-    // a key that is not here does not compile
+    // a key that is missing here does not compile
     let Keys {
         domain,
         core,
@@ -402,10 +402,10 @@ fn every_flag_that_a_page_names_exists() {
     let commands = [kerf_extender::config::Args::command(), kerf_plugin::config::Args::command()];
     let longs = commands.iter().flat_map(clap::Command::get_arguments).filter_map(clap::Arg::get_long);
     let known: BTreeSet<&str> = longs.chain(OTHER_FLAGS).collect();
-    // the changelog also names flags that are gone
+    // the changelog also names flags that were removed
     for page in pages().iter().filter(|page| *page != "CHANGELOG.md") {
         let text = text(page);
-        // what stands in backticks and begins with a flag
+        // text in backticks that begins with a flag
         let code = prose(&text).flat_map(|line| line.split('`').skip(1).step_by(2));
         for flag in code.filter_map(|code| code.strip_prefix("--")) {
             let name = flag.split(|c: char| !(c.is_ascii_alphanumeric() || matches!(c, '-' | '_'))).next().unwrap();

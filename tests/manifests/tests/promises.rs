@@ -1,4 +1,4 @@
-//! Every test that `docs/promises.md` names is there.
+//! Every test that `docs/promises.md` names exists.
 
 #![allow(clippy::panic, clippy::unwrap_used, reason = "a test")]
 
@@ -10,7 +10,7 @@ fn every_test_that_the_promises_name_is_there() {
     let mut found = 0;
     for row in table.lines().filter(|line| line.starts_with("| ")) {
         let Some(tests) = row.trim_end_matches('|').rsplit(" | ").next() else { continue };
-        // what stands in backticks is a file, and then the tests in it
+        // text in backticks is a file, followed by the tests in it
         for name in tests.split('`').skip(1).step_by(2) {
             if name.contains('/') {
                 source = std::fs::read_to_string(root.join(name)).unwrap_or_else(|error| panic!("{name}: {error}"));

@@ -1,1 +1,1 @@
-//! Tests alone: the code keeps its shape. `cargo test -p kerf-structure` says where it does not, and what to do.
+//! Tests only: the code keeps its shape. `cargo test -p kerf-structure` reports violations, and what to do.

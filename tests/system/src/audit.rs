@@ -1,5 +1,5 @@
-//! Walks everything that knows about placements and compares: the pods' records, kubelet's device ids, the
-//! containers' environment, the extender's ledgers. What it finds it says in words.
+//! Compares every source of placements: the pods' records, kubelet's device ids, the containers' environment, the
+//! extender's ledgers. Disagreements are reported as texts.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
@@ -21,7 +21,7 @@ use serde_json::Value;
 pub use crate::records::Audit;
 use crate::stack::Stack;
 
-/// Compares everything; pods must be at rest.
+/// Compares all sources; pods must be at rest.
 pub fn audit(stack: &Stack) -> anyhow::Result<Audit> {
     let keys = Keys::default();
     let mut audit = Audit::default();
@@ -61,7 +61,7 @@ impl Audit {
         Ok(())
     }
 
-    /// The compatibility record says the same as the placement.
+    /// Checks that the compatibility record equals the placement.
     fn compatible(&mut self, name: &str, keys: &Keys, object: &Value, placement: &Placement) {
         for grant in placement.plan.grants.iter().filter(|grant| grant.kind == ContainerKind::App) {
             let indices: Vec<String> = grant.gpus.devices().map(|device| device.index.to_string()).collect();
@@ -73,7 +73,8 @@ impl Audit {
         }
     }
 
-    /// The record says what holds each share, and of whole cards nothing. Every machine here has the limiter.
+    /// Checks that the record names the isolation of each share, and none for whole GPUs. Every machine here has the
+    /// limiter.
     fn isolation(&mut self, name: &str, keys: &Keys, object: &Value, placement: &Placement) {
         let grants = &placement.plan.grants;
         let lasting = grants.iter().any(|grant| grant.kind != ContainerKind::Init);
@@ -87,7 +88,7 @@ impl Audit {
         }
     }
 
-    /// The limits that the container can read are those of its record.
+    /// Checks that the limits that the container can read are those of its record.
     fn limits(&mut self, pod: &str, placement: &Placement, grant: &ContainerGrant, container: &Container) {
         let name = format!("{pod}/{}", grant.container);
         let mount = container.mounts.iter().find(|mount| mount.container_path == path::HOST_DIRECTORY);
@@ -103,8 +104,8 @@ impl Audit {
         }
     }
 
-    /// kubelet's ids and the container's environment name the placed cards. After an ordinary init container
-    /// kubelet reuses that one's ids at random: then the placed cards need only be among them.
+    /// Checks that kubelet's ids and the container's environment name the placed GPUs. After an ordinary init container
+    /// kubelet reuses its ids at random: then the placed GPUs need only be among them.
     fn container(&mut self, pod: &str, keys: &Keys, grant: &ContainerGrant, container: &Container, reused: bool) {
         let name = format!("{pod}/{}", grant.container);
         let placed: BTreeSet<&str> = grant.gpus.ids().map(|id| id.as_str()).collect();
@@ -116,7 +117,7 @@ impl Audit {
                 .flatten()
                 .map(|id| id.split_once("::").map_or(id.as_str(), |(card, _)| card))
                 .collect();
-            // memory need not be named with whole cards, and a few units cannot name each of several
+            // memory is optional with whole GPUs, and a few units cannot name each of several
             let apart = grant.gpus.is_whole() && resource == &keys.memory && cards.is_subset(&placed);
             if cards != placed && !apart && !(reused && placed.is_subset(&cards)) {
                 self.object(format!("{name}: kubelet gave {cards:?} of {resource}, placed on {placed:?}"));
@@ -132,7 +133,7 @@ impl Audit {
         }
     }
 
-    /// The extender counts exactly what the records say.
+    /// Checks that the extender counts exactly what the records contain.
     fn ledgers(&mut self, stack: &Stack) {
         let mut counted = BTreeMap::new();
         for node in stack.extender().cluster().snapshot() {

@@ -1,4 +1,4 @@
-//! The whole of kerf against stand-ins that speak the real protocols, for its tests and for the demo.
+//! All of kerf against stand-ins that speak the real protocols, for its tests and for the demo.
 
 #![allow(clippy::expect_used, clippy::panic, reason = "for tests")]
 

@@ -1,4 +1,4 @@
-//! What an audit makes of the pods' records, whatever it compares them with.
+//! The part of an audit that depends on the pods' records only.
 
 use std::collections::BTreeMap;
 
@@ -10,16 +10,16 @@ use kerf::k8s::{self, PodView};
 use kerf::plan::Placement;
 use kerf::units::Share;
 
-/// What an audit found.
+/// The result of an audit.
 #[derive(Debug, Default)]
 pub struct Audit {
-    /// Pods that are bound and have not ended, with their placements.
+    /// Bound pods that have not ended, by name, with their placements.
     pub placed: BTreeMap<String, Placement>,
     /// Names of pods without a node.
     pub waiting: Vec<String>,
     /// Everything on which two parties do not agree.
     pub disagreements: Vec<String>,
-    /// In use on each card, as `node/card`.
+    /// In use on each GPU, as `node/card`.
     pub used: BTreeMap<String, Share>,
 }
 
@@ -29,7 +29,7 @@ impl Audit {
         self.disagreements.push(text);
     }
 
-    /// The node of a pod that is bound and has not ended, and the placement in its record. A record that is not
+    /// The node of a bound pod that has not ended, and the placement in its record. A record that is not
     /// readable, names another node or is not confirmed is a disagreement.
     pub fn placement(&mut self, pod: PodView) -> Option<(NodeName, Placement)> {
         let name = pod.pod.to_string();
@@ -53,7 +53,7 @@ impl Audit {
         Some((node, placement))
     }
 
-    /// Adds a pod's placement to what is in use.
+    /// Adds a pod's placement to the usage.
     pub fn count(&mut self, name: String, node: &NodeName, placement: Placement) {
         for hold in placement.plan.holds() {
             let used = self.used.entry(format!("{node}/{}", hold.device.id)).or_default();
@@ -62,7 +62,7 @@ impl Audit {
         self.placed.insert(name, placement);
     }
 
-    /// No card of a node holds more than it has. After all pods were counted.
+    /// Checks that no GPU of a node holds more than it has. Call it after all pods were counted.
     pub fn capacity(&mut self, node: &Node, keys: &Keys) {
         let Some(view) = k8s::node(node, keys) else { return };
         for device in view.inventory.iter().flat_map(|inventory| inventory.devices()) {
@@ -74,10 +74,10 @@ impl Audit {
         }
     }
 
-    /// Fails with all disagreements.
+    /// Fails if there are disagreements.
     ///
     /// # Errors
-    /// Where there is one.
+    /// Lists all disagreements, where there are any.
     pub fn agreed(self) -> anyhow::Result<Self> {
         ensure!(self.disagreements.is_empty(), "{}", self.disagreements.join("\n"));
         Ok(self)

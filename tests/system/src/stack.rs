@@ -21,37 +21,37 @@ use kube::Client;
 use tokio::runtime::Runtime;
 use tokio_util::sync::CancellationToken;
 
-/// Long enough for a loaded machine; nothing waits this long where all is well.
+/// Long enough for a loaded machine; a passing test never waits this long.
 pub const PATIENCE: Duration = Duration::from_secs(60);
 
 const LIBRARY: &str = "libkerf_limiter.so";
 
-/// A machine with simulated cards.
+/// A machine with simulated GPUs.
 #[derive(Clone, Debug)]
 pub struct MachineSpec {
     /// Name of the Node.
     pub name: String,
-    /// Its cards, in the simulated backend's format.
+    /// Its GPUs, in the simulated backend's format.
     pub cards: String,
-    /// Whether it has the limiter: a file in its place, since nothing is run here.
+    /// Whether it has the limiter: a text file in its place, since no container runs here.
     pub limiter: bool,
-    /// What it offers by shares by count, and on which cards.
+    /// Shares by count that it offers, and the GPUs for them; `None`: no such shares.
     pub placed: Option<PlacedSpec>,
 }
 
-/// Profiles whose pods the extender places, on cards of a device tree.
+/// Profiles whose pods the extender places, on GPUs of a fixture tree.
 #[derive(Clone, Debug)]
 pub struct PlacedSpec {
-    /// The tree.
+    /// Description of the fixture tree.
     pub tree: serde_json::Value,
-    /// `--profile` and what goes with it.
+    /// `--profile` and related flags.
     pub flags: Vec<String>,
-    /// The resources that follow from both.
+    /// The resources that result from tree and flags.
     pub resources: Vec<String>,
 }
 
 impl MachineSpec {
-    /// A machine with `count` equal cards.
+    /// A machine with `count` equal GPUs.
     pub fn equal(name: &str, count: usize, model: &str, memory_mib: u64) -> Self {
         let cards = format!(
             "[[gpu]]\ncount = {count}\nuuid = \"GPU-{name}\"\nmodel = \"{model}\"\nmemory_mib = {memory_mib}\n\
@@ -60,24 +60,24 @@ impl MachineSpec {
         Self { name: name.to_owned(), cards, limiter: true, placed: None }
     }
 
-    /// A machine with the cards of a tree.
+    /// A machine with the GPUs of a fixture tree.
     pub fn placed(name: &str, tree: serde_json::Value, flags: &[&str], resources: &[&str]) -> Self {
         let owned = |words: &[&str]| words.iter().map(|word| (*word).to_owned()).collect();
         let placed = PlacedSpec { tree, flags: owned(flags), resources: owned(resources) };
         Self { name: name.to_owned(), cards: String::new(), limiter: true, placed: Some(placed) }
     }
 
-    /// What kubelet knows of once all is registered.
+    /// Resources that kubelet knows once all plugins are registered.
     fn resources(&self) -> Vec<String> {
         let keys = Keys::default();
         self.placed.as_ref().map_or_else(|| vec![keys.core, keys.memory], |placed| placed.resources.clone())
     }
 }
 
-/// How the stand-ins behave.
+/// The behaviour of the stand-ins.
 #[derive(Clone, Debug, Default)]
 pub struct StackConfig {
-    /// Decides every random order of scheduler and kubelets.
+    /// Seeds every random order of scheduler and kubelets.
     pub seed: u64,
     /// Whether the scheduler reuses its list of nodes for equal pods.
     pub batching: bool,
@@ -85,11 +85,11 @@ pub struct StackConfig {
 
 /// A kubelet and a plugin on one machine.
 pub struct Machine {
-    /// The stand-in.
+    /// The kubelet stand-in of this machine.
     pub kubelet: Kubelet,
-    /// What the simulated backend reads.
+    /// The file that the simulated backend reads.
     pub cards: PathBuf,
-    /// Where the plugin serves metrics.
+    /// Address of the plugin's metrics.
     pub metrics: SocketAddr,
     folder: PathBuf,
     placed: Option<PlacedSpec>,
@@ -102,19 +102,19 @@ struct ExtenderLife {
     extender: Arc<Extender>,
 }
 
-/// Everything.
+/// All of kerf with its stand-ins, running.
 pub struct Stack {
     /// The stand-in API server.
     pub api: Arc<ApiServer>,
     /// The stand-in scheduler.
     pub scheduler: Scheduler,
-    /// The machines by node name.
+    /// The machines, by node name.
     pub machines: BTreeMap<String, Machine>,
     extender: ExtenderLife,
     folder: tempfile::TempDir,
 }
 
-/// A client of the API server that never tries twice.
+/// A client of the API server that never retries.
 pub async fn client(api: &ApiServer) -> anyhow::Result<Client> {
     let mut config = kube::Config::new(api.url().parse()?);
     config.default_retry = false;
@@ -139,7 +139,7 @@ impl ExtenderLife {
         Ok(Self { runtime: Some(runtime), extender })
     }
 
-    /// Ends it where it stands: no request is finished, no answer is sent.
+    /// Ends it at once: no request is finished, no answer is sent.
     fn kill(&mut self) {
         if let Some(runtime) = self.runtime.take() {
             runtime.shutdown_background();
@@ -174,7 +174,7 @@ impl Machine {
         Ok(machine)
     }
 
-    /// Starts the plugin; it finds what an earlier life left.
+    /// Starts the plugin; it finds the files of its previous run.
     pub async fn start_plugin(&mut self, api: &ApiServer, node: &str) -> anyhow::Result<()> {
         let text = |path: &Path| path.to_string_lossy().into_owned();
         let (folder, cards) = (text(&self.folder), text(&self.cards));
@@ -219,7 +219,7 @@ impl Machine {
 }
 
 impl Stack {
-    /// Starts everything and waits until every node has its cards.
+    /// Starts everything and waits until every node has its GPUs.
     pub async fn start(specs: &[MachineSpec], config: StackConfig) -> anyhow::Result<Self> {
         let api = Arc::new(ApiServer::start().await?);
         // short: socket paths must fit into 107 bytes
@@ -258,12 +258,12 @@ impl Stack {
         Ok(Self { api, scheduler, machines, extender, folder })
     }
 
-    /// The extender that runs now.
+    /// The running extender.
     pub fn extender(&self) -> &Extender {
         &self.extender.extender
     }
 
-    /// Kills the extender where it stands and starts another on the same address.
+    /// Kills the extender at once and starts another on the same address.
     pub async fn restart_extender(&mut self) -> anyhow::Result<()> {
         let address = self.extender.extender.address();
         self.extender.kill();
@@ -280,7 +280,7 @@ impl Stack {
         Ok(())
     }
 
-    /// Submits a pod.
+    /// Creates a pod.
     pub fn submit(&self, pod: serde_json::Value) -> anyhow::Result<()> {
         self.api.create("pods", pod).map(|_| ())
     }
@@ -301,7 +301,7 @@ impl Stack {
         anyhow::bail!("not all of {count} pods run:\n{}", self.stragglers()?)
     }
 
-    /// Pods that do not run, or that their nodes have not confirmed, with what is known of each.
+    /// Pods that do not run, or that their nodes have not confirmed, with the known state of each.
     fn stragglers(&self) -> anyhow::Result<String> {
         let keys = Keys::default();
         let mut text = String::new();

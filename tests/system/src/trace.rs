@@ -13,51 +13,51 @@ use serde_json::Value;
 use crate::stack::MachineSpec;
 use crate::workload;
 
-/// Memory of every card, in MiB: the trace does not tell, so a share's memory is its part of this.
+/// Memory of every GPU, in MiB: it is not in the trace, so a share's memory is its part of this.
 pub const CARD_MIB: u64 = 16_384;
 const UNITS: u64 = CARD_MIB / 256;
 
-/// A machine.
+/// A row of the nodes' file.
 #[derive(Deserialize)]
 pub struct NodeRow {
-    /// Its name.
+    /// Name of the node.
     pub sn: String,
     /// Thousandths of a core.
     pub cpu_milli: u64,
-    /// Host memory.
+    /// Host memory, in MiB.
     pub memory_mib: u64,
-    /// Number of cards.
+    /// Number of GPUs.
     pub gpu: usize,
-    /// Their model.
+    /// Model of its GPUs.
     pub model: String,
 }
 
-/// A pod.
+/// A row of the pods' file.
 #[derive(Deserialize)]
 pub struct PodRow {
-    /// Its name.
+    /// Name of the pod.
     pub name: String,
     /// Thousandths of a core.
     pub cpu_milli: u64,
-    /// Host memory.
+    /// Host memory, in MiB.
     pub memory_mib: u64,
-    /// Number of cards.
+    /// Number of GPUs.
     pub num_gpu: u64,
-    /// Thousandths of each.
+    /// Thousandths of each GPU.
     pub gpu_milli: u64,
 }
 
 /// A part of a trace.
 pub struct Trace {
-    /// The first machines with cards, as many as have room for the pods and a quarter more.
+    /// The first machines with GPUs: enough for the pods and a quarter more.
     pub machines: Vec<MachineSpec>,
-    /// The first pods that ask for cards.
+    /// The first pods that request GPUs, as objects.
     pub pods: Vec<Value>,
-    /// How many pods without cards were left out.
+    /// The number of pods without GPUs that were left out.
     pub without_gpu: usize,
 }
 
-/// Reads the first `limit` pods with cards, and machines for them.
+/// Reads the first `limit` pods with GPUs, and machines for them.
 pub fn read(nodes: &Path, pods: &Path, limit: usize) -> anyhow::Result<Trace> {
     let mut trace = Trace { machines: Vec::new(), pods: Vec::new(), without_gpu: 0 };
     let mut demand = 0;
@@ -97,7 +97,7 @@ pub fn read(nodes: &Path, pods: &Path, limit: usize) -> anyhow::Result<Trace> {
     Ok(trace)
 }
 
-/// The two files of a trace folder: `openb_node_list_gpu_node.csv` and `openb_pod_list_default.csv`, packed with
+/// The two files of a trace folder: `openb_node_list_gpu_node.csv` and `openb_pod_list_default.csv`, compressed with
 /// gzip or not.
 pub fn files(folder: &Path) -> anyhow::Result<(PathBuf, PathBuf)> {
     let find = |name: &str| {
@@ -111,7 +111,7 @@ pub fn files(folder: &Path) -> anyhow::Result<(PathBuf, PathBuf)> {
     Ok((find("openb_node_list_gpu_node.csv")?, find("openb_pod_list_default.csv")?))
 }
 
-/// The rows of a CSV file, packed with gzip or not.
+/// The rows of a CSV file, compressed with gzip or not.
 pub fn rows<T: for<'a> Deserialize<'a>>(path: &Path) -> anyhow::Result<Vec<T>> {
     let file = File::open(path).with_context(|| path.display().to_string())?;
     let input: Box<dyn Read> = if path.extension().is_some_and(|end| end == "gz") {

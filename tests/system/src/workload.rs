@@ -1,9 +1,9 @@
-//! Pods in every shape that can be confused with another.
+//! Pods of all shapes that a bug could confuse.
 
 use kerf::annotation::Keys;
 use serde_json::{Value, json};
 
-/// A container with these amounts; an empty memory names none.
+/// A container with these amounts; an empty `memory` is left out.
 pub fn container(name: &str, core: &str, memory: &str) -> Value {
     let keys = Keys::default();
     let mut limits = json!({ &keys.core: core });
@@ -13,7 +13,7 @@ pub fn container(name: &str, core: &str, memory: &str) -> Value {
     json!({ "name": name, "image": "example/none", "resources": { "limits": limits, "requests": limits } })
 }
 
-/// A pod of these containers.
+/// A pod with these init containers and containers.
 pub fn pod(name: &str, inits: Vec<Value>, containers: Vec<Value>) -> Value {
     json!({
         "metadata": { "name": name, "namespace": "default" },
@@ -22,8 +22,8 @@ pub fn pod(name: &str, inits: Vec<Value>, containers: Vec<Value>) -> Value {
     })
 }
 
-/// The `number`-th of a sequence that mixes equal pods, pods alike in one resource only, several containers, init
-/// containers, sidecars and whole cards.
+/// Pod `number` of a sequence that mixes equal pods, pods that differ in one resource only, several containers, init
+/// containers, sidecars and whole GPUs.
 pub fn mixed(number: usize) -> Value {
     let name = format!("mixed-{number:03}");
     let sidecar = |core, memory| {

@@ -14,7 +14,7 @@ use crate::scheduler::message::Message;
 use crate::scheduler::wire::ExtenderBindingArgs;
 
 impl Run {
-    /// Starts the bind call; its end comes back as a message.
+    /// Starts the bind call; its result comes back as a message.
     pub(super) fn bind(&mut self, pod: &Arc<Value>, node: String, attempt: u64) {
         self.binding.insert(object::uid(pod).to_owned());
         let args = ExtenderBindingArgs {
@@ -37,7 +37,7 @@ impl Run {
                 None => bind_directly(&client, &args).await,
             };
             let bound = Message::Bound { uid: args.pod_uid, attempt, took: started.elapsed(), result };
-            // The loop may have ended meanwhile.
+            // The loop may have ended in the meantime.
             let _ended = messages.send(bound);
         });
     }

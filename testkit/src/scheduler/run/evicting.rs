@@ -1,4 +1,4 @@
-//! Room for a pod that fits nowhere.
+//! Preemption for a pod that fits nowhere.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -11,7 +11,7 @@ use super::Run;
 use crate::api::object;
 
 impl Run {
-    /// Has less important pods leave a node so that this one fits there; the node.
+    /// Evicts pods of lower priority from a node so that this one fits there; returns the node.
     pub(super) async fn preempt(
         &mut self,
         pod: &Arc<Value>,
@@ -49,7 +49,7 @@ impl Run {
                 self.write_nomination(&other, "");
             }
         }
-        // where it is nominated there already, nothing will be seen of the write
+        // where it is nominated there already, the write causes no event
         let assumed = object::text(pod, &["status", "nominatedNodeName"]) != node;
         self.cluster.nominate_to(pod, &node, assumed);
         self.write_nomination(pod, &node);

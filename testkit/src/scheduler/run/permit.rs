@@ -12,7 +12,7 @@ use crate::api::object;
 use crate::scheduler::journal::Outcome;
 use crate::scheduler::message::Message;
 
-/// The label that coscheduling knows a pod's group by.
+/// The label by which coscheduling knows a pod's group.
 const GROUP: &str = "scheduling.x-k8s.io/pod-group";
 
 impl Run {
@@ -34,7 +34,7 @@ impl Run {
         let (messages, patience) = (self.messages.clone(), self.config.permit_timeout);
         self.tasks.spawn(async move {
             tokio::time::sleep(patience).await;
-            // The loop may have ended meanwhile.
+            // The loop may have ended in the meantime.
             let _ended = messages.send(Message::PermitOver { uid, attempt });
         });
     }
@@ -46,7 +46,7 @@ impl Run {
         Some((format!("{}/{name}", object::namespace(pod)), *min))
     }
 
-    /// One waited too long: the whole group is refused, as coscheduling does.
+    /// One pod waited too long: the whole group is refused, as coscheduling does.
     pub(super) fn permit_over(&mut self, uid: &str, attempt: u64) {
         let Some(group) = self.waiting.get(uid).filter(|w| w.attempt == attempt).map(|w| w.group.clone()) else {
             return;
@@ -57,7 +57,7 @@ impl Run {
         self.queue.wake_all(Instant::now());
     }
 
-    /// A pod that is not in Permit any more does not get its node.
+    /// A pod that left Permit does not get its node.
     pub(super) fn refuse(&mut self, waiting: &Waiting, why: String) {
         let uid = object::uid(&waiting.pod);
         self.journal.bound(waiting.attempt, Duration::ZERO, Outcome::Unschedulable(why));
@@ -72,7 +72,7 @@ impl Run {
         BTreeMap::into_values(of_group).collect()
     }
 
-    /// Writes on a pod that waits where it waits (`NominatedNodeNameForExpectation`, 1.35), and that it waits no more.
+    /// Writes the node of a waiting pod into its status (`NominatedNodeNameForExpectation`, 1.35), or removes it.
     pub(super) fn nominate(&self, pod: &Value, node: &str) {
         if self.config.nominates_waiting {
             self.write_nomination(pod, node);
@@ -87,7 +87,7 @@ impl Run {
         self.tasks.spawn(async move {
             if let Err(error) = client.patch(&path, &patch).await {
                 tracing::debug!(%error, path, "nomination not written");
-                // The loop may have ended meanwhile.
+                // The loop may have ended in the meantime.
                 let _ended = given.map(|uid| messages.send(Message::NotNominated { uid }));
             }
         });

@@ -1,10 +1,11 @@
 //! How many GPU pods a second a real kube-scheduler binds, on a real API server and etcd, with kerf's extender and
-//! without any. The Nodes are objects only. 1,000 and 5,000 nodes of 8 cards, 2,000 pods created at once, in turns.
+//! without any. The Nodes are objects only. 1,000 and 5,000 nodes of 8 GPUs, 2,000 pods created at once, in turns.
 //!
 //! `cargo bench -p kerf-cluster --bench throughput`: needs what `tests/cluster/setup.sh` gets; prints a table, and
 //! writes every single measurement to a file in the folder named by `KERF_BENCH_RAW`, if set. `KERF_ROUNDS` is how
-//! often each case is run (5), `KERF_NODES` the numbers of nodes, joined by commas. `KERF_PROFILE` names a folder for processor profiles, which cost some of the speed. Under `cargo test` everything is small and unmeasured, and left out where the programs
-//! are missing.
+//! often each case is run (5), `KERF_NODES` the numbers of nodes, joined by commas. `KERF_PROFILE` names a folder for
+//! processor profiles, which cost some of the speed. Under `cargo test` everything is small and unmeasured, and left
+//! out where the programs are missing.
 
 mod profile;
 mod report;
@@ -38,7 +39,7 @@ fn main() -> anyhow::Result<()> {
     let mut report = Report::default();
     for nodes in sizes {
         for round in 0..rounds {
-            // whichever comes second finds the machine as the first one left it
+            // the second case finds the machine as the first one left it
             for kerf in if round % 2 == 0 { [false, true] } else { [true, false] } {
                 let case = Case { nodes, kerf, pods, round };
                 let run = runtime.block_on(run::run(&tools, &programs, case))?;
@@ -50,7 +51,7 @@ fn main() -> anyhow::Result<()> {
     report.finish(test)
 }
 
-/// Numbers from the environment, or else these.
+/// Numbers from the environment, or the default.
 fn wished(name: &str, otherwise: &[usize]) -> anyhow::Result<Vec<usize>> {
     match std::env::var(name) {
         Ok(list) => {

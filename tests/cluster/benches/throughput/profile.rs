@@ -1,6 +1,5 @@
-//! Where the time goes, for those who want to change it: profiles of the first seconds of a run, written to the folder
-//! `KERF_PROFILE`. `go tool pprof -top FILE` reads those of the scheduler and the API server, `perf report -i FILE` the
-//! extender's, which is there where `perf` is installed.
+//! Profiles of the first seconds of a run, written to the folder `KERF_PROFILE`. `go tool pprof -top FILE` reads those
+//! of the scheduler and the API server, `perf report -i FILE` the extender's, which is made where `perf` is installed.
 
 use std::io::ErrorKind;
 use std::path::Path;
@@ -13,7 +12,7 @@ use kube::Client;
 
 const SECONDS: u32 = 6;
 
-/// `run` begins the files' names.
+/// `run` is the prefix of the files' names.
 pub async fn take(bare: &Bare, run: &str) -> anyhow::Result<()> {
     let Some(folder) = std::env::var_os("KERF_PROFILE") else { return Ok(()) };
     let folder = Path::new(&folder);

@@ -1,4 +1,4 @@
-//! The table, and every value.
+//! The table, and every single value.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;

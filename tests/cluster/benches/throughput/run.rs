@@ -1,4 +1,4 @@
-//! One run: a fresh control plane, Nodes, pods, and what it took to bind them.
+//! One run: a fresh control plane, Nodes, pods, and the time to bind them.
 
 use std::collections::HashSet;
 use std::fmt;
@@ -24,13 +24,12 @@ use crate::{profile, workload};
 
 const CARDS: u32 = 8;
 
-/// As many requests at once as `scheduler_perf` has when it creates pods.
+/// Concurrent requests, as many as `scheduler_perf` has when it creates pods.
 const AT_ONCE: usize = 30;
 
-/// No run takes longer.
+/// The longest time of a run.
 const LIMIT: Duration = Duration::from_secs(600);
 
-/// What is run.
 #[derive(Clone, Copy, Debug)]
 pub struct Case {
     pub nodes: usize,
@@ -46,14 +45,14 @@ impl fmt::Display for Case {
     }
 }
 
-/// What came of it.
+/// The measurements of a run.
 #[derive(Debug)]
 pub struct Run {
     /// Pods seen bound in each second, from the first second with one: `scheduler_perf`'s SchedulingThroughput.
     pub throughput: Vec<f64>,
     /// All pods by the time from the first one's creation to the last one's binding.
     pub pods_per_second: f64,
-    /// Everything else: name, unit, value.
+    /// All other measurements: name, unit, value.
     pub figures: Vec<(String, &'static str, f64)>,
 }
 
@@ -126,7 +125,7 @@ async fn measure(bare: &Bare, case: Case) -> anyhow::Result<Run> {
     Ok(Run { throughput: throughput(&bound), pods_per_second: pods / (last - begun).as_secs_f64(), figures })
 }
 
-/// What everybody says of itself at one moment.
+/// The metrics of all programs at one moment.
 struct Reading {
     scheduler: String,
     api: String,
@@ -143,7 +142,7 @@ impl Reading {
     }
 }
 
-/// Seconds of processor time by program. Not read together with the rest, since asking costs some as well.
+/// Seconds of processor time by program. Not read together with the rest, since reading costs time as well.
 fn spent(bare: &Bare) -> anyhow::Result<Vec<(&'static str, f64)>> {
     let control = &bare.control;
     let mut spent = vec![
@@ -160,7 +159,7 @@ fn spent(bare: &Bare) -> anyhow::Result<Vec<(&'static str, f64)>> {
 /// Processor time that a process has used so far, in its own code and in the kernel's, in seconds.
 fn seconds(process: &Process) -> anyhow::Result<f64> {
     let stat = std::fs::read_to_string(format!("/proc/{}/stat", process.pid()?))?;
-    // the name, in brackets, may have blanks in it
+    // the name, in brackets, may contain blanks
     let fields = stat.rsplit_once(") ").context("stat has another form")?.1;
     let ticks: f64 = fields.split(' ').skip(11).take(2).map(|field| field.parse().unwrap_or(0.0)).sum();
     Ok(ticks / rustix::param::clock_ticks_per_second() as f64)
@@ -211,7 +210,7 @@ async fn bound(client: Client, count: usize) -> anyhow::Result<Vec<Instant>> {
     let mut events = std::pin::pin!(watcher(pods, selection).default_backoff());
     let (mut names, mut moments) = (HashSet::new(), Vec::with_capacity(count));
     while moments.len() < count {
-        // a watch that ended goes on by itself
+        // a watch that ended is resumed
         match events.next().await.context("the watch of pods ended")? {
             Ok(Event::Apply(pod) | Event::InitApply(pod)) if names.insert(pod.name_any()) => {
                 moments.push(Instant::now());

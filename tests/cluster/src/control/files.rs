@@ -1,4 +1,4 @@
-//! What the control plane's programs read: who is who, and how the scheduler works.
+//! Files for the control plane's programs: accounts and tokens, and the scheduler's configuration.
 
 use std::fs;
 use std::path::PathBuf;
@@ -28,7 +28,7 @@ pub(super) fn kubeconfig(
     user: &str,
     token: &str,
 ) -> anyhow::Result<PathBuf> {
-    // in a file of its own, as in a pod: who runs reads it anew
+    // in a file of its own, as in a pod: a running client reads it again
     let token = place.write(&format!("kubeconfig/{user}.token"), token)?;
     let content = json!({
         "apiVersion": "v1", "kind": "Config", "current-context": "kerf",
@@ -42,8 +42,8 @@ pub(super) fn kubeconfig(
     place.write(&format!("kubeconfig/{user}"), content.to_string())
 }
 
-/// The configuration as it ships; what differs is where the extender and the API server are, and, with `unlimited`,
-/// that the scheduler may ask the API server as often as it wants.
+/// The configuration as it ships; only the addresses of the extender and the API server differ, and, with `unlimited`,
+/// the limit on the scheduler's requests to the API server.
 pub(super) fn scheduler_config(
     place: &Place,
     ports: Ports,

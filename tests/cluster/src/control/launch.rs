@@ -32,7 +32,7 @@ pub(super) fn etcd(place: &Arc<Place>, tools: &Tools, ports: Ports) -> anyhow::R
     Process::start(place, Spec::new("etcd", tools.program("etcd"), &args))
 }
 
-/// Writes down every request of kerf's two accounts, and of nobody else.
+/// Logs every request of kerf's two accounts, and no others.
 const AUDIT: &str = "\
 apiVersion: audit.k8s.io/v1
 kind: Policy
@@ -68,13 +68,13 @@ pub(super) fn api_server(
         ("service-account-issuer", "https://kubernetes.default.svc".into()),
         ("service-cluster-ip-range", "10.96.0.0/24".into()),
         ("authorization-mode", "Node,RBAC".into()),
-        // nobody else serves it, and its lease would be one more thing to wait for
+        // it has no other replica, and its lease would be one more thing to wait for
         ("endpoint-reconciler-type", "none".into()),
         ("shutdown-watch-termination-grace-period", "0s".into()),
     ]);
     match purpose {
         Purpose::Nodes { .. } => args.extend(flags(&[("enable-admission-plugins", "NodeRestriction".into())])),
-        // as scheduler_perf: nobody makes service accounts or takes taints away, and nothing waits in a queue
+        // as in scheduler_perf: service accounts are not created, taints not removed, and nothing waits in a queue
         Purpose::Measurement(_) => args.extend(flags(&[
             ("disable-admission-plugins", "ServiceAccount,TaintNodesByCondition,Priority".into()),
             ("max-requests-inflight", "3000".into()),
@@ -107,7 +107,7 @@ pub(super) fn controllers(
         ("use-service-account-credentials", "true".into()),
         ("service-account-private-key-file", show(&certificates.key("accounts"))),
         ("root-ca-file", show(&certificates.file("authority"))),
-        // a node that was restarted on purpose must not lose its pods for it
+        // a node that a test restarts must not lose its pods
         ("node-monitor-grace-period", "120s".into()),
     ]);
     let spec = Spec::new("kube-controller-manager", tools.program("kube-controller-manager"), &args);

@@ -1,4 +1,4 @@
-//! What a control plane is for, and where it listens.
+//! The purpose of a control plane, and its ports.
 
 use anyhow::Context;
 
@@ -10,20 +10,20 @@ pub enum Scheduling {
     Full,
     /// `POST /scheduler/predicates` only: `legacy.yaml`.
     Legacy,
-    /// Not at all: the scheduler sees nothing but a node's totals.
+    /// Not at all: the scheduler sees only a node's totals.
     Plain,
 }
 
-/// What a control plane is for.
+/// The purpose of a control plane.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Purpose {
-    /// To serve nodes.
+    /// To run pods on nodes.
     Nodes {
-        /// Whether the API server writes down what kerf asks it.
+        /// Whether the API server logs the requests of kerf's accounts.
         audit: bool,
     },
     /// To measure the scheduler with Nodes that are objects only. As in Kubernetes' own `scheduler_perf`, there is no
-    /// controller manager, some admission plugins are off, and clients are not held back.
+    /// controller manager, some admission plugins are off, and clients have no rate limit.
     Measurement(Scheduling),
 }
 
@@ -43,23 +43,22 @@ impl Purpose {
 /// Ports on loopback.
 #[derive(Clone, Copy, Debug)]
 pub struct Ports {
-    /// etcd, for clients and for peers.
+    /// etcd's ports, for clients and for peers.
     pub etcd: [u16; 2],
-    /// The API server.
+    /// Port of the API server.
     pub api: u16,
-    /// kube-scheduler's metrics.
+    /// Port of kube-scheduler's metrics.
     pub scheduler: u16,
-    /// The controller manager's.
+    /// Port of the controller manager.
     pub controllers: u16,
-    /// kerf's extender.
+    /// Port of kerf's extender.
     pub extender: u16,
 }
 
 impl Ports {
-    /// How many there are.
     pub(crate) const COUNT: usize = 6;
 
-    /// Takes as many as are needed.
+    /// Takes the needed ports from `free`.
     pub(crate) fn take(free: &mut impl Iterator<Item = u16>) -> anyhow::Result<Self> {
         let mut port = || free.next().context("too few ports");
         Ok(Self {

@@ -1,19 +1,18 @@
-//! Pods to be created.
+//! Pods that tests create.
 
 use serde_json::{Value, json};
 
-/// Prints what it was given, then waits until it is told to end.
+/// Prints what the container was given, then waits for SIGTERM.
 const PROBE: &str = "kerf-probe; trap exit TERM; sleep 2147483647 & wait";
 
-/// A pod to be created.
+/// A pod under construction.
 #[derive(Clone, Debug)]
 pub struct Draft {
-    /// Its name.
     pub name: String,
     value: Value,
 }
 
-/// Without containers yet.
+/// A pod without containers so far.
 pub fn pod(name: impl Into<String>) -> Draft {
     let name = name.into();
     let value = json!({
@@ -47,17 +46,17 @@ impl Draft {
         self
     }
 
-    /// A container that runs until it is told to end. An amount of zero is not asked for.
+    /// Adds a container that runs until SIGTERM. An amount of zero is not requested.
     pub fn app(self, name: &str, core: u32, memory: u32) -> Self {
         self.push("containers", container(name, core, memory, PROBE))
     }
 
-    /// A container that runs a script.
+    /// Adds a container that runs a script.
     pub fn runs(self, name: &str, core: u32, memory: u32, script: &str) -> Self {
         self.push("containers", container(name, core, memory, script))
     }
 
-    /// With a limit of its last container.
+    /// Adds a limit to the last container.
     pub fn asks(mut self, resource: &str, amount: u64) -> Self {
         let containers = self.value["spec"]["containers"].as_array_mut();
         if let Some(container) = containers.and_then(|containers| containers.last_mut()) {
@@ -66,7 +65,7 @@ impl Draft {
         self
     }
 
-    /// With this environment for its last container.
+    /// Sets the environment of the last container.
     pub fn env(mut self, env: &Value) -> Self {
         let containers = self.value["spec"]["containers"].as_array_mut();
         if let Some(container) = containers.and_then(|containers| containers.last_mut()) {
@@ -75,49 +74,48 @@ impl Draft {
         self
     }
 
-    /// An ordinary init container, which ends at once.
+    /// Adds an ordinary init container, which ends at once.
     pub fn init(self, name: &str, core: u32, memory: u32) -> Self {
         self.push("initContainers", container(name, core, memory, "kerf-probe"))
     }
 
-    /// An init container that runs as long as the pod.
+    /// Adds an init container that runs as long as the pod.
     pub fn sidecar(self, name: &str, core: u32, memory: u32) -> Self {
         let mut value = container(name, core, memory, PROBE);
         value["restartPolicy"] = "Always".into();
         self.push("initContainers", value)
     }
 
-    /// With an annotation.
     pub fn annotation(mut self, key: &str, value: &str) -> Self {
         self.value["metadata"]["annotations"][key] = value.into();
         self
     }
 
-    /// With a field of its spec.
+    /// Sets a field of the spec.
     pub fn with(mut self, field: &str, value: impl Into<Value>) -> Self {
         self.value["spec"][field] = value.into();
         self
     }
 
-    /// The same under another name.
+    /// The same pod under another name.
     pub fn named(&self, name: &str) -> Self {
         let mut value = self.value.clone();
         value["metadata"]["name"] = name.into();
         Self { name: name.to_owned(), value }
     }
 
-    /// For one node only.
+    /// Restricts the pod to one node.
     pub fn on(self, node: &str) -> Self {
         self.with("nodeSelector", json!({ "kubernetes.io/hostname": node }))
     }
 
-    /// The object.
+    /// The object as JSON.
     pub fn value(&self) -> &Value {
         &self.value
     }
 }
 
-/// Many pods of all shapes, so many of them with whole cards.
+/// `count` pods of all shapes, `whole` of them with whole GPUs.
 pub fn mixed(count: usize, whole: usize) -> Vec<Draft> {
     (0..count)
         .map(|number| {

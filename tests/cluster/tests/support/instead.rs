@@ -1,4 +1,4 @@
-//! Another plugin in the place of a node's own.
+//! Another plugin instead of a node's own.
 
 use kerf_cluster::node::Node;
 use kerf_cluster::paper::Paper;
@@ -6,12 +6,11 @@ use kerf_cluster::process::Process;
 
 use super::stage::Stage;
 
-/// A node whose plugin offers other cards than its own; as it was, once this is dropped.
+/// A node whose plugin offers other GPUs than its own; the node's plugin returns when this is dropped.
 pub struct Instead<'a> {
     node: &'a Node,
-    /// The plugin.
     pub plugin: Process,
-    /// Its cards.
+    /// The plugin's GPUs.
     pub paper: Paper,
 }
 

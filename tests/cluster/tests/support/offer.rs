@@ -1,4 +1,4 @@
-//! Plugins beside a node's own, which offer other systems' resources, and pods that ask for them.
+//! Plugins beside a node's own, which offer other systems' resources, and pods that request them.
 
 use anyhow::{Context, ensure};
 use k8s_openapi::api::core::v1::Pod;
@@ -16,19 +16,17 @@ use super::stage::{SOON, Stage, uid};
 
 /// A plugin without account and API server. It ends with this value.
 pub struct Offer<'a> {
-    /// The node.
     pub node: &'a Node,
-    /// The plugin.
     pub plugin: Process,
     stage: &'a Stage<'a>,
     port: u16,
-    /// What tells it where cards are, and which to offer how.
+    /// The flags for the paths of the GPUs and for the resources.
     flags: Vec<String>,
     amounts: Vec<(&'static str, u64)>,
 }
 
 impl<'a> Offer<'a> {
-    /// Starts it with these flags, which must make the node offer these amounts.
+    /// Starts it with these flags; the node must then offer these amounts.
     pub fn start(
         stage: &'a Stage<'a>,
         node: &'a Node,
@@ -45,7 +43,7 @@ impl<'a> Offer<'a> {
         Ok(Self { node, plugin, stage, port, flags, amounts: amounts.to_vec() })
     }
 
-    /// Waits until kubelet has all of it, and the API server knows.
+    /// Waits until kubelet and the API server know all amounts.
     pub async fn ready(&self) -> anyhow::Result<()> {
         until(SOON, &format!("{} offers {:?}", self.node.name, self.amounts), async || {
             self.plugin.check()?;
@@ -59,7 +57,7 @@ impl<'a> Offer<'a> {
         .await
     }
 
-    /// Waits until `kerf-plugin doctor`, told the same, ends with this status, and returns what it says.
+    /// Waits until `kerf-plugin doctor`, with the same flags, ends with this status, and returns its output.
     pub async fn doctor(&self, status: i32) -> anyhow::Result<String> {
         until(SOON, &format!("doctor ends with {status}"), async || {
             let (ended, text) = self.node.doctor(&self.stage.cluster.programs, &self.flags)?;
@@ -84,20 +82,20 @@ impl<'a> Offer<'a> {
 
 impl Drop for Offer<'_> {
     fn drop(&mut self) {
-        // it may have been ended already
+        // it may have ended already
         drop(self.plugin.kill());
     }
 }
 
-/// A pod that prints what it sees and runs on.
+/// A pod that prints what its container sees and keeps running.
 pub fn asks(name: &str, node: &Node, amounts: &[(&str, u64)]) -> Draft {
     let draft = pod(name).app("main", 0, 0).on(&node.name);
     amounts.iter().fold(draft, |draft, (resource, amount)| draft.asks(resource, *amount))
 }
 
 impl Stage<'_> {
-    /// Creates an example of `examples/profiles`, as it is but that each container prints first what it sees, and that
-    /// one which does not listen to SIGTERM is not waited for.
+    /// Creates an example of `examples/profiles`, unchanged except that each container first prints what it sees, and
+    /// that containers that ignore SIGTERM are not waited for.
     pub fn create_example(&self, file: &str) -> anyhow::Result<()> {
         let path = workspace().join("examples/profiles").join(file);
         let control = &self.cluster.control;
@@ -124,7 +122,7 @@ impl Stage<'_> {
         .await
     }
 
-    /// What a pod saw that a pod on the same node without any resource does not see.
+    /// What a pod saw beyond a pod without resources on the same node.
     pub async fn given(&self, pod: &Pod) -> anyhow::Result<Seen> {
         let node = pod.spec.as_ref().and_then(|spec| spec.node_name.clone()).context("no node")?;
         let name = format!("plain-{node}");
@@ -140,7 +138,7 @@ impl Stage<'_> {
         Ok(self.seen(pod).await?.beyond(&self.seen(&plain).await?))
     }
 
-    /// The pods with a label, once there are so many and each has one of these phases.
+    /// The pods with a label, once there are `count` and each has one of these phases.
     pub async fn labelled(&self, label: &str, count: usize, phases: &[&str]) -> anyhow::Result<Vec<Pod>> {
         let selected = kube::api::ListParams::default().labels(label);
         until(SOON, &format!("{count} pods with {label} are {phases:?}"), async || {
@@ -153,7 +151,7 @@ impl Stage<'_> {
         .await
     }
 
-    /// Runs a script in a container of a pod that runs.
+    /// Runs a script in a container of a running pod.
     pub fn exec(&self, pod: &str, script: &str) -> anyhow::Result<String> {
         let namespace = format!("--namespace={}", self.namespace());
         self.cluster.control.kubectl(&["exec", &namespace, pod, "--", "sh", "-c", script])

@@ -12,22 +12,21 @@ use serde_json::{Value, json};
 
 use super::stage::{SOON, Stage};
 
-/// DaemonSets, each on one node; they and the labels that they needed are gone once this is dropped.
+/// DaemonSets, each on one node; they and the labels that they need are removed when this is dropped.
 pub struct Overlays<'a> {
     stage: &'a Stage<'a>,
     names: Vec<String>,
-    /// Of which node, and which.
+    /// The labels that were added, by node.
     labels: Vec<(&'a str, String)>,
 }
 
 impl<'a> Overlays<'a> {
-    /// None yet.
     pub fn new(stage: &'a Stage<'a>) -> Self {
         Self { stage, names: Vec::new(), labels: Vec::new() }
     }
 
-    /// Applies the DaemonSet of an overlay to one node, with the labels that it selects nodes by. It is as it ships, but
-    /// that it finds `paper` where a driver's files are.
+    /// Applies the DaemonSet of an overlay to one node, with the labels of its node selector. It is as shipped, except
+    /// that it finds `paper` at the paths of a driver's files.
     pub fn apply(&mut self, overlay: &str, node: &'a Node, paper: &Paper) -> anyhow::Result<()> {
         let control = &self.stage.cluster.control;
         let directory = workspace().join("manifests/overlays").join(overlay).display().to_string();
@@ -82,7 +81,7 @@ impl<'a> Overlays<'a> {
 impl Drop for Overlays<'_> {
     fn drop(&mut self) {
         let control = &self.stage.cluster.control;
-        // until their pods are gone: a plugin that lives on would register again
+        // until their pods are gone: a plugin that still runs would register again
         let delete = ["delete", "daemonset", "--namespace=kerf-system", "--cascade=foreground", "--timeout=40s"];
         let names = self.names.iter().map(String::as_str);
         drop(control.kubectl(&delete.into_iter().chain(names).collect::<Vec<_>>()));
@@ -92,7 +91,7 @@ impl Drop for Overlays<'_> {
     }
 }
 
-/// Makes the plugin's image known to these nodes, once for all tests.
+/// Imports the plugin's image on these nodes, once for all tests.
 pub fn import(stage: &Stage<'_>, nodes: &[&Node]) -> anyhow::Result<()> {
     let archive = stage.cluster.place().path("images/plugin.tar");
     if !archive.exists() {

@@ -1,4 +1,4 @@
-//! The policy about users' pods, switched to notes only: a cluster of before it, or without it.
+//! The policy about users' pods, set to audit only: as in a cluster from before it, or without it.
 
 use anyhow::{bail, ensure};
 use kerf_cluster::wait::until;
@@ -10,7 +10,7 @@ use super::stage::{SOON, Stage};
 
 const BINDING: &str = "validatingadmissionpolicybinding/kerf-pods";
 
-/// Runs `test` while the API server only notes what the policy would refuse.
+/// Runs `test` while the API server only audits what the policy would refuse.
 pub async fn noted_only(stage: &Stage<'_>, test: impl AsyncFnOnce() -> anyhow::Result<()>) -> anyhow::Result<()> {
     let result = match enforce(stage, "Audit").await {
         Ok(()) => test().await,
@@ -19,7 +19,7 @@ pub async fn noted_only(stage: &Stage<'_>, test: impl AsyncFnOnce() -> anyhow::R
     result.and(enforce(stage, "Deny").await)
 }
 
-/// Sets what the policy does to a write that it does not allow, and waits until the API server does it.
+/// Sets the policy's action for a refused write, and waits until the API server applies it.
 async fn enforce(stage: &Stage<'_>, action: &str) -> anyhow::Result<()> {
     let patch = json!({ "spec": { "validationActions": [action] } }).to_string();
     stage.cluster.control.kubectl(&["patch", BINDING, "--type=merge", "--patch", &patch])?;

@@ -1,25 +1,24 @@
-//! What a container says that it was given, by `kerf-probe`.
+//! What a container was given, as `kerf-probe` prints it.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use anyhow::{Context, ensure};
 use kerf_cluster::paper::{MAJOR, MODE, Paper};
 
-/// What a container found at its start.
+/// The surroundings of a container at its start.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Seen {
-    /// Environment.
     pub env: BTreeMap<String, String>,
-    /// Type, numbers, mode of each device file, and what happens where it is opened for reading and writing.
+    /// Type, numbers, mode of each device file, and the result of opening it for reading and writing.
     pub devices: BTreeMap<String, String>,
-    /// Where something is mounted, and whether it can only be read.
+    /// Mount points, and whether each is read-only.
     pub mounts: BTreeMap<String, bool>,
-    /// What was printed after that.
+    /// The output after that.
     pub rest: String,
 }
 
 impl Seen {
-    /// Of what the probe printed.
+    /// Reads the probe's output.
     pub fn of(text: &str) -> anyhow::Result<Self> {
         let (found, rest) = text.split_once("\ndone").with_context(|| format!("the probe did not end:\n{text}"))?;
         let mut seen = Self { rest: rest.trim().to_owned(), ..Self::default() };
@@ -39,14 +38,14 @@ impl Seen {
                     let only = told.split([' ', ',']).any(|option| option == "ro");
                     seen.mounts.insert(path.to_owned(), only);
                 }
-                // a value of several lines goes on
+                // the next line of a value of several lines
                 _ => {}
             }
         }
         Ok(seen)
     }
 
-    /// What it has beyond `plain`, a container that asked for nothing.
+    /// What it has beyond `plain`, a container without requests.
     pub fn beyond(&self, plain: &Self) -> Self {
         fn more<T: Clone>(own: &BTreeMap<String, T>, plain: &BTreeMap<String, T>) -> BTreeMap<String, T> {
             let more = own.iter().filter(|(key, _)| !plain.contains_key(*key));
@@ -60,7 +59,7 @@ impl Seen {
         }
     }
 
-    /// Fails unless these are the device files, each the one of `paper`, and such that the container may open it.
+    /// Fails unless these are the device files, each the one of `paper`, and the container may open it.
     pub fn has_devices(&self, paper: &Paper, names: &[&str]) -> anyhow::Result<&Self> {
         let mut wanted = BTreeMap::new();
         for name in names {
@@ -77,7 +76,7 @@ impl Seen {
         Ok(self)
     }
 
-    /// Fails unless these are the mounts, all of them to be read only.
+    /// Fails unless these are the mounts, all of them read-only.
     pub fn has_mounts(&self, paths: &[&str]) -> anyhow::Result<&Self> {
         let wanted: BTreeMap<String, bool> = paths.iter().map(|path| ((*path).to_owned(), true)).collect();
         ensure!(self.mounts == wanted, "mounts: {:?}, wanted: {wanted:?}", self.mounts);
@@ -92,7 +91,7 @@ impl Seen {
         Ok(self)
     }
 
-    /// The cards of NVIDIA that it has: numbers of `/dev/nvidia<N>`.
+    /// Its NVIDIA GPUs: numbers of `/dev/nvidia<N>`.
     pub fn nvidia(&self) -> BTreeSet<u32> {
         let numbers = self.devices.keys().filter_map(|path| path.strip_prefix("/dev/nvidia")?.parse().ok());
         numbers.collect()

@@ -22,15 +22,13 @@ use super::draft::Draft;
 /// Long enough for everything that should happen soon, on a busy machine.
 pub const SOON: Duration = Duration::from_secs(60);
 
-/// A namespace.
+/// A test's namespace.
 pub struct Stage<'a> {
-    /// The cluster that it is in.
     pub cluster: &'a Cluster,
     namespace: String,
 }
 
 impl<'a> Stage<'a> {
-    /// A new one.
     pub async fn new(cluster: &'a Cluster, test: &str) -> anyhow::Result<Self> {
         let namespace = test.replace("::", "-").replace('_', "-");
         let namespaces: Api<Namespace> = Api::all(cluster.client.clone());
@@ -41,12 +39,10 @@ impl<'a> Stage<'a> {
         Ok(stage)
     }
 
-    /// Its name.
     pub fn namespace(&self) -> &str {
         &self.namespace
     }
 
-    /// Its pods.
     pub fn pods(&self) -> Api<Pod> {
         Api::namespaced(self.cluster.client.clone(), &self.namespace)
     }
@@ -59,17 +55,16 @@ impl<'a> Stage<'a> {
         }
     }
 
-    /// All pods as they are now.
+    /// All pods in their current state.
     pub async fn list(&self) -> anyhow::Result<Vec<Pod>> {
         Ok(self.pods().list(&ListParams::default()).await?.items)
     }
 
-    /// Creates a pod.
     pub async fn create(&self, draft: &Draft) -> anyhow::Result<Pod> {
         self.create_object(draft.value().clone()).await
     }
 
-    /// Creates a pod.
+    /// Creates a pod from JSON.
     pub async fn create_object(&self, value: Value) -> anyhow::Result<Pod> {
         create(self.pods(), value).await
     }
@@ -118,7 +113,7 @@ impl<'a> Stage<'a> {
         until(SOON, "all parties agree", async || audit(self.cluster).await?.agreed()).await
     }
 
-    /// Waits for an event about a pod that has this text in it.
+    /// Waits for an event about a pod that contains this text.
     pub async fn event(&self, pod: &str, text: &str) -> anyhow::Result<String> {
         let events: Api<Event> = Api::namespaced(self.cluster.client.clone(), &self.namespace);
         let of_pod = ListParams::default().fields(&format!("involvedObject.name={pod}"));
@@ -131,15 +126,15 @@ impl<'a> Stage<'a> {
         .await
     }
 
-    /// The extender's view of a node: free units of core on each card, by index.
+    /// The extender's view of a node: free units of core on each GPU, by index.
     pub async fn free(&self, node: &str) -> anyhow::Result<Vec<u64>> {
         let state = self.cluster.state(self.cluster.control.ports.extender).await?;
         let cards = state["nodes"][node]["gpus"].as_array().with_context(|| format!("no node {node}"))?;
-        // in thousandths of a card
+        // in thousandths of a GPU
         Ok(cards.iter().filter_map(|card| card["free_compute"].as_u64()).map(|free| free / 10).collect())
     }
 
-    /// Waits until the extender counts all cards as free.
+    /// Waits until the extender counts all GPUs as free.
     pub async fn all_free(&self) -> anyhow::Result<()> {
         until(SOON, "all cards are free", async || {
             for node in &self.cluster.nodes {
@@ -170,10 +165,10 @@ impl<'a> Stage<'a> {
         }
     }
 
-    /// Deletes everything and waits until all cards are free again.
+    /// Deletes everything and waits until all GPUs are free again.
     pub async fn clear(&self) -> anyhow::Result<()> {
         let everything = ListParams::default();
-        // or they would make their pods anew
+        // otherwise they would create their pods again
         let owners = DeleteParams::background();
         Api::<Deployment>::namespaced(self.cluster.client.clone(), &self.namespace)
             .delete_collection(&owners, &everything)
@@ -182,7 +177,7 @@ impl<'a> Stage<'a> {
             .delete_collection(&owners, &everything)
             .await?;
         until(SOON, "the pods are deleted", async || {
-            // those of the examples do not listen to SIGTERM
+            // the examples' containers ignore SIGTERM
             self.pods().delete_collection(&DeleteParams::default().grace_period(2), &everything).await?;
             let left: Vec<String> = self.list().await?.iter().map(why).collect();
             ensure!(left.is_empty(), "left: {}", left.join("; "));
@@ -202,7 +197,7 @@ async fn create(pods: Api<Pod>, value: Value) -> anyhow::Result<Pod> {
     pods.create(&PostParams::default(), &pod).await.with_context(|| format!("create {name}"))
 }
 
-/// Pending, Running, Succeeded or Failed.
+/// Pending, Running, Succeeded or Failed; empty where there is none.
 pub fn phase(pod: &Pod) -> &str {
     pod.status.as_ref().and_then(|status| status.phase.as_deref()).unwrap_or_default()
 }
@@ -215,14 +210,14 @@ pub fn runs(pod: &Pod) -> bool {
     phase(pod) == "Running" && ready == wanted && pod.metadata.deletion_timestamp.is_none()
 }
 
-/// Why kube-scheduler found no node, where it says so.
+/// Why kube-scheduler found no node, if that is in the status.
 pub fn unschedulable(pod: &Pod) -> Option<&str> {
     let conditions = pod.status.as_ref()?.conditions.as_ref()?;
     let condition = conditions.iter().find(|condition| condition.type_ == "PodScheduled")?;
     (condition.status == "False").then(|| condition.message.as_deref().unwrap_or_default())
 }
 
-/// A line about a pod.
+/// A line that describes a pod.
 pub fn why(pod: &Pod) -> String {
     let name = pod.metadata.name.as_deref().unwrap_or_default();
     let node = pod.spec.as_ref().and_then(|spec| spec.node_name.as_deref()).unwrap_or("no node");
@@ -247,12 +242,10 @@ pub fn why(pod: &Pod) -> String {
     format!("{name} ({node}) {}{deleted} {message} {}", phase(pod), waits.join(", "))
 }
 
-/// An annotation of a pod.
 pub fn annotation<'a>(pod: &'a Pod, key: &str) -> Option<&'a str> {
     pod.metadata.annotations.as_ref()?.get(key).map(String::as_str)
 }
 
-/// A pod's uid.
 pub fn uid(pod: &Pod) -> anyhow::Result<&str> {
     match pod.metadata.uid.as_deref() {
         Some(uid) => Ok(uid),

@@ -1,4 +1,4 @@
-//! Files that no Kubernetes library of ours describes: kustomizations and the scheduler's configuration.
+//! Files for which no Kubernetes library of ours has types: kustomizations and the scheduler's configuration.
 
 use std::collections::BTreeMap;
 
@@ -49,7 +49,7 @@ pub struct Operation {
     pub value: String,
 }
 
-/// `kubescheduler.config.k8s.io/v1`, as far as it is used here.
+/// The fields of `kubescheduler.config.k8s.io/v1` that are used here.
 #[derive(Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct SchedulerConfiguration {

@@ -1,4 +1,4 @@
-//! The manifests, images and examples say what the code says: every file parses strictly, every flag, port, route
+//! The manifests, images and examples agree with the code: every file parses strictly, every flag, port, route
 //! and resource name exists, and no right is granted that is not listed here.
 
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test")]
@@ -56,14 +56,14 @@ fn container(template: &PodTemplateSpec) -> &Container {
     &containers[0]
 }
 
-/// The flags of a container and, for each variable of its environment, the flag that it stands for.
+/// The flags of a container and, for each variable of its environment, the equivalent flag.
 fn command_line(program: &str, container: &Container, command: &clap::Command) -> Vec<String> {
     let mut line = vec![program.to_owned()];
     line.extend(container.args.iter().flatten().cloned());
     for variable in container.env.iter().flatten().filter(|variable| variable.name.starts_with("KERF_")) {
         let flag = command.get_arguments().find(|argument| argument.get_env() == Some(variable.name.as_ref()));
         let flag = flag.unwrap_or_else(|| panic!("{program} reads no {}", variable.name)).get_long().unwrap();
-        // what the node fills in
+        // a value that the node fills in
         let value = variable.value.clone().unwrap_or_else(|| "some-node".to_owned());
         line.push(format!("--{flag}={value}"));
     }
@@ -91,7 +91,7 @@ fn plugin_args(set: &DaemonSet) -> kerf_plugin::config::Args {
 fn every_document_holds_only_known_fields() {
     let mut seen = BTreeSet::new();
     for (name, value) in documents("manifests").into_iter().chain(documents("examples")) {
-        // the patch of a simulated node is a part of a DaemonSet, and reads as one
+        // the patch of a simulated node is a part of a DaemonSet, and parses as one
         let Some(kind) = value["kind"].as_str() else { panic!("{name}: no kind") };
         match kind {
             "CSIStorageCapacity" => drop(strict::<CSIStorageCapacity>(&name, &value)),
@@ -199,7 +199,7 @@ fn flags_and_environment_are_those_of_the_programs() {
         let simulated = container.env.is_none();
         let mut set = set.clone();
         if simulated {
-            // the patch leaves the environment as the base has it
+            // the patch leaves the environment of the base unchanged
             let env = self::container(&plugin().spec.unwrap().template).env.clone();
             set.spec.as_mut().unwrap().template.spec.as_mut().unwrap().containers[0].env = env;
         }
@@ -212,7 +212,7 @@ fn flags_and_environment_are_those_of_the_programs() {
         if !simulated {
             assert!(mounts.contains(&config.device_plugins_dir));
             assert!(mounts.contains(&config.pod_resources_dir));
-            // the runtime mounts from there, so it is the same on the host
+            // the runtime mounts from this path, so it is the same on the host
             let volumes = set.spec.as_ref().unwrap().template.spec.as_ref().unwrap().volumes.as_ref().unwrap();
             for directory in [&config.isolation.state_dir, &config.isolation.run_dir] {
                 assert!(mounts.contains(directory));
@@ -230,7 +230,7 @@ fn kustomization(directory: &str) -> Kustomization {
     serde_saphyr::from_str(&text(&file)).unwrap_or_else(|error| panic!("{file}: {error}"))
 }
 
-/// What a kustomization does to objects of a kind.
+/// The patches of a kustomization to objects of a kind.
 fn operations(kustomization: &Kustomization, kind: &str) -> Vec<Value> {
     let of_kind = kustomization.patches.iter().filter(|patch| patch.target.as_ref().unwrap()["kind"] == kind);
     let read =
@@ -255,7 +255,7 @@ fn the_legacy_overlay_serves_the_route_that_its_scheduler_calls() {
     assert!(args.legacy && args.max_body_mib >= 128, "{args:?}");
 }
 
-/// What a kustomization adds to the plugin's arguments.
+/// The arguments that a kustomization adds to the plugin's.
 fn arguments(kustomization: &Kustomization) -> Vec<String> {
     let added = operations(kustomization, "DaemonSet").into_iter().filter(|operation| {
         let path = operation["path"].as_str().unwrap();
@@ -266,7 +266,7 @@ fn arguments(kustomization: &Kustomization) -> Vec<String> {
     added.map(|operation| operation["value"].as_str().unwrap().to_owned()).collect()
 }
 
-/// What an overlay of a profile adds to the plugin's arguments, with what the overlay below it adds.
+/// The arguments that a profile's overlay adds to the plugin's, with those of the overlay below it.
 fn added(overlay: &str) -> Vec<String> {
     let kustomization = kustomization(&format!("overlays/{overlay}"));
     let base = kustomization.resources[0].strip_prefix("../").unwrap();
@@ -286,7 +286,7 @@ fn components_label_nodes_and_give_profiles_an_account() {
         words.extend(arguments(&account));
         words.extend(arguments(&component));
         let of_profile = plugin_args(&with(&profiles, &words));
-        // what the node fills in
+        // a value that the node fills in
         assert_eq!(of_profile.node_name, "$(NODE_NAME)");
         let of_profile = kerf_plugin::config::Args { node_name: "some-node".to_owned(), ..of_profile };
         for args in [of_base, of_profile] {

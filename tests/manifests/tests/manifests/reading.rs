@@ -44,7 +44,7 @@ pub fn strict<T: DeserializeOwned + Serialize>(name: &str, value: &Value) -> T {
     read
 }
 
-/// Every leaf of `part` must be in `whole`: what is not has been dropped because nobody knows it.
+/// Every leaf of `part` must be in `whole`: a missing one was dropped because its field is unknown.
 pub fn contained(at: &str, part: &Value, whole: &Value) {
     match (part, whole) {
         (Value::Object(part), Value::Object(whole)) => {

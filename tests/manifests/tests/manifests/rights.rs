@@ -1,4 +1,4 @@
-//! What is allowed: rights of the accounts, what containers may do, who may write what.
+//! Permissions: rights of the accounts, security of containers, and who may write what.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -97,7 +97,7 @@ fn the_extender_may_change_one_object_of_its_namespace() {
     let subject = only(binding.subjects.unwrap());
     assert_eq!((&*subject.kind, &*subject.name), ("ServiceAccount", "kerf-extender"));
     assert_eq!(subject.namespace.as_deref(), Some("kerf-system"));
-    // it says of no storage that it is there
+    // the object offers no storage
     assert!(object.node_topology.is_none() && object.capacity.is_none());
 }
 
@@ -180,7 +180,7 @@ fn admission_policies_deny_and_name_the_annotations_that_are_written() {
     assert!(serde_json::to_string(spec(1)).unwrap().contains(&format!("variables.domain + '{inventory}'")));
 }
 
-/// Every policy with a domain has it first, so that an overlay can replace it; each is in force whatever it says.
+/// Every policy with a domain has it as its first variable, so that an overlay can replace it; each is enforced.
 #[test]
 fn policies_keep_what_users_ask_for_and_who_may_write_it() {
     let keys = Keys::default();
@@ -221,7 +221,7 @@ fn policies_keep_what_users_ask_for_and_who_may_write_it() {
     }
 }
 
-/// The scheduler that waits for a binding has a place of its own in the API server's queues; so have bindings.
+/// The extender's requests, for which kube-scheduler waits, have the priority level `workload-high`; so have bindings.
 #[test]
 fn the_extenders_requests_are_not_queued_with_all_service_accounts() {
     let schema: FlowSchema = only(of_kind("manifests/base", "FlowSchema"));
@@ -279,7 +279,7 @@ fn policies_let_pass_the_labels_and_conditions_that_are_written_and_no_others() 
     assert!(all.contains(&format!("variables.domain + '{}'", lists.strip_prefix("inspur.com").unwrap())));
 }
 
-/// The component's policies stand alone, so that each may be removed without the other; what they say is the same.
+/// The component's policies are separate, so that each may be removed without the other; their rules are the same.
 #[test]
 fn profiles_are_held_to_the_same_rules_as_the_plugin() {
     let own: Vec<ValidatingAdmissionPolicy> =

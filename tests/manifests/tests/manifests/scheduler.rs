@@ -57,7 +57,7 @@ fn the_resources_that_can_be_uncommented_are_those_that_the_extender_knows() {
         let commented: BTreeSet<&str> = commented.collect();
         assert!(commented.iter().all(|name| known.contains(name)), "{name}: {commented:?}");
         assert!(exact.is_subset(&commented), "{name}: {exact:?}");
-        // uncommented, it is still a configuration
+        // uncommented, it is still a valid configuration
         let block = |line: &str| ["- name: ", "  ignoredByScheduler: "].iter().any(|start| line.starts_with(start));
         let uncommented = written.lines().map(|line| match line.strip_prefix("      # ") {
             Some(rest) if block(rest) => format!("      {rest}\n"),

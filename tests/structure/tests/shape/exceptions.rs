@@ -1,4 +1,4 @@
-//! What does not keep to the shape yet. A line is deleted when its reason is gone; none is added.
+//! Code that does not keep to the shape yet. A line is deleted when its reason is gone; none is added.
 
 /// Files in cycles of imports.
 #[rustfmt::skip]
@@ -10,12 +10,12 @@ pub const CYCLES: &[&str] = &[
 pub const LONG_FILES: &[&str] = &[
 ];
 
-/// Files with the name of a function that has too many lines.
+/// Files and names of functions that have too many lines.
 #[rustfmt::skip]
 pub const LONG_FUNCTIONS: &[&str] = &[
 ];
 
-/// Imports of the plugin against the layers.
+/// Imports of the plugin that violate the layers.
 #[rustfmt::skip]
 pub const LAYERS: &[&str] = &[
 ];

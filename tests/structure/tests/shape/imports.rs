@@ -1,30 +1,30 @@
-//! Which file of a crate imports which, and the cycles in that.
+//! The imports between the files of a crate, and cycles among them.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use crate::source::Source;
 
-/// The imports between the files of one crate: at most one from a file to another, the first that stands there.
+/// The imports between the files of one crate: at most one from a file to another, the first in its text.
 pub struct Imports {
     pub paths: Vec<String>,
-    /// From a file to others, by position in `paths`.
+    /// Imports of each file: the imported file by position in `paths`.
     from: Vec<BTreeMap<usize, Import>>,
-    /// Files that only declare and re-export modules: what they name are no imports of their own.
+    /// Files that only declare and re-export modules: the names in them do not count as imports.
     facades: BTreeSet<usize>,
 }
 
 #[derive(Clone)]
 pub struct Import {
     pub line: usize,
-    /// As it is written.
+    /// The path as written.
     pub path: String,
 }
 
-/// What a path leads to.
+/// The target of a path.
 #[derive(Clone, Copy)]
 enum Found {
     Module(usize),
-    /// Something in this module.
+    /// An item in this module.
     Item(usize),
 }
 
@@ -50,7 +50,7 @@ impl Imports {
         Self { paths, from, facades }
     }
 
-    /// All of them: the importing file, the imported one, and where.
+    /// All imports: the importing file, the imported file, and the place.
     pub fn all(&self) -> impl Iterator<Item = (&str, &str, &Import)> {
         let path = |file: usize| self.paths[file].as_str();
         self.from
@@ -59,7 +59,7 @@ impl Imports {
             .flat_map(move |(file, to)| to.iter().map(move |(other, import)| (path(file), path(*other), import)))
     }
 
-    /// The files that are imported, directly or not, by what they import; each with the shortest way around.
+    /// Files that import themselves, directly or not; each with the shortest way around.
     pub fn cycles(&self) -> BTreeMap<&str, String> {
         let around = |file| self.way_around(file).map(|way| (self.paths[file].as_str(), self.describe(&way)));
         (0..self.paths.len()).filter_map(around).collect()
@@ -111,7 +111,7 @@ fn resolve(source: &Source, from: usize, path: &[String], seen: &mut BTreeSet<(u
     while let (Found::Module(module), Some((name, after))) = (at, rest.split_first()) {
         at = match name.as_str() {
             "super" => Found::Module(source.modules[module].parent?),
-            // what is not found was made by a macro there, or comes from another crate by way of that module
+            // a name that is not found was made by a macro there, or comes from another crate through that module
             name => lookup(source, module, name, seen).unwrap_or(Found::Item(module)),
         };
         rest = after;
@@ -119,7 +119,7 @@ fn resolve(source: &Source, from: usize, path: &[String], seen: &mut BTreeSet<(u
     Some(at)
 }
 
-/// What a name in a module stands for.
+/// The target of a name in a module.
 fn lookup(source: &Source, module: usize, name: &str, seen: &mut BTreeSet<(usize, String)>) -> Option<Found> {
     let here = &source.modules[module];
     if let Some(child) = here.children.get(name) {
@@ -128,7 +128,7 @@ fn lookup(source: &Source, module: usize, name: &str, seen: &mut BTreeSet<(usize
     if here.items.contains(name) {
         return Some(Found::Item(module));
     }
-    // imports may lead around in a circle
+    // imports may form a cycle
     if !seen.insert((module, name.to_owned())) {
         return None;
     }

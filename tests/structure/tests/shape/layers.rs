@@ -1,29 +1,29 @@
-//! The layers of `plugin/src`: a folder imports folders of lower layers and its own files, and nothing else.
+//! The layers of `plugin/src`: a folder imports folders of lower layers and its own files, and no others.
 
-/// A folder, or a file beside the folders, with its layer. Two of one layer never import each other.
+/// Folders, and files beside the folders, with their layers. Two of the same layer never import each other.
 const LAYERS: [(u8, &str); 19] = [
     // the process: files, sockets, backoff, control groups, counters
     (1, "base"),
     // values: a GPU on its host, what a scan found, ids, labels
     (2, "device"),
-    // pure: a resource as data; whose call an Allocate is
+    // without IO: a resource as data; which container an Allocate call is for
     (3, "offer"),
     (3, "allocation"),
     // a folder for each vendor, and the table of vendors; the GPUs of the node over all sources
     (4, "vendor"),
     (4, "roster"),
-    // what a container gets; shared memory; the API server; kubelet's sockets
+    // a container's devices and mounts; shared memory; the API server; kubelet's sockets
     (5, "isolation"),
     (5, "state"),
     (5, "api"),
     (5, "kubelet"),
     // kubelet's list against the API server
     (6, "reconcile"),
-    // who asks for cards; loops that keep the state; what others are told
+    // requests for GPUs; loops that keep the state; outgoing reports
     (7, "front"),
     (7, "follow"),
     (7, "publish"),
-    // flags to values
+    // from flags to values
     (8, "config"),
     // start
     (9, "tasks"),
@@ -34,7 +34,7 @@ const LAYERS: [(u8, &str); 19] = [
 
 const SOURCES: &str = "plugin/src/";
 
-/// What is wrong with an import from one file to another; `None` where it is right.
+/// The violation in an import from one file to another; `None` where there is none.
 pub fn wrong(from: &str, to: &str) -> Option<String> {
     let (from, to) = (folder(from)?, folder(to)?);
     let (Some(upper), Some(lower)) = (layer(from), layer(to)) else {
@@ -55,7 +55,7 @@ fn layer(folder: &str) -> Option<u8> {
     LAYERS.iter().find(|(_, name)| *name == folder).map(|(layer, _)| *layer)
 }
 
-/// The first part of a path below the sources.
+/// The first segment of a path below the sources.
 fn folder(path: &str) -> Option<&str> {
     let below = path.strip_prefix(SOURCES)?;
     Some(below.split('/').next()?.trim_end_matches(".rs"))

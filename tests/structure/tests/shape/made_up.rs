@@ -1,4 +1,4 @@
-//! The checks themselves, on small made-up crates: that they find what they look for, and nothing else.
+//! Tests of the checks themselves, on small made-up crates: they find exactly what they should.
 
 use std::collections::BTreeMap;
 
@@ -59,7 +59,7 @@ fn what_is_not_an_import_is_not_taken_for_one() {
     assert_eq!(with("#[cfg(test)]\nuse crate::b;\n#[cfg(test)]\nmod tests { use crate::b::b; }"), none);
     assert_eq!(with("struct A;\nimpl A { #[cfg(test)] fn f() { crate::b::b() } }"), none);
     assert_eq!(with("mod own { pub fn f() {} }\nfn g() { own::f(); self::own::f() }"), none);
-    // of another build, but not of tests alone
+    // compiled in other builds, but not in tests alone
     assert_eq!(with("#[cfg(not(test))]\nuse crate::b;"), ["a:2 b"]);
     assert_eq!(with("#[cfg(any(test, feature = \"testing\"))]\nuse crate::b;"), ["a:2 b"]);
 }

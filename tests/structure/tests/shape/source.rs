@@ -1,5 +1,5 @@
-//! The source of one crate: its files, and the modules in them with what each declares, imports and names. Code that is
-//! compiled for tests alone is left out.
+//! The source of one crate: its files, and the modules in them with their declarations, imports and paths. Code that is
+//! compiled for tests only is left out.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::RangeInclusive;
@@ -10,27 +10,27 @@ use syn::spanned::Spanned;
 use syn::visit::{self, Visit};
 use syn::{Attribute, Block, Item, ItemMod, ItemUse, Meta, Signature, UseTree};
 
-/// What stands in a file; `None` where there is no such file.
+/// Reads a file; `None` where there is no such file.
 pub type Text<'a> = &'a dyn Fn(&str) -> Option<String>;
 
 #[derive(Default)]
 pub struct Source {
     pub files: Vec<File>,
-    /// The first is the crate's root.
+    /// The modules; the first is the crate's root.
     pub modules: Vec<Module>,
-    /// Files of modules that are compiled for tests alone; they are not read.
+    /// Files of modules that are compiled for tests only; they are not read.
     pub tests: Vec<String>,
 }
 
 pub struct File {
-    /// From the repository's root.
+    /// Relative to the repository's root.
     pub path: String,
     /// Lines outside of tests.
     pub lines: usize,
     pub functions: Vec<Function>,
-    /// Holds more than declarations and re-exports of modules.
+    /// Contains more than declarations and re-exports of modules.
     pub code: bool,
-    /// Written by a program, which says so in its first line.
+    /// Written by a program, which its first line says.
     pub generated: bool,
 }
 
@@ -51,7 +51,7 @@ pub struct Module {
 }
 
 pub struct Import {
-    /// Under which name; `None` for a glob.
+    /// The imported name; `None` for a glob.
     pub name: Option<String>,
     pub path: Vec<String>,
 }
@@ -70,7 +70,7 @@ impl Source {
         source
     }
 
-    /// Reads a file as a module; where the files of its own modules lie is said by `children`.
+    /// Reads a file as a module; `children` is the folder of its own modules' files.
     fn file(&mut self, path: &str, children: &str, parent: Option<usize>, text: Text<'_>) -> usize {
         let content = text(path).unwrap_or_else(|| panic!("there is no {path}, which a `mod` declares"));
         let parsed = syn::parse_file(&content).unwrap_or_else(|error| panic!("{path}: {error}"));
@@ -101,7 +101,7 @@ impl Source {
 struct Reader<'a> {
     source: &'a mut Source,
     module: usize,
-    /// The folder of its modules' files.
+    /// The folder of its own modules' files.
     children: String,
     text: Text<'a>,
 }
@@ -169,11 +169,11 @@ impl Reader<'_> {
         self.here().imports.push(Import { name, path });
     }
 
-    /// The paths in what is not parsed: the arguments of macros and attributes, and the bodies of `macro_rules!`.
+    /// The paths in unparsed tokens: the arguments of macros and attributes, and the bodies of `macro_rules!`.
     fn tokens(&mut self, tokens: TokenStream) {
         let mut path: Vec<String> = Vec::new();
         let mut line = 0;
-        // two colons after a name; a path goes on with the next one
+        // two colons after a name: a path continues with the next name
         let mut colons = 0;
         for token in tokens {
             match token {
@@ -284,7 +284,7 @@ impl<'ast> Visit<'ast> for Reader<'_> {
         }
     }
 
-    /// `pub(in crate::…)` uses nothing.
+    /// The path in `pub(in crate::…)` is not a use.
     fn visit_visibility(&mut self, _: &'ast syn::Visibility) {}
 }
 

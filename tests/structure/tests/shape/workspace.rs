@@ -18,8 +18,8 @@ struct Members {
     members: Vec<String>,
 }
 
-/// Every crate of every package, tests excepted. A file below `src` that no crate reads is an error, lest a crate pass
-/// because it was not looked at.
+/// Every crate of every package, except tests. A file below `src` that no crate reads is an error: otherwise a crate
+/// could pass because it was not looked at.
 pub fn sources() -> Vec<Source> {
     let repository = Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../.."));
     let manifest = fs::read_to_string(repository.join("Cargo.toml")).unwrap();
@@ -55,7 +55,7 @@ fn of_package(repository: &Path, package: &str, text: Text<'_>) -> Vec<Source> {
     sources
 }
 
-/// The `.rs` files of a folder, from the repository's root.
+/// The `.rs` files of a folder, relative to the repository's root.
 fn files(repository: &Path, folder: &str, below: bool) -> Vec<String> {
     let mut found = Vec::new();
     let Ok(entries) = fs::read_dir(repository.join(folder)) else { return found };

@@ -1,4 +1,4 @@
-//! Parts that end and return in the middle of a burst.
+//! Programs that end and return in the middle of a burst.
 
 use std::sync::Arc;
 
@@ -9,7 +9,7 @@ use crate::burst::{machines, settled};
 use kerf_system::stack::{PATIENCE, Stack, StackConfig};
 use kerf_system::workload::{container, mixed, pod};
 
-/// Waits until so many pods have a node.
+/// Waits until `count` pods have a node.
 async fn until_bound(stack: &Stack, count: usize) {
     let bound = |pods: &[Arc<Value>]| {
         (pods.iter().filter(|pod| pod["spec"]["nodeName"].is_string()).count() >= count).then_some(())
@@ -37,8 +37,8 @@ async fn an_extender_killed_in_a_burst_places_every_pod_once() {
     stack.shutdown().await.expect("clean end");
 }
 
-/// kubelet fails pods that it admits while their plugin is away or returns, and never tries them again: what a
-/// Deployment would do then. Fails where a pod failed for any other reason.
+/// kubelet fails pods that it admits while their plugin is away or returns, and never tries them again: replaces them
+/// as a Deployment would. Panics if a pod failed for another reason.
 async fn replace_failed(stack: &Stack, pods: usize) {
     let settled = |pods: &[Arc<Value>]| {
         let phase = |pod: &Value| pod["status"]["phase"].as_str().unwrap_or_default().to_owned();
@@ -99,7 +99,7 @@ async fn kubelets_restarted_in_a_burst_lose_nothing() {
     stack.shutdown().await.expect("clean end");
 }
 
-/// They come to kubelet in one batch, in an order that has nothing to do with the order of their bindings.
+/// They reach kubelet in one batch, in an order that is unrelated to the order of their bindings.
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn pods_bound_while_kubelet_is_away_get_their_recorded_cards() {
     let stack = Stack::start(&machines(2, 8), StackConfig { seed: 9, batching: true }).await.expect("start");
@@ -123,7 +123,7 @@ async fn pods_bound_while_kubelet_is_away_get_their_recorded_cards() {
     stack.shutdown().await.expect("clean end");
 }
 
-/// Waits until the extender counts so many cards as usable: it learns of them a moment after the API server.
+/// Waits until the extender counts `count` GPUs as usable: it learns of them a moment after the API server.
 async fn until_usable(stack: &Stack, count: usize) {
     let cluster = stack.extender().cluster();
     let mut changes = cluster.changes();
@@ -168,7 +168,7 @@ async fn an_ill_card_takes_no_pod_until_it_recovers() {
     stack.shutdown().await.expect("clean end");
 }
 
-/// What a Deployment does: another pod for each that failed.
+/// Creates another pod for each that failed, as a Deployment does.
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn replacements_do_not_stay_on_a_node_where_every_pod_fails() {
     const PODS: usize = 8;
@@ -188,7 +188,7 @@ async fn replacements_do_not_stay_on_a_node_where_every_pod_fails() {
     stack.submit(share("first")).expect("pod");
     let (phase, bad, message) = decided("first").await;
     assert_eq!(phase, "Running", "{message}");
-    // the fuller node is the better one, and would be for every replacement
+    // the fuller node is preferred, and would be for every replacement
     stack.machines[&bad].break_state().expect("broken");
     let mut failed = 0;
     for number in 0..PODS {

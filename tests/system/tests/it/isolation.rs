@@ -1,4 +1,4 @@
-//! What a pod demands, what it gets, and what the world hears when it takes more: from the scheduler's question to the
+//! The isolation that a pod demands and gets, and the reports when it uses more: from the scheduler's request to the
 //! container's files, and back from the host's view.
 
 use std::fmt::Write as _;
@@ -11,7 +11,7 @@ use serde_json::Value;
 use kerf_system::stack::{MachineSpec, PATIENCE, Stack, StackConfig};
 use kerf_system::workload::{container, pod};
 
-/// `with` has the limiter, `without` has not, and the empty one is the larger.
+/// `with` has the limiter, `without` has not, and is the larger, empty machine.
 async fn stack() -> Stack {
     let with = MachineSpec::equal("with", 1, "Simulated", 16_384);
     let without = MachineSpec { limiter: false, ..MachineSpec::equal("without", 4, "Simulated", 16_384) };
@@ -36,14 +36,14 @@ async fn a_demand_for_isolation_decides_the_node_or_keeps_the_pod_waiting() {
         stack.submit(demanding(&format!("held-{number}"), "limiter", "20")).expect("pod");
     }
     stack.until_running(4).await.expect("all run");
-    // the record follows the start
+    // the record is written after the start
     let recorded =
         |pod: &Value| pod["metadata"]["annotations"][Keys::default().isolated.as_str()] == r#"{"main":"limiter"}"#;
     let all =
         |pods: &[Arc<Value>]| (pods.len() == 4 && pods.iter().all(|pod| recorded(pod))).then(|| pods.to_vec());
     let pods = stack.api.wait_for("pods", PATIENCE, all).await.expect("all recorded");
     assert!(pods.iter().all(|pod| pod["spec"]["nodeName"] == "with"));
-    // compute is left on both machines; on neither is what these want
+    // compute is left on both machines; neither has the demanded isolation
     stack.submit(demanding("beyond", "driver", "10")).expect("pod");
     stack.submit(demanding("wrong", "mig", "10")).expect("pod");
     for (name, reason) in [
@@ -58,7 +58,7 @@ async fn a_demand_for_isolation_decides_the_node_or_keeps_the_pod_waiting() {
         };
         until_found(&stack, "pods", waits).await;
     }
-    // a whole card is shared with nobody, so any card will do
+    // a whole GPU is not shared, so any GPU will do
     stack.submit(demanding("whole", "mig", "100")).expect("pod");
     stack.until_running(5).await.expect("the whole card too");
     stack.shutdown().await.expect("clean end");

@@ -1,4 +1,4 @@
-//! The whole of kerf against stand-ins that speak the real protocols: does every party name the same card?
+//! All of kerf against stand-ins that speak the real protocols: does every party name the same GPU?
 
 #![allow(clippy::expect_used, clippy::panic, reason = "tests")]
 

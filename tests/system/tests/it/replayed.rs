@@ -1,5 +1,5 @@
-//! A prefix of a trace through `kerf replay`, and the same pods, one after the other, through HTTP, the scheduler's loop
-//! and binds: one placement.
+//! A prefix of a trace through `kerf replay`, and the same pods, one after the other, through HTTP, the scheduler's
+//! loop and binds: the placements are equal.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -19,18 +19,18 @@ use kerf_system::stack::{PATIENCE, client};
 use kerf_system::trace::{self, NodeRow, PodRow};
 use kerf_system::workload;
 
-/// Memory of every card: 100 units, so that a share's memory is exactly its part of a card.
+/// Memory of every GPU: 100 units, so that a share's memory is exactly its part of a GPU.
 const CARD_MIB: u64 = 25_600;
 /// Pods that a node may run, as in a replay.
 const MOST_PODS: u64 = 1001;
-/// One machine of so many, and so many pods: enough to fill them.
+/// One of this many machines of the trace is taken, and `PODS` pods: enough to fill them.
 const EVERY: usize = 24;
 const PODS: usize = 320;
 
-/// Where a pod is: node, and cards by index. `None`: nowhere.
+/// The place of a pod: node, and GPUs by index. `None`: not placed.
 type Place = Option<(String, Vec<u64>)>;
 
-/// The part of a trace that is played. Shares are rounded up to whole percent, which is what a pod can ask for.
+/// A part of a trace. Shares are rounded up to whole percent, since pods can only request those.
 struct Prefix {
     machines: Vec<NodeRow>,
     pods: Vec<PodRow>,
@@ -51,7 +51,7 @@ impl Prefix {
         };
         let (nodes, pods) = trace::files(&folder).expect("trace files");
         let mut machines: Vec<NodeRow> = trace::rows(&nodes).expect("nodes");
-        // the live cluster knows no other order
+        // the order of the live cluster
         machines.sort_by(|a, b| a.sn.cmp(&b.sn));
         let machines: Vec<NodeRow> = machines.into_iter().step_by(every).collect();
         let mut pods: Vec<PodRow> = trace::rows(&pods).expect("pods");
@@ -62,7 +62,7 @@ impl Prefix {
         Self { machines, pods }
     }
 
-    /// Where `kerf replay` puts each pod.
+    /// The places that `kerf replay` chooses for the pods.
     fn replayed(&self, policy: &str) -> Vec<Place> {
         let folder = tempfile::tempdir().expect("folder");
         let write = |name: &str, text: String| {
@@ -105,12 +105,12 @@ fn places(log: &Path) -> Vec<Place> {
     trace::rows(log).expect("log").into_iter().map(place).collect()
 }
 
-/// API server, extender and scheduler; no kubelets, as it is about where pods go.
+/// API server, extender and scheduler; no kubelets, since only placement is tested.
 struct Live {
     api: ApiServer,
     extender: Extender,
     scheduler: Scheduler,
-    /// How many pods each node has.
+    /// The number of pods on each node.
     pods: BTreeMap<String, u64>,
     token: CancellationToken,
 }
@@ -140,7 +140,7 @@ impl Live {
         Self { api, extender, scheduler, pods: BTreeMap::new(), token }
     }
 
-    /// A pod with cards comes; says where it went. One that fits nowhere is deleted.
+    /// Creates a pod with GPUs; returns its place. A pod that fits nowhere is deleted.
     async fn comes(&mut self, row: &PodRow) -> Place {
         let tried = self.scheduler.queue().attempts;
         self.api.create("pods", pod(row)).expect("pod");
@@ -161,7 +161,7 @@ impl Live {
         Some((node.to_owned(), grants[0].gpus.devices().map(|device| device.index.into()).collect()))
     }
 
-    /// A pod without cards comes to this node: that is kube-scheduler's own business, and kerf only sees it there.
+    /// Creates a pod without GPUs on this node: kube-scheduler places such pods alone, and kerf only sees them there.
     async fn appears(&mut self, row: &PodRow, node: &str) {
         let mut object = pod(row);
         object["spec"]["nodeName"] = node.into();

@@ -1,5 +1,5 @@
-//! Shares by count from the scheduler's question to the container's device files: the extender chooses the card, kubelet
-//! is steered to it, and what kubelet really gave is what is counted.
+//! Shares by count from the scheduler's request to the container's device files: the extender chooses the GPU, kubelet
+//! is steered to it, and the devices that kubelet really gave are counted.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -19,7 +19,7 @@ fn keys() -> Keys {
     Keys::default().with_shares(kerf_runtime::flags::SHARE_RESOURCES.parse().expect("names"))
 }
 
-/// A machine with two NVIDIA cards of four shares each; `order` is what kubelet would be advised without the extender.
+/// A machine with two NVIDIA GPUs of four shares each; `order` is the plugin's own preference, without the extender.
 fn deepomatic(name: &str, order: &str) -> MachineSpec {
     let card = |minor: u32, address: &str| {
         json!({ "vendor": "nvidia", "minor": minor, "address": address, "uuid": format!("GPU-{name}-{minor}"),
@@ -48,7 +48,7 @@ fn pod(name: &str, annotations: &Value, containers: Vec<Value>) -> Value {
     })
 }
 
-/// The device files of a container's cards.
+/// The device files of a container's GPUs.
 fn cards(container: &Container) -> BTreeSet<String> {
     let nodes = container.devices.iter().map(|spec| spec.host_path.clone());
     nodes.filter(|node| node.trim_start_matches("/dev/nvidia").parse::<u32>().is_ok()).collect()
@@ -58,7 +58,7 @@ fn given(stack: &Stack, node: &str, pod: &str, container: &str) -> Container {
     stack.machines[node].kubelet.container("default", pod, container).expect("kubelet has it")
 }
 
-/// Record, kubelet's ids, device files and ledger of every pod agree, and no card has more shares than it offers.
+/// Record, kubelet's ids, device files and ledger of every pod agree, and no GPU has more shares than it offers.
 fn agree(stack: &Stack, pods: usize) {
     let keys = keys();
     let mut taken: BTreeMap<(String, String), usize> = BTreeMap::new();
@@ -99,7 +99,7 @@ fn agree(stack: &Stack, pods: usize) {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn four_pods_of_two_shares_are_packed_or_spread_by_the_extenders_policy() {
-    // the node's own order is the contrary each time
+    // the node's own order is the opposite each time
     for (policy, order) in [("binpack", "distributed"), ("spread", "packed")] {
         let stack = start(&[deepomatic("node", order)], 1).await;
         let mut places = Vec::new();
@@ -164,12 +164,12 @@ async fn a_burst_with_a_plugin_that_restarts_ends_with_true_records() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn a_bound_pod_without_a_record_gets_one_and_is_counted() {
     let stack = start(&[deepomatic("node", "packed")], 4).await;
-    // as another scheduler would: kubelet chooses, and nobody knows
+    // as another scheduler would: kubelet chooses, and there is no record
     stack.submit(pod("stray", &json!({}), vec![asks("main", SHARED, 3)])).expect("pod");
     stack.api.bind("default", "stray", "node").expect("bound");
     stack.until_running(1).await.expect("it runs and has a record");
     let taken = cards(&given(&stack, "node", "stray", "main"));
-    // only the other card has room for these
+    // only the other GPU has room for these
     stack
         .submit(pod("placed", &json!({ keys().shares: "same-card" }), vec![asks("main", SHARED, 2)]))
         .expect("pod");
@@ -208,7 +208,7 @@ async fn one_card_is_never_given_by_memory_and_by_count() {
     }
     assert_eq!(ways.len(), 3, "{ways:?}");
     assert!(ways.values().all(|ways| ways.len() == 1), "{ways:?}");
-    // the third card is given by memory, and what is left of it is not given by count
+    // the third GPU is given by memory, and the rest of it is not given by count
     stack.submit(pod("more", &json!({}), vec![asks("main", shared, 4)])).expect("pod");
     let refused = |pods: &[Arc<Value>]| {
         let own = pods.iter().find(|pod| pod["metadata"]["name"] == "more")?;

@@ -1,4 +1,4 @@
-//! A real workload through everything.
+//! A real workload through all of kerf.
 
 use std::path::{Path, PathBuf};
 
@@ -6,13 +6,13 @@ use crate::burst::settled;
 use kerf_system::stack::{Stack, StackConfig};
 use kerf_system::trace;
 
-/// The Alibaba trace where it lies beside the project; it is not part of it, since its licence is unclear.
+/// The Alibaba trace, if it is beside the project; it is not part of it, since its licence is unclear.
 pub fn beside() -> Option<PathBuf> {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../../shared/data/alibaba-gpu-v2023");
     folder.is_dir().then_some(folder)
 }
 
-/// A workload with the same columns: shares and whole cards in about the trace's proportions.
+/// A workload with the same columns: shares and whole GPUs in about the trace's proportions.
 pub fn own(folder: &Path, pods: usize) {
     let nodes: Vec<String> = (0..40).map(|n| format!("own-node-{n:02},96000,786432,8,V100M16")).collect();
     let pods = (0..pods).map(|n| {
