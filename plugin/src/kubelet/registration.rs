@@ -83,8 +83,7 @@ pub struct Endpoint<F> {
     pub service: F,
 }
 
-/// Keeps one resource registered until `token` is cancelled. `registered` is met while kubelet has ListAndWatch
-/// open.
+/// Keeps one resource registered until `token` is cancelled. `registered` is called with whether kubelet listens.
 pub async fn keep_registered<F, S>(endpoint: Endpoint<F>, registered: impl Fn(bool), token: CancellationToken)
 where
     F: Fn(watch::Sender<Streams>, CancellationToken) -> S,
