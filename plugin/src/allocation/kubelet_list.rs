@@ -72,7 +72,7 @@ pub(super) struct KubeletList {
     taken: u64,
     /// Pods that held ids and are over, until the list is without them.
     departed: BTreeSet<PodRef>,
-    /// Pods have left the list since the last call of [`Self::struck`].
+    /// Pods have left the list since the last call of `struck`.
     struck: bool,
 }
 
