@@ -229,7 +229,7 @@ pub enum ConfigError {
     /// There is no profile whose pods could be placed.
     #[error("--placed applies to profiles other than vcuda: name one in --profile")]
     NothingPlaced,
-    /// `none` beside other kinds.
+    /// `none` combined with other kinds.
     #[error("--isolation: none cannot be combined with other levels")]
     IsolationAndNone,
     /// kubelet refuses relative paths of mounts.

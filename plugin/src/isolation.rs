@@ -3,7 +3,7 @@
 //!
 //! | kind | module | what it enforces |
 //! | --- | --- | --- |
-//! | `mig` | [`crate::vendor::nvidia::mig`] | a hardware partition, listed as a card of its own; for whole ones |
+//! | `mig` | [`crate::vendor::nvidia::mig`] | a hardware partition, listed as a GPU of its own; for whole ones |
 //! | `driver` | [`driver`] | memory, by the driver, on the container's control group |
 //! | `mps` | [`mps`] | memory of each process and compute, by NVIDIA's multi-process service |
 //! | `limiter` | [`limiter`] | memory and compute, by a library in the container |

@@ -37,7 +37,6 @@ impl Limiter {
     ///
     /// # Errors
     /// [`IsolationError`]: there is no library, or it cannot be copied.
-    /// [`IsolationError`]: there is no library, or no place for it.
     pub fn install(source: &Path, directory: &Path) -> Result<Self, IsolationError> {
         let content = fs::read(source).map_err(at(source))?;
         let target = directory.join("lib");
@@ -55,7 +54,6 @@ impl Limiter {
     /// would create an empty directory there, and the container would run without limits.
     ///
     /// # Errors
-    /// [`IsolationError`]
     /// [`IsolationError`]
     pub fn reinstall(&self) -> Result<(), IsolationError> {
         if self.library.is_file() && self.preload.is_file() {

@@ -16,7 +16,7 @@ use crate::offer::units::Pool;
 /// How GPUs are handed to containers: all of `items`, in their order.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct HandOver {
-    /// How NVIDIA's runtime is told the GPUs.
+    /// By what GPUs are named for NVIDIA's runtime.
     pub names: Names,
     /// The order is also the order in every resulting list.
     pub items: Vec<Item>,
@@ -25,7 +25,7 @@ pub struct HandOver {
 /// By what GPUs are named for NVIDIA's container runtime.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Names {
-    /// Also of instances (MIG).
+    /// Instances (MIG) too.
     #[default]
     Uuids,
     /// Instances (MIG) are still named by UUID.

@@ -2,7 +2,7 @@
 //! changes.
 //!
 //! ```text
-//!   cards --> [Verdict] (pure) --differs from what was told--> events, then the condition
+//!   GPUs  --> [Verdict] (pure) --differs from the last one---> events, then the condition
 //!                                                                 ^ again every few minutes, as a sign of life
 //! ```
 //!
@@ -128,7 +128,6 @@ fn names<'a>(mut all: impl ExactSizeIterator<Item = &'a String>) -> String {
 
 /// The type of the condition for the GPUs of `vcuda` or of a profile. Each has GPUs of its own, and two plugins on
 /// one node must not write the same condition.
-/// node must not write the same condition.
 pub fn condition_type(offer: &str) -> String {
     let word: String = match offer {
         "vcuda" => String::new(),

@@ -224,7 +224,7 @@ fn instances_are_labelled_by_their_strategy() {
         (&*single["gpu.count"], &*single["gpu.product"], &*single["mig.strategy"]),
         ("2", "MIG-3g.20gbme", "single")
     );
-    // a whole GPU beside it
+    // a whole GPU besides it
     forest = Forest::described(json!({ "cards": [
         { "vendor": "nvidia", "minor": 0, "mig": [{ "gi": 1, "ci": 0, "minors": [12, 13] }] },
         { "vendor": "nvidia", "minor": 1 },

@@ -10,7 +10,7 @@
 //! | 52 | 4044 | zero |
 //! | 4096 | 4096 | container's name, ended by zero |
 //! | 8192 | 16 | zero |
-//! | 8208 | 8 | card memory in bytes |
+//! | 8208 | 8 | GPU memory in bytes |
 //! | 8216 | 4 | `vcuda-core` in percent |
 //! | 8220 | 4 | 1 where `vcuda-core` is the ceiling, 0 with the annotation |
 //! | 8224 | 8 | driver's version: major, minor |

@@ -2,7 +2,7 @@
 //! too.
 //!
 //! ```text
-//!   cards ---> vendor/<v>/labels (pure: devices in, labels out) ---> [write] --> [feature_file], for NFD
+//!   GPUs ----> vendor/<v>/labels (pure: devices in, labels out) ---> [write] --> [feature_file], for NFD
 //!                                                                    +-------> [node], the Node's own labels
 //! ```
 //!

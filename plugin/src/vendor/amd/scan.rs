@@ -2,7 +2,7 @@
 //! topology.
 //!
 //! ```text
-//!   /sys/module/amdgpu/drivers/pci:amdgpu/<address>/drm/renderD<M>   a card (partition 0 of a partitioned one)
+//!   /sys/module/amdgpu/drivers/pci:amdgpu/<address>/drm/renderD<M>   a GPU (partition 0 of a partitioned one)
 //!   /sys/devices/platform/amdgpu_xcp_<n>/drm/renderD<M>              any further partition
 //!   /sys/class/kfd/kfd/topology/nodes/<k>: drm_render_minor M, location_id, mem_banks, io_links
 //! ```

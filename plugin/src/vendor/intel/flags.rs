@@ -71,7 +71,7 @@ pub struct IntelArgs {
     pub cdi_dir: PathBuf,
 }
 
-/// Resources that show all cards.
+/// The resources that show all GPUs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum MonitoringMode {
     /// `gpu.intel.com/monitoring`.
