@@ -1,25 +1,27 @@
-//! Which container an Allocate is for, and which container really got it. Pure: no IO, no clock, no async.
+//! Which container an Allocate call is for, and which container really got it. Pure: no IO, no clock, no async.
 //!
-//! Allocate carries ids and nothing else, but kubelet serves one pod at a time, and while it does its own list
-//! shows which: the pod is on it as soon as its admission begins, each answer is on it before the next call, and
-//! pods that wait for their turn, or were rejected, are not (`kubelet_list.rs`). So a list that was asked for during a call
-//! names the pod the call is for: the one whose containers still lack devices. Only ordinary init containers are
-//! not on the list; what was answered for them is remembered here.
+//! Allocate carries only ids. But kubelet serves one pod at a time, and its own list shows which: a pod is on it as
+//! soon as its admission begins, each answer is on it before the next call, and pods that wait for their turn or
+//! were rejected are not (`kubelet_list.rs`). So a list that was asked for during a call names the pod that the
+//! call is for: the one whose containers still lack devices. Only ordinary init containers are not on the list; the
+//! answers for them are remembered here.
 //!
-//! Where kubelet does not give its list, the call is matched to what waits by its amount, and by the order of
-//! binding (`matching.rs`), which says on what evidence; the next list corrects what was wrong, and two records change places
-//! (`exchange.rs`).
-//! kubelet is steered to ids of the placed GPU ([`Allocations::preferred_devices`]), so that its own books name it too.
+//! Where kubelet does not give its list, the call is matched to a waiting container by its amount and by the order
+//! of binding (`matching.rs`), and the decision says on what evidence. The next list corrects a wrong match: the
+//! two records change places (`exchange.rs`).
+//! kubelet is steered to ids of the placed GPU ([`Allocations::preferred_devices`]), so that its own checkpoint
+//! names it too.
 //!
-//! A container waits until kubelet asks for it, and is claimed from then on: first by assumption, and confirmed once
-//! kubelet lists it. The states of a claim, and what leads from one to another, stand in `claim.rs`.
+//! A container waits until kubelet asks for it, and is claimed from then on: first by assumption, and confirmed
+//! once kubelet lists it. `claim.rs` draws the states of a claim and the transitions.
 //!
-//! Ids of shares by count name the GPUs that a container has: Allocate is answered by them alone, kubelet is steered
-//! to the recorded GPUs, and a record that kubelet did not follow follows kubelet ([`Allocations::take_counted`]).
+//! Ids of shares by count name the container's GPUs: Allocate is answered from them alone, kubelet is steered to
+//! the recorded GPUs, and where kubelet did not follow the record, the record follows kubelet
+//! ([`Allocations::take_counted`]).
 //!
-//! A pod's placement is read once, when the pod is first seen: what a tenant writes over it later is not
-//! obeyed, and is corrected once the pod holds its GPU. Only the end of a pod frees its confirmed claims; that a
-//! watch or a list has not shown a pod yet never does.
+//! A pod's placement is read once, when the pod is first seen: what a tenant writes over it later is not obeyed,
+//! and is corrected once the pod holds its GPU. Only the end of a pod frees its confirmed claims. That a watch or a
+//! list has not shown a pod yet never does.
 
 #![allow(missing_docs, reason = "a field or a method whose name says all has no comment")]
 

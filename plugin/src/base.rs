@@ -1,4 +1,4 @@
-//! The process and its host: what every part of the plugin needs and none of them owns.
+//! The process and its host: what every part of the plugin needs, and what belongs to none of them.
 
 pub mod backoff;
 pub mod cgroup;

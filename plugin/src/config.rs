@@ -158,24 +158,24 @@ fn time(text: &str) -> Result<Duration, &'static str> {
     time.filter(|time| !time.is_zero()).ok_or("expected a time above zero with its unit, such as 500ms, 1s or 5m")
 }
 
-/// Everything the plugin is told. The fields are what the flags of the same names say.
+/// The configuration, checked. The fields have the meaning of the flags of the same names.
 #[derive(Clone, Debug)]
 pub struct Config {
     /// The Node object of this machine.
     pub node: NodeName,
-    /// Resources and annotations.
+    /// The names of resources and annotations.
     pub keys: Keys,
-    /// Where the cards of `vcuda` come from.
+    /// Finds the GPUs of `vcuda`.
     pub backend: BackendFactory,
-    /// How often the file of simulated cards was found unusable.
+    /// How often the file of simulated GPUs was found unusable.
     pub simulated_file_errors: Arc<AtomicU64>,
     /// Holds `kubelet.sock` and the plugins' own sockets.
     pub device_plugins_dir: PathBuf,
     /// Holds the `kubelet.sock` of the pod resources API.
     pub pod_resources_dir: PathBuf,
-    /// Administrative HTTP.
+    /// For the administrative HTTP server.
     pub listen: SocketAddr,
-    /// How to reach the API server, where not by the usual ways.
+    /// `None`: as a pod of the cluster, or as kubectl does.
     pub kubeconfig: Option<PathBuf>,
     /// The host's `/proc`.
     pub proc_root: PathBuf,
@@ -185,32 +185,31 @@ pub struct Config {
     pub breach_margin: Mib,
     /// Whether tkestack's vcuda-controller is served.
     pub tkestack: bool,
-    /// Between looks at the cards' health.
+    /// Time between two checks of the GPUs' health.
     pub health_period: Duration,
-    /// Between measurements.
+    /// Time between two measurements.
     pub sample_period: Duration,
-    /// Least time between two changes of what the Node is told.
+    /// Least time between two changes of what is published on the Node.
     pub report_period: Duration,
-    /// How long the API server may be away before the devices are withdrawn.
+    /// How long the API server may be unavailable before the devices are withdrawn.
     pub withdraw_after: Duration,
     /// How long the watches may be silent.
     pub patience: Patience,
-    /// How long after a failure of its own the node asks to be tried last.
+    /// How long after a failure of its own the node asks the extender to try it last.
     pub failure_memory: Duration,
-    /// Node labels.
     pub labels: write::Options,
     /// kerf's own resources, where they are offered.
     pub vcuda: Option<[Offer; 2]>,
-    /// What else is.
+    /// The other profiles.
     pub contracts: Vec<Contract>,
-    /// Whether the extender chooses the cards of the pods of `contracts`.
+    /// Whether the extender chooses the GPUs of the pods of `contracts`.
     pub placed: bool,
 }
 
-/// Flags that do not go together. Each message names the flag.
+/// Flags with wrong values or that do not go together. Each message names the flag.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum ConfigError {
-    /// No Node has such a name.
+    /// Not a valid name of a Node.
     #[error(
         "--node-name {0:?} is not the name of a Node: set it, or KERF_NODE_NAME, to spec.nodeName of the plugin's pod"
     )]
@@ -221,28 +220,28 @@ pub enum ConfigError {
     /// kubelet refuses relative paths of devices.
     #[error("--extra-device {0:?} is not an absolute path")]
     ExtraDevice(PathBuf),
-    /// A vendor's.
+    /// An error in a vendor's flags.
     #[error(transparent)]
     Vendor(#[from] FlagError),
-    /// A profile twice, which cannot have one name of a resource twice.
+    /// A profile twice would offer one resource twice.
     #[error("--profile {0} is given twice")]
     ProfileTwice(&'static str),
-    /// No profile whose pods could be placed.
+    /// There is no profile whose pods could be placed.
     #[error("--placed applies to profiles other than vcuda: name one in --profile")]
     NothingPlaced,
-    /// `none` beside other kinds.
+    /// `none` combined with other kinds.
     #[error("--isolation: none cannot be combined with other levels")]
     IsolationAndNone,
     /// kubelet refuses relative paths of mounts.
     #[error("--{0} {1:?} is not an absolute path")]
     Relative(&'static str, PathBuf),
-    /// Socket paths are limited by the system.
+    /// The system limits the length of socket paths.
     #[error("--device-plugins-dir {0:?} is too long for a socket in it")]
     LongDirectory(PathBuf),
 }
 
 impl Args {
-    /// Refuses what is wrong whatever a vendor says.
+    /// Checks that do not depend on a vendor.
     fn check(&self) -> Result<(), ConfigError> {
         let node = &self.node_name;
         let needs_node = self.vcuda() || self.profiles.placed || self.labels.labels == LabelMode::Node;

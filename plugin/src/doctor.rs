@@ -1,8 +1,8 @@
 //! `kerf-plugin doctor`: what this machine has, what is left out and why, and what kubelet knows of it.
 //!
-//! It asks the same backends with the same flags as the plugin, changes nothing, and needs no API server. Exit status:
-//! 0 all is well, 1 something is wrong (a card is ill or left out, kubelet does not listen or does not know a
-//! resource), 2 wrong usage, 3 no card at all.
+//! It asks the same backends with the same flags as the plugin, changes nothing, and needs no API server. Exit
+//! status: 0 no problem, 1 a problem (a GPU is unhealthy or left out, kubelet does not listen or does not know a
+//! resource), 2 wrong usage, 3 no GPU at all.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -22,40 +22,36 @@ use crate::device::backend::{BackendFactory, HostDevice};
 use crate::device::cards::Cards;
 use crate::offer::Offers;
 
-/// Exit status where something is wrong.
+/// Exit status where there is a problem.
 pub const TROUBLE: u8 = 1;
-/// Exit status where there is no card.
+/// Exit status where there is no GPU.
 pub const NO_CARDS: u8 = 3;
-/// A driver or kubelet that is silent for so long hangs.
+/// A driver or kubelet that does not answer within this time hangs.
 const PATIENCE: Duration = Duration::from_secs(15);
 
-/// What was found.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct Report {
     /// One for each driver that was asked.
     pub drivers: Vec<DriverReport>,
-    /// What is offered, by full name.
+    /// By full name.
     pub resources: BTreeMap<String, ResourceReport>,
-    /// kubelet.
     pub kubelet: KubeletReport,
-    /// Everything that is wrong, in words.
+    /// All problems, in words.
     pub troubles: Vec<String>,
 }
 
-/// One driver.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct DriverReport {
-    /// Which one.
+    /// The name of the backend.
     pub backend: String,
-    /// Why it does not answer, if it does not.
+    /// Why it does not answer; `None` where it does.
     pub error: Option<String>,
-    /// Its cards.
     pub cards: Vec<CardReport>,
-    /// What it says of them, and which it leaves out.
+    /// Its remarks on devices, also on those that it leaves out.
     pub remarks: Vec<RemarkReport>,
 }
 
-/// One card or part of one.
+/// One GPU or partition.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct CardReport {
     id: String,
@@ -69,7 +65,6 @@ pub struct CardReport {
     nodes: Vec<String>,
 }
 
-/// One remark.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct RemarkReport {
     card: String,
@@ -78,30 +73,27 @@ pub struct RemarkReport {
     why: String,
 }
 
-/// One resource.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct ResourceReport {
-    /// Which profile offers it.
+    /// The profile that offers it.
     pub profile: String,
-    /// Ids that the cards found now make.
+    /// How many ids the GPUs found now have.
     pub offered: usize,
-    /// Ids that kubelet knows; `None`: it does not know the resource.
+    /// How many ids kubelet knows; `None`: it does not know the resource.
     pub known: Option<usize>,
-    /// Shares of each card, where the extender chooses the cards.
+    /// Shares of each GPU, where the extender chooses the GPUs.
     pub placed: Option<u32>,
 }
 
-/// kubelet's side.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct KubeletReport {
-    /// Whether it listens for device plugins.
+    /// Whether kubelet listens for device plugins; the error where it does not.
     pub registration: Option<String>,
-    /// Why its list of resources cannot be read, if it cannot.
+    /// Why kubelet's list of resources cannot be read; `None` where it can.
     pub pod_resources: Option<String>,
 }
 
 impl Report {
-    /// The exit status that belongs to it.
     pub fn status(&self) -> u8 {
         match () {
             () if self.drivers.iter().all(|driver| driver.cards.is_empty()) => NO_CARDS,
@@ -151,7 +143,7 @@ impl Report {
     }
 }
 
-/// Looks at everything that `config` is about.
+/// Examines everything that `config` names.
 pub async fn examine(config: &Config) -> Report {
     let mut report = Report::default();
     let mut sources: Vec<(&str, BackendFactory)> = Vec::new();

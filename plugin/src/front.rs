@@ -1,8 +1,8 @@
-//! Who asks for GPUs, and is answered.
+//! The services that GPUs are requested from.
 //!
-//! `offers.rs` keeps each resource registered with kubelet; `device_plugin.rs` answers its calls. Where a placement record
-//! names the GPUs, or kubelet is steered to them, `records.rs` says whose call it is, and `limits.rs` prepares what holds
-//! the container. [`encode`] writes what was decided in kubelet's form.
+//! `offers.rs` keeps each resource registered with kubelet; `device_plugin.rs` answers its calls. Where a placement
+//! record names the GPUs, or kubelet is steered to them, `records.rs` finds the container that a call is for, and
+//! `limits.rs` prepares what holds the container to its share. [`encode`] writes the results as kubelet's messages.
 
 mod device_plugin;
 pub mod encode;

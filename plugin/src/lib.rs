@@ -1,7 +1,7 @@
-//! kubelet's side of kerf: the device plugin. It reads on each pod of its node which card the extender chose, and
-//! gives the pod's containers exactly that one.
+//! kubelet's side of kerf: the device plugin. It reads on each pod of its node which GPU the extender chose, and
+//! gives the pod's containers exactly that GPU.
 //!
-//! Folders are layers: each imports those above it in this list and its own files.
+//! Folders are layers: each imports only those above it in this list.
 //!
 //! * `base`: the process and its host.
 //! * `device`: GPUs as values. `device::backend` is what every vendor implements.
@@ -11,18 +11,18 @@
 //! * `isolation`: what holds a container to its share. `state`: what the parts share.
 //!   `api`: calls to the API server. `kubelet`: kubelet's sockets.
 //! * `reconcile`: kubelet's list against the API server, and corrected records.
-//! * `front`: who asks for GPUs: kubelet, tkestack's library. `follow`: loops that keep the state.
-//!   `publish`: what others are told: the Node's inventory, conditions, events and labels; metrics.
+//! * `front`: the services for kubelet and for tkestack's library. `follow`: loops that keep the state current.
+//!   `publish`: the Node's inventory, conditions, events and labels; metrics.
 //! * `config`, `doctor` and this file: flags to values, and the start.
 
-// comments stand where they say something
+// names that say all have no comment
 #![allow(missing_docs)]
 
 pub mod config;
 pub mod doctor;
 mod tasks;
 
-// what only this package's tests and those of manifests look at: without the feature rustc finds what nobody uses
+// public only for the tests of this package and of manifests: without the feature rustc finds unused items
 #[cfg(not(feature = "testing"))]
 mod allocation;
 #[cfg(feature = "testing")]
@@ -96,7 +96,7 @@ use crate::tasks::Parts;
 pub use publish::labels::flags::LabelMode;
 pub use vendor::flags::two_dashes;
 
-/// A plugin that runs. Cancel its token to end it; dropping this does not.
+/// A running plugin. Cancel its token to end it; dropping this does not.
 pub struct Plugin {
     admin: SocketAddr,
     tasks: Tasks,
@@ -112,7 +112,7 @@ impl Plugin {
     /// Waits until everything has ended.
     ///
     /// # Errors
-    /// Where it ended without being asked to; the log names the part that failed.
+    /// Where it ended without a request to; the log names the part that failed.
     pub async fn finished(self) -> anyhow::Result<()> {
         self.tasks.drained().await;
         anyhow::ensure!(self.asked.is_cancelled(), "a part of the plugin ended unexpectedly");
@@ -128,8 +128,8 @@ pub async fn run(config: Config, client: Option<Client>, token: CancellationToke
     start(config, client, token).await?.finished().await
 }
 
-/// Starts everything and returns. A `client` is needed for `vcuda`, for placed profiles and for labels on the Node; with one
-/// and the Node's name the Node is also told how the cards are.
+/// Starts everything and returns. A `client` is needed for `vcuda`, for placed profiles and for labels on the Node.
+/// With a client and the Node's name, the GPUs' health is also published on the Node.
 ///
 /// # Errors
 /// Where the address of `config` is taken, or `client` is missing where it is needed.

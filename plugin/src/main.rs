@@ -26,7 +26,7 @@ async fn main() -> anyhow::Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// The way to the API server. A plugin that can do without, does; it then says what it will not do.
+/// The connection to the API server. A plugin that can work without one does, and logs what it will not do.
 async fn client(config: &Config) -> anyhow::Result<Option<kube::Client>> {
     const WITHOUT: &str = "no condition and no events on the Node when cards fall ill";
     let needed = config.vcuda.is_some() || config.placed || config.labels.mode == LabelMode::Node;
@@ -47,14 +47,14 @@ async fn client(config: &Config) -> anyhow::Result<Option<kube::Client>> {
 async fn examine(mut args: Args) -> anyhow::Result<ExitCode> {
     let json = args.json;
     if args.node_name.is_empty() {
-        // the machine is looked at, not its Node
+        // doctor examines the machine, not its Node
         args.node_name = "this-node".to_owned();
     }
     let report = doctor::examine(&Config::try_from(args)?).await;
     let text = if json { serde_json::to_string_pretty(&report)? + "\n" } else { report.text() };
     match std::io::stdout().write_all(text.as_bytes()) {
         Err(error) if error.kind() != ErrorKind::BrokenPipe => return Err(error).context("standard output"),
-        // whoever reads it may have seen enough
+        // the reader may have closed the pipe
         _ => {}
     }
     Ok(ExitCode::from(report.status()))

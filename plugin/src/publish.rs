@@ -1,4 +1,4 @@
-//! What others are told: the Node, the metrics, people.
+//! What is published: on the Node, as metrics, and for administrators.
 
 pub mod condition;
 pub mod cordon;

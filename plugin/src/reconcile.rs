@@ -1,8 +1,8 @@
-//! Compares what was assumed with what kubelet lists, and writes what follows from it on the pods.
+//! Compares what was assumed with what kubelet lists, and writes the resulting corrections on the pods.
 //!
-//! Asked for after every Allocate and start of a container; kubelet lists an allocation a moment after it was
-//! made, so the comparison is repeated with growing pauses until nothing is in doubt. Writing is level
-//! triggered: what the watch shows otherwise than it is gets written, whenever it is noticed.
+//! A comparison is asked for after every Allocate and start of a container. kubelet lists an allocation a moment
+//! after it was made, so the comparison is repeated with growing pauses until nothing is in doubt. Writing is
+//! level-triggered: whatever the watch shows differently is written, whenever it is noticed.
 
 mod calls;
 mod domain;
@@ -33,23 +33,22 @@ use crate::state::State;
 /// kubelet answers within this time, or not at all.
 const DEADLINE: Duration = Duration::from_secs(3);
 const LONGEST_PAUSE: Duration = Duration::from_secs(5);
-/// Between questions to kubelet during one of its calls: it answers about 100 a second.
+/// Pauses between questions to kubelet during one of its calls: it answers about 100 a second.
 const RETRIES: [Duration; 2] = [Duration::from_millis(20), Duration::from_millis(100)];
-/// kubelet waits for an answer, and with it every start and stop of a pod of this node: what is not learned in this time
-/// is not known.
+/// kubelet waits for an answer, and with it every start and stop of a pod of this node: what cannot be learned
+/// within this time stays unknown.
 const PATIENCE: Duration = Duration::from_secs(6);
-/// Compared at least this often, whether anybody asked or not.
+/// Compared at least this often, even if no comparison was asked for.
 const REVIEW: Duration = Duration::from_secs(30);
 /// kubelet is not made to write its checkpoint more often.
 const BOOKS: Duration = Duration::from_millis(250);
 
-/// Why kubelet did not tell.
+/// Why kubelet's list could not be read.
 #[derive(Debug, thiserror::Error)]
 pub enum ReconcileError {
-    /// No answer in time.
     #[error("kubelet's pod resources: no answer within {DEADLINE:?}")]
     Deadline(#[from] tokio::time::error::Elapsed),
-    /// The socket is not there, or nobody listens.
+    /// The socket does not exist, or no process listens.
     #[error("kubelet's pod resources cannot be reached")]
     Connect(#[from] tonic::transport::Error),
     /// kubelet refused.
@@ -57,7 +56,6 @@ pub enum ReconcileError {
     Refused(#[from] Box<tonic::Status>),
 }
 
-/// Compares and writes.
 #[derive(Clone)]
 pub struct Reconciler {
     state: State,
@@ -81,13 +79,13 @@ impl Reconciler {
         }
     }
 
-    /// kubelet waits for an answer for as long as what is returned lives.
+    /// kubelet counts as waiting for an answer until the returned value is dropped.
     pub fn answering(&self) -> Call {
         self.calls.begin()
     }
 
-    /// Why records cannot be written, in words, where the API server refuses them all: pods are served by what the watch
-    /// shows, which it may go on to show for minutes after the rights are gone.
+    /// Why records cannot be written, in words, where the API server refuses all writes. Pods are served by what
+    /// the watch shows, and the watch may go on for minutes after the rights are gone.
     pub fn unrecorded(&self) -> Option<String> {
         let closed = self.writes.closed()?;
         Some(format!("{} for {} s", closed.failure, closed.since.elapsed().as_secs()))
@@ -98,8 +96,8 @@ impl Reconciler {
         &self.cluster
     }
 
-    /// Asks kubelet once and takes what it says. `within`: while kubelet waits for our answer to a call; otherwise once it
-    /// waits for none.
+    /// Asks kubelet for its list once and takes it. `within`: while kubelet waits for an answer to a call;
+    /// otherwise once it waits for none.
     ///
     /// # Errors
     /// [`ReconcileError`]; nothing has changed then.
@@ -135,8 +133,9 @@ impl Reconciler {
         Ok(findings)
     }
 
-    /// Finds out during a call of kubelet which pod it is at: its list names the pod, and the API server knows it where
-    /// the watch has not shown it yet. Each fails for itself: whatever could be learned counts.
+    /// Finds out during a call of kubelet which pod it is admitting: its list names the pod, and the API server
+    /// knows the pod where the watch has not shown it yet. One may fail without the other: whatever could be
+    /// learned counts.
     pub async fn learn(&self, resource: &Resource, sizes: impl Iterator<Item = u64> + Clone) {
         if timeout(PATIENCE, self.ask(resource, sizes)).await.is_err() {
             tracing::warn!("could not learn within {PATIENCE:?} which pod kubelet is admitting");
@@ -153,7 +152,7 @@ impl Reconciler {
         let certain =
             |allocations: &mut Allocations| sizes.clone().all(|units| allocations.certain(resource, units));
         if !self.state.allocations(certain) && self.refresh().await.is_ok() {
-            // what kubelet holds may be of a pod that was not known a moment ago
+            // kubelet's list may be about a pod that was not known a moment ago
             let _ = self.compare(true).await;
         }
     }
@@ -205,7 +204,7 @@ impl Reconciler {
     pub async fn refresh(&self) -> Result<(), ClusterError> {
         let before = self.state.allocations(|allocations| allocations.known());
         let pods = self.cluster.list().await.inspect_err(|error| match error {
-            // counted and told when it happened
+            // counted and logged when it happened
             ClusterError::TooSoon(_) => {}
             error => {
                 self.counters.api_errors.with_label_values(&["list"]).inc();
@@ -213,7 +212,7 @@ impl Reconciler {
             }
         })?;
         self.state.allocations(|allocations| {
-            // known before the question and not in the answer: deleted, whatever the watch says yet
+            // known before the question and not in the answer: deleted, even if the watch has not shown that yet
             let gone = before.iter().filter(|uid| !pods.iter().any(|pod| pod.uid() == *uid));
             gone.for_each(|uid| allocations.forget(uid));
             pods.into_iter().for_each(|pod| allocations.see(pod));
@@ -221,7 +220,8 @@ impl Reconciler {
         Ok(())
     }
 
-    /// Compares and writes until the token is cancelled. `alone` is met while no pod of another resource domain holds GPUs.
+    /// Compares and writes until the token is cancelled. `alone` is met while no pod of another resource domain
+    /// holds GPUs.
     pub async fn follow(self, alone: Condition, token: CancellationToken) {
         let mut backoff = Backoff::new(Duration::from_millis(20), LONGEST_PAUSE);
         let mut writer = Writer::default();
@@ -261,18 +261,18 @@ impl Reconciler {
     }
 }
 
-/// Whether these are ids of kerf's making under another resource domain than that of `core`.
+/// Whether these are ids in kerf's form under another resource domain than that of `core`.
 fn foreign(name: &str, core: &str, ids: &[&String]) -> bool {
     let word = |name: &str| name.rsplit_once('/').map(|(_, word)| word.to_owned());
     name != core && word(name) == word(core) && ids.iter().any(|id| ids::card(id).is_some())
 }
 
-/// Makes kubelet write its checkpoint anew once pods have ended.
+/// Makes kubelet write its checkpoint again once pods have ended.
 ///
-/// kubelet strikes ended pods off its books when it is asked for its list, but writes its checkpoint only when it
-/// allocates something or hears a list of devices. After a start it serves the first pods from the checkpoint: with
-/// ended pods in it, it rejects them for want of devices (`UpdateAllocatedDevices` and
-/// `genericDeviceUpdateCallback` in kubelet's device manager). So it hears the same list once more.
+/// kubelet removes ended pods from its state when it is asked for its list, but writes its checkpoint only when it
+/// allocates devices or receives a list of devices. After a start it serves the first pods from the checkpoint:
+/// with ended pods in it, it rejects them for lack of devices (`UpdateAllocatedDevices` and
+/// `genericDeviceUpdateCallback` in kubelet's device manager). So it is sent the same list once more.
 #[derive(Default)]
 struct Books {
     stale: bool,
@@ -280,7 +280,7 @@ struct Books {
 }
 
 impl Books {
-    /// Says whether kubelet is still to be told: not more often than once in a while, since the list is long.
+    /// Returns whether kubelet is still to be sent the list: not too often, since the list is long.
     fn keep(&mut self, state: &State) -> bool {
         self.stale |= state.allocations(Allocations::struck);
         if self.stale && self.told.is_none_or(|told| told.elapsed() >= BOOKS) {
@@ -301,13 +301,13 @@ struct Writer {
 /// The last write to a pod.
 struct Attempt {
     annotations: BTreeMap<String, String>,
-    /// The same is not written again before.
+    /// The same correction is not written again before.
     next: Instant,
     backoff: Backoff,
 }
 
 impl Writer {
-    /// Writes what is due. Says whether something is left.
+    /// Writes corrections that are due. Returns whether any are left.
     async fn write(&mut self, reconciler: &Reconciler) -> bool {
         let keys = reconciler.cluster.keys();
         let corrections = reconciler.state.allocations(|allocations| allocations.corrections(keys));

@@ -1,12 +1,14 @@
-//! The node's cards over all drivers that are asked, each once: what the Node announces and what records name. Pure.
+//! The node's GPUs over all drivers that are asked, each once: what the Node announces and what records name. Pure.
 //!
-//! `vcuda` and each contract whose pods the extender places ask a driver of their own, and may find the same card by it:
-//! under one id, or under two with one PCI address or one name of the kernel's. Such a card appears once, under the id by
-//! which it was found first (`vcuda` comes before the contracts), with all that it is offered as, so that the extender
-//! counts it once. A part of a card that is found whole as well is left out: both would give it away.
+//! `vcuda` and each contract whose pods the extender places have a driver of their own, and may find the same GPU
+//! by it: under one id, or under two with one PCI address or one kernel name. Such a GPU appears once, under the id
+//! by which it was found first (`vcuda` comes before the contracts), with all that it is offered as, so that the
+//! extender counts it once. A partition of a GPU that is also found whole is left out: otherwise both could be
+//! given away.
 //!
-//! A contract's ids are spelled as its system spells them. Here each has a second spelling, `<card>::<k>` with the card's
-//! name on this roster, in which kubelet's books and records can be compared whatever the contract.
+//! A contract's ids are spelled as the original plugin spells them. Here each has a second spelling, `<card>::<k>`
+//! with the GPU's name on this roster, in which kubelet's checkpoint and records can be compared for every
+//! contract.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -22,16 +24,15 @@ use crate::device::ids::{self, Ids, Resource};
 use crate::offer::contract::Contract;
 use crate::offer::units::Pool;
 
-/// Whom is asked about cards, and what is known of them.
+/// A driver that is asked about GPUs, and what is known of them.
 #[derive(Clone, Debug, Default)]
 pub struct Source {
-    /// What the cards are offered as; `None`: `vcuda`.
+    /// What the GPUs are offered as; `None`: `vcuda`.
     pub contract: Option<Arc<Contract>>,
-    /// The cards; `None` before the driver was asked.
+    /// `None` before the driver was asked.
     pub cards: Option<Arc<Cards>>,
 }
 
-/// The node's cards.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Roster {
     hosts: BTreeMap<DeviceId, HostDevice>,
@@ -42,16 +43,15 @@ pub struct Roster {
     pub settled: bool,
 }
 
-/// The ids of one resource.
 #[derive(Clone, Debug, PartialEq)]
 struct Shares {
     pool: Pool,
-    /// What this roster calls the pool's cards.
+    /// The names of the pool's GPUs on this roster.
     names: BTreeMap<DeviceId, DeviceId>,
 }
 
 impl Shares {
-    /// The card of an id, as this roster calls it, and which share of it that is.
+    /// The GPU of an id, by its name on this roster, and which share of it that is.
     fn share(&self, id: &str) -> Option<(&DeviceId, u32)> {
         let unit = self.pool.get(id)?;
         Some((self.names.get(&unit.host()?.device.id)?, unit.share))
@@ -59,7 +59,7 @@ impl Shares {
 }
 
 impl Roster {
-    /// What all sources together show, in order of precedence.
+    /// The GPUs of all sources together, in order of precedence.
     pub fn new<'a>(sources: impl IntoIterator<Item = &'a Source>) -> Self {
         let mut roster = Self { settled: true, ..Self::default() };
         for source in sources {
@@ -74,11 +74,11 @@ impl Roster {
         roster
     }
 
-    /// Adds the cards that a contract serves, and what they are offered as.
+    /// Adds the GPUs that a contract serves, and what they are offered as.
     fn add_offers(&mut self, contract: &Contract, cards: &Cards) {
         let offers = contract.offers(cards);
         let pools = || offers.resources.values().filter(|offered| !offered.offer.shows_all()).map(|it| &it.pool);
-        // what a contract leaves alone is not announced by it either
+        // GPUs that a contract does not serve are not announced by it either
         let served: BTreeSet<&DeviceId> = pools().flat_map(Pool::hosts).map(|host| &host.device.id).collect();
         let names = self.add(cards.hosts().filter(|host| served.contains(&host.device.id)));
         let Ok(per_card) = PerCard::new(contract.replicas) else { return };
@@ -96,7 +96,7 @@ impl Roster {
         }
     }
 
-    /// Adds cards that are not here yet. What this roster calls each of them, by their own ids.
+    /// Adds GPUs that are not here yet. Returns the name of each on this roster, by its own id.
     fn add<'a>(&mut self, hosts: impl Iterator<Item = &'a HostDevice>) -> BTreeMap<DeviceId, DeviceId> {
         let mut names: BTreeMap<DeviceId, DeviceId> = BTreeMap::new();
         let before: BTreeSet<u32> = self.hosts.values().map(|host| host.device.index).collect();
@@ -125,7 +125,7 @@ impl Roster {
         names
     }
 
-    /// Whether a device is on the roster already.
+    /// Whether a device is already on the roster.
     fn known(&self, host: &HostDevice) -> Known {
         if self.hosts.contains_key(&host.device.id) {
             return Known::As(host.device.id.clone());
@@ -152,17 +152,17 @@ impl Roster {
         if otherwise { Known::Otherwise } else { Known::Not }
     }
 
-    /// The cards, in order of id. Those of a contract name its offers.
+    /// In order of id. Those of a contract name its offers.
     pub fn hosts(&self) -> impl Iterator<Item = &HostDevice> {
         self.hosts.values()
     }
 
-    /// The cards as the node publishes them.
+    /// The GPUs as the node publishes them.
     pub fn inventory(&self) -> Inventory {
         Inventory::new(self.hosts.values().map(|host| host.device.clone()).collect())
     }
 
-    /// The resource of a full name, where pods of this node hold its ids by their records.
+    /// The resource of a full name, where records of this node's pods name its ids.
     pub fn resource(&self, name: &str, keys: &Keys) -> Option<Resource> {
         match name {
             _ if name == keys.core => Some(Resource::Core),
@@ -171,7 +171,7 @@ impl Roster {
         }
     }
 
-    /// The card that an id names; `None` where this node has no such id.
+    /// The GPU that an id names; `None` where this node has no such id.
     pub fn card<'a>(&'a self, resource: &Resource, id: &'a str) -> Option<&'a str> {
         match resource {
             Resource::Core | Resource::Memory => ids::card(id),
@@ -179,7 +179,7 @@ impl Roster {
         }
     }
 
-    /// Ids as this roster spells them. One that is not known stays as it is.
+    /// Ids as this roster spells them. An unknown one stays as it is.
     pub fn spell<'a>(&self, resource: &Resource, ids: impl IntoIterator<Item = &'a String>) -> Ids {
         let shares = match resource {
             Resource::Core | Resource::Memory => None,
@@ -190,16 +190,15 @@ impl Roster {
     }
 }
 
-/// Whether a device is on the roster.
 enum Known {
     /// Under this name.
     As(DeviceId),
-    /// Its card is, whole where this is a part or in parts where this is whole.
+    /// Its GPU is: whole where this is a partition, or in partitions where this is whole.
     Otherwise,
     Not,
 }
 
-/// What another driver knows of the same card.
+/// Adds what another driver knows of the same GPU.
 fn complete(known: &mut Device, other: &Device) {
     if known.memory.0 == 0 {
         known.memory = other.memory;
@@ -213,7 +212,7 @@ fn complete(known: &mut Device, other: &Device) {
     }
 }
 
-/// Drivers count their cards each for itself: numbers that others have are moved behind all of them.
+/// Each driver counts its GPUs from zero: indices that are already taken are moved behind all others.
 fn renumber(added: &mut [HostDevice], taken: &BTreeSet<u32>) {
     let own: BTreeSet<u32> = added.iter().map(|host| host.device.index).collect();
     if own.is_disjoint(taken) {
@@ -254,7 +253,7 @@ mod tests {
 
     const SHARED: &str = "deepomatic.com/shared-gpu";
 
-    /// Two shares of each card.
+    /// Two shares of each GPU.
     fn deepomatic() -> Contract {
         Contract {
             ids: IdStyle { base: Base::Name, numbers: Some(Numbers { separator: "-_-", first: 1 }) },
@@ -292,10 +291,10 @@ mod tests {
         let spelled = ["nvidia0-_-1", "nvidia1-_-2", "nvidia7-_-1"].map(str::to_owned);
         let spelled = roster.spell(&counted(SHARED), &spelled);
         assert_eq!(spelled.iter().collect::<Vec<_>>(), ["GPU-a::0", "nvidia1::1", "nvidia7-_-1"]);
-        // of device files alone no address is known
+        // device files alone tell no address
         let bare = source(deepomatic(), vec![host("nvidia0", 0, "nvidia0", "")]);
         assert_eq!(offers(&Roster::new([&vcuda, &bare])), [("GPU-a".to_owned(), 0, offered(2))]);
-        // the other way round the files name the card
+        // the other way round the files name the GPU
         let other = Roster::new([&shared, &vcuda]);
         assert_eq!(other.hosts().map(|host| host.device.id.as_str()).collect::<Vec<_>>(), ["nvidia0", "nvidia1"]);
     }

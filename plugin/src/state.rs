@@ -28,17 +28,16 @@ use kerf::ids::DeviceId;
 use kerf::isolation::Isolation;
 use std::collections::{BTreeMap, BTreeSet};
 
-/// The plugin's memory: what all parts share, and the GPUs of one source. Clones are the same memory and the same
-/// source.
+/// The plugin's state: what all parts share, and the GPUs of one source. Clones refer to the same state and source.
 #[derive(Clone, Debug)]
 pub struct State {
     shared: Arc<Shared>,
     cards: watch::Sender<Arc<Cards>>,
-    /// Where these GPUs stand in [`Shared::sources`].
+    /// The index of these GPUs in [`Shared::sources`].
     source: usize,
 }
 
-/// What is one for all sources of GPUs.
+/// What all sources of GPUs have in common.
 #[derive(Debug)]
 struct Shared {
     allocations: Mutex<Allocations>,
@@ -52,7 +51,7 @@ struct Shared {
     withdrawn: watch::Sender<bool>,
     cordoned: Mutex<BTreeSet<DeviceId>>,
     failures: watch::Sender<Option<Arc<Failed>>>,
-    /// Pods hold GPUs that nobody counts: none is announced as healthy.
+    /// Pods hold GPUs that are not counted anywhere: no GPU is announced as healthy.
     withheld: AtomicBool,
 }
 
@@ -77,7 +76,7 @@ impl Default for State {
 }
 
 impl State {
-    /// Another source of GPUs, those that a contract's backend finds, with what all share.
+    /// Another source of GPUs, those that a contract's backend finds, with the same shared state.
     #[must_use]
     pub fn beside(&self, contract: Arc<Contract>) -> Self {
         let mut sources = self.shared.sources.lock();
@@ -86,53 +85,53 @@ impl State {
         Self { shared, cards: watch::Sender::new(Arc::default()), source: sources.len() - 1 }
     }
 
-    /// Does something with the allocations; short and without waiting.
+    /// Locks the allocations. `act` must be short and must not wait.
     pub fn allocations<T>(&self, act: impl FnOnce(&mut Allocations) -> T) -> T {
         let mut allocations: MutexGuard<'_, Allocations> = self.shared.allocations.lock();
         act(&mut allocations)
     }
 
-    /// The cards of all sources, each once.
+    /// The GPUs of all sources, each once.
     pub fn roster(&self) -> Arc<Roster> {
         self.shared.roster.borrow().clone()
     }
 
-    /// Follows the cards of all sources; the current ones count as not seen.
+    /// Follows the GPUs of all sources; the current ones count as not seen.
     pub fn watch_roster(&self) -> watch::Receiver<Arc<Roster>> {
         let mut receiver = self.shared.roster.subscribe();
         receiver.mark_changed();
         receiver
     }
 
-    /// The cards of this source, as they are now.
+    /// The GPUs of this source, as they are now.
     pub fn cards(&self) -> Arc<Cards> {
         self.cards.borrow().clone()
     }
 
-    /// Follows the cards of this source; the current ones count as not seen.
+    /// Follows the GPUs of this source; the current ones count as not seen.
     pub fn watch_cards(&self) -> watch::Receiver<Arc<Cards>> {
         let mut receiver = self.cards.subscribe();
         receiver.mark_changed();
         receiver
     }
 
-    /// Takes what a discovery found.
+    /// Takes the GPUs that a discovery found.
     pub fn discovered(&self, found: Vec<HostDevice>) {
         self.set_cards(self.cards().discovered(found));
     }
 
-    /// Takes what the driver says of the cards' health; where it says nothing, none is healthy.
+    /// Takes the GPUs' health from the driver. On an error, no GPU is healthy.
     pub fn health(&self, health: Result<BTreeMap<DeviceId, Health>, &BackendError>) {
         self.set_cards(self.cards().with_health(&health.unwrap_or_default()));
     }
 
-    /// Takes how the node enforces shares of each card.
+    /// Takes how the node enforces shares of each GPU.
     pub fn isolation(&self, level: impl Fn(&HostDevice) -> Isolation) {
         self.set_cards(self.cards().with_isolation(level));
     }
 
-    /// Has all cards announced as unhealthy, so that no pod is admitted, or as they are. Says whether that is news. What
-    /// the driver says of the cards' health counts again when it is asked next.
+    /// Announces all GPUs as unhealthy, so that no pod is admitted, or again with their own health, which counts
+    /// once the driver is asked next. Returns whether that is a change.
     pub fn withhold(&self, withheld: bool) -> bool {
         let news = self.shared.withheld.swap(withheld, Ordering::SeqCst) != withheld;
         if news && withheld {
@@ -148,7 +147,8 @@ impl State {
         set(&self.cards, cards);
     }
 
-    /// What this source shows now. In one lock: of two sources at a time, the later one sees the earlier one's.
+    /// Publishes this source's GPUs. In one lock: of two sources at a time, the later one sees the earlier one's
+    /// GPUs.
     fn enlist(&self, cards: &Arc<Cards>) {
         let mut sources = self.shared.sources.lock();
         let Some(source) = sources.get_mut(self.source) else { return };
@@ -159,7 +159,7 @@ impl State {
         let roster = Roster::new(sources.iter());
         self.allocations(|allocations| allocations.set_cards(roster.hosts().map(|host| host.device.clone())));
         if set(&self.shared.roster, Arc::new(roster)) {
-            // kubelet may have told of ids that are understood only now
+            // kubelet may have listed ids that can be interpreted only now
             self.doubt();
         }
     }
@@ -186,7 +186,8 @@ impl State {
         *self.shared.breaches.lock() = Arc::new(breaches);
     }
 
-    /// For which container kubelet's call for so many ids was taken, and why; or why it was refused.
+    /// Notes the container that kubelet's call for so many ids was matched to, and why; or why the call was
+    /// refused.
     pub fn decided(&self, resource: &Resource, units: u64, outcome: Result<(&Key, &Decision), &Refusal>) {
         self.shared.decisions.lock().add(resource, units, outcome);
     }
@@ -202,37 +203,38 @@ impl State {
         self.shared.failures.send_replace(Some(Arc::new(failed)));
     }
 
-    /// Follows the last such failure.
+    /// Follows the last failure of a container for reasons of this node.
     pub fn watch_failures(&self) -> watch::Receiver<Option<Arc<Failed>>> {
         self.shared.failures.subscribe()
     }
 
-    /// Cards that the Node says are out of service.
+    /// GPUs that the Node's annotation takes out of service.
     pub fn cordoned(&self) -> BTreeSet<DeviceId> {
         self.shared.cordoned.lock().clone()
     }
 
-    /// Takes which cards the Node says are out of service.
+    /// Takes the GPUs that the Node's annotation takes out of service.
     pub fn set_cordoned(&self, cards: BTreeSet<DeviceId>) {
         *self.shared.cordoned.lock() = cards;
     }
 
-    /// Has kubelet told the same list of devices again.
+    /// Has the unchanged list of devices sent to kubelet again.
     pub fn repeat(&self) {
         self.shared.repeats.send_replace(());
     }
 
-    /// Follows the wishes to tell kubelet the same again; earlier ones do not count.
+    /// Follows the requests to send kubelet the same list again; earlier ones do not count.
     pub fn watch_repeats(&self) -> watch::Receiver<()> {
         self.shared.repeats.subscribe()
     }
 
-    /// Has devices that nobody can be given announced as unhealthy, or as they are. Says whether that is news.
+    /// Announces devices that no container can be given as unhealthy, or again with their own health. Returns
+    /// whether that is a change.
     pub fn withdraw(&self, withdrawn: bool) -> bool {
         self.shared.withdrawn.send_if_modified(|known| std::mem::replace(known, withdrawn) != withdrawn)
     }
 
-    /// Follows whether devices are withdrawn; what is so now counts as seen.
+    /// Follows whether devices are withdrawn; the current value counts as seen.
     pub fn watch_withdrawn(&self) -> watch::Receiver<bool> {
         self.shared.withdrawn.subscribe()
     }
@@ -242,13 +244,13 @@ impl State {
         self.shared.doubt.notify_one();
     }
 
-    /// Waits until somebody asked for a comparison.
+    /// Waits until a comparison was asked for.
     pub async fn doubted(&self) {
         self.shared.doubt.notified().await;
     }
 }
 
-/// Says whether it is news.
+/// Returns whether it is a change.
 fn set<T: PartialEq>(sender: &watch::Sender<Arc<T>>, new: Arc<T>) -> bool {
     sender.send_if_modified(|current| {
         let changed = **current != *new;

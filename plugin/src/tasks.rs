@@ -1,4 +1,4 @@
-//! The tasks of the plugin, by what they are for.
+//! The tasks of the plugin, by their purpose.
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -36,18 +36,18 @@ use crate::state::State;
 use crate::state::answers::Answers;
 use crate::{follow, front, publish};
 
-/// What the parts of the plugin are made with.
+/// What the tasks have in common.
 pub struct Parts {
     pub tasks: Tasks,
     pub state: State,
     pub registry: Registry,
     pub counters: Counters,
     readiness: Readiness,
-    /// The way to the API server, where there is one and the Node has a name.
+    /// `None` without a connection to the API server or a name of the Node.
     cluster: Option<Cluster>,
-    /// Where pods' placements are read: for `vcuda` and placed profiles.
+    /// Reads pods' placements, for `vcuda` and placed profiles.
     pub reconciler: Option<Reconciler>,
-    /// With [`Parts::reconciler`]: kubelet is new enough to say whose call it makes.
+    /// With [`Parts::reconciler`]: met where kubelet is new enough to list the pod that it is admitting.
     supported: Option<Condition>,
 }
 
@@ -79,7 +79,7 @@ impl Parts {
         self.tasks.token().clone()
     }
 
-    /// Offers the resources of all contracts to kubelet; says from which GPUs.
+    /// Offers the resources of all contracts to kubelet; returns the GPUs that each offers.
     pub fn serve_contracts(&self, config: &Config) -> Vec<(&'static str, State)> {
         let reconciler = self.reconciler.clone().filter(|_| config.placed);
         let records = reconciler.map(|reconciler| Records { state: self.state.clone(), reconciler, limits: None });
@@ -90,14 +90,14 @@ impl Parts {
         config.contracts.iter().map(serve).collect()
     }
 
-    /// Offers a contract's resources, from GPUs of its own, which it returns; with `records` they are GPUs of the node's
-    /// roster, too.
+    /// Offers a contract's resources, from GPUs of its own, which it returns. With `records` they are also GPUs of
+    /// the node's roster.
     fn serve_contract(&self, contract: Arc<Contract>, records: Option<Records>, directory: PathBuf) -> State {
         let (name, period) = (contract.name, contract.period);
         let state = records.as_ref().map(|records| records.state.beside(Arc::clone(&contract))).unwrap_or_default();
         let backend = GuardedBackend::new(contract.backend.open(), self.counters.clone());
         let found = self.readiness.condition("gpus");
-        // nothing holds a contract's containers to a share: they know no limits
+        // nothing holds a contract's containers to a share: they have no limits
         let nothing = Enforcers::none();
         let health = follow::devices::follow_health(backend, nothing, state.clone(), period, found, self.stop());
         self.tasks.spawn("health", health);
@@ -119,7 +119,7 @@ impl Parts {
         self.tasks.spawn(front.name, once(supported, front.follow(self.stop()), self.stop()));
     }
 
-    /// Tells the Node how the GPUs of each offer are, and labels it.
+    /// Publishes the health of each offer's GPUs on the Node, and labels it.
     pub fn publish(
         &self,
         offers: Vec<(&'static str, State)>,
@@ -159,7 +159,7 @@ impl Parts {
         Ok(address)
     }
 
-    /// Follows this node's Node and pods, compares them with kubelet's list, and writes what follows from it.
+    /// Follows this node's Node and pods, compares them with kubelet's list, and writes the resulting corrections.
     pub fn follow_pods(&self, reconciler: &Reconciler, config: &Config) -> anyhow::Result<()> {
         let feed = |kind| Feed::new(kind, config.patience, self.counters.api_errors.with_label_values(&["watch"]));
         let (pods, nodes) = (feed("pods"), feed("nodes"));
@@ -193,7 +193,7 @@ impl Parts {
         Ok(())
     }
 
-    /// Keeps up what holds containers to their shares, and looks whether it does.
+    /// Keeps up what holds containers to their shares, and watches for breaches.
     pub fn enforce(&self, cluster: &Cluster, config: &Config) -> Enforcers {
         let enforcers = Enforcers::new(config.isolation.clone());
         let (state, folders) = (&self.state, enforcers.folders());
@@ -229,7 +229,7 @@ impl Parts {
         enforcers
     }
 
-    /// Asks the driver of the GPUs of `vcuda` how they are and what they do.
+    /// Follows health and usage of the GPUs of `vcuda`.
     pub fn follow_devices(&self, backend: GuardedBackend, enforcers: &Enforcers, config: &Config) {
         let (state, found) = (self.state.clone(), self.readiness.condition("gpus"));
         let (asked, period) = (backend.clone(), config.health_period);
@@ -241,7 +241,7 @@ impl Parts {
         self.tasks.spawn("usage", usage);
     }
 
-    /// Offers both resources of `vcuda` to kubelet, and serves tkestack's library where that is wanted.
+    /// Offers both resources of `vcuda` to kubelet, and serves tkestack's library where configured.
     pub fn serve_vcuda(
         &self,
         offers: [Offer; 2],
@@ -275,7 +275,7 @@ impl Parts {
     }
 }
 
-/// Does a part's work once the condition holds, where there is one.
+/// Does the work once the condition is met, where there is one.
 async fn once(condition: Option<Condition>, work: impl Future<Output = ()>, stop: CancellationToken) {
     if let Some(condition) = condition {
         tokio::select! {

@@ -1,7 +1,7 @@
-//! Everything that is known of each vendor, in a folder of its own, and the table of all of them.
+//! Everything specific to a vendor, in a folder of its own, and the table of all vendors.
 //!
-//! What is asked of a vendor elsewhere is a field of [`Support`]. Layers below ([`crate::offer`]) are given the answers as
-//! values; those above ask [`support`]. The way to a new vendor: "Add a vendor" in `docs/develop.md`.
+//! What other code needs to know of a vendor is a field of [`Support`]. Layers below ([`crate::offer`]) are given
+//! these facts as values; those above call [`support`]. To add a vendor, see "Add a vendor" in `docs/develop.md`.
 
 pub mod amd;
 pub mod args;
@@ -20,10 +20,9 @@ use crate::vendor::support::Support;
 /// One line for each vendor.
 macro_rules! table {
     ($($vendor:ident => $support:path,)*) => {
-        /// All vendors, in the order in which `--backend auto` tries them.
+        /// In the order in which `--backend auto` tries them.
         pub const ALL: &[Vendor] = &[$(Vendor::$vendor),*];
 
-        /// What is known of a vendor.
         pub fn support(vendor: Vendor) -> &'static Support {
             match vendor {
                 $(Vendor::$vendor => &$support,)*
@@ -39,12 +38,12 @@ table! {
     Simulated => simulated::SUPPORT,
 }
 
-/// Whose label a key is, if it is any vendor's.
+/// The vendor that a label key belongs to; `None`: no vendor.
 pub fn of_label(key: &str) -> Option<Vendor> {
     labelled().find(|(_, prefixes)| prefixes.iter().any(|prefix| key.starts_with(prefix))).map(|(vendor, _)| vendor)
 }
 
-/// The vendors that have labels, with what the keys start with.
+/// The vendors that have labels, with the prefixes of their keys.
 pub fn labelled() -> impl Iterator<Item = (Vendor, &'static [&'static str])> {
     ALL.iter().filter_map(|vendor| Some((*vendor, support(*vendor).labels.as_ref()?.prefixes)))
 }

@@ -1,4 +1,4 @@
-//! Against real cards; run by name on a machine that has one.
+//! Against real GPUs; run by name on a machine that has one.
 
 #![allow(clippy::expect_used, clippy::unwrap_used, reason = "a test may stop at once")]
 

@@ -1,12 +1,13 @@
-//! What of NVIDIA's management library (NVML) `nvml-wrapper` has not: the ids of MIG instances, and the memory limits for
-//! control groups that drivers from 615 on have. A package of its own because it calls C; all else forbids that.
+//! The functions of NVIDIA's management library (NVML) that `nvml-wrapper` lacks: the ids of MIG instances, and the
+//! memory limits for control groups of drivers from 615 on. A package of its own because it calls C, which all
+//! others forbid.
 //!
 //! The limits follow NVIDIA's documentation (NVML API reference, `nvmlDeviceSetMemoryLimits_v1`,
 //! `nvmlSetMemoryLimits_v1_t`): the group is named by its full path in sysfs; a soft limit of 0 and a hard one of
-//! [`UNLIMITED`] are none; setting needs root; handles of MIG instances are refused; a group that is removed takes its
-//! limits with it. Only hard limits are set here: a soft one that outlives its group stays reserved.
+//! [`UNLIMITED`] mean no limit; setting needs root; handles of MIG instances are refused; a group that is removed
+//! takes its limits with it. Only hard limits are set here: a soft one that outlives its group stays reserved.
 //!
-//! Not tried with such a driver: there was none.
+//! Not tested with such a driver, for lack of one.
 
 use std::ffi::{CString, OsStr, c_char, c_int, c_uint, c_ulonglong, c_void};
 use std::os::unix::ffi::OsStrExt;
@@ -15,7 +16,7 @@ use std::sync::Arc;
 
 use libloading::Library;
 
-/// No limit.
+/// The value of a hard limit that is not set.
 pub const UNLIMITED: u64 = u64::MAX;
 const LIBRARY: &str = "libnvidia-ml.so.1";
 const SUCCESS: c_int = 0;
@@ -43,40 +44,40 @@ type Id = unsafe extern "C" fn(Device, *mut c_uint) -> c_int;
 type Set = unsafe extern "C" fn(Device, *mut SetLimits) -> c_int;
 type Get = unsafe extern "C" fn(Device, *mut GetLimits) -> c_int;
 
-/// Why there is no answer.
+/// Why a call has no answer.
 #[derive(Debug, thiserror::Error)]
 pub enum NvmlError {
-    /// No management library.
+    /// The management library cannot be loaded.
     #[error("{0}")]
     NoLibrary(libloading::Error),
-    /// The library has no such function: the driver is older.
+    /// The library does not have this function: the driver is older.
     #[error("the driver is too old: {0}")]
     NoFunction(libloading::Error),
     /// A uuid or path with a zero byte in it.
     #[error("{0:?} contains a NUL byte")]
     Name(String),
-    /// The driver refused.
+    /// The driver refused the call.
     #[error("{call} failed with NVML's error {code}")]
     Refused {
-        /// The function.
+        /// The name of the C function.
         call: &'static str,
         /// NVML's `nvmlReturn_t`.
         code: i32,
     },
 }
 
-/// The limits of one control group on one card, in bytes.
+/// The limits of one control group on one GPU, in bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Limits {
-    /// At least so much is there for the group.
+    /// At least this much is reserved for the group.
     pub soft: u64,
-    /// More than this is refused; [`UNLIMITED`] where nothing is set.
+    /// Allocations beyond this fail; [`UNLIMITED`] where nothing is set.
     pub hard: u64,
-    /// In use now.
+    /// What the group's processes use now.
     pub used: u64,
 }
 
-/// The library. Clones share it; it stays loaded with the last of them.
+/// The loaded library. Clones share it; it is unloaded with the last of them.
 #[derive(Clone, Debug)]
 pub struct Nvml {
     by_uuid: ByUuid,
@@ -100,7 +101,7 @@ fn name(text: &OsStr) -> Result<CString, NvmlError> {
 }
 
 impl Nvml {
-    /// Loads the library (as the loader finds it, unless named) and starts it.
+    /// Loads the library (as the loader finds it, unless named) and initializes it.
     ///
     /// # Errors
     /// [`NvmlError`]
@@ -162,8 +163,8 @@ impl Nvml {
 }
 
 impl MemoryLimits {
-    /// Limits the memory of the card `uuid` that processes of `group` hold together; [`UNLIMITED`] lifts it. `group` is
-    /// the directory of a control group below `/sys/fs/cgroup`, as the driver sees it.
+    /// Limits the memory of the GPU `uuid` that processes of `group` hold together; [`UNLIMITED`] lifts the limit.
+    /// `group` is the directory of a control group below `/sys/fs/cgroup`, as the driver sees it.
     ///
     /// # Errors
     /// [`NvmlError`]
@@ -174,7 +175,7 @@ impl MemoryLimits {
         refused("nvmlDeviceSetMemoryLimits_v1", unsafe { (self.set)(device, &raw mut limits) })
     }
 
-    /// What holds for `group` on the card `uuid`.
+    /// The limits and usage of `group` on the GPU `uuid`.
     ///
     /// # Errors
     /// [`NvmlError`]
@@ -195,7 +196,7 @@ mod tests {
     fn a_missing_library_and_a_missing_function_are_told_apart() {
         let none = Nvml::load(Some(Path::new("/nonexistent/libnvidia-ml.so.1")));
         assert!(matches!(none, Err(NvmlError::NoLibrary(_))));
-        // any library will do that is no management library
+        // any library other than the management library will do
         let other = Nvml::load(Some(Path::new("libc.so.6")));
         assert!(matches!(other, Err(NvmlError::NoFunction(_))), "{other:?}");
     }

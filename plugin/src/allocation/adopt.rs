@@ -1,6 +1,6 @@
-//! Pods that hold GPUs and that nobody has recorded, or whose record cannot be read: of shares by count where another
-//! scheduler bound them, or an extender that did not know of such shares. What they hold, by kubelet's list and by what was
-//! answered for their ids, becomes their record, so that it is counted from then on.
+//! Pods that hold GPUs but have no record, or one that cannot be read: pods with shares by count that another
+//! scheduler bound, or an extender that did not know of such shares. What they hold, by kubelet's list and by the
+//! answers for their ids, becomes their record, so that it is counted from then on.
 
 use std::collections::BTreeMap;
 
@@ -29,7 +29,7 @@ impl Allocations {
         }
     }
 
-    /// What the pod holds by its ids. `None` where these do not say it of every container.
+    /// What the pod holds by its ids. `None` where the ids do not tell this for every container.
     fn held_by(&self, entry: &Entry) -> Option<Placement> {
         let by_count = |container: &ContainerRequest, counted: &Counted, devices| {
             container.granted(Grant::Counted { resource: counted.resource.clone(), devices })
@@ -70,7 +70,8 @@ impl Allocations {
     }
 
     /// What an init container had that was over before this process began: kubelet gives its ids to the containers
-    /// after it, so their GPUs were its GPUs; more than they have, of the same GPUs first.
+    /// after it, so their GPUs were its GPUs. Where it had more shares than they have, the rest is taken from the
+    /// same GPUs first.
     fn reused(&self, counted: &Counted, later: &[ContainerGrant]) -> Option<Vec<CountedDevice>> {
         let same = later.iter().filter_map(|grant| match &grant.gpus {
             Grant::Counted { resource, devices } if *resource == counted.resource => Some(devices),

@@ -13,11 +13,10 @@ use crate::allocation::pod::{Pod, Seen};
 use crate::allocation::pods::{Change, Pods};
 use crate::device::ids::{Ids, Resource};
 
-/// What the API server shows, what kubelet lists, and what kubelet was answered. The other files of this folder say what
-/// follows from these together.
+/// What the API server shows, what kubelet lists, and what kubelet was answered. The other files of this folder say
+/// what follows from these together.
 #[derive(Clone, Debug, Default)]
 pub struct Allocations {
-    /// The node's GPUs.
     pub(super) cards: BTreeMap<DeviceId, Device>,
     pub(super) pods: Pods,
     pub(super) kubelet: KubeletList,
@@ -27,7 +26,6 @@ pub struct Allocations {
 }
 
 impl Allocations {
-    /// Takes the node's GPUs, as they are now.
     pub fn set_cards(&mut self, devices: impl IntoIterator<Item = Device>) {
         self.cards = devices.into_iter().map(|device| (device.id.clone(), device)).collect();
     }
@@ -50,7 +48,6 @@ impl Allocations {
         self.apply(change);
     }
 
-    /// The API server has deleted this pod.
     pub fn forget(&mut self, uid: &PodUid) {
         let change = self.pods.delete(uid);
         self.apply(change);
@@ -67,7 +64,6 @@ impl Allocations {
         }
     }
 
-    /// A complete list of the node's pods begins.
     pub fn begin_list(&mut self) {
         self.pods.begin_list();
     }
@@ -80,7 +76,6 @@ impl Allocations {
         self.pods.forget_ended();
     }
 
-    /// The pods that are known now.
     pub fn known(&self) -> BTreeSet<PodUid> {
         self.pods.known()
     }
@@ -91,7 +86,7 @@ impl Allocations {
         self.kubelet.question(within)
     }
 
-    /// kubelet's connection has ended: its next life puts all pods on its list again, in any order.
+    /// kubelet's connection has ended: a restarted kubelet puts all pods on its list again, in any order.
     pub fn disconnected(&mut self) {
         self.kubelet.disconnected();
     }
@@ -101,38 +96,38 @@ impl Allocations {
         self.kubelet.other_domain()
     }
 
-    /// Whether pods that are over are still on kubelet's list.
     pub fn departing(&self) -> bool {
         self.kubelet.departing()
     }
 
-    /// Whether kubelet has struck pods off its list since this was asked last. Its checkpoint has them still.
+    /// Whether kubelet has removed pods from its list since the last call of this method. Its checkpoint still has
+    /// them.
     pub fn struck(&mut self) -> bool {
         self.kubelet.struck()
     }
 
-    /// Notes what kubelet is advised to take.
+    /// Notes which ids kubelet is advised to take.
     pub fn offers(&mut self, resource: &Resource, ids: &Ids) {
         self.kubelet.advise(resource, ids);
     }
 
-    /// Whether an Allocate of these ids belongs to the call that is being answered: kubelet took what it was advised to. If
-    /// not, what it was at then says nothing of it.
+    /// Whether an Allocate of these ids belongs to the call that is being answered: kubelet took the ids that it
+    /// was advised to take. If not, the list says nothing about this Allocate.
     pub fn expects(&self, resource: &Resource, ids: &Ids) -> bool {
         self.kubelet.advised(resource, ids)
     }
 
-    /// What was answered so far, as far as somebody may hold it.
+    /// The answers so far whose ids some container may still hold.
     pub fn answers(&self) -> &[AnsweredIds] {
         self.answers.all()
     }
 
-    /// Takes what an earlier life answered.
+    /// Takes the answers of previous runs of the plugin.
     pub fn remember(&mut self, answers: Vec<AnsweredIds>) {
         self.answers.restore(answers);
     }
 
-    /// The GPU that a record names: by id, or by index where the record knows no more.
+    /// The GPU that a record names: by id, or by index where the record has only that.
     pub(super) fn card(&self, device: &DeviceId) -> Option<&Device> {
         match self.cards.get(device) {
             Some(card) => Some(card),

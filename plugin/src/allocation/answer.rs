@@ -11,10 +11,9 @@ use crate::allocation::listing::OtherDomain;
 use crate::allocation::pod::Key;
 use crate::device::ids::Resource;
 
-/// What Allocate is answered from.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Answer {
-    /// The container that the call is believed to be for.
+    /// The container that the call was matched to.
     pub key: Key,
     pub reference: PodRef,
     /// The GPUs, named as this node knows them now.
@@ -25,7 +24,7 @@ pub struct Answer {
     pub user: Option<u32>,
     /// The least isolation that the pod demands.
     pub demanded: Isolation,
-    /// Why it is believed to be for this container.
+    /// Why the call was matched to this container.
     pub decision: Decision,
 }
 
@@ -42,13 +41,13 @@ pub enum Refusal {
     /// No pod of this node waits for this amount.
     #[error("no pod bound to this node has a placement that waits for {units} units of {resource}")]
     NobodyWaits { resource: String, units: u64 },
-    /// kubelet is at a pod that waits for this amount and on which no placement is recorded that can be believed.
+    /// kubelet is admitting a pod that waits for this amount and has no trusted placement.
     #[error(
         "pod {pod} is on this node without a placement by kerf: it must be bound by kerf's extender, not by another scheduler or spec.nodeName"
     )]
     NotPlaced {
         pod: PodRef,
-        /// Whether kubelet's list, asked for during this call, says that it is at this pod. Otherwise that is a guess.
+        /// Whether kubelet's list, asked for during this call, names this pod. Otherwise the pod is a guess.
         listed: bool,
     },
     /// kubelet does not say which pod it is admitting, and those that wait for this amount need different GPUs.
@@ -62,19 +61,18 @@ pub enum Refusal {
     /// No known pod waits for this amount, and the API server does not say whether another does.
     #[error("{}: {failure}", if failure.refused() { "the API server refuses this plugin" } else { "the API server cannot be asked about this node's pods" })]
     NoAnswer {
-        /// What the question met with.
+        /// Why the API server did not answer.
         failure: Failure,
     },
-    /// The placement names a GPU that is not here.
+    /// The placement names a GPU that this node does not have.
     #[error("pod {pod} was placed on GPU {device}, which this node does not have")]
     NoSuchCard { pod: PodRef, device: DeviceId },
-    /// The GPU is unhealthy.
     #[error("pod {pod} was placed on GPU {device}, which is unhealthy")]
     Unhealthy { pod: PodRef, device: DeviceId },
     /// The GPU's shares are not enforced as the pod demands.
     #[error("pod {pod} requires isolation {demanded}, but shares of GPU {device} have {found}")]
     Isolation { pod: PodRef, device: DeviceId, demanded: Isolation, found: Isolation },
-    /// Others hold too much of the GPU.
+    /// Other pods hold too much of the GPU.
     #[error("pod {pod} was placed on GPU {device}, which has no room for it")]
     Overcommitted { pod: PodRef, device: DeviceId },
 }
@@ -84,12 +82,12 @@ impl Refusal {
         Self::NobodyWaits { resource: resource.as_str().to_owned(), units }
     }
 
-    /// Of a container that is gone since it was found.
+    /// The container is gone since it was matched.
     pub(super) fn unknown() -> Self {
         Self::nobody(&Resource::Core, 0)
     }
 
-    /// Whether asking the API server and kubelet once more cannot change it.
+    /// Whether asking the API server and kubelet again cannot change it.
     pub fn settled(&self) -> bool {
         matches!(self, Self::NotPlaced { listed: true, .. })
     }
@@ -103,12 +101,13 @@ impl Refusal {
             | Self::NoSuchCard { .. }
             | Self::Isolation { .. }
             | Self::Overcommitted { .. } => true,
-            // nobody placed that pod; and GPUs become unhealthy while pods are on their way, which the inventory says
+            // that pod has no placement; and GPUs become unhealthy while pods are on their way, which the inventory
+            // shows
             Self::NobodyWaits { .. } | Self::NotPlaced { .. } | Self::Unhealthy { .. } => false,
         }
     }
 
-    /// The word used in metrics.
+    /// The label value in metrics.
     pub fn code(&self) -> &'static str {
         match self {
             Self::NobodyWaits { .. } => "nobody-waits",

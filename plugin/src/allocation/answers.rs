@@ -1,7 +1,8 @@
-//! What was answered for sets of ids of core: whoever holds these ids has these GPUs, and is held to its share in this way.
+//! What was answered for sets of ids of core: the holder of these ids has these GPUs, and this isolation enforces
+//! its share.
 //!
-//! Records follow it, and while two of them change places only one may be written yet: a later life of this process needs
-//! to know the answers, not the records, to say who has what.
+//! Records follow the answers, and while two of them change places only one may be written yet. So after a restart
+//! the plugin needs the answers, not the records, to know which container has which GPUs.
 
 use std::collections::BTreeMap;
 
@@ -12,22 +13,21 @@ use kerf::units::Share;
 use crate::allocation::pod::Key;
 use crate::device::ids::Ids;
 
-/// What was answered for one set of ids of core.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct AnsweredIds {
-    /// The container that the call was believed to be for.
+    /// The container that the call was matched to.
     pub key: Key,
     pub ids: Ids,
-    /// The GPUs, and how much of them.
+    /// The GPUs, and how much of each.
     pub cards: Vec<(DeviceRef, Share)>,
 }
 
-/// What was answered, as far as somebody may hold it.
+/// The answers whose ids some container may still hold.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Answers {
     /// In the order of the calls.
     all: Vec<AnsweredIds>,
-    /// What enforces the share of a container, from when it was given these ids.
+    /// The isolation that enforces a container's share, since it was given these ids.
     levels: BTreeMap<Key, (Ids, Isolation)>,
 }
 
@@ -40,8 +40,8 @@ impl Answers {
         self.all = all;
     }
 
-    /// kubelet gives ids anew only where it takes them for free: what they stood for is over, unless `held` says that
-    /// kubelet still lists somebody with them.
+    /// kubelet gives ids again only when it takes them for free: an older answer for them is over, unless `held`
+    /// says that kubelet still lists a container with them.
     pub(super) fn add(&mut self, new: AnsweredIds, held: impl Fn(&Ids) -> bool) {
         self.all.retain(|old| !old.ids.intersects(&new.ids) || held(&old.ids));
         self.all.push(new);
@@ -51,7 +51,7 @@ impl Answers {
         self.all.iter().any(|answered| answered.ids == *ids)
     }
 
-    /// The GPUs of who holds these ids: its own answer, where there is more than one.
+    /// The GPUs of the container that holds these ids: its own answer, where there are several for them.
     pub(super) fn of(&self, key: &Key, ids: &Ids) -> Option<&[(DeviceRef, Share)]> {
         let all = || self.all.iter().rev().filter(|answered| answered.ids == *ids);
         all()
@@ -64,7 +64,7 @@ impl Answers {
         self.levels.insert(key.clone(), (core, level));
     }
 
-    /// What was said of containers that were given these ids.
+    /// The isolation of each container that was given these ids.
     pub(super) fn levels<'a>(&'a self, core: &'a Ids) -> impl Iterator<Item = (&'a Key, Isolation)> {
         self.levels.iter().filter(move |(_, (ids, _))| ids == core).map(|(key, (_, level))| (key, *level))
     }
@@ -74,7 +74,7 @@ impl Answers {
         self.levels.get(key).filter(|(ids, _)| ids == core).map(|(_, level)| *level)
     }
 
-    /// The containers that were given some of these ids, and all that they were given.
+    /// The containers that were given some of these ids, and all ids that each was given.
     pub(super) fn given(&self, core: &Ids) -> impl Iterator<Item = (&Key, &Ids)> {
         self.levels.iter().map(|(key, (ids, _))| (key, ids)).filter(|(_, ids)| ids.intersects(core))
     }
@@ -83,7 +83,7 @@ impl Answers {
         self.levels.remove(key);
     }
 
-    /// Two containers change places: what the one was answered is the other's.
+    /// Two containers change places: each gets the answers of the other.
     pub(super) fn exchange(&mut self, a: &Key, b: &Key) {
         for answered in &mut self.all {
             if answered.key == *a {

@@ -12,7 +12,7 @@ use crate::allocation::answer::Refusal;
 use crate::allocation::entry::Entry;
 
 impl Allocations {
-    /// Whether the GPUs of `entry`'s container are here, healthy, and have room for all that the pod takes.
+    /// Whether the GPUs of this container are here, healthy, and have room for all that the pod takes.
     pub(super) fn room(&self, entry: &Entry, container: &ContainerName) -> Result<(), Refusal> {
         let pod = || entry.pod.reference.clone();
         let Some(placement) = entry.placement() else { return Ok(()) };
@@ -64,18 +64,17 @@ impl Allocations {
         used
     }
 
-    /// How much of a GPU the pods hold that kubelet has allocated.
+    /// How much of a GPU is held by pods whose ids kubelet has allocated.
     pub fn allocated(&self, device: &DeviceId) -> Share {
         self.used(device, None).share
     }
 }
 
-/// What is taken of a GPU.
 #[derive(Debug, Default)]
 struct Used {
     share: Share,
     pods: usize,
-    /// Whether it takes no share: a pod has it to itself, or its memory is not divided.
+    /// Whether the GPU takes no more shares: a pod has it to itself, or its memory is not divided.
     closed: bool,
 }
 

@@ -10,47 +10,47 @@
 //!                         <--pod not listed--
 //! ```
 //!
-//! *Asked* is an Allocate. What is asked for a confirmed container (its other resource) makes it [`State::Unlisted`] until the next
-//! list. An ordinary init container that starts, or that kubelet surely asks for, while its pod is not listed is so too.
-//! *Void* is an assumption whose ids kubelet gives to others; and any claim that a list had to show and does not: kubelet
-//! ended before it noted the answer, or it rejected the pod. The container waits again then.
+//! *Asked* is an Allocate call. A call for a confirmed container (for its other resource) makes the claim
+//! [`State::Unlisted`] until the next list. So does an ordinary init container that starts, or that kubelet
+//! certainly asks for, while its pod is not listed. *Void* is an assumption whose ids kubelet gives to others, and
+//! any claim that a list had to show and does not: kubelet ended before it noted the answer, or it rejected the
+//! pod. The container then waits again.
 
 use std::collections::BTreeMap;
 
 use crate::device::ids::{Ids, Resource};
 
-/// How far a claim is.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum State {
     /// Answered, and on no list yet.
     #[default]
     Assumed,
-    /// Of an ordinary init container: answered, and its pod is on kubelet's latest list. It never is itself.
+    /// Of an ordinary init container: answered, and its pod is on kubelet's latest list. The container itself is
+    /// never listed.
     PodListed,
-    /// On kubelet's latest list with its ids; of an ordinary init container: it has started, or one after it is on the list.
+    /// On kubelet's latest list with its ids. Of an ordinary init container: it has started, or a later one is on
+    /// the list.
     Confirmed,
     /// It was confirmed; kubelet's latest list is without it, or something was answered for it since.
     Unlisted,
-    /// It was confirmed, and kubelet has since given an id of it to another pod: in kubelet's eyes it is over.
+    /// It was confirmed, and kubelet has since given one of its ids to another pod: for kubelet it is over.
     Released,
 }
 
-/// What happens to a claim.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Event {
-    /// kubelet asked for something of the container.
+    /// kubelet asked for ids for the container.
     Answered,
-    /// kubelet's list has the container.
     Listed,
-    /// kubelet's list has a later container of the same pod. Of ordinary init containers.
+    /// kubelet's list has a later container of the same pod. Only of ordinary init containers.
     LaterListed,
-    /// kubelet's list has the pod. Of ordinary init containers.
+    /// kubelet's list has the pod. Only of ordinary init containers.
     PodListed,
-    /// kubelet's list does not have it, so far.
+    /// kubelet's list does not have it so far.
     NotListed,
-    /// The container is about to run, or kubelet has surely asked for it. Of ordinary init containers.
+    /// The container is about to run, or kubelet has certainly asked for it. Only of ordinary init containers.
     Started,
-    /// kubelet gave an id of it to another pod.
+    /// kubelet gave one of its ids to another pod.
     GivenToOthers,
 }
 
@@ -70,15 +70,15 @@ impl State {
             (Event::NotListed, Confirmed | Unlisted) => Unlisted,
             (Event::Started, Assumed | Unlisted) => Unlisted,
             (Event::Started, PodListed | Confirmed) => Confirmed,
-            // what kubelet never noted was never given
+            // ids that kubelet never noted were never given
             (Event::GivenToOthers, Assumed) => return None,
             (Event::GivenToOthers, Unlisted | Released) => Released,
-            // kubelet loses count, and lists both
+            // kubelet lost count, and lists both
             (Event::GivenToOthers, PodListed | Confirmed) => self,
         })
     }
 
-    /// The word used in reports.
+    /// The name in reports.
     pub(super) fn as_str(self) -> &'static str {
         match self {
             Self::Assumed => "assumed",
@@ -90,12 +90,12 @@ impl State {
     }
 }
 
-/// A container's ids, as far as kubelet has asked.
+/// The ids of a container that kubelet has asked for so far.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Claim {
     /// By resource: each is asked for by a call of its own.
     ids: BTreeMap<Resource, Ids>,
-    /// Number of the last call that changed it; zero where none of this process's life did.
+    /// Number of the last call that changed it; zero where this run of the plugin answered none for it.
     call: u64,
     state: State,
 }
@@ -113,7 +113,6 @@ impl Claim {
         self.ids.iter().find(|(resource, _)| matches!(resource, Resource::Counted(_))).map(|(_, ids)| ids)
     }
 
-    /// Whether these are its ids of core or of memory.
     pub(super) fn names(&self, ids: &Ids) -> bool {
         !self.released() && Resource::VCUDA.iter().any(|resource| self.ids(resource) == Some(ids))
     }
@@ -134,7 +133,6 @@ impl Claim {
         self.state == State::Released
     }
 
-    /// Whether it was confirmed at least once.
     pub(super) fn was_confirmed(&self) -> bool {
         matches!(self.state, State::Confirmed | State::Unlisted | State::Released)
     }
@@ -144,7 +142,7 @@ impl Claim {
         matches!(self.state, State::PodListed | State::Confirmed)
     }
 
-    /// Number `call` was answered with these ids.
+    /// Call number `call` was answered with these ids.
     pub(super) fn answered(&mut self, resource: &Resource, ids: Ids, call: u64) {
         if self.released() {
             self.ids.clear();
@@ -154,7 +152,7 @@ impl Claim {
         self.happens(Event::Answered);
     }
 
-    /// What kubelet's list says that it has of this resource.
+    /// Takes the ids of this resource that kubelet's list shows for it.
     pub(super) fn set(&mut self, resource: &Resource, ids: Option<Ids>) {
         match ids {
             Some(ids) => drop(self.ids.insert(resource.clone(), ids)),
@@ -162,7 +160,7 @@ impl Claim {
         }
     }
 
-    /// Whether it is still valid.
+    /// Applies the event. Returns whether the claim is still valid.
     pub(super) fn happens(&mut self, event: Event) -> bool {
         let next = self.state.after(event);
         self.state = next.unwrap_or(self.state);

@@ -36,7 +36,6 @@ impl Allocations {
         Ok(answer)
     }
 
-    /// The container has these ids.
     pub(super) fn hold(&mut self, key: &Key, resource: &Resource, ids: &Ids) {
         let call = self.kubelet.answered();
         self.release_others(&key.pod, resource, ids);
@@ -54,8 +53,8 @@ impl Allocations {
         }
     }
 
-    /// kubelet gives ids only when it believes them free: claims of pods that it does not list are over in its
-    /// eyes, and what it never noted was never given.
+    /// kubelet gives out only ids that it takes for free: claims of pods that it does not list are over for it, and
+    /// ids that it never noted were never given.
     fn release_others(&mut self, pod: &PodUid, resource: &Resource, ids: &Ids) {
         for entry in self.pods.values_mut().filter(|entry| entry.pod.uid != *pod) {
             let Entry { claims, noted, .. } = entry;
@@ -87,8 +86,8 @@ impl Allocations {
         found.ok_or_else(Refusal::unknown)
     }
 
-    /// The containers that these very ids were claimed for, the last one first: an init container and those after it may
-    /// have the same, and kubelet writes down what the ones before have before it asks for the next.
+    /// The containers that these very ids were claimed for, the last one first. An init container and those after
+    /// it may have the same ids, and kubelet notes the ids of the earlier ones before it asks for the next.
     fn claimed(&self, resource: &Resource, ids: &Ids) -> Vec<Key> {
         let claims = self.pods.values().flat_map(|entry| entry.claims.iter().map(move |claim| (entry, claim)));
         let mut found: Vec<_> = claims
@@ -101,14 +100,14 @@ impl Allocations {
         found.into_iter().map(|(_, key)| key).collect()
     }
 
-    /// Whom these very ids were answered for before.
+    /// The container that these very ids were answered for before.
     pub(super) fn repeated(&self, resource: &Resource, ids: &Ids) -> Option<(Key, Decision)> {
         let holders = self.claimed(resource, ids);
         let decision = Decision::repeated(holders.len());
         holders.into_iter().next().map(|key| (key, decision))
     }
 
-    /// What those who hold these ids of core were given, by all that is known by now.
+    /// What the containers that hold these ids of core were given, by all that is known now.
     pub fn holding(&self, core: &Ids) -> Vec<Answer> {
         let holders = self.claimed(&Resource::Core, core);
         holders.iter().filter_map(|key| self.answer(key, Decision::repeated(holders.len())).ok()).collect()

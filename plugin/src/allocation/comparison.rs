@@ -12,7 +12,6 @@ use crate::allocation::listing::{ContainerResources, Listing};
 use crate::allocation::pod::Key;
 use crate::device::ids::{Ids, Resource};
 
-/// What a comparison with kubelet's list has found.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Comparison {
     /// Assumptions that were wrong: the container assumed, and the one that really has the ids.
@@ -21,12 +20,12 @@ pub struct Comparison {
     pub adopted: Vec<Key>,
     /// Containers whose ids name other GPUs than were recorded.
     pub moved: Vec<Key>,
-    /// Containers of pods that are not known here (yet), or have no believable placement.
+    /// Pods of containers that are not known here (yet), or that have no trusted placement.
     pub unknown: Vec<PodRef>,
 }
 
 impl Allocations {
-    /// Compares with kubelet's complete list. A list older than one that was taken already changes nothing.
+    /// Compares with kubelet's complete list. A list older than one that was already taken changes nothing.
     pub fn reconcile(&mut self, listing: &Listing, question: Question) -> Comparison {
         let mut findings = Comparison::default();
         let asking = self.pods.asking().collect();
@@ -61,7 +60,7 @@ impl Allocations {
         self.pods.get(&key.pod).is_some_and(|entry| entry.position(&key.container).is_some())
     }
 
-    /// What a container asks kubelet for.
+    /// The resources that a container requests.
     fn asked(&self, key: &Key) -> Vec<Resource> {
         let container = self
             .pods
@@ -70,7 +69,7 @@ impl Allocations {
         container.map(resources).unwrap_or_default()
     }
 
-    /// Takes what kubelet says of one container.
+    /// Takes what kubelet lists for one container.
     fn take(
         &mut self,
         key: &Key,
@@ -92,10 +91,10 @@ impl Allocations {
         }
         let known = own.is_some();
         let certain = own.is_some_and(|own| own.was_confirmed() && own.core() == item.ids.get(&Resource::Core));
-        // ids of shares by count name their cards: whoever has them has these
+        // ids of shares by count name their GPUs: the container that has them has these
         let follows = item.ids.keys().any(|resource| Resource::VCUDA.contains(resource));
         if let Some(assumed) = assumed.as_ref().filter(|_| follows) {
-            // GPUs follow the answer for core; before there was one, they follow the ids that were preferred
+            // GPUs follow the answer for core; where there was none, they follow the ids that were preferred
             let answered =
                 |key: &Key| self.pods.get(&key.pod).and_then(|entry| entry.claim(&key.container)?.core()).cloned();
             let (theirs, ours) = (answered(assumed), answered(key));
@@ -108,7 +107,7 @@ impl Allocations {
         for resource in self.asked(key) {
             self.take_part(key, &resource, item.ids.get(&resource), listed, question);
         }
-        // what kubelet has said before is not doubted for what was answered since, should it give ids twice
+        // kubelet's earlier list outweighs a later answer, should kubelet give ids twice
         for (resource, ids) in item.ids.iter().filter(|(resource, _)| !(certain && **resource == Resource::Core)) {
             if self.believe(key, resource, ids) && matches!(resource, Resource::Counted(_)) {
                 findings.moved.push(key.clone());
@@ -130,7 +129,8 @@ impl Allocations {
         }
     }
 
-    /// What kubelet lists for this pod no ordinary init container of another one has: it was taken for one of its own.
+    /// Ids that kubelet lists for this pod are not those of another pod's ordinary init container: that match was
+    /// wrong.
     fn take_back(&mut self, key: &Key, item: &ContainerResources, question: Question) {
         for entry in self.pods.values_mut().filter(|entry| entry.pod.uid != key.pod) {
             let inits = entry.init_claims();
@@ -145,8 +145,9 @@ impl Allocations {
         }
     }
 
-    /// The claim of another container on these ids that is not true. Init containers lend theirs to those after them, so
-    /// theirs are not meant; and whom kubelet lists with them as well, having given them twice, has them as well.
+    /// The claim of another container on these ids that is not true. Init containers lend their ids to those after
+    /// them, so their claims are left out. Where kubelet lists both containers with the ids, having given them
+    /// twice, both have them.
     fn assumed(
         &self,
         key: &Key,
@@ -168,7 +169,7 @@ impl Allocations {
         })
     }
 
-    /// The container has these ids of this resource, and nobody else.
+    /// This container alone has these ids of this resource.
     fn take_part(
         &mut self,
         key: &Key,
@@ -190,16 +191,16 @@ impl Allocations {
         }
         let Some(entry) = self.pods.get_mut(&key.pod) else { return };
         let claim = entry.claims.entry(key.container.clone()).or_default();
-        // what kubelet does not list may be the latest answer, on its way; otherwise it was never given
+        // ids that kubelet does not list may be the latest answer, on its way; otherwise they were never given
         if ids.is_some() || question.noted(claim.call()) {
             claim.set(resource, ids.cloned());
         }
     }
 
-    /// What kubelet had to list by now and does not was never given: its pod was rejected, or kubelet ended before
-    /// it noted the answer, or before it wrote it into its checkpoint, which it does container by container. Where it
-    /// will ask again, the container waits again. Only of a pod whose turn has not come since kubelet's start is
-    /// nothing listed although it has what it had.
+    /// A claim that kubelet had to list by now and does not was never given: its pod was rejected, or kubelet ended
+    /// before it noted the answer, or before it wrote it into its checkpoint, which it does container by container.
+    /// Where kubelet will ask again, the container waits again. One exception: while a pod's turn has not come
+    /// since kubelet's start, nothing of it is listed although it has what it had.
     fn void(&mut self, listing: &Listing, question: Question) {
         for entry in self.pods.values_mut() {
             let before = entry.claims.len();
@@ -224,15 +225,15 @@ impl Allocations {
         }
     }
 
-    /// PreStartContainer named these ids: their container is about to run. Whether it is known. An init container and one
-    /// after it may both have them: then it is one of these.
+    /// PreStartContainer named these ids: their container is about to run. Returns whether it is known. An init
+    /// container and one after it may both have the ids: then it is one of these.
     pub fn starts(&mut self, ids: &Ids) -> bool {
         let mut known = false;
         for entry in self.pods.values_mut() {
             let inits = entry.init_claims();
             for (name, claim) in entry.claims.iter_mut().filter(|(_, claim)| claim.names(ids)) {
                 known = true;
-                // only an ordinary init container has no better witness
+                // only ordinary init containers have no better evidence
                 if inits.contains(name) {
                     claim.happens(Event::Started);
                 }
@@ -241,7 +242,7 @@ impl Allocations {
         known
     }
 
-    /// Whether some claim still lacks kubelet's word. That of an ordinary init container never comes.
+    /// Whether some claim still waits for confirmation by kubelet's list. Ordinary init containers never get one.
     pub fn unconfirmed(&self) -> bool {
         self.pods.values().any(|entry| {
             let mut claims = entry.claims.iter().filter(|(name, claim)| !claim.released() && !entry.is_init(name));

@@ -1,4 +1,4 @@
-//! What the API server shows of pods otherwise than it is, and how to write it.
+//! Where the API server shows a pod otherwise than it is, and the writes that correct it.
 
 use std::collections::BTreeMap;
 
@@ -12,22 +12,21 @@ use crate::allocation::allocations::Allocations;
 use crate::allocation::claim::Claim;
 use crate::allocation::entry::{Entry, is_init};
 
-/// What must be written on a pod.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Correction {
-    /// The pod; a write to another life of the same name is wrong.
+    /// A write to another pod of the same name would be wrong.
     pub uid: PodUid,
     pub reference: PodRef,
     pub annotations: BTreeMap<String, String>,
 }
 
 impl Allocations {
-    /// What enforces the shares of a pod's containers: of one that an earlier life served and left no word on, what the
-    /// pod's record says. `None` while one is being prepared.
+    /// The isolation of a pod's containers. For a container that a previous run of the plugin served and left no
+    /// note on, the pod's record counts. `None` while a container is being prepared.
     fn levels_of(&self, entry: &Entry) -> Option<Levels> {
         let lasting = entry.pod.request.containers.iter().any(|container| !is_init(container.kind));
         let mut levels = Levels::new();
-        // nothing is promised of shares by count, and nothing is said
+        // shares by count promise no isolation, so none is recorded
         let held = |c: &&ContainerRequest| (!lasting || !is_init(c.kind)) && !matches!(c.ask, Ask::Counted(_));
         for container in entry.pod.request.containers.iter().filter(held) {
             let core = entry.claim(&container.name).and_then(Claim::core);
@@ -45,10 +44,10 @@ impl Allocations {
         Some(levels)
     }
 
-    /// What the API server shows otherwise than it is.
+    /// The corrections for all pods whose annotations differ from what is true.
     ///
-    /// A pod all of whose containers are confirmed is marked as such. A placement is written anew where it was
-    /// exchanged, and where somebody changed it after the pod got its GPUs.
+    /// A pod all of whose containers are confirmed is marked as such. A placement is written again where it was
+    /// exchanged, and where another client changed it after the pod got its GPUs.
     pub fn corrections(&self, keys: &Keys) -> Vec<Correction> {
         self.pods
             .values()

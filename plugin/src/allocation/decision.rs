@@ -4,73 +4,66 @@ use std::fmt;
 
 use crate::allocation::pod::Key;
 
-/// So many runners-up are named.
+/// At most this many runners-up are named.
 const NAMED: usize = 8;
 
-/// On what a container was chosen.
+/// Why a container was chosen, and which others could have been.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Decision {
     pub evidence: Evidence,
-    /// How many containers the call could have been for, with the chosen one.
+    /// How many containers the call could have been for, the chosen one included.
     pub candidates: usize,
     /// The best of the others.
     pub runners_up: Vec<RunnerUp>,
 }
 
-/// A container that the call could have been for as well.
+/// Another container that the call could have been for.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RunnerUp {
     pub key: Key,
-    /// In what the chosen one is ahead of it.
+    /// The criterion by which the chosen one is ahead of it.
     pub behind_in: Criterion,
 }
 
-/// What tells that a call is for a container.
+/// The evidence that a call is for a container.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Evidence {
     /// kubelet's list, asked for during this call, names its pod.
     ListedNow,
-    /// No other waits for this amount.
+    /// No other container waits for this amount.
     OnlyCandidate,
-    /// It is ahead of all others that wait for this amount, of the next one in this.
+    /// It is ahead of all others that wait for this amount; this criterion separates it from the next one.
     Ahead(Criterion),
-    /// So many wait for this amount and nothing else tells them apart: it was placed first.
+    /// So many containers wait for this amount and nothing else tells them apart: it was placed first.
     OldestOf(usize),
-    /// The same ids were answered for it before, and nobody waits for this amount.
+    /// The same ids were answered for it before, and no container waits for this amount.
     SameIds,
 }
 
-/// What containers that wait for the same amount are compared in, in order of weight.
+/// By what containers that wait for the same amount are compared, in order of weight.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Criterion {
-    /// Its pod is on kubelet's latest list.
     Listed,
     /// Its pod came onto kubelet's list later: kubelet admits one pod at a time.
     ListedLater,
-    /// Nobody has asked for its pod's deletion.
     NotTerminating,
-    /// Its pod does not run, and does not say that it has its GPUs.
+    /// Its pod does not run, and its record does not say that it has its GPUs.
     NotRunning,
-    /// It is the next container of its pod, and no init container before it must be over for that.
+    /// It is the next container of its pod, and no init container before it must have ended for that.
     NextContainer,
-    /// The last call was for its pod.
     SamePodAsLastCall,
-    /// No answer for its pod was lost.
     NoAnswerLost,
-    /// Something was answered for its pod already.
+    /// An Allocate was already answered for its pod.
     Begun,
-    /// The ids name the GPUs that it was placed on.
     IdsNameItsGpus,
-    /// Its GPUs have room for it.
     HasRoom,
-    /// It was placed earlier.
     PlacedEarlier,
-    /// Nothing tells them apart but their uids and names.
+    /// Only their uids and names tell them apart.
     Name,
 }
 
 impl Criterion {
-    /// The word used in reports.
+    /// The name in reports.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Listed => "listed",
@@ -89,7 +82,7 @@ impl Criterion {
     }
 }
 
-/// The word used in logs and reports.
+/// The text in logs and reports.
 impl fmt::Display for Evidence {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -103,8 +96,9 @@ impl fmt::Display for Evidence {
 }
 
 impl Decision {
-    /// For the container that `others` wait beside, best first, each with what the chosen one is ahead of it in: those that
-    /// were passed over for want of room, and then the others in the order of their fit.
+    /// For a container that was chosen before `others`. These come best first, each with the criterion by which the
+    /// chosen one is ahead of it: first those that were passed over for lack of room, then the rest in the order of
+    /// their fit.
     /// `listed_now`: kubelet's list was asked for during this call.
     pub(super) fn new<'a>(others: impl Iterator<Item = (&'a Key, Criterion)> + Clone, listed_now: bool) -> Self {
         let alike = || {
@@ -121,7 +115,7 @@ impl Decision {
         Self { evidence, candidates: others.count() + 1, runners_up }
     }
 
-    /// The same ids were answered for this container before, and for so many in all.
+    /// The same ids were answered for this container before; `holders`: for how many containers in all.
     pub(super) fn repeated(holders: usize) -> Self {
         Self { evidence: Evidence::SameIds, candidates: holders, runners_up: Vec::new() }
     }

@@ -1,4 +1,4 @@
-//! A pod, and what is claimed for its containers.
+//! A pod, and the claims of its containers.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -10,38 +10,37 @@ use crate::allocation::claim::{Claim, State};
 use crate::allocation::pod::Pod;
 use crate::device::ids::Resource;
 
-/// How a container comes to be the one that kubelet asks for.
+/// What must have happened for a container to be the one that kubelet asks for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Reach {
-    /// It is next.
+    /// Nothing more: it is next.
     Next,
-    /// If the init containers before it are over, of which no call is known.
+    /// The init containers before it are over, although no call for them is known.
     Skipping,
-    /// An init container that was answered; kubelet may have ended before it noted that.
+    /// kubelet asks again for an init container that was answered: it may have ended before it noted the answer.
     Again,
 }
 
-/// Which GPUs a pod has.
 #[derive(Clone, Debug)]
 pub(super) enum Assigned {
-    /// Nobody has recorded it in a way that can be believed.
+    /// It has no record that can be trusted.
     Unknown,
-    /// Those of the first record that could be believed.
+    /// The GPUs of the first record that could be trusted.
     Recorded(Placement),
-    /// Others than the extender wrote: its containers changed places with others, or kubelet chose differently.
+    /// Other GPUs than the extender wrote: its containers changed places with others, or kubelet chose differently.
     Corrected(Placement),
 }
 
-/// Whether kubelet has noted all that was answered for a pod.
+/// Whether kubelet has noted all answers for a pod.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Noted {
     /// As far as is known.
     All,
-    /// An answer was lost: it comes last among equals.
+    /// An answer was lost: the pod comes last among equals.
     NotAll,
 }
 
-/// A pod that asks for GPUs, and what is claimed for its containers.
+/// A pod that asks for GPUs, and the claims of its containers.
 #[derive(Clone, Debug)]
 pub(super) struct Entry {
     pub(super) pod: Pod,
@@ -56,7 +55,7 @@ impl Entry {
         Self { assigned, claims: BTreeMap::new(), noted: Noted::All, pod }
     }
 
-    /// As the API server shows it now. What is written over its first record is not obeyed.
+    /// The pod as the API server shows it now. A record that replaces its first one is not obeyed.
     pub(super) fn observe(&mut self, pod: Pod) {
         if let (Assigned::Unknown, Some(record)) = (&self.assigned, &pod.record) {
             self.assigned = Assigned::Recorded(record.clone());
@@ -85,14 +84,14 @@ impl Entry {
             && self.claim(&container.name).is_none_or(|claim| claim.ids(resource).is_none())
     }
 
-    /// Whether kubelet has still to ask for something of this container.
+    /// Whether kubelet has still to ask for a resource of this container.
     pub(super) fn lacks(&self, container: &ContainerRequest) -> bool {
         resources(container).iter().any(|resource| self.outstanding(container, resource))
     }
 
-    /// Containers that lack something, up to and with the one that kubelet asks for next. An ordinary init
-    /// container may be among them although it is over: kubelet does not list it, and this process may be younger
-    /// than it. Once something later is known to be claimed, it is not.
+    /// Containers that lack ids, up to and including the one that kubelet asks for next. An ordinary init container
+    /// may be among them although it is over: kubelet does not list it, and it may have run before this process
+    /// started. Once a later container is known to be claimed, it is not.
     pub(super) fn next(&self) -> impl Iterator<Item = &ContainerRequest> {
         let all = &self.pod.request.containers;
         let reached = all.iter().rposition(|container| self.claims.contains_key(&container.name)).unwrap_or(0);
@@ -126,12 +125,13 @@ impl Entry {
         self.pod.request.containers.iter().any(|container| container.name == *name && is_init(container.kind))
     }
 
-    /// The claimed ones among the ordinary init containers.
+    /// The ordinary init containers that are claimed.
     pub(super) fn init_claims(&self) -> BTreeSet<ContainerName> {
         self.claims.keys().filter(|name| self.is_init(name)).cloned().collect()
     }
 
-    /// Whether kubelet has confirmed every container; ordinary init containers with those after them.
+    /// Whether kubelet has confirmed every container; an ordinary init container counts as confirmed with those
+    /// after it.
     pub(super) fn complete(&self) -> bool {
         let all = &self.pod.request.containers;
         let lasting = all.iter().any(|container| !is_init(container.kind));
@@ -140,7 +140,8 @@ impl Entry {
         })
     }
 
-    /// Whether kubelet's latest list has it, or the pod says of itself that it has its GPUs and kubelet listed it once.
+    /// Whether kubelet's latest list has it, or the pod's record says that it has its GPUs and kubelet listed it
+    /// once.
     pub(super) fn believed(&self, claim: &Claim) -> bool {
         match claim.state() {
             State::Confirmed => true,
@@ -149,13 +150,13 @@ impl Entry {
         }
     }
 
-    /// Whether it may be on its GPUs: kubelet has allocated something for it, or it runs. That kubelet has given its ids
-    /// to others says nothing of that; the API server tells its end.
+    /// Whether it may use its GPUs: kubelet has allocated ids for it, or it runs. That kubelet has given its ids to
+    /// others does not end this; only the API server tells that a pod is over.
     pub(super) fn holds(&self) -> bool {
         !self.claims.is_empty() || self.settled()
     }
 
-    /// Whether it runs, or says of itself that it has its GPUs.
+    /// Whether it runs, or its record says that it has its GPUs.
     pub(super) fn settled(&self) -> bool {
         self.pod.confirmed || !self.pod.runtime_ids.is_empty()
     }
@@ -168,7 +169,7 @@ impl Entry {
         self.placement()?.plan.grants.iter().find(|grant| grant.container == *name)
     }
 
-    /// What the container has, to be changed: it is not as it was recorded any more.
+    /// The container's grant, to be changed: it differs from the record from now on.
     pub(super) fn correct(&mut self, name: &ContainerName) -> Option<&mut ContainerGrant> {
         if let Assigned::Recorded(placement) = &self.assigned {
             self.assigned = Assigned::Corrected(placement.clone());
@@ -178,7 +179,7 @@ impl Entry {
     }
 }
 
-/// What a container asks kubelet for.
+/// The resources that a container requests.
 pub(super) fn resources(container: &ContainerRequest) -> Vec<Resource> {
     match &container.ask {
         Ask::Counted(counted) => vec![Resource::Counted(counted.resource.clone())],

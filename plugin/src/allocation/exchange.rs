@@ -1,4 +1,4 @@
-//! Two containers change places: what was assumed of the one is true of the other.
+//! Two containers change places: each has what was assumed of the other.
 
 use kerf::ids::ContainerName;
 use kerf::plan::Grant;
@@ -10,8 +10,8 @@ use crate::allocation::entry::{Entry, is_init};
 use crate::allocation::pod::Key;
 
 impl Allocations {
-    /// What was assumed of `a` is true of `b`, and the other way round. Pods of one shape change places as a
-    /// whole; otherwise the two containers do, if they ask for the same. Whether they did.
+    /// What was assumed of `a` is true of `b`, and the other way round. Pods of one shape change places as a whole;
+    /// otherwise the two containers do, if they ask for the same. Returns whether they did.
     pub(super) fn exchange(&mut self, a: &Key, b: &Key) -> bool {
         let (Some(left), Some(right)) = (self.pods.get(&a.pod), self.pods.get(&b.pod)) else { return false };
         if left.placement().is_none() != right.placement().is_none() {
@@ -44,8 +44,8 @@ impl Allocations {
     }
 
     /// Whether `a` and `b` may be served in each other's place and change records afterwards: in pods of one shape,
-    /// or each for as long as its pod, since an init container shares its GPUs with those after it. And with the same
-    /// ceiling for bursts: the limits that the one was served with are right for the other.
+    /// or each for as long as its pod, since an init container shares its GPUs with those after it. They must have
+    /// the same ceiling for bursts, so that the limits that the one was served with are right for the other.
     pub(super) fn interchangeable(&self, a: &Key, b: &Key) -> bool {
         let (Some(left), Some(right)) = (self.pods.get(&a.pod), self.pods.get(&b.pod)) else { return false };
         let lasting = |entry: &Entry| !entry.pod.request.containers.iter().any(|c| is_init(c.kind));
@@ -54,7 +54,6 @@ impl Allocations {
             && (shape(left).eq(shape(right)) || (lasting(left) && lasting(right)))
     }
 
-    /// Whether two containers ask for the same.
     pub(super) fn alike(&self, a: &Key, b: &Key) -> bool {
         let ask = |key: &Key| {
             let entry = self.pods.get(&key.pod)?;
@@ -105,7 +104,7 @@ fn shape(entry: &Entry) -> impl Iterator<Item = impl PartialEq> {
     containers.map(|c| (c.kind, c.ask.clone()))
 }
 
-/// A pod of which kubelet has listed a part keeps that part.
+/// Whether kubelet has listed no part of the pod: a pod keeps the part that was listed.
 fn untouched(entry: &Entry) -> bool {
     !entry.claims.values().any(Claim::was_confirmed)
 }
@@ -117,7 +116,7 @@ fn moved(own: &Grant, other: &Grant) -> Grant {
             Grant::Share { device: device.clone(), share: *share }
         }
         (Grant::Whole(mine), Grant::Whole(theirs)) if mine.len() == theirs.len() => other.clone(),
-        // as many, however they are divided among GPUs
+        // the same number of shares, however they are divided among GPUs
         (Grant::Counted { resource, .. }, Grant::Counted { resource: same, .. }) if resource == same => {
             other.clone()
         }

@@ -5,41 +5,39 @@ use std::cmp::Reverse;
 use crate::allocation::decision::Criterion;
 use crate::allocation::entry::{Noted, Reach};
 
-/// Less is better, and the fields stand in the order of their weight, each with its [`Criterion`]:
+/// Less is better. The fields are in the order of their weight, each with its [`Criterion`]:
 ///
-/// * what kubelet says of the pod ([`Turn`]) outweighs all else;
-/// * then what follows from kubelet's order of things: container by container, pod by pod;
-/// * then what kubelet was steered to by the ids that it was offered, which it need not follow;
-/// * last the order of placement, which kubelet mostly follows when nothing holds a pod up.
+/// * kubelet's word on the pod ([`Turn`]) outweighs all else;
+/// * then what follows from kubelet's order: container by container, pod by pod;
+/// * then the ids that kubelet was advised to take, which it need not follow;
+/// * last the order of placement, which kubelet mostly follows when nothing delays a pod.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct Fit {
     pub(super) turn: Turn,
     pub(super) reach: Reach,
-    /// Not the pod of the last call.
     pub(super) other_pod: bool,
     pub(super) noted: Noted,
-    /// Nothing of its pod was asked for yet.
+    /// kubelet has asked for nothing of its pod yet.
     pub(super) untouched: bool,
-    /// The ids name other GPUs than the placed ones.
+    /// The ids name other GPUs than those on the record.
     pub(super) other_gpus: bool,
-    /// When its pod was placed.
     pub(super) placed: u64,
 }
 
-/// Whether kubelet can be at a pod. Of two that are equal in it nothing tells which.
+/// Whether kubelet can be admitting a pod. Two pods that are equal in it cannot be told apart.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct Turn {
     /// Not on kubelet's list, so not being admitted.
     pub(super) absent: bool,
-    /// kubelet is at the pod that came onto its list last.
+    /// kubelet is admitting the pod that came onto its list last.
     pub(super) since: Reverse<u64>,
     pub(super) terminating: bool,
-    /// It runs, or says of itself that it has its GPUs.
+    /// It runs, or its record says that it has its GPUs.
     pub(super) running: bool,
 }
 
 impl Fit {
-    /// What decides between two: the first in which they differ.
+    /// The first criterion in which the two differ.
     pub(super) fn decided_by(&self, other: &Self) -> Criterion {
         let (turn, others) = (&self.turn, &other.turn);
         let differences = [
@@ -72,7 +70,7 @@ mod tests {
         placed: 1,
     };
 
-    /// Each is better than the worst in one thing alone.
+    /// Each is better than the worst by one criterion alone.
     fn better_in() -> [(Fit, Criterion); 10] {
         let turn = WORST.turn;
         [

@@ -10,9 +10,9 @@ use crate::allocation::pod::Key;
 use crate::device::ids::{Ids, Resource};
 
 impl Allocations {
-    /// The container has the GPUs that were answered for its ids of core. Where the answer is not known, it has those of
-    /// its record: that is what it was answered from. Of shares by count it has the GPUs
-    /// that its ids name. Whether these are others than were recorded.
+    /// The container has the GPUs that were answered for its ids of core. Where the answer is not known, it has
+    /// those of its record: the answer was made from it. Of shares by count it has the GPUs that its ids name.
+    /// Returns whether these differ from the record.
     pub(super) fn believe(&mut self, key: &Key, resource: &Resource, ids: &Ids) -> bool {
         let Some(entry) = self.pods.get(&key.pod) else { return false };
         let Some(grant) = entry.grant(&key.container) else { return false };
@@ -50,7 +50,7 @@ impl Allocations {
         }
     }
 
-    /// What these ids of shares by count are; `None` where one names no GPU of this node.
+    /// The GPUs and shares that these ids by count name; `None` where an id names no GPU of this node.
     pub(super) fn shares(&self, resource: &ResourceName, ids: &Ids) -> Option<Vec<CountedDevice>> {
         let cards = ids.cards();
         let devices = cards.iter().map(|(card, count)| self.counted(resource, card, u32::try_from(*count).ok()?));
@@ -59,7 +59,6 @@ impl Allocations {
         (cards.values().sum::<u64>() == ids.len()).then_some(devices)
     }
 
-    /// So many shares of a GPU that is offered as such.
     pub(super) fn counted(&self, resource: &ResourceName, card: &str, count: u32) -> Option<CountedDevice> {
         let card = self.cards.get(card)?;
         let compute = card.offers.get(resource)?.compute_of(count);

@@ -1,9 +1,9 @@
-//! What kubelet's list of pods says now, and of which of its calls.
+//! kubelet's latest list of pods, and during which of its calls it was asked for.
 //!
-//! What the list means, in kubelet's own order of things:
+//! What the list means, by the order in which kubelet works:
 //!
 //! * a pod is put on it before its first container is served, and taken off it when it was rejected or has ended;
-//! * after a restart of kubelet, each pod is put on it anew when its turn comes, with what the checkpoint says;
+//! * after a restart of kubelet, each pod is put on it again when its turn comes, with its ids from the checkpoint;
 //! * the ids of a call are on it once kubelet has our answer, so before it makes another call;
 //! * ordinary init containers are never on it.
 
@@ -15,24 +15,23 @@ use crate::allocation::admission_order::AdmissionOrder;
 use crate::allocation::listing::{ListedContainer, Listing, OtherDomain};
 use crate::device::ids::{Ids, Resource};
 
-/// When a list was asked for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Question {
     number: u64,
     /// The last Allocate before it.
     calls: u64,
-    /// The last Allocate of which kubelet surely had the answer.
+    /// The last Allocate whose answer kubelet had noted by then.
     noted: u64,
     within: bool,
 }
 
 impl Question {
-    /// Whether the answer says nothing of what was answered as number `call`, since that was later.
+    /// Whether call number `call` came after the question, so that the list says nothing of its answer.
     pub(super) fn is_older_than(&self, call: u64) -> bool {
         call > self.calls
     }
 
-    /// Whether kubelet had noted what was answered as number `call`.
+    /// Whether kubelet had noted the answer to call number `call`.
     pub(super) fn noted(&self, call: u64) -> bool {
         call <= self.noted
     }
@@ -46,12 +45,11 @@ enum Call {
     Unlisted,
     /// The list was asked for during it, and no Allocate has come since.
     Listed {
-        /// What kubelet was advised to take: the Allocate of this very set belongs to the same call.
+        /// The ids that kubelet was advised to take: the Allocate of exactly this set belongs to the same call.
         preferred: Option<(Resource, Ids)>,
     },
 }
 
-/// kubelet's latest list.
 #[derive(Clone, Debug, Default)]
 struct Latest {
     order: AdmissionOrder,
@@ -61,21 +59,20 @@ struct Latest {
     other_domain: Option<OtherDomain>,
 }
 
-/// kubelet's list, and kubelet's calls.
 #[derive(Clone, Debug, Default)]
 pub(super) struct KubeletList {
-    /// `None` until kubelet was heard.
+    /// `None` before kubelet's first answer.
     latest: Option<Latest>,
     call: Call,
     /// How many Allocates were answered.
     calls: u64,
     /// How many lists were asked for.
     questions: u64,
-    /// The latest question of which the answer was taken.
+    /// The latest question whose answer was taken.
     taken: u64,
-    /// Pods that held something and are over, until the list is without them.
+    /// Pods that held ids and are over, until the list is without them.
     departed: BTreeSet<PodRef>,
-    /// Some have left the list since this was asked.
+    /// Pods have left the list since the last call of `struck`.
     struck: bool,
 }
 
@@ -88,8 +85,8 @@ impl KubeletList {
         Question { number: self.questions, calls: self.calls, noted, within }
     }
 
-    /// Takes the answer to a question, but for what it says of `over`, the names of pods that are over. `asking` are the
-    /// names of pods that are not. `None`: the answer to a later question was taken already.
+    /// Takes the answer to a question, without the pods named in `over`, which are over. `asking` are the names of
+    /// pods that are not. `None`: the answer to a later question was already taken.
     pub(super) fn take(
         &mut self,
         all: &Listing,
@@ -107,7 +104,7 @@ impl KubeletList {
             call => call,
         };
         let mut listing = all.clone();
-        // kubelet frees what they held before it asks for more
+        // kubelet frees the ids of these pods before it asks for more
         listing.pods.retain(|pod| !over.contains(pod));
         listing.held.retain(|held| !over.contains(&held.pod));
         let latest = self.latest.get_or_insert_default();
@@ -119,7 +116,7 @@ impl KubeletList {
             .collect();
         latest.other_domain.clone_from(&listing.other_domain);
         let before = self.departed.len();
-        // a name may be another pod's by now
+        // the name may belong to another pod by now
         self.departed.retain(|pod| all.pods.contains(pod) && !asking.contains(pod));
         self.struck |= self.departed.len() < before;
         Some(listing)
@@ -136,36 +133,33 @@ impl KubeletList {
         self.latest.iter().flat_map(|latest| &latest.holders)
     }
 
-    /// An Allocate is answered. Its number.
+    /// An Allocate is answered. Returns its number.
     pub(super) fn answered(&mut self) -> u64 {
         self.call = Call::Unlisted;
         self.calls += 1;
         self.calls
     }
 
-    /// How many Allocates were answered.
     pub(super) fn calls(&self) -> u64 {
         self.calls
     }
 
-    /// How many lists were asked for.
     pub(super) fn questions(&self) -> u64 {
         self.questions
     }
 
-    /// Whether the latest list was asked for during the call that is being answered.
     pub(super) fn during_call(&self) -> bool {
         matches!(self.call, Call::Listed { .. })
     }
 
-    /// An Allocate cannot be answered. Whether the latest list was asked for during it.
+    /// An Allocate cannot be answered. Returns whether the latest list was asked for during it.
     pub(super) fn refused(&mut self) -> bool {
         let during = self.during_call();
         self.call = Call::Unlisted;
         during
     }
 
-    /// Notes what kubelet is advised to take.
+    /// Notes which ids kubelet is advised to take.
     pub(super) fn advise(&mut self, resource: &Resource, ids: &Ids) {
         if let Call::Listed { preferred } = &mut self.call {
             *preferred = Some((resource.clone(), ids.clone()));
@@ -178,7 +172,7 @@ impl KubeletList {
         advised == resource && set == ids
     }
 
-    /// Whether kubelet was heard.
+    /// Whether kubelet has given a list.
     pub(super) fn heard(&self) -> bool {
         self.latest.is_some()
     }
@@ -201,24 +195,23 @@ impl KubeletList {
         self.latest.as_ref()?.other_domain.as_ref()
     }
 
-    /// Whether pods that are over are still on the list.
     pub(super) fn departing(&self) -> bool {
         !self.departed.is_empty()
     }
 
-    /// Whether kubelet has struck pods off its list since this was asked last. Its checkpoint has them still.
+    /// Whether kubelet has removed pods from its list since the last call of this method. Its checkpoint still has
+    /// them.
     pub(super) fn struck(&mut self) -> bool {
         std::mem::take(&mut self.struck)
     }
 
-    /// The API server has a new pod of this name.
     pub(super) fn pod_began(&mut self, pod: &PodRef) {
         if let Some(latest) = &mut self.latest {
             latest.order.begins(pod, self.questions);
         }
     }
 
-    /// The API server has no pod of this name any more. `held`: kubelet was answered something for it.
+    /// The API server has no pod of this name any more. `held`: kubelet was answered an Allocate for it.
     pub(super) fn pod_over(&mut self, pod: PodRef, held: bool) {
         if let Some(latest) = &mut self.latest {
             latest.order.over(&pod);
@@ -228,7 +221,7 @@ impl KubeletList {
         }
     }
 
-    /// kubelet's connection has ended: its next life puts all pods on its list again, in any order.
+    /// kubelet's connection has ended: a restarted kubelet puts all pods on its list again, in any order.
     pub(super) fn disconnected(&mut self) {
         if let Some(latest) = &mut self.latest {
             latest.order.forget();

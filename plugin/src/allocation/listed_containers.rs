@@ -1,6 +1,6 @@
-//! Containers on kubelet's list that have GPUs and no record that tells which: of pods that nobody placed, of pods whose
-//! record cannot be read, and of pods that the API server does not show. What they hold is counted as well as it can be
-//! told: by what was answered for their ids, or else by the GPUs that these name.
+//! Containers on kubelet's list that have GPUs and no record of which: of pods without a placement, of pods whose
+//! record cannot be read, and of pods that the API server does not show. What they hold is counted as well as
+//! possible: by the answers for their ids, or else by the GPUs that the ids name.
 
 use kerf::device::Device;
 use kerf::ids::DeviceId;
@@ -12,12 +12,12 @@ use crate::allocation::pod::Key;
 use crate::device::ids::{Ids, Resource};
 
 impl Allocations {
-    /// What the containers on this list count as where they have no record.
+    /// The containers on this list that have no record, as they are counted.
     pub(super) fn holders(&self, listing: &Listing) -> Vec<ListedContainer> {
         listing.held.iter().filter(|held| !held.ids.is_empty()).map(|held| self.holder(held)).collect()
     }
 
-    /// Those of kubelet's latest list that have no record, by what is known of the pods by now.
+    /// The containers on kubelet's latest list that have no record, by what is known of the pods now.
     pub(super) fn without_record(&self) -> impl Iterator<Item = &ListedContainer> {
         self.kubelet.holders().filter(|listed| {
             let entry = self.pods.by_reference(&listed.pod).and_then(|uid| self.pods.get(&uid));
@@ -43,7 +43,7 @@ impl Allocations {
         Some(cards.map(|(device, share)| (device.id.clone(), *share, share.compute >= Milli::WHOLE)).collect())
     }
 
-    /// What these ids name. One GPU may come once for each resource.
+    /// The GPUs that these ids name, with the shares. One GPU may come once for each resource.
     fn named(&self, resource: &Resource, ids: &Ids) -> Vec<(DeviceId, Share, bool)> {
         let taken = |(card, count): (&str, u64)| {
             let device = DeviceId::from(card);

@@ -1,4 +1,4 @@
-//! Allocate: which waiting container is this call for.
+//! Allocate: which waiting container is this call for?
 
 use std::cmp::Reverse;
 use std::collections::BTreeMap;
@@ -14,30 +14,28 @@ use crate::allocation::fit::{Fit, Turn};
 use crate::allocation::pod::{Key, Stage};
 use crate::device::ids::{Ids, Resource};
 
-/// A container that a call can be for.
 struct Waiting {
     fit: Fit,
     key: Key,
-    /// Whether its pod has a placement that is believed. Of shares by count the ids say themselves what they are.
+    /// Whether its pod has a trusted placement. Shares by count need none: the ids themselves name the GPUs.
     placed: bool,
 }
 
 /// The containers that a call can be for, best first.
 pub(super) struct Callers {
     waiting: Vec<Waiting>,
-    /// So many of them, the first ones, may be given what is asked for.
+    /// This many of them, from the first, may be given what is asked for.
     eligible: usize,
-    /// kubelet's list was asked for during the call.
     listed_now: bool,
 }
 
 impl Callers {
-    /// Those that may be given what is asked for.
+    /// The containers that may be given what is asked for.
     pub(super) fn keys(&self) -> impl Iterator<Item = &Key> {
         self.waiting.iter().take(self.eligible).map(|one| &one.key)
     }
 
-    /// Chooses the one at this place; those before it have no room on their GPUs.
+    /// Chooses the container at this place; those before it have no room on their GPUs.
     fn choose(&self, at: usize) -> Option<(Key, Decision)> {
         let chosen = self.waiting.get(at)?;
         let others = self.waiting.iter().enumerate().filter(|(other, _)| *other != at).map(|(other, one)| {
@@ -48,11 +46,11 @@ impl Callers {
 }
 
 impl Allocations {
-    /// Matches an Allocate, and claims.
+    /// Matches an Allocate to a container, and claims the ids for it.
     ///
-    /// For a container of the pod that kubelet is admitting, by its list. Without a list, for the one that waits for
-    /// this amount and was placed first, as long as it makes no difference which: such pods change places afterwards; and
-    /// where nobody waits, the ids may have been answered before.
+    /// With kubelet's list: a container of the pod that kubelet is admitting. Without a list: the one that waits
+    /// for this amount and was placed first, as long as it makes no difference which; such pods change places
+    /// afterwards. Where none waits, the ids may have been answered before.
     ///
     /// # Errors
     /// [`Refusal`]. Unless it is [settled](Refusal::settled), the caller refreshes what it knows and asks again.
@@ -73,7 +71,7 @@ impl Allocations {
         }
     }
 
-    /// The first one that has room on its GPUs.
+    /// The first container that has room on its GPUs.
     fn with_room(&self, callers: &Callers) -> Result<(Key, Decision), Refusal> {
         let mut refusal = None;
         for (at, key) in callers.keys().enumerate() {
@@ -86,8 +84,8 @@ impl Allocations {
         Err(refusal.unwrap_or_else(Refusal::unknown))
     }
 
-    /// Notes that kubelet took these ids of shares by count. Their Allocate is answered by what they name, so nothing
-    /// is refused: who has them is a matter of the records alone.
+    /// Notes that kubelet took these ids of shares by count. Their Allocate is answered from the GPUs that they
+    /// name, so nothing is refused: only the records depend on which container has them.
     pub fn take_counted(&mut self, resource: &Resource, ids: Ids) -> Option<(Key, Decision)> {
         let callers = self.callers(resource, ids.len(), Some(&ids)).ok();
         let Some((key, decision)) = callers.and_then(|callers| callers.choose(0)) else {
@@ -97,7 +95,7 @@ impl Allocations {
         let sure = self.listed_now(&key);
         self.hold(&key, resource, &ids);
         if sure {
-            // an ordinary init container is on no list: this is all that is ever said of it
+            // an ordinary init container is on no list: this is the only evidence that there will ever be
             if let Some(entry) = self.pods.get_mut(&key.pod)
                 && entry.is_init(&key.container)
                 && let Some(claim) = entry.claims.get_mut(&key.container)
@@ -114,8 +112,8 @@ impl Allocations {
         self.kubelet.during_call() && entry.is_some_and(|entry| self.kubelet.contains(&entry.pod.reference))
     }
 
-    /// Whether kubelet's list, asked for during this call, names the pod that the call is for, so that the API server need
-    /// not be asked.
+    /// Whether kubelet's list, asked for during this call, names the pod that the call is for, so that the API
+    /// server need not be asked.
     pub fn certain(&self, resource: &Resource, units: u64) -> bool {
         let waiting = self.waiting(resource, units, None);
         let Some(first) = waiting.first().filter(|_| self.kubelet.during_call()) else { return false };
@@ -129,10 +127,10 @@ impl Allocations {
         self.kubelet.order().is_some_and(|order| order.after(number).any(|pod| !known.contains(pod)))
     }
 
-    /// Containers that this call can be for. `ids`: what kubelet chose, if it has.
+    /// Containers that this call can be for. `ids`: those that kubelet chose, if it has chosen.
     ///
     /// # Errors
-    /// Where it can be for nobody that was placed, or nothing tells whether it is.
+    /// Where it can be for no container with a placement, or it is unknown whether it is.
     pub(super) fn callers(&self, resource: &Resource, units: u64, ids: Option<&Ids>) -> Result<Callers, Refusal> {
         let mut waiting = self.waiting(resource, units, ids);
         let listed_now = self.kubelet.during_call();
@@ -205,7 +203,7 @@ impl Allocations {
                 })
             })
             .collect();
-        // where kubelet has just said which pods it is at, it is no other
+        // where kubelet has just listed the pods that it may be admitting, it is none of the others
         found.retain(|one| !(during_call && one.fit.turn.absent));
         found.sort_by(|a, b| (a.fit, &a.key).cmp(&(b.fit, &b.key)));
         found

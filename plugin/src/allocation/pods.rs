@@ -15,28 +15,28 @@ const REMEMBERED: usize = 1024;
 #[derive(Clone, Debug, Default)]
 pub(super) struct Pods {
     asking: BTreeMap<PodUid, Entry>,
-    /// Those that ask for no GPU: who is on kubelet's list and not known may be anybody.
+    /// Pods that ask for no GPU. Any pod on kubelet's list that is not known may be one that asks.
     others: BTreeMap<PodUid, PodRef>,
     /// Pods that are over, until the watch forgets them: a late event must not bring one back.
     ended: BTreeMap<PodUid, PodRef>,
     /// The pods that were deleted last: an answer that is older than the deletion must not bring one back.
     deleted: VecDeque<PodUid>,
-    /// Those that were seen since a complete list of the node's pods began, while it is read.
+    /// The pods that were seen since a complete list of the node's pods began, while it is read.
     reading: Option<BTreeSet<PodUid>>,
     /// A complete list was read.
     complete: bool,
 }
 
-/// What news of a pod means for its name, by which kubelet knows it.
+/// What a change of a pod means for its name, by which kubelet knows it.
 #[derive(Debug)]
 pub(super) enum Change {
     None,
-    /// The name is a new pod's.
+    /// A new pod has the name.
     Began(PodRef),
     /// The pod of this name is over.
     Over {
         reference: PodRef,
-        /// kubelet was answered something for it.
+        /// kubelet was answered an Allocate for it.
         held: bool,
     },
 }
@@ -50,7 +50,7 @@ impl Pods {
         self.asking.get_mut(uid)
     }
 
-    /// Those that ask for GPUs.
+    /// The pods that ask for GPUs.
     pub(super) fn values(&self) -> Values<'_, PodUid, Entry> {
         self.asking.values()
     }
@@ -59,38 +59,37 @@ impl Pods {
         self.asking.values_mut()
     }
 
-    /// All that are known now.
+    /// The uids of all pods that are known now.
     pub(super) fn known(&self) -> BTreeSet<PodUid> {
         self.asking.keys().chain(self.others.keys()).chain(self.ended.keys()).cloned().collect()
     }
 
-    /// Whether a complete list of them was read.
     pub(super) fn complete(&self) -> bool {
         self.complete
     }
 
-    /// The names of those that ask for GPUs.
+    /// The names of pods that ask for GPUs.
     pub(super) fn asking(&self) -> impl Iterator<Item = &PodRef> {
         self.asking.values().map(|entry| &entry.pod.reference)
     }
 
-    /// The names of those that are not over.
+    /// The names of pods that are not over.
     pub(super) fn alive(&self) -> BTreeSet<&PodRef> {
         self.asking().chain(self.others.values()).collect()
     }
 
-    /// The names of all that are known, also of those that are over.
+    /// The names of all known pods, also of those that are over.
     pub(super) fn names(&self) -> BTreeSet<&PodRef> {
         self.asking().chain(self.others.values()).chain(self.ended.values()).collect()
     }
 
-    /// The names that are only of pods that are over.
+    /// The names that belong only to pods that are over.
     pub(super) fn over(&self) -> BTreeSet<&PodRef> {
         let alive = self.alive();
         self.ended.values().filter(|pod| !alive.contains(pod)).collect()
     }
 
-    /// By name, newest placement last; a name may belong to two lives for a moment.
+    /// By name, newest placement last; a pod and its successor of the same name may both be known for a moment.
     pub(super) fn by_reference(&self, reference: &PodRef) -> Option<PodUid> {
         let named = self.values().filter(|entry| entry.pod.reference == *reference);
         let best = named.max_by_key(|entry| {
@@ -100,7 +99,7 @@ impl Pods {
         best.map(|entry| entry.pod.uid.clone())
     }
 
-    /// A pod that is there; nothing else is known of it than before.
+    /// A pod that exists; nothing else about it has changed.
     pub(super) fn stays(&mut self, uid: &PodUid) {
         if let Some(seen) = &mut self.reading {
             seen.insert(uid.clone());
@@ -122,7 +121,7 @@ impl Pods {
         Change::Began(reference)
     }
 
-    /// A pod that asks for no GPU now. One that did ask keeps what it has: only its end frees that.
+    /// A pod that asks for no GPU now. One that did ask keeps its GPUs: only its end frees them.
     pub(super) fn observe_other(&mut self, uid: &PodUid, reference: &PodRef, stage: Stage) -> Change {
         self.stays(uid);
         if let Some(change) = self.ends(uid, reference, stage) {
@@ -138,7 +137,7 @@ impl Pods {
         }
     }
 
-    /// What changes where the pod is over; `None`: it is not.
+    /// What changes where the pod is over. `None`: it is not over.
     fn ends(&mut self, uid: &PodUid, reference: &PodRef, stage: Stage) -> Option<Change> {
         if self.deleted.contains(uid) || self.ended.contains_key(uid) {
             return Some(Change::None);
@@ -150,7 +149,6 @@ impl Pods {
         })
     }
 
-    /// The API server has deleted this pod.
     pub(super) fn delete(&mut self, uid: &PodUid) -> Change {
         let change = self.remove(uid);
         if self.deleted.len() == REMEMBERED {
@@ -173,19 +171,18 @@ impl Pods {
         }
     }
 
-    /// A complete list of the node's pods begins.
     pub(super) fn begin_list(&mut self) {
         self.reading = Some(BTreeSet::new());
     }
 
-    /// The complete list has ended. Those that were not seen since it began: they are gone.
+    /// The complete list has ended. Returns the pods that were not seen since it began: they are gone.
     pub(super) fn end_list(&mut self) -> Vec<PodUid> {
         self.complete = true;
         let Some(seen) = self.reading.take() else { return Vec::new() };
         self.asking.keys().chain(self.others.keys()).filter(|uid| !seen.contains(*uid)).cloned().collect()
     }
 
-    /// The watch has no more to say of pods that are over.
+    /// The watch has no more to show of pods that are over.
     pub(super) fn forget_ended(&mut self) {
         self.ended.clear();
     }

@@ -1,4 +1,4 @@
-//! Which GPUs kubelet should be advised to take ids of, so that its books name those on the record.
+//! Which GPUs' ids kubelet is advised to take, so that its checkpoint names the GPUs on the record.
 
 use kerf::ids::DeviceId;
 use kerf::plan::{ContainerGrant, CountedDevice, Grant};
@@ -9,7 +9,7 @@ use crate::device::ids::Resource;
 use crate::device::preferred::PreferredDevices;
 
 impl Allocations {
-    /// Where the ids should be of the container that kubelet is expected to ask for with this number of them.
+    /// The GPUs whose ids the container should get that kubelet is expected to ask for with this number of ids.
     pub fn preferred_devices(&self, resource: &Resource, units: u64) -> PreferredDevices {
         if let Resource::Counted(_) = resource {
             return self.preferred_shares(resource, units);
@@ -38,7 +38,6 @@ impl Allocations {
         preferred
     }
 
-    /// The container that kubelet is expected to ask for with this amount.
     fn expected(&self, resource: &Resource, units: u64) -> Option<Key> {
         let callers = self.callers(resource, units, None).ok()?;
         let fits =
@@ -53,7 +52,7 @@ impl Allocations {
     }
 }
 
-/// The shares by count of this resource that a container has; `None` where it has its cards otherwise.
+/// The shares by count of this resource that a container has; `None` where it has its GPUs otherwise.
 fn counted<'a>(grant: &'a ContainerGrant, resource: &Resource) -> Option<&'a [CountedDevice]> {
     match (&grant.gpus, resource) {
         (Grant::Counted { resource: own, devices }, Resource::Counted(name)) if own == name => Some(devices),

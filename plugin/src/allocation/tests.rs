@@ -1,4 +1,4 @@
-//! The rules one by one; [`burst`] has them all at once.
+//! The rules one by one; [`burst`] tests them all together.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -29,17 +29,17 @@ mod transitions;
 mod twins;
 
 const CARDS: u32 = 4;
-/// 10 units of memory: small, so that cards fill up.
+/// 10 units of memory: small, so that GPUs fill up.
 const MEMORY: u64 = 10;
 
-/// A container before it has a name: kind, core, memory in units.
+/// A container without its name: kind, core, memory in units.
 type Shape = (ContainerKind, u64, u64);
 
 fn cards() -> Vec<Device> {
     (0..CARDS).map(|index| Device::new(format!("GPU-{index}"), index, Mib(MEMORY * 256))).collect()
 }
 
-/// What kubelet is advised to take.
+/// The ids that kubelet is advised to take.
 fn prefer(
     allocations: &Allocations,
     resource: &Resource,
@@ -93,7 +93,7 @@ fn pod(name: &str, request: GpuRequest, record: Option<Placement>) -> Pod {
     }
 }
 
-/// Places a pod where it fits, trying cards from `first` on; init and later containers prefer the same cards.
+/// Places a pod where it fits, trying GPUs from `first` on; init and later containers prefer the same GPUs.
 fn place(taken: &[Plan], request: &GpuRequest, time: u64, first: u32) -> Option<Placement> {
     let all = cards();
     let mut plan = Plan::default();
@@ -120,7 +120,7 @@ fn place(taken: &[Plan], request: &GpuRequest, time: u64, first: u32) -> Option<
     Some(Placement { node: "n".into(), time, limit: None, plan })
 }
 
-/// What a container has of the cards that were chosen for it so far.
+/// What a container has of the GPUs that were chosen for it so far.
 fn so_far(ask: &Ask, chosen: &[(DeviceRef, Mib)]) -> Grant {
     let count = u32::try_from(chosen.len()).unwrap();
     let ask = match ask {
@@ -166,7 +166,7 @@ fn held(pod: &Pod, core: Ids, memory: Ids) -> ContainerResources {
     ContainerResources { pod: pod.reference.clone(), container: "c0".into(), ids: ids.collect() }
 }
 
-/// kubelet's list: pods that hold something, and pods that do not yet.
+/// kubelet's list: pods that hold ids, and pods that hold none yet.
 fn listing(held: impl IntoIterator<Item = ContainerResources>, others: &[&Pod]) -> Listing {
     let held: Vec<ContainerResources> = held.into_iter().collect();
     let holders = held.iter().map(|item| item.pod.clone());
@@ -270,7 +270,7 @@ fn a_card_that_is_ill_lost_or_full_is_not_given() {
     let refusal = allocations.allocate(&Resource::Core, core(1, 0..50)).unwrap_err();
     assert_eq!(refusal.code(), "no-such-card");
 
-    // a tenant who wrote its own record onto a full card
+    // a tenant who wrote a record for a full GPU onto its own pod
     let mut allocations = allocations_with([share("a", 50, 9, 0, 1), share("b", 30, 2, 0, 2)]);
     allocations.allocate(&Resource::Core, core(0, 0..50)).unwrap();
     allocations.allocate(&Resource::Memory, core(0, 0..9)).unwrap();
@@ -336,7 +336,7 @@ fn after_a_restart_kubelets_list_restores_the_claims() {
 fn a_pod_that_was_served_in_anothers_place_keeps_what_it_got_and_gives_what_it_had() {
     let pods = [share("a", 50, 5, 0, 1), share("b", 50, 5, 1, 2)];
     let mut allocations = allocations_with(pods.clone());
-    // no list at hand: taken for the first, and it was the second
+    // without a list: matched to the first, and it was the second
     assert_eq!(device(&allocations.allocate(&Resource::Core, core(0, 0..50)).unwrap()), "GPU-0");
     let findings = within(&mut allocations, &listing([held(&pods[1], core(0, 0..50), Ids::default())], &[]));
     assert_eq!(findings.swaps.len(), 1);
@@ -347,7 +347,8 @@ fn a_pod_that_was_served_in_anothers_place_keeps_what_it_got_and_gives_what_it_h
     assert_eq!(written.len(), 2, "both records are written");
 }
 
-/// kubelet lists no ordinary init containers: one that was served before this process began is over, or is not.
+/// kubelet lists no ordinary init containers: one that was served before this process started may or may not be
+/// over.
 #[test]
 fn a_pod_of_whose_init_container_nothing_is_known_goes_on_with_either_container() {
     let shape = [(ContainerKind::Init, 50, 5), (ContainerKind::App, 30, 3)];
@@ -392,7 +393,7 @@ fn a_record_by_index_is_served_and_confirmed_without_being_rewritten() {
     assert_eq!(device(&allocations.allocate(&Resource::Core, core(2, 0..20)).unwrap()), "GPU-2");
     allocations.allocate(&Resource::Memory, core(2, 0..2)).unwrap();
     within(&mut allocations, &listing([held(&old, core(2, 0..20), core(2, 0..2))], &[]));
-    // what holds it is still being prepared
+    // its isolation is still being prepared
     let written = allocations.corrections(&keys).remove(0).annotations;
     assert_eq!(written, BTreeMap::from([(keys.gpu_assigned.clone(), "true".to_owned())]));
     allocations.enforced(&key(&old, "c0"), core(2, 0..20), Isolation::None);

@@ -1,4 +1,4 @@
-//! What is believed now, for metrics and `/debug/state`.
+//! What the plugin holds to be true now, for metrics and `/debug/state`.
 
 use std::collections::BTreeSet;
 
@@ -13,32 +13,27 @@ use crate::allocation::entry::{Entry, Noted};
 use crate::allocation::pod::{Key, Pod};
 use crate::device::ids::{Ids, Resource};
 
-/// A pod, for reports.
 #[derive(Clone, Debug)]
 pub struct PodView {
-    /// As the API server shows it.
     pub pod: Pod,
-    /// Ceiling for bursts.
     pub limit: Option<Milli>,
-    /// Whether it has other GPUs than its record said: it changed places with another pod, or kubelet chose differently.
+    /// Whether it has other GPUs than its record said: it changed places with another pod, or kubelet chose
+    /// differently.
     pub exchanged: bool,
-    /// Whether something was answered for it that kubelet did not note.
+    /// Whether kubelet did not note an answer for it.
     pub answer_lost: bool,
-    /// Its containers; none where it has no believable placement.
+    /// Its containers; none where it has no trusted placement.
     pub containers: Vec<ContainerView>,
 }
 
-/// A container, for reports.
 #[derive(Clone, Debug)]
 pub struct ContainerView {
     /// The GPUs it has or will have.
     pub grant: ContainerGrant,
     pub state: ContainerState,
-    /// What was answered for it, if anything was.
+    /// `None` where no Allocate was answered for it.
     pub claim: Option<ClaimView>,
-    /// Its ids of `vcuda-core`.
     pub core: Ids,
-    /// Its ids of `vcuda-memory`.
     pub memory: Ids,
     /// Its ids of shares by count, as [`crate::roster`] spells them.
     pub counted: Ids,
@@ -46,16 +41,15 @@ pub struct ContainerView {
     pub level: Option<Isolation>,
 }
 
-/// How far a container's claim is, for reports.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ClaimView {
     /// `assumed`, `pod-listed`, `confirmed`, `unlisted`, `released`.
     pub state: &'static str,
-    /// Number of the last Allocate for it; zero where an earlier life of this process answered it.
+    /// Number of the last Allocate for it; zero where a previous run of the plugin answered it.
     pub call: u64,
 }
 
-/// What the next decision rests on besides the pods, for reports.
+/// What the next decision rests on besides the pods.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct CallView {
     /// How many Allocates were answered.
@@ -64,14 +58,13 @@ pub struct CallView {
     pub lists: u64,
     /// Whether kubelet has given its list.
     pub heard: bool,
-    /// Whether it was asked for during the call that is being answered.
+    /// Whether the list was asked for during the call that is being answered.
     pub listed_now: bool,
     /// The pod of the last call, while it is incomplete.
     pub open: Option<PodUid>,
 }
 
 impl PodView {
-    /// Its containers that hold ids of core.
     pub fn holders(&self) -> impl Iterator<Item = Holder<'_>> {
         let held = |container: &&ContainerView| {
             matches!(container.state, ContainerState::Claimed | ContainerState::Confirmed)
@@ -85,7 +78,6 @@ impl PodView {
     }
 }
 
-/// A container that holds ids of core.
 #[derive(Clone, Copy, Debug)]
 pub struct Holder<'a> {
     pub pod: &'a PodUid,
@@ -99,21 +91,20 @@ impl Holder<'_> {
     }
 }
 
-/// How far a container is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum ContainerState {
-    /// kubelet has not asked.
+    /// kubelet has not asked for it.
     Waiting,
-    /// kubelet asked and the call is believed to have been for this container.
+    /// An Allocate was matched to this container.
     Claimed,
-    /// kubelet's own list says that it was.
+    /// kubelet's own list shows it.
     Confirmed,
-    /// kubelet has given its ids to others.
+    /// kubelet has given its ids to other containers.
     Released,
 }
 
 impl ContainerState {
-    /// The word used in reports.
+    /// The name in reports.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Waiting => "waiting",
@@ -125,12 +116,10 @@ impl ContainerState {
 }
 
 impl Allocations {
-    /// Every pod with its containers, for reports.
     pub fn view(&self) -> Vec<PodView> {
         self.pods.values().map(|entry| self.pod_view(entry)).collect()
     }
 
-    /// What the next decision rests on besides the pods.
     pub fn call_view(&self) -> CallView {
         CallView {
             calls: self.kubelet.calls(),
@@ -141,8 +130,8 @@ impl Allocations {
         }
     }
 
-    /// The pods that are known, and the ids of core that kubelet lists for containers without a record. `None` until both
-    /// the API server and kubelet have told theirs.
+    /// The pods that are known, and the ids of core that kubelet lists for containers without a record. `None`
+    /// before the first complete list of the API server and of kubelet.
     pub fn in_use(&self) -> Option<(Vec<PodView>, BTreeSet<Ids>)> {
         let listed = self.without_record().map(|listed| listed.core.clone());
         (self.pods.complete() && self.kubelet.heard()).then(|| (self.view(), listed.collect()))

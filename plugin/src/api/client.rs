@@ -1,5 +1,5 @@
-//! Every call to the API server. Each has a deadline, and none is made by a thread that serves kubelet, except
-//! the one list that decides whether an Allocate can be answered.
+//! Every call to the API server. Each has a deadline, and none is made by a thread that serves kubelet, except the
+//! one list that decides whether an Allocate can be answered.
 
 use std::time::Duration;
 
@@ -21,7 +21,7 @@ use crate::api::node::{Metadata, NodePatch, NodeView, Status};
 use crate::api::pod::seen;
 use crate::base::gate::Gate;
 
-/// No call takes longer than this.
+/// No call takes longer.
 pub const DEADLINE: Duration = Duration::from_secs(5);
 
 /// The API server, as this node's plugin uses it.
@@ -33,7 +33,6 @@ pub struct Cluster {
     lists: Gate,
 }
 
-/// Why a call failed.
 #[derive(Debug, thiserror::Error)]
 pub enum ClusterError {
     /// No answer in time; whether a write was done is unknown.
@@ -42,13 +41,13 @@ pub enum ClusterError {
     /// The API server refused, or could not be reached.
     #[error(transparent)]
     Api(#[from] Box<kube::Error>),
-    /// Not asked, since the last question failed a moment ago.
+    /// Not asked, since the last call failed a moment ago.
     #[error("{0}; not asked again so soon")]
     TooSoon(Failure),
 }
 
 impl ClusterError {
-    /// In words that stay the same as long as it is the same.
+    /// Described in the same words for as long as it is the same failure.
     pub fn failure(&self) -> Failure {
         match self {
             Self::Deadline(_) => Failure::Silent(DEADLINE),
@@ -57,7 +56,7 @@ impl ClusterError {
         }
     }
 
-    /// Whether the object is not there any more, or is another one of the same name.
+    /// Whether the object no longer exists, or is another one of the same name.
     pub fn gone(&self) -> bool {
         match self {
             Self::Api(error) => matches!(&**error, kube::Error::Api(status) if [404, 409].contains(&status.code)),
@@ -70,7 +69,7 @@ impl ClusterError {
         self.says(409, "Conflict")
     }
 
-    /// Whether trying again is of no use until somebody changes rights or policies.
+    /// Whether trying again cannot succeed before rights or policies change.
     pub fn refused(&self) -> bool {
         match self {
             Self::Api(error) => {
@@ -90,10 +89,9 @@ impl ClusterError {
     }
 }
 
-/// A condition of the Node.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Condition {
-    /// `True` or `False`; what is neither is `Unknown`.
+    /// `True` or `False`; any other status is `Unknown`.
     pub status: &'static str,
     pub reason: String,
     pub message: String,
@@ -111,7 +109,8 @@ impl Cluster {
         Api::all(self.client.clone())
     }
 
-    /// All Nodes, for a watch with [`Cluster::own_node`]. Of each its metadata is read, whatever its status says.
+    /// All Nodes, for a watch with [`Cluster::own_node`]. Only the metadata is read, so an unreadable status does
+    /// not matter.
     pub fn nodes(&self) -> Api<Guarded<PartialObjectMeta<Node>>> {
         Api::all(self.client.clone())
     }
@@ -121,7 +120,7 @@ impl Cluster {
         format!("metadata.name={}", self.node)
     }
 
-    /// Whether [`Cluster::list`] asks.
+    /// Closed while [`Cluster::list`] does not ask after a failure.
     pub fn lists(&self) -> &Gate {
         &self.lists
     }
@@ -135,7 +134,7 @@ impl Cluster {
         &self.keys
     }
 
-    /// The pods of this node, as they are now. After a failure it is not asked at once again.
+    /// The pods of this node, as they are now. After a failure the API server is not asked again at once.
     ///
     /// # Errors
     /// [`ClusterError`]
@@ -152,8 +151,8 @@ impl Cluster {
         Ok(list.into_iter().filter_map(|object| seen(object, &self.keys)).collect())
     }
 
-    /// Writes annotations on one life of a pod, through `pods/status`: that needs no right to change pods
-    /// otherwise. The API server refuses the write where the uid has changed.
+    /// Writes annotations on one pod, through `pods/status`, which needs no right to change pods otherwise. The API
+    /// server refuses the write where the pod's uid differs.
     ///
     /// # Errors
     /// [`ClusterError`]
@@ -168,10 +167,10 @@ impl Cluster {
         Ok(())
     }
 
-    /// Writes an event about one life of a pod, for its owner.
+    /// Writes an event about one pod, for its owner.
     ///
     /// # Errors
-    /// [`ClusterError`]; one that was not answered may have been written.
+    /// [`ClusterError`]; an event without an answer may have been written.
     pub async fn event(
         &self,
         pod: &PodRef,
@@ -191,16 +190,16 @@ impl Cluster {
         self.create_event(&pod.namespace, metadata, about, &event).await
     }
 
-    /// Writes an event about the Node. One of this name that is there already is this one.
+    /// Writes an event about the Node. An existing event of this name counts as this one.
     ///
     /// # Errors
-    /// [`ClusterError`]; one that was not answered may have been written, and may be tried again under its name.
+    /// [`ClusterError`]; an event without an answer may have been written, and may be tried again under its name.
     pub async fn node_event(&self, name: &str, event: &NodeEvent) -> Result<(), ClusterError> {
         let metadata = ObjectMeta { name: Some(format!("{}.{name}", self.node)), ..ObjectMeta::default() };
         let about = ObjectReference {
             kind: Some("Node".to_owned()),
             name: Some(self.node.to_string()),
-            // not the object's: what kubelet writes there, and kubectl looks for
+            // not the object's uid: kubelet writes the Node's name here, and kubectl looks for it
             uid: Some(self.node.to_string()),
             ..ObjectReference::default()
         };
@@ -250,11 +249,11 @@ impl Cluster {
         self.patch_node_status(Patch::Merge(patch)).await
     }
 
-    /// Changes labels and annotations of the Node that was read as `shown`, through `nodes/status`: that needs no right
-    /// to change Nodes otherwise.
+    /// Changes labels and annotations of the Node that was read as `shown`, through `nodes/status`, which needs no
+    /// right to change Nodes otherwise.
     ///
     /// # Errors
-    /// [`ClusterError`]; [`ClusterError::conflict`] where the Node is another one by now, and nothing was changed.
+    /// [`ClusterError`]; [`ClusterError::conflict`] where the Node was changed since, and nothing was written.
     pub async fn patch_node(&self, shown: &Metadata, patch: &NodePatch) -> Result<(), ClusterError> {
         let body = serde_json::json!({ "metadata": {
             "uid": shown.uid,
@@ -265,7 +264,7 @@ impl Cluster {
         self.patch_node_status(Patch::Merge(body)).await
     }
 
-    /// The version of the kubelet that keeps the Node; empty where it does not say.
+    /// The version of the node's kubelet; empty where the Node has none.
     ///
     /// # Errors
     /// [`ClusterError`]
@@ -292,7 +291,7 @@ impl Cluster {
         }))
     }
 
-    /// Writes a condition of the Node, and that it held at `now`.
+    /// Writes a condition of the Node, which held at `now`.
     ///
     /// # Errors
     /// [`ClusterError`]
@@ -327,8 +326,8 @@ impl Cluster {
         Ok(node.status.unwrap_or_default())
     }
 
-    /// Sends a request. What of the answer is not wanted cannot make it a failure: an answer to a write is an object as
-    /// others have written it.
+    /// Sends a request. Parts of the answer that are not used cannot make it a failure: the answer to a write is an
+    /// object that other clients have written to as well.
     async fn ask<T: DeserializeOwned>(
         &self,
         request: Result<http::Request<Vec<u8>>, kube::core::request::Error>,
@@ -346,7 +345,7 @@ impl Cluster {
         Ok(self.ask::<NodeView>(read).await?.metadata)
     }
 
-    /// The inventory that the Node shows now.
+    /// One annotation that the Node shows now.
     ///
     /// # Errors
     /// [`ClusterError`]

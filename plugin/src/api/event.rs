@@ -1,9 +1,8 @@
-//! What others are told in events.
+//! Events about the Node.
 
 /// The reason of the condition and of the event while pods of another resource domain hold GPUs.
 pub const OTHER_DOMAIN: &str = "OtherResourceDomain";
 
-/// An event about the Node.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct NodeEvent {
     /// Of type `Warning`; `Normal` otherwise.

@@ -8,7 +8,7 @@ use crate::api::client::{Cluster, ClusterError};
 use crate::api::event::NodeEvent;
 use crate::base::counters::Counters;
 
-/// Events in the order in which they are written. Where too many wait, the oldest is lost.
+/// Events in the order in which they are written. Where too many wait, the oldest is dropped.
 #[derive(Debug)]
 pub struct EventQueue {
     pending: VecDeque<Pending>,
@@ -27,8 +27,8 @@ impl EventQueue {
         Self { pending: VecDeque::new(), most }
     }
 
-    /// An event about the Node. Its name is the same for every try, so that what was written without an answer is not
-    /// written again.
+    /// An event about the Node. Its name is the same for every try, so that an event that was written without an
+    /// answer is not written twice.
     pub fn push(&mut self, name: String, event: NodeEvent) {
         self.add(Pending::Node { name, event });
     }
@@ -45,10 +45,10 @@ impl EventQueue {
         }
     }
 
-    /// Writes all of them. One that is refused, or whose pod is gone, is given up on: the log says the same.
+    /// Writes all of them. An event that is refused, or whose pod is gone, is dropped: the log has it as well.
     ///
     /// # Errors
-    /// The first other failure; what is left is to be tried again.
+    /// The first other failure; the remaining events are to be tried again.
     pub async fn send(&mut self, cluster: &Cluster, counters: &Counters) -> Result<(), ClusterError> {
         while let Some(next) = self.pending.front() {
             let (reason, written) = match next {

@@ -1,5 +1,5 @@
-//! What is read of the Node: no more than is used, so that nothing else that somebody writes on it makes it unreadable;
-//! and what is changed of it.
+//! The parts of the Node that are read: only those that are used, so that nothing else that other clients write on
+//! it makes it unreadable; and the changes to it.
 
 use std::collections::BTreeMap;
 
@@ -14,7 +14,7 @@ pub(super) struct NodeView {
     pub(super) status: Option<Status>,
 }
 
-/// Of the Node's metadata (`ObjectMeta` of Kubernetes' API).
+/// The Node's metadata (`ObjectMeta` of Kubernetes' API).
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Metadata {
@@ -24,10 +24,9 @@ pub struct Metadata {
     pub annotations: Option<BTreeMap<String, String>>,
 }
 
-/// Keys and values; `None` removes.
+/// By key; `None` removes.
 pub type Changes = BTreeMap<String, Option<String>>;
 
-/// A change of the Node's metadata.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct NodePatch {
     pub labels: Changes,
@@ -37,21 +36,18 @@ pub struct NodePatch {
 /// The annotations of the Node that concern the plugin.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct NodeAnnotations {
-    /// `gpu-inventory`.
     pub inventory: Option<String>,
-    /// `gpu-cordon`.
     pub cordon: Option<String>,
 }
 
 impl NodeAnnotations {
-    /// Reads them by their `keys`.
     pub fn of(node: &PartialObjectMeta<Node>, keys: &Keys) -> Self {
         let annotation = |key: &str| node.metadata.annotations.as_ref()?.get(key).cloned();
         Self { inventory: annotation(&keys.inventory), cordon: annotation(&keys.cordon) }
     }
 }
 
-/// Of `NodeStatus`.
+/// `NodeStatus` of Kubernetes' API.
 #[derive(Debug, Default, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub(super) struct Status {
@@ -59,7 +55,7 @@ pub(super) struct Status {
     pub(super) conditions: Option<Vec<Condition>>,
 }
 
-/// Of `NodeSystemInfo`.
+/// `NodeSystemInfo` of Kubernetes' API.
 #[derive(Debug, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub(super) struct Info {
@@ -67,7 +63,7 @@ pub(super) struct Info {
     pub(super) kubelet_version: String,
 }
 
-/// Of `NodeCondition`.
+/// `NodeCondition` of Kubernetes' API.
 #[derive(Debug, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub(super) struct Condition {
@@ -76,6 +72,6 @@ pub(super) struct Condition {
     pub(super) status: String,
     pub(super) reason: Option<String>,
     pub(super) message: Option<String>,
-    /// RFC 3339; years that no clock here knows are allowed.
+    /// RFC 3339; kept as text, so that years that no clock here knows are allowed.
     pub(super) last_transition_time: Option<String>,
 }

@@ -10,7 +10,7 @@ use kube::Resource as _;
 
 use crate::allocation::{self, Seen, Stage};
 
-/// A Pod of this node, however much of it can be read; `None` for what the API server never sends.
+/// A Pod of this node, as far as it can be read; `None` for an object that the API server never sends.
 pub fn seen(object: Guarded<Pod>, keys: &Keys) -> Option<Seen> {
     let uid = uid(object.meta());
     match object.readable() {

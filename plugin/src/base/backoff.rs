@@ -1,4 +1,4 @@
-//! How long to wait before something that failed is tried again.
+//! How long to wait before a retry.
 
 use std::time::Duration;
 
@@ -16,7 +16,7 @@ impl Backoff {
         Self { first, longest, next: first }
     }
 
-    /// For what the API server did not take.
+    /// For calls that the API server did not answer or refused.
     pub const fn of_api_server() -> Self {
         Self::new(Duration::from_millis(500), Duration::from_secs(30))
     }
@@ -26,14 +26,14 @@ impl Backoff {
         self.next
     }
 
-    /// It failed: how long to wait now.
+    /// Counts a failure. Returns how long to wait now.
     pub fn failed(&mut self) -> Duration {
         let now = self.next;
         self.next = (now * 2).min(self.longest);
         now
     }
 
-    /// It succeeded, or something else is tried: the next pause is the first again.
+    /// After a success, or before something else is tried: the next pause is the first again.
     pub fn reset(&mut self) {
         self.next = self.first;
     }

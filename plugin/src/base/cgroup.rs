@@ -1,7 +1,7 @@
 //! From a process to its container: the control group of a process names the pod and the container's id.
 //!
-//! Both hierarchies, both of kubelet's drivers and all runtimes in use put the same two facts into the path, in
-//! different dress:
+//! Both hierarchies, both of kubelet's drivers and all common runtimes put the same two facts into the path,
+//! spelled differently:
 //!
 //! ```text
 //! cgroupfs              /kubepods/burstable/pod5c0d6a2e-94a5-4e4b-9d2f-0a1b2c3d4e5f/<id>
@@ -16,13 +16,13 @@ use std::path::{Path, PathBuf};
 /// Where a process runs.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Owner {
-    /// `metadata.uid` of the pod, or the hash that stands for it where the pod came from a file.
+    /// `metadata.uid` of the pod, or the hash in its place where the pod came from a file.
     pub pod: String,
     /// The container runtime's id: 64 hexadecimal digits.
     pub container: String,
 }
 
-/// Reads `<proc_root>/<pid>/cgroup`. `None`: the process is gone, or runs in no pod.
+/// Reads `<proc_root>/<pid>/cgroup`. `None`: the process is gone, or does not run in a pod.
 pub fn owner(proc_root: &Path, pid: u32) -> Option<Owner> {
     let text = std::fs::read_to_string(proc_root.join(pid.to_string()).join("cgroup")).ok()?;
     parse(&text)
@@ -40,10 +40,10 @@ fn of_path(path: &str) -> Option<Owner> {
     Some(Owner { pod, container })
 }
 
-/// The control group of a container below `root` (cgroup v2): the innermost that holds its processes. `None`: it is not
-/// there (yet).
+/// The control group of a container below `root` (cgroup v2): the innermost one that holds its processes. `None`:
+/// it does not exist (yet).
 pub fn group(root: &Path, pod: &str, container: &str) -> Option<PathBuf> {
-    // kubelet's groups are at most so deep
+    // the greatest depth of kubelet's groups
     let own =
         find(root, 7, &|path| owner_of(root, path).is_some_and(|o| o.pod == pod && o.container == container))?;
     let busy = |path: &Path| std::fs::read_to_string(path.join("cgroup.procs")).is_ok_and(|text| !text.is_empty());
@@ -54,7 +54,7 @@ fn owner_of(root: &Path, path: &Path) -> Option<Owner> {
     of_path(path.strip_prefix(root).ok()?.to_str()?)
 }
 
-/// The first directory at or below `from`, parents first, that is wanted.
+/// The first directory at or below `from`, parents first, for which `wanted` is true.
 fn find(from: &Path, depth: usize, wanted: &dyn Fn(&Path) -> bool) -> Option<PathBuf> {
     if wanted(from) {
         return Some(from.to_owned());

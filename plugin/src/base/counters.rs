@@ -1,13 +1,13 @@
-//! What is counted as it happens, for Prometheus.
+//! Counters for Prometheus, incremented as events happen.
 
 use prometheus::{IntCounter, IntCounterVec, Opts, Registry};
 
-/// Everything that is counted. Clones count together.
+/// Clones count together.
 #[derive(Clone, Debug)]
 pub struct Counters {
     /// Registrations with kubelet, by `resource` and `outcome` (`registered`, `failed`).
     pub registrations: IntCounterVec,
-    /// Calls of Allocate, by `resource` and `outcome` (`granted`, `repeated`, or why refused).
+    /// Calls of Allocate, by `resource` and `outcome` (`granted`, `repeated`, or the reason of the refusal).
     pub allocations: IntCounterVec,
     /// Calls of PreStartContainer, by `outcome` (`known`, `adopted`, `unknown`).
     pub starts: IntCounterVec,
@@ -27,7 +27,7 @@ pub struct Counters {
 
 impl Counters {
     /// # Errors
-    /// Where a name is taken already.
+    /// Where a name is already registered.
     pub fn new(registry: &Registry) -> prometheus::Result<Self> {
         let vec = |name: &str, help: &str, labels: &[&str]| {
             let counter = IntCounterVec::new(Opts::new(format!("kerf_plugin_{name}"), help), labels)?;
@@ -60,7 +60,7 @@ impl Counters {
             breaches: vec("breaches_total", "Breaches of limits that began.", &["kind"])?,
             api_errors: vec("api_errors_total", "Calls to the API server that failed.", &["call"])?,
         };
-        // an alert needs the series before the first time
+        // an alert needs the series before the first failure
         for call in ["watch", "list", "pod", "node", "event"] {
             counters.api_errors.with_label_values(&[call]);
         }

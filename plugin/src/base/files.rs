@@ -5,18 +5,18 @@ use std::io::{self, Write};
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
-/// Replaces a file as a whole. `mode` holds whatever the umask is.
+/// Replaces a file as a whole. `mode` is set whatever the umask is.
 ///
 /// # Errors
-/// What the system says; an earlier file is left as it was.
+/// The system's; an earlier file is then left as it was.
 pub fn replace(path: &Path, content: &[u8], mode: u32) -> io::Result<()> {
     replace_with(path, mode, |file| file.write_all(content))
 }
 
-/// Like [`replace`], but leaves a file that has this content already as it is, with its time of change.
+/// Like [`replace`], but leaves a file that already has this content as it is, with its modification time.
 ///
 /// # Errors
-/// What the system says; an earlier file is left as it was.
+/// The system's; an earlier file is then left as it was.
 pub fn update(path: &Path, content: &[u8], mode: u32) -> io::Result<()> {
     if fs::read(path).is_ok_and(|known| known == content) {
         return Ok(());
@@ -24,19 +24,19 @@ pub fn update(path: &Path, content: &[u8], mode: u32) -> io::Result<()> {
     replace(path, content, mode)
 }
 
-/// Like [`replace`], with content that `write` makes.
+/// Like [`replace`], with content that `write` produces.
 ///
 /// # Errors
-/// What the system or `write` says; an earlier file is left as it was.
+/// The system's or that of `write`; an earlier file is then left as it was.
 pub fn replace_with(path: &Path, mode: u32, write: impl FnOnce(&mut File) -> io::Result<()>) -> io::Result<()> {
     let name = path.file_name().unwrap_or_default().to_string_lossy();
-    // readers of directories go by the ending of a name (CDI), or leave out names that begin with a dot (NFD)
+    // readers of directories select names by their ending (CDI), or leave out names that begin with a dot (NFD)
     let unfinished = path.with_file_name(format!(".{name}.new"));
     let mut file = File::create(&unfinished)?;
     write(&mut file)?;
     file.set_permissions(Permissions::from_mode(mode))?;
     fs::rename(&unfinished, path).or_else(|error| {
-        // what a container runtime leaves that found nothing to mount
+        // a container runtime leaves an empty directory where it found nothing to mount
         if error.kind() == io::ErrorKind::IsADirectory && fs::remove_dir(path).is_ok() {
             return fs::rename(&unfinished, path);
         }

@@ -1,5 +1,5 @@
-//! Lists that are asked for while kubelet waits: after a failure the next one has to wait, longer each time, however
-//! many calls want one.
+//! Limits how often the pods are listed while kubelet waits: after a failure the next list has to wait, longer each
+//! time, however many calls want one.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -11,24 +11,24 @@ use tokio::time::{Instant, sleep_until};
 
 use crate::base::backoff::Backoff;
 
-/// A call of kubelet waits so long for its turn, and no longer: kubelet does nothing else meanwhile.
+/// A call of kubelet waits no longer for its turn: kubelet does nothing else meanwhile.
 const TURN: Duration = Duration::from_secs(1);
 
-/// Lets questions pass, unless the last one failed a moment ago. Clones are one gate.
+/// Lets calls pass, unless the last one failed a moment ago. Clones are one gate.
 #[derive(Clone, Debug)]
 pub struct Gate {
     closed: Arc<Mutex<Option<Closed>>>,
     changed: watch::Sender<()>,
 }
 
-/// What is known since the last question failed.
+/// What is known since the last call failed.
 #[derive(Clone, Debug)]
 pub struct Closed {
-    /// Since when every question failed.
+    /// Since when every call failed.
     pub since: Instant,
-    /// What the last one met with.
+    /// The failure of the last call.
     pub failure: Failure,
-    /// The next one may be asked then.
+    /// When the next call may be made.
     pub next: Instant,
     backoff: Backoff,
 }
@@ -40,10 +40,10 @@ impl Default for Gate {
 }
 
 impl Gate {
-    /// Waits until the next question may be asked, where that is soon.
+    /// Waits until the next call may be made, where that is soon.
     ///
     /// # Errors
-    /// What the last question met with, where the next one is not due soon.
+    /// The last call's failure, where the next one is not due soon.
     pub async fn pass(&self) -> Result<(), Failure> {
         let Some(Closed { next, failure, .. }) = self.closed() else { return Ok(()) };
         if next > Instant::now() + TURN {
@@ -53,14 +53,14 @@ impl Gate {
         Ok(())
     }
 
-    /// A question was answered.
+    /// A call was answered.
     pub fn answered(&self) {
         if self.lock().take().is_some() {
             self.changed.send_replace(());
         }
     }
 
-    /// A question failed. Of questions that were asked at the same time only the first makes the pause longer.
+    /// A call failed. Of calls that were made at the same time only the first makes the pause longer.
     pub fn failed(&self, failure: Failure) {
         let now = Instant::now();
         let mut closed = self.lock();
@@ -78,12 +78,12 @@ impl Gate {
         self.changed.send_replace(());
     }
 
-    /// Since when questions fail, if they do.
+    /// Since when calls fail; `None` where they do not.
     pub fn closed(&self) -> Option<Closed> {
         self.lock().clone()
     }
 
-    /// Told of every change.
+    /// Notified of every change.
     pub fn changes(&self) -> watch::Receiver<()> {
         self.changed.subscribe()
     }

@@ -1,5 +1,5 @@
-//! Keeps what others see as it should be: works out what that is, writes it where it is not shown, says once what is
-//! wrong, and tries again.
+//! Keeps what is published as it should be: computes it, writes it where something else is shown, logs a failure
+//! once, and tries again.
 
 use std::fmt::Display;
 use std::future::Future;
@@ -9,7 +9,8 @@ use tokio_util::sync::CancellationToken;
 
 use crate::base::backoff::Backoff;
 
-/// When to look again: not before `quiet`, then with the next change, and after `most` in any case, where there is one.
+/// When to publish again: not before `quiet`, then with the next change, and after `most` in any case, if it is
+/// given.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Next {
     pub quiet: Duration,
@@ -28,7 +29,6 @@ impl Next {
     }
 }
 
-/// Something that is shown to others.
 pub trait Publisher: Send {
     type Error: Display + Send;
 
@@ -38,7 +38,7 @@ pub trait Publisher: Send {
     /// Waits until there may be something to write; `false`: there never will be again.
     fn changed(&mut self) -> impl Future<Output = bool> + Send;
 
-    /// Counts a failure, and logs one that is `new`, not the one of the last time again.
+    /// Counts a failure, and logs it where it is `new`: not the same as the last one.
     fn failed(&mut self, error: &Self::Error, new: bool, backoff: &mut Backoff) -> Next;
 }
 

@@ -1,8 +1,9 @@
-//! What a vendor's driver can tell. The only trait of the system: everything above it is the same for all.
+//! What a vendor's driver can tell. This trait separates vendors from all other code, which is the same for all of
+//! them.
 //!
-//! The calls are synchronous, since drivers are, and may be slow: [`crate::follow::devices`] makes them from a blocking
-//! thread, with a deadline, one at a time. A driver that is not there is [`BackendError::Unavailable`]: a state
-//! to report and try again, never a reason to end.
+//! The calls are synchronous, since drivers are, and may be slow: [`crate::follow::devices`] makes them from a
+//! blocking thread, with a deadline, one at a time. A missing driver is [`BackendError::Unavailable`]: a state to
+//! report and try again, never a reason to end.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -21,25 +22,22 @@ pub enum BackendError {
     /// There is no driver (yet), or no file.
     #[error("{backend} is not available: {reason}")]
     Unavailable {
-        /// Which backend.
         backend: &'static str,
-        /// What it said.
+        /// In the driver's or the system's words.
         reason: String,
     },
-    /// The driver is there but refused a question.
+    /// The driver exists but refused a question.
     #[error("{backend} failed at {question}: {reason}")]
     Failed {
-        /// Which backend.
         backend: &'static str,
-        /// What was asked.
         question: &'static str,
-        /// What it said.
+        /// In the driver's words.
         reason: String,
     },
 }
 
 impl BackendError {
-    /// The word used in metrics.
+    /// The label value in metrics.
     pub fn code(&self) -> &'static str {
         match self {
             Self::Unavailable { .. } => "unavailable",
@@ -48,39 +46,38 @@ impl BackendError {
     }
 }
 
-/// A vendor's driver.
 pub trait Backend: Send + Sync + 'static {
-    /// The word used in flags, metrics and logs.
+    /// The name in flags, metrics and logs.
     fn name(&self) -> &'static str;
 
-    /// The cards that are here now, with their health.
+    /// The GPUs that are present now, with their health.
     ///
     /// # Errors
-    /// [`BackendError`]; the caller keeps what it knew, as unhealthy.
+    /// [`BackendError`]; the caller then keeps the GPUs that it knows, as unhealthy.
     fn discover(&self) -> Result<Vec<HostDevice>, BackendError>;
 
-    /// The health of each card that is here now; cheap enough for every second. Where reading files tells everything, the
-    /// cards themselves tell it.
+    /// The health of each GPU that is present now; cheap enough to ask every second. By default the health that a
+    /// discovery finds, for drivers whose files tell everything.
     ///
     /// # Errors
-    /// [`BackendError`]; the caller takes every card as unhealthy.
+    /// [`BackendError`]; the caller then takes every GPU as unhealthy.
     fn health(&self) -> Result<BTreeMap<DeviceId, Health>, BackendError> {
         Ok(self.discover()?.into_iter().map(|host| (host.device.id, host.device.health)).collect())
     }
 
-    /// What the cards do now.
+    /// What the GPUs and processes use now.
     ///
     /// # Errors
-    /// [`BackendError`]; the caller reports no usage.
+    /// [`BackendError`]; the caller then reports no usage.
     fn usage(&self) -> Result<Usage, BackendError>;
 
-    /// What was odd about the cards at the last look, and which were left out and why.
+    /// Oddities of the last scan, and which GPUs were left out and why.
     fn remarks(&self) -> Vec<Remark> {
         Vec::new()
     }
 }
 
-/// Makes a backend, each time a new one: what flags and contracts carry of their vendor's driver.
+/// Makes a new backend on each call: this is how flags and contracts carry their vendor's driver.
 #[derive(Clone)]
 pub struct BackendFactory {
     options: Arc<dyn fmt::Debug + Send + Sync>,
@@ -88,7 +85,7 @@ pub struct BackendFactory {
 }
 
 impl BackendFactory {
-    /// Of a backend and its options.
+    /// `make` builds the backend from its options.
     pub fn new<O, B>(options: O, make: fn(O) -> B) -> Self
     where
         O: Clone + fmt::Debug + Send + Sync + 'static,
@@ -98,7 +95,7 @@ impl BackendFactory {
         Self { options: Arc::new(options), make: Arc::new(move || Arc::new(make(given.clone()))) }
     }
 
-    /// A backend that has asked nothing yet.
+    /// A backend that has not yet called its driver.
     pub fn open(&self) -> Arc<dyn Backend> {
         (self.make)()
     }
@@ -110,7 +107,7 @@ impl fmt::Debug for BackendFactory {
     }
 }
 
-/// For tests: a backend that has no card.
+/// For tests: a backend without a GPU.
 #[cfg(test)]
 pub(crate) fn none() -> BackendFactory {
     struct None;

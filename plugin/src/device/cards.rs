@@ -1,6 +1,6 @@
-//! The node's GPUs, as one source of them shows them.
+//! The node's GPUs, as one source shows them.
 //!
-//! A GPU that was here once stays listed, as unhealthy: removing its ids would lower the node's capacity and
+//! A GPU that was present once stays listed, as unhealthy: removing its ids would lower the node's capacity and
 //! make kubelet refuse pods that hold them.
 
 use std::collections::BTreeMap;
@@ -11,14 +11,14 @@ use kerf::isolation::Isolation;
 
 use crate::device::backend::HostDevice;
 
-/// Every card that was seen since the start, by id.
+/// Every GPU that was seen since the start, by id.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Cards {
     hosts: BTreeMap<DeviceId, HostDevice>,
 }
 
 impl Cards {
-    /// What is known after a discovery: new facts, and cards that are missing from it as unhealthy.
+    /// After a discovery: new facts, and GPUs that are missing from it as unhealthy.
     #[must_use]
     pub fn discovered(&self, found: Vec<HostDevice>) -> Self {
         let mut hosts: BTreeMap<_, _> = found.into_iter().map(|host| (host.device.id.clone(), host)).collect();
@@ -32,7 +32,7 @@ impl Cards {
         Self { hosts }
     }
 
-    /// The same cards in other health; one that `health` does not name is unhealthy.
+    /// The same GPUs with this health; one that `health` does not name is unhealthy.
     #[must_use]
     pub fn with_health(&self, health: &BTreeMap<DeviceId, Health>) -> Self {
         let mut cards = self.clone();
@@ -42,7 +42,7 @@ impl Cards {
         cards
     }
 
-    /// The same cards, with what enforces shares of each.
+    /// The same GPUs, with the isolation of shares of each.
     #[must_use]
     pub fn with_isolation(&self, level: impl Fn(&HostDevice) -> Isolation) -> Self {
         let mut cards = self.clone();
@@ -52,17 +52,16 @@ impl Cards {
         cards
     }
 
-    /// The cards, in order of id.
+    /// In order of id.
     pub fn hosts(&self) -> impl Iterator<Item = &HostDevice> {
         self.hosts.values()
     }
 
-    /// One card.
     pub fn get(&self, id: &DeviceId) -> Option<&HostDevice> {
         self.hosts.get(id)
     }
 
-    /// Whether exactly these cards are known.
+    /// Whether exactly these GPUs are known.
     pub fn are<'a>(&self, ids: impl ExactSizeIterator<Item = &'a DeviceId>) -> bool {
         ids.len() == self.hosts.len() && ids.into_iter().all(|id| self.hosts.contains_key(id))
     }

@@ -1,9 +1,9 @@
 //! The ids that kubelet hands out.
 //!
-//! An id names its GPU, so what kubelet writes about a container tells which GPU it was meant to have. Those of `vcuda`
-//! and of pods that the extender places are `<uuid>::<k>`, the form that DCGM's exporter understands, where `k` counts
-//! from zero on each GPU. With NVIDIA's UUID of 40 characters an id has at most 46, below kubelet's documented bound
-//! of 63.
+//! An id names its GPU, so what kubelet writes about a container tells which GPU it was meant to have. The ids of
+//! `vcuda` and of pods that the extender places are `<uuid>::<k>`, the form that DCGM's exporter understands, where
+//! `k` counts from zero on each GPU. With NVIDIA's UUID of 40 characters an id has at most 46, below kubelet's
+//! documented bound of 63.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -14,7 +14,7 @@ use kerf::ids::ResourceName;
 /// How ids are spelled: `<base>`, or `<base><separator><number>`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct IdStyle {
-    /// What an id begins with.
+    /// The beginning of an id.
     pub base: Base,
     /// `None`: there is one id for each GPU.
     pub numbers: Option<Numbers>,
@@ -29,12 +29,11 @@ pub enum Base {
     Name,
 }
 
-/// The numbers of a GPU's ids.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Numbers {
     /// Between base and number.
     pub separator: &'static str,
-    /// Of a GPU's first share.
+    /// The number of a GPU's first share.
     pub first: u32,
 }
 
@@ -47,7 +46,7 @@ impl IdStyle {
         if replicas == 1 { Self { numbers: None, ..Self::COLONS } } else { Self::COLONS }
     }
 
-    /// What the ids of a GPU with this id and name begin with.
+    /// The beginning of the ids of a GPU with this id and name.
     pub fn base<'a>(&self, id: &'a str, name: &'a str) -> &'a str {
         match self.base {
             Base::Id => id,
@@ -63,7 +62,7 @@ impl IdStyle {
         }
     }
 
-    /// The base and the share that an id names; `None` where it is not of our making.
+    /// The base and the share that an id names; `None` where it does not have this form.
     pub fn read<'a>(&self, id: &'a str) -> Option<(&'a str, u32)> {
         let Some(Numbers { separator, first }) = self.numbers else { return Some((id, 0)) };
         let (base, number) = id.rsplit_once(separator)?;
@@ -79,17 +78,16 @@ impl IdStyle {
 pub enum Resource {
     /// `<D>/vcuda-core`; its Allocate carries the answer for the container.
     Core,
-    /// `<D>/vcuda-memory`; its Allocate is bookkeeping and answers nothing.
+    /// `<D>/vcuda-memory`; its Allocate is only noted, and its answer is empty.
     Memory,
     /// Shares by count of a profile whose pods the extender places; its Allocate is answered by the profile.
     Counted(ResourceName),
 }
 
 impl Resource {
-    /// Both of `vcuda`.
     pub const VCUDA: [Self; 2] = [Self::Core, Self::Memory];
 
-    /// The word used in file names, metrics and logs.
+    /// The name in file names, metrics and logs.
     pub fn as_str(&self) -> &str {
         match self {
             Self::Core => "core",
@@ -113,7 +111,7 @@ pub fn unit(gpu: &str, k: u32) -> String {
     IdStyle::COLONS.id(gpu, k)
 }
 
-/// The GPU that such an id names; `None` where it is not of our making.
+/// The GPU that such an id names; `None` where the id does not have this form.
 pub fn card(id: &str) -> Option<&str> {
     IdStyle::COLONS.read(id).map(|(gpu, _)| gpu)
 }
@@ -131,22 +129,20 @@ impl Ids {
         Self(ids.into())
     }
 
-    /// How many.
     pub fn len(&self) -> u64 {
         self.0.len() as u64
     }
 
-    /// Whether there is none.
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
 
-    /// The ids in order.
+    /// In order.
     pub fn iter(&self) -> impl Iterator<Item = &str> {
         self.0.iter().map(String::as_str)
     }
 
-    /// The cards that are named, with how many ids each.
+    /// The GPUs that are named, with how many ids each.
     pub fn cards(&self) -> BTreeMap<&str, u64> {
         let mut cards = BTreeMap::new();
         for name in self.0.iter().filter_map(|id| card(id)) {
@@ -155,7 +151,6 @@ impl Ids {
         cards
     }
 
-    /// Whether an id is in both sets.
     pub fn intersects(&self, other: &Self) -> bool {
         self.0.iter().any(|id| other.0.binary_search(id).is_ok())
     }

@@ -1,4 +1,4 @@
-//! Labels of a Node: what Kubernetes takes as one.
+//! Labels of a Node, as Kubernetes accepts them.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use crate::device::host::HostDevice;
 
-/// The longest value, and the longest name behind a key's prefix, that Kubernetes takes.
+/// The longest value, and the longest name after a key's prefix, that Kubernetes accepts.
 pub const MAX_LENGTH: usize = 63;
 
 /// Labels by key. Every one is legal in Kubernetes.
@@ -14,7 +14,8 @@ pub const MAX_LENGTH: usize = 63;
 pub struct Labels(BTreeMap<String, String>);
 
 impl Labels {
-    /// Takes a label. One that Kubernetes would refuse, or that says nothing, is left out: a label is no place for text.
+    /// Adds a label. One that Kubernetes would refuse, or whose value is empty, is left out: values are never
+    /// changed to fit.
     pub fn set(&mut self, key: &str, value: impl ToString) {
         let value = value.to_string();
         if value.is_empty() || !legal_key(key) || !legal_value(&value) {
@@ -24,17 +25,15 @@ impl Labels {
         self.0.insert(key.to_owned(), value);
     }
 
-    /// The value of a label.
     pub fn get(&self, key: &str) -> Option<&str> {
         self.0.get(key).map(String::as_str)
     }
 
-    /// All of them, in order of their keys.
+    /// In order of their keys.
     pub fn iter(&self) -> impl ExactSizeIterator<Item = (&str, &str)> {
         self.0.iter().map(|(key, value)| (key.as_str(), value.as_str()))
     }
 
-    /// Whether there is none.
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
@@ -42,12 +41,12 @@ impl Labels {
 
 type Make = dyn Fn(&[&HostDevice]) -> Labels + Send + Sync;
 
-/// Makes the labels of a vendor's devices, as its flags say.
+/// Makes the labels of a vendor's devices, as configured by its flags.
 #[derive(Clone)]
 pub struct Labeller(Arc<Make>);
 
 impl Labeller {
-    /// One that knows its vendor's flags.
+    /// `labels` already knows the vendor's flags.
     pub fn new(labels: impl Fn(&[&HostDevice]) -> Labels + Send + Sync + 'static) -> Self {
         Self(Arc::new(labels))
     }
@@ -85,8 +84,8 @@ fn legal_key(key: &str) -> bool {
     prefix.is_none_or(domain) && !name.is_empty() && legal_value(name)
 }
 
-/// The beginning of a text that is a legal value of at most `most` characters. `blank` decides what stands for a
-/// character that is not legal; `None`: nothing.
+/// The beginning of a text, as a legal value of at most `most` characters. `blank` chooses the substitute for an
+/// illegal character; `None`: it is dropped.
 pub fn legal(text: &str, most: usize, blank: impl Fn(char) -> Option<char>) -> String {
     let inner = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
     let mapped = text.trim().chars().filter_map(|c| if inner(c) { Some(c) } else { blank(c) });

@@ -1,12 +1,12 @@
-//! What a device is among the cards of its host: the card itself, or a part of one.
+//! What a device is among the GPUs of its host: a whole GPU, or a partition of one.
 
 use std::sync::Arc;
 
-/// Who made a card. What kerf knows of each stands in [`crate::vendor`], whose table has a line for every one.
+/// The maker of a GPU. The table in [`crate::vendor`] has a line for every one.
 #[allow(missing_docs, reason = "names")]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Vendor {
-    /// Nobody: described by a file.
+    /// No vendor: described by a file.
     #[default]
     Simulated,
     Nvidia,
@@ -15,7 +15,7 @@ pub enum Vendor {
 }
 
 impl Vendor {
-    /// Whether people know a card by the kernel's name of it (`card1`) and not by its PCI address.
+    /// Whether people know a GPU by its kernel name (`card1`) and not by its PCI address.
     pub fn known_by_name(self) -> bool {
         match self {
             Self::Intel => true,
@@ -24,29 +24,29 @@ impl Vendor {
     }
 }
 
-/// Which part of its card a device is. The parts of one card have the same [`Origin::card`].
+/// Which part of its GPU a device is. The parts of one GPU have the same [`Origin::card`].
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub enum Part {
-    /// All of it.
+    /// The whole GPU.
     #[default]
     Whole,
-    /// An instance of an NVIDIA card in MIG mode.
+    /// An instance of an NVIDIA GPU in MIG mode.
     Instance {
         /// GPU instance.
         gi: u32,
-        /// Compute instance in it.
+        /// The compute instance in it.
         ci: u32,
-        /// Its profile, such as `3g.20gb`; empty where it is not known.
+        /// Such as `3g.20gb`; empty where it is not known.
         profile: Arc<str>,
     },
-    /// A compute partition of an AMD card (XCP).
+    /// A compute partition of an AMD GPU (XCP).
     Partition,
-    /// A virtual function (SR-IOV) of a card.
+    /// A virtual function (SR-IOV) of a GPU.
     Function,
 }
 
 impl Part {
-    /// The word used in reports.
+    /// The name in reports.
     pub fn as_str(&self) -> &'static str {
         match self {
             Self::Whole => "card",
@@ -57,35 +57,34 @@ impl Part {
     }
 }
 
-/// Where a device comes from.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Origin {
-    /// Who made it.
     pub vendor: Vendor,
     /// The kernel's driver, as sysfs names it: `nvidia`, `amdgpu`, `i915`, `xe`.
     pub driver: Arc<str>,
     /// The kernel's name of it: `nvidia0`, `nvidia0/gi1`, `card1`, `amdgpu_xcp_7`.
     pub name: Arc<str>,
-    /// The physical card, the same for all parts of one: its PCI address (AMD: without the function), or where there
-    /// is none its name.
+    /// The physical GPU, the same for all its partitions: its PCI address (AMD: without the function), or its name
+    /// where it has no address.
     pub card: Arc<str>,
-    /// Which part of that card it is.
+    /// Which part of that GPU it is.
     pub part: Part,
-    /// How an AMD card is partitioned, compute and memory, as `cpx_nps4`; empty where it cannot be.
+    /// How an AMD GPU is partitioned, compute and memory, as `cpx_nps4`; empty where it cannot be.
     pub layout: Arc<str>,
     /// PCI device id, `0x74a1`; empty where it is not known.
     pub model_id: Arc<str>,
 }
 
 impl Origin {
-    /// A whole card; `pci` may be empty.
+    /// A whole GPU; `pci` may be empty.
     pub fn whole(vendor: Vendor, driver: &str, name: &str, pci: &str) -> Self {
         let card = if pci.is_empty() { name } else { pci };
         Self { vendor, driver: driver.into(), name: name.into(), card: card.into(), ..Self::default() }
     }
 
-    /// Who else may have the device file at `place` of a device's own: for an instance (MIG), all instances of its card
-    /// have the card's (the first), and all compute instances of its GPU instance have that one's (the second).
+    /// The devices that may have the device file at `place` of this device's own as well. Of an instance (MIG): all
+    /// instances of its GPU have the GPU's file (the first), and all compute instances of its GPU instance have
+    /// that one's (the second).
     pub fn shares(&self, place: usize) -> Option<String> {
         match (&self.part, place) {
             (Part::Instance { .. }, 0) => Some(format!("card {}", self.card)),

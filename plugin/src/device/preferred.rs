@@ -1,14 +1,14 @@
-//! What is known of a container that is about to be offered ids, for whoever chooses them.
+//! What is known of a container for which kubelet is about to be advised on ids.
 
 use std::collections::BTreeSet;
 
 use kerf::ids::DeviceId;
 
-/// Which GPUs the ids of a container should be of.
+/// The GPUs whose ids a container should get.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct PreferredDevices {
     /// Those on its record, and of shares by count how many of each; empty where it has no record.
     pub cards: Vec<(DeviceId, Option<u32>)>,
-    /// Those that others have, or will have, in another way.
+    /// Those that other containers have, or will have, in another way.
     pub closed: BTreeSet<DeviceId>,
 }

@@ -1,26 +1,23 @@
-//! Where the host's file systems are seen, and reading from them: bounded, and every fault named.
+//! Where the host's file systems are mounted, and bounded reads from them. Every fault names its file.
 //!
-//! What sysfs says may be missing, late, of another kernel or plain wrong. A fault is a value that names the file, so
-//! that whoever leaves a card out can say why.
+//! Files of sysfs may be missing, late, of another kernel or plain wrong. A fault is a value that names the file,
+//! so that the reason is known when a GPU is left out.
 
 use std::fs;
 use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
-/// The longest file that is read; sysfs gives a page.
+/// The longest file that is read, in bytes; a file of sysfs has at most a page.
 const MAX_BYTES: u64 = 1 << 16;
-/// The most entries of a directory that are looked at.
+/// The most entries of a directory that are read.
 const MAX_ENTRIES: usize = 4096;
 
-/// Where `/sys`, `/dev` and `/proc` of the host are seen.
+/// Where `/sys`, `/dev` and `/proc` of the host are mounted.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Roots {
-    /// The host's `/sys`.
     pub sys: PathBuf,
-    /// The host's `/dev`.
     pub dev: PathBuf,
-    /// The host's `/proc`.
     pub proc: PathBuf,
 }
 
@@ -31,41 +28,38 @@ impl Default for Roots {
 }
 
 impl Roots {
-    /// The device file `/dev/<name>` as a path on the host, if the host has it. A directory is none.
+    /// The device file `/dev/<name>` as a path on the host, if the host has it. A directory does not count.
     pub fn node(&self, name: &str) -> Option<PathBuf> {
         let there = fs::metadata(self.dev.join(name)).is_ok_and(|metadata| !metadata.is_dir());
         there.then(|| Path::new("/dev").join(name))
     }
 }
 
-/// Why something cannot be read.
+/// Why a file or directory cannot be read.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, thiserror::Error)]
 pub enum Fault {
-    /// The file or directory is not there.
+    /// The file or directory does not exist.
     #[error("{} is missing", .0.display())]
     Missing(PathBuf),
-    /// The system refuses, or it is no file.
+    /// The system refuses, or it is not a regular file.
     #[error("{} cannot be read: {reason}", path.display())]
     Unreadable {
-        /// Which file.
         path: PathBuf,
-        /// What the system says.
+        /// In the system's words.
         reason: String,
     },
-    /// Its content is not what it should be.
+    /// Its content is not what was expected.
     #[error("{} contains {text:?}, expected {expected}", path.display())]
     Malformed {
-        /// Which file.
         path: PathBuf,
         /// The beginning of its content.
         text: String,
-        /// What would be right.
         expected: &'static str,
     },
 }
 
 impl Fault {
-    /// The word used in logs and in the report of `doctor`.
+    /// The name in logs and in the report of `doctor`.
     pub fn code(&self) -> &'static str {
         match self {
             Self::Missing(_) => "missing-file",
@@ -86,7 +80,7 @@ impl Fault {
     }
 }
 
-/// A file's text without the white space around it.
+/// A file's text without surrounding white space.
 ///
 /// # Errors
 /// [`Fault`]; a pipe or a device is never opened.
@@ -116,7 +110,7 @@ pub fn number<T: FromStr>(path: &Path) -> Result<T, Fault> {
     text.parse().map_err(|_| Fault::malformed(path, &text, "a number"))
 }
 
-/// A file that holds a hexadecimal number with `0x` before it, as PCI ids are written.
+/// A file that holds a hexadecimal number with the prefix `0x`, as PCI ids are written.
 ///
 /// # Errors
 /// [`Fault`].
@@ -129,7 +123,7 @@ pub fn hex(path: &Path) -> Result<u32, Fault> {
 /// The NUMA node in the directory of a device; `None` where the system does not know (`-1`).
 ///
 /// # Errors
-/// [`Fault`], which costs the card no more than its node: any other number below zero is one, too.
+/// [`Fault`], also for any other negative number. The GPU then only lacks its NUMA node.
 pub fn numa(device: &Path) -> Result<Option<u32>, Fault> {
     let path = device.join("numa_node");
     match number::<i64>(&path)? {
@@ -153,8 +147,7 @@ pub fn names(path: &Path) -> Result<Vec<String>, Fault> {
     Ok(names)
 }
 
-/// The numbers after `prefix` of the names in a directory, sorted as numbers. Names that go on otherwise are passed
-/// over.
+/// The numbers after `prefix` of the names in a directory, sorted as numbers. Other names are ignored.
 ///
 /// # Errors
 /// [`Fault`].
@@ -166,14 +159,14 @@ pub fn numbered(path: &Path, prefix: &str) -> Result<Vec<u32>, Fault> {
     Ok(numbers)
 }
 
-/// The number that a name ends with after `prefix`; `None` where it is another's.
+/// The number after `prefix` at the end of a name; `None` for a name of another form.
 pub fn suffix(name: &str, prefix: &str) -> Option<u32> {
     let digits = name.strip_prefix(prefix)?;
     let plain = digits.bytes().all(|digit| digit.is_ascii_digit()) && (digits == "0" || !digits.starts_with('0'));
     plain.then(|| digits.parse().ok()).flatten()
 }
 
-/// The last component of what a symbolic link says; `None` where it is no link.
+/// The last component of a symbolic link's target; `None` where it is not a link.
 pub fn target_name(link: &Path) -> Option<String> {
     Some(fs::read_link(link).ok()?.file_name()?.to_str()?.to_owned())
 }

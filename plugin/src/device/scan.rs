@@ -1,4 +1,4 @@
-//! What a look at the host's files found: cards, and for each that was left out the reason.
+//! The result of a scan of the host's files: GPUs, and for each that was left out the reason.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
@@ -8,88 +8,85 @@ use parking_lot::Mutex;
 use crate::device::host::HostDevice;
 use crate::device::roots::Fault;
 
-/// Cards and remarks of one look.
+/// GPUs and remarks of one scan.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Scan {
-    /// What may be handed out.
+    /// GPUs that may be handed out.
     pub devices: Vec<HostDevice>,
-    /// What was odd, and what was left out.
+    /// Oddities, and GPUs that were left out.
     pub remarks: Vec<Remark>,
 }
 
-/// Something about a card that an administrator wants to know.
+/// Something about a GPU that an administrator should know.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Remark {
-    /// What it is about: a card's PCI address or name.
+    /// The GPU's PCI address or name.
     pub subject: String,
-    /// Whether the card is left out because of it.
+    /// Whether the GPU is left out because of it.
     pub left_out: bool,
-    /// What it is.
     pub why: ScanIssue,
 }
 
-/// What is odd about a card.
+/// What is odd about a GPU.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, thiserror::Error)]
 pub enum ScanIssue {
-    /// A file of it is missing or wrong.
+    /// One of its files is missing or wrong.
     #[error(transparent)]
     Fault(#[from] Fault),
-    /// The device file that a container would need is not there.
+    /// The device file that a container would need does not exist.
     #[error("the host has no device file {}", .0.display())]
     NoDeviceFile(PathBuf),
-    /// Its directory names no such node, or several.
+    /// Its directory names no node of this kind, or several.
     #[error("{} names {found} of {kind}, expected one", path.display())]
     Nodes {
-        /// The directory.
         path: PathBuf,
         /// `card` or `renderD`.
         kind: &'static str,
         /// How many it names.
         found: usize,
     },
-    /// A card's number leads to another card.
+    /// A GPU's number leads to another GPU.
     #[error("{name} belongs to {owner}")]
     Foreign {
-        /// The number.
+        /// The name with that number.
         name: String,
-        /// Whose it is.
+        /// The GPU that it belongs to.
         owner: String,
     },
-    /// Two cards name the same device file, and nothing tells whose it is.
+    /// Two GPUs name the same device file, and it is unknown which is right.
     #[error("{what} is also used by {other}")]
     Twice {
-        /// What both have.
+        /// The file or id of both.
         what: String,
-        /// The other one.
+        /// The other GPU.
         other: String,
     },
     /// The compute driver does not know it.
     #[error("the KFD topology has no node with render minor {0}")]
     NotInTopology(u32),
-    /// The compute driver knows its minor as that of another card.
+    /// The compute driver has its render minor at another GPU.
     #[error("the KFD topology has render minor {minor} at {owner}")]
     OtherInTopology {
-        /// The minor.
         minor: u32,
-        /// Where the topology says it is.
+        /// The GPU by the topology.
         owner: String,
     },
-    /// An SR-IOV card whose functions are listed in its place.
+    /// An SR-IOV GPU whose functions are listed in its place.
     #[error("its {0} SR-IOV functions are listed instead")]
     Functions(u32),
-    /// Bound to a driver that gives containers nothing.
+    /// Bound to a driver that containers cannot use.
     #[error("bound to the driver {0:?}, which this plugin does not serve")]
     Driver(String),
-    /// Only its memory's size is unknown: no share of it can be asked for.
+    /// Only the size of its memory is unknown: shares of it are not offered.
     #[error("its memory is not known, so shares of memory are not offered")]
     NoMemory,
-    /// More cards than any machine has.
+    /// More GPUs than any machine has.
     #[error("beyond the first {0} GPUs")]
     TooMany(usize),
 }
 
 impl ScanIssue {
-    /// The word used in logs and in the report of `doctor`.
+    /// The name in logs and in the report of `doctor`.
     pub fn code(&self) -> &'static str {
         match self {
             Self::Fault(fault) => fault.code(),
@@ -107,7 +104,7 @@ impl ScanIssue {
     }
 }
 
-/// More cards and partitions than any machine has.
+/// More GPUs and partitions than any machine has.
 pub(super) const MAX_DEVICES: usize = 512;
 
 impl Scan {
@@ -119,11 +116,11 @@ impl Scan {
         self.remarks.push(Remark { subject: subject.to_owned(), left_out: true, why: why.into() });
     }
 
-    /// Leaves out every device that shares a device file of its own or an id with another one: of two that claim one
-    /// file at least one is wrong, and nothing tells which. Instances (MIG) of one card
-    /// share its file by nature.
+    /// Leaves out every device that shares a device file of its own or an id with another one: of two that claim
+    /// one file at least one is wrong, and it is unknown which. Instances (MIG) of one GPU share its file by
+    /// nature.
     pub(crate) fn settle(mut self) -> Self {
-        // each claim with the claimant's place, and whether its kin may claim the same
+        // each claim with the claimant's index, and whether other devices of its kind may claim the same
         let mut claims: BTreeMap<String, Vec<(usize, String)>> = BTreeMap::new();
         for (at, host) in self.devices.iter().enumerate() {
             claims.entry(format!("id {}", host.device.id)).or_default().push((at, at.to_string()));
@@ -162,12 +159,12 @@ impl Scan {
     }
 }
 
-/// The remarks of the last look, so that only news are logged.
+/// The remarks of the last scan, so that only new ones are logged.
 #[derive(Debug, Default)]
 pub(crate) struct Journal(Mutex<Vec<Remark>>);
 
 impl Journal {
-    /// Takes the remarks of a look and logs those that the last one had not.
+    /// Takes the remarks of a scan and logs those that the last one did not have.
     pub(crate) fn take(&self, backend: &'static str, scan: &Scan) {
         let mut known = self.0.lock();
         for remark in scan.remarks.iter().filter(|remark| !known.contains(remark)) {
@@ -181,7 +178,6 @@ impl Journal {
         known.clone_from(&scan.remarks);
     }
 
-    /// Those of the last look.
     pub(crate) fn remarks(&self) -> Vec<Remark> {
         self.0.lock().clone()
     }

@@ -1,9 +1,9 @@
 //! Whether the API server serves this plugin, and what follows where it does not.
 //!
-//! Without it nobody knows which card a pod was given, so an Allocate would fail the pod, and the next one, as fast as
-//! they are made again. So the plugin is not ready from the first failure on; after a grace it announces its devices as
-//! unhealthy, and pods wait; and as soon as a watch is open again, everything is as before. A watch that goes on is
-//! enough, also where lists are refused: it shows every pod.
+//! Without the API server it is unknown which GPU a pod was given, so an Allocate would fail the pod, and each
+//! replacement as fast as it is created. So the plugin is not ready from the first failure on; after a grace period
+//! it announces its devices as unhealthy, and pods wait; and as soon as a watch is open again, everything is as
+//! before. A watch that goes on is enough, even where lists are refused: it shows every pod.
 
 use std::time::Duration;
 
@@ -15,22 +15,22 @@ use crate::base::gate::Gate;
 use crate::reconcile::Reconciler;
 use crate::state::State;
 
-/// A watch that ends is opened again within this time, where all is well.
+/// A watch that ends normally is opened again within this time.
 const REOPENING: Duration = Duration::from_secs(2);
 
-/// What is known of the way to the API server.
+/// What is known of the connection to the API server.
 #[derive(Clone, Debug)]
 pub struct Access {
     /// The watch of this node's pods.
     pub pods: Feed,
-    /// Lists of them beside it.
+    /// The lists of this node's pods, besides the watch.
     pub lists: Gate,
-    /// So long pods are tried all the same.
+    /// For so long, devices stay announced as healthy.
     pub grace: Duration,
 }
 
 impl Access {
-    /// What stands in the way of serving pods, in words; none before the first list.
+    /// What prevents pods from being served, in words: empty before the first list; `None` where nothing does.
     pub fn lacks(&self) -> Option<String> {
         if let Some(lost) = self.pods.lost() {
             let seconds = lost.age.as_secs();
@@ -47,13 +47,14 @@ impl Access {
         self.pods.stale().or_else(lists)
     }
 
-    /// When the devices are to be withdrawn, unless a watch opens before; `None`: one is open.
+    /// When the devices are to be withdrawn, unless a watch opens before; `None` while one is open.
     fn due(&self) -> Option<Instant> {
         let lost = self.pods.lost()?;
         Some(Instant::now() + self.grace.saturating_sub(lost.age))
     }
 
-    /// Withdraws the devices and offers them again, and asks now and then where lists fail, until `token` is cancelled.
+    /// Withdraws the devices and offers them again, and retries failed lists now and then, until `token` is
+    /// cancelled.
     pub async fn follow(self, state: State, reconciler: Reconciler, token: CancellationToken) {
         let (mut pods, mut lists) = (self.pods.changes(), self.lists.changes());
         loop {
@@ -72,7 +73,7 @@ impl Access {
                     _ => tracing::info!("the API server answers again; devices are reported with their own health"),
                 }
             }
-            // while the watch is lost, the watch asks
+            // while the watch is lost, it is the watch that retries
             let probe = self.lists.closed().filter(|_| due.is_none()).map(|closed| closed.next);
             let wake = due.filter(|_| !withdraw).into_iter().chain(probe).min();
             tokio::select! {

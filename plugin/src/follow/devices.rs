@@ -1,4 +1,4 @@
-//! Asks the driver: which GPUs, how they are, what they do.
+//! Polls the driver: which GPUs there are, their health, their usage.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -21,7 +21,7 @@ use crate::state::sample::Sample;
 /// Static facts (topology, memory size) are read again this often.
 const REDISCOVERY: Duration = Duration::from_secs(30);
 
-/// Keeps cards and their health current. `found` is met while cards are here.
+/// Keeps GPUs and their health current. `found` is met while there are GPUs.
 pub async fn follow_health(
     driver: GuardedBackend,
     enforcers: Enforcers,
@@ -42,7 +42,7 @@ pub async fn follow_health(
         let due = discovered.is_none_or(|at| at.elapsed() >= REDISCOVERY);
         let result = if due { Ok(None) } else { driver.ask("health", |b| b.health()).await.map(Some) };
         let result = match result {
-            // a card came: its facts are needed before it can be listed
+            // a new GPU: its facts are needed before it can be listed
             Ok(Some(health)) if health.keys().all(|id| state.cards().get(id).is_some()) => {
                 state.health(Ok(health));
                 state.isolation(|host| enforcers.of_shares(host));

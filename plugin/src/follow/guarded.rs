@@ -1,5 +1,5 @@
-//! A driver may hang. Its calls run on a blocking thread, one at a time, and are given up on after a while; until the
-//! hung one returns no other is made, and the GPUs count as unhealthy.
+//! A driver may hang. Its calls run on a blocking thread, one at a time, and are given up on after a while. Until
+//! the hung call returns no other is made, and the GPUs count as unhealthy.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -10,10 +10,10 @@ use tokio::time::timeout;
 use crate::base::counters::Counters;
 use crate::device::backend::{Backend, BackendError};
 
-/// A driver that is silent for so long hangs.
+/// A driver that does not answer within this time hangs.
 const PATIENCE: Duration = Duration::from_secs(10);
 
-/// A driver behind a deadline.
+/// A driver whose calls have a deadline.
 #[derive(Clone)]
 pub struct GuardedBackend {
     backend: Arc<dyn Backend>,
@@ -26,7 +26,7 @@ impl GuardedBackend {
         Self { backend, busy: Arc::new(Semaphore::new(1)), counters }
     }
 
-    /// Asks a question, by which name errors call it.
+    /// Calls the driver. `question` names the call in errors.
     ///
     /// # Errors
     /// The driver's, or that there is no answer in time.

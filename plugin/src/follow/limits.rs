@@ -1,5 +1,5 @@
-//! Keeps up what holds containers to their shares: the driver's limits, the daemons of the multi-process service, and
-//! the directories of containers.
+//! Keeps up what holds containers to their shares: the driver's limits, the daemons of the multi-process service,
+//! and the directories of containers.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
@@ -20,20 +20,20 @@ use crate::isolation::mps::Mps;
 use crate::state::State;
 use crate::vendor;
 
-/// How soon a limit in the driver follows the start of a container that kubelet has reported.
+/// How soon a limit in the driver follows the start of a container, once kubelet has reported it.
 const DRIVER_PERIOD: Duration = Duration::from_millis(500);
 const MPS_PERIOD: Duration = Duration::from_secs(1);
-/// How often directories of containers that are over are looked for.
+/// How often directories of ended containers are looked for.
 const SWEEP: Duration = Duration::from_secs(30);
 
-/// Removes the directories of containers that are over, until the token is cancelled.
+/// Removes the directories of ended containers, until the token is cancelled.
 pub async fn sweep(folders: Folders, state: State, token: CancellationToken) {
     loop {
         tokio::select! {
             () = token.cancelled() => return,
             () = tokio::time::sleep(SWEEP) => {}
         }
-        // before kubelet and the API server were heard, everything may be needed
+        // before the first list of kubelet and of the API server, every directory may be needed
         let Some((pods, strangers)) = state.allocations(|allocations| allocations.in_use()) else { continue };
         let folders = folders.clone();
         let swept = tokio::task::spawn_blocking(move || {
@@ -49,7 +49,8 @@ pub async fn sweep(folders: Folders, state: State, token: CancellationToken) {
     }
 }
 
-/// Keeps limits on every container that was given this isolation, until the token is cancelled. They stay then.
+/// Keeps limits on every container that was given this isolation, until the token is cancelled. The limits stay
+/// then.
 pub async fn follow_driver(
     limits: DriverLimits,
     state: State,
@@ -88,7 +89,7 @@ pub async fn follow_driver(
     }
 }
 
-/// Keeps a daemon for each card, until the token is cancelled; then ends them.
+/// Keeps a daemon for each GPU, until the token is cancelled; then ends the daemons.
 pub async fn follow_mps(mps: Mps, state: State, token: CancellationToken) {
     loop {
         let (shares, daemons) = (shares(&state), mps.clone());
@@ -101,8 +102,8 @@ pub async fn follow_mps(mps: Mps, state: State, token: CancellationToken) {
     let _ = tokio::task::spawn_blocking(move || mps.end()).await;
 }
 
-/// The largest share of each card: in compute with the ceiling for bursts, and in memory. A card without shares has a
-/// daemon that allows all of it.
+/// The largest share of each GPU: in compute with the ceiling for bursts, and in memory. The daemon of a GPU
+/// without shares allows all of it.
 fn shares(state: &State) -> BTreeMap<DeviceId, Share> {
     let (cards, pods) = (state.cards(), state.allocations(|allocations| allocations.view()));
     let healthy = cards.hosts().filter(|host| {

@@ -1,4 +1,5 @@
-//! What this node's Node shows: the inventory that was written there, and what an administrator says of its cards.
+//! What this node's Node object shows: the inventory that was written there, and an administrator's cordon of its
+//! GPUs.
 
 use kerf_runtime::feed::Feed;
 use kerf_runtime::watching::{self, Event};
@@ -8,8 +9,8 @@ use tokio_util::sync::CancellationToken;
 use crate::api::client::Cluster;
 use crate::api::node::NodeAnnotations;
 
-/// Keeps `latest` current until `token` is cancelled: the Node as it was seen last, and `None` where it is not there, or
-/// was not seen yet.
+/// Keeps `latest` current until `token` is cancelled: the Node as it was seen last, or `None` where it does not
+/// exist, or was not seen yet.
 pub async fn follow(
     cluster: Cluster,
     feed: Feed,
@@ -25,7 +26,7 @@ pub async fn follow(
     };
     let selector = cluster.own_node();
     watching::follow(cluster.nodes(), Some(&selector), feed, token, |event| match event {
-        // of one that cannot be read what was known counts
+        // a Node that cannot be read counts as it was last known
         Event::InitApply(node) | Event::Apply(node) => {
             if let Some(node) = node.readable() {
                 set(Some(NodeAnnotations::of(&node, cluster.keys())));

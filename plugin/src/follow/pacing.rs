@@ -1,5 +1,6 @@
-//! Who may use how much of a card's time just now. The host sees what every container gets of its card, and what a
-//! neighbour leaves; [`arbiter`] decides, and each container's limiter reads it ([`kerf_limiter_contract::allowance`]).
+//! Which container may use how much of a GPU's time now. The host sees how much each container gets of its GPU, and
+//! how much its neighbours leave idle; [`arbiter`] decides, and each container's limiter reads the decision
+//! ([`kerf_limiter_contract::allowance`]).
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -18,7 +19,7 @@ use crate::state::State;
 use crate::state::occupancy;
 use crate::state::sample::Sample;
 
-/// What was decided for a container last, and how long it had waited by then.
+/// The last decision for a container, and how long it had waited by then.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 struct Last {
     allowance: u32,
@@ -75,7 +76,7 @@ fn decide(pods: &[PodView], sample: &Sample, folders: &Folders, last: &BTreeMap<
             let Grant::Share { device, share } = &holder.grant.gpus else { continue };
             let place = (view.pod.reference.clone(), holder.grant.container.clone(), device.id.clone());
             let before = last.get(&folder.path).copied().unwrap_or_default();
-            // who has no process on the card waits for nothing, and its file need not be read
+            // a container without a process on the GPU waits for nothing, and its file need not be read
             let now = used.get(&place);
             let percent = now.map_or(0, |now| now.utilization);
             let snapshot = now.and_then(|_| limiter::snapshot(folder).ok()).unwrap_or_default();

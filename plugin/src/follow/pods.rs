@@ -22,7 +22,7 @@ fn apply(event: Event<Guarded<Pod>>, cluster: &Cluster, state: &State) {
         Event::Init => state.allocations(|allocations| allocations.begin_list()),
         Event::InitDone => {
             state.allocations(|allocations| allocations.end_list());
-            // what kubelet listed before the pods were known is understood now
+            // what kubelet listed before the pods were known can be interpreted now
             state.doubt();
         }
         Event::Apply(object) | Event::InitApply(object) => {
@@ -41,7 +41,7 @@ fn apply(event: Event<Guarded<Pod>>, cluster: &Cluster, state: &State) {
     }
 }
 
-/// A pod that is over is still on kubelet's books.
+/// A pod that is over is still in kubelet's checkpoint.
 fn mind(state: &State) {
     if state.allocations(|allocations| allocations.departing()) {
         state.doubt();

@@ -1,7 +1,9 @@
-//! Looks from the host at what containers really use, since nothing inside a container can be trusted to: one that
-//! uses more card memory than its share, and one with a process on a card that the limiter does not know.
+//! Measures from the host what containers really use, since nothing inside a container can be trusted. It finds
+//! containers that use more GPU memory than their share, and those with a process on a GPU that the limiter does
+//! not know.
 //!
-//! [`Watchdog`] is pure; [`follow`] feeds it each measurement, counts what begins, and tells the pod's owner by an event.
+//! [`Watchdog`] is pure; [`follow`] feeds it each measurement, counts breaches as they begin, and tells the pod's
+//! owner by an event.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -23,12 +25,12 @@ use crate::state::breach::{BreachKind, Breaches, Observation, Subject};
 use crate::state::occupancy;
 use crate::state::sample::Sample;
 
-/// So many measurements in a row make a breach: processes of one moment and memory of another are none.
+/// So many measurements in a row make a breach: processes and memory of a single measurement may be of different
+/// moments.
 const STREAK: u32 = 2;
-/// Events that the API server did not take are tried again, so many of them.
+/// At most so many events wait to be written again after the API server did not take them.
 const PENDING: usize = 64;
 
-/// A breach that has begun.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Breach {
     pub kind: BreachKind,
@@ -54,7 +56,6 @@ impl Breach {
     }
 }
 
-/// Knows what goes on.
 #[derive(Clone, Debug, Default)]
 pub struct Watchdog {
     margin: u64,
@@ -62,7 +63,8 @@ pub struct Watchdog {
 }
 
 impl Watchdog {
-    /// `margin`: what each process may use beyond the container's share, since the driver takes it for itself.
+    /// `margin`: memory that each process may use beyond the container's share, since the driver takes it for
+    /// itself.
     pub fn new(margin: Mib) -> Self {
         Self { margin: margin.bytes(), streaks: BTreeMap::new() }
     }
@@ -97,7 +99,7 @@ impl Watchdog {
     }
 }
 
-/// Every container with a share that has processes on its card.
+/// Every container with a share that has processes on its GPU.
 pub fn observe(pods: &[PodView], sample: &Sample, folders: &Folders, proc_root: &Path) -> Vec<Observation> {
     let used = occupancy::used(pods, sample);
     let folders = folders.of(pods.iter().flat_map(PodView::holders));
@@ -123,7 +125,7 @@ pub fn observe(pods: &[PodView], sample: &Sample, folders: &Folders, proc_root: 
     observations
 }
 
-/// How many of these processes the limiter of their container does not know. All, where what it left cannot be read.
+/// How many of these processes the container's limiter does not know. All, where the limiter's file cannot be read.
 fn unlimited(folder: &Folder, pids: &[u32], proc_root: &Path) -> usize {
     if !folder.limiter {
         return 0;
@@ -139,8 +141,8 @@ fn knows(snapshot: &Snapshot, (pid, start): (u32, u32)) -> bool {
     snapshot.processes.iter().any(|process| (process.pid, process.start) == (pid, start))
 }
 
-/// How a process appears in its own PID namespace: its pid there, and the low half of its start time in ticks. `None`
-/// where it is gone.
+/// How a process appears in its own PID namespace: its pid there, and the low half of its start time in ticks.
+/// `None` where it is gone.
 fn identity(proc_root: &Path, pid: u32) -> Option<(u32, u32)> {
     let own = proc_root.join(pid.to_string());
     let status = std::fs::read_to_string(own.join("status")).ok()?;
@@ -149,7 +151,7 @@ fn identity(proc_root: &Path, pid: u32) -> Option<(u32, u32)> {
     Some((inner.parse().ok()?, u32::try_from(start).ok()?))
 }
 
-/// Looks at each measurement until the token is cancelled.
+/// Checks each measurement until the token is cancelled.
 pub async fn follow(
     state: State,
     folders: Folders,
@@ -169,7 +171,7 @@ pub async fn follow(
         }
         let sample = samples.borrow_and_update().clone();
         if sample.usage.gpus.is_empty() {
-            // the driver does not answer: that nothing is seen means nothing
+            // the driver does not answer: an empty measurement means nothing
             continue;
         }
         let pods = state.allocations(|allocations| allocations.view());
@@ -233,7 +235,7 @@ mod tests {
         let (begun, _) = watchdog.look(&[observation(101, 1, 1)]);
         let kinds: Vec<BreachKind> = begun.iter().map(|breach| breach.kind).collect();
         assert_eq!(kinds, [BreachKind::Memory, BreachKind::Unlimited]);
-        // who has no process on the card any more is not seen at all
+        // a container that has no process on the GPU any more is not observed at all
         assert_eq!(watchdog.look(&[]), (vec![], Breaches::new()));
     }
 

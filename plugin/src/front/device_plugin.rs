@@ -1,4 +1,4 @@
-//! kubelet's calls about one resource: one answer to each, whatever is offered.
+//! kubelet's calls about one resource, answered in the same way for every offer.
 
 use std::sync::Arc;
 
@@ -29,12 +29,11 @@ pub(super) struct Served {
     /// As it was when it was registered.
     pub(super) offer: Arc<Offer>,
     pub(super) offers: watch::Receiver<Arc<Offers>>,
-    /// Where the extender places the pods.
+    /// `None` where the extender does not place the pods.
     pub(super) records: Option<Records>,
     pub(super) counters: Counters,
 }
 
-/// Why an Allocate is refused.
 #[derive(Debug, thiserror::Error)]
 enum Refusal {
     #[error(transparent)]
@@ -65,25 +64,25 @@ impl Served {
         DevicePluginOptions { pre_start_required: self.offer.pre_start, get_preferred_allocation_available: true }
     }
 
-    /// As it is offered now; without an id where nothing is.
+    /// As it is offered now; without ids where it no longer is.
     fn now(&self) -> Arc<Offered> {
         let offered = self.offers.borrow().resources.get(&self.offer.resource).cloned();
         offered.unwrap_or_else(|| Arc::new(Offer::clone(&self.offer).on(Vec::new())))
     }
 
-    /// kubelet waits for an answer for as long as what is returned lives.
+    /// kubelet counts as waiting for an answer until the returned value is dropped.
     fn answering(&self) -> Option<impl Drop + use<>> {
         self.records.as_ref().map(|records| records.reconciler.answering())
     }
 
-    /// The lists of devices, and whether each is to be told though nothing has changed.
+    /// The lists of devices, and whether each is to be sent although nothing has changed.
     fn lists(&self) -> BoxStream<'static, (Vec<Device>, bool)> {
         let mut news = vec![WatchStream::new(self.offers.clone()).map(|_| false).boxed()];
         if let Some(Records { state, .. }) = &self.records {
-            // what nobody can be steered to is not offered
+            // devices are not offered while no pod can be steered to them
             news.push(WatchStream::from_changes(state.watch_withdrawn()).map(|_| false).boxed());
             if self.offer.repeats() {
-                // what makes kubelet write its books anew: see [`crate::reconcile`]
+                // makes kubelet write its checkpoint again: see [`crate::reconcile`]
                 news.push(WatchStream::from_changes(state.watch_repeats()).map(|()| true).boxed());
             }
         }
@@ -109,7 +108,7 @@ impl Served {
         PreferredAllocationResponse { container_responses }
     }
 
-    /// What the container of these ids gets.
+    /// What the container with these ids gets.
     async fn allocate(&self, offered: &Offered, ids: Vec<String>) -> Result<ContainerEdits, Status> {
         let (offer, resource) = (&offered.offer, &self.offer.label);
         match (&offer.named_by, &self.records) {
@@ -171,7 +170,7 @@ impl Served {
     }
 }
 
-/// One resource's service, for the life of one socket.
+/// One resource's service, for as long as one socket is open.
 pub(super) struct Service {
     pub(super) served: Served,
     /// How many ListAndWatch streams are open.
@@ -188,8 +187,8 @@ impl DevicePlugin for Service {
 
     type ListAndWatchStream = BoxStream<'static, Result<ListAndWatchResponse, Status>>;
 
-    /// Each list that is another than the one before it, and each that is to be told again. While devices are withdrawn,
-    /// none is healthy.
+    /// Sends each list that differs from the one before it, and each that is to be repeated. While devices are
+    /// withdrawn, none is healthy.
     async fn list_and_watch(&self, _: Request<Empty>) -> Result<Response<Self::ListAndWatchStream>, Status> {
         let withdrawn = self.served.records.as_ref().map(|records| records.state.watch_withdrawn());
         let open = Open::new(self.streams.clone());
@@ -199,7 +198,7 @@ impl DevicePlugin for Service {
             if withdrawn.as_ref().is_some_and(|withdrawn| *withdrawn.borrow()) {
                 devices.iter_mut().for_each(|device| UNHEALTHY.clone_into(&mut device.health));
             }
-            // a change that kubelet does not see, such as of a link, is not worth thousands of ids
+            // a change that kubelet does not see, such as of a link, is not worth sending thousands of ids
             let news = again || last.as_ref() != Some(&devices);
             if news {
                 last = Some(devices.clone());

@@ -1,4 +1,4 @@
-//! Offers and hand-overs as kubelet's gRPC messages.
+//! Offers and container edits as kubelet's gRPC messages.
 
 use std::path::Path;
 
@@ -9,7 +9,7 @@ use kerf_proto::deviceplugin::{
 use crate::offer::Offered;
 use crate::offer::hand_over::ContainerEdits;
 
-/// What ListAndWatch sends of an offer.
+/// What ListAndWatch sends for an offer.
 pub fn devices(Offered { offer, pool }: &Offered) -> Vec<Device> {
     let units = pool.units().map(|(id, unit)| {
         let node = unit.host().filter(|_| offer.numa).and_then(|host| host.device.numa);

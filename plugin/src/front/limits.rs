@@ -1,4 +1,5 @@
-//! What is done for a container that is held to its share, before kubelet has the answer and before the container starts.
+//! What is prepared for a container that is held to its share, before kubelet has the answer and before the
+//! container starts.
 
 use tonic::Status;
 
@@ -11,21 +12,20 @@ use crate::offer::hand_over::ContainerEdits;
 use crate::state::State;
 use crate::state::answers::Answers;
 
-/// How containers are held to their shares.
 #[derive(Clone)]
 pub struct Limits {
     pub enforcers: Enforcers,
-    /// What was answered, for a later life.
+    /// The answers, on disk for the next run of the plugin.
     pub answers: Answers,
-    /// Serves tkestack's vcuda-controller, where that is wanted.
+    /// Serves tkestack's vcuda-controller, where configured.
     pub tkestack: Option<Tkestack>,
 }
 
 impl Limits {
-    /// Writes down what is answered, before anybody has it, and prepares what holds the container to its share.
+    /// Writes down the answer before kubelet has it, and prepares what holds the container to its share.
     ///
     /// # Errors
-    /// Where the container cannot be held as it has to be; kubelet fails the pod.
+    /// Where the container cannot be held as it must be; kubelet then fails the pod.
     pub(super) async fn prepare(
         &self,
         state: &State,
@@ -49,7 +49,7 @@ impl Limits {
             return Ok(ContainerEdits::default());
         };
         if let Some(device) = answer.grant.gpus.ids().next().filter(|_| level < answer.demanded) {
-            // the card has it, and this container cannot use it
+            // the GPU has this isolation, and the container cannot use it
             let (pod, device, demanded) = (answer.reference.clone(), device.clone(), answer.demanded);
             let refusal = Refusal::Isolation { pod, device, demanded, found: level };
             tracing::warn!(%refusal, user = answer.user, "Allocate refused");
@@ -71,16 +71,16 @@ impl Limits {
         Ok(edits)
     }
 
-    /// Restores what holds the container with these ids, where it was lost since Allocate.
+    /// Restores what holds the container with these ids to its share, where that was lost since Allocate.
     ///
     /// # Errors
-    /// Where that cannot be done; the container does not start.
+    /// Where that is not possible; the container then does not start.
     pub(super) async fn starts(&self, state: &State, core: Ids) -> Result<(), Status> {
         let (enforcers, pods) = (self.enforcers.clone(), state.allocations(|allocations| allocations.view()));
         self.blocking(state, move || enforcers.starts(&core, &pods)).await
     }
 
-    /// Does it on a thread that may wait for the disk. A container without its limits does not start.
+    /// On a thread that may wait for the disk. A container without its limits does not start.
     async fn blocking<T: Send + 'static, E: std::fmt::Display + Send + 'static>(
         &self,
         state: &State,

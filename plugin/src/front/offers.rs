@@ -1,4 +1,4 @@
-//! Keeps what is offered registered with kubelet, as the GPUs come and change.
+//! Keeps what is offered registered with kubelet, as GPUs appear and change.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -21,23 +21,22 @@ use crate::state::State;
 
 /// Offers the GPUs of one source.
 pub struct Front<F> {
-    /// The word used in logs.
+    /// The name in logs.
     pub name: &'static str,
     /// What the source's GPUs are offered as.
     pub offers: F,
-    /// Where the source's GPUs are kept.
+    /// Holds the source's GPUs.
     pub state: State,
-    /// Where the extender places the pods.
+    /// `None` where the extender does not place the pods.
     pub records: Option<Records>,
     pub counters: Counters,
     /// kubelet's directory of device plugins.
     pub directory: PathBuf,
-    /// Met while every resource is registered and there is one.
+    /// Met while at least one resource is offered and every one is registered.
     pub ready: Condition,
 }
 
 impl<F: Fn(&Cards) -> Offers> Front<F> {
-    /// Follows the GPUs until `token` is cancelled.
     pub async fn follow(self, token: CancellationToken) {
         let mut cards = self.state.watch_cards();
         let sender = watch::Sender::new(Arc::new(Offers::default()));
@@ -50,7 +49,7 @@ impl<F: Fn(&Cards) -> Offers> Front<F> {
             for refusal in made.refusals.difference(&sender.borrow().refusals) {
                 tracing::warn!(profile = self.name, %refusal, "not offered");
             }
-            // the names must mean something before a container is told them
+            // the names must resolve before a container is given them
             self.describe(&mut made, &mut undescribed);
             let new = made.resources.values().filter(|offered| registered.add(&offered.offer.resource));
             let new: Vec<_> = new.cloned().collect();
@@ -80,7 +79,7 @@ impl<F: Fn(&Cards) -> Offers> Front<F> {
         tasks: &Tasks,
     ) {
         let offer = &offered.offer;
-        // a resource that only shows GPUs has no place on any
+        // a resource that only shows GPUs takes no place on any of them
         let records = self.records.clone().filter(|_| offer.named_by != NamedBy::Ids);
         let served = Served {
             offer: Arc::new(offer.clone()),
@@ -109,7 +108,8 @@ impl<F: Fn(&Cards) -> Offers> Front<F> {
         tasks.spawn(self.name, async move { registration::keep_registered(endpoint, met, stop).await });
     }
 
-    /// Writes what CDI names mean. Where that fails, containers are not told the names; `told`: the log has that already.
+    /// Writes what the CDI names mean. Where that fails, containers are not given the names. `told`: the failure is
+    /// already logged.
     fn describe(&self, made: &mut Offers, told: &mut bool) {
         let failed = made.resources.values().find_map(|offered| describe(offered).err());
         let told = std::mem::replace(told, failed.is_some());
@@ -126,7 +126,6 @@ impl<F: Fn(&Cards) -> Offers> Front<F> {
     }
 }
 
-/// Writes what the CDI names of an offer's GPUs mean.
 fn describe(Offered { offer, pool }: &Offered) -> Result<(), (PathBuf, std::io::Error)> {
     let Some(cdi) = offer.hand_over.cdi() else { return Ok(()) };
     let plain = offer.hand_over.described();
@@ -139,7 +138,7 @@ fn describe(Offered { offer, pool }: &Offered) -> Result<(), (PathBuf, std::io::
     Ok(())
 }
 
-/// Which resources kubelet knows.
+/// The resources that kubelet knows.
 #[derive(Clone)]
 struct Registered {
     known: Arc<Mutex<BTreeMap<String, bool>>>,
@@ -147,7 +146,7 @@ struct Registered {
 }
 
 impl Registered {
-    /// Says whether it is new.
+    /// Returns whether it is new.
     fn add(&self, resource: &str) -> bool {
         let mut known = self.known.lock();
         let new = !known.contains_key(resource);

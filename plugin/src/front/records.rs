@@ -1,5 +1,6 @@
-//! Keeps kubelet's ids and placement records together: says whose call it is, steers kubelet to ids of the recorded GPUs,
-//! and notes what it took, so that a record that kubelet did not follow is corrected.
+//! Keeps kubelet's ids and placement records together: finds the container that a call is for, steers kubelet to
+//! ids of the recorded GPUs, and notes the ids that it took, so that a record that kubelet did not follow is
+//! corrected.
 
 use kerf_proto::deviceplugin::ContainerPreferredAllocationRequest;
 
@@ -10,7 +11,7 @@ use crate::offer::{Offered, prefer};
 use crate::reconcile::Reconciler;
 use crate::state::State;
 
-/// The placement records of this node's pods, and who is asked about them.
+/// The placement records of this node's pods, and the clients that learn about them.
 #[derive(Clone)]
 pub struct Records {
     pub state: State,
@@ -39,7 +40,7 @@ impl Records {
         chosen
     }
 
-    /// Finds out which pod kubelet is at, unless it took what it was advised to.
+    /// Finds out which pod kubelet is admitting, unless it took the ids that it was advised to take.
     async fn learn(&self, resource: &Resource, ids: &Ids) {
         let known = |allocations: &mut Allocations| {
             allocations.expects(resource, ids) && allocations.certain(resource, ids.len())
@@ -49,7 +50,7 @@ impl Records {
         }
     }
 
-    /// Notes that kubelet took these ids, which name the container's GPUs. Nothing here can fail a call.
+    /// Notes that kubelet took these ids, which name the container's GPUs. A failure here never fails the call.
     pub(super) async fn took(&self, resource: &Resource, ids: &[String]) {
         let ids = self.state.roster().spell(resource, ids);
         self.learn(resource, &ids).await;
@@ -66,7 +67,7 @@ impl Records {
     /// The GPUs of the container that the call is for, by its record.
     ///
     /// # Errors
-    /// [`Refusal`]; kubelet fails the pod.
+    /// [`Refusal`]; kubelet then fails the pod.
     pub(super) async fn allocate(&self, resource: &Resource, ids: Ids) -> Result<Answer, Refusal> {
         self.learn(resource, &ids).await;
         let first = self.state.allocations(|allocations| allocations.allocate(resource, ids.clone()));
@@ -88,7 +89,7 @@ impl Records {
         }
     }
 
-    /// Notes that the container with these ids starts. The word used in metrics.
+    /// Notes that the container with these ids starts. Returns the label value in metrics.
     pub(super) async fn starts(&self, label: &str, ids: &Ids) -> &'static str {
         let known = || self.state.allocations(|allocations| allocations.starts(ids));
         if known() {
@@ -96,7 +97,7 @@ impl Records {
         }
         let _ = self.reconciler.refresh().await;
         let _ = self.reconciler.compare(false).await;
-        // an init container's ids from before a restart of this process are known to kubelet alone, and what
+        // only kubelet knows the ids of an init container that was served before a restart of the plugin, and what
         // the container has was decided at Allocate: there is nothing to refuse here
         if known() {
             return "adopted";

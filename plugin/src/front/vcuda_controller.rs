@@ -1,10 +1,10 @@
-//! For clusters that keep tkestack's vcuda-controller in their containers: the two files that it reads, and the socket at
-//! which it asks for them. Off unless configured; kerf's own limiter needs none of it.
+//! For clusters that keep tkestack's vcuda-controller in their containers: the two files that it reads, and the
+//! socket at which it requests them. Off unless configured; kerf's own limiter needs none of it.
 //!
-//! A container with a share has a directory of the host as `/etc/vcuda`. A program's first use of CUDA calls
+//! A container with a share sees a directory of the host as `/etc/vcuda`. A program's first use of CUDA calls
 //! `RegisterVDevice` on the socket in it, and then reads `/etc/vcuda/<container id>/vcuda.config` and `pids.config`
-//! ([`config`]). gpu-manager believed what the caller said of itself; here the kernel says which process calls, its control
-//! group says which container that is, and kubelet's records which share that container has.
+//! ([`config`]). gpu-manager trusted what the caller said of itself. Here the kernel tells which process calls, its
+//! control group tells the container, and kubelet's list tells the container's share.
 
 pub mod config;
 
@@ -34,14 +34,14 @@ use crate::isolation::folder::{Folder, Folders};
 use crate::offer::hand_over::Mount;
 use crate::state::State;
 
-/// In a container's directory, and what the container sees it as.
+/// In a container's directory: the part that the container sees as `/etc/vcuda`.
 const SHOWN: &str = "vcuda";
 const INSIDE: &str = "/etc/vcuda";
 const SOCKET: &str = "vcuda.sock";
-/// How often a directory is looked for that is gone.
+/// How often removed directories are looked for.
 const SWEEP: Duration = Duration::from_secs(30);
 
-/// Where processes and their groups are seen.
+/// Where processes and their control groups are seen.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Roots {
     /// The host's `/proc`.
@@ -60,13 +60,13 @@ pub struct Tkestack {
 pub type Opened = mpsc::UnboundedReceiver<(Folder, UnixListener)>;
 
 impl Tkestack {
-    /// And what is to be given to [`follow`].
+    /// Also returns the receiver to give to [`follow`].
     pub fn new() -> (Self, Opened) {
         let (opened, waiting) = mpsc::unbounded_channel();
         (Self { opened }, waiting)
     }
 
-    /// Opens the socket of a container, and says what to mount into it.
+    /// Opens the socket of a container, and returns what to mount into it.
     ///
     /// # Errors
     /// [`IsolationError`]
@@ -75,14 +75,14 @@ impl Tkestack {
         fs::create_dir_all(&host).map_err(at(&host))?;
         let socket = host.join(SOCKET);
         let listener = bind(&host).map_err(at(&socket))?;
-        // whoever the container's programs run as
+        // for any user that the container's programs run as
         fs::set_permissions(&socket, fs::Permissions::from_mode(0o666)).map_err(at(&socket))?;
-        // nobody serves any more only when the process ends
+        // the receiver is gone only when the process ends
         let _ = self.opened.send((folder.clone(), listener));
         Ok(Mount { host, container: INSIDE.into(), read_only: true })
     }
 
-    /// Opens the sockets of containers that an earlier life served.
+    /// Opens the sockets of containers that a previous run of the plugin served.
     pub fn resume(&self, folders: &Folders) {
         for folder in folders.all().iter().filter(|folder| folder.path.join(SHOWN).is_dir()) {
             if let Err(error) = self.provide(folder) {
@@ -92,7 +92,8 @@ impl Tkestack {
     }
 }
 
-/// A socket's path may have 107 bytes, and the directory's alone has more: it is named by its descriptor.
+/// A socket's path may have 107 bytes, and the directory's alone has more: so the directory is named by its
+/// descriptor.
 fn bind(directory: &Path) -> std::io::Result<UnixListener> {
     let open = fs::File::open(directory)?;
     match fs::remove_file(directory.join(SOCKET)) {
@@ -123,7 +124,7 @@ pub async fn follow(mut opened: Opened, state: State, folders: Folders, roots: R
     while served.join_next().await.is_some() {}
 }
 
-/// Until the directory is gone.
+/// Waits until the directory is gone.
 async fn over(path: PathBuf, token: CancellationToken) {
     while path.is_dir() {
         tokio::select! {
@@ -142,7 +143,7 @@ struct Registrar {
 }
 
 impl Registrar {
-    /// What the container was given whose socket this is.
+    /// What the socket's container was given.
     fn held(&self) -> Option<Answer> {
         let core = &self.folder.core;
         let holding = self.state.allocations(|allocations| allocations.holding(core));
@@ -169,7 +170,7 @@ impl VcudaService for Registrar {
         let answered = tokio::task::spawn_blocking(move || {
             let owner = cgroup::owner(&roots.proc, pid)
                 .ok_or_else(|| Status::permission_denied("the caller runs in no container"))?;
-            // what it says of itself must be what it is; an older client names no container id
+            // what the caller says of itself must be true; an older client names no container id
             let said = request.pod_uid == owner.pod
                 && (request.container_id.is_empty() || request.container_id == owner.container);
             if !said || owner.pod != held.key.pod.as_str() {

@@ -1,4 +1,4 @@
-//! What the kinds of isolation are told of a container, and what they answer.
+//! What the kinds of isolation need to know of a container, and their errors.
 
 use std::path::{Path, PathBuf};
 
@@ -8,10 +8,10 @@ use kerf::units::Milli;
 use crate::allocation::Key;
 use crate::device::ids::Ids;
 
-/// One container that is about to get a share: what everything that enforces it is told.
+/// One container that is about to get a share.
 #[derive(Clone, Copy, Debug)]
 pub struct Demand<'a> {
-    /// The container that the call is believed to be for.
+    /// The container that the call was matched to.
     pub key: &'a Key,
     /// kubelet's ids of core.
     pub core: &'a Ids,
@@ -20,18 +20,18 @@ pub struct Demand<'a> {
     pub limit: Option<Milli>,
 }
 
-/// What a container cannot be given.
+/// Why a container's share cannot be enforced.
 #[derive(Debug, thiserror::Error)]
 pub enum IsolationError {
     /// A file that enforcement needs cannot be written.
     #[error("{path}: {source}")]
     Io { path: PathBuf, source: std::io::Error },
-    /// Limits that the limiter does not know how to keep.
+    /// The limits' file cannot express these limits.
     #[error("limits cannot be written: {0}")]
     Limits(String),
 }
 
-/// Names the file that something failed with.
+/// Names the file for which an operation failed.
 pub fn at(path: &Path) -> impl FnOnce(std::io::Error) -> IsolationError {
     let path = path.to_owned();
     move |source| IsolationError::Io { path, source }

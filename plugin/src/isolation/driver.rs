@@ -1,12 +1,13 @@
-//! Isolation `driver`: a hard limit of the driver on the container's own control group (drivers from 615 on). A breach is
-//! CUDA's out-of-memory error, whatever the program is linked to.
+//! Isolation `driver`: a hard limit of the driver on the container's own control group (drivers from 615 on). A
+//! breach is CUDA's out-of-memory error, whatever the program is linked to.
 //!
-//! The group is made when the container starts and its id is known a moment later, so the limit follows the start; what
-//! is below (the limiter) holds from the first instruction. A limit ends with its group. One whose container is over but
-//! whose group is still there is lifted, so that nothing holds for whoever gets the group's name next.
+//! The group is created when the container starts and its id is known a moment later, so the limit follows the
+//! start; until then the limiter enforces the share from the first instruction. A limit ends with its group. Where
+//! the container is over but its group remains, the limit is lifted, so that the next user of the group's name is
+//! not limited.
 //!
-//! That the driver tells limits does not say that it lets this process set them. Where it does not, the container is
-//! left to what is below, its record and an event say so, and the card has this isolation no more.
+//! A driver that reports limits may still not let this process set them. Where it does not, the limiter or nothing
+//! enforces the container's share, its record and an event say so, and the GPU no longer has this isolation.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -23,13 +24,13 @@ use crate::allocation::view::PodView;
 use crate::base::cgroup;
 use crate::isolation::folder::{Folder, Folders};
 
-/// So many refusals in a row, and the driver is not asked again: a group may just be ending, or not be set up yet.
+/// After so many refusals in a row the driver is not asked again: a group may just be ending, or not be set up yet.
 const REFUSALS: u32 = 4;
 
-/// A limit: on whose group, on which card.
+/// The control group that is limited, and on which GPU.
 pub type GroupLimit = (PathBuf, DeviceId);
 
-/// What a container needs.
+/// The limit of one container.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Wanted {
     pub bytes: u64,
@@ -38,21 +39,19 @@ pub struct Wanted {
     pub pod: PodRef,
 }
 
-/// What became of the limits that were wanted.
 #[derive(Clone, Debug, Default)]
 pub struct Kept {
-    /// Those that are set, in bytes.
+    /// The limits that are set, in bytes.
     set: BTreeMap<GroupLimit, u64>,
-    /// Those that were refused, and how often in a row.
+    /// The limits that were refused, and how often in a row.
     refused: BTreeMap<GroupLimit, u32>,
 }
 
-/// The driver's limits.
 #[derive(Clone, Debug)]
 pub struct DriverLimits {
     functions: MemoryLimits,
     root: PathBuf,
-    /// Cards that were asked about.
+    /// Whether each GPU can be limited, for those that were asked about.
     able: Arc<Mutex<BTreeMap<DeviceId, bool>>>,
 }
 
@@ -65,12 +64,12 @@ impl DriverLimits {
         Ok(Self { functions: Nvml::load(library)?.memory_limits()?, root, able: Arc::default() })
     }
 
-    /// Below which control groups are.
+    /// The directory of the control groups.
     pub fn root(&self) -> &Path {
         &self.root
     }
 
-    /// Whether a card can be limited.
+    /// Whether a GPU can be limited.
     pub fn limits(&self, device: &DeviceId) -> bool {
         let mut able = self.able.lock();
         *able.entry(device.clone()).or_insert_with(|| match self.functions.get(device.as_str(), &self.root) {
@@ -82,8 +81,8 @@ impl DriverLimits {
         })
     }
 
-    /// Sets what is wanted and not set, lifts what is set and not wanted. What fails is tried again, some times: then it
-    /// is returned, and the card is not offered with such limits any more.
+    /// Sets limits that are wanted and not set, and lifts those that are set and not wanted. A failed one is
+    /// retried some times; then it is returned, and the GPU is not offered with such limits any more.
     pub fn keep(&self, kept: &mut Kept, wanted: &BTreeMap<GroupLimit, Wanted>) -> Vec<Wanted> {
         let mut unmet = Vec::new();
         kept.refused.retain(|place, _| wanted.contains_key(place));
@@ -115,7 +114,7 @@ impl DriverLimits {
         kept.set.retain(|place, _| {
             let (group, device) = place;
             let over = !wanted.contains_key(place);
-            // a group that is gone has taken its limit along
+            // a group that is gone took its limit with it
             if over && group.is_dir() {
                 return self.functions.set(device.as_str(), group, UNLIMITED).is_err();
             }
@@ -125,7 +124,7 @@ impl DriverLimits {
     }
 }
 
-/// What is below this isolation for the container with this directory, and holds it from now on.
+/// The next weaker isolation of the container with this directory, which holds it from now on.
 pub fn fallen(folders: &Folders, folder: &Folder) -> Isolation {
     let level = if folder.limiter { Isolation::Limiter } else { Isolation::None };
     if let Err(error) = folders.lower(folder, level) {
@@ -134,7 +133,7 @@ pub fn fallen(folders: &Folders, folder: &Folder) -> Isolation {
     level
 }
 
-/// The limits that containers of this isolation need: those whose group is there.
+/// The limits that containers of this isolation need, where their group exists.
 pub fn wanted(pods: &[PodView], folders: &Folders, root: &Path) -> BTreeMap<GroupLimit, Wanted> {
     let mut wanted = BTreeMap::new();
     let folders = folders.of(pods.iter().flat_map(PodView::holders));

@@ -23,20 +23,20 @@ use crate::vendor;
 pub struct Options {
     /// Those that may be used.
     pub kinds: BTreeSet<Isolation>,
-    /// Where the library and containers' limits are, on the host and here.
+    /// Holds the library and containers' limits; the same path on the host.
     pub state_dir: PathBuf,
-    /// Where containers' shared state is, on the host and here: ends with the machine.
+    /// Holds containers' shared state; the same path on the host. Its content is lost when the machine restarts.
     pub run_dir: PathBuf,
     /// The limiter's library, as this process sees it.
     pub library: PathBuf,
     /// NVIDIA's `nvidia-cuda-mps-control`; without it there is no `mps`.
     pub mps_control: Option<PathBuf>,
-    /// NVIDIA's management library, where not as the loader finds it.
+    /// NVIDIA's management library; `None`: as the loader finds it.
     pub nvml: Option<PathBuf>,
     pub cgroup_root: PathBuf,
 }
 
-/// What this node enforces shares with.
+/// The kinds of isolation that work on this node.
 #[derive(Clone, Debug)]
 pub struct Enforcers {
     kinds: Arc<BTreeSet<Isolation>>,
@@ -47,7 +47,7 @@ pub struct Enforcers {
 }
 
 impl Enforcers {
-    /// Finds out what is there, and says in the log why not more.
+    /// Finds the kinds that work, and logs why others do not.
     pub fn new(options: Options) -> Self {
         let Options { kinds, state_dir, run_dir, library, mps_control, nvml, cgroup_root } = options;
         let allows = |kind| kinds.contains(&kind);
@@ -70,7 +70,7 @@ impl Enforcers {
         Self { kinds: Arc::default(), folders, limiter: None, mps: None, driver: None }
     }
 
-    /// Folders of the containers that were given limits.
+    /// Directories of the containers that were given limits.
     pub fn folders(&self) -> &Folders {
         &self.folders
     }
@@ -85,7 +85,6 @@ impl Enforcers {
         self.driver.as_ref()
     }
 
-    /// How shares of a card are enforced now.
     pub fn of_shares(&self, host: &HostDevice) -> Isolation {
         self.of_share(host, None)
     }
@@ -110,8 +109,8 @@ impl Enforcers {
         found.map_or(Isolation::None, |(kind, _)| kind)
     }
 
-    /// What a container's grant is enforced by, given the cards it is on and the user it says it runs as: the weakest of
-    /// them. `None`: it has whole cards that nobody partitions, and shares with nobody.
+    /// The isolation of a container's grant on these GPUs, for the user it says it runs as: the weakest of its
+    /// GPUs. `None`: it has whole GPUs, which are not partitioned or shared.
     pub fn level<'a>(
         &self,
         grant: &ContainerGrant,
@@ -126,9 +125,10 @@ impl Enforcers {
         levels.flatten().min().or(grant.gpus.is_share().then_some(Isolation::None))
     }
 
-    /// A container with these ids of core is about to start. What did not outlive the machine's start is made anew, and by
-    /// now it is known which pod it really is: what holds is what `pods` says. An init container and those after it may
-    /// have the same ids, and which of them it is nobody says: each has a directory of its own, so all are made ready.
+    /// A container with these ids of core is about to start. Files that a restart of the machine removed are
+    /// created again. By now it is known which pod the container really belongs to, so the limits are those in
+    /// `pods`. An init container and those after it may have the same ids, and nothing tells which of them starts:
+    /// each has a directory of its own, so all are prepared.
     ///
     /// # Errors
     /// [`IsolationError`]; the container must not start then.
@@ -157,8 +157,8 @@ impl Enforcers {
         left.values().filter(|folder| folder.limiter).try_for_each(|folder| limiter::restore(folder).map(drop))
     }
 
-    /// A container without a directory is about to start. Where its pod's record says that the limiter holds it, an earlier
-    /// life gave it one, and it was lost since.
+    /// A container without a directory is about to start. Where its pod's record names the limiter, a previous run
+    /// of the plugin made a directory for it, which was lost since.
     fn found_lost(&self, demand: &Demand<'_>, pods: &[PodView]) -> Result<(), IsolationError> {
         let Some(limiter) = self.limiter.as_ref().filter(|_| demand.grant.gpus.is_share()) else { return Ok(()) };
         let pod = pods.iter().find(|view| view.pod.uid == demand.key.pod);
@@ -171,14 +171,14 @@ impl Enforcers {
         Ok(())
     }
 
-    /// These ids of core were just given to a container of `pod`: directories of others that have some of them are over,
-    /// but for those that `kept` says are somebody's still.
+    /// These ids of core were just given to a container of `pod`: directories of other containers with some of
+    /// these ids are over, except where `kept` says that a container still has them.
     pub fn given(&self, core: &Ids, kept: impl Fn(&Folder) -> bool) {
         let over = self.folders.all().into_iter().filter(|folder| folder.core.intersects(core) && !kept(folder));
         over.for_each(|folder| self.folders.remove(&folder));
     }
 
-    /// The directory of a container on cards of `level`.
+    /// Finds or makes the directory of a container on GPUs of `level`.
     ///
     /// # Errors
     /// [`IsolationError`]
@@ -186,7 +186,7 @@ impl Enforcers {
         self.folders.create(demand, level, level > Isolation::None && self.limiter.is_some())
     }
 
-    /// Prepares everything that enforces the share of a container on cards of `level`.
+    /// Prepares everything that enforces the share of a container on GPUs of `level`.
     ///
     /// # Errors
     /// [`IsolationError`]; the container must not start then.
@@ -206,7 +206,7 @@ impl Enforcers {
         {
             provision = provision.and(mps.provide(demand));
         }
-        // the driver's limit waits for the control group, which is made when the container starts
+        // the driver's limit waits for the control group, which is created when the container starts
         Ok(provision)
     }
 }

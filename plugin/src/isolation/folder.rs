@@ -1,15 +1,15 @@
-//! A directory for each container that was given limits: `<state>/containers/<pod uid>_<container>_<ids>`, and one of
-//! the same name below the runtime directory for what ends with the machine.
+//! A directory for each container that was given limits: `<state>/containers/<pod uid>_<container>_<ids>`, and one
+//! of the same name below the runtime directory for files that need not outlive a restart of the machine.
 //!
-//! kubelet mounts what Allocate answered for as long as the pod lives, also after a restart of the machine, and never
-//! asks again; and the pod that an answer was for may turn out to be another one. So a directory is named for the
-//! container that was assumed, its name never changes, and it is found by pod, container and kubelet's ids of core
-//! together ([`Folders::of`]). The ids alone do not tell: an app container has those of the pod's init container where
-//! both ask for as much, and the next pod of that size on the card gets those of the last one. Only where the container
-//! that was assumed holds the ids no more, whoever does hold them has the directory.
+//! kubelet mounts what Allocate answered for as long as the pod lives, also after a restart of the machine, and
+//! never asks again; and the pod that an answer was for may turn out to be another one. So a directory is named for
+//! the container that was assumed, its name never changes, and it is found by pod, container and kubelet's ids of
+//! core together ([`Folders::of`]). The ids alone do not identify it: an app container has those of the pod's init
+//! container where both ask for the same amount, and the next pod of that size on the GPU gets those of the last
+//! one. Only where the assumed container no longer holds the ids does their present holder have the directory.
 //!
-//! A directory ends when its ids are given to another pod and kubelet lists nobody with them, or when neither its pod
-//! nor a holder is known.
+//! A directory ends when its ids are given to another pod and kubelet lists no container with them, or when neither
+//! its pod nor a holder is known.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -32,30 +32,29 @@ use crate::base::files;
 use crate::device::ids::Ids;
 use crate::isolation::demand::{Demand, IsolationError, at};
 
-/// Younger ones are left alone: their pod may not be known yet.
+/// Younger directories are kept: their pod may not be known yet.
 const GRACE: Duration = Duration::from_secs(60);
 const GRANT: &str = "grant.json";
-/// In a container's directory: what the container sees as [`contract::HOST_DIRECTORY`].
+/// In a container's directory: the part that the container sees as [`contract::HOST_DIRECTORY`].
 const SEEN: &str = "etc";
-/// Longer than any that is written.
+/// Longer than any file that is written.
 const MAX_BYTES: u64 = 64 << 10;
 
-/// One container's directory.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Folder {
-    /// On the host and here.
+    /// The same on the host and in this process.
     pub path: PathBuf,
-    /// The same below the runtime directory.
+    /// Its counterpart below the runtime directory.
     pub run: PathBuf,
     pub level: Isolation,
-    /// Whether its container was given the limiter, whatever became of the files since.
+    /// Whether its container was given the limiter, even if the files are lost since.
     pub limiter: bool,
     /// The container that was assumed.
     pub key: Key,
-    /// Where it stands in its pod.
+    /// The container's place in its pod, which is the same in every pod of one shape.
     place: String,
     pub core: Ids,
-    /// Directories that were made later have greater ones, in all lives of this process.
+    /// Later directories have greater numbers, also after a restart of the plugin.
     serial: u64,
 }
 
@@ -76,7 +75,7 @@ fn seen_in(folder: &Path, file: &str) -> PathBuf {
     Path::new(file).file_name().map_or_else(|| seen.clone(), |name| seen.join(name))
 }
 
-/// What is written into it for a later life of this process. Containers do not see it.
+/// Written into the directory for the plugin's next run. Containers do not see it.
 #[derive(Serialize, Deserialize)]
 struct Wire {
     version: u32,
@@ -102,10 +101,10 @@ pub struct Folders {
 }
 
 impl Folders {
-    /// Those below `state` that an earlier life made.
+    /// Reads the directories below `state` that a previous run of the plugin made.
     ///
     /// # Errors
-    /// Where the directory is there and cannot be read.
+    /// Where the directory exists and cannot be read.
     pub fn open(state: &Path, run: &Path) -> Result<Self, IsolationError> {
         let folders = Self::empty(state, run);
         let entries = match fs::read_dir(&folders.root) {
@@ -116,7 +115,7 @@ impl Folders {
         for path in entries.filter_map(Result::ok).map(|entry| entry.path()) {
             match folders.read(&path) {
                 Ok(folder) => drop(folders.lock().insert(path, folder)),
-                // one that was being made when this process ended; its call was never answered
+                // a directory that was incomplete when the plugin ended; its call was never answered
                 Err(error) => {
                     tracing::warn!(path = %path.display(), %error, "limits of a container not understood")
                 }
@@ -125,7 +124,7 @@ impl Folders {
         Ok(folders)
     }
 
-    /// Below `state` and `run`, of which nothing is known.
+    /// Below `state` and `run`, without reading what is there.
     pub fn empty(state: &Path, run: &Path) -> Self {
         Self { root: state.join("containers"), run: run.join("containers"), known: Arc::default() }
     }
@@ -134,8 +133,8 @@ impl Folders {
         self.known.lock()
     }
 
-    /// Makes the directory of a container, or finds it where this was answered before. `limiter`: the container is given
-    /// the limiter.
+    /// Makes the directory of a container, or finds it where the call was answered before. `limiter`: the container
+    /// is given the limiter.
     ///
     /// # Errors
     /// [`IsolationError`]
@@ -143,7 +142,7 @@ impl Folders {
         let (pod, container) = (demand.key.pod.as_str(), demand.key.container.as_str());
         let plain =
             |text: &str| text.chars().filter(|c| c.is_ascii_alphanumeric() || *c == '-').collect::<String>();
-        // what is left of two names may be equal
+        // the remaining parts of two names may be equal
         let bytes = [container].into_iter().chain(demand.core.iter()).flat_map(|text| text.bytes().chain([0]));
         let name = format!("{}_{}_{:016x}", plain(pod), plain(container), hash(bytes));
         let path = self.root.join(name);
@@ -172,17 +171,18 @@ impl Folders {
         Ok(folder)
     }
 
-    /// The container of `folder` is held by `level` from now on.
+    /// `level` enforces the share of `folder`'s container from now on.
     ///
     /// # Errors
-    /// [`IsolationError`]: a later life will believe the old level. This one knows the new one.
+    /// [`IsolationError`]: the plugin will take the old level for true after a restart. Until then it knows the new
+    /// one.
     pub fn lower(&self, folder: &Folder, level: Isolation) -> Result<(), IsolationError> {
         let folder = Folder { level, ..folder.clone() };
         self.lock().insert(folder.path.clone(), folder.clone());
         self.record(folder)
     }
 
-    /// Makes a directory again that is known and was lost.
+    /// Creates a known directory again where it was lost.
     ///
     /// # Errors
     /// [`IsolationError`]
@@ -212,8 +212,8 @@ impl Folders {
         Ok(())
     }
 
-    /// The directory of each of these containers that has one. `holders` are all that hold these ids, or all that hold
-    /// any: a directory that was made for one of them is not taken for another's.
+    /// The directory of each of these containers that has one. `holders` are all containers that hold these ids, or
+    /// all that hold any: a directory that was made for one of them is not taken for another's.
     pub fn of<'a>(&self, holders: impl IntoIterator<Item = Holder<'a>>) -> BTreeMap<Key, Folder> {
         // the newest last
         let known = self.all();
@@ -244,7 +244,7 @@ impl Folders {
         found
     }
 
-    /// All of them, in the order in which they were made.
+    /// In the order in which they were made.
     pub fn all(&self) -> Vec<Folder> {
         let mut all: Vec<Folder> = self.lock().values().cloned().collect();
         all.sort_by_key(|folder| folder.serial);
@@ -262,7 +262,7 @@ impl Folders {
         self.lock().remove(&folder.path);
     }
 
-    /// Removes those for which `needed` says no, unless they are young.
+    /// Removes those for which `needed` is false, unless they are young.
     pub fn sweep(&self, needed: impl Fn(&Folder) -> bool) {
         for folder in self.all().iter().filter(|folder| !needed(folder) && aged(&folder.path)) {
             self.remove(folder);
@@ -302,7 +302,7 @@ impl Folders {
     }
 }
 
-/// Where a container stands in its pod: pods of one shape change places as a whole, and have other names there.
+/// A container's place in its pod: pods of one shape change places as a whole, and their containers' names differ.
 fn place(grant: &ContainerGrant) -> String {
     format!("{} {}", grant.kind.as_str(), grant.position)
 }
@@ -316,12 +316,14 @@ pub(super) fn make(path: &Path) -> Result<(), IsolationError> {
     fs::create_dir_all(path).map_err(at(path))
 }
 
-/// Makes the directory of all containers: other users of the host have no business with files that containers can write.
+/// Makes the directory of all containers, closed to other users of the host, since containers can write files in
+/// it.
 fn private(root: &Path) -> Result<(), IsolationError> {
     fs::DirBuilder::new().recursive(true).mode(0o700).create(root).map_err(at(root))
 }
 
-/// The same in every build (FNV-1a). What is hashed is kubelet's and ours, so nobody gains by a collision.
+/// The same in every build (FNV-1a). kubelet and kerf alone choose what is hashed, so collisions cannot be
+/// provoked.
 pub(super) fn hash(bytes: impl IntoIterator<Item = u8>) -> u64 {
     let mut hasher = FnvHasher::default();
     bytes.into_iter().for_each(|byte| hasher.write_u8(byte));
@@ -380,7 +382,7 @@ mod tests {
         let host = Host::new();
         let (main, core) = (grant("main", ContainerKind::App, 0), ids(0..2));
         let own = made(&host.open(), "u", &main, &core);
-        // a directory that was being made, and one of somebody's
+        // an incomplete directory, and one of another program
         fs::create_dir(host.state.path().join("containers/half")).unwrap();
         let folders = host.open();
         assert_eq!(folders.all(), vec![own.clone()]);
@@ -396,7 +398,7 @@ mod tests {
         assert!(!own.path.exists() && folders.all().is_empty());
     }
 
-    /// Whatever the order of names and of uids, in this life and in a later one.
+    /// Whatever the order of names and of uids, in this run of the plugin and in a later one.
     #[test]
     fn containers_with_equal_ids_have_each_their_own() {
         let core = ids(0..30);
@@ -418,14 +420,14 @@ mod tests {
         }
     }
 
-    /// Pods of one shape have changed places after they were served: the containers of the one hold what was made for those
-    /// of the other, by whatever names.
+    /// Pods of one shape have changed places after they were served: each container of the one holds what was made
+    /// for its counterpart in the other, whatever their names.
     #[test]
     fn who_was_served_in_anothers_place_has_what_was_made_for_that_one() {
         let host = Host::new();
         let core = ids(0..30);
         let folders = host.open();
-        // what an earlier pod left is no newer
+        // a directory that an earlier pod left is not newer
         made(&folders, "z", &grant("work", ContainerKind::App, 0), &core);
         let init = made(&folders, "a", &grant("prepare", ContainerKind::Init, 0), &core);
         let app = made(&folders, "a", &grant("main", ContainerKind::App, 0), &core);

@@ -1,5 +1,5 @@
-//! Isolation `limiter`: kerf's library in the container. What goes where is the contract that it shares with this
-//! program ([`kerf_limiter_contract`]).
+//! Isolation `limiter`: kerf's library in the container. [`kerf_limiter_contract`], which both share, says which
+//! file goes where.
 
 use std::fs;
 use std::io::Write;
@@ -25,18 +25,18 @@ const STATE: &str = "state";
 pub struct Limiter {
     /// As this process sees it.
     source: PathBuf,
-    /// The host's directory.
+    /// On the host.
     directory: PathBuf,
     library: PathBuf,
     preload: PathBuf,
 }
 
 impl Limiter {
-    /// Copies the library from where this process sees it to the host's `directory`. The copy is named for its
-    /// content: containers that run keep the one that they have.
+    /// Copies the library from where this process sees it to the host's `directory`. The copy's name contains a
+    /// hash of its content, so that running containers keep the library that they have.
     ///
     /// # Errors
-    /// [`IsolationError`]: there is no library, or no place for it.
+    /// [`IsolationError`]: there is no library, or it cannot be copied.
     pub fn install(source: &Path, directory: &Path) -> Result<Self, IsolationError> {
         let content = fs::read(source).map_err(at(source))?;
         let target = directory.join("lib");
@@ -50,8 +50,8 @@ impl Limiter {
         Ok(Self { source: source.to_owned(), directory: directory.to_owned(), library, preload })
     }
 
-    /// Copies what containers are about to load once more, where the host has lost it: a container runtime would put an
-    /// empty directory there, and the container would run without limits.
+    /// Copies the library again, where the host has lost what containers are about to load: a container runtime
+    /// would create an empty directory there, and the container would run without limits.
     ///
     /// # Errors
     /// [`IsolationError`]
@@ -64,7 +64,7 @@ impl Limiter {
         fs::metadata(&self.library).map(drop).map_err(at(&self.library))
     }
 
-    /// Writes what the container may use, and mounts it with the library.
+    /// Writes the container's limits, and mounts them with the library.
     ///
     /// # Errors
     /// [`IsolationError`]
@@ -98,7 +98,7 @@ fn write(demand: &Demand<'_>, folder: &Folder) -> Result<(PathBuf, PathBuf), Iso
     Ok((directory, restore(folder)?))
 }
 
-/// Brings the files of a container that has them up to date, before it starts.
+/// Brings the existing files of a container up to date, before it starts.
 ///
 /// # Errors
 /// [`IsolationError`]
@@ -115,7 +115,7 @@ pub fn refresh(demand: &Demand<'_>, folder: &Folder) -> Result<(), IsolationErro
     }
 }
 
-/// What the limits file says.
+/// The content of the limits file.
 ///
 /// # Errors
 /// [`IsolationError::Limits`]
@@ -134,7 +134,7 @@ pub fn limits(grant: &ContainerGrant, limit: Option<Milli>) -> Result<Limits, Is
     Limits::new(devices.collect()).map_err(|error| IsolationError::Limits(error.to_string()))
 }
 
-/// Makes the file that the container's processes share, where it is not there: it does not outlive the machine's start,
+/// Creates the file that the container's processes share, where it is missing: a restart of the machine removes it,
 /// and kubelet asks before each start of a container.
 ///
 /// # Errors
@@ -143,7 +143,8 @@ pub fn restore(folder: &Folder) -> Result<PathBuf, IsolationError> {
     let file = folder.run.join(STATE);
     if !file.is_file() {
         make(&folder.run)?;
-        // only a whole file has the name that is mounted; it is for whoever the container's programs run as
+        // only a complete file gets the name that is mounted; any user that the container's programs run as may
+        // write it
         let written = files::replace_with(&file, 0o666, |fresh| {
             fresh.write_all(&state::blank())?;
             fresh.set_len(state::BYTES as u64)
@@ -153,7 +154,8 @@ pub fn restore(folder: &Folder) -> Result<PathBuf, IsolationError> {
     Ok(file)
 }
 
-/// What the container's limiter says of its processes. The file is a tenant's: it is bounded, and may say anything.
+/// The processes as the container's limiter reports them. The tenant can write the file: it is read up to a bound,
+/// and may contain anything.
 ///
 /// # Errors
 /// Where it cannot be read.
@@ -163,7 +165,7 @@ pub fn snapshot(folder: &Folder) -> Result<Snapshot, IsolationError> {
     Snapshot::read(opened).map_err(|error| IsolationError::Limits(error.to_string()))
 }
 
-/// Lets the container use so much of its card's time from `now` on.
+/// Lets the container use this part of its GPU's time from `now` on.
 ///
 /// # Errors
 /// [`IsolationError`]
@@ -171,7 +173,7 @@ pub fn allow(folder: &Folder, millionths: u32, now: u64) -> Result<(), Isolation
     let file = folder.shown(path::ALLOWANCE);
     let opened = fs::OpenOptions::new().write(true).open(&file).map_err(at(&file))?;
     let entry = allowance::entry(millionths, now).to_ne_bytes();
-    // a share is of one card, so the first
+    // a share is of one GPU, so of the first
     opened.write_all_at(&entry, allowance::offset(0) as u64).map_err(at(&file))
 }
 
@@ -210,13 +212,13 @@ mod tests {
             let limits = Limits::parse(&fs::read(folder.shown(path::LIMITS)).unwrap()).unwrap();
             (limits.devices()[0].core, limits.devices()[0].ceiling)
         };
-        // half a percent of a card is no percent: the share is rounded up
+        // half a percent of a GPU is not a whole percent: the share is rounded up
         assert_eq!(ceiling(), (31, 31));
         let state = folder.run.join(STATE);
         fs::write(&state, "written by a tenant").unwrap();
         assert!(snapshot(&folder).is_err());
         fs::remove_file(&state).unwrap();
-        // kubelet had served a twin with a ceiling of its own
+        // kubelet had served a pod of the same shape with another ceiling
         refresh(&Demand { limit: Some(Milli(800)), ..demand }, &folder).unwrap();
         assert_eq!(ceiling(), (31, 80));
         assert!(snapshot(&folder).unwrap().processes.is_empty());

@@ -1,16 +1,18 @@
-//! Isolation `mps`: NVIDIA's multi-process service, a control daemon of ours for each card.
+//! Isolation `mps`: NVIDIA's multi-process service, with a control daemon of kerf's for each GPU.
 //!
-//! A client that looks for the service in the wrong directory finds none and runs without any limit and without a word,
-//! and one whose user is not that of the daemon's server waits for it to end. So the directory is mounted where clients look
-//! by themselves, a card has this isolation only while its daemon answers and the directory is its user's, a container that says
-//! it runs as another user has it not, and the limiter stands below.
+//! A client that looks for the service in the wrong directory finds none and silently runs without any limit, and a
+//! client whose user is not that of the daemon's server waits for the server to end. So the directory is mounted
+//! where clients look by default. A GPU has this isolation only while its daemon answers and the directory belongs
+//! to the daemon's user, a container that says it runs as another user does not have it, and the limiter is used as
+//! well.
 //!
 //! The service takes a client's limits from the client's environment. There a container can only lower them: the
-//! daemon's own defaults are the most that any of its clients may have, and they are set to the largest share of the
-//! card. The service counts each process by itself; two processes of one container together may hold twice its share
-//! of memory. The limiter counts them together.
+//! daemon's own defaults are the most that any of its clients may have, and they are set to the largest share of
+//! the GPU. The service counts each process separately, so two processes of one container together may use twice
+//! its share of memory. The limiter counts them together.
 //!
-//! Not tried with NVIDIA's daemon: there was none. The commands are those of NVIDIA's documentation of the service.
+//! Not tested with NVIDIA's daemon, for lack of one. The commands are those of NVIDIA's documentation of the
+//! service.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -31,14 +33,14 @@ use parking_lot::{Mutex, MutexGuard};
 use crate::isolation::demand::Demand;
 use crate::offer::hand_over::{ContainerEdits, Mount};
 
-/// Where clients look unless told otherwise.
+/// Where clients look unless configured otherwise.
 const CLIENTS: &str = "/tmp/nvidia-mps";
-/// The daemon makes it once it listens.
+/// The daemon creates it once it listens.
 const CONTROL: &str = "control";
-/// A command that is not answered by then has failed.
+/// A command without an answer in this time has failed.
 const PATIENCE: Duration = Duration::from_secs(3);
 
-/// The daemons of all cards. Clones share them.
+/// The daemons of all GPUs. Clones share them.
 #[derive(Clone, Debug)]
 pub struct Mps {
     program: PathBuf,
@@ -49,9 +51,9 @@ pub struct Mps {
 #[derive(Debug)]
 struct Daemon {
     child: Option<Child>,
-    /// It answers, and its directory is right.
+    /// Whether it answers, and its directory is right.
     serves: bool,
-    /// The defaults that it was told last.
+    /// The defaults that were set last.
     told: Option<Share>,
 }
 
@@ -74,12 +76,12 @@ impl Mps {
         self.daemons.lock()
     }
 
-    /// Where the clients of a card's daemon find it.
+    /// Where the clients of a GPU's daemon find it.
     pub fn pipe(&self, device: &DeviceId) -> PathBuf {
         self.directory.join(device.as_str()).join("pipe")
     }
 
-    /// Whether a card's daemon serves clients now.
+    /// Whether a GPU's daemon serves clients now.
     pub fn serves(&self, device: &DeviceId) -> bool {
         self.lock().get(device).is_some_and(|daemon| daemon.serves)
     }
@@ -96,7 +98,7 @@ impl Mps {
         let mount = Mount { host: self.pipe(&device.id), container: CLIENTS.into(), read_only: false };
         let envs = BTreeMap::from([
             ("CUDA_MPS_ACTIVE_THREAD_PERCENTAGE".to_owned(), percent.to_string()),
-            // a client counts the cards that it sees from 0
+            // a client counts the GPUs that it sees from 0
             ("CUDA_MPS_PINNED_DEVICE_MEM_LIMIT".to_owned(), format!("0={}M", share.memory.0)),
         ]);
         ContainerEdits { envs, mounts: vec![mount], ..ContainerEdits::default() }
@@ -106,7 +108,7 @@ impl Mps {
         self.lock().clear();
     }
 
-    /// One look at every card: `shares` are the largest share of each.
+    /// Checks the daemon of every GPU once. `shares`: the largest share of each GPU.
     pub fn keep(&self, shares: &BTreeMap<DeviceId, Share>) {
         self.lock().retain(|device, _| shares.contains_key(device));
         for (device, share) in shares {
@@ -154,7 +156,7 @@ impl Mps {
         for part in ["pipe", "log"] {
             fs::create_dir_all(own.join(part))?;
         }
-        // what a daemon that was killed left would be taken for one that listens
+        // the file that a killed daemon left would look like a daemon that listens
         let _ = fs::remove_file(self.pipe(device).join(CONTROL));
         fs::set_permissions(self.pipe(device), fs::Permissions::from_mode(0o755))?;
         let null = || Stdio::null();
@@ -180,7 +182,7 @@ impl Mps {
         output.status.success().then(|| text.trim().to_owned())
     }
 
-    /// Has the daemon allow no client more than `share`.
+    /// Limits every client of the daemon to `share`.
     fn tell(&self, device: &DeviceId, share: Share) -> bool {
         let percent = share.compute.to_core_units();
         let memory = format!("set_default_device_pinned_mem_limit 0 {}M", share.memory.0);
@@ -188,8 +190,8 @@ impl Mps {
         told.iter().all(|command| self.ask(device, command).is_some())
     }
 
-    /// Whether clients will find the daemon, and it is ours: the directory and what listens in it belong to this
-    /// process's user, and nobody else can put another there.
+    /// Whether clients will find the daemon, and it is kerf's: the directory and the socket in it belong to this
+    /// process's user, and no other user can replace them.
     fn checked(&self, device: &DeviceId) -> bool {
         let pipe = self.pipe(device);
         let own = own_user();

@@ -1,5 +1,5 @@
-//! Notices changes in kubelet's directory: by inotify, and by looking every second, since events are dropped
-//! under load and do not cross every kind of mount.
+//! Notices changes in kubelet's directory: by inotify, and by checking every second, since events are dropped under
+//! load and do not cross every kind of mount.
 
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
@@ -12,17 +12,17 @@ use tokio::time::{Interval, MissedTickBehavior, interval};
 
 const PERIOD: Duration = Duration::from_secs(1);
 
-/// Which file is at a path: another one has another identity, even under the same name.
+/// The identity of the file at a path: another file has another identity, even under the same name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Identity {
     device: u64,
     inode: u64,
-    /// An inode number may come back at once; not at the same nanosecond.
+    /// An inode number may be reused at once, but not within the same nanosecond.
     created: (i64, i64),
 }
 
 impl Identity {
-    /// `None` where nothing is there, or it cannot be seen.
+    /// `None` where there is no file, or it cannot be seen.
     pub(super) fn of(path: &Path) -> Option<Self> {
         let metadata = std::fs::symlink_metadata(path).ok()?;
         // a socket's mtime is that of its creation; its ctime changes with chmod, too

@@ -1,4 +1,4 @@
-//! Being a device plugin: open a socket, serve, register, notice the end, begin again.
+//! A device plugin's registration: open a socket, serve, register, notice the end, start over.
 //!
 //! ```text
 //!   kubelet.sock missing -> wait
@@ -7,9 +7,9 @@
 //!   close, remove the socket, pause, again
 //! ```
 //!
-//! kubelet empties its directory when it starts, keeps a registration by resource name, and takes a late end of
-//! an old connection for the end of the new one: hence a new file name each time, and the old server is gone
-//! before the new one registers.
+//! kubelet empties its directory when it starts, keeps a registration by resource name, and takes a late end of an
+//! old connection for the end of the new one. Hence a new file name each time, and the old server is gone before
+//! the new one registers.
 
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -32,17 +32,17 @@ use crate::base::socket::{MAX_MESSAGE_BYTES, dial};
 use crate::kubelet::directory::{Directory, Identity};
 use crate::kubelet::streams::Streams;
 
-/// kubelet dials back while it registers, which it gives 10 s.
+/// kubelet dials back while it registers, for which it allows 10 s.
 const REGISTER_DEADLINE: Duration = Duration::from_secs(12);
-/// Our own server answers at once.
+/// The plugin's own server answers at once.
 const DIAL_DEADLINE: Duration = Duration::from_secs(5);
-/// After a registration kubelet opens ListAndWatch at once; some versions lose the new connection to the end of
-/// the old one.
+/// After a registration kubelet opens ListAndWatch at once; some versions lose the new connection to the end of the
+/// old one.
 const WATCH_DEADLINE: Duration = Duration::from_secs(5);
-/// Streams and calls in flight get so long to end.
+/// Streams and calls in flight have so long to end.
 const CLOSE_DEADLINE: Duration = Duration::from_secs(2);
 
-/// Why a registration did not come about or ended.
+/// Why a registration failed or ended.
 #[derive(Debug, thiserror::Error)]
 enum End {
     #[error("shutdown")]
@@ -69,15 +69,13 @@ enum End {
 
 /// One resource that is offered to kubelet.
 pub struct Endpoint<F> {
-    /// Tells its sockets from those of other resources: at most 15 letters.
+    /// Part of its sockets' names, different for each resource: at most 15 letters.
     pub word: String,
-    /// The word used in metrics and logs.
+    /// The name in metrics and logs.
     pub label: String,
     /// The extended resource's full name.
     pub resource: String,
-    /// What kubelet may ask.
     pub options: DevicePluginOptions,
-    /// What is counted.
     pub counters: Counters,
     /// kubelet's directory of device plugins.
     pub directory: PathBuf,
@@ -85,7 +83,7 @@ pub struct Endpoint<F> {
     pub service: F,
 }
 
-/// Keeps one resource registered until `token` is cancelled. `registered` hears whether kubelet listens.
+/// Keeps one resource registered until `token` is cancelled. `registered` is called with whether kubelet listens.
 pub async fn keep_registered<F, S>(endpoint: Endpoint<F>, registered: impl Fn(bool), token: CancellationToken)
 where
     F: Fn(watch::Sender<Streams>, CancellationToken) -> S,
@@ -137,7 +135,7 @@ where
     }
 }
 
-/// One socket's life.
+/// One socket, from its creation to its removal.
 struct Session<'a, F, R> {
     endpoint: &'a Endpoint<F>,
     socket: PathBuf,
@@ -150,7 +148,7 @@ where
     S: DevicePlugin,
     R: Fn(bool),
 {
-    /// Says whether the registration held for a time, and why it ended.
+    /// Returns whether the registration held for a while, and why it ended.
     async fn run(&self, directory: &mut Directory, token: &CancellationToken) -> (bool, End) {
         let own = token.child_token();
         let (streams, watched) = watch::channel(Streams::default());
@@ -192,7 +190,7 @@ where
             .add_service(service)
             .serve_with_incoming_shutdown(UnixListenerStream::new(listener), own.cancelled_owned());
         let resource = self.endpoint.label.clone();
-        // its end is noticed by whoever holds the handle
+        // the holder of the handle notices the server's end
         Ok(tokio::spawn(async move {
             if let Err(error) = server.await {
                 tracing::error!(resource, %error, "device plugin server failed");
@@ -236,9 +234,9 @@ where
         token: &CancellationToken,
     ) -> End {
         let socket = self.endpoint.directory.join(KUBELET_SOCKET);
-        // as it is now that the stream is open: kubelet may have been restarted since it was seen first, and to give
-        // up a registration with the new one would make the cards ill for a moment. Had the old one opened the
-        // stream, then its end ends the stream
+        // read again now that the stream is open: kubelet may have been restarted since it was first seen, and to
+        // give up a registration with the new one would make the GPUs unhealthy for a moment. Had the old kubelet
+        // opened the stream, then its end would end the stream
         let Some(kubelet) = Identity::of(&socket) else { return End::KubeletReplaced };
         loop {
             tokio::select! {
@@ -248,7 +246,7 @@ where
                 () = directory.changed() => {}
             }
             match Identity::of(&socket) {
-                // gone: kubelet is down, and a registration with nobody is worth nothing
+                // gone: kubelet is down, and a registration without a kubelet is worth nothing
                 None => return End::KubeletReplaced,
                 Some(now) if now != kubelet => return End::KubeletReplaced,
                 Some(_) => {}
@@ -260,7 +258,7 @@ where
     }
 }
 
-/// Removes sockets of earlier lives. One that answers is another plugin's and stays.
+/// Removes sockets of previous runs of the plugin. A socket that answers is another plugin's and stays.
 async fn remove_stale(path: &Path, word: &str) {
     let prefix = format!("kerf-{word}-");
     let Ok(entries) = std::fs::read_dir(path) else { return };

@@ -2,7 +2,6 @@
 
 use tokio::sync::watch;
 
-/// How many streams there are.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Streams {
     /// Since the socket was opened.
@@ -11,11 +10,10 @@ pub struct Streams {
     pub open: u64,
 }
 
-/// Counts a stream for as long as it lives.
+/// Counts a stream until it is dropped.
 pub struct Open(watch::Sender<Streams>);
 
 impl Open {
-    /// Counts one until it is dropped.
     pub fn new(streams: watch::Sender<Streams>) -> Self {
         streams.send_modify(|streams| {
             streams.opened += 1;

@@ -1,6 +1,6 @@
-//! CDI files: what a container gets for a card, in a form that container runtimes read, one file for each card.
+//! CDI files: what a container gets for a GPU, in a form that container runtimes read, one file for each GPU.
 //!
-//! The form is that of the Container Device Interface 0.5.0. The text is JSON, which every reader of YAML reads.
+//! The form is that of the Container Device Interface 0.5.0. The text is JSON, which every YAML parser reads.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -12,7 +12,7 @@ use crate::offer::hand_over::{Cdi, ContainerEdits};
 
 const VERSION: &str = "0.5.0";
 
-/// A GPU's file: where it goes and what it says. `edits`: what the container of this GPU alone gets.
+/// A GPU's file: its path and content. `edits`: what a container with this GPU alone gets.
 pub fn file(cdi: &Cdi, edits: &ContainerEdits, name: &str) -> Option<(PathBuf, String)> {
     let directory = cdi.directory.as_ref()?;
     let nodes = edits
@@ -32,10 +32,10 @@ pub fn file(cdi: &Cdi, edits: &ContainerEdits, name: &str) -> Option<(PathBuf, S
     Some((directory.join(file), text + "\n"))
 }
 
-/// Writes a file where it says something else: whole, or not at all.
+/// Writes a file where its content differs: completely, or not at all.
 ///
 /// # Errors
-/// What the system says; an earlier file is left as it was.
+/// The system's; an earlier file is then left as it was.
 pub fn write(path: &Path, text: &str) -> io::Result<()> {
     if let Some(directory) = path.parent() {
         std::fs::create_dir_all(directory)?;

@@ -1,8 +1,8 @@
-//! What a node offers to kubelet beside `vcuda`: the contracts of other vendors' plugins, each a value.
+//! What a node offers to kubelet besides `vcuda`: the contracts of other vendors' plugins, each a value.
 //!
-//! A contract differs from another only in its data. An id names its GPU, so Allocate needs to know nothing else: no
-//! pod, no annotation, no API server. Contracts of one process share nothing but kubelet's directory; each has its own
-//! backend, and one that fails leaves the others alone.
+//! Contracts differ only in their data. An id names its GPU, so Allocate needs no pod, no annotation and no API
+//! server. Contracts of one process share only kubelet's directory; each has its own backend, and one that fails
+//! does not affect the others.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -18,43 +18,38 @@ use crate::offer::order::Order;
 use crate::offer::units::Units;
 use crate::offer::{NamedBy, Offer, Offers};
 
-/// One system's contract.
+/// The contract of one vendor's device plugin.
 #[derive(Clone, Debug)]
 pub struct Contract {
-    /// The word used in flags, logs and metrics.
+    /// The name in flags, logs and metrics.
     pub name: &'static str,
-    /// Where its GPUs come from.
     pub backend: BackendFactory,
-    /// Which resource a device is offered as.
     pub naming: Naming,
-    /// Whether the extender chooses the GPUs of its pods.
     pub placed: bool,
-    /// As the system whose contract this is spells them.
+    /// Spelled as the original plugin spells them.
     pub ids: IdStyle,
-    /// Shares of each GPU.
+    /// Per GPU.
     pub replicas: u32,
-    /// Which devices are served.
     pub filter: Filter,
     /// Which ids kubelet is advised to take.
     pub order: Order,
-    /// What a container gets; with the files of monitoring engines where it is shown all GPUs.
+    /// What a container gets. Where it is shown all GPUs, it also gets the files of their monitoring engines.
     pub hand_over: HandOver,
-    /// Whether a container may have one share and no more.
+    /// Whether a container may have at most one share.
     pub one_share: bool,
-    /// A resource that shows all GPUs to whoever watches them.
+    /// A resource that shows all GPUs to monitoring programs.
     pub monitoring: Option<Monitoring>,
     /// Whether kubelet is told NUMA nodes.
     pub numa: bool,
-    /// Between looks at the GPUs.
+    /// Time between two checks of the GPUs.
     pub period: Duration,
 }
 
-/// Which resource a device is offered as.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Naming {
-    /// All devices as one. Devices of several layouts on one node are refused.
+    /// All devices as one resource. Devices of several layouts on one node are refused.
     Single(String),
-    /// By how the card is partitioned: `<domain>/<layout>`, and `<domain>/<plain>` without a layout.
+    /// By how the GPU is partitioned: `<domain>/<layout>`, and `<domain>/<plain>` without partitions.
     Layout {
         /// `amd.com`
         domain: String,
@@ -65,10 +60,10 @@ pub enum Naming {
     Driver {
         /// `gpu.intel.com`
         domain: String,
-        /// Those that a node may have.
+        /// The drivers that are known.
         drivers: &'static [&'static str],
     },
-    /// Whole cards as one resource, instances (MIG) as `<prefix><profile>`.
+    /// Whole GPUs as one resource, instances (MIG) as `<prefix><profile>`.
     Instance {
         /// `nvidia.com/gpu`
         whole: String,
@@ -81,11 +76,11 @@ pub enum Naming {
 const MAX_NAME: usize = 63;
 
 impl Naming {
-    /// The names that it may give, as [`kerf::shares::ShareResources`] reads them.
+    /// The resource names that are possible, as [`kerf::shares::ShareResources`] reads them.
     pub fn names(&self) -> Vec<String> {
         match self {
             Self::Single(name) => vec![name.clone()],
-            // the ways to partition the compute units of a card, each with those of its memory
+            // each compute partition mode of a GPU with each of its memory modes
             Self::Layout { domain, plain } => {
                 let modes = ["spx", "dpx", "tpx", "qpx", "cpx"].map(|mode| format!("{domain}/{mode}_*"));
                 modes.into_iter().chain([format!("{domain}/{plain}")]).collect()
@@ -120,12 +115,11 @@ impl Naming {
     }
 }
 
-/// Which cards are served.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Filter {
     /// Only these, by PCI device id (`0x56c0`); empty: all.
     pub allow: Vec<String>,
-    /// All but these.
+    /// By PCI device id, as in `allow`.
     pub deny: Vec<String>,
     /// Whether instances (MIG) are served.
     pub instances: bool,
@@ -138,7 +132,7 @@ impl Default for Filter {
 }
 
 impl Filter {
-    /// Why a device is not served, if it is not.
+    /// Why a device is not served; `None` where it is.
     pub fn refusal(&self, host: &HostDevice) -> Option<String> {
         let id = &*host.origin.model_id;
         let named = |list: &[String]| list.iter().any(|known| known == id);
@@ -150,10 +144,10 @@ impl Filter {
     }
 }
 
-/// How the resources that show all cards are called.
+/// The names of the resources that show all GPUs.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Monitoring {
-    /// One for all cards.
+    /// One for all GPUs.
     Single(String),
     /// One for each driver: `<domain>/<driver>_monitoring`.
     Split(String),
@@ -191,7 +185,7 @@ impl Contract {
         }
     }
 
-    /// What it offers of these GPUs.
+    /// The resources that it offers of these GPUs.
     pub fn offers(&self, cards: &Cards) -> Offers {
         let mut refusals = BTreeSet::new();
         let mut served: Vec<Arc<HostDevice>> = Vec::new();
@@ -243,14 +237,14 @@ impl Contract {
         }
     }
 
-    /// One that only shows GPUs has no place on any.
+    /// The offer that only shows GPUs takes no place on any of them.
     fn all(&self, resource: String) -> Offer {
         let hand_over = self.hand_over.clone().with(Item::Files(Files::Monitoring, "rw"));
         Offer { units: Units::All, hand_over, named_by: NamedBy::Ids, numa: false, ..self.shares(resource) }
     }
 }
 
-/// Tells a resource's sockets from those of all others.
+/// Keeps the sockets of all resources apart.
 fn socket(contract: &str, resource: &str) -> String {
     let hash =
         resource.bytes().fold(0x811c_9dc5u32, |hash, byte| (hash ^ u32::from(byte)).wrapping_mul(0x0100_0193));

@@ -1,6 +1,6 @@
 //! What a container is handed for its GPUs: the rule ([`HandOver`]), and the result ([`ContainerEdits`]).
 //!
-//! No limit is in the environment, where the container could change it, and `LD_LIBRARY_PATH` is the image's own business.
+//! No limit is in the environment, where the container could change it, and `LD_LIBRARY_PATH` is left to the image.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
@@ -16,39 +16,37 @@ use crate::offer::units::Pool;
 /// How GPUs are handed to containers: all of `items`, in their order.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct HandOver {
-    /// In what NVIDIA's runtime is told.
+    /// By what GPUs are named for NVIDIA's runtime.
     pub names: Names,
-    /// What comes first is first in every list.
+    /// The order is also the order in every resulting list.
     pub items: Vec<Item>,
 }
 
-/// How GPUs are called in what NVIDIA's container runtime is told.
+/// By what GPUs are named for NVIDIA's container runtime.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Names {
-    /// Also instances (MIG).
+    /// Instances (MIG) too.
     #[default]
     Uuids,
-    /// Instances (MIG) have UUIDs all the same.
+    /// Instances (MIG) are still named by UUID.
     Indices,
 }
 
 /// One thing that a container is handed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Item {
-    /// Device files, the same path inside as on the host, with permissions such as `rw`.
+    /// Device files, under the host's path in the container too, with permissions such as `rw`.
     Files(Files, &'static str),
-    /// `NVIDIA_VISIBLE_DEVICES` names the GPUs, if one is of a vendor whose container runtime reads it. Programs of other
-    /// vendors see the GPUs whose files they have.
+    /// `NVIDIA_VISIBLE_DEVICES` names the GPUs, if one is of a vendor whose container runtime reads it. Programs of
+    /// other vendors see the GPUs whose files they have.
     VisibleDevices(BTreeSet<Vendor>),
     /// Mounts below `/var/run/nvidia-container-devices` name the GPUs.
     VisibleDevicesMounts,
     /// `ZE_AFFINITY_MASK` tells Level Zero the indices of the GPUs.
     AffinityMask,
-    /// A directory, read-only.
     Directory {
-        /// On the host.
+        /// Mounted read-only.
         host: PathBuf,
-        /// In the container.
         container: PathBuf,
     },
     /// The GPUs' links below `/dev/dri/by-path`.
@@ -59,40 +57,37 @@ pub enum Item {
     Amounts(Box<Keys>),
 }
 
-/// Which device files.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Files {
-    /// The container's GPUs have them alone.
+    /// Those of the container's GPUs alone.
     Gpus,
     /// Those that any GPU of the vendor needs.
     Driver,
-    /// Of the GPUs' monitoring engines.
+    /// Those of the GPUs' monitoring engines.
     Monitoring,
-    /// These, there or not.
+    /// These paths, whether they exist or not.
     Paths(Vec<PathBuf>),
-    /// One by its name below `/dev`, if the host has it.
+    /// The file of this name below `/dev`, if the host has it.
     IfThere(Roots, &'static str),
 }
 
-/// CDI names.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Cdi {
     /// `vendor.com/class`
     pub kind: String,
-    /// Where the names are described: `None` if somebody else does it, by UUID.
+    /// Where the names are described; `None` if another program does it, by UUID.
     pub directory: Option<PathBuf>,
-    /// The prefix of an annotation that has the names; `None`: the answer's own field.
+    /// The prefix of the annotation with the names; `None`: they go into the field of the answer.
     pub annotation: Option<String>,
 }
 
-/// What a container gets beyond its image. Neither kubelet's nor CDI's own form.
+/// What a container gets beyond its image, independent of kubelet's and CDI's formats.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ContainerEdits {
-    /// Variables of the environment.
     pub envs: BTreeMap<String, String>,
     /// Each once.
     pub devices: Vec<DeviceFile>,
-    /// Of the host, in the order in which they are mounted.
+    /// In the order in which they are mounted.
     pub mounts: Vec<Mount>,
     /// For the container runtime.
     pub annotations: BTreeMap<String, String>,
@@ -100,7 +95,6 @@ pub struct ContainerEdits {
     pub cdi_devices: Vec<String>,
 }
 
-/// A device file, the same path inside as on the host.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct DeviceFile {
     /// On the host and in the container.
@@ -112,11 +106,9 @@ pub struct DeviceFile {
 /// A file or directory of the host that a container sees.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Mount {
-    /// On the host.
     pub host: PathBuf,
-    /// In the container.
     pub container: PathBuf,
-    /// For the container; the host may write it.
+    /// For the container; the host may still write it.
     pub read_only: bool,
 }
 
@@ -129,19 +121,18 @@ impl Mount {
 /// Why ids are not given out.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Refusal {
-    /// No such id.
     #[error("unknown device {0:?}")]
     Unknown(String),
     /// The GPU is unhealthy or gone.
     #[error("device {0:?} is unhealthy")]
     Unhealthy(String),
-    /// A container may have one share.
+    /// A container may have only one share.
     #[error("{0} shares were requested, but a container may have only one")]
     Several(usize),
 }
 
 impl Refusal {
-    /// The word used in metrics.
+    /// The label value in metrics.
     pub fn code(&self) -> &'static str {
         match self {
             Self::Unknown(_) => "unknown-id",
@@ -151,26 +142,25 @@ impl Refusal {
     }
 }
 
-/// The GPUs that a container was given.
 #[derive(Clone, Debug, Default)]
 pub struct Given<'a> {
     hosts: Vec<&'a HostDevice>,
-    /// GPUs of the record that this node does not have: they are named, and have no files.
+    /// GPUs of the record that this node does not have: they are named, but have no files.
     absent: Vec<&'a str>,
-    /// Percent of compute and bytes of memory, where a record says so.
+    /// Percent of compute and bytes of memory, where a record tells them.
     amounts: Option<(u32, u64)>,
 }
 
 impl<'a> Given<'a> {
-    /// A single GPU, with no record of it.
+    /// A single GPU, without a record.
     pub fn one(host: &'a HostDevice) -> Self {
         Self { hosts: vec![host], ..Self::default() }
     }
 
-    /// What ids stand for.
+    /// The GPUs that the ids name.
     ///
     /// # Errors
-    /// [`Refusal`]; kubelet fails the pod.
+    /// [`Refusal`]; kubelet then fails the pod.
     pub fn by_ids(pool: &'a Pool, one_share: bool, ids: &[String]) -> Result<Self, Refusal> {
         let ids: BTreeSet<&String> = ids.iter().collect();
         if one_share && ids.len() > 1 {
@@ -190,7 +180,7 @@ impl<'a> Given<'a> {
         Ok(Self { hosts, ..Self::default() })
     }
 
-    /// What a record says.
+    /// The GPUs and amounts of a record.
     pub fn by_record(grant: &'a ContainerGrant, cards: &'a Cards) -> Self {
         let (there, absent): (Vec<_>, Vec<_>) = grant
             .gpus
@@ -216,30 +206,30 @@ impl<'a> Given<'a> {
 }
 
 impl HandOver {
-    /// Calls GPUs by UUID.
+    /// Names GPUs by UUID.
     pub fn new(items: impl IntoIterator<Item = Item>) -> Self {
         Self { names: Names::Uuids, items: items.into_iter().collect() }
     }
 
-    /// And this, last.
+    /// Adds this item as the last.
     #[must_use]
     pub fn with(mut self, item: Item) -> Self {
         self.items.push(item);
         self
     }
 
-    /// Where GPUs are named in CDI files.
+    /// The CDI names, where GPUs have some.
     pub fn cdi(&self) -> Option<&Cdi> {
         self.items.iter().find_map(|item| if let Item::Cdi(cdi) = item { Some(cdi) } else { None })
     }
 
-    /// For where CDI names mean nothing.
+    /// For nodes where CDI names do not resolve.
     #[must_use]
     pub fn without_cdi(&self) -> Self {
         self.without(|item| matches!(item, Item::Cdi(_)))
     }
 
-    /// What the CDI file of a GPU says, whichever offer names it.
+    /// What goes into a GPU's CDI file, whichever offer names it.
     #[must_use]
     pub fn described(&self) -> Self {
         self.without(|item| matches!(item, Item::Cdi(_) | Item::Files(Files::Monitoring, _)))
@@ -250,7 +240,7 @@ impl HandOver {
         Self { items, ..self.clone() }
     }
 
-    /// What the container of these GPUs gets.
+    /// What the container with these GPUs gets.
     pub fn edits(&self, given: &Given<'_>) -> ContainerEdits {
         let mut edits = ContainerEdits::default();
         for item in &self.items {
@@ -289,7 +279,7 @@ impl HandOver {
 }
 
 impl ContainerEdits {
-    /// And what another adds.
+    /// Adds another's edits.
     #[must_use]
     pub fn and(mut self, other: Self) -> Self {
         self.envs.extend(other.envs);

@@ -1,4 +1,5 @@
-//! Which ids kubelet is advised to take. Pure, and never fails: where a wish cannot be met, what is there is named.
+//! Which ids kubelet is advised to take. Pure, and never fails: where a request cannot be met, the available ids
+//! are returned.
 
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 
@@ -7,27 +8,25 @@ use kerf::device::Link;
 use crate::device::backend::HostDevice;
 use crate::offer::units::Pool;
 
-/// How ids are chosen.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Order {
-    /// One of each card in the order given, then the rest (Intel's `none`).
+    /// One of each GPU in the order given, then the rest (Intel's `none`).
     EachFirst,
-    /// Again and again of the card with the most free ids (Intel's `balanced`).
+    /// Repeatedly of the GPU with the most free ids (Intel's `balanced`).
     Balanced,
-    /// The first ids in order of their text (Intel's `packed`).
+    /// The first ids in the order of their text (Intel's `packed`).
     Sorted,
-    /// Again and again of the card that is used least (NVIDIA's `distributed`).
+    /// Repeatedly of the GPU that is used least (NVIDIA's `distributed`).
     Distributed,
-    /// Again and again of the card that is used most (NVIDIA's `packed`).
+    /// Repeatedly of the GPU that is used most (NVIDIA's `packed`).
     Packed,
-    /// The best-connected set, of the cards whose partitions are most taken (AMD's).
+    /// The best-connected set, of the GPUs whose partitions are most taken (AMD's).
     Connected,
-    /// Of the card with the fewest free ids that suffice; if none has enough, of the fullest first (`vcuda`).
+    /// Of the GPU with the fewest free ids that suffice; if none has enough, of the fullest first (`vcuda`).
     Tightest,
 }
 
-/// Chooses `size` of `available`; those of `must` first. Fewer where there are fewer, and nothing that is not
-/// available.
+/// Chooses `size` of `available`; those of `must` first. Fewer where fewer are available.
 pub fn choose(order: Order, pool: &Pool, available: &[String], must: &[String], size: usize) -> Vec<String> {
     let mut seen = HashSet::new();
     let free: Vec<&String> = available.iter().filter(|id| pool.get(id).is_some() && seen.insert(*id)).collect();
@@ -56,11 +55,11 @@ struct Choice<'a> {
     size: usize,
 }
 
-/// A card while ids are being picked.
+/// A GPU while ids are being picked.
 #[derive(Clone, Copy, Debug, Default)]
 struct Card {
     free: usize,
-    /// Ids that somebody has, those just picked included.
+    /// Ids that are taken, those just picked included.
     used: usize,
     picked: usize,
 }
@@ -70,7 +69,7 @@ impl<'a> Choice<'a> {
         self.pool.get(id)?.host()
     }
 
-    /// Orders ids of one card, and cards.
+    /// Orders ids of one GPU, and GPUs.
     fn rank(&self, id: &str) -> (u32, u32) {
         let unit = self.pool.get(id);
         let index = unit.and_then(|unit| unit.host()).map_or(u32::MAX, |host| host.device.index);
@@ -98,7 +97,7 @@ impl<'a> Choice<'a> {
         self.must.iter().copied().chain(rest).take(self.size).collect()
     }
 
-    /// Picks again and again the first id of the card with the highest score; ties go to the first card.
+    /// Repeatedly picks the first id of the GPU with the highest score; ties go to the first GPU.
     fn greedy<S: Ord>(&self, score: impl Fn(&Card) -> S) -> Vec<&'a String> {
         let mut cards: BTreeMap<(u32, &'a str), Card> = BTreeMap::new();
         for (id, _) in self.pool.units() {
@@ -136,7 +135,7 @@ impl<'a> Choice<'a> {
         chosen
     }
 
-    /// As few cards as can be, and of those that suffice the one that is left with the least.
+    /// As few GPUs as possible, and of the sets that suffice the one that leaves the fewest ids.
     fn tightest(&self) -> Vec<&'a String> {
         let missing = self.size.saturating_sub(self.must.len());
         let mut cards: BTreeMap<&str, Vec<&'a String>> = BTreeMap::new();
@@ -154,8 +153,8 @@ impl<'a> Choice<'a> {
         self.must.iter().copied().chain(cards.into_iter().flatten()).take(self.size).collect()
     }
 
-    /// Of all ways to take some cards' free partitions entirely and a part of at most one more, the one whose pairs
-    /// are connected best; then the one that leaves the fewest partitions of that last card; then the first.
+    /// Of all ways to take some GPUs' free partitions entirely and a part of at most one more, the one whose pairs
+    /// are connected best; then the one that leaves the fewest partitions of that last GPU; then the first.
     fn connected(&self) -> Vec<&'a String> {
         let size = self.size.min(self.free.len());
         let mut groups: BTreeMap<&str, Vec<&'a String>> = BTreeMap::new();
@@ -203,7 +202,7 @@ impl<'a> Choice<'a> {
         best.map_or_else(|| self.nearest(size), |(_, set)| set)
     }
 
-    /// Adds to what must be whatever is connected best to it, one by one.
+    /// Adds to `must` the ids that are connected best to it, one by one.
     fn nearest(&self, size: usize) -> Vec<&'a String> {
         let mut chosen = self.must.clone();
         let mut rest = self.rest.clone();
@@ -229,11 +228,11 @@ impl<'a> Choice<'a> {
     }
 }
 
-/// Beyond so many cards not every set of them is looked at.
+/// With more GPUs than this, not every set of them is tried.
 const MAX_GROUPS: usize = 12;
 
-/// How far two devices are from each other, in the numbers of AMD's plugin: 10 on one card, else 20; and 10 over xGMI,
-/// 40 over PCIe, else 50; and 10 on one NUMA node, else 20.
+/// How far two devices are from each other, in the numbers of AMD's plugin: 10 on one GPU, else 20; plus 10 over
+/// xGMI, 40 over PCIe, else 50; plus 10 on one NUMA node, else 20.
 pub fn pair_weight(a: &HostDevice, b: &HostDevice) -> u64 {
     let card = if a.origin.card == b.origin.card { 10 } else { 20 };
     let link = if a.device.id == b.device.id { Some(Link::NvLink(1)) } else { link(a, b) };

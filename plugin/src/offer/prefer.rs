@@ -1,4 +1,5 @@
-//! Which ids kubelet is advised to take for a container whose GPUs are on a placement record. Pure, and never fails.
+//! Which ids kubelet is advised to take for a container whose GPUs are on a placement record. Pure, and never
+//! fails.
 
 use std::collections::{BTreeMap, HashSet};
 
@@ -6,10 +7,10 @@ use crate::device::preferred::PreferredDevices;
 use crate::offer::order::{self, Order};
 use crate::offer::units::Pool;
 
-/// Chooses `size` of `available`, those of `must` first; fewer only where there are fewer.
+/// Chooses `size` of `available`, those of `must` first; fewer only where fewer are available.
 ///
-/// Ids of the preferred GPUs, as many of each as were recorded; the rest in the offer's order, on closed GPUs last. `gpu`: what
-/// records call the GPU of an id.
+/// Takes ids of the preferred GPUs, as many of each as were recorded; the rest in the offer's order, those on
+/// closed GPUs last. `gpu`: the name of an id's GPU on records.
 pub fn choose<'a>(
     order: Order,
     pool: &Pool,
@@ -66,13 +67,13 @@ mod tests {
     const CARDS: u32 = 3;
     const SHARES: u32 = 4;
 
-    /// Three cards of four shares, whose ids are not spelled as records spell them.
+    /// Three GPUs of four shares, whose ids are not spelled as records spell them.
     struct Node {
         pool: Pool,
         order: Order,
     }
 
-    /// What records call the card of an id.
+    /// The name of an id's GPU on records.
     fn gpu(id: &str) -> Option<&str> {
         let (name, _) = id.split_once("-_-")?;
         ["GPU-0", "GPU-1", "GPU-2"].into_iter().find(|card| name.ends_with(&card[4..]))
@@ -119,17 +120,17 @@ mod tests {
         let all: Vec<String> = node.pool.ids().collect();
         let chosen = node.choose(&wish(&[(2, 2), (1, 1)], &[]), &all, &[], 3);
         assert_eq!(node.cards(&chosen), BTreeMap::from([("GPU-1", 1), ("GPU-2", 2)]));
-        // what must be is counted as part of it
+        // ids of `must` count as part of the preferred ones
         let must = ["nvidia2-_-4".to_owned()];
         let chosen = node.choose(&wish(&[(2, 2)], &[]), &all, &must, 2);
         assert!(chosen.contains(&must[0]));
         assert_eq!(node.cards(&chosen), BTreeMap::from([("GPU-2", 2)]));
-        // without a record the profile's order, on cards that are open to it
+        // without a record: the profile's order, on GPUs that are open to it
         let chosen = node.choose(&wish(&[], &[0]), &all, &[], 2);
         assert_eq!(node.cards(&chosen), BTreeMap::from([("GPU-1", 1), ("GPU-2", 1)]));
         let chosen = node.choose(&wish(&[], &[0]), &all, &[], 9);
         assert_eq!(node.cards(&chosen), BTreeMap::from([("GPU-0", 1), ("GPU-1", 4), ("GPU-2", 4)]));
-        // fewer are left of the recorded card than were recorded
+        // fewer ids are left of the recorded GPU than were recorded
         let left: Vec<String> =
             all.iter().filter(|id| !id.starts_with("nvidia2-_-") || id.ends_with('1')).cloned().collect();
         let chosen = node.choose(&wish(&[(2, 2)], &[]), &left, &[], 2);
@@ -154,7 +155,7 @@ mod tests {
             prop_assert_eq!(chosen.iter().collect::<BTreeSet<_>>().len(), chosen.len());
             prop_assert!(chosen.iter().all(|id| available.contains(id)));
             prop_assert!(must.iter().all(|id| chosen.contains(id)));
-            // of a wish that asks for no more than there is to choose, all that is there is chosen
+            // where no more are preferred than are available, all preferred ones are chosen
             let wished: BTreeMap<&str, u32> = wish.cards.iter().map(|(card, count)| (card.as_str(), count.unwrap())).collect();
             if musts == 0 && wished.values().sum::<u32>() as usize <= size {
                 let (there, got) = (node.cards(&available), node.cards(&chosen));

@@ -10,16 +10,15 @@ use crate::offer::hand_over::HandOver;
 use crate::offer::order::Order;
 use crate::offer::units::{Pool, Units};
 
-/// One extended resource. What differs between two of them is here, and nowhere else.
+/// All that differs between two extended resources is here.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Offer {
     /// The full name: `inspur.com/vcuda-core`, `amd.com/gpu`.
     pub resource: String,
-    /// The word used in metrics and logs.
+    /// The name in metrics and logs.
     pub label: String,
-    /// Tells its sockets from those of other offers: at most 15 letters, since paths of sockets are short.
+    /// Part of its sockets' names, different for each offer: at most 15 letters, since paths of sockets are short.
     pub socket: String,
-    /// How its ids are spelled.
     pub ids: IdStyle,
     /// What its ids count.
     pub units: Units,
@@ -27,31 +26,32 @@ pub struct Offer {
     pub order: Order,
     /// What a container gets.
     pub hand_over: HandOver,
-    /// What says which GPUs a container has.
     pub named_by: NamedBy,
-    /// Whether a container may have one id and no more.
+    /// Whether a container may have at most one id.
     pub one_share: bool,
-    /// Whether kubelet is told the NUMA nodes of ids. It aligns them then, so an id has to name the container's GPU.
+    /// Whether kubelet is told the NUMA nodes of ids. It then aligns them, so an id has to name the container's
+    /// GPU.
     pub numa: bool,
     /// Whether its containers are held to their shares.
     pub limits: bool,
-    /// Whether kubelet says when a container starts (`pre_start_required`).
+    /// Whether kubelet calls before a container starts (`pre_start_required`).
     pub pre_start: bool,
 }
 
-/// What says which GPUs a container has.
+/// What decides which GPUs a container has.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum NamedBy {
     /// The ids that kubelet chose.
     Ids,
-    /// These ids, too; kubelet is steered to the GPUs on the placement record, and the record follows what it chose.
+    /// Also the ids that kubelet chose; but kubelet is steered to the GPUs on the placement record, and the record
+    /// follows its choice.
     IdsAsPlaced(Resource),
-    /// The placement record. kubelet's ids are an amount, and tell whose call it is.
+    /// The placement record. kubelet's ids are only an amount, by which a call is matched to a container.
     Record(Resource),
 }
 
 impl NamedBy {
-    /// What kubelet's ids are on placement records, where the extender places the pods.
+    /// The resource on placement records, where the extender places the pods.
     pub fn placed(&self) -> Option<&Resource> {
         match self {
             Self::Ids => None,
@@ -72,8 +72,8 @@ impl Offer {
         self.units == Units::All
     }
 
-    /// Whether kubelet is told its list anew to have it write its checkpoint. Of the two offers of `vcuda` one suffices for
-    /// all of kubelet's books: the one with fewer ids.
+    /// Whether kubelet is sent this list again to make it write its checkpoint. Of the two offers of `vcuda` one
+    /// suffices, since the checkpoint holds all resources: the one with fewer ids.
     pub fn repeats(&self) -> bool {
         matches!(self.named_by, NamedBy::IdsAsPlaced(_) | NamedBy::Record(Resource::Core))
     }
@@ -82,7 +82,7 @@ impl Offer {
 /// An offer on the GPUs that are here.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Offered {
-    /// The same whatever GPUs there are.
+    /// Does not depend on the GPUs.
     pub offer: Offer,
     /// Its ids on them.
     pub pool: Pool,
@@ -98,7 +98,7 @@ pub struct Offers {
 }
 
 impl Offers {
-    /// One offer of every GPU; it is there without a GPU as well.
+    /// One offer of every GPU; it exists without a GPU too.
     pub fn of_all(offer: &Offer, cards: &Cards) -> Self {
         let offered = offer.clone().on(cards.hosts().cloned().map(Arc::new).collect());
         let resources = BTreeMap::from([(offer.resource.clone(), Arc::new(offered))]);

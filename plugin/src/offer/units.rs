@@ -1,4 +1,4 @@
-//! The ids of an offer on the node's GPUs. They are counted, not kept: a node may have thousands.
+//! The ids of an offer on the node's GPUs. They are computed, not stored: a node may have thousands.
 
 use std::collections::BTreeMap;
 use std::slice;
@@ -12,14 +12,14 @@ use crate::device::ids::IdStyle;
 /// The id of a resource that shows all GPUs.
 pub const ALL: &str = "all";
 
-/// What is counted by the ids of an offer.
+/// What the ids of an offer count.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Units {
     /// Percents of a GPU's compute.
     Percents,
-    /// Whole 256 MiB of a GPU's memory.
+    /// Units of 256 MiB of a GPU's memory; a remainder does not count.
     Memory,
-    /// So many shares of each GPU.
+    /// The number of shares of each GPU.
     Shares(u32),
     /// All GPUs at once, by a single id.
     All,
@@ -38,17 +38,16 @@ impl Units {
     }
 }
 
-/// What one id stands for.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Unit<'a> {
-    /// The GPU; of [`Units::All`] each one.
+    /// The GPU; for [`Units::All`] all of them.
     pub hosts: &'a [Arc<HostDevice>],
-    /// Which share of it, from zero.
+    /// The index of the share, from zero.
     pub share: u32,
 }
 
 impl<'a> Unit<'a> {
-    /// The GPU that decides where the id belongs.
+    /// The GPU that decides the id's NUMA node.
     pub fn host(&self) -> Option<&'a HostDevice> {
         self.hosts.first().map(AsRef::as_ref)
     }
@@ -64,35 +63,31 @@ impl<'a> Unit<'a> {
     }
 }
 
-/// The ids of one offer.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Pool {
     ids: IdStyle,
     units: Units,
     hosts: Vec<Arc<HostDevice>>,
-    /// Where in `hosts` what an id begins with is.
+    /// Indices into `hosts`, by the first part of the id.
     places: BTreeMap<String, usize>,
 }
 
 impl Pool {
-    /// Ids of this style, so many of each GPU as `units` says.
+    /// Ids of this style, as many of each GPU as `units` says.
     pub fn new(ids: IdStyle, units: Units, hosts: Vec<Arc<HostDevice>>) -> Self {
         let base = |host: &HostDevice| ids.base(host.device.id.as_str(), &host.origin.name).to_owned();
         let places = hosts.iter().enumerate().map(|(at, host)| (base(host), at)).collect();
         Self { ids, units, hosts, places }
     }
 
-    /// The GPUs whose ids these are.
     pub fn hosts(&self) -> impl Iterator<Item = &HostDevice> {
         self.hosts.iter().map(AsRef::as_ref)
     }
 
-    /// How many ids there are.
     pub fn len(&self) -> usize {
         self.units().count()
     }
 
-    /// Whether there is none.
     pub fn is_empty(&self) -> bool {
         self.units().next().is_none()
     }

@@ -1,8 +1,9 @@
 //! kerf's own two resources, whose GPUs the placement record names.
 //!
-//! Everything is in the answer of `vcuda-core`; that of `vcuda-memory` is empty, since kubelet merges the two in
-//! any order. kubelet is not told where GPUs are: it would align ids, and an id names the GPU that its container was meant
-//! to have, not the one on the pod's record, so pods could be rejected for ever for want of ids of the right NUMA node.
+//! Everything is in the answer for `vcuda-core`; that for `vcuda-memory` is empty, since kubelet merges the two in
+//! any order. kubelet is not told the GPUs' NUMA nodes: it would align ids by them, and an id names the GPU that
+//! its container was meant to have, not the one on the pod's record. So pods could be rejected for ever for lack of
+//! ids of the right NUMA node.
 
 use std::collections::BTreeSet;
 use std::path::PathBuf;
@@ -16,12 +17,11 @@ use crate::offer::order::Order;
 use crate::offer::units::Units;
 use crate::offer::{NamedBy, Offer};
 
-/// How GPUs are handed to containers on this node.
 #[derive(Clone, Debug, Default)]
 pub struct Options {
     /// GPUs are named to the container runtime as `<kind>=<uuid>` (CDI) instead of by device files.
     pub cdi_kind: Option<String>,
-    /// Device files that every container gets beside those of its GPUs.
+    /// Device files that every container gets besides those of its GPUs.
     pub extra_devices: Vec<PathBuf>,
     /// Vendors whose container runtime reads `NVIDIA_VISIBLE_DEVICES`.
     pub visible_by_env: BTreeSet<Vendor>,
@@ -88,7 +88,7 @@ mod tests {
         Options { visible_by_env: BTreeSet::from([Vendor::Simulated]), ..Options::default() }
     }
 
-    /// What the container of a grant gets.
+    /// What the container with this grant gets.
     fn edits(offers: &[Offer; 2], grant: &ContainerGrant) -> ContainerEdits {
         assert_eq!(offers[1].hand_over.edits(&Given::by_record(grant, &cards())), ContainerEdits::default());
         offers[0].hand_over.edits(&Given::by_record(grant, &cards()))

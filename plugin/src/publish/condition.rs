@@ -1,14 +1,15 @@
-//! What is said of the cards' health: a condition of the Node that names the cards that are ill, and an event when that
+//! How GPU health is published: a condition of the Node that names the unhealthy GPUs, and an event when that
 //! changes.
 //!
 //! ```text
-//!   cards --> [Verdict] (pure) --differs from what was told--> events, then the condition
+//!   GPUs  --> [Verdict] (pure) --differs from the last one---> events, then the condition
 //!                                                                 ^ again every few minutes, as a sign of life
 //! ```
 //!
-//! What the Node shows when the plugin starts is what was told in an earlier life, so a restart tells nothing twice.
-//! Events go first: one may be written twice where the plugin ends between both, and none is lost. A write without an
-//! answer is tried again under the same name, and changes closer together than a period are told as one.
+//! The condition that the Node shows when the plugin starts is what a previous run published, so a restart repeats
+//! no event. Events are written first: one may be written twice where the plugin ends between both, and none is
+//! lost. A write without an answer is tried again under the same name, and changes closer together than a period
+//! are published as one.
 
 use std::collections::BTreeMap;
 
@@ -18,22 +19,22 @@ use crate::api::event::{NodeEvent, OTHER_DOMAIN};
 use crate::device::backend::HostDevice;
 use crate::device::cards::Cards;
 
-/// So many cards are named; the rest is counted.
+/// At most so many GPUs are named; the rest is counted.
 const NAMED: usize = 8;
 
-/// How the cards of one backend are.
+/// The health of one backend's GPUs.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Verdict {
-    /// All cards and parts of cards.
+    /// How many GPUs and partitions there are.
     all: usize,
-    /// Those that are ill, with what people call them.
+    /// The unhealthy ones, with their names for people.
     ill: BTreeMap<DeviceId, String>,
-    /// Why none is given to anybody, whatever the driver says of them.
+    /// Why no GPU is given to pods, whatever the driver says of their health.
     withheld: Option<String>,
 }
 
 impl Verdict {
-    /// `None` before the first card was found: there is nothing to judge.
+    /// `None` before the first GPU was found: there is nothing to judge.
     pub fn of(cards: &Cards) -> Option<Self> {
         let ill = cards.hosts().filter(|host| !host.device.usable());
         let ill = ill.map(|host| (host.device.id.clone(), name(host))).collect();
@@ -41,8 +42,8 @@ impl Verdict {
         (all > 0).then_some(Self { all, ill, withheld: None })
     }
 
-    /// Where pods of another resource domain hold cards, by these words, none is given to anybody. How the cards are does
-    /// not show then.
+    /// While pods of another resource domain hold GPUs, with this text as the reason, no GPU is given to pods. The
+    /// GPUs' health is not shown then.
     #[must_use]
     pub fn withheld(self, why: Option<String>) -> Self {
         match why {
@@ -51,7 +52,7 @@ impl Verdict {
         }
     }
 
-    /// Whether none is ill, and none withheld.
+    /// Whether no GPU is unhealthy, and none withheld.
     pub fn healthy(&self) -> bool {
         self.ill.is_empty() && self.withheld.is_none()
     }
@@ -76,7 +77,7 @@ impl Verdict {
         }
     }
 
-    /// What is to be told to get here from `before`: who fell ill, and who recovered.
+    /// The events for the change from `before`: GPUs that became unhealthy, and GPUs that recovered.
     pub fn since(&self, before: &Self) -> Vec<NodeEvent> {
         let other = |one: &Self, other: &Self| {
             let new: Vec<&String> =
@@ -96,7 +97,7 @@ impl Verdict {
         fell.into_iter().chain(rose).collect()
     }
 
-    /// What is to be told at the start, where the Node shows this condition (status and message) of an earlier life.
+    /// The events at the start, where the Node shows this condition (status and message) of a previous run.
     pub fn at_start(&self, shown: Option<(&str, &str)>) -> Vec<NodeEvent> {
         match shown {
             Some((_, message)) if message == self.message() => Vec::new(),
@@ -125,8 +126,8 @@ fn names<'a>(mut all: impl ExactSizeIterator<Item = &'a String>) -> String {
     named.join(", ") + &more
 }
 
-/// The type of the condition for the cards of `vcuda` or of a profile. Each has cards of its own, and two plugins on one
-/// node must not write the same condition.
+/// The type of the condition for the GPUs of `vcuda` or of a profile. Each has GPUs of its own, and two plugins on
+/// one node must not write the same condition.
 pub fn condition_type(offer: &str) -> String {
     let word: String = match offer {
         "vcuda" => String::new(),
@@ -219,7 +220,7 @@ mod tests {
     }
 
     proptest! {
-        /// Who adds up the events knows who is ill.
+        /// The sum of all events tells which GPUs are unhealthy.
         #[test]
         fn events_add_up(states in proptest::collection::vec(proptest::collection::vec(any::<bool>(), 3), 1..8)) {
             let mut before = verdict(&[false; 3]);

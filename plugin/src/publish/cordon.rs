@@ -1,5 +1,5 @@
-//! Says what the Node's `gpu-cordon` does: which cards it takes out of service, and what in it names no card. Only the
-//! extender obeys it; but whoever writes it looks here for what became of it.
+//! Events about the Node's `gpu-cordon`: which GPUs it takes out of service, and which names in it are unknown.
+//! Only the extender obeys it, but an administrator who writes it finds the result here.
 
 use std::collections::BTreeSet;
 use std::hash::{DefaultHasher, Hash, Hasher};
@@ -21,17 +21,17 @@ use crate::base::level_triggered::{self, Next, Publisher};
 use crate::roster::Roster;
 use crate::state::State;
 
-/// Events that the API server did not take are tried again, so many of them.
+/// At most so many events wait to be written again after the API server did not take them.
 const PENDING: usize = 16;
-/// So much of a value is repeated.
+/// At most so much of a value is repeated in an event.
 const SHOWN: usize = 64;
-/// So many names that are no card's are repeated.
+/// At most so many unknown names are repeated in an event.
 const NAMED: usize = 8;
 
-/// The annotation that was answered last.
+/// The annotation for which events were last written.
 #[derive(Debug, Default)]
 struct Answered {
-    /// Whether anything was looked at.
+    /// Whether the annotation was read at least once.
     begun: bool,
     names: Option<String>,
     cards: BTreeSet<DeviceId>,
@@ -39,7 +39,7 @@ struct Answered {
 }
 
 impl Answered {
-    /// What is to be told now that the annotation of a node with these cards is `names`.
+    /// The events now that the annotation of a node with these GPUs is `names`.
     fn to(&mut self, names: Option<String>, inventory: &Inventory) -> Vec<NodeEvent> {
         let cordon = names.as_deref().map(|names| inventory.named(names)).unwrap_or_default();
         let cards = |ids: &BTreeSet<DeviceId>, others: &BTreeSet<DeviceId>| -> Option<String> {
@@ -115,7 +115,7 @@ impl Publisher for CordonEvents {
     async fn publish(&mut self) -> Result<Next, ClusterError> {
         let roster = self.roster.borrow_and_update().clone();
         let shown = self.node.borrow_and_update().clone();
-        // before both are known nothing can be said
+        // an event needs both the annotation and the GPUs
         if let Some(shown) = shown.filter(|_| roster.settled && roster.hosts().next().is_some()) {
             self.answer(shown.cordon, &roster.inventory());
         }
@@ -151,7 +151,7 @@ impl CordonEvents {
             } else {
                 tracing::info!(reason, "{message}");
             }
-            // what an earlier life may have told has the same name: it is not told again
+            // an event that a previous run may have written has the same name, so it is not written twice
             let mut name = DefaultHasher::new();
             let time = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_nanos();
             (message, (!first).then_some((time, at))).hash(&mut name);

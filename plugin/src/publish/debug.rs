@@ -1,4 +1,4 @@
-//! `/debug/state`: everything the plugin believes, as JSON.
+//! `/debug/state`: everything the plugin holds to be true, as JSON.
 
 use kerf::plan::{DeviceRef, Grant};
 use kerf::units::Share;
@@ -9,7 +9,6 @@ use crate::allocation::{Decision, Key, RunnerUp};
 use crate::state::State;
 use crate::state::decisions::{Decided, Outcome};
 
-/// The state now.
 pub fn state(state: &State) -> Value {
     let cards = state.roster();
     let (pods, call, allocated) = state.allocations(|allocations| {
@@ -42,7 +41,7 @@ fn call(view: &CallView) -> Value {
     })
 }
 
-/// One of the last decisions. Of pods that are gone only the uid is known.
+/// Of pods that are gone only the uid is known.
 fn decision(decided: &Decided, pods: &[PodView]) -> Value {
     let container = |key: &Key| {
         let pod = pods.iter().find(|view| view.pod.uid == key.pod).map(|view| &view.pod.reference);

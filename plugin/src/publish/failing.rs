@@ -1,8 +1,8 @@
-//! A condition of the Node that says whether containers fail here for reasons of the node's own: limits that cannot be
-//! written, shares that are not enforced as was announced, cards that are not there. The extender tries such a node last,
-//! so that replacements of the pods that failed do not follow them.
+//! A condition of the Node for containers that fail here for reasons of the node's own: limits that cannot be
+//! written, shares that are not enforced as announced, missing GPUs. The extender tries such a node last, so that
+//! replacements of the failed pods do not follow them.
 //!
-//! It is written when the first one fails, and taken back when none has failed for a while. A node where nothing failed
+//! It is set when the first container fails, and cleared when none has failed for a while. A node where none failed
 //! has no such condition.
 
 use std::sync::Arc;
@@ -20,9 +20,9 @@ use crate::base::level_triggered::{self, Next, Publisher};
 use crate::state::State;
 use crate::state::sample::Failed;
 
-/// After so long without another one, a failure is over.
+/// A failure is over after so long without another one.
 pub const MEMORY: Duration = Duration::from_secs(60);
-/// So much of a reason is told.
+/// At most so much of a reason is published.
 const SHOWN: usize = 512;
 
 /// Keeps the condition current until `token` is cancelled. A failure is over `memory` after the last one.
@@ -43,7 +43,7 @@ struct FailureCondition {
     failures: watch::Receiver<Option<Arc<Failed>>>,
     memory: Duration,
     counters: Counters,
-    /// Whether the Node says that containers fail; `None`: it was not read.
+    /// Whether the Node shows that containers fail; `None`: not read yet.
     shown: Option<bool>,
 }
 
@@ -77,7 +77,7 @@ impl FailureCondition {
     async fn write(&mut self, last: Option<&Failed>) -> Result<(), ClusterError> {
         let shown = match self.shown {
             Some(shown) => shown,
-            // what an earlier life wrote ends with it
+            // a failure that a previous run published is over
             None => self.cluster.condition(ALLOCATIONS_SUCCEED).await?.is_some_and(|c| c.status == "False"),
         };
         self.shown = Some(shown);

@@ -1,4 +1,4 @@
-//! Writes the condition and the events.
+//! Writes the Node's condition on GPU health, and its events.
 
 use std::time::Duration;
 
@@ -17,10 +17,11 @@ use crate::state::cards_watch::CardsWatch;
 
 /// The condition is written again this often, as a sign of life.
 const HEARTBEAT: Duration = Duration::from_secs(300);
-/// Events that the API server did not take are tried again, so many of them.
+/// At most so many events wait to be written again after the API server did not take them.
 const PENDING: usize = 16;
 
-/// Keeps the condition `kind` of the Node and tells its changes until `token` is cancelled, at most one every `period`.
+/// Keeps the condition `kind` of the Node, with events for its changes, until `token` is cancelled; at most one
+/// write every `period`.
 pub async fn follow(
     cluster: Cluster,
     kind: String,
@@ -45,7 +46,7 @@ pub async fn follow(
     level_triggered::follow(&mut health, &token).await;
 }
 
-/// One condition of the Node, and what the Node was told of it.
+/// One condition of the Node, and what was written of it.
 struct HealthCondition {
     cluster: Cluster,
     kind: String,
@@ -53,7 +54,7 @@ struct HealthCondition {
     cards: CardsWatch,
     counters: Counters,
     period: Duration,
-    /// Whether what the Node shows from an earlier life was read.
+    /// Whether the condition left by a previous run of the plugin was read.
     shown_is_read: bool,
     verdict: Option<Verdict>,
     condition: Option<Condition>,
@@ -86,14 +87,14 @@ impl Publisher for HealthCondition {
         if new {
             tracing::warn!(condition = self.kind, %error, "health not written to the Node; trying again");
         }
-        // who may not write is asked again now and then: rights come while the plugin runs
+        // refused writes are retried now and then: rights may be granted while the plugin runs
         let wait = if error.refused() { HEARTBEAT } else { backoff.failed() };
         Next { quiet: wait.min(self.period), most: Some(wait) }
     }
 }
 
 impl HealthCondition {
-    /// Says whether something was written.
+    /// Returns whether something was written.
     async fn tell(&mut self, verdict: Verdict) -> Result<bool, ClusterError> {
         if !self.shown_is_read {
             self.condition = self.cluster.condition(&self.kind).await?;
@@ -120,7 +121,7 @@ impl HealthCondition {
         events.map(|()| wrote)
     }
 
-    /// Takes the events of a verdict that is another than the last one.
+    /// Queues the events for a verdict that differs from the last one.
     fn note(&mut self, verdict: &Verdict, now: Timestamp) {
         let shown = self.condition.as_ref();
         let events = match &self.verdict {

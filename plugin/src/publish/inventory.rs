@@ -18,13 +18,14 @@ use crate::base::level_triggered::{self, Next, Publisher};
 use crate::roster::Roster;
 use crate::state::State;
 
-/// How often the Node is looked at while it cannot be watched, in case somebody removed the inventory.
+/// How often the Node is read while it cannot be watched, in case the inventory was removed.
 const REVIEW: Duration = Duration::from_secs(60);
-/// Whoever writes over the inventory again and again is not answered ever faster: after so long without it, at once.
+/// While another client keeps overwriting the inventory, it is written back with growing pauses. After this long
+/// without an overwrite, the next one is answered at once.
 const PEACE: Duration = Duration::from_secs(120);
 
-/// Keeps the annotation current: what `node` shows otherwise is written again. Nothing waits for it. `feed`: the watch
-/// of `node`.
+/// Keeps the annotation current: where `node` shows another one it is written again. Nothing waits for it. `feed`:
+/// the watch of `node`.
 pub async fn follow(
     cluster: Cluster,
     state: State,
@@ -53,13 +54,13 @@ struct InventoryAnnotation {
     node: watch::Receiver<Option<NodeAnnotations>>,
     feed: Feed,
     counters: Counters,
-    /// GPUs that the log says are left out.
+    /// GPUs already logged as left out.
     refusals: BTreeSet<String>,
-    /// What the Node was seen or made to show last.
+    /// What the Node was last seen to show, or was written.
     written: Option<String>,
     /// When this process wrote last.
     at: Option<Instant>,
-    /// Between writes of the same.
+    /// Pauses between writes of the same text.
     contention: Backoff,
 }
 
@@ -73,7 +74,7 @@ impl Publisher for InventoryAnnotation {
         }
         self.refusals.clone_from(&roster.refusals);
         let shown = self.node.borrow_and_update().clone();
-        // before the first discovery there is nothing to say, and an older inventory may still be right
+        // before the first discovery there is nothing to publish, and an older inventory may still be right
         if !roster.settled || roster.hosts().next().is_none() {
             return Ok(Next::within(REVIEW));
         }
@@ -98,8 +99,8 @@ impl Publisher for InventoryAnnotation {
 }
 
 impl InventoryAnnotation {
-    /// Writes `text` where the Node does not show it. `seen`: what it shows, where that is known. Says when to look
-    /// again, where that is before anything changes.
+    /// Writes `text` where the Node does not show it. `seen`: what it shows, where that is known. Returns when to
+    /// check again, where that is before anything changes.
     async fn write(
         &mut self,
         text: String,
@@ -121,13 +122,13 @@ impl InventoryAnnotation {
             self.contention.reset();
         }
         if again {
-            // the watch has not shown yet what was written, or somebody writes against us
+            // the watch has not shown the write yet, or another client overwrites it
             let due = self.contention.peek().saturating_sub(quiet);
             if !due.is_zero() {
                 return Ok(Some(due));
             }
             self.contention.failed();
-            // profiles whose pods are placed, and vcuda, belong into one process
+            // profiles whose pods are placed, and vcuda, belong in one process
             tracing::warn!(
                 removed = shown.is_none(),
                 "another client changed this Node's inventory; writing it again"

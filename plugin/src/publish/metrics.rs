@@ -1,6 +1,6 @@
-//! What Prometheus sees. Counters are kept as things happen
-//! ([`crate::base::counters`]); all else is computed from the state when scraped, so
-//! a series ends with its pod. A scrape asks no driver: it shows the last measurement.
+//! The metrics for Prometheus. Counters are kept as events happen ([`crate::base::counters`]); gauges are computed
+//! from the state when scraped, so a series ends with its pod. A scrape does not call the driver: it shows the last
+//! measurement.
 
 mod containers;
 mod gauge;
@@ -14,7 +14,7 @@ use prometheus::proto::MetricFamily;
 use crate::publish::metrics::gauge::Family;
 use crate::state::State;
 
-/// How old the watches' news is.
+/// The time since each watch's last news.
 pub const WATCH_AGE: &str = "kerf_plugin_watch_age_seconds";
 
 /// Computes gauges from the state when scraped.
@@ -62,7 +62,7 @@ impl Collector for Gauges {
     }
 }
 
-/// A counter that is kept elsewhere: contents of the simulated cards' file that could not be used.
+/// A counter that is kept elsewhere: how often the file of simulated GPUs could not be used.
 ///
 /// # Errors
 /// Where the name is not legal.

@@ -1,16 +1,17 @@
 //! kubelet's calls that are being answered.
 //!
-//! When kubelet is asked for its list it strikes pods that have ended off its books, and what it has chosen for the call
-//! that it makes at that moment is not in them yet: the ids look free afterwards, and are given again
-//! (`UpdateAllocatedDevices` and `devicesToAllocate` in kubelet's device manager). So it is not asked while it waits for an
-//! answer, unless the answer depends on it, and then before it has chosen wherever it says so in time.
+//! When kubelet is asked for its list it removes ended pods from its state. The ids that it has chosen for the call
+//! that it makes at that moment are not yet in that state: they look free afterwards, and are given again
+//! (`UpdateAllocatedDevices` and `devicesToAllocate` in kubelet's device manager). So kubelet is not asked while it
+//! waits for an answer, unless the answer depends on it, and then before it has chosen ids wherever an earlier call
+//! allows that.
 
 use std::time::Duration;
 
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep};
 
-/// kubelet has noted an answer so long after it was given. Its next call may have come by then.
+/// kubelet has noted an answer this long after it was given. Its next call may have come by then.
 const NOTED: Duration = Duration::from_millis(10);
 
 /// Counts the calls that are being answered. Clones count together.
@@ -30,12 +31,11 @@ impl Default for Calls {
     }
 }
 
-/// A call that is being answered, for as long as this lives.
+/// A call that is being answered, until this is dropped.
 #[derive(Debug)]
 pub struct Call(Calls);
 
 impl Calls {
-    /// A call begins.
     pub fn begin(&self) -> Call {
         self.0.send_modify(|open| open.calls += 1);
         Call(self.clone())

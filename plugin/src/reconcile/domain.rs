@@ -1,5 +1,6 @@
-//! Pods of another resource domain on this node: after a change of `--domain` what they hold is counted by nobody, so that
-//! no card is given to anybody until they have ended. The log, an event of the Node and readiness say so.
+//! Pods of another resource domain on this node: after a change of `--domain` the GPUs that they hold are not
+//! counted anywhere, so no GPU is given to any pod until they have ended. The log, an event of the Node and
+//! readiness report it.
 
 use k8s_openapi::jiff::Timestamp;
 
@@ -8,19 +9,19 @@ use crate::api::client::Cluster;
 use crate::api::event::{NodeEvent, OTHER_DOMAIN};
 use crate::state::State;
 
-/// What was told of them.
+/// What was logged and published about them.
 #[derive(Default)]
 pub(super) struct Domain {
     told: Option<OtherDomain>,
-    /// An event that was not written yet.
+    /// An event that is not written yet.
     pending: Option<(String, NodeEvent)>,
 }
 
 impl Domain {
-    /// Tells what is new. Whether there are none.
+    /// Reports changes. Returns whether there are no such pods.
     pub(super) async fn tell(&mut self, state: &State, cluster: &Cluster) -> bool {
         let now = state.allocations(|allocations| allocations.other_domain().cloned());
-        // one of many is named: another of them is no news
+        // one of several pods is named: another one of them is not a change
         let resource = |other_domain: &Option<OtherDomain>| {
             other_domain.as_ref().map(|other_domain| other_domain.resource.clone())
         };

@@ -1,5 +1,5 @@
-//! What was answered for each set of ids of core, on disk: written before kubelet has the answer, read by a later life.
-//! See [`AnsweredIds`].
+//! The answer for each set of ids of core, on disk: written before kubelet has the answer, read by the next run of
+//! the plugin. See [`AnsweredIds`].
 
 use std::fs;
 use std::io;
@@ -17,10 +17,10 @@ use crate::device::ids::Ids;
 use crate::state::State;
 
 const VERSION: u32 = 1;
-/// Longer than what all cards of a node can be given as.
+/// Longer than a file with all shares of a node's GPUs.
 const MAX_BYTES: u64 = 8 << 20;
 
-/// The file. Clones write in turn.
+/// Clones write in turn.
 #[derive(Clone, Debug)]
 pub struct Answers {
     path: PathBuf,
@@ -51,13 +51,13 @@ struct Card {
 }
 
 impl Answers {
-    /// The file in `state`.
+    /// The file is in the directory `state`.
     pub fn new(state: &Path) -> Self {
         Self { path: state.join("answers.json"), turn: Arc::default() }
     }
 
-    /// What an earlier life answered; nothing where there was none. What cannot be read is told, and then the records are
-    /// believed.
+    /// The answers of previous runs of the plugin; none without a file. A file that cannot be read is logged, and
+    /// the records are trusted instead.
     pub fn read(&self) -> Vec<AnsweredIds> {
         match self.parse() {
             Ok(answers) => answers,
@@ -90,10 +90,10 @@ impl Answers {
         Ok(wire.answers.into_iter().map(given).collect())
     }
 
-    /// Writes what `state` knows now.
+    /// Writes the present answers of `state`.
     ///
     /// # Errors
-    /// What the system says; what was answered last must not be told then.
+    /// The system's; the last answer must not be given then.
     pub fn write(&self, state: &State) -> io::Result<()> {
         let _turn = self.turn.lock();
         let card = |(device, share): &(DeviceRef, Share)| Card {
@@ -142,7 +142,7 @@ mod tests {
             fs::write(state_dir.join("answers.json"), bad).unwrap();
             assert!(answers.read().is_empty(), "{bad}");
         }
-        // to read what is no file may take for ever
+        // reading something other than a file may never end
         fs::remove_file(state_dir.join("answers.json")).unwrap();
         let made = std::process::Command::new("mkfifo").arg(state_dir.join("answers.json")).status();
         assert!(made.unwrap().success());

@@ -4,17 +4,17 @@ use std::collections::BTreeMap;
 
 use kerf::ids::{ContainerName, DeviceId, PodRef, PodUid};
 
-/// What a container should not do.
+/// What a container does beyond its limits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum BreachKind {
-    /// It uses more memory of the card than its share.
+    /// It uses more memory of the GPU than its share.
     Memory,
-    /// A process of it uses the card without the limiter.
+    /// One of its processes uses the GPU without the limiter.
     Unlimited,
 }
 
 impl BreachKind {
-    /// The word used in metrics.
+    /// The label value in metrics.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Memory => "memory",
@@ -22,7 +22,6 @@ impl BreachKind {
         }
     }
 
-    /// The reason of the event.
     pub fn reason(self) -> &'static str {
         match self {
             Self::Memory => "GPUMemoryAboveShare",
@@ -31,7 +30,7 @@ impl BreachKind {
     }
 }
 
-/// A container on a card, and what it should not do there.
+/// A container on a GPU, and how it breaks its limits there.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Subject {
     pub uid: PodUid,
@@ -41,17 +40,17 @@ pub struct Subject {
     pub index: u32,
 }
 
-/// One container on one card, as measured.
+/// One container on one GPU, as measured.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Observation {
     pub subject: Subject,
-    /// Its share of the card's memory, in bytes.
+    /// Its share of the GPU's memory, in bytes.
     pub share: u64,
     /// What its processes use, in bytes.
     pub used: u64,
-    /// Its processes on the card.
+    /// How many of its processes are on the GPU.
     pub processes: usize,
-    /// Those of them that the limiter does not know, where it should.
+    /// How many of them the limiter does not know, although it should.
     pub unlimited: usize,
 }
 

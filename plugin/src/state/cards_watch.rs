@@ -1,4 +1,4 @@
-//! Waiting for changes of GPUs, for whoever tells others of them.
+//! Waiting for changes of GPUs, for the parts that publish them.
 
 use std::sync::Arc;
 
@@ -14,7 +14,7 @@ pub struct CardsWatch {
 }
 
 impl CardsWatch {
-    /// Of these; what is there now counts as seen with the first [`CardsWatch::cards`].
+    /// Watches these sources; their present GPUs count as seen with the first [`CardsWatch::cards`].
     pub fn of<'a>(states: impl IntoIterator<Item = &'a State>) -> Self {
         Self { receivers: states.into_iter().map(State::watch_cards).collect() }
     }
@@ -24,7 +24,7 @@ impl CardsWatch {
         self.receivers.iter_mut().map(|receiver| receiver.borrow_and_update().clone()).collect()
     }
 
-    /// Waits for a change; for ever, where there is no source. `false`: there will be none any more.
+    /// Waits for a change; for ever where there is no source. `false`: there will be no more changes.
     pub async fn changed(&mut self) -> bool {
         if self.receivers.is_empty() {
             return std::future::pending().await;

@@ -1,4 +1,4 @@
-//! The last decisions about whose call an Allocate was, kept for `/debug/state`.
+//! The last decisions on which container an Allocate was for, kept for `/debug/state`.
 
 use std::collections::VecDeque;
 
@@ -10,16 +10,13 @@ use crate::device::ids::Resource;
 /// So many are kept.
 const KEPT: usize = 64;
 
-/// One of them.
 #[derive(Clone, Debug)]
 pub struct Decided {
     /// When the call was answered.
     pub at: Timestamp,
-    /// Of the call.
     pub resource: Resource,
     /// How many ids the call was for.
     pub units: u64,
-    /// For whom it was taken, or why it was not answered.
     pub outcome: Outcome,
 }
 

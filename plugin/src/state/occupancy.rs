@@ -1,4 +1,4 @@
-//! What each container does on each card: the last measurement, by container. Pure.
+//! What each container uses on each GPU: the last measurement, by container. Pure.
 
 use std::collections::BTreeMap;
 
@@ -7,21 +7,20 @@ use kerf::ids::{ContainerName, DeviceId, PodRef};
 use crate::allocation::view::PodView;
 use crate::state::sample::Sample;
 
-/// What all processes of one container do on one card.
+/// What all processes of one container together use on one GPU.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ContainerUsage {
-    /// Card memory in bytes.
+    /// GPU memory in bytes.
     pub memory: u64,
-    /// Compute, in percent of the card.
+    /// Compute, in percent of the GPU.
     pub utilization: u32,
-    /// The processes, in the host's PID namespace.
+    /// In the host's PID namespace.
     pub pids: Vec<u32>,
 }
 
-/// A container on a card.
+/// A container on a GPU.
 pub type ContainerOnGpu = (PodRef, ContainerName, DeviceId);
 
-/// What each container does on each card.
 pub fn used(pods: &[PodView], sample: &Sample) -> BTreeMap<ContainerOnGpu, ContainerUsage> {
     let mut names = BTreeMap::new();
     for pod in pods {

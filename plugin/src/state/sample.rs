@@ -14,8 +14,8 @@ pub struct Failed {
 
 #[derive(Clone, Debug, Default)]
 pub struct Sample {
-    /// What cards and processes did; empty where the driver does not answer.
+    /// Usage by GPU and process; empty where the driver does not answer.
     pub usage: Usage,
-    /// Where each process runs; in the order of `usage.processes`.
+    /// The container of each process, in the order of `usage.processes`.
     pub owners: Vec<Option<Owner>>,
 }

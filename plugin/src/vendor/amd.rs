@@ -14,7 +14,6 @@ use crate::vendor::amd::flags::{AmdArgs, AmdLabelArgs};
 use crate::vendor::amd::scan::{Amd, AmdOptions};
 use crate::vendor::support::{BackendKind, NodeLabels, Support, System};
 
-/// AMD in the table of vendors.
 pub const SUPPORT: Support = Support {
     backends: &[BackendKind {
         name: "amd",

@@ -21,7 +21,7 @@ pub enum ProfileName {
 }
 
 impl ProfileName {
-    /// The word used in flags, logs and metrics.
+    /// The name in flags, logs and metrics.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Vcuda => "vcuda",
@@ -30,8 +30,8 @@ impl ProfileName {
     }
 }
 
-/// `vcuda`, other systems for a vendor's GPUs, then the vendors' own by name. Labels are listed on the Node under these names
-/// in this order.
+/// `vcuda`, other systems for a vendor's GPUs, then the vendors' own by name. The Node's annotations list labels
+/// under these names in this order.
 static PROFILES: LazyLock<Vec<ProfileName>> = LazyLock::new(|| {
     let mut systems: Vec<(bool, &System)> = Vec::new();
     for support in ALL.iter().map(|vendor| support(*vendor)) {
@@ -61,7 +61,7 @@ impl std::fmt::Debug for ProfileName {
     }
 }
 
-/// Which driver to ask about GPUs.
+/// Which driver is asked for GPUs.
 #[derive(Clone, Copy)]
 pub enum BackendName {
     /// The first that has some.
@@ -83,10 +83,10 @@ impl BackendName {
         }
     }
 
-    /// What makes it.
+    /// Makes the backend.
     ///
     /// # Errors
-    /// A flag that it lacks.
+    /// A flag that it needs is missing.
     pub fn factory(self, options: &BackendOptions) -> Result<BackendFactory, FlagError> {
         match self {
             Self::Auto => {

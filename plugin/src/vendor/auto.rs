@@ -1,4 +1,4 @@
-//! The first driver that answers. Asked again until one does, then it stays.
+//! The first driver that has GPUs. All are tried until one has; then it is kept.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, OnceLock};
@@ -10,21 +10,21 @@ use parking_lot::Mutex;
 use crate::device::backend::{Backend, BackendError, BackendFactory, HostDevice, Usage};
 use crate::device::scan::Remark;
 
-/// Tries backends in order until one has cards.
+/// Tries backends in order until one has GPUs.
 pub struct Auto {
     candidates: Vec<Arc<dyn Backend>>,
     chosen: OnceLock<usize>,
-    /// What each said last, so that only news are logged.
+    /// The last answer of each, so that only changes are logged.
     verdicts: Mutex<Vec<String>>,
 }
 
-/// The first of these that has cards.
+/// The first of these that has GPUs.
 pub fn first_of(candidates: impl IntoIterator<Item = BackendFactory>) -> BackendFactory {
     BackendFactory::new(candidates.into_iter().collect(), Auto::new)
 }
 
 impl Auto {
-    /// Of those that these make, in this order.
+    /// Tries them in this order.
     pub fn new(candidates: Vec<BackendFactory>) -> Self {
         let candidates: Vec<_> = candidates.iter().map(BackendFactory::open).collect();
         let verdicts = Mutex::new(vec![String::new(); candidates.len()]);

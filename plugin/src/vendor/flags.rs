@@ -1,7 +1,7 @@
-//! What all systems whose contracts are served have in common on the command line. Their flags have their own names, so
-//! that their manifests run unchanged.
+//! What all systems whose contracts are served have in common on the command line. Their flags keep their own
+//! names, so that their manifests run unchanged.
 //!
-//! Those systems take flags with one dash; [`two_dashes`] makes two of it.
+//! Those systems take flags with one dash; [`two_dashes`] turns it into two.
 
 use clap::{ArgMatches, FromArgMatches, ValueEnum};
 use kerf::shares::PerCard;
@@ -10,7 +10,7 @@ use crate::device::roots::Roots;
 use crate::vendor::nvidia::nvml::NvidiaOptions;
 use crate::vendor::simulated::file::SimulatedOptions;
 
-/// How shares of several cards are given out.
+/// How shares of several GPUs are given out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum SharePolicy {
     /// From the GPU that is used least.
@@ -24,27 +24,27 @@ pub enum SharePolicy {
 pub struct Flags(ArgMatches);
 
 impl Flags {
-    /// Of a command line that was read by a command that knows all of them.
+    /// `matches`: of a command that has all vendors' flags.
     pub fn new(matches: ArgMatches) -> Self {
         Self(matches)
     }
 
-    /// A vendor's own.
+    /// The flags of one vendor.
     ///
     /// # Errors
-    /// Where they were not among those that the command knows.
+    /// Where the command does not have these flags.
     pub fn read<A: FromArgMatches>(&self) -> Result<A, FlagError> {
         A::from_arg_matches(&self.0).map_err(|error| FlagError::new(error.to_string()))
     }
 }
 
-/// Flags that do not go together, or have no legal value. The text names the flag.
+/// Flags that do not go together, or have an illegal value. The text names the flag.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{0}")]
 pub struct FlagError(String);
 
 impl FlagError {
-    /// `text` is what the user is told.
+    /// `text` is shown to the user.
     pub fn new(text: impl Into<String>) -> Self {
         Self(text.into())
     }
@@ -53,27 +53,25 @@ impl FlagError {
 /// What any backend may need to know; each takes its part.
 #[derive(Clone, Debug)]
 pub struct BackendOptions {
-    /// Where the host's files are seen.
+    /// Where the host's files are mounted.
     pub roots: Roots,
-    /// Of NVIDIA's library.
     pub nvidia: NvidiaOptions,
-    /// Of the file that describes simulated GPUs, where there is one.
+    /// `None` without a file that describes simulated GPUs.
     pub simulated: Option<SimulatedOptions>,
 }
 
-/// What all contracts are told.
+/// What all contracts need to know.
 #[derive(Clone, Debug)]
 pub struct Common {
     /// How shares of several GPUs are given out, where the system has no flag of its own for that.
     pub policy: SharePolicy,
     /// Whether the extender chooses the GPUs.
     pub placed: bool,
-    /// Of the drivers.
     pub backend: BackendOptions,
 }
 
 impl Common {
-    /// A number of shares of each GPU, given by `flag`.
+    /// The number of shares of each GPU, given by `flag`.
     ///
     /// # Errors
     /// Where the extender chooses GPUs and cannot count so many.
@@ -100,7 +98,8 @@ pub struct KlogArgs {
     pub stderrthreshold: Option<String>,
 }
 
-/// Arguments with `--` where Go programs take one dash: `-pulse=10`. What follows `--` alone is left as it is.
+/// Arguments with `--` where Go programs take one dash: `-pulse=10`. Arguments after a lone `--` are left as they
+/// are.
 pub fn two_dashes(args: impl IntoIterator<Item = std::ffi::OsString>) -> Vec<std::ffi::OsString> {
     let mut plain = false;
     let mut words = args.into_iter();

@@ -14,7 +14,6 @@ use crate::vendor::intel::flags::IntelArgs;
 use crate::vendor::intel::scan::{Intel, IntelOptions};
 use crate::vendor::support::{BackendKind, NodeLabels, Support, System};
 
-/// Intel in the table of vendors.
 pub const SUPPORT: Support = Support {
     backends: &[BackendKind {
         name: "intel",
@@ -34,7 +33,7 @@ pub const SUPPORT: Support = Support {
     labels: Some(NodeLabels {
         labeller: |_, _| Ok(crate::device::label::Labeller::new(labels::labels)),
         prefixes: &["gpu.intel.com/"],
-        // what NFD's rule writes for Intel's plugin; `nfd_labeled_nodes` selects nodes by it
+        // written by NFD's rule for Intel's plugin; `nfd_labeled_nodes` selects nodes by it
         gate: Some(("intel.feature.node.kubernetes.io/gpu", "true")),
     }),
     enforced_by: &[],

@@ -24,7 +24,6 @@ use crate::vendor::nvidia::flags::NvidiaArgs;
 use crate::vendor::nvidia::nvml::Nvidia;
 use crate::vendor::support::{BackendKind, NodeLabels, Support, System};
 
-/// NVIDIA in the table of vendors.
 pub const SUPPORT: Support = Support {
     backends: &[
         BackendKind {

@@ -1,7 +1,7 @@
-//! Programs of the vendors that know more about a GPU's health than its files: asked over a socket, each look anew.
+//! Programs of the vendors that know more about a GPU's health than its files: asked over a socket at each check.
 //!
-//! Only an explicit bad report makes a GPU unhealthy. A program that is not there, is slow or does not know the GPU says
-//! nothing.
+//! Only an explicit bad report makes a GPU unhealthy. A program that does not run, is slow or does not know the GPU
+//! changes nothing.
 
 use std::collections::BTreeSet;
 use std::future::Future;
@@ -14,7 +14,7 @@ use tonic::transport::Channel;
 use crate::base::socket::dial;
 use crate::device::backend::HostDevice;
 
-/// All questions of one look must be answered within this time.
+/// All questions of one check must be answered within this time.
 pub(super) const PATIENCE: Duration = Duration::from_secs(2);
 
 /// Makes those of `hosts` unhealthy whose ids are reported so.
@@ -24,14 +24,14 @@ pub(super) fn apply(hosts: &mut [HostDevice], unhealthy: &BTreeSet<String>) {
     }
 }
 
-/// Nothing where there is no answer in time. Blocks; not to be called from an async task.
+/// Empty where there is no answer in time. Blocks; not to be called from an async task.
 pub(super) fn blocking<T: Default>(question: impl Future<Output = Option<T>>) -> T {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let Ok(runtime) = runtime else { return T::default() };
     runtime.block_on(async { tokio::time::timeout(PATIENCE, question).await }).ok().flatten().unwrap_or_default()
 }
 
-/// The way to such a program, if it listens.
+/// A connection to such a program, if it listens.
 pub(super) async fn connect(socket: &Path) -> Option<Channel> {
     let connected = dial(socket).await;
     connected.inspect_err(|error| tracing::debug!(socket = %socket.display(), %error, "no health report")).ok()

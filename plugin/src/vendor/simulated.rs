@@ -9,7 +9,7 @@ use crate::vendor::flags::FlagError;
 use crate::vendor::simulated::file::Simulated;
 use crate::vendor::support::{BackendKind, Support};
 
-/// Simulated GPUs in the table of vendors. They are taken for NVIDIA's.
+/// Simulated GPUs count as NVIDIA's.
 pub const SUPPORT: Support = Support {
     backends: &[BackendKind {
         name: "simulated",

@@ -1,4 +1,5 @@
-//! An API server that refuses the plugin, hangs or is away: pods wait instead of failing, and all is well again by itself.
+//! An API server that refuses the plugin, hangs or is away: pods wait instead of failing, and the plugin recovers
+//! by itself.
 
 use std::time::{Duration, Instant};
 
@@ -6,14 +7,14 @@ use crate::stage::{CORE, MEMORY, SOON, Stage};
 use kerf_testkit::api::{Action, Fault, Injected, Watchers};
 
 impl Stage {
-    /// With this grace before the devices are withdrawn.
+    /// With this grace period before the devices are withdrawn.
     async fn withdrawing_after(grace: &str) -> Self {
         let mut stage = Self::new().await;
         stage.flags = vec![format!("--withdraw-after={grace}")];
         stage
     }
 
-    /// What happens to requests of the plugin, and not to kubelet's.
+    /// A fault for requests of the plugin, and not for kubelet's.
     fn against_plugin(&self, verb: &str, resource: &str, action: Action) -> Injected {
         self.server.inject(Fault::new(verb, resource, action).of(Watchers::Others))
     }
@@ -126,7 +127,7 @@ async fn rights_that_are_taken_while_the_watch_goes_on_stop_nobody() {
     stage.started("during", "main").await;
     write.wait_hits(1, SOON).await.unwrap();
     stage.until("/readyz", |status, text| status == 503 && text.contains("records: 403 Forbidden for ")).await;
-    // this one the watch does not show in time, and that needs a list
+    // the watch does not show this one in time, so it needs a list
     stage.server.hold_watch("pods", Watchers::Others).unwrap();
     stage.place("unseen", 3, &[("main", 20, 5, "GPU-a")]);
     let pod = stage.phase("unseen", "Failed").await;

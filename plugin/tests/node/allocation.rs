@@ -1,4 +1,4 @@
-//! Whose call it is, what the container gets, and what the pod's record says afterwards.
+//! Which container a call is for, what the container gets, and the pod's record afterwards.
 
 use std::collections::BTreeSet;
 
@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 
 use crate::stage::{CORE, MEMORY, SOON, Stage, placement};
 
-/// Every container of the pod: environment, ids and record name one card.
+/// Every container of the pod: environment, ids and record name one GPU.
 async fn consistent(stage: &Stage, pod: &str, containers: &[&str]) {
     let annotations = stage.confirmed(pod).await;
     for name in containers {
@@ -68,7 +68,7 @@ async fn whole_cards_need_no_memory_and_come_alone() {
     consistent(&stage, "whole", &["main"]).await;
     stage.place("share", 2, &[("main", 50, 10, "GPU-a")]);
     consistent(&stage, "share", &["main"]).await;
-    // a record that a tenant wrote itself: the card is another's
+    // a record that a tenant wrote itself: the GPU is another pod's
     stage.place("thief", 3, &[("main", 30, 5, "GPU-b")]);
     let pod = stage.phase("thief", "Failed").await;
     assert!(pod["status"]["message"].as_str().unwrap().contains("no room"), "{pod}");
@@ -100,7 +100,7 @@ async fn hostile_records_are_never_obeyed() {
         let pod = stage.phase(name, "Failed").await;
         assert_eq!(pod["status"]["reason"], "UnexpectedAdmissionError", "{name}");
     }
-    // and the node serves on
+    // and the node goes on serving
     stage.place("good", 2, &[("main", 10, 4, "GPU-a")]);
     consistent(&stage, "good", &["main"]).await;
     assert_eq!(stage.get("/livez").await.0, 200);

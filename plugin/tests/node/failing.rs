@@ -1,4 +1,4 @@
-//! Containers that fail for reasons of the node: its condition says so, for a while.
+//! Containers that fail for reasons of the node: its condition shows it for a while.
 
 use std::time::Duration;
 
@@ -27,7 +27,7 @@ async fn limits_that_cannot_be_written_show_in_a_condition_until_they_can() {
     stage.failure_memory = Some(Duration::from_millis(300));
     stage.start_plugin().await;
     stage.registered().await;
-    // as a full or broken disk: nothing can be made below it
+    // as with a full or broken disk: nothing can be created below it
     let state = stage.state_dir();
     std::fs::remove_dir_all(&state).unwrap();
     std::fs::write(&state, "").unwrap();
@@ -50,7 +50,7 @@ async fn what_an_earlier_life_said_ends_with_it_and_where_nothing_failed_nothing
     stage.start_plugin().await;
     stage.registered().await;
     stage.says("True").await;
-    // a pod that nobody placed is not the node's fault
+    // a pod without a placement is not the node's fault
     stage.run("stranger", &[("main", 20, 5)], serde_json::json!({}));
     stage.phase("stranger", "Failed").await;
     stage.place("p", 1, &[("main", 30, 10, "GPU-b")]);

@@ -1,4 +1,4 @@
-//! What holds a container to its share: what it is given, what its record says, and who notices a breach.
+//! A container's isolation: what the container is given, what its record says, and how a breach is noticed.
 
 use std::path::{Path, PathBuf};
 
@@ -18,7 +18,7 @@ pub async fn with_limiter() -> Stage {
     stage
 }
 
-/// Where the host has what the container sees at `path`.
+/// The host's path of what the container sees at `path`.
 pub fn host(container: &Container, inside: &str) -> (PathBuf, bool) {
     let parent = Path::new(inside).parent().unwrap();
     container
@@ -160,7 +160,7 @@ async fn a_later_life_knows_what_its_predecessor_gave_and_makes_what_is_gone() {
     stage.confirmed("p").await;
     let container = stage.started("p", "main").await;
     stage.stop_plugin().await;
-    // as after a restart of the machine; and there is another library by now
+    // as after a restart of the machine; and the library is another one by now
     std::fs::remove_file(host(&container, path::STATE).0).unwrap();
     std::fs::write(&stage.library, "a later library").unwrap();
     stage.start_plugin().await;

@@ -1,4 +1,4 @@
-//! Registration and everything that ends it; cards that fall ill and recover.
+//! Registration and everything that ends it; GPUs that become unhealthy and recover.
 
 use kerf_plugin::vendor::simulated::file as simulated;
 use kerf_runtime::version::CONDITION;
@@ -50,7 +50,7 @@ async fn a_plugin_waits_for_a_kubelet_that_is_not_there_yet() {
     stage.until("/readyz", |status, _| status == 200).await;
 }
 
-/// Its list of who holds what would have pods that it has rejected, and the plugin believes that list.
+/// Its pod resources list would contain pods that it has rejected, and the plugin trusts that list.
 #[tokio::test]
 async fn under_an_older_kubelet_nothing_is_offered_until_it_is_upgraded() {
     let mut stage = Stage::new().await;

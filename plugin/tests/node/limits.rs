@@ -1,4 +1,4 @@
-//! Limits belong to their container, whoever else has, or had, its ids of core.
+//! Limits belong to their container, whichever other container has, or had, its ids of core.
 
 use std::os::unix::fs::{FileExt, PermissionsExt};
 use std::path::{Path, PathBuf};
@@ -14,10 +14,10 @@ use serde_json::json;
 use crate::isolation::{host, isolation, limits, with_limiter};
 use crate::stage::{CORE, MEMORY, SOON, Stage, two_cards};
 
-/// When it runs, its name, its core and memory in units, its card.
+/// Kind, name, core and memory in units, GPU.
 type Part<'a> = (ContainerKind, &'a str, u64, u64, &'a str);
 
-/// Runs a pod of shares, each on its card, as the extender would.
+/// Runs a pod of shares, each on its GPU, as the extender would.
 fn run(stage: &Stage, name: &str, parts: &[Part<'_>]) {
     let (mut apps, mut inits) = (Vec::new(), Vec::new());
     let mut grants = Vec::new();
@@ -46,14 +46,14 @@ fn run(stage: &Stage, name: &str, parts: &[Part<'_>]) {
     stage.server.bind("ns", name, "n").unwrap();
 }
 
-/// The card, the memory in units and the compute in percent that a container finds in its limits.
+/// The GPU, the memory in units and the compute in percent that a container finds in its limits.
 fn found(container: &Container) -> (String, u64, u8) {
     let limits = limits(container);
     let [device] = limits.devices() else { panic!("{limits:?}") };
     (device.uuid.to_string(), device.memory / (256 << 20), device.core)
 }
 
-/// Waits until the node has decided how much of its card's time the container may use.
+/// Waits until the node has decided how much of its GPU's time the container may use.
 async fn paced(container: &Container) {
     let file = host(container, path::ALLOWANCE).0;
     let decided = async {
@@ -113,7 +113,7 @@ async fn the_next_pod_with_the_same_ids_has_limits_of_its_own() {
     }
 }
 
-/// A directory of a pod that ended while nobody looked.
+/// The directory of a pod that ended while the plugin was stopped.
 #[tokio::test]
 async fn what_is_left_of_an_earlier_pod_on_the_disk_is_nobodys() {
     let mut stage = with_limiter().await;
@@ -126,7 +126,7 @@ async fn what_is_left_of_an_earlier_pod_on_the_disk_is_nobodys() {
     run(&stage, "second", &[(App, "main", 30, 10, "GPU-a")]);
     stage.confirmed("second").await;
     let second = stage.started("second", "main").await;
-    // as if its removal had failed: both are there when a later life begins
+    // as if its removal had failed: both exist when the plugin starts again
     stage.stop_plugin().await;
     std::fs::rename(&kept, &own).unwrap();
     std::fs::remove_file(host(&second, path::STATE).0).unwrap();
@@ -202,7 +202,7 @@ async fn every_container_of_a_pod_has_its_own_after_run_was_emptied() {
     assert_eq!(all.iter().map(found).collect::<Vec<_>>(), expected);
     let states: Vec<PathBuf> = all.iter().map(|container| host(container, path::STATE).0).collect();
     let run_directory = states[0].ancestors().nth(2).unwrap().to_owned();
-    // the machine starts anew: while the plugin runs, and before it does
+    // the machine restarts: while the plugin runs, and before it does
     for restarted in [false, true] {
         if restarted {
             stage.stop_plugin().await;
@@ -227,7 +227,7 @@ async fn every_container_of_a_pod_has_its_own_after_run_was_emptied() {
     }
 }
 
-/// This process as its limiter registers it: where in the state file, and what.
+/// This process as its limiter registers it: the place in the state file, and the value.
 fn registered() -> (u64, u64) {
     let stat = std::fs::read_to_string("/proc/self/stat").unwrap();
     let start = stat.rsplit_once(')').unwrap().1.split_whitespace().nth(19).unwrap().parse().unwrap();

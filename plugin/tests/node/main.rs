@@ -1,5 +1,4 @@
-//! The plugin against kubelet's and the API server's protocols: registration, allocation, health, and what goes
-//! wrong.
+//! The plugin against kubelet's and the API server's protocols: registration, allocation, health, and failures.
 
 #![allow(clippy::expect_used, clippy::unwrap_used, clippy::panic, reason = "a test may stop at once")]
 

@@ -1,5 +1,5 @@
-//! The multi-process service, with a stand-in for NVIDIA's control program that takes the same commands: in the foreground
-//! it is the daemon, otherwise it hands one command to it.
+//! The multi-process service, with a stand-in for NVIDIA's control program that takes the same commands: in the
+//! foreground it is the daemon, otherwise it hands one command to it.
 
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
@@ -9,7 +9,7 @@ use serde_json::json;
 
 use crate::stage::{CORE, MEMORY, SOON, Stage, placement};
 
-/// Commands are lines of a file, answers are numbers; the daemon is there while its `control` is.
+/// Commands are lines of a file, answers are numbers; the daemon runs while its `control` exists.
 const CONTROL: &str = r#"#!/bin/sh
 pipe=$CUDA_MPS_PIPE_DIRECTORY
 if [ "$1" = -f ]; then
@@ -74,9 +74,9 @@ async fn each_card_has_a_daemon_that_is_found_where_clients_look() {
     assert!(!container.env.contains_key("CUDA_MPS_PIPE_DIRECTORY"));
     let pipe = container.mounts.iter().find(|mount| mount.container_path == "/tmp/nvidia-mps").unwrap();
     assert!(Path::new(&pipe.host_path).join("control").exists());
-    // the limiter stands below
+    // the limiter is used as well
     assert!(container.mounts.iter().any(|mount| mount.container_path == "/etc/kerf"));
-    // the most that a client without its environment has is the largest share of the card
+    // the most that a client without its environment has is the largest share of the GPU
     let told = async {
         loop {
             let journal = node.journal("GPU-b");
@@ -90,7 +90,7 @@ async fn each_card_has_a_daemon_that_is_found_where_clients_look() {
     tokio::time::timeout(SOON, told).await.unwrap_or_else(|_| panic!("{}", node.journal("GPU-b")));
 }
 
-/// A server serves one user at a time; another would wait for it without a word.
+/// A server serves one user at a time; another user would silently wait for it.
 #[tokio::test]
 async fn a_container_of_another_user_than_the_daemons_is_left_to_the_limiter() {
     let node = node().await;
@@ -126,7 +126,7 @@ async fn a_container_of_another_user_than_the_daemons_is_left_to_the_limiter() {
 async fn a_card_whose_daemon_is_gone_or_whose_directory_is_wrong_has_not_this_rung() {
     let mut node = node().await;
     node.level("GPU-a", "mps").await;
-    // who could put another socket there could take clients from the daemon
+    // a user who could put another socket there could take clients from the daemon
     let pipe = node.directory.join("GPU-a/pipe");
     std::fs::set_permissions(&pipe, std::fs::Permissions::from_mode(0o777)).unwrap();
     node.level("GPU-a", "limiter").await;

@@ -1,4 +1,5 @@
-//! The plugin's own Node: an inventory that others remove, and cards that an administrator takes out of service.
+//! The plugin's own Node: an inventory that other clients remove, and GPUs that an administrator takes out of
+//! service.
 
 use std::sync::Arc;
 
@@ -41,7 +42,7 @@ async fn an_inventory_that_is_removed_or_written_over_is_written_again_at_once()
         stage.annotate_node(INVENTORY, lost);
         assert_eq!(stage.inventory().await, text);
     }
-    // a Node that was registered anew has no annotation
+    // a Node that was registered again has no annotation
     stage.server.force_delete("nodes", "", "n").unwrap();
     stage.server.create("nodes", json!({ "metadata": { "name": "n" } })).unwrap();
     assert_eq!(stage.inventory().await, text);
@@ -85,7 +86,7 @@ async fn a_cordon_is_told_and_so_is_one_that_names_no_card() {
     }
     let told = stage.told("GPUUncordoned", 1).await;
     assert_eq!(told, ["no longer cordoned: GPU-b (index 1)"]);
-    // a restart tells nothing twice
+    // a restart writes no event twice
     stage.stop_plugin().await;
     stage.start_plugin().await;
     stage.annotate_node(key, json!("0"));

@@ -1,4 +1,5 @@
-//! What the Node is told when a card falls ill and recovers: a condition and events, each once, whatever goes wrong.
+//! What is published on the Node when a GPU becomes unhealthy and recovers: a condition and events, each once,
+//! whatever goes wrong.
 
 use std::sync::Arc;
 
@@ -15,7 +16,8 @@ async fn reporting(flags: &[&str]) -> Stage {
     stage
 }
 
-/// Whole at once: a file that is read half written has no cards, and all would be ill for a moment.
+/// Replaces the file at once: a file that is read half written has no GPUs, and all would be unhealthy for a
+/// moment.
 fn ill(stage: &Stage, is_ill: bool) {
     let fresh = stage.gpus.with_extension("fresh");
     std::fs::write(&fresh, two_cards(!is_ill)).unwrap();
@@ -130,7 +132,7 @@ async fn a_restart_tells_nothing_twice_and_misses_nothing() {
     assert_eq!(after["message"], before["message"]);
     told(&stage, "GPUUnhealthy", 1).await;
     stage.stop_plugin().await;
-    // it recovers while nobody looks
+    // it recovers while the plugin is stopped
     ill(&stage, false);
     forget(&stage);
     stage.start_plugin().await;

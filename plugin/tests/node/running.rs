@@ -1,4 +1,4 @@
-//! What runs keeps its cards and its limits, whatever its annotations say by now.
+//! A running pod keeps its GPUs and its limits, whatever its annotations say by now.
 
 use std::collections::BTreeSet;
 use std::path::Path;
@@ -16,7 +16,7 @@ fn spoil(stage: &Stage, pod: &str, key: &str) {
     stage.server.patch("pods", "ns", pod, &patch).unwrap();
 }
 
-/// Nobody else gets what a pod on GPU-a has.
+/// No other pod gets what a pod on GPU-a has.
 async fn closed(stage: &Stage, name: &str) {
     stage.place(name, 9, &[("main", 60, 30, "GPU-a")]);
     let pod = stage.phase(name, "Failed").await;
@@ -45,7 +45,7 @@ async fn a_running_pod_keeps_its_card_whatever_is_written_on_it() {
         stage.started(&name, "main").await;
         spoil(&stage, &name, key);
         closed(&stage, &format!("running-{at}")).await;
-        // its watch is interrupted, and it lists anew
+        // its watch is interrupted, and it lists again
         stage.server.compact();
         stage.server.break_watches();
         closed(&stage, &format!("listed-{at}")).await;
@@ -54,7 +54,7 @@ async fn a_running_pod_keeps_its_card_whatever_is_written_on_it() {
         stage.registered().await;
         closed(&stage, &format!("restarted-{at}")).await;
         assert!(folders(&stage).iter().any(|folder| limits(folder)), "{key}");
-        // on its way out it runs still
+        // while it is being deleted it still runs
         let leaving = json!({ "metadata": { "finalizers": ["example.com/held"] } });
         stage.server.patch("pods", "ns", &name, &leaving).unwrap();
         stage.kubelet.complete_pod("ns", &name, "Succeeded").await.unwrap();

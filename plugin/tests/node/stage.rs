@@ -1,4 +1,4 @@
-//! One node: API server, kubelet and plugin in this process, cards from a file.
+//! One node: API server, kubelet and plugin in this process, GPUs from a file.
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -19,7 +19,7 @@ use tokio_util::sync::CancellationToken;
 pub const SOON: Duration = Duration::from_secs(20);
 pub const CORE: &str = "inspur.com/vcuda-core";
 pub const MEMORY: &str = "inspur.com/vcuda-memory";
-/// Memory of each card: 64 units.
+/// Memory of each GPU: 64 units.
 pub const CARD_MIB: u64 = 16384;
 
 pub struct Stage {
@@ -27,11 +27,11 @@ pub struct Stage {
     pub kubelet: Kubelet,
     pub plugin: Option<(Plugin, CancellationToken)>,
     pub gpus: PathBuf,
-    /// A stand-in for the limiter: any file will do where nothing is run.
+    /// A stand-in for the limiter: any file will do where no program runs.
     pub library: PathBuf,
     /// More flags of the plugin.
     pub flags: Vec<String>,
-    /// How long a failure is remembered, where not as usual.
+    /// How long a failure is remembered; `None`: the default.
     pub failure_memory: Option<Duration>,
     dir: TempDir,
 }
@@ -137,14 +137,14 @@ impl Stage {
         self.server.bind("ns", name, "n").unwrap();
     }
 
-    /// Runs a pod of shares, each on its card, as the extender would.
+    /// Runs a pod of shares, each on its GPU, as the extender would.
     pub fn place(&self, name: &str, time: u64, shares: &[(&str, u64, u64, &str)]) {
         let placement = placement(time, shares);
         let containers: Vec<_> = shares.iter().map(|(name, core, memory, _)| (*name, *core, *memory)).collect();
         self.run(name, &containers, json!(annotation::write(&placement, &Keys::default())));
     }
 
-    /// Runs a pod of one container with other limits than its placement tells.
+    /// Runs a pod of one container with other limits than its placement has.
     pub fn place_with(&self, name: &str, time: u64, core: u64, memory: u64, card: &str, limits: Value) {
         let annotations = annotation::write(&placement(time, &[("main", core, memory, card)]), &Keys::default());
         let pod = json!({
@@ -163,13 +163,13 @@ impl Stage {
         self.run(name, &[(share.0, share.1, share.2)], json!(annotations));
     }
 
-    /// Where the plugin keeps what outlives it.
+    /// The plugin's directory for files that outlive it.
     pub fn state_dir(&self) -> PathBuf {
         self.dir.path().join("lib")
     }
 
-    /// Waits until the pod is confirmed, and what enforces its shares is written (which may be a moment later), and
-    /// gives its annotations.
+    /// Waits until the pod is confirmed, and its isolation is written (which may be a moment later), and returns
+    /// its annotations.
     pub async fn confirmed(&self, name: &str) -> Value {
         let shares = |pod: &Value| {
             let containers = pod["spec"]["containers"].as_array().into_iter().flatten();
@@ -187,7 +187,6 @@ impl Stage {
         pod.unwrap_or_else(|error| panic!("{name}: {error}")).unwrap()["metadata"]["annotations"].clone()
     }
 
-    /// Waits until the container runs.
     pub async fn started(&self, pod: &str, container: &str) -> Container {
         let running = |containers: &[Container]| {
             let mut own = containers.iter().filter(|c| c.pod == pod && c.name == container);
@@ -202,7 +201,7 @@ impl Stage {
         (*pod.unwrap_or_else(|error| panic!("{name}: {error}")).unwrap()).clone()
     }
 
-    /// The cards that the record of a pod names, by container.
+    /// The GPUs that the record of a pod names, by container.
     pub fn recorded(annotations: &Value, container: &str) -> Vec<String> {
         let text = annotations["inspur.com/gpu-placement"].as_str().unwrap();
         let placement = annotation::placement::decode(text).unwrap();

@@ -1,14 +1,14 @@
-//! Pods that nobody placed: bound by `spec.nodeName`, while others wait that were placed.
+//! Pods without a placement: bound by `spec.nodeName`, while others wait that were placed.
 
 use kerf_testkit::kubelet::Call;
 use serde_json::{Value, json};
 
 use crate::stage::{CORE, MEMORY, Stage};
 
-/// No plugin offers it, so kubelet does not come to the pods that ask for it.
+/// No plugin offers it, so kubelet never admits the pods that ask for it.
 const LATER: &str = "example.com/later";
 
-/// A pod of one container that is on the node from its beginning.
+/// A pod of one container that is on the node from its creation.
 fn stranger(stage: &Stage, namespace: &str, name: &str, limits: Value, annotations: Value) {
     let pod = json!({
         "metadata": { "name": name, "namespace": namespace, "annotations": annotations },
@@ -18,7 +18,7 @@ fn stranger(stage: &Stage, namespace: &str, name: &str, limits: Value, annotatio
     stage.server.create("pods", pod).unwrap();
 }
 
-/// A pod that was placed on this card, and is not admitted yet.
+/// A pod that was placed on this GPU, and is not admitted yet.
 fn waits(stage: &Stage, name: &str, core: u64, memory: u64, card: &str) {
     let limits = json!({ CORE: core.to_string(), MEMORY: memory.to_string(), LATER: "1" });
     stage.place_with(name, 1, core, memory, card, limits);
@@ -46,7 +46,7 @@ async fn a_pod_that_nobody_placed_is_refused_while_one_that_was_placed_waits() {
     let cases = [
         ("ns", "bare", whole(), json!({})),
         ("ns", "part", share(), json!({})),
-        // the name of one that waits, elsewhere
+        // the name of one that waits, in another namespace
         ("other", "whole", whole(), json!({})),
         ("other", "share", share(), json!({})),
         ("ns", "policy", whole(), spoiled("gpu-policy")),
@@ -61,7 +61,7 @@ async fn a_pod_that_nobody_placed_is_refused_while_one_that_was_placed_waits() {
         let message = refused(&stage, namespace, name).await;
         assert!(message.contains("placement"), "{namespace}/{name}: {message}");
     }
-    // nobody was served, and those that were placed wait for their cards as before
+    // no stranger was served, and the placed pods wait for their GPUs as before
     let served = |call: &Call| matches!(call, Call::Allocate { error: None, .. });
     assert_eq!(stage.kubelet.calls().iter().filter(|call| served(call)).count(), 0);
     let text = stage.get("/debug/state").await.1;

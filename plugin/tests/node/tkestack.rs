@@ -1,4 +1,4 @@
-//! tkestack's vcuda-controller finds what it reads and the socket it asks at, and nobody else's.
+//! tkestack's vcuda-controller finds the files that it reads and its socket, and those of no other container.
 
 use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
@@ -54,7 +54,7 @@ async fn node() -> Node {
 }
 
 impl Node {
-    /// Where this process, which calls, runs as far as the plugin can see.
+    /// The control group of this process, which calls, as the plugin sees it.
     fn runs_in(&self, uid: &str, id: &str) {
         let own = self.proc.join(std::process::id().to_string());
         std::fs::create_dir_all(&own).unwrap();
@@ -100,7 +100,7 @@ async fn who_is_another_than_it_says_is_refused() {
     let node = node().await;
     let mut client = client(&node.vcuda).await;
     let other = "00000000-0000-4000-8000-000000000000";
-    // no container; another pod that has got at the socket; another container id than its own
+    // no container; another pod that has reached the socket; another container id than its own
     let refused = client.register_v_device(node.request()).await.unwrap_err();
     assert_eq!(refused.code(), tonic::Code::PermissionDenied);
     node.runs_in(other, ID);

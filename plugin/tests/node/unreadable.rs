@@ -7,10 +7,10 @@ use crate::stage::{SOON, Stage};
 
 const INVENTORY: &str = "inspur.com/gpu-inventory";
 
-/// The API server takes years that are not a time here.
+/// The API server accepts years that the plugin's time type cannot hold.
 const NEVER: &str = "9999-12-31T23:59:59Z";
 
-/// What takes no right but that to the object itself, and what takes the right to its status.
+/// The first needs only the right to the object itself, the second the right to its status.
 fn damages() -> [Value; 2] {
     let manager = json!({
         "manager": "someone", "operation": "Update", "apiVersion": "v1", "time": NEVER,
@@ -19,14 +19,14 @@ fn damages() -> [Value; 2] {
     [json!({ "metadata": { "managedFields": [manager] } }), json!({ "status": { "startTime": NEVER } })]
 }
 
-/// Nobody else gets what a pod on GPU-a has.
+/// No other pod gets what a pod on GPU-a has.
 async fn closed(stage: &Stage, name: &str) {
     stage.place(name, 9, &[("main", 60, 30, "GPU-a")]);
     let pod = stage.phase(name, "Failed").await;
     assert!(pod["status"]["message"].as_str().unwrap().contains("no room"), "{pod}");
 }
 
-/// Others are served.
+/// Other pods are served.
 async fn open(stage: &Stage, name: &str) {
     stage.place(name, 9, &[("main", 30, 10, "GPU-b")]);
     stage.confirmed(name).await;
@@ -52,12 +52,12 @@ async fn a_pod_that_cannot_be_read_any_more_keeps_its_card_and_the_others_are_se
         stage.server.patch("pods", "ns", "damaged", damage).unwrap();
         closed(&stage, "watched").await;
         open(&stage, "beside").await;
-        // its watch is interrupted, and it lists anew
+        // its watch is interrupted, and it lists again
         stage.server.compact();
         stage.server.break_watches();
         closed(&stage, "listed").await;
         open(&stage, "after").await;
-        // nobody waits: it asks kubelet and the API server
+        // no pod waits: the plugin asks kubelet and the API server
         stage.run("stranger", &[("main", 60, 30)], json!({}));
         stage.phase("stranger", "Failed").await;
         closed(&stage, "asked").await;
@@ -74,7 +74,7 @@ async fn a_pod_that_cannot_be_read_any_more_keeps_its_card_and_the_others_are_se
     }
 }
 
-/// What the plugin counts of writes that failed.
+/// The counter of writes that failed.
 async fn failures(stage: &Stage, of: &str) -> u64 {
     let text = stage.get("/metrics").await.1;
     let name = format!("kerf_plugin_api_errors_total{{call=\"{of}\"}} ");

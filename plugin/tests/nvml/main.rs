@@ -1,5 +1,5 @@
-//! What a driver that can more is used for: MIG instances, and memory limits of control groups. The management library is
-//! a stand-in that a C compiler makes on the spot: it speaks NVIDIA's documented interface, and no more.
+//! Features of newer drivers: MIG instances, and memory limits of control groups. The management library is a
+//! stand-in that a C compiler makes during the test: it has NVIDIA's documented interface, and no more.
 
 #![allow(clippy::expect_used, clippy::unwrap_used, clippy::panic, reason = "a test may stop at once")]
 
@@ -97,7 +97,7 @@ fn what_the_library_tells_is_labelled() {
     ];
     assert_eq!(labels(false, MigStrategy::None), whole);
     let mixed = labels(true, MigStrategy::Mixed);
-    // the whole card speaks for both; instances have labels of their own
+    // the whole GPU speaks for both; instances have labels of their own
     assert!(whole.iter().all(|label| mixed.contains(&(*label).to_owned())));
     let of_3g: Vec<_> = mixed.iter().filter_map(|label| label.strip_prefix("mig-3g.40gb.")).collect();
     let expected = [
@@ -142,7 +142,7 @@ fn a_card_that_is_cut_is_listed_as_its_instances() {
     );
     let nodes: Vec<_> = found[1].nodes.iter().map(|node| node.display().to_string()).collect();
     assert_eq!(nodes, ["/dev/nvidia1", "/dev/nvidia-caps/nvidia-cap12", "/dev/nvidia-caps/nvidia-cap13"]);
-    // of the other instance the host has no files
+    // the host has no files of the other instance
     assert_eq!(found[2].nodes, [PathBuf::from("/dev/nvidia1")]);
     let health = backend.health().unwrap();
     assert_eq!(health.into_values().collect::<Vec<_>>(), [Health::Healthy; 3]);
@@ -207,7 +207,7 @@ fn told(directory: &Path) -> String {
     std::fs::read_to_string(directory.join("libnvidia-ml.so.1.limits")).unwrap_or_default()
 }
 
-/// A container with a share that the driver is to hold, as the rest of the plugin sees it.
+/// A container with a share that the driver is to enforce, as the rest of the plugin sees it.
 fn container(enforcers: &Enforcers) -> (PodView, String) {
     let (uid, id) = ("5c0d6a2e-94a5-4e4b-9d2f-0a1b2c3d4e5f", "8f3c0d1e2b4a5968".repeat(4));
     let device = DeviceRef { id: "GPU-0".into(), index: 0 };
@@ -288,7 +288,7 @@ fn a_driver_that_refuses_to_limit_is_asked_some_times_and_then_not_offered() {
     let times: Vec<usize> = (0..6).map(|_| driver.keep(&mut kept, &wants).len()).collect();
     assert_eq!(times, [0, 0, 0, 1, 0, 0], "said once");
     assert!(!driver.limits(&"GPU-0".into()));
-    // a refusal that passes is none
+    // a temporary refusal does not count
     std::fs::remove_file(&refuses).unwrap();
     let mut kept = Kept::default();
     assert!(driver.keep(&mut kept, &wants).is_empty());

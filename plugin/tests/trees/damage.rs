@@ -1,4 +1,4 @@
-//! Trees that were damaged at random: never a crash, never a wrong device, and no silence about what is missing.
+//! Trees that were damaged at random: never a crash, never a wrong device, and a remark for all that is missing.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -11,10 +11,10 @@ use proptest::sample::Index;
 
 use crate::forest::{Forest, nodes};
 
-/// One thing that happens to one entry of the tree.
+/// A change of one entry of the tree.
 #[derive(Clone, Debug)]
 enum Damage {
-    /// It is gone, with all below it.
+    /// Removed, with all below it.
     Remove(Index),
     /// Other text; a link becomes a file.
     Text(Index, String),
@@ -22,7 +22,7 @@ enum Damage {
     Directory(Index),
     /// The content of another file of the same name.
     Copy(Index, Index),
-    /// Where another link leads.
+    /// The target of another link.
     Lead(Index, Index),
 }
 
@@ -36,7 +36,7 @@ fn text() -> impl Strategy<Value = String> {
     ]
 }
 
-/// What shows by itself.
+/// Damage that is visible by itself.
 fn loss() -> impl Strategy<Value = Damage> {
     let at = any::<Index>;
     prop_oneof![
@@ -46,7 +46,7 @@ fn loss() -> impl Strategy<Value = Damage> {
     ]
 }
 
-/// What says of one card what is true of another.
+/// Damage that tells of one GPU what is true of another.
 fn lie() -> impl Strategy<Value = Damage> {
     let at = any::<Index>;
     prop_oneof![
@@ -59,7 +59,7 @@ fn damage() -> impl Strategy<Value = Damage> {
     prop_oneof![3 => loss(), 2 => lie()]
 }
 
-/// Losses, or one lie: it contradicts what it was copied from, as long as that is there.
+/// Losses, or one lie: it contradicts what it was copied from, as long as that exists.
 fn losses_or_a_lie(losses: usize) -> impl Strategy<Value = Vec<Damage>> {
     prop_oneof![3 => proptest::collection::vec(loss(), 1..losses), 1 => proptest::collection::vec(lie(), 1)]
 }
@@ -91,7 +91,7 @@ fn remove(path: &Path) {
 
 impl Damage {
     fn strike(&self, root: &Path) {
-        // device files are the kernel's doing: they vanish, but a wrong one has no wrong content
+        // the kernel creates device files: they vanish, but a wrong one has no wrong content
         let (dev, rest): (Vec<_>, Vec<_>) =
             entries(root).into_iter().partition(|path| path.starts_with(root.join("dev")));
         let of_kind = |link: bool| {
@@ -147,7 +147,7 @@ fn check(tree: &str, vendor: Vendor, damage: &[Damage]) -> Result<(), TestCaseEr
     let forest = Forest::named(tree);
     let mut sound = holdings(&forest.scan(vendor));
     if tree == "f" {
-        // a card whose instances are gone is a card
+        // a GPU whose instances are gone is a GPU
         sound.insert("nvidia0".to_owned(), BTreeSet::from(["/dev/nvidia0".to_owned()]));
     }
     for damage in damage {
@@ -155,7 +155,8 @@ fn check(tree: &str, vendor: Vendor, damage: &[Damage]) -> Result<(), TestCaseEr
     }
     let Ok(scan) = forest.look(vendor) else { return Ok(()) };
     for (name, nodes) in holdings(&scan) {
-        // by a name that the sound tree has not, a card is seen by less than its address or UUID: never as another
+        // under a name that the sound tree does not have, a GPU is seen without its address or UUID: never as
+        // another GPU
         let own = sound.get(&name);
         prop_assert!(own.is_some_and(|own| nodes.is_subset(own)), "{name} has {nodes:?}, not {own:?}");
         prop_assert!(!nodes.is_empty());
@@ -194,7 +195,7 @@ proptest! {
     }
 }
 
-/// One thing went wrong with one card: the others are all there, and it is either there or explained.
+/// One thing went wrong with one GPU: the others are all there, and it is either there or explained.
 #[test]
 fn what_is_missing_is_explained() {
     for (tree, vendor) in [("a", Vendor::Amd), ("e", Vendor::Intel), ("g", Vendor::Nvidia)] {
@@ -209,7 +210,7 @@ fn what_is_missing_is_explained() {
             fs::remove_file(&path).unwrap();
             let Ok(scan) = forest.look(vendor) else { continue };
             let found = holdings(&scan);
-            // a card is left out under whatever name its files still give it
+            // a GPU is left out under whatever name its files still give it
             let explained = scan.remarks.iter().any(|remark| remark.left_out);
             for name in sound.keys().filter(|name| !found.contains_key(*name)) {
                 assert!(explained, "without {} {name} is missing and nothing says so", path.display());

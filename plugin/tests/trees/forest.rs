@@ -1,4 +1,4 @@
-//! A tree on disk, and one look at it with a backend.
+//! A tree on disk, and one scan of it with a backend.
 
 use std::path::Path;
 
@@ -60,7 +60,7 @@ pub fn nodes(host: &HostDevice) -> Vec<String> {
     host.nodes.iter().map(|node| node.display().to_string()).collect()
 }
 
-/// What was left out: whom and why.
+/// The subjects that were left out, and why.
 pub fn left_out(scan: &Scan) -> Vec<(String, &'static str)> {
     let out = scan.remarks.iter().filter(|remark| remark.left_out);
     out.map(|remark| (remark.subject.clone(), remark.why.code())).collect()

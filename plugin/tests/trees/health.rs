@@ -1,4 +1,4 @@
-//! What vendors' programs say about health, over their own protocols.
+//! What vendors' programs report about health, over their own protocols.
 
 use std::path::Path;
 use std::sync::{Arc, Mutex};
@@ -17,7 +17,7 @@ use tonic::{Request, Response, Status};
 use crate::forest::Forest;
 use crate::offers::contract;
 
-/// Says what it was told to, of each card.
+/// Reports of each GPU what the test sets.
 #[derive(Clone, Default)]
 struct Exporter(Arc<Mutex<Vec<(String, String)>>>);
 
@@ -30,7 +30,7 @@ impl MetricsService for Exporter {
     }
 }
 
-/// Health and temperature of the first card; it knows no other.
+/// Health and temperature of the first GPU; it knows no other.
 #[derive(Clone)]
 struct Sidecar(Arc<Mutex<(DeviceHealth, DeviceTemperature)>>);
 
@@ -64,7 +64,7 @@ pub fn serve(router: Router, socket: &Path) {
     tokio::spawn(router.serve_with_incoming(UnixListenerStream::new(listener)));
 }
 
-/// Ids that are ill.
+/// Ids of unhealthy GPUs.
 async fn ill(forest: &Forest, flags: &[&str]) -> Vec<String> {
     let backend = contract(forest, flags).backend;
     let health = tokio::task::spawn_blocking(move || backend.open().health().unwrap()).await.unwrap();

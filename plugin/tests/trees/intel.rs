@@ -1,4 +1,4 @@
-//! Intel's own cases: what counts as a card, by-path links, monitoring engines, tiles and memory.
+//! Intel's own cases: what counts as a GPU, by-path links, monitoring engines, tiles and memory.
 
 use std::path::PathBuf;
 
@@ -15,7 +15,7 @@ fn card(number: u32, change: Value) -> Value {
     card
 }
 
-/// Cards by driver.
+/// GPUs by driver.
 fn count(cards: Value, without: &[&str]) -> (usize, usize) {
     let scan = Forest::described(json!({ "cards": cards, "without": without })).scan(Vendor::Intel);
     let of = |driver| scan.devices.iter().filter(|host| &*host.origin.driver == driver).count();

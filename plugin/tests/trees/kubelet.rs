@@ -38,7 +38,7 @@ impl Stage {
         Self { server, kubelet, forest, plugins: Vec::new(), dir }
     }
 
-    /// Starts a plugin with these flags, which knows the API server where it knows its Node.
+    /// Starts a plugin with these flags, which gets the API server where it is given the name of its Node.
     pub async fn start(&mut self, flags: &[&str]) {
         let directory = format!("-plugin-directory={}", self.kubelet.config().device_plugins_dir.display());
         let own = ["--listen=127.0.0.1:0", "--health-period=20ms", directory.as_str()];
@@ -89,7 +89,6 @@ impl Stage {
         self.kubelet.wait_for(SOON, running).await.unwrap_or_else(|error| panic!("{name}: {error}"))
     }
 
-    /// Ends the plugins.
     pub async fn end(&mut self) {
         for (plugin, token) in self.plugins.drain(..) {
             token.cancel();
@@ -178,7 +177,7 @@ async fn a_card_that_is_removed_is_ill_until_it_is_back() {
         std::fs::remove_file(gone.join(name)).unwrap();
     }
     stage.allocatable("gpu.intel.com/xe", 0).await;
-    // the capacity stays, and so does the other card
+    // the capacity stays, and so does the other GPU
     assert_eq!(stage.kubelet.resources()["gpu.intel.com/xe"], (3, 0));
     assert_eq!(stage.kubelet.resources()["gpu.intel.com/i915"], (3, 3));
     for name in ["card1", "renderD129"] {

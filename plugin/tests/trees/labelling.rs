@@ -1,4 +1,5 @@
-//! Labels on their way to the Node and to Node Feature Discovery, against an API server that speaks the real protocol.
+//! Labels on their way to the Node and to Node Feature Discovery, against an API server that speaks the real
+//! protocol.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -63,7 +64,7 @@ async fn labels_come_change_and_go_and_others_stay() {
         "amd.com/gpu.vram,beta.amd.com/gpu.vram,beta.amd.com/gpu.vram.16G"
     );
     stage.end().await;
-    // none
+    // no labels are wanted
     stage.start(&vcuda(&["--labels=clear"])).await;
     let node = shown(&stage, "none", |labels| !labels.contains_key("amd.com/gpu.vram")).await;
     let mut left = others.as_object().unwrap().clone();
@@ -78,7 +79,7 @@ async fn labels_come_change_and_go_and_others_stay() {
 #[tokio::test]
 async fn a_node_that_changes_meanwhile_is_read_again() {
     let mut stage = Stage::new(Forest::named("a")).await;
-    // the plugin has read the Node, and its write waits while somebody else's is done
+    // the plugin has read the Node, and its write waits while another client writes
     let held = stage.server.inject(Fault::new("patch", "nodes/status", Action::Hold));
     stage.start(&vcuda(&["--labels=node"])).await;
     held.wait_hits(3, SOON).await.unwrap();

@@ -43,7 +43,7 @@ fn map(expected: Value) -> Map {
     serde_json::from_value(expected).unwrap()
 }
 
-/// Those whose keys begin so, without that beginning.
+/// Labels whose keys begin with `prefix`, without it.
 fn below(labels: &Map, prefix: &str) -> Map {
     labels.iter().filter_map(|(key, value)| Some((key.strip_prefix(prefix)?.to_owned(), value.clone()))).collect()
 }
@@ -146,7 +146,7 @@ fn intels_memory_and_tiles_are_those_of_its_labeller() {
     assert_eq!((memory(&tiles).as_deref(), tiles["gpu.intel.com/tiles"].as_str()), (Some("16000"), "2"));
     let three = of_cards((0..3).map(|n| card(n, json!({ "driver": "xe", "memory": 8000, "tiles": 2 }))).collect());
     assert_eq!((memory(&three).as_deref(), three["gpu.intel.com/tiles"].as_str()), (Some("48000"), "6"));
-    // a card that does not tell, and NUMA nodes that cannot be
+    // a GPU that does not tell, and NUMA nodes that cannot exist
     let blind = of_cards(vec![card(0, json!({ "memory": 8000 })), card(1, json!({ "numa": 32768 }))]);
     assert_eq!(memory(&blind), None);
     assert!(!blind.contains_key("gpu.intel.com/numa-gpu-map"));
@@ -210,7 +210,7 @@ fn instances_are_labelled_by_their_strategy() {
     };
     let labels_with =
         |forest: &Forest, mig| below(&labels(&found(forest), Vendor::Nvidia, &style(mig)), "nvidia.com/");
-    // the card's model is not known without its directory in /proc
+    // the GPU's model is not known without its directory in /proc
     let none = labels_with(&forest, MigStrategy::None);
     assert_eq!(none, map(json!({ "gpu.count": "1", "gpu.replicas": "0" })));
     let mixed = json!({
@@ -224,7 +224,7 @@ fn instances_are_labelled_by_their_strategy() {
         (&*single["gpu.count"], &*single["gpu.product"], &*single["mig.strategy"]),
         ("2", "MIG-3g.20gbme", "single")
     );
-    // a whole card beside it
+    // a whole GPU besides it
     forest = Forest::described(json!({ "cards": [
         { "vendor": "nvidia", "minor": 0, "mig": [{ "gi": 1, "ci": 0, "minors": [12, 13] }] },
         { "vendor": "nvidia", "minor": 1 },

@@ -1,4 +1,4 @@
-//! Cards of all vendors, from trees of paper: what the backends find, what they leave out, and what damage does.
+//! GPUs of all vendors, from fixture trees: what the backends find, what they leave out, and what damage does.
 
 #![allow(clippy::expect_used, clippy::unwrap_used, clippy::panic, reason = "a test may stop at once")]
 

@@ -23,7 +23,7 @@ fn chosen(order: Order, pool: &Pool, available: &[String], must: &[String], size
     choose(order, pool, available, must, size).into_iter().collect()
 }
 
-/// Four cards of one driver, each in five shares.
+/// Four GPUs of one driver, each in five shares.
 fn four_cards() -> Pool {
     let card = |n: u32| json!({ "vendor": "intel", "address": format!("0000:0{n}:00.0"), "card": n });
     let forest = Forest::described(json!({ "cards": [card(0), card(1), card(2), card(3)] }));
@@ -54,7 +54,7 @@ fn nvidia(cards: u32, replicas: u32) -> (Pool, Vec<String>) {
     (pool, all)
 }
 
-/// How many ids of each card.
+/// How many ids of each GPU.
 fn spread(ids: &[String]) -> Vec<usize> {
     let mut cards = std::collections::BTreeMap::new();
     for id in ids {
@@ -71,7 +71,7 @@ fn nvidias_shares_are_distributed_or_packed() {
     assert_eq!(spread(&choose(Order::Packed, &two, &all, &[], 5)), [4, 1]);
     let (three, all) = nvidia(3, 2);
     assert_eq!(spread(&choose(Order::Packed, &three, &all, &[], 3)), [2, 1]);
-    // one share of GPU-1 is somebody's
+    // one share of GPU-1 is taken
     let (two, all) = nvidia(2, 2);
     let free: Vec<String> = all.into_iter().filter(|id| id != "GPU-1::1").collect();
     assert_eq!(spread(&choose(Order::Distributed, &two, &free, &[], 2)), [1, 1]);
@@ -131,14 +131,14 @@ fn pairs_of_partitions_have_amds_weights() {
     let weights: Vec<u64> = scan.devices[1..].iter().map(|other| pair_weight(first, other)).collect();
     assert_eq!(weights.len(), 31);
     let count = |weight| weights.iter().filter(|known| **known == weight).count();
-    // one card, one NUMA node: 30; another card there: 40; on the other NUMA node: 50
+    // one GPU, one NUMA node: 30; another GPU there: 40; on the other NUMA node: 50
     assert_eq!((count(30), count(40), count(50)), (3, 12, 16));
 }
 
 proptest! {
     #![proptest_config(ProptestConfig { cases: 128, failure_persistence: None, ..ProptestConfig::default() })]
 
-    /// Whatever kubelet asks: as many as can be had, of what is available, each once, those that must be first.
+    /// Whatever kubelet asks: as many as are available, each once, those that must be first.
     #[test]
     fn an_answer_is_always_one_that_kubelet_can_take(
         order in proptest::sample::select(&[Order::EachFirst, Order::Balanced, Order::Sorted, Order::Distributed,

@@ -1,5 +1,5 @@
-//! Profiles whose pods are placed: steered by the record, true to what kubelet gave. The extender's part is played here;
-//! the tests of the whole have the real one.
+//! Profiles whose pods are placed: steered by the record, true to what kubelet gave. The test plays the extender's
+//! part; the system tests have the real one.
 
 use std::collections::BTreeMap;
 
@@ -14,7 +14,7 @@ use crate::kubelet::{SOON, Stage};
 
 const SHARED: &str = "deepomatic.com/shared-gpu";
 const FLAGS: [&str; 4] = ["-profile=deepomatic", "--placed", "--node-name=n", "-gpu-duplication-factor=4"];
-/// The cards of tree g, as `/proc` names them.
+/// The GPUs of tree g, as `/proc` names them.
 const CARDS: [&str; 2] = ["GPU-5c0d6a2e-94a5-4e4b-9d2f-0a1b2c3d4e5f", "GPU-6c0d6a2e-94a5-4e4b-9d2f-0a1b2c3d4e60"];
 
 async fn stage() -> Stage {
@@ -24,7 +24,7 @@ async fn stage() -> Stage {
     stage
 }
 
-/// The annotations of a pod whose container `main` is placed so: shares of each card.
+/// The annotations of a pod whose container `main` has this placement: shares of each GPU.
 fn record(cards: &[(usize, u32)]) -> Value {
     let counted = |(card, count): &(usize, u32)| CountedDevice {
         device: DeviceRef { id: CARDS[*card].into(), index: u32::try_from(*card).unwrap() },
@@ -37,7 +37,7 @@ fn record(cards: &[(usize, u32)]) -> Value {
     json!(annotation::write(&placement, &Keys::default()))
 }
 
-/// Waits until the node has confirmed the pod; the cards of its record, and the ids that kubelet gave.
+/// Waits until the node has confirmed the pod. Returns the GPUs of its record, and the ids that kubelet gave.
 async fn settled(stage: &Stage, name: &str) -> (BTreeMap<String, u32>, BTreeMap<String, u32>) {
     let container = stage.running(name).await;
     let keys = Keys::default();
@@ -77,7 +77,7 @@ async fn the_node_announces_how_many_shares_each_card_has() {
 #[tokio::test]
 async fn a_container_gets_shares_of_the_cards_on_its_record() {
     let stage = stage().await;
-    // against the profile's own order, which would take one of each card
+    // against the profile's own order, which would take one of each GPU
     for (name, cards) in [("one", &[(1, 2)][..]), ("two", &[(1, 2)]), ("both", &[(0, 3)])] {
         let count: u32 = cards.iter().map(|(_, count)| count).sum();
         stage.create(name, &json!({ SHARED: count.to_string() }), &record(cards));
@@ -92,13 +92,13 @@ async fn what_kubelet_gave_otherwise_or_without_a_record_is_recorded() {
     stage.create("bare", &json!({ SHARED: "3" }), &json!({}));
     let (recorded, given) = settled(&stage, "bare").await;
     assert_eq!((&recorded, given.values().sum::<u32>()), (&given, 3));
-    // all that is left: kubelet asks nobody, and the record cannot be true
+    // all that is left: kubelet asks for no advice, and the record cannot be true
     stage.create("rest", &json!({ SHARED: "5" }), &record(&[(0, 1), (1, 4)]));
     let (recorded, rest) = settled(&stage, "rest").await;
     assert_eq!(recorded, rest);
     let sum = |card: &str| given.get(card).unwrap_or(&0) + rest.get(card).unwrap_or(&0);
     assert_eq!((sum("nvidia0"), sum("nvidia1")), (4, 4));
-    // a later life of the plugin and of kubelet says the same
+    // after a restart of the plugin and of kubelet it is the same
     let (plugin, token) = stage.plugins.remove(0);
     token.cancel();
     plugin.finished().await.unwrap();

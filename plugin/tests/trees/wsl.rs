@@ -1,4 +1,4 @@
-//! Intel cards of a Windows host: of what a sidecar tells, by one device file.
+//! Intel GPUs of a Windows host: known from a sidecar, behind one device file.
 
 use std::sync::{Arc, Mutex};
 
@@ -16,7 +16,7 @@ use crate::forest::Forest;
 use crate::health::serve;
 use crate::offers::{answer, config, contract, made};
 
-/// Knows cards by index and nothing of their health.
+/// Knows GPUs by index and nothing of their health.
 #[derive(Clone, Default)]
 struct Sidecar(Arc<Mutex<DeviceIndices>>);
 
@@ -71,7 +71,7 @@ async fn cards_are_those_that_the_sidecar_tells_of() {
     tells(&[3, 1, 2, 0, 1]);
     assert_eq!(ids(&contract).await.len(), 8, "four cards, each once");
     assert_eq!(look().await.unwrap(), 4);
-    // what it said last holds while it says nothing
+    // its last answer counts while it does not answer
     let error = Some(Error { description: "no driver".to_owned(), errorcode: 1 });
     *sidecar.0.lock().unwrap() = DeviceIndices { indices: Vec::new(), error };
     assert_eq!(look().await.unwrap(), 4);

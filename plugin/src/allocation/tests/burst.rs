@@ -1,6 +1,7 @@
-//! Bursts of pods through a model of kubelet's rules, with rejections, restarts of kubelet and of the plugin, pods that
-//! nobody placed, edited annotations, late news, and lists that kubelet does not give: whatever the order, every
-//! container's environment and its record name the same cards, and so do its ids wherever kubelet asked.
+//! Bursts of pods through a model of kubelet's rules, with rejections, restarts of kubelet and of the plugin, pods
+//! without a placement, edited annotations, late events, and lists that kubelet does not give. Whatever the order,
+//! every container's environment and its record name the same GPUs, and so do its ids wherever kubelet asked for
+//! advice.
 
 mod audit;
 mod found;
@@ -22,17 +23,17 @@ use super::*;
 struct Trouble {
     /// kubelet does not always give its list.
     silent: bool,
-    /// kubelet rejects pods before and amid their calls.
+    /// kubelet rejects pods before and during their calls.
     rejects: bool,
     /// kubelet lists the pods that it rejected until their end is written, as versions before 1.34 do.
     old: bool,
-    /// kubelet and the plugin are restarted between any two calls; of a kubelet that gives no list, the plugin alone.
+    /// kubelet and the plugin are restarted between any two calls; where kubelet gives no list, the plugin alone.
     restarts: bool,
-    /// Pods that nobody placed are on the node, of the shapes of those that were.
+    /// Pods without a placement are on the node, of the same shapes as those with one.
     strangers: bool,
-    /// Annotations of pods that were placed are edited at any time, and some pods end.
+    /// Annotations of pods with a placement are edited at any time, and some pods end.
     edits: bool,
-    /// The watch tells late, and what the API server answers is heard late or not at all.
+    /// The watch is late, and answers of the API server come late or not at all.
     late: bool,
 }
 
@@ -41,7 +42,7 @@ struct Trouble {
 enum End {
     Admitted,
     Rejected,
-    /// kubelet was restarted amid: the pod's turn comes again.
+    /// kubelet was restarted during it: the pod's turn comes again.
     CutShort,
 }
 
@@ -49,13 +50,13 @@ struct Burst {
     trouble: Trouble,
     dice: Dice,
     allocations: Allocations,
-    /// What the plugin has written down of its answers.
+    /// The answers that the plugin has saved.
     answers: Vec<AnsweredIds>,
     kubelet: Kubelet,
     subjects: Subjects,
     /// An answer of the API server that has not come.
     delayed: Option<Vec<Seen>>,
-    /// What each container was given.
+    /// The GPUs that each container was given.
     given: BTreeMap<Name, Vec<DeviceId>>,
     /// The ceiling that its limits were written with.
     ceilings: BTreeMap<Name, Option<Milli>>,
@@ -78,7 +79,7 @@ impl Burst {
             }
             let first = u32::try_from(dice.roll(CARDS as usize)).unwrap();
             let Some(placement) = place(&plans, &request, at as u64, first) else { continue };
-            // twins may differ in their ceilings for bursts
+            // pods of the same shape may differ in their ceilings for bursts
             let limit = [None, Some(Milli(600)), Some(Milli::WHOLE)][dice.roll(3)];
             let request = GpuRequest { limit, ..request };
             let placement = Placement { limit, ..placement };
@@ -106,7 +107,7 @@ impl Burst {
         }
     }
 
-    /// The API server is asked. Its answer may come late, and the watch has told later things by then.
+    /// The API server is asked. Its answer may come late, and the watch has shown later changes by then.
     fn refresh(&mut self) {
         let before = States::of(&self.allocations);
         self.hear();
@@ -158,7 +159,7 @@ impl Burst {
         self.subjects.list(&mut self.allocations);
     }
 
-    /// Things happen between any two calls.
+    /// What happens between any two calls.
     fn between(&mut self) {
         if self.trouble.restarts && self.dice.roll(9) == 0 {
             self.restart_plugin();
@@ -172,7 +173,7 @@ impl Burst {
         }
         if self.trouble.edits && self.dice.roll(6) == 0 {
             let at = self.dice.roll(self.subjects.all.len());
-            // what nobody has heard of is not served after its record was taken away
+            // a pod that the plugin has never seen is not served after its record was removed
             let heard = self.allocations.known().contains(&self.subjects.all[at].pod.uid);
             if heard && self.subjects.all[at].placed.is_some() {
                 self.subjects.edit(at, &mut self.dice);
@@ -241,7 +242,6 @@ impl Burst {
         Some(chosen)
     }
 
-    /// kubelet admits one pod.
     fn admit(&mut self, at: usize) -> End {
         let pod = self.subjects.all[at].pod.clone();
         self.kubelet.present.insert(pod.reference.clone());
@@ -294,8 +294,8 @@ impl Burst {
         let units = amount(container, resource);
         let (pod, placed) = (self.subjects.all[at].pod.clone(), self.subjects.all[at].placed.clone());
         let Some(chosen) = self.choose(resource, usize::try_from(units).unwrap(), reuse) else {
-            // mixed sets of init containers can leave kubelet short, and nobody has asked whether a stranger fits; it fails
-            // such a pod by itself
+            // mixed sets of init containers can leave kubelet short, and nothing checks whether a stranger fits;
+            // kubelet itself fails such a pod
             assert!(self.kubelet.unasked || placed.is_none());
             return Err(End::Rejected);
         };
@@ -304,15 +304,15 @@ impl Burst {
         }
         let answer = match self.allocate(resource, &chosen) {
             Ok(answer) => answer,
-            // guesses: refusing is the safe side where a card would be given twice
+            // guesses: refusing is the safe side where a GPU would be given twice
             Err(Refusal::Overcommitted { .. } | Refusal::Ambiguous { .. }) if self.trouble.silent => {
                 return Err(End::Rejected);
             }
-            // that the one before it was rejected is not told yet
+            // the plugin does not know yet that the pod before it was rejected
             Err(Refusal::Ambiguous { .. }) if self.trouble.old && self.trouble.rejects => {
                 return Err(End::Rejected);
             }
-            // the API server was asked and has not said who that is
+            // the API server was asked and has not shown the pod
             Err(Refusal::NobodyWaits { .. })
                 if self.trouble.late && !self.allocations.known().contains(&pod.uid) =>
             {
@@ -327,7 +327,8 @@ impl Burst {
         }
         let key = (pod.reference.clone(), container.name.clone());
         if self.trouble.restarts && !self.trouble.silent && self.dice.roll(9) == 0 {
-            // kubelet ends before it has the answer, and often before it wrote down what it gave this container so far
+            // kubelet ends before it has the answer, and often before it wrote down what it gave this container so
+            // far
             if self.dice.roll(2) == 0 {
                 self.kubelet.lose(&key);
             }
@@ -355,7 +356,7 @@ impl Burst {
         Ok(chosen)
     }
 
-    /// A pod is over, by kubelet's will or its own. Its status may be written later.
+    /// A pod ends, rejected by kubelet or by itself. Its status may be written later.
     fn end(&mut self, at: usize) {
         let pod = self.subjects.all[at].pod.reference.clone();
         self.subjects.all[at].over = true;

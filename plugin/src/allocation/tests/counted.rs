@@ -9,7 +9,7 @@ use kerf::plan::CountedDevice;
 use kerf::shares::{Arrangement, Counted, PerCard};
 
 const NAME: &str = "example.com/shared";
-/// Shares of each card.
+/// Per GPU.
 const SHARES: u32 = 4;
 
 fn resource() -> Resource {
@@ -56,7 +56,7 @@ fn grant(container: &ContainerRequest, devices: Vec<CountedDevice>) -> Container
     container.granted(Grant::Counted { resource: NAME.into(), devices })
 }
 
-/// How many shares a container has of each card, by its index.
+/// How many shares a container has of each GPU, by its index.
 fn by_index(grant: &ContainerGrant) -> Vec<(u32, u32)> {
     devices(grant).iter().map(|one| (one.device.index, one.count)).collect()
 }
@@ -68,7 +68,7 @@ fn devices(grant: &ContainerGrant) -> &[CountedDevice] {
     }
 }
 
-/// A pod of one container on these cards; on none: without a record.
+/// A pod of one container on these GPUs; without GPUs: without a record.
 fn on(name: &str, cards: &[(u32, u32)], asks: u32, time: u64) -> Pod {
     let request = counted(&[(ContainerKind::App, asks)]);
     let devices = cards.iter().map(|(card, count)| shares(*card, *count)).collect();
@@ -93,7 +93,7 @@ fn with(pods: &[&Pod]) -> Allocations {
     allocations
 }
 
-/// What a pod's record says once the corrections are written.
+/// A pod's record once the corrections are written.
 fn recorded(allocations: &Allocations, pod: &Pod) -> (Record, bool) {
     let keys = Keys::default();
     let mut annotations = pod.record.as_ref().map(|record| annotation::write(record, &keys)).unwrap_or_default();
@@ -131,7 +131,7 @@ fn a_record_follows_what_kubelet_gave_and_is_confirmed() {
     assert_eq!((slices(&allocations, &pod), recorded(&allocations, &pod).1), (vec![(1, 1), (2, 1)], false));
     within(&mut allocations, &listing([has(&pod, &other)], &[]));
     assert_eq!((slices(&allocations, &pod), recorded(&allocations, &pod).1), (vec![(1, 1), (2, 1)], true));
-    // a later life knows it from kubelet's list alone
+    // after a restart the plugin knows it from kubelet's list alone
     let mut later = with(&[&pod]);
     assert_eq!(within(&mut later, &listing([has(&pod, &other)], &[])).moved.len(), 1);
     assert_eq!((slices(&later, &pod), recorded(&later, &pod).1), (vec![(1, 1), (2, 1)], true));

@@ -1,4 +1,4 @@
-//! On what a container was chosen, and who else it could have been.
+//! Why a container was chosen, and which others it could have been.
 
 use super::*;
 use crate::allocation::decision::{Criterion, Evidence};
@@ -7,7 +7,7 @@ fn two() -> [Pod; 2] {
     [share("a", 20, 2, 0, 1), share("b", 20, 2, 1, 2)]
 }
 
-/// An Allocate for 20 units of core on a GPU that nobody was placed on.
+/// An Allocate for 20 units of core on a GPU on which no pod was placed.
 fn decide(allocations: &mut Allocations) -> (String, Decision) {
     let answer = allocations.allocate(&Resource::Core, core(3, 0..20)).unwrap();
     (answer.key.pod.to_string(), answer.decision)
@@ -17,7 +17,7 @@ fn behind(pod: &Pod, behind_in: Criterion) -> Vec<RunnerUp> {
     vec![RunnerUp { key: key(pod, "c0"), behind_in }]
 }
 
-/// What decides for the second of two pods, against the first, which was placed earlier.
+/// The criterion by which the second of two pods is chosen over the first, which was placed earlier.
 fn second(allocations: &mut Allocations, pods: &[Pod; 2], criterion: Criterion) {
     let (chosen, decision) = decide(allocations);
     let runners_up = behind(&pods[0], criterion);
@@ -37,7 +37,7 @@ fn kubelets_list_names_the_pod() {
     within(&mut allocations, &listing([], &[&pods[1]]));
     let alone = Decision { evidence: Evidence::ListedNow, candidates: 1, runners_up: Vec::new() };
     assert_eq!(decide(&mut allocations), ("uid-b".to_owned(), alone));
-    // the other one is on the list for longer
+    // the other pod has been on the list for longer
     let mut allocations = allocations_with(pods.clone());
     within(&mut allocations, &listing([], &[&pods[0]]));
     within(&mut allocations, &listing([], &[&pods[0], &pods[1]]));

@@ -1,6 +1,6 @@
-//! Chance for the models.
+//! Random choices for the models.
 
-/// Chance that proptest can shrink: a sequence of numbers, used up in order.
+/// Random numbers that proptest can shrink: a sequence, used up in order.
 pub(super) struct Dice(Vec<u32>, usize);
 
 impl Dice {

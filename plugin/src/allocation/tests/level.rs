@@ -1,8 +1,8 @@
-//! What enforces a share is a container's own, whoever has, or had, its ids.
+//! A container's isolation is its own, whichever other container has, or had, its ids.
 
 use super::*;
 
-/// An init container and an app that asks for as much: kubelet gives both the same ids.
+/// An init container and an app container that asks for the same amount: kubelet gives both the same ids.
 fn pair(name: &str, first: u32, time: u64) -> Pod {
     let request = request(&[(ContainerKind::Init, 20, 2), (ContainerKind::App, 20, 2)]);
     let placement = place(&[], &request, time, first);
@@ -43,7 +43,7 @@ fn an_init_container_and_an_app_with_equal_ids_have_each_their_own_level() {
 fn a_later_pod_with_the_ids_of_an_earlier_one_has_its_own_level() {
     let (a, b) = (share("a", 20, 2, 0, 1), share("b", 20, 2, 0, 2));
     for (first, second) in [(&a, &b), (&b, &a)] {
-        // what an earlier life left on the disk, the later pod's first
+        // what a previous run left on the disk, the later pod's first
         let mut allocations = allocations_with([second.clone()]);
         allocations.enforced(&key(second, "c0"), core(0, 0..20), Isolation::Limiter);
         allocations.enforced(&key(first, "c0"), core(0, 0..20), Isolation::Driver);
@@ -59,7 +59,7 @@ fn ids_that_are_given_anew_say_nothing_of_who_had_them() {
     allocations.enforced(&key(&a, "c0"), core(0, 0..20), Isolation::Driver);
     within(&mut allocations, &listing([held(&a, core(0, 0..20), core(0, 0..2))], &[]));
     allocations.observe(b.clone());
-    // kubelet lists it still: what it has is its own, whoever is given its ids
+    // kubelet still lists it: it keeps what it has, whichever container is given its ids
     within(&mut allocations, &listing([held(&a, core(0, 0..20), core(0, 0..2))], &[&b]));
     assert!(allocations.keeps(&key(&a, "c0"), &core(0, 0..20), &b.uid));
     allocations.observe(Pod { stage: Stage::Ended, ..a.clone() });
@@ -83,7 +83,7 @@ fn the_ids_of_an_init_container_that_kubelet_does_not_list_are_its_pods() {
     assert!(!allocations.keeps(&key(&a, "c0"), &core(0, 0..20), &b.uid), "its pod was rejected");
 }
 
-/// A pod that kubelet lists and the API server has not shown yet is somebody, too.
+/// A pod that kubelet lists and the API server has not shown yet counts, too.
 #[test]
 fn what_kubelet_lists_for_strangers_is_in_use() {
     let a = share("a", 20, 2, 0, 1);
@@ -107,7 +107,7 @@ fn pods_that_change_places_take_what_enforces_their_shares_along() {
     let findings = within(&mut allocations, &listing([held(&b, core(0, 0..20), Ids::default())], &[]));
     assert_eq!(findings.swaps.len(), 1);
     assert_eq!((levels(&allocations, &a), levels(&allocations, &b)), (vec![None], vec![Some(Isolation::Limiter)]));
-    // as a later life finds it, which knows only whom the directory was made for
+    // after a restart the plugin knows only the container that the directory was made for
     let mut allocations = allocations_with([a.clone(), b.clone()]);
     allocations.enforced(&key(&a, "c0"), core(0, 0..20), Isolation::Limiter);
     within(&mut allocations, &listing([held(&b, core(0, 0..20), core(0, 0..2))], &[&a]));

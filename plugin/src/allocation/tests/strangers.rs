@@ -1,4 +1,4 @@
-//! Pods that nobody placed.
+//! Pods without a placement.
 
 use super::*;
 
@@ -23,7 +23,7 @@ fn who_is_alone_on_kubelets_list_is_served_with_nobody_elses_card() {
         within(&mut allocations, &listing([], &[&stranger]));
         assert!(allocations.callers(&Resource::Core, 50, None).is_err());
         assert_eq!(refused(&mut allocations, 50), if known { "not-placed" } else { "nobody-waits" });
-        // its turn comes, and it has its card
+        // its turn comes, and it has its GPU
         within(&mut allocations, &listing([], &[&waits]));
         let answer = allocations.allocate(&Resource::Core, core(0, 0..50)).unwrap();
         assert_eq!((answer.key.pod.as_str(), device(&answer).as_str()), ("uid-a", "GPU-0"));
@@ -33,7 +33,7 @@ fn who_is_alone_on_kubelets_list_is_served_with_nobody_elses_card() {
 #[test]
 fn of_two_on_kubelets_list_it_is_the_one_that_came_last() {
     let (waits, stranger) = (share("a", 50, 5, 0, 1), stranger("b", 50, 5));
-    // the stranger ran before there was a plugin
+    // the stranger ran before the plugin was installed
     let mut allocations = allocations_with([waits.clone(), stranger.clone()]);
     within(&mut allocations, &listing([], &[&stranger]));
     within(&mut allocations, &listing([], &[&stranger, &waits]));
@@ -43,12 +43,12 @@ fn of_two_on_kubelets_list_it_is_the_one_that_came_last() {
     within(&mut allocations, &listing([], &[&waits]));
     within(&mut allocations, &listing([], &[&stranger, &waits]));
     assert_eq!(refused(&mut allocations, 50), "not-placed");
-    // both came at once: nothing tells
+    // both came at once: nothing tells them apart
     let mut allocations = allocations_with([waits.clone(), stranger.clone()]);
     within(&mut allocations, &listing([], &[&stranger, &waits]));
     assert!(!allocations.certain(&Resource::Core, 50));
     assert_eq!(refused(&mut allocations, 50), "ambiguous");
-    // one of which the API server has said nothing is not passed over
+    // a pod that the API server has not shown is not ignored
     let mut allocations = allocations_with([waits.clone()]);
     within(&mut allocations, &listing([], &[&waits]));
     within(&mut allocations, &listing([], &[&stranger, &waits]));
@@ -76,7 +76,7 @@ fn a_new_pod_of_an_old_name_came_last() {
     let ids = held(&old, core(0, 0..50), core(0, 0..5));
     within(&mut allocations, &listing([ids.clone()], &[]));
     within(&mut allocations, &listing([ids], &[&other]));
-    // without a list in between: its ids are gone, or the API server has told
+    // without a list in between: its ids are gone, or the API server has shown its end
     for told in [false, true] {
         let mut allocations = allocations.clone();
         let new = Pod { uid: "uid-new".into(), ..old.clone() };
@@ -112,7 +112,7 @@ fn without_a_list_nobody_is_served_while_a_stranger_waits_for_as_much() {
     assert_eq!(refused(&mut allocations, 50), "ambiguous");
     allocations.forget(&stranger.uid);
     allocations.allocate(&Resource::Core, core(0, 0..50)).unwrap();
-    // the same ids again are not another's
+    // the same ids again do not belong to another pod
     allocations.observe(Pod { uid: "uid-c".into(), ..stranger });
     let refusal = allocations.allocate(&Resource::Core, core(0, 0..50)).unwrap_err();
     assert_eq!(refusal.code(), "not-placed");
@@ -137,7 +137,7 @@ fn a_stranger_that_has_a_card_counts_there_and_the_card_is_not_given_again() {
             "overcommitted"
         );
     }
-    // and its record says so from now on
+    // and its record shows it from now on
     let written = allocations.corrections(&Keys::default());
     let of = written.iter().find(|correction| correction.uid == stranger.uid).unwrap();
     let Record::Placed(placement) = annotation::read(&of.annotations, &Keys::default(), &stranger.request) else {
@@ -178,7 +178,7 @@ fn a_pod_that_was_deleted_stays_deleted_however_late_an_answer_comes() {
 
 #[test]
 fn a_stranger_with_shares_by_count_is_not_taken_for_another() {
-    // kubelet's list tells whose ids these are, and it is nobody that waits
+    // kubelet's list tells which pod has these ids, and it is none that waits
     let waits = share("a", 50, 5, 0, 1);
     let mut allocations = allocations_with([waits]);
     let unknown = stranger("b", 1, 1);

@@ -7,14 +7,12 @@ use kerf::ids::PodUid;
 use crate::allocation::claim::State::{self, Assumed, Confirmed, PodListed, Released, Unlisted};
 use crate::allocation::{Allocations, Key};
 
-/// What happened between two looks at the claims.
+/// What happened between two checks of the claims.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Operation {
-    /// The API server told of pods.
+    /// The API server showed pods.
     News,
-    /// kubelet's list was compared.
     List,
-    /// An Allocate was answered or refused.
     Allocate,
 }
 
@@ -30,7 +28,7 @@ impl States {
         Self(claims.collect())
     }
 
-    /// That what is now follows from what was. Of pods that changed places, each has the other's claims.
+    /// Asserts that the present states follow from these. Of pods that changed places, each has the other's claims.
     pub(super) fn lead_to(&self, allocations: &Allocations, operation: Operation, exchanged: &BTreeSet<PodUid>) {
         let now = Self::of(allocations).0;
         for key in self.0.keys().chain(now.keys()).filter(|key| !exchanged.contains(&key.pod)) {
@@ -49,7 +47,7 @@ fn legal(operation: Operation, from: Option<State>, to: Option<State>) -> bool {
         Operation::News => false,
         Operation::List => matches!(
             (from, to),
-            // kubelet lists the container, whatever was believed; what it had to list and does not is void
+            // kubelet lists the container, whatever was assumed; a claim that it had to list and does not is void
             (_, Some(Confirmed) | None)
                 | (Some(Assumed), Some(PodListed))
                 | (Some(PodListed), Some(Assumed))
@@ -59,10 +57,10 @@ fn legal(operation: Operation, from: Option<State>, to: Option<State>) -> bool {
             (from, to),
             (None | Some(PodListed | Released), Some(Assumed))
                 | (Some(Confirmed), Some(Unlisted))
-                // its ids are another's
+                // its ids were given to another container
                 | (Some(Assumed), None)
                 | (Some(Unlisted), Some(Released))
-                // an init container that kubelet surely asked for
+                // an init container that kubelet certainly asked for
                 | (None | Some(Assumed | PodListed | Released), Some(Unlisted))
         ),
     }

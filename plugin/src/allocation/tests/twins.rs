@@ -1,4 +1,4 @@
-//! Twins that change places, and ids that kubelet gives twice.
+//! Pods of the same shape that change places, and ids that kubelet gives twice.
 
 use super::*;
 
@@ -51,7 +51,7 @@ fn after_half_of_an_exchange_both_have_what_they_were_given() {
     }
 }
 
-/// kubelet loses count of what it has given when it strikes a pod off while it waits for an answer.
+/// kubelet loses count of the ids that it gave when it removes a pod while it waits for an answer.
 #[test]
 fn ids_that_kubelet_lists_twice_are_both_their_holders() {
     let pods = [share("a", 50, 5, 0, 1), share("b", 50, 5, 1, 2)];
@@ -73,7 +73,7 @@ fn ids_that_kubelet_lists_twice_are_both_their_holders() {
             assert_eq!(allocations.allocated(&gpu.into()), Share::new(500, 5 * 256));
         }
     }
-    // a later life knows it from what was answered
+    // after a restart the plugin knows it from the saved answers
     let mut later = allocations_with(pods.clone());
     later.remember(allocations.answers().to_vec());
     within(&mut later, &both);
@@ -89,7 +89,7 @@ fn an_init_container_that_was_taken_for_anothers_has_nothing_of_it() {
         pod(name, request.clone(), place(&[], &request, time, u32::from(name == "b")))
     });
     let mut allocations = allocations_with(twins.clone());
-    // no list: the first is believed to be served
+    // no list: the first is assumed to be served
     let ids = core(2, 0..20);
     assert_eq!(allocations.allocate(&Resource::Core, ids.clone()).unwrap().key, key(&twins[0], "c0"));
     allocations.allocate(&Resource::Memory, core(2, 0..5)).unwrap();

@@ -1,5 +1,5 @@
-//! The two files that vcuda-controller reads, byte for byte as gpu-manager writes them. Pure, or reading below an injected
-//! root.
+//! The two files that vcuda-controller reads, byte for byte as gpu-manager writes them. Pure, or reading below a
+//! given root.
 //!
 //! `vcuda.config`, little-endian:
 //!
@@ -10,44 +10,40 @@
 //! | 52 | 4044 | zero |
 //! | 4096 | 4096 | container's name, ended by zero |
 //! | 8192 | 16 | zero |
-//! | 8208 | 8 | card memory in bytes |
+//! | 8208 | 8 | GPU memory in bytes |
 //! | 8216 | 4 | `vcuda-core` in percent |
 //! | 8220 | 4 | 1 where `vcuda-core` is the ceiling, 0 with the annotation |
 //! | 8224 | 8 | driver's version: major, minor |
 //! | 8232 | 4 | 1 where anything is limited: for shares |
 //! | 8236 | 4 | zero |
 //!
-//! `pids.config`: process ids on the host, four bytes each and at most 1024, without a header. The library searches them by
-//! halves, so they are in order; gpu-manager's were not.
+//! `pids.config`: process ids on the host, four bytes each and at most 1024, without a header. The library searches
+//! them by bisection, so they are sorted; gpu-manager's were not.
 
 use std::path::Path;
 
 use crate::allocation::Answer;
 
-/// Length of `vcuda.config`.
 pub const BYTES: usize = 8240;
 /// The library reads no more.
 const MAX_PIDS: usize = 1024;
 
-/// What `vcuda.config` says.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Limits {
-    /// The pod's uid.
     pub pod: String,
-    /// The container's name.
     pub container: String,
-    /// Of all its cards, in bytes.
+    /// Of all its GPUs together, in bytes.
     pub memory: u64,
-    /// `vcuda-core`.
+    /// In percent.
     pub core: u32,
-    /// `vcuda-core-limit`.
+    /// `None` without the annotation.
     pub limit: Option<u32>,
-    /// The driver's version.
+    /// Major and minor version.
     pub driver: (i32, i32),
 }
 
 impl Limits {
-    /// Of a container that was given `held`.
+    /// For a container that was given `held`.
     pub fn new(held: &Answer, driver: (i32, i32)) -> Self {
         let amounts = || held.grant.gpus.amounts().map(|(_, share)| share);
         Self {
@@ -60,7 +56,6 @@ impl Limits {
         }
     }
 
-    /// The file's content.
     pub fn encode(&self) -> Vec<u8> {
         let mut bytes = vec![0; BYTES];
         let mut put = |at: usize, field: &[u8]| {
@@ -83,14 +78,13 @@ impl Limits {
     }
 }
 
-/// The content of `pids.config`.
 pub fn pids(mut pids: Vec<u32>) -> Vec<u8> {
     pids.sort_unstable();
     pids.dedup();
     pids.into_iter().take(MAX_PIDS).flat_map(u32::to_le_bytes).collect()
 }
 
-/// The processes of a control group and of those below it.
+/// The processes of a control group and of the groups below it.
 pub fn processes(group: &Path) -> Vec<u32> {
     let own = std::fs::read_to_string(group.join("cgroup.procs")).unwrap_or_default();
     let mut all: Vec<u32> = own.lines().filter_map(|line| line.trim().parse().ok()).collect();
@@ -101,7 +95,7 @@ pub fn processes(group: &Path) -> Vec<u32> {
     all
 }
 
-/// The version of NVIDIA's driver, from `/proc/driver/nvidia/version`; zeros where there is none.
+/// The version of NVIDIA's driver, from `/proc/driver/nvidia/version`; zeros without the file.
 pub fn driver_version(proc_root: &Path) -> (i32, i32) {
     let text = std::fs::read_to_string(proc_root.join("driver/nvidia/version")).unwrap_or_default();
     let version = text.lines().find(|line| line.starts_with("NVRM")).and_then(|line| {

@@ -1,13 +1,13 @@
-//! The feature file of Node Feature Discovery (NFD), whose worker reads every file of its directory about once a minute
-//! and has its master write the labels.
+//! The feature file of Node Feature Discovery (NFD). NFD's worker reads every file of its directory about once a
+//! minute, and its master writes the labels.
 //!
-//! The form is that of NFD's customization guide: lines of `<namespace>/<name>=<value>`, at most 64 KiB, files whose names
-//! begin with a dot not read, and `# +expiry-time=<RFC 3339>`, after which the lines below count no more. NFD takes every
-//! namespace but `kubernetes.io`, unless it was told otherwise (`denyLabelNs`, `extraLabelNs`), and no label without one:
-//! the gates are not in the file, and NFD's own rules write Intel's.
+//! The format is that of NFD's customization guide: lines of `<namespace>/<name>=<value>`, at most 64 KiB; files
+//! whose names begin with a dot are not read; and the lines after `# +expiry-time=<RFC 3339>` expire at that time.
+//! NFD takes every namespace but `kubernetes.io`, unless configured otherwise (`denyLabelNs`, `extraLabelNs`), and
+//! no label without one. So the gates are not in the file, and NFD's own rules write Intel's labels.
 //!
-//! On a clean end the file stays with an expiry time, so that an update of the plugin does not take the labels away for a
-//! moment, and its removal does for good.
+//! On a clean end the file stays with an expiry time: an update of the plugin removes no labels, even for a moment,
+//! and its removal does so for good.
 
 use std::fmt::Write as _;
 use std::io;
@@ -18,34 +18,33 @@ use k8s_openapi::jiff::Timestamp;
 use crate::base::files;
 use crate::publish::labels::wanted::Wanted;
 
-/// NFD reads no longer ones.
+/// NFD reads no longer files.
 const MAX_BYTES: usize = 64 << 10;
 
-/// A file in NFD's directory.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct FeatureFile {
     path: PathBuf,
 }
 
 impl FeatureFile {
-    /// Of this name, which must not begin with a dot.
+    /// `name` must not begin with a dot.
     pub fn new(directory: &Path, name: &str) -> Self {
         Self { path: directory.join(name) }
     }
 
-    /// Says what is wanted, and if `until` is given, for how long.
+    /// Writes the wanted labels, which expire at `until` if it is given.
     ///
     /// # Errors
-    /// What the system says; an earlier file is left as it was. A directory that is not there is not made: without it no
-    /// NFD runs here.
+    /// The system's; an earlier file is then left as it was. A missing directory is not created: without it no NFD
+    /// runs here.
     pub fn write(&self, wanted: &Wanted, until: Option<Timestamp>) -> io::Result<()> {
         files::update(&self.path, text(wanted, until).as_bytes(), 0o644)
     }
 
-    /// Removes it.
+    /// Removes the file, if it exists.
     ///
     /// # Errors
-    /// What the system says; that there is no such file is none.
+    /// The system's; a missing file is not an error.
     pub fn remove(&self) -> io::Result<()> {
         match std::fs::remove_file(&self.path) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),

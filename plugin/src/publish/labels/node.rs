@@ -1,8 +1,8 @@
-//! Labels on the Node itself: what to add, change and remove. Pure.
+//! Labels on the Node itself: which to add, change and remove. Pure.
 //!
-//! Which labels are kerf's is written on the Node beside them, in an annotation that lists their keys; each plugin of a node
-//! has its own. A label that somebody else wrote is left as it is, also where kerf would write another value; one that
-//! somebody wrote over kerf's is put right again. The list is not believed for keys that no vendor's labels have.
+//! An annotation of the Node lists the keys of the labels that are kerf's; each plugin of a node has its own. A
+//! label that another client wrote is left as it is, even where kerf would write another value; a label of kerf's
+//! that another client overwrote is restored. The list is not trusted for keys that no vendor's labels have.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -11,14 +11,13 @@ use crate::device::backend::Vendor;
 use crate::publish::labels::wanted::Wanted;
 use crate::vendor;
 
-/// What to change.
+/// The changes to write.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Plan {
-    /// Labels.
     pub labels: Changes,
-    /// The list of its own.
+    /// The plugin's list of its labels.
     pub annotations: Changes,
-    /// Keys that others hold with another value.
+    /// Keys that other clients have set to another value.
     pub foreign: BTreeSet<String>,
 }
 
@@ -61,7 +60,6 @@ impl Plan {
         plan
     }
 
-    /// Whether there is nothing to do.
     pub fn is_empty(&self) -> bool {
         self.labels.is_empty() && self.annotations.is_empty()
     }
@@ -114,7 +112,7 @@ mod tests {
         assert_eq!(plan.annotations, BTreeMap::from([(LIST.into(), Some("amd.com/gpu.family".into()))]));
         apply(&mut labels, plan.labels);
         apply(&mut annotations, plan.annotations);
-        // somebody writes over kerf's label; later it is not wanted any more
+        // another client overwrites kerf's label; later the label is not wanted any more
         labels.insert("amd.com/gpu.family".into(), "XX".into());
         let again = Plan::new(&labels, &annotations, &wanted(&own), LIST);
         assert_eq!(again.labels, BTreeMap::from([("amd.com/gpu.family".into(), Some("AI".into()))]));
@@ -128,7 +126,7 @@ mod tests {
         let labels = map([("kubernetes.io/hostname", "n"), ("nvidia.com/gpu.count", "1"), ("amd.com/gpu", "x")]);
         let annotations = map([(LIST, "kubernetes.io/hostname,nvidia.com/gpu.count,amd.com/gpu,,")]);
         let plan = Plan::new(&labels, &annotations, &wanted(&Map::new()), LIST);
-        // nor one of a vendor whose cards are not known yet
+        // nor one of a vendor whose GPUs are not known yet
         assert!(plan.labels.is_empty());
         assert_eq!(plan.annotations, BTreeMap::from([(LIST.into(), Some("nvidia.com/gpu.count".into()))]));
     }
@@ -155,8 +153,9 @@ mod tests {
     }
 
     proptest! {
-        /// Whatever was there and in whatever order wishes come: a plan that was carried out leaves nothing to do; what
-        /// kerf did not write stays as it was; and when nothing is wanted any more, only that is left.
+        /// Whatever labels exist and in whatever order wanted labels come: a plan that was carried out leaves
+        /// nothing to do; what kerf did not write stays as it was; and when no label is wanted any more, only that
+        /// is left.
         #[test]
         fn carried_out_plans_converge_and_leave_no_trace(start in some(), wishes in proptest::collection::vec(some(), 1..5)) {
             let (mut labels, mut annotations) = (start.clone(), Map::new());

@@ -1,15 +1,16 @@
-//! Node labels as the vendors' labellers write them, so that pods and tools that select by them find kerf's nodes too.
+//! Node labels as the vendors' labellers write them, so that pods and tools that select by them find kerf's nodes
+//! too.
 //!
 //! ```text
-//!   cards ---> vendor/<v>/labels (pure: devices in, labels out) ---> [write] --> [feature_file], for NFD
+//!   GPUs ----> vendor/<v>/labels (pure: devices in, labels out) ---> [write] --> [feature_file], for NFD
 //!                                                                    +-------> [node], the Node's own labels
 //! ```
 //!
-//! A fact that a driver does not tell has no label. A card that fell ill or was lost stays labelled until the plugin starts
-//! anew: labels say what a node has, the [condition](crate::publish::condition) how it is.
+//! A fact that the driver does not tell has no label. A GPU that became unhealthy or was lost stays labelled until
+//! the plugin restarts: labels tell what a node has, the [condition](crate::publish::condition) its health.
 //!
-//! Two labels are *gates*: DaemonSets, kerf's own among them, run where they are. A gate is written and never removed,
-//! since removing it would end the very program that writes it.
+//! Two labels are *gates*: DaemonSets, kerf's own among them, run where they are. A gate is written and never
+//! removed, since removing it would end the program that writes it.
 
 use std::collections::BTreeMap;
 
@@ -20,7 +21,7 @@ use crate::vendor;
 /// gpu-manager's label for the nodes it runs on; `manifests/base` selects them by it.
 const VCUDA_GATE: (&str, &str) = ("nvidia-device-enable", "enable");
 
-/// What is written.
+/// Which labels are written.
 #[derive(Clone, Debug, Default)]
 pub struct Style {
     /// One for each vendor that has labels.
@@ -29,17 +30,17 @@ pub struct Style {
     pub vcuda: bool,
 }
 
-/// What the Node should say.
+/// The labels that the Node should have.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Wanted {
-    /// Labels of each vendor. Of a vendor that is not named nothing is touched.
+    /// By vendor. Labels of a vendor that is not a key are left as they are.
     pub vendors: BTreeMap<Vendor, Labels>,
     /// Labels that are added where they are missing, and never removed.
     pub gates: Labels,
 }
 
 impl Wanted {
-    /// The labels of these devices, for the vendors that have some here.
+    /// The labels of these devices, for vendors with a device here.
     pub fn of(hosts: &[&HostDevice], style: &Style) -> Self {
         let mut wanted = Self::default();
         let mut by_vendor: BTreeMap<Vendor, Vec<&HostDevice>> = BTreeMap::new();

@@ -1,4 +1,4 @@
-//! Keeps the labels current: when cards change, and now and then in case somebody changed them.
+//! Keeps the labels current: when GPUs change, and now and then in case another client changed them.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -23,50 +23,45 @@ use crate::state::State;
 use crate::state::cards_watch::CardsWatch;
 use crate::vendor;
 
-/// How often what is there is compared with what should be.
+/// How often the labels are compared with those wanted.
 const REVIEW: Duration = Duration::from_secs(300);
-/// A driver that comes late is waited for so long before the labels of an earlier life count as wrong.
+/// A driver that starts late is waited for so long before the labels of a previous run count as wrong.
 const GRACE: Duration = Duration::from_secs(600);
-/// So long a feature file is good after the plugin's end: longer than an update takes.
+/// How long a feature file is valid after the plugin's end: longer than an update takes.
 const LEGACY_SECONDS: i64 = 600;
 
 /// What is to be labelled, and where.
 #[derive(Clone, Debug)]
 pub struct Options {
-    /// Where labels go.
     pub mode: LabelMode,
-    /// What this plugin is called among those of its node: what it offers.
+    /// Tells this plugin from others on its node: what it offers.
     pub name: String,
-    /// Its feature file.
+    /// Written where the mode is NFD.
     pub file: FeatureFile,
-    /// What is written.
     pub style: Style,
 }
 
-/// Where labels go.
 pub enum Target {
     /// NFD's directory.
     File(FeatureFile),
-    /// The Node.
     Node(OnNode),
-    /// Nowhere: both are cleared, the Node where there is a way to it.
+    /// Nowhere: labels are removed from both, from the Node where the API server can be reached.
     Cleared(FeatureFile, Option<OnNode>),
 }
 
-/// The labels of the Node.
 pub struct OnNode {
     cluster: Cluster,
-    /// The annotation that lists this plugin's.
+    /// The annotation that lists the labels of this plugin.
     list: String,
-    /// Labels that others hold, of which the log was told.
+    /// Labels of other clients that were already logged.
     foreign: BTreeSet<String>,
 }
 
 impl Target {
-    /// Where `options` say; `cluster`: the way to the Node, where there is one.
+    /// The target that `options` name. `cluster`: the connection to the API server, if any.
     ///
     /// # Errors
-    /// Where the Node is to be labelled and there is none.
+    /// Where the Node is to be labelled and there is no connection.
     pub fn of(options: &Options, cluster: Option<Cluster>) -> anyhow::Result<Option<Self>> {
         let node = cluster.map(|cluster| {
             let list = format!("{}{}", cluster.keys().labels, options.name);
@@ -81,7 +76,7 @@ impl Target {
     }
 }
 
-/// Why labels are not where they should be.
+/// Why labels cannot be written.
 #[derive(Debug, thiserror::Error)]
 enum PublishError {
     #[error("{0}")]
@@ -91,7 +86,7 @@ enum PublishError {
 }
 
 impl PublishError {
-    /// What to do about it.
+    /// What an administrator can do about it.
     fn hint(&self) -> &'static str {
         match self {
             Self::File(error) if error.kind() == std::io::ErrorKind::NotFound => {
@@ -104,7 +99,7 @@ impl PublishError {
     }
 }
 
-/// Labels of the cards of `states` until `token` is cancelled, written at most once every `period`.
+/// Keeps the labels of the GPUs of `states` until `token` is cancelled; at most one write every `period`.
 pub async fn follow(
     target: Target,
     states: Vec<State>,
@@ -127,9 +122,9 @@ struct NodeLabels {
     counters: Counters,
     period: Duration,
     began: Instant,
-    /// What was wanted last.
+    /// The last wanted labels.
     last: Option<Wanted>,
-    /// There is nothing left to do.
+    /// All labels were removed, so nothing is left to do.
     cleared: bool,
 }
 
@@ -173,7 +168,7 @@ impl Publisher for NodeLabels {
         let wait = backoff.failed();
         if let PublishError::Node(error) = error {
             if error.conflict() {
-                // the Node was changed between reading and writing, as it is every now and then
+                // the Node was changed between reading and writing, which is normal now and then
                 return Next { quiet: wait, most: Some(wait) };
             }
             self.counters.api_errors.with_label_values(&["node"]).inc();
@@ -186,7 +181,7 @@ impl Publisher for NodeLabels {
 }
 
 impl NodeLabels {
-    /// A feature file outlives the plugin by a while, so that an update takes no labels away.
+    /// A feature file stays valid for a while after the plugin's end, so that an update removes no labels.
     fn end(self) {
         if let (Target::File(file), Some(wanted)) = (&self.target, self.last) {
             let until = Timestamp::now().checked_add(LEGACY_SECONDS.seconds()).ok();
@@ -197,17 +192,17 @@ impl NodeLabels {
     }
 }
 
-/// A card that several backends of this process list is one card.
+/// A GPU that several backends of this process list is one GPU.
 fn distinct(mut hosts: Vec<&HostDevice>) -> Vec<&HostDevice> {
     hosts.sort_by(|a, b| a.device.id.cmp(&b.device.id));
     hosts.dedup_by(|a, b| a.device.id == b.device.id);
     hosts
 }
 
-/// Says whether something was written.
+/// Returns whether something was written.
 async fn write(target: &mut Target, wanted: &Wanted) -> Result<bool, PublishError> {
     match target {
-        // until cards are found, the file of an earlier life is as right as any
+        // until GPUs are found, the file of a previous run is as right as any
         Target::File(_) if wanted.vendors.is_empty() => Ok(false),
         Target::File(file) if wanted.vendors.values().all(Labels::is_empty) => Ok(file.remove().map(|()| false)?),
         Target::File(file) => {

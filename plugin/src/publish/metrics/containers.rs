@@ -1,4 +1,4 @@
-//! One series for each container and card, and gpu-manager's four names for the same.
+//! One series for each container and GPU, and the same under gpu-manager's four names.
 
 use kerf::ids::NodeName;
 use kerf::plan::Grant;
@@ -12,10 +12,9 @@ use crate::state::occupancy::{self, ContainerUsage};
 use crate::state::sample::Sample;
 
 const LABELS: [&str; 5] = ["namespace", "pod", "container", "gpu", "index"];
-/// gpu-manager's labels, before the one that differs from name to name.
+/// gpu-manager's labels, without the one that differs from metric to metric.
 const OLD_LABELS: [&str; 4] = ["pod_name", "namespace", "node", "container_name"];
 
-/// Gauges of the containers that hold cards.
 pub(super) fn gauges(pods: &[PodView], sample: &Sample, node: &NodeName) -> prometheus::Result<Family> {
     let of = |name: &str, help: &str| gauge(&format!("kerf_plugin_container_{name}"), help, &LABELS);
     let old = |name: &str, help: &str, last: &str| {

@@ -1,4 +1,4 @@
-//! What the gauges are made with.
+//! Helpers that build gauges.
 
 use prometheus::{GaugeVec, Opts};
 
@@ -8,7 +8,7 @@ pub(super) fn gauge(name: &str, help: &str, labels: &[&str]) -> prometheus::Resu
     GaugeVec::new(Opts::new(name, help), labels)
 }
 
-/// For reports only: an `f64` holds every count of bytes that exists to the byte.
+/// For metrics only: below 2^53 an `f64` holds every count of bytes exactly.
 #[allow(clippy::cast_precision_loss, reason = "below 2^53")]
 pub(super) fn float(value: u64) -> f64 {
     value as f64

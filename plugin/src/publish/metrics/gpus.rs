@@ -1,4 +1,4 @@
-//! One series for each card.
+//! One series for each GPU.
 
 use std::collections::BTreeSet;
 
@@ -11,7 +11,7 @@ use crate::publish::metrics::gauge::{Family, float, gauge};
 
 const LABELS: [&str; 3] = ["gpu", "index", "model"];
 
-/// Gauges of the cards; `allocated` is in the order of the cards.
+/// `allocated` is in the order of the GPUs.
 pub(super) fn gauges<'a>(
     cards: impl Iterator<Item = &'a HostDevice>,
     allocated: &[Share],

@@ -1,4 +1,4 @@
-//! AMD's contract: `amd.com/gpu`, or a resource for each way in which cards are partitioned.
+//! AMD's contract: `amd.com/gpu`, or a resource for each way in which GPUs are partitioned.
 
 use std::time::Duration;
 
@@ -11,10 +11,10 @@ use crate::vendor::amd::flags::{AmdArgs, NamingStrategy};
 use crate::vendor::amd::scan::{Amd, AmdOptions};
 use crate::vendor::flags::{Common, FlagError, Flags, SharePolicy};
 
-/// Between looks where `-pulse` says nothing.
+/// Time between two checks where `-pulse` is 0.
 const PERIOD: Duration = Duration::from_secs(5);
 
-/// With `/dev/kfd` and the graphics nodes of each card, and nothing else.
+/// A container gets `/dev/kfd` and the graphics nodes of each GPU, and nothing else.
 ///
 /// # Errors
 /// [`FlagError`].

@@ -33,7 +33,7 @@ pub struct AmdArgs {
     pub amd_replicas: u32,
 }
 
-/// How AMD's resources are called.
+/// How AMD's resources are named.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum NamingStrategy {
     /// `amd.com/gpu`.
@@ -89,7 +89,7 @@ pub enum AmdLabel {
 }
 
 impl AmdLabel {
-    /// The word used in flags and keys.
+    /// The name in flags and keys.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Firmware => "firmware",

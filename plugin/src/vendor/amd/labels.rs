@@ -1,13 +1,14 @@
 //! AMD's labels, as ROCm's `k8s-node-labeller` writes them.
 //!
 //! A fact that all devices share is `amd.com/gpu.<fact>=<value>`, one that they do not share
-//! `amd.com/gpu.<fact>.<value>=<count>`; beside them the labeller's older keys, `beta.amd.com/gpu.<fact>.<value>=<count>`
-//! always and `beta.amd.com/gpu.<fact>=<value>` where it is shared. Facts of cards (device id, product) are counted by
-//! card, those of the compute topology by partition.
+//! `amd.com/gpu.<fact>.<value>=<count>`. The labeller's older keys are written as well:
+//! `beta.amd.com/gpu.<fact>.<value>=<count>` always and `beta.amd.com/gpu.<fact>=<value>` where it is shared. Facts
+//! of GPUs (device id, product) are counted by GPU, those of the compute topology by partition.
 //!
-//! The labeller asks the driver's library for the family and the firmware. Here the family follows from the topology's
-//! `gfx_target_version`, by the kernel's own two tables (`amdgpu_discovery.c`, `kfd_device.c`), where only one family
-//! has it; firmware is what the driver shows in `fw_version`, without the versions of its features, which are not there.
+//! The labeller asks the driver's library for the family and the firmware. Here the family follows from the
+//! topology's `gfx_target_version`, by the kernel's own two tables (`amdgpu_discovery.c`, `kfd_device.c`), where
+//! only one family has it. Firmware is what the driver shows in `fw_version`, which lacks the versions of its
+//! features.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -31,13 +32,12 @@ const FIRMWARE: [(&str, &str); 10] = [
     ("sdma", "SDMA0"),
 ];
 
-/// Those that the flags name.
+/// Makes the labels that the flags name.
 pub(super) fn labeller(flags: &Flags, _: &[&str]) -> Result<Labeller, FlagError> {
     let chosen: BTreeSet<AmdLabel> = flags.read::<AmdLabelArgs>()?.amd_labels.into_iter().collect();
     Ok(Labeller::new(move |hosts| labels(hosts, &chosen)))
 }
 
-/// Labels of AMD devices.
 pub fn labels(hosts: &[&HostDevice], chosen: &BTreeSet<AmdLabel>) -> Labels {
     let mut labels = Labels::default();
     let devices: Vec<(&HostDevice, &AmdFacts)> = hosts
@@ -97,7 +97,7 @@ fn key(kind: AmdLabel) -> String {
     format!("amd.com/gpu.{}", kind.as_str())
 }
 
-/// The first value that is there, under the new key alone.
+/// The first known value, under the new key alone.
 fn one<'a>(labels: &mut Labels, kind: AmdLabel, mut values: impl Iterator<Item = &'a str>) {
     if let Some(value) = values.find(|value| !value.is_empty()) {
         labels.set(&key(kind), value);
@@ -136,7 +136,7 @@ fn firmware<'a>(labels: &mut Labels, cards: impl Iterator<Item = &'a AmdFacts>) 
     }
 }
 
-/// The driver's family of a `gfx_target_version`; `None` where several have it, or none that is known.
+/// The driver's family of a `gfx_target_version`; `None` where several have it, or it is unknown.
 fn family(gfx: u64) -> Option<&'static str> {
     Some(match gfx {
         90000 | 90004 | 90006 | 90008 | 90010 | 90400..=90499 | 90500 => "AI",

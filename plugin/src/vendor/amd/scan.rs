@@ -1,14 +1,15 @@
-//! AMD cards, from sysfs: the `amdgpu` driver's PCI devices and partitions, joined with the compute driver's topology.
+//! AMD GPUs, from sysfs: the `amdgpu` driver's PCI devices and partitions, joined with the compute driver's
+//! topology.
 //!
 //! ```text
-//!   /sys/module/amdgpu/drivers/pci:amdgpu/<address>/drm/renderD<M>   a card (partition 0 of a partitioned one)
+//!   /sys/module/amdgpu/drivers/pci:amdgpu/<address>/drm/renderD<M>   a GPU (partition 0 of a partitioned one)
 //!   /sys/devices/platform/amdgpu_xcp_<n>/drm/renderD<M>              any further partition
 //!   /sys/class/kfd/kfd/topology/nodes/<k>: drm_render_minor M, location_id, mem_banks, io_links
 //! ```
 //!
-//! The render minor joins the two, and the PCI address in the topology must be the card's: nothing is matched by
-//! position. A device is called by its PCI address, a further partition by its platform name, as in AMD's own plugin
-//! and its metrics exporter. Facts about the files follow `drivers/gpu/drm/amd/amdkfd` of the kernel.
+//! The render minor joins the two, and the PCI address in the topology must be the GPU's: nothing is matched by
+//! position. A device's id is its PCI address, that of a further partition its platform name, as in AMD's own
+//! plugin and its metrics exporter. Facts about the files follow `drivers/gpu/drm/amd/amdkfd` of the kernel.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -26,7 +27,6 @@ use crate::vendor::{amd::exporter, reporter};
 
 const NAME: &str = "amd";
 const DRIVER: &str = "amdgpu";
-/// AMD's PCI vendor id.
 const VENDOR: u32 = 0x1002;
 
 /// The AMD driver of this host.
@@ -36,12 +36,11 @@ pub struct Amd {
     journal: Journal,
 }
 
-/// What the AMD backend needs to know.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct AmdOptions {
-    /// Where the host's files are seen.
+    /// Where the host's files are mounted.
     pub roots: Roots,
-    /// Socket of AMD's metrics exporter, where it is asked about the cards' health.
+    /// Socket of AMD's metrics exporter; `None`: it is not asked about the GPUs' health.
     pub exporter: Option<PathBuf>,
 }
 
@@ -61,10 +60,10 @@ impl Amd {
     }
 }
 
-/// One look at the host's files.
+/// One scan of the host's files.
 ///
 /// # Errors
-/// [`BackendError::Unavailable`] where the driver, or its compute part, is not there.
+/// [`BackendError::Unavailable`] where the driver, or its compute part, is missing.
 pub fn scan(roots: &Roots) -> Result<Scan, BackendError> {
     let unavailable = |reason: String| BackendError::Unavailable { backend: NAME, reason };
     let drivers = roots.sys.join("module/amdgpu/drivers/pci:amdgpu");
@@ -89,18 +88,18 @@ pub fn scan(roots: &Roots) -> Result<Scan, BackendError> {
     Ok(host.linked().settle())
 }
 
-/// What a card's partitions inherit.
+/// What a GPU's partitions inherit.
 #[derive(Clone, Debug)]
 struct Parent {
     numa: Option<u32>,
     layout: String,
     model: String,
     model_id: String,
-    /// What is the same for all of them.
+    /// The same for all partitions.
     facts: AmdFacts,
 }
 
-/// A look that is under way.
+/// A scan in progress.
 struct Host<'a> {
     roots: &'a Roots,
     topology: Topology,
@@ -133,7 +132,7 @@ impl Host<'_> {
         };
         let drm = dir.join("drm");
         let (card, minor) = (one(&drm, "card")?, one(&drm, "renderD")?);
-        // the card's number must lead back to this address where sysfs has the way
+        // the card's number must lead back to this address where sysfs has the path
         let class = self.roots.sys.join("class/drm").join(format!("card{card}")).join("device");
         if let Some(owner) = roots::target_name(&class).filter(|owner| owner != address) {
             return Err(ScanIssue::Foreign { name: format!("card{card}"), owner });
@@ -165,7 +164,7 @@ impl Host<'_> {
         let (card, minor) = (one(&drm, "card")?, one(&drm, "renderD")?);
         let (number, node) = self.node(minor)?;
         let Some(parent) = self.parents.get(&node.card).cloned() else {
-            // a partition of a card that was left out, or of none
+            // a partition of a GPU that was left out, or of no GPU
             return Err(ScanIssue::Foreign { name: format!("renderD{minor}"), owner: node.card });
         };
         self.found(name, "", Part::Partition, (card, minor), number, &node, &parent)
@@ -248,11 +247,11 @@ impl Host<'_> {
     }
 }
 
-/// What is told in the directories of a card and of the module. `product` is the card's name, if it has one.
+/// The facts in the directories of a GPU and of the module. `product` is the GPU's name, if it has one.
 fn facts(roots: &Roots, dir: &Path, product: &str) -> AmdFacts {
     let module = |file: &str| roots::text(&roots.sys.join("module/amdgpu").join(file)).unwrap_or_default().into();
     let versions = dir.join("fw_version");
-    // cards have different ones, and a driver without the directory tells none
+    // GPUs have different ones, and a driver without the directory tells none
     let firmware = roots::names(&versions).unwrap_or_default().into_iter().filter_map(|file| {
         let version = roots::hex(&versions.join(&file)).ok()?;
         Some((file.strip_suffix("_fw_version")?.to_owned(), version))

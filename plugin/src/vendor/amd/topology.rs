@@ -1,7 +1,7 @@
-//! The compute driver's view of the cards (KFD): `/sys/class/kfd/kfd/topology`.
+//! The compute driver's view of the GPUs (KFD): `/sys/class/kfd/kfd/topology`.
 //!
-//! Each partition of a card is a node of its own. What ties a node to the rest of sysfs is its render minor; what ties
-//! it to its card is `location_id`, the PCI bus and device, whose lowest three bits count the partitions.
+//! Each partition of a GPU is a node of its own. Its render minor joins a node to the rest of sysfs; `location_id`,
+//! the PCI bus and device, joins it to its GPU. The lowest three bits of `location_id` count the partitions.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -16,7 +16,7 @@ use crate::device::scan::Scan;
 const XGMI: u64 = 11;
 /// `type` of a link over PCIe.
 const PCIE: u64 = 2;
-/// `heap_type` of the system's own memory, which is not the card's.
+/// `heap_type` of the system's own memory, which is not the GPU's.
 const SYSTEM_HEAP: u64 = 0;
 
 /// One GPU of the topology.
@@ -30,7 +30,7 @@ pub(super) struct Node {
     pub(super) used: Option<u64>,
     /// Links to other nodes, by their number.
     pub(super) links: BTreeMap<u32, Link>,
-    /// `gfx_target_version`, `simd_count`, `simd_per_cu`; older drivers have not all of them.
+    /// `gfx_target_version`, `simd_count`, `simd_per_cu`; older drivers do not have all of them.
     pub(super) gfx: Option<u64>,
     pub(super) simds: Option<u64>,
     pub(super) simds_per_cu: Option<u64>,
@@ -40,11 +40,11 @@ pub(super) struct Node {
 #[derive(Clone, Debug, Default)]
 pub(super) struct Topology {
     pub(super) nodes: BTreeMap<u32, Node>,
-    /// The node of each render minor; a minor that two nodes claim is in neither.
+    /// The node of each render minor, without minors that two nodes claim.
     pub(super) minors: BTreeMap<u32, u32>,
 }
 
-/// Lines of `key value`. Values are as large as 64 bits without a sign.
+/// Lines of `key value`. Values are unsigned, of up to 64 bits.
 pub(super) fn properties(path: &Path) -> Result<BTreeMap<String, u64>, Fault> {
     let text = roots::text(path)?;
     let line = |line: &str| {
@@ -64,7 +64,7 @@ fn value(properties: &BTreeMap<String, u64>, path: &Path, key: &'static str) -> 
 }
 
 impl Topology {
-    /// Reads every node; a node that cannot be read is remarked and is no card.
+    /// Reads every node; a node that cannot be read gets a remark and is not a GPU.
     pub(super) fn read(root: &Path, scan: &mut Scan) -> Result<Self, Fault> {
         let nodes = root.join("nodes");
         let mut topology = Self::default();
@@ -120,7 +120,7 @@ fn node(dir: &Path) -> Result<Option<(u32, Node)>, Fault> {
 fn memory(banks: &Path) -> Result<(Mib, Option<u64>), Fault> {
     let numbers = match roots::numbered(banks, "") {
         Ok(numbers) => numbers,
-        // partitions of some drivers have none
+        // partitions of some drivers have no memory banks
         Err(Fault::Missing(_)) => return Ok((Mib(0), None)),
         Err(fault) => return Err(fault),
     };

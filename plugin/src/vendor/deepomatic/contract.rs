@@ -13,8 +13,8 @@ use crate::vendor::flags::{Common, FlagError, Flags, SharePolicy};
 use crate::vendor::nvidia::files::{FilesOptions, NvidiaFiles};
 use crate::vendor::nvidia::nvml::Nvidia;
 
-/// Shares of each card as `deepomatic.com/shared-gpu`. The fork of Google's plugin needs no NVIDIA library, gives device
-/// files and mounts the driver's directory; that of NVIDIA's gives the names of cards to NVIDIA's runtime.
+/// Shares of each GPU as `deepomatic.com/shared-gpu`. The fork of Google's plugin needs no NVIDIA library, gives
+/// device files and mounts the driver's directory; that of NVIDIA's plugin names the GPUs to NVIDIA's runtime.
 ///
 /// # Errors
 /// [`FlagError`].

@@ -1,4 +1,5 @@
-//! Intel's contract: `gpu.intel.com/i915`, `gpu.intel.com/xe`, `gpu.intel.com/dxg` (WSL) and resources that show all cards.
+//! Intel's contract: `gpu.intel.com/i915`, `gpu.intel.com/xe`, `gpu.intel.com/dxg` (WSL) and resources that show
+//! all GPUs.
 
 use std::path::Path;
 use std::time::Duration;
@@ -17,7 +18,7 @@ use crate::vendor::intel::wsl::{self, Wsl, WslOptions};
 
 const DOMAIN: &str = "gpu.intel.com";
 
-/// What these flags say.
+/// The contract for these flags.
 ///
 /// # Errors
 /// [`FlagError`].
@@ -77,7 +78,7 @@ fn backend(args: &IntelArgs, roots: Roots) -> BackendFactory {
     BackendFactory::new(IntelOptions { roots, sidecar }, Intel::new)
 }
 
-/// Device files of the cards, with their links by path and CDI names that say the same.
+/// Device files of the GPUs, with their links by path and CDI names for the same.
 fn linux(args: &IntelArgs) -> HandOver {
     let by_path = Path::new("/dev/dri/by-path");
     let links = match args.bypath {
@@ -94,7 +95,7 @@ fn linux(args: &IntelArgs) -> HandOver {
     HandOver::new(files.into_iter().chain(links).chain([cdi]))
 }
 
-/// The one device file of all cards, the libraries of the Windows host, and which of the cards are meant.
+/// The one device file of all GPUs, the libraries of the Windows host, and the indices of the container's GPUs.
 fn windows() -> HandOver {
     let libraries = Path::new("/usr/lib/wsl");
     HandOver::new([

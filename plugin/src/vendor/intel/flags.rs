@@ -71,7 +71,7 @@ pub struct IntelArgs {
     pub cdi_dir: PathBuf,
 }
 
-/// Resources that show all cards.
+/// The resources that show all GPUs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum MonitoringMode {
     /// `gpu.intel.com/monitoring`.
@@ -96,10 +96,10 @@ pub enum AllocationPolicy {
 #[error("{0:?} is not a PCI device id: expected 0x and four lowercase hexadecimal digits, separated by commas")]
 pub struct BadPciId(String);
 
-/// A list of PCI ids; empty text is none.
+/// A list of PCI ids; empty text is an empty list.
 ///
 /// # Errors
-/// [`BadPciId`] names the first that is wrong.
+/// [`BadPciId`] names the first invalid one.
 pub fn pci_ids(text: &str) -> Result<Vec<String>, BadPciId> {
     if text.is_empty() {
         return Ok(Vec::new());

@@ -1,9 +1,9 @@
-//! Intel's labels: those of Intel's rules for Node Feature Discovery, and those of its labeller for shares of cards.
+//! Intel's labels: those of Intel's rules for Node Feature Discovery, and those of its labeller for shares of GPUs.
 //!
 //! The rules label by PCI ids: `gpu.intel.com/device-id.<class>-<id>.present` and `.count`, `product`, `family`,
 //! `device.count`. The labeller's are `millicores`, `memory.max` (bytes), `tiles`, `cards`, `gpu-numbers` and
-//! `numa-gpu-map`; a value that is too long goes on in a label with a 2, 3 and so on at the end of its key, after a `Z`.
-//! Absent on purpose: `pci-groups`, which somebody would have to say the level of.
+//! `numa-gpu-map`; a value that is too long continues, after a `Z`, in labels whose keys end with 2, 3 and so on.
+//! Left out on purpose: `pci-groups`, whose level would have to be configured.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -11,12 +11,11 @@ use crate::device::backend::HostDevice;
 use crate::device::facts::{Facts, IntelFacts};
 use crate::device::label::{Labels, MAX_LENGTH};
 
-/// What each card has of the labeller's thousandths.
+/// The labeller's thousandths of each GPU.
 const MILLICORES: usize = 1000;
-/// What the rest of a long value begins with: a value may not begin with a dot.
+/// The beginning of each continued part of a long value: a value may not begin with a dot.
 const GOES_ON: char = 'Z';
 
-/// Labels of Intel devices.
 pub fn labels(hosts: &[&HostDevice]) -> Labels {
     let mut labels = Labels::default();
     let mut cards: Vec<(&HostDevice, &IntelFacts)> = hosts
@@ -65,7 +64,7 @@ fn by_id(labels: &mut Labels, cards: &[(&HostDevice, &IntelFacts)]) {
         }
     }
     labels.set("gpu.intel.com/device.count", cards.len());
-    // a node can say one product: that of all its cards
+    // a node has one product label: that of all its GPUs
     let shared = |of: fn(&str, &str) -> Option<&'static str>| {
         let all: BTreeSet<_> = counts.keys().map(|(class, id)| of(class, id)).collect();
         all.first().copied().flatten().filter(|_| all.len() == 1)
@@ -105,8 +104,8 @@ fn long(labels: &mut Labels, key: &str, value: &str) {
     }
 }
 
-/// Parts of at most 63 characters that each end with a letter or digit; all but the first begin with `Z`. Empty where
-/// there is no such way.
+/// Parts of at most 63 characters that each end with a letter or digit; all but the first begin with `Z`. Empty
+/// where the value cannot be divided so.
 fn chunks(value: &str) -> Vec<String> {
     let (mut rest, mut chunks) = (value, Vec::new());
     while !rest.is_empty() {

@@ -1,4 +1,5 @@
-//! The Level-Zero sidecar of Intel's plugin, which knows health and temperature of GPUs, and those of a Windows host.
+//! The Level-Zero sidecar of Intel's plugin, which knows health and temperature of GPUs, and the GPUs of a Windows
+//! host.
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
@@ -13,7 +14,6 @@ use crate::vendor::reporter::{PATIENCE, blocking, connect};
 /// The sidecar, and when a GPU counts as unhealthy.
 #[derive(Clone, Debug, PartialEq)]
 pub struct LevelZero {
-    /// The sidecar's socket.
     pub socket: PathBuf,
     /// A GPU that is hotter is unhealthy.
     pub limits: Temperatures,
@@ -37,7 +37,7 @@ impl LevelZero {
     }
 }
 
-/// By which indices Level Zero knows the GPUs. Blocks; not to be called from an async task.
+/// The indices by which Level Zero knows the GPUs. Blocks; not to be called from an async task.
 ///
 /// # Errors
 /// Why there is no answer.

@@ -1,7 +1,8 @@
-//! Intel cards, from sysfs: `/sys/class/drm/card<N>` with the drivers `i915` and `xe`; those of a Windows host are in [`wsl`].
+//! Intel GPUs, from sysfs: `/sys/class/drm/card<N>` with the drivers `i915` and `xe`; those of a Windows host are
+//! in [`wsl`].
 //!
-//! A card is here if its directory says so and the host has a device file for it. An SR-IOV card with functions is
-//! represented by them. Its PCI address comes from where its link in `/sys/class/drm` leads.
+//! A GPU is listed if its directory names it and the host has a device file for it. An SR-IOV GPU with functions is
+//! represented by them. Its PCI address is part of the target of its link in `/sys/class/drm`.
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
@@ -18,9 +19,8 @@ use crate::vendor::intel::level_zero::LevelZero;
 use crate::vendor::reporter;
 
 const NAME: &str = "intel";
-/// Intel's PCI vendor id.
 const VENDOR: u32 = 0x8086;
-/// Drivers whose cards containers can use; also the kinds of resources.
+/// Drivers whose GPUs containers can use; also the kinds of resources.
 pub const DRIVERS: [&str; 2] = ["i915", "xe"];
 
 /// The Intel drivers of this host.
@@ -30,12 +30,11 @@ pub struct Intel {
     journal: Journal,
 }
 
-/// What the Intel backend needs to know.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct IntelOptions {
-    /// Where the host's files are seen.
+    /// Where the host's files are mounted.
     pub roots: Roots,
-    /// Who else is asked about the cards' health.
+    /// Also asked about the GPUs' health, where configured.
     pub sidecar: Option<LevelZero>,
 }
 
@@ -56,10 +55,10 @@ impl Intel {
     }
 }
 
-/// One look at the host's files.
+/// One scan of the host's files.
 ///
 /// # Errors
-/// [`BackendError::Unavailable`] where the kernel shows no graphics at all.
+/// [`BackendError::Unavailable`] where the kernel has no graphics class.
 pub fn scan(options: &IntelOptions) -> Result<Scan, BackendError> {
     let class = options.roots.sys.join("class/drm");
     let numbers = roots::numbered(&class, "card")
@@ -76,7 +75,7 @@ pub fn scan(options: &IntelOptions) -> Result<Scan, BackendError> {
     Ok(scan.settle())
 }
 
-/// A card, or `None` where it is another vendor's.
+/// A GPU, or `None` where it is another vendor's.
 fn card(options: &IntelOptions, dir: &Path, number: u32, scan: &mut Scan) -> Result<Option<HostDevice>, ScanIssue> {
     let name = format!("card{number}");
     let device_dir = dir.join("device");
@@ -92,7 +91,7 @@ fn card(options: &IntelOptions, dir: &Path, number: u32, scan: &mut Scan) -> Res
     match roots::number::<u32>(&functions) {
         Ok(0) | Err(Fault::Missing(_)) => {}
         Ok(count) => return Err(ScanIssue::Functions(count)),
-        // whether its functions are used cannot be told, and a card must not be given out twice
+        // it is unknown whether its functions are used, and a GPU must not be given out twice
         Err(fault) => return Err(fault.into()),
     }
     let driver = match roots::target_name(&device_dir.join("driver")) {
@@ -138,11 +137,11 @@ fn card(options: &IntelOptions, dir: &Path, number: u32, scan: &mut Scan) -> Res
     Ok(Some(HostDevice { pci, nodes, dri_links, monitoring_nodes, facts, ..HostDevice::new(device, origin) }))
 }
 
-/// The card's device files that the host has: of `card<N>` and `renderD<M>` below `device/drm`, not `controlD<K>`.
+/// The GPU's device files that the host has: of `card<N>` and `renderD<M>` below `device/drm`, not `controlD<K>`.
 fn nodes(roots: &Roots, drm: &Path, number: u32) -> Result<Vec<PathBuf>, ScanIssue> {
     let mut named = Vec::new();
     for card in roots::numbered(drm, "card")? {
-        // its number there and here must be one, or its files are another card's
+        // both numbers must be the same, or its files are another GPU's
         if card != number {
             return Err(ScanIssue::Foreign { name: format!("card{number}"), owner: format!("card{card}") });
         }
@@ -170,7 +169,7 @@ fn address(link: &Path) -> Result<String, Fault> {
     }
 }
 
-/// Tiles of a card: `gt/gt<T>` with i915, `device/tile<T>` with xe.
+/// Tiles of a GPU: `gt/gt<T>` with i915, `device/tile<T>` with xe.
 fn tiles(dir: &Path) -> u64 {
     let count = |dir: PathBuf, prefix| roots::numbered(&dir, prefix).map_or(0, |tiles| tiles.len() as u64);
     count(dir.join("gt"), "gt").max(count(dir.join("device"), "tile")).max(1)
@@ -192,7 +191,7 @@ fn memory(dir: &Path, tiles: u64, scan: &mut Scan, name: &str) -> Option<u64> {
     told
 }
 
-/// Links below `/dev/dri/by-path` that lead to a card's own files; `-platform-…` and other cards' are passed over.
+/// Links below `/dev/dri/by-path` that lead to a GPU's own files, without `-platform-…` and those of other GPUs.
 pub fn by_path(roots: &Roots, address: &str) -> Vec<PathBuf> {
     let wanted = BTreeSet::from(["card", "render"].map(|kind| format!("pci-{address}-{kind}")));
     let there = roots::names(&roots.dev.join("dri/by-path")).unwrap_or_default();
@@ -200,7 +199,7 @@ pub fn by_path(roots: &Roots, address: &str) -> Vec<PathBuf> {
     paths.map(|name| Path::new("/dev/dri/by-path").join(name)).collect()
 }
 
-/// Files of a card's monitoring engine, `/dev/mei<K>`, as paths on the host.
+/// Files of a GPU's monitoring engine, `/dev/mei<K>`, as paths on the host.
 pub fn monitoring_nodes(roots: &Roots, card: &str) -> Vec<PathBuf> {
     let device = roots.sys.join("class/drm").join(card).join("device");
     let engine = |name: &String| DRIVERS.iter().any(|d| roots::suffix(name, &format!("{d}.mei-gscfi.")).is_some());

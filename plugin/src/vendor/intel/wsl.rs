@@ -1,7 +1,8 @@
-//! Intel cards of a Windows host, from inside its Linux subsystem (WSL): all of them behind one device file, `/dev/dxg`.
+//! Intel GPUs of a Windows host, from inside its Linux subsystem (WSL): all of them behind one device file,
+//! `/dev/dxg`.
 //!
-//! sysfs shows none of them. How many there are, and by which index programs know them, is what Intel's Level-Zero
-//! sidecar says. What it said last holds while it does not answer; without the device file there is no card.
+//! sysfs shows none of them. Intel's Level-Zero sidecar tells how many there are, and by which index programs know
+//! them. Its last answer counts while it does not answer; without the device file there is no GPU.
 
 use std::collections::BTreeSet;
 use std::path::PathBuf;
@@ -18,20 +19,19 @@ const NAME: &str = "intel-wsl";
 /// The device file, and the name of the kernel's driver behind it.
 pub(super) const DXG: &str = "dxg";
 
-/// What the backend needs to know.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct WslOptions {
-    /// Where the host's files are seen.
+    /// Where the host's files are mounted.
     pub roots: Roots,
     /// The Level-Zero sidecar's socket.
     pub socket: PathBuf,
 }
 
-/// The cards behind `/dev/dxg`.
+/// The GPUs behind `/dev/dxg`.
 #[derive(Debug)]
 pub struct Wsl {
     options: WslOptions,
-    /// What the sidecar said last.
+    /// The sidecar's last answer.
     indices: Mutex<Option<BTreeSet<u32>>>,
 }
 

@@ -1,4 +1,4 @@
-//! What the library tells of one card, and how cards are linked.
+//! What the library tells of one GPU, and how GPUs are linked.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -17,10 +17,10 @@ use crate::vendor::nvidia::mig;
 
 /// The kernel's driver.
 const DRIVER: &str = "nvidia";
-/// More lanes than any card has.
+/// More lanes than any GPU has.
 const MAX_LANES: u32 = 36;
 
-/// A card while its links are being found.
+/// A GPU while its links are being found.
 pub(super) struct Card<'a> {
     pub(super) host: HostDevice,
     handle: NvmlDevice<'a>,
@@ -28,7 +28,8 @@ pub(super) struct Card<'a> {
 }
 
 impl<'a> Card<'a> {
-    /// The facts of a card or of one of its instances. `card` is the card's handle; `more` tells the ids of instances.
+    /// The facts of a GPU or of one of its instances. `card` is the GPU's handle; `more` tells the ids of
+    /// instances.
     pub(super) fn of(
         nvml: &Nvml,
         more: Option<&kerf_nvml::Nvml>,
@@ -89,7 +90,7 @@ fn lanes(card: &NvmlDevice<'_>) -> Lanes {
     lanes
 }
 
-/// With the links between all of them.
+/// Adds the links between all of them.
 pub(super) fn linked(cards: Vec<Card<'_>>) -> Vec<HostDevice> {
     let addresses: Vec<String> = cards.iter().map(|card| card.host.pci.clone()).collect();
     let mut links: Vec<BTreeMap<u32, _>> = Vec::new();

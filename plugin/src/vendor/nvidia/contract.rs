@@ -16,7 +16,7 @@ use crate::vendor::nvidia::nvml::Nvidia;
 
 const KIND: &str = "nvidia.com/gpu";
 
-/// With the names of the cards for NVIDIA's container runtime, and device files where they are asked for.
+/// Names the GPUs to NVIDIA's container runtime, and gives device files where configured.
 ///
 /// # Errors
 /// [`FlagError`].

@@ -23,17 +23,17 @@ use crate::vendor::nvidia::listed::{self, Listed};
 
 const LIBRARY: &str = "libnvidia-ml.so.1";
 
-/// The library, what it listed, and the thread that waits for its events.
+/// The library, the GPUs that it listed, and the thread that waits for its events.
 pub(super) struct Driver {
     nvml: Arc<Nvml>,
     table: Arc<Mutex<HealthTable>>,
-    /// A lost card keeps its place.
+    /// A lost GPU keeps its place.
     cards: Vec<Listed>,
     /// For the ids of MIG instances, where the library tells them.
     more: Option<kerf_nvml::Nvml>,
-    /// When processes were last sampled, by card, in the driver's microseconds.
+    /// When processes were last sampled, by GPU, in the driver's microseconds.
     sampled: BTreeMap<DeviceId, u64>,
-    /// None while another thread is about to be started.
+    /// `None` while another thread is about to be started.
     events: Option<Events>,
 }
 
@@ -49,7 +49,7 @@ pub(super) fn fatal(error: &NvmlError) -> bool {
 }
 
 impl Driver {
-    /// With the library of `path`, or as the loader finds it.
+    /// With the library at `path`, or as the loader finds it.
     pub(super) fn start(path: Option<&Path>, mig: bool, quiet: Duration) -> Result<Self, NvmlError> {
         let nvml = Nvml::builder().lib_path(path.map_or(OsStr::new(LIBRARY), Path::as_os_str)).init()?;
         let mut driver = Self {
@@ -67,13 +67,13 @@ impl Driver {
         Ok(driver)
     }
 
-    /// Whether it must be started anew: nobody waits for its events any more.
+    /// Whether it must be restarted: the thread that waits for events has ended.
     pub(super) fn ended(&self) -> bool {
         self.events.as_ref().is_none_or(Events::ended)
     }
 
-    /// Takes the cards that answer now, and with `mig` instances in place of those that are cut. One that was here and
-    /// is silent keeps its place.
+    /// Takes the GPUs that answer now, and with `mig` instances in place of partitioned ones. A known GPU that does
+    /// not answer keeps its place.
     fn find_cards(&mut self, mig: bool) -> Result<(), NvmlError> {
         for index in 0..self.nvml.device_count()? {
             let found = self.nvml.device_by_index(index).and_then(|device| listed::found(index, &device, mig));
@@ -81,7 +81,7 @@ impl Driver {
                 Ok(found) => {
                     let now = |known: &Listed| found.iter().any(|new| new.id == known.id);
                     let gone = self.cards.iter().filter(|known| known.index == index && !now(known));
-                    // what was listed of a card that is cut otherwise by now
+                    // instances that were listed before their GPU was partitioned otherwise
                     gone.for_each(|known| self.table.lock().answers(&known.id, false));
                     self.cards.retain(|known| known.index != index && !now(known));
                     for listed in found {
@@ -104,7 +104,7 @@ impl Driver {
         let before: Vec<DeviceId> = self.cards.iter().map(|listed| listed.id.clone()).collect();
         self.find_cards(mig)?;
         if self.cards.iter().any(|listed| !before.contains(&listed.id)) {
-            // the events' thread must know the new card, too
+            // the events' thread must know the new GPU, too
             self.events = None;
             self.events = Some(Events::of(&self.nvml, &self.cards, &self.table));
         }
@@ -133,7 +133,7 @@ impl Driver {
 
     pub(super) fn health(&self) -> Result<BTreeMap<DeviceId, Health>, NvmlError> {
         for (id, device) in self.each() {
-            // the handle may be of another card now; memory is asked because a lost card cannot tell it
+            // the handle may be of another GPU now; memory is asked because a lost GPU cannot tell it
             let answers = device.and_then(|device| {
                 device.memory_info()?;
                 Ok(device.uuid()? == id.as_str())

@@ -1,4 +1,4 @@
-//! Waits for what the driver reports about cards.
+//! Waits for the driver's events about GPUs.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -21,19 +21,19 @@ const WAIT_MILLIS: u32 = 500;
 /// The thread that waits for events. Ends when dropped.
 pub(super) struct Events {
     stop: Arc<AtomicBool>,
-    /// None where the system gave no thread.
+    /// `None` where the system could not start a thread.
     thread: Option<JoinHandle<()>>,
 }
 
 impl Events {
-    /// Of all of `cards`, into `table`.
+    /// Writes the events of all of `cards` into `table`.
     pub(super) fn of(nvml: &Arc<Nvml>, cards: &[Listed], table: &Arc<Mutex<HealthTable>>) -> Self {
         let stop = Arc::<AtomicBool>::default();
         let (nvml, table, asked, cards) = (Arc::clone(nvml), Arc::clone(table), Arc::clone(&stop), cards.to_vec());
         let run = move || {
             if let Err(error) = wait(&nvml, &cards, &table, &asked) {
                 tracing::warn!(%error, "NVIDIA events cannot be waited for");
-                // where events do not exist, starting anew brings none: only the cards' answers are left
+                // where events do not exist, a restart brings none: only the GPUs' answers are left
                 let never = matches!(
                     error,
                     NvmlError::NotSupported | NvmlError::NoPermission | NvmlError::FailedToLoadSymbol(_)
@@ -47,7 +47,7 @@ impl Events {
         Self { stop, thread }
     }
 
-    /// Whether nobody waits any more.
+    /// Whether the thread has ended.
     pub(super) fn ended(&self) -> bool {
         self.thread.as_ref().is_none_or(JoinHandle::is_finished)
     }
@@ -62,11 +62,11 @@ impl Drop for Events {
     }
 }
 
-/// Until `stop`, writes what is reported into `table`.
+/// Writes events into `table` until `stop`.
 fn wait(nvml: &Nvml, cards: &[Listed], table: &Mutex<HealthTable>, stop: &AtomicBool) -> Result<(), NvmlError> {
     let wanted = EventTypes::CRITICAL_XID_ERROR | EventTypes::DOUBLE_BIT_ECC_ERROR;
     let mut set = nvml.create_event_set()?;
-    // of several instances of one card the first stands for it: events are the card's
+    // of several instances of one GPU the first stands for it: events are the GPU's
     let first = |at: usize, card: &Listed| !cards.iter().take(at).any(|other| other.index == card.index);
     for (_, Listed { index, parent: id, .. }) in cards.iter().enumerate().filter(|(at, card)| first(*at, card)) {
         let device = nvml.device_by_index(*index)?;
@@ -82,7 +82,7 @@ fn wait(nvml: &Nvml, cards: &[Listed], table: &Mutex<HealthTable>, stop: &Atomic
             Ok(event) => event,
             Err(NvmlError::Timeout) => continue,
             Err(NvmlError::GpuLost) => {
-                // whose it is shows when each card is asked; the pause keeps a lost card from filling the log
+                // which GPU was lost shows when each is asked; the pause keeps a lost GPU from filling the log
                 std::thread::sleep(Duration::from_millis(WAIT_MILLIS.into()));
                 continue;
             }
@@ -92,7 +92,7 @@ fn wait(nvml: &Nvml, cards: &[Listed], table: &Mutex<HealthTable>, stop: &Atomic
             Some(XidError::Value(xid)) => Some(xid),
             Some(XidError::Unknown) | None => None,
         };
-        // an error of a card that cannot be named is every card's
+        // an error of an unknown GPU counts for every GPU
         let named = event.device.uuid().ok().map(|uuid| DeviceId::from(uuid.as_str()));
         let mut table = table.lock();
         let meant = |card: &&Listed| named.as_ref().is_none_or(|named| *named == card.id || *named == card.parent);

@@ -1,4 +1,4 @@
-//! From what NVML and sysfs say to kerf's words. Pure, or reading below an injected root.
+//! Translates what NVML and sysfs tell into kerf's terms. Pure, or reading below a given root.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -30,18 +30,18 @@ pub fn numa(sys_root: &Path, address: &str) -> Option<u32> {
     std::fs::read_to_string(path).ok()?.trim().parse().ok()
 }
 
-/// The PCI class of a card, where sysfs tells.
+/// The PCI class of a GPU; `None` where sysfs does not tell.
 pub fn class(sys_root: &Path, address: &str) -> Option<u32> {
     let known = !address.is_empty();
     known.then(|| roots::hex(&sys_root.join("bus/pci/devices").join(address).join("class")).ok()).flatten()
 }
 
-/// What the firmware calls the machine; empty where it does not.
+/// The machine's name in its firmware; empty where it has none.
 pub fn machine(sys_root: &Path) -> String {
     roots::text(&sys_root.join("class/dmi/id/product_name")).unwrap_or_default()
 }
 
-/// The driver's version in the kernel's own words (`/proc/driver/nvidia/version`); empty where there is none.
+/// The driver's version in `/proc/driver/nvidia/version`; empty where there is no such file.
 pub fn driver_version(proc_root: &Path) -> String {
     let text = roots::text(&proc_root.join("driver/nvidia/version")).unwrap_or_default();
     let version = |word: &&str| word.contains('.') && word.chars().all(|c| c.is_ascii_digit() || c == '.');
@@ -49,7 +49,7 @@ pub fn driver_version(proc_root: &Path) -> String {
     first.split_whitespace().find(version).unwrap_or_default().to_owned()
 }
 
-/// What the library tells of a card for labels, each fact that it does tell.
+/// The facts for a GPU's labels that the library tells.
 pub fn of_card(nvml: &Nvml, card: &Device<'_>, sys_root: &Path, address: &str) -> NvidiaFacts {
     let pair = |major: i32, minor: i32| Some((u32::try_from(major).ok()?, u32::try_from(minor).ok()?));
     let cuda = nvml.sys_cuda_driver_version().ok();
@@ -60,7 +60,7 @@ pub fn of_card(nvml: &Nvml, card: &Device<'_>, sys_root: &Path, address: &str) -
         driver: nvml.sys_driver_version().unwrap_or_default().into(),
         cuda: cuda.and_then(|v| pair(cuda_driver_version_major(v), cuda_driver_version_minor(v))),
         compute: compute.and_then(|capability| pair(capability.major, capability.minor)),
-        // a card that cannot be cut has no mode
+        // a GPU that cannot be partitioned has no mode
         mig_capable: match card.mig_mode() {
             Ok(_) => Some(true),
             Err(NvmlError::NotSupported) => Some(false),
@@ -72,7 +72,7 @@ pub fn of_card(nvml: &Nvml, card: &Device<'_>, sys_root: &Path, address: &str) -
     }
 }
 
-/// What the library tells of an instance's part of its card.
+/// An instance's part of its GPU.
 pub fn of_instance(instance: &Device<'_>) -> Option<InstanceFacts> {
     let told = instance.attributes().ok()?;
     Some(InstanceFacts {
@@ -88,7 +88,7 @@ pub fn of_instance(instance: &Device<'_>) -> Option<InstanceFacts> {
     })
 }
 
-/// The PCIe path between two cards.
+/// The PCIe path between two GPUs.
 pub fn path(level: &TopologyLevel) -> Link {
     match level {
         TopologyLevel::Internal | TopologyLevel::Single => Link::Switch,
@@ -99,10 +99,10 @@ pub fn path(level: &TopologyLevel) -> Link {
     }
 }
 
-/// Active NVLinks of one card: how many lead to each PCI address.
+/// Active NVLinks of one GPU: how many lead to each PCI address.
 pub type Lanes = BTreeMap<String, u8>;
 
-/// NVLinks between two cards. Lanes that lead to no card of this node lead to a switch, which joins all cards
+/// NVLinks between two GPUs. Lanes that do not lead to a GPU of this node lead to a switch, which joins all GPUs
 /// that it reaches.
 pub fn nvlink(a: (&str, &Lanes), b: (&str, &Lanes), cards: &[String]) -> Option<Link> {
     let direct = a.1.get(b.0).copied().unwrap_or(0).max(b.1.get(a.0).copied().unwrap_or(0));
@@ -114,7 +114,7 @@ pub fn nvlink(a: (&str, &Lanes), b: (&str, &Lanes), cards: &[String]) -> Option<
     (lanes > 0).then_some(Link::NvLink(lanes))
 }
 
-/// The card's own device file and the driver's, as paths on the host; those that are not there are left out.
+/// The GPU's own device file and the driver's, as paths on the host; missing files are left out.
 pub fn nodes(dev_root: &Path, minor: u32) -> (Vec<PathBuf>, Vec<PathBuf>) {
     let present = |name: &str| dev_root.join(name).exists().then(|| Path::new("/dev").join(name));
     (

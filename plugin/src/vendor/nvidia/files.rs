@@ -1,8 +1,9 @@
-//! NVIDIA cards without the management library: from the driver's files in `/proc`, or the device files alone.
+//! NVIDIA GPUs without the management library: from the driver's files in `/proc`, or the device files alone.
 //!
-//! `/proc/driver/nvidia/gpus/<address>/information` names UUID, model and device minor. Where the driver shows no such
-//! directory (a container sees only `/dev`), each `/dev/nvidia<N>` is a card called `nvidia<N>`. Neither tells the size
-//! of a card's memory, its health or what it does: with this backend a card is well while its files are there.
+//! `/proc/driver/nvidia/gpus/<address>/information` names UUID, model and device minor. Where the driver shows no
+//! such directory (a container sees only `/dev`), each `/dev/nvidia<N>` is a GPU with the id `nvidia<N>`. Neither
+//! tells the size of a GPU's memory, its health or its usage: with this backend a GPU is healthy while its files
+//! exist.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -21,9 +22,8 @@ use crate::vendor::nvidia::instances::{self, Instance, Minors};
 
 const NAME: &str = "nvidia-files";
 const DRIVER: &str = "nvidia";
-/// NVIDIA's PCI vendor id.
 const VENDOR: u32 = 0x10de;
-/// Without these two no program can use a card.
+/// Without these two no program can use a GPU.
 const NEEDED: [&str; 2] = ["nvidiactl", "nvidia-uvm"];
 
 /// The NVIDIA driver of this host, seen through files.
@@ -33,10 +33,9 @@ pub struct NvidiaFiles {
     journal: Journal,
 }
 
-/// What this backend needs to know.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct FilesOptions {
-    /// Where the host's files are seen.
+    /// Where the host's files are mounted.
     pub roots: Roots,
     /// Profile of all instances (`3g.20gb`), which the files do not tell.
     pub instance_profile: String,
@@ -55,7 +54,7 @@ impl NvidiaFiles {
     }
 }
 
-/// A card as the files name it.
+/// A GPU as the files name it.
 struct Card {
     id: String,
     minor: u32,
@@ -64,10 +63,10 @@ struct Card {
     numa: Option<u32>,
 }
 
-/// One look at the host's files.
+/// One scan of the host's files.
 ///
 /// # Errors
-/// [`BackendError::Unavailable`] where the driver's own device files are not there.
+/// [`BackendError::Unavailable`] where the driver's own device files are missing.
 pub fn scan(options: &FilesOptions) -> Result<Scan, BackendError> {
     let roots = &options.roots;
     if let Some(name) = NEEDED.iter().find(|name| roots.node(name).is_none()) {
@@ -96,7 +95,7 @@ pub fn scan(options: &FilesOptions) -> Result<Scan, BackendError> {
     Ok(scan.settle())
 }
 
-/// Cards of `/proc/driver/nvidia/gpus`.
+/// GPUs of `/proc/driver/nvidia/gpus`.
 fn informed(roots: &Roots, addresses: &[String], scan: &mut Scan) -> Vec<Card> {
     let mut cards = Vec::new();
     for address in addresses {
@@ -145,7 +144,7 @@ fn information(roots: &Roots, address: &str) -> Result<Card, ScanIssue> {
     Ok(Card { id, minor, pci: address.to_owned(), model: field("Model").unwrap_or_default(), numa: None })
 }
 
-/// Cards of `/dev` alone.
+/// GPUs of `/dev` alone.
 fn bare(roots: &Roots) -> Vec<Card> {
     let minors = roots::numbered(&roots.dev, "nvidia").unwrap_or_default();
     let card =
@@ -206,14 +205,14 @@ fn add(
         }
         let mut host = host.clone();
         host.nodes.extend(caps.iter().filter_map(|cap| roots.node(cap)).collect::<Vec<PathBuf>>());
-        // the driver's older spelling of an instance: its card's UUID and the two numbers
+        // the driver's older spelling of an instance: its GPU's UUID and the two numbers
         let id = if card.id == format!("nvidia{}", card.minor) {
             name.clone()
         } else {
             format!("MIG-{}/{gi}/{ci}", card.id)
         };
         host.device.id = DeviceId::from(id.as_str());
-        // how much of the card's memory it has is in its profile, which the files do not tell
+        // an instance's part of the GPU's memory is in its profile, which the files do not tell
         host.device.memory = Mib(0);
         host.origin.name = name.as_str().into();
         host.origin.part = Part::Instance { gi, ci, profile: options.instance_profile.as_str().into() };

@@ -46,7 +46,7 @@ pub enum MigStrategy {
     Mixed,
 }
 
-/// How NVIDIA's container runtime is told.
+/// How GPUs are passed to NVIDIA's container runtime.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum ListStrategy {
     /// NVIDIA_VISIBLE_DEVICES.
@@ -59,7 +59,7 @@ pub enum ListStrategy {
     CdiCri,
 }
 
-/// What cards are called.
+/// By what GPUs are named for NVIDIA's container runtime.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum IdStrategy {
     /// By UUID.

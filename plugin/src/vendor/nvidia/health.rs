@@ -1,4 +1,4 @@
-//! What NVIDIA's driver reports about a card's condition, and when a card counts as well again. Pure.
+//! The driver's reports about a GPU's health, and when a GPU counts as healthy again. Pure.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
@@ -6,10 +6,10 @@ use std::time::{Duration, Instant};
 use kerf::device::Health;
 use kerf::ids::DeviceId;
 
-/// XIDs that a program causes, not the card: exceptions of kernels, MMU faults and cleanup after them.
+/// XIDs that a program causes, not the GPU: exceptions of kernels, MMU faults and cleanup after them.
 pub const APPLICATION_XIDS: [u64; 6] = [13, 31, 43, 45, 68, 109];
 
-/// Condition of every card that was ever asked about.
+/// The health of every GPU that was ever asked about.
 #[derive(Clone, Debug)]
 pub struct HealthTable {
     quiet: Duration,
@@ -24,12 +24,13 @@ struct Condition {
 }
 
 impl HealthTable {
-    /// A card is well again after `quiet` without a critical event.
+    /// A GPU is healthy again after `quiet` without a critical event.
     pub fn new(quiet: Duration) -> Self {
         Self { quiet, cards: BTreeMap::new() }
     }
 
-    /// The driver told of an error on a card; `None` of an error without a number. Says whether it counts.
+    /// The driver reported an error of a GPU; `xid` is `None` for an error without a number. Returns whether it
+    /// counts.
     pub fn xid(&mut self, card: &DeviceId, xid: Option<u64>, now: Instant) -> bool {
         let critical = xid.is_none_or(|xid| !APPLICATION_XIDS.contains(&xid));
         if critical {
@@ -38,12 +39,11 @@ impl HealthTable {
         critical
     }
 
-    /// Whether the driver answers for a card now.
+    /// Whether the driver answers for a GPU now.
     pub fn answers(&mut self, card: &DeviceId, answers: bool) {
         self.cards.entry(card.clone()).or_default().answers = answers;
     }
 
-    /// The condition of every card.
     pub fn health(&self, now: Instant) -> BTreeMap<DeviceId, Health> {
         let health = |condition: &Condition| {
             let quiet = condition.critical.is_none_or(|at| now.saturating_duration_since(at) >= self.quiet);

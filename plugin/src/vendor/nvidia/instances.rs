@@ -1,4 +1,4 @@
-//! Instances of cards in MIG mode, as the driver's files in `/proc` name them, with their device files
+//! Instances of GPUs in MIG mode, as the driver's files in `/proc` name them, with their device files
 //! `/dev/nvidia-caps/nvidia-cap<minor>`.
 
 use std::collections::BTreeMap;
@@ -19,11 +19,11 @@ pub(super) struct Minors {
     pub(super) ci: u32,
 }
 
-/// Instances of card `minor` that exist: those with a directory below `capabilities/gpu<minor>/mig`, whose files tell
-/// their minors.
+/// Instances of GPU `minor` that exist: those with a directory below `capabilities/gpu<minor>/mig`, whose files
+/// tell their minors.
 ///
 /// # Errors
-/// A file of theirs that is missing or wrong. A card that is not in MIG mode has none, which is no error.
+/// A missing or wrong file of an instance. A GPU that is not in MIG mode has no instances, which is not an error.
 pub(super) fn of_card(roots: &Roots, minor: u32) -> Result<BTreeMap<Instance, Minors>, Fault> {
     let mig = roots.proc.join("driver/nvidia/capabilities").join(format!("gpu{minor}")).join("mig");
     let mut found = BTreeMap::new();
@@ -43,7 +43,7 @@ pub(super) fn of_card(roots: &Roots, minor: u32) -> Result<BTreeMap<Instance, Mi
     Ok(found)
 }
 
-/// Minors of all instances that could exist, from `nvidia-caps/mig-minors`: the kernel's table, by card.
+/// Minors of all instances that could exist, from `nvidia-caps/mig-minors`: the kernel's table, by GPU.
 pub(super) fn table(roots: &Roots) -> Result<BTreeMap<(u32, Instance), Minors>, Fault> {
     let path = roots.proc.join("driver/nvidia-caps/mig-minors");
     let text = match roots::text(&path) {

@@ -1,8 +1,9 @@
-//! NVIDIA's labels: what of GPU Feature Discovery (GFD) the library and the driver's files tell.
+//! NVIDIA's labels: those of GPU Feature Discovery (GFD) that the library and the driver's files can tell.
 //!
-//! GFD labels one model: of several, here, the one with most cards. `replicas`, `sharing-strategy` and `mig.strategy`
-//! speak of `nvidia.com/gpu` and are there where that is offered. Absent on purpose: the time of labelling, which would
-//! change the Node each minute; `clique`, `vgpu.*` and `mps.capable`, of which the plugin knows nothing.
+//! GFD labels one model: of several, here, the one with most GPUs. `replicas`, `sharing-strategy` and
+//! `mig.strategy` are about `nvidia.com/gpu`, and are written where that is offered. Left out on purpose: the time
+//! of labelling, which would change the Node each minute, and `clique`, `vgpu.*` and `mps.capable`, which the
+//! plugin does not know.
 
 use std::collections::BTreeMap;
 
@@ -15,9 +16,9 @@ use crate::vendor::nvidia::flags::{MigStrategy, NvidiaArgs};
 /// How `nvidia.com/gpu` is offered.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Offer {
-    /// Shares of each card.
+    /// Shares of each GPU.
     pub replicas: u32,
-    /// Whether shared cards have another resource's name.
+    /// Whether shared GPUs are offered under another resource's name.
     pub renamed: bool,
     /// How instances are offered.
     pub mig: MigStrategy,
@@ -29,10 +30,10 @@ impl Offer {
     }
 }
 
-/// A physical card.
+/// A physical GPU.
 struct Card<'a> {
     facts: &'a NvidiaFacts,
-    /// Its instances, where it is cut.
+    /// Empty where it is not partitioned.
     instances: Vec<Instance<'a>>,
 }
 
@@ -43,7 +44,7 @@ struct Instance<'a> {
     profile: &'a str,
 }
 
-/// With how `nvidia.com/gpu` is offered, where it is.
+/// Knows how `nvidia.com/gpu` is offered, if it is.
 pub(super) fn labeller(flags: &Flags, offered: &[&str]) -> Result<Labeller, FlagError> {
     let args: NvidiaArgs = flags.read()?;
     let offer = offered.contains(&"nvidia").then_some(Offer {
@@ -54,13 +55,12 @@ pub(super) fn labeller(flags: &Flags, offered: &[&str]) -> Result<Labeller, Flag
     Ok(Labeller::new(move |hosts| labels(hosts, offer.as_ref())))
 }
 
-/// Labels of NVIDIA devices.
 pub fn labels(hosts: &[&HostDevice], offer: Option<&Offer>) -> Labels {
     let mut labels = Labels::default();
     let cards = cards(hosts);
     node(&mut labels, &cards);
     let Some((model, of_model)) = model(&cards) else { return labels };
-    // whole cards speak for their model before those that are cut
+    // whole GPUs speak for their model before partitioned ones
     let whole = of_model.iter().find(|card| card.instances.is_empty());
     let Some(card) = whole.or(of_model.first()) else { return labels };
     let offer = offer.copied();
@@ -98,7 +98,7 @@ fn cards<'a>(hosts: &[&'a HostDevice]) -> Vec<Card<'a>> {
     cards.into_values().collect()
 }
 
-/// The model of most cards, the first by name of several, and its cards.
+/// The model of most GPUs, the first by name of several, and its GPUs.
 fn model<'a, 'b>(cards: &'b [Card<'a>]) -> Option<(&'a str, Vec<&'b Card<'a>>)> {
     let mut models: BTreeMap<&str, Vec<&Card<'a>>> = BTreeMap::new();
     for card in cards {
@@ -107,7 +107,7 @@ fn model<'a, 'b>(cards: &'b [Card<'a>]) -> Option<(&'a str, Vec<&'b Card<'a>>)> 
     models.into_iter().max_by(|(a, of_a), (b, of_b)| of_a.len().cmp(&of_b.len()).then_with(|| b.cmp(a)))
 }
 
-/// What holds for the whole node.
+/// Labels about the whole node.
 fn node(labels: &mut Labels, cards: &[Card<'_>]) {
     let facts = || cards.iter().map(|card| card.facts);
     if let Some(machine) = facts().map(|facts| &facts.machine).find(|machine| !machine.is_empty()) {
@@ -144,7 +144,7 @@ fn node(labels: &mut Labels, cards: &[Card<'_>]) {
     }
 }
 
-/// What holds for a card of the labelled model.
+/// Labels about a GPU of the labelled model.
 fn gpu(labels: &mut Labels, facts: &NvidiaFacts, count: usize) {
     labels.set("nvidia.com/gpu.count", count);
     if facts.memory.0 > 0 {
@@ -181,7 +181,7 @@ fn by_profile<'a>(cards: &[Card<'a>]) -> BTreeMap<&'a str, Vec<Instance<'a>>> {
     profiles
 }
 
-/// All instances are offered as `nvidia.com/gpu`: they must be alike, and no card whole.
+/// All instances are offered as `nvidia.com/gpu`: they must be alike, and no GPU whole.
 fn single(labels: &mut Labels, cards: &[Card<'_>], model: &str, offer: Option<Offer>) {
     if cards.iter().all(|card| card.instances.is_empty()) {
         return;
@@ -216,7 +216,7 @@ fn instance(labels: &mut Labels, resource: &str, instances: &[Instance<'_>], off
     }
 }
 
-/// Words joined by `-`, without what no value may hold.
+/// Words joined by `-`, without characters that are illegal in values.
 fn plain(text: &str) -> String {
     let words = text.split_whitespace().map(|word| legal(word, MAX_LENGTH, |_| None));
     let words: Vec<String> = words.filter(|word| !word.is_empty()).collect();

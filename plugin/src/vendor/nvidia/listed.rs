@@ -1,18 +1,18 @@
-//! Which cards and instances (MIG) are asked about.
+//! GPUs and instances (MIG) that the driver is asked about.
 
 use kerf::ids::DeviceId;
 use nvml_wrapper::error::NvmlError;
 use nvml_wrapper::{Device as NvmlDevice, Nvml};
 
-/// A card, or an instance of one.
+/// A GPU, or an instance of one.
 #[derive(Clone, Debug)]
 pub(super) struct Listed {
-    /// NVML's own index of the card.
+    /// NVML's own index of the GPU.
     pub(super) index: u32,
-    /// Of its instances the one at this place, where it is one.
+    /// The index of the instance on its GPU; `None` for a whole GPU.
     pub(super) instance: Option<u32>,
     pub(super) id: DeviceId,
-    /// The card that it is, or is of.
+    /// The GPU itself, or that of the instance.
     pub(super) parent: DeviceId,
 }
 
@@ -26,17 +26,17 @@ impl Listed {
     }
 }
 
-/// The card at NVML's `index`, or with `mig` its instances where it is cut.
+/// The GPU at NVML's `index`, or with `mig` its instances where it is partitioned.
 pub(super) fn found(index: u32, card: &NvmlDevice<'_>, mig: bool) -> Result<Vec<Listed>, NvmlError> {
     let parent = DeviceId::from(card.uuid()?.as_str());
-    // older drivers and cards that cannot be cut know no mode
+    // older drivers and GPUs that cannot be partitioned have no mode
     let cut = mig && card.mig_mode().is_ok_and(|mode| mode.current == 1);
     if !cut {
         return Ok(vec![Listed { index, instance: None, id: parent.clone(), parent }]);
     }
     let mut instances = Vec::new();
     for place in 0..card.mig_device_count()? {
-        // places need not be filled
+        // some places may be empty
         let Ok(uuid) = card.mig_device_by_index(place).and_then(|instance| instance.uuid()) else { continue };
         let id = DeviceId::from(uuid.as_str());
         instances.push(Listed { index, instance: Some(place), id, parent: parent.clone() });

@@ -1,9 +1,9 @@
-//! NVIDIA cards, through the management library (NVML), which is loaded at run time.
+//! NVIDIA GPUs, through the management library (NVML), which is loaded at run time.
 //!
-//! No library, no driver or a driver that went away is [`BackendError::Unavailable`]; the next question tries
-//! again from the start. One thread waits for the driver's events and writes what it hears into a table; the
-//! questions only read it. A card in MIG mode is listed as its instances ([`crate::vendor::nvidia::mig`]), unless that is switched off: then it is one
-//! card.
+//! Without the library or the driver, or after the driver went away, the answer is [`BackendError::Unavailable`];
+//! the next call tries again from the start. One thread waits for the driver's events and writes them into a table;
+//! calls only read it. A GPU in MIG mode is listed as its instances ([`crate::vendor::nvidia::mig`]), unless that
+//! is switched off: then it is one GPU.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -26,16 +26,15 @@ pub struct Nvidia {
     driver: Mutex<Option<Driver>>,
 }
 
-/// What the NVIDIA backend needs to know.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct NvidiaOptions {
-    /// The management library, where not as the loader finds it.
+    /// The management library; `None`: as the loader finds it.
     pub library: Option<PathBuf>,
-    /// Where the host's files are seen. Device files that are not there are not handed out.
+    /// Where the host's files are mounted. Missing device files are not handed out.
     pub roots: Roots,
-    /// Whether cards in MIG mode are listed as their instances.
+    /// Whether GPUs in MIG mode are listed as their instances.
     pub mig: bool,
-    /// Without critical errors for so long, a card is healthy again.
+    /// A GPU is healthy again after this time without critical errors.
     pub quiet_period: Duration,
 }
 
@@ -54,7 +53,7 @@ impl Nvidia {
         Driver::start(library.as_deref(), *mig, *quiet_period).map_err(|error| unavailable(&error))
     }
 
-    /// Asks the driver, starting it where needed. After an error that nothing survives it is started anew.
+    /// Asks the driver, starting it where needed. After a fatal error it is restarted.
     fn ask<T>(
         &self,
         question: &'static str,

@@ -1,8 +1,8 @@
-//! Cards from a file: for trying kerf without a GPU, for tests and the demo.
+//! GPUs from a file: for trying kerf without a GPU, for tests and the demo.
 //!
-//! The file is TOML and is read again whenever it is asked about and its content has changed, so cards fall ill,
-//! recover and change load by editing it. New content that is wrong is logged once and counted; the last good
-//! content stays in force.
+//! The file is TOML. It is read again on every call if its content has changed, so editing it makes GPUs unhealthy
+//! or healthy and changes their load. Invalid new content is logged once and counted; the last valid content stays
+//! in force.
 //!
 #![doc = concat!("```toml\n", include_str!("simulated.toml"), "```")]
 
@@ -20,21 +20,19 @@ use serde::Deserialize;
 use crate::device::backend::{Backend, BackendError, GpuUsage, HostDevice, Origin, Part, ProcessUsage, Usage};
 
 const NAME: &str = "simulated";
-/// More than any machine has, and a bound on what a typing error costs.
+/// More than any machine has, and a bound on the cost of a typing error.
 const MAX_CARDS: usize = 64;
-/// The longest file that is read.
+/// The longest file that is read, in bytes.
 const MAX_BYTES: u64 = 1 << 20;
 
-/// Cards that a file describes.
+/// GPUs that a file describes.
 pub struct Simulated {
     options: SimulatedOptions,
     state: Mutex<State>,
 }
 
-/// The file that is read.
 #[derive(Clone, Debug, Default)]
 pub struct SimulatedOptions {
-    /// Where it is.
     pub path: PathBuf,
     /// How often its content was found unusable.
     pub errors: Arc<AtomicU64>,
@@ -42,7 +40,7 @@ pub struct SimulatedOptions {
 
 #[derive(Default)]
 struct State {
-    /// Content that was read last, good or bad.
+    /// The content that was read last, valid or not.
     text: Option<String>,
     good: Option<File>,
 }
@@ -50,18 +48,16 @@ struct State {
 /// A file's content, checked.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct File {
-    /// Why there is no driver, where there is none.
+    /// Why the driver is to look unavailable; `None`: it is available.
     pub unavailable: Option<String>,
-    /// The cards.
     pub devices: Vec<HostDevice>,
-    /// What they do.
+    /// The usage of the GPUs and their processes.
     pub usage: Usage,
 }
 
 /// Why a file cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum FileError {
-    /// It cannot be read.
     #[error("cannot be read: {0}")]
     Io(#[from] std::io::Error),
     /// It is longer than a megabyte.
@@ -70,27 +66,26 @@ pub enum FileError {
     /// It is not TOML of the expected form.
     #[error("{0}")]
     Form(#[from] toml::de::Error),
-    /// Two cards have the same uuid or index.
+    /// Two GPUs have the same uuid or index.
     #[error("uuid {0:?} or its index is used twice")]
     Twice(String),
-    /// More than 64 cards.
+    /// More than 64 GPUs.
     #[error("more than {MAX_CARDS} GPUs")]
     TooMany,
-    /// A uuid that would not make good ids.
+    /// A uuid from which ids cannot be made.
     #[error("uuid {0:?}: expected 1 to 50 letters, digits, '-', '_' or '.'")]
     Uuid(String),
-    /// A link that has no name.
+    /// A link whose kind is unknown.
     #[error(transparent)]
     Link(#[from] kerf::device::UnknownLink),
-    /// A link's other end is no number.
+    /// A link's other end is not a number.
     #[error("links: {0:?} is not a GPU index")]
     Peer(String),
-    /// A process on a card that is not in the file.
+    /// A process on a GPU that is not in the file.
     #[error("process {pid}: no GPU {gpu:?}")]
     NoCard {
-        /// The process.
         pid: u32,
-        /// What it names.
+        /// As the file names it.
         gpu: String,
     },
     /// `pod` is not `namespace/name`, or stands without `container`.
@@ -144,7 +139,7 @@ struct WireProcess {
 /// Reads a file's content.
 ///
 /// # Errors
-/// [`FileError`]; nothing of a bad file is used.
+/// [`FileError`]; no part of an invalid file is used.
 pub fn parse(text: &str) -> Result<File, FileError> {
     let wire: Wire = toml::from_str(text)?;
     let mut file = File { unavailable: wire.unavailable, ..File::default() };
@@ -222,7 +217,7 @@ fn card(wire: &WireGpu, index: u32) -> Result<(HostDevice, GpuUsage), FileError>
 }
 
 impl Simulated {
-    /// Of a file that need not exist yet.
+    /// The file need not exist yet.
     pub fn new(options: SimulatedOptions) -> Self {
         Self { options, state: Mutex::default() }
     }
@@ -244,7 +239,7 @@ impl Simulated {
                 state.text = Some(text);
                 Some(parsed)
             }
-            // a file that is replaced may be missing for a moment; that is news only once
+            // a file that is being replaced may be missing for a moment; that is reported only once
             Err(error) => state.text.take().map(|_| Err(error)),
         };
         match verdict {

@@ -1,9 +1,9 @@
-//! What must be true of a burst, amid it and at its end.
+//! What must be true of a burst, during it and at its end.
 
 use super::*;
 
 impl Burst {
-    /// Whoever runs counts on the cards that it has.
+    /// A running pod keeps the GPUs that it has.
     pub(super) fn nothing_is_forgotten(&self) {
         if self.trouble.silent {
             return;
@@ -29,7 +29,7 @@ impl Burst {
         }
     }
 
-    /// What the containers have, the records, and kubelet's books agree.
+    /// What the containers have, the records, and kubelet's checkpoint agree.
     pub(super) fn check(&self) {
         let keys = Keys::default();
         let corrections = self.allocations.corrections(&keys);
@@ -39,7 +39,7 @@ impl Burst {
             let (pod, placed) = (&subject.pod, subject.placed.as_ref().expect("nobody else runs"));
             let shown = view.iter().find(|v| v.pod.uid == pod.uid).expect("a pod that runs is known");
             let lasting = pod.request.containers.iter().any(|c| c.kind != ContainerKind::Init);
-            // what an init container had is on no list: after a restart nothing but its record says it
+            // an init container is on no list: after a restart only its record tells what it had
             let init = pod.request.containers.iter().any(|c| c.kind == ContainerKind::Init);
             if subject.lost && init && pod.record.is_none() {
                 continue;
@@ -75,9 +75,9 @@ impl Burst {
                 assert_eq!(truth.last(), Some(&placed.plan), "as the extender placed it");
             }
         }
-        // guesses for pods that fail between their own calls can leave a twin's answer on the wrong side of an
-        // exchange, and so can a plugin that is too young to know what it guessed; that is recorded as it is, which is what
-        // the checks above say
+        // guesses for pods that fail between their own calls can leave the answer of a pod of the same shape on the
+        // wrong side of an exchange, and so can a plugin that restarted and does not know its guesses; that is
+        // recorded as it is, which is what the checks above require
         let guessed = self.trouble.silent && (self.trouble.rejects || self.trouble.restarts);
         assert!(guessed || fits(truth.iter()), "no card is given twice");
     }

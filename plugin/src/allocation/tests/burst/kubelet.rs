@@ -14,9 +14,10 @@ pub(super) type Name = (PodRef, ContainerName);
 pub(super) struct Kubelet {
     pub(super) free: BTreeMap<Resource, BTreeSet<String>>,
     pub(super) held: BTreeMap<Name, BTreeMap<Resource, Vec<String>>>,
-    /// Pods whose turn has come in this life and that were not rejected. Older kubelets list these as well.
+    /// Pods whose turn has come since kubelet's start and that were not rejected. Older kubelets list rejected ones
+    /// as well.
     pub(super) present: BTreeSet<PodRef>,
-    /// Whether some set was chosen without asking, so that free ids no longer mirror free cards.
+    /// Whether some set was chosen without advice, so that free ids no longer mirror free GPUs.
     pub(super) unasked: bool,
 }
 
@@ -31,7 +32,7 @@ impl Kubelet {
         Self { free: all(), held: BTreeMap::new(), present: BTreeSet::new(), unasked: false }
     }
 
-    /// What a pod held is free; `listed`: it stays on the list.
+    /// Frees what a pod held; `listed`: it stays on the list.
     pub(super) fn release(&mut self, pod: &PodRef, listed: bool) {
         if !listed {
             self.present.remove(pod);
@@ -48,8 +49,8 @@ impl Kubelet {
         }
     }
 
-    /// It ended before it wrote down what it gave this container. What others have as well stays theirs: those of an init
-    /// container stay with it.
+    /// kubelet ended before it wrote down what it gave this container. Ids that another container has as well stay
+    /// with that one: those of an init container stay with it.
     pub(super) fn lose(&mut self, key: &Name) {
         for (resource, ids) in self.held.remove(key).into_iter().flatten() {
             let held =
@@ -59,7 +60,6 @@ impl Kubelet {
         }
     }
 
-    /// Its checkpoint is gone.
     pub(super) fn forget(&mut self) {
         self.held.clear();
         self.free = all();

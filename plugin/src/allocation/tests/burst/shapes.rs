@@ -12,14 +12,14 @@ pub(super) fn shapes() -> impl Strategy<Value = Vec<Vec<Shape>>> {
     let early = (prop_oneof![Just(Init), Just(Sidecar)], ask).prop_map(|(kind, (c, m))| (kind, c, m));
     let pod = (prop::collection::vec(early, 0..=1), prop::collection::vec(app, 1..=3))
         .prop_map(|(early, apps)| early.into_iter().chain(apps).collect::<Vec<_>>());
-    // few shapes, so that twins are common
+    // few shapes, so that many pods have the same
     (prop::collection::vec(pod, 1..4), prop::collection::vec(0usize..4, 1..12))
         .prop_map(|(kinds, picks)| picks.into_iter().map(|pick| kinds[pick % kinds.len()].clone()).collect())
 }
 
-/// Whether an init container has other cards than a later container that asks for as much. After a restart of the
-/// plugin between the two nothing tells them apart, since kubelet lists no init containers; the extender places them
-/// together wherever there is room.
+/// Whether an init container has other GPUs than a later container that asks for the same amount. After a restart
+/// of the plugin between the two nothing tells them apart, since kubelet lists no init containers; the extender
+/// places them together wherever there is room.
 pub(super) fn apart(request: &GpuRequest, plan: &Plan) -> bool {
     let cards = |name: &ContainerName| -> Vec<DeviceId> {
         plan.grants
@@ -39,7 +39,7 @@ pub(super) fn apart(request: &GpuRequest, plan: &Plan) -> bool {
     )
 }
 
-/// kubelet does not list ordinary init containers: where it must be guessed whose one was, it stays unknown.
+/// kubelet does not list ordinary init containers: where the match is a guess, it stays unconfirmed.
 pub(super) fn without_init(shapes: &[Vec<Shape>]) -> Vec<Vec<Shape>> {
     let lasting = |(kind, core, memory): &Shape| match kind {
         ContainerKind::Init => (ContainerKind::Sidecar, *core, *memory),

@@ -1,4 +1,4 @@
-//! The pods of the node as the API server has them, and the news of them that are on their way.
+//! The pods of the node as the API server has them, and their changes that the watch has not shown yet.
 
 use std::collections::VecDeque;
 
@@ -8,16 +8,16 @@ use kerf::plan::Placement;
 use super::super::dice::Dice;
 use crate::allocation::{Allocations, Correction, Pod, Seen, Stage};
 
-/// One pod.
 #[derive(Clone)]
 pub(super) struct Subject {
     /// As the API server shows it now.
     pub(super) pod: Pod,
-    /// What the extender decided; `None`: nobody placed it.
+    /// What the extender decided; `None`: the pod has no placement.
     pub(super) placed: Option<Placement>,
     /// Its annotations cannot be read any more.
     pub(super) spoiled: bool,
-    /// The plugin was restarted while its record could not be read: what it was not given by then it may be refused.
+    /// The plugin was restarted while its record could not be read: ids that it did not have by then may be
+    /// refused.
     pub(super) lost: bool,
     /// It has ended on the node, whether or not the API server knows.
     pub(super) over: bool,
@@ -36,7 +36,7 @@ impl Subject {
 #[derive(Default)]
 pub(super) struct Subjects {
     pub(super) all: Vec<Subject>,
-    /// What the watch has still to tell, in order.
+    /// What the watch has not shown yet, in order.
     news: VecDeque<Seen>,
 }
 
@@ -51,20 +51,20 @@ impl Subjects {
         self.all.push(subject);
     }
 
-    /// Something changes; the watch will tell.
+    /// Changes a pod; the watch will show it later.
     pub(super) fn change(&mut self, at: usize, change: impl FnOnce(&mut Subject)) {
         change(&mut self.all[at]);
         self.news.push_back(self.all[at].seen());
     }
 
-    /// The watch tells some of its news.
+    /// The watch shows some of the changes.
     pub(super) fn tell(&mut self, allocations: &mut Allocations, some: usize) {
         for seen in self.news.drain(..some.min(self.news.len())) {
             allocations.see(seen);
         }
     }
 
-    /// What was known of records that cannot be read now is gone.
+    /// The plugin forgets records that cannot be read now.
     pub(super) fn lose(&mut self) {
         for subject in &mut self.all {
             subject.lost |= subject.spoiled || subject.pod.record.is_none();
@@ -82,12 +82,11 @@ impl Subjects {
         self.news.len()
     }
 
-    /// What the API server answers now.
     pub(super) fn answer(&self) -> Vec<Seen> {
         self.all.iter().map(Subject::seen).collect()
     }
 
-    /// A new watch begins with a list; what the old one had to tell is in it.
+    /// A new watch begins with a list, which contains all that the old one had not shown.
     pub(super) fn list(&mut self, allocations: &mut Allocations) {
         self.news.clear();
         allocations.begin_list();
@@ -112,7 +111,7 @@ impl Subjects {
         });
     }
 
-    /// Somebody writes on a pod what is nonsense, or takes its record away.
+    /// Another client writes nonsense on a pod, or removes its record.
     pub(super) fn edit(&mut self, at: usize, dice: &mut Dice) {
         let way = dice.roll(4);
         self.change(at, |subject| match way {

@@ -1,5 +1,5 @@
-//! Bursts of pods with shares by count, through a model of kubelet's rules: with ids that kubelet takes against advice,
-//! restarts of the plugin and of kubelet, pods that nobody placed, and edited annotations.
+//! Bursts of pods with shares by count, through a model of kubelet's rules: with ids that kubelet takes against
+//! advice, restarts of the plugin and of kubelet, pods without a placement, and edited annotations.
 
 use proptest::prelude::*;
 
@@ -7,7 +7,7 @@ use super::super::dice::{Dice, schedules};
 use super::super::transitions::{Operation, States};
 use super::*;
 
-/// What goes wrong besides the order of things.
+/// What goes wrong besides the order of events.
 #[derive(Clone, Copy, Debug, Default)]
 struct Trouble {
     /// kubelet takes other ids than it was advised to (its Topology Manager does).
@@ -18,7 +18,7 @@ struct Trouble {
     silent: bool,
     /// Some pods have no record.
     bare: bool,
-    /// Pods that nobody placed are on the node beside those that fill it.
+    /// Pods without a placement are on the node besides those that fill it.
     strangers: bool,
     /// Annotations of pods are edited at any time.
     edits: bool,
@@ -29,9 +29,9 @@ struct World {
     dice: Dice,
     allocations: Allocations,
     pods: Vec<Pod>,
-    /// Those whose annotations cannot be read.
+    /// Pods whose annotations cannot be read.
     spoiled: BTreeSet<PodUid>,
-    /// Those that kubelet rejected.
+    /// Pods that kubelet rejected.
     over: BTreeSet<String>,
     free: BTreeSet<String>,
     held: BTreeMap<(String, ContainerName), Vec<String>>,
@@ -115,7 +115,7 @@ impl World {
         all.into_iter().for_each(|seen| self.allocations.see(seen));
     }
 
-    /// Somebody writes on a pod what is nonsense, or takes its record away.
+    /// Another client writes nonsense on a pod, or removes its record.
     fn edit(&mut self) {
         if !self.trouble.edits || self.dice.roll(4) > 0 {
             return;
@@ -134,7 +134,7 @@ impl World {
         }
     }
 
-    /// kubelet rejects a pod: what it gave it is free.
+    /// kubelet rejects a pod and frees what it had given it.
     fn reject(&mut self, name: &str) {
         self.present.remove(name);
         self.over.insert(name.to_owned());
@@ -217,7 +217,7 @@ impl World {
                     let taker = self.allocations.take_counted(&resource(), Ids::new(chosen.clone()));
                     before.lead_to(&self.allocations, Operation::Allocate, &BTreeSet::new());
                     let taker = taker.map(|(key, _)| key.pod);
-                    // whose annotations could never be read is nobody's
+                    // ids of a pod whose annotations could never be read belong to no known container
                     let nobody = taker.is_none() && self.spoiled.contains(&pod.uid);
                     if !self.trouble.silent && !nobody {
                         assert_eq!(taker, Some(pod.uid.clone()), "the pod is known, not guessed");
@@ -266,8 +266,8 @@ impl World {
     }
 
     fn check(&self, began: Trouble) {
-        // kubelet keeps an ended init container's ids for its pod, also where no other container of it has use of them:
-        // then a card has fewer left than planned, and a pod that was placed there gets another
+        // kubelet keeps an ended init container's ids for its pod, even where no other container of the pod uses
+        // them: then a GPU has fewer left than planned, and a pod that was placed there gets another
         let of_init = |pod: &Pod| pod.request.containers.iter().any(|c| c.kind == ContainerKind::Init);
         let init = self.pods.iter().any(of_init);
         let mut taken: BTreeMap<DeviceId, u32> = BTreeMap::new();
@@ -295,14 +295,14 @@ impl World {
                 );
             }
         }
-        // an init container's ids are known where kubelet said whose they were
+        // an init container's ids are known where kubelet's list named their pod
         if !began.silent && !began.restarts && !began.edits {
             assert!(taken.values().all(|count| *count <= SHARES), "{taken:?}");
         }
     }
 }
 
-/// Places a pod from card `first` on, as many of a card as there are.
+/// Places a pod from GPU `first` on, as many shares of each GPU as are left.
 fn place(left: &mut [u32], request: &GpuRequest, first: usize) -> Option<Plan> {
     let mut plan = Plan::default();
     for container in &request.containers {
