@@ -19,7 +19,7 @@
 //! | place | what it is |
 //! | --- | --- |
 //! | [`units`], [`ids`], [`version`] | quantities, names and versions of Kubernetes that cannot be mistaken for one another |
-//! | [`shares`] | shares by count: N equal shares of a card, as most device plugins have them |
+//! | [`shares`] | counted shares: N equal shares of a card, as most device plugins have them |
 //! | [`device`] | a card; a node's inventory |
 //! | [`request`] | what a pod asks for, parsed once; every rule of the contract |
 //! | [`policy`], [`unfit`] | how to choose among what fits; why nothing does |
@@ -60,7 +60,8 @@
 //! * Nothing that a tenant can write is believed unless it serves the pod's own request.
 //! * No unsafe code but in `limiter/` and the stand-ins for NVIDIA's libraries, which C programs call.
 //! * Three traits in the system: `Backend` in the plugin, since drivers have several implementations; `Handler` in the
-//!   extender, since no verb may leave out an early answer; and [`tally::Amount`], what can be added up over a pod's life.
+//!   extender, since no verb may leave out an early answer; and [`tally::Amount`], what can be added up over a pod's
+//!   life.
 
 #![allow(missing_docs, reason = "names that say all have no comment beside them")]
 

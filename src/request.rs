@@ -1,5 +1,5 @@
-//! What a pod asks for, parsed once. A [`GpuRequest`] that [`GpuRequest::parse`] made breaks no rule of the contract; what a
-//! pod that is bound already counts for, rules or not, [`GpuRequest::of_bound`] says.
+//! What a pod asks for, parsed once. A [`GpuRequest`] that [`GpuRequest::parse`] made breaks no rule of the contract;
+//! what a pod that is bound already counts for, rules or not, [`GpuRequest::of_bound`] says.
 
 mod bound;
 mod error;
@@ -44,7 +44,7 @@ pub struct RawContainer<'a> {
     pub core: Option<&'a str>,
     /// `resources.limits["<D>/vcuda-memory"]`
     pub memory: Option<&'a str>,
-    /// Resources that are shares by count ([`crate::shares`]), with their amounts.
+    /// Resources that are counted shares ([`crate::shares`]), with their amounts.
     pub counted: &'a [(&'a str, &'a str)],
 }
 
@@ -84,7 +84,7 @@ pub struct GpuRequest {
     pub policy: Option<Policy>,
     /// The least isolation that the shares of the pod need: `<D>/isolation`. Absent: whatever the node has.
     pub isolation: Option<Isolation>,
-    /// Where its shares by count must lie: `<D>/gpu-shares`.
+    /// Where its counted shares must lie: `<D>/gpu-shares`.
     pub arrangement: Arrangement,
     /// How important the pod is: `spec.priority`. A pod may be evicted for one of a higher priority.
     pub priority: i32,
@@ -154,12 +154,12 @@ impl GpuRequest {
         self.containers.iter().rev().filter(|c| memory(c).is_some()).max_by_key(memory)
     }
 
-    /// Whether it asks for nothing but shares by count.
+    /// Whether it asks for nothing but counted shares.
     pub fn only_counted(&self) -> bool {
         self.counted().count() == self.containers.len()
     }
 
-    /// The shares by count that it asks for, container by container.
+    /// The counted shares that it asks for, container by container.
     pub fn counted(&self) -> impl Iterator<Item = (&ContainerRequest, &Counted)> {
         self.containers.iter().filter_map(|container| match &container.ask {
             Ask::Counted(counted) => Some((container, counted)),

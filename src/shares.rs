@@ -1,4 +1,4 @@
-//! Shares by count: a card is cut into N equal parts of its compute, its memory is not divided, and a pod asks for a
+//! Counted shares: a card is cut into N equal parts of its compute, its memory is not divided, and a pod asks for a
 //! number of them under a name of its own (`deepomatic.com/shared-gpu: 2`). This is how most device plugins share
 //! cards; with N = 1 a share is the whole card (`amd.com/gpu: 1`).
 //!
@@ -94,7 +94,7 @@ impl From<PerCard> for u32 {
     }
 }
 
-/// Where the shares by count of one pod must lie: `<D>/gpu-shares`. It speaks of all containers of the pod together.
+/// Where the counted shares of one pod must lie: `<D>/gpu-shares`. It speaks of all containers of the pod together.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub enum Arrangement {
     /// A container's shares are on one card where one has room for them, and else on as few as possible.
@@ -123,7 +123,7 @@ impl FromStr for Arrangement {
     }
 }
 
-/// The names of resources that are shares by count. A name that ends in `*` stands for all that begin so.
+/// The names of resources that are counted shares. A name that ends in `*` stands for all that begin so.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ShareResources(Vec<String>);
 
@@ -133,7 +133,7 @@ pub struct ShareResources(Vec<String>);
 pub struct BadShareResources(String);
 
 impl ShareResources {
-    /// Whether this resource is shares by count.
+    /// Whether this resource is counted shares.
     pub fn contains(&self, resource: &str) -> bool {
         self.0.iter().any(|name| match name.strip_suffix('*') {
             Some(prefix) => resource.starts_with(prefix),
@@ -180,7 +180,7 @@ impl fmt::Display for ShareResources {
     }
 }
 
-/// Shares by count of one resource.
+/// Counted shares of one resource.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Counted {
     pub resource: ResourceName,

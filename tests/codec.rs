@@ -63,7 +63,7 @@ fn served(kinds: &'static [ContainerKind]) -> impl Strategy<Value = (GpuRequest,
     let whole = (1..4u32, option::of(1..50u64))
         .prop_map(|(count, memory)| Ask::Whole { count, memory: memory.map(|units| Mib(units * 256)) });
     let counted = (1..9u32).prop_map(|count| Ask::Counted(Counted { resource: "a.b/shared".into(), count }));
-    // the compatibility record has no place for shares by count, nor for init containers
+    // the compatibility record has no place for counted shares, nor for init containers
     let forms = if kinds.contains(&ContainerKind::Init) { 1 } else { 0 };
     let container = (prop::sample::select(kinds), prop_oneof![1 => share, 1 => whole, forms => counted], 0..50u32);
     (vec(container, 1..5), option::of(100..=1000u32), any::<u64>()).prop_map(|(containers, limit, time)| {

@@ -1,4 +1,4 @@
-//! Laws of shares by count: what holds for every node that offers them, every pod and every policy.
+//! Laws of counted shares: what holds for every node that offers them, every pod and every policy.
 
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test")]
 
@@ -49,7 +49,7 @@ fn arrangement() -> impl Strategy<Value = Arrangement> {
     prop::sample::select(vec![Arrangement::Any, Arrangement::SameCard, Arrangement::DifferentCards])
 }
 
-/// Pods with shares by count among pods of all sorts.
+/// Pods with counted shares among pods of all sorts.
 fn any_request() -> impl Strategy<Value = GpuRequest> {
     let mixed = vec((world::kind(), prop_oneof![2 => counted(), 1 => world::ask()]), 1..=4);
     prop_oneof![2 => one_resource(), 1 => world::any_request(), 1 => mixed.prop_map(world::request)]
@@ -65,7 +65,7 @@ fn one_resource() -> impl Strategy<Value = GpuRequest> {
     })
 }
 
-/// A few containers, at least one of them with shares by count, arranged as it may.
+/// A few containers, at least one of them with counted shares, arranged as it may.
 fn mixed_request() -> impl Strategy<Value = GpuRequest> {
     let few = (prop::sample::select(NAMES.to_vec()), 1..=4u32)
         .prop_map(|(name, count)| Ask::Counted(Counted { resource: name.into(), count }));
@@ -244,7 +244,7 @@ proptest! {
         }
     }
 
-    /// Shares by count beside parts of cards and whole cards, in any arrangement.
+    /// Counted shares beside parts of cards and whole cards, in any arrangement.
     #[test]
     fn mixed_containers_fit_where_any_arrangement_of_them_does(
         (devices, before) in (devices(4), vec((any_request(), policy()), 0..5)),

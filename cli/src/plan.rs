@@ -150,7 +150,7 @@ fn short(left: HostAmount, wanted: HostAmount) -> Option<&'static str> {
     resources.into_iter().find(|(_, short)| *short).map(|(resource, _)| resource)
 }
 
-/// The cards, and how many shares by count of each.
+/// The cards, and how many counted shares of each.
 fn cards(gpus: &Grant) -> Vec<String> {
     let card = |device: &DeviceRef| format!("{} ({})", device.index, device.id);
     match gpus {
@@ -161,7 +161,7 @@ fn cards(gpus: &Grant) -> Vec<String> {
     }
 }
 
-/// The cards by container; of shares by count once for each.
+/// The cards by container; of counted shares once for each.
 fn containers(plan: &Plan) -> Value {
     let each = |one: &CountedDevice| std::iter::repeat_n(json!(one.device.id.as_str()), one.count as usize);
     let cards = |gpus: &Grant| -> Vec<Value> {

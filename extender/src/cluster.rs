@@ -1,14 +1,16 @@
 //! Every node's ledger, and the only owner of locks around them.
 //!
-//! `read` answers questions, [`asking`] is the cluster as one pod finds it, `bind` commits pods to nodes, and `nodes` and
+//! `read` answers questions, [`asking`] is the cluster as one pod finds it, `bind` commits pods to nodes, and `nodes`
+//! and
 //! `pods` apply what the watches say.
 //!
 //! A method locks at most one node at a time, never across an await, and returns owned values. What a lost race
 //! between two of them can leave behind is an assumed commitment, which the reaper asks the API server about.
 //!
-//! A change of a node's cards only marks the node for the survey, which the policies use that weigh all nodes against each
-//! other; whoever asks next brings what is marked up to date, so that bindings do not wait for each other there. Locks are
-//! taken in this order: the survey, then one node's ledger, then the marks; those that mark hold at most a ledger.
+//! A change of a node's cards only marks the node for the survey, which the policies use that weigh all nodes against
+//! each other; whoever asks next brings what is marked up to date, so that bindings do not wait for each other there.
+//! Locks are taken in this order: the survey, then one node's ledger, then the marks; those that mark hold at most a
+//! ledger.
 
 pub mod asking;
 mod bind;
@@ -45,7 +47,8 @@ pub struct Cluster {
     /// Pods that are not bound yet, as the watch shows them.
     queue: Queue,
     freed: Freed,
-    /// Where cards are kept for a pod that is not bound yet, because its record names them and not for a binding by kerf.
+    /// Where cards are kept for a pod that is not bound yet, because its record names them and not for a binding by
+    /// kerf.
     recorded: DashMap<PodUid, NodeName>,
     /// Nodes that are closed to some pods, or to all.
     taints: DashMap<NodeName, Taints>,
@@ -81,7 +84,7 @@ pub enum Applied {
     Seen(Seen),
     /// A bound pod whose record cannot be read: its amount is taken of every card of its node.
     Unreadable(Seen),
-    /// A bound pod with shares by count and without a record: served by another plugin, in which case it takes nothing,
+    /// A bound pod with counted shares and without a record: served by another plugin, in which case it takes nothing,
     /// or by kerf's, which will write one.
     Unrecorded(Seen),
 }

@@ -68,7 +68,7 @@ fn pod(ledger: &NodeLedger, commitment: &Commitment) -> Value {
             .collect::<serde_json::Map<_, _>>()
             .into(),
     };
-    // of shares by count, how many of each card
+    // of counted shares, how many of each card
     let counts: serde_json::Map<String, Value> = match &commitment.held {
         Held::Unreadable => Default::default(),
         Held::Plan(plan) => plan

@@ -59,7 +59,7 @@ struct Node {
     slots: Vec<Slot>,
 }
 
-/// What pods that a policy weighs may take of a card: nothing of one that has shares by count.
+/// What pods that a policy weighs may take of a card: nothing of one that has counted shares.
 fn free(card: &Card) -> Share {
     if card.undivided() { Share::ZERO } else { card.free() }
 }

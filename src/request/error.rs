@@ -7,7 +7,7 @@ use crate::units::QuantityError;
 pub const MAX_CONTAINERS: usize = 64;
 /// More cards than one container may ask for: no node has more.
 pub const MAX_CARDS: u64 = crate::device::MAX_CARDS as u64;
-/// More shares by count than one container may ask for.
+/// More counted shares than one container may ask for.
 pub const MAX_SHARES: u64 = MAX_CARDS * 1000;
 
 /// The rule that a request breaks. The texts carry no amounts, so that the scheduler can count equal ones.
@@ -75,7 +75,7 @@ pub enum RequestError {
         /// The first container with a share.
         container: ContainerName,
     },
-    /// Nothing holds shares by count to their part of a card.
+    /// Nothing holds counted shares to their part of a card.
     #[error(
         "container {container:?}: annotation isolation: GPU shares by count are not enforced: ask for vcuda-core and vcuda-memory"
     )]

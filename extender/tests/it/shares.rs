@@ -1,4 +1,4 @@
-//! Shares by count: other device plugins' resources, placed on known cards.
+//! Counted shares: other device plugins' resources, placed on known cards.
 
 use kerf::annotation::Keys;
 use kerf::policy::Policy;
