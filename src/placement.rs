@@ -4,7 +4,7 @@
 //! node's name. There is no clock, randomness or hash order here.
 //!
 //! * **Shares** take one card. `binpack` takes the fullest that fits (least free compute, then least free
-//!   memory, then lowest index), which is gpu-admission's order; `spread` the emptiest.
+//!   memory, then lowest index), which is gpu-admission's order; `spread` takes the emptiest.
 //! * **Whole cards** must be untouched. Several are chosen for their links: the set whose worst link is best,
 //!   then whose links together are best, then which cuts the fewest and weakest links to free cards left behind.
 //!   One card alone is the one whose loss cuts least. Where no link is known, the smallest and lowest ones.

@@ -22,7 +22,7 @@
 //! # The policy `fragmentation`
 //!
 //! A placement's score is what it does to the worth of what is left on the machine, less what it costs the pods to
-//! come. In thousandths of a card:
+//! come. In thousandths of a card, with P for a probability:
 //!
 //! ```text
 //! score = taken - lost                                 compute of the pod, less the worth that its cards lose

@@ -5,7 +5,7 @@ use crate::policy::Policy;
 use crate::request::GpuRequest;
 use crate::units::Share;
 
-/// A node's or a card's place in a policy's order; less is better. Compare only ranks of one policy, and break ties
+/// A node's or a card's position in a policy's order; less is better. Compare only ranks of one policy, and break ties
 /// by the node's name or the card's index.
 ///
 /// Three numbers, of which the first decides first. For `binpack`: free compute in thousandths of a card, free memory
@@ -15,7 +15,7 @@ use crate::units::Share;
 pub struct Rank(pub(super) u64, pub(super) u64, pub(super) u64);
 
 impl Rank {
-    /// Liked less than anything else.
+    /// Worse than any other.
     pub const LAST: Self = Self(u64::MAX, u64::MAX, u64::MAX);
 }
 
@@ -42,8 +42,8 @@ impl Policy {
     }
 }
 
-/// The rank of a node among those where the pod fits: by all that is free on it, before the pod is there. For
-/// policies that need more than that, [`super::survey::Survey::ranks`].
+/// The rank of a node where the pod fits: by all that is free on it without the pod. For policies that need more than
+/// that, see [`super::survey::Survey::ranks`].
 pub fn rank(node: &NodeLedger, policy: Policy) -> Rank {
     let (compute, memory) = node.free();
     policy.rank(compute, memory)
@@ -64,9 +64,9 @@ fn score(place: usize) -> u8 {
     }
 }
 
-/// The order in which cards are tried, for a share that leaves `left` of the card.
+/// The order in which cards are tried for a share that leaves `left` of the card free.
 pub(super) fn card_order(policy: Policy, growth: Share, preferred: bool, left: Share, index: u32) -> impl Ord {
-    // first the cards where the pod grows least: those that an init container of it holds anyway
+    // first the cards where the pod grows least: those that one of its init containers holds anyway
     (growth.compute, growth.memory, !preferred, policy.rank_share(left), index)
 }
 
