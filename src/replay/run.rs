@@ -58,7 +58,7 @@ pub struct Outcome {
     /// In order of arrival.
     pub placed: Vec<Placed>,
     pub curve: Curve,
-    /// Number of pods without a place, in the order of [`Failure`].
+    /// Number of pods without a place, in the order of `Failure`.
     pub failed: [u64; 4],
     /// Demand of all pods that came, in percent of the cluster.
     pub asked: f64,

@@ -40,7 +40,7 @@ pub enum Rule {
 pub enum RequestError {
     #[error("container {container:?}: {rule}")]
     Container { container: ContainerName, rule: Rule },
-    /// More than [`MAX_CONTAINERS`] ask for cards.
+    /// More than `MAX_CONTAINERS` ask for cards.
     #[error("more than {MAX_CONTAINERS} containers ask for GPUs")]
     TooManyContainers,
     #[error("annotation vcuda-core-limit must be a whole number of percent")]

@@ -95,7 +95,7 @@ impl Market {
         }
     }
 
-    /// A pod that [`Market::take`] put there has left.
+    /// A pod that `Market::take` put there has left.
     pub fn give(&mut self, class: Class, choice: &Choice) {
         if let Some(need) = self.needs.get(class.0).copied() {
             self.change(choice.host, |host| host.give(&need, &choice.slots));
