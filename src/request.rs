@@ -260,7 +260,7 @@ impl Ask {
         }
     }
 
-    /// Units of `<D>/vcuda-memory` that the container asks kubelet for; 0 where it names none.
+    /// Units of `<D>/vcuda-memory` that the container asks kubelet for; 0 where it asks for none.
     pub fn memory_units(&self) -> u64 {
         match self {
             Self::Share(share) => share.memory.to_memory_units(),

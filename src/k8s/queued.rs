@@ -9,7 +9,7 @@ use crate::ids::NodeName;
 /// Labels with a pod's group: of the coscheduling plugin, current and former.
 const GROUP_LABELS: [&str; 2] = ["scheduling.x-k8s.io/pod-group", "pod-group.scheduling.sigs.k8s.io"];
 
-/// Where a pod that is not bound stands with kube-scheduler.
+/// The scheduling state of a pod that is not bound.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Queued {
     /// `status.nominatedNodeName`: others are evicted for it there, or it waits there in Permit or PreBind. Writing it

@@ -46,7 +46,7 @@
 //! ```
 //!
 //! B and C are equal, and of equals the card in use wins: B. (`binpack` takes A, the fullest, and strands its last
-//! 200.) Where whole cards are surely wanted, C costs 300 more.
+//! 200.) Where whole cards will certainly be missed, C costs 300 more.
 //!
 //! The parts of the score:
 //!
@@ -54,7 +54,7 @@
 //!   prices of a cutting-stock problem (`cutting`). Worth that will be stranded for want of cores counts as lost
 //!   (`outlook`).
 //! * Three things are charged at the probability that they will be missed (`prices`): room for pods that need several
-//!   whole cards; kinds of card that other pods are confined to; and a free card while whole ones are wanted.
+//!   whole cards; kinds of card that other pods are confined to; and a free card that pods with whole cards need.
 //! * Scores are rounded to a tenth of a card. Ties go, for a share, to the fullest card and then to the machine with
 //!   the fullest cards; for other pods to the machine with the fullest cards and then with the fewest free cores; then
 //!   to the first. (Ties by machine alone are worse. Where pods leave, shares that go to the fullest card keep others

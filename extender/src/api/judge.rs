@@ -14,8 +14,8 @@ use crate::freed::Freed;
 use crate::planning::{Place, TooMuch};
 use crate::refused::LINGER;
 
-/// Answers a call, where so much planning is allowed in this place; `None` while the call waits for news, until the
-/// given time.
+/// Answers a call, unless that is too much planning for the place; `None` to wait for news, until the given time at
+/// most.
 type Evaluate<T> = fn(&Call, Place, Option<Instant>) -> Result<Option<T>, TooMuch>;
 
 /// Evaluates a call, and again with each change as long as it waits for news. `evaluate` gets the end of that wait.

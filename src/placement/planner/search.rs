@@ -5,8 +5,8 @@
 //! depend only on what is left to place, so no such state is tried twice. That makes it exact and fast; a number of
 //! steps bounds it where a pod has very many containers or a node very many cards.
 //!
-//! * Only sets to which no container can be added are tried: what a later card would take may as well be here. Unless a
-//!   sidecar would take the room of an init container: then smaller sets are tried too.
+//! * Only sets to which no container can be added are tried: what a later card would take may as well be here. Where a
+//!   sidecar could take the room of an init container, smaller sets are tried too.
 //! * Init containers run one after the other and do not compete: each is served by the first card that has room for it
 //!   beside the sidecars that start before it.
 //! * Counted shares of one resource can be split between cards, so they fit where as many are free as the pod holds at

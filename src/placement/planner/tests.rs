@@ -4,13 +4,13 @@ use super::*;
 use crate::device::Inventory;
 use crate::units::{Mib, Share};
 
-/// A node whose cards have so many units of memory.
+/// A node with one card for each of these units of memory.
 fn node(units: &[u64]) -> NodeLedger {
     let cards = (0..).zip(units).map(|(index, units)| Device::new(format!("gpu-{index}"), index, Mib(units * 256)));
     NodeLedger::new(&Inventory::new(cards.collect()))
 }
 
-/// A pod of containers with so many hundredths of a card and units of its memory.
+/// A pod of containers: kind, hundredths of a card, units of memory.
 fn pod(containers: &[(ContainerKind, u32, u64)]) -> GpuRequest {
     let container = |(position, (kind, core, memory)): (u32, &(ContainerKind, u32, u64))| ContainerRequest {
         name: format!("c{position}").as_str().into(),
