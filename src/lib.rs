@@ -35,7 +35,7 @@
 //! | `cli/` | the `kerf` command: `inspect` and `plan` over a snapshot, `replay` over a workload; `doctor` starts the plugin's |
 //! | `extender/` | kube-scheduler's side: HTTP, watches, the one write |
 //! | `plugin/` | kubelet's side: gRPC, vendors' drivers (`backend`) and the node's cards over all of them (`roster`), other systems' contracts (`profile`), what holds containers to their shares (`isolation`), what the Node is told (`health`, `labels`), `doctor`, metrics |
-//! | `plugin/nvml` | the functions of NVIDIA's library that `nvml-wrapper` has not: C is called there alone on the host |
+//! | `plugin/nvml` | functions of NVIDIA's library that `nvml-wrapper` lacks: the only calls of C on the host |
 //! | `limiter/` | what runs inside a container: a library before NVIDIA's driver; `limiter/contract`, its files |
 //! | `proto/` | kubelet's two gRPC contracts, vendors' health services, and that of tkestack's library |
 //! | `testkit/` | stand-ins that speak the real protocols: API server, scheduler, kubelet; fixture trees; in folders of their own a card, and NVIDIA's two libraries over it |

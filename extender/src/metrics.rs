@@ -36,11 +36,11 @@ pub struct Metrics {
     pub preempt_skipped: IntCounter,
     /// Calls of preempt before disruption budgets were known.
     pub without_budgets: IntCounter,
-    /// Bindings in doubt that turned out not to be written.
+    /// Bindings with an unknown outcome that turned out not to be written.
     pub expired: IntCounter,
     /// Lists and watches that failed, by kind of object.
     pub watch_failures: IntCounterVec,
-    /// How often kube-scheduler was told to try waiting pods again.
+    /// Writes that make kube-scheduler try waiting pods again.
     pub retries: IntCounter,
 }
 
