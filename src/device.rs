@@ -1,4 +1,4 @@
-//! Cards, and what a node says about its own.
+//! Cards, and the inventory of a node.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -10,7 +10,7 @@ use crate::isolation::Isolation;
 use crate::shares::PerCard;
 use crate::units::{Mib, Milli, Share};
 
-/// More cards than kerf manages on one node: a bound on the work that one node can cause.
+/// The most cards that kerf manages on one node: a bound on the work that one node can cause.
 pub const MAX_CARDS: usize = 64;
 
 /// One physical card, or one hardware partition that acts as a card.
@@ -18,29 +18,26 @@ pub const MAX_CARDS: usize = 64;
 pub struct Device {
     /// The vendor's UUID.
     pub id: DeviceId,
-    /// Position on the node as the driver counts (NVIDIA: the minor number). Only for people and for the
-    /// compatibility record; it may change when cards are added or fail.
+    /// Position on the node as the driver counts (NVIDIA: the minor number). Only for people and for the compatibility
+    /// record; it may change when cards are added or fail.
     pub index: u32,
-    /// Product name, as the driver tells it.
+    /// Product name from the driver.
     pub model: Arc<str>,
-    /// All memory of the card.
     pub memory: Mib,
-    /// NUMA node the card hangs on, where the system knows.
+    /// The NUMA node; `None` where the system does not know it.
     pub numa: Option<u32>,
-    /// Whether the card may take new pods, as its node sees it.
     pub health: Health,
     /// Taken out of service by an administrator: keeps its pods, takes no new one.
     pub cordoned: bool,
-    /// How its node enforces shares of it.
     pub isolation: Isolation,
-    /// How this card reaches others of its node, by their index. Absent: nothing is known.
+    /// How this card reaches other cards of its node, by their index. A missing index: not known.
     pub links: BTreeMap<u32, Link>,
-    /// How many shares by count of it the node offers, for each resource of such.
+    /// How many counted shares of the card the node offers, by resource.
     pub offers: BTreeMap<ResourceName, PerCard>,
 }
 
 impl Device {
-    /// A healthy card about which no more is known.
+    /// A healthy card with nothing else known about it.
     pub fn new(id: impl Into<DeviceId>, index: u32, memory: Mib) -> Self {
         Self {
             id: id.into(),
@@ -56,18 +53,16 @@ impl Device {
         }
     }
 
-    /// All of the card.
     pub fn capacity(&self) -> Share {
         Share { compute: Milli::WHOLE, memory: self.memory }
     }
 
-    /// Whether a new pod may be put here at all.
+    /// Whether the card takes new pods: healthy and not cordoned.
     pub fn usable(&self) -> bool {
         self.health == Health::Healthy && !self.cordoned
     }
 }
 
-/// What a node says about a card's condition.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Health {
     /// Takes new pods.
@@ -77,7 +72,6 @@ pub enum Health {
 }
 
 impl Health {
-    /// The word used in annotations, metrics and logs.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Healthy => "healthy",
@@ -130,7 +124,7 @@ impl fmt::Display for Link {
     }
 }
 
-/// A link's name that is none of `SYS NODE PHB PXB PIX NV<lanes>`.
+/// A link's name other than `SYS NODE PHB PXB PIX NV<lanes>`.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("unknown link {0:?}: expected SYS, NODE, PHB, PXB, PIX or NV<lanes>")]
 pub struct UnknownLink(String);
@@ -153,7 +147,6 @@ impl FromStr for Link {
     }
 }
 
-/// The cards of one node, in order of index.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Inventory {
     /// Sorted by index, then id; ids are unique.
@@ -161,7 +154,7 @@ pub struct Inventory {
 }
 
 impl Inventory {
-    /// Sorts the devices. Of two with the same id the one with the lower index stays.
+    /// Sorts the devices. Of two with the same id, the one with the lower index stays.
     pub fn new(mut devices: Vec<Device>) -> Self {
         devices.sort_by(|a, b| (a.index, &a.id).cmp(&(b.index, &b.id)));
         let mut seen = BTreeSet::new();
@@ -169,8 +162,8 @@ impl Inventory {
         Self { devices }
     }
 
-    /// What a node without an inventory annotation must have, judged by its capacity, as gpu-admission did:
-    /// `core / 100` cards with equal parts of the memory, rounded down. Empty below 100 units of core.
+    /// The inventory of a node without the annotation, inferred from its capacity as gpu-admission did: `core / 100`
+    /// cards with equal parts of the memory, rounded down. Empty below 100 units of core.
     pub fn from_capacity(core_units: u64, memory_units: u64) -> Self {
         let count = (core_units / 100).min(MAX_CARDS as u64);
         let memory = memory_units.checked_div(count).and_then(Mib::from_memory_units).unwrap_or_default();
@@ -180,12 +173,11 @@ impl Inventory {
         Self { devices }
     }
 
-    /// The cards, in order of index.
     pub fn devices(&self) -> &[Device] {
         &self.devices
     }
 
-    /// The cards that a list of names means: ids and indices, joined by commas.
+    /// The cards in a list of ids and indices, joined by commas.
     pub fn named(&self, names: &str) -> Cordon {
         let mut cordon = Cordon::default();
         for name in names.split(',').map(str::trim).filter(|name| !name.is_empty()) {
@@ -200,7 +192,7 @@ impl Inventory {
         cordon
     }
 
-    /// Takes the named cards out of service; the others are left as they are.
+    /// Takes these cards out of service; the others are left as they are.
     pub fn cordon(&mut self, names: &str) {
         let cordon = self.named(names);
         for device in self.devices.iter_mut().filter(|device| cordon.cards.contains(&device.id)) {
@@ -208,18 +200,16 @@ impl Inventory {
         }
     }
 
-    /// Takes every card out of service.
     pub fn cordon_all(&mut self) {
         self.devices.iter_mut().for_each(|device| device.cordoned = true);
     }
 }
 
-/// A list of cards to take out of service (`<D>/gpu-cordon`), held against the cards of a node.
+/// A list of cards to take out of service (`<D>/gpu-cordon`), matched with the cards of a node.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Cordon {
-    /// The cards that it names.
     pub cards: BTreeSet<DeviceId>,
-    /// Names in it that are no card's, in its order.
+    /// Names in the list that match no card, in its order.
     pub unknown: Vec<String>,
 }
 

@@ -1,27 +1,23 @@
-//! Disruption budgets (PodDisruptionBudgets of policy/v1): whose eviction breaks one.
+//! Disruption budgets (PodDisruptionBudgets of policy/v1): which evictions break one.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::ids::PodRef;
 
-/// How many pods of a kind may be disrupted now.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Budget {
-    /// The namespace of its pods.
     pub namespace: String,
-    /// Which pods it is for.
     pub selector: Selector,
-    /// How many more may go: `status.disruptionsAllowed`.
+    /// `status.disruptionsAllowed`
     pub allowed: i32,
-    /// Names of pods whose disruption is counted already: `status.disruptedPods`.
+    /// Names of pods whose disruption is already counted: `status.disruptedPods`.
     pub disrupted: BTreeSet<String>,
 }
 
-/// What labels a pod must have. All must hold; without any, every pod is meant.
+/// A label selector. All requirements must hold; without any, it matches every pod.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Selector(pub Vec<Requirement>);
 
-/// One thing that a selector asks of a label.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Requirement {
     /// `In`, and `matchLabels`
@@ -32,12 +28,11 @@ pub enum Requirement {
     Exists(String),
     /// `DoesNotExist`
     DoesNotExist(String),
-    /// Nothing meets it: an operator that is not known, or a budget without a selector.
+    /// Matches no pod: an unknown operator, or a budget without a selector.
     Never,
 }
 
 impl Selector {
-    /// Whether a pod with these labels is meant.
     pub fn matches(&self, labels: &BTreeMap<String, String>) -> bool {
         self.0.iter().all(|requirement| match requirement {
             Requirement::In(key, values) => labels.get(key).is_some_and(|value| values.contains(value)),
@@ -50,13 +45,13 @@ impl Selector {
 }
 
 impl Budget {
-    /// Whether one more disruption of this pod counts.
+    /// Whether a disruption of this pod counts against the budget.
     fn counts(&self, pod: &PodRef, labels: &BTreeMap<String, String>) -> bool {
         *self.namespace == *pod.namespace && self.selector.matches(labels) && !self.disrupted.contains(&*pod.name)
     }
 }
 
-/// Which of these pods, disrupted one after the other, break a budget: kube-scheduler's count.
+/// Which of these pods, disrupted one after the other, break a budget, as kube-scheduler counts.
 pub fn violations<'a>(
     budgets: &[impl AsRef<Budget>],
     pods: impl Iterator<Item = (&'a PodRef, &'a BTreeMap<String, String>)>,

@@ -1,4 +1,4 @@
-//! Names that cannot be mistaken for one another. Each is a cheap clone of a shared string.
+//! Names and ids, each with its own type. To clone one is cheap: they share their string.
 
 pub mod syntax;
 
@@ -48,7 +48,7 @@ macro_rules! name {
 }
 
 name!(
-    /// `metadata.uid` of a Pod: one life of one pod, never used again.
+    /// `metadata.uid` of a Pod: never used again for another pod, even one of the same name.
     PodUid
 );
 name!(
@@ -56,7 +56,7 @@ name!(
     NodeName
 );
 name!(
-    /// What a physical card calls itself: the vendor's UUID. Unique on its node, stable across restarts.
+    /// The id of a physical card: the vendor's UUID. Unique on its node, stable across restarts.
     DeviceId
 );
 name!(
@@ -71,14 +71,13 @@ name!(
 impl DeviceId {
     const INDEX: &'static str = "index-";
 
-    /// Stands for "the card at this index" where no UUID is known: on nodes run by gpu-manager, and in its
+    /// The id for "the card at this index" where no UUID is known: on nodes run by gpu-manager, and in its
     /// `predicate-gpu-idx-*` annotations.
     pub fn of_index(index: u32) -> Self {
         Self(format!("{}{index}", Self::INDEX).into())
     }
 
-    /// The index that [`DeviceId::of_index`] was given, if this is such an id. No other spelling is: a card would have
-    /// several names.
+    /// The index that [`DeviceId::of_index`] was given. `None` for any other spelling: a card would have several names.
     pub fn as_index(&self) -> Option<u32> {
         let digits = self.0.strip_prefix(Self::INDEX)?;
         let plain = digits == "0" || digits.starts_with(|first: char| matches!(first, '1'..='9'));

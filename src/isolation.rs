@@ -1,12 +1,12 @@
-//! What keeps the pods of one card apart: from a promise to hardware.
+//! What keeps the pods of one card apart, from nothing to hardware.
 
 use std::fmt;
 use std::str::FromStr;
 
-/// How a share of a card is enforced, from weakest to strongest. Who has whole cards needs none of it.
+/// How a share of a card is enforced, from weakest to strongest. Whole cards need no enforcement.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Isolation {
-    /// Nothing: a container may use all of the card.
+    /// Not enforced: a container may use all of the card.
     #[default]
     None,
     /// kerf's library in the container, which programs can be built to evade.
@@ -19,7 +19,7 @@ pub enum Isolation {
     Mig,
 }
 
-/// A word that names no [`Isolation`].
+/// Not the name of an [`Isolation`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("unknown isolation: expected none, limiter, mps, driver or mig")]
 pub struct UnknownIsolation;
@@ -28,7 +28,6 @@ impl Isolation {
     /// Every level, weakest first.
     pub const ALL: [Self; 5] = [Self::None, Self::Limiter, Self::Mps, Self::Driver, Self::Mig];
 
-    /// The word used in flags, annotations and metrics.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::None => "none",
@@ -39,8 +38,8 @@ impl Isolation {
         }
     }
 
-    /// The least level of a card on which a container that runs as `user`, by its own word, has this one: a node's service
-    /// for `mps` runs as root and serves nobody else.
+    /// The level that a card needs so that a container whose spec says `user` gets this one: the MPS daemon of a node
+    /// runs as root and serves no other user.
     #[must_use]
     pub fn needed_by(self, user: Option<u32>) -> Self {
         match self {
@@ -52,9 +51,9 @@ impl Isolation {
 
 const ROOT: u32 = 0;
 
-/// Whether the multi-process service of a daemon that runs as `daemon` serves a container that says it runs as `user`. A
-/// daemon has one server at a time, for one user: whoever is another waits, without a word, until all of that server's
-/// clients are gone. One that says nothing is taken for the daemon's user, since most images are.
+/// Whether an MPS daemon that runs as user `daemon` serves a container whose spec says `user`. A daemon has one server
+/// at a time, for one user: clients of another user wait silently until all clients of that server are gone. A
+/// container that says no user is taken for the daemon's user, since most images are.
 pub fn mps_serves(daemon: u32, user: Option<u32>) -> bool {
     user.is_none_or(|user| user == daemon)
 }

@@ -32,31 +32,29 @@ pub use queued::Queued;
 pub use taints::{Closed, Taint, Taints, Toleration};
 pub use users::users;
 
-/// What kerf needs to know of a Pod.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PodView {
     pub uid: PodUid,
     pub pod: PodRef,
-    /// The node it is bound to.
     pub node: Option<NodeName>,
-    /// Whether it has ended (phase `Succeeded` or `Failed`), so that its cards are free. A pod that is being
-    /// deleted has not: its containers may still run.
+    /// Phase `Succeeded` or `Failed`: its cards are free. A pod that is being deleted has not ended: its containers may
+    /// still run.
     pub ended: bool,
-    /// What it asks for, to be placed; `None` where it asks for no card.
+    /// `None` where it asks for no card.
     pub request: Result<Option<Arc<GpuRequest>>, RequestError>,
-    /// What it holds where it is bound, whatever its request is worth; `None` where it can hold no card.
+    /// What it holds on the node it is bound to, even where its request is invalid; `None` where it can hold no card.
     pub holding: Option<Holding>,
-    /// What its annotations say of its placement; [`Record::Absent`] where it asks for no card.
+    /// [`Record::Absent`] where it asks for no card.
     pub record: Record,
-    /// Whether its node has given it its cards.
+    /// Whether its node has given the containers their cards.
     pub confirmed: bool,
-    /// What it tolerates, while it waits for a node and asks for cards; empty otherwise.
+    /// Only of a pod that waits for a node and asks for cards; empty otherwise.
     pub tolerations: Box<[Toleration]>,
 }
 
 impl PodView {
-    /// What the pod asks for as one of many: what more of its kind will ask for. `None` where it asks for no card, or for
-    /// amounts that cannot be read.
+    /// What the pod adds to the demand that policies learn. `None` where it asks for no card, or for amounts that
+    /// cannot be read.
     pub fn demand(&self) -> Option<&GpuRequest> {
         let bound = self.holding.as_ref().map(|holding| &*holding.request);
         let asked = || self.request.as_ref().ok().and_then(Option::as_deref);
@@ -64,19 +62,18 @@ impl PodView {
     }
 }
 
-/// What kerf needs to know of a Node.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct NodeView {
     pub name: NodeName,
     /// Its cards, cordons applied; all are cordoned while the Node is being deleted.
     pub inventory: Result<Inventory, Unreadable>,
-    /// Whether the cards are not told by a plugin, but inferred from the node's capacity.
+    /// Whether the cards are inferred from the node's capacity, since no plugin has listed them.
     pub inferred: bool,
 }
 
 impl NodeView {
-    /// Tells the node's ledger of its cards. Without a list that can be read, or with an inferred one where a plugin has
-    /// listed them before, the node keeps the cards it had and takes no new pod.
+    /// Updates the node's ledger. Where the list cannot be read, or is inferred although a plugin has listed the cards
+    /// before, the node keeps the cards it had and takes no new pod.
     pub fn tell(&self, ledger: &mut NodeLedger) {
         match &self.inventory {
             Ok(_) if self.inferred && ledger.listed() => ledger.close(Unfit::LostInventory),
@@ -98,7 +95,7 @@ pub fn request(pod: &Pod, keys: &Keys) -> Result<Option<GpuRequest>, RequestErro
     Ok(request.map(|request| GpuRequest { priority: priority(pod), ..request }))
 }
 
-/// What a pod counts for once it is bound; `None` where it names no amount of any resource of cards.
+/// What a pod counts as once it is bound; `None` where it has no amount of any GPU resource.
 fn bound_request(pod: &Pod, keys: &Keys) -> Option<GpuRequest> {
     let request = unread(pod, keys, |raw, annotations| GpuRequest::of_bound(raw, annotations))??;
     Some(GpuRequest { priority: priority(pod), ..request })
@@ -108,7 +105,7 @@ fn priority(pod: &Pod) -> i32 {
     pod.spec.as_ref().and_then(|spec| spec.priority).unwrap_or_default()
 }
 
-/// Has a pod's containers, in kubelet's order, and the user's annotations read. `None` where it has no containers.
+/// Calls `read` with a pod's containers, in kubelet's order, and the user's annotations. `None` without containers.
 fn unread<T>(
     pod: &Pod,
     keys: &Keys,
@@ -142,14 +139,14 @@ fn unread<T>(
     Some(read(&mut raw, annotations))
 }
 
-/// Kubernetes wants requests equal to limits for extended resources, and copies limits into requests.
+/// Kubernetes requires requests equal to limits for extended resources, and copies limits into requests.
 fn amount<'a>(container: &'a Container, key: &str) -> Option<&'a str> {
     let resources = container.resources.as_ref()?;
     let of = |amounts: &'a Option<BTreeMap<String, Quantity>>| Some(amounts.as_ref()?.get(key)?.0.as_str());
     of(&resources.limits).or_else(|| of(&resources.requests))
 }
 
-/// The amounts of all resources that are shares by count.
+/// The amounts of all resources that are counted shares.
 fn counted<'a>(container: &'a Container, keys: &Keys) -> Vec<(&'a str, &'a str)> {
     let Some(resources) = &container.resources else { return Vec::new() };
     let limits = resources.limits.iter().flatten();
@@ -194,13 +191,12 @@ pub fn pod(pod: &Pod, keys: &Keys) -> Option<PodView> {
         request,
         holding,
         record,
-        // a running pod's containers have their devices, whoever gave them
+        // containers of a running pod have their devices, even where another plugin gave them
         confirmed: annotation::confirmed(annotations, keys) || phase == "Running",
         tolerations,
     })
 }
 
-/// What decides, beside its priority, whether a bound pod leaves when room is made.
 pub fn standing(pod: &Pod) -> Standing {
     let started = pod.status.as_ref().and_then(|status| status.start_time.as_ref());
     Standing {
@@ -231,7 +227,7 @@ pub fn node(node: &Node, keys: &Keys) -> Option<NodeView> {
             inventory.cordon(names);
         }
         if node.metadata.deletion_timestamp.is_some() {
-            // its pods are counted until they are gone; kube-scheduler itself would go on binding to it
+            // its pods are counted until they are gone; kube-scheduler itself would still bind to it
             inventory.cordon_all();
         }
         inventory
@@ -239,7 +235,7 @@ pub fn node(node: &Node, keys: &Keys) -> Option<NodeView> {
     Some(NodeView { name: node.metadata.name.as_deref()?.into(), inventory, inferred: text.is_none() })
 }
 
-/// Whether a plugin of kerf's has served the node: its conditions and its books of labels stay when its inventory goes.
+/// Whether kerf's plugin has served the node: its conditions and its lists of labels stay when its inventory goes.
 fn has_plugin(node: &Node, keys: &Keys) -> bool {
     let mut conditions = node.status.iter().flat_map(|status| status.conditions.iter().flatten());
     let mut annotations = node.metadata.annotations.iter().flatten();
@@ -247,8 +243,8 @@ fn has_plugin(node: &Node, keys: &Keys) -> bool {
         || annotations.any(|(key, _)| key.starts_with(&keys.labels))
 }
 
-/// Whether this is the type of a condition in which a plugin of kerf's tells how its cards are: `KerfGPUsHealthy`, or with
-/// a vendor in the middle.
+/// Whether this is the type of a condition in which kerf's plugin reports its cards' health: `KerfGPUsHealthy`, or with
+/// a vendor's name inside.
 fn is_health_condition(kind: &str) -> bool {
     kind.strip_prefix("Kerf").is_some_and(|rest| rest.ends_with("GPUsHealthy"))
 }

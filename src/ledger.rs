@@ -1,4 +1,4 @@
-//! What is taken of one node's cards, and by whom. The only place where capacity is counted.
+//! What pods take of one node's cards. The only place where capacity is counted.
 //!
 //! Each pod has one commitment on a node, which moves through these states:
 //!
@@ -11,23 +11,23 @@
 //!            API server says: not bound)-+   absent ------- observe -----------+
 //! ```
 //!
-//! * `forget` acts on Assumed only, and on none of which an earlier write has had no answer: that a later one was refused
-//!   says nothing of it. `expire` acts on Bound as well: a pod may be deleted between its binding and the
-//!   answer to it, so that no watch event follows. Observed leaves only by `release`: the pod was deleted, has
-//!   ended, or is missing from a complete list that began after it was bound. A pod seen *unbound* in an older
-//!   view releases nothing.
+//! * `forget` acts on Assumed only, and only where every earlier write was answered: a refused later write does not
+//!   settle an earlier one. `expire` acts on Bound as well: a pod may be deleted between its binding and the answer to
+//!   it, so that no watch event follows. Observed leaves only by `release`: the pod was deleted, has ended, or is
+//!   missing from a complete list that began after it was bound. A pod seen *unbound* in an older view releases
+//!   nothing.
 //! * `overdue` only names the commitments that no watch has shown in time. The caller asks the API server about
 //!   each, then calls `expire` or `observe`.
 //! * What the API server says wins over what was assumed, even where it takes more than a card has. Such a card
 //!   is *overcommitted*: it is shown as such and takes nothing more.
-//! * A record that moves from one card to another is one half of an exchange: what it leaves stays taken until the
-//!   other half is seen, or for a while (`transit`).
-//! * A pod whose record cannot be read may sit on any card, so it takes its amount of *every* card: what it has is never
-//!   counted as free, and until its record can be read it costs others as much on each further card. Shares by count may sit on any card
-//!   that is offered as such: where none is, another plugin serves them, and they take nothing.
-//! * A record that names one card twice, by its id and by its index, leaves open on which other card the pod is: what it
-//!   says of the card the second time is taken of every card.
-//! * Memory is promised once: a card has shares by count, which have its memory undivided, or anything else.
+//! * A record that moves from one card to another is one half of an exchange: what it takes of the old card stays taken
+//!   until the other half is seen, or for a limited time (`transit`).
+//! * A pod whose record cannot be read may be on any card, so it takes its amount of *every* card: what it has is never
+//!   counted as free, at the cost of as much on each other card. Counted shares may be on any card that is offered as
+//!   such: where no card is, another plugin serves them, and they take nothing.
+//! * A record that names one card twice, by its id and by its index, leaves open on which other card the pod is: the
+//!   second amount is taken of every card.
+//! * Memory is promised once: a card has either counted shares, which use its memory undivided, or other pods.
 
 mod card;
 mod commitment;

@@ -1,6 +1,6 @@
 //! kerf: fractional GPUs for Kubernetes. This package is the pure domain; this page is the map of everything.
 //!
-//! # The way of a pod
+//! # What happens to a pod
 //!
 //! ```text
 //!   pod: vcuda-core 50, vcuda-memory 30
@@ -18,28 +18,28 @@
 //!
 //! | place | what it is |
 //! | --- | --- |
-//! | [`units`], [`ids`], [`version`] | quantities, names and versions of Kubernetes that cannot be mistaken for one another |
-//! | [`shares`] | shares by count: N equal shares of a card, as most device plugins have them |
+//! | [`units`], [`ids`], [`version`] | quantities, names and versions of Kubernetes, each with its own type |
+//! | [`shares`] | counted shares: N equal parts of a card's compute, as most device plugins have them |
 //! | [`device`] | a card; a node's inventory |
-//! | [`request`] | what a pod asks for, parsed once; every rule of the contract |
-//! | [`policy`], [`unfit`] | how to choose among what fits; why nothing does |
-//! | [`isolation`] | how a share is enforced: the levels, from a promise to hardware |
+//! | [`request`] | what a pod asks for, parsed once; every rule for requests |
+//! | [`policy`], [`unfit`] | how to choose among nodes and cards that fit; why none fits |
+//! | [`isolation`] | how a share is enforced: the levels, from nothing to hardware |
 //! | [`tally`] | how the needs of a pod's containers add up |
 //! | [`plan`] | which card gives what to whom: a value |
-//! | [`ledger`] | what is taken of a node's cards and by whom; the state machine, drawn above its code |
+//! | [`ledger`] | what pods take of a node's cards; the state machine, drawn above its code |
 //! | [`placement`] | the algorithms: which cards, which node; [`placement::market`] weighs a whole cluster |
 //! | [`replay`] | a workload against a cluster under a policy, without a cluster |
-//! | [`annotation`] | the words on Pods and Nodes: both records of a placement, the inventory |
+//! | [`annotation`] | annotations of Pods and Nodes: both records of a placement, the inventory |
 //! | [`k8s`] | Pods and Nodes as domain values |
 //! | `runtime/` | the process around a daemon: logs, shutdown, readiness, administrative routes, watches |
 //! | `cli/` | the `kerf` command: `inspect` and `plan` over a snapshot, `replay` over a workload; `doctor` starts the plugin's |
 //! | `extender/` | kube-scheduler's side: HTTP, watches, the one write |
 //! | `plugin/` | kubelet's side: gRPC, vendors' drivers (`backend`) and the node's cards over all of them (`roster`), other systems' contracts (`profile`), what holds containers to their shares (`isolation`), what the Node is told (`health`, `labels`), `doctor`, metrics |
-//! | `plugin/nvml` | the functions of NVIDIA's library that `nvml-wrapper` has not: C is called there alone on the host |
+//! | `plugin/nvml` | functions of NVIDIA's library that `nvml-wrapper` lacks: the only calls of C on the host |
 //! | `limiter/` | what runs inside a container: a library before NVIDIA's driver; `limiter/contract`, its files |
 //! | `proto/` | kubelet's two gRPC contracts, vendors' health services, and that of tkestack's library |
-//! | `testkit/` | stand-ins that speak the real protocols: API server, scheduler, kubelet; device trees of paper; in folders of their own a card, and NVIDIA's two libraries over it |
-//! | `tests/` | laws, models and scenarios of the domain; `tests/system` runs everything against everything; `tests/gpu` is for a machine with a card |
+//! | `testkit/` | stand-ins that speak the real protocols: API server, scheduler, kubelet; fixture trees; in folders of their own a card, and NVIDIA's two libraries over it |
+//! | `tests/` | laws, models and scenarios of the domain; `tests/system` runs everything against everything; `tests/gpu` is for a machine with a GPU |
 //! | `examples/demo` | everything in one process, for people |
 //! | `benches/` | speed and memory, with raw runs |
 //! | `manifests/`, `images/` | what a cluster administrator applies and builds |
@@ -47,20 +47,21 @@
 //! To know the system, read [`ledger`], [`placement`], `extender/src/api/bind.rs`, `plugin/src/allocation.rs` and
 //! `plugin/src/kubelet/registration.rs`, in this order.
 //!
-//! # What holds everywhere
+//! # Rules
 //!
 //! * Arrows point at this package, and never between extender and plugin. It knows no Kubernetes
 //!   client, no HTTP, no async, no clock and no randomness.
-//! * One ledger type counts capacity: in the extender, the command and the tests. Where a rule stands twice, one
+//! * One ledger type counts capacity: in the extender, the command and the tests. Where a rule is written twice, one
 //!   copy is wrong.
-//! * Filter and prioritize change nothing. Bind reserves under one node's lock, lets go of it, and writes once.
-//! * The watch is truth: what the API server says wins over what was assumed, even where it over-commits a card;
+//! * Filter and prioritize change nothing. Bind reserves under one node's lock, releases it, and writes once.
+//! * The watch decides: what the API server says wins over what was assumed, even where it overcommits a card;
 //!   that is shown, not hidden.
-//! * An unanswered write is neither done nor refused: its cards stay held until the API server has said.
-//! * Nothing that a tenant can write is believed unless it serves the pod's own request.
-//! * No unsafe code but in `limiter/` and the stand-ins for NVIDIA's libraries, which C programs call.
+//! * An unanswered write is neither done nor refused: its cards stay held until the API server has answered.
+//! * Nothing that a tenant can write is trusted unless it serves the pod's own request.
+//! * Unsafe code only in `limiter/` and the stand-ins for NVIDIA's libraries, which C programs call.
 //! * Three traits in the system: `Backend` in the plugin, since drivers have several implementations; `Handler` in the
-//!   extender, since no verb may leave out an early answer; and [`tally::Amount`], what can be added up over a pod's life.
+//!   extender, since no verb may leave out an early answer; and [`tally::Amount`], what can be added up over a pod's
+//!   life.
 
 #![allow(missing_docs, reason = "names that say all have no comment beside them")]
 

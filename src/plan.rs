@@ -1,4 +1,4 @@
-//! Which device gives what to which container, on one node: a value, not an action.
+//! Which container gets what of which device, on one node: a value, not an action.
 
 use std::fmt;
 
@@ -16,11 +16,11 @@ pub struct DeviceRef {
     pub index: u32,
 }
 
-/// A device of a container's own, with all that it has.
+/// A device that a container has alone.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct WholeDevice {
     pub device: DeviceRef,
-    /// All its memory, as far as the record says: zero in the compatibility record.
+    /// All its memory; zero from the compatibility record, which does not have it.
     pub memory: Mib,
 }
 
@@ -30,20 +30,20 @@ pub struct CountedDevice {
     pub device: DeviceRef,
     /// How many shares, at least one.
     pub count: u32,
-    /// The compute of all of them together, as it was when the choice was made. Memory is not divided.
+    /// Compute of all of them together when the choice was made. Memory is not divided.
     pub compute: Milli,
 }
 
-/// What a container has of a node's devices.
+/// What a container gets of a node's devices.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Grant {
-    /// A part of one device's compute and memory, which its node holds the container to.
+    /// A part of one device's compute and memory, which the node enforces.
     Share {
-        /// The device that the share is of.
+        /// The one device of the share.
         device: DeviceRef,
         share: Share,
     },
-    /// Devices of its own, in order of index, each once.
+    /// Devices that the container has alone, in order of index, each once.
     Whole(Vec<WholeDevice>),
     /// Counted shares of one resource.
     Counted {
@@ -54,8 +54,8 @@ pub enum Grant {
 }
 
 impl Grant {
-    /// What a container that asks so has of these devices, each with all its memory. `None` where they are not as many as it
-    /// asks for, or it asks for counted shares, which devices alone do not say.
+    /// The grant for `ask` of these devices, each given with all its memory. `None` where their number is not the one
+    /// asked for, or `ask` is for counted shares, whose number the devices do not tell.
     pub fn of(ask: &Ask, devices: impl IntoIterator<Item = (DeviceRef, Mib)>) -> Option<Self> {
         let mut devices = devices.into_iter();
         match ask {
@@ -71,17 +71,15 @@ impl Grant {
         }
     }
 
-    /// Whether it is a part of a device's compute and memory, which its node holds it to.
     pub fn is_share(&self) -> bool {
         matches!(self, Self::Share { .. })
     }
 
-    /// Whether the devices are the container's own.
     pub fn is_whole(&self) -> bool {
         matches!(self, Self::Whole(_))
     }
 
-    /// Each device with how much compute and memory of it the container was given. Counted shares have no memory of their
+    /// Each device with the compute and memory that the container was given. Counted shares have no memory of their
     /// own.
     pub fn amounts(&self) -> impl Iterator<Item = (&DeviceRef, Share)> {
         let (share, whole, counted) = match self {
@@ -94,17 +92,14 @@ impl Grant {
         share.into_iter().chain(whole).chain(counted)
     }
 
-    /// The devices, in order of index.
     pub fn devices(&self) -> impl Iterator<Item = &DeviceRef> {
         self.amounts().map(|(device, _)| device)
     }
 
-    /// The devices' ids.
     pub fn ids(&self) -> impl Iterator<Item = &DeviceId> {
         self.devices().map(|device| &device.id)
     }
 
-    /// What it takes of each device.
     fn taken(&self) -> impl Iterator<Item = (&DeviceRef, Taken)> {
         let counted = match self {
             Self::Share { .. } | Self::Whole(_) => None,
@@ -130,7 +125,7 @@ impl Grant {
             (Ask::Share(asked), Self::Share { share, .. }) => asked == share,
             (Ask::Whole { count, .. }, Self::Whole(devices)) => devices.len() == *count as usize && distinct(),
             (Ask::Counted(asked), Self::Counted { resource, devices }) => {
-                // each share is at least a thousandth, and one like the other
+                // each share is at least a thousandth, and all are equal
                 let equal = |one: &CountedDevice| {
                     one.compute.0 >= one.count && one.compute.0.checked_rem(one.count) == Some(0)
                 };
@@ -145,7 +140,6 @@ impl Grant {
     }
 }
 
-/// What one container of a pod gets.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ContainerGrant {
     pub container: ContainerName,
@@ -156,7 +150,6 @@ pub struct ContainerGrant {
 }
 
 impl ContainerRequest {
-    /// The container with what it gets.
     pub fn granted(&self, gpus: Grant) -> ContainerGrant {
         let Self { name, kind, position, ask: _ } = self;
         ContainerGrant { container: name.clone(), kind: *kind, position: *position, gpus }
@@ -188,10 +181,10 @@ impl fmt::Display for ContainerGrant {
     }
 }
 
-/// What every GPU container of a pod gets.
+/// What every container of a pod that asks for GPUs gets.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Plan {
-    /// One for each container of the request, in its order, which is kubelet's.
+    /// One for each container of the request, in kubelet's order.
     pub grants: Vec<ContainerGrant>,
 }
 
@@ -217,29 +210,28 @@ pub struct Placement {
     pub plan: Plan,
 }
 
-/// What a pod takes of one device over its whole life. What it takes by different resources are different holds.
+/// What a pod takes of one device over its whole life, by one resource. Different resources make different holds.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Hold {
     pub device: DeviceRef,
     pub taken: Taken,
 }
 
-/// How much a pod takes of a device.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Taken {
     /// A part of compute and memory.
     Part(Share),
-    /// All of it, memory included, and more where the record says more.
+    /// The whole device, and more memory where the record has more.
     Whole(Share),
-    /// Counted shares. They take what their device offers them as, or this compute where it offers none.
+    /// Counted shares. They take the compute by their device's offer, or this compute where it has no offer.
     Counted(Counted, Milli),
 }
 
 impl Taken {
-    /// All of an unknown device.
+    /// A whole device of unknown size.
     const ALL: Self = Self::Whole(Share::ZERO);
 
-    /// The resource that counts the shares; parts and whole devices are one and the same resource, which has no name here.
+    /// The resource of counted shares; `None` for parts and whole devices, which count as one resource.
     pub fn resource(&self) -> Option<&ResourceName> {
         match self {
             Self::Counted(counted, _) => Some(&counted.resource),
@@ -247,7 +239,7 @@ impl Taken {
         }
     }
 
-    /// How much compute and memory the record says.
+    /// Compute and memory by the record.
     pub fn share(&self) -> Share {
         match self {
             Self::Part(share) | Self::Whole(share) => *share,
@@ -262,7 +254,7 @@ impl Taken {
         }
     }
 
-    /// What was taken before, now that the pod takes this in addition, and so much altogether.
+    /// Adds `added`, of the same device and resource; `share` and `count` are the new totals.
     fn grown(&mut self, added: &Self, (share, count): (Share, u32)) {
         match (self, added) {
             (Self::Counted(counted, compute), _) => (counted.count, *compute) = (count, share.compute),
@@ -272,8 +264,7 @@ impl Taken {
     }
 }
 
-/// What a pod takes over its life where its containers take this, of each device and resource, in the order in which
-/// these first appear.
+/// What a pod takes over its life from what its containers take, by device and resource, in order of first appearance.
 fn over_life<D>(
     taken: impl Iterator<Item = (ContainerKind, D, Taken)>,
     same: impl Fn(&D, &D) -> bool,
@@ -295,12 +286,12 @@ fn over_life<D>(
 }
 
 impl GpuRequest {
-    /// What the pod takes of each device that it may be on, where it is not known which these are.
+    /// What the pod takes of each device that it may be on, where its devices are not known.
     pub fn taken_anywhere(&self) -> Vec<Taken> {
         let taken = |ask: &Ask| match ask {
             Ask::Share(share) => Taken::Part(*share),
             Ask::Whole { .. } => Taken::ALL,
-            // how much that is, each device says
+            // its compute depends on the device
             Ask::Counted(counted) => Taken::Counted(counted.clone(), Milli(0)),
         };
         let containers = self.containers.iter().map(|container| (container.kind, (), taken(&container.ask)));
@@ -309,7 +300,7 @@ impl GpuRequest {
 }
 
 impl Plan {
-    /// What the pod takes of each device, in the order in which the devices first appear.
+    /// In the order in which the devices first appear.
     pub fn holds(&self) -> Vec<Hold> {
         let of = |grant: &ContainerGrant| grant.kind;
         let taken = self
@@ -320,14 +311,14 @@ impl Plan {
         holds.into_iter().map(|(device, taken)| Hold { device: device.clone(), taken }).collect()
     }
 
-    /// Whether no device is named by its id, as in the compatibility record.
+    /// Whether all devices are given by index only, as in the compatibility record.
     pub fn names_indices_alone(&self) -> bool {
         self.grants.iter().all(|grant| grant.gpus.ids().all(|id| id.as_index().is_some()))
     }
 
-    /// Whether the plan gives every container of `request` what it asks for, and nothing else. A record that
-    /// does not is not believed: its author may be the tenant. Where counted shares lie is not looked at: kubelet
-    /// has the last word there, and the record says what it did.
+    /// Whether the plan gives every container of `request` what it asks for, and nothing else. A record that does not
+    /// is not accepted: its author may be the tenant. The cards of counted shares are not checked against the
+    /// arrangement: kubelet has the last word there, and the record says what it did.
     pub fn serves(&self, request: &GpuRequest) -> bool {
         // a record that calls an app an init container would be counted as ending before the others
         let same = |grant: &ContainerGrant, asked: &ContainerRequest| {

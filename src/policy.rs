@@ -1,8 +1,7 @@
-//! How to choose among the nodes and cards on which a pod fits.
+//! The policies: how to choose among nodes and cards on which a pod fits.
 
 use std::str::FromStr;
 
-/// How to choose among nodes and cards that fit.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Policy {
     /// The fullest node and, on it, the fullest card that fits: gpu-admission's order.
@@ -10,7 +9,7 @@ pub enum Policy {
     Binpack,
     /// The emptiest node and, on it, the emptiest card.
     Spread,
-    /// The node that is left with the least cores and compute together, in whole percent; the fullest card.
+    /// The node that keeps the least cores and compute together, in whole percent; on it, the fullest card.
     BestFit,
     /// Where the compute that a typical pod cannot use grows least (FGD, USENIX ATC 2023).
     Fgd,
@@ -18,7 +17,7 @@ pub enum Policy {
     Fragmentation,
 }
 
-/// A word that names no [`Policy`].
+/// Not the name of a [`Policy`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("unknown policy: expected binpack, spread, best-fit, fgd or fragmentation")]
 pub struct UnknownPolicy;
@@ -26,7 +25,6 @@ pub struct UnknownPolicy;
 impl Policy {
     pub const ALL: [Self; 5] = [Self::Binpack, Self::Spread, Self::BestFit, Self::Fgd, Self::Fragmentation];
 
-    /// The word used in flags, annotations and metrics.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Binpack => "binpack",

@@ -1,10 +1,10 @@
 //! Replays a workload against a cluster under a policy, without a cluster.
 //!
-//! Pods come one after the other and are placed at once or dropped, as in the simulator behind "Beware of
-//! Fragmentation" (USENIX ATC 2023); where they have a lifetime they leave again. The choice is made by the same code
-//! as in a live cluster, [`crate::placement::market`].
+//! Pods come one after the other and are placed immediately or dropped, as in the simulator behind "Beware of
+//! Fragmentation" (USENIX ATC 2023); pods with a lifetime leave again. The choice is made by the same code as in a live
+//! cluster, [`crate::placement::market`].
 //!
-//! Pure: what is read and written, and how the outcome is shown, is the caller's business.
+//! Pure: the caller reads the input and shows the outcome.
 
 mod curve;
 mod log;

@@ -1,5 +1,5 @@
-//! What a pod asks for, parsed once. A [`GpuRequest`] that [`GpuRequest::parse`] made breaks no rule of the contract; what a
-//! pod that is bound already counts for, rules or not, [`GpuRequest::of_bound`] says.
+//! What a pod asks for, parsed once. A [`GpuRequest`] from [`GpuRequest::parse`] keeps every rule of the contract;
+//! [`GpuRequest::of_bound`] says what a bound pod counts as, even where it breaks a rule.
 
 mod bound;
 mod error;
@@ -16,16 +16,15 @@ use crate::units::{Mib, Milli, QuantityError, Share, parse_quantity};
 /// When a container of a pod runs, which decides how its needs add up.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum ContainerKind {
-    /// Runs to its end before the next one starts; its cards are free for the containers after it.
+    /// Runs to its end before the next container starts, which may use its cards.
     Init,
-    /// A restartable init container: starts in its turn and runs as long as the pod.
+    /// A restartable init container: starts in its turn and then runs as long as the pod.
     Sidecar,
     /// Runs beside the other containers of the pod.
     App,
 }
 
 impl ContainerKind {
-    /// The word used in annotations.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Init => "init",
@@ -35,7 +34,7 @@ impl ContainerKind {
     }
 }
 
-/// A container as it stands in the pod: amounts unread.
+/// A container of a pod, with its amounts as text.
 #[derive(Clone, Copy, Debug)]
 pub struct RawContainer<'a> {
     pub name: &'a str,
@@ -44,36 +43,34 @@ pub struct RawContainer<'a> {
     pub core: Option<&'a str>,
     /// `resources.limits["<D>/vcuda-memory"]`
     pub memory: Option<&'a str>,
-    /// Resources that are shares by count ([`crate::shares`]), with their amounts.
+    /// Resources of counted shares ([`crate::shares`]), with their amounts.
     pub counted: &'a [(&'a str, &'a str)],
 }
 
-/// What one container asks for.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Ask {
-    /// A part of one card.
+    /// A part of one card
     Share(Share),
-    /// Cards of its own.
+    /// Cards that the container has alone.
     Whole {
-        /// How many, at least one.
+        /// At least one.
         count: u32,
-        /// What they must have together, where the pod says.
+        /// The memory that they must have together, if any.
         memory: Option<Mib>,
     },
     Counted(Counted),
 }
 
-/// A container that asks for cards.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ContainerRequest {
     pub name: ContainerName,
     pub kind: ContainerKind,
-    /// Its position in `spec.containers` (or in `spec.initContainers`), counting all containers there.
+    /// Position in `spec.containers` (or in `spec.initContainers`), counting all containers there.
     pub position: u32,
     pub ask: Ask,
 }
 
-/// What a pod asks for: at least one container with at least a part of a card.
+/// What a pod asks for; it has at least one container.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct GpuRequest {
     /// In the order in which kubelet starts them: init containers and sidecars, then the others.
@@ -82,15 +79,15 @@ pub struct GpuRequest {
     pub limit: Option<Milli>,
     /// The pod's own choice of policy: `<D>/gpu-policy`. Absent: the extender's.
     pub policy: Option<Policy>,
-    /// The least isolation that the shares of the pod need: `<D>/isolation`. Absent: whatever the node has.
+    /// The weakest isolation that the pod's shares accept: `<D>/isolation`. Absent: any.
     pub isolation: Option<Isolation>,
-    /// Where its shares by count must lie: `<D>/gpu-shares`.
+    /// On which cards its counted shares must be: `<D>/gpu-shares`.
     pub arrangement: Arrangement,
-    /// How important the pod is: `spec.priority`. A pod may be evicted for one of a higher priority.
+    /// `spec.priority`. A pod may be evicted for one of a higher priority.
     pub priority: i32,
 }
 
-/// The annotations that a user sets on a pod, unread.
+/// The annotations that a user sets on a pod, as text.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct RawAnnotations<'a> {
     /// `<D>/vcuda-core-limit`
@@ -139,27 +136,27 @@ impl GpuRequest {
 }
 
 impl GpuRequest {
-    /// The policy that counts: the pod's own, or else this one.
+    /// The pod's own policy, otherwise `default`.
     pub fn policy_or(&self, default: Policy) -> Policy {
         self.policy.unwrap_or(default)
     }
 
-    /// The container with the largest share of memory, which a card may be too small for.
+    /// The container with the share with the most memory, for which a card may be too small.
     pub fn largest_share(&self) -> Option<&ContainerRequest> {
         let memory = |container: &&ContainerRequest| match container.ask {
             Ask::Share(share) => Some(share.memory),
             Ask::Whole { .. } | Ask::Counted(_) => None,
         };
-        // of equals the first
+        // ties go to the first
         self.containers.iter().rev().filter(|c| memory(c).is_some()).max_by_key(memory)
     }
 
-    /// Whether it asks for nothing but shares by count.
+    /// Whether it asks for counted shares only.
     pub fn only_counted(&self) -> bool {
         self.counted().count() == self.containers.len()
     }
 
-    /// The shares by count that it asks for, container by container.
+    /// The counted shares that it asks for, by container.
     pub fn counted(&self) -> impl Iterator<Item = (&ContainerRequest, &Counted)> {
         self.containers.iter().filter_map(|container| match &container.ask {
             Ask::Counted(counted) => Some((container, counted)),
@@ -212,7 +209,7 @@ impl Ask {
     /// Reads what a container asks for. `Ok(None)`: it asks for no card.
     ///
     /// # Errors
-    /// The [`Rule`] that is broken.
+    /// The [`Rule`] that the container breaks.
     pub fn of(raw: &RawContainer<'_>) -> Result<Option<Self>, Rule> {
         let mut ask = Self::parse(raw.core, raw.memory)?;
         for (resource, amount) in raw.counted {
@@ -232,7 +229,7 @@ impl Ask {
     /// Reads one container's amounts of core and memory. `Ok(None)`: it names neither.
     ///
     /// # Errors
-    /// The [`Rule`] that is broken.
+    /// The [`Rule`] that the container breaks.
     pub fn parse(core: Option<&str>, memory: Option<&str>) -> Result<Option<Self>, Rule> {
         let core = core.map_or(Ok(0), parse_quantity).map_err(Rule::Core)?;
         let memory = memory.map_or(Ok(0), parse_quantity).map_err(Rule::Memory)?;
@@ -263,7 +260,7 @@ impl Ask {
         }
     }
 
-    /// Units of `<D>/vcuda-memory` that the container asks kubelet for; 0 where it names none.
+    /// Units of `<D>/vcuda-memory` that the container asks kubelet for; 0 where it asks for none.
     pub fn memory_units(&self) -> u64 {
         match self {
             Self::Share(share) => share.memory.to_memory_units(),
@@ -272,7 +269,7 @@ impl Ask {
         }
     }
 
-    /// How many cards the container gets; `None` where that depends on the node.
+    /// `None` where the number depends on the node.
     pub fn cards(&self) -> Option<usize> {
         match self {
             Self::Share(_) => Some(1),

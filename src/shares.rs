@@ -1,9 +1,10 @@
-//! Shares by count: a card is cut into N equal parts of its compute, its memory is not divided, and a pod asks for a
-//! number of them under a name of its own (`deepomatic.com/shared-gpu: 2`). This is how most device plugins share
-//! cards; with N = 1 a share is the whole card (`amd.com/gpu: 1`).
+//! Counted shares: a card is offered as N equal parts of its compute, its memory is not divided, and a pod asks for a
+//! number of them under a vendor's resource name (`deepomatic.com/shared-gpu: 2`). Most device plugins share cards like
+//! this; with N = 1 a share is the whole card (`amd.com/gpu: 1`).
 //!
-//! How many shares a card has is said by its node, for each resource ([`PerCard`]). Which names of resources mean such
-//! shares is configuration ([`ShareResources`]); where those of one pod must lie, the pod says ([`Arrangement`]).
+//! The node's inventory has the number of shares of each card, by resource ([`PerCard`]). Configuration says which
+//! resources are counted shares ([`ShareResources`]), and a pod's annotation on which cards its shares must be
+//! ([`Arrangement`]).
 
 use std::fmt;
 use std::num::NonZeroU16;
@@ -15,37 +16,35 @@ use crate::ids::ResourceName;
 use crate::units::Milli;
 
 /// How many equal shares a card has. Each is a whole number of thousandths of the card's compute, rounded down, and
-/// there is no room for one more: every number up to 31 is such, every divisor of 1000, and some others.
+/// there must be no room for one more share: true for every number up to 31, every divisor of 1000, and some others.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(into = "u32", try_from = "u32")]
 pub struct PerCard(NonZeroU16);
 
-/// A number of shares that thousandths of a card cannot count.
+/// A card cannot be divided into this number of shares.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum BadPerCard {
-    /// None at all.
     #[error("a card has at least one share")]
     Zero,
-    /// More would fit than there shall be.
+    /// More shares than this would fit on the card.
     #[error(
         "{shares} shares of a card cannot be counted in thousandths of it; the next smaller number that can be is {usable}"
     )]
     Uncountable {
-        /// The number that was asked for.
         shares: u32,
-        /// The next smaller one that is possible.
+        /// The next smaller number that is possible.
         usable: u32,
     },
 }
 
 impl PerCard {
-    /// The card as a whole.
+    /// The share is the whole card.
     pub const ONE: Self = Self(NonZeroU16::MIN);
 
     /// `shares` of each card.
     ///
     /// # Errors
-    /// [`BadPerCard`] where not exactly so many fit, with the next smaller number of which that is true.
+    /// [`BadPerCard`] where not exactly this many fit, with the next smaller number that does.
     pub fn new(shares: u32) -> Result<Self, BadPerCard> {
         let whole = Milli::WHOLE.0;
         let Some(one) = whole.checked_div(shares) else { return Err(BadPerCard::Zero) };
@@ -64,17 +63,16 @@ impl PerCard {
         self.0.get().into()
     }
 
-    /// The compute of one share.
     pub fn compute(self) -> Milli {
         Milli(Milli::WHOLE.0 / self.get())
     }
 
-    /// The compute of `count` shares, of a whole card at most.
+    /// The compute of `count` shares, at most a whole card.
     pub fn compute_of(self, count: u32) -> Milli {
         Milli(self.compute().0.saturating_mul(count.min(self.get())))
     }
 
-    /// How many shares so much compute is, rounded down.
+    /// How many shares this compute is, rounded down.
     pub fn within(self, compute: Milli) -> u32 {
         (compute.0 / self.compute().0).min(self.get())
     }
@@ -94,19 +92,18 @@ impl From<PerCard> for u32 {
     }
 }
 
-/// Where the shares by count of one pod must lie: `<D>/gpu-shares`. It speaks of all containers of the pod together.
+/// On which cards the counted shares of one pod must be: `<D>/gpu-shares`. For all containers of the pod together.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub enum Arrangement {
-    /// A container's shares are on one card where one has room for them, and else on as few as possible.
+    /// A container's shares are on one card where one has room for them, otherwise on as few as possible.
     #[default]
     Any,
-    /// All shares of the pod are on one card.
     SameCard,
     /// No two shares of the pod that are in use at the same time are on one card.
     DifferentCards,
 }
 
-/// A word that names no [`Arrangement`] that can be asked for.
+/// Not the name of an [`Arrangement`] that a pod can ask for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("unknown arrangement: expected same-card or different-cards")]
 pub struct UnknownArrangement;
@@ -123,17 +120,16 @@ impl FromStr for Arrangement {
     }
 }
 
-/// The names of resources that are shares by count. A name that ends in `*` stands for all that begin so.
+/// The names of resources that are counted shares. A name that ends in `*` stands for all names with that prefix.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ShareResources(Vec<String>);
 
-/// A list of names with one that is no resource.
+/// A list with a name that is not a resource's.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{0:?} is not a valid resource name: expected DOMAIN/NAME, optionally ending in *")]
 pub struct BadShareResources(String);
 
 impl ShareResources {
-    /// Whether this resource is shares by count.
     pub fn contains(&self, resource: &str) -> bool {
         self.0.iter().any(|name| match name.strip_suffix('*') {
             Some(prefix) => resource.starts_with(prefix),
@@ -141,7 +137,6 @@ impl ShareResources {
         })
     }
 
-    /// The names, as they were given.
     pub fn names(&self) -> &[String] {
         &self.0
     }
@@ -150,7 +145,7 @@ impl ShareResources {
 impl FromStr for ShareResources {
     type Err = BadShareResources;
 
-    /// Reads names joined by commas; an empty text is no name.
+    /// Reads names joined by commas; an empty text is an empty list.
     fn from_str(text: &str) -> Result<Self, BadShareResources> {
         let legal = |part: &str, extra: &[char]| {
             !part.is_empty() && part.chars().all(|c| c.is_ascii_alphanumeric() || extra.contains(&c))
@@ -158,7 +153,7 @@ impl FromStr for ShareResources {
         let names = text.split(',').map(str::trim).filter(|name| !name.is_empty());
         let read = |name: &str| {
             let (domain, own) = name.split_once('/').unwrap_or_default();
-            // a * alone would take every resource of the domain: those that are no cards as well
+            // a * alone would take every resource of the domain, also those that are not GPUs
             let own = own.strip_suffix('*').unwrap_or(own);
             if name.len() <= 317
                 && legal(domain, &['-', '.'])
@@ -180,11 +175,10 @@ impl fmt::Display for ShareResources {
     }
 }
 
-/// Shares by count of one resource.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Counted {
     pub resource: ResourceName,
-    /// How many, at least one.
+    /// At least one.
     pub count: u32,
 }
 

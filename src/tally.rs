@@ -3,13 +3,13 @@
 use crate::request::ContainerKind;
 use crate::units::Share;
 
-/// What can be added up over a pod's life.
+/// An amount that can be added up over a pod's life.
 pub trait Amount: Copy + Default {
-    /// Both together; stops at the largest value instead of wrapping.
+    /// The saturating sum.
     #[must_use]
     fn plus(self, other: Self) -> Self;
 
-    /// The larger of each part.
+    /// The maximum of each part.
     #[must_use]
     fn larger(self, other: Self) -> Self;
 }
@@ -45,19 +45,18 @@ impl<A: Amount, B: Amount> Amount for (A, B) {
 }
 
 /// What a pod takes: the larger of what its long-running containers take together and what each init container takes
-/// beside the sidecars started before it, which is how Kubernetes counts resources. Init containers and sidecars are added
-/// in kubelet's order; app containers at any time.
+/// beside the sidecars started before it, which is how Kubernetes counts resources. Init containers and sidecars are
+/// added in kubelet's order; app containers at any time.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Tally<A> {
     /// Sidecars and app containers together.
     lasting: A,
     sidecars: A,
-    /// The largest init container and the sidecars beside it.
+    /// The largest sum of an init container and the sidecars beside it.
     init: A,
 }
 
 impl<A: Amount> Tally<A> {
-    /// The tally with one more container.
     #[must_use]
     pub fn with(self, kind: ContainerKind, amount: A) -> Self {
         match kind {
@@ -74,7 +73,7 @@ impl<A: Amount> Tally<A> {
         self.lasting.larger(self.init)
     }
 
-    /// What the pod takes while a container of this kind runs, without it.
+    /// What the pod's other containers take while a container of this kind runs.
     pub fn beside(self, kind: ContainerKind) -> A {
         if kind == ContainerKind::Init { self.sidecars } else { self.lasting }
     }

@@ -2,24 +2,21 @@
 
 use std::fmt;
 
-/// Why not. The texts are few and carry no amounts: the scheduler counts equal ones in the pod's event.
+/// The texts are few and have no amounts: the scheduler counts equal ones in the pod's event.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Unfit {
     /// The extender has never seen this node.
     UnknownNode,
-    /// The node has no card.
     NoCards,
-    /// The plugin's inventory on the node cannot be read.
     UnreadableInventory,
-    /// The node is served by kerf's plugin, and its inventory is gone.
+    /// kerf's plugin serves the node, and its inventory is gone.
     LostInventory,
-    /// The node has more cards than kerf manages on one.
     TooManyCards,
-    /// Pods on the node hold cards under another resource domain: of which, nobody can tell.
+    /// Pods on the node hold cards under another resource domain; which cards is not known.
     OtherDomain,
-    /// The pod is on the node already, and its record cannot be read.
+    /// The pod is already on the node, and its record cannot be read.
     UnreadableRecord,
-    /// No card's shares are enforced as strictly as the pod demands.
+    /// No card enforces shares as strictly as the pod asks for.
     Isolation,
     /// A share needs more memory than any card of the node has.
     CardTooSmall,
@@ -31,22 +28,21 @@ pub enum Unfit {
     Compute,
     /// No card has enough free memory.
     Memory,
-    /// Enough compute on one card and enough memory on another.
+    /// One card has enough compute, another has enough memory, none has both.
     Split,
     /// Not enough cards are free as a whole.
     Cards,
     /// No card of the node is offered as shares of the resource that the pod asks for.
     NotOffered,
-    /// Even with all cards free there are fewer shares than the pod asks for, or fewer where it wants them.
+    /// Even with all cards free there are too few shares, or too few in the arrangement that the pod asks for.
     TooFewShares,
-    /// Not enough shares are free.
     Shares,
-    /// Enough shares are free, and not where the pod wants them.
+    /// Enough shares are free, but not in the arrangement that the pod asks for.
     Arrangement,
 }
 
 impl Unfit {
-    /// Every reason, for metrics that start at zero.
+    /// For metrics that start at zero.
     pub const ALL: [Self; 19] = [
         Self::UnknownNode,
         Self::NoCards,
@@ -119,7 +115,7 @@ impl Unfit {
         }
     }
 
-    /// Whether evicting pods from the node could make room.
+    /// Whether evictions from the node could make room.
     pub fn resolvable(self) -> bool {
         matches!(self, Self::Compute | Self::Memory | Self::Split | Self::Cards | Self::Shares | Self::Arrangement)
     }

@@ -1,4 +1,4 @@
-//! Quantities as integers with names: no floats, no bare `u64` for memory.
+//! Quantities as integers, each with its own type: no floats, no bare `u64` for memory.
 
 use serde::{Deserialize, Serialize};
 
@@ -13,7 +13,6 @@ pub const CORE_UNIT: Milli = Milli(10);
 pub struct Milli(pub u32);
 
 impl Milli {
-    /// A whole card.
     pub const WHOLE: Self = Self(1000);
 
     /// From units of `<D>/vcuda-core` (100 = one card); `None` where the product does not fit.
@@ -64,7 +63,6 @@ pub struct Share {
 }
 
 impl Share {
-    /// Nothing.
     pub const ZERO: Self = Self::new(0, 0);
 
     /// `compute` in thousandths of a card, `memory` in MiB.
@@ -77,7 +75,6 @@ impl Share {
         self.compute <= free.compute && self.memory <= free.memory
     }
 
-    /// Both amounts added; stops at the largest value instead of wrapping.
     pub fn saturating_add(self, other: Self) -> Self {
         Self {
             compute: Milli(self.compute.0.saturating_add(other.compute.0)),
@@ -85,7 +82,6 @@ impl Share {
         }
     }
 
-    /// Both amounts taken away; stops at zero instead of wrapping.
     pub fn saturating_sub(self, other: Self) -> Self {
         Self {
             compute: Milli(self.compute.0.saturating_sub(other.compute.0)),
@@ -93,24 +89,22 @@ impl Share {
         }
     }
 
-    /// The larger of each amount.
     pub fn max(self, other: Self) -> Self {
         Self { compute: self.compute.max(other.compute), memory: self.memory.max(other.memory) }
     }
 }
 
-/// A moment in milliseconds of a clock that the caller owns. The domain never reads a clock.
+/// Milliseconds of a clock that the caller owns. The domain never reads a clock.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Timestamp(pub u64);
 
 impl Timestamp {
-    /// This moment and `millis` more.
     pub fn plus(self, millis: u64) -> Self {
         Self(self.0.saturating_add(millis))
     }
 }
 
-/// What the suffix of an amount stands for: a number to multiply by and one to divide by.
+/// The factor of a suffix, as a multiplier and a divisor.
 fn scale(suffix: &str) -> Result<(u128, u128), QuantityError> {
     let ten = |power: u32| 10u128.checked_pow(power).ok_or(QuantityError::TooLarge);
     Ok(match suffix {
@@ -139,7 +133,7 @@ fn scale(suffix: &str) -> Result<(u128, u128), QuantityError> {
 /// (`k`, `M`, `G`, `T`, `P`) or binary (`Ki`, `Mi`, `Gi`, `Ti`, `Pi`) suffix or an exponent (`2e3`).
 ///
 /// # Errors
-/// [`QuantityError`] where the text is no number, negative, not whole, or larger than `u64`.
+/// [`QuantityError`] where the text is not a number, negative, not whole, or larger than `u64`.
 pub fn parse_quantity(text: &str) -> Result<u64, QuantityError> {
     let digits = text.strip_prefix('+').unwrap_or(text);
     if digits.starts_with('-') {
@@ -163,7 +157,7 @@ pub fn parse_quantity(text: &str) -> Result<u64, QuantityError> {
 }
 
 /// Reads an amount of cores or memory as the API server writes it (`500m`, `1.5`, `2Gi`), in thousandths and rounded
-/// up; `None` where it is no amount, or too large.
+/// up; `None` where it is not an amount, or too large.
 pub fn parse_thousandths(text: &str) -> Option<u64> {
     let end = text.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(text.len());
     let (number, suffix) = text.split_at(end);
@@ -177,19 +171,14 @@ pub fn parse_thousandths(text: &str) -> Option<u64> {
     u64::try_from(digits.checked_mul(times)?.checked_mul(1000)?.div_ceil(over)).ok()
 }
 
-/// Why an amount cannot be read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum QuantityError {
-    /// Below zero.
     #[error("must not be negative")]
     Negative,
-    /// A part of a unit.
     #[error("must be a whole number")]
     Fraction,
-    /// Not a quantity at all.
     #[error("is not a number")]
     NotANumber,
-    /// Beyond what any cluster holds.
     #[error("is too large")]
     TooLarge,
 }

@@ -1,9 +1,9 @@
-//! Versions of Kubernetes: which one a program speaks of, and which is the least that kerf works with.
+//! Versions of Kubernetes, and the oldest that kerf works with.
 
 use std::fmt;
 use std::str::FromStr;
 
-/// A release of Kubernetes; what follows its minor number decides nothing here.
+/// A release of Kubernetes. What follows the minor number is ignored.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Version {
     major: u32,
@@ -14,7 +14,7 @@ pub struct Version {
 /// (`KubeletPodResourcesListUseActivePods`), and the plugin finds out by that list whose call it answers.
 pub const LEAST: Version = Version { major: 1, minor: 34 };
 
-/// A text that names no version.
+/// Not the text of a version.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("not a version of Kubernetes")]
 pub struct NoVersion;

@@ -1,4 +1,4 @@
-//! What kerf writes on Pods and Nodes reads back as it was; what others write is never obeyed by mistake.
+//! Annotations that kerf writes read back unchanged; annotations that others write are never accepted by mistake.
 
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test")]
 
@@ -43,7 +43,7 @@ fn gpus() -> impl Strategy<Value = Grant> {
     prop_oneof![share, vec(whole, 1..5).prop_map(Grant::Whole), counted]
 }
 
-/// Any placement that the codec holds to be legal, whether or not a planner would make it.
+/// Any placement that the codec accepts, whether or not a planner would make it.
 fn any_placement() -> impl Strategy<Value = Placement> {
     let grants = btree_map(".{0,12}", (kind(), any::<u32>(), gpus()), 1..6);
     (".{0,12}", any::<u64>(), option::of(0..=1000u32), grants).prop_map(|(node, time, limit, grants)| {
@@ -63,7 +63,7 @@ fn served(kinds: &'static [ContainerKind]) -> impl Strategy<Value = (GpuRequest,
     let whole = (1..4u32, option::of(1..50u64))
         .prop_map(|(count, memory)| Ask::Whole { count, memory: memory.map(|units| Mib(units * 256)) });
     let counted = (1..9u32).prop_map(|count| Ask::Counted(Counted { resource: "a.b/shared".into(), count }));
-    // the compatibility record has no place for shares by count, nor for init containers
+    // the compatibility record cannot hold counted shares or init containers
     let forms = if kinds.contains(&ContainerKind::Init) { 1 } else { 0 };
     let container = (prop::sample::select(kinds), prop_oneof![1 => share, 1 => whole, forms => counted], 0..50u32);
     (vec(container, 1..5), option::of(100..=1000u32), any::<u64>()).prop_map(|(containers, limit, time)| {
@@ -132,7 +132,7 @@ fn any_inventory() -> impl Strategy<Value = Inventory> {
     })
 }
 
-/// One change to a text: by character, or by swapping in a piece of JSON that means something else.
+/// Changes a text: single characters, or pieces of JSON with another meaning.
 fn mutate(text: &str, changes: &[(usize, usize, &'static str)]) -> String {
     changes.iter().fold(text.to_owned(), |text, (at, length, piece)| {
         let chars: Vec<char> = text.chars().collect();
@@ -259,7 +259,7 @@ proptest! {
     }
 }
 
-/// A pod with one share and one pair of cards, and a record of them that would be believed.
+/// A pod with one share and one pair of cards, and a record of them that is accepted.
 fn believed() -> (GpuRequest, BTreeMap<String, String>) {
     let container =
         |name: &str, position, ask| ContainerRequest { name: name.into(), kind: ContainerKind::App, position, ask };

@@ -1,4 +1,4 @@
-//! Whatever the API server sends becomes a domain value or nothing; never a panic, never a hold that the pod did
+//! Anything that the API server sends becomes a domain value or nothing; never a panic, never a hold that the pod did
 //! not ask for.
 
 #![allow(clippy::unwrap_used, reason = "a test")]
@@ -36,7 +36,7 @@ fn config() -> ProptestConfig {
     ProptestConfig { failure_persistence: None, ..ProptestConfig::default() }
 }
 
-/// A text that is right somewhere and wrong elsewhere.
+/// A text that is valid in some places and invalid in others.
 fn text() -> impl Strategy<Value = String> {
     let words = [
         "",
@@ -144,7 +144,7 @@ proptest! {
             (Some(_), ..) | (_, Ok(Some(_)), _) | (.., Record::Absent) => {}
             (.., record) => prop_assert!(false, "a record without a request: {:?}", record),
         }
-        // what asks for a card to be placed counts as just that once it is bound, and what is refused still counts
+        // once bound, a valid request counts as it is, and an invalid one still counts
         if view.node.is_some() {
             match &view.request {
                 Ok(request) => prop_assert_eq!(request.as_ref(), view.holding.as_ref().map(|h| &h.request)),
@@ -295,10 +295,10 @@ fn a_record_is_checked_against_node_containers_and_amounts() {
     for (from, to) in [("500", "400"), ("2560", "256"), (r#""name":"a""#, r#""name":"b""#), ("app", "init")] {
         assert_eq!(believed(&app, &PLACEMENT.replace(from, to)), other(Unreadable::OtherRequest), "{to}");
     }
-    // one container of the pod is good, and of the other nothing is recorded
+    // one container's record is good, the other has none
     let two = [app[0].clone(), ("app", "b", amounts_of("10", "x"))];
     assert_eq!(believed(&two, PLACEMENT), other(Unreadable::OtherRequest));
-    // gpu-manager's record names no node's cards by id
+    // gpu-manager's record has no card ids, so it fits any node
     let elsewhere = json!({ "inspur.com/predicate-gpu-idx-0": "0", "inspur.com/predicate-node": "m" });
     assert!(matches!(holding(&app, &elsewhere).unwrap().record, Record::Placed(_)));
 }
@@ -380,7 +380,7 @@ fn a_node_whose_list_is_gone_keeps_its_cards_and_takes_no_pod() {
         ledger.cards().iter().map(|card| (card.device().id.as_str(), card.usable())).collect::<Vec<_>>(),
         [("g", false)]
     );
-    // nor after the Node was deleted and made anew
+    // nor after the Node was deleted and created again
     ledger.forget_node();
     inferred.tell(&mut ledger);
     assert_eq!(ledger.without_cards(), Some(Unfit::LostInventory));

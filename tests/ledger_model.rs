@@ -1,6 +1,6 @@
-//! Whole histories of one node's ledger against a naive list of holds (`model/reference.rs`): binds whose answers
-//! are late or lost, pods that others bind or change, annotations that are edited, relists, cards that come and go, lists of
-//! cards that are lost, restarts. `PROPTEST_CASES` sets how many histories are tried.
+//! Whole histories of one node's ledger against a naive list of holds (`model/reference.rs`): binds whose answers are
+//! late or lost, pods that other clients bind or change, edited annotations, relists, cards that come and go, lost
+//! lists of cards, restarts. `PROPTEST_CASES` sets how many histories are tried.
 
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test")]
 
@@ -119,7 +119,7 @@ impl Ledger {
 
     fn observe(&mut self, uid: Uid, truth: &Truth, epoch: u64) -> String {
         let held = held(uid, &truth.hold);
-        // whatever its annotations say now
+        // independent of its present annotations
         self.edits += 1;
         let mut request = GpuRequest::clone(&request(uid));
         request.policy = Policy::ALL.get(self.edits % 7).copied();
@@ -131,7 +131,7 @@ impl Ledger {
         )
     }
 
-    /// Does the step as the extender would, and returns what the ledger answered.
+    /// Performs the step as the extender would, and returns the ledger's answers.
     fn step(&mut self, model: &Model, step: Step) -> Vec<String> {
         let (now, epoch) = (Timestamp(model.now), model.epoch);
         let deadline = now.plus(PATIENCE);
@@ -222,7 +222,7 @@ impl StateMachineTest for LedgerTest {
 
     fn apply(mut ledger: Ledger, model: &Model, step: Step) -> Ledger {
         let before = ledger.overcommitted();
-        // what is recorded or really there may be too much; what kerf decides never is
+        // records and the API server may give a card too much; kerf's own decisions never do
         let told = matches!(step, Step::Watch(_) | Step::WatchOld(_) | Step::Reap | Step::ListEnd | Step::Restart);
         let outside = told || matches!(step, Step::Reserve(..) | Step::Cards(_));
         assert_eq!(ledger.step(model, step.clone()), model.answers, "{step:?}");
@@ -275,7 +275,7 @@ prop_state_machine! {
     fn every_history_leaves_the_ledger_as_a_list_of_holds_would_be(sequential 1..80 => LedgerTest);
 }
 
-/// A Node that is registered anew has its capacity before it has its inventory, and its pods run on.
+/// A Node that is registered again has its capacity before its inventory, and its pods still run.
 #[test]
 fn pods_keep_their_cards_while_the_node_has_no_inventory() {
     let mut ledger = Ledger::default();

@@ -1,4 +1,4 @@
-//! Laws that hold for every node and every request, whatever the planner chooses.
+//! Laws that hold for every node and every request, independent of the planner's choice.
 
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test")]
 
@@ -138,7 +138,7 @@ proptest! {
         prop_assert_eq!((node.cards(), node.commitments()), (cards.as_slice(), &commitments));
     }
 
-    /// Pods that leave and come back in thought leave the cards as if they really had.
+    /// Pods that leave and come back in a trial change the cards as real ones do.
     #[test]
     fn a_trial_counts_as_the_ledger_does(
         (devices, before) in any_node(6), steps in vec((any::<Index>(), any::<bool>()), 0..12),
@@ -207,7 +207,7 @@ proptest! {
         let shares = request.containers.iter().all(|c| matches!(c.ask, Ask::Share(_)));
         prop_assert!(total.0 >= counted.0 && total.1 >= counted.1);
         prop_assert!(phases || total.0 == counted.0);
-        // the memory of whole cards is all of it, whatever was named
+        // a whole card has all its memory, also where less was asked for
         prop_assert!(phases || !shares || total.1 == counted.1);
     }
 
@@ -245,7 +245,7 @@ proptest! {
         let node = filled(devices, &before);
         let fitting = || node.cards().iter().filter(|card| share.fits_in(card.free()));
         let key = |card: &&Card| (card.free().compute, card.free().memory);
-        // of equals the first: min_by_key takes the first, max_by_key the last
+        // ties go to the first: min_by_key takes the first, max_by_key the last
         let fullest = fitting().min_by_key(key);
         let emptiest = fitting().rev().max_by_key(key);
         let found = |policy| plan(&node, &single(Ask::Share(share)), policy).ok().map(|plan| the_card(&plan, 0));
@@ -332,7 +332,7 @@ proptest! {
         }
     }
 
-    /// Eight containers are cut out of what is free, so they fit, in whatever order they stand.
+    /// Eight containers are cut out of what is free, so they fit, in any order.
     #[test]
     fn whether_containers_fit_does_not_depend_on_their_order(
         cards in vec((prop::sample::select(vec![40u64, 80]), 1..=20u32, 1..=20u64), 2..=16),
@@ -375,7 +375,7 @@ proptest! {
     }
 }
 
-/// What fits does not hang on which container stands first in the manifest.
+/// Whether a pod fits does not depend on the order of its containers.
 #[test]
 fn a_small_container_does_not_take_the_room_of_a_large_one() {
     let cards = (0..2).map(|index| Device::new(format!("gpu-{index}"), index, Mib(100 * 256)));
@@ -416,7 +416,7 @@ proptest! {
         let whole = |count| single(Ask::Whole { count, memory: None });
         let (request, pod) = (Arc::new(whole(1)), PodRef::new("ns", "p"));
         for device in held {
-            // planned as if the node had this card alone, so it is the one that is taken
+            // planned as if the node had only this card
             let alone = plan(&filled(vec![device.clone()], &[]), &request, Policy::Binpack).unwrap();
             node.observe(&PodRequest::new(&device.id.as_str().into(), &pod, &request), Held::Plan(alone), true, 1);
         }
@@ -432,7 +432,7 @@ proptest! {
         prop_assert_eq!(found, best);
     }
 
-    /// Cards that isolate less than a share demands are not there for it.
+    /// Cards whose isolation is weaker than a share needs are not used for it.
     #[test]
     fn a_demand_for_isolation_is_met_or_refused(
         (mut devices, before) in any_node(6), share in share(), policy in policy(),

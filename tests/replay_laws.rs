@@ -64,7 +64,7 @@ fn workload(timed: bool) -> impl Strategy<Value = Workload> {
     })
 }
 
-/// What is free of a machine, counted afresh: the card's rule, not the market's.
+/// What is free of a machine, counted again by the card's rule and not by the market's.
 struct Books {
     cpu: u64,
     memory: u64,
@@ -154,8 +154,8 @@ proptest! {
         prop_assert_eq!(with(&|_| 0), with(&|compute| u64::from(compute) * 16));
     }
 
-    /// What is remembered of earlier decisions never shows: the chosen machine is the best of all when each is rated by
-    /// itself and from nothing.
+    /// Cached state of earlier decisions never changes a choice: the chosen machine is the best when each is rated
+    /// alone and without a cache.
     #[test]
     fn the_choice_is_the_best_rated_machine(workload in any::<bool>().prop_flat_map(workload), policy in policy()) {
         let mut market = Market::default();
@@ -192,7 +192,7 @@ proptest! {
         let mut pods = workload.arrivals.pods.clone();
         let lasting = pods.len();
         pods.iter_mut().for_each(|pod| pod.stay = Some(Stay { from: 0, until: Some(1) }));
-        // everything leaves; then one pod finds an empty cluster
+        // all pods leave; then one pod finds an empty cluster
         let probe = Pod { name: "probe".into(), stay: Some(Stay { from: 5, until: None }), ..pods[0].clone() };
         pods.push(probe);
         let workload = Workload { machines: machines.clone(), arrivals: Arrivals::by_time(pods) };

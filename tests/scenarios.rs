@@ -51,7 +51,7 @@ fn request(containers: &[Container], annotations: &[(String, String)]) -> Result
     GpuRequest::parse(raw, annotations)
 }
 
-/// Puts a pod where it is.
+/// Puts a pod on the node where the scenario has it.
 fn settle(ledger: &mut NodeLedger, pod: &Pod) {
     if matches!(pod.phase, "Failed" | "Succeeded") {
         return;
@@ -76,7 +76,7 @@ fn settle(ledger: &mut NodeLedger, pod: &Pod) {
     }
 }
 
-/// The node's cards: as it says, or as its capacity does.
+/// The node's cards, listed or inferred from its capacity.
 fn inventory(node: &format::Node) -> Inventory {
     let (core, memory) = node.capacity.unwrap_or_default();
     let Some(shares) = node.shares else { return Inventory::from_capacity(core, memory) };
@@ -104,7 +104,7 @@ fn indices(plan: &Plan) -> BTreeMap<String, Vec<u32>> {
     plan.grants.iter().map(|grant| (grant.container.to_string(), cards(&grant.gpus))).collect()
 }
 
-/// What the domain makes of the scenario: the outcome, and the reasons of the nodes that do not fit.
+/// The domain's result for the scenario: the outcome, and the reasons of the nodes that do not fit.
 fn play(scenario: &Scenario) -> (Outcome, BTreeMap<String, String>) {
     let asked = match request(&scenario.request.containers, &scenario.request.annotations) {
         Err(error) => return (Outcome::Refused(error.to_string()), BTreeMap::new()),
@@ -234,7 +234,7 @@ fn a_scenario_that_follows_another_starts_with_its_pod_running() {
     assert_eq!(pods, expected);
 }
 
-/// The objects that the extender's tests send say the same as the scenario.
+/// The objects that the extender's tests send are equal to the scenario.
 #[test]
 fn rendered_objects_say_what_the_scenario_says() {
     use kerf::k8s;

@@ -1,4 +1,4 @@
-//! Laws of shares by count: what holds for every node that offers them, every pod and every policy.
+//! Laws of counted shares, for every node that offers them, every pod and every policy.
 
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test")]
 
@@ -26,7 +26,7 @@ use world::{assume, config, filled, policy};
 
 const NAMES: [&str; 2] = ["a.example/gpu", "b.example/gpu"];
 
-/// Cards of which most are offered as shares of one resource, some of both, some of none.
+/// Cards, most offered as shares of one resource, some of both, some of none.
 fn devices(most: usize) -> impl Strategy<Value = Vec<Device>> {
     let shares = prop::sample::select(vec![1u32, 2, 3, 7, 10, 100]);
     let offers = (prop::bool::weighted(0.8), prop::bool::weighted(0.3), shares.clone(), shares);
@@ -49,7 +49,7 @@ fn arrangement() -> impl Strategy<Value = Arrangement> {
     prop::sample::select(vec![Arrangement::Any, Arrangement::SameCard, Arrangement::DifferentCards])
 }
 
-/// Pods with shares by count among pods of all sorts.
+/// Pods with counted shares among pods of all sorts.
 fn any_request() -> impl Strategy<Value = GpuRequest> {
     let mixed = vec((world::kind(), prop_oneof![2 => counted(), 1 => world::ask()]), 1..=4);
     prop_oneof![2 => one_resource(), 1 => world::any_request(), 1 => mixed.prop_map(world::request)]
@@ -65,7 +65,7 @@ fn one_resource() -> impl Strategy<Value = GpuRequest> {
     })
 }
 
-/// A few containers, at least one of them with shares by count, arranged as it may.
+/// A few containers, at least one of them with counted shares, in any valid arrangement.
 fn mixed_request() -> impl Strategy<Value = GpuRequest> {
     let few = (prop::sample::select(NAMES.to_vec()), 1..=4u32)
         .prop_map(|(name, count)| Ask::Counted(Counted { resource: name.into(), count }));
@@ -79,7 +79,7 @@ fn mixed_request() -> impl Strategy<Value = GpuRequest> {
                 .map(|(_, counted)| counted.resource.clone())
                 .collect::<std::collections::BTreeSet<_>>()
         };
-        // a pod with shares of two resources has no one card for them
+        // a pod with shares of two resources cannot have them on the same card
         let one = arrangement != Arrangement::SameCard || names(&request).len() == 1;
         GpuRequest { arrangement: if one { arrangement } else { Arrangement::Any }, ..request }
     })
@@ -114,7 +114,7 @@ fn by_count(grant: &Grant) -> &[CountedDevice] {
     }
 }
 
-/// How many shares of each card the plan's containers hold beside each other, at most.
+/// The most shares of each card that the plan's containers hold at the same time.
 fn beside(plan: &Plan) -> BTreeMap<&DeviceId, u32> {
     let mut most = BTreeMap::new();
     for grant in &plan.grants {
@@ -201,7 +201,7 @@ proptest! {
         }
     }
 
-    /// Of one container: a pod fits where there are as many free shares, where it wants them.
+    /// A pod of one container fits where enough shares are free in its arrangement.
     #[test]
     fn a_container_fits_where_there_are_as_many_shares_as_it_wants(
         (devices, before) in any_node(6), count in 1..=14u32, arrangement in arrangement(), policy in policy(),
@@ -244,7 +244,7 @@ proptest! {
         }
     }
 
-    /// Shares by count beside parts of cards and whole cards, in any arrangement.
+    /// Counted shares beside parts of cards and whole cards, in any arrangement.
     #[test]
     fn mixed_containers_fit_where_any_arrangement_of_them_does(
         (devices, before) in (devices(4), vec((any_request(), policy()), 0..5)),
@@ -259,7 +259,7 @@ proptest! {
         }
     }
 
-    /// On a node that offers one resource, without a wish, several containers fit where Kubernetes' sum does.
+    /// On a node that offers one resource, without an arrangement, several containers fit where Kubernetes' sum does.
     #[test]
     fn several_containers_fit_where_their_sum_does(
         devices in devices(4), before in vec((one_resource(), policy()), 0..6),
@@ -327,7 +327,7 @@ fn four_pods_of_two_shares_are_packed_or_spread_by_the_policy() {
     }
 }
 
-/// A share is what the card's node says it is, whatever a record claims.
+/// The node's offer decides the size of a share, not a record.
 #[test]
 fn a_record_cannot_make_shares_smaller_than_they_are() {
     let mut device = Device::new("gpu-0", 0, kerf::units::Mib(16_384));

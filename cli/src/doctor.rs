@@ -1,5 +1,5 @@
-//! `kerf doctor`: the plugin's own look at its machine. It lives in the plugin, beside the drivers it asks; this command
-//! only finds that program, beside itself or on the path, and hands over.
+//! `kerf doctor`: the plugin's report on its node. It is part of the plugin, which has the drivers; this command only
+//! finds that program, beside itself or on the path, and runs it.
 
 use std::ffi::OsString;
 use std::os::unix::process::CommandExt;
@@ -11,10 +11,10 @@ use kerf::annotation::Domain;
 
 const PROGRAM: &str = "kerf-plugin";
 
-/// Becomes `kerf-plugin doctor` with these options, and with those of `kerf` that it has as well.
+/// Runs `kerf-plugin doctor` with these options, and with those of `kerf` that it shares.
 ///
 /// # Errors
-/// Where there is no such program.
+/// Where the program is not found.
 pub fn run(options: &[OsString], domain: &Domain, json: bool) -> anyhow::Result<ExitCode> {
     let beside = std::env::current_exe().ok().and_then(|own| Some(own.parent()?.join(PROGRAM)));
     let program = beside.filter(|path| path.is_file()).unwrap_or_else(|| PathBuf::from(PROGRAM));

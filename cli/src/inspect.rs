@@ -13,7 +13,6 @@ use kerf::unfit::Unfit;
 use super::notes::{notes, trouble};
 use super::snapshot::{self, Node};
 
-/// Shows every card of the snapshot.
 pub fn run(path: &Path, keys: &Keys, as_json: bool, out: &mut String) -> anyhow::Result<ExitCode> {
     let cluster = snapshot::cluster(path, keys)?;
     let (nodes, note) = (&cluster.nodes, cluster.note(keys));

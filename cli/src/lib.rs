@@ -1,9 +1,9 @@
 //! `kerf inspect` and `kerf plan`: the live extender's own ledger and planner over a snapshot of a cluster.
 //! `kerf replay`: the same choice of node and card over a whole workload, for one policy or several.
 //!
-//! `kerf doctor`: hands over to `kerf-plugin doctor`, for what it looks at is the plugin's.
+//! `kerf doctor`: runs `kerf-plugin doctor`, since the plugin has the drivers.
 //!
-//! Exit status: 0 done (plan: the pod fits), 1 the pod fits nowhere or breaks a rule, 2 wrong usage or input.
+//! Exit status: 0 success (plan: the pod fits), 1 the pod fits nowhere or breaks a rule, 2 wrong usage or input.
 
 mod doctor;
 mod inspect;
@@ -20,7 +20,7 @@ use kerf::annotation::{Domain, Keys};
 use kerf::policy::Policy;
 use kerf::shares::ShareResources;
 
-/// What the extender takes for counted shares unless it is told otherwise.
+/// The extender's default of `--share-resources`.
 const SHARE_RESOURCES: &str = "deepomatic.com/shared-gpu,amd.com/gpu,amd.com/spx_*,amd.com/dpx_*,amd.com/tpx_*,\
     amd.com/qpx_*,amd.com/cpx_*,gpu.intel.com/i915,gpu.intel.com/xe,nvidia.com/gpu,nvidia.com/gpu.shared,nvidia.com/mig-*";
 
@@ -77,7 +77,7 @@ enum Command {
     Replay(Box<replay::ReplayArgs>),
 }
 
-/// Does what was asked.
+/// Runs the command.
 ///
 /// # Errors
 /// Where an input cannot be read; the text names the file.
@@ -93,7 +93,7 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
     }
 }
 
-/// Prints what a command says.
+/// Prints a command's output.
 fn answer(command: impl FnOnce(&mut String) -> anyhow::Result<ExitCode>) -> anyhow::Result<ExitCode> {
     let mut text = String::new();
     let status = command(&mut text)?;

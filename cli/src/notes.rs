@@ -1,10 +1,10 @@
-//! What is odd about a node's cards and pods, in words.
+//! Problems of a node's cards and pods, as sentences.
 
 use kerf::ledger::{Basis, Commitment, NodeLedger};
 use kerf::unfit::Unfit;
 
-/// One sentence each, without the node's name: why the node takes no pod, and which pods are not counted on cards of it
-/// that their records name.
+/// Sentences without the node's name: why the node takes no pod, and which pods have records of cards that the node
+/// does not list.
 pub fn notes(ledger: &NodeLedger) -> Vec<String> {
     let trouble = trouble(ledger).map(|why| match why {
         Unfit::OtherDomain => format!("{why}: it takes no pod until they have ended"),
@@ -15,7 +15,7 @@ pub fn notes(ledger: &NodeLedger) -> Vec<String> {
     trouble.into_iter().chain(pods.filter_map(|known| note(ledger, known))).collect()
 }
 
-/// Why the node takes no pod. A node that has no GPUs is none of kerf's, and nothing is odd about it.
+/// Why the node takes no pod. `None` for a node without GPUs: kerf does not serve it.
 pub fn trouble(ledger: &NodeLedger) -> Option<Unfit> {
     ledger.without_cards().filter(|why| !matches!(why, Unfit::UnknownNode | Unfit::NoCards))
 }

@@ -19,7 +19,6 @@ use serde_json::{Value, json};
 use super::notes::notes;
 use super::snapshot::{self, Cluster};
 
-/// Says where the pod would go.
 pub fn run(
     pod: &Path,
     cluster: &Path,
@@ -58,11 +57,10 @@ pub fn run(
     Ok(if found.fitting.is_empty() { ExitCode::FAILURE } else { ExitCode::SUCCESS })
 }
 
-/// What becomes of the pod on each node.
 struct Found {
-    /// Where it fits, the best first, with the node's score.
+    /// Nodes where the pod fits, the best first, with their scores.
     fitting: Vec<(NodeName, u8, Plan)>,
-    /// Where it does not, and why.
+    /// Nodes where it does not, with the reasons.
     unfit: Vec<(NodeName, String)>,
 }
 
@@ -74,7 +72,7 @@ impl Found {
         let shape = Shape::of(Some(placing.request()), host.cpu, host.memory);
         let (mut plans, mut ranked, mut unfit) = (BTreeMap::new(), Vec::new(), Vec::new());
         for (name, node) in &nodes {
-            // kube-scheduler asks the extender about no such node; these are its own words
+            // kube-scheduler does not ask the extender about such a node; the text is kube-scheduler's
             if let Some(short) = survey.left(name.as_str()).and_then(|left| short(left, host)) {
                 unfit.push((name.clone(), format!("Insufficient {short}")));
                 continue;
@@ -83,7 +81,7 @@ impl Found {
                 unfit.push((name.clone(), closed.to_string()));
                 continue;
             }
-            // what the pod holds itself does not stand in its way
+            // what the pod holds itself does not block it
             let elsewhere = !node.ledger.commitments().contains_key(&uid);
             let ledger = if elsewhere { node.ledger.clone() } else { node.ledger.without(|other| *other == uid) };
             let mut planner = match placing.surveys() {
@@ -140,7 +138,7 @@ impl Found {
     }
 }
 
-/// What of its host's resources a node has too little of.
+/// The host resource that a node has too little of.
 fn short(left: HostAmount, wanted: HostAmount) -> Option<&'static str> {
     let resources = [
         ("cpu", left.cpu < wanted.cpu),
@@ -150,7 +148,7 @@ fn short(left: HostAmount, wanted: HostAmount) -> Option<&'static str> {
     resources.into_iter().find(|(_, short)| *short).map(|(resource, _)| resource)
 }
 
-/// The cards, and how many shares by count of each.
+/// The cards, with the number of counted shares of each.
 fn cards(gpus: &Grant) -> Vec<String> {
     let card = |device: &DeviceRef| format!("{} ({})", device.index, device.id);
     match gpus {
@@ -161,7 +159,7 @@ fn cards(gpus: &Grant) -> Vec<String> {
     }
 }
 
-/// The cards by container; of shares by count once for each.
+/// The cards by container; a card appears once for each counted share of it.
 fn containers(plan: &Plan) -> Value {
     let each = |one: &CountedDevice| std::iter::repeat_n(json!(one.device.id.as_str()), one.count as usize);
     let cards = |gpus: &Grant| -> Vec<Value> {

@@ -1,13 +1,13 @@
-//! What commands print.
+//! Output of commands.
 
 use std::io::{self, ErrorKind, Write};
 
 use anyhow::Context;
 
-/// Prints a command's whole answer. Whoever reads it may have seen enough before its end.
+/// Prints a command's whole output. A closed pipe is no error: the reader may stop early.
 ///
 /// # Errors
-/// Where it cannot be written.
+/// Where standard output cannot be written.
 pub fn print(text: &str) -> anyhow::Result<()> {
     let mut out = io::stdout().lock();
     match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {

@@ -66,8 +66,8 @@ pub struct ReplayArgs {
     /// The demand that they are told: pods as CSV, also with a column count; otherwise the pods that are replayed
     #[arg(long, value_name = "CSV")]
     known: Option<PathBuf>,
-    /// Gives every card this much memory in MiB, such as 16384 or 16384,V100M32=32768, and every share a part of it that
-    /// has nothing to do with its compute: the size of another share, drawn at random
+    /// Gives every card this much memory in MiB, such as 16384 or 16384,V100M32=32768, and every share a part of it
+    /// that has nothing to do with its compute: the size of another share, drawn at random
     #[arg(long, value_name = "MIB")]
     derive_memory: Option<CardMemory>,
     /// Folder for a log of each run: POLICY-SEED.csv with the place of every pod
@@ -81,7 +81,7 @@ pub struct ReplayArgs {
     threads: Option<u16>,
 }
 
-/// Replays and shows.
+/// Replays the workload and shows the outcome.
 pub fn run(args: &ReplayArgs, keys: &Keys, as_json: bool) -> anyhow::Result<ExitCode> {
     let (mut machines, mut pods) = read(args, keys)?;
     if let Some(memory) = &args.derive_memory {
@@ -119,7 +119,7 @@ pub fn run(args: &ReplayArgs, keys: &Keys, as_json: bool) -> anyhow::Result<Exit
     if let Some(folder) = &args.log {
         std::fs::create_dir_all(folder).with_context(|| folder.display().to_string())?;
     }
-    // 0: one for each core
+    // 0: one thread for each core
     let threads = rayon::ThreadPoolBuilder::new().num_threads(args.threads.map_or(0, usize::from)).build()?;
     let outcomes: anyhow::Result<Vec<Outcome>> = threads.install(|| jobs.into_par_iter().map(each).collect());
     let mut outcomes = outcomes?.into_iter();
@@ -146,7 +146,7 @@ fn read(args: &ReplayArgs, keys: &Keys) -> anyhow::Result<(Vec<Machine>, Vec<Pod
         (None, Some(nodes), Some(pods)) => {
             let machines = files::machines(nodes)?;
             let pods = files::pods(pods)?;
-            // a count says how often a pod is there
+            // how many such pods there are
             let times = |(pod, count): (Pod, u64)| std::iter::repeat_n(pod, usize::try_from(count).unwrap_or(1));
             Ok((machines, pods.into_iter().flat_map(times).collect()))
         }
@@ -165,7 +165,7 @@ fn arrivals(args: &ReplayArgs, machines: &[Machine], pods: &[Pod], seed: Option<
     }
 }
 
-/// Runs to the end and tells the bar now and then.
+/// Runs to the end and updates the progress bar.
 fn go(mut run: Run<'_>, bar: &ProgressBar) -> Outcome {
     bar.inc_length(run.progress().1 as u64);
     let mut told = 0;

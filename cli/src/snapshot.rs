@@ -1,4 +1,4 @@
-//! A cluster as `kubectl get nodes,pods -A -o json` prints it: as ledgers, and as a workload.
+//! A snapshot of a cluster, as `kubectl get nodes,pods -A -o json` prints it: as ledgers, and as a workload.
 
 mod past;
 mod reading;
@@ -24,26 +24,26 @@ pub use past::workload;
 pub use reading::pod;
 use reading::{Item, each};
 
-/// What an extender would know after seeing the same objects.
+/// What an extender would know after it had seen the same objects.
 pub struct Cluster {
     pub nodes: BTreeMap<NodeName, Node>,
-    /// Of all pods.
+    /// With all pods.
     pub survey: Survey,
-    /// What nodes have under other resource domains.
+    /// Annotations and resources that nodes have under other resource domains.
     others: BTreeSet<String>,
 }
 
 #[derive(Default)]
 pub struct Node {
-    /// With the pods that are bound and have not ended, and those whose record says that they will be bound here.
+    /// With pods that are bound and have not ended, and unbound pods whose record is for this node.
     pub ledger: NodeLedger,
     pub taints: Taints,
-    /// Whether containers fail on it for reasons of its own.
+    /// Whether containers fail on it because of the node itself.
     pub failing: bool,
 }
 
 impl Cluster {
-    /// What explains that there is no GPU at all, if something does.
+    /// An explanation of why the snapshot has no GPU at all, if there is one.
     pub fn note(&self, keys: &Keys) -> Option<String> {
         let others: Vec<&str> = self.others.iter().map(String::as_str).collect();
         let none = self.nodes.values().all(|node| node.ledger.cards().is_empty());
@@ -53,12 +53,12 @@ impl Cluster {
     }
 }
 
-/// Who has which uid. A snapshot may be written by hand, cleaned, or put together from several, and each of its pods counts.
+/// Pods by uid. A snapshot may be written by hand, cleaned, or combined from several, and each of its pods counts.
 #[derive(Default)]
 struct Identities(BTreeMap<String, String>);
 
 impl Identities {
-    /// A pod without a uid, or with that of another, gets its namespace and name for one.
+    /// A pod without a uid, or with that of another pod, gets `namespace/name` as its uid.
     fn complete(&mut self, metadata: &mut ObjectMeta) -> anyhow::Result<()> {
         let name = metadata.name.as_deref().filter(|name| !name.is_empty()).context("a pod without a name")?;
         let own = format!("{}/{name}", metadata.namespace.as_deref().unwrap_or_default());
@@ -69,7 +69,7 @@ impl Identities {
     }
 }
 
-/// Takes a snapshot.
+/// Reads a snapshot.
 pub fn cluster(path: &Path, keys: &Keys) -> anyhow::Result<Cluster> {
     let mut nodes: BTreeMap<NodeName, Node> = BTreeMap::new();
     let mut promised = Vec::new();
@@ -126,8 +126,8 @@ pub fn cluster(path: &Path, keys: &Keys) -> anyhow::Result<Cluster> {
     Ok(Cluster { nodes, survey, others })
 }
 
-/// Whether the GPUs of a record on a pod that is not bound are kept for it. One from the future was written before the time
-/// of day was set back.
+/// Whether the GPUs of an unbound pod's record are kept for it. A record from the future was written before the time of
+/// day was set back.
 fn is_recent(placement: &Placement) -> bool {
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     let age = now.saturating_sub(Duration::from_nanos(placement.time));

@@ -1,7 +1,8 @@
 //! What kube-scheduler calls: one handler for each verb, all under `/scheduler/`.
 //!
-//! Answers are 200 with `Error` inside, as the contract wants (`k8s.io/kube-scheduler/extender/v1`). A pod that
-//! does not fit is never an error. Filter and prioritize change nothing but the intents, which only steer.
+//! Answers are 200 with `Error` inside, as the contract requires (`k8s.io/kube-scheduler/extender/v1`). A pod that
+//! does not fit is never an error. Filter and prioritize change nothing but the intents, which only steer later
+//! choices.
 
 mod bind;
 mod filter;
@@ -28,7 +29,7 @@ use preempt::Preempt;
 use prepare::serve;
 use prioritize::Prioritize;
 
-/// The scheduler's routes; with `legacy` also gpu-admission's.
+/// With `legacy`, also gpu-admission's route.
 pub(crate) fn router(app: Arc<App>, legacy: bool) -> Router {
     let handler = |verb| match verb {
         Verb::Filter => post(serve::<Filter>),

@@ -44,8 +44,7 @@ pub(crate) struct App {
     pub readiness: Readiness,
 }
 
-/// A call came before the watches have shown everything, when every card looks free, or when their news is too old to
-/// decide by.
+/// A call came before the watches have shown everything, when every card looks free, or when their news is too old.
 #[derive(Debug, thiserror::Error)]
 #[error("extender is not ready: {}", .unmet.join(", "))]
 pub(crate) struct NotReady {
@@ -58,7 +57,7 @@ impl App {
         if unmet.is_empty() { Ok(()) } else { Err(NotReady { unmet }) }
     }
 
-    /// Remembers where a pod in flight will most likely be bound.
+    /// Remembers the node where a pod in flight will most likely be bound.
     pub fn intend(&self, pod: &PodRequest, node: &str) {
         let uid = &pod.uid;
         if !(1..=MAX_UID).contains(&uid.as_str().len()) || self.cluster.is_gone(uid) {
@@ -72,7 +71,7 @@ impl App {
         }
     }
 
-    /// Plans a pod on one node, where that holds up nobody.
+    /// Runs the planning of a pod on one node where it delays no other work.
     pub async fn planned<T: Send + 'static>(
         self: &Arc<Self>,
         request: &Arc<GpuRequest>,

@@ -1,4 +1,4 @@
-//! Writes to the API server, and what became of them.
+//! Writes to the API server, and their outcomes.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -16,15 +16,14 @@ use tokio::time::timeout;
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum WriteOutcome {
-    /// The API server has accepted it.
+    /// The API server has accepted the write.
     Written,
-    /// The API server has refused it: nothing was written.
+    /// The API server has refused the write: nothing was written.
     Refused(String),
-    /// No answer, or one that does not say: it may or may not have been written.
+    /// No answer, or an ambiguous one: it may or may not have been written.
     Unknown(String),
 }
 
-/// Why a pod cannot be read.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum ReadError {
     #[error(transparent)]
@@ -35,8 +34,7 @@ pub(crate) enum ReadError {
     Unreadable(String),
 }
 
-/// Writes bindings and reads pods, each within a deadline. The client must not retry by itself: a write is one
-/// request.
+/// Writes bindings and reads pods, each within a deadline. The client must not retry: a write is one request.
 #[derive(Clone)]
 pub(crate) struct Binder {
     client: Client,
@@ -49,7 +47,7 @@ pub(crate) struct Binder {
 pub const WAKER: &str = "kerf-extender";
 
 impl Binder {
-    /// `read` and `write` bound each request of their kind; `namespace` is kerf's own.
+    /// `read` and `write`: the longest time of each request of that kind; `namespace`: kerf's own.
     pub fn new(client: Client, read: Duration, write: Duration, namespace: String) -> Self {
         Self { client, read, write, namespace }
     }
@@ -89,8 +87,8 @@ impl Binder {
         classify(timeout(self.write, write).await)
     }
 
-    /// Writes annotations on a pod that is not bound, for schedulers that bind by themselves: through `pods/status`, which
-    /// needs no right to change pods otherwise. The uid in the patch is a precondition.
+    /// Writes annotations on a pod that is not bound, for schedulers that bind pods themselves: through `pods/status`,
+    /// which needs no other right to change pods. The uid in the patch is a precondition.
     pub async fn annotate(
         &self,
         pod: &PodRef,
@@ -105,13 +103,13 @@ impl Binder {
         classify(timeout(self.write, write).await)
     }
 
-    /// Has kube-scheduler try all pods again that wait since an extender refused them.
+    /// Makes kube-scheduler try all pods again that wait because an extender refused them.
     ///
-    /// It does so at any change of an object of the kinds that its plugins register for (`UnrollWildCardResource`,
-    /// `pkg/scheduler/framework/types.go`, Kubernetes 1.36). Of these CSIStorageCapacity is the one that is in a
-    /// namespace and means nothing by itself: without nodes and of a class that does not exist it says of no storage
-    /// that it is there. So the right to change this one object in kerf's own namespace is all that is needed, where
-    /// other kinds would want a right to change every pod's status or every node.
+    /// It tries them at any change of an object of the kinds that its plugins register for (`UnrollWildCardResource`,
+    /// `pkg/scheduler/framework/types.go`, Kubernetes 1.36). Of these only CSIStorageCapacity is namespaced and has no
+    /// effect: without nodes and with a storage class that does not exist, it declares no storage. So the right to
+    /// change this one object in kerf's own namespace is enough, where other kinds would need a right to change every
+    /// pod's status or every node.
     pub async fn wake(&self, domain: &Domain, nanos: u64) -> WriteOutcome {
         let api: Api<CSIStorageCapacity> = Api::namespaced(self.client.clone(), &self.namespace);
         let patch = json!({ "metadata": { "annotations": { format!("{domain}/retried"): nanos.to_string() } } });
@@ -120,7 +118,7 @@ impl Binder {
         classify(timeout(self.read, write).await)
     }
 
-    /// The pod as the API server has it now; `None` where there is none.
+    /// The pod as the API server has it now; `None` where it does not exist.
     pub async fn read(&self, pod: &PodRef) -> Result<Option<Pod>, ReadError> {
         let answer = timeout(self.read, self.pods(pod).get_opt(&pod.name)).await.map_err(|_| ReadError::Late)?;
         let found = answer?.map(|pod| pod.0.map_err(|unreadable| ReadError::Unreadable(unreadable.error)));
@@ -131,7 +129,7 @@ impl Binder {
 fn classify<T>(answer: Result<kube::Result<T>, tokio::time::error::Elapsed>) -> WriteOutcome {
     match answer {
         Ok(Ok(_)) => WriteOutcome::Written,
-        // 408 is a time-out of the server: it does not say what became of the write
+        // 408 is a time-out of the server: the outcome of the write is unknown
         Ok(Err(kube::Error::Api(status))) if (400..500).contains(&status.code) && status.code != 408 => {
             WriteOutcome::Refused(status.message.clone())
         }

@@ -10,23 +10,23 @@ use parking_lot::RwLock;
 /// By namespace and name of the object.
 pub(crate) type Listed = BTreeMap<PodRef, Arc<Budget>>;
 
-/// All budgets; not known before the first complete list.
+/// `None` before the first complete list.
 #[derive(Debug, Default)]
 pub(crate) struct Budgets(RwLock<Option<Listed>>);
 
 impl Budgets {
-    /// All budgets as they are now; `None` before the first complete list, as where the right to list is missing.
+    /// `None` before the first complete list, so also where the right to list is missing.
     pub fn current(&self) -> Option<Vec<Arc<Budget>>> {
         let listed = self.0.read();
         listed.as_ref().map(|listed| listed.values().cloned().collect())
     }
 
-    /// A complete list has ended.
+    /// Takes over a complete list.
     pub fn replace(&self, listed: Listed) {
         *self.0.write() = Some(listed);
     }
 
-    /// One was seen, or is gone.
+    /// A budget was seen; `None`: it was deleted.
     pub fn apply(&self, name: PodRef, budget: Option<Budget>) {
         if let Some(listed) = self.0.write().as_mut() {
             match budget {

@@ -1,15 +1,15 @@
 //! The one place where the extender reads clocks.
 //!
-//! How long something lasts is told by a clock that nobody sets ([`Clock::now`]); what is written down for others is told
-//! by the time of day ([`Clock::nanos`]), which may be set forward and back.
+//! Durations use a monotonic clock ([`Clock::now`]); times that are written into records use the time of day
+//! ([`Clock::nanos`]), which may be set forward and back.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 use kerf::units::Timestamp;
 
-/// Hands out nanoseconds since 1970, never the same twice, so that they order the pods of a node; and milliseconds since it
-/// was made.
+/// Gives nanoseconds since 1970, each value once, so that they order the pods of a node; and milliseconds since it was
+/// created.
 #[derive(Debug)]
 pub struct Clock {
     last: AtomicU64,
@@ -24,24 +24,24 @@ impl Default for Clock {
 }
 
 impl Clock {
-    /// A clock that is told the time of day by `day`.
+    /// A clock that takes the time of day from `day`, for tests.
     pub fn with_time_of_day(day: fn() -> SystemTime) -> Self {
         Self { last: AtomicU64::default(), made: Instant::now(), day }
     }
 
-    /// The time of day, in nanoseconds since 1970; later than any value given out before.
+    /// The time of day in nanoseconds since 1970; greater than any value returned before.
     pub fn nanos(&self) -> u64 {
         let now = self.day();
         let last = self.last.fetch_max(now, Ordering::AcqRel);
         if last < now { now } else { self.last.fetch_add(1, Ordering::AcqRel) + 1 }
     }
 
-    /// Now, in milliseconds of this process's own. No step of the time of day moves it.
+    /// Milliseconds since the clock was created. Setting the time of day does not change it.
     pub fn now(&self) -> Timestamp {
         Timestamp(u64::try_from(self.made.elapsed().as_millis()).unwrap_or(u64::MAX))
     }
 
-    /// How long ago a time of day is, in milliseconds; `None` where it is yet to come.
+    /// How long ago a time of day is, in milliseconds; `None` where it is in the future.
     pub fn since(&self, nanos: u64) -> Option<u64> {
         Some(self.day().checked_sub(nanos)? / 1_000_000)
     }

@@ -1,14 +1,15 @@
 //! Every node's ledger, and the only owner of locks around them.
 //!
-//! `read` answers questions, [`asking`] is the cluster as one pod finds it, `bind` commits pods to nodes, and `nodes` and
-//! `pods` apply what the watches say.
+//! `read` answers questions, [`asking`] is the cluster as one pod sees it, `bind` commits pods to nodes, and `nodes`
+//! and `pods` apply events of the watches.
 //!
-//! A method locks at most one node at a time, never across an await, and returns owned values. What a lost race
-//! between two of them can leave behind is an assumed commitment, which the reaper asks the API server about.
+//! A method locks at most one node at a time, never across an await, and returns owned values. A lost race between two
+//! of them can leave only an assumed commitment, which the reaper checks with the API server.
 //!
-//! A change of a node's cards only marks the node for the survey, which the policies use that weigh all nodes against each
-//! other; whoever asks next brings what is marked up to date, so that bindings do not wait for each other there. Locks are
-//! taken in this order: the survey, then one node's ledger, then the marks; those that mark hold at most a ledger.
+//! The survey serves policies that weigh all nodes against each other. A change of a node's cards only marks the node
+//! for it; the next caller that needs the survey updates marked nodes, so that bindings do not wait for each other
+//! there. Locks are taken in this order: the survey, then one node's ledger, then the marks; code that marks holds at
+//! most a ledger.
 
 pub mod asking;
 mod bind;
@@ -38,60 +39,60 @@ use crate::queue::Queue;
 /// The cards of all nodes and the pods on them.
 #[derive(Debug)]
 pub struct Cluster {
-    /// Looked up thousands of times in one call, by names that only administrators choose: a fast hash will do.
+    /// Looked up thousands of times in one call, by names that only administrators choose: a fast hash is safe.
     nodes: DashMap<NodeName, NodeLedger, FxBuildHasher>,
-    /// On which nodes a pod has a commitment: one, but for the time a write's outcome is unknown.
+    /// Nodes where a pod has a commitment: one, except while a write's outcome is unknown.
     homes: DashMap<PodUid, BTreeSet<NodeName>>,
     /// Pods that are not bound yet, as the watch shows them.
     queue: Queue,
     freed: Freed,
-    /// Where cards are kept for a pod that is not bound yet, because its record names them and not for a binding by kerf.
+    /// Nodes where cards are kept for an unbound pod because of its record, and not for a binding by kerf.
     recorded: DashMap<PodUid, NodeName>,
     /// Nodes that are closed to some pods, or to all.
     taints: DashMap<NodeName, Taints>,
     /// Bound pods that hold cards under another resource domain, and their nodes.
     foreign: DashMap<PodUid, NodeName>,
-    /// Nodes whose plugin says that containers fail there: tried last.
+    /// Nodes whose plugin reports that containers fail there: tried last.
     failing: DashSet<NodeName>,
-    /// Priorities of bound pods without cards, where they have one.
+    /// Priorities of bound pods without cards; absent: zero.
     priorities: DashMap<PodUid, i32>,
-    /// Counts complete lists of pods, so that one can tell which commitments it should have shown.
+    /// Counts complete lists of pods, to tell which commitments each should have shown.
     epoch: AtomicU64,
     changed: watch::Sender<()>,
     survey: Mutex<Survey>,
-    /// Nodes that the survey has not looked at since their cards changed.
+    /// Nodes whose cards changed since the survey was updated.
     unsurveyed: Mutex<BTreeSet<NodeName>>,
-    /// Pods that were deleted or have ended: uids are never used again, and an answer of the API server may be older.
+    /// Pods that were deleted or have ended. Uids are never used again, but an answer of the API server may be older.
     departed: Recent<PodUid>,
-    /// Nodes that are gone and whose cards a plugin had listed: where one comes back, none are inferred.
+    /// Deleted nodes whose cards a plugin had listed: if one is created again, its cards are not inferred.
     listed: Recent<NodeName>,
 }
 
-/// More pods than leave a cluster while one answer of the API server is on its way.
+/// More pods than end in a cluster while one answer of the API server is on its way.
 const MOST_DEPARTED: usize = 16_384;
-/// More nodes than are made anew within the time that their plugin needs to list their cards.
+/// More nodes than are created again within the time that their plugin needs to list their cards.
 const MOST_LISTED: usize = 4_096;
 
-/// What applying a pod changed.
+/// What `Cluster::apply_pod` found.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Applied {
-    /// Nothing that counts.
+    /// No bound pod with cards.
     Nothing,
-    /// A bound pod was seen.
+    /// A bound pod with a record.
     Seen(Seen),
     /// A bound pod whose record cannot be read: its amount is taken of every card of its node.
     Unreadable(Seen),
-    /// A bound pod with shares by count and without a record: served by another plugin, in which case it takes nothing,
-    /// or by kerf's, which will write one.
+    /// A bound pod with counted shares and without a record. If another plugin serves it, it takes nothing; kerf's
+    /// plugin would write a record.
     Unrecorded(Seen),
 }
 
 /// One node as `/debug/state` and the metrics show it.
 #[derive(Clone, Debug)]
 pub struct NodeState {
-    /// Its name.
+    /// `metadata.name`
     pub name: NodeName,
-    /// Its cards and pods.
+    /// A copy of its ledger.
     pub ledger: NodeLedger,
 }
 
@@ -107,7 +108,7 @@ impl Default for Cluster {
             recorded: DashMap::new(),
             taints: DashMap::new(),
             failing: DashSet::new(),
-            // commitments made before the first list carry an epoch below every list's
+            // commitments made before the first list get an epoch below every list's
             epoch: AtomicU64::new(1),
             changed: watch::Sender::new(()),
             survey: Mutex::default(),
@@ -131,7 +132,7 @@ impl Cluster {
         self.leaves(node, |ledger| _ = ledger.release(uid));
     }
 
-    /// A pod leaves a node, in the way that `change` says.
+    /// A pod leaves a node by `change`.
     fn leaves(&self, node: &NodeName, change: impl FnOnce(&mut NodeLedger)) {
         if let Some(mut ledger) = self.nodes.get_mut(node) {
             change(&mut ledger);
@@ -141,7 +142,7 @@ impl Cluster {
         self.nodes.remove_if(node, |_, ledger| ledger.is_empty());
     }
 
-    /// Pods are not expected any more on these nodes.
+    /// A pod is no longer expected on these nodes.
     fn mark_all(&self, nodes: Vec<NodeName>, news: News) {
         nodes.iter().for_each(|node| self.freed.mark(node, news));
         if !nodes.is_empty() {
@@ -165,7 +166,7 @@ impl Cluster {
     }
 
     fn drop_home(&self, uid: &PodUid, node: &NodeName) {
-        // the commitment may be there all the same: assume refuses a pod that is here with a bad record
+        // the commitment may still be there: assume refuses a pod that is here with a bad record
         if self.nodes.get(node).is_some_and(|ledger| ledger.commitments().contains_key(uid)) {
             return;
         }

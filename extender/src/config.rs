@@ -34,8 +34,8 @@ pub struct Args {
     /// How to choose among nodes and GPUs that fit: binpack, spread, best-fit, fgd or fragmentation
     #[arg(long, env = "KERF_POLICY", default_value_t)]
     pub policy: Policy,
-    /// How many nodes filter leaves to the scheduler, the best by the policy; 0 leaves all that fit. With other extenders
-    /// after kerf in the scheduler's list give 0, or have kerf last
+    /// How many nodes filter leaves to the scheduler, the best by the policy; 0 leaves all that fit. With other
+    /// extenders after kerf in the scheduler's list give 0, or have kerf last
     #[arg(long, env = "KERF_CANDIDATES", default_value_t = 64, value_name = "NODES")]
     pub candidates: u16,
     /// Path of a kubeconfig; without it the pod's service account, or the user's own
@@ -50,8 +50,8 @@ pub struct Args {
     /// Serve gpu-admission's `/scheduler/predicates` as well, for schedulers that bind by themselves
     #[arg(long, env = "KERF_LEGACY")]
     pub legacy: bool,
-    /// Largest request accepted, in MiB. Names of 5,000 nodes take less than one, whole Node objects (`nodeCacheCapable:
-    /// false`) tens
+    /// Largest request accepted, in MiB. Names of 5,000 nodes take less than one, whole Node objects
+    /// (`nodeCacheCapable: false`) tens
     #[arg(long, env = "KERF_MAX_BODY_MIB", default_value_t = 8, value_parser = clap::value_parser!(u16).range(1..=1024))]
     pub max_body_mib: u16,
     #[command(flatten)]
@@ -62,11 +62,11 @@ pub struct Args {
 /// What the extender runs with.
 #[derive(Clone, Debug)]
 pub struct Config {
-    /// Where to listen; port 0 picks a free one.
+    /// Port 0 picks a free one.
     pub listen: SocketAddr,
     /// Prefix of resources and annotations.
     pub domain: Domain,
-    /// Where the object is that is changed to have kube-scheduler try waiting pods again.
+    /// Namespace of the object that is changed to make kube-scheduler try waiting pods again.
     pub namespace: String,
     /// Resources that are shares by count.
     pub share_resources: ShareResources,
@@ -76,13 +76,13 @@ pub struct Config {
     pub candidates: Option<NonZeroU16>,
     /// Bounds each read from the API server.
     pub api_timeout: Duration,
-    /// Bounds each write. Longer: what becomes of one that was given up is not known, and its cards are held meanwhile.
+    /// Bounds each write. Longer than reads: the outcome of an abandoned write is unknown, and its cards stay held.
     pub write_timeout: Duration,
     /// Whether `/scheduler/predicates` is served.
     pub legacy: bool,
     /// Bounds request bodies, in bytes.
     pub max_body: usize,
-    /// How long the watches may be silent.
+    /// Time limits of the watches.
     pub patience: Patience,
 }
 
@@ -95,9 +95,9 @@ pub enum ConfigError {
          must be below --scheduler-timeout-ms, {limit} ms"
     )]
     TooSlow {
-        /// The longest that a bind can take.
+        /// The longest time of a bind, in milliseconds.
         sum: u64,
-        /// What the scheduler allows.
+        /// The time that the scheduler allows, in milliseconds.
         limit: u64,
     },
 }

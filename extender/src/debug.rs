@@ -1,4 +1,4 @@
-//! `/debug/state`: every ledger as JSON, the first thing to ask for in a bug report.
+//! `/debug/state`: every ledger as JSON, for bug reports.
 
 use kerf::ledger::{Card, Commitment, Held, NodeLedger};
 use kerf::plan::{CountedDevice, Grant};
@@ -68,7 +68,7 @@ fn pod(ledger: &NodeLedger, commitment: &Commitment) -> Value {
             .collect::<serde_json::Map<_, _>>()
             .into(),
     };
-    // of shares by count, how many of each card
+    // for counted shares, the number on each card
     let counts: serde_json::Map<String, Value> = match &commitment.held {
         Held::Unreadable => Default::default(),
         Held::Plan(plan) => plan

@@ -1,6 +1,6 @@
-//! Why pods got their nodes and GPUs: one line of the log when that is written, and the last ones for `/debug/state`.
+//! Why pods got their nodes and GPUs: one log line for each placement, and the last ones for `/debug/state`.
 //!
-//! What filter and prioritize have said of a pod is remembered until then, as far as that line needs it.
+//! What that line needs of filter's and prioritize's answers is remembered until then.
 
 use std::collections::VecDeque;
 use std::fmt;
@@ -16,24 +16,23 @@ use serde_json::{Value, json};
 
 use crate::verb::BindOutcome;
 
-/// So many decisions are kept.
+/// How many decisions are kept.
 const KEPT: usize = 64;
-/// More pods than are between filter and bind at a time: a bound on memory.
+/// More pods than are between filter and bind at one time: a bound on memory.
 const MAX_OPEN: usize = 1_024;
-/// So many nodes are named beside the one that was chosen.
+/// How many nodes the line has beside the chosen one.
 const RUNNERS_UP: usize = 3;
-/// More of a plan than this is cut off, in bytes: a bound on memory.
+/// A plan's text is cut off after this many bytes: a bound on memory.
 const MAX_GPUS: usize = 2_048;
 
 /// How many candidates did not fit, by reason.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Refusals([u32; Unfit::ALL.len()]);
 
-/// What became of a pod.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Event {
     Bound(BindOutcome),
-    /// Its placement was written on it; the scheduler binds by itself.
+    /// Its placement was written on it; the scheduler binds the pod itself.
     Placed,
 }
 
@@ -44,21 +43,20 @@ pub(crate) struct Decisions {
     made: Mutex<VecDeque<Decision>>,
 }
 
-/// Pods that filter or prioritize was asked about and that are not bound yet.
+/// Pods that filter or prioritize was called for and that are not bound yet.
 #[derive(Debug, Default)]
 struct Open {
     pods: FxHashMap<PodUid, Considered>,
-    /// In the order in which they came; some may be gone from `pods`.
+    /// In order of arrival; some may be gone from `pods`.
     order: VecDeque<PodUid>,
 }
 
-/// What was said of the nodes.
 #[derive(Debug, Default)]
 struct Considered {
     refusals: Refusals,
-    /// How many candidates fit.
+    /// Number of candidates that fit.
     fitting: usize,
-    /// The best of them, with their scores; none where prioritize was not called, since one node alone was left.
+    /// The best of them, with their scores; empty where prioritize was not called, since only one node was left.
     best: Vec<(NodeName, u8)>,
 }
 
@@ -87,7 +85,7 @@ impl Refusals {
         refusals
     }
 
-    /// Every reason that was met, and how often.
+    /// Each reason that occurred, and how often.
     pub fn iter(&self) -> impl Iterator<Item = (Unfit, u32)> {
         Unfit::ALL.into_iter().zip(self.0).filter(|(_, count)| *count > 0)
     }
@@ -137,7 +135,7 @@ impl Open {
 }
 
 impl Decisions {
-    /// Filter has looked at the candidates for a pod.
+    /// Filter has judged the candidates for a pod.
     pub fn filtered(&self, uid: &PodUid, fitting: usize, refusals: Refusals) {
         *self.open.lock().pod(uid) = Considered { refusals, fitting, best: Vec::new() };
     }
@@ -184,7 +182,7 @@ impl Decisions {
         made.push_back(decision);
     }
 
-    /// The last ones, the latest last.
+    /// The latest last.
     pub fn latest(&self) -> Vec<Value> {
         self.made.lock().iter().map(Decision::json).collect()
     }

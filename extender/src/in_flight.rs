@@ -1,17 +1,16 @@
-//! Pods that a call is writing about: one call at a time for each pod, so that no two plan it at once.
+//! Pods that a call is writing: one call at a time for each pod, so that no two calls plan it at once.
 
 use std::collections::BTreeSet;
 
 use kerf::ids::PodUid;
 use parking_lot::Mutex;
 
-/// The pods of all calls that write.
 #[derive(Debug, Default)]
 pub(crate) struct InFlight {
     pods: Mutex<BTreeSet<PodUid>>,
 }
 
-/// A call that writes about one pod; dropping it ends that.
+/// A call's right to write one pod, until it is dropped.
 #[derive(Debug)]
 pub(crate) struct Writing<'a> {
     all: &'a InFlight,
@@ -19,10 +18,10 @@ pub(crate) struct Writing<'a> {
 }
 
 impl InFlight {
-    /// Begins to write about a pod; `None` while another call does.
+    /// `None` while another call writes the pod.
     pub fn begin<'a>(&'a self, uid: &'a PodUid) -> Option<Writing<'a>> {
         let new = self.pods.lock().insert(uid.clone());
-        // made only where it is new: to drop one ends the other call's
+        // created only where the uid is new: dropping it would end the other call's right
         new.then(|| Writing { all: self, uid })
     }
 }

@@ -1,8 +1,8 @@
 //! Pods in flight: the scheduler asks about the next pod before it binds the last one.
 //!
-//! An intent says on which node a pod will most likely be bound: the one with its top score, or the only one that
-//! filter left. Later pods are planned as if it were there. It steers and never refuses: filter does not see it. (Those
-//! that wait longer between filter and bind are in `queue`, too.)
+//! An intent is the node where a pod will most likely be bound: the one with its top score, or the only one that filter
+//! left. Later pods are ranked as if it were there. It steers and never refuses: filter does not use it. (Pods that
+//! wait longer between filter and bind are in `queue`, too.)
 
 use std::collections::BTreeMap;
 
@@ -15,10 +15,10 @@ use parking_lot::Mutex;
 const TTL_MS: u64 = 2_000;
 /// More pods than are ever in flight: a bound on memory.
 const MAX: usize = 4_096;
-/// So many of them may be pods that the watch has not shown, of which anybody may have told: it lags by so few.
+/// How many of them may be pods that the watch has not shown, since any client may make up pods; the watch lags by
+/// fewer.
 const MAX_UNSEEN: usize = 64;
 
-/// Where one pod in flight will most likely be bound.
 #[derive(Clone, Debug)]
 struct Intent {
     node: NodeName,
@@ -34,8 +34,7 @@ pub(crate) struct Intents {
 }
 
 impl Intents {
-    /// Remembers where a pod will most likely go; an earlier intent of the same pod is replaced. `seen`: the watch has
-    /// shown the pod.
+    /// Replaces an earlier intent of the same pod. `seen`: the watch has shown the pod.
     pub fn remember(&self, uid: PodUid, seen: bool, node: NodeName, plan: Plan, now: Timestamp) {
         let mut intents = self.by_pod.lock();
         intents.retain(|_, intent| intent.expires > now);
@@ -45,12 +44,12 @@ impl Intents {
         }
     }
 
-    /// The pod is bound or its bind has failed: no intent is needed any more.
+    /// The pod is bound or its bind has failed.
     pub fn drop(&self, uid: &PodUid) {
         self.by_pod.lock().remove(uid);
     }
 
-    /// Plans of those pods in flight that count, by node.
+    /// Plans of those pods in flight for which `counts` is true, by node.
     pub fn by_node(&self, counts: impl Fn(&PodUid) -> bool, now: Timestamp) -> BTreeMap<NodeName, Vec<Plan>> {
         let intents = self.by_pod.lock();
         let mut by_node: BTreeMap<NodeName, Vec<Plan>> = BTreeMap::new();

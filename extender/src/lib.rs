@@ -6,10 +6,10 @@
 //!                         reaper --reads--> API server <--writes-- binder    intent (pods in flight)
 //! ```
 //!
-//! `run` starts it, `app` has its parts, `verb` lists what the scheduler may call. [`cluster`] owns every lock. Filter and
-//! prioritize read it; bind reserves in it, lets go of the lock and then does one write. What the watches say wins over
-//! what was assumed. `planning` keeps what takes long away from everything else, `retries` has kube-scheduler try again
-//! whom freed GPUs would serve (`refused`), and `decisions` says why a pod got its GPUs.
+//! `run` starts it, `app` has its parts, `verb` lists what the scheduler may call. [`cluster`] owns every lock. Filter
+//! and prioritize read it; bind reserves in it, releases the lock and then does one write. What the watches say wins
+//! over what was assumed. `planning` runs long work in threads of its own, `retries` makes kube-scheduler try refused
+//! pods again that fit now (`refused`), and `decisions` says why a pod got its GPUs.
 
 mod api;
 mod app;

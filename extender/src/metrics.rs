@@ -1,5 +1,5 @@
-//! What Prometheus sees of the extender. Counters are kept; gauges of state are read from the [`Cluster`] at
-//! scrape, so none can be forgotten.
+//! The extender's metrics. Counters are kept; gauges of state are read from the [`Cluster`] at scrape, so that they are
+//! always right.
 
 mod cluster;
 
@@ -16,7 +16,7 @@ use crate::verb::{BindOutcome, Outcome, Verb};
 use cluster::ClusterCollector;
 pub(crate) use cluster::cards;
 
-/// How old the watches' news is.
+/// The gauge of how old the watches' news is.
 pub const WATCH_AGE: &str = "kerf_extender_watch_age_seconds";
 
 /// The extender's counters.
@@ -36,21 +36,21 @@ pub struct Metrics {
     pub preempt_skipped: IntCounter,
     /// Calls of preempt before disruption budgets were known.
     pub without_budgets: IntCounter,
-    /// Bindings in doubt that turned out not to be written.
+    /// Bindings with an unknown outcome that turned out not to be written.
     pub expired: IntCounter,
     /// Lists and watches that failed, by kind of object.
     pub watch_failures: IntCounterVec,
-    /// How often kube-scheduler was told to try waiting pods again.
+    /// Writes that make kube-scheduler try waiting pods again.
     pub retries: IntCounter,
 }
 
 impl Metrics {
-    /// Registers everything.
+    /// Registers all metrics.
     ///
     /// # Errors
-    /// Where a name is taken or not legal.
+    /// Where a name is taken or invalid.
     pub fn new(registry: &Registry, cluster: Arc<Cluster>, clock: Arc<Clock>) -> prometheus::Result<Self> {
-        // from a tenth of the aim for 500 names to the scheduler's own time-out
+        // from a tenth of the target for 500 names to the scheduler's own time-out
         let buckets = vec![
             0.000_05, 0.000_1, 0.000_25, 0.000_5, 0.001, 0.002, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5,
             5.0,
@@ -116,10 +116,10 @@ impl Metrics {
         all
     }
 
-    /// Names, help and labels of everything that the extender shows, for the reference in `docs`.
+    /// Names, help and labels of all metrics of the extender, for the reference in `docs`.
     ///
     /// # Errors
-    /// Where a name is not legal.
+    /// Where a name is invalid.
     pub fn descs(&self) -> prometheus::Result<Vec<Desc>> {
         let collectors = self.collectors();
         let kept = collectors.iter().flat_map(|collector| collector.desc()).cloned();

@@ -1,4 +1,4 @@
-//! Where planning runs that may take long: in threads of its own, so that watches, probes and short calls go on.
+//! Runs planning that may take long in threads of its own, so that watches, probes and short calls go on.
 
 use std::sync::Arc;
 
@@ -6,13 +6,13 @@ use kerf::policy::Policy;
 use kerf::request::{Ask, GpuRequest};
 use tokio::sync::Semaphore;
 
-/// So many calls may wait for their turn. The scheduler makes one at a time; each may hold a body of several MiB.
+/// How many calls may wait for their turn. The scheduler makes one at a time; each may hold a body of several MiB.
 const WAITING: usize = 32;
 
-/// A larger body takes so long to read that it is not even tried at once.
+/// In bytes. Parsing a larger body takes so long that it runs in a thread.
 const SMALL: usize = 64 << 10;
 
-/// A single container is looked up on so many nodes within less than a millisecond.
+/// Nodes on which a single container is planned in less than a millisecond.
 const FEW: usize = 1_000;
 
 /// Bounds how many calls plan at once, and how many wait for that.
@@ -22,16 +22,15 @@ pub(crate) struct Planning {
     threads: Arc<Semaphore>,
 }
 
-/// Where a piece of work is being done.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Place {
-    /// Beside everything else that the process does.
+    /// On a worker of the async runtime, beside all other tasks.
     Worker,
     /// In a thread of its own.
     Thread,
 }
 
-/// The work would hold up others here.
+/// The work would delay other tasks here.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct TooMuch;
 
@@ -46,7 +45,7 @@ pub(crate) enum PlanningError {
 }
 
 impl Place {
-    /// Whether so many nodes may be looked at for this pod here.
+    /// Whether this pod may be planned on this many nodes in this place.
     pub fn allows(self, request: &GpuRequest, policy: Policy, nodes: usize) -> Result<(), TooMuch> {
         let alone = match request.containers.as_slice() {
             [container] => !matches!(container.ask, Ask::Whole { memory: Some(_), .. }),
@@ -65,13 +64,13 @@ impl Default for Planning {
 }
 
 impl Planning {
-    /// Does the work in a thread of its own, in turn.
+    /// Runs the work in a thread of its own, in turn.
     pub async fn run<T: Send + 'static>(
         &self,
         work: impl FnOnce() -> T + Send + 'static,
     ) -> Result<T, PlanningError> {
         let _place = self.places.try_acquire().map_err(|_| PlanningError::Busy)?;
-        // whoever called may hang up: the thread is in use until the work has ended all the same
+        // the thread is in use until the work has ended, even where the caller closes the connection
         let thread = self.threads.clone().acquire_owned().await.map_err(|_| PlanningError::Busy)?;
         let span = tracing::Span::current();
         let work = tokio::task::spawn_blocking(move || {
@@ -81,7 +80,8 @@ impl Planning {
         Ok(work.await?)
     }
 
-    /// Does the work at once where it is little, else in a thread of its own. It begins with reading so many bytes.
+    /// Runs the work immediately where it is small, otherwise in a thread of its own. `bytes`: what it begins with
+    /// parsing.
     pub async fn run_here_or_there<T: Send + 'static>(
         &self,
         bytes: usize,

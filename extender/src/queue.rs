@@ -1,12 +1,12 @@
 //! Pods that are not bound yet, as the watch shows them, and which of them are expected on which node.
 //!
-//! A pod is *expected* on the node that kube-scheduler has nominated it to - others are evicted for it there, or it waits
-//! there in Permit or PreBind - and, if it is one that will wait between filter and bind, on the node where filter or
-//! prioritize sent it, for [`HOLD_MS`]. Pods that come after it find its node as if it were there.
+//! A pod is *expected* on the node that kube-scheduler has nominated it to - others are evicted for it there, or it
+//! waits there in Permit or PreBind - and, if it is one that will wait between filter and bind, on the node where
+//! filter or prioritize sent it, for [`HOLD_MS`]. Pods that come after it find its node as if it were there.
 //!
-//! Who comes before whom is a total order, so that no two pods and no two groups wait for each other: by priority; then
-//! those that are expected somewhere, or whose group is; then by age, of a group that of its oldest pod; then by name.
-//! The pods of one group never get each other's cards.
+//! The order of pods is total, so that no two pods or groups wait for each other: by priority; then pods that are
+//! expected somewhere, or whose group is; then by age, for a group that of its oldest pod; then by name. Pods of one
+//! group never get each other's cards.
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
@@ -21,16 +21,16 @@ use parking_lot::Mutex;
 use rustc_hash::FxHashMap;
 
 /// How long a pod that will wait is expected where filter or prioritize sent it, in milliseconds, unless the scheduler
-/// says something else before: as long as coscheduling lets a group wait for its members. For as long after that it is
-/// not, so that a group that never comes together leaves its cards to others now and then.
+/// nominates it elsewhere: as long as coscheduling lets a group wait for its members. For the same time after that it
+/// is not expected, so that a group that never becomes complete leaves its cards to others in between.
 pub const HOLD_MS: u64 = 60_000;
 
 /// A pod that is not bound yet.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Waiting {
-    /// Who waits, and for what.
+    /// The pod and its request.
     pub pod: PodRequest,
-    /// Of which taints it minds none.
+    /// `spec.tolerations`
     pub tolerations: Arc<[Toleration]>,
 }
 
@@ -38,7 +38,7 @@ pub struct Waiting {
 #[derive(Debug, Default)]
 pub(crate) struct Queue {
     state: Mutex<State>,
-    /// Whether anybody is expected anywhere: asked at every binding, which must not wait for others here.
+    /// Whether any pod is expected anywhere: read at every binding, which must not wait for others here.
     any: AtomicBool,
 }
 
@@ -46,7 +46,7 @@ pub(crate) struct Queue {
 struct State {
     pods: FxHashMap<PodUid, Pending>,
     groups: FxHashMap<Arc<str>, Group>,
-    /// An index of the pods' places.
+    /// The pods that are expected on each node.
     expected: BTreeMap<NodeName, BTreeSet<PodUid>>,
 }
 
@@ -55,7 +55,7 @@ struct Pending {
     waiting: Waiting,
     queued: Queued,
     hold: Option<Hold>,
-    /// Until when it is expected nowhere, since its time has passed.
+    /// Until when it is expected nowhere, after its time has passed.
     rests: Option<Timestamp>,
 }
 
@@ -68,15 +68,15 @@ struct Hold {
 
 #[derive(Debug)]
 struct Group {
-    /// The oldest of its pods since it has had any here.
+    /// The creation time of the oldest pod that the group has had here.
     since: i64,
     pods: usize,
 }
 
-/// The pods that come before another one, by the node that they are expected on, the first first.
+/// Pods that come before another one, by the node that they are expected on, in order.
 pub(crate) type Claims = BTreeMap<NodeName, Vec<PodRequest>>;
 
-/// A pod's place in the order; the lesser comes before.
+/// A pod's position in the order; less comes first.
 #[derive(PartialEq, Eq, PartialOrd, Ord)]
 struct Standing<'a> {
     priority: Reverse<i32>,
@@ -87,7 +87,6 @@ struct Standing<'a> {
 }
 
 impl Pending {
-    /// The nodes that it is expected on.
     fn places(&self) -> impl Iterator<Item = &NodeName> {
         self.queued.nominated.iter().chain(self.hold.as_ref().map(|hold| &hold.node))
     }
@@ -102,7 +101,7 @@ impl State {
         Standing { priority: Reverse(pending.waiting.pod.request.priority), idle, since, name, uid }
     }
 
-    /// Takes a pod out of the index; returns where it was expected.
+    /// Removes a pod from the index; returns where it was expected.
     fn withdraw(&mut self, uid: &PodUid) -> BTreeSet<NodeName> {
         let places: BTreeSet<NodeName> =
             self.pods.get(uid).map(|pending| pending.places().cloned().collect()).unwrap_or_default();
@@ -117,7 +116,7 @@ impl State {
         places
     }
 
-    /// Puts it into the index; returns which of `before` it is not expected on any more.
+    /// Puts the pod into the index; returns the nodes of `before` where it is no longer expected.
     fn enter(&mut self, uid: &PodUid, before: BTreeSet<NodeName>) -> Vec<NodeName> {
         let places: BTreeSet<NodeName> =
             self.pods.get(uid).map(|pending| pending.places().cloned().collect()).unwrap_or_default();
@@ -147,12 +146,12 @@ impl State {
     fn stands(&mut self, uid: &PodUid, queued: Queued) -> Vec<NodeName> {
         let before = self.withdraw(uid);
         let Some(pending) = self.pods.get_mut(uid) else { return Vec::new() };
-        // a new nomination says where it waits indeed
+        // a new nomination is where the pod really waits
         if queued.nominated.is_some() && queued.nominated != pending.queued.nominated {
             pending.hold = None;
         }
         let known = std::mem::replace(&mut pending.queued, queued.clone());
-        // in this order: a group is as old as its oldest pod, as long as it has any
+        // join before leaving: a group keeps its age as long as it has pods
         self.join_group(&queued);
         self.leave_group(known.group.as_ref());
         self.enter(uid, before)
@@ -231,7 +230,7 @@ impl Queue {
         self.state.lock().pods.contains_key(uid)
     }
 
-    /// A pod with cards that is not bound, if the watch has shown it.
+    /// `None` where the watch has not shown the pod unbound.
     pub fn waiting(&self, uid: &PodUid) -> Option<Waiting> {
         self.state.lock().pods.get(uid).map(|pending| pending.waiting.clone())
     }
@@ -248,50 +247,50 @@ impl Queue {
         }
     }
 
-    /// Where a pod that was seen unbound stands. Returns the nodes that it is not expected on any more.
+    /// Updates the scheduling state of an unbound pod. Returns the nodes where it is no longer expected.
     pub fn stands(&self, uid: &PodUid, queued: Queued) -> Vec<NodeName> {
         self.change(|state| state.stands(uid, queued))
     }
 
-    /// A pod is bound or gone. Returns the nodes that it was expected on.
+    /// A pod is bound or gone. Returns the nodes where it was expected.
     pub fn remove(&self, uid: &PodUid) -> Vec<NodeName> {
         self.change(|state| state.remove(uid))
     }
 
-    /// The pods that are not among these.
+    /// The pods that are not in `seen`.
     pub fn others(&self, seen: &BTreeSet<PodUid>) -> Vec<PodUid> {
         self.state.lock().pods.keys().filter(|uid| !seen.contains(*uid)).cloned().collect()
     }
 
-    /// A complete list has ended: others are gone. Returns the nodes that they were expected on.
+    /// A complete list has ended: other pods are gone. Returns the nodes where they were expected.
     pub fn retain(&self, seen: &BTreeSet<PodUid>) -> Vec<NodeName> {
         self.change(|state| state.retain(seen))
     }
 
-    /// A node is gone: nobody is expected there any more.
+    /// A node was deleted: no pod is expected there any more.
     pub fn forget_node(&self, node: &str) {
         self.change(|state| state.forget_node(node));
     }
 
-    /// Filter or prioritize sent a pod to this node. If it is one that will wait, it is expected there; and nowhere else
-    /// where it was sent before, which makes its time no longer. Returns the nodes that it is not expected on any more.
+    /// Filter or prioritize sent a pod to this node. If it is one that will wait, it is expected there, and no longer
+    /// where it was sent before; its time is not extended. Returns the nodes where it is no longer expected.
     pub fn sent(&self, uid: &PodUid, node: &NodeName, now: Timestamp) -> Vec<NodeName> {
         self.change(|state| state.sent(uid, node, now))
     }
 
-    /// Its bind has ended, or it was refused everywhere: it is not expected any more where it was sent. Returns the
+    /// Its bind has ended, or it was refused everywhere: it is no longer expected where it was sent. Returns those
     /// nodes.
     pub fn released(&self, uid: &PodUid) -> Vec<NodeName> {
         self.change(|state| state.released(uid))
     }
 
-    /// The time of some has passed. Returns the nodes that they were expected on.
+    /// Ends expectations whose time has passed. Returns their nodes.
     pub fn expire(&self, now: Timestamp) -> Vec<NodeName> {
         self.change(|state| state.expire(now))
     }
 
-    /// The pods that come before this one, where they are expected. Of a pod that the watch has not shown, no more is
-    /// known than its priority.
+    /// The pods that come before this one, where they are expected. `priority` counts for a pod that the watch has not
+    /// shown.
     pub fn before(&self, uid: &PodUid, priority: i32) -> Claims {
         if !self.any.load(Ordering::Acquire) {
             return Claims::new();

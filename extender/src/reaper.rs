@@ -1,5 +1,5 @@
-//! What time alone decides, once per round: the API server is asked what became of each binding in doubt, and
-//! cards that an exchange of records left are given up where its other half never came.
+//! What depends on time alone, once per round: the API server is asked about each binding whose outcome is unknown, and
+//! cards that an exchange of records left are freed where its other half never came.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -31,7 +31,7 @@ pub(crate) async fn run(app: Arc<App>, token: CancellationToken) {
     }
 }
 
-/// Settles every overdue commitment that the API server answers for; the others wait for the next round.
+/// Settles every overdue commitment that the API server answers about; the others wait for the next round.
 pub(crate) async fn round(app: &App) {
     let now = app.clock.now();
     app.cluster.settle(now);
@@ -42,7 +42,7 @@ pub(crate) async fn round(app: &App) {
                     app.cluster.apply_answer(view, &app.clock);
                     tracing::info!(%pod, %uid, %node, "binding with an unknown outcome was written");
                 }
-                // unbound, or another life of the name
+                // unbound, or another pod of the same name
                 _ => expire(app, &node, &uid, &pod, now),
             },
             Ok(None) => expire(app, &node, &uid, &pod, now),

@@ -1,10 +1,10 @@
-//! Pods that filter has left no node, and the write that has kube-scheduler try them again.
+//! Pods for which filter found no node, and when kube-scheduler is to try them again.
 //!
-//! kube-scheduler tries a pod again that an extender has refused when an object of the API server changes, else after five
-//! minutes. Cards become free without that: a reservation ends whose binding was not written, an exchange of records is
-//! given up, the time of an expected pod has passed. And what does change may reach the scheduler before it reaches us,
-//! so that it asks too early. So whoever was refused and would fit now is told, by a change of an object that is there
-//! for nothing else (`retries`).
+//! kube-scheduler tries a pod that an extender refused again when an object of the API server changes, otherwise after
+//! five minutes. Cards also become free without such a change: a reservation whose binding was not written ends, an
+//! exchange of records is given up, the time of an expected pod has passed. And a change may reach the scheduler before
+//! it reaches us, so that it asks too early. So when a refused pod would fit now, an object that exists only for this
+//! is changed (`retries`).
 
 use std::time::Duration;
 
@@ -14,20 +14,20 @@ use parking_lot::Mutex;
 use rustc_hash::FxHashMap;
 use tokio::time::Instant;
 
-/// How long a first refusal may wait for news that are on their way. The scheduler serves one pod after the other.
+/// How long a first refusal may wait for news on its way. The scheduler serves one pod after the other.
 pub(crate) const LINGER: Duration = Duration::from_millis(50);
-/// Of the scheduler's time no more than a tenth is spent so.
+/// The least time between two such waits, so that they take at most a tenth of the scheduler's time.
 const LINGER_EVERY: Duration = Duration::from_millis(500);
-/// A pod that was refused not longer ago than this is being tried again and again: it need not linger.
+/// A pod whose last refusal is more recent than this is being tried again and again: it does not wait.
 const RECENT: Duration = Duration::from_secs(10);
 /// After this time the scheduler has tried a pod again by itself.
 const FORGOTTEN: Duration = Duration::from_secs(330);
-/// How long a pod may be unknown to the watch.
+/// How long a refused pod may be unknown to the watch before it is dropped.
 const STRANGE: Duration = Duration::from_secs(10);
-/// More pods than anybody waits for: a bound on memory.
+/// More pods than wait in any cluster: a bound on memory.
 const MAX: usize = 16_384;
 
-/// The pods that were refused everywhere when they were last asked about.
+/// The pods that were refused everywhere in their last filter call.
 #[derive(Debug, Default)]
 pub(crate) struct Refused {
     state: Mutex<State>,
@@ -42,13 +42,13 @@ struct State {
 #[derive(Clone, Debug)]
 pub(crate) struct Refusal {
     pub pod: PodRequest,
-    /// What became free up to here was looked at ([`crate::freed::Freed::count`]).
+    /// What became free up to this number was considered ([`crate::freed::Freed::count`]).
     pub seen: u64,
     at: Instant,
 }
 
 impl Refused {
-    /// A pod was refused everywhere, by someone who began to look when so much had become free.
+    /// A pod was refused everywhere. `seen`: the freed count when that look began.
     pub fn remember(&self, pod: &PodRequest, seen: u64, now: Instant) {
         let (uid, refusal) = (&pod.uid, Refusal { pod: pod.clone(), seen, at: now });
         let mut state = self.state.lock();
@@ -57,12 +57,12 @@ impl Refused {
         }
     }
 
-    /// It was left a node, is bound or gone.
+    /// The pod fits on a node, is bound or gone.
     pub fn forget(&self, uid: &PodUid) {
         self.state.lock().pods.remove(uid);
     }
 
-    /// Whether a refusal of this pod may wait for news now: its first in a while, and of few.
+    /// Whether a refusal of this pod may wait for news now: its first in a while, and not too soon after another wait.
     pub fn may_linger(&self, uid: &PodUid, now: Instant) -> bool {
         let mut state = self.state.lock();
         let again = state.pods.get(uid).is_some_and(|refusal| now < refusal.at + RECENT);
@@ -73,19 +73,19 @@ impl Refused {
         !again && !often
     }
 
-    /// All that were refused before something of this number became free.
+    /// Refusals from before the mark with this number.
     pub fn before(&self, freed: u64) -> Vec<Refusal> {
         self.state.lock().pods.values().filter(|refusal| refusal.seen < freed).cloned().collect()
     }
 
-    /// All are tried again: what became free up to here is no news.
+    /// The scheduler tries all pods again: what became free up to this number is not news any more.
     pub fn told(&self, freed: u64) {
         for refusal in self.state.lock().pods.values_mut() {
             refusal.seen = refusal.seen.max(freed);
         }
     }
 
-    /// Drops what nobody waits for any more.
+    /// Drops refusals that are outdated or whose pods are unknown.
     pub fn clear_up(&self, now: Instant, is_known: impl Fn(&PodUid) -> bool) {
         self.state.lock().pods.retain(|uid, refusal| {
             let age = now.saturating_duration_since(refusal.at);

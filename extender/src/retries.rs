@@ -1,5 +1,5 @@
-//! The write that has kube-scheduler try refused pods again ([`crate::binder::Binder::wake`]), where one of them would fit
-//! now.
+//! The write that makes kube-scheduler try refused pods again ([`crate::binder::Binder::wake`]), where one of them
+//! would fit now.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -11,17 +11,17 @@ use tokio_util::sync::CancellationToken;
 use crate::app::App;
 use crate::binder::WriteOutcome;
 
-/// More looks than this in one round cost more than trying all pods in vain.
+/// The most pairs of pod and node per round: more would cost more than trying all pods in vain.
 const LOOKS: usize = 50_000;
 const ROUND: Duration = Duration::from_millis(500);
 /// The least time between two writes.
 const PAUSE: Duration = Duration::from_secs(2);
 
-/// Has the scheduler try again whom it should, until the token is cancelled.
+/// Runs until the token is cancelled.
 pub(crate) async fn run(app: Arc<App>, token: CancellationToken) {
     let mut rounds = interval(ROUND);
     rounds.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    // what is to be told up to, and when the scheduler was told last
+    // the freed number that the scheduler has yet to be told, and when it was told last
     let (mut untold, mut last): (Option<u64>, Option<Instant>) = (None, None);
     let work = async {
         loop {
@@ -29,7 +29,7 @@ pub(crate) async fn run(app: Arc<App>, token: CancellationToken) {
             app.cluster.expire_expected(app.clock.now());
             app.refused.clear_up(Instant::now(), |uid| app.cluster.is_pending(uid));
             let own = app.clone();
-            // thousands of pods and nodes may have to be looked at
+            // thousands of pods and nodes may have to be checked
             untold = tokio::task::spawn_blocking(move || helped(&own)).await.ok().flatten().or(untold);
             let Some(freed) = untold.filter(|_| last.is_none_or(|last| last.elapsed() >= PAUSE)) else { continue };
             last = Some(Instant::now());
@@ -52,13 +52,13 @@ pub(crate) async fn run(app: Arc<App>, token: CancellationToken) {
     }
 }
 
-/// Whether what became free helps a pod that was refused before and has not been asked about since: the number up to which
-/// it was looked at.
+/// Whether what became free helps a pod that was refused before and not tried since; returns the number up to which
+/// freed nodes were checked.
 fn helped(app: &App) -> Option<u64> {
     let freed = app.cluster.freed().due();
     let latest = freed.iter().map(|(_, number)| *number).max()?;
     let waiting = app.refused.before(latest);
-    // the watch vouches for a pod; a call of who knows whom does not
+    // only pods that the watch has shown: any client may make up others
     let waiting = waiting.iter().filter(|refusal| app.cluster.is_pending(&refusal.pod.uid));
     let mut planner = Planner::default();
     let mut looks = 0;

@@ -1,4 +1,4 @@
-//! Starts all parts of an extender, and shows them to those who started it.
+//! Starts all parts of an extender, and gives its owner access to them.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -30,7 +30,7 @@ use crate::planning::Planning;
 use crate::refused::Refused;
 use crate::{api, debug, reaper, retries, watch};
 
-/// An extender that serves.
+/// A running extender.
 pub struct Extender {
     address: SocketAddr,
     app: Arc<App>,
@@ -79,7 +79,7 @@ fn app(config: &Config, client: &Client, registry: &Registry, tasks: &Tasks) -> 
     })
 }
 
-/// Follows what there is at the API server. Ready is who has seen it all, and hears of it still.
+/// Starts the watches. The extender is ready once they have shown everything, and as long as their news is recent.
 fn watch(app: &Arc<App>, config: &Config, client: Client, registry: &Registry) -> anyhow::Result<()> {
     let (readiness, tasks, token) = (&app.readiness, &app.tasks, app.tasks.token().clone());
     let [node_news, pod_news, budget_news] = ["nodes", "pods", "poddisruptionbudgets"]
@@ -104,8 +104,8 @@ fn watch(app: &Arc<App>, config: &Config, client: Client, registry: &Registry) -
     Ok(())
 }
 
-/// A process that was killed may have sent a binding that the API server carries out only after our first list
-/// of pods. Until such a write can no longer be under way, and the watch has shown it, nothing is placed.
+/// A previous run that was killed may have sent a binding that the API server carries out only after our first list of
+/// pods. Nothing is placed until no such write can be in flight and the watch has shown it.
 async fn settle(listed: Condition, settled: Condition, longest_write: Duration, token: CancellationToken) {
     let wait = async {
         listed.met().await;
@@ -130,7 +130,7 @@ fn router(app: Arc<App>, registry: Registry, legacy: bool) -> Router {
 }
 
 impl Extender {
-    /// Where it serves.
+    /// The address that it listens on.
     pub fn address(&self) -> SocketAddr {
         self.address
     }
@@ -140,27 +140,27 @@ impl Extender {
         &self.app.cluster
     }
 
-    /// What it counts, for reports.
+    /// Its metrics, for reports.
     pub fn metrics(&self) -> &Metrics {
         &self.app.metrics
     }
 
-    /// What is missing before it is ready; empty when it is.
+    /// The conditions that are not met; empty when it is ready.
     pub fn unready(&self) -> Vec<String> {
         self.app.readiness.unmet()
     }
 
-    /// Waits until both watches have shown a complete list and no write of an earlier life can follow.
+    /// Waits until it is ready: all watches have shown a complete list and no write of a previous run can follow.
     pub async fn ready(&self) {
         self.app.readiness.ready().await;
     }
 
-    /// Asks the API server about every binding in doubt now, instead of at the next round.
+    /// Asks the API server now about every binding whose outcome is unknown, instead of at the next round.
     pub async fn settle(&self) {
         reaper::round(&self.app).await;
     }
 
-    /// Waits until it was told to drain and has done so.
+    /// Waits until it has drained.
     pub async fn drained(&self) {
         self.tasks.drained().await;
     }

@@ -3,13 +3,13 @@
 /// A verb of the extender.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Verb {
-    /// Which of the candidates can take the pod.
+    /// Which candidates can take the pod.
     Filter,
     /// How well each candidate suits the pod.
     Prioritize,
     /// Commits the pod to GPUs of the chosen node.
     Bind,
-    /// Whom to evict for the pod.
+    /// Which pods to evict for the pod.
     Preempt,
     /// gpu-admission's filter, which places the pod as well.
     Predicates,
@@ -21,17 +21,16 @@ pub(crate) enum Outcome {
     Ok,
     /// The pod asks for no GPU.
     NoGpu,
-    /// The pod breaks a rule of its request.
     Invalid,
-    /// No candidate was taken.
+    /// No candidate fits.
     NoNode,
-    /// No eviction helps.
+    /// No eviction helps, on any candidate.
     Nowhere,
     Error,
 }
 
 impl Verb {
-    /// Every verb.
+    /// All verbs, in the order of their declaration.
     pub const ALL: [Self; 5] = [Self::Filter, Self::Prioritize, Self::Bind, Self::Preempt, Self::Predicates];
 
     /// The word used in metrics and logs.
@@ -45,12 +44,12 @@ impl Verb {
         }
     }
 
-    /// Where it is served.
+    /// Its HTTP path.
     pub fn route(self) -> String {
         format!("/scheduler/{}", self.as_str())
     }
 
-    /// Whether it is served with `--legacy` alone.
+    /// Whether it is served only with `--legacy`.
     pub fn is_legacy(self) -> bool {
         match self {
             Self::Filter | Self::Prioritize | Self::Bind | Self::Preempt => false,
@@ -77,15 +76,14 @@ impl Outcome {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum BindOutcome {
     Bound,
-    /// Had been written before.
+    /// The binding had been written before.
     Already,
     /// The node has no room any more.
     Unfit,
-    /// The API server has refused, or the pod may not be bound there, or by kerf.
+    /// The API server has refused, or the pod may not be bound to that node, or not by kerf.
     Refused,
-    /// The API server has not said.
+    /// The API server has not answered.
     Unknown,
-    /// The pod breaks the contract.
     Invalid,
     /// The pod could not be read, or bind broke off.
     Failed,

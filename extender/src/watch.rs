@@ -32,7 +32,7 @@ pub(crate) async fn nodes(app: Arc<App>, client: Client, feed: Feed, synced: Con
     follow(Api::<Guarded<Node>>::all(client), None, feed, token, |event| match event {
         Event::Init => listed.clear(),
         Event::InitApply(node) | Event::Apply(node) => {
-            // one that cannot be read is there all the same, with what is known of it
+            // a Node that cannot be read still exists, with what is known of it
             listed.extend(name(&node).map(NodeName::from));
             let Some(node) = node.readable() else { return };
             let Some(view) = k8s::node(&node, &app.keys) else { return };
@@ -98,8 +98,8 @@ pub(crate) async fn pods(app: Arc<App>, client: Client, feed: Feed, synced: Cond
     .await;
 }
 
-/// Follows all disruption budgets until the token is cancelled. Nothing waits for them: where they are not known, preempt is
-/// careful.
+/// Follows all disruption budgets until the token is cancelled. Readiness does not wait for them: while they are not
+/// known, preempt evicts only the scheduler's victims.
 pub(crate) async fn budgets(app: Arc<App>, client: Client, feed: Feed, token: CancellationToken) {
     let mut listing = Listed::new();
     follow(Api::<Guarded<PodDisruptionBudget>>::all(client), None, feed, token, |event| match event {
@@ -181,7 +181,7 @@ fn apply(app: &App, pod: Guarded<GroupedPod>) {
     }
 }
 
-/// Why a bound pod is not counted by its record, and what it is counted by.
+/// Why a bound pod is not counted by its record, and what it is counted by instead.
 fn unplaced(holding: Holding) -> String {
     let counted = match holding.request.is_unreadable() {
         true => "its amounts cannot be read: every GPU of its node counts as full",

@@ -17,19 +17,19 @@ use tokio_util::sync::CancellationToken;
 
 use super::readiness::Readiness;
 
-/// What a bug report needs first, made when asked for.
+/// The content of `/debug/state`, made for each request.
 pub type DebugState = Arc<dyn Fn() -> serde_json::Value + Send + Sync>;
 
-/// More of `/metrics`, in pieces of text, made when asked for: what is too much for the registry
-/// ([`GaugeTable`](super::series::GaugeTable)). Called where it may take its time.
+/// More of `/metrics`, in pieces of text, made for each request: series that are too many for the registry
+/// ([`GaugeTable`](super::series::GaugeTable)). Called in a thread where it may block.
 pub type Series = Arc<dyn Fn() -> Box<dyn Iterator<Item = String> + Send> + Send + Sync>;
 
-/// What the administrative routes show.
+/// The contents of the administrative routes.
 #[derive(Clone)]
 pub struct Admin {
     /// Served under `/metrics`.
     pub registry: Registry,
-    /// Served after it.
+    /// Served after the registry's metrics.
     pub series: Option<Series>,
     /// Served under `/readyz`.
     pub readiness: Readiness,
@@ -37,7 +37,7 @@ pub struct Admin {
     pub debug: DebugState,
     /// Name of the program, served under `/version`.
     pub program: &'static str,
-    /// Cancelled when the process drains; it is not ready from then on.
+    /// Cancelled when the process drains; from then on it is not ready.
     pub draining: CancellationToken,
 }
 

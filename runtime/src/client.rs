@@ -1,4 +1,4 @@
-//! The way to the API server.
+//! Connections to the API server.
 
 use std::path::Path;
 use std::time::Duration;
@@ -7,17 +7,17 @@ use anyhow::Context as _;
 use kube::config::{KubeConfigOptions, Kubeconfig};
 use kube::{Client, Config};
 
-/// A connection on which nothing was read for so long is closed, also one that the other end has forgotten. Above the
+/// A connection on which nothing was read for this long is closed, also one that the other end has dropped. Above the
 /// minute between two bookmarks of a silent watch.
 const READ: Duration = Duration::from_secs(120);
-/// Before a connection is given up on.
+/// The time limit for opening a connection.
 const CONNECT: Duration = Duration::from_secs(5);
 
-/// A client from the given kubeconfig, or from the surroundings: a pod's service account, or the user's kubeconfig.
-/// It sends each request once: every caller has its own deadline and its own way to try again.
+/// A client from the given kubeconfig, or else from a pod's service account or the user's kubeconfig. It sends each
+/// request once: callers have their own deadlines and retries.
 ///
 /// # Errors
-/// Where the file cannot be read, or nothing names a cluster.
+/// Where the file cannot be read, or no cluster is configured.
 pub async fn connect(kubeconfig: Option<&Path>) -> anyhow::Result<Client> {
     let mut config = match kubeconfig {
         Some(path) => {

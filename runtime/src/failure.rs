@@ -1,33 +1,33 @@
-//! What went wrong at the API server, in words that stay the same as long as it does.
+//! Failures of calls to the API server. The text of a failure stays the same as long as its cause does.
 
 use std::fmt;
 use std::time::Duration;
 
-/// Why a call to the API server came to nothing.
+/// Why a call to the API server failed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Failure {
-    /// It answered with a status that is no success.
+    /// It answered with an error status.
     Status {
         /// The HTTP status.
         code: u16,
-        /// Kubernetes' word for it.
+        /// `reason` of the Status, such as `Forbidden`.
         reason: String,
     },
-    /// It did not answer in time, or fell silent.
+    /// It did not answer, or sent nothing more, within this time.
     Silent(Duration),
-    /// There is no way to it, or the answer broke off; the words of the innermost error.
+    /// It cannot be reached, or the answer broke off; the text of the innermost error.
     Unreachable(String),
-    /// The answer cannot be read.
+    /// The answer cannot be parsed.
     Unreadable(String),
 }
 
 impl Failure {
-    /// Whether it knows who asks, or what is asked for, and says no: 401 or 403.
+    /// Whether it is a refusal: 401 or 403.
     pub fn refused(&self) -> bool {
         matches!(self, Self::Status { code: 401 | 403, .. })
     }
 
-    /// Whether it says nothing of what was asked: the same may be asked again.
+    /// Whether it may pass without a change of the request: the same request may be sent again.
     pub(super) fn passing(&self) -> bool {
         match self {
             Self::Status { code, .. } => matches!(code, 401 | 403 | 429 | 500 | 502 | 503),
@@ -40,7 +40,7 @@ impl Failure {
 impl From<&kube::Error> for Failure {
     fn from(error: &kube::Error) -> Self {
         match error {
-            // what the client makes of an event that it cannot read
+            // the client's error for an event that it cannot parse
             kube::Error::Api(status) if status.code == 0 => Self::Unreadable(status.message.clone()),
             kube::Error::Api(status) => Self::Status { code: status.code, reason: status.reason.clone() },
             kube::Error::SerdeError(error) => Self::Unreadable(error.to_string()),

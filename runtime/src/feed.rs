@@ -1,4 +1,4 @@
-//! How old the news of one kind of object is, and what keeps it away.
+//! How old the news of one kind of object is, and why.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -12,17 +12,18 @@ use tokio::time::{Instant, sleep_until};
 
 use super::failure::Failure;
 
-/// How long each step may take. An API server that has nothing to tell sends a bookmark about once a minute, so
-/// `silence` and `stale` are well above that.
+/// Time limits of each step. An API server without events sends a bookmark about once a minute, so `silence` and
+/// `stale` are far above that.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Patience {
     /// For one page of a list.
     pub list: Duration,
     /// From the request for a watch to the first byte of its answer.
     pub start: Duration,
-    /// For the next event or bookmark of a watch: after that the connection counts as dead, and everything is listed.
+    /// For the next event or bookmark of a watch: after that the connection counts as dead, and everything is listed
+    /// again.
     pub silence: Duration,
-    /// News that is older is too old to decide by.
+    /// Older news is too old to decide by.
     pub stale: Duration,
 }
 
@@ -37,7 +38,7 @@ impl Default for Patience {
     }
 }
 
-/// What is known of one watch; clones know the same.
+/// The state of one watch, shared by all clones.
 #[derive(Clone, Debug)]
 pub struct Feed {
     kind: &'static str,
@@ -49,77 +50,73 @@ pub struct Feed {
 
 #[derive(Debug)]
 struct Inner {
-    /// When it last said anything that was understood: a complete list, an event, a bookmark.
+    /// Time of the last complete list, event or bookmark that could be parsed.
     heard: Instant,
-    /// Whether there was a complete list.
     listed: bool,
     /// Since when no watch is open.
     lost: Option<Instant>,
-    /// What the last attempt met with.
     failure: Option<Failure>,
 }
 
 /// A watch that is not open.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Lost {
-    /// For how long.
+    /// Time since it was open.
     pub age: Duration,
-    /// What the last attempt met with; `None` while the first is under way.
+    /// The failure of the last attempt; `None` during the first.
     pub failure: Option<Failure>,
 }
 
 impl Feed {
-    /// Of the objects called `kind` (`pods`). Attempts that fail are counted in `failures`.
+    /// For the objects called `kind` (such as `pods`). Failed attempts are counted in `failures`.
     pub fn new(kind: &'static str, patience: Patience, failures: IntCounter) -> Self {
         let now = Instant::now();
         let inner = Inner { heard: now, listed: false, lost: Some(now), failure: None };
         Self { kind, patience, failures, inner: Arc::new(Mutex::new(inner)), changed: watch::Sender::new(()) }
     }
 
-    /// What is watched.
+    /// The kind of object, such as `pods`.
     pub fn kind(&self) -> &'static str {
         self.kind
     }
 
-    /// How long each step may take.
+    /// Its time limits.
     pub fn patience(&self) -> Patience {
         self.patience
     }
 
-    /// Time since it last said anything; before that, since the start.
+    /// Time since the last list, event or bookmark; before the first, since the start.
     pub fn age(&self) -> Duration {
         self.inner.lock().heard.elapsed()
     }
 
-    /// Whether the news is too old to decide by, and if so in words that do not change.
+    /// `Some` where the news is too old to decide by, with a text that does not change.
     pub fn stale(&self) -> Option<String> {
         let stale = self.patience.stale;
         (self.age() > stale).then(|| format!("no news for more than {} s", stale.as_secs_f64()))
     }
 
-    /// Whether everything was listed once.
+    /// Whether there was a complete list.
     pub fn listed(&self) -> bool {
         self.inner.lock().listed
     }
 
-    /// Whether a watch is open, and if not since when.
+    /// `None` while a watch is open.
     pub fn lost(&self) -> Option<Lost> {
         let inner = self.inner.lock();
         inner.lost.map(|since| Lost { age: since.elapsed(), failure: inner.failure.clone() })
     }
 
-    /// Told whenever a watch opens, ends or fails; for those that wait for one of it.
+    /// A receiver that is notified when a watch opens, ends or fails.
     pub fn changes(&self) -> watch::Receiver<()> {
         self.changed.subscribe()
     }
 
-    /// A complete list was read.
     pub(super) fn complete(&self) {
         let mut inner = self.inner.lock();
         (inner.heard, inner.listed) = (Instant::now(), true);
     }
 
-    /// A watch is open.
     pub(super) fn opened(&self) {
         let failure = {
             let mut inner = self.inner.lock();
@@ -132,18 +129,17 @@ impl Feed {
         self.changed.send_replace(());
     }
 
-    /// An event or a bookmark came.
     pub(super) fn heard(&self) {
         self.inner.lock().heard = Instant::now();
     }
 
-    /// The watch has ended, as watches do.
+    /// The watch has ended normally.
     pub(super) fn ended(&self) {
         self.inner.lock().lost.get_or_insert_with(Instant::now);
         self.changed.send_replace(());
     }
 
-    /// An attempt failed. Logged when it is another failure than the one before.
+    /// An attempt failed. Logged where the failure differs from the previous one.
     pub(super) fn failed(&self, failure: Failure) {
         self.failures.inc();
         let news = {
@@ -159,7 +155,7 @@ impl Feed {
         self.changed.send_replace(());
     }
 
-    /// Says once when the news becomes too old, and once when it is fresh again. Never ends.
+    /// Logs once when the news becomes too old, and once when it is fresh again. Never ends.
     pub(super) async fn tell(&self) {
         let (kind, most) = (self.kind, self.patience.stale);
         let due = || self.inner.lock().heard + most;
@@ -172,7 +168,7 @@ impl Feed {
             tracing::error!(kind, older_than = ?most, "API server unreachable: not ready until a watch is open again");
             self.changed.send_replace(());
             while self.stale().is_some() {
-                // whatever is heard is heard within the steps' own deadlines
+                // the steps' own deadlines are far longer than this
                 tokio::time::sleep(Duration::from_millis(200)).await;
             }
             tracing::info!(kind, "API server reachable again");
@@ -181,17 +177,17 @@ impl Feed {
     }
 }
 
-/// The age of the news of some feeds as a gauge, read at scrape.
+/// The age of several feeds' news as a gauge, read at scrape.
 pub struct Ages {
     feeds: Vec<Feed>,
     gauge: GaugeVec,
 }
 
 impl Ages {
-    /// Called `name`, of these feeds by `kind`.
+    /// A gauge called `name`, with a label `kind` for each feed.
     ///
     /// # Errors
-    /// Where the name is not legal.
+    /// Where the name is invalid.
     pub fn new(name: &str, feeds: impl IntoIterator<Item = Feed>) -> prometheus::Result<Self> {
         let help = "Time since the last news of this kind of object from the API server; bookmarks count.";
         let gauge = GaugeVec::new(Opts::new(name, help), &["kind"])?;

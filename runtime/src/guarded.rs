@@ -1,4 +1,4 @@
-//! An object that may turn out to be unreadable without taking the whole list or watch with it.
+//! An object that may be unreadable without failing the whole list or watch.
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
@@ -9,30 +9,30 @@ use serde::de::{DeserializeOwned, Error as _};
 use serde::{Deserialize, Deserializer};
 use serde_json::value::RawValue;
 
-/// Does what [`kube::core::DeserializeGuard`] does, at a third of its cost: that one builds a tree of every object and
-/// copies it, this one keeps the text until the object is read. The text can only be had from `serde_json` itself, not
-/// from something buffered: in a watch event `type` has to come before `object`, as the API server sends it.
+/// Like [`kube::core::DeserializeGuard`], at a third of its cost: that one builds and copies a tree of every object,
+/// this one keeps the text until the object is parsed. The text is available only directly from `serde_json`, not from
+/// buffered content: in a watch event `type` has to come before `object`, as the API server sends it.
 #[derive(Clone, Debug)]
 pub struct Guarded<K>(
     /// The object, or what is left of it.
     pub Result<K, Unreadable>,
 );
 
-/// What is left of an object that cannot be read.
+/// The readable part of an object that cannot be parsed.
 #[derive(Clone, Debug)]
 pub struct Unreadable {
-    /// Why.
+    /// The parser's message.
     pub error: String,
     /// `spec.nodeName`, where it has one.
     pub node: Option<String>,
-    /// Its namespace, name, uid and version, and nothing else.
+    /// Only namespace, name, uid and resource version.
     metadata: Box<ObjectMeta>,
 }
 
 type Fields = BTreeMap<String, Box<RawValue>>;
 
-/// The fields of an object by their texts, without `metadata.managedFields`: whoever may write an object may write times
-/// and depths in those that the API server takes and that cannot be read here, and nothing here needs them.
+/// The fields of an object as texts, without `metadata.managedFields`: a client that may write the object may write
+/// times and depths there that the API server accepts and that cannot be parsed here. Nothing here needs them.
 fn unmanaged(text: &str) -> serde_json::Result<(Fields, Fields)> {
     let mut object: Fields = serde_json::from_str(text)?;
     let mut metadata: Fields = match object.remove("metadata") {
@@ -65,7 +65,7 @@ impl Unreadable {
 }
 
 impl<K: Resource<DynamicType = ()>> Guarded<K> {
-    /// The object; where it cannot be read, that is logged.
+    /// The object; `None`, with a log line, where it cannot be parsed.
     pub fn readable(self) -> Option<K> {
         let name = self.meta().name.clone();
         match self.0 {
@@ -82,7 +82,7 @@ impl<K: Resource<DynamicType = ()>> Guarded<K> {
 impl<'de, K: DeserializeOwned + Resource> Deserialize<'de> for Guarded<K> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let text = Box::<RawValue>::deserialize(deserializer)?;
-        // at once, as nearly all are
+        // directly, as nearly all objects can be
         let guarded = serde_json::from_str(text.get()).map(Ok).or_else(|_| {
             let (mut object, metadata) = unmanaged(text.get())?;
             let kept = serde_json::value::to_raw_value(&metadata)?;
@@ -153,7 +153,7 @@ mod tests {
         assert!(pod.0.is_err());
     }
 
-    /// The API server takes both from whoever may write the object.
+    /// The API server accepts both from any client that may write the object.
     #[test]
     fn what_managed_fields_say_is_not_read() {
         let deep = format!("{}{}", r#"{"f:a":"#.repeat(200), "{}".to_owned() + &"}".repeat(200));

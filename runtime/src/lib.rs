@@ -1,6 +1,5 @@
-//! The process around a program: logs, shutdown, readiness, the administrative HTTP routes and the
-//! way to the API server. Knows nothing
-//! of GPUs, so that both daemons behave alike towards an operator.
+//! The process around a daemon: logs, shutdown, readiness, the administrative HTTP routes and the connection to the API
+//! server. It has no GPU code, so that both daemons behave alike for an operator.
 
 pub mod admin;
 pub mod client;

@@ -1,4 +1,4 @@
-//! Readiness as a set of named conditions, each owned by the part of the program that can judge it.
+//! Readiness as a set of named conditions, each set by the part of the program that can judge it.
 
 use std::fmt;
 use std::sync::Arc;
@@ -14,12 +14,12 @@ pub struct Readiness {
     changed: watch::Sender<()>,
 }
 
-/// Who says whether a condition holds.
+/// How a condition is judged.
 #[derive(Clone)]
 enum Judged {
-    /// Whoever owns it, when it changes.
+    /// Its owner sets it.
     Told(Condition),
-    /// A function, whenever it is asked: what it lacks, if anything.
+    /// A function is called at each check: what it lacks, if anything.
     Asked(&'static str, Arc<dyn Fn() -> Option<String> + Send + Sync>),
 }
 
@@ -63,14 +63,14 @@ impl Readiness {
         condition
     }
 
-    /// Adds a condition that is judged whenever somebody asks: what it lacks, in words (which may be none), if anything.
-    /// [`Readiness::ready`] asks again when a told condition changes.
+    /// Adds a condition that is judged at each check. `lacks`: what is missing, as a text that may be empty; `None`
+    /// where it holds. [`Readiness::ready`] checks again when a condition that its owner sets changes.
     pub fn check(&self, name: &'static str, lacks: impl Fn() -> Option<String> + Send + Sync + 'static) {
         let check = Judged::Asked(name, Arc::new(lacks));
         self.conditions.lock().push(check);
     }
 
-    /// The conditions that are not met, by name, and what they lack where they say so. Empty: ready.
+    /// The names of the conditions that are not met, with what they lack where that is known. Empty: ready.
     pub fn unmet(&self) -> Vec<String> {
         let conditions = self.conditions.lock().clone();
         conditions.iter().filter_map(Judged::unmet).collect()
@@ -88,7 +88,7 @@ impl Readiness {
 }
 
 impl Condition {
-    /// Says whether the condition holds now.
+    /// Sets whether the condition holds.
     pub fn set(&self, met: bool) {
         self.met.store(met, Ordering::Release);
         self.changed.send_replace(());
@@ -104,7 +104,7 @@ impl Condition {
         }
     }
 
-    /// Whether the condition holds now.
+    /// Whether the condition holds.
     pub fn is_met(&self) -> bool {
         self.met.load(Ordering::Acquire)
     }

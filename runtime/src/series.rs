@@ -1,4 +1,4 @@
-//! Gauges by the hundred thousand, as a large cluster has them: kept as numbers and written as text while they are
+//! Hundreds of thousands of gauges, as a large cluster has them: kept as numbers and written as text while they are
 //! sent. As objects of a metrics library they would take ten times the memory of everything else.
 
 use std::fmt::Write as _;
@@ -16,7 +16,7 @@ pub struct GaugeTable<const N: usize> {
 }
 
 impl<const N: usize> GaugeTable<N> {
-    /// An empty one of gauges with these names and help texts.
+    /// An empty table of gauges with these names and help texts.
     pub fn new(gauges: [(&'static str, &'static str); N]) -> Self {
         Self { gauges, rows: Vec::new() }
     }

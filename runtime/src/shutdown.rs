@@ -1,4 +1,4 @@
-//! First signal drains, second aborts; and a task that ends too early takes the process with it, by name.
+//! The first signal drains, the second aborts; and a task that ends too early ends the process, with a log line.
 
 use std::future::Future;
 
@@ -7,7 +7,7 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-/// Exit status after a second signal: work was cut off.
+/// Exit status after a second signal: work was aborted.
 pub const ABORTED: i32 = 130;
 
 /// The tasks of a process and the one token that stops them all.
@@ -28,8 +28,8 @@ impl Tasks {
         &self.token
     }
 
-    /// Runs a task that must last as long as the process. When it ends before the token is cancelled, that is
-    /// logged as an error with its name and everything else is told to drain.
+    /// Runs a task that must last as long as the process. Where it ends before the token is cancelled, that is logged
+    /// as an error with its name, and the process drains.
     pub fn spawn<F>(&self, name: &'static str, task: F)
     where
         F: Future<Output = ()> + Send + 'static,

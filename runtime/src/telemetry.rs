@@ -56,7 +56,7 @@ impl LogArgs {
     /// # Errors
     /// [`TelemetryError`] where the filter does not parse or logging runs already.
     pub fn init(&self) -> Result<(), TelemetryError> {
-        // it logs the whole of an answer that it cannot read, with whatever is in the pods of all tenants
+        // it logs the whole of an answer that it cannot parse, which may have data of all tenants' pods
         let quiet = if self.filter.contains("kube_client") { "" } else { ",kube_client=error" };
         let filter = EnvFilter::try_new(format!("{}{quiet}", self.filter))
             .map_err(|source| TelemetryError::Filter { filter: self.filter.clone(), source })?;

@@ -10,18 +10,18 @@ use tokio_util::sync::CancellationToken;
 use super::readiness::Condition;
 use kerf::version::{LEAST, Version};
 
-/// The condition that is met once the version is known to do.
+/// The condition that is met once the version is known to be new enough.
 pub const CONDITION: &str = "Kubernetes 1.34 or later";
 
-/// No answer is waited for longer.
+/// The time limit of each request.
 const DEADLINE: Duration = Duration::from_secs(5);
-/// The first pause after a question that was not answered; each is twice as long as the last, up to `RECHECK`.
+/// The first pause after a failed request; each is twice as long as the last, up to `RECHECK`.
 const RETRY: Duration = Duration::from_secs(1);
-/// How often one that is too old is asked again: it may be upgraded.
+/// How often a version that is too old is checked again: it may be upgraded.
 const RECHECK: Duration = Duration::from_secs(5);
 
-/// Asks until the version is one that kerf works with, and meets the condition then. One that cannot be asked is asked
-/// again; one that answers without a version is taken for new enough, and that is logged.
+/// Asks until the version is one that kerf works with, and then meets the condition. Failed requests are repeated; an
+/// answer without a version counts as new enough, and is logged.
 pub async fn follow<F, Fut>(whose: &'static str, ask: F, supported: Condition, token: CancellationToken)
 where
     F: Fn() -> Fut + Send,
@@ -62,7 +62,7 @@ where
     }
 }
 
-/// The API server's version, by its `/version`; an empty text where it may not be asked.
+/// The API server's version, from `/version`; empty where the request is forbidden.
 ///
 /// # Errors
 /// Where it does not answer.

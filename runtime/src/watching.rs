@@ -1,4 +1,4 @@
-//! Follows the objects of one kind: lists them, watches from there, and lists again where the way is lost.
+//! Follows the objects of one kind: lists them, watches from there, and lists again where the watch cannot continue.
 //!
 //! ```text
 //!   list (each page has a deadline) --> watch (its answer has a deadline) --> event, bookmark, event, ...
@@ -7,9 +7,9 @@
 //!     +-------------------------------------+
 //! ```
 //!
-//! A watch that is silent for longer than bookmarks are apart is given up on, and everything is listed: whatever has
-//! swallowed its bookmarks may have swallowed events. What failed is tried again with growing pauses, which end when a
-//! watch says something.
+//! A watch that is silent for longer than the time between bookmarks is abandoned, and everything is listed: what lost
+//! the bookmarks may have lost events too. Failed attempts are repeated with growing pauses, which are reset when a
+//! watch delivers something.
 
 use std::fmt::Debug;
 use std::time::Duration;
@@ -29,21 +29,21 @@ const FIRST_PAUSE: Duration = Duration::from_millis(200);
 const LONGEST_PAUSE: Duration = Duration::from_secs(10);
 /// Objects in one page of a list.
 const PAGE: u32 = 500;
-/// The API server ends a watch after so many seconds; it sends a bookmark first.
+/// The API server ends a watch after this many seconds; it sends a bookmark first.
 const LIFE: u32 = 290;
 
-/// What happened to the objects.
+/// An event of the list or the watch.
 #[derive(Clone, Debug)]
 pub enum Event<K> {
-    /// A complete list is about to be asked for. If it fails, another begins.
+    /// A complete list begins. If it fails, another begins.
     Init,
     /// An object of the list.
     InitApply(K),
-    /// The list is complete: what was not on it is not there.
+    /// The list is complete: objects that are not in it do not exist.
     InitDone,
     /// An object was created or changed.
     Apply(K),
-    /// An object is gone, or does not match the selection any more.
+    /// An object was deleted, or no longer matches the selection.
     Delete(K),
 }
 
@@ -73,7 +73,7 @@ struct Watcher<'a, K, F> {
     apply: F,
 }
 
-/// From which version to watch; `None`: everything is to be listed first.
+/// The resource version to watch from; `None`: list everything first.
 type From = Option<String>;
 
 impl<K, F> Watcher<'_, K, F>
@@ -119,7 +119,7 @@ where
         }
     }
 
-    /// Watches from `version` on. Says how to go on, and what went wrong, if anything.
+    /// Watches from `version` on. Returns how to continue, and the failure, if any.
     async fn watch(&mut self, mut version: String) -> (From, Option<Failure>) {
         let patience = self.feed.patience();
         let params = WatchParams { field_selector: self.fields.map(str::to_owned), ..WatchParams::default() };
@@ -137,7 +137,7 @@ where
         loop {
             let event = match timeout(patience.silence, events.next()).await {
                 Ok(Some(Ok(event))) => event,
-                // what cannot be read comes in no later event: a list tells what has become of it
+                // an event that cannot be parsed does not come again: a list shows its object
                 Ok(Some(Err(error))) => {
                     let failure = Failure::from(&error);
                     return (Some(version).filter(|_| failure.passing()), Some(failure));
@@ -157,7 +157,7 @@ where
                     object.meta().resource_version.clone()
                 }
                 WatchEvent::Bookmark(bookmark) => Some(bookmark.metadata.resource_version.clone()),
-                // 410: the version is too old. Whatever else it is, a list finds the way back
+                // 410: the version is too old; a list recovers from this and any other error
                 WatchEvent::Error(status) => {
                     let failure = Failure::Status { code: status.code, reason: status.reason.clone() };
                     return (None, Some(failure));

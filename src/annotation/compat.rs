@@ -1,7 +1,7 @@
 //! The record that gpu-admission wrote and gpu-manager reads: `<D>/predicate-gpu-idx-<i>` (card indices of
 //! container `i` of `spec.containers`, joined by commas), `<D>/predicate-node`, `<D>/predicate-time`
-//! (nanoseconds). Written always; read where `gpu-placement` is absent. Init containers have no place in it, and how many
-//! shares by count a card gives has none either: such a record alone is not believed.
+//! (nanoseconds). Always written; read where `gpu-placement` is absent. It cannot hold init containers or numbers of
+//! counted shares: for pods with either, this record alone is not accepted.
 
 use std::collections::BTreeMap;
 
@@ -12,7 +12,7 @@ use crate::plan::{DeviceRef, Grant, Placement, Plan};
 use crate::request::{ContainerKind, ContainerRequest, GpuRequest};
 use crate::units::Mib;
 
-/// The record of `placement`, without `gpu-assigned`.
+/// Without `gpu-assigned`.
 pub fn encode(placement: &Placement, keys: &Keys) -> BTreeMap<String, String> {
     let mut annotations = BTreeMap::from([
         (keys.predicate_node.clone(), placement.node.to_string()),
@@ -29,7 +29,7 @@ pub fn encode(placement: &Placement, keys: &Keys) -> BTreeMap<String, String> {
 /// `Ok(None)` where no container has one.
 ///
 /// # Errors
-/// [`Unreadable::Indices`] where a container that needs cards has no readable list of as many.
+/// [`Unreadable::Indices`] where a container that needs cards has no readable list of that many indices.
 pub fn decode(
     annotations: &BTreeMap<String, String>,
     keys: &Keys,
@@ -64,7 +64,7 @@ pub fn decode(
 fn grant(container: &ContainerRequest, text: &str) -> Result<Grant, Unreadable> {
     let device = |index: &str| {
         let index: u32 = index.parse().map_err(|_| Unreadable::Indices)?;
-        // how much memory the device has is not in this record; the ledger books all there is
+        // this record does not say how much memory the device has; the ledger counts all of it
         Ok((DeviceRef { id: DeviceId::of_index(index), index }, Mib(0)))
     };
     let devices = text.split(',').map(device).collect::<Result<Vec<_>, _>>()?;

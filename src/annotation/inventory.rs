@@ -9,8 +9,8 @@
 //! assert_eq!(decode(&encode(&inventory)).unwrap(), inventory);
 //! ```
 //!
-//! A card that is offered as shares by count says how many of each resource: `"offers":{"deepomatic.com/shared-gpu":100}`.
-//! A reader of before that passes over it, as over every field it does not know.
+//! For a card that is offered as counted shares, `offers` has their number for each resource:
+//! `"offers":{"deepomatic.com/shared-gpu":100}`. Fields that a reader does not know are ignored.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -25,7 +25,7 @@ use crate::shares::PerCard;
 use crate::units::Mib;
 
 const VERSION: u64 = 1;
-/// More resources than one card is offered as.
+/// The most resources that one card may be offered as.
 const MAX_OFFERS: usize = 16;
 
 #[derive(Serialize, Deserialize)]
@@ -58,7 +58,7 @@ enum WireHealth {
     Unhealthy,
 }
 
-/// The annotation's value. Cordons are an administrator's word and are not in it.
+/// The annotation's value. Cordons are not in it: an administrator sets them elsewhere.
 pub fn encode(inventory: &Inventory) -> String {
     let gpus = inventory
         .devices()
@@ -78,12 +78,12 @@ pub fn encode(inventory: &Inventory) -> String {
             offers: device.offers.iter().map(|(name, shares)| (name.clone(), shares.get())).collect(),
         })
         .collect();
-    // strings and integers only: there is nothing in it that JSON cannot hold
+    // strings and integers only: JSON can hold all of it
     serde_json::to_string(&Wire { version: VERSION, gpus }).unwrap_or_default()
 }
 
-/// Reads the annotation's value. A link of an unknown kind is left out, a level of isolation that is unknown is none;
-/// all else must be right.
+/// Reads the annotation's value. A link of an unknown kind is left out, and an unknown level of isolation counts as
+/// none; everything else must be valid.
 ///
 /// # Errors
 /// [`Unreadable`]; a node whose inventory cannot be read takes no pod.
@@ -120,7 +120,7 @@ fn device(gpu: WireGpu) -> Result<Device, Unreadable> {
             WireHealth::Unhealthy => Health::Unhealthy,
         },
         cordoned: false,
-        // one that is unknown here promises nothing
+        // an unknown level promises nothing
         isolation: gpu.isolation.and_then(|word| word.parse().ok()).unwrap_or_default(),
         links: gpu.links.into_iter().filter_map(|(peer, link)| Some((peer, link.parse().ok()?))).collect(),
         offers: gpu.offers.into_iter().map(offer).collect::<Result<_, _>>()?,

@@ -1,5 +1,5 @@
 //! `<D>/gpu-isolation` on a Pod: how each container's share is enforced, by container name. The plugin writes it with
-//! its confirmation. Containers with whole physical cards are not in it: they share with nobody.
+//! its confirmation. Containers with whole physical cards are not in it: they share with no other container.
 //!
 //! ```
 //! # use kerf::annotation::isolation::{decode, encode};
@@ -15,20 +15,17 @@ use super::unreadable::{Unreadable, bounded, malformed};
 use crate::ids::ContainerName;
 use crate::isolation::Isolation;
 
-/// How the share of each container is enforced.
 pub type Levels = BTreeMap<ContainerName, Isolation>;
 
-/// The annotation's value.
 pub fn encode(levels: &Levels) -> String {
     let words: BTreeMap<&str, &str> = levels.iter().map(|(name, level)| (name.as_str(), level.as_str())).collect();
-    // strings only: there is nothing in it that JSON cannot hold
+    // strings only: JSON can hold all of it
     serde_json::to_string(&words).unwrap_or_default()
 }
 
-/// Reads the annotation's value.
 ///
 /// # Errors
-/// [`Unreadable`]; nothing of a bad value is used.
+/// [`Unreadable`]; no part of a bad value is used.
 pub fn decode(text: &str) -> Result<Levels, Unreadable> {
     let words: BTreeMap<String, String> = serde_json::from_str(bounded(text)?).map_err(|e| malformed(&e))?;
     let level = |(name, word): (String, String)| {

@@ -48,7 +48,6 @@ impl fmt::Display for Domain {
 /// Every key of one domain, spelled out once.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Keys {
-    /// The domain all of them start with.
     pub domain: Domain,
     /// Resource: compute, 100 = one card.
     pub core: String,
@@ -58,9 +57,9 @@ pub struct Keys {
     pub core_limit: String,
     /// Pod annotation, set by the user: the policy for this pod.
     pub policy: String,
-    /// Pod annotation, set by the user: the least isolation that its shares need.
+    /// Pod annotation, set by the user: the weakest isolation that its shares accept.
     pub isolation: String,
-    /// Pod annotation, set by the user: where its shares by count must lie.
+    /// Pod annotation, set by the user: on which cards its counted shares must be.
     pub shares: String,
     /// Pod annotation, written by the plugin: the isolation that its shares got.
     pub isolated: String,
@@ -80,12 +79,11 @@ pub struct Keys {
     pub labels: String,
     /// Node annotation, set by an administrator: ids or indices of cards that take no new pod.
     pub cordon: String,
-    /// Resources that are shares by count; none unless set.
+    /// Resources that are counted shares; none unless set.
     pub share_resources: ShareResources,
 }
 
 impl Keys {
-    /// The keys of `domain`.
     pub fn new(domain: Domain) -> Self {
         let key = |name: &str| format!("{domain}/{name}");
         Self {
@@ -109,7 +107,6 @@ impl Keys {
         }
     }
 
-    /// The same keys, with these resources as shares by count.
     #[must_use]
     pub fn with_shares(self, share_resources: ShareResources) -> Self {
         Self { share_resources, ..self }

@@ -13,8 +13,8 @@
 //! `time` is nanoseconds since 1970, `compute` and `limit` are thousandths of a card, `memory` is MiB of each
 //! card. Fields that a reader does not know are an error, as is a version it does not know.
 //!
-//! A container with shares by count names their resource, and each slice says how many they are instead of an amount of
-//! memory, which is not divided:
+//! A container with counted shares has their resource, and each slice has a `count` instead of `memory`, which is not
+//! divided:
 //!
 //! ```
 //! # use kerf::annotation::placement::{decode, encode};
@@ -26,7 +26,8 @@
 //! assert_eq!(decode(&encode(&placement)).unwrap(), placement);
 //! ```
 //!
-//! A kerf of before shares by count does not ask for the record of a pod with such, so it reads all others as ever.
+//! Versions of kerf without counted shares never read the record of a pod that has them, so they read all others as
+//! before.
 
 use serde::{Deserialize, Serialize};
 
@@ -81,7 +82,6 @@ struct WireSlice {
     count: Option<u32>,
 }
 
-/// The annotation's value.
 pub fn encode(placement: &Placement) -> String {
     let containers = placement.plan.grants.iter().map(wire_container).collect();
     let wire = Wire {
@@ -91,7 +91,7 @@ pub fn encode(placement: &Placement) -> String {
         limit: placement.limit,
         containers,
     };
-    // strings and integers only: there is nothing in it that JSON cannot hold
+    // strings and integers only: JSON can hold all of it
     serde_json::to_string(&wire).unwrap_or_default()
 }
 
@@ -128,10 +128,9 @@ fn wire_container(grant: &ContainerGrant) -> WireContainer {
     }
 }
 
-/// Reads the annotation's value.
 ///
 /// # Errors
-/// [`Unreadable`]; nothing of a bad record is used.
+/// [`Unreadable`]; no part of a bad record is used.
 pub fn decode(text: &str) -> Result<Placement, Unreadable> {
     #[derive(Deserialize)]
     struct Version {
@@ -167,7 +166,7 @@ fn grant(wire: WireContainer) -> Result<ContainerGrant, Unreadable> {
             let mut shares = slices.map(divided).collect::<Result<Vec<_>, _>>()?.into_iter();
             match (shares.next(), shares.next()) {
                 (Some((device, share)), None) => Grant::Share { device, share },
-                // no request is for that
+                // no request asks for that
                 _ => return Err(Unreadable::OtherRequest),
             }
         }
@@ -194,7 +193,7 @@ fn divided(wire: WireSlice) -> Result<(DeviceRef, Share), Unreadable> {
     }
 }
 
-/// A whole device is all of it, however much compute the record says.
+/// A whole device counts with all its compute, whatever the record says.
 fn whole(wire: WireSlice) -> Result<WholeDevice, Unreadable> {
     let (device, Share { memory, .. }) = divided(wire)?;
     Ok(WholeDevice { device, memory })

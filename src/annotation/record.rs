@@ -1,4 +1,4 @@
-//! What is recorded on a pod of its placement, and whether it is believed.
+//! The placement that is recorded on a pod, and whether it is accepted.
 
 use std::collections::BTreeMap;
 
@@ -9,20 +9,19 @@ use crate::ids::NodeName;
 use crate::plan::Placement;
 use crate::request::GpuRequest;
 
-/// What a pod's annotations say of its placement.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Record {
-    /// Nothing was recorded.
     Absent,
     /// A placement that serves the request.
     Placed(Placement),
-    /// Something is recorded that cannot be believed.
+    /// A record that is not accepted.
     Unreadable(Unreadable),
 }
 
 impl Record {
-    /// The same of a pod that is on `node`: a placement elsewhere is not believed. The compatibility record names cards by
-    /// index, whatever the node: a pod that was bound elsewhere by hand has them there, as under gpu-manager.
+    /// The record for a pod on `node`: a placement on another node is not accepted. The compatibility record has
+    /// indices of cards of any node: a pod that was bound to another node by hand has those cards there, as under
+    /// gpu-manager.
     #[must_use]
     fn for_node(self, node: &NodeName) -> Self {
         match self {
@@ -34,7 +33,7 @@ impl Record {
     }
 }
 
-/// What stands on a pod that is bound to `node` and counts for `request` ([`GpuRequest::of_bound`]).
+/// The record of a pod that is bound to `node` and counts as `request` ([`GpuRequest::of_bound`]).
 pub fn read_bound(
     annotations: &BTreeMap<String, String>,
     keys: &Keys,
@@ -61,7 +60,7 @@ pub fn read(annotations: &BTreeMap<String, String>, keys: &Keys, request: &GpuRe
     }
 }
 
-/// Both records of a placement that was just decided: what the Binding carries.
+/// Both records of a new placement, for the Binding.
 pub fn write(placement: &Placement, keys: &Keys) -> BTreeMap<String, String> {
     let mut annotations = compat::encode(placement, keys);
     annotations.insert(keys.placement.clone(), placement::encode(placement));

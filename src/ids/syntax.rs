@@ -1,11 +1,10 @@
-//! How names look that an API server has accepted. What looks otherwise is no name of anything, and is not put into a
-//! URL or a log.
+//! The syntax of names that an API server accepts. Any other text is not put into a URL or a log.
 
 /// The longest name of a namespace or of a container, in bytes (DNS-1123 label).
 pub const LABEL_MAX: usize = 63;
 /// The longest name of a pod or of a node, in bytes (DNS-1123 subdomain).
 pub const SUBDOMAIN_MAX: usize = 253;
-/// The longest uid that is believed, in bytes. Those of an API server have 36.
+/// The longest uid that is accepted, in bytes. Those of an API server have 36.
 pub const UID_MAX: usize = 64;
 
 /// Whether the text is a DNS-1123 label: names of namespaces and containers
@@ -19,7 +18,7 @@ pub fn is_subdomain(text: &str) -> bool {
     text.len() <= SUBDOMAIN_MAX && text.split('.').all(part)
 }
 
-/// Whether the text may be a uid: letters, digits and hyphens. API servers make UUIDs; nothing rests on that.
+/// Whether the text may be a uid: letters, digits and hyphens. API servers make UUIDs, but kerf does not rely on it.
 pub fn is_uid(text: &str) -> bool {
     (1..=UID_MAX).contains(&text.len()) && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-')
 }

@@ -14,9 +14,9 @@ pub fn budget(object: &PodDisruptionBudget) -> Option<(PodRef, Budget)> {
     let status = object.status.as_ref();
     let budget = Budget {
         namespace: namespace.to_owned(),
-        // without a selector it is for no pod, with an empty one for all
+        // without a selector it matches no pod, with an empty one all pods
         selector: selector.map_or_else(|| Selector(vec![Requirement::Never]), read),
-        // what its controller has not counted yet allows nothing
+        // a budget that its controller has not counted yet allows no disruption
         allowed: status.map_or(0, |status| status.disruptions_allowed),
         disrupted: status
             .iter()

@@ -1,4 +1,4 @@
-//! Other resource domains than the one that is served: what was given under them is counted by nobody.
+//! Resource domains other than the served one: no ledger counts the cards that were given under them.
 
 use k8s_openapi::api::core::v1::{Node, Pod};
 
@@ -18,7 +18,7 @@ pub fn held_elsewhere<'a>(pod: &'a Pod, keys: &Keys) -> Option<&'a str> {
     amounts.find(|(name, amount)| other(name) && parse_quantity(&amount.0) != Ok(0)).map(|(name, _)| name.as_str())
 }
 
-/// What shows that a node has cards under another domain: the name of its inventory there, or of its capacity.
+/// The annotation (inventory) or resource (capacity) by which a node has cards under another domain.
 pub fn offered_elsewhere<'a>(node: &'a Node, keys: &Keys) -> Option<&'a str> {
     let mut annotations = node.metadata.annotations.iter().flatten().map(|(key, _)| key.as_str());
     let inventory = annotations.find(|key| key.ends_with(INVENTORY) && *key != keys.inventory);

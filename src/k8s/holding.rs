@@ -1,7 +1,7 @@
-//! What a bound pod holds of its node's cards: the one place that decides what it counts for and whether its record is
-//! believed.
+//! What a bound pod holds of its node's cards: the one place that decides what it counts as and whether its record is
+//! accepted.
 //!
-//! The annotations that a user may write decide nothing here. A pod is counted by its record; where none can be believed,
+//! Annotations that a user may write decide nothing here. A pod is counted by its record; where no record is accepted,
 //! by its amounts, which it may have on any card; and where even those cannot be read, as all that it may have.
 
 use std::collections::BTreeMap;
@@ -12,14 +12,12 @@ use crate::ids::NodeName;
 use crate::ledger::Held;
 use crate::request::GpuRequest;
 
-/// What a bound pod holds.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Holding {
-    /// The node it is bound to.
     pub node: NodeName,
-    /// What it counts for ([`GpuRequest::of_bound`]).
+    /// What it counts as ([`GpuRequest::of_bound`]).
     pub request: Arc<GpuRequest>,
-    /// What its annotations say of its placement, checked against all of the above.
+    /// Its placement by its annotations, checked against `node` and `request`.
     pub record: Record,
 }
 
@@ -34,7 +32,7 @@ impl Holding {
         Self { node, request, record }
     }
 
-    /// What the ledger of its node counts.
+    /// What its node's ledger counts.
     pub fn held(&self) -> Held {
         match &self.record {
             Record::Placed(placement) => Held::Plan(placement.plan.clone()),

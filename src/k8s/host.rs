@@ -1,4 +1,4 @@
-//! Cores and memory of machines, and what pods take of them: kube-scheduler counts these, and policies look at them.
+//! CPU and memory of nodes, and what pods take of them: kube-scheduler counts these, and policies look at them.
 
 use std::collections::BTreeMap;
 
@@ -13,7 +13,7 @@ use crate::units::{Mib, parse_thousandths};
 
 type Amounts = BTreeMap<String, Quantity>;
 
-/// What a machine has for pods; `None` where it does not say.
+/// `status.allocatable`; `None` where it lacks CPU or memory.
 pub fn allocatable(node: &Node) -> Option<HostAmount> {
     let amounts = node.status.as_ref()?.allocatable.as_ref()?;
     Some(HostAmount {
@@ -44,8 +44,8 @@ pub fn requested(pod: &Pod) -> HostAmount {
     HostAmount { pods: 1, ..total.plus(overhead) }
 }
 
-/// Whether the pod belongs to its node and was not put there by a scheduler's choice: a DaemonSet's, or one that kubelet
-/// runs of its own.
+/// Whether the pod belongs to its node and no scheduler chose the node: a pod of a DaemonSet, or a static pod of
+/// kubelet.
 pub fn resident(pod: &Pod) -> bool {
     let owners = pod.metadata.owner_references.iter().flatten();
     owners.into_iter().any(|owner| owner.controller == Some(true) && matches!(&*owner.kind, "DaemonSet" | "Node"))
@@ -64,8 +64,8 @@ fn amount(amounts: &Amounts, name: &str) -> Option<u64> {
     parse_thousandths(&amounts.get(name)?.0)
 }
 
-/// Whether cores, memory and cards are all that decides where the pod may be, as far as other pods go: it asks for no other
-/// resource, no port of the host, no volume that is attached, and no place beside or apart from other pods.
+/// Whether of all that other pods take, only CPU, memory and cards decide where the pod may be: it asks for no other
+/// resource, no host port, no attached volume, and has no pod (anti-)affinity or topology spread.
 pub fn asks_for_host_and_cards_alone(pod: &Pod, keys: &Keys) -> bool {
     let Some(spec) = &pod.spec else { return true };
     let known = |name: &String| {

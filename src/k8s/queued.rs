@@ -1,4 +1,4 @@
-//! What kube-scheduler's queue goes by, of a pod that is not bound.
+//! What kube-scheduler's queue looks at, for a pod that is not bound.
 
 use std::sync::Arc;
 
@@ -6,25 +6,25 @@ use k8s_openapi::api::core::v1::{Pod, Volume};
 
 use crate::ids::NodeName;
 
-/// Labels that name a pod's group: of the coscheduling plugin, now and in its past.
+/// Labels with a pod's group: of the coscheduling plugin, current and former.
 const GROUP_LABELS: [&str; 2] = ["scheduling.x-k8s.io/pod-group", "pod-group.scheduling.sigs.k8s.io"];
 
-/// Where a pod that is not bound stands with kube-scheduler.
+/// The scheduling state of a pod that is not bound.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Queued {
-    /// `status.nominatedNodeName`: others are evicted for it there, or it waits there in Permit or PreBind. Only who may
-    /// write a pod's status can write it.
+    /// `status.nominatedNodeName`: others are evicted for it there, or it waits there in Permit or PreBind. Writing it
+    /// needs the right to write a pod's status.
     pub nominated: Option<NodeName>,
     /// `metadata.creationTimestamp`, in seconds since 1970.
     pub created: i64,
-    /// The group that it is scheduled with, with the namespace before it.
+    /// The group that it is scheduled with, as `namespace/name`.
     pub group: Option<Arc<str>>,
     /// Whether it will wait between filter and bind: for its group (Permit), or for volumes and claims (PreBind).
     pub waits: bool,
 }
 
 impl Queued {
-    /// Of a pod as the API server shows it. `group` is `spec.schedulingGroup.podGroupName`.
+    /// `group` is `spec.schedulingGroup.podGroupName`.
     pub fn of(pod: &Pod, group: Option<&str>) -> Self {
         let metadata = &pod.metadata;
         let label = || {

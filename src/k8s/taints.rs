@@ -1,16 +1,16 @@
-//! What keeps pods off a Node although it has room: taints, and that it is unschedulable or being deleted. Matched as
-//! kube-scheduler does (`k8s.io/api/core/v1/toleration.go`, its plugins `TaintToleration` and `NodeUnschedulable`).
+//! What keeps pods off a Node that has room: taints, `spec.unschedulable`, or its deletion. Matched as kube-scheduler
+//! does (`k8s.io/api/core/v1/toleration.go`, its plugins `TaintToleration` and `NodeUnschedulable`).
 
 use std::fmt;
 
 use k8s_openapi::api::core::v1::{self, Node, Pod};
 
-/// The taint that stands for `spec.unschedulable`: who tolerates it may be bound there.
+/// The taint for `spec.unschedulable`: pods that tolerate it may be bound there.
 const UNSCHEDULABLE: &str = "node.kubernetes.io/unschedulable";
 const NO_SCHEDULE: &str = "NoSchedule";
 const NO_EXECUTE: &str = "NoExecute";
 
-/// What a Node says of who may be bound to it. Most say nothing.
+/// What closes a Node to some pods, or to all. For most Nodes empty.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Taints {
     deleting: bool,
@@ -26,7 +26,7 @@ pub struct Taint {
     effect: &'static str,
 }
 
-/// A pod's `spec.tolerations[]`, without how long it tolerates.
+/// An item of `spec.tolerations[]` of a pod, without `tolerationSeconds`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Toleration {
     key: Box<str>,
@@ -39,26 +39,24 @@ pub struct Toleration {
 enum Operator {
     Equal,
     Exists,
-    /// The taint's value is a number below the toleration's. An API server that does not know these accepts none.
+    /// The taint's value is a number below the toleration's. An API server that does not know this operator rejects it.
     Lt,
     Gt,
-    /// One of a later Kubernetes: it tolerates nothing.
+    /// An operator of a later Kubernetes: it tolerates nothing.
     Other,
 }
 
 /// Why a pod may not be bound to a Node.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Closed<'a> {
-    /// The Node is being deleted.
     Deleting,
-    /// `spec.unschedulable`: the Node is cordoned.
+    /// `spec.unschedulable`: the Node is cordoned
     Unschedulable,
-    /// It has this taint, which the pod does not tolerate.
+    /// A taint that the pod does not tolerate.
     Taint(&'a Taint),
 }
 
 impl Taints {
-    /// What this Node says.
     pub fn of(node: &Node) -> Self {
         let spec = node.spec.as_ref();
         let taints = spec.and_then(|spec| spec.taints.as_ref()).into_iter().flatten().filter_map(|taint| {
@@ -73,7 +71,6 @@ impl Taints {
         }
     }
 
-    /// Whether every pod may be bound here.
     pub fn is_empty(&self) -> bool {
         *self == Self::default()
     }
@@ -95,7 +92,6 @@ impl Taints {
 }
 
 impl Toleration {
-    /// All tolerations of a pod.
     pub fn of(pod: &Pod) -> Box<[Self]> {
         let tolerations = pod.spec.as_ref().and_then(|spec| spec.tolerations.as_ref()).into_iter().flatten();
         tolerations.map(Self::from).collect()
@@ -137,7 +133,7 @@ impl From<&v1::Toleration> for Toleration {
     }
 }
 
-/// A decimal integer in the one form that Kubernetes takes: no `+`, no zeros before it.
+/// A decimal integer in the one form that Kubernetes accepts: no `+`, no leading zeros.
 fn integer(text: &str) -> Option<i64> {
     let digits = text.strip_prefix('-').unwrap_or(text);
     let canonical = text == "0" || !digits.starts_with('0') && digits.bytes().all(|byte| byte.is_ascii_digit());
@@ -190,7 +186,7 @@ mod tests {
                 json!({ "operator": "Exists", "effect": "NoExecute", "tolerationSeconds": 1 }),
                 true,
             ),
-            // an empty key with Equal: any taint of that value
+            // an empty key with Equal: any taint with that value
             (("k", "v", "NoSchedule"), json!({ "value": "v" }), true),
             (("k", "9", "NoSchedule"), json!({ "key": "k", "operator": "Lt", "value": "10" }), true),
             (("k", "10", "NoSchedule"), json!({ "key": "k", "operator": "Lt", "value": "10" }), false),

@@ -7,8 +7,7 @@ use k8s_openapi::api::core::v1::Pod;
 use crate::ids::ContainerName;
 use crate::request::{Ask, GpuRequest};
 
-/// The users that containers say they run as, where they do: of the container, or else of the pod. What an image says is
-/// not known.
+/// `securityContext.runAsUser` of each container, or else of the pod, where set. The user of an image is not known.
 pub fn users(pod: &Pod) -> BTreeMap<ContainerName, u32> {
     let Some(spec) = &pod.spec else { return BTreeMap::new() };
     let pods = spec.security_context.as_ref().and_then(|context| context.run_as_user);
@@ -20,8 +19,8 @@ pub fn users(pod: &Pod) -> BTreeMap<ContainerName, u32> {
     users.collect()
 }
 
-/// The request of a pod that waits for a node, with the isolation that its shares need there, given who they run as. That
-/// of a bound pod stays as it was written.
+/// The request of a pod that waits for a node, with the isolation that its shares need there, given the users they run
+/// as. The request of a bound pod stays as it was written.
 pub(super) fn demanding(request: GpuRequest, pod: &Pod) -> GpuRequest {
     let waits = pod.spec.as_ref().is_some_and(|spec| spec.node_name.as_deref().unwrap_or_default().is_empty());
     let Some(demanded) = request.isolation.filter(|_| waits) else { return request };

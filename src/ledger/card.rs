@@ -10,16 +10,15 @@ use crate::isolation::Isolation;
 use crate::plan::{DeviceRef, Hold, Taken};
 use crate::units::{Mib, Milli, Share};
 
-/// One card and what is taken of it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Card {
     device: Device,
-    /// Without the memory of shares by count.
+    /// Without the memory of counted shares.
     used: Share,
     pods: u32,
-    /// How many of the pods have shares by count.
+    /// How many of the pods have counted shares.
     undivided: u32,
-    /// Whether its node takes no pod, whatever the card is like.
+    /// Whether its node takes no pods, even if the card could.
     closed: bool,
 }
 
@@ -38,25 +37,23 @@ impl Card {
         self.undivided = 0;
     }
 
-    /// The card itself.
     pub fn device(&self) -> &Device {
         &self.device
     }
 
-    /// What its pods take together; more than its capacity where it is overcommitted. Shares by count have all of its
-    /// memory among them.
+    /// What its pods take together; more than its capacity where it is overcommitted. Counted shares together take all
+    /// of its memory.
     pub fn used(&self) -> Share {
         let undivided = if self.undivided > 0 { self.device.memory } else { Mib(0) };
         self.used.saturating_add(Share { compute: Milli(0), memory: undivided })
     }
 
-    /// How many pods are on it. One that has it by several resources counts for each.
+    /// How many pods are on it. A pod that has it under several resources counts once for each.
     pub fn pods(&self) -> u32 {
         self.pods
     }
 
-    /// Whether a new pod may be put here at all: the card is healthy and not cordoned, and its node is open
-    /// to pods.
+    /// Whether the card takes new pods: it is healthy and not cordoned, and its node takes pods.
     pub fn usable(&self) -> bool {
         self.device.usable() && !self.closed
     }
@@ -70,29 +67,29 @@ impl Card {
         }
     }
 
-    /// Whether nothing at all is taken and a new pod may have it whole.
+    /// Whether nothing is taken and a new pod may have the whole card.
     pub fn untouched(&self) -> bool {
         self.pods == 0 && self.usable()
     }
 
-    /// Whether its pods take more than it has: a record was changed, or a card shrank or came back.
+    /// Whether its pods take more than it has: a record was changed, or the card shrank or came back.
     pub fn overcommitted(&self) -> bool {
         !self.used().fits_in(self.device.capacity())
     }
 
-    /// Whether it has pods, and all of them have shares by count: it takes more of such, and nothing else.
+    /// Whether it has pods, and all of them have counted shares: it takes only more of those.
     pub fn undivided(&self) -> bool {
         self.undivided > 0 && self.undivided == self.pods
     }
 
-    /// How many more shares by count of `resource` a new pod may have: those that are free, where the card is offered
-    /// by that name and has no pods but such.
+    /// How many more counted shares of `resource` a new pod may have. Zero where the card is not offered under that
+    /// name or has other pods.
     pub fn free_shares(&self, resource: &str) -> u32 {
         let open = self.undivided() || self.untouched();
         self.device.offers.get(resource).filter(|_| open).map_or(0, |shares| shares.within(self.free().compute))
     }
 
-    /// The shares by count that it is offered as, by resource.
+    /// The counted shares that it is offered as, by resource.
     pub fn offered(&self) -> BTreeMap<&ResourceName, Offered> {
         let free = |resource: &ResourceName| self.free_shares(resource.as_str());
         let offers = self.device.offers.iter();
@@ -103,7 +100,7 @@ impl Card {
         let share = match taken {
             Taken::Part(share) => *share,
             Taken::Whole(share) => (*share).max(self.device.capacity()),
-            // what a share is, the card's node says; only where it says no more, the record
+            // the node's offer decides the size of a share; the record only where the node has no offer any more
             Taken::Counted(counted, recorded) => {
                 let offered = self.device.offers.get(&counted.resource);
                 let compute = offered.map_or(*recorded, |shares| shares.compute_of(counted.count));
@@ -115,14 +112,14 @@ impl Card {
         self.pods += 1;
     }
 
-    /// Whether a plan means this card. Where one of the two names only an index (an old record, or a node without
-    /// inventory) the index decides.
+    /// Whether a plan means this card. Where either side has only an index (an old record, or a node without
+    /// inventory), the index decides.
     pub(super) fn is(&self, device: &DeviceRef) -> bool {
         let (own, index) = (&self.device, device.id.as_index());
         own.id == device.id || index == Some(own.index) || own.id.as_index() == Some(device.index)
     }
 
-    /// Whether a pod of which it is not known on which cards it is may take this of this one.
+    /// Whether a pod whose cards are not known may take this of this card.
     pub(super) fn may_have(&self, taken: &Taken) -> bool {
         match taken {
             Taken::Part(_) | Taken::Whole(_) => true,
@@ -131,22 +128,18 @@ impl Card {
     }
 }
 
-/// Shares by count of a card.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 pub struct Offered {
-    /// How many it has.
     pub per_gpu: u32,
-    /// How many a new pod may have ([`Card::free_shares`]).
+    /// See [`Card::free_shares`].
     pub free: u32,
 }
 
-/// What the planner needs to know of a card, packed: filtering thousands of nodes is bound by how much memory it
-/// must look at.
+/// What the planner needs of a card, packed: memory bandwidth bounds the filtering of thousands of nodes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Room {
     /// See [`Card::free`].
     pub free: Share,
-    /// All of the card.
     pub capacity: Share,
     /// See [`Device::index`].
     pub index: u32,
@@ -174,7 +167,7 @@ impl Card {
     }
 }
 
-/// What is taken of a card, to go back to.
+/// What is taken of a card, to restore later.
 pub(super) type Tallied = (Share, u32, u32);
 
 impl Card {
@@ -187,7 +180,6 @@ impl Card {
     }
 }
 
-/// Takes a hold from its card, if the node has that card.
 pub(super) fn take(cards: &mut [Card], hold: &Hold) {
     if let Some(card) = cards.iter_mut().find(|card| card.is(&hold.device)) {
         card.take(&hold.taken);

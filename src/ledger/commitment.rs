@@ -1,4 +1,4 @@
-//! A pod's hold on cards of one node, and where it is in its life.
+//! A pod's hold on cards of one node, and its state.
 
 use std::sync::Arc;
 
@@ -9,22 +9,21 @@ use crate::plan::{Hold, Plan, Taken};
 use crate::request::GpuRequest;
 use crate::units::Timestamp;
 
-/// How much longer than at first asked for a pod may be assumed, however often it is assumed again, in milliseconds: a pod
-/// whose binding fails again and again lets others have the cards between two tries.
+/// By how much repeated assumes may move a pod's first deadline, in milliseconds: a pod whose binding fails again and
+/// again leaves the cards to other pods between two tries.
 pub const LONGEST_RETRY_MS: u64 = 45_000;
 
-/// Where a commitment is in its life.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum State {
     /// Reserved; the write to the API server has not been answered.
     Assumed {
-        /// When the API server must be asked what became of it.
+        /// When to ask the API server whether it was carried out.
         deadline: Timestamp,
     },
     /// The API server has accepted the binding; the watch has not shown it yet.
     Bound {
-        /// When the API server must be asked whether the pod is still there: its deletion may have come before
-        /// the answer to its binding.
+        /// When to ask the API server whether the pod still exists: it may have been deleted before the binding was
+        /// answered.
         deadline: Timestamp,
     },
     /// Seen bound in a watch or a list.
@@ -32,12 +31,11 @@ pub enum State {
 }
 
 impl State {
-    /// Whether the API server must be asked what became of the pod.
+    /// Whether it is time to ask the API server about the pod.
     pub fn overdue(self, now: Timestamp) -> bool {
         matches!(self, Self::Assumed { deadline } | Self::Bound { deadline } if deadline <= now)
     }
 
-    /// The word used in `/debug/state`.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Assumed { .. } => "assumed",
@@ -47,42 +45,35 @@ impl State {
     }
 }
 
-/// What a commitment takes.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Held {
-    /// The cards of a plan.
     Plan(Plan),
-    /// Unknown cards: its amount of every card, and of shares by count of every card that is offered as such.
+    /// Unknown cards: its amount of every card; of counted shares, of every card that is offered as such.
     Unreadable,
 }
 
-/// A pod's hold on cards of one node.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Commitment {
-    /// The pod, for people and for API calls.
     pub pod: PodRef,
     pub request: Arc<GpuRequest>,
-    /// What it takes.
     pub held: Held,
-    /// Where it is in its life.
     pub state: State,
-    /// Whether the node has given the cards to the containers, so that no Allocate of this pod can come any more.
+    /// Whether the node has given the cards to the containers: no further Allocate can come for this pod.
     pub confirmed: bool,
-    /// What else decides whether it leaves when room is made.
     pub standing: Arc<Standing>,
-    /// The epoch ([`NodeLedger::release_missing`]) in which it was last heard of.
+    /// The epoch ([`NodeLedger::release_missing`]) in which it was last seen.
     pub(super) epoch: u64,
     pub(super) taking: Taking,
-    /// The last moment up to which it may be assumed.
+    /// Repeated assumes move the deadline no later than this.
     pub(super) latest: Timestamp,
-    /// Whether it holds the cards of an earlier plan as well, which may have been carried out in place of this one.
+    /// Whether it also holds the cards of an earlier plan, which may have been carried out instead of this one.
     pub(super) doubtful: bool,
-    /// Whether a write has ended without an answer, so that it may be carried out yet.
+    /// Whether a write ended without an answer, so that it may still be carried out.
     pub(super) unanswered: bool,
 }
 
 impl Commitment {
-    /// What it takes over the pod's whole life: of each card of its plan, or of each that it may be on.
+    /// What it takes over the pod's whole life, for each card of its plan or each card that it may be on.
     pub fn taken(&self) -> impl Iterator<Item = &Taken> {
         let (on, anywhere) = match &self.taking {
             Taking::On(holds) => (&holds[..], &[][..]),
@@ -91,11 +82,11 @@ impl Commitment {
         on.iter().map(|hold| &hold.taken).chain(anywhere)
     }
 
-    /// The cards that it takes of, by their positions, with what.
+    /// The cards that it takes part of, by position, with what it takes.
     pub(super) fn on<'a>(&'a self, cards: &[Card]) -> impl Iterator<Item = (usize, &'a Taken)> + use<'a> {
         let (one, several) = match &self.taking {
             Taking::On(holds) => match holds.as_slice() {
-                // most pods: nothing is allocated for them
+                // most pods; allocates no memory
                 [hold] => (cards.iter().position(|card| card.is(&hold.device)).map(|at| (at, &hold.taken)), vec![]),
                 holds => (None, on(cards, holds)),
             },
@@ -104,7 +95,6 @@ impl Commitment {
         one.into_iter().chain(several)
     }
 
-    /// By what it is counted.
     pub fn basis(&self) -> Basis {
         match &self.held {
             Held::Plan(_) => Basis::Record,
@@ -114,21 +104,19 @@ impl Commitment {
     }
 }
 
-/// By what a pod is counted.
+/// What a pod's count is based on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Basis {
-    /// The cards of its plan or record.
     Record,
-    /// Its amounts, on every card that it may be on: there is no record of it that can be believed.
+    /// Its amounts, on every card that it may be on: it has no record that is accepted.
     Amounts,
-    /// All that there is: its amounts cannot be read either.
+    /// All cards of the node: its amounts cannot be read either.
     Everything,
 }
 
 impl Basis {
     pub const ALL: [Self; 3] = [Self::Record, Self::Amounts, Self::Everything];
 
-    /// The word used in `/debug/state`, in metrics and by `kerf inspect`.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Record => "record",
@@ -138,25 +126,20 @@ impl Basis {
     }
 }
 
-/// What `observe` found.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Seen {
-    /// As it was known.
     Same,
-    /// A pod that was not known here.
     New,
-    /// An assumed or bound pod, as planned.
+    /// The first sight of an assumed or bound pod, with the planned cards.
     AsPlanned,
-    /// Another record than the known one; the new one was adopted.
+    /// The record differs from the known one; the new one was adopted.
     Drift,
 }
 
-/// What a pod takes.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Taking {
-    /// Of these cards.
     On(Vec<Hold>),
-    /// Of every card that it may be on.
+    /// This of every card that it may be on.
     Anywhere(Vec<Taken>),
 }
 
@@ -168,7 +151,7 @@ impl Taking {
         }
     }
 
-    /// What it takes of cards that are known.
+    /// Empty where its cards are not known.
     pub(super) fn holds(&self) -> &[Hold] {
         match self {
             Self::On(holds) => holds,
@@ -182,7 +165,7 @@ fn on<'a>(cards: &[Card], holds: &'a [Hold]) -> Vec<(usize, &'a Taken)> {
     for Hold { device, taken } in holds {
         // a card that the node does not list
         let Some(named) = cards.iter().position(|card| card.is(device)) else { continue };
-        // under another name it may stand for any card
+        // a second name of the same card may stand for any card
         if on.iter().any(|(at, other)| *at == named && other.resource() == taken.resource()) {
             on.extend(anywhere(cards, taken));
         } else {
@@ -192,7 +175,7 @@ fn on<'a>(cards: &[Card], holds: &'a [Hold]) -> Vec<(usize, &'a Taken)> {
     on
 }
 
-/// Every card that a pod may be on which takes this of an unknown one.
+/// The cards that a pod may be on which takes this of an unknown card.
 fn anywhere<'a>(cards: &[Card], taken: &'a Taken) -> impl Iterator<Item = (usize, &'a Taken)> {
     cards.iter().enumerate().filter(|(_, card)| card.may_have(taken)).map(move |(at, _)| (at, taken))
 }

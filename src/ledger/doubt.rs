@@ -1,8 +1,8 @@
-//! A pod that is assumed again while it is not known what became of the write before.
+//! A pod that is assumed again while the outcome of its previous write is unknown.
 //!
-//! It gets the same cards again, so that both writes say the same. Where those do not take it any more, because one fell
-//! ill, was cordoned, vanished or is overcommitted, it gets others. Until the API server has said which of the two writes
-//! was carried out the pod may be on the cards of either, so it holds both.
+//! It gets the same cards again, so that both writes say the same. Where those cannot take it any more, because one
+//! became unhealthy, was cordoned, vanished or is overcommitted, it gets others. Until the API server has shown which
+//! of the two writes was carried out, the pod may be on the cards of either, so it holds both.
 
 use super::commitment::{Commitment, Held, State, Taking};
 use super::node::NodeLedger;
@@ -12,19 +12,19 @@ use crate::unfit::Unfit;
 use crate::units::Timestamp;
 
 impl NodeLedger {
-    /// Whether a pod that is here already and is assumed once more keeps its cards. Else it needs others, found
-    /// [`NodeLedger::without`] it: it needs no second set of cards beside its own.
+    /// Whether a pod that is already here and is assumed again keeps its cards. Otherwise it needs others, planned
+    /// [`NodeLedger::without`] it: they replace its own.
     ///
     /// # Errors
-    /// [`Unfit`] where it is not here, or it is not known which cards it has.
+    /// [`Unfit`] where it is not here, or its cards are not known.
     pub fn keeps(&self, uid: &PodUid) -> Result<bool, Unfit> {
         let known = self.commitments.get(uid).ok_or(Unfit::UnknownNode)?;
         let Held::Plan(plan) = &known.held else { return Err(Unfit::UnreadableRecord) };
         Ok(!matches!(known.state, State::Assumed { .. }) || self.takes(plan))
     }
 
-    /// Reserves the cards of a pod once more: those that it [keeps](NodeLedger::keeps), or those of another plan. Returns
-    /// its plan; `None` where it is not here, or it is not known which cards it has.
+    /// Reserves the cards of a pod again: those that it [keeps](NodeLedger::keeps), or those of another plan. Returns
+    /// its plan; `None` where it is not here, or its cards are not known.
     pub fn reserve_again(
         &mut self,
         uid: &PodUid,
@@ -48,14 +48,14 @@ impl NodeLedger {
         plan
     }
 
-    /// No answer has come to the write: it may be carried out for as long as the pod is assumed.
+    /// The write was not answered: it may be carried out as long as the pod is assumed.
     pub fn unanswered(&mut self, uid: &PodUid) {
         if let Some(known) = self.commitments.get_mut(uid) {
             known.unanswered = true;
         }
     }
 
-    /// Whether the cards of a plan are all there and in order, with what is taken of them.
+    /// Whether all cards of the plan exist, take new pods and are not overcommitted.
     fn takes(&self, plan: &Plan) -> bool {
         self.without_cards().is_none()
             && plan.holds().iter().all(|hold| {
@@ -74,7 +74,7 @@ impl Commitment {
         self.doubtful = true;
     }
 
-    /// It is known that the plan was carried out, and no earlier one.
+    /// The plan is known to be carried out, and no earlier one.
     pub(super) fn certain(&mut self) {
         if std::mem::take(&mut self.doubtful)
             && let Held::Plan(plan) = &self.held
@@ -84,7 +84,7 @@ impl Commitment {
     }
 }
 
-/// Makes the holds suffice for this one as well, which is in their place and not beside them.
+/// Grows the holds so that they cover this one too, as an alternative to them and not in addition.
 fn either(holds: &mut Vec<Hold>, other: &Hold) {
     let same =
         |hold: &&mut Hold| hold.device.id == other.device.id && hold.taken.resource() == other.taken.resource();

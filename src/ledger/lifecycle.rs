@@ -1,4 +1,4 @@
-//! How a pod's commitment comes, moves through its states, and goes.
+//! The transitions of a pod's commitment.
 
 use std::sync::Arc;
 
@@ -11,7 +11,7 @@ use crate::request::pod::PodRequest;
 use crate::units::Timestamp;
 
 impl NodeLedger {
-    /// Reserves the cards of a plan until `deadline`. Whether it did: a pod that is already here keeps what it has
+    /// Reserves the cards of a plan until `deadline`. False for a pod that is already here: it keeps what it has
     /// ([`NodeLedger::keeps`]).
     pub fn reserve(&mut self, pod: &PodRequest, plan: Plan, deadline: Timestamp, epoch: u64) -> bool {
         if self.commitments.contains_key(&pod.uid) {
@@ -49,7 +49,7 @@ impl NodeLedger {
         }
     }
 
-    /// The pod is still there, says a list of `epoch`, and no more can be read of it.
+    /// A list of `epoch` has the pod, but the rest of it cannot be read.
     pub fn keep(&mut self, uid: &PodUid, epoch: u64) {
         if let Some(known) = self.commitments.get_mut(uid) {
             known.epoch = epoch;
@@ -63,7 +63,7 @@ impl NodeLedger {
             Some(known) if known.held == held && known.request.counts_as(request) => {
                 let seen = if known.state == State::Observed { Seen::Same } else { Seen::AsPlanned };
                 known.state = State::Observed;
-                // a node's confirmation is never taken back: an older view of the pod may arrive late
+                // never back to unconfirmed: an older view of the pod may arrive late
                 known.confirmed |= confirmed;
                 known.epoch = epoch;
                 if known.doubtful {
@@ -90,8 +90,8 @@ impl NodeLedger {
             unanswered: false,
         };
         let known = self.commitments.insert(uid.clone(), commitment);
-        // an unreadable record is on every card already, so it leaves none; nor does a plan in the place of another, of which
-        // the API server shows that it was not carried out
+        // an unreadable record holds every card and so leaves none; nor does a plan whose alternative was carried out,
+        // as the API server now shows
         if let Some(Commitment { taking: Taking::On(before), doubtful: false, .. }) = known
             && let Some(Commitment { taking: Taking::On(after), .. }) = self.commitments.get(uid)
         {
@@ -102,13 +102,13 @@ impl NodeLedger {
     }
 
     /// The latest write was refused: an assumed pod leaves, unless an earlier write may still be carried out
-    /// ([`NodeLedger::unanswered`]). Whether it left.
+    /// ([`NodeLedger::unanswered`]). True where it left.
     pub fn forget(&mut self, uid: &PodUid) -> bool {
         let left = |known: &Commitment| matches!(known.state, State::Assumed { .. }) && !known.unanswered;
         self.commitments.get(uid).is_some_and(left) && self.release(uid)
     }
 
-    /// Assumed and bound pods whose deadline has passed: the API server must be asked about each.
+    /// Assumed and bound pods whose deadline has passed. The caller asks the API server about each.
     pub fn overdue(&self, now: Timestamp) -> Vec<(PodUid, PodRef)> {
         self.commitments
             .iter()
@@ -117,14 +117,14 @@ impl NodeLedger {
             .collect()
     }
 
-    /// The API server says that an overdue pod is not bound here: it leaves. Whether there was one; a pod that
-    /// was assumed again in the meantime stays.
+    /// The API server says that an overdue pod is not bound here: it leaves. False where it stays because it was
+    /// assumed again in the meantime, or is not here.
     pub fn expire(&mut self, uid: &PodUid, now: Timestamp) -> bool {
         self.commitments.get(uid).is_some_and(|known| known.state.overdue(now)) && self.release(uid)
     }
 
-    /// Frees what moved records left and no other record took up within `patience` milliseconds, counted from the
-    /// first call after the latest move. Whether there was any.
+    /// Frees what moved records left and no other record took up within `patience` milliseconds, counted from the first
+    /// call after the latest move. True where something became free.
     pub fn settle(&mut self, now: Timestamp, patience: u64) -> bool {
         let settled = self.transit.expire(now, patience);
         if settled {
@@ -133,7 +133,7 @@ impl NodeLedger {
         settled
     }
 
-    /// The pod was deleted or has ended: what it took is free. Whether there was one.
+    /// The pod was deleted or has ended: what it took is free. False where it was not here.
     pub fn release(&mut self, uid: &PodUid) -> bool {
         let known = self.commitments.remove(uid).is_some();
         if known {
@@ -142,8 +142,8 @@ impl NodeLedger {
         known
     }
 
-    /// A complete list of pods began in `epoch` and has ended; pods that were bound before it began and that it
-    /// did not show are gone. Returns them.
+    /// A complete list of pods that began in `epoch` has ended: pods that were bound before it began and are not in it
+    /// are gone. Returns them.
     pub fn release_missing(&mut self, epoch: u64) -> Vec<PodUid> {
         let gone = |known: &Commitment| known.epoch < epoch && !matches!(known.state, State::Assumed { .. });
         let missing: Vec<PodUid> =
@@ -157,7 +157,7 @@ impl NodeLedger {
         missing
     }
 
-    /// A pod that is here was seen so.
+    /// Updates what is known of a pod that is here.
     pub fn describe(&mut self, uid: &PodUid, standing: Standing) {
         if let Some(known) = self.commitments.get_mut(uid).filter(|known| *known.standing != standing) {
             known.standing = Arc::new(standing);

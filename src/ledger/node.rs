@@ -1,4 +1,4 @@
-//! One node's cards and what is taken of them.
+//! The ledger of one node.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -11,15 +11,14 @@ use crate::plan::Hold;
 use crate::unfit::Unfit;
 use crate::units::Share;
 
-/// What the node tells of its cards.
+/// Whether the node's list of cards is known.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) enum Cards {
-    /// The node was never seen; pods of it may have been.
+    /// The node was never seen, though its pods may have been.
     #[default]
     Unknown,
-    /// There is no list now that can be believed; the cards are those of the last one.
+    /// The list is missing or not accepted; the cards are those of the last good one.
     Closed(Unfit),
-    /// As listed.
     Known,
 }
 
@@ -27,11 +26,11 @@ pub(super) enum Cards {
 #[derive(Clone, Debug, Default)]
 pub struct NodeLedger {
     pub(super) known: Cards,
-    /// Whether a plugin has listed the cards of this node, by their ids.
+    /// Whether a plugin has ever listed the cards of this node, by their ids.
     pub(super) listed: bool,
     pub(super) cards: Vec<Card>,
     pub(super) commitments: BTreeMap<PodUid, Commitment>,
-    /// Pods that hold cards under another resource domain: of which, nobody can tell.
+    /// Pods that hold cards under another resource domain; which cards is not known.
     pub(super) foreign: BTreeSet<PodUid>,
     pub(super) transit: Transit,
     /// Derived from the cards by [`NodeLedger::recount`], as is `free`.
@@ -41,14 +40,13 @@ pub struct NodeLedger {
 }
 
 impl NodeLedger {
-    /// A node with these cards and no pods.
     pub fn new(inventory: &Inventory) -> Self {
         let mut ledger = Self::default();
         ledger.set_inventory(inventory);
         ledger
     }
 
-    /// The cards, in order of index.
+    /// In order of index.
     pub fn cards(&self) -> &[Card] {
         &self.cards
     }
@@ -58,23 +56,22 @@ impl NodeLedger {
         &self.rooms
     }
 
-    /// All compute (in 1/1000 of a card) and all memory (in MiB) that is free on the node.
+    /// Free compute (in 1/1000 of a card) and free memory (in MiB) of all cards together.
     pub fn free(&self) -> (u64, u64) {
         self.free
     }
 
-    /// What is free on the card with the most free compute, of equals that with the most free memory: a share
-    /// within it fits. Nothing where the node takes no pod.
+    /// What is free on the card with the most free compute (ties: the most free memory): a share within it fits. Zero
+    /// where the node takes no pod.
     pub fn roomiest(&self) -> Share {
         self.roomiest
     }
 
-    /// The pods, in order of uid.
     pub fn commitments(&self) -> &BTreeMap<PodUid, Commitment> {
         &self.commitments
     }
 
-    /// Whether the pod takes anything here. One with shares by count whose record cannot be read takes nothing where no
+    /// Whether the pod takes anything here. A pod with counted shares and an unreadable record takes nothing where no
     /// card is offered as such.
     pub fn concerns(&self, commitment: &Commitment) -> bool {
         let perhaps = |card: &Card| commitment.taken().any(|taken| card.may_have(taken));
@@ -83,18 +80,18 @@ impl NodeLedger {
             || self.cards.iter().any(perhaps)
     }
 
-    /// What the pod takes of cards that the node does not list: they are counted again when those return.
+    /// What the pod takes of cards that the node does not list. It counts again when those return.
     pub fn missing<'a>(&'a self, commitment: &'a Commitment) -> impl Iterator<Item = &'a Hold> {
         let here = |hold: &Hold| self.cards.iter().any(|card| card.is(&hold.device));
         commitment.taking.holds().iter().filter(move |hold| !here(hold))
     }
 
-    /// Whether the ledger says nothing, so that it need not be kept.
+    /// Whether the ledger holds nothing and need not be kept.
     pub fn is_empty(&self) -> bool {
         self.known == Cards::Unknown && self.commitments.is_empty() && self.foreign.is_empty()
     }
 
-    /// Why no card of the node can be used, if none can.
+    /// Why no card of the node can be used; `None` where one can.
     pub fn without_cards(&self) -> Option<Unfit> {
         match self.known {
             Cards::Unknown => Some(Unfit::UnknownNode),
@@ -105,8 +102,8 @@ impl NodeLedger {
         }
     }
 
-    /// Takes over the node's list of cards. Pods stay committed to cards that vanished, and are counted again when those
-    /// return.
+    /// Takes over the node's list of cards. Pods stay committed to cards that vanished, and are counted again when
+    /// those return.
     pub fn set_inventory(&mut self, inventory: &Inventory) {
         let devices = inventory.devices();
         self.listed |= devices.iter().any(|device| device.id.as_index().is_none());
@@ -117,8 +114,8 @@ impl NodeLedger {
         }
     }
 
-    /// There is no list of the node's cards any more that can be believed. It keeps those it had, so that what its pods
-    /// hold is counted on, and takes no new pod.
+    /// The node's list of cards is missing or not accepted now. It keeps the cards it had, so that what its pods hold
+    /// still counts, and takes no new pod.
     pub fn close(&mut self, why: Unfit) {
         if self.known != Cards::Closed(why) {
             self.known = Cards::Closed(why);
@@ -126,18 +123,18 @@ impl NodeLedger {
         }
     }
 
-    /// A plugin has listed the cards of this node before: none are to be inferred.
+    /// A plugin has listed the cards of this node before: do not infer any.
     pub fn expect_list(&mut self) {
         self.listed = true;
     }
 
-    /// Whether a plugin has listed the cards of this node, by their ids, now or before.
+    /// Whether a plugin has ever listed the cards of this node, by their ids.
     pub fn listed(&self) -> bool {
         self.listed
     }
 
-    /// A pod was seen on the node that holds cards under another resource domain: the node takes no pod until none is left.
-    /// Whether it is the first.
+    /// A pod on the node holds cards under another resource domain: the node takes no pods until no such pod is left.
+    /// True for the first one.
     pub fn foreign_begins(&mut self, uid: &PodUid) -> bool {
         let first = self.foreign.is_empty();
         if self.foreign.insert(uid.clone()) && first {
@@ -146,7 +143,7 @@ impl NodeLedger {
         first
     }
 
-    /// Such a pod has ended.
+    /// A pod that held cards under another resource domain has ended.
     pub fn foreign_ends(&mut self, uid: &PodUid) {
         if self.foreign.remove(uid) && self.foreign.is_empty() {
             self.recount();
@@ -160,8 +157,8 @@ impl NodeLedger {
         self.recount();
     }
 
-    /// Counts every card afresh from the commitments. A node has few pods; counting is cheaper than a
-    /// difference that is applied twice.
+    /// Counts every card again from the commitments. A node has few pods, so this is cheap, and no difference can be
+    /// applied twice.
     pub(super) fn recount(&mut self) {
         let closed = matches!(self.known, Cards::Closed(_)) || !self.foreign.is_empty();
         self.cards.iter_mut().for_each(|card| card.close(closed));
@@ -182,7 +179,7 @@ impl NodeLedger {
     }
 }
 
-/// Has the cards taken by these commitments, and by what is in transit, alone.
+/// Sets what is taken of the cards to these commitments and what is in transit.
 pub(super) fn count<'a>(cards: &mut [Card], commitments: impl Iterator<Item = &'a Commitment>, transit: &Transit) {
     cards.iter_mut().for_each(Card::clear);
     for commitment in commitments {

@@ -244,7 +244,7 @@ fn cards_that_vanish_keep_their_pods_and_return_with_them() {
     assert_eq!(card_of(&plan), 2);
 }
 
-/// Two cards, of which these are ill, and a third that is never used.
+/// Two cards, the given ones unhealthy, and a third that is never used.
 fn with_ill(ill: &[u32]) -> Inventory {
     let device = |index| {
         let mut device = crate::device::Device::new(format!("g{index}"), index, Mib(15_360));
@@ -269,7 +269,7 @@ fn a_repeated_assume_leaves_a_card_that_takes_it_no_more() {
     assert_eq!((card_of(&first), card_of(&second)), (0, 1));
     assert_eq!(used(&node), [(600, 2560), (600, 2560)], "either write may have been carried out");
     assert_eq!(assume(&mut node, "a", "60", "10"), Ok(second.clone()), "the new cards are in order");
-    // the card recovers; what may be on it is still counted
+    // the card recovers; what may be on it still counts
     node.set_inventory(&with_ill(&[]));
     assert_eq!(assume(&mut node, "b", "60", "10"), Err(Unfit::Compute));
     let mut earlier = node.clone();

@@ -1,10 +1,10 @@
-//! Cards whose pods change places.
+//! Pods that exchange their cards.
 //!
-//! A node that served two interchangeable pods in another order corrects both records, one write after the other.
-//! Between the two, the first pod's record names the second one's card, and nobody's record names the card that it
-//! left: yet the second pod is on it. So what a moved record leaves stays taken until other records have moved by
-//! as much onto the card, or for some time at most. What a record gains on a card beforehand is set off against
-//! what the other's then leaves there, so pairs and longer circles end with nothing in transit.
+//! kubelet may start two interchangeable pods in another order than planned; the node's plugin then corrects both
+//! records, one write after the other. Between the writes, the first pod's record names the second pod's card, and no
+//! record names the card that it left, although the second pod is on it. So what a moved record leaves stays taken
+//! until other records have moved as much onto the card, or a time limit passes. What a record gained on a card earlier
+//! is offset against what the other record then leaves there, so pairs and longer cycles end with nothing in transit.
 
 use std::collections::BTreeMap;
 
@@ -14,7 +14,7 @@ use crate::plan::{DeviceRef, Hold, Taken};
 use crate::shares::Counted;
 use crate::units::{Mib, Milli, Share, Timestamp};
 
-/// What records have left of one card, less what others have gained on it.
+/// What records have left on one card, less what others have gained there.
 #[derive(Clone, Debug, Default)]
 struct Balance {
     index: u32,
@@ -61,17 +61,18 @@ impl Balance {
     }
 }
 
-/// The open balances of one node, by card and, of shares by count, their resource. A card's index is no name: it may be
-/// another's after a restart.
+/// The open balances of one node, by card id and, for counted shares, resource. Not by index: after a restart another
+/// card may have it.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Transit {
     cards: BTreeMap<(DeviceId, Option<ResourceName>), Balance>,
-    /// When what is still open is given up; set by the first [`Transit::expire`] after a move.
+    /// When open balances are dropped; set by the first [`Transit::expire`] after a move.
     until: Option<Timestamp>,
 }
 
 impl Transit {
-    /// A pod's record has changed from `before` to `after`, on a node with these cards: one may have two names.
+    /// A pod's record has changed from `before` to `after`. `cards` of the node: a card may have two names, id and
+    /// index.
     pub(super) fn moved(&mut self, before: &[Hold], after: &[Hold], cards: &[Card]) {
         for (hold, sign) in before.iter().map(|hold| (hold, 1)).chain(after.iter().map(|hold| (hold, -1))) {
             let card = cards.iter().find(|card| card.is(&hold.device)).map(Card::device);
@@ -84,12 +85,12 @@ impl Transit {
         self.until = None;
     }
 
-    /// What is taken beside the records.
+    /// What is taken in addition to the records.
     pub(super) fn holds(&self) -> impl Iterator<Item = Hold> {
         self.cards.iter().filter_map(|((device, resource), balance)| balance.hold(device, resource.as_ref()))
     }
 
-    /// Gives up what is open for longer than `patience` milliseconds. Whether there was any.
+    /// Drops what is open for longer than `patience` milliseconds. True where there was anything.
     pub(super) fn expire(&mut self, now: Timestamp, patience: u64) -> bool {
         if self.cards.is_empty() {
             return false;

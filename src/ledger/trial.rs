@@ -1,4 +1,4 @@
-//! A node to think with: its pods leave and come back, and only the cards that they are on are counted anew.
+//! Copies of a node for planning: pods leave and come back, and only the cards that they are on are counted again.
 
 use std::collections::BTreeSet;
 
@@ -7,20 +7,20 @@ use super::node::{NodeLedger, count};
 use crate::ids::PodUid;
 use crate::plan::{Plan, Taken};
 
-/// Copies to think with; the ledger stays as it is.
+/// Copies for planning; the ledger itself does not change.
 impl NodeLedger {
-    /// Whether a plan made on the other is good here: nothing that the planner looks at is different.
+    /// Whether a plan made on the other ledger is valid here: all that the planner looks at is equal.
     pub fn same_cards(&self, other: &Self) -> bool {
         self.known == other.known && self.cards == other.cards
     }
 
-    /// The cards as they are, without their pods; for thinking only.
+    /// The cards with what is taken of them, without the list of pods; for planning only.
     pub fn cards_alone(&self) -> Self {
         let (cards, rooms) = (self.cards.clone(), self.rooms.clone());
         Self { known: self.known, cards, rooms, free: self.free, roomiest: self.roomiest, ..Self::default() }
     }
 
-    /// The node as it will be once `plan` is bound; for planning ahead only.
+    /// The node after `plan`; for planning only.
     pub fn with_plan(&self, plan: &Plan) -> Self {
         let mut cards = self.cards.clone();
         for hold in plan.holds() {
@@ -31,7 +31,7 @@ impl NodeLedger {
         later
     }
 
-    /// The node as it will be once these pods have left; for planning ahead only.
+    /// The node after these pods have left; for planning only.
     pub fn without(&self, gone: impl Fn(&PodUid) -> bool) -> Self {
         let mut later = Self { known: self.known, cards: self.cards.clone(), ..Self::default() };
         let staying = self.commitments.iter().filter(|(uid, _)| !gone(uid));
@@ -41,7 +41,7 @@ impl NodeLedger {
     }
 }
 
-/// A copy of a node's cards, and those of its pods that may leave.
+/// A copy of a node's cards, with the pods on it that may leave.
 #[derive(Debug)]
 pub struct Trial<'a> {
     node: NodeLedger,
@@ -55,7 +55,7 @@ pub struct Trial<'a> {
 }
 
 impl<'a> Trial<'a> {
-    /// The node without these pods. They are known by their places in the list from now on.
+    /// The node without these pods. Later calls refer to them by their position in `pods`.
     pub fn without(ledger: &'a NodeLedger, pods: &[&'a PodUid]) -> Self {
         let leaving: BTreeSet<&PodUid> = pods.iter().copied().collect();
         let node = ledger.without(|uid| leaving.contains(uid));
@@ -75,12 +75,11 @@ impl<'a> Trial<'a> {
         Self { node, staying, taken, cards, gone: vec![true; pods.len()] }
     }
 
-    /// The node as it is now.
     pub fn node(&self) -> &NodeLedger {
         &self.node
     }
 
-    /// Has a pod come back, or leave again.
+    /// Makes the pod at this position leave (`gone`) or come back.
     pub fn set(&mut self, place: usize, gone: bool) {
         if let Some(own) = self.gone.get_mut(place) {
             *own = gone;

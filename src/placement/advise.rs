@@ -10,28 +10,28 @@ use crate::plan::Plan;
 use crate::policy::Policy;
 use crate::request::GpuRequest;
 
-/// How long the GPUs of a record are kept for a pod that is not bound yet, in milliseconds: a scheduler that binds by
+/// How long the GPUs of a record are kept for a pod that is not bound yet, in milliseconds: a scheduler that binds pods
 /// itself does so within seconds.
 pub const UNBOUND_RECORD_MS: u64 = 60_000;
 
-/// A pod that is to be placed, and the policy that counts for it.
+/// A pod to place, and its policy.
 #[derive(Clone, Copy, Debug)]
 pub struct Placing<'a> {
     request: &'a GpuRequest,
     policy: Policy,
 }
 
-/// What of a node counts beside its GPUs.
+/// What counts for a node beside its GPUs.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Circumstances {
-    /// Whether the pod holds GPUs on other nodes alone, or on none.
+    /// Whether the pod holds no GPUs on this node.
     pub elsewhere: bool,
-    /// Whether containers fail on the node for reasons of its own.
+    /// Whether containers fail on the node because of the node itself.
     pub failing: bool,
 }
 
-/// How well a node suits a pod; less is better. First comes the node where it holds GPUs already; those that would do now
-/// but not after the pods in flight come later, and last those where containers fail for reasons of the node's own.
+/// How well a node suits a pod; less is better. The node where it already holds GPUs comes first; nodes where it fits
+/// now but not after the pods in flight come later; nodes where containers fail because of the node itself come last.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct NodeRank {
     circumstances: Circumstances,
@@ -40,33 +40,31 @@ pub struct NodeRank {
 }
 
 impl<'a> Placing<'a> {
-    /// By the pod's own policy, or else by this one.
+    /// By the pod's own policy, otherwise by `default`.
     pub fn new(request: &'a GpuRequest, default: Policy) -> Self {
         Self { request, policy: request.policy_or(default) }
     }
 
-    /// What the pod asks for.
     pub fn request(&self) -> &'a GpuRequest {
         self.request
     }
 
-    /// The policy that counts.
     pub fn policy(&self) -> Policy {
         self.policy
     }
 
-    /// Whether nodes have to be weighed against each other for it ([`Placing::weigh`]).
+    /// Whether its policy weighs nodes against each other ([`Placing::weigh`]).
     pub fn surveys(&self) -> bool {
         self.policy.surveys(self.request)
     }
 
-    /// A planner that knows which GPU of the node the policy wants for the pod, where it weighs nodes.
+    /// A planner that prefers the GPU of the node that the policy chose, where the policy weighs nodes.
     pub fn planner(&self, survey: &mut Survey, shape: &Shape, node: &str) -> Planner {
         Planner::preferring(survey.card(self.policy, shape, node))
     }
 
-    /// How well a node, on which the pod fits `now`, suits it by its own GPUs, once the plans in `ahead` are carried out
-    /// there. `now` may be locked; it is let go of before anything is searched for.
+    /// The rank of a node on which the pod fits `now`, by the node's own GPUs, after the plans in `ahead`. `now` may be
+    /// a lock; it is released before any search.
     #[inline]
     pub fn rank(
         &self,
@@ -84,8 +82,8 @@ impl<'a> Placing<'a> {
         NodeRank { circumstances, crowded, rank: rank(&later, self.policy) }
     }
 
-    /// Replaces what [`Placing::rank`] said of the nodes where the policy weighs them against each other. `later`: a
-    /// node that the survey does not know as the pod finds it. Nodes without a rank are passed over.
+    /// Replaces the ranks from [`Placing::rank`] where the policy weighs nodes against each other. `later`: the ledger
+    /// of a node that the pod finds different from what the survey knows. Nodes without a rank are skipped.
     pub fn weigh(
         &self,
         survey: &mut Survey,
@@ -105,7 +103,7 @@ impl<'a> Placing<'a> {
     }
 }
 
-/// The node once these plans are carried out; for planning ahead only.
+/// The node after these plans; for planning only.
 pub fn after(ledger: &NodeLedger, ahead: &[Plan]) -> NodeLedger {
     ahead.iter().fold(ledger.cards_alone(), |later, plan| later.with_plan(plan))
 }

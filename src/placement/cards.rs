@@ -6,8 +6,8 @@ use crate::device::Device;
 use crate::ledger::Card;
 use crate::units::Mib;
 
-/// Chooses `count` of the `free` cards (positions in `cards`), with at least `memory` together where asked. The
-/// first `own` of `free` are taken before any other. `None` where there are too few, or too little memory.
+/// Chooses `count` of the `free` cards (positions in `cards`), with at least `memory` in total where asked. The first
+/// `own` of `free` are taken before any other. `None` where there are too few, or too little memory.
 pub(super) fn best_set(
     cards: &[Card],
     free: &[usize],
@@ -27,7 +27,7 @@ pub(super) fn best_set(
     let mut rest = rest.to_vec();
     rest.sort_by_key(|at| (size(*at), *at));
     if let Some(memory) = memory {
-        // cards that each have their part are always enough; only without so many the largest must do
+        // cards with an equal part of the memory each are always enough; with fewer such cards, take the largest
         let part = memory.0.div_ceil(count.max(1) as u64);
         let missing = count - set.len();
         let large = rest.partition_point(|at| size(*at) < part);
@@ -43,10 +43,10 @@ pub(super) fn best_set(
     enough(&set).then_some(set)
 }
 
-/// Up to this many free cards, which is most machines, every set is compared.
+/// Up to this many free cards every set is compared: that covers most nodes.
 const ALL_SETS: usize = 8;
 
-/// The best-connected set of `held` and some of `rest`; of equals the one with the first of `rest`.
+/// The best-connected set of `held` and some of `rest`; ties go to the set with the earliest of `rest`.
 fn grow_best(cards: &[Card], held: &[usize], rest: &[usize], count: usize) -> Option<Vec<usize>> {
     let weights: Vec<u32> =
         cards.iter().flat_map(|a| cards.iter().map(|b| weight(a.device(), b.device()))).collect();
@@ -71,7 +71,7 @@ fn grow_best(cards: &[Card], held: &[usize], rest: &[usize], count: usize) -> Op
         .map(|(_, set)| set)
 }
 
-/// The set of `held`, `first` and whichever of `rest` has the best links to those taken, until there are `count`.
+/// `held` and `first`, then one by one the card of `rest` with the best links to those taken, up to `count`.
 fn grown(
     held: &[usize],
     rest: &[usize],
@@ -91,12 +91,12 @@ fn grown(
             return Some(set);
         }
         left.iter_mut().for_each(|(at, links)| *links += link(*at, taken));
-        // of equals the first, so that the order of `rest` decides
+        // ties go to the first, so that the order of `rest` decides
         next = left.iter().enumerate().rev().max_by_key(|(_, (_, links))| *links)?.0;
     }
 }
 
-/// Every set of `count` cards that has all of `held`; those with the first of `rest` come first.
+/// Every set of `count` cards with all of `held`; sets with earlier cards of `rest` come first.
 fn every_set(held: &[usize], rest: &[usize], count: usize) -> Vec<Vec<usize>> {
     let missing = count.saturating_sub(held.len());
     // the highest bit is the first card, so that larger numbers are earlier sets
@@ -111,7 +111,7 @@ fn every_set(held: &[usize], rest: &[usize], count: usize) -> Vec<Vec<usize>> {
         .collect()
 }
 
-/// How well two cards reach each other; the same NUMA node where no link is known.
+/// The weight of the link between two cards; where no link is known, whether they share a NUMA node.
 fn weight(a: &Device, b: &Device) -> u32 {
     let link = a.links.get(&b.index).or_else(|| b.links.get(&a.index));
     let same_numa = a.numa.is_some() && a.numa == b.numa;
@@ -145,7 +145,7 @@ mod tests {
         Ok(plan.grants[0].gpus.devices().map(|device| device.index).collect())
     }
 
-    /// The lineage's six cards: {0,1}, {2,3}, {4,5} on one switch each, {0,1,2,3} on one host bridge.
+    /// gpu-manager's example of six cards: {0,1}, {2,3}, {4,5} on one switch each, {0,1,2,3} on one host bridge.
     fn t6(a: u32, b: u32) -> Option<Link> {
         Some(match (a.min(b), a.max(b)) {
             (0, 1) | (2, 3) | (4, 5) => Link::Switch,

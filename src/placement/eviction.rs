@@ -1,10 +1,10 @@
-//! Which pods must leave a node so that another one fits on its cards.
+//! Which pods to evict from a node so that another one fits on its cards.
 //!
-//! kube-scheduler chooses its victims by a node's totals, and of what it frees no one card may be free enough. This is its
-//! own method, applied to cards: all that may go are taken away, and come back one by one, those whose eviction breaks a
-//! disruption budget first and then the most important, as long as the pod still fits. Who does not come back has to
-//! go. Among equals it depends on the order who that is, so several orders are tried, and the choice is that which breaks
-//! the fewest budgets, then that with the least important victims, then the fewest, then the least that they take.
+//! kube-scheduler chooses its victims by a node's totals; after that, no single card may be free enough. This is its
+//! own method, applied to cards: all pods that may leave are removed, and return one by one, those whose eviction
+//! breaks a disruption budget first and then the most important, as long as the new pod still fits. Pods that cannot
+//! return are the victims. Among equals the order decides, so several orders are tried, and the choice is the set that
+//! breaks the fewest budgets, then has the least important victims, then the fewest, then those that take least.
 //!
 //! Pods that are being deleted anyway cost nothing, and go before all others.
 
@@ -21,27 +21,24 @@ use crate::request::{Ask, GpuRequest};
 use crate::tally::Tally;
 use crate::units::{MEMORY_UNIT, Milli, Share, Timestamp};
 
-/// A pod that the scheduler may not know yet, so that it would take its name for a mistake, in milliseconds.
+/// A pod younger than this, in milliseconds, may be unknown to the scheduler, which would reject it as a victim.
 const YOUNG_MS: u64 = 2_000;
 
-/// A node where room is to be made, and what is known of its pods.
 pub struct Scene<'a> {
     pub ledger: &'a NodeLedger,
-    /// The pod that wants room.
     pub request: &'a GpuRequest,
-    /// How its cards are chosen.
     pub policy: Policy,
     /// The scheduler's victims.
     pub chosen: &'a BTreeSet<PodUid>,
-    /// Whose eviction would break a promise; `None` where that is not known, and only the scheduler's victims are safe.
+    /// The disruption budgets; `None` where they are not known: then only the scheduler's victims may be evicted.
     pub budgets: Option<&'a [Arc<Budget>]>,
-    /// Now, in milliseconds since 1970.
+    /// In milliseconds since 1970.
     pub now: Timestamp,
-    /// Whether there is no time to go on.
+    /// Whether the time for planning is over.
     pub late: &'a dyn Fn() -> bool,
 }
 
-/// What a choice of victims costs, the weightiest first.
+/// What a choice of victims costs. The first field that differs decides.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 struct Cost {
     /// Evictions that break a budget.
@@ -49,7 +46,7 @@ struct Cost {
     /// The highest priority among the victims.
     priority: i32,
     count: usize,
-    /// Compute in thousandths of a card and memory in MiB that they take.
+    /// What they take: compute in thousandths of a card, and memory in MiB.
     compute: u64,
     memory: u64,
     /// Victims that the scheduler may not know yet.
@@ -59,10 +56,10 @@ struct Cost {
 }
 
 impl Scene<'_> {
-    /// The pods that must leave so that the pod fits, beside `going`, which leave in any case: none where it fits then.
-    /// `None` where it does not fit even after all have left that may, or where it is not known in time: those of a lower
-    /// priority, as the API server has shown them bound. Of equals those leave first that the scheduler has chosen, since
-    /// something else speaks against them already.
+    /// The pods to evict so that the pod fits, in addition to `going`, which leave in any case; empty where those are
+    /// enough. Only pods of a lower priority that the API server has shown bound may leave; `None` where the pod does
+    /// not fit even after all of them have left, or the time is over. Of equals, pods that the scheduler has chosen
+    /// leave first, since it may have other reasons to evict them.
     pub fn victims(&self, planner: &mut Planner, going: &BTreeSet<PodUid>) -> Option<BTreeSet<PodUid>> {
         let priority = self.request.priority;
         let may_go = |known: &Commitment| known.state == State::Observed && known.request.priority < priority;
@@ -87,7 +84,7 @@ impl Scene<'_> {
         for (large, prefers) in [(false, true), (true, true), (true, false)] {
             (0..pods.len()).for_each(|place| trial.set(place, true));
             let mut order: Vec<usize> = (0..pods.len()).collect();
-            // who comes back first; the pods are in order of importance
+            // which pods return first; the pods are in order of importance
             order.sort_by_cached_key(|place| {
                 pods.get(*place).map(|(uid, known)| {
                     let (compute, memory) = taken(known);
@@ -138,7 +135,7 @@ impl Scene<'_> {
                 .map(|(uid, known)| !known.standing.leaving && !self.chosen.contains(*uid))
                 .collect();
         };
-        // who is being deleted is disrupted already, and counted by the budget's own controller
+        // a pod that is being deleted is already disrupted, and its budget's controller counts it
         let fresh = pods.iter().filter(|(_, known)| !known.standing.leaving);
         let broken = disruption::violations(budgets, fresh.map(|(_, known)| (&known.pod, &known.standing.labels)));
         let mut broken = broken.into_iter();
@@ -169,13 +166,13 @@ impl Scene<'_> {
         })
     }
 
-    /// The scheduler's victims without whom the node's totals of cards would be too small, so that it may have chosen them
-    /// for their cards alone. The others it has chosen for something else.
+    /// The scheduler's victims that the node's totals of cards need: the scheduler may have chosen them for their cards
+    /// alone. It chose the others for another resource.
     pub fn for_cards(&self) -> BTreeSet<PodUid> {
         let usable = || self.ledger.cards().iter().filter(|card| card.usable()).map(Card::device);
         let total = |amount: &Amount<'_>| match amount {
             Amount::Compute => usable().map(|_| u64::from(Milli::WHOLE.0)).sum::<u64>(),
-            // in whole units, as the node offers it
+            // in whole units, as the node advertises it
             Amount::Memory => usable().map(|device| device.memory.to_memory_units() * MEMORY_UNIT.0).sum(),
             Amount::Shares(name) => {
                 usable().filter_map(|device| device.offers.get(*name)).map(|shares| u64::from(shares.get())).sum()
@@ -196,7 +193,7 @@ impl Scene<'_> {
     }
 }
 
-/// Of what kube-scheduler counts a node's total.
+/// A resource whose node total kube-scheduler counts.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Amount<'a> {
     Compute,
@@ -204,7 +201,6 @@ enum Amount<'a> {
     Shares(&'a str),
 }
 
-/// What a pod takes of the totals of a node.
 fn amounts(request: &GpuRequest) -> Vec<(Amount<'_>, u64)> {
     let (mut divided, mut shares) = (Tally::default(), BTreeMap::<&str, Tally<u32>>::new());
     for container in &request.containers {
@@ -229,7 +225,7 @@ fn amounts(request: &GpuRequest) -> Vec<(Amount<'_>, u64)> {
         .collect()
 }
 
-/// kube-scheduler's order of importance, the most important first: by priority, then by who started earlier.
+/// kube-scheduler's order of importance, the most important first: higher priority, then earlier start.
 pub fn importance(known: &Commitment) -> impl Ord + use<> {
     (Reverse(known.request.priority), known.standing.started.is_none(), known.standing.started)
 }
@@ -338,7 +334,7 @@ mod tests {
         assert_eq!(evict(Some(&budget(1)), 100), ["a"]);
         assert_eq!(evict(Some(&budget(0)), 100), ["b"]);
         assert_eq!(evict(Some(&budget(0)), 200), ["a", "b"], "better broken than not to fit");
-        // without budgets only the scheduler knows whom they allow to go
+        // without budgets only the scheduler knows which pods they allow to evict
         assert_eq!(evict_under(&ledger, 100, 9, &["b"], None, &[]).unwrap(), ["b"]);
     }
 
@@ -359,7 +355,7 @@ mod tests {
 
     #[test]
     fn a_smaller_victim_is_taken_where_it_frees_enough() {
-        // the scheduler would have "big" go
+        // the scheduler would evict "big"
         let pods = [("big", 0, 100, 0), ("s1", 1, 50, 0), ("s2", 1, 50, 0)];
         assert_eq!(evict(&pods, 50, 9, &["big"]).unwrap().len(), 1);
         assert_ne!(evict(&pods, 50, 9, &["big"]).unwrap(), ["big"]);

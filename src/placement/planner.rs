@@ -15,21 +15,21 @@ use crate::request::{Ask, ContainerKind, ContainerRequest, GpuRequest};
 use crate::shares::{Arrangement, Counted};
 use crate::unfit::Unfit;
 
-/// So many steps of [`search`] one planner takes, over all nodes: a sixth of a second.
+/// The steps of [`search`] that one planner may take, over all nodes: a sixth of a second.
 const STEPS: u64 = 1_000_000;
 
-/// No node gets more than this part of the steps that are left, so that many hard ones leave some to those after them.
+/// Each node gets at most 1/8 of the steps that are left, so that hard nodes leave some for later ones.
 const PART: u64 = 8;
 
-/// Plans requests onto nodes: those of one call. Beside scratch memory, so that filtering thousands of nodes allocates
-/// nothing, it holds how much the call may still search for arrangements of several containers. After that each
-/// container in turn takes what suits it best, which may find no room where there is some.
+/// Plans requests onto nodes, for one call. It holds scratch memory, so that filtering thousands of nodes allocates
+/// nothing, and how many steps of the search for arrangements of several containers are left. Without steps, each
+/// container in turn takes what suits it best, which may miss an arrangement that fits.
 #[derive(Debug)]
 pub struct Planner {
     best: Choice,
     other: Choice,
     preferred: Option<usize>,
-    /// How many more steps of the search it takes.
+    /// Steps of the search that are left.
     steps: u64,
 }
 
@@ -40,17 +40,17 @@ impl Default for Planner {
 }
 
 impl Planner {
-    /// For one node: of the cards on which the pod takes equally much, shares go to this one, by its position there.
+    /// For one node: of cards where the pod grows equally, shares go to this one (its position).
     pub fn preferring(card: Option<usize>) -> Self {
         Self { preferred: card, ..Self::default() }
     }
 
-    /// For who bounds the time otherwise: it searches as much as every node is worth.
+    /// For callers that bound the time themselves: every node gets the full number of steps.
     pub fn patient() -> Self {
         Self { steps: u64::MAX, ..Self::default() }
     }
 
-    /// Whether it has searched as much as it may, so that it may find no room where there is some.
+    /// Whether all steps are used, so that it may miss an arrangement that fits.
     pub fn exhausted(&self) -> bool {
         self.steps < PART
     }
@@ -64,14 +64,14 @@ impl Planner {
             .or_else(|unfit| if self.fit_by_search(node, request, policy) { Ok(()) } else { Err(unfit) })
     }
 
-    /// Whether the request fits if each container in turn has what suits it best, which is quickly said. Where it does
-    /// not, a search may find more ([`Planner::fit_by_search`]).
+    /// Whether the request fits if each container in turn takes what suits it best, which is quick. Where it does not,
+    /// a search may find an arrangement ([`Planner::fit_by_search`]).
     ///
     /// # Errors
     /// [`Unfit`] where it does not.
     #[inline]
     pub fn fit_in_turn(&mut self, node: &NodeLedger, request: &GpuRequest, policy: Policy) -> Result<(), Unfit> {
-        // most candidates have room to spare; this spares looking for the best of their cards
+        // most candidates have room to spare, and need no search for the best of their cards
         let room_to_spare = match request.containers.as_slice() {
             [ContainerRequest { ask: Ask::Share(share), .. }] => {
                 request.isolation.is_none() && share.fits_in(node.roomiest())
@@ -98,7 +98,7 @@ impl Planner {
         request.containers.len() > 1 && !self.exhausted()
     }
 
-    /// Lets each container in turn have what suits it best, in `self.best`.
+    /// Gives each container in turn what suits it best, in `self.best`.
     fn choose_in_turn(&mut self, node: &NodeLedger, request: &GpuRequest, policy: Policy) -> Result<(), Unfit> {
         if let Some(unfit) = node.without_cards() {
             return Err(unfit);
@@ -112,7 +112,7 @@ impl Planner {
         if !request.containers.iter().any(is_init) {
             return self.best.choose(node, request, request.containers.iter().enumerate(), policy);
         }
-        // Lasting containers first suits small init containers, kubelet's order suits large ones.
+        // long-running containers first suits small init containers, kubelet's order suits large ones
         let (inits, lasting): (Vec<_>, Vec<_>) =
             request.containers.iter().enumerate().partition(|(_, c)| is_init(c));
         let lasting_first = self.best.choose(node, request, lasting.iter().chain(&inits).copied(), policy);
@@ -128,8 +128,8 @@ impl Planner {
         Ok(())
     }
 
-    /// Looks for any arrangement in which the containers fit, for `self.best`: what one takes may be all that another
-    /// could have had.
+    /// Looks for any arrangement in which the containers fit, for `self.best`: one container may take the only card
+    /// that another could use.
     fn search(&mut self, node: &NodeLedger, request: &GpuRequest, policy: Policy) -> Option<()> {
         if !self.may_search(request) || node.without_cards().is_some() {
             return None;
@@ -155,7 +155,7 @@ impl Planner {
         grants.collect::<Option<_>>().map(|grants| Plan { grants }).ok_or(Unfit::UnknownNode)
     }
 
-    /// The cards that were chosen for a container; always some.
+    /// The cards that were chosen for a container.
     fn grant(&self, node: &NodeLedger, number: usize, container: &ContainerRequest) -> Option<Grant> {
         let picks = self.best.picks.iter().filter(|pick| pick.container == number);
         let chosen = picks.filter_map(|pick| Some((node.cards().get(pick.card)?.device(), pick.count)));

@@ -5,23 +5,23 @@ use crate::policy::Policy;
 use crate::request::GpuRequest;
 use crate::units::Share;
 
-/// A node's or a card's place in a policy's order; less is better. Compare only ranks of one policy, and break ties
+/// A node's or a card's position in a policy's order; less is better. Compare only ranks of one policy, and break ties
 /// by the node's name or the card's index.
 ///
-/// Three numbers, of which the first decides first. For `binpack`: free compute in thousandths of a card, free memory in
-/// MiB, nothing; for `spread` their complements. The policies that weigh a whole cluster have their score and two
+/// Three numbers, of which the first decides first. For `binpack`: free compute in thousandths of a card, free memory
+/// in MiB, nothing; for `spread` their complements. The policies that weigh a whole cluster have their score and two
 /// tie-breaks in them ([`super::market`]).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Rank(pub(super) u64, pub(super) u64, pub(super) u64);
 
 impl Rank {
-    /// Liked less than anything else.
+    /// Worse than any other.
     pub const LAST: Self = Self(u64::MAX, u64::MAX, u64::MAX);
 }
 
 impl Policy {
-    /// Whether the choice for this pod needs more than one node's cards: a [`super::survey::Survey`]. Shares by count are not
-    /// weighed so: how much of a card one is depends on the node, and it asks for no memory of its own.
+    /// Whether the choice for this pod needs more than one node's cards: a [`super::survey::Survey`]. Counted shares
+    /// are not weighed so: how much of a card one is depends on the node, and it asks for no memory of its own.
     pub fn surveys(self, request: &GpuRequest) -> bool {
         match self {
             Self::Binpack | Self::Spread => false,
@@ -42,16 +42,16 @@ impl Policy {
     }
 }
 
-/// The rank of a node among those where the pod fits: by all that is free on it, before the pod is there. For
-/// policies that need more than that, [`super::survey::Survey::ranks`].
+/// The rank of a node where the pod fits: by all that is free on it without the pod. For policies that need more than
+/// that, see [`super::survey::Survey::ranks`].
 pub fn rank(node: &NodeLedger, policy: Policy) -> Rank {
     let (compute, memory) = node.free();
     policy.rank(compute, memory)
 }
 
-/// Scores of nodes in the extender's range 0..=10, best node first, from their ranks (ties: the lesser name): the best node alone has 10; the second has
-/// 9, the third and fourth 8, the next four 7 and so on, each level twice as wide as the one above. So the order
-/// is strict where it matters most, at the top, and never inverted anywhere.
+/// Scores of nodes in the extender's range 0..=10, best node first, from their ranks (ties: the lesser name): the best
+/// node alone has 10; the second has 9, the third and fourth 8, the next four 7 and so on, each level twice as wide as
+/// the one above. So the order is strict where it matters most, at the top, and never inverted anywhere.
 pub fn scores<R: Ord, N: Ord>(mut ranked: Vec<(R, N)>) -> Vec<(N, u8)> {
     ranked.sort_unstable();
     ranked.into_iter().enumerate().map(|(place, (_, node))| (node, score(place))).collect()
@@ -64,9 +64,9 @@ fn score(place: usize) -> u8 {
     }
 }
 
-/// The order in which cards are tried, for a share that leaves `left` of the card.
+/// The order in which cards are tried for a share that leaves `left` of the card free.
 pub(super) fn card_order(policy: Policy, growth: Share, preferred: bool, left: Share, index: u32) -> impl Ord {
-    // first the cards where the pod grows least: those that an init container of it holds anyway
+    // first the cards where the pod grows least: those that one of its init containers holds anyway
     (growth.compute, growth.memory, !preferred, policy.rank_share(left), index)
 }
 

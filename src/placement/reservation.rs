@@ -1,4 +1,4 @@
-//! Planning a pod onto a node and reserving its cards there, in one.
+//! Planning a pod onto a node and reserving its cards there, in one step.
 
 use super::planner::Planner;
 use crate::ledger::NodeLedger;
@@ -10,10 +10,10 @@ use crate::units::Timestamp;
 
 impl Planner {
     /// Plans the pod onto the node's cards as they are now and reserves them until `deadline`. A pod that is already
-    /// there keeps what it has, so a repeated bind gets the same cards, as long as those can take it.
+    /// there keeps what it has, so a repeated bind gets the same cards as long as they can take it.
     ///
     /// # Errors
-    /// [`Unfit`] where it does not fit, or it is not known which cards it has already; nothing is changed then.
+    /// [`Unfit`] where it does not fit, or the cards that it already has are not known; nothing is changed then.
     pub fn assume(
         &mut self,
         node: &mut NodeLedger,

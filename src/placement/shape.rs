@@ -1,4 +1,4 @@
-//! What a pod asks of a machine, in numbers alone: pods with equal shapes are one and the same to a policy.
+//! What a pod asks for, as numbers: pods of equal shape are equal to a policy.
 
 use std::sync::Arc;
 
@@ -6,7 +6,7 @@ use crate::request::{Ask, GpuRequest};
 use crate::tally::{Amount, Tally};
 use crate::units::{Mib, Milli, Share};
 
-/// Cores, memory and pods: what a machine has for pods, or what pods take of it.
+/// Cores, memory and number of pods: what a machine has for pods, or what pods take of it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct HostAmount {
     /// Thousandths of a core.
@@ -17,7 +17,7 @@ pub struct HostAmount {
 }
 
 impl HostAmount {
-    /// What is left when the other is taken away; nothing where it is more.
+    /// The difference; stops at zero.
     #[must_use]
     pub fn minus(self, other: Self) -> Self {
         Self {
@@ -46,10 +46,8 @@ impl Amount for HostAmount {
     }
 }
 
-/// The cards that a pod takes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Cards {
-    /// None.
     None,
     /// A part of one card.
     Share(Share),
@@ -58,7 +56,7 @@ pub enum Cards {
 }
 
 impl Cards {
-    /// All compute, in thousandths of a card.
+    /// Total compute, in thousandths of a card.
     pub fn compute(self) -> u64 {
         match self {
             Self::None => 0,
@@ -75,14 +73,14 @@ pub struct Shape {
     pub cpu: u64,
     pub memory: Mib,
     pub cards: Cards,
-    /// Models of card that will do, in order; empty: any.
+    /// Accepted models of card, in order; empty: any.
     pub models: Vec<Arc<str>>,
 }
 
 impl Shape {
-    /// Of a pod that takes `cpu` thousandths of a core and `memory` of the host. Exact where one container asks for
-    /// cards; else the cards that the containers would need together: shares as one share where a card could hold
-    /// them, whole cards alone where there are any.
+    /// For a pod that takes `cpu` thousandths of a core and `memory` of the host. Exact where only one container asks
+    /// for cards. Otherwise what the containers need together: shares as one share where a card could hold them; where
+    /// any container asks for whole cards, only those.
     pub fn of(request: Option<&GpuRequest>, cpu: u64, memory: Mib) -> Self {
         let cards = request.map_or(Cards::None, |request| {
             let needs = request.containers.iter().map(|container| (container.kind, need(&container.ask)));
@@ -98,8 +96,8 @@ impl Shape {
     }
 }
 
-/// The models of a trace's constraint, such as `V100M16|V100M32`, in order; none: any model. One that is named twice
-/// stays so: [`crate::policy::Policy::Fgd`] takes such pods for a class of their own, as the published runs do.
+/// The models of a trace's constraint, such as `V100M16|V100M32`, in order; none: any model. Duplicates stay:
+/// [`crate::policy::Policy::Fgd`] takes such pods for a class of their own, as the published runs do.
 pub fn models(constraint: &str) -> Vec<Arc<str>> {
     let mut models: Vec<Arc<str>> =
         constraint.split('|').filter(|model| !model.is_empty()).map(Arc::from).collect();
@@ -107,17 +105,17 @@ pub fn models(constraint: &str) -> Vec<Arc<str>> {
     models
 }
 
-/// What a container needs of cards: so many whole ones, or a share of one.
+/// A number of whole cards, or a share of one.
 fn need(ask: &Ask) -> (u32, Share) {
     match ask {
         Ask::Share(share) => (0, *share),
         Ask::Whole { count, .. } => (*count, Share::ZERO),
-        // how much of a card that is depends on the node
+        // its part of a card depends on the node
         Ask::Counted(_) => (0, Share::ZERO),
     }
 }
 
-/// Some of the kinds of card in a cluster. A kind is a model with an amount of memory.
+/// A set of the kinds of card in a cluster. A kind is a model with an amount of memory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Kinds(u128);
 
@@ -125,28 +123,26 @@ pub struct Kinds(u128);
 pub type Kind = u8;
 
 impl Kinds {
-    /// More kinds than these are not told apart: the last stands for all that follow.
+    /// At most this many kinds are distinguished: the last stands for all further ones.
     pub const MOST: usize = 128;
     pub const ALL: Self = Self(u128::MAX);
     pub const NONE: Self = Self(0);
 
-    /// Whether the kind is among these.
     pub fn contains(self, kind: Kind) -> bool {
         self.0 >> (kind & 127) & 1 == 1
     }
 
-    /// These and one more.
     #[must_use]
     pub fn with(self, kind: Kind) -> Self {
         Self(self.0 | 1 << (kind & 127))
     }
 
-    /// Whether all of these are among `others`.
+    /// Whether this is a subset of `others`.
     pub fn within(self, others: Self) -> bool {
         self.0 & !others.0 == 0
     }
 
-    /// Those of these that are among the first `count` kinds.
+    /// Those with numbers below `count`.
     pub(super) fn first(self, count: usize) -> Self {
         let mask =
             u32::try_from(count).ok().and_then(|count| 1u128.checked_shl(count)).map_or(u128::MAX, |bit| bit - 1);

@@ -1,5 +1,5 @@
-//! A live cluster as a [`Market`]: nodes by name, host resources from what the API server says, and the demand learnt
-//! from the pods that were seen. The extender keeps one, and `kerf plan` makes one from a snapshot.
+//! A live cluster as a [`Market`]: nodes by name, host resources from the API server, and the demand learnt from the
+//! pods that were seen. The extender keeps one, and `kerf plan` makes one from a snapshot.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -12,65 +12,61 @@ use crate::policy::Policy;
 use crate::tally::Amount;
 use crate::units::{Mib, Share};
 
-/// What the policies that look at more than one node's cards know.
+/// What policies that weigh nodes against each other know of the cluster.
 #[derive(Clone, Debug, Default)]
 pub struct Survey {
     market: Market,
     nodes: BTreeMap<NodeName, Node>,
-    /// Numbers of nodes that are gone.
+    /// Market numbers of deleted nodes, to be used again.
     vacant: Vec<usize>,
-    /// What each bound pod takes of its node's host.
     loads: BTreeMap<PodUid, Load>,
-    /// Pods whose demand was counted.
     counted: BTreeMap<PodUid, Shape>,
-    /// How many shapes the pods had when they were last counted anew.
+    /// How many shapes the pods had when they were last counted again.
     shapes: usize,
 }
 
-/// Far more shapes than a cluster's pods have: a bound on what pods in ever new shapes cost.
+/// Far more shapes than a cluster's pods have: a bound on the cost of pods in ever new shapes.
 const MOST_SHAPES: usize = 4096;
 
-/// What a bound pod takes of its node's host.
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Load {
     node: NodeName,
     shape: Shape,
-    /// Whether it was put there, as all pods are but those that each node has one of.
+    /// Whether a scheduler chose the node: false for pods of DaemonSets and static pods.
     placed: bool,
 }
 
-/// What was seen of a pod that has not ended.
+/// A pod that was seen and has not ended.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Sighting<'a> {
-    /// What it takes.
     pub shape: &'a Shape,
     pub node: Option<&'a NodeName>,
-    /// Whether it belongs to its node, as a DaemonSet's pods do, and is no sign of more to come.
+    /// Whether it belongs to its node, as a DaemonSet's pod does: it does not count as demand.
     pub resident: bool,
 }
 
 #[derive(Clone, Debug)]
 struct Node {
-    /// In the market.
+    /// The market's number.
     number: usize,
-    /// What it has for pods; absent: it does not say, and is taken to have enough.
+    /// What it has for pods; `None`: not known, and it counts as having enough.
     allocatable: Option<HostAmount>,
     used: HostAmount,
     slots: Vec<Slot>,
 }
 
-/// What pods that a policy weighs may take of a card: nothing of one that has shares by count.
+/// What the market's pods may take of a card: nothing where it has counted shares.
 fn free(card: &Card) -> Share {
     if card.undivided() { Share::ZERO } else { card.free() }
 }
 
-/// More than any machine has, and small enough to add up.
+/// More than any machine has, and small enough to be summed.
 const ENOUGH: u64 = 1 << 40;
 
 // === what is seen ===
 
 impl Survey {
-    /// A node's cards, as its ledger has them now.
+    /// Updates a node's cards from its ledger.
     pub fn cards(&mut self, name: &NodeName, ledger: &NodeLedger) {
         let slots = ledger
             .cards()
@@ -94,12 +90,12 @@ impl Survey {
         }
     }
 
-    /// What a node has for pods.
+    /// Updates what a node has for pods; `None`: not known.
     pub fn allocatable(&mut self, name: &NodeName, amount: Option<HostAmount>) {
         self.change(name, |node| node.allocatable = amount);
     }
 
-    /// A node is gone. What its pods take is remembered until they are gone too.
+    /// A node was deleted. What its pods take is kept until they are gone too.
     pub fn forget(&mut self, name: &str) {
         if let Some(node) = self.nodes.remove(name) {
             self.market.set(node.number, Host::default());
@@ -107,8 +103,8 @@ impl Survey {
         }
     }
 
-    /// A pod that has not ended was seen, with cards or without. Its demand counts once: at once where it asks for
-    /// cards, and else when it runs on a node with cards, where it takes cores from pods that want them.
+    /// A pod that has not ended was seen, with cards or without. Its demand counts once: immediately where it asks for
+    /// cards, otherwise when it is bound to a node with cards, where it takes cores from pods with cards.
     pub fn seen(&mut self, uid: &PodUid, sighting: &Sighting<'_>) {
         if sighting.shape.cards != Cards::None {
             self.count(uid, sighting.shape);
@@ -119,7 +115,7 @@ impl Survey {
         }
     }
 
-    /// A pod that was seen has come to this node.
+    /// A pod that was seen is bound to this node.
     pub fn bound(&mut self, uid: &PodUid, node: &NodeName) {
         if let Some(shape) = self.counted.get(uid).cloned() {
             self.load(uid, Load { node: node.clone(), shape, placed: true });
@@ -158,13 +154,13 @@ impl Survey {
             let class = self.market.class(shape);
             self.market.arrived(class);
         }
-        // where the pods that are there have so many, not at every further one
+        // where the present pods alone have this many, not at every further one
         if self.market.classes() > MOST_SHAPES.max(2 * self.shapes) {
             self.count_anew();
         }
     }
 
-    /// Counts the pods that are there now, as after a restart.
+    /// Counts only the pods that exist now, as after a restart.
     fn count_anew(&mut self) {
         self.market.forget_demand();
         for shape in self.counted.values() {
@@ -184,7 +180,7 @@ impl Survey {
         }
     }
 
-    /// Pods that are not among these are gone.
+    /// Forgets pods that are not in `seen`.
     pub fn retain(&mut self, seen: &BTreeSet<PodUid>) {
         let known = self.loads.keys().chain(self.counted.keys());
         let gone: BTreeSet<PodUid> = known.filter(|uid| !seen.contains(*uid)).cloned().collect();
@@ -210,7 +206,7 @@ impl Load {
         HostAmount { cpu: self.shape.cpu, memory: self.shape.memory, pods: 1 }
     }
 
-    /// Whether it is a pod without cards that kube-scheduler put where it is.
+    /// Whether it has no cards and a scheduler chose its node: it competes with pods with cards for cores.
     fn competes(&self) -> bool {
         self.placed && self.shape.cards == Cards::None
     }
@@ -235,25 +231,24 @@ impl Node {
 // === what is asked ===
 
 impl Survey {
-    /// What is left of a node's host: cores, memory and pods; `None` where the node does not say what it has.
+    /// What is left of a node's host; `None` where it is not known what the node has.
     pub fn left(&self, name: &str) -> Option<HostAmount> {
         let node = self.nodes.get(name)?;
         Some(node.allocatable?.minus(node.used))
     }
 
-    /// What a pod takes of the host of the node that it is on, if it was seen there.
+    /// What a bound pod takes of its node's host, if it was seen.
     pub fn taken(&self, uid: &PodUid) -> Option<HostAmount> {
         let shape = &self.loads.get(uid)?.shape;
         Some(HostAmount { cpu: shape.cpu, memory: shape.memory, pods: 1 })
     }
 
-    /// What a pod asks for, if it was seen.
     pub fn shape(&self, uid: &PodUid) -> Option<&Shape> {
         self.counted.get(uid)
     }
 
-    /// How well each node suits a pod; less is better. A node where it fits only by the cards, as far as is known
-    /// here, comes last: kube-scheduler, which counts the rest, knows better.
+    /// The rank of each node for a pod; less is better. A node where by this survey only the cards suffice comes last,
+    /// but is not excluded: kube-scheduler counts the other resources and decides.
     pub fn ranks<'a>(&mut self, policy: Policy, shape: &Shape, names: impl Iterator<Item = &'a str>) -> Vec<Rank> {
         let class = self.asked(shape);
         let number = |name| self.nodes.get(name).map_or(usize::MAX, |node| node.number);
@@ -261,20 +256,20 @@ impl Survey {
         self.market.ranks(policy, class, &numbers).into_iter().map(|rank| rank.unwrap_or(Rank::LAST)).collect()
     }
 
-    /// The same for one node with other pods on its cards than it has now.
+    /// The rank of one node whose cards have the pods of `later` instead of the present ones.
     pub fn rank_later(&mut self, policy: Policy, shape: &Shape, name: &str, later: &NodeLedger) -> Rank {
         let class = self.asked(shape);
         self.later(name, later).and_then(|host| Some(self.rate(policy, class, &host)?.0)).unwrap_or(Rank::LAST)
     }
 
-    /// The card of the node that a share should get, by its position in the ledger.
+    /// The preferred card of the node for a share, by its position in the ledger.
     pub fn card(&mut self, policy: Policy, shape: &Shape, name: &str) -> Option<usize> {
         let class = self.asked(shape);
         let host = self.market.host(self.nodes.get(name)?.number)?.clone();
         self.rate(policy, class, &host)?.1.first().copied()
     }
 
-    /// The class of a shape that is asked about. What is only asked about is forgotten once there is much of it.
+    /// The class of a shape that is asked about. Shapes that were only asked about are forgotten when there are many.
     fn asked(&mut self, shape: &Shape) -> Class {
         if self.market.classes() > MOST_SHAPES.max(2 * self.shapes) {
             self.count_anew();
@@ -329,7 +324,7 @@ mod tests {
         assert!(see(&mut survey, "batch", &gpus, false));
         assert!(!see(&mut survey, "of-a-daemon-set", &gpus, true));
         assert!(!see(&mut survey, "elsewhere", &plain, false));
-        // the node's cards come to be known after its pods
+        // the node's cards become known after its pods
         survey.cards(&plain, &ledger());
         assert!(survey.shape(&"elsewhere".into()).is_some());
     }
@@ -349,7 +344,7 @@ mod tests {
         assert!(survey.shape(&"pod-9".into()).is_some());
     }
 
-    /// A node whose cores are in use suits a pod without cards where pods leave, and else one that is all free.
+    /// Where pods leave, a pod without cards goes to a node whose cores are in use; otherwise to an empty one.
     #[test]
     fn pods_that_are_gone_count_as_having_left() {
         let suits = |leave| {

@@ -1,4 +1,4 @@
-//! The log of a run: one line for each pod, in the order of coming.
+//! The log of a run: one line for each pod, in order of arrival.
 
 use std::fmt::Write;
 

@@ -6,10 +6,10 @@ use crate::placement::market::{Choice, Class, Market};
 use crate::placement::shape::{Cards, Shape};
 use crate::policy::Policy;
 
-/// Pods that one machine may run, as in the published runs.
+/// The most pods of one machine, as in the published runs.
 const MOST_PODS: u64 = 1001;
 
-/// A run under way: [`Run::step`] until it says that all is done.
+/// A run: call [`Run::step`] until it returns false.
 #[derive(Debug)]
 pub struct Run<'a> {
     workload: &'a Workload,
@@ -25,7 +25,7 @@ pub struct Run<'a> {
     time: Option<Span>,
 }
 
-/// Sums over time, from a moment on.
+/// Sums over time, after the warm-up.
 #[derive(Clone, Copy, Debug)]
 struct Span {
     from: f64,
@@ -35,36 +35,30 @@ struct Span {
     lost: u64,
 }
 
-/// Why a pod has no place, by what it asks for.
+/// What a pod that found no place asked for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Failure {
-    /// No card.
     Cpu,
-    /// A share of one.
     Share,
-    /// One whole card.
     One,
-    /// Several.
+    /// Several whole cards.
     Several,
 }
 
-/// Where one pod went.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Placed {
-    /// The pod, as a position in the workload.
+    /// Position in the workload.
     pub pod: usize,
-    /// Machine and cards, as positions; `None` where it found no place.
+    /// `None` where the pod found no place.
     pub choice: Option<Choice>,
 }
 
-/// What came of a run.
 #[derive(Clone, Debug, Default)]
 pub struct Outcome {
-    /// Every pod that came, in the order of coming.
+    /// In order of arrival.
     pub placed: Vec<Placed>,
-    /// Unallocated compute against demand.
     pub curve: Curve,
-    /// Pods without a place: without cards, shares, one card, several.
+    /// Number of pods without a place, in the order of `Failure`.
     pub failed: [u64; 4],
     /// Demand of all pods that came, in percent of the cluster.
     pub asked: f64,
@@ -79,8 +73,8 @@ pub struct Outcome {
 }
 
 impl<'a> Run<'a> {
-    /// `known`: the demand told in advance; without it, it is learnt from the pods that come. `warm_up`: seconds
-    /// before averages over time begin.
+    /// `known`: the demand, given in advance; `None`: learnt from the pods that come. `warm_up`: seconds before
+    /// averages over time begin.
     pub fn new(workload: &'a Workload, policy: Policy, known: Option<&[(Shape, u64)]>, warm_up: f64) -> Self {
         let mut market = Market::default();
         for machine in &workload.machines {
@@ -106,7 +100,7 @@ impl<'a> Run<'a> {
         }
     }
 
-    /// Does the next thing. Whether there was one.
+    /// Performs the next step. False where none is left.
     pub fn step(&mut self) -> bool {
         let Some(step) = self.workload.arrivals.steps.get(self.next).copied() else { return false };
         let now = self.workload.arrivals.times.get(self.next).copied().unwrap_or_default();
@@ -124,7 +118,7 @@ impl<'a> Run<'a> {
         true
     }
 
-    /// All that is left, and what came of it.
+    /// Performs all remaining steps.
     pub fn finish(mut self) -> Outcome {
         while self.step() {}
         let percent = |part: u64| 100.0 * part as f64 / self.capacity.max(1) as f64;
@@ -191,7 +185,7 @@ impl<'a> Run<'a> {
         }
     }
 
-    /// How many things have happened, and how many will.
+    /// Steps done, and steps in total.
     pub fn progress(&self) -> (usize, usize) {
         (self.next, self.workload.arrivals.steps.len())
     }

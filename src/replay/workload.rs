@@ -8,60 +8,55 @@ use crate::placement::market::{Host, Market, Slot};
 use crate::placement::shape::{Cards, Shape};
 use crate::units::{Mib, Milli, Share};
 
-/// A card of a [`Machine`].
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct CardKind {
     pub model: Arc<str>,
-    /// Its memory; zero where it is not known, and then no share names any.
+    /// Zero where it is not known; then no share asks for memory.
     pub memory: Mib,
 }
 
-/// A machine, empty.
+/// A machine without pods.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Machine {
     pub name: Arc<str>,
     /// Thousandths of a core.
     pub cpu: u64,
     pub memory: Mib,
-    /// Its cards, in order of index.
+    /// In order of index.
     pub cards: Vec<CardKind>,
 }
 
-/// A pod of a trace.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Pod {
     pub name: Arc<str>,
     pub shape: Shape,
-    /// When it is there, where the trace tells.
+    /// `None` where the trace has no times.
     pub stay: Option<Stay>,
 }
 
-/// When a pod is there, in seconds of the trace's own clock.
+/// When a pod exists, in seconds of the trace's own clock.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Stay {
-    /// It comes.
     pub from: u64,
-    /// It leaves; `None`: never.
+    /// `None`: it never leaves.
     pub until: Option<u64>,
 }
 
-/// One thing that happens. Pods are positions in [`Arrivals::pods`].
+/// Pods are positions in [`Arrivals::pods`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Step {
-    /// The pod comes and wants a place.
     Comes(usize),
-    /// The pod leaves, if it had one.
+    /// The pod leaves, if it had a place.
     Leaves(usize),
 }
 
-/// Pods, and in which order they come and go.
+/// Pods, and the order in which they come and leave.
 #[derive(Clone, Debug, Default)]
 pub struct Arrivals {
-    /// Every pod once; of a pod drawn twice there are two.
+    /// A pod that was drawn twice appears twice.
     pub pods: Vec<Pod>,
-    /// What happens, in order.
     pub steps: Vec<Step>,
-    /// When each step happens, in seconds after the beginning; empty where time does not count.
+    /// Time of each step in seconds after the beginning; empty where time does not count.
     pub times: Vec<f64>,
 }
 
@@ -78,12 +73,11 @@ pub struct Workload {
 pub struct Random(u64);
 
 impl Random {
-    /// Seeds are spread, so that neighbours have nothing in common.
+    /// Spreads the seed, so that neighbouring seeds give unrelated numbers.
     pub fn new(seed: u64) -> Self {
         Self(seed.wrapping_mul(0x9E37_79B9_7F4A_7C15).wrapping_add(0xD1B5_4A32_D192_ED03))
     }
 
-    /// The next 64 bits.
     pub fn bits(&mut self) -> u64 {
         self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
         let mut z = self.0;
@@ -98,7 +92,7 @@ impl Random {
         usize::try_from(scaled).unwrap_or_default()
     }
 
-    /// Exponentially distributed with mean 1.
+    /// Exponentially distributed, with mean 1.
     pub fn exponential(&mut self) -> f64 {
         let unit = ((self.bits() >> 11) as f64 + 0.5) / (1u64 << 53) as f64;
         -unit.ln()
@@ -113,12 +107,12 @@ impl Random {
 }
 
 impl Machine {
-    /// All compute of its cards, in thousandths of a card.
+    /// Compute of all its cards, in thousandths of a card.
     pub fn compute(&self) -> u64 {
         self.cards.len() as u64 * 1000
     }
 
-    /// Adds it to a market as it is, with nothing on it and room for so many pods. Returns its number there.
+    /// Adds it to a market, empty and with room for this many pods. Returns its number there.
     pub fn join(&self, market: &mut Market, pods: u64) -> usize {
         let slot = |card: &CardKind| {
             let capacity = Share { compute: Milli::WHOLE, memory: card.memory };
@@ -140,7 +134,7 @@ fn compute(pod: &Pod) -> u64 {
     pod.shape.cards.compute()
 }
 
-/// What of a pod counts against the target when one more is drawn: one card's part, as in the published runs.
+/// What a drawn pod counts towards the target: its part of one card, as in the published runs.
 fn per_card(pod: &Pod) -> u64 {
     match pod.shape.cards {
         Cards::None => 0,
@@ -156,18 +150,18 @@ impl Arrivals {
         Self { pods, steps, times: Vec::new() }
     }
 
-    /// Each pod comes and leaves when the trace says; at the same moment those that leave go first. A pod without
-    /// times comes at once and stays.
+    /// Each pod comes and leaves at the trace's times; at the same moment, pods leave first. A pod without times comes
+    /// at the beginning and stays.
     pub fn by_time(pods: Vec<Pod>) -> Self {
         let mut events: Vec<(u64, bool, usize)> = Vec::new();
         for (number, pod) in pods.iter().enumerate() {
             events.push((pod.stay.map_or(0, |stay| stay.from), true, number));
-            // one that leaves as it comes still was there
+            // a pod that leaves at the moment it comes still comes
             let leaves = pod.stay.and_then(|stay| Some((stay.from, stay.until?)));
             events.extend(leaves.map(|(from, until)| (until.max(from.saturating_add(1)), false, number)));
         }
         events.sort_unstable();
-        // the trace's own clock may have begun long before
+        // the trace's own clock may have begun long before its first pod
         let begin = events.first().map_or(0, |(at, ..)| *at);
         let step = |(_, comes, number): &(u64, bool, usize)| {
             if *comes { Step::Comes(*number) } else { Step::Leaves(*number) }
@@ -180,9 +174,9 @@ impl Arrivals {
     }
 }
 
-/// The published protocol, with this generator: the trace's pods shuffled, then pods drawn from it until they ask for
-/// `percent` of `capacity` (thousandths of a card); where they ask for more already, random ones are taken out. The
-/// machines are shuffled too, as their order breaks ties.
+/// The published protocol, with this generator: the trace's pods shuffled, then more drawn from it until they ask for
+/// `percent` of the machines' compute; where the trace already asks for more, random pods are removed. The machines are
+/// shuffled too, as their order breaks ties.
 pub fn shuffle_and_fill(machines: &[Machine], trace: &[Pod], percent: u64, seed: u64) -> Workload {
     let (mut machines, mut trace) = (machines.to_vec(), trace.to_vec());
     machines.sort_by(|a, b| a.name.cmp(&b.name));

@@ -1,7 +1,8 @@
-//! What a pod counts for once it is bound: its amounts, whatever else is wrong with it.
+//! What a pod counts as once it is bound: its amounts, even where its request is invalid.
 //!
-//! The rules of the contract decide where a pod may go. One that runs holds what it has been given, by an earlier kerf, by
-//! gpu-manager or by hand, so nothing here is refused: amounts that break a rule count for the most that they can mean.
+//! The rules of the contract decide where a pod may go. A bound pod holds what it was given by an earlier version of
+//! kerf, by gpu-manager or by hand, so nothing is refused here: amounts that break a rule count as the most that they
+//! can mean.
 
 use super::{
     Ask, ContainerKind, ContainerRequest, GpuRequest, RawAnnotations, RawContainer, parse_arrangement,
@@ -11,7 +12,7 @@ use crate::shares::{Arrangement, Counted};
 use crate::units::{Mib, Milli, Share, parse_quantity};
 
 impl Ask {
-    /// Every card of the node, entirely: what a container may have whose amounts cannot be read.
+    /// Every card of the node, whole: what a container may have whose amounts cannot be read.
     pub const EVERY_CARD: Self = Self::Whole { count: u32::MAX, memory: None };
 
     /// The most that a container of a bound pod may have been given.
@@ -19,8 +20,8 @@ impl Ask {
     /// * A part of a card without memory counts with its compute, and memory without core with its memory.
     /// * Core above one card that is not a number of cards counts as the next larger number. gpu-admission reserves the
     ///   next smaller one for it.
-    /// * Amounts of several resources count all.
-    /// * An amount that cannot be read counts as all that there is of its resource.
+    /// * Amounts of several resources all count.
+    /// * An amount that cannot be read counts as all of its resource.
     fn at_most(raw: &RawContainer<'_>) -> impl Iterator<Item = Self> {
         let core = raw.core.map_or(Ok(0), parse_quantity).ok();
         let memory = raw.memory.map_or(Ok(0), parse_quantity).ok().and_then(Mib::from_memory_units);
@@ -45,9 +46,8 @@ impl Ask {
 }
 
 impl GpuRequest {
-    /// What a bound pod counts for; `None` where it names no amount of any resource of cards. Equal to what
-    /// [`GpuRequest::parse`] reads where that reads anything. Annotations never change what is counted: one that breaks a
-    /// rule is left out.
+    /// What a bound pod counts as; `None` where it has no amount of any GPU resource. Equal to the result of
+    /// [`GpuRequest::parse`] where that succeeds. Annotations never change what is counted: an invalid one is ignored.
     pub fn of_bound<'a>(
         containers: impl IntoIterator<Item = RawContainer<'a>>,
         annotations: RawAnnotations<'_>,
@@ -72,7 +72,7 @@ impl GpuRequest {
         })
     }
 
-    /// What a bound pod counts for of which nothing can be read: every card of its node.
+    /// For a bound pod of which nothing can be read: every card of its node.
     pub fn unreadable() -> Self {
         let ask = Ask::EVERY_CARD;
         let container = ContainerRequest { name: "".into(), kind: ContainerKind::App, position: 0, ask };
@@ -86,7 +86,7 @@ impl GpuRequest {
         }
     }
 
-    /// Whether an amount of it cannot be read, so that it counts as all that there is.
+    /// Whether one of its amounts cannot be read, so that it counts as all of its resource.
     pub fn is_unreadable(&self) -> bool {
         self.containers.iter().any(|container| match &container.ask {
             Ask::Counted(counted) => counted.count == u32::MAX,
@@ -94,7 +94,7 @@ impl GpuRequest {
         })
     }
 
-    /// Whether both count for the same: equal amounts in equal containers, and equal importance.
+    /// Whether both count as the same: equal amounts in equal containers, and equal priority.
     pub fn counts_as(&self, other: &Self) -> bool {
         self.containers == other.containers && self.priority == other.priority
     }
@@ -137,7 +137,7 @@ mod tests {
             let counted = of(None, None, &[("a.b/c", bad)]);
             assert_eq!(counted, [Ask::Counted(Counted { resource: "a.b/c".into(), count: u32::MAX })], "{bad}");
         }
-        // a number of units that no number of MiB can hold
+        // a number of units that overflows as MiB
         assert_eq!(of(Some("50"), Some("18446744073709551615"), &[]), [Ask::EVERY_CARD]);
     }
 

@@ -1,5 +1,5 @@
 //! Machines and pods from CSV files with the columns of Alibaba's GPU trace (cluster-trace-gpu-v2023), packed with
-//! gzip or not. Other columns are passed over; the columns of card memory are ours.
+//! gzip or not. Other columns are ignored; the columns of card memory are kerf's own.
 
 use std::fs::File;
 use std::io::Read;
@@ -14,7 +14,7 @@ use kerf::placement::shape::{self, Cards, Shape};
 use kerf::replay::{CardKind, Machine, Pod, Stay};
 use kerf::units::{Mib, Milli, Share};
 
-/// More bytes than any trace has: a bound on what is read.
+/// In bytes, more than any trace has: a bound on what is read.
 const MAX_BYTES: u64 = 2 << 30;
 /// More cards than any machine has.
 const MAX_CARDS: usize = 64;
@@ -79,14 +79,13 @@ pub fn pods(path: &Path) -> anyhow::Result<Vec<(Pod, u64)>> {
     Ok(pods)
 }
 
-/// A file and its first line.
+/// A file and its header.
 struct Table {
     file: String,
     head: Arc<StringRecord>,
     reader: csv::Reader<Box<dyn Read>>,
 }
 
-/// One line of it.
 struct Row {
     file: String,
     line: u64,
@@ -161,7 +160,7 @@ impl Row {
         })
     }
 
-    /// `None` where there is no such column or nothing in it.
+    /// `None` where the column does not exist or is empty.
     fn optional(&self, names: &[&str], range: std::ops::RangeInclusive<u64>) -> anyhow::Result<Option<u64>> {
         match self.cell(names) {
             Some(text) if !text.is_empty() => self.number(names, range).map(Some),
@@ -170,7 +169,7 @@ impl Row {
     }
 }
 
-/// A whole number that was written as a decimal, as `12902960.0` in the trace's times.
+/// Parses a whole number, also written as a decimal, as `12902960.0` in the trace's times.
 fn whole(text: &str) -> Option<u64> {
     let (number, zeros) = text.split_once('.')?;
     zeros.bytes().all(|digit| digit == b'0').then(|| number.parse().ok()).flatten()

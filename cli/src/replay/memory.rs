@@ -1,7 +1,7 @@
-//! A demand for card memory that has nothing to do with the demand for compute, for traces that tell none.
+//! A demand for card memory that is independent of the demand for compute, for traces that have none.
 //!
 //! Each share gets the size of another share of the trace, drawn at random, as its part of a card's memory. So memory
-//! is asked for in the same sizes as compute, and as much of it altogether, but the two are independent of each other.
+//! is asked for in the same sizes as compute, and as much of it in total, but the two are independent.
 
 use std::str::FromStr;
 

@@ -11,13 +11,13 @@ const LEFT: f64 = 56.0;
 const RIGHT: f64 = 120.0;
 const TOP: f64 = 24.0;
 const BOTTOM: f64 = 44.0;
-/// Below this demand nearly everything finds a place, and the lines are one.
+/// In percent. Below this demand nearly every pod finds a place, and the curves coincide.
 const FROM: u64 = 80;
 /// The least distance of two lines of text.
 const LINE: f64 = 14.0;
-/// More marks than this are not wanted on an axis.
+/// The most marks on an axis.
 const MARKS: f64 = 8.0;
-/// Told apart by people who do not see red or green (Okabe and Ito's palette).
+/// Distinguishable with colour blindness (Okabe and Ito's palette).
 const COLOURS: [&str; 5] = ["#0072b2", "#e69f00", "#009e73", "#cc79a7", "#d55e00"];
 
 /// The mean curve of each policy.
@@ -76,7 +76,7 @@ pub fn svg(all: &[Runs]) -> String {
     svg + "</svg>\n"
 }
 
-/// A round distance between the marks of an axis of this length.
+/// A round distance between the marks on an axis of this length.
 fn step(length: f64) -> f64 {
     let round = [1.0, 2.0, 5.0, 10.0, 20.0, 50.0, 100.0, 200.0];
     round.into_iter().find(|step| length / step <= MARKS).unwrap_or(500.0)

@@ -2,11 +2,11 @@
 
 use std::str::FromStr;
 
-/// Some seeds, in the order given.
+/// In the order given.
 #[derive(Clone, Debug)]
 pub struct Seeds(pub Vec<u64>);
 
-/// More runs than anybody waits for.
+/// The most seeds: a bound on the work.
 const MOST: u64 = 10_000;
 
 impl FromStr for Seeds {

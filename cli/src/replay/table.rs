@@ -7,21 +7,21 @@ use serde_json::{Value, json};
 /// Demand at which the table shows what is unallocated, in percent of the cluster.
 const SHOWN: [u64; 5] = [90, 95, 100, 110, 130];
 
-/// One policy and what came of each of its runs, by seed; `None`: in the order of the file.
+/// One policy and the outcomes of its runs, by seed; `None`: in the order of the file.
 pub struct Runs {
     pub policy: Policy,
     pub outcomes: Vec<(Option<u64>, Outcome)>,
 }
 
 impl Runs {
-    /// Mean over the runs of what was unallocated, for each percent of demand that every run reached.
+    /// Mean unallocated compute of the runs, for each percent of demand that every run reached.
     pub fn curve(&self) -> Vec<(u64, f64)> {
         let Some((_, first)) = self.outcomes.first() else { return Vec::new() };
         let mean = |at: u64| Some((at, mean(&self.each(|outcome| outcome.curve.at(at)))?.0));
         first.curve.points().filter_map(|point| mean(point.arrived)).collect()
     }
 
-    /// Whether pods left, so that averages over time are what counts.
+    /// Whether pods left, so that averages over time count.
     pub fn timed(&self) -> bool {
         self.outcomes.iter().any(|(_, outcome)| outcome.average_unallocated.is_some())
     }
@@ -32,7 +32,7 @@ impl Runs {
     }
 }
 
-/// Mean and standard deviation; `None` of nothing.
+/// Mean and standard deviation; `None` without values.
 fn mean(values: &[f64]) -> Option<(f64, f64)> {
     let count = values.len() as f64;
     let mean = values.iter().sum::<f64>() / count;
@@ -62,7 +62,7 @@ pub fn table(all: &[Runs]) -> String {
         }
         return text;
     }
-    // a cluster's own pods may never ask for so much
+    // the pods of a snapshot may never reach such a demand
     let shown: Vec<u64> =
         SHOWN.into_iter().filter(|at| all.iter().any(|runs| !runs.each(|o| o.curve.at(*at)).is_empty())).collect();
     let head: String = shown.iter().map(|at| format!(" {:>11}", format!("{at} %"))).collect();
@@ -81,7 +81,6 @@ pub fn table(all: &[Runs]) -> String {
     text
 }
 
-/// Everything, as JSON.
 pub fn json(all: &[Runs]) -> Value {
     let run = |(seed, outcome): &(Option<u64>, Outcome)| {
         let [cpu, share, one, several] = outcome.failed;

@@ -1,4 +1,4 @@
-//! A cluster's past, as far as a snapshot tells it, as a workload to replay.
+//! A cluster's past, as far as a snapshot has it, as a workload to replay.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -16,7 +16,7 @@ use kerf::units::Mib;
 
 use super::reading::{self, Item};
 
-/// A node that does not say what it has is taken to have enough of it.
+/// For a node without allocatable resources: enough of everything.
 const UNKNOWN: HostAmount = HostAmount { cpu: 1 << 40, memory: Mib(1 << 40), pods: 1 << 20 };
 
 /// A pod and the node that it is on.
@@ -26,9 +26,9 @@ struct Seen {
     resident: bool,
 }
 
-/// Every node with cards, empty but for the pods that each node has one of; and the pods that were placed there or that
-/// ask for cards. They come when they were created, and those that have ended leave when their last container did. What
-/// else it had to leave out is said on standard error.
+/// Every node with cards, with no pods but those of DaemonSets and static ones; and the pods that were placed there or
+/// that ask for cards. They come when they were created, and those that have ended leave when their last container
+/// ended. Everything else that is left out is reported on standard error.
 pub fn workload(path: &Path, keys: &Keys) -> anyhow::Result<(Vec<Machine>, Vec<ReplayPod>)> {
     let (mut machines, mut seen) = (BTreeMap::new(), Vec::new());
     reading::each(path, |item, at| {
@@ -57,12 +57,12 @@ pub fn workload(path: &Path, keys: &Keys) -> anyhow::Result<(Vec<Machine>, Vec<R
     for Seen { pod, node, resident } in seen {
         let machine = node.and_then(|node| machines.get_mut(&node));
         match (pod.shape.cards, machine) {
-            // part of what the machine is
+            // counts as part of the machine
             (Cards::None, Some(machine)) if resident => {
                 machine.cpu = machine.cpu.saturating_sub(pod.shape.cpu);
                 machine.memory = Mib(machine.memory.0.saturating_sub(pod.shape.memory.0));
             }
-            // on a machine without cards, or nowhere yet
+            // on a machine without cards, or not bound yet
             (Cards::None, None) => {}
             _ => pods.push(pod),
         }

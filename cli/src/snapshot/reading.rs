@@ -1,4 +1,4 @@
-//! Files as people hand them over, and where in them something is wrong.
+//! Reading of input files, with the position of errors in them.
 
 use std::collections::BTreeMap;
 use std::io::Read;
@@ -10,10 +10,9 @@ use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use serde_json::value::RawValue;
 
-/// More than any cluster's snapshot: a bound on what is read into memory.
+/// In bytes, more than any cluster's snapshot: a bound on what is read into memory.
 const MAX_BYTES: u64 = 2 << 30;
 
-/// What a snapshot holds.
 pub enum Item {
     Node(Box<Node>),
     Pod(Box<Pod>),
@@ -43,7 +42,7 @@ pub fn pod(path: &Path) -> anyhow::Result<Pod> {
     serde_saphyr::from_str(&read(path)?).map_err(wrong)
 }
 
-/// What a parser says, without the place, which stands before it, and without what it tells programmers to do.
+/// A parser's message without the position, which is printed before it, and without advice for programmers.
 fn plain(words: &str) -> &str {
     let end = [" at line ", "; use "].iter().filter_map(|tail| words.find(tail)).min().unwrap_or(words.len());
     let words = words.get(..end).unwrap_or(words);
@@ -75,7 +74,7 @@ struct Name {
     name: String,
 }
 
-/// Calls `visit` with each node and pod, and with words for where it stands.
+/// Calls `visit` with each node and pod, and with a text for its position.
 pub fn each(path: &Path, mut visit: impl FnMut(Item, &str) -> anyhow::Result<()>) -> anyhow::Result<()> {
     const EXPECTED: &str = "expected what `kubectl get nodes,pods --all-namespaces --output json` prints";
     let name = path.display();
@@ -85,7 +84,7 @@ pub fn each(path: &Path, mut visit: impl FnMut(Item, &str) -> anyhow::Result<()>
             (if error.is_data() { "no list" } else { "no JSON" }, (error.line(), error.column()));
         anyhow!("{name}: line {line}, column {column}: {what}: {}; {EXPECTED}", plain(&error.to_string()))
     })?;
-    // items stand in the order of the text, so lines are counted once
+    // items come in the order of the text, so lines are counted once
     let (mut line, mut counted) = (1, 0);
     for raw in list.items {
         let start = (raw.get().as_ptr() as usize).saturating_sub(text.as_ptr() as usize);
@@ -106,12 +105,11 @@ pub fn each(path: &Path, mut visit: impl FnMut(Item, &str) -> anyhow::Result<()>
     Ok(())
 }
 
-/// Where an item begins.
 struct Place<'a> {
     file: &'a Path,
     what: &'a str,
     line: usize,
-    /// Bytes of that line before it.
+    /// Bytes of the line before the item.
     before: usize,
 }
 
@@ -127,8 +125,8 @@ impl Place<'_> {
     }
 }
 
-/// An object as it is read without `metadata.managedFields`: whoever may write it may write times and depths in those that
-/// the API server takes and that cannot be read here, and nothing here needs them.
+/// Parses an object without `metadata.managedFields`: a client that may write the object may write times and depths
+/// there that the API server accepts and that cannot be parsed here. Nothing here needs them.
 fn unmanaged<T: DeserializeOwned>(text: &str) -> Option<T> {
     type Fields = BTreeMap<String, Box<RawValue>>;
     let mut object: Fields = serde_json::from_str(text).ok()?;

@@ -1,7 +1,7 @@
 //! `bind`: commits the pod to GPUs of the chosen node, in one write.
 //!
-//! It acts for whoever calls, so it does nothing that kube-scheduler would not do by itself: it binds pods that wait and
-//! ask for GPUs, and to no node that is closed to them.
+//! Any caller may use it, so it does nothing that kube-scheduler would not do: it binds only waiting pods that ask for
+//! GPUs, and never to a node that is closed to them.
 
 use std::sync::Arc;
 
@@ -20,15 +20,15 @@ use crate::binder::WriteOutcome;
 use crate::decisions::Event;
 use crate::verb::{BindOutcome, Outcome, Verb};
 
-/// How long a binding's outcome may be unknown before the API server is asked, in milliseconds. Far longer than
-/// any write can still be under way.
+/// How long a binding's outcome may be unknown before the API server is asked, in milliseconds. Far longer than any
+/// write can be in flight.
 const DEADLINE_MS: u64 = 15_000;
 
 pub(super) struct Bind;
 
 impl Handler for Bind {
     const VERB: Verb = Verb::Bind;
-    /// A call names the pod; what it asks for is looked up.
+    /// The call has only the pod's name; its request is looked up.
     type Args<'a> = PodRef;
 
     fn early(early: Early<PodRef>) -> (Outcome, Response) {
@@ -50,7 +50,7 @@ impl Handler for Bind {
             node: args.node.into(),
         };
         call.concerns(&bound.pod, bound.uid.as_str());
-        // The scheduler may hang up; a write that has begun must be followed to its end all the same.
+        // a write that has begun must be followed to its end even where the scheduler closes the connection
         let task = app.tasks.spawn_short(bound.run().in_current_span());
         let broken = || (BindOutcome::Failed, "bind ended unexpectedly".to_owned());
         let (outcome, error) = task.await.unwrap_or_else(|_| broken());
@@ -60,7 +60,6 @@ impl Handler for Bind {
     }
 }
 
-/// One call.
 struct Binding {
     app: Arc<App>,
     uid: PodUid,
@@ -68,7 +67,6 @@ struct Binding {
     node: NodeName,
 }
 
-/// Why the pod is not bound now.
 struct NotBound(BindOutcome, String);
 
 impl From<Missing> for NotBound {
@@ -87,7 +85,7 @@ impl From<Missing> for NotBound {
 }
 
 impl Binding {
-    /// How it ended, and the answer's error; empty where there is none.
+    /// The outcome, and the answer's error; empty where the pod is bound.
     async fn run(self) -> (BindOutcome, String) {
         let Self { app, uid, pod, node } = &self;
         let committed = self.commit().await;
@@ -115,7 +113,7 @@ impl Binding {
             }
             Err(missing) => return Err(missing.into()),
         };
-        // kube-scheduler has looked at this before it calls; whoever else may call has not
+        // kube-scheduler has checked this before it calls; another caller may not have
         if let Some(closed) = app.cluster.closed(node, &waiting.tolerations) {
             return Err(NotBound(BindOutcome::Refused, closed));
         }
@@ -136,13 +134,13 @@ impl Binding {
         let placement = Placement { node: node.clone(), time: app.clock.nanos(), limit: request.limit, plan };
         let written = app.binder.bind(pod, uid, node, annotation::write(&placement, &app.keys)).await;
         let outcome = self.settle(written).await?;
-        // a record that was written before stands where this one was not: the watch shows it
+        // an earlier record counts where this one was not written: the watch shows it
         let policy = request.policy_or(app.policy);
         app.decisions.made(&asking, &placement, policy, Event::Bound(outcome));
         Ok(outcome)
     }
 
-    /// Brings the ledger in line with what became of the write.
+    /// Updates the ledger with the outcome of the write.
     async fn settle(&self, written: WriteOutcome) -> Result<BindOutcome, NotBound> {
         let Self { app, uid, pod, node } = self;
         let (refused, error) = match written {
@@ -156,7 +154,7 @@ impl Binding {
                 (false, error)
             }
         };
-        // Both may mean that an earlier write was accepted whose answer was lost: one look tells.
+        // both may mean that an earlier write was accepted and its answer was lost: a read tells
         if let Ok(found) = app.binder.read(pod).await {
             let view = found.and_then(|found| k8s::pod(&found, &app.keys)).filter(|view| view.uid == *uid);
             let home = view.as_ref().and_then(|view| view.node.clone());
@@ -170,7 +168,8 @@ impl Binding {
                 return Err(NotBound(BindOutcome::Refused, error));
             }
         }
-        // Not known, or this write or one before it may be carried out yet: the hold stays until the reaper has learnt more.
+        // unknown, or this write or an earlier one may still be carried out: the hold stays until the reaper learns
+        // more
         Err(NotBound(BindOutcome::Unknown, format!("outcome of the binding is unknown: {error}")))
     }
 }

@@ -1,4 +1,4 @@
-//! `filter`: which of the candidates can take the pod.
+//! `filter`: which candidates can take the pod.
 
 use std::borrow::Cow;
 use std::sync::Arc;
@@ -31,7 +31,7 @@ impl Handler for Filter {
     }
 }
 
-/// What filter answers early, whichever scheduler calls it.
+/// Filter's early answers, also for `predicates`.
 pub(super) fn answer_early(early: Early<Candidates<'_>>) -> (Outcome, Response) {
     match early {
         Early::Failed(error) => (Outcome::Error, json(&FilterResult::failed(error.to_string()))),
@@ -48,7 +48,7 @@ fn evaluate(call: &Call, place: Place, until: Option<Instant>) -> Result<Option<
     };
     let (pod, candidates) = (&asked.asking, &asked.args);
     place.allows(&pod.request, app.policy, candidates.len())?;
-    // the policies that weigh the whole cluster know the demand by the watch, which may be behind the scheduler's
+    // policies that weigh the whole cluster learn the demand from the watch, which may be behind the scheduler's
     let unseen = || asked.policy.surveys(&pod.request) && !app.cluster.is_pending(&pod.uid);
     if until.is_none_or(|until| Instant::now() < until) && unseen() {
         return Ok(None);
@@ -60,7 +60,7 @@ fn evaluate(call: &Call, place: Place, until: Option<Instant>) -> Result<Option<
     let is_left = |node: &str| chosen.as_ref().is_none_or(|chosen| chosen.contains(node));
     let mut left = fitting().filter(|node| is_left(node));
     if let (Some(only), None) = (left.next(), left.next()) {
-        // prioritize will not be called: this is where the pod goes
+        // prioritize will not be called: the pod goes here
         app.intend(pod, only);
     }
     let refusals = Refusals::count(verdicts.iter().flatten());
@@ -71,8 +71,8 @@ fn evaluate(call: &Call, place: Place, until: Option<Instant>) -> Result<Option<
     Ok(Some(json(&answer(candidates, &verdicts, &pod.request, is_left))))
 }
 
-/// The candidates that fit and are left to the scheduler, and reasons for those that do not fit. The rest is in
-/// neither list, which the scheduler takes for what it is: they could have the pod, and others are better.
+/// The candidates that fit and are left to the scheduler, and reasons for those that do not fit. Other candidates that
+/// fit are in neither list: the scheduler then neither uses them nor counts them as failed.
 pub(super) fn answer<'a>(
     candidates: &'a Candidates<'a>,
     verdicts: &[Option<Unfit>],
@@ -88,8 +88,8 @@ pub(super) fn answer<'a>(
     result
 }
 
-/// No candidate can take a pod that breaks the contract. The same reason for each, so that the event says it
-/// once, and unresolvable, so that nothing is evicted for it.
+/// For a pod that breaks a rule of its request. The same reason for each candidate, so that the event has it once, and
+/// unresolvable, so that nothing is evicted for it.
 pub(super) fn refuse_all<'a>(candidates: &'a Candidates<'a>, reason: &'a str) -> FilterResult<'a> {
     let mut result = candidates.keep(|_, _| false);
     let failed = candidates.names().map(|node| (node, Cow::Borrowed(reason)));
@@ -97,7 +97,7 @@ pub(super) fn refuse_all<'a>(candidates: &'a Candidates<'a>, reason: &'a str) ->
     result
 }
 
-/// Why a node does not fit. Names the container where its request, and not the cluster's load, is the reason.
+/// Why a node does not fit; with the container where its request, and not the cluster's load, is the reason.
 fn reason(unfit: Unfit, request: &GpuRequest) -> Cow<'static, str> {
     match (unfit, request.largest_share()) {
         (Unfit::CardTooSmall, Some(container)) => format!("container {:?}: {unfit}", container.name).into(),

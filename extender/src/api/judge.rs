@@ -1,4 +1,4 @@
-//! Whether each candidate can take the pod, and the wait for news that are on their way.
+//! Whether each candidate can take the pod, and the short wait for news that is on its way.
 
 use std::sync::Arc;
 
@@ -14,11 +14,11 @@ use crate::freed::Freed;
 use crate::planning::{Place, TooMuch};
 use crate::refused::LINGER;
 
-/// Answers a call where it may be looked at so much; `None` while it lingers, for which the time is over then.
+/// Answers a call, unless that is too much planning for the place; `None` to wait for news, until the given time at
+/// most.
 type Evaluate<T> = fn(&Call, Place, Option<Instant>) -> Result<Option<T>, TooMuch>;
 
-/// Evaluates a call, again when there is news for as long as it lingers: while there is no answer. `evaluate` is told
-/// until when it may.
+/// Evaluates a call, and again with each change as long as it waits for news. `evaluate` gets the end of that wait.
 pub(super) async fn lingering<T: Send + 'static>(call: &Arc<Call>, evaluate: Evaluate<T>) -> Result<T, CallError> {
     let mut changes = call.app.cluster.changes();
     let mut until = None;
@@ -30,14 +30,14 @@ pub(super) async fn lingering<T: Send + 'static>(call: &Arc<Call>, evaluate: Eva
             return Ok(answer);
         }
         let end = *until.get_or_insert_with(|| Instant::now() + LINGER);
-        // told or not: when the time is over it has to answer
+        // with or without a change: after the end it has to answer
         let _told = timeout_at(end, changes.changed()).await;
     }
 }
 
-/// For each candidate, why it does not fit; `None` where it does. Who fits nowhere is remembered, to be told when cards
-/// become free; and since the scheduler may have heard of it before us, news that are on their way are waited for: there
-/// is no verdict before, at most `until` then.
+/// For each candidate, why it does not fit; `None` where it does. A pod that fits nowhere is remembered, so that the
+/// scheduler tries it again when cards become free. Since the scheduler may have seen a change before us, a first
+/// refusal waits for news on its way: no verdict before `until`.
 pub(super) fn judge(
     app: &App,
     pod: &PodRequest,
@@ -66,7 +66,6 @@ pub(super) fn judge(
     Some(found)
 }
 
-/// The candidates that fit.
 pub(super) fn fitting<'a>(
     candidates: &'a Candidates<'_>,
     verdicts: &'a [Option<Unfit>],
@@ -74,8 +73,8 @@ pub(super) fn fitting<'a>(
     candidates.names().zip(verdicts).filter(|(_, verdict)| verdict.is_none()).map(|(node, _)| node)
 }
 
-/// What a look finds; `None` where none fits and `remember` puts the refusal off. It is told how much had become free
-/// before the look.
+/// What `look` finds; `None` where no candidate fits and `remember` delays the refusal. `remember` gets the count of
+/// freed marks from before the look.
 fn verdicts(
     freed: &Freed,
     look: impl Fn() -> Vec<Option<Unfit>>,
@@ -89,7 +88,7 @@ fn verdicts(
     if !remember(seen) {
         return None;
     }
-    // what became free before it was remembered may have been offered to those who were remembered then
+    // what became free before the pod was remembered may already have been offered to the pods remembered earlier
     Some(if freed.count() == seen { found } else { look() })
 }
 
@@ -104,7 +103,8 @@ mod tests {
     use super::*;
     use crate::freed::News;
 
-    /// A node becomes free while the pod is looked at, and is offered to all that are remembered before this pod is.
+    /// A node becomes free while the pod is judged, and is offered to all remembered pods before this one is
+    /// remembered.
     #[test]
     fn what_becomes_free_before_a_refusal_is_remembered_is_looked_at() {
         for becomes_free in [false, true] {

@@ -1,5 +1,5 @@
-//! The pod that a call names: as the watch shows it or, where that lags behind the scheduler's, as the API server has
-//! it. What the caller says of it serves to find it and for nothing else.
+//! The pod of a call: as the watch shows it or, where that lags behind the scheduler's watch, as the API server has it.
+//! The caller's data serves only to find it.
 
 use kerf::ids::{NodeName, PodRef, PodUid};
 use kerf::k8s;
@@ -10,7 +10,7 @@ use crate::app::App;
 use crate::binder::ReadError;
 use crate::queue::Waiting;
 
-/// Why there is nothing to do for the pod.
+/// Why a pod is not found as waiting.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum Missing {
     #[error("pod {pod} is bound to node {node} already")]

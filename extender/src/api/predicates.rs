@@ -1,9 +1,9 @@
-//! `predicates`: gpu-admission's filter, for clusters that keep their old scheduler configuration. Served with `--legacy`
-//! alone.
+//! `predicates`: gpu-admission's filter, for clusters that keep their old scheduler configuration. Served only with
+//! `--legacy`.
 //!
-//! It returns one node and writes the placement on the pod by itself, since that scheduler binds by itself. The
-//! same ledger and the same code as bind; the commitment stays assumed until the watch shows the pod bound.
-//! Needs the right to patch `pods/status`, which nothing else here does.
+//! It returns one node and writes the placement on the pod, since that scheduler binds the pod itself. It uses the same
+//! ledger and code as bind; the commitment stays assumed until the watch shows the pod bound. Only this verb needs the
+//! right to patch `pods/status`.
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
@@ -54,7 +54,6 @@ impl Handler for Predicates {
     }
 }
 
-/// What there is to do for a call.
 enum Evaluated {
     Answered(Response),
     Judged(Judged),
@@ -108,7 +107,7 @@ async fn choose(call: &Arc<Call>, judged: &Arc<Judged>) -> Result<Response, Call
     planning.run(answered).await?
 }
 
-/// The candidates that fit, the best first.
+/// The names of the candidates that fit, the best first.
 async fn ranked(call: &Arc<Call>, judged: &Arc<Judged>, known: &PodRequest) -> Result<Vec<NodeName>, CallError> {
     let (own, judged, known) = (call.clone(), judged.clone(), known.clone());
     let ranked = move |place: Place| {
@@ -124,15 +123,14 @@ async fn ranked(call: &Arc<Call>, judged: &Arc<Judged>, known: &PodRequest) -> R
     Ok(call.app.planning.run_here_or_there(call.body.len(), ranked).await??)
 }
 
-/// What became of the nodes that fit.
+/// The node that was chosen of those that fit.
 struct Placed {
     chosen: Option<NodeName>,
     failed: BTreeMap<NodeName, &'static str>,
-    /// Why it was none of the others.
+    /// The reason given for the other nodes.
     others: &'static str,
 }
 
-/// Why a pod is not placed.
 #[derive(Debug, thiserror::Error)]
 enum NotPlaced {
     #[error("pod has no name, or no uid")]
@@ -145,8 +143,8 @@ enum NotPlaced {
     InDoubt,
 }
 
-/// The pod as it is known, if it waits and nobody else is writing about it. A made-up pod reserves nothing, and one that
-/// kerf itself may have bound keeps the cards of that binding.
+/// The pod as kerf knows it, if it waits and no other call is writing it. A made-up pod reserves nothing, and a pod
+/// that kerf itself may have bound keeps the cards of that binding.
 async fn begin<'a>(app: &'a App, asking: &'a PodRequest) -> Result<(Writing<'a>, PodRequest), NotPlaced> {
     let PodRequest { uid, name, .. } = asking;
     if uid.as_str().is_empty() || name.name.is_empty() {
@@ -160,8 +158,8 @@ async fn begin<'a>(app: &'a App, asking: &'a PodRequest) -> Result<(Writing<'a>,
     Ok((writing, waiting.pod))
 }
 
-/// Reserves cards on the first of these nodes that still takes the pod, and writes them on it. A write that fails would
-/// fail for the next node as well, so it is the last one.
+/// Reserves cards on the first of these nodes that still takes the pod, and writes the placement. A write that fails
+/// would fail for the next node as well, so no other node is tried.
 async fn place(app: &Arc<App>, pod: &PodRequest, nodes: Vec<NodeName>) -> Result<Placed, PlanningError> {
     let mut failed = BTreeMap::new();
     for node in nodes {
@@ -193,7 +191,7 @@ async fn reserve(
     Ok(plan.map(|plan| Placement { node, time, limit, plan }))
 }
 
-/// Whether the placement stands on the pod.
+/// Whether the placement was written.
 async fn write(app: &App, pod: &PodRequest, placement: &Placement) -> bool {
     let (node, PodRequest { uid, name, request }) = (&placement.node, pod);
     match app.binder.annotate(name, uid, &annotation::write(placement, &app.keys)).await {
@@ -207,7 +205,8 @@ async fn write(app: &App, pod: &PodRequest, placement: &Placement) -> bool {
             false
         }
         WriteOutcome::Unknown(error) => {
-            // it may be written, so its cards stay taken until the pod is placed anew or that can no longer come
+            // it may have been written, so its cards stay taken until the pod is placed again or the deadline has
+            // passed
             tracing::warn!(pod = %name, %uid, %node, error, "no answer to the GPU placement");
             false
         }

@@ -1,14 +1,14 @@
-//! `preempt`: whether evicting the scheduler's victims frees what the pod needs, and who has to go instead.
+//! `preempt`: whether evicting the scheduler's victims frees what the pod needs, and which pods to evict instead.
 //!
-//! The scheduler knows a node's totals. Of what its victims free no one card may be free enough, and then they would go for
-//! nothing. So for each of its candidates the cards are looked at: a candidate that evictions cannot help is dropped;
-//! otherwise those pods go that free a card. Of the scheduler's own victims those are kept that it may have chosen for
-//! something else: whoever holds no card, or is not needed for the node's totals of cards, and all of them unless the
-//! node's cores and memory suffice without. Up to Kubernetes 1.37 the scheduler asks only where its own count finds
-//! somebody to evict, so not where a node's total suffices and no one card does.
+//! The scheduler knows a node's totals. Its victims may leave no single card free enough, and then they would be
+//! evicted in vain. So the cards of each candidate are checked: a candidate that evictions cannot help is dropped;
+//! otherwise the victims are pods that free a card. Of the scheduler's own victims those stay that it may have chosen
+//! for another resource: pods without cards, pods that the node's totals of cards do not need, and all of them unless
+//! the node's cores and memory suffice without. Up to Kubernetes 1.37 the scheduler asks only where its own count finds
+//! pods to evict, so not where a node's total suffices and no single card does.
 //!
-//! The scheduler places nothing while it waits, and gives up after its `httpTimeout`. So after [`PATIENCE`] the candidates
-//! that are left, in order of name, are dropped: it chooses among the others.
+//! The scheduler places nothing while it waits, and gives up after its `httpTimeout`. So after [`PATIENCE`] the
+//! remaining candidates, in order of name, are dropped: it chooses among the others.
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
@@ -44,7 +44,7 @@ impl Handler for Preempt {
 
     fn early(early: Early<Candidates>) -> (Outcome, Response) {
         match early {
-            // the answer has no place for an error; without a candidate nothing is evicted, and the pod is tried again
+            // the answer has no field for an error; without a candidate nothing is evicted, and the pod is tried again
             Early::Failed(_) => (Outcome::Error, json(&PreemptResult::default())),
             Early::NoGpu(candidates) => {
                 (Outcome::NoGpu, json(&PreemptResult { node_name_to_meta_victims: candidates }))
@@ -69,7 +69,7 @@ fn evaluate(call: &Call) -> Response {
     json(&PreemptResult { node_name_to_meta_victims: left })
 }
 
-/// The candidates that are left, with their victims.
+/// The candidates that evictions can help, with their victims.
 fn left(app: &App, asked: Asked<Candidates>) -> Candidates {
     let Asked { pod, asking, policy, args: candidates } = asked;
     let begun = Instant::now();
@@ -81,7 +81,7 @@ fn left(app: &App, asked: Asked<Candidates>) -> Candidates {
             "disruption budgets are not known: other victims than the scheduler's count as breaking one"
         );
     }
-    // the time bounds it
+    // `PATIENCE` bounds it
     let (mut planner, mut before) = (Planner::patient(), Planner::default());
     let cluster = app.cluster.asking(&asking, app.policy);
     let mut left = BTreeMap::new();
@@ -108,7 +108,6 @@ fn left(app: &App, asked: Asked<Candidates>) -> Candidates {
     left
 }
 
-/// One node where room might be made.
 struct Candidate<'a> {
     app: &'a App,
     pod: &'a Pod,
@@ -120,7 +119,7 @@ struct Candidate<'a> {
 }
 
 impl Candidate<'_> {
-    /// Who has to go; `None` where that does not help.
+    /// `None` where evictions do not help.
     fn victims(&self, planner: &mut Planner, offered: MetaVictims, late: &dyn Fn() -> bool) -> Option<MetaVictims> {
         let chosen: BTreeSet<PodUid> = offered.pods.iter().map(|pod| pod.uid.as_str().into()).collect();
         let scene = Scene {
@@ -149,14 +148,14 @@ impl Candidate<'_> {
         let violations = |victims: &BTreeSet<PodUid>| i64::try_from(scene.violations(victims)).unwrap_or(i64::MAX);
         let of_cards: BTreeSet<PodUid> = chosen.iter().filter(here).cloned().collect();
         let violations = match self.budgets {
-            // of victims without cards only the scheduler knows
+            // for victims without cards, only the scheduler knows the budgets
             Some(_) => offered.violations.saturating_sub(violations(&of_cards)).max(0) + violations(&victims),
             None => offered.violations.saturating_add(violations(&victims)),
         };
         Some(MetaVictims { pods: self.in_order(&victims, &offered.pods), violations })
     }
 
-    /// Whether the pod's cores and memory are free once these have left; not where that is not known.
+    /// Whether the pod's cores and memory are free after these have left; false where that is not known.
     fn host_suffices<'u>(&self, victims: impl Iterator<Item = &'u PodUid>) -> bool {
         let asked = k8s::requested(self.pod);
         if (asked.cpu, asked.memory.0) == (0, 0) {
@@ -171,7 +170,7 @@ impl Candidate<'_> {
         asked.cpu <= cpu && asked.memory.0 <= memory
     }
 
-    /// The victims as the scheduler expects them, the most important first: by priority, then by who started earlier.
+    /// The victims as the scheduler expects them, the most important first: higher priority, then earlier start.
     fn in_order(&self, victims: &BTreeSet<PodUid>, offered: &[MetaPod]) -> Vec<MetaPod> {
         let known = |uid: &PodUid| self.ledger.commitments().get(uid);
         let own = victims.iter().filter_map(|uid| {

@@ -1,5 +1,5 @@
-//! How every call begins: is the extender ready, what does the body say, does its pod ask for GPUs, and under which
-//! policy. What follows is the verb's own.
+//! The common beginning of every call: whether the extender is ready, what the body has, whether its pod asks for GPUs,
+//! and under which policy.
 
 use std::sync::{Arc, Once};
 
@@ -22,13 +22,13 @@ use crate::app::{App, NotReady};
 use crate::planning::PlanningError;
 use crate::verb::{Outcome, Verb};
 
-/// A verb. A new one has to answer every [`Early`].
+/// A verb's own part. A new verb has to answer every [`Early`].
 pub(super) trait Handler: 'static {
     const VERB: Verb;
-    /// What a call says beside the pod, as far as an early answer needs it.
+    /// What an early answer needs of the call, beside the pod.
     type Args<'a>;
 
-    /// The answer to a call for which no node has to be looked at.
+    /// The answer to a call that needs no look at nodes.
     fn early(early: Early<Self::Args<'_>>) -> (Outcome, Response);
 
     /// The answer to a call that has been read.
@@ -37,15 +37,14 @@ pub(super) trait Handler: 'static {
 
 /// Why a call is answered before any node is looked at.
 pub(super) enum Early<A> {
-    /// Nothing can be said now; the scheduler tries again.
+    /// No answer is possible now; the scheduler tries again.
     Failed(CallError),
-    /// The pod may go anywhere, as far as GPUs go.
+    /// The pod asks for no GPU: any node will do.
     NoGpu(A),
-    /// The pod breaks a rule, so it can go nowhere.
+    /// The pod breaks a rule, so it fits nowhere.
     Invalid(A, RequestError),
 }
 
-/// Why there is no answer to a call.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum CallError {
     #[error(transparent)]
@@ -63,11 +62,10 @@ pub(super) struct Call {
     pub app: Arc<App>,
     pub body: Bytes,
     span: Span,
-    /// Whether the span has the pod's name: a call may be looked at several times.
+    /// Adds the pod's name to the span once: a call may be evaluated several times.
     named: Once,
 }
 
-/// What a call asks.
 pub(super) struct Asked<A> {
     /// The pod as the scheduler has it.
     pub pod: Pod,
@@ -90,7 +88,7 @@ pub(super) async fn serve<H: Handler>(State(app): State<Arc<App>>, body: Body) -
 }
 
 impl Call {
-    /// Reads what is asked by `parse`; where no node has to be looked at, the answer.
+    /// Reads the body with `parse`. Where no node has to be looked at, `Err` has the answer.
     pub fn asked<'a, H: Handler>(
         &'a self,
         parse: impl FnOnce(&'a [u8]) -> Result<(Pod, H::Args<'a>), Unreadable>,
@@ -110,7 +108,7 @@ impl Call {
         }
     }
 
-    /// Names the pod in the logs.
+    /// Adds the pod's name to the logs.
     pub fn concerns(&self, pod: &PodRef, uid: &str) {
         self.named.call_once(|| {
             self.span.record("pod", tracing::field::display(pod)).record("uid", uid);

@@ -12,7 +12,7 @@ use super::wire::{Args, Candidates, HostPriority};
 use crate::planning::{Place, TooMuch};
 use crate::verb::{Outcome, Verb};
 
-/// So many of the best are named in the log.
+/// How many of the best nodes the log has.
 const NAMED: usize = 3;
 
 pub(super) struct Prioritize;
@@ -23,9 +23,9 @@ impl Handler for Prioritize {
 
     fn early(early: Early<Candidates<'_>>) -> (Outcome, Response) {
         match early {
-            // the answer is a bare list: there is no place for an error, and the scheduler goes on without scores
+            // the answer is a bare list without a field for errors; the scheduler goes on without scores
             Early::Failed(_) => (Outcome::Error, json(&Vec::<HostPriority<'_>>::new())),
-            // filter has told what is wrong with the pod
+            // filter has said what is wrong with the pod
             Early::NoGpu(candidates) | Early::Invalid(candidates, _) => {
                 (Outcome::NoGpu, json(&candidates.names().map(unsuited).collect::<Vec<_>>()))
             }

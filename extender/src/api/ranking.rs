@@ -11,7 +11,7 @@ use rustc_hash::FxBuildHasher;
 use super::prepare::Asked;
 use crate::app::App;
 
-/// The candidates that fit with their ranks, as if every pod in flight were placed already; and the others. `host` is
+/// The candidates that fit with their ranks, as if every pod in flight were already placed; and the others. `host`:
 /// what the pod takes beside GPUs.
 pub(super) fn ranks<'a>(
     app: &App,
@@ -19,9 +19,9 @@ pub(super) fn ranks<'a>(
     host: HostAmount,
     candidates: impl Iterator<Item = &'a str>,
 ) -> (Vec<(NodeRank, &'a str)>, Vec<&'a str>) {
-    // what is counted of the pod is what the watch shows of it: here, anybody asks
+    // the pod counts only as the watch shows it: any client may call this
     let asking = app.cluster.asking(pod, app.policy);
-    // who comes before it is there for it already
+    // pods that come before it are already counted on their nodes
     let before = asking.claimants();
     let ahead = app.intents.by_node(|other| *other != pod.uid && !before.contains(other), app.clock.now());
     let (mut ranked, mut unfit) = (Vec::new(), Vec::new());

@@ -1,9 +1,9 @@
-//! The cluster as one pod finds it.
+//! The cluster as one pod sees it.
 //!
-//! What a pod holds itself - a reservation whose binding has not been answered - never stands in its way: where it holds
-//! cards it fits, and there it goes first. Pods that come before it and are expected on a node (`queue`) are
-//! planned there first, as kube-scheduler does (`RunFilterPluginsWithNominatedPods`). It also tries without them, since
-//! a pod may want another's company; cards only get fewer.
+//! What a pod holds itself - a reservation whose binding has not been answered - never blocks it: where it holds cards
+//! it fits, and that node comes first. Pods that come before it and are expected on a node (`queue`) are planned there
+//! first, as kube-scheduler does (`RunFilterPluginsWithNominatedPods`). kube-scheduler also tries without them, for pod
+//! affinity; here that is not needed, since other pods only take cards away.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Deref;
@@ -23,22 +23,22 @@ use kerf::units::Timestamp;
 use super::Cluster;
 use crate::queue::Claims;
 
-/// A pod that asks for cards, and what it finds other than the ledgers say.
+/// A pod that asks for cards, and where its view differs from the ledgers.
 #[derive(Debug)]
 pub struct Asking<'a> {
     cluster: &'a Cluster,
     pod: &'a PodRequest,
-    /// The cluster's policy, for others.
+    /// The cluster's policy, for other pods.
     default: Policy,
     placing: Placing<'a>,
-    /// Nodes where it holds cards.
+    /// Nodes where the pod holds cards.
     own: BTreeSet<NodeName>,
-    /// Who comes before it.
+    /// Pods that come before it.
     claims: Claims,
 }
 
 impl Cluster {
-    /// The cluster as this pod finds it.
+    /// The cluster as this pod sees it.
     pub fn asking<'a>(&'a self, pod: &'a PodRequest, policy: Policy) -> Asking<'a> {
         Asking {
             cluster: self,
@@ -52,24 +52,24 @@ impl Cluster {
 }
 
 impl<'a> Asking<'a> {
-    /// The pods that come before it, wherever they are expected.
+    /// The pods that come before it, on any node.
     pub(crate) fn claimants(&self) -> BTreeSet<&PodUid> {
         self.claims.values().flatten().map(|claim| &claim.uid).collect()
     }
 
-    /// Whether the pod finds the node as everybody does.
+    /// Whether the pod sees the node as its ledger is.
     #[inline]
     fn is_common(&self, node: &str) -> bool {
-        // asked of thousands of nodes in one call, and of hardly any is there something to say
+        // called for thousands of nodes in one call, of which hardly any differ
         self.own.is_empty() && self.claims.is_empty() || !self.own.contains(node) && !self.claims.contains_key(node)
     }
 
-    /// Whether the pod's cards on the node are quickly found.
+    /// Whether planning the pod on the node is quick.
     pub(crate) fn is_quick(&self, node: &str) -> bool {
         self.pod.request.containers.len() == 1 && self.is_common(node)
     }
 
-    /// The node as the pod finds it. Only where it is as it is for everybody it is locked meanwhile.
+    /// The node as the pod sees it: locked where that is its ledger, otherwise a copy.
     #[inline]
     fn seen(&self, planner: &mut Planner, node: &str) -> Option<Seen<'a>> {
         let ledger = self.cluster.nodes.get(node)?;
@@ -81,8 +81,9 @@ impl<'a> Asking<'a> {
         Some(Seen::Copy(self.after_claims(planner, node, &copy).0.into()))
     }
 
-    /// The node without the pod itself, and after those who come first, with the cards that those get. Where others have
-    /// to leave for one, it gets what they leave; one for which the node has no room even then gets nothing.
+    /// The node without the pod itself, and with the pods that come before it on the cards that they will get. Where
+    /// others must be evicted for such a pod, it gets what they leave; a pod for which there is no room even then gets
+    /// nothing.
     fn after_claims(
         &self,
         planner: &mut Planner,
@@ -120,7 +121,7 @@ impl<'a> Asking<'a> {
         self.fitting(planner, node).map(drop)
     }
 
-    /// The node as the pod finds it, where it fits.
+    /// The node as the pod sees it, where it fits.
     #[inline]
     fn fitting(&self, planner: &mut Planner, node: &str) -> Result<Seen<'a>, Unfit> {
         let (request, policy) = (self.placing.request(), self.placing.policy());
@@ -135,7 +136,7 @@ impl<'a> Asking<'a> {
         }
     }
 
-    /// The node's ledger as the pod finds it: a copy, to think with.
+    /// A copy of the node's ledger as the pod sees it, for planning.
     pub fn ledger(&self, planner: &mut Planner, node: &str) -> Option<NodeLedger> {
         let mut ledger = self.cluster.nodes.get(node)?.clone();
         ledger.release(&self.pod.uid);
@@ -156,7 +157,7 @@ impl<'a> Asking<'a> {
         planner.plan(&seen, self.placing.request(), self.placing.policy())
     }
 
-    /// A planner that knows which card of the node the policy wants for the pod.
+    /// A planner that prefers the card of the node that the policy chose for the pod.
     pub(super) fn planner(&self, node: &str) -> Planner {
         if !self.placing.surveys() {
             return Planner::default();
@@ -167,7 +168,7 @@ impl<'a> Asking<'a> {
         self.placing.planner(&mut survey, &shape, node)
     }
 
-    /// The cards that the pod would get if the node were so.
+    /// The cards that the pod would get on a node with this ledger.
     ///
     /// # Errors
     /// [`Unfit`] where it does not fit.
@@ -176,8 +177,8 @@ impl<'a> Asking<'a> {
         planner.plan(&found, self.placing.request(), self.placing.policy())
     }
 
-    /// How well each of the nodes suits the pod, if the plans in `ahead` were carried out there first; less is better.
-    /// `None`: not at all. `host` is what the pod takes beside cards.
+    /// The rank of each node for the pod after the plans in `ahead`; less is better. `None` where the pod does not fit.
+    /// `host`: what the pod takes beside cards.
     pub fn ranks<'n>(
         &self,
         nodes: impl Iterator<Item = &'n str>,
@@ -185,7 +186,7 @@ impl<'a> Asking<'a> {
         ahead: &BTreeMap<NodeName, Vec<Plan>>,
     ) -> Vec<(&'n str, Option<NodeRank>)> {
         let mut planner = Planner::default();
-        // asked of thousands of nodes in one call, and hardly ever one fails
+        // called for thousands of nodes in one call, and hardly ever does one fail
         let failing = self.cluster.any_fails();
         let fails = |node: &str| failing && self.cluster.is_failing(node);
         let ahead = |node: &str| -> &[Plan] { ahead.get(node).map_or(&[], Vec::as_slice) };
@@ -205,7 +206,7 @@ impl<'a> Asking<'a> {
         ranked
     }
 
-    /// The node as the pod finds it once these plans are carried out; `None` where that is as it is now.
+    /// The node as the pod sees it after these plans; `None` where that is the same as now.
     fn later(&self, planner: &mut Planner, node: &str, ahead: &[Plan]) -> Option<NodeLedger> {
         match self.seen(planner, node)? {
             Seen::Locked(_) if ahead.is_empty() => None,
@@ -214,16 +215,16 @@ impl<'a> Asking<'a> {
     }
 }
 
-/// A node as a pod finds it.
+/// A node as a pod sees it.
 enum Seen<'l> {
-    /// As it is for everybody. Nobody changes it meanwhile, so this is for what is quickly done.
+    /// The ledger itself, locked: only for quick work.
     Locked(Ref<'l, NodeName, NodeLedger>),
-    /// A copy of its cards.
+    /// A changed copy.
     Copy(Box<NodeLedger>),
 }
 
 impl Seen<'_> {
-    /// To take time with.
+    /// A copy, for work that takes long.
     fn unlocked(self) -> Self {
         match self {
             Self::Locked(ledger) => Self::Copy(ledger.cards_alone().into()),

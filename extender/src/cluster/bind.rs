@@ -1,4 +1,4 @@
-//! Pods that are committed to nodes: what bind does, and what becomes of it.
+//! Commitments: what bind reserves, and its outcome.
 
 use kerf::ids::{NodeName, PodUid};
 use kerf::plan::Plan;
@@ -10,8 +10,8 @@ use kerf::units::Timestamp;
 use super::Cluster;
 use crate::freed::News;
 
-/// How long the second record of an exchange may follow the first, in milliseconds: the node's plugin writes both
-/// within moments, unless the API server fails meanwhile.
+/// How long after the first record of an exchange the second may follow, in milliseconds: the node's plugin writes both
+/// within moments, unless the API server fails in between.
 const EXCHANGE_MS: u64 = 30_000;
 
 impl Cluster {
@@ -29,7 +29,7 @@ impl Cluster {
         let uid = &pod.uid;
         let asking = self.asking(pod, policy);
         self.add_home(uid, node);
-        // from here on they may be kept for a binding
+        // from now on the cards may be kept for a binding
         self.recorded.remove_if(uid, |_, at| at == node);
         let mut planner = asking.planner(node.as_str());
         let planned = loop {
@@ -37,7 +37,7 @@ impl Cluster {
             if ledger.commitments().contains_key(uid) || asking.is_quick(node.as_str()) {
                 break planner.assume(&mut ledger, pod, policy, deadline, self.epoch());
             }
-            // else it may take long: it is thought out on a copy, and anew where the node has changed meanwhile
+            // otherwise it may take long: it is planned on a copy, and again where the node has changed in between
             let copy = ledger.clone();
             drop(ledger);
             let plan = match asking.plan_on(&mut planner, node.as_str(), &copy) {
@@ -57,8 +57,8 @@ impl Cluster {
         planned
     }
 
-    /// As [`Cluster::assume`], for a placement that is about to be written on the pod. What an earlier one kept elsewhere
-    /// is given up: the pod is being placed anew.
+    /// As [`Cluster::assume`], for a placement that is about to be written on the pod. Cards that an earlier one kept
+    /// on another node are freed: the pod is being placed again.
     ///
     /// # Errors
     /// [`Unfit`] where it does not fit; nothing is reserved then.
@@ -78,7 +78,7 @@ impl Cluster {
         Ok(plan)
     }
 
-    /// The API server has accepted the binding: the pod is on this node and on no other.
+    /// The API server has accepted the binding: the pod is on this node only.
     pub fn bound(&self, node: &NodeName, uid: &PodUid) {
         if let Some(mut ledger) = self.nodes.get_mut(node) {
             ledger.bound(uid, self.epoch());
@@ -88,15 +88,15 @@ impl Cluster {
         self.notify();
     }
 
-    /// The API server has not answered the binding.
+    /// The API server has not answered the request to bind.
     pub(crate) fn unanswered(&self, node: &NodeName, uid: &PodUid) {
         if let Some(mut ledger) = self.nodes.get_mut(node) {
             ledger.unanswered(uid);
         }
     }
 
-    /// The API server has refused the binding: what was reserved on this node is free, unless an earlier binding has had no
-    /// answer. Whether nothing is kept for the pod here any more.
+    /// The API server has refused the binding: what was reserved on this node is free, unless an earlier binding was
+    /// not answered. True where nothing is kept for the pod here any more.
     pub fn forget(&self, node: &NodeName, uid: &PodUid) -> bool {
         let (left, kept) = self
             .nodes
@@ -105,14 +105,14 @@ impl Cluster {
         if left {
             self.mark(node);
             self.drop_home(uid, node);
-            // the scheduler hears that the binding failed, and then tries others again
+            // the scheduler sees that the binding failed, and then tries other pods again
             self.freed.mark(node, News::Told);
         }
         self.notify();
         !kept
     }
 
-    /// The API server says that an overdue pod is not bound to this node. Whether it was still overdue.
+    /// The API server says that an overdue pod is not bound to this node. False where it was no longer overdue.
     pub fn expire(&self, node: &NodeName, uid: &PodUid, now: Timestamp) -> bool {
         let left = self.nodes.get_mut(node).is_some_and(|mut ledger| ledger.expire(uid, now));
         if left {
@@ -124,23 +124,23 @@ impl Cluster {
         left
     }
 
-    /// Filter or prioritize sent a pod to this node: if it is one that waits between filter and bind, others find the node
-    /// as if it were there.
+    /// Filter or prioritize sent a pod to this node: if it is one that waits between filter and bind, other pods see
+    /// the node as if it were there.
     pub(crate) fn expect(&self, uid: &PodUid, node: &NodeName, now: Timestamp) {
         self.mark_all(self.queue.sent(uid, node, now), News::Silent);
     }
 
-    /// A pod's bind has ended, or no node was left to it: it is not expected any more where it was sent.
+    /// A pod's bind has ended, or it fits nowhere: it is no longer expected where it was sent.
     pub(crate) fn expect_no_more(&self, uid: &PodUid) {
         self.mark_all(self.queue.released(uid), News::Silent);
     }
 
-    /// The time of pods has passed that were expected somewhere.
+    /// Ends expectations whose time has passed.
     pub(crate) fn expire_expected(&self, now: Timestamp) {
         self.mark_all(self.queue.expire(now), News::Silent);
     }
 
-    /// Frees what moved records left on their former cards, where no other pod's record took it up in time.
+    /// Frees what moved records left on their former cards, where no other pod's record took it in time.
     pub(crate) fn settle(&self, now: Timestamp) {
         let mut any = false;
         for mut ledger in &mut self.nodes.iter_mut() {

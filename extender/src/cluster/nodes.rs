@@ -1,4 +1,4 @@
-//! What the watch of Nodes says.
+//! Events of the watch of Nodes.
 
 use std::collections::BTreeSet;
 
@@ -10,7 +10,7 @@ use super::Cluster;
 use crate::freed::News;
 
 impl Cluster {
-    /// A Node was seen.
+    /// A Node was created or changed.
     pub fn apply_node(&self, view: &NodeView) {
         let mut ledger = self.nodes.entry(view.name.clone()).or_default();
         if self.listed.contains(&view.name) {
@@ -23,7 +23,7 @@ impl Cluster {
         self.notify();
     }
 
-    /// Whether containers fail on a node for reasons of its own.
+    /// `failing`: containers fail on the node because of the node itself.
     pub(crate) fn apply_failing(&self, node: &NodeName, failing: bool) {
         let news = if failing {
             self.failing.insert(node.clone())
@@ -35,8 +35,7 @@ impl Cluster {
         }
     }
 
-    /// What a Node says of who may be bound to it. To be told before [`Cluster::apply_node`], so that no pod finds the
-    /// node open in between.
+    /// A Node's taints. To be called before [`Cluster::apply_node`], so that no pod sees the node open in between.
     pub(crate) fn apply_taints(&self, node: &NodeName, taints: Taints) {
         if taints.is_empty() {
             self.taints.remove(node);
@@ -45,12 +44,12 @@ impl Cluster {
         }
     }
 
-    /// What a node has for pods, cards aside; `None` where it does not say.
+    /// What a node has for pods, beside cards; `None` where it is not known.
     pub fn apply_allocatable(&self, node: &NodeName, amount: Option<HostAmount>) {
         self.survey.lock().allocatable(node, amount);
     }
 
-    /// A Node is gone. Its pods stay until they are released.
+    /// A Node was deleted. Its pods stay until they are released.
     pub(crate) fn delete_node(&self, name: &str) {
         if let Some(mut ledger) = self.nodes.get_mut(name) {
             if ledger.listed() {
@@ -66,7 +65,7 @@ impl Cluster {
         self.notify();
     }
 
-    /// A complete list of Nodes has ended: those that are not in it are gone.
+    /// A complete list of Nodes has ended: Nodes that are not in `seen` are gone.
     pub(crate) fn retain_nodes(&self, seen: &BTreeSet<NodeName>) {
         let gone: Vec<NodeName> =
             self.nodes.iter().map(|entry| entry.key().clone()).filter(|name| !seen.contains(name)).collect();

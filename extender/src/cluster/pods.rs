@@ -1,4 +1,4 @@
-//! What the watch of Pods says, and the API server's answers about single pods.
+//! Events of the watch of Pods, and the API server's answers about single pods.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -22,12 +22,13 @@ use crate::freed::News;
 use crate::queue::Waiting;
 
 impl Cluster {
-    /// A complete list shows the pod. Whatever was heard of its end before that is not so.
+    /// A complete list shows the pod: an earlier report of its end does not hold.
     pub fn list_pod(&self, uid: &PodUid) {
         self.departed.remove(uid);
     }
 
-    /// A complete list, begun in the latest epoch, has the pod, and no more can be read of it: what is known of it stays.
+    /// A complete list, begun in the latest epoch, has the pod, but the rest of it cannot be read: what is known of it
+    /// stays.
     pub(crate) fn keep_pod(&self, uid: &PodUid) {
         for node in self.homes.get(uid).map(|homes| homes.clone()).unwrap_or_default() {
             if let Some(mut ledger) = self.nodes.get_mut(&node) {
@@ -36,7 +37,7 @@ impl Cluster {
         }
     }
 
-    /// The API server has answered a question about a pod. The watch may have told more by now, so the answer counts only
+    /// The API server has answered a question about a pod. The watch may be newer by now, so the answer counts only
     /// where the watch has not shown the pod on its node yet.
     pub fn apply_answer(&self, view: PodView, clock: &Clock) {
         let shown = |node: &NodeName| {
@@ -48,7 +49,7 @@ impl Cluster {
         }
     }
 
-    /// A Pod was seen.
+    /// A Pod was created or changed.
     pub fn apply_pod(&self, view: PodView, clock: &Clock) -> Applied {
         if self.is_gone(&view.uid) {
             return Applied::Nothing;
@@ -68,7 +69,7 @@ impl Cluster {
             }
             (None, None) => {
                 let Ok(Some(request)) = view.request else {
-                    // a pod that waits may ask for nothing that can be served any more: its annotations have changed
+                    // the pod's annotations may have changed so that its request is invalid now
                     self.mark_all(self.queue.remove(&view.uid), News::Told);
                     self.notify();
                     return Applied::Nothing;
@@ -77,7 +78,7 @@ impl Cluster {
                 let first = !self.queue.contains(&pod.uid);
                 self.queue.seen(Waiting { pod: pod.clone(), tolerations: view.tolerations.into() });
                 if let Record::Placed(placement) = view.record {
-                    // one from the future was written before the time of day was set back
+                    // a record from the future was written before the time of day was set back
                     let age = clock.since(placement.time).or(first.then_some(0));
                     if let Some(age) = age.filter(|age| *age < UNBOUND_RECORD_MS) {
                         let deadline = clock.now().plus(UNBOUND_RECORD_MS - age);
@@ -91,12 +92,12 @@ impl Cluster {
         applied
     }
 
-    /// Where a pod stands with kube-scheduler that was seen unbound ([`Cluster::apply_pod`]).
+    /// The scheduling state of an unbound pod, after [`Cluster::apply_pod`].
     pub(crate) fn apply_queued(&self, uid: &PodUid, queued: Queued) {
         self.mark_all(self.queue.stands(uid, queued), News::Told);
     }
 
-    /// A bound pod was seen that has not ended and holds cards under another resource domain. Whether it is the first of its
+    /// A bound pod that has not ended holds cards under another resource domain. True for the first such pod of its
     /// node.
     pub(crate) fn apply_foreign(&self, uid: &PodUid, node: &NodeName) -> bool {
         self.foreign.insert(uid.clone(), node.clone());
@@ -113,8 +114,8 @@ impl Cluster {
         self.notify();
     }
 
-    /// A pod was seen bound of which nothing else can be read: what is known of it stays, and where nothing is, it may have
-    /// every card of its node.
+    /// A pod was seen bound, but the rest of it cannot be read: what is known of it stays; where it is unknown, it may
+    /// have every card of its node.
     pub(crate) fn apply_unreadable(&self, uid: &PodUid, name: &PodRef, node: &NodeName) {
         if self.is_gone(uid) || self.homes.contains_key(uid) {
             return;
@@ -128,14 +129,14 @@ impl Cluster {
     /// A pod that has not ended was seen, with cards or without.
     pub fn apply_sighting(&self, uid: &PodUid, sighting: &Sighting<'_>) {
         self.survey.lock().seen(uid, sighting);
-        // those that ask for cards are announced by what follows
+        // pods with cards announce the change by what follows
         if sighting.shape.cards == Cards::None {
             self.notify();
         }
     }
 
-    /// A bound pod that has not ended was seen: what decides whether it leaves when room is made. Of pods without cards
-    /// that is their priority.
+    /// What decides whether a bound pod is evicted when room is made. Of pods without cards, only their priority is
+    /// kept.
     pub(crate) fn apply_standing(
         &self,
         uid: &PodUid,
@@ -173,8 +174,8 @@ impl Cluster {
         }
     }
 
-    /// Keeps the cards that a `/scheduler/predicates` (perhaps of an earlier life of this process) wrote on a pod
-    /// that is not bound yet, until then.
+    /// Keeps, until `deadline`, the cards that a `/scheduler/predicates` (perhaps of a previous run of this process)
+    /// wrote on a pod that is not bound yet.
     fn reserve(&self, pod: &PodRequest, placement: Placement, deadline: Timestamp) {
         let (uid, node) = (&pod.uid, placement.node);
         self.add_home(uid, &node);
@@ -188,7 +189,7 @@ impl Cluster {
         }
     }
 
-    /// A Pod was deleted or has ended: whatever it held is free.
+    /// A Pod was deleted or has ended: all that it held is free.
     pub(crate) fn delete_pod(&self, uid: &PodUid) {
         self.departed.add(uid);
         self.mark_all(self.queue.remove(uid), News::Told);
@@ -206,13 +207,13 @@ impl Cluster {
         }
     }
 
-    /// A complete list of Pods begins. Returns what [`Cluster::finish_pods`] wants.
+    /// A complete list of Pods begins. Returns its epoch, for [`Cluster::finish_pods`].
     pub(crate) fn begin_pods(&self) -> u64 {
         self.epoch.fetch_add(1, Ordering::AcqRel) + 1
     }
 
-    /// A complete list of Pods, begun in `epoch`, has ended: pods bound before it that it did not show are gone.
-    /// `seen` holds all pods of the list, to forget pending ones that are gone.
+    /// A complete list of Pods, begun in `epoch`, has ended: pods bound before it that are not in `seen`, all pods of
+    /// the list, are gone, and so are pending ones.
     pub(crate) fn finish_pods(&self, epoch: u64, seen: &BTreeSet<PodUid>) {
         let nodes: Vec<NodeName> = self.nodes.iter().map(|entry| entry.key().clone()).collect();
         for node in nodes {
@@ -223,7 +224,7 @@ impl Cluster {
                 self.freed.mark(&node, News::Told);
             }
             for uid in missing {
-                // it may have been found elsewhere
+                // it may have been seen on another node
                 if !seen.contains(&uid) {
                     self.departed.add(&uid);
                 }

@@ -1,4 +1,4 @@
-//! What is asked of the cluster.
+//! Questions about the cluster.
 
 use std::collections::BTreeMap;
 
@@ -16,12 +16,11 @@ use crate::freed::Freed;
 use crate::queue::Waiting;
 
 impl Cluster {
-    /// Where cards became free.
     pub(crate) fn freed(&self) -> &Freed {
         &self.freed
     }
 
-    /// The survey, up to date.
+    /// Updates marked nodes first.
     pub(super) fn survey(&self) -> MutexGuard<'_, Survey> {
         let mut survey = self.survey.lock();
         for node in std::mem::take(&mut *self.unsurveyed.lock()) {
@@ -32,7 +31,7 @@ impl Cluster {
         survey
     }
 
-    /// A pod with cards that is not bound yet, if the watch has shown it.
+    /// A pod that asks for cards and is not bound yet; `None` where the watch has not shown it.
     pub fn waiting(&self, uid: &PodUid) -> Option<Waiting> {
         self.queue.waiting(uid)
     }
@@ -42,40 +41,40 @@ impl Cluster {
         self.queue.contains(uid)
     }
 
-    /// Whether the pod was deleted or has ended, so that what shows it alive is older.
+    /// Whether the pod was deleted or has ended, so that an answer that shows it alive is older.
     pub fn is_gone(&self, uid: &PodUid) -> bool {
         self.departed.contains(uid)
     }
 
-    /// Whether a binding by kerf itself may still be written for the pod: cards that are kept for one must not be given
-    /// up for a record.
+    /// Whether a binding by kerf itself may still be carried out for the pod: its cards must not be freed because of a
+    /// record.
     pub(crate) fn binding_in_doubt(&self, uid: &PodUid) -> bool {
         let recorded = self.recorded.get(uid).map(|node| node.clone());
         self.homes.get(uid).is_some_and(|homes| homes.iter().any(|home| Some(home) != recorded.as_ref()))
     }
 
-    /// Why a pod that tolerates no more than this may not be bound to the node, whatever room it has; `None` where it may.
+    /// Why a pod with these tolerations may not be bound to the node, even if it has room; `None` where it may.
     pub fn closed(&self, node: &NodeName, tolerations: &[Toleration]) -> Option<String> {
         let taints = self.taints.get(node)?;
         taints.close(tolerations).map(|why| format!("node {node} {why}"))
     }
 
-    /// Whether containers fail on any node for reasons of its own.
+    /// Whether any node is failing (`Cluster::is_failing`).
     pub(super) fn any_fails(&self) -> bool {
         !self.failing.is_empty()
     }
 
-    /// Whether they do on this one, so that it is tried last.
+    /// Whether containers fail on the node because of the node itself, so that it is tried last.
     pub fn is_failing(&self, node: &str) -> bool {
         self.failing.contains(node)
     }
 
-    /// What is left of a node's cores and memory, by the pods that were seen there; `None` where it is not known.
+    /// What the pods that were seen on a node leave of its cores and memory; `None` where it is not known.
     pub fn host_left(&self, node: &str) -> Option<HostAmount> {
         self.survey.lock().left(node)
     }
 
-    /// What a bound pod takes of its node's host, if it was seen.
+    /// What a bound pod takes of its node's host; `None` where it was not seen.
     pub(crate) fn host_of(&self, uid: &PodUid) -> Option<HostAmount> {
         self.survey.lock().taken(uid)
     }
@@ -85,7 +84,7 @@ impl Cluster {
         self.priorities.get(uid).map_or(0, |priority| *priority)
     }
 
-    /// Told of every change; for those that wait for one.
+    /// A receiver that is notified of every change.
     pub fn changes(&self) -> watch::Receiver<()> {
         self.changed.subscribe()
     }
@@ -105,7 +104,7 @@ impl Cluster {
             .collect()
     }
 
-    /// Calls `visit` with each node in turn, in no fixed order. The node is locked meanwhile.
+    /// Calls `visit` with each node in turn, in no fixed order, with the node locked.
     pub(crate) fn each_node(&self, mut visit: impl FnMut(&NodeName, &NodeLedger)) {
         for entry in &self.nodes {
             visit(entry.key(), entry.value());

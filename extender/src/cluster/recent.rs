@@ -1,11 +1,11 @@
-//! The last few of many names.
+//! A bounded memory of names.
 
 use std::collections::{HashSet, VecDeque};
 use std::hash::Hash;
 
 use parking_lot::Mutex;
 
-/// Remembers the names that were added last, up to a number.
+/// Remembers the names that were added last, up to a limit.
 #[derive(Debug)]
 pub(super) struct Recent<T> {
     most: usize,
@@ -35,7 +35,7 @@ impl<T: Clone + Eq + Hash> Recent<T> {
         self.known.lock().0.contains(name)
     }
 
-    /// Forgets one name. It takes as long as all are many, and is for what never happens in a healthy cluster.
+    /// Takes time linear in the number of names: only for what never happens in a healthy cluster.
     pub fn remove(&self, name: &T) {
         let mut known = self.known.lock();
         let (names, order) = &mut *known;

@@ -29,14 +29,13 @@ const GPU: [(&str, &str); 11] = [
 ];
 const GPU_LABELS: [&str; 4] = ["gpu", "index", "model", "node"];
 
-/// Name and help of the gauges of what a card is offered as.
+/// Name and help of the gauges of a card's offers.
 const SHARES: [(&str, &str); 2] = [
     ("kerf_extender_gpu_shares", "Shares by count that the GPU is offered as"),
     ("kerf_extender_gpu_shares_free", "Shares by count of the GPU that a new pod can have"),
 ];
 const SHARES_LABELS: [&str; 3] = ["gpu", "node", "resource"];
 
-/// Everything here that Prometheus sees.
 pub(super) fn descs() -> prometheus::Result<Vec<Desc>> {
     let table = |gauges: &[(&str, &str)], labels: &[&str]| -> prometheus::Result<Vec<Desc>> {
         let labels: Vec<String> = labels.iter().map(|label| (*label).to_owned()).collect();
@@ -51,7 +50,7 @@ pub(super) fn descs() -> prometheus::Result<Vec<Desc>> {
     Ok(descs)
 }
 
-/// A series for every card of the cluster.
+/// The series of every card of the cluster.
 #[allow(clippy::cast_precision_loss, reason = "Prometheus has floats; bytes of a card are far below 2^53")]
 pub(crate) fn cards(cluster: &Cluster) -> impl Iterator<Item = String> + Send + use<> {
     let mut table = GaugeTable::new(GPU);
@@ -90,7 +89,6 @@ fn named<'a, const N: usize>(names: [&'a str; N], values: [&'a str; N]) -> [(&'a
     std::array::from_fn(|at| (names[at], values[at]))
 }
 
-/// What is counted over all nodes.
 pub(super) struct ClusterCollector {
     cluster: Arc<Cluster>,
     clock: Arc<Clock>,

@@ -27,7 +27,7 @@ fn see(queue: &Queue, uid: &str, priority: i32, queued: Queued) -> Vec<NodeName>
     queue.stands(&uid.into(), queued)
 }
 
-/// Who comes before a pod on node `n`.
+/// The pods that come before a pod on node `n`.
 fn before(queue: &Queue, uid: &str, priority: i32) -> Vec<String> {
     let claims = queue.before(&uid.into(), priority);
     claims.get("n").into_iter().flatten().map(|claim| claim.uid.to_string()).collect()
@@ -93,13 +93,13 @@ fn only_those_that_wait_are_expected_where_they_were_sent_and_for_a_while() {
         queue.sent(&uid.into(), &n, now);
     }
     assert_eq!(before(&queue, "x", 0), ["waits"]);
-    // elsewhere now
+    // expected elsewhere now
     assert_eq!(queue.sent(&"waits".into(), &"m".into(), now), ["n".into()]);
     assert_eq!(queue.sent(&"waits".into(), &n, now), ["m".into()]);
     assert_eq!(queue.expire(now.plus(HOLD_MS - 1)), Vec::<NodeName>::new());
     assert_eq!(queue.expire(now.plus(HOLD_MS)), ["n".into()]);
     assert!(before(&queue, "x", 0).is_empty());
-    // a group that never comes together leaves its cards to others now and then
+    // a group that never becomes complete leaves its cards to others in between
     let later = now.plus(2 * HOLD_MS);
     queue.sent(&"waits".into(), &n, Timestamp(later.0 - 1));
     assert!(before(&queue, "x", 0).is_empty());
@@ -111,7 +111,7 @@ fn only_those_that_wait_are_expected_where_they_were_sent_and_for_a_while() {
     queue.sent(&"waits".into(), &n, now);
     assert_eq!(queue.released(&"waits".into()), ["n".into()]);
     assert_eq!(queue.released(&"waits".into()), Vec::<NodeName>::new());
-    // the scheduler says where it waits indeed
+    // the scheduler nominates where it really waits
     queue.sent(&"waits".into(), &n, now);
     let elsewhere = Queued { nominated: Some("m".into()), waits: true, ..queued(1) };
     assert_eq!(see(&queue, "waits", 0, elsewhere), ["n".into()]);

@@ -1,4 +1,4 @@
-//! A Pod with the name of the group that it is scheduled with.
+//! A Pod with the name of its scheduling group.
 
 use std::borrow::Cow;
 
@@ -37,7 +37,7 @@ impl<'de> Deserialize<'de> for GroupedPod {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let text = Box::<RawValue>::deserialize(deserializer)?;
         let pod = serde_json::from_str(text.get()).map_err(D::Error::custom)?;
-        // hardly any pod has one, and a second look at each costs as much as the first
+        // hardly any pod has one, and parsing each twice would double the cost
         let group =
             text.get().contains("\"schedulingGroup\"").then(|| serde_json::from_str(text.get())).transpose();
         let group = group.map_err(D::Error::custom)?.and_then(|outline: Outline| outline.spec.scheduling_group);
@@ -85,7 +85,7 @@ mod tests {
         assert_eq!(pod.group.as_deref(), Some("g"));
         assert_eq!(pod.pod.spec.unwrap().node_name.as_deref(), Some("n"));
         assert_eq!(read(r#"{"containers":[]}"#).group, None);
-        // the word alone says nothing
+        // the word alone is not the field
         assert_eq!(read(r#"{"containers":[{"name":"c","args":["\"schedulingGroup\""]}]}"#).group, None);
     }
 }

@@ -1,4 +1,4 @@
-//! Bind: one write, and every way in which its answer can be lost.
+//! Bind: one write, and every way to lose its answer.
 
 use std::time::Duration;
 
@@ -57,7 +57,7 @@ async fn a_lost_answer_is_neither_a_double_booking_nor_a_leak() {
         let fault = world.api.inject(Fault::new("create", "pods/binding", action).named(name).times(1));
         let first = world.bind(&pod, "a").await;
         assert_eq!(fault.hits(), 1);
-        // written and then lost is found out at once; not written is not known to stay so
+        // a lost answer to a write that was carried out is found out immediately; one that was not may still be
         assert_eq!(first.is_ok(), name == "after", "{first:?}");
         assert!(first.is_ok() || first.unwrap_err().contains("unknown"));
         world.bind(&pod, "a").await.unwrap();
@@ -172,7 +172,7 @@ fn uid(pod: &Value) -> kerf::ids::PodUid {
     pod["metadata"]["uid"].as_str().unwrap().into()
 }
 
-/// What becomes of a write that was given up is not known: under load it is waited for, longer than for a read.
+/// The outcome of an abandoned write is unknown: under load, bind waits for a write longer than for a read.
 #[tokio::test]
 async fn a_binding_may_take_longer_than_a_read() {
     let api = ApiServer::start().await.unwrap();

@@ -1,4 +1,4 @@
-//! Calls that kube-scheduler would not make: they get what it would get for the same pod and node, and no more.
+//! Calls from other clients than kube-scheduler: they get what it would get for the same pod and node, and no more.
 
 use kerf::annotation::Keys;
 use kerf_testkit::scheduler::ExtenderBindingArgs;
@@ -6,7 +6,6 @@ use serde_json::{Value, json};
 
 use crate::fixture::{World, node, pod, share};
 
-/// Where a pod can be in its life.
 const STATES: [&str; 4] = ["pending", "bound", "running", "ending"];
 /// A `deletionTimestamp`.
 const DELETED: &str = "2026-01-01T00:00:00Z";
@@ -123,7 +122,7 @@ async fn a_pod_without_gpus_is_never_bound() {
     }
 }
 
-/// As the watch has it last, not as it was when somebody first asked.
+/// The watch's latest state of the pod counts, not its state at the first call.
 #[tokio::test]
 async fn a_pod_that_broke_the_contract_while_it_waited_is_not_bound() {
     let world = World::new([node("a", 1, 15_360)]).await;
@@ -186,7 +185,7 @@ async fn a_node_is_closed_to_pods_that_do_not_tolerate_its_taints() {
     }
 }
 
-/// The scheduler that asked before is told, and tries again.
+/// The scheduler that asked before gets the reason, and tries again.
 #[tokio::test]
 async fn a_taint_that_comes_between_filter_and_bind_is_respected_and_one_that_goes_is_forgotten() {
     let world = World::new([node("a", 1, 15_360)]).await;
@@ -221,7 +220,7 @@ async fn a_node_that_is_being_deleted_takes_no_pod_and_keeps_those_it_has() {
     let p = world.pod("p", share("50", "10")).await;
     world.bind(&p, "a").await.unwrap();
     let q = world.api.create("pods", tolerating("q", json!([{ "operator": "Exists" }]))).unwrap();
-    // the stand-in knows no finalizers, which is what keeps such a Node: so it comes back as one
+    // a real Node would be kept by finalizers, which the stand-in does not have: so it is created again in that state
     world.api.force_delete("nodes", "", "a").unwrap();
     let mut leaving = node("a", 1, 15_360);
     leaving["metadata"]["deletionTimestamp"] = DELETED.into();

@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 
 use crate::fixture::{World, config, node, share};
 
-/// Filter, prioritize and bind, as the scheduler calls them; the node.
+/// Calls filter, prioritize and bind as the scheduler does; returns the node.
 async fn place(world: &World, pod: &Arc<Value>) -> String {
     let left = world.client.filter(pod, &world.nodes()).await.unwrap().nodes;
     let nodes: Vec<_> = world

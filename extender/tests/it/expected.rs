@@ -29,7 +29,7 @@ async fn nominate(world: &World, pod: &Value, node: &str) {
     world.api.patch_status("pods", "default", name, json!({ "nominatedNodeName": node })).unwrap();
 }
 
-/// Waits until filter leaves the pod these nodes.
+/// Waits until filter's answer for the pod is these nodes.
 async fn until_left(world: &World, pod: &Arc<Value>, nodes: &[&str]) {
     let wait = async {
         while left(world, pod).await != nodes {
@@ -69,7 +69,7 @@ async fn what_the_nominated_pod_does_not_need_is_for_others() {
     until_left(&world, &two, &[]).await;
     assert_eq!(left(&world, &small).await, ["a", "b"]);
     world.bind(&small, "a").await.unwrap();
-    // on the card that is left
+    // on the remaining card
     let high_too = world.bind(&high, "a").await;
     assert!(high_too.is_ok(), "{high_too:?}");
 }
@@ -104,7 +104,7 @@ async fn a_nomination_of_an_invalid_request_is_none() {
     world.api.create("pods", invalid).unwrap();
     let low = create(&world, asking("low", "20", 0)).await;
     assert_eq!(left(&world, &low).await, ["a"]);
-    // and one for which no eviction makes room holds nothing back
+    // and a pod for which no eviction makes room reserves nothing
     let large = create(&world, asking("large", "200", 1000)).await;
     nominate(&world, &large, "a").await;
     assert_eq!(left(&world, &low).await, ["a"]);
@@ -129,7 +129,7 @@ async fn nobody_is_evicted_from_a_node_whose_room_is_another_ones() {
         answer["NodeNameToMetaVictims"]["n"]["Pods"].clone()
     };
     let uid = victim["metadata"]["uid"].as_str().unwrap();
-    // one card is free, so the victims are for something else
+    // one card is free, so the victims are for another resource
     assert_eq!(preempt("else").await, json!([{ "UID": "else" }]));
     let high = create(&world, asking("high", "100", 1000)).await;
     nominate(&world, &high, "n").await;
@@ -170,7 +170,7 @@ async fn a_pod_with_a_volume_holds_its_card_and_one_without_does_not() {
     assert_eq!(left(&world, &last).await, ["a"], "an intent steers and never refuses");
     assert_eq!(left(&world, &with).await, ["a"]);
     assert!(left(&world, &last).await.is_empty());
-    // a bind that fails ends it
+    // a bind that fails ends the expectation
     world.api.inject(
         kerf_testkit::api::Fault::new("create", "pods/binding", kerf_testkit::api::Action::Status(403)).times(1),
     );

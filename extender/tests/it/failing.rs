@@ -1,4 +1,4 @@
-//! A node where containers fail for reasons of its own is tried last, and never refused for it.
+//! A node where containers fail because of the node itself is tried last, and not refused for that.
 
 use std::num::NonZeroU16;
 
@@ -14,7 +14,7 @@ fn says(world: &World, node: &str, status: &str) {
     world.api.patch_status("nodes", "", node, json!({ "conditions": conditions })).unwrap();
 }
 
-/// Two nodes of which `a` has a pod, so that it is the better one.
+/// Two nodes; `a` has a pod, so that it is the better one.
 async fn world(candidates: u16) -> World {
     let api = ApiServer::start().await.expect("API server");
     for name in ["a", "b"] {

@@ -15,7 +15,7 @@ use kube::Client;
 use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
 
-/// Long enough for a loaded machine; nothing waits this long where all is well.
+/// Long enough for a loaded machine; a passing test never waits this long.
 pub const PATIENCE: Duration = Duration::from_secs(20);
 
 pub struct World {
@@ -72,7 +72,7 @@ impl World {
         Self::on(api, config()).await
     }
 
-    /// With `/scheduler/predicates`.
+    /// Serves `/scheduler/predicates`.
     pub async fn legacy(nodes: impl IntoIterator<Item = Value>) -> Self {
         let api = ApiServer::start().await.expect("API server");
         for node in nodes {
@@ -87,13 +87,13 @@ impl World {
         world
     }
 
-    /// The extender's end, as by SIGKILL: nothing is drained. The API server lives on.
+    /// Ends the extender as SIGKILL does, without draining. The API server continues.
     pub async fn kill(self) -> ApiServer {
         self.token.cancel();
         self.api
     }
 
-    /// The extender's end, as by SIGTERM, and how long it took.
+    /// Ends the extender as SIGTERM does; returns how long that took.
     pub async fn end(self) -> (Duration, ApiServer) {
         let begun = Instant::now();
         self.token.cancel();
@@ -121,7 +121,7 @@ impl World {
         self.api.list("nodes").expect("nodes")
     }
 
-    /// What stands on each pod: the cards of its first container.
+    /// The recorded cards of each pod's first container.
     pub fn placements(&self) -> BTreeMap<String, Vec<String>> {
         let keys = Keys::default();
         let pods = self.api.list("pods").expect("pods");
@@ -149,8 +149,8 @@ impl World {
         tokio::time::timeout(PATIENCE, wait).await.unwrap_or_else(|_| panic!("never: {what}"));
     }
 
-    /// Has the extender list everything anew, as after a watch that broke and was too old to go on. Pods that were deleted
-    /// meanwhile are known by then.
+    /// Makes the extender list everything again, as after a watch that broke and was too old to continue. It then knows
+    /// of pods that were deleted in between.
     pub async fn relist(&self) {
         let marker = self.pod("of-the-list", share("1", "1")).await;
         let uid = marker["metadata"]["uid"].as_str().expect("uid").into();
@@ -164,7 +164,7 @@ impl World {
         self.until("listed", |w| !w.extender.cluster().is_pending(&uid)).await;
     }
 
-    /// What the extender answers to a GET.
+    /// The extender's answer to a GET.
     pub async fn text(&self, path: &str) -> String {
         let url = format!("http://{}{path}", self.extender.address());
         reqwest::get(url).await.expect("an answer").text().await.expect("a text")
@@ -196,7 +196,7 @@ pub fn node(name: &str, cards: u32, memory_mib: u64) -> Value {
     })
 }
 
-/// A node as gpu-manager leaves it: capacity alone.
+/// A node as gpu-manager leaves it: only capacity.
 pub fn bare_node(name: &str, core: &str, memory: &str) -> Value {
     let keys = Keys::default();
     let capacity = json!({ &keys.core: core, &keys.memory: memory });

@@ -8,7 +8,7 @@ use serde_json::json;
 
 use crate::fixture::{PATIENCE, World, node, pod, share};
 
-/// Two groups of four whole cards on four cards, their pods in turn, as the scheduler's queue may have them.
+/// Two groups of four whole cards each on four cards; their pods alternate, as they may in the scheduler's queue.
 async fn two_groups(nominates_waiting: bool) {
     let world = World::new([node("a", 2, 15_360), node("b", 2, 15_360)]).await;
     let keys = Keys::default();
@@ -39,7 +39,7 @@ async fn two_groups(nominates_waiting: bool) {
     let placed = world.placements();
     let names: Vec<&str> = placed.keys().map(|name| name.get(..1).unwrap()).collect();
     assert!(names.iter().all(|name| *name == names[0]), "{placed:?}");
-    // and the other one as soon as there is room
+    // and the other group as soon as there is room
     for name in placed.keys() {
         world.api.force_delete("pods", "default", name).unwrap();
     }

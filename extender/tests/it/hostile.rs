@@ -1,4 +1,4 @@
-//! Bad input has a named answer and loses nothing.
+//! Bad input gets an answer with a reason, and changes no state.
 
 use kerf::annotation::Keys;
 use kerf::unfit::Unfit;

@@ -59,7 +59,7 @@ async fn what_was_deleted_stays_deleted_however_late_the_reaper_hears_of_it() {
     assert_eq!(world.used("a"), [0]);
     world.extender.cluster().apply_pod(view.clone(), &Default::default());
     assert_eq!(world.used("a"), [0], "nor by an event of a watch");
-    // a complete list is newer than all that
+    // a complete list is newer than all of this
     world.extender.cluster().list_pod(&view.uid);
     world.extender.cluster().apply_pod(view, &Default::default());
     assert_eq!(world.used("a"), [1000]);

@@ -1,4 +1,4 @@
-//! `/scheduler/predicates`, for a scheduler that binds by itself.
+//! `/scheduler/predicates`, for a scheduler that binds pods itself.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -106,7 +106,7 @@ async fn a_placement_that_was_not_answered_keeps_its_cards_until_the_pod_is_plac
     }
 }
 
-/// Sends a pod as it is given, with one candidate, and says whether it was placed there.
+/// Sends a pod unchanged, with one candidate; returns whether it was placed there.
 async fn placed(world: &World, pod: &Value, node: &str) -> bool {
     let body = json!({ "Pod": pod, "NodeNames": [node] });
     let answer = reqwest::Client::new().post(format!("{}/predicates", world.url)).json(&body).send().await.unwrap();
@@ -138,7 +138,7 @@ async fn a_made_up_pod_reserves_and_writes_nothing() {
         assert_eq!((world.used("a"), world.used("b")), (vec![0], vec![0]), "{pod}");
         assert!(world.api.writes().is_empty(), "{pod}");
     }
-    // what it asks for is what it asks for, whatever the caller says
+    // the API server's request counts, not the caller's
     let mut greedy = (*q).clone();
     greedy["spec"]["containers"] = share("50", "30");
     assert!(placed(&world, &greedy, "b").await);

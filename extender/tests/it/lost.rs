@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 
 use crate::fixture::{World, config, node, share};
 
-/// Three cards, of which one is ill and one cordoned, with a pod on the third; indices with a gap.
+/// Three cards, one unhealthy and one cordoned, with a pod on the third; indices with a gap.
 fn three() -> Value {
     let keys = Keys::default();
     let mut three = node("a", 3, 15_360);

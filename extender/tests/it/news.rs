@@ -1,4 +1,4 @@
-//! An API server that hangs, falls silent or is away: what the extender knows grows old, and it says so.
+//! An API server that hangs, falls silent or is away: the extender's state becomes old, and its readiness says so.
 
 use std::time::Duration;
 
@@ -8,7 +8,7 @@ use kerf_testkit::api::{Action, ApiConfig, ApiServer, Fault};
 
 use crate::fixture::{PATIENCE, World, config, node, share};
 
-/// Well above the time between two bookmarks, as everywhere.
+/// The time between two bookmarks; the limits are far above it, as in production.
 const BOOKMARKS: Duration = Duration::from_millis(50);
 const STALE: Duration = Duration::from_secs(2);
 
@@ -25,7 +25,7 @@ async fn get(world: &World, path: &str) -> (u16, String) {
     (answer.status().as_u16(), answer.text().await.expect("text"))
 }
 
-/// Waits until so many conditions are not met.
+/// Waits until exactly this many conditions are not met.
 async fn until(world: &World, unmet: usize) {
     let wait = async {
         while world.extender.unready().len() != unmet {
@@ -70,7 +70,7 @@ async fn a_list_that_hangs_hides_no_deletion_for_long() {
     let pod = world.pod("p", share("60", "10")).await;
     world.bind(&pod, "a").await.unwrap();
     world.until("bound", |world| world.used("a") == [600]).await;
-    // the watch is too old when it comes back, the list that follows is never answered, and the pod is deleted meanwhile
+    // the watch is too old when it comes back, the next list is never answered, and the pod is deleted in between
     let never = world.api.inject(Fault::new("list", "pods", Action::Hold).times(1));
     let too_old = world.api.inject(Fault::new("watch", "pods", Action::Status(410)).times(1));
     world.api.break_watches();

@@ -1,4 +1,4 @@
-//! What a pod holds itself never stands in its way.
+//! What a pod holds itself never blocks it.
 
 use std::sync::Arc;
 
@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 
 use crate::fixture::{World, node, pod, share};
 
-/// Binds in vain: the request is lost before the API server has read it, so that the cards stay held.
+/// Calls bind, and the write is lost before the API server has read it, so that the cards stay held.
 async fn lose(world: &World, pod: &Value, node: &str) {
     let before = world.used(node);
     world.api.inject(Fault::new("create", "pods/binding", Action::DropBefore).times(1));
@@ -22,7 +22,7 @@ async fn left(world: &World, pod: &Arc<Value>, nodes: &[&str]) -> Vec<String> {
     world.client.filter(pod, &nodes).await.unwrap().nodes
 }
 
-/// Shapes of which no second one has room on a card.
+/// Requests of which a card has room for only one.
 fn shapes() -> Vec<(&'static str, Value)> {
     let container = |name: &str, core: &str, memory: &str| {
         let mut container = share(core, memory)[0].clone();
@@ -66,7 +66,7 @@ async fn where_it_holds_cards_it_goes_first_and_another_node_will_do() {
     let scores = world.client.prioritize(&pod, &world.nodes()).await.unwrap();
     assert_eq!(scores.first().map(|best| (best.host.as_str(), best.score)), Some(("c", 10)));
     assert_eq!(left(&world, &pod, &["a", "b", "c"]).await, ["a", "b", "c"]);
-    // the scheduler may know of something that keeps it from there
+    // the scheduler may have another reason against the other node
     assert_eq!(left(&world, &pod, &["b"]).await, ["b"]);
     world.bind(&pod, "b").await.unwrap();
     assert_eq!((world.used("b"), world.used("c")), (vec![600], vec![0; 4]));
@@ -117,7 +117,7 @@ async fn nobody_is_evicted_for_a_card_that_the_pod_itself_holds() {
         async { post.await.unwrap().json::<Value>().await.unwrap()["NodeNameToMetaVictims"].clone() }
     };
     assert_eq!(answer(json!([])).await, json!({}));
-    // what the scheduler has chosen is for something else than cards
+    // the scheduler's victims are for another resource than cards
     let chosen = json!([{ "UID": "without-cards" }]);
     assert_eq!(answer(chosen.clone()).await["n"]["Pods"], chosen);
 }

@@ -1,4 +1,4 @@
-//! Preempt: of whom the cards have to be freed.
+//! Preempt: which pods have to leave to free cards.
 
 use std::sync::Arc;
 
@@ -18,7 +18,7 @@ fn uid(pod: &Value) -> String {
     pod["metadata"]["uid"].as_str().unwrap().to_owned()
 }
 
-/// A pod of this priority with a share of so much core.
+/// A pod with this priority and a share of this much core.
 fn asking(world: &World, name: &str, core: &str, priority: i32) -> Arc<Value> {
     let mut object = pod(name, share(core, "10"));
     object["spec"]["priority"] = priority.into();
@@ -57,7 +57,7 @@ fn pods(answer: &Value) -> Vec<String> {
 async fn who_would_go_for_nothing_stays_and_who_frees_a_card_goes() {
     let (world, [a, c, b]) = full().await;
     let preemptor = asking(&world, "p", "50", 10);
-    // by the node's totals it would be enough if "c" went; a pod without cards goes for something else
+    // by the node's totals evicting "c" would be enough; the pod without cards is a victim for another resource
     let meta = json!({ "n": { "Pods": [{ "UID": c }, { "UID": "without-cards" }], "NumPDBViolations": 3 } });
     let victims = json!({ "n": { "Pods": [{ "metadata": { "uid": c } }, { "metadata": { "uid": "without-cards" } }], "NumPDBViolations": 3 } });
     for body in [
@@ -82,7 +82,7 @@ async fn victims_for_something_else_than_cards_stay_as_they_are() {
     let meta = json!({ "n": { "Pods": [{ "UID": c }, { "UID": "x" }], "NumPDBViolations": 0 } });
     let answer = preempt(&world, &json!({ "Pod": *preemptor, "NodeNameToMetaVictims": meta })).await;
     assert_eq!(pods(&answer), [c, "x".into()]);
-    // other pods are none of kerf's business
+    // kerf leaves pods without GPUs alone
     let other = json!({ "metadata": { "name": "q", "uid": "q" }, "spec": { "containers": [] } });
     let answer = preempt(&world, &json!({ "Pod": other, "NodeNameToMetaVictims": meta })).await;
     assert_eq!(answer["NodeNameToMetaVictims"], meta);
@@ -96,10 +96,10 @@ async fn a_node_where_evictions_do_not_help_is_no_candidate() {
         "unknown": { "Pods": [{ "UID": "y" }], "NumPDBViolations": 0 },
     });
     let nothing = json!({ "NodeNameToMetaVictims": {} });
-    // of equals nobody goes
+    // no pod of equal priority is evicted
     let equal = asking(&world, "p", "50", 0);
     assert_eq!(preempt(&world, &json!({ "Pod": *equal, "NodeNameToMetaVictims": meta })).await, nothing);
-    // three cards were never there
+    // the node never had three cards
     let large = asking(&world, "q", "300", 10);
     assert_eq!(preempt(&world, &json!({ "Pod": *large, "NodeNameToMetaVictims": meta })).await, nothing);
     let invalid = asking(&world, "r", "150", 10);
@@ -170,7 +170,7 @@ async fn a_victim_that_the_scheduler_chose_for_something_else_goes_as_well() {
     let (world, uids) = crowd(2, &all).await;
     assert_eq!(world.used("n"), [700, 600]);
     let preemptor = asking(&world, "p", "50", 1000);
-    // the cards' total has room for 50, so x is to go for its cores, say
+    // the cards' total has room for 50, so the scheduler may have chosen x for its cores
     let meta = json!({ "n": { "Pods": [{ "UID": uids[1] }], "NumPDBViolations": 0 } });
     let answer = preempt(&world, &json!({ "Pod": *preemptor, "NodeNameToMetaVictims": meta })).await;
     let mut gone = pods(&answer);
@@ -197,7 +197,7 @@ async fn a_smaller_victim_goes_where_the_cards_are_all_that_is_missing() {
     let answer = preempt(&world, &json!({ "Pod": *ask(None), "NodeNameToMetaVictims": meta })).await;
     let gone = pods(&answer);
     assert!(gone.len() == 1 && uids[..2].contains(&gone[0]), "{answer}");
-    // of the node's cores nothing is known: perhaps they are why
+    // the node's cores are not known: they may be the reason
     let answer = preempt(&world, &json!({ "Pod": *ask(Some("1")), "NodeNameToMetaVictims": meta })).await;
     assert_eq!(pods(&answer), [uids[2].clone()]);
 }
@@ -278,7 +278,7 @@ async fn without_the_right_to_see_budgets_only_the_schedulers_victims_are_sure_t
     assert_eq!(blind().await, 0);
     assert_eq!(broken().await, 1, "nobody knows whether the other may go");
     assert_eq!(blind().await, 1);
-    // rights that come back are enough
+    // granting the rights again is enough
     refused.iter().for_each(Injected::remove);
     let known = async {
         while broken().await != 0 {

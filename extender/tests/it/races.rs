@@ -8,7 +8,7 @@ use serde_json::Value;
 
 use crate::fixture::{World, node, share};
 
-/// Filter, then bind where it fits, as often as pods were made: how many were bound.
+/// Filter, then bind to the first node that fits; returns whether the pod was bound.
 async fn one(world: &World, pod: Arc<Value>, nodes: &[Arc<Value>]) -> bool {
     let filtered = world.client.filter(&pod, nodes).await.expect("filter answers");
     match filtered.nodes.first() {

@@ -94,7 +94,7 @@ fn lived(policy: Policy) -> Vec<Option<(String, Vec<u32>)>> {
         let shape = Shape::of(Some(request), amount.cpu, amount.memory);
         cluster.apply_sighting(&uid, &Sighting { shape: &shape, node: None, resident: false });
         let names = names.iter().map(String::as_str);
-        // kube-scheduler counts cores and memory: of the nodes that lack them it never asks
+        // kube-scheduler counts cores and memory: it never asks about nodes that lack them
         let room = |name: &&str| free[*name].cpu >= amount.cpu && free[*name].memory >= amount.memory;
         let ranked = cluster.asking(&asking, policy).ranks(names.filter(room), *amount, &BTreeMap::new());
         let (_, node) = ranked.into_iter().filter_map(|(node, rank)| Some((rank?, node))).min()?;

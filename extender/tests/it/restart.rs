@@ -1,4 +1,4 @@
-//! The extender's end and return, and watches that break.
+//! Restarts of the extender, and watches that break.
 
 use kerf::ids::PodUid;
 use kerf_extender::config::Config;
@@ -43,7 +43,7 @@ async fn it_is_not_ready_before_both_lists_are_complete() {
     let answer = reqwest::get(&readyz).await.unwrap();
     assert_eq!(answer.status(), 503);
     assert!(answer.text().await.unwrap().contains("pods listed"));
-    // a call before that is refused: every card looks free
+    // earlier calls are refused: every card looks free
     let url = format!("http://{}/scheduler", extender.address());
     let client = ExtenderClient::new(ExtenderConfig::new(&url, &["inspur.com/vcuda-core"])).unwrap();
     let pod = api.create("pods", crate::fixture::pod("p", share("50", "10"))).unwrap();

@@ -1,4 +1,4 @@
-//! Whoever was refused and would fit now is tried again, also where nothing else happens in the cluster.
+//! Refused pods that would fit now are tried again, even where nothing else happens in the cluster.
 
 use std::time::Duration;
 
@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 
 use crate::fixture::{World, node, pod, share};
 
-/// A scheduler that tries nothing again by itself.
+/// A scheduler that does not retry by itself.
 async fn scheduler(world: &World) -> Scheduler {
     let keys = kerf::annotation::Keys::default();
     let extender = ExtenderConfig::new(&world.url, &[&keys.core, &keys.memory]);
@@ -41,8 +41,8 @@ fn wakes(world: &World) -> u64 {
     world.api.writes().get(&written).copied().unwrap_or_default()
 }
 
-/// A pod that takes the only card, whose binding is lost before it is written, and which is gone then: it holds its card
-/// for its deadline, and nothing of the API server says when that ends.
+/// A pod that takes the only card, whose binding is lost before it is written, and which is then deleted: it holds its
+/// card until its deadline, and no event of the API server shows when that ends.
 async fn ghost(world: &World) -> Value {
     let ghost = world.pod("ghost", share("60", "30")).await;
     let uid = ghost["metadata"]["uid"].as_str().unwrap().into();
@@ -59,16 +59,16 @@ async fn the_end_of_a_reservation_is_told_to_who_waits_for_it() {
     ghost(&world).await;
     let bound_there = world.pod("there", share("40", "20")).await;
     world.bind(&bound_there, "b").await.unwrap();
-    // nobody schedules it; it keeps its reservation to the end
+    // no scheduler handles it; it keeps its reservation to the end
     world.api.patch("pods", "default", "ghost", &json!({ "spec": { "schedulerName": "nobody" } })).unwrap();
     let scheduler = scheduler(&world).await;
     for (name, core) in [("p", "90"), ("large", "200")] {
         world.pod(name, share(core, if core == "90" { "30" } else { "" })).await;
     }
     unschedulable(&scheduler, 2).await;
-    // what happens to a node without serving anybody is not told
+    // a change of a node that helps no pod causes no write
     world.api.patch("nodes", "", "b", &json!({ "metadata": { "annotations": { "example.com/x": "y" } } })).unwrap();
-    // 15 s of the reservation, a round of the reaper and one of those who tell
+    // 15 s of the reservation, a round of the reaper and one of the retries
     bound(&world, &scheduler, "p", Duration::from_secs(25)).await;
     assert_eq!(wakes(&world), 1);
     let stored = world.api.get("csistoragecapacities", "kerf-system", WAKER).unwrap();

@@ -1,4 +1,4 @@
-//! What runs is counted, whatever its annotations say, in every state of a pod.
+//! Running pods are counted in every state, independent of their annotations.
 
 use kerf::annotation::Keys;
 use kerf::ids::PodUid;
@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 
 use crate::fixture::{World, config, node, pod, share};
 
-/// Every annotation that a user may write, with texts that break its rule, whatever the pod asks for.
+/// Every annotation that a user may write, with texts that are invalid for every pod.
 fn spoiled() -> Vec<(String, Vec<String>)> {
     let keys = Keys::default();
     let long = "x".repeat(200_000);
@@ -47,7 +47,7 @@ async fn no_annotation_frees_the_cards_of_a_bound_pod() {
             bind(&world, name, state).await;
         }
         let held = [1000, 1000, 1000, 1000, 0];
-        // each has another annotation spoiled, with one text after the other
+        // each pod has another invalid annotation, with one text after the other
         for round in 0..5 {
             for (name, (key, texts)) in names.iter().zip(&spoiled) {
                 annotate(&world.api, name, key, texts[round % texts.len()].clone());
@@ -104,7 +104,7 @@ async fn a_pending_pod_is_not_placed_as_it_was_before_its_annotation_was_spoiled
     }
 }
 
-/// A pod that others have bound to node `a`, as gpu-manager's accepted them.
+/// A pod that another client has bound to node `a`, as gpu-manager accepted them.
 fn stranger(name: &str, containers: Value, annotations: Value) -> Value {
     let mut pod = pod(name, containers);
     pod["metadata"]["annotations"] = annotations;
@@ -153,7 +153,7 @@ async fn requests_that_kerf_refuses_count_once_they_run() {
         let metrics = world.text("/metrics").await;
         let line = format!("kerf_extender_pods_counted{{by=\"{by}\"}} 1");
         assert!(metrics.contains(&line), "{line} in {metrics}");
-        // memory without core is all that such a pod is given
+        // such a pod gets only memory, without core
         if used == [0, 0] {
             let memory = world.extender.cluster().snapshot()[0].ledger.cards()[1].used().memory.0;
             assert_eq!(memory, 2560);
@@ -179,7 +179,7 @@ async fn a_record_of_a_card_that_the_node_does_not_have_is_not_lost() {
     world.until("counted", |w| w.used("a") == [0, 0, 600]).await;
 }
 
-/// What is given under a domain that the extender was started without is counted by nobody.
+/// No ledger counts what is given under a domain that the extender does not serve.
 #[tokio::test]
 async fn a_node_takes_no_pod_while_pods_of_another_resource_domain_hold_its_gpus() {
     let foreign = |name: &str| {
@@ -241,7 +241,7 @@ fn free(world: &World, node: &str) -> Vec<u32> {
 
 const NEVER: &str = "9999-12-31T23:59:59Z";
 
-/// Times and depths that a tenant may write there are taken by the API server and cannot be read.
+/// A tenant may write times and depths there that the API server accepts and that cannot be parsed.
 #[tokio::test]
 async fn managed_fields_hide_no_pod() {
     let world = World::new([node("a", 2, 15_360)]).await;
@@ -250,7 +250,7 @@ async fn managed_fields_hide_no_pod() {
     let odd = json!({ "metadata": { "managedFields": [{ "manager": "x", "operation": "Update", "apiVersion": "v1",
         "time": NEVER, "fieldsType": "FieldsV1", "fieldsV1": {} }] } });
     world.api.patch("pods", "default", "p", &odd).unwrap();
-    // what comes after it is heard
+    // later events still arrive
     let q = world.pod("q", share("100", "")).await;
     world.bind(&q, "a").await.unwrap();
     world.api.force_delete("pods", "default", "q").unwrap();
@@ -263,7 +263,7 @@ async fn managed_fields_hide_no_pod() {
     world.until("freed", |w| w.used("a") == [0, 0]).await;
 }
 
-/// Its name and its node are read all the same, and it may have every card there.
+/// Its name and its node can still be read, and it may have every card there.
 #[tokio::test]
 async fn a_pod_that_cannot_be_read_is_counted_and_hides_no_other() {
     let world = World::new([node("a", 2, 15_360), node("b", 1, 15_360)]).await;

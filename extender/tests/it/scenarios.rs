@@ -62,7 +62,7 @@ fn request(world: &World, scenario: &Scenario) -> Arc<Value> {
     if scenario.request.stored { world.api.create("pods", pod).unwrap() } else { Arc::new(pod) }
 }
 
-/// What was written on the pod: the cards' indices by container.
+/// The card indices that were written on the pod, by container.
 fn written(world: &World, scenario: &Scenario) -> BTreeMap<String, Vec<u32>> {
     let pod = world.api.get("pods", "default", &scenario.pod_name()).unwrap();
     let text = pod["metadata"]["annotations"][&Keys::default().placement].as_str().expect("a placement");
@@ -138,7 +138,7 @@ async fn predicates_does_what_the_scenarios_say() {
     }
 }
 
-/// The reasons are those of the file; where a card is too small, the container is named before it.
+/// The reasons are those of the file; where a card is too small, the container's name comes before it.
 fn compare_reasons(scenario: &Scenario, reasons: &BTreeMap<String, String>) {
     if matches!(scenario.outcome, Outcome::Refused(_) | Outcome::EveryNode) {
         return;

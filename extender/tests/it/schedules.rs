@@ -1,9 +1,10 @@
 //! Random schedules: pods come, end and go, bindings are refused, lost and late, the extender is killed, watches lag,
-//! pods are nominated, groups wait for their members, kubelet rejects pods, tenants edit annotations and bring pods that
-//! nobody placed. No card is given twice at any time; and once all is quiet again nothing is held by nobody, and no pod
-//! waits that has room.
+//! pods are nominated, groups wait for their members, kubelet rejects pods, tenants edit annotations and create
+//! pods with a node that no scheduler chose. No card is given twice at any time; and once all is quiet again, no cards
+//! are held without a pod, and no pod waits where there is room.
 //!
-//! `KERF_SCHEDULES` is how many are run (1), `KERF_SCHEDULE_STEPS` how long each is (150), `KERF_SCHEDULE_SEED` the first seed.
+//! `KERF_SCHEDULES`: how many schedules are run (1); `KERF_SCHEDULE_STEPS`: the length of each (150);
+//! `KERF_SCHEDULE_SEED`: the first seed.
 
 mod tenant;
 
@@ -25,7 +26,7 @@ use crate::fixture::{World, config, node, pod, share};
 const NODES: u32 = 3;
 const CARDS: u32 = 2;
 const GROUP: &str = "scheduling.x-k8s.io/pod-group";
-/// A reservation in doubt lasts 15 s; whoever waits for it is served within 20 s after that.
+/// A reservation with an unknown outcome lasts 15 s; pods that wait for it are placed within 20 s after that.
 const QUIET: Duration = Duration::from_secs(40);
 
 /// SplitMix64.
@@ -132,7 +133,7 @@ impl Run {
         self.world.api.create("pods", object).unwrap();
     }
 
-    /// kubelet rejects a pod, and the plugin says so of its node; or all is well there again.
+    /// kubelet rejects a pod, and the plugin reports that on its node; or the node is fine again.
     fn reject(&mut self, name: &str) {
         let status = json!({ "phase": "Failed", "reason": "UnexpectedAdmissionError" });
         let pod = self.world.api.patch_status("pods", "default", name, status).unwrap();
@@ -224,14 +225,14 @@ impl Run {
             }
             _ => {}
         }
-        // what the others do in the meantime is part of the schedule
+        // actions of other parts in the meantime belong to the schedule
         tokio::time::sleep(Duration::from_millis(self.lot.draw(25))).await;
         truth(&self.world.api, &self.tenant);
         self
     }
 
-    /// Nothing goes wrong any more: groups that cannot come together are given up, kubelet has rejected who was not placed,
-    /// and of the pods that were edited some end and the others get back what they had.
+    /// Nothing goes wrong any more: groups that cannot come together are given up, kubelet has rejected who was not
+    /// placed, and of the pods that were edited some end and the others get back what they had.
     fn calm(&mut self) {
         self.world.api.clear_faults();
         self.world.api.release_watch("pods").unwrap();
@@ -254,7 +255,7 @@ impl Run {
         }
     }
 
-    /// What is not as it should be once all is quiet; empty where all is.
+    /// What is wrong once all is quiet; empty where nothing is.
     fn wrong(&self) -> String {
         let truth = truth(&self.world.api, &self.tenant);
         let waiting = self.pods(|pod| !is_bound(pod) && !has_ended(pod));
@@ -282,7 +283,7 @@ async fn schedule(seed: u64, steps: u64) {
     for number in 0..NODES {
         api.create("nodes", node(&format!("n{number}"), CARDS, 15_360)).unwrap();
     }
-    // nobody else takes a port of this address while the extender is restarted
+    // no other process takes a port of this address while the extender is restarted
     let [.., high, low] = seed.to_be_bytes();
     let world = World::on(api, Run::config(([127, 1, high, low], 0).into())).await;
     let address = world.extender.address();

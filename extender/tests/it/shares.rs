@@ -1,4 +1,4 @@
-//! Shares by count: other device plugins' resources, placed on known cards.
+//! Counted shares: other device plugins' resources, placed on known cards.
 
 use kerf::annotation::Keys;
 use kerf::policy::Policy;
@@ -10,7 +10,7 @@ use crate::fixture::{World, config, node, share};
 
 const SHARED: &str = "deepomatic.com/shared-gpu";
 
-/// A node whose cards are offered as so many shares each.
+/// A node whose cards are offered as this many shares each.
 fn offering(name: &str, cards: u32, shares: u32) -> Value {
     let key = Keys::default().inventory;
     let mut node = node(name, cards, 15_360);
@@ -81,7 +81,7 @@ async fn the_record_says_how_many_shares_of_which_card() {
     }
 }
 
-/// The limit that Deepomatic's plugin states, one card in each node, is gone.
+/// Deepomatic's plugin serves only one card in each node; kerf has no such limit.
 #[tokio::test]
 async fn four_pods_of_two_shares_are_packed_or_spread_over_known_cards_of_known_nodes() {
     for (policy, expected) in [
@@ -113,7 +113,8 @@ async fn a_pod_that_another_plugin_serves_is_no_obstacle() {
         pod["spec"]["nodeName"] = home.into();
         world.api.create("pods", pod).unwrap();
     }
-    // where nobody offers shares they take nothing; where kerf does, every card until the record is written
+    // on nodes without an offer they take nothing; where kerf offers shares, part of every card until the record is
+    // written
     world.until("seen", |w| w.used("ours") == [300]).await;
     let whole = world.pod("whole", share("100", "")).await;
     let filtered = world.client.filter(&whole, &world.nodes()).await.unwrap();
@@ -126,7 +127,7 @@ async fn a_pod_that_another_plugin_serves_is_no_obstacle() {
     {
         assert!(metrics.contains(line), "{line}\n{metrics}");
     }
-    // the plugin's word, from kubelet's records
+    // the plugin's record, from kubelet's list
     let record = json!({ "version": 1, "node": "ours", "time": 1, "containers": [
         { "name": "c0", "kind": "app", "position": 0, "whole": false, "resource": SHARED,
           "slices": [{ "gpu": "GPU-ours-0", "index": 0, "compute": 300, "count": 3 }] }] });
@@ -185,7 +186,7 @@ async fn a_container_that_asks_by_two_resources_is_refused() {
                       resource of GPU shares";
         assert_eq!(filtered.unresolvable.values().collect::<Vec<_>>(), [reason], "{other}");
     }
-    // a resource that is none of these is not kerf's
+    // any other resource is not kerf's
     let mut pod = crate::fixture::pod("p", shares(&[3]));
     pod["spec"]["containers"][0]["resources"]["limits"]["gpu.intel.com/monitoring"] = "1".into();
     assert_eq!(world.client.filter(&pod.into(), &world.nodes()).await.unwrap().nodes, ["a"]);

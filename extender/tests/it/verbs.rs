@@ -49,7 +49,7 @@ async fn the_best_node_alone_scores_ten() {
     assert_eq!(scores, expected.map(|(node, score)| (node.to_owned(), score)));
 }
 
-/// A world in which filter leaves so many nodes to the scheduler.
+/// A world where filter leaves this many nodes to the scheduler.
 async fn leaving(candidates: u16, nodes: impl IntoIterator<Item = Value>) -> World {
     let api = ApiServer::start().await.unwrap();
     nodes.into_iter().for_each(|node| drop(api.create("nodes", node).unwrap()));
@@ -65,7 +65,7 @@ async fn filter_leaves_the_best_nodes_and_calls_the_others_neither_fit_nor_unfit
     assert_eq!(answer["NodeNames"], json!(["n2", "n1"]), "in the order in which they came");
     assert_eq!(answer["FailedNodes"], json!({}));
     assert_eq!(answer["FailedAndUnresolvableNodes"], json!({ "n0": "no GPU device" }));
-    // where no more fit than are left, all that fit come back
+    // where no more fit than may be left, all that fit come back
     let answer = post(&world, "filter", &json!({ "Pod": *pod, "NodeNames": ["n4", "n0", "n3"] })).await;
     assert_eq!(answer["NodeNames"], json!(["n4", "n3"]));
 }

@@ -1,4 +1,4 @@
-//! What a request may hold: names that are names, and no more of anything than a cluster has.
+//! What a request may have: valid names, and no more of anything than a cluster has.
 
 use kerf_extender::config::Config;
 use kerf_testkit::api::ApiServer;
@@ -46,7 +46,7 @@ async fn bind_looks_at_every_name_before_it_does_anything() {
     let asked = world.api.requests();
     for field in ["PodName", "PodNamespace", "PodUID", "Node"] {
         for name in hostile_names().into_iter().chain([String::new()]) {
-            // letters are a uid
+            // a uid may be any letters
             if field == "PodUID" && matches!(name.as_str(), "A" | "-") {
                 continue;
             }

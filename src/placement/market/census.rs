@@ -1,18 +1,17 @@
 //! How often each class of pods was seen, and when a market learns from it.
 
-/// How often each class of pods was seen.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Census {
     pub counts: Vec<u64>,
-    /// The same when it was last learnt from: what follows depends on the pods alone, and not on when a kind of card
-    /// comes to be known.
+    /// `counts` when the outlook was last learnt: so the outlook depends on the pods alone, and not on when a kind of
+    /// card becomes known.
     pub learnt: Vec<u64>,
     pub total: u64,
-    /// How many of them have left.
+    /// How many of the pods seen have left.
     pub left: u64,
-    /// The part of the pods that came which had left when it was last learnt from.
+    /// The part of the pods that had left when it was last learnt, from 0 to 1.
     pub turnover: f64,
-    /// Whether the demand was told in advance, so that only the turnover is learnt.
+    /// Whether the demand was given in advance, so that only the turnover is learnt.
     pub known: bool,
 }
 

@@ -1,4 +1,4 @@
-//! The choice of machine and cards, by what each machine offers and what that costs at the moment.
+//! The choice of machine and cards, by each machine's offer and the prices of the moment.
 
 use super::super::rank::Rank;
 use super::super::shape::Cards;
@@ -9,7 +9,7 @@ use super::prices::Prices;
 use super::state::{Choice, Class, Market, count_slots};
 use crate::policy::Policy;
 
-/// How much a policy likes a way; more is better. What is free breaks ties.
+/// A way's net score; more is better. `tie` compares what is free.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 struct Liking {
     score: i32,
@@ -17,14 +17,14 @@ struct Liking {
 }
 
 impl Market {
-    /// Where a pod of this class goes; `None` where it fits nowhere.
+    /// `None` where the pod fits nowhere.
     pub fn choose(&mut self, policy: Policy, class: Class) -> Option<Choice> {
         let need = *self.needs.get(class.0)?;
         self.prices.of(policy, &self.outlook, &self.totals, class.0, &need);
         self.refresh(policy, class, &need);
         let book = self.books.get(&(policy, class.0))?;
-        // What room costs is dear to compute and makes no way better. So those that could be best without that cost
-        // come first, and the others only while what was found is worse than they could be.
+        // The price of room is expensive to compute and only lowers a score. So ways are tried in order of their bound
+        // without it, and only while what was found is worse than the bound.
         let mut level = self.bounds.iter().copied().max()?;
         let mut best: Option<(Liking, usize, Way)> = None;
         while level > i32::MIN && best.as_ref().is_none_or(|(liking, ..)| liking.score <= level) {
@@ -47,7 +47,8 @@ impl Market {
         Some(Choice { host, slots })
     }
 
-    /// Brings the class's book up to date and bounds every machine's score from above; no way at all is `i32::MIN`.
+    /// Brings the class's book up to date and bounds every machine's score from above; `i32::MIN` where there is no
+    /// way.
     fn refresh(&mut self, policy: Policy, class: Class, need: &Need) {
         let book = self.books.entry((policy, class.0)).or_default();
         book.offers.resize(self.hosts.len(), Offer::NONE);
@@ -74,7 +75,7 @@ impl Market {
         }
     }
 
-    /// The better way of the two that a machine offers.
+    /// The better of a machine's two ways.
     fn like(&self, policy: Policy, number: usize, need: &Need, offer: &Offer) -> Option<(Liking, Way)> {
         let (host, facts) = (self.hosts.get(number)?, self.facts.get(number)?);
         let rooms = self.outlook.rooms.len();
@@ -82,7 +83,7 @@ impl Market {
         like(policy, &Seen { host, facts, before }, need, offer, &self.outlook.rooms, &self.prices)
     }
 
-    /// How well each of these machines suits a pod of this class; `None`: not at all.
+    /// The rank of each of these machines; `None` where the pod does not fit.
     pub fn ranks(&mut self, policy: Policy, class: Class, hosts: &[usize]) -> Vec<Option<Rank>> {
         let Some(need) = self.needs.get(class.0).copied() else { return vec![None; hosts.len()] };
         self.prices.of(policy, &self.outlook, &self.totals, class.0, &need);
@@ -92,7 +93,8 @@ impl Market {
         hosts.iter().map(rank).collect()
     }
 
-    /// How well a machine that need not be one of these suits a pod of this class, and the cards that the pod would get; `None`: not at all.
+    /// The rank of a machine, which need not be in the market, and the cards that the pod would get; `None` where it
+    /// does not fit.
     pub fn rate(&mut self, policy: Policy, class: Class, host: &Host) -> Option<(Rank, Vec<usize>)> {
         let need = *self.needs.get(class.0)?;
         self.prices.of(policy, &self.outlook, &self.totals, class.0, &need);
@@ -107,18 +109,17 @@ impl Market {
 }
 
 impl Liking {
-    /// The same order as a [`Rank`], of which less is better.
+    /// The same order as a [`Rank`], where less is better.
     fn rank(self) -> Rank {
         let score = i64::from(i32::MAX) - i64::from(self.score);
         Rank(score.unsigned_abs(), !self.tie.0, !self.tie.1)
     }
 }
 
-/// A machine, and what follows from it.
 struct Seen<'a> {
     host: &'a Host,
     facts: &'a Facts,
-    /// How many pods of each room of the outlook fit on it.
+    /// For each room of the outlook, how many such pods fit on it.
     before: &'a [u64],
 }
 
@@ -144,13 +145,13 @@ fn like(
         rounded(policy, score)
     };
     let (used, fresh) = (net(offer.used, false), net(offer.fresh, true));
-    // of equals the card that is in use already
+    // of equals the card in use
     let (score, way) = if fresh > used { (fresh, offer.fresh) } else { (used, offer.used) };
     way.exists().then(|| (Liking { score, tie: tie(policy, host, facts, need, way) }, way))
 }
 
-/// Under [`Policy::Fragmentation`] differences below a tenth of a card are noise of the estimate: the fullest machine
-/// shall decide then. The other policies' scores are whole numbers already.
+/// Under [`Policy::Fragmentation`] differences below a tenth of a card are noise of the estimate: the tie-breaks decide
+/// then. The other policies' scores are whole numbers already.
 fn rounded(policy: Policy, score: f32) -> i32 {
     if score == f32::NEG_INFINITY {
         return i32::MIN;
@@ -158,15 +159,15 @@ fn rounded(policy: Policy, score: f32) -> i32 {
     if policy != Policy::Fragmentation {
         return score as i32;
     }
-    /// Makes what is rounded positive, since casting cuts towards zero; far more than any score.
+    /// Makes the number positive, since casts truncate towards zero; far more than any score.
     const SHIFT: i32 = 1 << 14;
     (score * 0.01 + (SHIFT as f32 + 0.5)) as i32 - SHIFT
 }
 
-/// More is better.
+/// Tie-breaks; more is better.
 fn tie(policy: Policy, host: &Host, facts: &Facts, need: &Need, way: Way) -> (u64, u64) {
     match (policy, need.cards) {
-        // a share goes to the fullest card first: that leaves others to be emptied as pods leave
+        // shares go to the fullest card: other cards then become empty as pods leave
         (Policy::Fragmentation, Cards::Share(_)) => {
             let card = host.slots.get(usize::from(way.slot));
             (!card.map_or(0, |slot| u64::from(slot.free.compute.0)), !facts.compute)

@@ -8,7 +8,7 @@
 //! The program is solved by generating columns (Gilmore and Gomory, 1961): the best cut at the current prices is a
 //! knapsack, and enters the basis while it is worth more than a card.
 
-/// A share in steps of the grid, and how often it is asked for.
+/// A share in steps of the grid, and the number of pods that ask for it.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Item {
     /// Steps of compute, at least one.
@@ -19,14 +19,14 @@ pub(super) struct Item {
     pub count: u64,
 }
 
-/// What each remainder of a card is worth; a whole card is worth 1.
+/// The worth of each remainder of a card; a whole card is worth 1.
 #[derive(Clone, Debug)]
 pub(super) struct Cuts {
     width: usize,
     worth: Vec<f64>,
 }
 
-/// More exchanges of the basis than any program of this size needs: a bound on the work.
+/// More exchanges of the basis than a program of this size needs: a bound on the work.
 const MOST_ROUNDS: usize = 400;
 const EPSILON: f64 = 1e-9;
 
@@ -42,7 +42,7 @@ impl Cuts {
                 break;
             }
         }
-        // where the rounds did not suffice, prices that no cut exceeds
+        // where the rounds were not enough, scale the prices down so that no cut is worth more than a card
         let most = cuts.at(compute, memory);
         if most > 1.0 {
             cuts.worth.iter_mut().for_each(|worth| *worth /= most);
@@ -50,7 +50,7 @@ impl Cuts {
         cuts
     }
 
-    /// The worth of what is left, in steps.
+    /// The worth of a remainder; compute and memory in steps.
     pub fn at(&self, compute: usize, memory: usize) -> f64 {
         self.worth.get(compute * self.width + memory.min(self.width - 1)).copied().unwrap_or_default()
     }
@@ -107,14 +107,14 @@ impl Cuts {
 
 /// The basis of the program: one cut for each item, as the inverse of their matrix.
 struct Basis {
-    /// Row by row.
+    /// By row.
     inverse: Vec<Vec<f64>>,
-    /// How many cards are cut in each way.
+    /// How many cards are cut in each of the basis' ways.
     level: Vec<f64>,
 }
 
 impl Basis {
-    /// Each item alone on its cards.
+    /// The first basis: each item alone on its cards.
     fn new(items: &[Item], compute: usize, memory: usize) -> Self {
         let alone = |item: &Item| {
             let by_memory = memory.checked_div(item.memory).unwrap_or(usize::MAX);
@@ -143,7 +143,7 @@ impl Basis {
         prices
     }
 
-    /// Takes a cut into the basis for the one that it uses up first. Whether there is one.
+    /// Puts a cut into the basis in place of the one that it displaces first. False where it displaces none.
     fn enter(&mut self, cut: &[f64]) -> bool {
         let dot = |row: &Vec<f64>| row.iter().zip(cut).map(|(a, b)| a * b).sum::<f64>();
         let change: Vec<f64> = self.inverse.iter().map(dot).collect();

@@ -23,7 +23,7 @@ impl Market {
         Class(number)
     }
 
-    /// A pod of this class has come; counts towards what is expected of later ones.
+    /// A pod of this class has come; it counts towards the outlook.
     pub fn arrived(&mut self, class: Class) {
         if let Some(count) = self.census.counts.get_mut(class.0) {
             *count += 1;
@@ -43,12 +43,12 @@ impl Market {
         }
     }
 
-    /// A pod that had come has left. [`Market::give`] says so itself.
+    /// A pod that had come has left. [`Market::give`] calls this itself.
     pub fn left(&mut self) {
         self.census.left += 1;
     }
 
-    /// Tells the demand in advance, as how often each shape comes: from now on only the turnover is learnt.
+    /// Gives the demand in advance, as how often each shape comes: from now on only the turnover is learnt.
     pub fn know(&mut self, demand: &[(Shape, u64)]) {
         for (shape, count) in demand {
             let class = self.class(shape);
@@ -61,12 +61,11 @@ impl Market {
         self.relearn();
     }
 
-    /// How many classes there are.
     pub fn classes(&self) -> usize {
         self.shapes.len()
     }
 
-    /// Forgets all demand. Every [`Class`] given until now is void.
+    /// Forgets all demand. Every earlier [`Class`] becomes invalid.
     pub fn forget_demand(&mut self) {
         self.shapes.clear();
         self.classes.clear();
@@ -76,7 +75,7 @@ impl Market {
     }
 
     pub(super) fn relearn(&mut self) {
-        // classes that are newer than the last lesson were not seen in it
+        // classes that are newer than the last learning have no count in it
         self.census.learnt.resize(self.shapes.len(), 0);
         self.outlook = Outlook::learn(&self.shapes, &self.needs, &self.census.learnt, &self.kinds);
         self.outlook.turnover = self.census.turnover;

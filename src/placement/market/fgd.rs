@@ -2,7 +2,7 @@
 //! with Fragmentation Gradient Descent", USENIX ATC 2023), as its authors' simulator computes it.
 //!
 //! A machine's fragmentation is how much of its idle compute a pod of typical shape cannot use there; the pod goes
-//! where that grows least. Scores are whole numbers from 0 to 100 and ties fall to a fixed order of machines: the
+//! where that grows least. Scores are whole numbers from 0 to 100 and ties go to a fixed order of machines: the
 //! published figures rest on both. With two resources of a card, a remainder is usable where both suffice.
 
 use super::super::shape::{Cards, Kinds};
@@ -85,7 +85,7 @@ pub(super) fn score(host: &Host, need: &Need, typical: &[Typical]) -> Option<(f6
     }
 }
 
-/// Of equal cards the first.
+/// Ties go to the first card.
 fn best_card(host: &Host, share: Share, kinds: Kinds, rate: impl Fn(usize) -> f64) -> Option<(f64, usize)> {
     let mut best: Option<(f64, usize)> = None;
     for (at, slot) in host.slots.iter().enumerate().filter(|(_, slot)| slot.takes(share, kinds)) {

@@ -3,32 +3,28 @@
 use super::super::shape::{Cards, Kind, Kinds, Shape};
 use crate::units::{Mib, Share};
 
-/// What is free of one card.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Slot {
     /// What a new pod may take; nothing where the card takes none.
     pub free: Share,
-    /// All of the card.
     pub capacity: Share,
-    /// What kind of card it is.
     pub kind: Kind,
     /// Whether a new pod may have it whole.
     pub whole: bool,
 }
 
-/// What is free of one machine.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Host {
     /// Thousandths of a core.
     pub cpu: u64,
-    /// All cores of the machine, in thousandths.
+    /// Thousandths of a core, free or not.
     pub cpu_capacity: u64,
     pub memory: Mib,
-    /// All memory of the machine.
+    /// Free or not.
     pub memory_capacity: Mib,
     /// How many more pods it may run.
     pub pods: u64,
-    /// Its cards, in order of index.
+    /// In order of index.
     pub slots: Vec<Slot>,
 }
 
@@ -38,7 +34,7 @@ pub(super) struct Need {
     pub cpu: u64,
     pub memory: u64,
     pub cards: Cards,
-    /// Kinds of card that will do, by model and by memory.
+    /// Kinds of card that fit, by model and by memory.
     pub kinds: Kinds,
 }
 
@@ -59,7 +55,7 @@ impl Need {
         Self { cpu: shape.cpu, memory: shape.memory.0, cards: shape.cards, kinds: mask }
     }
 
-    /// How many pods of this need fit on so much, by host resources and whole cards.
+    /// How many pods of this need fit into these amounts of host resources and whole cards.
     pub fn slots(&self, cpu: u64, memory: u64, pods: u64, cards: u64) -> u64 {
         let by_cards = match self.cards {
             Cards::Whole(count) => cards.checked_div(count.into()).unwrap_or(u64::MAX),
@@ -71,12 +67,12 @@ impl Need {
 }
 
 impl Host {
-    /// All free compute of its cards, in thousandths of a card.
+    /// Free compute of all cards, in thousandths of a card.
     pub fn compute(&self) -> u64 {
         self.slots.iter().map(|slot| u64::from(slot.free.compute.0)).sum()
     }
 
-    /// All free memory of its cards, in MiB.
+    /// Free memory of all cards, in MiB.
     pub fn card_memory(&self) -> u64 {
         self.slots.iter().fold(0, |sum, slot| sum.saturating_add(slot.free.memory.0))
     }
@@ -86,12 +82,11 @@ impl Host {
         self.slots.iter().filter(|slot| slot.whole && kinds.contains(slot.kind)).count() as u64
     }
 
-    /// Whether the machine itself has room, whatever its cards.
+    /// Whether the machine has room, apart from its cards.
     pub(super) fn takes(&self, need: &Need) -> bool {
         self.cpu >= need.cpu && self.memory.0 >= need.memory && self.pods > 0
     }
 
-    /// Whether a pod of this need fits.
     pub(super) fn fits(&self, need: &Need) -> bool {
         self.takes(need)
             && match need.cards {
@@ -101,14 +96,14 @@ impl Host {
             }
     }
 
-    /// The first whole cards that will do, as positions; for `count` of them.
+    /// The positions of the first `count` free cards of these kinds.
     pub(super) fn first_whole(&self, kinds: Kinds, count: u32) -> impl Iterator<Item = usize> {
         let fitting =
             self.slots.iter().enumerate().filter(move |(_, slot)| slot.whole && kinds.contains(slot.kind));
         fitting.map(|(at, _)| at).take(count as usize)
     }
 
-    /// Takes a pod's part. The caller has checked that it fits.
+    /// Takes what a pod needs. The caller has checked that it fits.
     pub(super) fn take(&mut self, need: &Need, slots: &[usize]) {
         self.cpu = self.cpu.saturating_sub(need.cpu);
         self.memory.0 = self.memory.0.saturating_sub(need.memory);

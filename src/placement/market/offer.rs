@@ -1,4 +1,4 @@
-//! What one machine offers one class of pods, before the prices of the moment.
+//! What one machine offers to one class of pods, before the prices of the moment.
 
 use std::cmp::Reverse;
 
@@ -17,42 +17,40 @@ pub(super) struct Offer {
     pub fresh: Way,
 }
 
-/// What every machine offers one class of pods under one policy.
+/// The offers of every machine to one class of pods under one policy.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Book {
     pub offers: Vec<Offer>,
-    /// The machines' versions that the offers were made for.
+    /// The machines' versions for which the offers were made.
     pub versions: Vec<u64>,
 }
 
 /// A way to put the pod on the machine.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Way {
-    /// How good it is; more is better. In thousandths of a card for [`Policy::Fragmentation`]; minus infinity where
-    /// there is no such way.
+    /// More is better. In thousandths of a card for [`Policy::Fragmentation`]; minus infinity where the pod does not
+    /// fit.
     pub score: f32,
-    /// The card of a share, or the first of several, by position; anything for a pod without cards.
+    /// Position of the card, or of the first of several; without meaning for a pod without cards.
     pub slot: u8,
-    /// What kind of card that is.
     pub kind: Kind,
 }
 
-/// What is often asked of a machine, worked out once for each of its versions.
+/// Numbers that every decision needs of a machine, computed once for each of its versions.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Facts {
-    /// All free compute, in thousandths of a card.
+    /// Free compute of all cards, in thousandths of a card.
     pub compute: u64,
-    /// Free memory of the cards, in MiB.
+    /// Free memory of all cards, in MiB.
     pub memory: u64,
-    /// The worth of each card.
+    /// By card.
     worth: Vec<f64>,
     all_worth: f64,
-    /// What of that will be stranded for want of cores.
+    /// The part of `all_worth` that will be stranded for want of cores.
     stranded: f64,
 }
 
 impl Facts {
-    /// Of a machine, by what is expected.
     pub fn new(host: &Host, outlook: &Outlook) -> Self {
         let worth: Vec<f64> = host.slots.iter().map(|slot| outlook.worth(slot)).collect();
         let all_worth = worth.iter().sum();
@@ -60,18 +58,17 @@ impl Facts {
         Self { compute: host.compute(), memory: host.card_memory(), worth, all_worth, stranded }
     }
 
-    /// The worth of all cards in whole numbers, for sums that leave no trace of their order: in 1/1024 of a
-    /// thousandth of a card.
+    /// The worth of all cards in 1/1024 of a thousandth of a card: a whole number, so that sums do not depend on their
+    /// order.
     pub fn exact_worth(&self) -> u64 {
         self.worth.iter().map(|worth| (worth * 1024.0) as u64).sum()
     }
 }
 
 impl Offer {
-    /// No way at all.
+    /// For a machine where the pod does not fit.
     pub const NONE: Self = Self { used: Way::NONE, fresh: Way::NONE };
 
-    /// What the machine offers under a policy.
     pub fn of(policy: Policy, host: &Host, facts: &Facts, need: &Need, outlook: &Outlook) -> Self {
         if !host.takes(need) {
             return Self::NONE;
@@ -97,7 +94,7 @@ impl Offer {
     fn by_worth(host: &Host, facts: &Facts, need: &Need, outlook: &Outlook) -> Self {
         let taken = need.cards.compute() as f64;
         let cpu = (host.cpu - need.cpu) as f64;
-        // what the placement takes does not count as lost; what it makes worthless does
+        // compute that the pod uses does not count as lost; compute that becomes worthless does
         let score = |lost: f64| taken - lost + facts.stranded - outlook.stranded(facts.all_worth - lost, cpu);
         match need.cards {
             Cards::None => {
@@ -119,8 +116,8 @@ impl Offer {
     }
 }
 
-/// What a pod without cards strands on the machine for want of cores. It meets the cards and the cores that will be
-/// free while it stays: so much of what is in use as pods come and leave.
+/// What a pod without cards strands on the machine for want of cores, counting cards and cores that will be free while
+/// it stays: of what is in use, the part given by the turnover.
 fn without_cards(host: &Host, facts: &Facts, need: &Need, outlook: &Outlook) -> f64 {
     let capacity: f64 = host.slots.iter().map(|slot| f64::from(slot.capacity.compute.0)).sum();
     let cards = facts.all_worth + outlook.turnover * (capacity - facts.all_worth);
@@ -131,7 +128,6 @@ fn without_cards(host: &Host, facts: &Facts, need: &Need, outlook: &Outlook) -> 
 impl Way {
     const NONE: Self = Self { score: f32::NEG_INFINITY, slot: 0, kind: 0 };
 
-    /// Whether there is such a way.
     pub fn exists(self) -> bool {
         self.score > f32::NEG_INFINITY
     }
@@ -150,9 +146,9 @@ struct Loss {
     at: usize,
 }
 
-/// The card on which the share costs least worth, among those in use and among those free as a whole; of equals the
-/// fullest, then the first. On one machine nothing else tells its cards apart: what is stranded for want of cores
-/// never grows faster than the worth that is left.
+/// The card that loses the least worth, among those in use and among those free as a whole; ties go to the fullest,
+/// then to the first. On one machine no other part of the score differs between cards: what is stranded for want of
+/// cores never grows faster than the worth that is left.
 fn least_lost(
     host: &Host,
     facts: &Facts,
@@ -176,7 +172,7 @@ fn least_lost(
     best
 }
 
-/// The card for a share, or the first of whole ones; of equals the first.
+/// The card for a share, or the first of whole ones; ties go to the first.
 fn card(policy: Policy, host: &Host, need: &Need) -> Option<usize> {
     match need.cards {
         Cards::None => Some(0),
@@ -195,14 +191,14 @@ fn card(policy: Policy, host: &Host, need: &Need) -> Option<usize> {
     }
 }
 
-/// The simulator's best fit: cores against 128, compute against 8 cards, half each, as whole numbers up to 100.
+/// The simulator's best fit: free cores of 128 and compute of 8 cards, half each, as whole numbers up to 100.
 fn best_fit(host: &Host, need: &Need) -> f64 {
     let cpu = host.cpu.saturating_sub(need.cpu) as f64 / 128_000.0;
     let gpu = host.compute().saturating_sub(need.cards.compute()) as f64 / 8000.0;
     (100.0 * (1.0 - 0.5 * cpu - 0.5 * gpu)).trunc()
 }
 
-/// kube-scheduler's default for pods that no extender looks at: the machine with the most left, in whole percent.
+/// kube-scheduler's default for pods without an extender: the machine with the most left, in whole percent.
 fn least_allocated(host: &Host, need: &Need) -> f64 {
     let percent = |free: u64, capacity: u64| (free * 100).checked_div(capacity).unwrap_or_default();
     let cpu = percent(host.cpu.saturating_sub(need.cpu), host.cpu_capacity);

@@ -1,4 +1,4 @@
-//! What the pods seen so far say about those to come.
+//! What is expected of the pods to come, from the pods seen so far.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -9,15 +9,15 @@ use super::host::{Need, Slot};
 use super::tail;
 use crate::units::{Mib, Share};
 
-/// Pods that ask for several whole cards, all in the same way.
+/// A place for pods of one class that asks for several whole cards.
 #[derive(Clone, Debug)]
 pub(super) struct Room {
     pub need: Need,
     /// Cards of one such pod.
     pub cards: u32,
-    /// How many of all pods ask for at least as much in every respect.
+    /// The part of all pods that ask for at least as much of everything.
     pub rate: f64,
-    /// The class of pods that it is for: they pay nothing for it.
+    /// The class of pods that it is for: they do not pay for it.
     pub shape: usize,
 }
 
@@ -25,7 +25,7 @@ pub(super) struct Room {
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Confined {
     pub kinds: Kinds,
-    /// Their demand per pod of any sort, in thousandths of a card.
+    /// Their demand per pod of any class, in thousandths of a card.
     pub mean: f64,
     pub variance: f64,
 }
@@ -37,33 +37,32 @@ pub(super) struct Typical {
     pub part: f64,
 }
 
-/// What is expected of the pods to come.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Outlook {
-    /// Thousandths of a card that a pod takes on average, pods without cards included.
+    /// Mean demand of a pod in thousandths of a card, pods without cards included.
     pub per_pod: f64,
-    /// Cores that go with each thousandth of a card, in thousandths of a core, less a tenth.
+    /// Thousandths of a core per thousandth of a card, less a tenth.
     mu: f64,
-    /// How far a pod's cores are from that, as a root mean square.
+    /// Root mean square deviation of a pod's cores from that.
     sigma: f64,
-    /// Thousandths of a card of a pod that asks for any.
+    /// Mean demand of a pod with cards in thousandths of a card.
     per_gpu_pod: f64,
-    /// Whole cards per pod of any sort.
+    /// Whole cards per pod of any class.
     pub whole_mean: f64,
     pub whole_variance: f64,
     pub rooms: Vec<Room>,
     pub confined: Vec<Confined>,
     pub typical: Vec<Typical>,
-    /// The part of the pods that came which have left, from 0 to 1.
+    /// The part of the pods seen that have left, from 0 to 1.
     pub turnover: f64,
-    /// For each kind of card.
+    /// By kind of card.
     values: Vec<Arc<Values>>,
 }
 
-/// What remainders of one size of card are worth.
+/// The worth of remainders of cards with one size of memory.
 #[derive(Debug)]
 struct Values {
-    /// By thousandths of free compute, where memory is not counted; else empty.
+    /// By thousandths of free compute, where memory is not counted; otherwise empty.
     flat: Vec<f64>,
     cuts: Cuts,
     compute_step: u32,
@@ -71,19 +70,19 @@ struct Values {
     memory_step: u64,
 }
 
-/// At most this many different shares are priced, those with the largest demand first: a bound on the work.
+/// The most different shares that are priced, those with the largest demand first: a bound on the work.
 const MOST_ITEMS: usize = 48;
-/// At most this many steps of memory per card, for the same reason. Demand is rounded up to steps, remainders down.
+/// The most steps of memory per card, for the same reason. Demand is rounded up to steps, remainders down.
 const MOST_MEMORY_STEPS: u64 = 64;
 /// The same for compute. kerf's unit of compute is a hundredth of a card, so this is exact for its own pods.
 const MOST_COMPUTE_STEPS: u32 = 200;
 
-/// At most this many rooms are kept, those with the largest demand, so that nobody can make decisions slow by asking for
+/// The most rooms that are kept, those with the largest demand, so that no user can slow decisions down by asking for
 /// several cards in ever new ways.
 const MOST_ROOMS: usize = 64;
 
 impl Outlook {
-    /// From every class of pods, how often each was seen, and the memory of each kind of card.
+    /// `counts`: how often each class was seen; `kinds`: model and memory of each kind of card.
     pub fn learn(shapes: &[Shape], needs: &[Need], counts: &[u64], kinds: &[(Arc<str>, Mib)]) -> Self {
         let seen: Vec<(usize, &Need, u64)> = (0..)
             .zip(needs)
@@ -124,12 +123,12 @@ impl Outlook {
         }
     }
 
-    /// What the rest of a card is worth, in thousandths of a card; all of it where nothing is known yet.
+    /// The worth of a card's free rest in thousandths of a card; its free compute where nothing is known yet.
     pub fn worth(&self, slot: &Slot) -> f64 {
         if slot.whole { 1000.0 } else { self.worth_of(slot.kind, slot.free) }
     }
 
-    /// The same for what would be left of a card.
+    /// The same for what a placement would leave of a card.
     pub fn worth_of(&self, kind: Kind, free: Share) -> f64 {
         match self.values.get(usize::from(kind)) {
             None => free.compute.0.into(),
@@ -144,8 +143,8 @@ impl Outlook {
         }
     }
 
-    /// The worth of a machine's remainders that will be stranded there for want of cores: `cards` their worth, in
-    /// thousandths of a card, `cpu` the free cores in thousandths.
+    /// The part of a machine's worth (`cards`, in thousandths of a card) that will be stranded for want of cores
+    /// (`cpu`, free thousandths of a core).
     pub fn stranded(&self, cards: f64, cpu: f64) -> f64 {
         if self.mu <= 0.0 || cards <= 0.0 {
             return 0.0;
@@ -201,7 +200,7 @@ fn confined(seen: &[(usize, &Need, u64)], total: f64, kinds: usize) -> Vec<Confi
     sets.into_iter().map(set).collect()
 }
 
-/// The most frequent classes (cores, cards, kinds) until they are 95 % of all pods; of equally frequent ones the
+/// The most frequent classes (cores, cards, kinds) that together make 95 % of all pods; of equally frequent ones the
 /// larger first.
 fn typical(seen: &[(usize, &Need, u64)], shapes: &[Shape]) -> Vec<Typical> {
     let mut classes: BTreeMap<_, (u64, Need)> = BTreeMap::new();
@@ -243,7 +242,7 @@ fn values(seen: &[(usize, &Need, u64)], kinds: &[(Arc<str>, Mib)]) -> Vec<Arc<Va
 }
 
 impl Values {
-    /// Prices the shares that fit on a card with so much memory.
+    /// Prices the shares that fit on a card with this memory.
     fn new(shares: &BTreeMap<Share, u64>, memory: Mib) -> Self {
         let mut fitting: Vec<(Share, u64)> = shares
             .iter()
@@ -252,7 +251,7 @@ impl Values {
             .collect();
         fitting.sort_by_key(|(share, count)| (std::cmp::Reverse(u64::from(share.compute.0) * count), *share));
         fitting.truncate(MOST_ITEMS);
-        // where every share has its compute's part of the memory, memory says nothing new
+        // where every share has the same part of memory as of compute, memory is no further constraint
         let proportional =
             |share: &Share| u128::from(share.memory.0) * 1000 == u128::from(share.compute.0) * u128::from(memory.0);
         let flat = fitting.iter().all(|(share, _)| proportional(share));

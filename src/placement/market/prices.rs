@@ -1,4 +1,4 @@
-//! What a placement costs the pods to come, as the whole cluster stands now.
+//! What a placement costs the pods to come, by the present state of the whole cluster.
 
 use super::super::shape::{Cards, Kind, Kinds};
 use super::host::{Host, Need};
@@ -7,26 +7,25 @@ use super::tail;
 use super::totals::Totals;
 use crate::policy::Policy;
 
-/// A card's worth of lost room costs this much where it is sure to be missed, in thousandths of a card.
+/// The price per card of a lost room that will certainly be missed, in thousandths of a card.
 const ROOM: f64 = 300.0;
-/// Kinds of card are scarce once their expected demand reaches this part of what is free of them.
+/// A kind of card is scarce once its expected demand reaches this part of what is free of it.
 const SCARCE: f64 = 0.85;
-/// A chance below this is none.
+/// Smaller probabilities count as zero.
 const NEVER: f64 = 1e-4;
 
-/// Prices for one pod, at one moment.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Prices {
-    /// The rooms that cost something, by position, and the price of one slot.
+    /// Rooms with a price: position in the outlook, and the price of one such room.
     rooms: Vec<(usize, f64)>,
-    /// Scarce kinds of card and what it costs to be on one of them.
+    /// Sets of scarce kinds of card, and the price of being on one of them.
     scarce: Vec<(Kinds, f64)>,
-    /// What it costs a share to open a card that is free as a whole.
+    /// The price for a share that opens a card that is free as a whole.
     pub open: f64,
 }
 
 impl Prices {
-    /// For a pod of class `shape`; other policies than [`Policy::Fragmentation`] know no prices.
+    /// For a pod of class `shape`. Only [`Policy::Fragmentation`] has prices.
     pub fn of(&mut self, policy: Policy, outlook: &Outlook, totals: &Totals, shape: usize, need: &Need) {
         self.rooms.clear();
         self.scarce.clear();
@@ -50,7 +49,7 @@ impl Prices {
         if need.cards == Cards::None {
             return;
         }
-        // pods that stand are replaced while this one stays: their successors may ask for other kinds than they did
+        // running pods are replaced while this one stays: their successors may ask for other kinds
         let replaced = outlook.turnover * totals.capacity.saturating_sub(totals.compute) as f64 / outlook.per_pod;
         for set in outlook.confined.iter().filter(|set| !need.kinds.within(set.kinds)) {
             let free = totals.free_of(set.kinds) as f64;
@@ -67,23 +66,20 @@ impl Prices {
         }
     }
 
-    /// What it costs to be on a card of this kind.
     pub fn scarcity(&self, kind: Kind) -> f64 {
         self.scarce.iter().filter(|(kinds, _)| kinds.contains(kind)).map(|(_, price)| price).sum()
     }
 
-    /// Whether any kind of card is scarce.
     pub fn any_scarce(&self) -> bool {
         !self.scarce.is_empty()
     }
 
-    /// Whether any placement can cost anything for room.
     pub fn any_room(&self) -> bool {
         !self.rooms.is_empty()
     }
 
-    /// What the pods that need several whole cards lose where this pod comes to the machine; `opens`: the kind of card
-    /// that was free as a whole until then. `before`: for each room, how many such pods fit now.
+    /// The price of the rooms that this pod takes on the machine; `opens`: the kind of the free card that it opens.
+    /// `before`: for each room of the outlook, how many such pods fit now.
     pub fn room(&self, rooms: &[Room], host: &Host, before: &[u64], need: &Need, opens: Option<Kind>) -> f64 {
         let cpu = host.cpu.saturating_sub(need.cpu);
         let memory = host.memory.0.saturating_sub(need.memory);
@@ -97,7 +93,7 @@ impl Prices {
                 Cards::Whole(count) => host.first_whole(need.kinds, count).filter(of_kind).count() as u64,
                 _ => opens.is_some_and(|kind| room.need.kinds.contains(kind)).into(),
             };
-            // products are cheaper than quotients, and mostly nothing is lost
+            // usually nothing is lost, and multiplications are cheaper than divisions
             let scarce =
                 taken > 0 || pods < before || cpu < before * room.need.cpu || memory < before * room.need.memory;
             if !scarce {

@@ -1,4 +1,4 @@
-//! Machines, what was seen of the demand, and what follows from both.
+//! The market: machines, what was seen of the demand, and what follows from both.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -13,26 +13,24 @@ use super::totals::Totals;
 use crate::policy::Policy;
 use crate::units::Mib;
 
-/// A class of pods, for one [`Market`].
+/// A class of pods, valid for one [`Market`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Class(pub(super) usize);
 
-/// Where a pod goes.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Choice {
     /// The machine, by the number that [`Market::add`] gave it.
     pub host: usize,
-    /// Its cards, by position.
+    /// Positions of its cards.
     pub slots: Vec<usize>,
 }
 
-/// Machines, what was seen of the demand, and what follows from both.
 #[derive(Clone, Debug, Default)]
 pub struct Market {
     pub(super) kinds: Vec<(Arc<str>, Mib)>,
     pub(super) hosts: Vec<Host>,
     pub(super) facts: Vec<Facts>,
-    /// Grows with every change of the machine.
+    /// By machine; grows with each change of it.
     pub(super) versions: Vec<u64>,
     pub(super) shapes: Vec<Shape>,
     pub(super) classes: BTreeMap<Shape, usize>,
@@ -40,7 +38,7 @@ pub struct Market {
     pub(super) census: Census,
     pub(super) outlook: Outlook,
     pub(super) totals: Totals,
-    /// How many pods of each room of the outlook fit on each machine, machine by machine.
+    /// For each machine, and in it for each room of the outlook, how many such pods fit.
     pub(super) slots: Vec<u64>,
     pub(super) books: BTreeMap<(Policy, usize), Book>,
     /// Scratch memory of one decision.
@@ -64,7 +62,7 @@ impl Market {
         Kind::try_from(number).unwrap_or(Kind::MAX)
     }
 
-    /// Adds a machine. Numbers start at zero; where all else is equal, a pod goes to the lowest.
+    /// Returns the machine's number. Numbers start at zero; where all else is equal, a pod goes to the lowest.
     pub fn add(&mut self, host: Host) -> usize {
         let number = self.hosts.len();
         self.hosts.push(Host::default());
@@ -75,34 +73,29 @@ impl Market {
         number
     }
 
-    /// A machine, as it is now.
     pub fn host(&self, number: usize) -> Option<&Host> {
         self.hosts.get(number)
     }
 
-    /// How many machines there are.
     pub fn len(&self) -> usize {
         self.hosts.len()
     }
 
-    /// Whether there is none.
     pub fn is_empty(&self) -> bool {
         self.hosts.is_empty()
     }
 
-    /// Replaces what is known of a machine.
     pub fn set(&mut self, number: usize, host: Host) {
         self.change(number, |old| *old = host);
     }
 
-    /// Puts a pod where it was chosen to go.
     pub fn take(&mut self, class: Class, choice: &Choice) {
         if let Some(need) = self.needs.get(class.0).copied() {
             self.change(choice.host, |host| host.take(&need, &choice.slots));
         }
     }
 
-    /// A pod that was put there has left.
+    /// A pod that `Market::take` put there has left.
     pub fn give(&mut self, class: Class, choice: &Choice) {
         if let Some(need) = self.needs.get(class.0).copied() {
             self.change(choice.host, |host| host.give(&need, &choice.slots));
@@ -125,7 +118,6 @@ impl Market {
     }
 }
 
-/// How many pods of each room fit on the machine.
 pub(super) fn count_slots(slots: &mut [u64], rooms: &[Room], host: &Host) {
     for (slots, room) in slots.iter_mut().zip(rooms) {
         let whole = host.whole(room.need.kinds);
@@ -145,7 +137,7 @@ mod tests {
         Shape { cpu, memory: Mib(0), cards, models: models(model) }
     }
 
-    /// With so many cards, of which the first are free.
+    /// Adds a machine whose first `free` cards are free.
     fn machine(market: &mut Market, model: &str, cards: usize, free: usize, cpu: u64, free_cpu: u64) -> usize {
         let kind = market.kind(model, Mib(0));
         let capacity = Share::new(1000, 0);
@@ -161,7 +153,7 @@ mod tests {
         })
     }
 
-    /// 256 pods have come, in turn of these shapes; all have left, or none.
+    /// 256 pods of these shapes come in turn; with `leave`, each leaves again.
     fn see(market: &mut Market, shapes: &[Shape], leave: bool) {
         for shape in shapes.iter().cycle().take(256) {
             let class = market.class(shape);
@@ -204,7 +196,7 @@ mod tests {
         let shapes = [pod(4_000, Cards::Whole(1), ""), pod(18_000, Cards::Whole(1), "")];
         let choice = |leave| {
             let mut market = Market::default();
-            // as eight of these pods leave it, and empty
+            // as eight of these pods leave it; and an empty one
             let tight = machine(&mut market, "A", 8, 0, 96_000, 8_000);
             let ample = machine(&mut market, "A", 2, 2, 104_000, 104_000);
             see(&mut market, &shapes, leave);

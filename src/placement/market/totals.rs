@@ -1,26 +1,26 @@
-//! What is free in the whole cluster.
+//! Sums of what is free in the whole cluster.
 
 use super::super::shape::Kinds;
 use super::host::Host;
 use super::offer::Facts;
 
-/// Sums over all machines. Whole numbers, so that the order in which they came about leaves no trace.
+/// Whole numbers, so that the sums do not depend on their order.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Totals {
     pub compute: u64,
-    /// All compute of the cards, free or not.
+    /// Compute of all cards, free or not.
     pub capacity: u64,
-    /// By kind of card.
+    /// Free compute by kind of card.
     pub by_kind: Vec<u64>,
     pub whole: u64,
-    /// For each room of the outlook.
+    /// For each room of the outlook, how many such pods fit.
     pub slots: Vec<u64>,
     /// In 1/1024 of a thousandth of a card.
     worth: u64,
 }
 
 impl Totals {
-    /// Of no machine, for so many kinds of card and so many rooms.
+    /// Without machines; numbers of kinds of card and of rooms.
     pub fn new(kinds: usize, rooms: usize) -> Self {
         Self { by_kind: vec![0; kinds], slots: vec![0; rooms], ..Self::default() }
     }

@@ -1,4 +1,4 @@
-//! A choice of cards under construction: each container in turn takes what suits it best.
+//! A choice of cards, built container by container: each takes what suits it best.
 
 use std::cmp::Reverse;
 
@@ -13,26 +13,25 @@ use crate::tally::Tally;
 use crate::unfit::Unfit;
 use crate::units::{Mib, Milli, Share};
 
-/// A choice under construction: per card what the pod takes, and per container which cards.
+/// By card what the pod takes, and by container which cards.
 #[derive(Debug, Default)]
 pub(super) struct Choice {
     pub preferred: Option<usize>,
-    /// The least that shares need.
+    /// The weakest isolation that shares accept.
     pub isolation: Isolation,
     pub takes: Vec<Take>,
     pub picks: Vec<Pick>,
-    /// The card that all shares by count must be on, once it is chosen.
+    /// The card that all counted shares must be on, once it is chosen.
     pub home: Option<usize>,
 }
 
-/// A card for a container.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Pick {
-    /// The container, by its position in the request.
+    /// Position in the request.
     pub container: usize,
-    /// The card, by its position on the node.
+    /// Position on the node.
     pub card: usize,
-    /// How many counted shares of it; 1 where the container asks otherwise.
+    /// How many counted shares of the card; 1 for other requests.
     pub count: u32,
 }
 
@@ -40,12 +39,13 @@ pub(super) struct Pick {
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Take {
     pub tally: Tally<Share>,
-    /// The first container that took of it.
+    /// The first container on the card.
     pub by: Option<usize>,
 }
 
 impl Take {
-    /// Whether a container that asks so may have the card, as far as the pod's others go: a pod has a card in one form.
+    /// Whether the pod's other containers allow this one on the card: a pod uses a card either for counted shares of
+    /// one resource or otherwise.
     pub fn alike(&self, ask: &Ask, containers: &[ContainerRequest]) -> bool {
         let Some(first) = self.by.and_then(|number| containers.get(number)) else { return true };
         match (&first.ask, ask) {
@@ -164,12 +164,12 @@ impl Choice {
         };
         let fitting = rooms.iter().zip(&self.takes).enumerate().filter(|(_, (room, take))| fits(room, take));
         let mut free: Vec<usize> = fitting.map(|(at, _)| at).collect();
-        // cards that another phase of the pod holds anyway come first, most of all those that it holds whole
+        // cards that another phase of the pod holds come first, above all those that it holds whole
         let held = |at: &usize| self.takes.get(*at).map(|take| take.tally.peak().compute).unwrap_or_default();
         free.sort_by_key(|at| Reverse(held(at)));
         let own = free.iter().filter(|at| held(at) > Milli(0)).count();
         let chosen = best_set(cards, &free, own, count, memory)
-            // they may be too small for what this container names
+            // they may be too small for this container's memory
             .or_else(|| best_set(cards, &free, 0, count, memory))
             .ok_or_else(|| why_not_several(rooms, count, memory))?;
         for at in chosen {

@@ -1,5 +1,5 @@
-//! Shares by count: a container's go to one card where one has room for them all, by the policy's order; else to as few
-//! cards as possible, and where each share is a whole card, to the best-connected ones.
+//! Counted shares: those of a container go to one card where one has room for them all, in the policy's order;
+//! otherwise to as few cards as possible, and where each share is a whole card, to the best-connected ones.
 
 use super::super::cards::best_set;
 use super::super::rank::card_order;
@@ -15,14 +15,13 @@ use crate::units::{Mib, Milli, Share};
 /// A card on which the container can have shares.
 #[derive(Clone, Copy)]
 struct Site {
-    /// Its position on the node.
+    /// Position on the node.
     at: usize,
     shares: PerCard,
-    /// How many the container can have here.
+    /// How many shares the container can have here.
     room: u32,
 }
 
-/// What a container asks for, and of whom.
 #[derive(Clone, Copy)]
 struct Order<'a> {
     node: &'a NodeLedger,
@@ -40,7 +39,6 @@ pub(super) fn most(request: &GpuRequest, resource: &str) -> u32 {
 }
 
 impl Choice {
-    /// Chooses the cards of one container.
     pub(super) fn counted(
         &mut self,
         node: &NodeLedger,
@@ -58,7 +56,7 @@ impl Choice {
         found.ok_or_else(|| why_not(&order))
     }
 
-    /// The cards that could give the container at least one share and have given it none, in order of index.
+    /// Cards with room for at least one share of the container that have none of it yet, in order of index.
     fn sites<'a>(&'a self, order: &'a Order<'_>) -> impl Iterator<Item = Site> + 'a {
         let node = order.node.rooms().iter().zip(order.node.cards());
         let open = node.zip(&self.takes).enumerate().filter(|(_, ((room, _), take))| {
@@ -74,7 +72,7 @@ impl Choice {
         })
     }
 
-    /// The place of a card in the policy's order, for `count` shares of it.
+    /// The position of a card in the policy's order, for `count` shares of it.
     fn place(&self, order: &Order<'_>, site: Site, count: u32) -> impl Ord + use<> {
         let take = self.takes.get(site.at).copied().unwrap_or_default();
         let (free, index) =
@@ -105,7 +103,7 @@ impl Choice {
         Some(())
     }
 
-    /// One card for all shares of the pod: chosen for its first container, and kept for the others.
+    /// `same-card`: one card for all shares of the pod, chosen for its first container and kept for the others.
     fn at_home(&mut self, order: &Order<'_>) -> Option<()> {
         let count = order.counted.count;
         let site = match self.home {
@@ -117,7 +115,7 @@ impl Choice {
         Some(())
     }
 
-    /// One share of each card, none of a card of which the pod has one at the same time.
+    /// `different-cards`: one share of each card, never a card of which the pod has a share at the same time.
     fn apart(&mut self, order: &Order<'_>) -> Option<()> {
         let kind = order.container.kind;
         let fresh =
@@ -133,7 +131,7 @@ impl Choice {
         Some(())
     }
 
-    /// Whole cards: the best-connected ones, those first that another phase of the pod holds.
+    /// Whole cards: those that another phase of the pod holds, then the best-connected ones.
     fn connected(&mut self, order: &Order<'_>, sites: Vec<Site>) -> Option<()> {
         let count = usize::try_from(order.counted.count).ok()?;
         let held = |site: &Site| self.takes.get(site.at).is_some_and(|take| take.tally.peak().compute > Milli(0));

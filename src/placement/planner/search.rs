@@ -1,15 +1,15 @@
 //! The search for any arrangement of a pod's containers on a node's cards, for pods whose containers do not fit when
 //! each in turn takes the card that suits it best.
 //!
-//! It goes from card to card and tries every set of long-running containers that the card has room for. What is left
-//! to place after a card is all that the later cards need to know, so nothing is tried twice. This is what makes it exact
-//! and fast; a number of steps bounds it where a pod has very many containers or a node very many cards.
+//! It goes from card to card and tries every set of long-running containers that the card has room for. The later cards
+//! depend only on what is left to place, so no such state is tried twice. That makes it exact and fast; a number of
+//! steps bounds it where a pod has very many containers or a node very many cards.
 //!
-//! * Where nothing speaks for leaving room, only sets are tried to which no container can be added: what a later card
-//!   would take may as well be here. It does where a sidecar would stand in the way of an init container.
-//! * Init containers run one after the other, so they are in the way of nobody: each is served by the first card that has
-//!   room for it beside the sidecars that start before it.
-//! * Shares by count of one resource can be split between cards, so they fit where as many are free as the pod holds at
+//! * Only sets to which no container can be added are tried: what a later card would take may as well be here. Where a
+//!   sidecar could take the room of an init container, smaller sets are tried too.
+//! * Init containers run one after the other and do not compete: each is served by the first card that has room for it
+//!   beside the sidecars that start before it.
+//! * Counted shares of one resource can be split between cards, so they fit where as many are free as the pod holds at
 //!   its peak, on cards that it uses for nothing else.
 
 mod demand;
@@ -27,21 +27,21 @@ use demand::{Demand, Left, Part, take_whole};
 pub(super) use found::Found;
 use supply::Supply;
 
-/// After so many steps a pod of up to eight containers on a node of up to sixteen cards counts as one that does not fit. It
-/// is many times what such pods were seen to need, also where no two cards are alike: it only bounds the time.
+/// After this many steps a pod of up to eight containers on a node of up to sixteen cards counts as one that does not
+/// fit. That is many times what such pods were seen to need, even where no two cards are alike: it only bounds the
+/// time.
 const STEPS: u64 = 100_000;
 
 /// The same for larger pods and nodes, where not everything can be tried.
 const STEPS_BEYOND: u64 = 1_000;
 
-/// For what a card is used.
 #[derive(Clone, Copy, Debug)]
 enum Use {
-    /// Long-running shares, as bits.
+    /// Long-running shares, as a bit set.
     Parts(u64),
-    /// One of the containers with whole cards.
+    /// A container with whole cards.
     Whole(usize),
-    /// A demand for shares by count.
+    /// A demand for counted shares.
     Counted(usize),
 }
 
@@ -51,7 +51,7 @@ pub(super) struct Search<'a> {
     supply: Supply,
     seen: FxHashSet<(usize, Left)>,
     uses: Vec<Use>,
-    /// How many more sets are tried.
+    /// How many more sets may be tried.
     steps: u64,
 }
 
@@ -61,7 +61,6 @@ pub(super) fn steps(node: &NodeLedger, request: &GpuRequest) -> u64 {
 }
 
 impl<'a> Search<'a> {
-    /// A search of at most so many steps.
     pub(super) fn new(node: &NodeLedger, request: &'a GpuRequest, policy: Policy, steps: u64) -> Self {
         let largest = node.rooms().iter().map(|room| room.capacity.memory.0).max().unwrap_or_default();
         let demand = Demand::of(request, largest);
@@ -69,14 +68,14 @@ impl<'a> Search<'a> {
         Self { demand, supply, seen: FxHashSet::default(), uses: Vec::new(), steps }
     }
 
-    /// An arrangement, if there is any, and how many steps are left.
+    /// An arrangement, if there is one, and how many steps are left.
     pub(super) fn run(mut self, node: &NodeLedger) -> (Option<Found>, u64) {
         let left = self.demand.all();
         let found = self.place(0, &left).then(|| self.found(node)).flatten();
         (found, self.steps)
     }
 
-    /// Whether what is left fits on the cards from this one on. If so, `uses` ends with theirs.
+    /// Whether `left` fits on the cards from `at` on. If so, the uses of those cards are appended to `uses`.
     fn place(&mut self, at: usize, left: &Left) -> bool {
         if left.nothing() {
             return true;
@@ -108,7 +107,7 @@ impl<'a> Search<'a> {
         before || self.fill(at, left, 0, 0, Share::ZERO)
     }
 
-    /// Whether so much has been tried that the search is given up.
+    /// Whether the steps are used up. Counts one.
     fn tired(&mut self) -> bool {
         self.steps = self.steps.saturating_sub(1);
         self.steps == 0
@@ -129,7 +128,7 @@ impl<'a> Search<'a> {
                 continue;
             }
             full = false;
-            // of equal containers the first goes first
+            // of equal containers only the first is tried
             let twin = |before: &Part| before.share == part.share && before.beside == part.beside;
             let before = place.checked_sub(1).filter(|before| open >> before & 1 == 1);
             if place < from || before.and_then(|before| self.demand.parts.get(before)).is_some_and(twin) {
@@ -142,11 +141,11 @@ impl<'a> Search<'a> {
         (full || !self.demand.dense) && self.with(at, left, Use::Parts(chosen))
     }
 
-    /// Uses a card so, and goes on to the next.
+    /// Uses a card for `choice`, and goes on to the next.
     fn with(&mut self, at: usize, left: &Left, choice: Use) -> bool {
         let Some(site) = self.supply.sites.get(at) else { return false };
         let mut next = left.clone();
-        // shares of those that run beside an init container, on this card
+        // shares on this card of containers that run beside an init container
         let mut beside: &dyn Fn(usize) -> Share = &|_| Share::ZERO;
         let (sidecars, holder);
         match choice {
@@ -192,7 +191,7 @@ impl<'a> Search<'a> {
         self.place(at + 1, &next)
     }
 
-    /// The arrangement that `uses` says.
+    /// The arrangement in `uses`.
     fn found(&self, node: &NodeLedger) -> Option<Found> {
         let divided = |c: &ContainerRequest| matches!(c.ask, Ask::Share(_) | Ask::Whole { .. });
         let other = self.demand.request.containers.iter().position(divided);

@@ -4,13 +4,13 @@ use super::*;
 use crate::device::Inventory;
 use crate::units::{Mib, Share};
 
-/// A node whose cards have so many units of memory.
+/// A node with one card for each of these units of memory.
 fn node(units: &[u64]) -> NodeLedger {
     let cards = (0..).zip(units).map(|(index, units)| Device::new(format!("gpu-{index}"), index, Mib(units * 256)));
     NodeLedger::new(&Inventory::new(cards.collect()))
 }
 
-/// A pod of containers with so many hundredths of a card and units of its memory.
+/// A pod of containers: kind, hundredths of a card, units of memory.
 fn pod(containers: &[(ContainerKind, u32, u64)]) -> GpuRequest {
     let container = |(position, (kind, core, memory)): (u32, &(ContainerKind, u32, u64))| ContainerRequest {
         name: format!("c{position}").as_str().into(),
@@ -28,7 +28,7 @@ fn pod(containers: &[(ContainerKind, u32, u64)]) -> GpuRequest {
     }
 }
 
-/// One that fits in no arrangement, which takes thousands of steps to find out.
+/// A pod that fits in no arrangement, and thousands of steps are needed to find that out.
 fn hard() -> (NodeLedger, GpuRequest) {
     use ContainerKind::{App, Init, Sidecar};
     let units = [24, 17, 28, 20, 20, 18, 17, 24, 25, 26, 20, 19, 26, 20, 19, 22];
@@ -45,7 +45,7 @@ fn hard() -> (NodeLedger, GpuRequest) {
     (node(&units), pod(&containers))
 }
 
-/// One that fits, but not if the first container takes the card that it leaves least of.
+/// A pod that fits, but not if the first container takes the fullest card.
 fn searched() -> (NodeLedger, GpuRequest) {
     (node(&[60, 50]), pod(&[30, 30, 50].map(|memory| (ContainerKind::App, 10, memory))))
 }
@@ -63,7 +63,7 @@ fn one_planner_searches_for_a_bounded_time_over_all_nodes() {
     let (fits, steps, _) = fit(&hard, &large);
     let unfit = fits.unwrap_err();
     assert!(steps > 1_000, "{steps}");
-    // others that are easy are still found when many were hard
+    // easy nodes are still found after many hard ones
     let mut nodes = 1;
     let mut all = steps;
     while all < STEPS * 9 / 10 {
@@ -72,7 +72,7 @@ fn one_planner_searches_for_a_bounded_time_over_all_nodes() {
         (nodes, all) = (nodes + 1, all + steps);
     }
     assert_eq!(fit(&easy, &small).0, Ok(()));
-    // then each container in turn has what suits it
+    // then each container in turn takes what suits it
     while !fit(&hard, &large).2 {
         nodes += 1;
         assert!(nodes < 1_000);

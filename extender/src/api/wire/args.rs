@@ -1,4 +1,4 @@
-//! The body of filter, prioritize and predicates.
+//! Arguments of filter, prioritize and predicates.
 
 use std::borrow::Cow;
 
@@ -14,7 +14,7 @@ use super::unreadable::Unreadable;
 /// `ExtenderArgs`: the body of filter, prioritize and predicates.
 #[derive(Debug, Deserialize)]
 pub struct Args<'a> {
-    /// The pod to place, unread.
+    /// The pod to place, not parsed yet.
     #[serde(rename = "Pod", alias = "pod", borrow)]
     pub pod: &'a RawValue,
     /// Candidates as whole objects (`nodeCacheCapable: false`).
@@ -32,7 +32,7 @@ pub struct Args<'a> {
     pub node_names: Option<Vec<Name<'a>>>,
 }
 
-/// A `NodeList` whose items are passed on as they came.
+/// A `NodeList` whose items are returned unchanged.
 #[derive(Debug, Default, Deserialize, Serialize)]
 pub struct Nodes<'a> {
     #[serde(borrow, default, deserialize_with = "items")]
@@ -43,11 +43,10 @@ fn items<'de: 'a, 'a, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Ve
     Ok(bounded::list::<_, &'de RawValue, MAX_NODES>(deserializer)?.unwrap_or_default())
 }
 
-/// The candidates of one call, in the form in which they came.
 #[derive(Debug)]
 pub enum Candidates<'a> {
     Names(Vec<Name<'a>>),
-    /// As objects, with their names.
+    /// Names and objects.
     Objects(Vec<(Cow<'a, str>, &'a RawValue)>),
 }
 
@@ -56,7 +55,7 @@ impl<'a> Args<'a> {
         serde_json::from_slice::<Self>(body).map_err(|error| Unreadable::json(&error))?.split()
     }
 
-    /// Splits the body into pod and candidates. Names win where both are given; neither is no candidate.
+    /// Splits the body into pod and candidates. Names win where both are given; without either there are no candidates.
     fn split(self) -> Result<(Pod, Candidates<'a>), Unreadable> {
         let pod = pod::read(self.pod)?;
         let candidates = match (self.node_names, self.nodes) {
@@ -86,7 +85,7 @@ impl<'a> Candidates<'a> {
         }
     }
 
-    /// The candidates' names, in the order given.
+    /// In the order given.
     pub fn names(&self) -> Box<dyn Iterator<Item = &str> + '_> {
         match self {
             Self::Names(names) => Box::new(names.iter().map(|name| name.0.as_ref())),

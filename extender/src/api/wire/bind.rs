@@ -36,6 +36,6 @@ impl BindArgs {
 #[derive(Debug, Serialize)]
 #[serde(rename_all = "PascalCase")]
 pub struct BindResult {
-    /// Why the pod is not bound; empty where it is.
+    /// Empty where the pod is bound.
     pub error: String,
 }

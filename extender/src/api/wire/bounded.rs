@@ -1,4 +1,4 @@
-//! Reading no more than a bound: what a caller sends takes many times its length in memory where every item is empty.
+//! Reading of bounded lists: a body of empty items takes many times its length in memory.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -11,9 +11,9 @@ use serde_json::value::RawValue;
 pub(super) const MAX_NODES: usize = 100_000;
 /// More than any node has pods.
 pub(super) const MAX_PODS: usize = 10_000;
-/// More than all pods that one preemption is ever about.
+/// More pods than one preemption ever has as victims.
 pub(super) const MAX_VICTIMS: usize = 500_000;
-/// Reads a list of at most `MAX` items; `null`, which is how Go writes an empty one, is none.
+/// Reads a list of at most `MAX` items; `null`, Go's empty list, gives `None`.
 pub(super) fn list<'de, D, T, const MAX: usize>(deserializer: D) -> Result<Option<Vec<T>>, D::Error>
 where
     D: Deserializer<'de>,
@@ -22,7 +22,7 @@ where
     Ok(Option::<List<T, MAX>>::deserialize(deserializer)?.map(|list| list.0))
 }
 
-/// Reads the values of a map of nodes unread; `null` is none.
+/// Reads a map by node without parsing its values; `null` gives `None`.
 pub(super) fn by_node<'de: 'a, 'a, D>(deserializer: D) -> Result<Option<BTreeMap<String, &'a RawValue>>, D::Error>
 where
     D: Deserializer<'de>,

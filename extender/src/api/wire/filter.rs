@@ -17,14 +17,14 @@ pub struct FilterResult<'a> {
     pub node_names: Option<Vec<&'a str>>,
     /// Nodes that do not fit, but could after evictions; with reasons.
     pub failed_nodes: BTreeMap<&'a str, Cow<'a, str>>,
-    /// Nodes that eviction cannot mend; with reasons.
+    /// Nodes that evictions cannot help; with reasons.
     pub failed_and_unresolvable_nodes: BTreeMap<&'a str, Cow<'a, str>>,
-    /// Why the call failed; empty where it did not.
+    /// Empty where the call did not fail.
     pub error: String,
 }
 
 impl Candidates<'_> {
-    /// An answer with the candidates for whose place and name `keeps` holds, in the form in which they came.
+    /// An answer with the candidates for whose position and name `keeps` is true, in the form in which they came.
     pub fn keep(&self, keeps: impl Fn(usize, &str) -> bool) -> FilterResult<'_> {
         let mut result = FilterResult::default();
         match self {

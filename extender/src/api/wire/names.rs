@@ -1,14 +1,13 @@
-//! Names and uids that a caller gives, looked at before anything is done with them: they end up in URLs, logs and answers.
+//! Checks names and uids from a caller before they are used: they go into URLs, logs and answers.
 
 use k8s_openapi::api::core::v1::Pod;
 use kerf::ids::syntax::{LABEL_MAX, SUBDOMAIN_MAX, UID_MAX, is_label, is_subdomain, is_uid};
 
 use super::unreadable::Unreadable;
 
-/// So much of a text that is no name is shown.
+/// How many characters of an invalid name are shown.
 const SHOWN: usize = 64;
 
-/// What a name must be.
 #[derive(Clone, Copy)]
 pub(super) enum Form {
     /// Names of namespaces and containers.
@@ -19,10 +18,9 @@ pub(super) enum Form {
 }
 
 impl Form {
-    /// Checks one field.
     ///
     /// # Errors
-    /// A text that names the field.
+    /// `Unreadable::Name` with the field.
     pub(super) fn check(self, field: &str, text: &str) -> Result<(), Unreadable> {
         let (holds, wanted) = match self {
             Self::Label => (is_label(text), format!("a DNS-1123 label of at most {LABEL_MAX} characters")),
@@ -35,23 +33,23 @@ impl Form {
         if holds { Ok(()) } else { Err(wrong()) }
     }
 
-    /// As `check`; a pod that has not been created has no name yet.
+    /// As `check`; accepts `None`, since a pod that has not been created has no name yet.
     fn check_given(self, field: &str, text: Option<&str>) -> Result<(), Unreadable> {
         text.filter(|text| !text.is_empty()).map_or(Ok(()), |text| self.check(field, text))
     }
 }
 
-/// The beginning of a text that may be anything, on one line.
+/// The beginning of any text, on one line.
 fn shown(text: &str) -> String {
     let end = text.char_indices().nth(SHOWN);
     let (start, dots) = end.map_or((text, ""), |(end, _)| (text.get(..end).unwrap_or_default(), "..."));
     format!("{start:?}{dots}")
 }
 
-/// Checks the pod of a request: what it has of names must look like names.
+/// Checks all names in the pod of a request.
 ///
 /// # Errors
-/// A text that names the field.
+/// `Unreadable::Name` with the field.
 pub(super) fn of_pod(pod: &Pod) -> Result<(), Unreadable> {
     let metadata = &pod.metadata;
     Form::Subdomain.check_given("Pod.metadata.name", metadata.name.as_deref())?;

@@ -1,7 +1,7 @@
 //! The name of a Node, found without reading the rest of it.
 //!
-//! A Node is 10 KiB and more, of which filter needs one word near the beginning. Its syntax was checked when the
-//! body was read, so nothing is lost by stopping there.
+//! A Node is 10 KiB or more, and filter needs one word near the beginning. The syntax was checked when the body was
+//! read, so stopping early loses nothing.
 
 use std::borrow::Cow;
 
@@ -23,7 +23,7 @@ pub(super) fn of(object: &RawValue) -> Option<Cow<'_, str>> {
     found
 }
 
-/// Looks for the text at a path of keys.
+/// Finds the string at a path of keys.
 struct Seek<'f, 'de> {
     path: &'f [&'f str],
     found: &'f mut Option<Cow<'de, str>>,

@@ -1,4 +1,4 @@
-//! The pod of a request, no larger than any that an API server has.
+//! The pod of a request, bounded by what an API server accepts.
 
 use k8s_openapi::api::core::v1::Pod;
 use serde_json::value::RawValue;
@@ -6,12 +6,12 @@ use serde_json::value::RawValue;
 use super::names;
 use super::unreadable::Unreadable;
 
-/// An API server takes no larger request, so there is no larger pod.
+/// An API server accepts no larger request, so no pod is larger.
 const MAX_BYTES: usize = 3 << 20;
 /// More JSON objects than any pod has; each may take kilobytes once it is read.
 const MAX_OBJECTS: usize = 20_000;
 
-/// Reads a pod, and checks what it has of names.
+/// Parses a pod, and checks its names.
 pub(super) fn read(text: &RawValue) -> Result<Pod, Unreadable> {
     let text = text.get();
     let objects = text.bytes().filter(|byte| *byte == b'{').count();

@@ -1,4 +1,4 @@
-//! The body of preempt, and its answer.
+//! Arguments and answer of preempt.
 
 use std::collections::BTreeMap;
 
@@ -13,10 +13,10 @@ use super::unreadable::Unreadable;
 /// `ExtenderPreemptionArgs`: the body of preempt.
 #[derive(Debug, Deserialize)]
 pub struct PreemptArgs<'a> {
-    /// The pod that others are to make room for, unread.
+    /// The pod that others are evicted for, not parsed yet.
     #[serde(rename = "Pod", alias = "pod", borrow)]
     pub pod: &'a RawValue,
-    /// The scheduler's victims as whole objects (`nodeCacheCapable: false`), by node, unread.
+    /// The scheduler's victims as whole objects (`nodeCacheCapable: false`), by node, not parsed yet.
     #[serde(
         rename = "NodeNameToVictims",
         alias = "nodeNameToVictims",
@@ -26,7 +26,7 @@ pub struct PreemptArgs<'a> {
         deserialize_with = "bounded::by_node"
     )]
     pub victims: Option<BTreeMap<String, &'a RawValue>>,
-    /// The scheduler's victims by uid (`nodeCacheCapable: true`), by node, unread.
+    /// The scheduler's victims by uid (`nodeCacheCapable: true`), by node, not parsed yet.
     #[serde(
         rename = "NodeNameToMetaVictims",
         alias = "nodeNameToMetaVictims",
@@ -38,23 +38,21 @@ pub struct PreemptArgs<'a> {
     pub meta_victims: Option<BTreeMap<String, &'a RawValue>>,
 }
 
-/// `Victims`: of the objects nothing but their uid is read.
+/// `Victims`: only the uid of each object is read.
 #[derive(Debug, Deserialize)]
 pub struct Victims {
     #[serde(rename = "Pods", alias = "pods", default, deserialize_with = "bounded::list::<_, _, MAX_PODS>")]
     pub pods: Option<Vec<VictimPod>>,
-    /// How many disruption budgets that would break.
+    /// How many disruption budgets the evictions break.
     #[serde(rename = "NumPDBViolations", alias = "numPDBViolations", default)]
     pub violations: i64,
 }
 
-/// A Pod, of which the uid matters.
 #[derive(Debug, Deserialize)]
 pub struct VictimPod {
     pub metadata: VictimMetadata,
 }
 
-/// A Pod's metadata.
 #[derive(Debug, Deserialize)]
 pub struct VictimMetadata {
     #[serde(default)]
@@ -66,7 +64,7 @@ pub struct VictimMetadata {
 pub struct MetaVictims {
     #[serde(rename = "Pods", alias = "pods", default, deserialize_with = "list")]
     pub pods: Vec<MetaPod>,
-    /// How many disruption budgets that would break, by the scheduler's count of its own victims.
+    /// How many disruption budgets the evictions break; from the scheduler, for its own victims.
     #[serde(rename = "NumPDBViolations", alias = "numPDBViolations", default)]
     pub violations: i64,
 }
@@ -84,7 +82,7 @@ pub struct MetaPod {
     pub uid: String,
 }
 
-/// `ExtenderPreemptionResult`: candidates that are left, with their victims.
+/// `ExtenderPreemptionResult`: the remaining candidates, with their victims.
 #[derive(Debug, Default, Serialize)]
 #[serde(rename_all = "PascalCase")]
 pub struct PreemptResult {
@@ -92,7 +90,7 @@ pub struct PreemptResult {
 }
 
 impl<'a> PreemptArgs<'a> {
-    /// Reads a body: the pod, and who is to leave which node.
+    /// Parses a body: the pod, and the victims by node.
     pub fn parse(body: &'a [u8]) -> Result<(Pod, BTreeMap<String, MetaVictims>), Unreadable> {
         let args: Self = serde_json::from_slice(body).map_err(|error| Unreadable::json(&error))?;
         let pod = pod::read(args.pod)?;

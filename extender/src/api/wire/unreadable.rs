@@ -1,8 +1,7 @@
-//! Why a body cannot be read, in words of bounded length: they go back to the caller, and into logs.
+//! Why a body cannot be read, in texts of bounded length: they go back to the caller, and into logs.
 
 use super::bounded::MAX_VICTIMS;
 
-/// What is wrong with a body.
 #[derive(Debug, thiserror::Error)]
 pub enum Unreadable {
     #[error("request cannot be read: {0}")]
@@ -19,7 +18,7 @@ pub enum Unreadable {
 }
 
 impl Unreadable {
-    /// What serde says may quote the whole request.
+    /// Without serde's own message, which may quote the whole request.
     pub fn json(error: &serde_json::Error) -> Self {
         const SHOWN: usize = 200;
         let mut text = error.to_string();

@@ -1,8 +1,8 @@
-//! What tenants do past the scheduler: they edit annotations of their pods, before and after these are bound, and bring
-//! pods that are bound by `spec.nodeName`.
+//! What tenants do without the scheduler: they edit annotations of their pods, before and after these are bound, and
+//! create pods with `spec.nodeName`.
 //!
-//! Where the policies of the manifests hold, nobody does either. Records of bound pods are removed and spoiled here, and
-//! not replaced by other readable ones: of those the policies alone keep the extender.
+//! The admission policies of the manifests forbid both. Here, records of bound pods are removed or made unreadable, but
+//! not replaced by other readable ones: only the policies protect the extender from those.
 
 use std::collections::BTreeMap;
 
@@ -14,7 +14,7 @@ use serde_json::{Value, json};
 use super::{Lot, is_bound, text};
 use crate::fixture::{pod, share};
 
-/// A pod that was created with a node: kubelet's plugin gives it nothing.
+/// A pod that was created with `spec.nodeName`: the plugin gives it nothing.
 pub fn is_stranger(pod: &Value) -> bool {
     text(pod, "/metadata/name").starts_with("stranger")
 }
@@ -26,7 +26,7 @@ pub struct Tenant {
 }
 
 impl Tenant {
-    /// What a pod was bound with.
+    /// The placement that a pod was bound with.
     pub fn placed(&self, pod: &Value) -> Placement {
         let annotations =
             self.before.get(text(pod, "/metadata/name")).unwrap_or_else(|| &pod["metadata"]["annotations"]);
@@ -40,7 +40,7 @@ impl Tenant {
         let text = lot.one(&[Value::Null, json!("x"), json!("{}"), json!("")]).unwrap().clone();
         let of_user =
             [keys.core_limit.clone(), keys.policy.clone(), keys.isolation.clone(), keys.placement.clone()];
-        // of a pending pod the record may be there before this edit is
+        // a pending pod's record may be written before this edit
         let among = if is_bound(pod) { &of_user[..] } else { &of_user[..3] };
         let key = lot.one(among).unwrap();
         if is_bound(pod) {
@@ -49,7 +49,7 @@ impl Tenant {
         api.patch("pods", "default", &name, &json!({ "metadata": { "annotations": { key: text } } })).unwrap();
     }
 
-    /// A pod bound by `spec.nodeName`, with or without a record that it made up.
+    /// A pod bound by `spec.nodeName`, with or without a made-up record.
     pub fn stranger(&self, lot: &mut Lot, number: usize, node: u64, core: &str) -> Value {
         let mut stranger = pod(&format!("stranger{number}"), share(core, if core.len() > 2 { "" } else { "10" }));
         let node = format!("n{node}");
@@ -65,12 +65,12 @@ impl Tenant {
         stranger
     }
 
-    /// Whether a bound pod's annotations are not what they were.
+    /// Whether a bound pod's annotations were changed.
     pub fn has_edited(&self, pod: &Value) -> bool {
         self.before.contains_key(text(pod, "/metadata/name"))
     }
 
-    /// All that was written on a pod is taken back.
+    /// Restores the annotations of a pod.
     pub fn mend(&self, api: &ApiServer, pod: &Value) {
         let keys = Keys::default();
         let name = text(pod, "/metadata/name");

@@ -1,4 +1,4 @@
-//! What a pod asks of a node's cards, as the search sees it, and what of it is still to be placed.
+//! What a pod asks for, as the search sees it, and what is still to be placed.
 
 use std::cmp::Reverse;
 
@@ -7,7 +7,6 @@ use crate::request::{Ask, ContainerKind, ContainerRequest, GpuRequest};
 use crate::shares::Arrangement;
 use crate::units::{Mib, Share};
 
-/// What a pod asks for.
 #[derive(Debug)]
 pub(super) struct Demand<'a> {
     pub request: &'a GpuRequest,
@@ -15,11 +14,11 @@ pub(super) struct Demand<'a> {
     pub parts: Vec<Part>,
     pub wholes: Vec<Wholes>,
     pub inits: Vec<Init>,
-    /// Those of `inits` that want whole cards, in the order of [`Left::wholes`].
+    /// Those of `inits` that ask for whole cards, in the order of [`Left::wholes`].
     pub init_wholes: Vec<usize>,
-    /// Containers that stand for a resource of shares by count.
+    /// For each resource of counted shares, one container that asks for it.
     pub counted: Vec<usize>,
-    /// Whether no room need be left on a card.
+    /// Whether every card may be filled (no room has to stay for init containers).
     pub dense: bool,
 }
 
@@ -28,11 +27,10 @@ pub(super) struct Demand<'a> {
 pub(super) struct Part {
     pub number: usize,
     pub share: Share,
-    /// The init containers beside which it runs, as bits.
+    /// The init containers beside which it runs, as a bit set.
     pub beside: u64,
 }
 
-/// Containers with whole cards that are the same to the search.
 #[derive(Clone, Debug)]
 pub(super) struct Wholes {
     pub containers: Vec<(usize, usize)>,
@@ -41,11 +39,11 @@ pub(super) struct Wholes {
     pub count: u32,
 }
 
-/// An init container; its bit is its place among them.
+/// An init container; its bit is its position among them.
 #[derive(Debug)]
 pub(super) struct Init {
     pub number: usize,
-    /// Of what a card must have left for it; `None`: all.
+    /// What a card must have left for it; `None`: the whole card.
     pub share: Option<Share>,
 }
 
@@ -56,7 +54,7 @@ pub(super) struct Left {
     pub parts: u64,
     /// Init containers with shares.
     pub inits: u64,
-    /// Of long-running containers with whole cards, then of such init containers: how many, and how much memory.
+    /// Number of whole cards and their memory, of long-running containers and then of init containers.
     pub wholes: Vec<(u32, u64)>,
     pub counted: Vec<u32>,
 }
@@ -71,7 +69,7 @@ impl Left {
 }
 
 impl<'a> Demand<'a> {
-    /// What the pod asks for, on cards the largest of which has so much memory in MiB.
+    /// `largest`: memory in MiB of the node's largest card.
     pub fn of(request: &'a GpuRequest, largest: u64) -> Self {
         let all = || request.containers.iter().enumerate();
         let is_init = |c: &ContainerRequest| c.kind == ContainerKind::Init;
@@ -135,7 +133,6 @@ impl<'a> Demand<'a> {
         Self { request, parts, wholes, inits, init_wholes, counted, dense }
     }
 
-    /// All of it.
     pub fn all(&self) -> Left {
         let request = self.request;
         let ask = |number: usize| request.containers.get(number).map(|c| &c.ask);
@@ -158,13 +155,13 @@ impl<'a> Demand<'a> {
         }
     }
 
-    /// All memory that long-running containers with whole cards still want.
+    /// All memory that long-running containers with whole cards still ask for.
     pub fn named(&self, left: &Left) -> u64 {
         left.wholes.iter().take(self.wholes.len()).fold(0, |sum, (_, memory)| sum.saturating_add(*memory))
     }
 }
 
-/// One card of what is left of this demand for whole ones.
+/// Takes one card off this demand for whole cards.
 pub(super) fn take_whole(left: &mut Left, number: usize, card: Option<Share>) {
     if let Some((count, memory)) = left.wholes.get_mut(number).filter(|(count, _)| *count > 0) {
         *count -= 1;

@@ -1,4 +1,4 @@
-//! An arrangement that was found, and how it is carried out.
+//! An arrangement that the search found, and how it becomes a choice.
 
 use super::super::choice::{Choice, Take, amount};
 use crate::ledger::NodeLedger;
@@ -7,17 +7,17 @@ use crate::request::{Ask, ContainerKind, GpuRequest};
 use crate::unfit::Unfit;
 use crate::units::Share;
 
-/// Which container is on which card.
 #[derive(Debug)]
 pub(crate) struct Found {
-    /// By position of the card: a container of the form that the pod's containers have the card in, where it is decided.
+    /// By position of the card: a container that shows in which form (counted shares or not) the pod has the card,
+    /// where that is decided.
     pub(super) forms: Vec<Option<usize>>,
-    /// Of long-running containers with shares and whole cards: container and card.
+    /// Container and card, for long-running containers with shares or whole cards.
     pub(super) picks: Vec<(usize, usize)>,
 }
 
 impl Choice {
-    /// Has long-running containers where they were found, and init containers where the pod grows least.
+    /// Puts long-running containers where they were found, and init containers where the pod grows least.
     pub(crate) fn carry_out(
         &mut self,
         node: &NodeLedger,

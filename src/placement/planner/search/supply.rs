@@ -1,4 +1,4 @@
-//! What a node's cards have to give, in the order in which the search fills them.
+//! What a node's cards have free, in the order in which the search fills them.
 
 use super::super::counted::most;
 use super::demand::{Demand, Left};
@@ -8,31 +8,28 @@ use crate::request::Ask;
 use crate::shares::Arrangement;
 use crate::units::{Mib, Share};
 
-/// The cards of a node.
 #[derive(Debug)]
 pub(super) struct Supply {
     pub sites: Vec<Site>,
-    /// By card: what it and the later ones can take at most.
+    /// By card: the most that it and the later ones can take.
     reserves: Vec<Reserve>,
-    /// Where the cards begin that can be had whole, and the memory of the first so many of them.
+    /// Position of the first card that is free as a whole; `sizes[n]` is the memory of the first n of these.
     first_whole: usize,
     sizes: Vec<u64>,
 }
 
-/// A card, as the search sees it.
 #[derive(Debug)]
 pub(super) struct Site {
-    /// Its position on the node.
+    /// Position on the node.
     pub at: usize,
-    /// What shares may have of it: nothing where it isolates less than they demand.
+    /// What shares may take: nothing where its isolation is weaker than they need.
     pub free: Share,
-    /// All of it, where it can be had whole.
+    /// Its capacity, where it is free as a whole.
     pub whole: Option<Share>,
-    /// By demand for shares by count, how much of it the card meets.
+    /// By demand for counted shares, how many of them the card can take.
     pub counted: Vec<u32>,
 }
 
-/// What the later cards can take at most.
 #[derive(Clone, Debug, Default)]
 struct Reserve {
     free: (u64, u64),
@@ -44,7 +41,6 @@ struct Reserve {
 }
 
 impl Supply {
-    /// The cards, in the order in which they are filled.
     pub fn of(node: &NodeLedger, demand: &Demand<'_>, policy: Policy) -> Self {
         let request = demand.request;
         let isolation = request.isolation.unwrap_or_default();
@@ -71,7 +67,7 @@ impl Supply {
             }
         });
         let mut sites: Vec<Site> = sites.collect();
-        // a container that wants much memory is served best by the largest cards, if it comes to them first
+        // a container with a large demand for memory is served best by the largest cards, if they come first
         let named = |ask: &Ask| matches!(ask, Ask::Whole { memory: Some(_), .. });
         let largest_first = request.containers.iter().any(|container| named(&container.ask));
         let order = |site: &Site| {
@@ -119,7 +115,7 @@ impl Supply {
         Self { sites, reserves, first_whole, sizes }
     }
 
-    /// Whether the cards from this one on are too few, whatever the arrangement.
+    /// Whether the cards from this one on are too few for any arrangement.
     pub fn falls_short(&self, at: usize, demand: &Demand<'_>, left: &Left) -> bool {
         let Some(reserve) = self.reserves.get(at) else { return true };
         let own = demand.parts.iter().enumerate().filter(|(place, _)| left.parts >> place & 1 == 1);
@@ -140,7 +136,7 @@ impl Supply {
             || demand.named(left) > self.memory_of(at, lasting)
     }
 
-    /// The memory of the largest `count` cards that can be had whole, from this one on.
+    /// The memory of the largest `count` cards that are free as a whole, from this one on.
     fn memory_of(&self, at: usize, count: u32) -> u64 {
         let last = self.sizes.len() - 1;
         let from = at.saturating_sub(self.first_whole).min(last);
