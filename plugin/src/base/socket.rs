@@ -12,7 +12,7 @@ pub const MAX_MESSAGE_BYTES: usize = 16 << 20;
 /// # Errors
 /// Where the socket does not exist, or no process listens.
 pub async fn dial(socket: &Path) -> Result<Channel, Error> {
-    let endpoint = Endpoint::from_shared(format!("unix:{}", socket.display()))?;
+    let endpoint = Endpoint::from_shared(format!("unix://{}", socket.display()))?;
     // HTTP/2 needs an authority, and servers that check it expect this one
     endpoint.origin(Uri::from_static("http://localhost")).connect().await
 }

@@ -64,7 +64,8 @@ impl<F: Fn(&Cards) -> Offers> Front<F> {
                 self.register(&offered, &sender, &registered, &tasks);
             }
             tokio::select! {
-                () = token.cancelled() => break,
+                // ends with `token`, and with a registration that fails: then the process has to end, too
+                () = tasks.token().cancelled() => break,
                 changed = cards.changed() => if changed.is_err() { break },
             }
         }

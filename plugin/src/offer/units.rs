@@ -80,8 +80,10 @@ impl Pool {
         Self { ids, units, hosts, places }
     }
 
+    /// The GPUs that have ids. Of two whose ids begin alike, such as one found again under another UUID, that is the later.
     pub fn hosts(&self) -> impl Iterator<Item = &HostDevice> {
-        self.hosts.iter().map(AsRef::as_ref)
+        let named = |at: usize| self.units == Units::All || self.places.values().any(|place| *place == at);
+        self.hosts.iter().enumerate().filter(move |(at, _)| named(*at)).map(|(_, host)| host.as_ref())
     }
 
     pub fn len(&self) -> usize {
@@ -124,6 +126,7 @@ impl Pool {
 mod tests {
     use super::*;
     use crate::device::backend::Origin;
+    use crate::device::ids::Base;
     use kerf::units::Mib;
 
     fn pool(units: Units, memory: &[u64]) -> Pool {
@@ -139,6 +142,18 @@ mod tests {
         assert_eq!(pool(Units::Percents, &[1023, 256]).len(), 200);
         let memory: Vec<String> = pool(Units::Memory, &[1023, 256]).ids().collect();
         assert_eq!(memory, ["GPU-0::0", "GPU-0::1", "GPU-0::2", "GPU-1::0"]);
+    }
+
+    #[test]
+    fn a_gpu_without_ids_is_not_there() {
+        let host = |id: &str| {
+            let origin = Origin { name: "nvidia0".into(), ..Origin::default() };
+            Arc::new(HostDevice::new(Device::new(id, 0, Mib(256)), origin))
+        };
+        let ids = IdStyle { base: Base::Name, numbers: None };
+        let pool = Pool::new(ids, Units::Shares(1), vec![host("GPU-0"), host("nvidia0")]);
+        assert_eq!(pool.ids().collect::<Vec<_>>(), ["nvidia0"]);
+        assert_eq!(pool.hosts().map(|host| host.device.id.as_str()).collect::<Vec<_>>(), ["nvidia0"]);
     }
 
     #[test]
