@@ -48,9 +48,10 @@ impl EventQueue {
     /// Writes all of them. An event that is refused, or whose pod is gone, is dropped: the log has it as well.
     ///
     /// # Errors
-    /// The first other failure; the remaining events are to be tried again.
+    /// The first other failure; what is left is to be tried again, a pod's event after all others.
     pub async fn send(&mut self, cluster: &Cluster, counters: &Counters) -> Result<(), ClusterError> {
         while let Some(next) = self.pending.front() {
+            let about_pod = matches!(next, Pending::Pod { .. });
             let (reason, written) = match next {
                 Pending::Node { name, event } => (event.reason, cluster.node_event(name, event).await),
                 Pending::Pod { pod, uid, reason, message } => {
@@ -59,11 +60,17 @@ impl EventQueue {
             };
             match written {
                 Ok(()) => {}
-                Err(error) if error.refused() || error.gone() => {
+                Err(error) if error.refused() || (about_pod && error.gone()) => {
                     counters.api_errors.with_label_values(&["event"]).inc();
                     tracing::warn!(%error, reason, "event refused");
                 }
-                Err(error) => return Err(error),
+                Err(error) => {
+                    // the events of other pods must not wait for this one's; those about the Node keep their order
+                    if about_pod {
+                        self.pending.rotate_left(1);
+                    }
+                    return Err(error);
+                }
             }
             self.pending.pop_front();
         }

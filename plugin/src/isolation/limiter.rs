@@ -4,6 +4,7 @@
 use std::fs;
 use std::io::Write;
 use std::os::unix::fs::FileExt;
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
 use kerf::plan::ContainerGrant;
@@ -46,6 +47,8 @@ impl Limiter {
         if fs::metadata(&library).map(|found| found.len()).ok() != Some(content.len() as u64) {
             files::replace(&library, &content, 0o644).map_err(at(&library))?;
         }
+        // a copy that was not finished by a previous run may be closed to containers' users
+        fs::set_permissions(&library, fs::Permissions::from_mode(0o644)).map_err(at(&library))?;
         files::replace(&preload, path::preload().as_bytes(), 0o644).map_err(at(&preload))?;
         Ok(Self { source: source.to_owned(), directory: directory.to_owned(), library, preload })
     }
@@ -200,7 +203,9 @@ mod tests {
         let (state, run, source) = (root.path().join("lib"), root.path().join("run"), root.path().join("library"));
         fs::write(&source, "a library").unwrap();
         let limiter = Limiter::install(&source, &state).unwrap();
+        fs::set_permissions(&limiter.library, fs::Permissions::from_mode(0o600)).unwrap();
         assert_eq!(Limiter::install(&source, &state).unwrap(), limiter);
+        assert_eq!(fs::metadata(&limiter.library).unwrap().permissions().mode() & 0o777, 0o644);
         let (key, core, grant) =
             (Key { pod: "u".into(), container: "main".into() }, Ids::default(), grant("GPU-0"));
         let demand = Demand { key: &key, core: &core, grant: &grant, limit: None };
