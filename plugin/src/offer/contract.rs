@@ -109,7 +109,7 @@ impl Naming {
         let own = name.rsplit('/').next().unwrap_or_default();
         let legal = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
         if own.is_empty() || own.len() > MAX_NAME || !own.chars().all(legal) {
-            return Err(format!("{}: {name:?} is no name of a resource", host.subject()));
+            return Err(format!("{}: {name:?} is not a valid resource name", host.subject()));
         }
         Ok(name)
     }

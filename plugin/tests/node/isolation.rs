@@ -139,7 +139,7 @@ async fn without_the_limiter_the_record_says_none_and_a_demand_is_refused() {
     stage.run("strict", &[("main", 30, 10)], json!(annotations));
     let pod = stage.phase("strict", "Failed").await;
     let message = pod["status"]["message"].as_str().unwrap();
-    assert!(message.contains("demands isolation limiter, and shares of GPU GPU-a have none"), "{message}");
+    assert!(message.contains("requires isolation limiter, but shares of GPU GPU-a have none"), "{message}");
 }
 
 #[tokio::test]

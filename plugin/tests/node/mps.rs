@@ -119,7 +119,7 @@ async fn a_container_of_another_user_than_the_daemons_is_left_to_the_limiter() {
     let failed = |pod: Option<&serde_json::Value>| pod.is_some_and(|pod| pod["status"]["phase"] == "Failed");
     let pod = node.stage.server.wait_for_object("pods", "ns", "q", SOON, failed).await.unwrap().unwrap();
     let message = pod["status"]["message"].as_str().unwrap();
-    assert!(message.contains("demands isolation mps, and shares of GPU GPU-a have limiter"), "{message}");
+    assert!(message.contains("requires isolation mps, but shares of GPU GPU-a have limiter"), "{message}");
 }
 
 #[tokio::test]

@@ -26,7 +26,7 @@ pub async fn requests_stay_pending_with_the_rule_in_an_event(stage: &Stage<'_>) 
         ),
         (
             pod("policy").app("main", 10, 1).annotation("inspur.com/gpu-policy", "x"),
-            "annotation gpu-policy names no policy",
+            "annotation gpu-policy: unknown policy",
         ),
     ];
     for (draft, _) in &cases {
