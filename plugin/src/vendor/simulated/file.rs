@@ -306,7 +306,7 @@ mod tests {
         assert!(error(&format!("{gpu}uuid = \"a::b\"")).contains("uuid"));
         assert!(error(&format!("{gpu}links = {{ 1 = \"XYZ\" }}")).contains("XYZ"));
         assert!(error(&format!("{gpu}links = {{ x = \"PIX\" }}")).contains("index"));
-        assert!(error(&format!("{gpu}[[process]]\npid = 1\ngpu = \"no\"")).contains("no card"));
+        assert!(error(&format!("{gpu}[[process]]\npid = 1\ngpu = \"no\"")).contains("no GPU"));
         let process = "[[process]]\npid = 1\ngpu = \"GPU-simulated-0\"\n";
         assert!(error(&format!("{gpu}{process}pod = \"a/b\"")).contains("container"));
         assert!(error(&format!("{gpu}{process}pod = \"b\"\ncontainer = \"c\"")).contains("namespace/name"));
