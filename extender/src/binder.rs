@@ -43,7 +43,7 @@ pub(crate) struct Binder {
     namespace: String,
 }
 
-/// The name of the object that [`Binder::wake`] changes.
+/// The name of the object that `Binder::wake` changes.
 pub const WAKER: &str = "kerf-extender";
 
 impl Binder {

@@ -2,20 +2,20 @@
 //!
 //! The loader puts it before NVIDIA's driver in every process of a container ([`kerf_limiter_contract`] says how).
 //! However a program calls the driver, it first calls a function of this library where memory or GPU time matters
-//! ([`table`] lists them), and that function calls the driver's. Everything else goes straight to the driver.
+//! (`table` lists them), and that function calls the driver's. Everything else goes straight to the driver.
 //!
 //! | module | what it is |
 //! | --- | --- |
-//! | [`functions`] | the replaced functions: a row for each |
-//! | [`table`] | the exported functions, made from the rows |
-//! | [`entry`], [`symbol`] | which of them a program gets for a name: `cuGetProcAddress`, `dlsym` |
-//! | [`hook`] | what they do |
-//! | [`process`], [`cards`] | this process: allocations; limits and its entry in the shared file |
-//! | [`memory`] | memory that processes hold: the account, pools, mappings, graphs |
-//! | [`pace`] | holding launches back: the bucket, the timeline, marks on streams |
-//! | [`files`] | the files of the contract |
-//! | [`driver`], [`library`], [`abi`] | the driver's own functions, how they are found, types and numbers |
-//! | [`clock`], [`message`] | the time; messages to the tenant |
+//! | `functions` | the replaced functions: a row for each |
+//! | `table` | the exported functions, made from the rows |
+//! | `entry`, `symbol` | which of them a program gets for a name: `cuGetProcAddress`, `dlsym` |
+//! | `hook` | what they do |
+//! | `process`, `cards` | this process: allocations; limits and its entry in the shared file |
+//! | `memory` | memory that processes hold: the account, pools, mappings, graphs |
+//! | `pace` | holding launches back: the bucket, the timeline, marks on streams |
+//! | `files` | the files of the contract |
+//! | `driver`, `library`, `abi` | the driver's own functions, how they are found, types and numbers |
+//! | `clock`, `message` | the time; messages to the tenant |
 //!
 //! # Rules
 //!

@@ -1,7 +1,7 @@
 //! Everything specific to a vendor, in a folder of its own, and the table of all vendors.
 //!
 //! What other code needs to know of a vendor is a field of [`Support`]. Layers below ([`crate::offer`]) are given
-//! these facts as values; those above call [`support`]. To add a vendor, see "Add a vendor" in `docs/develop.md`.
+//! these facts as values; those above call `support`. To add a vendor, see "Add a vendor" in `docs/develop.md`.
 
 pub mod amd;
 pub mod args;

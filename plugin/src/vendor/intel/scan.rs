@@ -1,5 +1,5 @@
 //! Intel GPUs, from sysfs: `/sys/class/drm/card<N>` with the drivers `i915` and `xe`; those of a Windows host are
-//! in [`wsl`].
+//! in `wsl`.
 //!
 //! A GPU is listed if its directory names it and the host has a device file for it. An SR-IOV GPU with functions is
 //! represented by them. Its PCI address is part of the target of its link in `/sys/class/drm`.
