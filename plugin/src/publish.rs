@@ -8,3 +8,4 @@ pub mod health;
 pub mod inventory;
 pub mod labels;
 pub mod metrics;
+mod node_view;

@@ -40,7 +40,7 @@ pub struct Roster {
     /// Why devices are not announced.
     pub refusals: BTreeSet<String>,
     /// Whether every driver was asked.
-    pub settled: bool,
+    settled: bool,
 }
 
 #[derive(Clone, Debug, PartialEq)]
@@ -150,6 +150,11 @@ impl Roster {
             }
         }
         if otherwise { Known::Otherwise } else { Known::Not }
+    }
+
+    /// Whether every driver was asked and there are GPUs: only then does the list say what the node has.
+    pub fn has_gpus(&self) -> bool {
+        self.settled && self.hosts().next().is_some()
     }
 
     /// In order of id. Those of a contract name its offers.

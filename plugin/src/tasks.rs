@@ -126,12 +126,13 @@ impl Parts {
         labels: &LabelOptions,
         period: Duration,
     ) -> anyhow::Result<()> {
-        for (name, state) in self.cluster.iter().flat_map(|_| &offers) {
-            let Some(cluster) = self.cluster.clone() else { continue };
-            let kind = publish::condition::condition_type(name);
-            let counters = self.counters.clone();
-            let told = publish::health::follow(cluster, kind, state.clone(), counters, period, self.stop());
-            self.tasks.spawn("node-health", told);
+        if let Some(cluster) = &self.cluster {
+            for (name, state) in &offers {
+                let kind = publish::condition::condition_type(name);
+                let (cluster, state, counters) = (cluster.clone(), state.clone(), self.counters.clone());
+                let health = publish::health::follow(cluster, kind, state, counters, period, self.stop());
+                self.tasks.spawn("node-health", health);
+            }
         }
         let states = offers.into_iter().map(|(_, state)| state).collect();
         if let Some(target) = Target::of(labels, self.cluster.clone())? {

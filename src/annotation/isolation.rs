@@ -23,7 +23,6 @@ pub fn encode(levels: &Levels) -> String {
     serde_json::to_string(&words).unwrap_or_default()
 }
 
-///
 /// # Errors
 /// [`Unreadable`]; no part of a bad value is used.
 pub fn decode(text: &str) -> Result<Levels, Unreadable> {

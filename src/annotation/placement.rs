@@ -128,7 +128,6 @@ fn wire_container(grant: &ContainerGrant) -> WireContainer {
     }
 }
 
-///
 /// # Errors
 /// [`Unreadable`]; no part of a bad record is used.
 pub fn decode(text: &str) -> Result<Placement, Unreadable> {

@@ -3,7 +3,6 @@
 
 use std::collections::BTreeSet;
 use std::hash::{DefaultHasher, Hash, Hasher};
-use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use kerf::device::{Cordon, Inventory};
@@ -18,7 +17,7 @@ use crate::api::node::NodeAnnotations;
 use crate::base::backoff::Backoff;
 use crate::base::counters::Counters;
 use crate::base::level_triggered::{self, Next, Publisher};
-use crate::roster::Roster;
+use crate::publish::node_view::NodeView;
 use crate::state::State;
 
 /// At most so many events wait to be written again after the API server did not take them.
@@ -94,16 +93,15 @@ pub async fn follow(
     counters: Counters,
     token: CancellationToken,
 ) {
-    let (roster, events) = (state.watch_roster(), EventQueue::new(PENDING));
-    let mut events = CordonEvents { cluster, state, node, roster, counters, answered: Answered::default(), events };
+    let (view, events) = (NodeView::new(&state, node), EventQueue::new(PENDING));
+    let mut events = CordonEvents { cluster, state, view, counters, answered: Answered::default(), events };
     level_triggered::follow(&mut events, &token).await;
 }
 
 struct CordonEvents {
     cluster: Cluster,
     state: State,
-    node: watch::Receiver<Option<NodeAnnotations>>,
-    roster: watch::Receiver<Arc<Roster>>,
+    view: NodeView,
     counters: Counters,
     answered: Answered,
     events: EventQueue,
@@ -113,10 +111,9 @@ impl Publisher for CordonEvents {
     type Error = ClusterError;
 
     async fn publish(&mut self) -> Result<Next, ClusterError> {
-        let roster = self.roster.borrow_and_update().clone();
-        let shown = self.node.borrow_and_update().clone();
+        let (roster, shown) = self.view.now();
         // an event needs both the annotation and the GPUs
-        if let Some(shown) = shown.filter(|_| roster.settled && roster.hosts().next().is_some()) {
+        if let Some(shown) = shown.filter(|_| roster.has_gpus()) {
             self.answer(shown.cordon, &roster.inventory());
         }
         self.events.send(&self.cluster, &self.counters).await?;
@@ -124,10 +121,7 @@ impl Publisher for CordonEvents {
     }
 
     async fn changed(&mut self) -> bool {
-        tokio::select! {
-            changed = self.roster.changed() => changed.is_ok(),
-            changed = self.node.changed() => changed.is_ok(),
-        }
+        self.view.changed().await
     }
 
     fn failed(&mut self, error: &ClusterError, new: bool, backoff: &mut Backoff) -> Next {

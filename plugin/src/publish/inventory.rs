@@ -1,7 +1,6 @@
 //! Keeps the Node's inventory annotation: what the extender reads of this node's GPUs.
 
 use std::collections::BTreeSet;
-use std::sync::Arc;
 use std::time::Duration;
 
 use kerf::annotation::inventory;
@@ -15,7 +14,7 @@ use crate::api::node::NodeAnnotations;
 use crate::base::backoff::Backoff;
 use crate::base::counters::Counters;
 use crate::base::level_triggered::{self, Next, Publisher};
-use crate::roster::Roster;
+use crate::publish::node_view::NodeView;
 use crate::state::State;
 
 /// How often the Node is read while it cannot be watched, in case the inventory was removed.
@@ -36,8 +35,7 @@ pub async fn follow(
 ) {
     let mut inventory = InventoryAnnotation {
         cluster,
-        roster: state.watch_roster(),
-        node,
+        view: NodeView::new(&state, node),
         feed,
         counters,
         refusals: BTreeSet::new(),
@@ -50,8 +48,7 @@ pub async fn follow(
 
 struct InventoryAnnotation {
     cluster: Cluster,
-    roster: watch::Receiver<Arc<Roster>>,
-    node: watch::Receiver<Option<NodeAnnotations>>,
+    view: NodeView,
     feed: Feed,
     counters: Counters,
     /// GPUs already logged as left out.
@@ -68,14 +65,13 @@ impl Publisher for InventoryAnnotation {
     type Error = ClusterError;
 
     async fn publish(&mut self) -> Result<Next, ClusterError> {
-        let roster = self.roster.borrow_and_update().clone();
+        let (roster, shown) = self.view.now();
         for refusal in roster.refusals.difference(&self.refusals) {
             tracing::warn!(%refusal, "not announced on the Node");
         }
         self.refusals.clone_from(&roster.refusals);
-        let shown = self.node.borrow_and_update().clone();
         // before the first discovery there is nothing to publish, and an older inventory may still be right
-        if !roster.settled || roster.hosts().next().is_none() {
+        if !roster.has_gpus() {
             return Ok(Next::within(REVIEW));
         }
         let shown = shown.filter(|_| self.feed.lost().is_none()).map(|shown| shown.inventory);
@@ -83,10 +79,7 @@ impl Publisher for InventoryAnnotation {
     }
 
     async fn changed(&mut self) -> bool {
-        tokio::select! {
-            changed = self.roster.changed() => changed.is_ok(),
-            changed = self.node.changed() => changed.is_ok(),
-        }
+        self.view.changed().await
     }
 
     fn failed(&mut self, error: &ClusterError, new: bool, backoff: &mut Backoff) -> Next {

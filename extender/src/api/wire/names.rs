@@ -18,7 +18,6 @@ pub(super) enum Form {
 }
 
 impl Form {
-    ///
     /// # Errors
     /// `Unreadable::Name` with the field.
     pub(super) fn check(self, field: &str, text: &str) -> Result<(), Unreadable> {
