@@ -210,6 +210,13 @@ pub struct Placement {
     pub plan: Plan,
 }
 
+impl Placement {
+    /// With nothing that a pod has to ask for.
+    pub fn new(node: impl Into<NodeName>, time: u64, plan: Plan) -> Self {
+        Self { node: node.into(), time, limit: None, plan }
+    }
+}
+
 /// What a pod takes of one device over its whole life, by one resource. Different resources make different holds.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Hold {

@@ -393,7 +393,7 @@ fn a_placement_of_the_largest_node_stays_within_the_bound() {
         gpus: Grant::Whole((position * 8..position * 8 + 8).map(device).collect()),
     };
     let plan = Plan { grants: (0..64).map(grant).collect() };
-    let value = Placement { node: "n".repeat(253).into(), time: u64::MAX, limit: None, plan };
+    let value = Placement::new("n".repeat(253), u64::MAX, plan);
     let text = placement::encode(&value);
     assert!(text.len() * 2 < MAX_BYTES, "{}", text.len());
     assert_eq!(placement::decode(&text), Ok(value));

@@ -164,7 +164,7 @@ impl World {
         };
         if let Some(recorded) = recorded {
             let node = NodeName::from(&*self.nodes[recorded].name);
-            let placement = Placement { node, time: 1, limit: None, plan };
+            let placement = Placement::new(node, 1, plan);
             for (key, value) in annotation::write(&placement, &keys) {
                 pod["metadata"]["annotations"][key] = value.into();
             }

@@ -87,7 +87,7 @@ fn pod(keys: &Keys, number: usize) -> Value {
     let grant = ContainerGrant { container: "main".into(), kind: ContainerKind::App, position: 0, gpus };
     let time = 1_700_000_000_000_000_000 + number as u64;
     let plan = Plan { grants: vec![grant] };
-    let placement = Placement { node: "node".into(), time, limit: None, plan };
+    let placement = Placement::new("node", time, plan);
     let limits = json!({ &keys.core: "14", &keys.memory: "70" });
     json!({
         "metadata": { "name": format!("pod-{number:02}"), "namespace": "default",

@@ -65,12 +65,8 @@ pub fn placed_on(number: usize, node: usize, card: u32, core: u32, memory: u64) 
     let share = Share::new(core * 10, memory * 256);
     let gpus = Grant::Share { device: DeviceRef { id: uuid(node, card).into(), index: card }, share };
     let grant = ContainerGrant { container: "main".into(), kind: ContainerKind::App, position: 0, gpus };
-    let placement = Placement {
-        node: name(node).into(),
-        time: 1_700_000_000_000_000_000 + number as u64,
-        limit: None,
-        plan: Plan { grants: vec![grant] },
-    };
+    let placement =
+        Placement::new(name(node), 1_700_000_000_000_000_000 + number as u64, Plan { grants: vec![grant] });
     let mut pod = pending_pod(&format!("placed-{number:05}"), &core.to_string(), &memory.to_string());
     let mut annotations = annotation::write(&placement, &keys);
     annotations.insert(keys.gpu_assigned, "true".into());

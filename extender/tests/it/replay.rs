@@ -104,7 +104,7 @@ fn lived(policy: Policy) -> Vec<Option<(String, Vec<u32>)>> {
         let slots = plan.grants[0].gpus.devices().map(|device| device.index).collect();
         cluster.bound(&node, &uid);
         cluster.apply_sighting(&uid, &Sighting { shape: &shape, node: Some(&node), resident: false });
-        let record = Record::Placed(Placement { node: node.clone(), time: 0, limit: None, plan });
+        let record = Record::Placed(Placement::new(node.clone(), 0, plan));
         let holding = Some(Holding { node: node.clone(), request: request.clone(), record: record.clone() });
         let request = Ok(Some(request.clone()));
         let view = PodView {

@@ -117,7 +117,7 @@ fn place(taken: &[Plan], request: &GpuRequest, time: u64, first: u32) -> Option<
         }
         plan.grants.push(container.granted(Grant::of(&container.ask, chosen)?));
     }
-    Some(Placement { node: "n".into(), time, limit: None, plan })
+    Some(Placement::new("n", time, plan))
 }
 
 /// What a container has of the GPUs that were chosen for it so far.

@@ -35,7 +35,7 @@ fn run(stage: &Stage, name: &str, parts: &[Part<'_>]) {
         let gpus = Grant::Share { device, share };
         grants.push(ContainerGrant { container: (*container).into(), kind: *kind, position, gpus });
     }
-    let placement = Placement { node: "n".into(), time: 1, limit: None, plan: Plan { grants } };
+    let placement = Placement::new("n", 1, Plan { grants });
     let pod = json!({
         "metadata": {
             "name": name, "namespace": "ns", "annotations": annotation::write(&placement, &Keys::default()),

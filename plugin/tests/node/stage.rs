@@ -251,5 +251,5 @@ pub fn placement(time: u64, shares: &[(&str, u64, u64, &str)]) -> Placement {
         };
         ContainerGrant { container: (*name).into(), kind: ContainerKind::App, position, gpus }
     });
-    Placement { node: "n".into(), time, limit: None, plan: Plan { grants: grants.collect() } }
+    Placement::new("n", time, Plan { grants: grants.collect() })
 }

@@ -267,7 +267,7 @@ async fn vcuda_is_offered_on_amd_and_intel_cards_beside_other_profiles() {
         let device = DeviceRef { id: card.into(), index: 0 };
         let gpus = Grant::Share { device, share: Share::new(300, 2048) };
         let grant = ContainerGrant { container: "main".into(), kind: ContainerKind::App, position: 0, gpus };
-        let placement = Placement { node: "n".into(), time: 1, limit: None, plan: Plan { grants: vec![grant] } };
+        let placement = Placement::new("n", 1, Plan { grants: vec![grant] });
         let limits = json!({ "inspur.com/vcuda-core": "30", "inspur.com/vcuda-memory": "8" });
         stage.create("p", &limits, &json!(annotation::write(&placement, &Keys::default())));
         let container = stage.running("p").await;

@@ -33,7 +33,7 @@ fn record(cards: &[(usize, u32)]) -> Value {
     };
     let gpus = Grant::Counted { resource: SHARED.into(), devices: cards.iter().map(counted).collect() };
     let grant = ContainerGrant { container: "main".into(), kind: ContainerKind::App, position: 0, gpus };
-    let placement = Placement { node: "n".into(), time: 1, limit: None, plan: Plan { grants: vec![grant] } };
+    let placement = Placement::new("n", 1, Plan { grants: vec![grant] });
     json!(annotation::write(&placement, &Keys::default()))
 }
 

@@ -73,7 +73,7 @@ fn on(name: &str, cards: &[(u32, u32)], asks: u32, time: u64) -> Pod {
     let request = counted(&[(ContainerKind::App, asks)]);
     let devices = cards.iter().map(|(card, count)| shares(*card, *count)).collect();
     let plan = Plan { grants: vec![grant(&request.containers[0], devices)] };
-    let record = (!cards.is_empty()).then(|| Placement { node: "n".into(), time, limit: None, plan });
+    let record = (!cards.is_empty()).then(|| Placement::new("n", time, plan));
     pod(name, request, record)
 }
 

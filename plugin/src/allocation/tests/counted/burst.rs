@@ -58,7 +58,7 @@ impl World {
             let first = dice.roll(CARDS as usize);
             let Some(plan) = place(&mut left, &request, first) else { continue };
             let bare = trouble.bare && dice.roll(3) == 0;
-            let placement = Placement { node: "n".into(), time: at as u64, limit: None, plan };
+            let placement = Placement::new("n", at as u64, plan);
             pods.push(pod(&format!("p{at}"), request, (!bare).then_some(placement)));
         }
         let mut allocations = Allocations::default();
