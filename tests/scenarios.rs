@@ -3,13 +3,9 @@
 
 #![allow(clippy::unwrap_used, reason = "a test")]
 
-#[path = "scenarios/format.rs"]
-mod format;
-
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use format::{Container, Kind, Outcome, Pod, Scenario};
 use kerf::annotation::{self, Keys, Record};
 use kerf::device::{Device, Inventory};
 use kerf::ids::PodRef;
@@ -21,6 +17,7 @@ use kerf::request::pod::PodRequest;
 use kerf::request::{ContainerKind, GpuRequest, RawAnnotations, RawContainer, RequestError};
 use kerf::shares::PerCard;
 use kerf::units::{Mib, Timestamp};
+use kerf_scenarios::{Container, Kind, Outcome, Pod, Scenario};
 
 const DOMAIN: &str = "inspur.com";
 const TIME: u64 = 1_700_000_000_000_000_000;
@@ -28,7 +25,7 @@ const TIME: u64 = 1_700_000_000_000_000_000;
 fn request(containers: &[Container], annotations: &[(String, String)]) -> Result<Option<GpuRequest>, RequestError> {
     let shares: Vec<Vec<(&str, &str)>> = containers
         .iter()
-        .map(|c| c.shares.iter().map(|count| (format::SHARES, count.as_str())).collect())
+        .map(|c| c.shares.iter().map(|count| (kerf_scenarios::SHARES, count.as_str())).collect())
         .collect();
     let raw = containers.iter().zip(&shares).map(|(container, counted)| RawContainer {
         name: &container.name,
@@ -77,21 +74,21 @@ fn settle(ledger: &mut NodeLedger, pod: &Pod) {
 }
 
 /// The node's cards, listed or inferred from its capacity.
-fn inventory(node: &format::Node) -> Inventory {
+fn inventory(node: &kerf_scenarios::Node) -> Inventory {
     let (core, memory) = node.capacity.unwrap_or_default();
     let Some(shares) = node.shares else { return Inventory::from_capacity(core, memory) };
     let cards = u32::try_from(core / 100).unwrap();
     let card = |index: u32| {
         let mib = Mib(memory / u64::from(cards) * 256);
         let mut device = Device::new(format!("GPU-{}-{index}", node.name), index, mib);
-        device.offers.insert(format::SHARES.into(), PerCard::new(shares).unwrap());
+        device.offers.insert(kerf_scenarios::SHARES.into(), PerCard::new(shares).unwrap());
         device
     };
     Inventory::new((0..cards).map(card).collect())
 }
 
 fn cluster(scenario: &Scenario) -> BTreeMap<String, NodeLedger> {
-    let ledger = |node: &format::Node| {
+    let ledger = |node: &kerf_scenarios::Node| {
         let mut ledger = NodeLedger::new(&inventory(node));
         scenario.pods.iter().filter(|pod| pod.node == node.name).for_each(|pod| settle(&mut ledger, pod));
         (node.name.clone(), ledger)
@@ -146,7 +143,7 @@ fn play(scenario: &Scenario) -> (Outcome, BTreeMap<String, String>) {
 
 #[test]
 fn every_scenario_comes_out_as_written() {
-    let scenarios = format::all().unwrap();
+    let scenarios = kerf_scenarios::all().unwrap();
     let wrong: Vec<String> = scenarios
         .iter()
         .filter_map(|scenario| {
@@ -164,7 +161,7 @@ fn every_scenario_comes_out_as_written() {
 
 #[test]
 fn no_vector_of_the_lineage_is_missing() {
-    let scenarios = format::all().unwrap();
+    let scenarios = kerf_scenarios::all().unwrap();
     let series = [("T", 1, 4, 1), ("V", 1, 40, 2), ("P", 1, 4, 1)];
     for (letter, from, to, width) in series {
         for number in from..=to {
@@ -182,7 +179,7 @@ fn no_vector_of_the_lineage_is_missing() {
 fn a_line_that_is_not_understood_is_an_error_with_its_number() {
     let start = "scenario X why\nnode a 100/60\n";
     let end = "request 1/1\n=> a c0:0\n";
-    assert_eq!(format::parse(&format!("{start}{end}")).unwrap().len(), 1);
+    assert_eq!(kerf_scenarios::parse(&format!("{start}{end}")).unwrap().len(), 1);
     for bad in [
         "nod b 100/60",
         "node a 100/60",
@@ -205,24 +202,24 @@ fn a_line_that_is_not_understood_is_an_error_with_its_number() {
         "missing node",
         " node b 100/60",
     ] {
-        let error = format::parse(&format!("{start}{bad}\n{end}")).unwrap_err();
+        let error = kerf_scenarios::parse(&format!("{start}{bad}\n{end}")).unwrap_err();
         assert!(error.starts_with("line 3: "), "{bad}: {error}");
     }
     for bad in ["=> a c0:0", "request 1/1", "!! a reason", "!! b reason"] {
-        let error = format::parse(&format!("{start}{end}{bad}\n")).unwrap_err();
+        let error = kerf_scenarios::parse(&format!("{start}{end}{bad}\n")).unwrap_err();
         assert!(error.starts_with("line 5: "), "{bad}: {error}");
     }
     for bad in ["=> b c0:0", "=> a c1:0", "=> a c0:-1", "=> a c0", "=> nothing"] {
-        let error = format::parse(&format!("{start}request 1/1\n{bad}\n")).unwrap_err();
+        let error = kerf_scenarios::parse(&format!("{start}request 1/1\n{bad}\n")).unwrap_err();
         assert!(error.starts_with("line 4: "), "{bad}: {error}");
     }
-    assert!(format::parse(start).unwrap_err().starts_with("line 1: "));
-    assert!(format::parse("node a 100/60\n").unwrap_err().starts_with("line 1: "));
+    assert!(kerf_scenarios::parse(start).unwrap_err().starts_with("line 1: "));
+    assert!(kerf_scenarios::parse("node a 100/60\n").unwrap_err().starts_with("line 1: "));
 }
 
 #[test]
 fn a_scenario_that_follows_another_starts_with_its_pod_running() {
-    let scenarios = format::all().unwrap();
+    let scenarios = kerf_scenarios::all().unwrap();
     let t4 = scenarios.iter().find(|scenario| scenario.id == "T4").unwrap();
     let pods: Vec<String> =
         t4.pods.iter().map(|pod| format!("{} {} {:?}", pod.name, pod.node, pod.record)).collect();
@@ -242,7 +239,7 @@ fn rendered_objects_say_what_the_scenario_says() {
     for domain in [DOMAIN, "tencent.com"] {
         let shares = "deepomatic.com/shared-gpu,amd.com/gpu,nvidia.com/gpu".parse().unwrap();
         let keys = Keys::new(domain.parse().unwrap()).with_shares(shares);
-        for scenario in format::all().unwrap() {
+        for scenario in kerf_scenarios::all().unwrap() {
             for node in &scenario.nodes {
                 let view = k8s::node(&serde_json::from_value(node.json(domain)).unwrap(), &keys).unwrap();
                 assert_eq!(view.name.as_str(), node.name);

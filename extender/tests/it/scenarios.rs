@@ -1,15 +1,12 @@
 //! The scenario files of the domain, over HTTP: `filter`, `prioritize` and `bind` in one cluster, `predicates` in
 //! another. Both must come out as the files say, so they agree with each other and with the domain.
 
-#[path = "../../../tests/scenarios/format.rs"]
-mod format;
-
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use format::{Outcome, Scenario};
 use kerf::annotation::{Keys, placement};
+use kerf_scenarios::{Outcome, Scenario};
 use serde_json::Value;
 
 use crate::fixture::World;
@@ -72,7 +69,7 @@ fn written(world: &World, scenario: &Scenario) -> BTreeMap<String, Vec<u32>> {
 
 #[tokio::test]
 async fn filter_prioritize_and_bind_do_what_the_scenarios_say() {
-    let scenarios: Vec<Scenario> = format::all().unwrap().iter().map(renamed).collect();
+    let scenarios: Vec<Scenario> = kerf_scenarios::all().unwrap().iter().map(renamed).collect();
     let world = cluster(&scenarios).await;
     for scenario in &scenarios {
         let id = &scenario.id;
@@ -110,7 +107,7 @@ async fn filter_prioritize_and_bind_do_what_the_scenarios_say() {
 
 #[tokio::test]
 async fn predicates_does_what_the_scenarios_say() {
-    let scenarios: Vec<Scenario> = format::all().unwrap().iter().map(renamed).collect();
+    let scenarios: Vec<Scenario> = kerf_scenarios::all().unwrap().iter().map(renamed).collect();
     let world = cluster(&scenarios).await;
     for scenario in &scenarios {
         let id = &scenario.id;

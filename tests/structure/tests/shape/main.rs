@@ -73,6 +73,15 @@ fn functions_are_short() {
 }
 
 #[test]
+fn no_package_takes_files_of_another() {
+    only_exceptions(
+        &workspace::taken_from_elsewhere(),
+        &[],
+        "These files take a file of another package with #[path]. What two packages share is a package of its own.",
+    );
+}
+
+#[test]
 fn the_plugin_keeps_to_its_layers() {
     let imports: Vec<Imports> = SOURCES.iter().map(Imports::of).collect();
     let wrong = imports.iter().flat_map(Imports::all).filter_map(|(from, to, import)| {

@@ -1,6 +1,6 @@
 //! The crates of the workspace and their files.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::Path;
 
@@ -22,11 +22,43 @@ struct Members {
 /// could pass because it was not looked at.
 pub fn sources() -> Vec<Source> {
     let repository = Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../.."));
-    let manifest = fs::read_to_string(repository.join("Cargo.toml")).unwrap();
-    let members = toml::from_str::<Manifest>(&manifest).unwrap().workspace.members;
+    let members = members(repository);
     let text = |path: &str| fs::read_to_string(repository.join(path)).ok();
     let packages = members.iter().map(|member| format!("{member}/")).chain([String::new()]);
     packages.flat_map(|package| of_package(repository, &package, &text)).collect()
+}
+
+/// The files that a package takes from outside of it with `#[path]`, by the file that does, tests too.
+pub fn taken_from_elsewhere() -> BTreeMap<String, String> {
+    let repository = Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../.."));
+    let members = members(repository);
+    let package = |file: &str| {
+        let holds = |member: &&String| file.starts_with(&format!("{member}/"));
+        members.iter().filter(holds).max_by_key(|member| member.len()).cloned().unwrap_or_default()
+    };
+    let mut taken = BTreeMap::new();
+    for folder in members.iter().map(String::as_str).chain(["src", "tests", "benches"]) {
+        for file in files(repository, folder, true) {
+            let text = fs::read_to_string(repository.join(&file)).unwrap();
+            let paths =
+                text.lines().filter_map(|line| line.trim().strip_prefix("#[path = \"")?.strip_suffix("\"]"));
+            for path in paths {
+                let other = Path::new(&file).parent().unwrap().join(path);
+                let other = repository.join(other).canonicalize().unwrap();
+                let other =
+                    other.strip_prefix(repository.canonicalize().unwrap()).unwrap().to_str().unwrap().to_owned();
+                if package(&file) != package(&other) {
+                    taken.insert(file.clone(), format!("  takes {other}\n"));
+                }
+            }
+        }
+    }
+    taken
+}
+
+fn members(repository: &Path) -> Vec<String> {
+    let manifest = fs::read_to_string(repository.join("Cargo.toml")).unwrap();
+    toml::from_str::<Manifest>(&manifest).unwrap().workspace.members
 }
 
 fn of_package(repository: &Path, package: &str, text: Text<'_>) -> Vec<Source> {

@@ -1,6 +1,6 @@
-//! Scenario files: a cluster, a pod, and where the pod must go. This module reads them, and `render` makes
-//! Kubernetes JSON of their objects, for every runner: the domain's (`tests/scenarios.rs`) and the extender's. It
-//! needs `serde_json` and nothing of kerf, so that a mistake in kerf cannot hide itself here.
+//! Scenario files: a cluster, a pod, and where the pod must go. They are read here, and their objects made into
+//! Kubernetes JSON, for every runner: the domain's (`tests/scenarios.rs`) and the extender's. Nothing of kerf is needed,
+//! so that a mistake in kerf cannot hide itself here.
 //!
 //! ```text
 //! # a comment
@@ -24,7 +24,8 @@
 //!
 //! Containers are named by list and position: `c1` is the second of `spec.containers`, `i0` the first of
 //! `spec.initContainers`. A line that is none of these is an error with its number.
-#![allow(dead_code, reason = "each runner uses its part")]
+
+#![allow(missing_docs, reason = "for tests alone; the format is above")]
 
 mod render;
 
@@ -32,7 +33,7 @@ use std::collections::BTreeMap;
 
 /// Every scenario file, by name.
 pub const FILES: [(&str, &str); 2] =
-    [("gpu-admission.txt", include_str!("gpu-admission.txt")), ("kerf.txt", include_str!("kerf.txt"))];
+    [("gpu-admission.txt", include_str!("../gpu-admission.txt")), ("kerf.txt", include_str!("../kerf.txt"))];
 
 /// The resource of shares by count.
 pub const SHARES: &str = "deepomatic.com/shared-gpu";
