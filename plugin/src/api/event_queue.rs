@@ -77,3 +77,6 @@ impl EventQueue {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests;
