@@ -2,4 +2,3 @@
 
 mod directory;
 pub mod registration;
-pub mod streams;

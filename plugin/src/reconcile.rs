@@ -19,7 +19,7 @@ use kerf_runtime::readiness::Condition;
 use tokio::time::{Instant, timeout};
 use tokio_util::sync::CancellationToken;
 
-use crate::allocation::{Allocations, Comparison, ContainerResources, Listing, OtherDomain};
+use crate::allocation::{Comparison, ContainerResources, Listing, OtherDomain};
 use crate::api::client::{Cluster, ClusterError};
 use crate::base::backoff::Backoff;
 use crate::base::counters::Counters;
@@ -105,15 +105,12 @@ impl Reconciler {
         if !within {
             self.calls.quiet().await;
         }
-        let question = self.state.allocations(|allocations| allocations.question(within));
-        let listing = match timeout(DEADLINE, self.list()).await {
-            Ok(Ok(listing)) => listing,
-            Ok(Err(error)) => return Err(self.failed(error)),
-            Err(elapsed) => return Err(self.failed(elapsed.into())),
-        };
+        let question = self.state.allocations(|allocations| allocations.kubelet.question(within));
+        let listed = timeout(DEADLINE, self.list()).await.map_err(ReconcileError::from).flatten();
+        let listing = listed.inspect_err(|_| self.counters.reconcile_errors.inc())?;
         let (findings, other_domain) = self.state.allocations(|allocations| {
             let findings = allocations.reconcile(&listing, question);
-            (findings, allocations.other_domain().is_some())
+            (findings, allocations.kubelet.other_domain().is_some())
         });
         self.state.withhold(other_domain);
         for (assumed, real) in &findings.swaps {
@@ -136,30 +133,24 @@ impl Reconciler {
     /// Finds out during a call of kubelet which pod it is admitting: its list names the pod, and the API server
     /// knows the pod where the watch has not shown it yet. One may fail without the other: whatever could be
     /// learned counts.
-    pub async fn learn(&self, resource: &Resource, sizes: impl Iterator<Item = u64> + Clone) {
-        if timeout(PATIENCE, self.ask(resource, sizes)).await.is_err() {
+    pub async fn learn(&self, resource: &Resource, units: u64) {
+        if timeout(PATIENCE, self.ask(resource, units)).await.is_err() {
             tracing::warn!("could not learn within {PATIENCE:?} which pod kubelet is admitting");
         }
     }
 
-    async fn ask(&self, resource: &Resource, sizes: impl Iterator<Item = u64> + Clone) {
+    async fn ask(&self, resource: &Resource, units: u64) {
         for pause in RETRIES.map(Some).into_iter().chain([None]) {
             let Err(error) = self.compare(true).await else { break };
             tracing::debug!(%error, "kubelet does not say which pod it is admitting");
             let Some(pause) = pause else { break };
             tokio::time::sleep(pause).await;
         }
-        let certain =
-            |allocations: &mut Allocations| sizes.clone().all(|units| allocations.certain(resource, units));
-        if !self.state.allocations(certain) && self.refresh().await.is_ok() {
+        let certain = self.state.allocations(|allocations| allocations.certain(resource, units));
+        if !certain && self.refresh().await.is_ok() {
             // kubelet's list may be about a pod that was not known a moment ago
             let _ = self.compare(true).await;
         }
-    }
-
-    fn failed(&self, error: ReconcileError) -> ReconcileError {
-        self.counters.reconcile_errors.inc();
-        error
     }
 
     async fn list(&self) -> Result<Listing, ReconcileError> {
@@ -234,7 +225,9 @@ impl Reconciler {
             let unsure = match &compared {
                 Ok(findings) => {
                     let waits = self.state.allocations(|allocations| {
-                        allocations.unconfirmed() || allocations.departing() || allocations.other_domain().is_some()
+                        allocations.unconfirmed()
+                            || allocations.kubelet.departing()
+                            || allocations.kubelet.other_domain().is_some()
                     });
                     waits || !findings.unknown.is_empty()
                 }
@@ -282,7 +275,7 @@ struct Books {
 impl Books {
     /// Returns whether kubelet is still to be sent the list: not too often, since the list is long.
     fn keep(&mut self, state: &State) -> bool {
-        self.stale |= state.allocations(Allocations::struck);
+        self.stale |= state.allocations(|allocations| allocations.kubelet.struck());
         if self.stale && self.told.is_none_or(|told| told.elapsed() >= BOOKS) {
             state.repeat();
             self.stale = false;

@@ -38,7 +38,7 @@ pub struct State {
 }
 
 /// What all sources of GPUs have in common.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 struct Shared {
     allocations: Mutex<Allocations>,
     sources: Mutex<Vec<Source>>,
@@ -57,21 +57,8 @@ struct Shared {
 
 impl Default for State {
     fn default() -> Self {
-        let shared = Shared {
-            allocations: Mutex::default(),
-            sources: Mutex::new(vec![Source::default()]),
-            roster: watch::Sender::new(Arc::default()),
-            sample: watch::Sender::new(Arc::default()),
-            breaches: Mutex::default(),
-            decisions: Mutex::default(),
-            doubt: Notify::new(),
-            repeats: watch::Sender::new(()),
-            withdrawn: watch::Sender::new(false),
-            cordoned: Mutex::default(),
-            failures: watch::Sender::new(None),
-            withheld: AtomicBool::new(false),
-        };
-        Self { shared: Arc::new(shared), cards: watch::Sender::new(Arc::default()), source: 0 }
+        let shared = Shared { sources: Mutex::new(vec![Source::default()]), ..Shared::default() };
+        Self { shared: Arc::new(shared), cards: watch::Sender::default(), source: 0 }
     }
 }
 
@@ -250,8 +237,8 @@ impl State {
     }
 }
 
-/// Returns whether it is a change.
-fn set<T: PartialEq>(sender: &watch::Sender<Arc<T>>, new: Arc<T>) -> bool {
+/// Sends a value unless it is the current one. Returns whether it is a change.
+pub fn set<T: PartialEq>(sender: &watch::Sender<Arc<T>>, new: Arc<T>) -> bool {
     sender.send_if_modified(|current| {
         let changed = **current != *new;
         if changed {

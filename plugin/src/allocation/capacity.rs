@@ -7,9 +7,7 @@ use kerf::ids::{ContainerName, DeviceId, PodUid};
 use kerf::plan::Taken;
 use kerf::units::Share;
 
-use crate::allocation::allocations::Allocations;
-use crate::allocation::answer::Refusal;
-use crate::allocation::entry::Entry;
+use crate::allocation::{Allocations, Entry, Refusal};
 
 impl Allocations {
     /// Whether the GPUs of this container are here, healthy, and have room for all that the pod takes.

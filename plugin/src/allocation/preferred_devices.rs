@@ -3,8 +3,7 @@
 use kerf::ids::DeviceId;
 use kerf::plan::{ContainerGrant, CountedDevice, Grant};
 
-use crate::allocation::allocations::Allocations;
-use crate::allocation::pod::Key;
+use crate::allocation::{Allocations, Key};
 use crate::device::ids::Resource;
 use crate::device::preferred::PreferredDevices;
 
@@ -46,8 +45,7 @@ impl Allocations {
     }
 
     fn cards_of(&self, key: &Key) -> Vec<DeviceId> {
-        let grant = self.pods.get(&key.pod).and_then(|entry| entry.grant(&key.container));
-        let devices = grant.into_iter().flat_map(|grant| grant.gpus.ids());
+        let devices = self.granted(key).into_iter().flat_map(|grant| grant.gpus.ids());
         devices.filter_map(|device| self.card(device)).map(|card| card.id.clone()).collect()
     }
 }

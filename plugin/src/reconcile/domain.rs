@@ -20,7 +20,7 @@ pub(super) struct Domain {
 impl Domain {
     /// Reports changes. Returns whether there are no such pods.
     pub(super) async fn tell(&mut self, state: &State, cluster: &Cluster) -> bool {
-        let now = state.allocations(|allocations| allocations.other_domain().cloned());
+        let now = state.allocations(|allocations| allocations.kubelet.other_domain().cloned());
         // one of several pods is named: another one of them is not a change
         let resource = |other_domain: &Option<OtherDomain>| {
             other_domain.as_ref().map(|other_domain| other_domain.resource.clone())
