@@ -56,5 +56,5 @@ pub use self::kubelet_list::{ContainerResources, KubeletList, Listing, OtherDoma
 
 use self::claim::{Claim, Event};
 use self::decision::{Criterion, Evidence, Fit};
-use self::entry::{Assigned, Entry, is_init, resources};
+use self::entry::{Entry, is_init, resources};
 use self::kubelet_list::{ListedContainer, Question};

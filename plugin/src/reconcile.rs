@@ -11,27 +11,23 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use kerf::ids::{PodRef, PodUid};
+use kerf::ids::PodUid;
 use kerf_proto::deviceplugin::KUBELET_SOCKET;
-use kerf_proto::podresources::ListPodResourcesRequest;
-use kerf_proto::podresources::pod_resources_lister_client::PodResourcesListerClient;
 use kerf_runtime::readiness::Condition;
 use tokio::time::{Instant, timeout};
 use tokio_util::sync::CancellationToken;
 
-use crate::allocation::{Comparison, ContainerResources, Listing, OtherDomain};
+use crate::allocation::Comparison;
 use crate::api::client::{Cluster, ClusterError};
 use crate::base::backoff::Backoff;
 use crate::base::counters::Counters;
 use crate::base::gate::Gate;
-use crate::base::socket::{MAX_MESSAGE_BYTES, dial};
-use crate::device::ids::{self, Ids, Resource};
+use crate::device::ids::Resource;
+use crate::kubelet::pod_resources::{self, ListError};
 use crate::reconcile::calls::{Call, Calls};
 use crate::reconcile::domain::Domain;
 use crate::state::State;
 
-/// kubelet answers within this time, or not at all.
-const DEADLINE: Duration = Duration::from_secs(3);
 const LONGEST_PAUSE: Duration = Duration::from_secs(5);
 /// Pauses between questions to kubelet during one of its calls: it answers about 100 a second.
 const RETRIES: [Duration; 2] = [Duration::from_millis(20), Duration::from_millis(100)];
@@ -42,19 +38,6 @@ const PATIENCE: Duration = Duration::from_secs(6);
 const REVIEW: Duration = Duration::from_secs(30);
 /// kubelet is not made to write its checkpoint more often.
 const BOOKS: Duration = Duration::from_millis(250);
-
-/// Why kubelet's list could not be read.
-#[derive(Debug, thiserror::Error)]
-pub enum ReconcileError {
-    #[error("kubelet's pod resources: no answer within {DEADLINE:?}")]
-    Deadline(#[from] tokio::time::error::Elapsed),
-    /// The socket does not exist, or no process listens.
-    #[error("kubelet's pod resources cannot be reached")]
-    Connect(#[from] tonic::transport::Error),
-    /// kubelet refused.
-    #[error("kubelet's pod resources: {0}")]
-    Refused(#[from] Box<tonic::Status>),
-}
 
 #[derive(Clone)]
 pub struct Reconciler {
@@ -100,14 +83,15 @@ impl Reconciler {
     /// otherwise once it waits for none.
     ///
     /// # Errors
-    /// [`ReconcileError`]; nothing has changed then.
-    pub async fn compare(&self, within: bool) -> Result<Comparison, ReconcileError> {
+    /// [`ListError`]; nothing has changed then.
+    pub async fn compare(&self, within: bool) -> Result<Comparison, ListError> {
         if !within {
             self.calls.quiet().await;
         }
         let question = self.state.allocations(|allocations| allocations.kubelet.question(within));
-        let listed = timeout(DEADLINE, self.list()).await.map_err(ReconcileError::from).flatten();
-        let listing = listed.inspect_err(|_| self.counters.reconcile_errors.inc())?;
+        let listed =
+            pod_resources::list(&self.socket).await.inspect_err(|_| self.counters.reconcile_errors.inc())?;
+        let listing = pod_resources::listing(listed, &self.state.roster(), self.cluster.keys());
         let (findings, other_domain) = self.state.allocations(|allocations| {
             let findings = allocations.reconcile(&listing, question);
             (findings, allocations.kubelet.other_domain().is_some())
@@ -151,41 +135,6 @@ impl Reconciler {
             // kubelet's list may be about a pod that was not known a moment ago
             let _ = self.compare(true).await;
         }
-    }
-
-    async fn list(&self) -> Result<Listing, ReconcileError> {
-        let channel = dial(&self.socket).await?;
-        let mut client = PodResourcesListerClient::new(channel).max_decoding_message_size(MAX_MESSAGE_BYTES);
-        let response = client.list(ListPodResourcesRequest {}).await.map_err(Box::new)?;
-        let (keys, roster) = (self.cluster.keys(), self.state.roster());
-        let mut listing = Listing::default();
-        for pod in response.into_inner().pod_resources {
-            let reference = PodRef::new(pod.namespace, pod.name);
-            for container in pod.containers {
-                // a resource comes once for each NUMA node
-                let mut held: BTreeMap<&str, Vec<&String>> = BTreeMap::new();
-                for devices in container.devices.iter().filter(|devices| !devices.device_ids.is_empty()) {
-                    held.entry(&devices.resource_name).or_default().extend(&devices.device_ids);
-                }
-                let known = |(name, ids): (&str, Vec<&String>)| {
-                    let resource = roster.resource(name, keys)?;
-                    let ids = roster.spell(&resource, ids);
-                    Some((resource, ids))
-                };
-                let foreign = held.iter().find(|(name, ids)| foreign(name, &keys.core, ids));
-                if let Some((name, _)) = foreign {
-                    listing.other_domain =
-                        Some(OtherDomain { pod: reference.clone(), resource: (*name).to_owned() });
-                }
-                let ids: BTreeMap<Resource, Ids> = held.into_iter().filter_map(known).collect();
-                if !ids.is_empty() {
-                    let container = container.name.as_str().into();
-                    listing.held.push(ContainerResources { pod: reference.clone(), container, ids });
-                }
-            }
-            listing.pods.insert(reference);
-        }
-        Ok(listing)
     }
 
     /// Takes what the API server shows now.
@@ -252,12 +201,6 @@ impl Reconciler {
             }
         }
     }
-}
-
-/// Whether these are ids in kerf's form under another resource domain than that of `core`.
-fn foreign(name: &str, core: &str, ids: &[&String]) -> bool {
-    let word = |name: &str| name.rsplit_once('/').map(|(_, word)| word.to_owned());
-    name != core && word(name) == word(core) && ids.iter().any(|id| ids::card(id).is_some())
 }
 
 /// Makes kubelet write its checkpoint again once pods have ended.

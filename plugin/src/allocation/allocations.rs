@@ -155,7 +155,7 @@ impl Allocations {
     /// By name, newest placement last; a pod and its successor of the same name may both be known for a moment.
     pub(super) fn by_reference(&self, reference: &PodRef) -> Option<&Entry> {
         let named = self.pods.values().filter(|entry| entry.pod.reference == *reference);
-        named.max_by_key(|entry| (entry.placement().is_some(), entry.pod.stage == Stage::Live, entry.placed()))
+        named.max_by_key(|entry| (entry.placement.is_some(), entry.pod.stage == Stage::Live, entry.placed()))
     }
 
     pub(super) fn claimed(&self, key: &Key) -> Option<&Claim> {

@@ -46,11 +46,11 @@ impl Allocations {
         self.pods
             .values()
             .filter_map(|entry| {
-                let placement = entry.placement()?;
+                let placement = entry.placement.as_ref()?;
                 let confirmed = entry.complete();
                 let actual = self.resolve(&placement.plan);
                 let shown = entry.pod.record.as_ref().map(|record| self.resolve(&record.plan));
-                let rewrite = (entry.corrected() || confirmed) && shown.as_ref() != Some(&actual);
+                let rewrite = (entry.corrected || confirmed) && shown.as_ref() != Some(&actual);
                 let mut annotations = BTreeMap::new();
                 if rewrite {
                     annotations = annotation::write(&Placement { plan: actual, ..placement.clone() }, keys);

@@ -78,21 +78,15 @@ pub(super) enum Reach {
     Again,
 }
 
-#[derive(Clone, Debug)]
-pub(super) enum Assigned {
-    /// It has no record that can be trusted.
-    Unknown,
-    /// The GPUs of the first record that could be trusted.
-    Recorded(Placement),
-    /// Other GPUs than the extender wrote: its containers changed places with others, or kubelet chose differently.
-    Corrected(Placement),
-}
-
 /// A pod that asks for GPUs, and the claims of its containers.
 #[derive(Clone, Debug)]
 pub(super) struct Entry {
     pub(super) pod: Pod,
-    pub(super) assigned: Assigned,
+    /// The GPUs that it has or will have: those of the first record that could be trusted, unless corrected.
+    pub(super) placement: Option<Placement>,
+    /// It has other GPUs than the extender wrote: its containers changed places with others, or kubelet chose
+    /// differently.
+    pub(super) corrected: bool,
     pub(super) claims: BTreeMap<ContainerName, Claim>,
     /// Whether kubelet did not note an answer for the pod: it comes last among equals.
     pub(super) answer_lost: bool,
@@ -100,33 +94,21 @@ pub(super) struct Entry {
 
 impl Entry {
     pub(super) fn new(pod: Pod) -> Self {
-        let assigned = pod.record.clone().map_or(Assigned::Unknown, Assigned::Recorded);
-        Self { assigned, claims: BTreeMap::new(), answer_lost: false, pod }
+        let placement = pod.record.clone();
+        Self { pod, placement, corrected: false, claims: BTreeMap::new(), answer_lost: false }
     }
 
     /// The pod as the API server shows it now. A record that replaces its first one is not obeyed.
     pub(super) fn observe(&mut self, pod: Pod) {
-        if let (Assigned::Unknown, Some(record)) = (&self.assigned, &pod.record) {
-            self.assigned = Assigned::Recorded(record.clone());
+        if self.placement.is_none() {
+            self.placement.clone_from(&pod.record);
         }
         self.pod = pod;
     }
 
-    /// The GPUs that it has or will have.
-    pub(super) fn placement(&self) -> Option<&Placement> {
-        match &self.assigned {
-            Assigned::Unknown => None,
-            Assigned::Recorded(placement) | Assigned::Corrected(placement) => Some(placement),
-        }
-    }
-
     /// When it was placed; zero where that is unknown.
     pub(super) fn placed(&self) -> u64 {
-        self.placement().map_or(0, |placement| placement.time)
-    }
-
-    pub(super) fn corrected(&self) -> bool {
-        matches!(self.assigned, Assigned::Corrected(_))
+        self.placement.as_ref().map_or(0, |placement| placement.time)
     }
 
     pub(super) fn key(&self, container: &ContainerName) -> Key {
@@ -233,15 +215,13 @@ impl Entry {
     }
 
     pub(super) fn grant(&self, name: &ContainerName) -> Option<&ContainerGrant> {
-        self.placement()?.plan.grants.iter().find(|grant| grant.container == *name)
+        self.placement.as_ref()?.plan.grants.iter().find(|grant| grant.container == *name)
     }
 
     /// The container's grant, to be changed: it differs from the record from now on.
     pub(super) fn correct(&mut self, name: &ContainerName) -> Option<&mut ContainerGrant> {
-        if let Assigned::Recorded(placement) = &self.assigned {
-            self.assigned = Assigned::Corrected(placement.clone());
-        }
-        let Assigned::Corrected(placement) = &mut self.assigned else { return None };
+        let placement = self.placement.as_mut()?;
+        self.corrected = true;
         placement.plan.grants.iter_mut().find(|grant| grant.container == *name)
     }
 }

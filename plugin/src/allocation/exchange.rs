@@ -11,7 +11,7 @@ impl Allocations {
     /// otherwise the two containers do, if they ask for the same. Returns whether they did.
     pub(super) fn exchange(&mut self, a: &Key, b: &Key) -> bool {
         let (Some(left), Some(right)) = (self.pods.get(&a.pod), self.pods.get(&b.pod)) else { return false };
-        if left.placement().is_none() != right.placement().is_none() {
+        if left.placement.is_none() != right.placement.is_none() {
             return false;
         }
         let position = |entry: &Entry, key: &Key| keys(entry).position(|own| own == *key);
@@ -79,7 +79,7 @@ impl Allocations {
 
 /// The ceiling for bursts that its containers' limits are written with.
 fn ceiling(entry: &Entry) -> Option<Milli> {
-    entry.placement().map_or(entry.pod.request.limit, |placement| placement.limit)
+    entry.placement.as_ref().map_or(entry.pod.request.limit, |placement| placement.limit)
 }
 
 fn keys(entry: &Entry) -> impl Iterator<Item = Key> {

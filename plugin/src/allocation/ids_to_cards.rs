@@ -15,7 +15,7 @@ use kerf::request::{Ask, ContainerRequest};
 use kerf::shares::Counted;
 use kerf::units::{Mib, Milli, Share};
 
-use crate::allocation::{Allocations, Assigned, ContainerResources, Entry, Key, ListedContainer, Listing};
+use crate::allocation::{Allocations, ContainerResources, Entry, Key, ListedContainer, Listing};
 use crate::device::ids::{Ids, Resource};
 
 impl Allocations {
@@ -87,11 +87,12 @@ impl Allocations {
 
     /// Makes a record for each such pod that has all it asks for.
     pub(super) fn adopt(&mut self) {
-        let bare = self.pods.values().filter(|entry| entry.placement().is_none() && entry.complete());
+        let bare = self.pods.values().filter(|entry| entry.placement.is_none() && entry.complete());
         let found: Vec<_> = bare.filter_map(|entry| Some((entry.pod.uid.clone(), self.held_by(entry)?))).collect();
         for (uid, placement) in found {
             if let Some(entry) = self.pods.get_mut(&uid) {
-                entry.assigned = Assigned::Corrected(placement);
+                entry.placement = Some(placement);
+                entry.corrected = true;
             }
         }
     }

@@ -214,7 +214,7 @@ impl Allocations {
                 key: entry.key(&container.name),
                 since,
                 running: entry.settled(),
-                placed: entry.placement().is_some() || matches!(resource, Resource::Counted(_)),
+                placed: entry.placement.is_some() || matches!(resource, Resource::Counted(_)),
             });
         }
         found.sort_by(|a, b| (a.fit, &a.key).cmp(&(b.fit, &b.key)));
@@ -273,7 +273,7 @@ impl Allocations {
 
     fn answer(&self, key: &Key, decision: Decision) -> Result<Answer, Refusal> {
         let found = self.pods.get(&key.pod).and_then(|entry| {
-            let placement = entry.placement()?;
+            let placement = entry.placement.as_ref()?;
             let grant = self.resolve(&placement.plan).grants.into_iter().find(|g| g.container == key.container)?;
             Some(Answer {
                 key: key.clone(),

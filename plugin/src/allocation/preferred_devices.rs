@@ -22,7 +22,7 @@ impl Allocations {
         let own = key.as_ref().map(|key| &key.pod);
         let mut preferred = PreferredDevices::default();
         for entry in self.pods.values() {
-            let Some(placement) = entry.placement() else { continue };
+            let Some(placement) = &entry.placement else { continue };
             let plan = self.resolve(&placement.plan);
             if let Some(key) = key.as_ref().filter(|key| key.pod == entry.pod.uid) {
                 let own = plan.grants.iter().filter(|grant| grant.container == key.container);

@@ -85,12 +85,12 @@ impl Allocations {
     }
 
     fn pod_view(&self, entry: &Entry) -> PodView {
-        let placement = entry.placement();
+        let placement = entry.placement.as_ref();
         let grants = placement.map(|placement| self.resolve(&placement.plan).grants).unwrap_or_default();
         PodView {
             pod: entry.pod.clone(),
             limit: placement.and_then(|placement| placement.limit),
-            exchanged: entry.corrected(),
+            exchanged: entry.corrected,
             answer_lost: entry.answer_lost,
             containers: grants.into_iter().map(|grant| self.container_view(entry, grant)).collect(),
         }

@@ -246,11 +246,7 @@ where
         };
         timeout(REGISTER_DEADLINE, registered).await??;
         let opened = timeout(WATCH_DEADLINE, watched.wait_for(|streams| streams.opened > 0)).await;
-        match opened {
-            Ok(Ok(_)) => Ok(()),
-            Ok(Err(_)) => Err(End::ServerEnded),
-            Err(_) => Err(End::NotWatched),
-        }
+        opened.map_err(|_| End::NotWatched)?.map_err(|_| End::ServerEnded).map(drop)
     }
 
     async fn until_end(
@@ -272,11 +268,9 @@ where
                 _ = watched.wait_for(|streams| streams.open == 0) => return End::StreamEnded,
                 () = directory.changed() => {}
             }
-            match Identity::of(&socket) {
-                // gone: kubelet is down, and a registration without a kubelet is worth nothing
-                None => return End::KubeletReplaced,
-                Some(now) if now != kubelet => return End::KubeletReplaced,
-                Some(_) => {}
+            // gone: kubelet is down, and a registration without a kubelet is worth nothing
+            if Identity::of(&socket) != Some(kubelet) {
+                return End::KubeletReplaced;
             }
             if Identity::of(&self.socket).is_none() {
                 return End::SocketGone;
