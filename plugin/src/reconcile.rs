@@ -5,27 +5,27 @@
 //! level-triggered: whatever the watch shows differently is written, whenever it is noticed.
 
 mod calls;
-mod domain;
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use k8s_openapi::jiff::Timestamp;
 use kerf::ids::PodUid;
 use kerf_proto::deviceplugin::KUBELET_SOCKET;
 use kerf_runtime::readiness::Condition;
 use tokio::time::{Instant, timeout};
 use tokio_util::sync::CancellationToken;
 
-use crate::allocation::Comparison;
+use crate::allocation::{Comparison, OtherDomain};
 use crate::api::client::{Cluster, ClusterError};
+use crate::api::event::{NodeEvent, OTHER_DOMAIN};
 use crate::base::backoff::Backoff;
 use crate::base::counters::Counters;
 use crate::base::gate::Gate;
 use crate::device::ids::Resource;
 use crate::kubelet::pod_resources::{self, ListError};
 use crate::reconcile::calls::{Call, Calls};
-use crate::reconcile::domain::Domain;
 use crate::state::State;
 
 const LONGEST_PAUSE: Duration = Duration::from_secs(5);
@@ -170,7 +170,7 @@ impl Reconciler {
         let mut domain = Domain::default();
         loop {
             let compared = self.compare(false).await;
-            alone.set(domain.tell(&self.state, &self.cluster).await);
+            alone.set(domain.tell(&self).await);
             let unsure = match &compared {
                 Ok(findings) => {
                     let waits = self.state.allocations(|allocations| {
@@ -286,5 +286,47 @@ impl Writer {
             self.later.insert(correction.uid, attempt);
         }
         left
+    }
+}
+
+/// What was logged and published about pods of another resource domain on this node.
+///
+/// After a change of `--domain` the GPUs that they hold are not counted anywhere, so no GPU is given to any pod until
+/// they have ended. The log, an event of the Node and readiness report it.
+#[derive(Default)]
+struct Domain {
+    told: Option<OtherDomain>,
+    /// An event that is not written yet.
+    pending: Option<(String, NodeEvent)>,
+}
+
+impl Domain {
+    /// Reports changes. Returns whether there are no such pods.
+    async fn tell(&mut self, Reconciler { state, cluster, .. }: &Reconciler) -> bool {
+        let now = state.allocations(|allocations| allocations.kubelet.other_domain().cloned());
+        // one of several pods is named: another one of them is not a change
+        let resource = |pod: Option<&OtherDomain>| pod.map(|pod| pod.resource.clone());
+        if resource(now.as_ref()) != resource(self.told.as_ref()) {
+            let event = match &now {
+                Some(other_domain) => {
+                    tracing::error!(pod = %other_domain.pod, resource = other_domain.resource, "{other_domain}");
+                    NodeEvent { warning: true, reason: OTHER_DOMAIN, message: other_domain.to_string() }
+                }
+                None => {
+                    let message = "no pod of another resource domain holds cards any more".to_owned();
+                    tracing::info!("{message}");
+                    NodeEvent { warning: false, reason: "OneResourceDomain", message }
+                }
+            };
+            self.pending = Some((format!("domain-{:x}", Timestamp::now().as_nanosecond()), event));
+            self.told.clone_from(&now);
+        }
+        if let Some((name, event)) = &self.pending {
+            match cluster.node_event(name, event).await {
+                Err(error) if !error.refused() => tracing::debug!(%error, "event not written; trying again"),
+                _ => self.pending = None,
+            }
+        }
+        now.is_none()
     }
 }

@@ -11,7 +11,7 @@ pub mod sample;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use parking_lot::{Mutex, MutexGuard};
+use parking_lot::Mutex;
 use tokio::sync::{Notify, watch};
 
 use crate::allocation::{Allocations, Decision, Key, Refusal};
@@ -74,8 +74,7 @@ impl State {
 
     /// Locks the allocations. `act` must be short and must not wait.
     pub fn allocations<T>(&self, act: impl FnOnce(&mut Allocations) -> T) -> T {
-        let mut allocations: MutexGuard<'_, Allocations> = self.shared.allocations.lock();
-        act(&mut allocations)
+        act(&mut self.shared.allocations.lock())
     }
 
     /// The GPUs of all sources, each once.

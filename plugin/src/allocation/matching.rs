@@ -100,7 +100,8 @@ impl Allocations {
             let guessed = !self.kubelet.refused();
             return self.repeated(resource, &ids).filter(|_| guessed);
         };
-        let sure = self.listed_now(&key);
+        let listed = |entry: &Entry| self.kubelet.contains(&entry.pod.reference);
+        let sure = self.kubelet.during_call() && self.pods.get(&key.pod).is_some_and(listed);
         self.hold(&key, resource, &ids);
         if sure {
             // an ordinary init container is on no list: this is the only evidence that there will ever be
@@ -113,11 +114,6 @@ impl Allocations {
             self.believe(&key, resource, &ids);
         }
         Some((key, decision))
-    }
-
-    fn listed_now(&self, key: &Key) -> bool {
-        let entry = self.pods.get(&key.pod);
-        self.kubelet.during_call() && entry.is_some_and(|entry| self.kubelet.contains(&entry.pod.reference))
     }
 
     /// Whether kubelet's list, asked for during this call, names the pod that the call is for, so that the API

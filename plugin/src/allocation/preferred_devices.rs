@@ -19,7 +19,6 @@ impl Allocations {
 
     fn preferred_shares(&self, resource: &Resource, units: u64) -> PreferredDevices {
         let key = self.callers(resource, units, None).ok().and_then(|callers| callers.keys().next().cloned());
-        let own = key.as_ref().map(|key| &key.pod);
         let mut preferred = PreferredDevices::default();
         for entry in self.pods.values() {
             let Some(placement) = &entry.placement else { continue };
@@ -28,8 +27,7 @@ impl Allocations {
                 let own = plan.grants.iter().filter(|grant| grant.container == key.container);
                 let counted = own.filter_map(|grant| counted(grant, resource)).flatten();
                 preferred.cards = counted.map(|one| (one.device.id.clone(), Some(one.count))).collect();
-            }
-            if Some(&entry.pod.uid) != own {
+            } else {
                 let others = plan.grants.iter().filter(|grant| counted(grant, resource).is_none());
                 preferred.closed.extend(others.flat_map(|grant| grant.gpus.ids()).cloned());
             }
