@@ -171,17 +171,11 @@ impl Reconciler {
         loop {
             let compared = self.compare(false).await;
             alone.set(domain.tell(&self).await);
-            let unsure = match &compared {
-                Ok(findings) => {
-                    let waits = self.state.allocations(|allocations| {
-                        allocations.unconfirmed()
-                            || allocations.kubelet.departing()
-                            || allocations.kubelet.other_domain().is_some()
-                    });
-                    waits || !findings.unknown.is_empty()
-                }
-                Err(_) => true,
-            };
+            let waits = self.state.allocations(|allocations| {
+                let list = &allocations.kubelet;
+                allocations.unconfirmed() || list.departing() || list.other_domain().is_some()
+            });
+            let unsure = waits || !compared.as_ref().is_ok_and(|findings| findings.unknown.is_empty());
             let stale = books.keep(&self.state);
             if let Err(error) = &compared
                 && !complained

@@ -69,7 +69,18 @@ impl Holder<'_> {
 
 impl Allocations {
     pub fn view(&self) -> Vec<PodView> {
-        self.pods.values().map(|entry| self.pod_view(entry)).collect()
+        let pod = |entry: &Entry| {
+            let placement = entry.placement.as_ref();
+            let grants = placement.map(|placement| self.resolve(&placement.plan).grants).unwrap_or_default();
+            PodView {
+                pod: entry.pod.clone(),
+                limit: placement.and_then(|placement| placement.limit),
+                exchanged: entry.corrected,
+                answer_lost: entry.answer_lost,
+                containers: grants.into_iter().map(|grant| self.container_view(entry, grant)).collect(),
+            }
+        };
+        self.pods.values().map(pod).collect()
     }
 
     /// The pod of the last call, while it is incomplete.
@@ -82,18 +93,6 @@ impl Allocations {
     pub fn in_use(&self) -> Option<(Vec<PodView>, BTreeSet<Ids>)> {
         let listed = self.without_record().map(|listed| listed.core.clone());
         (self.complete && self.kubelet.heard()).then(|| (self.view(), listed.collect()))
-    }
-
-    fn pod_view(&self, entry: &Entry) -> PodView {
-        let placement = entry.placement.as_ref();
-        let grants = placement.map(|placement| self.resolve(&placement.plan).grants).unwrap_or_default();
-        PodView {
-            pod: entry.pod.clone(),
-            limit: placement.and_then(|placement| placement.limit),
-            exchanged: entry.corrected,
-            answer_lost: entry.answer_lost,
-            containers: grants.into_iter().map(|grant| self.container_view(entry, grant)).collect(),
-        }
     }
 
     fn container_view(&self, entry: &Entry, grant: ContainerGrant) -> ContainerView {

@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use crate::allocation::view::{ContainerView, PodView};
 use crate::allocation::{Allocations, Decision, Key, RunnerUp, State as ClaimState};
 use crate::state::State;
-use crate::state::decisions::{Decided, Outcome};
+use crate::state::decisions::Decided;
 
 pub fn state(state: &State) -> Value {
     let cards = state.roster();
@@ -55,8 +55,8 @@ fn decision(decided: &Decided, pods: &[PodView]) -> Value {
     let mut shown =
         json!({ "time": decided.at.to_string(), "resource": decided.resource.as_str(), "ids": decided.units });
     match &decided.outcome {
-        Outcome::Refused(code) => shown["refused"] = json!(code),
-        Outcome::Allocated(key, Decision { evidence, candidates, runners_up }) => {
+        Err(code) => shown["refused"] = json!(code),
+        Ok((key, Decision { evidence, candidates, runners_up })) => {
             shown["container"] = container(key);
             shown["evidence"] = json!(evidence.to_string());
             shown["candidates"] = json!(candidates);
