@@ -25,28 +25,19 @@
 
 #![allow(missing_docs, reason = "a field or a method whose name says all has no comment")]
 
-mod admission_order;
-mod adopt;
 mod allocations;
 mod answer;
 mod answers;
 mod capacity;
 mod claim;
-mod claiming;
 mod comparison;
 mod corrections;
 mod decision;
 mod entry;
 mod exchange;
-mod fit;
 mod ids_to_cards;
 mod kubelet_list;
-mod level;
-mod listed_containers;
-mod listing;
 mod matching;
-mod pod;
-mod pods;
 mod preferred_devices;
 pub mod view;
 
@@ -55,9 +46,15 @@ mod tests;
 
 pub use self::allocations::Allocations;
 pub use self::answer::{Answer, Refusal};
-pub use self::answers::AnsweredIds;
+pub use self::answers::{AnsweredIds, Answers};
+pub use self::claim::State;
 pub use self::comparison::Comparison;
 pub use self::corrections::Correction;
 pub use self::decision::{Decision, RunnerUp};
-pub use self::listing::{ContainerResources, Listing, OtherDomain};
-pub use self::pod::{Key, Pod, Seen, Stage};
+pub use self::entry::{Key, Pod, Seen, Stage};
+pub use self::kubelet_list::{ContainerResources, KubeletList, Listing, OtherDomain};
+
+use self::claim::{Claim, Event};
+use self::decision::{Criterion, Evidence, Fit};
+use self::entry::{Entry, is_init, resources};
+use self::kubelet_list::{ListedContainer, Question};

@@ -1,5 +1,5 @@
 //! kubelet's sockets.
 
 mod directory;
+pub mod pod_resources;
 pub mod registration;
-pub mod streams;

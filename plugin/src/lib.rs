@@ -150,7 +150,7 @@ pub async fn start(config: Config, client: Option<Client>, token: CancellationTo
     if let Some(reconciler) = &parts.reconciler {
         // before anything is compared with it
         let answers = Answers::new(&config.isolation.state_dir);
-        parts.state.allocations(|allocations| allocations.remember(answers.read()));
+        parts.state.allocations(|allocations| allocations.answers.restore(answers.read()));
         parts.follow_pods(reconciler, &config)?;
         if let Some(offers) = config.vcuda.clone() {
             let enforcers = parts.enforce(reconciler.cluster(), &config);

@@ -5,33 +5,29 @@
 //! level-triggered: whatever the watch shows differently is written, whenever it is noticed.
 
 mod calls;
-mod domain;
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use kerf::ids::{PodRef, PodUid};
+use k8s_openapi::jiff::Timestamp;
+use kerf::ids::PodUid;
 use kerf_proto::deviceplugin::KUBELET_SOCKET;
-use kerf_proto::podresources::ListPodResourcesRequest;
-use kerf_proto::podresources::pod_resources_lister_client::PodResourcesListerClient;
 use kerf_runtime::readiness::Condition;
 use tokio::time::{Instant, timeout};
 use tokio_util::sync::CancellationToken;
 
-use crate::allocation::{Allocations, Comparison, ContainerResources, Listing, OtherDomain};
+use crate::allocation::{Comparison, OtherDomain};
 use crate::api::client::{Cluster, ClusterError};
+use crate::api::event::{NodeEvent, OTHER_DOMAIN};
 use crate::base::backoff::Backoff;
 use crate::base::counters::Counters;
 use crate::base::gate::Gate;
-use crate::base::socket::{MAX_MESSAGE_BYTES, dial};
-use crate::device::ids::{self, Ids, Resource};
+use crate::device::ids::Resource;
+use crate::kubelet::pod_resources::{self, ListError};
 use crate::reconcile::calls::{Call, Calls};
-use crate::reconcile::domain::Domain;
 use crate::state::State;
 
-/// kubelet answers within this time, or not at all.
-const DEADLINE: Duration = Duration::from_secs(3);
 const LONGEST_PAUSE: Duration = Duration::from_secs(5);
 /// Pauses between questions to kubelet during one of its calls: it answers about 100 a second.
 const RETRIES: [Duration; 2] = [Duration::from_millis(20), Duration::from_millis(100)];
@@ -42,19 +38,6 @@ const PATIENCE: Duration = Duration::from_secs(6);
 const REVIEW: Duration = Duration::from_secs(30);
 /// kubelet is not made to write its checkpoint more often.
 const BOOKS: Duration = Duration::from_millis(250);
-
-/// Why kubelet's list could not be read.
-#[derive(Debug, thiserror::Error)]
-pub enum ReconcileError {
-    #[error("kubelet's pod resources: no answer within {DEADLINE:?}")]
-    Deadline(#[from] tokio::time::error::Elapsed),
-    /// The socket does not exist, or no process listens.
-    #[error("kubelet's pod resources cannot be reached")]
-    Connect(#[from] tonic::transport::Error),
-    /// kubelet refused.
-    #[error("kubelet's pod resources: {0}")]
-    Refused(#[from] Box<tonic::Status>),
-}
 
 #[derive(Clone)]
 pub struct Reconciler {
@@ -100,20 +83,18 @@ impl Reconciler {
     /// otherwise once it waits for none.
     ///
     /// # Errors
-    /// [`ReconcileError`]; nothing has changed then.
-    pub async fn compare(&self, within: bool) -> Result<Comparison, ReconcileError> {
+    /// [`ListError`]; nothing has changed then.
+    pub async fn compare(&self, within: bool) -> Result<Comparison, ListError> {
         if !within {
             self.calls.quiet().await;
         }
-        let question = self.state.allocations(|allocations| allocations.question(within));
-        let listing = match timeout(DEADLINE, self.list()).await {
-            Ok(Ok(listing)) => listing,
-            Ok(Err(error)) => return Err(self.failed(error)),
-            Err(elapsed) => return Err(self.failed(elapsed.into())),
-        };
+        let question = self.state.allocations(|allocations| allocations.kubelet.question(within));
+        let listed =
+            pod_resources::list(&self.socket).await.inspect_err(|_| self.counters.reconcile_errors.inc())?;
+        let listing = pod_resources::listing(listed, &self.state.roster(), self.cluster.keys());
         let (findings, other_domain) = self.state.allocations(|allocations| {
             let findings = allocations.reconcile(&listing, question);
-            (findings, allocations.other_domain().is_some())
+            (findings, allocations.kubelet.other_domain().is_some())
         });
         self.state.withhold(other_domain);
         for (assumed, real) in &findings.swaps {
@@ -136,65 +117,24 @@ impl Reconciler {
     /// Finds out during a call of kubelet which pod it is admitting: its list names the pod, and the API server
     /// knows the pod where the watch has not shown it yet. One may fail without the other: whatever could be
     /// learned counts.
-    pub async fn learn(&self, resource: &Resource, sizes: impl Iterator<Item = u64> + Clone) {
-        if timeout(PATIENCE, self.ask(resource, sizes)).await.is_err() {
+    pub async fn learn(&self, resource: &Resource, units: u64) {
+        if timeout(PATIENCE, self.ask(resource, units)).await.is_err() {
             tracing::warn!("could not learn within {PATIENCE:?} which pod kubelet is admitting");
         }
     }
 
-    async fn ask(&self, resource: &Resource, sizes: impl Iterator<Item = u64> + Clone) {
+    async fn ask(&self, resource: &Resource, units: u64) {
         for pause in RETRIES.map(Some).into_iter().chain([None]) {
             let Err(error) = self.compare(true).await else { break };
             tracing::debug!(%error, "kubelet does not say which pod it is admitting");
             let Some(pause) = pause else { break };
             tokio::time::sleep(pause).await;
         }
-        let certain =
-            |allocations: &mut Allocations| sizes.clone().all(|units| allocations.certain(resource, units));
-        if !self.state.allocations(certain) && self.refresh().await.is_ok() {
+        let certain = self.state.allocations(|allocations| allocations.certain(resource, units));
+        if !certain && self.refresh().await.is_ok() {
             // kubelet's list may be about a pod that was not known a moment ago
             let _ = self.compare(true).await;
         }
-    }
-
-    fn failed(&self, error: ReconcileError) -> ReconcileError {
-        self.counters.reconcile_errors.inc();
-        error
-    }
-
-    async fn list(&self) -> Result<Listing, ReconcileError> {
-        let channel = dial(&self.socket).await?;
-        let mut client = PodResourcesListerClient::new(channel).max_decoding_message_size(MAX_MESSAGE_BYTES);
-        let response = client.list(ListPodResourcesRequest {}).await.map_err(Box::new)?;
-        let (keys, roster) = (self.cluster.keys(), self.state.roster());
-        let mut listing = Listing::default();
-        for pod in response.into_inner().pod_resources {
-            let reference = PodRef::new(pod.namespace, pod.name);
-            for container in pod.containers {
-                // a resource comes once for each NUMA node
-                let mut held: BTreeMap<&str, Vec<&String>> = BTreeMap::new();
-                for devices in container.devices.iter().filter(|devices| !devices.device_ids.is_empty()) {
-                    held.entry(&devices.resource_name).or_default().extend(&devices.device_ids);
-                }
-                let known = |(name, ids): (&str, Vec<&String>)| {
-                    let resource = roster.resource(name, keys)?;
-                    let ids = roster.spell(&resource, ids);
-                    Some((resource, ids))
-                };
-                let foreign = held.iter().find(|(name, ids)| foreign(name, &keys.core, ids));
-                if let Some((name, _)) = foreign {
-                    listing.other_domain =
-                        Some(OtherDomain { pod: reference.clone(), resource: (*name).to_owned() });
-                }
-                let ids: BTreeMap<Resource, Ids> = held.into_iter().filter_map(known).collect();
-                if !ids.is_empty() {
-                    let container = container.name.as_str().into();
-                    listing.held.push(ContainerResources { pod: reference.clone(), container, ids });
-                }
-            }
-            listing.pods.insert(reference);
-        }
-        Ok(listing)
     }
 
     /// Takes what the API server shows now.
@@ -230,16 +170,12 @@ impl Reconciler {
         let mut domain = Domain::default();
         loop {
             let compared = self.compare(false).await;
-            alone.set(domain.tell(&self.state, &self.cluster).await);
-            let unsure = match &compared {
-                Ok(findings) => {
-                    let waits = self.state.allocations(|allocations| {
-                        allocations.unconfirmed() || allocations.departing() || allocations.other_domain().is_some()
-                    });
-                    waits || !findings.unknown.is_empty()
-                }
-                Err(_) => true,
-            };
+            alone.set(domain.tell(&self).await);
+            let waits = self.state.allocations(|allocations| {
+                let list = &allocations.kubelet;
+                allocations.unconfirmed() || list.departing() || list.other_domain().is_some()
+            });
+            let unsure = waits || !compared.as_ref().is_ok_and(|findings| findings.unknown.is_empty());
             let stale = books.keep(&self.state);
             if let Err(error) = &compared
                 && !complained
@@ -261,12 +197,6 @@ impl Reconciler {
     }
 }
 
-/// Whether these are ids in kerf's form under another resource domain than that of `core`.
-fn foreign(name: &str, core: &str, ids: &[&String]) -> bool {
-    let word = |name: &str| name.rsplit_once('/').map(|(_, word)| word.to_owned());
-    name != core && word(name) == word(core) && ids.iter().any(|id| ids::card(id).is_some())
-}
-
 /// Makes kubelet write its checkpoint again once pods have ended.
 ///
 /// kubelet removes ended pods from its state when it is asked for its list, but writes its checkpoint only when it
@@ -282,7 +212,7 @@ struct Books {
 impl Books {
     /// Returns whether kubelet is still to be sent the list: not too often, since the list is long.
     fn keep(&mut self, state: &State) -> bool {
-        self.stale |= state.allocations(Allocations::struck);
+        self.stale |= state.allocations(|allocations| allocations.kubelet.struck());
         if self.stale && self.told.is_none_or(|told| told.elapsed() >= BOOKS) {
             state.repeat();
             self.stale = false;
@@ -350,5 +280,47 @@ impl Writer {
             self.later.insert(correction.uid, attempt);
         }
         left
+    }
+}
+
+/// What was logged and published about pods of another resource domain on this node.
+///
+/// After a change of `--domain` the GPUs that they hold are not counted anywhere, so no GPU is given to any pod until
+/// they have ended. The log, an event of the Node and readiness report it.
+#[derive(Default)]
+struct Domain {
+    told: Option<OtherDomain>,
+    /// An event that is not written yet.
+    pending: Option<(String, NodeEvent)>,
+}
+
+impl Domain {
+    /// Reports changes. Returns whether there are no such pods.
+    async fn tell(&mut self, Reconciler { state, cluster, .. }: &Reconciler) -> bool {
+        let now = state.allocations(|allocations| allocations.kubelet.other_domain().cloned());
+        // one of several pods is named: another one of them is not a change
+        let resource = |pod: Option<&OtherDomain>| pod.map(|pod| pod.resource.clone());
+        if resource(now.as_ref()) != resource(self.told.as_ref()) {
+            let event = match &now {
+                Some(other_domain) => {
+                    tracing::error!(pod = %other_domain.pod, resource = other_domain.resource, "{other_domain}");
+                    NodeEvent { warning: true, reason: OTHER_DOMAIN, message: other_domain.to_string() }
+                }
+                None => {
+                    let message = "no pod of another resource domain holds cards any more".to_owned();
+                    tracing::info!("{message}");
+                    NodeEvent { warning: false, reason: "OneResourceDomain", message }
+                }
+            };
+            self.pending = Some((format!("domain-{:x}", Timestamp::now().as_nanosecond()), event));
+            self.told.clone_from(&now);
+        }
+        if let Some((name, event)) = &self.pending {
+            match cluster.node_event(name, event).await {
+                Err(error) if !error.refused() => tracing::debug!(%error, "event not written; trying again"),
+                _ => self.pending = None,
+            }
+        }
+        now.is_none()
     }
 }

@@ -11,7 +11,7 @@ pub mod sample;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use parking_lot::{Mutex, MutexGuard};
+use parking_lot::Mutex;
 use tokio::sync::{Notify, watch};
 
 use crate::allocation::{Allocations, Decision, Key, Refusal};
@@ -38,7 +38,7 @@ pub struct State {
 }
 
 /// What all sources of GPUs have in common.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 struct Shared {
     allocations: Mutex<Allocations>,
     sources: Mutex<Vec<Source>>,
@@ -57,21 +57,8 @@ struct Shared {
 
 impl Default for State {
     fn default() -> Self {
-        let shared = Shared {
-            allocations: Mutex::default(),
-            sources: Mutex::new(vec![Source::default()]),
-            roster: watch::Sender::new(Arc::default()),
-            sample: watch::Sender::new(Arc::default()),
-            breaches: Mutex::default(),
-            decisions: Mutex::default(),
-            doubt: Notify::new(),
-            repeats: watch::Sender::new(()),
-            withdrawn: watch::Sender::new(false),
-            cordoned: Mutex::default(),
-            failures: watch::Sender::new(None),
-            withheld: AtomicBool::new(false),
-        };
-        Self { shared: Arc::new(shared), cards: watch::Sender::new(Arc::default()), source: 0 }
+        let shared = Shared { sources: Mutex::new(vec![Source::default()]), ..Shared::default() };
+        Self { shared: Arc::new(shared), cards: watch::Sender::default(), source: 0 }
     }
 }
 
@@ -87,8 +74,7 @@ impl State {
 
     /// Locks the allocations. `act` must be short and must not wait.
     pub fn allocations<T>(&self, act: impl FnOnce(&mut Allocations) -> T) -> T {
-        let mut allocations: MutexGuard<'_, Allocations> = self.shared.allocations.lock();
-        act(&mut allocations)
+        act(&mut self.shared.allocations.lock())
     }
 
     /// The GPUs of all sources, each once.
@@ -250,8 +236,8 @@ impl State {
     }
 }
 
-/// Returns whether it is a change.
-fn set<T: PartialEq>(sender: &watch::Sender<Arc<T>>, new: Arc<T>) -> bool {
+/// Sends a value unless it is the current one. Returns whether it is a change.
+pub fn set<T: PartialEq>(sender: &watch::Sender<Arc<T>>, new: Arc<T>) -> bool {
     sender.send_if_modified(|current| {
         let changed = **current != *new;
         if changed {

@@ -1,26 +1,38 @@
 //! Everything that is known on this node about pods and the ids they hold.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use kerf::device::Device;
-use kerf::ids::{DeviceId, PodUid};
-use kerf::plan::{DeviceRef, Grant, Plan};
+use kerf::ids::{DeviceId, PodRef, PodUid};
+use kerf::plan::{ContainerGrant, DeviceRef, Grant, Plan};
+use kerf::request::ContainerRequest;
 
-use crate::allocation::answers::{AnsweredIds, Answers};
-use crate::allocation::kubelet_list::{KubeletList, Question};
-use crate::allocation::listing::OtherDomain;
-use crate::allocation::pod::{Pod, Seen};
-use crate::allocation::pods::{Change, Pods};
-use crate::device::ids::{Ids, Resource};
+use crate::allocation::{Answers, Claim, Entry, Key, KubeletList, Pod, Seen, Stage};
+
+/// So many deleted pods are remembered.
+const REMEMBERED: usize = 1024;
 
 /// What the API server shows, what kubelet lists, and what kubelet was answered. The other files of this folder say
 /// what follows from these together.
+///
+/// A pod is in `pods`, `others` or `ended`, or in none.
 #[derive(Clone, Debug, Default)]
 pub struct Allocations {
     pub(super) cards: BTreeMap<DeviceId, Device>,
-    pub(super) pods: Pods,
-    pub(super) kubelet: KubeletList,
-    pub(super) answers: Answers,
+    /// Pods that ask for GPUs.
+    pub(super) pods: BTreeMap<PodUid, Entry>,
+    /// Pods that ask for no GPU. Any pod on kubelet's list that is not known may be one that asks.
+    others: BTreeMap<PodUid, PodRef>,
+    /// Pods that are over, until the watch forgets them: a late event must not bring one back.
+    ended: BTreeMap<PodUid, PodRef>,
+    /// The pods that were deleted last: an answer that is older than the deletion must not bring one back.
+    deleted: VecDeque<PodUid>,
+    /// The pods that were seen since a complete list of the node's pods began, while it is read.
+    reading: Option<BTreeSet<PodUid>>,
+    /// A complete list was read.
+    pub(super) complete: bool,
+    pub kubelet: KubeletList,
+    pub answers: Answers,
     /// The pod of the last call, while it is incomplete. It asks for GPUs.
     pub(super) open: Option<PodUid>,
 }
@@ -34,108 +46,141 @@ impl Allocations {
     pub fn see(&mut self, seen: Seen) {
         match seen {
             Seen::Claimant(pod) => self.observe(*pod),
-            Seen::Other { uid, reference, stage } => {
-                let change = self.pods.observe_other(&uid, &reference, stage);
-                self.apply(change);
-            }
-            Seen::Unreadable { uid } => self.pods.stays(&uid),
+            Seen::Other { uid, reference, stage } => self.observe_other(uid, reference, stage),
+            Seen::Unreadable { uid } => self.stays(&uid),
         }
     }
 
     /// A pod that asks for GPUs, as the API server shows it now.
     pub fn observe(&mut self, pod: Pod) {
-        let change = self.pods.observe(pod);
-        self.apply(change);
+        if self.is_over(&pod.uid, &pod.reference, pod.stage) {
+            return;
+        }
+        self.others.remove(&pod.uid);
+        if let Some(entry) = self.pods.get_mut(&pod.uid) {
+            entry.observe(pod);
+        } else {
+            self.kubelet.pod_began(&pod.reference);
+            self.pods.insert(pod.uid.clone(), Entry::new(pod));
+        }
+    }
+
+    /// A pod that asks for no GPU now. One that did ask keeps its GPUs: only its end frees them.
+    fn observe_other(&mut self, uid: PodUid, reference: PodRef, stage: Stage) {
+        if self.is_over(&uid, &reference, stage) {
+            return;
+        }
+        if let Some(entry) = self.pods.get_mut(&uid) {
+            entry.pod.stage = stage;
+        } else if self.others.insert(uid, reference.clone()).is_none() {
+            self.kubelet.pod_began(&reference);
+        }
+    }
+
+    /// A pod that exists; nothing else about it has changed.
+    fn stays(&mut self, uid: &PodUid) {
+        if let Some(seen) = &mut self.reading {
+            seen.insert(uid.clone());
+        }
+    }
+
+    /// Takes the end of a pod that the API server shows in this stage. Returns whether it is over.
+    fn is_over(&mut self, uid: &PodUid, reference: &PodRef, stage: Stage) -> bool {
+        self.stays(uid);
+        let known = self.deleted.contains(uid) || self.ended.contains_key(uid);
+        if !known && stage == Stage::Ended {
+            self.remove(uid);
+            self.ended.insert(uid.clone(), reference.clone());
+        }
+        known || stage == Stage::Ended
     }
 
     pub fn forget(&mut self, uid: &PodUid) {
-        let change = self.pods.delete(uid);
-        self.apply(change);
+        self.remove(uid);
+        if let Some(reference) = self.ended.remove(uid) {
+            self.kubelet.pod_over(reference, false);
+        }
+        if self.deleted.len() == REMEMBERED {
+            self.deleted.pop_front();
+        }
+        self.deleted.push_back(uid.clone());
     }
 
-    fn apply(&mut self, change: Change) {
-        match change {
-            Change::None => {}
-            Change::Began(reference) => self.kubelet.pod_began(&reference),
-            Change::Over { reference, held } => {
-                self.open.take_if(|open| self.pods.get(open).is_none());
-                self.kubelet.pod_over(reference, held);
-            }
+    fn remove(&mut self, uid: &PodUid) {
+        if let Some(reference) = self.others.remove(uid) {
+            self.kubelet.pod_over(reference, false);
+        } else if let Some(entry) = self.pods.remove(uid) {
+            self.open.take_if(|open| open == uid);
+            self.kubelet.pod_over(entry.pod.reference, !entry.claims.is_empty());
         }
     }
 
     pub fn begin_list(&mut self) {
-        self.pods.begin_list();
+        self.reading = Some(BTreeSet::new());
     }
 
     /// The complete list has ended: a pod that was not seen since it began is gone.
     pub fn end_list(&mut self) {
-        for uid in self.pods.end_list() {
-            self.forget(&uid);
+        self.complete = true;
+        if let Some(seen) = self.reading.take() {
+            let known = self.pods.keys().chain(self.others.keys());
+            let gone: Vec<PodUid> = known.filter(|uid| !seen.contains(*uid)).cloned().collect();
+            gone.iter().for_each(|uid| self.forget(uid));
         }
-        self.pods.forget_ended();
+        // the watch has no more to show of these
+        self.ended.clear();
     }
 
+    /// The uids of all pods that are known now.
     pub fn known(&self) -> BTreeSet<PodUid> {
-        self.pods.known()
+        self.pods.keys().chain(self.others.keys()).chain(self.ended.keys()).cloned().collect()
     }
 
-    /// To be called before kubelet's list is asked for. `within` a call of kubelet, it has noted all answers
-    /// before; at other times the latest may be on its way to it.
-    pub fn question(&mut self, within: bool) -> Question {
-        self.kubelet.question(within)
+    /// The names of pods that are not over.
+    fn alive(&self) -> impl Iterator<Item = &PodRef> {
+        self.pods.values().map(|entry| &entry.pod.reference).chain(self.others.values())
     }
 
-    /// kubelet's connection has ended: a restarted kubelet puts all pods on its list again, in any order.
-    pub fn disconnected(&mut self) {
-        self.kubelet.disconnected();
+    /// The names of all known pods, also of those that are over.
+    pub(super) fn names(&self) -> BTreeSet<&PodRef> {
+        self.alive().chain(self.ended.values()).collect()
     }
 
-    /// A pod that holds GPUs of this node under another resource domain, by kubelet's latest list.
-    pub fn other_domain(&self) -> Option<&OtherDomain> {
-        self.kubelet.other_domain()
+    /// The names that belong only to pods that are over.
+    pub(super) fn over(&self) -> BTreeSet<PodRef> {
+        let alive: BTreeSet<&PodRef> = self.alive().collect();
+        self.ended.values().filter(|pod| !alive.contains(pod)).cloned().collect()
     }
 
-    pub fn departing(&self) -> bool {
-        self.kubelet.departing()
+    /// By name, newest placement last; a pod and its successor of the same name may both be known for a moment.
+    pub(super) fn by_reference(&self, reference: &PodRef) -> Option<&Entry> {
+        let named = self.pods.values().filter(|entry| entry.pod.reference == *reference);
+        named.max_by_key(|entry| (entry.placement.is_some(), entry.pod.stage == Stage::Live, entry.placed()))
     }
 
-    /// Whether kubelet has removed pods from its list since the last call of this method. Its checkpoint still has
-    /// them.
-    pub fn struck(&mut self) -> bool {
-        self.kubelet.struck()
+    pub(super) fn claimed(&self, key: &Key) -> Option<&Claim> {
+        self.pods.get(&key.pod)?.claims.get(&key.container)
     }
 
-    /// Notes which ids kubelet is advised to take.
-    pub fn offers(&mut self, resource: &Resource, ids: &Ids) {
-        self.kubelet.advise(resource, ids);
+    pub(super) fn requested(&self, key: &Key) -> Option<&ContainerRequest> {
+        self.pods.get(&key.pod)?.container(&key.container)
     }
 
-    /// Whether an Allocate of these ids belongs to the call that is being answered: kubelet took the ids that it
-    /// was advised to take. If not, the list says nothing about this Allocate.
-    pub fn expects(&self, resource: &Resource, ids: &Ids) -> bool {
-        self.kubelet.advised(resource, ids)
+    pub(super) fn granted(&self, key: &Key) -> Option<&ContainerGrant> {
+        self.pods.get(&key.pod)?.grant(&key.container)
     }
 
-    /// The answers so far whose ids some container may still hold.
-    pub fn answers(&self) -> &[AnsweredIds] {
-        self.answers.all()
-    }
-
-    /// Takes the answers of previous runs of the plugin.
-    pub fn remember(&mut self, answers: Vec<AnsweredIds>) {
-        self.answers.restore(answers);
+    /// The container's grant, to be changed: it differs from the record from now on.
+    pub(super) fn correct(&mut self, key: &Key) -> Option<&mut ContainerGrant> {
+        self.pods.get_mut(&key.pod)?.correct(&key.container)
     }
 
     /// The GPU that a record names: by id, or by index where the record has only that.
     pub(super) fn card(&self, device: &DeviceId) -> Option<&Device> {
-        match self.cards.get(device) {
-            Some(card) => Some(card),
-            None => {
-                let index = device.as_index()?;
-                self.cards.values().find(|card| card.index == index)
-            }
-        }
+        self.cards.get(device).or_else(|| {
+            let index = device.as_index()?;
+            self.cards.values().find(|card| card.index == index)
+        })
     }
 
     /// The plan with each GPU named as this node knows it; GPUs that are not here keep their names.

@@ -6,9 +6,7 @@ use kerf::plan::ContainerGrant;
 use kerf::units::Milli;
 use kerf_runtime::failure::Failure;
 
-use crate::allocation::decision::{Decision, Evidence};
-use crate::allocation::listing::OtherDomain;
-use crate::allocation::pod::Key;
+use crate::allocation::{Decision, Evidence, Key, OtherDomain};
 use crate::device::ids::Resource;
 
 #[derive(Clone, Debug, PartialEq, Eq)]

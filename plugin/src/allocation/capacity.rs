@@ -7,15 +7,13 @@ use kerf::ids::{ContainerName, DeviceId, PodUid};
 use kerf::plan::Taken;
 use kerf::units::Share;
 
-use crate::allocation::allocations::Allocations;
-use crate::allocation::answer::Refusal;
-use crate::allocation::entry::Entry;
+use crate::allocation::{Allocations, Entry, Refusal};
 
 impl Allocations {
     /// Whether the GPUs of this container are here, healthy, and have room for all that the pod takes.
     pub(super) fn room(&self, entry: &Entry, container: &ContainerName) -> Result<(), Refusal> {
         let pod = || entry.pod.reference.clone();
-        let Some(placement) = entry.placement() else { return Ok(()) };
+        let Some(placement) = &entry.placement else { return Ok(()) };
         let plan = self.resolve(&placement.plan);
         let named: BTreeSet<&DeviceId> = plan
             .grants
@@ -50,7 +48,7 @@ impl Allocations {
     fn used(&self, device: &DeviceId, except: Option<&PodUid>) -> Used {
         let mut used = Used::default();
         for entry in self.pods.values().filter(|entry| entry.holds() && Some(&entry.pod.uid) != except) {
-            let Some(placement) = entry.placement() else { continue };
+            let Some(placement) = &entry.placement else { continue };
             for hold in self.resolve(&placement.plan).holds().iter().filter(|hold| hold.device.id == *device) {
                 used.add(hold.taken.share(), !matches!(hold.taken, Taken::Part(_)));
             }

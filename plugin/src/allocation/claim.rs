@@ -18,10 +18,13 @@
 
 use std::collections::BTreeMap;
 
+use serde::Serialize;
+
 use crate::device::ids::{Ids, Resource};
 
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) enum State {
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum State {
     /// Answered, and on no list yet.
     #[default]
     Assumed,
@@ -76,17 +79,6 @@ impl State {
             // kubelet lost count, and lists both
             (Event::GivenToOthers, PodListed | Confirmed) => self,
         })
-    }
-
-    /// The name in reports.
-    pub(super) fn as_str(self) -> &'static str {
-        match self {
-            Self::Assumed => "assumed",
-            Self::PodListed => "pod-listed",
-            Self::Confirmed => "confirmed",
-            Self::Unlisted => "unlisted",
-            Self::Released => "released",
-        }
     }
 }
 

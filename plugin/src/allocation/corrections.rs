@@ -6,11 +6,9 @@ use kerf::annotation::isolation::{self, Levels};
 use kerf::annotation::{self, Keys};
 use kerf::ids::{PodRef, PodUid};
 use kerf::plan::Placement;
-use kerf::request::{Ask, ContainerRequest};
+use kerf::request::Ask;
 
-use crate::allocation::allocations::Allocations;
-use crate::allocation::claim::Claim;
-use crate::allocation::entry::{Entry, is_init};
+use crate::allocation::{Allocations, Claim, Entry};
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Correction {
@@ -24,19 +22,15 @@ impl Allocations {
     /// The isolation of a pod's containers. For a container that a previous run of the plugin served and left no
     /// note on, the pod's record counts. `None` while a container is being prepared.
     fn levels_of(&self, entry: &Entry) -> Option<Levels> {
-        let lasting = entry.pod.request.containers.iter().any(|container| !is_init(container.kind));
         let mut levels = Levels::new();
         // shares by count promise no isolation, so none is recorded
-        let held = |c: &&ContainerRequest| (!lasting || !is_init(c.kind)) && !matches!(c.ask, Ask::Counted(_));
-        for container in entry.pod.request.containers.iter().filter(held) {
-            let core = entry.claim(&container.name).and_then(Claim::core);
+        for container in entry.lasting().filter(|container| !matches!(container.ask, Ask::Counted(_))) {
+            let core = entry.claims.get(&container.name).and_then(Claim::core);
             let shown = || entry.pod.isolated.as_ref()?.get(&container.name).copied();
-            let level = match core.and_then(|core| self.level(entry, &container.name, core)) {
+            let level = match core.and_then(|core| self.level(&entry.key(&container.name), core)) {
                 Some(level) => Some(level),
                 None if matches!(container.ask, Ask::Whole { .. }) => shown(),
-                None if core.is_some_and(|core| self.answers.has(core)) => {
-                    return None;
-                }
+                None if core.is_some_and(|core| self.answers.has(core)) => return None,
                 None => Some(shown().unwrap_or_default()),
             };
             levels.extend(level.map(|level| (container.name.clone(), level)));
@@ -52,11 +46,11 @@ impl Allocations {
         self.pods
             .values()
             .filter_map(|entry| {
-                let placement = entry.placement()?;
+                let placement = entry.placement.as_ref()?;
                 let confirmed = entry.complete();
                 let actual = self.resolve(&placement.plan);
                 let shown = entry.pod.record.as_ref().map(|record| self.resolve(&record.plan));
-                let rewrite = (entry.corrected() || confirmed) && shown.as_ref() != Some(&actual);
+                let rewrite = (entry.corrected || confirmed) && shown.as_ref() != Some(&actual);
                 let mut annotations = BTreeMap::new();
                 if rewrite {
                     annotations = annotation::write(&Placement { plan: actual, ..placement.clone() }, keys);

@@ -1,8 +1,10 @@
-//! Why an Allocate was taken for one container and not for another.
+//! How well a container fits an Allocate, and why the call was taken for one container and not for another.
 
 use std::fmt;
 
-use crate::allocation::pod::Key;
+use serde::Serialize;
+
+use crate::allocation::Key;
 
 /// At most this many runners-up are named.
 const NAMED: usize = 8;
@@ -41,7 +43,8 @@ pub enum Evidence {
 }
 
 /// By what containers that wait for the same amount are compared, in order of weight.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "kebab-case")]
 pub enum Criterion {
     Listed,
     /// Its pod came onto kubelet's list later: kubelet admits one pod at a time.
@@ -62,33 +65,13 @@ pub enum Criterion {
     Name,
 }
 
-impl Criterion {
-    /// The name in reports.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Listed => "listed",
-            Self::ListedLater => "listed-later",
-            Self::NotTerminating => "not-terminating",
-            Self::NotRunning => "not-running",
-            Self::NextContainer => "next-container",
-            Self::SamePodAsLastCall => "same-pod-as-last-call",
-            Self::NoAnswerLost => "no-answer-lost",
-            Self::Begun => "begun",
-            Self::IdsNameItsGpus => "ids-name-its-gpus",
-            Self::HasRoom => "has-room",
-            Self::PlacedEarlier => "placed-earlier",
-            Self::Name => "name",
-        }
-    }
-}
-
 /// The text in logs and reports.
 impl fmt::Display for Evidence {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::ListedNow => f.write_str("listed-now"),
             Self::OnlyCandidate => f.write_str("only-candidate"),
-            Self::Ahead(criterion) => f.write_str(criterion.as_str()),
+            Self::Ahead(criterion) => criterion.serialize(f),
             Self::OldestOf(count) => write!(f, "oldest-of-{count}"),
             Self::SameIds => f.write_str("same-ids"),
         }
@@ -118,5 +101,66 @@ impl Decision {
     /// The same ids were answered for this container before; `holders`: for how many containers in all.
     pub(super) fn repeated(holders: usize) -> Self {
         Self { evidence: Evidence::SameIds, candidates: holders, runners_up: Vec::new() }
+    }
+}
+
+/// How well a waiting container fits a call, by each criterion in order of weight: less is better.
+///
+/// * kubelet's word on the pod ([`Fit::turn`]) outweighs all else;
+/// * then what follows from kubelet's order: container by container, pod by pod;
+/// * then the ids that kubelet was advised to take, which it need not follow;
+/// * last the order of placement, which kubelet mostly follows when nothing delays a pod.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct Fit(pub(super) [(Criterion, u64); 10]);
+
+impl Fit {
+    /// Whether kubelet can be admitting the pod. Two pods that are equal in it cannot be told apart.
+    pub(super) fn turn(&self) -> &[(Criterion, u64)] {
+        &self.0[..4]
+    }
+
+    /// The first criterion in which the two differ.
+    pub(super) fn decided_by(&self, other: &Self) -> Criterion {
+        let difference = self.0.iter().zip(&other.0).find(|(own, others)| own != others);
+        difference.map_or(Criterion::Name, |((criterion, _), _)| *criterion)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_decides_is_the_weightiest_difference() {
+        use Criterion::*;
+        let worst = Fit([
+            Listed,
+            ListedLater,
+            NotTerminating,
+            NotRunning,
+            NextContainer,
+            SamePodAsLastCall,
+            NoAnswerLost,
+            Begun,
+            IdsNameItsGpus,
+            PlacedEarlier,
+        ]
+        .map(|criterion| (criterion, 1)));
+        let better_in = |at: usize| {
+            let mut fit = worst;
+            fit.0[at].1 = 0;
+            fit
+        };
+        for (at, (criterion, _)) in worst.0.iter().enumerate() {
+            let fit = better_in(at);
+            assert!(fit < worst, "{criterion:?}");
+            assert_eq!(fit.decided_by(&worst), *criterion);
+            for other in (at + 1..10).map(better_in) {
+                assert!(fit < other, "{criterion:?} outweighs what comes after it");
+                assert_eq!(fit.decided_by(&other), *criterion);
+            }
+        }
+        assert_eq!(worst.decided_by(&worst), Name);
+        assert_eq!(worst.turn().last(), Some(&(NotRunning, 1)));
     }
 }

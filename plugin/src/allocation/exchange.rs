@@ -1,35 +1,28 @@
 //! Two containers change places: each has what was assumed of the other.
 
-use kerf::ids::ContainerName;
 use kerf::plan::Grant;
+use kerf::request::{Ask, ContainerKind};
 use kerf::units::Milli;
 
-use crate::allocation::allocations::Allocations;
-use crate::allocation::claim::Claim;
-use crate::allocation::entry::{Entry, is_init};
-use crate::allocation::pod::Key;
+use crate::allocation::{Allocations, Claim, Entry, Key, is_init};
 
 impl Allocations {
     /// What was assumed of `a` is true of `b`, and the other way round. Pods of one shape change places as a whole;
     /// otherwise the two containers do, if they ask for the same. Returns whether they did.
     pub(super) fn exchange(&mut self, a: &Key, b: &Key) -> bool {
         let (Some(left), Some(right)) = (self.pods.get(&a.pod), self.pods.get(&b.pod)) else { return false };
-        if left.placement().is_none() != right.placement().is_none() {
+        if left.placement.is_none() != right.placement.is_none() {
             return false;
         }
+        let position = |entry: &Entry, key: &Key| keys(entry).position(|own| own == *key);
         if a.pod != b.pod
             && untouched(left)
             && untouched(right)
             && shape(left).eq(shape(right))
-            && left.position(&a.container) == right.position(&b.container)
+            && position(left, a) == position(right, b)
         {
-            let pairs: Vec<_> = names(left).zip(names(right)).collect();
-            for (name_a, name_b) in pairs {
-                self.exchange_pair(
-                    &Key { pod: a.pod.clone(), container: name_a },
-                    &Key { pod: b.pod.clone(), container: name_b },
-                );
-            }
+            let pairs: Vec<_> = keys(left).zip(keys(right)).collect();
+            pairs.iter().for_each(|(a, b)| self.exchange_pair(a, b));
         } else if self.alike(a, b) {
             self.exchange_pair(a, b);
         } else {
@@ -48,18 +41,15 @@ impl Allocations {
     /// the same ceiling for bursts, so that the limits that the one was served with are right for the other.
     pub(super) fn interchangeable(&self, a: &Key, b: &Key) -> bool {
         let (Some(left), Some(right)) = (self.pods.get(&a.pod), self.pods.get(&b.pod)) else { return false };
-        let lasting = |entry: &Entry| !entry.pod.request.containers.iter().any(|c| is_init(c.kind));
+        let lasting = |entry: &Entry| !entry.containers().iter().any(is_init);
         self.alike(a, b)
             && ceiling(left) == ceiling(right)
             && (shape(left).eq(shape(right)) || (lasting(left) && lasting(right)))
     }
 
     pub(super) fn alike(&self, a: &Key, b: &Key) -> bool {
-        let ask = |key: &Key| {
-            let entry = self.pods.get(&key.pod)?;
-            entry.pod.request.containers.get(entry.position(&key.container)?).map(|container| container.ask.clone())
-        };
-        ask(a).is_some() && ask(a) == ask(b)
+        let (a, b) = (self.requested(a), self.requested(b));
+        a.zip(b).is_some_and(|(a, b)| a.ask == b.ask)
     }
 
     fn exchange_pair(&mut self, a: &Key, b: &Key) {
@@ -77,13 +67,10 @@ impl Allocations {
 
     /// Two containers change GPUs; each keeps its own amounts.
     pub(super) fn swap_cards(&mut self, a: &Key, b: &Key) {
-        let grant = |claims: &Self, key: &Key| {
-            claims.pods.get(&key.pod)?.grant(&key.container).map(|grant| grant.gpus.clone())
-        };
-        let (Some(of_a), Some(of_b)) = (grant(self, a), grant(self, b)) else { return };
+        let grant = |key: &Key| self.granted(key).map(|grant| grant.gpus.clone());
+        let (Some(of_a), Some(of_b)) = (grant(a), grant(b)) else { return };
         for (key, own, other) in [(a, &of_a, &of_b), (b, &of_b, &of_a)] {
-            let entry = self.pods.get_mut(&key.pod);
-            if let Some(grant) = entry.and_then(|entry| entry.correct(&key.container)) {
+            if let Some(grant) = self.correct(key) {
                 grant.gpus = moved(own, other);
             }
         }
@@ -92,16 +79,15 @@ impl Allocations {
 
 /// The ceiling for bursts that its containers' limits are written with.
 fn ceiling(entry: &Entry) -> Option<Milli> {
-    entry.placement().map_or(entry.pod.request.limit, |placement| placement.limit)
+    entry.placement.as_ref().map_or(entry.pod.request.limit, |placement| placement.limit)
 }
 
-fn names(entry: &Entry) -> impl Iterator<Item = ContainerName> {
-    entry.pod.request.containers.iter().map(|container| container.name.clone())
+fn keys(entry: &Entry) -> impl Iterator<Item = Key> {
+    entry.containers().iter().map(|container| entry.key(&container.name))
 }
 
-fn shape(entry: &Entry) -> impl Iterator<Item = impl PartialEq> {
-    let containers = entry.pod.request.containers.iter();
-    containers.map(|c| (c.kind, c.ask.clone()))
+fn shape(entry: &Entry) -> impl Iterator<Item = (ContainerKind, &Ask)> {
+    entry.containers().iter().map(|container| (container.kind, &container.ask))
 }
 
 /// Whether kubelet has listed no part of the pod: a pod keeps the part that was listed.

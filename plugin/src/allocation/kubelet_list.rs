@@ -6,14 +6,60 @@
 //! * after a restart of kubelet, each pod is put on it again when its turn comes, with its ids from the checkpoint;
 //! * the ids of a call are on it once kubelet has our answer, so before it makes another call;
 //! * ordinary init containers are never on it.
+//!
+//! So during a call kubelet is admitting the pod that came onto the list last. The others are already served, or
+//! never will be: a pod without devices that came before another ran before the plugin was installed, or was
+//! rejected by a kubelet that lists rejected pods as well.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
-use kerf::ids::PodRef;
+use kerf::ids::{ContainerName, DeviceId, PodRef};
+use kerf::units::Share;
 
-use crate::allocation::admission_order::AdmissionOrder;
-use crate::allocation::listing::{ListedContainer, Listing, OtherDomain};
 use crate::device::ids::{Ids, Resource};
+
+/// kubelet's list of pods, as values.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Listing {
+    /// All pods, also those that hold nothing (yet).
+    pub pods: BTreeSet<PodRef>,
+    /// Containers that hold ids.
+    pub held: Vec<ContainerResources>,
+    /// A pod that holds GPUs of this node under another resource domain.
+    pub other_domain: Option<OtherDomain>,
+}
+
+/// A pod that was given GPUs of this node under another resource domain than this plugin serves. Its GPUs are not
+/// counted anywhere.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "pod {pod} holds cards of this node under {resource}: the node takes no pods until those of the other resource domain have ended; drain it first"
+)]
+pub struct OtherDomain {
+    pub pod: PodRef,
+    /// The full name of the other domain's resource.
+    pub resource: String,
+}
+
+/// The ids that one container holds, by kubelet's list.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ContainerResources {
+    /// kubelet does not tell the pod's uid.
+    pub pod: PodRef,
+    pub container: ContainerName,
+    /// Each set of ids has at least one.
+    pub ids: BTreeMap<Resource, Ids>,
+}
+
+/// A container on the list, as it is counted where no record tells which GPUs it has.
+#[derive(Clone, Debug)]
+pub(super) struct ListedContainer {
+    pub(super) pod: PodRef,
+    pub(super) container: ContainerName,
+    pub(super) core: Ids,
+    /// The GPU, the container's share of it, and whether no other container can have a share of it by memory.
+    pub(super) cards: Vec<(DeviceId, Share, bool)>,
+}
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Question {
@@ -52,15 +98,43 @@ enum Call {
 
 #[derive(Clone, Debug, Default)]
 struct Latest {
-    order: AdmissionOrder,
-    /// The ids of core on it.
-    core: BTreeSet<(PodRef, Ids)>,
+    pods: BTreeMap<PodRef, Row>,
     holders: Vec<ListedContainer>,
     other_domain: Option<OtherDomain>,
 }
 
+/// A pod on the list.
+#[derive(Clone, Copy, Debug)]
+struct Row {
+    /// The number of the first list since which every list has shown the pod.
+    since: u64,
+    /// How many ids the pod holds.
+    ids: u64,
+    /// The pod of this name is over for the API server: the next pod of this name is a new one.
+    over: bool,
+}
+
+impl Latest {
+    /// Takes the list that was asked for as number `number`.
+    fn take(&mut self, listing: &Listing, number: u64) {
+        let mut ids: BTreeMap<&PodRef, u64> = BTreeMap::new();
+        for held in &listing.held {
+            *ids.entry(&held.pod).or_default() += held.ids.values().map(Ids::len).sum::<u64>();
+        }
+        let row = |pod: &PodRef| {
+            let ids = ids.get(pod).copied().unwrap_or_default();
+            // a pod never loses ids, so fewer ids mean a new pod
+            let same = self.pods.get(pod).filter(|row| row.ids <= ids);
+            let (since, over) = same.map_or((number, false), |row| (row.since, row.over));
+            (pod.clone(), Row { since, ids, over })
+        };
+        self.pods = listing.pods.iter().map(row).collect();
+        self.other_domain.clone_from(&listing.other_domain);
+    }
+}
+
 #[derive(Clone, Debug, Default)]
-pub(super) struct KubeletList {
+pub struct KubeletList {
     /// `None` before kubelet's first answer.
     latest: Option<Latest>,
     call: Call,
@@ -79,19 +153,19 @@ pub(super) struct KubeletList {
 impl KubeletList {
     /// To be called before kubelet's list is asked for. `within` a call of kubelet, it has noted all answers
     /// before; at other times the latest may be on its way to it.
-    pub(super) fn question(&mut self, within: bool) -> Question {
+    pub fn question(&mut self, within: bool) -> Question {
         self.questions += 1;
         let noted = if within { self.calls } else { self.calls.saturating_sub(1) };
         Question { number: self.questions, calls: self.calls, noted, within }
     }
 
-    /// Takes the answer to a question, without the pods named in `over`, which are over. `asking` are the names of
-    /// pods that are not. `None`: the answer to a later question was already taken.
+    /// Takes the answer to a question, without the pods named in `over`, which are over. `asks`: whether a pod of
+    /// this name asks for GPUs now. `None`: the answer to a later question was already taken.
     pub(super) fn take(
         &mut self,
         all: &Listing,
-        over: &BTreeSet<&PodRef>,
-        asking: &BTreeSet<&PodRef>,
+        over: &BTreeSet<PodRef>,
+        asks: impl Fn(&PodRef) -> bool,
         question: Question,
     ) -> Option<Listing> {
         if question.number <= self.taken {
@@ -107,22 +181,15 @@ impl KubeletList {
         // kubelet frees the ids of these pods before it asks for more
         listing.pods.retain(|pod| !over.contains(pod));
         listing.held.retain(|held| !over.contains(&held.pod));
-        let latest = self.latest.get_or_insert_default();
-        latest.order.take(&listing, question.number);
-        latest.core = listing
-            .held
-            .iter()
-            .filter_map(|held| Some((held.pod.clone(), held.ids.get(&Resource::Core)?.clone())))
-            .collect();
-        latest.other_domain.clone_from(&listing.other_domain);
+        self.latest.get_or_insert_default().take(&listing, question.number);
         let before = self.departed.len();
         // the name may belong to another pod by now
-        self.departed.retain(|pod| all.pods.contains(pod) && !asking.contains(pod));
+        self.departed.retain(|pod| all.pods.contains(pod) && !asks(pod));
         self.struck |= self.departed.len() < before;
         Some(listing)
     }
 
-    /// What the containers on the latest list count as where they have no record.
+    /// Takes the containers on the latest list that hold ids, as they count where they have no record.
     pub(super) fn set_holders(&mut self, holders: Vec<ListedContainer>) {
         if let Some(latest) = &mut self.latest {
             latest.holders = holders;
@@ -140,15 +207,15 @@ impl KubeletList {
         self.calls
     }
 
-    pub(super) fn calls(&self) -> u64 {
+    pub fn calls(&self) -> u64 {
         self.calls
     }
 
-    pub(super) fn questions(&self) -> u64 {
+    pub fn questions(&self) -> u64 {
         self.questions
     }
 
-    pub(super) fn during_call(&self) -> bool {
+    pub fn during_call(&self) -> bool {
         matches!(self.call, Call::Listed { .. })
     }
 
@@ -160,61 +227,75 @@ impl KubeletList {
     }
 
     /// Notes which ids kubelet is advised to take.
-    pub(super) fn advise(&mut self, resource: &Resource, ids: &Ids) {
+    pub fn advise(&mut self, resource: &Resource, ids: &Ids) {
         if let Call::Listed { preferred } = &mut self.call {
             *preferred = Some((resource.clone(), ids.clone()));
         }
     }
 
-    /// Whether kubelet was advised to take these by the call that is being answered.
-    pub(super) fn advised(&self, resource: &Resource, ids: &Ids) -> bool {
+    /// Whether an Allocate of these ids belongs to the call that is being answered: kubelet took the ids that it
+    /// was advised to take. If not, the list says nothing about this Allocate.
+    pub fn advised(&self, resource: &Resource, ids: &Ids) -> bool {
         let Call::Listed { preferred: Some((advised, set)) } = &self.call else { return false };
         advised == resource && set == ids
     }
 
     /// Whether kubelet has given a list.
-    pub(super) fn heard(&self) -> bool {
+    pub fn heard(&self) -> bool {
         self.latest.is_some()
     }
 
-    pub(super) fn order(&self) -> Option<&AdmissionOrder> {
-        self.latest.as_ref().map(|latest| &latest.order)
+    pub(super) fn contains(&self, pod: &PodRef) -> bool {
+        self.since(pod).is_some()
     }
 
-    pub(super) fn contains(&self, pod: &PodRef) -> bool {
-        self.order().is_some_and(|order| order.contains(pod))
+    /// The number of the list on which the pod came; later is greater.
+    pub(super) fn since(&self, pod: &PodRef) -> Option<u64> {
+        self.latest.as_ref()?.pods.get(pod).map(|row| row.since)
+    }
+
+    /// Pods that came after the list of this number, except those that are over for the API server.
+    pub(super) fn after(&self, number: u64) -> impl Iterator<Item = &PodRef> {
+        let rows = self.latest.iter().flat_map(|latest| &latest.pods);
+        rows.filter(move |(_, row)| row.since > number && !row.over).map(|(pod, _)| pod)
     }
 
     /// Whether a container of another pod than this one is listed with these ids of core.
     pub(super) fn lists_core(&self, core: &Ids, except: Option<&PodRef>) -> bool {
-        let Some(latest) = &self.latest else { return false };
-        latest.core.iter().any(|(holder, ids)| ids == core && Some(holder) != except)
+        self.holders().any(|holder| holder.core == *core && Some(&holder.pod) != except)
     }
 
-    pub(super) fn other_domain(&self) -> Option<&OtherDomain> {
+    /// A pod that holds GPUs of this node under another resource domain, by kubelet's latest list.
+    pub fn other_domain(&self) -> Option<&OtherDomain> {
         self.latest.as_ref()?.other_domain.as_ref()
     }
 
-    pub(super) fn departing(&self) -> bool {
+    pub fn departing(&self) -> bool {
         !self.departed.is_empty()
     }
 
     /// Whether kubelet has removed pods from its list since the last call of this method. Its checkpoint still has
     /// them.
-    pub(super) fn struck(&mut self) -> bool {
+    pub fn struck(&mut self) -> bool {
         std::mem::take(&mut self.struck)
     }
 
+    fn row(&mut self, pod: &PodRef) -> Option<&mut Row> {
+        self.latest.as_mut()?.pods.get_mut(pod)
+    }
+
+    /// The API server has a new pod of this name.
     pub(super) fn pod_began(&mut self, pod: &PodRef) {
-        if let Some(latest) = &mut self.latest {
-            latest.order.begins(pod, self.questions);
+        let since = self.questions;
+        if let Some(row) = self.row(pod).filter(|row| row.over) {
+            *row = Row { since, over: false, ..*row };
         }
     }
 
     /// The API server has no pod of this name any more. `held`: kubelet was answered an Allocate for it.
     pub(super) fn pod_over(&mut self, pod: PodRef, held: bool) {
-        if let Some(latest) = &mut self.latest {
-            latest.order.over(&pod);
+        if let Some(row) = self.row(&pod) {
+            row.over = true;
         }
         if held {
             self.departed.insert(pod);
@@ -222,9 +303,7 @@ impl KubeletList {
     }
 
     /// kubelet's connection has ended: a restarted kubelet puts all pods on its list again, in any order.
-    pub(super) fn disconnected(&mut self) {
-        if let Some(latest) = &mut self.latest {
-            latest.order.forget();
-        }
+    pub fn disconnected(&mut self) {
+        self.latest.iter_mut().flat_map(|latest| latest.pods.values_mut()).for_each(|row| row.since = 0);
     }
 }

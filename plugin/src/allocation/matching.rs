@@ -1,22 +1,23 @@
-//! Allocate: which waiting container is this call for?
+//! Allocate: which waiting container is this call for? And what an answer changes: the container has these ids, as
+//! far as the call shows.
 
 use std::cmp::Reverse;
 use std::collections::BTreeMap;
 
-use kerf::ids::ContainerName;
+use kerf::ids::{ContainerName, PodUid};
 
-use crate::allocation::allocations::Allocations;
-use crate::allocation::answer::{Answer, Refusal};
-use crate::allocation::claim::Event;
-use crate::allocation::decision::{Criterion, Decision};
-use crate::allocation::entry::Entry;
-use crate::allocation::fit::{Fit, Turn};
-use crate::allocation::pod::{Key, Stage};
+use crate::allocation::{
+    Allocations, Answer, AnsweredIds, Criterion, Decision, Entry, Event, Fit, Key, Refusal, Stage,
+};
 use crate::device::ids::{Ids, Resource};
 
 struct Waiting {
     fit: Fit,
     key: Key,
+    /// The number of kubelet's list on which its pod came, where that was asked for during this call.
+    since: u64,
+    /// Its pod runs, or the record says that it has its GPUs.
+    running: bool,
     /// Whether its pod has a trusted placement. Shares by count need none: the ids themselves name the GPUs.
     placed: bool,
 }
@@ -60,7 +61,14 @@ impl Allocations {
             None => self.callers(resource, ids.len(), Some(&ids)),
         };
         let refusal = match found.and_then(|callers| self.with_room(&callers)) {
-            Ok((key, decision)) => return self.claim(key, decision, resource, ids),
+            Ok((key, decision)) => {
+                let answer = self.answer(&key, decision)?;
+                self.hold(&key, resource, &ids);
+                if *resource == Resource::Core {
+                    self.answered(&answer, ids);
+                }
+                return Ok(answer);
+            }
             Err(refusal) => refusal,
         };
         let plain = matches!(refusal, Refusal::OtherDomain(_) | Refusal::NotPlaced { .. });
@@ -92,7 +100,8 @@ impl Allocations {
             let guessed = !self.kubelet.refused();
             return self.repeated(resource, &ids).filter(|_| guessed);
         };
-        let sure = self.listed_now(&key);
+        let listed = |entry: &Entry| self.kubelet.contains(&entry.pod.reference);
+        let sure = self.kubelet.during_call() && self.pods.get(&key.pod).is_some_and(listed);
         self.hold(&key, resource, &ids);
         if sure {
             // an ordinary init container is on no list: this is the only evidence that there will ever be
@@ -107,24 +116,19 @@ impl Allocations {
         Some((key, decision))
     }
 
-    fn listed_now(&self, key: &Key) -> bool {
-        let entry = self.pods.get(&key.pod);
-        self.kubelet.during_call() && entry.is_some_and(|entry| self.kubelet.contains(&entry.pod.reference))
-    }
-
     /// Whether kubelet's list, asked for during this call, names the pod that the call is for, so that the API
     /// server need not be asked.
     pub fn certain(&self, resource: &Resource, units: u64) -> bool {
         let waiting = self.waiting(resource, units, None);
         let Some(first) = waiting.first().filter(|_| self.kubelet.during_call()) else { return false };
-        let equal = waiting.iter().filter(|other| other.fit.turn == first.fit.turn).count();
-        equal == 1 && !self.unknown_after(first.fit.turn.since.0.saturating_sub(1))
+        let equal = waiting.iter().filter(|other| other.fit.turn() == first.fit.turn()).count();
+        equal == 1 && !self.unknown_after(first.since.saturating_sub(1))
     }
 
     /// Whether pods that the API server has not shown came onto kubelet's list after this one.
     fn unknown_after(&self, number: u64) -> bool {
-        let known = self.pods.names();
-        self.kubelet.order().is_some_and(|order| order.after(number).any(|pod| !known.contains(pod)))
+        let known = self.names();
+        self.kubelet.after(number).any(|pod| !known.contains(pod))
     }
 
     /// Containers that this call can be for. `ids`: those that kubelet chose, if it has chosen.
@@ -143,21 +147,22 @@ impl Allocations {
         };
         let first = waiting.first().ok_or_else(nobody)?;
         if listed_now {
-            if self.unknown_after(first.fit.turn.since.0) {
+            if self.unknown_after(first.since) {
                 return Err(nobody());
             }
             // they come first
-            let last = || waiting.iter().take_while(|one| one.fit.turn == first.fit.turn);
+            let last = || waiting.iter().take_while(|one| one.fit.turn() == first.fit.turn());
             let eligible = last().count();
             return match last().filter(|one| one.placed).count() {
                 0 => Err(unplaced(first)),
-                1 if eligible == 1 => Ok(Callers { waiting, eligible, listed_now }),
-                _ if matches!(resource, Resource::Counted(_)) => Ok(Callers { waiting, eligible, listed_now }),
+                _ if eligible == 1 || matches!(resource, Resource::Counted(_)) => {
+                    Ok(Callers { waiting, eligible, listed_now })
+                }
                 _ => Err(ambiguous()),
             };
         }
         let unplaced = unplaced(first);
-        let stranger = waiting.iter().any(|one| !one.placed && !one.fit.turn.running);
+        let stranger = waiting.iter().any(|one| !one.placed && !one.running);
         waiting.retain(|one| one.placed);
         let Some((first, others)) = waiting.split_first() else { return Err(unplaced) };
         if *resource == Resource::Core {
@@ -173,38 +178,41 @@ impl Allocations {
     fn waiting(&self, resource: &Resource, units: u64, ids: Option<&Ids>) -> Vec<Waiting> {
         let named = ids.map(Ids::cards).unwrap_or_default();
         let during_call = self.kubelet.during_call();
-        let mut found: Vec<Waiting> = self
-            .pods
-            .values()
-            .filter_map(|entry| {
-                let (reach, container) = entry.awaits(resource, units)?;
-                let name = &container.name;
-                let order = self.kubelet.order();
-                let since = order.filter(|_| during_call).and_then(|order| order.since(&entry.pod.reference));
-                let turn = Turn {
-                    absent: order.is_some_and(|order| !order.contains(&entry.pod.reference)),
-                    since: Reverse(since.unwrap_or_default()),
-                    terminating: entry.pod.stage != Stage::Live,
-                    running: entry.settled(),
-                };
-                let fit = Fit {
-                    turn,
-                    reach,
-                    other_pod: self.open.as_ref() != Some(&entry.pod.uid),
-                    noted: entry.noted,
-                    untouched: entry.claims.is_empty(),
-                    other_gpus: !named.is_empty() && !self.on_cards(entry, name, &named),
-                    placed: entry.placement().map_or(0, |placement| placement.time),
-                };
-                Some(Waiting {
-                    fit,
-                    key: Key { pod: entry.pod.uid.clone(), container: name.clone() },
-                    placed: entry.placement().is_some() || matches!(resource, Resource::Counted(_)),
-                })
-            })
-            .collect();
-        // where kubelet has just listed the pods that it may be admitting, it is none of the others
-        found.retain(|one| !(during_call && one.fit.turn.absent));
+        let mut found = Vec::new();
+        for entry in self.pods.values() {
+            let Some((reach, container)) = entry.awaits(resource, units) else { continue };
+            let listed = self.kubelet.since(&entry.pod.reference);
+            let absent = self.kubelet.heard() && listed.is_none();
+            // where kubelet has just listed the pods that it may be admitting, it is none of the others
+            if during_call && absent {
+                continue;
+            }
+            let since = listed.filter(|_| during_call).unwrap_or_default();
+            let fit = Fit([
+                (Criterion::Listed, absent.into()),
+                // kubelet is admitting the pod that came onto its list last
+                (Criterion::ListedLater, u64::MAX - since),
+                (Criterion::NotTerminating, (entry.pod.stage != Stage::Live).into()),
+                (Criterion::NotRunning, entry.settled().into()),
+                (Criterion::NextContainer, reach as u64),
+                (Criterion::SamePodAsLastCall, (self.open.as_ref() != Some(&entry.pod.uid)).into()),
+                (Criterion::NoAnswerLost, entry.answer_lost.into()),
+                (Criterion::Begun, entry.claims.is_empty().into()),
+                (
+                    Criterion::IdsNameItsGpus,
+                    (!named.is_empty() && !self.on_cards(entry, &container.name, &named)).into(),
+                ),
+                (Criterion::PlacedEarlier, entry.placed()),
+            ]);
+            debug_assert!(fit.0.is_sorted(), "the criteria stand in the order of their weight");
+            found.push(Waiting {
+                fit,
+                key: entry.key(&container.name),
+                since,
+                running: entry.settled(),
+                placed: entry.placement.is_some() || matches!(resource, Resource::Counted(_)),
+            });
+        }
         found.sort_by(|a, b| (a.fit, &a.key).cmp(&(b.fit, &b.key)));
         found
     }
@@ -212,11 +220,93 @@ impl Allocations {
     /// Whether the ids name exactly the GPUs that the container was placed on.
     fn on_cards(&self, entry: &Entry, name: &ContainerName, named: &BTreeMap<&str, u64>) -> bool {
         entry.grant(name).is_some_and(|grant| {
+            let mut cards = grant.gpus.ids().map(|device| self.card(device));
             grant.gpus.devices().count() == named.len()
-                && grant
-                    .gpus
-                    .ids()
-                    .all(|device| self.card(device).is_some_and(|card| named.contains_key(card.id.as_str())))
+                && cards.all(|card| card.is_some_and(|card| named.contains_key(card.id.as_str())))
         })
+    }
+
+    fn hold(&mut self, key: &Key, resource: &Resource, ids: &Ids) {
+        let call = self.kubelet.answered();
+        self.release_others(&key.pod, resource, ids);
+        if let Some(open) = self.open.take_if(|open| *open != key.pod)
+            && let Some(entry) = self.pods.get_mut(&open)
+            && entry.next().next().is_some()
+        {
+            // kubelet went on to another pod before this one was complete
+            entry.answer_lost = true;
+        }
+        if let Some(entry) = self.pods.get_mut(&key.pod) {
+            entry.claims.entry(key.container.clone()).or_default().answered(resource, ids.clone(), call);
+            entry.answer_lost = false;
+            self.open = entry.next().next().is_some().then(|| key.pod.clone());
+        }
+    }
+
+    /// kubelet gives out only ids that it takes for free: claims of pods that it does not list are over for it, and
+    /// ids that it never noted were never given.
+    fn release_others(&mut self, pod: &PodUid, resource: &Resource, ids: &Ids) {
+        for entry in self.pods.values_mut().filter(|entry| entry.pod.uid != *pod) {
+            entry.retain_claims(|claim, _| {
+                let taken = claim.ids(resource).is_some_and(|held| held.intersects(ids));
+                !taken || claim.happens(Event::GivenToOthers)
+            });
+        }
+    }
+
+    /// Remembers the answer for these ids of core.
+    fn answered(&mut self, answer: &Answer, ids: Ids) {
+        let key = answer.key.clone();
+        self.vacate(&ids, &key.pod);
+        let others = || self.pods.values().filter(|entry| entry.pod.uid != key.pod);
+        let held = |ids: &Ids| {
+            let mut claims = others().flat_map(|entry| entry.claims.values());
+            claims.any(|claim| claim.listed() && claim.core() == Some(ids))
+        };
+        let cards = answer.grant.gpus.amounts().map(|(device, share)| (device.clone(), share)).collect();
+        self.answers.add(AnsweredIds { key: key.clone(), ids, cards }, held);
+    }
+
+    fn answer(&self, key: &Key, decision: Decision) -> Result<Answer, Refusal> {
+        let found = self.pods.get(&key.pod).and_then(|entry| {
+            let placement = entry.placement.as_ref()?;
+            let grant = self.resolve(&placement.plan).grants.into_iter().find(|g| g.container == key.container)?;
+            Some(Answer {
+                key: key.clone(),
+                reference: entry.pod.reference.clone(),
+                grant,
+                limit: placement.limit,
+                user: entry.pod.users.get(&key.container).copied(),
+                demanded: entry.pod.request.isolation.unwrap_or_default(),
+                decision,
+            })
+        });
+        found.ok_or_else(Refusal::unknown)
+    }
+
+    /// The containers that these very ids were claimed for, the last one first. An init container and those after
+    /// it may have the same ids, and kubelet notes the ids of the earlier ones before it asks for the next.
+    fn holders_of(&self, resource: &Resource, ids: &Ids) -> Vec<Key> {
+        let mut found = Vec::new();
+        for entry in self.pods.values() {
+            let same =
+                entry.claims.iter().filter(|(_, claim)| !claim.released() && claim.ids(resource) == Some(ids));
+            found.extend(same.map(|(name, claim)| (Reverse(claim.call()), entry.key(name))));
+        }
+        found.sort();
+        found.into_iter().map(|(_, key)| key).collect()
+    }
+
+    /// The container that these very ids were answered for before.
+    fn repeated(&self, resource: &Resource, ids: &Ids) -> Option<(Key, Decision)> {
+        let holders = self.holders_of(resource, ids);
+        let decision = Decision::repeated(holders.len());
+        holders.into_iter().next().map(|key| (key, decision))
+    }
+
+    /// What the containers that hold these ids of core were given, by all that is known now.
+    pub fn holding(&self, core: &Ids) -> Vec<Answer> {
+        let holders = self.holders_of(&Resource::Core, core);
+        holders.iter().filter_map(|key| self.answer(key, Decision::repeated(holders.len())).ok()).collect()
     }
 }

@@ -3,8 +3,7 @@
 use kerf::ids::DeviceId;
 use kerf::plan::{ContainerGrant, CountedDevice, Grant};
 
-use crate::allocation::allocations::Allocations;
-use crate::allocation::pod::Key;
+use crate::allocation::{Allocations, Key};
 use crate::device::ids::Resource;
 use crate::device::preferred::PreferredDevices;
 
@@ -20,17 +19,15 @@ impl Allocations {
 
     fn preferred_shares(&self, resource: &Resource, units: u64) -> PreferredDevices {
         let key = self.callers(resource, units, None).ok().and_then(|callers| callers.keys().next().cloned());
-        let own = key.as_ref().map(|key| &key.pod);
         let mut preferred = PreferredDevices::default();
         for entry in self.pods.values() {
-            let Some(placement) = entry.placement() else { continue };
+            let Some(placement) = &entry.placement else { continue };
             let plan = self.resolve(&placement.plan);
             if let Some(key) = key.as_ref().filter(|key| key.pod == entry.pod.uid) {
                 let own = plan.grants.iter().filter(|grant| grant.container == key.container);
                 let counted = own.filter_map(|grant| counted(grant, resource)).flatten();
                 preferred.cards = counted.map(|one| (one.device.id.clone(), Some(one.count))).collect();
-            }
-            if Some(&entry.pod.uid) != own {
+            } else {
                 let others = plan.grants.iter().filter(|grant| counted(grant, resource).is_none());
                 preferred.closed.extend(others.flat_map(|grant| grant.gpus.ids()).cloned());
             }
@@ -46,8 +43,7 @@ impl Allocations {
     }
 
     fn cards_of(&self, key: &Key) -> Vec<DeviceId> {
-        let grant = self.pods.get(&key.pod).and_then(|entry| entry.grant(&key.container));
-        let devices = grant.into_iter().flat_map(|grant| grant.gpus.ids());
+        let devices = self.granted(key).into_iter().flat_map(|grant| grant.gpus.ids());
         devices.filter_map(|device| self.card(device)).map(|card| card.id.clone()).collect()
     }
 }

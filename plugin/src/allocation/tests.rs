@@ -179,7 +179,7 @@ fn listing(held: impl IntoIterator<Item = ContainerResources>, others: &[&Pod]) 
 
 /// A list that was asked for during a call.
 fn within(allocations: &mut Allocations, listing: &Listing) -> Comparison {
-    let question = allocations.question(true);
+    let question = allocations.kubelet.question(true);
     allocations.reconcile(listing, question)
 }
 
@@ -297,9 +297,9 @@ fn what_a_tenant_writes_later_is_not_obeyed_and_is_corrected() {
 fn a_list_older_than_a_call_or_than_another_list_changes_nothing() {
     let (a, b) = (share("a", 20, 2, 0, 1), share("b", 20, 2, 0, 2));
     let mut allocations = allocations_with([a.clone(), b.clone()]);
-    let before = allocations.question(false);
+    let before = allocations.kubelet.question(false);
     allocations.allocate(&Resource::Core, core(0, 0..20)).unwrap();
-    let (second, third) = (allocations.question(false), allocations.question(false));
+    let (second, third) = (allocations.kubelet.question(false), allocations.kubelet.question(false));
     let stale = listing([held(&b, core(0, 0..20), Ids::default())], &[]);
     assert_eq!(allocations.reconcile(&stale, before), Comparison::default());
     assert_eq!(allocations.reconcile(&stale, third).swaps.len(), 1);
@@ -314,7 +314,7 @@ fn a_list_asked_for_while_an_answer_is_on_its_way_takes_nothing_away() {
     allocations.allocate(&Resource::Core, core(0, 0..20)).unwrap();
     allocations.allocate(&Resource::Memory, core(0, 0..2)).unwrap();
     // kubelet has noted the first answer, and not yet the second
-    let question = allocations.question(false);
+    let question = allocations.kubelet.question(false);
     allocations.reconcile(&listing([held(&a, core(0, 0..20), Ids::default())], &[]), question);
     let next = allocations.allocate(&Resource::Memory, core(1, 0..2)).unwrap();
     assert_eq!(next.key.pod.as_str(), "uid-b", "the first pod has its memory");
@@ -409,11 +409,11 @@ fn a_pod_that_held_something_departs_until_kubelet_lists_it_no_more() {
     let list = listing([held(&a, core(0, 0..20), core(0, 0..2))], &[&b]);
     within(&mut allocations, &list);
     allocations.forget(&b.uid);
-    assert!(!allocations.departing(), "it held nothing");
+    assert!(!allocations.kubelet.departing(), "it held nothing");
     allocations.observe(Pod { stage: Stage::Ended, ..a });
     within(&mut allocations, &list);
-    assert!((allocations.departing(), allocations.struck()) == (true, false));
+    assert!((allocations.kubelet.departing(), allocations.kubelet.struck()) == (true, false));
     within(&mut allocations, &Listing::default());
-    assert!((allocations.departing(), allocations.struck()) == (false, true));
-    assert!(!allocations.struck(), "said once");
+    assert!((allocations.kubelet.departing(), allocations.kubelet.struck()) == (false, true));
+    assert!(!allocations.kubelet.struck(), "said once");
 }

@@ -43,7 +43,7 @@ fn apply(event: Event<Guarded<Pod>>, cluster: &Cluster, state: &State) {
 
 /// A pod that is over is still in kubelet's checkpoint.
 fn mind(state: &State) {
-    if state.allocations(|allocations| allocations.departing()) {
+    if state.allocations(|allocations| allocations.kubelet.departing()) {
         state.doubt();
     }
 }

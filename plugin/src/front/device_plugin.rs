@@ -14,12 +14,11 @@ use tokio_stream::wrappers::WatchStream;
 use tokio_util::sync::CancellationToken;
 use tonic::{Request, Response, Status};
 
-use crate::allocation;
 use crate::base::counters::Counters;
 use crate::device::ids::Ids;
 use crate::front::encode;
 use crate::front::records::Records;
-use crate::kubelet::streams::{Open, Streams};
+use crate::kubelet::registration::{Open, Streams};
 use crate::offer::hand_over::{self, ContainerEdits, Given};
 use crate::offer::{NamedBy, Offer, Offered, Offers, order};
 
@@ -32,31 +31,6 @@ pub(super) struct Served {
     /// `None` where the extender does not place the pods.
     pub(super) records: Option<Records>,
     pub(super) counters: Counters,
-}
-
-#[derive(Debug, thiserror::Error)]
-enum Refusal {
-    #[error(transparent)]
-    Record(#[from] allocation::Refusal),
-    #[error(transparent)]
-    Ids(#[from] hand_over::Refusal),
-}
-
-impl Refusal {
-    fn code(&self) -> &'static str {
-        match self {
-            Self::Record(refusal) => refusal.code(),
-            Self::Ids(refusal) => refusal.code(),
-        }
-    }
-
-    /// Whether the node is to blame for it.
-    fn of_node(&self) -> bool {
-        match self {
-            Self::Record(refusal) => refusal.of_node(),
-            Self::Ids(refusal) => matches!(refusal, hand_over::Refusal::Unknown(_)),
-        }
-    }
 }
 
 impl Served {
@@ -117,7 +91,7 @@ impl Served {
                 let result = records.allocate(recorded, ids.clone()).await;
                 let decided = result.as_ref().map(|answer| (&answer.key, &answer.decision));
                 records.state.decided(recorded, ids.len(), decided);
-                let answer = result.map_err(|refusal| self.refuse(refusal))?;
+                let answer = result.map_err(|refusal| self.refuse(refusal.code(), refusal.of_node(), &refusal))?;
                 self.count(if answer.repeated() { "repeated" } else { "granted" });
                 tracing::info!(
                     resource, pod = %answer.reference, uid = %answer.key.pod, container = %answer.key.container,
@@ -132,8 +106,10 @@ impl Served {
                 Ok(edits)
             }
             (named_by, records) => {
-                let given =
-                    Given::by_ids(&offered.pool, offer.one_share, &ids).map_err(|refusal| self.refuse(refusal))?;
+                let given = Given::by_ids(&offered.pool, offer.one_share, &ids).map_err(|refusal| {
+                    let of_node = matches!(refusal, hand_over::Refusal::Unknown(_));
+                    self.refuse(refusal.code(), of_node, &refusal)
+                })?;
                 self.count("granted");
                 if let (Some(recorded), Some(records)) = (named_by.placed(), records) {
                     records.took(recorded, &ids).await;
@@ -148,11 +124,11 @@ impl Served {
         self.counters.allocations.with_label_values(&[self.offer.label.as_str(), outcome]).inc();
     }
 
-    fn refuse(&self, refusal: impl Into<Refusal>) -> Status {
-        let refusal = refusal.into();
-        self.count(refusal.code());
+    /// `of_node`: the node is to blame.
+    fn refuse(&self, code: &str, of_node: bool, refusal: &dyn std::error::Error) -> Status {
+        self.count(code);
         tracing::warn!(resource = %self.offer.label, %refusal, "Allocate refused");
-        if let Some(records) = self.records.as_ref().filter(|_| refusal.of_node()) {
+        if let Some(records) = self.records.as_ref().filter(|_| of_node) {
             records.state.failed(refusal.to_string());
         }
         Status::failed_precondition(refusal.to_string())

@@ -1,6 +1,8 @@
 //! What is prepared for a container that is held to its share, before kubelet has the answer and before the
 //! container starts.
 
+use std::io;
+
 use tonic::Status;
 
 use crate::allocation::{Answer, Refusal};
@@ -32,15 +34,14 @@ impl Limits {
         answer: &Answer,
         core: Ids,
     ) -> Result<ContainerEdits, Status> {
-        let (answers, known) = (self.answers.clone(), state.clone());
-        self.blocking(state, move || answers.write(&known)).await?;
-        let (enforcers, given, key, known) =
-            (self.enforcers.clone(), core.clone(), answer.key.clone(), state.clone());
+        let Self { answers, enforcers, tkestack } = self.clone();
+        let (known, given, key) = (state.clone(), core.clone(), answer.key.clone());
         self.blocking(state, move || {
+            answers.write(&known)?;
             enforcers.given(&given, |folder| {
                 known.allocations(|allocations| allocations.keeps(&folder.key, &folder.core, &key.pod))
             });
-            Ok::<_, IsolationError>(())
+            Ok::<_, io::Error>(())
         })
         .await?;
         let cards = state.cards();
@@ -57,7 +58,7 @@ impl Limits {
             return Err(Status::failed_precondition(refusal.to_string()));
         }
         let (enforcers, served, ids) = (self.enforcers.clone(), answer.clone(), core.clone());
-        let tkestack = self.tkestack.clone().filter(|_| answer.grant.gpus.is_share());
+        let tkestack = tkestack.filter(|_| answer.grant.gpus.is_share());
         let provided = self.blocking(state, move || {
             let demand = Demand { key: &served.key, core: &ids, grant: &served.grant, limit: served.limit };
             let mut edits = enforcers.provide(&demand, level)?;

@@ -4,7 +4,7 @@
 
 use kerf_proto::deviceplugin::ContainerPreferredAllocationRequest;
 
-use crate::allocation::{Allocations, Answer, Decision, Refusal};
+use crate::allocation::{Answer, Decision, Refusal};
 use crate::device::ids::{Ids, Resource};
 use crate::front::limits::Limits;
 use crate::offer::{Offered, prefer};
@@ -29,24 +29,24 @@ impl Records {
         request: &ContainerPreferredAllocationRequest,
     ) -> Vec<String> {
         let size = usize::try_from(request.allocation_size).unwrap_or_default();
-        self.reconciler.learn(resource, std::iter::once(size as u64)).await;
+        self.reconciler.learn(resource, size as u64).await;
         let preferred = self.state.allocations(|allocations| allocations.preferred_devices(resource, size as u64));
         let roster = self.state.roster();
         let (available, must) = (&request.available_device_i_ds, &request.must_include_device_i_ds);
         let gpu = |id| roster.card(resource, id);
         let chosen = prefer::choose(offer.order, pool, &preferred, gpu, available, must, size);
         let ids = roster.spell(resource, &chosen);
-        self.state.allocations(|allocations| allocations.offers(resource, &ids));
+        self.state.allocations(|allocations| allocations.kubelet.advise(resource, &ids));
         chosen
     }
 
     /// Finds out which pod kubelet is admitting, unless it took the ids that it was advised to take.
     async fn learn(&self, resource: &Resource, ids: &Ids) {
-        let known = |allocations: &mut Allocations| {
-            allocations.expects(resource, ids) && allocations.certain(resource, ids.len())
-        };
-        if !self.state.allocations(known) {
-            self.reconciler.learn(resource, std::iter::once(ids.len())).await;
+        let known = self.state.allocations(|allocations| {
+            allocations.kubelet.advised(resource, ids) && allocations.certain(resource, ids.len())
+        });
+        if !known {
+            self.reconciler.learn(resource, ids.len()).await;
         }
     }
 

@@ -111,11 +111,10 @@ pub async fn follow(mut opened: Opened, state: State, folders: Folders, roots: R
             () = token.cancelled() => break,
             Some(_) = served.join_next() => {}
             Some((folder, listener)) = opened.recv() => {
-                let (folder, state, folders, roots) = (folder, state.clone(), folders.clone(), roots.clone());
-                let path = folder.path.clone();
+                let over = over(folder.path.clone(), token.clone());
+                let (state, folders, roots) = (state.clone(), folders.clone(), roots.clone());
                 let registrar = Registrar { folder, state, folders, roots };
                 let service = VcudaServiceServer::new(registrar).max_decoding_message_size(64 << 10);
-                let over = over(path, token.clone());
                 let incoming = UnixListenerStream::new(listener);
                 served.spawn(Server::builder().add_service(service).serve_with_incoming_shutdown(incoming, over));
             }

@@ -30,7 +30,6 @@ use crate::base::backoff::Backoff;
 use crate::base::counters::Counters;
 use crate::base::socket::{MAX_MESSAGE_BYTES, dial};
 use crate::kubelet::directory::{Directory, Identity};
-use crate::kubelet::streams::Streams;
 
 /// kubelet dials back while it registers, for which it allows 10 s.
 const REGISTER_DEADLINE: Duration = Duration::from_secs(12);
@@ -65,6 +64,34 @@ enum End {
     Refused(#[from] Box<tonic::Status>),
     #[error("no answer in time")]
     Deadline(#[from] tokio::time::error::Elapsed),
+}
+
+/// ListAndWatch streams of one socket: whether kubelet listens.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Streams {
+    /// Since the socket was opened.
+    pub opened: u64,
+    /// Now.
+    pub open: u64,
+}
+
+/// Counts a stream until it is dropped.
+pub struct Open(watch::Sender<Streams>);
+
+impl Open {
+    pub fn new(streams: watch::Sender<Streams>) -> Self {
+        streams.send_modify(|streams| {
+            streams.opened += 1;
+            streams.open += 1;
+        });
+        Self(streams)
+    }
+}
+
+impl Drop for Open {
+    fn drop(&mut self) {
+        self.0.send_modify(|streams| streams.open = streams.open.saturating_sub(1));
+    }
 }
 
 /// One resource that is offered to kubelet.
@@ -219,11 +246,7 @@ where
         };
         timeout(REGISTER_DEADLINE, registered).await??;
         let opened = timeout(WATCH_DEADLINE, watched.wait_for(|streams| streams.opened > 0)).await;
-        match opened {
-            Ok(Ok(_)) => Ok(()),
-            Ok(Err(_)) => Err(End::ServerEnded),
-            Err(_) => Err(End::NotWatched),
-        }
+        opened.map_err(|_| End::NotWatched)?.map_err(|_| End::ServerEnded).map(drop)
     }
 
     async fn until_end(
@@ -245,11 +268,9 @@ where
                 _ = watched.wait_for(|streams| streams.open == 0) => return End::StreamEnded,
                 () = directory.changed() => {}
             }
-            match Identity::of(&socket) {
-                // gone: kubelet is down, and a registration without a kubelet is worth nothing
-                None => return End::KubeletReplaced,
-                Some(now) if now != kubelet => return End::KubeletReplaced,
-                Some(_) => {}
+            // gone: kubelet is down, and a registration without a kubelet is worth nothing
+            if Identity::of(&socket) != Some(kubelet) {
+                return End::KubeletReplaced;
             }
             if Identity::of(&self.socket).is_none() {
                 return End::SocketGone;

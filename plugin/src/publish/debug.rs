@@ -4,16 +4,16 @@ use kerf::plan::{DeviceRef, Grant};
 use kerf::units::Share;
 use serde_json::{Value, json};
 
-use crate::allocation::view::{CallView, ContainerView, PodView};
-use crate::allocation::{Decision, Key, RunnerUp};
+use crate::allocation::view::{ContainerView, PodView};
+use crate::allocation::{Allocations, Decision, Key, RunnerUp, State as ClaimState};
 use crate::state::State;
-use crate::state::decisions::{Decided, Outcome};
+use crate::state::decisions::Decided;
 
 pub fn state(state: &State) -> Value {
     let cards = state.roster();
     let (pods, call, allocated) = state.allocations(|allocations| {
         let allocated: Vec<_> = cards.hosts().map(|host| allocations.allocated(&host.device.id)).collect();
-        (allocations.view(), allocations.call_view(), allocated)
+        (allocations.view(), call(allocations), allocated)
     });
     let devices: Vec<Value> = cards
         .hosts()
@@ -29,15 +29,17 @@ pub fn state(state: &State) -> Value {
         })
         .collect();
     json!({
-        "devices": devices, "pods": pods.iter().map(pod).collect::<Vec<_>>(), "call": self::call(&call),
+        "devices": devices, "pods": pods.iter().map(pod).collect::<Vec<_>>(), "call": call,
         "decisions": state.decisions().iter().map(|decided| decision(decided, &pods)).collect::<Vec<_>>(),
     })
 }
 
-fn call(view: &CallView) -> Value {
+/// What the next decision rests on besides the pods.
+fn call(allocations: &Allocations) -> Value {
+    let list = &allocations.kubelet;
     json!({
-        "calls": view.calls, "lists": view.lists, "kubelet_heard": view.heard, "listed_now": view.listed_now,
-        "incomplete_pod": view.open,
+        "calls": list.calls(), "lists": list.questions(), "kubelet_heard": list.heard(),
+        "listed_now": list.during_call(), "incomplete_pod": allocations.open(),
     })
 }
 
@@ -53,14 +55,14 @@ fn decision(decided: &Decided, pods: &[PodView]) -> Value {
     let mut shown =
         json!({ "time": decided.at.to_string(), "resource": decided.resource.as_str(), "ids": decided.units });
     match &decided.outcome {
-        Outcome::Refused(code) => shown["refused"] = json!(code),
-        Outcome::Allocated(key, Decision { evidence, candidates, runners_up }) => {
+        Err(code) => shown["refused"] = json!(code),
+        Ok((key, Decision { evidence, candidates, runners_up })) => {
             shown["container"] = container(key);
             shown["evidence"] = json!(evidence.to_string());
             shown["candidates"] = json!(candidates);
             let runner_up = |one: &RunnerUp| {
                 let mut shown = container(&one.key);
-                shown["behind_in"] = json!(one.behind_in.as_str());
+                shown["behind_in"] = json!(one.behind_in);
                 shown
             };
             shown["runners_up"] = runners_up.iter().map(runner_up).collect();
@@ -87,10 +89,16 @@ fn container(view: &ContainerView) -> Value {
         let count = counts.get(at).copied().unwrap_or(1);
         json!({ "gpu": device.id, "index": device.index, "share": share, "count": count })
     };
+    let state = match view.state {
+        None => "waiting",
+        Some(ClaimState::Assumed | ClaimState::PodListed) => "claimed",
+        Some(ClaimState::Confirmed | ClaimState::Unlisted) => "confirmed",
+        Some(ClaimState::Released) => "released",
+    };
     let slices: Vec<Value> = view.grant.gpus.amounts().enumerate().map(slice).collect();
     json!({
-        "name": view.grant.container, "kind": view.grant.kind.as_str(), "state": view.state.as_str(),
-        "claim": view.claim.map(|claim| json!({ "state": claim.state, "call": claim.call })),
+        "name": view.grant.container, "kind": view.grant.kind.as_str(), "state": state,
+        "claim": view.state.map(|state| json!({ "state": state, "call": view.call })),
         "whole": view.grant.gpus.is_whole(), "isolation": view.level.map(|level| level.as_str()), "slices": slices,
         "core_ids": view.core.cards(), "memory_ids": view.memory.cards(),
         "counted_ids": view.counted.cards(),

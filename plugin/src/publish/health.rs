@@ -67,7 +67,8 @@ impl Publisher for HealthCondition {
 
     async fn publish(&mut self) -> Result<Next, ClusterError> {
         let cards = self.cards.cards();
-        let foreign = self.state.allocations(|allocations| allocations.other_domain().map(ToString::to_string));
+        let foreign =
+            self.state.allocations(|allocations| allocations.kubelet.other_domain().map(ToString::to_string));
         let verdict = cards.first().and_then(|cards| Verdict::of(cards)).map(|verdict| verdict.withheld(foreign));
         let wrote = match verdict {
             Some(verdict) => self.tell(verdict).await?,

@@ -15,7 +15,7 @@ use tokio::time::{Instant, sleep};
 const NOTED: Duration = Duration::from_millis(10);
 
 /// Counts the calls that are being answered. Clones count together.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub struct Calls(watch::Sender<Open>);
 
 #[derive(Clone, Copy, Debug, Default)]
@@ -23,12 +23,6 @@ struct Open {
     calls: usize,
     /// When the last one was answered.
     answered: Option<Instant>,
-}
-
-impl Default for Calls {
-    fn default() -> Self {
-        Self(watch::Sender::new(Open::default()))
-    }
 }
 
 /// A call that is being answered, until this is dropped.

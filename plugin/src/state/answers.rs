@@ -108,7 +108,7 @@ impl Answers {
             core: given.ids.iter().map(str::to_owned).collect(),
             cards: given.cards.iter().map(card).collect(),
         };
-        let answers = state.allocations(|allocations| allocations.answers().iter().map(answer).collect());
+        let answers = state.allocations(|allocations| allocations.answers.all().iter().map(answer).collect());
         if let Some(directory) = self.path.parent() {
             fs::create_dir_all(directory)?;
         }
@@ -135,7 +135,7 @@ mod tests {
             cards: vec![(DeviceRef { id: "GPU-b".into(), index: 1 }, share)],
         };
         let state = State::default();
-        state.allocations(|allocations| allocations.remember(vec![given.clone()]));
+        state.allocations(|allocations| allocations.answers.restore(vec![given.clone()]));
         answers.write(&state).unwrap();
         assert_eq!(Answers::new(&state_dir).read(), [given]);
         for bad in ["", "{", r#"{"version":2,"answers":[]}"#] {

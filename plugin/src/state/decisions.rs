@@ -17,16 +17,8 @@ pub struct Decided {
     pub resource: Resource,
     /// How many ids the call was for.
     pub units: u64,
-    pub outcome: Outcome,
-}
-
-/// How a call was answered.
-#[derive(Clone, Debug)]
-pub enum Outcome {
-    /// For this container, on this evidence.
-    Allocated(Key, Decision),
-    /// By the refusal's code.
-    Refused(&'static str),
+    /// The container that the call was for, and on what evidence; or the code of the refusal.
+    pub outcome: Result<(Key, Decision), &'static str>,
 }
 
 /// The oldest first.
@@ -38,10 +30,7 @@ impl Decisions {
         if self.0.len() == KEPT {
             self.0.pop_front();
         }
-        let outcome = match outcome {
-            Ok((key, decision)) => Outcome::Allocated(key.clone(), decision.clone()),
-            Err(refusal) => Outcome::Refused(refusal.code()),
-        };
+        let outcome = outcome.map(|(key, decision)| (key.clone(), decision.clone())).map_err(Refusal::code);
         self.0.push_back(Decided { at: Timestamp::now(), resource: resource.clone(), units, outcome });
     }
 
@@ -62,6 +51,6 @@ mod tests {
         }
         let kept = decisions.all();
         assert_eq!((kept.len(), kept[0].units, kept[63].units), (64, 36, 99));
-        assert!(matches!(kept[63].outcome, Outcome::Refused("ambiguous")));
+        assert!(matches!(kept[63].outcome, Err("ambiguous")));
     }
 }

@@ -14,8 +14,8 @@ use kerf::plan::{ContainerGrant, DeviceRef, Grant};
 use kerf::request::{ContainerKind, GpuRequest, RawAnnotations, RawContainer};
 use kerf::units::Share;
 use kerf_nvml::{Nvml, NvmlError, UNLIMITED};
-use kerf_plugin::allocation::view::{ContainerState, ContainerView, PodView};
-use kerf_plugin::allocation::{Key, Pod, Stage};
+use kerf_plugin::allocation::view::{ContainerView, PodView};
+use kerf_plugin::allocation::{Key, Pod, Stage, State};
 use kerf_plugin::device::backend::{Backend, Vendor};
 use kerf_plugin::device::ids::Ids;
 use kerf_plugin::device::label::Labeller;
@@ -237,8 +237,8 @@ fn container(enforcers: &Enforcers) -> (PodView, String) {
     let (memory, counted) = (Ids::default(), Ids::default());
     let container = ContainerView {
         grant: grant.clone(),
-        state: ContainerState::Confirmed,
-        claim: None,
+        state: Some(State::Confirmed),
+        call: 0,
         core,
         memory,
         counted,

@@ -129,7 +129,7 @@ impl Burst {
     }
 
     fn compare(&mut self, within: bool) {
-        let question = self.allocations.question(within);
+        let question = self.allocations.kubelet.question(within);
         let before = States::of(&self.allocations);
         let found = self.allocations.reconcile(&self.kubelet.list(self.subjects.pods()), question);
         let exchanged = found.swaps.into_iter().flat_map(|(a, b)| [a.pod, b.pod]).collect();
@@ -154,7 +154,7 @@ impl Burst {
         self.subjects.lose();
         self.allocations = Allocations::default();
         self.allocations.set_cards(cards());
-        self.allocations.remember(self.answers.clone());
+        self.allocations.answers.restore(self.answers.clone());
         self.delayed = None;
         self.subjects.list(&mut self.allocations);
     }
@@ -187,7 +187,8 @@ impl Burst {
 
     fn allocate(&mut self, resource: &Resource, chosen: &[String]) -> Result<Answer, Refusal> {
         let ids = Ids::new(chosen.to_vec());
-        let known = self.allocations.expects(resource, &ids) && self.allocations.certain(resource, ids.len());
+        let known =
+            self.allocations.kubelet.advised(resource, &ids) && self.allocations.certain(resource, ids.len());
         if !known {
             self.learn(resource, ids.len());
         }
@@ -200,7 +201,7 @@ impl Burst {
             answer => answer,
         };
         if answer.is_ok() && *resource == Resource::Core {
-            self.answers = self.allocations.answers().to_vec();
+            self.answers = self.allocations.answers.all().to_vec();
         }
         answer
     }
@@ -234,7 +235,7 @@ impl Burst {
         self.learn(resource, size as u64);
         self.kubelet.unasked |= self.trouble.late && !self.allocations.certain(resource, size as u64);
         let chosen = prefer(&self.allocations, resource, &offered, &again, size);
-        self.allocations.offers(resource, &Ids::new(chosen.iter().cloned()));
+        self.allocations.kubelet.advise(resource, &Ids::new(chosen.iter().cloned()));
         assert_eq!(chosen.len(), size, "a preference is complete");
         assert!(again.iter().all(|id| chosen.contains(id)), "required ids are kept");
         assert_eq!(chosen.iter().collect::<BTreeSet<_>>().len(), size, "no id twice");
@@ -379,7 +380,7 @@ impl Burst {
                     // all pods come again, in any order, those that have everything as well
                     cuts += 1;
                     self.kubelet.present.clear();
-                    self.allocations.disconnected();
+                    self.allocations.kubelet.disconnected();
                     if self.dice.roll(3) == 0 && !self.trouble.rejects {
                         self.kubelet.forget();
                         self.kubelet.unasked = true;

@@ -26,7 +26,7 @@ fn second(allocations: &mut Allocations, pods: &[Pod; 2], criterion: Criterion) 
 }
 
 fn outside(allocations: &mut Allocations, listing: &Listing) {
-    let question = allocations.question(false);
+    let question = allocations.kubelet.question(false);
     allocations.reconcile(listing, question);
 }
 

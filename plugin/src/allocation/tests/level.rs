@@ -34,7 +34,7 @@ fn an_init_container_and_an_app_with_equal_ids_have_each_their_own_level() {
     assert!(allocations.starts(&core(0, 0..20)));
     let app = ContainerResources { container: "c1".into(), ..held(&a, core(0, 0..20), core(0, 0..2)) };
     within(&mut allocations, &listing([app], &[]));
-    assert_eq!(allocations.view()[0].containers[0].state, view::ContainerState::Confirmed);
+    assert_eq!(allocations.view()[0].containers[0].state, Some(State::Confirmed));
     let written = allocations.corrections(&Keys::default()).remove(0).annotations;
     assert_eq!(written[&Keys::default().isolated], r#"{"c1":"mps"}"#);
 }

@@ -96,13 +96,14 @@ fn the_list_of_a_call_that_was_given_up_says_nothing_of_the_next() {
     let mut allocations = allocations_with([waits.clone()]);
     within(&mut allocations, &listing([], &[&waits]));
     let advice = Ids::new(prefer(&allocations, &Resource::Core, &[unit("GPU-0", 1), unit("GPU-0", 2)], &[], 1));
-    allocations.offers(&Resource::Core, &advice);
-    assert!(allocations.expects(&Resource::Core, &advice));
+    allocations.kubelet.advise(&Resource::Core, &advice);
+    assert!(allocations.kubelet.advised(&Resource::Core, &advice));
     assert!(
-        !allocations.expects(&Resource::Memory, &advice) && !allocations.expects(&Resource::Core, &core(1, 0..1))
+        !allocations.kubelet.advised(&Resource::Memory, &advice)
+            && !allocations.kubelet.advised(&Resource::Core, &core(1, 0..1))
     );
     within(&mut allocations, &listing([], &[&waits]));
-    assert!(!allocations.expects(&Resource::Core, &advice), "of an earlier call");
+    assert!(!allocations.kubelet.advised(&Resource::Core, &advice), "of an earlier call");
 }
 
 #[test]

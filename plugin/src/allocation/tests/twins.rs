@@ -29,7 +29,7 @@ fn after_half_of_an_exchange_both_have_what_they_were_given() {
         // no list: each is taken for the other
         assert_eq!(device(&allocations.allocate(&Resource::Core, sets[0].clone()).unwrap()), "GPU-0");
         assert_eq!(device(&allocations.allocate(&Resource::Core, sets[1].clone()).unwrap()), "GPU-1");
-        let answers = allocations.answers().to_vec();
+        let answers = allocations.answers.all().to_vec();
         let memory = |card: u32| if whole { Ids::default() } else { core(card, 0..5) };
         let truth = listing(
             [held(&twins[1], sets[0].clone(), memory(0)), held(&twins[0], sets[1].clone(), memory(1))],
@@ -42,7 +42,7 @@ fn after_half_of_an_exchange_both_have_what_they_were_given() {
             let mut half = twins.clone();
             half[written].record = Some([&new_a, &new_b][written].clone());
             let mut later = allocations_with(half.clone());
-            later.remember(answers.clone());
+            later.answers.restore(answers.clone());
             within(&mut later, &truth);
             let now = [recorded(&later, &half[0]), recorded(&later, &half[1])];
             assert_eq!((card(&now[0]), card(&now[1])), ("GPU-1", "GPU-0"), "whole {whole}, written {written}");
@@ -75,7 +75,7 @@ fn ids_that_kubelet_lists_twice_are_both_their_holders() {
     }
     // after a restart the plugin knows it from the saved answers
     let mut later = allocations_with(pods.clone());
-    later.remember(allocations.answers().to_vec());
+    later.answers.restore(allocations.answers.all().to_vec());
     within(&mut later, &both);
     assert_eq!(pods.each_ref().map(|pod| card(&recorded(&later, pod)).to_owned()), ["GPU-0", "GPU-1"]);
 }

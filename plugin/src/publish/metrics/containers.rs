@@ -5,7 +5,7 @@ use kerf::plan::Grant;
 use kerf::units::Mib;
 use prometheus::GaugeVec;
 
-use crate::allocation::view::{ContainerState, PodView};
+use crate::allocation::view::PodView;
 use crate::publish::metrics::gauge::{Family, float, gauge};
 use crate::state::breach::Breaches;
 use crate::state::occupancy::{self, ContainerUsage};
@@ -39,11 +39,7 @@ pub(super) fn gauges(pods: &[PodView], sample: &Sample, node: &NodeName) -> prom
     let used = occupancy::used(pods, sample);
     for view in pods {
         let reference = &view.pod.reference;
-        for container in view
-            .containers
-            .iter()
-            .filter(|c| matches!(c.state, ContainerState::Claimed | ContainerState::Confirmed))
-        {
+        for container in view.containers.iter().filter(|container| container.held()) {
             let grant = &container.grant;
             let name = grant.container.as_str();
             let old_labels = [&*reference.name, &*reference.namespace, node.as_str(), name];

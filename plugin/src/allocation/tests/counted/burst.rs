@@ -96,7 +96,7 @@ impl World {
     }
 
     fn compare(&mut self, inside: bool) {
-        let question = self.allocations.question(inside);
+        let question = self.allocations.kubelet.question(inside);
         let before = States::of(&self.allocations);
         let found = self.allocations.reconcile(&self.list(), question);
         let exchanged = found.swaps.into_iter().flat_map(|(a, b)| [a.pod, b.pod]).collect();
