@@ -11,6 +11,7 @@ pub mod flags;
 pub mod intel;
 pub mod nvidia;
 mod reporter;
+pub mod scanner;
 pub mod simulated;
 pub mod support;
 

@@ -67,6 +67,17 @@ pub struct Usage {
     pub processes: Vec<ProcessUsage>,
 }
 
+impl Usage {
+    /// Of GPUs of which nothing but the size of their memory is known, if that.
+    pub fn sizes(hosts: &[HostDevice]) -> Self {
+        let gpus = hosts.iter().map(|host| {
+            let memory_total = Some(host.device.memory.bytes()).filter(|bytes| *bytes > 0);
+            (host.device.id.clone(), GpuUsage { memory_total, ..GpuUsage::default() })
+        });
+        Self { gpus: gpus.collect(), processes: Vec::new() }
+    }
+}
+
 /// `None` in a field: this GPU does not tell.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct GpuUsage {

@@ -11,6 +11,8 @@ use std::sync::Arc;
 use kerf::annotation::Keys;
 use kerf::ids::ResourceName;
 
+use crate::device::label::counted;
+
 /// How ids are spelled: `<base>`, or `<base><separator><number>`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct IdStyle {
@@ -144,11 +146,7 @@ impl Ids {
 
     /// The GPUs that are named, with how many ids each.
     pub fn cards(&self) -> BTreeMap<&str, u64> {
-        let mut cards = BTreeMap::new();
-        for name in self.0.iter().filter_map(|id| card(id)) {
-            *cards.entry(name).or_default() += 1;
-        }
-        cards
+        counted(self.0.iter().filter_map(|id| card(id)))
     }
 
     pub fn intersects(&self, other: &Self) -> bool {

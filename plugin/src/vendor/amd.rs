@@ -1,7 +1,6 @@
 //! AMD GPUs.
 
 pub mod contract;
-mod exporter;
 pub mod flags;
 pub mod labels;
 pub mod scan;
@@ -11,7 +10,8 @@ use clap::Args as _;
 
 use crate::device::backend::BackendFactory;
 use crate::vendor::amd::flags::{AmdArgs, AmdLabelArgs};
-use crate::vendor::amd::scan::{Amd, AmdOptions};
+use crate::vendor::amd::scan::AmdOptions;
+use crate::vendor::scanner::Scanner;
 use crate::vendor::support::{BackendKind, NodeLabels, Support, System};
 
 pub const SUPPORT: Support = Support {
@@ -19,7 +19,7 @@ pub const SUPPORT: Support = Support {
         name: "amd",
         help: "AMD's driver",
         make: |options| {
-            Ok(BackendFactory::new(AmdOptions { roots: options.roots.clone(), exporter: None }, Amd::new))
+            Ok(BackendFactory::new(AmdOptions { roots: options.roots.clone(), exporter: None }, Scanner::new))
         },
     }],
     systems: &[System {

@@ -7,6 +7,7 @@ use clap::{ArgMatches, FromArgMatches, ValueEnum};
 use kerf::shares::PerCard;
 
 use crate::device::roots::Roots;
+use crate::offer::order::Order;
 use crate::vendor::nvidia::nvml::NvidiaOptions;
 use crate::vendor::simulated::file::SimulatedOptions;
 
@@ -19,16 +20,31 @@ pub enum SharePolicy {
     Packed,
 }
 
+impl From<SharePolicy> for Order {
+    fn from(policy: SharePolicy) -> Self {
+        match policy {
+            SharePolicy::Distributed => Self::Distributed,
+            SharePolicy::Packed => Self::Packed,
+        }
+    }
+}
+
 /// The vendors' flags as they were given.
 #[derive(Clone, Debug, Default)]
 pub struct Flags(ArgMatches);
 
-impl Flags {
-    /// `matches`: of a command that has all vendors' flags.
-    pub fn new(matches: ArgMatches) -> Self {
-        Self(matches)
+impl FromArgMatches for Flags {
+    fn from_arg_matches(matches: &ArgMatches) -> Result<Self, clap::Error> {
+        Ok(Self(matches.clone()))
     }
 
+    fn update_from_arg_matches(&mut self, matches: &ArgMatches) -> Result<(), clap::Error> {
+        self.0 = matches.clone();
+        Ok(())
+    }
+}
+
+impl Flags {
     /// The flags of one vendor.
     ///
     /// # Errors
@@ -64,7 +80,7 @@ pub struct BackendOptions {
 #[derive(Clone, Debug)]
 pub struct Common {
     /// How shares of several GPUs are given out, where the system has no flag of its own for that.
-    pub policy: SharePolicy,
+    pub policy: Order,
     /// Whether the extender chooses the GPUs.
     pub placed: bool,
     pub backend: BackendOptions,

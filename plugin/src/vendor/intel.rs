@@ -11,7 +11,8 @@ use clap::Args as _;
 
 use crate::device::backend::BackendFactory;
 use crate::vendor::intel::flags::IntelArgs;
-use crate::vendor::intel::scan::{Intel, IntelOptions};
+use crate::vendor::intel::scan::IntelOptions;
+use crate::vendor::scanner::Scanner;
 use crate::vendor::support::{BackendKind, NodeLabels, Support, System};
 
 pub const SUPPORT: Support = Support {
@@ -20,7 +21,7 @@ pub const SUPPORT: Support = Support {
         help: "Intel's drivers",
         make: |options| {
             let options = IntelOptions { roots: options.roots.clone(), ..IntelOptions::default() };
-            Ok(BackendFactory::new(options, Intel::new))
+            Ok(BackendFactory::new(options, Scanner::new))
         },
     }],
     systems: &[System {

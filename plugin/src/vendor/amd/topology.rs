@@ -71,16 +71,12 @@ impl Topology {
         let mut twice = Vec::new();
         for number in roots::numbered(&nodes, "")? {
             let dir = nodes.join(number.to_string());
-            match node(&dir) {
-                Ok(Some((minor, mut node))) => {
-                    node.links = links(&dir, number, scan);
-                    topology.nodes.insert(number, node);
-                    if topology.minors.insert(minor, number).is_some() {
-                        twice.push(minor);
-                    }
-                }
-                Ok(None) => {}
-                Err(fault) => scan.note(&format!("KFD node {number}"), fault),
+            let found = scan.noted(&format!("KFD node {number}"), node(&dir));
+            let Some((minor, mut node)) = found else { continue };
+            node.links = links(&dir, number, scan);
+            topology.nodes.insert(number, node);
+            if topology.minors.insert(minor, number).is_some() {
+                twice.push(minor);
             }
         }
         for minor in twice {
@@ -118,14 +114,9 @@ fn node(dir: &Path) -> Result<Option<(u32, Node)>, Fault> {
 }
 
 fn memory(banks: &Path) -> Result<(Mib, Option<u64>), Fault> {
-    let numbers = match roots::numbered(banks, "") {
-        Ok(numbers) => numbers,
-        // partitions of some drivers have no memory banks
-        Err(Fault::Missing(_)) => return Ok((Mib(0), None)),
-        Err(fault) => return Err(fault),
-    };
     let (mut bytes, mut used) = (0u64, None);
-    for number in numbers {
+    // partitions of some drivers have no memory banks
+    for number in roots::if_there(roots::numbered(banks, ""))?.unwrap_or_default() {
         let bank = banks.join(number.to_string());
         let path = bank.join("properties");
         let properties = properties(&path)?;
@@ -150,16 +141,9 @@ fn links(dir: &Path, from: u32, scan: &mut Scan) -> BTreeMap<u32, Link> {
             let read = properties(&path).and_then(|properties| {
                 Ok((value(&properties, &path, "node_to")?, value(&properties, &path, "type")?))
             });
-            let (to, kind) = match read {
-                Ok(read) => read,
-                Err(fault) => {
-                    scan.note(&format!("KFD node {from}"), fault);
-                    continue;
-                }
-            };
-            let link = match kind {
-                XGMI => Link::NvLink(1),
-                PCIE => Link::Node,
+            let (to, link) = match scan.noted(&format!("KFD node {from}"), read.map(Some)) {
+                Some((to, XGMI)) => (to, Link::NvLink(1)),
+                Some((to, PCIE)) => (to, Link::Node),
                 _ => continue,
             };
             if let Ok(to) = u32::try_from(to) {

@@ -13,8 +13,9 @@ use crate::offer::order::Order;
 use crate::vendor::flags::{Common, FlagError, Flags};
 use crate::vendor::intel::flags::{AllocationPolicy, ByPath, IntelArgs, MonitoringMode, pci_ids};
 use crate::vendor::intel::level_zero::{LevelZero, Temperatures};
-use crate::vendor::intel::scan::{DRIVERS, Intel, IntelOptions};
+use crate::vendor::intel::scan::{DRIVERS, IntelOptions};
 use crate::vendor::intel::wsl::{self, Wsl, WslOptions};
+use crate::vendor::scanner::Scanner;
 
 const DOMAIN: &str = "gpu.intel.com";
 
@@ -36,7 +37,6 @@ pub fn contract(flags: &Flags, common: &Common) -> Result<Contract, FlagError> {
         let below = |name: &str| Path::new(&args.prefix).join(name);
         Roots { sys: below("sys"), dev: below("dev"), proc: below("proc") }
     };
-    let ids = |text| pci_ids(text).map_err(|error| FlagError::new(format!("--allow-ids or --deny-ids: {error}")));
     Ok(Contract {
         name: "intel",
         backend: backend(&args, roots),
@@ -47,7 +47,7 @@ pub fn contract(flags: &Flags, common: &Common) -> Result<Contract, FlagError> {
         placed: common.placed,
         ids: IdStyle { base: Base::Name, numbers: Some(Numbers { separator: "-", first: 0 }) },
         replicas: common.shares("shared-dev-num", args.shared_dev_num)?,
-        filter: Filter { allow: ids(&args.allow_ids)?, deny: ids(&args.deny_ids)?, ..Filter::default() },
+        filter: Filter { allow: pci_ids(&args.allow_ids)?, deny: pci_ids(&args.deny_ids)?, ..Filter::default() },
         order: match args.allocation_policy {
             AllocationPolicy::None => Order::EachFirst,
             AllocationPolicy::Balanced => Order::Balanced,
@@ -75,7 +75,7 @@ fn backend(args: &IntelArgs, roots: Roots) -> BackendFactory {
         memory: args.memory_temp_limit.into(),
     };
     let sidecar = args.health_management.then_some(LevelZero { socket, limits });
-    BackendFactory::new(IntelOptions { roots, sidecar }, Intel::new)
+    BackendFactory::new(IntelOptions { roots, sidecar }, Scanner::new)
 }
 
 /// Device files of the GPUs, with their links by path and CDI names for the same.

@@ -16,10 +16,9 @@ use parking_lot::Mutex;
 
 use crate::device::backend::{GpuUsage, HostDevice, ProcessUsage, Usage};
 use crate::device::roots::Roots;
-use crate::vendor::nvidia::card::{self, Card};
+use crate::vendor::nvidia::card::{self, Card, Listed};
 use crate::vendor::nvidia::events::Events;
 use crate::vendor::nvidia::health::HealthTable;
-use crate::vendor::nvidia::listed::{self, Listed};
 
 const LIBRARY: &str = "libnvidia-ml.so.1";
 
@@ -76,7 +75,7 @@ impl Driver {
     /// not answer keeps its place.
     fn find_cards(&mut self, mig: bool) -> Result<(), NvmlError> {
         for index in 0..self.nvml.device_count()? {
-            let found = self.nvml.device_by_index(index).and_then(|device| listed::found(index, &device, mig));
+            let found = self.nvml.device_by_index(index).and_then(|device| card::listed(index, &device, mig));
             match found {
                 Ok(found) => {
                     let now = |known: &Listed| found.iter().any(|new| new.id == known.id);
@@ -112,11 +111,8 @@ impl Driver {
         let mut found = Vec::new();
         for listed in &self.cards {
             let id = &listed.id;
-            match self
-                .nvml
-                .device_by_index(listed.index)
-                .and_then(|card| Card::of(&self.nvml, self.more.as_ref(), listed, card, roots))
-            {
+            let card = self.nvml.device_by_index(listed.index);
+            match card.and_then(|card| Card::of(&self.nvml, self.more.as_ref(), listed, card, roots)) {
                 Ok(mut card) => {
                     card.host.device.health = health.get(id).copied().unwrap_or(Health::Unhealthy);
                     found.push(card);
@@ -128,7 +124,7 @@ impl Driver {
                 }
             }
         }
-        Ok(card::linked(found))
+        Ok(card::linked(&found))
     }
 
     pub(super) fn health(&self) -> Result<BTreeMap<DeviceId, Health>, NvmlError> {

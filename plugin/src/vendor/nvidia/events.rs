@@ -12,8 +12,8 @@ use nvml_wrapper::enums::event::XidError;
 use nvml_wrapper::error::NvmlError;
 use parking_lot::Mutex;
 
+use crate::vendor::nvidia::card::Listed;
 use crate::vendor::nvidia::health::HealthTable;
-use crate::vendor::nvidia::listed::Listed;
 
 /// How long the thread may take to notice that it is to end.
 const WAIT_MILLIS: u32 = 500;

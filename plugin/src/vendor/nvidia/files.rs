@@ -6,32 +6,24 @@
 //! exist.
 
 use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use kerf::device::Device;
 use kerf::ids::DeviceId;
 use kerf::units::Mib;
 
-use crate::device::backend::{Backend, BackendError, HostDevice, Origin, Part, Usage, Vendor};
+use crate::device::backend::{Backend as _, BackendError, HostDevice, Origin, Part, Usage, Vendor};
 use crate::device::facts::{Facts, NvidiaFacts};
 use crate::device::roots::{self, Fault, Roots};
-use crate::device::scan::{Journal, Remark, Scan, ScanIssue};
-use crate::vendor::nvidia::facts;
-use crate::vendor::nvidia::instances::{self, Instance, Minors};
+use crate::device::scan::{self, Scan, ScanIssue};
+use crate::vendor::nvidia::{facts, mig};
+use crate::vendor::scanner::{Files, Scanner};
 
 const NAME: &str = "nvidia-files";
 const DRIVER: &str = "nvidia";
 const VENDOR: u32 = 0x10de;
 /// Without these two no program can use a GPU.
 const NEEDED: [&str; 2] = ["nvidiactl", "nvidia-uvm"];
-
-/// The NVIDIA driver of this host, seen through files.
-#[derive(Debug)]
-pub struct NvidiaFiles {
-    options: FilesOptions,
-    journal: Journal,
-}
 
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct FilesOptions {
@@ -41,16 +33,15 @@ pub struct FilesOptions {
     pub instance_profile: String,
 }
 
-impl NvidiaFiles {
-    /// Reads nothing yet.
-    pub fn new(options: FilesOptions) -> Self {
-        Self { options, journal: Journal::default() }
+impl Files for FilesOptions {
+    const NAME: &'static str = NAME;
+
+    fn scan(&self) -> Result<Scan, BackendError> {
+        scan(self)
     }
 
-    fn look(&self) -> Result<Scan, BackendError> {
-        let scan = scan(&self.options)?;
-        self.journal.take(NAME, &scan);
-        Ok(scan)
+    fn usage(scanner: &Scanner<Self>) -> Result<Usage, BackendError> {
+        scanner.discover().map(|_| Usage::default())
     }
 }
 
@@ -74,17 +65,11 @@ pub fn scan(options: &FilesOptions) -> Result<Scan, BackendError> {
         return Err(BackendError::Unavailable { backend: NAME, reason });
     }
     let mut scan = Scan::default();
-    let table = instances::table(roots).unwrap_or_else(|fault| {
-        scan.note("mig-minors", fault);
-        BTreeMap::new()
-    });
-    let cards = match roots::names(&roots.proc.join("driver/nvidia/gpus")) {
-        Ok(addresses) => informed(roots, &addresses, &mut scan),
-        Err(Fault::Missing(_)) => bare(roots),
-        Err(fault) => {
-            scan.note("cards", fault);
-            bare(roots)
-        }
+    let table = scan.noted("mig-minors", mig::table(roots));
+    let listed = scan.noted("cards", roots::if_there(roots::names(&roots.proc.join("driver/nvidia/gpus"))));
+    let cards = match listed {
+        Some(addresses) => informed(roots, &addresses, &mut scan),
+        None => bare(roots),
     };
     for card in cards {
         let subject = if card.pci.is_empty() { card.id.clone() } else { card.pci.clone() };
@@ -101,10 +86,7 @@ fn informed(roots: &Roots, addresses: &[String], scan: &mut Scan) -> Vec<Card> {
     for address in addresses {
         match information(roots, address) {
             Ok(mut card) => {
-                card.numa = roots::numa(&roots.sys.join("bus/pci/devices").join(address)).unwrap_or_else(|fault| {
-                    scan.note(address, fault);
-                    None
-                });
+                card.numa = scan.noted(address, roots::numa(&facts::pci_device(&roots.sys, address)));
                 cards.push(card);
             }
             Err(why) => scan.leave_out(address, why),
@@ -133,13 +115,9 @@ fn information(roots: &Roots, address: &str) -> Result<Card, ScanIssue> {
         return Err(ScanIssue::Foreign { name: address.to_owned(), owner: location });
     }
     let minor = minor.parse().map_err(|_| Fault::malformed(&path, &minor, "Device Minor: a number"))?;
-    let vendor = roots.sys.join("bus/pci/devices").join(address).join("vendor");
-    match roots::hex(&vendor) {
-        Ok(VENDOR) | Err(Fault::Missing(_)) => {}
-        Ok(other) => {
-            return Err(ScanIssue::Foreign { name: address.to_owned(), owner: format!("vendor 0x{other:04x}") });
-        }
-        Err(fault) => return Err(fault.into()),
+    let vendor = roots::hex(&facts::pci_device(&roots.sys, address).join("vendor"));
+    if let Some(other) = roots::if_there(vendor)?.filter(|vendor| *vendor != VENDOR) {
+        return Err(ScanIssue::Foreign { name: address.to_owned(), owner: format!("vendor 0x{other:04x}") });
     }
     Ok(Card { id, minor, pci: address.to_owned(), model: field("Model").unwrap_or_default(), numa: None })
 }
@@ -154,16 +132,13 @@ fn bare(roots: &Roots) -> Vec<Card> {
 
 fn add(
     options: &FilesOptions,
-    table: &BTreeMap<(u32, Instance), Minors>,
+    table: &BTreeMap<(u32, mig::Instance), mig::Minors>,
     card: Card,
     scan: &mut Scan,
 ) -> Result<(), ScanIssue> {
     let roots = &options.roots;
-    let (nodes, control_nodes) = facts::nodes(&roots.dev, card.minor);
-    if nodes.is_empty() {
-        return Err(ScanIssue::NoDeviceFile(format!("/dev/nvidia{}", card.minor).into()));
-    }
     let name = format!("nvidia{}", card.minor);
+    let (nodes, control_nodes) = (vec![scan::node(roots, &name)?], facts::control_nodes(roots));
     let mut device = Device::new(card.id.as_str(), card.minor, Mib(0));
     device.model = card.model.into();
     device.numa = card.numa;
@@ -177,65 +152,40 @@ fn add(
         ..NvidiaFacts::default()
     }));
     let host = HostDevice { pci: card.pci, nodes, control_nodes, facts, ..HostDevice::new(device, origin) };
-    let existing = instances::of_card(roots, card.minor)?;
+    let existing = mig::of_card(roots, card.minor)?;
     if existing.is_empty() {
         scan.note(&name, ScanIssue::NoMemory);
         scan.devices.push(host);
         return Ok(());
     }
-    let several: BTreeMap<u32, usize> = existing.keys().fold(BTreeMap::new(), |mut count, instance| {
-        *count.entry(instance.gi).or_default() += 1;
-        count
-    });
-    for (instance, minors) in existing {
-        let Instance { gi, ci } = instance;
-        let alone = several.get(&gi) == Some(&1);
+    for (&(gi, ci), minors) in &existing {
+        let alone = existing.keys().filter(|(other, _)| *other == gi).count() == 1;
         let part = if alone { format!("gi{gi}") } else { format!("gi{gi}/ci{ci}") };
-        let name = format!("{name}/{part}");
+        let own = format!("{name}/{part}");
         // where the kernel's table knows the instance, both must agree
-        if table.get(&(card.minor, instance)).is_some_and(|known| *known != minors) {
-            scan.leave_out(&name, ScanIssue::Foreign { name: name.clone(), owner: "mig-minors".to_owned() });
-            continue;
-        }
-        let caps = [minors.gi, minors.ci].map(|minor| format!("nvidia-caps/nvidia-cap{minor}"));
-        let missing = caps.iter().find(|cap| roots.node(cap).is_none());
-        if let Some(cap) = missing {
-            scan.leave_out(&name, ScanIssue::NoDeviceFile(Path::new("/dev").join(cap)));
-            continue;
-        }
-        let mut host = host.clone();
-        host.nodes.extend(caps.iter().filter_map(|cap| roots.node(cap)).collect::<Vec<PathBuf>>());
-        // the driver's older spelling of an instance: its GPU's UUID and the two numbers
-        let id = if card.id == format!("nvidia{}", card.minor) {
-            name.clone()
-        } else {
-            format!("MIG-{}/{gi}/{ci}", card.id)
+        let known = table.get(&(card.minor, (gi, ci))).unwrap_or(minors);
+        let files = match known == minors {
+            true => minors.iter().map(|minor| scan::node(roots, &mig::file(*minor))).collect(),
+            false => Err(ScanIssue::Foreign { name: own.clone(), owner: "mig-minors".to_owned() }),
         };
+        let files: Vec<_> = match files {
+            Ok(files) => files,
+            Err(why) => {
+                scan.leave_out(&own, why);
+                continue;
+            }
+        };
+        let mut host = host.clone();
+        host.nodes.extend(files);
+        // the driver's older spelling of an instance: its GPU's UUID and the two numbers
+        let id = if card.id == name { own.clone() } else { format!("MIG-{}/{gi}/{ci}", card.id) };
         host.device.id = DeviceId::from(id.as_str());
         // an instance's part of the GPU's memory is in its profile, which the files do not tell
         host.device.memory = Mib(0);
-        host.origin.name = name.as_str().into();
+        host.origin.name = own.as_str().into();
         host.origin.part = Part::Instance { gi, ci, profile: options.instance_profile.as_str().into() };
-        scan.note(&name, ScanIssue::NoMemory);
+        scan.note(&own, ScanIssue::NoMemory);
         scan.devices.push(host);
     }
     Ok(())
-}
-
-impl Backend for NvidiaFiles {
-    fn name(&self) -> &'static str {
-        NAME
-    }
-
-    fn discover(&self) -> Result<Vec<HostDevice>, BackendError> {
-        Ok(self.look()?.devices)
-    }
-
-    fn usage(&self) -> Result<Usage, BackendError> {
-        self.look().map(|_| Usage::default())
-    }
-
-    fn remarks(&self) -> Vec<Remark> {
-        self.journal.remarks()
-    }
 }
