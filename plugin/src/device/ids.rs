@@ -12,6 +12,7 @@ use kerf::annotation::Keys;
 use kerf::ids::ResourceName;
 
 use crate::device::label::counted;
+use crate::device::roots;
 
 /// How ids are spelled: `<base>`, or `<base><separator><number>`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -68,10 +69,8 @@ impl IdStyle {
     pub fn read<'a>(&self, id: &'a str) -> Option<(&'a str, u32)> {
         let Some(Numbers { separator, first }) = self.numbers else { return Some((id, 0)) };
         let (base, number) = id.rsplit_once(separator)?;
-        let written =
-            number.bytes().all(|byte| byte.is_ascii_digit()) && (number == "0" || !number.starts_with('0'));
-        let share = number.parse::<u32>().ok()?.checked_sub(first)?;
-        (written && !base.is_empty()).then_some((base, share))
+        let share = roots::suffix(number, "")?.checked_sub(first)?;
+        (!base.is_empty()).then_some((base, share))
     }
 }
 

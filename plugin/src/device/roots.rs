@@ -140,10 +140,8 @@ pub fn numa(device: &Path) -> Result<Option<u32>, Fault> {
     let path = device.join("numa_node");
     match number::<i64>(&path)? {
         -1 => Ok(None),
-        node => match u32::try_from(node).ok().filter(|node| *node < 1 << 15) {
-            Some(node) => Ok(Some(node)),
-            None => Err(Fault::malformed(&path, &node.to_string(), "-1 or the number of a NUMA node")),
-        },
+        node @ 0..0x8000 => Ok(u32::try_from(node).ok()),
+        node => Err(Fault::malformed(&path, &node.to_string(), "-1 or the number of a NUMA node")),
     }
 }
 

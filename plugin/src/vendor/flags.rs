@@ -50,21 +50,14 @@ impl Flags {
     /// # Errors
     /// Where the command does not have these flags.
     pub fn read<A: FromArgMatches>(&self) -> Result<A, FlagError> {
-        A::from_arg_matches(&self.0).map_err(|error| FlagError::new(error.to_string()))
+        A::from_arg_matches(&self.0).map_err(|error| FlagError(error.to_string()))
     }
 }
 
 /// Flags that do not go together, or have an illegal value. The text names the flag.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{0}")]
-pub struct FlagError(String);
-
-impl FlagError {
-    /// `text` is shown to the user.
-    pub fn new(text: impl Into<String>) -> Self {
-        Self(text.into())
-    }
-}
+pub struct FlagError(pub String);
 
 /// What any backend may need to know; each takes its part.
 #[derive(Clone, Debug)]
@@ -93,7 +86,7 @@ impl Common {
     /// Where the extender chooses GPUs and cannot count so many.
     pub fn shares(&self, flag: &str, shares: u32) -> Result<u32, FlagError> {
         match PerCard::new(shares) {
-            Err(error) if self.placed => Err(FlagError::new(format!("--{flag} with --placed: {error}"))),
+            Err(error) if self.placed => Err(FlagError(format!("--{flag} with --placed: {error}"))),
             _ => Ok(shares),
         }
     }

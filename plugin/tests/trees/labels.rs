@@ -8,9 +8,10 @@ use kerf_plugin::device::label::Labeller;
 use kerf_plugin::publish::labels::wanted::{Style, Wanted};
 use kerf_plugin::vendor;
 use kerf_plugin::vendor::amd::flags::AmdLabel;
-use kerf_plugin::vendor::nvidia::files::{self, FilesOptions};
+use kerf_plugin::vendor::nvidia::files::FilesOptions;
 use kerf_plugin::vendor::nvidia::flags::{MigStrategy, NvidiaArgs};
 use kerf_plugin::vendor::nvidia::labels as nvidia_labels;
+use kerf_plugin::vendor::scanner::Files as _;
 use serde_json::{Value, json};
 
 use crate::forest::Forest;
@@ -198,7 +199,7 @@ fn instances_are_labelled_by_their_strategy() {
     let mut forest = Forest::named("f");
     let found = |forest: &Forest| {
         let options = FilesOptions { roots: forest.roots.clone(), instance_profile: "3g.20gb+me".into() };
-        files::scan(&options).unwrap().devices
+        options.scan().unwrap().devices
     };
     let style = |mig| {
         let flags = NvidiaArgs::augment_args(clap::Command::new("plugin")).get_matches_from(["plugin"]);

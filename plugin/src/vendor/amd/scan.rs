@@ -16,8 +16,6 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use kerf::device::Device;
-use kerf::ids::DeviceId;
-
 use kerf_proto::amd::Nothing;
 use kerf_proto::amd::metrics_service_client::MetricsServiceClient;
 
@@ -29,7 +27,6 @@ use crate::vendor::amd::topology::{Node, Topology};
 use crate::vendor::reporter::{blocking, connect};
 use crate::vendor::scanner::{Files, Scanner};
 
-const NAME: &str = "amd";
 const DRIVER: &str = "amdgpu";
 const VENDOR: u32 = 0x1002;
 /// The driver's PCI devices and the compute driver's topology, below `/sys`.
@@ -42,34 +39,6 @@ pub struct AmdOptions {
     pub roots: Roots,
     /// Socket of AMD's metrics exporter; `None`: it is not asked about the GPUs' health.
     pub exporter: Option<PathBuf>,
-}
-
-/// One scan of the host's files.
-///
-/// # Errors
-/// [`BackendError::Unavailable`] where the driver, or its compute part, is missing.
-pub fn scan(roots: &Roots) -> Result<Scan, BackendError> {
-    let unavailable = |reason: String| BackendError::Unavailable { backend: NAME, reason };
-    let drivers = roots.sys.join(CARDS);
-    let cards = roots::names(&drivers).map_err(|fault| unavailable(format!("driver amdgpu: {fault}")))?;
-    let mut scan = Scan::default();
-    let topology = Topology::read(&roots.sys.join(TOPOLOGY), &mut scan)
-        .map_err(|fault| unavailable(format!("compute driver KFD: {fault}")))?;
-    let kfd = roots.node("kfd").ok_or_else(|| unavailable("the host has no device file /dev/kfd".to_owned()))?;
-    let mut host = Host { roots, topology, kfd, scan, numbers: BTreeMap::new(), parents: BTreeMap::new() };
-    for address in cards.iter().filter(|name| roots::is_address(name)) {
-        if let Err(why) = host.card(address, &drivers.join(address)) {
-            host.scan.leave_out(address, why);
-        }
-    }
-    let platform = roots.sys.join("devices/platform");
-    for number in roots::numbered(&platform, "amdgpu_xcp_").unwrap_or_default() {
-        let name = format!("amdgpu_xcp_{number}");
-        if let Err(why) = host.partition(&name, &platform.join(&name)) {
-            host.scan.leave_out(&name, why);
-        }
-    }
-    Ok(host.linked().settle())
 }
 
 /// What a GPU's partitions inherit.
@@ -88,8 +57,8 @@ struct Host<'a> {
     topology: Topology,
     kfd: PathBuf,
     scan: Scan,
-    /// Topology nodes of the devices found so far.
-    numbers: BTreeMap<DeviceId, u32>,
+    /// The devices found so far, by their topology nodes. Until all are found, their links name nodes.
+    indices: BTreeMap<u32, u32>,
     /// By PCI address without the function.
     parents: BTreeMap<String, Parent>,
 }
@@ -176,8 +145,8 @@ impl Host<'_> {
         }
         (facts.gfx, facts.simds, facts.simds_per_cu) = (node.gfx, node.simds, node.simds_per_cu);
         let facts = Facts::Amd(Arc::new(facts));
-        let device = Device { model, numa, ..Device::new(id, card, node.memory) };
-        self.numbers.insert(device.id.clone(), number);
+        let device = Device { model, numa, links: node.links.clone(), ..Device::new(id, card, node.memory) };
+        self.indices.insert(number, card);
         let host = HostDevice::new(device, Origin { name: id.into(), part, ..origin });
         self.scan.devices.push(HostDevice { pci, nodes, control_nodes, facts, ..host });
         Ok(())
@@ -185,16 +154,10 @@ impl Host<'_> {
 
     /// Links between topology nodes become links between the devices that were found.
     fn linked(mut self) -> Scan {
-        let indices: BTreeMap<u32, u32> = (self.scan.devices.iter())
-            .filter_map(|host| Some((*self.numbers.get(&host.device.id)?, host.device.index)))
-            .collect();
-        for host in &mut self.scan.devices {
-            let node = self.numbers.get(&host.device.id).and_then(|number| self.topology.nodes.get(number));
-            let links = node.map(|node| &node.links).into_iter().flatten();
-            host.device.links = links
-                .filter_map(|(to, link)| Some((*indices.get(to)?, *link)))
-                .filter(|(to, _)| *to != host.device.index)
-                .collect();
+        for Device { index, links, .. } in self.scan.devices.iter_mut().map(|host| &mut host.device) {
+            let of_nodes = std::mem::take(links).into_iter();
+            let of_devices = of_nodes.filter_map(|(to, link)| Some((*self.indices.get(&to)?, link)));
+            *links = of_devices.filter(|(to, _)| to != index).collect();
         }
         self.scan
     }
@@ -229,10 +192,32 @@ fn one(dir: &Path, prefix: &'static str) -> Result<u32, ScanIssue> {
 }
 
 impl Files for AmdOptions {
-    const NAME: &'static str = NAME;
+    const NAME: &'static str = "amd";
 
     fn scan(&self) -> Result<Scan, BackendError> {
-        scan(&self.roots)
+        let roots = &self.roots;
+        let unavailable = |reason: String| BackendError::Unavailable { backend: Self::NAME, reason };
+        let drivers = roots.sys.join(CARDS);
+        let cards = roots::names(&drivers).map_err(|fault| unavailable(format!("driver amdgpu: {fault}")))?;
+        let mut scan = Scan::default();
+        let topology = Topology::read(&roots.sys.join(TOPOLOGY), &mut scan)
+            .map_err(|fault| unavailable(format!("compute driver KFD: {fault}")))?;
+        let kfd =
+            roots.node("kfd").ok_or_else(|| unavailable("the host has no device file /dev/kfd".to_owned()))?;
+        let mut host = Host { roots, topology, kfd, scan, indices: BTreeMap::new(), parents: BTreeMap::new() };
+        for address in cards.iter().filter(|name| roots::is_address(name)) {
+            if let Err(why) = host.card(address, &drivers.join(address)) {
+                host.scan.leave_out(address, why);
+            }
+        }
+        let platform = roots.sys.join("devices/platform");
+        for number in roots::numbered(&platform, "amdgpu_xcp_").unwrap_or_default() {
+            let name = format!("amdgpu_xcp_{number}");
+            if let Err(why) = host.partition(&name, &platform.join(&name)) {
+                host.scan.leave_out(&name, why);
+            }
+        }
+        Ok(host.linked().settle())
     }
 
     /// AMD's metrics exporter knows it. Blocks; not to be called from an async task.
@@ -248,7 +233,7 @@ impl Files for AmdOptions {
     fn usage(scanner: &Scanner<Self>) -> Result<Usage, BackendError> {
         let sys = &scanner.files.roots.sys;
         let topology = Topology::read(&sys.join(TOPOLOGY), &mut Scan::default()).map_err(|fault| {
-            BackendError::Failed { backend: NAME, question: "usage", reason: fault.to_string() }
+            BackendError::Failed { backend: Self::NAME, question: "usage", reason: fault.to_string() }
         })?;
         let devices = scanner.discover()?;
         let mut usage = Usage::sizes(&devices);

@@ -12,7 +12,7 @@ use crate::offer::hand_over::{Cdi, Files, HandOver, Item};
 use crate::offer::order::Order;
 use crate::vendor::flags::{Common, FlagError, Flags};
 use crate::vendor::intel::flags::{AllocationPolicy, ByPath, IntelArgs, MonitoringMode, pci_ids};
-use crate::vendor::intel::level_zero::{LevelZero, Temperatures};
+use crate::vendor::intel::level_zero::LevelZero;
 use crate::vendor::intel::scan::{DRIVERS, IntelOptions};
 use crate::vendor::intel::wsl::{self, Wsl, WslOptions};
 use crate::vendor::scanner::Scanner;
@@ -26,10 +26,10 @@ const DOMAIN: &str = "gpu.intel.com";
 pub fn contract(flags: &Flags, common: &Common) -> Result<Contract, FlagError> {
     let args: IntelArgs = flags.read()?;
     if !args.allow_ids.is_empty() && !args.deny_ids.is_empty() {
-        return Err(FlagError::new("--allow-ids and --deny-ids cannot be used together"));
+        return Err(FlagError("--allow-ids and --deny-ids cannot be used together".to_owned()));
     }
     if args.wsl && (args.enable_monitoring || args.health_management) {
-        return Err(FlagError::new("--wsl cannot be used with --enable-monitoring or --health-management"));
+        return Err(FlagError("--wsl cannot be used with --enable-monitoring or --health-management".to_owned()));
     }
     let roots = if args.prefix.is_empty() {
         common.backend.roots.clone()
@@ -69,11 +69,7 @@ fn backend(args: &IntelArgs, roots: Roots) -> BackendFactory {
     if args.wsl {
         return BackendFactory::new(WslOptions { roots, socket }, Wsl::new);
     }
-    let limits = Temperatures {
-        card: args.temp_limit.into(),
-        gpu: args.gpu_temp_limit.into(),
-        memory: args.memory_temp_limit.into(),
-    };
+    let limits = [args.temp_limit, args.gpu_temp_limit, args.memory_temp_limit].map(f64::from);
     let sidecar = args.health_management.then_some(LevelZero { socket, limits });
     BackendFactory::new(IntelOptions { roots, sidecar }, Scanner::new)
 }

@@ -104,7 +104,7 @@ pub fn pci_ids(text: &str) -> Result<Vec<String>, FlagError> {
         {
             Ok(id.to_owned())
         }
-        _ => Err(FlagError::new(format!(
+        _ => Err(FlagError(format!(
             "--allow-ids or --deny-ids: {id:?} is not a PCI device id: expected 0x and four lowercase hexadecimal \
              digits, separated by commas"
         ))),

@@ -15,19 +15,8 @@ use crate::vendor::reporter::{PATIENCE, blocking, connect};
 #[derive(Clone, Debug, PartialEq)]
 pub struct LevelZero {
     pub socket: PathBuf,
-    /// A GPU that is hotter is unhealthy.
-    pub limits: Temperatures,
-}
-
-/// In degrees Celsius.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Temperatures {
-    /// Of the GPU as a whole.
-    pub card: f64,
-    /// Of its compute units.
-    pub gpu: f64,
-    /// Of its memory.
-    pub memory: f64,
+    /// A GPU that is hotter is unhealthy: as a whole, its compute units, its memory; in degrees Celsius.
+    pub limits: [f64; 3],
 }
 
 impl LevelZero {
@@ -37,7 +26,7 @@ impl LevelZero {
     }
 
     async fn report(&self, hosts: &[HostDevice]) -> Option<Vec<String>> {
-        let (limits, mut unhealthy) = (&self.limits, Vec::new());
+        let mut unhealthy = Vec::new();
         let mut client = LevelzeroClient::new(connect(&self.socket).await?);
         for host in hosts.iter().filter(|host| !host.pci.is_empty()) {
             let address = || Address { bdf_address: host.pci.clone() };
@@ -47,8 +36,8 @@ impl LevelZero {
                 });
             let hot =
                 client.get_device_temperature(address()).await.map(tonic::Response::into_inner).is_ok_and(|heat| {
-                    let above = heat.global > limits.card || heat.gpu > limits.gpu || heat.memory > limits.memory;
-                    heat.error.is_none() && above
+                    let told = [heat.global, heat.gpu, heat.memory];
+                    heat.error.is_none() && told.iter().zip(self.limits).any(|(told, limit)| *told > limit)
                 });
             if broken || hot {
                 unhealthy.push(host.device.id.to_string());

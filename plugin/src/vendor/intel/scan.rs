@@ -18,7 +18,6 @@ use crate::device::scan::{Scan, ScanIssue};
 use crate::vendor::intel::level_zero::LevelZero;
 use crate::vendor::scanner::Files;
 
-const NAME: &str = "intel";
 const VENDOR: u32 = 0x8086;
 /// Drivers whose GPUs containers can use; also the kinds of resources.
 pub const DRIVERS: [&str; 2] = ["i915", "xe"];
@@ -32,10 +31,22 @@ pub struct IntelOptions {
 }
 
 impl Files for IntelOptions {
-    const NAME: &'static str = NAME;
+    const NAME: &'static str = "intel";
 
     fn scan(&self) -> Result<Scan, BackendError> {
-        scan(self)
+        let class = self.roots.sys.join("class/drm");
+        let numbers = roots::numbered(&class, "card")
+            .map_err(|fault| BackendError::Unavailable { backend: Self::NAME, reason: fault.to_string() })?;
+        let mut scan = Scan::default();
+        for number in numbers {
+            let name = format!("card{number}");
+            match card(&self.roots, &class.join(&name), number, &mut scan) {
+                Ok(Some(host)) => scan.devices.push(host),
+                Ok(None) => {}
+                Err(why) => scan.leave_out(&name, why),
+            }
+        }
+        Ok(scan.settle())
     }
 
     fn unhealthy(&self, hosts: &[HostDevice]) -> Vec<String> {
@@ -43,28 +54,8 @@ impl Files for IntelOptions {
     }
 }
 
-/// One scan of the host's files.
-///
-/// # Errors
-/// [`BackendError::Unavailable`] where the kernel has no graphics class.
-pub fn scan(options: &IntelOptions) -> Result<Scan, BackendError> {
-    let class = options.roots.sys.join("class/drm");
-    let numbers = roots::numbered(&class, "card")
-        .map_err(|fault| BackendError::Unavailable { backend: NAME, reason: fault.to_string() })?;
-    let mut scan = Scan::default();
-    for number in numbers {
-        let name = format!("card{number}");
-        match card(options, &class.join(&name), number, &mut scan) {
-            Ok(Some(host)) => scan.devices.push(host),
-            Ok(None) => {}
-            Err(why) => scan.leave_out(&name, why),
-        }
-    }
-    Ok(scan.settle())
-}
-
 /// A GPU, or `None` where it is another vendor's.
-fn card(options: &IntelOptions, dir: &Path, number: u32, scan: &mut Scan) -> Result<Option<HostDevice>, ScanIssue> {
+fn card(roots: &Roots, dir: &Path, number: u32, scan: &mut Scan) -> Result<Option<HostDevice>, ScanIssue> {
     let name = format!("card{number}");
     let device_dir = dir.join("device");
     if roots::hex(&device_dir.join("vendor"))? != VENDOR {
@@ -82,17 +73,17 @@ fn card(options: &IntelOptions, dir: &Path, number: u32, scan: &mut Scan) -> Res
         Some(driver) => return Err(ScanIssue::Driver(driver)),
         None => DRIVERS[0].to_owned(),
     };
-    let nodes = nodes(&options.roots, &device_dir.join("drm"), number)?;
+    let nodes = nodes(roots, &device_dir.join("drm"), number)?;
     let pci = scan.noted(&name, address(dir));
     let parent = roots::target_name(&device_dir.join("physfn")).filter(|parent| roots::is_address(parent));
     let part = if parent.is_some() { Part::Function } else { Part::Whole };
     let id = if pci.is_empty() { name.clone() } else { pci.clone() };
     let tiles = tiles(dir);
     let memory = memory(dir, tiles, scan, &name);
-    let mut device = Device::new(id.as_str(), number, Mib(memory.unwrap_or(0) >> 20));
-    device.model = format!("Intel {model_id}").trim_end().into();
+    let model = format!("Intel {model_id}").trim_end().into();
     // optional on real systems without NUMA
-    device.numa = scan.noted(&name, roots::if_there(roots::numa(&device_dir))).flatten();
+    let numa = scan.noted(&name, roots::if_there(roots::numa(&device_dir))).flatten();
+    let device = Device { model, numa, ..Device::new(id.as_str(), number, Mib(memory.unwrap_or(0) >> 20)) };
     let origin = Origin {
         vendor: Vendor::Intel,
         driver: driver.into(),
@@ -106,23 +97,21 @@ fn card(options: &IntelOptions, dir: &Path, number: u32, scan: &mut Scan) -> Res
     let class =
         roots::hex(&device_dir.join("class")).map(|class| format!("{:04x}", class >> 8)).unwrap_or_default();
     let facts = Facts::Intel(Arc::new(IntelFacts { class: class.into(), tiles, memory }));
-    let dri_links = by_path(&options.roots, &pci);
-    let monitoring_nodes = monitoring_nodes(&options.roots, &name);
+    let dri_links = by_path(roots, &pci);
+    let monitoring_nodes = monitoring_nodes(roots, &name);
     Ok(Some(HostDevice { pci, nodes, dri_links, monitoring_nodes, facts, ..HostDevice::new(device, origin) }))
 }
 
 /// The GPU's device files that the host has: of `card<N>` and `renderD<M>` below `device/drm`, not `controlD<K>`.
 fn nodes(roots: &Roots, drm: &Path, number: u32) -> Result<Vec<PathBuf>, ScanIssue> {
-    let mut named = Vec::new();
-    for card in roots::numbered(drm, "card")? {
-        // both numbers must be the same, or its files are another GPU's
-        if card != number {
-            return Err(ScanIssue::Foreign { name: format!("card{number}"), owner: format!("card{card}") });
-        }
-        named.push(format!("card{card}"));
+    let cards = roots::numbered(drm, "card")?;
+    // both numbers must be the same, or its files are another GPU's
+    if let Some(card) = cards.iter().find(|card| **card != number) {
+        return Err(ScanIssue::Foreign { name: format!("card{number}"), owner: format!("card{card}") });
     }
-    named.extend(roots::numbered(drm, "renderD")?.into_iter().map(|minor| format!("renderD{minor}")));
-    let nodes: Vec<PathBuf> = named.iter().filter_map(|name| roots.node(&format!("dri/{name}"))).collect();
+    let renders = roots::numbered(drm, "renderD")?.into_iter().map(|minor| format!("dri/renderD{minor}"));
+    let named = cards.iter().map(|card| format!("dri/card{card}")).chain(renders);
+    let nodes: Vec<PathBuf> = named.filter_map(|name| roots.node(&name)).collect();
     if nodes.is_empty() {
         return Err(ScanIssue::NoDeviceFile(Path::new("/dev/dri").join(format!("card{number}"))));
     }

@@ -103,9 +103,8 @@ impl<'a> Card<'a> {
             origin.name = format!("{name}/gi{gi}").into();
             told.instance = facts::of_instance(&handle);
         }
-        let mut device = Device::new(listed.id.clone(), index, Mib(handle.memory_info()?.total >> 20));
-        device.model = model.into();
-        device.numa = numa;
+        let memory = Mib(handle.memory_info()?.total >> 20);
+        let device = Device { model: model.into(), numa, ..Device::new(listed.id.clone(), index, memory) };
         let facts = Facts::Nvidia(Arc::new(told));
         let host = HostDevice { pci, nodes, control_nodes, facts, ..HostDevice::new(device, origin) };
         Ok(Self { host, handle, lanes })

@@ -28,7 +28,9 @@ pub fn contract(flags: &Flags, common: &Common) -> Result<Contract, FlagError> {
     let whole = if shared && args.rename_by_default { "nvidia.com/gpu.shared" } else { KIND };
     let told = |strategy| args.device_list_strategy.contains(&strategy);
     if told(ListStrategy::Envvar) && told(ListStrategy::VolumeMounts) {
-        return Err(FlagError::new("--device-list-strategy: envvar and volume-mounts cannot be used together"));
+        return Err(FlagError(
+            "--device-list-strategy: envvar and volume-mounts cannot be used together".to_owned(),
+        ));
     }
     let files = FilesOptions { roots: roots.clone(), instance_profile: args.mig_profile.clone() };
     let library = BackendFactory::new(common.backend.nvidia.clone(), Nvidia::new);

@@ -9,7 +9,6 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use kerf::device::Device;
-use kerf::ids::DeviceId;
 use kerf::units::Mib;
 
 use crate::device::backend::{Backend as _, BackendError, HostDevice, Origin, Part, Usage, Vendor};
@@ -19,7 +18,6 @@ use crate::device::scan::{self, Scan, ScanIssue};
 use crate::vendor::nvidia::{facts, mig};
 use crate::vendor::scanner::{Files, Scanner};
 
-const NAME: &str = "nvidia-files";
 const DRIVER: &str = "nvidia";
 const VENDOR: u32 = 0x10de;
 /// Without these two no program can use a GPU.
@@ -34,10 +32,28 @@ pub struct FilesOptions {
 }
 
 impl Files for FilesOptions {
-    const NAME: &'static str = NAME;
+    const NAME: &'static str = "nvidia-files";
 
     fn scan(&self) -> Result<Scan, BackendError> {
-        scan(self)
+        let roots = &self.roots;
+        if let Some(name) = NEEDED.iter().find(|name| roots.node(name).is_none()) {
+            let reason = format!("the host has no device file /dev/{name}: the driver is not loaded (yet)");
+            return Err(BackendError::Unavailable { backend: Self::NAME, reason });
+        }
+        let mut scan = Scan::default();
+        let table = scan.noted("mig-minors", mig::table(roots));
+        let listed = scan.noted("cards", roots::if_there(roots::names(&roots.proc.join("driver/nvidia/gpus"))));
+        let cards = match listed {
+            Some(addresses) => informed(roots, &addresses, &mut scan),
+            None => bare(roots),
+        };
+        for card in cards {
+            let subject = card.subject().to_owned();
+            if let Err(why) = add(self, &table, card, &mut scan) {
+                scan.leave_out(&subject, why);
+            }
+        }
+        Ok(scan.settle())
     }
 
     fn usage(scanner: &Scanner<Self>) -> Result<Usage, BackendError> {
@@ -45,48 +61,13 @@ impl Files for FilesOptions {
     }
 }
 
-/// A GPU as the files name it.
-struct Card {
-    id: String,
-    minor: u32,
-    pci: String,
-    model: String,
-    numa: Option<u32>,
-}
-
-/// One scan of the host's files.
-///
-/// # Errors
-/// [`BackendError::Unavailable`] where the driver's own device files are missing.
-pub fn scan(options: &FilesOptions) -> Result<Scan, BackendError> {
-    let roots = &options.roots;
-    if let Some(name) = NEEDED.iter().find(|name| roots.node(name).is_none()) {
-        let reason = format!("the host has no device file /dev/{name}: the driver is not loaded (yet)");
-        return Err(BackendError::Unavailable { backend: NAME, reason });
-    }
-    let mut scan = Scan::default();
-    let table = scan.noted("mig-minors", mig::table(roots));
-    let listed = scan.noted("cards", roots::if_there(roots::names(&roots.proc.join("driver/nvidia/gpus"))));
-    let cards = match listed {
-        Some(addresses) => informed(roots, &addresses, &mut scan),
-        None => bare(roots),
-    };
-    for card in cards {
-        let subject = if card.pci.is_empty() { card.id.clone() } else { card.pci.clone() };
-        if let Err(why) = add(options, &table, card, &mut scan) {
-            scan.leave_out(&subject, why);
-        }
-    }
-    Ok(scan.settle())
-}
-
 /// GPUs of `/proc/driver/nvidia/gpus`.
-fn informed(roots: &Roots, addresses: &[String], scan: &mut Scan) -> Vec<Card> {
+fn informed(roots: &Roots, addresses: &[String], scan: &mut Scan) -> Vec<HostDevice> {
     let mut cards = Vec::new();
     for address in addresses {
         match information(roots, address) {
             Ok(mut card) => {
-                card.numa = scan.noted(address, roots::numa(&facts::pci_device(&roots.sys, address)));
+                card.device.numa = scan.noted(address, roots::numa(&facts::pci_device(&roots.sys, address)));
                 cards.push(card);
             }
             Err(why) => scan.leave_out(address, why),
@@ -95,7 +76,7 @@ fn informed(roots: &Roots, addresses: &[String], scan: &mut Scan) -> Vec<Card> {
     cards
 }
 
-fn information(roots: &Roots, address: &str) -> Result<Card, ScanIssue> {
+fn information(roots: &Roots, address: &str) -> Result<HostDevice, ScanIssue> {
     let path = roots.proc.join("driver/nvidia/gpus").join(address).join("information");
     if !roots::is_address(address) {
         return Err(Fault::malformed(&path, address, "a PCI address as the directory's name").into());
@@ -119,40 +100,41 @@ fn information(roots: &Roots, address: &str) -> Result<Card, ScanIssue> {
     if let Some(other) = roots::if_there(vendor)?.filter(|vendor| *vendor != VENDOR) {
         return Err(ScanIssue::Foreign { name: address.to_owned(), owner: format!("vendor 0x{other:04x}") });
     }
-    Ok(Card { id, minor, pci: address.to_owned(), model: field("Model").unwrap_or_default(), numa: None })
+    let mut card = card(&id, minor, address);
+    card.device.model = field("Model").unwrap_or_default().into();
+    Ok(card)
 }
 
 /// GPUs of `/dev` alone.
-fn bare(roots: &Roots) -> Vec<Card> {
+fn bare(roots: &Roots) -> Vec<HostDevice> {
     let minors = roots::numbered(&roots.dev, "nvidia").unwrap_or_default();
-    let card =
-        |minor| Card { id: format!("nvidia{minor}"), minor, pci: String::new(), model: String::new(), numa: None };
-    minors.into_iter().map(card).collect()
+    minors.into_iter().map(|minor| card(&format!("nvidia{minor}"), minor, "")).collect()
+}
+
+/// The files tell neither a GPU's memory nor the profile of an instance, which would tell its part of it.
+fn card(id: &str, minor: u32, pci: &str) -> HostDevice {
+    let origin = Origin::whole(Vendor::Nvidia, DRIVER, &format!("nvidia{minor}"), pci);
+    HostDevice { pci: pci.to_owned(), ..HostDevice::new(Device::new(id, minor, Mib(0)), origin) }
 }
 
 fn add(
     options: &FilesOptions,
     table: &BTreeMap<(u32, mig::Instance), mig::Minors>,
-    card: Card,
+    mut host: HostDevice,
     scan: &mut Scan,
 ) -> Result<(), ScanIssue> {
     let roots = &options.roots;
-    let name = format!("nvidia{}", card.minor);
-    let (nodes, control_nodes) = (vec![scan::node(roots, &name)?], facts::control_nodes(roots));
-    let mut device = Device::new(card.id.as_str(), card.minor, Mib(0));
-    device.model = card.model.into();
-    device.numa = card.numa;
-    let origin = Origin::whole(Vendor::Nvidia, DRIVER, &name, &card.pci);
-    let facts = Facts::Nvidia(Arc::new(NvidiaFacts {
-        model: Arc::clone(&device.model),
-        memory: device.memory,
+    let (name, id, minor) = (Arc::clone(&host.origin.name), host.device.id.clone(), host.device.index);
+    host.nodes = vec![scan::node(roots, &name)?];
+    host.control_nodes = facts::control_nodes(roots);
+    host.facts = Facts::Nvidia(Arc::new(NvidiaFacts {
+        model: Arc::clone(&host.device.model),
         driver: facts::driver_version(&roots.proc).into(),
-        class: facts::class(&roots.sys, &card.pci),
+        class: facts::class(&roots.sys, &host.pci),
         machine: facts::machine(&roots.sys).into(),
         ..NvidiaFacts::default()
     }));
-    let host = HostDevice { pci: card.pci, nodes, control_nodes, facts, ..HostDevice::new(device, origin) };
-    let existing = mig::of_card(roots, card.minor)?;
+    let existing = mig::of_card(roots, minor)?;
     if existing.is_empty() {
         scan.note(&name, ScanIssue::NoMemory);
         scan.devices.push(host);
@@ -163,9 +145,9 @@ fn add(
         let part = if alone { format!("gi{gi}") } else { format!("gi{gi}/ci{ci}") };
         let own = format!("{name}/{part}");
         // where the kernel's table knows the instance, both must agree
-        let known = table.get(&(card.minor, (gi, ci))).unwrap_or(minors);
+        let known = table.get(&(minor, (gi, ci))).unwrap_or(minors);
         let files = match known == minors {
-            true => minors.iter().map(|minor| scan::node(roots, &mig::file(*minor))).collect(),
+            true => minors.iter().map(|file| scan::node(roots, &mig::file(*file))).collect(),
             false => Err(ScanIssue::Foreign { name: own.clone(), owner: "mig-minors".to_owned() }),
         };
         let files: Vec<_> = match files {
@@ -178,10 +160,8 @@ fn add(
         let mut host = host.clone();
         host.nodes.extend(files);
         // the driver's older spelling of an instance: its GPU's UUID and the two numbers
-        let id = if card.id == name { own.clone() } else { format!("MIG-{}/{gi}/{ci}", card.id) };
-        host.device.id = DeviceId::from(id.as_str());
-        // an instance's part of the GPU's memory is in its profile, which the files do not tell
-        host.device.memory = Mib(0);
+        let spelled = if id.as_str() == &*name { own.clone() } else { format!("MIG-{id}/{gi}/{ci}") };
+        host.device.id = spelled.into();
         host.origin.name = own.as_str().into();
         host.origin.part = Part::Instance { gi, ci, profile: options.instance_profile.as_str().into() };
         scan.note(&own, ScanIssue::NoMemory);

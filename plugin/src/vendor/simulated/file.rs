@@ -193,11 +193,7 @@ impl Simulated {
         let mut state = self.state.lock();
         let verdict = match read {
             Ok(text) if state.text.as_ref() == Some(&text) => None,
-            Ok(text) => {
-                let parsed = parse(&text);
-                state.text = Some(text);
-                Some(parsed)
-            }
+            Ok(text) => Some(parse(state.text.insert(text))),
             // a file that is being replaced may be missing for a moment; that is reported only once
             Err(error) => state.text.take().map(|_| Err(error)),
         };
