@@ -15,7 +15,7 @@ pub mod scanner;
 pub mod simulated;
 pub mod support;
 
-use crate::device::origin::Vendor;
+use crate::device::host::Vendor;
 use crate::vendor::support::Support;
 
 /// One line for each vendor.

@@ -12,8 +12,7 @@ use std::sync::Arc;
 use kerf::device::Health;
 use kerf::ids::DeviceId;
 
-pub use crate::device::host::{GpuUsage, HostDevice, ProcessUsage, Usage};
-pub use crate::device::origin::{Origin, Part, Vendor};
+pub use crate::device::host::{GpuUsage, HostDevice, Origin, Part, ProcessUsage, Usage, Vendor};
 use crate::device::scan::Remark;
 
 /// Why a driver does not answer.

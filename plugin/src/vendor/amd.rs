@@ -8,19 +8,16 @@ mod topology;
 
 use clap::Args as _;
 
-use crate::device::backend::BackendFactory;
 use crate::vendor::amd::flags::{AmdArgs, AmdLabelArgs};
 use crate::vendor::amd::scan::AmdOptions;
-use crate::vendor::scanner::Scanner;
+use crate::vendor::scanner::Files as _;
 use crate::vendor::support::{BackendKind, NodeLabels, Support, System};
 
 pub const SUPPORT: Support = Support {
     backends: &[BackendKind {
         name: "amd",
         help: "AMD's driver",
-        make: |options| {
-            Ok(BackendFactory::new(AmdOptions { roots: options.roots.clone(), exporter: None }, Scanner::new))
-        },
+        make: |options| Ok(AmdOptions { roots: options.roots.clone(), exporter: None }.backend()),
     }],
     systems: &[System {
         name: "amd",

@@ -5,14 +5,14 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use crate::device::backend::{BackendFactory, Vendor};
-use crate::device::ids::{Base, IdStyle, Numbers};
+use crate::device::ids::{Base, IdStyle};
 use crate::offer::contract::{Contract, Filter, Naming};
 use crate::offer::hand_over::{Files, HandOver, Item};
 use crate::vendor::auto;
 use crate::vendor::flags::{Common, FlagError, Flags};
 use crate::vendor::nvidia::files::FilesOptions;
 use crate::vendor::nvidia::nvml::Nvidia;
-use crate::vendor::scanner::Scanner;
+use crate::vendor::scanner::Files as _;
 use crate::vendor::support::System;
 
 /// Deepomatic's system, for [NVIDIA](crate::vendor::nvidia).
@@ -49,12 +49,11 @@ pub struct DeepomaticArgs {
 fn contract(flags: &Flags, common: &Common) -> Result<Contract, FlagError> {
     let args: DeepomaticArgs = flags.read()?;
     let files = FilesOptions { roots: common.backend.roots.clone(), ..FilesOptions::default() };
-    let files = BackendFactory::new(files, Scanner::new);
     let (replicas, backend, ids, hand_over) = match args.containers_per_gpu {
         None => (
             common.shares("gpu-duplication-factor", args.gpu_duplication_factor)?,
-            files,
-            IdStyle { base: Base::Name, numbers: Some(Numbers { separator: "-_-", first: 1 }) },
+            files.backend(),
+            IdStyle { base: Base::Name, numbers: Some(("-_-", 1)) },
             HandOver::new([
                 Item::Files(Files::Driver, "mrw"),
                 Item::Files(Files::Gpus, "mrw"),
@@ -63,8 +62,8 @@ fn contract(flags: &Flags, common: &Common) -> Result<Contract, FlagError> {
         ),
         Some(replicas) => (
             common.shares("containers-per-gpu", replicas)?,
-            auto::first_of([BackendFactory::new(common.backend.nvidia.clone(), Nvidia::new), files]),
-            IdStyle { base: Base::Id, numbers: Some(Numbers { separator: "-_-", first: 0 }) },
+            auto::first_of([BackendFactory::new(common.backend.nvidia.clone(), Nvidia::new), files.backend()]),
+            IdStyle { base: Base::Id, numbers: Some(("-_-", 0)) },
             HandOver::new([Item::VisibleDevices([Vendor::Nvidia].into())]),
         ),
     };

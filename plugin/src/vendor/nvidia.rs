@@ -20,7 +20,7 @@ use crate::vendor::deepomatic;
 use crate::vendor::nvidia::files::FilesOptions;
 use crate::vendor::nvidia::flags::NvidiaArgs;
 use crate::vendor::nvidia::nvml::Nvidia;
-use crate::vendor::scanner::Scanner;
+use crate::vendor::scanner::Files as _;
 use crate::vendor::support::{BackendKind, NodeLabels, Support, System};
 
 pub const SUPPORT: Support = Support {
@@ -33,10 +33,7 @@ pub const SUPPORT: Support = Support {
         BackendKind {
             name: "nvidia-files",
             help: "NVIDIA's files in /proc and /dev",
-            make: |options| {
-                let options = FilesOptions { roots: options.roots.clone(), ..FilesOptions::default() };
-                Ok(BackendFactory::new(options, Scanner::new))
-            },
+            make: |options| Ok(FilesOptions { roots: options.roots.clone(), ..FilesOptions::default() }.backend()),
         },
     ],
     systems: &[

@@ -1,13 +1,15 @@
 //! Drivers that are known by the host's files alone: the answer to every question is a new scan of them.
 
+use std::fmt;
+
 use kerf::device::Health;
 use parking_lot::Mutex;
 
-use crate::device::backend::{Backend, BackendError, HostDevice, Usage};
+use crate::device::backend::{Backend, BackendError, BackendFactory, HostDevice, Usage};
 use crate::device::scan::{Remark, Scan};
 
 /// Where a driver's files are, and how they are read.
-pub trait Files: Send + Sync + Sized + 'static {
+pub trait Files: Clone + fmt::Debug + Send + Sync + 'static {
     /// The backend's name.
     const NAME: &'static str;
 
@@ -18,6 +20,11 @@ pub trait Files: Send + Sync + Sized + 'static {
     /// Ids of the GPUs that a program of the vendor reports as unhealthy.
     fn unhealthy(&self, _: &[HostDevice]) -> Vec<String> {
         Vec::new()
+    }
+
+    /// Makes backends that read these files.
+    fn backend(self) -> BackendFactory {
+        BackendFactory::new(self, |files| Scanner { files, known: Mutex::default() })
     }
 
     /// # Errors
@@ -35,11 +42,6 @@ pub struct Scanner<F> {
 }
 
 impl<F: Files> Scanner<F> {
-    /// Reads nothing yet.
-    pub fn new(files: F) -> Self {
-        Self { files, known: Mutex::default() }
-    }
-
     fn log(&self, remarks: Vec<Remark>) {
         let mut known = self.known.lock();
         for remark in remarks.iter().filter(|remark| !known.contains(remark)) {

@@ -5,7 +5,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use crate::device::backend::BackendFactory;
-use crate::device::ids::{Base, IdStyle, Numbers};
+use crate::device::ids::{Base, IdStyle};
 use crate::device::roots::Roots;
 use crate::offer::contract::{Contract, Filter, Monitoring, Naming};
 use crate::offer::hand_over::{Cdi, Files, HandOver, Item};
@@ -15,7 +15,7 @@ use crate::vendor::intel::flags::{AllocationPolicy, ByPath, IntelArgs, Monitorin
 use crate::vendor::intel::level_zero::LevelZero;
 use crate::vendor::intel::scan::{DRIVERS, IntelOptions};
 use crate::vendor::intel::wsl::{self, Wsl, WslOptions};
-use crate::vendor::scanner::Scanner;
+use crate::vendor::scanner::Files as _;
 
 const DOMAIN: &str = "gpu.intel.com";
 
@@ -45,7 +45,7 @@ pub fn contract(flags: &Flags, common: &Common) -> Result<Contract, FlagError> {
             drivers: if args.wsl { &[wsl::DXG] } else { &DRIVERS },
         },
         placed: common.placed,
-        ids: IdStyle { base: Base::Name, numbers: Some(Numbers { separator: "-", first: 0 }) },
+        ids: IdStyle { base: Base::Name, numbers: Some(("-", 0)) },
         replicas: common.shares("shared-dev-num", args.shared_dev_num)?,
         filter: Filter { allow: pci_ids(&args.allow_ids)?, deny: pci_ids(&args.deny_ids)?, ..Filter::default() },
         order: match args.allocation_policy {
@@ -71,7 +71,7 @@ fn backend(args: &IntelArgs, roots: Roots) -> BackendFactory {
     }
     let limits = [args.temp_limit, args.gpu_temp_limit, args.memory_temp_limit].map(f64::from);
     let sidecar = args.health_management.then_some(LevelZero { socket, limits });
-    BackendFactory::new(IntelOptions { roots, sidecar }, Scanner::new)
+    IntelOptions { roots, sidecar }.backend()
 }
 
 /// Device files of the GPUs, with their links by path and CDI names for the same.

@@ -107,16 +107,12 @@ fn chunks(value: &str) -> Vec<String> {
     let (mut rest, mut chunks) = (value, Vec::new());
     while !rest.is_empty() {
         let room = if chunks.is_empty() { MAX_LENGTH } else { MAX_LENGTH - 1 };
-        let end = match rest.char_indices().nth(room) {
-            None => rest.len(),
-            Some((room, _)) => {
-                let within = rest.get(..room).unwrap_or_default();
-                match within.rfind(|c: char| c.is_ascii_alphanumeric()) {
-                    Some(last) => last + 1,
-                    None => return Vec::new(),
-                }
-            }
-        };
+        let mut end = rest.len();
+        if end > room {
+            let last = rest.get(..room).and_then(|within| within.rfind(|c: char| c.is_ascii_alphanumeric()));
+            let Some(last) = last else { return Vec::new() };
+            end = last + 1;
+        }
         let (chunk, later) = rest.split_at(end);
         chunks.push(if chunks.is_empty() { chunk.to_owned() } else { format!("{GOES_ON}{chunk}") });
         rest = later;

@@ -22,28 +22,27 @@ pub struct LevelZero {
 impl LevelZero {
     /// Ids of unhealthy GPUs. Blocks; not to be called from an async task.
     pub(super) fn unhealthy(&self, hosts: &[HostDevice]) -> Vec<String> {
-        blocking(self.report(hosts))
-    }
-
-    async fn report(&self, hosts: &[HostDevice]) -> Option<Vec<String>> {
-        let mut unhealthy = Vec::new();
-        let mut client = LevelzeroClient::new(connect(&self.socket).await?);
-        for host in hosts.iter().filter(|host| !host.pci.is_empty()) {
-            let address = || Address { bdf_address: host.pci.clone() };
-            let broken =
-                client.get_device_health(address()).await.map(tonic::Response::into_inner).is_ok_and(|health| {
-                    health.error.is_none() && !(health.memory_ok && health.bus_ok && health.soc_ok)
-                });
-            let hot =
-                client.get_device_temperature(address()).await.map(tonic::Response::into_inner).is_ok_and(|heat| {
-                    let told = [heat.global, heat.gpu, heat.memory];
-                    heat.error.is_none() && told.iter().zip(self.limits).any(|(told, limit)| *told > limit)
-                });
-            if broken || hot {
-                unhealthy.push(host.device.id.to_string());
+        blocking(async {
+            let mut unhealthy = Vec::new();
+            let mut client = LevelzeroClient::new(connect(&self.socket).await?);
+            for host in hosts.iter().filter(|host| !host.pci.is_empty()) {
+                let address = || Address { bdf_address: host.pci.clone() };
+                let broken = client.get_device_health(address()).await.map(tonic::Response::into_inner).is_ok_and(
+                    |health| health.error.is_none() && !(health.memory_ok && health.bus_ok && health.soc_ok),
+                );
+                let hot =
+                    client.get_device_temperature(address()).await.map(tonic::Response::into_inner).is_ok_and(
+                        |heat| {
+                            let told = [heat.global, heat.gpu, heat.memory];
+                            heat.error.is_none() && told.iter().zip(self.limits).any(|(told, limit)| *told > limit)
+                        },
+                    );
+                if broken || hot {
+                    unhealthy.push(host.device.id.to_string());
+                }
             }
-        }
-        Some(unhealthy)
+            Some(unhealthy)
+        })
     }
 }
 

@@ -11,7 +11,7 @@ use nvml_wrapper::{Device as NvmlDevice, Nvml};
 
 use crate::device::backend::{HostDevice, Origin, Part, Vendor};
 use crate::device::facts::Facts;
-use crate::device::roots::Roots;
+use crate::device::roots::{self, Roots};
 use crate::vendor::nvidia::facts::{self, Lanes};
 use crate::vendor::nvidia::mig;
 
@@ -79,7 +79,7 @@ impl<'a> Card<'a> {
     ) -> Result<Self, NvmlError> {
         let minor = card.minor_number()?;
         let pci = facts::sysfs_address(&card.pci_info()?.bus_id);
-        let numa = facts::numa(&roots.sys, &pci);
+        let numa = roots::numa(&facts::pci_device(&roots.sys, &pci)).ok().flatten();
         let name = format!("nvidia{minor}");
         let (mut nodes, control_nodes) = (Vec::from_iter(roots.node(&name)), facts::control_nodes(roots));
         let mut origin = Origin::whole(Vendor::Nvidia, DRIVER, &name, &pci);
@@ -112,18 +112,13 @@ impl<'a> Card<'a> {
 }
 
 fn lanes(card: &NvmlDevice<'_>) -> Lanes {
-    let mut lanes = Lanes::new();
-    for lane in 0..MAX_LANES {
-        let link = card.link_wrapper_for(lane);
-        if !link.is_active().unwrap_or(false) {
-            continue;
-        }
-        if let Ok(remote) = link.remote_pci_info() {
-            let count = lanes.entry(facts::sysfs_address(&remote.bus_id)).or_default();
-            *count = count.saturating_add(1);
-        }
-    }
-    lanes
+    let links = (0..MAX_LANES).map(|lane| card.link_wrapper_for(lane));
+    let active = links.filter(|link| link.is_active().unwrap_or(false));
+    let ends = active.filter_map(|link| Some(facts::sysfs_address(&link.remote_pci_info().ok()?.bus_id)));
+    ends.fold(Lanes::new(), |mut lanes, address| {
+        *lanes.entry(address).or_default() += 1;
+        lanes
+    })
 }
 
 /// Adds the links between all of them.

@@ -13,7 +13,7 @@ use crate::vendor::flags::{Common, FlagError, Flags};
 use crate::vendor::nvidia::files::FilesOptions;
 use crate::vendor::nvidia::flags::{IdStrategy, ListStrategy, MigStrategy, NvidiaArgs};
 use crate::vendor::nvidia::nvml::Nvidia;
-use crate::vendor::scanner::Scanner;
+use crate::vendor::scanner::Files as _;
 
 const KIND: &str = "nvidia.com/gpu";
 
@@ -36,7 +36,7 @@ pub fn contract(flags: &Flags, common: &Common) -> Result<Contract, FlagError> {
     let library = BackendFactory::new(common.backend.nvidia.clone(), Nvidia::new);
     Ok(Contract {
         name: "nvidia",
-        backend: auto::first_of([library, BackendFactory::new(files, Scanner::new)]),
+        backend: auto::first_of([library, files.backend()]),
         naming: match args.mig_strategy {
             MigStrategy::None | MigStrategy::Mixed => {
                 Naming::Instance { whole: whole.to_owned(), prefix: "nvidia.com/mig-".to_owned() }

@@ -29,11 +29,6 @@ pub fn pci_device(sys_root: &Path, address: &str) -> PathBuf {
     sys_root.join("bus/pci/devices").join(address)
 }
 
-/// The NUMA node of a PCI device; `None` where the system does not know (`-1`).
-pub fn numa(sys_root: &Path, address: &str) -> Option<u32> {
-    roots::number(&pci_device(sys_root, address).join("numa_node")).ok()
-}
-
 /// The PCI class of a GPU; `None` where sysfs does not tell.
 pub fn class(sys_root: &Path, address: &str) -> Option<u32> {
     roots::hex(&pci_device(sys_root, address).join("class")).ok()
@@ -131,19 +126,6 @@ mod tests {
         assert_eq!(sysfs_address("00000000:3B:00.0"), "0000:3b:00.0");
         assert_eq!(sysfs_address("0000:AF:00.0"), "0000:af:00.0");
         assert_eq!(sysfs_address("nonsense"), "nonsense");
-    }
-
-    #[test]
-    fn numa_is_read_below_the_injected_root() {
-        let sys = tempfile::tempdir().unwrap();
-        for (address, text) in [("0000:3b:00.0", "1\n"), ("0000:af:00.0", "-1\n")] {
-            let dir = sys.path().join("bus/pci/devices").join(address);
-            std::fs::create_dir_all(&dir).unwrap();
-            std::fs::write(dir.join("numa_node"), text).unwrap();
-        }
-        assert_eq!(numa(sys.path(), "0000:3b:00.0"), Some(1));
-        assert_eq!(numa(sys.path(), "0000:af:00.0"), None);
-        assert_eq!(numa(sys.path(), "0000:00:00.0"), None);
     }
 
     #[test]

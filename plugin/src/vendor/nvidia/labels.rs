@@ -160,13 +160,10 @@ fn by_profile<'a>(cards: &[Card<'a>]) -> BTreeMap<&'a str, Vec<Instance<'a>>> {
 
 /// All instances are offered as `nvidia.com/gpu`: they must be alike, and no GPU whole.
 fn single(labels: &mut Labels, cards: &[Card<'_>], model: &str, offer: Option<&NvidiaArgs>) {
-    if cards.iter().all(|card| card.instances.is_empty()) {
-        return;
-    }
-    let profiles = by_profile(cards);
-    let mixed = cards.iter().any(|card| card.instances.is_empty());
-    match profiles.into_values().collect::<Vec<_>>().as_slice() {
-        [instances] if !mixed => instance(labels, "nvidia.com/gpu", instances, offer),
+    let whole = cards.iter().filter(|card| card.instances.is_empty()).count();
+    match by_profile(cards).into_values().collect::<Vec<_>>().as_slice() {
+        _ if whole == cards.len() => {}
+        [instances] if whole == 0 => instance(labels, "nvidia.com/gpu", instances, offer),
         _ => {
             describe(labels, "nvidia.com/gpu", &[model, "MIG", "INVALID"], None);
             for fact in ["count", "replicas", "memory"] {
