@@ -11,24 +11,21 @@ use crate::device::backend::{Backend, BackendError, BackendFactory, HostDevice, 
 use crate::device::scan::Remark;
 
 /// Tries backends in order until one has GPUs.
-pub struct Auto {
+struct Auto {
     /// With the last answer of each, so that only changes are logged.
     candidates: Vec<(Arc<dyn Backend>, Mutex<String>)>,
     chosen: OnceLock<Arc<dyn Backend>>,
 }
 
-/// The first of these that has GPUs.
+/// The first of these, in this order, that has GPUs.
 pub fn first_of(candidates: impl IntoIterator<Item = BackendFactory>) -> BackendFactory {
-    BackendFactory::new(candidates.into_iter().collect(), Auto::new)
+    BackendFactory::new(candidates.into_iter().collect(), |candidates: Vec<BackendFactory>| Auto {
+        candidates: candidates.iter().map(|candidate| (candidate.open(), Mutex::default())).collect(),
+        chosen: OnceLock::new(),
+    })
 }
 
 impl Auto {
-    /// Tries them in this order.
-    pub fn new(candidates: Vec<BackendFactory>) -> Self {
-        let candidates = candidates.iter().map(|candidate| (candidate.open(), Mutex::default())).collect();
-        Self { candidates, chosen: OnceLock::new() }
-    }
-
     fn chosen(&self) -> Result<&dyn Backend, BackendError> {
         if let Some(backend) = self.chosen.get() {
             return Ok(backend.as_ref());

@@ -23,7 +23,7 @@ use crate::device::backend::{Backend as _, BackendError, HostDevice, Origin, Par
 use crate::device::facts::{AmdFacts, Facts};
 use crate::device::roots::{self, Fault, Roots};
 use crate::device::scan::{self, Scan, ScanIssue};
-use crate::vendor::amd::topology::{Node, Topology};
+use crate::vendor::amd::topology::{self, Node, Topology};
 use crate::vendor::reporter::{blocking, connect};
 use crate::vendor::scanner::{Files, Scanner};
 
@@ -89,7 +89,7 @@ impl Host<'_> {
         let named = roots::text(&class.join("product_name")).unwrap_or_default();
         let facts = facts(self.roots, dir, &named);
         let model = if named.is_empty() { format!("AMD {model_id}").trim_end().to_owned() } else { named };
-        let (number, node) = self.node(minor)?;
+        let (number, node) = self.topology.get(&minor).cloned().ok_or(ScanIssue::NotInTopology(minor))?;
         let bare = address.rsplit_once('.').map_or(address, |(bare, _)| bare);
         if node.card != bare {
             return Err(ScanIssue::OtherInTopology { minor, owner: node.card });
@@ -110,17 +110,12 @@ impl Host<'_> {
     fn partition(&mut self, name: &str, dir: &Path) -> Result<(), ScanIssue> {
         let drm = dir.join("drm");
         let (card, minor) = (one(&drm, "card")?, one(&drm, "renderD")?);
-        let (number, node) = self.node(minor)?;
+        let (number, node) = self.topology.get(&minor).cloned().ok_or(ScanIssue::NotInTopology(minor))?;
         let Some(parent) = self.parents.get(&node.card).cloned() else {
             // a partition of a GPU that was left out, or of no GPU
             return Err(ScanIssue::Foreign { name: format!("renderD{minor}"), owner: node.card });
         };
         self.found(name, Part::Partition, (card, minor), (number, &node), parent)
-    }
-
-    fn node(&self, minor: u32) -> Result<(u32, Node), ScanIssue> {
-        let (number, node) = self.topology.at(minor).ok_or(ScanIssue::NotInTopology(minor))?;
-        Ok((number, node.clone()))
     }
 
     fn found(
@@ -200,7 +195,7 @@ impl Files for AmdOptions {
         let drivers = roots.sys.join(CARDS);
         let cards = roots::names(&drivers).map_err(|fault| unavailable(format!("driver amdgpu: {fault}")))?;
         let mut scan = Scan::default();
-        let topology = Topology::read(&roots.sys.join(TOPOLOGY), &mut scan)
+        let topology = topology::read(&roots.sys.join(TOPOLOGY), &mut scan)
             .map_err(|fault| unavailable(format!("compute driver KFD: {fault}")))?;
         let kfd =
             roots.node("kfd").ok_or_else(|| unavailable("the host has no device file /dev/kfd".to_owned()))?;
@@ -232,7 +227,7 @@ impl Files for AmdOptions {
 
     fn usage(scanner: &Scanner<Self>) -> Result<Usage, BackendError> {
         let sys = &scanner.files.roots.sys;
-        let topology = Topology::read(&sys.join(TOPOLOGY), &mut Scan::default()).map_err(|fault| {
+        let topology = topology::read(&sys.join(TOPOLOGY), &mut Scan::default()).map_err(|fault| {
             BackendError::Failed { backend: Self::NAME, question: "usage", reason: fault.to_string() }
         })?;
         let devices = scanner.discover()?;
@@ -240,7 +235,7 @@ impl Files for AmdOptions {
         for host in &devices {
             let Some(gpu) = usage.gpus.get_mut(&host.device.id) else { continue };
             let minor = host.nodes.iter().find_map(|node| roots::suffix(node.file_name()?.to_str()?, "renderD"));
-            gpu.memory_used = minor.and_then(|minor| topology.at(minor)).and_then(|(_, node)| node.used);
+            gpu.memory_used = minor.and_then(|minor| topology.get(&minor)).and_then(|(_, node)| node.used);
             let busy = roots::number::<u32>(&sys.join(CARDS).join(&host.pci).join("gpu_busy_percent"));
             gpu.utilization = busy.ok().filter(|percent| *percent <= 100 && !host.pci.is_empty());
         }

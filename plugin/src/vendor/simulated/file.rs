@@ -92,7 +92,7 @@ struct WireGpu {
 #[serde(deny_unknown_fields)]
 struct WireProcess {
     pid: u32,
-    gpu: String,
+    gpu: DeviceId,
     memory_mib: Option<u64>,
     utilization: Option<u32>,
     pod: Option<String>,
@@ -121,8 +121,7 @@ pub fn parse(text: &str) -> anyhow::Result<File> {
         }
     }
     for wire in wire.process {
-        let device = DeviceId::from(wire.gpu.as_str());
-        ensure!(file.usage.gpus.contains_key(&device), "process {}: no GPU {:?}", wire.pid, wire.gpu);
+        ensure!(file.usage.gpus.contains_key(&wire.gpu), "process {}: no GPU {:?}", wire.pid, wire.gpu);
         let pod = wire.pod.as_ref().map(|pod| pod.split_once('/'));
         let owner = match (pod, &wire.container) {
             (None, None) => None,
@@ -133,7 +132,7 @@ pub fn parse(text: &str) -> anyhow::Result<File> {
         };
         file.usage.processes.push(ProcessUsage {
             pid: wire.pid,
-            device,
+            device: wire.gpu,
             memory: wire.memory_mib.map(|mib| Mib(mib).bytes()),
             utilization: wire.utilization,
             owner,
