@@ -27,16 +27,15 @@ impl LevelZero {
             let mut client = LevelzeroClient::new(connect(&self.socket).await?);
             for host in hosts.iter().filter(|host| !host.pci.is_empty()) {
                 let address = || Address { bdf_address: host.pci.clone() };
-                let broken = client.get_device_health(address()).await.map(tonic::Response::into_inner).is_ok_and(
-                    |health| health.error.is_none() && !(health.memory_ok && health.bus_ok && health.soc_ok),
-                );
-                let hot =
-                    client.get_device_temperature(address()).await.map(tonic::Response::into_inner).is_ok_and(
-                        |heat| {
-                            let told = [heat.global, heat.gpu, heat.memory];
-                            heat.error.is_none() && told.iter().zip(self.limits).any(|(told, limit)| *told > limit)
-                        },
-                    );
+                let health = client.get_device_health(address()).await.map(tonic::Response::into_inner);
+                let broken = health.is_ok_and(|health| {
+                    health.error.is_none() && !(health.memory_ok && health.bus_ok && health.soc_ok)
+                });
+                let heat = client.get_device_temperature(address()).await.map(tonic::Response::into_inner);
+                let hot = heat.is_ok_and(|heat| {
+                    let told = [heat.global, heat.gpu, heat.memory];
+                    heat.error.is_none() && told.iter().zip(self.limits).any(|(told, limit)| *told > limit)
+                });
                 if broken || hot {
                     unhealthy.push(host.device.id.to_string());
                 }

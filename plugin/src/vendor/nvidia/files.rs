@@ -145,12 +145,13 @@ fn add(
         let part = if alone { format!("gi{gi}") } else { format!("gi{gi}/ci{ci}") };
         let own = format!("{name}/{part}");
         // where the kernel's table knows the instance, both must agree
-        let known = table.get(&(minor, (gi, ci))).unwrap_or(minors);
-        let files = match known == minors {
-            true => minors.iter().map(|file| scan::node(roots, &mig::file(*file))).collect(),
-            false => Err(ScanIssue::Foreign { name: own.clone(), owner: "mig-minors".to_owned() }),
+        let agree = table.get(&(minor, (gi, ci))).is_none_or(|known| known == minors);
+        let files: Result<Vec<_>, _> = if agree {
+            minors.iter().map(|file| scan::node(roots, &mig::file(*file))).collect()
+        } else {
+            Err(ScanIssue::Foreign { name: own.clone(), owner: "mig-minors".to_owned() })
         };
-        let files: Vec<_> = match files {
+        let files = match files {
             Ok(files) => files,
             Err(why) => {
                 scan.leave_out(&own, why);
