@@ -26,10 +26,11 @@ use crate::publish::labels::feature_file::FeatureFile;
 use crate::publish::labels::flags::{LabelArgs, LabelMode};
 use crate::publish::labels::{wanted::Style, write};
 use crate::vendor;
-use crate::vendor::args::{BackendName, ProfileArgs, ProfileName};
+use crate::vendor::args::{AUTO, ProfileArgs, ProfileName};
 use crate::vendor::flags::{BackendOptions, Common, FlagError};
 use crate::vendor::nvidia::nvml::NvidiaOptions;
 use crate::vendor::simulated::file::SimulatedOptions;
+use crate::vendor::support::BackendKind;
 
 /// Gives containers exactly the GPU that kerf's extender chose for them, and reports what they do with it.
 #[derive(Clone, Debug, clap::Parser)]
@@ -47,8 +48,8 @@ pub struct Args {
     #[arg(long, env = "KERF_DOMAIN", default_value = "inspur.com")]
     pub domain: Domain,
     /// Where vcuda finds GPUs
-    #[arg(long, env = "KERF_BACKEND", value_enum, default_value_t = BackendName::Auto)]
-    pub backend: BackendName,
+    #[arg(long, env = "KERF_BACKEND", value_enum, default_value_t = &AUTO)]
+    pub backend: &'static BackendKind,
     /// File that describes simulated GPUs; read again when it changes
     #[arg(long, env = "KERF_SIMULATED_FILE", value_name = "PATH")]
     pub simulated_file: Option<PathBuf>,
@@ -309,7 +310,7 @@ impl Args {
         let mut labellers = BTreeMap::new();
         for vendor in vendor::ALL {
             if let Some(labels) = &vendor::support(*vendor).labels {
-                labellers.insert(*vendor, (labels.labeller)(&self.profiles.vendors.flags, &offered)?);
+                labellers.insert(*vendor, (labels.labeller)(&self.profiles.vendors, &offered)?);
             }
         }
         Ok(write::Options {
@@ -321,8 +322,8 @@ impl Args {
     }
 
     fn contracts(&self, backend: &BackendOptions) -> Result<Vec<Contract>, ConfigError> {
-        let common =
-            Common { policy: self.profiles.share_policy, placed: self.profiles.placed, backend: backend.clone() };
+        let ProfileArgs { share_policy, placed, .. } = self.profiles;
+        let common = Common { policy: share_policy.into(), placed, backend: backend.clone() };
         let mut made = Vec::new();
         let mut seen = BTreeSet::new();
         for name in &self.profiles.profile {
@@ -330,7 +331,7 @@ impl Args {
                 return Err(ConfigError::ProfileTwice(name.as_str()));
             }
             if let ProfileName::Of(system) = name {
-                made.push((system.contract)(&self.profiles.vendors.flags, &common)?);
+                made.push((system.contract)(&self.profiles.vendors, &common)?);
             }
         }
         if self.profiles.placed && made.is_empty() {
@@ -368,7 +369,7 @@ impl TryFrom<Args> for Config {
         };
         Ok(Self {
             node: args.node_name.into(),
-            backend: args.backend.factory(&options)?,
+            backend: (args.backend.make)(&options)?,
             simulated_file_errors: options.simulated.map(|simulated| simulated.errors).unwrap_or_default(),
             device_plugins_dir,
             pod_resources_dir: args.pod_resources_dir.unwrap_or_else(|| args.kubelet_dir.join("pod-resources")),

@@ -6,7 +6,6 @@ pub mod facts;
 pub mod host;
 pub mod ids;
 pub mod label;
-pub mod origin;
 pub mod preferred;
 pub mod roots;
 pub mod scan;

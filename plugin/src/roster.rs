@@ -238,7 +238,7 @@ fn renumber(added: &mut [HostDevice], taken: &BTreeSet<u32>) {
 mod tests {
     use super::*;
     use crate::device::backend::{Origin, Vendor};
-    use crate::device::ids::{Base, IdStyle, Numbers};
+    use crate::device::ids::{Base, IdStyle};
     use crate::offer::contract::{Filter, Monitoring, Naming};
     use kerf::device::Link;
     use kerf::units::Mib;
@@ -261,7 +261,7 @@ mod tests {
     /// Two shares of each GPU.
     fn deepomatic() -> Contract {
         Contract {
-            ids: IdStyle { base: Base::Name, numbers: Some(Numbers { separator: "-_-", first: 1 }) },
+            ids: IdStyle { base: Base::Name, numbers: Some(("-_-", 1)) },
             replicas: 2,
             ..Contract::plain("deepomatic", Naming::Single(SHARED.to_owned()))
         }

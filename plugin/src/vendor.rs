@@ -11,10 +11,11 @@ pub mod flags;
 pub mod intel;
 pub mod nvidia;
 mod reporter;
+pub mod scanner;
 pub mod simulated;
 pub mod support;
 
-use crate::device::origin::Vendor;
+use crate::device::host::Vendor;
 use crate::vendor::support::Support;
 
 /// One line for each vendor.

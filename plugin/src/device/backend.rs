@@ -12,8 +12,7 @@ use std::sync::Arc;
 use kerf::device::Health;
 use kerf::ids::DeviceId;
 
-pub use crate::device::host::{GpuUsage, HostDevice, ProcessUsage, Usage};
-pub use crate::device::origin::{Origin, Part, Vendor};
+pub use crate::device::host::{GpuUsage, HostDevice, Origin, Part, ProcessUsage, Usage, Vendor};
 use crate::device::scan::Remark;
 
 /// Why a driver does not answer.
@@ -65,11 +64,13 @@ pub trait Backend: Send + Sync + 'static {
         Ok(self.discover()?.into_iter().map(|host| (host.device.id, host.device.health)).collect())
     }
 
-    /// What the GPUs and processes use now.
+    /// What the GPUs and processes use now. By default no more than the sizes of the GPUs' memory.
     ///
     /// # Errors
     /// [`BackendError`]; the caller then reports no usage.
-    fn usage(&self) -> Result<Usage, BackendError>;
+    fn usage(&self) -> Result<Usage, BackendError> {
+        Ok(Usage::sizes(&self.discover()?))
+    }
 
     /// Oddities of the last scan, and which GPUs were left out and why.
     fn remarks(&self) -> Vec<Remark> {
@@ -118,10 +119,6 @@ pub(crate) fn none() -> BackendFactory {
 
         fn discover(&self) -> Result<Vec<HostDevice>, BackendError> {
             Ok(Vec::new())
-        }
-
-        fn usage(&self) -> Result<Usage, BackendError> {
-            Ok(Usage::default())
         }
     }
     BackendFactory::new((), |()| None)

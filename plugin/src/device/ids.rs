@@ -11,13 +11,16 @@ use std::sync::Arc;
 use kerf::annotation::Keys;
 use kerf::ids::ResourceName;
 
+use crate::device::label::counted;
+use crate::device::roots;
+
 /// How ids are spelled: `<base>`, or `<base><separator><number>`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct IdStyle {
     /// The beginning of an id.
     pub base: Base,
-    /// `None`: there is one id for each GPU.
-    pub numbers: Option<Numbers>,
+    /// The separator, and the number of a GPU's first share. `None`: there is one id for each GPU.
+    pub numbers: Option<(&'static str, u32)>,
 }
 
 /// What names a GPU in its ids.
@@ -29,17 +32,9 @@ pub enum Base {
     Name,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Numbers {
-    /// Between base and number.
-    pub separator: &'static str,
-    /// The number of a GPU's first share.
-    pub first: u32,
-}
-
 impl IdStyle {
     /// `<id>::<k>`
-    pub const COLONS: Self = Self { base: Base::Id, numbers: Some(Numbers { separator: "::", first: 0 }) };
+    pub const COLONS: Self = Self { base: Base::Id, numbers: Some(("::", 0)) };
 
     /// `<id>` of a GPU that is not shared, and `<id>::<k>` of one that is.
     pub const fn shared_by(replicas: u32) -> Self {
@@ -58,18 +53,16 @@ impl IdStyle {
     pub fn id(&self, base: &str, share: u32) -> String {
         match self.numbers {
             None => base.to_owned(),
-            Some(Numbers { separator, first }) => format!("{base}{separator}{}", first.saturating_add(share)),
+            Some((separator, first)) => format!("{base}{separator}{}", first.saturating_add(share)),
         }
     }
 
     /// The base and the share that an id names; `None` where it does not have this form.
     pub fn read<'a>(&self, id: &'a str) -> Option<(&'a str, u32)> {
-        let Some(Numbers { separator, first }) = self.numbers else { return Some((id, 0)) };
+        let Some((separator, first)) = self.numbers else { return Some((id, 0)) };
         let (base, number) = id.rsplit_once(separator)?;
-        let written =
-            number.bytes().all(|byte| byte.is_ascii_digit()) && (number == "0" || !number.starts_with('0'));
-        let share = number.parse::<u32>().ok()?.checked_sub(first)?;
-        (written && !base.is_empty()).then_some((base, share))
+        let share = roots::suffix(number, "")?.checked_sub(first)?;
+        (!base.is_empty()).then_some((base, share))
     }
 }
 
@@ -144,11 +137,7 @@ impl Ids {
 
     /// The GPUs that are named, with how many ids each.
     pub fn cards(&self) -> BTreeMap<&str, u64> {
-        let mut cards = BTreeMap::new();
-        for name in self.0.iter().filter_map(|id| card(id)) {
-            *cards.entry(name).or_default() += 1;
-        }
-        cards
+        counted(self.0.iter().filter_map(|id| card(id)))
     }
 
     pub fn intersects(&self, other: &Self) -> bool {
@@ -176,7 +165,7 @@ mod tests {
         let styles = [
             (IdStyle::shared_by(1), "GPU-a"),
             (IdStyle::shared_by(2), "GPU-a::4"),
-            (IdStyle { base: Base::Name, numbers: Some(Numbers { separator: "-_-", first: 1 }) }, "nvidia0-_-5"),
+            (IdStyle { base: Base::Name, numbers: Some(("-_-", 1)) }, "nvidia0-_-5"),
         ];
         for (style, wanted) in styles {
             let base = style.base("GPU-a", "nvidia0");

@@ -4,6 +4,8 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
 
+use kerf::ids::syntax::{is_label, is_subdomain};
+
 use crate::device::host::HostDevice;
 
 /// The longest value, and the longest name after a key's prefix, that Kubernetes accepts.
@@ -63,31 +65,32 @@ impl fmt::Debug for Labeller {
     }
 }
 
-fn ends_plain(text: &str) -> bool {
-    let plain = |c: char| c.is_ascii_alphanumeric();
-    text.chars().next().is_some_and(plain) && text.chars().next_back().is_some_and(plain)
+fn inner(c: char) -> bool {
+    c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.')
 }
 
 fn legal_value(value: &str) -> bool {
-    let inner = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
-    value.is_empty() || (value.len() <= MAX_LENGTH && value.chars().all(inner) && ends_plain(value))
+    let ends = |c: char| !c.is_ascii_alphanumeric();
+    value.len() <= MAX_LENGTH && value.chars().all(inner) && !value.starts_with(ends) && !value.ends_with(ends)
 }
 
 fn legal_key(key: &str) -> bool {
-    let (prefix, name) = key.split_once('/').map_or((None, key), |(prefix, name)| (Some(prefix), name));
-    let part = |part: &str| {
-        part.len() <= MAX_LENGTH
-            && ends_plain(part)
-            && part.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-')
-    };
-    let domain = |prefix: &str| prefix.len() <= 253 && prefix.split('.').all(part);
-    prefix.is_none_or(domain) && !name.is_empty() && legal_value(name)
+    let domain = |prefix: &str| is_subdomain(prefix) && prefix.split('.').all(is_label);
+    let (prefixed, name) = key.split_once('/').map_or((true, key), |(prefix, name)| (domain(prefix), name));
+    prefixed && !name.is_empty() && legal_value(name)
+}
+
+/// How often each value occurs.
+pub fn counted<T: Ord>(values: impl IntoIterator<Item = T>) -> BTreeMap<T, u64> {
+    values.into_iter().fold(BTreeMap::new(), |mut counts, value| {
+        *counts.entry(value).or_default() += 1;
+        counts
+    })
 }
 
 /// The beginning of a text, as a legal value of at most `most` characters. `blank` chooses the substitute for an
 /// illegal character; `None`: it is dropped.
 pub fn legal(text: &str, most: usize, blank: impl Fn(char) -> Option<char>) -> String {
-    let inner = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
     let mapped = text.trim().chars().filter_map(|c| if inner(c) { Some(c) } else { blank(c) });
     let cut: String = mapped.filter(|c| inner(*c)).take(most).collect();
     cut.trim_matches(|c: char| !c.is_ascii_alphanumeric()).to_owned()

@@ -80,24 +80,36 @@ impl Fault {
     }
 }
 
+/// `None` where what was to be read does not exist. Other faults stay.
+///
+/// # Errors
+/// [`Fault`].
+pub fn if_there<T>(read: Result<T, Fault>) -> Result<Option<T>, Fault> {
+    match read {
+        Ok(read) => Ok(Some(read)),
+        Err(Fault::Missing(_)) => Ok(None),
+        Err(fault) => Err(fault),
+    }
+}
+
 /// A file's text without surrounding white space.
 ///
 /// # Errors
 /// [`Fault`]; a pipe or a device is never opened.
 pub fn text(path: &Path) -> Result<String, Fault> {
-    let metadata = fs::metadata(path).map_err(|error| Fault::io(path, &error))?;
-    if !metadata.is_file() {
-        return Err(Fault::Unreadable { path: path.to_owned(), reason: "not a file".to_owned() });
+    let refused = |error: std::io::Error| Fault::io(path, &error);
+    let unreadable = |reason: String| Err(Fault::Unreadable { path: path.to_owned(), reason });
+    if !fs::metadata(path).map_err(refused)?.is_file() {
+        return unreadable("not a file".to_owned());
     }
     let mut bytes = Vec::new();
-    let file = fs::File::open(path).map_err(|error| Fault::io(path, &error))?;
-    file.take(MAX_BYTES + 1).read_to_end(&mut bytes).map_err(|error| Fault::io(path, &error))?;
+    fs::File::open(path).and_then(|file| file.take(MAX_BYTES + 1).read_to_end(&mut bytes)).map_err(refused)?;
     if bytes.len() as u64 > MAX_BYTES {
-        return Err(Fault::Unreadable { path: path.to_owned(), reason: format!("longer than {MAX_BYTES} bytes") });
+        return unreadable(format!("longer than {MAX_BYTES} bytes"));
     }
-    match String::from_utf8(bytes) {
+    match std::str::from_utf8(&bytes) {
         Ok(text) => Ok(text.trim().to_owned()),
-        Err(error) => Err(Fault::malformed(path, &String::from_utf8_lossy(error.as_bytes()), "text")),
+        Err(_) => Err(Fault::malformed(path, &String::from_utf8_lossy(&bytes), "text")),
     }
 }
 
@@ -128,10 +140,8 @@ pub fn numa(device: &Path) -> Result<Option<u32>, Fault> {
     let path = device.join("numa_node");
     match number::<i64>(&path)? {
         -1 => Ok(None),
-        node => match u32::try_from(node).ok().filter(|node| *node < 1 << 15) {
-            Some(node) => Ok(Some(node)),
-            None => Err(Fault::malformed(&path, &node.to_string(), "-1 or the number of a NUMA node")),
-        },
+        node @ 0..0x8000 => Ok(u32::try_from(node).ok()),
+        node => Err(Fault::malformed(&path, &node.to_string(), "-1 or the number of a NUMA node")),
     }
 }
 
@@ -152,9 +162,7 @@ pub fn names(path: &Path) -> Result<Vec<String>, Fault> {
 /// # Errors
 /// [`Fault`].
 pub fn numbered(path: &Path, prefix: &str) -> Result<Vec<u32>, Fault> {
-    let names = names(path)?;
-    let numbers = names.iter().filter_map(|name| suffix(name, prefix));
-    let mut numbers: Vec<u32> = numbers.collect();
+    let mut numbers: Vec<u32> = names(path)?.iter().filter_map(|name| suffix(name, prefix)).collect();
     numbers.sort_unstable();
     Ok(numbers)
 }
@@ -173,16 +181,13 @@ pub fn target_name(link: &Path) -> Option<String> {
 
 /// Whether text is a PCI address as sysfs spells it: `0000:3b:00.0`.
 pub fn is_address(text: &str) -> bool {
-    let hex = |part: &str, digits: usize| {
-        part.len() == digits && part.bytes().all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b))
+    let form = b"xxxx:xx:xx.7";
+    let fits = |(byte, place): (u8, &u8)| match place {
+        b'x' => matches!(byte, b'0'..=b'9' | b'a'..=b'f'),
+        b'7' => matches!(byte, b'0'..=b'7'),
+        mark => byte == *mark,
     };
-    let mut parts = text.split(':');
-    let (domain, bus, rest) = (parts.next(), parts.next(), parts.next());
-    let slot = rest.and_then(|rest| rest.split_once('.'));
-    parts.next().is_none()
-        && domain.is_some_and(|part| hex(part, 4))
-        && bus.is_some_and(|part| hex(part, 2))
-        && slot.is_some_and(|(slot, function)| hex(slot, 2) && matches!(function.as_bytes(), [b'0'..=b'7']))
+    text.len() == form.len() && text.bytes().zip(form).all(fits)
 }
 
 #[cfg(test)]

@@ -1,12 +1,10 @@
 //! The result of a scan of the host's files: GPUs, and for each that was left out the reason.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::PathBuf;
-
-use parking_lot::Mutex;
+use std::path::{Path, PathBuf};
 
 use crate::device::host::HostDevice;
-use crate::device::roots::Fault;
+use crate::device::roots::{Fault, Roots};
 
 /// GPUs and remarks of one scan.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -104,12 +102,25 @@ impl ScanIssue {
     }
 }
 
+/// The device file `/dev/<name>` as a path on the host.
+pub(crate) fn node(roots: &Roots, name: &str) -> Result<PathBuf, ScanIssue> {
+    roots.node(name).ok_or_else(|| ScanIssue::NoDeviceFile(Path::new("/dev").join(name)))
+}
+
 /// More GPUs and partitions than any machine has.
 pub(super) const MAX_DEVICES: usize = 512;
 
 impl Scan {
     pub(crate) fn note(&mut self, subject: &str, why: impl Into<ScanIssue>) {
         self.remarks.push(Remark { subject: subject.to_owned(), left_out: false, why: why.into() });
+    }
+
+    /// What was read. Where it could not be, a remark says so and it is left at its default.
+    pub(crate) fn noted<T: Default>(&mut self, subject: &str, read: Result<T, impl Into<ScanIssue>>) -> T {
+        read.unwrap_or_else(|why| {
+            self.note(subject, why);
+            T::default()
+        })
     }
 
     pub(crate) fn leave_out(&mut self, subject: &str, why: impl Into<ScanIssue>) {
@@ -130,23 +141,18 @@ impl Scan {
             }
         }
         let mut out = BTreeSet::new();
+        let subjects: Vec<String> = self.devices.iter().map(|host| host.subject().to_owned()).collect();
         for (what, holders) in claims {
             for (at, kin) in &holders {
-                let rival =
-                    holders.iter().find(|(_, other)| other != kin).and_then(|(at, _)| self.devices.get(*at));
-                if let (Some(own), Some(rival)) = (self.devices.get(*at), rival) {
-                    let (subject, other) = (own.subject().to_owned(), rival.subject().to_owned());
-                    if out.insert(*at) {
-                        self.leave_out(&subject, ScanIssue::Twice { what: what.clone(), other });
-                    }
+                let Some((rival, _)) = holders.iter().find(|(_, other)| other != kin) else { continue };
+                if out.insert(*at) {
+                    let (what, other) = (what.clone(), subjects[*rival].clone());
+                    self.leave_out(&subjects[*at], ScanIssue::Twice { what, other });
                 }
             }
         }
-        let mut at = 0;
-        self.devices.retain(|_| {
-            at += 1;
-            !out.contains(&(at - 1))
-        });
+        let mut places = 0usize..;
+        self.devices.retain(|_| places.next().is_some_and(|at| !out.contains(&at)));
         self.devices.sort_by(|a, b| (a.device.index, &a.device.id).cmp(&(b.device.index, &b.device.id)));
         if let Some(host) = self.devices.get(MAX_DEVICES) {
             let subject = host.subject().to_owned();
@@ -156,29 +162,5 @@ impl Scan {
         self.remarks.sort_unstable();
         self.remarks.dedup();
         self
-    }
-}
-
-/// The remarks of the last scan, so that only new ones are logged.
-#[derive(Debug, Default)]
-pub(crate) struct Journal(Mutex<Vec<Remark>>);
-
-impl Journal {
-    /// Takes the remarks of a scan and logs those that the last one did not have.
-    pub(crate) fn take(&self, backend: &'static str, scan: &Scan) {
-        let mut known = self.0.lock();
-        for remark in scan.remarks.iter().filter(|remark| !known.contains(remark)) {
-            let (gpu, why, code) = (&remark.subject, &remark.why, remark.why.code());
-            if remark.left_out {
-                tracing::warn!(backend, gpu, code, %why, "GPU left out");
-            } else {
-                tracing::info!(backend, gpu, code, %why, "card");
-            }
-        }
-        known.clone_from(&scan.remarks);
-    }
-
-    pub(crate) fn remarks(&self) -> Vec<Remark> {
-        self.0.lock().clone()
     }
 }

@@ -61,7 +61,7 @@ mod tests {
 
     use super::*;
     use crate::device::backend::{HostDevice, Origin, Vendor};
-    use crate::device::ids::{Base, IdStyle, Numbers};
+    use crate::device::ids::{Base, IdStyle};
     use crate::offer::units::Units;
 
     const CARDS: u32 = 3;
@@ -85,7 +85,7 @@ mod tests {
                 let origin = Origin::whole(Vendor::Nvidia, "nvidia", &format!("nvidia{index}"), "");
                 Arc::new(HostDevice::new(Device::new(format!("GPU-{index}"), index, Mib(0)), origin))
             };
-            let ids = IdStyle { base: Base::Name, numbers: Some(Numbers { separator: "-_-", first: 1 }) };
+            let ids = IdStyle { base: Base::Name, numbers: Some(("-_-", 1)) };
             Self { pool: Pool::new(ids, Units::Shares(SHARES), (0..CARDS).map(host).collect()), order }
         }
 

@@ -1,7 +1,6 @@
 //! AMD GPUs.
 
 pub mod contract;
-mod exporter;
 pub mod flags;
 pub mod labels;
 pub mod scan;
@@ -9,18 +8,16 @@ mod topology;
 
 use clap::Args as _;
 
-use crate::device::backend::BackendFactory;
 use crate::vendor::amd::flags::{AmdArgs, AmdLabelArgs};
-use crate::vendor::amd::scan::{Amd, AmdOptions};
+use crate::vendor::amd::scan::AmdOptions;
+use crate::vendor::scanner::Files as _;
 use crate::vendor::support::{BackendKind, NodeLabels, Support, System};
 
 pub const SUPPORT: Support = Support {
     backends: &[BackendKind {
         name: "amd",
         help: "AMD's driver",
-        make: |options| {
-            Ok(BackendFactory::new(AmdOptions { roots: options.roots.clone(), exporter: None }, Amd::new))
-        },
+        make: |options| Ok(AmdOptions { roots: options.roots.clone(), exporter: None }.backend()),
     }],
     systems: &[System {
         name: "amd",

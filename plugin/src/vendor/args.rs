@@ -3,16 +3,15 @@
 use std::sync::LazyLock;
 
 use clap::builder::PossibleValue;
-use clap::{ArgMatches, Args, Command, FromArgMatches, ValueEnum};
+use clap::{Args, Command, ValueEnum};
 
-use crate::device::backend::BackendFactory;
 use crate::vendor::auto;
-use crate::vendor::flags::{BackendOptions, FlagError, Flags, KlogArgs, SharePolicy};
+use crate::vendor::flags::{Flags, KlogArgs, SharePolicy};
 use crate::vendor::support::{BackendKind, System};
 use crate::vendor::{ALL, support};
 
 /// What a node may offer.
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, Debug)]
 pub enum ProfileName {
     /// vcuda-core and vcuda-memory, placed by the extender.
     Vcuda,
@@ -55,66 +54,28 @@ impl ValueEnum for ProfileName {
     }
 }
 
-impl std::fmt::Debug for ProfileName {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str(self.as_str())
-    }
-}
+/// The first driver that has GPUs.
+pub static AUTO: BackendKind = BackendKind {
+    name: "auto",
+    help: "NVIDIA, AMD, Intel, then simulated GPUs if a file is given: the first that has GPUs",
+    make: |options| {
+        let first = ALL.iter().filter_map(|vendor| support(*vendor).backends.first());
+        Ok(auto::first_of(first.filter_map(|kind| (kind.make)(options).ok())))
+    },
+};
 
-/// Which driver is asked for GPUs.
-#[derive(Clone, Copy)]
-pub enum BackendName {
-    /// The first that has some.
-    Auto,
-    /// One alone.
-    Of(&'static BackendKind),
-}
-
-static BACKENDS: LazyLock<Vec<BackendName>> = LazyLock::new(|| {
+static BACKENDS: LazyLock<Vec<&BackendKind>> = LazyLock::new(|| {
     let kinds = ALL.iter().flat_map(|vendor| support(*vendor).backends);
-    [BackendName::Auto].into_iter().chain(kinds.map(BackendName::Of)).collect()
+    [&AUTO].into_iter().chain(kinds).collect()
 });
 
-impl BackendName {
-    fn as_str(self) -> &'static str {
-        match self {
-            Self::Auto => "auto",
-            Self::Of(kind) => kind.name,
-        }
-    }
-
-    /// Makes the backend.
-    ///
-    /// # Errors
-    /// A flag that it needs is missing.
-    pub fn factory(self, options: &BackendOptions) -> Result<BackendFactory, FlagError> {
-        match self {
-            Self::Auto => {
-                let first = ALL.iter().filter_map(|vendor| support(*vendor).backends.first());
-                Ok(auto::first_of(first.filter_map(|kind| (kind.make)(options).ok())))
-            }
-            Self::Of(kind) => (kind.make)(options),
-        }
-    }
-}
-
-impl ValueEnum for BackendName {
+impl ValueEnum for &'static BackendKind {
     fn value_variants<'a>() -> &'a [Self] {
         &BACKENDS
     }
 
     fn to_possible_value(&self) -> Option<PossibleValue> {
-        Some(match self {
-            Self::Auto => PossibleValue::new("auto")
-                .help("NVIDIA, AMD, Intel, then simulated GPUs if a file is given: the first that has GPUs"),
-            Self::Of(kind) => PossibleValue::new(kind.name).help(kind.help),
-        })
-    }
-}
-
-impl std::fmt::Debug for BackendName {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str(self.as_str())
+        Some(PossibleValue::new(self.name).help(self.help))
     }
 }
 
@@ -133,36 +94,19 @@ pub struct ProfileArgs {
     pub share_policy: SharePolicy,
     /// What the systems and labellers are told
     #[command(flatten)]
-    pub vendors: VendorArgs,
+    pub vendors: Flags,
     /// Flags of other systems' logs; --log decides here
     #[command(flatten)]
     pub klog: KlogArgs,
 }
 
 /// The flags of all vendors.
-#[derive(Clone, Debug, Default)]
-pub struct VendorArgs {
-    /// As they were given.
-    pub flags: Flags,
-}
-
-impl Args for VendorArgs {
+impl Args for Flags {
     fn augment_args(command: Command) -> Command {
         ALL.iter().fold(command, |command, vendor| (support(*vendor).flags)(command))
     }
 
     fn augment_args_for_update(command: Command) -> Command {
         Self::augment_args(command)
-    }
-}
-
-impl FromArgMatches for VendorArgs {
-    fn from_arg_matches(matches: &ArgMatches) -> Result<Self, clap::Error> {
-        Ok(Self { flags: Flags::new(matches.clone()) })
-    }
-
-    fn update_from_arg_matches(&mut self, matches: &ArgMatches) -> Result<(), clap::Error> {
-        self.flags = Flags::new(matches.clone());
-        Ok(())
     }
 }

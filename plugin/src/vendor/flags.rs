@@ -7,6 +7,7 @@ use clap::{ArgMatches, FromArgMatches, ValueEnum};
 use kerf::shares::PerCard;
 
 use crate::device::roots::Roots;
+use crate::offer::order::Order;
 use crate::vendor::nvidia::nvml::NvidiaOptions;
 use crate::vendor::simulated::file::SimulatedOptions;
 
@@ -19,36 +20,44 @@ pub enum SharePolicy {
     Packed,
 }
 
+impl From<SharePolicy> for Order {
+    fn from(policy: SharePolicy) -> Self {
+        match policy {
+            SharePolicy::Distributed => Self::Distributed,
+            SharePolicy::Packed => Self::Packed,
+        }
+    }
+}
+
 /// The vendors' flags as they were given.
 #[derive(Clone, Debug, Default)]
 pub struct Flags(ArgMatches);
 
-impl Flags {
-    /// `matches`: of a command that has all vendors' flags.
-    pub fn new(matches: ArgMatches) -> Self {
-        Self(matches)
+impl FromArgMatches for Flags {
+    fn from_arg_matches(matches: &ArgMatches) -> Result<Self, clap::Error> {
+        Ok(Self(matches.clone()))
     }
 
+    fn update_from_arg_matches(&mut self, matches: &ArgMatches) -> Result<(), clap::Error> {
+        self.0 = matches.clone();
+        Ok(())
+    }
+}
+
+impl Flags {
     /// The flags of one vendor.
     ///
     /// # Errors
     /// Where the command does not have these flags.
     pub fn read<A: FromArgMatches>(&self) -> Result<A, FlagError> {
-        A::from_arg_matches(&self.0).map_err(|error| FlagError::new(error.to_string()))
+        A::from_arg_matches(&self.0).map_err(|error| FlagError(error.to_string()))
     }
 }
 
 /// Flags that do not go together, or have an illegal value. The text names the flag.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{0}")]
-pub struct FlagError(String);
-
-impl FlagError {
-    /// `text` is shown to the user.
-    pub fn new(text: impl Into<String>) -> Self {
-        Self(text.into())
-    }
-}
+pub struct FlagError(pub String);
 
 /// What any backend may need to know; each takes its part.
 #[derive(Clone, Debug)]
@@ -64,7 +73,7 @@ pub struct BackendOptions {
 #[derive(Clone, Debug)]
 pub struct Common {
     /// How shares of several GPUs are given out, where the system has no flag of its own for that.
-    pub policy: SharePolicy,
+    pub policy: Order,
     /// Whether the extender chooses the GPUs.
     pub placed: bool,
     pub backend: BackendOptions,
@@ -77,7 +86,7 @@ impl Common {
     /// Where the extender chooses GPUs and cannot count so many.
     pub fn shares(&self, flag: &str, shares: u32) -> Result<u32, FlagError> {
         match PerCard::new(shares) {
-            Err(error) if self.placed => Err(FlagError::new(format!("--{flag} with --placed: {error}"))),
+            Err(error) if self.placed => Err(FlagError(format!("--{flag} with --placed: {error}"))),
             _ => Ok(shares),
         }
     }

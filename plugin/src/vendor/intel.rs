@@ -9,19 +9,16 @@ pub mod wsl;
 
 use clap::Args as _;
 
-use crate::device::backend::BackendFactory;
 use crate::vendor::intel::flags::IntelArgs;
-use crate::vendor::intel::scan::{Intel, IntelOptions};
+use crate::vendor::intel::scan::IntelOptions;
+use crate::vendor::scanner::Files as _;
 use crate::vendor::support::{BackendKind, NodeLabels, Support, System};
 
 pub const SUPPORT: Support = Support {
     backends: &[BackendKind {
         name: "intel",
         help: "Intel's drivers",
-        make: |options| {
-            let options = IntelOptions { roots: options.roots.clone(), ..IntelOptions::default() };
-            Ok(BackendFactory::new(options, Intel::new))
-        },
+        make: |options| Ok(IntelOptions { roots: options.roots.clone(), sidecar: None }.backend()),
     }],
     systems: &[System {
         name: "intel",

@@ -8,9 +8,7 @@ pub mod facts;
 pub mod files;
 pub mod flags;
 pub mod health;
-mod instances;
 pub mod labels;
-mod listed;
 pub mod mig;
 pub mod nvml;
 
@@ -19,9 +17,10 @@ use kerf::isolation::Isolation;
 
 use crate::device::backend::BackendFactory;
 use crate::vendor::deepomatic;
-use crate::vendor::nvidia::files::{FilesOptions, NvidiaFiles};
+use crate::vendor::nvidia::files::FilesOptions;
 use crate::vendor::nvidia::flags::NvidiaArgs;
 use crate::vendor::nvidia::nvml::Nvidia;
+use crate::vendor::scanner::Files as _;
 use crate::vendor::support::{BackendKind, NodeLabels, Support, System};
 
 pub const SUPPORT: Support = Support {
@@ -34,10 +33,7 @@ pub const SUPPORT: Support = Support {
         BackendKind {
             name: "nvidia-files",
             help: "NVIDIA's files in /proc and /dev",
-            make: |options| {
-                let options = FilesOptions { roots: options.roots.clone(), ..FilesOptions::default() };
-                Ok(BackendFactory::new(options, NvidiaFiles::new))
-            },
+            make: |options| Ok(FilesOptions { roots: options.roots.clone(), ..FilesOptions::default() }.backend()),
         },
     ],
     systems: &[
@@ -49,7 +45,7 @@ pub const SUPPORT: Support = Support {
             contract: contract::contract,
         },
     ],
-    flags: |command| NvidiaArgs::augment_args(deepomatic::flags::DeepomaticArgs::augment_args(command)),
+    flags: |command| NvidiaArgs::augment_args(deepomatic::DeepomaticArgs::augment_args(command)),
     labels: Some(NodeLabels {
         labeller: labels::labeller,
         prefixes: &["nvidia.com/gpu.", "nvidia.com/mig", "nvidia.com/cuda."],

@@ -3,26 +3,16 @@
 //! Only an explicit bad report makes a GPU unhealthy. A program that does not run, is slow or does not know the GPU
 //! changes nothing.
 
-use std::collections::BTreeSet;
 use std::future::Future;
 use std::path::Path;
 use std::time::Duration;
 
-use kerf::device::Health;
 use tonic::transport::Channel;
 
 use crate::base::socket::dial;
-use crate::device::backend::HostDevice;
 
 /// All questions of one check must be answered within this time.
 pub(super) const PATIENCE: Duration = Duration::from_secs(2);
-
-/// Makes those of `hosts` unhealthy whose ids are reported so.
-pub(super) fn apply(hosts: &mut [HostDevice], unhealthy: &BTreeSet<String>) {
-    for host in hosts.iter_mut().filter(|host| unhealthy.contains(host.device.id.as_str())) {
-        host.device.health = Health::Unhealthy;
-    }
-}
 
 /// Empty where there is no answer in time. Blocks; not to be called from an async task.
 pub(super) fn blocking<T: Default>(question: impl Future<Output = Option<T>>) -> T {

@@ -16,7 +16,7 @@ pub const SUPPORT: Support = Support {
         help: "A file",
         make: |options| match &options.simulated {
             Some(options) => Ok(BackendFactory::new(options.clone(), Simulated::new)),
-            None => Err(FlagError::new("--backend simulated needs --simulated-file")),
+            None => Err(FlagError("--backend simulated needs --simulated-file".to_owned())),
         },
     }],
     systems: &[],

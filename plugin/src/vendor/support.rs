@@ -26,6 +26,7 @@ pub struct Support {
 }
 
 /// A way to find a vendor's GPUs.
+#[derive(Debug)]
 pub struct BackendKind {
     /// Its value in `--backend`.
     pub name: &'static str,
@@ -36,6 +37,7 @@ pub struct BackendKind {
 }
 
 /// A system whose contract is served to kubelet.
+#[derive(Debug)]
 pub struct System {
     /// Its name in `--profile`, logs and metrics.
     pub name: &'static str,

@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
+use clap::{Args as _, FromArgMatches as _};
 use kerf::device::Health;
 use kerf::ids::PodRef;
 use kerf::isolation::Isolation;
@@ -25,8 +26,8 @@ use kerf_plugin::isolation::driver::{Kept, wanted};
 use kerf_plugin::isolation::enforcers::{Enforcers, Options};
 use kerf_plugin::offer::hand_over::ContainerEdits;
 use kerf_plugin::publish::labels::wanted::{Style, Wanted};
-use kerf_plugin::vendor::nvidia::flags::MigStrategy;
-use kerf_plugin::vendor::nvidia::labels::{Offer, labels};
+use kerf_plugin::vendor::nvidia::flags::{MigStrategy, NvidiaArgs};
+use kerf_plugin::vendor::nvidia::labels::labels;
 use kerf_plugin::vendor::nvidia::nvml::{Nvidia, NvidiaOptions};
 
 fn library(directory: &Path) -> PathBuf {
@@ -61,7 +62,8 @@ fn what_the_library_tells_is_labelled() {
         let backend = backend(directory.path(), mig);
         let found = backend.discover().unwrap();
         let hosts: Vec<_> = found.iter().collect();
-        let offer = Offer { replicas: 1, renamed: false, mig: strategy };
+        let flags = NvidiaArgs::augment_args(clap::Command::new("plugin")).get_matches_from(["plugin"]);
+        let offer = NvidiaArgs { mig_strategy: strategy, ..NvidiaArgs::from_arg_matches(&flags).unwrap() };
         let wanted = Wanted::of(
             &hosts,
             &Style {

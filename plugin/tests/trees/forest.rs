@@ -5,9 +5,10 @@ use std::path::Path;
 use kerf_plugin::device::backend::{BackendError, HostDevice, Vendor};
 use kerf_plugin::device::roots::Roots;
 use kerf_plugin::device::scan::Scan;
+use kerf_plugin::vendor::amd::scan::AmdOptions;
 use kerf_plugin::vendor::intel::scan::IntelOptions;
 use kerf_plugin::vendor::nvidia::files::FilesOptions;
-use kerf_plugin::vendor::{amd, intel, nvidia};
+use kerf_plugin::vendor::scanner::Files as _;
 use kerf_testkit::tree::Tree;
 use serde_json::Value;
 use tempfile::TempDir;
@@ -41,9 +42,9 @@ impl Forest {
     pub fn look(&self, vendor: Vendor) -> Result<Scan, BackendError> {
         let roots = self.roots.clone();
         match vendor {
-            Vendor::Amd => amd::scan::scan(&roots),
-            Vendor::Intel => intel::scan::scan(&IntelOptions { roots, ..IntelOptions::default() }),
-            _ => nvidia::files::scan(&FilesOptions { roots, ..FilesOptions::default() }),
+            Vendor::Amd => AmdOptions { roots, exporter: None }.scan(),
+            Vendor::Intel => IntelOptions { roots, sidecar: None }.scan(),
+            _ => FilesOptions { roots, ..FilesOptions::default() }.scan(),
         }
     }
 

@@ -4,7 +4,8 @@ use std::path::PathBuf;
 
 use kerf::units::Mib;
 use kerf_plugin::device::backend::{Part, Vendor};
-use kerf_plugin::vendor::intel::scan::{IntelOptions, by_path, monitoring_nodes, scan};
+use kerf_plugin::vendor::intel::scan::{IntelOptions, by_path, monitoring_nodes};
+use kerf_plugin::vendor::scanner::Files as _;
 use serde_json::{Value, json};
 
 use crate::forest::{Forest, left_out};
@@ -59,7 +60,7 @@ fn memory_is_that_of_all_tiles() {
         let forest = Forest::described(json!({ "cards": [card(0, change)] }));
         let roots = forest.roots.clone();
         let options = IntelOptions { roots, sidecar: None };
-        scan(&options).unwrap().devices[0].device.memory
+        options.scan().unwrap().devices[0].device.memory
     };
     let gib = 1u64 << 30;
     assert_eq!(memory(json!({ "memory": 8 * gib })), Mib(8192));

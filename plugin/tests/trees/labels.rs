@@ -2,15 +2,16 @@
 
 use std::collections::BTreeMap;
 
-use clap::ValueEnum as _;
+use clap::{Args as _, FromArgMatches as _, ValueEnum as _};
 use kerf_plugin::device::backend::{HostDevice, Vendor};
 use kerf_plugin::device::label::Labeller;
 use kerf_plugin::publish::labels::wanted::{Style, Wanted};
 use kerf_plugin::vendor;
 use kerf_plugin::vendor::amd::flags::AmdLabel;
-use kerf_plugin::vendor::nvidia::files::{self, FilesOptions};
-use kerf_plugin::vendor::nvidia::flags::MigStrategy;
-use kerf_plugin::vendor::nvidia::labels::{self as nvidia_labels, Offer};
+use kerf_plugin::vendor::nvidia::files::FilesOptions;
+use kerf_plugin::vendor::nvidia::flags::{MigStrategy, NvidiaArgs};
+use kerf_plugin::vendor::nvidia::labels as nvidia_labels;
+use kerf_plugin::vendor::scanner::Files as _;
 use serde_json::{Value, json};
 
 use crate::forest::Forest;
@@ -72,9 +73,6 @@ fn firmware_is_labelled_where_it_is_asked_for() {
     assert_eq!(below(&labels, "beta.amd.com/gpu.firmware."), map(firmware));
     assert_eq!(below(&labels, "amd.com/gpu."), map(json!({ "vram": "16G" })));
     assert_eq!(AmdLabel::value_variants().len(), 12);
-    for kind in AmdLabel::value_variants() {
-        assert_eq!(kind.to_possible_value().unwrap().get_name(), kind.as_str());
-    }
 }
 
 #[test]
@@ -201,10 +199,11 @@ fn instances_are_labelled_by_their_strategy() {
     let mut forest = Forest::named("f");
     let found = |forest: &Forest| {
         let options = FilesOptions { roots: forest.roots.clone(), instance_profile: "3g.20gb+me".into() };
-        files::scan(&options).unwrap().devices
+        options.scan().unwrap().devices
     };
     let style = |mig| {
-        let offer = Offer { replicas: 1, renamed: false, mig };
+        let flags = NvidiaArgs::augment_args(clap::Command::new("plugin")).get_matches_from(["plugin"]);
+        let offer = NvidiaArgs { mig_strategy: mig, ..NvidiaArgs::from_arg_matches(&flags).unwrap() };
         let labeller = Labeller::new(move |hosts| nvidia_labels::labels(hosts, Some(&offer)));
         Style { labellers: [(Vendor::Nvidia, labeller)].into(), vcuda: false }
     };

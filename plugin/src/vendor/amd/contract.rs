@@ -2,14 +2,14 @@
 
 use std::time::Duration;
 
-use crate::device::backend::BackendFactory;
 use crate::device::ids::IdStyle;
 use crate::offer::contract::{Contract, Filter, Naming};
 use crate::offer::hand_over::{Files, HandOver, Item};
 use crate::offer::order::Order;
 use crate::vendor::amd::flags::{AmdArgs, NamingStrategy};
-use crate::vendor::amd::scan::{Amd, AmdOptions};
-use crate::vendor::flags::{Common, FlagError, Flags, SharePolicy};
+use crate::vendor::amd::scan::AmdOptions;
+use crate::vendor::flags::{Common, FlagError, Flags};
+use crate::vendor::scanner::Files as _;
 
 /// Time between two checks where `-pulse` is 0.
 const PERIOD: Duration = Duration::from_secs(5);
@@ -22,11 +22,11 @@ pub fn contract(flags: &Flags, common: &Common) -> Result<Contract, FlagError> {
     let args: AmdArgs = flags.read()?;
     let options = AmdOptions {
         roots: common.backend.roots.clone(),
-        exporter: (args.pulse > 0).then(|| args.amd_exporter_socket.clone()),
+        exporter: (args.pulse > 0).then_some(args.amd_exporter_socket),
     };
     Ok(Contract {
         name: "amd",
-        backend: BackendFactory::new(options, Amd::new),
+        backend: options.backend(),
         naming: match args.resource_naming_strategy {
             NamingStrategy::Single => Naming::Single("amd.com/gpu".to_owned()),
             NamingStrategy::Mixed => Naming::Layout { domain: "amd.com".to_owned(), plain: "gpu".to_owned() },
@@ -35,11 +35,7 @@ pub fn contract(flags: &Flags, common: &Common) -> Result<Contract, FlagError> {
         ids: IdStyle::shared_by(args.amd_replicas),
         replicas: common.shares("amd-replicas", args.amd_replicas)?,
         filter: Filter::default(),
-        order: match (args.amd_replicas, common.policy) {
-            (1, _) => Order::Connected,
-            (_, SharePolicy::Distributed) => Order::Distributed,
-            (_, SharePolicy::Packed) => Order::Packed,
-        },
+        order: if args.amd_replicas > 1 { common.policy } else { Order::Connected },
         hand_over: HandOver::new([Item::Files(Files::Driver, "rw"), Item::Files(Files::Gpus, "rw")]),
         one_share: false,
         monitoring: None,

@@ -87,23 +87,3 @@ pub enum AmdLabel {
     /// Whether memory can be partitioned.
     MemoryPartitioningSupported,
 }
-
-impl AmdLabel {
-    /// The name in flags and keys.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Firmware => "firmware",
-            Self::Family => "family",
-            Self::DriverVersion => "driver-version",
-            Self::DriverSrcVersion => "driver-src-version",
-            Self::DeviceId => "device-id",
-            Self::ProductName => "product-name",
-            Self::Vram => "vram",
-            Self::SimdCount => "simd-count",
-            Self::CuCount => "cu-count",
-            Self::ComputeMemoryPartition => "compute-memory-partition",
-            Self::ComputePartitioningSupported => "compute-partitioning-supported",
-            Self::MemoryPartitioningSupported => "memory-partitioning-supported",
-        }
-    }
-}

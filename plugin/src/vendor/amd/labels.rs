@@ -10,11 +10,14 @@
 //! only one family has it. Firmware is what the driver shows in `fw_version`, which lacks the versions of its
 //! features.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
+
+use clap::ValueEnum as _;
+use clap::builder::PossibleValue;
 
 use crate::device::backend::{HostDevice, Part};
 use crate::device::facts::{AmdFacts, Facts};
-use crate::device::label::{Labeller, Labels, MAX_LENGTH, legal};
+use crate::device::label::{Labeller, Labels, MAX_LENGTH, counted, legal};
 use crate::vendor::amd::flags::{AmdLabel, AmdLabelArgs};
 use crate::vendor::flags::{FlagError, Flags};
 
@@ -50,71 +53,60 @@ pub fn labels(hosts: &[&HostDevice], chosen: &BTreeSet<AmdLabel>) -> Labels {
     let all = || devices.iter().copied();
     let cards = || all().filter(|(host, _)| host.origin.part == Part::Whole);
     for kind in chosen {
+        let name = kind.to_possible_value();
+        let key = format!("amd.com/gpu.{}", name.as_ref().map(PossibleValue::get_name).unwrap_or_default());
         match kind {
             AmdLabel::Firmware => firmware(&mut labels, cards().map(|(_, facts)| facts)),
-            AmdLabel::Family => {
-                let families = all().filter_map(|(_, facts)| family(facts.gfx?));
-                tally(&mut labels, *kind, families.map(str::to_owned));
-            }
-            AmdLabel::DriverVersion => one(&mut labels, *kind, all().map(|(_, facts)| &*facts.driver_version)),
-            AmdLabel::DriverSrcVersion => one(&mut labels, *kind, all().map(|(_, facts)| &*facts.driver_source)),
+            AmdLabel::Family => tally(&mut labels, &key, all().filter_map(|(_, facts)| family(facts.gfx?))),
+            AmdLabel::DriverVersion => one(&mut labels, &key, all().map(|(_, facts)| &*facts.driver_version)),
+            AmdLabel::DriverSrcVersion => one(&mut labels, &key, all().map(|(_, facts)| &*facts.driver_source)),
             AmdLabel::DeviceId => {
-                let ids = cards().map(|(host, _)| host.origin.model_id.trim_start_matches("0x").to_owned());
-                tally(&mut labels, *kind, ids);
+                tally(&mut labels, &key, cards().map(|(host, _)| host.origin.model_id.trim_start_matches("0x")));
             }
             AmdLabel::ProductName => {
                 let most = MAX_LENGTH - "gpu.product-name.".len();
                 let blank = |c: char| (!matches!(c, '(' | ')')).then_some('_');
-                tally(&mut labels, *kind, cards().map(|(_, facts)| legal(&facts.product, most, blank)));
+                tally(&mut labels, &key, cards().map(|(_, facts)| legal(&facts.product, most, blank)));
             }
             AmdLabel::Vram => {
                 let known = all().map(|(host, _)| host.device.memory.0).filter(|mib| *mib > 0);
-                tally(&mut labels, *kind, known.map(|mib| format!("{}G", mib.saturating_add(512) / 1024)));
+                tally(&mut labels, &key, known.map(|mib| format!("{}G", mib.saturating_add(512) / 1024)));
             }
-            AmdLabel::SimdCount => {
-                tally(&mut labels, *kind, all().filter_map(|(_, facts)| facts.simds).map(|n| n.to_string()));
-            }
+            AmdLabel::SimdCount => tally(&mut labels, &key, all().filter_map(|(_, facts)| facts.simds)),
             AmdLabel::CuCount => {
                 let units = all().filter_map(|(_, facts)| facts.simds?.checked_div(facts.simds_per_cu?));
-                tally(&mut labels, *kind, units.map(|n| n.to_string()));
+                tally(&mut labels, &key, units);
             }
             AmdLabel::ComputeMemoryPartition => {
                 let layouts: BTreeSet<&str> = all().map(|(host, _)| &*host.origin.layout).collect();
-                one(&mut labels, *kind, layouts.first().copied().filter(|_| layouts.len() == 1).into_iter());
+                one(&mut labels, &key, layouts.first().copied().filter(|_| layouts.len() == 1).into_iter());
             }
             AmdLabel::ComputePartitioningSupported => {
-                labels.set(&key(*kind), cards().any(|(_, facts)| facts.compute_partitions));
+                labels.set(&key, cards().any(|(_, facts)| facts.compute_partitions));
             }
             AmdLabel::MemoryPartitioningSupported => {
-                labels.set(&key(*kind), cards().any(|(_, facts)| facts.memory_partitions));
+                labels.set(&key, cards().any(|(_, facts)| facts.memory_partitions));
             }
         }
     }
     labels
 }
 
-fn key(kind: AmdLabel) -> String {
-    format!("amd.com/gpu.{}", kind.as_str())
-}
-
 /// The first known value, under the new key alone.
-fn one<'a>(labels: &mut Labels, kind: AmdLabel, mut values: impl Iterator<Item = &'a str>) {
+fn one<'a>(labels: &mut Labels, key: &str, mut values: impl Iterator<Item = &'a str>) {
     if let Some(value) = values.find(|value| !value.is_empty()) {
-        labels.set(&key(kind), value);
+        labels.set(key, value);
     }
 }
 
-fn tally(labels: &mut Labels, kind: AmdLabel, values: impl Iterator<Item = String>) {
-    let mut counts: BTreeMap<String, u64> = BTreeMap::new();
-    for value in values.filter(|value| !value.is_empty()) {
-        *counts.entry(value).or_default() += 1;
-    }
-    let (key, shared) = (key(kind), counts.len() == 1);
+fn tally(labels: &mut Labels, key: &str, values: impl Iterator<Item = impl ToString>) {
+    let counts = counted(values.map(|value| value.to_string()).filter(|value| !value.is_empty()));
+    let shared = counts.len() == 1;
     for (value, count) in counts {
         labels.set(&format!("beta.{key}.{value}"), count);
         if shared {
             labels.set(&format!("beta.{key}"), &value);
-            labels.set(&key, &value);
+            labels.set(key, &value);
         } else {
             labels.set(&format!("{key}.{value}"), count);
         }
@@ -123,15 +115,9 @@ fn tally(labels: &mut Labels, kind: AmdLabel, values: impl Iterator<Item = Strin
 
 /// Counts under the older keys alone, as the labeller has them.
 fn firmware<'a>(labels: &mut Labels, cards: impl Iterator<Item = &'a AmdFacts>) {
-    let mut counts: BTreeMap<(&str, u32), u64> = BTreeMap::new();
-    for facts in cards {
-        for (file, name) in FIRMWARE {
-            if let Some(version) = facts.firmware.get(file) {
-                *counts.entry((name, *version)).or_default() += 1;
-            }
-        }
-    }
-    for ((name, version), count) in counts {
+    let versions = cards
+        .flat_map(|facts| FIRMWARE.iter().filter_map(|(file, name)| Some((*name, *facts.firmware.get(*file)?))));
+    for ((name, version), count) in counted(versions) {
         labels.set(&format!("beta.amd.com/gpu.firmware.{name}.fw.{version}"), count);
     }
 }

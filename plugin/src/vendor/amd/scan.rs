@@ -16,25 +16,22 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use kerf::device::Device;
-use kerf::ids::DeviceId;
+use kerf_proto::amd::Nothing;
+use kerf_proto::amd::metrics_service_client::MetricsServiceClient;
 
-use crate::device::backend::{Backend, BackendError, GpuUsage, HostDevice, Origin, Part, Usage, Vendor};
+use crate::device::backend::{Backend as _, BackendError, HostDevice, Origin, Part, Usage, Vendor};
 use crate::device::facts::{AmdFacts, Facts};
 use crate::device::roots::{self, Fault, Roots};
-use crate::device::scan::{Journal, Remark, Scan, ScanIssue};
-use crate::vendor::amd::topology::{Node, Topology};
-use crate::vendor::{amd::exporter, reporter};
+use crate::device::scan::{self, Scan, ScanIssue};
+use crate::vendor::amd::topology::{self, Node, Topology};
+use crate::vendor::reporter::{blocking, connect};
+use crate::vendor::scanner::{Files, Scanner};
 
-const NAME: &str = "amd";
 const DRIVER: &str = "amdgpu";
 const VENDOR: u32 = 0x1002;
-
-/// The AMD driver of this host.
-#[derive(Debug)]
-pub struct Amd {
-    options: AmdOptions,
-    journal: Journal,
-}
+/// The driver's PCI devices and the compute driver's topology, below `/sys`.
+const CARDS: &str = "module/amdgpu/drivers/pci:amdgpu";
+const TOPOLOGY: &str = "class/kfd/kfd/topology";
 
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct AmdOptions {
@@ -44,57 +41,12 @@ pub struct AmdOptions {
     pub exporter: Option<PathBuf>,
 }
 
-impl Amd {
-    /// Reads nothing yet.
-    pub fn new(options: AmdOptions) -> Self {
-        Self { options, journal: Journal::default() }
-    }
-
-    fn look(&self) -> Result<Scan, BackendError> {
-        let mut scan = scan(&self.options.roots)?;
-        self.journal.take(NAME, &scan);
-        if let Some(socket) = &self.options.exporter {
-            reporter::apply(&mut scan.devices, &exporter::unhealthy(socket));
-        }
-        Ok(scan)
-    }
-}
-
-/// One scan of the host's files.
-///
-/// # Errors
-/// [`BackendError::Unavailable`] where the driver, or its compute part, is missing.
-pub fn scan(roots: &Roots) -> Result<Scan, BackendError> {
-    let unavailable = |reason: String| BackendError::Unavailable { backend: NAME, reason };
-    let drivers = roots.sys.join("module/amdgpu/drivers/pci:amdgpu");
-    let cards = roots::names(&drivers).map_err(|fault| unavailable(format!("driver amdgpu: {fault}")))?;
-    let mut scan = Scan::default();
-    let topology = Topology::read(&roots.sys.join("class/kfd/kfd/topology"), &mut scan)
-        .map_err(|fault| unavailable(format!("compute driver KFD: {fault}")))?;
-    let kfd = roots.node("kfd").ok_or_else(|| unavailable("the host has no device file /dev/kfd".to_owned()))?;
-    let mut host = Host { roots, topology, kfd, scan, numbers: BTreeMap::new(), parents: BTreeMap::new() };
-    for address in cards.iter().filter(|name| roots::is_address(name)) {
-        if let Err(why) = host.card(address, &drivers.join(address)) {
-            host.scan.leave_out(address, why);
-        }
-    }
-    let platform = roots.sys.join("devices/platform");
-    for number in roots::numbered(&platform, "amdgpu_xcp_").unwrap_or_default() {
-        let name = format!("amdgpu_xcp_{number}");
-        if let Err(why) = host.partition(&name, &platform.join(&name)) {
-            host.scan.leave_out(&name, why);
-        }
-    }
-    Ok(host.linked().settle())
-}
-
 /// What a GPU's partitions inherit.
 #[derive(Clone, Debug)]
 struct Parent {
     numa: Option<u32>,
-    layout: String,
-    model: String,
-    model_id: String,
+    model: Arc<str>,
+    origin: Origin,
     /// The same for all partitions.
     facts: AmdFacts,
 }
@@ -105,8 +57,8 @@ struct Host<'a> {
     topology: Topology,
     kfd: PathBuf,
     scan: Scan,
-    /// Topology nodes of the devices found so far.
-    numbers: BTreeMap<DeviceId, u32>,
+    /// The devices found so far, by their topology nodes. Until all are found, their links name nodes.
+    indices: BTreeMap<u32, u32>,
     /// By PCI address without the function.
     parents: BTreeMap<String, Parent>,
 }
@@ -114,134 +66,93 @@ struct Host<'a> {
 impl Host<'_> {
     fn card(&mut self, address: &str, dir: &Path) -> Result<(), ScanIssue> {
         let vendor = dir.join("vendor");
-        match roots::hex(&vendor) {
-            Ok(VENDOR) => {}
-            Ok(other) => return Err(Fault::malformed(&vendor, &format!("0x{other:04x}"), "0x1002").into()),
-            Err(Fault::Missing(_)) => {}
-            Err(fault) => return Err(fault.into()),
+        if let Some(other) = roots::if_there(roots::hex(&vendor))?.filter(|vendor| *vendor != VENDOR) {
+            return Err(Fault::malformed(&vendor, &format!("0x{other:04x}"), "0x1002").into());
         }
-        let numa = roots::numa(dir).unwrap_or_else(|fault| {
-            self.scan.note(address, fault);
-            None
-        });
+        let numa = self.scan.noted(address, roots::numa(dir));
         let mode = |file: &str| roots::text(&dir.join(file)).unwrap_or_default().to_ascii_lowercase();
-        let modes = (mode("current_compute_partition"), mode("current_memory_partition"));
-        let layout = match &modes {
-            (compute, memory) if !compute.is_empty() && !memory.is_empty() => format!("{compute}_{memory}"),
-            _ => String::new(),
-        };
+        let (compute, memory) = (mode("current_compute_partition"), mode("current_memory_partition"));
+        let partitioned = !compute.is_empty() && !memory.is_empty();
+        let layout = if partitioned { format!("{compute}_{memory}") } else { String::new() };
         let drm = dir.join("drm");
         let (card, minor) = (one(&drm, "card")?, one(&drm, "renderD")?);
         // the card's number must lead back to this address where sysfs has the path
         let class = self.roots.sys.join("class/drm").join(format!("card{card}")).join("device");
-        if let Some(owner) = roots::target_name(&class).filter(|owner| owner != address) {
+        let other = roots::target_name(&class).filter(|owner| owner != address).or_else(|| {
+            let vendor = roots::hex(&class.join("vendor")).ok().filter(|vendor| *vendor != VENDOR)?;
+            Some(format!("vendor 0x{vendor:04x}"))
+        });
+        if let Some(owner) = other {
             return Err(ScanIssue::Foreign { name: format!("card{card}"), owner });
-        }
-        if let Ok(vendor) = roots::hex(&class.join("vendor"))
-            && vendor != VENDOR
-        {
-            return Err(ScanIssue::Foreign {
-                name: format!("card{card}"),
-                owner: format!("vendor 0x{vendor:04x}"),
-            });
         }
         let model_id = roots::text(&class.join("device")).unwrap_or_default();
         let named = roots::text(&class.join("product_name")).unwrap_or_default();
         let facts = facts(self.roots, dir, &named);
         let model = if named.is_empty() { format!("AMD {model_id}").trim_end().to_owned() } else { named };
-        let parent = Parent { numa, layout, model, model_id, facts };
-        let (number, node) = self.node(minor)?;
-        let bare = address.rsplit_once('.').map_or(address, |(bare, _)| bare).to_owned();
+        let (number, node) = self.topology.get(&minor).cloned().ok_or(ScanIssue::NotInTopology(minor))?;
+        let bare = address.rsplit_once('.').map_or(address, |(bare, _)| bare);
         if node.card != bare {
             return Err(ScanIssue::OtherInTopology { minor, owner: node.card });
         }
-        self.parents.insert(bare, parent.clone());
-        self.found(address, address, Part::Whole, (card, minor), number, &node, &parent)
+        let origin = Origin {
+            vendor: Vendor::Amd,
+            driver: DRIVER.into(),
+            card: bare.into(),
+            layout: layout.into(),
+            model_id: model_id.into(),
+            ..Origin::default()
+        };
+        let parent = Parent { numa, model: model.into(), origin, facts };
+        self.parents.insert(bare.to_owned(), parent.clone());
+        self.found(address, Part::Whole, (card, minor), (number, &node), parent)
     }
 
     fn partition(&mut self, name: &str, dir: &Path) -> Result<(), ScanIssue> {
         let drm = dir.join("drm");
         let (card, minor) = (one(&drm, "card")?, one(&drm, "renderD")?);
-        let (number, node) = self.node(minor)?;
+        let (number, node) = self.topology.get(&minor).cloned().ok_or(ScanIssue::NotInTopology(minor))?;
         let Some(parent) = self.parents.get(&node.card).cloned() else {
             // a partition of a GPU that was left out, or of no GPU
             return Err(ScanIssue::Foreign { name: format!("renderD{minor}"), owner: node.card });
         };
-        self.found(name, "", Part::Partition, (card, minor), number, &node, &parent)
+        self.found(name, Part::Partition, (card, minor), (number, &node), parent)
     }
 
-    fn node(&self, minor: u32) -> Result<(u32, Node), ScanIssue> {
-        let (number, node) = self.topology.at(minor).ok_or(ScanIssue::NotInTopology(minor))?;
-        Ok((number, node.clone()))
-    }
-
-    #[allow(clippy::too_many_arguments, reason = "facts of one device, gathered here")]
     fn found(
         &mut self,
         id: &str,
-        pci: &str,
         part: Part,
         (card, minor): (u32, u32),
-        number: u32,
-        node: &Node,
-        parent: &Parent,
+        (number, node): (u32, &Node),
+        Parent { numa, model, origin, mut facts }: Parent,
     ) -> Result<(), ScanIssue> {
-        let render = format!("dri/renderD{minor}");
-        let render =
-            self.roots.node(&render).ok_or_else(|| ScanIssue::NoDeviceFile(Path::new("/dev").join(&render)))?;
-        let mut nodes = Vec::new();
-        match self.roots.node(&format!("dri/card{card}")) {
-            Some(node) => nodes.push(node),
-            // compute needs the render node alone
-            None => self.scan.note(id, ScanIssue::NoDeviceFile(format!("/dev/dri/card{card}").into())),
-        }
-        nodes.push(render);
+        let render = scan::node(self.roots, &format!("dri/renderD{minor}"))?;
+        // compute needs the render node alone
+        let own = scan::node(self.roots, &format!("dri/card{card}")).map(Some);
+        let nodes = self.scan.noted(id, own).into_iter().chain([render]).collect();
         if node.memory.0 == 0 {
             self.scan.note(id, ScanIssue::NoMemory);
         }
-        let mut device = Device::new(id, card, node.memory);
-        device.model = parent.model.as_str().into();
-        device.numa = parent.numa;
-        let origin = Origin {
-            vendor: Vendor::Amd,
-            driver: DRIVER.into(),
-            name: id.into(),
-            card: node.card.as_str().into(),
-            part: part.clone(),
-            layout: parent.layout.as_str().into(),
-            model_id: parent.model_id.as_str().into(),
-        };
-        let firmware = if part == Part::Whole { parent.facts.firmware.clone() } else { BTreeMap::new() };
-        let facts = AmdFacts {
-            gfx: node.gfx,
-            simds: node.simds,
-            simds_per_cu: node.simds_per_cu,
-            firmware,
-            ..parent.facts.clone()
-        };
-        self.numbers.insert(device.id.clone(), number);
-        self.scan.devices.push(HostDevice {
-            pci: pci.to_owned(),
-            nodes,
-            control_nodes: vec![self.kfd.clone()],
-            facts: Facts::Amd(Arc::new(facts)),
-            ..HostDevice::new(device, origin)
-        });
+        let (mut pci, control_nodes) = (id.to_owned(), vec![self.kfd.clone()]);
+        if part != Part::Whole {
+            pci.clear();
+            facts.firmware.clear();
+        }
+        (facts.gfx, facts.simds, facts.simds_per_cu) = (node.gfx, node.simds, node.simds_per_cu);
+        let facts = Facts::Amd(Arc::new(facts));
+        let device = Device { model, numa, links: node.links.clone(), ..Device::new(id, card, node.memory) };
+        self.indices.insert(number, card);
+        let host = HostDevice::new(device, Origin { name: id.into(), part, ..origin });
+        self.scan.devices.push(HostDevice { pci, nodes, control_nodes, facts, ..host });
         Ok(())
     }
 
     /// Links between topology nodes become links between the devices that were found.
     fn linked(mut self) -> Scan {
-        let indices: BTreeMap<u32, u32> = (self.scan.devices.iter())
-            .filter_map(|host| Some((*self.numbers.get(&host.device.id)?, host.device.index)))
-            .collect();
-        for host in &mut self.scan.devices {
-            let node = self.numbers.get(&host.device.id).and_then(|number| self.topology.nodes.get(number));
-            let links = node.map(|node| &node.links).into_iter().flatten();
-            host.device.links = links
-                .filter_map(|(to, link)| Some((*indices.get(to)?, *link)))
-                .filter(|(to, _)| *to != host.device.index)
-                .collect();
+        for Device { index, links, .. } in self.scan.devices.iter_mut().map(|host| &mut host.device) {
+            let of_nodes = std::mem::take(links).into_iter();
+            let of_devices = of_nodes.filter_map(|(to, link)| Some((*self.indices.get(&to)?, link)));
+            *links = of_devices.filter(|(to, _)| to != index).collect();
         }
         self.scan
     }
@@ -275,49 +186,59 @@ fn one(dir: &Path, prefix: &'static str) -> Result<u32, ScanIssue> {
     }
 }
 
-impl Backend for Amd {
-    fn name(&self) -> &'static str {
-        NAME
-    }
+impl Files for AmdOptions {
+    const NAME: &'static str = "amd";
 
-    fn discover(&self) -> Result<Vec<HostDevice>, BackendError> {
-        Ok(self.look()?.devices)
-    }
-
-    fn usage(&self) -> Result<Usage, BackendError> {
-        let mut usage = Usage::default();
+    fn scan(&self) -> Result<Scan, BackendError> {
+        let roots = &self.roots;
+        let unavailable = |reason: String| BackendError::Unavailable { backend: Self::NAME, reason };
+        let drivers = roots.sys.join(CARDS);
+        let cards = roots::names(&drivers).map_err(|fault| unavailable(format!("driver amdgpu: {fault}")))?;
         let mut scan = Scan::default();
-        let topology = Topology::read(&self.options.roots.sys.join("class/kfd/kfd/topology"), &mut scan);
-        let topology = topology.map_err(|fault| BackendError::Failed {
-            backend: NAME,
-            question: "usage",
-            reason: fault.to_string(),
+        let topology = topology::read(&roots.sys.join(TOPOLOGY), &mut scan)
+            .map_err(|fault| unavailable(format!("compute driver KFD: {fault}")))?;
+        let kfd =
+            roots.node("kfd").ok_or_else(|| unavailable("the host has no device file /dev/kfd".to_owned()))?;
+        let mut host = Host { roots, topology, kfd, scan, indices: BTreeMap::new(), parents: BTreeMap::new() };
+        for address in cards.iter().filter(|name| roots::is_address(name)) {
+            if let Err(why) = host.card(address, &drivers.join(address)) {
+                host.scan.leave_out(address, why);
+            }
+        }
+        let platform = roots.sys.join("devices/platform");
+        for number in roots::numbered(&platform, "amdgpu_xcp_").unwrap_or_default() {
+            let name = format!("amdgpu_xcp_{number}");
+            if let Err(why) = host.partition(&name, &platform.join(&name)) {
+                host.scan.leave_out(&name, why);
+            }
+        }
+        Ok(host.linked().settle())
+    }
+
+    /// AMD's metrics exporter knows it. Blocks; not to be called from an async task.
+    fn unhealthy(&self, _: &[HostDevice]) -> Vec<String> {
+        let Some(socket) = &self.exporter else { return Vec::new() };
+        blocking(async {
+            let mut client = MetricsServiceClient::new(connect(socket).await?);
+            let states = client.list(Nothing {}).await.ok()?.into_inner().gpu_state;
+            Some(states.into_iter().filter(|state| state.health == "unhealthy").map(|state| state.device).collect())
+        })
+    }
+
+    fn usage(scanner: &Scanner<Self>) -> Result<Usage, BackendError> {
+        let sys = &scanner.files.roots.sys;
+        let topology = topology::read(&sys.join(TOPOLOGY), &mut Scan::default()).map_err(|fault| {
+            BackendError::Failed { backend: Self::NAME, question: "usage", reason: fault.to_string() }
         })?;
-        for host in self.look()?.devices {
+        let devices = scanner.discover()?;
+        let mut usage = Usage::sizes(&devices);
+        for host in &devices {
+            let Some(gpu) = usage.gpus.get_mut(&host.device.id) else { continue };
             let minor = host.nodes.iter().find_map(|node| roots::suffix(node.file_name()?.to_str()?, "renderD"));
-            let used = minor.and_then(|minor| topology.at(minor)).and_then(|(_, node)| node.used);
-            let busy = roots::number::<u32>(
-                &self
-                    .options
-                    .roots
-                    .sys
-                    .join("module/amdgpu/drivers/pci:amdgpu")
-                    .join(&host.pci)
-                    .join("gpu_busy_percent"),
-            );
-            let total = Some(host.device.memory.bytes()).filter(|bytes| *bytes > 0);
-            let gpu = GpuUsage {
-                utilization: busy.ok().filter(|percent| *percent <= 100 && !host.pci.is_empty()),
-                memory_used: used,
-                memory_total: total,
-                ..GpuUsage::default()
-            };
-            usage.gpus.insert(host.device.id, gpu);
+            gpu.memory_used = minor.and_then(|minor| topology.get(&minor)).and_then(|(_, node)| node.used);
+            let busy = roots::number::<u32>(&sys.join(CARDS).join(&host.pci).join("gpu_busy_percent"));
+            gpu.utilization = busy.ok().filter(|percent| *percent <= 100 && !host.pci.is_empty());
         }
         Ok(usage)
-    }
-
-    fn remarks(&self) -> Vec<Remark> {
-        self.journal.remarks()
     }
 }

@@ -36,12 +36,24 @@ pub(super) struct Node {
     pub(super) simds_per_cu: Option<u64>,
 }
 
-/// The GPUs of the topology, by node and by render minor.
-#[derive(Clone, Debug, Default)]
-pub(super) struct Topology {
-    pub(super) nodes: BTreeMap<u32, Node>,
-    /// The node of each render minor, without minors that two nodes claim.
-    pub(super) minors: BTreeMap<u32, u32>,
+/// The GPUs of the topology with the numbers of their nodes, by render minor; without minors that two nodes claim.
+pub(super) type Topology = BTreeMap<u32, (u32, Node)>;
+
+/// Reads every node; a node that cannot be read gets a remark and is not a GPU.
+pub(super) fn read(root: &Path, scan: &mut Scan) -> Result<Topology, Fault> {
+    let nodes = root.join("nodes");
+    let (mut topology, mut twice) = (Topology::new(), Vec::new());
+    for number in roots::numbered(&nodes, "")? {
+        let dir = nodes.join(number.to_string());
+        let found = scan.noted(&format!("KFD node {number}"), node(&dir));
+        let Some((minor, mut node)) = found else { continue };
+        node.links = links(&dir, number, scan);
+        if topology.insert(minor, (number, node)).is_some() {
+            twice.push(minor);
+        }
+    }
+    topology.retain(|minor, _| !twice.contains(minor));
+    Ok(topology)
 }
 
 /// Lines of `key value`. Values are unsigned, of up to 64 bits.
@@ -63,47 +75,12 @@ fn value(properties: &BTreeMap<String, u64>, path: &Path, key: &'static str) -> 
     properties.get(key).copied().ok_or_else(|| Fault::malformed(path, "", key))
 }
 
-impl Topology {
-    /// Reads every node; a node that cannot be read gets a remark and is not a GPU.
-    pub(super) fn read(root: &Path, scan: &mut Scan) -> Result<Self, Fault> {
-        let nodes = root.join("nodes");
-        let mut topology = Self::default();
-        let mut twice = Vec::new();
-        for number in roots::numbered(&nodes, "")? {
-            let dir = nodes.join(number.to_string());
-            match node(&dir) {
-                Ok(Some((minor, mut node))) => {
-                    node.links = links(&dir, number, scan);
-                    topology.nodes.insert(number, node);
-                    if topology.minors.insert(minor, number).is_some() {
-                        twice.push(minor);
-                    }
-                }
-                Ok(None) => {}
-                Err(fault) => scan.note(&format!("KFD node {number}"), fault),
-            }
-        }
-        for minor in twice {
-            topology.minors.remove(&minor);
-        }
-        Ok(topology)
-    }
-
-    /// The node of a render minor.
-    pub(super) fn at(&self, minor: u32) -> Option<(u32, &Node)> {
-        let number = self.minors.get(&minor)?;
-        Some((*number, self.nodes.get(number)?))
-    }
-}
-
 /// A node that is a GPU, with its render minor.
 fn node(dir: &Path) -> Result<Option<(u32, Node)>, Fault> {
     let path = dir.join("properties");
     let properties = properties(&path)?;
-    let minor = properties.get("drm_render_minor").copied().unwrap_or(0);
-    if minor == 0 {
-        return Ok(None);
-    }
+    let known = |key: &str| properties.get(key).copied().filter(|value| *value > 0);
+    let Some(minor) = known("drm_render_minor") else { return Ok(None) };
     let minor = u32::try_from(minor).map_err(|_| Fault::malformed(&path, &minor.to_string(), "a render minor"))?;
     let location = value(&properties, &path, "location_id")?;
     let domain = properties.get("domain").copied().unwrap_or(0);
@@ -112,20 +89,14 @@ fn node(dir: &Path) -> Result<Option<(u32, Node)>, Fault> {
     }
     let card = format!("{domain:04x}:{:02x}:{:02x}", (location >> 8) & 0xff, (location >> 3) & 0x1f);
     let (memory, used) = memory(&dir.join("mem_banks"))?;
-    let known = |key: &str| properties.get(key).copied().filter(|value| *value > 0);
     let (gfx, simds, simds_per_cu) = (known("gfx_target_version"), known("simd_count"), known("simd_per_cu"));
     Ok(Some((minor, Node { card, memory, used, links: BTreeMap::new(), gfx, simds, simds_per_cu })))
 }
 
 fn memory(banks: &Path) -> Result<(Mib, Option<u64>), Fault> {
-    let numbers = match roots::numbered(banks, "") {
-        Ok(numbers) => numbers,
-        // partitions of some drivers have no memory banks
-        Err(Fault::Missing(_)) => return Ok((Mib(0), None)),
-        Err(fault) => return Err(fault),
-    };
     let (mut bytes, mut used) = (0u64, None);
-    for number in numbers {
+    // partitions of some drivers have no memory banks
+    for number in roots::if_there(roots::numbered(banks, ""))?.unwrap_or_default() {
         let bank = banks.join(number.to_string());
         let path = bank.join("properties");
         let properties = properties(&path)?;
@@ -150,16 +121,9 @@ fn links(dir: &Path, from: u32, scan: &mut Scan) -> BTreeMap<u32, Link> {
             let read = properties(&path).and_then(|properties| {
                 Ok((value(&properties, &path, "node_to")?, value(&properties, &path, "type")?))
             });
-            let (to, kind) = match read {
-                Ok(read) => read,
-                Err(fault) => {
-                    scan.note(&format!("KFD node {from}"), fault);
-                    continue;
-                }
-            };
-            let link = match kind {
-                XGMI => Link::NvLink(1),
-                PCIE => Link::Node,
+            let (to, link) = match scan.noted(&format!("KFD node {from}"), read.map(Some)) {
+                Some((to, XGMI)) => (to, Link::NvLink(1)),
+                Some((to, PCIE)) => (to, Link::Node),
                 _ => continue,
             };
             if let Ok(to) = u32::try_from(to) {

@@ -5,16 +5,17 @@ use std::path::Path;
 use std::time::Duration;
 
 use crate::device::backend::BackendFactory;
-use crate::device::ids::{Base, IdStyle, Numbers};
+use crate::device::ids::{Base, IdStyle};
 use crate::device::roots::Roots;
 use crate::offer::contract::{Contract, Filter, Monitoring, Naming};
 use crate::offer::hand_over::{Cdi, Files, HandOver, Item};
 use crate::offer::order::Order;
 use crate::vendor::flags::{Common, FlagError, Flags};
 use crate::vendor::intel::flags::{AllocationPolicy, ByPath, IntelArgs, MonitoringMode, pci_ids};
-use crate::vendor::intel::level_zero::{LevelZero, Temperatures};
-use crate::vendor::intel::scan::{DRIVERS, Intel, IntelOptions};
+use crate::vendor::intel::level_zero::LevelZero;
+use crate::vendor::intel::scan::{DRIVERS, IntelOptions};
 use crate::vendor::intel::wsl::{self, Wsl, WslOptions};
+use crate::vendor::scanner::Files as _;
 
 const DOMAIN: &str = "gpu.intel.com";
 
@@ -25,10 +26,10 @@ const DOMAIN: &str = "gpu.intel.com";
 pub fn contract(flags: &Flags, common: &Common) -> Result<Contract, FlagError> {
     let args: IntelArgs = flags.read()?;
     if !args.allow_ids.is_empty() && !args.deny_ids.is_empty() {
-        return Err(FlagError::new("--allow-ids and --deny-ids cannot be used together"));
+        return Err(FlagError("--allow-ids and --deny-ids cannot be used together".to_owned()));
     }
     if args.wsl && (args.enable_monitoring || args.health_management) {
-        return Err(FlagError::new("--wsl cannot be used with --enable-monitoring or --health-management"));
+        return Err(FlagError("--wsl cannot be used with --enable-monitoring or --health-management".to_owned()));
     }
     let roots = if args.prefix.is_empty() {
         common.backend.roots.clone()
@@ -36,7 +37,6 @@ pub fn contract(flags: &Flags, common: &Common) -> Result<Contract, FlagError> {
         let below = |name: &str| Path::new(&args.prefix).join(name);
         Roots { sys: below("sys"), dev: below("dev"), proc: below("proc") }
     };
-    let ids = |text| pci_ids(text).map_err(|error| FlagError::new(format!("--allow-ids or --deny-ids: {error}")));
     Ok(Contract {
         name: "intel",
         backend: backend(&args, roots),
@@ -45,9 +45,9 @@ pub fn contract(flags: &Flags, common: &Common) -> Result<Contract, FlagError> {
             drivers: if args.wsl { &[wsl::DXG] } else { &DRIVERS },
         },
         placed: common.placed,
-        ids: IdStyle { base: Base::Name, numbers: Some(Numbers { separator: "-", first: 0 }) },
+        ids: IdStyle { base: Base::Name, numbers: Some(("-", 0)) },
         replicas: common.shares("shared-dev-num", args.shared_dev_num)?,
-        filter: Filter { allow: ids(&args.allow_ids)?, deny: ids(&args.deny_ids)?, ..Filter::default() },
+        filter: Filter { allow: pci_ids(&args.allow_ids)?, deny: pci_ids(&args.deny_ids)?, ..Filter::default() },
         order: match args.allocation_policy {
             AllocationPolicy::None => Order::EachFirst,
             AllocationPolicy::Balanced => Order::Balanced,
@@ -69,13 +69,9 @@ fn backend(args: &IntelArgs, roots: Roots) -> BackendFactory {
     if args.wsl {
         return BackendFactory::new(WslOptions { roots, socket }, Wsl::new);
     }
-    let limits = Temperatures {
-        card: args.temp_limit.into(),
-        gpu: args.gpu_temp_limit.into(),
-        memory: args.memory_temp_limit.into(),
-    };
+    let limits = [args.temp_limit, args.gpu_temp_limit, args.memory_temp_limit].map(f64::from);
     let sidecar = args.health_management.then_some(LevelZero { socket, limits });
-    BackendFactory::new(IntelOptions { roots, sidecar }, Intel::new)
+    IntelOptions { roots, sidecar }.backend()
 }
 
 /// Device files of the GPUs, with their links by path and CDI names for the same.

@@ -4,6 +4,8 @@ use std::path::PathBuf;
 
 use clap::ValueEnum;
 
+use crate::vendor::flags::FlagError;
+
 /// Which links below `/dev/dri/by-path` a container gets.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum ByPath {
@@ -91,28 +93,24 @@ pub enum AllocationPolicy {
     Packed,
 }
 
-/// A list of PCI ids that cannot be read.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("{0:?} is not a PCI device id: expected 0x and four lowercase hexadecimal digits, separated by commas")]
-pub struct BadPciId(String);
-
 /// A list of PCI ids; empty text is an empty list.
 ///
 /// # Errors
-/// [`BadPciId`] names the first invalid one.
-pub fn pci_ids(text: &str) -> Result<Vec<String>, BadPciId> {
-    if text.is_empty() {
-        return Ok(Vec::new());
-    }
-    let legal = |id: &str| {
-        let digits = id.strip_prefix("0x").unwrap_or_default();
-        digits.len() == 4 && digits.bytes().all(|digit| digit.is_ascii_digit() || (b'a'..=b'f').contains(&digit))
+/// [`FlagError`] names the first invalid one.
+pub fn pci_ids(text: &str) -> Result<Vec<String>, FlagError> {
+    let read = |id: &str| match id.strip_prefix("0x").map(str::as_bytes) {
+        Some(digits)
+            if digits.len() == 4 && digits.iter().all(|digit| matches!(digit, b'0'..=b'9' | b'a'..=b'f')) =>
+        {
+            Ok(id.to_owned())
+        }
+        _ => Err(FlagError(format!(
+            "--allow-ids or --deny-ids: {id:?} is not a PCI device id: expected 0x and four lowercase hexadecimal \
+             digits, separated by commas"
+        ))),
     };
-    let parsed = text.split(',').map(str::trim).map(|id| match legal(id) {
-        true => Ok(id.to_owned()),
-        false => Err(BadPciId(id.to_owned())),
-    });
-    parsed.collect()
+    let ids = text.split(',').filter(|_| !text.is_empty());
+    ids.map(|id| read(id.trim())).collect()
 }
 
 #[cfg(test)]

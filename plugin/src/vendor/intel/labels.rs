@@ -5,11 +5,11 @@
 //! `numa-gpu-map`; a value that is too long continues, after a `Z`, in labels whose keys end with 2, 3 and so on.
 //! Left out on purpose: `pci-groups`, whose level would have to be configured.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 
 use crate::device::backend::HostDevice;
 use crate::device::facts::{Facts, IntelFacts};
-use crate::device::label::{Labels, MAX_LENGTH};
+use crate::device::label::{Labels, MAX_LENGTH, counted};
 
 /// The labeller's thousandths of each GPU.
 const MILLICORES: usize = 1000;
@@ -28,8 +28,10 @@ pub fn labels(hosts: &[&HostDevice]) -> Labels {
     // in the order of their names, as a directory lists them
     cards.sort_by_key(|(host, _)| &host.origin.name);
     by_id(&mut labels, &cards);
-    let numbers = |of: &mut dyn Iterator<Item = &HostDevice>| -> String {
-        of.map(|host| host.device.index.to_string()).collect::<Vec<_>>().join(".")
+    // the numbers of those GPUs that are on the NUMA node, where one is named
+    let numbers = |node: Option<u32>| {
+        let on_it = cards.iter().filter(|(host, _)| node.is_none() || host.device.numa == node);
+        on_it.map(|(host, _)| host.device.index.to_string()).collect::<Vec<_>>().join(".")
     };
     labels.set("gpu.intel.com/millicores", cards.len() * MILLICORES);
     let memory: Option<u64> = cards.iter().map(|(_, facts)| facts.memory).sum();
@@ -41,22 +43,17 @@ pub fn labels(hosts: &[&HostDevice]) -> Labels {
     if let Some(first) = chunks(&names.join(".")).first() {
         labels.set("gpu.intel.com/cards", first);
     }
-    long(&mut labels, "gpu.intel.com/gpu-numbers", &numbers(&mut cards.iter().map(|(host, _)| *host)));
+    long(&mut labels, "gpu.intel.com/gpu-numbers", &numbers(None));
     let nodes: BTreeSet<u32> = cards.iter().filter_map(|(host, _)| host.device.numa).collect();
-    let map = nodes.into_iter().map(|node| {
-        let mut on_it = cards.iter().map(|(host, _)| *host).filter(|host| host.device.numa == Some(node));
-        format!("{node}-{}", numbers(&mut on_it))
-    });
+    let map = nodes.into_iter().map(|node| format!("{node}-{}", numbers(Some(node))));
     long(&mut labels, "gpu.intel.com/numa-gpu-map", &map.collect::<Vec<_>>().join("_"));
     labels
 }
 
 /// The labels of the rules.
-fn by_id(labels: &mut Labels, cards: &[(&HostDevice, &IntelFacts)]) {
-    let mut counts: BTreeMap<(&str, &str), u64> = BTreeMap::new();
-    for (host, facts) in cards {
-        *counts.entry((&*facts.class, host.origin.model_id.trim_start_matches("0x"))).or_default() += 1;
-    }
+fn by_id<'a>(labels: &mut Labels, cards: &[(&'a HostDevice, &'a IntelFacts)]) {
+    let id = |host: &'a HostDevice| host.origin.model_id.trim_start_matches("0x");
+    let counts = counted(cards.iter().map(|(host, facts)| (&*facts.class, id(host))));
     for ((class, id), count) in &counts {
         if !class.is_empty() && !id.is_empty() {
             labels.set(&format!("gpu.intel.com/device-id.{class}-{id}.present"), true);
@@ -110,16 +107,12 @@ fn chunks(value: &str) -> Vec<String> {
     let (mut rest, mut chunks) = (value, Vec::new());
     while !rest.is_empty() {
         let room = if chunks.is_empty() { MAX_LENGTH } else { MAX_LENGTH - 1 };
-        let end = match rest.char_indices().nth(room) {
-            None => rest.len(),
-            Some((room, _)) => {
-                let within = rest.get(..room).unwrap_or_default();
-                match within.rfind(|c: char| c.is_ascii_alphanumeric()) {
-                    Some(last) => last + 1,
-                    None => return Vec::new(),
-                }
-            }
-        };
+        let mut end = rest.len();
+        if end > room {
+            let last = rest.get(..room).and_then(|within| within.rfind(|c: char| c.is_ascii_alphanumeric()));
+            let Some(last) = last else { return Vec::new() };
+            end = last + 1;
+        }
         let (chunk, later) = rest.split_at(end);
         chunks.push(if chunks.is_empty() { chunk.to_owned() } else { format!("{GOES_ON}{chunk}") });
         rest = later;

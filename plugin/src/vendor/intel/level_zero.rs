@@ -15,25 +15,33 @@ use crate::vendor::reporter::{PATIENCE, blocking, connect};
 #[derive(Clone, Debug, PartialEq)]
 pub struct LevelZero {
     pub socket: PathBuf,
-    /// A GPU that is hotter is unhealthy.
-    pub limits: Temperatures,
-}
-
-/// In degrees Celsius.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Temperatures {
-    /// Of the GPU as a whole.
-    pub card: f64,
-    /// Of its compute units.
-    pub gpu: f64,
-    /// Of its memory.
-    pub memory: f64,
+    /// A GPU that is hotter is unhealthy: as a whole, its compute units, its memory; in degrees Celsius.
+    pub limits: [f64; 3],
 }
 
 impl LevelZero {
     /// Ids of unhealthy GPUs. Blocks; not to be called from an async task.
-    pub(super) fn unhealthy(&self, hosts: &[HostDevice]) -> BTreeSet<String> {
-        blocking(report(&self.socket, hosts, &self.limits))
+    pub(super) fn unhealthy(&self, hosts: &[HostDevice]) -> Vec<String> {
+        blocking(async {
+            let mut unhealthy = Vec::new();
+            let mut client = LevelzeroClient::new(connect(&self.socket).await?);
+            for host in hosts.iter().filter(|host| !host.pci.is_empty()) {
+                let address = || Address { bdf_address: host.pci.clone() };
+                let health = client.get_device_health(address()).await.map(tonic::Response::into_inner);
+                let broken = health.is_ok_and(|health| {
+                    health.error.is_none() && !(health.memory_ok && health.bus_ok && health.soc_ok)
+                });
+                let heat = client.get_device_temperature(address()).await.map(tonic::Response::into_inner);
+                let hot = heat.is_ok_and(|heat| {
+                    let told = [heat.global, heat.gpu, heat.memory];
+                    heat.error.is_none() && told.iter().zip(self.limits).any(|(told, limit)| *told > limit)
+                });
+                if broken || hot {
+                    unhealthy.push(host.device.id.to_string());
+                }
+            }
+            Some(unhealthy)
+        })
     }
 }
 
@@ -52,24 +60,4 @@ pub fn indices(socket: &Path) -> Result<BTreeSet<u32>, String> {
         }
     };
     blocking(async { Some(Some(asked.await)) }).unwrap_or_else(|| Err(format!("no answer within {PATIENCE:?}")))
-}
-
-async fn report(socket: &Path, hosts: &[HostDevice], limits: &Temperatures) -> Option<BTreeSet<String>> {
-    let mut client = LevelzeroClient::new(connect(socket).await?);
-    let mut unhealthy = BTreeSet::new();
-    for host in hosts.iter().filter(|host| !host.pci.is_empty()) {
-        let address = || Address { bdf_address: host.pci.clone() };
-        let health = client.get_device_health(address()).await.map(tonic::Response::into_inner);
-        let broken = health
-            .is_ok_and(|health| health.error.is_none() && !(health.memory_ok && health.bus_ok && health.soc_ok));
-        let heat = client.get_device_temperature(address()).await.map(tonic::Response::into_inner);
-        let hot = heat.is_ok_and(|heat| {
-            let above = heat.global > limits.card || heat.gpu > limits.gpu || heat.memory > limits.memory;
-            heat.error.is_none() && above
-        });
-        if broken || hot {
-            unhealthy.insert(host.device.id.to_string());
-        }
-    }
-    Some(unhealthy)
 }

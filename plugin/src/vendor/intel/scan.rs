@@ -11,24 +11,16 @@ use std::sync::Arc;
 use kerf::device::Device;
 use kerf::units::Mib;
 
-use crate::device::backend::{Backend, BackendError, GpuUsage, HostDevice, Origin, Part, Usage, Vendor};
+use crate::device::backend::{BackendError, HostDevice, Origin, Part, Vendor};
 use crate::device::facts::{Facts, IntelFacts};
 use crate::device::roots::{self, Fault, Roots};
-use crate::device::scan::{Journal, Remark, Scan, ScanIssue};
+use crate::device::scan::{Scan, ScanIssue};
 use crate::vendor::intel::level_zero::LevelZero;
-use crate::vendor::reporter;
+use crate::vendor::scanner::Files;
 
-const NAME: &str = "intel";
 const VENDOR: u32 = 0x8086;
 /// Drivers whose GPUs containers can use; also the kinds of resources.
 pub const DRIVERS: [&str; 2] = ["i915", "xe"];
-
-/// The Intel drivers of this host.
-#[derive(Debug)]
-pub struct Intel {
-    options: IntelOptions,
-    journal: Journal,
-}
 
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct IntelOptions {
@@ -38,90 +30,63 @@ pub struct IntelOptions {
     pub sidecar: Option<LevelZero>,
 }
 
-impl Intel {
-    /// Reads nothing yet.
-    pub fn new(options: IntelOptions) -> Self {
-        Self { options, journal: Journal::default() }
+impl Files for IntelOptions {
+    const NAME: &'static str = "intel";
+
+    fn scan(&self) -> Result<Scan, BackendError> {
+        let class = self.roots.sys.join("class/drm");
+        let numbers = roots::numbered(&class, "card")
+            .map_err(|fault| BackendError::Unavailable { backend: Self::NAME, reason: fault.to_string() })?;
+        let mut scan = Scan::default();
+        for number in numbers {
+            let name = format!("card{number}");
+            match card(&self.roots, &class.join(&name), number, &mut scan) {
+                Ok(Some(host)) => scan.devices.push(host),
+                Ok(None) => {}
+                Err(why) => scan.leave_out(&name, why),
+            }
+        }
+        Ok(scan.settle())
     }
 
-    fn look(&self) -> Result<Scan, BackendError> {
-        let mut scan = scan(&self.options)?;
-        self.journal.take(NAME, &scan);
-        if let Some(sidecar) = &self.options.sidecar {
-            let unhealthy = sidecar.unhealthy(&scan.devices);
-            reporter::apply(&mut scan.devices, &unhealthy);
-        }
-        Ok(scan)
+    fn unhealthy(&self, hosts: &[HostDevice]) -> Vec<String> {
+        self.sidecar.as_ref().map(|sidecar| sidecar.unhealthy(hosts)).unwrap_or_default()
     }
-}
-
-/// One scan of the host's files.
-///
-/// # Errors
-/// [`BackendError::Unavailable`] where the kernel has no graphics class.
-pub fn scan(options: &IntelOptions) -> Result<Scan, BackendError> {
-    let class = options.roots.sys.join("class/drm");
-    let numbers = roots::numbered(&class, "card")
-        .map_err(|fault| BackendError::Unavailable { backend: NAME, reason: fault.to_string() })?;
-    let mut scan = Scan::default();
-    for number in numbers {
-        let name = format!("card{number}");
-        match card(options, &class.join(&name), number, &mut scan) {
-            Ok(Some(host)) => scan.devices.push(host),
-            Ok(None) => {}
-            Err(why) => scan.leave_out(&name, why),
-        }
-    }
-    Ok(scan.settle())
 }
 
 /// A GPU, or `None` where it is another vendor's.
-fn card(options: &IntelOptions, dir: &Path, number: u32, scan: &mut Scan) -> Result<Option<HostDevice>, ScanIssue> {
+fn card(roots: &Roots, dir: &Path, number: u32, scan: &mut Scan) -> Result<Option<HostDevice>, ScanIssue> {
     let name = format!("card{number}");
     let device_dir = dir.join("device");
     if roots::hex(&device_dir.join("vendor"))? != VENDOR {
         return Ok(None);
     }
-    let model_id = device_dir.join("device");
-    let model_id = roots::hex(&model_id).map(|id| format!("0x{id:04x}")).unwrap_or_else(|fault| {
-        scan.note(&name, fault);
-        String::new()
-    });
-    let functions = device_dir.join("sriov_numvfs");
-    match roots::number::<u32>(&functions) {
-        Ok(0) | Err(Fault::Missing(_)) => {}
-        Ok(count) => return Err(ScanIssue::Functions(count)),
-        // it is unknown whether its functions are used, and a GPU must not be given out twice
-        Err(fault) => return Err(fault.into()),
+    let model_id = roots::hex(&device_dir.join("device")).map(|id| format!("0x{id:04x}"));
+    let model_id = scan.noted(&name, model_id);
+    // with a fault it is unknown whether its functions are used, and a GPU must not be given out twice
+    let functions = roots::if_there(roots::number::<u32>(&device_dir.join("sriov_numvfs")))?;
+    if let Some(count) = functions.filter(|count| *count > 0) {
+        return Err(ScanIssue::Functions(count));
     }
     let driver = match roots::target_name(&device_dir.join("driver")) {
         Some(driver) if DRIVERS.contains(&driver.as_str()) => driver,
         Some(driver) => return Err(ScanIssue::Driver(driver)),
         None => DRIVERS[0].to_owned(),
     };
-    let nodes = nodes(&options.roots, &device_dir.join("drm"), number)?;
-    let address = address(dir);
-    if let Err(fault) = &address {
-        scan.note(&name, fault.clone());
-    }
-    let pci = address.unwrap_or_default();
+    let nodes = nodes(roots, &device_dir.join("drm"), number)?;
+    let pci = scan.noted(&name, address(dir));
     let parent = roots::target_name(&device_dir.join("physfn")).filter(|parent| roots::is_address(parent));
     let part = if parent.is_some() { Part::Function } else { Part::Whole };
     let id = if pci.is_empty() { name.clone() } else { pci.clone() };
     let tiles = tiles(dir);
     let memory = memory(dir, tiles, scan, &name);
-    let mut device = Device::new(id.as_str(), number, Mib(memory.unwrap_or(0) >> 20));
-    device.model = format!("Intel {model_id}").trim_end().into();
-    device.numa = roots::numa(&device_dir).unwrap_or_else(|fault| {
-        // optional on real systems without NUMA
-        if !matches!(fault, Fault::Missing(_)) {
-            scan.note(&name, fault);
-        }
-        None
-    });
+    let model = format!("Intel {model_id}").trim_end().into();
+    // optional on real systems without NUMA
+    let numa = scan.noted(&name, roots::if_there(roots::numa(&device_dir))).flatten();
+    let device = Device { model, numa, ..Device::new(id.as_str(), number, Mib(memory.unwrap_or(0) >> 20)) };
     let origin = Origin {
         vendor: Vendor::Intel,
-        driver: driver.as_str().into(),
+        driver: driver.into(),
         name: name.as_str().into(),
         card: parent.unwrap_or(id).into(),
         part,
@@ -132,23 +97,21 @@ fn card(options: &IntelOptions, dir: &Path, number: u32, scan: &mut Scan) -> Res
     let class =
         roots::hex(&device_dir.join("class")).map(|class| format!("{:04x}", class >> 8)).unwrap_or_default();
     let facts = Facts::Intel(Arc::new(IntelFacts { class: class.into(), tiles, memory }));
-    let dri_links = by_path(&options.roots, &pci);
-    let monitoring_nodes = monitoring_nodes(&options.roots, &name);
+    let dri_links = by_path(roots, &pci);
+    let monitoring_nodes = monitoring_nodes(roots, &name);
     Ok(Some(HostDevice { pci, nodes, dri_links, monitoring_nodes, facts, ..HostDevice::new(device, origin) }))
 }
 
 /// The GPU's device files that the host has: of `card<N>` and `renderD<M>` below `device/drm`, not `controlD<K>`.
 fn nodes(roots: &Roots, drm: &Path, number: u32) -> Result<Vec<PathBuf>, ScanIssue> {
-    let mut named = Vec::new();
-    for card in roots::numbered(drm, "card")? {
-        // both numbers must be the same, or its files are another GPU's
-        if card != number {
-            return Err(ScanIssue::Foreign { name: format!("card{number}"), owner: format!("card{card}") });
-        }
-        named.push(format!("card{card}"));
+    let cards = roots::numbered(drm, "card")?;
+    // both numbers must be the same, or its files are another GPU's
+    if let Some(card) = cards.iter().find(|card| **card != number) {
+        return Err(ScanIssue::Foreign { name: format!("card{number}"), owner: format!("card{card}") });
     }
-    named.extend(roots::numbered(drm, "renderD")?.into_iter().map(|minor| format!("renderD{minor}")));
-    let nodes: Vec<PathBuf> = named.iter().filter_map(|name| roots.node(&format!("dri/{name}"))).collect();
+    let renders = roots::numbered(drm, "renderD")?.into_iter().map(|minor| format!("dri/renderD{minor}"));
+    let named = cards.iter().map(|card| format!("dri/card{card}")).chain(renders);
+    let nodes: Vec<PathBuf> = named.filter_map(|name| roots.node(&name)).collect();
     if nodes.is_empty() {
         return Err(ScanIssue::NoDeviceFile(Path::new("/dev/dri").join(format!("card{number}"))));
     }
@@ -177,18 +140,11 @@ fn tiles(dir: &Path) -> u64 {
 
 /// Bytes of local memory, where they are known.
 fn memory(dir: &Path, tiles: u64, scan: &mut Scan, name: &str) -> Option<u64> {
-    let told = match roots::number::<u64>(&dir.join("lmem_total_bytes")) {
-        Ok(bytes) => Some(bytes.saturating_mul(tiles)),
-        Err(Fault::Missing(_)) => None,
-        Err(fault) => {
-            scan.note(name, fault);
-            None
-        }
-    };
+    let told = scan.noted(name, roots::if_there(roots::number::<u64>(&dir.join("lmem_total_bytes"))));
     if told.is_none() {
         scan.note(name, ScanIssue::NoMemory);
     }
-    told
+    told.map(|bytes| bytes.saturating_mul(tiles))
 }
 
 /// Links below `/dev/dri/by-path` that lead to a GPU's own files, without `-platform-…` and those of other GPUs.
@@ -207,26 +163,4 @@ pub fn monitoring_nodes(roots: &Roots, card: &str) -> Vec<PathBuf> {
     let numbers =
         engines.flat_map(|engine| roots::numbered(&device.join(engine).join("mei"), "mei").unwrap_or_default());
     numbers.filter_map(|number| roots.node(&format!("mei{number}"))).collect()
-}
-
-impl Backend for Intel {
-    fn name(&self) -> &'static str {
-        NAME
-    }
-
-    fn discover(&self) -> Result<Vec<HostDevice>, BackendError> {
-        Ok(self.look()?.devices)
-    }
-
-    fn usage(&self) -> Result<Usage, BackendError> {
-        let gpus = self.look()?.devices.into_iter().map(|host| {
-            let memory_total = Some(host.device.memory.bytes()).filter(|bytes| *bytes > 0);
-            (host.device.id, GpuUsage { memory_total, ..GpuUsage::default() })
-        });
-        Ok(Usage { gpus: gpus.collect(), processes: Vec::new() })
-    }
-
-    fn remarks(&self) -> Vec<Remark> {
-        self.journal.remarks()
-    }
 }

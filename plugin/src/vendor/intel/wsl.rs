@@ -11,7 +11,7 @@ use kerf::device::Device;
 use kerf::units::Mib;
 use parking_lot::Mutex;
 
-use crate::device::backend::{Backend, BackendError, GpuUsage, HostDevice, Origin, Usage, Vendor};
+use crate::device::backend::{Backend, BackendError, HostDevice, Origin, Vendor};
 use crate::device::roots::Roots;
 use crate::vendor::intel::level_zero;
 
@@ -72,10 +72,5 @@ impl Backend for Wsl {
             HostDevice { nodes: vec![node.clone()], ..HostDevice::new(device, origin) }
         };
         Ok(self.indices()?.into_iter().map(card).collect())
-    }
-
-    fn usage(&self) -> Result<Usage, BackendError> {
-        let gpus = self.discover()?.into_iter().map(|host| (host.device.id, GpuUsage::default()));
-        Ok(Usage { gpus: gpus.collect(), processes: Vec::new() })
     }
 }

@@ -9,10 +9,11 @@ use crate::offer::contract::{Contract, Filter, Naming};
 use crate::offer::hand_over::{Cdi, Files, HandOver, Item, Names};
 use crate::offer::order::Order;
 use crate::vendor::auto;
-use crate::vendor::flags::{Common, FlagError, Flags, SharePolicy};
-use crate::vendor::nvidia::files::{FilesOptions, NvidiaFiles};
+use crate::vendor::flags::{Common, FlagError, Flags};
+use crate::vendor::nvidia::files::FilesOptions;
 use crate::vendor::nvidia::flags::{IdStrategy, ListStrategy, MigStrategy, NvidiaArgs};
 use crate::vendor::nvidia::nvml::Nvidia;
+use crate::vendor::scanner::Files as _;
 
 const KIND: &str = "nvidia.com/gpu";
 
@@ -27,13 +28,15 @@ pub fn contract(flags: &Flags, common: &Common) -> Result<Contract, FlagError> {
     let whole = if shared && args.rename_by_default { "nvidia.com/gpu.shared" } else { KIND };
     let told = |strategy| args.device_list_strategy.contains(&strategy);
     if told(ListStrategy::Envvar) && told(ListStrategy::VolumeMounts) {
-        return Err(FlagError::new("--device-list-strategy: envvar and volume-mounts cannot be used together"));
+        return Err(FlagError(
+            "--device-list-strategy: envvar and volume-mounts cannot be used together".to_owned(),
+        ));
     }
     let files = FilesOptions { roots: roots.clone(), instance_profile: args.mig_profile.clone() };
     let library = BackendFactory::new(common.backend.nvidia.clone(), Nvidia::new);
     Ok(Contract {
         name: "nvidia",
-        backend: auto::first_of([library, BackendFactory::new(files, NvidiaFiles::new)]),
+        backend: auto::first_of([library, files.backend()]),
         naming: match args.mig_strategy {
             MigStrategy::None | MigStrategy::Mixed => {
                 Naming::Instance { whole: whole.to_owned(), prefix: "nvidia.com/mig-".to_owned() }
@@ -44,11 +47,7 @@ pub fn contract(flags: &Flags, common: &Common) -> Result<Contract, FlagError> {
         ids: IdStyle::shared_by(args.nvidia_replicas),
         replicas: common.shares("nvidia-replicas", args.nvidia_replicas)?,
         filter: Filter { instances: args.mig_strategy != MigStrategy::None, ..Filter::default() },
-        order: match (shared, common.policy) {
-            (false, _) => Order::Connected,
-            (true, SharePolicy::Distributed) => Order::Distributed,
-            (true, SharePolicy::Packed) => Order::Packed,
-        },
+        order: if shared { common.policy } else { Order::Connected },
         hand_over: hand_over(&args, roots),
         one_share: args.fail_requests_greater_than_one,
         monitoring: None,

@@ -16,10 +16,9 @@ use parking_lot::Mutex;
 
 use crate::device::backend::{GpuUsage, HostDevice, ProcessUsage, Usage};
 use crate::device::roots::Roots;
-use crate::vendor::nvidia::card::{self, Card};
+use crate::vendor::nvidia::card::{self, Card, Listed};
 use crate::vendor::nvidia::events::Events;
 use crate::vendor::nvidia::health::HealthTable;
-use crate::vendor::nvidia::listed::{self, Listed};
 
 const LIBRARY: &str = "libnvidia-ml.so.1";
 
@@ -39,13 +38,8 @@ pub(super) struct Driver {
 
 /// Whether nothing works any more until the library is started again.
 pub(super) fn fatal(error: &NvmlError) -> bool {
-    matches!(
-        error,
-        NvmlError::Uninitialized
-            | NvmlError::DriverNotLoaded
-            | NvmlError::LibRmVersionMismatch
-            | NvmlError::LibraryNotFound
-    )
+    use NvmlError::{DriverNotLoaded, LibRmVersionMismatch, LibraryNotFound, Uninitialized};
+    matches!(error, Uninitialized | DriverNotLoaded | LibRmVersionMismatch | LibraryNotFound)
 }
 
 impl Driver {
@@ -76,7 +70,7 @@ impl Driver {
     /// not answer keeps its place.
     fn find_cards(&mut self, mig: bool) -> Result<(), NvmlError> {
         for index in 0..self.nvml.device_count()? {
-            let found = self.nvml.device_by_index(index).and_then(|device| listed::found(index, &device, mig));
+            let found = self.nvml.device_by_index(index).and_then(|device| card::listed(index, &device, mig));
             match found {
                 Ok(found) => {
                     let now = |known: &Listed| found.iter().any(|new| new.id == known.id);
@@ -112,11 +106,8 @@ impl Driver {
         let mut found = Vec::new();
         for listed in &self.cards {
             let id = &listed.id;
-            match self
-                .nvml
-                .device_by_index(listed.index)
-                .and_then(|card| Card::of(&self.nvml, self.more.as_ref(), listed, card, roots))
-            {
+            let card = self.nvml.device_by_index(listed.index);
+            match card.and_then(|card| Card::of(&self.nvml, self.more.as_ref(), listed, card, roots)) {
                 Ok(mut card) => {
                     card.host.device.health = health.get(id).copied().unwrap_or(Health::Unhealthy);
                     found.push(card);
@@ -128,7 +119,7 @@ impl Driver {
                 }
             }
         }
-        Ok(card::linked(found))
+        Ok(card::linked(&found))
     }
 
     pub(super) fn health(&self) -> Result<BTreeMap<DeviceId, Health>, NvmlError> {
@@ -152,34 +143,26 @@ impl Driver {
         for (id, device) in self.each() {
             let Ok(device) = device else { continue };
             let memory = device.memory_info().ok();
-            usage.gpus.insert(
-                id.clone(),
-                GpuUsage {
-                    utilization: device.utilization_rates().ok().map(|rates| rates.gpu),
-                    memory_used: memory.as_ref().map(|memory| memory.used),
-                    memory_total: memory.as_ref().map(|memory| memory.total),
-                    temperature: device.temperature(TemperatureSensor::Gpu).ok(),
-                    power: device.power_usage().ok(),
-                },
-            );
+            let gpu = GpuUsage {
+                utilization: device.utilization_rates().ok().map(|rates| rates.gpu),
+                memory_used: memory.as_ref().map(|memory| memory.used),
+                memory_total: memory.as_ref().map(|memory| memory.total),
+                temperature: device.temperature(TemperatureSensor::Gpu).ok(),
+                power: device.power_usage().ok(),
+            };
+            usage.gpus.insert(id.clone(), gpu);
             let since = sampled.get(id).copied();
             let samples = device.process_utilization_stats(since).unwrap_or_default();
             if let Some(latest) = samples.iter().map(|sample| sample.timestamp).max() {
                 sampled.insert(id.clone(), latest);
             }
-            let samples: Vec<_> = samples.iter().map(|s| (s.pid, s.timestamp, s.sm_util)).collect();
-            let memory = device.running_compute_processes().unwrap_or_default();
-            let memory: Vec<_> = memory
-                .iter()
-                .map(|process| {
-                    let bytes = match process.used_gpu_memory {
-                        UsedGpuMemory::Used(bytes) => Some(bytes),
-                        UsedGpuMemory::Unavailable => None,
-                    };
-                    (process.pid, bytes)
-                })
-                .collect();
-            usage.processes.extend(processes(id, &memory, &samples));
+            let samples = samples.iter().map(|s| (s.pid, s.timestamp, s.sm_util)).collect();
+            let held = device.running_compute_processes().unwrap_or_default();
+            let held = held.into_iter().map(|process| match process.used_gpu_memory {
+                UsedGpuMemory::Used(bytes) => (process.pid, Some(bytes)),
+                UsedGpuMemory::Unavailable => (process.pid, None),
+            });
+            usage.processes.extend(processes(id, held, samples));
         }
         self.sampled = sampled;
         Ok(usage)
@@ -187,21 +170,21 @@ impl Driver {
 }
 
 /// Joins what each process holds with what it does. `samples`: pid, time, percent; of several the latest counts.
-fn processes(id: &DeviceId, memory: &[(u32, Option<u64>)], samples: &[(u32, u64, u32)]) -> Vec<ProcessUsage> {
-    let mut joined: BTreeMap<u32, ProcessUsage> = BTreeMap::new();
-    let blank = |pid| ProcessUsage { pid, device: id.clone(), memory: None, utilization: None, owner: None };
-    for (pid, bytes) in memory {
-        joined.entry(*pid).or_insert_with(|| blank(*pid)).memory = *bytes;
-    }
-    let mut samples = samples.to_vec();
+fn processes(
+    id: &DeviceId,
+    held: impl IntoIterator<Item = (u32, Option<u64>)>,
+    mut samples: Vec<(u32, u64, u32)>,
+) -> impl Iterator<Item = ProcessUsage> {
+    let blank = |pid, memory| ProcessUsage { pid, device: id.clone(), memory, utilization: None, owner: None };
+    let mut joined: BTreeMap<_, _> = held.into_iter().map(|(pid, memory)| (pid, blank(pid, memory))).collect();
     samples.sort_by_key(|(_, time, _)| *time);
     for (pid, _, percent) in samples {
         // the driver fills unused places of its table with zeros, and some versions give more than 100
         if pid != 0 {
-            joined.entry(pid).or_insert_with(|| blank(pid)).utilization = Some(percent.min(100));
+            joined.entry(pid).or_insert_with(|| blank(pid, None)).utilization = Some(percent.min(100));
         }
     }
-    joined.into_values().collect()
+    joined.into_values()
 }
 
 #[cfg(test)]
@@ -211,8 +194,9 @@ mod tests {
     #[test]
     fn a_process_has_its_memory_and_its_latest_sample() {
         let id = DeviceId::from("a");
-        let joined = processes(&id, &[(1, Some(10)), (2, None)], &[(1, 5, 30), (1, 3, 90), (3, 1, 255), (0, 9, 7)]);
-        let shown: Vec<_> = joined.iter().map(|p| (p.pid, p.memory, p.utilization)).collect();
+        let samples = vec![(1, 5, 30), (1, 3, 90), (3, 1, 255), (0, 9, 7)];
+        let joined = processes(&id, [(1, Some(10)), (2, None)], samples);
+        let shown: Vec<_> = joined.map(|p| (p.pid, p.memory, p.utilization)).collect();
         assert_eq!(shown, [(1, Some(10), Some(30)), (2, None, None), (3, None, Some(100))]);
     }
 }

@@ -9,11 +9,11 @@ use kerf::ids::DeviceId;
 use nvml_wrapper::Nvml;
 use nvml_wrapper::bitmasks::event::EventTypes;
 use nvml_wrapper::enums::event::XidError;
-use nvml_wrapper::error::NvmlError;
+use nvml_wrapper::error::NvmlError::{self, FailedToLoadSymbol, NoPermission, NotSupported};
 use parking_lot::Mutex;
 
+use crate::vendor::nvidia::card::Listed;
 use crate::vendor::nvidia::health::HealthTable;
-use crate::vendor::nvidia::listed::Listed;
 
 /// How long the thread may take to notice that it is to end.
 const WAIT_MILLIS: u32 = 500;
@@ -34,10 +34,7 @@ impl Events {
             if let Err(error) = wait(&nvml, &cards, &table, &asked) {
                 tracing::warn!(%error, "NVIDIA events cannot be waited for");
                 // where events do not exist, a restart brings none: only the GPUs' answers are left
-                let never = matches!(
-                    error,
-                    NvmlError::NotSupported | NvmlError::NoPermission | NvmlError::FailedToLoadSymbol(_)
-                );
+                let never = matches!(error, NotSupported | NoPermission | FailedToLoadSymbol(_));
                 while never && !asked.load(Ordering::Acquire) {
                     std::thread::sleep(Duration::from_millis(WAIT_MILLIS.into()));
                 }

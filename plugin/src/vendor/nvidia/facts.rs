@@ -10,7 +10,7 @@ use nvml_wrapper::error::NvmlError;
 use nvml_wrapper::{Device, Nvml, cuda_driver_version_major, cuda_driver_version_minor};
 
 use crate::device::facts::{InstanceFacts, NvidiaFacts};
-use crate::device::roots;
+use crate::device::roots::{self, Roots};
 
 /// Device files of the driver itself. A container needs those of them that the host has.
 const CONTROL: [&str; 3] = ["nvidiactl", "nvidia-uvm", "nvidia-uvm-tools"];
@@ -24,16 +24,14 @@ pub fn sysfs_address(bus_id: &str) -> String {
     }
 }
 
-/// The NUMA node of a PCI device; `None` where the system does not know (`-1`).
-pub fn numa(sys_root: &Path, address: &str) -> Option<u32> {
-    let path = sys_root.join("bus/pci/devices").join(address).join("numa_node");
-    std::fs::read_to_string(path).ok()?.trim().parse().ok()
+/// The directory of a PCI device.
+pub fn pci_device(sys_root: &Path, address: &str) -> PathBuf {
+    sys_root.join("bus/pci/devices").join(address)
 }
 
 /// The PCI class of a GPU; `None` where sysfs does not tell.
 pub fn class(sys_root: &Path, address: &str) -> Option<u32> {
-    let known = !address.is_empty();
-    known.then(|| roots::hex(&sys_root.join("bus/pci/devices").join(address).join("class")).ok()).flatten()
+    roots::hex(&pci_device(sys_root, address).join("class")).ok()
 }
 
 /// The machine's name in its firmware; empty where it has none.
@@ -114,13 +112,9 @@ pub fn nvlink(a: (&str, &Lanes), b: (&str, &Lanes), cards: &[String]) -> Option<
     (lanes > 0).then_some(Link::NvLink(lanes))
 }
 
-/// The GPU's own device file and the driver's, as paths on the host; missing files are left out.
-pub fn nodes(dev_root: &Path, minor: u32) -> (Vec<PathBuf>, Vec<PathBuf>) {
-    let present = |name: &str| dev_root.join(name).exists().then(|| Path::new("/dev").join(name));
-    (
-        present(&format!("nvidia{minor}")).into_iter().collect(),
-        CONTROL.iter().filter_map(|name| present(name)).collect(),
-    )
+/// The driver's own device files, as paths on the host; missing files are left out.
+pub fn control_nodes(roots: &Roots) -> Vec<PathBuf> {
+    CONTROL.iter().filter_map(|name| roots.node(name)).collect()
 }
 
 #[cfg(test)]
@@ -132,19 +126,6 @@ mod tests {
         assert_eq!(sysfs_address("00000000:3B:00.0"), "0000:3b:00.0");
         assert_eq!(sysfs_address("0000:AF:00.0"), "0000:af:00.0");
         assert_eq!(sysfs_address("nonsense"), "nonsense");
-    }
-
-    #[test]
-    fn numa_is_read_below_the_injected_root() {
-        let sys = tempfile::tempdir().unwrap();
-        for (address, text) in [("0000:3b:00.0", "1\n"), ("0000:af:00.0", "-1\n")] {
-            let dir = sys.path().join("bus/pci/devices").join(address);
-            std::fs::create_dir_all(&dir).unwrap();
-            std::fs::write(dir.join("numa_node"), text).unwrap();
-        }
-        assert_eq!(numa(sys.path(), "0000:3b:00.0"), Some(1));
-        assert_eq!(numa(sys.path(), "0000:af:00.0"), None);
-        assert_eq!(numa(sys.path(), "0000:00:00.0"), None);
     }
 
     #[test]
@@ -165,9 +146,9 @@ mod tests {
         for name in ["nvidia3", "nvidiactl", "nvidia-uvm"] {
             std::fs::write(dev.path().join(name), "").unwrap();
         }
-        let (own, control) = nodes(dev.path(), 3);
-        assert_eq!(own, [PathBuf::from("/dev/nvidia3")]);
-        assert_eq!(control, [PathBuf::from("/dev/nvidiactl"), PathBuf::from("/dev/nvidia-uvm")]);
-        assert_eq!(nodes(dev.path(), 0).0, Vec::<PathBuf>::new());
+        let roots = Roots { dev: dev.path().to_owned(), ..Roots::default() };
+        assert_eq!(roots.node("nvidia3"), Some(PathBuf::from("/dev/nvidia3")));
+        assert_eq!(control_nodes(&roots), [PathBuf::from("/dev/nvidiactl"), PathBuf::from("/dev/nvidia-uvm")]);
+        assert_eq!(roots.node("nvidia0"), None);
     }
 }

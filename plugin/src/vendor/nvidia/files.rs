@@ -6,32 +6,22 @@
 //! exist.
 
 use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use kerf::device::Device;
-use kerf::ids::DeviceId;
 use kerf::units::Mib;
 
-use crate::device::backend::{Backend, BackendError, HostDevice, Origin, Part, Usage, Vendor};
+use crate::device::backend::{Backend as _, BackendError, HostDevice, Origin, Part, Usage, Vendor};
 use crate::device::facts::{Facts, NvidiaFacts};
 use crate::device::roots::{self, Fault, Roots};
-use crate::device::scan::{Journal, Remark, Scan, ScanIssue};
-use crate::vendor::nvidia::facts;
-use crate::vendor::nvidia::instances::{self, Instance, Minors};
+use crate::device::scan::{self, Scan, ScanIssue};
+use crate::vendor::nvidia::{facts, mig};
+use crate::vendor::scanner::{Files, Scanner};
 
-const NAME: &str = "nvidia-files";
 const DRIVER: &str = "nvidia";
 const VENDOR: u32 = 0x10de;
 /// Without these two no program can use a GPU.
 const NEEDED: [&str; 2] = ["nvidiactl", "nvidia-uvm"];
-
-/// The NVIDIA driver of this host, seen through files.
-#[derive(Debug)]
-pub struct NvidiaFiles {
-    options: FilesOptions,
-    journal: Journal,
-}
 
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct FilesOptions {
@@ -41,70 +31,43 @@ pub struct FilesOptions {
     pub instance_profile: String,
 }
 
-impl NvidiaFiles {
-    /// Reads nothing yet.
-    pub fn new(options: FilesOptions) -> Self {
-        Self { options, journal: Journal::default() }
-    }
+impl Files for FilesOptions {
+    const NAME: &'static str = "nvidia-files";
 
-    fn look(&self) -> Result<Scan, BackendError> {
-        let scan = scan(&self.options)?;
-        self.journal.take(NAME, &scan);
-        Ok(scan)
-    }
-}
-
-/// A GPU as the files name it.
-struct Card {
-    id: String,
-    minor: u32,
-    pci: String,
-    model: String,
-    numa: Option<u32>,
-}
-
-/// One scan of the host's files.
-///
-/// # Errors
-/// [`BackendError::Unavailable`] where the driver's own device files are missing.
-pub fn scan(options: &FilesOptions) -> Result<Scan, BackendError> {
-    let roots = &options.roots;
-    if let Some(name) = NEEDED.iter().find(|name| roots.node(name).is_none()) {
-        let reason = format!("the host has no device file /dev/{name}: the driver is not loaded (yet)");
-        return Err(BackendError::Unavailable { backend: NAME, reason });
-    }
-    let mut scan = Scan::default();
-    let table = instances::table(roots).unwrap_or_else(|fault| {
-        scan.note("mig-minors", fault);
-        BTreeMap::new()
-    });
-    let cards = match roots::names(&roots.proc.join("driver/nvidia/gpus")) {
-        Ok(addresses) => informed(roots, &addresses, &mut scan),
-        Err(Fault::Missing(_)) => bare(roots),
-        Err(fault) => {
-            scan.note("cards", fault);
-            bare(roots)
+    fn scan(&self) -> Result<Scan, BackendError> {
+        let roots = &self.roots;
+        if let Some(name) = NEEDED.iter().find(|name| roots.node(name).is_none()) {
+            let reason = format!("the host has no device file /dev/{name}: the driver is not loaded (yet)");
+            return Err(BackendError::Unavailable { backend: Self::NAME, reason });
         }
-    };
-    for card in cards {
-        let subject = if card.pci.is_empty() { card.id.clone() } else { card.pci.clone() };
-        if let Err(why) = add(options, &table, card, &mut scan) {
-            scan.leave_out(&subject, why);
+        let mut scan = Scan::default();
+        let table = scan.noted("mig-minors", mig::table(roots));
+        let listed = scan.noted("cards", roots::if_there(roots::names(&roots.proc.join("driver/nvidia/gpus"))));
+        let cards = match listed {
+            Some(addresses) => informed(roots, &addresses, &mut scan),
+            None => bare(roots),
+        };
+        for card in cards {
+            let subject = card.subject().to_owned();
+            if let Err(why) = add(self, &table, card, &mut scan) {
+                scan.leave_out(&subject, why);
+            }
         }
+        Ok(scan.settle())
     }
-    Ok(scan.settle())
+
+    fn usage(scanner: &Scanner<Self>) -> Result<Usage, BackendError> {
+        scanner.discover().map(|_| Usage::default())
+    }
 }
 
 /// GPUs of `/proc/driver/nvidia/gpus`.
-fn informed(roots: &Roots, addresses: &[String], scan: &mut Scan) -> Vec<Card> {
+fn informed(roots: &Roots, addresses: &[String], scan: &mut Scan) -> Vec<HostDevice> {
     let mut cards = Vec::new();
     for address in addresses {
         match information(roots, address) {
             Ok(mut card) => {
-                card.numa = roots::numa(&roots.sys.join("bus/pci/devices").join(address)).unwrap_or_else(|fault| {
-                    scan.note(address, fault);
-                    None
-                });
+                card.device.numa = scan.noted(address, roots::numa(&facts::pci_device(&roots.sys, address)));
                 cards.push(card);
             }
             Err(why) => scan.leave_out(address, why),
@@ -113,7 +76,7 @@ fn informed(roots: &Roots, addresses: &[String], scan: &mut Scan) -> Vec<Card> {
     cards
 }
 
-fn information(roots: &Roots, address: &str) -> Result<Card, ScanIssue> {
+fn information(roots: &Roots, address: &str) -> Result<HostDevice, ScanIssue> {
     let path = roots.proc.join("driver/nvidia/gpus").join(address).join("information");
     if !roots::is_address(address) {
         return Err(Fault::malformed(&path, address, "a PCI address as the directory's name").into());
@@ -133,109 +96,77 @@ fn information(roots: &Roots, address: &str) -> Result<Card, ScanIssue> {
         return Err(ScanIssue::Foreign { name: address.to_owned(), owner: location });
     }
     let minor = minor.parse().map_err(|_| Fault::malformed(&path, &minor, "Device Minor: a number"))?;
-    let vendor = roots.sys.join("bus/pci/devices").join(address).join("vendor");
-    match roots::hex(&vendor) {
-        Ok(VENDOR) | Err(Fault::Missing(_)) => {}
-        Ok(other) => {
-            return Err(ScanIssue::Foreign { name: address.to_owned(), owner: format!("vendor 0x{other:04x}") });
-        }
-        Err(fault) => return Err(fault.into()),
+    let vendor = roots::hex(&facts::pci_device(&roots.sys, address).join("vendor"));
+    if let Some(other) = roots::if_there(vendor)?.filter(|vendor| *vendor != VENDOR) {
+        return Err(ScanIssue::Foreign { name: address.to_owned(), owner: format!("vendor 0x{other:04x}") });
     }
-    Ok(Card { id, minor, pci: address.to_owned(), model: field("Model").unwrap_or_default(), numa: None })
+    let mut card = card(&id, minor, address);
+    card.device.model = field("Model").unwrap_or_default().into();
+    Ok(card)
 }
 
 /// GPUs of `/dev` alone.
-fn bare(roots: &Roots) -> Vec<Card> {
+fn bare(roots: &Roots) -> Vec<HostDevice> {
     let minors = roots::numbered(&roots.dev, "nvidia").unwrap_or_default();
-    let card =
-        |minor| Card { id: format!("nvidia{minor}"), minor, pci: String::new(), model: String::new(), numa: None };
-    minors.into_iter().map(card).collect()
+    minors.into_iter().map(|minor| card(&format!("nvidia{minor}"), minor, "")).collect()
+}
+
+/// The files tell neither a GPU's memory nor the profile of an instance, which would tell its part of it.
+fn card(id: &str, minor: u32, pci: &str) -> HostDevice {
+    let origin = Origin::whole(Vendor::Nvidia, DRIVER, &format!("nvidia{minor}"), pci);
+    HostDevice { pci: pci.to_owned(), ..HostDevice::new(Device::new(id, minor, Mib(0)), origin) }
 }
 
 fn add(
     options: &FilesOptions,
-    table: &BTreeMap<(u32, Instance), Minors>,
-    card: Card,
+    table: &BTreeMap<(u32, mig::Instance), mig::Minors>,
+    mut host: HostDevice,
     scan: &mut Scan,
 ) -> Result<(), ScanIssue> {
     let roots = &options.roots;
-    let (nodes, control_nodes) = facts::nodes(&roots.dev, card.minor);
-    if nodes.is_empty() {
-        return Err(ScanIssue::NoDeviceFile(format!("/dev/nvidia{}", card.minor).into()));
-    }
-    let name = format!("nvidia{}", card.minor);
-    let mut device = Device::new(card.id.as_str(), card.minor, Mib(0));
-    device.model = card.model.into();
-    device.numa = card.numa;
-    let origin = Origin::whole(Vendor::Nvidia, DRIVER, &name, &card.pci);
-    let facts = Facts::Nvidia(Arc::new(NvidiaFacts {
-        model: Arc::clone(&device.model),
-        memory: device.memory,
+    let (name, id, minor) = (Arc::clone(&host.origin.name), host.device.id.clone(), host.device.index);
+    host.nodes = vec![scan::node(roots, &name)?];
+    host.control_nodes = facts::control_nodes(roots);
+    host.facts = Facts::Nvidia(Arc::new(NvidiaFacts {
+        model: Arc::clone(&host.device.model),
         driver: facts::driver_version(&roots.proc).into(),
-        class: facts::class(&roots.sys, &card.pci),
+        class: facts::class(&roots.sys, &host.pci),
         machine: facts::machine(&roots.sys).into(),
         ..NvidiaFacts::default()
     }));
-    let host = HostDevice { pci: card.pci, nodes, control_nodes, facts, ..HostDevice::new(device, origin) };
-    let existing = instances::of_card(roots, card.minor)?;
+    let existing = mig::of_card(roots, minor)?;
     if existing.is_empty() {
         scan.note(&name, ScanIssue::NoMemory);
         scan.devices.push(host);
         return Ok(());
     }
-    let several: BTreeMap<u32, usize> = existing.keys().fold(BTreeMap::new(), |mut count, instance| {
-        *count.entry(instance.gi).or_default() += 1;
-        count
-    });
-    for (instance, minors) in existing {
-        let Instance { gi, ci } = instance;
-        let alone = several.get(&gi) == Some(&1);
+    for (&(gi, ci), minors) in &existing {
+        let alone = existing.keys().filter(|(other, _)| *other == gi).count() == 1;
         let part = if alone { format!("gi{gi}") } else { format!("gi{gi}/ci{ci}") };
-        let name = format!("{name}/{part}");
+        let own = format!("{name}/{part}");
         // where the kernel's table knows the instance, both must agree
-        if table.get(&(card.minor, instance)).is_some_and(|known| *known != minors) {
-            scan.leave_out(&name, ScanIssue::Foreign { name: name.clone(), owner: "mig-minors".to_owned() });
-            continue;
-        }
-        let caps = [minors.gi, minors.ci].map(|minor| format!("nvidia-caps/nvidia-cap{minor}"));
-        let missing = caps.iter().find(|cap| roots.node(cap).is_none());
-        if let Some(cap) = missing {
-            scan.leave_out(&name, ScanIssue::NoDeviceFile(Path::new("/dev").join(cap)));
-            continue;
-        }
-        let mut host = host.clone();
-        host.nodes.extend(caps.iter().filter_map(|cap| roots.node(cap)).collect::<Vec<PathBuf>>());
-        // the driver's older spelling of an instance: its GPU's UUID and the two numbers
-        let id = if card.id == format!("nvidia{}", card.minor) {
-            name.clone()
+        let agree = table.get(&(minor, (gi, ci))).is_none_or(|known| known == minors);
+        let files: Result<Vec<_>, _> = if agree {
+            minors.iter().map(|file| scan::node(roots, &mig::file(*file))).collect()
         } else {
-            format!("MIG-{}/{gi}/{ci}", card.id)
+            Err(ScanIssue::Foreign { name: own.clone(), owner: "mig-minors".to_owned() })
         };
-        host.device.id = DeviceId::from(id.as_str());
-        // an instance's part of the GPU's memory is in its profile, which the files do not tell
-        host.device.memory = Mib(0);
-        host.origin.name = name.as_str().into();
+        let files = match files {
+            Ok(files) => files,
+            Err(why) => {
+                scan.leave_out(&own, why);
+                continue;
+            }
+        };
+        let mut host = host.clone();
+        host.nodes.extend(files);
+        // the driver's older spelling of an instance: its GPU's UUID and the two numbers
+        let spelled = if id.as_str() == &*name { own.clone() } else { format!("MIG-{id}/{gi}/{ci}") };
+        host.device.id = spelled.into();
+        host.origin.name = own.as_str().into();
         host.origin.part = Part::Instance { gi, ci, profile: options.instance_profile.as_str().into() };
-        scan.note(&name, ScanIssue::NoMemory);
+        scan.note(&own, ScanIssue::NoMemory);
         scan.devices.push(host);
     }
     Ok(())
-}
-
-impl Backend for NvidiaFiles {
-    fn name(&self) -> &'static str {
-        NAME
-    }
-
-    fn discover(&self) -> Result<Vec<HostDevice>, BackendError> {
-        Ok(self.look()?.devices)
-    }
-
-    fn usage(&self) -> Result<Usage, BackendError> {
-        self.look().map(|_| Usage::default())
-    }
-
-    fn remarks(&self) -> Vec<Remark> {
-        self.journal.remarks()
-    }
 }

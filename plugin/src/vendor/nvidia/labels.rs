@@ -13,23 +13,6 @@ use crate::device::label::{Labeller, Labels, MAX_LENGTH, legal};
 use crate::vendor::flags::{FlagError, Flags};
 use crate::vendor::nvidia::flags::{MigStrategy, NvidiaArgs};
 
-/// How `nvidia.com/gpu` is offered.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Offer {
-    /// Shares of each GPU.
-    pub replicas: u32,
-    /// Whether shared GPUs are offered under another resource's name.
-    pub renamed: bool,
-    /// How instances are offered.
-    pub mig: MigStrategy,
-}
-
-impl Offer {
-    fn shared(self) -> bool {
-        self.replicas > 1
-    }
-}
-
 /// A physical GPU.
 struct Card<'a> {
     facts: &'a NvidiaFacts,
@@ -44,18 +27,13 @@ struct Instance<'a> {
     profile: &'a str,
 }
 
-/// Knows how `nvidia.com/gpu` is offered, if it is.
 pub(super) fn labeller(flags: &Flags, offered: &[&str]) -> Result<Labeller, FlagError> {
-    let args: NvidiaArgs = flags.read()?;
-    let offer = offered.contains(&"nvidia").then_some(Offer {
-        replicas: args.nvidia_replicas,
-        renamed: args.rename_by_default,
-        mig: args.mig_strategy,
-    });
+    let offer = if offered.contains(&"nvidia") { Some(flags.read()?) } else { None };
     Ok(Labeller::new(move |hosts| labels(hosts, offer.as_ref())))
 }
 
-pub fn labels(hosts: &[&HostDevice], offer: Option<&Offer>) -> Labels {
+/// `offer`: how `nvidia.com/gpu` is offered, if it is.
+pub fn labels(hosts: &[&HostDevice], offer: Option<&NvidiaArgs>) -> Labels {
     let mut labels = Labels::default();
     let cards = cards(hosts);
     node(&mut labels, &cards);
@@ -63,13 +41,12 @@ pub fn labels(hosts: &[&HostDevice], offer: Option<&Offer>) -> Labels {
     // whole GPUs speak for their model before partitioned ones
     let whole = of_model.iter().find(|card| card.instances.is_empty());
     let Some(card) = whole.or(of_model.first()) else { return labels };
-    let offer = offer.copied();
     gpu(&mut labels, card.facts, of_model.len());
     describe(&mut labels, "nvidia.com/gpu", &[model], offer.filter(|_| whole.is_some()));
     if offer.is_some() && whole.is_none() {
         labels.set("nvidia.com/gpu.replicas", 0);
     }
-    match offer.map(|offer| offer.mig) {
+    match offer.map(|offer| offer.mig_strategy) {
         None | Some(MigStrategy::None) => {}
         Some(MigStrategy::Single) => {
             labels.set("nvidia.com/mig.strategy", "single");
@@ -160,16 +137,16 @@ fn gpu(labels: &mut Labels, facts: &NvidiaFacts, count: usize) {
 }
 
 /// Product and sharing of a resource.
-fn describe(labels: &mut Labels, resource: &str, product: &[&str], offer: Option<Offer>) {
+fn describe(labels: &mut Labels, resource: &str, product: &[&str], offer: Option<&NvidiaArgs>) {
     let mut words: Vec<String> = product.iter().map(|word| plain(word)).filter(|word| !word.is_empty()).collect();
-    if !words.is_empty() && offer.is_some_and(|offer| offer.shared() && !offer.renamed) {
+    let shared = offer.is_some_and(|offer| offer.nvidia_replicas > 1);
+    if !words.is_empty() && shared && !offer.is_some_and(|offer| offer.rename_by_default) {
         words.push("SHARED".to_owned());
     }
     labels.set(&format!("{resource}.product"), legal(&words.join("-"), MAX_LENGTH, |_| None));
     if let Some(offer) = offer {
-        labels.set(&format!("{resource}.replicas"), offer.replicas);
-        let strategy = if offer.shared() { "time-slicing" } else { "none" };
-        labels.set(&format!("{resource}.sharing-strategy"), strategy);
+        labels.set(&format!("{resource}.replicas"), offer.nvidia_replicas);
+        labels.set(&format!("{resource}.sharing-strategy"), if shared { "time-slicing" } else { "none" });
     }
 }
 
@@ -182,14 +159,11 @@ fn by_profile<'a>(cards: &[Card<'a>]) -> BTreeMap<&'a str, Vec<Instance<'a>>> {
 }
 
 /// All instances are offered as `nvidia.com/gpu`: they must be alike, and no GPU whole.
-fn single(labels: &mut Labels, cards: &[Card<'_>], model: &str, offer: Option<Offer>) {
-    if cards.iter().all(|card| card.instances.is_empty()) {
-        return;
-    }
-    let profiles = by_profile(cards);
-    let mixed = cards.iter().any(|card| card.instances.is_empty());
-    match profiles.into_values().collect::<Vec<_>>().as_slice() {
-        [instances] if !mixed => instance(labels, "nvidia.com/gpu", instances, offer),
+fn single(labels: &mut Labels, cards: &[Card<'_>], model: &str, offer: Option<&NvidiaArgs>) {
+    let whole = cards.iter().filter(|card| card.instances.is_empty()).count();
+    match by_profile(cards).into_values().collect::<Vec<_>>().as_slice() {
+        _ if whole == cards.len() => {}
+        [instances] if whole == 0 => instance(labels, "nvidia.com/gpu", instances, offer),
         _ => {
             describe(labels, "nvidia.com/gpu", &[model, "MIG", "INVALID"], None);
             for fact in ["count", "replicas", "memory"] {
@@ -199,7 +173,7 @@ fn single(labels: &mut Labels, cards: &[Card<'_>], model: &str, offer: Option<Of
     }
 }
 
-fn instance(labels: &mut Labels, resource: &str, instances: &[Instance<'_>], offer: Option<Offer>) {
+fn instance(labels: &mut Labels, resource: &str, instances: &[Instance<'_>], offer: Option<&NvidiaArgs>) {
     let Some(Instance { host, facts, profile }) = instances.first() else { return };
     describe(labels, resource, &[&facts.model, "MIG", profile], offer);
     labels.set(&format!("{resource}.count"), instances.len());

@@ -48,11 +48,6 @@ impl Nvidia {
         Self { options, driver: Mutex::new(None) }
     }
 
-    fn start(&self) -> Result<Driver, BackendError> {
-        let NvidiaOptions { library, mig, quiet_period, .. } = &self.options;
-        Driver::start(library.as_deref(), *mig, *quiet_period).map_err(|error| unavailable(&error))
-    }
-
     /// Asks the driver, starting it where needed. After a fatal error it is restarted.
     fn ask<T>(
         &self,
@@ -64,9 +59,11 @@ impl Nvidia {
             tracing::warn!("NVIDIA event stream ended; initializing NVML again");
             *slot = None;
         }
+        let NvidiaOptions { library, mig, quiet_period, .. } = &self.options;
+        let start = || Driver::start(library.as_deref(), *mig, *quiet_period);
         let driver = match &mut *slot {
             Some(driver) => driver,
-            empty => empty.insert(self.start()?),
+            empty => empty.insert(start().map_err(|error| unavailable(&error))?),
         };
         match ask(driver, &self.options) {
             Ok(answer) => Ok(answer),

@@ -11,6 +11,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use anyhow::{anyhow, bail, ensure};
 use kerf::device::{Device, Health};
 use kerf::ids::{DeviceId, PodRef};
 use kerf::units::Mib;
@@ -55,44 +56,6 @@ pub struct File {
     pub usage: Usage,
 }
 
-/// Why a file cannot be used.
-#[derive(Debug, thiserror::Error)]
-pub enum FileError {
-    #[error("cannot be read: {0}")]
-    Io(#[from] std::io::Error),
-    /// It is longer than a megabyte.
-    #[error("longer than {MAX_BYTES} bytes")]
-    TooLong,
-    /// It is not TOML of the expected form.
-    #[error("{0}")]
-    Form(#[from] toml::de::Error),
-    /// Two GPUs have the same uuid or index.
-    #[error("uuid {0:?} or its index is used twice")]
-    Twice(String),
-    /// More than 64 GPUs.
-    #[error("more than {MAX_CARDS} GPUs")]
-    TooMany,
-    /// A uuid from which ids cannot be made.
-    #[error("uuid {0:?}: expected 1 to 50 letters, digits, '-', '_' or '.'")]
-    Uuid(String),
-    /// A link whose kind is unknown.
-    #[error(transparent)]
-    Link(#[from] kerf::device::UnknownLink),
-    /// A link's other end is not a number.
-    #[error("links: {0:?} is not a GPU index")]
-    Peer(String),
-    /// A process on a GPU that is not in the file.
-    #[error("process {pid}: no GPU {gpu:?}")]
-    NoCard {
-        pid: u32,
-        /// As the file names it.
-        gpu: String,
-    },
-    /// `pod` is not `namespace/name`, or stands without `container`.
-    #[error("process {0}: pod must be \"namespace/name\" and go with container")]
-    Owner(u32),
-}
-
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Wire {
@@ -129,7 +92,7 @@ struct WireGpu {
 #[serde(deny_unknown_fields)]
 struct WireProcess {
     pid: u32,
-    gpu: String,
+    gpu: DeviceId,
     memory_mib: Option<u64>,
     utilization: Option<u32>,
     pod: Option<String>,
@@ -139,43 +102,37 @@ struct WireProcess {
 /// Reads a file's content.
 ///
 /// # Errors
-/// [`FileError`]; no part of an invalid file is used.
-pub fn parse(text: &str) -> Result<File, FileError> {
+/// Where it cannot be used, for people to read; no part of an invalid file is used.
+pub fn parse(text: &str) -> anyhow::Result<File> {
     let wire: Wire = toml::from_str(text)?;
     let mut file = File { unavailable: wire.unavailable, ..File::default() };
     let mut next = 0;
     for gpu in &wire.gpu {
         let first = gpu.index.unwrap_or(next);
         for index in first..first.saturating_add(gpu.count.unwrap_or(1)) {
-            if file.devices.len() == MAX_CARDS {
-                return Err(FileError::TooMany);
-            }
+            ensure!(file.devices.len() < MAX_CARDS, "more than {MAX_CARDS} GPUs");
             let (device, usage) = card(gpu, index)?;
             let twice = |known: &HostDevice| known.device.id == device.device.id || known.device.index == index;
-            if file.devices.iter().any(twice) {
-                return Err(FileError::Twice(device.device.id.to_string()));
-            }
-            file.usage.gpus.insert(device.device.id.clone(), usage);
+            let id = &device.device.id;
+            ensure!(!file.devices.iter().any(twice), "uuid {:?} or its index is used twice", id.as_str());
+            file.usage.gpus.insert(id.clone(), usage);
             file.devices.push(device);
             next = index.saturating_add(1);
         }
     }
     for wire in wire.process {
-        let device = DeviceId::from(wire.gpu.as_str());
-        if !file.usage.gpus.contains_key(&device) {
-            return Err(FileError::NoCard { pid: wire.pid, gpu: wire.gpu });
-        }
-        let owner = match (&wire.pod, &wire.container) {
+        ensure!(file.usage.gpus.contains_key(&wire.gpu), "process {}: no GPU {:?}", wire.pid, wire.gpu);
+        let pod = wire.pod.as_ref().map(|pod| pod.split_once('/'));
+        let owner = match (pod, &wire.container) {
             (None, None) => None,
-            (Some(pod), Some(container)) => {
-                let (namespace, name) = pod.split_once('/').ok_or(FileError::Owner(wire.pid))?;
+            (Some(Some((namespace, name))), Some(container)) => {
                 Some((PodRef::new(namespace, name), container.as_str().into()))
             }
-            _ => return Err(FileError::Owner(wire.pid)),
+            _ => bail!("process {}: pod must be \"namespace/name\" and go with container", wire.pid),
         };
         file.usage.processes.push(ProcessUsage {
             pid: wire.pid,
-            device,
+            device: wire.gpu,
             memory: wire.memory_mib.map(|mib| Mib(mib).bytes()),
             utilization: wire.utilization,
             owner,
@@ -184,21 +141,22 @@ pub fn parse(text: &str) -> Result<File, FileError> {
     Ok(file)
 }
 
-fn card(wire: &WireGpu, index: u32) -> Result<(HostDevice, GpuUsage), FileError> {
+fn card(wire: &WireGpu, index: u32) -> anyhow::Result<(HostDevice, GpuUsage)> {
     let uuid = match (&wire.uuid, wire.count) {
         (Some(uuid), None) => uuid.clone(),
         (uuid, _) => format!("{}-{index}", uuid.as_deref().unwrap_or("GPU-simulated")),
     };
     let legal = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
-    if uuid.is_empty() || uuid.len() > 50 || !uuid.chars().all(legal) {
-        return Err(FileError::Uuid(uuid));
-    }
+    ensure!(
+        (1..=50).contains(&uuid.len()) && uuid.chars().all(legal),
+        "uuid {uuid:?}: expected 1 to 50 letters, digits, '-', '_' or '.'"
+    );
     let mut device = Device::new(uuid.as_str(), index, Mib(wire.memory_mib));
     device.model = wire.model.as_deref().unwrap_or("Simulated GPU").into();
     device.numa = wire.numa;
     device.health = if wire.healthy.unwrap_or(true) { Health::Healthy } else { Health::Unhealthy };
     for (peer, link) in &wire.links {
-        let peer: u32 = peer.parse().map_err(|_| FileError::Peer(peer.clone()))?;
+        let peer: u32 = peer.parse().map_err(|_| anyhow!("links: {peer:?} is not a GPU index"))?;
         if peer != index {
             device.links.insert(peer, link.parse()?);
         }
@@ -222,11 +180,11 @@ impl Simulated {
         Self { options, state: Mutex::default() }
     }
 
-    fn read(&self) -> Result<String, FileError> {
-        if std::fs::metadata(&self.options.path)?.len() > MAX_BYTES {
-            return Err(FileError::TooLong);
-        }
-        Ok(std::fs::read_to_string(&self.options.path)?)
+    fn read(&self) -> anyhow::Result<String> {
+        let unreadable = |error| anyhow!("cannot be read: {error}");
+        let length = std::fs::metadata(&self.options.path).map_err(unreadable)?.len();
+        ensure!(length <= MAX_BYTES, "longer than {MAX_BYTES} bytes");
+        std::fs::read_to_string(&self.options.path).map_err(unreadable)
     }
 
     fn current(&self) -> Result<File, BackendError> {
@@ -234,11 +192,7 @@ impl Simulated {
         let mut state = self.state.lock();
         let verdict = match read {
             Ok(text) if state.text.as_ref() == Some(&text) => None,
-            Ok(text) => {
-                let parsed = parse(&text);
-                state.text = Some(text);
-                Some(parsed)
-            }
+            Ok(text) => Some(parse(state.text.insert(text))),
             // a file that is being replaced may be missing for a moment; that is reported only once
             Err(error) => state.text.take().map(|_| Err(error)),
         };
@@ -269,11 +223,6 @@ impl Backend for Simulated {
 
     fn discover(&self) -> Result<Vec<HostDevice>, BackendError> {
         Ok(self.current()?.devices)
-    }
-
-    fn health(&self) -> Result<BTreeMap<DeviceId, Health>, BackendError> {
-        let devices = self.current()?.devices.into_iter();
-        Ok(devices.map(|host| (host.device.id, host.device.health)).collect())
     }
 
     fn usage(&self) -> Result<Usage, BackendError> {
