@@ -22,7 +22,6 @@ use crate::offer::Offer;
 use crate::offer::contract::Contract;
 use crate::offer::vcuda;
 use crate::publish::failing;
-use crate::publish::labels::feature_file::FeatureFile;
 use crate::publish::labels::flags::{LabelArgs, LabelMode};
 use crate::publish::labels::{wanted::Style, write};
 use crate::vendor;
@@ -266,39 +265,12 @@ impl Args {
             ("run-dir", &self.run_dir),
             ("features-dir", &self.labels.features_dir),
         ];
-        match directories.into_iter().find(|(_, path)| !path.is_absolute()) {
-            Some((flag, path)) => Err(ConfigError::Relative(flag, path.clone())),
-            None => Ok(()),
-        }
+        let relative = directories.into_iter().find(|(_, path)| !path.is_absolute());
+        relative.map_or(Ok(()), |(flag, path)| Err(ConfigError::Relative(flag, path.clone())))
     }
 
     fn vcuda(&self) -> bool {
         self.profiles.profile.iter().any(|name| matches!(name, ProfileName::Vcuda))
-    }
-
-    fn backend_options(&self) -> BackendOptions {
-        let roots = Roots { sys: self.sys_root.clone(), dev: self.dev_root.clone(), proc: self.proc_root.clone() };
-        let nvidia = NvidiaOptions {
-            library: self.nvml_library.clone(),
-            roots: roots.clone(),
-            mig: self.isolation.contains(&Isolation::Mig),
-            quiet_period: self.quiet_period,
-        };
-        let simulated =
-            self.simulated_file.clone().map(|path| SimulatedOptions { path, ..SimulatedOptions::default() });
-        BackendOptions { roots, nvidia, simulated }
-    }
-
-    fn isolation_options(&self) -> enforcers::Options {
-        enforcers::Options {
-            kinds: self.isolation.iter().copied().collect(),
-            state_dir: self.state_dir.clone(),
-            run_dir: self.run_dir.clone(),
-            library: self.limiter_library.clone(),
-            mps_control: self.mps_control.clone(),
-            nvml: self.nvml_library.clone(),
-            cgroup_root: self.cgroup_root.clone(),
-        }
     }
 
     fn label_options(&self) -> Result<write::Options, ConfigError> {
@@ -314,7 +286,7 @@ impl Args {
         }
         Ok(write::Options {
             mode: self.labels.labels,
-            file: FeatureFile::new(&self.labels.features_dir, &format!("kerf-{name}")),
+            file: self.labels.features_dir.join(format!("kerf-{name}")),
             name,
             style: Style { labellers, vcuda: self.vcuda() },
         })
@@ -351,7 +323,16 @@ impl TryFrom<Args> for Config {
         if device_plugins_dir.as_os_str().len() > 66 {
             return Err(ConfigError::LongDirectory(device_plugins_dir));
         }
-        let options = args.backend_options();
+        let roots = Roots { sys: args.sys_root.clone(), dev: args.dev_root.clone(), proc: args.proc_root.clone() };
+        let nvidia = NvidiaOptions {
+            library: args.nvml_library.clone(),
+            roots: roots.clone(),
+            mig: args.isolation.contains(&Isolation::Mig),
+            quiet_period: args.quiet_period,
+        };
+        let simulated =
+            args.simulated_file.clone().map(|path| SimulatedOptions { path, ..SimulatedOptions::default() });
+        let options = BackendOptions { roots, nvidia, simulated };
         let contracts = args.contracts(&options)?;
         let placed = args.profiles.placed;
         let mut keys = Keys::new(args.domain.clone());
@@ -359,13 +340,9 @@ impl TryFrom<Args> for Config {
             let names = contracts.iter().flat_map(|contract| contract.naming.names());
             keys = keys.with_shares(names.collect::<Vec<_>>().join(",").parse().unwrap_or_default());
         }
-        let (isolation, labels, offers_vcuda) = (args.isolation_options(), args.label_options()?, args.vcuda());
+        let labels = args.label_options()?;
         let by_env = vendor::ALL.iter().copied().filter(|vendor| vendor::support(*vendor).visible_by_env);
-        let hand_over = vcuda::Options {
-            cdi_kind: args.cdi_kind,
-            extra_devices: args.extra_devices,
-            visible_by_env: by_env.collect(),
-        };
+        let vcuda = args.vcuda().then(|| vcuda::offers(&keys, args.cdi_kind, args.extra_devices, by_env.collect()));
         Ok(Self {
             node: args.node_name.into(),
             backend: args.backend.factory(&options)?,
@@ -375,9 +352,17 @@ impl TryFrom<Args> for Config {
             listen: args.listen,
             kubeconfig: args.kubeconfig,
             proc_root: args.proc_root,
-            vcuda: offers_vcuda.then(|| vcuda::offers(&keys, hand_over)),
+            vcuda,
             keys,
-            isolation,
+            isolation: enforcers::Options {
+                kinds: args.isolation.into_iter().collect(),
+                state_dir: args.state_dir,
+                run_dir: args.run_dir,
+                library: args.limiter_library,
+                mps_control: args.mps_control,
+                nvml: args.nvml_library,
+                cgroup_root: args.cgroup_root,
+            },
             breach_margin: Mib(args.breach_margin_mib),
             tkestack: args.tkestack,
             health_period: args.health_period,

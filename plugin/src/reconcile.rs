@@ -87,8 +87,7 @@ impl Reconciler {
     /// Why records cannot be written, in words, where the API server refuses all writes. Pods are served by what
     /// the watch shows, and the watch may go on for minutes after the rights are gone.
     pub fn unrecorded(&self) -> Option<String> {
-        let closed = self.writes.closed()?;
-        Some(format!("{} for {} s", closed.failure, closed.since.elapsed().as_secs()))
+        self.writes.complaint()
     }
 
     /// The API server that corrections are written to.
@@ -207,7 +206,7 @@ impl Reconciler {
             // counted and logged when it happened
             ClusterError::TooSoon(_) => {}
             error => {
-                self.counters.api_errors.with_label_values(&["list"]).inc();
+                self.cluster.failed("list");
                 tracing::warn!(%error, "pods of this node cannot be listed");
             }
         })?;
@@ -335,7 +334,7 @@ impl Writer {
                 Err(error) => {
                     left = true;
                     if !error.gone() {
-                        reconciler.counters.api_errors.with_label_values(&["pod"]).inc();
+                        reconciler.cluster.failed("pod");
                         let pod = &correction.reference;
                         tracing::warn!(%pod, uid = %correction.uid, %error, "record not written; trying again");
                         let failure = error.failure();

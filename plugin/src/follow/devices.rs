@@ -34,11 +34,7 @@ pub async fn follow_health(
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut discovered: Option<Instant> = None;
     let mut changes = Changes::default();
-    loop {
-        tokio::select! {
-            () = token.cancelled() => return,
-            _ = ticks.tick() => {}
-        }
+    while token.run_until_cancelled(ticks.tick()).await.is_some() {
         let due = discovered.is_none_or(|at| at.elapsed() >= REDISCOVERY);
         let result = if due { Ok(None) } else { driver.ask("health", |b| b.health()).await.map(Some) };
         let result = match result {
@@ -103,11 +99,7 @@ pub async fn follow_usage(
     let mut ticks = interval(period);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let proc_root = Arc::new(proc_root);
-    loop {
-        tokio::select! {
-            () = token.cancelled() => return,
-            _ = ticks.tick() => {}
-        }
+    while token.run_until_cancelled(ticks.tick()).await.is_some() {
         let proc_root = Arc::clone(&proc_root);
         let sample = driver.ask("usage", move |backend| {
             let usage = backend.usage()?;

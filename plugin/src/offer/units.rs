@@ -86,14 +86,6 @@ impl Pool {
         self.hosts.iter().enumerate().filter(move |(at, _)| named(*at)).map(|(_, host)| host.as_ref())
     }
 
-    pub fn len(&self) -> usize {
-        self.units().count()
-    }
-
-    pub fn is_empty(&self) -> bool {
-        self.units().next().is_none()
-    }
-
     /// The ids alone, in the order of [`Self::units`].
     pub fn ids(&self) -> impl Iterator<Item = String> {
         self.units().map(|(id, _)| id)
@@ -139,7 +131,7 @@ mod tests {
 
     #[test]
     fn ids_count_percents_and_whole_memory_units() {
-        assert_eq!(pool(Units::Percents, &[1023, 256]).len(), 200);
+        assert_eq!(pool(Units::Percents, &[1023, 256]).ids().count(), 200);
         let memory: Vec<String> = pool(Units::Memory, &[1023, 256]).ids().collect();
         assert_eq!(memory, ["GPU-0::0", "GPU-0::1", "GPU-0::2", "GPU-1::0"]);
     }
@@ -166,6 +158,6 @@ mod tests {
                 assert_eq!(pool.get(bad), None, "{units:?} {bad}");
             }
         }
-        assert!(pool(Units::All, &[]).is_empty());
+        assert_eq!(pool(Units::All, &[]).ids().next(), None);
     }
 }

@@ -15,7 +15,7 @@ use std::collections::BTreeMap;
 
 use kerf::ids::DeviceId;
 
-use crate::api::event::{NodeEvent, OTHER_DOMAIN};
+use crate::api::event::{EventText, OTHER_DOMAIN};
 use crate::device::backend::HostDevice;
 use crate::device::cards::Cards;
 
@@ -78,34 +78,29 @@ impl Verdict {
     }
 
     /// The events for the change from `before`: GPUs that became unhealthy, and GPUs that recovered.
-    pub fn since(&self, before: &Self) -> Vec<NodeEvent> {
+    pub fn since(&self, before: &Self) -> Vec<EventText> {
         let other = |one: &Self, other: &Self| {
             let new: Vec<&String> =
                 one.ill.iter().filter(|(id, _)| !other.ill.contains_key(*id)).map(|(_, name)| name).collect();
             (!new.is_empty()).then(|| (new.len(), names(new.into_iter())))
         };
-        let fell = other(self, before).map(|(count, names)| NodeEvent {
-            warning: true,
-            reason: "GPUUnhealthy",
-            message: format!("{count} of {} GPUs fell ill: {names}; they take no new pods", self.all),
+        let fell = other(self, before).map(|(count, names)| {
+            let message = format!("{count} of {} GPUs fell ill: {names}; they take no new pods", self.all);
+            EventText::warning("GPUUnhealthy", message)
         });
-        let rose = other(before, self).map(|(count, names)| NodeEvent {
-            warning: false,
-            reason: "GPURecovered",
-            message: format!("{count} of {} GPUs healthy again: {names}", self.all),
+        let rose = other(before, self).map(|(count, names)| {
+            EventText::normal("GPURecovered", format!("{count} of {} GPUs healthy again: {names}", self.all))
         });
         fell.into_iter().chain(rose).collect()
     }
 
     /// The events at the start, where the Node shows this condition (status and message) of a previous run.
-    pub fn at_start(&self, shown: Option<(&str, &str)>) -> Vec<NodeEvent> {
+    pub fn at_start(&self, shown: Option<(&str, &str)>) -> Vec<EventText> {
         match shown {
             Some((_, message)) if message == self.message() => Vec::new(),
-            Some(("False", _)) if self.healthy() => vec![NodeEvent {
-                warning: false,
-                reason: "GPURecovered",
-                message: format!("all {} GPUs healthy again", self.all),
-            }],
+            Some(("False", _)) if self.healthy() => {
+                vec![EventText::normal("GPURecovered", format!("all {} GPUs healthy again", self.all))]
+            }
             _ => self.since(&Self::default()),
         }
     }

@@ -4,7 +4,7 @@ use kerf::plan::{DeviceRef, Grant};
 use kerf::units::Share;
 use serde_json::{Value, json};
 
-use crate::allocation::view::{CallView, ContainerView, PodView};
+use crate::allocation::view::{ContainerView, PodView};
 use crate::allocation::{Decision, Key, RunnerUp};
 use crate::state::State;
 use crate::state::decisions::{Decided, Outcome};
@@ -28,16 +28,13 @@ pub fn state(state: &State) -> Value {
             })
         })
         .collect();
+    let call = json!({
+        "calls": call.calls, "lists": call.lists, "kubelet_heard": call.heard, "listed_now": call.listed_now,
+        "incomplete_pod": call.open,
+    });
     json!({
-        "devices": devices, "pods": pods.iter().map(pod).collect::<Vec<_>>(), "call": self::call(&call),
+        "devices": devices, "pods": pods.iter().map(pod).collect::<Vec<_>>(), "call": call,
         "decisions": state.decisions().iter().map(|decided| decision(decided, &pods)).collect::<Vec<_>>(),
-    })
-}
-
-fn call(view: &CallView) -> Value {
-    json!({
-        "calls": view.calls, "lists": view.lists, "kubelet_heard": view.heard, "listed_now": view.listed_now,
-        "incomplete_pod": view.open,
     })
 }
 

@@ -6,7 +6,7 @@ use k8s_openapi::jiff::Timestamp;
 
 use crate::allocation::OtherDomain;
 use crate::api::client::Cluster;
-use crate::api::event::{NodeEvent, OTHER_DOMAIN};
+use crate::api::event::{About, EventText, OTHER_DOMAIN};
 use crate::state::State;
 
 /// What was logged and published about them.
@@ -14,7 +14,7 @@ use crate::state::State;
 pub(super) struct Domain {
     told: Option<OtherDomain>,
     /// An event that is not written yet.
-    pending: Option<(String, NodeEvent)>,
+    pending: Option<(About, EventText)>,
 }
 
 impl Domain {
@@ -29,19 +29,20 @@ impl Domain {
             let event = match &now {
                 Some(other_domain) => {
                     tracing::error!(pod = %other_domain.pod, resource = other_domain.resource, "{other_domain}");
-                    NodeEvent { warning: true, reason: OTHER_DOMAIN, message: other_domain.to_string() }
+                    EventText::warning(OTHER_DOMAIN, other_domain.to_string())
                 }
                 None => {
                     let message = "no pod of another resource domain holds cards any more".to_owned();
                     tracing::info!("{message}");
-                    NodeEvent { warning: false, reason: "OneResourceDomain", message }
+                    EventText::normal("OneResourceDomain", message)
                 }
             };
-            self.pending = Some((format!("domain-{:x}", Timestamp::now().as_nanosecond()), event));
+            let name = format!("domain-{:x}", Timestamp::now().as_nanosecond());
+            self.pending = Some((About::Node(name), event));
             self.told.clone_from(&now);
         }
-        if let Some((name, event)) = &self.pending {
-            match cluster.node_event(name, event).await {
+        if let Some((about, event)) = &self.pending {
+            match cluster.event(about, event).await {
                 Err(error) if !error.refused() => tracing::debug!(%error, "event not written; trying again"),
                 _ => self.pending = None,
             }

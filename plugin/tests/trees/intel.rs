@@ -3,8 +3,8 @@
 use std::path::PathBuf;
 
 use kerf::units::Mib;
-use kerf_plugin::device::backend::{Part, Vendor};
-use kerf_plugin::vendor::intel::scan::{IntelOptions, by_path, monitoring_nodes, scan};
+use kerf_plugin::testing::backend::{Part, Vendor};
+use kerf_plugin::testing::intel::scan::{IntelOptions, by_path, monitoring_nodes, scan};
 use serde_json::{Value, json};
 
 use crate::forest::{Forest, left_out};
