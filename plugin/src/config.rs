@@ -216,9 +216,6 @@ pub enum ConfigError {
     /// CDI kinds have the form `vendor.com/class`.
     #[error("--cdi-kind {0:?}: expected vendor/class, such as nvidia.com/gpu")]
     CdiKind(String),
-    /// kubelet refuses relative paths of devices.
-    #[error("--extra-device {0:?} is not an absolute path")]
-    ExtraDevice(PathBuf),
     /// An error in a vendor's flags.
     #[error(transparent)]
     Vendor(#[from] FlagError),
@@ -231,7 +228,7 @@ pub enum ConfigError {
     /// `none` combined with other kinds.
     #[error("--isolation: none cannot be combined with other levels")]
     IsolationAndNone,
-    /// kubelet refuses relative paths of mounts.
+    /// kubelet refuses relative paths of devices and mounts.
     #[error("--{0} {1:?} is not an absolute path")]
     Relative(&'static str, PathBuf),
     /// The system limits the length of socket paths.
@@ -247,15 +244,11 @@ impl Args {
         if (node.is_empty() && needs_node) || !(node.is_empty() || is_subdomain(node)) {
             return Err(ConfigError::NodeName(node.clone()));
         }
-        if let Some(kind) = &self.cdi_kind {
-            let parts: Vec<&str> = kind.split('/').collect();
-            let legal = |part: &&str| !part.is_empty() && !part.contains(['=', ' ', ',']);
-            if parts.len() != 2 || !parts.iter().all(legal) {
-                return Err(ConfigError::CdiKind(kind.clone()));
-            }
-        }
-        if let Some(relative) = self.extra_devices.iter().find(|path| !path.is_absolute()) {
-            return Err(ConfigError::ExtraDevice(relative.clone()));
+        let legal = |part: &str| !part.is_empty() && !part.contains(['=', ' ', ',', '/']);
+        if let Some(kind) = &self.cdi_kind
+            && !kind.split_once('/').is_some_and(|(vendor, class)| legal(vendor) && legal(class))
+        {
+            return Err(ConfigError::CdiKind(kind.clone()));
         }
         if self.isolation.contains(&Isolation::None) && self.isolation.iter().any(|kind| *kind != Isolation::None) {
             return Err(ConfigError::IsolationAndNone);
@@ -265,7 +258,8 @@ impl Args {
             ("run-dir", &self.run_dir),
             ("features-dir", &self.labels.features_dir),
         ];
-        let relative = directories.into_iter().find(|(_, path)| !path.is_absolute());
+        let devices = self.extra_devices.iter().map(|path| ("extra-device", path));
+        let relative = devices.chain(directories).find(|(_, path)| !path.is_absolute());
         relative.map_or(Ok(()), |(flag, path)| Err(ConfigError::Relative(flag, path.clone())))
     }
 

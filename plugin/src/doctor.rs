@@ -152,15 +152,11 @@ pub async fn examine(config: &Config) -> Report {
     let contracts = config.contracts.iter().map(|contract| (contract.name, &contract.backend, Some(contract)));
     for (name, source, contract) in vcuda.chain(contracts) {
         let (driver, hosts) = ask(source.clone()).await;
-        if let Some(error) = &driver.error {
-            report.troubles.push(error.clone());
-        }
-        for remark in driver.remarks.iter().filter(|remark| remark.left_out) {
-            report.troubles.push(format!("{} is left out: {}", remark.card, remark.why));
-        }
-        for card in driver.cards.iter().filter(|card| card.health != "healthy") {
-            report.troubles.push(format!("{} is {}", card.name, card.health));
-        }
+        let left_out = driver.remarks.iter().filter(|remark| remark.left_out);
+        let ill = driver.cards.iter().filter(|card| card.health != "healthy");
+        report.troubles.extend(driver.error.clone());
+        report.troubles.extend(left_out.map(|remark| format!("{} is left out: {}", remark.card, remark.why)));
+        report.troubles.extend(ill.map(|card| format!("{} is {}", card.name, card.health)));
         report.drivers.push(driver);
         let cards = Cards::default().discovered(hosts);
         let offers = match contract {

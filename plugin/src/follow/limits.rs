@@ -57,14 +57,13 @@ pub async fn follow_driver(
 ) {
     let mut kept = Kept::default();
     while token.run_until_cancelled(sleep(DRIVER_PERIOD)).await.is_some() {
-        let (pods, limits, known) =
-            (state.allocations(|allocations| allocations.view()), limits.clone(), folders.clone());
-        let before = std::mem::take(&mut kept);
+        let (pods, known) = (state.allocations(|allocations| allocations.view()), folders.clone());
+        let (limits, mut now) = (limits.clone(), std::mem::take(&mut kept));
         let looked = tokio::task::spawn_blocking(move || {
-            let mut kept = before;
-            let unmet = limits.keep(&mut kept, &driver::wanted(&pods, &known, limits.root()));
+            let unmet = limits.keep(&mut now, &driver::wanted(&pods, &known, limits.root()));
             let lowered = unmet.into_iter().map(|unmet| (driver::fallen(&known, &unmet.folder), unmet));
-            (kept, lowered.collect::<Vec<_>>())
+            let lowered: Vec<_> = lowered.collect();
+            (now, lowered)
         });
         let Ok((now, lowered)) = looked.await else { continue };
         kept = now;

@@ -11,7 +11,7 @@ use tokio_util::sync::CancellationToken;
 use crate::api::client::Cluster;
 use crate::api::node::NodeAnnotations;
 use crate::api::pod;
-use crate::state::State;
+use crate::state::{self, State};
 
 /// Translates every event about pods and drops the object. Ends with the token.
 pub async fn follow(cluster: Cluster, state: State, feed: Feed, token: CancellationToken) {
@@ -58,22 +58,15 @@ pub async fn follow_node(
     latest: watch::Sender<Option<NodeAnnotations>>,
     token: CancellationToken,
 ) {
-    let set = |new: Option<NodeAnnotations>| {
-        latest.send_if_modified(|known| {
-            let changed = *known != new;
-            *known = new;
-            changed
-        });
-    };
     let selector = cluster.own_node();
     watching::follow(cluster.nodes(), Some(&selector), feed, token, |event| match event {
         // a Node that cannot be read counts as it was last known
         Event::InitApply(node) | Event::Apply(node) => {
             if let Some(node) = node.readable() {
-                set(Some(NodeAnnotations::of(&node, cluster.keys())));
+                state::set(&latest, Some(NodeAnnotations::of(&node, cluster.keys())));
             }
         }
-        Event::Delete(_) => set(None),
+        Event::Delete(_) => drop(state::set(&latest, None)),
         Event::Init | Event::InitDone => {}
     })
     .await;

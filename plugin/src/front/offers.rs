@@ -17,7 +17,7 @@ use crate::front::device_plugin::{Served, Service};
 use crate::front::records::Records;
 use crate::kubelet::registration::{self, Endpoint};
 use crate::offer::{NamedBy, Offered, Offers};
-use crate::state::State;
+use crate::state::{self, State};
 
 /// Offers the GPUs of one source.
 pub struct Front<F> {
@@ -53,13 +53,7 @@ impl<F: Fn(&Cards) -> Offers> Front<F> {
             self.describe(&mut made, &mut undescribed);
             let new = made.resources.values().filter(|offered| registered.add(&offered.offer.resource));
             let new: Vec<_> = new.cloned().collect();
-            sender.send_if_modified(|known| {
-                let changed = **known != made;
-                if changed {
-                    *known = Arc::new(made);
-                }
-                changed
-            });
+            state::set(&sender, Arc::new(made));
             for offered in new {
                 self.register(&offered, &sender, &registered, &tasks);
             }

@@ -124,14 +124,10 @@ fn names<'a>(mut all: impl ExactSizeIterator<Item = &'a String>) -> String {
 /// The type of the condition for the GPUs of `vcuda` or of a profile. Each has GPUs of its own, and two plugins on
 /// one node must not write the same condition.
 pub fn condition_type(offer: &str) -> String {
-    let word: String = match offer {
-        "vcuda" => String::new(),
-        other => {
-            let mut letters = other.chars();
-            letters.next().map(|first| first.to_ascii_uppercase()).into_iter().chain(letters).collect()
-        }
-    };
-    format!("Kerf{word}GPUsHealthy")
+    match offer.split_at_checked(1) {
+        Some((first, rest)) if offer != "vcuda" => format!("Kerf{}{rest}GPUsHealthy", first.to_ascii_uppercase()),
+        _ => "KerfGPUsHealthy".to_owned(),
+    }
 }
 
 #[cfg(test)]

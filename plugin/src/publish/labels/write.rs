@@ -95,8 +95,11 @@ impl Publisher for NodeLabels {
 
     async fn publish(&mut self) -> Result<Next, PublishError> {
         let cards = self.cards.cards();
-        let hosts: Vec<&HostDevice> = cards.iter().flat_map(|cards| cards.hosts()).collect();
-        let mut wanted = if self.clearing { Wanted::default() } else { Wanted::of(&distinct(hosts), &self.style) };
+        let mut hosts: Vec<&HostDevice> = cards.iter().flat_map(|cards| cards.hosts()).collect();
+        // a GPU that several backends of this process list is one GPU
+        hosts.sort_by_key(|host| &host.device.id);
+        hosts.dedup_by_key(|host| &host.device.id);
+        let mut wanted = if self.clearing { Wanted::default() } else { Wanted::of(&hosts, &self.style) };
         let late = self.began.elapsed() >= GRACE || self.clearing;
         if late {
             for (vendor, _) in vendor::labelled() {
@@ -209,13 +212,6 @@ impl NodeLabels {
         }
         Ok(wrote)
     }
-}
-
-/// A GPU that several backends of this process list is one GPU.
-fn distinct(mut hosts: Vec<&HostDevice>) -> Vec<&HostDevice> {
-    hosts.sort_by(|a, b| a.device.id.cmp(&b.device.id));
-    hosts.dedup_by(|a, b| a.device.id == b.device.id);
-    hosts
 }
 
 impl OnNode {
