@@ -17,7 +17,6 @@ use tokio_util::sync::CancellationToken;
 use crate::api::client::Cluster;
 use crate::base::counters::Counters;
 use crate::config::Config;
-use crate::device::backend::BackendFactory;
 use crate::device::cards::Cards;
 use crate::follow::access::Access;
 use crate::follow::guarded::GuardedBackend;
@@ -99,14 +98,15 @@ impl Parts {
         let (name, period) = (contract.name, contract.period);
         let state = records.as_ref().map(|records| records.state.beside(Arc::clone(&contract))).unwrap_or_default();
         // nothing holds a contract's containers to a share: they have no limits
-        self.follow_health(self.guarded(&contract.backend), Enforcers::none(), &state, period);
+        self.follow_health(
+            GuardedBackend::new(&contract.backend, &self.counters),
+            Enforcers::none(),
+            &state,
+            period,
+        );
         let offers = move |cards: &Cards| contract.offers(cards);
         self.serve(name, offers, &state, records, name);
         state
-    }
-
-    fn guarded(&self, backend: &BackendFactory) -> GuardedBackend {
-        GuardedBackend::new(backend.open(), self.counters.clone())
     }
 
     fn follow_health(&self, backend: GuardedBackend, enforcers: Enforcers, state: &State, period: Duration) {
@@ -235,7 +235,7 @@ impl Parts {
     /// Follows health and usage of the GPUs of `vcuda`.
     pub fn follow_devices(&self, enforcers: &Enforcers) {
         let Self { state, config, .. } = self;
-        let backend = self.guarded(&config.backend);
+        let backend = GuardedBackend::new(&config.backend, &self.counters);
         self.follow_health(backend.clone(), enforcers.clone(), state, config.health_period);
         let (proc_root, period) = (config.proc_root.clone(), config.sample_period);
         self.tasks.spawn("usage", devices::follow_usage(backend, state.clone(), period, proc_root, self.stop()));

@@ -73,7 +73,7 @@ impl Gate {
     }
 
     /// When the next call may be made; `None` where none failed.
-    pub fn next(&self) -> Option<Instant> {
+    pub fn due(&self) -> Option<Instant> {
         self.closed.borrow().as_ref().map(|closed| closed.next)
     }
 

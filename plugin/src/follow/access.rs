@@ -70,7 +70,7 @@ impl Access {
                 }
             }
             // while the watch is lost, it is the watch that retries
-            let probe = self.lists.next().filter(|_| due.is_none());
+            let probe = self.lists.due().filter(|_| due.is_none());
             let wake = due.filter(|_| !withdraw).into_iter().chain(probe).min();
             tokio::select! {
                 () = token.cancelled() => return,

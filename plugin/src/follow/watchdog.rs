@@ -76,13 +76,9 @@ impl Watchdog {
         for observation in observations {
             let allowed =
                 self.margin.saturating_mul(observation.processes as u64).saturating_add(observation.share);
-            for (kind, breached) in [
-                (BreachKind::Memory, observation.used > allowed),
-                (BreachKind::Unlimited, observation.unlimited > 0),
-            ] {
-                if !breached {
-                    continue;
-                }
+            let memory = (observation.used > allowed).then_some(BreachKind::Memory);
+            let unlimited = (observation.unlimited > 0).then_some(BreachKind::Unlimited);
+            for kind in [memory, unlimited].into_iter().flatten() {
                 let key = (observation.subject.clone(), kind);
                 let streak = self.streaks.get(&key).copied().unwrap_or(0).saturating_add(1);
                 if streak == STREAK {

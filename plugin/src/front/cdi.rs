@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 
 use crate::base::files;
 use crate::offer::Offered;
-use crate::offer::hand_over::{ContainerEdits, Given};
+use crate::offer::hand_over::{ContainerEdits, Files, Given, Item};
 
 const VERSION: &str = "0.5.0";
 
@@ -20,7 +20,9 @@ const VERSION: &str = "0.5.0";
 pub(super) fn describe(Offered { offer, pool }: &Offered) -> Result<(), (PathBuf, io::Error)> {
     let Some(cdi) = offer.hand_over.cdi() else { return Ok(()) };
     let Some(directory) = &cdi.directory else { return Ok(()) };
-    let plain = offer.hand_over.described();
+    // whichever offer names the GPU: monitoring engines are for those that show all
+    let left_out = |item: &Item| matches!(item, Item::Cdi(_) | Item::Files(Files::Monitoring, _));
+    let plain = offer.hand_over.without(left_out);
     for host in pool.hosts().filter(|host| host.device.usable()) {
         let name = &*host.origin.name;
         let path = directory.join(format!("{}-{name}.yaml", cdi.kind.replace('/', "-")));

@@ -16,6 +16,7 @@ use crate::front::cdi;
 use crate::front::device_plugin::{Served, Service};
 use crate::front::records::Records;
 use crate::kubelet::registration::{self, Endpoint};
+use crate::offer::hand_over::Item;
 use crate::offer::{NamedBy, Offered, Offers};
 use crate::state::{self, State};
 
@@ -115,7 +116,7 @@ impl<F: Fn(&Cards) -> Offers> Front<F> {
         }
         for offered in made.resources.values_mut() {
             let mut plain = Offered::clone(offered);
-            plain.offer.hand_over = plain.offer.hand_over.without_cdi();
+            plain.offer.hand_over = plain.offer.hand_over.without(|item| matches!(item, Item::Cdi(_)));
             *offered = Arc::new(plain);
         }
     }

@@ -233,7 +233,8 @@ impl Contract {
 
     /// The offer that only shows GPUs takes no place on any of them.
     fn all(&self, resource: String) -> Offer {
-        let hand_over = self.hand_over.clone().with(Item::Files(Files::Monitoring, "rw"));
+        let mut hand_over = self.hand_over.clone();
+        hand_over.items.push(Item::Files(Files::Monitoring, "rw"));
         Offer { units: Units::All, hand_over, named_by: NamedBy::Ids, numa: false, ..self.shares(resource) }
     }
 }

@@ -199,31 +199,14 @@ impl HandOver {
         Self { names_by_index: false, items: items.into_iter().collect() }
     }
 
-    /// Adds this item as the last.
-    #[must_use]
-    pub fn with(mut self, item: Item) -> Self {
-        self.items.push(item);
-        self
-    }
-
     /// The CDI names, where GPUs have some.
     pub fn cdi(&self) -> Option<&Cdi> {
         self.items.iter().find_map(|item| if let Item::Cdi(cdi) = item { Some(cdi) } else { None })
     }
 
-    /// For nodes where CDI names do not resolve.
+    /// All but these items.
     #[must_use]
-    pub fn without_cdi(&self) -> Self {
-        self.without(|item| matches!(item, Item::Cdi(_)))
-    }
-
-    /// What goes into a GPU's CDI file, whichever offer names it.
-    #[must_use]
-    pub fn described(&self) -> Self {
-        self.without(|item| matches!(item, Item::Cdi(_) | Item::Files(Files::Monitoring, _)))
-    }
-
-    fn without(&self, left_out: impl Fn(&Item) -> bool) -> Self {
+    pub fn without(&self, left_out: impl Fn(&Item) -> bool) -> Self {
         let items = self.items.iter().filter(|item| !left_out(item)).cloned().collect();
         Self { items, ..self.clone() }
     }

@@ -73,7 +73,7 @@ impl Verdict {
         }
         match ill.len() {
             0 => format!("all {all} GPUs are healthy"),
-            some => format!("{some} of {all} GPUs unhealthy: {}", names(ill.values())),
+            some => format!("{some} of {all} GPUs unhealthy: {}", names(ill.values(), ", ", "and")),
         }
     }
 
@@ -82,7 +82,7 @@ impl Verdict {
         let other = |one: &Self, other: &Self| {
             let new: Vec<&String> =
                 one.ill.iter().filter(|(id, _)| !other.ill.contains_key(*id)).map(|(_, name)| name).collect();
-            (!new.is_empty()).then(|| (new.len(), names(new.into_iter())))
+            (!new.is_empty()).then(|| (new.len(), names(new.into_iter(), ", ", "and")))
         };
         let fell = other(self, before).map(|(count, names)| {
             let message = format!("{count} of {} GPUs fell ill: {names}; they take no new pods", self.all);
@@ -114,11 +114,12 @@ fn name(host: &HostDevice) -> String {
     }
 }
 
-fn names<'a>(mut all: impl ExactSizeIterator<Item = &'a String>) -> String {
+/// The first few of `all`, with `between` between them, and after `word` how many more there are.
+pub(super) fn names<T: AsRef<str>>(all: impl ExactSizeIterator<Item = T>, between: &str, word: &str) -> String {
     let rest = all.len().saturating_sub(NAMED);
-    let named: Vec<&str> = all.by_ref().take(NAMED).map(String::as_str).collect();
-    let more = if rest > 0 { format!(" and {rest} more") } else { String::new() };
-    named.join(", ") + &more
+    let more = if rest > 0 { format!(" {word} {rest} more") } else { String::new() };
+    let named: Vec<String> = all.take(NAMED).map(|name| name.as_ref().to_owned()).collect();
+    named.join(between) + &more
 }
 
 /// The type of the condition for the GPUs of `vcuda` or of a profile. Each has GPUs of its own, and two plugins on

@@ -16,6 +16,7 @@ use crate::api::event_queue::EventQueue;
 use crate::api::node::NodeAnnotations;
 use crate::base::backoff::Backoff;
 use crate::base::level_triggered::{self, Next, Publisher};
+use crate::publish::condition::names;
 use crate::publish::node_view::NodeView;
 use crate::state::State;
 
@@ -23,8 +24,6 @@ use crate::state::State;
 const PENDING: usize = 16;
 /// At most so much of a value is repeated in an event.
 const SHOWN: usize = 64;
-/// At most so many unknown names are repeated in an event.
-const NAMED: usize = 8;
 
 /// The annotation for which events were last written.
 #[derive(Debug, Default)]
@@ -60,15 +59,13 @@ impl Answered {
 }
 
 /// What is wrong with an annotation, if anything.
-fn complaint(names: &str, cordon: &Cordon, inventory: &Inventory) -> Option<String> {
+fn complaint(value: &str, cordon: &Cordon, inventory: &Inventory) -> Option<String> {
     let wrong = match (cordon.unknown.as_slice(), cordon.cards.is_empty()) {
         ([], false) => return None,
         ([], true) => "annotation gpu-cordon names no GPU".to_owned(),
         (unknown, _) => {
-            let rest = unknown.len().saturating_sub(NAMED);
-            let named: Vec<String> = unknown.iter().take(NAMED).map(|name| format!("{:?}", shown(name))).collect();
-            let more = if rest > 0 { format!(" or {rest} more") } else { String::new() };
-            format!("annotation gpu-cordon {:?}: no GPU of this node is {}{more}", shown(names), named.join(" or "))
+            let unknown = names(unknown.iter().map(|name| format!("{:?}", shown(name))), " or ", "or");
+            format!("annotation gpu-cordon {:?}: no GPU of this node is {unknown}", shown(value))
         }
     };
     let indices: Vec<String> = inventory.devices().iter().map(|device| device.index.to_string()).collect();

@@ -45,10 +45,8 @@ impl Publisher for FailureCondition {
         let last = self.failures.borrow_and_update().clone();
         let last = last.filter(|failed| failed.at.elapsed() < self.memory);
         self.write(last.as_deref()).await?;
-        Ok(match last {
-            Some(failed) => Next::within(self.memory.saturating_sub(failed.at.elapsed())),
-            None => Next::change(),
-        })
+        let most = last.map(|failed| self.memory.saturating_sub(failed.at.elapsed()));
+        Ok(Next { quiet: Duration::ZERO, most })
     }
 
     async fn changed(&mut self) -> bool {
