@@ -20,7 +20,7 @@ use tokio::time::{Instant, timeout};
 use tokio_util::sync::CancellationToken;
 
 use crate::allocation::{Allocations, Comparison, ContainerResources, Listing, OtherDomain};
-use crate::api::client::{Cluster, ClusterError};
+use crate::api::{Cluster, ClusterError};
 use crate::base::backoff::Backoff;
 use crate::base::counters::Counters;
 use crate::base::gate::Gate;

@@ -14,7 +14,7 @@ use kube::Client;
 use prometheus::Registry;
 use tokio_util::sync::CancellationToken;
 
-use crate::api::client::Cluster;
+use crate::api::Cluster;
 use crate::base::counters::Counters;
 use crate::config::Config;
 use crate::device::cards::Cards;

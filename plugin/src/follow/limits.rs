@@ -13,8 +13,7 @@ use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 
 use crate::allocation::view::PodView;
-use crate::api::client::Cluster;
-use crate::api::event::{About, EventText};
+use crate::api::{About, Cluster, EventText};
 use crate::isolation::driver::{self, DriverLimits, Kept, Wanted};
 use crate::isolation::folder::Folders;
 use crate::isolation::mps::Mps;

@@ -8,9 +8,7 @@ use kube::Resource as _;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
-use crate::api::client::Cluster;
-use crate::api::node::NodeAnnotations;
-use crate::api::pod;
+use crate::api::{Cluster, NodeAnnotations, pod};
 use crate::state::{self, State};
 
 /// Translates every event about pods and drops the object. Ends with the token.

@@ -14,9 +14,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::allocation::Key;
 use crate::allocation::view::PodView;
-use crate::api::client::Cluster;
-use crate::api::event::{About, EventText};
-use crate::api::event_queue::EventQueue;
+use crate::api::{About, Cluster, EventQueue, EventText};
 use crate::base::counters::Counters;
 use crate::isolation::folder::{Folder, Folders};
 use crate::isolation::limiter;

@@ -15,7 +15,7 @@ use std::collections::BTreeMap;
 
 use kerf::ids::DeviceId;
 
-use crate::api::event::{EventText, OTHER_DOMAIN};
+use crate::api::{EventText, OTHER_DOMAIN};
 use crate::device::backend::HostDevice;
 use crate::device::cards::Cards;
 

@@ -10,10 +10,7 @@ use kerf::ids::DeviceId;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
-use crate::api::client::{Cluster, ClusterError};
-use crate::api::event::{About, EventText};
-use crate::api::event_queue::EventQueue;
-use crate::api::node::NodeAnnotations;
+use crate::api::{About, Cluster, ClusterError, EventQueue, EventText, NodeAnnotations};
 use crate::base::backoff::Backoff;
 use crate::base::level_triggered::{self, Next, Publisher};
 use crate::publish::condition::names;

@@ -13,7 +13,7 @@ use kerf::k8s::ALLOCATIONS_SUCCEED;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
-use crate::api::client::{Cluster, ClusterError, Condition};
+use crate::api::{Cluster, ClusterError, Condition};
 use crate::base::backoff::Backoff;
 use crate::base::level_triggered::{self, Next, Publisher};
 use crate::state::State;

@@ -6,9 +6,7 @@ use k8s_openapi::jiff::Timestamp;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use crate::api::client::{Cluster, ClusterError, Condition};
-use crate::api::event::About;
-use crate::api::event_queue::EventQueue;
+use crate::api::{About, Cluster, ClusterError, Condition, EventQueue};
 use crate::base::backoff::Backoff;
 use crate::base::level_triggered::{self, Next, Publisher};
 use crate::publish::condition::Verdict;

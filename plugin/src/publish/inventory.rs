@@ -9,8 +9,7 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use crate::api::client::{Cluster, ClusterError};
-use crate::api::node::NodeAnnotations;
+use crate::api::{Cluster, ClusterError, NodeAnnotations};
 use crate::base::backoff::Backoff;
 use crate::base::level_triggered::{self, Next, Publisher};
 use crate::publish::node_view::NodeView;

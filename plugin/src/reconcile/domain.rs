@@ -5,8 +5,7 @@
 use k8s_openapi::jiff::Timestamp;
 
 use crate::allocation::OtherDomain;
-use crate::api::client::Cluster;
-use crate::api::event::{About, EventText, OTHER_DOMAIN};
+use crate::api::{About, Cluster, EventText, OTHER_DOMAIN};
 use crate::state::State;
 
 /// What was logged and published about them.

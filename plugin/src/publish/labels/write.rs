@@ -9,7 +9,7 @@ use k8s_openapi::jiff::{Timestamp, ToSpan};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use crate::api::client::{Cluster, ClusterError};
+use crate::api::{Cluster, ClusterError};
 use crate::base::backoff::Backoff;
 use crate::base::level_triggered::{self, Next, Publisher};
 use crate::device::backend::HostDevice;
