@@ -1,7 +1,12 @@
 //! Calls to the API server, and its objects as values of this crate.
 
-pub mod client;
-pub mod event;
-pub mod event_queue;
-pub mod node;
+mod client;
+mod event;
+mod event_queue;
+mod node;
 pub mod pod;
+
+pub use client::{Cluster, ClusterError, Condition};
+pub use event::{About, EventText, OTHER_DOMAIN};
+pub use event_queue::EventQueue;
+pub use node::{Changes, NodeAnnotations};

@@ -22,7 +22,6 @@ use crate::offer::Offer;
 use crate::offer::contract::Contract;
 use crate::offer::vcuda;
 use crate::publish::failing;
-use crate::publish::labels::feature_file::FeatureFile;
 use crate::publish::labels::flags::{LabelArgs, LabelMode};
 use crate::publish::labels::{wanted::Style, write};
 use crate::vendor;
@@ -218,9 +217,6 @@ pub enum ConfigError {
     /// CDI kinds have the form `vendor.com/class`.
     #[error("--cdi-kind {0:?}: expected vendor/class, such as nvidia.com/gpu")]
     CdiKind(String),
-    /// kubelet refuses relative paths of devices.
-    #[error("--extra-device {0:?} is not an absolute path")]
-    ExtraDevice(PathBuf),
     /// An error in a vendor's flags.
     #[error(transparent)]
     Vendor(#[from] FlagError),
@@ -233,7 +229,7 @@ pub enum ConfigError {
     /// `none` combined with other kinds.
     #[error("--isolation: none cannot be combined with other levels")]
     IsolationAndNone,
-    /// kubelet refuses relative paths of mounts.
+    /// kubelet refuses relative paths of devices and mounts.
     #[error("--{0} {1:?} is not an absolute path")]
     Relative(&'static str, PathBuf),
     /// The system limits the length of socket paths.
@@ -249,15 +245,11 @@ impl Args {
         if (node.is_empty() && needs_node) || !(node.is_empty() || is_subdomain(node)) {
             return Err(ConfigError::NodeName(node.clone()));
         }
-        if let Some(kind) = &self.cdi_kind {
-            let parts: Vec<&str> = kind.split('/').collect();
-            let legal = |part: &&str| !part.is_empty() && !part.contains(['=', ' ', ',']);
-            if parts.len() != 2 || !parts.iter().all(legal) {
-                return Err(ConfigError::CdiKind(kind.clone()));
-            }
-        }
-        if let Some(relative) = self.extra_devices.iter().find(|path| !path.is_absolute()) {
-            return Err(ConfigError::ExtraDevice(relative.clone()));
+        let legal = |part: &str| !part.is_empty() && !part.contains(['=', ' ', ',', '/']);
+        if let Some(kind) = &self.cdi_kind
+            && !kind.split_once('/').is_some_and(|(vendor, class)| legal(vendor) && legal(class))
+        {
+            return Err(ConfigError::CdiKind(kind.clone()));
         }
         if self.isolation.contains(&Isolation::None) && self.isolation.iter().any(|kind| *kind != Isolation::None) {
             return Err(ConfigError::IsolationAndNone);
@@ -267,39 +259,13 @@ impl Args {
             ("run-dir", &self.run_dir),
             ("features-dir", &self.labels.features_dir),
         ];
-        match directories.into_iter().find(|(_, path)| !path.is_absolute()) {
-            Some((flag, path)) => Err(ConfigError::Relative(flag, path.clone())),
-            None => Ok(()),
-        }
+        let devices = self.extra_devices.iter().map(|path| ("extra-device", path));
+        let relative = devices.chain(directories).find(|(_, path)| !path.is_absolute());
+        relative.map_or(Ok(()), |(flag, path)| Err(ConfigError::Relative(flag, path.clone())))
     }
 
     fn vcuda(&self) -> bool {
         self.profiles.profile.iter().any(|name| matches!(name, ProfileName::Vcuda))
-    }
-
-    fn backend_options(&self) -> BackendOptions {
-        let roots = Roots { sys: self.sys_root.clone(), dev: self.dev_root.clone(), proc: self.proc_root.clone() };
-        let nvidia = NvidiaOptions {
-            library: self.nvml_library.clone(),
-            roots: roots.clone(),
-            mig: self.isolation.contains(&Isolation::Mig),
-            quiet_period: self.quiet_period,
-        };
-        let simulated =
-            self.simulated_file.clone().map(|path| SimulatedOptions { path, ..SimulatedOptions::default() });
-        BackendOptions { roots, nvidia, simulated }
-    }
-
-    fn isolation_options(&self) -> enforcers::Options {
-        enforcers::Options {
-            kinds: self.isolation.iter().copied().collect(),
-            state_dir: self.state_dir.clone(),
-            run_dir: self.run_dir.clone(),
-            library: self.limiter_library.clone(),
-            mps_control: self.mps_control.clone(),
-            nvml: self.nvml_library.clone(),
-            cgroup_root: self.cgroup_root.clone(),
-        }
     }
 
     fn label_options(&self) -> Result<write::Options, ConfigError> {
@@ -315,7 +281,7 @@ impl Args {
         }
         Ok(write::Options {
             mode: self.labels.labels,
-            file: FeatureFile::new(&self.labels.features_dir, &format!("kerf-{name}")),
+            file: self.labels.features_dir.join(format!("kerf-{name}")),
             name,
             style: Style { labellers, vcuda: self.vcuda() },
         })
@@ -352,7 +318,16 @@ impl TryFrom<Args> for Config {
         if device_plugins_dir.as_os_str().len() > 66 {
             return Err(ConfigError::LongDirectory(device_plugins_dir));
         }
-        let options = args.backend_options();
+        let roots = Roots { sys: args.sys_root.clone(), dev: args.dev_root.clone(), proc: args.proc_root.clone() };
+        let nvidia = NvidiaOptions {
+            library: args.nvml_library.clone(),
+            roots: roots.clone(),
+            mig: args.isolation.contains(&Isolation::Mig),
+            quiet_period: args.quiet_period,
+        };
+        let simulated =
+            args.simulated_file.clone().map(|path| SimulatedOptions { path, ..SimulatedOptions::default() });
+        let options = BackendOptions { roots, nvidia, simulated };
         let contracts = args.contracts(&options)?;
         let placed = args.profiles.placed;
         let mut keys = Keys::new(args.domain.clone());
@@ -360,13 +335,9 @@ impl TryFrom<Args> for Config {
             let names = contracts.iter().flat_map(|contract| contract.naming.names());
             keys = keys.with_shares(names.collect::<Vec<_>>().join(",").parse().unwrap_or_default());
         }
-        let (isolation, labels, offers_vcuda) = (args.isolation_options(), args.label_options()?, args.vcuda());
+        let labels = args.label_options()?;
         let by_env = vendor::ALL.iter().copied().filter(|vendor| vendor::support(*vendor).visible_by_env);
-        let hand_over = vcuda::Options {
-            cdi_kind: args.cdi_kind,
-            extra_devices: args.extra_devices,
-            visible_by_env: by_env.collect(),
-        };
+        let vcuda = args.vcuda().then(|| vcuda::offers(&keys, args.cdi_kind, args.extra_devices, by_env.collect()));
         Ok(Self {
             node: args.node_name.into(),
             backend: (args.backend.make)(&options)?,
@@ -376,9 +347,17 @@ impl TryFrom<Args> for Config {
             listen: args.listen,
             kubeconfig: args.kubeconfig,
             proc_root: args.proc_root,
-            vcuda: offers_vcuda.then(|| vcuda::offers(&keys, hand_over)),
+            vcuda,
             keys,
-            isolation,
+            isolation: enforcers::Options {
+                kinds: args.isolation.into_iter().collect(),
+                state_dir: args.state_dir,
+                run_dir: args.run_dir,
+                library: args.limiter_library,
+                mps_control: args.mps_control,
+                nvml: args.nvml_library,
+                cgroup_root: args.cgroup_root,
+            },
             breach_margin: Mib(args.breach_margin_mib),
             tkestack: args.tkestack,
             health_period: args.health_period,

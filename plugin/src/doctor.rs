@@ -95,10 +95,12 @@ pub struct KubeletReport {
 
 impl Report {
     pub fn status(&self) -> u8 {
-        match () {
-            () if self.drivers.iter().all(|driver| driver.cards.is_empty()) => NO_CARDS,
-            () if self.troubles.is_empty() => 0,
-            () => TROUBLE,
+        if self.drivers.iter().all(|driver| driver.cards.is_empty()) {
+            NO_CARDS
+        } else if self.troubles.is_empty() {
+            0
+        } else {
+            TROUBLE
         }
     }
 
@@ -146,25 +148,17 @@ impl Report {
 /// Examines everything that `config` names.
 pub async fn examine(config: &Config) -> Report {
     let mut report = Report::default();
-    let mut sources: Vec<(&str, BackendFactory)> = Vec::new();
-    if config.vcuda.is_some() {
-        sources.push(("vcuda", config.backend.clone()));
-    }
-    sources.extend(config.contracts.iter().map(|contract| (contract.name, contract.backend.clone())));
-    for (name, source) in sources {
-        let (driver, hosts) = ask(source).await;
-        if let Some(error) = &driver.error {
-            report.troubles.push(error.clone());
-        }
-        for remark in driver.remarks.iter().filter(|remark| remark.left_out) {
-            report.troubles.push(format!("{} is left out: {}", remark.card, remark.why));
-        }
-        for card in driver.cards.iter().filter(|card| card.health != "healthy") {
-            report.troubles.push(format!("{} is {}", card.name, card.health));
-        }
+    let vcuda = config.vcuda.iter().map(|_| ("vcuda", &config.backend, None));
+    let contracts = config.contracts.iter().map(|contract| (contract.name, &contract.backend, Some(contract)));
+    for (name, source, contract) in vcuda.chain(contracts) {
+        let (driver, hosts) = ask(source.clone()).await;
+        let left_out = driver.remarks.iter().filter(|remark| remark.left_out);
+        let ill = driver.cards.iter().filter(|card| card.health != "healthy");
+        report.troubles.extend(driver.error.clone());
+        report.troubles.extend(left_out.map(|remark| format!("{} is left out: {}", remark.card, remark.why)));
+        report.troubles.extend(ill.map(|card| format!("{} is {}", card.name, card.health)));
         report.drivers.push(driver);
         let cards = Cards::default().discovered(hosts);
-        let contract = config.contracts.iter().find(|contract| contract.name == name);
         let offers = match contract {
             Some(contract) => vec![contract.offers(&cards)],
             None => config.vcuda.iter().flatten().map(|offer| Offers::of_all(offer, &cards)).collect(),
@@ -173,7 +167,7 @@ pub async fn examine(config: &Config) -> Report {
             for (resource, it) in offers.resources {
                 let placed = contract.filter(|contract| contract.placed && !it.offer.shows_all());
                 let placed = placed.map(|contract| contract.replicas);
-                let (profile, offered) = (name.to_owned(), it.pool.len());
+                let (profile, offered) = (name.to_owned(), it.pool.ids().count());
                 report.resources.insert(resource, ResourceReport { profile, offered, known: None, placed });
             }
             report.troubles.extend(offers.refusals);
@@ -189,12 +183,9 @@ async fn ask(source: BackendFactory) -> (DriverReport, Vec<HostDevice>) {
         let found = backend.discover();
         (backend.name().to_owned(), found, backend.remarks())
     });
-    let (backend, found, remarks) = match timeout(PATIENCE, asked).await {
-        Ok(Ok(answer)) => answer,
-        _ => {
-            let error = Some("a driver does not answer".to_owned());
-            return (DriverReport { error, ..DriverReport::default() }, Vec::new());
-        }
+    let Ok(Ok((backend, found, remarks))) = timeout(PATIENCE, asked).await else {
+        let error = Some("a driver does not answer".to_owned());
+        return (DriverReport { error, ..DriverReport::default() }, Vec::new());
     };
     let remarks = remarks.into_iter().map(|remark| RemarkReport {
         code: remark.why.code(),
@@ -202,14 +193,12 @@ async fn ask(source: BackendFactory) -> (DriverReport, Vec<HostDevice>) {
         card: remark.subject,
         left_out: remark.left_out,
     });
-    let mut report = DriverReport { backend, remarks: remarks.collect(), ..DriverReport::default() };
-    match found {
-        Ok(hosts) => {
-            report.cards = hosts.iter().map(card).collect();
-            (report, hosts)
-        }
-        Err(error) => (DriverReport { error: Some(error.to_string()), ..report }, Vec::new()),
-    }
+    let (hosts, error) = match found {
+        Ok(hosts) => (hosts, None),
+        Err(error) => (Vec::new(), Some(error.to_string())),
+    };
+    let cards = hosts.iter().map(card).collect();
+    (DriverReport { backend, error, cards, remarks: remarks.collect() }, hosts)
 }
 
 fn card(host: &HostDevice) -> CardReport {
@@ -234,26 +223,25 @@ async fn kubelets(config: &Config, report: &mut Report) {
         report.kubelet.registration = Some(trouble.clone());
         report.troubles.push(trouble);
     }
-    match timeout(PATIENCE, allocatable(&config.pod_resources_dir.join(KUBELET_SOCKET))).await {
-        Ok(Ok(known)) => {
+    let asked = timeout(PATIENCE, allocatable(&config.pod_resources_dir.join(KUBELET_SOCKET))).await;
+    match asked.unwrap_or_else(|_| Err("no answer in time".to_owned())) {
+        Ok(known) => {
             for (name, resource) in &mut report.resources {
                 resource.known = known.get(name).copied();
                 let trouble = match resource.known {
-                    None if resource.offered == 0 => continue,
-                    None => format!("kubelet does not know {name}: does the plugin run?"),
+                    None if resource.offered > 0 => format!("kubelet does not know {name}: does the plugin run?"),
                     Some(known) if known < resource.offered => {
                         format!("kubelet knows {known} of {} of {name}", resource.offered)
                     }
-                    Some(_) => continue,
+                    _ => continue,
                 };
                 report.troubles.push(trouble);
             }
         }
-        Ok(Err(error)) => report.kubelet.pod_resources = Some(error),
-        Err(_) => report.kubelet.pod_resources = Some("no answer in time".to_owned()),
-    }
-    if let Some(error) = &report.kubelet.pod_resources {
-        report.troubles.push(format!("kubelet's pod resources: {error}"));
+        Err(error) => {
+            report.troubles.push(format!("kubelet's pod resources: {error}"));
+            report.kubelet.pod_resources = Some(error);
+        }
     }
 }
 

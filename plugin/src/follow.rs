@@ -4,7 +4,6 @@ pub mod access;
 pub mod devices;
 pub mod guarded;
 pub mod limits;
-pub mod own_node;
 pub mod pacing;
 pub mod pods;
 pub mod watchdog;

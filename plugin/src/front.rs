@@ -4,6 +4,7 @@
 //! record names the GPUs, or kubelet is steered to them, `records.rs` finds the container that a call is for, and
 //! `limits.rs` prepares what holds the container to its share. [`encode`] writes the results as kubelet's messages.
 
+mod cdi;
 mod device_plugin;
 pub mod encode;
 pub(crate) mod limits;

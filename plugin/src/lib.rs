@@ -22,79 +22,47 @@ pub mod config;
 pub mod doctor;
 mod tasks;
 
-// public only for the tests of this package and of manifests: without the feature rustc finds unused items
-#[cfg(not(feature = "testing"))]
 mod allocation;
-#[cfg(feature = "testing")]
-pub mod allocation;
-#[cfg(not(feature = "testing"))]
 mod api;
-#[cfg(feature = "testing")]
-pub mod api;
-#[cfg(not(feature = "testing"))]
 mod base;
-#[cfg(feature = "testing")]
-pub mod base;
-#[cfg(not(feature = "testing"))]
 mod device;
-#[cfg(feature = "testing")]
-pub mod device;
-#[cfg(not(feature = "testing"))]
 mod follow;
-#[cfg(feature = "testing")]
-pub mod follow;
-#[cfg(not(feature = "testing"))]
 mod front;
-#[cfg(feature = "testing")]
-pub mod front;
-#[cfg(not(feature = "testing"))]
 mod isolation;
-#[cfg(feature = "testing")]
-pub mod isolation;
-#[cfg(not(feature = "testing"))]
 mod kubelet;
-#[cfg(feature = "testing")]
-pub mod kubelet;
-#[cfg(not(feature = "testing"))]
 mod offer;
-#[cfg(feature = "testing")]
-pub mod offer;
-#[cfg(not(feature = "testing"))]
 mod publish;
-#[cfg(feature = "testing")]
-pub mod publish;
-#[cfg(not(feature = "testing"))]
 mod reconcile;
-#[cfg(feature = "testing")]
-pub mod reconcile;
-#[cfg(not(feature = "testing"))]
 mod roster;
-#[cfg(feature = "testing")]
-pub mod roster;
-#[cfg(not(feature = "testing"))]
 mod state;
-#[cfg(feature = "testing")]
-pub mod state;
-#[cfg(not(feature = "testing"))]
 mod vendor;
-#[cfg(feature = "testing")]
-pub mod vendor;
 
 use std::net::SocketAddr;
-use std::sync::Arc;
-use std::sync::atomic::Ordering;
 
 use kerf_runtime::shutdown::Tasks;
 use kube::Client;
 use tokio_util::sync::CancellationToken;
 
 use crate::config::Config;
-use crate::follow::guarded::GuardedBackend;
 use crate::state::answers::Answers;
 use crate::tasks::Parts;
 
 pub use publish::labels::flags::LabelMode;
 pub use vendor::flags::two_dashes;
+
+/// What tests use besides. Without the feature it is private, and rustc finds unused items.
+#[cfg(feature = "testing")]
+pub mod testing {
+    pub use crate::allocation::{Key, Pod, Stage, State as ClaimState, view};
+    pub use crate::base::counters;
+    pub use crate::device::{backend, cards, ids, label, roots, scan};
+    pub use crate::front::encode;
+    pub use crate::isolation::{demand, driver, enforcers, limiter};
+    pub use crate::offer::{Offered, Offers, contract, hand_over, order, units};
+    pub use crate::publish::{condition, labels, metrics};
+    pub use crate::state::State;
+    pub use crate::vendor::{amd, intel, labelled, nvidia, scanner, simulated, support};
+}
 
 /// A running plugin. Cancel its token to end it; dropping this does not.
 pub struct Plugin {
@@ -120,14 +88,6 @@ impl Plugin {
     }
 }
 
-/// Runs until `token` is cancelled.
-///
-/// # Errors
-/// Where the address of `config` is taken, or a part ends unexpectedly.
-pub async fn run(config: Config, client: Option<Client>, token: CancellationToken) -> anyhow::Result<()> {
-    start(config, client, token).await?.finished().await
-}
-
 /// Starts everything and returns. A `client` is needed for `vcuda`, for placed profiles and for labels on the Node.
 /// With a client and the Node's name, the GPUs' health is also published on the Node.
 ///
@@ -135,27 +95,18 @@ pub async fn run(config: Config, client: Option<Client>, token: CancellationToke
 /// Where the address of `config` is taken, or `client` is missing where it is needed.
 pub async fn start(config: Config, client: Option<Client>, token: CancellationToken) -> anyhow::Result<Plugin> {
     tracing::info!(?config, "configuration");
-    let parts = Parts::new(&config, client, Tasks::new(token.child_token()))?;
-    let backend = GuardedBackend::new(config.backend.open(), parts.counters.clone());
-    let errors = Arc::clone(&config.simulated_file_errors);
-    let errors = publish::metrics::complaints(move || errors.load(Ordering::Relaxed))?;
-    parts.registry.register(Box::new(errors))?;
-
-    let mut offers = parts.serve_contracts(&config);
-    if config.vcuda.is_some() {
-        offers.push(("vcuda", parts.state.clone()));
-    }
-    parts.publish(offers, &config.labels, config.report_period)?;
-    let admin = parts.serve_admin(config.listen).await?;
+    let answers = Answers::new(&config.isolation.state_dir);
+    let parts = Parts::new(config, client, Tasks::new(token.child_token()))?;
+    parts.publish(parts.serve_contracts())?;
+    let admin = parts.serve_admin().await?;
     if let Some(reconciler) = &parts.reconciler {
         // before anything is compared with it
-        let answers = Answers::new(&config.isolation.state_dir);
         parts.state.allocations(|allocations| allocations.answers.restore(answers.read()));
-        parts.follow_pods(reconciler, &config)?;
-        if let Some(offers) = config.vcuda.clone() {
-            let enforcers = parts.enforce(reconciler.cluster(), &config);
-            parts.follow_devices(backend, &enforcers, &config);
-            parts.serve_vcuda(offers, reconciler.clone(), enforcers, answers, config);
+        parts.follow_pods(reconciler)?;
+        if let Some(offers) = &parts.config.vcuda {
+            let enforcers = parts.enforce(reconciler.cluster());
+            parts.follow_devices(&enforcers);
+            parts.serve_vcuda(offers, reconciler, enforcers, answers);
         } else {
             // the backend of vcuda is not waited for
             parts.state.discovered(Vec::new());

@@ -22,7 +22,7 @@ async fn main() -> anyhow::Result<ExitCode> {
     let signals = Tasks::default();
     signals.obey_signals()?;
     let client = client(&config).await?;
-    kerf_plugin::run(config, client, signals.token().clone()).await?;
+    kerf_plugin::start(config, client, signals.token().clone()).await?.finished().await?;
     Ok(ExitCode::SUCCESS)
 }
 

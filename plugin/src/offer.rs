@@ -8,7 +8,6 @@
 //!                                            +-- Given --> HandOver --> ContainerEdits
 //! ```
 
-pub mod cdi;
 pub mod contract;
 pub mod hand_over;
 pub mod order;

@@ -18,8 +18,7 @@ use tokio::time::{Instant, timeout};
 use tokio_util::sync::CancellationToken;
 
 use crate::allocation::{Comparison, OtherDomain};
-use crate::api::client::{Cluster, ClusterError};
-use crate::api::event::{NodeEvent, OTHER_DOMAIN};
+use crate::api::{About, Cluster, ClusterError, EventText, OTHER_DOMAIN};
 use crate::base::backoff::Backoff;
 use crate::base::counters::Counters;
 use crate::base::gate::Gate;
@@ -70,8 +69,7 @@ impl Reconciler {
     /// Why records cannot be written, in words, where the API server refuses all writes. Pods are served by what
     /// the watch shows, and the watch may go on for minutes after the rights are gone.
     pub fn unrecorded(&self) -> Option<String> {
-        let closed = self.writes.closed()?;
-        Some(format!("{} for {} s", closed.failure, closed.since.elapsed().as_secs()))
+        self.writes.complaint()
     }
 
     /// The API server that corrections are written to.
@@ -147,7 +145,7 @@ impl Reconciler {
             // counted and logged when it happened
             ClusterError::TooSoon(_) => {}
             error => {
-                self.counters.api_errors.with_label_values(&["list"]).inc();
+                self.cluster.failed("list");
                 tracing::warn!(%error, "pods of this node cannot be listed");
             }
         })?;
@@ -265,7 +263,7 @@ impl Writer {
                 Err(error) => {
                     left = true;
                     if !error.gone() {
-                        reconciler.counters.api_errors.with_label_values(&["pod"]).inc();
+                        reconciler.cluster.failed("pod");
                         let pod = &correction.reference;
                         tracing::warn!(%pod, uid = %correction.uid, %error, "record not written; trying again");
                         let failure = error.failure();
@@ -291,7 +289,7 @@ impl Writer {
 struct Domain {
     told: Option<OtherDomain>,
     /// An event that is not written yet.
-    pending: Option<(String, NodeEvent)>,
+    pending: Option<(About, EventText)>,
 }
 
 impl Domain {
@@ -304,19 +302,20 @@ impl Domain {
             let event = match &now {
                 Some(other_domain) => {
                     tracing::error!(pod = %other_domain.pod, resource = other_domain.resource, "{other_domain}");
-                    NodeEvent { warning: true, reason: OTHER_DOMAIN, message: other_domain.to_string() }
+                    EventText::warning(OTHER_DOMAIN, other_domain.to_string())
                 }
                 None => {
                     let message = "no pod of another resource domain holds cards any more".to_owned();
                     tracing::info!("{message}");
-                    NodeEvent { warning: false, reason: "OneResourceDomain", message }
+                    EventText::normal("OneResourceDomain", message)
                 }
             };
-            self.pending = Some((format!("domain-{:x}", Timestamp::now().as_nanosecond()), event));
+            let name = format!("domain-{:x}", Timestamp::now().as_nanosecond());
+            self.pending = Some((About::Node(name), event));
             self.told.clone_from(&now);
         }
-        if let Some((name, event)) = &self.pending {
-            match cluster.node_event(name, event).await {
+        if let Some((about, event)) = &self.pending {
+            match cluster.event(about, event).await {
                 Err(error) if !error.refused() => tracing::debug!(%error, "event not written; trying again"),
                 _ => self.pending = None,
             }

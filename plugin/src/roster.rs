@@ -63,12 +63,10 @@ impl Roster {
     pub fn new<'a>(sources: impl IntoIterator<Item = &'a Source>) -> Self {
         let mut roster = Self { settled: true, ..Self::default() };
         for source in sources {
-            match &source.cards {
-                Some(cards) => match &source.contract {
-                    Some(contract) => roster.add_offers(contract, cards),
-                    None => drop(roster.add(cards.hosts())),
-                },
-                None => roster.settled = false,
+            match (&source.cards, &source.contract) {
+                (Some(cards), Some(contract)) => roster.add_offers(contract, cards),
+                (Some(cards), None) => drop(roster.add(cards.hosts())),
+                (None, _) => roster.settled = false,
             }
         }
         roster
@@ -76,13 +74,14 @@ impl Roster {
 
     /// Adds the GPUs that a contract serves, and what they are offered as.
     fn add_offers(&mut self, contract: &Contract, cards: &Cards) {
-        let offers = contract.offers(cards);
-        let pools = || offers.resources.values().filter(|offered| !offered.offer.shows_all()).map(|it| &it.pool);
+        let mut offers = contract.offers(cards).resources;
+        offers.retain(|_, offered| !offered.offer.shows_all());
+        let hosts = offers.values().flat_map(|offered| offered.pool.hosts());
         // GPUs that a contract does not serve are not announced by it either
-        let served: BTreeSet<&DeviceId> = pools().flat_map(Pool::hosts).map(|host| &host.device.id).collect();
+        let served: BTreeSet<&DeviceId> = hosts.map(|host| &host.device.id).collect();
         let names = self.add(cards.hosts().filter(|host| served.contains(&host.device.id)));
         let Ok(per_card) = PerCard::new(contract.replicas) else { return };
-        for (resource, offered) in offers.resources.iter().filter(|(_, offered)| !offered.offer.shows_all()) {
+        for (resource, offered) in &offers {
             let resource = ResourceName::from(resource.as_str());
             let own: Vec<&DeviceId> = offered.pool.hosts().filter_map(|host| names.get(&host.device.id)).collect();
             for name in &own {

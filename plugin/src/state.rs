@@ -236,12 +236,12 @@ impl State {
     }
 }
 
-/// Sends a value unless it is the current one. Returns whether it is a change.
-pub fn set<T: PartialEq>(sender: &watch::Sender<Arc<T>>, new: Arc<T>) -> bool {
-    sender.send_if_modified(|current| {
-        let changed = **current != *new;
+/// Replaces a value that others watch, where it differs. Returns whether it does.
+pub fn set<T: PartialEq>(sender: &watch::Sender<T>, new: T) -> bool {
+    sender.send_if_modified(|known| {
+        let changed = *known != new;
         if changed {
-            *current = new;
+            *known = new;
         }
         changed
     })

@@ -1,7 +1,6 @@
 //! The tasks of the plugin, by their purpose.
 
 use std::net::SocketAddr;
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -15,33 +14,34 @@ use kube::Client;
 use prometheus::Registry;
 use tokio_util::sync::CancellationToken;
 
-use crate::api::client::Cluster;
+use crate::api::Cluster;
 use crate::base::counters::Counters;
 use crate::config::Config;
 use crate::device::cards::Cards;
 use crate::follow::access::Access;
 use crate::follow::guarded::GuardedBackend;
+use crate::follow::{devices, limits, pacing, pods, watchdog};
 use crate::front::limits::Limits;
 use crate::front::offers::Front;
 use crate::front::records::Records;
-use crate::front::vcuda_controller::{Roots, Tkestack};
+use crate::front::vcuda_controller::{self, Roots, Tkestack};
 use crate::isolation::enforcers::Enforcers;
 use crate::offer::contract::Contract;
 use crate::offer::{Offer, Offers};
-use crate::publish::labels::write::Options as LabelOptions;
-use crate::publish::labels::write::Target;
-use crate::publish::metrics::Gauges;
+use crate::publish::labels::write::NodeLabels;
+use crate::publish::metrics::{Complaints, Gauges, WATCH_AGE};
+use crate::publish::{condition, cordon, debug, failing, health, inventory};
 use crate::reconcile::Reconciler;
 use crate::state::State;
 use crate::state::answers::Answers;
-use crate::{follow, front, publish};
 
 /// What the tasks have in common.
 pub struct Parts {
+    pub config: Config,
     pub tasks: Tasks,
     pub state: State,
-    pub registry: Registry,
-    pub counters: Counters,
+    registry: Registry,
+    counters: Counters,
     readiness: Readiness,
     /// `None` without a connection to the API server or a name of the Node.
     cluster: Option<Cluster>,
@@ -52,12 +52,15 @@ pub struct Parts {
 }
 
 impl Parts {
-    pub fn new(config: &Config, client: Option<Client>, tasks: Tasks) -> anyhow::Result<Self> {
+    pub fn new(config: Config, client: Option<Client>, tasks: Tasks) -> anyhow::Result<Self> {
         let registry = Registry::new();
         let (counters, state, readiness) = (Counters::new(&registry)?, State::default(), Readiness::default());
         registry.register(Box::new(Gauges::new(state.clone(), config.node.clone())?))?;
+        registry.register(Box::new(Complaints::new(config.simulated_file_errors.clone())?))?;
         let named = client.filter(|_| !config.node.as_str().is_empty());
-        let cluster = named.map(|client| Cluster::new(client, config.node.clone(), config.keys.clone()));
+        let cluster = named.map(|client| {
+            Cluster::new(client, config.node.clone(), config.keys.clone(), counters.api_errors.clone())
+        });
         let (mut reconciler, mut supported) = (None, None);
         if config.vcuda.is_some() || config.placed {
             let cluster = cluster.clone().context("the profile vcuda and --placed need the API server")?;
@@ -72,86 +75,98 @@ impl Parts {
             reconciler = Some(Reconciler::new(state.clone(), cluster, counters.clone(), directory));
             supported = Some(met);
         }
-        Ok(Self { tasks, state, registry, counters, readiness, cluster, reconciler, supported })
+        Ok(Self { config, tasks, state, registry, counters, readiness, cluster, reconciler, supported })
     }
 
     fn stop(&self) -> CancellationToken {
         self.tasks.token().clone()
     }
 
-    /// Offers the resources of all contracts to kubelet; returns the GPUs that each offers.
-    pub fn serve_contracts(&self, config: &Config) -> Vec<(&'static str, State)> {
-        let reconciler = self.reconciler.clone().filter(|_| config.placed);
-        let records = reconciler.map(|reconciler| Records { state: self.state.clone(), reconciler, limits: None });
-        let serve = |contract: &Contract| {
-            let directory = config.device_plugins_dir.clone();
-            (contract.name, self.serve_contract(Arc::new(contract.clone()), records.clone(), directory))
-        };
-        config.contracts.iter().map(serve).collect()
+    /// Offers the resources of all contracts to kubelet; returns the GPUs that are offered, by profile.
+    pub fn serve_contracts(&self) -> Vec<(&'static str, State)> {
+        let contracts = self.config.contracts.iter();
+        let served = contracts.map(|contract| (contract.name, self.serve_contract(Arc::new(contract.clone()))));
+        let vcuda = self.config.vcuda.iter().map(|_| ("vcuda", self.state.clone()));
+        served.chain(vcuda).collect()
     }
 
-    /// Offers a contract's resources, from GPUs of its own, which it returns. With `records` they are also GPUs of
-    /// the node's roster.
-    fn serve_contract(&self, contract: Arc<Contract>, records: Option<Records>, directory: PathBuf) -> State {
+    /// Offers a contract's resources, from GPUs of its own, which it returns. Where its pods are placed, they are also
+    /// GPUs of the node's roster.
+    fn serve_contract(&self, contract: Arc<Contract>) -> State {
+        let reconciler = self.reconciler.clone().filter(|_| self.config.placed);
+        let records = reconciler.map(|reconciler| Records { state: self.state.clone(), reconciler, limits: None });
         let (name, period) = (contract.name, contract.period);
         let state = records.as_ref().map(|records| records.state.beside(Arc::clone(&contract))).unwrap_or_default();
-        let backend = GuardedBackend::new(contract.backend.open(), self.counters.clone());
-        let found = self.readiness.condition("gpus");
         // nothing holds a contract's containers to a share: they have no limits
-        let nothing = Enforcers::none();
-        let health = follow::devices::follow_health(backend, nothing, state.clone(), period, found, self.stop());
-        self.tasks.spawn("health", health);
-        self.serve(Front {
-            name,
-            offers: move |cards: &Cards| contract.offers(cards),
-            state: state.clone(),
-            records,
-            counters: self.counters.clone(),
-            directory,
-            ready: self.readiness.condition(name),
-        });
+        self.follow_health(
+            GuardedBackend::new(&contract.backend, &self.counters),
+            Enforcers::none(),
+            &state,
+            period,
+        );
+        let offers = move |cards: &Cards| contract.offers(cards);
+        self.serve(name, offers, &state, records, name);
         state
     }
 
-    /// Keeps offers registered with kubelet.
-    fn serve<F: Fn(&Cards) -> Offers + Send + Sync + 'static>(&self, front: Front<F>) {
-        let supported = self.supported.clone().filter(|_| front.records.is_some());
-        self.tasks.spawn(front.name, once(supported, front.follow(self.stop()), self.stop()));
+    fn follow_health(&self, backend: GuardedBackend, enforcers: Enforcers, state: &State, period: Duration) {
+        let found = self.readiness.condition("gpus");
+        let health = devices::follow_health(backend, enforcers, state.clone(), period, found, self.stop());
+        self.tasks.spawn("health", health);
     }
 
-    /// Publishes the health of each offer's GPUs on the Node, and labels it.
-    pub fn publish(
-        &self,
-        offers: Vec<(&'static str, State)>,
-        labels: &LabelOptions,
-        period: Duration,
-    ) -> anyhow::Result<()> {
+    /// Keeps the offers of a source's GPUs registered with kubelet. `name`: in logs.
+    fn serve<F>(&self, name: &'static str, offers: F, state: &State, records: Option<Records>, ready: &'static str)
+    where
+        F: Fn(&Cards) -> Offers + Send + Sync + 'static,
+    {
+        let supported = self.supported.clone().filter(|_| records.is_some());
+        let front = Front {
+            name,
+            offers,
+            state: state.clone(),
+            records,
+            counters: self.counters.clone(),
+            directory: self.config.device_plugins_dir.clone(),
+            ready: self.readiness.condition(ready),
+        };
+        let stop = self.stop();
+        self.tasks.spawn(name, async move {
+            if let Some(supported) = supported
+                && stop.run_until_cancelled(supported.met()).await.is_none()
+            {
+                return;
+            }
+            front.follow(stop).await;
+        });
+    }
+
+    /// Publishes the health of each profile's GPUs on the Node, and labels it.
+    pub fn publish(&self, offers: Vec<(&'static str, State)>) -> anyhow::Result<()> {
+        let period = self.config.report_period;
         if let Some(cluster) = &self.cluster {
             for (name, state) in &offers {
-                let kind = publish::condition::condition_type(name);
-                let (cluster, state, counters) = (cluster.clone(), state.clone(), self.counters.clone());
-                let health = publish::health::follow(cluster, kind, state, counters, period, self.stop());
+                let kind = condition::condition_type(name);
+                let health = health::follow(cluster.clone(), kind, state.clone(), period, self.stop());
                 self.tasks.spawn("node-health", health);
             }
         }
-        let states = offers.into_iter().map(|(_, state)| state).collect();
-        if let Some(target) = Target::of(labels, self.cluster.clone())? {
-            let (style, counters) = (labels.style.clone(), self.counters.clone());
-            let written = publish::labels::write::follow(target, states, style, counters, period, self.stop());
-            self.tasks.spawn("labels", written);
+        let states: Vec<State> = offers.into_iter().map(|(_, state)| state).collect();
+        if let Some(labels) = NodeLabels::new(&self.config.labels, self.cluster.as_ref(), &states, period)? {
+            self.tasks.spawn("labels", labels.follow(self.stop()));
         }
         Ok(())
     }
 
-    pub async fn serve_admin(&self, listen: SocketAddr) -> anyhow::Result<SocketAddr> {
-        let listener = admin::listen(listen).await?;
+    pub async fn serve_admin(&self) -> anyhow::Result<SocketAddr> {
+        let listener = admin::listen(self.config.listen).await?;
         let address = listener.local_addr()?;
         let state = self.state.clone();
         let routes = admin::router(Admin {
             registry: self.registry.clone(),
             series: None,
             readiness: self.readiness.clone(),
-            debug: Arc::new(move || publish::debug::state(&state)),
+            debug: Arc::new(move || debug::state(&state)),
             program: "kerf-plugin",
             draining: self.stop(),
         });
@@ -161,48 +176,41 @@ impl Parts {
     }
 
     /// Follows this node's Node and pods, compares them with kubelet's list, and writes the resulting corrections.
-    pub fn follow_pods(&self, reconciler: &Reconciler, config: &Config) -> anyhow::Result<()> {
-        let feed = |kind| Feed::new(kind, config.patience, self.counters.api_errors.with_label_values(&["watch"]));
-        let (pods, nodes) = (feed("pods"), feed("nodes"));
-        let ages = Ages::new(publish::metrics::WATCH_AGE, [pods.clone(), nodes.clone()])?;
-        self.registry.register(Box::new(ages))?;
-        let (cluster, state, counters) = (reconciler.cluster(), &self.state, &self.counters);
+    pub fn follow_pods(&self, reconciler: &Reconciler) -> anyhow::Result<()> {
+        let Self { tasks, state, readiness, config, .. } = self;
+        let failures = || self.counters.api_errors.with_label_values(&["watch"]);
+        let [pods, nodes] = ["pods", "nodes"].map(|kind| Feed::new(kind, config.patience, failures()));
+        self.registry.register(Box::new(Ages::new(WATCH_AGE, [pods.clone(), nodes.clone()])?))?;
+        let cluster = || reconciler.cluster().clone();
 
         let (latest, node) = tokio::sync::watch::channel(None);
-        let own = follow::own_node::follow(cluster.clone(), nodes.clone(), latest, self.stop());
-        self.tasks.spawn("node", own);
-        let cordon =
-            publish::cordon::follow(cluster.clone(), state.clone(), node.clone(), counters.clone(), self.stop());
-        self.tasks.spawn("cordon", cordon);
-        let inventory =
-            publish::inventory::follow(cluster.clone(), state.clone(), node, nodes, counters.clone(), self.stop());
-        self.tasks.spawn("inventory", inventory);
+        tasks.spawn("node", pods::follow_node(cluster(), nodes.clone(), latest, self.stop()));
+        tasks.spawn("cordon", cordon::follow(cluster(), state.clone(), node.clone(), self.stop()));
+        tasks.spawn("inventory", inventory::follow(cluster(), state.clone(), node, nodes, self.stop()));
+        tasks.spawn("failing", failing::follow(cluster(), state.clone(), config.failure_memory, self.stop()));
 
-        let lists = cluster.lists().clone();
+        let lists = cluster().lists().clone();
         let access = Access { pods: pods.clone(), lists, grace: config.withdraw_after };
         let (judged, recorder) = (access.clone(), reconciler.clone());
-        self.readiness.check("pods", move || judged.lacks());
-        self.readiness.check("records", move || recorder.unrecorded());
-        self.tasks.spawn("pods", follow::pods::follow(cluster.clone(), state.clone(), pods, self.stop()));
-        self.tasks.spawn("access", access.follow(state.clone(), reconciler.clone(), self.stop()));
-        let alone = self.readiness.condition("one resource domain: drain the node of pods of the other");
-        self.tasks.spawn("reconcile", reconciler.clone().follow(alone, self.stop()));
-        let memory = config.failure_memory;
-        let failing =
-            publish::failing::follow(cluster.clone(), state.clone(), memory, counters.clone(), self.stop());
-        self.tasks.spawn("failing", failing);
+        readiness.check("pods", move || judged.lacks());
+        readiness.check("records", move || recorder.unrecorded());
+        tasks.spawn("pods", pods::follow(cluster(), state.clone(), pods, self.stop()));
+        tasks.spawn("access", access.follow(state.clone(), reconciler.clone(), self.stop()));
+        let alone = readiness.condition("one resource domain: drain the node of pods of the other");
+        tasks.spawn("reconcile", reconciler.clone().follow(alone, self.stop()));
         Ok(())
     }
 
     /// Keeps up what holds containers to their shares, and watches for breaches.
-    pub fn enforce(&self, cluster: &Cluster, config: &Config) -> Enforcers {
+    pub fn enforce(&self, cluster: &Cluster) -> Enforcers {
+        let Self { tasks, state, config, .. } = self;
         let enforcers = Enforcers::new(config.isolation.clone());
-        let (state, folders) = (&self.state, enforcers.folders());
+        let folders = enforcers.folders();
         for folder in folders.all() {
             state.allocations(|allocations| allocations.enforced(&folder.key, folder.core, folder.level));
         }
-        self.tasks.spawn("pacing", follow::pacing::follow(state.clone(), folders.clone(), self.stop()));
-        let watchdog = follow::watchdog::follow(
+        tasks.spawn("pacing", pacing::follow(state.clone(), folders.clone(), self.stop()));
+        let watchdog = watchdog::follow(
             state.clone(),
             folders.clone(),
             cluster.clone(),
@@ -211,78 +219,51 @@ impl Parts {
             config.proc_root.clone(),
             self.stop(),
         );
-        self.tasks.spawn("watchdog", watchdog);
+        tasks.spawn("watchdog", watchdog);
         if let Some(mps) = enforcers.mps() {
-            self.tasks.spawn("mps", follow::limits::follow_mps(mps.clone(), state.clone(), self.stop()));
+            tasks.spawn("mps", limits::follow_mps(mps.clone(), state.clone(), self.stop()));
         }
         if let Some(driver) = enforcers.driver() {
-            let limits = follow::limits::follow_driver(
-                driver.clone(),
-                state.clone(),
-                folders.clone(),
-                cluster.clone(),
-                self.counters.clone(),
-                self.stop(),
-            );
-            self.tasks.spawn("driver-limits", limits);
+            let (driver, folders) = (driver.clone(), folders.clone());
+            let limits = limits::follow_driver(driver, state.clone(), folders, cluster.clone(), self.stop());
+            tasks.spawn("driver-limits", limits);
         }
-        self.tasks.spawn("limits", follow::limits::sweep(folders.clone(), state.clone(), self.stop()));
+        tasks.spawn("limits", limits::sweep(folders.clone(), state.clone(), self.stop()));
         enforcers
     }
 
     /// Follows health and usage of the GPUs of `vcuda`.
-    pub fn follow_devices(&self, backend: GuardedBackend, enforcers: &Enforcers, config: &Config) {
-        let (state, found) = (self.state.clone(), self.readiness.condition("gpus"));
-        let (asked, period) = (backend.clone(), config.health_period);
-        let health =
-            follow::devices::follow_health(asked, enforcers.clone(), state.clone(), period, found, self.stop());
-        self.tasks.spawn("health", health);
+    pub fn follow_devices(&self, enforcers: &Enforcers) {
+        let Self { state, config, .. } = self;
+        let backend = GuardedBackend::new(&config.backend, &self.counters);
+        self.follow_health(backend.clone(), enforcers.clone(), state, config.health_period);
         let (proc_root, period) = (config.proc_root.clone(), config.sample_period);
-        let usage = follow::devices::follow_usage(backend, state, period, proc_root, self.stop());
-        self.tasks.spawn("usage", usage);
+        self.tasks.spawn("usage", devices::follow_usage(backend, state.clone(), period, proc_root, self.stop()));
     }
 
     /// Offers both resources of `vcuda` to kubelet, and serves tkestack's library where configured.
     pub fn serve_vcuda(
         &self,
-        offers: [Offer; 2],
-        reconciler: Reconciler,
+        offers: &[Offer; 2],
+        reconciler: &Reconciler,
         enforcers: Enforcers,
         answers: Answers,
-        config: Config,
     ) {
+        let Self { state, config, .. } = self;
         let tkestack = config.tkestack.then(|| {
             let (tkestack, opened) = Tkestack::new();
             tkestack.resume(enforcers.folders());
-            let roots = Roots { proc: config.proc_root, cgroup: config.isolation.cgroup_root };
-            let (state, folders) = (self.state.clone(), enforcers.folders().clone());
-            let serving = front::vcuda_controller::follow(opened, state, folders, roots, self.stop());
+            let roots = Roots { proc: config.proc_root.clone(), cgroup: config.isolation.cgroup_root.clone() };
+            let folders = enforcers.folders().clone();
+            let serving = vcuda_controller::follow(opened, state.clone(), folders, roots, self.stop());
             self.tasks.spawn("tkestack", serving);
             tkestack
         });
         let limits = Some(Limits { enforcers, answers, tkestack });
-        let records = Records { state: self.state.clone(), reconciler, limits };
-        for (offer, ready) in offers.into_iter().zip(["kubelet-core", "kubelet-memory"]) {
-            self.serve(Front {
-                name: "vcuda",
-                offers: move |cards: &Cards| Offers::of_all(&offer, cards),
-                state: self.state.clone(),
-                records: Some(records.clone()),
-                counters: self.counters.clone(),
-                directory: config.device_plugins_dir.clone(),
-                ready: self.readiness.condition(ready),
-            });
+        let records = Records { state: state.clone(), reconciler: reconciler.clone(), limits };
+        for (offer, ready) in offers.clone().into_iter().zip(["kubelet-core", "kubelet-memory"]) {
+            let offers = move |cards: &Cards| Offers::of_all(&offer, cards);
+            self.serve("vcuda", offers, state, Some(records.clone()), ready);
         }
     }
-}
-
-/// Does the work once the condition is met, where there is one.
-async fn once(condition: Option<Condition>, work: impl Future<Output = ()>, stop: CancellationToken) {
-    if let Some(condition) = condition {
-        tokio::select! {
-            () = condition.met() => {}
-            () = stop.cancelled() => return,
-        }
-    }
-    work.await;
 }

@@ -5,10 +5,10 @@
 use std::time::Duration;
 
 use kerf::device::Health;
-use kerf_plugin::device::backend::Backend;
-use kerf_plugin::device::roots::Roots;
-use kerf_plugin::vendor::nvidia::nvml::Nvidia;
-use kerf_plugin::vendor::nvidia::nvml::NvidiaOptions;
+use kerf_plugin::testing::backend::Backend;
+use kerf_plugin::testing::nvidia::nvml::Nvidia;
+use kerf_plugin::testing::nvidia::nvml::NvidiaOptions;
+use kerf_plugin::testing::roots::Roots;
 
 #[test]
 #[ignore = "needs an NVIDIA GPU"]

@@ -7,17 +7,18 @@ use k8s_openapi::api::core::v1::{Event, EventSource, Node, ObjectReference, Pod}
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, Time};
 use k8s_openapi::jiff::Timestamp;
 use kerf::annotation::Keys;
-use kerf::ids::{NodeName, PodRef, PodUid};
+use kerf::ids::NodeName;
 use kerf_runtime::failure::Failure;
 use kerf_runtime::guarded::Guarded;
 use kube::api::{GetParams, ListParams, Patch, PatchParams, PostParams};
 use kube::core::{PartialObjectMeta, Request};
 use kube::{Api, Client, Resource as _};
+use prometheus::IntCounterVec;
 use serde::de::{DeserializeOwned, IgnoredAny};
 
 use crate::allocation::{self, Seen};
-use crate::api::event::NodeEvent;
-use crate::api::node::{Metadata, NodePatch, NodeView, Status};
+use crate::api::event::{About, EventText};
+use crate::api::node::{Changes, Metadata, NodeView, Status};
 use crate::api::pod::seen;
 use crate::base::gate::Gate;
 
@@ -31,6 +32,7 @@ pub struct Cluster {
     node: NodeName,
     keys: Keys,
     lists: Gate,
+    failures: IntCounterVec,
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -58,34 +60,24 @@ impl ClusterError {
 
     /// Whether the object no longer exists, or is another one of the same name.
     pub fn gone(&self) -> bool {
-        match self {
-            Self::Api(error) => matches!(&**error, kube::Error::Api(status) if [404, 409].contains(&status.code)),
-            Self::Deadline(_) | Self::TooSoon(_) => false,
-        }
+        self.refusal().is_some_and(|(code, _)| [404, 409].contains(&code))
     }
 
     /// Whether the object was changed since it was read.
     pub fn conflict(&self) -> bool {
-        self.says(409, "Conflict")
+        self.refusal() == Some((409, "Conflict"))
     }
 
     /// Whether trying again cannot succeed before rights or policies change.
     pub fn refused(&self) -> bool {
-        match self {
-            Self::Api(error) => {
-                matches!(&**error, kube::Error::Api(status) if [401, 403, 422].contains(&status.code))
-            }
-            Self::Deadline(_) | Self::TooSoon(_) => false,
-        }
+        self.refusal().is_some_and(|(code, _)| [401, 403, 422].contains(&code))
     }
 
-    fn says(&self, code: u16, reason: &str) -> bool {
-        match self {
-            Self::Api(error) => {
-                matches!(&**error, kube::Error::Api(status) if status.code == code && status.reason == reason)
-            }
-            Self::Deadline(_) | Self::TooSoon(_) => false,
-        }
+    /// The code and the reason in the API server's answer.
+    fn refusal(&self) -> Option<(u16, &str)> {
+        let Self::Api(error) = self else { return None };
+        let kube::Error::Api(status) = &**error else { return None };
+        Some((status.code, status.reason.as_str()))
     }
 }
 
@@ -100,8 +92,14 @@ pub struct Condition {
 }
 
 impl Cluster {
-    pub fn new(client: Client, node: NodeName, keys: Keys) -> Self {
-        Self { client, node, keys, lists: Gate::default() }
+    /// `failures`: calls that failed, by `call`.
+    pub fn new(client: Client, node: NodeName, keys: Keys, failures: IntCounterVec) -> Self {
+        Self { client, node, keys, lists: Gate::default(), failures }
+    }
+
+    /// Counts a call that failed.
+    pub fn failed(&self, call: &str) {
+        self.failures.with_label_values(&[call]).inc();
     }
 
     /// All pods, for a watch with [`Cluster::selector`].
@@ -142,11 +140,7 @@ impl Cluster {
         let selector = ListParams::default().fields(&self.selector());
         let pods = self.pods();
         self.lists.pass().await.map_err(ClusterError::TooSoon)?;
-        let list = match tokio::time::timeout(DEADLINE, pods.list(&selector)).await {
-            Ok(list) => list.map_err(|error| ClusterError::Api(Box::new(error))),
-            Err(elapsed) => Err(elapsed.into()),
-        };
-        let list = list.inspect_err(|error| self.lists.failed(error.failure()))?;
+        let list = answer(pods.list(&selector)).await.inspect_err(|error| self.lists.failed(error.failure()))?;
         self.lists.answered();
         Ok(list.into_iter().filter_map(|object| seen(object, &self.keys)).collect())
     }
@@ -167,64 +161,42 @@ impl Cluster {
         Ok(())
     }
 
-    /// Writes an event about one pod, for its owner.
+    /// Writes an event. One about the Node that exists under its name counts as written.
     ///
     /// # Errors
     /// [`ClusterError`]; an event without an answer may have been written.
-    pub async fn event(
-        &self,
-        pod: &PodRef,
-        uid: &PodUid,
-        reason: &'static str,
-        message: &str,
-    ) -> Result<(), ClusterError> {
-        let metadata = ObjectMeta { generate_name: Some(format!("{}.", pod.name)), ..ObjectMeta::default() };
-        let about = ObjectReference {
-            kind: Some("Pod".to_owned()),
-            namespace: Some(pod.namespace.to_string()),
-            name: Some(pod.name.to_string()),
-            uid: Some(uid.to_string()),
-            ..ObjectReference::default()
-        };
-        let event = NodeEvent { warning: true, reason, message: message.to_owned() };
-        self.create_event(&pod.namespace, metadata, about, &event).await
-    }
-
-    /// Writes an event about the Node. An existing event of this name counts as this one.
-    ///
-    /// # Errors
-    /// [`ClusterError`]; an event without an answer may have been written, and may be tried again under its name.
-    pub async fn node_event(&self, name: &str, event: &NodeEvent) -> Result<(), ClusterError> {
-        let metadata = ObjectMeta { name: Some(format!("{}.{name}", self.node)), ..ObjectMeta::default() };
-        let about = ObjectReference {
-            kind: Some("Node".to_owned()),
-            name: Some(self.node.to_string()),
-            // not the object's uid: kubelet writes the Node's name here, and kubectl looks for it
-            uid: Some(self.node.to_string()),
-            ..ObjectReference::default()
+    pub async fn event(&self, about: &About, text: &EventText) -> Result<(), ClusterError> {
+        let (metadata, object) = match about {
+            About::Node(end) => {
+                let node = self.node.to_string();
+                let name = Some(format!("{node}.{end}"));
+                // not the object's uid: kubelet writes the Node's name here, and kubectl looks for it
+                let (kind, uid) = (Some("Node".to_owned()), Some(node.clone()));
+                let object = ObjectReference { kind, name: Some(node), uid, ..ObjectReference::default() };
+                (ObjectMeta { name, ..ObjectMeta::default() }, object)
+            }
+            About::Pod(pod, uid) => {
+                let object = ObjectReference {
+                    kind: Some("Pod".to_owned()),
+                    namespace: Some(pod.namespace.to_string()),
+                    name: Some(pod.name.to_string()),
+                    uid: Some(uid.to_string()),
+                    ..ObjectReference::default()
+                };
+                let generate_name = Some(format!("{}.", pod.name));
+                (ObjectMeta { generate_name, ..ObjectMeta::default() }, object)
+            }
         };
         // a Node has no namespace; the API server takes its events in this one
-        match self.create_event("default", metadata, about, event).await {
-            Err(error) if error.says(409, "AlreadyExists") => Ok(()),
-            result => result,
-        }
-    }
-
-    async fn create_event(
-        &self,
-        namespace: &str,
-        metadata: ObjectMeta,
-        about: ObjectReference,
-        event: &NodeEvent,
-    ) -> Result<(), ClusterError> {
-        let events: Api<Event> = Api::namespaced(self.client.clone(), namespace);
+        let namespace = object.namespace.clone().unwrap_or_else(|| "default".to_owned());
+        let events: Api<Event> = Api::namespaced(self.client.clone(), &namespace);
         let now = Some(Time(Timestamp::now()));
         let event = Event {
-            metadata: ObjectMeta { namespace: Some(namespace.to_owned()), ..metadata },
-            involved_object: ObjectReference { api_version: Some("v1".to_owned()), ..about },
-            type_: Some(if event.warning { "Warning" } else { "Normal" }.to_owned()),
-            reason: Some(event.reason.to_owned()),
-            message: Some(event.message.clone()),
+            metadata: ObjectMeta { namespace: Some(namespace), ..metadata },
+            involved_object: ObjectReference { api_version: Some("v1".to_owned()), ..object },
+            type_: Some(if text.warning { "Warning" } else { "Normal" }.to_owned()),
+            reason: Some(text.reason.to_owned()),
+            message: Some(text.message.clone()),
             count: Some(1),
             first_timestamp: now.clone(),
             last_timestamp: now,
@@ -234,10 +206,12 @@ impl Cluster {
             }),
             ..Event::default()
         };
-        let params = PostParams::default();
-        let write = events.create(&params, &event);
-        tokio::time::timeout(DEADLINE, write).await?.map_err(Box::new)?;
-        Ok(())
+        match answer(events.create(&PostParams::default(), &event)).await {
+            Err(error) if matches!(about, About::Node(_)) && error.refusal() == Some((409, "AlreadyExists")) => {
+                Ok(())
+            }
+            written => written.map(drop),
+        }
     }
 
     /// Writes one annotation on the Node, through `nodes/status`.
@@ -254,12 +228,17 @@ impl Cluster {
     ///
     /// # Errors
     /// [`ClusterError`]; [`ClusterError::conflict`] where the Node was changed since, and nothing was written.
-    pub async fn patch_node(&self, shown: &Metadata, patch: &NodePatch) -> Result<(), ClusterError> {
+    pub async fn patch_node(
+        &self,
+        shown: &Metadata,
+        labels: &Changes,
+        annotations: &Changes,
+    ) -> Result<(), ClusterError> {
         let body = serde_json::json!({ "metadata": {
             "uid": shown.uid,
             "resourceVersion": shown.resource_version,
-            "labels": patch.labels,
-            "annotations": patch.annotations,
+            "labels": labels,
+            "annotations": annotations,
         } });
         self.patch_node_status(Patch::Merge(body)).await
     }
@@ -333,7 +312,7 @@ impl Cluster {
         request: Result<http::Request<Vec<u8>>, kube::core::request::Error>,
     ) -> Result<T, ClusterError> {
         let request = request.map_err(|error| Box::new(kube::Error::BuildRequest(error)))?;
-        Ok(tokio::time::timeout(DEADLINE, self.client.request(request)).await?.map_err(Box::new)?)
+        answer(self.client.request(request)).await
     }
 
     /// The Node's metadata.
@@ -344,14 +323,11 @@ impl Cluster {
         let read = all_nodes().get_metadata(self.node.as_str(), &GetParams::default());
         Ok(self.ask::<NodeView>(read).await?.metadata)
     }
+}
 
-    /// One annotation that the Node shows now.
-    ///
-    /// # Errors
-    /// [`ClusterError`]
-    pub async fn node_annotation(&self, key: &str) -> Result<Option<String>, ClusterError> {
-        Ok(self.node_metadata().await?.annotations.and_then(|mut annotations| annotations.remove(key)))
-    }
+/// Waits for the API server's answer, but not for ever.
+async fn answer<T>(call: impl Future<Output = kube::Result<T>>) -> Result<T, ClusterError> {
+    Ok(tokio::time::timeout(DEADLINE, call).await?.map_err(Box::new)?)
 }
 
 fn all_nodes() -> Request {

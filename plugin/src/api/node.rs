@@ -27,12 +27,6 @@ pub struct Metadata {
 /// By key; `None` removes.
 pub type Changes = BTreeMap<String, Option<String>>;
 
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct NodePatch {
-    pub labels: Changes,
-    pub annotations: Changes,
-}
-
 /// The annotations of the Node that concern the plugin.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct NodeAnnotations {

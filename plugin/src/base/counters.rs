@@ -1,6 +1,8 @@
 //! Counters for Prometheus, incremented as events happen.
 
-use prometheus::{IntCounter, IntCounterVec, Opts, Registry};
+use prometheus::{
+    IntCounter, IntCounterVec, Registry, register_int_counter_vec_with_registry, register_int_counter_with_registry,
+};
 
 /// Clones count together.
 #[derive(Clone, Debug)]
@@ -30,14 +32,10 @@ impl Counters {
     /// Where a name is already registered.
     pub fn new(registry: &Registry) -> prometheus::Result<Self> {
         let vec = |name: &str, help: &str, labels: &[&str]| {
-            let counter = IntCounterVec::new(Opts::new(format!("kerf_plugin_{name}"), help), labels)?;
-            registry.register(Box::new(counter.clone()))?;
-            Ok::<_, prometheus::Error>(counter)
+            register_int_counter_vec_with_registry!(format!("kerf_plugin_{name}"), help, labels, registry)
         };
         let one = |name: &str, help: &str| {
-            let counter = IntCounter::new(format!("kerf_plugin_{name}"), help)?;
-            registry.register(Box::new(counter.clone()))?;
-            Ok::<_, prometheus::Error>(counter)
+            register_int_counter_with_registry!(format!("kerf_plugin_{name}"), help, registry)
         };
         let counters = Self {
             registrations: vec("registrations_total", "Registrations with kubelet.", &["resource", "outcome"])?,

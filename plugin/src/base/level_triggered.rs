@@ -60,10 +60,8 @@ pub async fn follow<P: Publisher>(publisher: &mut P, token: &CancellationToken) 
                 publisher.failed(&error, new, &mut backoff)
             }
         };
-        tokio::select! {
-            biased;
-            () = token.cancelled() => return,
-            () = tokio::time::sleep(next.quiet) => {}
+        if token.run_until_cancelled(tokio::time::sleep(next.quiet)).await.is_none() {
+            return;
         }
         let rest = next.most.map(|most| most.saturating_sub(next.quiet));
         tokio::select! {

@@ -40,11 +40,7 @@ impl Access {
                 None => (lost.age > REOPENING).then(|| format!("no answer for {seconds} s")),
             };
         }
-        let lists = || {
-            let closed = self.lists.closed()?;
-            Some(format!("{} for {} s", closed.failure, closed.since.elapsed().as_secs()))
-        };
-        self.pods.stale().or_else(lists)
+        self.pods.stale().or_else(|| self.lists.complaint())
     }
 
     /// When the devices are to be withdrawn, unless a watch opens before; `None` while one is open.
@@ -74,7 +70,7 @@ impl Access {
                 }
             }
             // while the watch is lost, it is the watch that retries
-            let probe = self.lists.closed().filter(|_| due.is_none()).map(|closed| closed.next);
+            let probe = self.lists.due().filter(|_| due.is_none());
             let wake = due.filter(|_| !withdraw).into_iter().chain(probe).min();
             tokio::select! {
                 () = token.cancelled() => return,

@@ -2,7 +2,6 @@
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
-use std::sync::Arc;
 use std::time::Duration;
 
 use kerf::device::Health;
@@ -34,11 +33,7 @@ pub async fn follow_health(
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut discovered: Option<Instant> = None;
     let mut changes = Changes::default();
-    loop {
-        tokio::select! {
-            () = token.cancelled() => return,
-            _ = ticks.tick() => {}
-        }
+    while token.run_until_cancelled(ticks.tick()).await.is_some() {
         let due = discovered.is_none_or(|at| at.elapsed() >= REDISCOVERY);
         let result = if due { Ok(None) } else { driver.ask("health", |b| b.health()).await.map(Some) };
         let result = match result {
@@ -102,13 +97,8 @@ pub async fn follow_usage(
 ) {
     let mut ticks = interval(period);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    let proc_root = Arc::new(proc_root);
-    loop {
-        tokio::select! {
-            () = token.cancelled() => return,
-            _ = ticks.tick() => {}
-        }
-        let proc_root = Arc::clone(&proc_root);
+    while token.run_until_cancelled(ticks.tick()).await.is_some() {
+        let proc_root = proc_root.clone();
         let sample = driver.ask("usage", move |backend| {
             let usage = backend.usage()?;
             let owners = usage.processes.iter().map(|process| match process.owner {

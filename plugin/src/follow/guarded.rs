@@ -8,7 +8,7 @@ use tokio::sync::Semaphore;
 use tokio::time::timeout;
 
 use crate::base::counters::Counters;
-use crate::device::backend::{Backend, BackendError};
+use crate::device::backend::{Backend, BackendError, BackendFactory};
 
 /// A driver that does not answer within this time hangs.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -22,8 +22,8 @@ pub struct GuardedBackend {
 }
 
 impl GuardedBackend {
-    pub fn new(backend: Arc<dyn Backend>, counters: Counters) -> Self {
-        Self { backend, busy: Arc::new(Semaphore::new(1)), counters }
+    pub fn new(backend: &BackendFactory, counters: &Counters) -> Self {
+        Self { backend: backend.open(), busy: Arc::new(Semaphore::new(1)), counters: counters.clone() }
     }
 
     /// Calls the driver. `question` names the call in errors.

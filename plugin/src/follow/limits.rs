@@ -9,11 +9,11 @@ use kerf::ids::{DeviceId, PodUid};
 use kerf::isolation::Isolation;
 use kerf::plan::Grant;
 use kerf::units::Share;
+use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 
 use crate::allocation::view::PodView;
-use crate::api::client::Cluster;
-use crate::base::counters::Counters;
+use crate::api::{About, Cluster, EventText};
 use crate::isolation::driver::{self, DriverLimits, Kept, Wanted};
 use crate::isolation::folder::Folders;
 use crate::isolation::mps::Mps;
@@ -28,11 +28,7 @@ const SWEEP: Duration = Duration::from_secs(30);
 
 /// Removes the directories of ended containers, until the token is cancelled.
 pub async fn sweep(folders: Folders, state: State, token: CancellationToken) {
-    loop {
-        tokio::select! {
-            () = token.cancelled() => return,
-            () = tokio::time::sleep(SWEEP) => {}
-        }
+    while token.run_until_cancelled(sleep(SWEEP)).await.is_some() {
         // before the first list of kubelet and of the API server, every directory may be needed
         let Some((pods, strangers)) = state.allocations(|allocations| allocations.in_use()) else { continue };
         let folders = folders.clone();
@@ -56,23 +52,17 @@ pub async fn follow_driver(
     state: State,
     folders: Folders,
     cluster: Cluster,
-    counters: Counters,
     token: CancellationToken,
 ) {
     let mut kept = Kept::default();
-    loop {
-        tokio::select! {
-            () = token.cancelled() => return,
-            () = tokio::time::sleep(DRIVER_PERIOD) => {}
-        }
-        let (pods, limits, known) =
-            (state.allocations(|allocations| allocations.view()), limits.clone(), folders.clone());
-        let before = std::mem::take(&mut kept);
+    while token.run_until_cancelled(sleep(DRIVER_PERIOD)).await.is_some() {
+        let (pods, known) = (state.allocations(|allocations| allocations.view()), folders.clone());
+        let (limits, mut now) = (limits.clone(), std::mem::take(&mut kept));
         let looked = tokio::task::spawn_blocking(move || {
-            let mut kept = before;
-            let unmet = limits.keep(&mut kept, &driver::wanted(&pods, &known, limits.root()));
+            let unmet = limits.keep(&mut now, &driver::wanted(&pods, &known, limits.root()));
             let lowered = unmet.into_iter().map(|unmet| (driver::fallen(&known, &unmet.folder), unmet));
-            (kept, lowered.collect::<Vec<_>>())
+            let lowered: Vec<_> = lowered.collect();
+            (now, lowered)
         });
         let Ok((now, lowered)) = looked.await else { continue };
         kept = now;
@@ -81,8 +71,9 @@ pub async fn follow_driver(
             let uid = key.pod;
             let message = format!("the driver does not limit the container's control group; its share has {level}");
             tracing::warn!(%pod, %uid, message, "isolation lowered");
-            if let Err(error) = cluster.event(&pod, &uid, "GPUIsolationLowered", &message).await {
-                counters.api_errors.with_label_values(&["event"]).inc();
+            let about = About::Pod(pod.clone(), uid);
+            if let Err(error) = cluster.event(&about, &EventText::warning("GPUIsolationLowered", message)).await {
+                cluster.failed("event");
                 tracing::warn!(%pod, %error, "event not written");
             }
         }
@@ -94,9 +85,8 @@ pub async fn follow_mps(mps: Mps, state: State, token: CancellationToken) {
     loop {
         let (shares, daemons) = (shares(&state), mps.clone());
         let _ = tokio::task::spawn_blocking(move || daemons.keep(&shares)).await;
-        tokio::select! {
-            () = token.cancelled() => break,
-            () = tokio::time::sleep(MPS_PERIOD) => {}
+        if token.run_until_cancelled(sleep(MPS_PERIOD)).await.is_none() {
+            break;
         }
     }
     let _ = tokio::task::spawn_blocking(move || mps.end()).await;

@@ -30,11 +30,7 @@ struct Last {
 pub async fn follow(state: State, folders: Folders, token: CancellationToken) {
     let mut samples = state.watch_samples();
     let mut last = BTreeMap::new();
-    loop {
-        tokio::select! {
-            () = token.cancelled() => return,
-            changed = samples.changed() => if changed.is_err() { return },
-        }
+    while let Some(Ok(())) = token.run_until_cancelled(samples.changed()).await {
         let sample = samples.borrow_and_update().clone();
         let (pods, folders) = (state.allocations(|allocations| allocations.view()), folders.clone());
         let decided = tokio::task::spawn_blocking(move || {

@@ -1,17 +1,17 @@
-//! Follows this node's pods at the API server.
+//! Follows this node's pods and its Node at the API server.
 
 use k8s_openapi::api::core::v1::Pod;
 use kerf_runtime::feed::Feed;
 use kerf_runtime::guarded::Guarded;
 use kerf_runtime::watching::{self, Event};
 use kube::Resource as _;
+use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
-use crate::api::client::Cluster;
-use crate::api::pod;
-use crate::state::State;
+use crate::api::{Cluster, NodeAnnotations, pod};
+use crate::state::{self, State};
 
-/// Translates every event and drops the object. Ends with the token.
+/// Translates every event about pods and drops the object. Ends with the token.
 pub async fn follow(cluster: Cluster, state: State, feed: Feed, token: CancellationToken) {
     let selector = cluster.selector();
     watching::follow(cluster.pods(), Some(&selector), feed, token, |event| apply(event, &cluster, &state)).await;
@@ -46,4 +46,26 @@ fn mind(state: &State) {
     if state.allocations(|allocations| allocations.kubelet.departing()) {
         state.doubt();
     }
+}
+
+/// Keeps current what this node's Node shows, the inventory that was written there and an administrator's cordon of its
+/// GPUs, until `token` is cancelled: as it was seen last, or `None` where it does not exist, or was not seen yet.
+pub async fn follow_node(
+    cluster: Cluster,
+    feed: Feed,
+    latest: watch::Sender<Option<NodeAnnotations>>,
+    token: CancellationToken,
+) {
+    let selector = cluster.own_node();
+    watching::follow(cluster.nodes(), Some(&selector), feed, token, |event| match event {
+        // a Node that cannot be read counts as it was last known
+        Event::InitApply(node) | Event::Apply(node) => {
+            if let Some(node) = node.readable() {
+                state::set(&latest, Some(NodeAnnotations::of(&node, cluster.keys())));
+            }
+        }
+        Event::Delete(_) => drop(state::set(&latest, None)),
+        Event::Init | Event::InitDone => {}
+    })
+    .await;
 }

@@ -5,18 +5,16 @@
 //! [`Watchdog`] is pure; [`follow`] feeds it each measurement, counts breaches as they begin, and tells the pod's
 //! owner by an event.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
 use kerf::units::Mib;
 use kerf_limiter_contract::process::Stat;
-use kerf_limiter_contract::state::Snapshot;
 use tokio_util::sync::CancellationToken;
 
 use crate::allocation::Key;
 use crate::allocation::view::PodView;
-use crate::api::client::Cluster;
-use crate::api::event_queue::EventQueue;
+use crate::api::{About, Cluster, EventQueue, EventText};
 use crate::base::counters::Counters;
 use crate::isolation::folder::{Folder, Folders};
 use crate::isolation::limiter;
@@ -76,13 +74,9 @@ impl Watchdog {
         for observation in observations {
             let allowed =
                 self.margin.saturating_mul(observation.processes as u64).saturating_add(observation.share);
-            for (kind, breached) in [
-                (BreachKind::Memory, observation.used > allowed),
-                (BreachKind::Unlimited, observation.unlimited > 0),
-            ] {
-                if !breached {
-                    continue;
-                }
+            let memory = (observation.used > allowed).then_some(BreachKind::Memory);
+            let unlimited = (observation.unlimited > 0).then_some(BreachKind::Unlimited);
+            for kind in [memory, unlimited].into_iter().flatten() {
                 let key = (observation.subject.clone(), kind);
                 let streak = self.streaks.get(&key).copied().unwrap_or(0).saturating_add(1);
                 if streak == STREAK {
@@ -133,12 +127,9 @@ fn unlimited(folder: &Folder, pids: &[u32], proc_root: &Path) -> usize {
     let known = limiter::snapshot(folder).inspect_err(|error| {
         tracing::debug!(folder = %folder.run.display(), %error, "the limiter's state cannot be read");
     });
-    let known = known.unwrap_or_default();
-    pids.iter().filter_map(|pid| identity(proc_root, *pid)).filter(|own| !knows(&known, *own)).count()
-}
-
-fn knows(snapshot: &Snapshot, (pid, start): (u32, u32)) -> bool {
-    snapshot.processes.iter().any(|process| (process.pid, process.start) == (pid, start))
+    let known: BTreeSet<(u32, u32)> =
+        known.unwrap_or_default().processes.iter().map(|process| (process.pid, process.start)).collect();
+    pids.iter().filter_map(|pid| identity(proc_root, *pid)).filter(|own| !known.contains(own)).count()
 }
 
 /// How a process appears in its own PID namespace: its pid there, and the low half of its start time in ticks.
@@ -164,11 +155,7 @@ pub async fn follow(
     let mut samples = state.watch_samples();
     let mut watchdog = Watchdog::new(margin);
     let mut events = EventQueue::new(PENDING);
-    loop {
-        tokio::select! {
-            () = token.cancelled() => return,
-            changed = samples.changed() => if changed.is_err() { return },
-        }
+    while let Some(Ok(())) = token.run_until_cancelled(samples.changed()).await {
         let sample = samples.borrow_and_update().clone();
         if sample.usage.gpus.is_empty() {
             // the driver does not answer: an empty measurement means nothing
@@ -185,10 +172,10 @@ pub async fn follow(
             let Subject { pod, uid, .. } = breach.observation.subject;
             counters.breaches.with_label_values(&[breach.kind.as_str()]).inc();
             tracing::warn!(%pod, %uid, message, "breach");
-            events.push_for_pod(pod, uid, reason, message);
+            events.push(About::Pod(pod, uid), EventText::warning(reason, message));
         }
-        if let Err(error) = events.send(&cluster, &counters).await {
-            counters.api_errors.with_label_values(&["event"]).inc();
+        if let Err(error) = events.send(&cluster).await {
+            cluster.failed("event");
             tracing::warn!(%error, "event not written; trying again");
         }
     }

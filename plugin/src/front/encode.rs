@@ -54,7 +54,7 @@ mod tests {
 
     use super::*;
     use crate::device::backend::{HostDevice, Origin};
-    use crate::offer::vcuda::{Options, offers};
+    use crate::offer::vcuda::offers;
 
     /// A contract that tells NUMA nodes does so here, too: that `vcuda` does not is its offers' choice.
     #[test]
@@ -62,7 +62,7 @@ mod tests {
         let mut gpu = device::Device::new("GPU-0", 0, Mib(256));
         gpu.numa = Some(1);
         let host = Arc::new(HostDevice::new(gpu, Origin::default()));
-        for offer in offers(&Keys::default(), Options::default()) {
+        for offer in offers(&Keys::default(), None, Vec::new(), [].into()) {
             let numa = |numa| {
                 let mut offer = offer.clone();
                 offer.numa |= numa;

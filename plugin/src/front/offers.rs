@@ -12,11 +12,12 @@ use tokio_util::sync::CancellationToken;
 
 use crate::base::counters::Counters;
 use crate::device::cards::Cards;
+use crate::front::cdi;
 use crate::front::device_plugin::{Served, Service};
 use crate::front::records::Records;
 use crate::kubelet::registration::{self, Endpoint};
-use crate::offer::hand_over::Given;
-use crate::offer::{NamedBy, Offered, Offers, cdi};
+use crate::offer::hand_over::Item;
+use crate::offer::{NamedBy, Offered, Offers};
 use crate::state::{self, State};
 
 /// Offers the GPUs of one source.
@@ -106,7 +107,7 @@ impl<F: Fn(&Cards) -> Offers> Front<F> {
     /// Writes what the CDI names mean. Where that fails, containers are not given the names. `told`: the failure is
     /// already logged.
     fn describe(&self, made: &mut Offers, told: &mut bool) {
-        let failed = made.resources.values().find_map(|offered| describe(offered).err());
+        let failed = made.resources.values().find_map(|offered| cdi::describe(offered).err());
         let told = std::mem::replace(told, failed.is_some());
         let Some((path, error)) = failed else { return };
         if !told {
@@ -115,22 +116,10 @@ impl<F: Fn(&Cards) -> Offers> Front<F> {
         }
         for offered in made.resources.values_mut() {
             let mut plain = Offered::clone(offered);
-            plain.offer.hand_over = plain.offer.hand_over.without_cdi();
+            plain.offer.hand_over = plain.offer.hand_over.without(|item| matches!(item, Item::Cdi(_)));
             *offered = Arc::new(plain);
         }
     }
-}
-
-fn describe(Offered { offer, pool }: &Offered) -> Result<(), (PathBuf, std::io::Error)> {
-    let Some(cdi) = offer.hand_over.cdi() else { return Ok(()) };
-    let plain = offer.hand_over.described();
-    for host in pool.hosts().filter(|host| host.device.usable()) {
-        let Some((path, text)) = cdi::file(cdi, &plain.edits(&Given::one(host)), &host.origin.name) else {
-            continue;
-        };
-        cdi::write(&path, &text).map_err(|error| (path, error))?;
-    }
-    Ok(())
 }
 
 /// The resources that kubelet knows.

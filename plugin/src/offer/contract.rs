@@ -115,20 +115,14 @@ impl Naming {
     }
 }
 
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Filter {
     /// Only these, by PCI device id (`0x56c0`); empty: all.
     pub allow: Vec<String>,
     /// By PCI device id, as in `allow`.
     pub deny: Vec<String>,
-    /// Whether instances (MIG) are served.
-    pub instances: bool,
-}
-
-impl Default for Filter {
-    fn default() -> Self {
-        Self { allow: Vec::new(), deny: Vec::new(), instances: true }
-    }
+    /// Whether instances (MIG) are left out.
+    pub whole_only: bool,
 }
 
 impl Filter {
@@ -136,7 +130,7 @@ impl Filter {
     pub fn refusal(&self, host: &HostDevice) -> Option<String> {
         let id = &*host.origin.model_id;
         let named = |list: &[String]| list.iter().any(|known| known == id);
-        if !self.instances && matches!(host.origin.part, Part::Instance { .. }) {
+        if self.whole_only && matches!(host.origin.part, Part::Instance { .. }) {
             return Some(format!("{}: instances (MIG) are not to be served", host.subject()));
         }
         let refused = (!self.allow.is_empty() && !named(&self.allow)) || named(&self.deny);
@@ -208,10 +202,10 @@ impl Contract {
                 }
             }
         }
-        for (monitoring, host) in
-            self.monitoring.iter().flat_map(|monitoring| served.iter().map(move |host| (monitoring, host)))
-        {
-            shown.entry(monitoring.name(host)).or_default().push(Arc::clone(host));
+        if let Some(monitoring) = &self.monitoring {
+            for host in &served {
+                shown.entry(monitoring.name(host)).or_default().push(Arc::clone(host));
+            }
         }
         let shares = shares.into_iter().map(|(resource, hosts)| self.shares(resource).on(hosts));
         let shown = shown.into_iter().map(|(resource, hosts)| self.all(resource).on(hosts));
@@ -239,7 +233,8 @@ impl Contract {
 
     /// The offer that only shows GPUs takes no place on any of them.
     fn all(&self, resource: String) -> Offer {
-        let hand_over = self.hand_over.clone().with(Item::Files(Files::Monitoring, "rw"));
+        let mut hand_over = self.hand_over.clone();
+        hand_over.items.push(Item::Files(Files::Monitoring, "rw"));
         Offer { units: Units::All, hand_over, named_by: NamedBy::Ids, numa: false, ..self.shares(resource) }
     }
 }

@@ -16,20 +16,10 @@ use crate::offer::units::Pool;
 /// How GPUs are handed to containers: all of `items`, in their order.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct HandOver {
-    /// By what GPUs are named for NVIDIA's runtime.
-    pub names: Names,
+    /// Whether GPUs are named to container runtimes by index instead of UUID. Instances (MIG) are named by UUID still.
+    pub names_by_index: bool,
     /// The order is also the order in every resulting list.
     pub items: Vec<Item>,
-}
-
-/// By what GPUs are named for NVIDIA's container runtime.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Names {
-    /// Instances (MIG) too.
-    #[default]
-    Uuids,
-    /// Instances (MIG) are still named by UUID.
-    Indices,
 }
 
 /// One thing that a container is handed.
@@ -166,40 +156,38 @@ impl<'a> Given<'a> {
         if one_share && ids.len() > 1 {
             return Err(Refusal::Several(ids.len()));
         }
-        let mut hosts: BTreeMap<&str, &HostDevice> = BTreeMap::new();
+        let mut hosts: Vec<&HostDevice> = Vec::new();
         for id in ids {
             let unit = pool.get(id).ok_or_else(|| Refusal::Unknown(id.clone()))?;
             if unit.unhealthy() {
                 return Err(Refusal::Unhealthy(id.clone()));
             }
-            let usable = unit.hosts.iter().filter(|host| host.device.usable());
-            hosts.extend(usable.map(|host| (host.device.id.as_str(), host.as_ref())));
+            hosts.extend(unit.hosts.iter().filter(|host| host.device.usable()).map(AsRef::as_ref));
         }
-        let mut hosts: Vec<&HostDevice> = hosts.into_values().collect();
-        hosts.sort_by_key(|host| host.device.index);
+        hosts.sort_by_key(|host| (host.device.index, &host.device.id));
+        hosts.dedup_by_key(|host| &host.device.id);
         Ok(Self { hosts, ..Self::default() })
     }
 
     /// The GPUs and amounts of a record.
     pub fn by_record(grant: &'a ContainerGrant, cards: &'a Cards) -> Self {
-        let (there, absent): (Vec<_>, Vec<_>) = grant
-            .gpus
-            .ids()
-            .map(|device| (cards.get(device), device.as_str()))
-            .partition(|(host, _)| host.is_some());
         let core = grant.gpus.amounts().map(|(_, share)| share.compute.to_core_units()).sum();
         let memory = grant.gpus.amounts().map(|(_, share)| share.memory.bytes()).sum();
-        Self {
-            hosts: there.into_iter().filter_map(|(host, _)| host).collect(),
-            absent: absent.into_iter().map(|(_, name)| name).collect(),
-            amounts: Some((core, memory)),
+        let mut given = Self { amounts: Some((core, memory)), ..Self::default() };
+        for device in grant.gpus.ids() {
+            match cards.get(device) {
+                Some(host) => given.hosts.push(host),
+                None => given.absent.push(device.as_str()),
+            }
         }
+        given
     }
 
-    fn names(&self, names: Names) -> Vec<String> {
-        let name = |host: &&HostDevice| match (names, &host.origin.part) {
-            (Names::Uuids, _) | (_, Part::Instance { .. }) => host.device.id.to_string(),
-            (Names::Indices, _) => host.device.index.to_string(),
+    fn names(&self, by_index: bool) -> Vec<String> {
+        let name = |host: &&HostDevice| match host.origin.part {
+            Part::Instance { .. } => host.device.id.to_string(),
+            _ if by_index => host.device.index.to_string(),
+            _ => host.device.id.to_string(),
         };
         self.hosts.iter().map(name).chain(self.absent.iter().map(|id| (*id).to_owned())).collect()
     }
@@ -208,14 +196,7 @@ impl<'a> Given<'a> {
 impl HandOver {
     /// Names GPUs by UUID.
     pub fn new(items: impl IntoIterator<Item = Item>) -> Self {
-        Self { names: Names::Uuids, items: items.into_iter().collect() }
-    }
-
-    /// Adds this item as the last.
-    #[must_use]
-    pub fn with(mut self, item: Item) -> Self {
-        self.items.push(item);
-        self
+        Self { names_by_index: false, items: items.into_iter().collect() }
     }
 
     /// The CDI names, where GPUs have some.
@@ -223,19 +204,9 @@ impl HandOver {
         self.items.iter().find_map(|item| if let Item::Cdi(cdi) = item { Some(cdi) } else { None })
     }
 
-    /// For nodes where CDI names do not resolve.
+    /// All but these items.
     #[must_use]
-    pub fn without_cdi(&self) -> Self {
-        self.without(|item| matches!(item, Item::Cdi(_)))
-    }
-
-    /// What goes into a GPU's CDI file, whichever offer names it.
-    #[must_use]
-    pub fn described(&self) -> Self {
-        self.without(|item| matches!(item, Item::Cdi(_) | Item::Files(Files::Monitoring, _)))
-    }
-
-    fn without(&self, left_out: impl Fn(&Item) -> bool) -> Self {
+    pub fn without(&self, left_out: impl Fn(&Item) -> bool) -> Self {
         let items = self.items.iter().filter(|item| !left_out(item)).cloned().collect();
         Self { items, ..self.clone() }
     }
@@ -249,13 +220,13 @@ impl HandOver {
                 Item::VisibleDevices(readers) => {
                     let read = |host: &&HostDevice| readers.contains(&host.origin.vendor);
                     if given.hosts.is_empty() || given.hosts.iter().any(read) {
-                        edits.env("NVIDIA_VISIBLE_DEVICES", given.names(self.names).join(","));
+                        edits.env("NVIDIA_VISIBLE_DEVICES", given.names(self.names_by_index).join(","));
                     }
                 }
                 Item::VisibleDevicesMounts => {
                     const DIRECTORY: &str = "/var/run/nvidia-container-devices";
                     edits.env("NVIDIA_VISIBLE_DEVICES", DIRECTORY.to_owned());
-                    let names = given.names(self.names).into_iter();
+                    let names = given.names(self.names_by_index).into_iter();
                     edits
                         .mounts
                         .extend(names.map(|name| Mount::read_only("/dev/null", format!("{DIRECTORY}/{name}"))));
@@ -270,7 +241,7 @@ impl HandOver {
                     let links = given.hosts.iter().flat_map(|host| &host.dri_links);
                     edits.mounts.extend(links.map(|link| Mount::read_only(link, link)));
                 }
-                Item::Cdi(cdi) => edits.named(cdi, given, self.names),
+                Item::Cdi(cdi) => edits.named(cdi, given, self.names_by_index),
                 Item::Amounts(keys) => edits.amounts(keys, given),
             }
         }
@@ -311,10 +282,10 @@ impl ContainerEdits {
         }
     }
 
-    fn named(&mut self, cdi: &Cdi, given: &Given<'_>, names: Names) {
+    fn named(&mut self, cdi: &Cdi, given: &Given<'_>, by_index: bool) {
         let names: Vec<String> = match &cdi.directory {
             Some(_) => given.hosts.iter().map(|host| host.origin.name.to_string()).collect(),
-            None => given.names(names),
+            None => given.names(by_index),
         };
         let names = names.into_iter().map(|name| format!("{}={name}", cdi.kind));
         match &cdi.annotation {

@@ -1,6 +1,7 @@
 //! Which ids kubelet is advised to take. Pure, and never fails: where a request cannot be met, the available ids
 //! are returned.
 
+use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 
 use kerf::device::Link;
@@ -37,9 +38,9 @@ pub fn choose(order: Order, pool: &Pool, available: &[String], must: &[String], 
     let chosen = match order {
         Order::EachFirst => choice.each_first(),
         Order::Sorted => choice.sorted(),
-        Order::Balanced => choice.greedy(|card| card.free),
-        Order::Distributed => choice.greedy(|card| (usize::MAX - card.used, usize::MAX - card.picked)),
-        Order::Packed => choice.greedy(|card| (card.used, card.picked)),
+        Order::Balanced => choice.greedy(|card| card.rest.len()),
+        Order::Distributed => choice.greedy(|card| Reverse((card.used(), card.picked))),
+        Order::Packed => choice.greedy(|card| (card.used(), card.picked)),
         Order::Connected => choice.connected(),
         Order::Tightest => choice.tightest(),
     };
@@ -56,12 +57,20 @@ struct Choice<'a> {
 }
 
 /// A GPU while ids are being picked.
-#[derive(Clone, Copy, Debug, Default)]
-struct Card {
-    free: usize,
-    /// Ids that are taken, those just picked included.
-    used: usize,
+#[derive(Default)]
+struct Card<'a> {
+    /// How many ids it has.
+    all: usize,
+    /// Its free ids that are not picked, the first one last.
+    rest: Vec<&'a String>,
     picked: usize,
+}
+
+impl Card<'_> {
+    /// How many ids are taken, those just picked included.
+    fn used(&self) -> usize {
+        self.all.saturating_sub(self.rest.len())
+    }
 }
 
 impl<'a> Choice<'a> {
@@ -98,39 +107,28 @@ impl<'a> Choice<'a> {
     }
 
     /// Repeatedly picks the first id of the GPU with the highest score; ties go to the first GPU.
-    fn greedy<S: Ord>(&self, score: impl Fn(&Card) -> S) -> Vec<&'a String> {
-        let mut cards: BTreeMap<(u32, &'a str), Card> = BTreeMap::new();
+    fn greedy<S: Ord>(&self, score: impl Fn(&Card<'a>) -> S) -> Vec<&'a String> {
+        let mut cards: BTreeMap<(u32, &'a str), Card<'a>> = BTreeMap::new();
         for (id, _) in self.pool.units() {
-            cards.entry(self.card(&id)).or_default().used += 1;
+            cards.entry(self.card(&id)).or_default().all += 1;
         }
-        let mut rest: BTreeMap<(u32, &'a str), Vec<&'a String>> = BTreeMap::new();
-        for id in &self.free {
-            let card = cards.entry(self.card(id)).or_default();
-            card.free += 1;
-            card.used = card.used.saturating_sub(1);
+        for id in &self.must {
+            cards.entry(self.card(id)).or_default().picked += 1;
         }
         for id in &self.rest {
-            rest.entry(self.card(id)).or_default().push(id);
+            cards.entry(self.card(id)).or_default().rest.push(id);
         }
-        for ids in rest.values_mut() {
-            ids.sort_unstable_by_key(|id| std::cmp::Reverse(self.rank(id)));
+        for card in cards.values_mut() {
+            card.rest.sort_unstable_by_key(|id| Reverse(self.rank(id)));
         }
-        let mut chosen: Vec<&'a String> = Vec::new();
-        let pick = |cards: &mut BTreeMap<(u32, &'a str), Card>, id: &str| {
-            let card = cards.entry(self.card(id)).or_default();
-            *card = Card { free: card.free.saturating_sub(1), used: card.used + 1, picked: card.picked + 1 };
-        };
-        for id in &self.must {
-            pick(&mut cards, id);
-            chosen.push(id);
-        }
+        let mut chosen = self.must.clone();
         while chosen.len() < self.size {
-            let open = rest.iter().filter(|(_, ids)| !ids.is_empty());
-            let scored = open.map(|(key, _)| (score(&cards.get(key).copied().unwrap_or_default()), *key));
-            let best = scored.reduce(|best, other| if other.0 > best.0 { other } else { best });
-            let Some(id) = best.and_then(|(_, key)| rest.get_mut(&key)?.pop()) else { break };
-            pick(&mut cards, id);
-            chosen.push(id);
+            let open = cards.values_mut().filter(|card| !card.rest.is_empty()).map(|card| (score(card), card));
+            let Some((_, card)) = open.reduce(|best, other| if other.0 > best.0 { other } else { best }) else {
+                break;
+            };
+            card.picked += 1;
+            chosen.extend(card.rest.pop());
         }
         chosen
     }
@@ -169,31 +167,26 @@ impl<'a> Choice<'a> {
         let mut best: Option<((u64, usize), Vec<&'a String>)> = None;
         if groups.len() <= MAX_GROUPS {
             for whole in 0u32..1 << groups.len() {
-                let is_whole = |at: usize| whole >> at & 1 == 1;
-                let taken: usize =
-                    groups.iter().enumerate().filter(|(at, _)| is_whole(*at)).map(|(_, g)| g.len()).sum();
-                let Some(missing) = size.checked_sub(taken) else { continue };
-                let base = groups.iter().enumerate().filter(|(at, _)| is_whole(*at)).flat_map(|(_, group)| group);
-                let base: Vec<&'a String> = base.copied().collect();
-                let parts: Vec<Option<&Vec<&'a String>>> = match missing {
-                    0 => vec![None],
+                let (taken, open): (Vec<_>, Vec<_>) =
+                    groups.iter().enumerate().partition(|(at, _)| whole >> at & 1 == 1);
+                let base: Vec<&'a String> = taken.into_iter().flat_map(|(_, group)| group).copied().collect();
+                let Some(missing) = size.checked_sub(base.len()) else { continue };
+                let parts: Vec<&[&'a String]> = match missing {
+                    0 => vec![&[]],
                     _ => {
-                        let open = groups.iter().enumerate().filter(|(at, g)| !is_whole(*at) && g.len() > missing);
-                        open.map(|(_, group)| Some(group)).collect()
+                        open.into_iter().map(|(_, group)| &group[..]).filter(|part| part.len() > missing).collect()
                     }
                 };
                 for part in parts {
-                    let left = part.map_or(0, |group| group.len() - missing);
+                    let left = part.len() - missing;
                     let mut set = base.clone();
-                    set.extend(part.into_iter().flatten().take(missing));
+                    set.extend(part.iter().take(missing));
                     if !self.must.iter().all(|id| set.contains(id)) {
                         continue;
                     }
                     let cost = (self.weight(&set), left);
                     let first = |set: &[&String]| set.iter().map(|id| self.rank(id)).min();
-                    let better =
-                        best.as_ref().is_none_or(|(known, chosen)| (cost, first(&set)) < (*known, first(chosen)));
-                    if better {
+                    if best.as_ref().is_none_or(|(known, chosen)| (cost, first(&set)) < (*known, first(chosen))) {
                         best = Some((cost, set));
                     }
                 }

@@ -67,31 +67,26 @@ impl<'a> Unit<'a> {
 pub struct Pool {
     ids: IdStyle,
     units: Units,
-    hosts: Vec<Arc<HostDevice>>,
-    /// Indices into `hosts`, by the first part of the id.
-    places: BTreeMap<String, usize>,
+    /// The GPUs that [`ALL`] names.
+    together: Vec<Arc<HostDevice>>,
+    /// The GPUs that have ids of their own, by the first part of these.
+    each: BTreeMap<String, Arc<HostDevice>>,
 }
 
 impl Pool {
     /// Ids of this style, as many of each GPU as `units` says.
     pub fn new(ids: IdStyle, units: Units, hosts: Vec<Arc<HostDevice>>) -> Self {
         let base = |host: &HostDevice| ids.base(host.device.id.as_str(), &host.origin.name).to_owned();
-        let places = hosts.iter().enumerate().map(|(at, host)| (base(host), at)).collect();
-        Self { ids, units, hosts, places }
+        let (together, each) = match units {
+            Units::All => (hosts, BTreeMap::new()),
+            _ => (Vec::new(), hosts.into_iter().map(|host| (base(&host), host)).collect()),
+        };
+        Self { ids, units, together, each }
     }
 
     /// The GPUs that have ids. Of two whose ids begin alike, such as one found again under another UUID, that is the later.
     pub fn hosts(&self) -> impl Iterator<Item = &HostDevice> {
-        let named = |at: usize| self.units == Units::All || self.places.values().any(|place| *place == at);
-        self.hosts.iter().enumerate().filter(move |(at, _)| named(*at)).map(|(_, host)| host.as_ref())
-    }
-
-    pub fn len(&self) -> usize {
-        self.units().count()
-    }
-
-    pub fn is_empty(&self) -> bool {
-        self.units().next().is_none()
+        self.together.iter().chain(self.each.values()).map(AsRef::as_ref)
     }
 
     /// The ids alone, in the order of [`Self::units`].
@@ -101,10 +96,8 @@ impl Pool {
 
     /// Every id with what it stands for, GPU by GPU.
     pub fn units(&self) -> impl Iterator<Item = (String, Unit<'_>)> {
-        let all = (self.units == Units::All && !self.hosts.is_empty())
-            .then(|| (ALL.to_owned(), Unit { hosts: &self.hosts, share: 0 }));
-        let hosts = self.places.iter().filter_map(|(base, at)| Some((base, self.hosts.get(*at)?)));
-        let each = hosts.flat_map(move |(base, host)| {
+        let all = self.all().map(|all| (ALL.to_owned(), all));
+        let each = self.each.iter().flat_map(move |(base, host)| {
             let unit = move |share| (self.ids.id(base, share), Unit { hosts: slice::from_ref(host), share });
             (0..self.units.of(&host.device)).map(unit)
         });
@@ -113,12 +106,18 @@ impl Pool {
 
     /// `None`: there is no such id.
     pub fn get(&self, id: &str) -> Option<Unit<'_>> {
-        if self.units == Units::All {
-            return (id == ALL && !self.hosts.is_empty()).then_some(Unit { hosts: &self.hosts, share: 0 });
+        if id == ALL
+            && let Some(all) = self.all()
+        {
+            return Some(all);
         }
         let (base, share) = self.ids.read(id)?;
-        let host = self.hosts.get(*self.places.get(base)?)?;
+        let host = self.each.get(base)?;
         (share < self.units.of(&host.device)).then(|| Unit { hosts: slice::from_ref(host), share })
+    }
+
+    fn all(&self) -> Option<Unit<'_>> {
+        (!self.together.is_empty()).then_some(Unit { hosts: &self.together, share: 0 })
     }
 }
 
@@ -139,7 +138,7 @@ mod tests {
 
     #[test]
     fn ids_count_percents_and_whole_memory_units() {
-        assert_eq!(pool(Units::Percents, &[1023, 256]).len(), 200);
+        assert_eq!(pool(Units::Percents, &[1023, 256]).ids().count(), 200);
         let memory: Vec<String> = pool(Units::Memory, &[1023, 256]).ids().collect();
         assert_eq!(memory, ["GPU-0::0", "GPU-0::1", "GPU-0::2", "GPU-1::0"]);
     }
@@ -166,6 +165,6 @@ mod tests {
                 assert_eq!(pool.get(bad), None, "{units:?} {bad}");
             }
         }
-        assert!(pool(Units::All, &[]).is_empty());
+        assert_eq!(pool(Units::All, &[]).ids().next(), None);
     }
 }

@@ -17,26 +17,22 @@ use crate::offer::order::Order;
 use crate::offer::units::Units;
 use crate::offer::{NamedBy, Offer};
 
-#[derive(Clone, Debug, Default)]
-pub struct Options {
-    /// GPUs are named to the container runtime as `<kind>=<uuid>` (CDI) instead of by device files.
-    pub cdi_kind: Option<String>,
-    /// Device files that every container gets besides those of its GPUs.
-    pub extra_devices: Vec<PathBuf>,
-    /// Vendors whose container runtime reads `NVIDIA_VISIBLE_DEVICES`.
-    pub visible_by_env: BTreeSet<Vendor>,
-}
-
-/// `vcuda-core` and `vcuda-memory`.
-pub fn offers(keys: &Keys, options: Options) -> [Offer; 2] {
-    [
-        offer(keys, Resource::Core, Units::Percents, hand_over(keys, options)),
-        offer(keys, Resource::Memory, Units::Memory, HandOver::default()),
-    ]
-}
-
-fn offer(keys: &Keys, resource: Resource, units: Units, hand_over: HandOver) -> Offer {
-    Offer {
+/// `vcuda-core` and `vcuda-memory`. A container gets `extra_devices` besides those of its GPUs, which `cdi_kind` has
+/// named as `<kind>=<uuid>` (CDI) instead of by device files. `visible_by_env`: vendors whose container runtime reads
+/// `NVIDIA_VISIBLE_DEVICES`.
+pub fn offers(
+    keys: &Keys,
+    cdi_kind: Option<String>,
+    extra_devices: Vec<PathBuf>,
+    visible_by_env: BTreeSet<Vendor>,
+) -> [Offer; 2] {
+    let mut items = match cdi_kind {
+        Some(kind) => vec![Item::Cdi(Cdi { kind, directory: None, annotation: None })],
+        None => vec![Item::Files(Files::Gpus, "rw"), Item::Files(Files::Driver, "rw")],
+    };
+    items.push(Item::Files(Files::Paths(extra_devices), "rw"));
+    items.extend([Item::VisibleDevices(visible_by_env), Item::Amounts(Box::new(keys.clone()))]);
+    let offer = |resource: Resource, units, hand_over| Offer {
         resource: resource.name(keys).to_owned(),
         label: resource.as_str().to_owned(),
         socket: resource.as_str().to_owned(),
@@ -49,17 +45,11 @@ fn offer(keys: &Keys, resource: Resource, units: Units, hand_over: HandOver) -> 
         one_share: false,
         numa: false,
         pre_start: true,
-    }
-}
-
-fn hand_over(keys: &Keys, options: Options) -> HandOver {
-    let mut items = match options.cdi_kind {
-        Some(kind) => vec![Item::Cdi(Cdi { kind, directory: None, annotation: None })],
-        None => vec![Item::Files(Files::Gpus, "rw"), Item::Files(Files::Driver, "rw")],
     };
-    items.push(Item::Files(Files::Paths(options.extra_devices), "rw"));
-    items.extend([Item::VisibleDevices(options.visible_by_env), Item::Amounts(Box::new(keys.clone()))]);
-    HandOver::new(items)
+    [
+        offer(Resource::Core, Units::Percents, HandOver::new(items)),
+        offer(Resource::Memory, Units::Memory, HandOver::default()),
+    ]
 }
 
 #[cfg(test)]
@@ -84,8 +74,10 @@ mod tests {
         Cards::default().discovered(vec![host(0), host(1)])
     }
 
-    fn options() -> Options {
-        Options { visible_by_env: BTreeSet::from([Vendor::Simulated]), ..Options::default() }
+    /// The offers where nothing but this is configured.
+    fn offers(cdi_kind: Option<&str>, extra_devices: &[&str], keys: &Keys) -> [Offer; 2] {
+        let extra_devices = extra_devices.iter().map(PathBuf::from).collect();
+        super::offers(keys, cdi_kind.map(str::to_owned), extra_devices, [Vendor::Simulated].into())
     }
 
     /// What the container with this grant gets.
@@ -112,7 +104,7 @@ mod tests {
 
     #[test]
     fn a_share_gets_its_card_and_the_drivers_files() {
-        let offers = offers(&Keys::default(), options());
+        let offers = offers(None, &[], &Keys::default());
         let edits = edits(&offers, &grant(&Ask::Share(Share::new(250, 7680)), &[("GPU-1", 16384)]));
         assert_eq!(
             text(&edits),
@@ -128,10 +120,7 @@ mod tests {
 
     #[test]
     fn whole_cards_come_once_each_with_extra_files() {
-        let offers = offers(
-            &Keys::default(),
-            Options { extra_devices: vec!["/dev/infiniband/uverbs0".into()], ..options() },
-        );
+        let offers = offers(None, &["/dev/infiniband/uverbs0"], &Keys::default());
         let edits =
             edits(&offers, &grant(&Ask::Whole { count: 2, memory: None }, &[("GPU-0", 16384), ("GPU-1", 16384)]));
         assert_eq!(
@@ -151,7 +140,7 @@ mod tests {
     #[test]
     fn cdi_names_stand_in_for_device_files() {
         let keys = Keys::new("tencent.com".parse().unwrap());
-        let offers = offers(&keys, Options { cdi_kind: Some("nvidia.com/gpu".into()), ..options() });
+        let offers = offers(Some("nvidia.com/gpu"), &[], &keys);
         let edits = edits(&offers, &grant(&Ask::Share(Share::new(10, 256)), &[("GPU-0", 16384)]));
         assert_eq!(
             text(&edits),

@@ -15,7 +15,7 @@ use std::collections::BTreeMap;
 
 use kerf::ids::DeviceId;
 
-use crate::api::event::{NodeEvent, OTHER_DOMAIN};
+use crate::api::{EventText, OTHER_DOMAIN};
 use crate::device::backend::HostDevice;
 use crate::device::cards::Cards;
 
@@ -73,39 +73,34 @@ impl Verdict {
         }
         match ill.len() {
             0 => format!("all {all} GPUs are healthy"),
-            some => format!("{some} of {all} GPUs unhealthy: {}", names(ill.values())),
+            some => format!("{some} of {all} GPUs unhealthy: {}", names(ill.values(), ", ", "and")),
         }
     }
 
     /// The events for the change from `before`: GPUs that became unhealthy, and GPUs that recovered.
-    pub fn since(&self, before: &Self) -> Vec<NodeEvent> {
+    pub fn since(&self, before: &Self) -> Vec<EventText> {
         let other = |one: &Self, other: &Self| {
             let new: Vec<&String> =
                 one.ill.iter().filter(|(id, _)| !other.ill.contains_key(*id)).map(|(_, name)| name).collect();
-            (!new.is_empty()).then(|| (new.len(), names(new.into_iter())))
+            (!new.is_empty()).then(|| (new.len(), names(new.into_iter(), ", ", "and")))
         };
-        let fell = other(self, before).map(|(count, names)| NodeEvent {
-            warning: true,
-            reason: "GPUUnhealthy",
-            message: format!("{count} of {} GPUs fell ill: {names}; they take no new pods", self.all),
+        let fell = other(self, before).map(|(count, names)| {
+            let message = format!("{count} of {} GPUs fell ill: {names}; they take no new pods", self.all);
+            EventText::warning("GPUUnhealthy", message)
         });
-        let rose = other(before, self).map(|(count, names)| NodeEvent {
-            warning: false,
-            reason: "GPURecovered",
-            message: format!("{count} of {} GPUs healthy again: {names}", self.all),
+        let rose = other(before, self).map(|(count, names)| {
+            EventText::normal("GPURecovered", format!("{count} of {} GPUs healthy again: {names}", self.all))
         });
         fell.into_iter().chain(rose).collect()
     }
 
     /// The events at the start, where the Node shows this condition (status and message) of a previous run.
-    pub fn at_start(&self, shown: Option<(&str, &str)>) -> Vec<NodeEvent> {
+    pub fn at_start(&self, shown: Option<(&str, &str)>) -> Vec<EventText> {
         match shown {
             Some((_, message)) if message == self.message() => Vec::new(),
-            Some(("False", _)) if self.healthy() => vec![NodeEvent {
-                warning: false,
-                reason: "GPURecovered",
-                message: format!("all {} GPUs healthy again", self.all),
-            }],
+            Some(("False", _)) if self.healthy() => {
+                vec![EventText::normal("GPURecovered", format!("all {} GPUs healthy again", self.all))]
+            }
             _ => self.since(&Self::default()),
         }
     }
@@ -119,24 +114,21 @@ fn name(host: &HostDevice) -> String {
     }
 }
 
-fn names<'a>(mut all: impl ExactSizeIterator<Item = &'a String>) -> String {
+/// The first few of `all`, with `between` between them, and after `word` how many more there are.
+pub(super) fn names<T: AsRef<str>>(all: impl ExactSizeIterator<Item = T>, between: &str, word: &str) -> String {
     let rest = all.len().saturating_sub(NAMED);
-    let named: Vec<&str> = all.by_ref().take(NAMED).map(String::as_str).collect();
-    let more = if rest > 0 { format!(" and {rest} more") } else { String::new() };
-    named.join(", ") + &more
+    let more = if rest > 0 { format!(" {word} {rest} more") } else { String::new() };
+    let named: Vec<String> = all.take(NAMED).map(|name| name.as_ref().to_owned()).collect();
+    named.join(between) + &more
 }
 
 /// The type of the condition for the GPUs of `vcuda` or of a profile. Each has GPUs of its own, and two plugins on
 /// one node must not write the same condition.
 pub fn condition_type(offer: &str) -> String {
-    let word: String = match offer {
-        "vcuda" => String::new(),
-        other => {
-            let mut letters = other.chars();
-            letters.next().map(|first| first.to_ascii_uppercase()).into_iter().chain(letters).collect()
-        }
-    };
-    format!("Kerf{word}GPUsHealthy")
+    match offer.split_at_checked(1) {
+        Some((first, rest)) if offer != "vcuda" => format!("Kerf{}{rest}GPUsHealthy", first.to_ascii_uppercase()),
+        _ => "KerfGPUsHealthy".to_owned(),
+    }
 }
 
 #[cfg(test)]

@@ -10,13 +10,10 @@ use kerf::ids::DeviceId;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
-use crate::api::client::{Cluster, ClusterError};
-use crate::api::event::NodeEvent;
-use crate::api::event_queue::EventQueue;
-use crate::api::node::NodeAnnotations;
+use crate::api::{About, Cluster, ClusterError, EventQueue, EventText, NodeAnnotations};
 use crate::base::backoff::Backoff;
-use crate::base::counters::Counters;
 use crate::base::level_triggered::{self, Next, Publisher};
+use crate::publish::condition::names;
 use crate::publish::node_view::NodeView;
 use crate::state::State;
 
@@ -24,8 +21,6 @@ use crate::state::State;
 const PENDING: usize = 16;
 /// At most so much of a value is repeated in an event.
 const SHOWN: usize = 64;
-/// At most so many unknown names are repeated in an event.
-const NAMED: usize = 8;
 
 /// The annotation for which events were last written.
 #[derive(Debug, Default)]
@@ -39,7 +34,7 @@ struct Answered {
 
 impl Answered {
     /// The events now that the annotation of a node with these GPUs is `names`.
-    fn to(&mut self, names: Option<String>, inventory: &Inventory) -> Vec<NodeEvent> {
+    fn to(&mut self, names: Option<String>, inventory: &Inventory) -> Vec<EventText> {
         let cordon = names.as_deref().map(|names| inventory.named(names)).unwrap_or_default();
         let cards = |ids: &BTreeSet<DeviceId>, others: &BTreeSet<DeviceId>| -> Option<String> {
             let devices = inventory.devices().iter().filter(|device| ids.contains(&device.id));
@@ -47,34 +42,27 @@ impl Answered {
             let named: Vec<String> = news.map(|device| format!("{} (index {})", device.id, device.index)).collect();
             (!named.is_empty()).then(|| named.join(", "))
         };
-        let taken = cards(&cordon.cards, &self.cards).map(|cards| NodeEvent {
-            warning: false,
-            reason: "GPUCordoned",
-            message: format!("cordoned: {cards}; their pods stay, and no new one comes"),
+        let taken = cards(&cordon.cards, &self.cards).map(|cards| {
+            EventText::normal("GPUCordoned", format!("cordoned: {cards}; their pods stay, and no new one comes"))
         });
-        let given = cards(&self.cards, &cordon.cards).map(|cards| NodeEvent {
-            warning: false,
-            reason: "GPUUncordoned",
-            message: format!("no longer cordoned: {cards}"),
-        });
+        let given = cards(&self.cards, &cordon.cards)
+            .map(|cards| EventText::normal("GPUUncordoned", format!("no longer cordoned: {cards}")));
         let complaint = names.as_deref().and_then(|names| complaint(names, &cordon, inventory));
         let wrong = complaint.clone().filter(|_| self.complaint != complaint || self.names != names);
-        let wrong = wrong.map(|message| NodeEvent { warning: true, reason: "GPUCordonInvalid", message });
+        let wrong = wrong.map(|message| EventText::warning("GPUCordonInvalid", message));
         *self = Self { begun: true, names, cards: cordon.cards, complaint };
         [taken, given, wrong].into_iter().flatten().collect()
     }
 }
 
 /// What is wrong with an annotation, if anything.
-fn complaint(names: &str, cordon: &Cordon, inventory: &Inventory) -> Option<String> {
+fn complaint(value: &str, cordon: &Cordon, inventory: &Inventory) -> Option<String> {
     let wrong = match (cordon.unknown.as_slice(), cordon.cards.is_empty()) {
         ([], false) => return None,
         ([], true) => "annotation gpu-cordon names no GPU".to_owned(),
         (unknown, _) => {
-            let rest = unknown.len().saturating_sub(NAMED);
-            let named: Vec<String> = unknown.iter().take(NAMED).map(|name| format!("{:?}", shown(name))).collect();
-            let more = if rest > 0 { format!(" or {rest} more") } else { String::new() };
-            format!("annotation gpu-cordon {:?}: no GPU of this node is {}{more}", shown(names), named.join(" or "))
+            let unknown = names(unknown.iter().map(|name| format!("{:?}", shown(name))), " or ", "or");
+            format!("annotation gpu-cordon {:?}: no GPU of this node is {unknown}", shown(value))
         }
     };
     let indices: Vec<String> = inventory.devices().iter().map(|device| device.index.to_string()).collect();
@@ -90,11 +78,10 @@ pub async fn follow(
     cluster: Cluster,
     state: State,
     node: watch::Receiver<Option<NodeAnnotations>>,
-    counters: Counters,
     token: CancellationToken,
 ) {
     let (view, events) = (NodeView::new(&state, node), EventQueue::new(PENDING));
-    let mut events = CordonEvents { cluster, state, view, counters, answered: Answered::default(), events };
+    let mut events = CordonEvents { cluster, state, view, answered: Answered::default(), events };
     level_triggered::follow(&mut events, &token).await;
 }
 
@@ -102,7 +89,6 @@ struct CordonEvents {
     cluster: Cluster,
     state: State,
     view: NodeView,
-    counters: Counters,
     answered: Answered,
     events: EventQueue,
 }
@@ -116,7 +102,7 @@ impl Publisher for CordonEvents {
         if let Some(shown) = shown.filter(|_| roster.has_gpus()) {
             self.answer(shown.cordon, &roster.inventory());
         }
-        self.events.send(&self.cluster, &self.counters).await?;
+        self.events.send(&self.cluster).await?;
         Ok(Next::change())
     }
 
@@ -125,7 +111,7 @@ impl Publisher for CordonEvents {
     }
 
     fn failed(&mut self, error: &ClusterError, new: bool, backoff: &mut Backoff) -> Next {
-        self.counters.api_errors.with_label_values(&["event"]).inc();
+        self.cluster.failed("event");
         if new {
             tracing::debug!(%error, "event about the Node not written; trying again");
         }
@@ -149,7 +135,7 @@ impl CordonEvents {
             let mut name = DefaultHasher::new();
             let time = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_nanos();
             (message, (!first).then_some((time, at))).hash(&mut name);
-            self.events.push(format!("gpu-cordon-{:016x}", name.finish()), event);
+            self.events.push(About::Node(format!("gpu-cordon-{:016x}", name.finish())), event);
         }
     }
 }

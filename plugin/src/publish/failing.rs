@@ -13,9 +13,8 @@ use kerf::k8s::ALLOCATIONS_SUCCEED;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
-use crate::api::client::{Cluster, ClusterError, Condition};
+use crate::api::{Cluster, ClusterError, Condition};
 use crate::base::backoff::Backoff;
-use crate::base::counters::Counters;
 use crate::base::level_triggered::{self, Next, Publisher};
 use crate::state::State;
 use crate::state::sample::Failed;
@@ -26,15 +25,8 @@ pub const MEMORY: Duration = Duration::from_secs(60);
 const SHOWN: usize = 512;
 
 /// Keeps the condition current until `token` is cancelled. A failure is over `memory` after the last one.
-pub async fn follow(
-    cluster: Cluster,
-    state: State,
-    memory: Duration,
-    counters: Counters,
-    token: CancellationToken,
-) {
-    let failures = state.watch_failures();
-    let mut failing = FailureCondition { cluster, failures, memory, counters, shown: None };
+pub async fn follow(cluster: Cluster, state: State, memory: Duration, token: CancellationToken) {
+    let mut failing = FailureCondition { cluster, failures: state.watch_failures(), memory, shown: None };
     level_triggered::follow(&mut failing, &token).await;
 }
 
@@ -42,7 +34,6 @@ struct FailureCondition {
     cluster: Cluster,
     failures: watch::Receiver<Option<Arc<Failed>>>,
     memory: Duration,
-    counters: Counters,
     /// Whether the Node shows that containers fail; `None`: not read yet.
     shown: Option<bool>,
 }
@@ -54,10 +45,8 @@ impl Publisher for FailureCondition {
         let last = self.failures.borrow_and_update().clone();
         let last = last.filter(|failed| failed.at.elapsed() < self.memory);
         self.write(last.as_deref()).await?;
-        Ok(match last {
-            Some(failed) => Next::within(self.memory.saturating_sub(failed.at.elapsed())),
-            None => Next::change(),
-        })
+        let most = last.map(|failed| self.memory.saturating_sub(failed.at.elapsed()));
+        Ok(Next { quiet: Duration::ZERO, most })
     }
 
     async fn changed(&mut self) -> bool {
@@ -65,7 +54,7 @@ impl Publisher for FailureCondition {
     }
 
     fn failed(&mut self, error: &ClusterError, new: bool, backoff: &mut Backoff) -> Next {
-        self.counters.api_errors.with_label_values(&["node"]).inc();
+        self.cluster.failed("node");
         if new {
             tracing::warn!(%error, "condition about failing allocations not written; trying again");
         }
@@ -81,7 +70,7 @@ impl FailureCondition {
             None => self.cluster.condition(ALLOCATIONS_SUCCEED).await?.is_some_and(|c| c.status == "False"),
         };
         self.shown = Some(shown);
-        let condition = match last {
+        let (status, reason, message) = match last {
             Some(failed) if !shown => {
                 let reason: String = failed.reason.chars().take(SHOWN).collect();
                 tracing::error!(reason, "containers fail because of this node; it is tried last for a while");
@@ -95,7 +84,6 @@ impl FailureCondition {
             _ => return Ok(()),
         };
         let now = Timestamp::now();
-        let (status, reason, message) = condition;
         let condition = Condition { status, reason: reason.to_owned(), message, since: now };
         self.cluster.set_condition(ALLOCATIONS_SUCCEED, &condition, now).await?;
         self.shown = Some(last.is_some());

@@ -6,10 +6,8 @@ use k8s_openapi::jiff::Timestamp;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use crate::api::client::{Cluster, ClusterError, Condition};
-use crate::api::event_queue::EventQueue;
+use crate::api::{About, Cluster, ClusterError, Condition, EventQueue};
 use crate::base::backoff::Backoff;
-use crate::base::counters::Counters;
 use crate::base::level_triggered::{self, Next, Publisher};
 use crate::publish::condition::Verdict;
 use crate::state::State;
@@ -22,21 +20,13 @@ const PENDING: usize = 16;
 
 /// Keeps the condition `kind` of the Node, with events for its changes, until `token` is cancelled; at most one
 /// write every `period`.
-pub async fn follow(
-    cluster: Cluster,
-    kind: String,
-    state: State,
-    counters: Counters,
-    period: Duration,
-    token: CancellationToken,
-) {
+pub async fn follow(cluster: Cluster, kind: String, state: State, period: Duration, token: CancellationToken) {
     let mut health = HealthCondition {
         cards: CardsWatch::of([&state]),
         events: EventQueue::new(PENDING),
         cluster,
         kind,
         state,
-        counters,
         period,
         shown_is_read: false,
         verdict: None,
@@ -52,7 +42,6 @@ struct HealthCondition {
     kind: String,
     state: State,
     cards: CardsWatch,
-    counters: Counters,
     period: Duration,
     /// Whether the condition left by a previous run of the plugin was read.
     shown_is_read: bool,
@@ -84,7 +73,7 @@ impl Publisher for HealthCondition {
     }
 
     fn failed(&mut self, error: &ClusterError, new: bool, backoff: &mut Backoff) -> Next {
-        self.counters.api_errors.with_label_values(&["node"]).inc();
+        self.cluster.failed("node");
         if new {
             tracing::warn!(condition = self.kind, %error, "health not written to the Node; trying again");
         }
@@ -105,7 +94,7 @@ impl HealthCondition {
         if self.verdict.as_ref() != Some(&verdict) {
             self.note(&verdict, now);
         }
-        let events = self.events.send(&self.cluster, &self.counters).await;
+        let events = self.events.send(&self.cluster).await;
         let status = if verdict.healthy() { "True" } else { "False" };
         let before = self.condition.as_ref();
         let since = before.filter(|before| before.status == status).map_or(now, |before| before.since);
@@ -137,7 +126,7 @@ impl HealthCondition {
                 "health changed"
             );
             let name = format!("{}-{:x}-{at}", self.kind.to_ascii_lowercase(), now.as_nanosecond());
-            self.events.push(name, event);
+            self.events.push(About::Node(name), event);
         }
     }
 }

@@ -9,10 +9,8 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use crate::api::client::{Cluster, ClusterError};
-use crate::api::node::NodeAnnotations;
+use crate::api::{Cluster, ClusterError, NodeAnnotations};
 use crate::base::backoff::Backoff;
-use crate::base::counters::Counters;
 use crate::base::level_triggered::{self, Next, Publisher};
 use crate::publish::node_view::NodeView;
 use crate::state::State;
@@ -30,14 +28,12 @@ pub async fn follow(
     state: State,
     node: watch::Receiver<Option<NodeAnnotations>>,
     feed: Feed,
-    counters: Counters,
     token: CancellationToken,
 ) {
     let mut inventory = InventoryAnnotation {
         cluster,
         view: NodeView::new(&state, node),
         feed,
-        counters,
         refusals: BTreeSet::new(),
         written: None,
         at: None,
@@ -50,7 +46,6 @@ struct InventoryAnnotation {
     cluster: Cluster,
     view: NodeView,
     feed: Feed,
-    counters: Counters,
     /// GPUs already logged as left out.
     refusals: BTreeSet<String>,
     /// What the Node was last seen to show, or was written.
@@ -83,7 +78,7 @@ impl Publisher for InventoryAnnotation {
     }
 
     fn failed(&mut self, error: &ClusterError, new: bool, backoff: &mut Backoff) -> Next {
-        self.counters.api_errors.with_label_values(&["node"]).inc();
+        self.cluster.failed("node");
         if new {
             tracing::warn!(%error, "inventory not published; trying again");
         }
@@ -103,7 +98,7 @@ impl InventoryAnnotation {
         let again = self.written.as_ref() == Some(&text);
         let shown = match seen {
             Some(shown) => shown,
-            None if again => self.cluster.node_annotation(&key).await?,
+            None if again => self.cluster.node_metadata().await?.annotations.and_then(|mut all| all.remove(&key)),
             None => None,
         };
         if shown.as_ref() == Some(&text) {

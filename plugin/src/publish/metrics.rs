@@ -6,6 +6,9 @@ mod containers;
 mod gauge;
 mod gpus;
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
 use kerf::ids::NodeName;
 use prometheus::IntCounter;
 use prometheus::core::{Collector, Desc};
@@ -63,32 +66,30 @@ impl Collector for Gauges {
 }
 
 /// A counter that is kept elsewhere: how often the file of simulated GPUs could not be used.
-///
-/// # Errors
-/// Where the name is not legal.
-pub fn complaints<F>(read: F) -> prometheus::Result<impl Collector>
-where
-    F: Fn() -> u64 + Send + Sync + 'static,
-{
-    let counter = IntCounter::new(
-        "kerf_plugin_simulated_file_errors_total",
-        "Contents of the simulated GPUs' file that could not be used.",
-    )?;
-    Ok(Complaints { counter, read })
-}
-
-struct Complaints<F> {
+pub struct Complaints {
     counter: IntCounter,
-    read: F,
+    errors: Arc<AtomicU64>,
 }
 
-impl<F: Fn() -> u64 + Send + Sync> Collector for Complaints<F> {
+impl Complaints {
+    /// # Errors
+    /// Where the name is not legal.
+    pub fn new(errors: Arc<AtomicU64>) -> prometheus::Result<Self> {
+        let counter = IntCounter::new(
+            "kerf_plugin_simulated_file_errors_total",
+            "Contents of the simulated GPUs' file that could not be used.",
+        )?;
+        Ok(Self { counter, errors })
+    }
+}
+
+impl Collector for Complaints {
     fn desc(&self) -> Vec<&Desc> {
         self.counter.desc()
     }
 
     fn collect(&self) -> Vec<MetricFamily> {
-        self.counter.inc_by((self.read)().saturating_sub(self.counter.get()));
+        self.counter.inc_by(self.errors.load(Ordering::Relaxed).saturating_sub(self.counter.get()));
         self.counter.collect()
     }
 }

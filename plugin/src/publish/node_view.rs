@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use tokio::sync::watch;
 
-use crate::api::node::NodeAnnotations;
+use crate::api::NodeAnnotations;
 use crate::roster::Roster;
 use crate::state::State;
 

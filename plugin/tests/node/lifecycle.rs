@@ -1,6 +1,6 @@
 //! Registration and everything that ends it; GPUs that become unhealthy and recover.
 
-use kerf_plugin::vendor::simulated::file as simulated;
+use kerf_plugin::testing::simulated::file as simulated;
 use kerf_runtime::version::CONDITION;
 use kerf_testkit::kubelet::Call;
 use serde_json::{Value, json};

@@ -15,20 +15,20 @@ use kerf::plan::{ContainerGrant, DeviceRef, Grant};
 use kerf::request::{ContainerKind, GpuRequest, RawAnnotations, RawContainer};
 use kerf::units::Share;
 use kerf_nvml::{Nvml, NvmlError, UNLIMITED};
-use kerf_plugin::allocation::view::{ContainerView, PodView};
-use kerf_plugin::allocation::{Key, Pod, Stage, State};
-use kerf_plugin::device::backend::{Backend, Vendor};
-use kerf_plugin::device::ids::Ids;
-use kerf_plugin::device::label::Labeller;
-use kerf_plugin::device::roots::Roots;
-use kerf_plugin::isolation::demand::Demand;
-use kerf_plugin::isolation::driver::{Kept, wanted};
-use kerf_plugin::isolation::enforcers::{Enforcers, Options};
-use kerf_plugin::offer::hand_over::ContainerEdits;
-use kerf_plugin::publish::labels::wanted::{Style, Wanted};
-use kerf_plugin::vendor::nvidia::flags::{MigStrategy, NvidiaArgs};
-use kerf_plugin::vendor::nvidia::labels::labels;
-use kerf_plugin::vendor::nvidia::nvml::{Nvidia, NvidiaOptions};
+use kerf_plugin::testing::backend::{Backend, Vendor};
+use kerf_plugin::testing::demand::Demand;
+use kerf_plugin::testing::driver::{Kept, wanted};
+use kerf_plugin::testing::enforcers::{Enforcers, Options};
+use kerf_plugin::testing::hand_over::ContainerEdits;
+use kerf_plugin::testing::ids::Ids;
+use kerf_plugin::testing::label::Labeller;
+use kerf_plugin::testing::labels::wanted::{Style, Wanted};
+use kerf_plugin::testing::nvidia::flags::{MigStrategy, NvidiaArgs};
+use kerf_plugin::testing::nvidia::labels::labels;
+use kerf_plugin::testing::nvidia::nvml::{Nvidia, NvidiaOptions};
+use kerf_plugin::testing::roots::Roots;
+use kerf_plugin::testing::view::{ContainerView, PodView};
+use kerf_plugin::testing::{ClaimState, Key, Pod, Stage};
 
 fn library(directory: &Path) -> PathBuf {
     let path = directory.join("libnvidia-ml.so.1");
@@ -239,7 +239,7 @@ fn container(enforcers: &Enforcers) -> (PodView, String) {
     let (memory, counted) = (Ids::default(), Ids::default());
     let container = ContainerView {
         grant: grant.clone(),
-        state: Some(State::Confirmed),
+        state: Some(ClaimState::Confirmed),
         call: 0,
         core,
         memory,

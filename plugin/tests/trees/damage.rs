@@ -4,8 +4,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use kerf_plugin::device::backend::Vendor;
-use kerf_plugin::device::scan::Scan;
+use kerf_plugin::testing::backend::Vendor;
+use kerf_plugin::testing::scan::Scan;
 use proptest::prelude::*;
 use proptest::sample::Index;
 

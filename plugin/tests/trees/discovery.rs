@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use kerf::device::Link;
 use kerf::units::Mib;
-use kerf_plugin::device::backend::{Part, Vendor};
+use kerf_plugin::testing::backend::{Part, Vendor};
 use serde_json::json;
 
 use crate::forest::{Forest, left_out, names, nodes};

@@ -2,13 +2,13 @@
 
 use std::path::Path;
 
-use kerf_plugin::device::backend::{BackendError, HostDevice, Vendor};
-use kerf_plugin::device::roots::Roots;
-use kerf_plugin::device::scan::Scan;
-use kerf_plugin::vendor::amd::scan::AmdOptions;
-use kerf_plugin::vendor::intel::scan::IntelOptions;
-use kerf_plugin::vendor::nvidia::files::FilesOptions;
-use kerf_plugin::vendor::scanner::Files as _;
+use kerf_plugin::testing::amd::scan::AmdOptions;
+use kerf_plugin::testing::backend::{BackendError, HostDevice, Vendor};
+use kerf_plugin::testing::intel::scan::IntelOptions;
+use kerf_plugin::testing::nvidia::files::FilesOptions;
+use kerf_plugin::testing::roots::Roots;
+use kerf_plugin::testing::scan::Scan;
+use kerf_plugin::testing::scanner::Files as _;
 use kerf_testkit::tree::Tree;
 use serde_json::Value;
 use tempfile::TempDir;

@@ -3,9 +3,9 @@
 use std::path::PathBuf;
 
 use kerf::units::Mib;
-use kerf_plugin::device::backend::{Part, Vendor};
-use kerf_plugin::vendor::intel::scan::{IntelOptions, by_path, monitoring_nodes};
-use kerf_plugin::vendor::scanner::Files as _;
+use kerf_plugin::testing::backend::{Part, Vendor};
+use kerf_plugin::testing::intel::scan::{IntelOptions, by_path, monitoring_nodes};
+use kerf_plugin::testing::scanner::Files as _;
 use serde_json::{Value, json};
 
 use crate::forest::{Forest, left_out};

@@ -3,15 +3,15 @@
 use std::collections::BTreeMap;
 
 use clap::{Args as _, FromArgMatches as _, ValueEnum as _};
-use kerf_plugin::device::backend::{HostDevice, Vendor};
-use kerf_plugin::device::label::Labeller;
-use kerf_plugin::publish::labels::wanted::{Style, Wanted};
-use kerf_plugin::vendor;
-use kerf_plugin::vendor::amd::flags::AmdLabel;
-use kerf_plugin::vendor::nvidia::files::FilesOptions;
-use kerf_plugin::vendor::nvidia::flags::{MigStrategy, NvidiaArgs};
-use kerf_plugin::vendor::nvidia::labels as nvidia_labels;
-use kerf_plugin::vendor::scanner::Files as _;
+use kerf_plugin::testing::amd::flags::AmdLabel;
+use kerf_plugin::testing::backend::{HostDevice, Vendor};
+use kerf_plugin::testing::label::Labeller;
+use kerf_plugin::testing::labels::wanted::{Style, Wanted};
+use kerf_plugin::testing::nvidia::files::FilesOptions;
+use kerf_plugin::testing::nvidia::flags::{MigStrategy, NvidiaArgs};
+use kerf_plugin::testing::nvidia::labels as nvidia_labels;
+use kerf_plugin::testing::scanner::Files as _;
+use kerf_plugin::testing::support;
 use serde_json::{Value, json};
 
 use crate::forest::Forest;
@@ -25,7 +25,7 @@ fn labels(hosts: &[HostDevice], vendor: Vendor, style: &Style) -> Map {
     assert!(wanted.vendors.keys().eq([&vendor]));
     let labels: Map =
         wanted.vendors[&vendor].iter().map(|(key, value)| (key.to_owned(), value.to_owned())).collect();
-    let prefixes = vendor::support(vendor).labels.as_ref().unwrap().prefixes;
+    let prefixes = support(vendor).labels.as_ref().unwrap().prefixes;
     for key in labels.keys() {
         assert!(prefixes.iter().any(|prefix| key.starts_with(prefix)), "{key} is none that kerf would remove");
     }

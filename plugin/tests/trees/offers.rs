@@ -4,12 +4,12 @@ use std::collections::BTreeMap;
 
 use clap::Parser;
 use kerf_plugin::config::{Args, Config};
-use kerf_plugin::device::cards::Cards;
-use kerf_plugin::front::encode;
-use kerf_plugin::offer::contract::Contract;
-use kerf_plugin::offer::hand_over::{Given, Refusal};
-use kerf_plugin::offer::{Offered, Offers};
-use kerf_plugin::vendor::flags::two_dashes;
+use kerf_plugin::testing::cards::Cards;
+use kerf_plugin::testing::contract::Contract;
+use kerf_plugin::testing::encode;
+use kerf_plugin::testing::hand_over::{Given, Refusal};
+use kerf_plugin::testing::{Offered, Offers};
+use kerf_plugin::two_dashes;
 use kerf_proto::deviceplugin::ContainerAllocateResponse;
 use serde_json::json;
 
@@ -41,7 +41,7 @@ pub fn made(contract: &Contract) -> Offers {
 
 /// Ids by resource.
 fn counts(forest: &Forest, flags: &[&str]) -> BTreeMap<String, usize> {
-    made(&contract(forest, flags)).resources.into_iter().map(|(name, it)| (name, it.pool.len())).collect()
+    made(&contract(forest, flags)).resources.into_iter().map(|(name, it)| (name, it.pool.ids().count())).collect()
 }
 
 fn resources<const N: usize>(wanted: [(&str, usize); N]) -> BTreeMap<String, usize> {
@@ -91,7 +91,7 @@ fn amds_containers_get_the_compute_node_once_and_their_cards_nodes() {
     let unknown = allocate(&amd, "amd.com/gpu", &["0000:ff:00.0"]).unwrap_err();
     assert_eq!(unknown.code(), "unknown-id");
     let shared = contract(&forest, &["-profile=amd", "--amd-replicas=4"]);
-    assert_eq!(made(&shared).resources["amd.com/gpu"].pool.len(), 128);
+    assert_eq!(made(&shared).resources["amd.com/gpu"].pool.ids().count(), 128);
     let answer = allocate(&shared, "amd.com/gpu", &["amdgpu_xcp_1::0", "amdgpu_xcp_1::3"]).unwrap();
     assert_eq!(devices(&answer).len(), 3);
 }
@@ -143,7 +143,7 @@ fn deepomatics_ids_name_files_and_count_from_one() {
     let deepomatic = contract(&forest, &["-profile=deepomatic", "-gpu-duplication-factor=97"]);
     let pools = made(&deepomatic);
     let ids = &pools.resources["deepomatic.com/shared-gpu"].pool;
-    assert_eq!(ids.len(), 2 * 97);
+    assert_eq!(ids.ids().count(), 2 * 97);
     for id in ids.ids() {
         let (name, share) = id.split_once("-_-").unwrap();
         assert!(forest.path().join("dev").join(name).exists());

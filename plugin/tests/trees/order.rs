@@ -2,9 +2,9 @@
 
 use std::collections::BTreeSet;
 
-use kerf_plugin::device::backend::Vendor;
-use kerf_plugin::offer::order::{Order, choose, pair_weight};
-use kerf_plugin::offer::units::Pool;
+use kerf_plugin::testing::backend::Vendor;
+use kerf_plugin::testing::order::{Order, choose, pair_weight};
+use kerf_plugin::testing::units::Pool;
 use proptest::prelude::*;
 use serde_json::json;
 

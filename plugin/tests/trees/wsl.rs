@@ -4,8 +4,8 @@ use std::sync::{Arc, Mutex};
 
 use clap::Parser;
 use kerf_plugin::config::{Args, Config};
-use kerf_plugin::offer::contract::Contract;
-use kerf_plugin::vendor::flags::two_dashes;
+use kerf_plugin::testing::contract::Contract;
+use kerf_plugin::two_dashes;
 use kerf_proto::intel::levelzero_server::{Levelzero, LevelzeroServer};
 use kerf_proto::intel::{DeviceHealth, DeviceId, DeviceIndices, DeviceTemperature, Error, GetIntelIndicesMessage};
 use serde_json::json;

@@ -150,8 +150,8 @@ fn descs() -> [(&'static str, Vec<Desc>); 2] {
     let mut extender = metrics.descs().unwrap();
     extender.extend(age(kerf_extender::metrics::WATCH_AGE));
 
-    let counters = kerf_plugin::base::counters::Counters::new(&Registry::new()).unwrap();
-    let kerf_plugin::base::counters::Counters {
+    let counters = kerf_plugin::testing::counters::Counters::new(&Registry::new()).unwrap();
+    let kerf_plugin::testing::counters::Counters {
         registrations,
         allocations,
         starts,
@@ -164,13 +164,13 @@ fn descs() -> [(&'static str, Vec<Desc>); 2] {
     } = &counters;
     let vectors = [registrations, allocations, starts, backend_errors, breaches, api_errors];
     let gauges =
-        kerf_plugin::publish::metrics::Gauges::new(kerf_plugin::state::State::default(), NodeName::from(""))
+        kerf_plugin::testing::metrics::Gauges::new(kerf_plugin::testing::State::default(), NodeName::from(""))
             .unwrap();
-    let complaints = kerf_plugin::publish::metrics::complaints(|| 0).unwrap();
+    let complaints = kerf_plugin::testing::metrics::Complaints::new(Arc::default()).unwrap();
     let mut plugin: Vec<Desc> = vectors.into_iter().flat_map(Collector::desc).cloned().collect();
     plugin.extend([swaps, moves, reconcile_errors].into_iter().flat_map(Collector::desc).cloned());
     plugin.extend(gauges.desc().into_iter().chain(complaints.desc()).cloned());
-    plugin.extend(age(kerf_plugin::publish::metrics::WATCH_AGE));
+    plugin.extend(age(kerf_plugin::testing::metrics::WATCH_AGE));
 
     [("kerf-extender", extender), ("kerf-plugin", plugin)].map(|(program, mut descs)| {
         descs.sort_by(|a, b| {

@@ -14,7 +14,7 @@ use kerf::plan::{ContainerGrant, Placement};
 use kerf::request::ContainerKind;
 use kerf_limiter_contract::limits::Limits;
 use kerf_limiter_contract::path;
-use kerf_plugin::isolation::limiter::limits;
+use kerf_plugin::testing::limiter::limits;
 use kerf_testkit::kubelet::Container;
 use serde_json::Value;
 

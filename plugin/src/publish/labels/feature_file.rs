@@ -11,7 +11,7 @@
 
 use std::fmt::Write as _;
 use std::io;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use k8s_openapi::jiff::Timestamp;
 
@@ -21,35 +21,23 @@ use crate::publish::labels::wanted::Wanted;
 /// NFD reads no longer files.
 const MAX_BYTES: usize = 64 << 10;
 
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct FeatureFile {
-    path: PathBuf,
+/// Writes the wanted labels, which expire at `until` if it is given. The file's name must not begin with a dot.
+///
+/// # Errors
+/// The system's; an earlier file is then left as it was. A missing directory is not created: without it no NFD
+/// runs here.
+pub fn write(path: &Path, wanted: &Wanted, until: Option<Timestamp>) -> io::Result<()> {
+    files::update(path, text(wanted, until).as_bytes(), 0o644)
 }
 
-impl FeatureFile {
-    /// `name` must not begin with a dot.
-    pub fn new(directory: &Path, name: &str) -> Self {
-        Self { path: directory.join(name) }
-    }
-
-    /// Writes the wanted labels, which expire at `until` if it is given.
-    ///
-    /// # Errors
-    /// The system's; an earlier file is then left as it was. A missing directory is not created: without it no NFD
-    /// runs here.
-    pub fn write(&self, wanted: &Wanted, until: Option<Timestamp>) -> io::Result<()> {
-        files::update(&self.path, text(wanted, until).as_bytes(), 0o644)
-    }
-
-    /// Removes the file, if it exists.
-    ///
-    /// # Errors
-    /// The system's; a missing file is not an error.
-    pub fn remove(&self) -> io::Result<()> {
-        match std::fs::remove_file(&self.path) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
-            _ => Ok(()),
-        }
+/// Removes the file, if it exists.
+///
+/// # Errors
+/// The system's; a missing file is not an error.
+pub fn remove(path: &Path) -> io::Result<()> {
+    match std::fs::remove_file(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+        _ => Ok(()),
     }
 }
 
@@ -77,25 +65,24 @@ mod tests {
     fn a_file_is_whole_readable_by_all_and_in_nfds_form() {
         use std::os::unix::fs::PermissionsExt;
         let dir = tempfile::tempdir().unwrap();
-        let file = FeatureFile::new(dir.path(), "kerf-amd");
+        let path = dir.path().join("kerf-amd");
         let mut wanted = Wanted::default();
         let mut labels = Labels::default();
         labels.set("amd.com/gpu.vram", "16G");
         wanted.vendors.insert(Vendor::Amd, labels);
         wanted.gates.set("nvidia-device-enable", "enable");
-        file.write(&wanted, None).unwrap();
-        let path = dir.path().join("kerf-amd");
+        write(&path, &wanted, None).unwrap();
         let plain = "# written by kerf-plugin\namd.com/gpu.vram=16G\n";
         assert_eq!(std::fs::read_to_string(&path).unwrap(), plain);
         assert_eq!(std::fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o644);
-        file.write(&wanted, Some(Timestamp::from_second(1_700_000_000).unwrap())).unwrap();
+        write(&path, &wanted, Some(Timestamp::from_second(1_700_000_000).unwrap())).unwrap();
         let expiring = "# written by kerf-plugin\n# +expiry-time=2023-11-14T22:13:20Z\namd.com/gpu.vram=16G\n";
         assert_eq!(std::fs::read_to_string(&path).unwrap(), expiring);
         assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 1, "nothing is left beside it");
-        file.remove().unwrap();
-        file.remove().unwrap();
+        remove(&path).unwrap();
+        remove(&path).unwrap();
         assert!(!path.exists());
-        let nowhere = FeatureFile::new(&dir.path().join("none"), "kerf");
-        assert_eq!(nowhere.write(&wanted, None).unwrap_err().kind(), io::ErrorKind::NotFound);
+        let nowhere = dir.path().join("none/kerf");
+        assert_eq!(write(&nowhere, &wanted, None).unwrap_err().kind(), io::ErrorKind::NotFound);
     }
 }

@@ -6,7 +6,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use crate::api::node::Changes;
+use crate::api::Changes;
 use crate::device::backend::Vendor;
 use crate::publish::labels::wanted::Wanted;
 use crate::vendor;

@@ -1,6 +1,7 @@
 //! Keeps the labels current: when GPUs change, and now and then in case another client changed them.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::Context as _;
@@ -8,14 +9,12 @@ use k8s_openapi::jiff::{Timestamp, ToSpan};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use crate::api::client::{Cluster, ClusterError};
-use crate::api::node::NodePatch;
+use crate::api::{Cluster, ClusterError};
 use crate::base::backoff::Backoff;
-use crate::base::counters::Counters;
 use crate::base::level_triggered::{self, Next, Publisher};
 use crate::device::backend::HostDevice;
 use crate::device::label::Labels;
-use crate::publish::labels::feature_file::FeatureFile;
+use crate::publish::labels::feature_file;
 use crate::publish::labels::flags::LabelMode;
 use crate::publish::labels::node::Plan;
 use crate::publish::labels::wanted::{Style, Wanted};
@@ -36,20 +35,13 @@ pub struct Options {
     pub mode: LabelMode,
     /// Tells this plugin from others on its node: what it offers.
     pub name: String,
-    /// Written where the mode is NFD.
-    pub file: FeatureFile,
+    /// NFD's feature file.
+    pub file: PathBuf,
     pub style: Style,
 }
 
-pub enum Target {
-    /// NFD's directory.
-    File(FeatureFile),
-    Node(OnNode),
-    /// Nowhere: labels are removed from both, from the Node where the API server can be reached.
-    Cleared(FeatureFile, Option<OnNode>),
-}
-
-pub struct OnNode {
+/// Labels on the Node itself.
+struct OnNode {
     cluster: Cluster,
     /// The annotation that lists the labels of this plugin.
     list: String,
@@ -57,28 +49,9 @@ pub struct OnNode {
     foreign: BTreeSet<String>,
 }
 
-impl Target {
-    /// The target that `options` name. `cluster`: the connection to the API server, if any.
-    ///
-    /// # Errors
-    /// Where the Node is to be labelled and there is no connection.
-    pub fn of(options: &Options, cluster: Option<Cluster>) -> anyhow::Result<Option<Self>> {
-        let node = cluster.map(|cluster| {
-            let list = format!("{}{}", cluster.keys().labels, options.name);
-            OnNode { cluster, list, foreign: BTreeSet::new() }
-        });
-        Ok(match options.mode {
-            LabelMode::Off => None,
-            LabelMode::Nfd => Some(Self::File(options.file.clone())),
-            LabelMode::Node => Some(Self::Node(node.context("--labels=node needs the API server")?)),
-            LabelMode::Clear => Some(Self::Cleared(options.file.clone(), node)),
-        })
-    }
-}
-
 /// Why labels cannot be written.
 #[derive(Debug, thiserror::Error)]
-enum PublishError {
+pub enum PublishError {
     #[error("{0}")]
     File(#[from] std::io::Error),
     #[error(transparent)]
@@ -99,27 +72,16 @@ impl PublishError {
     }
 }
 
-/// Keeps the labels of the GPUs of `states` until `token` is cancelled; at most one write every `period`.
-pub async fn follow(
-    target: Target,
-    states: Vec<State>,
-    style: Style,
-    counters: Counters,
-    period: Duration,
-    token: CancellationToken,
-) {
-    let cards = CardsWatch::of(&states);
-    let began = Instant::now();
-    let mut labels = NodeLabels { target, cards, style, counters, period, began, last: None, cleared: false };
-    level_triggered::follow(&mut labels, &token).await;
-    labels.end();
-}
-
-struct NodeLabels {
-    target: Target,
+/// The labels of some sources' GPUs.
+pub struct NodeLabels {
+    /// NFD's feature file, where it is written or removed.
+    file: Option<PathBuf>,
+    /// Where labels are written or removed on the Node.
+    node: Option<OnNode>,
+    /// All labels are to be removed.
+    clearing: bool,
     cards: CardsWatch,
     style: Style,
-    counters: Counters,
     period: Duration,
     began: Instant,
     /// The last wanted labels.
@@ -133,21 +95,23 @@ impl Publisher for NodeLabels {
 
     async fn publish(&mut self) -> Result<Next, PublishError> {
         let cards = self.cards.cards();
-        let hosts: Vec<&HostDevice> = cards.iter().flat_map(|cards| cards.hosts()).collect();
-        let mut wanted = Wanted::of(&distinct(hosts), &self.style);
-        let clearing = matches!(self.target, Target::Cleared(..));
-        let late = self.began.elapsed() >= GRACE || clearing;
+        let mut hosts: Vec<&HostDevice> = cards.iter().flat_map(|cards| cards.hosts()).collect();
+        // a GPU that several backends of this process list is one GPU
+        hosts.sort_by_key(|host| &host.device.id);
+        hosts.dedup_by_key(|host| &host.device.id);
+        let mut wanted = if self.clearing { Wanted::default() } else { Wanted::of(&hosts, &self.style) };
+        let late = self.began.elapsed() >= GRACE || self.clearing;
         if late {
             for (vendor, _) in vendor::labelled() {
                 wanted.vendors.entry(vendor).or_default();
             }
         }
-        let wrote = write(&mut self.target, &wanted).await;
+        let wrote = self.write(&wanted).await;
         if !wanted.vendors.is_empty() {
             self.last = Some(wanted);
         }
         let wrote = wrote?;
-        if clearing {
+        if self.clearing {
             tracing::info!("labels cleared");
             self.cleared = true;
             return Ok(Next::change());
@@ -171,7 +135,7 @@ impl Publisher for NodeLabels {
                 // the Node was changed between reading and writing, which is normal now and then
                 return Next { quiet: wait, most: Some(wait) };
             }
-            self.counters.api_errors.with_label_values(&["node"]).inc();
+            self.node.iter().for_each(|node| node.cluster.failed("node"));
         }
         if new {
             tracing::warn!(%error, hint = error.hint(), "labels not written; trying again");
@@ -181,46 +145,72 @@ impl Publisher for NodeLabels {
 }
 
 impl NodeLabels {
-    /// A feature file stays valid for a while after the plugin's end, so that an update removes no labels.
-    fn end(self) {
-        if let (Target::File(file), Some(wanted)) = (&self.target, self.last) {
+    /// Labels as `options` say; `None` where there is nothing to do. At most one write every `period`. `cluster`: the
+    /// API server, if it can be reached.
+    ///
+    /// # Errors
+    /// Where the Node is to be labelled and there is no connection.
+    pub fn new(
+        options: &Options,
+        cluster: Option<&Cluster>,
+        states: &[State],
+        period: Duration,
+    ) -> anyhow::Result<Option<Self>> {
+        let (file, cluster) = match options.mode {
+            LabelMode::Off => return Ok(None),
+            LabelMode::Nfd => (Some(options.file.clone()), None),
+            LabelMode::Node => (None, Some(cluster.context("--labels=node needs the API server")?)),
+            LabelMode::Clear => (Some(options.file.clone()), cluster),
+        };
+        let node = cluster.map(|cluster| OnNode {
+            cluster: cluster.clone(),
+            list: format!("{}{}", cluster.keys().labels, options.name),
+            foreign: BTreeSet::new(),
+        });
+        Ok(Some(Self {
+            file,
+            node,
+            clearing: options.mode == LabelMode::Clear,
+            cards: CardsWatch::of(states),
+            style: options.style.clone(),
+            period,
+            began: Instant::now(),
+            last: None,
+            cleared: false,
+        }))
+    }
+
+    /// Keeps the labels until `token` is cancelled. A feature file then stays valid for a while, so that an update
+    /// removes no labels.
+    pub async fn follow(mut self, token: CancellationToken) {
+        level_triggered::follow(&mut self, &token).await;
+        if let (Some(file), Some(wanted), false) = (&self.file, self.last, self.clearing) {
             let until = Timestamp::now().checked_add(LEGACY_SECONDS.seconds()).ok();
-            if let Err(error) = file.write(&wanted, until) {
+            if let Err(error) = feature_file::write(file, &wanted, until) {
                 tracing::warn!(%error, "expiry of the feature file not written");
             }
         }
     }
-}
 
-/// A GPU that several backends of this process list is one GPU.
-fn distinct(mut hosts: Vec<&HostDevice>) -> Vec<&HostDevice> {
-    hosts.sort_by(|a, b| a.device.id.cmp(&b.device.id));
-    hosts.dedup_by(|a, b| a.device.id == b.device.id);
-    hosts
-}
-
-/// Returns whether something was written.
-async fn write(target: &mut Target, wanted: &Wanted) -> Result<bool, PublishError> {
-    match target {
-        // until GPUs are found, the file of a previous run is as right as any
-        Target::File(_) if wanted.vendors.is_empty() => Ok(false),
-        Target::File(file) if wanted.vendors.values().all(Labels::is_empty) => Ok(file.remove().map(|()| false)?),
-        Target::File(file) => {
-            let (file, wanted) = (file.clone(), wanted.clone());
-            let written = tokio::task::spawn_blocking(move || file.write(&wanted, None)).await;
-            written.map_err(std::io::Error::other)??;
-            Ok(true)
-        }
-        Target::Node(node) => node.write(wanted).await,
-        Target::Cleared(file, node) => {
-            file.remove()?;
-            let none = wanted.vendors.keys().map(|vendor| (*vendor, Labels::default())).collect();
-            let none = Wanted { vendors: none, gates: Labels::default() };
-            match node {
-                Some(node) => node.write(&none).await,
-                None => Ok(true),
+    /// Returns whether something was written.
+    async fn write(&mut self, wanted: &Wanted) -> Result<bool, PublishError> {
+        let mut wrote = false;
+        match &self.file {
+            // until GPUs are found, the file of a previous run is as right as any
+            Some(_) if wanted.vendors.is_empty() => {}
+            Some(file) if wanted.vendors.values().all(Labels::is_empty) => feature_file::remove(file)?,
+            Some(file) => {
+                let (file, wanted) = (file.clone(), wanted.clone());
+                let written = tokio::task::spawn_blocking(move || feature_file::write(&file, &wanted, None)).await;
+                written.map_err(std::io::Error::other)??;
+                wrote = true;
             }
+            None => {}
         }
+        if let Some(node) = &mut self.node {
+            wrote |= node.write(wanted).await?;
+        }
+        Ok(wrote)
     }
 }
 
@@ -241,9 +231,8 @@ impl OnNode {
         if plan.is_empty() {
             return Ok(false);
         }
-        let patch = NodePatch { labels: plan.labels, annotations: plan.annotations };
-        self.cluster.patch_node(&shown, &patch).await?;
-        tracing::info!(labels = patch.labels.len(), "labels written");
+        self.cluster.patch_node(&shown, &plan.labels, &plan.annotations).await?;
+        tracing::info!(labels = plan.labels.len(), "labels written");
         Ok(true)
     }
 }

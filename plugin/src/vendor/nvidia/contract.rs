@@ -6,7 +6,7 @@ use crate::device::backend::{BackendFactory, Vendor};
 use crate::device::ids::IdStyle;
 use crate::device::roots::Roots;
 use crate::offer::contract::{Contract, Filter, Naming};
-use crate::offer::hand_over::{Cdi, Files, HandOver, Item, Names};
+use crate::offer::hand_over::{Cdi, Files, HandOver, Item};
 use crate::offer::order::Order;
 use crate::vendor::auto;
 use crate::vendor::flags::{Common, FlagError, Flags};
@@ -46,7 +46,7 @@ pub fn contract(flags: &Flags, common: &Common) -> Result<Contract, FlagError> {
         placed: common.placed,
         ids: IdStyle::shared_by(args.nvidia_replicas),
         replicas: common.shares("nvidia-replicas", args.nvidia_replicas)?,
-        filter: Filter { instances: args.mig_strategy != MigStrategy::None, ..Filter::default() },
+        filter: Filter { whole_only: args.mig_strategy == MigStrategy::None, ..Filter::default() },
         order: if shared { common.policy } else { Order::Connected },
         hand_over: hand_over(&args, roots),
         one_share: args.fail_requests_greater_than_one,
@@ -73,9 +73,5 @@ fn hand_over(args: &NvidiaArgs, roots: &Roots) -> HandOver {
         let annotation = (!told(ListStrategy::CdiCri)).then(|| args.cdi_annotation_prefix.clone());
         items.push(Item::Cdi(Cdi { kind: KIND.to_owned(), directory: None, annotation }));
     }
-    let names = match args.device_id_strategy {
-        IdStrategy::Uuid => Names::Uuids,
-        IdStrategy::Index => Names::Indices,
-    };
-    HandOver { names, items }
+    HandOver { names_by_index: args.device_id_strategy == IdStrategy::Index, items }
 }

@@ -31,7 +31,7 @@ use kerf::placement::Planner;
 use kerf::policy::Policy;
 use kerf::request::pod::PodRequest;
 use kerf::units::{Mib, Timestamp};
-use kerf_plugin::publish::labels::flags::LabelMode;
+use kerf_plugin::LabelMode;
 use kinds::{Kustomization, Operation, SchedulerConfiguration};
 use reading::{documents, of_kind, only, root, strict, text, yaml_files};
 use serde_json::Value;
@@ -81,7 +81,7 @@ fn plugin_args(set: &DaemonSet) -> kerf_plugin::config::Args {
     let template = &set.spec.as_ref().unwrap().template;
     let command = kerf_plugin::config::Args::command();
     let line = command_line("kerf-plugin", container(template), &command);
-    let line = kerf_plugin::vendor::flags::two_dashes(line.into_iter().map(Into::into));
+    let line = kerf_plugin::two_dashes(line.into_iter().map(Into::into));
     kerf_plugin::config::Args::try_parse_from(line).unwrap()
 }
 
@@ -342,7 +342,7 @@ fn overlays_of_profiles_have_their_systems_flags_and_no_rights() {
     for (overlay, profile) in cases {
         let words =
             ["kerf-plugin".to_owned()].into_iter().chain(container.args.clone().unwrap()).chain(added(overlay));
-        let words = kerf_plugin::vendor::flags::two_dashes(words.map(Into::into));
+        let words = kerf_plugin::two_dashes(words.map(Into::into));
         let args =
             kerf_plugin::config::Args::try_parse_from(words).unwrap_or_else(|error| panic!("{overlay}: {error}"));
         let config = kerf_plugin::config::Config::try_from(args).unwrap();
@@ -391,7 +391,7 @@ fn the_component_placed_gives_a_profile_the_plugins_account_and_what_placing_nee
         ("nvidia", "nvidia.com/gpu"),
     ] {
         let words = command_line("kerf-plugin", &container, &command).into_iter().chain(self::added(overlay));
-        let words = kerf_plugin::vendor::flags::two_dashes(words.map(Into::into));
+        let words = kerf_plugin::two_dashes(words.map(Into::into));
         let config = kerf_plugin::config::Config::try_from(kerf_plugin::config::Args::parse_from(words)).unwrap();
         assert!(config.placed && config.vcuda.is_none(), "{overlay}");
         assert_eq!((config.node.as_str(), &config.keys.domain), ("some-node", &Keys::default().domain));
@@ -522,7 +522,7 @@ fn every_example_is_a_legal_request_and_all_fit_one_small_cluster_in_any_rotatio
 #[test]
 fn the_simulated_cards_can_be_read() {
     let file =
-        kerf_plugin::vendor::simulated::file::parse(&text("manifests/overlays/simulated/gpus.toml")).unwrap();
+        kerf_plugin::testing::simulated::file::parse(&text("manifests/overlays/simulated/gpus.toml")).unwrap();
     assert_eq!(file.devices.len(), 4);
     assert!(file.devices.iter().all(|host| host.device.usable() && host.device.links.len() == 1));
 }

@@ -12,9 +12,9 @@ use kerf::annotation::Keys;
 use kerf::device::Device;
 use kerf::units::Mib;
 use kerf_extender::WAKER;
-use kerf_plugin::device::backend::{HostDevice, Origin, Vendor};
-use kerf_plugin::publish::condition::condition_type;
-use kerf_plugin::publish::labels::wanted::{Style, Wanted};
+use kerf_plugin::testing::backend::{HostDevice, Origin, Vendor};
+use kerf_plugin::testing::condition::condition_type;
+use kerf_plugin::testing::labels::wanted::{Style, Wanted};
 
 use crate::reading::{of_kind, only};
 use crate::{container, templates};
@@ -256,7 +256,7 @@ fn policies_let_pass_the_labels_and_conditions_that_are_written_and_no_others() 
     let labels = own.variables.as_ref().unwrap().get(1).unwrap();
     assert_eq!((&*labels.name, &*labels.expression), ("mayLabel", "false"));
     let rule = own.validations.as_ref().unwrap().last().unwrap().expression.clone();
-    let prefixes = kerf_plugin::vendor::labelled().flat_map(|(_, prefixes)| prefixes).collect::<Vec<_>>();
+    let prefixes = kerf_plugin::testing::labelled().flat_map(|(_, prefixes)| prefixes).collect::<Vec<_>>();
     for prefix in &prefixes {
         assert!(rule.contains(&format!("key.startsWith('{prefix}')")), "{prefix}");
     }
