@@ -2,7 +2,6 @@
 
 mod budget;
 mod domain;
-mod health;
 mod holding;
 mod host;
 mod queued;
@@ -11,7 +10,7 @@ mod users;
 
 use std::sync::Arc;
 
-use k8s_openapi::api::core::v1::{Container, Node, Pod};
+use k8s_openapi::api::core::v1::{Container, Node, NodeCondition, Pod};
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use std::collections::BTreeMap;
 
@@ -19,13 +18,12 @@ use crate::annotation::{self, Keys, Record, Unreadable, inventory};
 use crate::device::Inventory;
 use crate::ids::{NodeName, PodRef, PodUid};
 use crate::ledger::{NodeLedger, Standing};
-use crate::request::{ContainerKind, GpuRequest, RawAnnotations, RawContainer, RequestError};
+use crate::request::{GpuRequest, RawAnnotations, RawContainer, RequestError};
 use crate::unfit::Unfit;
 use crate::units::{Timestamp, parse_quantity};
 
 pub use budget::budget;
 pub use domain::{held_elsewhere, offered_elsewhere};
-pub use health::{ALLOCATIONS_SUCCEED, failing};
 pub use holding::Holding;
 pub use host::{allocatable, asks_for_host_and_cards_alone, requested, resident};
 pub use queued::Queued;
@@ -113,23 +111,15 @@ fn unread<T>(
 ) -> Option<T> {
     let spec = pod.spec.as_ref()?;
     let annotation = |key: &str| pod.metadata.annotations.as_ref()?.get(key).map(String::as_str);
-    let inits = spec.init_containers.iter().flatten().map(|container| {
-        let kind = match container.restart_policy.as_deref() {
-            Some("Always") => ContainerKind::Sidecar,
-            _ => ContainerKind::Init,
-        };
-        (container, kind)
-    });
-    let apps = spec.containers.iter().map(|container| (container, ContainerKind::App));
     let containers: Vec<_> =
-        inits.chain(apps).map(|(container, kind)| (container, kind, counted(container, keys))).collect();
+        host::kinds(spec).map(|(kind, container)| (kind, container, counted(container, keys))).collect();
     let annotations = RawAnnotations {
         limit: annotation(&keys.core_limit),
         policy: annotation(&keys.policy),
         isolation: annotation(&keys.isolation),
         arrangement: annotation(&keys.shares),
     };
-    let mut raw = containers.iter().map(|(container, kind, counted)| RawContainer {
+    let mut raw = containers.iter().map(|(kind, container, counted)| RawContainer {
         name: &container.name,
         kind: *kind,
         core: amount(container, &keys.core),
@@ -235,16 +225,24 @@ pub fn node(node: &Node, keys: &Keys) -> Option<NodeView> {
     Some(NodeView { name: node.metadata.name.as_deref()?.into(), inventory, inferred: text.is_none() })
 }
 
+/// The condition of a Node that kerf's plugin sets to false where containers fail because of the node itself.
+pub const ALLOCATIONS_SUCCEED: &str = "KerfAllocationsSucceed";
+
+/// Whether containers fail on the node because of the node itself, as its plugin reports. It still takes pods, but
+/// other nodes are better.
+pub fn failing(node: &Node) -> bool {
+    conditions(node).any(|condition| condition.type_ == ALLOCATIONS_SUCCEED && condition.status == "False")
+}
+
 /// Whether kerf's plugin has served the node: its conditions and its lists of labels stay when its inventory goes.
 fn has_plugin(node: &Node, keys: &Keys) -> bool {
-    let mut conditions = node.status.iter().flat_map(|status| status.conditions.iter().flatten());
+    // the condition of its cards' health: `KerfGPUsHealthy`, or with a vendor's name inside
+    let of_health = |kind: &str| kind.strip_prefix("Kerf").is_some_and(|rest| rest.ends_with("GPUsHealthy"));
     let mut annotations = node.metadata.annotations.iter().flatten();
-    conditions.any(|condition| is_health_condition(&condition.type_))
+    conditions(node).any(|condition| of_health(&condition.type_))
         || annotations.any(|(key, _)| key.starts_with(&keys.labels))
 }
 
-/// Whether this is the type of a condition in which kerf's plugin reports its cards' health: `KerfGPUsHealthy`, or with
-/// a vendor's name inside.
-fn is_health_condition(kind: &str) -> bool {
-    kind.strip_prefix("Kerf").is_some_and(|rest| rest.ends_with("GPUsHealthy"))
+fn conditions(node: &Node) -> impl Iterator<Item = &NodeCondition> {
+    node.status.iter().flat_map(|status| status.conditions.iter().flatten())
 }

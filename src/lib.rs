@@ -82,3 +82,4 @@ pub mod tally;
 pub mod unfit;
 pub mod units;
 pub mod version;
+mod words;

@@ -100,7 +100,8 @@ impl Grant {
         self.devices().map(|device| &device.id)
     }
 
-    fn taken(&self) -> impl Iterator<Item = (&DeviceRef, Taken)> {
+    /// Each device with what the container takes of it, by this grant alone.
+    pub fn taken(&self) -> impl Iterator<Item = (&DeviceRef, Taken)> {
         let counted = match self {
             Self::Share { .. } | Self::Whole(_) => None,
             Self::Counted { resource, devices } => Some((resource, devices)),
@@ -302,11 +303,10 @@ impl GpuRequest {
 impl Plan {
     /// In the order in which the devices first appear.
     pub fn holds(&self) -> Vec<Hold> {
-        let of = |grant: &ContainerGrant| grant.kind;
         let taken = self
             .grants
             .iter()
-            .flat_map(|grant| grant.gpus.taken().map(move |(device, taken)| (of(grant), device, taken)));
+            .flat_map(|grant| grant.gpus.taken().map(move |(device, taken)| (grant.kind, device, taken)));
         let holds = over_life(taken, |one, other| one.id == other.id);
         holds.into_iter().map(|(device, taken)| Hold { device: device.clone(), taken }).collect()
     }

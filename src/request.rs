@@ -7,30 +7,25 @@ pub mod pod;
 
 pub use error::{MAX_CARDS, MAX_CONTAINERS, MAX_SHARES, RequestError, Rule};
 
+use serde::{Deserialize, Serialize};
+
 use crate::ids::ContainerName;
 use crate::isolation::Isolation;
 use crate::policy::Policy;
 use crate::shares::{Arrangement, Counted};
 use crate::units::{Mib, Milli, QuantityError, Share, parse_quantity};
 
-/// When a container of a pod runs, which decides how its needs add up.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum ContainerKind {
-    /// Runs to its end before the next container starts, which may use its cards.
-    Init,
-    /// A restartable init container: starts in its turn and then runs as long as the pod.
-    Sidecar,
-    /// Runs beside the other containers of the pod.
-    App,
-}
-
-impl ContainerKind {
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Init => "init",
-            Self::Sidecar => "sidecar",
-            Self::App => "app",
-        }
+crate::words! {
+    /// When a container of a pod runs, which decides how its needs add up.
+    #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+    #[serde(rename_all = "lowercase")]
+    pub enum ContainerKind {
+        /// Runs to its end before the next container starts, which may use its cards.
+        Init = "init",
+        /// A restartable init container: starts in its turn and then runs as long as the pod.
+        Sidecar = "sidecar",
+        /// Runs beside the other containers of the pod.
+        App = "app",
     }
 }
 
@@ -71,7 +66,7 @@ pub struct ContainerRequest {
 }
 
 /// What a pod asks for; it has at least one container.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct GpuRequest {
     /// In the order in which kubelet starts them: init containers and sidecars, then the others.
     pub containers: Vec<ContainerRequest>,
@@ -110,11 +105,7 @@ impl GpuRequest {
         annotations: RawAnnotations<'_>,
     ) -> Result<Option<Self>, RequestError> {
         let mut parsed = Vec::new();
-        let (mut inits, mut apps) = (0, 0);
-        for raw in containers {
-            let counter = if raw.kind == ContainerKind::App { &mut apps } else { &mut inits };
-            let position = *counter;
-            *counter += 1;
+        for (position, raw) in in_place(containers) {
             let ask = Ask::of(&raw).map_err(|rule| RequestError::Container { container: raw.name.into(), rule })?;
             if let Some(ask) = ask {
                 parsed.push(ContainerRequest { name: raw.name.into(), kind: raw.kind, position, ask });
@@ -158,28 +149,41 @@ impl GpuRequest {
 
     /// The counted shares that it asks for, by container.
     pub fn counted(&self) -> impl Iterator<Item = (&ContainerRequest, &Counted)> {
-        self.containers.iter().filter_map(|container| match &container.ask {
-            Ask::Counted(counted) => Some((container, counted)),
-            Ask::Share(_) | Ask::Whole { .. } => None,
-        })
+        counted(&self.containers)
     }
+}
+
+fn counted(containers: &[ContainerRequest]) -> impl Iterator<Item = (&ContainerRequest, &Counted)> {
+    containers.iter().filter_map(|container| match &container.ask {
+        Ask::Counted(counted) => Some((container, counted)),
+        Ask::Share(_) | Ask::Whole { .. } => None,
+    })
+}
+
+/// The containers of a pod, each with its position in its own list.
+fn in_place<'a>(
+    containers: impl IntoIterator<Item = RawContainer<'a>>,
+) -> impl Iterator<Item = (u32, RawContainer<'a>)> {
+    let (mut inits, mut apps) = (0.., 0..);
+    containers.into_iter().map_while(move |raw| {
+        let positions = if raw.kind == ContainerKind::App { &mut apps } else { &mut inits };
+        Some((positions.next()?, raw))
+    })
 }
 
 fn parse_limit(text: &str, containers: &[ContainerRequest]) -> Result<Milli, RequestError> {
     let percent: u32 = text.trim().parse().map_err(|_| RequestError::LimitNotANumber)?;
     let limit = Milli::from_core_units(percent.into()).ok_or(RequestError::LimitNotANumber)?;
-    let mut shares = containers.iter().filter_map(|c| match c.ask {
+    let shares = containers.iter().filter_map(|c| match c.ask {
         Ask::Share(share) => Some((&c.name, share.compute)),
         Ask::Whole { .. } | Ask::Counted(_) => None,
     });
-    let mut any = false;
-    if let Some((container, _)) = shares.find(|(_, compute)| {
-        any = true;
-        limit < *compute || limit > Milli::WHOLE
-    }) {
-        return Err(RequestError::LimitOutOfRange { container: container.clone() });
+    let mut shares = shares.peekable();
+    shares.peek().ok_or(RequestError::LimitWithoutShare)?;
+    match shares.find(|(_, compute)| limit < *compute || limit > Milli::WHOLE) {
+        Some((container, _)) => Err(RequestError::LimitOutOfRange { container: container.clone() }),
+        None => Ok(limit),
     }
-    if any { Ok(limit) } else { Err(RequestError::LimitWithoutShare) }
 }
 
 fn parse_isolation(text: &str, containers: &[ContainerRequest]) -> Result<Isolation, RequestError> {
@@ -194,10 +198,7 @@ fn parse_isolation(text: &str, containers: &[ContainerRequest]) -> Result<Isolat
 
 fn parse_arrangement(text: &str, containers: &[ContainerRequest]) -> Result<Arrangement, RequestError> {
     let arrangement = text.trim().parse().map_err(|_| RequestError::UnknownArrangement)?;
-    let mut resources = containers.iter().filter_map(|container| match &container.ask {
-        Ask::Counted(counted) => Some(&counted.resource),
-        Ask::Share(_) | Ask::Whole { .. } => None,
-    });
+    let mut resources = counted(containers).map(|(_, counted)| &counted.resource);
     let first = resources.next().ok_or(RequestError::ArrangementWithoutShares)?;
     if arrangement == Arrangement::SameCard && resources.any(|other| other != first) {
         return Err(RequestError::SameCardOfTwoResources);

@@ -8,9 +8,8 @@ use std::time::Duration;
 use clap::Parser;
 use kerf::annotation::Domain;
 use kerf::policy::Policy;
-use kerf::shares::ShareResources;
+use kerf::shares::{SHARE_RESOURCES, ShareResources};
 use kerf_runtime::feed::Patience;
-use kerf_runtime::flags::SHARE_RESOURCES;
 use kerf_runtime::telemetry::LogArgs;
 
 /// kube-scheduler's side of kerf: chooses the physical GPU of each pod and records it in the write that binds it.

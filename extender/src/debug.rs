@@ -20,7 +20,7 @@ pub(crate) fn state(app: &App) -> Value {
                 .filter(|(_, commitment)| node.ledger.concerns(commitment))
                 .map(|(uid, commitment)| (uid.to_string(), pod(&node.ledger, commitment)))
                 .collect();
-            let trouble = node.ledger.without_cards().map(kerf::unfit::Unfit::code);
+            let trouble = node.ledger.without_cards().map(kerf::unfit::Unfit::as_str);
             let left = app
                 .cluster
                 .host_left(node.name.as_str())
@@ -36,23 +36,9 @@ pub(crate) fn state(app: &App) -> Value {
 }
 
 fn card(card: &Card) -> Value {
-    let device = card.device();
-    json!({
-        "gpu": device.id.as_str(),
-        "index": device.index,
-        "model": &*device.model,
-        "memory_mib": device.memory.0,
-        "health": device.health.as_str(),
-        "cordoned": device.cordoned,
-        "usable": card.usable(),
-        "pods": card.pods(),
-        "used_compute": card.used().compute.0,
-        "used_memory_mib": card.used().memory.0,
-        "free_compute": card.free().compute.0,
-        "free_memory_mib": card.free().memory.0,
-        "overcommitted": card.overcommitted(),
-        "shares": card.offered(),
-    })
+    let mut report = card.report();
+    report["usable"] = card.usable().into();
+    report
 }
 
 fn pod(ledger: &NodeLedger, commitment: &Commitment) -> Value {

@@ -46,10 +46,7 @@ pub(crate) async fn run(app: Arc<App>, token: CancellationToken) {
             }
         }
     };
-    tokio::select! {
-        () = work => {}
-        () = token.cancelled() => {}
-    }
+    token.run_until_cancelled(work).await;
 }
 
 /// Whether what became free helps a pod that was refused before and not tried since; returns the number up to which

@@ -112,10 +112,7 @@ async fn settle(listed: Condition, settled: Condition, longest_write: Duration, 
         tokio::time::sleep(longest_write).await;
         settled.set(true);
     };
-    tokio::select! {
-        () = wait => {}
-        () = token.cancelled() => {}
-    }
+    token.run_until_cancelled(wait).await;
 }
 
 fn router(app: Arc<App>, registry: Registry, legacy: bool) -> Router {

@@ -8,7 +8,7 @@ use parking_lot::Mutex;
 use tokio::sync::watch;
 
 /// All conditions of a process. Ready when every one holds.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub struct Readiness {
     conditions: Arc<Mutex<Vec<Judged>>>,
     changed: watch::Sender<()>,
@@ -47,12 +47,6 @@ pub struct Condition {
     name: &'static str,
     met: Arc<AtomicBool>,
     changed: watch::Sender<()>,
-}
-
-impl Default for Readiness {
-    fn default() -> Self {
-        Self { conditions: Arc::default(), changed: watch::Sender::new(()) }
-    }
 }
 
 impl Readiness {

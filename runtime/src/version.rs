@@ -56,10 +56,7 @@ where
             sleep(wait).await;
         }
     };
-    tokio::select! {
-        () = asking => {}
-        () = token.cancelled() => {}
-    }
+    token.run_until_cancelled(asking).await;
 }
 
 /// The API server's version, from `/version`; empty where the request is forbidden.

@@ -187,8 +187,8 @@ impl<'a> Asking<'a> {
     ) -> Vec<(&'n str, Option<NodeRank>)> {
         let mut planner = Planner::default();
         // called for thousands of nodes in one call, and hardly ever does one fail
-        let failing = self.cluster.any_fails();
-        let fails = |node: &str| failing && self.cluster.is_failing(node);
+        let any = !self.cluster.failing.is_empty();
+        let fails = |node: &str| any && self.cluster.is_failing(node);
         let ahead = |node: &str| -> &[Plan] { ahead.get(node).map_or(&[], Vec::as_slice) };
         let mut rank = |node| {
             let now = self.fitting(&mut planner, node).ok()?;

@@ -92,21 +92,17 @@ impl Enforcers {
     /// How the share of a container that says it runs as `user` would be enforced.
     fn of_share(&self, host: &HostDevice, user: Option<u32>) -> Isolation {
         let known = vendor::support(host.origin.vendor).enforced_by;
-        let kinds = [
-            (
-                Isolation::Driver,
-                !host.partition() && self.driver.as_ref().is_some_and(|d| d.limits(&host.device.id)),
-            ),
-            (
-                Isolation::Mps,
-                !host.partition()
-                    && self.mps.as_ref().is_some_and(|m| m.serves(&host.device.id) && m.serves_user(user)),
-            ),
-            (Isolation::Limiter, self.limiter.is_some()),
-        ];
-        let found =
-            kinds.into_iter().find(|(kind, works)| *works && self.kinds.contains(kind) && known.contains(kind));
-        found.map_or(Isolation::None, |(kind, _)| kind)
+        let (id, divided) = (&host.device.id, !host.partition());
+        let works = |kind: &Isolation| match kind {
+            Isolation::Driver => divided && self.driver.as_ref().is_some_and(|driver| driver.limits(id)),
+            Isolation::Mps => {
+                divided && self.mps.as_ref().is_some_and(|mps| mps.serves(id) && mps.serves_user(user))
+            }
+            Isolation::Limiter => self.limiter.is_some(),
+            Isolation::None | Isolation::Mig => false,
+        };
+        let mut kinds = [Isolation::Driver, Isolation::Mps, Isolation::Limiter].into_iter();
+        kinds.find(|kind| works(kind) && self.kinds.contains(kind) && known.contains(kind)).unwrap_or_default()
     }
 
     /// The isolation of a container's grant on these GPUs, for the user it says it runs as: the weakest of its
