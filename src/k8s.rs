@@ -8,11 +8,11 @@ mod queued;
 mod taints;
 mod users;
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use k8s_openapi::api::core::v1::{Container, Node, NodeCondition, Pod};
+use k8s_openapi::api::core::v1::{Container, Node, NodeCondition, Pod, Toleration};
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
-use std::collections::BTreeMap;
 
 use crate::annotation::{self, Keys, Record, Unreadable, inventory};
 use crate::device::Inventory;
@@ -27,10 +27,10 @@ pub use domain::{held_elsewhere, offered_elsewhere};
 pub use holding::Holding;
 pub use host::{allocatable, asks_for_host_and_cards_alone, requested, resident};
 pub use queued::Queued;
-pub use taints::{Closed, Taint, Taints, Toleration};
+pub use taints::{Closed, Taints, tolerations};
 pub use users::users;
 
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct PodView {
     pub uid: PodUid,
     pub pod: PodRef,
@@ -170,7 +170,7 @@ pub fn pod(pod: &Pod, keys: &Keys) -> Option<PodView> {
         (None, _) => Record::Absent,
     };
     let tolerations = match (&request, &node) {
-        (Ok(Some(_)), None) => Toleration::of(pod),
+        (Ok(Some(_)), None) => tolerations(pod),
         _ => Box::default(),
     };
     Some(PodView {

@@ -161,22 +161,17 @@ impl ContainerRequest {
 impl fmt::Display for ContainerGrant {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}: ", self.container)?;
-        let comma = |at: usize| if at == 0 { "" } else { ", " };
         match &self.gpus {
             Grant::Share { device, share: Share { compute, memory } } => {
                 write!(f, "{} ({} core, {} MiB)", device.id, compute.to_core_units(), memory.0)
             }
             Grant::Whole(devices) => {
-                for (at, one) in devices.iter().enumerate() {
-                    write!(f, "{}{}", comma(at), one.device.id)?;
-                }
-                f.write_str(" (whole)")
+                let ids: Vec<&str> = devices.iter().map(|one| one.device.id.as_str()).collect();
+                write!(f, "{} (whole)", ids.join(", "))
             }
             Grant::Counted { resource, devices } => {
-                for (at, one) in devices.iter().enumerate() {
-                    write!(f, "{}{} ({} x {resource})", comma(at), one.device.id, one.count)?;
-                }
-                Ok(())
+                let each = |one: &CountedDevice| format!("{} ({} x {resource})", one.device.id, one.count);
+                f.write_str(&devices.iter().map(each).collect::<Vec<_>>().join(", "))
             }
         }
     }
@@ -192,11 +187,8 @@ pub struct Plan {
 /// For logs: its containers' devices, joined by semicolons.
 impl fmt::Display for Plan {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for (at, grant) in self.grants.iter().enumerate() {
-            let semicolon = if at == 0 { "" } else { "; " };
-            write!(f, "{semicolon}{grant}")?;
-        }
-        Ok(())
+        let grants: Vec<String> = self.grants.iter().map(ContainerGrant::to_string).collect();
+        f.write_str(&grants.join("; "))
     }
 }
 

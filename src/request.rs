@@ -331,13 +331,7 @@ mod tests {
     fn positions_count_every_container_of_their_list() {
         let request = GpuRequest::parse(
             [
-                RawContainer {
-                    name: "i",
-                    kind: ContainerKind::Init,
-                    core: Some("100"),
-                    memory: None,
-                    counted: &[],
-                },
+                RawContainer { kind: ContainerKind::Init, ..app("i", Some("100"), None) },
                 app("none", None, None),
                 app("main", Some("10"), Some("1")),
             ],
@@ -380,13 +374,7 @@ mod tests {
         }
         let two = of(&[("a.b/x", "1"), ("a.b/y", "1")], None).unwrap_err();
         assert!(two.contains("asks for GPUs by two resources"), "{two}");
-        let x = RawContainer {
-            name: "x",
-            kind: ContainerKind::App,
-            core: None,
-            memory: None,
-            counted: &[("a.b/x", "1")],
-        };
+        let x = RawContainer { counted: &[("a.b/x", "1")], ..app("x", None, None) };
         let y = RawContainer { name: "y", counted: &[("a.b/y", "1")], ..x };
         for (arrangement, refused) in [("same-card", true), ("different-cards", false)] {
             let annotations = RawAnnotations { arrangement: Some(arrangement), ..RawAnnotations::default() };

@@ -44,19 +44,7 @@ pub(crate) struct App {
     pub readiness: Readiness,
 }
 
-/// A call came before the watches have shown everything, when every card looks free, or when their news is too old.
-#[derive(Debug, thiserror::Error)]
-#[error("extender is not ready: {}", .unmet.join(", "))]
-pub(crate) struct NotReady {
-    unmet: Vec<String>,
-}
-
 impl App {
-    pub fn check_ready(&self) -> Result<(), NotReady> {
-        let unmet = self.readiness.unmet();
-        if unmet.is_empty() { Ok(()) } else { Err(NotReady { unmet }) }
-    }
-
     /// Remembers the node where a pod in flight will most likely be bound.
     pub fn intend(&self, pod: &PodRequest, node: &str) {
         let uid = &pod.uid;

@@ -85,31 +85,28 @@ pub struct Config {
     pub patience: Patience,
 }
 
-/// Flags that contradict each other.
+/// Flags that contradict each other: bind could take longer than the scheduler waits.
 #[derive(Debug, thiserror::Error)]
-pub enum ConfigError {
-    /// Bind could take longer than the scheduler waits.
-    #[error(
-        "a bind could take {sum} ms, two reads of --api-timeout-ms and a write of half of --scheduler-timeout-ms, which \
-         must be below --scheduler-timeout-ms, {limit} ms"
-    )]
-    TooSlow {
-        /// The longest time of a bind, in milliseconds.
-        sum: u64,
-        /// The time that the scheduler allows, in milliseconds.
-        limit: u64,
-    },
+#[error(
+    "a bind could take {sum} ms, two reads of --api-timeout-ms and a write of half of --scheduler-timeout-ms, which \
+     must be below --scheduler-timeout-ms, {limit} ms"
+)]
+pub struct TooSlow {
+    /// The longest time of a bind, in milliseconds.
+    sum: u64,
+    /// The time that the scheduler allows, in milliseconds.
+    limit: u64,
 }
 
 impl TryFrom<&Args> for Config {
-    type Error = ConfigError;
+    type Error = TooSlow;
 
-    fn try_from(args: &Args) -> Result<Self, ConfigError> {
+    fn try_from(args: &Args) -> Result<Self, TooSlow> {
         // the slowest bind: read the pod, write, read what became of it
         let write = args.scheduler_timeout_ms / 2;
         let sum = 2 * args.api_timeout_ms + write;
         if sum >= args.scheduler_timeout_ms {
-            return Err(ConfigError::TooSlow { sum, limit: args.scheduler_timeout_ms });
+            return Err(TooSlow { sum, limit: args.scheduler_timeout_ms });
         }
         Ok(Self {
             listen: args.listen,
@@ -132,7 +129,7 @@ mod tests {
     use super::*;
     use clap::Parser;
 
-    fn config(flags: &[&str]) -> Result<Config, ConfigError> {
+    fn config(flags: &[&str]) -> Result<Config, TooSlow> {
         Config::try_from(&Args::parse_from(["kerf-extender"].iter().chain(flags)))
     }
 

@@ -1,7 +1,7 @@
 //! `/debug/state`: every ledger as JSON, for bug reports.
 
 use kerf::ledger::{Card, Commitment, Held, NodeLedger};
-use kerf::plan::{CountedDevice, Grant};
+use kerf::plan::{ContainerGrant, CountedDevice, Grant};
 use serde_json::{Value, json};
 
 use crate::app::App;
@@ -42,30 +42,22 @@ fn card(card: &Card) -> Value {
 }
 
 fn pod(ledger: &NodeLedger, commitment: &Commitment) -> Value {
-    let containers = match &commitment.held {
-        Held::Unreadable => Value::Null,
-        Held::Plan(plan) => plan
-            .grants
-            .iter()
-            .map(|grant| {
-                let gpus: Vec<&str> = grant.gpus.ids().map(kerf::ids::DeviceId::as_str).collect();
-                (grant.container.to_string(), json!(gpus))
-            })
-            .collect::<serde_json::Map<_, _>>()
-            .into(),
+    let plan = match &commitment.held {
+        Held::Plan(plan) => Some(plan),
+        Held::Unreadable => None,
     };
+    let gpus = |grant: &ContainerGrant| {
+        let gpus: Vec<&str> = grant.gpus.ids().map(kerf::ids::DeviceId::as_str).collect();
+        (grant.container.to_string(), json!(gpus))
+    };
+    let containers = plan.map(|plan| plan.grants.iter().map(gpus).collect::<serde_json::Map<_, _>>());
     // for counted shares, the number on each card
-    let counts: serde_json::Map<String, Value> = match &commitment.held {
-        Held::Unreadable => Default::default(),
-        Held::Plan(plan) => plan
-            .grants
-            .iter()
-            .filter_map(|grant| match &grant.gpus {
-                Grant::Counted { devices, .. } => Some((grant.container.to_string(), counts(devices))),
-                Grant::Share { .. } | Grant::Whole(_) => None,
-            })
-            .collect(),
+    let counted = |grant: &ContainerGrant| match &grant.gpus {
+        Grant::Counted { devices, .. } => Some((grant.container.to_string(), counts(devices))),
+        Grant::Share { .. } | Grant::Whole(_) => None,
     };
+    let counts: serde_json::Map<String, Value> =
+        plan.into_iter().flat_map(|plan| plan.grants.iter().filter_map(counted)).collect();
     json!({
         "shares": counts,
         "pod": commitment.pod.to_string(),

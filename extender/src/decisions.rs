@@ -98,10 +98,8 @@ impl Refusals {
 /// As in `core 3, no-gpu 12`.
 impl fmt::Display for Refusals {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for (at, (reason, count)) in self.iter().enumerate() {
-            write!(f, "{}{} {count}", if at == 0 { "" } else { ", " }, reason.as_str())?;
-        }
-        Ok(())
+        let all: Vec<String> = self.iter().map(|(reason, count)| format!("{} {count}", reason.as_str())).collect();
+        f.write_str(&all.join(", "))
     }
 }
 

@@ -71,7 +71,7 @@ fn app(config: &Config, client: &Client, registry: &Registry, tasks: &Tasks) -> 
         refused: Refused::default(),
         decisions: Decisions::default(),
         planning: Planning::default(),
-        binder: Binder::new(client.clone(), api_timeout, write_timeout, namespace),
+        binder: Binder { client: client.clone(), read: api_timeout, write: write_timeout, namespace },
         metrics: Metrics::new(registry, cluster.clone(), clock.clone()).context("metrics")?,
         cluster,
         clock,

@@ -1,7 +1,5 @@
 //! Structured logs on standard error.
 
-use std::fmt;
-
 use tracing_subscriber::EnvFilter;
 
 /// Flags of every daemon that say what is logged and how.
@@ -22,15 +20,6 @@ pub enum LogFormat {
     Text,
     /// One JSON object a line.
     Json,
-}
-
-impl fmt::Display for LogFormat {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Text => "text",
-            Self::Json => "json",
-        })
-    }
 }
 
 /// Why logging could not start.

@@ -34,7 +34,9 @@ impl Handler for Filter {
 /// Filter's early answers, also for `predicates`.
 pub(super) fn answer_early(early: Early<Candidates<'_>>) -> (Outcome, Response) {
     match early {
-        Early::Failed(error) => (Outcome::Error, json(&FilterResult::failed(error.to_string()))),
+        Early::Failed(error) => {
+            (Outcome::Error, json(&FilterResult { error: error.to_string(), ..FilterResult::default() }))
+        }
         Early::NoGpu(candidates) => (Outcome::NoGpu, json(&candidates.keep(|_, _| true))),
         Early::Invalid(candidates, error) => (Outcome::Invalid, json(&refuse_all(&candidates, &error.to_string()))),
     }

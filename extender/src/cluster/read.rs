@@ -2,8 +2,8 @@
 
 use std::collections::BTreeMap;
 
+use k8s_openapi::api::core::v1::Toleration;
 use kerf::ids::{NodeName, PodRef, PodUid};
-use kerf::k8s::Toleration;
 use kerf::ledger::NodeLedger;
 use kerf::placement::shape::HostAmount;
 use kerf::placement::survey::Survey;

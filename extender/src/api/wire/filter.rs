@@ -129,12 +129,6 @@ pub struct FilterResult<'a> {
     pub error: String,
 }
 
-impl FilterResult<'_> {
-    pub fn failed(error: String) -> Self {
-        Self { error, ..Self::default() }
-    }
-}
-
 /// `HostPriority`: an item of prioritize's answer.
 #[derive(Debug, Serialize)]
 #[serde(rename_all = "PascalCase")]
