@@ -2,7 +2,6 @@
 
 mod budget;
 mod domain;
-mod holding;
 mod host;
 mod queued;
 mod taints;
@@ -17,14 +16,13 @@ use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use crate::annotation::{self, Keys, Record, Unreadable, inventory};
 use crate::device::Inventory;
 use crate::ids::{NodeName, PodRef, PodUid};
-use crate::ledger::{NodeLedger, Standing};
+use crate::ledger::{Held, NodeLedger, Standing};
 use crate::request::{GpuRequest, RawAnnotations, RawContainer, RequestError};
 use crate::unfit::Unfit;
 use crate::units::{Timestamp, parse_quantity};
 
 pub use budget::budget;
 pub use domain::{held_elsewhere, offered_elsewhere};
-pub use holding::Holding;
 pub use host::{allocatable, asks_for_host_and_cards_alone, requested, resident};
 pub use queued::Queued;
 pub use taints::{Closed, Taints, tolerations};
@@ -48,6 +46,29 @@ pub struct PodView {
     pub confirmed: bool,
     /// Only of a pod that waits for a node and asks for cards; empty otherwise.
     pub tolerations: Box<[Toleration]>,
+}
+
+/// What a bound pod holds of its node's cards: what it counts as, and whether its record is accepted.
+///
+/// Annotations that a user may write decide nothing here. A pod is counted by its record; where no record is accepted,
+/// by its amounts, which it may have on any card; and where even those cannot be read, as all that it may have.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Holding {
+    pub node: NodeName,
+    /// What it counts as ([`GpuRequest::of_bound`]).
+    pub request: Arc<GpuRequest>,
+    /// Its placement by its annotations, checked against `node` and `request`.
+    pub record: Record,
+}
+
+impl Holding {
+    /// What its node's ledger counts.
+    pub fn held(&self) -> Held {
+        match &self.record {
+            Record::Placed(placement) => Held::Plan(placement.plan.clone()),
+            Record::Absent | Record::Unreadable(_) => Held::Unreadable,
+        }
+    }
 }
 
 impl PodView {
@@ -162,7 +183,11 @@ pub fn pod(pod: &Pod, keys: &Keys) -> Option<PodView> {
         Ok(request) => request.clone(),
         Err(_) => bound_request(pod, keys).map(Arc::new),
     };
-    let of = |node: &NodeName| Some(Holding::of(counts()?, node.clone(), annotations, keys));
+    let of = |node: &NodeName| {
+        let request = counts()?;
+        let record = annotation::read_bound(annotations, keys, &request, node);
+        Some(Holding { node: node.clone(), request, record })
+    };
     let holding = node.as_ref().and_then(of);
     let record = match (&holding, &request) {
         (Some(holding), _) => holding.record.clone(),

@@ -269,15 +269,6 @@ impl Ask {
             Self::Counted(_) => 0,
         }
     }
-
-    /// `None` where the number depends on the node.
-    pub fn cards(&self) -> Option<usize> {
-        match self {
-            Self::Share(_) => Some(1),
-            Self::Whole { count, .. } => Some(*count as usize),
-            Self::Counted(_) => None,
-        }
-    }
 }
 
 #[cfg(test)]

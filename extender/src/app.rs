@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use kerf::annotation::Keys;
+use kerf::ids::syntax::is_uid;
 use kerf::policy::Policy;
 use kerf::request::GpuRequest;
 use kerf::request::pod::PodRequest;
@@ -19,9 +20,6 @@ use crate::intent::Intents;
 use crate::metrics::Metrics;
 use crate::planning::{Place, Planning, PlanningError};
 use crate::refused::Refused;
-
-/// The longest uid that a pod in flight is remembered by, in bytes. The API server's have 36.
-const MAX_UID: usize = 64;
 
 pub(crate) struct App {
     pub keys: Keys,
@@ -48,7 +46,7 @@ impl App {
     /// Remembers the node where a pod in flight will most likely be bound.
     pub fn intend(&self, pod: &PodRequest, node: &str) {
         let uid = &pod.uid;
-        if !(1..=MAX_UID).contains(&uid.as_str().len()) || self.cluster.is_gone(uid) {
+        if !is_uid(uid.as_str()) || self.cluster.is_gone(uid) {
             return;
         }
         // the scheduler's watch may be ahead of ours

@@ -43,7 +43,7 @@ pub struct Cluster {
     homes: DashMap<PodUid, BTreeSet<NodeName>>,
     /// Pods that are not bound yet, as the watch shows them.
     queue: Queue,
-    freed: Freed,
+    pub(crate) freed: Freed,
     /// Nodes where cards are kept for an unbound pod because of its record, and not for a binding by kerf.
     recorded: DashMap<PodUid, NodeName>,
     /// Nodes that are closed to some pods, or to all.

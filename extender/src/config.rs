@@ -85,29 +85,20 @@ pub struct Config {
     pub patience: Patience,
 }
 
-/// Flags that contradict each other: bind could take longer than the scheduler waits.
-#[derive(Debug, thiserror::Error)]
-#[error(
-    "a bind could take {sum} ms, two reads of --api-timeout-ms and a write of half of --scheduler-timeout-ms, which \
-     must be below --scheduler-timeout-ms, {limit} ms"
-)]
-pub struct TooSlow {
-    /// The longest time of a bind, in milliseconds.
-    sum: u64,
-    /// The time that the scheduler allows, in milliseconds.
-    limit: u64,
-}
-
 impl TryFrom<&Args> for Config {
-    type Error = TooSlow;
+    type Error = anyhow::Error;
 
-    fn try_from(args: &Args) -> Result<Self, TooSlow> {
+    fn try_from(args: &Args) -> anyhow::Result<Self> {
         // the slowest bind: read the pod, write, read what became of it
         let write = args.scheduler_timeout_ms / 2;
         let sum = 2 * args.api_timeout_ms + write;
-        if sum >= args.scheduler_timeout_ms {
-            return Err(TooSlow { sum, limit: args.scheduler_timeout_ms });
-        }
+        let limit = args.scheduler_timeout_ms;
+        // flags that contradict each other: bind could take longer than the scheduler waits
+        anyhow::ensure!(
+            sum < limit,
+            "a bind could take {sum} ms, two reads of --api-timeout-ms and a write of half of --scheduler-timeout-ms, \
+             which must be below --scheduler-timeout-ms, {limit} ms"
+        );
         Ok(Self {
             listen: args.listen,
             domain: args.domain.clone(),
@@ -129,7 +120,7 @@ mod tests {
     use super::*;
     use clap::Parser;
 
-    fn config(flags: &[&str]) -> Result<Config, TooSlow> {
+    fn config(flags: &[&str]) -> anyhow::Result<Config> {
         Config::try_from(&Args::parse_from(["kerf-extender"].iter().chain(flags)))
     }
 

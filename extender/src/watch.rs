@@ -142,13 +142,13 @@ fn apply(app: &App, pod: Guarded<GroupedPod>) {
         let resident = k8s::resident(&pod);
         app.cluster.apply_sighting(&uid, &Sighting { shape: &shape, node: node.as_ref(), resident });
     }
-    let ended = view.ended;
+    let home = node.as_ref().filter(|_| !view.ended);
     let applied = app.cluster.apply_pod(view, &app.clock);
-    if let Some(node) = node.as_ref().filter(|_| !ended) {
+    if let Some(node) = home {
         let priority = pod.spec.as_ref().and_then(|spec| spec.priority).unwrap_or_default();
         app.cluster.apply_standing(&uid, node, priority, || k8s::standing(&pod));
     }
-    if let Some(node) = node.as_ref().filter(|_| !ended)
+    if let Some(node) = home
         && let Some(resource) = k8s::held_elsewhere(&pod, &app.keys)
         && app.cluster.apply_foreign(&uid, node)
     {

@@ -197,7 +197,7 @@ impl Parts {
     /// Keeps up what holds containers to their shares, and watches for breaches.
     pub fn enforce(&self, cluster: &Cluster, config: &Config) -> Enforcers {
         let enforcers = Enforcers::new(config.isolation.clone());
-        let (state, folders) = (&self.state, enforcers.folders());
+        let (state, folders) = (&self.state, &enforcers.folders);
         for folder in folders.all() {
             state.allocations(|allocations| allocations.enforced(&folder.key, folder.core, folder.level));
         }
@@ -212,10 +212,10 @@ impl Parts {
             self.stop(),
         );
         self.tasks.spawn("watchdog", watchdog);
-        if let Some(mps) = enforcers.mps() {
+        if let Some(mps) = &enforcers.mps {
             self.tasks.spawn("mps", follow::limits::follow_mps(mps.clone(), state.clone(), self.stop()));
         }
-        if let Some(driver) = enforcers.driver() {
+        if let Some(driver) = &enforcers.driver {
             let limits = follow::limits::follow_driver(
                 driver.clone(),
                 state.clone(),
@@ -253,9 +253,9 @@ impl Parts {
     ) {
         let tkestack = config.tkestack.then(|| {
             let (tkestack, opened) = Tkestack::new();
-            tkestack.resume(enforcers.folders());
+            tkestack.resume(&enforcers.folders);
             let roots = Roots { proc: config.proc_root, cgroup: config.isolation.cgroup_root };
-            let (state, folders) = (self.state.clone(), enforcers.folders().clone());
+            let (state, folders) = (self.state.clone(), enforcers.folders.clone());
             let serving = front::vcuda_controller::follow(opened, state, folders, roots, self.stop());
             self.tasks.spawn("tkestack", serving);
             tkestack

@@ -109,11 +109,11 @@ impl Commitment {
 
     /// What it takes over the pod's whole life, for each card of its plan or each card that it may be on.
     pub fn taken(&self) -> impl Iterator<Item = &Taken> {
-        let (on, anywhere) = match &self.taking {
-            Taking::On(holds) => (&holds[..], &[][..]),
-            Taking::Anywhere(taken) => (&[][..], &taken[..]),
+        let anywhere = match &self.taking {
+            Taking::On(_) => &[][..],
+            Taking::Anywhere(taken) => taken,
         };
-        on.iter().map(|hold| &hold.taken).chain(anywhere)
+        self.taking.holds().iter().map(|hold| &hold.taken).chain(anywhere)
     }
 
     /// The cards that it takes part of, by position, with what it takes.

@@ -57,7 +57,7 @@ pub(super) fn judge(
         }
         !lingers
     };
-    let found = verdicts(app.cluster.freed(), look, remember)?;
+    let found = verdicts(&app.cluster.freed, look, remember)?;
     if any_fits(&found) {
         app.refused.forget(&pod.uid);
     } else {

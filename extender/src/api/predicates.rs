@@ -20,7 +20,7 @@ use kerf::unfit::Unfit;
 use kerf::{annotation, k8s};
 use tokio::time::Instant;
 
-use super::filter::{answer, answer_early};
+use super::filter::{Filter, answer};
 use super::judge::{fitting, judge, lingering};
 use super::lookup::{self, Missing};
 use super::prepare::{Call, CallError, Early, Handler, json};
@@ -43,7 +43,7 @@ impl Handler for Predicates {
     type Args<'a> = Candidates<'a>;
 
     fn early(early: Early<Candidates<'_>>) -> (Outcome, Response) {
-        answer_early(early)
+        Filter::early(early)
     }
 
     async fn answer(call: Arc<Call>) -> Result<Response, CallError> {

@@ -121,12 +121,13 @@ impl Call {
 }
 
 fn early<H: Handler>(app: &App, early: Early<H::Args<'_>>) -> Response {
-    if let Early::Failed(error) = &early {
-        tracing::warn!(verb = H::VERB.as_str(), error = error.to_string(), "call failed");
-    }
     let broken = match &early {
+        Early::Failed(error) => {
+            tracing::warn!(verb = H::VERB.as_str(), error = error.to_string(), "call failed");
+            None
+        }
         Early::Invalid(_, error) => Some(error.code()),
-        Early::Failed(_) | Early::NoGpu(_) => None,
+        Early::NoGpu(_) => None,
     };
     let (outcome, response) = H::early(early);
     if let (Some(rule), Outcome::Invalid) = (broken, outcome) {

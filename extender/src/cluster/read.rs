@@ -12,14 +12,9 @@ use parking_lot::MutexGuard;
 use tokio::sync::watch;
 
 use super::{Cluster, NodeState};
-use crate::freed::Freed;
 use crate::queue::Waiting;
 
 impl Cluster {
-    pub(crate) fn freed(&self) -> &Freed {
-        &self.freed
-    }
-
     /// Updates marked nodes first.
     pub(super) fn survey(&self) -> MutexGuard<'_, Survey> {
         let mut survey = self.survey.lock();

@@ -40,10 +40,13 @@ pub struct Options {
 #[derive(Clone, Debug)]
 pub struct Enforcers {
     kinds: Arc<BTreeSet<Isolation>>,
-    folders: Folders,
+    /// Directories of the containers that were given limits.
+    pub folders: Folders,
     limiter: Option<Limiter>,
-    mps: Option<Mps>,
-    driver: Option<DriverLimits>,
+    /// The multi-process service, where it may be used.
+    pub mps: Option<Mps>,
+    /// The driver's limits, where it has them.
+    pub driver: Option<DriverLimits>,
 }
 
 impl Enforcers {
@@ -68,21 +71,6 @@ impl Enforcers {
         let nowhere = Path::new("");
         let folders = Folders::empty(nowhere, nowhere);
         Self { kinds: Arc::default(), folders, limiter: None, mps: None, driver: None }
-    }
-
-    /// Directories of the containers that were given limits.
-    pub fn folders(&self) -> &Folders {
-        &self.folders
-    }
-
-    /// The multi-process service, where it may be used.
-    pub fn mps(&self) -> Option<&Mps> {
-        self.mps.as_ref()
-    }
-
-    /// The driver's limits, where it has them.
-    pub fn driver(&self) -> Option<&DriverLimits> {
-        self.driver.as_ref()
     }
 
     pub fn of_shares(&self, host: &HostDevice) -> Isolation {
