@@ -152,8 +152,7 @@ pub struct ContainerGrant {
 
 impl ContainerRequest {
     pub fn granted(&self, gpus: Grant) -> ContainerGrant {
-        let Self { name, kind, position, ask: _ } = self;
-        ContainerGrant { container: name.clone(), kind: *kind, position: *position, gpus }
+        ContainerGrant { container: self.name.clone(), kind: self.kind, position: self.position, gpus }
     }
 }
 

@@ -3,13 +3,14 @@
 
 mod bound;
 mod error;
-pub mod pod;
 
 pub use error::{MAX_CARDS, MAX_CONTAINERS, MAX_SHARES, RequestError, Rule};
 
+use std::sync::Arc;
+
 use serde::{Deserialize, Serialize};
 
-use crate::ids::ContainerName;
+use crate::ids::{ContainerName, PodRef, PodUid};
 use crate::isolation::Isolation;
 use crate::policy::Policy;
 use crate::shares::{Arrangement, Counted};
@@ -82,6 +83,22 @@ pub struct GpuRequest {
     pub priority: i32,
 }
 
+/// A pod with its request.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PodRequest {
+    /// Empty where the pod has no uid; the API server never sends such a pod.
+    pub uid: PodUid,
+    /// For logs and for API calls.
+    pub name: PodRef,
+    pub request: Arc<GpuRequest>,
+}
+
+impl PodRequest {
+    pub fn new(uid: &PodUid, name: &PodRef, request: &Arc<GpuRequest>) -> Self {
+        Self { uid: uid.clone(), name: name.clone(), request: request.clone() }
+    }
+}
+
 /// The annotations that a user sets on a pod, as text.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct RawAnnotations<'a> {
@@ -124,9 +141,7 @@ impl GpuRequest {
         let arrangement = arrangement.map(|text| parse_arrangement(text, &parsed)).transpose()?.unwrap_or_default();
         Ok(Some(Self { containers: parsed, limit, policy, isolation, arrangement, priority: 0 }))
     }
-}
 
-impl GpuRequest {
     /// The pod's own policy, otherwise `default`.
     pub fn policy_or(&self, default: Policy) -> Policy {
         self.policy.unwrap_or(default)

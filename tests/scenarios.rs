@@ -17,8 +17,7 @@ use kerf::ledger::{Held, NodeLedger, Seen};
 use kerf::placement::{Planner, rank};
 use kerf::plan::{Placement, Plan};
 use kerf::policy::Policy;
-use kerf::request::pod::PodRequest;
-use kerf::request::{ContainerKind, GpuRequest, RawAnnotations, RawContainer, RequestError};
+use kerf::request::{ContainerKind, GpuRequest, PodRequest, RawAnnotations, RawContainer, RequestError};
 use kerf::shares::PerCard;
 use kerf::units::{Mib, Timestamp};
 

@@ -5,8 +5,7 @@ use std::sync::Arc;
 use kerf::annotation::Keys;
 use kerf::ids::syntax::is_uid;
 use kerf::policy::Policy;
-use kerf::request::GpuRequest;
-use kerf::request::pod::PodRequest;
+use kerf::request::{GpuRequest, PodRequest};
 use kerf_runtime::readiness::Readiness;
 use kerf_runtime::shutdown::Tasks;
 

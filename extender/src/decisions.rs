@@ -8,7 +8,7 @@ use std::fmt;
 use kerf::ids::{NodeName, PodUid};
 use kerf::plan::Placement;
 use kerf::policy::Policy;
-use kerf::request::pod::PodRequest;
+use kerf::request::PodRequest;
 use kerf::unfit::Unfit;
 use parking_lot::Mutex;
 use rustc_hash::FxHashMap;

@@ -16,7 +16,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use k8s_openapi::api::core::v1::Toleration;
 use kerf::ids::{NodeName, PodUid};
 use kerf::k8s::Queued;
-use kerf::request::pod::PodRequest;
+use kerf::request::PodRequest;
 use kerf::units::Timestamp;
 use parking_lot::Mutex;
 use rustc_hash::FxHashMap;

@@ -6,8 +6,7 @@ use std::sync::{Arc, LazyLock};
 use super::card::Card;
 use crate::ids::PodRef;
 use crate::plan::{Hold, Plan, Taken};
-use crate::request::GpuRequest;
-use crate::request::pod::PodRequest;
+use crate::request::{GpuRequest, PodRequest};
 use crate::units::Timestamp;
 
 /// By how much repeated assumes may move a pod's first deadline, in milliseconds: a pod whose binding fails again and

@@ -6,7 +6,7 @@ use super::commitment::{Commitment, Held, LONGEST_RETRY_MS, Seen, Standing, Stat
 use super::node::NodeLedger;
 use crate::ids::{PodRef, PodUid};
 use crate::plan::Plan;
-use crate::request::pod::PodRequest;
+use crate::request::PodRequest;
 use crate::units::Timestamp;
 
 impl NodeLedger {

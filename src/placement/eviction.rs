@@ -250,8 +250,7 @@ mod tests {
     use crate::ids::PodRef;
     use crate::ledger::{Held, Standing};
     use crate::plan::{DeviceRef, Grant, Plan};
-    use crate::request::pod::PodRequest;
-    use crate::request::{ContainerKind, RawAnnotations, RawContainer};
+    use crate::request::{ContainerKind, PodRequest, RawAnnotations, RawContainer};
     use crate::units::Mib;
 
     fn request(core: u32, memory: u64, priority: i32) -> GpuRequest {

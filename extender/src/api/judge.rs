@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use kerf::placement::Planner;
-use kerf::request::pod::PodRequest;
+use kerf::request::PodRequest;
 use kerf::unfit::Unfit;
 use tokio::time::{Instant, timeout_at};
 

@@ -15,7 +15,7 @@ use kerf::ids::NodeName;
 use kerf::placement::advise::UNBOUND_RECORD_MS;
 use kerf::placement::scores;
 use kerf::plan::Placement;
-use kerf::request::pod::PodRequest;
+use kerf::request::PodRequest;
 use kerf::unfit::Unfit;
 use kerf::{annotation, k8s};
 use tokio::time::Instant;

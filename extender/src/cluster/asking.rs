@@ -16,7 +16,7 @@ use kerf::placement::advise::{Circumstances, NodeRank, Placing, after};
 use kerf::placement::shape::{HostAmount, Shape};
 use kerf::plan::Plan;
 use kerf::policy::Policy;
-use kerf::request::pod::PodRequest;
+use kerf::request::PodRequest;
 use kerf::unfit::Unfit;
 use kerf::units::Timestamp;
 

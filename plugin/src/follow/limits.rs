@@ -70,7 +70,7 @@ pub async fn follow_driver(
         let before = std::mem::take(&mut kept);
         let looked = tokio::task::spawn_blocking(move || {
             let mut kept = before;
-            let unmet = limits.keep(&mut kept, &driver::wanted(&pods, &known, limits.root()));
+            let unmet = limits.keep(&mut kept, &driver::wanted(&pods, &known, &limits.root));
             let lowered = unmet.into_iter().map(|unmet| (driver::fallen(&known, &unmet.folder), unmet));
             (kept, lowered.collect::<Vec<_>>())
         });
