@@ -11,8 +11,7 @@ use kerf::ids::{PodRef, PodUid};
 use kerf::ledger::NodeLedger;
 use kerf::placement::Planner;
 use kerf::policy::Policy;
-use kerf::request::pod::PodRequest;
-use kerf::request::{ContainerKind, GpuRequest, RawAnnotations, RawContainer};
+use kerf::request::{ContainerKind, GpuRequest, PodRequest, RawAnnotations, RawContainer};
 use kerf::units::{Mib, Timestamp};
 
 fn node(cards: u32) -> NodeLedger {

@@ -5,6 +5,8 @@ use std::fmt;
 use std::str::FromStr;
 use std::sync::Arc;
 
+use serde::{Deserialize, Serialize};
+
 use crate::ids::{DeviceId, ResourceName};
 use crate::isolation::Isolation;
 use crate::shares::PerCard;
@@ -63,20 +65,14 @@ impl Device {
     }
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Health {
-    /// Takes new pods.
-    Healthy,
-    /// Takes none; the pods it has are left alone.
-    Unhealthy,
-}
-
-impl Health {
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Healthy => "healthy",
-            Self::Unhealthy => "unhealthy",
-        }
+crate::words! {
+    #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+    #[serde(rename_all = "lowercase")]
+    pub enum Health {
+        /// Takes new pods.
+        Healthy = "healthy",
+        /// Takes none; the pods it has are left alone.
+        Unhealthy = "unhealthy",
     }
 }
 

@@ -1,22 +1,21 @@
 //! What keeps the pods of one card apart, from nothing to hardware.
 
-use std::fmt;
-use std::str::FromStr;
-
-/// How a share of a card is enforced, from weakest to strongest. Whole cards need no enforcement.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum Isolation {
-    /// Not enforced: a container may use all of the card.
-    #[default]
-    None,
-    /// kerf's library in the container, which programs can be built to evade.
-    Limiter,
-    /// NVIDIA's multi-process service.
-    Mps,
-    /// The driver's own memory limit on the container's control group.
-    Driver,
-    /// A hardware partition (NVIDIA's MIG), which a container has to itself.
-    Mig,
+crate::words! {
+    /// How a share of a card is enforced, from weakest to strongest. Whole cards need no enforcement.
+    #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+    pub enum Isolation or UnknownIsolation {
+        /// Not enforced: a container may use all of the card.
+        #[default]
+        None = "none",
+        /// kerf's library in the container, which programs can be built to evade.
+        Limiter = "limiter",
+        /// NVIDIA's multi-process service.
+        Mps = "mps",
+        /// The driver's own memory limit on the container's control group.
+        Driver = "driver",
+        /// A hardware partition (NVIDIA's MIG), which a container has to itself.
+        Mig = "mig",
+    }
 }
 
 /// Not the name of an [`Isolation`].
@@ -25,19 +24,6 @@ pub enum Isolation {
 pub struct UnknownIsolation;
 
 impl Isolation {
-    /// Every level, weakest first.
-    pub const ALL: [Self; 5] = [Self::None, Self::Limiter, Self::Mps, Self::Driver, Self::Mig];
-
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::None => "none",
-            Self::Limiter => "limiter",
-            Self::Mps => "mps",
-            Self::Driver => "driver",
-            Self::Mig => "mig",
-        }
-    }
-
     /// The level that a card needs so that a container whose spec says `user` gets this one: the MPS daemon of a node
     /// runs as root and serves no other user.
     #[must_use]
@@ -56,20 +42,6 @@ const ROOT: u32 = 0;
 /// container that says no user is taken for the daemon's user, since most images are.
 pub fn mps_serves(daemon: u32, user: Option<u32>) -> bool {
     user.is_none_or(|user| user == daemon)
-}
-
-impl fmt::Display for Isolation {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.as_str())
-    }
-}
-
-impl FromStr for Isolation {
-    type Err = UnknownIsolation;
-
-    fn from_str(text: &str) -> Result<Self, UnknownIsolation> {
-        Self::ALL.into_iter().find(|level| level.as_str() == text).ok_or(UnknownIsolation)
-    }
 }
 
 #[cfg(test)]

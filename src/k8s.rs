@@ -2,37 +2,33 @@
 
 mod budget;
 mod domain;
-mod health;
-mod holding;
 mod host;
 mod queued;
 mod taints;
 mod users;
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use k8s_openapi::api::core::v1::{Container, Node, Pod};
+use k8s_openapi::api::core::v1::{Container, Node, NodeCondition, Pod, Toleration};
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
-use std::collections::BTreeMap;
 
 use crate::annotation::{self, Keys, Record, Unreadable, inventory};
 use crate::device::Inventory;
 use crate::ids::{NodeName, PodRef, PodUid};
-use crate::ledger::{NodeLedger, Standing};
-use crate::request::{ContainerKind, GpuRequest, RawAnnotations, RawContainer, RequestError};
+use crate::ledger::{Held, NodeLedger, Standing};
+use crate::request::{GpuRequest, RawAnnotations, RawContainer, RequestError};
 use crate::unfit::Unfit;
 use crate::units::{Timestamp, parse_quantity};
 
 pub use budget::budget;
 pub use domain::{held_elsewhere, offered_elsewhere};
-pub use health::{ALLOCATIONS_SUCCEED, failing};
-pub use holding::Holding;
 pub use host::{allocatable, asks_for_host_and_cards_alone, requested, resident};
 pub use queued::Queued;
-pub use taints::{Closed, Taint, Taints, Toleration};
+pub use taints::{Closed, Taints, tolerations};
 pub use users::users;
 
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct PodView {
     pub uid: PodUid,
     pub pod: PodRef,
@@ -50,6 +46,29 @@ pub struct PodView {
     pub confirmed: bool,
     /// Only of a pod that waits for a node and asks for cards; empty otherwise.
     pub tolerations: Box<[Toleration]>,
+}
+
+/// What a bound pod holds of its node's cards: what it counts as, and whether its record is accepted.
+///
+/// Annotations that a user may write decide nothing here. A pod is counted by its record; where no record is accepted,
+/// by its amounts, which it may have on any card; and where even those cannot be read, as all that it may have.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Holding {
+    pub node: NodeName,
+    /// What it counts as ([`GpuRequest::of_bound`]).
+    pub request: Arc<GpuRequest>,
+    /// Its placement by its annotations, checked against `node` and `request`.
+    pub record: Record,
+}
+
+impl Holding {
+    /// What its node's ledger counts.
+    pub fn held(&self) -> Held {
+        match &self.record {
+            Record::Placed(placement) => Held::Plan(placement.plan.clone()),
+            Record::Absent | Record::Unreadable(_) => Held::Unreadable,
+        }
+    }
 }
 
 impl PodView {
@@ -113,23 +132,15 @@ fn unread<T>(
 ) -> Option<T> {
     let spec = pod.spec.as_ref()?;
     let annotation = |key: &str| pod.metadata.annotations.as_ref()?.get(key).map(String::as_str);
-    let inits = spec.init_containers.iter().flatten().map(|container| {
-        let kind = match container.restart_policy.as_deref() {
-            Some("Always") => ContainerKind::Sidecar,
-            _ => ContainerKind::Init,
-        };
-        (container, kind)
-    });
-    let apps = spec.containers.iter().map(|container| (container, ContainerKind::App));
     let containers: Vec<_> =
-        inits.chain(apps).map(|(container, kind)| (container, kind, counted(container, keys))).collect();
+        host::kinds(spec).map(|(kind, container)| (kind, container, counted(container, keys))).collect();
     let annotations = RawAnnotations {
         limit: annotation(&keys.core_limit),
         policy: annotation(&keys.policy),
         isolation: annotation(&keys.isolation),
         arrangement: annotation(&keys.shares),
     };
-    let mut raw = containers.iter().map(|(container, kind, counted)| RawContainer {
+    let mut raw = containers.iter().map(|(kind, container, counted)| RawContainer {
         name: &container.name,
         kind: *kind,
         core: amount(container, &keys.core),
@@ -172,7 +183,11 @@ pub fn pod(pod: &Pod, keys: &Keys) -> Option<PodView> {
         Ok(request) => request.clone(),
         Err(_) => bound_request(pod, keys).map(Arc::new),
     };
-    let of = |node: &NodeName| Some(Holding::of(counts()?, node.clone(), annotations, keys));
+    let of = |node: &NodeName| {
+        let request = counts()?;
+        let record = annotation::read_bound(annotations, keys, &request, node);
+        Some(Holding { node: node.clone(), request, record })
+    };
     let holding = node.as_ref().and_then(of);
     let record = match (&holding, &request) {
         (Some(holding), _) => holding.record.clone(),
@@ -180,7 +195,7 @@ pub fn pod(pod: &Pod, keys: &Keys) -> Option<PodView> {
         (None, _) => Record::Absent,
     };
     let tolerations = match (&request, &node) {
-        (Ok(Some(_)), None) => Toleration::of(pod),
+        (Ok(Some(_)), None) => tolerations(pod),
         _ => Box::default(),
     };
     Some(PodView {
@@ -235,16 +250,24 @@ pub fn node(node: &Node, keys: &Keys) -> Option<NodeView> {
     Some(NodeView { name: node.metadata.name.as_deref()?.into(), inventory, inferred: text.is_none() })
 }
 
+/// The condition of a Node that kerf's plugin sets to false where containers fail because of the node itself.
+pub const ALLOCATIONS_SUCCEED: &str = "KerfAllocationsSucceed";
+
+/// Whether containers fail on the node because of the node itself, as its plugin reports. It still takes pods, but
+/// other nodes are better.
+pub fn failing(node: &Node) -> bool {
+    conditions(node).any(|condition| condition.type_ == ALLOCATIONS_SUCCEED && condition.status == "False")
+}
+
 /// Whether kerf's plugin has served the node: its conditions and its lists of labels stay when its inventory goes.
 fn has_plugin(node: &Node, keys: &Keys) -> bool {
-    let mut conditions = node.status.iter().flat_map(|status| status.conditions.iter().flatten());
+    // the condition of its cards' health: `KerfGPUsHealthy`, or with a vendor's name inside
+    let of_health = |kind: &str| kind.strip_prefix("Kerf").is_some_and(|rest| rest.ends_with("GPUsHealthy"));
     let mut annotations = node.metadata.annotations.iter().flatten();
-    conditions.any(|condition| is_health_condition(&condition.type_))
+    conditions(node).any(|condition| of_health(&condition.type_))
         || annotations.any(|(key, _)| key.starts_with(&keys.labels))
 }
 
-/// Whether this is the type of a condition in which kerf's plugin reports its cards' health: `KerfGPUsHealthy`, or with
-/// a vendor's name inside.
-fn is_health_condition(kind: &str) -> bool {
-    kind.strip_prefix("Kerf").is_some_and(|rest| rest.ends_with("GPUsHealthy"))
+fn conditions(node: &Node) -> impl Iterator<Item = &NodeCondition> {
+    node.status.iter().flat_map(|status| status.conditions.iter().flatten())
 }

@@ -34,14 +34,12 @@ mod commitment;
 mod doubt;
 mod lifecycle;
 mod node;
-mod standing;
 mod transit;
 mod trial;
 
 pub use card::{Card, Offered, Room};
-pub use commitment::{Basis, Commitment, Held, LONGEST_RETRY_MS, Seen, State};
+pub use commitment::{Basis, Commitment, Held, LONGEST_RETRY_MS, Seen, Standing, State};
 pub use node::NodeLedger;
-pub use standing::Standing;
 pub use trial::Trial;
 
 #[cfg(test)]

@@ -19,6 +19,7 @@
 //! | place | what it is |
 //! | --- | --- |
 //! | [`units`], [`ids`], [`version`] | quantities, names and versions of Kubernetes, each with its own type |
+//! | [`words!`] | enums whose variants have a word each, for flags, annotations, metrics and logs |
 //! | [`shares`] | counted shares: N equal parts of a card's compute, as most device plugins have them |
 //! | [`device`] | a card; a node's inventory |
 //! | [`request`] | what a pod asks for, parsed once; every rule for requests |
@@ -82,3 +83,4 @@ pub mod tally;
 pub mod unfit;
 pub mod units;
 pub mod version;
+mod words;

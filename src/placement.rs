@@ -21,7 +21,6 @@ pub mod eviction;
 pub mod market;
 mod planner;
 mod rank;
-mod reservation;
 pub mod shape;
 pub mod survey;
 

@@ -100,7 +100,8 @@ impl Grant {
         self.devices().map(|device| &device.id)
     }
 
-    fn taken(&self) -> impl Iterator<Item = (&DeviceRef, Taken)> {
+    /// Each device with what the container takes of it, by this grant alone.
+    pub fn taken(&self) -> impl Iterator<Item = (&DeviceRef, Taken)> {
         let counted = match self {
             Self::Share { .. } | Self::Whole(_) => None,
             Self::Counted { resource, devices } => Some((resource, devices)),
@@ -151,8 +152,7 @@ pub struct ContainerGrant {
 
 impl ContainerRequest {
     pub fn granted(&self, gpus: Grant) -> ContainerGrant {
-        let Self { name, kind, position, ask: _ } = self;
-        ContainerGrant { container: name.clone(), kind: *kind, position: *position, gpus }
+        ContainerGrant { container: self.name.clone(), kind: self.kind, position: self.position, gpus }
     }
 }
 
@@ -160,22 +160,17 @@ impl ContainerRequest {
 impl fmt::Display for ContainerGrant {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}: ", self.container)?;
-        let comma = |at: usize| if at == 0 { "" } else { ", " };
         match &self.gpus {
             Grant::Share { device, share: Share { compute, memory } } => {
                 write!(f, "{} ({} core, {} MiB)", device.id, compute.to_core_units(), memory.0)
             }
             Grant::Whole(devices) => {
-                for (at, one) in devices.iter().enumerate() {
-                    write!(f, "{}{}", comma(at), one.device.id)?;
-                }
-                f.write_str(" (whole)")
+                let ids: Vec<&str> = devices.iter().map(|one| one.device.id.as_str()).collect();
+                write!(f, "{} (whole)", ids.join(", "))
             }
             Grant::Counted { resource, devices } => {
-                for (at, one) in devices.iter().enumerate() {
-                    write!(f, "{}{} ({} x {resource})", comma(at), one.device.id, one.count)?;
-                }
-                Ok(())
+                let each = |one: &CountedDevice| format!("{} ({} x {resource})", one.device.id, one.count);
+                f.write_str(&devices.iter().map(each).collect::<Vec<_>>().join(", "))
             }
         }
     }
@@ -191,11 +186,8 @@ pub struct Plan {
 /// For logs: its containers' devices, joined by semicolons.
 impl fmt::Display for Plan {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for (at, grant) in self.grants.iter().enumerate() {
-            let semicolon = if at == 0 { "" } else { "; " };
-            write!(f, "{semicolon}{grant}")?;
-        }
-        Ok(())
+        let grants: Vec<String> = self.grants.iter().map(ContainerGrant::to_string).collect();
+        f.write_str(&grants.join("; "))
     }
 }
 
@@ -309,11 +301,10 @@ impl GpuRequest {
 impl Plan {
     /// In the order in which the devices first appear.
     pub fn holds(&self) -> Vec<Hold> {
-        let of = |grant: &ContainerGrant| grant.kind;
         let taken = self
             .grants
             .iter()
-            .flat_map(|grant| grant.gpus.taken().map(move |(device, taken)| (of(grant), device, taken)));
+            .flat_map(|grant| grant.gpus.taken().map(move |(device, taken)| (grant.kind, device, taken)));
         let holds = over_life(taken, |one, other| one.id == other.id);
         holds.into_iter().map(|(device, taken)| Hold { device: device.clone(), taken }).collect()
     }

@@ -3,34 +3,30 @@
 
 mod bound;
 mod error;
-pub mod pod;
 
 pub use error::{MAX_CARDS, MAX_CONTAINERS, MAX_SHARES, RequestError, Rule};
 
-use crate::ids::ContainerName;
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+
+use crate::ids::{ContainerName, PodRef, PodUid};
 use crate::isolation::Isolation;
 use crate::policy::Policy;
 use crate::shares::{Arrangement, Counted};
 use crate::units::{Mib, Milli, QuantityError, Share, parse_quantity};
 
-/// When a container of a pod runs, which decides how its needs add up.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum ContainerKind {
-    /// Runs to its end before the next container starts, which may use its cards.
-    Init,
-    /// A restartable init container: starts in its turn and then runs as long as the pod.
-    Sidecar,
-    /// Runs beside the other containers of the pod.
-    App,
-}
-
-impl ContainerKind {
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Init => "init",
-            Self::Sidecar => "sidecar",
-            Self::App => "app",
-        }
+crate::words! {
+    /// When a container of a pod runs, which decides how its needs add up.
+    #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+    #[serde(rename_all = "lowercase")]
+    pub enum ContainerKind {
+        /// Runs to its end before the next container starts, which may use its cards.
+        Init = "init",
+        /// A restartable init container: starts in its turn and then runs as long as the pod.
+        Sidecar = "sidecar",
+        /// Runs beside the other containers of the pod.
+        App = "app",
     }
 }
 
@@ -71,7 +67,7 @@ pub struct ContainerRequest {
 }
 
 /// What a pod asks for; it has at least one container.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct GpuRequest {
     /// In the order in which kubelet starts them: init containers and sidecars, then the others.
     pub containers: Vec<ContainerRequest>,
@@ -85,6 +81,22 @@ pub struct GpuRequest {
     pub arrangement: Arrangement,
     /// `spec.priority`. A pod may be evicted for one of a higher priority.
     pub priority: i32,
+}
+
+/// A pod with its request.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PodRequest {
+    /// Empty where the pod has no uid; the API server never sends such a pod.
+    pub uid: PodUid,
+    /// For logs and for API calls.
+    pub name: PodRef,
+    pub request: Arc<GpuRequest>,
+}
+
+impl PodRequest {
+    pub fn new(uid: &PodUid, name: &PodRef, request: &Arc<GpuRequest>) -> Self {
+        Self { uid: uid.clone(), name: name.clone(), request: request.clone() }
+    }
 }
 
 /// The annotations that a user sets on a pod, as text.
@@ -110,11 +122,7 @@ impl GpuRequest {
         annotations: RawAnnotations<'_>,
     ) -> Result<Option<Self>, RequestError> {
         let mut parsed = Vec::new();
-        let (mut inits, mut apps) = (0, 0);
-        for raw in containers {
-            let counter = if raw.kind == ContainerKind::App { &mut apps } else { &mut inits };
-            let position = *counter;
-            *counter += 1;
+        for (position, raw) in in_place(containers) {
             let ask = Ask::of(&raw).map_err(|rule| RequestError::Container { container: raw.name.into(), rule })?;
             if let Some(ask) = ask {
                 parsed.push(ContainerRequest { name: raw.name.into(), kind: raw.kind, position, ask });
@@ -133,9 +141,7 @@ impl GpuRequest {
         let arrangement = arrangement.map(|text| parse_arrangement(text, &parsed)).transpose()?.unwrap_or_default();
         Ok(Some(Self { containers: parsed, limit, policy, isolation, arrangement, priority: 0 }))
     }
-}
 
-impl GpuRequest {
     /// The pod's own policy, otherwise `default`.
     pub fn policy_or(&self, default: Policy) -> Policy {
         self.policy.unwrap_or(default)
@@ -158,28 +164,41 @@ impl GpuRequest {
 
     /// The counted shares that it asks for, by container.
     pub fn counted(&self) -> impl Iterator<Item = (&ContainerRequest, &Counted)> {
-        self.containers.iter().filter_map(|container| match &container.ask {
-            Ask::Counted(counted) => Some((container, counted)),
-            Ask::Share(_) | Ask::Whole { .. } => None,
-        })
+        counted(&self.containers)
     }
+}
+
+fn counted(containers: &[ContainerRequest]) -> impl Iterator<Item = (&ContainerRequest, &Counted)> {
+    containers.iter().filter_map(|container| match &container.ask {
+        Ask::Counted(counted) => Some((container, counted)),
+        Ask::Share(_) | Ask::Whole { .. } => None,
+    })
+}
+
+/// The containers of a pod, each with its position in its own list.
+fn in_place<'a>(
+    containers: impl IntoIterator<Item = RawContainer<'a>>,
+) -> impl Iterator<Item = (u32, RawContainer<'a>)> {
+    let (mut inits, mut apps) = (0.., 0..);
+    containers.into_iter().map_while(move |raw| {
+        let positions = if raw.kind == ContainerKind::App { &mut apps } else { &mut inits };
+        Some((positions.next()?, raw))
+    })
 }
 
 fn parse_limit(text: &str, containers: &[ContainerRequest]) -> Result<Milli, RequestError> {
     let percent: u32 = text.trim().parse().map_err(|_| RequestError::LimitNotANumber)?;
     let limit = Milli::from_core_units(percent.into()).ok_or(RequestError::LimitNotANumber)?;
-    let mut shares = containers.iter().filter_map(|c| match c.ask {
+    let shares = containers.iter().filter_map(|c| match c.ask {
         Ask::Share(share) => Some((&c.name, share.compute)),
         Ask::Whole { .. } | Ask::Counted(_) => None,
     });
-    let mut any = false;
-    if let Some((container, _)) = shares.find(|(_, compute)| {
-        any = true;
-        limit < *compute || limit > Milli::WHOLE
-    }) {
-        return Err(RequestError::LimitOutOfRange { container: container.clone() });
+    let mut shares = shares.peekable();
+    shares.peek().ok_or(RequestError::LimitWithoutShare)?;
+    match shares.find(|(_, compute)| limit < *compute || limit > Milli::WHOLE) {
+        Some((container, _)) => Err(RequestError::LimitOutOfRange { container: container.clone() }),
+        None => Ok(limit),
     }
-    if any { Ok(limit) } else { Err(RequestError::LimitWithoutShare) }
 }
 
 fn parse_isolation(text: &str, containers: &[ContainerRequest]) -> Result<Isolation, RequestError> {
@@ -194,10 +213,7 @@ fn parse_isolation(text: &str, containers: &[ContainerRequest]) -> Result<Isolat
 
 fn parse_arrangement(text: &str, containers: &[ContainerRequest]) -> Result<Arrangement, RequestError> {
     let arrangement = text.trim().parse().map_err(|_| RequestError::UnknownArrangement)?;
-    let mut resources = containers.iter().filter_map(|container| match &container.ask {
-        Ask::Counted(counted) => Some(&counted.resource),
-        Ask::Share(_) | Ask::Whole { .. } => None,
-    });
+    let mut resources = counted(containers).map(|(_, counted)| &counted.resource);
     let first = resources.next().ok_or(RequestError::ArrangementWithoutShares)?;
     if arrangement == Arrangement::SameCard && resources.any(|other| other != first) {
         return Err(RequestError::SameCardOfTwoResources);
@@ -268,15 +284,6 @@ impl Ask {
             Self::Counted(_) => 0,
         }
     }
-
-    /// `None` where the number depends on the node.
-    pub fn cards(&self) -> Option<usize> {
-        match self {
-            Self::Share(_) => Some(1),
-            Self::Whole { count, .. } => Some(*count as usize),
-            Self::Counted(_) => None,
-        }
-    }
 }
 
 #[cfg(test)]
@@ -330,13 +337,7 @@ mod tests {
     fn positions_count_every_container_of_their_list() {
         let request = GpuRequest::parse(
             [
-                RawContainer {
-                    name: "i",
-                    kind: ContainerKind::Init,
-                    core: Some("100"),
-                    memory: None,
-                    counted: &[],
-                },
+                RawContainer { kind: ContainerKind::Init, ..app("i", Some("100"), None) },
                 app("none", None, None),
                 app("main", Some("10"), Some("1")),
             ],
@@ -379,13 +380,7 @@ mod tests {
         }
         let two = of(&[("a.b/x", "1"), ("a.b/y", "1")], None).unwrap_err();
         assert!(two.contains("asks for GPUs by two resources"), "{two}");
-        let x = RawContainer {
-            name: "x",
-            kind: ContainerKind::App,
-            core: None,
-            memory: None,
-            counted: &[("a.b/x", "1")],
-        };
+        let x = RawContainer { counted: &[("a.b/x", "1")], ..app("x", None, None) };
         let y = RawContainer { name: "y", counted: &[("a.b/y", "1")], ..x };
         for (arrangement, refused) in [("same-card", true), ("different-cards", false)] {
             let annotations = RawAnnotations { arrangement: Some(arrangement), ..RawAnnotations::default() };

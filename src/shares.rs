@@ -10,15 +10,15 @@ use std::fmt;
 use std::num::NonZeroU16;
 use std::str::FromStr;
 
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
 
 use crate::ids::ResourceName;
 use crate::units::Milli;
 
 /// How many equal shares a card has. Each is a whole number of thousandths of the card's compute, rounded down, and
 /// there must be no room for one more share: true for every number up to 31, every divisor of 1000, and some others.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-#[serde(into = "u32", try_from = "u32")]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+#[serde(transparent)]
 pub struct PerCard(NonZeroU16);
 
 /// A card cannot be divided into this number of shares.
@@ -78,20 +78,6 @@ impl PerCard {
     }
 }
 
-impl TryFrom<u32> for PerCard {
-    type Error = BadPerCard;
-
-    fn try_from(shares: u32) -> Result<Self, BadPerCard> {
-        Self::new(shares)
-    }
-}
-
-impl From<PerCard> for u32 {
-    fn from(per_card: PerCard) -> Self {
-        per_card.get()
-    }
-}
-
 /// On which cards the counted shares of one pod must be: `<D>/gpu-shares`. For all containers of the pod together.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub enum Arrangement {
@@ -120,6 +106,11 @@ impl FromStr for Arrangement {
     }
 }
 
+/// The default of `--share-resources`: the counted shares of well-known device plugins, as [`ShareResources`] reads them.
+/// kerf-plugin's table of vendors says the same.
+pub const SHARE_RESOURCES: &str = "deepomatic.com/shared-gpu,amd.com/gpu,amd.com/spx_*,amd.com/dpx_*,amd.com/tpx_*,\
+    amd.com/qpx_*,amd.com/cpx_*,gpu.intel.com/i915,gpu.intel.com/xe,nvidia.com/gpu,nvidia.com/gpu.shared,nvidia.com/mig-*";
+
 /// The names of resources that are counted shares. A name that ends in `*` stands for all names with that prefix.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ShareResources(Vec<String>);
@@ -135,10 +126,6 @@ impl ShareResources {
             Some(prefix) => resource.starts_with(prefix),
             None => resource == name,
         })
-    }
-
-    pub fn names(&self) -> &[String] {
-        &self.0
     }
 }
 

@@ -2,69 +2,48 @@
 
 use std::fmt;
 
-/// The texts are few and have no amounts: the scheduler counts equal ones in the pod's event.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum Unfit {
-    /// The extender has never seen this node.
-    UnknownNode,
-    NoCards,
-    UnreadableInventory,
-    /// kerf's plugin serves the node, and its inventory is gone.
-    LostInventory,
-    TooManyCards,
-    /// Pods on the node hold cards under another resource domain; which cards is not known.
-    OtherDomain,
-    /// The pod is already on the node, and its record cannot be read.
-    UnreadableRecord,
-    /// No card enforces shares as strictly as the pod asks for.
-    Isolation,
-    /// A share needs more memory than any card of the node has.
-    CardTooSmall,
-    /// The node has fewer cards than one container needs, or less memory on that many.
-    TooFewCards,
-    /// Every card is unhealthy or cordoned.
-    NoHealthyCard,
-    /// No card has enough free compute.
-    Compute,
-    /// No card has enough free memory.
-    Memory,
-    /// One card has enough compute, another has enough memory, none has both.
-    Split,
-    /// Not enough cards are free as a whole.
-    Cards,
-    /// No card of the node is offered as shares of the resource that the pod asks for.
-    NotOffered,
-    /// Even with all cards free there are too few shares, or too few in the arrangement that the pod asks for.
-    TooFewShares,
-    Shares,
-    /// Enough shares are free, but not in the arrangement that the pod asks for.
-    Arrangement,
+crate::words! {
+    /// The texts are few and have no amounts: the scheduler counts equal ones in the pod's event.
+    #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+    pub enum Unfit {
+        /// The extender has never seen this node.
+        UnknownNode = "unknown-node",
+        NoCards = "no-gpu",
+        UnreadableInventory = "unreadable-inventory",
+        /// kerf's plugin serves the node, and its inventory is gone.
+        LostInventory = "lost-inventory",
+        TooManyCards = "too-many-gpus",
+        /// Pods on the node hold cards under another resource domain; which cards is not known.
+        OtherDomain = "other-domain",
+        /// The pod is already on the node, and its record cannot be read.
+        UnreadableRecord = "unreadable-record",
+        /// No card enforces shares as strictly as the pod asks for.
+        Isolation = "isolation",
+        /// A share needs more memory than any card of the node has.
+        CardTooSmall = "card-too-small",
+        /// The node has fewer cards than one container needs, or less memory on that many.
+        TooFewCards = "too-few-cards",
+        /// Every card is unhealthy or cordoned.
+        NoHealthyCard = "no-healthy-gpu",
+        /// No card has enough free compute.
+        Compute = "core",
+        /// No card has enough free memory.
+        Memory = "memory",
+        /// One card has enough compute, another has enough memory, none has both.
+        Split = "split",
+        /// Not enough cards are free as a whole.
+        Cards = "whole-cards",
+        /// No card of the node is offered as shares of the resource that the pod asks for.
+        NotOffered = "not-offered",
+        /// Even with all cards free there are too few shares, or too few in the arrangement that the pod asks for.
+        TooFewShares = "too-few-shares",
+        Shares = "shares",
+        /// Enough shares are free, but not in the arrangement that the pod asks for.
+        Arrangement = "arrangement",
+    }
 }
 
 impl Unfit {
-    /// For metrics that start at zero.
-    pub const ALL: [Self; 19] = [
-        Self::UnknownNode,
-        Self::NoCards,
-        Self::UnreadableInventory,
-        Self::LostInventory,
-        Self::TooManyCards,
-        Self::OtherDomain,
-        Self::UnreadableRecord,
-        Self::Isolation,
-        Self::CardTooSmall,
-        Self::TooFewCards,
-        Self::NoHealthyCard,
-        Self::Compute,
-        Self::Memory,
-        Self::Split,
-        Self::Cards,
-        Self::NotOffered,
-        Self::TooFewShares,
-        Self::Shares,
-        Self::Arrangement,
-    ];
-
     /// The text that users see in the pod's event.
     pub fn reason(self) -> &'static str {
         match self {
@@ -87,31 +66,6 @@ impl Unfit {
             Self::TooFewShares => "node has too few GPU shares, or too few where annotation gpu-shares wants them",
             Self::Shares => "insufficient free GPU shares",
             Self::Arrangement => "free GPU shares are not where annotation gpu-shares wants them",
-        }
-    }
-
-    /// A short stable word for metrics and logs.
-    pub fn code(self) -> &'static str {
-        match self {
-            Self::UnknownNode => "unknown-node",
-            Self::NoCards => "no-gpu",
-            Self::UnreadableInventory => "unreadable-inventory",
-            Self::LostInventory => "lost-inventory",
-            Self::TooManyCards => "too-many-gpus",
-            Self::OtherDomain => "other-domain",
-            Self::UnreadableRecord => "unreadable-record",
-            Self::Isolation => "isolation",
-            Self::CardTooSmall => "card-too-small",
-            Self::TooFewCards => "too-few-cards",
-            Self::NoHealthyCard => "no-healthy-gpu",
-            Self::Compute => "core",
-            Self::Memory => "memory",
-            Self::Split => "split",
-            Self::Cards => "whole-cards",
-            Self::NotOffered => "not-offered",
-            Self::TooFewShares => "too-few-shares",
-            Self::Shares => "shares",
-            Self::Arrangement => "arrangement",
         }
     }
 

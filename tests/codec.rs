@@ -97,7 +97,7 @@ fn served(kinds: &'static [ContainerKind]) -> impl Strategy<Value = (GpuRequest,
                     Grant::Counted { resource: resource.clone(), devices }
                 }
                 ask => {
-                    let cards = u32::try_from(ask.cards().unwrap()).unwrap();
+                    let cards = if let Ask::Whole { count, .. } = ask { *count } else { 1 };
                     Grant::of(ask, (*first..first + cards).map(|index| (device(index), Mib(81_559)))).unwrap()
                 }
             };

@@ -172,7 +172,7 @@ proptest! {
             }
             market.arrived(class);
             let choice = market.choose(policy, class);
-            let hosts: Vec<Host> = (0..market.len()).filter_map(|number| market.host(number).cloned()).collect();
+            let hosts: Vec<Host> = (0..).map_while(|number| market.host(number).cloned()).collect();
             let rated = hosts.iter().enumerate().filter_map(|(number, host)| {
                 let (rank, slots) = market.rate(policy, class, host)?;
                 Some((rank, number, slots))

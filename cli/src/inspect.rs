@@ -6,9 +6,8 @@ use std::process::ExitCode;
 
 use kerf::annotation::Keys;
 use kerf::ledger::{Card, Commitment, Held, NodeLedger, Offered};
-use serde_json::{Value, json};
-
 use kerf::unfit::Unfit;
+use serde_json::{Value, json};
 
 use super::notes::{notes, trouble};
 use super::snapshot::{self, Node};
@@ -78,20 +77,9 @@ fn pods(ledger: &NodeLedger, card: &Card) -> String {
 }
 
 fn node(ledger: &NodeLedger) -> Value {
-    let cards = ledger.cards().iter().map(|card| {
-        let device = card.device();
-        json!({
-            "gpu": device.id.as_str(), "index": device.index, "model": &*device.model,
-            "memory_mib": device.memory.0, "health": device.health.as_str(), "cordoned": device.cordoned,
-            "used_compute": card.used().compute.0, "used_memory_mib": card.used().memory.0,
-            "free_compute": card.free().compute.0, "free_memory_mib": card.free().memory.0,
-            "overcommitted": card.overcommitted(), "pods": card.pods(),
-            "shares": card.offered(),
-        })
-    });
     json!({
-        "gpus": cards.collect::<Vec<_>>(),
-        "trouble": trouble(ledger).map(Unfit::code),
+        "gpus": ledger.cards().iter().map(Card::report).collect::<Vec<_>>(),
+        "trouble": trouble(ledger).map(Unfit::as_str),
         "unreadable": unreadable(ledger).map(|c| c.pod.to_string()).collect::<Vec<_>>(),
         "notes": notes(ledger),
     })

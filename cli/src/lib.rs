@@ -18,11 +18,7 @@ use std::process::ExitCode;
 
 use kerf::annotation::{Domain, Keys};
 use kerf::policy::Policy;
-use kerf::shares::ShareResources;
-
-/// The extender's default of `--share-resources`.
-const SHARE_RESOURCES: &str = "deepomatic.com/shared-gpu,amd.com/gpu,amd.com/spx_*,amd.com/dpx_*,amd.com/tpx_*,\
-    amd.com/qpx_*,amd.com/cpx_*,gpu.intel.com/i915,gpu.intel.com/xe,nvidia.com/gpu,nvidia.com/gpu.shared,nvidia.com/mig-*";
+use kerf::shares::{SHARE_RESOURCES, ShareResources};
 
 /// Exit status where the command line or an input file is wrong.
 pub const USAGE: u8 = 2;
@@ -99,12 +95,4 @@ fn answer(command: impl FnOnce(&mut String) -> anyhow::Result<ExitCode>) -> anyh
     let status = command(&mut text)?;
     print::print(&text)?;
     Ok(status)
-}
-
-#[cfg(test)]
-mod tests {
-    #[test]
-    fn the_default_names_of_shares_are_the_extenders() {
-        assert_eq!(super::SHARE_RESOURCES, kerf_runtime::flags::SHARE_RESOURCES);
-    }
 }

@@ -8,7 +8,7 @@ use std::process::ExitCode;
 use k8s_openapi::api::core::v1::Pod;
 use kerf::annotation::Keys;
 use kerf::ids::{NodeName, PodUid};
-use kerf::k8s::{self, Toleration};
+use kerf::k8s;
 use kerf::placement::advise::{Circumstances, Placing};
 use kerf::placement::shape::{HostAmount, Shape};
 use kerf::placement::{Planner, scores};
@@ -68,8 +68,8 @@ impl Found {
     fn new(cluster: Cluster, pod: &Pod, placing: Placing<'_>) -> Self {
         let Cluster { nodes, mut survey, .. } = cluster;
         let uid = PodUid::from(pod.metadata.uid.as_deref().unwrap_or_default());
-        let (host, tolerations) = (k8s::requested(pod), Toleration::of(pod));
-        let shape = Shape::of(Some(placing.request()), host.cpu, host.memory);
+        let (host, tolerations) = (k8s::requested(pod), k8s::tolerations(pod));
+        let shape = Shape::of(Some(placing.request), host.cpu, host.memory);
         let (mut plans, mut ranked, mut unfit) = (BTreeMap::new(), Vec::new(), Vec::new());
         for (name, node) in &nodes {
             // kube-scheduler does not ask the extender about such a node; the text is kube-scheduler's
@@ -88,7 +88,7 @@ impl Found {
                 true => placing.planner(&mut survey, &shape, name.as_str()),
                 false => Planner::default(),
             };
-            match planner.plan(&ledger, placing.request(), placing.policy()) {
+            match planner.plan(&ledger, placing.request, placing.policy) {
                 Ok(plan) => {
                     let circumstances = Circumstances { elsewhere, failing: node.failing };
                     let rank = placing.rank(&mut planner, &ledger, circumstances, &[]);

@@ -97,7 +97,6 @@ pub fn run(args: &ReplayArgs, keys: &Keys, as_json: bool) -> anyhow::Result<Exit
         Some(Seeds(seeds)) => seeds.iter().copied().map(Some).collect(),
         None => vec![None],
     };
-    let workload = |seed: Option<u64>| arrivals(args, &machines, &pods, seed);
     let jobs: Vec<(Policy, Option<u64>)> =
         args.policy.iter().flat_map(|policy| seeds.iter().map(|seed| (*policy, *seed))).collect();
     let bar = ProgressBar::new(0).with_style(
@@ -105,7 +104,7 @@ pub fn run(args: &ReplayArgs, keys: &Keys, as_json: bool) -> anyhow::Result<Exit
             .unwrap_or_else(|_| ProgressStyle::default_bar()),
     );
     let each = |(policy, seed): (Policy, Option<u64>)| -> anyhow::Result<Outcome> {
-        let workload = workload(seed);
+        let workload = arrivals(args, &machines, &pods, seed);
         let told = args.foresight.contains(&policy).then_some(known.as_slice());
         let warm_up = if args.load.is_some() { args.warm_up * 3600.0 } else { 0.0 };
         let outcome = go(Run::new(&workload, policy, told, warm_up), &bar);

@@ -17,7 +17,7 @@ use kerf::placement::advise::UNBOUND_RECORD_MS;
 use kerf::placement::shape::Shape;
 use kerf::placement::survey::{Sighting, Survey};
 use kerf::plan::Placement;
-use kerf::request::pod::PodRequest;
+use kerf::request::PodRequest;
 use kerf::units::Timestamp;
 
 pub use past::workload;

@@ -3,9 +3,9 @@
 use std::sync::Arc;
 
 use kerf::annotation::Keys;
+use kerf::ids::syntax::is_uid;
 use kerf::policy::Policy;
-use kerf::request::GpuRequest;
-use kerf::request::pod::PodRequest;
+use kerf::request::{GpuRequest, PodRequest};
 use kerf_runtime::readiness::Readiness;
 use kerf_runtime::shutdown::Tasks;
 
@@ -19,9 +19,6 @@ use crate::intent::Intents;
 use crate::metrics::Metrics;
 use crate::planning::{Place, Planning, PlanningError};
 use crate::refused::Refused;
-
-/// The longest uid that a pod in flight is remembered by, in bytes. The API server's have 36.
-const MAX_UID: usize = 64;
 
 pub(crate) struct App {
     pub keys: Keys,
@@ -44,23 +41,11 @@ pub(crate) struct App {
     pub readiness: Readiness,
 }
 
-/// A call came before the watches have shown everything, when every card looks free, or when their news is too old.
-#[derive(Debug, thiserror::Error)]
-#[error("extender is not ready: {}", .unmet.join(", "))]
-pub(crate) struct NotReady {
-    unmet: Vec<String>,
-}
-
 impl App {
-    pub fn check_ready(&self) -> Result<(), NotReady> {
-        let unmet = self.readiness.unmet();
-        if unmet.is_empty() { Ok(()) } else { Err(NotReady { unmet }) }
-    }
-
     /// Remembers the node where a pod in flight will most likely be bound.
     pub fn intend(&self, pod: &PodRequest, node: &str) {
         let uid = &pod.uid;
-        if !(1..=MAX_UID).contains(&uid.as_str().len()) || self.cluster.is_gone(uid) {
+        if !is_uid(uid.as_str()) || self.cluster.is_gone(uid) {
             return;
         }
         // the scheduler's watch may be ahead of ours

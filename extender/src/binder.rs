@@ -37,21 +37,19 @@ pub(crate) enum ReadError {
 /// Writes bindings and reads pods, each within a deadline. The client must not retry: a write is one request.
 #[derive(Clone)]
 pub(crate) struct Binder {
-    client: Client,
-    read: Duration,
-    write: Duration,
-    namespace: String,
+    pub client: Client,
+    /// The longest time of one read.
+    pub read: Duration,
+    /// The longest time of one write.
+    pub write: Duration,
+    /// kerf's own.
+    pub namespace: String,
 }
 
 /// The name of the object that `Binder::wake` changes.
 pub const WAKER: &str = "kerf-extender";
 
 impl Binder {
-    /// `read` and `write`: the longest time of each request of that kind; `namespace`: kerf's own.
-    pub fn new(client: Client, read: Duration, write: Duration, namespace: String) -> Self {
-        Self { client, read, write, namespace }
-    }
-
     fn pods(&self, pod: &PodRef) -> Api<Guarded<Pod>> {
         Api::namespaced(self.client.clone(), &pod.namespace)
     }

@@ -25,19 +25,17 @@ use dashmap::{DashMap, DashSet};
 use kerf::ids::{NodeName, PodUid};
 use kerf::k8s::Taints;
 use kerf::ledger::{NodeLedger, Seen};
-
 use kerf::placement::survey::Survey;
 use parking_lot::Mutex;
 use rustc_hash::FxBuildHasher;
 use tokio::sync::watch;
 
-use recent::Recent;
-
 use crate::freed::{Freed, News};
 use crate::queue::Queue;
+use recent::Recent;
 
 /// The cards of all nodes and the pods on them.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct Cluster {
     /// Looked up thousands of times in one call, by names that only administrators choose: a fast hash is safe.
     nodes: DashMap<NodeName, NodeLedger, FxBuildHasher>,
@@ -45,7 +43,7 @@ pub struct Cluster {
     homes: DashMap<PodUid, BTreeSet<NodeName>>,
     /// Pods that are not bound yet, as the watch shows them.
     queue: Queue,
-    freed: Freed,
+    pub(crate) freed: Freed,
     /// Nodes where cards are kept for an unbound pod because of its record, and not for a binding by kerf.
     recorded: DashMap<PodUid, NodeName>,
     /// Nodes that are closed to some pods, or to all.
@@ -56,16 +54,17 @@ pub struct Cluster {
     failing: DashSet<NodeName>,
     /// Priorities of bound pods without cards; absent: zero.
     priorities: DashMap<PodUid, i32>,
-    /// Counts complete lists of pods, to tell which commitments each should have shown.
+    /// Counts complete lists of pods, to tell which commitments each should have shown: those made before the first
+    /// list have an epoch below every list's.
     epoch: AtomicU64,
     changed: watch::Sender<()>,
     survey: Mutex<Survey>,
     /// Nodes whose cards changed since the survey was updated.
     unsurveyed: Mutex<BTreeSet<NodeName>>,
     /// Pods that were deleted or have ended. Uids are never used again, but an answer of the API server may be older.
-    departed: Recent<PodUid>,
+    departed: Recent<PodUid, MOST_DEPARTED>,
     /// Deleted nodes whose cards a plugin had listed: if one is created again, its cards are not inferred.
-    listed: Recent<NodeName>,
+    listed: Recent<NodeName, MOST_LISTED>,
 }
 
 /// More pods than end in a cluster while one answer of the API server is on its way.
@@ -94,29 +93,6 @@ pub struct NodeState {
     pub name: NodeName,
     /// A copy of its ledger.
     pub ledger: NodeLedger,
-}
-
-impl Default for Cluster {
-    fn default() -> Self {
-        Self {
-            nodes: DashMap::default(),
-            homes: DashMap::new(),
-            priorities: DashMap::new(),
-            foreign: DashMap::new(),
-            queue: Queue::default(),
-            freed: Freed::default(),
-            recorded: DashMap::new(),
-            taints: DashMap::new(),
-            failing: DashSet::new(),
-            // commitments made before the first list get an epoch below every list's
-            epoch: AtomicU64::new(1),
-            changed: watch::Sender::new(()),
-            survey: Mutex::default(),
-            unsurveyed: Mutex::default(),
-            departed: Recent::new(MOST_DEPARTED),
-            listed: Recent::new(MOST_LISTED),
-        }
-    }
 }
 
 impl Cluster {

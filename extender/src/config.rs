@@ -8,9 +8,8 @@ use std::time::Duration;
 use clap::Parser;
 use kerf::annotation::Domain;
 use kerf::policy::Policy;
-use kerf::shares::ShareResources;
+use kerf::shares::{SHARE_RESOURCES, ShareResources};
 use kerf_runtime::feed::Patience;
-use kerf_runtime::flags::SHARE_RESOURCES;
 use kerf_runtime::telemetry::LogArgs;
 
 /// kube-scheduler's side of kerf: chooses the physical GPU of each pod and records it in the write that binds it.
@@ -86,32 +85,20 @@ pub struct Config {
     pub patience: Patience,
 }
 
-/// Flags that contradict each other.
-#[derive(Debug, thiserror::Error)]
-pub enum ConfigError {
-    /// Bind could take longer than the scheduler waits.
-    #[error(
-        "a bind could take {sum} ms, two reads of --api-timeout-ms and a write of half of --scheduler-timeout-ms, which \
-         must be below --scheduler-timeout-ms, {limit} ms"
-    )]
-    TooSlow {
-        /// The longest time of a bind, in milliseconds.
-        sum: u64,
-        /// The time that the scheduler allows, in milliseconds.
-        limit: u64,
-    },
-}
-
 impl TryFrom<&Args> for Config {
-    type Error = ConfigError;
+    type Error = anyhow::Error;
 
-    fn try_from(args: &Args) -> Result<Self, ConfigError> {
+    fn try_from(args: &Args) -> anyhow::Result<Self> {
         // the slowest bind: read the pod, write, read what became of it
         let write = args.scheduler_timeout_ms / 2;
         let sum = 2 * args.api_timeout_ms + write;
-        if sum >= args.scheduler_timeout_ms {
-            return Err(ConfigError::TooSlow { sum, limit: args.scheduler_timeout_ms });
-        }
+        let limit = args.scheduler_timeout_ms;
+        // flags that contradict each other: bind could take longer than the scheduler waits
+        anyhow::ensure!(
+            sum < limit,
+            "a bind could take {sum} ms, two reads of --api-timeout-ms and a write of half of --scheduler-timeout-ms, \
+             which must be below --scheduler-timeout-ms, {limit} ms"
+        );
         Ok(Self {
             listen: args.listen,
             domain: args.domain.clone(),
@@ -133,7 +120,7 @@ mod tests {
     use super::*;
     use clap::Parser;
 
-    fn config(flags: &[&str]) -> Result<Config, ConfigError> {
+    fn config(flags: &[&str]) -> anyhow::Result<Config> {
         Config::try_from(&Args::parse_from(["kerf-extender"].iter().chain(flags)))
     }
 

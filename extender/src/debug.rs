@@ -1,7 +1,7 @@
 //! `/debug/state`: every ledger as JSON, for bug reports.
 
 use kerf::ledger::{Card, Commitment, Held, NodeLedger};
-use kerf::plan::{CountedDevice, Grant};
+use kerf::plan::{ContainerGrant, CountedDevice, Grant};
 use serde_json::{Value, json};
 
 use crate::app::App;
@@ -20,7 +20,7 @@ pub(crate) fn state(app: &App) -> Value {
                 .filter(|(_, commitment)| node.ledger.concerns(commitment))
                 .map(|(uid, commitment)| (uid.to_string(), pod(&node.ledger, commitment)))
                 .collect();
-            let trouble = node.ledger.without_cards().map(kerf::unfit::Unfit::code);
+            let trouble = node.ledger.without_cards().map(kerf::unfit::Unfit::as_str);
             let left = app
                 .cluster
                 .host_left(node.name.as_str())
@@ -36,50 +36,28 @@ pub(crate) fn state(app: &App) -> Value {
 }
 
 fn card(card: &Card) -> Value {
-    let device = card.device();
-    json!({
-        "gpu": device.id.as_str(),
-        "index": device.index,
-        "model": &*device.model,
-        "memory_mib": device.memory.0,
-        "health": device.health.as_str(),
-        "cordoned": device.cordoned,
-        "usable": card.usable(),
-        "pods": card.pods(),
-        "used_compute": card.used().compute.0,
-        "used_memory_mib": card.used().memory.0,
-        "free_compute": card.free().compute.0,
-        "free_memory_mib": card.free().memory.0,
-        "overcommitted": card.overcommitted(),
-        "shares": card.offered(),
-    })
+    let mut report = card.report();
+    report["usable"] = card.usable().into();
+    report
 }
 
 fn pod(ledger: &NodeLedger, commitment: &Commitment) -> Value {
-    let containers = match &commitment.held {
-        Held::Unreadable => Value::Null,
-        Held::Plan(plan) => plan
-            .grants
-            .iter()
-            .map(|grant| {
-                let gpus: Vec<&str> = grant.gpus.ids().map(kerf::ids::DeviceId::as_str).collect();
-                (grant.container.to_string(), json!(gpus))
-            })
-            .collect::<serde_json::Map<_, _>>()
-            .into(),
+    let plan = match &commitment.held {
+        Held::Plan(plan) => Some(plan),
+        Held::Unreadable => None,
     };
+    let gpus = |grant: &ContainerGrant| {
+        let gpus: Vec<&str> = grant.gpus.ids().map(kerf::ids::DeviceId::as_str).collect();
+        (grant.container.to_string(), json!(gpus))
+    };
+    let containers = plan.map(|plan| plan.grants.iter().map(gpus).collect::<serde_json::Map<_, _>>());
     // for counted shares, the number on each card
-    let counts: serde_json::Map<String, Value> = match &commitment.held {
-        Held::Unreadable => Default::default(),
-        Held::Plan(plan) => plan
-            .grants
-            .iter()
-            .filter_map(|grant| match &grant.gpus {
-                Grant::Counted { devices, .. } => Some((grant.container.to_string(), counts(devices))),
-                Grant::Share { .. } | Grant::Whole(_) => None,
-            })
-            .collect(),
+    let counted = |grant: &ContainerGrant| match &grant.gpus {
+        Grant::Counted { devices, .. } => Some((grant.container.to_string(), counts(devices))),
+        Grant::Share { .. } | Grant::Whole(_) => None,
     };
+    let counts: serde_json::Map<String, Value> =
+        plan.into_iter().flat_map(|plan| plan.grants.iter().filter_map(counted)).collect();
     json!({
         "shares": counts,
         "pod": commitment.pod.to_string(),

@@ -2,16 +2,17 @@
 //!
 //! What that line needs of filter's and prioritize's answers is remembered until then.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::fmt;
 
-use kerf::ids::{NodeName, PodRef, PodUid};
+use kerf::ids::{NodeName, PodUid};
 use kerf::plan::Placement;
 use kerf::policy::Policy;
-use kerf::request::pod::PodRequest;
+use kerf::request::PodRequest;
 use kerf::unfit::Unfit;
 use parking_lot::Mutex;
 use rustc_hash::FxHashMap;
+use serde::Serialize;
 use serde_json::{Value, json};
 
 use crate::verb::BindOutcome;
@@ -28,13 +29,6 @@ const MAX_GPUS: usize = 2_048;
 /// How many candidates did not fit, by reason.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Refusals([u32; Unfit::ALL.len()]);
-
-#[derive(Clone, Copy, Debug)]
-pub(crate) enum Event {
-    Bound(BindOutcome),
-    /// Its placement was written on it; the scheduler binds the pod itself.
-    Placed,
-}
 
 #[derive(Debug, Default)]
 pub(crate) struct Decisions {
@@ -60,17 +54,27 @@ struct Considered {
     best: Vec<(NodeName, u8)>,
 }
 
-#[derive(Debug)]
+/// As `/debug/state` shows it.
+#[derive(Debug, Serialize)]
 struct Decision {
-    pod: PodRef,
+    pod: String,
     uid: PodUid,
     node: NodeName,
     /// In nanoseconds since 1970.
     time: u64,
     gpus: String,
-    policy: Policy,
-    event: Event,
-    considered: Considered,
+    policy: &'static str,
+    outcome: &'static str,
+    score: Option<u8>,
+    fitting: usize,
+    runners_up: Vec<RunnerUp>,
+    refused: BTreeMap<&'static str, u32>,
+}
+
+#[derive(Debug, Serialize)]
+struct RunnerUp {
+    node: NodeName,
+    score: u8,
 }
 
 impl Refusals {
@@ -94,19 +98,8 @@ impl Refusals {
 /// As in `core 3, no-gpu 12`.
 impl fmt::Display for Refusals {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for (at, (reason, count)) in self.iter().enumerate() {
-            write!(f, "{}{} {count}", if at == 0 { "" } else { ", " }, reason.code())?;
-        }
-        Ok(())
-    }
-}
-
-impl Event {
-    fn outcome(self) -> &'static str {
-        match self {
-            Self::Bound(outcome) => outcome.as_str(),
-            Self::Placed => "placed",
-        }
+        let all: Vec<String> = self.iter().map(|(reason, count)| format!("{} {count}", reason.as_str())).collect();
+        f.write_str(&all.join(", "))
     }
 }
 
@@ -115,8 +108,9 @@ impl Considered {
         self.best.iter().find(|(other, _)| other == node).map(|(_, score)| *score)
     }
 
-    fn runners_up(&self, node: &NodeName) -> impl Iterator<Item = &(NodeName, u8)> {
-        self.best.iter().filter(move |(other, _)| other != node).take(RUNNERS_UP)
+    fn runners_up(&self, node: &NodeName) -> Vec<RunnerUp> {
+        let others = self.best.iter().filter(|(other, _)| other != node).take(RUNNERS_UP);
+        others.map(|(node, score)| RunnerUp { node: node.clone(), score: *score }).collect()
     }
 }
 
@@ -147,33 +141,35 @@ impl Decisions {
         self.open.lock().pod(uid).best = best;
     }
 
-    /// A pod has got its GPUs.
-    pub fn made(&self, pod: &PodRequest, placement: &Placement, policy: Policy, event: Event) {
+    /// A pod has got its GPUs. `bound`: how its bind ended; `None`: its placement was written on it, and the scheduler
+    /// binds the pod itself.
+    pub fn made(&self, pod: &PodRequest, placement: &Placement, policy: Policy, bound: Option<BindOutcome>) {
         let (name, uid, node) = (&pod.name, &pod.uid, &placement.node);
         let considered = self.open.lock().pods.remove(uid).unwrap_or_default();
         let mut gpus = placement.plan.to_string();
-        let runners_up: Vec<String> =
-            considered.runners_up(node).map(|(node, score)| format!("{node} {score}")).collect();
+        let (policy, score) = (policy.as_str(), considered.score(node));
+        let (outcome, what) = bound.map_or(("placed", "placed"), |outcome| (outcome.as_str(), "bound"));
+        let runners_up = considered.runners_up(node);
+        let others: Vec<String> = runners_up.iter().map(|own| format!("{} {}", own.node, own.score)).collect();
         tracing::info!(
-            pod = %name, %uid, %node, gpus, policy = policy.as_str(), score = considered.score(node),
-            runners_up = runners_up.join(", "), refused = %considered.refusals, outcome = event.outcome(),
-            "{}", match event {
-                Event::Bound(_) => "bound",
-                Event::Placed => "placed",
-            }
+            pod = %name, %uid, %node, gpus, policy, score, runners_up = others.join(", "),
+            refused = %considered.refusals, outcome, "{what}"
         );
         if gpus.len() > MAX_GPUS {
             gpus.truncate((0..=MAX_GPUS).rev().find(|at| gpus.is_char_boundary(*at)).unwrap_or_default());
         }
         let decision = Decision {
-            pod: name.clone(),
+            pod: name.to_string(),
             uid: uid.clone(),
             node: node.clone(),
             time: placement.time,
             gpus,
             policy,
-            event,
-            considered,
+            outcome,
+            score,
+            fitting: considered.fitting,
+            runners_up,
+            refused: considered.refusals.iter().map(|(reason, count)| (reason.as_str(), count)).collect(),
         };
         let mut made = self.made.lock();
         if made.len() == KEPT {
@@ -183,30 +179,8 @@ impl Decisions {
     }
 
     /// The latest last.
-    pub fn latest(&self) -> Vec<Value> {
-        self.made.lock().iter().map(Decision::json).collect()
-    }
-}
-
-impl Decision {
-    fn json(&self) -> Value {
-        let Considered { refusals, fitting, .. } = &self.considered;
-        let runners_up = self.considered.runners_up(&self.node);
-        let refused: serde_json::Map<String, Value> =
-            refusals.iter().map(|(reason, count)| (reason.code().to_owned(), json!(count))).collect();
-        json!({
-            "pod": self.pod.to_string(),
-            "uid": self.uid.as_str(),
-            "node": self.node.as_str(),
-            "time": self.time,
-            "gpus": self.gpus,
-            "policy": self.policy.as_str(),
-            "outcome": self.event.outcome(),
-            "score": self.considered.score(&self.node),
-            "fitting": fitting,
-            "runners_up": runners_up.map(|(node, score)| json!({ "node": node.as_str(), "score": score })).collect::<Vec<_>>(),
-            "refused": refused,
-        })
+    pub fn latest(&self) -> Value {
+        json!(*self.made.lock())
     }
 }
 
@@ -226,6 +200,6 @@ mod tests {
         assert_eq!((open.pods.len(), open.order.len()), (MAX_OPEN, MAX_OPEN));
         let latest = &open.pods[&PodUid::from((3 * MAX_OPEN - 1).to_string())];
         assert_eq!(latest.refusals.to_string(), "core 2");
-        assert_eq!((latest.score(&"b".into()), latest.runners_up(&"b".into()).count()), (Some(9), 1));
+        assert_eq!((latest.score(&"b".into()), latest.runners_up(&"b".into()).len()), (Some(9), 1));
     }
 }

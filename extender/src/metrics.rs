@@ -88,7 +88,7 @@ impl Metrics {
             retries: counter("retries_total", "Times that kube-scheduler was told to try waiting pods again")?,
         };
         for reason in Unfit::ALL {
-            metrics.unfit.with_label_values(&[reason.code()]);
+            metrics.unfit.with_label_values(&[reason.as_str()]);
         }
         for outcome in BindOutcome::ALL {
             metrics.binds.with_label_values(&[outcome.as_str()]);
@@ -137,7 +137,7 @@ impl Metrics {
 
     pub(crate) fn unfit(&self, refusals: &Refusals) {
         for (reason, count) in refusals.iter() {
-            self.unfit.with_label_values(&[reason.code()]).inc_by(count.into());
+            self.unfit.with_label_values(&[reason.as_str()]).inc_by(count.into());
         }
     }
 

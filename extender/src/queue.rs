@@ -13,9 +13,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use k8s_openapi::api::core::v1::Toleration;
 use kerf::ids::{NodeName, PodUid};
-use kerf::k8s::{Queued, Toleration};
-use kerf::request::pod::PodRequest;
+use kerf::k8s::Queued;
+use kerf::request::PodRequest;
 use kerf::units::Timestamp;
 use parking_lot::Mutex;
 use rustc_hash::FxHashMap;
@@ -26,7 +27,7 @@ use rustc_hash::FxHashMap;
 pub const HOLD_MS: u64 = 60_000;
 
 /// A pod that is not bound yet.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Waiting {
     /// The pod and its request.
     pub pod: PodRequest,
@@ -101,10 +102,14 @@ impl State {
         Standing { priority: Reverse(pending.waiting.pod.request.priority), idle, since, name, uid }
     }
 
+    /// Where a pod is expected.
+    fn places(&self, uid: &PodUid) -> BTreeSet<NodeName> {
+        self.pods.get(uid).into_iter().flat_map(Pending::places).cloned().collect()
+    }
+
     /// Removes a pod from the index; returns where it was expected.
     fn withdraw(&mut self, uid: &PodUid) -> BTreeSet<NodeName> {
-        let places: BTreeSet<NodeName> =
-            self.pods.get(uid).map(|pending| pending.places().cloned().collect()).unwrap_or_default();
+        let places = self.places(uid);
         for node in &places {
             if let Some(pods) = self.expected.get_mut(node) {
                 pods.remove(uid);
@@ -118,8 +123,7 @@ impl State {
 
     /// Puts the pod into the index; returns the nodes of `before` where it is no longer expected.
     fn enter(&mut self, uid: &PodUid, before: BTreeSet<NodeName>) -> Vec<NodeName> {
-        let places: BTreeSet<NodeName> =
-            self.pods.get(uid).map(|pending| pending.places().cloned().collect()).unwrap_or_default();
+        let places = self.places(uid);
         for node in &places {
             self.expected.entry(node.clone()).or_default().insert(uid.clone());
         }

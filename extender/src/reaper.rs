@@ -25,10 +25,7 @@ pub(crate) async fn run(app: Arc<App>, token: CancellationToken) {
         }
     };
     // a round may have to wait for an answer about each of many bindings
-    tokio::select! {
-        () = work => {}
-        () = token.cancelled() => {}
-    }
+    token.run_until_cancelled(work).await;
 }
 
 /// Settles every overdue commitment that the API server answers about; the others wait for the next round.

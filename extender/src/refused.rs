@@ -9,7 +9,7 @@
 use std::time::Duration;
 
 use kerf::ids::PodUid;
-use kerf::request::pod::PodRequest;
+use kerf::request::PodRequest;
 use parking_lot::Mutex;
 use rustc_hash::FxHashMap;
 use tokio::time::Instant;

@@ -46,16 +46,13 @@ pub(crate) async fn run(app: Arc<App>, token: CancellationToken) {
             }
         }
     };
-    tokio::select! {
-        () = work => {}
-        () = token.cancelled() => {}
-    }
+    token.run_until_cancelled(work).await;
 }
 
 /// Whether what became free helps a pod that was refused before and not tried since; returns the number up to which
 /// freed nodes were checked.
 fn helped(app: &App) -> Option<u64> {
-    let freed = app.cluster.freed().due();
+    let freed = app.cluster.freed.due();
     let latest = freed.iter().map(|(_, number)| *number).max()?;
     let waiting = app.refused.before(latest);
     // only pods that the watch has shown: any client may make up others

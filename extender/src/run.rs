@@ -71,7 +71,7 @@ fn app(config: &Config, client: &Client, registry: &Registry, tasks: &Tasks) -> 
         refused: Refused::default(),
         decisions: Decisions::default(),
         planning: Planning::default(),
-        binder: Binder::new(client.clone(), api_timeout, write_timeout, namespace),
+        binder: Binder { client: client.clone(), read: api_timeout, write: write_timeout, namespace },
         metrics: Metrics::new(registry, cluster.clone(), clock.clone()).context("metrics")?,
         cluster,
         clock,
@@ -112,10 +112,7 @@ async fn settle(listed: Condition, settled: Condition, longest_write: Duration, 
         tokio::time::sleep(longest_write).await;
         settled.set(true);
     };
-    tokio::select! {
-        () = wait => {}
-        () = token.cancelled() => {}
-    }
+    token.run_until_cancelled(wait).await;
 }
 
 fn router(app: Arc<App>, registry: Registry, legacy: bool) -> Router {

@@ -17,7 +17,7 @@ use kerf_runtime::feed::Feed;
 use kerf_runtime::guarded::Guarded;
 use kerf_runtime::readiness::Condition;
 use kerf_runtime::watching::{Event, follow};
-use kube::{Api, Client};
+use kube::{Api, Client, Resource};
 use tokio_util::sync::CancellationToken;
 
 use grouped::GroupedPod;
@@ -72,7 +72,7 @@ pub(crate) async fn pods(app: Arc<App>, client: Client, feed: Feed, synced: Cond
             epoch = app.cluster.begin_pods();
         }
         Event::InitApply(pod) => {
-            if let Some(uid) = meta(&pod).uid.as_deref().map(PodUid::from) {
+            if let Some(uid) = pod.meta().uid.as_deref().map(PodUid::from) {
                 app.cluster.list_pod(&uid);
                 app.cluster.keep_pod(&uid);
                 listed.insert(uid);
@@ -83,7 +83,7 @@ pub(crate) async fn pods(app: Arc<App>, client: Client, feed: Feed, synced: Cond
             apply(&app, pod);
         }
         Event::Delete(pod) => {
-            if let Some(uid) = meta(&pod).uid.as_deref() {
+            if let Some(uid) = pod.meta().uid.as_deref() {
                 app.intents.drop(&uid.into());
                 app.refused.forget(&uid.into());
                 app.cluster.delete_pod(&uid.into());
@@ -115,7 +115,7 @@ pub(crate) async fn budgets(app: Arc<App>, client: Client, feed: Feed, token: Ca
             }
         }
         Event::Delete(budget) => {
-            let metadata = meta(&budget);
+            let metadata = budget.meta();
             if let (Some(namespace), Some(name)) = (&metadata.namespace, &metadata.name) {
                 app.budgets.apply(PodRef::new(namespace.as_str(), name.as_str()), None);
             }
@@ -126,8 +126,8 @@ pub(crate) async fn budgets(app: Arc<App>, client: Client, feed: Feed, token: Ca
 }
 
 fn apply(app: &App, pod: Guarded<GroupedPod>) {
-    if let (Err(unreadable), Some(uid)) = (&pod.0, meta(&pod).uid.as_deref()) {
-        let name = PodRef::new(meta(&pod).namespace.as_deref().unwrap_or_default(), name(&pod).unwrap_or_default());
+    if let (Err(unreadable), Some(uid)) = (&pod.0, pod.meta().uid.as_deref()) {
+        let name = PodRef::new(pod.meta().namespace.as_deref().unwrap_or_default(), name(&pod).unwrap_or_default());
         if let Some(node) = unreadable.node.as_deref() {
             app.cluster.apply_unreadable(&uid.into(), &name, &node.into());
         }
@@ -142,13 +142,13 @@ fn apply(app: &App, pod: Guarded<GroupedPod>) {
         let resident = k8s::resident(&pod);
         app.cluster.apply_sighting(&uid, &Sighting { shape: &shape, node: node.as_ref(), resident });
     }
-    let ended = view.ended;
+    let home = node.as_ref().filter(|_| !view.ended);
     let applied = app.cluster.apply_pod(view, &app.clock);
-    if let Some(node) = node.as_ref().filter(|_| !ended) {
+    if let Some(node) = home {
         let priority = pod.spec.as_ref().and_then(|spec| spec.priority).unwrap_or_default();
         app.cluster.apply_standing(&uid, node, priority, || k8s::standing(&pod));
     }
-    if let Some(node) = node.as_ref().filter(|_| !ended)
+    if let Some(node) = home
         && let Some(resource) = k8s::held_elsewhere(&pod, &app.keys)
         && app.cluster.apply_foreign(&uid, node)
     {
@@ -193,10 +193,6 @@ fn unplaced(holding: Holding) -> String {
     }
 }
 
-fn meta<K: kube::Resource>(object: &K) -> &k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta {
-    object.meta()
-}
-
-fn name<K: kube::Resource>(object: &K) -> Option<&str> {
-    meta(object).name.as_deref()
+fn name(object: &impl Resource) -> Option<&str> {
+    object.meta().name.as_deref()
 }

@@ -205,7 +205,7 @@ impl Parts {
     pub fn enforce(&self, cluster: &Cluster) -> Enforcers {
         let Self { tasks, state, config, .. } = self;
         let enforcers = Enforcers::new(config.isolation.clone());
-        let folders = enforcers.folders();
+        let folders = &enforcers.folders;
         for folder in folders.all() {
             state.allocations(|allocations| allocations.enforced(&folder.key, folder.core, folder.level));
         }
@@ -220,10 +220,10 @@ impl Parts {
             self.stop(),
         );
         tasks.spawn("watchdog", watchdog);
-        if let Some(mps) = enforcers.mps() {
+        if let Some(mps) = &enforcers.mps {
             tasks.spawn("mps", limits::follow_mps(mps.clone(), state.clone(), self.stop()));
         }
-        if let Some(driver) = enforcers.driver() {
+        if let Some(driver) = &enforcers.driver {
             let (driver, folders) = (driver.clone(), folders.clone());
             let limits = limits::follow_driver(driver, state.clone(), folders, cluster.clone(), self.stop());
             tasks.spawn("driver-limits", limits);
@@ -252,9 +252,9 @@ impl Parts {
         let Self { state, config, .. } = self;
         let tkestack = config.tkestack.then(|| {
             let (tkestack, opened) = Tkestack::new();
-            tkestack.resume(enforcers.folders());
+            tkestack.resume(&enforcers.folders);
             let roots = Roots { proc: config.proc_root.clone(), cgroup: config.isolation.cgroup_root.clone() };
-            let folders = enforcers.folders().clone();
+            let folders = enforcers.folders.clone();
             let serving = vcuda_controller::follow(opened, state.clone(), folders, roots, self.stop());
             self.tasks.spawn("tkestack", serving);
             tkestack

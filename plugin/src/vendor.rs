@@ -58,7 +58,7 @@ mod tests {
     #[test]
     fn the_extender_knows_the_resources_of_every_system_unless_told_otherwise() {
         let own = ALL.iter().flat_map(|vendor| support(*vendor).systems).flat_map(|system| system.resources);
-        let known: BTreeSet<&str> = kerf_runtime::flags::SHARE_RESOURCES.split(',').collect();
+        let known: BTreeSet<&str> = kerf::shares::SHARE_RESOURCES.split(',').collect();
         assert_eq!(own.copied().collect::<BTreeSet<_>>(), known);
     }
 }

@@ -1,12 +1,12 @@
 //! Failures of calls to the API server. The text of a failure stays the same as long as its cause does.
 
-use std::fmt;
 use std::time::Duration;
 
 /// Why a call to the API server failed.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Failure {
     /// It answered with an error status.
+    #[error("{code} {reason}")]
     Status {
         /// The HTTP status.
         code: u16,
@@ -14,10 +14,13 @@ pub enum Failure {
         reason: String,
     },
     /// It did not answer, or sent nothing more, within this time.
+    #[error("no answer within {} s", .0.as_secs_f64())]
     Silent(Duration),
     /// It cannot be reached, or the answer broke off; the text of the innermost error.
+    #[error("cannot be reached ({0})")]
     Unreachable(String),
     /// The answer cannot be parsed.
+    #[error("answer cannot be read ({0})")]
     Unreadable(String),
 }
 
@@ -51,17 +54,6 @@ impl From<&kube::Error> for Failure {
                 }
                 Self::Unreachable(deepest.to_string())
             }
-        }
-    }
-}
-
-impl fmt::Display for Failure {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Status { code, reason } => write!(f, "{code} {reason}"),
-            Self::Silent(time) => write!(f, "no answer within {} s", time.as_secs_f64()),
-            Self::Unreachable(error) => write!(f, "cannot be reached ({error})"),
-            Self::Unreadable(error) => write!(f, "answer cannot be read ({error})"),
         }
     }
 }

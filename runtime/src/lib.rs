@@ -5,7 +5,6 @@ pub mod admin;
 pub mod client;
 pub mod failure;
 pub mod feed;
-pub mod flags;
 pub mod guarded;
 pub mod readiness;
 pub mod series;

@@ -1,79 +1,50 @@
 //! Readiness as a set of named conditions, each set by the part of the program that can judge it.
 
-use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use parking_lot::Mutex;
 use tokio::sync::watch;
 
+/// What a condition lacks now, with its name; `None` where it holds.
+type Check = Arc<dyn Fn() -> Option<String> + Send + Sync>;
+
 /// All conditions of a process. Ready when every one holds.
-#[derive(Clone, Debug)]
+#[derive(Clone, Default)]
 pub struct Readiness {
-    conditions: Arc<Mutex<Vec<Judged>>>,
+    checks: Arc<Mutex<Vec<Check>>>,
     changed: watch::Sender<()>,
-}
-
-/// How a condition is judged.
-#[derive(Clone)]
-enum Judged {
-    /// Its owner sets it.
-    Told(Condition),
-    /// A function is called at each check: what it lacks, if anything.
-    Asked(&'static str, Arc<dyn Fn() -> Option<String> + Send + Sync>),
-}
-
-impl fmt::Debug for Judged {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_tuple("Judged").field(&self.unmet()).finish()
-    }
-}
-
-impl Judged {
-    fn unmet(&self) -> Option<String> {
-        match self {
-            Self::Told(condition) => (!condition.is_met()).then(|| condition.name.to_owned()),
-            Self::Asked(name, lacks) => lacks().map(|lacks| match &*lacks {
-                "" => (*name).to_owned(),
-                lacks => format!("{name}: {lacks}"),
-            }),
-        }
-    }
 }
 
 /// One condition; starts as not met.
 #[derive(Clone, Debug)]
 pub struct Condition {
-    name: &'static str,
     met: Arc<AtomicBool>,
     changed: watch::Sender<()>,
 }
 
-impl Default for Readiness {
-    fn default() -> Self {
-        Self { conditions: Arc::default(), changed: watch::Sender::new(()) }
-    }
-}
-
 impl Readiness {
-    /// Adds a condition; the process is not ready until it is met.
+    /// Adds a condition, which its owner sets; the process is not ready until it is met.
     pub fn condition(&self, name: &'static str) -> Condition {
-        let condition = Condition { name, met: Arc::default(), changed: self.changed.clone() };
-        self.conditions.lock().push(Judged::Told(condition.clone()));
+        let condition = Condition { met: Arc::default(), changed: self.changed.clone() };
+        let own = condition.clone();
+        self.check(name, move || (!own.is_met()).then(String::new));
         condition
     }
 
     /// Adds a condition that is judged at each check. `lacks`: what is missing, as a text that may be empty; `None`
     /// where it holds. [`Readiness::ready`] checks again when a condition that its owner sets changes.
     pub fn check(&self, name: &'static str, lacks: impl Fn() -> Option<String> + Send + Sync + 'static) {
-        let check = Judged::Asked(name, Arc::new(lacks));
-        self.conditions.lock().push(check);
+        let check = move || {
+            lacks().map(|lacks| if lacks.is_empty() { name.to_owned() } else { format!("{name}: {lacks}") })
+        };
+        self.checks.lock().push(Arc::new(check));
     }
 
     /// The names of the conditions that are not met, with what they lack where that is known. Empty: ready.
     pub fn unmet(&self) -> Vec<String> {
-        let conditions = self.conditions.lock().clone();
-        conditions.iter().filter_map(Judged::unmet).collect()
+        let checks = self.checks.lock().clone();
+        checks.iter().filter_map(|check| check()).collect()
     }
 
     /// Waits until every condition holds.

@@ -22,9 +22,9 @@ impl<const N: usize> GaugeTable<N> {
     }
 
     /// Adds one label set with a value for each gauge.
-    pub fn row(&mut self, labels: &[(&str, &str)], values: [f64; N]) {
+    pub fn row<'a>(&mut self, labels: impl IntoIterator<Item = (&'a str, &'a str)>, values: [f64; N]) {
         let mut text = String::new();
-        for (at, (name, value)) in labels.iter().enumerate() {
+        for (at, (name, value)) in labels.into_iter().enumerate() {
             let _ = write!(text, "{}{name}=\"", if at == 0 { "" } else { "," });
             for letter in value.chars() {
                 match letter {
@@ -65,8 +65,8 @@ mod tests {
     #[test]
     fn every_gauge_has_its_lines_together() {
         let mut table = GaugeTable::new([("a_bytes", "How much."), ("b_ratio", "Which part.")]);
-        table.row(&[("node", "n\"1\""), ("model", "x\\y\nz")], [16_106_127_360.0, 0.5]);
-        table.row(&[("node", "n2"), ("model", "")], [0.0, 1.0]);
+        table.row([("node", "n\"1\""), ("model", "x\\y\nz")], [16_106_127_360.0, 0.5]);
+        table.row([("node", "n2"), ("model", "")], [0.0, 1.0]);
         let text: String = table.into_text().collect();
         let wanted = concat!(
             "# HELP a_bytes How much.\n# TYPE a_bytes gauge\n",
@@ -81,7 +81,7 @@ mod tests {
     fn many_rows_come_in_pieces_and_none_is_lost() {
         let mut table = GaugeTable::new([("a", "A."), ("b", "B.")]);
         let rows = 2 * PIECE + 7;
-        (0..rows).for_each(|row| table.row(&[("row", &row.to_string())], [row as f64, -1.0]));
+        (0..rows).for_each(|row| table.row([("row", row.to_string().as_str())], [row as f64, -1.0]));
         let pieces: Vec<String> = table.into_text().collect();
         assert_eq!(pieces.len(), 6);
         let text = pieces.concat();

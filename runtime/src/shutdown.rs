@@ -30,10 +30,7 @@ impl Tasks {
 
     /// Runs a task that must last as long as the process. Where it ends before the token is cancelled, that is logged
     /// as an error with its name, and the process drains.
-    pub fn spawn<F>(&self, name: &'static str, task: F)
-    where
-        F: Future<Output = ()> + Send + 'static,
-    {
+    pub fn spawn(&self, name: &'static str, task: impl Future<Output = ()> + Send + 'static) {
         let token = self.token.clone();
         self.tracker.spawn(async move {
             // a panic of the inner task must end the process too, hence the second task

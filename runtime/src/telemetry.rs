@@ -1,7 +1,6 @@
 //! Structured logs on standard error.
 
-use std::fmt;
-
+use anyhow::{Context as _, anyhow};
 use tracing_subscriber::EnvFilter;
 
 /// Flags of every daemon that say what is logged and how.
@@ -24,47 +23,21 @@ pub enum LogFormat {
     Json,
 }
 
-impl fmt::Display for LogFormat {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Text => "text",
-            Self::Json => "json",
-        })
-    }
-}
-
-/// Why logging could not start.
-#[derive(Debug, thiserror::Error)]
-pub enum TelemetryError {
-    /// `--log` does not parse.
-    #[error("--log {filter:?} is not a valid log filter")]
-    Filter {
-        /// What was given.
-        filter: String,
-        /// What is wrong with it.
-        #[source]
-        source: tracing_subscriber::filter::ParseError,
-    },
-    /// Called twice.
-    #[error("logging was already started")]
-    Twice,
-}
-
 impl LogArgs {
     /// Starts logging for the whole process.
     ///
     /// # Errors
-    /// [`TelemetryError`] where the filter does not parse or logging runs already.
-    pub fn init(&self) -> Result<(), TelemetryError> {
+    /// Where the filter does not parse or logging runs already.
+    pub fn init(&self) -> anyhow::Result<()> {
         // it logs the whole of an answer that it cannot parse, which may have data of all tenants' pods
         let quiet = if self.filter.contains("kube_client") { "" } else { ",kube_client=error" };
         let filter = EnvFilter::try_new(format!("{}{quiet}", self.filter))
-            .map_err(|source| TelemetryError::Filter { filter: self.filter.clone(), source })?;
+            .with_context(|| format!("--log {:?} is not a valid log filter", self.filter))?;
         let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
         match self.format {
             LogFormat::Text => builder.try_init(),
             LogFormat::Json => builder.json().try_init(),
         }
-        .map_err(|_| TelemetryError::Twice)
+        .map_err(|_| anyhow!("logging was already started"))
     }
 }

@@ -22,11 +22,12 @@ const RECHECK: Duration = Duration::from_secs(5);
 
 /// Asks until the version is one that kerf works with, and then meets the condition. Failed requests are repeated; an
 /// answer without a version counts as new enough, and is logged.
-pub async fn follow<F, Fut>(whose: &'static str, ask: F, supported: Condition, token: CancellationToken)
-where
-    F: Fn() -> Fut + Send,
-    Fut: Future<Output = anyhow::Result<String>> + Send,
-{
+pub async fn follow<Asked: Future<Output = anyhow::Result<String>> + Send>(
+    whose: &'static str,
+    ask: impl Fn() -> Asked + Send,
+    supported: Condition,
+    token: CancellationToken,
+) {
     let asking = async {
         let mut pause = RETRY;
         loop {
@@ -56,10 +57,7 @@ where
             sleep(wait).await;
         }
     };
-    tokio::select! {
-        () = asking => {}
-        () = token.cancelled() => {}
-    }
+    token.run_until_cancelled(asking).await;
 }
 
 /// The API server's version, from `/version`; empty where the request is forbidden.

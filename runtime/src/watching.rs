@@ -65,6 +65,10 @@ pub async fn follow<K>(
     }
 }
 
+async fn within<T>(most: Duration, call: impl Future<Output = kube::Result<T>>) -> Result<T, Failure> {
+    timeout(most, call).await.map_err(|_| Failure::Silent(most))?.map_err(|error| Failure::from(&error))
+}
+
 struct Watcher<'a, K, F> {
     api: Api<K>,
     fields: Option<&'a str>,
@@ -106,8 +110,7 @@ where
         let mut params = params.limit(PAGE);
         let most = self.feed.patience().list;
         loop {
-            let page = timeout(most, self.api.list(&params)).await;
-            let page = page.map_err(|_| Failure::Silent(most))?.map_err(|error| Failure::from(&error))?;
+            let page = within(most, self.api.list(&params)).await?;
             page.items.into_iter().for_each(|object| (self.apply)(Event::InitApply(object)));
             params.continue_token = page.metadata.continue_.filter(|token| !token.is_empty());
             if params.continue_token.is_none() {
@@ -124,11 +127,7 @@ where
         let patience = self.feed.patience();
         let params = WatchParams { field_selector: self.fields.map(str::to_owned), ..WatchParams::default() };
         let params = params.timeout(LIFE);
-        let started = match timeout(patience.start, self.api.watch(&params, &version)).await {
-            Ok(started) => started.map_err(|error| Failure::from(&error)),
-            Err(_) => Err(Failure::Silent(patience.start)),
-        };
-        let mut events = match started {
+        let mut events = match within(patience.start, self.api.watch(&params, &version)).await {
             Ok(events) => Box::pin(events),
             Err(failure) => return (Some(version).filter(|_| failure.passing()), Some(failure)),
         };

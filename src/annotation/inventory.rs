@@ -42,20 +42,13 @@ struct WireGpu {
     memory_mib: Mib,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     numa: Option<u32>,
-    health: WireHealth,
+    health: Health,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     isolation: Option<String>,
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     links: BTreeMap<u32, String>,
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     offers: BTreeMap<ResourceName, u32>,
-}
-
-#[derive(Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-enum WireHealth {
-    Healthy,
-    Unhealthy,
 }
 
 /// The annotation's value. Cordons are not in it: an administrator sets them elsewhere.
@@ -69,10 +62,7 @@ pub fn encode(inventory: &Inventory) -> String {
             model: device.model.clone(),
             memory_mib: device.memory,
             numa: device.numa,
-            health: match device.health {
-                Health::Healthy => WireHealth::Healthy,
-                Health::Unhealthy => WireHealth::Unhealthy,
-            },
+            health: device.health,
             isolation: (device.isolation != Isolation::None).then(|| device.isolation.to_string()),
             links: device.links.iter().map(|(peer, link)| (*peer, link.to_string())).collect(),
             offers: device.offers.iter().map(|(name, shares)| (name.clone(), shares.get())).collect(),
@@ -115,10 +105,7 @@ fn device(gpu: WireGpu) -> Result<Device, Unreadable> {
         model: gpu.model,
         memory: gpu.memory_mib,
         numa: gpu.numa,
-        health: match gpu.health {
-            WireHealth::Healthy => Health::Healthy,
-            WireHealth::Unhealthy => Health::Unhealthy,
-        },
+        health: gpu.health,
         cordoned: false,
         // an unknown level promises nothing
         isolation: gpu.isolation.and_then(|word| word.parse().ok()).unwrap_or_default(),

@@ -4,6 +4,7 @@ use std::fmt;
 use std::str::FromStr;
 use std::sync::Arc;
 
+use crate::ids::syntax::is_label;
 use crate::shares::ShareResources;
 
 /// The prefix of every resource and annotation: a DNS name, `inspur.com` unless configured.
@@ -25,14 +26,8 @@ impl FromStr for Domain {
     type Err = BadDomain;
 
     fn from_str(text: &str) -> Result<Self, BadDomain> {
-        let label = |label: &str| {
-            (1..=63).contains(&label.len())
-                && label.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-')
-                && !label.starts_with('-')
-                && !label.ends_with('-')
-        };
         let reserved = text == "kubernetes.io" || text.ends_with(".kubernetes.io");
-        if text.len() > 200 || !text.contains('.') || reserved || !text.split('.').all(label) {
+        if text.len() > 200 || !text.contains('.') || reserved || !text.split('.').all(is_label) {
             return Err(BadDomain(text.chars().take(80).collect()));
         }
         Ok(Self(text.into()))

@@ -33,7 +33,7 @@ use serde::{Deserialize, Serialize};
 
 use super::unreadable::{Unreadable, bounded, malformed};
 use crate::ids::{ContainerName, DeviceId, NodeName, ResourceName};
-use crate::plan::{ContainerGrant, CountedDevice, DeviceRef, Grant, Placement, Plan, WholeDevice};
+use crate::plan::{ContainerGrant, CountedDevice, DeviceRef, Grant, Placement, Plan, Taken, WholeDevice};
 use crate::request::{ContainerKind, MAX_CARDS, MAX_CONTAINERS};
 use crate::units::{Mib, Milli, Share};
 
@@ -54,20 +54,12 @@ struct Wire {
 #[serde(deny_unknown_fields)]
 struct WireContainer {
     name: ContainerName,
-    kind: WireKind,
+    kind: ContainerKind,
     position: u32,
     whole: bool,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     resource: Option<ResourceName>,
     slices: Vec<WireSlice>,
-}
-
-#[derive(Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-enum WireKind {
-    Init,
-    Sidecar,
-    App,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -96,35 +88,25 @@ pub fn encode(placement: &Placement) -> String {
 }
 
 fn wire_container(grant: &ContainerGrant) -> WireContainer {
-    let divided = |(device, share): (&DeviceRef, Share)| WireSlice {
-        gpu: device.id.clone(),
-        index: device.index,
-        compute: share.compute,
-        memory: Some(share.memory),
-        count: None,
+    let slice = |(device, taken): (&DeviceRef, Taken)| {
+        let Share { compute, memory } = taken.share();
+        let (memory, count) = match &taken {
+            Taken::Part(_) | Taken::Whole(_) => (Some(memory), None),
+            Taken::Counted(counted, _) => (None, Some(counted.count)),
+        };
+        WireSlice { gpu: device.id.clone(), index: device.index, compute, memory, count }
     };
-    let counted = |one: &CountedDevice| WireSlice {
-        gpu: one.device.id.clone(),
-        index: one.device.index,
-        compute: one.compute,
-        memory: None,
-        count: Some(one.count),
-    };
-    let (resource, slices) = match &grant.gpus {
-        gpus @ (Grant::Share { .. } | Grant::Whole(_)) => (None, gpus.amounts().map(divided).collect()),
-        Grant::Counted { resource, devices } => (Some(resource.clone()), devices.iter().map(counted).collect()),
+    let resource = match &grant.gpus {
+        Grant::Share { .. } | Grant::Whole(_) => None,
+        Grant::Counted { resource, .. } => Some(resource.clone()),
     };
     WireContainer {
         name: grant.container.clone(),
-        kind: match grant.kind {
-            ContainerKind::Init => WireKind::Init,
-            ContainerKind::Sidecar => WireKind::Sidecar,
-            ContainerKind::App => WireKind::App,
-        },
+        kind: grant.kind,
         position: grant.position,
         whole: grant.gpus.is_whole(),
         resource,
-        slices,
+        slices: grant.gpus.taken().map(slice).collect(),
     }
 }
 
@@ -175,12 +157,7 @@ fn grant(wire: WireContainer) -> Result<ContainerGrant, Unreadable> {
         }
         (_, Some(_)) => return Err(Unreadable::Invalid("a resource that has no name, or of whole cards")),
     };
-    let kind = match wire.kind {
-        WireKind::Init => ContainerKind::Init,
-        WireKind::Sidecar => ContainerKind::Sidecar,
-        WireKind::App => ContainerKind::App,
-    };
-    Ok(ContainerGrant { container: wire.name, kind, position: wire.position, gpus })
+    Ok(ContainerGrant { container: wire.name, kind: wire.kind, position: wire.position, gpus })
 }
 
 const OTHER_AMOUNT: Unreadable = Unreadable::Invalid("a share has memory, and shares by count have a number");

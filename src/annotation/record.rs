@@ -18,44 +18,33 @@ pub enum Record {
     Unreadable(Unreadable),
 }
 
-impl Record {
-    /// The record for a pod on `node`: a placement on another node is not accepted. The compatibility record has
-    /// indices of cards of any node: a pod that was bound to another node by hand has those cards there, as under
-    /// gpu-manager.
-    #[must_use]
-    fn for_node(self, node: &NodeName) -> Self {
-        match self {
-            Self::Placed(placement) if placement.node != *node && !placement.plan.names_indices_alone() => {
-                Self::Unreadable(Unreadable::OtherNode)
-            }
-            record => record,
-        }
-    }
-}
-
-/// The record of a pod that is bound to `node` and counts as `request` ([`GpuRequest::of_bound`]).
+/// The record of a pod that is bound to `node` and counts as `request` ([`GpuRequest::of_bound`]): a placement on
+/// another node is not accepted. The compatibility record has indices of cards of any node: a pod that was bound to
+/// another node by hand has those cards there, as under gpu-manager.
 pub fn read_bound(
     annotations: &BTreeMap<String, String>,
     keys: &Keys,
     request: &GpuRequest,
     node: &NodeName,
 ) -> Record {
-    read(annotations, keys, request).for_node(node)
+    match read(annotations, keys, request) {
+        Record::Placed(placement) if placement.node != *node && !placement.plan.names_indices_alone() => {
+            Record::Unreadable(Unreadable::OtherNode)
+        }
+        record => record,
+    }
 }
 
 /// Reads a pod's placement: `gpu-placement` where present, otherwise the compatibility record.
 pub fn read(annotations: &BTreeMap<String, String>, keys: &Keys, request: &GpuRequest) -> Record {
     let result = match annotations.get(&keys.placement) {
-        Some(text) => placement::decode(text),
-        None => match compat::decode(annotations, keys, request) {
-            Ok(None) => return Record::Absent,
-            Ok(Some(placement)) => Ok(placement),
-            Err(error) => Err(error),
-        },
+        Some(text) => placement::decode(text).map(Some),
+        None => compat::decode(annotations, keys, request),
     };
     match result {
-        Ok(placement) if placement.plan.serves(request) => Record::Placed(placement),
-        Ok(_) => Record::Unreadable(Unreadable::OtherRequest),
+        Ok(None) => Record::Absent,
+        Ok(Some(placement)) if placement.plan.serves(request) => Record::Placed(placement),
+        Ok(Some(_)) => Record::Unreadable(Unreadable::OtherRequest),
         Err(error) => Record::Unreadable(error),
     }
 }

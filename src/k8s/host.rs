@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use k8s_openapi::api::core::v1::{Container, Node, Pod, Volume};
+use k8s_openapi::api::core::v1::{Container, Node, Pod, PodSpec, Volume};
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 
 use crate::annotation::Keys;
@@ -28,13 +28,8 @@ pub fn allocatable(node: &Node) -> Option<HostAmount> {
 /// resource; and the pod's overhead.
 pub fn requested(pod: &Pod) -> HostAmount {
     let Some(spec) = &pod.spec else { return HostAmount { pods: 1, ..HostAmount::default() } };
-    let inits = spec.init_containers.iter().flatten().map(|container| {
-        let restarts = container.restart_policy.as_deref() == Some("Always");
-        (if restarts { ContainerKind::Sidecar } else { ContainerKind::Init }, container)
-    });
-    let apps = spec.containers.iter().map(|container| (ContainerKind::App, container));
     let add = |tally: Tally<HostAmount>, (kind, container)| tally.with(kind, of(container));
-    let mut total = inits.chain(apps).fold(Tally::default(), add).peak();
+    let mut total = kinds(spec).fold(Tally::default(), add).peak();
     if let Some(whole) = spec.resources.as_ref().and_then(|resources| resources.requests.as_ref()) {
         let own = amounts(whole);
         total.cpu = if whole.contains_key("cpu") { own.cpu } else { total.cpu };
@@ -42,6 +37,15 @@ pub fn requested(pod: &Pod) -> HostAmount {
     }
     let overhead = spec.overhead.as_ref().map(amounts).unwrap_or_default();
     HostAmount { pods: 1, ..total.plus(overhead) }
+}
+
+/// A pod's containers in kubelet's order, with their kinds.
+pub(super) fn kinds(spec: &PodSpec) -> impl Iterator<Item = (ContainerKind, &Container)> {
+    let inits = spec.init_containers.iter().flatten().map(|container| {
+        let restarts = container.restart_policy.as_deref() == Some("Always");
+        (if restarts { ContainerKind::Sidecar } else { ContainerKind::Init }, container)
+    });
+    inits.chain(spec.containers.iter().map(|container| (ContainerKind::App, container)))
 }
 
 /// Whether the pod belongs to its node and no scheduler chose the node: a pod of a DaemonSet, or a static pod of

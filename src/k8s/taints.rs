@@ -3,7 +3,7 @@
 
 use std::fmt;
 
-use k8s_openapi::api::core::v1::{self, Node, Pod};
+use k8s_openapi::api::core::v1::{Node, Pod, Taint, Toleration};
 
 /// The taint for `spec.unschedulable`: pods that tolerate it may be bound there.
 const UNSCHEDULABLE: &str = "node.kubernetes.io/unschedulable";
@@ -11,43 +11,16 @@ const NO_SCHEDULE: &str = "NoSchedule";
 const NO_EXECUTE: &str = "NoExecute";
 
 /// What closes a Node to some pods, or to all. For most Nodes empty.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct Taints {
     deleting: bool,
     unschedulable: bool,
+    /// Those with the effect `NoSchedule` or `NoExecute`; others keep no pod away.
     taints: Box<[Taint]>,
 }
 
-/// A taint with the effect `NoSchedule` or `NoExecute`; others keep no pod away.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Taint {
-    key: Box<str>,
-    value: Box<str>,
-    effect: &'static str,
-}
-
-/// An item of `spec.tolerations[]` of a pod, without `tolerationSeconds`.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Toleration {
-    key: Box<str>,
-    operator: Operator,
-    value: Box<str>,
-    effect: Box<str>,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Operator {
-    Equal,
-    Exists,
-    /// The taint's value is a number below the toleration's. An API server that does not know this operator rejects it.
-    Lt,
-    Gt,
-    /// An operator of a later Kubernetes: it tolerates nothing.
-    Other,
-}
-
 /// Why a pod may not be bound to a Node.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Closed<'a> {
     Deleting,
     /// `spec.unschedulable`: the Node is cordoned
@@ -59,15 +32,12 @@ pub enum Closed<'a> {
 impl Taints {
     pub fn of(node: &Node) -> Self {
         let spec = node.spec.as_ref();
-        let taints = spec.and_then(|spec| spec.taints.as_ref()).into_iter().flatten().filter_map(|taint| {
-            let effect = [NO_SCHEDULE, NO_EXECUTE].into_iter().find(|effect| *effect == taint.effect)?;
-            let value = taint.value.as_deref().unwrap_or_default();
-            Some(Taint { key: taint.key.as_str().into(), value: value.into(), effect })
-        });
+        let taints = spec.and_then(|spec| spec.taints.as_ref()).into_iter().flatten();
+        let closing = |taint: &&Taint| [NO_SCHEDULE, NO_EXECUTE].contains(&&*taint.effect);
         Self {
             deleting: node.metadata.deletion_timestamp.is_some(),
             unschedulable: spec.and_then(|spec| spec.unschedulable).unwrap_or_default(),
-            taints: taints.collect(),
+            taints: taints.filter(closing).cloned().collect(),
         }
     }
 
@@ -78,7 +48,7 @@ impl Taints {
     /// Why a pod with these tolerations may not be bound here; `None` where it may.
     pub fn close(&self, tolerations: &[Toleration]) -> Option<Closed<'_>> {
         let tolerated = |key: &str, value: &str, effect: &str| {
-            tolerations.iter().any(|toleration| toleration.tolerates(key, value, effect))
+            tolerations.iter().any(|toleration| tolerates(toleration, key, value, effect))
         };
         if self.deleting {
             return Some(Closed::Deleting);
@@ -86,51 +56,38 @@ impl Taints {
         if self.unschedulable && !tolerated(UNSCHEDULABLE, "", NO_SCHEDULE) {
             return Some(Closed::Unschedulable);
         }
-        let intolerable = |taint: &&Taint| !tolerated(&taint.key, &taint.value, taint.effect);
+        let intolerable = |taint: &&Taint| !tolerated(&taint.key, text(taint.value.as_ref()), &taint.effect);
         self.taints.iter().find(intolerable).map(Closed::Taint)
     }
 }
 
-impl Toleration {
-    pub fn of(pod: &Pod) -> Box<[Self]> {
-        let tolerations = pod.spec.as_ref().and_then(|spec| spec.tolerations.as_ref()).into_iter().flatten();
-        tolerations.map(Self::from).collect()
-    }
+/// `spec.tolerations[]` of a pod.
+pub fn tolerations(pod: &Pod) -> Box<[Toleration]> {
+    pod.spec.iter().flat_map(|spec| spec.tolerations.iter().flatten()).cloned().collect()
+}
 
-    fn tolerates(&self, key: &str, value: &str, effect: &str) -> bool {
-        if !self.effect.is_empty() && *self.effect != *effect || !self.key.is_empty() && *self.key != *key {
-            return false;
-        }
-        let compare = |holds: fn(&i64, &i64) -> bool| {
-            integer(value).zip(integer(&self.value)).is_some_and(|(taint, own)| holds(&taint, &own))
-        };
-        match self.operator {
-            Operator::Equal => *self.value == *value,
-            Operator::Exists => true,
-            Operator::Lt => compare(i64::lt),
-            Operator::Gt => compare(i64::gt),
-            Operator::Other => false,
-        }
+fn tolerates(toleration: &Toleration, key: &str, value: &str, effect: &str) -> bool {
+    let (own_key, own_effect) = (text(toleration.key.as_ref()), text(toleration.effect.as_ref()));
+    if !own_effect.is_empty() && own_effect != effect || !own_key.is_empty() && own_key != key {
+        return false;
+    }
+    let own = text(toleration.value.as_ref());
+    let compare = |holds: fn(&i64, &i64) -> bool| {
+        integer(value).zip(integer(own)).is_some_and(|(taint, own)| holds(&taint, &own))
+    };
+    match text(toleration.operator.as_ref()) {
+        "" | "Equal" => own == value,
+        "Exists" => true,
+        // the taint's value is a number below the toleration's; an API server that does not know this rejects it
+        "Lt" => compare(i64::lt),
+        "Gt" => compare(i64::gt),
+        // an operator of a later Kubernetes
+        _ => false,
     }
 }
 
-impl From<&v1::Toleration> for Toleration {
-    fn from(toleration: &v1::Toleration) -> Self {
-        let text = |field: &Option<String>| field.as_deref().unwrap_or_default().into();
-        let operator = match toleration.operator.as_deref().unwrap_or_default() {
-            "" | "Equal" => Operator::Equal,
-            "Exists" => Operator::Exists,
-            "Lt" => Operator::Lt,
-            "Gt" => Operator::Gt,
-            _ => Operator::Other,
-        };
-        Self {
-            key: text(&toleration.key),
-            operator,
-            value: text(&toleration.value),
-            effect: text(&toleration.effect),
-        }
-    }
+fn text(field: Option<&String>) -> &str {
+    field.map_or("", String::as_str)
 }
 
 /// A decimal integer in the one form that Kubernetes accepts: no `+`, no leading zeros.
@@ -145,7 +102,8 @@ impl fmt::Display for Closed<'_> {
         match self {
             Self::Deleting => f.write_str("is being deleted"),
             Self::Unschedulable => f.write_str("is unschedulable"),
-            Self::Taint(Taint { key, value, effect }) => {
+            Self::Taint(Taint { key, value, effect, .. }) => {
+                let value = text(value.as_ref());
                 let equals = if value.is_empty() { "" } else { "=" };
                 write!(f, "has a taint that the pod does not tolerate: {key}{equals}{value}:{effect}")
             }
@@ -164,7 +122,7 @@ mod tests {
 
     fn tolerations(tolerations: Value) -> Box<[Toleration]> {
         let pod = json!({ "metadata": {}, "spec": { "containers": [], "tolerations": tolerations } });
-        Toleration::of(&serde_json::from_value(pod).unwrap())
+        super::tolerations(&serde_json::from_value(pod).unwrap())
     }
 
     #[test]

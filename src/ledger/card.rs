@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use serde::Serialize;
+use serde_json::{Value, json};
 
 use crate::device::Device;
 use crate::ids::ResourceName;
@@ -10,31 +11,31 @@ use crate::isolation::Isolation;
 use crate::plan::{DeviceRef, Hold, Taken};
 use crate::units::{Mib, Milli, Share};
 
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Card {
-    device: Device,
+/// What is taken of a card.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Tallied {
     /// Without the memory of counted shares.
     used: Share,
     pods: u32,
     /// How many of the pods have counted shares.
     undivided: u32,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Card {
+    device: Device,
+    pub(super) tallied: Tallied,
     /// Whether its node takes no pods, even if the card could.
     closed: bool,
 }
 
 impl Card {
     pub(super) fn new(device: Device) -> Self {
-        Self { device, used: Share::ZERO, pods: 0, undivided: 0, closed: false }
+        Self { device, tallied: Tallied::default(), closed: false }
     }
 
     pub(super) fn close(&mut self, closed: bool) {
         self.closed = closed;
-    }
-
-    pub(super) fn clear(&mut self) {
-        self.used = Share::ZERO;
-        self.pods = 0;
-        self.undivided = 0;
     }
 
     pub fn device(&self) -> &Device {
@@ -44,13 +45,13 @@ impl Card {
     /// What its pods take together; more than its capacity where it is overcommitted. Counted shares together take all
     /// of its memory.
     pub fn used(&self) -> Share {
-        let undivided = if self.undivided > 0 { self.device.memory } else { Mib(0) };
-        self.used.saturating_add(Share { compute: Milli(0), memory: undivided })
+        let undivided = if self.tallied.undivided > 0 { self.device.memory } else { Mib(0) };
+        self.tallied.used.saturating_add(Share { compute: Milli(0), memory: undivided })
     }
 
     /// How many pods are on it. A pod that has it under several resources counts once for each.
     pub fn pods(&self) -> u32 {
-        self.pods
+        self.tallied.pods
     }
 
     /// Whether the card takes new pods: it is healthy and not cordoned, and its node takes pods.
@@ -69,7 +70,7 @@ impl Card {
 
     /// Whether nothing is taken and a new pod may have the whole card.
     pub fn untouched(&self) -> bool {
-        self.pods == 0 && self.usable()
+        self.tallied.pods == 0 && self.usable()
     }
 
     /// Whether its pods take more than it has: a record was changed, or the card shrank or came back.
@@ -79,7 +80,7 @@ impl Card {
 
     /// Whether it has pods, and all of them have counted shares: it takes only more of those.
     pub fn undivided(&self) -> bool {
-        self.undivided > 0 && self.undivided == self.pods
+        self.tallied.undivided > 0 && self.tallied.undivided == self.tallied.pods
     }
 
     /// How many more counted shares of `resource` a new pod may have. Zero where the card is not offered under that
@@ -96,6 +97,26 @@ impl Card {
         offers.map(|(name, shares)| (name, Offered { per_gpu: shares.get(), free: free(name) })).collect()
     }
 
+    /// For people and for bug reports.
+    pub fn report(&self) -> Value {
+        let (device, used, free) = (&self.device, self.used(), self.free());
+        json!({
+            "gpu": device.id,
+            "index": device.index,
+            "model": device.model,
+            "memory_mib": device.memory,
+            "health": device.health,
+            "cordoned": device.cordoned,
+            "pods": self.pods(),
+            "used_compute": used.compute,
+            "used_memory_mib": used.memory,
+            "free_compute": free.compute,
+            "free_memory_mib": free.memory,
+            "overcommitted": self.overcommitted(),
+            "shares": self.offered(),
+        })
+    }
+
     pub(super) fn take(&mut self, taken: &Taken) {
         let share = match taken {
             Taken::Part(share) => *share,
@@ -104,12 +125,12 @@ impl Card {
             Taken::Counted(counted, recorded) => {
                 let offered = self.device.offers.get(&counted.resource);
                 let compute = offered.map_or(*recorded, |shares| shares.compute_of(counted.count));
-                self.undivided += 1;
+                self.tallied.undivided += 1;
                 Share { compute, memory: Mib(0) }
             }
         };
-        self.used = self.used.saturating_add(share);
-        self.pods += 1;
+        self.tallied.used = self.tallied.used.saturating_add(share);
+        self.tallied.pods += 1;
     }
 
     /// Whether a plan means this card. Where either side has only an index (an old record, or a node without
@@ -124,6 +145,18 @@ impl Card {
         match taken {
             Taken::Part(_) | Taken::Whole(_) => true,
             Taken::Counted(counted, _) => self.device.offers.contains_key(&counted.resource),
+        }
+    }
+
+    pub(super) fn room(&self) -> Room {
+        Room {
+            free: self.free(),
+            capacity: self.device.capacity(),
+            index: self.device.index,
+            untouched: self.untouched(),
+            undivided: self.undivided(),
+            usable: self.usable(),
+            isolation: self.device.isolation,
         }
     }
 }
@@ -151,33 +184,6 @@ pub struct Room {
     pub usable: bool,
     /// See [`Device::isolation`].
     pub isolation: Isolation,
-}
-
-impl Card {
-    pub(super) fn room(&self) -> Room {
-        Room {
-            free: self.free(),
-            capacity: self.device.capacity(),
-            index: self.device.index,
-            untouched: self.untouched(),
-            undivided: self.undivided(),
-            usable: self.usable(),
-            isolation: self.device.isolation,
-        }
-    }
-}
-
-/// What is taken of a card, to restore later.
-pub(super) type Tallied = (Share, u32, u32);
-
-impl Card {
-    pub(super) fn tallied(&self) -> Tallied {
-        (self.used, self.pods, self.undivided)
-    }
-
-    pub(super) fn restart(&mut self, tallied: Tallied) {
-        (self.used, self.pods, self.undivided) = tallied;
-    }
 }
 
 pub(super) fn take(cards: &mut [Card], hold: &Hold) {

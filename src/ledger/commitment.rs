@@ -1,12 +1,12 @@
 //! A pod's hold on cards of one node, and its state.
 
-use std::sync::Arc;
+use std::collections::BTreeMap;
+use std::sync::{Arc, LazyLock};
 
 use super::card::Card;
-use super::standing::Standing;
 use crate::ids::PodRef;
 use crate::plan::{Hold, Plan, Taken};
-use crate::request::GpuRequest;
+use crate::request::{GpuRequest, PodRequest};
 use crate::units::Timestamp;
 
 /// By how much repeated assumes may move a pod's first deadline, in milliseconds: a pod whose binding fails again and
@@ -52,6 +52,20 @@ pub enum Held {
     Unreadable,
 }
 
+/// What decides, beside its priority, whether a pod is evicted for another: as the API server last showed it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Standing {
+    /// `status.startTime`, in milliseconds since 1970.
+    pub started: Option<Timestamp>,
+    /// It is being deleted.
+    pub leaving: bool,
+    /// `metadata.labels`, which disruption budgets select by.
+    pub labels: BTreeMap<String, String>,
+}
+
+/// Of all pods that were not seen yet.
+static UNKNOWN: LazyLock<Arc<Standing>> = LazyLock::new(Arc::default);
+
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Commitment {
     pub pod: PodRef,
@@ -73,13 +87,32 @@ pub struct Commitment {
 }
 
 impl Commitment {
+    pub(super) fn new(pod: &PodRequest, held: Held, state: State, epoch: u64) -> Self {
+        Self {
+            pod: pod.name.clone(),
+            request: pod.request.clone(),
+            taking: match &held {
+                Held::Plan(plan) => Taking::On(plan.holds()),
+                Held::Unreadable => Taking::Anywhere(pod.request.taken_anywhere()),
+            },
+            held,
+            state,
+            confirmed: false,
+            standing: UNKNOWN.clone(),
+            epoch,
+            latest: Timestamp::default(),
+            doubtful: false,
+            unanswered: false,
+        }
+    }
+
     /// What it takes over the pod's whole life, for each card of its plan or each card that it may be on.
     pub fn taken(&self) -> impl Iterator<Item = &Taken> {
-        let (on, anywhere) = match &self.taking {
-            Taking::On(holds) => (&holds[..], &[][..]),
-            Taking::Anywhere(taken) => (&[][..], &taken[..]),
+        let anywhere = match &self.taking {
+            Taking::On(_) => &[][..],
+            Taking::Anywhere(taken) => taken,
         };
-        on.iter().map(|hold| &hold.taken).chain(anywhere)
+        self.taking.holds().iter().map(|hold| &hold.taken).chain(anywhere)
     }
 
     /// The cards that it takes part of, by position, with what it takes.
@@ -104,25 +137,15 @@ impl Commitment {
     }
 }
 
-/// What a pod's count is based on.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Basis {
-    Record,
-    /// Its amounts, on every card that it may be on: it has no record that is accepted.
-    Amounts,
-    /// All cards of the node: its amounts cannot be read either.
-    Everything,
-}
-
-impl Basis {
-    pub const ALL: [Self; 3] = [Self::Record, Self::Amounts, Self::Everything];
-
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Record => "record",
-            Self::Amounts => "amounts",
-            Self::Everything => "everything",
-        }
+crate::words! {
+    /// What a pod's count is based on.
+    #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+    pub enum Basis {
+        Record = "record",
+        /// Its amounts, on every card that it may be on: it has no record that is accepted.
+        Amounts = "amounts",
+        /// All cards of the node: its amounts cannot be read either.
+        Everything = "everything",
     }
 }
 
@@ -144,13 +167,6 @@ pub(super) enum Taking {
 }
 
 impl Taking {
-    pub(super) fn of(held: &Held, request: &GpuRequest) -> Self {
-        match held {
-            Held::Plan(plan) => Self::On(plan.holds()),
-            Held::Unreadable => Self::Anywhere(request.taken_anywhere()),
-        }
-    }
-
     /// Empty where its cards are not known.
     pub(super) fn holds(&self) -> &[Hold] {
         match self {

@@ -2,12 +2,11 @@
 
 use std::sync::Arc;
 
-use super::commitment::{Commitment, Held, LONGEST_RETRY_MS, Seen, State, Taking};
+use super::commitment::{Commitment, Held, LONGEST_RETRY_MS, Seen, Standing, State, Taking};
 use super::node::NodeLedger;
-use super::standing::Standing;
 use crate::ids::{PodRef, PodUid};
 use crate::plan::Plan;
-use crate::request::pod::PodRequest;
+use crate::request::PodRequest;
 use crate::units::Timestamp;
 
 impl NodeLedger {
@@ -17,20 +16,8 @@ impl NodeLedger {
         if self.commitments.contains_key(&pod.uid) {
             return false;
         }
-        let commitment = Commitment {
-            pod: pod.name.clone(),
-            request: pod.request.clone(),
-            taking: Taking::On(plan.holds()),
-            held: Held::Plan(plan),
-            state: State::Assumed { deadline },
-            confirmed: false,
-            standing: Standing::unknown(),
-            epoch,
-            latest: deadline.plus(LONGEST_RETRY_MS),
-            doubtful: false,
-            unanswered: false,
-        };
-        self.commitments.insert(pod.uid.clone(), commitment);
+        let known = Commitment::new(pod, Held::Plan(plan), State::Assumed { deadline }, epoch);
+        self.commitments.insert(pod.uid.clone(), Commitment { latest: deadline.plus(LONGEST_RETRY_MS), ..known });
         self.recount();
         true
     }
@@ -58,7 +45,7 @@ impl NodeLedger {
 
     /// The pod was seen bound to this node with this record.
     pub fn observe(&mut self, pod: &PodRequest, held: Held, confirmed: bool, epoch: u64) -> Seen {
-        let PodRequest { uid, name, request } = pod;
+        let PodRequest { uid, request, .. } = pod;
         let seen = match self.commitments.get_mut(uid) {
             Some(known) if known.held == held && known.request.counts_as(request) => {
                 let seen = if known.state == State::Observed { Seen::Same } else { Seen::AsPlanned };
@@ -76,19 +63,11 @@ impl NodeLedger {
             None => Seen::New,
         };
         let before = self.commitments.get(uid);
-        let commitment = Commitment {
-            pod: name.clone(),
-            request: request.clone(),
-            taking: Taking::of(&held, request),
-            held,
-            state: State::Observed,
-            confirmed: confirmed || before.is_some_and(|known| known.confirmed),
-            standing: before.map_or_else(Standing::unknown, |known| known.standing.clone()),
-            epoch,
-            latest: Timestamp::default(),
-            doubtful: false,
-            unanswered: false,
-        };
+        let mut commitment = Commitment::new(pod, held, State::Observed, epoch);
+        commitment.confirmed = confirmed || before.is_some_and(|known| known.confirmed);
+        if let Some(known) = before {
+            commitment.standing = known.standing.clone();
+        }
         let known = self.commitments.insert(uid.clone(), commitment);
         // an unreadable record holds every card and so leaves none; nor does a plan whose alternative was carried out,
         // as the API server now shows

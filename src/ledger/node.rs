@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::card::{Card, Room, take};
+use super::card::{Card, Room, Tallied, take};
 use super::commitment::{Commitment, Held};
 use super::transit::Transit;
 use crate::device::Inventory;
@@ -181,7 +181,7 @@ impl NodeLedger {
 
 /// Sets what is taken of the cards to these commitments and what is in transit.
 pub(super) fn count<'a>(cards: &mut [Card], commitments: impl Iterator<Item = &'a Commitment>, transit: &Transit) {
-    cards.iter_mut().for_each(Card::clear);
+    cards.iter_mut().for_each(|card| card.tallied = Tallied::default());
     for commitment in commitments {
         commitment.on(cards).for_each(|(at, taken)| {
             if let Some(card) = cards.get_mut(at) {

@@ -8,8 +8,7 @@ use crate::ids::{DeviceId, PodRef, PodUid};
 use crate::placement::Planner;
 use crate::plan::{DeviceRef, Grant, Plan};
 use crate::policy::Policy;
-use crate::request::pod::PodRequest;
-use crate::request::{Ask, ContainerKind, GpuRequest, RawAnnotations, RawContainer};
+use crate::request::{Ask, ContainerKind, GpuRequest, PodRequest, RawAnnotations, RawContainer};
 use crate::unfit::Unfit;
 use crate::units::{Mib, Share, Timestamp};
 

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use super::card::{Card, Tallied, take};
+use super::card::{Tallied, take};
 use super::node::{NodeLedger, count};
 use crate::ids::PodUid;
 use crate::plan::{Plan, Taken};
@@ -71,7 +71,7 @@ impl<'a> Trial<'a> {
                 }
             }
         }
-        let staying = node.cards.iter().map(Card::tallied).collect();
+        let staying = node.cards.iter().map(|card| card.tallied).collect();
         Self { node, staying, taken, cards, gone: vec![true; pods.len()] }
     }
 
@@ -88,7 +88,7 @@ impl<'a> Trial<'a> {
             let (Some(card), Some(staying)) = (self.node.cards.get_mut(*at), self.staying.get(*at)) else {
                 continue;
             };
-            card.restart(*staying);
+            card.tallied = *staying;
             for (owner, taken) in self.taken.get(*at).into_iter().flatten() {
                 if self.gone.get(*owner) == Some(&false) {
                     card.take(taken);

@@ -17,8 +17,8 @@ pub const UNBOUND_RECORD_MS: u64 = 60_000;
 /// A pod to place, and its policy.
 #[derive(Clone, Copy, Debug)]
 pub struct Placing<'a> {
-    request: &'a GpuRequest,
-    policy: Policy,
+    pub request: &'a GpuRequest,
+    pub policy: Policy,
 }
 
 /// What counts for a node beside its GPUs.
@@ -43,14 +43,6 @@ impl<'a> Placing<'a> {
     /// By the pod's own policy, otherwise by `default`.
     pub fn new(request: &'a GpuRequest, default: Policy) -> Self {
         Self { request, policy: request.policy_or(default) }
-    }
-
-    pub fn request(&self) -> &'a GpuRequest {
-        self.request
-    }
-
-    pub fn policy(&self) -> Policy {
-        self.policy
     }
 
     /// Whether its policy weighs nodes against each other ([`Placing::weigh`]).

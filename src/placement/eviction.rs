@@ -63,11 +63,8 @@ impl Scene<'_> {
     pub fn victims(&self, planner: &mut Planner, going: &BTreeSet<PodUid>) -> Option<BTreeSet<PodUid>> {
         let priority = self.request.priority;
         let may_go = |known: &Commitment| known.state == State::Observed && known.request.priority < priority;
-        let here = self.ledger.commitments().iter();
-        let mut pods: Vec<(&PodUid, &Commitment)> =
-            here.filter(|(uid, known)| !going.contains(*uid) && may_go(known)).collect();
-        pods.sort_by_key(|(uid, known)| (importance(known), *uid));
-        let fragile = self.fragile(pods.iter().copied());
+        let pods = self.pods(|uid, known| !going.contains(uid) && may_go(known));
+        let fragile = self.fragile(&pods);
         let leaving = self.ledger.commitments().keys().filter(|uid| going.contains(*uid));
         let uids: Vec<&PodUid> = pods.iter().map(|(uid, _)| *uid).chain(leaving).collect();
         let mut trial = Trial::without(self.ledger, &uids);
@@ -120,15 +117,23 @@ impl Scene<'_> {
 
     /// How many of these pods' evictions break a budget.
     pub fn violations(&self, victims: &BTreeSet<PodUid>) -> usize {
+        self.broken(&self.pods(|uid, _| victims.contains(uid)))
+    }
+
+    /// The pods of the node that are `wanted`, in order of importance.
+    fn pods(&self, wanted: impl Fn(&PodUid, &Commitment) -> bool) -> Vec<(&PodUid, &Commitment)> {
         let here = self.ledger.commitments().iter();
-        let mut pods: Vec<(&PodUid, &Commitment)> = here.filter(|(uid, _)| victims.contains(*uid)).collect();
+        let mut pods: Vec<_> = here.filter(|(uid, known)| wanted(uid, known)).collect();
         pods.sort_by_key(|(uid, known)| (importance(known), *uid));
-        self.fragile(pods.into_iter()).into_iter().filter(|broken| *broken).count()
+        pods
+    }
+
+    fn broken(&self, pods: &[(&PodUid, &Commitment)]) -> usize {
+        self.fragile(pods).into_iter().filter(|broken| *broken).count()
     }
 
     /// Which of these evictions, one after the other, break a budget.
-    fn fragile<'p>(&self, pods: impl Iterator<Item = (&'p PodUid, &'p Commitment)>) -> Vec<bool> {
-        let pods: Vec<_> = pods.collect();
+    fn fragile(&self, pods: &[(&PodUid, &Commitment)]) -> Vec<bool> {
         let Some(budgets) = self.budgets else {
             return pods
                 .iter()
@@ -149,7 +154,7 @@ impl Scene<'_> {
     }
 
     fn cost(&self, victims: &[(&PodUid, &Commitment)]) -> Cost {
-        let broken = self.fragile(victims.iter().copied()).into_iter().filter(|broken| *broken).count();
+        let broken = self.broken(victims);
         let fresh = victims.iter().filter(|(_, known)| !known.standing.leaving);
         let none = Cost { broken, priority: i32::MIN, count: 0, compute: 0, memory: 0, young: 0, others: 0 };
         fresh.fold(none, |cost, (uid, known)| {
@@ -245,8 +250,7 @@ mod tests {
     use crate::ids::PodRef;
     use crate::ledger::{Held, Standing};
     use crate::plan::{DeviceRef, Grant, Plan};
-    use crate::request::pod::PodRequest;
-    use crate::request::{ContainerKind, RawAnnotations, RawContainer};
+    use crate::request::{ContainerKind, PodRequest, RawAnnotations, RawContainer};
     use crate::units::Mib;
 
     fn request(core: u32, memory: u64, priority: i32) -> GpuRequest {

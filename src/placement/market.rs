@@ -7,7 +7,7 @@
 //!   totals, slots are also the number of pods of a room that still fit.
 //! * *Class*: pods of one shape (`super::shape`); *need*: a shape matched with the kinds of card in the cluster
 //!   (`host`).
-//! * *Census*: how often each class was seen, and how many pods have left (`census`).
+//! * *Census*: how often each class was seen, and how many pods have left (`state`).
 //! * *Outlook*: what the census says of the pods to come: average demand, worth of remainders, rooms, and *confined*
 //!   pods, which only some kinds of card can serve (`outlook`).
 //! * *Room*: a place for a pod that needs several whole cards of one machine (`outlook`).
@@ -88,7 +88,6 @@
 //! exactly that of one dimension. A share that only large cards can hold is confined to them, and the price of scarce
 //! kinds keeps them free for it, as it does for models.
 
-mod census;
 mod choice;
 mod cutting;
 mod demand;

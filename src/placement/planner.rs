@@ -11,9 +11,10 @@ use crate::device::Device;
 use crate::ledger::{Card, NodeLedger};
 use crate::plan::{CountedDevice, DeviceRef, Grant, Plan, WholeDevice};
 use crate::policy::Policy;
-use crate::request::{Ask, ContainerKind, ContainerRequest, GpuRequest};
+use crate::request::{Ask, ContainerKind, ContainerRequest, GpuRequest, PodRequest};
 use crate::shares::{Arrangement, Counted};
 use crate::unfit::Unfit;
+use crate::units::Timestamp;
 
 /// The steps of [`search`] that one planner may take, over all nodes: a sixth of a second.
 const STEPS: u64 = 1_000_000;
@@ -153,6 +154,33 @@ impl Planner {
         let grants =
             containers.map(|(number, container)| Some(container.granted(self.grant(node, number, container)?)));
         grants.collect::<Option<_>>().map(|grants| Plan { grants }).ok_or(Unfit::UnknownNode)
+    }
+
+    /// Plans the pod onto the node's cards as they are now and reserves them until `deadline`. A pod that is already
+    /// there keeps what it has, so a repeated bind gets the same cards as long as they can take it.
+    ///
+    /// # Errors
+    /// [`Unfit`] where it does not fit, or the cards that it already has are not known; nothing is changed then.
+    pub fn assume(
+        &mut self,
+        node: &mut NodeLedger,
+        pod: &PodRequest,
+        policy: Policy,
+        deadline: Timestamp,
+        epoch: u64,
+    ) -> Result<Plan, Unfit> {
+        let PodRequest { uid, request, .. } = pod;
+        if !node.commitments().contains_key(uid) {
+            let plan = self.plan(node, request, policy)?;
+            node.reserve(pod, plan.clone(), deadline, epoch);
+            return Ok(plan);
+        }
+        let other = if node.keeps(uid)? {
+            None
+        } else {
+            Some(self.plan(&node.without(|other| other == uid), request, policy)?)
+        };
+        node.reserve_again(uid, other, deadline, epoch).ok_or(Unfit::UnreadableRecord)
     }
 
     /// The cards that were chosen for a container.

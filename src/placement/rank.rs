@@ -36,10 +36,6 @@ impl Policy {
             Self::Binpack | Self::BestFit | Self::Fgd | Self::Fragmentation => Rank(compute, memory, 0),
         }
     }
-
-    fn rank_share(self, free: Share) -> Rank {
-        self.rank(free.compute.0.into(), free.memory.0)
-    }
 }
 
 /// The rank of a node where the pod fits: by all that is free on it without the pod. For policies that need more than
@@ -67,7 +63,7 @@ fn score(place: usize) -> u8 {
 /// The order in which cards are tried for a share that leaves `left` of the card free.
 pub(super) fn card_order(policy: Policy, growth: Share, preferred: bool, left: Share, index: u32) -> impl Ord {
     // first the cards where the pod grows least: those that one of its init containers holds anyway
-    (growth.compute, growth.memory, !preferred, policy.rank_share(left), index)
+    (growth.compute, growth.memory, !preferred, policy.rank(left.compute.0.into(), left.memory.0), index)
 }
 
 #[cfg(test)]

@@ -154,14 +154,15 @@ impl Survey {
             let class = self.market.class(shape);
             self.market.arrived(class);
         }
-        // where the present pods alone have this many, not at every further one
-        if self.market.classes() > MOST_SHAPES.max(2 * self.shapes) {
-            self.count_anew();
-        }
+        self.bound_shapes();
     }
 
-    /// Counts only the pods that exist now, as after a restart.
-    fn count_anew(&mut self) {
+    /// Where there are too many shapes, counts only the pods that exist now, as after a restart.
+    fn bound_shapes(&mut self) {
+        // where the present pods alone have this many, not at every further one
+        if self.market.classes() <= MOST_SHAPES.max(2 * self.shapes) {
+            return;
+        }
         self.market.forget_demand();
         for shape in self.counted.values() {
             let class = self.market.class(shape);
@@ -239,8 +240,7 @@ impl Survey {
 
     /// What a bound pod takes of its node's host, if it was seen.
     pub fn taken(&self, uid: &PodUid) -> Option<HostAmount> {
-        let shape = &self.loads.get(uid)?.shape;
-        Some(HostAmount { cpu: shape.cpu, memory: shape.memory, pods: 1 })
+        self.loads.get(uid).map(Load::amount)
     }
 
     pub fn shape(&self, uid: &PodUid) -> Option<&Shape> {
@@ -259,26 +259,22 @@ impl Survey {
     /// The rank of one node whose cards have the pods of `later` instead of the present ones.
     pub fn rank_later(&mut self, policy: Policy, shape: &Shape, name: &str, later: &NodeLedger) -> Rank {
         let class = self.asked(shape);
-        self.later(name, later).and_then(|host| Some(self.rate(policy, class, &host)?.0)).unwrap_or(Rank::LAST)
+        self.later(name, later)
+            .and_then(|host| Some(self.market.rate(policy, class, &host)?.0))
+            .unwrap_or(Rank::LAST)
     }
 
     /// The preferred card of the node for a share, by its position in the ledger.
     pub fn card(&mut self, policy: Policy, shape: &Shape, name: &str) -> Option<usize> {
         let class = self.asked(shape);
         let host = self.market.host(self.nodes.get(name)?.number)?.clone();
-        self.rate(policy, class, &host)?.1.first().copied()
+        self.market.rate(policy, class, &host)?.1.first().copied()
     }
 
     /// The class of a shape that is asked about. Shapes that were only asked about are forgotten when there are many.
     fn asked(&mut self, shape: &Shape) -> Class {
-        if self.market.classes() > MOST_SHAPES.max(2 * self.shapes) {
-            self.count_anew();
-        }
+        self.bound_shapes();
         self.market.class(shape)
-    }
-
-    fn rate(&mut self, policy: Policy, class: Class, host: &Host) -> Option<(Rank, Vec<usize>)> {
-        self.market.rate(policy, class, host)
     }
 
     fn later(&mut self, name: &str, later: &NodeLedger) -> Option<Host> {

@@ -133,11 +133,12 @@ impl<'a> Run<'a> {
         self.outcome
     }
 
+    fn pod(&self, number: usize) -> Option<(&'a Pod, Class)> {
+        Some((self.workload.arrivals.pods.get(number)?, *self.classes.get(number)?))
+    }
+
     fn comes(&mut self, number: usize, now: f64) {
-        let (Some(pod), Some(class)) = (self.workload.arrivals.pods.get(number), self.classes.get(number).copied())
-        else {
-            return;
-        };
+        let Some((pod, class)) = self.pod(number) else { return };
         let compute = pod.shape.cards.compute();
         self.arrived += compute;
         self.market.arrived(class);
@@ -175,10 +176,7 @@ impl<'a> Run<'a> {
     }
 
     fn leaves(&mut self, number: usize) {
-        let (Some(pod), Some(class)) = (self.workload.arrivals.pods.get(number), self.classes.get(number).copied())
-        else {
-            return;
-        };
+        let Some((pod, class)) = self.pod(number) else { return };
         if let Some(choice) = self.placed.get_mut(number).and_then(Option::take) {
             self.market.give(class, &choice);
             self.used -= pod.shape.cards.compute();

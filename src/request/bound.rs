@@ -5,10 +5,10 @@
 //! can mean.
 
 use super::{
-    Ask, ContainerKind, ContainerRequest, GpuRequest, RawAnnotations, RawContainer, parse_arrangement,
+    Ask, ContainerKind, ContainerRequest, GpuRequest, RawAnnotations, RawContainer, in_place, parse_arrangement,
     parse_isolation, parse_limit,
 };
-use crate::shares::{Arrangement, Counted};
+use crate::shares::Counted;
 use crate::units::{Mib, Milli, Share, parse_quantity};
 
 impl Ask {
@@ -53,11 +53,7 @@ impl GpuRequest {
         annotations: RawAnnotations<'_>,
     ) -> Option<Self> {
         let mut asking = Vec::new();
-        let (mut inits, mut apps) = (0, 0);
-        for raw in containers {
-            let counter = if raw.kind == ContainerKind::App { &mut apps } else { &mut inits };
-            let position = *counter;
-            *counter += 1;
+        for (position, raw) in in_place(containers) {
             let container = |ask| ContainerRequest { name: raw.name.into(), kind: raw.kind, position, ask };
             asking.extend(Ask::at_most(&raw).map(container));
         }
@@ -76,14 +72,7 @@ impl GpuRequest {
     pub fn unreadable() -> Self {
         let ask = Ask::EVERY_CARD;
         let container = ContainerRequest { name: "".into(), kind: ContainerKind::App, position: 0, ask };
-        Self {
-            containers: vec![container],
-            limit: None,
-            policy: None,
-            isolation: None,
-            arrangement: Arrangement::default(),
-            priority: 0,
-        }
+        Self { containers: vec![container], ..Self::default() }
     }
 
     /// Whether one of its amounts cannot be read, so that it counts as all of its resource.

@@ -19,13 +19,6 @@ use super::reading::{self, Item};
 /// For a node without allocatable resources: enough of everything.
 const UNKNOWN: HostAmount = HostAmount { cpu: 1 << 40, memory: Mib(1 << 40), pods: 1 << 20 };
 
-/// A pod and the node that it is on.
-struct Seen {
-    pod: ReplayPod,
-    node: Option<Arc<str>>,
-    resident: bool,
-}
-
 /// Every node with cards, with no pods but those of DaemonSets and static ones; and the pods that were placed there or
 /// that ask for cards. They come when they were created, and those that have ended leave when their last container
 /// ended. Everything else that is left out is reported on standard error.
@@ -43,9 +36,9 @@ pub fn workload(path: &Path, keys: &Keys) -> anyhow::Result<(Vec<Machine>, Vec<R
                     let metadata = &pod.metadata;
                     let part = |part: &Option<String>| part.clone().unwrap_or_default();
                     let name = format!("{}/{}", part(&metadata.namespace), part(&metadata.name));
-                    let node = pod.spec.as_ref().and_then(|spec| spec.node_name.as_deref()).map(Arc::from);
-                    let pod = (ReplayPod { name: name.into(), shape, stay: stay(&pod) }, k8s::resident(&pod));
-                    seen.push(Seen { pod: pod.0, node, resident: pod.1 });
+                    let node = pod.spec.as_ref().and_then(|spec| spec.node_name.as_deref()).map(Arc::<str>::from);
+                    let resident = k8s::resident(&pod);
+                    seen.push((ReplayPod { name: name.into(), shape, stay: stay(&pod) }, node, resident));
                 }
                 Err(error) => eprintln!("note: {at}: left out, as kerf refuses it: {error}"),
             },
@@ -54,7 +47,7 @@ pub fn workload(path: &Path, keys: &Keys) -> anyhow::Result<(Vec<Machine>, Vec<R
     })?;
     ensure!(!machines.is_empty(), "{}: holds no node with GPUs", path.display());
     let mut pods = Vec::new();
-    for Seen { pod, node, resident } in seen {
+    for (pod, node, resident) in seen {
         let machine = node.and_then(|node| machines.get_mut(&node));
         match (pod.shape.cards, machine) {
             // counts as part of the machine

@@ -17,7 +17,6 @@ use super::prepare::{Call, CallError, Early, Handler, json};
 use super::wire::{BindArgs, BindResult};
 use crate::app::App;
 use crate::binder::WriteOutcome;
-use crate::decisions::Event;
 use crate::verb::{BindOutcome, Outcome, Verb};
 
 /// How long a binding's outcome may be unknown before the API server is asked, in milliseconds. Far longer than any
@@ -136,7 +135,7 @@ impl Binding {
         let outcome = self.settle(written).await?;
         // an earlier record counts where this one was not written: the watch shows it
         let policy = request.policy_or(app.policy);
-        app.decisions.made(&asking, &placement, policy, Event::Bound(outcome));
+        app.decisions.made(&asking, &placement, policy, Some(outcome));
         Ok(outcome)
     }
 

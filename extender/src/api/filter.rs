@@ -22,21 +22,21 @@ impl Handler for Filter {
     const VERB: Verb = Verb::Filter;
     type Args<'a> = Candidates<'a>;
 
+    /// Also for `predicates`.
     fn early(early: Early<Candidates<'_>>) -> (Outcome, Response) {
-        answer_early(early)
+        match early {
+            Early::Failed(error) => {
+                (Outcome::Error, json(&FilterResult { error: error.to_string(), ..FilterResult::default() }))
+            }
+            Early::NoGpu(candidates) => (Outcome::NoGpu, json(&candidates.keep(|_, _| true))),
+            Early::Invalid(candidates, error) => {
+                (Outcome::Invalid, json(&refuse_all(&candidates, &error.to_string())))
+            }
+        }
     }
 
     async fn answer(call: Arc<Call>) -> Result<Response, CallError> {
         lingering(&call, evaluate).await
-    }
-}
-
-/// Filter's early answers, also for `predicates`.
-pub(super) fn answer_early(early: Early<Candidates<'_>>) -> (Outcome, Response) {
-    match early {
-        Early::Failed(error) => (Outcome::Error, json(&FilterResult::failed(error.to_string()))),
-        Early::NoGpu(candidates) => (Outcome::NoGpu, json(&candidates.keep(|_, _| true))),
-        Early::Invalid(candidates, error) => (Outcome::Invalid, json(&refuse_all(&candidates, &error.to_string()))),
     }
 }
 

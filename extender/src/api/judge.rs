@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use kerf::placement::Planner;
-use kerf::request::pod::PodRequest;
+use kerf::request::PodRequest;
 use kerf::unfit::Unfit;
 use tokio::time::{Instant, timeout_at};
 
@@ -57,7 +57,7 @@ pub(super) fn judge(
         }
         !lingers
     };
-    let found = verdicts(app.cluster.freed(), look, remember)?;
+    let found = verdicts(&app.cluster.freed, look, remember)?;
     if any_fits(&found) {
         app.refused.forget(&pod.uid);
     } else {

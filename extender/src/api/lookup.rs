@@ -3,8 +3,7 @@
 
 use kerf::ids::{NodeName, PodRef, PodUid};
 use kerf::k8s;
-use kerf::request::RequestError;
-use kerf::request::pod::PodRequest;
+use kerf::request::{PodRequest, RequestError};
 
 use crate::app::App;
 use crate::binder::ReadError;

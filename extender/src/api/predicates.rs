@@ -15,12 +15,12 @@ use kerf::ids::NodeName;
 use kerf::placement::advise::UNBOUND_RECORD_MS;
 use kerf::placement::scores;
 use kerf::plan::Placement;
-use kerf::request::pod::PodRequest;
+use kerf::request::PodRequest;
 use kerf::unfit::Unfit;
 use kerf::{annotation, k8s};
 use tokio::time::Instant;
 
-use super::filter::{answer, answer_early};
+use super::filter::{Filter, answer};
 use super::judge::{fitting, judge, lingering};
 use super::lookup::{self, Missing};
 use super::prepare::{Call, CallError, Early, Handler, json};
@@ -28,7 +28,7 @@ use super::ranking::ranks;
 use super::wire::{Args, Candidates};
 use crate::app::App;
 use crate::binder::WriteOutcome;
-use crate::decisions::{Event, Refusals};
+use crate::decisions::Refusals;
 use crate::in_flight::Writing;
 use crate::planning::{Place, PlanningError, TooMuch};
 use crate::verb::{Outcome, Verb};
@@ -43,40 +43,38 @@ impl Handler for Predicates {
     type Args<'a> = Candidates<'a>;
 
     fn early(early: Early<Candidates<'_>>) -> (Outcome, Response) {
-        answer_early(early)
+        Filter::early(early)
     }
 
     async fn answer(call: Arc<Call>) -> Result<Response, CallError> {
         match lingering(&call, evaluate).await? {
-            Evaluated::Answered(response) => Ok(response),
-            Evaluated::Judged(judged) => choose(&call, &Arc::new(judged)).await,
+            Ok(judged) => choose(&call, &Arc::new(judged)).await,
+            Err(answered) => Ok(*answered),
         }
     }
 }
 
-enum Evaluated {
-    Answered(Response),
-    Judged(Judged),
-}
-
 /// A pod, and for each candidate why it does not fit.
 struct Judged {
-    pod: Box<Pod>,
+    pod: Pod,
     asking: PodRequest,
     verdicts: Vec<Option<Unfit>>,
 }
+
+/// What was judged, or the answer to a call that needs no look at nodes.
+type Evaluated = Result<Judged, Box<Response>>;
 
 fn evaluate(call: &Call, place: Place, until: Option<Instant>) -> Result<Option<Evaluated>, TooMuch> {
     let app = &call.app;
     let asked = match call.asked::<Predicates>(Args::parse) {
         Ok(asked) => asked,
-        Err(answered) => return Ok(Some(Evaluated::Answered(*answered))),
+        Err(answered) => return Ok(Some(Err(answered))),
     };
     place.allows(&asked.asking.request, app.policy, asked.args.len())?;
     let Some(verdicts) = judge(app, &asked.asking, &asked.args, until) else { return Ok(None) };
     let fitting = verdicts.iter().filter(|verdict| verdict.is_none()).count();
     app.decisions.filtered(&asked.asking.uid, fitting, Refusals::count(verdicts.iter().flatten()));
-    Ok(Some(Evaluated::Judged(Judged { pod: asked.pod.into(), asking: asked.asking, verdicts })))
+    Ok(Some(Ok(Judged { pod: asked.pod, asking: asked.asking, verdicts })))
 }
 
 async fn choose(call: &Arc<Call>, judged: &Arc<Judged>) -> Result<Response, CallError> {
@@ -196,7 +194,7 @@ async fn write(app: &App, pod: &PodRequest, placement: &Placement) -> bool {
     let (node, PodRequest { uid, name, request }) = (&placement.node, pod);
     match app.binder.annotate(name, uid, &annotation::write(placement, &app.keys)).await {
         WriteOutcome::Written => {
-            app.decisions.made(pod, placement, request.policy_or(app.policy), Event::Placed);
+            app.decisions.made(pod, placement, request.policy_or(app.policy), None);
             true
         }
         WriteOutcome::Refused(error) => {

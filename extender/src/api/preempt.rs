@@ -23,8 +23,10 @@ use kerf::k8s;
 use kerf::ledger::NodeLedger;
 use kerf::placement::Planner;
 use kerf::placement::eviction::Scene;
+use kerf::placement::shape::HostAmount;
 use kerf::policy::Policy;
 use kerf::request::GpuRequest;
+use kerf::tally::Amount;
 
 use super::prepare::{Asked, Call, CallError, Early, Handler, json};
 use super::wire::{MetaPod, MetaVictims, PreemptArgs, PreemptResult};
@@ -162,12 +164,8 @@ impl Candidate<'_> {
             return true;
         }
         let Some(left) = self.app.cluster.host_left(self.node) else { return false };
-        let (cpu, memory) = victims
-            .filter_map(|uid| self.app.cluster.host_of(uid))
-            .fold((left.cpu, left.memory.0), |(cpu, memory), own| {
-                (cpu.saturating_add(own.cpu), memory.saturating_add(own.memory.0))
-            });
-        asked.cpu <= cpu && asked.memory.0 <= memory
+        let free = victims.filter_map(|uid| self.app.cluster.host_of(uid)).fold(left, HostAmount::plus);
+        asked.cpu <= free.cpu && asked.memory <= free.memory
     }
 
     /// The victims as the scheduler expects them, the most important first: higher priority, then earlier start.

@@ -11,14 +11,13 @@ use k8s_openapi::api::core::v1::Pod;
 use kerf::ids::PodRef;
 use kerf::k8s;
 use kerf::policy::Policy;
-use kerf::request::RequestError;
-use kerf::request::pod::PodRequest;
+use kerf::request::{PodRequest, RequestError};
 use serde::Serialize;
 use tracing::field::Empty;
 use tracing::{Instrument, Span};
 
 use super::wire::Unreadable;
-use crate::app::{App, NotReady};
+use crate::app::App;
 use crate::planning::PlanningError;
 use crate::verb::{Outcome, Verb};
 
@@ -47,8 +46,9 @@ pub(super) enum Early<A> {
 
 #[derive(Debug, thiserror::Error)]
 pub(super) enum CallError {
-    #[error(transparent)]
-    NotReady(#[from] NotReady),
+    /// The watches have not shown everything yet, when every card looks free, or their news is too old.
+    #[error("extender is not ready: {}", .unmet.join(", "))]
+    NotReady { unmet: Vec<String> },
     #[error("request cannot be read, or is larger than {} MiB (--max-body-mib)", .most >> 20)]
     TooLarge { most: usize },
     #[error(transparent)]
@@ -79,7 +79,10 @@ pub(super) async fn serve<H: Handler>(State(app): State<Arc<App>>, body: Body) -
     let span = tracing::info_span!("call", verb = H::VERB.as_str(), pod = Empty, uid = Empty);
     let within = span.clone();
     let answer = async {
-        app.check_ready()?;
+        let unmet = app.readiness.unmet();
+        if !unmet.is_empty() {
+            return Err(CallError::NotReady { unmet });
+        }
         let most = app.max_body;
         let body = to_bytes(body, most).await.map_err(|_| CallError::TooLarge { most })?;
         H::answer(Arc::new(Call { app: app.clone(), body, span, named: Once::new() })).await
@@ -117,12 +120,13 @@ impl Call {
 }
 
 fn early<H: Handler>(app: &App, early: Early<H::Args<'_>>) -> Response {
-    if let Early::Failed(error) = &early {
-        tracing::warn!(verb = H::VERB.as_str(), error = error.to_string(), "call failed");
-    }
     let broken = match &early {
+        Early::Failed(error) => {
+            tracing::warn!(verb = H::VERB.as_str(), error = error.to_string(), "call failed");
+            None
+        }
         Early::Invalid(_, error) => Some(error.code()),
-        Early::Failed(_) | Early::NoGpu(_) => None,
+        Early::NoGpu(_) => None,
     };
     let (outcome, response) = H::early(early);
     if let (Some(rule), Outcome::Invalid) = (broken, outcome) {

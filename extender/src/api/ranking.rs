@@ -5,7 +5,7 @@ use std::collections::HashSet;
 use kerf::k8s;
 use kerf::placement::advise::NodeRank;
 use kerf::placement::shape::HostAmount;
-use kerf::request::pod::PodRequest;
+use kerf::request::PodRequest;
 use rustc_hash::FxBuildHasher;
 
 use super::prepare::Asked;

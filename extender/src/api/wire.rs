@@ -1,17 +1,14 @@
 //! The extender contract's JSON: Go field names without tags. Written in their own case; read in both.
 
-mod args;
 mod bind;
 mod bounded;
 mod filter;
-mod names;
 mod node_name;
 mod pod;
 mod preempt;
 mod unreadable;
 
-pub(super) use args::{Args, Candidates};
 pub(super) use bind::{BindArgs, BindResult};
-pub(super) use filter::{FilterResult, HostPriority};
+pub(super) use filter::{Args, Candidates, FilterResult, HostPriority};
 pub(super) use preempt::{MetaPod, MetaVictims, PreemptArgs, PreemptResult};
 pub(super) use unreadable::Unreadable;

@@ -16,7 +16,7 @@ use kerf::placement::advise::{Circumstances, NodeRank, Placing, after};
 use kerf::placement::shape::{HostAmount, Shape};
 use kerf::plan::Plan;
 use kerf::policy::Policy;
-use kerf::request::pod::PodRequest;
+use kerf::request::PodRequest;
 use kerf::unfit::Unfit;
 use kerf::units::Timestamp;
 
@@ -124,7 +124,7 @@ impl<'a> Asking<'a> {
     /// The node as the pod sees it, where it fits.
     #[inline]
     fn fitting(&self, planner: &mut Planner, node: &str) -> Result<Seen<'a>, Unfit> {
-        let (request, policy) = (self.placing.request(), self.placing.policy());
+        let (request, policy) = (self.placing.request, self.placing.policy);
         let seen = self.seen(planner, node).ok_or(Unfit::UnknownNode)?;
         match planner.fit_in_turn(&seen, request, policy) {
             Ok(()) => Ok(seen),
@@ -153,8 +153,8 @@ impl<'a> Asking<'a> {
     pub fn plan(&self, node: &str) -> Result<Plan, Unfit> {
         let mut planner = self.planner(node);
         let seen = self.seen(&mut Planner::default(), node).ok_or(Unfit::UnknownNode)?;
-        let seen = if planner.may_search(self.placing.request()) { seen.unlocked() } else { seen };
-        planner.plan(&seen, self.placing.request(), self.placing.policy())
+        let seen = if planner.may_search(self.placing.request) { seen.unlocked() } else { seen };
+        planner.plan(&seen, self.placing.request, self.placing.policy)
     }
 
     /// A planner that prefers the card of the node that the policy chose for the pod.
@@ -163,7 +163,7 @@ impl<'a> Asking<'a> {
             return Planner::default();
         }
         let mut survey = self.cluster.survey();
-        let unseen = || Shape::of(Some(self.placing.request()), 0, Default::default());
+        let unseen = || Shape::of(Some(self.placing.request), 0, Default::default());
         let shape = survey.shape(&self.pod.uid).cloned().unwrap_or_else(unseen);
         self.placing.planner(&mut survey, &shape, node)
     }
@@ -174,7 +174,7 @@ impl<'a> Asking<'a> {
     /// [`Unfit`] where it does not fit.
     pub(super) fn plan_on(&self, planner: &mut Planner, node: &str, ledger: &NodeLedger) -> Result<Plan, Unfit> {
         let (found, _) = self.after_claims(&mut Planner::default(), node, ledger);
-        planner.plan(&found, self.placing.request(), self.placing.policy())
+        planner.plan(&found, self.placing.request, self.placing.policy)
     }
 
     /// The rank of each node for the pod after the plans in `ahead`; less is better. `None` where the pod does not fit.
@@ -187,8 +187,8 @@ impl<'a> Asking<'a> {
     ) -> Vec<(&'n str, Option<NodeRank>)> {
         let mut planner = Planner::default();
         // called for thousands of nodes in one call, and hardly ever does one fail
-        let failing = self.cluster.any_fails();
-        let fails = |node: &str| failing && self.cluster.is_failing(node);
+        let any = !self.cluster.failing.is_empty();
+        let fails = |node: &str| any && self.cluster.is_failing(node);
         let ahead = |node: &str| -> &[Plan] { ahead.get(node).map_or(&[], Vec::as_slice) };
         let mut rank = |node| {
             let now = self.fitting(&mut planner, node).ok()?;
@@ -199,7 +199,7 @@ impl<'a> Asking<'a> {
         let mut ranked: Vec<_> = nodes.map(|node| (node, rank(node))).collect();
         if self.placing.surveys() {
             let mut survey = self.cluster.survey();
-            let shape = Shape::of(Some(self.placing.request()), host.cpu, host.memory);
+            let shape = Shape::of(Some(self.placing.request), host.cpu, host.memory);
             let later = |node: &str| self.later(&mut planner, node, ahead(node));
             self.placing.weigh(&mut survey, &shape, &mut ranked, later);
         }

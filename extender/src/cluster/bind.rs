@@ -3,7 +3,7 @@
 use kerf::ids::{NodeName, PodUid};
 use kerf::plan::Plan;
 use kerf::policy::Policy;
-use kerf::request::pod::PodRequest;
+use kerf::request::PodRequest;
 use kerf::unfit::Unfit;
 use kerf::units::Timestamp;
 

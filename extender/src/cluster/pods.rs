@@ -12,8 +12,7 @@ use kerf::placement::advise::UNBOUND_RECORD_MS;
 use kerf::placement::shape::Cards;
 use kerf::placement::survey::Sighting;
 use kerf::plan::Placement;
-use kerf::request::GpuRequest;
-use kerf::request::pod::PodRequest;
+use kerf::request::{GpuRequest, PodRequest};
 use kerf::units::Timestamp;
 
 use super::{Applied, Cluster};

@@ -2,8 +2,8 @@
 
 use std::collections::BTreeMap;
 
+use k8s_openapi::api::core::v1::Toleration;
 use kerf::ids::{NodeName, PodRef, PodUid};
-use kerf::k8s::Toleration;
 use kerf::ledger::NodeLedger;
 use kerf::placement::shape::HostAmount;
 use kerf::placement::survey::Survey;
@@ -12,14 +12,9 @@ use parking_lot::MutexGuard;
 use tokio::sync::watch;
 
 use super::{Cluster, NodeState};
-use crate::freed::Freed;
 use crate::queue::Waiting;
 
 impl Cluster {
-    pub(crate) fn freed(&self) -> &Freed {
-        &self.freed
-    }
-
     /// Updates marked nodes first.
     pub(super) fn survey(&self) -> MutexGuard<'_, Survey> {
         let mut survey = self.survey.lock();
@@ -59,11 +54,6 @@ impl Cluster {
         taints.close(tolerations).map(|why| format!("node {node} {why}"))
     }
 
-    /// Whether any node is failing (`Cluster::is_failing`).
-    pub(super) fn any_fails(&self) -> bool {
-        !self.failing.is_empty()
-    }
-
     /// Whether containers fail on the node because of the node itself, so that it is tried last.
     pub fn is_failing(&self, node: &str) -> bool {
         self.failing.contains(node)
@@ -91,17 +81,11 @@ impl Cluster {
 
     /// Assumed pods whose deadline has passed, with their nodes.
     pub fn overdue(&self, now: Timestamp) -> Vec<(NodeName, PodUid, PodRef)> {
-        let overdue = |ledger: &NodeLedger| ledger.overdue(now);
-        self.nodes
-            .iter()
-            .flat_map(|entry| {
-                let node = entry.key().clone();
-                overdue(entry.value())
-                    .into_iter()
-                    .map(move |(uid, pod)| (node.clone(), uid, pod))
-                    .collect::<Vec<_>>()
-            })
-            .collect()
+        let of = |node: &NodeName, ledger: &NodeLedger| {
+            let node = node.clone();
+            ledger.overdue(now).into_iter().map(move |(uid, pod)| (node.clone(), uid, pod))
+        };
+        self.nodes.iter().flat_map(|entry| of(entry.key(), entry.value())).collect()
     }
 
     /// Calls `visit` with each node in turn, in no fixed order, with the node locked.

@@ -5,26 +5,25 @@ use std::hash::Hash;
 
 use parking_lot::Mutex;
 
-/// Remembers the names that were added last, up to a limit.
+/// Remembers the `MOST` names that were added last.
 #[derive(Debug)]
-pub(super) struct Recent<T> {
-    most: usize,
-    known: Mutex<(HashSet<T>, VecDeque<T>)>,
+pub(super) struct Recent<T, const MOST: usize>(Mutex<(HashSet<T>, VecDeque<T>)>);
+
+impl<T, const MOST: usize> Default for Recent<T, MOST> {
+    fn default() -> Self {
+        Self(Mutex::default())
+    }
 }
 
-impl<T: Clone + Eq + Hash> Recent<T> {
-    pub fn new(most: usize) -> Self {
-        Self { most, known: Mutex::default() }
-    }
-
+impl<T: Clone + Eq + Hash, const MOST: usize> Recent<T, MOST> {
     pub fn add(&self, name: &T) {
-        let mut known = self.known.lock();
+        let mut known = self.0.lock();
         let (names, order) = &mut *known;
         if !names.insert(name.clone()) {
             return;
         }
         order.push_back(name.clone());
-        if order.len() > self.most
+        if order.len() > MOST
             && let Some(oldest) = order.pop_front()
         {
             names.remove(&oldest);
@@ -32,12 +31,12 @@ impl<T: Clone + Eq + Hash> Recent<T> {
     }
 
     pub fn contains(&self, name: &T) -> bool {
-        self.known.lock().0.contains(name)
+        self.0.lock().0.contains(name)
     }
 
     /// Takes time linear in the number of names: only for what never happens in a healthy cluster.
     pub fn remove(&self, name: &T) {
-        let mut known = self.known.lock();
+        let mut known = self.0.lock();
         let (names, order) = &mut *known;
         if names.remove(name) {
             order.retain(|other| other != name);
@@ -51,7 +50,7 @@ mod tests {
 
     #[test]
     fn the_oldest_name_makes_room_for_the_newest() {
-        let recent = Recent::new(2);
+        let recent = Recent::<_, 2>::default();
         for name in ["a", "b", "a", "c"] {
             recent.add(&name);
         }

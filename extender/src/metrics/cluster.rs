@@ -46,7 +46,7 @@ pub(super) fn descs() -> prometheus::Result<Vec<Desc>> {
     };
     let mut descs = table(&GPU, &GPU_LABELS)?;
     descs.extend(table(&SHARES, &SHARES_LABELS)?);
-    descs.extend(Gauges::new()?.all().into_iter().flat_map(|gauges| gauges.desc()).cloned());
+    descs.extend(Gauges::new()?.descs());
     Ok(descs)
 }
 
@@ -60,12 +60,15 @@ pub(crate) fn cards(cluster: &Cluster) -> impl Iterator<Item = String> + Send + 
             let device = card.device();
             for (resource, offered) in card.offered() {
                 let values = [device.id.as_str(), node.as_str(), resource.as_str()];
-                shares.row(&named(SHARES_LABELS, values), [f64::from(offered.per_gpu), f64::from(offered.free)]);
+                shares.row(
+                    SHARES_LABELS.into_iter().zip(values),
+                    [f64::from(offered.per_gpu), f64::from(offered.free)],
+                );
             }
             let index = device.index.to_string();
             let (capacity, used, free) = (device.capacity(), card.used(), card.free());
             table.row(
-                &named(GPU_LABELS, [device.id.as_str(), &index, &device.model, node.as_str()]),
+                GPU_LABELS.into_iter().zip([device.id.as_str(), &index, &device.model, node.as_str()]),
                 [
                     f64::from(u8::from(card.usable())),
                     f64::from(u8::from(device.health == Health::Healthy)),
@@ -83,10 +86,6 @@ pub(crate) fn cards(cluster: &Cluster) -> impl Iterator<Item = String> + Send + 
         }
     });
     table.into_text().chain(shares.into_text())
-}
-
-fn named<'a, const N: usize>(names: [&'a str; N], values: [&'a str; N]) -> [(&'a str, &'a str); N] {
-    std::array::from_fn(|at| (names[at], values[at]))
 }
 
 pub(super) struct ClusterCollector {
@@ -119,6 +118,10 @@ impl Gauges {
         })
     }
 
+    fn descs(&self) -> Vec<Desc> {
+        self.all().into_iter().flat_map(Collector::desc).cloned().collect()
+    }
+
     fn all(&self) -> [&GaugeVec; 4] {
         [&self.commitments, &self.counted, &self.in_doubt, &self.nodes]
     }
@@ -126,8 +129,7 @@ impl Gauges {
 
 impl ClusterCollector {
     pub(super) fn new(cluster: Arc<Cluster>, clock: Arc<Clock>) -> prometheus::Result<Self> {
-        let descs = Gauges::new()?.all().into_iter().flat_map(|gauges| gauges.desc()).cloned().collect();
-        Ok(Self { cluster, clock, descs })
+        Ok(Self { cluster, clock, descs: Gauges::new()?.descs() })
     }
 }
 

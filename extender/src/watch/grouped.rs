@@ -7,6 +7,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::Resource;
 use serde::de::Error;
 use serde::{Deserialize, Deserializer};
+use serde_json::Value;
 use serde_json::value::RawValue;
 
 /// A Pod, and `spec.schedulingGroup.podGroupName` (Kubernetes 1.36), which the Pod's type does not have yet.
@@ -16,32 +17,15 @@ pub(super) struct GroupedPod {
     pub group: Option<String>,
 }
 
-#[derive(Deserialize)]
-struct Outline {
-    spec: SpecOutline,
-}
-
-#[derive(Deserialize)]
-#[serde(rename_all = "camelCase")]
-struct SpecOutline {
-    scheduling_group: Option<GroupOutline>,
-}
-
-#[derive(Deserialize)]
-#[serde(rename_all = "camelCase")]
-struct GroupOutline {
-    pod_group_name: Option<String>,
-}
-
 impl<'de> Deserialize<'de> for GroupedPod {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let text = Box::<RawValue>::deserialize(deserializer)?;
         let pod = serde_json::from_str(text.get()).map_err(D::Error::custom)?;
         // hardly any pod has one, and parsing each twice would double the cost
-        let group =
-            text.get().contains("\"schedulingGroup\"").then(|| serde_json::from_str(text.get())).transpose();
-        let group = group.map_err(D::Error::custom)?.and_then(|outline: Outline| outline.spec.scheduling_group);
-        Ok(Self { pod, group: group.and_then(|group| group.pod_group_name) })
+        let raw = text.get().contains("\"schedulingGroup\"").then(|| serde_json::from_str(text.get())).transpose();
+        let raw: Value = raw.map_err(D::Error::custom)?.unwrap_or_default();
+        let group = raw.pointer("/spec/schedulingGroup/podGroupName").and_then(Value::as_str);
+        Ok(Self { pod, group: group.map(str::to_owned) })
     }
 }
 

@@ -31,7 +31,7 @@ pub fn config() -> Config {
         listen: ([127, 0, 0, 1], 0).into(),
         domain: Default::default(),
         namespace: "kerf-system".into(),
-        share_resources: kerf_runtime::flags::SHARE_RESOURCES.parse().expect("names"),
+        share_resources: kerf::shares::SHARE_RESOURCES.parse().expect("names"),
         policy: Default::default(),
         api_timeout: Duration::from_millis(300),
         write_timeout: Duration::from_millis(300),

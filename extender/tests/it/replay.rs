@@ -12,8 +12,7 @@ use kerf::placement::survey::Sighting;
 use kerf::plan::Placement;
 use kerf::policy::Policy;
 use kerf::replay::{Arrivals, CardKind, Machine, Pod, Random, Run, Workload};
-use kerf::request::pod::PodRequest;
-use kerf::request::{ContainerKind, GpuRequest, RawAnnotations, RawContainer};
+use kerf::request::{ContainerKind, GpuRequest, PodRequest, RawAnnotations, RawContainer};
 use kerf::units::{Mib, Timestamp};
 use kerf_extender::cluster::Cluster;
 

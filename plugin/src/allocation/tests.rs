@@ -98,6 +98,11 @@ fn place(taken: &[Plan], request: &GpuRequest, time: u64, first: u32) -> Option<
     let all = cards();
     let mut plan = Plan::default();
     for container in &request.containers {
+        let wanted = match container.ask {
+            Ask::Share(_) => 1,
+            Ask::Whole { count, .. } => count as usize,
+            Ask::Counted(_) => usize::MAX,
+        };
         let mut order: Vec<u32> =
             plan.grants.iter().flat_map(|grant| grant.gpus.devices()).map(|device| device.index).collect();
         order.extend((0..CARDS).map(|k| (first + k) % CARDS));
@@ -105,7 +110,7 @@ fn place(taken: &[Plan], request: &GpuRequest, time: u64, first: u32) -> Option<
         for index in order {
             let device = &all[index as usize];
             let known = chosen.iter().any(|(device, _)| device.index == index);
-            if Some(chosen.len()) == container.ask.cards() || known {
+            if chosen.len() == wanted || known {
                 continue;
             }
             let mut tried = plan.clone();

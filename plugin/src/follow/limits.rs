@@ -59,7 +59,7 @@ pub async fn follow_driver(
         let (pods, known) = (state.allocations(|allocations| allocations.view()), folders.clone());
         let (limits, mut now) = (limits.clone(), std::mem::take(&mut kept));
         let looked = tokio::task::spawn_blocking(move || {
-            let unmet = limits.keep(&mut now, &driver::wanted(&pods, &known, limits.root()));
+            let unmet = limits.keep(&mut now, &driver::wanted(&pods, &known, &limits.root));
             let lowered = unmet.into_iter().map(|unmet| (driver::fallen(&known, &unmet.folder), unmet));
             let lowered: Vec<_> = lowered.collect();
             (now, lowered)

@@ -50,7 +50,8 @@ pub struct Kept {
 #[derive(Clone, Debug)]
 pub struct DriverLimits {
     functions: MemoryLimits,
-    root: PathBuf,
+    /// The directory of the control groups.
+    pub root: PathBuf,
     /// Whether each GPU can be limited, for those that were asked about.
     able: Arc<Mutex<BTreeMap<DeviceId, bool>>>,
 }
@@ -62,11 +63,6 @@ impl DriverLimits {
     /// [`NvmlError`]: this driver has no such limits.
     pub fn new(library: Option<&Path>, root: PathBuf) -> Result<Self, NvmlError> {
         Ok(Self { functions: Nvml::load(library)?.memory_limits()?, root, able: Arc::default() })
-    }
-
-    /// The directory of the control groups.
-    pub fn root(&self) -> &Path {
-        &self.root
     }
 
     /// Whether a GPU can be limited.

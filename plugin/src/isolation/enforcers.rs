@@ -40,10 +40,13 @@ pub struct Options {
 #[derive(Clone, Debug)]
 pub struct Enforcers {
     kinds: Arc<BTreeSet<Isolation>>,
-    folders: Folders,
+    /// Directories of the containers that were given limits.
+    pub folders: Folders,
     limiter: Option<Limiter>,
-    mps: Option<Mps>,
-    driver: Option<DriverLimits>,
+    /// The multi-process service, where it may be used.
+    pub mps: Option<Mps>,
+    /// The driver's limits, where it has them.
+    pub driver: Option<DriverLimits>,
 }
 
 impl Enforcers {
@@ -70,21 +73,6 @@ impl Enforcers {
         Self { kinds: Arc::default(), folders, limiter: None, mps: None, driver: None }
     }
 
-    /// Directories of the containers that were given limits.
-    pub fn folders(&self) -> &Folders {
-        &self.folders
-    }
-
-    /// The multi-process service, where it may be used.
-    pub fn mps(&self) -> Option<&Mps> {
-        self.mps.as_ref()
-    }
-
-    /// The driver's limits, where it has them.
-    pub fn driver(&self) -> Option<&DriverLimits> {
-        self.driver.as_ref()
-    }
-
     pub fn of_shares(&self, host: &HostDevice) -> Isolation {
         self.of_share(host, None)
     }
@@ -92,21 +80,17 @@ impl Enforcers {
     /// How the share of a container that says it runs as `user` would be enforced.
     fn of_share(&self, host: &HostDevice, user: Option<u32>) -> Isolation {
         let known = vendor::support(host.origin.vendor).enforced_by;
-        let kinds = [
-            (
-                Isolation::Driver,
-                !host.partition() && self.driver.as_ref().is_some_and(|d| d.limits(&host.device.id)),
-            ),
-            (
-                Isolation::Mps,
-                !host.partition()
-                    && self.mps.as_ref().is_some_and(|m| m.serves(&host.device.id) && m.serves_user(user)),
-            ),
-            (Isolation::Limiter, self.limiter.is_some()),
-        ];
-        let found =
-            kinds.into_iter().find(|(kind, works)| *works && self.kinds.contains(kind) && known.contains(kind));
-        found.map_or(Isolation::None, |(kind, _)| kind)
+        let (id, divided) = (&host.device.id, !host.partition());
+        let works = |kind: &Isolation| match kind {
+            Isolation::Driver => divided && self.driver.as_ref().is_some_and(|driver| driver.limits(id)),
+            Isolation::Mps => {
+                divided && self.mps.as_ref().is_some_and(|mps| mps.serves(id) && mps.serves_user(user))
+            }
+            Isolation::Limiter => self.limiter.is_some(),
+            Isolation::None | Isolation::Mig => false,
+        };
+        let mut kinds = [Isolation::Driver, Isolation::Mps, Isolation::Limiter].into_iter();
+        kinds.find(|kind| works(kind) && self.kinds.contains(kind) && known.contains(kind)).unwrap_or_default()
     }
 
     /// The isolation of a container's grant on these GPUs, for the user it says it runs as: the weakest of its

@@ -23,7 +23,7 @@ use fnv::FnvHasher;
 use kerf::isolation::Isolation;
 use kerf::plan::ContainerGrant;
 use kerf_limiter_contract::path as contract;
-use parking_lot::{Mutex, MutexGuard};
+use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
 
 use crate::allocation::Key;
@@ -114,7 +114,7 @@ impl Folders {
         };
         for path in entries.filter_map(Result::ok).map(|entry| entry.path()) {
             match folders.read(&path) {
-                Ok(folder) => drop(folders.lock().insert(path, folder)),
+                Ok(folder) => drop(folders.known.lock().insert(path, folder)),
                 // a directory that was incomplete when the plugin ended; its call was never answered
                 Err(error) => {
                     tracing::warn!(path = %path.display(), %error, "limits of a container not understood")
@@ -127,10 +127,6 @@ impl Folders {
     /// Below `state` and `run`, without reading what is there.
     pub fn empty(state: &Path, run: &Path) -> Self {
         Self { root: state.join("containers"), run: run.join("containers"), known: Arc::default() }
-    }
-
-    fn lock(&self) -> MutexGuard<'_, BTreeMap<PathBuf, Folder>> {
-        self.known.lock()
     }
 
     /// Makes the directory of a container, or finds it where the call was answered before. `limiter`: the container
@@ -152,7 +148,7 @@ impl Folders {
             private(root)?;
         }
         let serial = {
-            let known = self.lock();
+            let known = self.known.lock();
             let last = known.values().map(|folder| folder.serial).max();
             let next = || last.map_or(0, |last| last.saturating_add(1));
             known.get(&path).map_or_else(next, |folder| folder.serial)
@@ -178,7 +174,7 @@ impl Folders {
     /// one.
     pub fn lower(&self, folder: &Folder, level: Isolation) -> Result<(), IsolationError> {
         let folder = Folder { level, ..folder.clone() };
-        self.lock().insert(folder.path.clone(), folder.clone());
+        self.known.lock().insert(folder.path.clone(), folder.clone());
         self.record(folder)
     }
 
@@ -208,7 +204,7 @@ impl Folders {
         };
         let file = folder.path.join(GRANT);
         files::replace(&file, &serde_json::to_vec(&wire).unwrap_or_default(), 0o644).map_err(at(&file))?;
-        self.lock().insert(folder.path.clone(), folder);
+        self.known.lock().insert(folder.path.clone(), folder);
         Ok(())
     }
 
@@ -246,7 +242,7 @@ impl Folders {
 
     /// In the order in which they were made.
     pub fn all(&self) -> Vec<Folder> {
-        let mut all: Vec<Folder> = self.lock().values().cloned().collect();
+        let mut all: Vec<Folder> = self.known.lock().values().cloned().collect();
         all.sort_by_key(|folder| folder.serial);
         all
     }
@@ -259,7 +255,7 @@ impl Folders {
             }
             Err(error) => tracing::warn!(path = %folder.path.display(), %error, "limits not removed"),
         }
-        self.lock().remove(&folder.path);
+        self.known.lock().remove(&folder.path);
     }
 
     /// Removes those for which `needed` is false, unless they are young.

@@ -27,8 +27,7 @@ use kerf::ids::DeviceId;
 use kerf::isolation::mps_serves;
 use kerf::plan::Grant;
 use kerf::units::Share;
-
-use parking_lot::{Mutex, MutexGuard};
+use parking_lot::Mutex;
 
 use crate::isolation::demand::Demand;
 use crate::offer::hand_over::{ContainerEdits, Mount};
@@ -72,10 +71,6 @@ impl Mps {
         Self { program, directory: directory.join("mps"), daemons: Arc::default() }
     }
 
-    fn lock(&self) -> MutexGuard<'_, BTreeMap<DeviceId, Daemon>> {
-        self.daemons.lock()
-    }
-
     /// Where the clients of a GPU's daemon find it.
     pub fn pipe(&self, device: &DeviceId) -> PathBuf {
         self.directory.join(device.as_str()).join("pipe")
@@ -83,7 +78,7 @@ impl Mps {
 
     /// Whether a GPU's daemon serves clients now.
     pub fn serves(&self, device: &DeviceId) -> bool {
-        self.lock().get(device).is_some_and(|daemon| daemon.serves)
+        self.daemons.lock().get(device).is_some_and(|daemon| daemon.serves)
     }
 
     /// Whether a container that says it runs as `user` is served.
@@ -105,15 +100,15 @@ impl Mps {
     }
 
     pub fn end(&self) {
-        self.lock().clear();
+        self.daemons.lock().clear();
     }
 
     /// Checks the daemon of every GPU once. `shares`: the largest share of each GPU.
     pub fn keep(&self, shares: &BTreeMap<DeviceId, Share>) {
-        self.lock().retain(|device, _| shares.contains_key(device));
+        self.daemons.lock().retain(|device, _| shares.contains_key(device));
         for (device, share) in shares {
             let (alive, told) = {
-                let mut daemons = self.lock();
+                let mut daemons = self.daemons.lock();
                 let daemon =
                     daemons.entry(device.clone()).or_insert(Daemon { child: None, serves: false, told: None });
                 let alive = daemon.child.as_mut().is_some_and(|child| matches!(child.try_wait(), Ok(None)));
@@ -132,7 +127,7 @@ impl Mps {
             let right = answers && self.checked(device);
             let told =
                 if right && told != Some(*share) { self.tell(device, *share).then_some(*share) } else { told };
-            if let Some(daemon) = self.lock().get_mut(device) {
+            if let Some(daemon) = self.daemons.lock().get_mut(device) {
                 let serves = right && told == Some(*share);
                 if serves != daemon.serves {
                     tracing::info!(gpu = %device, serves, "MPS daemon");

@@ -254,10 +254,10 @@ fn container(enforcers: &Enforcers) -> (PodView, String) {
 fn the_drivers_limit_follows_the_container_and_is_lifted_before_its_group_is_anothers() {
     let directory = tempfile::tempdir().unwrap();
     let enforcers = enforcers(directory.path(), &[Isolation::Driver]);
-    let driver = enforcers.driver().unwrap();
+    let driver = enforcers.driver.as_ref().unwrap();
     let (view, group) = container(&enforcers);
     let root = directory.path().join("cgroup");
-    let wanted = |views: &[PodView]| wanted(views, enforcers.folders(), &root);
+    let wanted = |views: &[PodView]| wanted(views, &enforcers.folders, &root);
     // the container has not started: there is no group
     assert!(wanted(std::slice::from_ref(&view)).is_empty());
     let group = root.join(group);
@@ -278,12 +278,12 @@ fn the_drivers_limit_follows_the_container_and_is_lifted_before_its_group_is_ano
 fn a_driver_that_refuses_to_limit_is_asked_some_times_and_then_not_offered() {
     let directory = tempfile::tempdir().unwrap();
     let enforcers = enforcers(directory.path(), &[Isolation::Driver]);
-    let driver = enforcers.driver().unwrap();
+    let driver = enforcers.driver.as_ref().unwrap();
     assert!(driver.limits(&"GPU-0".into()));
     let (view, group) = container(&enforcers);
     let root = directory.path().join("cgroup");
     std::fs::create_dir_all(root.join(group)).unwrap();
-    let wants = wanted(&[view], enforcers.folders(), &root);
+    let wants = wanted(&[view], &enforcers.folders, &root);
     let refuses = directory.path().join("libnvidia-ml.so.1.refuses");
     std::fs::write(&refuses, "").unwrap();
     let mut kept = Kept::default();

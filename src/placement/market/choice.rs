@@ -65,12 +65,12 @@ impl Market {
         self.bounds.clear();
         let prices = &self.prices;
         let opening = if matches!(need.cards, Cards::Share(_)) { prices.open as f32 } else { 0.0 };
-        if prices.any_scarce() {
-            let net = |way: Way| way.score - prices.scarcity(way.kind) as f32;
-            let bound = |offer: &Offer| rounded(policy, net(offer.used).max(net(offer.fresh) - opening));
+        if prices.scarce.is_empty() {
+            let bound = |offer: &Offer| rounded(policy, offer.used.score.max(offer.fresh.score - opening));
             self.bounds.extend(book.offers.iter().map(bound));
         } else {
-            let bound = |offer: &Offer| rounded(policy, offer.used.score.max(offer.fresh.score - opening));
+            let net = |way: Way| way.score - prices.scarcity(way.kind) as f32;
+            let bound = |offer: &Offer| rounded(policy, net(offer.used).max(net(offer.fresh) - opening));
             self.bounds.extend(book.offers.iter().map(bound));
         }
     }
@@ -139,7 +139,7 @@ fn like(
         let share = matches!(need.cards, Cards::Share(_));
         let mut score =
             way.score - prices.scarcity(way.kind) as f32 - if opens && share { prices.open as f32 } else { 0.0 };
-        if prices.any_room() {
+        if !prices.rooms.is_empty() {
             score -= prices.room(rooms, host, before, need, opens.then_some(way.kind)) as f32;
         }
         rounded(policy, score)

@@ -1,11 +1,10 @@
 //! What a market learns from the pods that come and go.
 
 use super::super::shape::Shape;
-use super::census::Census;
 use super::host::Need;
 use super::offer::Facts;
 use super::outlook::Outlook;
-use super::state::{Class, Market, count_slots};
+use super::state::{Census, Class, Market, count_slots};
 use super::totals::Totals;
 use crate::policy::Policy;
 

@@ -17,9 +17,9 @@ const NEVER: f64 = 1e-4;
 #[derive(Clone, Debug, Default)]
 pub(super) struct Prices {
     /// Rooms with a price: position in the outlook, and the price of one such room.
-    rooms: Vec<(usize, f64)>,
+    pub rooms: Vec<(usize, f64)>,
     /// Sets of scarce kinds of card, and the price of being on one of them.
-    scarce: Vec<(Kinds, f64)>,
+    pub scarce: Vec<(Kinds, f64)>,
     /// The price for a share that opens a card that is free as a whole.
     pub open: f64,
 }
@@ -68,14 +68,6 @@ impl Prices {
 
     pub fn scarcity(&self, kind: Kind) -> f64 {
         self.scarce.iter().filter(|(kinds, _)| kinds.contains(kind)).map(|(_, price)| price).sum()
-    }
-
-    pub fn any_scarce(&self) -> bool {
-        !self.scarce.is_empty()
-    }
-
-    pub fn any_room(&self) -> bool {
-        !self.rooms.is_empty()
     }
 
     /// The price of the rooms that this pod takes on the machine; `opens`: the kind of the free card that it opens.

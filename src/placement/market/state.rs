@@ -4,7 +4,6 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use super::super::shape::{Kind, Kinds, Shape};
-use super::census::Census;
 use super::host::{Host, Need};
 use super::offer::{Book, Facts};
 use super::outlook::{Outlook, Room};
@@ -23,6 +22,30 @@ pub struct Choice {
     pub host: usize,
     /// Positions of its cards.
     pub slots: Vec<usize>,
+}
+
+/// How often each class of pods was seen, and when a market learns from it.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Census {
+    pub counts: Vec<u64>,
+    /// `counts` when the outlook was last learnt: so the outlook depends on the pods alone, and not on when a kind of
+    /// card becomes known.
+    pub learnt: Vec<u64>,
+    pub total: u64,
+    /// How many of the pods seen have left.
+    pub left: u64,
+    /// The part of the pods that had left when it was last learnt, from 0 to 1.
+    pub turnover: f64,
+    /// Whether the demand was given in advance, so that only the turnover is learnt.
+    pub known: bool,
+}
+
+impl Census {
+    /// After 16, 32, 64, ... pods, and then after every 500.
+    pub fn due(&self) -> bool {
+        (self.total >= 16 && self.total < 500 && self.total.is_power_of_two())
+            || (self.total > 0 && self.total.is_multiple_of(500))
+    }
 }
 
 #[derive(Clone, Debug, Default)]
@@ -75,14 +98,6 @@ impl Market {
 
     pub fn host(&self, number: usize) -> Option<&Host> {
         self.hosts.get(number)
-    }
-
-    pub fn len(&self) -> usize {
-        self.hosts.len()
-    }
-
-    pub fn is_empty(&self) -> bool {
-        self.hosts.is_empty()
     }
 
     pub fn set(&mut self, number: usize, host: Host) {

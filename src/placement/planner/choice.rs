@@ -25,6 +25,17 @@ pub(super) struct Choice {
     pub home: Option<usize>,
 }
 
+/// A container to be served on a node.
+#[derive(Clone, Copy)]
+pub(super) struct Order<'a> {
+    pub node: &'a NodeLedger,
+    pub request: &'a GpuRequest,
+    /// Position in the request.
+    pub number: usize,
+    pub container: &'a ContainerRequest,
+    pub policy: Policy,
+}
+
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Pick {
     /// Position in the request.
@@ -57,7 +68,7 @@ impl Take {
 }
 
 /// What the container gets of a card.
-pub(super) fn amount(ask: &Ask, device: &Device, count: u32) -> Share {
+fn amount(ask: &Ask, device: &Device, count: u32) -> Share {
     match ask {
         Ask::Share(share) => *share,
         Ask::Whole { .. } => device.capacity(),
@@ -66,6 +77,16 @@ pub(super) fn amount(ask: &Ask, device: &Device, count: u32) -> Share {
             Share { compute: compute.unwrap_or_default(), memory: Mib(0) }
         }
     }
+}
+
+/// An arrangement that the search found.
+#[derive(Debug)]
+pub(super) struct Found {
+    /// By position of the card: a container that shows in which form (counted shares or not) the pod has the card,
+    /// where that is decided.
+    pub forms: Vec<Option<usize>>,
+    /// Container and card, for long-running containers with shares or whole cards.
+    pub picks: Vec<(usize, usize)>,
 }
 
 impl Choice {
@@ -77,8 +98,8 @@ impl Choice {
         policy: Policy,
     ) -> Result<(), Unfit> {
         self.clear(node);
-        for container in containers {
-            self.serve(node, request, container, policy)?;
+        for (number, container) in containers {
+            self.serve(&Order { node, request, number, container, policy })?;
         }
         Ok(())
     }
@@ -91,20 +112,57 @@ impl Choice {
     }
 
     /// Chooses the cards of one container, by the policy.
-    pub fn serve(
+    pub fn serve(&mut self, order: &Order<'_>) -> Result<(), Unfit> {
+        match &order.container.ask {
+            Ask::Share(share) => self.one(order, *share),
+            Ask::Whole { count, memory } => self.several(order, *count as usize, *memory),
+            Ask::Counted(counted) => self.counted(order, counted),
+        }
+    }
+
+    /// Puts long-running containers where they were found, and init containers where the pod grows least.
+    pub fn carry_out(
         &mut self,
         node: &NodeLedger,
         request: &GpuRequest,
-        (number, container): (usize, &ContainerRequest),
+        found: &Found,
         policy: Policy,
     ) -> Result<(), Unfit> {
-        match &container.ask {
-            Ask::Share(share) => self.one(node.rooms(), request, (number, container), *share, policy),
-            Ask::Whole { count, memory } => {
-                self.several(node, request, (number, container), *count as usize, *memory)
+        self.clear(node);
+        self.takes.iter_mut().zip(&found.forms).for_each(|(take, form)| take.by = *form);
+        let share = |at: usize, ask: &Ask, count: u32| {
+            node.cards().get(at).map(|card| amount(ask, card.device(), count)).unwrap_or_default()
+        };
+        let order = |number, container| Order { node, request, number, container, policy };
+        for (number, container) in request.containers.iter().enumerate() {
+            match &container.ask {
+                _ if container.kind == ContainerKind::Init => {}
+                Ask::Counted(_) => self.serve(&order(number, container))?,
+                ask => {
+                    for (_, at) in found.picks.iter().filter(|(owner, _)| *owner == number) {
+                        self.take(*at, number, container.kind, share(*at, ask, 1), 1);
+                    }
+                }
             }
-            Ask::Counted(counted) => self.counted(node, request, (number, container), counted, policy),
         }
+        // an init container runs beside the sidecars that start before it, and no others
+        self.takes.iter_mut().for_each(|take| take.tally = take.tally.with_sidecars(Share::ZERO));
+        for (number, container) in request.containers.iter().enumerate() {
+            match container.kind {
+                ContainerKind::App => {}
+                ContainerKind::Init => self.serve(&order(number, container))?,
+                ContainerKind::Sidecar => {
+                    for pick in self.picks.iter().filter(|pick| pick.container == number) {
+                        if let Some(Take { tally, .. }) = self.takes.get_mut(pick.card) {
+                            let sidecars = tally.beside(ContainerKind::Init);
+                            let own = share(pick.card, &container.ask, pick.count);
+                            *tally = tally.with_sidecars(sidecars.saturating_add(own));
+                        }
+                    }
+                }
+            }
+        }
+        Ok(())
     }
 
     pub fn total(&self) -> (u64, u64) {
@@ -113,15 +171,9 @@ impl Choice {
         })
     }
 
-    fn one(
-        &mut self,
-        rooms: &[Room],
-        request: &GpuRequest,
-        (number, container): (usize, &ContainerRequest),
-        share: Share,
-        policy: Policy,
-    ) -> Result<(), Unfit> {
-        let kind = container.kind;
+    fn one(&mut self, order: &Order<'_>, share: Share) -> Result<(), Unfit> {
+        let Order { request, number, container, policy, .. } = *order;
+        let (rooms, kind) = (order.node.rooms(), container.kind);
         let best = rooms
             .iter()
             .zip(&self.takes)
@@ -147,16 +199,9 @@ impl Choice {
         }
     }
 
-    fn several(
-        &mut self,
-        node: &NodeLedger,
-        request: &GpuRequest,
-        (number, container): (usize, &ContainerRequest),
-        count: usize,
-        memory: Option<Mib>,
-    ) -> Result<(), Unfit> {
-        let kind = container.kind;
-        let (cards, rooms) = (node.cards(), node.rooms());
+    fn several(&mut self, order: &Order<'_>, count: usize, memory: Option<Mib>) -> Result<(), Unfit> {
+        let Order { node, request, number, container, .. } = *order;
+        let (cards, rooms, kind) = (node.cards(), node.rooms(), container.kind);
         let fits = |room: &Room, take: &Take| {
             room.untouched
                 && take.alike(&container.ask, &request.containers)

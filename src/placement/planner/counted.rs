@@ -3,10 +3,9 @@
 
 use super::super::cards::best_set;
 use super::super::rank::card_order;
-use super::choice::Choice;
-use crate::ledger::{NodeLedger, Room};
-use crate::policy::Policy;
-use crate::request::{ContainerRequest, GpuRequest};
+use super::choice::{Choice, Order};
+use crate::ledger::Room;
+use crate::request::GpuRequest;
 use crate::shares::{Arrangement, Counted, PerCard};
 use crate::tally::Tally;
 use crate::unfit::Unfit;
@@ -22,16 +21,6 @@ struct Site {
     room: u32,
 }
 
-#[derive(Clone, Copy)]
-struct Order<'a> {
-    node: &'a NodeLedger,
-    request: &'a GpuRequest,
-    number: usize,
-    container: &'a ContainerRequest,
-    counted: &'a Counted,
-    policy: Policy,
-}
-
 /// The most shares of `resource` that the pod holds at any time.
 pub(super) fn most(request: &GpuRequest, resource: &str) -> u32 {
     let own = request.counted().filter(|(_, counted)| counted.resource.as_str() == resource);
@@ -39,32 +28,24 @@ pub(super) fn most(request: &GpuRequest, resource: &str) -> u32 {
 }
 
 impl Choice {
-    pub(super) fn counted(
-        &mut self,
-        node: &NodeLedger,
-        request: &GpuRequest,
-        (number, container): (usize, &ContainerRequest),
-        counted: &Counted,
-        policy: Policy,
-    ) -> Result<(), Unfit> {
-        let order = Order { node, request, number, container, counted, policy };
-        let found = match request.arrangement {
-            Arrangement::Any => self.anywhere(&order),
-            Arrangement::SameCard => self.at_home(&order),
-            Arrangement::DifferentCards => self.apart(&order),
+    pub(super) fn counted(&mut self, order: &Order<'_>, counted: &Counted) -> Result<(), Unfit> {
+        let found = match order.request.arrangement {
+            Arrangement::Any => self.anywhere(order, counted),
+            Arrangement::SameCard => self.at_home(order, counted),
+            Arrangement::DifferentCards => self.apart(order, counted),
         };
-        found.ok_or_else(|| why_not(&order))
+        found.ok_or_else(|| why_not(order, counted))
     }
 
     /// Cards with room for at least one share of the container that have none of it yet, in order of index.
-    fn sites<'a>(&'a self, order: &'a Order<'_>) -> impl Iterator<Item = Site> + 'a {
+    fn sites<'a>(&'a self, order: &'a Order<'_>, counted: &'a Counted) -> impl Iterator<Item = Site> + 'a {
         let node = order.node.rooms().iter().zip(order.node.cards());
         let open = node.zip(&self.takes).enumerate().filter(|(_, ((room, _), take))| {
             (room.untouched || room.undivided) && take.alike(&order.container.ask, &order.request.containers)
         });
         let given = |at: usize| self.picks.iter().any(|pick| (pick.container, pick.card) == (order.number, at));
         open.filter(move |(at, _)| !given(*at)).filter_map(|(at, ((room, card), take))| {
-            let shares = *card.device().offers.get(&order.counted.resource)?;
+            let shares = *card.device().offers.get(&counted.resource)?;
             let held = take.tally.beside(order.container.kind).compute;
             let left = Milli(room.free.compute.0.saturating_sub(held.0));
             let site = Site { at, shares, room: shares.within(left) };
@@ -83,19 +64,22 @@ impl Choice {
     }
 
     /// The first card in the policy's order with room for `count` shares.
-    fn best(&self, order: &Order<'_>, count: u32) -> Option<Site> {
-        self.sites(order).filter(|site| site.room >= count).min_by_key(|site| self.place(order, *site, count))
+    fn best(&self, order: &Order<'_>, counted: &Counted, count: u32) -> Option<Site> {
+        self.sites(order, counted)
+            .filter(|site| site.room >= count)
+            .min_by_key(|site| self.place(order, *site, count))
     }
 
-    fn anywhere(&mut self, order: &Order<'_>) -> Option<()> {
-        if self.sites(order).all(|site| site.shares == PerCard::ONE) {
-            let sites = self.sites(order).collect();
-            return self.connected(order, sites);
+    fn anywhere(&mut self, order: &Order<'_>, counted: &Counted) -> Option<()> {
+        if self.sites(order, counted).all(|site| site.shares == PerCard::ONE) {
+            let sites = self.sites(order, counted).collect();
+            return self.connected(order, counted, sites);
         }
-        let mut missing = order.counted.count;
+        let mut missing = counted.count;
         while missing > 0 {
             let fullest = |site: &Site| (std::cmp::Reverse(site.room), self.place(order, *site, site.room));
-            let site = self.best(order, missing).or_else(|| self.sites(order).min_by_key(fullest))?;
+            let site =
+                self.best(order, counted, missing).or_else(|| self.sites(order, counted).min_by_key(fullest))?;
             let count = site.room.min(missing);
             self.give(order, site, count);
             missing -= count;
@@ -104,11 +88,11 @@ impl Choice {
     }
 
     /// `same-card`: one card for all shares of the pod, chosen for its first container and kept for the others.
-    fn at_home(&mut self, order: &Order<'_>) -> Option<()> {
-        let count = order.counted.count;
+    fn at_home(&mut self, order: &Order<'_>, counted: &Counted) -> Option<()> {
+        let count = counted.count;
         let site = match self.home {
-            Some(home) => self.sites(order).find(|site| site.at == home && site.room >= count)?,
-            None => self.best(order, most(order.request, order.counted.resource.as_str()))?,
+            Some(home) => self.sites(order, counted).find(|site| site.at == home && site.room >= count)?,
+            None => self.best(order, counted, most(order.request, counted.resource.as_str()))?,
         };
         self.home = Some(site.at);
         self.give(order, site, count);
@@ -116,15 +100,15 @@ impl Choice {
     }
 
     /// `different-cards`: one share of each card, never a card of which the pod has a share at the same time.
-    fn apart(&mut self, order: &Order<'_>) -> Option<()> {
+    fn apart(&mut self, order: &Order<'_>, counted: &Counted) -> Option<()> {
         let kind = order.container.kind;
         let fresh =
             |site: &Site| self.takes.get(site.at).is_some_and(|take| take.tally.beside(kind).compute == Milli(0));
-        let mut sites: Vec<Site> = self.sites(order).filter(fresh).collect();
+        let mut sites: Vec<Site> = self.sites(order, counted).filter(fresh).collect();
         if sites.iter().all(|site| site.shares == PerCard::ONE) {
-            return self.connected(order, sites);
+            return self.connected(order, counted, sites);
         }
-        let count = usize::try_from(order.counted.count).ok().filter(|count| *count <= sites.len())?;
+        let count = usize::try_from(counted.count).ok().filter(|count| *count <= sites.len())?;
         sites.sort_by_cached_key(|site| self.place(order, *site, 1));
         sites.truncate(count);
         sites.into_iter().for_each(|site| self.give(order, site, 1));
@@ -132,8 +116,8 @@ impl Choice {
     }
 
     /// Whole cards: those that another phase of the pod holds, then the best-connected ones.
-    fn connected(&mut self, order: &Order<'_>, sites: Vec<Site>) -> Option<()> {
-        let count = usize::try_from(order.counted.count).ok()?;
+    fn connected(&mut self, order: &Order<'_>, counted: &Counted, sites: Vec<Site>) -> Option<()> {
+        let count = usize::try_from(counted.count).ok()?;
         let held = |site: &Site| self.takes.get(site.at).is_some_and(|take| take.tally.peak().compute > Milli(0));
         let (own, others): (Vec<Site>, Vec<Site>) = sites.into_iter().partition(held);
         let free: Vec<usize> = own.iter().chain(&others).map(|site| site.at).collect();
@@ -152,8 +136,8 @@ fn share(shares: PerCard, count: u32) -> Share {
     Share { compute: shares.compute_of(count), memory: Mib(0) }
 }
 
-fn why_not(order: &Order<'_>) -> Unfit {
-    let resource = order.counted.resource.as_str();
+fn why_not(order: &Order<'_>, counted: &Counted) -> Unfit {
+    let resource = counted.resource.as_str();
     let asked = most(order.request, resource);
     let offered = || {
         let node = order.node.rooms().iter().zip(order.node.cards());

@@ -13,18 +13,17 @@
 //!   its peak, on cards that it uses for nothing else.
 
 mod demand;
-mod found;
 mod supply;
 
 use rustc_hash::FxHashSet;
 
 use super::super::cards::best_set;
+use super::choice::Found;
 use crate::ledger::NodeLedger;
 use crate::policy::Policy;
 use crate::request::{Ask, ContainerRequest, GpuRequest};
 use crate::units::Share;
 use demand::{Demand, Left, Part, take_whole};
-pub(super) use found::Found;
 use supply::Supply;
 
 /// After this many steps a pod of up to eight containers on a node of up to sixteen cards counts as one that does not

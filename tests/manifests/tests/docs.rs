@@ -333,9 +333,9 @@ fn the_page_about_pods_knows_every_refusal_and_every_reason_to_wait() {
         let row = page.lines().find(|line| line.contains(&format!("`{}`", reason.reason())));
         let row = row.unwrap_or_else(|| panic!("docs/pods.md: no {:?}", reason.reason()));
         assert!(
-            row.contains(&format!("`{}`", reason.code())),
+            row.contains(&format!("`{}`", reason.as_str())),
             "docs/pods.md: {row} does not say {}",
-            reason.code()
+            reason.as_str()
         );
     }
     let refused_with = |core: Option<&str>, memory: Option<&str>, annotations: RawAnnotations<'_>| {

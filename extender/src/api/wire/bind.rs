@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::names::Form;
+use super::pod::Form;
 use super::unreadable::Unreadable;
 
 /// `ExtenderBindingArgs`: the body of bind.

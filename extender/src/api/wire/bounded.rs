@@ -19,7 +19,7 @@ where
     D: Deserializer<'de>,
     T: Deserialize<'de>,
 {
-    Ok(Option::<List<T, MAX>>::deserialize(deserializer)?.map(|list| list.0))
+    deserializer.deserialize_any(Items::<T, MAX>(PhantomData))
 }
 
 /// Reads a map by node without parsing its values; `null` gives `None`.
@@ -27,28 +27,24 @@ pub(super) fn by_node<'de: 'a, 'a, D>(deserializer: D) -> Result<Option<BTreeMap
 where
     D: Deserializer<'de>,
 {
-    Ok(Option::<ByNode<'a>>::deserialize(deserializer)?.map(|nodes| nodes.0))
+    deserializer.deserialize_any(Entries(PhantomData))
 }
 
 fn too_many<E: Error>(what: &str, most: usize) -> E {
     E::custom(format_args!("more than {most} {what}"))
 }
 
-struct List<T, const MAX: usize>(Vec<T>);
-
-impl<'de, T: Deserialize<'de>, const MAX: usize> Deserialize<'de> for List<T, MAX> {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        deserializer.deserialize_seq(Items(PhantomData))
-    }
-}
-
 struct Items<T, const MAX: usize>(PhantomData<T>);
 
 impl<'de, T: Deserialize<'de>, const MAX: usize> Visitor<'de> for Items<T, MAX> {
-    type Value = List<T, MAX>;
+    type Value = Option<Vec<T>>;
 
     fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         formatter.write_str("a list")
+    }
+
+    fn visit_unit<E: Error>(self) -> Result<Self::Value, E> {
+        Ok(None)
     }
 
     fn visit_seq<A: SeqAccess<'de>>(self, mut items: A) -> Result<Self::Value, A::Error> {
@@ -59,25 +55,21 @@ impl<'de, T: Deserialize<'de>, const MAX: usize> Visitor<'de> for Items<T, MAX> 
             }
             list.push(item);
         }
-        Ok(List(list))
-    }
-}
-
-struct ByNode<'a>(BTreeMap<String, &'a RawValue>);
-
-impl<'de: 'a, 'a> Deserialize<'de> for ByNode<'a> {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        deserializer.deserialize_map(Entries(PhantomData))
+        Ok(Some(list))
     }
 }
 
 struct Entries<'a>(PhantomData<&'a ()>);
 
 impl<'de: 'a, 'a> Visitor<'de> for Entries<'a> {
-    type Value = ByNode<'a>;
+    type Value = Option<BTreeMap<String, &'a RawValue>>;
 
     fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         formatter.write_str("a map by node")
+    }
+
+    fn visit_unit<E: Error>(self) -> Result<Self::Value, E> {
+        Ok(None)
     }
 
     fn visit_map<A: MapAccess<'de>>(self, mut entries: A) -> Result<Self::Value, A::Error> {
@@ -88,6 +80,6 @@ impl<'de: 'a, 'a> Visitor<'de> for Entries<'a> {
             }
             nodes.insert(node, value);
         }
-        Ok(ByNode(nodes))
+        Ok(Some(nodes))
     }
 }

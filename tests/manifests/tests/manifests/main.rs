@@ -29,7 +29,7 @@ use kerf::k8s;
 use kerf::ledger::NodeLedger;
 use kerf::placement::Planner;
 use kerf::policy::Policy;
-use kerf::request::pod::PodRequest;
+use kerf::request::PodRequest;
 use kerf::units::{Mib, Timestamp};
 use kerf_plugin::LabelMode;
 use kinds::{Kustomization, Operation, SchedulerConfiguration};

@@ -16,7 +16,7 @@ use kerf_system::stack::{MachineSpec, PATIENCE, Stack, StackConfig};
 const SHARED: &str = "deepomatic.com/shared-gpu";
 
 fn keys() -> Keys {
-    Keys::default().with_shares(kerf_runtime::flags::SHARE_RESOURCES.parse().expect("names"))
+    Keys::default().with_shares(kerf::shares::SHARE_RESOURCES.parse().expect("names"))
 }
 
 /// A machine with two NVIDIA GPUs of four shares each; `order` is the plugin's own preference, without the extender.
