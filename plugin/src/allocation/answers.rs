@@ -6,12 +6,11 @@
 
 use std::collections::BTreeMap;
 
-use kerf::ids::PodUid;
 use kerf::isolation::Isolation;
 use kerf::plan::DeviceRef;
 use kerf::units::Share;
 
-use crate::allocation::{Allocations, Key};
+use crate::allocation::Key;
 use crate::device::ids::Ids;
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -29,7 +28,7 @@ pub struct Answers {
     /// In the order of the calls.
     all: Vec<AnsweredIds>,
     /// The isolation that enforces a container's share, since it was given these ids.
-    levels: BTreeMap<Key, (Ids, Isolation)>,
+    pub(super) levels: BTreeMap<Key, (Ids, Isolation)>,
 }
 
 impl Answers {
@@ -72,44 +71,5 @@ impl Answers {
         let (of_a, of_b) = (self.levels.remove(a), self.levels.remove(b));
         self.levels.extend(of_b.map(|level| (a.clone(), level)));
         self.levels.extend(of_a.map(|level| (b.clone(), level)));
-    }
-}
-
-impl Allocations {
-    /// This isolation enforces the share of the container that was served with these ids of core.
-    pub fn enforced(&mut self, key: &Key, core: Ids, level: Isolation) {
-        self.answers.levels.insert(key.clone(), (core, level));
-    }
-
-    /// The isolation that enforces the share of a container that holds these ids: its own, or, where it was served
-    /// in another's place, that of the other. Of several such, the weakest.
-    pub(super) fn level(&self, key: &Key, core: &Ids) -> Option<Isolation> {
-        let served = || self.answers.levels.iter().filter(|(_, (ids, _))| ids == core);
-        let own = served().find(|(other, _)| *other == key);
-        let others = || served().filter(|(other, _)| !self.holds(other, core));
-        own.map(|(_, (_, level))| *level).or_else(|| others().map(|(_, (_, level))| *level).min())
-    }
-
-    fn holds(&self, key: &Key, core: &Ids) -> bool {
-        self.claimed(key).is_some_and(|claim| !claim.released() && claim.core() == Some(core))
-    }
-
-    /// Whether a container still has what `key` was served with these ids of core, although kubelet has now given
-    /// some of them to `pod`: its own container, or one that kubelet still lists with them. Before kubelet's first
-    /// list, every one is kept.
-    pub fn keeps(&self, key: &Key, core: &Ids, pod: &PodUid) -> bool {
-        let name = |uid: &PodUid| self.pods.get(uid).map(|entry| &entry.pod.reference);
-        let listed = || self.kubelet.lists_core(core, name(pod));
-        // ordinary init containers are on no list, but their pods are
-        let runs = || name(&key.pod).is_some_and(|name| self.kubelet.contains(name));
-        key.pod == *pod || !self.kubelet.heard() || listed() || (self.holds(key, core) && runs())
-    }
-
-    /// kubelet has given these ids of core to `pod`, so no other container has them.
-    pub(super) fn vacate(&mut self, core: &Ids, pod: &PodUid) {
-        let given = self.answers.levels.iter().filter(|(_, (ids, _))| ids.intersects(core));
-        let over: Vec<Key> =
-            given.filter(|(key, (ids, _))| !self.keeps(key, ids, pod)).map(|(key, _)| key.clone()).collect();
-        over.iter().for_each(|key| drop(self.answers.levels.remove(key)));
     }
 }

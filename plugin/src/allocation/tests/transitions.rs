@@ -33,7 +33,7 @@ impl States {
         let now = Self::of(allocations).0;
         for key in self.0.keys().chain(now.keys()).filter(|key| !exchanged.contains(&key.pod)) {
             let (from, to) = (self.0.get(key).copied(), now.get(key).copied());
-            let gone = allocations.pods.get(&key.pod).is_none();
+            let gone = !allocations.pods.contains_key(&key.pod);
             assert!(
                 from == to || gone || legal(operation, from, to),
                 "{operation:?}: {key:?} from {from:?} to {to:?}"
