@@ -2,6 +2,35 @@
 //!
 //! Both call the C library by name, so that a test can replace the time.
 
+use std::ffi::c_int;
+
+/// `PTHREAD_CANCEL_DISABLE`.
+const CANCEL_DISABLE: c_int = 1;
+
+unsafe extern "C" {
+    fn pthread_setcancelstate(state: c_int, old: *mut c_int) -> c_int;
+}
+
+/// While it lives, a cancellation of the thread waits. The C library would unwind the thread's stack out of a sleep, and
+/// that must not pass through this library's functions.
+pub struct Uncancelled(c_int);
+
+impl Uncancelled {
+    pub fn enter() -> Self {
+        let mut old = 0;
+        // SAFETY: the pointer is to a local.
+        unsafe { pthread_setcancelstate(CANCEL_DISABLE, &raw mut old) };
+        Self(old)
+    }
+}
+
+impl Drop for Uncancelled {
+    fn drop(&mut self) {
+        // SAFETY: the pointer is to this value's own field, and the state is the one from before.
+        unsafe { pthread_setcancelstate(self.0, &raw mut self.0) };
+    }
+}
+
 /// `CLOCK_MONOTONIC` in nanoseconds.
 pub fn now() -> u64 {
     let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
@@ -12,6 +41,7 @@ pub fn now() -> u64 {
 
 /// Sleeps until `moment`, or until a signal comes.
 pub fn sleep_until(moment: u64) {
+    let _uncancelled = Uncancelled::enter();
     let time = libc::timespec {
         tv_sec: (moment / 1_000_000_000) as libc::time_t,
         tv_nsec: (moment % 1_000_000_000) as libc::c_long,

@@ -108,7 +108,11 @@ pub unsafe fn map_arrays(
 ) -> Result<(), Status> {
     let process = process::current()?;
     check(call())?;
-    // SAFETY: the driver has accepted a list of that length.
+    if maps.is_null() {
+        // an empty list
+        return Ok(());
+    }
+    // SAFETY: not null, and the driver has accepted a list of that length.
     for map in unsafe { slice::from_raw_parts(maps, count as usize) } {
         if map.operation == OPERATION_MAP {
             process.mappings.escaped(map.handle);
