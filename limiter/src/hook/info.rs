@@ -10,26 +10,20 @@ pub unsafe fn memory(call: impl FnOnce() -> Status, free: *mut usize, total: *mu
     else {
         return Ok(());
     };
-    // SAFETY: the driver has accepted both and written to them, where they are not null.
-    let (free, total) = unsafe { (free.as_mut(), total.as_mut()) };
-    if let Some(total) = total {
-        *total = (*total).min(account.cap() as usize);
-    }
-    if let Some(free) = free {
-        // the GPU itself may have less free memory than the share has left
-        *free = (*free).min(account.cap().saturating_sub(account.used()) as usize);
-    }
+    // SAFETY: the driver has accepted both and written to them.
+    let (free, total) = unsafe { (&mut *free, &mut *total) };
+    *total = (*total).min(account.cap() as usize);
+    // the GPU itself may have less free memory than the share has left
+    *free = (*free).min(account.cap().saturating_sub(account.used()) as usize);
     Ok(())
 }
 
 pub unsafe fn total(call: impl FnOnce() -> Status, bytes: *mut usize, device: Device) -> Result<(), Status> {
     let process = process::current()?;
     check(call())?;
-    // SAFETY: the driver has accepted the pointer and written to it, where it is not null.
-    let bytes = unsafe { bytes.as_mut() };
-    if let Some(bytes) = bytes
-        && let Some(card) = process.cards.of_device(device).and_then(|card| process.cards.get(card))
-    {
+    if let Some(card) = process.cards.of_device(device).and_then(|card| process.cards.get(card)) {
+        // SAFETY: the driver has accepted the pointer and written to it.
+        let bytes = unsafe { &mut *bytes };
         *bytes = (*bytes).min(card.account.cap() as usize);
     }
     Ok(())

@@ -108,11 +108,7 @@ pub unsafe fn map_arrays(
 ) -> Result<(), Status> {
     let process = process::current()?;
     check(call())?;
-    if maps.is_null() {
-        // an empty list
-        return Ok(());
-    }
-    // SAFETY: not null, and the driver has accepted a list of that length.
+    // SAFETY: the driver has accepted a list of that length.
     for map in unsafe { slice::from_raw_parts(maps, count as usize) } {
         if map.operation == OPERATION_MAP {
             process.mappings.escaped(map.handle);
