@@ -13,23 +13,22 @@ pub mod lane;
 #[cfg(test)]
 mod model;
 pub mod spans;
+pub mod streams;
 pub mod timeline;
 
-use std::collections::HashMap;
-use std::hash::BuildHasherDefault;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use kerf_limiter_contract::allowance;
 use kerf_limiter_contract::limits::DeviceLimits;
 use kerf_limiter_contract::state::{Flags, State};
 
-use crate::abi::{Handle, STREAM_LEGACY, STREAM_PER_THREAD, SUCCESS, Status};
+use crate::abi::{Handle, STREAM_PER_THREAD, SUCCESS, Status};
 use crate::clock;
-use crate::memory::allocations::PointerHasher;
 use events::{Marks, Spare};
 use lane::{Begin, Failed, Lane, Run};
 use spans::Spans;
+use streams::{Key, Stream, Streams};
 
 /// The longest sleep before the allowance is looked at again; nanoseconds.
 const NAP: u64 = 100_000_000;
@@ -61,32 +60,6 @@ pub struct Pacer {
     spans: Mutex<Spans>,
     /// When all streams were last looked at.
     looked: AtomicU64,
-}
-
-#[derive(Default)]
-struct Streams {
-    lanes: HashMap<Key, Arc<Stream>, BuildHasherDefault<PointerHasher>>,
-    /// Streams that were destroyed, with work that is not charged yet. Nothing is recorded on them.
-    retired: Vec<Arc<Stream>>,
-}
-
-struct Stream {
-    context: usize,
-    handle: usize,
-    /// Not held while the driver launches, and never two at once.
-    lane: Mutex<Lane>,
-    /// Not measured before this moment.
-    broken: AtomicU64,
-    /// Destroyed, or about to be; set while the lane is locked.
-    gone: AtomicBool,
-}
-
-/// A stream that was created, by its handle; a special one by context, the default one of a thread by thread as well.
-#[derive(Clone, Copy, PartialEq, Eq, Hash)]
-struct Key {
-    stream: usize,
-    context: usize,
-    thread: u64,
 }
 
 impl Pacer {
@@ -127,18 +100,19 @@ impl Pacer {
         context: impl FnOnce() -> usize,
         call: impl FnOnce() -> Status,
     ) -> Status {
-        let now = clock::now();
+        let now = clock::about();
         if self.whole(now) {
             return call();
         }
-        if self.owes(now) {
+        if self.owes(now) && self.owes(clock::now()) {
             self.close();
-            self.wait(now);
+            self.wait(clock::now());
         }
-        let stream = self.stream(Key::of(stream, context), stream);
-        if stream.lane().pass(work) {
+        let key = Key::of(stream, context);
+        if work == Work::Kernel && self.streams().pass(key) {
             return call();
         }
+        let stream = self.stream(key, stream);
         let begun = self.begin(&stream, work);
         let status = call();
         let measured = begun.and_then(|begin| self.launched(&stream, begin, work));
@@ -155,13 +129,13 @@ impl Pacer {
 
     /// Before a sleep: puts marks behind what was launched, so that it is measured without the sleep.
     fn close(&self) {
-        let own = thread();
+        let own = streams::thread();
         let lanes =
             self.streams().lanes.iter().map(|(key, stream)| (key.thread, Arc::clone(stream))).collect::<Vec<_>>();
         let mut ran = Vec::new();
         // the default stream of another thread cannot be named by this one
         for stream in lanes.into_iter().filter(|(thread, _)| [0, own].contains(thread)).map(|(_, stream)| stream) {
-            let Ok(mut lane) = stream.lane.try_lock() else { continue };
+            let Some(mut lane) = stream.try_lane() else { continue };
             let idle = !lane.open() || stream.gone.load(Ordering::Relaxed) || self.broken(&stream);
             if !idle && lane.close(&mut self.marks(&stream), &mut ran).is_err() {
                 drop(lane);
@@ -235,13 +209,16 @@ impl Pacer {
         let mut ran = Vec::new();
         let measured = stream.lane().launched(&mut self.marks(stream), begin, work, &mut ran);
         self.book(ran);
-        measured
+        if let Some(pass) = measured? {
+            self.streams().let_pass(stream, pass);
+        }
+        Ok(())
     }
 
     /// The driver does not measure this stream: begins anew some time later, and tells the host where the launch itself did
     /// not fail.
     fn failed(&self, stream: &Stream, status: Status) {
-        let mut old = std::mem::replace(&mut *stream.lane(), Lane::new(clock::now()));
+        let mut old = std::mem::replace(&mut *stream.lane(), Stream::fresh(stream.handle));
         let relaxed = self.marks(stream);
         events::discard(old.marks());
         drop(relaxed);
@@ -258,8 +235,7 @@ impl Pacer {
             None => {
                 // for several it is not known which
                 let streams = self.streams();
-                let mut open =
-                    streams.lanes.values().filter(|stream| stream.lane.try_lock().is_ok_and(|l| l.open()));
+                let mut open = streams.lanes.values().filter(|stream| stream.try_lane().is_some_and(|l| l.open()));
                 open.next().filter(|_| open.next().is_none()).cloned()
             }
         };
@@ -279,15 +255,13 @@ impl Pacer {
         self.looked.store(clock::now(), Ordering::Relaxed);
         let all: Vec<_> = {
             let mut streams = self.streams();
-            streams
-                .retired
-                .retain(|stream| stream.lane.try_lock().map_or(true, |mut lane| self.kept(stream, &mut lane)));
+            streams.retired.retain(|stream| stream.try_lane().is_none_or(|mut lane| self.kept(stream, &mut lane)));
             streams.lanes.values().chain(&streams.retired).cloned().collect()
         };
         let mut ran = Vec::new();
         for stream in all {
             // another thread that has it does the same
-            let Ok(mut lane) = stream.lane.try_lock() else { continue };
+            let Some(mut lane) = stream.try_lane() else { continue };
             if lane.busy() && lane.harvest(&mut self.marks(&stream), &mut ran).is_err() {
                 drop(lane);
                 self.failed(&stream, SUCCESS);
@@ -351,15 +325,7 @@ impl Pacer {
             return Arc::clone(known);
         }
         // without the lock: it asks the driver
-        let context = if key.context == 0 { events::context_of(handle) } else { key.context };
-        let lane = Mutex::new(Lane::new(clock::now() ^ handle as u64));
-        let new = Arc::new(Stream {
-            context,
-            handle: handle as usize,
-            lane,
-            broken: AtomicU64::new(0),
-            gone: AtomicBool::new(false),
-        });
+        let new = Arc::new(Stream::new(key, handle));
         Arc::clone(self.streams().lanes.entry(key).or_insert(new))
     }
 
@@ -370,25 +336,4 @@ impl Pacer {
     fn streams(&self) -> MutexGuard<'_, Streams> {
         self.streams.lock().unwrap_or_else(PoisonError::into_inner)
     }
-}
-
-impl Stream {
-    fn lane(&self) -> MutexGuard<'_, Lane> {
-        self.lane.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-impl Key {
-    fn of(stream: Handle, context: impl FnOnce() -> usize) -> Self {
-        match stream as usize {
-            0 | STREAM_LEGACY => Self { stream: STREAM_LEGACY, context: context(), thread: 0 },
-            STREAM_PER_THREAD => Self { stream: STREAM_PER_THREAD, context: context(), thread: thread() },
-            stream => Self { stream, context: 0, thread: 0 },
-        }
-    }
-}
-
-fn thread() -> u64 {
-    // SAFETY: has no arguments and cannot fail.
-    unsafe { libc::pthread_self() as u64 }
 }

@@ -144,8 +144,6 @@ pub struct Lane {
     /// Launches since the last mark, and for how long the program has waited for them.
     unmarked: u32,
     waited: u64,
-    /// Launches that are not looked at before the next that is.
-    left: u64,
     /// When one was looked at last, and launches since.
     looked: u64,
     passed: u64,
@@ -167,7 +165,6 @@ impl Lane {
             flying: VecDeque::new(),
             unmarked: 0,
             waited: 0,
-            left: 0,
             looked: 0,
             passed: 0,
             every: 0,
@@ -183,15 +180,10 @@ impl Lane {
         !self.flying.is_empty()
     }
 
-    /// Counts a launch that is not looked at; false where the next one is to be.
-    pub fn pass(&mut self, work: Work) -> bool {
-        let unseen = work == Work::Kernel && self.left > 0;
-        if unseen {
-            self.left -= 1;
-            self.unmarked += 1;
-            self.passed += 1;
-        }
-        unseen
+    /// Counts launches that were not looked at.
+    pub fn passed(&mut self, launches: u32) {
+        self.unmarked += launches;
+        self.passed += u64::from(launches);
     }
 
     /// Whether so much is in flight that a launch has to wait; then until when about.
@@ -231,16 +223,17 @@ impl Lane {
         Ok(Begin::Marked(now))
     }
 
-    /// After the launch: puts a mark behind it, if it was looked at.
+    /// After a launch that was looked at: puts a mark behind it. Returns how many launches pass before the next that is looked
+    /// at, where that is decided anew.
     pub fn launched(
         &mut self,
         meter: &mut impl Meter,
         begin: Begin,
         work: Work,
         ran: &mut Vec<Run>,
-    ) -> Result<(), Failed> {
+    ) -> Result<Option<u32>, Failed> {
         let (begun, marked) = match begin {
-            Begin::Unseen | Begin::Captured => return Ok(()),
+            Begin::Unseen | Begin::Captured => return Ok(None),
             Begin::Marked(at) => (at, true),
             Begin::Behind(at) => (at, false),
         };
@@ -258,14 +251,10 @@ impl Lane {
             (_, true) => Known::Busy,
             (false, false) => Known::Dry,
         };
-        if let Some(mark) = meter.record()? {
-            let now = meter.now();
-            self.fly(mark, now, known, work);
-            if work == Work::Kernel {
-                self.left = self.stride(now);
-            }
-        }
-        Ok(())
+        let Some(mark) = meter.record()? else { return Ok(None) };
+        let now = meter.now();
+        self.fly(mark, now, known, work);
+        Ok((work == Work::Kernel).then(|| self.stride(now)))
     }
 
     /// Adds ended runs to `ran`.
@@ -376,7 +365,7 @@ impl Lane {
     /// How many launches pass before the next that is looked at: random, so that the measured ones are not always the same
     /// of a program's loop. As many as fit into a time, by how often the program launches: what it costs to look is then a
     /// small part of it.
-    fn stride(&mut self, now: u64) -> u64 {
+    fn stride(&mut self, now: u64) -> u32 {
         let last = if self.looked == 0 { now } else { self.looked };
         let each = ((now - last.min(now)) / self.passed.max(1)).min(LOOK_TIME);
         (self.looked, self.passed) = (now, 0);
@@ -388,7 +377,7 @@ impl Lane {
         self.random ^= self.random << 13;
         self.random ^= self.random >> 7;
         self.random ^= self.random << 17;
-        most / 2 + (self.random >> 16) % (most / 2 + 1)
+        (most / 2 + (self.random >> 16) % (most / 2 + 1)) as u32
     }
 
     /// All marks, which the lane does not need any more.

@@ -92,6 +92,7 @@ enum Step {
 struct Program {
     gpu: Gpu,
     lane: Lane,
+    left: u32,
     ran: Vec<Run>,
     busy: u64,
     in_flight: u64,
@@ -102,13 +103,15 @@ impl Program {
     fn new(drift: u64, seed: u64) -> Self {
         let gpu = Gpu { drift, ..Gpu::default() };
         gpu.now.set(1_000_000_000);
-        Self { gpu, lane: Lane::new(seed), ran: Vec::new(), busy: 0, in_flight: 0, launches: 0 }
+        Self { gpu, lane: Lane::new(seed), left: 0, ran: Vec::new(), busy: 0, in_flight: 0, launches: 0 }
     }
 
     /// As [`super::Pacer::launch`] does, without debt. `load` is what the first launch of a kernel takes longer.
     fn launch(&mut self, nanoseconds: u64, work: Work, load: u64) {
         let (gpu, lane) = (&mut self.gpu, &mut self.lane);
-        let begin = if lane.pass(work) {
+        let begin = if work == Work::Kernel && self.left > 0 {
+            self.left -= 1;
+            lane.passed(1);
             Begin::Unseen
         } else {
             lane.harvest(gpu, &mut self.ran).unwrap();
@@ -123,7 +126,9 @@ impl Program {
         gpu.submit(nanoseconds);
         self.busy += nanoseconds;
         self.launches += 1;
-        lane.launched(gpu, begin, work, &mut self.ran).unwrap();
+        if let Some(left) = lane.launched(gpu, begin, work, &mut self.ran).unwrap() {
+            self.left = left;
+        }
         self.in_flight = self.in_flight.max(gpu.free.saturating_sub(gpu.now.get()));
     }
 

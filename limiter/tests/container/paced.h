@@ -122,6 +122,14 @@ static int paced(const char *name, char **words, unsigned long long *a) {
     printf("launched %llu %llu\n", launched - began, NOW - launched);
     return s;
   }
+  if (IS("events")) {
+    /* as many events as the driver has */
+    handle event;
+    int made = 0;
+    while (made < (int)a[0] && !p_cuEventCreate(&event, 0)) made++;
+    printf("made %d\n", made);
+    return 0;
+  }
   if (IS("function")) { handle module; p_cuModuleLoadData(&module, ""); return p_cuModuleGetFunction(&function, module, words[0]); }
   if (IS("dead")) {
     /* a stream is destroyed while another one is captured, and by a thread without a context */

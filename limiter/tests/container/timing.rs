@@ -217,6 +217,16 @@ fn a_thread_that_is_ended_while_it_is_held_back_ends_alone() {
 }
 
 #[test]
+fn a_stream_that_cannot_be_measured_is_told_to_the_host() {
+    let (container, _files) = container(10);
+    // the program has all events that there are
+    let lines = container.run(Way::Dlsym, &["events:100000", "launches:10000:300"]);
+    assert!(numbers(&lines, "made")[0] > 100, "{lines:?}");
+    assert_eq!(lines.last().unwrap(), "launches:10000:300 0");
+    assert_eq!(container.snapshot().flags.names().collect::<Vec<_>>(), ["unmeasured"]);
+}
+
+#[test]
 fn a_card_that_fails_is_not_asked_without_end() {
     let (container, _files) = container(50);
     let lines = container.run(Way::Dlsym, &["function:fault", "launches:1000:3", "launches:1000:100"]);

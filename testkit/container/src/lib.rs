@@ -2,7 +2,7 @@
 //!
 //! * With `STANDIN_ROOT`, files below `/etc/kerf` and `/run/kerf` are those below that directory, as mounts would make
 //!   them.
-//! * With `STANDIN_CLOCK`, `CLOCK_MONOTONIC` is the simulated clock of that file.
+//! * With `STANDIN_CLOCK`, `CLOCK_MONOTONIC`, the coarse one as well, is the simulated clock of that file.
 //!
 //! Without them every call goes to the C library.
 
@@ -39,7 +39,7 @@ extern "C" fn leave() {
 /// As `clock_gettime(2)`.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn clock_gettime(id: libc::clockid_t, time: *mut libc::timespec) -> c_int {
-    if id == libc::CLOCK_MONOTONIC
+    if matches!(id, libc::CLOCK_MONOTONIC | libc::CLOCK_MONOTONIC_COARSE)
         && let Some(clock) = clock()
     {
         let now = clock.now();

@@ -2,6 +2,7 @@
 
 use std::ffi::{CStr, c_char, c_uint, c_void};
 
+use std::sync::OnceLock;
 use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering::Relaxed;
 
@@ -173,9 +174,8 @@ fn launch(function: Handle, stream: Handle, nanoseconds: u64) -> Status {
 
 /// The first launch of a function loads its code.
 fn load(function: Handle) {
-    let Some(cost) = std::env::var("STANDIN_LOAD_NS").ok().and_then(|text| text.parse::<u64>().ok()) else {
-        return;
-    };
+    static COST: OnceLock<Option<u64>> = OnceLock::new();
+    let Some(cost) = COST.get_or_init(|| std::env::var("STANDIN_LOAD_NS").ok()?.parse().ok()) else { return };
     let mut first = false;
     with(|d| {
         first = d.loaded.insert(function);
