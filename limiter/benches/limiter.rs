@@ -19,6 +19,7 @@ use std::ptr;
 use std::time::Instant;
 
 use kerf_bench_support::figures::{self, Figures};
+use kerf_standin_card::clock::Clock;
 use support::{Container, MIB, Way};
 
 const CALLS: u32 = 100_000;
@@ -59,6 +60,8 @@ fn main() -> anyhow::Result<()> {
         }
     }
 
+    launch_bound(&mut figures, if test { 100 } else { 20_000 });
+
     for processes in [0, 7, 31_usize.min(if test { 1 } else { 24 })] {
         let container = Container::new(1024 * MIB, 50, 50);
         let _others: Vec<_> = (0..processes).map(|_| container.hold(Way::Dlsym, &["alloc:1"])).collect();
@@ -87,6 +90,27 @@ fn main() -> anyhow::Result<()> {
     figures.value("start and end of /bin/true, mean", "us", sums[0]);
     figures.value("start and end of /bin/true with the limiter, mean", "us", sums[1]);
     figures.finish(test)
+}
+
+/// A program that launches as fast as it can, in simulated time: what the limiter's own calls of the driver cost it, if they
+/// cost what the stand-in says (`testkit/libcuda`). The same on every machine; the limiter's own instructions take no time.
+fn launch_bound(figures: &mut Figures, launches: u32) {
+    for (kernel, launch) in [(1_000, 4_000), (3_000, 4_000), (5_000, 10_000), (15_000, 20_000)] {
+        for (case, limited) in [("the driver alone", false), ("share of 90", true)] {
+            let files = tempfile::tempdir().unwrap();
+            let clock = files.path().join("clock");
+            Clock::create(&clock, 1_000_000_000, 1).unwrap();
+            let container = Container::new(1024 * MIB, 90, 90).with_clock(&clock);
+            let mut command = container.command(Way::Dlsym, &[&format!("launches:{kernel}:{launches}")]);
+            preload(&mut command, limited);
+            let output = command.env("STANDIN_LAUNCH_NS", launch.to_string()).output().unwrap();
+            let text = String::from_utf8(output.stdout).unwrap();
+            let total = text.strip_prefix("launched ").and_then(|t| t.split(' ').next()?.parse::<f64>().ok());
+            let each = total.unwrap_or_else(|| panic!("{text}")) / f64::from(launches);
+            let name = format!("launch that costs {launch} ns, of a kernel of {kernel} ns, simulated: {case}");
+            figures.value(&name, "ns", each);
+        }
+    }
 }
 
 /// Without the stand-in for a container's clock: time is the machine's.

@@ -22,6 +22,8 @@ pub const INVALID_VALUE: Status = 1;
 pub const OUT_OF_MEMORY: Status = 2;
 /// `CUDA_ERROR_NOT_FOUND`.
 pub const NOT_FOUND: Status = 500;
+/// `CUDA_ERROR_NOT_READY`: work is not done yet.
+pub const NOT_READY: Status = 600;
 /// `CUDA_ERROR_NOT_SUPPORTED`: for functions with 32-bit sizes, which no toolkit since 2010 calls.
 pub const NOT_SUPPORTED: Status = 801;
 /// `CUDA_ERROR_SYSTEM_NOT_READY`: what a container without usable limits gets from every call.
@@ -50,8 +52,10 @@ pub const LIMIT_MALLOC_HEAP: c_int = 2;
 pub const CAPTURE_RELAXED: c_int = 2;
 /// `CU_MEM_OPERATION_TYPE_MAP`.
 pub const OPERATION_MAP: c_int = 1;
-/// `CU_EVENT_BLOCKING_SYNC`.
-pub const EVENT_BLOCKING: c_uint = 1;
+/// `CU_EVENT_DEFAULT`.
+pub const EVENT_DEFAULT: c_uint = 0;
+/// `CU_STREAM_LEGACY`; 0 means it as well.
+pub const STREAM_LEGACY: usize = 1;
 /// `CU_STREAM_PER_THREAD`.
 pub const STREAM_PER_THREAD: usize = 2;
 

@@ -56,13 +56,17 @@ macro_rules! declare_all {
                 CUDA cuDeviceGetMemPool(pool: *mut Handle, device: Device);
                 CUDA cuDeviceGetGraphMemAttribute(device: Device, attribute: c_int, value: *mut u64);
                 CUDA cuCtxGetCurrent(context: *mut Handle);
+                CUDA cuCtxPushCurrent_v2(context: Handle);
+                CUDA cuCtxPopCurrent_v2(context: *mut Handle);
                 CUDA cuCtxGetDevice(device: *mut Device);
                 CUDA cuMemPoolGetAttribute(pool: Handle, attribute: c_int, value: *mut u64);
                 CUDA cuMemGetAddressRange_v2(base: *mut Pointer, bytes: *mut usize, pointer: Pointer);
+                CUDA cuStreamGetCtx(stream: Handle, context: *mut Handle);
                 CUDA cuStreamIsCapturing(stream: Handle, status: *mut c_int);
                 CUDA cuStreamGetCaptureInfo_v2(stream: Handle, status: *mut c_int, id: *mut u64, graph: *mut Handle, nodes: *mut *const Handle, count: *mut usize);
                 CUDA cuThreadExchangeStreamCaptureMode(mode: *mut c_int);
                 CUDA cuEventCreate(event: *mut Handle, flags: c_uint);
+                CUDA cuEventDestroy_v2(event: Handle);
                 CUDA cuEventRecord(event: Handle, stream: Handle);
                 CUDA cuEventQuery(event: Handle);
                 CUDA cuEventElapsedTime(milliseconds: *mut f32, start: Handle, end: Handle);

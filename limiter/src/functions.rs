@@ -112,14 +112,6 @@ macro_rules! functions {
             CUDA 2000 cuEventSynchronize(event: Handle) = stream::wait(None);
             CUDA 2000 cuStreamDestroy(stream: Handle) = stream::destroy(stream);
             CUDA 4000 cuStreamDestroy_v2(stream: Handle) = stream::destroy(stream);
-            CUDA 10000 cuStreamBeginCapture(stream: Handle) = stream::begin_capture();
-            CUDA 10000 cuStreamBeginCapture_ptsz(stream: Handle) = stream::begin_capture();
-            CUDA 10010 cuStreamBeginCapture_v2(stream: Handle, mode: c_int) = stream::begin_capture();
-            CUDA 10010 cuStreamBeginCapture_v2_ptsz(stream: Handle, mode: c_int) = stream::begin_capture();
-            CUDA 12030 cuStreamBeginCaptureToGraph(stream: Handle, graph: Handle, after: *const Handle, edges: *const c_void, count: usize, mode: c_int) = stream::begin_capture();
-            CUDA 12030 cuStreamBeginCaptureToGraph_ptsz(stream: Handle, graph: Handle, after: *const Handle, edges: *const c_void, count: usize, mode: c_int) = stream::begin_capture();
-            CUDA 10000 cuStreamEndCapture(stream: Handle, graph: *mut Handle) = stream::end_capture(stream);
-            CUDA 10000 cuStreamEndCapture_ptsz(stream: Handle, graph: *mut Handle) = stream::end_capture(stream);
         }
     };
 }

@@ -1,51 +1,50 @@
 //! Holding launches back, so that the container has no more of a GPU's time than it may.
 //!
-//! Time is measured, not guessed from the size of grids: with the driver's events around runs of launches. The measured
-//! time is charged to the container's [`bucket`], overlaps once ([`timeline`]); a launch waits until the bucket is out
-//! of debt. A kernel is never interrupted, so a long one is paid for afterwards.
+//! Time is measured, not guessed from the size of grids: with the driver's events between launches ([`lane`], [`events`]).
+//! The measured time is charged to the container's [`bucket`], overlaps once ([`spans`], [`timeline`]); a launch waits until the
+//! bucket is out of debt. A kernel is never interrupted, so a long one is paid for afterwards. Only a bounded time is in
+//! flight on a stream, so that a program cannot queue seconds of work before the first of it is charged.
 //!
-//! Between two marks on a stream there are at most [`MARK_LAUNCHES`] launches, or one long launch; only a few
-//! marks are outstanding on a stream, so that a program cannot queue seconds of work before the first of it is
-//! charged.
+//! Every wait is bounded, and looks at the allowance again: a launch may be what a running kernel waits for.
 
 pub mod bucket;
+pub mod events;
 pub mod lane;
+#[cfg(test)]
+mod model;
+pub mod spans;
+pub mod streams;
 pub mod timeline;
 
-use std::collections::HashMap;
-use std::hash::BuildHasherDefault;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use kerf_limiter_contract::allowance;
 use kerf_limiter_contract::limits::DeviceLimits;
-use kerf_limiter_contract::state::State;
+use kerf_limiter_contract::state::{Flags, State};
 
-use crate::abi::{Handle, STREAM_PER_THREAD, Status};
+use crate::abi::{Handle, STREAM_PER_THREAD, SUCCESS, Status};
 use crate::clock;
-use crate::memory::allocations::PointerHasher;
-use lane::{Events, Lane};
+use events::{Marks, Spare};
+use lane::{Begin, Failed, Lane, Run};
+use spans::Spans;
+use streams::{Key, Stream, Streams};
 
-/// The most launches between two marks.
-pub const MARK_LAUNCHES: u32 = 16;
-/// The most marks on a stream that have not been reached.
-const AHEAD: usize = 3;
-/// Launches that take longer than this get a mark each; nanoseconds.
-const LONG: u64 = 20_000;
-/// With launches that take longer than this, the next one waits for the last; nanoseconds.
-const VERY_LONG: u64 = 5_000_000;
-/// Short launches behind the last mark that are not looked at one by one where the stream may have run dry in between.
-const DRY: u32 = 8;
-/// For how long the driver's answer about a stream's marks is taken to hold; nanoseconds. A program that launches
-/// faster than this has not let the stream run dry.
-const ASK: u64 = 5_000;
 /// The longest sleep before the allowance is looked at again; nanoseconds.
 const NAP: u64 = 100_000_000;
+/// The first and the longest pause between two looks at a mark that is overdue; nanoseconds.
+const POLL: (u64, u64) = (20_000, 1_000_000);
+/// For how long a launch waits at most for work in flight on its stream; nanoseconds. What runs may wait for this launch.
+const STALL: u64 = 1_000_000_000;
+/// How often the streams are looked at that nothing is launched on; nanoseconds.
+const LOOK: u64 = 1_000_000;
+/// For how long a stream is not measured after the driver has failed to; nanoseconds.
+const BROKEN: u64 = 1_000_000_000;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Work {
     Kernel,
-    /// A graph: many kernels, with a mark of its own.
+    /// A graph: many kernels. Each is measured.
     Graph,
 }
 
@@ -55,26 +54,12 @@ pub struct Pacer {
     /// `vcuda-core` in millionths of the GPU's time.
     floor: u32,
     allowance: Option<&'static [AtomicU64]>,
-    inner: Mutex<Inner>,
-}
-
-#[derive(Default)]
-struct Inner {
-    lanes: HashMap<Key, Lane, BuildHasherDefault<PointerHasher>>,
-    /// Marks that can be used again, by context.
-    events: HashMap<usize, Events, BuildHasherDefault<PointerHasher>>,
-    /// Nanoseconds that a recent launch took, on average.
-    mean: u64,
-    /// When the driver was last asked about marks.
-    asked: u64,
-}
-
-/// One stream of one context; the default stream of a thread also by thread.
-#[derive(Clone, Copy, PartialEq, Eq, Hash)]
-struct Key {
-    context: usize,
-    stream: usize,
-    thread: u64,
+    streams: Mutex<Streams>,
+    spare: Spare,
+    /// What was charged.
+    spans: Mutex<Spans>,
+    /// When all streams were last looked at.
+    looked: AtomicU64,
 }
 
 impl Pacer {
@@ -87,7 +72,9 @@ impl Pacer {
     ) -> Self {
         // the host applies ceiling and floor and writes the allowance; without an allowance the floor holds
         let floor = u32::from(limits.core) * (allowance::WHOLE / 100);
-        Self { state, card, floor, allowance, inner: Mutex::default() }
+        let looked = AtomicU64::new(0);
+        let (streams, spare, spans) = (Mutex::default(), Spare::default(), Mutex::default());
+        Self { state, card, floor, allowance, streams, spare, spans, looked }
     }
 
     /// The part of wall time in which kernels may run now, in millionths.
@@ -96,198 +83,257 @@ impl Pacer {
         entry.and_then(|e| allowance::read(e.load(Ordering::Relaxed), now)).unwrap_or(self.floor)
     }
 
+    fn whole(&self, now: u64) -> bool {
+        self.rate(now) == allowance::WHOLE
+    }
+
     /// Whether kernels on this GPU are ever held back.
     pub fn paces(&self) -> bool {
         self.floor != allowance::WHOLE
     }
 
-    /// Launches `work` on a stream, as soon as it may.
+    /// Launches `work` on a stream that is not captured, as soon as it may. `context` is that of the thread.
     pub fn launch(
         &self,
-        capturing: bool,
-        context: impl FnOnce() -> usize,
         stream: Handle,
         work: Work,
+        context: impl FnOnce() -> usize,
         call: impl FnOnce() -> Status,
     ) -> Status {
-        let now = clock::now();
-        if self.rate(now) == allowance::WHOLE {
+        let now = clock::about();
+        if self.whole(now) {
             return call();
         }
-        self.wait(now);
-        let key = Key::of(context(), stream);
-        if capturing && stream as usize <= STREAM_PER_THREAD {
-            // a mark on this stream would break the capture; the host sees how much it uses
-            self.state.header.flags.fetch_or(kerf_limiter_contract::state::Flags::UNMEASURED.0, Ordering::Relaxed);
+        if self.owes(now) && self.owes(clock::now()) {
+            self.close();
+            self.wait(clock::now());
+        }
+        let key = Key::of(stream, context);
+        if work == Work::Kernel && self.streams().pass(key) {
             return call();
         }
-        let _relaxed = capturing.then(lane::Relaxed::enter);
-        self.before(key, stream, now);
+        let stream = self.stream(key, stream);
+        let begun = self.begin(&stream, work);
         let status = call();
-        self.after(key, stream, work);
+        let measured = begun.and_then(|begin| self.launched(&stream, begin, work));
+        if measured.is_err() {
+            self.failed(&stream, status);
+        }
         status
     }
 
-    /// Before the program waits for a stream, or for all (`None`): marks launches that have no mark yet.
-    pub fn close(&self, context: usize, stream: Option<Handle>) {
-        let only = stream.map(|s| Key::of(context, s));
-        let mut inner = self.inner();
-        let Inner { lanes, events, .. } = &mut *inner;
-        for (key, lane) in lanes.iter_mut() {
-            if key.context == context && key.own_thread() && only.is_none_or(|k| k == *key) && lane.open() {
-                lane.mark(events.entry(context).or_default(), key.stream as Handle);
+    /// Whether the container is in debt.
+    fn owes(&self, now: u64) -> bool {
+        self.state.devices.get(self.card).is_some_and(|device| bucket::due(&device.due, now) > now)
+    }
+
+    /// Before a sleep: puts marks behind what was launched, so that it is measured without the sleep.
+    fn close(&self) {
+        let own = streams::thread();
+        let lanes =
+            self.streams().lanes.iter().map(|(key, stream)| (key.thread, Arc::clone(stream))).collect::<Vec<_>>();
+        let mut ran = Vec::new();
+        // the default stream of another thread cannot be named by this one
+        for stream in lanes.into_iter().filter(|(thread, _)| [0, own].contains(thread)).map(|(_, stream)| stream) {
+            let Some(mut lane) = stream.try_lane() else { continue };
+            let idle = !lane.open() || stream.gone.load(Ordering::Relaxed) || self.broken(&stream);
+            if !idle && lane.close(&mut self.marks(&stream), &mut ran).is_err() {
+                drop(lane);
+                self.failed(&stream, SUCCESS);
             }
         }
-    }
-
-    /// After the program has waited: charges launches that have ended.
-    pub fn harvest(&self) {
-        self.charge(&mut self.inner());
-    }
-
-    /// A context is gone, with its streams and events.
-    pub fn forget_context(&self, context: usize) {
-        let mut inner = self.inner();
-        inner.lanes.retain(|key, _| key.context != context);
-        inner.events.remove(&context);
-    }
-
-    /// A stream is about to be destroyed: its launches are still charged.
-    pub fn retire(&self, context: usize, stream: Handle) {
-        let key = Key::of(context, stream);
-        let mut inner = self.inner();
-        let Inner { lanes, events, .. } = &mut *inner;
-        let Some(mut lane) = lanes.remove(&key) else { return };
-        if lane.open() {
-            lane.mark(events.entry(context).or_default(), stream);
-        }
-        // no stream has an odd handle of this kind, so nothing is launched on it
-        let mut retired = Key { stream: key.stream | 1, ..key };
-        while lanes.contains_key(&retired) {
-            retired.thread += 1;
-        }
-        lanes.insert(retired, lane);
+        self.book(ran);
     }
 
     /// Sleeps while the container is in debt.
     fn wait(&self, mut now: u64) {
-        let Some(device) = self.state.devices.get(self.card) else { return };
+        let Some(device) = self.state.devices.get(self.card).filter(|_| self.owes(now)) else { return };
         let began = now;
         loop {
-            let due = bucket::due(&device.due, now);
-            if due <= now {
-                break;
-            }
             // ended launches are charged before more are let through
             self.harvest();
             let due = bucket::due(&device.due, now);
+            if due <= now || self.whole(now) {
+                break;
+            }
             clock::sleep_until(due.min(now + NAP));
             now = clock::now();
         }
-        if now > began {
-            device.waited.fetch_add(now - began, Ordering::Relaxed);
-        }
+        device.waited.fetch_add(now - began, Ordering::Relaxed);
     }
 
-    fn before(&self, key: Key, stream: Handle, now: u64) {
-        let mut front = None;
+    /// Before a launch that is looked at: waits while too much is in flight.
+    fn begin(&self, stream: &Stream, work: Work) -> Result<Begin, Failed> {
+        let began = clock::now();
+        if self.broken(stream) {
+            return Ok(Begin::Unseen);
+        }
+        if began.saturating_sub(self.looked.load(Ordering::Relaxed)) >= LOOK {
+            self.harvest();
+        }
+        let (mut now, mut poll) = (began, POLL.0);
         loop {
-            let mut inner = self.inner();
-            let recent = now.saturating_sub(inner.asked) < ASK;
-            let short = (1..LONG).contains(&inner.mean);
-            let known = |lane: &Lane| match lane.outstanding() {
-                0 => short && (1..DRY).contains(&lane.unmarked()),
-                ahead => recent && (short || inner.mean < VERY_LONG) && ahead < AHEAD,
-            };
-            if front.is_none() && inner.lanes.get(&key).is_some_and(known) {
-                return;
-            }
-            inner.asked = now;
-            self.charge(&mut inner);
-            let ahead = if inner.mean >= VERY_LONG { 1 } else { AHEAD };
-            let mean = inner.mean;
-            let Inner { lanes, events, .. } = &mut *inner;
-            let lane = lanes.entry(key).or_default();
-            if lane.outstanding() >= ahead {
-                // not under the lock: other streams go on
-                front = lane.front().filter(|f| front != Some(*f));
-                if let Some(event) = front {
-                    drop(inner);
-                    lane::wait_for(event);
-                    self.harvest();
-                    self.wait(clock::now());
-                    continue;
+            let mut ran = Vec::new();
+            let full = {
+                let mut lane = stream.lane();
+                let mut marks = self.marks(stream);
+                let harvested = lane.harvest(&mut marks, &mut ran);
+                let full = harvested.map(|()| lane.full());
+                match full {
+                    Ok(None) if ran.is_empty() => return lane.begin(&mut marks, work),
+                    other => other,
                 }
+            };
+            // their cost is waited for now, and not as a part of the run that begins
+            self.book(ran);
+            self.wait(now);
+            now = clock::now();
+            match full? {
+                Some(until) if now.saturating_sub(began) < STALL && !self.whole(now) => {
+                    // what is foreseen may be wrong: not for long, and not all at once
+                    let until = if until > now { until.min(now + POLL.1) } else { now + poll };
+                    poll = (poll * 2).min(POLL.1);
+                    clock::sleep_until(until);
+                    now = clock::now();
+                }
+                Some(_) => return stream.lane().begin(&mut self.marks(stream), work),
+                None => {}
             }
-            let events = events.entry(key.context).or_default();
-            if let Some(ran) = lane.resume(events, stream, mean) {
-                drop(inner);
-                self.book(ran);
-                // its cost is waited for now, and not as a part of the run that begins
-                self.wait(clock::now());
-                continue;
-            }
-            return;
         }
     }
 
-    fn after(&self, key: Key, stream: Handle, work: Work) {
-        let mut inner = self.inner();
-        let long = inner.mean == 0 || inner.mean >= LONG;
-        let Inner { lanes, events, .. } = &mut *inner;
-        let lane = lanes.entry(key).or_default();
-        lane.launched(if work == Work::Graph { MARK_LAUNCHES } else { 1 });
-        // the first of a run gets its own mark: that tells how long one takes
-        if long || work == Work::Graph || lane.unmarked() >= MARK_LAUNCHES || lane.fresh() {
-            lane.mark(events.entry(key.context).or_default(), stream);
+    fn launched(&self, stream: &Stream, begin: Begin, work: Work) -> Result<(), Failed> {
+        if matches!(begin, Begin::Unseen | Begin::Captured) {
+            return Ok(());
         }
-    }
-
-    /// Charges ended launches of all streams, earliest first.
-    fn charge(&self, inner: &mut Inner) {
         let mut ran = Vec::new();
-        for (key, lane) in &mut inner.lanes {
-            lane.harvest(inner.events.entry(key.context).or_default(), &mut ran);
+        let measured = stream.lane().launched(&mut self.marks(stream), begin, work, &mut ran);
+        self.book(ran);
+        if let Some(pass) = measured? {
+            self.streams().let_pass(stream, pass);
         }
-        // retired streams that are done
-        inner.lanes.retain(|key, lane| key.stream & 1 == 0 || key.stream <= STREAM_PER_THREAD || lane.busy());
-        ran.sort_unstable_by_key(|r| r.end);
-        for run in ran {
-            let each = (run.end - run.start) / u64::from(run.launches.max(1));
-            inner.mean = if inner.mean == 0 { each.max(1) } else { (inner.mean * 7 + each) / 8 };
-            self.book(run);
+        Ok(())
+    }
+
+    /// The driver does not measure this stream: begins anew some time later, and tells the host where the launch itself did
+    /// not fail.
+    fn failed(&self, stream: &Stream, status: Status) {
+        let mut old = std::mem::replace(&mut *stream.lane(), Stream::fresh(stream.handle));
+        let relaxed = self.marks(stream);
+        events::discard(old.marks());
+        drop(relaxed);
+        stream.broken.store(clock::now() + BROKEN, Ordering::Relaxed);
+        if status == SUCCESS {
+            self.state.header.flags.fetch_or(Flags::UNMEASURED.0, Ordering::Relaxed);
         }
     }
 
-    fn book(&self, run: lane::Run) {
-        let Some(device) = self.state.devices.get(self.card) else { return };
+    /// The program was blocked for so long until a stream was done, or all (`None`).
+    pub fn waited(&self, stream: Option<Handle>, context: impl FnOnce() -> usize, nanoseconds: u64) {
+        let waited = match stream {
+            Some(stream) => self.streams().lanes.get(&Key::of(stream, context)).cloned(),
+            None => {
+                // for several it is not known which
+                let streams = self.streams();
+                let mut open = streams.lanes.values().filter(|stream| stream.try_lane().is_some_and(|l| l.open()));
+                open.next().filter(|_| open.next().is_none()).cloned()
+            }
+        };
+        if let Some(stream) = waited {
+            stream.lane().waited(nanoseconds);
+        }
+        self.harvest();
+    }
+
+    fn broken(&self, stream: &Stream) -> bool {
+        let until = stream.broken.load(Ordering::Relaxed);
+        until != 0 && clock::now() < until
+    }
+
+    /// Charges launches that have ended, on all streams.
+    fn harvest(&self) {
+        self.looked.store(clock::now(), Ordering::Relaxed);
+        let all: Vec<_> = {
+            let mut streams = self.streams();
+            streams.retired.retain(|stream| stream.try_lane().is_none_or(|mut lane| self.kept(stream, &mut lane)));
+            streams.lanes.values().chain(&streams.retired).cloned().collect()
+        };
+        let mut ran = Vec::new();
+        for stream in all {
+            // another thread that has it does the same
+            let Some(mut lane) = stream.try_lane() else { continue };
+            if lane.busy() && lane.harvest(&mut self.marks(&stream), &mut ran).is_err() {
+                drop(lane);
+                self.failed(&stream, SUCCESS);
+            }
+        }
+        self.book(ran);
+    }
+
+    /// Whether work of a retired stream is still to be charged; otherwise its marks are used again.
+    fn kept(&self, stream: &Stream, lane: &mut Lane) -> bool {
+        let busy = lane.busy();
+        if !busy {
+            lane.marks().into_iter().for_each(|mark| self.spare.keep(stream.context, mark));
+        }
+        busy
+    }
+
+    /// Charges runs, the earliest first.
+    fn book(&self, mut ran: Vec<Run>) {
+        let Some(device) = self.state.devices.get(self.card).filter(|_| !ran.is_empty()) else { return };
         let now = clock::now();
-        let charged = timeline::charge(&device.timeline, run.start, run.end);
+        ran.sort_unstable_by_key(|run| run.end);
+        let mut charged = 0;
+        let mut spans = self.spans.lock().unwrap_or_else(PoisonError::into_inner);
+        for run in ran {
+            spans.add(run.start, run.end, |start, end| charged += timeline::charge(&device.timeline, start, end));
+        }
+        drop(spans);
         if charged > 0 {
             device.busy.fetch_add(charged, Ordering::Relaxed);
             bucket::charge(&device.due, now, charged, self.rate(now));
         }
     }
 
-    fn inner(&self) -> MutexGuard<'_, Inner> {
-        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-impl Key {
-    fn of(context: usize, stream: Handle) -> Self {
-        let stream = stream as usize;
-        let thread = if stream == STREAM_PER_THREAD { thread() } else { 0 };
-        Self { context, stream, thread }
+    /// A context is gone, with its streams and events.
+    pub fn forget_context(&self, context: usize) {
+        let mut streams = self.streams();
+        streams.lanes.retain(|_, stream| stream.context != context);
+        streams.retired.retain(|stream| stream.context != context);
+        self.spare.forget(context);
     }
 
-    /// Whether the calling thread can reach the stream by its handle.
-    fn own_thread(&self) -> bool {
-        self.stream != STREAM_PER_THREAD || self.thread == thread()
+    /// A stream is about to be destroyed: its launches are still charged.
+    pub fn retire(&self, stream: Handle) {
+        if stream as usize <= STREAM_PER_THREAD {
+            return;
+        }
+        let key = Key::of(stream, || 0);
+        let Some(stream) = self.streams().lanes.remove(&key) else { return };
+        let rest = {
+            let mut lane = stream.lane();
+            stream.gone.store(true, Ordering::Relaxed);
+            lane.end(clock::now())
+        };
+        self.streams().retired.push(stream);
+        self.book(rest.into_iter().collect());
     }
-}
 
-fn thread() -> u64 {
-    // SAFETY: has no arguments and cannot fail.
-    unsafe { libc::pthread_self() as u64 }
+    fn stream(&self, key: Key, handle: Handle) -> Arc<Stream> {
+        if let Some(known) = self.streams().lanes.get(&key) {
+            return Arc::clone(known);
+        }
+        // without the lock: it asks the driver
+        let new = Arc::new(Stream::new(key, handle));
+        Arc::clone(self.streams().lanes.entry(key).or_insert(new))
+    }
+
+    fn marks(&self, stream: &Stream) -> Marks<'_> {
+        Marks::new(&self.spare, stream.context, stream.handle)
+    }
+
+    fn streams(&self) -> MutexGuard<'_, Streams> {
+        self.streams.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }

@@ -34,8 +34,6 @@ pub struct Process {
     pub pools: Pools,
     /// Memory that graphs allocate when they run.
     pub graphs: Graphs,
-    /// The number of streams that are being captured.
-    pub captures: AtomicU32,
     contexts: Mutex<HashMap<usize, Context>>,
 }
 
@@ -125,7 +123,6 @@ impl Process {
             mappings: Mappings::default(),
             pools: Pools::default(),
             graphs: Graphs::default(),
-            captures: AtomicU32::new(0),
             contexts: Mutex::default(),
         })
     }

@@ -3,21 +3,20 @@
 use std::ffi::c_uint;
 use std::ptr;
 use std::slice;
-use std::sync::atomic::Ordering::Relaxed;
 
-use super::stream::captured;
 use crate::abi::{Handle, LaunchConfig, LaunchParams, Status, check};
 use crate::pace::Work;
+use crate::pace::events::captured;
 use crate::process::{self, Process};
 
 /// Launches as soon as the container may.
 pub fn paced(process: &Process, stream: Handle, work: Work, call: impl FnOnce() -> Status) -> Status {
     let Some(card) = process.cards.here().and_then(|card| process.cards.get(card)) else { return call() };
-    if !card.pacer.paces() || captured(process, stream) {
+    // a launch that is captured is not run now; one on a stream that the driver does not answer for fails
+    if !card.pacer.paces() || captured(stream) != Some(false) {
         return call();
     }
-    let capturing = process.captures.load(Relaxed) > 0;
-    card.pacer.launch(capturing, || process.context(), stream, work, call)
+    card.pacer.launch(stream, work, || process.context(), call)
 }
 
 pub unsafe fn kernel(call: impl FnOnce() -> Status, stream: Handle) -> Result<(), Status> {

@@ -48,7 +48,7 @@ fn from_pool(
     if pointer.is_null() || bytes == 0 {
         return check(call());
     }
-    if let Some(graph) = graph_of(process, stream) {
+    if let Some(graph) = graph_of(stream) {
         // nothing is allocated now, but each time the graph runs
         check(call())?;
         process.graphs.allocates(graph, bytes as u64);

@@ -11,8 +11,9 @@ use kerf_limiter_contract::allowance::WHOLE;
 
 /// Wall time whose unused share is kept for later; nanoseconds.
 pub const BURST: u64 = 100_000_000;
-/// The longest debt: ten minutes. A later moment was not written by a limiter.
-const LONGEST: u64 = 600_000_000_000;
+/// The longest debt, so that no error of measurement stops a program for long; nanoseconds. A kernel that costs more than
+/// this (one of 0.1 s at a hundredth of the GPU) is not paid for in full.
+const LONGEST: u64 = 10_000_000_000;
 
 /// The moment from which on kernels may start.
 pub fn due(bucket: &AtomicU64, now: u64) -> u64 {
@@ -27,7 +28,8 @@ pub fn due(bucket: &AtomicU64, now: u64) -> u64 {
 
 /// Kernels have run for `busy` nanoseconds until about `now`, at `rate` millionths.
 pub fn charge(bucket: &AtomicU64, now: u64, busy: u64, rate: u32) {
-    let cost = (u128::from(busy) * u128::from(WHOLE) / u128::from(rate.max(1))).min(u128::from(LONGEST)) as u64;
+    let cost = u128::from(busy) * u128::from(WHOLE) / u128::from(rate.max(1));
+    let cost = u64::try_from(cost).unwrap_or(u64::MAX);
     let earliest = now.saturating_sub(busy).saturating_sub(BURST);
     let longest = now.saturating_add(LONGEST);
     let next = |due: u64| Some(due.max(earliest).saturating_add(cost).min(longest));

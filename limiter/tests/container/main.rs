@@ -8,3 +8,4 @@ mod pacing;
 mod processes;
 mod support;
 mod tampering;
+mod timing;

@@ -25,6 +25,9 @@ fn share(core: u8, way: Way, how: &str, kernel: u64, seconds: u64) -> f64 {
     let words: Vec<&str> = lines[0].split(' ').collect();
     let ["ran", busy, wall] = words[..] else { panic!("{lines:?}") };
     assert_eq!(container.snapshot().flags.names().count(), 0);
+    let (charged, ran) = (container.snapshot().devices[0].busy, busy.parse::<u64>().unwrap());
+    let right = ran * 97 / 100..ran * 104 / 100;
+    assert!(core == 100 || right.contains(&charged), "{how} of {kernel} ns: charged {charged} of {ran}");
     100.0 * busy.parse::<f64>().unwrap() / wall.parse::<f64>().unwrap()
 }
 

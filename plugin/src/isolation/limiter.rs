@@ -7,7 +7,7 @@ use std::os::unix::fs::FileExt;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
-use kerf::plan::ContainerGrant;
+use kerf::isolation::Isolation;
 use kerf::units::Milli;
 use kerf_limiter_contract::limits::{DeviceLimits, Limits};
 use kerf_limiter_contract::state::{self, Snapshot};
@@ -91,7 +91,7 @@ impl Limiter {
 
 /// Writes the files of a container: the directory that it sees, and the file that its processes share.
 fn write(demand: &Demand<'_>, folder: &Folder) -> Result<(PathBuf, PathBuf), IsolationError> {
-    let limits = limits(demand.grant, demand.limit)?;
+    let limits = limits(demand, folder.level)?;
     let directory = folder.seen();
     fs::create_dir_all(&directory).map_err(at(&directory))?;
     for (name, content) in [(path::LIMITS, limits.render().into_bytes()), (path::ALLOWANCE, allowance::blank())] {
@@ -106,7 +106,7 @@ fn write(demand: &Demand<'_>, folder: &Folder) -> Result<(PathBuf, PathBuf), Iso
 /// # Errors
 /// [`IsolationError`]
 pub fn refresh(demand: &Demand<'_>, folder: &Folder) -> Result<(), IsolationError> {
-    let content = limits(demand.grant, demand.limit)?.render();
+    let content = limits(demand, folder.level)?.render();
     let (file, allowance) = (folder.shown(path::LIMITS), folder.shown(path::ALLOWANCE));
     let whole =
         fs::metadata(allowance).is_ok_and(|found| found.is_file() && found.len() == allowance::BYTES as u64);
@@ -118,21 +118,20 @@ pub fn refresh(demand: &Demand<'_>, folder: &Folder) -> Result<(), IsolationErro
     }
 }
 
-/// The content of the limits file.
+/// The content of the limits file. Under `mps` the service divides the GPU's multiprocessors, and the limiter's time
+/// would be a part of that part: it leaves compute alone.
 ///
 /// # Errors
 /// [`IsolationError::Limits`]
-pub fn limits(grant: &ContainerGrant, limit: Option<Milli>) -> Result<Limits, IsolationError> {
+pub fn limits(demand: &Demand<'_>, level: Isolation) -> Result<Limits, IsolationError> {
     let percent = |share: Milli| u8::try_from(share.to_core_units()).unwrap_or(100);
-    let devices = grant.gpus.amounts().map(|(device, share)| {
+    let devices = demand.grant.gpus.amounts().map(|(device, share)| {
         let core = share.compute;
-        DeviceLimits {
-            uuid: device.id.to_string(),
-            memory: share.memory.bytes(),
-            core: percent(core),
-            ceiling: percent(limit.unwrap_or(core).max(core)),
-            context: 0,
-        }
+        let (core, ceiling) = match level {
+            Isolation::Mps => (100, 100),
+            _ => (percent(core), percent(demand.limit.unwrap_or(core).max(core))),
+        };
+        DeviceLimits { uuid: device.id.to_string(), memory: share.memory.bytes(), core, ceiling, context: 0 }
     });
     Limits::new(devices.collect()).map_err(|error| IsolationError::Limits(error.to_string()))
 }
@@ -186,8 +185,7 @@ mod tests {
     use crate::allocation::Key;
     use crate::device::ids::Ids;
     use crate::isolation::folder::Folders;
-    use kerf::isolation::Isolation;
-    use kerf::plan::{DeviceRef, Grant};
+    use kerf::plan::{ContainerGrant, DeviceRef, Grant};
     use kerf::request::ContainerKind;
     use kerf::units::Share;
 
@@ -235,6 +233,24 @@ mod tests {
 
     #[test]
     fn limits_that_nobody_can_keep_are_refused_by_name() {
-        assert!(limits(&grant("GPU 0"), None).unwrap_err().to_string().contains("device is out of range"));
+        let (key, core, grant) =
+            (Key { pod: "u".into(), container: "main".into() }, Ids::default(), grant("GPU 0"));
+        let demand = Demand { key: &key, core: &core, grant: &grant, limit: None };
+        let refused = limits(&demand, Isolation::Limiter).unwrap_err();
+        assert!(refused.to_string().contains("device is out of range"));
+    }
+
+    #[test]
+    fn compute_is_limited_once() {
+        let (key, core, grant) =
+            (Key { pod: "u".into(), container: "main".into() }, Ids::default(), grant("GPU-0"));
+        let demand = Demand { key: &key, core: &core, grant: &grant, limit: Some(Milli(800)) };
+        let of = |level| {
+            let limits = limits(&demand, level).unwrap();
+            (limits.devices()[0].memory, limits.devices()[0].core, limits.devices()[0].ceiling)
+        };
+        // the driver limits memory only
+        assert_eq!([of(Isolation::Limiter), of(Isolation::Driver)], [(256 << 20, 31, 80); 2]);
+        assert_eq!(of(Isolation::Mps), (256 << 20, 100, 100));
     }
 }

@@ -18,6 +18,9 @@ const PROCESSES: usize = 32;
 pub const QUEUE: usize = 1024;
 /// The most events of one process.
 pub const EVENTS: usize = 512;
+/// How long after its submission work is begun, or an event reached, by a GPU that has nothing else to do; nanoseconds.
+/// A few microseconds pass on real ones: right after `cuEventRecord` no event has been reached.
+pub const LATENCY: u64 = 5_000;
 /// No event.
 const NO_EVENT: u32 = u32::MAX;
 
@@ -56,6 +59,8 @@ struct Process {
 #[derive(Clone, Copy)]
 struct Work {
     remaining: u64,
+    /// The moment before which it does not begin.
+    earliest: u64,
     event: u32,
     _pad: u32,
 }
@@ -179,12 +184,12 @@ impl Card {
 
     /// Queues a kernel that takes `nanoseconds`; `None` where the queue is full.
     pub fn queue(&self, now: u64, nanoseconds: u64) -> Option<u64> {
-        self.push(now, Work { remaining: nanoseconds, event: NO_EVENT, _pad: 0 })
+        self.push(now, Work { remaining: nanoseconds, earliest: now + LATENCY, event: NO_EVENT, _pad: 0 })
     }
 
     /// Queues an event, which is reached when everything before it is done.
     pub fn record(&self, now: u64, event: u32) -> Option<u64> {
-        self.push(now, Work { remaining: 0, event, _pad: 0 })
+        self.push(now, Work { remaining: 0, earliest: now + LATENCY, event, _pad: 0 })
     }
 
     /// When an event was reached.
@@ -207,9 +212,9 @@ impl Card {
         if process.done > work {
             return Ok(());
         }
-        let of = |n: u64| process.queue[n as usize % QUEUE].remaining;
-        let left: u64 = (process.done..=work).map(of).sum();
-        Err(now + left.max(1000))
+        let of = |n: u64| process.queue[n as usize % QUEUE];
+        let end = (process.done..=work).map(of).fold(now, |at, w| at.max(w.earliest) + w.remaining);
+        Err(end.max(now + 1000))
     }
 
     /// The earliest moment at which the queue can have room for one more.
@@ -217,7 +222,8 @@ impl Card {
         let locked = self.lock();
         let contents = locked.contents();
         contents.run(now);
-        now + contents.processes[self.seat].head().unwrap_or(0).max(1000)
+        let end = contents.processes[self.seat].head().map_or(now, |head| now.max(head.earliest) + head.remaining);
+        end.max(now + 1000)
     }
 
     /// The use of the GPU at `now`, in nanoseconds.
@@ -245,8 +251,6 @@ impl Card {
         if let Some(event) = process.events.get_mut(work.event as usize) {
             *event = 0;
         }
-        // an event on an idle GPU is reached at once
-        contents.run(now);
         Some(number)
     }
 
@@ -277,30 +281,38 @@ impl Contents {
             for process in &mut self.processes {
                 process.finish(at);
             }
-            let active = self.processes.iter().filter(|p| p.head().is_some()).count() as u64;
-            let shortest = self.processes.iter().filter_map(Process::head).min();
-            let (Some(shortest), true) = (shortest, at < now) else { break };
-            let step = shortest.min((now - at) / active);
-            if step == 0 {
-                break;
-            }
+            let heads = || self.processes.iter().filter_map(Process::head);
+            let begins = heads().map(|head| head.earliest).filter(|earliest| *earliest > at).min();
+            let until = begins.unwrap_or(now).min(now);
+            let running = || heads().filter(|head| head.earliest <= at);
+            let active = running().count() as u64;
+            let (Some(shortest), true) = (running().map(|head| head.remaining).min(), at < until) else {
+                // nothing runs until the next work may begin
+                match begins {
+                    Some(next) if next <= now => at = next,
+                    _ => break,
+                }
+                continue;
+            };
+            let step = shortest.min((until - at) / active);
             for process in &mut self.processes {
-                process.serve(step);
+                process.serve(at, step);
             }
-            at += step * active;
+            at = if step == 0 { until } else { at + step * active };
         }
         self.at = now.max(self.at);
     }
 }
 
 impl Process {
-    /// Nanoseconds that are left of the running kernel.
-    fn head(&self) -> Option<u64> {
-        (self.pid != 0 && self.done < self.queued).then(|| self.queue[self.done as usize % QUEUE].remaining)
+    /// The first work that is not done.
+    fn head(&self) -> Option<Work> {
+        (self.pid != 0 && self.done < self.queued).then(|| self.queue[self.done as usize % QUEUE])
     }
 
-    fn serve(&mut self, nanoseconds: u64) {
-        if self.head().is_some() {
+    /// The kernel that runs at a moment has had this much more of the GPU's time.
+    fn serve(&mut self, at: u64, nanoseconds: u64) {
+        if self.head().is_some_and(|head| head.earliest <= at) {
             self.queue[self.done as usize % QUEUE].remaining -= nanoseconds;
             self.served += nanoseconds;
         }
@@ -308,8 +320,7 @@ impl Process {
 
     /// Finishes work that has no time left.
     fn finish(&mut self, at: u64) {
-        while self.head() == Some(0) {
-            let work = self.queue[self.done as usize % QUEUE];
+        while let Some(work) = self.head().filter(|head| head.remaining == 0 && head.earliest <= at) {
             if let Some(event) = self.events.get_mut(work.event as usize) {
                 *event = at.max(1);
             }
@@ -353,11 +364,25 @@ mod tests {
         card.queue(0, 5 * MS).unwrap();
         let second = card.queue(0, 5 * MS).unwrap();
         card.record(0, 7).unwrap();
-        assert_eq!(card.finished(4 * MS, second), Err(10 * MS));
+        assert_eq!(card.finished(4 * MS, second), Err(10 * MS + LATENCY));
         assert_eq!(card.reached(9 * MS, 7), None);
-        assert_eq!(card.reached(20 * MS, 7), Some(10 * MS));
+        assert_eq!(card.reached(20 * MS, 7), Some(10 * MS + LATENCY));
         assert_eq!(card.finished(20 * MS, second), Ok(()));
         assert_eq!(card.report(20 * MS).processes, [(std::process::id(), 0, 10 * MS)]);
+    }
+
+    #[test]
+    fn an_event_on_an_idle_card_is_reached_some_time_after_it_was_recorded() {
+        let card = card("event");
+        let number = card.record(MS, 3).unwrap();
+        assert_eq!(card.reached(MS, 3), None);
+        assert_eq!(card.reached(MS + LATENCY - 1, 3), None);
+        assert_eq!(card.finished(MS, number), Err(MS + LATENCY));
+        assert_eq!(card.reached(MS + 10 * LATENCY, 3), Some(MS + LATENCY));
+        // also where it was recorded behind a kernel that has ended meanwhile
+        card.queue(2 * MS, 1).unwrap();
+        card.record(2 * MS + 2, 4).unwrap();
+        assert_eq!(card.reached(3 * MS, 4), Some(2 * MS + 2 + LATENCY));
     }
 
     #[test]
@@ -378,7 +403,7 @@ mod tests {
         for (seat, kernel) in [(0, 30 * MS), (1, 10 * MS)] {
             let process = &mut contents.processes[seat];
             (process.pid, process.queued) = (1, 1);
-            process.queue[0] = Work { remaining: kernel, event: 0, _pad: 0 };
+            process.queue[0] = Work { remaining: kernel, earliest: 0, event: 0, _pad: 0 };
         }
         contents.run(100 * MS);
         // the short one has half of the time until it is done, the long one all of it after that

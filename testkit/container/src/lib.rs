@@ -2,7 +2,7 @@
 //!
 //! * With `STANDIN_ROOT`, files below `/etc/kerf` and `/run/kerf` are those below that directory, as mounts would make
 //!   them.
-//! * With `STANDIN_CLOCK`, `CLOCK_MONOTONIC` is the simulated clock of that file.
+//! * With `STANDIN_CLOCK`, `CLOCK_MONOTONIC`, the coarse one as well, is the simulated clock of that file.
 //!
 //! Without them every call goes to the C library.
 
@@ -39,7 +39,7 @@ extern "C" fn leave() {
 /// As `clock_gettime(2)`.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn clock_gettime(id: libc::clockid_t, time: *mut libc::timespec) -> c_int {
-    if id == libc::CLOCK_MONOTONIC
+    if matches!(id, libc::CLOCK_MONOTONIC | libc::CLOCK_MONOTONIC_COARSE)
         && let Some(clock) = clock()
     {
         let now = clock.now();
@@ -64,7 +64,7 @@ pub unsafe extern "C" fn clock_gettime(id: libc::clockid_t, time: *mut libc::tim
 ///
 /// As `clock_nanosleep(2)`.
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn clock_nanosleep(
+pub unsafe extern "C-unwind" fn clock_nanosleep(
     id: libc::clockid_t,
     flags: c_int,
     time: *const libc::timespec,
@@ -79,8 +79,16 @@ pub unsafe extern "C" fn clock_nanosleep(
         clock.sleep_until(if flags & libc::TIMER_ABSTIME != 0 { moment } else { clock.now() + moment });
         return 0;
     }
+    // the real one: a thread that is cancelled in it is unwound, so this function can be as well
+    type Sleep =
+        unsafe extern "C-unwind" fn(libc::clockid_t, c_int, *const libc::timespec, *mut libc::timespec) -> c_int;
+    static REAL: OnceLock<Sleep> = OnceLock::new();
+    let real = REAL.get_or_init(|| {
+        // SAFETY: the C library has a function of this name, with this signature.
+        unsafe { mem::transmute(libc::dlsym(libc::RTLD_NEXT, c"clock_nanosleep".as_ptr())) }
+    });
     // SAFETY: the caller's arguments.
-    unsafe { libc::syscall(libc::SYS_clock_nanosleep, id, flags, time, left) as c_int }
+    unsafe { real(id, flags, time, left) }
 }
 
 /// Replaces the C library's. The mode is a third argument for files that are made, and ignored otherwise: on the

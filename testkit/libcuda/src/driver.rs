@@ -1,7 +1,7 @@
 //! The driver's state in one process, and helpers that all its functions use.
 
-use std::cell::Cell;
-use std::collections::{BTreeMap, HashMap};
+use std::cell::{Cell, RefCell};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::ffi::c_int;
 use std::ptr;
 use std::sync::atomic::AtomicBool;
@@ -18,8 +18,10 @@ pub const NOT_INITIALIZED: Status = 3;
 pub const INVALID_DEVICE: Status = 101;
 pub const INVALID_CONTEXT: Status = 201;
 pub const INVALID_HANDLE: Status = 400;
+pub const ILLEGAL_STATE: Status = 401;
 pub const NOT_FOUND: Status = 500;
 pub const NOT_READY: Status = 600;
+pub const ILLEGAL_ADDRESS: Status = 700;
 
 /// All handles are numbers; 1 and 2 are the driver's special streams.
 pub type Handle = usize;
@@ -84,20 +86,36 @@ pub struct Executable {
     pub graph: Graph,
 }
 
-/// A stream. Those that are not created, such as 0, have one of these as well.
-#[derive(Default)]
+/// A stream. Those that are not created have one of these for each context as well ([`Driver::stream`]).
 pub struct Stream {
+    pub context: Handle,
+    /// Whether the legacy stream waits for it, and it for the legacy stream.
+    pub blocking: bool,
     /// The number of the last work on it.
     pub last: Option<u64>,
+    pub capture: Option<Capture>,
+}
+
+/// A capture that has begun on a stream and not ended.
+pub struct Capture {
     /// The graph that the stream is captured into.
-    pub capturing: Option<Handle>,
+    pub graph: Handle,
+    /// `CUstreamCaptureMode`.
+    pub mode: c_int,
+    /// The thread that has begun it.
+    pub thread: u64,
+    /// It ends without a graph.
+    pub invalid: bool,
 }
 
 pub struct Event {
+    pub context: Handle,
     /// Its number on the GPU.
     pub place: u32,
     /// The number of its work on the GPU.
     pub work: Option<u64>,
+    /// It was last recorded in a capture.
+    pub captured: bool,
 }
 
 #[derive(Default)]
@@ -116,6 +134,10 @@ pub struct Driver {
     pub graphs: HashMap<Handle, Graph>,
     pub executables: HashMap<Handle, Executable>,
     pub graph_reserved: u64,
+    /// Functions that were launched before.
+    pub loaded: HashSet<Handle>,
+    /// Contexts of green contexts.
+    pub green: HashMap<Handle, Handle>,
     pub streams: HashMap<Handle, Stream>,
     pub events: HashMap<Handle, Event>,
     pub heap: u64,
@@ -125,6 +147,9 @@ pub static DRIVER: Mutex<Option<Driver>> = Mutex::new(None);
 /// Set in a child of a process that has used the driver.
 pub static FORKED: AtomicBool = AtomicBool::new(false);
 
+/// Set once a kernel has failed: every later call does.
+pub static FAULTED: AtomicBool = AtomicBool::new(false);
+
 pub extern "C" fn forked() {
     FORKED.store(true, Relaxed);
 }
@@ -132,12 +157,18 @@ pub static CARD: OnceLock<Card> = OnceLock::new();
 
 thread_local! {
     pub static CURRENT: Cell<Handle> = const { Cell::new(0) };
+    /// Contexts below the current one.
+    pub static BELOW: RefCell<Vec<Handle>> = const { RefCell::new(Vec::new()) };
 }
 
 /// Bytes by which a pool grows.
 const GRAIN: u64 = 32 << 20;
 
 pub const DEFAULT_POOL: Handle = 0x1000_0001;
+/// `CU_STREAM_LEGACY`; 0 means it as well.
+pub const STREAM_LEGACY: Handle = 1;
+/// `CU_STREAM_PER_THREAD`.
+pub const STREAM_PER_THREAD: Handle = 2;
 
 impl Driver {
     /// A handle that was never used before.
@@ -168,9 +199,31 @@ impl Driver {
             !gone(*c)
         });
         self.contexts.remove(&context);
+        self.streams.retain(|_, stream| !gone(stream.context));
+        self.events.retain(|_, event| !gone(event.context));
         if CURRENT.get() == context {
             CURRENT.set(0);
         }
+    }
+
+    /// The key of a stream that a call in the current context names. The special streams are of that context; handles
+    /// are multiples of 16.
+    pub fn stream(&mut self, stream: Handle) -> Result<Handle, Status> {
+        if stream > STREAM_PER_THREAD {
+            if !self.streams.contains_key(&stream) {
+                // undefined in the real driver: a test sees it in the output
+                eprintln!("stand-in: a stream that does not exist was used");
+                return Err(INVALID_HANDLE);
+            }
+            return Ok(stream);
+        }
+        let context = CURRENT.get();
+        if !self.contexts.contains_key(&context) {
+            return Err(INVALID_CONTEXT);
+        }
+        let key = context + stream.max(STREAM_LEGACY);
+        self.streams.entry(key).or_insert(Stream { context, blocking: true, last: None, capture: None });
+        Ok(key)
     }
 }
 
@@ -202,6 +255,43 @@ pub fn instant() -> bool {
     *INSTANT.get_or_init(|| std::env::var_os("STANDIN_INSTANT").is_some())
 }
 
+/// Calls that cost the calling thread time: variable, and nanoseconds unless it is set. Of the order that NVIDIA's
+/// driver takes on a current machine.
+#[derive(Clone, Copy)]
+pub enum Cost {
+    /// A launch.
+    Launch,
+    /// `cuEventRecord`.
+    Record,
+    /// `cuEventQuery`, `cuEventElapsedTime`, `cuStreamQuery`.
+    Query,
+}
+
+/// Lets the time pass that a call costs. Called without the driver's lock.
+pub fn spend(cost: Cost) {
+    static COSTS: OnceLock<[u64; 3]> = OnceLock::new();
+    static SIMULATED: OnceLock<bool> = OnceLock::new();
+    let costs = COSTS.get_or_init(|| {
+        [("STANDIN_LAUNCH_NS", 4000), ("STANDIN_RECORD_NS", 1500), ("STANDIN_QUERY_NS", 500)].map(
+            |(name, usual)| {
+                let set = std::env::var(name).ok().and_then(|text| text.parse().ok());
+                set.unwrap_or(if instant() { 0 } else { usual })
+            },
+        )
+    });
+    let nanoseconds = costs[cost as usize];
+    if nanoseconds == 0 {
+        return;
+    }
+    let until = now() + nanoseconds;
+    if *SIMULATED.get_or_init(|| std::env::var_os("STANDIN_CLOCK").is_some()) {
+        sleep_until(until);
+    }
+    while now() < until {
+        std::hint::spin_loop();
+    }
+}
+
 /// The driver's state, for a call that needs nothing else.
 pub fn with(body: impl FnOnce(&mut Driver) -> Result<(), Status>) -> Status {
     // a child of a process that has used the driver cannot use it
@@ -210,6 +300,7 @@ pub fn with(body: impl FnOnce(&mut Driver) -> Result<(), Status>) -> Status {
     }
     let mut guard: MutexGuard<'_, _> = DRIVER.lock().unwrap_or_else(PoisonError::into_inner);
     match &mut *guard {
+        Some(_) if FAULTED.load(Relaxed) => ILLEGAL_ADDRESS,
         Some(driver) => body(driver).map_or_else(|status| status, |()| SUCCESS),
         None => NOT_INITIALIZED,
     }

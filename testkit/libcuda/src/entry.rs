@@ -3,7 +3,20 @@
 use std::ffi::{CStr, c_char, c_int, c_void};
 use std::ptr;
 
+use crate::capture::{
+    cuStreamBeginCapture_v2, cuStreamBeginCaptureToGraph, cuStreamBeginRecaptureToGraph, cuStreamEndCapture,
+    cuStreamGetCaptureInfo_v2, cuStreamIsCapturing, cuThreadExchangeStreamCaptureMode,
+};
+use crate::context::{
+    cuCtxCreate_v2, cuCtxDestroy_v2, cuCtxFromGreenCtx, cuCtxGetCurrent, cuCtxGetDevice, cuCtxPopCurrent_v2,
+    cuCtxPushCurrent_v2, cuCtxSetCurrent, cuDevicePrimaryCtxGetState, cuDevicePrimaryCtxRelease_v2,
+    cuDevicePrimaryCtxReset_v2, cuDevicePrimaryCtxRetain, cuGreenCtxCreate, cuGreenCtxDestroy,
+    cuGreenCtxStreamCreate, cuStreamGetCtx,
+};
 use crate::driver::{INVALID_VALUE, NOT_FOUND, SUCCESS, Status};
+use crate::event::{
+    cuEventCreate, cuEventDestroy_v2, cuEventElapsedTime, cuEventQuery, cuEventRecord, cuEventSynchronize,
+};
 use crate::graph::{
     cuDeviceGetGraphMemAttribute, cuDeviceGraphMemTrim, cuGraphAddKernelNode_v2, cuGraphAddMemAllocNode,
     cuGraphAddNode_v2, cuGraphClone, cuGraphCreate, cuGraphDestroy, cuGraphExecDestroy,
@@ -14,7 +27,7 @@ use crate::memory::{
     cuIpcCloseMemHandle, cuIpcGetMemHandle, cuIpcOpenMemHandle_v2, cuMemAddressReserve, cuMemAlloc, cuMemAlloc_v2,
     cuMemAllocManaged, cuMemAllocPitch_v2, cuMemCreate, cuMemExportToShareableHandle, cuMemFree_v2,
     cuMemGetAddressRange_v2, cuMemHostAlloc, cuMemImportFromShareableHandle, cuMemMap, cuMemRelease,
-    cuMemRetainAllocationHandle, cuMemUnmap, cuMipmappedArrayCreate, cuMipmappedArrayDestroy,
+    cuMemRetainAllocationHandle, cuMemUnmap, cuMemcpyDtoH_v2, cuMipmappedArrayCreate, cuMipmappedArrayDestroy,
 };
 use crate::pool::{
     cuDeviceGetDefaultMemPool, cuDeviceGetMemPool, cuDeviceSetMemPool, cuMemAllocAsync, cuMemAllocAsync_ptsz,
@@ -22,17 +35,13 @@ use crate::pool::{
     cuMemPoolDestroy, cuMemPoolGetAttribute, cuMemPoolSetAttribute, cuMemPoolTrimTo,
 };
 use crate::stream::{
-    cuCtxSynchronize, cuEventCreate, cuEventDestroy_v2, cuEventElapsedTime, cuEventQuery, cuEventRecord,
-    cuEventSynchronize, cuLaunchCooperativeKernel, cuLaunchKernel, cuLaunchKernel_ptsz, cuLaunchKernelEx,
-    cuModuleGetFunction, cuModuleLoadData, cuStreamBeginCapture_v2, cuStreamCreate, cuStreamDestroy_v2,
-    cuStreamEndCapture, cuStreamGetCaptureInfo_v2, cuStreamIsCapturing, cuStreamSynchronize,
-    cuStreamSynchronize_ptsz, cuThreadExchangeStreamCaptureMode,
+    cuCtxSynchronize, cuLaunchCooperativeKernel, cuLaunchHostFunc, cuLaunchKernel, cuLaunchKernel_ptsz,
+    cuLaunchKernelEx, cuModuleGetFunction, cuModuleLoadData, cuStreamCreate, cuStreamDestroy_v2, cuStreamQuery,
+    cuStreamSynchronize, cuStreamSynchronize_ptsz,
 };
 use crate::{
-    cuCtxCreate_v2, cuCtxDestroy_v2, cuCtxGetCurrent, cuCtxGetDevice, cuCtxSetCurrent, cuCtxSetLimit, cuDeviceGet,
-    cuDeviceGetCount, cuDeviceGetName, cuDeviceGetUuid, cuDeviceGetUuid_v2, cuDevicePrimaryCtxGetState,
-    cuDevicePrimaryCtxRelease_v2, cuDevicePrimaryCtxReset_v2, cuDevicePrimaryCtxRetain, cuDeviceTotalMem_v2,
-    cuDriverGetVersion, cuInit, cuMemGetInfo_v2,
+    cuCtxSetLimit, cuDeviceGet, cuDeviceGetCount, cuDeviceGetName, cuDeviceGetUuid, cuDeviceGetUuid_v2,
+    cuDeviceTotalMem_v2, cuDriverGetVersion, cuInit, cuMemGetInfo_v2,
 };
 
 /// Names that the driver answers with a function of another name: version, and suffix of the exported name.
@@ -50,6 +59,8 @@ const VERSIONED: &[(&str, c_int, &str)] = &[
     ("cuCtxDestroy", 4000, "_v2"),
     ("cuStreamDestroy", 4000, "_v2"),
     ("cuEventDestroy", 4000, "_v2"),
+    ("cuCtxPushCurrent", 4000, "_v2"),
+    ("cuCtxPopCurrent", 4000, "_v2"),
 ];
 
 /// Names that got a suffix in version 3.2.
@@ -62,6 +73,7 @@ const SINCE_3020: &[&str] = &[
     "cuArray3DCreate",
     "cuMemGetAddressRange",
     "cuCtxCreate",
+    "cuMemcpyDtoH",
 ];
 
 #[unsafe(no_mangle)]
@@ -127,8 +139,11 @@ static OWN: Own = own![
     cuArrayDestroy,
     cuCtxCreate_v2,
     cuCtxDestroy_v2,
+    cuCtxFromGreenCtx,
     cuCtxGetCurrent,
     cuCtxGetDevice,
+    cuCtxPopCurrent_v2,
+    cuCtxPushCurrent_v2,
     cuCtxSetCurrent,
     cuCtxSetLimit,
     cuCtxSynchronize,
@@ -168,12 +183,16 @@ static OWN: Own = own![
     cuGraphLaunch,
     cuGraphLaunch_ptsz,
     cuGraphUpload,
+    cuGreenCtxCreate,
+    cuGreenCtxDestroy,
+    cuGreenCtxStreamCreate,
     cuImportExternalMemory,
     cuInit,
     cuIpcCloseMemHandle,
     cuIpcGetMemHandle,
     cuIpcOpenMemHandle_v2,
     cuLaunchCooperativeKernel,
+    cuLaunchHostFunc,
     cuLaunchKernel,
     cuLaunchKernelEx,
     cuLaunchKernel_ptsz,
@@ -204,17 +223,22 @@ static OWN: Own = own![
     cuMemRelease,
     cuMemRetainAllocationHandle,
     cuMemUnmap,
+    cuMemcpyDtoH_v2,
     cuMipmappedArrayCreate,
     cuMipmappedArrayDestroy,
     cuModuleGetFunction,
     cuModuleLoadData,
+    cuStreamBeginCaptureToGraph,
     cuStreamBeginCapture_v2,
+    cuStreamBeginRecaptureToGraph,
     cuStreamCreate,
     cuStreamDestroy_v2,
     cuStreamEndCapture,
     cuStreamGetCaptureInfo_v2,
+    cuStreamGetCtx,
     cuStreamIsCapturing,
+    cuStreamQuery,
     cuStreamSynchronize,
     cuStreamSynchronize_ptsz,
-    cuThreadExchangeStreamCaptureMode
+    cuThreadExchangeStreamCaptureMode,
 ];

@@ -2,7 +2,9 @@
 
 use std::ffi::{c_int, c_ulonglong};
 
-use crate::driver::{Executable, Graph, Handle, INVALID_VALUE, OUT_OF_MEMORY, Status, card, in_context, put, with};
+use crate::driver::{
+    Executable, Graph, Handle, INVALID_VALUE, OUT_OF_MEMORY, STREAM_PER_THREAD, Status, card, in_context, put, with,
+};
 use crate::stream::{duration, queue};
 
 /// The first fields of `CUDA_KERNEL_NODE_PARAMS`.
@@ -141,15 +143,12 @@ pub extern "C" fn cuGraphLaunch(executable: Handle, stream: Handle) -> Status {
         kernels = d.executables.get(&executable).ok_or(INVALID_VALUE)?.graph.kernels.clone();
         Ok(())
     });
-    for nanoseconds in kernels {
-        queue(stream, nanoseconds);
-    }
-    0
+    queue(stream, &kernels)
 }
 
 #[unsafe(no_mangle)]
 pub extern "C" fn cuGraphLaunch_ptsz(executable: Handle, stream: Handle) -> Status {
-    cuGraphLaunch(executable, stream)
+    cuGraphLaunch(executable, if stream == 0 { STREAM_PER_THREAD } else { stream })
 }
 
 #[unsafe(no_mangle)]

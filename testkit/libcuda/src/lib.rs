@@ -3,15 +3,22 @@
 //! It behaves at its boundary as the driver does where the limiter looks: handles and error codes, contexts that take
 //! their memory with them, memory in multiples of 512 bytes, pools that grow by 32 MiB and keep memory until they are
 //! trimmed or waited for, graphs whose memory comes at the first launch and stays, physical memory that lives until no
-//! handle or mapping refers to it, streams that run in order, events, capture, and `cuGetProcAddress` with versions and
-//! per-thread default streams. It has one device, and one kernel, `spin`, which takes as many nanoseconds of the GPU's
-//! time as its only argument says.
+//! handle or mapping refers to it, streams that run in order, and `cuGetProcAddress` with versions and per-thread default
+//! streams. Events are reached some microseconds after they were recorded, also on an idle GPU; streams and events belong
+//! to contexts (green ones as well) and cannot be mixed; destroyed ones are refused; captures have the documented modes,
+//! and are invalidated by the calls that the documentation prohibits meanwhile ([`capture`]).
+//!
+//! It has one device, and one kernel, `spin`, which takes as many nanoseconds of the GPU's time as its only argument says;
+//! `fault` as a function's name is one that fails, and every call after it.
+//!
 //! | variable | |
 //! | --- | --- |
 //! | `STANDIN_CARD` | the GPU's file |
 //! | `STANDIN_CARD_MIB` | makes the file where it is missing, for a GPU with this much memory |
 //! | `NVIDIA_VISIBLE_DEVICES` | a uuid in it becomes the uuid of the GPU |
 //! | `STANDIN_INSTANT` | kernels take no time, and neither they nor linear memory are booked on the GPU: to measure the cost that others add to a call |
+//! | `STANDIN_LAUNCH_NS`, `STANDIN_RECORD_NS`, `STANDIN_QUERY_NS` | what a launch (4000), recording an event (1500) and asking for one (500) cost the calling thread; with `STANDIN_INSTANT` nothing |
+//! | `STANDIN_LOAD_NS` | what the first launch of a function costs in addition, as with lazy loading: 0 |
 
 #![allow(missing_docs, clippy::missing_safety_doc, reason = "each function is the driver's of the same name")]
 #![allow(non_snake_case, reason = "the driver's own names")]
@@ -21,8 +28,11 @@
     reason = "all are of one kind: outputs that the caller's contract makes valid"
 )]
 
+mod capture;
+mod context;
 mod driver;
 mod entry;
+mod event;
 mod graph;
 mod memory;
 mod pool;
@@ -37,8 +47,8 @@ use std::sync::atomic::Ordering::Relaxed;
 use kerf_standin_card::card::Card;
 
 use crate::driver::{
-    CARD, CURRENT, DEFAULT_POOL, DRIVER, Driver, FORKED, Handle, INVALID_CONTEXT, INVALID_DEVICE, INVALID_VALUE,
-    NOT_INITIALIZED, OUT_OF_MEMORY, Pool, SUCCESS, Status, card, forked, in_context, now, put, with,
+    CARD, DEFAULT_POOL, DRIVER, Driver, FORKED, INVALID_DEVICE, INVALID_VALUE, NOT_INITIALIZED, OUT_OF_MEMORY,
+    Pool, SUCCESS, Status, card, forked, in_context, now, put, with,
 };
 
 #[unsafe(no_mangle)]
@@ -127,48 +137,6 @@ pub extern "C" fn cuMemGetInfo_v2(free: *mut usize, total: *mut usize) -> Status
 }
 
 #[unsafe(no_mangle)]
-pub extern "C" fn cuCtxCreate_v2(context: *mut Handle, _flags: c_uint, device: c_int) -> Status {
-    with(|d| {
-        if device != 0 {
-            return Err(INVALID_DEVICE);
-        }
-        let handle = d.handle();
-        d.contexts.insert(handle, ());
-        CURRENT.set(handle);
-        put(context, handle)
-    })
-}
-
-#[unsafe(no_mangle)]
-pub extern "C" fn cuCtxDestroy_v2(context: Handle) -> Status {
-    with(|d| {
-        if !d.contexts.contains_key(&context) {
-            return Err(INVALID_CONTEXT);
-        }
-        d.context_gone(context);
-        Ok(())
-    })
-}
-
-#[unsafe(no_mangle)]
-pub extern "C" fn cuCtxGetCurrent(context: *mut Handle) -> Status {
-    with(|_| put(context, CURRENT.get()))
-}
-
-#[unsafe(no_mangle)]
-pub extern "C" fn cuCtxSetCurrent(context: Handle) -> Status {
-    with(|_| {
-        CURRENT.set(context);
-        Ok(())
-    })
-}
-
-#[unsafe(no_mangle)]
-pub extern "C" fn cuCtxGetDevice(device: *mut c_int) -> Status {
-    in_context(|_, _| put(device, 0))
-}
-
-#[unsafe(no_mangle)]
 pub extern "C" fn cuCtxSetLimit(limit: c_int, value: usize) -> Status {
     in_context(|d, _| {
         // the heap of kernels that call malloc is memory of the GPU
@@ -181,52 +149,5 @@ pub extern "C" fn cuCtxSetLimit(limit: c_int, value: usize) -> Status {
             }
         }
         Ok(())
-    })
-}
-
-#[unsafe(no_mangle)]
-pub extern "C" fn cuDevicePrimaryCtxRetain(context: *mut Handle, device: c_int) -> Status {
-    with(|d| {
-        if device != 0 {
-            return Err(INVALID_DEVICE);
-        }
-        let (handle, users) = d.primary.unwrap_or_else(|| (d.handle(), 0));
-        d.contexts.insert(handle, ());
-        d.primary = Some((handle, users + 1));
-        put(context, handle)
-    })
-}
-
-#[unsafe(no_mangle)]
-pub extern "C" fn cuDevicePrimaryCtxRelease_v2(_device: c_int) -> Status {
-    with(|d| match d.primary {
-        Some((handle, 1)) => {
-            d.primary = None;
-            d.context_gone(handle);
-            Ok(())
-        }
-        Some((handle, users)) => {
-            d.primary = Some((handle, users - 1));
-            Ok(())
-        }
-        None => Err(INVALID_CONTEXT),
-    })
-}
-
-#[unsafe(no_mangle)]
-pub extern "C" fn cuDevicePrimaryCtxReset_v2(_device: c_int) -> Status {
-    with(|d| {
-        if let Some((handle, _)) = d.primary.take() {
-            d.context_gone(handle);
-        }
-        Ok(())
-    })
-}
-
-#[unsafe(no_mangle)]
-pub extern "C" fn cuDevicePrimaryCtxGetState(_device: c_int, flags: *mut c_uint, active: *mut c_int) -> Status {
-    with(|d| {
-        put(flags, 0)?;
-        put(active, c_int::from(d.primary.is_some()))
     })
 }

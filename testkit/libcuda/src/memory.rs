@@ -1,10 +1,11 @@
 //! Linear memory, arrays, physical memory, imports.
 
-use std::ffi::{c_int, c_uint, c_ulonglong};
+use std::ffi::{c_int, c_uint, c_ulonglong, c_void};
 
 use crate::driver::{
     Driver, Handle, INVALID_VALUE, Linear, OUT_OF_MEMORY, Object, Status, card, in_context, instant, put, with,
 };
+use crate::stream::wait_for_all;
 
 /// `CUmemAllocationProp`.
 #[repr(C)]
@@ -61,7 +62,10 @@ fn take(d: &mut Driver, bytes: u64, context: Handle) -> Result<u64, Status> {
 
 #[unsafe(no_mangle)]
 pub extern "C" fn cuMemAlloc_v2(pointer: *mut u64, bytes: usize) -> Status {
-    in_context(|d, context| put(pointer, take(d, bytes as u64, context)?))
+    in_context(|d, context| {
+        d.unsafe_call()?;
+        put(pointer, take(d, bytes as u64, context)?)
+    })
 }
 
 /// The function as it was before version 3.2.
@@ -116,6 +120,15 @@ pub extern "C" fn cuMemGetAddressRange_v2(base: *mut u64, bytes: *mut usize, poi
         put(base, *at)?;
         put(bytes, linear.bytes as usize)
     })
+}
+
+/// A synchronous copy waits for all work that was launched before; it copies nothing.
+#[unsafe(no_mangle)]
+pub extern "C" fn cuMemcpyDtoH_v2(_host: *mut c_void, _pointer: u64, _bytes: usize) -> Status {
+    match in_context(|d, _| d.unsafe_call()) {
+        0 => wait_for_all(),
+        status => status,
+    }
 }
 
 /// Host memory: takes none of the GPU.

@@ -87,7 +87,8 @@ fn alloc(d: &mut Driver, pointer: *mut u64, bytes: usize, pool: Handle, stream: 
         return Err(INVALID_VALUE);
     }
     let at = d.address(bytes);
-    if let Some(graph) = d.streams.get(&stream).and_then(|s| s.capturing) {
+    let key = d.stream(stream)?;
+    if let Some(graph) = d.captured_into(key)? {
         d.graphs.get_mut(&graph).ok_or(INVALID_VALUE)?.memory += bytes;
         return put(pointer, at);
     }
