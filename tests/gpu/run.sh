@@ -80,6 +80,7 @@ need_files
 find_card
 choose_way
 failed=0
+export PYTHONDONTWRITEBYTECODE=1
 for stage in "${chosen[@]}"; do
     run_stage "$stage"
 done

@@ -5,7 +5,7 @@
 python_has() { outside "$python" "$here/python/$1.py" version 2>"$work/said"; }
 
 stage_pytorch() {
-    local segments share version
+    local segments share how version each
     if ! version=$(python_has with_torch); then
         not_run "PyTorch" "$python: $(tail -n 1 "$work/said")"
         return
@@ -16,23 +16,24 @@ stage_pytorch() {
         check "PyTorch, expandable segments $segments: the cap holds" inside env "PYTORCH_CUDA_ALLOC_CONF=expandable_segments:$segments" \
             "$python" "$here/python/with_torch.py" memory "$cap"
     done
+    each=$(outside "$python" "$here/python/with_torch.py" each 2>/dev/null) || each=0
     for share in 30 90; do
-        container "$cap" "$share" "$share"
-        check "PyTorch, eager, at $share %" inside "$python" "$here/python/with_torch.py" share eager "$share"
-        container "$cap" "$share" "$share"
-        check "PyTorch, CUDA graph, at $share %" inside "$python" "$here/python/with_torch.py" share graph "$share"
+        for how in eager graph; do
+            container "$cap" "$share" "$share"
+            check "PyTorch, $how, at $share %" inside "$python" "$here/python/with_torch.py" share "$how" "$share" "$each"
+        done
     done
     container "$cap" 50 50
     check "PyTorch: a pause is not charged" inside "$python" "$here/python/with_torch.py" idle
     container "$cap" 10 10
-    check "PyTorch: captures beside a thread in debt" inside "$python" "$here/python/with_torch.py" capture
+    check "PyTorch: captures beside a thread in debt" compared "$python" "$here/python/with_torch.py" capture
     container "$cap" 100 100
     check "PyTorch: steps a second without" outside "$python" "$here/python/with_torch.py" speed
     check "PyTorch: steps a second with" inside "$python" "$here/python/with_torch.py" speed
 }
 
 stage_programs() {
-    local which version
+    local which version each
     runtime shared
     runtime static
     for which in with_cupy with_jax with_triton; do
@@ -41,7 +42,8 @@ stage_programs() {
             container "$cap" 100 100
             check "$which: the cap holds" inside "$python" "$here/python/$which.py" memory "$cap"
             container "$cap" 50 50
-            check "$which: at 50 %" inside "$python" "$here/python/$which.py" share 50
+            each=$(outside "$python" "$here/python/$which.py" each 2>/dev/null) || each=0
+            check "$which: at 50 %" inside "$python" "$here/python/$which.py" share 50 "$each"
             container "$cap" 50 50
             check "$which: a pause is not charged" inside "$python" "$here/python/$which.py" idle
         else
