@@ -12,6 +12,7 @@ usage: run.sh [OPTION...] [STAGE...]   the checks; STAGES: ${STAGES[*]}; all of 
        run.sh report FOLDER            puts the parts in FOLDER/<card>-<driver> together, without a card
 
   --card INDEX         another card than the first
+  --minutes COUNT      stop after so long, 12 unless given; what was not run by then is said to be so
   --out FOLDER         where the result goes: FOLDER/<card>-<driver>/<stage>.txt; results, beside this file, unless given
   --bundle FOLDER      what 'bundle' made, or single files of it: --limiter, --container, --program, --plugin-test FILE.
                        The folder of this file unless given
@@ -33,7 +34,7 @@ bundle) [ $# = 2 ] || { usage >&2 && exit 2; } && bundle "$2" && exit ;;
 report) [ $# = 2 ] || { usage >&2 && exit 2; } && report_all "$2" && exit ;;
 esac
 
-card=0 out=$here/results python=python3 nvcc=nvcc mounts=1 standin=""
+card=0 minutes=12 out=$here/results python=python3 nvcc=nvcc mounts=1 standin=""
 folder=$here limiter="" container="" program="" plugin_test=""
 chosen=()
 while [ $# -gt 0 ]; do
@@ -48,6 +49,7 @@ while [ $# -gt 0 ]; do
     esac
     case $1 in
     --card) card=$2 ;;
+    --minutes) minutes=$2 ;;
     --out) out=$2 ;;
     --bundle) folder=$2 ;;
     --limiter) limiter=$2 ;;

@@ -219,6 +219,19 @@ fn where_the_limiter_shuts_the_card_the_reason_is_in_each_part() {
 }
 
 #[test]
+fn what_there_is_no_time_for_is_said_not_to_have_been_run() {
+    let machine = Machine::new();
+    let output = machine.run(&["--no-mounts", "--minutes", "0", "memory"]);
+    assert!(output.status.success(), "{output:?}");
+    let part = machine.part("memory");
+    assert_eq!(
+        verdicts(&part).into_iter().collect::<Vec<_>>(),
+        [("NOT RUN", vec!["all of it: there is no time left"])]
+    );
+    assert!(part.contains("end      memory: 0 ok, 0 failed, 1 not run"), "{part}");
+}
+
+#[test]
 fn all_that_is_missing_is_named() {
     let nowhere = tempfile::tempdir().unwrap();
     let mut command = Command::new(folder().join("run.sh"));

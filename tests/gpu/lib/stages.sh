@@ -15,7 +15,7 @@ check() {
     shift
     limit=$((stage_ends - SECONDS < 60 ? stage_ends - SECONDS : 60))
     if [ "$limit" -lt 5 ]; then
-        not_run "$what" "the stage's time is over"
+        not_run "$what" "there is no time left"
         return
     fi
     "$@" >"$work/said" 2>&1 </dev/null || status=$?
@@ -41,13 +41,15 @@ not_run() {
 # $1: stage
 run_stage() {
     local began=$SECONDS status=0
-    stage_ends=$((SECONDS + STAGE_SECONDS)) clocked=0
+    stage_ends=$((SECONDS + STAGE_SECONDS < minutes * 60 ? SECONDS + STAGE_SECONDS : minutes * 60)) clocked=0
     begin_part "$1"
     container "$cap" 100 100
     limit=60
     inside "$program" info "$cap" >"$work/said" 2>&1 </dev/null || status=$?
-    # the driver does not even initialise: every check would say the same
-    if [ "$status" = 4 ] && [ "$1" != machine ]; then
+    # 4: the driver does not even initialise, and every check would say the same
+    if [ "$stage_ends" -le "$SECONDS" ]; then
+        not_run "all of it" "there is no time left"
+    elif [ "$status" = 4 ] && [ "$1" != machine ]; then
         fail "no program can use the card in a container"
         details
     else
