@@ -85,6 +85,21 @@ fn programs_of_an_image_with_an_old_c_library_are_held() {
     }
 }
 
+/// Before glibc 2.34, `dlsym` is in a library of its own.
+#[test]
+fn the_c_library_of_an_old_image_in_ld_preload_does_not_switch_it_off() {
+    let (Some(image), Some(shipped)) = (image("debian-11"), Shipped::get()) else { return };
+    for preload in ["libdl.so.2", "libc.so.6", "libc.so.6:libdl.so.2", "libcuda.so.1"] {
+        for way in WAYS {
+            let container = Container::new(CAP, 50, 50);
+            let (variable, program) = (format!("LD_PRELOAD={preload}"), format!("/built/{way:?}"));
+            let program = ["/usr/bin/env", &variable, &program, "alloc:268435457", "alloc:268435456"];
+            let Some(output) = run(&image, shipped, &container, &program) else { return };
+            assert_eq!(lines(&output), ["alloc:268435457 2", "alloc:268435456 0"], "{preload} {way:?}");
+        }
+    }
+}
+
 /// musl reads no `/etc/ld.so.preload`, and NVIDIA's library needs glibc.
 #[test]
 fn programs_of_an_image_with_musl_start() {

@@ -7,6 +7,7 @@ mod linkage;
 mod memory;
 mod nvidia;
 mod pacing;
+mod preload;
 mod processes;
 mod shipped;
 mod support;
