@@ -37,7 +37,8 @@ impl Library {
         }
         // a search of all folders that found nothing is not made again for each function
         let kept = if found.is_null() { ptr::without_provenance_mut(ABSENT) } else { found };
-        self.handle.store(kept, Ordering::Release);
+        // another thread may have found it since
+        let _ = self.handle.compare_exchange(ptr::null_mut(), kept, Ordering::AcqRel, Ordering::Acquire);
         found
     }
 

@@ -50,6 +50,12 @@ impl Object {
         self.0.cast()
     }
 
+    /// Whether this is the program itself, which the loader knows by no name.
+    pub fn is_program(self) -> bool {
+        // SAFETY: the loader's entry for something loaded, whose name is a C string.
+        unsafe { (*self.0).name.is_null() || *(*self.0).name == 0 }
+    }
+
     /// A handle of its own, so that it stays loaded.
     pub fn keep(self) -> Handle {
         let mut namespace: libc::Lmid_t = libc::LM_ID_BASE;

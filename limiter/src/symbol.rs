@@ -120,7 +120,7 @@ unsafe extern "C" fn pick(handle: *mut c_void, name: *const c_char, caller: *con
         return of_the_program(entry);
     }
     // the program's own, under a name of the driver's
-    if object::is_variable(found) {
+    if object::is_variable(found) || object::of(found).is_some_and(object::Object::is_program) {
         return Answer::is(found);
     }
     entry.driver.learn(found);

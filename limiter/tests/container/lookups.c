@@ -37,6 +37,9 @@ int cuMemAlloc_v2(ptr *pointer, size_t bytes) {
     printf("traced %d\n", status);
     return status;
 }
+#elif defined(OWN)
+/* a program's own function, which passes the call on */
+int cuInit(unsigned flags) { return ((init_function)dlsym(dlopen("libcuda.so.1", RTLD_NOW), "cuInit"))(flags); }
 #elif defined(LIBRARY) && !defined(VARIABLES)
 void *look_next(const char *name) { return dlsym(RTLD_NEXT, name); }
 void *look_default(const char *name) { return dlsym(RTLD_DEFAULT, name); }
@@ -100,6 +103,12 @@ int main(int argc, char **argv) {
     } else if (IS("next")) {
         extern void *look_next(const char *);
         look = look_next;
+#endif
+#if defined(OWN)
+    } else if (IS("own")) {
+        int own = from_default("cuInit") == (void *)cuInit;
+        printf("before cuInit %s\n", own ? "own" : "other");
+        opened = must(dlopen("libcuda.so.1", RTLD_NOW), "libcuda.so.1");
 #endif
     } else if (IS("plugin")) {
         void *library = must(dlopen(argv[2], RTLD_NOW | RTLD_LOCAL), argv[2]);

@@ -187,6 +187,14 @@ fn a_program_with_variables_of_the_drivers_names_is_held() {
     }
 }
 
+#[test]
+fn a_program_with_a_function_of_the_drivers_name_finds_its_own_and_is_held() {
+    let container = Container::new(CAP, 50, 50);
+    let program = compile(&container, "own", &["-DOWN", "-rdynamic"]);
+    let output = look(&container, &program, &["own", MORE, ALL]);
+    assert_eq!(lines(&output), ["before cuInit own", "own 0", &format!("{MORE} 2"), &format!("{ALL} 0")]);
+}
+
 /// The loader resolves such a library's variables to the limiter's functions, as to those of any library that is loaded before
 /// it; writing there ends the program.
 #[test]
