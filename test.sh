@@ -4,6 +4,11 @@
 set -euo pipefail
 cd "$(dirname "$0")"
 
+# The limiter is tested as it is shipped, too, where its linker can be had: python3 with pip and a package of PyPI
+if [ -z "${KERF_ZIG:-}" ] && zig=$(limiter/zig.sh); then
+    export KERF_ZIG=$zig
+fi
+
 summary=""
 stage() {
     local name=$1 began=$SECONDS

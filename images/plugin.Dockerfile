@@ -2,11 +2,15 @@
 #   docker build -f images/plugin.Dockerfile -t kerf-plugin:0.1.0 .
 # Not static: NVIDIA's management library is loaded at run time and is built for glibc.
 FROM rust:1-bookworm AS build
+# for the limiter's linker, which is a package of PyPI
+RUN apt-get update && apt-get install --yes --no-install-recommends python3-pip
 WORKDIR /src
+COPY limiter/zig.sh limiter/zig.txt limiter/
+RUN limiter/zig.sh
 COPY . .
 RUN --mount=type=cache,target=/usr/local/cargo/registry --mount=type=cache,target=/src/target,id=kerf-glibc \
-    cargo build --release --locked --package kerf-plugin --package kerf-limiter && \
-    cp target/release/kerf-plugin target/release/libkerf_limiter.so /
+    cargo build --release --locked --package kerf-plugin && cp target/release/kerf-plugin / && \
+    cp "$(limiter/build.sh)" /libkerf_limiter.so
 
 FROM debian:bookworm-slim
 COPY --from=build /kerf-plugin /usr/local/bin/kerf-plugin

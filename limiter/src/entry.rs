@@ -37,7 +37,7 @@ pub fn instead_of(
     let mut family = entries.iter().filter(|e| base(e.driver.name()) == symbol.to_bytes()).peekable();
     if family.peek().is_none() {
         // of another family: the driver answers some names with a function of another name
-        return entries.iter().find(|e| e.driver.address() == found).map_or(found, |e| e.hook);
+        return named(entries, found).map_or(found, |e| e.hook);
     }
     let mut best: Option<&Entry> = None;
     for entry in family {
@@ -52,7 +52,7 @@ pub fn instead_of(
             best = Some(entry);
         }
     }
-    if let Some(entry) = entries.iter().find(|e| e.driver.address() == found) {
+    if let Some(entry) = named(entries, found) {
         return entry.hook;
     }
     // a driver that returns other addresses than the loader is known by version alone; a driver with a later version of
@@ -81,6 +81,11 @@ pub fn instead_of(
             found
         }
     }
+}
+
+/// The entry whose function the driver has at this address. The management library's are not asked for, which would load it.
+fn named(entries: &'static [Entry], found: *mut c_void) -> Option<&'static Entry> {
+    entries.iter().find(|e| e.driver.is_of_cuda() && e.driver.address() == found)
 }
 
 /// An exported name without its version and stream suffixes, as `cuGetProcAddress` takes it.

@@ -9,17 +9,18 @@
 //! | `functions` | the replaced functions: a row for each |
 //! | `table` | the exported functions, made from the rows |
 //! | `entry`, `symbol` | which of them a program gets for a name: `cuGetProcAddress`, `dlsym` |
+//! | `start`, `sanitizer` | programs that put something before the limiter, or do not start behind it |
 //! | `hook` | what they do |
 //! | `process`, `cards` | this process: allocations; limits and its entry in the shared file |
 //! | `memory` | memory that processes hold: the account, pools, mappings, graphs |
 //! | `pace` | holding launches back: the bucket, the timeline, marks on streams |
 //! | `files` | the files of the contract |
-//! | `driver`, `library`, `abi` | the driver's own functions, how they are found, types and numbers |
+//! | `driver`, `library`, `object`, `abi` | the driver's own functions, how they are found, types and numbers |
 //! | `clock`, `message` | the time; messages to the tenant |
 //!
 //! # Rules
 //!
-//! * It depends on the C library alone, does nothing when it is loaded, and starts no thread: a process without GPUs
+//! * It depends on the C library alone, does nothing when it is loaded (but see `start`), and starts no thread: a process without GPUs
 //!   pays for the mapping only, and `fork` is safe at any moment.
 //! * A process whose limits or shared file cannot be used gets `CUDA_ERROR_SYSTEM_NOT_READY` from every replaced
 //!   function, `cuInit` first, and one line on standard error that names the file.
@@ -39,9 +40,11 @@ mod hook;
 mod library;
 mod memory;
 mod message;
+mod object;
 mod pace;
 mod process;
-// a test must not find its own `dlsym`
-#[cfg(not(test))]
+mod sanitizer;
+mod start;
+#[cfg_attr(test, expect(dead_code, reason = "only programs call it, and a test must not find its own `dlsym`"))]
 mod symbol;
 mod table;

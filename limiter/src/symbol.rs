@@ -10,20 +10,22 @@ use std::arch::naked_asm;
 use std::ffi::{CStr, c_char, c_void};
 use std::ptr;
 
+use crate::entry::{self, Entry};
 use crate::library::{self, REAL};
-use crate::{entry, table};
+use crate::{object, table};
 
 /// Replaces the C library's.
 ///
 /// # Safety
 ///
 /// As `dlsym(3)`.
-#[unsafe(no_mangle)]
+#[cfg_attr(not(test), unsafe(no_mangle))]
 #[unsafe(naked)]
 #[cfg(target_arch = "x86_64")]
 pub unsafe extern "C" fn dlsym(handle: *mut c_void, name: *const c_char) -> *mut c_void {
     // The arguments are kept over the call of `pick`, and the stack is as it was at the jump.
     naked_asm!(
+        "mov rdx, qword ptr [rsp]",
         "push rdi",
         "push rsi",
         "sub rsp, 8",
@@ -31,7 +33,7 @@ pub unsafe extern "C" fn dlsym(handle: *mut c_void, name: *const c_char) -> *mut
         "add rsp, 8",
         "pop rsi",
         "pop rdi",
-        "test rax, rax",
+        "test rdx, rdx",
         "jz 22f",
         "ret",
         "22:",
@@ -47,7 +49,7 @@ pub unsafe extern "C" fn dlsym(handle: *mut c_void, name: *const c_char) -> *mut
 /// # Safety
 ///
 /// As `dlsym(3)`.
-#[unsafe(no_mangle)]
+#[cfg_attr(not(test), unsafe(no_mangle))]
 #[unsafe(naked)]
 #[cfg(target_arch = "aarch64")]
 pub unsafe extern "C" fn dlsym(handle: *mut c_void, name: *const c_char) -> *mut c_void {
@@ -55,11 +57,13 @@ pub unsafe extern "C" fn dlsym(handle: *mut c_void, name: *const c_char) -> *mut
     naked_asm!(
         "stp x29, x30, [sp, #-32]!",
         "stp x0, x1, [sp, #16]",
+        "mov x2, x30",
         "bl {pick}",
         "mov x9, x0",
+        "mov x10, x1",
         "ldp x0, x1, [sp, #16]",
         "ldp x29, x30, [sp], #32",
-        "cbz x9, 22f",
+        "cbz x10, 22f",
         "mov x0, x9",
         "ret",
         "22:",
@@ -71,27 +75,64 @@ pub unsafe extern "C" fn dlsym(handle: *mut c_void, name: *const c_char) -> *mut
     )
 }
 
-/// The limiter's function for a name; null where the C library has to answer. Afterwards [`REAL`] is known.
-unsafe extern "C" fn pick(handle: *mut c_void, name: *const c_char) -> *mut c_void {
-    let real = library::dlsym();
-    if name.is_null() || handle == libc::RTLD_NEXT {
-        return ptr::null_mut();
+/// What `dlsym` returns; in two registers.
+#[repr(C)]
+struct Answer {
+    function: *mut c_void,
+    /// 0: the C library has to answer.
+    known: usize,
+}
+
+impl Answer {
+    const OF_THE_C_LIBRARY: Self = Self { function: ptr::null_mut(), known: 0 };
+
+    fn is(function: *mut c_void) -> Self {
+        Self { function, known: 1 }
+    }
+}
+
+/// The answer for a name, which `caller` asks for. Afterwards [`REAL`] is known.
+unsafe extern "C" fn pick(handle: *mut c_void, name: *const c_char, caller: *const c_void) -> Answer {
+    library::dlsym();
+    if name.is_null() {
+        return Answer::OF_THE_C_LIBRARY;
     }
     // SAFETY: the caller of `dlsym` passes a C string.
     let name = unsafe { CStr::from_ptr(name) };
     if !matches!(name.to_bytes(), [b'c', b'u', ..] | [b'n', b'v', b'm', b'l', ..]) {
-        return ptr::null_mut();
+        return Answer::OF_THE_C_LIBRARY;
     }
-    let Some(entry) = entry::find(table::entries(), name) else { return ptr::null_mut() };
-    // SAFETY: the C library's `dlsym` with the caller's own arguments. Neither handle that depends on the caller
-    // matters here: `RTLD_NEXT` is excluded above, and for `RTLD_DEFAULT` the limiter's namespace is the program's.
-    let found = unsafe { real(handle, name.as_ptr()) };
-    // the limiter does not offer functions that this driver does not have
+    let Some(entry) = entry::find(table::entries(), name) else { return Answer::OF_THE_C_LIBRARY };
+    // a driver that loads another one: the limiter calls it, and it has to reach that other one
+    if entry.driver.is_beside(caller) {
+        return Answer::OF_THE_C_LIBRARY;
+    }
+    if handle == libc::RTLD_NEXT {
+        return of_the_program(entry);
+    }
+    // the limiter's namespace is the program's
+    let everywhere = handle == libc::RTLD_DEFAULT;
+    let found = if everywhere { library::in_program(name) } else { library::in_library(handle, name) };
     if found.is_null() {
-        return ptr::null_mut();
+        return Answer::OF_THE_C_LIBRARY;
     }
-    if found != entry.hook {
-        entry.driver.learn(found);
+    if found == entry.hook {
+        return of_the_program(entry);
     }
-    entry.hook
+    // the program's own, under a name of the driver's
+    if object::is_variable(found) || object::of(found).is_some_and(object::Object::is_program) {
+        return Answer::is(found);
+    }
+    entry.driver.learn(found);
+    Answer::is(entry.hook)
+}
+
+/// The answer where the limiter's own function is in the way of a search through the whole program. It is not offered
+/// where the driver is not loaded or does not have the function.
+fn of_the_program(entry: &Entry) -> Answer {
+    if entry.driver.is_loaded() {
+        return Answer::is(entry.hook);
+    }
+    // what there is behind the limiter, as a rule nothing
+    Answer::is(library::in_library(libc::RTLD_NEXT, entry.driver.name()))
 }

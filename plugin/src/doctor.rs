@@ -9,6 +9,7 @@ use std::fmt::Write as _;
 use std::path::Path;
 use std::time::Duration;
 
+use kerf::isolation::Isolation;
 use kerf_proto::deviceplugin::KUBELET_SOCKET;
 use kerf_proto::podresources::AllocatableResourcesRequest;
 use kerf_proto::podresources::pod_resources_lister_client::PodResourcesListerClient;
@@ -20,12 +21,16 @@ use crate::base::socket::{MAX_MESSAGE_BYTES, dial};
 use crate::config::Config;
 use crate::device::backend::{BackendFactory, HostDevice};
 use crate::device::cards::Cards;
+use crate::isolation::limiter::{self, Copies};
 use crate::offer::Offers;
+use crate::vendor;
 
 /// Exit status where there is a problem.
 pub const TROUBLE: u8 = 1;
 /// Exit status where there is no GPU.
 pub const NO_CARDS: u8 = 3;
+/// The profile whose shares are enforced.
+const VCUDA: &str = "vcuda";
 /// A driver or kubelet that does not answer within this time hangs.
 const PATIENCE: Duration = Duration::from_secs(15);
 
@@ -36,6 +41,8 @@ pub struct Report {
     /// By full name.
     pub resources: BTreeMap<String, ResourceReport>,
     pub kubelet: KubeletReport,
+    /// The limiter's library on the host; `None` where it is used for no GPU.
+    pub limiter: Option<Copies>,
     /// All problems, in words.
     pub troubles: Vec<String>,
 }
@@ -135,6 +142,9 @@ impl Report {
             let ResourceReport { profile, offered, .. } = resource;
             let _ = writeln!(text, "{name} ({profile}): {offered} offered, kubelet {known}{placed}");
         }
+        if let Some(limiter) = &self.limiter {
+            let _ = writeln!(text, "limiter: {limiter}");
+        }
         for trouble in &self.troubles {
             let _ = writeln!(text, "trouble: {trouble}");
         }
@@ -148,7 +158,7 @@ impl Report {
 /// Examines everything that `config` names.
 pub async fn examine(config: &Config) -> Report {
     let mut report = Report::default();
-    let vcuda = config.vcuda.iter().map(|_| ("vcuda", &config.backend, None));
+    let vcuda = config.vcuda.iter().map(|_| (VCUDA, &config.backend, None));
     let contracts = config.contracts.iter().map(|contract| (contract.name, &contract.backend, Some(contract)));
     for (name, source, contract) in vcuda.chain(contracts) {
         let (driver, hosts) = ask(source.clone()).await;
@@ -158,6 +168,13 @@ pub async fn examine(config: &Config) -> Report {
         report.troubles.extend(left_out.map(|remark| format!("{} is left out: {}", remark.card, remark.why)));
         report.troubles.extend(ill.map(|card| format!("{} is {}", card.name, card.health)));
         report.drivers.push(driver);
+        let limited =
+            |host: &HostDevice| vendor::support(host.origin.vendor).enforced_by.contains(&Isolation::Limiter);
+        if name == VCUDA && config.isolation.kinds.contains(&Isolation::Limiter) && hosts.iter().any(limited) {
+            let copies = limiter::inspect(&config.isolation.state_dir);
+            report.troubles.extend(copies.faults.iter().map(|fault| format!("limiter: {fault}")));
+            report.limiter = Some(copies);
+        }
         let cards = Cards::default().discovered(hosts);
         let offers = match contract {
             Some(contract) => vec![contract.offers(&cards)],

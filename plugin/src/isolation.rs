@@ -19,3 +19,4 @@ pub mod enforcers;
 pub mod folder;
 pub mod limiter;
 pub mod mps;
+pub mod usable;

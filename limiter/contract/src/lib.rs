@@ -16,8 +16,10 @@
 //! # How the limiter is loaded
 //!
 //! Through [`path::PRELOAD`], glibc's `/etc/ld.so.preload`. The loader reads it for every program, whatever the
-//! environment, also for `kubectl exec` and for programs that run as another user; no tenant can switch it off. An
-//! image that has such a file of its own loses it.
+//! environment, also for `kubectl exec` and for programs that run as another user. glibc takes the libraries of
+//! `LD_PRELOAD` before those of the file: with its own or the driver's in there the limiter starts the program again
+//! without them, and a tenant who writes a library for that purpose is not held. An image that has such a file of its own
+//! loses it.
 //!
 //! `LD_PRELOAD` is **not** part of the contract and must not be set by the plugin: a tenant can simply unset it, and
 //! musl, which ignores `/etc/ld.so.preload`, would refuse to start any program with a library for glibc in

@@ -130,7 +130,7 @@ fn a_program_without_the_limiter_is_one_that_the_host_sees_on_the_card_and_not_i
 }
 
 /// `/etc/ld.so.preload` and the files at their real paths, by mounts in a mount namespace.
-fn mounted(container: &Container, script: &str) -> Option<Vec<String>> {
+pub fn mounted(container: &Container, script: &str) -> Option<Vec<String>> {
     let built = Built::get();
     let root = container.root.path();
     let set_up = format!(

@@ -1,4 +1,5 @@
-//! Files that others read while they are written: a reader sees the old content or the new one.
+//! Files that others read while they are written: a reader sees the old content or the new one, also after the machine has
+//! lost power.
 
 use std::fs::{self, File, Permissions};
 use std::io::{self, Write};
@@ -35,6 +36,8 @@ pub fn replace_with(path: &Path, mode: u32, write: impl FnOnce(&mut File) -> io:
     let mut file = File::create(&unfinished)?;
     write(&mut file)?;
     file.set_permissions(Permissions::from_mode(mode))?;
+    // file systems may write the name before the content
+    file.sync_all()?;
     fs::rename(&unfinished, path).or_else(|error| {
         // a container runtime leaves an empty directory where it found nothing to mount
         if error.kind() == io::ErrorKind::IsADirectory && fs::remove_dir(path).is_ok() {

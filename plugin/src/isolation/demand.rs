@@ -26,6 +26,9 @@ pub enum IsolationError {
     /// A file that enforcement needs cannot be written.
     #[error("{path}: {source}")]
     Io { path: PathBuf, source: std::io::Error },
+    /// Containers could not use a file that enforcement needs.
+    #[error("{path}: {why}")]
+    Unusable { path: PathBuf, why: &'static str },
     /// The limits' file cannot express these limits.
     #[error("limits cannot be written: {0}")]
     Limits(String),

@@ -56,7 +56,13 @@ impl Enforcers {
         let allows = |kind| kinds.contains(&kind);
         let told = |kind: Isolation, reason: String| tracing::info!(%kind, reason, "kind of isolation not used");
         let limiter = allows(Isolation::Limiter).then(|| Limiter::install(&library, &state_dir));
-        let limiter = limiter.and_then(|found| found.map_err(|e| told(Isolation::Limiter, e.to_string())).ok());
+        let limiter = limiter.and_then(|found| {
+            let fault = |error: IsolationError| match library.exists() {
+                true => tracing::warn!(%error, "the limiter cannot be used: no share is enforced by it"),
+                false => told(Isolation::Limiter, error.to_string()),
+            };
+            found.map_err(fault).ok()
+        });
         let mps = mps_control.filter(|_| allows(Isolation::Mps)).map(|program| Mps::new(program, &run_dir));
         let driver = allows(Isolation::Driver).then(|| DriverLimits::new(nvml.as_deref(), cgroup_root));
         let driver = driver.and_then(|found| found.map_err(|e| told(Isolation::Driver, e.to_string())).ok());

@@ -1,21 +1,23 @@
 //! Isolation `limiter`: kerf's library in the container. [`kerf_limiter_contract`], which both share, says which
 //! file goes where.
 
-use std::fs;
 use std::io::Write;
 use std::os::unix::fs::FileExt;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
+use std::{fmt, fs};
 
 use kerf::isolation::Isolation;
 use kerf::units::Milli;
 use kerf_limiter_contract::limits::{DeviceLimits, Limits};
 use kerf_limiter_contract::state::{self, Snapshot};
 use kerf_limiter_contract::{allowance, path};
+use serde::Serialize;
 
 use crate::base::files;
 use crate::isolation::demand::{Demand, IsolationError, at};
 use crate::isolation::folder::{Folder, hash, make};
+use crate::isolation::usable;
 use crate::offer::hand_over::{ContainerEdits, Mount};
 
 /// In a container's runtime directory.
@@ -37,32 +39,34 @@ impl Limiter {
     /// hash of its content, so that running containers keep the library that they have.
     ///
     /// # Errors
-    /// [`IsolationError`]: there is no library, or it cannot be copied.
+    /// [`IsolationError`]: there is no library, it cannot be copied, or containers could not load the copy.
     pub fn install(source: &Path, directory: &Path) -> Result<Self, IsolationError> {
         let content = fs::read(source).map_err(at(source))?;
         let target = directory.join("lib");
         fs::create_dir_all(&target).map_err(at(&target))?;
-        let name = format!("libkerf_limiter-{:016x}.so", hash(content.iter().copied()));
-        let (library, preload) = (target.join(name), target.join("ld.so.preload"));
-        if fs::metadata(&library).map(|found| found.len()).ok() != Some(content.len() as u64) {
-            files::replace(&library, &content, 0o644).map_err(at(&library))?;
-        }
+        usable::executable(&target)?;
+        let (library, preload) = (target.join(name_of(&content)), target.join("ld.so.preload"));
+        // a copy may have been cut or damaged since, when the machine lost power for one
+        files::update(&library, &content, 0o644).map_err(at(&library))?;
         // a copy that was not finished by a previous run may be closed to containers' users
         fs::set_permissions(&library, fs::Permissions::from_mode(0o644)).map_err(at(&library))?;
         files::replace(&preload, path::preload().as_bytes(), 0o644).map_err(at(&preload))?;
+        [&library, &preload].into_iter().try_for_each(|file| usable::label(file))?;
         Ok(Self { source: source.to_owned(), directory: directory.to_owned(), library, preload })
     }
 
-    /// Copies the library again, where the host has lost what containers are about to load: a container runtime
-    /// would create an empty directory there, and the container would run without limits.
+    /// Copies the library again, where the host has lost or damaged what containers are about to load. In place of a
+    /// missing one a container runtime would create an empty directory, and the loader passes over one that it cannot
+    /// map: the container would run without limits.
     ///
     /// # Errors
     /// [`IsolationError`]
     pub fn reinstall(&self) -> Result<(), IsolationError> {
-        if self.library.is_file() && self.preload.is_file() {
+        let preload = fs::read(&self.preload).is_ok_and(|known| known == path::preload().as_bytes());
+        if preload && is_whole(&self.library) {
             return Ok(());
         }
-        tracing::warn!(library = %self.library.display(), "the limiter library was missing; copied again");
+        tracing::warn!(library = %self.library.display(), "the limiter library was missing or damaged; copied again");
         Self::install(&self.source, &self.directory)?;
         fs::metadata(&self.library).map(drop).map_err(at(&self.library))
     }
@@ -89,6 +93,58 @@ impl Limiter {
     }
 }
 
+/// Copies of the library that containers have or are about to get.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct Copies {
+    directory: PathBuf,
+    found: usize,
+    /// Why containers cannot load them.
+    pub faults: Vec<String>,
+}
+
+impl fmt::Display for Copies {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let directory = self.directory.display();
+        match (self.found, self.faults.is_empty()) {
+            (0, _) => write!(f, "no library in {directory}: does the plugin run?"),
+            (_, true) => write!(f, "containers can load its library in {directory}"),
+            (_, false) => write!(f, "containers cannot load its library in {directory}"),
+        }
+    }
+}
+
+/// Looks at the copies of the library in the host's `directory`; nothing is changed.
+pub fn inspect(directory: &Path) -> Copies {
+    let directory = directory.join("lib");
+    let mut copies = Copies { directory: directory.clone(), ..Copies::default() };
+    let Ok(entries) = fs::read_dir(&directory) else { return copies };
+    copies.faults.extend(usable::executable(&directory).err().map(|fault| fault.to_string()));
+    for file in entries.filter_map(Result::ok).map(|entry| entry.path()) {
+        let name = file.file_name().unwrap_or_default().to_string_lossy();
+        // others are copies that were never finished
+        let library = name.starts_with("libkerf_limiter-");
+        copies.found += usize::from(library);
+        if library && !is_whole(&file) {
+            copies.faults.push(format!("{}: cut or damaged", file.display()));
+        }
+        if !name.starts_with('.') {
+            copies.faults.extend(usable::readable(&file).err().map(|fault| fault.to_string()));
+        }
+    }
+    copies.faults.sort();
+    copies
+}
+
+/// The name of the library's copy, by which its content is known.
+fn name_of(content: &[u8]) -> String {
+    format!("libkerf_limiter-{:016x}.so", hash(content.iter().copied()))
+}
+
+/// Whether a copy of the library has the content that it is named for.
+fn is_whole(library: &Path) -> bool {
+    fs::read(library).is_ok_and(|content| library.ends_with(name_of(&content)))
+}
+
 /// Writes the files of a container: the directory that it sees, and the file that its processes share.
 fn write(demand: &Demand<'_>, folder: &Folder) -> Result<(PathBuf, PathBuf), IsolationError> {
     let limits = limits(demand, folder.level)?;
@@ -97,7 +153,9 @@ fn write(demand: &Demand<'_>, folder: &Folder) -> Result<(PathBuf, PathBuf), Iso
     for (name, content) in [(path::LIMITS, limits.render().into_bytes()), (path::ALLOWANCE, allowance::blank())] {
         let file = folder.shown(name);
         files::replace(&file, &content, 0o644).map_err(at(&file))?;
+        usable::label(&file)?;
     }
+    usable::label(&directory)?;
     Ok((directory, restore(folder)?))
 }
 
@@ -152,6 +210,7 @@ pub fn restore(folder: &Folder) -> Result<PathBuf, IsolationError> {
             fresh.set_len(state::BYTES as u64)
         });
         written.map_err(at(&file))?;
+        usable::label(&file)?;
     }
     Ok(file)
 }
@@ -204,6 +263,15 @@ mod tests {
         fs::set_permissions(&limiter.library, fs::Permissions::from_mode(0o600)).unwrap();
         assert_eq!(Limiter::install(&source, &state).unwrap(), limiter);
         assert_eq!(fs::metadata(&limiter.library).unwrap().permissions().mode() & 0o777, 0o644);
+        assert_eq!(inspect(&state).faults, Vec::<String>::new());
+        // as long as before, which a lost block of a disk may be
+        fs::write(&limiter.library, [0; 9]).unwrap();
+        assert_eq!(inspect(&state).faults, [format!("{}: cut or damaged", limiter.library.display())]);
+        limiter.reinstall().unwrap();
+        assert_eq!(fs::read(&limiter.library).unwrap(), b"a library");
+        fs::write(&limiter.library, [0; 9]).unwrap();
+        assert_eq!(Limiter::install(&source, &state).unwrap(), limiter);
+        assert_eq!(fs::read(&limiter.library).unwrap(), b"a library");
         let (key, core, grant) =
             (Key { pod: "u".into(), container: "main".into() }, Ids::default(), grant("GPU-0"));
         let demand = Demand { key: &key, core: &core, grant: &grant, limit: None };

@@ -79,3 +79,59 @@ async fn a_node_in_order_is_without_trouble() {
     token.cancel();
     plugin.finished().await.unwrap();
 }
+
+/// The loader of a container passes over a library that it cannot map, and starts the program without limits.
+#[test]
+fn a_library_that_containers_cannot_load_is_trouble() {
+    let forest = Forest::described(serde_json::json!({}));
+    let gpus = forest.path().join("gpus.toml");
+    std::fs::write(&gpus, "[[gpu]]\nmemory_mib = 1024\n").unwrap();
+    let state = forest.path().join("state");
+    let run = |mount: &str| {
+        let plugin = env!("CARGO_BIN_EXE_kerf-plugin");
+        let script = format!("{mount} exec {plugin} doctor \"$@\"");
+        let mut command = Command::new("unshare");
+        // root has the rights already; other users get them in a user namespace, where that is allowed
+        command.args(if rustix::process::getuid().is_root() { ["-m"] } else { ["-rm"] });
+        command.args(["sh", "-c", &script, "sh", "--backend=simulated", "--node-name=n"]);
+        command.arg(format!("--simulated-file={}", gpus.display()));
+        command.arg(format!("--kubelet-dir={}", forest.path().display()));
+        command.arg(format!("--state-dir={}", state.display()));
+        let output = command.output().unwrap();
+        (text(&output), String::from_utf8(output.stderr).unwrap())
+    };
+    let place = state.join("lib");
+    let (shown, errors) = run("");
+    if errors.contains("Operation not permitted") {
+        println!("NOT RUN: mount namespaces are not allowed here");
+        return;
+    }
+    assert!(
+        shown.contains(&format!("limiter: no library in {}: does the plugin run?\n", place.display())),
+        "{shown}{errors}"
+    );
+    // named for its content, as the plugin names it
+    std::fs::create_dir_all(&place).unwrap();
+    let copy = place.join("libkerf_limiter-af63bd4c8601b7df.so");
+    std::fs::write(&copy, [0]).unwrap();
+    let (shown, _) = run("");
+    assert!(
+        shown.contains(&format!("limiter: containers can load its library in {}\n", place.display())),
+        "{shown}"
+    );
+    let (shown, _) = run(&format!("mount --bind {0} {0} && mount -o remount,bind,noexec {0} &&", state.display()));
+    assert!(
+        shown.contains(&format!(
+            "trouble: limiter: {}: it is on a file system that is mounted noexec",
+            place.display()
+        )),
+        "{shown}"
+    );
+    std::fs::write(&copy, []).unwrap();
+    let (shown, _) = run("");
+    assert!(
+        shown.contains(&format!("limiter: containers cannot load its library in {}\n", place.display())),
+        "{shown}"
+    );
+    assert!(shown.contains(&format!("trouble: limiter: {}: cut or damaged\n", copy.display())), "{shown}");
+}
