@@ -13,7 +13,7 @@
 //! | `hook` | what they do |
 //! | `process`, `cards` | this process: allocations; limits and its entry in the shared file |
 //! | `memory` | memory that processes hold: the account, pools, mappings, graphs |
-//! | `pace` | holding launches back: the bucket, the timeline, marks on streams |
+//! | `pace` | holding launches back: the bucket, what is charged already, marks on streams |
 //! | `files` | the files of the contract |
 //! | `driver`, `library`, `object`, `abi` | the driver's own functions, how they are found, types and numbers |
 //! | `clock`, `message` | the time; messages to the tenant |
@@ -26,8 +26,11 @@
 //!   function, `cuInit` first, and one line on standard error that names the file.
 //! * An internal error (a panic) ends in `CUDA_ERROR_UNKNOWN` for that call and sets a flag for the host
 //!   ([`Flags::FAULT`](kerf_limiter_contract::state::Flags::FAULT)); it never unwinds into the program.
-//! * No lock of this library is held while the driver launches kernels or waits, so kernels that wait for each other
-//!   do not block. (Graphs that allocate are launched one at a time.)
+//! * No lock of this library is held while the driver launches kernels or waits, and every wait of its own is bounded, so
+//!   kernels that wait for each other do not block. (Graphs that allocate are launched one at a time. While an event is
+//!   recorded on a stream, other launches on that stream wait, as they would in the driver.)
+//! * Calls of its own never disturb a capture, of any thread and mode, and never become a part of one.
+//! * A thread is not unwound out of a sleep of this library: its cancellation waits.
 
 mod abi;
 mod cards;

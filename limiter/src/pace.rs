@@ -26,7 +26,7 @@ use kerf_limiter_contract::state::{Flags, State};
 use crate::abi::{Handle, STREAM_PER_THREAD, SUCCESS, Status};
 use crate::clock;
 use events::{Marks, Spare};
-use lane::{Begin, Failed, Lane, Run};
+use lane::{Begin, Failed, Lane, Run, Work};
 use spans::Spans;
 use streams::{Key, Stream, Streams};
 
@@ -40,13 +40,6 @@ const STALL: u64 = 1_000_000_000;
 const LOOK: u64 = 1_000_000;
 /// For how long a stream is not measured after the driver has failed to; nanoseconds.
 const BROKEN: u64 = 1_000_000_000;
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Work {
-    Kernel,
-    /// A graph: many kernels. Each is measured.
-    Graph,
-}
 
 pub struct Pacer {
     state: &'static State,

@@ -2,7 +2,7 @@
 
 use super::launch::paced;
 use crate::abi::{AllocNode, Device, Handle, NODE_GRAPH, NODE_MEM_ALLOC, NodeParams, Status, check};
-use crate::pace::Work;
+use crate::pace::lane::Work;
 use crate::process::{self, Process};
 
 pub unsafe fn add_alloc(

@@ -5,8 +5,8 @@ use std::ptr;
 use std::slice;
 
 use crate::abi::{Handle, LaunchConfig, LaunchParams, Status, check};
-use crate::pace::Work;
 use crate::pace::events::captured;
+use crate::pace::lane::Work;
 use crate::process::{self, Process};
 
 /// Launches as soon as the container may.

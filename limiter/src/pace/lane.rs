@@ -11,8 +11,6 @@
 
 use std::collections::VecDeque;
 
-use super::Work;
-
 /// The most launches between two marks.
 const MARK_LAUNCHES: u64 = 48;
 /// The most work between two marks, as far as it is foreseen; nanoseconds.
@@ -38,6 +36,13 @@ const SUBMISSION: u64 = 10_000;
 const WAIT: u64 = 20_000;
 /// How long after it was not reached a mark is taken to be not reached; nanoseconds.
 const STILL: u64 = 50_000;
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Work {
+    Kernel,
+    /// A graph: many kernels. Each is measured.
+    Graph,
+}
 
 /// An event of the driver.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

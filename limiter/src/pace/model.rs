@@ -5,8 +5,7 @@ use std::rc::Rc;
 
 use proptest::prelude::*;
 
-use super::Work;
-use super::lane::{Begin, Failed, Lane, Mark, Meter, Run};
+use super::lane::{Begin, Failed, Lane, Mark, Meter, Run, Work};
 
 /// How long after its submission work begins or an event is reached, at the earliest; nanoseconds.
 const LATENCY: u64 = 5_000;

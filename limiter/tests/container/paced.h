@@ -1,6 +1,5 @@
 /* Commands of the tenant's program that launch: how long they are held back, in captures, contexts and threads. */
 
-#define NOW now_ns()
 static unsigned long long now_ns(void) {
   struct timespec t;
   clock_gettime(CLOCK_MONOTONIC, &t);
@@ -8,7 +7,7 @@ static unsigned long long now_ns(void) {
 }
 
 static void sleep_ns(unsigned long long ns) {
-  ns += NOW;
+  ns += now_ns();
   struct timespec until = {ns / 1000000000ull, ns % 1000000000ull};
   clock_nanosleep(CLOCK_MONOTONIC, TIMER_ABSTIME, &until, 0);
 }
@@ -62,14 +61,15 @@ static handle elsewhere(const char *how) {
 /* bursts of launches with idle time between them; prints the longest that a burst took */
 static int bursts(const char *how, unsigned long long ns, int launches, unsigned long long idle) {
   unsigned long long longest = 0;
-  ptr p;
-  keep(p_cuMemAlloc(&p, 512), p);
+  ptr p = 0;
+  int allocated = p_cuMemAlloc(&p, 512);
+  keep(allocated, p);
   for (int i = 0; i < 6; i++) {
-    unsigned long long began = NOW;
+    unsigned long long began = now_ns();
     for (int j = 0; j < launches; j++) { int s = kernel(stream, ns); if (s) return s; }
     int s = wait_by(how);
     if (s) return s;
-    if (NOW - began > longest) longest = NOW - began;
+    if (now_ns() - began > longest) longest = now_ns() - began;
     sleep_ns(idle);
   }
   printf("longest %llu\n", longest);
@@ -115,11 +115,11 @@ static int paced(const char *name, char **words, unsigned long long *a) {
   if (IS("idle")) { sleep_ns(a[0] * 1000000ull); return 0; }
   if (IS("launches")) {
     /* prints how long launching took, and how long what was launched took after that */
-    unsigned long long began = NOW, launched;
+    unsigned long long began = now_ns(), launched;
     for (int i = 0; i < (int)a[1]; i++) { int s = kernel(stream, a[0]); if (s) return s; }
-    launched = NOW;
+    launched = now_ns();
     int s = wait_by("stream");
-    printf("launched %llu %llu\n", launched - began, NOW - launched);
+    printf("launched %llu %llu\n", launched - began, now_ns() - launched);
     return s;
   }
   if (IS("events")) {
