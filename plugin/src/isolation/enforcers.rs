@@ -125,10 +125,11 @@ impl Enforcers {
         levels.flatten().min().or(grant.gpus.is_share().then_some(Isolation::None))
     }
 
-    /// A container with these ids of core is about to start. Files that a restart of the machine removed are
-    /// created again. By now it is known which pod the container really belongs to, so the limits are those in
+    /// A container with these ids of core is about to start. Its state is laid anew, and files that a restart of the
+    /// machine removed are created again. By now it is known which pod the container really belongs to, so the limits are those in
     /// `pods`. An init container and those after it may have the same ids, and nothing tells which of them starts:
-    /// each has a directory of its own, so all are prepared.
+    /// each has a directory of its own, so all are prepared. Containers with the same ids never run at the same time:
+    /// kubelet lets a container have those of an init container that has ended, and gives those of a sidecar to none.
     ///
     /// # Errors
     /// [`IsolationError`]; the container must not start then.
@@ -154,7 +155,7 @@ impl Enforcers {
             }
         }
         // an init container that was served before this process began is known to kubelet alone
-        left.values().filter(|folder| folder.limiter).try_for_each(|folder| limiter::restore(folder).map(drop))
+        left.values().filter(|folder| folder.limiter).try_for_each(|folder| limiter::fresh(folder).map(drop))
     }
 
     /// A container without a directory is about to start. Where its pod's record names the limiter, a previous run

@@ -11,7 +11,7 @@ use kerf::plan::ContainerGrant;
 use kerf::units::Milli;
 use kerf_limiter_contract::limits::{DeviceLimits, Limits};
 use kerf_limiter_contract::state::{self, Snapshot};
-use kerf_limiter_contract::{allowance, path};
+use kerf_limiter_contract::{allowance, overhead, path};
 
 use crate::base::files;
 use crate::isolation::demand::{Demand, IsolationError, at};
@@ -98,7 +98,7 @@ fn write(demand: &Demand<'_>, folder: &Folder) -> Result<(PathBuf, PathBuf), Iso
         let file = folder.shown(name);
         files::replace(&file, &content, 0o644).map_err(at(&file))?;
     }
-    Ok((directory, restore(folder)?))
+    Ok((directory, fresh(folder)?))
 }
 
 /// Brings the existing files of a container up to date, before it starts.
@@ -111,7 +111,7 @@ pub fn refresh(demand: &Demand<'_>, folder: &Folder) -> Result<(), IsolationErro
     let whole =
         fs::metadata(allowance).is_ok_and(|found| found.is_file() && found.len() == allowance::BYTES as u64);
     if whole && fs::read(&file).is_ok_and(|shown| shown == content.as_bytes()) {
-        restore(folder).map(drop)
+        fresh(folder).map(drop)
     } else {
         tracing::info!(file = %file.display(), "limits written again: they were lost, or another pod of the same shape was served");
         write(demand, folder).map(drop)
@@ -137,23 +137,26 @@ pub fn limits(grant: &ContainerGrant, limit: Option<Milli>) -> Result<Limits, Is
     Limits::new(devices.collect()).map_err(|error| IsolationError::Limits(error.to_string()))
 }
 
-/// Creates the file that the container's processes share, where it is missing: a restart of the machine removes it,
-/// and kubelet asks before each start of a container.
+/// Lays the files that belong to one life of a container, before it starts: none of its processes is alive then, so
+/// nobody holds anything, and what an earlier life left counts for nobody. Whoever has the old file open keeps it.
+/// kubelet asks before each start.
 ///
 /// # Errors
 /// [`IsolationError`]
-pub fn restore(folder: &Folder) -> Result<PathBuf, IsolationError> {
-    let file = folder.run.join(STATE);
-    if !file.is_file() {
-        make(&folder.run)?;
-        // only a complete file gets the name that is mounted; any user that the container's programs run as may
-        // write it
-        let written = files::replace_with(&file, 0o666, |fresh| {
-            fresh.write_all(&state::blank())?;
-            fresh.set_len(state::BYTES as u64)
+pub fn fresh(folder: &Folder) -> Result<PathBuf, IsolationError> {
+    let lay = |file: &Path, mode, beginning: Vec<u8>, length: usize| {
+        let written = files::replace_with(file, mode, |fresh| {
+            fresh.write_all(&beginning)?;
+            fresh.set_len(length as u64)
         });
-        written.map_err(at(&file))?;
-    }
+        written.map_err(at(file))
+    };
+    let (file, overhead) = (folder.run.join(STATE), folder.shown(path::OVERHEAD));
+    make(&folder.run)?;
+    fs::create_dir_all(folder.seen()).map_err(at(&folder.seen()))?;
+    lay(&overhead, 0o644, overhead::blank(), overhead::BYTES)?;
+    // any user that the container's programs run as may write it
+    lay(&file, 0o666, state::blank(folder.layout), state::length(folder.layout))?;
     Ok(file)
 }
 
@@ -231,6 +234,37 @@ mod tests {
         let bytes = fs::read(folder.shown(path::ALLOWANCE)).unwrap();
         let entry = u64::from_ne_bytes(bytes[allowance::offset(0)..][..8].try_into().unwrap());
         assert_eq!(allowance::read(entry, 7_000_000_000), Some(400_000));
+    }
+
+    /// What a life of a container left in the file, killed or not, is not there in the next one.
+    #[test]
+    fn each_life_of_a_container_has_a_state_of_its_own() {
+        let root = tempfile::tempdir().unwrap();
+        let (state, run, source) = (root.path().join("lib"), root.path().join("run"), root.path().join("library"));
+        fs::write(&source, "a library").unwrap();
+        let limiter = Limiter::install(&source, &state).unwrap();
+        let (key, core, grant) =
+            (Key { pod: "u".into(), container: "main".into() }, Ids::default(), grant("GPU-0"));
+        let demand = Demand { key: &key, core: &core, grant: &grant, limit: None };
+        let folders = Folders::empty(&state, &run);
+        let folder = folders.create(&demand, Isolation::Limiter, true).unwrap();
+        limiter.provide(&demand, &folder).unwrap();
+        let file = folder.run.join(STATE);
+        let old = fs::OpenOptions::new().write(true).open(&file).unwrap();
+        let entry = std::mem::offset_of!(state::State, processes) as u64;
+        old.write_all_at(&7_u64.to_ne_bytes(), entry).unwrap();
+        assert_eq!(snapshot(&folder).unwrap().processes.len(), 1);
+        refresh(&demand, &folder).unwrap();
+        assert_eq!(snapshot(&folder).unwrap().processes, []);
+        // what is left of the old life does not reach the new one
+        old.write_all_at(&7_u64.to_ne_bytes(), entry).unwrap();
+        assert_eq!(snapshot(&folder).unwrap().processes, []);
+        // a container from before this version has the library of that time
+        let mut old = folder;
+        old.layout = state::FIRST_VERSION;
+        refresh(&demand, &old).unwrap();
+        assert_eq!(fs::metadata(&file).unwrap().len(), state::FIRST_BYTES as u64);
+        assert_eq!(snapshot(&old).unwrap().processes, []);
     }
 
     #[test]
