@@ -290,6 +290,8 @@ pub struct DeviceSnapshot {
     pub waited: u64,
     /// [`Device::refused`].
     pub refused: u64,
+    /// Bytes of [`State::shared`] that nobody pays for.
+    pub unpaid: u64,
 }
 
 impl Snapshot {
@@ -341,6 +343,7 @@ impl Snapshot {
             busy: long(bytes, device(d) + offset_of!(Device, busy)),
             waited: long(bytes, device(d) + offset_of!(Device, waited)),
             refused: long(bytes, device(d) + offset_of!(Device, refused)),
+            unpaid: unpaid(bytes, d),
         });
         Ok(Self { flags: Flags(word(bytes, offset_of!(Header, flags))), processes, devices: devices.collect() })
     }
@@ -348,8 +351,20 @@ impl Snapshot {
     /// Bytes of one GPU, by its position in the limits, that all processes hold together.
     pub fn held(&self, device: usize) -> u64 {
         let of = |p: &ProcessSnapshot| p.held.get(device).copied().unwrap_or(0);
-        self.processes.iter().map(of).fold(0, u64::saturating_add)
+        let unpaid = self.devices.get(device).map_or(0, |device| device.unpaid);
+        self.processes.iter().map(of).fold(unpaid, u64::saturating_add)
     }
+}
+
+/// Bytes of shared memory on a GPU that nobody pays for.
+fn unpaid(bytes: &[u8], device: usize) -> u64 {
+    let entries = (0..MAX_SHARED).map(|i| offset_of!(State, shared) + i * size_of::<Shared>());
+    let counts = |at: &usize| {
+        long(bytes, at + offset_of!(Shared, key)) != 0
+            && word(bytes, at + offset_of!(Shared, payer)) == 0
+            && word(bytes, at + offset_of!(Shared, device)) as usize == device
+    };
+    entries.filter(counts).map(|at| long(bytes, at + offset_of!(Shared, bytes))).fold(0, u64::saturating_add)
 }
 
 /// Zero behind the end of `bytes`.

@@ -11,7 +11,7 @@ use std::sync::atomic::Ordering::SeqCst;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::thread;
 
-use kerf_limiter_contract::state::{Device, Extra, Flags, MAX_PROCESSES, State};
+use kerf_limiter_contract::state::{Device, Extra, Flags, MAX_PROCESSES};
 
 use super::liveness::Liveness;
 use super::sum::Book;
@@ -184,6 +184,8 @@ pub mod tests {
     use std::sync::atomic::AtomicU64;
 
     use proptest::prelude::*;
+
+    use kerf_limiter_contract::state::State;
 
     use super::*;
     use crate::memory::liveness::Liveness;

@@ -11,7 +11,7 @@ use std::sync::atomic::Ordering::SeqCst;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use kerf_limiter_contract::process::Stat;
-use kerf_limiter_contract::state::{self, Flags, MAX_PROCESSES, Process, State, owner_pid};
+use kerf_limiter_contract::state::{self, Flags, Process, State, owner_pid};
 
 use super::locks::Locks;
 use super::shared;

@@ -2,9 +2,12 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test may stop at once")]
 
+mod contexts;
+mod lives;
 mod memory;
 mod nvidia;
 mod pacing;
 mod processes;
+mod sharing;
 mod support;
 mod tampering;

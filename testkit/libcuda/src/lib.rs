@@ -1,8 +1,8 @@
 //! A stand-in for NVIDIA's driver library `libcuda.so.1`, over a simulated GPU ([`kerf_standin_card`]).
 //!
 //! It behaves at its boundary as the driver does where the limiter looks: handles and error codes, contexts that take
-//! their memory with them, memory in multiples of 512 bytes, pools that grow by 32 MiB and keep memory until they are
-//! trimmed or waited for, graphs whose memory comes at the first launch and stays, physical memory that lives until no
+//! their memory with them and take some for themselves, memory in pages of 2 MiB which small allocations share, pools that
+//! grow by 32 MiB and keep memory until they are trimmed or waited for, graphs whose memory comes at the first launch and stays, physical memory that lives until no
 //! handle or mapping refers to it, streams that run in order, events, capture, and `cuGetProcAddress` with versions and
 //! per-thread default streams. It has one device, and one kernel, `spin`, which takes as many nanoseconds of the GPU's
 //! time as its only argument says.
@@ -11,6 +11,7 @@
 //! | `STANDIN_CARD` | the GPU's file |
 //! | `STANDIN_CARD_MIB` | makes the file where it is missing, for a GPU with this much memory |
 //! | `NVIDIA_VISIBLE_DEVICES` | a uuid in it becomes the uuid of the GPU |
+//! | `STANDIN_CONTEXT_MIB` | what a context takes of the GPU for itself; 400 MiB without it |
 //! | `STANDIN_INSTANT` | kernels take no time, and neither they nor linear memory are booked on the GPU: to measure the cost that others add to a call |
 
 #![allow(missing_docs, clippy::missing_safety_doc, reason = "each function is the driver's of the same name")]
@@ -38,7 +39,8 @@ use kerf_standin_card::card::Card;
 
 use crate::driver::{
     CARD, CURRENT, DEFAULT_POOL, DRIVER, Driver, FORKED, Handle, INVALID_CONTEXT, INVALID_DEVICE, INVALID_VALUE,
-    NOT_INITIALIZED, OUT_OF_MEMORY, Pool, SUCCESS, Status, card, forked, in_context, now, put, with,
+    NOT_INITIALIZED, OUT_OF_MEMORY, PAGE, Pool, SUCCESS, Status, card, context_bytes, forked, in_context, now, put,
+    with,
 };
 
 #[unsafe(no_mangle)]
@@ -132,6 +134,9 @@ pub extern "C" fn cuCtxCreate_v2(context: *mut Handle, _flags: c_uint, device: c
         if device != 0 {
             return Err(INVALID_DEVICE);
         }
+        if !card().take(context_bytes()) {
+            return Err(OUT_OF_MEMORY);
+        }
         let handle = d.handle();
         d.contexts.insert(handle, ());
         CURRENT.set(handle);
@@ -173,7 +178,7 @@ pub extern "C" fn cuCtxSetLimit(limit: c_int, value: usize) -> Status {
     in_context(|d, _| {
         // the heap of kernels that call malloc is memory of the GPU
         if limit == 2 {
-            let (before, bytes) = (d.heap, (value as u64).next_multiple_of(512));
+            let (before, bytes) = (d.heap, (value as u64).next_multiple_of(PAGE));
             card().give(before);
             d.heap = if card().take(bytes) { bytes } else { 0 };
             if d.heap != bytes {
@@ -190,7 +195,11 @@ pub extern "C" fn cuDevicePrimaryCtxRetain(context: *mut Handle, device: c_int) 
         if device != 0 {
             return Err(INVALID_DEVICE);
         }
-        let (handle, users) = d.primary.unwrap_or_else(|| (d.handle(), 0));
+        let (handle, users) = match d.primary {
+            Some(known) => known,
+            None if card().take(context_bytes()) => (d.handle(), 0),
+            None => return Err(OUT_OF_MEMORY),
+        };
         d.contexts.insert(handle, ());
         d.primary = Some((handle, users + 1));
         put(context, handle)
@@ -218,6 +227,12 @@ pub extern "C" fn cuDevicePrimaryCtxReset_v2(_device: c_int) -> Status {
     with(|d| {
         if let Some((handle, _)) = d.primary.take() {
             d.context_gone(handle);
+            // with what was allocated in the order of streams
+            d.linear.retain(|_, linear| linear.pool == 0);
+            for pool in d.pools.values_mut() {
+                pool.used = 0;
+                pool.trim(0);
+            }
         }
         Ok(())
     })
