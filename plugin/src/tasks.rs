@@ -202,6 +202,11 @@ impl Parts {
             state.allocations(|allocations| allocations.enforced(&folder.key, folder.core, folder.level));
         }
         self.tasks.spawn("pacing", follow::pacing::follow(state.clone(), folders.clone(), self.stop()));
+        if config.isolation.context.0 > 0 {
+            let proc_root = config.proc_root.clone();
+            let overheads = follow::overheads::follow(state.clone(), folders.clone(), proc_root, self.stop());
+            self.tasks.spawn("overheads", overheads);
+        }
         let watchdog = follow::watchdog::follow(
             state.clone(),
             folders.clone(),

@@ -279,6 +279,8 @@ pub struct ProcessSnapshot {
     pub context: Vec<u64>,
     /// [`Extra::changes`] of each GPU.
     pub changes: Vec<u64>,
+    /// Whether it has memory of another process open.
+    pub opened: bool,
 }
 
 /// One of [`Snapshot::devices`].
@@ -337,6 +339,8 @@ impl Snapshot {
                 held: (0..MAX_DEVICES).map(held).collect(),
                 context: (0..MAX_DEVICES).map(|d| extra(d, offset_of!(Extra, context))).collect(),
                 changes: (0..MAX_DEVICES).map(|d| extra(d, offset_of!(Extra, changes))).collect(),
+                opened: entries(bytes)
+                    .any(|at| long(bytes, at + offset_of!(Shared, users) + i / 64 * 8) >> (i % 64) & 1 == 1),
             });
         }
         let devices = (0..MAX_DEVICES).map(|d| DeviceSnapshot {
@@ -356,15 +360,19 @@ impl Snapshot {
     }
 }
 
+/// The offsets of the entries of [`State::shared`] that are in use.
+fn entries(bytes: &[u8]) -> impl Iterator<Item = usize> {
+    let all = (0..MAX_SHARED).map(|i| offset_of!(State, shared) + i * size_of::<Shared>());
+    all.filter(|at| long(bytes, at + offset_of!(Shared, key)) != 0)
+}
+
 /// Bytes of shared memory on a GPU that nobody pays for.
 fn unpaid(bytes: &[u8], device: usize) -> u64 {
-    let entries = (0..MAX_SHARED).map(|i| offset_of!(State, shared) + i * size_of::<Shared>());
     let counts = |at: &usize| {
-        long(bytes, at + offset_of!(Shared, key)) != 0
-            && word(bytes, at + offset_of!(Shared, payer)) == 0
+        word(bytes, at + offset_of!(Shared, payer)) == 0
             && word(bytes, at + offset_of!(Shared, device)) as usize == device
     };
-    entries.filter(counts).map(|at| long(bytes, at + offset_of!(Shared, bytes))).fold(0, u64::saturating_add)
+    entries(bytes).filter(counts).map(|at| long(bytes, at + offset_of!(Shared, bytes))).fold(0, u64::saturating_add)
 }
 
 /// Zero behind the end of `bytes`.
@@ -416,7 +424,8 @@ mod tests {
         held[1] = 4096;
         let (context, changes) = (vec![0; MAX_DEVICES], vec![0; MAX_DEVICES]);
         let owner = owner(77, 5);
-        let expected = ProcessSnapshot { slot: 3, owner, pid: 77, start: 5, seen: 9, held, context, changes };
+        let expected =
+            ProcessSnapshot { slot: 3, owner, pid: 77, start: 5, seen: 9, held, context, changes, opened: false };
         assert_eq!(snapshot.processes, [expected]);
         assert_eq!((snapshot.held(1), snapshot.held(0), snapshot.held(99)), (4096, 0, 0));
         assert_eq!(snapshot.devices[1].refused, 2);

@@ -116,8 +116,8 @@ pub fn observe(pods: &[PodView], sample: &Sample, folders: &Folders, proc_root: 
                     subject: Subject { uid: view.pod.uid.clone(), pod, container, device, index },
                     share: share.memory.bytes(),
                     used: now.memory,
-                    processes: now.pids.len(),
-                    unlimited: folder.map_or(0, |folder| unlimited(folder, &now.pids, proc_root)),
+                    processes: now.processes.len(),
+                    unlimited: folder.map_or(0, |folder| unlimited(folder, &now.processes, proc_root)),
                 });
             }
         }
@@ -126,7 +126,7 @@ pub fn observe(pods: &[PodView], sample: &Sample, folders: &Folders, proc_root: 
 }
 
 /// How many of these processes the container's limiter does not know. All, where the limiter's file cannot be read.
-fn unlimited(folder: &Folder, pids: &[u32], proc_root: &Path) -> usize {
+fn unlimited(folder: &Folder, processes: &[(u32, Option<u64>)], proc_root: &Path) -> usize {
     if !folder.limiter {
         return 0;
     }
@@ -134,7 +134,7 @@ fn unlimited(folder: &Folder, pids: &[u32], proc_root: &Path) -> usize {
         tracing::debug!(folder = %folder.run.display(), %error, "the limiter's state cannot be read");
     });
     let known = known.unwrap_or_default();
-    pids.iter().filter_map(|pid| identity(proc_root, *pid)).filter(|own| !knows(&known, *own)).count()
+    processes.iter().filter_map(|(pid, _)| identity(proc_root, *pid)).filter(|own| !knows(&known, *own)).count()
 }
 
 fn knows(snapshot: &Snapshot, (pid, start): (u32, u32)) -> bool {
@@ -143,7 +143,7 @@ fn knows(snapshot: &Snapshot, (pid, start): (u32, u32)) -> bool {
 
 /// How a process appears in its own PID namespace: its pid there, and the low half of its start time in ticks.
 /// `None` where it is gone.
-fn identity(proc_root: &Path, pid: u32) -> Option<(u32, u32)> {
+pub(super) fn identity(proc_root: &Path, pid: u32) -> Option<(u32, u32)> {
     let own = proc_root.join(pid.to_string());
     let status = std::fs::read_to_string(own.join("status")).ok()?;
     let inner = status.lines().find_map(|line| line.strip_prefix("NSpid:"))?.split_whitespace().last()?;

@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use kerf::isolation::Isolation;
 use kerf::plan::ContainerGrant;
+use kerf::units::Mib;
 
 use crate::allocation::view::PodView;
 use crate::device::backend::HostDevice;
@@ -34,6 +35,8 @@ pub struct Options {
     /// NVIDIA's management library; `None`: as the loader finds it.
     pub nvml: Option<PathBuf>,
     pub cgroup_root: PathBuf,
+    /// Counted for each context in a container until what the driver takes for it is measured; 0: never counted.
+    pub context: Mib,
 }
 
 /// The kinds of isolation that work on this node.
@@ -44,12 +47,13 @@ pub struct Enforcers {
     limiter: Option<Limiter>,
     mps: Option<Mps>,
     driver: Option<DriverLimits>,
+    context: Mib,
 }
 
 impl Enforcers {
     /// Finds the kinds that work, and logs why others do not.
     pub fn new(options: Options) -> Self {
-        let Options { kinds, state_dir, run_dir, library, mps_control, nvml, cgroup_root } = options;
+        let Options { kinds, state_dir, run_dir, library, mps_control, nvml, cgroup_root, context } = options;
         let allows = |kind| kinds.contains(&kind);
         let told = |kind: Isolation, reason: String| tracing::info!(%kind, reason, "kind of isolation not used");
         let limiter = allows(Isolation::Limiter).then(|| Limiter::install(&library, &state_dir));
@@ -61,13 +65,13 @@ impl Enforcers {
             tracing::warn!(%error, "limits of running containers cannot be read");
             Folders::empty(&state_dir, &run_dir)
         });
-        Self { kinds: Arc::new(kinds), folders, limiter, mps, driver }
+        Self { kinds: Arc::new(kinds), folders, limiter, mps, driver, context }
     }
 
     pub fn none() -> Self {
         let nowhere = Path::new("");
         let folders = Folders::empty(nowhere, nowhere);
-        Self { kinds: Arc::default(), folders, limiter: None, mps: None, driver: None }
+        Self { kinds: Arc::default(), folders, limiter: None, mps: None, driver: None, context: Mib(0) }
     }
 
     /// Directories of the containers that were given limits.
@@ -151,7 +155,7 @@ impl Enforcers {
             left.remove(&folder.path);
             if folder.limiter {
                 self.folders.keep(folder)?;
-                limiter::refresh(&Demand { key: &key, core, grant: holder.grant, limit }, folder)?;
+                limiter::refresh(&Demand { key: &key, core, grant: holder.grant, limit }, folder, self.context)?;
             }
         }
         // an init container that was served before this process began is known to kubelet alone
@@ -167,7 +171,7 @@ impl Enforcers {
         if level == Some(Isolation::Limiter) {
             let folder = self.folder(demand, Isolation::Limiter)?;
             tracing::warn!(path = %folder.path.display(), "limits of a container were lost; written again");
-            limiter.provide(demand, &folder)?;
+            limiter.provide(demand, &folder, self.context)?;
         }
         Ok(())
     }
@@ -199,7 +203,7 @@ impl Enforcers {
         if level > Isolation::None {
             let folder = self.folder(demand, level)?;
             if let Some(limiter) = &self.limiter {
-                provision = provision.and(limiter.provide(demand, &folder)?);
+                provision = provision.and(limiter.provide(demand, &folder, self.context)?);
             }
         }
         if level == Isolation::Mps

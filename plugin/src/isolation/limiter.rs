@@ -8,9 +8,9 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
 use kerf::plan::ContainerGrant;
-use kerf::units::Milli;
+use kerf::units::{Mib, Milli};
 use kerf_limiter_contract::limits::{DeviceLimits, Limits};
-use kerf_limiter_contract::state::{self, Snapshot};
+use kerf_limiter_contract::state::{self, ProcessSnapshot, Snapshot};
 use kerf_limiter_contract::{allowance, overhead, path};
 
 use crate::base::files;
@@ -18,6 +18,9 @@ use crate::isolation::demand::{Demand, IsolationError, at};
 use crate::isolation::folder::{Folder, hash, make};
 use crate::offer::hand_over::{ContainerEdits, Mount};
 
+/// What contexts and the driver's own memory are taken to need until they are measured. On data centre GPUs a context
+/// alone is some 250 to 600 MiB.
+pub const CONTEXT: Mib = Mib(400);
 /// In a container's runtime directory.
 const STATE: &str = "state";
 
@@ -71,9 +74,14 @@ impl Limiter {
     ///
     /// # Errors
     /// [`IsolationError`]
-    pub fn provide(&self, demand: &Demand<'_>, folder: &Folder) -> Result<ContainerEdits, IsolationError> {
+    pub fn provide(
+        &self,
+        demand: &Demand<'_>,
+        folder: &Folder,
+        context: Mib,
+    ) -> Result<ContainerEdits, IsolationError> {
         self.reinstall()?;
-        let (directory, state) = write(demand, folder)?;
+        let (directory, state) = write(demand, folder, context)?;
         let mount = |host: &Path, container: &str, read_only| Mount {
             host: host.to_owned(),
             container: container.into(),
@@ -90,8 +98,8 @@ impl Limiter {
 }
 
 /// Writes the files of a container: the directory that it sees, and the file that its processes share.
-fn write(demand: &Demand<'_>, folder: &Folder) -> Result<(PathBuf, PathBuf), IsolationError> {
-    let limits = limits(demand.grant, demand.limit)?;
+fn write(demand: &Demand<'_>, folder: &Folder, context: Mib) -> Result<(PathBuf, PathBuf), IsolationError> {
+    let limits = limits(demand.grant, demand.limit, context)?;
     let directory = folder.seen();
     fs::create_dir_all(&directory).map_err(at(&directory))?;
     for (name, content) in [(path::LIMITS, limits.render().into_bytes()), (path::ALLOWANCE, allowance::blank())] {
@@ -105,8 +113,8 @@ fn write(demand: &Demand<'_>, folder: &Folder) -> Result<(PathBuf, PathBuf), Iso
 ///
 /// # Errors
 /// [`IsolationError`]
-pub fn refresh(demand: &Demand<'_>, folder: &Folder) -> Result<(), IsolationError> {
-    let content = limits(demand.grant, demand.limit)?.render();
+pub fn refresh(demand: &Demand<'_>, folder: &Folder, context: Mib) -> Result<(), IsolationError> {
+    let content = limits(demand.grant, demand.limit, context)?.render();
     let (file, allowance) = (folder.shown(path::LIMITS), folder.shown(path::ALLOWANCE));
     let whole =
         fs::metadata(allowance).is_ok_and(|found| found.is_file() && found.len() == allowance::BYTES as u64);
@@ -114,15 +122,15 @@ pub fn refresh(demand: &Demand<'_>, folder: &Folder) -> Result<(), IsolationErro
         fresh(folder).map(drop)
     } else {
         tracing::info!(file = %file.display(), "limits written again: they were lost, or another pod of the same shape was served");
-        write(demand, folder).map(drop)
+        write(demand, folder, context).map(drop)
     }
 }
 
-/// The content of the limits file.
+/// The content of the limits file. `context` is estimated for each context of a process, at most the whole share.
 ///
 /// # Errors
 /// [`IsolationError::Limits`]
-pub fn limits(grant: &ContainerGrant, limit: Option<Milli>) -> Result<Limits, IsolationError> {
+pub fn limits(grant: &ContainerGrant, limit: Option<Milli>, context: Mib) -> Result<Limits, IsolationError> {
     let percent = |share: Milli| u8::try_from(share.to_core_units()).unwrap_or(100);
     let devices = grant.gpus.amounts().map(|(device, share)| {
         let core = share.compute;
@@ -131,7 +139,7 @@ pub fn limits(grant: &ContainerGrant, limit: Option<Milli>) -> Result<Limits, Is
             memory: share.memory.bytes(),
             core: percent(core),
             ceiling: percent(limit.unwrap_or(core).max(core)),
-            context: 0,
+            context: context.bytes().min(share.memory.bytes()),
         }
     });
     Limits::new(devices.collect()).map_err(|error| IsolationError::Limits(error.to_string()))
@@ -183,6 +191,19 @@ pub fn allow(folder: &Folder, millionths: u32, now: u64) -> Result<(), Isolation
     opened.write_all_at(&entry, allowance::offset(0) as u64).map_err(at(&file))
 }
 
+/// Tells the process with this entry by how many bytes more, or fewer, than it estimated the driver takes for it.
+///
+/// # Errors
+/// [`IsolationError`]
+pub fn measured(folder: &Folder, process: &ProcessSnapshot, difference: i64) -> Result<(), IsolationError> {
+    let file = folder.shown(path::OVERHEAD);
+    let opened = fs::OpenOptions::new().write(true).open(&file).map_err(at(&file))?;
+    let put = |word: [u8; 8], offset: usize| opened.write_all_at(&word, offset as u64).map_err(at(&file));
+    // a share is of one GPU, so of the first
+    put(difference.to_ne_bytes(), overhead::offset(0, process.slot))?;
+    put(process.owner.to_ne_bytes(), overhead::owner_offset(0, process.slot))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -214,7 +235,7 @@ mod tests {
         let demand = Demand { key: &key, core: &core, grant: &grant, limit: None };
         let folder = Folders::empty(&state, &run).create(&demand, Isolation::Limiter, true).unwrap();
         assert!(!folder.shown(path::LIMITS).exists());
-        limiter.provide(&demand, &folder).unwrap();
+        limiter.provide(&demand, &folder, CONTEXT).unwrap();
         assert!(folder.shown(path::LIMITS).exists());
         let ceiling = || {
             let limits = Limits::parse(&fs::read(folder.shown(path::LIMITS)).unwrap()).unwrap();
@@ -227,7 +248,7 @@ mod tests {
         assert!(snapshot(&folder).is_err());
         fs::remove_file(&state).unwrap();
         // kubelet had served a pod of the same shape with another ceiling
-        refresh(&Demand { limit: Some(Milli(800)), ..demand }, &folder).unwrap();
+        refresh(&Demand { limit: Some(Milli(800)), ..demand }, &folder, CONTEXT).unwrap();
         assert_eq!(ceiling(), (31, 80));
         assert!(snapshot(&folder).unwrap().processes.is_empty());
         allow(&folder, 400_000, 7_000_000_000).unwrap();
@@ -248,13 +269,13 @@ mod tests {
         let demand = Demand { key: &key, core: &core, grant: &grant, limit: None };
         let folders = Folders::empty(&state, &run);
         let folder = folders.create(&demand, Isolation::Limiter, true).unwrap();
-        limiter.provide(&demand, &folder).unwrap();
+        limiter.provide(&demand, &folder, CONTEXT).unwrap();
         let file = folder.run.join(STATE);
         let old = fs::OpenOptions::new().write(true).open(&file).unwrap();
         let entry = std::mem::offset_of!(state::State, processes) as u64;
         old.write_all_at(&7_u64.to_ne_bytes(), entry).unwrap();
         assert_eq!(snapshot(&folder).unwrap().processes.len(), 1);
-        refresh(&demand, &folder).unwrap();
+        refresh(&demand, &folder, CONTEXT).unwrap();
         assert_eq!(snapshot(&folder).unwrap().processes, []);
         // what is left of the old life does not reach the new one
         old.write_all_at(&7_u64.to_ne_bytes(), entry).unwrap();
@@ -262,13 +283,19 @@ mod tests {
         // a container from before this version has the library of that time
         let mut old = folder;
         old.layout = state::FIRST_VERSION;
-        refresh(&demand, &old).unwrap();
+        refresh(&demand, &old, CONTEXT).unwrap();
         assert_eq!(fs::metadata(&file).unwrap().len(), state::FIRST_BYTES as u64);
         assert_eq!(snapshot(&old).unwrap().processes, []);
     }
 
     #[test]
+    fn contexts_are_estimated_at_no_more_than_the_share() {
+        let of = |context| limits(&grant("GPU-0"), None, context).unwrap().devices()[0].context;
+        assert_eq!((of(Mib(0)), of(Mib(100)), of(CONTEXT)), (0, 100 << 20, 256 << 20));
+    }
+
+    #[test]
     fn limits_that_nobody_can_keep_are_refused_by_name() {
-        assert!(limits(&grant("GPU 0"), None).unwrap_err().to_string().contains("device is out of range"));
+        assert!(limits(&grant("GPU 0"), None, CONTEXT).unwrap_err().to_string().contains("device is out of range"));
     }
 }

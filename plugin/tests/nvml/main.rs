@@ -23,6 +23,7 @@ use kerf_plugin::device::roots::Roots;
 use kerf_plugin::isolation::demand::Demand;
 use kerf_plugin::isolation::driver::{Kept, wanted};
 use kerf_plugin::isolation::enforcers::{Enforcers, Options};
+use kerf_plugin::isolation::limiter::CONTEXT;
 use kerf_plugin::offer::hand_over::ContainerEdits;
 use kerf_plugin::publish::labels::wanted::{Style, Wanted};
 use kerf_plugin::vendor::nvidia::flags::MigStrategy;
@@ -168,6 +169,7 @@ fn enforcers(directory: &Path, kinds: &[Isolation]) -> Enforcers {
         mps_control: None,
         nvml: Some(library(directory)),
         cgroup_root: directory.join("cgroup"),
+        context: CONTEXT,
     })
 }
 
