@@ -15,7 +15,7 @@
 //! | `pace` | holding launches back: the bucket, the timeline, marks on streams |
 //! | `files` | the files of the contract |
 //! | `driver`, `library`, `abi` | the driver's own functions, how they are found, types and numbers |
-//! | `clock`, `message` | the time; messages to the tenant |
+//! | `clock`, `message`, `sync` | the time; messages to the tenant; waiting for others |
 //!
 //! # Rules
 //!
@@ -44,4 +44,5 @@ mod process;
 // a test must not find its own `dlsym`
 #[cfg(not(test))]
 mod symbol;
+mod sync;
 mod table;

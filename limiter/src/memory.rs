@@ -2,6 +2,8 @@
 
 pub mod account;
 pub mod allocations;
+#[cfg(test)]
+pub mod blank;
 pub mod budget;
 pub mod graph;
 pub mod liveness;

@@ -57,4 +57,6 @@ pub mod limits;
 pub mod overhead;
 pub mod path;
 pub mod process;
+mod size;
 pub mod state;
+mod word;

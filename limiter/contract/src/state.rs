@@ -16,10 +16,11 @@
 
 use std::io::{self, Read};
 use std::mem::{offset_of, size_of};
-use std::sync::atomic::{AtomicU32, AtomicU64};
 use std::{fmt, ops};
 
 use crate::limits::MAX_DEVICES;
+pub use crate::size::{MAX_PROCESSES, MAX_SHARED, SLICES};
+use crate::word::{AtomicU32, AtomicU64};
 
 /// The first eight bytes of the file.
 pub const MAGIC: u64 = u64::from_le_bytes(*b"kerfstat");
@@ -27,18 +28,12 @@ pub const MAGIC: u64 = u64::from_le_bytes(*b"kerfstat");
 pub const VERSION: u32 = 2;
 /// An earlier layout, which containers have that were created with an earlier library.
 pub const FIRST_VERSION: u32 = 1;
-/// The most processes of one container that use GPUs at the same time.
-pub const MAX_PROCESSES: usize = 1024;
-/// The most pieces of memory that processes of one container share with each other.
-pub const MAX_SHARED: usize = 512;
 /// The file's exact length.
 pub const BYTES: usize = size_of::<State>();
 /// The exact length of a file of [`FIRST_VERSION`].
 pub const FIRST_BYTES: usize = offset_of!(State, extras);
 /// The offset of the byte that a process locks while it changes entries of others.
 pub const TURN: usize = MAX_PROCESSES;
-/// Slices of time for which the use of a GPU is remembered; see [`SLICE`].
-pub const SLICES: usize = 512;
 /// Length of one slice of [`Device::timeline`], in nanoseconds.
 pub const SLICE: u64 = 2_000_000;
 
@@ -132,7 +127,7 @@ pub struct Shared {
     /// The GPU's position in the limits.
     pub device: AtomicU32,
     /// A bit for each process that has opened it, by position in [`State::processes`].
-    pub users: [AtomicU64; MAX_PROCESSES / 64],
+    pub users: [AtomicU64; MAX_PROCESSES.div_ceil(64)],
 }
 
 /// The value of [`Process::owner`]: a pid, and the low half of the process' start time from `/proc/<pid>/stat`

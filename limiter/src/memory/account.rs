@@ -5,16 +5,15 @@
 //! later one sees the earlier, whatever the interleaving, so the cap holds to the byte; a process that is killed at
 //! any point leaves only its entry, which the next process in need clears. There is no lock between processes.
 
-use std::hint;
+use std::sync::PoisonError;
 use std::sync::atomic::AtomicUsize;
 use std::sync::atomic::Ordering::SeqCst;
-use std::sync::{Mutex, MutexGuard, PoisonError};
-use std::thread;
 
 use kerf_limiter_contract::state::{Device, Extra, Flags, MAX_PROCESSES};
 
 use super::liveness::Liveness;
 use super::sum::Book;
+use crate::sync::{Mutex, MutexGuard, hint, thread};
 
 /// Attempts while another process asks at the same moment; after that it is taken to have stopped.
 const PATIENCE: u32 = 20_000;
@@ -179,7 +178,7 @@ impl Account {
 }
 
 #[cfg(test)]
-pub mod tests {
+mod tests {
     use std::sync::Arc;
     use std::sync::atomic::AtomicU64;
 
@@ -188,13 +187,7 @@ pub mod tests {
     use kerf_limiter_contract::state::State;
 
     use super::*;
-    use crate::memory::liveness::Liveness;
-
-    /// A separate state, as a mapped file would be.
-    pub fn state() -> &'static State {
-        // SAFETY: all of it is atomic integers, for which zero bytes are a value. Boxed zeroed, since it is large.
-        unsafe { Box::leak(Box::<State>::new_zeroed().assume_init()) }
-    }
+    use crate::memory::blank::state;
 
     fn account(state: &'static State, cap: u64, slot: usize) -> Account {
         state.header.high.fetch_max(slot as u32 + 1, SeqCst);

@@ -6,13 +6,14 @@
 use std::collections::HashMap;
 use std::ffi::c_int;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, PoisonError};
 
 use super::allocations::{Allocation, Allocations};
 use super::budget::Budget;
 use super::size;
 use crate::abi::{Handle, OUT_OF_MEMORY, POOL_RESERVED, POOL_USED, Pointer, SUCCESS, Status};
 use crate::driver;
+use crate::sync::{Mutex, MutexGuard};
 
 /// This process' pools, by the driver's handle. The lock of all pools is never held while a pool's own is waited for: an
 /// allocation that is refused looks for room in other pools while it holds its own.

@@ -123,7 +123,7 @@ fn place(slot: usize) -> (usize, u64) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::memory::account::tests::state;
+    use crate::memory::blank::state;
 
     #[test]
     fn memory_counts_by_itself_while_it_is_open_and_nobody_pays() {

@@ -38,12 +38,12 @@ impl Book {
 
     /// Bytes that processes hold.
     pub fn used(&self) -> u64 {
-        self.sum(|device| &device.held)
+        self.sum(|device, slot| device.held.get(slot).map_or(0, |bytes| bytes.load(SeqCst)))
     }
 
     /// Bytes that processes hold or ask for.
     pub fn taken(&self) -> u64 {
-        self.sum(|device| &device.taken)
+        self.sum(|device, slot| device.taken.get(slot).map_or(0, |bytes| bytes.load(SeqCst)))
     }
 
     /// Bytes that processes hold, read twice until they are the same: bytes that move from one process to another
@@ -60,11 +60,10 @@ impl Book {
         last
     }
 
-    fn sum(&self, of: impl Fn(&Device) -> &[AtomicU64; MAX_PROCESSES]) -> u64 {
+    fn sum(&self, of: impl Fn(&Device, usize) -> u64) -> u64 {
         let Some((device, _)) = self.entry() else { return u64::MAX };
         let high = (self.state.header.high.load(SeqCst) as usize).min(MAX_PROCESSES);
-        let all = of(device).iter().take(high);
-        let sum = all.fold(0_u64, |sum, bytes| sum.saturating_add(bytes.load(SeqCst)));
+        let sum = (0..high).fold(0_u64, |sum, slot| sum.saturating_add(of(device, slot)));
         // after the entries: what their owners leave to others counts here before it leaves the entry
         let sum = sum.saturating_add(shared::unpaid(self.state, self.device));
         sum.saturating_add_signed(self.corrections(high))
@@ -88,7 +87,7 @@ impl Book {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::memory::account::tests::state;
+    use crate::memory::blank::state;
 
     #[test]
     fn the_hosts_measurement_counts_for_the_process_that_it_is_of() {
