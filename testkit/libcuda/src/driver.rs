@@ -162,6 +162,8 @@ thread_local! {
 const GRAIN: u64 = 32 << 20;
 
 pub const DEFAULT_POOL: Handle = 0x1000_0001;
+/// Of memory that has outlived its pool.
+pub const OF_NO_POOL: Handle = 3;
 
 impl Driver {
     /// A handle that was never used before.

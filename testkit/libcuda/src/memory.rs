@@ -3,9 +3,9 @@
 use std::ffi::{c_int, c_uint, c_ulonglong};
 
 use crate::driver::{
-    Driver, Handle, INVALID_VALUE, LARGE, Linear, OUT_OF_MEMORY, Object, PAGE, Status, card, in_context, put, with,
+    Driver, Handle, INVALID_VALUE, LARGE, Linear, OF_NO_POOL, OUT_OF_MEMORY, Object, PAGE, Status, card,
+    in_context, put, with,
 };
-use crate::pool::OF_NO_POOL;
 
 /// `CUmemAllocationProp`.
 #[repr(C)]

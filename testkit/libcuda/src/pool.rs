@@ -4,12 +4,9 @@
 use std::ffi::c_int;
 
 use crate::driver::{
-    DEFAULT_POOL, Driver, Handle, INVALID_VALUE, Linear, Pool, Status, card, in_context, put, with,
+    DEFAULT_POOL, Driver, Handle, INVALID_VALUE, Linear, OF_NO_POOL, Pool, Status, card, in_context, put, with,
 };
 use crate::memory::Properties;
-
-/// Of memory that has outlived its pool.
-pub const OF_NO_POOL: Handle = 3;
 
 #[unsafe(no_mangle)]
 pub extern "C" fn cuDeviceGetDefaultMemPool(pool: *mut Handle, _device: c_int) -> Status {
