@@ -1,5 +1,5 @@
 //! A tenant's program in Rust, which uses the driver as the CUDA bindings for Rust do: it opens the library, looks up
-//! the functions once, and shares the GPU's context between threads. It takes memory in pieces of a MiB until there is
+//! the functions once, and shares the GPU's context between threads. It takes memory in pieces of 2 MiB until there is
 //! none, gives it back, and repeats that. The tests run it in a container.
 //!
 //! Prints the GPU's size, the free memory, and for each round what all threads together got and the last status.
@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicI32, AtomicUsize, Ordering};
 
 use libloading::Library;
 
-const MIB: usize = 1 << 20;
+const PIECE: usize = 2 << 20;
 const THREADS: usize = 4;
 
 type Status = c_int;
@@ -85,13 +85,13 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
                     loop {
                         let mut piece = 0;
                         // SAFETY: as above
-                        let status = unsafe { (driver.alloc)(&raw mut piece, MIB) };
+                        let status = unsafe { (driver.alloc)(&raw mut piece, PIECE) };
                         if status != 0 {
                             last.store(status, Ordering::Relaxed);
                             break;
                         }
                         held.push(piece);
-                        taken.fetch_add(MIB, Ordering::Relaxed);
+                        taken.fetch_add(PIECE, Ordering::Relaxed);
                     }
                     full.wait();
                     for piece in held {

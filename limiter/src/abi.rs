@@ -38,6 +38,10 @@ pub fn check(status: Status) -> Result<(), Status> {
 
 /// `CU_MEM_LOCATION_TYPE_DEVICE`.
 pub const LOCATION_DEVICE: c_int = 1;
+/// `CU_MEM_HANDLE_TYPE_POSIX_FILE_DESCRIPTOR`.
+pub const HANDLE_DESCRIPTOR: c_int = 1;
+/// `CU_MEMPOOL_ATTR_USED_MEM_CURRENT`.
+pub const POOL_USED: c_int = 7;
 /// `CU_MEMPOOL_ATTR_RESERVED_MEM_CURRENT`.
 pub const POOL_RESERVED: c_int = 5;
 /// `CU_GRAPH_MEM_ATTR_RESERVED_MEM_CURRENT`.

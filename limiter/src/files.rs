@@ -3,14 +3,16 @@
 use std::fmt;
 use std::fs::File;
 use std::io::{self, Read};
-use std::os::fd::AsRawFd;
+use std::os::fd::{AsRawFd, RawFd};
 use std::os::unix::fs::MetadataExt;
 use std::ptr;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicPtr, AtomicU64, Ordering};
 
 use kerf_limiter_contract::limits::{self, Limits, LimitsError};
 use kerf_limiter_contract::state::{self, State};
-use kerf_limiter_contract::{allowance, path};
+use kerf_limiter_contract::{allowance, overhead, path};
+
+use crate::memory::locks;
 
 /// Why this process cannot be held to limits.
 pub enum Unusable {
@@ -52,13 +54,33 @@ pub fn limits() -> Result<Limits, Unusable> {
     Limits::parse(&text).map_err(Unusable::Limits)
 }
 
-/// Maps the state file for as long as this process lives; with the file's inode.
-pub fn state() -> Result<(&'static State, u64), Unusable> {
+/// The state file, mapped and open.
+pub struct Mapped {
+    pub state: &'static State,
+    /// Never closed: that would end this process' record locks on the file.
+    pub descriptor: RawFd,
+    /// Device and inode.
+    pub file: (u64, u64),
+}
+
+/// The state file, mapped at the first call for as long as this process lives; its children have it as well.
+pub fn state() -> Result<&'static Mapped, Unusable> {
+    static MAPPED: AtomicPtr<Mapped> = AtomicPtr::new(ptr::null_mut());
+    let known = MAPPED.load(Ordering::Acquire);
+    if !known.is_null() {
+        // SAFETY: it is only ever set to a leaked `Mapped`.
+        return Ok(unsafe { &*known });
+    }
     let about = |error: io::Error| Unusable::Io(path::STATE, error);
     let file = File::options().read(true).write(true).open(path::STATE).map_err(about)?;
     let metadata = file.metadata().map_err(about)?;
     let state = map_state(&file, metadata.len())?;
-    Ok((state, metadata.ino()))
+    let mapped = Mapped { state, descriptor: locks::keep(file), file: (metadata.dev(), metadata.ino()) };
+    let mapped = Box::into_raw(Box::new(mapped));
+    // of two threads, one has the mapping that stays, and what the other has opened stays open
+    let first = MAPPED.compare_exchange(ptr::null_mut(), mapped, Ordering::AcqRel, Ordering::Acquire);
+    // SAFETY: both are leaked.
+    Ok(unsafe { &*first.map_or_else(|first| first, |_| mapped) })
 }
 
 fn map_state(file: &File, length: u64) -> Result<&'static State, Unusable> {
@@ -87,20 +109,28 @@ fn map_state(file: &File, length: u64) -> Result<&'static State, Unusable> {
 
 /// Maps the allowance, which the host writes while the process runs; `None` where there is no such file.
 pub fn allowance() -> Option<&'static [AtomicU64]> {
-    let file = File::open(path::ALLOWANCE).ok()?;
-    if file.metadata().ok()?.len() != allowance::BYTES as u64 {
+    words(path::ALLOWANCE, allowance::BYTES, allowance::MAGIC)?.get(1..)
+}
+
+/// Maps what the host has measured of the driver's memory; `None` where there is no such file.
+pub fn overhead() -> Option<&'static [AtomicU64]> {
+    words(path::OVERHEAD, overhead::BYTES, overhead::MAGIC)
+}
+
+/// Maps a file of the host with this length and beginning.
+fn words(path: &str, length: usize, magic: u64) -> Option<&'static [AtomicU64]> {
+    let file = File::open(path).ok()?;
+    if file.metadata().ok()?.len() != length as u64 {
         return None;
     }
     // SAFETY: a new mapping of a file of that length, which is never unmapped.
-    let address = unsafe {
-        libc::mmap(ptr::null_mut(), allowance::BYTES, libc::PROT_READ, libc::MAP_SHARED, file.as_raw_fd(), 0)
-    };
+    let address =
+        unsafe { libc::mmap(ptr::null_mut(), length, libc::PROT_READ, libc::MAP_SHARED, file.as_raw_fd(), 0) };
     if address == libc::MAP_FAILED {
         return None;
     }
     // SAFETY: page-aligned, that long, and atomic integers take any bytes. It is never written through this reference;
     // the file belongs to the host, which does not shorten it.
-    let words = unsafe { std::slice::from_raw_parts(address.cast::<AtomicU64>(), allowance::BYTES / 8) };
-    let (magic, entries) = words.split_first()?;
-    (magic.load(Ordering::Relaxed) == allowance::MAGIC).then_some(entries)
+    let words = unsafe { std::slice::from_raw_parts(address.cast::<AtomicU64>(), length / 8) };
+    (words.first()?.load(Ordering::Relaxed) == magic).then_some(words)
 }

@@ -20,8 +20,8 @@ macro_rules! functions {
             CUDA 7000 cuDevicePrimaryCtxRetain(context: *mut Handle, device: Device) = context::retain(context, device);
             CUDA 7000 cuDevicePrimaryCtxRelease(device: Device) = context::release(device);
             CUDA 11000 cuDevicePrimaryCtxRelease_v2(device: Device) = context::release(device);
-            CUDA 7000 cuDevicePrimaryCtxReset(device: Device) = context::release(device);
-            CUDA 11000 cuDevicePrimaryCtxReset_v2(device: Device) = context::release(device);
+            CUDA 7000 cuDevicePrimaryCtxReset(device: Device) = context::reset(device);
+            CUDA 11000 cuDevicePrimaryCtxReset_v2(device: Device) = context::reset(device);
             CUDA 3010 cuCtxSetLimit(limit: c_int, value: usize) = context::set_limit(limit, value);
             CUDA 2000 cuCtxSynchronize() = stream::wait(None);
             CUDA 13000 cuCtxSynchronize_v2(context: Handle) = stream::wait(None);
@@ -40,9 +40,10 @@ macro_rules! functions {
             CUDA 6000 cuMemAllocManaged(pointer: *mut Pointer, bytes: usize, flags: c_uint) = linear::alloc(pointer, bytes);
             CUDA 2000 cuMemFree(pointer: c_uint) = hook::unsupported();
             CUDA 3020 cuMemFree_v2(pointer: Pointer) = linear::free(pointer);
-            CUDA 4010 cuIpcOpenMemHandle(pointer: *mut Pointer, handle: IpcHandle, flags: c_uint) = linear::open(pointer);
-            CUDA 11000 cuIpcOpenMemHandle_v2(pointer: *mut Pointer, handle: IpcHandle, flags: c_uint) = linear::open(pointer);
-            CUDA 4010 cuIpcCloseMemHandle(pointer: Pointer) = linear::free(pointer);
+            CUDA 4010 cuIpcGetMemHandle(handle: *mut IpcHandle, pointer: Pointer) = ipc::export(handle, pointer);
+            CUDA 4010 cuIpcOpenMemHandle(pointer: *mut Pointer, handle: IpcHandle, flags: c_uint) = ipc::open(pointer, handle);
+            CUDA 11000 cuIpcOpenMemHandle_v2(pointer: *mut Pointer, handle: IpcHandle, flags: c_uint) = ipc::open(pointer, handle);
+            CUDA 4010 cuIpcCloseMemHandle(pointer: Pointer) = ipc::close(pointer);
             CUDA 10000 cuImportExternalMemory(memory: *mut Handle, description: *const ExternalMemory) = linear::import(memory, description);
             CUDA 10000 cuDestroyExternalMemory(memory: Handle) = linear::destroy_import(memory);
 
@@ -59,7 +60,7 @@ macro_rules! functions {
             CUDA 10020 cuMemMap(pointer: Pointer, bytes: usize, offset: usize, handle: c_ulonglong, flags: c_ulonglong) = physical::map(pointer, bytes, offset, handle);
             CUDA 10020 cuMemUnmap(pointer: Pointer, bytes: usize) = physical::unmap(pointer, bytes);
             CUDA 11000 cuMemRetainAllocationHandle(handle: *mut c_ulonglong, address: *mut c_void) = physical::retain(handle, address);
-            CUDA 10020 cuMemExportToShareableHandle(shared: *mut c_void, handle: c_ulonglong, kind: c_int, flags: c_ulonglong) = physical::export(handle);
+            CUDA 10020 cuMemExportToShareableHandle(shared: *mut c_void, handle: c_ulonglong, kind: c_int, flags: c_ulonglong) = physical::export(shared, handle, kind);
             CUDA 10020 cuMemImportFromShareableHandle(handle: *mut c_ulonglong, shared: *mut c_void, kind: c_int) = physical::import(handle);
             CUDA 11010 cuMemMapArrayAsync(maps: *mut ArrayMap, count: c_uint, stream: Handle) = physical::map_arrays(maps, count);
             CUDA 11010 cuMemMapArrayAsync_ptsz(maps: *mut ArrayMap, count: c_uint, stream: Handle) = physical::map_arrays(maps, count);

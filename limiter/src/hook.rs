@@ -10,6 +10,7 @@ pub mod array;
 pub mod context;
 pub mod graph;
 pub mod info;
+pub mod ipc;
 pub mod launch;
 pub mod linear;
 pub mod nvml;

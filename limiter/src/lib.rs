@@ -16,7 +16,7 @@
 //! | `pace` | holding launches back: the bucket, what is charged already, marks on streams |
 //! | `files` | the files of the contract |
 //! | `driver`, `library`, `object`, `abi` | the driver's own functions, how they are found, types and numbers |
-//! | `clock`, `message` | the time; messages to the tenant |
+//! | `clock`, `message`, `sync` | the time; messages to the tenant; waiting for others |
 //!
 //! # Rules
 //!
@@ -50,4 +50,5 @@ mod sanitizer;
 mod start;
 #[cfg_attr(test, expect(dead_code, reason = "only programs call it, and a test must not find its own `dlsym`"))]
 mod symbol;
+mod sync;
 mod table;

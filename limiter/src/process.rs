@@ -1,23 +1,29 @@
 //! This process' use of GPUs: its limits, its entry in the shared file, and its allocations.
 
-use std::collections::HashMap;
+mod contexts;
+
 use std::ptr;
+use std::sync::OnceLock;
 use std::sync::atomic::{AtomicPtr, AtomicU32, Ordering};
-use std::sync::{Mutex, OnceLock, PoisonError};
 
 use kerf_limiter_contract::state::Flags;
 
 use crate::abi::{Device, Handle, OUT_OF_MEMORY, SUCCESS, SYSTEM_NOT_READY, Status};
-use crate::cards::Cards;
+use crate::cards::{Cards, View};
 use crate::driver;
 use crate::files::Unusable;
 use crate::memory::account::Refused;
 use crate::memory::allocations::{Allocation, Allocations};
 use crate::memory::budget::Budget;
 use crate::memory::graph::Graphs;
-use crate::memory::mapping::Mappings;
+use crate::memory::mapping::{Freed, Mappings};
+use crate::memory::pages::Pages;
 use crate::memory::pool::Pools;
+use crate::memory::sharing::{Opened, Sharing};
+use crate::memory::size;
+use crate::memory::sum::Book;
 use crate::message::{self, Topic};
+use contexts::{Context, Contexts};
 
 /// A process that has used the driver. Made once and never freed, since threads may use it until the very end.
 pub struct Process {
@@ -34,14 +40,10 @@ pub struct Process {
     pub pools: Pools,
     /// Memory that graphs allocate when they run.
     pub graphs: Graphs,
-    contexts: Mutex<HashMap<usize, Context>>,
-}
-
-#[derive(Clone, Copy)]
-struct Context {
-    device: Device,
-    card: usize,
-    primary: bool,
+    /// Linear memory that other processes have as well.
+    pub sharing: Sharing,
+    pages: Pages,
+    contexts: Contexts,
 }
 
 static CURRENT: AtomicPtr<Process> = AtomicPtr::new(ptr::null_mut());
@@ -61,6 +63,33 @@ pub fn current() -> Result<&'static Process, Status> {
     }
     // SAFETY: it is only ever set to a leaked `Process`.
     Ok(unsafe { &*known })
+}
+
+/// The account of the GPU with this uuid, also for a process that only asks; `None` for one that the limits do not name.
+/// A process that does not use GPUs takes no entry of the shared file by it.
+pub fn book(uuid: &str) -> Result<Option<&'static Book>, Status> {
+    static VIEW: AtomicPtr<View> = AtomicPtr::new(ptr::null_mut());
+    let process = CURRENT.load(Ordering::Acquire);
+    if !process.is_null() {
+        // SAFETY: it is only ever set to a leaked `Process`.
+        return Ok(unsafe { &*process }.cards.of_uuid(uuid));
+    }
+    let mut view = VIEW.load(Ordering::Acquire);
+    if view.is_null() {
+        let opened = View::open().map_err(|reason| {
+            closed(&reason);
+            SYSTEM_NOT_READY
+        })?;
+        // of two threads the later one's stays; the other's is in use
+        view = Box::into_raw(Box::new(opened));
+        VIEW.store(view, Ordering::Release);
+    }
+    // SAFETY: it is only ever set to a leaked `View`.
+    Ok(unsafe { &*view }.of_uuid(uuid))
+}
+
+fn closed(reason: &Unusable) {
+    message::once(Topic::Closed, format_args!("{reason}; this container's GPUs cannot be used"));
 }
 
 #[cold]
@@ -97,7 +126,7 @@ fn make() -> Result<&'static Process, Status> {
             Ok(process)
         }
         Err(reason) => {
-            message::once(Topic::Closed, format_args!("{reason}; this container's GPUs cannot be used"));
+            closed(&reason);
             MAKING.store(FAILED, Ordering::Release);
             Err(SYSTEM_NOT_READY)
         }
@@ -123,7 +152,9 @@ impl Process {
             mappings: Mappings::default(),
             pools: Pools::default(),
             graphs: Graphs::default(),
-            contexts: Mutex::default(),
+            sharing: Sharing::default(),
+            pages: Pages::default(),
+            contexts: Contexts::default(),
         })
     }
 
@@ -136,27 +167,39 @@ impl Process {
         }
         self.cards.seen();
         // the driver would do the same before it returns out of memory
-        if bytes <= card.account.cap() && self.make_room(index) && self.cards.reserve(card, bytes).is_ok() {
+        if bytes <= card.account.book().cap() && self.make_room(index) && self.cards.reserve(card, bytes).is_ok() {
             return Ok(index);
         }
         Err(OUT_OF_MEMORY)
     }
 
-    /// Reserves, makes the driver allocate, and gives back if that failed. `keep` remembers the allocation.
+    /// Counts an allocation in a context, before the driver makes it.
+    pub fn count(&self, card: Option<usize>, bytes: u64, context: usize) -> Result<Allocation, Status> {
+        let device = card.ok_or(OUT_OF_MEMORY)?;
+        let made = Allocation { device, bytes, context, pool: 0 };
+        if bytes >= size::LARGE {
+            let bytes = size::whole(bytes);
+            return self.reserve(card, bytes).map(|device| Allocation { device, bytes, ..made });
+        }
+        self.pages.add(context, bytes, |more| self.reserve(card, more).map(drop))?;
+        Ok(made)
+    }
+
+    /// Counts, makes the driver allocate, and gives back if that failed. `keep` remembers the allocation.
     pub fn allocate(
         &self,
         bytes: u64,
         call: impl FnOnce() -> Status,
         keep: impl FnOnce(Allocation),
     ) -> Result<(), Status> {
-        let device = self.reserve(self.cards.here(), bytes)?;
+        let made = self.count(self.cards.here(), bytes, self.context())?;
         match call() {
             SUCCESS => {
-                keep(Allocation { device, bytes, context: self.context(), pool: 0 });
+                keep(made);
                 Ok(())
             }
             error => {
-                self.release(device, bytes);
+                self.give_back(&made);
                 Err(error)
             }
         }
@@ -167,7 +210,12 @@ impl Process {
         let allocation = table.remove(key);
         let status = call();
         match allocation {
-            Some(a) if status == SUCCESS => self.give_back(&a),
+            Some(a) if status == SUCCESS => {
+                if ptr::eq(table, &raw const self.pointers) {
+                    self.unshare(key);
+                }
+                self.give_back(&a);
+            }
             // not freed: it is still there
             Some(a) => drop(table.insert(key, a)),
             None => {}
@@ -177,10 +225,38 @@ impl Process {
 
     /// Gives back the counted bytes of a freed allocation.
     pub fn give_back(&self, allocation: &Allocation) {
-        if allocation.pool == 0 {
+        if allocation.pool != 0 {
+            self.pools.freed(self, allocation);
+        } else if allocation.bytes >= size::LARGE {
             self.release(allocation.device, allocation.bytes);
         } else {
-            self.pools.freed(self, allocation);
+            self.release(allocation.device, self.pages.remove(allocation.context, allocation.bytes));
+        }
+    }
+
+    /// Memory that others may have open is freed, and about to be given back.
+    fn unshare(&self, pointer: u64) {
+        if let Some(ticket) = self.sharing.freed(pointer) {
+            self.cards.leave_to_others(ticket);
+        }
+        // opened in a context that is gone
+        self.closed(self.sharing.closed(pointer), None);
+    }
+
+    /// Memory of another process is closed.
+    pub fn closed(&self, opened: Option<Opened>, allocation: Option<Allocation>) {
+        if let Some(Opened { ticket: Some(ticket), pays, .. }) = opened {
+            if pays { self.cards.leave_to_others(ticket) } else { self.cards.close_shared(ticket) }
+        }
+        allocation.iter().for_each(|allocation| self.give_back(allocation));
+    }
+
+    /// Gives back physical memory that this process no longer has.
+    pub fn physical_freed(&self, freed: Freed) {
+        for gone in freed {
+            gone.offered.into_iter().for_each(|ticket| self.cards.leave_to_others(ticket));
+            gone.opened.into_iter().for_each(|ticket| self.cards.close_shared(ticket));
+            self.release(gone.card, gone.bytes);
         }
     }
 
@@ -194,7 +270,10 @@ impl Process {
     fn make_room(&self, card: usize) -> bool {
         let pools = self.pools.trim(self, card);
         let graphs = self.graphs.trim(self, card);
-        pools || graphs
+        let exported = self.mappings.sweep();
+        let any = !exported.is_empty();
+        self.physical_freed(exported);
+        pools || graphs || any
     }
 
     /// The calling thread's context; 0 for none.
@@ -205,60 +284,74 @@ impl Process {
         context as usize
     }
 
-    /// Before a context is made on a device: counts the memory of contexts, once for this process.
-    pub fn before_context(&self, device: Device) -> Result<(), Status> {
-        let Some(card) = self.cards.of_device(device) else { return Ok(()) };
-        let contexts = self.contexts.lock().unwrap_or_else(PoisonError::into_inner);
-        let bytes = self.cards.get(card).map_or(0, |c| c.context_bytes);
-        if bytes == 0 || contexts.values().any(|c| c.card == card) {
-            return Ok(());
+    /// Before a context is made on a device: counts what the driver takes for it. Returns how much that is.
+    pub fn before_context(&self, device: Device, primary: bool) -> Result<u64, Status> {
+        let Some(index) = self.cards.of_device(device) else { return Ok(0) };
+        let Some(card) = self.cards.get(index) else { return Ok(0) };
+        if card.context_bytes == 0 || (primary && self.contexts.primary(device).is_some()) {
+            return Ok(0);
         }
-        drop(contexts);
-        self.reserve(Some(card), bytes).map(drop)
+        if self.cards.reserve_context(card).is_ok()
+            || (self.make_room(index) && self.cards.reserve_context(card).is_ok())
+        {
+            return Ok(card.context_bytes);
+        }
+        self.cards.seen();
+        Err(OUT_OF_MEMORY)
     }
 
     /// After that: remembers the context, or gives back.
-    pub fn after_context(&self, device: Device, made: Option<usize>, primary: bool) {
-        let Some(card) = self.cards.of_device(device) else { return };
-        let mut contexts = self.contexts.lock().unwrap_or_else(PoisonError::into_inner);
-        let others = contexts.values().any(|c| c.card == card);
-        if let Some(context) = made {
-            contexts.insert(context, Context { device, card, primary });
-        } else if !others {
-            self.release(card, self.cards.get(card).map_or(0, |c| c.context_bytes));
+    pub fn after_context(&self, device: Device, made: Option<usize>, primary: bool, bytes: u64) {
+        let Some(index) = self.cards.of_device(device) else { return };
+        let context = Context { device, card: index, primary, bytes };
+        if !made.is_some_and(|handle| self.contexts.insert(handle, context)) {
+            // not made, or known already
+            self.release_context(index, bytes);
         }
     }
 
     /// A context is gone, with its allocations.
     pub fn context_gone(&self, context: usize) {
-        for gone in [&self.pointers, &self.arrays, &self.heaps].map(|table| table.remove_context(context)).concat()
-        {
-            self.give_back(&gone);
-        }
+        self.emptied(context);
         for card in self.cards.all() {
             card.pacer.forget_context(context);
         }
-        let mut contexts = self.contexts.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(gone) = contexts.remove(&context)
-            && !contexts.values().any(|c| c.card == gone.card)
-        {
-            self.release(gone.card, self.cards.get(gone.card).map_or(0, |c| c.context_bytes));
+        if let Some(gone) = self.contexts.remove(context) {
+            self.release_context(gone.card, gone.bytes);
         }
     }
 
-    /// A device's primary context was reset, or its last user has released it.
-    pub fn primary_gone(&self, device: Device) {
+    /// A device's primary context was reset, or one of its users has released it. What was allocated in it is gone after
+    /// a reset, and after the last release.
+    pub fn primary_gone(&self, device: Device, reset: bool) {
         let (mut flags, mut active) = (0, 1);
         // SAFETY: the pointers are to locals.
         let status = unsafe { driver::cuDevicePrimaryCtxGetState(device, &raw mut flags, &raw mut active) };
-        if status != SUCCESS || active != 0 {
-            return;
+        let inactive = status == SUCCESS && active == 0;
+        let primary = self.contexts.primary(device);
+        match primary {
+            Some(context) if inactive => self.context_gone(context),
+            Some(context) if reset => self.emptied(context),
+            _ => {}
         }
-        let contexts = self.contexts.lock().unwrap_or_else(PoisonError::into_inner);
-        let primary = contexts.iter().find(|(_, c)| c.device == device && c.primary).map(|(context, _)| *context);
-        drop(contexts);
-        if let Some(context) = primary {
-            self.context_gone(context);
+        if let Some(card) = self.cards.of_device(device).filter(|_| inactive || reset) {
+            self.pools.reset(self, card);
+        }
+    }
+
+    fn emptied(&self, context: usize) {
+        for (pointer, gone) in self.pointers.remove_context(context) {
+            self.unshare(pointer);
+            self.give_back(&gone);
+        }
+        for (_, gone) in [&self.arrays, &self.heaps].map(|table| table.remove_context(context)).concat() {
+            self.give_back(&gone);
+        }
+    }
+
+    fn release_context(&self, card: usize, bytes: u64) {
+        if let Some(card) = self.cards.get(card).filter(|_| bytes > 0) {
+            card.account.release_context(bytes);
         }
     }
 }

@@ -12,7 +12,9 @@ use crate::driver;
 use crate::entry::Entry;
 use crate::functions::functions;
 use crate::hook::stream::per_thread;
-use crate::hook::{self, array, context, graph, info, launch, linear, nvml, physical, pool, proc_address, stream};
+use crate::hook::{
+    self, array, context, graph, info, ipc, launch, linear, nvml, physical, pool, proc_address, stream,
+};
 use crate::message::{self, Topic};
 use crate::process;
 

@@ -17,7 +17,7 @@ use kerf_runtime::telemetry::LogArgs;
 
 use crate::device::backend::BackendFactory;
 use crate::device::roots::Roots;
-use crate::isolation::enforcers;
+use crate::isolation::{enforcers, limiter};
 use crate::offer::Offer;
 use crate::offer::contract::Contract;
 use crate::offer::vcuda;
@@ -119,6 +119,10 @@ pub struct Args {
     /// for itself
     #[arg(long, env = "KERF_BREACH_MARGIN_MIB", default_value_t = 640, value_name = "MIB")]
     pub breach_margin_mib: u64,
+    /// MiB of a share that count for each context of a process, for what the driver takes for itself, until that was
+    /// measured. 0: neither estimates nor measurements count
+    #[arg(long, env = "KERF_CONTEXT_MIB", default_value_t = limiter::CONTEXT.0, value_name = "MIB")]
+    pub context_mib: u64,
     /// Serve tkestack's vcuda-controller in containers: its limits, its list of processes and the socket that it asks at
     #[arg(long, env = "KERF_TKESTACK")]
     pub tkestack: bool,
@@ -357,6 +361,7 @@ impl TryFrom<Args> for Config {
                 mps_control: args.mps_control,
                 nvml: args.nvml_library,
                 cgroup_root: args.cgroup_root,
+                context: Mib(args.context_mib),
             },
             breach_margin: Mib(args.breach_margin_mib),
             tkestack: args.tkestack,

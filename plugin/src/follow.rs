@@ -4,6 +4,7 @@ pub mod access;
 pub mod devices;
 pub mod guarded;
 pub mod limits;
+pub mod overheads;
 pub mod pacing;
 pub mod pods;
 pub mod watchdog;

@@ -20,7 +20,7 @@ use crate::config::Config;
 use crate::device::cards::Cards;
 use crate::follow::access::Access;
 use crate::follow::guarded::GuardedBackend;
-use crate::follow::{devices, limits, pacing, pods, watchdog};
+use crate::follow::{devices, limits, overheads, pacing, pods, watchdog};
 use crate::front::limits::Limits;
 use crate::front::offers::Front;
 use crate::front::records::Records;
@@ -210,6 +210,10 @@ impl Parts {
             state.allocations(|allocations| allocations.enforced(&folder.key, folder.core, folder.level));
         }
         tasks.spawn("pacing", pacing::follow(state.clone(), folders.clone(), self.stop()));
+        if config.isolation.context.0 > 0 {
+            let proc_root = config.proc_root.clone();
+            tasks.spawn("overheads", overheads::follow(state.clone(), folders.clone(), proc_root, self.stop()));
+        }
         let watchdog = watchdog::follow(
             state.clone(),
             folders.clone(),

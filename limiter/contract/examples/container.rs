@@ -27,7 +27,7 @@ fn write(arguments: &[String]) -> Result<(), Box<dyn std::error::Error>> {
     fs::write(folder.join("limits"), Limits::new(vec![device])?.render())?;
     fs::write(folder.join("allowance"), allowance::blank())?;
     let path = folder.join("state");
-    fs::write(&path, state::blank())?;
+    fs::write(&path, state::blank(state::VERSION))?;
     fs::File::options().write(true).open(&path)?.set_len(state::BYTES as u64)?;
     Ok(())
 }

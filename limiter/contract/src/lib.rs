@@ -6,7 +6,8 @@
 //! | --- | --- | --- |
 //! | [`path::LIMITS`] | a file in the directory [`path::HOST_DIRECTORY`], **read-only** | [`limits::Limits`]: text, what the container may use. Written before the container starts, never changed |
 //! | [`path::ALLOWANCE`] | a file in the same directory, **read-only** | [`allowance`]: binary, how much of each GPU's time the container may use just now. Optional; written in place while the container runs |
-//! | [`path::STATE`] | the file alone, read-write | [`state`]: what the container's processes use. Made by the plugin with [`state::blank`], mode 0666, owned by root |
+//! | [`path::OVERHEAD`] | a file in the same directory, **read-only** | [`overhead`]: binary, what the driver takes for each process besides what it asked for. Optional; written in place while the container runs |
+//! | [`path::STATE`] | the file alone, read-write | [`state`]: what the container's processes use. Laid anew by the plugin with [`state::blank`] before each start of the container, mode 0666, owned by root |
 //! | [`path::LIBRARY`] | the file alone, **read-only** | `libkerf_limiter.so` |
 //! | [`path::PRELOAD`] | the file alone, **read-only** | [`path::LIBRARY`] and a line feed ([`path::preload`]) |
 //!
@@ -33,7 +34,17 @@
 //! on the host's `/run` (a tmpfs: what a tenant writes is charged to its own memory limit). Host programs read at
 //! most [`state::BYTES`] of it and never map it, because the tenant may shorten it at any time. The host's files are
 //! gone after a reboot, while kubelet may restart the container with the same mounts: `PreStartContainer` is the
-//! moment to write missing files.
+//! moment to write missing files, and to replace the state by a new file, since none of the container's processes is
+//! alive then.
+//!
+//! # Versions
+//!
+//! A container keeps the library that it was created with (its mounts name a copy by a hash of the content), while the
+//! plugin may be replaced. The plugin writes each container's files in the layout that its library knows: it records
+//! [`state::VERSION`] when it creates the container's directory, and a directory without that record has
+//! [`state::FIRST_VERSION`]. A library that meets a file of another version refuses the GPUs and names the file: so
+//! does a container with a newer library where an older plugin has laid the state. [`path::OVERHEAD`] and
+//! [`path::ALLOWANCE`] are looked for and may be missing.
 //!
 //! # What the host sees
 //!
@@ -45,6 +56,9 @@
 pub mod allowance;
 pub mod arbiter;
 pub mod limits;
+pub mod overhead;
 pub mod path;
 pub mod process;
+mod size;
 pub mod state;
+mod word;

@@ -1,11 +1,13 @@
 //! Paths inside a container.
 
-/// The directory, mounted read-only, that holds [`LIMITS`] and [`ALLOWANCE`].
+/// The directory, mounted read-only, that holds [`LIMITS`], [`ALLOWANCE`] and [`OVERHEAD`].
 pub const HOST_DIRECTORY: &str = "/etc/kerf";
 /// What the container may use: [`crate::limits::Limits`].
 pub const LIMITS: &str = "/etc/kerf/limits";
 /// How much of its GPUs' time the container may use now: [`crate::allowance`].
 pub const ALLOWANCE: &str = "/etc/kerf/allowance";
+/// What the driver takes for each process of its own: [`crate::overhead`].
+pub const OVERHEAD: &str = "/etc/kerf/overhead";
 /// What the container's processes use: [`crate::state`]. The only one of these files that they can write.
 pub const STATE: &str = "/run/kerf/state";
 /// The limiter's shared library.

@@ -1,29 +1,39 @@
 //! The file that a container's processes share: how much of each GPU each holds, and how the GPU's time is spent.
 //!
-//! Every process of the container that uses a GPU maps it, and all of it is atomic integers: there is no lock, so
+//! Every process of the container that uses a GPU maps it, and all of it is atomic integers: no lock lies in it, so
 //! a process that is killed at any instruction leaves nothing to repair. What it held is given back by the next
 //! process that finds it gone.
+//!
+//! A process that has an entry holds a record lock (`fcntl`, `F_SETLK`) on the byte of the file whose offset is the
+//! entry's position. The kernel ends the lock with the process, also where that lives in a PID namespace that others
+//! cannot see. [`TURN`] is the byte that a process locks while it changes entries of others.
+//!
+//! The host lays the file anew before each start of a container, in the layout that the container's library knows
+//! ([`blank`]). Version 1 is the beginning of version 2, up to and with [`State::devices`].
 //!
 //! The tenant can overwrite everything in it. The limiter corrects its own entries when it finds them changed, and
 //! sets a flag ([`Flags`]); the host reads the file ([`Snapshot`]) and trusts NVML.
 
 use std::io::{self, Read};
 use std::mem::{offset_of, size_of};
-use std::sync::atomic::{AtomicU32, AtomicU64};
 use std::{fmt, ops};
 
 use crate::limits::MAX_DEVICES;
+pub use crate::size::{MAX_PROCESSES, MAX_SHARED, SLICES};
+use crate::word::{AtomicU32, AtomicU64};
 
 /// The first eight bytes of the file.
 pub const MAGIC: u64 = u64::from_le_bytes(*b"kerfstat");
 /// The version of this layout.
-pub const VERSION: u32 = 1;
-/// The most processes of one container that use GPUs at the same time.
-pub const MAX_PROCESSES: usize = 1024;
+pub const VERSION: u32 = 2;
+/// An earlier layout, which containers have that were created with an earlier library.
+pub const FIRST_VERSION: u32 = 1;
 /// The file's exact length.
 pub const BYTES: usize = size_of::<State>();
-/// Slices of time for which the use of a GPU is remembered; see [`SLICE`].
-pub const SLICES: usize = 512;
+/// The exact length of a file of [`FIRST_VERSION`].
+pub const FIRST_BYTES: usize = offset_of!(State, extras);
+/// The offset of the byte that a process locks while it changes entries of others.
+pub const TURN: usize = MAX_PROCESSES;
 /// Length of one slice of [`Device::timeline`], in nanoseconds.
 pub const SLICE: u64 = 2_000_000;
 
@@ -36,6 +46,10 @@ pub struct State {
     pub processes: [Process; MAX_PROCESSES],
     /// By position in [`crate::limits::Limits::devices`].
     pub devices: [Device; MAX_DEVICES],
+    /// By position in [`crate::limits::Limits::devices`].
+    pub extras: [Extra; MAX_DEVICES],
+    /// Memory that several processes have.
+    pub shared: [Shared; MAX_SHARED],
 }
 
 /// Identifies the file and its layout.
@@ -51,8 +65,10 @@ pub struct Header {
     pub flags: AtomicU32,
     /// Entries of [`State::processes`] from this index on were never used.
     pub high: AtomicU32,
+    /// Entries of [`State::shared`] from this index on were never used.
+    pub high_shared: AtomicU64,
     /// Always zero.
-    pub reserved: [AtomicU64; 5],
+    pub reserved: [AtomicU64; 4],
 }
 
 /// A process that uses GPUs.
@@ -85,6 +101,33 @@ pub struct Device {
     pub taken: [AtomicU64; MAX_PROCESSES],
     /// Bytes that each process holds.
     pub held: [AtomicU64; MAX_PROCESSES],
+}
+
+/// More about the container's use of one GPU, by position in [`State::processes`].
+#[repr(C)]
+pub struct Extra {
+    /// The part of [`Device::held`] that was estimated for contexts and the driver's own memory, until the host has
+    /// measured it ([`crate::overhead`]).
+    pub context: [AtomicU64; MAX_PROCESSES],
+    /// How often the bytes that the process holds have changed. It tells the host whether a measurement and what it
+    /// read here belong together.
+    pub changes: [AtomicU64; MAX_PROCESSES],
+}
+
+/// Memory that one process exported and others of the container may have opened. It counts once: for its payer, whose
+/// [`Device::held`] includes it, or, where that has ended or freed it, by itself until nobody has it open.
+#[repr(C)]
+pub struct Shared {
+    /// What identifies the memory to all of them; 0 for a free entry.
+    pub key: AtomicU64,
+    /// How much of the GPU it takes.
+    pub bytes: AtomicU64,
+    /// The position in [`State::processes`] of the process that pays, plus one; 0 where nobody pays.
+    pub payer: AtomicU32,
+    /// The GPU's position in the limits.
+    pub device: AtomicU32,
+    /// A bit for each process that has opened it, by position in [`State::processes`].
+    pub users: [AtomicU64; MAX_PROCESSES.div_ceil(64)],
 }
 
 /// The value of [`Process::owner`]: a pid, and the low half of the process' start time from `/proc/<pid>/stat`
@@ -147,9 +190,14 @@ impl ops::BitOr for Flags {
     }
 }
 
-/// The content of a new file: all but the header is zero. The rest of the file is zero as well, so writing the returned
-/// bytes and setting the length to [`BYTES`] makes the same file without filling holes.
-pub fn blank() -> Vec<u8> {
+/// The length of a file of this version.
+pub fn length(version: u32) -> usize {
+    if version == FIRST_VERSION { FIRST_BYTES } else { BYTES }
+}
+
+/// The beginning of a new file of this version: all behind it is zero, so writing the returned bytes and setting the
+/// length to [`length`] makes a file without filling holes.
+pub fn blank(version: u32) -> Vec<u8> {
     let mut header = vec![0; size_of::<Header>()];
     let mut put = |at: usize, bytes: &[u8]| {
         if let Some(place) = header.get_mut(at..at + bytes.len()) {
@@ -157,8 +205,8 @@ pub fn blank() -> Vec<u8> {
         }
     };
     put(offset_of!(Header, magic), &MAGIC.to_ne_bytes());
-    put(offset_of!(Header, version), &VERSION.to_ne_bytes());
-    put(offset_of!(Header, bytes), &(BYTES as u32).to_ne_bytes());
+    put(offset_of!(Header, version), &version.to_ne_bytes());
+    put(offset_of!(Header, bytes), &(length(version) as u32).to_ne_bytes());
     header
 }
 
@@ -167,7 +215,7 @@ pub fn blank() -> Vec<u8> {
 pub enum StateError {
     /// The file could not be read.
     Read(io::Error),
-    /// The file's length, where it is not [`BYTES`]; one more than that for any longer file.
+    /// The file's length, where it is that of no version; one more than that for any longer file.
     Length(usize),
     /// The file does not begin with [`MAGIC`].
     Magic,
@@ -210,6 +258,10 @@ pub struct Snapshot {
 /// One of [`Snapshot::processes`].
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ProcessSnapshot {
+    /// Position in [`State::processes`].
+    pub slot: usize,
+    /// [`Process::owner`].
+    pub owner: u64,
     /// The pid that the process itself sees: the last number of `NSpid` in `/proc/<pid on the host>/status`.
     pub pid: u32,
     /// Low half of its start time in clock ticks, field 22 of `/proc/<pid>/stat`.
@@ -218,6 +270,12 @@ pub struct ProcessSnapshot {
     pub seen: u64,
     /// Bytes that the process holds of each GPU.
     pub held: Vec<u64>,
+    /// The part of them that was estimated, of each GPU: [`Extra::context`].
+    pub context: Vec<u64>,
+    /// [`Extra::changes`] of each GPU.
+    pub changes: Vec<u64>,
+    /// Whether it has memory of another process open.
+    pub opened: bool,
 }
 
 /// One of [`Snapshot::devices`].
@@ -229,6 +287,8 @@ pub struct DeviceSnapshot {
     pub waited: u64,
     /// [`Device::refused`].
     pub refused: u64,
+    /// Bytes of [`State::shared`] that nobody pays for.
+    pub unpaid: u64,
 }
 
 impl Snapshot {
@@ -241,14 +301,14 @@ impl Snapshot {
 
     /// Reads the whole file's content.
     pub fn parse(bytes: &[u8]) -> Result<Self, StateError> {
-        if bytes.len() != BYTES {
+        if bytes.len() != BYTES && bytes.len() != FIRST_BYTES {
             return Err(StateError::Length(bytes.len()));
         }
         if long(bytes, offset_of!(Header, magic)) != MAGIC {
             return Err(StateError::Magic);
         }
         let version = word(bytes, offset_of!(Header, version));
-        if version != VERSION {
+        if !(FIRST_VERSION..=VERSION).contains(&version) || length(version) != bytes.len() {
             return Err(StateError::Version(version));
         }
         let device = |d: usize| offset_of!(State, devices) + d * size_of::<Device>();
@@ -260,17 +320,29 @@ impl Snapshot {
                 continue;
             }
             let held = |d| long(bytes, device(d) + offset_of!(Device, held) + i * size_of::<AtomicU64>());
+            // zero where the file ends before: version 1
+            let extra = |d: usize, field: usize| {
+                let at = offset_of!(State, extras) + d * size_of::<Extra>() + field;
+                long(bytes, at + i * size_of::<AtomicU64>())
+            };
             processes.push(ProcessSnapshot {
+                slot: i,
+                owner,
                 pid: owner_pid(owner),
                 start: (owner >> 32) as u32,
                 seen: long(bytes, at + offset_of!(Process, seen)),
                 held: (0..MAX_DEVICES).map(held).collect(),
+                context: (0..MAX_DEVICES).map(|d| extra(d, offset_of!(Extra, context))).collect(),
+                changes: (0..MAX_DEVICES).map(|d| extra(d, offset_of!(Extra, changes))).collect(),
+                opened: entries(bytes)
+                    .any(|at| long(bytes, at + offset_of!(Shared, users) + i / 64 * 8) >> (i % 64) & 1 == 1),
             });
         }
         let devices = (0..MAX_DEVICES).map(|d| DeviceSnapshot {
             busy: long(bytes, device(d) + offset_of!(Device, busy)),
             waited: long(bytes, device(d) + offset_of!(Device, waited)),
             refused: long(bytes, device(d) + offset_of!(Device, refused)),
+            unpaid: unpaid(bytes, d),
         });
         Ok(Self { flags: Flags(word(bytes, offset_of!(Header, flags))), processes, devices: devices.collect() })
     }
@@ -278,11 +350,27 @@ impl Snapshot {
     /// Bytes of one GPU, by its position in the limits, that all processes hold together.
     pub fn held(&self, device: usize) -> u64 {
         let of = |p: &ProcessSnapshot| p.held.get(device).copied().unwrap_or(0);
-        self.processes.iter().map(of).fold(0, u64::saturating_add)
+        let unpaid = self.devices.get(device).map_or(0, |device| device.unpaid);
+        self.processes.iter().map(of).fold(unpaid, u64::saturating_add)
     }
 }
 
-/// `bytes` is [`BYTES`] long and `at` is an offset within [`State`], so there always is a number.
+/// The offsets of the entries of [`State::shared`] that are in use.
+fn entries(bytes: &[u8]) -> impl Iterator<Item = usize> {
+    let all = (0..MAX_SHARED).map(|i| offset_of!(State, shared) + i * size_of::<Shared>());
+    all.filter(|at| long(bytes, at + offset_of!(Shared, key)) != 0)
+}
+
+/// Bytes of shared memory on a GPU that nobody pays for.
+fn unpaid(bytes: &[u8], device: usize) -> u64 {
+    let counts = |at: &usize| {
+        word(bytes, at + offset_of!(Shared, payer)) == 0
+            && word(bytes, at + offset_of!(Shared, device)) as usize == device
+    };
+    entries(bytes).filter(counts).map(|at| long(bytes, at + offset_of!(Shared, bytes))).fold(0, u64::saturating_add)
+}
+
+/// Zero behind the end of `bytes`.
 fn long(bytes: &[u8], at: usize) -> u64 {
     bytes.get(at..at + 8).and_then(|b| b.try_into().ok()).map_or(0, u64::from_ne_bytes)
 }
@@ -297,10 +385,14 @@ mod tests {
 
     use super::*;
 
-    fn file() -> Vec<u8> {
-        let mut bytes = blank();
-        bytes.resize(BYTES, 0);
+    fn of(version: u32) -> Vec<u8> {
+        let mut bytes = blank(version);
+        bytes.resize(length(version), 0);
         bytes
+    }
+
+    fn file() -> Vec<u8> {
+        of(VERSION)
     }
 
     #[test]
@@ -325,10 +417,27 @@ mod tests {
         let snapshot = Snapshot::read(&bytes[..]).unwrap();
         let mut held = vec![0; MAX_DEVICES];
         held[1] = 4096;
-        assert_eq!(snapshot.processes, [ProcessSnapshot { pid: 77, start: 5, seen: 9, held }]);
+        let (context, changes) = (vec![0; MAX_DEVICES], vec![0; MAX_DEVICES]);
+        let owner = owner(77, 5);
+        let expected =
+            ProcessSnapshot { slot: 3, owner, pid: 77, start: 5, seen: 9, held, context, changes, opened: false };
+        assert_eq!(snapshot.processes, [expected]);
         assert_eq!((snapshot.held(1), snapshot.held(0), snapshot.held(99)), (4096, 0, 0));
         assert_eq!(snapshot.devices[1].refused, 2);
         assert_eq!(snapshot.flags.names().collect::<Vec<_>>(), ["overwritten", "unlisted-device"]);
+    }
+
+    /// Containers that an earlier plugin created have the library of that time, and go on with it.
+    #[test]
+    fn a_file_of_the_first_version_is_as_long_as_it_was_and_is_read() {
+        assert_eq!(FIRST_BYTES, 64 + 1024 * 32 + 16 * (32 + 512 * 8 + 2 * 1024 * 8));
+        let mut bytes = of(FIRST_VERSION);
+        let process = offset_of!(State, processes);
+        bytes[process..process + 8].copy_from_slice(&owner(7, 1).to_ne_bytes());
+        let snapshot = Snapshot::read(&bytes[..]).unwrap();
+        assert_eq!((snapshot.processes[0].pid, &snapshot.processes[0].context[..]), (7, &[0; MAX_DEVICES][..]));
+        bytes.resize(BYTES, 0);
+        assert_eq!(Snapshot::read(&bytes[..]).unwrap_err().to_string(), "version 1, expected 2");
     }
 
     #[test]
@@ -339,7 +448,7 @@ mod tests {
         assert_eq!(of(&vec![0; BYTES]), "does not begin as a state file does");
         let mut later = file();
         later[offset_of!(Header, version)] = 9;
-        assert_eq!(of(&later), "version 9, expected 1");
+        assert_eq!(of(&later), "version 9, expected 2");
     }
 
     proptest! {

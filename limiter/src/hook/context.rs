@@ -28,11 +28,11 @@ fn make(call: impl FnOnce() -> Status, context: *mut Handle, device: Device, pri
     if context.is_null() {
         return check(call());
     }
-    process.before_context(device)?;
+    let bytes = process.before_context(device, primary)?;
     let status = call();
     // SAFETY: not null, and the driver has written to it if it says so.
     let handle = (status == SUCCESS).then(|| unsafe { *context });
-    process.after_context(device, handle.map(|h| h as usize), primary);
+    process.after_context(device, handle.map(|h| h as usize), primary, bytes);
     check(status)
 }
 
@@ -43,11 +43,17 @@ pub unsafe fn destroy(call: impl FnOnce() -> Status, context: Handle) -> Result<
     Ok(())
 }
 
-/// For both releasing and resetting.
 pub unsafe fn release(call: impl FnOnce() -> Status, device: Device) -> Result<(), Status> {
     let process = process::current()?;
     check(call())?;
-    process.primary_gone(device);
+    process.primary_gone(device, false);
+    Ok(())
+}
+
+pub unsafe fn reset(call: impl FnOnce() -> Status, device: Device) -> Result<(), Status> {
+    let process = process::current()?;
+    check(call())?;
+    process.primary_gone(device, true);
     Ok(())
 }
 
@@ -57,7 +63,7 @@ pub unsafe fn set_limit(call: impl FnOnce() -> Status, limit: c_int, value: usiz
     if limit != LIMIT_MALLOC_HEAP {
         return check(call());
     }
-    let (bytes, context) = (size::linear(value as u64), process.context());
+    let (bytes, context) = (size::whole(value as u64), process.context());
     let before = process.heaps.remove(context as u64);
     let had = before.map_or(0, |a| a.bytes);
     let result = process.reserve(process.cards.here(), bytes.saturating_sub(had)).and_then(|device| {

@@ -1,8 +1,7 @@
-//! Linear memory: plain, pitched, managed, and memory of other processes and interfaces.
+//! Linear memory: plain, pitched, managed, and memory of other interfaces.
 
-use crate::abi::{ExternalMemory, Handle, INVALID_VALUE, OUT_OF_MEMORY, Pointer, Status, check};
+use crate::abi::{ExternalMemory, Handle, INVALID_VALUE, Pointer, Status, check};
 use crate::driver;
-use crate::memory::allocations::Allocation;
 use crate::memory::size;
 use crate::process;
 
@@ -37,43 +36,22 @@ pub unsafe fn pitch(
     let (key, row) = unsafe { (*pointer, *pitch) };
     // the driver may have made the rows longer or shorter than expected
     let taken = size::linear((row as u64).saturating_mul(height as u64));
-    if taken > foreseen && process.reserve(Some(made.device), taken - foreseen).is_err() {
-        // SAFETY: it was allocated a moment ago, and no one else has seen it.
-        unsafe { driver::cuMemFree_v2(key) };
-        process.release(made.device, foreseen);
-        return Err(OUT_OF_MEMORY);
-    }
-    process.release(made.device, foreseen.saturating_sub(taken));
-    process.pointers.insert(key, Allocation { bytes: taken, ..made });
+    let made = if taken == foreseen {
+        made
+    } else {
+        process.give_back(&made);
+        process.count(Some(made.device), taken, made.context).inspect_err(|_| {
+            // SAFETY: it was allocated a moment ago, and no one else has seen it.
+            unsafe { driver::cuMemFree_v2(key) };
+        })?
+    };
+    process.pointers.insert(key, made);
     Ok(())
 }
 
 pub unsafe fn free(call: impl FnOnce() -> Status, pointer: Pointer) -> Result<(), Status> {
     let process = process::current()?;
     check(process.free(&process.pointers, pointer, call))
-}
-
-/// Memory of another process. Its size can only be asked afterwards; opening it takes no more of the GPU.
-pub unsafe fn open(call: impl FnOnce() -> Status, pointer: *const Pointer) -> Result<(), Status> {
-    let process = process::current()?;
-    check(call())?;
-    // SAFETY: the driver has accepted the pointer and written to it.
-    let opened = unsafe { *pointer };
-    let (mut base, mut bytes) = (0, 0);
-    // SAFETY: the pointers are to locals.
-    unsafe { driver::cuMemGetAddressRange_v2(&raw mut base, &raw mut bytes, opened) };
-    let bytes = size::linear(bytes as u64);
-    let Ok(device) = process.reserve(process.cards.here(), bytes) else {
-        // SAFETY: it was opened a moment ago, and no one else has seen it.
-        unsafe { driver::cuIpcCloseMemHandle(opened) };
-        return Err(OUT_OF_MEMORY);
-    };
-    let made = Allocation { device, bytes, context: process.context(), pool: 0 };
-    if let Some(before) = process.pointers.insert(opened, made) {
-        // opened once more: the same memory
-        process.give_back(&before);
-    }
-    Ok(())
 }
 
 pub unsafe fn import(

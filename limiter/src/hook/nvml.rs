@@ -4,11 +4,11 @@ use std::ffi::{CStr, c_char};
 
 use crate::abi::{Handle, NvmlMemory, NvmlMemory2, SUCCESS, Status, UNKNOWN, check};
 use crate::driver;
-use crate::memory::account::Account;
+use crate::memory::sum::Book;
 use crate::process;
 
 /// Total, used and free bytes that the container sees of a GPU of `total` bytes.
-fn share(account: &Account, total: u64) -> (u64, u64, u64) {
+fn share(account: &Book, total: u64) -> (u64, u64, u64) {
     let total = total.min(account.cap());
     let used = account.used().min(total);
     (total, used, total - used)
@@ -42,17 +42,12 @@ pub unsafe fn memory2(
 }
 
 /// The account of a GPU; `None` for one that the limits do not name.
-fn account(device: Handle) -> Result<Option<&'static Account>, Status> {
-    // NVML's own code for an unknown error, which differs from CUDA's
-    let process = process::current().map_err(|_| UNKNOWN)?;
+fn account(device: Handle) -> Result<Option<&'static Book>, Status> {
     let mut uuid: [c_char; 96] = [0; 96];
     // SAFETY: the device is the program's, and the buffer is a local of that length.
     let status = unsafe { driver::nvmlDeviceGetUUID(device, uuid.as_mut_ptr(), uuid.len() as u32) };
-    if status != SUCCESS {
-        return Ok(None);
-    }
     // SAFETY: the library ends the text with a zero.
-    let uuid = unsafe { CStr::from_ptr(uuid.as_ptr()) };
-    let card = uuid.to_str().ok().and_then(|uuid| process.cards.of_uuid(uuid));
-    Ok(card.and_then(|card| process.cards.get(card)).map(|card| &card.account))
+    let uuid = (status == SUCCESS).then(|| unsafe { CStr::from_ptr(uuid.as_ptr()) });
+    // NVML's own code for an unknown error, which differs from CUDA's
+    process::book(uuid.and_then(|uuid| uuid.to_str().ok()).unwrap_or_default()).map_err(|_| UNKNOWN)
 }

@@ -1,9 +1,13 @@
 //! Physical memory and its mapping: `cuMemCreate` and related functions.
 
-use std::ffi::{c_uint, c_ulonglong, c_void};
+use std::ffi::{c_int, c_uint, c_ulonglong, c_void};
 use std::slice;
 
-use crate::abi::{ArrayMap, LOCATION_DEVICE, OPERATION_MAP, Pointer, Properties, SUCCESS, Status, check};
+use crate::abi::{
+    ArrayMap, HANDLE_DESCRIPTOR, LOCATION_DEVICE, OPERATION_MAP, Pointer, Properties, SUCCESS, Status, check,
+};
+use crate::memory::mapping::{Descriptor, Paid, Wanted};
+use crate::memory::shared;
 use crate::process;
 
 pub unsafe fn create(
@@ -36,9 +40,8 @@ pub unsafe fn create(
 pub unsafe fn release(call: impl FnOnce() -> Status, handle: c_ulonglong) -> Result<(), Status> {
     let process = process::current()?;
     check(call())?;
-    if let Some((card, bytes)) = process.mappings.released(handle) {
-        process.release(card, bytes);
-    }
+    process.physical_freed(process.mappings.released(handle));
+    process.physical_freed(process.mappings.sweep());
     Ok(())
 }
 
@@ -50,26 +53,42 @@ pub unsafe fn map(
     handle: c_ulonglong,
 ) -> Result<(), Status> {
     let process = process::current()?;
-    let (card, more) =
-        process.mappings.wants(handle, (offset as u64).saturating_add(bytes as u64)).unwrap_or((0, 0));
+    let mapped = (offset as u64).saturating_add(bytes as u64);
+    let Wanted { card, more, first } = process.mappings.wants(handle, mapped);
+    // memory of another process of this container: it pays
+    let elsewhere = if first { process.cards.open_shared(card, identity(card, mapped)) } else { None };
+    let more = if elsewhere.is_some() { 0 } else { more };
     if more > 0 {
         process.reserve(Some(card), more)?;
     }
     let status = call();
     if status == SUCCESS {
         process.mappings.mapped(handle, pointer, bytes as u64, more);
+        match elsewhere {
+            Some(ticket) => process.mappings.paid(handle, Paid::Elsewhere(ticket)),
+            None if first => {
+                let offered = process.cards.offer(card, identity(card, mapped), mapped);
+                process.mappings.paid(handle, Paid::Here(offered));
+            }
+            None => {}
+        }
     } else {
+        elsewhere.into_iter().for_each(|ticket| process.cards.close_shared(ticket));
         process.release(card, more);
     }
     check(status)
 }
 
+/// What identifies exported physical memory to the processes of the container: nothing but its size is the same in all
+/// of them. Pieces of one size count the same, whichever of them a process has.
+fn identity(card: usize, bytes: u64) -> u64 {
+    shared::key(("physical", card, bytes))
+}
+
 pub unsafe fn unmap(call: impl FnOnce() -> Status, pointer: Pointer, bytes: usize) -> Result<(), Status> {
     let process = process::current()?;
     check(call())?;
-    for (card, bytes) in process.mappings.unmapped(pointer, bytes as u64) {
-        process.release(card, bytes);
-    }
+    process.physical_freed(process.mappings.unmapped(pointer, bytes as u64));
     Ok(())
 }
 
@@ -85,10 +104,21 @@ pub unsafe fn retain(
     Ok(())
 }
 
-pub unsafe fn export(call: impl FnOnce() -> Status, handle: c_ulonglong) -> Result<(), Status> {
+pub unsafe fn export(
+    call: impl FnOnce() -> Status,
+    shared: *const c_void,
+    handle: c_ulonglong,
+    kind: c_int,
+) -> Result<(), Status> {
     let process = process::current()?;
     check(call())?;
-    process.mappings.escaped(handle);
+    let Some((card, bytes)) = process.mappings.size(handle) else { return Ok(()) };
+    let descriptor = (kind == HANDLE_DESCRIPTOR).then(|| {
+        // SAFETY: the driver has accepted the pointer and has written a descriptor to it, as it was asked.
+        Descriptor::of(unsafe { *shared.cast::<c_int>() })
+    });
+    let offered = process.cards.offer(card, identity(card, bytes), bytes);
+    process.mappings.exported(handle, descriptor.flatten(), offered);
     Ok(())
 }
 
@@ -108,7 +138,10 @@ pub unsafe fn map_arrays(
 ) -> Result<(), Status> {
     let process = process::current()?;
     check(call())?;
-    // SAFETY: the driver has accepted a list of that length.
+    if maps.is_null() {
+        return Ok(());
+    }
+    // SAFETY: not null, and the driver has accepted a list of that length.
     for map in unsafe { slice::from_raw_parts(maps, count as usize) } {
         if map.operation == OPERATION_MAP {
             process.mappings.escaped(map.handle);

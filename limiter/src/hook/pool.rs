@@ -5,7 +5,6 @@ use std::ptr;
 use super::stream::graph_of;
 use crate::abi::{Handle, LOCATION_DEVICE, OUT_OF_MEMORY, Pointer, Properties, SUCCESS, Status, check};
 use crate::driver;
-use crate::memory::allocations::Allocation;
 use crate::memory::pool::Wanted;
 use crate::memory::size;
 use crate::process::{self, Process};
@@ -69,12 +68,12 @@ pub unsafe fn create(
     check(call())?;
     // SAFETY: the driver has accepted both, and written to the first.
     let (pool, Properties { location, id, .. }) = unsafe { (*pool, *properties) };
-    // a pool of host memory is not followed; a GPU that the limits do not name refuses at the first allocation
-    if location == LOCATION_DEVICE
-        && let Some(card) = process.cards.of_device(id)
-    {
-        process.pools.known(pool as usize, card);
+    if location != LOCATION_DEVICE {
+        process.pools.known(pool as usize, None);
+    } else if let Some(card) = process.cards.of_device(id) {
+        process.pools.known(pool as usize, Some(card));
     }
+    // a GPU that the limits do not name refuses at the first allocation
     Ok(())
 }
 
@@ -102,11 +101,11 @@ pub unsafe fn import_pointer(call: impl FnOnce() -> Status, pointer: *const Poin
     // SAFETY: the pointers are to locals.
     let status = unsafe { driver::cuMemGetAddressRange_v2(&raw mut base, &raw mut bytes, imported) };
     let bytes = if status == SUCCESS { size::linear(bytes as u64) } else { 0 };
-    let Ok(device) = process.reserve(process.cards.here(), bytes) else {
+    let Ok(made) = process.count(process.cards.here(), bytes, 0) else {
         // SAFETY: it was imported a moment ago, and no one else has seen it.
         unsafe { driver::cuMemFree_v2(imported) };
         return Err(OUT_OF_MEMORY);
     };
-    process.pointers.insert(imported, Allocation { device, bytes, context: 0, pool: 0 });
+    process.pointers.insert(imported, made);
     Ok(())
 }

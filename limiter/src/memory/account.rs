@@ -5,26 +5,34 @@
 //! later one sees the earlier, whatever the interleaving, so the cap holds to the byte; a process that is killed at
 //! any point leaves only its entry, which the next process in need clears. There is no lock between processes.
 
-use std::hint;
+use std::sync::PoisonError;
+use std::sync::atomic::AtomicUsize;
 use std::sync::atomic::Ordering::SeqCst;
-use std::sync::{Mutex, PoisonError};
-use std::thread;
 
-use kerf_limiter_contract::state::{Device, Flags, MAX_PROCESSES, State};
+use kerf_limiter_contract::state::{Device, Extra, Flags, MAX_PROCESSES};
 
 use super::liveness::Liveness;
+use super::sum::Book;
+use crate::sync::{Mutex, MutexGuard, hint, thread};
 
 /// Attempts while another process asks at the same moment; after that it is taken to have stopped.
 const PATIENCE: u32 = 20_000;
 
 /// This process' part of one GPU's account.
 pub struct Account {
-    state: &'static State,
-    device: usize,
-    cap: u64,
-    slot: usize,
-    /// Bytes that this process holds. Its entry in the shared file is written under this lock only and must be equal.
-    held: Mutex<u64>,
+    book: Book,
+    slot: AtomicUsize,
+    /// This process' entry in the shared file is written under this lock only and must be equal.
+    own: Mutex<Own>,
+}
+
+/// Bytes of this process.
+#[derive(Clone, Copy, Default)]
+struct Own {
+    held: u64,
+    /// The part of them that was estimated for contexts.
+    context: u64,
+    changes: u64,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -32,46 +40,53 @@ pub struct Refused;
 
 impl Account {
     /// `slot` is the entry of this process.
-    pub fn new(state: &'static State, device: usize, cap: u64, slot: usize) -> Self {
-        Self { state, device, cap, slot, held: Mutex::new(0) }
+    pub fn new(book: Book, slot: usize) -> Self {
+        Self { book, slot: AtomicUsize::new(slot), own: Mutex::default() }
     }
 
-    pub fn cap(&self) -> u64 {
-        self.cap
-    }
-
-    /// Bytes that all processes of the container hold.
-    pub fn used(&self) -> u64 {
-        self.sum(|device, slot| device.held[slot].load(SeqCst))
+    /// What all processes of the container hold.
+    pub fn book(&self) -> &Book {
+        &self.book
     }
 
     /// Reserves all of `bytes` for this process, or nothing.
     pub fn reserve(&self, bytes: u64, liveness: &Liveness) -> Result<(), Refused> {
-        let mut held = self.held.lock().unwrap_or_else(PoisonError::into_inner);
-        self.mend(*held);
-        let (Some(device), true) = (self.device(), bytes <= self.cap) else { return Err(self.refuse()) };
-        let wanted = held.saturating_add(bytes);
+        self.reserve_as(bytes, 0, liveness)
+    }
+
+    /// Reserves what a context and the driver's own memory are estimated to take.
+    pub fn reserve_context(&self, bytes: u64, liveness: &Liveness) -> Result<(), Refused> {
+        self.reserve_as(bytes, bytes, liveness)
+    }
+
+    fn reserve_as(&self, bytes: u64, context: u64, liveness: &Liveness) -> Result<(), Refused> {
+        let mut own = self.own();
+        self.mend(&own);
+        let (Some((device, _)), true) = (self.entry(), bytes <= self.book.cap()) else { return Err(self.refuse()) };
+        let slot = self.slot();
+        let wanted = own.held.saturating_add(bytes);
         let mut reaped = false;
         for attempt in 1..=PATIENCE {
-            device.taken[self.slot].store(wanted, SeqCst);
-            if self.sum(|device, slot| device.taken[slot].load(SeqCst)) <= self.cap {
-                device.held[self.slot].store(wanted, SeqCst);
-                *held = wanted;
+            device.taken[slot].store(wanted, SeqCst);
+            if self.book.taken() <= self.book.cap() {
+                own.context = own.context.saturating_add(context);
+                self.write(&mut own, wanted);
                 return Ok(());
             }
-            device.taken[self.slot].store(*held, SeqCst);
-            if self.settled().saturating_add(bytes) > self.cap {
-                // no room, unless a process has ended
-                if reaped || !liveness.reap(self.state) {
+            device.taken[slot].store(own.held, SeqCst);
+            if self.book.settled().saturating_add(bytes) > self.book.cap() {
+                // no room, unless a process has ended, and another may have found that a moment ago
+                if reaped {
                     return Err(self.refuse());
                 }
+                liveness.reap(self.book.state());
                 reaped = true;
             } else {
                 // there is room, but another process asks as well: the one with the lower entry asks again sooner
                 if attempt % 256 == 0 {
-                    liveness.reap(self.state);
+                    liveness.reap(self.book.state());
                 }
-                for _ in 0..(attempt % 64) * (self.slot as u32 % 8 + 1) {
+                for _ in 0..(attempt % 64) * (slot as u32 % 8 + 1) {
                     hint::spin_loop();
                 }
                 thread::yield_now();
@@ -82,62 +97,83 @@ impl Account {
 
     /// Adds bytes that the driver has taken already, whatever the cap is.
     pub fn force(&self, bytes: u64) {
-        self.change(|held| held.saturating_add(bytes));
+        self.change(|own| own.held.saturating_add(bytes));
     }
 
     pub fn release(&self, bytes: u64) {
-        self.change(|held| held.saturating_sub(bytes));
+        if bytes > 0 {
+            self.change(|own| own.held.saturating_sub(bytes));
+        }
     }
 
-    fn change(&self, to: impl FnOnce(u64) -> u64) {
-        let mut held = self.held.lock().unwrap_or_else(PoisonError::into_inner);
-        self.mend(*held);
-        *held = to(*held);
-        if let Some(device) = self.device() {
-            device.held[self.slot].store(*held, SeqCst);
-            device.taken[self.slot].store(*held, SeqCst);
+    /// Gives back what was estimated for a context.
+    pub fn release_context(&self, bytes: u64) {
+        self.change(|own| {
+            own.context = own.context.saturating_sub(bytes);
+            own.held.saturating_sub(bytes)
+        });
+    }
+
+    /// This process has another entry from now on: it has lost its own.
+    pub fn move_to(&self, slot: usize) {
+        let mut own = self.own();
+        self.slot.store(slot, SeqCst);
+        let held = own.held;
+        self.write(&mut own, held);
+    }
+
+    fn change(&self, to: impl FnOnce(&mut Own) -> u64) {
+        let mut own = self.own();
+        self.mend(&own);
+        let held = to(&mut own);
+        self.write(&mut own, held);
+    }
+
+    fn write(&self, own: &mut Own, held: u64) {
+        own.held = held;
+        own.changes = own.changes.wrapping_add(1);
+        if let Some((device, extra)) = self.entry() {
+            let slot = self.slot();
+            extra.changes[slot].store(own.changes, SeqCst);
+            extra.context[slot].store(own.context, SeqCst);
+            device.held[slot].store(held, SeqCst);
+            device.taken[slot].store(held, SeqCst);
         }
     }
 
     /// Corrects this process' entry where another process has changed it.
-    fn mend(&self, held: u64) {
-        let Some(device) = self.device() else { return };
-        if device.held[self.slot].load(SeqCst) != held || device.taken[self.slot].load(SeqCst) != held {
-            self.state.header.flags.fetch_or(Flags::OVERWRITTEN.0, SeqCst);
-            device.taken[self.slot].store(held, SeqCst);
-            device.held[self.slot].store(held, SeqCst);
+    fn mend(&self, own: &Own) {
+        let (Some((device, extra)), slot) = (self.entry(), self.slot()) else { return };
+        let high = &self.book.state().header.high;
+        if high.load(SeqCst) <= slot as u32 {
+            high.fetch_max(slot as u32 + 1, SeqCst);
+        }
+        if device.held[slot].load(SeqCst) != own.held || device.taken[slot].load(SeqCst) != own.held {
+            self.book.state().header.flags.fetch_or(Flags::OVERWRITTEN.0, SeqCst);
+            extra.context[slot].store(own.context, SeqCst);
+            device.taken[slot].store(own.held, SeqCst);
+            device.held[slot].store(own.held, SeqCst);
         }
     }
 
     fn refuse(&self) -> Refused {
-        if let Some(device) = self.device() {
+        if let Some((device, _)) = self.entry() {
             device.refused.fetch_add(1, SeqCst);
         }
         Refused
     }
 
-    /// The sum of all entries, read twice until it is the same: bytes that move from one process to another during
-    /// the addition would otherwise count twice.
-    fn settled(&self) -> u64 {
-        let mut last = self.used();
-        for _ in 0..16 {
-            let again = self.used();
-            if again == last {
-                break;
-            }
-            last = again;
-        }
-        last
+    fn own(&self) -> MutexGuard<'_, Own> {
+        self.own.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn sum(&self, of: impl Fn(&Device, usize) -> u64) -> u64 {
-        let high = (self.state.header.high.load(SeqCst) as usize).clamp(self.slot + 1, MAX_PROCESSES);
-        let Some(device) = self.device() else { return u64::MAX };
-        (0..high).fold(0_u64, |sum, slot| sum.saturating_add(of(device, slot)))
+    /// Below [`MAX_PROCESSES`].
+    fn slot(&self) -> usize {
+        self.slot.load(SeqCst).min(MAX_PROCESSES - 1)
     }
 
-    fn device(&self) -> Option<&'static Device> {
-        self.state.devices.get(self.device)
+    fn entry(&self) -> Option<(&'static Device, &'static Extra)> {
+        self.book.entry()
     }
 }
 
@@ -148,19 +184,15 @@ mod tests {
 
     use proptest::prelude::*;
 
-    use super::*;
-    use crate::memory::liveness::Liveness;
+    use kerf_limiter_contract::state::State;
 
-    /// A separate state, as a mapped file would be.
-    pub fn state() -> &'static State {
-        // SAFETY: all of it is atomic integers, for which zero bytes are a value. Boxed zeroed, since it is large.
-        unsafe { Box::leak(Box::<State>::new_zeroed().assume_init()) }
-    }
+    use super::*;
+    use crate::memory::blank::state;
 
     fn account(state: &'static State, cap: u64, slot: usize) -> Account {
         state.header.high.fetch_max(slot as u32 + 1, SeqCst);
         state.processes[slot].owner.store(slot as u64 + 1, SeqCst);
-        Account::new(state, 0, cap, slot)
+        Account::new(Book::new(state, 0, cap, None), slot)
     }
 
     #[test]
@@ -173,7 +205,7 @@ mod tests {
         assert_eq!(a.reserve(1, &alive), Err(Refused));
         b.release(1);
         assert_eq!(a.reserve(1, &alive), Ok(()));
-        assert_eq!((a.used(), state.devices[0].refused.load(SeqCst)), (1000, 2));
+        assert_eq!((a.book().used(), state.devices[0].refused.load(SeqCst)), (1000, 2));
     }
 
     #[test]
@@ -184,8 +216,28 @@ mod tests {
         state.devices[0].held[0].store(0, SeqCst);
         state.devices[0].taken[0].store(0, SeqCst);
         assert_eq!(a.reserve(401, &alive), Err(Refused));
-        assert_eq!(a.used(), 600);
+        assert_eq!(a.book().used(), 600);
         assert_eq!(Flags(state.header.flags.load(SeqCst)), Flags::OVERWRITTEN);
+    }
+
+    #[test]
+    fn what_was_estimated_is_told_beside_what_is_held() {
+        let (state, alive) = (state(), Liveness::everybody());
+        let a = account(state, 1000, 0);
+        a.reserve_context(400, &alive).unwrap();
+        a.reserve(100, &alive).unwrap();
+        let told = || (state.devices[0].held[0].load(SeqCst), state.extras[0].context[0].load(SeqCst));
+        assert_eq!(told(), (500, 400));
+        assert_eq!(state.extras[0].changes[0].load(SeqCst), 2);
+        a.release_context(400);
+        assert_eq!(told(), (100, 0));
+        assert_eq!(a.reserve_context(901, &alive), Err(Refused));
+        a.move_to(5);
+        assert_eq!(
+            (told().0, state.devices[0].held[5].load(SeqCst)),
+            (100, 100),
+            "the other entry is somebody else's"
+        );
     }
 
     #[test]
@@ -245,7 +297,7 @@ mod tests {
                         model[who] = 0;
                     }
                 }
-                prop_assert_eq!(accounts[who].used(), model.iter().sum::<u64>());
+                prop_assert_eq!(accounts[who].book().used(), model.iter().sum::<u64>());
             }
         }
     }

@@ -37,19 +37,23 @@ impl Allocations {
     }
 
     /// Forgets all allocations of a context.
-    pub fn remove_context(&self, context: usize) -> Vec<Allocation> {
+    pub fn remove_context(&self, context: usize) -> Vec<(u64, Allocation)> {
         let mut gone = Vec::new();
         for shard in &self.shards {
             let mut shard = shard.lock().unwrap_or_else(PoisonError::into_inner);
-            shard.retain(|_, a| {
+            shard.retain(|key, a| {
                 let stays = a.context != context;
                 if !stays {
-                    gone.push(*a);
+                    gone.push((*key, *a));
                 }
                 stays
             });
         }
         gone
+    }
+
+    pub fn get(&self, key: u64) -> Option<Allocation> {
+        self.shard(key).get(&key).copied()
     }
 
     fn shard(&self, key: u64) -> MutexGuard<'_, HashMap<u64, Allocation, BuildHasherDefault<PointerHasher>>> {

@@ -1,8 +1,9 @@
 //! Which processes of the shared file still live, and giving back the memory of the others.
 //!
-//! A process is known by its pid and start time, in its pid namespace. It is gone when no such process is there, when
-//! it is a zombie without threads, or when it no longer maps the shared file: after `exec` it is the same process, but
-//! the driver has taken everything back. Processes in other pid namespaces cannot be seen here; their entries stay.
+//! A process that has an entry holds its lock ([`super::locks`]). One without the lock has ended or became another
+//! program, unless it has closed the descriptor: in the same PID namespace its pid and start time, its state, and
+//! whether it maps the shared file tell that. In another namespace it counts as gone until it takes the lock again, which
+//! it does at its next allocation, with all that it holds.
 
 use std::fs;
 use std::os::unix::fs::MetadataExt;
@@ -10,10 +11,14 @@ use std::sync::atomic::Ordering::SeqCst;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use kerf_limiter_contract::process::Stat;
-use kerf_limiter_contract::state::{self, Flags, MAX_PROCESSES, Process, State, owner_pid};
+use kerf_limiter_contract::state::{self, Flags, Process, State, owner_pid};
 
-/// The shortest time between two looks at the maps of living processes; nanoseconds.
-const MAPS_EVERY: u64 = 1_000_000_000;
+use super::locks::Locks;
+use super::shared;
+use crate::files::Mapped;
+
+/// The shortest time between two looks at this process' own lock; nanoseconds.
+const RENEW: u64 = 1_000_000_000;
 
 /// The identity of this process and of the shared file.
 pub struct Liveness {
@@ -21,7 +26,8 @@ pub struct Liveness {
     namespace: u64,
     /// Inode of the shared file, as `/proc/<pid>/maps` shows it.
     file: u64,
-    looked: AtomicU64,
+    locks: Locks,
+    renewed: AtomicU64,
 }
 
 /// No entry of the shared file is free.
@@ -29,37 +35,41 @@ pub struct Liveness {
 pub struct Full;
 
 impl Liveness {
-    /// For the process that asks. `file` is the inode of the shared file. `None` where `/proc` cannot be read.
-    pub fn of_this_process(file: u64) -> Option<Self> {
+    /// For the process that asks. `None` where `/proc` cannot be read.
+    pub fn of_this_process(mapped: &Mapped) -> Option<Self> {
         // from the system call: in a new pid namespace `/proc` may still be the old one's, and must not be trusted then
         let pid = std::process::id();
         let stat = Stat::of("/proc/self")?;
         (stat.pid == pid).then_some(())?;
         let namespace = fs::metadata("/proc/self/ns/pid").ok()?.ino();
-        Some(Self { me: state::owner(pid, stat.start), namespace, file, looked: AtomicU64::new(0) })
+        let locks = Locks::new(mapped.descriptor, mapped.file);
+        // a parent may have closed it before it forked
+        locks.reopen();
+        let (me, renewed) = (state::owner(pid, stat.start), AtomicU64::new(0));
+        Some(Self { me, namespace, file: mapped.file.1, locks, renewed })
     }
 
     /// Takes a free entry of the shared file for this process, and gives back what it held before an `exec`.
     pub fn register(&self, state: &State) -> Result<usize, Full> {
-        for slot in 0..MAX_PROCESSES {
-            let Some(process) = state.processes.get(slot) else { break };
-            if process.owner.load(SeqCst) == self.me && process.namespace.load(SeqCst) == self.namespace {
-                self.clear(state, slot, self.me);
-            }
+        let own = |p: &Process| p.owner.load(SeqCst) == self.me && p.namespace.load(SeqCst) == self.namespace;
+        if state.processes.iter().any(own) {
+            let _turn = self.locks.turn();
+            let before = state.processes.iter().enumerate().filter(|(_, process)| own(process));
+            before.for_each(|(slot, _)| self.clear(state, slot, self.me));
         }
         for attempt in 0..2 {
             for (slot, process) in state.processes.iter().enumerate() {
-                if process.owner.load(SeqCst) == 0
-                    && process.owner.compare_exchange(0, self.me, SeqCst, SeqCst).is_ok()
-                {
-                    for device in &state.devices {
-                        device.taken[slot].store(0, SeqCst);
-                        device.held[slot].store(0, SeqCst);
-                    }
+                // the lock comes first: an entry with an owner and without its lock is taken for a dead one's
+                if process.owner.load(SeqCst) != 0 || self.locks.take(slot) == Some(false) {
+                    continue;
+                }
+                if process.owner.compare_exchange(0, self.me, SeqCst, SeqCst).is_ok() {
+                    empty(state, slot);
                     process.namespace.store(self.namespace, SeqCst);
                     state.header.high.fetch_max(slot as u32 + 1, SeqCst);
                     return Ok(slot);
                 }
+                self.locks.release(slot);
             }
             if attempt == 0 && !self.reap(state) {
                 break;
@@ -69,31 +79,37 @@ impl Liveness {
         Err(Full)
     }
 
-    /// Writes this process' identity again where another process has removed it.
-    pub fn confirm(&self, state: &State, slot: usize) {
-        let Some(process) = state.processes.get(slot) else { return };
-        if process.owner.load(Ordering::Relaxed) != self.me {
+    /// Whether the entry is still this process'. Takes the lock again where the program has closed the descriptor, and
+    /// writes the identity again where another process has removed it.
+    pub fn confirm(&self, state: &State, slot: usize) -> bool {
+        let Some(process) = state.processes.get(slot) else { return true };
+        let now = crate::clock::now();
+        let same = process.owner.load(Ordering::Relaxed) == self.me;
+        if same && now.wrapping_sub(self.renewed.load(Ordering::Relaxed)) < RENEW {
+            return true;
+        }
+        self.renewed.store(now, Ordering::Relaxed);
+        if !self.locks.renew(slot) {
+            return false;
+        }
+        if !same {
             state.header.flags.fetch_or(Flags::OVERWRITTEN.0, SeqCst);
             process.owner.store(self.me, SeqCst);
             process.namespace.store(self.namespace, SeqCst);
             state.header.high.fetch_max(slot as u32 + 1, SeqCst);
         }
+        true
     }
 
-    /// Clears the entries of all processes that are gone; returns whether anything was given back.
+    /// Clears the entries of all processes that are gone; returns whether there were any.
     pub fn reap(&self, state: &State) -> bool {
-        let now = crate::clock::now();
-        let last = self.looked.load(Ordering::Relaxed);
-        let look = last == 0 || now.saturating_sub(last) >= MAPS_EVERY;
-        if look {
-            self.looked.store(now.max(1), Ordering::Relaxed);
-        }
+        let _turn = self.locks.turn();
         let mut any = false;
         for (slot, process) in state.processes.iter().enumerate() {
             let owner = process.owner.load(SeqCst);
-            let holds = || state.devices.iter().any(|d| d.taken[slot].load(SeqCst) != 0);
-            if (owner == 0 && holds()) || (owner != 0 && !self.alive(owner, process, look)) {
-                any |= holds();
+            let left_over = || owner == 0 && state.devices.iter().any(|d| d.taken[slot].load(SeqCst) != 0);
+            if (owner != 0 && !self.alive(owner, process, slot)) || left_over() {
+                any = true;
                 self.clear(state, slot, owner);
             }
         }
@@ -108,35 +124,60 @@ impl Liveness {
             return;
         }
         process.namespace.store(self.namespace, SeqCst);
-        for device in &state.devices {
-            device.held[slot].store(0, SeqCst);
-            device.taken[slot].store(0, SeqCst);
-        }
+        // memory that others have as well counts by itself from now on
+        shared::leave(state, slot);
+        empty(state, slot);
         process.seen.store(0, SeqCst);
         process.owner.store(0, SeqCst);
     }
 
-    fn alive(&self, owner: u64, process: &Process, look: bool) -> bool {
-        if owner == self.me || process.namespace.load(SeqCst) != self.namespace || self.me == u64::MAX {
+    /// The turn to change what several processes share.
+    pub fn turn(&self) -> super::locks::Turn<'_> {
+        self.locks.turn()
+    }
+
+    fn alive(&self, owner: u64, process: &Process, slot: usize) -> bool {
+        if owner == self.me || self.me == u64::MAX {
             return true;
         }
+        let same = process.namespace.load(SeqCst) == self.namespace;
+        match self.locks.held(slot) {
+            Some(true) => true,
+            Some(false) => same && self.runs(owner).unwrap_or(false),
+            None => !same || self.runs(owner).unwrap_or(true),
+        }
+    }
+
+    /// Whether a process of this PID namespace is still the same and maps the shared file; `None` where `/proc` hides
+    /// that, as it can for processes of other users.
+    fn runs(&self, owner: u64) -> Option<bool> {
         let pid = owner_pid(owner);
         let Some(stat) = Stat::of(format!("/proc/{pid}")) else {
-            // gone, unless `/proc` hides other users' processes
             // SAFETY: signal 0 is never delivered; the call only asks.
             let known = unsafe { libc::kill(pid as libc::pid_t, 0) } == 0;
-            return known || std::io::Error::last_os_error().raw_os_error() != Some(libc::ESRCH);
+            let gone = !known && std::io::Error::last_os_error().raw_os_error() == Some(libc::ESRCH);
+            return gone.then_some(false);
         };
         if state::owner(pid, stat.start) != owner || (stat.ended() && stat.threads <= 1) {
-            return false;
+            return Some(false);
         }
-        !look || maps(pid, self.file).unwrap_or(true)
+        maps(pid, self.file)
     }
 
     /// For tests of accounts, where processes are numbers and all live.
     #[cfg(test)]
     pub fn everybody() -> Self {
-        Self { me: u64::MAX, namespace: 0, file: 0, looked: AtomicU64::new(0) }
+        Self { me: u64::MAX, namespace: 0, file: 0, locks: Locks::new(-1, (0, 0)), renewed: AtomicU64::new(0) }
+    }
+}
+
+/// Sets all that an entry holds to nothing.
+fn empty(state: &State, slot: usize) {
+    for (device, extra) in state.devices.iter().zip(&state.extras) {
+        device.held[slot].store(0, SeqCst);
+        device.taken[slot].store(0, SeqCst);
+        extra.context[slot].store(0, SeqCst);
+        extra.changes[slot].store(0, SeqCst);
     }
 }
 

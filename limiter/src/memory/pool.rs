@@ -4,15 +4,19 @@
 //! reserved; afterwards the driver is asked, and the account is set to its answer. A pool with room reserves nothing.
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::ffi::c_int;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, PoisonError};
 
 use super::allocations::{Allocation, Allocations};
 use super::budget::Budget;
 use super::size;
-use crate::abi::{Handle, OUT_OF_MEMORY, POOL_RESERVED, Pointer, SUCCESS, Status};
+use crate::abi::{Handle, OUT_OF_MEMORY, POOL_RESERVED, POOL_USED, Pointer, SUCCESS, Status};
 use crate::driver;
+use crate::sync::{Mutex, MutexGuard};
 
-/// This process' pools, by the driver's handle.
+/// This process' pools, by the driver's handle. The lock of all pools is never held while a pool's own is waited for: an
+/// allocation that is refused looks for room in other pools while it holds its own.
 #[derive(Default)]
 pub struct Pools {
     all: Mutex<HashMap<usize, Arc<Pool>>>,
@@ -28,7 +32,10 @@ pub struct Wanted {
 
 struct Pool {
     handle: usize,
-    card: usize,
+    /// `None` for memory of the host, which does not count.
+    card: Option<usize>,
+    /// The handle is gone; memory that is handed out still counts. Changed under the lock of `amounts`.
+    destroyed: AtomicBool,
     amounts: Mutex<Amounts>,
 }
 
@@ -38,18 +45,16 @@ struct Amounts {
     counted: u64,
     /// Bytes handed out of it.
     used: u64,
-    /// The handle is gone; memory that is handed out still counts.
-    destroyed: bool,
 }
 
 impl Pools {
-    /// Notes a pool that was made on a GPU, or was met for the first time.
-    pub fn known(&self, handle: usize, card: usize) {
+    /// Notes a pool that was made on a GPU, or on the host, or was met for the first time.
+    pub fn known(&self, handle: usize, card: Option<usize>) {
         let mut all = self.all.lock().unwrap_or_else(PoisonError::into_inner);
-        let new = || Arc::new(Pool { handle, card, amounts: Mutex::default() });
+        let new = || Arc::new(Pool { handle, card, destroyed: AtomicBool::new(false), amounts: Mutex::default() });
         match all.get_mut(&handle) {
             // a new pool has the handle of a destroyed one
-            Some(old) if old.lock().destroyed => *old = new(),
+            Some(old) if old.destroyed() => *old = new(),
             Some(_) => {}
             None => drop(all.insert(handle, new())),
         }
@@ -64,18 +69,13 @@ impl Pools {
         call: impl FnOnce() -> Status,
         pointer: impl FnOnce() -> Pointer,
     ) -> Status {
-        let card = match self.get(pool) {
-            Some(pool) => pool.card,
+        let pool = self.get(pool).or_else(|| {
             // a pool that this process did not make, such as a device's own
-            None => match budget.here() {
-                Some(card) => {
-                    self.known(pool, card);
-                    card
-                }
-                None => return OUT_OF_MEMORY,
-            },
-        };
-        let Some(pool) = self.get(pool) else { return OUT_OF_MEMORY };
+            self.known(pool, Some(budget.here()?));
+            self.get(pool)
+        });
+        let Some(pool) = pool else { return OUT_OF_MEMORY };
+        let Some(card) = pool.card else { return call() };
         let bytes = size::linear(bytes);
         let mut amounts = pool.lock();
         let mut growth = amounts.growth(bytes);
@@ -121,10 +121,10 @@ impl Pools {
         let Some(pool) = self.get(allocation.pool) else { return };
         let mut amounts = pool.lock();
         amounts.used = amounts.used.saturating_sub(allocation.bytes);
-        if amounts.destroyed {
+        if pool.destroyed() {
             let counted = amounts.counted;
             amounts.counted = amounts.used.min(counted);
-            budget.release(pool.card, counted - amounts.counted);
+            pool.release(budget, counted - amounts.counted);
         } else if allocation.bytes >= size::POOL_GRAIN {
             // the driver may have given it back at once
             pool.settle(budget, &mut amounts);
@@ -135,7 +135,7 @@ impl Pools {
     pub fn settle(&self, budget: &dyn Budget) {
         for pool in self.list() {
             let mut amounts = pool.lock();
-            if amounts.used < amounts.counted && !amounts.destroyed {
+            if amounts.used < amounts.counted && !pool.destroyed() {
                 pool.settle(budget, &mut amounts);
             }
         }
@@ -146,18 +146,29 @@ impl Pools {
         let Some(pool) = self.get(handle) else { return };
         let mut amounts = pool.lock();
         let kept = amounts.used.min(amounts.counted);
-        budget.release(pool.card, amounts.counted - kept);
+        pool.release(budget, amounts.counted - kept);
         amounts.counted = kept;
-        amounts.destroyed = true;
+        pool.destroyed.store(true, Ordering::Release);
+    }
+
+    /// The primary context of a GPU was reset: the driver may have taken back what its pools had handed out.
+    pub fn reset(&self, budget: &dyn Budget, card: usize) {
+        for pool in self.list().into_iter().filter(|p| p.card == Some(card) && !p.destroyed()) {
+            let mut amounts = pool.lock();
+            if let Some(used) = pool.ask(POOL_USED) {
+                amounts.used = used;
+            }
+            pool.settle(budget, &mut amounts);
+        }
     }
 
     /// Makes the driver give back the memory that pools on a GPU keep for later; returns whether there is any.
     pub fn trim(&self, budget: &dyn Budget, card: usize) -> bool {
         let mut any = false;
-        for pool in self.list().into_iter().filter(|p| p.card == card) {
+        for pool in self.list().into_iter().filter(|p| p.card == Some(card)) {
             // a pool in use by another thread, or by the caller, is settled there
             let Ok(mut amounts) = pool.amounts.try_lock() else { continue };
-            if amounts.destroyed || amounts.counted == 0 {
+            if pool.destroyed() || amounts.counted == 0 {
                 continue;
             }
             // SAFETY: the pool is the program's and was not destroyed.
@@ -205,15 +216,29 @@ impl Pool {
         self.amounts.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn settle(&self, budget: &dyn Budget, amounts: &mut Amounts) -> Fit {
-        let mut reserved = 0;
-        // SAFETY: the pool is the program's, and the pointer is to a local of the attribute's type.
-        let status =
-            unsafe { driver::cuMemPoolGetAttribute(self.handle as Handle, POOL_RESERVED, &raw mut reserved) };
-        if status != SUCCESS {
-            return Fit::Within;
+    fn destroyed(&self) -> bool {
+        self.destroyed.load(Ordering::Acquire)
+    }
+
+    fn release(&self, budget: &dyn Budget, bytes: u64) {
+        if let Some(card) = self.card {
+            budget.release(card, bytes);
         }
-        settle(budget, self.card, &mut amounts.counted, reserved)
+    }
+
+    fn settle(&self, budget: &dyn Budget, amounts: &mut Amounts) -> Fit {
+        match (self.card, self.ask(POOL_RESERVED)) {
+            (Some(card), Some(reserved)) => settle(budget, card, &mut amounts.counted, reserved),
+            _ => Fit::Within,
+        }
+    }
+
+    /// The driver's figure.
+    fn ask(&self, attribute: c_int) -> Option<u64> {
+        let mut value = 0;
+        // SAFETY: the pool is the program's, and the pointer is to a local of the attribute's type.
+        let status = unsafe { driver::cuMemPoolGetAttribute(self.handle as Handle, attribute, &raw mut value) };
+        (status == SUCCESS).then_some(value)
     }
 }
 

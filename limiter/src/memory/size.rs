@@ -7,12 +7,22 @@ pub const GRAIN: u64 = 512;
 /// The driver gives memory to a pool in multiples of this many bytes.
 pub const POOL_GRAIN: u64 = 32 << 20;
 
+/// The driver takes memory of the GPU in pages of this many bytes.
+pub const PAGE: u64 = 2 << 20;
+/// Allocations from this size on have pages of their own; smaller ones of a context share pages.
+pub const LARGE: u64 = 1 << 20;
+
 const LAYERED: u32 = 0x01;
 const SPARSE: u32 = 0x40;
 const DEFERRED: u32 = 0x80;
 
 pub fn linear(bytes: u64) -> u64 {
     bytes.checked_next_multiple_of(GRAIN).unwrap_or(u64::MAX)
+}
+
+/// `bytes` in whole pages.
+pub fn whole(bytes: u64) -> u64 {
+    bytes.checked_next_multiple_of(PAGE).unwrap_or(u64::MAX)
 }
 
 /// `bytes` in whole pieces of a pool.

@@ -2,14 +2,17 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test may stop at once")]
 
+mod contexts;
 mod gpu;
 mod images;
 mod linkage;
+mod lives;
 mod memory;
 mod nvidia;
 mod pacing;
 mod preload;
 mod processes;
+mod sharing;
 mod shipped;
 mod support;
 mod tampering;

@@ -18,14 +18,14 @@ fn got(lines: &[String]) -> u64 {
 fn eight_racing_processes_never_exceed_the_cap_and_together_use_all_of_it() {
     let container = Container::new(CAP, 100, 100);
     let held: Vec<_> = thread::scope(|scope| {
-        let start = || container.hold(Way::Dlsym, &["greedy:1048576:40"]);
+        let start = || container.hold(Way::Dlsym, &["greedy:2097152:40"]);
         let threads: Vec<_> = (0..8).map(|_| scope.spawn(start)).collect();
         threads.into_iter().map(|t| t.join().unwrap()).collect()
     });
     let report = container.report();
     assert!(report.peak <= CAP, "{} bytes more than the cap", report.peak - CAP);
     // the last one to end its race found all that the others had left
-    assert_eq!(held.iter().map(|h| got(&h.lines)).sum::<u64>(), CAP / MIB);
+    assert_eq!(held.iter().map(|h| got(&h.lines)).sum::<u64>(), CAP / MIB / 2);
     assert_eq!((report.used, container.snapshot().held(0)), (CAP, CAP));
     assert_eq!(container.snapshot().processes.len(), 8);
     assert_eq!(container.snapshot().flags, Flags::default());
@@ -35,7 +35,7 @@ fn eight_racing_processes_never_exceed_the_cap_and_together_use_all_of_it() {
 fn eight_racing_threads_as_well() {
     let container = Container::new(CAP, 100, 100);
     let lines = container.run(Way::GetProcAddress, &["threads"]);
-    assert_eq!(got(&lines), CAP / MIB);
+    assert_eq!(got(&lines), CAP / MIB / 2);
     assert_eq!(container.report().peak, CAP);
 }
 

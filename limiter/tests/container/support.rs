@@ -9,7 +9,7 @@ use std::sync::OnceLock;
 
 use kerf_limiter_contract::limits::{DeviceLimits, Limits};
 use kerf_limiter_contract::state::{self, Snapshot};
-use kerf_limiter_contract::{allowance, path};
+use kerf_limiter_contract::{allowance, overhead, path};
 use kerf_standin_card::card::{Card, Report};
 use tempfile::TempDir;
 
@@ -106,6 +106,8 @@ pub struct Container {
     pub root: TempDir,
     pub card: PathBuf,
     clock: Option<PathBuf>,
+    /// What a context takes of the GPU.
+    context: u64,
 }
 
 impl Container {
@@ -124,13 +126,34 @@ impl Container {
 
     fn on_card(root: TempDir, memory: u64, core: u8, ceiling: u8) -> Self {
         let device = DeviceLimits { uuid: UUID.into(), memory, core, ceiling, context: 0 };
-        let container = Self { root, card: PathBuf::new(), clock: None };
+        let container = Self { root, card: PathBuf::new(), clock: None, context: 0 };
         container.write(path::LIMITS, Limits::new(vec![device]).unwrap().render());
         container.write(path::ALLOWANCE, allowance::blank());
-        let mut state = state::blank();
-        state.resize(state::BYTES, 0);
-        container.write(path::STATE, state);
+        container.starts();
         container
+    }
+
+    /// As the plugin does before each start of a container: a new file over the old one.
+    pub fn starts(&self) {
+        for (path, beginning, length) in [
+            (path::STATE, state::blank(state::VERSION), state::BYTES),
+            (path::OVERHEAD, overhead::blank(), overhead::BYTES),
+        ] {
+            let next = format!("{path}.next");
+            self.write(&next, beginning);
+            fs::OpenOptions::new().write(true).open(self.file(&next)).unwrap().set_len(length as u64).unwrap();
+            fs::rename(self.file(&next), self.file(path)).unwrap();
+        }
+    }
+
+    /// Lets a context take so much of the GPU, and its programs estimate `estimated`.
+    pub fn with_contexts(mut self, takes: u64, estimated: u64) -> Self {
+        self.context = takes;
+        let limits = fs::read(self.file(path::LIMITS)).unwrap();
+        let mut devices = Limits::parse(&limits).unwrap().devices().to_vec();
+        devices.iter_mut().for_each(|device| device.context = estimated);
+        self.limit(devices);
+        self
     }
 
     /// Replaces its limits.
@@ -164,7 +187,7 @@ impl Container {
         command.args(arguments).env_clear();
         command.env("LD_LIBRARY_PATH", &built.libraries).env("STANDIN_CARD", &self.card);
         command.env("LD_PRELOAD", format!("{}:{}", built.limiter.display(), built.container.display()));
-        command.env("STANDIN_ROOT", self.root.path());
+        command.env("STANDIN_ROOT", self.root.path()).env("STANDIN_CONTEXT_MIB", (self.context / MIB).to_string());
         if let Some(clock) = &self.clock {
             command.env("STANDIN_CLOCK", clock);
         }
@@ -180,19 +203,15 @@ impl Container {
     /// Starts a program and waits until it is at its command `hold`, which is appended if `commands` do not contain it.
     pub fn hold(&self, way: Way, commands: &[&str]) -> Held {
         let own = commands.iter().any(|c| matches!(*c, "hold" | "become"));
-        let mut command = self.command(way, &[commands, if own { &[] } else { &["hold"] }].concat());
+        self.hold_command(self.command(way, &[commands, if own { &[] } else { &["hold"] }].concat()))
+    }
+
+    /// Starts a program and waits until it is at its command `hold`.
+    pub fn hold_command(&self, mut command: Command) -> Held {
         let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
         let mut stdout = BufReader::new(child.stdout.take().unwrap());
         let stdin = child.stdin.take();
-        let mut lines = Vec::new();
-        loop {
-            let mut line = String::new();
-            assert!(stdout.read_line(&mut line).unwrap() > 0, "ended after {lines:?}");
-            match line.trim_end() {
-                "ready" => break,
-                other => lines.push(other.to_owned()),
-            }
-        }
+        let lines = until_ready(&mut stdout);
         Held { child, stdin, stdout, lines }
     }
 
@@ -213,7 +232,30 @@ pub struct Held {
     pub lines: Vec<String>,
 }
 
+fn until_ready(stdout: &mut BufReader<ChildStdout>) -> Vec<String> {
+    let mut lines = Vec::new();
+    loop {
+        let mut line = String::new();
+        assert!(stdout.read_line(&mut line).unwrap() > 0, "ended after {lines:?}");
+        match line.trim_end() {
+            "ready" => return lines,
+            other => lines.push(other.to_owned()),
+        }
+    }
+}
+
 impl Held {
+    /// What follows this word in a line that the program has printed.
+    pub fn told(&self, word: &str) -> String {
+        self.lines.iter().find_map(|line| line.strip_prefix(word)?.strip_prefix(' ')).unwrap().to_owned()
+    }
+
+    /// Lets it go on to its next `hold`; returns its output since.
+    pub fn next(&mut self) -> Vec<String> {
+        self.stdin.as_mut().unwrap().write_all(b"x").unwrap();
+        until_ready(&mut self.stdout)
+    }
+
     /// Lets it go on to its end; returns its output since.
     pub fn finish(mut self) -> Vec<String> {
         if let Some(mut stdin) = self.stdin.take() {
@@ -224,9 +266,12 @@ impl Held {
         rest
     }
 
+    /// Kills it, and waits until all of its processes are gone.
     pub fn kill(mut self) {
         self.child.kill().unwrap();
         self.child.wait().unwrap();
+        // a process that it had started has the other end as well
+        std::io::copy(&mut self.stdout, &mut std::io::sink()).unwrap();
     }
 }
 

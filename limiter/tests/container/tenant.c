@@ -3,6 +3,7 @@
  * opens it, and otherwise it asks cuGetProcAddress as the CUDA runtime does (-DPER_THREAD for per-thread default streams). */
 #define _GNU_SOURCE
 #include <dlfcn.h>
+#include <fcntl.h>
 #include <pthread.h>
 #include <stdint.h>
 #include <stdio.h>
@@ -130,7 +131,7 @@ static void find(void) {
 static handle context, stream, function, pool, array, executable, external;
 static ptr last[64], object, range;
 static size_t range_bytes;
-static int count;
+static int count, descriptor;
 
 static void start(void) {
   find();
@@ -236,9 +237,27 @@ static int run(char *command) {
   if (IS("map")) { range_bytes = a[0]; p_cuMemAddressReserve(&range, a[0], 0, 0, 0); return p_cuMemMap(range, a[0], 0, object, 0); }
   if (IS("unmap")) return p_cuMemUnmap(range, range_bytes);
   if (IS("retain")) return p_cuMemRetainAllocationHandle(&object, (void *)(uintptr_t)range);
-  if (IS("export")) { int fd; return p_cuMemExportToShareableHandle(&fd, object, 1, 0); }
-  if (IS("import")) return p_cuMemImportFromShareableHandle(&object, (void *)(uintptr_t)a[0], 1);
-  if (IS("ipc")) { ipc_handle i; int s = p_cuIpcGetMemHandle(&i, last[count - 1]); if (!s) s = p_cuIpcOpenMemHandle(&p, i, 1); return keep(s, p); }
+  if (IS("export")) { int s = p_cuMemExportToShareableHandle(&descriptor, object, 1, 0); printf("descriptor %d:%d\n", getpid(), descriptor); return s; }
+  if (IS("closefd")) return close(descriptor);
+  if (IS("import")) { /* what another process has exported, as if it had sent the descriptor */
+    char path[64];
+    snprintf(path, sizeof path, "/proc/%llu/fd/%llu", a[0], a[1]);
+    int fd = open(path, O_RDONLY), s = p_cuMemImportFromShareableHandle(&object, (void *)(uintptr_t)fd, 1);
+    close(fd);
+    return s;
+  }
+  if (IS("ipcget")) {
+    union { ipc_handle handle; ptr words[8]; } i;
+    int s = p_cuIpcGetMemHandle(&i.handle, last[count - 1]);
+    printf("handle %llu:%llu:%llu\n", i.words[0], i.words[1], i.words[2]);
+    return s;
+  }
+  if (IS("ipcopen")) {
+    union { ipc_handle handle; ptr words[8]; } i = {{{0}}};
+    for (int k = 0; k < 3; k++) i.words[k] = a[k];
+    int s = p_cuIpcOpenMemHandle(&p, i.handle, 1);
+    return keep(s, p);
+  }
   if (IS("ipcclose")) return p_cuIpcCloseMemHandle(last[--count]);
   if (IS("external")) { external_desc d = {1, {0}, a[0], 0, {0}}; return p_cuImportExternalMemory(&external, &d); }
   if (IS("freeexternal")) return p_cuDestroyExternalMemory(external);
@@ -247,6 +266,7 @@ static int run(char *command) {
   if (IS("frompool")) { int s = p_cuMemAllocFromPoolAsync(&p, a[0], pool, stream); return keep(s, p); }
   if (IS("freeasync")) return p_cuMemFreeAsync(last[--count], stream);
   if (IS("pool")) { pool_props q = {1, 0, 1, 0, 0, 0, 0, {0}}; return p_cuMemPoolCreate(&pool, &q); }
+  if (IS("hostpool")) { pool_props q = {1, 0, 2, 0, 0, 0, 0, {0}}; return p_cuMemPoolCreate(&pool, &q); }
   if (IS("dropool")) return p_cuMemPoolDestroy(pool);
   if (IS("trim")) return p_cuMemPoolTrimTo(pool, 0);
   if (IS("keep")) { unsigned long long all = -1; return p_cuMemPoolSetAttribute(pool, 4, &all); }
@@ -273,6 +293,8 @@ static int run(char *command) {
   if (IS("graphtrim")) return p_cuDeviceGraphMemTrim(0);
   if (IS("context")) { int s = p_cuCtxCreate(&context, 0, 0); return s; }
   if (IS("destroy")) return p_cuCtxDestroy(context);
+  if (IS("primary")) { int s = p_cuDevicePrimaryCtxRetain(&context, 0); return s ? s : p_cuCtxSetCurrent(context); }
+  if (IS("touch")) { int fd = open64("/run/kerf/state", O_RDONLY); return fd < 0 ? fd : close(fd); }
   if (IS("reset")) return p_cuDevicePrimaryCtxReset(0);
   if (IS("info")) { int s = p_cuMemGetInfo(&x, &y); printf("info %zu of %zu\n", x, y); return s; }
   if (IS("total")) { int s = p_cuDeviceTotalMem(&x, 0); printf("total %zu\n", x); return s; }
@@ -322,6 +344,7 @@ int main(int argc, char **argv) {
     for (int i = atoi(argv[1] + 6); i > 1 && fork(); i--) {}
   }
   alarm(120); /* a test that goes wrong ends */
+  if (argc > 1 && !strcmp(argv[1], "nvml")) return run("nvml"); /* a program that only asks */
   start();
   for (int i = from; i < argc; i++) {
     if (!strcmp(argv[i], "become")) { /* another program, which has nothing to do with the driver */

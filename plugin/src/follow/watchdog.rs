@@ -5,11 +5,12 @@
 //! [`Watchdog`] is pure; [`follow`] feeds it each measurement, counts breaches as they begin, and tells the pod's
 //! owner by an event.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use kerf::units::Mib;
 use kerf_limiter_contract::process::Stat;
+use kerf_limiter_contract::state::Snapshot;
 use tokio_util::sync::CancellationToken;
 
 use crate::allocation::Key;
@@ -110,8 +111,8 @@ pub fn observe(pods: &[PodView], sample: &Sample, folders: &Folders, proc_root: 
                     subject: Subject { uid: view.pod.uid.clone(), pod, container, device, index },
                     share: share.memory.bytes(),
                     used: now.memory,
-                    processes: now.pids.len(),
-                    unlimited: folder.map_or(0, |folder| unlimited(folder, &now.pids, proc_root)),
+                    processes: now.processes.len(),
+                    unlimited: folder.map_or(0, |folder| unlimited(folder, &now.processes, proc_root)),
                 });
             }
         }
@@ -120,21 +121,24 @@ pub fn observe(pods: &[PodView], sample: &Sample, folders: &Folders, proc_root: 
 }
 
 /// How many of these processes the container's limiter does not know. All, where the limiter's file cannot be read.
-fn unlimited(folder: &Folder, pids: &[u32], proc_root: &Path) -> usize {
+fn unlimited(folder: &Folder, processes: &[(u32, Option<u64>)], proc_root: &Path) -> usize {
     if !folder.limiter {
         return 0;
     }
     let known = limiter::snapshot(folder).inspect_err(|error| {
         tracing::debug!(folder = %folder.run.display(), %error, "the limiter's state cannot be read");
     });
-    let known: BTreeSet<(u32, u32)> =
-        known.unwrap_or_default().processes.iter().map(|process| (process.pid, process.start)).collect();
-    pids.iter().filter_map(|pid| identity(proc_root, *pid)).filter(|own| !known.contains(own)).count()
+    let known = known.unwrap_or_default();
+    processes.iter().filter_map(|(pid, _)| identity(proc_root, *pid)).filter(|own| !knows(&known, *own)).count()
+}
+
+fn knows(snapshot: &Snapshot, (pid, start): (u32, u32)) -> bool {
+    snapshot.processes.iter().any(|process| (process.pid, process.start) == (pid, start))
 }
 
 /// How a process appears in its own PID namespace: its pid there, and the low half of its start time in ticks.
 /// `None` where it is gone.
-fn identity(proc_root: &Path, pid: u32) -> Option<(u32, u32)> {
+pub(super) fn identity(proc_root: &Path, pid: u32) -> Option<(u32, u32)> {
     let own = proc_root.join(pid.to_string());
     let status = std::fs::read_to_string(own.join("status")).ok()?;
     let inner = status.lines().find_map(|line| line.strip_prefix("NSpid:"))?.split_whitespace().last()?;

@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use kerf::isolation::Isolation;
 use kerf::plan::ContainerGrant;
+use kerf::units::Mib;
 
 use crate::allocation::view::PodView;
 use crate::device::backend::HostDevice;
@@ -34,6 +35,8 @@ pub struct Options {
     /// NVIDIA's management library; `None`: as the loader finds it.
     pub nvml: Option<PathBuf>,
     pub cgroup_root: PathBuf,
+    /// Counted for each context in a container until what the driver takes for it is measured; 0: never counted.
+    pub context: Mib,
 }
 
 /// The kinds of isolation that work on this node.
@@ -47,12 +50,13 @@ pub struct Enforcers {
     pub mps: Option<Mps>,
     /// The driver's limits, where it has them.
     pub driver: Option<DriverLimits>,
+    context: Mib,
 }
 
 impl Enforcers {
     /// Finds the kinds that work, and logs why others do not.
     pub fn new(options: Options) -> Self {
-        let Options { kinds, state_dir, run_dir, library, mps_control, nvml, cgroup_root } = options;
+        let Options { kinds, state_dir, run_dir, library, mps_control, nvml, cgroup_root, context } = options;
         let allows = |kind| kinds.contains(&kind);
         let told = |kind: Isolation, reason: String| tracing::info!(%kind, reason, "kind of isolation not used");
         let limiter = allows(Isolation::Limiter).then(|| Limiter::install(&library, &state_dir));
@@ -70,13 +74,13 @@ impl Enforcers {
             tracing::warn!(%error, "limits of running containers cannot be read");
             Folders::empty(&state_dir, &run_dir)
         });
-        Self { kinds: Arc::new(kinds), folders, limiter, mps, driver }
+        Self { kinds: Arc::new(kinds), folders, limiter, mps, driver, context }
     }
 
     pub fn none() -> Self {
         let nowhere = Path::new("");
         let folders = Folders::empty(nowhere, nowhere);
-        Self { kinds: Arc::default(), folders, limiter: None, mps: None, driver: None }
+        Self { kinds: Arc::default(), folders, limiter: None, mps: None, driver: None, context: Mib(0) }
     }
 
     pub fn of_shares(&self, host: &HostDevice) -> Isolation {
@@ -115,10 +119,11 @@ impl Enforcers {
         levels.flatten().min().or(grant.gpus.is_share().then_some(Isolation::None))
     }
 
-    /// A container with these ids of core is about to start. Files that a restart of the machine removed are
-    /// created again. By now it is known which pod the container really belongs to, so the limits are those in
+    /// A container with these ids of core is about to start. Its state is laid anew, and files that a restart of the
+    /// machine removed are created again. By now it is known which pod the container really belongs to, so the limits are those in
     /// `pods`. An init container and those after it may have the same ids, and nothing tells which of them starts:
-    /// each has a directory of its own, so all are prepared.
+    /// each has a directory of its own, so all are prepared. Containers with the same ids never run at the same time:
+    /// kubelet lets a container have those of an init container that has ended, and gives those of a sidecar to none.
     ///
     /// # Errors
     /// [`IsolationError`]; the container must not start then.
@@ -140,11 +145,11 @@ impl Enforcers {
             left.remove(&folder.path);
             if folder.limiter {
                 self.folders.keep(folder)?;
-                limiter::refresh(&Demand { key: &key, core, grant: holder.grant, limit }, folder)?;
+                limiter::refresh(&Demand { key: &key, core, grant: holder.grant, limit }, folder, self.context)?;
             }
         }
         // an init container that was served before this process began is known to kubelet alone
-        left.values().filter(|folder| folder.limiter).try_for_each(|folder| limiter::restore(folder).map(drop))
+        left.values().filter(|folder| folder.limiter).try_for_each(|folder| limiter::fresh(folder).map(drop))
     }
 
     /// A container without a directory is about to start. Where its pod's record names the limiter, a previous run
@@ -156,7 +161,7 @@ impl Enforcers {
         if level == Some(Isolation::Limiter) {
             let folder = self.folder(demand, Isolation::Limiter)?;
             tracing::warn!(path = %folder.path.display(), "limits of a container were lost; written again");
-            limiter.provide(demand, &folder)?;
+            limiter.provide(demand, &folder, self.context)?;
         }
         Ok(())
     }
@@ -188,7 +193,7 @@ impl Enforcers {
         if level > Isolation::None {
             let folder = self.folder(demand, level)?;
             if let Some(limiter) = &self.limiter {
-                provision = provision.and(limiter.provide(demand, &folder)?);
+                provision = provision.and(limiter.provide(demand, &folder, self.context)?);
             }
         }
         if level == Isolation::Mps

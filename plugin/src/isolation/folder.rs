@@ -22,7 +22,7 @@ use std::time::Duration;
 use fnv::FnvHasher;
 use kerf::isolation::Isolation;
 use kerf::plan::ContainerGrant;
-use kerf_limiter_contract::path as contract;
+use kerf_limiter_contract::{path as contract, state};
 use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
 
@@ -49,6 +49,8 @@ pub struct Folder {
     pub level: Isolation,
     /// Whether its container was given the limiter, even if the files are lost since.
     pub limiter: bool,
+    /// The layout of the state file that the container's library knows.
+    pub layout: u32,
     /// The container that was assumed.
     pub key: Key,
     /// The container's place in its pod, which is the same in every pod of one shape.
@@ -90,6 +92,9 @@ struct Wire {
     /// Not written by earlier versions.
     #[serde(default)]
     limiter: Option<bool>,
+    /// As above.
+    #[serde(default)]
+    layout: Option<u32>,
 }
 
 /// The directories of all containers. Clones share them.
@@ -158,6 +163,7 @@ impl Folders {
             run,
             level,
             limiter,
+            layout: state::VERSION,
             key: demand.key.clone(),
             place: place(demand.grant),
             core: demand.core.clone(),
@@ -201,6 +207,7 @@ impl Folders {
             place: folder.place.clone(),
             serial: folder.serial,
             limiter: Some(folder.limiter),
+            layout: Some(folder.layout),
         };
         let file = folder.path.join(GRANT);
         files::replace(&file, &serde_json::to_vec(&wire).unwrap_or_default(), 0o644).map_err(at(&file))?;
@@ -290,6 +297,7 @@ impl Folders {
             path: path.to_owned(),
             level,
             limiter: wire.limiter.unwrap_or_else(|| seen_in(path, contract::LIMITS).is_file()),
+            layout: wire.layout.unwrap_or(state::FIRST_VERSION),
             key: Key { pod: wire.pod.as_str().into(), container: wire.container.as_str().into() },
             place: wire.place,
             core: Ids::new(wire.core),

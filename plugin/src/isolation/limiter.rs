@@ -8,10 +8,11 @@ use std::path::{Path, PathBuf};
 use std::{fmt, fs};
 
 use kerf::isolation::Isolation;
-use kerf::units::Milli;
+use kerf::plan::ContainerGrant;
+use kerf::units::{Mib, Milli};
 use kerf_limiter_contract::limits::{DeviceLimits, Limits};
-use kerf_limiter_contract::state::{self, Snapshot};
-use kerf_limiter_contract::{allowance, path};
+use kerf_limiter_contract::state::{self, ProcessSnapshot, Snapshot};
+use kerf_limiter_contract::{allowance, overhead, path};
 use serde::Serialize;
 
 use crate::base::files;
@@ -20,6 +21,9 @@ use crate::isolation::folder::{Folder, hash, make};
 use crate::isolation::usable;
 use crate::offer::hand_over::{ContainerEdits, Mount};
 
+/// What contexts and the driver's own memory are taken to need until they are measured. On data centre GPUs a context
+/// alone is some 250 to 600 MiB.
+pub const CONTEXT: Mib = Mib(400);
 /// In a container's runtime directory.
 const STATE: &str = "state";
 
@@ -75,9 +79,14 @@ impl Limiter {
     ///
     /// # Errors
     /// [`IsolationError`]
-    pub fn provide(&self, demand: &Demand<'_>, folder: &Folder) -> Result<ContainerEdits, IsolationError> {
+    pub fn provide(
+        &self,
+        demand: &Demand<'_>,
+        folder: &Folder,
+        context: Mib,
+    ) -> Result<ContainerEdits, IsolationError> {
         self.reinstall()?;
-        let (directory, state) = write(demand, folder)?;
+        let (directory, state) = write(demand, folder, context)?;
         let mount = |host: &Path, container: &str, read_only| Mount {
             host: host.to_owned(),
             container: container.into(),
@@ -146,8 +155,8 @@ fn is_whole(library: &Path) -> bool {
 }
 
 /// Writes the files of a container: the directory that it sees, and the file that its processes share.
-fn write(demand: &Demand<'_>, folder: &Folder) -> Result<(PathBuf, PathBuf), IsolationError> {
-    let limits = limits(demand, folder.level)?;
+fn write(demand: &Demand<'_>, folder: &Folder, context: Mib) -> Result<(PathBuf, PathBuf), IsolationError> {
+    let limits = limits(demand.grant, demand.limit, folder.level, context)?;
     let directory = folder.seen();
     fs::create_dir_all(&directory).map_err(at(&directory))?;
     for (name, content) in [(path::LIMITS, limits.render().into_bytes()), (path::ALLOWANCE, allowance::blank())] {
@@ -156,62 +165,72 @@ fn write(demand: &Demand<'_>, folder: &Folder) -> Result<(PathBuf, PathBuf), Iso
         usable::label(&file)?;
     }
     usable::label(&directory)?;
-    Ok((directory, restore(folder)?))
+    Ok((directory, fresh(folder)?))
 }
 
 /// Brings the existing files of a container up to date, before it starts.
 ///
 /// # Errors
 /// [`IsolationError`]
-pub fn refresh(demand: &Demand<'_>, folder: &Folder) -> Result<(), IsolationError> {
-    let content = limits(demand, folder.level)?.render();
+pub fn refresh(demand: &Demand<'_>, folder: &Folder, context: Mib) -> Result<(), IsolationError> {
+    let content = limits(demand.grant, demand.limit, folder.level, context)?.render();
     let (file, allowance) = (folder.shown(path::LIMITS), folder.shown(path::ALLOWANCE));
     let whole =
         fs::metadata(allowance).is_ok_and(|found| found.is_file() && found.len() == allowance::BYTES as u64);
     if whole && fs::read(&file).is_ok_and(|shown| shown == content.as_bytes()) {
-        restore(folder).map(drop)
+        fresh(folder).map(drop)
     } else {
         tracing::info!(file = %file.display(), "limits written again: they were lost, or another pod of the same shape was served");
-        write(demand, folder).map(drop)
+        write(demand, folder, context).map(drop)
     }
 }
 
-/// The content of the limits file. Under `mps` the service divides the GPU's multiprocessors, and the limiter's time
-/// would be a part of that part: it leaves compute alone.
+/// The content of the limits file. `context` is estimated for each context of a process, at most the whole share. Under
+/// `mps` the service divides the GPU's multiprocessors, and the limiter's time would be a part of that part: it leaves
+/// compute alone.
 ///
 /// # Errors
 /// [`IsolationError::Limits`]
-pub fn limits(demand: &Demand<'_>, level: Isolation) -> Result<Limits, IsolationError> {
+pub fn limits(
+    grant: &ContainerGrant,
+    limit: Option<Milli>,
+    level: Isolation,
+    context: Mib,
+) -> Result<Limits, IsolationError> {
     let percent = |share: Milli| u8::try_from(share.to_core_units()).unwrap_or(100);
-    let devices = demand.grant.gpus.amounts().map(|(device, share)| {
+    let devices = grant.gpus.amounts().map(|(device, share)| {
         let core = share.compute;
         let (core, ceiling) = match level {
             Isolation::Mps => (100, 100),
-            _ => (percent(core), percent(demand.limit.unwrap_or(core).max(core))),
+            _ => (percent(core), percent(limit.unwrap_or(core).max(core))),
         };
-        DeviceLimits { uuid: device.id.to_string(), memory: share.memory.bytes(), core, ceiling, context: 0 }
+        let (memory, context) = (share.memory.bytes(), context.bytes().min(share.memory.bytes()));
+        DeviceLimits { uuid: device.id.to_string(), memory, core, ceiling, context }
     });
     Limits::new(devices.collect()).map_err(|error| IsolationError::Limits(error.to_string()))
 }
 
-/// Creates the file that the container's processes share, where it is missing: a restart of the machine removes it,
-/// and kubelet asks before each start of a container.
+/// Lays the files that belong to one life of a container, before it starts: none of its processes is alive then, so
+/// nobody holds anything, and what an earlier life left counts for nobody. Whoever has the old file open keeps it.
+/// kubelet asks before each start.
 ///
 /// # Errors
 /// [`IsolationError`]
-pub fn restore(folder: &Folder) -> Result<PathBuf, IsolationError> {
-    let file = folder.run.join(STATE);
-    if !file.is_file() {
-        make(&folder.run)?;
-        // only a complete file gets the name that is mounted; any user that the container's programs run as may
-        // write it
-        let written = files::replace_with(&file, 0o666, |fresh| {
-            fresh.write_all(&state::blank())?;
-            fresh.set_len(state::BYTES as u64)
+pub fn fresh(folder: &Folder) -> Result<PathBuf, IsolationError> {
+    let lay = |file: &Path, mode, beginning: Vec<u8>, length: usize| {
+        let written = files::replace_with(file, mode, |fresh| {
+            fresh.write_all(&beginning)?;
+            fresh.set_len(length as u64)
         });
-        written.map_err(at(&file))?;
-        usable::label(&file)?;
-    }
+        written.map_err(at(file))?;
+        usable::label(file)
+    };
+    let (file, overhead) = (folder.run.join(STATE), folder.shown(path::OVERHEAD));
+    make(&folder.run)?;
+    fs::create_dir_all(folder.seen()).map_err(at(&folder.seen()))?;
+    lay(&overhead, 0o644, overhead::blank(), overhead::BYTES)?;
+    // any user that the container's programs run as may write it
+    lay(&file, 0o666, state::blank(folder.layout), state::length(folder.layout))?;
     Ok(file)
 }
 
@@ -236,6 +255,19 @@ pub fn allow(folder: &Folder, millionths: u32, now: u64) -> Result<(), Isolation
     let entry = allowance::entry(millionths, now).to_ne_bytes();
     // a share is of one GPU, so of the first
     opened.write_all_at(&entry, allowance::offset(0) as u64).map_err(at(&file))
+}
+
+/// Tells the process with this entry by how many bytes more, or fewer, than it estimated the driver takes for it.
+///
+/// # Errors
+/// [`IsolationError`]
+pub fn measured(folder: &Folder, process: &ProcessSnapshot, difference: i64) -> Result<(), IsolationError> {
+    let file = folder.shown(path::OVERHEAD);
+    let opened = fs::OpenOptions::new().write(true).open(&file).map_err(at(&file))?;
+    let put = |word: [u8; 8], offset: usize| opened.write_all_at(&word, offset as u64).map_err(at(&file));
+    // a share is of one GPU, so of the first
+    put(difference.to_ne_bytes(), overhead::offset(0, process.slot))?;
+    put(process.owner.to_ne_bytes(), overhead::owner_offset(0, process.slot))
 }
 
 #[cfg(test)]
@@ -277,7 +309,7 @@ mod tests {
         let demand = Demand { key: &key, core: &core, grant: &grant, limit: None };
         let folder = Folders::empty(&state, &run).create(&demand, Isolation::Limiter, true).unwrap();
         assert!(!folder.shown(path::LIMITS).exists());
-        limiter.provide(&demand, &folder).unwrap();
+        limiter.provide(&demand, &folder, CONTEXT).unwrap();
         assert!(folder.shown(path::LIMITS).exists());
         let ceiling = || {
             let limits = Limits::parse(&fs::read(folder.shown(path::LIMITS)).unwrap()).unwrap();
@@ -290,7 +322,7 @@ mod tests {
         assert!(snapshot(&folder).is_err());
         fs::remove_file(&state).unwrap();
         // kubelet had served a pod of the same shape with another ceiling
-        refresh(&Demand { limit: Some(Milli(800)), ..demand }, &folder).unwrap();
+        refresh(&Demand { limit: Some(Milli(800)), ..demand }, &folder, CONTEXT).unwrap();
         assert_eq!(ceiling(), (31, 80));
         assert!(snapshot(&folder).unwrap().processes.is_empty());
         allow(&folder, 400_000, 7_000_000_000).unwrap();
@@ -299,22 +331,53 @@ mod tests {
         assert_eq!(allowance::read(entry, 7_000_000_000), Some(400_000));
     }
 
+    /// What a life of a container left in the file, killed or not, is not there in the next one.
+    #[test]
+    fn each_life_of_a_container_has_a_state_of_its_own() {
+        let root = tempfile::tempdir().unwrap();
+        let (state, run, source) = (root.path().join("lib"), root.path().join("run"), root.path().join("library"));
+        fs::write(&source, "a library").unwrap();
+        let limiter = Limiter::install(&source, &state).unwrap();
+        let (key, core, grant) =
+            (Key { pod: "u".into(), container: "main".into() }, Ids::default(), grant("GPU-0"));
+        let demand = Demand { key: &key, core: &core, grant: &grant, limit: None };
+        let folders = Folders::empty(&state, &run);
+        let folder = folders.create(&demand, Isolation::Limiter, true).unwrap();
+        limiter.provide(&demand, &folder, CONTEXT).unwrap();
+        let file = folder.run.join(STATE);
+        let old = fs::OpenOptions::new().write(true).open(&file).unwrap();
+        let entry = std::mem::offset_of!(state::State, processes) as u64;
+        old.write_all_at(&7_u64.to_ne_bytes(), entry).unwrap();
+        assert_eq!(snapshot(&folder).unwrap().processes.len(), 1);
+        refresh(&demand, &folder, CONTEXT).unwrap();
+        assert_eq!(snapshot(&folder).unwrap().processes, []);
+        // what is left of the old life does not reach the new one
+        old.write_all_at(&7_u64.to_ne_bytes(), entry).unwrap();
+        assert_eq!(snapshot(&folder).unwrap().processes, []);
+        // a container from before this version has the library of that time
+        let mut old = folder;
+        old.layout = state::FIRST_VERSION;
+        refresh(&demand, &old, CONTEXT).unwrap();
+        assert_eq!(fs::metadata(&file).unwrap().len(), state::FIRST_BYTES as u64);
+        assert_eq!(snapshot(&old).unwrap().processes, []);
+    }
+
+    #[test]
+    fn contexts_are_estimated_at_no_more_than_the_share() {
+        let of = |context| limits(&grant("GPU-0"), None, Isolation::Limiter, context).unwrap().devices()[0].context;
+        assert_eq!((of(Mib(0)), of(Mib(100)), of(CONTEXT)), (0, 100 << 20, 256 << 20));
+    }
+
     #[test]
     fn limits_that_nobody_can_keep_are_refused_by_name() {
-        let (key, core, grant) =
-            (Key { pod: "u".into(), container: "main".into() }, Ids::default(), grant("GPU 0"));
-        let demand = Demand { key: &key, core: &core, grant: &grant, limit: None };
-        let refused = limits(&demand, Isolation::Limiter).unwrap_err();
+        let refused = limits(&grant("GPU 0"), None, Isolation::Limiter, CONTEXT).unwrap_err();
         assert!(refused.to_string().contains("device is out of range"));
     }
 
     #[test]
     fn compute_is_limited_once() {
-        let (key, core, grant) =
-            (Key { pod: "u".into(), container: "main".into() }, Ids::default(), grant("GPU-0"));
-        let demand = Demand { key: &key, core: &core, grant: &grant, limit: Some(Milli(800)) };
         let of = |level| {
-            let limits = limits(&demand, level).unwrap();
+            let limits = limits(&grant("GPU-0"), Some(Milli(800)), level, CONTEXT).unwrap();
             (limits.devices()[0].memory, limits.devices()[0].core, limits.devices()[0].ceiling)
         };
         // the driver limits memory only

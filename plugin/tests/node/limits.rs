@@ -7,7 +7,7 @@ use kerf::annotation::{self, Keys};
 use kerf::plan::{ContainerGrant, DeviceRef, Grant, Placement, Plan};
 use kerf::request::ContainerKind::{self, App, Init, Sidecar};
 use kerf::units::Share;
-use kerf_limiter_contract::{allowance, path, state};
+use kerf_limiter_contract::{allowance, overhead, path, state};
 use kerf_testkit::kubelet::Container;
 use serde_json::json;
 
@@ -262,6 +262,56 @@ async fn a_process_that_the_limiter_knows_raises_no_alarm_where_an_earlier_pod_h
     let file = std::fs::OpenOptions::new().write(true).open(host(&second, path::STATE).0).unwrap();
     file.write_all_at(&owner.to_ne_bytes(), at).unwrap();
     stage.until("/metrics", |_, text| text.contains("kerf_plugin") && !text.contains(breach)).await;
+}
+
+/// What NVML shows for a process beyond what its limiter knows reaches the limiter, for the entry and the process that it
+/// was measured for.
+#[tokio::test]
+async fn what_the_driver_takes_for_a_process_is_measured_and_told() {
+    let stage = with_limiter().await;
+    run(&stage, "p", &[(App, "main", 30, 20, "GPU-a")]);
+    stage.confirmed("p").await;
+    let container = stage.started("p", "main").await;
+    assert_eq!(limits(&container).devices()[0].context, 400 << 20);
+    let (at, owner) = registered();
+    let file = std::fs::OpenOptions::new().write(true).open(host(&container, path::STATE).0).unwrap();
+    let held = std::mem::offset_of!(state::State, devices) + std::mem::offset_of!(state::Device, held);
+    let context = std::mem::offset_of!(state::State, extras) + std::mem::offset_of!(state::Extra, context);
+    for (value, at) in [(1000_u64 << 20, held as u64), (400 << 20, context as u64), (owner, at)] {
+        file.write_all_at(&value.to_ne_bytes(), at).unwrap();
+    }
+    let told = || {
+        // opened each time: a start of the container lays a new file
+        let file = std::fs::File::open(host(&container, path::OVERHEAD).0).unwrap();
+        let word = |at: usize| {
+            let mut word = [0; 8];
+            file.read_exact_at(&mut word, at as u64).unwrap();
+            u64::from_ne_bytes(word)
+        };
+        (word(overhead::offset(0, 0)).cast_signed() >> 20, word(overhead::owner_offset(0, 0)))
+    };
+    assert_eq!(told(), (0, 0));
+    for (memory, difference) in [(1250, 250), (900, -100)] {
+        let process = format!(
+            "{}[[process]]\npid = {}\ngpu = \"GPU-a\"\nmemory_mib = {memory}\npod = \"ns/p\"\ncontainer = \"main\"\n",
+            two_cards(true),
+            std::process::id()
+        );
+        std::fs::write(&stage.gpus, process).unwrap();
+        let measured = async {
+            while told() != (difference, owner) {
+                tokio::task::yield_now().await;
+            }
+        };
+        tokio::time::timeout(SOON, measured).await.unwrap();
+    }
+    // the next life of the container begins without it
+    stage.kubelet.restart_container("ns", "p", "main").await.unwrap();
+    let again = stage.started("p", "main").await;
+    assert!(again.start_errors.is_empty(), "{:?}", again.start_errors);
+    assert_eq!(told(), (0, 0));
+    let file = std::fs::File::open(host(&container, path::STATE).0).unwrap();
+    assert_eq!(state::Snapshot::read(file).unwrap().processes, []);
 }
 
 #[tokio::test]

@@ -23,6 +23,7 @@ use kerf_plugin::testing::hand_over::ContainerEdits;
 use kerf_plugin::testing::ids::Ids;
 use kerf_plugin::testing::label::Labeller;
 use kerf_plugin::testing::labels::wanted::{Style, Wanted};
+use kerf_plugin::testing::limiter::CONTEXT;
 use kerf_plugin::testing::nvidia::flags::{MigStrategy, NvidiaArgs};
 use kerf_plugin::testing::nvidia::labels::labels;
 use kerf_plugin::testing::nvidia::nvml::{Nvidia, NvidiaOptions};
@@ -170,6 +171,7 @@ fn enforcers(directory: &Path, kinds: &[Isolation]) -> Enforcers {
         mps_control: None,
         nvml: Some(library(directory)),
         cgroup_root: directory.join("cgroup"),
+        context: CONTEXT,
     })
 }
 

@@ -1,14 +1,11 @@
 //! Memory and kernels of a simulated GPU.
 
 use std::cell::UnsafeCell;
-use std::fs::{self, File};
+use std::fs::File;
 use std::io;
 use std::os::fd::AsRawFd;
-use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::sync::{Mutex, MutexGuard, PoisonError};
-
-use kerf_limiter_contract::process::Stat;
 
 use crate::shared;
 
@@ -21,6 +18,8 @@ pub const EVENTS: usize = 512;
 /// How long after its submission work is begun, or an event reached, by a GPU that has nothing else to do; nanoseconds.
 /// A few microseconds pass on real ones: right after `cuEventRecord` no event has been reached.
 pub const LATENCY: u64 = 5_000;
+/// The most pieces of memory that processes share.
+const PIECES: usize = 64;
 /// No event.
 const NO_EVENT: u32 = u32::MAX;
 
@@ -37,13 +36,22 @@ struct Contents {
     /// The moment until which kernels have been run.
     at: u64,
     processes: [Process; PROCESSES],
+    /// Memory that several processes may have, by number less one.
+    pieces: [Piece; PIECES],
+}
+
+/// Memory that lives as long as any process has it.
+#[repr(C)]
+struct Piece {
+    bytes: u64,
+    /// A bit for each process that has it; 0 for a free entry.
+    holders: u64,
 }
 
 #[repr(C)]
 struct Process {
     /// 0 for a free entry.
     pid: u64,
-    start: u64,
     memory: u64,
     /// Nanoseconds of the GPU's time that it had.
     served: u64,
@@ -69,8 +77,9 @@ struct Work {
 pub struct Card {
     shared: &'static Shared,
     file: File,
-    inode: u64,
-    me: (u64, u64),
+    /// The same file, opened once more and not mapped: its lock on the byte of the seat says that the process lives. The
+    /// kernel ends it with the process and with an `exec`; PID namespaces do not matter.
+    life: File,
     seat: usize,
     /// Serialises threads of this process; a lock on the file serialises processes.
     turn: Mutex<()>,
@@ -131,9 +140,8 @@ impl Card {
     pub fn look(path: &Path) -> io::Result<Self> {
         // SAFETY: `Shared` is integers; it is only touched under the locks.
         let (shared, file) = unsafe { shared::open::<Shared>(path)? };
-        let inode = file.metadata()?.ino();
-        let me = (u64::from(std::process::id()), start("self").unwrap_or(0));
-        Ok(Self { shared, file, inode, me, seat: PROCESSES, turn: Mutex::new(()) })
+        let life = File::options().read(true).write(true).open(path)?;
+        Ok(Self { shared, file, life, seat: PROCESSES, turn: Mutex::new(()) })
     }
 
     /// Opens a GPU to use it. Whatever this process had of it before an `exec` is given back.
@@ -142,16 +150,14 @@ impl Card {
         let locked = card.lock();
         let contents = locked.contents();
         card.reap(contents);
-        for process in &mut contents.processes {
-            if (process.pid, process.start) == card.me {
-                contents.used -= process.memory;
-                process.clear();
-            }
-        }
         let free = contents.processes.iter().position(|p| p.pid == 0);
         let seat = free.ok_or_else(|| io::Error::other("too many processes on the card"))?;
-        let process = &mut contents.processes[seat];
-        (process.pid, process.start) = card.me;
+        let mut lock = byte(seat);
+        // SAFETY: the file is open, and the structure a local.
+        if unsafe { libc::fcntl(card.life.as_raw_fd(), libc::F_OFD_SETLK, &raw mut lock) } != 0 {
+            return Err(io::Error::last_os_error());
+        }
+        contents.processes[seat].pid = u64::from(std::process::id());
         drop(locked);
         card.seat = seat;
         Ok(card)
@@ -180,6 +186,36 @@ impl Card {
         let contents = locked.contents();
         contents.used -= bytes;
         contents.processes[self.seat].memory -= bytes;
+    }
+
+    /// Makes `bytes` that this process has taken a piece that others can have as well; returns its number.
+    pub fn share(&self, bytes: u64) -> Option<u64> {
+        let locked = self.lock();
+        let contents = locked.contents();
+        let free = contents.pieces.iter().position(|piece| piece.holders == 0)?;
+        contents.pieces[free] = Piece { bytes, holders: 1 << self.seat };
+        contents.processes[self.seat].memory -= bytes;
+        Some(free as u64 + 1)
+    }
+
+    /// This process has the piece as well, which takes no more memory; false where nobody has it any more.
+    pub fn hold(&self, piece: u64) -> bool {
+        let locked = self.lock();
+        let contents = locked.contents();
+        self.reap(contents);
+        let piece = &mut contents.pieces[piece as usize - 1];
+        let there = piece.holders != 0;
+        if there {
+            piece.holders |= 1 << self.seat;
+        }
+        there
+    }
+
+    /// This process has the piece no longer.
+    pub fn drop_hold(&self, piece: u64) {
+        let locked = self.lock();
+        let contents = locked.contents();
+        contents.leave(piece as usize - 1, self.seat);
     }
 
     /// Queues a kernel that takes `nanoseconds`; `None` where the queue is full.
@@ -232,8 +268,13 @@ impl Card {
         let contents = locked.contents();
         self.reap(contents);
         contents.run(now);
-        let of = |p: &Process| (p.pid as u32, p.memory, p.served);
-        let processes = contents.processes.iter().filter(|p| p.pid != 0).map(of).collect();
+        // a piece is shown for the first of those who have it
+        let pieces = |seat: usize| {
+            let of = contents.pieces.iter().filter(|piece| piece.holders.trailing_zeros() as usize == seat);
+            of.map(|piece| piece.bytes).sum::<u64>()
+        };
+        let of = |(seat, p): (usize, &Process)| (p.pid as u32, p.memory + pieces(seat), p.served);
+        let processes = contents.processes.iter().enumerate().filter(|(_, p)| p.pid != 0).map(of).collect();
         Report { total: contents.total, used: contents.used, peak: contents.peak, processes }
     }
 
@@ -263,17 +304,46 @@ impl Card {
 
     /// As the driver does: a process that ended or became another program holds nothing of the GPU any more.
     fn reap(&self, contents: &mut Contents) {
-        for process in &mut contents.processes {
-            let here = || start(&process.pid.to_string()) == Some(process.start) && maps(process.pid, self.inode);
-            if process.pid != 0 && (process.pid, process.start) != self.me && !here() {
-                contents.used -= process.memory;
-                process.clear();
+        for seat in 0..PROCESSES {
+            if seat == self.seat || contents.processes[seat].pid == 0 || self.lives(seat) {
+                continue;
+            }
+            contents.used -= contents.processes[seat].memory;
+            contents.processes[seat].clear();
+            for piece in 0..PIECES {
+                contents.leave(piece, seat);
             }
         }
     }
+
+    fn lives(&self, seat: usize) -> bool {
+        let mut lock = byte(seat);
+        // SAFETY: the file is open, and the structure a local.
+        let asked = unsafe { libc::fcntl(self.life.as_raw_fd(), libc::F_OFD_GETLK, &raw mut lock) };
+        asked != 0 || lock.l_type != libc::F_UNLCK as libc::c_short
+    }
+}
+
+fn byte(seat: usize) -> libc::flock {
+    // SAFETY: zero bytes are a value of this structure of integers, and what locks of open files demand of `l_pid`.
+    let mut lock: libc::flock = unsafe { std::mem::zeroed() };
+    lock.l_type = libc::F_WRLCK as libc::c_short;
+    lock.l_whence = libc::SEEK_SET as libc::c_short;
+    (lock.l_start, lock.l_len) = (seat as libc::off_t, 1);
+    lock
 }
 
 impl Contents {
+    fn leave(&mut self, piece: usize, seat: usize) {
+        let piece = &mut self.pieces[piece];
+        if piece.holders & 1 << seat != 0 {
+            piece.holders &= !(1 << seat);
+            if piece.holders == 0 {
+                self.used -= piece.bytes;
+            }
+        }
+    }
+
     /// Runs kernels up to `now`. Each process with kernels gets the same part of the time.
     fn run(&mut self, now: u64) {
         let mut at = self.at;
@@ -334,18 +404,10 @@ impl Process {
     }
 }
 
-/// When a process started; `None` for one that has ended.
-fn start(pid: &str) -> Option<u64> {
-    Stat::of(format!("/proc/{pid}")).filter(|stat| !stat.ended()).map(|stat| stat.start)
-}
-
-fn maps(pid: u64, inode: u64) -> bool {
-    let text = fs::read_to_string(format!("/proc/{pid}/maps")).unwrap_or_default();
-    text.is_empty() || text.lines().any(|l| l.split_ascii_whitespace().nth(4) == Some(&inode.to_string()))
-}
-
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
     use super::*;
 
     const MS: u64 = 1_000_000;
@@ -392,6 +454,24 @@ mod tests {
         card.give(700);
         let report = card.report(0);
         assert_eq!((report.used, report.peak, report.total), (300, 1000, 1000));
+    }
+
+    #[test]
+    fn a_shared_piece_lives_until_the_last_holder_is_gone() {
+        let path = std::env::temp_dir().join(format!("standin-card-piece-{}", std::process::id()));
+        Card::create(&path, 1000).unwrap();
+        // two open files stand for two processes
+        let (a, b) = (Card::open(&path).unwrap(), Card::open(&path).unwrap());
+        let look = Card::look(&path).unwrap();
+        fs::remove_file(&path).unwrap();
+        assert!(a.take(700));
+        let piece = a.share(600).unwrap();
+        assert!(b.hold(piece));
+        drop(a);
+        assert_eq!(look.report(0).used, 600);
+        b.drop_hold(piece);
+        assert_eq!(look.report(0).used, 0);
+        assert!(!b.hold(piece));
     }
 
     #[test]

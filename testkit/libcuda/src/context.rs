@@ -3,8 +3,8 @@
 use std::ffi::{c_int, c_uint, c_void};
 
 use crate::driver::{
-    BELOW, CURRENT, Handle, INVALID_CONTEXT, INVALID_DEVICE, INVALID_HANDLE, STREAM_PER_THREAD, SUCCESS, Status,
-    Stream, in_context, instant, put, with,
+    BELOW, CURRENT, Handle, INVALID_CONTEXT, INVALID_DEVICE, INVALID_HANDLE, OUT_OF_MEMORY, STREAM_PER_THREAD,
+    SUCCESS, Status, Stream, card, context_bytes, in_context, instant, put, with,
 };
 
 #[unsafe(no_mangle)]
@@ -12,6 +12,9 @@ pub extern "C" fn cuCtxCreate_v2(context: *mut Handle, _flags: c_uint, device: c
     with(|d| {
         if device != 0 {
             return Err(INVALID_DEVICE);
+        }
+        if !card().take(context_bytes()) {
+            return Err(OUT_OF_MEMORY);
         }
         let handle = d.handle();
         d.contexts.insert(handle, ());
@@ -59,7 +62,11 @@ pub extern "C" fn cuDevicePrimaryCtxRetain(context: *mut Handle, device: c_int) 
         if device != 0 {
             return Err(INVALID_DEVICE);
         }
-        let (handle, users) = d.primary.unwrap_or_else(|| (d.handle(), 0));
+        let (handle, users) = match d.primary {
+            Some(known) => known,
+            None if card().take(context_bytes()) => (d.handle(), 0),
+            None => return Err(OUT_OF_MEMORY),
+        };
         d.contexts.insert(handle, ());
         d.primary = Some((handle, users + 1));
         put(context, handle)
@@ -87,6 +94,12 @@ pub extern "C" fn cuDevicePrimaryCtxReset_v2(_device: c_int) -> Status {
     with(|d| {
         if let Some((handle, _)) = d.primary.take() {
             d.context_gone(handle);
+            // with what was allocated in the order of streams
+            d.linear.retain(|_, linear| linear.pool == 0);
+            for pool in d.pools.values_mut() {
+                pool.used = 0;
+                pool.trim(0);
+            }
         }
         Ok(())
     })

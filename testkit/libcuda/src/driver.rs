@@ -31,28 +31,46 @@ pub struct Linear {
     pub context: Handle,
     /// 0 for none.
     pub pool: Handle,
-    /// Memory of another process, which takes none of this GPU.
-    pub imported: bool,
+    /// The piece of the card that several processes have; 0 for none.
+    pub piece: u64,
+    /// How often memory of another process was opened; 0 for memory of this one.
+    pub opens: u32,
+}
+
+impl Linear {
+    pub fn new(bytes: u64, context: Handle, pool: Handle) -> Self {
+        Self { bytes, context, pool, piece: 0, opens: 0 }
+    }
 }
 
 pub struct Object {
     pub bytes: u64,
     pub handles: u32,
     pub maps: u32,
-    pub imported: bool,
+    /// Of the host: takes none of the card.
+    pub host: bool,
+    /// As of [`Linear`].
+    pub piece: u64,
 }
+
+/// The card's memory is taken in pages of this many bytes.
+pub const PAGE: u64 = 2 << 20;
+/// Allocations from this size on have pages of their own; smaller ones of a context share pages.
+pub const LARGE: u64 = 1 << 20;
 
 #[derive(Default)]
 pub struct Pool {
     pub reserved: u64,
     pub used: u64,
     pub threshold: u64,
+    /// Of the host: takes none of the card.
+    pub host: bool,
 }
 
 impl Pool {
     pub fn alloc(&mut self, bytes: u64) -> Result<(), Status> {
         let growth = (self.used + bytes).saturating_sub(self.reserved).next_multiple_of(GRAIN);
-        if growth > 0 && !card().take(growth) {
+        if growth > 0 && !self.host && !card().take(growth) {
             return Err(OUT_OF_MEMORY);
         }
         self.reserved += growth;
@@ -66,7 +84,9 @@ impl Pool {
 
     pub fn trim(&mut self, keep: u64) {
         let keep = self.used.max(keep).next_multiple_of(GRAIN).min(self.reserved);
-        card().give(self.reserved - keep);
+        if !self.host {
+            card().give(self.reserved - keep);
+        }
         self.reserved = keep;
     }
 
@@ -141,6 +161,10 @@ pub struct Driver {
     pub streams: HashMap<Handle, Stream>,
     pub events: HashMap<Handle, Event>,
     pub heap: u64,
+    /// Bytes of small allocations, by context.
+    pub small: HashMap<Handle, u64>,
+    /// How often this process has each shared piece of the card.
+    pub pieces: HashMap<u64, u32>,
 }
 
 pub static DRIVER: Mutex<Option<Driver>> = Mutex::new(None);
@@ -169,6 +193,8 @@ pub const DEFAULT_POOL: Handle = 0x1000_0001;
 pub const STREAM_LEGACY: Handle = 1;
 /// `CU_STREAM_PER_THREAD`.
 pub const STREAM_PER_THREAD: Handle = 2;
+/// Of memory that has outlived its pool.
+pub const OF_NO_POOL: Handle = 3;
 
 impl Driver {
     /// A handle that was never used before.
@@ -184,23 +210,74 @@ impl Driver {
         at
     }
 
+    /// Takes memory of the card for an allocation in a context.
+    pub fn take(&mut self, context: Handle, bytes: u64) -> Result<(), Status> {
+        if instant() {
+            return Ok(());
+        }
+        let small = self.small.entry(context).or_default();
+        let pages = if bytes >= LARGE {
+            bytes.checked_next_multiple_of(PAGE).ok_or(OUT_OF_MEMORY)?
+        } else {
+            (*small + bytes).next_multiple_of(PAGE) - small.next_multiple_of(PAGE)
+        };
+        if pages > 0 && !card().take(pages) {
+            return Err(OUT_OF_MEMORY);
+        }
+        *small += if bytes < LARGE { bytes } else { 0 };
+        Ok(())
+    }
+
+    /// Gives back what [`Driver::take`] took.
+    pub fn give(&mut self, context: Handle, bytes: u64) {
+        if instant() {
+            return;
+        }
+        if bytes >= LARGE {
+            return card().give(bytes.next_multiple_of(PAGE));
+        }
+        let small = self.small.entry(context).or_default();
+        let before = small.next_multiple_of(PAGE);
+        *small -= bytes;
+        card().give(before - small.next_multiple_of(PAGE));
+    }
+
+    /// This process has a shared piece once more.
+    pub fn hold(&mut self, piece: u64) -> bool {
+        let had = self.pieces.entry(piece).or_default();
+        *had += 1;
+        *had > 1 || card().hold(piece)
+    }
+
+    /// This process has a shared piece once less.
+    pub fn drop_hold(&mut self, piece: u64) {
+        if let Some(had) = self.pieces.get_mut(&piece) {
+            *had -= 1;
+            if *had == 0 {
+                self.pieces.remove(&piece);
+                card().drop_hold(piece);
+            }
+        }
+    }
+
     pub fn context_gone(&mut self, context: Handle) {
-        let gone = |c: Handle| c == context;
-        self.linear.retain(|_, l| {
-            if gone(l.context) && !l.imported {
-                card().give(l.bytes);
+        let gone: Vec<u64> = self.linear.iter().filter(|(_, l)| l.context == context).map(|(at, _)| *at).collect();
+        for at in gone {
+            if let Some(linear) = self.linear.remove(&at) {
+                self.free(&linear);
             }
-            !gone(l.context)
-        });
-        self.arrays.retain(|_, (bytes, c)| {
-            if gone(*c) {
-                card().give(*bytes);
+        }
+        let arrays: Vec<Handle> = self.arrays.iter().filter(|(_, a)| a.1 == context).map(|(at, _)| *at).collect();
+        for at in arrays {
+            if let Some((bytes, context)) = self.arrays.remove(&at) {
+                self.give(context, bytes);
             }
-            !gone(*c)
-        });
-        self.contexts.remove(&context);
-        self.streams.retain(|_, stream| !gone(stream.context));
-        self.events.retain(|_, event| !gone(event.context));
+        }
+        if self.contexts.remove(&context).is_some() {
+            card().give(context_bytes());
+        }
+        self.streams.retain(|_, stream| stream.context != context);
+        self.events.retain(|_, event| event.context != context);
         if CURRENT.get() == context {
             CURRENT.set(0);
         }
@@ -225,6 +302,13 @@ impl Driver {
         self.streams.entry(key).or_insert(Stream { context, blocking: true, last: None, capture: None });
         Ok(key)
     }
+}
+
+/// What a context takes of the card. The driver does not tell; on data centre GPUs it is some hundreds of MiB.
+pub fn context_bytes() -> u64 {
+    static BYTES: OnceLock<u64> = OnceLock::new();
+    let given = || std::env::var("STANDIN_CONTEXT_MIB").ok().and_then(|text| text.parse::<u64>().ok());
+    *BYTES.get_or_init(|| given().unwrap_or(400) << 20)
 }
 
 /// The GPU that this process uses.

@@ -1,12 +1,13 @@
 //! A stand-in for NVIDIA's driver library `libcuda.so.1`, over a simulated GPU ([`kerf_standin_card`]).
 //!
 //! It behaves at its boundary as the driver does where the limiter looks: handles and error codes, contexts that take
-//! their memory with them, memory in multiples of 512 bytes, pools that grow by 32 MiB and keep memory until they are
-//! trimmed or waited for, graphs whose memory comes at the first launch and stays, physical memory that lives until no
-//! handle or mapping refers to it, streams that run in order, and `cuGetProcAddress` with versions and per-thread default
-//! streams. Events are reached some microseconds after they were recorded, also on an idle GPU; streams and events belong
-//! to contexts (green ones as well) and cannot be mixed; destroyed ones are refused; captures have the documented modes,
-//! and are invalidated by the calls that the documentation prohibits meanwhile ([`capture`]).
+//! their memory with them and take some for themselves, memory in pages of 2 MiB which small allocations share, pools that
+//! grow by 32 MiB and keep memory until they are trimmed or waited for, graphs whose memory comes at the first launch and
+//! stays, physical memory that lives until no handle or mapping refers to it, streams that run in order, and
+//! `cuGetProcAddress` with versions and per-thread default streams. Events are reached some microseconds after they were
+//! recorded, also on an idle GPU; streams and events belong to contexts (green ones as well) and cannot be mixed;
+//! destroyed ones are refused; captures have the documented modes, and are invalidated by the calls that the documentation
+//! prohibits meanwhile ([`capture`]).
 //!
 //! It has one device, and one kernel, `spin`, which takes as many nanoseconds of the GPU's time as its only argument says;
 //! `fault` as a function's name is one that fails, and every call after it.
@@ -16,6 +17,7 @@
 //! | `STANDIN_CARD` | the GPU's file |
 //! | `STANDIN_CARD_MIB` | makes the file where it is missing, for a GPU with this much memory |
 //! | `NVIDIA_VISIBLE_DEVICES` | a uuid in it becomes the uuid of the GPU |
+//! | `STANDIN_CONTEXT_MIB` | what a context takes of the GPU for itself; 400 MiB without it |
 //! | `STANDIN_INSTANT` | kernels take no time, and neither they nor linear memory are booked on the GPU: to measure the cost that others add to a call |
 //! | `STANDIN_LAUNCH_NS`, `STANDIN_RECORD_NS`, `STANDIN_QUERY_NS` | what a launch (4000), recording an event (1500) and asking for one (500) cost the calling thread; with `STANDIN_INSTANT` nothing |
 //! | `STANDIN_LOAD_NS` | what the first launch of a function costs in addition, as with lazy loading: 0 |
@@ -48,7 +50,7 @@ use kerf_standin_card::card::Card;
 
 use crate::driver::{
     CARD, DEFAULT_POOL, DRIVER, Driver, FORKED, INVALID_DEVICE, INVALID_VALUE, NOT_INITIALIZED, OUT_OF_MEMORY,
-    Pool, SUCCESS, Status, card, forked, in_context, now, put, with,
+    PAGE, Pool, SUCCESS, Status, card, forked, in_context, now, put, with,
 };
 
 #[unsafe(no_mangle)]
@@ -141,7 +143,7 @@ pub extern "C" fn cuCtxSetLimit(limit: c_int, value: usize) -> Status {
     in_context(|d, _| {
         // the heap of kernels that call malloc is memory of the GPU
         if limit == 2 {
-            let (before, bytes) = (d.heap, (value as u64).next_multiple_of(512));
+            let (before, bytes) = (d.heap, (value as u64).next_multiple_of(PAGE));
             card().give(before);
             d.heap = if card().take(bytes) { bytes } else { 0 };
             if d.heap != bytes {

@@ -3,7 +3,8 @@
 use std::ffi::{c_int, c_uint, c_ulonglong, c_void};
 
 use crate::driver::{
-    Driver, Handle, INVALID_VALUE, Linear, OUT_OF_MEMORY, Object, Status, card, in_context, instant, put, with,
+    Driver, Handle, INVALID_VALUE, LARGE, Linear, OF_NO_POOL, OUT_OF_MEMORY, Object, PAGE, Status, card,
+    in_context, put, with,
 };
 use crate::stream::wait_for_all;
 
@@ -12,7 +13,7 @@ use crate::stream::wait_for_all;
 pub struct Properties {
     kind: c_int,
     handle_types: c_int,
-    location: c_int,
+    pub location: c_int,
     id: c_int,
     rest: [u64; 2],
 }
@@ -52,11 +53,9 @@ fn take(d: &mut Driver, bytes: u64, context: Handle) -> Result<u64, Status> {
         return Err(INVALID_VALUE);
     }
     let bytes = bytes.checked_next_multiple_of(512).ok_or(OUT_OF_MEMORY)?;
-    if !instant() && !card().take(bytes) {
-        return Err(OUT_OF_MEMORY);
-    }
+    d.take(context, bytes)?;
     let at = d.address(bytes);
-    d.linear.insert(at, Linear { bytes, context, pool: 0, imported: false });
+    d.linear.insert(at, Linear::new(bytes, context, 0));
     Ok(at)
 }
 
@@ -105,10 +104,12 @@ pub extern "C" fn cuMemFree_v2(pointer: u64) -> Status {
 
 impl Driver {
     pub fn free(&mut self, linear: &Linear) {
-        match self.pools.get_mut(&linear.pool) {
-            Some(pool) => pool.freed(linear.bytes),
-            None if linear.imported || instant() => {}
-            None => card().give(linear.bytes),
+        match (self.pools.get_mut(&linear.pool), linear.piece) {
+            (Some(pool), _) => pool.freed(linear.bytes),
+            (None, 0) if linear.opens > 0 => {}
+            (None, 0) if linear.pool == OF_NO_POOL => card().give(linear.bytes),
+            (None, 0) => self.give(linear.context, linear.bytes),
+            (None, piece) => self.drop_hold(piece),
         }
     }
 }
@@ -137,21 +138,35 @@ pub extern "C" fn cuMemHostAlloc(pointer: *mut u64, bytes: usize, _flags: c_uint
     in_context(|d, _| put(pointer, d.address(bytes as u64)))
 }
 
-/// The handle only tells how large the memory is.
+/// The handle tells the size, the address in the exporter, and the piece of the card. A small allocation stays one of its
+/// process: its page belongs to others as well.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn cuIpcGetMemHandle(handle: *mut [u64; 8], pointer: u64) -> Status {
     with(|d| {
-        let linear = d.linear.get(&pointer).ok_or(INVALID_VALUE)?;
-        put(handle, [linear.bytes, pointer, 0, 0, 0, 0, 0, 0])
+        let linear = d.linear.get_mut(&pointer).filter(|l| l.pool == 0 && l.opens == 0).ok_or(INVALID_VALUE)?;
+        if linear.piece == 0 && linear.bytes >= LARGE {
+            linear.piece = card().share(linear.bytes.next_multiple_of(PAGE)).ok_or(OUT_OF_MEMORY)?;
+            d.pieces.insert(linear.piece, 1);
+        }
+        put(handle, [linear.bytes, pointer, linear.piece, 0, 0, 0, 0, 0])
     })
 }
 
+/// Opened again, it is at the same address.
 #[unsafe(no_mangle)]
 pub extern "C" fn cuIpcOpenMemHandle_v2(pointer: *mut u64, handle: IpcHandle, _flags: c_uint) -> Status {
     in_context(|d, context| {
-        let bytes = handle.0[0];
+        let [bytes, _, piece, ..] = handle.0;
+        let known = d.linear.iter_mut().find(|(_, l)| l.opens > 0 && piece > 0 && l.piece == piece);
+        if let Some((at, linear)) = known {
+            linear.opens += 1;
+            return put(pointer, *at);
+        }
+        if piece > 0 && !d.hold(piece) {
+            return Err(INVALID_VALUE);
+        }
         let at = d.address(bytes);
-        d.linear.insert(at, Linear { bytes, context, pool: 0, imported: true });
+        d.linear.insert(at, Linear { piece, opens: 1, ..Linear::new(bytes, context, 0) });
         put(pointer, at)
     })
 }
@@ -162,7 +177,15 @@ pub struct IpcHandle([u64; 8]);
 
 #[unsafe(no_mangle)]
 pub extern "C" fn cuIpcCloseMemHandle(pointer: u64) -> Status {
-    cuMemFree_v2(pointer)
+    with(|d| {
+        let linear = d.linear.get_mut(&pointer).filter(|l| l.opens > 0).ok_or(INVALID_VALUE)?;
+        linear.opens -= 1;
+        if linear.opens == 0 {
+            let gone = d.linear.remove(&pointer).ok_or(INVALID_VALUE)?;
+            d.free(&Linear { opens: 1, ..gone });
+        }
+        Ok(())
+    })
 }
 
 #[unsafe(no_mangle)]
@@ -190,9 +213,7 @@ fn texels(format: c_uint, channels: c_uint, elements: u64) -> u64 {
 
 fn array(d: &mut Driver, context: Handle, bytes: u64) -> Result<Handle, Status> {
     let bytes = bytes.next_multiple_of(512);
-    if !card().take(bytes) {
-        return Err(OUT_OF_MEMORY);
-    }
+    d.take(context, bytes)?;
     let handle = d.handle();
     d.arrays.insert(handle, (bytes, context));
     Ok(handle)
@@ -237,8 +258,8 @@ pub unsafe extern "C" fn cuMipmappedArrayCreate(
 #[unsafe(no_mangle)]
 pub extern "C" fn cuArrayDestroy(handle: Handle) -> Status {
     with(|d| {
-        let (bytes, _) = d.arrays.remove(&handle).ok_or(INVALID_VALUE)?;
-        card().give(bytes);
+        let (bytes, context) = d.arrays.remove(&handle).ok_or(INVALID_VALUE)?;
+        d.give(context, bytes);
         Ok(())
     })
 }
@@ -253,15 +274,14 @@ pub unsafe extern "C" fn cuMemCreate(handle: *mut u64, bytes: usize, of: *const 
     in_context(|d, _| {
         let host = unsafe { (*of).location } != 1;
         let bytes = bytes as u64;
-        if bytes == 0 || !bytes.is_multiple_of(2 << 20) {
+        if bytes == 0 || !bytes.is_multiple_of(PAGE) {
             return Err(INVALID_VALUE);
         }
         if !host && !card().take(bytes) {
             return Err(OUT_OF_MEMORY);
         }
         let id = d.handle() as u64;
-        let bytes = if host { 0 } else { bytes };
-        d.objects.insert(id, Object { bytes, handles: 1, maps: 0, imported: host });
+        d.objects.insert(id, Object { bytes, handles: 1, maps: 0, host, piece: 0 });
         put(handle, id)
     })
 }
@@ -272,8 +292,10 @@ impl Driver {
             && object.handles == 0
             && object.maps == 0
         {
-            if !object.imported {
-                card().give(object.bytes);
+            match (object.host, object.piece) {
+                (true, _) => {}
+                (false, 0) => card().give(object.bytes),
+                (false, piece) => self.drop_hold(piece),
             }
             self.objects.remove(&id);
         }
@@ -334,20 +356,37 @@ pub extern "C" fn cuMemRetainAllocationHandle(handle: *mut u64, address: u64) ->
     })
 }
 
-/// The shared handle is a number; importing it makes memory that takes none of the GPU.
+/// The descriptor is of a file in memory that names the piece of the card and its size. Unlike the driver's, it does not
+/// keep the memory alive.
 #[unsafe(no_mangle)]
 pub extern "C" fn cuMemExportToShareableHandle(shared: *mut c_int, handle: u64, _: c_int, _: u64) -> Status {
     with(|d| {
-        let bytes = d.objects.get(&handle).ok_or(INVALID_VALUE)?.bytes;
-        put(shared, (bytes >> 20) as c_int)
+        let object = d.objects.get_mut(&handle).filter(|o| !o.host).ok_or(INVALID_VALUE)?;
+        if object.piece == 0 {
+            object.piece = card().share(object.bytes).ok_or(OUT_OF_MEMORY)?;
+            d.pieces.insert(object.piece, 1);
+        }
+        let content = [object.piece, object.bytes];
+        let descriptor = unsafe { libc::memfd_create(c"standin".as_ptr(), libc::MFD_CLOEXEC) };
+        let written = unsafe { libc::pwrite(descriptor, content.as_ptr().cast(), 16, 0) };
+        if written != 16 {
+            return Err(INVALID_VALUE);
+        }
+        put(shared, descriptor)
     })
 }
 
 #[unsafe(no_mangle)]
 pub extern "C" fn cuMemImportFromShareableHandle(handle: *mut u64, shared: usize, _: c_int) -> Status {
     in_context(|d, _| {
+        let mut content = [0_u64; 2];
+        let read = unsafe { libc::pread(shared as c_int, content.as_mut_ptr().cast(), 16, 0) };
+        let [piece, bytes] = content;
+        if read != 16 || !d.hold(piece) {
+            return Err(INVALID_VALUE);
+        }
         let id = d.handle() as u64;
-        d.objects.insert(id, Object { bytes: (shared as u64) << 20, handles: 1, maps: 0, imported: true });
+        d.objects.insert(id, Object { bytes, handles: 1, maps: 0, host: false, piece });
         put(handle, id)
     })
 }

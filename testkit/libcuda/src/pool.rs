@@ -4,8 +4,9 @@
 use std::ffi::c_int;
 
 use crate::driver::{
-    DEFAULT_POOL, Driver, Handle, INVALID_VALUE, Linear, Pool, Status, card, in_context, put, with,
+    DEFAULT_POOL, Driver, Handle, INVALID_VALUE, Linear, OF_NO_POOL, Pool, Status, card, in_context, put, with,
 };
+use crate::memory::Properties;
 
 #[unsafe(no_mangle)]
 pub extern "C" fn cuDeviceGetDefaultMemPool(pool: *mut Handle, _device: c_int) -> Status {
@@ -26,10 +27,11 @@ pub extern "C" fn cuDeviceSetMemPool(_device: c_int, pool: Handle) -> Status {
 }
 
 #[unsafe(no_mangle)]
-pub extern "C" fn cuMemPoolCreate(pool: *mut Handle, _properties: *const u8) -> Status {
+pub unsafe extern "C" fn cuMemPoolCreate(pool: *mut Handle, of: *const Properties) -> Status {
     in_context(|d, _| {
         let handle = d.handle();
-        d.pools.insert(handle, Pool::default());
+        let host = unsafe { (*of).location } != 1;
+        d.pools.insert(handle, Pool { host, ..Pool::default() });
         put(pool, handle)
     })
 }
@@ -41,10 +43,12 @@ pub extern "C" fn cuMemPoolDestroy(pool: Handle) -> Status {
         // memory that is handed out outlives the pool
         let mut kept = 0;
         for linear in d.linear.values_mut().filter(|l| l.pool == pool) {
-            linear.pool = 0;
+            linear.pool = OF_NO_POOL;
             kept += linear.bytes;
         }
-        card().give(gone.reserved - kept);
+        if !gone.host {
+            card().give(gone.reserved - kept);
+        }
         Ok(())
     })
 }
@@ -93,7 +97,7 @@ fn alloc(d: &mut Driver, pointer: *mut u64, bytes: usize, pool: Handle, stream: 
         return put(pointer, at);
     }
     d.pools.get_mut(&pool).ok_or(INVALID_VALUE)?.alloc(bytes)?;
-    d.linear.insert(at, Linear { bytes, context: 0, pool, imported: false });
+    d.linear.insert(at, Linear::new(bytes, 0, pool));
     put(pointer, at)
 }
 

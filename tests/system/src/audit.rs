@@ -14,7 +14,7 @@ use kerf::plan::{ContainerGrant, Placement};
 use kerf::request::ContainerKind;
 use kerf_limiter_contract::limits::Limits;
 use kerf_limiter_contract::path;
-use kerf_plugin::testing::limiter::limits;
+use kerf_plugin::testing::limiter::{CONTEXT, limits};
 use kerf_testkit::kubelet::Container;
 use serde_json::Value;
 
@@ -97,8 +97,9 @@ impl Audit {
             let text = std::fs::read(&file).map_err(|error| format!("{}: {error}", file.display()))?;
             Limits::parse(&text).map_err(|error| error.to_string())
         });
-        let expected =
-            (grant.gpus.is_share()).then(|| limits(grant, placement.limit).map_err(|error| error.to_string()));
+        let expected = (grant.gpus.is_share()).then(|| {
+            limits(grant, placement.limit, Isolation::Limiter, CONTEXT).map_err(|error| error.to_string())
+        });
         if found != expected {
             self.object(format!("{name}: may use {found:?}, recorded {expected:?}"));
         }

@@ -1,0 +1,3 @@
+//! One GPU.
+
+pub const MAX_DEVICES: usize = 1;
