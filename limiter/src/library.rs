@@ -138,12 +138,11 @@ pub fn in_cuda(name: &CStr) -> *mut c_void {
     if handle.is_null() { ptr::null_mut() } else { in_library(handle, name) }
 }
 
-/// What the whole program would find: the first of its libraries that has the symbol. `RTLD_DEFAULT` does not tell that
-/// here, since this library, which is linked with `-Bsymbolic`, is searched first for itself.
-pub fn in_program(name: &CStr) -> *mut c_void {
+/// The program's handle, which searches all of its libraries in their order. `RTLD_DEFAULT` does not do that here, since
+/// this library, which is linked with `-Bsymbolic`, is searched first for itself.
+pub fn program() -> Handle {
     // SAFETY: without a name this returns the program's own handle.
-    let program = unsafe { libc::dlopen(ptr::null(), libc::RTLD_LAZY) };
-    in_library(program, name)
+    unsafe { libc::dlopen(ptr::null(), libc::RTLD_LAZY) }
 }
 
 /// The C library's `dlsym`; null until [`dlsym`] was called.

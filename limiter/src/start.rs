@@ -47,12 +47,12 @@ unsafe extern "C" fn start(_: c_int, arguments: Strings, environment: Strings) {
 fn ahead() -> Vec<Handle> {
     let mut ahead = Vec::new();
     let real = library::dlsym() as *mut c_void;
-    if library::in_program(c"dlsym") == real {
+    if library::in_library(library::program(), c"dlsym") == real {
         ahead.extend(object::of(real).map(object::Object::handle));
     }
     let drivers: [(&Library, &CStr); 2] = [(&CUDA, c"cuInit"), (&NVML, c"nvmlDeviceGetMemoryInfo")];
     for (driver, name) in drivers {
-        let found = library::in_program(name);
+        let found = library::in_library(library::program(), name);
         let ours = crate::entry::find(table::entries(), name).is_some_and(|entry| entry.hook == found);
         if !ours
             && let Some(object) = object::of(found)

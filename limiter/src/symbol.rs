@@ -111,8 +111,9 @@ unsafe extern "C" fn pick(handle: *mut c_void, name: *const c_char, caller: *con
         return of_the_program(entry);
     }
     // the limiter's namespace is the program's
-    let everywhere = handle == libc::RTLD_DEFAULT;
-    let found = if everywhere { library::in_program(name) } else { library::in_library(handle, name) };
+    let program = library::program();
+    let handle = if handle == libc::RTLD_DEFAULT { program } else { handle };
+    let found = library::in_library(handle, name);
     if found.is_null() {
         return Answer::OF_THE_C_LIBRARY;
     }
@@ -121,6 +122,10 @@ unsafe extern "C" fn pick(handle: *mut c_void, name: *const c_char, caller: *con
     }
     // the program's own, under a name of the driver's
     if object::is_variable(found) || object::of(found).is_some_and(object::Object::is_program) {
+        return Answer::is(found);
+    }
+    // another's that comes before the limiter, and calls on
+    if handle == program && !entry.driver.is_beside(found) {
         return Answer::is(found);
     }
     entry.driver.learn(found);

@@ -160,9 +160,21 @@ fn a_tool_before_the_limiter_sees_calls_that_are_held() {
     let tool = compile(&container, "tool.so", &["-DTOOL", "-shared", "-fPIC"]);
     let mut command = container.command(Way::Linked, &[&format!("alloc:{MORE}"), &format!("alloc:{ALL}")]);
     let limiter = command.get_envs().find(|(name, _)| *name == "LD_PRELOAD").unwrap().1.unwrap().to_owned();
-    command.env("LD_PRELOAD", format!("{}:{}", tool.display(), limiter.display()));
+    let preload = format!("{}:{}", tool.display(), limiter.display());
+    command.env("LD_PRELOAD", &preload);
     let expected = ["traced 2", &format!("alloc:{MORE} 2"), "traced 0", &format!("alloc:{ALL} 0")];
     assert_eq!(lines(&command.output().unwrap()), expected);
+    // also where the program looks for it before there is a driver
+    let mut command = container.program(&compile(&container, "lookups", &[]), &["default", MORE, ALL]);
+    let looked = [
+        "before cuMemAlloc_v2 found",
+        "before cuCtxCreate_v4 missing",
+        "after cuMemAlloc_v2 found",
+        "after cuCtxCreate_v4 missing",
+        "default 0",
+    ];
+    let allocated = ["traced 2", &format!("{MORE} 2"), "traced 0", &format!("{ALL} 0")];
+    assert_eq!(lines(&command.env("LD_PRELOAD", &preload).output().unwrap()), [&looked[..], &allocated].concat());
 }
 
 #[test]
