@@ -30,9 +30,10 @@ impl Spare {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).entry(context).or_default().push(mark);
     }
 
-    /// The context is gone, with its events.
-    pub fn forget(&self, context: usize) {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).remove(&context);
+    /// The context is gone, with its events; or one of them was refused, as they all are if another context has got the
+    /// handle of one that is gone.
+    pub fn forget(&self, context: usize) -> Vec<Mark> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).remove(&context).unwrap_or_default()
     }
 }
 
@@ -99,7 +100,7 @@ impl Meter for Marks<'_> {
         // SAFETY: the event was made in the context of the stream, which the program is using.
         let status = unsafe { driver::cuEventRecord(mark.0 as Handle, self.stream) };
         if status != SUCCESS {
-            discard([mark]);
+            discard(self.spare.forget(self.context).into_iter().chain([mark]));
             return Err(Failed);
         }
         Ok(Some(mark))
