@@ -12,6 +12,8 @@ find_card() {
     lines=$("$program" card "$card") || { printf '%s\nmissing: a card that NVIDIA'\''s driver shows\n' "$lines" >&2 && exit 2; }
     mapfile -t lines <<<"$lines"
     name=${lines[0]} driver=${lines[1]} uuid=${lines[2]} total=${lines[3]} used=${lines[4]}
+    # what a context takes counts, as the plugin measures it and writes it for the limiter
+    context=$(limit=60 && outside "$program" context "$card") || context=0
     cap=$((total * 30 / 100 < 8192 ? total * 30 / 100 : 8192))
     parts=$out/$(printf '%s-%s' "$name" "$driver" | tr 'A-Z /' 'a-z--')
     mkdir -p "$parts"
@@ -66,7 +68,7 @@ choose_way() {
 # $1: memory in MiB, $2: core, $3: ceiling
 make_files() {
     mkdir -p "$root" && rm -f "$root/state"
-    "$container" "$root" "$uuid" "$1" "$2" "$3"
+    "$container" "$root" "$uuid" "$1" "$2" "$3" "$context"
     echo "$limiter" >"$root/preload"
 }
 

@@ -76,8 +76,7 @@ stage_machine() {
 version() { { "$@" 2>/dev/null || echo none; } | tail -n 1; }
 
 stage_memory() {
-    local context way
-    context=$(outside "$program" context "$card") || context=1024
+    local way
     say "a context takes $context MiB of the card; the cap is $cap MiB"
     for way in alloc managed pitch array create async pool graph; do
         container "$cap" 100 100
