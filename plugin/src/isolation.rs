@@ -17,5 +17,6 @@ pub mod demand;
 pub mod driver;
 pub mod enforcers;
 pub mod folder;
+pub mod in_place;
 pub mod limiter;
 pub mod mps;

@@ -14,8 +14,8 @@ pub struct ContainerUsage {
     pub memory: u64,
     /// Compute, in percent of the GPU.
     pub utilization: u32,
-    /// In the host's PID namespace.
-    pub pids: Vec<u32>,
+    /// Pids in the host's PID namespace, and the GPU memory of each in bytes, where the driver tells.
+    pub processes: Vec<(u32, Option<u64>)>,
 }
 
 /// A container on a GPU.
@@ -38,7 +38,7 @@ pub fn used(pods: &[PodView], sample: &Sample) -> BTreeMap<ContainerOnGpu, Conta
         let entry = used.entry((pod, container, process.device.clone())).or_default();
         entry.memory = entry.memory.saturating_add(process.memory.unwrap_or_default());
         entry.utilization = entry.utilization.saturating_add(process.utilization.unwrap_or_default());
-        entry.pids.push(process.pid);
+        entry.processes.push((process.pid, process.memory));
     }
     used
 }
