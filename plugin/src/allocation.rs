@@ -51,7 +51,7 @@ pub use self::claim::State;
 pub use self::comparison::Comparison;
 pub use self::corrections::Correction;
 pub use self::decision::{Decision, RunnerUp};
-pub use self::entry::{Key, Pod, Seen, Stage};
+pub use self::entry::{Bystander, Key, Pod, Seen, Stage};
 pub use self::kubelet_list::{ContainerResources, KubeletList, Listing, OtherDomain};
 
 use self::claim::{Claim, Event};

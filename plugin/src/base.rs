@@ -3,7 +3,9 @@
 pub mod backoff;
 pub mod cgroup;
 pub mod counters;
+pub mod exposed;
 pub mod files;
 pub mod gate;
 pub mod level_triggered;
+pub mod mounts;
 pub mod socket;

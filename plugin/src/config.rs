@@ -115,8 +115,8 @@ pub struct Args {
     /// Where the host's control groups are seen, for the limits of drivers from 615 on
     #[arg(long, env = "KERF_CGROUP_ROOT", default_value = "/sys/fs/cgroup", value_name = "DIR")]
     pub cgroup_root: PathBuf,
-    /// MiB that each process may use beyond its container's share before that counts as a breach: what the driver takes
-    /// for itself
+    /// MiB that each process, of at most four, may use beyond its container's share before that counts as a breach: what
+    /// the driver takes for itself
     #[arg(long, env = "KERF_BREACH_MARGIN_MIB", default_value_t = 640, value_name = "MIB")]
     pub breach_margin_mib: u64,
     /// MiB of a share that count for each context of a process, for what the driver takes for itself, until that was
@@ -185,7 +185,7 @@ pub struct Config {
     pub proc_root: PathBuf,
     /// How containers are held to their shares.
     pub isolation: enforcers::Options,
-    /// What each process may use beyond its container's share.
+    /// What each of some processes may use beyond its container's share.
     pub breach_margin: Mib,
     /// Whether tkestack's vcuda-controller is served.
     pub tkestack: bool,

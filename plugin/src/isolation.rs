@@ -17,6 +17,7 @@ pub mod demand;
 pub mod driver;
 pub mod enforcers;
 pub mod folder;
+pub mod in_place;
 pub mod limiter;
 pub mod mps;
 pub mod usable;

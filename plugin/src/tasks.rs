@@ -219,8 +219,11 @@ impl Parts {
             folders.clone(),
             cluster.clone(),
             self.counters.clone(),
-            config.breach_margin,
-            config.proc_root.clone(),
+            watchdog::Options {
+                margin: config.breach_margin,
+                proc_root: config.proc_root.clone(),
+                all_placed: config.contracts.is_empty() || config.placed,
+            },
             self.stop(),
         );
         tasks.spawn("watchdog", watchdog);

@@ -12,7 +12,9 @@
 //! | [`path::PRELOAD`] | the file alone, **read-only** | [`path::LIBRARY`] and a line feed ([`path::preload`]) |
 //!
 //! A mounted file can be neither removed nor renamed in the container, and a read-only mount cannot be written by any
-//! user in there; undoing a mount needs a capability that containers do not have (`CAP_SYS_ADMIN`).
+//! user in there; undoing a mount needs a capability that containers do not have (`CAP_SYS_ADMIN`). But a volume of the pod
+//! may lie over a mounted file, a directory above it can be renamed, and a process may have mounts of its own; the host
+//! sees these in `/proc/<pid>/mountinfo`.
 //!
 //! # How the limiter is loaded
 //!
@@ -51,7 +53,8 @@
 //! [`state::Snapshot`] tells which processes have loaded the limiter and use a GPU, how much memory each holds, and
 //! which problems the limiters found ([`state::Flags`]). A process that NVML sees on the GPU and that is not in the
 //! snapshot runs without the limiter; one that uses more than its cap was not held by it. The host must report both:
-//! nothing inside a container can be trusted to.
+//! nothing inside a container can be trusted to. Nor does the snapshot prove that a process has the limiter: the tenant can
+//! write it.
 
 pub mod allowance;
 pub mod arbiter;

@@ -8,7 +8,7 @@ use kerf::isolation::Isolation;
 use kerf::plan::{ContainerGrant, DeviceRef, Grant, Plan};
 use kerf::request::ContainerRequest;
 
-use crate::allocation::{Answers, Claim, Entry, Key, KubeletList, Pod, Seen, Stage};
+use crate::allocation::{Answers, Bystander, Claim, Entry, Key, KubeletList, Pod, Seen, Stage};
 use crate::device::ids::Ids;
 
 /// So many deleted pods are remembered.
@@ -24,7 +24,7 @@ pub struct Allocations {
     /// Pods that ask for GPUs.
     pub(super) pods: BTreeMap<PodUid, Entry>,
     /// Pods that ask for no GPU. Any pod on kubelet's list that is not known may be one that asks.
-    others: BTreeMap<PodUid, PodRef>,
+    pub(super) others: BTreeMap<PodUid, Bystander>,
     /// Pods that are over, until the watch forgets them: a late event must not bring one back.
     ended: BTreeMap<PodUid, PodRef>,
     /// The pods that were deleted last: an answer that is older than the deletion must not bring one back.
@@ -48,7 +48,7 @@ impl Allocations {
     pub fn see(&mut self, seen: Seen) {
         match seen {
             Seen::Claimant(pod) => self.observe(*pod),
-            Seen::Other { uid, reference, stage } => self.observe_other(uid, reference, stage),
+            Seen::Other { pod, stage } => self.observe_other(pod, stage),
             Seen::Unreadable { uid } => self.stays(&uid),
         }
     }
@@ -68,13 +68,16 @@ impl Allocations {
     }
 
     /// A pod that asks for no GPU now. One that did ask keeps its GPUs: only its end frees them.
-    fn observe_other(&mut self, uid: PodUid, reference: PodRef, stage: Stage) {
-        if self.is_over(&uid, &reference, stage) {
+    fn observe_other(&mut self, pod: Bystander, stage: Stage) {
+        if self.is_over(&pod.uid, &pod.reference, stage) {
             return;
         }
-        if let Some(entry) = self.pods.get_mut(&uid) {
+        if let Some(entry) = self.pods.get_mut(&pod.uid) {
             entry.pod.stage = stage;
-        } else if self.others.insert(uid, reference.clone()).is_none() {
+            return;
+        }
+        let reference = pod.reference.clone();
+        if self.others.insert(pod.uid.clone(), pod).is_none() {
             self.kubelet.pod_began(&reference);
         }
     }
@@ -109,8 +112,8 @@ impl Allocations {
     }
 
     fn remove(&mut self, uid: &PodUid) {
-        if let Some(reference) = self.others.remove(uid) {
-            self.kubelet.pod_over(reference, false);
+        if let Some(other) = self.others.remove(uid) {
+            self.kubelet.pod_over(other.reference, false);
         } else if let Some(entry) = self.pods.remove(uid) {
             self.open.take_if(|open| open == uid);
             self.kubelet.pod_over(entry.pod.reference, !entry.claims.is_empty());
@@ -140,7 +143,10 @@ impl Allocations {
 
     /// The names of pods that are not over.
     fn alive(&self) -> impl Iterator<Item = &PodRef> {
-        self.pods.values().map(|entry| &entry.pod.reference).chain(self.others.values())
+        self.pods
+            .values()
+            .map(|entry| &entry.pod.reference)
+            .chain(self.others.values().map(|other| &other.reference))
     }
 
     /// The names of all known pods, also of those that are over.

@@ -47,13 +47,22 @@ pub enum Stage {
     Ended,
 }
 
+/// A pod that asks for no GPU.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Bystander {
+    pub uid: PodUid,
+    pub reference: PodRef,
+    /// Container ids of the runtime, without their scheme, and the containers they belong to.
+    pub runtime_ids: BTreeMap<String, ContainerName>,
+}
+
 /// What the API server shows of any pod of this node.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Seen {
     /// It asks for GPUs.
     Claimant(Box<Pod>),
     /// It asks for no GPU.
-    Other { uid: PodUid, reference: PodRef, stage: Stage },
+    Other { pod: Bystander, stage: Stage },
     /// It exists, but cannot be read.
     Unreadable { uid: PodUid },
 }
@@ -62,7 +71,8 @@ impl Seen {
     pub fn uid(&self) -> &PodUid {
         match self {
             Self::Claimant(pod) => &pod.uid,
-            Self::Other { uid, .. } | Self::Unreadable { uid } => uid,
+            Self::Other { pod, .. } => &pod.uid,
+            Self::Unreadable { uid } => uid,
         }
     }
 }

@@ -7,7 +7,7 @@ use kerf::isolation::Isolation;
 use kerf::plan::ContainerGrant;
 use kerf::units::Milli;
 
-use crate::allocation::{Allocations, Claim, Entry, Key, Pod, State};
+use crate::allocation::{Allocations, Bystander, Claim, Entry, Key, Pod, State};
 use crate::device::ids::{Ids, Resource};
 
 #[derive(Clone, Debug)]
@@ -81,6 +81,10 @@ impl Allocations {
             }
         };
         self.pods.values().map(pod).collect()
+    }
+
+    pub fn bystanders(&self) -> Vec<Bystander> {
+        self.others.values().cloned().collect()
     }
 
     /// The pod of the last call, while it is incomplete.

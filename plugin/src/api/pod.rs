@@ -1,5 +1,7 @@
 //! Pods of the API server as the values that [`crate::allocation`] keeps.
 
+use std::collections::BTreeMap;
+
 use k8s_openapi::api::core::v1::Pod;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kerf::annotation::{self, Keys, Record};
@@ -8,7 +10,7 @@ use kerf::k8s;
 use kerf_runtime::guarded::Guarded;
 use kube::Resource as _;
 
-use crate::allocation::{self, Seen, Stage};
+use crate::allocation::{self, Bystander, Seen, Stage};
 
 /// A Pod of this node, as far as it can be read; `None` for an object that the API server never sends.
 pub fn seen(object: Guarded<Pod>, keys: &Keys) -> Option<Seen> {
@@ -27,19 +29,22 @@ fn pod(object: &Pod, keys: &Keys) -> Option<Seen> {
         (false, Some(_)) => Stage::Terminating,
         (false, None) => Stage::Live,
     };
-    let Some(holding) = view.holding else {
-        return Some(Seen::Other { uid: view.uid, reference: view.pod, stage });
-    };
-    let created = object.metadata.creation_timestamp.as_ref();
     let status = object.status.as_ref();
     let statuses = status.into_iter().flat_map(|status| {
         let inits = status.init_container_statuses.iter().flatten();
         inits.chain(status.container_statuses.iter().flatten())
     });
-    let runtime_ids = statuses.filter_map(|status| {
-        let (_, id) = status.container_id.as_deref()?.split_once("://")?;
-        Some((id.to_owned(), status.name.as_str().into()))
-    });
+    let runtime_ids: BTreeMap<_, _> = statuses
+        .filter_map(|status| {
+            let (_, id) = status.container_id.as_deref()?.split_once("://")?;
+            Some((id.to_owned(), status.name.as_str().into()))
+        })
+        .collect();
+    let Some(holding) = view.holding else {
+        let pod = Bystander { uid: view.uid, reference: view.pod, runtime_ids };
+        return Some(Seen::Other { pod, stage });
+    };
+    let created = object.metadata.creation_timestamp.as_ref();
     let record = match holding.record {
         Record::Placed(placement) => Some(placement),
         Record::Absent => None,
@@ -60,7 +65,7 @@ fn pod(object: &Pod, keys: &Keys) -> Option<Seen> {
             .and_then(|annotations| annotation::isolation::decode(annotations.get(&keys.isolated)?).ok()),
         stage,
         users: k8s::users(object),
-        runtime_ids: runtime_ids.collect(),
+        runtime_ids,
     })))
 }
 

@@ -21,7 +21,7 @@ pub struct Counters {
     pub reconcile_errors: IntCounter,
     /// Questions that a driver did not answer, by `kind` (`unavailable`, `failed`, `slow`).
     pub backend_errors: IntCounterVec,
-    /// Breaches that the watchdog saw begin, by `kind` (`memory`, `unlimited`).
+    /// Breaches that the watchdog saw begin, by `kind`.
     pub breaches: IntCounterVec,
     /// Calls to the API server that failed, by `call` (`watch`, `list`, `pod`, `node`, `event`).
     pub api_errors: IntCounterVec,
@@ -61,9 +61,6 @@ impl Counters {
         // an alert needs the series before the first failure
         for call in ["watch", "list", "pod", "node", "event"] {
             counters.api_errors.with_label_values(&[call]);
-        }
-        for kind in ["memory", "unlimited"] {
-            counters.breaches.with_label_values(&[kind]);
         }
         Ok(counters)
     }

@@ -11,7 +11,7 @@ use kerf_limiter_contract::state::{self, ProcessSnapshot};
 use tokio_util::sync::CancellationToken;
 
 use crate::allocation::view::PodView;
-use crate::follow::watchdog::identity;
+use crate::follow::watchdog::observe::identity;
 use crate::isolation::folder::{Folder, Folders};
 use crate::isolation::limiter;
 use crate::state::State;
@@ -88,7 +88,9 @@ fn observe(pods: &[PodView], sample: &Sample, folders: &Folders, proc_root: &Pat
             let Some(now) = used.get(&place) else { continue };
             let Ok(snapshot) = limiter::snapshot(folder) else { continue };
             for (pid, memory) in &now.processes {
-                let (Some(own), Some(used)) = (identity(proc_root, *pid), *memory) else { continue };
+                let (Some(own), Some(used)) = (identity(&proc_root.join(pid.to_string())), *memory) else {
+                    continue;
+                };
                 let process = snapshot.processes.iter().find(|process| (process.pid, process.start) == own);
                 let Some(process) = process.cloned() else { continue };
                 let place = (folder.path.clone(), process.slot);

@@ -8,11 +8,12 @@ use std::path::PathBuf;
 use kerf::ids::DeviceId;
 use kerf::plan::Grant;
 use kerf::units::Milli;
-use kerf_limiter_contract::arbiter::{self, Tenant};
+use kerf_limiter_contract::arbiter;
 use rustix::time::{ClockId, clock_gettime};
 use tokio_util::sync::CancellationToken;
 
 use crate::allocation::view::PodView;
+use crate::follow::in_time::InTime;
 use crate::isolation::folder::{Folder, Folders};
 use crate::isolation::limiter;
 use crate::state::State;
@@ -30,19 +31,22 @@ struct Last {
 pub async fn follow(state: State, folders: Folders, token: CancellationToken) {
     let mut samples = state.watch_samples();
     let mut last = BTreeMap::new();
+    let (mut asked, mut told) = (InTime::default(), InTime::default());
     while let Some(Ok(())) = token.run_until_cancelled(samples.changed()).await {
         let sample = samples.borrow_and_update().clone();
-        let (pods, folders) = (state.allocations(|allocations| allocations.view()), folders.clone());
-        let decided = tokio::task::spawn_blocking(move || {
-            let next = decide(&pods, &sample, &folders, &last);
-            for (folder, allowance) in &next.1 {
-                if let Err(error) = limiter::allow(folder, *allowance, now()) {
-                    tracing::debug!(%error, "allowance not written");
-                }
-            }
-            next.0
-        });
-        last = decided.await.unwrap_or_default();
+        let pods = state.allocations(|allocations| allocations.view());
+        let (tenants, questions) = tenants(&pods, &sample, &folders);
+        let waited = asked.ask(questions).await;
+        let decided = decide(tenants, &waited, &last);
+        last = decided.iter().map(|(folder, last)| (folder.path.clone(), *last)).collect();
+        let orders = decided.into_iter().map(|(folder, last)| (folder.path.clone(), move || allow(&folder, last)));
+        told.ask(orders.collect()).await;
+    }
+}
+
+fn allow(folder: &Folder, Last { allowance, .. }: Last) {
+    if let Err(error) = limiter::allow(folder, allowance, now()) {
+        tracing::debug!(%error, "allowance not written");
     }
 }
 
@@ -57,13 +61,29 @@ fn millionths(share: Milli) -> u32 {
     share.0.saturating_mul(1000)
 }
 
-type Decided = (BTreeMap<PathBuf, Last>, Vec<(Folder, u32)>);
+/// A container with a limiter, and what is known of it without its files.
+struct Tenant {
+    folder: Folder,
+    device: DeviceId,
+    floor: u32,
+    ceiling: u32,
+    /// In percent.
+    used: u32,
+}
 
-/// What each container with a limiter may use from now on.
-fn decide(pods: &[PodView], sample: &Sample, folders: &Folders, last: &BTreeMap<PathBuf, Last>) -> Decided {
+/// How long a container has waited by now; `None`: its file cannot be read.
+type Waited = Option<u64>;
+
+/// The containers with a limiter, and the questions of how long those of them have waited that use their GPU: one without
+/// a process there waits for nothing, and its file need not be read.
+fn tenants(
+    pods: &[PodView],
+    sample: &Sample,
+    folders: &Folders,
+) -> (Vec<Tenant>, Vec<(PathBuf, impl FnOnce() -> Waited + Send + 'static)>) {
     let used = occupancy::used(pods, sample);
-    let mut cards: BTreeMap<&DeviceId, Vec<(Folder, u64, Tenant)>> = BTreeMap::new();
     let folders = folders.of(pods.iter().flat_map(PodView::holders));
+    let (mut tenants, mut questions) = (Vec::new(), Vec::new());
     for view in pods {
         for holder in view.holders() {
             let Some(folder) = folders.get(&holder.key()).filter(|folder| folder.limiter) else {
@@ -71,30 +91,50 @@ fn decide(pods: &[PodView], sample: &Sample, folders: &Folders, last: &BTreeMap<
             };
             let Grant::Share { device, share } = &holder.grant.gpus else { continue };
             let place = (view.pod.reference.clone(), holder.grant.container.clone(), device.id.clone());
-            let before = last.get(&folder.path).copied().unwrap_or_default();
-            // a container without a process on the GPU waits for nothing, and its file need not be read
             let now = used.get(&place);
-            let percent = now.map_or(0, |now| now.utilization);
-            let snapshot = now.and_then(|_| limiter::snapshot(folder).ok()).unwrap_or_default();
-            let waited = snapshot.devices.first().map_or(before.waited, |device| device.waited);
+            if now.is_some() {
+                let folder = folder.clone();
+                let waited = |folder: &Folder| Some(limiter::snapshot(folder).ok()?.devices.first()?.waited);
+                questions.push((folder.path.clone(), move || waited(&folder)));
+            }
             let floor = millionths(share.compute);
-            let tenant = Tenant {
+            tenants.push(Tenant {
+                folder: folder.clone(),
+                device: device.id.clone(),
                 floor,
                 ceiling: view.limit.map_or(floor, millionths).max(floor),
-                allowance: before.allowance,
-                used: percent.min(100).saturating_mul(10_000),
-                waited: waited > before.waited,
-            };
-            cards.entry(&device.id).or_default().push((folder.clone(), waited, tenant));
+                used: now.map_or(0, |now| now.utilization),
+            });
         }
     }
-    let (mut next, mut orders) = (BTreeMap::new(), Vec::new());
+    (tenants, questions)
+}
+
+/// What each container may use from now on.
+fn decide(
+    tenants: Vec<Tenant>,
+    waited: &BTreeMap<PathBuf, Waited>,
+    last: &BTreeMap<PathBuf, Last>,
+) -> Vec<(Folder, Last)> {
+    let mut cards: BTreeMap<DeviceId, Vec<(Folder, u64, arbiter::Tenant)>> = BTreeMap::new();
+    for Tenant { folder, device, floor, ceiling, used } in tenants {
+        let before = last.get(&folder.path).copied().unwrap_or_default();
+        let waited = waited.get(&folder.path).copied().flatten().unwrap_or(before.waited);
+        let tenant = arbiter::Tenant {
+            floor,
+            ceiling,
+            allowance: before.allowance,
+            used: used.min(100).saturating_mul(10_000),
+            waited: waited > before.waited,
+        };
+        cards.entry(device).or_default().push((folder, waited, tenant));
+    }
+    let mut decided = Vec::new();
     for tenants in cards.into_values() {
-        let wishes: Vec<Tenant> = tenants.iter().map(|(_, _, tenant)| *tenant).collect();
+        let wishes: Vec<arbiter::Tenant> = tenants.iter().map(|(_, _, tenant)| *tenant).collect();
         for ((folder, waited, _), allowance) in tenants.into_iter().zip(arbiter::decide(&wishes)) {
-            next.insert(folder.path.clone(), Last { allowance, waited });
-            orders.push((folder, allowance));
+            decided.push((folder, Last { allowance, waited }));
         }
     }
-    (next, orders)
+    decided
 }

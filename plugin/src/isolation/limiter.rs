@@ -15,7 +15,7 @@ use kerf_limiter_contract::state::{self, ProcessSnapshot, Snapshot};
 use kerf_limiter_contract::{allowance, overhead, path};
 use serde::Serialize;
 
-use crate::base::files;
+use crate::base::{exposed, files};
 use crate::isolation::demand::{Demand, IsolationError, at};
 use crate::isolation::folder::{Folder, hash, make};
 use crate::isolation::usable;
@@ -26,6 +26,11 @@ use crate::offer::hand_over::{ContainerEdits, Mount};
 pub const CONTEXT: Mib = Mib(400);
 /// In a container's runtime directory.
 const STATE: &str = "state";
+/// In a container's directory, and in the library's as earlier versions gave it to containers that still run.
+const PRELOAD: &str = "ld.so.preload";
+
+/// How the names of the library's copies begin.
+const COPIES: &str = "libkerf_limiter-";
 
 /// The library, where the host has it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -49,13 +54,14 @@ impl Limiter {
         let target = directory.join("lib");
         fs::create_dir_all(&target).map_err(at(&target))?;
         usable::executable(&target)?;
-        let (library, preload) = (target.join(name_of(&content)), target.join("ld.so.preload"));
+        let (library, preload) = (target.join(name_of(&content)), target.join(PRELOAD));
         // a copy may have been cut or damaged since, when the machine lost power for one
         files::update(&library, &content, 0o644).map_err(at(&library))?;
         // a copy that was not finished by a previous run may be closed to containers' users
         fs::set_permissions(&library, fs::Permissions::from_mode(0o644)).map_err(at(&library))?;
-        files::replace(&preload, path::preload().as_bytes(), 0o644).map_err(at(&preload))?;
-        [&library, &preload].into_iter().try_for_each(|file| usable::label(file))?;
+        usable::label(&library)?;
+        // containers of earlier versions have this one
+        write_preload(&preload)?;
         Ok(Self { source: source.to_owned(), directory: directory.to_owned(), library, preload })
     }
 
@@ -96,7 +102,7 @@ impl Limiter {
             mount(&directory, path::HOST_DIRECTORY, true),
             mount(&state, path::STATE, false),
             mount(&self.library, path::LIBRARY, true),
-            mount(&self.preload, path::PRELOAD, true),
+            mount(&folder.path.join(PRELOAD), path::PRELOAD, true),
         ];
         Ok(ContainerEdits { mounts, ..ContainerEdits::default() })
     }
@@ -131,7 +137,7 @@ pub fn inspect(directory: &Path) -> Copies {
     for file in entries.filter_map(Result::ok).map(|entry| entry.path()) {
         let name = file.file_name().unwrap_or_default().to_string_lossy();
         // others are copies that were never finished
-        let library = name.starts_with("libkerf_limiter-");
+        let library = name.starts_with(COPIES);
         copies.found += usize::from(library);
         if library && !is_whole(&file) {
             copies.faults.push(format!("{}: cut or damaged", file.display()));
@@ -146,7 +152,7 @@ pub fn inspect(directory: &Path) -> Copies {
 
 /// The name of the library's copy, by which its content is known.
 fn name_of(content: &[u8]) -> String {
-    format!("libkerf_limiter-{:016x}.so", hash(content.iter().copied()))
+    format!("{COPIES}{:016x}.so", hash(content.iter().copied()))
 }
 
 /// Whether a copy of the library has the content that it is named for.
@@ -165,7 +171,22 @@ fn write(demand: &Demand<'_>, folder: &Folder, context: Mib) -> Result<(PathBuf,
         usable::label(&file)?;
     }
     usable::label(&directory)?;
+    preload(folder)?;
     Ok((directory, fresh(folder)?))
+}
+
+/// Every container has a file of its own: a lease that one holds on it delays no other's programs.
+fn preload(folder: &Folder) -> Result<(), IsolationError> {
+    write_preload(&folder.path.join(PRELOAD))
+}
+
+fn write_preload(file: &Path) -> Result<(), IsolationError> {
+    let content = path::preload();
+    if exposed::has(file, content.as_bytes()) {
+        return Ok(());
+    }
+    files::replace(file, content.as_bytes(), 0o644).map_err(at(file))?;
+    usable::label(file)
 }
 
 /// Brings the existing files of a container up to date, before it starts.
@@ -177,7 +198,8 @@ pub fn refresh(demand: &Demand<'_>, folder: &Folder, context: Mib) -> Result<(),
     let (file, allowance) = (folder.shown(path::LIMITS), folder.shown(path::ALLOWANCE));
     let whole =
         fs::metadata(allowance).is_ok_and(|found| found.is_file() && found.len() == allowance::BYTES as u64);
-    if whole && fs::read(&file).is_ok_and(|shown| shown == content.as_bytes()) {
+    if whole && exposed::has(&file, content.as_bytes()) {
+        preload(folder)?;
         fresh(folder).map(drop)
     } else {
         tracing::info!(file = %file.display(), "limits written again: they were lost, or another pod of the same shape was served");
@@ -241,8 +263,42 @@ pub fn fresh(folder: &Folder) -> Result<PathBuf, IsolationError> {
 /// Where it cannot be read.
 pub fn snapshot(folder: &Folder) -> Result<Snapshot, IsolationError> {
     let file = folder.run.join(STATE);
-    let opened = fs::File::open(&file).map_err(at(&file))?;
+    let opened = exposed::read(&file).map_err(at(&file))?;
     Snapshot::read(opened).map_err(|error| IsolationError::Limits(error.to_string()))
+}
+
+/// Looks at the files that the container has, and cuts the one that it can write to its length. Returns what is wrong, in
+/// words. That one is missing is none of the container's doing: it cannot remove what is mounted.
+pub fn fault(folder: &Folder) -> Option<String> {
+    let words = |file: &str, error: &std::io::Error| match error.kind() {
+        std::io::ErrorKind::NotFound => None,
+        std::io::ErrorKind::WouldBlock => Some(format!("a process holds a lease on {file}")),
+        _ => Some(format!("{file}: {error}")),
+    };
+    let length = state::length(folder.layout);
+    let state = match exposed::cut(&folder.run.join(STATE), length as u64) {
+        Ok(false) => None,
+        Ok(true) => Some(format!("{} was longer than {length} bytes, and was cut", path::STATE)),
+        Err(error) => words(path::STATE, &error),
+    };
+    let allowance = || words(path::ALLOWANCE, &exposed::write(&folder.shown(path::ALLOWANCE)).err()?);
+    state.or_else(allowance)
+}
+
+/// Where on the host a container's files may be that it sees at this place; several where versions differ.
+pub fn given(folder: &Folder, place: &str) -> Vec<PathBuf> {
+    let library = folder.path.ancestors().nth(2).map(|state| state.join("lib")).unwrap_or_default();
+    match place {
+        path::HOST_DIRECTORY => vec![folder.seen()],
+        path::STATE => vec![folder.run.join(STATE)],
+        path::PRELOAD => vec![folder.path.join(PRELOAD), library.join(PRELOAD)],
+        path::LIBRARY => {
+            let files = fs::read_dir(library).into_iter().flatten().filter_map(Result::ok);
+            let copies = files.filter(|file| file.file_name().to_string_lossy().starts_with(COPIES));
+            copies.map(|file| file.path()).collect()
+        }
+        _ => Vec::new(),
+    }
 }
 
 /// Lets the container use this part of its GPU's time from `now` on.
@@ -251,7 +307,7 @@ pub fn snapshot(folder: &Folder) -> Result<Snapshot, IsolationError> {
 /// [`IsolationError`]
 pub fn allow(folder: &Folder, millionths: u32, now: u64) -> Result<(), IsolationError> {
     let file = folder.shown(path::ALLOWANCE);
-    let opened = fs::OpenOptions::new().write(true).open(&file).map_err(at(&file))?;
+    let opened = exposed::write(&file).map_err(at(&file))?;
     let entry = allowance::entry(millionths, now).to_ne_bytes();
     // a share is of one GPU, so of the first
     opened.write_all_at(&entry, allowance::offset(0) as u64).map_err(at(&file))

@@ -11,6 +11,10 @@
 //! the GPU. The service counts each process separately, so two processes of one container together may use twice
 //! its share of memory. The limiter counts them together.
 //!
+//! The service separates no tenants that are root: its clients have the daemon's user and can write its directory, so each
+//! can tell the daemon what kerf tells it, also about the others. What a container puts there in place of the daemon's own
+//! is noticed, and the GPU has another isolation from then on. Logs are in a directory that no container has.
+//!
 //! Not tested with NVIDIA's daemon, for lack of one. The commands are those of NVIDIA's documentation of the
 //! service.
 
@@ -54,6 +58,8 @@ struct Daemon {
     serves: bool,
     /// The defaults that were set last.
     told: Option<Share>,
+    /// Device and inode of the socket that it made.
+    socket: Option<(u64, u64)>,
 }
 
 impl Drop for Daemon {
@@ -107,24 +113,32 @@ impl Mps {
     pub fn keep(&self, shares: &BTreeMap<DeviceId, Share>) {
         self.daemons.lock().retain(|device, _| shares.contains_key(device));
         for (device, share) in shares {
-            let (alive, told) = {
+            let (alive, told, socket) = {
                 let mut daemons = self.daemons.lock();
-                let daemon =
-                    daemons.entry(device.clone()).or_insert(Daemon { child: None, serves: false, told: None });
+                let daemon = daemons.entry(device.clone()).or_insert(Daemon {
+                    child: None,
+                    serves: false,
+                    told: None,
+                    socket: None,
+                });
                 let alive = daemon.child.as_mut().is_some_and(|child| matches!(child.try_wait(), Ok(None)));
                 if !alive {
-                    daemon.told = None;
+                    (daemon.told, daemon.socket) = (None, None);
                     daemon.serves = false;
                     daemon.child = self
                         .start(device)
                         .inspect_err(|error| tracing::warn!(gpu = %device, %error, "MPS daemon does not start"))
                         .ok();
                 }
-                (alive, daemon.told)
+                (alive, daemon.told, daemon.socket)
             };
             // without the lock: the daemon may take its time
             let answers = alive && self.ask(device, "get_default_active_thread_percentage").is_some();
-            let right = answers && self.checked(device);
+            let found = self.socket(device).filter(|_| answers);
+            let right = found.is_some() && (socket.is_none() || found == socket);
+            if answers && !right {
+                tracing::warn!(gpu = %device, pipe = %self.pipe(device).display(), "MPS daemon's directory is not as it should be");
+            }
             let told =
                 if right && told != Some(*share) { self.tell(device, *share).then_some(*share) } else { told };
             if let Some(daemon) = self.daemons.lock().get_mut(device) {
@@ -133,6 +147,7 @@ impl Mps {
                     tracing::info!(gpu = %device, serves, "MPS daemon");
                 }
                 (daemon.serves, daemon.told) = (serves, told.filter(|_| right));
+                daemon.socket = socket.or(found);
             }
         }
     }
@@ -150,6 +165,10 @@ impl Mps {
         let own = self.directory.join(device.as_str());
         for part in ["pipe", "log"] {
             fs::create_dir_all(own.join(part))?;
+        }
+        // the daemon would write where a container's links lead
+        for link in links(&self.pipe(device)) {
+            fs::remove_file(link)?;
         }
         // the file that a killed daemon left would look like a daemon that listens
         let _ = fs::remove_file(self.pipe(device).join(CONTROL));
@@ -185,21 +204,26 @@ impl Mps {
         told.iter().all(|command| self.ask(device, command).is_some())
     }
 
-    /// Whether clients will find the daemon, and it is kerf's: the directory and the socket in it belong to this
-    /// process's user, and no other user can replace them.
-    fn checked(&self, device: &DeviceId) -> bool {
-        let pipe = self.pipe(device);
-        let own = own_user();
-        let right = |path: &Path| match (fs::symlink_metadata(path), own) {
-            (Ok(found), Some(own)) => found.uid() == own && (!found.is_dir() || found.mode() & 0o022 == 0),
-            _ => false,
-        };
-        let right = right(&pipe) && right(&pipe.join(CONTROL));
-        if !right {
-            tracing::warn!(gpu = %device, pipe = %pipe.display(), "MPS daemon's directory is not as it should be");
-        }
-        right
+    /// Device and inode of the socket that clients will find. `None` where the directory or the socket belongs to another
+    /// user, another user could replace the socket, or there is a link that the daemon would follow.
+    fn socket(&self, device: &DeviceId) -> Option<(u64, u64)> {
+        let (pipe, own) = (self.pipe(device), own_user()?);
+        let directory = fs::symlink_metadata(&pipe).ok()?;
+        let socket = fs::symlink_metadata(pipe.join(CONTROL)).ok()?;
+        let right = directory.is_dir()
+            && directory.mode() & 0o022 == 0
+            && directory.uid() == own
+            && socket.uid() == own
+            && links(&pipe).is_empty();
+        right.then(|| (socket.dev(), socket.ino()))
     }
+}
+
+/// The symbolic links in a directory.
+fn links(directory: &Path) -> Vec<PathBuf> {
+    let entries = fs::read_dir(directory).into_iter().flatten().filter_map(Result::ok);
+    let links = entries.filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_symlink()));
+    links.map(|entry| entry.path()).collect()
 }
 
 /// The user of this process and of the daemons it starts.

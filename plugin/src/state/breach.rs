@@ -1,6 +1,6 @@
 //! Containers that break their limits.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use kerf::ids::{ContainerName, DeviceId, PodRef, PodUid};
 
@@ -11,14 +11,29 @@ pub enum BreachKind {
     Memory,
     /// One of its processes uses the GPU without the limiter.
     Unlimited,
+    /// One of its processes finds other files than the limiter's where those should be.
+    Mounts,
+    /// It makes one of the limiter's files unusable for the host, or longer than it is.
+    File,
+    /// It uses a GPU that it was not given.
+    Foreign,
+    /// It uses more of the GPU's time than its share, for a while.
+    Compute,
 }
 
 impl BreachKind {
+    pub const ALL: [Self; 6] =
+        [Self::Memory, Self::Unlimited, Self::Mounts, Self::File, Self::Foreign, Self::Compute];
+
     /// The label value in metrics.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Memory => "memory",
             Self::Unlimited => "unlimited",
+            Self::Mounts => "mounts",
+            Self::File => "file",
+            Self::Foreign => "foreign",
+            Self::Compute => "compute",
         }
     }
 
@@ -26,6 +41,10 @@ impl BreachKind {
         match self {
             Self::Memory => "GPUMemoryAboveShare",
             Self::Unlimited => "GPULimiterNotLoaded",
+            Self::Mounts => "GPULimiterFilesHidden",
+            Self::File => "GPULimiterFileUnusable",
+            Self::Foreign => "GPUNotGiven",
+            Self::Compute => "GPUComputeAboveShare",
         }
     }
 }
@@ -44,14 +63,39 @@ pub struct Subject {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Observation {
     pub subject: Subject,
-    /// Its share of the GPU's memory, in bytes.
-    pub share: u64,
+    /// Its share of the GPU's memory, in bytes. `None`: it was not given this GPU.
+    pub share: Option<u64>,
     /// What its processes use, in bytes.
     pub used: u64,
-    /// How many of its processes are on the GPU.
-    pub processes: usize,
-    /// How many of them the limiter does not know, although it should.
+    /// What each of its processes on the GPU uses.
+    pub processes: Vec<u64>,
+    /// How many of them run without the limiter, although they should have it.
     pub unlimited: usize,
+    /// The places where one of them does not find the limiter's files.
+    pub hidden: BTreeSet<&'static str>,
+    /// What is wrong with one of the limiter's files, in words.
+    pub fault: Option<String>,
+    /// What it may use of the GPU's time, in percent. `None`: nothing limits that.
+    pub ceiling: Option<u32>,
+    /// What it uses of the GPU's time, in percent.
+    pub utilization: u32,
+}
+
+impl Observation {
+    /// A container that uses nothing of a GPU that it was not given.
+    pub fn new(subject: Subject) -> Self {
+        Self {
+            subject,
+            share: None,
+            used: 0,
+            processes: Vec::new(),
+            unlimited: 0,
+            hidden: BTreeSet::new(),
+            fault: None,
+            ceiling: None,
+            utilization: 0,
+        }
+    }
 }
 
 /// Breaches that go on.

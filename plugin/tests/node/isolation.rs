@@ -46,7 +46,7 @@ pub fn isolation(annotations: &Value) -> &str {
     annotations["inspur.com/gpu-isolation"].as_str().unwrap_or_default()
 }
 
-async fn event(stage: &Stage, reason: &str) -> Value {
+pub async fn event(stage: &Stage, reason: &str) -> Value {
     let found = |events: &[std::sync::Arc<Value>]| {
         events.iter().find(|event| event["reason"] == reason).map(|event| (**event).clone())
     };

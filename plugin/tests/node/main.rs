@@ -5,6 +5,7 @@
 mod access;
 mod allocation;
 mod domain;
+mod evasion;
 mod failing;
 mod isolation;
 mod lifecycle;
@@ -15,5 +16,6 @@ mod report;
 mod running;
 mod stage;
 mod strangers;
+mod tenant;
 mod tkestack;
 mod unreadable;

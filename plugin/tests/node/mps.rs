@@ -137,3 +137,33 @@ async fn a_card_whose_daemon_is_gone_or_whose_directory_is_wrong_has_not_this_ru
     node.level("GPU-b", "limiter").await;
     node.stage.stop_plugin().await;
 }
+
+/// Containers of the same user as the daemon's can write its directory.
+#[tokio::test]
+async fn what_a_container_puts_in_place_of_the_daemons_is_noticed() {
+    let mut node = node().await;
+    node.level("GPU-a", "mps").await;
+    node.level("GPU-b", "mps").await;
+    let pipe = |gpu: &str| node.directory.join(gpu).join("pipe");
+    let (own, link) = (pipe("GPU-a").join("control"), pipe("GPU-b").join("log"));
+    // a socket that somebody else listens at
+    std::fs::rename(&own, own.with_extension("old")).unwrap();
+    std::fs::write(&own, "").unwrap();
+    node.level("GPU-a", "limiter").await;
+    std::fs::rename(own.with_extension("old"), &own).unwrap();
+    node.level("GPU-a", "mps").await;
+    // a file that the daemon would write as root
+    std::os::unix::fs::symlink(&node.stage.library, &link).unwrap();
+    node.level("GPU-b", "limiter").await;
+    // before the daemon starts again, it is gone
+    node.stage.stop_plugin().await;
+    node.stage.start_plugin().await;
+    node.level("GPU-b", "mps").await;
+    assert!(!link.exists() && std::fs::read_to_string(&node.stage.library).unwrap() == "a library");
+    // no container has the directory of the logs
+    node.stage.place("p", 1, &[("main", 30, 10, "GPU-b")]);
+    node.stage.confirmed("p").await;
+    let container = node.stage.started("p", "main").await;
+    let log = node.directory.join("GPU-b/log");
+    assert!(log.is_dir() && container.mounts.iter().all(|mount| !log.starts_with(&mount.host_path)));
+}

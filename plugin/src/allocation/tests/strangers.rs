@@ -61,8 +61,9 @@ fn a_pod_without_cards_that_came_later_is_no_stranger() {
     let waits = share("a", 50, 5, 0, 1);
     let other = stranger("b", 50, 5);
     let mut allocations = allocations_with([waits.clone()]);
-    let reference = other.reference.clone();
-    allocations.see(Seen::Other { uid: other.uid.clone(), reference, stage: Stage::Live });
+    let (uid, reference) = (other.uid.clone(), other.reference.clone());
+    let bystander = Bystander { uid, reference, runtime_ids: BTreeMap::new() };
+    allocations.see(Seen::Other { pod: bystander, stage: Stage::Live });
     within(&mut allocations, &listing([], &[&waits]));
     within(&mut allocations, &listing([], &[&waits, &other]));
     assert!(allocations.certain(&Resource::Core, 50));

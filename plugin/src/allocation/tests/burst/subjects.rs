@@ -1,12 +1,12 @@
 //! The pods of the node as the API server has them, and their changes that the watch has not shown yet.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 
 use kerf::annotation::{self, Keys, Record};
 use kerf::plan::Placement;
 
 use super::super::dice::Dice;
-use crate::allocation::{Allocations, Correction, Pod, Seen, Stage};
+use crate::allocation::{Allocations, Bystander, Correction, Pod, Seen, Stage};
 
 #[derive(Clone)]
 pub(super) struct Subject {
@@ -27,7 +27,9 @@ impl Subject {
     pub(super) fn seen(&self) -> Seen {
         let pod = &self.pod;
         if self.spoiled {
-            return Seen::Other { uid: pod.uid.clone(), reference: pod.reference.clone(), stage: pod.stage };
+            let (uid, reference) = (pod.uid.clone(), pod.reference.clone());
+            let other = Bystander { uid, reference, runtime_ids: BTreeMap::new() };
+            return Seen::Other { pod: other, stage: pod.stage };
         }
         Seen::Claimant(Box::new(pod.clone()))
     }

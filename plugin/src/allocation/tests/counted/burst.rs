@@ -105,7 +105,9 @@ impl World {
 
     fn seen(&self, pod: &Pod) -> Seen {
         if self.spoiled.contains(&pod.uid) {
-            return Seen::Other { uid: pod.uid.clone(), reference: pod.reference.clone(), stage: pod.stage };
+            let (uid, reference) = (pod.uid.clone(), pod.reference.clone());
+            let other = Bystander { uid, reference, runtime_ids: BTreeMap::new() };
+            return Seen::Other { pod: other, stage: pod.stage };
         }
         Seen::Claimant(Box::new(pod.clone()))
     }
