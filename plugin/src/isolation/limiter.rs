@@ -319,7 +319,7 @@ pub fn allow(folder: &Folder, millionths: u32, now: u64) -> Result<(), Isolation
 /// [`IsolationError`]
 pub fn measured(folder: &Folder, process: &ProcessSnapshot, difference: i64) -> Result<(), IsolationError> {
     let file = folder.shown(path::OVERHEAD);
-    let opened = fs::OpenOptions::new().write(true).open(&file).map_err(at(&file))?;
+    let opened = exposed::write(&file).map_err(at(&file))?;
     let put = |word: [u8; 8], offset: usize| opened.write_all_at(&word, offset as u64).map_err(at(&file));
     // a share is of one GPU, so of the first
     put(difference.to_ne_bytes(), overhead::offset(0, process.slot))?;
