@@ -116,16 +116,11 @@ impl Commitment {
     }
 
     /// The cards that it takes part of, by position, with what it takes.
-    pub(super) fn on<'a>(&'a self, cards: &[Card]) -> impl Iterator<Item = (usize, &'a Taken)> + use<'a> {
-        let (one, several) = match &self.taking {
-            Taking::On(holds) => match holds.as_slice() {
-                // most pods; allocates no memory
-                [hold] => (cards.iter().position(|card| card.is(&hold.device)).map(|at| (at, &hold.taken)), vec![]),
-                holds => (None, on(cards, holds)),
-            },
-            Taking::Anywhere(taken) => (None, taken.iter().flat_map(|taken| anywhere(cards, taken)).collect()),
-        };
-        one.into_iter().chain(several)
+    pub(super) fn on(&self, cards: &[Card]) -> Vec<(usize, &Taken)> {
+        match &self.taking {
+            Taking::On(holds) => on(cards, holds),
+            Taking::Anywhere(taken) => taken.iter().flat_map(|taken| anywhere(cards, taken)).collect(),
+        }
     }
 
     pub fn basis(&self) -> Basis {

@@ -183,11 +183,16 @@ impl NodeLedger {
 pub(super) fn count<'a>(cards: &mut [Card], commitments: impl Iterator<Item = &'a Commitment>, transit: &Transit) {
     cards.iter_mut().for_each(|card| card.tallied = Tallied::default());
     for commitment in commitments {
-        commitment.on(cards).for_each(|(at, taken)| {
+        // most pods are on one card: no list of them is made
+        if let [hold] = commitment.taking.holds() {
+            take(cards, hold);
+            continue;
+        }
+        for (at, taken) in commitment.on(cards) {
             if let Some(card) = cards.get_mut(at) {
                 card.take(taken);
             }
-        });
+        }
     }
     transit.holds().for_each(|hold| take(cards, &hold));
 }
