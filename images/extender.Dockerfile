@@ -7,7 +7,7 @@ WORKDIR /src
 COPY . .
 # Alpine's target is static musl. Caches stay between builds, so the program is copied out of them
 RUN --mount=type=cache,target=/usr/local/cargo/registry --mount=type=cache,target=/src/target,id=kerf-musl \
-    cargo build --release --locked --package kerf-extender && cp target/release/kerf-extender /kerf-extender
+    cargo build --profile dist --locked --package kerf-extender && cp target/dist/kerf-extender /kerf-extender
 
 FROM scratch
 COPY --from=build /kerf-extender /kerf-extender

@@ -9,7 +9,7 @@ COPY limiter/zig.sh limiter/zig.txt limiter/
 RUN limiter/zig.sh
 COPY . .
 RUN --mount=type=cache,target=/usr/local/cargo/registry --mount=type=cache,target=/src/target,id=kerf-glibc \
-    cargo build --release --locked --package kerf-plugin && cp target/release/kerf-plugin / && \
+    cargo build --profile dist --locked --package kerf-plugin && cp target/dist/kerf-plugin / && \
     cp "$(limiter/build.sh)" /libkerf_limiter.so
 
 FROM debian:bookworm-slim

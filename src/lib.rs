@@ -11,7 +11,7 @@
 //!   kubelet --Allocate--> plugin --- matches the call to a waiting placement ---> env, device nodes
 //!     |     --PodResources-> plugin --- who holds what, really ---> corrects and confirms the record
 //!            plugin --- limits that the container can read and not write; looks from the host at who breaks them
-//!   container: sees exactly the card that is recorded on its pod, and of it its share
+//!   container: sees exactly the card that is recorded on its pod, and as much of it as its share
 //! ```
 //!
 //! # Where things are
@@ -35,7 +35,7 @@
 //! | `runtime/` | the process around a daemon: logs, shutdown, readiness, administrative routes, watches |
 //! | `cli/` | the `kerf` command: `inspect` and `plan` over a snapshot, `replay` over a workload; `doctor` starts the plugin's |
 //! | `extender/` | kube-scheduler's side: HTTP, watches, the one write |
-//! | `plugin/` | kubelet's side: gRPC, vendors' drivers (`backend`) and the node's cards over all of them (`roster`), other systems' contracts (`profile`), what holds containers to their shares (`isolation`), what the Node is told (`health`, `labels`), `doctor`, metrics |
+//! | `plugin/` | kubelet's side: gRPC, vendors' drivers, what holds containers to their shares; its folders are listed in `plugin/src/lib.rs` |
 //! | `plugin/nvml` | functions of NVIDIA's library that `nvml-wrapper` lacks: the only calls of C on the host |
 //! | `limiter/` | what runs inside a container: a library before NVIDIA's driver; `limiter/contract`, its files |
 //! | `proto/` | kubelet's two gRPC contracts, vendors' health services, and that of tkestack's library |
@@ -59,12 +59,12 @@
 //!   that is shown, not hidden.
 //! * An unanswered write is neither done nor refused: its cards stay held until the API server has answered.
 //! * Nothing that a tenant can write is trusted unless it serves the pod's own request.
-//! * Unsafe code only in `limiter/` and the stand-ins for NVIDIA's libraries, which C programs call.
-//! * Three traits in the system: `Backend` in the plugin, since drivers have several implementations; `Handler` in the
-//!   extender, since no verb may leave out an early answer; and [`tally::Amount`], what can be added up over a pod's
-//!   life.
+//! * Unsafe code only in `limiter/` and the stand-ins for NVIDIA's libraries, which C programs call, and in
+//!   `plugin/nvml`, which calls NVIDIA's library.
+//! * A trait only where there are several implementations, or a rule for all: as `Backend` in the plugin, since there are
+//!   several drivers, and `Handler` in the extender, since no verb may leave out an early answer.
 
-#![allow(missing_docs, reason = "names that say all have no comment beside them")]
+#![allow(missing_docs, reason = "a name that says everything needs no comment")]
 
 pub mod annotation;
 pub mod device;

@@ -50,7 +50,8 @@ fn unreadable(ledger: &NodeLedger) -> impl Iterator<Item = &Commitment> {
     ledger.commitments().values().filter(|known| known.held == Held::Unreadable && ledger.concerns(known))
 }
 
-/// The pods on a card, what it is offered as, and what is wrong with it.
+/// What is wrong with a card, the pods on it and those that count on it because their GPU is not known, and what it is
+/// offered as.
 fn pods(ledger: &NodeLedger, card: &Card) -> String {
     let mut words: Vec<String> = Vec::new();
     if card.overcommitted() {
@@ -71,6 +72,10 @@ fn pods(ledger: &NodeLedger, card: &Card) -> String {
         Held::Unreadable => false,
     });
     words.extend(on_card.map(|commitment| commitment.pod.to_string()));
+    let perhaps = unreadable(ledger).filter(|commitment| {
+        !commitment.request.only_counted() || commitment.taken().any(|taken| card.may_have(taken))
+    });
+    words.extend(perhaps.map(|commitment| format!("{} (GPU unknown)", commitment.pod)));
     let shares = |(name, offered): (_, Offered)| format!("({name}: {} of {} free)", offered.free, offered.per_gpu);
     words.extend(card.offered().into_iter().map(shares));
     words.join(" ")

@@ -62,11 +62,11 @@ enum Command {
         #[arg(long, default_value_t)]
         policy: Policy,
     },
-    /// On a GPU node: say what cards it has, which are left out and why, and what kubelet knows (kerf-plugin doctor)
+    /// On a GPU node: say what GPUs it has, which are left out and why, and what kubelet knows (kerf-plugin doctor)
     #[command(disable_help_flag = true)]
     Doctor {
         /// Options of kerf-plugin
-        #[arg(trailing_var_arg = true, allow_hyphen_values = true, value_name = "OPTIONS")]
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true, value_name = "PLUGIN_OPTIONS")]
         options: Vec<std::ffi::OsString>,
     },
     /// Replay a workload and show what each policy would leave unallocated

@@ -23,9 +23,9 @@ pub fn trouble(ledger: &NodeLedger) -> Option<Unfit> {
 fn note(ledger: &NodeLedger, known: &Commitment) -> Option<String> {
     let pod = &known.pod;
     match known.basis() {
-        Basis::Amounts => {
-            Some(format!("{pod}: has no placement that can be read; counted by its amounts on every GPU"))
-        }
+        Basis::Amounts => Some(format!(
+            "{pod}: no placement is recorded on it, or none that can be read; counted by its amounts on every GPU"
+        )),
         Basis::Everything => Some(format!("{pod}: its amounts cannot be read; every GPU counts as full")),
         Basis::Record => {
             let missing: Vec<&str> = ledger.missing(known).map(|hold| hold.device.id.as_str()).collect();

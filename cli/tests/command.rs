@@ -110,12 +110,14 @@ fn pods_that_run_are_counted_and_shown_whatever_is_wrong_with_them() {
         let plan: Value = serde_json::from_str(&stdout(&planned)).unwrap();
         assert_eq!(plan["best"].is_null(), used[0] > 400, "{core}: {plan}");
         let text = |value: &Value| value.to_string();
-        for shown in [text(&shown["nodes"]["a"]["notes"]), table, text(&plan["notes"])] {
+        for shown in [text(&shown["nodes"]["a"]["notes"]), table.clone(), text(&plan["notes"])] {
             match note {
                 Some(note) => assert!(shown.contains("ns/p: ") && shown.contains(note), "{core}: {shown}"),
                 None => assert!(!shown.contains("ns/p: "), "{shown}"),
             }
         }
+        let rows = table.matches("ns/p (GPU unknown)").count();
+        assert_eq!(rows, if note.is_some() { used.len() } else { 0 }, "{core}: {table}");
     }
 }
 
@@ -369,16 +371,16 @@ fn wrong_input_is_named_with_its_file_line_and_column() {
     let fine = snapshot(folder.path());
     for (args, word) in [
         (vec!["inspect", "/nonexistent"], "/nonexistent"),
-        (vec!["inspect", bad.as_str()], "bad.json: line 1, column 1: no JSON"),
+        (vec!["inspect", bad.as_str()], "bad.json: line 1, column 1: not JSON"),
         (vec!["inspect", odd.as_str()], "odd.json: line 2: an object without a kind"),
         (vec!["inspect", pod.as_str()], "pod.json: line 4, column 11: Pod /p: invalid type: integer `7`"),
         (
             vec!["plan", yaml.as_str(), "--cluster", fine.as_str()],
-            "pod.yaml: line 3, column 15: no Pod: expected sequence",
+            "pod.yaml: line 3, column 15: not a Pod: expected sequence",
         ),
         (
             vec!["plan", two.as_str(), "--cluster", fine.as_str()],
-            "two.yaml: line 3, column 1: no Pod: multiple YAML documents",
+            "two.yaml: line 3, column 1: not a Pod: multiple YAML documents",
         ),
         (vec!["plan", bad.as_str(), "--cluster", bad.as_str()], "bad.json"),
         (vec!["inspect", "--domain", "nonsense"], "--domain"),

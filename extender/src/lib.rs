@@ -1,15 +1,20 @@
 //! kube-scheduler's side of kerf.
 //!
 //! ```text
-//! watch (Pods, Nodes) --> cluster (a ledger for each node) <-- api (filter, prioritize, bind, predicates)
-//!                            ^                                  |            |
-//!                         reaper --reads--> API server <--writes-- binder    intent (pods in flight)
+//! watch (Pods, Nodes) --> cluster (ledgers, queue, freed) <-- api (filter, prioritize, preempt, bind, predicates)
+//!   |                        ^                                  |         |
+//!   v                     reaper --reads--> API server <--writes-- binder    intent, in_flight
+//! budgets (disruption budgets) --> api (preempt)
 //! ```
+//!
+//! `cluster` has a ledger for each node, and in `queue` the pods that are not bound yet and where they are expected; `freed`
+//! notes nodes where GPUs became free. `intent` is where a pod will most likely be bound, `in_flight` has the pods that a
+//! call is writing.
 //!
 //! `run` starts it, `app` has its parts, `verb` lists what the scheduler may call. [`cluster`] owns every lock. Filter
 //! and prioritize read it; bind reserves in it, releases the lock and then does one write. What the watches say wins
-//! over what was assumed. `planning` runs long work in threads of its own, `retries` makes kube-scheduler try refused
-//! pods again that fit now (`refused`), and `decisions` says why a pod got its GPUs.
+//! over what was assumed. `planning` runs long work in threads of its own, `retries` makes kube-scheduler try
+//! refused pods (`refused`) again once they fit, and `decisions` says why a pod got its GPUs.
 
 mod api;
 mod app;

@@ -36,7 +36,7 @@ use crate::vendor::support::BackendKind;
 #[command(name = "kerf-plugin", version)]
 #[command(
     after_help = "kerf-plugin doctor [OPTIONS]: look at this machine with the same options, say what is there, what is \
-    left out and why, and what kubelet knows (--json: as JSON); exit status 0: all is well, 1: trouble, 2: wrong usage, 3: no GPU"
+    left out and why, and what kubelet knows (--json: as JSON); exit status 0: all is well, 1: a problem, 2: wrong usage, 3: no GPU"
 )]
 pub struct Args {
     /// Name of the Node object of this machine; needed for the profile vcuda, with --placed, for labels on the Node, and to

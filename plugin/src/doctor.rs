@@ -26,7 +26,9 @@ use crate::offer::Offers;
 use crate::vendor;
 
 /// Exit status where there is a problem.
-pub const TROUBLE: u8 = 1;
+pub const PROBLEM: u8 = 1;
+/// Exit status where the flags are wrong or do not go together, as clap has it.
+pub const WRONG_USAGE: u8 = 2;
 /// Exit status where there is no GPU.
 pub const NO_CARDS: u8 = 3;
 /// The profile whose shares are enforced.
@@ -44,7 +46,7 @@ pub struct Report {
     /// The limiter's library on the host; `None` where it is used for no GPU.
     pub limiter: Option<Copies>,
     /// All problems, in words.
-    pub troubles: Vec<String>,
+    pub problems: Vec<String>,
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
@@ -104,10 +106,10 @@ impl Report {
     pub fn status(&self) -> u8 {
         if self.drivers.iter().all(|driver| driver.cards.is_empty()) {
             NO_CARDS
-        } else if self.troubles.is_empty() {
+        } else if self.problems.is_empty() {
             0
         } else {
-            TROUBLE
+            PROBLEM
         }
     }
 
@@ -115,18 +117,19 @@ impl Report {
     pub fn text(&self) -> String {
         let mut text = String::new();
         for driver in &self.drivers {
-            let _ = match &driver.error {
-                Some(error) => writeln!(text, "{error}"),
-                None => writeln!(text, "{}: {} cards or parts of cards", driver.backend, driver.cards.len()),
-            };
+            // why a driver does not answer is among the problems
+            if driver.error.is_none() {
+                let _ = writeln!(text, "{}: {} GPUs or partitions", driver.backend, driver.cards.len());
+            }
             for card in &driver.cards {
                 let numa = card.numa.map_or("?".to_owned(), |numa| numa.to_string());
                 let CardReport { id, name, kind, driver, model, memory_mib, health, nodes, .. } = card;
-                let nodes = nodes.join(" ");
-                let _ = writeln!(
-                    text,
-                    "  {name} ({id}): {health} {kind}, {model}, {memory_mib} MiB, NUMA node {numa}, {driver}, {nodes}"
-                );
+                let (memory, numa, nodes) =
+                    (format!("{memory_mib} MiB"), format!("NUMA node {numa}"), nodes.join(" "));
+                // simulated GPUs have neither a driver nor device files
+                let facts = [model, &memory, &numa, driver, &nodes].map(String::as_str);
+                let facts: Vec<&str> = facts.into_iter().filter(|fact| !fact.is_empty()).collect();
+                let _ = writeln!(text, "  {name} ({id}): {health} {kind}, {}", facts.join(", "));
             }
             for remark in &driver.remarks {
                 let what = if remark.left_out { "left out" } else { "note" };
@@ -138,18 +141,18 @@ impl Report {
                 resource.known.map_or("does not know it".to_owned(), |known| format!("knows {known} healthy"));
             let placed = resource
                 .placed
-                .map_or_else(String::new, |shares| format!("; placed by the extender, shares of a card: {shares}"));
+                .map_or_else(String::new, |shares| format!("; placed by the extender, shares of a GPU: {shares}"));
             let ResourceReport { profile, offered, .. } = resource;
             let _ = writeln!(text, "{name} ({profile}): {offered} offered, kubelet {known}{placed}");
         }
         if let Some(limiter) = &self.limiter {
             let _ = writeln!(text, "limiter: {limiter}");
         }
-        for trouble in &self.troubles {
-            let _ = writeln!(text, "trouble: {trouble}");
+        for problem in &self.problems {
+            let _ = writeln!(text, "problem: {problem}");
         }
-        if self.troubles.is_empty() {
-            text.push_str("no trouble found\n");
+        if self.problems.is_empty() {
+            text.push_str("no problem found\n");
         }
         text
     }
@@ -164,15 +167,15 @@ pub async fn examine(config: &Config) -> Report {
         let (driver, hosts) = ask(source.clone()).await;
         let left_out = driver.remarks.iter().filter(|remark| remark.left_out);
         let ill = driver.cards.iter().filter(|card| card.health != "healthy");
-        report.troubles.extend(driver.error.clone());
-        report.troubles.extend(left_out.map(|remark| format!("{} is left out: {}", remark.card, remark.why)));
-        report.troubles.extend(ill.map(|card| format!("{} is {}", card.name, card.health)));
+        report.problems.extend(driver.error.clone());
+        report.problems.extend(left_out.map(|remark| format!("{} is left out: {}", remark.card, remark.why)));
+        report.problems.extend(ill.map(|card| format!("{} is {}", card.name, card.health)));
         report.drivers.push(driver);
         let limited =
             |host: &HostDevice| vendor::support(host.origin.vendor).enforced_by.contains(&Isolation::Limiter);
         if name == VCUDA && config.isolation.kinds.contains(&Isolation::Limiter) && hosts.iter().any(limited) {
             let copies = limiter::inspect(&config.isolation.state_dir);
-            report.troubles.extend(copies.faults.iter().map(|fault| format!("limiter: {fault}")));
+            report.problems.extend(copies.faults.iter().map(|fault| format!("limiter: {fault}")));
             report.limiter = Some(copies);
         }
         let cards = Cards::default().discovered(hosts);
@@ -187,7 +190,7 @@ pub async fn examine(config: &Config) -> Report {
                 let (profile, offered) = (name.to_owned(), it.pool.ids().count());
                 report.resources.insert(resource, ResourceReport { profile, offered, known: None, placed });
             }
-            report.troubles.extend(offers.refusals);
+            report.problems.extend(offers.refusals);
         }
     }
     kubelets(config, &mut report).await;
@@ -236,27 +239,27 @@ fn card(host: &HostDevice) -> CardReport {
 async fn kubelets(config: &Config, report: &mut Report) {
     let socket = config.device_plugins_dir.join(KUBELET_SOCKET);
     if let Err(error) = UnixStream::connect(&socket).await {
-        let trouble = format!("kubelet does not listen at {}: {error}", socket.display());
-        report.kubelet.registration = Some(trouble.clone());
-        report.troubles.push(trouble);
+        let problem = format!("kubelet does not listen at {}: {error}", socket.display());
+        report.kubelet.registration = Some(problem.clone());
+        report.problems.push(problem);
     }
     let asked = timeout(PATIENCE, allocatable(&config.pod_resources_dir.join(KUBELET_SOCKET))).await;
     match asked.unwrap_or_else(|_| Err("no answer in time".to_owned())) {
         Ok(known) => {
             for (name, resource) in &mut report.resources {
                 resource.known = known.get(name).copied();
-                let trouble = match resource.known {
+                let problem = match resource.known {
                     None if resource.offered > 0 => format!("kubelet does not know {name}: does the plugin run?"),
                     Some(known) if known < resource.offered => {
                         format!("kubelet knows {known} of {} of {name}", resource.offered)
                     }
                     _ => continue,
                 };
-                report.troubles.push(trouble);
+                report.problems.push(problem);
             }
         }
         Err(error) => {
-            report.troubles.push(format!("kubelet's pod resources: {error}"));
+            report.problems.push(format!("kubelet's pod resources: {error}"));
             report.kubelet.pod_resources = Some(error);
         }
     }

@@ -13,10 +13,9 @@
 //! * `reconcile`: kubelet's list against the API server, and corrected records.
 //! * `front`: the services for kubelet and for tkestack's library. `follow`: loops that keep the state current.
 //!   `publish`: the Node's inventory, conditions, events and labels; metrics.
-//! * `config`, `doctor` and this file: flags to values, and the start.
+//! * `tasks`: the tasks of a running plugin. `config`, `doctor` and this file: flags to values, and the start.
 
-// names that say all have no comment
-#![allow(missing_docs)]
+#![allow(missing_docs, reason = "a name that says everything needs no comment")]
 
 pub mod config;
 pub mod doctor;

@@ -1,10 +1,11 @@
 //! The program `kerf-plugin`.
 
+use std::ffi::OsString;
 use std::io::{ErrorKind, Write as _};
 use std::process::ExitCode;
 
 use anyhow::Context as _;
-use clap::Parser as _;
+use clap::{CommandFactory as _, FromArgMatches as _, Parser as _};
 use kerf_plugin::config::{Args, Config};
 use kerf_plugin::{LabelMode, doctor, two_dashes};
 use kerf_runtime::shutdown::Tasks;
@@ -14,7 +15,7 @@ async fn main() -> anyhow::Result<ExitCode> {
     let mut words = two_dashes(std::env::args_os());
     if words.get(1).is_some_and(|word| word == "doctor") {
         words.remove(1);
-        return examine(Args::parse_from(words)).await;
+        return examine(doctor_args(words)).await;
     }
     let args = Args::parse_from(words);
     args.log.init()?;
@@ -28,7 +29,7 @@ async fn main() -> anyhow::Result<ExitCode> {
 
 /// The connection to the API server. A plugin that can work without one does, and logs what it will not do.
 async fn client(config: &Config) -> anyhow::Result<Option<kube::Client>> {
-    const WITHOUT: &str = "no condition and no events on the Node when cards fall ill";
+    const WITHOUT: &str = "no condition and no events on the Node when GPUs become unhealthy";
     let needed = config.vcuda.is_some() || config.placed || config.labels.mode == LabelMode::Node;
     if !needed && config.node.as_str().is_empty() {
         tracing::info!("no --node-name: {WITHOUT}");
@@ -44,13 +45,33 @@ async fn client(config: &Config) -> anyhow::Result<Option<kube::Client>> {
     }
 }
 
+/// The flags of `kerf-plugin doctor`: the plugin's own, under a help text that says what doctor does.
+fn doctor_args(words: Vec<OsString>) -> Args {
+    let command = Args::command()
+        .bin_name("kerf-plugin doctor")
+        .about(
+            "Reports which GPUs this machine has, which are left out and why, and what kubelet knows of them. Changes \
+             nothing. Takes the flags of kerf-plugin, and --json",
+        )
+        .after_help("Exit status 0: all is well, 1: a problem, 2: wrong usage, 3: no GPU")
+        .mut_arg("json", |json| json.hide(false).help("Print JSON"));
+    Args::from_arg_matches(&command.get_matches_from(words)).unwrap_or_else(|error| error.exit())
+}
+
 async fn examine(mut args: Args) -> anyhow::Result<ExitCode> {
     let json = args.json;
     if args.node_name.is_empty() {
         // doctor examines the machine, not its Node
         args.node_name = "this-node".to_owned();
     }
-    let report = doctor::examine(&Config::try_from(args)?).await;
+    let config = match Config::try_from(args) {
+        Ok(config) => config,
+        Err(error) => {
+            eprintln!("error: {error}");
+            return Ok(ExitCode::from(doctor::WRONG_USAGE));
+        }
+    };
+    let report = doctor::examine(&config).await;
     let text = if json { serde_json::to_string_pretty(&report)? + "\n" } else { report.text() };
     match std::io::stdout().write_all(text.as_bytes()) {
         Err(error) if error.kind() != ErrorKind::BrokenPipe => return Err(error).context("standard output"),

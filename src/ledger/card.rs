@@ -142,7 +142,7 @@ impl Card {
     }
 
     /// Whether a pod whose cards are not known may take this of this card.
-    pub(super) fn may_have(&self, taken: &Taken) -> bool {
+    pub fn may_have(&self, taken: &Taken) -> bool {
         match taken {
             Taken::Part(_) | Taken::Whole(_) => true,
             Taken::Counted(counted, _) => self.device.offers.contains_key(&counted.resource),

@@ -37,7 +37,7 @@ pub fn pod(path: &Path) -> anyhow::Result<Pod> {
     let wrong = |error: serde_saphyr::Error| {
         let place = error.location().map(|at| format!(": line {}, column {}", at.line(), at.column()));
         let words = error.without_snippet().to_string();
-        anyhow!("{}{}: no Pod: {}", path.display(), place.unwrap_or_default(), plain(&words))
+        anyhow!("{}{}: not a Pod: {}", path.display(), place.unwrap_or_default(), plain(&words))
     };
     serde_saphyr::from_str(&read(path)?).map_err(wrong)
 }
@@ -81,7 +81,7 @@ pub fn each(path: &Path, mut visit: impl FnMut(Item, &str) -> anyhow::Result<()>
     let text = read(path)?;
     let list: List<'_> = serde_json::from_str(&text).map_err(|error| {
         let (what, (line, column)) =
-            (if error.is_data() { "no list" } else { "no JSON" }, (error.line(), error.column()));
+            (if error.is_data() { "not a list" } else { "not JSON" }, (error.line(), error.column()));
         anyhow!("{name}: line {line}, column {column}: {what}: {}; {EXPECTED}", plain(&error.to_string()))
     })?;
     // items come in the order of the text, so lines are counted once

@@ -56,7 +56,7 @@ async fn main() -> anyhow::Result<ExitCode> {
             let (nodes, pods) = trace::files(folder)?;
             let trace = trace::read(&nodes, &pods, args.pods.into())?;
             println!(
-                "{} pods with GPUs from {} ({} without were left out), {} nodes for them; every card has {} GiB, and a \
+                "{} pods with GPUs from {} ({} without were left out), {} nodes for them; every GPU has {} GiB, and a \
                  share's memory is its part of that",
                 trace.pods.len(),
                 pods.display(),
@@ -68,23 +68,30 @@ async fn main() -> anyhow::Result<ExitCode> {
         }
         None => (cards::machines(), pods::examples()?),
     };
-    let good = tokio::select! {
-        good = run(&args, &machines, pods) => good?,
+    let (good, stack) = tokio::select! {
+        done = run(&args, &machines, pods) => done?,
         _ = tokio::signal::ctrl_c() => {
             println!("\nstopped");
             return Ok(ExitCode::SUCCESS);
         }
     };
+    if !args.once {
+        println!("\nLook around with curl while it runs; Ctrl-C ends it.");
+        tokio::signal::ctrl_c().await?;
+        println!("\nstopping");
+    }
+    stack.shutdown().await?;
     Ok(if good { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
-/// Starts everything, submits the pods, prints the result. Returns whether all are placed and all parties agree.
-async fn run(args: &Args, machines: &[MachineSpec], pods: Vec<Value>) -> anyhow::Result<bool> {
+/// Starts everything, submits the pods, prints the result. Returns whether all are placed and all parties agree, and
+/// what runs.
+async fn run(args: &Args, machines: &[MachineSpec], pods: Vec<Value>) -> anyhow::Result<(bool, Stack)> {
     println!(
         "kerf {}: extender and plugins are real; API server, scheduler and kubelets are stand-ins",
         env!("CARGO_PKG_VERSION")
     );
-    print!("starting {} nodes with simulated cards ... ", machines.len());
+    print!("starting {} nodes with simulated GPUs ... ", machines.len());
     report::flush();
     let stack = Stack::start(machines, StackConfig { seed: args.seed, batching: false }).await?;
     println!("ready");
@@ -105,11 +112,5 @@ async fn run(args: &Args, machines: &[MachineSpec], pods: Vec<Value>) -> anyhow:
         report::metrics(&stack).await.context("metrics")?;
     }
     let good = report::verdict(&audit, count, running.is_ok());
-    if !args.once {
-        println!("\nLook around with curl while it runs; Ctrl-C ends it.");
-        tokio::signal::ctrl_c().await?;
-        println!("\nstopping");
-    }
-    stack.shutdown().await?;
-    Ok(good)
+    Ok((good, stack))
 }

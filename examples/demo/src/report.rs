@@ -129,7 +129,7 @@ fn why(stack: &Stack, pod: &PodRef) -> String {
 
 /// Prints every GPU as two bars: compute and memory that pods hold.
 pub fn cards(stack: &Stack, audit: &Audit) {
-    println!("\nCards (held by pods)");
+    println!("\nGPUs (held by pods)");
     let mut on_card: BTreeMap<String, Vec<String>> = BTreeMap::new();
     for (pod, placement) in &audit.placed {
         for hold in placement.plan.holds() {
@@ -216,7 +216,9 @@ pub async fn metrics(stack: &Stack) -> anyhow::Result<()> {
     // all lines of the first container with load
     let labels = |line: &str| line.split_once('{').and_then(|(_, rest)| Some(rest.split_once('}')?.0.to_owned()));
     let first = lines.iter().find(|line| in_use(line)).and_then(|line| labels(line));
-    println!("\nFrom the metrics of {node} (simulated load: each container uses three fifths of its share)");
+    println!(
+        "\nA few of the metrics of {node}, those of one container (simulated load: each container uses three fifths of its share)"
+    );
     lines.iter().filter(|line| labels(line) == first).for_each(|line| println!("  {line}"));
     Ok(())
 }
@@ -234,7 +236,7 @@ pub fn verdict(audit: &Audit, count: usize, running: bool) -> bool {
     if good {
         println!(
             "{count} pods placed. Pod annotations, compatibility records, kubelet's device ids, the containers' \
-             environment and the extender's ledgers name the same cards, and no card is over-committed."
+             environment and the extender's ledgers name the same GPUs, and no GPU is over-committed."
         );
     } else {
         println!("{} of {count} pods placed, {} disagreements", audit.placed.len(), audit.disagreements.len());

@@ -85,7 +85,7 @@ impl Verdict {
             (!new.is_empty()).then(|| (new.len(), names(new.into_iter(), ", ", "and")))
         };
         let fell = other(self, before).map(|(count, names)| {
-            let message = format!("{count} of {} GPUs fell ill: {names}; they take no new pods", self.all);
+            let message = format!("{count} of {} GPUs became unhealthy: {names}; they take no new pods", self.all);
             EventText::warning("GPUUnhealthy", message)
         });
         let rose = other(before, self).map(|(count, names)| {
@@ -176,7 +176,11 @@ mod tests {
         assert_eq!(well.since(&well), []);
         let told: Vec<_> = second.since(&first).into_iter().map(|t| (t.warning, t.reason, t.message)).collect();
         let expected = [
-            (true, "GPUUnhealthy", "1 of 2 GPUs fell ill: GPU-1 (index 1, M); they take no new pods".to_owned()),
+            (
+                true,
+                "GPUUnhealthy",
+                "1 of 2 GPUs became unhealthy: GPU-1 (index 1, M); they take no new pods".to_owned(),
+            ),
             (false, "GPURecovered", "1 of 2 GPUs healthy again: GPU-0 (index 0, M)".to_owned()),
         ];
         assert_eq!(told, expected);

@@ -34,17 +34,25 @@ fn trouble_is_named_and_has_its_exit_status() {
     let shown = text(&output);
     assert_eq!(output.status.code(), Some(1), "{shown}");
     for part in [
-        "amd: 7 cards or parts of cards",
+        "amd: 7 GPUs or partitions",
         "left out: 0000:03:00.0 [no-device-file]: the host has no device file /dev/dri/renderD130",
         "amd.com/gpu (amd): 7 offered",
-        "trouble: kubelet does not listen at ",
+        "problem: kubelet does not listen at ",
     ] {
         assert!(shown.contains(part), "{part}: {shown}");
     }
     let shown = text(&doctor(&Forest::named("g"), forest.path(), &["-profile=deepomatic", "--placed"]));
     let line = "deepomatic.com/shared-gpu (deepomatic): 200 offered, kubelet does not know it; placed by the extender, \
-                shares of a card: 100";
+                shares of a GPU: 100";
     assert!(shown.contains(line), "{shown}");
+}
+
+#[test]
+fn help_is_of_doctor() {
+    let help = doctor(&Forest::named("c"), std::path::Path::new("/nonexistent"), &["--help"]);
+    let shown = text(&help);
+    assert_eq!(help.status.code(), Some(0), "{shown}");
+    assert!(shown.contains("Usage: kerf-plugin doctor [OPTIONS]") && shown.contains("--json"), "{shown}");
 }
 
 #[test]
@@ -54,8 +62,12 @@ fn no_card_has_its_own_exit_status() {
     assert_eq!(output.status.code(), Some(3));
     let report: Value = serde_json::from_str(&text(&output)).unwrap();
     assert_eq!(report["drivers"].as_array().unwrap().len(), 2);
-    assert!(report["troubles"][0].as_str().unwrap().contains("amdgpu"));
+    assert!(report["problems"][0].as_str().unwrap().contains("amdgpu"));
     assert_eq!(doctor(&forest, forest.path(), &["-profile=none"]).status.code(), Some(2));
+    // flags that do not go together are wrong usage as well
+    let together = doctor(&forest, forest.path(), &["-profile=amd", "--isolation=none,mps"]);
+    assert_eq!(together.status.code(), Some(2));
+    assert!(String::from_utf8_lossy(&together.stderr).contains("--isolation: none"), "{together:?}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -66,7 +78,7 @@ async fn a_node_in_order_is_without_trouble() {
     let kubelet = Kubelet::start(KubeletConfig::new("n", server.url(), dir.path())).await.unwrap();
     let unknown = doctor(&forest, dir.path(), &["-profile=intel"]);
     assert_eq!(unknown.status.code(), Some(1));
-    assert!(text(&unknown).contains("trouble: kubelet does not know gpu.intel.com/i915"), "{}", text(&unknown));
+    assert!(text(&unknown).contains("problem: kubelet does not know gpu.intel.com/i915"), "{}", text(&unknown));
     let directory = format!("-plugin-directory={}", dir.path().join("device-plugins").display());
     let config = crate::offers::config(&forest, &["--listen=127.0.0.1:0", "-profile=intel", &directory]);
     let token = tokio_util::sync::CancellationToken::new();
@@ -75,7 +87,7 @@ async fn a_node_in_order_is_without_trouble() {
     kubelet.wait_registered(&resources, std::time::Duration::from_secs(20)).await.unwrap();
     let well = doctor(&forest, dir.path(), &["-profile=intel"]);
     assert_eq!(well.status.code(), Some(0), "{}", text(&well));
-    assert!(text(&well).contains("gpu.intel.com/xe (intel): 1 offered, kubelet knows 1 healthy\nno trouble found"));
+    assert!(text(&well).contains("gpu.intel.com/xe (intel): 1 offered, kubelet knows 1 healthy\nno problem found"));
     token.cancel();
     plugin.finished().await.unwrap();
 }
@@ -102,6 +114,7 @@ fn a_library_that_containers_cannot_load_is_trouble() {
     };
     let place = state.join("lib");
     let (shown, errors) = run("");
+    assert!(!shown.contains(", ,") && !shown.contains(", \n"), "{shown}");
     if errors.contains("Operation not permitted") {
         println!("NOT RUN: mount namespaces are not allowed here");
         return;
@@ -122,7 +135,7 @@ fn a_library_that_containers_cannot_load_is_trouble() {
     let (shown, _) = run(&format!("mount --bind {0} {0} && mount -o remount,bind,noexec {0} &&", state.display()));
     assert!(
         shown.contains(&format!(
-            "trouble: limiter: {}: it is on a file system that is mounted noexec",
+            "problem: limiter: {}: it is on a file system that is mounted noexec",
             place.display()
         )),
         "{shown}"
@@ -133,5 +146,5 @@ fn a_library_that_containers_cannot_load_is_trouble() {
         shown.contains(&format!("limiter: containers cannot load its library in {}\n", place.display())),
         "{shown}"
     );
-    assert!(shown.contains(&format!("trouble: limiter: {}: cut or damaged\n", copy.display())), "{shown}");
+    assert!(shown.contains(&format!("problem: limiter: {}: cut or damaged\n", copy.display())), "{shown}");
 }

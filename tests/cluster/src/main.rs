@@ -11,7 +11,7 @@ use kerf_cluster::tools::{Tools, workspace};
 use kerf_testkit::tree::Tree;
 use tokio::signal::unix::{SignalKind, signal};
 
-/// kerf on real Kubernetes, on this machine, with simulated cards
+/// kerf on real Kubernetes, on this machine, with simulated GPUs
 #[derive(Debug, Parser)]
 #[command(name = "kerf-cluster", version)]
 enum Args {
@@ -20,8 +20,8 @@ enum Args {
         /// How many nodes
         #[arg(long, default_value_t = 2, value_parser = clap::value_parser!(u8).range(1..=16))]
         nodes: u8,
-        /// How many cards on each
-        #[arg(long, default_value_t = 4, value_parser = clap::value_parser!(u8).range(1..=16))]
+        /// How many GPUs on each
+        #[arg(long = "gpus", alias = "cards", default_value_t = 4, value_parser = clap::value_parser!(u8).range(1..=16))]
         cards: u8,
         /// What kerf's programs log
         #[arg(long, default_value = "info", value_name = "FILTER")]
@@ -30,7 +30,7 @@ enum Args {
         /// joined by commas
         #[arg(long, requires = "tree", value_name = "NAMES")]
         profile: Option<String>,
-        /// What cards it finds: a description such as testkit/trees/mixed.json. There is nothing behind their device
+        /// What GPUs it finds: a description such as testkit/trees/mixed.json. There is nothing behind their device
         /// files
         #[arg(long, requires = "profile", value_name = "FILE")]
         tree: Option<PathBuf>,
@@ -95,7 +95,7 @@ async fn up(options: &Options, offer: Option<(PathBuf, Vec<String>)>) -> anyhow:
     println!("kubectl exec share -- kerf-probe    # what the container was given");
     println!("curl -s http://127.0.0.1:{}/debug/state\n", cluster.control.ports.extender);
     for node in &cluster.nodes {
-        println!("{}: cards {} (edit and watch)", node.name, node.cards.file().display());
+        println!("{}: GPUs in {} (edit and watch)", node.name, node.cards.file().display());
     }
     for (_, paper) in &others {
         println!("the devices of all vendors are a fixture tree in {}", paper.root().display());

@@ -103,7 +103,7 @@ pub async fn a_process_that_dies_costs_the_other_nothing(stage: &Stage<'_>) -> a
     let offered = stage.cluster.offered(&node.name, intel).await?;
     ensure!(offered == 2, "the node offers {offered} of {intel}");
     let told = first.doctor(1).await?;
-    ensure!(told.contains("trouble: ") && told.contains(amd), "doctor: {told}");
+    ensure!(told.contains("problem: ") && told.contains(amd), "doctor: {told}");
     second.doctor(0).await?;
     // the other one goes on serving, and a container that restarts needs no plugin
     stage.create(&asks("intel-meanwhile", node, &[(intel, 1)])).await?;

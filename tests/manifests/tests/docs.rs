@@ -75,7 +75,8 @@ fn cell(text: &str) -> String {
 fn flags() -> String {
     let mut page = format!(
         "{GENERATED}# Flags\n\nLook up what a flag of `kerf-extender` or `kerf-plugin` does, its default, and the environment \
-         variable that sets it instead. `kerf-extender --help` and `kerf-plugin --help` print the same. What to set when: \
+         variable that sets it instead. `kerf-extender --help` and `kerf-plugin --help` print the same, but for \
+         a few hidden flags that are named below. What to set when: \
          [install](../install.md), [vendors](../vendors/README.md), [isolation](../isolation.md), \
          [operate](../operate.md).\n\nBoth programs exit at once with the name of the flag when a value is not valid.\n"
     );
@@ -85,14 +86,16 @@ fn flags() -> String {
             kerf_plugin::config::Args::command(),
             "All flags of the plugin can be written with one dash, as the vendors' plugins have them (`-pulse=10`). The same \
              flags go with `kerf-plugin doctor`, which alone reads `--json`. `--v`, `--logtostderr` and `--stderrthreshold` \
-             are accepted without effect.\n\n",
+             are accepted without effect. `kerf-plugin --help` leaves these three and `--json` out.\n\n",
         ),
     ];
     for (command, note) in commands {
-        let mut sections: BTreeMap<Option<String>, String> = BTreeMap::new();
+        // general flags, then those that say what is offered, then the rest by name
+        let mut sections: BTreeMap<(bool, Option<String>), String> = BTreeMap::new();
         for argument in command.get_arguments() {
             let Some(long) = argument.get_long() else { continue };
             let heading = argument.get_help_heading().map(str::to_owned);
+            let place = heading.as_deref().is_some_and(|heading| heading != "Profiles");
             let variable = argument.get_env().map(|name| format!("`{}`", name.to_str().unwrap()));
             let takes =
                 argument.get_action().takes_values() && argument.get_num_args().is_none_or(|n| n.min_values() > 0);
@@ -125,11 +128,14 @@ fn flags() -> String {
                 write!(help, ".<br>{}", values.join("<br>")).unwrap();
             }
             let variable = variable.unwrap_or_default();
-            writeln!(sections.entry(heading).or_default(), "| `--{long}` | {variable} | {default} | {help} |")
-                .unwrap();
+            writeln!(
+                sections.entry((place, heading)).or_default(),
+                "| `--{long}` | {variable} | {default} | {help} |"
+            )
+            .unwrap();
         }
         write!(page, "\n## {}\n\n{note}", command.get_name()).unwrap();
-        for (at, (heading, rows)) in sections.into_iter().enumerate() {
+        for (at, ((_, heading), rows)) in sections.into_iter().enumerate() {
             if at > 0 {
                 page.push('\n');
             }
