@@ -21,17 +21,27 @@ struct Mount {
     root: PathBuf,
     /// Where, below the process's root directory.
     point: PathBuf,
+    /// The host has removed or replaced it since.
+    replaced: bool,
 }
 
 /// Major and minor number of a file system's device.
 pub type Number = (u32, u32);
 
-/// A file or directory, whatever the path it is seen at.
-#[derive(Clone, Debug, PartialEq, Eq)]
+/// Where a file or directory is, whatever the path it is seen at.
+#[derive(Clone, Debug)]
 pub struct Place {
     pub device: Number,
     /// Within that file system.
-    pub path: PathBuf,
+    path: PathBuf,
+    /// Since the mount was made, the host has removed what was there or put another in its place.
+    pub replaced: bool,
+}
+
+impl Place {
+    pub fn is(&self, other: &Self) -> bool {
+        (self.device, &self.path) == (other.device, &other.path)
+    }
 }
 
 impl Mounts {
@@ -70,7 +80,8 @@ impl Mounts {
                 left -= 1;
             }
         }
-        Some(Place { device: at.device, path: at.root.join(path.strip_prefix(&at.point).ok()?) })
+        let path = at.root.join(path.strip_prefix(&at.point).ok()?);
+        Some(Place { device: at.device, path, replaced: at.replaced })
     }
 }
 
@@ -81,14 +92,14 @@ fn mount(line: &str) -> Option<Mount> {
     let (id, parent) = (next()?.parse().ok()?, next()?.parse().ok()?);
     let (major, minor) = next()?.split_once(':')?;
     let root = plain(next()?);
-    // the host has replaced the file since
-    let root = root.strip_suffix("//deleted").unwrap_or(&root);
+    let before = root.strip_suffix("//deleted");
     Some(Mount {
         id,
         parent,
         device: (major.parse().ok()?, minor.parse().ok()?),
-        root: root.into(),
+        root: before.unwrap_or(&root).into(),
         point: plain(next()?).into(),
+        replaced: before.is_some(),
     })
 }
 
@@ -139,6 +150,9 @@ mod tests {
         let root = format!("{table}14 10 0:9 / / rw - tmpfs tmpfs rw\n");
         assert_eq!(at(&root, "/etc/kerf"), place(9, "/etc/kerf"));
         assert_eq!(at("", "/etc/kerf"), None);
+        let mounts = Mounts(table.lines().filter_map(mount).collect());
+        let replaced = |path: &str| mounts.place(Path::new(path)).unwrap().replaced;
+        assert!(replaced("/etc/ld.so.preload") && !replaced("/etc/kerf"));
         assert_eq!(at("11 10 8:2 /lib /etc/kerf ro - ext4 /dev/a rw\n", "/etc/kerf"), None);
     }
 

@@ -38,9 +38,12 @@ pub fn look(folder: &Folder, own: &Mounts, process: &Path) -> Option<InPlace> {
     for place in PLACES {
         let given = limiter::given(folder, place);
         let given: Vec<Place> = given.iter().filter_map(|file| on_host(own, file)).collect();
-        let right = seen.place(Path::new(place)).filter(|seen| given.contains(seen));
+        let right = seen.place(Path::new(place)).filter(|seen| given.iter().any(|given| given.is(seen)));
         match (place, right) {
-            (path::LIBRARY, Some(library)) => found.mapped = maps(folder, own, process, &library),
+            (path::LIBRARY, Some(library)) => {
+                // a process that was there before has loaded what was there
+                found.mapped = maps(folder, own, process, &library).filter(|mapped| *mapped || !library.replaced);
+            }
             (_, Some(_)) => {}
             (_, None) => found.hidden.push(place),
         }
@@ -49,12 +52,13 @@ pub fn look(folder: &Folder, own: &Mounts, process: &Path) -> Option<InPlace> {
 }
 
 fn on_host(own: &Mounts, file: &Path) -> Option<Place> {
-    own.place(&std::fs::canonicalize(file).ok()?)
+    // what is lost was at its own path
+    own.place(&std::fs::canonicalize(file).unwrap_or_else(|_| file.to_owned()))
 }
 
 fn maps(folder: &Folder, own: &Mounts, process: &Path, library: &Place) -> Option<bool> {
     let files = limiter::given(folder, path::LIBRARY);
-    let file = files.iter().find(|file| on_host(own, file).as_ref() == Some(library))?;
+    let file = files.iter().find(|file| on_host(own, file).is_some_and(|place| place.is(library)))?;
     let inode = std::fs::metadata(file).ok()?.ino();
     let mut text = BufReader::new(File::open(process.join("maps")).ok()?.take(MAX_BYTES));
     let mut line = Vec::new();
