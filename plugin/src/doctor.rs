@@ -45,7 +45,8 @@ pub struct Report {
     pub kubelet: KubeletReport,
     /// The limiter's library on the host; `None` where it is used for no GPU.
     pub limiter: Option<Copies>,
-    /// All problems, in words.
+    /// All problems, in words. Programs know them by the key of earlier versions.
+    #[serde(rename = "troubles")]
     pub problems: Vec<String>,
 }
 

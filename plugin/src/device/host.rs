@@ -105,7 +105,7 @@ impl Part {
     /// The name in reports.
     pub fn as_str(&self) -> &'static str {
         match self {
-            Self::Whole => "GPU",
+            Self::Whole => "card",
             Self::Instance { .. } => "instance",
             Self::Partition => "partition",
             Self::Function => "function",

@@ -62,7 +62,7 @@ fn no_card_has_its_own_exit_status() {
     assert_eq!(output.status.code(), Some(3));
     let report: Value = serde_json::from_str(&text(&output)).unwrap();
     assert_eq!(report["drivers"].as_array().unwrap().len(), 2);
-    assert!(report["problems"][0].as_str().unwrap().contains("amdgpu"));
+    assert!(report["troubles"][0].as_str().unwrap().contains("amdgpu"));
     assert_eq!(doctor(&forest, forest.path(), &["-profile=none"]).status.code(), Some(2));
     // flags that do not go together are wrong usage as well
     let together = doctor(&forest, forest.path(), &["-profile=amd", "--isolation=none,mps"]);
