@@ -1,7 +1,7 @@
 //! Isolation `limiter`: kerf's library in the container. [`kerf_limiter_contract`], which both share, says which
 //! file goes where.
 
-use std::io::Write;
+use std::io::{Read as _, Write as _};
 use std::os::unix::fs::FileExt;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
@@ -72,7 +72,7 @@ impl Limiter {
     /// # Errors
     /// [`IsolationError`]
     pub fn reinstall(&self) -> Result<(), IsolationError> {
-        let preload = fs::read(&self.preload).is_ok_and(|known| known == path::preload().as_bytes());
+        let preload = exposed::has(&self.preload, path::preload().as_bytes());
         if preload && is_whole(&self.library) {
             return Ok(());
         }
@@ -157,7 +157,9 @@ fn name_of(content: &[u8]) -> String {
 
 /// Whether a copy of the library has the content that it is named for.
 fn is_whole(library: &Path) -> bool {
-    fs::read(library).is_ok_and(|content| library.ends_with(name_of(&content)))
+    let mut content = Vec::new();
+    let read = exposed::read(library).and_then(|mut file| file.read_to_end(&mut content));
+    read.is_ok() && library.ends_with(name_of(&content))
 }
 
 /// Writes the files of a container: the directory that it sees, and the file that its processes share.
