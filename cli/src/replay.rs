@@ -8,6 +8,7 @@ mod table;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use anyhow::{Context, ensure};
 use indicatif::{ProgressBar, ProgressStyle};
@@ -22,6 +23,13 @@ use super::snapshot;
 use memory::CardMemory;
 use seeds::Seeds;
 use table::Runs;
+
+/// More pods than any trace has: a bound on memory.
+const MOST_PODS: u64 = 10_000_000;
+/// A bound on the sum of a known demand, of which only the proportions count.
+const MOST_KNOWN: u64 = 1 << 60;
+/// In mean stays of a pod, far longer than averages need.
+const MOST_STAYS: f64 = 10_000.0;
 
 /// What to replay, and what to show of it.
 #[derive(Debug, clap::Args)]
@@ -87,10 +95,9 @@ pub fn run(args: &ReplayArgs, keys: &Keys, as_json: bool) -> anyhow::Result<Exit
     if let Some(memory) = &args.derive_memory {
         memory.derive(&mut machines, &mut pods, 1)?;
     }
-    ensure!(args.load.is_none_or(|load| load > 0.0 && load <= 100.0), "--load is not above 0 and at most 100");
-    ensure!(args.warm_up < args.stays || args.load.is_none(), "--warm-up is not shorter than --stays");
+    bounded(args, &machines, &pods)?;
     let known: Vec<(Shape, u64)> = match &args.known {
-        Some(path) => files::pods(path)?.into_iter().map(|(pod, count)| (pod.shape, count)).collect(),
+        Some(path) => files::pods(path, MOST_KNOWN)?.into_iter().map(|(pod, count)| (pod.shape, count)).collect(),
         None => pods.iter().map(|pod| (pod.shape.clone(), 1)).collect(),
     };
     let seeds: Vec<Option<u64>> = match &args.seeds {
@@ -118,10 +125,7 @@ pub fn run(args: &ReplayArgs, keys: &Keys, as_json: bool) -> anyhow::Result<Exit
     if let Some(folder) = &args.log {
         std::fs::create_dir_all(folder).with_context(|| folder.display().to_string())?;
     }
-    // 0: one thread for each core
-    let threads = rayon::ThreadPoolBuilder::new().num_threads(args.threads.map_or(0, usize::from)).build()?;
-    let outcomes: anyhow::Result<Vec<Outcome>> = threads.install(|| jobs.into_par_iter().map(each).collect());
-    let mut outcomes = outcomes?.into_iter();
+    let mut outcomes = side_by_side(jobs, args.threads, each)?.into_iter();
     bar.finish_and_clear();
     let runs = |policy: &Policy| Runs {
         policy: *policy,
@@ -139,12 +143,56 @@ pub fn run(args: &ReplayArgs, keys: &Keys, as_json: bool) -> anyhow::Result<Exit
     Ok(ExitCode::SUCCESS)
 }
 
+/// The outcome of each job, in order. Of several that fail, the first one's error.
+fn side_by_side<J: Send, T: Send>(
+    jobs: Vec<J>,
+    threads: Option<u16>,
+    each: impl Fn(J) -> anyhow::Result<T> + Sync,
+) -> anyhow::Result<Vec<T>> {
+    let cores = || std::thread::available_parallelism().map_or(1, usize::from);
+    let threads = threads.map_or_else(cores, usize::from).min(jobs.len()).max(1);
+    let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build()?;
+    // the first of those that have failed so far; later ones need not be done any more
+    let failed = AtomicUsize::new(usize::MAX);
+    let one = |(at, job): (usize, J)| {
+        (at < failed.load(Ordering::Relaxed)).then(|| {
+            let done = each(job);
+            if done.is_err() {
+                failed.fetch_min(at, Ordering::Relaxed);
+            }
+            done
+        })
+    };
+    let done: Vec<Option<anyhow::Result<T>>> = pool.install(|| jobs.into_par_iter().enumerate().map(one).collect());
+    done.into_iter().flatten().collect()
+}
+
+/// Refuses what no run would come to an end of.
+#[allow(clippy::cast_precision_loss, reason = "far below 2^53, and an estimate")]
+fn bounded(args: &ReplayArgs, machines: &[Machine], pods: &[Pod]) -> anyhow::Result<()> {
+    ensure!(args.load.is_none_or(|load| load > 0.0 && load <= 100.0), "--load is not above 0 and at most 100");
+    ensure!(args.stays > 0.0 && args.stays <= MOST_STAYS, "--stays is not above 0 and at most {MOST_STAYS}");
+    let warms = (0.0..args.stays).contains(&args.warm_up) || args.load.is_none();
+    ensure!(warms, "--warm-up is not at least 0 and shorter than --stays");
+    let times = match (args.load, &args.seeds) {
+        (Some(load), _) => load * args.stays,
+        (None, Some(_)) => args.demand as f64 / 100.0,
+        (None, None) => return Ok(()),
+    };
+    let capacity: u64 = machines.iter().map(Machine::compute).sum();
+    let asked: u64 = pods.iter().map(|pod| pod.shape.cards.compute()).sum();
+    let drawn = times * capacity as f64 * pods.len() as f64 / asked.max(1) as f64;
+    // where no pod asks for a card, none is drawn
+    ensure!(asked == 0 || drawn <= MOST_PODS as f64, "more than {MOST_PODS} pods would be drawn");
+    Ok(())
+}
+
 fn read(args: &ReplayArgs, keys: &Keys) -> anyhow::Result<(Vec<Machine>, Vec<Pod>)> {
     match (&args.cluster, &args.nodes, &args.pods) {
         (Some(path), ..) => snapshot::workload(path, keys),
         (None, Some(nodes), Some(pods)) => {
             let machines = files::machines(nodes)?;
-            let pods = files::pods(pods)?;
+            let pods = files::pods(pods, MOST_PODS)?;
             // how many such pods there are
             let times = |(pod, count): (Pod, u64)| std::iter::repeat_n(pod, usize::try_from(count).unwrap_or(1));
             Ok((machines, pods.into_iter().flat_map(times).collect()))

@@ -185,6 +185,105 @@ fn averages_over_time_begin_with_the_first_pod() {
     assert_eq!(shown["policies"]["spread"][0]["unallocated_over_time"], json!(25.0));
 }
 
+/// A process with this much address space has no room for the stacks of a thousand threads.
+#[test]
+fn there_are_no_more_threads_than_runs() {
+    let folder = tempfile::tempdir().unwrap();
+    let (nodes, pods) = trace(folder.path());
+    for (threads, of_rayon) in [("--threads=1024", "1"), ("--json", "1024")] {
+        let mut shell = Command::new("sh");
+        shell.args(["-c", "ulimit -v 1000000 && exec \"$@\"", "sh", env!("CARGO_BIN_EXE_kerf"), "replay"]);
+        shell.args(["--nodes", &nodes, "--pods", &pods, "--policy", "binpack", threads]);
+        stdout(&shell.env("RAYON_NUM_THREADS", of_rayon).output().unwrap());
+    }
+}
+
+#[test]
+fn of_several_runs_that_fail_the_first_is_named() {
+    let folder = tempfile::tempdir().unwrap();
+    let (nodes, pods) = trace(folder.path());
+    let logs = folder.path().join("logs");
+    // a folder stands where the log of a run is to be written
+    for seed in 2..=40 {
+        std::fs::create_dir_all(logs.join(format!("binpack-{seed}.csv"))).unwrap();
+    }
+    let logs = logs.to_str().unwrap();
+    for _ in 0..5 {
+        let output = replay(&[
+            "--nodes",
+            &nodes,
+            "--pods",
+            &pods,
+            "--policy",
+            "binpack",
+            "--seeds",
+            "1-40",
+            "--threads",
+            "8",
+            "--log",
+            logs,
+        ]);
+        let said = String::from_utf8(output.stderr).unwrap();
+        assert_eq!(output.status.code(), Some(2), "{said}");
+        assert!(said.contains("binpack-2.csv"), "{said}");
+    }
+}
+
+#[test]
+fn what_would_take_for_ever_is_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    let (nodes, pods) = trace(folder.path());
+    let write = |name: &str, text: &str| {
+        let path = folder.path().join(name);
+        std::fs::write(&path, text).unwrap();
+        path.to_str().unwrap().to_owned()
+    };
+    let head = "name,cpu_milli,memory_mib,num_gpu,gpu_milli,count";
+    let many = write("many.csv", &format!("{head}\na,1,1,1,500,1099511627776\n"));
+    let sum = write("sum.csv", &format!("{head}\na,1,1,1,500,9999999\nb,1,1,1,500,2\n"));
+    let small = write("small.csv", "name,cpu_milli,memory_mib,num_gpu,gpu_milli\na,1,1,1,1\n");
+    let large = write("large.csv", &format!("sn,cpu_milli,memory_mib,gpu,model\n{}", "a,1,1,64,x\n".repeat(200)));
+    let many_pods = ["--nodes", &nodes, "--pods", &many];
+    let sum_of_pods = ["--nodes", &nodes, "--pods", &sum];
+    let usual = ["--nodes", &nodes, "--pods", &pods];
+    let tiny = ["--nodes", &large, "--pods", &small];
+    let cases: [(&[&str; 4], &[&str], &str); 11] = [
+        (
+            &many_pods,
+            &[],
+            "many.csv: line 2, column count: \"1099511627776\" is not a whole number from 1 to 10000000",
+        ),
+        (&sum_of_pods, &[], "sum.csv: line 3, column count: more than 10000000 pods"),
+        (&usual, &["--seeds=1", "--load=1", "--stays=inf"], "--stays is not above 0 and at most 10000"),
+        (&usual, &["--seeds=1", "--load=1", "--stays=1e300"], "--stays is not above 0 and at most 10000"),
+        (&usual, &["--seeds=1", "--load=1", "--stays=nan"], "--stays is not above 0 and at most 10000"),
+        (
+            &usual,
+            &["--seeds=1", "--load=1", "--warm-up=nan"],
+            "--warm-up is not at least 0 and shorter than --stays",
+        ),
+        (
+            &usual,
+            &["--seeds=1", "--load=1", "--warm-up=-inf"],
+            "--warm-up is not at least 0 and shorter than --stays",
+        ),
+        (&usual, &["--seeds=0-9998,10000-10001"], "more than 10000 seeds"),
+        (&usual, &["--seeds=0-18446744073709551615"], "more than 10000 seeds"),
+        (&tiny, &["--seeds=1", "--load=100"], "more than 10000000 pods would be drawn"),
+        (&tiny, &["--seeds=1", "--demand=1000"], "more than 10000000 pods would be drawn"),
+    ];
+    for (files, flags, words) in cases {
+        // what is not refused ends by a signal soon, and not for want of memory
+        let mut shell = Command::new("sh");
+        shell.args(["-c", "ulimit -t 5 && exec \"$@\"", "sh", env!("CARGO_BIN_EXE_kerf"), "replay"]);
+        shell.args(["--policy=binpack"]).args(files).args(flags);
+        let output = shell.output().unwrap();
+        let said = String::from_utf8(output.stderr).unwrap();
+        assert_eq!(output.status.code(), Some(2), "{flags:?}: {said}");
+        assert!(said.contains(words), "{said}");
+    }
+}
+
 #[test]
 fn wrong_input_is_named_with_file_line_and_column() {
     let folder = tempfile::tempdir().unwrap();

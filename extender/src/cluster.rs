@@ -115,6 +115,11 @@ impl Cluster {
         }
         self.mark(node);
         self.freed.mark(node, News::Told);
+        self.drop_empty(node);
+    }
+
+    /// A ledger is kept for a node that is known, or while a pod is there.
+    fn drop_empty(&self, node: &NodeName) {
         self.nodes.remove_if(node, |_, ledger| ledger.is_empty());
     }
 

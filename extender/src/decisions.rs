@@ -41,7 +41,7 @@ pub(crate) struct Decisions {
 #[derive(Debug, Default)]
 struct Open {
     pods: FxHashMap<PodUid, Considered>,
-    /// In order of arrival; some may be gone from `pods`.
+    /// The same, in order of arrival.
     order: VecDeque<PodUid>,
 }
 
@@ -126,6 +126,14 @@ impl Open {
         }
         self.pods.entry(uid.clone()).or_default()
     }
+
+    fn remove(&mut self, uid: &PodUid) -> Option<Considered> {
+        let considered = self.pods.remove(uid)?;
+        if let Some(at) = self.order.iter().position(|other| other == uid) {
+            self.order.remove(at);
+        }
+        Some(considered)
+    }
 }
 
 impl Decisions {
@@ -145,7 +153,7 @@ impl Decisions {
     /// binds the pod itself.
     pub fn made(&self, pod: &PodRequest, placement: &Placement, policy: Policy, bound: Option<BindOutcome>) {
         let (name, uid, node) = (&pod.name, &pod.uid, &placement.node);
-        let considered = self.open.lock().pods.remove(uid).unwrap_or_default();
+        let considered = self.open.lock().remove(uid).unwrap_or_default();
         let mut gpus = placement.plan.to_string();
         let (policy, score) = (policy.as_str(), considered.score(node));
         let (outcome, what) = bound.map_or(("placed", "placed"), |outcome| (outcome.as_str(), "bound"));
@@ -186,6 +194,10 @@ impl Decisions {
 
 #[cfg(test)]
 mod tests {
+    use kerf::ids::PodRef;
+    use kerf::plan::Plan;
+    use kerf::request::GpuRequest;
+
     use super::*;
 
     #[test]
@@ -201,5 +213,21 @@ mod tests {
         let latest = &open.pods[&PodUid::from((3 * MAX_OPEN - 1).to_string())];
         assert_eq!(latest.refusals.to_string(), "core 2");
         assert_eq!((latest.score(&"b".into()), latest.runners_up(&"b".into()).len()), (Some(9), 1));
+    }
+    #[test]
+    fn a_pod_that_got_its_cards_makes_room_for_another() {
+        let decisions = Decisions::default();
+        let request = GpuRequest::unreadable().into();
+        let waits = PodUid::from("waits");
+        decisions.filtered(&waits, 1, Refusals::default());
+        for number in 0..3 * MAX_OPEN {
+            let uid = PodUid::from(number.to_string());
+            decisions.filtered(&uid, 1, Refusals::default());
+            let pod = PodRequest::new(&uid, &PodRef::new("ns", "p"), &request);
+            decisions.made(&pod, &Placement::new("a", 0, Plan::default()), Policy::default(), None);
+        }
+        let open = decisions.open.lock();
+        assert!(open.pods.contains_key(&waits), "it waits, and nobody else does");
+        assert_eq!((open.pods.len(), open.order.len()), (1, 1));
     }
 }

@@ -41,14 +41,16 @@ pub fn machines(path: &Path) -> anyhow::Result<Vec<Machine>> {
 }
 
 /// `name` (or `pod`), `cpu_milli`, `memory_mib` (or `mem_mib`), `num_gpu`, `gpu_milli`; also `gpu_spec`,
-/// `gpu_memory_mib`, `creation_time`, `deletion_time`, and `count` for how many such pods there are.
-pub fn pods(path: &Path) -> anyhow::Result<Vec<(Pod, u64)>> {
-    let mut pods = Vec::new();
+/// `gpu_memory_mib`, `creation_time`, `deletion_time`, and `count` for how many such pods there are; `most` in all.
+pub fn pods(path: &Path, most: u64) -> anyhow::Result<Vec<(Pod, u64)>> {
+    let (mut pods, mut all) = (Vec::new(), 0_u64);
     let table = Table::open(path)?;
     let named = table.has(&["name", "pod"]);
     for row in table.rows()? {
         let row = row?;
-        let count = row.optional(&["count"], 1..=1 << 40)?.unwrap_or(1);
+        let count: u64 = row.optional(&["count"], 1..=most.min(1 << 40))?.unwrap_or(1);
+        all = all.saturating_add(count);
+        ensure!(all <= most, "{}: more than {most} pods", row.at(&["count"]));
         let cards: u32 = row.number(&["num_gpu"], 0..=MAX_CARDS as u64)?;
         let milli: u32 = row.number(&["gpu_milli"], 0..=u64::MAX)?;
         let memory = Mib(row.optional(&["gpu_memory_mib"], 0..=1 << 30)?.unwrap_or_default());

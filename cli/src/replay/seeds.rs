@@ -20,8 +20,11 @@ impl FromStr for Seeds {
                 Some((first, last)) => (number(first)?, number(last)?),
                 None => (number(part)?, number(part)?),
             };
-            if first > last || last - first >= MOST {
+            if first > last {
                 return Err(format!("{part:?} is no range of seeds"));
+            }
+            if last - first >= MOST - seeds.len() as u64 {
+                return Err(format!("more than {MOST} seeds"));
             }
             seeds.extend(first..=last);
         }

@@ -149,11 +149,12 @@ impl Candidate<'_> {
         }
         let violations = |victims: &BTreeSet<PodUid>| i64::try_from(scene.violations(victims)).unwrap_or(i64::MAX);
         let of_cards: BTreeSet<PodUid> = chosen.iter().filter(here).cloned().collect();
-        let violations = match self.budgets {
+        let elsewhere = match self.budgets {
             // for victims without cards, only the scheduler knows the budgets
-            Some(_) => offered.violations.saturating_sub(violations(&of_cards)).max(0) + violations(&victims),
-            None => offered.violations.saturating_add(violations(&victims)),
+            Some(_) => offered.violations.saturating_sub(violations(&of_cards)).max(0),
+            None => offered.violations,
         };
+        let violations = elsewhere.saturating_add(violations(&victims));
         Some(MetaVictims { pods: self.in_order(&victims, &offered.pods), violations })
     }
 

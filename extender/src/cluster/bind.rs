@@ -105,6 +105,7 @@ impl Cluster {
         if left {
             self.mark(node);
             self.drop_home(uid, node);
+            self.drop_empty(node);
             // the scheduler sees that the binding failed, and then tries other pods again
             self.freed.mark(node, News::Told);
         }
@@ -118,6 +119,7 @@ impl Cluster {
         if left {
             self.mark(node);
             self.drop_home(uid, node);
+            self.drop_empty(node);
             self.freed.mark(node, News::Silent);
             self.notify();
         }

@@ -7,7 +7,7 @@ use std::sync::atomic::Ordering;
 use kerf::annotation::Record;
 use kerf::ids::{NodeName, PodRef, PodUid};
 use kerf::k8s::{Holding, PodView, Queued};
-use kerf::ledger::{NodeLedger, Seen, Standing, State};
+use kerf::ledger::{Seen, Standing, State};
 use kerf::placement::advise::UNBOUND_RECORD_MS;
 use kerf::placement::shape::Cards;
 use kerf::placement::survey::Sighting;
@@ -174,12 +174,13 @@ impl Cluster {
     }
 
     /// Keeps, until `deadline`, the cards that a `/scheduler/predicates` (perhaps of a previous run of this process)
-    /// wrote on a pod that is not bound yet.
+    /// wrote on a pod that is not bound yet. The node may be listed only later.
     fn reserve(&self, pod: &PodRequest, placement: Placement, deadline: Timestamp) {
         let (uid, node) = (&pod.uid, placement.node);
         self.add_home(uid, &node);
-        let reserve = |ledger: &mut NodeLedger| ledger.reserve(pod, placement.plan, deadline, self.epoch());
-        let reserved = self.nodes.get_mut(&node).is_some_and(|mut ledger| reserve(&mut ledger));
+        let mut ledger = self.nodes.entry(node.clone()).or_default();
+        let reserved = ledger.reserve(pod, placement.plan, deadline, self.epoch());
+        drop(ledger);
         if reserved {
             self.recorded.insert(uid.clone(), node.clone());
             self.mark(&node);
@@ -221,6 +222,7 @@ impl Cluster {
             if !missing.is_empty() {
                 self.mark(&node);
                 self.freed.mark(&node, News::Told);
+                self.drop_empty(&node);
             }
             for uid in missing {
                 // it may have been seen on another node

@@ -18,9 +18,12 @@ impl Cluster {
     /// Updates marked nodes first.
     pub(super) fn survey(&self) -> MutexGuard<'_, Survey> {
         let mut survey = self.survey.lock();
-        for node in std::mem::take(&mut *self.unsurveyed.lock()) {
-            if let Some(ledger) = self.nodes.get(&node) {
-                survey.cards(&node, &ledger);
+        // not in the loop's head, which would hold the marks' lock through the loop
+        let marked = std::mem::take(&mut *self.unsurveyed.lock());
+        for node in marked {
+            match self.nodes.get(&node) {
+                Some(ledger) => survey.cards(&node, &ledger),
+                None => survey.forget(node.as_str()),
             }
         }
         survey

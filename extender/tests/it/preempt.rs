@@ -235,6 +235,37 @@ async fn disruption_budgets_are_respected_and_broken_ones_counted() {
     answers((&uids[0], 1)).await;
 }
 
+/// The scheduler's count, which is any number on the wire.
+#[tokio::test]
+async fn no_count_of_broken_budgets_is_too_large_or_too_small() {
+    let (world, uids) = crowd(1, &[("a", "100", 0, json!({ "app": "web" }))]).await;
+    let budget = json!({ "metadata": { "name": "web", "namespace": "default" },
+        "spec": { "selector": { "matchLabels": { "app": "web" } } }, "status": { "disruptionsAllowed": 0 } });
+    world.api.create("poddisruptionbudgets", budget).unwrap();
+    let preemptor = asking(&world, "p", "100", 10);
+    let answered = async |chosen: Value, count: i64| {
+        let meta = json!({ "n": { "Pods": chosen, "NumPDBViolations": count } });
+        let answer = preempt(&world, &json!({ "Pod": *preemptor, "NodeNameToMetaVictims": meta })).await;
+        assert_eq!(pods(&answer), uids, "{count}");
+        answer["NodeNameToMetaVictims"]["n"]["NumPDBViolations"].as_i64().unwrap()
+    };
+    let seen = async {
+        while answered(json!([]), 0).await != 1 {
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(PATIENCE, seen).await.expect("the budget is seen");
+    let chosen = json!([{ "UID": uids[0] }]);
+    for (pods, count, expected) in [
+        (json!([]), i64::MAX, i64::MAX),
+        (chosen.clone(), i64::MAX, i64::MAX),
+        (json!([]), i64::MIN, 1),
+        (chosen, i64::MIN, 1),
+    ] {
+        assert_eq!(answered(pods, count).await, expected, "{count}");
+    }
+}
+
 /// How many cards of this node's pods are counted by what the API server shows of them.
 fn observed(world: &World) -> usize {
     let nodes = world.extender.cluster().snapshot();

@@ -1,11 +1,16 @@
 //! Restarts of the extender, and watches that break.
 
-use kerf::ids::PodUid;
+use kerf::annotation::Keys;
+use kerf::ids::{NodeName, PodUid};
+use kerf::k8s;
+use kerf::units::Timestamp;
+use kerf_extender::clock::Clock;
+use kerf_extender::cluster::Cluster;
 use kerf_extender::config::Config;
 use kerf_testkit::api::{Action, ApiServer, Fault};
 use kerf_testkit::scheduler::{ExtenderClient, ExtenderConfig};
 
-use crate::fixture::{PATIENCE, World, client_of, config, node, share};
+use crate::fixture::{PATIENCE, World, client_of, config, node, share, started};
 
 fn commitments(world: &World) -> Vec<String> {
     let nodes = world.extender.cluster().snapshot();
@@ -54,6 +59,67 @@ async fn it_is_not_ready_before_both_lists_are_complete() {
     held.remove();
     tokio::time::timeout(PATIENCE, extender.ready()).await.unwrap();
     assert_eq!(reqwest::get(&readyz).await.unwrap().status(), 200);
+}
+
+/// The old scheduler's filter has been answered, and it binds only after the restart.
+#[tokio::test]
+async fn a_card_that_a_record_keeps_stays_kept_whichever_list_comes_first() {
+    for (late, first) in [("nodes", "pods listed"), ("pods", "nodes listed")] {
+        let world = World::legacy([node("a", 1, 15_360)]).await;
+        let placed = world.pod("placed", share("60", "20")).await;
+        assert_eq!(world.client.predicates(&placed, &world.nodes()).await.unwrap().nodes, ["a"]);
+        let api = world.kill().await;
+        let held = api.inject(Fault::new("list", late, Action::Hold));
+        let world = started(api, Config { legacy: true, ..config() }).await;
+        let listed = async {
+            while world.extender.unready().iter().any(|unmet| unmet == first) {
+                tokio::task::yield_now().await;
+            }
+        };
+        tokio::time::timeout(PATIENCE, listed).await.unwrap();
+        held.wait_hits(1, PATIENCE).await.unwrap();
+        held.remove();
+        tokio::time::timeout(PATIENCE, world.extender.ready()).await.unwrap();
+        assert_eq!(world.used("a"), [600], "{late} came late");
+        let other = world.pod("other", share("60", "20")).await;
+        assert!(
+            world.client.predicates(&other, &world.nodes()).await.unwrap().nodes.is_empty(),
+            "{late} came late"
+        );
+        world.api.bind("default", "placed", "a").unwrap();
+        let observed = |world: &World| {
+            let nodes = world.extender.cluster().snapshot();
+            nodes[0].ledger.commitments().values().all(|known| known.state.as_str() == "observed")
+        };
+        world.until("observed", observed).await;
+        assert_eq!(world.used("a"), [600], "{late} came late");
+    }
+}
+
+/// Whoever may write on a pod can name any node in its record.
+#[tokio::test]
+async fn a_record_of_a_node_that_does_not_exist_leaves_nothing_behind() {
+    let elsewhere = World::legacy([node("gone", 1, 15_360)]).await;
+    let placed = elsewhere.pod("p", share("60", "20")).await;
+    assert_eq!(elsewhere.client.predicates(&placed, &elsewhere.nodes()).await.unwrap().nodes, ["gone"]);
+    let object = elsewhere.api.get("pods", "default", "p").unwrap();
+    let keys = Keys::default();
+    let seen = |cluster: &Cluster| {
+        let pod = serde_json::from_value((*object).clone()).unwrap();
+        cluster.apply_pod(k8s::pod(&pod, &keys).unwrap(), &Clock::default());
+    };
+    let (uid, gone) = (PodUid::from(placed["metadata"]["uid"].as_str().unwrap()), NodeName::from("gone"));
+    let ends: [(&str, fn(&Cluster, &PodUid, &NodeName)); 2] = [
+        ("its time passes", |cluster, uid, node| assert!(cluster.expire(node, uid, Timestamp(u64::MAX)))),
+        ("it is placed anew", |cluster, uid, node| assert!(cluster.forget(node, uid))),
+    ];
+    for (what, end) in ends {
+        let cluster = Cluster::default();
+        seen(&cluster);
+        assert_eq!(cluster.snapshot().len(), 1, "the node may be listed later");
+        end(&cluster, &uid, &gone);
+        assert!(cluster.snapshot().is_empty(), "{what}");
+    }
 }
 
 #[tokio::test]
