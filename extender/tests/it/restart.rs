@@ -109,7 +109,8 @@ async fn a_record_of_a_node_that_does_not_exist_leaves_nothing_behind() {
         cluster.apply_pod(k8s::pod(&pod, &keys).unwrap(), &Clock::default());
     };
     let (uid, gone) = (PodUid::from(placed["metadata"]["uid"].as_str().unwrap()), NodeName::from("gone"));
-    let ends: [(&str, fn(&Cluster, &PodUid, &NodeName)); 2] = [
+    type End = fn(&Cluster, &PodUid, &NodeName);
+    let ends: [(&str, End); 2] = [
         ("its time passes", |cluster, uid, node| assert!(cluster.expire(node, uid, Timestamp(u64::MAX)))),
         ("it is placed anew", |cluster, uid, node| assert!(cluster.forget(node, uid))),
     ];

@@ -3,6 +3,7 @@
 //! the others once.
 
 use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 use std::time::Duration;
 
 use tokio::sync::mpsc;
@@ -33,10 +34,9 @@ impl<K: Ord + Clone + Send + 'static> InTime<K> {
         self.asked.retain(|_, task| !task.is_finished());
         let (answers, mut received) = mpsc::unbounded_channel();
         for (key, question) in questions {
-            if !self.asked.contains_key(&key) {
-                let (answers, of) = (answers.clone(), key.clone());
-                let task = spawn_blocking(move || drop(answers.send((of, question()))));
-                self.asked.insert(key, task);
+            if let Entry::Vacant(free) = self.asked.entry(key) {
+                let (answers, of) = (answers.clone(), free.key().clone());
+                free.insert(spawn_blocking(move || drop(answers.send((of, question())))));
             }
         }
         drop(answers);

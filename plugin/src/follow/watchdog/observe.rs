@@ -108,7 +108,7 @@ impl ShareOf<'_> {
             unlimited: found.unlimited,
             hidden: found.hidden,
             fault: found.fault,
-            ceiling: held.then(|| u32::try_from(ceiling.to_core_units()).unwrap_or(100)),
+            ceiling: held.then(|| ceiling.to_core_units()),
             utilization: usage.utilization,
             ..Observation::new(subject)
         }
