@@ -32,6 +32,7 @@
 //! | [`replay`] | a workload against a cluster under a policy, without a cluster |
 //! | [`annotation`] | annotations of Pods and Nodes: both records of a placement, the inventory |
 //! | [`k8s`] | Pods and Nodes as domain values |
+//! | [`terminal`] | names and messages of others, as the commands print them |
 //! | `runtime/` | the process around a daemon: logs, shutdown, readiness, administrative routes, watches |
 //! | `cli/` | the `kerf` command: `inspect` and `plan` over a snapshot, `replay` over a workload; `doctor` starts the plugin's |
 //! | `extender/` | kube-scheduler's side: HTTP, watches, the one write |
@@ -80,6 +81,7 @@ pub mod replay;
 pub mod request;
 pub mod shares;
 pub mod tally;
+pub mod terminal;
 pub mod unfit;
 pub mod units;
 pub mod version;

@@ -10,6 +10,7 @@ use kerf::unfit::Unfit;
 use serde_json::{Value, json};
 
 use super::notes::{notes, trouble};
+use super::print::say;
 use super::snapshot::{self, Node};
 
 pub fn run(path: &Path, keys: &Keys, as_json: bool, out: &mut String) -> anyhow::Result<ExitCode> {
@@ -21,26 +22,22 @@ pub fn run(path: &Path, keys: &Keys, as_json: bool, out: &mut String) -> anyhow:
         writeln!(out, "{}", serde_json::to_string_pretty(&json!({ "nodes": nodes, "note": note }))?)?;
         return Ok(ExitCode::SUCCESS);
     }
-    writeln!(out, "{:<28} {:>4} {:<24} {:>9} {:>19}  PODS", "NODE", "GPU", "MODEL", "COMPUTE", "MEMORY MiB")?;
+    say(out, &format!("{:<28} {:>4} {:<24} {:>9} {:>19}  PODS", "NODE", "GPU", "MODEL", "COMPUTE", "MEMORY MiB"));
     for (name, Node { ledger, .. }) in nodes {
         for card in ledger.cards() {
             let device = card.device();
             let compute = format!("{} %", card.used().compute.to_core_units());
             let memory = format!("{} of {}", card.used().memory.0, device.memory.0);
             let (model, pods) = (&device.model, pods(ledger, card));
-            writeln!(
-                out,
-                "{:<28} {:>4} {model:<24} {compute:>9} {memory:>19}  {pods}",
-                name.as_str(),
-                device.index
-            )?;
+            let (name, index) = (name.as_str(), device.index);
+            say(out, &format!("{name:<28} {index:>4} {model:<24} {compute:>9} {memory:>19}  {pods}"));
         }
         for note in notes(ledger) {
-            writeln!(out, "{:<28}    ! {note}", name.as_str())?;
+            say(out, &format!("{:<28}    ! {note}", name.as_str()));
         }
     }
     if let Some(note) = note {
-        writeln!(out, "! {note}")?;
+        say(out, &format!("! {note}"));
     }
     Ok(ExitCode::SUCCESS)
 }

@@ -17,6 +17,7 @@ use kerf::policy::Policy;
 use serde_json::{Value, json};
 
 use super::notes::notes;
+use super::print::say;
 use super::snapshot::{self, Cluster};
 
 pub fn run(
@@ -31,15 +32,12 @@ pub fn run(
     let request = match k8s::request(&pod, keys) {
         Ok(Some(request)) => request,
         Ok(None) => {
-            writeln!(
-                out,
-                "the pod asks for no {}, {} or GPU shares by count: it may go anywhere",
-                keys.core, keys.memory
-            )?;
+            let (core, memory) = (&keys.core, &keys.memory);
+            say(out, &format!("the pod asks for no {core}, {memory} or GPU shares by count: it may go anywhere"));
             return Ok(ExitCode::SUCCESS);
         }
         Err(error) => {
-            writeln!(out, "refused everywhere: {error}")?;
+            say(out, &format!("refused everywhere: {error}"));
             return Ok(ExitCode::FAILURE);
         }
     };
@@ -50,9 +48,9 @@ pub fn run(
     }
     let found = Found::new(cluster, &pod, Placing::new(&request, policy));
     if as_json {
-        found.json(&odd, out)?
+        found.json(&odd, out)?;
     } else {
-        found.text(&odd, out)?
+        found.text(&odd, out);
     }
     Ok(if found.fitting.is_empty() { ExitCode::FAILURE } else { ExitCode::SUCCESS })
 }
@@ -121,20 +119,19 @@ impl Found {
         Ok(())
     }
 
-    fn text(&self, notes: &[String], out: &mut String) -> anyhow::Result<()> {
+    fn text(&self, notes: &[String], out: &mut String) {
         for (node, score, plan) in &self.fitting {
-            writeln!(out, "{node}: score {score}")?;
+            say(out, &format!("{node}: score {score}"));
             for grant in &plan.grants {
-                writeln!(out, "  {} on GPU {}", grant.container, cards(&grant.gpus).join(", "))?;
+                say(out, &format!("  {} on GPU {}", grant.container, cards(&grant.gpus).join(", ")));
             }
         }
         for (node, why) in &self.unfit {
-            writeln!(out, "{node}: {why}")?;
+            say(out, &format!("{node}: {why}"));
         }
         for note in notes {
-            writeln!(out, "! {note}")?;
+            say(out, &format!("! {note}"));
         }
-        Ok(())
     }
 }
 

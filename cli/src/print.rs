@@ -3,6 +3,13 @@
 use std::io::{self, ErrorKind, Write};
 
 use anyhow::Context;
+use kerf::terminal;
+
+/// Adds a line to a command's output.
+pub fn say(out: &mut String, line: &str) {
+    out.push_str(&terminal::line(line));
+    out.push('\n');
+}
 
 /// Prints a command's whole output. A closed pipe is no error: the reader may stop early.
 ///
@@ -10,7 +17,7 @@ use anyhow::Context;
 /// Where standard output cannot be written.
 pub fn print(text: &str) -> anyhow::Result<()> {
     let mut out = io::stdout().lock();
-    match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
+    match out.write_all(terminal::lines(text).as_bytes()).and_then(|()| out.flush()) {
         Err(error) if error.kind() == ErrorKind::BrokenPipe => Ok(()),
         written => written.context("standard output"),
     }

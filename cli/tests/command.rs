@@ -368,6 +368,9 @@ fn wrong_input_is_named_with_its_file_line_and_column() {
     let pod = write(folder.path(), "pod.json", pod);
     let yaml = write(folder.path(), "pod.yaml", "kind: Pod\nspec:\n  containers: 7\n");
     let two = write(folder.path(), "two.yaml", "kind: Pod\n---\nkind: Pod\n");
+    let twice = write(folder.path(), "twice.yaml", "kind: Pod\nkind: Pod\n");
+    let numbers = "1, ".repeat(300_000);
+    let long = write(folder.path(), "long.yaml", &format!("kind: Pod\nspec: {{ x: [{numbers}] }}\n"));
     let fine = snapshot(folder.path());
     for (args, word) in [
         (vec!["inspect", "/nonexistent"], "/nonexistent"),
@@ -382,6 +385,14 @@ fn wrong_input_is_named_with_its_file_line_and_column() {
             vec!["plan", two.as_str(), "--cluster", fine.as_str()],
             "two.yaml: line 3, column 1: not a Pod: multiple YAML documents",
         ),
+        (
+            vec!["plan", twice.as_str(), "--cluster", fine.as_str()],
+            "twice.yaml: line 2, column 1: no Pod: duplicate mapping key: kind\n",
+        ),
+        (
+            vec!["plan", long.as_str(), "--cluster", fine.as_str()],
+            "no Pod: larger or more deeply nested than a Pod may be\n",
+        ),
         (vec!["plan", bad.as_str(), "--cluster", bad.as_str()], "bad.json"),
         (vec!["inspect", "--domain", "nonsense"], "--domain"),
         (vec!["dance"], "unrecognized subcommand"),
@@ -390,6 +401,43 @@ fn wrong_input_is_named_with_its_file_line_and_column() {
         let text = String::from_utf8(output.stderr).unwrap();
         assert_eq!(output.status.code(), Some(2), "{text}");
         assert!(text.contains(word), "{text}");
+    }
+}
+
+/// A snapshot may come from anywhere, and a terminal obeys control characters.
+#[test]
+fn control_characters_of_names_are_shown_and_not_obeyed() {
+    let folder = tempfile::tempdir().unwrap();
+    let snapshot = snapshot(folder.path());
+    let mut list: Value = serde_json::from_str(&std::fs::read_to_string(&snapshot).unwrap()).unwrap();
+    let odd = "a\u{1b}[2J\r\n\u{9b}b";
+    list["items"][0]["metadata"]["name"] = odd.into();
+    list["items"][2]["metadata"]["name"] = odd.into();
+    list["items"][2]["spec"]["nodeName"] = odd.into();
+    let gpus = json!({ "version": 1, "gpus": [{ "uuid": "GPU-0", "index": 0, "model": odd, "memory_mib": 15360, "health": "healthy" }] });
+    list["items"][0]["metadata"]["annotations"]["inspur.com/gpu-inventory"] = gpus.to_string().into();
+    let snapshot = write(folder.path(), "odd.json", &list.to_string());
+    let asked = pod(folder.path(), "60", "10");
+    let broken = write(
+        folder.path(),
+        "broken.json",
+        &json!({ "items": [{ "kind": "Pod", "metadata": { "name": odd }, "spec": 7 }] }).to_string(),
+    );
+    for (args, lines) in [
+        (&["inspect", &*snapshot][..], 3),
+        (&["inspect", &snapshot, "--json"], 0),
+        (&["plan", &asked, "--cluster", &snapshot], 4),
+        (&["plan", &asked, "--cluster", &snapshot, "--json"], 0),
+        (&["inspect", &broken], 1),
+    ] {
+        let output = kerf(args);
+        let text = stdout(&output) + &String::from_utf8(output.stderr).unwrap();
+        assert!(text.chars().all(|c| c == '\n' || !c.is_control()), "{args:?}: {text:?}");
+        assert!(lines == 0 || text.lines().count() == lines, "{args:?}: {text}");
+        assert!(text.contains(r"\u001b[2J") && text.contains(r"\u009b"), "{args:?}: {text}");
+        if lines == 0 {
+            serde_json::from_str::<Value>(&text).unwrap();
+        }
     }
 }
 

@@ -12,6 +12,7 @@ use kerf::device::Device;
 use kerf::k8s;
 use kerf::placement::shape::{Cards, HostAmount, Shape};
 use kerf::replay::{CardKind, Machine, Pod as ReplayPod, Stay};
+use kerf::terminal;
 use kerf::units::Mib;
 
 use super::reading::{self, Item};
@@ -40,7 +41,10 @@ pub fn workload(path: &Path, keys: &Keys) -> anyhow::Result<(Vec<Machine>, Vec<R
                     let resident = k8s::resident(&pod);
                     seen.push((ReplayPod { name: name.into(), shape, stay: stay(&pod) }, node, resident));
                 }
-                Err(error) => eprintln!("note: {at}: left out, as kerf refuses it: {error}"),
+                Err(error) => {
+                    let note = format!("note: {at}: left out, as kerf refuses it: {error}");
+                    eprintln!("{}", terminal::line(&note));
+                }
             },
         }
         Ok(())

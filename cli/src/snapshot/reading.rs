@@ -44,9 +44,11 @@ pub fn pod(path: &Path) -> anyhow::Result<Pod> {
 
 /// A parser's message without the position, which is printed before it, and without advice for programmers.
 fn plain(words: &str) -> &str {
-    let end = [" at line ", "; use "].iter().filter_map(|tail| words.find(tail)).min().unwrap_or(words.len());
+    let tails = [" at line ", "; use ", ", set ", ". If you "];
+    let end = tails.iter().filter_map(|tail| words.find(tail)).min().unwrap_or(words.len());
     let words = words.get(..end).unwrap_or(words);
     match words.strip_prefix("error: ").unwrap_or(words) {
+        bound if bound.starts_with("budget breached: ") => "larger or more deeply nested than a Pod may be",
         placed if placed.starts_with("line ") => placed.split_once(": ").map_or(placed, |(_, words)| words),
         words => words,
     }
@@ -144,6 +146,12 @@ mod tests {
     fn a_parsers_words_are_shown_without_place_and_advice() {
         assert_eq!(plain("expected value at line 1 column 1"), "expected value");
         assert_eq!(plain("error: line 2 column 1: invalid kind"), "invalid kind");
+        let twice = "duplicate mapping key: kind, set DuplicateKeyPolicy in Options if acceptable";
+        assert_eq!(plain(twice), "duplicate mapping key: kind");
+        assert_eq!(
+            plain("budget breached: Nodes { nodes: 250001 }"),
+            "larger or more deeply nested than a Pod may be"
+        );
         assert_eq!(plain("multiple documents; use from_str_multiple at line 6, column 1"), "multiple documents");
     }
 }
