@@ -37,7 +37,9 @@ mod state;
 mod vendor;
 
 use std::net::SocketAddr;
+use std::sync::Arc;
 
+use kerf_runtime::admin;
 use kerf_runtime::shutdown::Tasks;
 use kube::Client;
 use tokio_util::sync::CancellationToken;
@@ -95,21 +97,20 @@ impl Plugin {
 pub async fn start(config: Config, client: Option<Client>, token: CancellationToken) -> anyhow::Result<Plugin> {
     tracing::info!(?config, "configuration");
     let answers = Answers::new(&config.isolation.state_dir);
-    let parts = Parts::new(config, client, Tasks::new(token.child_token()))?;
+    let listener = admin::listen(config.listen).await?;
+    let parts = Arc::new(Parts::new(config, client, Tasks::new(token.child_token()))?);
     parts.publish(parts.serve_contracts())?;
-    let admin = parts.serve_admin().await?;
     if let Some(reconciler) = &parts.reconciler {
         // before anything is compared with it
         parts.state.allocations(|allocations| allocations.answers.restore(answers.read()));
         parts.follow_pods(reconciler)?;
-        if let Some(offers) = &parts.config.vcuda {
-            let enforcers = parts.enforce(reconciler.cluster());
-            parts.follow_devices(&enforcers);
-            parts.serve_vcuda(offers, reconciler, enforcers, answers);
+        if let Some(offers) = parts.config.vcuda.clone() {
+            parts.follow_vcuda(offers, reconciler.clone(), answers);
         } else {
             // the backend of vcuda is not waited for
             parts.state.discovered(Vec::new());
         }
     }
-    Ok(Plugin { admin, tasks: parts.tasks, asked: token })
+    let admin = parts.serve_admin(listener)?;
+    Ok(Plugin { admin, tasks: parts.tasks.clone(), asked: token })
 }

@@ -10,8 +10,15 @@ use kerf_plugin::config::{Args, Config};
 use kerf_plugin::{LabelMode, doctor, two_dashes};
 use kerf_runtime::shutdown::Tasks;
 
-#[tokio::main]
-async fn main() -> anyhow::Result<ExitCode> {
+fn main() -> anyhow::Result<ExitCode> {
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    let ended = runtime.block_on(run());
+    // a call of a driver or a disk may never return: its thread is not waited for
+    runtime.shutdown_background();
+    ended
+}
+
+async fn run() -> anyhow::Result<ExitCode> {
     let mut words = two_dashes(std::env::args_os());
     if words.get(1).is_some_and(|word| word == "doctor") {
         words.remove(1);

@@ -12,6 +12,8 @@ use kerf_runtime::shutdown::Tasks;
 use kerf_runtime::version;
 use kube::Client;
 use prometheus::Registry;
+use tokio::net::TcpListener;
+use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
 use crate::api::Cluster;
@@ -34,6 +36,9 @@ use crate::publish::{condition, cordon, debug, failing, health, inventory};
 use crate::reconcile::Reconciler;
 use crate::state::State;
 use crate::state::answers::Answers;
+
+/// A driver or disk that does not answer within this time is told of.
+const PATIENCE: Duration = Duration::from_secs(10);
 
 /// What the tasks have in common.
 pub struct Parts {
@@ -103,20 +108,27 @@ impl Parts {
             Enforcers::none(),
             &state,
             period,
+            self.readiness.condition("gpus"),
         );
         let offers = move |cards: &Cards| contract.offers(cards);
-        self.serve(name, offers, &state, records, name);
+        self.serve(name, offers, &state, records, self.readiness.condition(name));
         state
     }
 
-    fn follow_health(&self, backend: GuardedBackend, enforcers: Enforcers, state: &State, period: Duration) {
-        let found = self.readiness.condition("gpus");
+    fn follow_health(
+        &self,
+        backend: GuardedBackend,
+        enforcers: Enforcers,
+        state: &State,
+        period: Duration,
+        found: Condition,
+    ) {
         let health = devices::follow_health(backend, enforcers, state.clone(), period, found, self.stop());
         self.tasks.spawn("health", health);
     }
 
     /// Keeps the offers of a source's GPUs registered with kubelet. `name`: in logs.
-    fn serve<F>(&self, name: &'static str, offers: F, state: &State, records: Option<Records>, ready: &'static str)
+    fn serve<F>(&self, name: &'static str, offers: F, state: &State, records: Option<Records>, ready: Condition)
     where
         F: Fn(&Cards) -> Offers + Send + Sync + 'static,
     {
@@ -128,7 +140,7 @@ impl Parts {
             records,
             counters: self.counters.clone(),
             directory: self.config.device_plugins_dir.clone(),
-            ready: self.readiness.condition(ready),
+            ready,
         };
         let stop = self.stop();
         self.tasks.spawn(name, async move {
@@ -158,8 +170,8 @@ impl Parts {
         Ok(())
     }
 
-    pub async fn serve_admin(&self) -> anyhow::Result<SocketAddr> {
-        let listener = admin::listen(self.config.listen).await?;
+    /// Only once every condition is known: what is served before would say that the plugin is ready.
+    pub fn serve_admin(&self, listener: TcpListener) -> anyhow::Result<SocketAddr> {
         let address = listener.local_addr()?;
         let state = self.state.clone();
         let routes = admin::router(Admin {
@@ -201,10 +213,38 @@ impl Parts {
         Ok(())
     }
 
+    /// Offers the resources of `vcuda`, once the disk and the driver have said what holds containers to their shares.
+    /// Neither need answer, so they are asked on a thread of their own.
+    pub fn follow_vcuda(self: &Arc<Self>, offers: [Offer; 2], reconciler: Reconciler, answers: Answers) {
+        let ready = ["gpus", "kubelet-core", "kubelet-memory"].map(|name| self.readiness.condition(name));
+        let parts = Arc::clone(self);
+        self.tasks.spawn("vcuda", async move {
+            let (stop, options) = (parts.stop(), parts.config.isolation.clone());
+            let mut asked = tokio::task::spawn_blocking(move || Enforcers::new(options));
+            let asking = async {
+                if let Ok(answered) = timeout(PATIENCE, &mut asked).await {
+                    return answered;
+                }
+                tracing::warn!("the driver or the disk does not say what can enforce shares; waiting");
+                asked.await
+            };
+            let enforcers = match stop.run_until_cancelled(asking).await {
+                Some(Ok(enforcers)) => enforcers,
+                // its panic is in the log; a task that ends ends the plugin
+                Some(Err(_)) | None => return,
+            };
+            let [found, core, memory] = ready;
+            parts.enforce(reconciler.cluster(), &enforcers);
+            parts.follow_devices(&enforcers, found);
+            parts.serve_vcuda(&offers, &reconciler, enforcers, answers, [core, memory]);
+            drop(parts);
+            stop.cancelled().await;
+        });
+    }
+
     /// Keeps up what holds containers to their shares, and watches for breaches.
-    pub fn enforce(&self, cluster: &Cluster) -> Enforcers {
+    fn enforce(&self, cluster: &Cluster, enforcers: &Enforcers) {
         let Self { tasks, state, config, .. } = self;
-        let enforcers = Enforcers::new(config.isolation.clone());
         let folders = &enforcers.folders;
         for folder in folders.all() {
             state.allocations(|allocations| allocations.enforced(&folder.key, folder.core, folder.level));
@@ -236,25 +276,25 @@ impl Parts {
             tasks.spawn("driver-limits", limits);
         }
         tasks.spawn("limits", limits::sweep(folders.clone(), state.clone(), self.stop()));
-        enforcers
     }
 
     /// Follows health and usage of the GPUs of `vcuda`.
-    pub fn follow_devices(&self, enforcers: &Enforcers) {
+    fn follow_devices(&self, enforcers: &Enforcers, found: Condition) {
         let Self { state, config, .. } = self;
         let backend = GuardedBackend::new(&config.backend, &self.counters);
-        self.follow_health(backend.clone(), enforcers.clone(), state, config.health_period);
+        self.follow_health(backend.clone(), enforcers.clone(), state, config.health_period, found);
         let (proc_root, period) = (config.proc_root.clone(), config.sample_period);
         self.tasks.spawn("usage", devices::follow_usage(backend, state.clone(), period, proc_root, self.stop()));
     }
 
     /// Offers both resources of `vcuda` to kubelet, and serves tkestack's library where configured.
-    pub fn serve_vcuda(
+    fn serve_vcuda(
         &self,
         offers: &[Offer; 2],
         reconciler: &Reconciler,
         enforcers: Enforcers,
         answers: Answers,
+        ready: [Condition; 2],
     ) {
         let Self { state, config, .. } = self;
         let tkestack = config.tkestack.then(|| {
@@ -268,7 +308,7 @@ impl Parts {
         });
         let limits = Some(Limits { enforcers, answers, tkestack });
         let records = Records { state: state.clone(), reconciler: reconciler.clone(), limits };
-        for (offer, ready) in offers.clone().into_iter().zip(["kubelet-core", "kubelet-memory"]) {
+        for (offer, ready) in offers.clone().into_iter().zip(ready) {
             let offers = move |cards: &Cards| Offers::of_all(&offer, cards);
             self.serve("vcuda", offers, state, Some(records.clone()), ready);
         }

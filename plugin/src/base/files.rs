@@ -2,9 +2,11 @@
 //! lost power.
 
 use std::fs::{self, File, Permissions};
-use std::io::{self, Write};
+use std::io::{self, Read, Write};
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
+
+use rustix::fs::{Mode, OFlags};
 
 /// Replaces a file as a whole. `mode` is set whatever the umask is.
 ///
@@ -45,6 +47,24 @@ pub fn replace_with(path: &Path, mode: u32, write: impl FnOnce(&mut File) -> io:
         }
         Err(error)
     })
+}
+
+/// The content of a file of at most `most` bytes. Anything else has no end that is known before: a pipe, a device.
+///
+/// # Errors
+/// The system's, or why this is no such file.
+pub fn read_some(path: &Path, most: u64) -> io::Result<String> {
+    let refused = |why: String| Err(io::Error::other(why));
+    // opening a pipe waits for who writes it, unless it is told not to
+    let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::CLOEXEC;
+    let file = File::from(rustix::fs::open(path, flags, Mode::empty())?);
+    if !file.metadata()?.is_file() {
+        return refused("not a regular file".to_owned());
+    }
+    let mut text = String::new();
+    // its length may be wrong by now, and some file systems do not know it
+    file.take(most.saturating_add(1)).read_to_string(&mut text)?;
+    if text.len() as u64 > most { refused(format!("longer than {most} bytes")) } else { Ok(text) }
 }
 
 #[cfg(test)]
@@ -92,5 +112,20 @@ mod tests {
         assert_eq!(fs::metadata(&path).unwrap().modified().unwrap(), old);
         update(&path, b"two", 0o644).unwrap();
         assert_eq!(fs::read_to_string(&path).unwrap(), "two");
+    }
+
+    /// Reading a pipe or a device may never end.
+    #[test]
+    fn only_files_of_limited_length_are_read() {
+        let directory = tempfile::tempdir().unwrap();
+        let (path, pipe) = (directory.path().join("a"), directory.path().join("pipe"));
+        fs::write(&path, "one").unwrap();
+        assert_eq!(read_some(&path, 3).unwrap(), "one");
+        assert!(read_some(&path, 2).unwrap_err().to_string().contains("longer than 2 bytes"));
+        assert!(std::process::Command::new("mkfifo").arg(&pipe).status().unwrap().success());
+        for other in [pipe.as_path(), Path::new("/dev/zero"), directory.path()] {
+            assert!(read_some(other, 3).unwrap_err().to_string().contains("not a regular file"), "{other:?}");
+        }
+        assert!(read_some(Path::new("/proc/self/status"), 1 << 20).unwrap().starts_with("Name:"));
     }
 }

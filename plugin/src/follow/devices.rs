@@ -11,7 +11,7 @@ use tokio::time::{Instant, MissedTickBehavior, interval};
 use tokio_util::sync::CancellationToken;
 
 use crate::base::cgroup;
-use crate::device::backend::BackendError;
+use crate::device::backend::{Backend, BackendError, HostDevice};
 use crate::follow::guarded::GuardedBackend;
 use crate::isolation::enforcers::Enforcers;
 use crate::state::State;
@@ -33,29 +33,42 @@ pub async fn follow_health(
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut discovered: Option<Instant> = None;
     let mut changes = Changes::default();
-    while token.run_until_cancelled(ticks.tick()).await.is_some() {
-        let due = discovered.is_none_or(|at| at.elapsed() >= REDISCOVERY);
-        let result = if due { Ok(None) } else { driver.ask("health", |b| b.health()).await.map(Some) };
-        let result = match result {
-            // a new GPU: its facts are needed before it can be listed
-            Ok(Some(health)) if health.keys().all(|id| state.cards().get(id).is_some()) => {
-                state.health(Ok(health));
-                state.isolation(|host| enforcers.of_shares(host));
-                Ok(())
+    let follow = async {
+        loop {
+            ticks.tick().await;
+            let due = discovered.is_none_or(|at| at.elapsed() >= REDISCOVERY);
+            let result = if due { Ok(None) } else { driver.ask("health", |b| b.health()).await.map(Some) };
+            let result = match result {
+                // a new GPU: its facts are needed before it can be listed
+                Ok(Some(health)) if health.keys().all(|id| state.cards().get(id).is_some()) => {
+                    state.health(Ok(health));
+                    state.isolation(|host| enforcers.of_shares(host));
+                    Ok(())
+                }
+                Ok(_) => driver.ask("discover", facts(enforcers.clone())).await.map(|devices| {
+                    discovered = Some(Instant::now());
+                    state.discovered(devices);
+                }),
+                Err(error) => Err(error),
+            };
+            found.set(result.is_ok() && state.cards().hosts().next().is_some());
+            if let Err(error) = &result {
+                discovered = None;
+                state.health(Err(error));
             }
-            Ok(_) => driver.ask("discover", |b| b.discover()).await.map(|mut devices| {
-                discovered = Some(Instant::now());
-                devices.iter_mut().for_each(|host| host.device.isolation = enforcers.of_shares(host));
-                state.discovered(devices);
-            }),
-            Err(error) => Err(error),
-        };
-        found.set(result.is_ok() && state.cards().hosts().next().is_some());
-        if let Err(error) = &result {
-            discovered = None;
-            state.health(Err(error));
+            changes.tell(&state, result.err());
         }
-        changes.tell(&state, result.err());
+    };
+    // also while the driver does not answer
+    token.run_until_cancelled(follow).await;
+}
+
+/// The GPUs, each with how its shares are enforced, which the driver may be asked for as well.
+fn facts(enforcers: Enforcers) -> impl FnOnce(&dyn Backend) -> Result<Vec<HostDevice>, BackendError> + Send {
+    move |backend| {
+        let mut devices = backend.discover()?;
+        devices.iter_mut().for_each(|host| host.device.isolation = enforcers.of_shares(host));
+        Ok(devices)
     }
 }
 
@@ -97,21 +110,25 @@ pub async fn follow_usage(
 ) {
     let mut ticks = interval(period);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    while token.run_until_cancelled(ticks.tick()).await.is_some() {
-        let proc_root = proc_root.clone();
-        let sample = driver.ask("usage", move |backend| {
-            let usage = backend.usage()?;
-            let owners = usage.processes.iter().map(|process| match process.owner {
-                Some(_) => None,
-                None => cgroup::owner(&proc_root, process.pid),
+    let follow = async {
+        loop {
+            ticks.tick().await;
+            let proc_root = proc_root.clone();
+            let sample = driver.ask("usage", move |backend| {
+                let usage = backend.usage()?;
+                let owners = usage.processes.iter().map(|process| match process.owner {
+                    Some(_) => None,
+                    None => cgroup::owner(&proc_root, process.pid),
+                });
+                let owners = owners.collect();
+                Ok(Sample { usage, owners })
             });
-            let owners = owners.collect();
-            Ok(Sample { usage, owners })
-        });
-        let sample = sample.await.unwrap_or_else(|error| {
-            tracing::debug!(%error, "no usage sample");
-            Sample::default()
-        });
-        state.set_sample(sample);
-    }
+            let sample = sample.await.unwrap_or_else(|error| {
+                tracing::debug!(%error, "no usage sample");
+                Sample::default()
+            });
+            state.set_sample(sample);
+        }
+    };
+    token.run_until_cancelled(follow).await;
 }

@@ -60,12 +60,21 @@ impl Enforcers {
         let allows = |kind| kinds.contains(&kind);
         let told = |kind: Isolation, reason: String| tracing::info!(%kind, reason, "kind of isolation not used");
         let limiter = allows(Isolation::Limiter).then(|| Limiter::install(&library, &state_dir));
-        let limiter = limiter.and_then(|found| {
-            let fault = |error: IsolationError| match library.exists() {
-                true => tracing::warn!(%error, "the limiter cannot be used: no share is enforced by it"),
-                false => told(Isolation::Limiter, error.to_string()),
-            };
-            found.map_err(fault).ok()
+        let limiter = limiter.and_then(|found| match found {
+            Ok(limiter) => Some(limiter),
+            Err(error @ IsolationError::Unusable { .. }) => {
+                tracing::warn!(%error, "the limiter cannot be used: no share is enforced by it");
+                None
+            }
+            // a disk that is full or read-only by now: a container without its limits does not start
+            Err(error) if library.exists() => {
+                tracing::warn!(%error, "the limiter cannot be installed: containers with shares fail until it can");
+                Some(Limiter::later(&library, &state_dir))
+            }
+            Err(error) => {
+                told(Isolation::Limiter, error.to_string());
+                None
+            }
         });
         let mps = mps_control.filter(|_| allows(Isolation::Mps)).map(|program| Mps::new(program, &run_dir));
         let driver = allows(Isolation::Driver).then(|| DriverLimits::new(nvml.as_deref(), cgroup_root));

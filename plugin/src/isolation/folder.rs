@@ -285,12 +285,8 @@ impl Folders {
 
     fn read(&self, path: &Path) -> Result<Folder, IsolationError> {
         let file = path.join(GRANT);
-        if fs::metadata(&file).map_err(at(&file))?.len() > MAX_BYTES {
-            return Err(IsolationError::Limits("too long".to_owned()));
-        }
-        let text = fs::read(&file).map_err(at(&file))?;
-        let wire: Wire =
-            serde_json::from_slice(&text).map_err(|error| IsolationError::Limits(error.to_string()))?;
+        let text = files::read_some(&file, MAX_BYTES).map_err(at(&file))?;
+        let wire: Wire = serde_json::from_str(&text).map_err(|error| IsolationError::Limits(error.to_string()))?;
         let level = wire.isolation.parse().map_err(|_| IsolationError::Limits(wire.isolation))?;
         Ok(Folder {
             run: self.run_of(path),
@@ -400,6 +396,17 @@ mod tests {
         assert!(own.path.is_dir(), "needed");
         folders.sweep(|_| false);
         assert!(!own.path.exists() && folders.all().is_empty());
+    }
+
+    /// Opening a pipe that nobody writes would never end.
+    #[test]
+    fn what_is_no_file_is_passed_over() {
+        let host = Host::new();
+        let own = made(&host.open(), "u", &grant("main", ContainerKind::App, 0), &ids(0..2));
+        let other = host.state.path().join("containers/x");
+        fs::create_dir(&other).unwrap();
+        assert!(std::process::Command::new("mkfifo").arg(other.join(GRANT)).status().unwrap().success());
+        assert_eq!(host.open().all(), [own]);
     }
 
     /// Whatever the order of names and of uids, in this run of the plugin and in a later one.

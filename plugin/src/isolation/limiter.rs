@@ -32,15 +32,15 @@ const PRELOAD: &str = "ld.so.preload";
 /// How the names of the library's copies begin.
 const COPIES: &str = "libkerf_limiter-";
 
-/// The library, where the host has it.
+/// The library, where this process has it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Limiter {
     /// As this process sees it.
     source: PathBuf,
     /// On the host.
     directory: PathBuf,
-    library: PathBuf,
-    preload: PathBuf,
+    /// The copy on the host; `None`: none could be made yet.
+    library: Option<PathBuf>,
 }
 
 impl Limiter {
@@ -54,31 +54,41 @@ impl Limiter {
         let target = directory.join("lib");
         fs::create_dir_all(&target).map_err(at(&target))?;
         usable::executable(&target)?;
-        let (library, preload) = (target.join(name_of(&content)), target.join(PRELOAD));
+        let library = target.join(name_of(&content));
         // a copy may have been cut or damaged since, when the machine lost power for one
         files::update(&library, &content, 0o644).map_err(at(&library))?;
         // a copy that was not finished by a previous run may be closed to containers' users
-        fs::set_permissions(&library, fs::Permissions::from_mode(0o644)).map_err(at(&library))?;
+        open_to_all(&library).map_err(at(&library))?;
         usable::label(&library)?;
         // containers of earlier versions have this one
-        write_preload(&preload)?;
-        Ok(Self { source: source.to_owned(), directory: directory.to_owned(), library, preload })
+        write_preload(&target.join(PRELOAD))?;
+        Ok(Self { library: Some(library), ..Self::later(source, directory) })
     }
 
-    /// Copies the library again, where the host has lost or damaged what containers are about to load. In place of a
-    /// missing one a container runtime would create an empty directory, and the loader passes over one that it cannot
-    /// map: the container would run without limits.
+    /// The library that cannot be copied now: it is tried again for each container, none of which starts without it.
+    pub fn later(source: &Path, directory: &Path) -> Self {
+        Self { source: source.to_owned(), directory: directory.to_owned(), library: None }
+    }
+
+    /// Copies the library where the host has no copy, has lost it or has damaged what containers are about to load. In
+    /// place of a missing one a container runtime would create an empty directory, and the loader passes over one that
+    /// it cannot map: the container would run without limits. Returns the copy.
     ///
     /// # Errors
     /// [`IsolationError`]
-    pub fn reinstall(&self) -> Result<(), IsolationError> {
-        let preload = exposed::has(&self.preload, path::preload().as_bytes());
-        if preload && is_whole(&self.library) {
-            return Ok(());
+    pub fn reinstall(&self) -> Result<PathBuf, IsolationError> {
+        if let Some(library) = &self.library {
+            let preload = self.directory.join("lib").join(PRELOAD);
+            if exposed::has(&preload, path::preload().as_bytes()) && is_whole(library) {
+                return Ok(library.clone());
+            }
+            tracing::warn!(library = %library.display(), "the limiter library was missing or damaged; copied again");
         }
-        tracing::warn!(library = %self.library.display(), "the limiter library was missing or damaged; copied again");
-        Self::install(&self.source, &self.directory)?;
-        fs::metadata(&self.library).map(drop).map_err(at(&self.library))
+        let installed = Self::install(&self.source, &self.directory)?.library;
+        // the copy that this process began with, also where its own file is another one by now
+        let library = self.library.clone().or(installed).unwrap_or_default();
+        fs::metadata(&library).map_err(at(&library))?;
+        Ok(library)
     }
 
     /// Writes the container's limits, and mounts them with the library.
@@ -91,7 +101,7 @@ impl Limiter {
         folder: &Folder,
         context: Mib,
     ) -> Result<ContainerEdits, IsolationError> {
-        self.reinstall()?;
+        let library = self.reinstall()?;
         let (directory, state) = write(demand, folder, context)?;
         let mount = |host: &Path, container: &str, read_only| Mount {
             host: host.to_owned(),
@@ -101,7 +111,7 @@ impl Limiter {
         let mounts = vec![
             mount(&directory, path::HOST_DIRECTORY, true),
             mount(&state, path::STATE, false),
-            mount(&self.library, path::LIBRARY, true),
+            mount(&library, path::LIBRARY, true),
             mount(&folder.path.join(PRELOAD), path::PRELOAD, true),
         ];
         Ok(ContainerEdits { mounts, ..ContainerEdits::default() })
@@ -175,6 +185,15 @@ fn write(demand: &Demand<'_>, folder: &Folder, context: Mib) -> Result<(PathBuf,
     usable::label(&directory)?;
     preload(folder)?;
     Ok((directory, fresh(folder)?))
+}
+
+/// Leaves a file that is open to all as it is: its file system may be read-only by now.
+fn open_to_all(file: &Path) -> std::io::Result<()> {
+    const MODE: u32 = 0o644;
+    if fs::metadata(file)?.permissions().mode() & 0o777 == MODE {
+        return Ok(());
+    }
+    fs::set_permissions(file, fs::Permissions::from_mode(MODE))
 }
 
 /// Every container has a file of its own: a lease that one holds on it delays no other's programs.
@@ -337,6 +356,7 @@ mod tests {
     use kerf::plan::{ContainerGrant, DeviceRef, Grant};
     use kerf::request::ContainerKind;
     use kerf::units::Share;
+    use std::os::unix::fs::MetadataExt;
 
     fn grant(id: &str) -> ContainerGrant {
         let device = DeviceRef { id: id.into(), index: 0 };
@@ -350,18 +370,19 @@ mod tests {
         let (state, run, source) = (root.path().join("lib"), root.path().join("run"), root.path().join("library"));
         fs::write(&source, "a library").unwrap();
         let limiter = Limiter::install(&source, &state).unwrap();
-        fs::set_permissions(&limiter.library, fs::Permissions::from_mode(0o600)).unwrap();
+        let library = limiter.library.clone().unwrap();
+        fs::set_permissions(&library, fs::Permissions::from_mode(0o600)).unwrap();
         assert_eq!(Limiter::install(&source, &state).unwrap(), limiter);
-        assert_eq!(fs::metadata(&limiter.library).unwrap().permissions().mode() & 0o777, 0o644);
+        assert_eq!(fs::metadata(&library).unwrap().permissions().mode() & 0o777, 0o644);
         assert_eq!(inspect(&state).faults, Vec::<String>::new());
         // as long as before, which a lost block of a disk may be
-        fs::write(&limiter.library, [0; 9]).unwrap();
-        assert_eq!(inspect(&state).faults, [format!("{}: cut or damaged", limiter.library.display())]);
+        fs::write(&library, [0; 9]).unwrap();
+        assert_eq!(inspect(&state).faults, [format!("{}: cut or damaged", library.display())]);
         limiter.reinstall().unwrap();
-        assert_eq!(fs::read(&limiter.library).unwrap(), b"a library");
-        fs::write(&limiter.library, [0; 9]).unwrap();
+        assert_eq!(fs::read(&library).unwrap(), b"a library");
+        fs::write(&library, [0; 9]).unwrap();
         assert_eq!(Limiter::install(&source, &state).unwrap(), limiter);
-        assert_eq!(fs::read(&limiter.library).unwrap(), b"a library");
+        assert_eq!(fs::read(&library).unwrap(), b"a library");
         let (key, core, grant) =
             (Key { pod: "u".into(), container: "main".into() }, Ids::default(), grant("GPU-0"));
         let demand = Demand { key: &key, core: &core, grant: &grant, limit: None };
@@ -387,6 +408,44 @@ mod tests {
         let bytes = fs::read(folder.shown(path::ALLOWANCE)).unwrap();
         let entry = u64::from_ne_bytes(bytes[allowance::offset(0)..][..8].try_into().unwrap());
         assert_eq!(allowance::read(entry, 7_000_000_000), Some(400_000));
+    }
+
+    /// On a file system that is read-only or full, what is there must do.
+    #[test]
+    fn what_is_installed_is_not_written_again() {
+        let root = tempfile::tempdir().unwrap();
+        let source = root.path().join("library");
+        fs::write(&source, "a library").unwrap();
+        let changed = |file: &Path| {
+            let found = fs::metadata(file).unwrap();
+            (found.ino(), found.ctime(), found.ctime_nsec())
+        };
+        let library = Limiter::install(&source, root.path()).unwrap().library.unwrap();
+        let files = [root.path().join("lib").join(PRELOAD), library];
+        let before = files.each_ref().map(|file| changed(file));
+        let (witness, newest) = (root.path().join("witness"), before.map(|(_, s, n)| (s, n)).into_iter().max());
+        // the clock of the file system has moved on
+        while {
+            fs::write(&witness, "").unwrap();
+            let (_, s, n) = changed(&witness);
+            Some((s, n)) <= newest
+        } {}
+        Limiter::install(&source, root.path()).unwrap();
+        assert_eq!(files.each_ref().map(|file| changed(file)), before);
+    }
+
+    #[test]
+    fn a_library_that_cannot_be_copied_is_tried_for_each_container() {
+        let root = tempfile::tempdir().unwrap();
+        let (source, lib) = (root.path().join("library"), root.path().join("lib"));
+        fs::write(&source, "a library").unwrap();
+        fs::write(&lib, "in the way").unwrap();
+        let limiter = Limiter::later(&source, root.path());
+        assert!(limiter.reinstall().is_err());
+        fs::remove_file(&lib).unwrap();
+        let library = limiter.reinstall().unwrap();
+        assert!(is_whole(&library));
+        assert_eq!(limiter.reinstall().unwrap(), library);
     }
 
     /// What a life of a container left in the file, killed or not, is not there in the next one.

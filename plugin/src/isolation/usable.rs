@@ -33,7 +33,13 @@ fn relabel(path: &Path) -> Result<(), IsolationError> {
     if is_labelled(path).map_err(at(path))? {
         return Ok(());
     }
-    setxattr(path, ATTRIBUTE, LABEL, XattrFlags::empty()).map_err(|error| at(path)(error.into()))
+    setxattr(path, ATTRIBUTE, LABEL, XattrFlags::empty()).map_err(|error| match error {
+        Errno::PERM | Errno::ACCESS => {
+            let why = "SELinux keeps containers from reading it, and this process from changing that";
+            IsolationError::Unusable { path: path.to_owned(), why }
+        }
+        error => at(path)(error.into()),
+    })
 }
 
 /// Whether the label lets containers read the file.

@@ -70,11 +70,7 @@ impl Answers {
     }
 
     fn parse(&self) -> io::Result<Vec<AnsweredIds>> {
-        let found = fs::metadata(&self.path)?;
-        if !found.is_file() || found.len() > MAX_BYTES {
-            return Err(io::Error::other("no file, or too long"));
-        }
-        let wire: Wire = serde_json::from_slice(&fs::read(&self.path)?)?;
+        let wire: Wire = serde_json::from_str(&files::read_some(&self.path, MAX_BYTES)?)?;
         if wire.version != VERSION {
             return Err(io::Error::other(format!("version {} is unknown", wire.version)));
         }
@@ -109,11 +105,9 @@ impl Answers {
             cards: given.cards.iter().map(card).collect(),
         };
         let answers = state.allocations(|allocations| allocations.answers.all().iter().map(answer).collect());
-        if let Some(directory) = self.path.parent() {
-            fs::create_dir_all(directory)?;
-        }
         let text = serde_json::to_vec(&Wire { version: VERSION, answers }).unwrap_or_default();
-        files::replace(&self.path, &text, 0o644)
+        let made = self.path.parent().map_or(Ok(()), fs::create_dir_all);
+        made.and_then(|()| files::replace(&self.path, &text, 0o644))
             .map_err(|error| io::Error::new(error.kind(), format!("{}: {error}", self.path.display())))
     }
 }
@@ -147,5 +141,14 @@ mod tests {
         let made = std::process::Command::new("mkfifo").arg(state_dir.join("answers.json")).status();
         assert!(made.unwrap().success());
         assert!(answers.read().is_empty());
+    }
+
+    #[test]
+    fn an_answer_that_cannot_be_written_names_its_file() {
+        let directory = tempfile::tempdir().unwrap();
+        let file = directory.path().join("state");
+        fs::write(&file, "in the way").unwrap();
+        let error = Answers::new(&file).write(&State::default()).unwrap_err().to_string();
+        assert!(error.contains(&file.display().to_string()), "{error}");
     }
 }

@@ -42,6 +42,27 @@ async fn limits_that_cannot_be_written_show_in_a_condition_until_they_can() {
     assert_eq!(said["reason"], "AllocationsSucceed");
 }
 
+/// As on a disk that is full while the plugin starts: shares are refused until the limiter is there, and never given
+/// without it.
+#[tokio::test]
+async fn a_limiter_that_cannot_be_installed_at_the_start_is_installed_for_a_later_container() {
+    let mut stage = Stage::new().await;
+    std::fs::write(&stage.library, "a stand-in").unwrap();
+    let lib = stage.state_dir().join("lib");
+    std::fs::create_dir_all(stage.state_dir()).unwrap();
+    std::fs::write(&lib, "in the way").unwrap();
+    stage.start_plugin().await;
+    stage.registered().await;
+    stage.place("early", 1, &[("main", 30, 10, "GPU-b")]);
+    let pod = stage.phase("early", "Failed").await;
+    let message = pod["status"]["message"].as_str().unwrap();
+    assert!(message.contains("limits of the container cannot be prepared"), "{message}");
+    assert_eq!(stage.says("False").await["reason"], "AllocationsFail");
+    std::fs::remove_file(&lib).unwrap();
+    stage.place("late", 2, &[("main", 30, 10, "GPU-b")]);
+    assert_eq!(stage.confirmed("late").await["inspur.com/gpu-isolation"], r#"{"main":"limiter"}"#);
+}
+
 #[tokio::test]
 async fn what_an_earlier_life_said_ends_with_it_and_where_nothing_failed_nothing_is_said() {
     let mut stage = Stage::new().await;

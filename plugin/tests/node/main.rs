@@ -7,6 +7,7 @@ mod allocation;
 mod domain;
 mod evasion;
 mod failing;
+mod hanging;
 mod isolation;
 mod lifecycle;
 mod limits;

@@ -63,28 +63,30 @@ impl Stage {
         Self { server, kubelet, plugin: None, gpus, library, flags: Vec::new(), failure_memory: None, dir }
     }
 
-    pub async fn start_plugin(&mut self) {
+    /// The plugin's command line.
+    pub fn arguments(&self) -> Vec<String> {
         let kubelet = self.kubelet.config();
         let path = |path: &std::path::Path| path.display().to_string();
-        let args = Args::parse_from(
-            [
-                "kerf-plugin".to_owned(),
-                "--node-name=n".to_owned(),
-                "--backend=simulated".to_owned(),
-                format!("--simulated-file={}", path(&self.gpus)),
-                format!("--device-plugins-dir={}", path(&kubelet.device_plugins_dir)),
-                format!("--pod-resources-dir={}", path(&kubelet.pod_resources_dir)),
-                "--listen=127.0.0.1:0".to_owned(),
-                "--health-period=20ms".to_owned(),
-                "--sample-period=20ms".to_owned(),
-                format!("--kubeconfig={}", path(&self.kubeconfig())),
-                format!("--limiter-library={}", path(&self.library)),
-                format!("--state-dir={}", path(&self.state_dir())),
-                format!("--run-dir={}", path(&self.dir.path().join("run"))),
-            ]
-            .into_iter()
-            .chain(self.flags.iter().cloned()),
-        );
+        let own = [
+            "kerf-plugin".to_owned(),
+            "--node-name=n".to_owned(),
+            "--backend=simulated".to_owned(),
+            format!("--simulated-file={}", path(&self.gpus)),
+            format!("--device-plugins-dir={}", path(&kubelet.device_plugins_dir)),
+            format!("--pod-resources-dir={}", path(&kubelet.pod_resources_dir)),
+            "--listen=127.0.0.1:0".to_owned(),
+            "--health-period=20ms".to_owned(),
+            "--sample-period=20ms".to_owned(),
+            format!("--kubeconfig={}", path(&self.kubeconfig())),
+            format!("--limiter-library={}", path(&self.library)),
+            format!("--state-dir={}", path(&self.state_dir())),
+            format!("--run-dir={}", path(&self.dir.path().join("run"))),
+        ];
+        own.into_iter().chain(self.flags.iter().cloned()).collect()
+    }
+
+    pub async fn start_plugin(&mut self) {
+        let args = Args::parse_from(self.arguments());
         let mut config = Config::try_from(args).unwrap();
         config.failure_memory = self.failure_memory.unwrap_or(config.failure_memory);
         let client = kerf_runtime::client::connect(config.kubeconfig.as_deref()).await.unwrap();

@@ -18,6 +18,7 @@ use kerf::units::Mib;
 use parking_lot::Mutex;
 use serde::Deserialize;
 
+use crate::base::files;
 use crate::device::backend::{Backend, BackendError, GpuUsage, HostDevice, Origin, Part, ProcessUsage, Usage};
 
 const NAME: &str = "simulated";
@@ -44,6 +45,8 @@ struct State {
     /// The content that was read last, valid or not.
     text: Option<String>,
     good: Option<File>,
+    /// Why the present content is not used.
+    fault: Option<String>,
 }
 
 /// A file's content, checked.
@@ -109,7 +112,8 @@ pub fn parse(text: &str) -> anyhow::Result<File> {
     let mut next = 0;
     for gpu in &wire.gpu {
         let first = gpu.index.unwrap_or(next);
-        for index in first..first.saturating_add(gpu.count.unwrap_or(1)) {
+        let end = first.checked_add(gpu.count.unwrap_or(1));
+        for index in first..end.ok_or_else(|| anyhow!("index {first} or count is too large"))? {
             ensure!(file.devices.len() < MAX_CARDS, "more than {MAX_CARDS} GPUs");
             let (device, usage) = card(gpu, index)?;
             let twice = |known: &HostDevice| known.device.id == device.device.id || known.device.index == index;
@@ -117,7 +121,7 @@ pub fn parse(text: &str) -> anyhow::Result<File> {
             ensure!(!file.devices.iter().any(twice), "uuid {:?} or its index is used twice", id.as_str());
             file.usage.gpus.insert(id.clone(), usage);
             file.devices.push(device);
-            next = index.saturating_add(1);
+            next = index + 1;
         }
     }
     for wire in wire.process {
@@ -181,10 +185,7 @@ impl Simulated {
     }
 
     fn read(&self) -> anyhow::Result<String> {
-        let unreadable = |error| anyhow!("cannot be read: {error}");
-        let length = std::fs::metadata(&self.options.path).map_err(unreadable)?.len();
-        ensure!(length <= MAX_BYTES, "longer than {MAX_BYTES} bytes");
-        std::fs::read_to_string(&self.options.path).map_err(unreadable)
+        files::read_some(&self.options.path, MAX_BYTES).map_err(|error| anyhow!("cannot be read: {error}"))
     }
 
     fn current(&self) -> Result<File, BackendError> {
@@ -194,21 +195,25 @@ impl Simulated {
             Ok(text) if state.text.as_ref() == Some(&text) => None,
             Ok(text) => Some(parse(state.text.insert(text))),
             // a file that is being replaced may be missing for a moment; that is reported only once
-            Err(error) => state.text.take().map(|_| Err(error)),
+            Err(error) => {
+                state.fault = Some(error.to_string());
+                state.text.take().map(|_| Err(error))
+            }
         };
         match verdict {
-            Some(Ok(file)) => state.good = Some(file),
+            Some(Ok(file)) => (state.good, state.fault) = (Some(file), None),
             Some(Err(error)) => {
                 self.options.errors.fetch_add(1, Ordering::Relaxed);
                 tracing::error!(path = %self.options.path.display(), %error, "simulated GPUs: file not used");
+                state.fault = Some(error.to_string());
             }
             None => {}
         }
         let unavailable = |reason: String| BackendError::Unavailable { backend: NAME, reason };
-        let file = state
-            .good
-            .clone()
-            .ok_or_else(|| unavailable(format!("no usable content in {} so far", self.options.path.display())))?;
+        let file = state.good.clone().ok_or_else(|| {
+            let (path, fault) = (self.options.path.display(), state.fault.as_deref().unwrap_or_default());
+            unavailable(format!("no usable content in {path} so far: {}", fault.trim_end()))
+        })?;
         match file.unavailable {
             Some(reason) => Err(unavailable(reason)),
             None => Ok(file),
@@ -253,6 +258,8 @@ mod tests {
         assert!(error(&format!("{gpu}count = 65")).contains("more than 64"));
         assert!(error(&format!("{gpu}index = 0\n{gpu}index = 0")).contains("twice"));
         assert!(error(&format!("{gpu}uuid = \"a::b\"")).contains("uuid"));
+        assert!(error(&format!("{gpu}index = 4294967295")).contains("index 4294967295"));
+        assert!(error(&format!("{gpu}index = 4294967290\ncount = 9")).contains("index 4294967290"));
         assert!(error(&format!("{gpu}links = {{ 1 = \"XYZ\" }}")).contains("XYZ"));
         assert!(error(&format!("{gpu}links = {{ x = \"PIX\" }}")).contains("index"));
         assert!(error(&format!("{gpu}[[process]]\npid = 1\ngpu = \"no\"")).contains("no GPU"));
@@ -268,7 +275,11 @@ mod tests {
         let options = SimulatedOptions { path: path.clone(), ..SimulatedOptions::default() };
         let errors = || options.errors.load(Ordering::Relaxed);
         let backend = Simulated::new(options.clone());
-        assert!(matches!(backend.discover(), Err(BackendError::Unavailable { .. })));
+        let why = || backend.discover().unwrap_err().to_string();
+        assert!(why().contains("No such file"), "{}", why());
+        std::fs::write(&path, "[[gpu]]\nmemory = 256\n").unwrap();
+        assert!(why().contains("unknown field `memory`"), "{}", why());
+        assert_eq!(options.errors.swap(0, Ordering::Relaxed), 1);
         std::fs::write(&path, "[[gpu]]\nmemory_mib = 256\n").unwrap();
         assert_eq!(backend.discover().unwrap().len(), 1);
         std::fs::write(&path, "[[gpu]]\nmemory_mib = \"much\"\n").unwrap();
@@ -282,5 +293,16 @@ mod tests {
         assert_eq!(backend.health().unwrap().into_values().collect::<Vec<_>>(), [Health::Unhealthy]);
         std::fs::write(&path, "unavailable = \"unloaded\"").unwrap();
         assert!(backend.usage().unwrap_err().to_string().contains("unloaded"));
+    }
+
+    /// Opening a pipe that nobody writes would never end.
+    #[test]
+    fn a_pipe_is_no_file() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("gpus.toml");
+        assert!(std::process::Command::new("mkfifo").arg(&path).status().unwrap().success());
+        let error =
+            Simulated::new(SimulatedOptions { path, ..SimulatedOptions::default() }).discover().unwrap_err();
+        assert!(error.to_string().contains("not a regular file"), "{error}");
     }
 }
