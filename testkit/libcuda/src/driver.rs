@@ -1,5 +1,7 @@
 //! The driver's state in one process, and helpers that all its functions use.
 
+mod taking;
+
 use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::ffi::c_int;
@@ -208,56 +210,6 @@ impl Driver {
         let at = 0x7000_0000_0000 + ((self.next as u64) << 21);
         self.next += (bytes >> 21) as usize + 1;
         at
-    }
-
-    /// Takes memory of the card for an allocation in a context.
-    pub fn take(&mut self, context: Handle, bytes: u64) -> Result<(), Status> {
-        if instant() {
-            return Ok(());
-        }
-        let small = self.small.entry(context).or_default();
-        let pages = if bytes >= LARGE {
-            bytes.checked_next_multiple_of(PAGE).ok_or(OUT_OF_MEMORY)?
-        } else {
-            (*small + bytes).next_multiple_of(PAGE) - small.next_multiple_of(PAGE)
-        };
-        if pages > 0 && !card().take(pages) {
-            return Err(OUT_OF_MEMORY);
-        }
-        *small += if bytes < LARGE { bytes } else { 0 };
-        Ok(())
-    }
-
-    /// Gives back what [`Driver::take`] took.
-    pub fn give(&mut self, context: Handle, bytes: u64) {
-        if instant() {
-            return;
-        }
-        if bytes >= LARGE {
-            return card().give(bytes.next_multiple_of(PAGE));
-        }
-        let small = self.small.entry(context).or_default();
-        let before = small.next_multiple_of(PAGE);
-        *small -= bytes;
-        card().give(before - small.next_multiple_of(PAGE));
-    }
-
-    /// This process has a shared piece once more.
-    pub fn hold(&mut self, piece: u64) -> bool {
-        let had = self.pieces.entry(piece).or_default();
-        *had += 1;
-        *had > 1 || card().hold(piece)
-    }
-
-    /// This process has a shared piece once less.
-    pub fn drop_hold(&mut self, piece: u64) {
-        if let Some(had) = self.pieces.get_mut(&piece) {
-            *had -= 1;
-            if *had == 0 {
-                self.pieces.remove(&piece);
-                card().drop_hold(piece);
-            }
-        }
     }
 
     pub fn context_gone(&mut self, context: Handle) {
