@@ -387,11 +387,11 @@ fn wrong_input_is_named_with_its_file_line_and_column() {
         ),
         (
             vec!["plan", twice.as_str(), "--cluster", fine.as_str()],
-            "twice.yaml: line 2, column 1: no Pod: duplicate mapping key: kind\n",
+            "twice.yaml: line 2, column 1: not a Pod: duplicate mapping key: kind\n",
         ),
         (
             vec!["plan", long.as_str(), "--cluster", fine.as_str()],
-            "no Pod: larger or more deeply nested than a Pod may be\n",
+            "not a Pod: larger or more deeply nested than a Pod may be\n",
         ),
         (vec!["plan", bad.as_str(), "--cluster", bad.as_str()], "bad.json"),
         (vec!["inspect", "--domain", "nonsense"], "--domain"),
