@@ -367,7 +367,9 @@ pub extern "C" fn cuMemExportToShareableHandle(shared: *mut c_int, handle: u64, 
             d.pieces.insert(object.piece, 1);
         }
         let content = [object.piece, object.bytes];
-        let descriptor = unsafe { libc::memfd_create(c"standin".as_ptr(), libc::MFD_CLOEXEC) };
+        // by its number: old C libraries lack the function
+        let descriptor = unsafe { libc::syscall(libc::SYS_memfd_create, c"standin".as_ptr(), libc::MFD_CLOEXEC) };
+        let descriptor = descriptor as c_int;
         let written = unsafe { libc::pwrite(descriptor, content.as_ptr().cast(), 16, 0) };
         if written != 16 {
             return Err(INVALID_VALUE);

@@ -85,8 +85,13 @@ int fills(const char *way, size_t cap, size_t context) {
   return holds(taken, cap, context);
 }
 
-/* Starts a process that tells by `told` what it could take, and keeps it until it is killed. */
-static pid_t filler(size_t cap, size_t step, int *told) {
+/* Lets several processes begin at once, when each has its context: none has to make one in a full share. */
+struct start {
+  int ready[2], go[2];
+};
+
+/* Starts a process that tells by `told` what it could take, and keeps it until it is killed. `start` may be NULL. */
+static pid_t filler(size_t cap, size_t step, struct start *start, int *told) {
   int out[2];
   if (pipe(out)) exit(1);
   fflush(stdout);
@@ -94,6 +99,13 @@ static pid_t filler(size_t cap, size_t step, int *told) {
   if (child == 0) {
     prctl(PR_SET_PDEATHSIG, SIGKILL);
     open_context();
+    char begun = 0;
+    if (start) {
+      close(start->go[1]);
+      if (write(start->ready[1], &begun, 1) != 1) _exit(1);
+      close(start->ready[1]);
+      if (read(start->go[0], &begun, 1) != 0) _exit(1);
+    }
     size_t taken = fill("alloc", cap, step);
     if (write(out[1], &taken, sizeof taken) != sizeof taken) _exit(1);
     for (;;) pause();
@@ -112,9 +124,18 @@ int race(size_t cap, size_t context) {
   enum { PROCESSES = 8 };
   pid_t children[PROCESSES];
   int told[PROCESSES];
-  for (int i = 0; i < PROCESSES; i++) children[i] = filler(cap, 8 * MIB, &told[i]);
+  struct start start;
+  if (pipe(start.ready) || pipe(start.go)) exit(1);
+  for (int i = 0; i < PROCESSES; i++) children[i] = filler(cap, 8 * MIB, &start, &told[i]);
+  close(start.ready[1]);
   size_t sum = 0, one;
   int all = 1;
+  char begun;
+  /* it ends early where a process has no context */
+  for (int i = 0; i < PROCESSES; i++) all &= read(start.ready[0], &begun, 1) == 1;
+  close(start.ready[0]);
+  close(start.go[0]);
+  close(start.go[1]);
   for (int i = 0; i < PROCESSES; i++) {
     if (read(told[i], &one, sizeof one) == sizeof one) sum += one;
     else all = 0;
@@ -129,7 +150,7 @@ int killed(size_t cap) {
   size_t before, after;
   int told;
   for (int life = 0; life < 2; life++) {
-    pid_t child = filler(cap, 32 * MIB, &told);
+    pid_t child = filler(cap, 32 * MIB, NULL, &told);
     int complete = read(told, life ? &after : &before, sizeof before) == sizeof before;
     end(child);
     close(told);
