@@ -1,5 +1,4 @@
-//! Files that others read while they are written: a reader sees the old content or the new one, also after the machine has
-//! lost power.
+//! Files that others read while they are written: a reader sees the old content or the new one.
 
 use std::fs::{self, File, Permissions};
 use std::io::{self, Read, Write};
@@ -16,7 +15,8 @@ pub fn replace(path: &Path, content: &[u8], mode: u32) -> io::Result<()> {
     replace_with(path, mode, |file| file.write_all(content))
 }
 
-/// Like [`replace`], but leaves a file that already has this content as it is, with its modification time.
+/// Like [`replace`], also after the machine has lost power; but leaves a file that already has this content as it is, with
+/// its modification time.
 ///
 /// # Errors
 /// The system's; an earlier file is then left as it was.
@@ -24,7 +24,8 @@ pub fn update(path: &Path, content: &[u8], mode: u32) -> io::Result<()> {
     if fs::read(path).is_ok_and(|known| known == content) {
         return Ok(());
     }
-    replace(path, content, mode)
+    // file systems may write the name before the content
+    replace_with(path, mode, |file| file.write_all(content).and_then(|()| file.sync_all()))
 }
 
 /// Like [`replace`], with content that `write` produces.
@@ -38,8 +39,6 @@ pub fn replace_with(path: &Path, mode: u32, write: impl FnOnce(&mut File) -> io:
     let mut file = File::create(&unfinished)?;
     write(&mut file)?;
     file.set_permissions(Permissions::from_mode(mode))?;
-    // file systems may write the name before the content
-    file.sync_all()?;
     fs::rename(&unfinished, path).or_else(|error| {
         // a container runtime leaves an empty directory where it found nothing to mount
         if error.kind() == io::ErrorKind::IsADirectory && fs::remove_dir(path).is_ok() {

@@ -401,7 +401,22 @@ fn every_metric_that_a_page_names_exists() {
 }
 
 /// Flags of the programs whose commands are not rendered: the `kerf` command and the demo.
-const OTHER_FLAGS: [&str; 9] = ["cluster", "departures", "json", "log", "nodes", "once", "plot", "pods", "trace"];
+const OTHER_FLAGS: [&str; 14] = [
+    "cluster",
+    "demand",
+    "departures",
+    "json",
+    "load",
+    "log",
+    "nodes",
+    "once",
+    "plot",
+    "pods",
+    "seeds",
+    "stays",
+    "trace",
+    "warm-up",
+];
 
 #[test]
 fn every_flag_that_a_page_names_exists() {
