@@ -7,7 +7,7 @@
 //! `cuGetProcAddress` with versions and per-thread default streams. Events are reached some microseconds after they were
 //! recorded, also on an idle GPU; streams and events belong to contexts (green ones as well) and cannot be mixed;
 //! destroyed ones are refused; captures have the documented modes, and are invalidated by the calls that the documentation
-//! prohibits meanwhile ([`capture`]).
+//! prohibits meanwhile (`capture`).
 //!
 //! It has one device, and one kernel, `spin`, which takes as many nanoseconds of the GPU's time as its only argument says;
 //! `fault` as a function's name is one that fails, and every call after it.
