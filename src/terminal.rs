@@ -7,7 +7,7 @@ pub fn line(text: &str) -> Cow<'_, str> {
     without(text, char::is_control)
 }
 
-/// As [`line`], but ends of lines stay. JSON stays the same JSON.
+/// As [`line()`], but ends of lines stay. JSON stays the same JSON.
 pub fn lines(text: &str) -> Cow<'_, str> {
     without(text, |c| c.is_control() && c != '\n')
 }

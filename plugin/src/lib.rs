@@ -16,6 +16,10 @@
 //! * `tasks`: the tasks of a running plugin. `config`, `doctor` and this file: flags to values, and the start.
 
 #![allow(missing_docs, reason = "a name that says everything needs no comment")]
+#![allow(
+    rustdoc::private_intra_doc_links,
+    reason = "most modules are private, and their documentation is for who reads them"
+)]
 
 pub mod config;
 pub mod doctor;
