@@ -40,8 +40,7 @@ pub fn taken_from_elsewhere() -> BTreeMap<String, String> {
         members.iter().filter(holds).max_by_key(|member| member.len()).cloned().unwrap_or_default()
     };
     let mut taken = BTreeMap::new();
-    let folders = members.iter().map(String::as_str).filter(|member| *member != COMPILES_OTHERS);
-    for folder in folders.chain(["src", "tests", "benches"]) {
+    for folder in members.iter().map(String::as_str).chain(["src", "tests", "benches"]) {
         for file in files(repository, folder, true).into_iter().filter(|file| package(file) != COMPILES_OTHERS) {
             let text = fs::read_to_string(repository.join(&file)).unwrap();
             let paths =
