@@ -253,8 +253,36 @@ fn remove_sockets(dir: &Path) -> anyhow::Result<()> {
     for entry in std::fs::read_dir(dir)? {
         let entry = entry?;
         if entry.file_type()?.is_socket() {
-            std::fs::remove_file(entry.path()).with_context(|| format!("remove {}", entry.path().display()))?;
+            remove(&entry.path())?;
         }
     }
     Ok(())
+}
+
+/// Like Go's `os.RemoveAll`, which kubelet uses here, has no complaint about a file that is gone: a plugin that ends, or
+/// saw kubelet's socket go, takes its own sockets away at the same time.
+fn remove(socket: &Path) -> anyhow::Result<()> {
+    match std::fs::remove_file(socket) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+            Err(error).with_context(|| format!("remove {}", socket.display()))
+        }
+        _ => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sockets_go_and_files_stay() {
+        let dir = tempfile::tempdir().expect("directory");
+        let (socket, file) = (dir.path().join("kerf.sock"), dir.path().join("kubelet_internal_checkpoint"));
+        let _listener = std::os::unix::net::UnixListener::bind(&socket).expect("socket");
+        std::fs::write(&file, "{}").expect("file");
+        remove_sockets(dir.path()).expect("removed");
+        assert!(!socket.exists() && file.exists());
+        remove(&socket).expect("its plugin took it away first");
+        remove(dir.path()).expect_err("not a socket");
+    }
 }
