@@ -3,6 +3,7 @@
 mod budget;
 mod domain;
 mod host;
+mod lease;
 mod queued;
 mod taints;
 mod users;
@@ -24,6 +25,7 @@ use crate::units::{Timestamp, parse_quantity};
 pub use budget::budget;
 pub use domain::{held_elsewhere, offered_elsewhere};
 pub use host::{allocatable, asks_for_host_and_cards_alone, requested, resident};
+pub use lease::lease_holder;
 pub use queued::Queued;
 pub use taints::{Closed, Taints, tolerations};
 pub use users::users;
