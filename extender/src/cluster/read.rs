@@ -57,6 +57,11 @@ impl Cluster {
         taints.close(tolerations).map(|why| format!("node {node} {why}"))
     }
 
+    /// A node's cards and what is taken of them, for planning.
+    pub(crate) fn cards(&self, node: &str) -> Option<NodeLedger> {
+        self.nodes.get(node).map(|ledger| ledger.cards_alone())
+    }
+
     /// Whether containers fail on the node because of the node itself, so that it is tried last.
     pub fn is_failing(&self, node: &str) -> bool {
         self.failing.contains(node)

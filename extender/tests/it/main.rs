@@ -27,6 +27,7 @@ mod running;
 mod scenarios;
 mod schedules;
 mod shares;
+mod simulate;
 mod verbs;
 mod version;
 mod wire;
