@@ -100,7 +100,7 @@ pub async fn start(config: &Config, client: Client, tasks: Tasks) -> anyhow::Res
     let verbs = api::router(app.clone(), config.legacy);
     let admin = admin::router(admin(&app, registry, election));
     let state = app.clone();
-    let debug = admin::debug_router(Arc::new(move || debug::state(&state)));
+    let debug = admin::debug_router(Arc::new(move || Box::new(debug::state(state.clone()))));
     tasks.spawn("http", serving::serve(listeners.scheduler, tls, verbs, limits, token.clone()));
     tasks.spawn("metrics", serving::serve(listeners.metrics, None, admin, admin::LIMITS, token.clone()));
     tasks.spawn("debug", serving::serve(listeners.debug, None, debug, DEBUG, token));
@@ -201,7 +201,7 @@ fn elect(app: &App, config: &Config, client: Client, registry: &Registry) -> any
 
 fn admin(app: &Arc<App>, registry: Registry, election: Option<Arc<Election>>) -> Admin {
     let cluster = app.cluster.clone();
-    let series: admin::Series = Arc::new(move || Box::new(metrics::cards(&cluster)));
+    let series: admin::Report = Arc::new(move || Box::new(metrics::cards(&cluster)));
     Admin {
         registry,
         series: Some(series),

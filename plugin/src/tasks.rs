@@ -183,7 +183,9 @@ impl Parts {
             program: "kerf-plugin",
             draining: self.stop(),
         });
-        let routes = routes.merge(admin::debug_router(Arc::new(move || debug::state(&state))));
+        let routes = routes.merge(admin::debug_router(Arc::new(move || {
+            Box::new(std::iter::once(debug::state(&state).to_string()))
+        })));
         tracing::info!(%address, "serving HTTP");
         self.tasks.spawn("admin", serving::serve(listener, None, routes, admin::LIMITS, self.stop()));
         Ok(address)

@@ -21,12 +21,13 @@ use tokio_util::sync::CancellationToken;
 use super::readiness::Readiness;
 use super::serving::{Kept, Limits};
 
-/// The content of `/debug/state`, made for each request.
-pub type DebugState = Arc<dyn Fn() -> serde_json::Value + Send + Sync>;
-
-/// More of `/metrics`, in pieces of text, made for each request: series that are too many for the registry
-/// ([`GaugeTable`](super::series::GaugeTable)). Called in a thread where it may block.
-pub type Series = Arc<dyn Fn() -> Box<dyn Iterator<Item = String> + Send> + Send + Sync>;
+/// A report in pieces of text, each made when the last one has been sent, so that a large state never is in memory as a
+/// whole. The function is called in a thread where it may block; the pieces are made beside all other work, so each
+/// has to be made quickly.
+///
+/// For `/debug/state`, JSON; for `/metrics`, series that are too many for the registry
+/// ([`GaugeTable`](super::series::GaugeTable)).
+pub type Report = Arc<dyn Fn() -> Box<dyn Iterator<Item = String> + Send> + Send + Sync>;
 
 /// What `/readyz` says of a process that is ready.
 pub type Standing = Arc<dyn Fn() -> String + Send + Sync>;
@@ -48,7 +49,7 @@ pub struct Admin {
     /// Served under `/metrics`.
     pub registry: Registry,
     /// Served after the registry's metrics.
-    pub series: Option<Series>,
+    pub series: Option<Report>,
     /// Served under `/readyz`.
     pub readiness: Readiness,
     /// Said under `/readyz` beside `ok`.
@@ -99,6 +100,15 @@ impl Reports {
     }
 }
 
+/// A body that lets other work go on between its pieces.
+fn in_pieces(pieces: impl Iterator<Item = String> + Send + 'static) -> Body {
+    let pieces = stream::unfold(pieces, |mut pieces| async move {
+        tokio::task::yield_now().await;
+        pieces.next().map(|piece| (Ok::<_, Infallible>(piece), pieces))
+    });
+    Body::from_stream(pieces)
+}
+
 fn failed(kind: &str, error: &anyhow::Error) -> StatusCode {
     tracing::error!(kind, error = format!("{error:#}"), "report cannot be made");
     StatusCode::INTERNAL_SERVER_ERROR
@@ -116,12 +126,12 @@ pub fn router(admin: Admin) -> Router {
 }
 
 /// `/debug/state`.
-pub fn debug_router(state: DebugState) -> Router {
+pub fn debug_router(state: Report) -> Router {
     Router::new().route("/debug/state", get(debug)).with_state((state, Reports::default()))
 }
 
-async fn debug(State((state, reports)): State<(DebugState, Reports)>) -> Result<Response, StatusCode> {
-    reports.make("application/json", move || Ok(serde_json::to_vec(&state())?.into())).await
+async fn debug(State((state, reports)): State<(Report, Reports)>) -> Result<Response, StatusCode> {
+    reports.make("application/json", move || Ok(in_pieces(state()))).await
 }
 
 async fn readyz(State((admin, _)): State<(Admin, Reports)>) -> Response {
@@ -142,8 +152,7 @@ async fn metrics(State((admin, reports)): State<(Admin, Reports)>) -> Result<Res
     let report = move || {
         let kept = TextEncoder::new().encode_to_string(&admin.registry.gather())?;
         let Some(series) = admin.series else { return Ok(kept.into()) };
-        let pieces = std::iter::once(kept).chain(series()).map(Ok::<_, Infallible>);
-        Ok(Body::from_stream(stream::iter(pieces)))
+        Ok(in_pieces(std::iter::once(kept).chain(series())))
     };
     reports.make(prometheus::TEXT_FORMAT, report).await
 }

@@ -1,6 +1,6 @@
 //! Questions about the cluster.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use k8s_openapi::api::core::v1::Toleration;
 use kerf::ids::{NodeName, PodRef, PodUid};
@@ -101,6 +101,17 @@ impl Cluster {
         for entry in &self.nodes {
             visit(entry.key(), entry.value());
         }
+    }
+
+    /// The names of all nodes, in order.
+    pub(crate) fn names(&self) -> BTreeSet<NodeName> {
+        self.nodes.iter().map(|entry| entry.key().clone()).collect()
+    }
+
+    /// A copy of one node.
+    pub(crate) fn node_state(&self, name: &NodeName) -> Option<NodeState> {
+        let ledger = self.nodes.get(name)?.clone();
+        Some(NodeState { name: name.clone(), ledger })
     }
 
     /// A copy of every node, by name.
