@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Gets NVIDIA's libraries for Python (cuda-bindings, cuda-core, Numba with its compiler) and CUDA's runtime from PyPI, for the tests
-# that run them on the simulated GPU: the versions of python/requirements.txt, 150 MB, into the user's cache. Nothing is
+# that run them on the simulated GPU: the versions of python/requirements.txt, 270 MB, into the user's cache. Nothing is
 # installed, and neither a card nor a driver is needed. Prints the folder that they are in, for KERF_PYTHON. Needs python3 from
 # 3.11 on with pip.
 set -euo pipefail
