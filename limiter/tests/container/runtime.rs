@@ -1,5 +1,6 @@
-//! CUDA's own runtime (`libcudart`): which of the driver's functions it asks for, and whose it gets. It works with no driver but
-//! NVIDIA's, so that on the simulated GPU it does not get beyond its start; with a GPU it is run by `tests/gpu`.
+//! CUDA's own runtime (`libcudart`): which of the driver's functions it asks for, and whose it gets. It asks for
+//! tables that the stand-in does not have, so that on the simulated GPU it does not get beyond its start; with a GPU it is run by
+//! `tests/gpu`.
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};

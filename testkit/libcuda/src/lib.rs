@@ -13,8 +13,9 @@
 //! as their only argument says, `fault` fails, and every call after it, and others take ten microseconds. Memory of the GPU
 //! has no content; memory of the host, and managed memory, can be written to.
 //!
-//! NVIDIA's CUDA runtime (`libcudart`) does not work on it: it asks for tables that are not documented (`cuGetExportTable`),
-//! and refuses a driver that is not NVIDIA's.
+//! NVIDIA's CUDA runtime (`libcudart`) does not get beyond its start on it: it asks for tables that are not documented
+//! (`cuGetExportTable`), and tests the driver's validity (`cudaErrorSoftwareValidityNotEstablished`). This library does not
+//! pass itself off as NVIDIA's.
 //!
 //! | variable | |
 //! | --- | --- |
