@@ -10,7 +10,7 @@ use crate::names::{Names, base, functions, unknown};
 use crate::support::{Built, Container, MIB};
 
 /// Folders with NVIDIA's libraries; empty where the machine has none.
-fn libraries() -> Vec<PathBuf> {
+pub fn libraries() -> Vec<PathBuf> {
     let named = std::env::var("KERF_NVIDIA_LIBRARIES").unwrap_or_default();
     let folders: Vec<_> = named.split(':').filter(|folder| !folder.is_empty()).map(PathBuf::from).collect();
     if folders.is_empty() {
