@@ -18,7 +18,7 @@ fn scheduler_configurations_name_the_extenders_routes_and_resources() {
         let config: SchedulerConfiguration = strict(&name, &value);
         assert_eq!(config.api_version, "kubescheduler.config.k8s.io/v1");
         let extender = only(config.extenders);
-        let url = format!("http://kerf-extender.kerf-system.svc:{}/scheduler", args.listen.port());
+        let url = format!("http://kerf-extender.kerf-system.svc:{}/scheduler", args.ports.listen.port());
         assert_eq!(extender.url_prefix, url);
         assert!(!extender.enable_https && !extender.ignorable);
         assert_eq!(extender.http_timeout, format!("{}s", args.scheduler_timeout_ms / 1000));
