@@ -20,7 +20,7 @@ use crate::device::cards::Cards;
 use crate::device::ids::Resource;
 use crate::offer::contract::Contract;
 use crate::roster::{Roster, Source};
-use crate::state::breach::Breaches;
+use crate::state::breach::{Breaches, LimiterFlags};
 use crate::state::decisions::{Decided, Decisions};
 use crate::state::sample::{Failed, Sample};
 use kerf::device::Health;
@@ -45,6 +45,7 @@ struct Shared {
     roster: watch::Sender<Arc<Roster>>,
     sample: watch::Sender<Arc<Sample>>,
     breaches: Mutex<Arc<Breaches>>,
+    limiter_flags: Mutex<Arc<LimiterFlags>>,
     decisions: Mutex<Decisions>,
     doubt: Notify,
     repeats: watch::Sender<()>,
@@ -170,6 +171,14 @@ impl State {
 
     pub fn set_breaches(&self, breaches: Breaches) {
         *self.shared.breaches.lock() = Arc::new(breaches);
+    }
+
+    pub fn limiter_flags(&self) -> Arc<LimiterFlags> {
+        self.shared.limiter_flags.lock().clone()
+    }
+
+    pub fn set_limiter_flags(&self, flags: LimiterFlags) {
+        *self.shared.limiter_flags.lock() = Arc::new(flags);
     }
 
     /// Notes the container that kubelet's call for so many ids was matched to, and why; or why the call was

@@ -171,6 +171,14 @@ impl Flags {
         (Self::UNMEASURED, "unmeasured"),
     ];
 
+    /// Reads the beginning of a state file and no more. For the host: the tenant can set any bits.
+    pub fn read(mut file: impl Read) -> Result<Self, StateError> {
+        let mut bytes = [0; size_of::<Header>()];
+        file.read_exact(&mut bytes).map_err(StateError::Read)?;
+        version(&bytes)?;
+        Ok(Self(word(&bytes, offset_of!(Header, flags))))
+    }
+
     /// Whether all of `other` are set.
     pub fn contains(self, other: Self) -> bool {
         self.0 & other.0 == other.0
@@ -304,11 +312,8 @@ impl Snapshot {
         if bytes.len() != BYTES && bytes.len() != FIRST_BYTES {
             return Err(StateError::Length(bytes.len()));
         }
-        if long(bytes, offset_of!(Header, magic)) != MAGIC {
-            return Err(StateError::Magic);
-        }
-        let version = word(bytes, offset_of!(Header, version));
-        if !(FIRST_VERSION..=VERSION).contains(&version) || length(version) != bytes.len() {
+        let version = version(bytes)?;
+        if length(version) != bytes.len() {
             return Err(StateError::Version(version));
         }
         let device = |d: usize| offset_of!(State, devices) + d * size_of::<Device>();
@@ -353,6 +358,14 @@ impl Snapshot {
         let unpaid = self.devices.get(device).map_or(0, |device| device.unpaid);
         self.processes.iter().map(of).fold(unpaid, u64::saturating_add)
     }
+}
+
+fn version(bytes: &[u8]) -> Result<u32, StateError> {
+    if long(bytes, offset_of!(Header, magic)) != MAGIC {
+        return Err(StateError::Magic);
+    }
+    let version = word(bytes, offset_of!(Header, version));
+    if (FIRST_VERSION..=VERSION).contains(&version) { Ok(version) } else { Err(StateError::Version(version)) }
 }
 
 /// The offsets of the entries of [`State::shared`] that are in use.
@@ -425,6 +438,7 @@ mod tests {
         assert_eq!((snapshot.held(1), snapshot.held(0), snapshot.held(99)), (4096, 0, 0));
         assert_eq!(snapshot.devices[1].refused, 2);
         assert_eq!(snapshot.flags.names().collect::<Vec<_>>(), ["overwritten", "unlisted-device"]);
+        assert_eq!(Flags::read(&bytes[..]).unwrap(), snapshot.flags);
     }
 
     /// Containers that an earlier plugin created have the library of that time, and go on with it.

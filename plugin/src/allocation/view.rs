@@ -47,6 +47,10 @@ impl ContainerView {
 }
 
 impl PodView {
+    pub fn key(&self, container: &ContainerView) -> Key {
+        Key { pod: self.pod.uid.clone(), container: container.grant.container.clone() }
+    }
+
     pub fn holders(&self) -> impl Iterator<Item = Holder<'_>> {
         let pod = &self.pod.uid;
         let held = self.containers.iter().filter(|container| container.held() && !container.core.is_empty());

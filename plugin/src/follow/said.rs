@@ -2,8 +2,9 @@
 
 use std::sync::Arc;
 
-use kerf_limiter_contract::state::Snapshot;
+use kerf_limiter_contract::state::{Flags, Snapshot};
 
+use crate::isolation::demand::IsolationError;
 use crate::isolation::folder::Folder;
 use crate::isolation::limiter;
 use crate::state::sample::Sample;
@@ -15,8 +16,14 @@ pub fn after(sample: &Sample, folder: &Folder) -> Option<Arc<Snapshot>> {
 
 /// `None`: it cannot be read.
 pub fn now(folder: &Folder) -> Option<Snapshot> {
-    let read = limiter::snapshot(folder).inspect_err(|error| {
-        tracing::debug!(folder = %folder.run.display(), %error, "the limiter's state cannot be read");
-    });
-    read.ok()
+    limiter::snapshot(folder).inspect_err(|error| unreadable(folder, error)).ok()
+}
+
+/// The problems that it found; `None`: they cannot be read.
+pub fn flags(folder: &Folder) -> Option<Flags> {
+    limiter::flags(folder).inspect_err(|error| unreadable(folder, error)).ok()
+}
+
+fn unreadable(folder: &Folder, error: &IsolationError) {
+    tracing::debug!(folder = %folder.run.display(), %error, "the limiter's state cannot be read");
 }

@@ -12,8 +12,10 @@ use std::path::PathBuf;
 
 use kerf::ids::DeviceId;
 use kerf::units::Mib;
+use kerf_limiter_contract::state::Flags;
 use tokio_util::sync::CancellationToken;
 
+use crate::allocation::Key;
 use crate::api::{About, Cluster, EventQueue, EventText};
 use crate::base::cgroup;
 use crate::base::counters::Counters;
@@ -22,7 +24,7 @@ use crate::follow::watchdog::judge::Watchdog;
 use crate::follow::watchdog::observe::Observer;
 use crate::isolation::folder::Folders;
 use crate::state::State;
-use crate::state::breach::{BreachKind, Subject};
+use crate::state::breach::{BreachKind, Observation, Subject};
 
 /// At most so many events wait to be written again after the API server did not take them.
 const PENDING: usize = 64;
@@ -73,6 +75,7 @@ pub async fn follow(
         let known = Known { pods: &pods, bystanders: &bystanders, own: own.as_ref(), indices: &indices };
         let mut observations = known.foreign(&sample);
         observations.extend(observer.observe(&pods, &sample).await);
+        state.set_limiter_flags(observations.iter().filter_map(flags).collect());
         let (begun, all) = watchdog.look(&observations);
         state.set_breaches(all);
         for breach in begun {
@@ -87,4 +90,9 @@ pub async fn follow(
             tracing::warn!(%error, "event not written; trying again");
         }
     }
+}
+
+fn flags(observation: &Observation) -> Option<(Key, Flags)> {
+    let Subject { uid, container, .. } = &observation.subject;
+    Some((Key { pod: uid.clone(), container: container.clone() }, observation.flags?))
 }

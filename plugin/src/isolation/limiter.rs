@@ -12,7 +12,7 @@ use kerf::isolation::Isolation;
 use kerf::plan::ContainerGrant;
 use kerf::units::{Mib, Milli};
 use kerf_limiter_contract::limits::{DeviceLimits, Limits};
-use kerf_limiter_contract::state::{self, ProcessSnapshot, Snapshot};
+use kerf_limiter_contract::state::{self, Flags, ProcessSnapshot, Snapshot};
 use kerf_limiter_contract::{allowance, overhead, path};
 use serde::Serialize;
 
@@ -289,6 +289,16 @@ pub fn snapshot(folder: &Folder) -> Result<Snapshot, IsolationError> {
     let file = folder.run.join(STATE);
     let opened = exposed::read(&file).map_err(at(&file))?;
     Snapshot::read(opened).map_err(|error| IsolationError::Limits(error.to_string()))
+}
+
+/// The flags in the file that [`snapshot`] reads, without the rest of it.
+///
+/// # Errors
+/// Where it cannot be read.
+pub fn flags(folder: &Folder) -> Result<Flags, IsolationError> {
+    let file = folder.run.join(STATE);
+    let opened = exposed::read(&file).map_err(at(&file))?;
+    Flags::read(opened).map_err(|error| IsolationError::Limits(error.to_string()))
 }
 
 /// Looks at the files that the container has, and cuts the one that it can write to its length. Returns what is wrong, in

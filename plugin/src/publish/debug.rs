@@ -7,10 +7,11 @@ use serde_json::{Value, json};
 use crate::allocation::view::{ContainerView, PodView};
 use crate::allocation::{Allocations, Decision, Key, RunnerUp, State as ClaimState};
 use crate::state::State;
+use crate::state::breach::LimiterFlags;
 use crate::state::decisions::Decided;
 
 pub fn state(state: &State) -> Value {
-    let cards = state.roster();
+    let (cards, flags) = (state.roster(), state.limiter_flags());
     let (pods, call, allocated) = state.allocations(|allocations| {
         let allocated: Vec<_> = cards.hosts().map(|host| allocations.allocated(&host.device.id)).collect();
         (allocations.view(), call(allocations), allocated)
@@ -29,7 +30,7 @@ pub fn state(state: &State) -> Value {
         })
         .collect();
     json!({
-        "devices": devices, "pods": pods.iter().map(pod).collect::<Vec<_>>(), "call": call,
+        "devices": devices, "pods": pods.iter().map(|view| pod(view, &flags)).collect::<Vec<_>>(), "call": call,
         "decisions": state.decisions().iter().map(|decided| decision(decided, &pods)).collect::<Vec<_>>(),
     })
 }
@@ -71,12 +72,18 @@ fn decision(decided: &Decided, pods: &[PodView]) -> Value {
     shown
 }
 
-fn pod(view: &PodView) -> Value {
+fn pod(view: &PodView, flags: &LimiterFlags) -> Value {
+    let with_flags = |one: &ContainerView| {
+        let mut shown = container(one);
+        let held = flags.get(&view.key(one)).filter(|_| one.held());
+        shown["limiter_flags"] = json!(held.map(|flags| flags.names().collect::<Vec<_>>()));
+        shown
+    };
     json!({
         "namespace": view.pod.reference.namespace, "name": view.pod.reference.name, "uid": view.pod.uid,
         "placed": !view.containers.is_empty(), "recorded": view.pod.record.is_some(),
         "assigned": view.pod.confirmed, "exchanged": view.exchanged, "answer_lost": view.answer_lost, "limit": view.limit,
-        "containers": view.containers.iter().map(container).collect::<Vec<_>>(),
+        "containers": view.containers.iter().map(with_flags).collect::<Vec<_>>(),
     })
 }
 

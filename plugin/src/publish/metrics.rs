@@ -45,6 +45,7 @@ impl Gauges {
         let mut family = gpus::gauges(cards.hosts(), &allocated, &self.state.cordoned(), &sample.usage)?;
         family.extend(containers::gauges(&pods, &sample, &self.node)?);
         family.push(containers::breaches(&self.state.breaches())?);
+        family.push(containers::flags(&pods, &self.state.limiter_flags())?);
         Ok(family)
     }
 }

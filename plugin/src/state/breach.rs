@@ -3,6 +3,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use kerf::ids::{ContainerName, DeviceId, PodRef, PodUid};
+use kerf_limiter_contract::state::Flags;
+
+use crate::allocation::Key;
 
 /// What a container does beyond its limits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -75,6 +78,8 @@ pub struct Observation {
     pub hidden: BTreeSet<&'static str>,
     /// What is wrong with one of the limiter's files, in words.
     pub fault: Option<String>,
+    /// What its limiter says; `None`: it has none, or its file cannot be read.
+    pub flags: Option<Flags>,
     /// What it may use of the GPU's time, in percent. `None`: nothing limits that.
     pub ceiling: Option<u32>,
     /// What it uses of the GPU's time, in percent.
@@ -92,6 +97,7 @@ impl Observation {
             unlimited: 0,
             hidden: BTreeSet::new(),
             fault: None,
+            flags: None,
             ceiling: None,
             utilization: 0,
         }
@@ -100,3 +106,6 @@ impl Observation {
 
 /// Breaches that go on.
 pub type Breaches = BTreeMap<(Subject, BreachKind), Observation>;
+
+/// What limiters said at the last measurement. A container can write any of it, so it is told and never acted on.
+pub type LimiterFlags = BTreeMap<Key, Flags>;

@@ -1,5 +1,7 @@
 //! What a container does against its limits, as the host sees it.
 
+use std::mem::offset_of;
+use std::os::unix::fs::FileExt;
 use std::path::Path;
 
 use kerf_limiter_contract::{path, state};
@@ -187,4 +189,55 @@ async fn compute_above_the_ceiling_for_a_while_is_seen() {
     let text = shown(&stage, breach("compute", "hostile", "GPU-a")).await;
     assert!(!text.contains(&breach("compute", "honest", "GPU-a")), "{text}");
     told(&stage, "GPUComputeAboveShare", "its share is 30 %").await;
+}
+
+/// The series of a flag of the pod's container `main`, without its value.
+fn flag_of(name: &str, pod: &str) -> String {
+    format!(
+        "kerf_plugin_container_limiter_flag{{container=\"main\",flag=\"{name}\",namespace=\"ns\",pod=\"{pod}\"}}"
+    )
+}
+
+/// What `/debug/state` says of the flags of the pod's container.
+fn flags_in(answer: &str, pod: &str) -> Value {
+    let body = answer.split_once("\r\n\r\n").unwrap().1;
+    let state: Value = serde_json::from_str(body).unwrap();
+    let found = state["pods"].as_array().unwrap().iter().find(|one| one["name"] == pod);
+    found.map_or(Value::Null, |pod| pod["containers"][0]["limiter_flags"].clone())
+}
+
+/// Programs that set a flag may have ended, so no process is on the GPU here.
+#[tokio::test]
+async fn what_a_limiter_flags_is_told_while_its_container_exists() {
+    let (stage, _, second) = neighbours().await;
+    let file = std::fs::OpenOptions::new().write(true).open(host(&second, path::STATE).0).unwrap();
+    let set = |bits: u32| {
+        let at = offset_of!(state::State, header) + offset_of!(state::Header, flags);
+        file.write_all_at(&bits.to_ne_bytes(), at as u64).unwrap();
+    };
+    // the container can write this, too: bits that mean nothing
+    set(state::Flags::OVER.0 | state::Flags::UNMEASURED.0 | 1 << 31);
+    let text = shown(&stage, format!("{} 1\n", flag_of("over", "hostile"))).await;
+    assert!(text.contains(&format!("{} 1\n", flag_of("unmeasured", "hostile"))), "{text}");
+    assert_eq!(text.matches("\nkerf_plugin_container_limiter_flag{").count(), 2, "{text}");
+    let told = stage.get("/debug/state").await.1;
+    assert_eq!(flags_in(&told, "hostile"), json!(["over", "unmeasured"]));
+    assert_eq!(flags_in(&told, "honest"), json!([]));
+    // every name, and a container cannot make more series than there are names
+    set(u32::MAX);
+    let names = state::Flags(u32::MAX).names();
+    let all: Vec<String> = names.map(|name| format!("{} 1\n", flag_of(name, "hostile"))).collect();
+    let text = stage.until("/metrics", |_, text| all.iter().all(|series| text.contains(series))).await;
+    assert_eq!(text.matches("\nkerf_plugin_container_limiter_flag{").count(), all.len(), "{text}");
+    // also while the driver has processes there
+    on_gpus(&stage, &[small(std::process::id(), "hostile")]);
+    set(state::Flags::FAULT.0);
+    let only = format!("{} 1\n", flag_of("fault", "hostile"));
+    let alone = |text: &str| text.contains(&only) && text.matches("container_limiter_flag{").count() == 1;
+    stage.until("/metrics", |_, text| alone(text)).await;
+    stage.kubelet.complete_pod("ns", "hostile", "Succeeded").await.unwrap();
+    stage.phase("hostile", "Succeeded").await;
+    stage.server.force_delete("pods", "ns", "hostile").unwrap();
+    stage.until("/metrics", |_, text| !text.contains("container_limiter_flag{")).await;
+    stage.until("/debug/state", |_, text| flags_in(text, "hostile").is_null()).await;
 }

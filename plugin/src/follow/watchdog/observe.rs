@@ -7,6 +7,7 @@ use std::sync::Arc;
 use kerf::isolation::Isolation;
 use kerf::units::Milli;
 use kerf_limiter_contract::process::Stat;
+use kerf_limiter_contract::state::Flags;
 
 use crate::allocation::Key;
 use crate::allocation::view::PodView;
@@ -25,6 +26,7 @@ struct Found {
     unlimited: usize,
     hidden: BTreeSet<&'static str>,
     fault: Option<String>,
+    flags: Option<Flags>,
 }
 
 #[derive(Debug)]
@@ -110,6 +112,7 @@ impl ShareOf<'_> {
             unlimited: found.unlimited,
             hidden: found.hidden,
             fault: found.fault,
+            flags: found.flags,
             ceiling: held.then(|| ceiling.to_core_units()),
             utilization: usage.utilization,
             ..Observation::new(subject)
@@ -122,7 +125,8 @@ impl ShareOf<'_> {
 /// where the process would load them; and where the host can read what the process has loaded, if the library is part
 /// of that.
 fn look(folder: &Folder, sample: &Sample, pids: &[u32], own: &Mounts, proc_root: &Path) -> Found {
-    let mut found = Found { fault: limiter::fault(folder), ..Found::default() };
+    // of a container without processes on the GPU the rest of the file is not read
+    let mut found = Found { fault: limiter::fault(folder), flags: said::flags(folder), ..Found::default() };
     if pids.is_empty() {
         return found;
     }

@@ -7,7 +7,7 @@ use prometheus::GaugeVec;
 
 use crate::allocation::view::PodView;
 use crate::publish::metrics::gauge::{Family, float, gauge};
-use crate::state::breach::Breaches;
+use crate::state::breach::{Breaches, LimiterFlags};
 use crate::state::occupancy::{self, ContainerUsage};
 use crate::state::sample::Sample;
 
@@ -91,6 +91,26 @@ pub(super) fn breaches(breaches: &Breaches) -> prometheus::Result<GaugeVec> {
         let (namespace, pod, container) = (&*subject.pod.namespace, &*subject.pod.name, subject.container.as_str());
         let labels = [namespace, pod, container, subject.device.as_str(), &index, kind.as_str()];
         gauge.with_label_values(&labels).set(1.0);
+    }
+    Ok(gauge)
+}
+
+/// Only flags with a name, so a container cannot make more series than there are names.
+pub(super) fn flags(pods: &[PodView], flags: &LimiterFlags) -> prometheus::Result<GaugeVec> {
+    let gauge = gauge(
+        "kerf_plugin_container_limiter_flag",
+        "1 where the limiter in the container says that it found this problem; the container can write that itself.",
+        &["namespace", "pod", "container", "flag"],
+    )?;
+    for view in pods {
+        let reference = &view.pod.reference;
+        for container in view.containers.iter().filter(|container| container.held()) {
+            let names = flags.get(&view.key(container)).into_iter().flat_map(|flags| flags.names());
+            for name in names {
+                let labels = [&*reference.namespace, &*reference.name, container.grant.container.as_str(), name];
+                gauge.with_label_values(&labels).set(1.0);
+            }
+        }
     }
     Ok(gauge)
 }
