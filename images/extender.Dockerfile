@@ -12,5 +12,5 @@ RUN --mount=type=cache,target=/usr/local/cargo/registry --mount=type=cache,targe
 FROM scratch
 COPY --from=build /kerf-extender /kerf-extender
 USER 65532:65532
-EXPOSE 3456
+EXPOSE 3456 3457
 ENTRYPOINT ["/kerf-extender"]

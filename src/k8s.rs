@@ -3,6 +3,7 @@
 mod budget;
 mod domain;
 mod host;
+mod lease;
 mod misspelt;
 mod queued;
 mod taints;
@@ -25,6 +26,7 @@ use crate::units::{Timestamp, parse_quantity};
 pub use budget::budget;
 pub use domain::{held_elsewhere, offered_elsewhere};
 pub use host::{allocatable, asks_for_host_and_cards_alone, requested, resident};
+pub use lease::lease_holder;
 pub use queued::Queued;
 pub use taints::{Closed, Taints, tolerations};
 pub use users::users;
@@ -228,6 +230,22 @@ pub fn standing(pod: &Pod) -> Standing {
 
 /// Translates a Node. `None` where it has no name, which the API server never sends.
 pub fn node(node: &Node, keys: &Keys) -> Option<NodeView> {
+    let (inventory, inferred) = cards(node, keys, has_plugin(node, keys));
+    Some(NodeView { name: node.metadata.name.as_deref()?.into(), inventory, inferred })
+}
+
+/// The ledger of a node that does not exist, without pods: an autoscaler's template, which may be a copy of a live node
+/// without its annotations.
+pub fn imagined(node: &Node, keys: &Keys) -> NodeLedger {
+    let (inventory, inferred) = cards(node, keys, false);
+    let mut ledger = NodeLedger::default();
+    NodeView { name: "".into(), inventory, inferred }.tell(&mut ledger);
+    ledger
+}
+
+/// A node's cards, and whether they are inferred. `served`: whether a plugin has listed them, so that a missing list was
+/// lost.
+fn cards(node: &Node, keys: &Keys, served: bool) -> (Result<Inventory, Unreadable>, bool) {
     let annotation = |key: &str| node.metadata.annotations.as_ref()?.get(key).map(String::as_str);
     let capacity = |key: &str| {
         let capacity = node.status.as_ref()?.capacity.as_ref()?.get(key)?;
@@ -236,7 +254,7 @@ pub fn node(node: &Node, keys: &Keys) -> Option<NodeView> {
     let text = annotation(&keys.inventory);
     let inventory = match text {
         Some(text) => inventory::decode(text),
-        None if has_plugin(node, keys) => Err(Unreadable::Missing),
+        None if served => Err(Unreadable::Missing),
         None => Ok(Inventory::from_capacity(
             capacity(&keys.core).unwrap_or_default(),
             capacity(&keys.memory).unwrap_or_default(),
@@ -252,7 +270,7 @@ pub fn node(node: &Node, keys: &Keys) -> Option<NodeView> {
         }
         inventory
     });
-    Some(NodeView { name: node.metadata.name.as_deref()?.into(), inventory, inferred: text.is_none() })
+    (inventory, text.is_none())
 }
 
 /// The condition of a Node that kerf's plugin sets to false where containers fail because of the node itself.

@@ -288,7 +288,7 @@ proptest! {
     ) {
         let ledgers: Vec<NodeLedger> = nodes.into_iter().map(|(cards, before)| filled(cards, &before)).collect();
         let ranked: Vec<_> = ledgers.iter().enumerate().map(|(name, node)| (rank(node, policy), name)).collect();
-        let scores = scores(ranked.clone());
+        let scores = scores(&mut ranked.clone());
         prop_assert_eq!(scores.len(), ranked.len());
         prop_assert_eq!(scores.iter().filter(|(_, score)| *score == 10).count(), 1);
         for (a, score_a) in &scores {

@@ -19,7 +19,13 @@ pub fn run(path: &Path, keys: &Keys, as_json: bool, out: &mut String) -> anyhow:
     if as_json {
         let nodes: serde_json::Map<String, Value> =
             nodes.iter().map(|(name, known)| (name.to_string(), node(&known.ledger))).collect();
-        writeln!(out, "{}", serde_json::to_string_pretty(&json!({ "nodes": nodes, "note": note }))?)?;
+        writeln!(
+            out,
+            "{}",
+            serde_json::to_string_pretty(
+                &json!({ "nodes": nodes, "note": note, "schedulers": cluster.replicas.report() })
+            )?
+        )?;
         return Ok(ExitCode::SUCCESS);
     }
     say(out, &format!("{:<28} {:>4} {:<24} {:>9} {:>19}  PODS", "NODE", "GPU", "MODEL", "COMPUTE", "MEMORY MiB"));
@@ -35,6 +41,9 @@ pub fn run(path: &Path, keys: &Keys, as_json: bool, out: &mut String) -> anyhow:
         for note in notes(ledger) {
             say(out, &format!("{:<28}    ! {note}", name.as_str()));
         }
+    }
+    if let Some(replicas) = cluster.replicas.text() {
+        say(out, &replicas);
     }
     if let Some(note) = note {
         say(out, &format!("! {note}"));

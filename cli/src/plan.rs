@@ -99,8 +99,8 @@ impl Found {
         if placing.surveys() {
             placing.weigh(&mut survey, &shape, &mut ranked, |_| None);
         }
-        let ranked = ranked.into_iter().filter_map(|(name, rank)| Some((rank?, name))).collect();
-        let fitting = scores(ranked).into_iter().filter_map(|(name, score)| {
+        let mut ranked: Vec<_> = ranked.into_iter().filter_map(|(name, rank)| Some((rank?, name))).collect();
+        let fitting = scores(&mut ranked).into_iter().filter_map(|(name, score)| {
             let (name, plan) = plans.remove_entry(name)?;
             Some((name, score, plan))
         });

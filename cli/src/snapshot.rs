@@ -2,6 +2,7 @@
 
 mod past;
 mod reading;
+mod replicas;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
@@ -23,12 +24,15 @@ use kerf::units::Timestamp;
 pub use past::workload;
 pub use reading::pod;
 use reading::{Item, each};
+use replicas::Replicas;
 
 /// What an extender would know after it had seen the same objects.
 pub struct Cluster {
     pub nodes: BTreeMap<NodeName, Node>,
     /// With all pods.
     pub survey: Survey,
+    /// The schedulers of kerf, and which is in use.
+    pub replicas: Replicas,
     /// Annotations and resources that nodes have under other resource domains.
     others: BTreeSet<String>,
 }
@@ -76,6 +80,7 @@ pub fn cluster(path: &Path, keys: &Keys) -> anyhow::Result<Cluster> {
     let mut survey = Survey::default();
     let mut others = BTreeSet::new();
     let mut identities = Identities::default();
+    let mut replicas = Replicas::default();
     each(path, |item, at| {
         match item {
             Item::Node(node) => {
@@ -87,8 +92,10 @@ pub fn cluster(path: &Path, keys: &Keys) -> anyhow::Result<Cluster> {
                     (known.taints, known.failing) = (Taints::of(&node), k8s::failing(&node));
                 }
             }
+            Item::Lease(lease) => replicas.lease(&lease),
             Item::Pod(mut pod) => {
                 identities.complete(&mut pod.metadata).with_context(|| at.to_owned())?;
+                replicas.pod(&pod);
                 let Some(view) = k8s::pod(&pod, keys).filter(|view| !view.ended) else { return Ok(()) };
                 let amount = k8s::requested(&pod);
                 let shape = Shape::of(view.demand(), amount.cpu, amount.memory);
@@ -123,7 +130,7 @@ pub fn cluster(path: &Path, keys: &Keys) -> anyhow::Result<Cluster> {
     for (name, node) in &nodes {
         survey.cards(name, &node.ledger);
     }
-    Ok(Cluster { nodes, survey, others })
+    Ok(Cluster { nodes, survey, replicas, others })
 }
 
 /// Whether the GPUs of an unbound pod's record are kept for it. A record from the future was written before the time of

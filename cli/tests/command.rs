@@ -68,6 +68,51 @@ fn a_reader_that_leaves_early_is_no_error() {
     }
 }
 
+#[test]
+fn of_two_replicas_the_one_in_use_is_shown_where_the_snapshot_has_the_lease() {
+    let folder = tempfile::tempdir().unwrap();
+    let snapshot = snapshot(folder.path());
+    let text = |path: &str| stdout(&kerf(&["inspect", path]));
+    let json =
+        |path: &str| -> Value { serde_json::from_str(&stdout(&kerf(&["inspect", "--json", path]))).unwrap() };
+    assert!(!text(&snapshot).contains("scheduler in use"));
+    assert_eq!(json(&snapshot)["schedulers"], Value::Null);
+    let mut list: Value = serde_json::from_str(&std::fs::read_to_string(&snapshot).unwrap()).unwrap();
+    let items = list["items"].as_array_mut().unwrap();
+    for number in 0..2 {
+        items.push(json!({ "apiVersion": "v1", "kind": "Pod",
+            "metadata": { "name": format!("kerf-scheduler-{number}"), "namespace": "kerf-system", "uid": number.to_string(),
+                          "labels": { "app.kubernetes.io/name": "kerf-scheduler" } },
+            "spec": { "nodeName": "cpu", "containers": [{ "name": "main" }] }, "status": { "phase": "Running" } }));
+    }
+    for (holder, shown, active, standby) in [
+        (
+            "kerf-scheduler-1_5f1e",
+            "scheduler in use: kerf-scheduler-1; standby: kerf-scheduler-0\n",
+            json!("kerf-scheduler-1"),
+            json!(["kerf-scheduler-0"]),
+        ),
+        (
+            "",
+            "scheduler in use: nobody; standby: kerf-scheduler-0, kerf-scheduler-1\n",
+            Value::Null,
+            json!(["kerf-scheduler-0", "kerf-scheduler-1"]),
+        ),
+    ] {
+        let mut list = list.clone();
+        for (name, holder) in [("kerf-scheduler", holder), ("kube-scheduler", "another_1")] {
+            list["items"]
+                .as_array_mut()
+                .unwrap()
+                .push(json!({ "apiVersion": "coordination.k8s.io/v1", "kind": "Lease",
+                "metadata": { "name": name, "namespace": "kerf-system" }, "spec": { "holderIdentity": holder } }));
+        }
+        let path = write(folder.path(), "leases.json", &list.to_string());
+        assert!(text(&path).contains(shown), "{}", text(&path));
+        assert_eq!(json(&path)["schedulers"], json!({ "active": active, "standby": standby }));
+    }
+}
+
 /// The extender does not read them either.
 #[test]
 fn managed_fields_hide_no_pod() {

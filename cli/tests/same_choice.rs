@@ -175,7 +175,8 @@ impl World {
     }
 
     async fn extender(&self, policy: Policy) -> (Extender, ExtenderClient, CancellationToken) {
-        let args = ["kerf-extender", "--listen", "127.0.0.1:0", "--policy", policy.as_str(), "--candidates", "0"];
+        let free = ["--listen=127.0.0.1:0", "--metrics-listen=127.0.0.1:0", "--debug-listen=127.0.0.1:0"];
+        let args = ["kerf-extender", "--policy", policy.as_str(), "--candidates", "0"].into_iter().chain(free);
         let args = kerf_extender::config::Args::try_parse_from(args).unwrap();
         let mut config = kerf_extender::config::Config::try_from(&args).unwrap();
         // how long it waits for writes of an earlier life

@@ -13,6 +13,7 @@ mod preempt;
 mod prepare;
 mod prioritize;
 mod ranking;
+mod simulate;
 mod wire;
 
 use std::sync::Arc;
@@ -28,6 +29,7 @@ use predicates::Predicates;
 use preempt::Preempt;
 use prepare::serve;
 use prioritize::Prioritize;
+use simulate::Simulate;
 
 /// With `legacy`, also gpu-admission's route.
 pub(crate) fn router(app: Arc<App>, legacy: bool) -> Router {
@@ -36,6 +38,7 @@ pub(crate) fn router(app: Arc<App>, legacy: bool) -> Router {
         Verb::Prioritize => post(serve::<Prioritize>),
         Verb::Bind => post(serve::<Bind>),
         Verb::Preempt => post(serve::<Preempt>),
+        Verb::Simulate => post(serve::<Simulate>),
         Verb::Predicates => post(serve::<Predicates>),
     };
     let served = Verb::ALL.into_iter().filter(|verb| legacy || !verb.is_legacy());

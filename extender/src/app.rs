@@ -10,6 +10,7 @@ use kerf_runtime::readiness::Readiness;
 use kerf_runtime::shutdown::Tasks;
 
 use crate::binder::Binder;
+use crate::bodies::Bodies;
 use crate::budgets::Budgets;
 use crate::clock::Clock;
 use crate::cluster::Cluster;
@@ -25,8 +26,7 @@ pub(crate) struct App {
     pub policy: Policy,
     /// How many nodes filter leaves to the scheduler; `None`: all that fit.
     pub candidates: Option<usize>,
-    /// In bytes.
-    pub max_body: usize,
+    pub bodies: Arc<Bodies>,
     pub cluster: Arc<Cluster>,
     pub intents: Intents,
     pub in_flight: InFlight,

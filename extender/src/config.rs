@@ -1,6 +1,7 @@
 //! Flags and environment, checked once.
 
-use std::net::SocketAddr;
+mod ports;
+
 use std::num::NonZeroU16;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -12,13 +13,16 @@ use kerf::shares::{SHARE_RESOURCES, ShareResources};
 use kerf_runtime::feed::Patience;
 use kerf_runtime::telemetry::LogArgs;
 
+use crate::lease::{self, LeaseName};
+pub use ports::{PortArgs, Ports};
+
 /// kube-scheduler's side of kerf: chooses the physical GPU of each pod and records it in the write that binds it.
 #[derive(Clone, Debug, Parser)]
 #[command(name = "kerf-extender", version)]
 pub struct Args {
-    /// Address to serve the scheduler, metrics and health on
-    #[arg(long, env = "KERF_LISTEN", default_value = "0.0.0.0:3456", value_name = "ADDRESS")]
-    pub listen: SocketAddr,
+    #[command(flatten)]
+    #[allow(missing_docs, reason = "a doc comment here would become the program's help text")]
+    pub ports: PortArgs,
     /// Prefix of the resources and annotations, such as inspur.com or tencent.com
     #[arg(long, env = "KERF_DOMAIN", default_value_t)]
     pub domain: Domain,
@@ -53,6 +57,10 @@ pub struct Args {
     /// (`nodeCacheCapable: false`) tens
     #[arg(long, env = "KERF_MAX_BODY_MIB", default_value_t = 8, value_parser = clap::value_parser!(u16).range(1..=1024))]
     pub max_body_mib: u16,
+    /// Lease, as NAMESPACE/NAME, by which the kube-scheduler in the same pod is elected (its leaderElection.resourceName).
+    /// /readyz and metrics then say whether this extender is the one in use
+    #[arg(long, env = "KERF_SCHEDULER_LEASE", value_name = "NAMESPACE/NAME")]
+    pub scheduler_lease: Option<LeaseName>,
     #[command(flatten)]
     #[allow(missing_docs, reason = "a doc comment here would become the program's help text")]
     pub log: LogArgs,
@@ -61,8 +69,8 @@ pub struct Args {
 /// What the extender runs with.
 #[derive(Clone, Debug)]
 pub struct Config {
-    /// Port 0 picks a free one.
-    pub listen: SocketAddr,
+    /// Where it listens.
+    pub ports: Ports,
     /// Prefix of resources and annotations.
     pub domain: Domain,
     /// Namespace of the object that is changed to make kube-scheduler try waiting pods again.
@@ -81,6 +89,12 @@ pub struct Config {
     pub legacy: bool,
     /// Bounds request bodies, in bytes.
     pub max_body: usize,
+    /// How long a call of the scheduler may take at most.
+    pub scheduler_timeout: Duration,
+    /// By which the scheduler beside it is elected.
+    pub scheduler_lease: Option<LeaseName>,
+    /// The name of its pod's host: that of the pod, unless it is on the node's network.
+    pub host: String,
     /// Time limits of the watches.
     pub patience: Patience,
 }
@@ -100,7 +114,7 @@ impl TryFrom<&Args> for Config {
              which must be below --scheduler-timeout-ms, {limit} ms"
         );
         Ok(Self {
-            listen: args.listen,
+            ports: Ports::try_from(&args.ports)?,
             domain: args.domain.clone(),
             namespace: args.namespace.clone(),
             share_resources: args.share_resources.clone(),
@@ -110,6 +124,9 @@ impl TryFrom<&Args> for Config {
             write_timeout: Duration::from_millis(write),
             legacy: args.legacy,
             max_body: usize::from(args.max_body_mib) << 20,
+            scheduler_timeout: Duration::from_millis(limit),
+            scheduler_lease: args.scheduler_lease.clone(),
+            host: lease::host(),
             patience: Patience::default(),
         })
     }

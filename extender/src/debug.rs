@@ -1,38 +1,42 @@
 //! `/debug/state`: every ledger as JSON, for bug reports.
 
+use std::sync::Arc;
+
 use kerf::ledger::{Card, Commitment, Held, NodeLedger};
 use kerf::plan::{ContainerGrant, CountedDevice, Grant};
 use serde_json::{Value, json};
 
 use crate::app::App;
+use crate::cluster::NodeState;
 
-pub(crate) fn state(app: &App) -> Value {
-    let nodes: serde_json::Map<String, Value> = app
-        .cluster
-        .snapshot()
-        .into_iter()
-        .map(|node| {
-            let cards: Vec<Value> = node.ledger.cards().iter().map(card).collect();
-            let pods: serde_json::Map<String, Value> = node
-                .ledger
-                .commitments()
-                .iter()
-                .filter(|(_, commitment)| node.ledger.concerns(commitment))
-                .map(|(uid, commitment)| (uid.to_string(), pod(&node.ledger, commitment)))
-                .collect();
-            let trouble = node.ledger.without_cards().map(kerf::unfit::Unfit::as_str);
-            let left = app
-                .cluster
-                .host_left(node.name.as_str())
-                .map(|left| json!({ "cpu_milli": left.cpu, "memory_mib": left.memory.0, "pods": left.pods }));
-            let state = json!({ "gpus": cards, "pods": pods, "trouble": trouble, "host_free": left });
-            (node.name.to_string(), state)
-        })
+/// In pieces, one for each node.
+pub(crate) fn state(app: Arc<App>) -> impl Iterator<Item = String> + Send {
+    let (domain, policy) = (json!(app.keys.domain.to_string()), json!(app.policy.as_str()));
+    let decisions = json!(app.decisions.latest());
+    let head = format!(r#"{{"domain":{domain},"policy":{policy},"decisions":{decisions},"nodes":{{"#);
+    let known = app.cluster.names().into_iter();
+    let nodes = known.filter_map(move |name| app.cluster.node_state(&name).map(|known| node(&app, &known)));
+    let nodes = nodes.enumerate().map(|(at, node)| if at == 0 { node } else { format!(",{node}") });
+    std::iter::once(head).chain(nodes).chain(std::iter::once("}}".to_owned()))
+}
+
+/// The node's name and its state.
+fn node(app: &App, node: &NodeState) -> String {
+    let cards: Vec<Value> = node.ledger.cards().iter().map(card).collect();
+    let pods: serde_json::Map<String, Value> = node
+        .ledger
+        .commitments()
+        .iter()
+        .filter(|(_, commitment)| node.ledger.concerns(commitment))
+        .map(|(uid, commitment)| (uid.to_string(), pod(&node.ledger, commitment)))
         .collect();
-    json!({
-        "domain": app.keys.domain.to_string(), "policy": app.policy.as_str(), "nodes": nodes,
-        "decisions": app.decisions.latest(),
-    })
+    let trouble = node.ledger.without_cards().map(kerf::unfit::Unfit::as_str);
+    let left = app
+        .cluster
+        .host_left(node.name.as_str())
+        .map(|left| json!({ "cpu_milli": left.cpu, "memory_mib": left.memory.0, "pods": left.pods }));
+    let state = json!({ "gpus": cards, "pods": pods, "trouble": trouble, "host_free": left });
+    format!("{}:{state}", json!(node.name.as_str()))
 }
 
 fn card(card: &Card) -> Value {

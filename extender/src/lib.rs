@@ -11,7 +11,8 @@
 //! notes nodes where GPUs became free. `intent` is where a pod will most likely be bound, `in_flight` has the pods that a
 //! call is writing.
 //!
-//! `run` starts it, `app` has its parts, `verb` lists what the scheduler may call. [`cluster`] owns every lock. Filter
+//! `run` starts it, `app` has its parts, `verb` lists what the scheduler may call, `bodies` bounds the memory of calls, and
+//! `lease` knows whether the scheduler beside it is the one in use. [`cluster`] owns every lock. Filter
 //! and prioritize read it; bind reserves in it, releases the lock and then does one write. What the watches say wins
 //! over what was assumed. `planning` runs long work in threads of its own, `retries` makes kube-scheduler try
 //! refused pods (`refused`) again once they fit, and `decisions` says why a pod got its GPUs.
@@ -19,6 +20,7 @@
 mod api;
 mod app;
 mod binder;
+mod bodies;
 mod budgets;
 pub mod clock;
 pub mod cluster;
@@ -28,6 +30,7 @@ mod decisions;
 mod freed;
 mod in_flight;
 mod intent;
+mod lease;
 pub mod metrics;
 mod planning;
 mod queue;
@@ -39,4 +42,4 @@ pub mod verb;
 mod watch;
 
 pub use binder::WAKER;
-pub use run::{Extender, start};
+pub use run::{Extender, Listening, start};

@@ -3,11 +3,14 @@
 
 mod cluster;
 
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use kerf::unfit::Unfit;
 use prometheus::core::{Collector, Desc};
-use prometheus::{HistogramOpts, HistogramTimer, HistogramVec, IntCounter, IntCounterVec, Opts, Registry};
+use prometheus::{
+    HistogramOpts, HistogramTimer, HistogramVec, IntCounter, IntCounterVec, Opts, PullingGauge, Registry,
+};
 
 use crate::clock::Clock;
 use crate::cluster::Cluster;
@@ -18,6 +21,17 @@ pub(crate) use cluster::cards;
 
 /// The gauge of how old the watches' news is.
 pub const WATCH_AGE: &str = "kerf_extender_watch_age_seconds";
+
+/// Name and help of the gauge of whether this replica is the one in use.
+const ACTIVE: (&str, &str) = (
+    "kerf_extender_active",
+    "1 where the scheduler of this pod holds the lease, so that this extender is in use; only with --scheduler-lease",
+);
+
+/// The gauge of whether this replica is the one in use.
+pub(crate) fn active(is_active: impl Fn() -> bool + Send + Sync + 'static) -> prometheus::Result<PullingGauge> {
+    PullingGauge::new(ACTIVE.0, ACTIVE.1, Box::new(move || f64::from(u8::from(is_active()))))
+}
 
 /// The extender's counters.
 #[derive(Clone, Debug)]
@@ -123,7 +137,8 @@ impl Metrics {
     pub fn descs(&self) -> prometheus::Result<Vec<Desc>> {
         let collectors = self.collectors();
         let kept = collectors.iter().flat_map(|collector| collector.desc()).cloned();
-        Ok(kept.chain(cluster::descs()?).collect())
+        let active = Desc::new(ACTIVE.0.to_owned(), ACTIVE.1.to_owned(), Vec::new(), HashMap::new())?;
+        Ok(kept.chain(cluster::descs()?).chain([active]).collect())
     }
 
     /// Times one call, until dropped.

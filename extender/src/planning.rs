@@ -12,6 +12,13 @@ const WAITING: usize = 32;
 /// In bytes. Parsing a larger body takes so long that it runs in a thread.
 const SMALL: usize = 64 << 10;
 
+/// In bytes. Larger bodies, as of whole Node objects, are worked on one after another: however many there are, they leave
+/// room and threads for the others.
+const BULK: usize = 1 << 20;
+
+/// How many calls with such a body may wait for their turn.
+const BULK_WAITING: usize = 4;
+
 /// Nodes on which a single container is planned in less than a millisecond.
 const FEW: usize = 1_000;
 
@@ -20,6 +27,8 @@ const FEW: usize = 1_000;
 pub(crate) struct Planning {
     places: Semaphore,
     threads: Arc<Semaphore>,
+    bulk_places: Semaphore,
+    bulk: Arc<Semaphore>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -59,17 +68,46 @@ impl Place {
 impl Default for Planning {
     fn default() -> Self {
         let threads = std::thread::available_parallelism().map_or(1, usize::from);
-        Self { places: Semaphore::new(WAITING), threads: Arc::new(Semaphore::new(threads)) }
+        Self::of(WAITING, threads)
     }
 }
 
 impl Planning {
+    fn of(waiting: usize, threads: usize) -> Self {
+        Self {
+            places: Semaphore::new(waiting),
+            threads: Arc::new(Semaphore::new(threads)),
+            bulk_places: Semaphore::new(BULK_WAITING),
+            bulk: Arc::new(Semaphore::new(1)),
+        }
+    }
+
     /// Runs the work in a thread of its own, in turn.
     pub async fn run<T: Send + 'static>(
         &self,
         work: impl FnOnce() -> T + Send + 'static,
     ) -> Result<T, PlanningError> {
         let _place = self.places.try_acquire().map_err(|_| PlanningError::Busy)?;
+        self.in_thread(work).await
+    }
+
+    async fn run_bulk<T: Send + 'static>(
+        &self,
+        work: impl FnOnce() -> T + Send + 'static,
+    ) -> Result<T, PlanningError> {
+        let _place = self.bulk_places.try_acquire().map_err(|_| PlanningError::Busy)?;
+        let turn = self.bulk.clone().acquire_owned().await.map_err(|_| PlanningError::Busy)?;
+        let work = move || {
+            let _turn = turn;
+            work()
+        };
+        self.in_thread(work).await
+    }
+
+    async fn in_thread<T: Send + 'static>(
+        &self,
+        work: impl FnOnce() -> T + Send + 'static,
+    ) -> Result<T, PlanningError> {
         // the thread is in use until the work has ended, even where the caller closes the connection
         let thread = self.threads.clone().acquire_owned().await.map_err(|_| PlanningError::Busy)?;
         let span = tracing::Span::current();
@@ -92,7 +130,9 @@ impl Planning {
         {
             return Ok(done);
         }
-        self.run(move || work(Place::Thread)).await?.map_err(|TooMuch| PlanningError::NotDone)
+        let work = move || work(Place::Thread);
+        let done = if bytes > BULK { self.run_bulk(work).await } else { self.run(work).await };
+        done?.map_err(|TooMuch| PlanningError::NotDone)
     }
 }
 
@@ -137,7 +177,7 @@ mod tests {
 
     #[tokio::test]
     async fn so_many_plan_at_once_and_who_is_too_many_is_told() {
-        let planning = Arc::new(Planning { places: Semaphore::new(3), threads: Arc::new(Semaphore::new(2)) });
+        let planning = Arc::new(Planning::of(3, 2));
         let (begun, mut begins) = tokio::sync::mpsc::unbounded_channel();
         let (finish, finished) = channel::<()>();
         let finished = Arc::new(Mutex::new(finished));
@@ -170,9 +210,43 @@ mod tests {
         assert_eq!(planning.run(|| 7).await.unwrap(), 7);
     }
 
+    /// However many large bodies come, one is worked on, and the others' threads stay free.
+    #[tokio::test]
+    async fn large_bodies_are_worked_on_one_after_another() {
+        let planning = Arc::new(Planning::of(2, 2));
+        let (begun, mut begins) = tokio::sync::mpsc::unbounded_channel();
+        let (finish, finished) = channel::<()>();
+        let finished = Arc::new(Mutex::new(finished));
+        let large = || {
+            let (planning, begun, finished) = (planning.clone(), begun.clone(), finished.clone());
+            tokio::spawn(async move {
+                let work = move |_| {
+                    begun.send(()).unwrap();
+                    finished.lock().unwrap().recv().unwrap();
+                    Ok(())
+                };
+                planning.run_here_or_there(BULK + 1, work).await
+            })
+        };
+        let calls: Vec<_> = (0..BULK_WAITING).map(|_| large()).collect();
+        begins.recv().await.unwrap();
+        while planning.bulk_places.available_permits() > 0 {
+            tokio::task::yield_now().await;
+        }
+        assert!(matches!(large().await.unwrap(), Err(PlanningError::Busy)));
+        assert_eq!(planning.run_here_or_there(BULK, Ok).await.unwrap(), Place::Thread);
+        assert!(begins.try_recv().is_err(), "the second waits for the first");
+        for _ in 0..BULK_WAITING {
+            finish.send(()).unwrap();
+        }
+        for call in calls {
+            call.await.unwrap().unwrap();
+        }
+    }
+
     #[tokio::test]
     async fn a_thread_stays_in_use_when_its_caller_has_gone() {
-        let planning = Planning { places: Semaphore::new(2), threads: Arc::new(Semaphore::new(1)) };
+        let planning = Planning::of(2, 1);
         let (begun, begins) = tokio::sync::oneshot::channel();
         let (finish, finished) = channel::<()>();
         let mut call = Box::pin(planning.run(move || {

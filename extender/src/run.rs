@@ -5,19 +5,22 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context;
-use axum::Router;
 use kerf::annotation::Keys;
-use kerf_runtime::admin::{self, Admin};
+use kerf_runtime::admin::{self, Admin, Standing};
 use kerf_runtime::feed::{Ages, Feed};
 use kerf_runtime::readiness::{Condition, Readiness};
+use kerf_runtime::serving::tls::Tls;
+use kerf_runtime::serving::{self, Limits};
 use kerf_runtime::shutdown::Tasks;
 use kerf_runtime::version;
 use kube::Client;
 use prometheus::Registry;
+use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
 use crate::app::App;
 use crate::binder::Binder;
+use crate::bodies::Bodies;
 use crate::budgets::Budgets;
 use crate::clock::Clock;
 use crate::cluster::Cluster;
@@ -25,35 +28,103 @@ use crate::config::Config;
 use crate::decisions::Decisions;
 use crate::in_flight::InFlight;
 use crate::intent::Intents;
+use crate::lease::{self, Election};
 use crate::metrics::{self, Metrics};
 use crate::planning::Planning;
 use crate::refused::Refused;
 use crate::{api, debug, reaper, retries, watch};
 
+/// How often certificates are read again.
+const CERTIFICATES: Duration = Duration::from_secs(5);
+
+/// What strangers may take of the scheduler's listener. It makes one call at a time, and binds beside it. Go's client closes
+/// its idle connections after 90 s; were they closed here first, a call that is just being sent would fail.
+const SCHEDULER: Limits = Limits {
+    connections: 256,
+    head: Duration::from_secs(5),
+    idle: Duration::from_secs(120),
+    exchange: Duration::from_secs(10),
+};
+
+/// What local users may take of `/debug/state`.
+const DEBUG: Limits = Limits { connections: 8, ..admin::LIMITS };
+
 /// A running extender.
 pub struct Extender {
-    address: SocketAddr,
+    listening: Listening,
     app: Arc<App>,
     tasks: Tasks,
+}
+
+/// The addresses that it listens on.
+#[derive(Clone, Copy, Debug)]
+pub struct Listening {
+    /// For the scheduler.
+    pub scheduler: SocketAddr,
+    /// Metrics and health.
+    pub metrics: SocketAddr,
+    /// `/debug/state`
+    pub debug: SocketAddr,
+}
+
+struct Listeners {
+    scheduler: TcpListener,
+    metrics: TcpListener,
+    debug: TcpListener,
 }
 
 /// Starts the extender: listens, follows Pods and Nodes, serves until the token of `tasks` is cancelled.
 ///
 /// # Errors
-/// Where the address cannot be listened on.
+/// Where an address cannot be listened on, or a certificate cannot be used.
 pub async fn start(config: &Config, client: Client, tasks: Tasks) -> anyhow::Result<Extender> {
     tracing::info!(?config, version = env!("CARGO_PKG_VERSION"), "starting");
     let registry = Registry::new();
     let app = Arc::new(app(config, &client, &registry, &tasks)?);
-    let listener = admin::listen(config.listen).await?;
-    let address = listener.local_addr()?;
-    watch(&app, config, client, &registry)?;
+    let tls = match &config.ports.tls {
+        Some(files) => Some(Tls::load(files.clone()).await.context("TLS for the scheduler")?),
+        None => None,
+    };
+    let listeners = Listeners::open(config).await?;
+    let listening = listeners.addresses()?;
+    watch(&app, config, client.clone(), &registry)?;
+    let election = elect(&app, config, client, &registry)?;
     let token = tasks.token().clone();
     tasks.spawn("reaper", reaper::run(app.clone(), token.clone()));
     tasks.spawn("retries", retries::run(app.clone(), token.clone()));
-    tasks.spawn("http", admin::serve(listener, router(app.clone(), registry, config.legacy), token));
-    tracing::info!(%address, "serving");
-    Ok(Extender { address, app, tasks })
+    if let Some(tls) = tls.clone() {
+        tasks.spawn("certificates", tls.follow(CERTIFICATES, token.clone()));
+    }
+    let exchange = SCHEDULER.exchange.max(2 * config.scheduler_timeout);
+    let limits = Limits { exchange, ..SCHEDULER };
+    let verbs = api::router(app.clone(), config.legacy);
+    let admin = admin::router(admin(&app, registry, election));
+    let state = app.clone();
+    let debug = admin::debug_router(Arc::new(move || Box::new(debug::state(state.clone()))));
+    tasks.spawn("http", serving::serve(listeners.scheduler, tls, verbs, limits, token.clone()));
+    tasks.spawn("metrics", serving::serve(listeners.metrics, None, admin, admin::LIMITS, token.clone()));
+    tasks.spawn("debug", serving::serve(listeners.debug, None, debug, DEBUG, token));
+    tracing::info!(?listening, "serving");
+    Ok(Extender { listening, app, tasks })
+}
+
+impl Listeners {
+    async fn open(config: &Config) -> anyhow::Result<Self> {
+        let ports = &config.ports;
+        Ok(Self {
+            scheduler: serving::listen(ports.listen).await.context("--listen")?,
+            metrics: serving::listen(ports.metrics).await.context("--metrics-listen")?,
+            debug: serving::listen(ports.debug).await.context("--debug-listen")?,
+        })
+    }
+
+    fn addresses(&self) -> std::io::Result<Listening> {
+        Ok(Listening {
+            scheduler: self.scheduler.local_addr()?,
+            metrics: self.metrics.local_addr()?,
+            debug: self.debug.local_addr()?,
+        })
+    }
 }
 
 fn app(config: &Config, client: &Client, registry: &Registry, tasks: &Tasks) -> anyhow::Result<App> {
@@ -64,7 +135,7 @@ fn app(config: &Config, client: &Client, registry: &Registry, tasks: &Tasks) -> 
         keys: Keys::new(domain).with_shares(share_resources),
         policy: config.policy,
         candidates: config.candidates.map(|candidates| usize::from(candidates.get())),
-        max_body: config.max_body,
+        bodies: Bodies::new(config.max_body),
         intents: Intents::default(),
         in_flight: InFlight::default(),
         budgets: Budgets::default(),
@@ -115,21 +186,41 @@ async fn settle(listed: Condition, settled: Condition, longest_write: Duration, 
     token.run_until_cancelled(wait).await;
 }
 
-fn router(app: Arc<App>, registry: Registry, legacy: bool) -> Router {
-    let state = app.clone();
-    let draining = app.tasks.token().clone();
-    let debug = Arc::new(move || debug::state(&state));
+/// Follows the lease by which the scheduler beside it is elected, if one is named. A standby is ready as well: it knows of
+/// everything, so that its scheduler can begin at once.
+fn elect(app: &App, config: &Config, client: Client, registry: &Registry) -> anyhow::Result<Option<Arc<Election>>> {
+    let Some(lease) = config.scheduler_lease.clone() else { return Ok(None) };
+    let election = Election::new(lease, config.host.clone());
+    let failures = app.metrics.watch_failures.with_label_values(&["leases"]);
+    let feed = Feed::new("leases", config.patience, failures);
+    app.tasks.spawn("watch lease", election.clone().follow(client, feed, app.tasks.token().clone()));
+    let own = election.clone();
+    registry.register(Box::new(metrics::active(move || own.standing() == lease::Standing::Active)?))?;
+    Ok(Some(election))
+}
+
+fn admin(app: &Arc<App>, registry: Registry, election: Option<Arc<Election>>) -> Admin {
     let cluster = app.cluster.clone();
-    let series: admin::Series = Arc::new(move || Box::new(metrics::cards(&cluster)));
-    let readiness = app.readiness.clone();
-    let admin = Admin { registry, series: Some(series), readiness, debug, program: "kerf-extender", draining };
-    api::router(app, legacy).merge(admin::router(admin))
+    let series: admin::Report = Arc::new(move || Box::new(metrics::cards(&cluster)));
+    Admin {
+        registry,
+        series: Some(series),
+        readiness: app.readiness.clone(),
+        standing: election.map(|election| -> Standing { Arc::new(move || election.text()) }),
+        program: "kerf-extender",
+        draining: app.tasks.token().clone(),
+    }
 }
 
 impl Extender {
-    /// The address that it listens on.
+    /// The address that it serves the scheduler on.
     pub fn address(&self) -> SocketAddr {
-        self.address
+        self.listening.scheduler
+    }
+
+    /// All addresses that it listens on.
+    pub fn listening(&self) -> Listening {
+        self.listening
     }
 
     /// The cards of all nodes, for audits.

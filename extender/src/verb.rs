@@ -12,6 +12,8 @@ kerf::words! {
         Bind = "bind",
         /// Which pods to evict for the pod.
         Preempt = "preempt",
+        /// Which nodes could take the pod, also nodes that do not exist yet.
+        Simulate = "simulate",
         /// gpu-admission's filter, which places the pod as well.
         Predicates = "predicates",
     }

@@ -5,11 +5,11 @@
 //! resource), 2 wrong usage, 3 no GPU at all.
 
 use std::collections::BTreeMap;
-use std::fmt::Write as _;
 use std::path::Path;
 use std::time::Duration;
 
 use kerf::isolation::Isolation;
+use kerf::terminal;
 use kerf_proto::deviceplugin::KUBELET_SOCKET;
 use kerf_proto::podresources::AllocatableResourcesRequest;
 use kerf_proto::podresources::pod_resources_lister_client::PodResourcesListerClient;
@@ -114,13 +114,17 @@ impl Report {
         }
     }
 
-    /// For people.
+    /// For people: names and messages are the machine's, and a terminal does not obey them.
     pub fn text(&self) -> String {
         let mut text = String::new();
+        let mut say = |line: String| {
+            text.push_str(&terminal::line(&line));
+            text.push('\n');
+        };
         for driver in &self.drivers {
             // why a driver does not answer is among the problems
             if driver.error.is_none() {
-                let _ = writeln!(text, "{}: {} GPUs or partitions", driver.backend, driver.cards.len());
+                say(format!("{}: {} GPUs or partitions", driver.backend, driver.cards.len()));
             }
             for card in &driver.cards {
                 let numa = card.numa.map_or("?".to_owned(), |numa| numa.to_string());
@@ -130,11 +134,11 @@ impl Report {
                 // simulated GPUs have neither a driver nor device files
                 let facts = [model, &memory, &numa, driver, &nodes].map(String::as_str);
                 let facts: Vec<&str> = facts.into_iter().filter(|fact| !fact.is_empty()).collect();
-                let _ = writeln!(text, "  {name} ({id}): {health} {kind}, {}", facts.join(", "));
+                say(format!("  {name} ({id}): {health} {kind}, {}", facts.join(", ")));
             }
             for remark in &driver.remarks {
                 let what = if remark.left_out { "left out" } else { "note" };
-                let _ = writeln!(text, "  {what}: {} [{}]: {}", remark.card, remark.code, remark.why);
+                say(format!("  {what}: {} [{}]: {}", remark.card, remark.code, remark.why));
             }
         }
         for (name, resource) in &self.resources {
@@ -144,16 +148,16 @@ impl Report {
                 .placed
                 .map_or_else(String::new, |shares| format!("; placed by the extender, shares of a GPU: {shares}"));
             let ResourceReport { profile, offered, .. } = resource;
-            let _ = writeln!(text, "{name} ({profile}): {offered} offered, kubelet {known}{placed}");
+            say(format!("{name} ({profile}): {offered} offered, kubelet {known}{placed}"));
         }
         if let Some(limiter) = &self.limiter {
-            let _ = writeln!(text, "limiter: {limiter}");
+            say(format!("limiter: {limiter}"));
         }
         for problem in &self.problems {
-            let _ = writeln!(text, "problem: {problem}");
+            say(format!("problem: {problem}"));
         }
         if self.problems.is_empty() {
-            text.push_str("no problem found\n");
+            say("no problem found".to_owned());
         }
         text
     }
@@ -280,4 +284,36 @@ async fn allocatable(socket: &Path) -> Result<BTreeMap<String, usize>, String> {
         *known.entry(device.resource_name).or_default() += device.device_ids.len();
     }
     Ok(known)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_driver_or_a_file_is_called_is_shown_and_not_obeyed() {
+        let odd = "a\u{1b}[2J\nb".to_owned();
+        let remark = RemarkReport { card: odd.clone(), left_out: true, code: "code", why: odd.clone() };
+        let card = CardReport {
+            id: odd.clone(),
+            name: odd.clone(),
+            kind: "card",
+            driver: odd.clone(),
+            model: odd.clone(),
+            memory_mib: 1,
+            numa: None,
+            health: "healthy",
+            nodes: vec![odd.clone()],
+        };
+        let answers = DriverReport { cards: vec![card], remarks: vec![remark], ..DriverReport::default() };
+        let report = Report { drivers: vec![answers], problems: vec![odd], ..Report::default() };
+        let shown = r"a\u001b[2J\u000ab";
+        let expected = [
+            ": 1 GPUs or partitions".to_owned(),
+            format!("  {shown} ({shown}): healthy card, {shown}, 1 MiB, NUMA node ?, {shown}, {shown}"),
+            format!("  left out: {shown} [code]: {shown}"),
+            format!("problem: {shown}"),
+        ];
+        assert_eq!(report.text().lines().collect::<Vec<_>>(), expected);
+    }
 }

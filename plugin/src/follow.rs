@@ -8,4 +8,5 @@ pub mod limits;
 pub mod overheads;
 pub mod pacing;
 pub mod pods;
+mod said;
 pub mod watchdog;

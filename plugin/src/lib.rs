@@ -43,7 +43,7 @@ mod vendor;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use kerf_runtime::admin;
+use kerf_runtime::serving;
 use kerf_runtime::shutdown::Tasks;
 use kube::Client;
 use tokio_util::sync::CancellationToken;
@@ -101,12 +101,16 @@ impl Plugin {
 pub async fn start(config: Config, client: Option<Client>, token: CancellationToken) -> anyhow::Result<Plugin> {
     tracing::info!(?config, "configuration");
     let answers = Answers::new(&config.isolation.state_dir);
-    let listener = admin::listen(config.listen).await?;
+    let listener = serving::listen(config.listen).await?;
     let parts = Arc::new(Parts::new(config, client, Tasks::new(token.child_token()))?);
     parts.publish(parts.serve_contracts())?;
     if let Some(reconciler) = &parts.reconciler {
-        // before anything is compared with it
-        parts.state.allocations(|allocations| allocations.answers.restore(answers.read()));
+        // before anything is compared with it; the disk need not answer
+        let saved = answers.clone();
+        let reading = tokio::task::spawn_blocking(move || saved.read());
+        if let Some(saved) = token.run_until_cancelled(reading).await.transpose()? {
+            parts.state.allocations(|allocations| allocations.answers.restore(saved));
+        }
         parts.follow_pods(reconciler)?;
         if let Some(offers) = parts.config.vcuda.clone() {
             parts.follow_vcuda(offers, reconciler.clone(), answers);

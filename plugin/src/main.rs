@@ -6,6 +6,7 @@ use std::process::ExitCode;
 
 use anyhow::Context as _;
 use clap::{CommandFactory as _, FromArgMatches as _, Parser as _};
+use kerf::terminal;
 use kerf_plugin::config::{Args, Config};
 use kerf_plugin::{LabelMode, doctor, two_dashes};
 use kerf_runtime::shutdown::Tasks;
@@ -74,13 +75,13 @@ async fn examine(mut args: Args) -> anyhow::Result<ExitCode> {
     let config = match Config::try_from(args) {
         Ok(config) => config,
         Err(error) => {
-            eprintln!("error: {error}");
+            eprintln!("error: {}", terminal::line(&error.to_string()));
             return Ok(ExitCode::from(doctor::WRONG_USAGE));
         }
     };
     let report = doctor::examine(&config).await;
     let text = if json { serde_json::to_string_pretty(&report)? + "\n" } else { report.text() };
-    match std::io::stdout().write_all(text.as_bytes()) {
+    match std::io::stdout().write_all(terminal::lines(&text).as_bytes()) {
         Err(error) if error.kind() != ErrorKind::BrokenPipe => return Err(error).context("standard output"),
         // the reader may have closed the pipe
         _ => {}

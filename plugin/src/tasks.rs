@@ -8,6 +8,7 @@ use anyhow::Context as _;
 use kerf_runtime::admin::{self, Admin};
 use kerf_runtime::feed::{Ages, Feed};
 use kerf_runtime::readiness::{Condition, Readiness};
+use kerf_runtime::serving;
 use kerf_runtime::shutdown::Tasks;
 use kerf_runtime::version;
 use kube::Client;
@@ -178,12 +179,15 @@ impl Parts {
             registry: self.registry.clone(),
             series: None,
             readiness: self.readiness.clone(),
-            debug: Arc::new(move || debug::state(&state)),
+            standing: None,
             program: "kerf-plugin",
             draining: self.stop(),
         });
+        let routes = routes.merge(admin::debug_router(Arc::new(move || {
+            Box::new(std::iter::once(debug::state(&state).to_string()))
+        })));
         tracing::info!(%address, "serving HTTP");
-        self.tasks.spawn("admin", admin::serve(listener, routes, self.stop()));
+        self.tasks.spawn("admin", serving::serve(listener, None, routes, admin::LIMITS, self.stop()));
         Ok(address)
     }
 

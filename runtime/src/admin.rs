@@ -1,28 +1,47 @@
-//! `/livez`, `/readyz`, `/metrics`, `/version`, `/debug/state`.
+//! `/livez`, `/readyz`, `/metrics`, `/version`; and `/debug/state`.
+//!
+//! What is reported of the whole state takes time and memory, so one report at a time is made, in a thread where it delays
+//! nothing else, and few are being sent.
 
 use std::convert::Infallible;
-use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::body::Body;
 use axum::extract::State;
-use axum::http::{StatusCode, header};
+use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use axum::{Json, Router};
 use futures::stream;
 use prometheus::{Registry, TextEncoder};
-use tokio::net::TcpListener;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_util::sync::CancellationToken;
 
 use super::readiness::Readiness;
+use super::serving::{Kept, Limits};
 
-/// The content of `/debug/state`, made for each request.
-pub type DebugState = Arc<dyn Fn() -> serde_json::Value + Send + Sync>;
+/// A report in pieces of text, each made when the last one has been sent, so that a large state never is in memory as a
+/// whole. The function is called in a thread where it may block; the pieces are made beside all other work, so each
+/// has to be made quickly.
+///
+/// For `/debug/state`, JSON; for `/metrics`, series that are too many for the registry
+/// ([`GaugeTable`](super::series::GaugeTable)).
+pub type Report = Arc<dyn Fn() -> Box<dyn Iterator<Item = String> + Send> + Send + Sync>;
 
-/// More of `/metrics`, in pieces of text, made for each request: series that are too many for the registry
-/// ([`GaugeTable`](super::series::GaugeTable)). Called in a thread where it may block.
-pub type Series = Arc<dyn Fn() -> Box<dyn Iterator<Item = String> + Send> + Send + Sync>;
+/// What `/readyz` says of a process that is ready.
+pub type Standing = Arc<dyn Fn() -> String + Send + Sync>;
+
+/// What strangers may take of a listener with these routes. Clients that ask at intervals keep their connection.
+pub const LIMITS: Limits = Limits {
+    connections: 64,
+    head: Duration::from_secs(5),
+    idle: Duration::from_secs(75),
+    exchange: Duration::from_secs(30),
+};
+
+/// How many reports may be asked for or on their way to slow readers.
+const REPORTS: usize = 4;
 
 /// The contents of the administrative routes.
 #[derive(Clone)]
@@ -30,80 +49,114 @@ pub struct Admin {
     /// Served under `/metrics`.
     pub registry: Registry,
     /// Served after the registry's metrics.
-    pub series: Option<Series>,
+    pub series: Option<Report>,
     /// Served under `/readyz`.
     pub readiness: Readiness,
-    /// Served under `/debug/state`.
-    pub debug: DebugState,
+    /// Said under `/readyz` beside `ok`.
+    pub standing: Option<Standing>,
     /// Name of the program, served under `/version`.
     pub program: &'static str,
     /// Cancelled when the process drains; from then on it is not ready.
     pub draining: CancellationToken,
 }
 
-/// The administrative routes.
+/// Reports of the whole state: one is made at a time.
+#[derive(Clone, Debug)]
+struct Reports {
+    places: Arc<Semaphore>,
+    turn: Arc<Semaphore>,
+}
+
+impl Default for Reports {
+    fn default() -> Self {
+        Self { places: Arc::new(Semaphore::new(REPORTS)), turn: Arc::new(Semaphore::new(1)) }
+    }
+}
+
+impl Reports {
+    /// Makes a report of this kind when its turn comes. `Err` has the answer where none can be made.
+    async fn make(
+        self,
+        kind: &'static str,
+        report: impl FnOnce() -> anyhow::Result<Body> + Send + 'static,
+    ) -> Result<Response, StatusCode> {
+        let busy = |_| StatusCode::SERVICE_UNAVAILABLE;
+        let place = self.places.try_acquire_owned().map_err(busy)?;
+        let turn = self.turn.acquire_owned().await.map_err(|_| StatusCode::SERVICE_UNAVAILABLE)?;
+        let made = tokio::task::spawn_blocking(move || {
+            // until the work has ended, even where the caller closes the connection
+            let _turn = turn;
+            report()
+        });
+        let body = match made.await {
+            Ok(Ok(body)) => body,
+            Ok(Err(error)) => return Err(failed(kind, &error)),
+            Err(error) => return Err(failed(kind, &error.into())),
+        };
+        let kept: Kept<OwnedSemaphorePermit> = Kept::new(body, place);
+        let mut response = Response::new(Body::new(kept));
+        response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static(kind));
+        Ok(response)
+    }
+}
+
+/// A body that lets other work go on between its pieces.
+fn in_pieces(pieces: impl Iterator<Item = String> + Send + 'static) -> Body {
+    let pieces = stream::unfold(pieces, |mut pieces| async move {
+        tokio::task::yield_now().await;
+        pieces.next().map(|piece| (Ok::<_, Infallible>(piece), pieces))
+    });
+    Body::from_stream(pieces)
+}
+
+fn failed(kind: &str, error: &anyhow::Error) -> StatusCode {
+    tracing::error!(kind, error = format!("{error:#}"), "report cannot be made");
+    StatusCode::INTERNAL_SERVER_ERROR
+}
+
+/// The administrative routes, without `/debug/state`.
 pub fn router(admin: Admin) -> Router {
     Router::new()
         .route("/livez", get(|| async { "ok\n" }))
+        .route("/healthz", get(|| async { "ok\n" }))
         .route("/readyz", get(readyz))
         .route("/metrics", get(metrics))
         .route("/version", get(version))
-        .route("/debug/state", get(|State(admin): State<Admin>| async move { Json((admin.debug)()) }))
-        .with_state(admin)
+        .with_state((admin, Reports::default()))
 }
 
-async fn readyz(State(admin): State<Admin>) -> Response {
+/// `/debug/state`.
+pub fn debug_router(state: Report) -> Router {
+    Router::new().route("/debug/state", get(debug)).with_state((state, Reports::default()))
+}
+
+async fn debug(State((state, reports)): State<(Report, Reports)>) -> Result<Response, StatusCode> {
+    reports.make("application/json", move || Ok(in_pieces(state()))).await
+}
+
+async fn readyz(State((admin, _)): State<(Admin, Reports)>) -> Response {
     let mut unmet = admin.readiness.unmet();
     if admin.draining.is_cancelled() {
         unmet.push("draining".to_owned());
     }
-    if unmet.is_empty() {
-        "ok\n".into_response()
-    } else {
-        (StatusCode::SERVICE_UNAVAILABLE, format!("not ready: {}\n", unmet.join(", "))).into_response()
+    if !unmet.is_empty() {
+        return (StatusCode::SERVICE_UNAVAILABLE, format!("not ready: {}\n", unmet.join(", "))).into_response();
+    }
+    match admin.standing {
+        Some(standing) => format!("ok, {}\n", standing()).into_response(),
+        None => "ok\n".into_response(),
     }
 }
 
-async fn metrics(State(admin): State<Admin>) -> Response {
-    let kept = match TextEncoder::new().encode_to_string(&admin.registry.gather()) {
-        Ok(text) => text,
-        Err(error) => {
-            tracing::error!(%error, "metrics cannot be encoded");
-            return StatusCode::INTERNAL_SERVER_ERROR.into_response();
-        }
+async fn metrics(State((admin, reports)): State<(Admin, Reports)>) -> Result<Response, StatusCode> {
+    let report = move || {
+        let kept = TextEncoder::new().encode_to_string(&admin.registry.gather())?;
+        let Some(series) = admin.series else { return Ok(kept.into()) };
+        Ok(in_pieces(std::iter::once(kept).chain(series())))
     };
-    let kind = [(header::CONTENT_TYPE, prometheus::TEXT_FORMAT)];
-    let Some(series) = admin.series else { return (kind, kept).into_response() };
-    match tokio::task::spawn_blocking(move || series()).await {
-        Ok(series) => {
-            let pieces = std::iter::once(kept).chain(series).map(Ok::<_, Infallible>);
-            (kind, Body::from_stream(stream::iter(pieces))).into_response()
-        }
-        Err(error) => {
-            tracing::error!(%error, "metrics cannot be read");
-            StatusCode::INTERNAL_SERVER_ERROR.into_response()
-        }
-    }
+    reports.make(prometheus::TEXT_FORMAT, report).await
 }
 
-async fn version(State(admin): State<Admin>) -> Json<serde_json::Value> {
+async fn version(State((admin, _)): State<(Admin, Reports)>) -> Json<serde_json::Value> {
     Json(serde_json::json!({ "program": admin.program, "version": env!("CARGO_PKG_VERSION") }))
-}
-
-/// Opens the listening socket.
-///
-/// # Errors
-/// The system's error, with the address in its text.
-pub async fn listen(address: SocketAddr) -> std::io::Result<TcpListener> {
-    TcpListener::bind(address)
-        .await
-        .map_err(|error| std::io::Error::new(error.kind(), format!("cannot listen on {address}: {error}")))
-}
-
-/// Serves until `token` is cancelled, then finishes the requests in flight.
-pub async fn serve(listener: TcpListener, router: Router, token: CancellationToken) {
-    let served = axum::serve(listener, router).with_graceful_shutdown(token.cancelled_owned()).await;
-    if let Err(error) = served {
-        tracing::error!(%error, "HTTP server failed");
-    }
 }

@@ -8,6 +8,7 @@ pub mod feed;
 pub mod guarded;
 pub mod readiness;
 pub mod series;
+pub mod serving;
 pub mod shutdown;
 pub mod telemetry;
 pub mod version;

@@ -150,10 +150,13 @@ impl Planner {
         if let Err(unfit) = self.choose_in_turn(node, request, policy) {
             self.search(node, request, policy).ok_or(unfit)?;
         }
-        let containers = request.containers.iter().enumerate();
-        let grants =
-            containers.map(|(number, container)| Some(container.granted(self.grant(node, number, container)?)));
-        grants.collect::<Option<_>>().map(|grants| Plan { grants }).ok_or(Unfit::UnknownNode)
+        // the exact size: collecting `Option`s would begin with room for several
+        let mut grants = Vec::with_capacity(request.containers.len());
+        for (number, container) in request.containers.iter().enumerate() {
+            let gpus = self.grant(node, number, container).ok_or(Unfit::UnknownNode)?;
+            grants.push(container.granted(gpus));
+        }
+        Ok(Plan { grants })
     }
 
     /// Plans the pod onto the node's cards as they are now and reserves them until `deadline`. A pod that is already

@@ -47,10 +47,10 @@ pub fn rank(node: &NodeLedger, policy: Policy) -> Rank {
 
 /// Scores of nodes in the extender's range 0..=10, best node first, from their ranks (ties: the lesser name): the best
 /// node alone has 10; the second has 9, the third and fourth 8, the next four 7 and so on, each level twice as wide as
-/// the one above. So the order is strict where it matters most, at the top, and never inverted anywhere.
-pub fn scores<R: Ord, N: Ord>(mut ranked: Vec<(R, N)>) -> Vec<(N, u8)> {
+/// the one above. So the order is strict where it matters most, at the top, and never inverted anywhere. Sorts `ranked`.
+pub fn scores<R: Ord, N: Ord + Copy>(ranked: &mut [(R, N)]) -> Vec<(N, u8)> {
     ranked.sort_unstable();
-    ranked.into_iter().enumerate().map(|(place, (_, node))| (node, score(place))).collect()
+    ranked.iter().enumerate().map(|(place, (_, node))| (*node, score(place))).collect()
 }
 
 fn score(place: usize) -> u8 {
@@ -72,8 +72,8 @@ mod tests {
 
     #[test]
     fn scores_are_strict_at_the_top_and_never_inverted() {
-        let ranked = (0..100u64).map(|i| (Rank(i, 0, 0), i)).collect();
-        let scores: Vec<u8> = scores(ranked).into_iter().map(|(_, score)| score).collect();
+        let mut ranked: Vec<_> = (0..100u64).map(|i| (Rank(i, 0, 0), i)).collect();
+        let scores: Vec<u8> = scores(&mut ranked).into_iter().map(|(_, score)| score).collect();
         assert_eq!(scores[..9], [10, 9, 8, 8, 7, 7, 7, 7, 6]);
         assert!(scores.is_sorted_by(|a, b| a >= b));
         assert_eq!(score(usize::MAX), 0);

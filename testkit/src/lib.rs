@@ -8,6 +8,8 @@
 //! * [`kubelet::Kubelet`], kubelet's side of the device plugin and pod resources protocols, with its accounting
 //!   of device ids.
 //!
+//! [`attack::Attack`] is what strangers may send to them.
+//!
 //! And for the hardware below them: [`tree::Tree`] writes the files of `/sys`, `/dev` and `/proc`
 //! that drivers of all vendors would show.
 //!
@@ -26,6 +28,7 @@
 //! random order is taken; the order of parallel tasks and sockets is as open here as there.
 
 pub mod api;
+pub mod attack;
 mod client;
 mod clock;
 pub mod kubelet;

@@ -30,6 +30,7 @@ pub fn workload(path: &Path, keys: &Keys) -> anyhow::Result<(Vec<Machine>, Vec<R
             Item::Node(node) => {
                 machines.extend(machine(&node, keys).map(|machine| (machine.name.clone(), machine)))
             }
+            Item::Lease(_) => {}
             Item::Pod(pod) => match k8s::request(&pod, keys) {
                 Ok(request) => {
                     let amount = k8s::requested(&pod);

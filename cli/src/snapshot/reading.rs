@@ -5,6 +5,7 @@ use std::io::Read;
 use std::path::Path;
 
 use anyhow::{Context, anyhow, bail, ensure};
+use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::api::core::v1::{Node, Pod};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
@@ -16,6 +17,7 @@ const MAX_BYTES: u64 = 2 << 30;
 pub enum Item {
     Node(Box<Node>),
     Pod(Box<Pod>),
+    Lease(Box<Lease>),
 }
 
 /// The text of a file, or of standard input for `-`.
@@ -76,7 +78,7 @@ struct Name {
     name: String,
 }
 
-/// Calls `visit` with each node and pod, and with a text for its position.
+/// Calls `visit` with each node, pod and lease, and with a text for its position.
 pub fn each(path: &Path, mut visit: impl FnMut(Item, &str) -> anyhow::Result<()>) -> anyhow::Result<()> {
     const EXPECTED: &str = "expected what `kubectl get nodes,pods --all-namespaces --output json` prints";
     let name = path.display();
@@ -100,6 +102,7 @@ pub fn each(path: &Path, mut visit: impl FnMut(Item, &str) -> anyhow::Result<()>
         match &*head.kind {
             "Node" => visit(Item::Node(place.parse(raw)?), &at)?,
             "Pod" => visit(Item::Pod(place.parse(raw)?), &at)?,
+            "Lease" => visit(Item::Lease(place.parse(raw)?), &at)?,
             "" => bail!("{name}: line {line}: an object without a kind; {EXPECTED}"),
             _ => {}
         }

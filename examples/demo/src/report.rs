@@ -184,7 +184,8 @@ fn shortened(text: &str) -> String {
 /// Prints the addresses of the programs.
 pub fn addresses(stack: &Stack) {
     println!("\nMetrics, health and state");
-    println!("  extender  http://{0}/metrics  http://{0}/debug/state", stack.extender().address());
+    let extender = stack.extender().listening();
+    println!("  extender  http://{}/metrics  http://{}/debug/state", extender.metrics, extender.debug);
     for (node, machine) in stack.machines.iter().take(4) {
         println!("  {node:<9} http://{0}/metrics  http://{0}/debug/state", machine.metrics);
     }

@@ -13,6 +13,8 @@ use tokio::net::{TcpListener, TcpStream};
 pub struct ExtenderProcess {
     child: Child,
     pub address: SocketAddr,
+    pub metrics: SocketAddr,
+    pub debug: SocketAddr,
     _folder: tempfile::TempDir,
 }
 
@@ -22,14 +24,19 @@ impl ExtenderProcess {
         let kubeconfig = folder.path().join("kubeconfig");
         api.write_kubeconfig(&kubeconfig)?;
         // a free port: bound, then released
-        let address = TcpListener::bind("127.0.0.1:0").await?.local_addr()?;
+        let free = async || TcpListener::bind("127.0.0.1:0").await;
+        let free = [free().await?, free().await?, free().await?];
+        let [address, metrics, debug] = free.each_ref().map(TcpListener::local_addr);
+        let (address, metrics, debug) = (address?, metrics?, debug?);
+        drop(free);
         let child = Command::new(program)
-            .args(["--listen", &address.to_string(), "--log", "warn", "--kubeconfig"])
+            .args(["--listen", &address.to_string(), "--metrics-listen", &metrics.to_string()])
+            .args(["--debug-listen", &debug.to_string(), "--log", "error", "--kubeconfig"])
             .arg(&kubeconfig)
             .stdout(Stdio::null())
             .spawn()
             .context(program.to_owned())?;
-        let mut process = Self { child, address, _folder: folder };
+        let mut process = Self { child, address, metrics, debug, _folder: folder };
         let ready = async {
             while !process.is_ready().await {
                 if let Some(status) = process.child.try_wait()? {
@@ -44,7 +51,7 @@ impl ExtenderProcess {
     }
 
     async fn is_ready(&self) -> bool {
-        let Ok(mut connection) = Connection::open(self.address).await else { return false };
+        let Ok(mut connection) = Connection::open(self.metrics).await else { return false };
         connection.get("/readyz").await.is_ok()
     }
 

@@ -1,6 +1,6 @@
 //! How fast the extender answers kube-scheduler, and how much memory it takes, at 5,000 nodes with 8 GPUs each
 //! and 20,000 placed pods; and how fast it answers hard questions: about a pod of eight containers that fits on none of
-//! 5,000 nodes of 16 unlike GPUs, and about which pods to evict on 500 nodes with 104 pods each. The real program in a
+//! 5,000 nodes of 16 unlike GPUs, and about which pods to evict on 500 nodes with 104 pods each; and while it is attacked. The real program in a
 //! process of its own, over HTTP on loopback; the API server is a stand-in in this process.
 //!
 //! `cargo bench -p kerf-extender --bench extender_http`: prints a table, and writes every single measurement to
@@ -8,12 +8,13 @@
 
 mod extender_process;
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use extender_process::{Connection, ExtenderProcess};
 use kerf_bench_support::figures::{self, Figures};
 use kerf_bench_support::objects::{node, node_of, pending_pod, placed_on, placed_pod};
 use kerf_testkit::api::ApiServer;
+use kerf_testkit::attack::{Attack, Target};
 use serde_json::{Value, json};
 
 struct Size {
@@ -81,10 +82,38 @@ async fn main() -> anyhow::Result<()> {
     let (now, peak) = extender.memory_mib()?;
     figures.value("extender memory after all calls", "MiB", now);
     figures.value("extender memory, highest ever", "MiB", peak);
+    under_attack(&mut figures, &extender, &cases[0], if test { 3 } else { 5_000 }).await?;
     extender.stop()?;
     drop(api);
     hard_cases(&mut figures, &size).await?;
     figures.finish(test)
+}
+
+/// The same calls, while others send halves of requests, bodies and names without end over thousands of connections, and
+/// read no reports. Attackers and the stand-in share this machine's processors with the extender.
+async fn under_attack(
+    figures: &mut Figures,
+    extender: &ExtenderProcess,
+    (case, body, _): &(String, Value, usize),
+    runs: usize,
+) -> anyhow::Result<()> {
+    let body = serde_json::to_vec(body)?;
+    let &ExtenderProcess { address: scheduler, metrics, debug, .. } = extender;
+    let attack = Attack::begin(Target { scheduler, metrics, debug, largest: 8 << 20 });
+    while attack.rounds().any(|(_, rounds)| rounds < 3) {
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    let mut connection = Connection::open(scheduler).await?;
+    let mut series = Vec::with_capacity(runs);
+    for _ in 0..runs {
+        let begun = Instant::now();
+        connection.post("filter", &body).await?;
+        series.push(begun.elapsed());
+    }
+    eprintln!("attackers' rounds: {:?}", attack.rounds().collect::<Vec<_>>());
+    figures.series(&format!("filter, {case}, under attack"), series);
+    figures.value("extender memory, highest ever, after the attack", "MiB", extender.memory_mib()?.1);
+    Ok(())
 }
 
 /// Memory of GPUs, and eight containers (core, memory; whether it is a sidecar, an init container) that fit on them in

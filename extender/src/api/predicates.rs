@@ -113,7 +113,7 @@ async fn ranked(call: &Arc<Call>, judged: &Arc<Judged>, known: &PodRequest) -> R
         place.allows(&known.request, app.policy, judged.verdicts.len())?;
         Ok(Args::parse(&own.body).map(|(_, candidates)| {
             let fitting = fitting(&candidates, &judged.verdicts);
-            let scores = scores(ranks(app, &known, k8s::requested(&judged.pod), fitting).0);
+            let scores = scores(&mut ranks(app, &known, k8s::requested(&judged.pod), fitting).0);
             app.decisions.scored(&known.uid, &scores);
             scores.into_iter().map(|(node, _)| NodeName::from(node)).collect()
         }))

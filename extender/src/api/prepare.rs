@@ -3,8 +3,8 @@
 
 use std::sync::{Arc, Once};
 
-use axum::body::{Body, Bytes, to_bytes};
-use axum::extract::State;
+use axum::body::Bytes;
+use axum::extract::{Request, State};
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use k8s_openapi::api::core::v1::Pod;
@@ -12,12 +12,14 @@ use kerf::ids::PodRef;
 use kerf::k8s;
 use kerf::policy::Policy;
 use kerf::request::{PodRequest, RequestError};
+use kerf_runtime::serving::Closer;
 use serde::Serialize;
 use tracing::field::Empty;
 use tracing::{Instrument, Span};
 
 use super::wire::Unreadable;
 use crate::app::App;
+use crate::bodies::{Room, Unread};
 use crate::planning::PlanningError;
 use crate::verb::{Outcome, Verb};
 
@@ -49,8 +51,8 @@ pub(super) enum CallError {
     /// The watches have not shown everything yet, when every card looks free, or their news is too old.
     #[error("extender is not ready: {}", .unmet.join(", "))]
     NotReady { unmet: Vec<String> },
-    #[error("request cannot be read, or is larger than {} MiB (--max-body-mib)", .most >> 20)]
-    TooLarge { most: usize },
+    #[error(transparent)]
+    Unread(#[from] Unread),
     #[error(transparent)]
     Unreadable(#[from] Unreadable),
     #[error(transparent)]
@@ -61,6 +63,8 @@ pub(super) enum CallError {
 pub(super) struct Call {
     pub app: Arc<App>,
     pub body: Bytes,
+    /// For the body, until the call has been answered.
+    _room: Arc<Room>,
     span: Span,
     /// Adds the pod's name to the span once: a call may be evaluated several times.
     named: Once,
@@ -74,7 +78,7 @@ pub(super) struct Asked<A> {
     pub args: A,
 }
 
-pub(super) async fn serve<H: Handler>(State(app): State<Arc<App>>, body: Body) -> Response {
+pub(super) async fn serve<H: Handler>(State(app): State<Arc<App>>, mut request: Request) -> Response {
     let _timer = app.metrics.timer(H::VERB);
     let span = tracing::info_span!("call", verb = H::VERB.as_str(), pod = Empty, uid = Empty);
     let within = span.clone();
@@ -83,9 +87,11 @@ pub(super) async fn serve<H: Handler>(State(app): State<Arc<App>>, body: Body) -
         if !unmet.is_empty() {
             return Err(CallError::NotReady { unmet });
         }
-        let most = app.max_body;
-        let body = to_bytes(body, most).await.map_err(|_| CallError::TooLarge { most })?;
-        H::answer(Arc::new(Call { app: app.clone(), body, span, named: Once::new() })).await
+        let closer = request.extensions_mut().remove::<Closer>().unwrap_or_default();
+        let (body, room) = app.bodies.read(request.into_body(), closer).await?;
+        let call = Call { app: app.clone(), body, _room: room.clone(), span, named: Once::new() };
+        let answer = H::answer(Arc::new(call)).await?;
+        Ok(room.send(answer))
     };
     async { answer.await.unwrap_or_else(|error| early::<H>(&app, Early::Failed(error))) }.instrument(within).await
 }

@@ -46,12 +46,11 @@ fn evaluate(call: &Call, place: Place) -> Result<Response, TooMuch> {
     };
     place.allows(&asked.asking.request, app.policy, asked.args.len())?;
     let (mut ranked, unfit) = ranks(app, &asked.asking, k8s::requested(&asked.pod), asked.args.names());
-    ranked.sort_unstable();
-    let best: Vec<_> = ranked.iter().take(NAMED).copied().collect();
-    let scores = scores(ranked);
+    let scores = scores(&mut ranked);
     if let Some((best, _)) = scores.first() {
         app.intend(&asked.asking, best);
     }
+    let best = ranked.get(..NAMED).unwrap_or(&ranked);
     tracing::debug!(policy = asked.policy.as_str(), fitting = scores.len(), ?best, "prioritized");
     app.decisions.scored(&asked.asking.uid, &scores);
     app.metrics.answered(Verb::Prioritize, Outcome::Ok);

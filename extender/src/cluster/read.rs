@@ -1,6 +1,6 @@
 //! Questions about the cluster.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use k8s_openapi::api::core::v1::Toleration;
 use kerf::ids::{NodeName, PodRef, PodUid};
@@ -57,6 +57,11 @@ impl Cluster {
         taints.close(tolerations).map(|why| format!("node {node} {why}"))
     }
 
+    /// A node's cards and what is taken of them, for planning.
+    pub(crate) fn cards(&self, node: &str) -> Option<NodeLedger> {
+        self.nodes.get(node).map(|ledger| ledger.cards_alone())
+    }
+
     /// Whether containers fail on the node because of the node itself, so that it is tried last.
     pub fn is_failing(&self, node: &str) -> bool {
         self.failing.contains(node)
@@ -96,6 +101,17 @@ impl Cluster {
         for entry in &self.nodes {
             visit(entry.key(), entry.value());
         }
+    }
+
+    /// The names of all nodes, in order.
+    pub(crate) fn names(&self) -> BTreeSet<NodeName> {
+        self.nodes.iter().map(|entry| entry.key().clone()).collect()
+    }
+
+    /// A copy of one node.
+    pub(crate) fn node_state(&self, name: &NodeName) -> Option<NodeState> {
+        let ledger = self.nodes.get(name)?.clone();
+        Some(NodeState { name: name.clone(), ledger })
     }
 
     /// A copy of every node, by name.

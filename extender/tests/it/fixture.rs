@@ -1,12 +1,13 @@
 //! A running extender on a stand-in API server, and the objects that tests are made of.
 
 use std::collections::BTreeMap;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use kerf::annotation::Keys;
 use kerf_extender::WAKER;
-use kerf_extender::config::Config;
+use kerf_extender::config::{Config, Ports};
 use kerf_extender::{Extender, start};
 use kerf_runtime::shutdown::Tasks;
 use kerf_testkit::api::{Action, ApiServer, Fault};
@@ -18,6 +19,9 @@ use tokio_util::sync::CancellationToken;
 /// Long enough for a loaded machine; a passing test never waits this long.
 pub const PATIENCE: Duration = Duration::from_secs(20);
 
+/// With a free port.
+const LOOPBACK: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 0);
+
 pub struct World {
     pub api: ApiServer,
     pub extender: Extender,
@@ -28,7 +32,7 @@ pub struct World {
 
 pub fn config() -> Config {
     Config {
-        listen: ([127, 0, 0, 1], 0).into(),
+        ports: Ports { listen: LOOPBACK, tls: None, metrics: LOOPBACK, debug: LOOPBACK },
         domain: Default::default(),
         namespace: "kerf-system".into(),
         share_resources: kerf::shares::SHARE_RESOURCES.parse().expect("names"),
@@ -38,6 +42,9 @@ pub fn config() -> Config {
         candidates: None,
         legacy: false,
         max_body: 4 << 20,
+        scheduler_timeout: Duration::from_secs(1),
+        scheduler_lease: None,
+        host: "here".into(),
         patience: Default::default(),
     }
 }
@@ -164,10 +171,20 @@ impl World {
         self.until("listed", |w| !w.extender.cluster().is_pending(&uid)).await;
     }
 
+    /// Where the extender serves this path.
+    pub fn url_of(&self, path: &str) -> String {
+        let listening = self.extender.listening();
+        let address = match path {
+            path if path.starts_with("/scheduler") => listening.scheduler,
+            path if path.starts_with("/debug") => listening.debug,
+            _ => listening.metrics,
+        };
+        format!("http://{address}{path}")
+    }
+
     /// The extender's answer to a GET.
     pub async fn text(&self, path: &str) -> String {
-        let url = format!("http://{}{path}", self.extender.address());
-        reqwest::get(url).await.expect("an answer").text().await.expect("a text")
+        reqwest::get(self.url_of(path)).await.expect("an answer").text().await.expect("a text")
     }
 
     /// Compute in use on each card of a node, as the extender counts it.

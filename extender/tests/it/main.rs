@@ -2,6 +2,7 @@
 
 #![allow(clippy::expect_used, clippy::panic, clippy::unwrap_used, reason = "tests")]
 
+mod attack;
 mod bind;
 mod callers;
 mod decisions;
@@ -11,10 +12,12 @@ mod fixture;
 mod groups;
 mod hostile;
 mod late;
+mod lease;
 mod legacy;
 mod lost;
 mod news;
 mod own;
+mod ports;
 mod preempt;
 mod races;
 mod replay;
@@ -24,6 +27,7 @@ mod running;
 mod scenarios;
 mod schedules;
 mod shares;
+mod simulate;
 mod verbs;
 mod version;
 mod wire;

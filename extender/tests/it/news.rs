@@ -20,7 +20,7 @@ async fn world(patience: Patience) -> World {
 }
 
 async fn get(world: &World, path: &str) -> (u16, String) {
-    let url = format!("http://{}{path}", world.extender.address());
+    let url = world.url_of(path);
     let answer = reqwest::get(url).await.expect("answered");
     (answer.status().as_u16(), answer.text().await.expect("text"))
 }

@@ -44,7 +44,7 @@ async fn it_is_not_ready_before_both_lists_are_complete() {
     let tasks = kerf_runtime::shutdown::Tasks::default();
     let extender = kerf_extender::start(&config(), client_of(&api).await, tasks).await.unwrap();
     held.wait_hits(1, PATIENCE).await.unwrap();
-    let readyz = format!("http://{}/readyz", extender.address());
+    let readyz = format!("http://{}/readyz", extender.listening().metrics);
     let answer = reqwest::get(&readyz).await.unwrap();
     assert_eq!(answer.status(), 503);
     assert!(answer.text().await.unwrap().contains("pods listed"));

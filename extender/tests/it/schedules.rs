@@ -15,7 +15,7 @@ use std::time::{Duration, Instant};
 
 use kerf::annotation::Keys;
 use kerf::k8s::ALLOCATIONS_SUCCEED;
-use kerf_extender::config::Config;
+use kerf_extender::config::{Config, Ports};
 use kerf_testkit::api::{Action, ApiServer, Fault, Watchers};
 use kerf_testkit::scheduler::{ExtenderConfig, Scheduler, SchedulerConfig};
 use serde_json::{Value, json};
@@ -109,7 +109,8 @@ struct Run {
 
 impl Run {
     fn config(address: SocketAddr) -> Config {
-        Config { listen: address, api_timeout: Duration::from_millis(200), ..config() }
+        let ports = Ports { listen: address, ..config().ports };
+        Config { ports, api_timeout: Duration::from_millis(200), ..config() }
     }
 
     fn pods(&self, wanted: impl Fn(&Value) -> bool) -> Vec<Arc<Value>> {

@@ -33,8 +33,7 @@ fn shares(counts: &[u32]) -> Value {
 }
 
 async fn get(world: &World, path: &str) -> String {
-    let base = format!("http://{}", world.extender.address());
-    reqwest::get(format!("{base}{path}")).await.unwrap().text().await.unwrap()
+    world.text(path).await
 }
 
 #[tokio::test]

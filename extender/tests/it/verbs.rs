@@ -168,8 +168,7 @@ async fn what_it_shows_is_there() {
     let pod = world.pod("p", share("50", "10")).await;
     world.client.filter(&pod, &world.nodes()).await.unwrap();
     world.bind(&pod, "a").await.unwrap();
-    let base = format!("http://{}", world.extender.address());
-    let get = async |path: &str| reqwest::get(format!("{base}{path}")).await.unwrap().text().await.unwrap();
+    let get = async |path: &str| world.text(path).await;
     assert_eq!(get("/livez").await, "ok\n");
     assert_eq!(get("/readyz").await, "ok\n");
     assert!(get("/version").await.contains("kerf-extender"));

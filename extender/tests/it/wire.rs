@@ -130,7 +130,7 @@ async fn a_request_has_no_more_nodes_than_a_cluster() {
 async fn a_preemption_has_no_more_nodes_and_victims_than_a_cluster() {
     let world = roomy().await;
     let pod = pod("p", json!([{ "name": "main" }]));
-    let metrics = format!("http://{}/metrics", world.extender.address());
+    let metrics = world.url_of("/metrics");
     let errors = async || {
         let text = reqwest::get(&metrics).await.unwrap().text().await.unwrap();
         let line = text.lines().find_map(|line| {

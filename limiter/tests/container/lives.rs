@@ -116,3 +116,17 @@ fn a_process_that_has_lost_its_lock_keeps_what_it_holds() {
     assert_eq!(container.run(Way::Linked, &[ALL]), [format!("{ALL} 0")]);
     assert_eq!(container.snapshot().flags, Flags::default());
 }
+
+/// Another PID namespace has nothing but the lock to tell who is alive.
+#[test]
+fn a_process_that_has_lost_its_lock_counts_in_other_namespaces_from_its_next_allocation() {
+    let container = Container::new(CAP, 100, 100);
+    let half = "alloc:134217728";
+    let Some(elsewhere) = life(&container, &[ALL]) else { return };
+    let mut held = container.hold(Way::Linked, &[half, "touch", "hold", "alloc:1", "hold"]);
+    assert_eq!(lines(&{ elsewhere }.output().unwrap()), [format!("{ALL} 0")]);
+    assert_eq!(held.next(), ["hold 0", "alloc:1 0"]);
+    let refused = life(&container, &[ALL, half, "alloc:132120576"]).unwrap().output().unwrap();
+    assert_eq!(lines(&refused), [&*format!("{ALL} 2"), &format!("{half} 2"), "alloc:132120576 0"]);
+    held.kill();
+}

@@ -1,8 +1,10 @@
 /* Less usual ways in which programs and libraries look for the driver's functions. The first argument is the way; then an
  * allocation of each number of bytes, which prints the driver's answer. Compiled with -DLIBRARY it is a library that a program
  * of a way loads: its own functions come after the limiter's. -DSTUB: a driver that itself loads the real one (as WSL's does).
- * -DTOOL: a library that is put before the limiter and passes calls on. -DVARIABLES: a program, or with -DLIBRARY
- * a library for one that has -DFILLED, that keeps the driver's functions in variables of the driver's names. */
+ * -DSECOND: another file with a function of the driver's. -DTOOL: a library that is put before the limiter and passes calls on.
+ * -DPAST: one that gets past it. -DAUDIT: a library for LD_AUDIT that lets the loader find another one in the limiter's place.
+ * -DVARIABLES: a program, or with -DLIBRARY a library for one that has -DFILLED, that keeps the driver's functions in variables
+ * of the driver's names. -DHIDDEN: which other libraries do not see. */
 #define _GNU_SOURCE
 #include <dlfcn.h>
 #include <stdio.h>
@@ -31,11 +33,39 @@ FORWARD(cuCtxGetDevice, (int *device), (device))
 FORWARD(cuDeviceGetCount, (int *count), (count))
 FORWARD(cuDeviceGetUuid_v2, (void *uuid, int device), (uuid, device))
 FORWARD(cuMemAlloc_v2, (ptr *pointer, size_t bytes), (pointer, bytes))
+/* a later version of a function, and functions in a table */
+int cuMemAlloc_v3(ptr *pointer, size_t bytes) { return ((alloc_function)real("cuMemAlloc_v2"))(pointer, bytes); }
+int cuGetProcAddress_v2(const char *name, void **found, int version, unsigned long long flags, int *status) {
+    *found = cuMemAlloc_v3;
+    return 0;
+}
+int cuGetExportTable(const void **table, const void *id) {
+    static void *functions[1];
+    functions[0] = real("cuMemAlloc_v2");
+    *table = functions;
+    return 0;
+}
+#elif defined(PAST)
+void *dlsym(void *library, const char *name) {
+    static void *(*real)(void *, const char *);
+    if (!real) *(void **)&real = dlvsym(dlopen("libc.so.6", RTLD_NOW), "dlsym", "GLIBC_2.34");
+    return real(library, name);
+}
+#elif defined(AUDIT)
+unsigned la_version(unsigned version) { return version; }
+char *la_objsearch(const char *name, unsigned long *library, unsigned how) {
+    return strstr(name, "libkerf_limiter") ? "libm.so.6" : (char *)name;
+}
 #elif defined(TOOL)
 int cuMemAlloc_v2(ptr *pointer, size_t bytes) {
     int status = ((alloc_function)dlsym(RTLD_NEXT, "cuMemAlloc_v2"))(pointer, bytes);
     printf("traced %d\n", status);
     return status;
+}
+#elif defined(SECOND)
+int cuMemAlloc_v2(ptr *pointer, size_t bytes) {
+    puts("second file");
+    return 0;
 }
 #elif defined(OWN)
 /* a program's own function, which passes the call on */
@@ -48,10 +78,15 @@ void *look_opened(const char *name) { return dlsym(dlopen("libcuda.so.1", RTLD_N
 void fill(init_function *, retain_function *, set_function *, alloc_function *);
 #elif defined(VARIABLES)
 /* as loaders do that keep the driver's functions under the driver's names */
-init_function cuInit;
-retain_function cuDevicePrimaryCtxRetain;
-set_function cuCtxSetCurrent;
-alloc_function cuMemAlloc_v2;
+#if defined(HIDDEN)
+#define SEEN __attribute__((visibility("hidden")))
+#else
+#define SEEN
+#endif
+SEEN init_function cuInit;
+SEEN retain_function cuDevicePrimaryCtxRetain;
+SEEN set_function cuCtxSetCurrent;
+SEEN alloc_function cuMemAlloc_v2;
 void fill(init_function *init, retain_function *retain, set_function *set, alloc_function *alloc) {
     void *driver = dlopen("libcuda.so.1", RTLD_NOW);
     *(void **)&cuInit = dlsym(driver, "cuInit");
@@ -65,7 +100,7 @@ void fill(init_function *init, retain_function *retain, set_function *set, alloc
 }
 #endif
 
-#if !defined(STUB) && !defined(LIBRARY) && !defined(TOOL)
+#if !defined(STUB) && !defined(LIBRARY) && !defined(TOOL) && !defined(PAST) && !defined(AUDIT) && !defined(SECOND)
 #if defined(WEAK)
 extern int cuInit(unsigned) __attribute__((weak));
 extern int cuMemAlloc_v2(ptr *, size_t) __attribute__((weak));
@@ -153,6 +188,23 @@ int main(int argc, char **argv) {
     retain_function retain = must(look("cuDevicePrimaryCtxRetain"), "cuDevicePrimaryCtxRetain");
     set_function set = must(look("cuCtxSetCurrent"), "cuCtxSetCurrent");
     alloc_function alloc = must(look("cuMemAlloc_v2"), "cuMemAlloc_v2");
+    if (IS("second")) {
+        /* another file with the driver's functions */
+        void *second = must(dlopen(argv[2], RTLD_NOW), argv[2]);
+        *(void **)&alloc = must(dlsym(second, "cuMemAlloc_v2"), "the second cuMemAlloc_v2");
+        argv++;
+        argc--;
+    } else if (IS("table")) {
+        int (*get)(const void **, const void *);
+        void *const *table;
+        *(void **)&get = must(look("cuGetExportTable"), "cuGetExportTable");
+        get((const void **)&table, 0);
+        *(void **)&alloc = table[0];
+    } else if (IS("newer")) {
+        int (*get)(const char *, void **, int, unsigned long long, int *), found;
+        *(void **)&get = must(look("cuGetProcAddress_v2"), "cuGetProcAddress_v2");
+        get("cuMemAlloc", (void **)&alloc, 14000, 0, &found);
+    }
 #endif
     void *context = 0;
     int status = init(0);

@@ -1,15 +1,16 @@
 //! NVIDIA's own libraries without a GPU: which functions they have, and which functions a program gets for them. Their
 //! behaviour on a GPU is for `tests/gpu`.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
+use crate::names::{Names, base, functions, unknown};
 use crate::support::{Built, Container, MIB};
 
 /// Folders with NVIDIA's libraries; empty where the machine has none.
-fn libraries() -> Vec<PathBuf> {
+pub fn libraries() -> Vec<PathBuf> {
     let named = std::env::var("KERF_NVIDIA_LIBRARIES").unwrap_or_default();
     let folders: Vec<_> = named.split(':').filter(|folder| !folder.is_empty()).map(PathBuf::from).collect();
     if folders.is_empty() {
@@ -18,27 +19,6 @@ fn libraries() -> Vec<PathBuf> {
         );
     }
     folders
-}
-
-/// The functions that a library has.
-fn functions(library: &Path) -> BTreeSet<String> {
-    let output = Command::new("nm").args(["-D", "--defined-only"]).arg(library).output().expect("nm, of binutils");
-    assert!(output.status.success(), "{output:?}");
-    let text = String::from_utf8(output.stdout).unwrap();
-    let functions = text.lines().filter_map(|line| {
-        let (kind, name) = line.split_once(' ')?.1.split_once(' ')?;
-        (kind == "T").then(|| name.split('@').next().unwrap_or_default().to_owned())
-    });
-    functions.filter(|name| name.starts_with("cu") || name.starts_with("nvml")).collect()
-}
-
-/// A driver's name as `cuGetProcAddress` takes it.
-fn base(name: &str) -> &str {
-    let name = name.strip_suffix("_ptsz").or(name.strip_suffix("_ptds")).unwrap_or(name);
-    match name.rsplit_once("_v") {
-        Some((base, digits)) if digits.len() == 1 && digits.bytes().all(|digit| digit.is_ascii_digit()) => base,
-        _ => name,
-    }
 }
 
 /// The output of `symbols.c` for these names.
@@ -100,91 +80,11 @@ fn a_program_is_given_the_limiters_function_wherever_it_would_get_that_one_of_th
     }
 }
 
-/// Why the limiter does not replace some functions that allocate, map, launch or capture, by the beginning of their names.
-const LEFT_ALONE: [(&str, &str); 35] = [
-    ("cuMemAllocHost", "memory of the host"),
-    ("cuMemHost", "memory of the host"),
-    ("cuMemAddressReserve", "addresses without memory"),
-    ("cuMemPool", "takes nothing by itself; what is allocated from a pool counts"),
-    ("cuMulticast", "addresses of memory that counts by its own handle"),
-    ("cuExternalMemoryGetMapped", "a view of memory that counted when it was imported"),
-    ("cuImportExternalSemaphore", "no memory of the card's"),
-    ("cuGL", "graphics: not counted, and said so"),
-    ("cuGraphics", "graphics: not counted, and said so"),
-    ("cuVDPAU", "graphics: not counted, and said so"),
-    ("cuEGL", "graphics: not counted, and said so"),
-    ("cuGreenCtxCreate", "a part of a context that counted"),
-    ("cuGraphCreate", "an empty graph; its nodes count when it runs"),
-    ("cuGraphConditionalHandleCreate", "a handle"),
-    ("cuGraphMemAllocNodeGetParams", "a question"),
-    ("cuLaunchHostFunc", "runs on the host"),
-    ("cuIpcOpenEventHandle", "an event"),
-    ("cuUserObjectCreate", "an object of the host"),
-    ("cuGetExportTable", "not documented by NVIDIA; named as a way around"),
-    ("cuTensorMap", "a description"),
-    ("cuStreamBeginCapture", "whether a stream is captured is asked before each launch and mark"),
-    ("cuStreamBeginRecapture", "as the others that begin a capture"),
-    ("cuStreamEndCapture", "as the functions that begin a capture"),
-    ("cuStreamUpdateCaptureDependencies", "the order of what is captured"),
-    ("cuStreamIsCapturing", "a question"),
-    (
-        "cuThreadExchangeStreamCaptureMode",
-        "the thread's own mode, which the limiter gives back after its own calls",
-    ),
-    ("cuStreamCreate", "a stream is known from its first launch"),
-    ("cuGreenCtxStreamCreate", "a stream is known from its first launch, with its context"),
-    ("cuStreamQuery", "a question"),
-    ("cuStreamWait", "order among streams"),
-    ("cuStreamWriteValue", "the card writes a number; no kernel"),
-    ("cuStreamBatchMemOp", "the card writes and waits for numbers; no kernel"),
-    ("cuStreamAddCallback", "runs on the host"),
-    ("cuStreamAttachMemAsync", "says which stream may use memory that counted"),
-    ("cudbg", "for debuggers"),
-];
-
 #[test]
 fn every_function_of_the_driver_that_allocates_or_launches_is_known() {
-    let telling = [
-        "Alloc",
-        "MemCreate",
-        "ArrayCreate",
-        "CtxCreate",
-        "Import",
-        "Launch",
-        "Reserve",
-        "Map",
-        "Instantiate",
-        "Open",
-        "Multicast",
-        "Capture",
-        "Stream",
-    ];
-    let harmless = |name: &str| {
-        [
-            "cuMemGet",
-            "cuArrayGet",
-            "cuMipmappedArrayGet",
-            "cuStreamGet",
-            "cuStreamSetAttribute",
-            "cuStreamCopyAttributes",
-            "cuCtxGet",
-            "cuModule",
-            "cuTexRef",
-            "cuMemUnmap",
-        ]
-        .iter()
-        .any(|beginning| name.starts_with(beginning))
-    };
     for folder in libraries() {
-        let ours = functions(&Built::get().limiter);
-        let mut unknown = BTreeMap::new();
-        for name in functions(&folder.join("libcuda.so.1")).difference(&ours) {
-            let speaks = telling.iter().any(|word| name.contains(word));
-            let excused = LEFT_ALONE.iter().any(|(beginning, _)| name.starts_with(beginning));
-            if speaks && !excused && !harmless(name) {
-                unknown.insert(base(name).to_owned(), name.clone());
-            }
-        }
+        let functions = functions(&folder.join("libcuda.so.1"));
+        let unknown = unknown(functions.iter().map(String::as_str), Names::Exported);
         assert!(unknown.is_empty(), "{folder:?}: {unknown:?}");
     }
 }

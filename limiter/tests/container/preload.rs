@@ -13,7 +13,7 @@ const ALL: &str = "268435456";
 const MORE: &str = "268435457";
 
 /// `lookups.c`, as a program or a library.
-fn compile(container: &Container, name: &str, flags: &[&str]) -> PathBuf {
+pub fn compile(container: &Container, name: &str, flags: &[&str]) -> PathBuf {
     let file = container.root.path().join(name);
     let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/container/lookups.c");
     let mut cc = Command::new("cc");
@@ -22,7 +22,7 @@ fn compile(container: &Container, name: &str, flags: &[&str]) -> PathBuf {
 }
 
 /// Runs a way of `lookups.c`.
-fn look(container: &Container, program: &Path, arguments: &[&str]) -> Output {
+pub fn look(container: &Container, program: &Path, arguments: &[&str]) -> Output {
     container.program(program, arguments).output().unwrap()
 }
 
@@ -121,39 +121,6 @@ fn a_driver_that_only_the_program_finds_is_held() {
     assert_eq!(lines(&output), ["dlmopen 0", &format!("{MORE} 2"), &format!("{ALL} 0")]);
 }
 
-/// The limiter is in the program's namespace alone, and it replaces neither `dlvsym` nor what a library is told to find in
-/// its own libraries first.
-#[test]
-fn a_library_that_looks_past_the_limiter_is_not_held_and_the_host_sees_that() {
-    for way in ["namespace", "deepbind", "dlvsym"] {
-        let container = Container::new(CAP, 50, 50);
-        let program = compile(&container, "lookups", &[]);
-        let inside = compile(&container, "inside.so", &["-DLIBRARY", "-shared", "-fPIC"]);
-        let inside = inside.to_str().unwrap();
-        let arguments = if way == "dlvsym" { vec![way, MORE] } else { vec![way, inside, MORE] };
-        let output = look(&container, &program, &arguments);
-        assert_eq!(lines(&output), [format!("{way} 0"), format!("{MORE} 0")]);
-        // the GPU had more in use than the cap, and no process has registered
-        assert!(container.report().peak > CAP);
-        assert_eq!(container.snapshot().processes, []);
-    }
-}
-
-/// The loader as a program cannot be started again without its own arguments.
-#[test]
-fn the_c_library_before_the_limiter_by_the_loaders_own_argument_is_not_held_and_the_host_sees_that() {
-    let container = Container::new(CAP, 50, 50);
-    let loader =
-        if cfg!(target_arch = "aarch64") { "/lib/ld-linux-aarch64.so.1" } else { "/lib64/ld-linux-x86-64.so.2" };
-    let run = |way| {
-        let program = Built::get().program(way);
-        format!("{loader} --preload libc.so.6 {} alloc:{MORE}; ", program.display())
-    };
-    let Some(lines) = mounted(&container, &[run(Way::Linked), run(Way::Dlsym)].concat()) else { return };
-    assert_eq!(lines, [format!("alloc:{MORE} 2"), format!("alloc:{MORE} 0")]);
-    assert!(container.report().peak > CAP);
-}
-
 #[test]
 fn a_tool_before_the_limiter_sees_calls_that_are_held() {
     let container = Container::new(CAP, 50, 50);
@@ -175,6 +142,20 @@ fn a_tool_before_the_limiter_sees_calls_that_are_held() {
     ];
     let allocated = ["traced 2", &format!("{MORE} 2"), "traced 0", &format!("{ALL} 0")];
     assert_eq!(lines(&command.env("LD_PRELOAD", &preload).output().unwrap()), [&looked[..], &allocated].concat());
+}
+
+/// Of two files with the driver's functions, the one that a program found first is called.
+#[test]
+fn a_second_copy_of_the_driver_is_held_as_the_first() {
+    let container = Container::new(CAP, 50, 50);
+    let program = compile(&container, "lookups", &[]);
+    let second = compile(&container, "second.so", &["-DSECOND", "-shared", "-fPIC"]);
+    let arguments = ["second", second.to_str().unwrap(), MORE, ALL];
+    let mut without = container.program(&program, &arguments);
+    let called = lines(&without.env_remove("LD_PRELOAD").output().unwrap());
+    assert_eq!(called, ["second 0", "second file", &format!("{MORE} 0"), "second file", &format!("{ALL} 0")]);
+    let output = look(&container, &program, &arguments);
+    assert_eq!(lines(&output), ["second 0", &format!("{MORE} 2"), &format!("{ALL} 0")]);
 }
 
 #[test]
@@ -212,7 +193,7 @@ fn a_program_with_a_function_of_the_drivers_name_finds_its_own_and_is_held() {
 #[test]
 fn a_library_with_variables_of_the_drivers_names_works_where_it_is_linked_to_find_its_own_first() {
     let container = Container::new(CAP, 50, 50);
-    for (flag, ends) in [("-Wl,-Bsymbolic", None), ("-Wl,-Bdynamic", Some(libc::SIGSEGV))] {
+    for (flag, ends) in [("-Wl,-Bsymbolic", None), ("-DHIDDEN", None), ("-Wl,-Bdynamic", Some(libc::SIGSEGV))] {
         let library = compile(&container, "variables.so", &["-DVARIABLES", "-DLIBRARY", "-shared", "-fPIC", flag]);
         let program = compile(&container, "variables", &["-DFILLED", library.to_str().unwrap()]);
         let output = look(&container, &program, &["variables", MORE, ALL]);

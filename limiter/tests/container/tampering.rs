@@ -94,6 +94,8 @@ fn a_shortened_state_ends_the_programs_that_use_it() {
     // SIGBUS: it does not reach the second allocation
     assert_eq!(held.finish(), Vec::<String>::new());
     assert!(container.report().peak <= 2 * MIB);
+    // and no other begins
+    shut(&container, &format!("/run/kerf/state: 0 bytes long, expected {}", state::BYTES));
 }
 
 #[test]

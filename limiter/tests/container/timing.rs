@@ -137,7 +137,7 @@ fn a_program_in_debt_goes_on_when_it_may_use_the_whole_card() {
 #[test]
 fn the_code_that_a_first_launch_loads_is_not_charged() {
     let (container, _files) = container(10);
-    let programs = ["kernel:10000", "wait:stream", "launches:10000:5", "function:another", "launches:10000:5"];
+    let programs = ["kernel:10000", "wait:stream", "launches:10000:5", "function:spin_another", "launches:10000:5"];
     let mut command = container.command(Way::Dlsym, &programs);
     let lines = lines(&command.env("STANDIN_LOAD_NS", "2000000000").output().unwrap());
     let busy = container.snapshot().devices[0].busy;

@@ -7,6 +7,8 @@ use std::path::Path;
 
 use rustix::fs::{Mode, OFlags};
 
+use crate::base::exposed;
+
 /// Replaces a file as a whole. `mode` is set whatever the umask is.
 ///
 /// # Errors
@@ -16,16 +18,17 @@ pub fn replace(path: &Path, content: &[u8], mode: u32) -> io::Result<()> {
 }
 
 /// Like [`replace`], also after the machine has lost power; but leaves a file that already has this content as it is, with
-/// its modification time.
+/// its modification time, unless another process holds a lease on it. Returns whether it was written.
 ///
 /// # Errors
 /// The system's; an earlier file is then left as it was.
-pub fn update(path: &Path, content: &[u8], mode: u32) -> io::Result<()> {
-    if fs::read(path).is_ok_and(|known| known == content) {
-        return Ok(());
+pub fn update(path: &Path, content: &[u8], mode: u32) -> io::Result<bool> {
+    if exposed::has(path, content) {
+        return Ok(false);
     }
     // file systems may write the name before the content
-    replace_with(path, mode, |file| file.write_all(content).and_then(|()| file.sync_all()))
+    replace_with(path, mode, |file| file.write_all(content).and_then(|()| file.sync_all()))?;
+    Ok(true)
 }
 
 /// Like [`replace`], with content that `write` produces.
@@ -104,12 +107,12 @@ mod tests {
     fn what_says_the_same_is_not_written_again() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("a");
-        update(&path, b"one", 0o644).unwrap();
+        assert!(update(&path, b"one", 0o644).unwrap());
         let old = std::time::SystemTime::UNIX_EPOCH;
         File::options().append(true).open(&path).unwrap().set_modified(old).unwrap();
-        update(&path, b"one", 0o644).unwrap();
+        assert!(!update(&path, b"one", 0o644).unwrap());
         assert_eq!(fs::metadata(&path).unwrap().modified().unwrap(), old);
-        update(&path, b"two", 0o644).unwrap();
+        assert!(update(&path, b"two", 0o644).unwrap());
         assert_eq!(fs::read_to_string(&path).unwrap(), "two");
     }
 

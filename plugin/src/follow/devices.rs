@@ -121,7 +121,7 @@ pub async fn follow_usage(
                     None => cgroup::owner(&proc_root, process.pid),
                 });
                 let owners = owners.collect();
-                Ok(Sample { usage, owners })
+                Ok(Sample::new(usage, owners))
             });
             let sample = sample.await.unwrap_or_else(|error| {
                 tracing::debug!(%error, "no usage sample");

@@ -11,6 +11,7 @@ use kerf_limiter_contract::state::{self, ProcessSnapshot};
 use tokio_util::sync::CancellationToken;
 
 use crate::allocation::view::PodView;
+use crate::follow::said;
 use crate::follow::watchdog::observe::identity;
 use crate::isolation::folder::{Folder, Folders};
 use crate::isolation::limiter;
@@ -86,7 +87,7 @@ fn observe(pods: &[PodView], sample: &Sample, folders: &Folders, proc_root: &Pat
             let (Some(folder), Some(device)) = (folder, holder.grant.gpus.ids().next()) else { continue };
             let place = (view.pod.reference.clone(), holder.grant.container.clone(), device.clone());
             let Some(now) = used.get(&place) else { continue };
-            let Ok(snapshot) = limiter::snapshot(folder) else { continue };
+            let Some(snapshot) = said::after(sample, folder) else { continue };
             for (pid, memory) in &now.processes {
                 let (Some(own), Some(used)) = (identity(&proc_root.join(pid.to_string())), *memory) else {
                     continue;

@@ -4,6 +4,7 @@
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use kerf::ids::DeviceId;
 use kerf::plan::Grant;
@@ -14,6 +15,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::allocation::view::PodView;
 use crate::follow::in_time::InTime;
+use crate::follow::said;
 use crate::isolation::folder::{Folder, Folders};
 use crate::isolation::limiter;
 use crate::state::State;
@@ -78,7 +80,7 @@ type Waited = Option<u64>;
 /// a process there waits for nothing, and its file need not be read.
 fn tenants(
     pods: &[PodView],
-    sample: &Sample,
+    sample: &Arc<Sample>,
     folders: &Folders,
 ) -> (Vec<Tenant>, Vec<(PathBuf, impl FnOnce() -> Waited + Send + 'static)>) {
     let used = occupancy::used(pods, sample);
@@ -93,9 +95,9 @@ fn tenants(
             let place = (view.pod.reference.clone(), holder.grant.container.clone(), device.id.clone());
             let now = used.get(&place);
             if now.is_some() {
-                let folder = folder.clone();
-                let waited = |folder: &Folder| Some(limiter::snapshot(folder).ok()?.devices.first()?.waited);
-                questions.push((folder.path.clone(), move || waited(&folder)));
+                let (path, folder, sample) = (folder.path.clone(), folder.clone(), Arc::clone(sample));
+                let waited = move || Some(said::after(&sample, &folder)?.devices.first()?.waited);
+                questions.push((path, waited));
             }
             let floor = millionths(share.compute);
             tenants.push(Tenant {

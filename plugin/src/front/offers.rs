@@ -144,3 +144,40 @@ impl Registered {
         self.ready.set(known.values().all(|met| *met));
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+    use std::time::Duration;
+
+    use kerf::annotation::Keys;
+    use kerf_proto::deviceplugin::KUBELET_SOCKET;
+    use kerf_runtime::readiness::Readiness;
+    use prometheus::{IntCounterVec, Opts, Registry};
+
+    use super::*;
+    use crate::offer::vcuda;
+
+    /// Without it kubelet would never learn of the resource, and nobody that it does not.
+    #[tokio::test]
+    async fn a_registration_that_panics_ends_all_of_them() {
+        let directory = tempfile::tempdir().unwrap();
+        // nobody listens, so the attempt fails, and counting that panics: the counter has another number of labels
+        std::fs::write(directory.path().join(KUBELET_SOCKET), "").unwrap();
+        let registrations = IntCounterVec::new(Opts::new("registrations", "x"), &["resource"]).unwrap();
+        let counters = Counters { registrations, ..Counters::new(&Registry::new()).unwrap() };
+        let [core, _] = vcuda::offers(&Keys::default(), None, Vec::new(), BTreeSet::new());
+        let front = Front {
+            name: "vcuda",
+            offers: move |cards: &Cards| Offers::of_all(&core, cards),
+            state: State::default(),
+            records: None,
+            counters,
+            directory: directory.path().to_owned(),
+            ready: Readiness::default().condition("kubelet-core"),
+        };
+        let token = CancellationToken::new();
+        tokio::time::timeout(Duration::from_secs(60), front.follow(token.clone())).await.unwrap();
+        assert!(!token.is_cancelled(), "the task that offers ends by itself, and by that the plugin");
+    }
+}

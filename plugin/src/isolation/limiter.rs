@@ -5,6 +5,7 @@ use std::io::{Read as _, Write as _};
 use std::os::unix::fs::FileExt;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
+use std::sync::{Arc, OnceLock};
 use std::{fmt, fs};
 
 use kerf::isolation::Isolation;
@@ -39,8 +40,8 @@ pub struct Limiter {
     source: PathBuf,
     /// On the host.
     directory: PathBuf,
-    /// The copy on the host; `None`: none could be made yet.
-    library: Option<PathBuf>,
+    /// The copy on the host, once one could be made. Clones share it.
+    library: Arc<OnceLock<PathBuf>>,
 }
 
 impl Limiter {
@@ -50,6 +51,11 @@ impl Limiter {
     /// # Errors
     /// [`IsolationError`]: there is no library, it cannot be copied, or containers could not load the copy.
     pub fn install(source: &Path, directory: &Path) -> Result<Self, IsolationError> {
+        let library = Arc::new(Self::copy(source, directory)?.into());
+        Ok(Self { library, ..Self::later(source, directory) })
+    }
+
+    fn copy(source: &Path, directory: &Path) -> Result<PathBuf, IsolationError> {
         let content = fs::read(source).map_err(at(source))?;
         let target = directory.join("lib");
         fs::create_dir_all(&target).map_err(at(&target))?;
@@ -62,12 +68,13 @@ impl Limiter {
         usable::label(&library)?;
         // containers of earlier versions have this one
         write_preload(&target.join(PRELOAD))?;
-        Ok(Self { library: Some(library), ..Self::later(source, directory) })
+        Ok(library)
     }
 
-    /// The library that cannot be copied now: it is tried again for each container, none of which starts without it.
+    /// The library that cannot be copied now: it is tried again for each container, none of which starts without it, until
+    /// it is there.
     pub fn later(source: &Path, directory: &Path) -> Self {
-        Self { source: source.to_owned(), directory: directory.to_owned(), library: None }
+        Self { source: source.to_owned(), directory: directory.to_owned(), library: Arc::default() }
     }
 
     /// Copies the library where the host has no copy, has lost it or has damaged what containers are about to load. In
@@ -77,18 +84,18 @@ impl Limiter {
     /// # Errors
     /// [`IsolationError`]
     pub fn reinstall(&self) -> Result<PathBuf, IsolationError> {
-        if let Some(library) = &self.library {
+        if let Some(library) = self.library.get() {
             let preload = self.directory.join("lib").join(PRELOAD);
             if exposed::has(&preload, path::preload().as_bytes()) && is_whole(library) {
                 return Ok(library.clone());
             }
             tracing::warn!(library = %library.display(), "the limiter library was missing or damaged; copied again");
         }
-        let installed = Self::install(&self.source, &self.directory)?.library;
+        let installed = Self::copy(&self.source, &self.directory)?;
         // the copy that this process began with, also where its own file is another one by now
-        let library = self.library.clone().or(installed).unwrap_or_default();
-        fs::metadata(&library).map_err(at(&library))?;
-        Ok(library)
+        let library = self.library.get_or_init(|| installed);
+        fs::metadata(library).map_err(at(library))?;
+        Ok(library.clone())
     }
 
     /// Writes the container's limits, and mounts them with the library.
@@ -202,12 +209,8 @@ fn preload(folder: &Folder) -> Result<(), IsolationError> {
 }
 
 fn write_preload(file: &Path) -> Result<(), IsolationError> {
-    let content = path::preload();
-    if exposed::has(file, content.as_bytes()) {
-        return Ok(());
-    }
-    files::replace(file, content.as_bytes(), 0o644).map_err(at(file))?;
-    usable::label(file)
+    let written = files::update(file, path::preload().as_bytes(), 0o644).map_err(at(file))?;
+    if written { usable::label(file) } else { Ok(()) }
 }
 
 /// Brings the existing files of a container up to date, before it starts.
@@ -370,7 +373,7 @@ mod tests {
         let (state, run, source) = (root.path().join("lib"), root.path().join("run"), root.path().join("library"));
         fs::write(&source, "a library").unwrap();
         let limiter = Limiter::install(&source, &state).unwrap();
-        let library = limiter.library.clone().unwrap();
+        let library = limiter.library.get().unwrap().clone();
         fs::set_permissions(&library, fs::Permissions::from_mode(0o600)).unwrap();
         assert_eq!(Limiter::install(&source, &state).unwrap(), limiter);
         assert_eq!(fs::metadata(&library).unwrap().permissions().mode() & 0o777, 0o644);
@@ -420,7 +423,7 @@ mod tests {
             let found = fs::metadata(file).unwrap();
             (found.ino(), found.ctime(), found.ctime_nsec())
         };
-        let library = Limiter::install(&source, root.path()).unwrap().library.unwrap();
+        let library = Limiter::install(&source, root.path()).unwrap().library.get().unwrap().clone();
         let files = [root.path().join("lib").join(PRELOAD), library];
         let before = files.each_ref().map(|file| changed(file));
         let (witness, newest) = (root.path().join("witness"), before.map(|(_, s, n)| (s, n)).into_iter().max());
@@ -443,8 +446,10 @@ mod tests {
         let limiter = Limiter::later(&source, root.path());
         assert!(limiter.reinstall().is_err());
         fs::remove_file(&lib).unwrap();
-        let library = limiter.reinstall().unwrap();
+        let library = limiter.clone().reinstall().unwrap();
         assert!(is_whole(&library));
+        // it is there: another one, as of another version, does not take its place for containers of this run
+        fs::write(&source, "another library").unwrap();
         assert_eq!(limiter.reinstall().unwrap(), library);
     }
 

@@ -3,8 +3,11 @@
 use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::sync::mpsc;
+use std::thread::{self, JoinHandle};
 
 use rustix::process::{Pid, Signal, kill_process};
+use tokio::sync::oneshot;
 
 use crate::stage::{SOON, Stage};
 
@@ -33,20 +36,40 @@ impl Driver {
         Self { library, pipe }
     }
 
-    /// Returns once the plugin is in the call, which lasts until what is returned is dropped.
-    async fn called(&self) -> File {
-        let pipe = self.pipe.clone();
-        let opened = tokio::task::spawn_blocking(move || File::options().write(true).open(pipe));
-        let opened = tokio::time::timeout(SOON, opened).await;
-        if opened.is_err() {
+    /// Returns once the plugin is in the call.
+    async fn called(&self) -> Held {
+        let (pipe, (in_call, called)) = (self.pipe.clone(), oneshot::channel());
+        let (release, released) = mpsc::channel();
+        // a thread of its own: where the plugin's call stops all tasks, this test's as well, it ends the call
+        let thread = thread::spawn(move || {
+            let _writer = File::options().write(true).open(pipe).unwrap();
+            let _ = in_call.send(());
+            released.recv_timeout(SOON).is_ok()
+        });
+        if tokio::time::timeout(SOON, called).await.is_err() {
             // nobody called: what waits to write would wait for ever
             let _ = File::open(&self.pipe);
+            panic!("the driver was not called");
         }
-        opened.unwrap().unwrap().unwrap()
+        Held { release, thread }
     }
 
     fn flag(&self) -> String {
         format!("--nvml-library={}", self.library.display())
+    }
+}
+
+/// A call that goes on until it is told to end, or for so long that something else must have waited for it.
+struct Held {
+    release: mpsc::Sender<()>,
+    thread: JoinHandle<bool>,
+}
+
+impl Held {
+    /// Returns whether the call went on until now.
+    fn ends(self) -> bool {
+        let _ = self.release.send(());
+        self.thread.join().unwrap()
     }
 }
 
@@ -64,10 +87,11 @@ async fn a_plugin_whose_driver_hangs_is_not_ready_and_ends_when_it_is_told_to() 
         assert!(text.contains(name), "{name}: {text}");
     }
     tokio::time::timeout(SOON, stage.stop_plugin()).await.unwrap();
-    drop(held);
+    assert!(held.ends(), "nothing else waits for the driver");
 }
 
-struct Program(Child);
+/// The plugin as a program.
+pub struct Program(pub Child);
 
 impl Drop for Program {
     fn drop(&mut self) {
@@ -91,6 +115,6 @@ async fn the_program_ends_although_its_driver_hangs() {
     let ended = tokio::task::spawn_blocking(move || program.0.wait());
     let ended = tokio::time::timeout(SOON, ended).await;
     // else the test would wait for the program as well
-    drop(held);
+    assert!(held.ends(), "the program does not wait for the driver");
     assert!(ended.unwrap().unwrap().unwrap().success());
 }

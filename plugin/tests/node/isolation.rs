@@ -42,6 +42,13 @@ pub fn limits(container: &Container) -> Limits {
     Limits::parse(&std::fs::read(host(container, path::LIMITS).0).unwrap()).unwrap()
 }
 
+/// What the limiter holds a container to: memory in MiB, and compute in percent with the ceiling for bursts.
+pub fn divided(container: &Container) -> (u64, u8, u8) {
+    let limits = limits(container);
+    let [device] = limits.devices() else { panic!("{limits:?}") };
+    (device.memory >> 20, device.core, device.ceiling)
+}
+
 pub fn isolation(annotations: &Value) -> &str {
     annotations["inspur.com/gpu-isolation"].as_str().unwrap_or_default()
 }
@@ -108,6 +115,24 @@ async fn a_ceiling_for_bursts_is_in_the_limits() {
     stage.confirmed("p").await;
     let limits = limits(&stage.started("p", "main").await);
     assert_eq!((limits.devices()[0].core, limits.devices()[0].ceiling), (30, 80));
+}
+
+#[tokio::test]
+async fn the_driver_limits_memory_and_the_limiter_compute_as_well() {
+    let mut stage = Stage::new().await;
+    std::fs::write(&stage.library, "a library").unwrap();
+    let driver = stage.library.with_file_name("libnvidia-ml.so.1");
+    let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/nvml/standin.c");
+    let built = std::process::Command::new("cc").args(["-shared", "-fPIC", "-o"]).arg(&driver).arg(source).status();
+    assert!(built.unwrap().success());
+    stage.flags = vec![format!("--nvml-library={}", driver.display())];
+    // the GPU that the library knows
+    std::fs::write(&stage.gpus, two_cards(true).replace("GPU-a", "GPU-0")).unwrap();
+    stage.start_plugin().await;
+    stage.registered().await;
+    stage.place("p", 1, &[("main", 30, 10, "GPU-0")]);
+    assert_eq!(isolation(&stage.confirmed("p").await), r#"{"main":"driver"}"#);
+    assert_eq!(divided(&stage.started("p", "main").await), (2560, 30, 30));
 }
 
 #[tokio::test]

@@ -5,6 +5,7 @@
 mod access;
 mod allocation;
 mod domain;
+mod durable;
 mod evasion;
 mod failing;
 mod hanging;

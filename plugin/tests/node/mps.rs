@@ -5,8 +5,10 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
 use kerf::annotation::{self, Keys};
+use kerf_limiter_contract::path;
 use serde_json::json;
 
+use crate::isolation::{divided, host};
 use crate::stage::{CORE, MEMORY, SOON, Stage, placement};
 
 /// Commands are lines of a file, answers are numbers; the daemon runs while its `control` exists.
@@ -88,6 +90,23 @@ async fn each_card_has_a_daemon_that_is_found_where_clients_look() {
         }
     };
     tokio::time::timeout(SOON, told).await.unwrap_or_else(|_| panic!("{}", node.journal("GPU-b")));
+}
+
+/// The service divides the multiprocessors, and a part of the time of a part would be a quarter for a half. Memory the service
+/// limits for each process, and the limiter for all of them together.
+#[tokio::test]
+async fn the_limiter_leaves_compute_to_the_service() {
+    let node = node().await;
+    node.level("GPU-b", "mps").await;
+    node.stage.place("p", 1, &[("main", 30, 10, "GPU-b")]);
+    let annotations = node.stage.confirmed("p").await;
+    assert_eq!(annotations["inspur.com/gpu-isolation"], r#"{"main":"mps"}"#);
+    let container = node.stage.started("p", "main").await;
+    assert_eq!(divided(&container), (2560, 100, 100));
+    // also where the limits are written again
+    std::fs::remove_file(host(&container, path::LIMITS).0).unwrap();
+    node.stage.kubelet.restart_container("ns", "p", "main").await.unwrap();
+    assert_eq!(divided(&container), (2560, 100, 100));
 }
 
 /// A server serves one user at a time; another user would silently wait for it.

@@ -215,7 +215,8 @@ impl Stage {
         use tokio::io::{AsyncReadExt, AsyncWriteExt};
         let address = self.plugin.as_ref().unwrap().0.admin_address();
         let mut stream = tokio::net::TcpStream::connect(address).await.unwrap();
-        let request = format!("GET {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n");
+        // 1.0, where an answer never comes in chunks
+        let request = format!("GET {path} HTTP/1.0\r\nHost: x\r\nConnection: close\r\n\r\n");
         stream.write_all(request.as_bytes()).await.unwrap();
         let mut answer = String::new();
         stream.read_to_string(&mut answer).await.unwrap();

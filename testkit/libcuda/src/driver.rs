@@ -8,9 +8,11 @@ use std::ffi::c_int;
 use std::ptr;
 use std::sync::atomic::AtomicBool;
 use std::sync::atomic::Ordering::Relaxed;
-use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use kerf_standin_card::card::Card;
+
+use crate::object::User;
 
 pub type Status = c_int;
 pub const SUCCESS: Status = 0;
@@ -24,6 +26,7 @@ pub const ILLEGAL_STATE: Status = 401;
 pub const NOT_FOUND: Status = 500;
 pub const NOT_READY: Status = 600;
 pub const ILLEGAL_ADDRESS: Status = 700;
+pub const NOT_SUPPORTED: Status = 801;
 
 /// All handles are numbers; 1 and 2 are the driver's special streams.
 pub type Handle = usize;
@@ -37,11 +40,13 @@ pub struct Linear {
     pub piece: u64,
     /// How often memory of another process was opened; 0 for memory of this one.
     pub opens: u32,
+    /// Its addresses are the host's as well.
+    pub managed: bool,
 }
 
 impl Linear {
     pub fn new(bytes: u64, context: Handle, pool: Handle) -> Self {
-        Self { bytes, context, pool, piece: 0, opens: 0 }
+        Self { bytes, context, pool, piece: 0, opens: 0, managed: false }
     }
 }
 
@@ -102,6 +107,8 @@ pub struct Graph {
     pub kernels: Vec<u64>,
     /// Bytes that the graph allocates.
     pub memory: u64,
+    /// What it keeps alive, a reference each.
+    pub users: Vec<(Handle, Arc<User>)>,
 }
 
 pub struct Executable {
@@ -156,12 +163,17 @@ pub struct Driver {
     pub graphs: HashMap<Handle, Graph>,
     pub executables: HashMap<Handle, Executable>,
     pub graph_reserved: u64,
+    pub libraries: HashSet<Handle>,
     /// Functions that were launched before.
     pub loaded: HashSet<Handle>,
     /// Contexts of green contexts.
     pub green: HashMap<Handle, Handle>,
     pub streams: HashMap<Handle, Stream>,
     pub events: HashMap<Handle, Event>,
+    /// Objects of the host, by handle: the references that the program has.
+    pub users: HashMap<Handle, Vec<Arc<User>>>,
+    /// Memory of the host: addresses and bytes.
+    pub host: HashMap<u64, usize>,
     pub heap: u64,
     /// Bytes of small allocations, by context.
     pub small: HashMap<Handle, u64>,

@@ -7,8 +7,8 @@ use kerf_standin_card::card::EVENTS;
 
 use crate::capture::CAPTURED_EVENT;
 use crate::driver::{
-    Cost, Driver, Event, Handle, INVALID_HANDLE, INVALID_VALUE, NOT_READY, SUCCESS, Status, card, in_context,
-    instant, now, put, sleep_until, spend, with,
+    Cost, Driver, Event, Handle, INVALID_HANDLE, INVALID_VALUE, NOT_READY, NOT_SUPPORTED, STREAM_PER_THREAD,
+    SUCCESS, Status, card, in_context, instant, now, put, sleep_until, spend, with,
 };
 use crate::stream::{INSTANT, wait};
 
@@ -61,6 +61,38 @@ pub extern "C" fn cuEventRecord(event: Handle, stream: Handle) -> Status {
             Some(moment) => sleep_until(moment),
         }
     }
+}
+
+#[unsafe(no_mangle)]
+pub extern "C" fn cuEventRecord_ptsz(event: Handle, stream: Handle) -> Status {
+    cuEventRecord(event, if stream == 0 { STREAM_PER_THREAD } else { stream })
+}
+
+#[unsafe(no_mangle)]
+pub extern "C" fn cuEventRecordWithFlags(event: Handle, stream: Handle, _flags: c_uint) -> Status {
+    cuEventRecord(event, stream)
+}
+
+#[unsafe(no_mangle)]
+pub extern "C" fn cuEventRecordWithFlags_ptsz(event: Handle, stream: Handle, _flags: c_uint) -> Status {
+    cuEventRecord_ptsz(event, stream)
+}
+
+/// All work of a process runs in the order in which it came, so that nothing has to wait. Streams that join a capture by
+/// an event are not supported.
+#[unsafe(no_mangle)]
+pub extern "C" fn cuStreamWaitEvent(stream: Handle, event: Handle, _flags: c_uint) -> Status {
+    with(|d| {
+        let key = d.stream(stream)?;
+        d.not_implicit(key)?;
+        let captured = d.events.get(&event).ok_or(INVALID_HANDLE)?.captured;
+        if captured && d.captured_into(key)?.is_none() { Err(NOT_SUPPORTED) } else { Ok(()) }
+    })
+}
+
+#[unsafe(no_mangle)]
+pub extern "C" fn cuStreamWaitEvent_ptsz(stream: Handle, event: Handle, flags: c_uint) -> Status {
+    cuStreamWaitEvent(if stream == 0 { STREAM_PER_THREAD } else { stream }, event, flags)
 }
 
 /// The event, for a call that is prohibited during captures.

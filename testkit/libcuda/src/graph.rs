@@ -5,7 +5,8 @@ use std::ffi::{c_int, c_ulonglong};
 use crate::driver::{
     Executable, Graph, Handle, INVALID_VALUE, OUT_OF_MEMORY, STREAM_PER_THREAD, Status, card, in_context, put, with,
 };
-use crate::stream::{duration, queue};
+use crate::module::nanoseconds;
+use crate::stream::queue;
 
 /// The first fields of `CUDA_KERNEL_NODE_PARAMS`.
 #[repr(C)]
@@ -43,7 +44,7 @@ pub unsafe extern "C" fn cuGraphAddKernelNode_v2(
     parameters: *const KernelNode,
 ) -> Status {
     with(|d| {
-        let nanoseconds = unsafe { duration((*parameters).parameters) };
+        let nanoseconds = unsafe { nanoseconds((*parameters).function, (*parameters).parameters) };
         d.graphs.get_mut(&graph).ok_or(INVALID_VALUE)?.kernels.push(nanoseconds);
         put(node, d.handle())
     })
@@ -106,6 +107,38 @@ pub extern "C" fn cuGraphInstantiateWithFlags(executable: *mut Handle, graph: Ha
         let handle = d.handle();
         d.executables.insert(handle, Executable { graph });
         put(executable, handle)
+    })
+}
+
+/// The first fields of `CUDA_GRAPH_INSTANTIATE_PARAMS`.
+#[repr(C)]
+pub struct InstantiateParams {
+    flags: u64,
+    upload: Handle,
+    node: Handle,
+    result: c_int,
+}
+
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn cuGraphInstantiateWithParams(
+    executable: *mut Handle,
+    graph: Handle,
+    parameters: *mut InstantiateParams,
+) -> Status {
+    let Some(parameters) = (unsafe { parameters.as_mut() }) else { return INVALID_VALUE };
+    // CUDA_GRAPH_INSTANTIATE_SUCCESS
+    (parameters.node, parameters.result) = (0, 0);
+    cuGraphInstantiateWithFlags(executable, graph, parameters.flags)
+}
+
+/// Any graph fits here.
+#[unsafe(no_mangle)]
+pub extern "C" fn cuGraphExecUpdate_v2(executable: Handle, graph: Handle, result: *mut c_int) -> Status {
+    with(|d| {
+        let graph = d.graphs.get(&graph).ok_or(INVALID_VALUE)?.clone();
+        d.executables.get_mut(&executable).ok_or(INVALID_VALUE)?.graph = graph;
+        // CU_GRAPH_EXEC_UPDATE_SUCCESS
+        put(result, 0)
     })
 }
 

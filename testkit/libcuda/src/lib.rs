@@ -9,8 +9,13 @@
 //! destroyed ones are refused; captures have the documented modes, and are invalidated by the calls that the documentation
 //! prohibits meanwhile (`capture`).
 //!
-//! It has one device, and one kernel, `spin`, which takes as many nanoseconds of the GPU's time as its only argument says;
-//! `fault` as a function's name is one that fails, and every call after it.
+//! It has one device. Kernels compute nothing: those whose names begin with `spin` take as many nanoseconds of the GPU's time
+//! as their only argument says, `fault` fails, and every call after it, and others take ten microseconds. Memory of the GPU
+//! has no content; memory of the host, and managed memory, can be written to.
+//!
+//! NVIDIA's CUDA runtime (`libcudart`) does not get beyond its start on it: it asks for tables that are not documented
+//! (`cuGetExportTable`), and tests the driver's validity (`cudaErrorSoftwareValidityNotEstablished`). This library does not
+//! pass itself off as NVIDIA's.
 //!
 //! | variable | |
 //! | --- | --- |
@@ -18,6 +23,7 @@
 //! | `STANDIN_CARD_MIB` | makes the file where it is missing, for a GPU with this much memory |
 //! | `NVIDIA_VISIBLE_DEVICES` | a uuid in it becomes the uuid of the GPU |
 //! | `STANDIN_CONTEXT_MIB` | what a context takes of the GPU for itself; 400 MiB without it |
+//! | `STANDIN_CUDA_VERSION` | the version of CUDA that the driver says it has; 12090 without it |
 //! | `STANDIN_INSTANT` | kernels take no time, and neither they nor linear memory are booked on the GPU: to measure the cost that others add to a call |
 //! | `STANDIN_LAUNCH_NS`, `STANDIN_RECORD_NS`, `STANDIN_QUERY_NS` | what a launch (4000), recording an event (1500) and asking for one (500) cost the calling thread; with `STANDIN_INSTANT` nothing |
 //! | `STANDIN_LOAD_NS` | what the first launch of a function costs in addition, as with lazy loading: 0 |
@@ -32,13 +38,21 @@
 
 mod capture;
 mod context;
+mod copy;
+mod device;
 mod driver;
 mod entry;
+mod error;
 mod event;
 mod graph;
+mod host;
 mod memory;
+mod module;
+mod object;
+mod pointer;
 mod pool;
 mod stream;
+mod user;
 
 use std::ffi::{c_char, c_int, c_uint};
 use std::path::Path;
@@ -81,7 +95,8 @@ pub extern "C" fn cuInit(_flags: c_uint) -> Status {
 
 #[unsafe(no_mangle)]
 pub extern "C" fn cuDriverGetVersion(version: *mut c_int) -> Status {
-    put(version, 12090).map_or_else(|e| e, |()| SUCCESS)
+    let set = std::env::var("STANDIN_CUDA_VERSION").ok().and_then(|text| text.parse().ok());
+    put(version, set.unwrap_or(12090)).map_or_else(|e| e, |()| SUCCESS)
 }
 
 #[unsafe(no_mangle)]

@@ -1,12 +1,12 @@
 //! Linear memory, arrays, physical memory, imports.
 
-use std::ffi::{c_int, c_uint, c_ulonglong, c_void};
+use std::ffi::{c_int, c_uint, c_ulonglong};
 
 use crate::driver::{
     Driver, Handle, INVALID_VALUE, LARGE, Linear, OF_NO_POOL, OUT_OF_MEMORY, Object, PAGE, Status, card,
     in_context, put, with,
 };
-use crate::stream::wait_for_all;
+use crate::host;
 
 /// `CUmemAllocationProp`.
 #[repr(C)]
@@ -73,9 +73,16 @@ pub extern "C" fn cuMemAlloc(pointer: *mut u32, bytes: u32) -> Status {
     in_context(|d, context| put(pointer, take(d, u64::from(bytes), context)? as u32))
 }
 
+/// The host writes to it as well.
 #[unsafe(no_mangle)]
 pub extern "C" fn cuMemAllocManaged(pointer: *mut u64, bytes: usize, _flags: c_uint) -> Status {
-    in_context(|d, context| put(pointer, take(d, bytes as u64, context)?))
+    in_context(|d, context| {
+        let at = take(d, bytes as u64, context)?;
+        let linear = d.linear.remove(&at).ok_or(INVALID_VALUE)?;
+        let at = host::map(bytes)?;
+        d.linear.insert(at, Linear { managed: true, ..linear });
+        put(pointer, at)
+    })
 }
 
 #[unsafe(no_mangle)]
@@ -97,6 +104,9 @@ pub extern "C" fn cuMemAllocPitch_v2(
 pub extern "C" fn cuMemFree_v2(pointer: u64) -> Status {
     with(|d| {
         let linear = d.linear.remove(&pointer).ok_or(INVALID_VALUE)?;
+        if linear.managed {
+            host::unmap(pointer, linear.bytes as usize);
+        }
         d.free(&linear);
         Ok(())
     })
@@ -121,21 +131,6 @@ pub extern "C" fn cuMemGetAddressRange_v2(base: *mut u64, bytes: *mut usize, poi
         put(base, *at)?;
         put(bytes, linear.bytes as usize)
     })
-}
-
-/// A synchronous copy waits for all work that was launched before; it copies nothing.
-#[unsafe(no_mangle)]
-pub extern "C" fn cuMemcpyDtoH_v2(_host: *mut c_void, _pointer: u64, _bytes: usize) -> Status {
-    match in_context(|d, _| d.unsafe_call()) {
-        0 => wait_for_all(),
-        status => status,
-    }
-}
-
-/// Host memory: takes none of the GPU.
-#[unsafe(no_mangle)]
-pub extern "C" fn cuMemHostAlloc(pointer: *mut u64, bytes: usize, _flags: c_uint) -> Status {
-    in_context(|d, _| put(pointer, d.address(bytes as u64)))
 }
 
 /// The handle tells the size, the address in the exporter, and the piece of the card. A small allocation stays one of its

@@ -4,9 +4,10 @@
 use std::ffi::c_int;
 
 use crate::driver::{
-    DEFAULT_POOL, Driver, Handle, INVALID_VALUE, Linear, OF_NO_POOL, Pool, Status, card, in_context, put, with,
+    DEFAULT_POOL, Driver, Handle, INVALID_VALUE, Linear, OF_NO_POOL, Pool, STREAM_PER_THREAD, SUCCESS, Status,
+    card, in_context, put, with,
 };
-use crate::memory::Properties;
+use crate::memory::{Properties, cuMemFree_v2};
 
 #[unsafe(no_mangle)]
 pub extern "C" fn cuDeviceGetDefaultMemPool(pool: *mut Handle, _device: c_int) -> Status {
@@ -132,12 +133,20 @@ pub extern "C" fn cuMemAllocFromPoolAsync_ptsz(
     in_context(|d, _| alloc(d, pointer, bytes, pool, stream))
 }
 
+/// Captured, it frees what the graph has allocated, or memory of the program when the graph runs; the graph's memory stays
+/// until it is trimmed.
 #[unsafe(no_mangle)]
-pub extern "C" fn cuMemFreeAsync(pointer: u64, _stream: Handle) -> Status {
-    crate::memory::cuMemFree_v2(pointer)
+pub extern "C" fn cuMemFreeAsync(pointer: u64, stream: Handle) -> Status {
+    let mut captured = false;
+    let status = with(|d| {
+        let key = d.stream(stream)?;
+        captured = d.captured_into(key)?.is_some();
+        Ok(())
+    });
+    if status != SUCCESS || captured { status } else { cuMemFree_v2(pointer) }
 }
 
 #[unsafe(no_mangle)]
-pub extern "C" fn cuMemFreeAsync_ptsz(pointer: u64, _stream: Handle) -> Status {
-    crate::memory::cuMemFree_v2(pointer)
+pub extern "C" fn cuMemFreeAsync_ptsz(pointer: u64, stream: Handle) -> Status {
+    cuMemFreeAsync(pointer, if stream == 0 { STREAM_PER_THREAD } else { stream })
 }

@@ -1,7 +1,6 @@
 //! Streams, and kernels on them.
 
-use std::ffi::{CStr, c_char, c_uint, c_void};
-
+use std::ffi::{c_int, c_uint, c_void};
 use std::sync::OnceLock;
 use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering::Relaxed;
@@ -10,14 +9,10 @@ use crate::driver::{
     Cost, Driver, FAULTED, Handle, INVALID_HANDLE, NOT_READY, Pool, STREAM_PER_THREAD, SUCCESS, Status, Stream,
     card, in_context, instant, now, put, sleep_until, spend, with,
 };
+use crate::module::{self, nanoseconds};
 
 /// Counts kernels that took no time.
 pub static INSTANT: AtomicU64 = AtomicU64::new(0);
-
-/// The argument of `spin`, in nanoseconds.
-pub unsafe fn duration(parameters: *mut *mut u64) -> u64 {
-    if parameters.is_null() { 0 } else { unsafe { **parameters } }
-}
 
 /// Queues kernels on the GPU or in a graph.
 pub fn queue(stream: Handle, kernels: &[u64]) -> Status {
@@ -96,6 +91,26 @@ pub extern "C" fn cuStreamCreate(stream: *mut Handle, flags: c_uint) -> Status {
     })
 }
 
+/// All have the same priority here.
+#[unsafe(no_mangle)]
+pub extern "C" fn cuStreamCreateWithPriority(stream: *mut Handle, flags: c_uint, _priority: c_int) -> Status {
+    cuStreamCreate(stream, flags)
+}
+
+#[unsafe(no_mangle)]
+pub extern "C" fn cuStreamGetPriority(stream: Handle, priority: *mut c_int) -> Status {
+    with(|d| d.stream(stream).and_then(|_| put(priority, 0)))
+}
+
+#[unsafe(no_mangle)]
+pub extern "C" fn cuStreamGetFlags(stream: Handle, flags: *mut c_uint) -> Status {
+    with(|d| {
+        let key = d.stream(stream)?;
+        let blocking = d.streams.get(&key).is_none_or(|s| s.blocking);
+        put(flags, c_uint::from(!blocking))
+    })
+}
+
 #[unsafe(no_mangle)]
 pub extern "C" fn cuStreamDestroy_v2(stream: Handle) -> Status {
     with(|d| {
@@ -146,27 +161,11 @@ pub extern "C" fn cuCtxSynchronize() -> Status {
     if status != SUCCESS { status } else { wait_for_all() }
 }
 
-/// The name of the last function that was asked for tells what kernel it is.
-#[unsafe(no_mangle)]
-pub extern "C" fn cuModuleLoadData(module: *mut Handle, _image: *const c_void) -> Status {
-    in_context(|d, _| put(module, d.handle()))
-}
-
-#[unsafe(no_mangle)]
-pub unsafe extern "C" fn cuModuleGetFunction(
-    function: *mut Handle,
-    _module: Handle,
-    name: *const c_char,
-) -> Status {
-    let fault = !name.is_null() && unsafe { CStr::from_ptr(name) } == c"fault";
-    in_context(|d, _| put(function, d.handle() + usize::from(fault)))
-}
-
-/// Launches a function; one with an odd handle fails.
+/// Launches a function.
 fn launch(function: Handle, stream: Handle, nanoseconds: u64) -> Status {
     load(function);
     let status = queue(stream, &[nanoseconds]);
-    if function & 1 == 1 {
+    if module::fails(function) {
         FAULTED.store(true, Relaxed);
     }
     status
@@ -194,14 +193,19 @@ macro_rules! launches {
                 function: Handle, _: c_uint, _: c_uint, _: c_uint, _: c_uint, _: c_uint, _: c_uint, _: c_uint,
                 stream: Handle, parameters: *mut *mut u64, _extra: *mut *mut c_void,
             ) -> Status {
-                launch(function, if stream == 0 { $own } else { stream }, unsafe { duration(parameters) })
+                launch(function, if stream == 0 { $own } else { stream }, unsafe { nanoseconds(function, parameters) })
             }
         )*
     };
 }
 
 // the cooperative function has no last argument; it is not looked at
-launches!(cuLaunchKernel(0), cuLaunchKernel_ptsz(STREAM_PER_THREAD), cuLaunchCooperativeKernel(0));
+launches!(
+    cuLaunchKernel(0),
+    cuLaunchKernel_ptsz(STREAM_PER_THREAD),
+    cuLaunchCooperativeKernel(0),
+    cuLaunchCooperativeKernel_ptsz(STREAM_PER_THREAD)
+);
 
 /// The first fields of `CUlaunchConfig`.
 #[repr(C)]
@@ -217,7 +221,21 @@ pub unsafe extern "C" fn cuLaunchKernelEx(
     parameters: *mut *mut u64,
     _extra: *mut *mut c_void,
 ) -> Status {
-    unsafe { launch(function, (*configuration).stream, duration(parameters)) }
+    unsafe { launch(function, (*configuration).stream, nanoseconds(function, parameters)) }
+}
+
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn cuLaunchKernelEx_ptsz(
+    configuration: *const LaunchConfig,
+    function: Handle,
+    parameters: *mut *mut u64,
+    _extra: *mut *mut c_void,
+) -> Status {
+    let stream = match unsafe { (*configuration).stream } {
+        0 => STREAM_PER_THREAD,
+        stream => stream,
+    };
+    launch(function, stream, unsafe { nanoseconds(function, parameters) })
 }
 
 /// Runs on the host, when all work before it is done; before this call returns, in the stand-in.

@@ -53,7 +53,7 @@ pub async fn audit(cluster: &Cluster) -> anyhow::Result<Audit> {
     for node in Api::<NodeObject>::all(cluster.client.clone()).list(&ListParams::default()).await? {
         walk.audit.capacity(&node, &cluster.keys);
     }
-    walk.extender(&cluster.state(cluster.control.ports.extender).await?);
+    walk.extender(&cluster.state(cluster.control.ports.extender_debug).await?);
     for node in &cluster.nodes {
         walk.plugin(&node.name, &cluster.state(node.ports.plugin).await?);
     }

@@ -56,7 +56,7 @@ impl Bare {
             let extender = bare.extender.insert(programs.start_extender(place, &bare.control, "info", &[])?);
             until(Duration::from_secs(30), "the extender is ready", async || {
                 extender.check()?;
-                let answer = reqwest::get(format!("http://127.0.0.1:{}/readyz", ports.extender)).await?;
+                let answer = reqwest::get(format!("http://127.0.0.1:{}/readyz", ports.extender_metrics)).await?;
                 ensure!(answer.status().is_success(), "{}", answer.text().await?);
                 Ok(())
             })
@@ -81,7 +81,10 @@ impl Bare {
         if self.extender.is_none() {
             return Ok(String::new());
         }
-        Ok(reqwest::get(format!("http://127.0.0.1:{}/metrics", self.control.ports.extender)).await?.text().await?)
+        Ok(reqwest::get(format!("http://127.0.0.1:{}/metrics", self.control.ports.extender_metrics))
+            .await?
+            .text()
+            .await?)
     }
 
     /// Ends everything and removes it.

@@ -210,7 +210,7 @@ impl Cluster {
     pub async fn ready(&self, limit: Duration) -> anyhow::Result<()> {
         self.registered(limit).await?;
         until(limit, "kerf is ready", async || {
-            self.get_text(self.control.ports.extender, "/readyz").await.context("extender")?;
+            self.get_text(self.control.ports.extender_metrics, "/readyz").await.context("extender")?;
             for node in &self.nodes {
                 self.get_text(node.ports.plugin, "/readyz").await.with_context(|| node.name.clone())?;
                 let allocatable = self.allocatable(&node.name).await?;

@@ -93,7 +93,7 @@ async fn up(options: &Options, offer: Option<(PathBuf, Vec<String>)>) -> anyhow:
     println!("alias kubectl={}", tools.program("kubectl").display());
     println!("kubectl apply -f {}", example.display());
     println!("kubectl exec share -- kerf-probe    # what the container was given");
-    println!("curl -s http://127.0.0.1:{}/debug/state\n", cluster.control.ports.extender);
+    println!("curl -s http://127.0.0.1:{}/debug/state\n", cluster.control.ports.extender_debug);
     for node in &cluster.nodes {
         println!("{}: GPUs in {} (edit and watch)", node.name, node.cards.file().display());
     }

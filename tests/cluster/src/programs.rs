@@ -106,6 +106,8 @@ impl Programs {
         let kubeconfig = control.kubeconfig("kerf-extender", &token)?;
         let mut args = vec![
             format!("--listen=127.0.0.1:{}", control.ports.extender),
+            format!("--metrics-listen=127.0.0.1:{}", control.ports.extender_metrics),
+            format!("--debug-listen=127.0.0.1:{}", control.ports.extender_debug),
             format!("--kubeconfig={}", kubeconfig.display()),
             format!("--log={log}"),
             "--log-format=json".to_owned(),

@@ -20,7 +20,7 @@ use crate::support::stage::{SOON, Stage};
 pub async fn promtool_is_content(stage: &Stage<'_>) -> anyhow::Result<()> {
     stage.create_all(&mixed(8, 1)).await?;
     stage.all_run(8, SOON).await?;
-    let mut ports = vec![("kerf-extender", stage.cluster.control.ports.extender)];
+    let mut ports = vec![("kerf-extender", stage.cluster.control.ports.extender_metrics)];
     ports.extend(stage.cluster.nodes.iter().map(|node| ("kerf-plugin", node.ports.plugin)));
     for (program, port) in ports {
         let metrics = stage.cluster.get_text(port, "/metrics").await?;
@@ -63,7 +63,7 @@ struct Prometheus {
 impl Prometheus {
     fn start(stage: &Stage<'_>) -> anyhow::Result<Self> {
         let place: &Arc<Place> = stage.cluster.place();
-        let mut targets = vec![format!("'127.0.0.1:{}'", stage.cluster.control.ports.extender)];
+        let mut targets = vec![format!("'127.0.0.1:{}'", stage.cluster.control.ports.extender_metrics)];
         targets.extend(stage.cluster.nodes.iter().map(|node| format!("'127.0.0.1:{}'", node.ports.plugin)));
         let config = format!(
             "global: {{scrape_interval: 1s}}\nscrape_configs:\n- job_name: kerf\n  static_configs: [{{targets: [{}]}}]\n",

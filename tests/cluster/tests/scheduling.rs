@@ -25,7 +25,7 @@ pub async fn the_old_configuration_works_with_the_same_plugin(stage: &Stage<'_>)
     let legacy = cluster.programs.start_extender(cluster.place(), control, "info", &["--legacy"])?;
     let result = async {
         until(SOON, "the extender is ready", async || {
-            cluster.get_text(control.ports.extender, "/readyz").await.map(drop)
+            cluster.get_text(control.ports.extender_metrics, "/readyz").await.map(drop)
         })
         .await?;
         control.schedule(Scheduling::Legacy)?;
@@ -69,7 +69,7 @@ async fn under_the_old_configuration(stage: &Stage<'_>) -> anyhow::Result<()> {
     stage.all_run(20, Duration::from_secs(120)).await?;
     let audit = stage.agreed().await?;
     ensure!(audit.placed.len() == 20, "{} are placed", audit.placed.len());
-    let metrics = stage.cluster.get_text(stage.cluster.control.ports.extender, "/metrics").await?;
+    let metrics = stage.cluster.get_text(stage.cluster.control.ports.extender_metrics, "/metrics").await?;
     ensure!(samples::sum(&metrics, "kerf_extender_requests_total", &["verb=\"predicates\""]) >= 20.0, "not called");
     Ok(())
 }

@@ -21,7 +21,7 @@ use crate::support::stage::{SOON, Stage, phase, runs, uid, unschedulable, why};
 const SERVED: Duration = Duration::from_secs(25);
 
 async fn count(stage: &Stage<'_>, metric: &str, labels: &[&str]) -> anyhow::Result<f64> {
-    let metrics = stage.cluster.get_text(stage.cluster.control.ports.extender, "/metrics").await?;
+    let metrics = stage.cluster.get_text(stage.cluster.control.ports.extender_metrics, "/metrics").await?;
     Ok(samples::sum(&metrics, metric, labels))
 }
 

@@ -12,8 +12,8 @@ def version():
     print(torch.__version__)
 
 
-def memory(cap):
-    kept = []
+def taking(kept):
+    """A function that takes a piece of memory, which `kept` keeps; false where there is no more."""
 
     def take():
         try:
@@ -22,9 +22,14 @@ def memory(cap):
         except torch.cuda.OutOfMemoryError:
             return False
 
+    return take
+
+
+def memory(cap):
+    kept = []
     free, total = torch.cuda.mem_get_info()
     for _ in range(2):
-        figures.holds(take, free, total, int(cap) * figures.MIB)
+        figures.holds(taking(kept), free, total, int(cap) * figures.MIB)
         # what is freed can be had again
         kept.clear()
         torch.cuda.empty_cache()

@@ -4,6 +4,7 @@ import figures
 import torch
 import triton
 import triton.language as tl
+from with_torch import taking
 
 BLOCK = 1024
 
@@ -31,20 +32,12 @@ def version():
 def memory(cap):
     """Its tensors are PyTorch's; a kernel works beside as many of them as there is room for."""
     kept = []
-
-    def take():
-        try:
-            kept.append(torch.empty(figures.STEP, dtype=torch.uint8, device="cuda"))
-            return True
-        except torch.cuda.OutOfMemoryError:
-            return False
-
     a = torch.zeros(1 << 20, device="cuda")
     out = torch.empty_like(a)
     launch(a, out, 3)
     assert (out == 3).all().item()
     free, total = torch.cuda.mem_get_info()
-    figures.holds(take, free, total, int(cap) * figures.MIB)
+    figures.holds(taking(kept), free, total, int(cap) * figures.MIB)
     launch(a, out, 5)
     assert (out == 5).sum().item() == a.numel()
 

@@ -189,7 +189,7 @@ fn descs() -> [(&'static str, Vec<Desc>); 2] {
 fn metrics() -> String {
     let mut page = format!(
         "{GENERATED}# Metrics\n\nLook up what a metric says and which labels it has. Which of them to watch, and what to do \
-         when they rise: [operate](../operate.md#metrics-to-watch).\n\nThe extender serves `/metrics` on port 3456, the \
+         when they rise: [operate](../operate.md#metrics-to-watch).\n\nThe extender serves `/metrics` on port 3457, the \
          plugin on 9394.\n"
     );
     for (program, descs) in descs() {

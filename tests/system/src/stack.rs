@@ -97,6 +97,9 @@ pub struct Machine {
 }
 
 /// The extender in a runtime of its own, so that it can be killed at any instant.
+/// Where the extender serves metrics and its state: on free ports.
+const FREE: [&str; 2] = ["--metrics-listen=127.0.0.1:0", "--debug-listen=127.0.0.1:0"];
+
 struct ExtenderLife {
     runtime: Option<Runtime>,
     extender: Arc<Extender>,
@@ -124,7 +127,13 @@ pub async fn client(api: &ApiServer) -> anyhow::Result<Client> {
 impl ExtenderLife {
     async fn start(api: &ApiServer, listen: SocketAddr) -> anyhow::Result<Self> {
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
-        let args = kerf_extender::config::Args::try_parse_from(["kerf-extender", "--listen", &listen.to_string()])?;
+        let args = kerf_extender::config::Args::try_parse_from([
+            "kerf-extender",
+            "--listen",
+            &listen.to_string(),
+            FREE[0],
+            FREE[1],
+        ])?;
         let config = kerf_extender::config::Config::try_from(&args)?;
         let url = api.url();
         let started = runtime.spawn(async move {

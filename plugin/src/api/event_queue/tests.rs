@@ -1,6 +1,7 @@
 use kerf::annotation::Keys;
 use kerf::ids::PodRef;
 use kerf_testkit::api::{Action, ApiServer, Fault};
+use serde_json::Value;
 
 use super::*;
 use crate::base::counters::Counters;
@@ -26,13 +27,17 @@ fn node_event(events: &mut EventQueue, name: &str) {
     events.push(About::Node(name.into()), EventText::warning("GPUUnhealthy", "broken".into()));
 }
 
-/// Whom the written events are about, the first one first.
-fn written(server: &ApiServer) -> Vec<String> {
-    let version =
-        |event: &serde_json::Value| event["metadata"]["resourceVersion"].as_str().unwrap().parse::<u64>().unwrap();
+/// A name in each written event, the first one first.
+fn in_order(server: &ApiServer, name: impl Fn(&Value) -> &Value) -> Vec<String> {
+    let version = |event: &Value| event["metadata"]["resourceVersion"].as_str().unwrap().parse::<u64>().unwrap();
     let mut events = server.list("events").unwrap();
     events.sort_by_key(|event| version(event));
-    events.iter().map(|event| event["involvedObject"]["name"].as_str().unwrap().to_owned()).collect()
+    events.iter().map(|event| name(event).as_str().unwrap().to_owned()).collect()
+}
+
+/// Whom the written events are about.
+fn written(server: &ApiServer) -> Vec<String> {
+    in_order(server, |event| &event["involvedObject"]["name"])
 }
 
 #[tokio::test]
@@ -54,14 +59,7 @@ async fn events_about_the_node_keep_their_order() {
     server.inject(Fault::new("create", "events", Action::Status(500)).times(1));
     events.send(&cluster).await.unwrap_err();
     events.send(&cluster).await.unwrap();
-    let mut names: Vec<(u64, String)> = Vec::new();
-    for event in server.list("events").unwrap() {
-        let metadata = &event["metadata"];
-        let version = metadata["resourceVersion"].as_str().unwrap().parse().unwrap();
-        names.push((version, metadata["name"].as_str().unwrap().to_owned()));
-    }
-    names.sort();
-    assert_eq!(names.into_iter().map(|(_, name)| name).collect::<Vec<_>>(), ["n.first", "n.second"]);
+    assert_eq!(in_order(&server, |event| &event["metadata"]["name"]), ["n.first", "n.second"]);
 }
 
 #[tokio::test]

@@ -112,7 +112,7 @@ mod tests {
         let own = owner("plugin", "own");
         let found = |owner: Option<Owner>, bystanders: &[Bystander]| {
             let usage = Usage { processes: vec![process.clone(), process.clone()], ..Usage::default() };
-            let sample = Sample { usage, owners: vec![owner.clone(), owner] };
+            let sample = Sample::new(usage, vec![owner.clone(), owner]);
             let known = Known { pods: &[], bystanders, own: own.as_ref(), indices: &indices };
             let all = known.foreign(&sample).into_iter();
             let all = all.map(|one| (one.subject.container.to_string(), one.subject.index, one.share));

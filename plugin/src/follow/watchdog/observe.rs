@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use kerf::isolation::Isolation;
 use kerf::units::Milli;
@@ -11,6 +12,7 @@ use crate::allocation::Key;
 use crate::allocation::view::PodView;
 use crate::base::mounts::Mounts;
 use crate::follow::in_time::InTime;
+use crate::follow::said;
 use crate::isolation::folder::{Folder, Folders};
 use crate::isolation::{in_place, limiter};
 use crate::state::breach::{Observation, Subject};
@@ -38,7 +40,7 @@ impl Observer {
     }
 
     /// Every container with a share that has the limiter, or processes on its GPU.
-    pub async fn observe(&mut self, pods: &[PodView], sample: &Sample) -> Vec<Observation> {
+    pub async fn observe(&mut self, pods: &[PodView], sample: &Arc<Sample>) -> Vec<Observation> {
         let used = occupancy::used(pods, sample);
         let folders = self.folders.of(pods.iter().flat_map(PodView::holders));
         let shares = shares(pods, &used, &folders);
@@ -46,8 +48,8 @@ impl Observer {
         let questions = shares.iter().filter_map(|share| {
             let folder = share.folder.filter(|folder| folder.limiter)?.clone();
             let pids: Vec<u32> = share.usage.processes.iter().map(|(pid, _)| *pid).collect();
-            let (own, proc_root) = (own.clone(), self.proc_root.clone());
-            Some((folder.path.clone(), move || look(&folder, &pids, &own, &proc_root)))
+            let (own, proc_root, sample) = (own.clone(), self.proc_root.clone(), Arc::clone(sample));
+            Some((folder.path.clone(), move || look(&folder, &sample, &pids, &own, &proc_root)))
         });
         let mut found = self.asked.ask(questions.collect()).await;
         shares.into_iter().map(|share| share.observation(&mut found)).collect()
@@ -119,16 +121,15 @@ impl ShareOf<'_> {
 /// limiter has registered it, which the container could have written itself, and the host finds the limiter's files
 /// where the process would load them; and where the host can read what the process has loaded, if the library is part
 /// of that.
-fn look(folder: &Folder, pids: &[u32], own: &Mounts, proc_root: &Path) -> Found {
+fn look(folder: &Folder, sample: &Sample, pids: &[u32], own: &Mounts, proc_root: &Path) -> Found {
     let mut found = Found { fault: limiter::fault(folder), ..Found::default() };
     if pids.is_empty() {
         return found;
     }
-    let known = limiter::snapshot(folder).inspect_err(|error| {
-        tracing::debug!(folder = %folder.run.display(), %error, "the limiter's state cannot be read");
-    });
+    // a file that was just cut may have been read before
+    let said = if found.fault.is_some() { said::now(folder).map(Arc::new) } else { said::after(sample, folder) };
     let known: BTreeSet<(u32, u32)> =
-        known.unwrap_or_default().processes.iter().map(|process| (process.pid, process.start)).collect();
+        said.iter().flat_map(|said| &said.processes).map(|process| (process.pid, process.start)).collect();
     for pid in pids {
         let process = proc_root.join(pid.to_string());
         let Some(identity) = identity(&process) else { continue };

@@ -27,7 +27,7 @@ const MAX_BYTES: usize = 64 << 10;
 /// The system's; an earlier file is then left as it was. A missing directory is not created: without it no NFD
 /// runs here.
 pub fn write(path: &Path, wanted: &Wanted, until: Option<Timestamp>) -> io::Result<()> {
-    files::update(path, text(wanted, until).as_bytes(), 0o644)
+    files::update(path, text(wanted, until).as_bytes(), 0o644).map(drop)
 }
 
 /// Removes the file, if it exists.

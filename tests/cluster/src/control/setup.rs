@@ -53,10 +53,14 @@ pub struct Ports {
     pub controllers: u16,
     /// Port of kerf's extender.
     pub extender: u16,
+    /// Port of its metrics and health.
+    pub extender_metrics: u16,
+    /// Port of its `/debug/state`.
+    pub extender_debug: u16,
 }
 
 impl Ports {
-    pub(crate) const COUNT: usize = 6;
+    pub(crate) const COUNT: usize = 8;
 
     /// Takes the needed ports from `free`.
     pub(crate) fn take(free: &mut impl Iterator<Item = u16>) -> anyhow::Result<Self> {
@@ -67,6 +71,8 @@ impl Ports {
             scheduler: port()?,
             controllers: port()?,
             extender: port()?,
+            extender_metrics: port()?,
+            extender_debug: port()?,
         })
     }
 }

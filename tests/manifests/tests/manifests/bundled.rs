@@ -51,8 +51,19 @@ fn the_extender_is_as_where_it_runs_by_itself_but_a_sidecar() {
     // kube-scheduler starts once the extender is ready
     let ready = own.readiness_probe.as_ref().unwrap();
     assert_eq!(own.startup_probe.as_ref().unwrap().http_get, ready.http_get);
-    assert_eq!(Container { restart_policy: None, startup_probe: None, ..own.clone() }, alone);
     let args = parsed(&own);
+    let Container { args: given, ports, .. } = alone.clone();
+    assert_eq!(Container { restart_policy: None, startup_probe: None, args: given, ports, ..own.clone() }, alone);
+    let mut like_alone = parsed(&container(&extender().spec.unwrap().template).clone());
+    assert!(args.ports.listen.ip().is_loopback() && !like_alone.ports.listen.ip().is_loopback());
+    assert_eq!(only(own.ports.unwrap()).container_port, i32::from(args.ports.metrics_listen.port()));
+    let lease = configuration().leader_election;
+    let lease =
+        format!("{}/{}", lease["resourceNamespace"].as_str().unwrap(), lease["resourceName"].as_str().unwrap());
+    assert_eq!(args.scheduler_lease, Some(lease.parse().unwrap()));
+    like_alone.ports = args.ports.clone();
+    like_alone.scheduler_lease.clone_from(&args.scheduler_lease);
+    assert_eq!(format!("{args:?}"), format!("{like_alone:?}"), "they differ in nothing else");
     kerf_extender::config::Config::try_from(&args).unwrap();
     assert!(!args.legacy);
     assert_eq!(args.domain, Keys::default().domain);
@@ -86,8 +97,9 @@ fn its_containers_may_do_nothing_beyond_their_work() {
     let policies: Vec<NetworkPolicy> = of_kind("manifests/base", "NetworkPolicy");
     let own = policies.into_iter().find(|policy| policy.metadata.name.as_deref() == Some(NAME)).unwrap();
     let open = serde_json::to_value(own.spec.unwrap().ingress).unwrap();
-    let port = only(scheduler.ports.unwrap()).container_port;
-    assert_eq!(open, serde_json::json!([{ "ports": [{ "protocol": "TCP", "port": port }] }]));
+    let ports = [extender.ports, scheduler.ports].map(|own| only(own.unwrap()).container_port);
+    let ports = ports.map(|port| serde_json::json!({ "protocol": "TCP", "port": port }));
+    assert_eq!(open, serde_json::json!([{ "ports": ports }]));
 }
 
 #[test]
@@ -103,7 +115,7 @@ fn kube_scheduler_is_the_clusters_and_reads_kerfs_configuration() {
     let config = configuration();
     let profiles = serde_json::json!([{ "schedulerName": NAME }]);
     assert_eq!(config.profiles, Some(profiles));
-    let url = format!("http://127.0.0.1:{}/scheduler", parsed(&extender).listen.port());
+    let url = format!("http://127.0.0.1:{}/scheduler", parsed(&extender).ports.listen.port());
     assert_eq!(only(config.extenders).url_prefix, url);
 }
 
@@ -179,7 +191,7 @@ fn its_account_has_the_rights_of_a_scheduler_and_two_objects_of_its_own() {
     assert_eq!(serde_json::to_value(rule.resource_names).unwrap(), serde_json::json!([name]));
     assert_eq!(
         (rule.resources.unwrap(), rule.verbs),
-        (vec!["leases".to_owned()], vec!["get".to_owned(), "update".to_owned()])
+        (vec!["leases".to_owned()], ["get", "list", "watch", "update"].map(str::to_owned).to_vec())
     );
 }
 
@@ -268,7 +280,7 @@ fn the_static_pods_extender_listens_on_loopback_only() {
     let pod: Pod = strict(&name, &value);
     let extender = pod.spec.unwrap().containers.into_iter().find(|own| own.name == "kerf-extender").unwrap();
     let args = parsed(&extender);
-    assert!(args.listen.ip().is_loopback() && args.kubeconfig.is_some());
-    assert_eq!(args.listen.port(), parsed(&containers().0).listen.port());
+    assert!(args.ports.listen.ip().is_loopback() && args.kubeconfig.is_some());
+    assert_eq!(args.ports.listen.port(), parsed(&containers().0).ports.listen.port());
     kerf_extender::config::Config::try_from(&args).unwrap();
 }

@@ -417,19 +417,27 @@ fn the_component_placed_gives_a_profile_the_plugins_account_and_what_placing_nee
 
 #[test]
 fn ports_are_the_programs_defaults_everywhere() {
-    let defaults = |command: clap::Command| {
-        let listen = command.get_arguments().find(|argument| argument.get_id() == "listen").unwrap();
+    let defaults = |command: clap::Command, flag: &str| {
+        let listen = command.get_arguments().find(|argument| argument.get_id() == flag).unwrap();
         let default = listen.get_default_values()[0].to_str().unwrap();
         default.parse::<std::net::SocketAddr>().unwrap().port()
     };
-    let extender_port = defaults(kerf_extender::config::Args::command());
-    let plugin_port = defaults(kerf_plugin::config::Args::command());
-    assert_eq!(extender_args(&extender()).listen.port(), extender_port);
+    let extender_port = defaults(kerf_extender::config::Args::command(), "listen");
+    let metrics_port = defaults(kerf_extender::config::Args::command(), "metrics_listen");
+    let plugin_port = defaults(kerf_plugin::config::Args::command(), "listen");
+    let flags = extender_args(&extender()).ports;
+    assert_eq!((flags.listen.port(), flags.metrics_listen.port()), (extender_port, metrics_port));
     assert_eq!(plugin_args(&plugin()).listen.port(), plugin_port);
-    for ((name, template), port) in templates().into_iter().zip([extender_port, plugin_port]) {
+    let wanted = [vec![("http", extender_port), ("metrics", metrics_port)], vec![("http", plugin_port)]];
+    for ((name, template), wanted) in templates().into_iter().zip(wanted) {
         let ports = container(&template).ports.as_ref().unwrap();
-        assert_eq!(ports.iter().map(|port| port.container_port).collect::<Vec<_>>(), [i32::from(port)]);
-        assert_eq!(ports[0].name.as_deref(), Some("http"));
+        let named = ports.iter().map(|port| (port.name.as_deref().unwrap(), port.container_port));
+        assert!(named.eq(wanted.iter().map(|(name, port)| (*name, i32::from(*port)))), "{name}: {ports:?}");
+        let (asked, port) = *wanted.last().unwrap();
+        for probe in [&container(&template).liveness_probe, &container(&template).readiness_probe] {
+            let port = serde_json::to_value(&probe.as_ref().unwrap().http_get.as_ref().unwrap().port).unwrap();
+            assert_eq!(port, asked, "{name}");
+        }
         let annotations = template.metadata.unwrap().annotations.unwrap();
         assert_eq!(annotations["prometheus.io/port"], port.to_string());
         assert_eq!(annotations["prometheus.io/path"], "/metrics");
@@ -437,9 +445,11 @@ fn ports_are_the_programs_defaults_everywhere() {
         policies.extend(of_kind::<NetworkPolicy>("manifests/components/remote", "NetworkPolicy"));
         let policy = policies.into_iter().find(|policy| policy.metadata.name.as_deref() == Some(name)).unwrap();
         let open = serde_json::to_value(policy.spec.unwrap().ingress).unwrap();
-        assert_eq!(open, serde_json::json!([{ "ports": [{ "protocol": "TCP", "port": port }] }]));
+        let rule = |(_, port): &(_, u16)| serde_json::json!({ "ports": [{ "protocol": "TCP", "port": port }] });
+        assert_eq!(open, wanted.iter().map(rule).collect::<Value>());
         let image = text(&format!("images/{}.Dockerfile", name.trim_start_matches("kerf-")));
-        assert!(image.contains(&format!("EXPOSE {port}\n")), "{name}");
+        let exposed: Vec<String> = wanted.iter().map(|(_, port)| port.to_string()).collect();
+        assert!(image.contains(&format!("EXPOSE {}\n", exposed.join(" "))), "{name}");
     }
     let service: Service = only(of_kind("manifests/components/remote", "Service"));
     let ports = service.spec.unwrap().ports.unwrap();

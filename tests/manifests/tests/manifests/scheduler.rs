@@ -29,7 +29,7 @@ fn scheduler_configurations_name_the_extenders_routes_and_resources() {
         assert_eq!(config.client_connection.is_some(), host == REMOTE);
         assert_eq!(config.api_version, "kubescheduler.config.k8s.io/v1");
         let extender = only(config.extenders);
-        let url = format!("http://{host}:{}/scheduler", args.listen.port());
+        let url = format!("http://{host}:{}/scheduler", args.ports.listen.port());
         assert_eq!(extender.url_prefix, url);
         assert!(!extender.enable_https && !extender.ignorable);
         assert_eq!(extender.http_timeout, format!("{}s", args.scheduler_timeout_ms / 1000));

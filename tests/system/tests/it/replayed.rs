@@ -121,7 +121,8 @@ impl Live {
         for machine in machines {
             api.create("nodes", node(machine)).expect("node");
         }
-        let args = ["kerf-extender", "--listen", "127.0.0.1:0", "--policy", policy];
+        let free = ["--listen=127.0.0.1:0", "--metrics-listen=127.0.0.1:0", "--debug-listen=127.0.0.1:0"];
+        let args = ["kerf-extender", "--policy", policy].into_iter().chain(free);
         let args = kerf_extender::config::Args::try_parse_from(args).expect("flags");
         let config = kerf_extender::config::Config::try_from(&args).expect("configuration");
         let token = CancellationToken::new();

@@ -1,0 +1,69 @@
+//! `simulate`: which candidates could take the pod, for autoscalers that ask about nodes they may add.
+//!
+//! Candidates come as whole Node objects. A node that the extender knows is taken as its ledger has it; of another the
+//! cards are those of the object. Pods on their way are not looked at, all candidates that fit come back, and nothing is
+//! remembered: what an autoscaler imagines has to change no choice.
+
+use std::sync::Arc;
+
+use axum::response::Response;
+use k8s_openapi::api::core::v1::Node;
+use kerf::k8s;
+use kerf::ledger::NodeLedger;
+use kerf::placement::Planner;
+use kerf::unfit::Unfit;
+use serde_json::value::RawValue;
+
+use super::filter::{Filter, answer};
+use super::prepare::{Call, CallError, Early, Handler, json};
+use super::wire::{Args, Candidates};
+use crate::app::App;
+use crate::planning::{Place, TooMuch};
+use crate::verb::{Outcome, Verb};
+
+pub(super) struct Simulate;
+
+impl Handler for Simulate {
+    const VERB: Verb = Verb::Simulate;
+    type Args<'a> = Candidates<'a>;
+
+    fn early(early: Early<Candidates<'_>>) -> (Outcome, Response) {
+        Filter::early(early)
+    }
+
+    async fn answer(call: Arc<Call>) -> Result<Response, CallError> {
+        let own = call.clone();
+        Ok(call.app.planning.run_here_or_there(call.body.len(), move |place| evaluate(&own, place)).await?)
+    }
+}
+
+fn evaluate(call: &Call, place: Place) -> Result<Response, TooMuch> {
+    let app = &call.app;
+    let asked = match call.asked::<Simulate>(Args::parse) {
+        Ok(asked) => asked,
+        Err(answered) => return Ok(*answered),
+    };
+    let request = &asked.asking.request;
+    place.allows(request, app.policy, asked.args.len())?;
+    let mut planner = Planner::default();
+    let mut judge = |node: &str, object: Option<&RawValue>| {
+        let ledger = ledger(app, node, object);
+        ledger.and_then(|ledger| planner.fit(&ledger, request, app.policy)).err()
+    };
+    let verdicts: Vec<Option<Unfit>> = match &asked.args {
+        Candidates::Names(names) => names.iter().map(|name| judge(&name.0, None)).collect(),
+        Candidates::Objects(objects) => objects.iter().map(|(name, object)| judge(name, Some(*object))).collect(),
+    };
+    app.metrics.answered(Verb::Simulate, Outcome::Ok);
+    Ok(json(&answer(&asked.args, &verdicts, request, |_| true)))
+}
+
+/// The cards of a node, known or imagined.
+fn ledger(app: &App, node: &str, object: Option<&RawValue>) -> Result<NodeLedger, Unfit> {
+    if let Some(known) = app.cluster.cards(node) {
+        return Ok(known);
+    }
+    let object = object.ok_or(Unfit::UnknownNode)?;
+    let object: Node = serde_json::from_str(object.get()).map_err(|_| Unfit::UnreadableInventory)?;
+    Ok(k8s::imagined(&object, &app.keys))
+}

@@ -1,0 +1,217 @@
+//! The open connections of a listener, what each is doing, and which one makes room.
+
+use std::collections::BTreeMap;
+use std::future::Future;
+use std::sync::Arc;
+use std::time::Duration;
+
+use parking_lot::Mutex;
+use tokio::time::{Instant, timeout_at};
+use tokio_util::sync::{CancellationToken, WaitForCancellationFuture};
+
+/// What strangers may take of a listener.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Limits {
+    /// Connections at once.
+    pub connections: usize,
+    /// From the connection, with its TLS handshake, to the end of the first request's head.
+    pub head: Duration,
+    /// From an answer to the end of the next request's head.
+    pub idle: Duration,
+    /// From a request's head until its answer has been sent.
+    pub exchange: Duration,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Phase {
+    /// It has not sent a whole head yet.
+    New,
+    /// All its requests have been answered.
+    Idle,
+    Request,
+}
+
+#[derive(Debug)]
+pub(super) struct Connection {
+    limits: Limits,
+    /// The phase, and since when.
+    state: Mutex<(Phase, Instant)>,
+    closed: CancellationToken,
+}
+
+/// Closes one connection from elsewhere.
+#[derive(Clone, Debug, Default)]
+pub struct Closer(CancellationToken);
+
+impl Closer {
+    /// Ends the connection, and drops what its request holds.
+    pub fn close(&self) {
+        self.0.cancel();
+    }
+}
+
+/// A request in progress, until it is dropped.
+#[derive(Debug)]
+pub(super) struct InRequest(Arc<Connection>);
+
+impl Connection {
+    /// A request's head has been read.
+    pub fn begin(self: &Arc<Self>) -> InRequest {
+        self.enter(Phase::Request);
+        InRequest(self.clone())
+    }
+
+    pub fn in_request(&self) -> bool {
+        self.state.lock().0 == Phase::Request
+    }
+
+    /// When it is to be closed, unless it goes on.
+    pub fn due(&self) -> Instant {
+        let (phase, since) = *self.state.lock();
+        since
+            + match phase {
+                Phase::New => self.limits.head,
+                Phase::Idle => self.limits.idle,
+                Phase::Request => self.limits.exchange,
+            }
+    }
+
+    pub fn closer(&self) -> Closer {
+        Closer(self.closed.clone())
+    }
+
+    pub fn closed(&self) -> WaitForCancellationFuture<'_> {
+        self.closed.cancelled()
+    }
+
+    /// `None` where the connection is closed first, or overdue.
+    pub async fn unless_closed<T>(&self, what: impl Future<Output = T>) -> Option<T> {
+        let timely = timeout_at(self.due(), what);
+        self.closed.run_until_cancelled(timely).await?.ok()
+    }
+
+    fn enter(&self, phase: Phase) {
+        *self.state.lock() = (phase, Instant::now());
+    }
+}
+
+impl Drop for InRequest {
+    fn drop(&mut self) {
+        self.0.enter(Phase::Idle);
+    }
+}
+
+/// By the order in which they were accepted.
+type Open = BTreeMap<u64, Arc<Connection>>;
+
+#[derive(Debug)]
+pub(super) struct Connections {
+    limits: Limits,
+    next: Mutex<u64>,
+    open: Arc<Mutex<Open>>,
+}
+
+/// A connection's place, until it is dropped.
+#[derive(Debug)]
+pub(super) struct Entry {
+    number: u64,
+    connection: Arc<Connection>,
+    open: Arc<Mutex<Open>>,
+}
+
+impl Connections {
+    pub fn new(limits: Limits) -> Self {
+        Self { limits, next: Mutex::default(), open: Arc::default() }
+    }
+
+    /// A place for a new connection. Where there is none left, the connection is closed that has waited longest for a
+    /// request; those that never sent one come first. `None` where all are in the middle of a request.
+    pub fn enter(&self) -> Option<Entry> {
+        let number = {
+            let mut next = self.next.lock();
+            *next += 1;
+            *next
+        };
+        let mut open = self.open.lock();
+        if open.len() >= self.limits.connections {
+            let states = open.iter().map(|(number, one)| (*one.state.lock(), *number));
+            let ((phase, _), longest) = states.min()?;
+            if phase == Phase::Request {
+                return None;
+            }
+            if let Some(connection) = open.remove(&longest) {
+                connection.closed.cancel();
+            }
+        }
+        let connection = Arc::new(Connection {
+            limits: self.limits,
+            state: Mutex::new((Phase::New, Instant::now())),
+            closed: CancellationToken::new(),
+        });
+        open.insert(number, connection.clone());
+        Some(Entry { number, connection, open: self.open.clone() })
+    }
+}
+
+impl Entry {
+    pub fn connection(&self) -> &Arc<Connection> {
+        &self.connection
+    }
+}
+
+impl Drop for Entry {
+    fn drop(&mut self) {
+        self.open.lock().remove(&self.number);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn connections(most: usize) -> Connections {
+        let second = Duration::from_secs(1);
+        Connections::new(Limits { connections: most, head: second, idle: 2 * second, exchange: 3 * second })
+    }
+
+    fn is_closed(entry: &Entry) -> bool {
+        entry.connection.closed.is_cancelled()
+    }
+
+    #[test]
+    fn who_has_sent_no_request_for_longest_makes_room() {
+        let all = connections(3);
+        let begin = |entry: &Entry| entry.connection.begin();
+        let [served, silent, busy] = [(); 3].map(|()| all.enter().unwrap());
+        drop(begin(&served));
+        let request = begin(&busy);
+        let newer = all.enter().unwrap();
+        assert_eq!([&served, &silent, &busy].map(is_closed), [false, true, false], "it never sent one");
+        drop(silent);
+        // a client that goes on sending requests outlives all that never did
+        for _ in 0..10 {
+            drop(begin(&served));
+            drop(all.enter().unwrap());
+        }
+        assert!(is_closed(&newer) && !is_closed(&served));
+        let second = begin(&served);
+        let third = all.enter().unwrap();
+        let fourth = begin(&third);
+        assert!(all.enter().is_none(), "all are in the middle of a request");
+        drop((request, second, fourth));
+        assert!(all.enter().is_some());
+        assert!(is_closed(&busy), "the first that was done");
+    }
+
+    #[test]
+    fn each_phase_has_its_deadline() {
+        let all = connections(1);
+        let entry = all.enter().unwrap();
+        let left = |entry: &Entry| entry.connection.due() - entry.connection.state.lock().1;
+        assert_eq!(left(&entry), Duration::from_secs(1));
+        let request = entry.connection.begin();
+        assert_eq!(left(&entry), Duration::from_secs(3));
+        drop(request);
+        assert_eq!(left(&entry), Duration::from_secs(2));
+    }
+}
