@@ -22,6 +22,7 @@ pub fn install(control: &Control) -> anyhow::Result<()> {
         "base/retries",
         "base/plugin-rbac",
         "base/admission-policy",
+        "base/requests",
         "base/network-policy",
         "base/flow-schema",
         "components/control-plane/rbac",
