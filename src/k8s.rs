@@ -4,6 +4,7 @@ mod budget;
 mod domain;
 mod host;
 mod lease;
+mod misspelt;
 mod queued;
 mod taints;
 mod users;
@@ -111,7 +112,11 @@ impl NodeView {
 /// # Errors
 /// [`RequestError`] where it breaks a rule of the contract.
 pub fn request(pod: &Pod, keys: &Keys) -> Result<Option<GpuRequest>, RequestError> {
+    misspelt::resource(pod, keys)?;
     let request = unread(pod, keys, |raw, annotations| GpuRequest::parse(raw, annotations)).unwrap_or(Ok(None))?;
+    if request.is_some() {
+        misspelt::annotation(pod, keys)?;
+    }
     let request = request.map(|request| users::demanding(request, pod));
     Ok(request.map(|request| GpuRequest { priority: priority(pod), ..request }))
 }

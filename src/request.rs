@@ -4,7 +4,7 @@
 mod bound;
 mod error;
 
-pub use error::{MAX_CARDS, MAX_CONTAINERS, MAX_SHARES, RequestError, Rule};
+pub use error::{MAX_CARD_MEMORY, MAX_CARDS, MAX_CONTAINERS, MAX_SHARES, RequestError, Rule};
 
 use std::sync::Arc;
 
@@ -254,12 +254,14 @@ impl Ask {
             0 if memory == 0 => Ok(None),
             0 => Err(Rule::MemoryWithoutCore),
             1..=99 if memory == 0 => Err(Rule::ShareWithoutMemory),
+            1..=99 if memory > MAX_CARD_MEMORY => Err(Rule::MemoryInOtherUnits),
             1..=99 => {
                 let compute = Milli::from_core_units(core).ok_or(Rule::Core(QuantityError::TooLarge))?;
                 Ok(Some(Self::Share(Share { compute, memory: mib })))
             }
             _ if core % 100 != 0 => Err(Rule::PartOfSeveralCards),
             _ if core / 100 > MAX_CARDS => Err(Rule::TooManyCards),
+            _ if memory > core / 100 * MAX_CARD_MEMORY => Err(Rule::MemoryInOtherUnits),
             _ => {
                 let count = u32::try_from(core / 100).map_err(|_| Rule::TooManyCards)?;
                 Ok(Some(Self::Whole { count, memory: (memory > 0).then_some(mib) }))

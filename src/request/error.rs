@@ -10,6 +10,9 @@ pub const MAX_CARDS: u64 = crate::device::MAX_CARDS as u64;
 /// The most counted shares that one container may ask for.
 pub const MAX_SHARES: u64 = MAX_CARDS * 1000;
 
+/// The most memory of one card, in units of `<D>/vcuda-memory`: 1 TiB. Larger amounts are meant as bytes or MiB.
+pub const MAX_CARD_MEMORY: u64 = 4096;
+
 /// A rule that a request breaks. The texts have no amounts, so that the scheduler can count equal ones.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Rule {
@@ -26,6 +29,9 @@ pub enum Rule {
     MemoryWithoutCore,
     #[error("asks for more GPUs than any node has")]
     TooManyCards,
+    /// More memory than there is on as many cards.
+    #[error("vcuda-memory is counted in units of 256 MiB (10 GiB is 40), and no GPU has as many as this")]
+    MemoryInOtherUnits,
     #[error("number of GPU shares {0}")]
     Count(QuantityError),
     #[error("asks for more GPU shares than any node has")]
@@ -40,6 +46,12 @@ pub enum Rule {
 pub enum RequestError {
     #[error("container {container:?}: {rule}")]
     Container { container: ContainerName, rule: Rule },
+    /// A resource below the domain that is close to one of kerf's; without the domain.
+    #[error("container {container:?}: resource {name} is unknown; did you mean {meant}?")]
+    MisspeltResource { container: ContainerName, name: Box<str>, meant: &'static str },
+    /// An annotation below the domain that is close to one that users write; without the domain.
+    #[error("annotation {name} is unknown; did you mean {meant}?")]
+    MisspeltAnnotation { name: Box<str>, meant: &'static str },
     /// More than `MAX_CONTAINERS` ask for cards.
     #[error("more than {MAX_CONTAINERS} containers ask for GPUs")]
     TooManyContainers,
@@ -91,10 +103,12 @@ impl RequestError {
                 Rule::ShareWithoutMemory => "share-without-memory",
                 Rule::MemoryWithoutCore => "memory-without-core",
                 Rule::TooManyCards => "too-many-cards",
+                Rule::MemoryInOtherUnits => "memory-unit",
                 Rule::Count(_) => "share-count",
                 Rule::TooManyShares => "too-many-shares",
                 Rule::TwoResources => "two-resources",
             },
+            Self::MisspeltResource { .. } | Self::MisspeltAnnotation { .. } => "misspelt",
             Self::TooManyContainers => "too-many-containers",
             Self::LimitNotANumber | Self::LimitOutOfRange { .. } | Self::LimitWithoutShare => "core-limit",
             Self::UnknownPolicy => "policy",

@@ -12,23 +12,23 @@ use crate::place::Place;
 use crate::process::{Process, Spec};
 use crate::tools::{output, workspace};
 
-/// Applies the objects of `manifests/base` for a cluster, except the pods.
+/// Applies the objects of `manifests/base` and `components/control-plane` for a cluster, except the pods.
 ///
 /// # Errors
 /// Those of kubectl.
 pub fn install(control: &Control) -> anyhow::Result<()> {
-    let base = workspace().join("manifests/base");
     let files = [
-        "namespace",
-        "extender-rbac",
-        "retries",
-        "plugin-rbac",
-        "admission-policy",
-        "network-policy",
-        "flow-schema",
+        "base/namespace",
+        "base/retries",
+        "base/plugin-rbac",
+        "base/admission-policy",
+        "base/requests",
+        "base/network-policy",
+        "base/flow-schema",
+        "components/control-plane/rbac",
     ];
     for file in files {
-        let path = base.join(file).with_extension("yaml");
+        let path = workspace().join("manifests").join(file).with_extension("yaml");
         control.kubectl(&["apply", "-f", &path.display().to_string()])?;
     }
     Ok(())

@@ -8,7 +8,7 @@ use kube::api::{Patch, PatchParams};
 use serde_json::{Value, json};
 
 use crate::support::draft::{Draft, pod};
-use crate::support::policy::noted_only;
+use crate::support::policy::{leave_out, noted_only};
 use crate::support::stage::{SOON, Stage, phase, why};
 
 /// Every annotation that users set, with a value for which a new pod would be refused.
@@ -22,6 +22,7 @@ const SPOILED: [(&str, &str); 4] = [
 /// A pod from before the policy, or in a cluster without it: it runs, its annotations become invalid, and the extender
 /// restarts. Its GPU is not given to another pod.
 pub async fn a_spoiled_annotation_frees_no_card(stage: &Stage<'_>) -> anyhow::Result<()> {
+    leave_out(stage).await?;
     let node = &stage.cluster.nodes[0];
     let cards = node.cards.uuids().len();
     let whole = |name: String| pod(name).app("main", 100, 0).on(&node.name);

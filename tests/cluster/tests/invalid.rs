@@ -1,12 +1,20 @@
 //! Requests that break a rule.
 
-use anyhow::ensure;
+use anyhow::{Context, ensure};
+use kerf_cluster::control::client;
+use kerf_cluster::tools::workspace;
+use kube::api::PostParams;
+use kube::core::Request;
+use serde_json::{Map, Value, json};
 
 use crate::support::draft::pod;
+use crate::support::policy::leave_out;
 use crate::support::stage::{Stage, phase};
 
-/// The event names the container and the rule, and other pods are not held up.
+/// Where they are not refused when they are written: the event names the container and the rule, and other pods are not
+/// held up.
 pub async fn requests_stay_pending_with_the_rule_in_an_event(stage: &Stage<'_>) -> anyhow::Result<()> {
+    leave_out(stage).await?;
     let limit = "inspur.com/vcuda-core-limit";
     let cases = [
         (pod("between").app("main", 150, 30), "container \"main\": vcuda-core must be 1..99 or a multiple of 100"),
@@ -39,9 +47,82 @@ pub async fn requests_stay_pending_with_the_rule_in_an_event(stage: &Stage<'_>) 
         ensure!(phase(&object) == "Pending", "{} is {}", draft.name, phase(&object));
         ensure!(object.spec.is_some_and(|spec| spec.node_name.is_none()), "{} is bound", draft.name);
     }
-    // more than any GPU has is valid in form, but no node can ever take it
-    stage.create(&pod("large").app("main", 50, 100_000)).await?;
+    // no more than some GPU might have, but no node here can ever take it
+    stage.create(&pod("large").app("main", 50, 4096)).await?;
     stage.event("large", "vcuda-memory").await?;
     stage.phase("valid", &["Running"]).await?;
     stage.agreed().await.map(drop)
+}
+
+/// The domain's names stand without it.
+fn below(names: &Value) -> Value {
+    let full = |name: &String| {
+        if name.contains('/') || name == "cpu" { name.clone() } else { format!("inspur.com/{name}") }
+    };
+    let names = names.as_object().into_iter().flatten();
+    names.map(|(name, value)| (full(name), value.clone())).collect::<Map<_, _>>().into()
+}
+
+/// Metadata and spec of a pod of the table.
+fn template(row: &Value) -> Value {
+    let list = |key: &str| -> Vec<Value> {
+        let containers = row[key].as_array().into_iter().flatten();
+        let own = containers.map(|container| {
+            let mut own = json!({
+                "name": container["name"], "image": "busybox:1.37", "resources": { "limits": below(&container["limits"]) },
+            });
+            if container["restarts"] == true {
+                own["restartPolicy"] = "Always".into();
+            }
+            own
+        });
+        own.collect()
+    };
+    json!({
+        "metadata": { "labels": { "app": "row" }, "annotations": below(&row["annotations"]) },
+        "spec": { "initContainers": list("init"), "containers": list("containers") },
+    })
+}
+
+/// The API server says what the extender would, in the same words, about pods and about what makes pods. The table is
+/// tested against the extender's domain as well: `tests/requests.rs`.
+pub async fn requests_are_refused_when_they_are_written(stage: &Stage<'_>) -> anyhow::Result<()> {
+    let table = std::fs::read_to_string(workspace().join("tests/requests.json"))?;
+    let table: Vec<Value> = serde_json::from_str(&table)?;
+    let admin = client(&stage.cluster.control.admin()).await?;
+    let dry = PostParams { dry_run: true, ..PostParams::default() };
+    let within = |group: &str| format!("{group}/namespaces/{}", stage.namespace());
+    for row in &table {
+        let template = template(row);
+        let mut pod = template.clone();
+        pod["metadata"]["name"] = "row".into();
+        let of = json!({ "selector": { "matchLabels": { "app": "row" } }, "template": template });
+        let mut job = template.clone();
+        job["spec"]["restartPolicy"] = "Never".into();
+        let job = json!({ "schedule": "@daily", "jobTemplate": { "spec": { "template": job } } });
+        let objects = [
+            (within("/api/v1") + "/pods", pod),
+            (within("/apis/apps/v1") + "/deployments", json!({ "metadata": { "name": "row" }, "spec": of })),
+            (within("/apis/batch/v1") + "/cronjobs", json!({ "metadata": { "name": "row" }, "spec": job })),
+        ];
+        for (path, object) in objects {
+            let (url, plural) = path.rsplit_once('/').context("no path")?;
+            let request = Request::new(format!("{url}/{plural}")).create(&dry, object.to_string().into())?;
+            let (code, said) = match admin.request::<Value>(request).await {
+                Ok(_) => (201, String::new()),
+                Err(kube::Error::Api(status)) => (status.code, status.message.clone()),
+                Err(error) => return Err(error).context(path),
+            };
+            let expected = row["says"].as_str().context("no text")?;
+            // a policy's text follows its name
+            let own = said.split_once("denied request: ").map_or("", |(_, own)| own);
+            let right = match () {
+                () if expected.is_empty() => code == 201,
+                () if row["by"].is_string() => code == 422,
+                () => code == 422 && own == expected,
+            };
+            ensure!(right, "{path}: {row}: {code} {said}");
+        }
+    }
+    Ok(())
 }

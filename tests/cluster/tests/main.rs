@@ -23,6 +23,7 @@ mod placed;
 mod policies;
 mod profiles;
 mod rights;
+mod routing;
 mod scheduling;
 mod strangers;
 mod support;
@@ -64,7 +65,7 @@ const TESTS: &[Test] = tests! {
     binding: a_wrong_uid_writes_nothing annotations_are_merged_with_the_binding only_kerf_writes_records
         a_plugin_changes_its_own_node_only a_plugin_writes_vendors_labels_where_it_is_let;
     counted: a_spoiled_annotation_frees_no_card containers_fit_in_any_order;
-    invalid: requests_stay_pending_with_the_rule_in_an_event;
+    invalid: requests_are_refused_when_they_are_written requests_stay_pending_with_the_rule_in_an_event;
     freeing: every_end_frees_exactly_what_was_held a_restarted_container_keeps_its_card;
     isolation: a_share_is_all_the_memory_that_a_program_finds a_breach_is_told_in_an_event;
     health: an_ill_card_takes_no_pod_until_it_recovers;
@@ -86,6 +87,7 @@ const TESTS: &[Test] = tests! {
     strangers: get_no_card_of_a_pod_that_waits;
     waiting: a_pause_during_the_bindings_costs_nobody_its_card the_end_of_a_lost_binding_is_told_to_who_waits
         a_nominated_pod_keeps_its_card a_pod_that_waits_for_its_volume_keeps_its_card;
+    routing: pods_that_ask_for_gpus_come_to_kerfs_scheduler every_way_to_install_is_accepted;
     rights: no_more_than_is_used;
     // these restart the API server, which refuses all clients for a moment
     faults: plugin_token_refused;

@@ -15,6 +15,7 @@ use serde_json::{Value, json};
 
 use crate::binding::refusal;
 use crate::support::draft::{Draft, pod};
+use crate::support::policy::leave_out;
 use crate::support::stage::{SOON, Stage, annotation, uid};
 
 const EXTENDER: &str = "system:serviceaccount:kerf-system:kerf-extender";
@@ -66,6 +67,7 @@ fn denied<T>(result: Result<T, kube::Error>, with: &str, what: &str) -> anyhow::
 
 /// Annotations can change while the pod waits; from its binding on they are fixed, also while it ends and after.
 pub async fn what_users_ask_for_is_fixed_once_a_pod_is_bound(stage: &Stage<'_>) -> anyhow::Result<()> {
+    leave_out(stage).await?;
     let pods: Api<Pod> = Api::namespaced(tenant(stage).await?, stage.namespace());
     let params = PatchParams::default();
     stage.create(&pod("waits").app("main", 10, 1).with("schedulerName", "nobody")).await?;
@@ -111,6 +113,7 @@ pub async fn what_users_ask_for_is_fixed_once_a_pod_is_bound(stage: &Stage<'_>) 
 
 /// Whatever other parts of a pod its user may write: none of them carries an annotation of kerf's past the policies.
 pub async fn no_subresource_carries_an_annotation(stage: &Stage<'_>) -> anyhow::Result<()> {
+    leave_out(stage).await?;
     let pods: Api<Pod> = Api::namespaced(tenant(stage).await?, stage.namespace());
     stage.create(&pod("bound").app("main", 10, 1)).await?;
     stage.phase("bound", &["Running"]).await?;
@@ -162,6 +165,7 @@ pub async fn no_subresource_carries_an_annotation(stage: &Stage<'_>) -> anyhow::
 
 /// No GPUs were chosen for a pod that comes with its node's name; kubelets show their static pods that way.
 pub async fn a_pod_that_asks_for_gpus_names_no_node(stage: &Stage<'_>) -> anyhow::Result<()> {
+    leave_out(stage).await?;
     let tenant = tenant(stage).await?;
     let as_tenant: Api<Pod> = Api::namespaced(tenant.clone(), stage.namespace());
     let shapes = [

@@ -11,7 +11,7 @@ use rustix::process::Signal;
 
 use crate::policies::tenant;
 use crate::support::draft::{Draft, pod};
-use crate::support::policy::noted_only;
+use crate::support::policy::{leave_out, noted_only};
 use crate::support::stage::{SOON, Stage, phase, why};
 
 /// The plugin's refusal of such a pod, or kubelet's own where nothing is left to give.
@@ -20,6 +20,7 @@ const REFUSALS: [&str; 4] =
 
 /// kubelet is stopped until placed pods and strangers with the same amounts wait for it, in any order.
 pub async fn get_no_card_of_a_pod_that_waits(stage: &Stage<'_>) -> anyhow::Result<()> {
+    leave_out(stage).await?;
     let tenant: Api<Pod> = Api::namespaced(tenant(stage).await?, stage.namespace());
     noted_only(stage, async || {
         // so small that the strangers, which may be on any GPU, leave room for the placed pods

@@ -1,4 +1,4 @@
-//! The policy about users' pods, set to audit only: as in a cluster from before it, or without it.
+//! The policies about users' pods, switched off: as in a cluster from before them, or without them.
 
 use anyhow::{bail, ensure};
 use kerf_cluster::wait::until;
@@ -33,6 +33,18 @@ async fn enforce(stage: &Stage<'_>, action: &str) -> anyhow::Result<()> {
             Err(error) => bail!(error),
         }
         Ok(())
+    })
+    .await
+}
+
+/// Leaves the test's namespace to other schedulers: there, requests that break a rule are not refused when they are
+/// written.
+pub async fn leave_out(stage: &Stage<'_>) -> anyhow::Result<()> {
+    stage.cluster.control.kubectl(&["label", "namespace", stage.namespace(), "kerf=ignore"])?;
+    let dry = PostParams { dry_run: true, ..PostParams::default() };
+    let broken = serde_json::from_value(pod("tried").app("main", 150, 1).value().clone())?;
+    until(SOON, "the namespace is left out", async || {
+        stage.pods().create(&dry, &broken).await.map(drop).map_err(Into::into)
     })
     .await
 }

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use k8s_openapi::api::admissionregistration::v1::{MatchCondition, MatchResources, Variable};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
@@ -23,6 +24,17 @@ pub struct Kustomization {
     pub config_map_generator: Vec<ConfigMap>,
     #[serde(default)]
     pub generator_options: Value,
+    #[serde(default)]
+    pub images: Vec<Image>,
+    #[serde(default)]
+    pub replacements: Vec<Value>,
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Image {
+    pub name: String,
+    pub new_tag: String,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -39,6 +51,8 @@ pub struct ConfigMap {
     pub name: String,
     pub namespace: String,
     pub files: Vec<String>,
+    pub behavior: Option<String>,
+    pub options: Option<Value>,
 }
 
 #[derive(Deserialize)]
@@ -56,7 +70,10 @@ pub struct SchedulerConfiguration {
     pub api_version: String,
     pub kind: String,
     pub leader_election: Value,
-    pub client_connection: Value,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub client_connection: Option<Value>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub profiles: Option<Value>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub percentage_of_nodes_to_score: Option<u32>,
     pub extenders: Vec<SchedulerExtender>,
@@ -88,4 +105,36 @@ pub struct SchedulerExtender {
 pub struct ManagedResource {
     pub name: String,
     pub ignored_by_scheduler: bool,
+}
+
+/// A `MutatingAdmissionPolicy` or its binding, as far as they are used here.
+#[derive(Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Mutating {
+    pub api_version: String,
+    pub kind: String,
+    pub metadata: Value,
+    pub spec: MutatingSpec,
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct MutatingSpec {
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub failure_policy: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reinvocation_policy: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub match_constraints: Option<MatchResources>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub match_conditions: Option<Vec<MatchCondition>>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub variables: Option<Vec<Variable>>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub mutations: Option<Vec<Value>>,
+    /// Of a binding.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub policy_name: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub match_resources: Option<MatchResources>,
 }

@@ -3,6 +3,7 @@
 
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test")]
 
+mod bundled;
 mod kinds;
 mod reading;
 mod rights;
@@ -17,8 +18,9 @@ use k8s_openapi::api::admissionregistration::v1::{ValidatingAdmissionPolicy, Val
 use k8s_openapi::api::apps::v1::{DaemonSet, Deployment};
 use k8s_openapi::api::batch::v1::Job;
 use k8s_openapi::api::core::v1::{Container, Namespace, Pod, PodTemplateSpec, Service, ServiceAccount};
-use k8s_openapi::api::flowcontrol::v1::FlowSchema;
+use k8s_openapi::api::flowcontrol::v1::{FlowSchema, PriorityLevelConfiguration};
 use k8s_openapi::api::networking::v1::NetworkPolicy;
+use k8s_openapi::api::policy::v1::PodDisruptionBudget;
 use k8s_openapi::api::rbac::v1::{ClusterRole, ClusterRoleBinding, Role, RoleBinding};
 use k8s_openapi::api::storage::v1::CSIStorageCapacity;
 use kerf::annotation::Keys;
@@ -32,14 +34,15 @@ use kerf::policy::Policy;
 use kerf::request::PodRequest;
 use kerf::units::{Mib, Timestamp};
 use kerf_plugin::LabelMode;
-use kinds::{Kustomization, Operation, SchedulerConfiguration};
+use kinds::{Kustomization, Mutating, Operation, SchedulerConfiguration};
 use reading::{documents, of_kind, only, root, strict, text, yaml_files};
 use serde_json::Value;
 
 // === the programs' objects ===
 
+/// The extender that the cluster's own kube-scheduler calls.
 fn extender() -> Deployment {
-    only(of_kind("manifests/base", "Deployment"))
+    only(of_kind("manifests/components/remote", "Deployment"))
 }
 
 fn plugin() -> DaemonSet {
@@ -71,10 +74,12 @@ fn command_line(program: &str, container: &Container, command: &clap::Command) -
 }
 
 fn extender_args(deployment: &Deployment) -> kerf_extender::config::Args {
-    let template = &deployment.spec.as_ref().unwrap().template;
+    parsed(container(&deployment.spec.as_ref().unwrap().template))
+}
+
+fn parsed(extender: &Container) -> kerf_extender::config::Args {
     let command = kerf_extender::config::Args::command();
-    kerf_extender::config::Args::try_parse_from(command_line("kerf-extender", container(template), &command))
-        .unwrap()
+    kerf_extender::config::Args::try_parse_from(command_line("kerf-extender", extender, &command)).unwrap()
 }
 
 fn plugin_args(set: &DaemonSet) -> kerf_plugin::config::Args {
@@ -104,6 +109,9 @@ fn every_document_holds_only_known_fields() {
             "KubeSchedulerConfiguration" => drop(strict::<SchedulerConfiguration>(&name, &value)),
             "Component" | "Kustomization" => drop(serde_json::from_value::<Kustomization>(value.clone()).unwrap()),
             "Namespace" => drop(strict::<Namespace>(&name, &value)),
+            "MutatingAdmissionPolicy" | "MutatingAdmissionPolicyBinding" => drop(strict::<Mutating>(&name, &value)),
+            "PodDisruptionBudget" => drop(strict::<PodDisruptionBudget>(&name, &value)),
+            "PriorityLevelConfiguration" => drop(strict::<PriorityLevelConfiguration>(&name, &value)),
             "NetworkPolicy" => drop(strict::<NetworkPolicy>(&name, &value)),
             "Pod" => drop(strict::<Pod>(&name, &value)),
             "Role" => drop(strict::<Role>(&name, &value)),
@@ -115,12 +123,15 @@ fn every_document_holds_only_known_fields() {
             other => panic!("{name}: {other} is not expected here"),
         }
         let namespace = value["metadata"]["namespace"].as_str();
-        assert!(namespace.is_none_or(|namespace| namespace == "kerf-system"), "{name}: {namespace:?}");
-        if name.starts_with("manifests/base") && kind != "Kustomization" {
+        // what the cluster keeps there is read
+        let allowed = value["metadata"]["name"] == "kerf-scheduler-authentication" || kind == "Pod";
+        let system = namespace == Some("kube-system") && allowed;
+        assert!(system || namespace.is_none_or(|namespace| namespace == "kerf-system"), "{name}: {namespace:?}");
+        if name.starts_with("manifests/base") && !["Kustomization", "KubeSchedulerConfiguration"].contains(&kind) {
             assert!(seen.insert((kind.to_owned(), value["metadata"]["name"].to_string())), "{name}: {kind} twice");
         }
     }
-    assert_eq!(seen.len(), 28);
+    assert_eq!(seen.len(), 39);
 }
 
 #[test]
@@ -159,9 +170,13 @@ fn the_tencent_overlay_replaces_every_mention_of_the_default_domain() {
             _ => 0,
         }
     }
-    let base = documents("manifests/base");
-    let (_, overlay) = only(documents("manifests/overlays/tencent"));
-    let overlay: Kustomization = serde_json::from_value(overlay).unwrap();
+    let mut base = documents("manifests/base");
+    let configuration = "kube-scheduler-configuration.yaml";
+    let of = |overlay: &str| text(&format!("manifests/{overlay}/{configuration}"));
+    assert_eq!(of("base").replace("inspur.com", "tencent.com"), of("overlays/tencent"));
+    base.retain(|(name, _)| !name.ends_with(configuration));
+    let overlay = kustomization("overlays/tencent");
+    assert_eq!(overlay.config_map_generator[0].behavior.as_deref(), Some("replace"));
     let mut replaced = 0;
     for patch in overlay.patches {
         let operations: Vec<Operation> = serde_saphyr::from_str(&patch.patch.unwrap()).unwrap();
@@ -181,7 +196,7 @@ fn the_tencent_overlay_replaces_every_mention_of_the_default_domain() {
         }
     }
     assert_eq!(replaced, base.iter().map(|(_, value)| mentions(value)).sum::<usize>());
-    assert_eq!(replaced, 8);
+    assert_eq!(replaced, 11);
 }
 
 // === the programs ===
@@ -426,7 +441,8 @@ fn ports_are_the_programs_defaults_everywhere() {
         let annotations = template.metadata.unwrap().annotations.unwrap();
         assert_eq!(annotations["prometheus.io/port"], port.to_string());
         assert_eq!(annotations["prometheus.io/path"], "/metrics");
-        let policies = of_kind::<NetworkPolicy>("manifests/base", "NetworkPolicy");
+        let mut policies = of_kind::<NetworkPolicy>("manifests/base", "NetworkPolicy");
+        policies.extend(of_kind::<NetworkPolicy>("manifests/components/remote", "NetworkPolicy"));
         let policy = policies.into_iter().find(|policy| policy.metadata.name.as_deref() == Some(name)).unwrap();
         let open = serde_json::to_value(policy.spec.unwrap().ingress).unwrap();
         let rule = |(_, port): &(_, u16)| serde_json::json!({ "ports": [{ "protocol": "TCP", "port": port }] });
@@ -435,7 +451,7 @@ fn ports_are_the_programs_defaults_everywhere() {
         let exposed: Vec<String> = wanted.iter().map(|(_, port)| port.to_string()).collect();
         assert!(image.contains(&format!("EXPOSE {}\n", exposed.join(" "))), "{name}");
     }
-    let service: Service = only(of_kind("manifests/base", "Service"));
+    let service: Service = only(of_kind("manifests/components/remote", "Service"));
     let ports = service.spec.unwrap().ports.unwrap();
     assert_eq!(ports.iter().map(|port| port.port).collect::<Vec<_>>(), [i32::from(extender_port)]);
 }
@@ -469,7 +485,7 @@ fn names_of_objects_fit_together() {
         match name {
             "kerf-extender" => {
                 selects(extender().spec.unwrap().selector.match_labels.as_ref());
-                let service: Service = only(of_kind("manifests/base", "Service"));
+                let service: Service = only(of_kind("manifests/components/remote", "Service"));
                 selects(service.spec.unwrap().selector.as_ref());
             }
             _ => selects(plugin().spec.unwrap().selector.match_labels.as_ref()),

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use k8s_openapi::api::admissionregistration::v1::{
     ValidatingAdmissionPolicy, ValidatingAdmissionPolicyBinding, ValidatingAdmissionPolicySpec,
 };
-use k8s_openapi::api::flowcontrol::v1::FlowSchema;
+use k8s_openapi::api::flowcontrol::v1::{FlowSchema, PriorityLevelConfiguration};
 use k8s_openapi::api::rbac::v1::{ClusterRole, ClusterRoleBinding, Role, RoleBinding};
 use k8s_openapi::api::storage::v1::CSIStorageCapacity;
 use kerf::annotation::Keys;
@@ -26,7 +26,9 @@ fn accounts_have_exactly_the_rights_listed_here() {
             .into_iter()
             .map(|role| (role.metadata.name.clone().unwrap(), role))
             .collect();
-        let bindings: Vec<ClusterRoleBinding> = of_kind(directory, "ClusterRoleBinding");
+        let mut bindings: Vec<ClusterRoleBinding> = of_kind(directory, "ClusterRoleBinding");
+        // the scheduler's, of roles of the cluster's
+        bindings.retain(|binding| !binding.role_ref.name.starts_with("system:"));
         assert_eq!(roles.len(), bindings.len());
         let mut rights = BTreeSet::new();
         for binding in bindings {
@@ -52,7 +54,7 @@ fn accounts_have_exactly_the_rights_listed_here() {
     let expected = |list: &[(&str, &str, &str)]| -> BTreeSet<(String, String, String)> {
         list.iter().map(|(who, what, how)| ((*who).into(), (*what).into(), (*how).into())).collect()
     };
-    let base = expected(&[
+    let control_plane = expected(&[
         ("kerf-extender", "nodes", "list"),
         ("kerf-extender", "nodes", "watch"),
         ("kerf-extender", "poddisruptionbudgets.policy", "list"),
@@ -61,6 +63,9 @@ fn accounts_have_exactly_the_rights_listed_here() {
         ("kerf-extender", "pods", "list"),
         ("kerf-extender", "pods", "watch"),
         ("kerf-extender", "pods/binding", "create"),
+    ]);
+    assert_eq!(rights("manifests/components/control-plane"), control_plane);
+    let base = expected(&[
         ("kerf-plugin", "events", "create"),
         ("kerf-plugin", "nodes", "get"),
         ("kerf-plugin", "nodes", "list"),
@@ -82,8 +87,10 @@ fn accounts_have_exactly_the_rights_listed_here() {
 
 #[test]
 fn the_extender_may_change_one_object_of_its_namespace() {
-    let role: Role = only(of_kind("manifests/base", "Role"));
-    let binding: RoleBinding = only(of_kind("manifests/base", "RoleBinding"));
+    let mut roles: Vec<Role> = of_kind("manifests/base", "Role");
+    roles.retain(|role| role.metadata.name.as_deref() == Some(WAKER));
+    let role = only(roles);
+    let binding: RoleBinding = only(of_kind("manifests/components/control-plane", "RoleBinding"));
     let object: CSIStorageCapacity = only(of_kind("manifests/base", "CSIStorageCapacity"));
     let rule = only(role.rules.unwrap());
     assert_eq!(rule.api_groups.as_deref(), Some(&["storage.k8s.io".to_owned()][..]));
@@ -153,12 +160,14 @@ fn admission_policies_deny_and_name_the_annotations_that_are_written() {
     let policies: Vec<ValidatingAdmissionPolicy> = of_kind("manifests/base", "ValidatingAdmissionPolicy");
     let bindings: Vec<ValidatingAdmissionPolicyBinding> =
         of_kind("manifests/base", "ValidatingAdmissionPolicyBinding");
-    assert_eq!((policies.len(), bindings.len()), (6, 6));
+    assert_eq!((policies.len(), bindings.len()), (8, 8));
     for (policy, binding) in policies.iter().zip(&bindings) {
         let binding = binding.spec.as_ref().unwrap();
         assert_eq!(binding.policy_name, policy.metadata.name);
         assert_eq!(binding.validation_actions.as_deref(), Some(&["Deny".to_owned()][..]));
-        assert!(binding.match_resources.is_none());
+        // namespaces can be left to other schedulers, not to those who would write kerf's records
+        let scheduling = ["kerf-requests", "kerf-scheduler"].contains(&&**policy.metadata.name.as_ref().unwrap());
+        assert_eq!(binding.match_resources.is_some(), scheduling);
     }
     let spec = |at: usize| -> &ValidatingAdmissionPolicySpec { policies[at].spec.as_ref().unwrap() };
     for at in 0..2 {
@@ -221,20 +230,45 @@ fn policies_keep_what_users_ask_for_and_who_may_write_it() {
     }
 }
 
-/// The extender's requests, for which kube-scheduler waits, have the priority level `workload-high`; so have bindings.
+/// kube-scheduler waits for the extender's requests, and a leader for its lease.
 #[test]
-fn the_extenders_requests_are_not_queued_with_all_service_accounts() {
-    let schema: FlowSchema = only(of_kind("manifests/base", "FlowSchema"));
-    let spec = schema.spec.unwrap();
-    assert_eq!(spec.priority_level_configuration.name, "workload-high");
-    assert!(spec.matching_precedence.unwrap() < 9000, "service-accounts");
-    let rule = only(spec.rules.unwrap());
-    let subject = only(rule.subjects);
-    let account = subject.service_account.unwrap();
-    assert_eq!((&*account.namespace, &*account.name), ("kerf-system", "kerf-extender"));
-    let resources = only(rule.resource_rules.unwrap());
-    assert!(resources.cluster_scope.unwrap() && resources.namespaces.unwrap() == ["*"]);
-    assert_eq!((resources.verbs, resources.resources), (vec!["*".to_owned()], vec!["*".to_owned()]));
+fn kerfs_requests_are_not_queued_with_those_of_all_service_accounts() {
+    let level: PriorityLevelConfiguration = only(of_kind("manifests/base", "PriorityLevelConfiguration"));
+    let schemas: Vec<FlowSchema> = of_kind("manifests/base", "FlowSchema");
+    let expected = [
+        (level.metadata.name.as_deref().unwrap(), vec!["kerf-extender", "kerf-scheduler"]),
+        ("leader-election", vec!["kerf-scheduler"]),
+    ];
+    assert_eq!(schemas.len(), expected.len());
+    let mut last = i32::MAX;
+    for (schema, (level, accounts)) in schemas.into_iter().zip(expected) {
+        let spec = schema.spec.unwrap();
+        assert_eq!(spec.priority_level_configuration.name, level);
+        // before service-accounts, and the lease's before all others
+        let precedence = spec.matching_precedence.unwrap();
+        assert!(precedence < 9000.min(last));
+        last = precedence;
+        let rule = only(spec.rules.unwrap());
+        let subjects: Vec<(String, String)> = rule
+            .subjects
+            .into_iter()
+            .map(|subject| subject.service_account.unwrap())
+            .map(|account| (account.namespace, account.name))
+            .collect();
+        let named: Vec<(String, String)> =
+            accounts.iter().map(|name| ("kerf-system".to_owned(), (*name).to_owned())).collect();
+        assert_eq!(subjects, named);
+        let resources = only(rule.resource_rules.unwrap());
+        if level == "kerf" {
+            assert!(resources.cluster_scope.unwrap() && resources.namespaces.unwrap() == ["*"]);
+            assert_eq!((resources.verbs, resources.resources), (vec!["*".to_owned()], vec!["*".to_owned()]));
+        } else {
+            assert_eq!(
+                (resources.verbs.join(" "), resources.resources.join(" ")),
+                ("get create update".into(), "leases".into())
+            );
+        }
+    }
 }
 
 #[test]

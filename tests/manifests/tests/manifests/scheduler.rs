@@ -10,15 +10,26 @@ use crate::kinds::SchedulerConfiguration;
 use crate::reading::{documents, only, strict, text};
 use crate::{extender, extender_args};
 
+/// The files, and the place of the extender that they call.
+fn configurations() -> Vec<(String, Value, &'static str)> {
+    let remote = documents("manifests/scheduler-config").into_iter().map(|(name, value)| (name, value, REMOTE));
+    let own = documents("manifests/base").into_iter().map(|(name, value)| (name, value, "127.0.0.1"));
+    remote.chain(own).filter(|(_, value, _)| value["kind"] == "KubeSchedulerConfiguration").collect()
+}
+
+const REMOTE: &str = "kerf-extender.kerf-system.svc";
+
 #[test]
 fn scheduler_configurations_name_the_extenders_routes_and_resources() {
     let keys = Keys::default();
     let args = extender_args(&extender());
-    for (name, value) in documents("manifests/scheduler-config") {
+    assert_eq!(configurations().len(), 3);
+    for (name, value, host) in configurations() {
         let config: SchedulerConfiguration = strict(&name, &value);
+        assert_eq!(config.client_connection.is_some(), host == REMOTE);
         assert_eq!(config.api_version, "kubescheduler.config.k8s.io/v1");
         let extender = only(config.extenders);
-        let url = format!("http://kerf-extender.kerf-system.svc:{}/scheduler", args.ports.listen.port());
+        let url = format!("http://{host}:{}/scheduler", args.ports.listen.port());
         assert_eq!(extender.url_prefix, url);
         assert!(!extender.enable_https && !extender.ignorable);
         assert_eq!(extender.http_timeout, format!("{}s", args.scheduler_timeout_ms / 1000));
@@ -51,7 +62,7 @@ fn the_resources_that_can_be_uncommented_are_those_that_the_extender_knows() {
     let known = extender_args(&extender()).share_resources;
     let names = known.to_string();
     let exact: BTreeSet<&str> = names.split(',').filter(|name| !name.ends_with('*')).collect();
-    for (name, _) in documents("manifests/scheduler-config") {
+    for (name, ..) in configurations() {
         let written = text(&name);
         let commented = written.lines().filter_map(|line| line.trim().strip_prefix("# - name: "));
         let commented: BTreeSet<&str> = commented.collect();

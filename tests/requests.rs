@@ -1,0 +1,57 @@
+//! What a pod may ask for, one table for all who decide about it: `requests.json`. Here the domain, whose answers are the
+//! extender's and those of `kerf plan`; on real Kubernetes the admission policy of `manifests/base/requests.yaml`.
+//!
+//! A row has the limits of containers and the pod's annotations, without kerf's domain, and what is said: the text of the
+//! refusal, or nothing. `by` says that Kubernetes refuses such a pod itself, in words of its own.
+
+#![allow(clippy::unwrap_used, reason = "a test")]
+
+use kerf::annotation::Keys;
+use kerf::k8s;
+use kerf::shares::SHARE_RESOURCES;
+use serde_json::{Map, Value, json};
+
+/// The domain's names stand without it.
+fn below(domain: &str, names: &Value) -> Value {
+    let full =
+        |name: &String| if name.contains('/') || name == "cpu" { name.clone() } else { format!("{domain}/{name}") };
+    names
+        .as_object()
+        .into_iter()
+        .flatten()
+        .map(|(name, value)| (full(name), value.clone()))
+        .collect::<Map<_, _>>()
+        .into()
+}
+
+fn pod(row: &Value, domain: &str) -> Value {
+    let list = |key: &str| -> Vec<Value> {
+        let containers = row[key].as_array().into_iter().flatten();
+        let own = containers.map(|container| {
+            let policy = container["restarts"].as_bool().map(|_| "Always");
+            json!({
+                "name": container["name"], "restartPolicy": policy,
+                "resources": { "limits": below(domain, &container["limits"]) },
+            })
+        });
+        own.collect()
+    };
+    json!({
+        "metadata": { "name": "p", "uid": "u", "annotations": below(domain, &row["annotations"]) },
+        "spec": { "initContainers": list("init"), "containers": list("containers") },
+    })
+}
+
+#[test]
+fn the_domain_says_what_the_table_says() {
+    let table: Vec<Value> = serde_json::from_str(include_str!("requests.json")).unwrap();
+    assert!(table.len() > 100);
+    for domain in ["inspur.com", "tencent.com"] {
+        let keys = Keys::new(domain.parse().unwrap()).with_shares(SHARE_RESOURCES.parse().unwrap());
+        for row in &table {
+            let pod = serde_json::from_value(pod(row, domain)).unwrap();
+            let said = k8s::request(&pod, &keys).err().map(|error| error.to_string()).unwrap_or_default();
+            assert_eq!(row["says"], said, "{row}");
+        }
+    }
+}
