@@ -34,6 +34,7 @@ begin_part() {
 }
 
 end_part() {
+    ran=$((ran + count_ok + count_failed))
     say ""
     say "end      $1: $count_ok ok, $count_failed failed, $count_not_run not run, $2 s"
 }
@@ -62,10 +63,14 @@ report() {
 }
 
 # $1: the folder of all cards
-report_all() {
-    local parts any=0
+make_report() {
+    local parts found any=0
+    [ -d "$1" ] || { echo "missing: folder $1" >&2 && return 2; }
     for parts in "$1"/*/; do
-        [ -d "$parts" ] && report "${parts%/}" && any=1
+        found=("$parts"*.txt)
+        [ -e "${found[0]}" ] || continue
+        report "${parts%/}"
+        any=1
     done
-    [ "$any" = 1 ] || { echo "$1: no parts" >&2 && return 2; }
+    [ "$any" = 1 ] || { echo "$1: no folders <card>-<driver> in it" >&2 && return 2; }
 }
