@@ -24,9 +24,7 @@ pub(super) async fn lingering<T: Send + 'static>(call: &Arc<Call>, evaluate: Eva
     let mut until = None;
     loop {
         changes.mark_unchanged();
-        let own = call.clone();
-        let evaluate = move |place| evaluate(&own, place, until);
-        if let Some(answer) = call.app.planning.run_here_or_there(call.body.len(), evaluate).await? {
+        if let Some(answer) = call.evaluated(move |call, place| evaluate(call, place, until)).await? {
             return Ok(answer);
         }
         let end = *until.get_or_insert_with(|| Instant::now() + LINGER);

@@ -20,7 +20,7 @@ use tracing::{Instrument, Span};
 use super::wire::Unreadable;
 use crate::app::App;
 use crate::bodies::{Room, Unread};
-use crate::planning::PlanningError;
+use crate::planning::{Place, PlanningError, TooMuch};
 use crate::verb::{Outcome, Verb};
 
 /// A verb's own part. A new verb has to answer every [`Early`].
@@ -115,6 +115,15 @@ impl Call {
             Ok(None) => Err(answered(Early::NoGpu(args))),
             Err(error) => Err(answered(Early::Invalid(args, error))),
         }
+    }
+
+    /// What `evaluate` finds, here or in a thread of its own: it is called again where the first place was the wrong one.
+    pub async fn evaluated<T: Send + 'static>(
+        self: &Arc<Self>,
+        evaluate: impl Fn(&Self, Place) -> Result<T, TooMuch> + Send + 'static,
+    ) -> Result<T, PlanningError> {
+        let own = self.clone();
+        self.app.planning.run_here_or_there(self.body.len(), move |place| evaluate(&own, place)).await
     }
 
     /// Adds the pod's name to the logs.

@@ -33,8 +33,7 @@ impl Handler for Prioritize {
     }
 
     async fn answer(call: Arc<Call>) -> Result<Response, CallError> {
-        let own = call.clone();
-        Ok(call.app.planning.run_here_or_there(call.body.len(), move |place| evaluate(&own, place)).await?)
+        Ok(call.evaluated(evaluate).await?)
     }
 }
 

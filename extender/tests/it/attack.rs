@@ -118,8 +118,7 @@ fn memory_limit() -> u64 {
 /// New connections for one call.
 const TRIES: usize = 20;
 
-#[allow(clippy::ptr_arg, reason = "given to `is_some_and`")]
-fn served(answer: &String) -> bool {
+fn served(answer: &str) -> bool {
     answer.starts_with("HTTP/1.1 200") && answer.contains("\"Error\":\"\"")
 }
 
@@ -146,10 +145,10 @@ async fn under_attack_the_schedulers_calls_go_on_within_the_manifests_memory() {
         calls += 1;
         let mut answers = Vec::new();
         // a connection is closed where as many others come before its request has been read
-        while answers.len() < TRIES && !answers.last().is_some_and(served) {
+        while answers.len() < TRIES && !answers.last().is_some_and(|answer: &String| served(answer)) {
             answers.push(exchange(program.target.scheduler, &filter).await.unwrap_or_default());
         }
-        assert!(answers.last().is_some_and(served), "call {calls}: {answers:.300?}");
+        assert!(answers.last().is_some_and(|answer| served(answer)), "call {calls}: {answers:.300?}");
         let answer = kept.post(&url).json(&body).send().await.expect("the kept connection is served");
         assert_eq!(answer.status(), 200, "call {calls}");
         let answer: Value = answer.json().await.unwrap();
