@@ -5,6 +5,7 @@
 mod attack;
 mod bind;
 mod callers;
+mod certificates;
 mod decisions;
 mod expected;
 mod failing;

@@ -1,10 +1,10 @@
 //! What each listener serves, and TLS for the scheduler.
 
+use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;
 
 use kerf_extender::config::{Config, Ports};
-use kerf_runtime::serving::tls::Files;
 use kerf_testkit::api::ApiServer;
 use rustls::crypto::ring::default_provider;
 use rustls::pki_types::pem::PemObject as _;
@@ -15,6 +15,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 
+use crate::certificates::{Authority, CLIENT, Purpose, SERVER, SERVER_CERTIFICATE, Signed, files, lay};
 use crate::fixture::{PATIENCE, World, config, node, started};
 
 #[tokio::test]
@@ -49,37 +50,22 @@ async fn each_listener_serves_its_own_and_nothing_else() {
     }
 }
 
-/// The certificates of one of the authorities in `certificates`, where a server finds its files.
-fn lay(folder: &Path, authority: &str) {
-    let from = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/it/certificates");
-    for (name, file) in [("crt", "-server.crt"), ("key", "-server.key"), ("ca", ".crt")] {
-        // as a whole, as kubelet replaces a Secret's files
-        let staged = folder.join("staged");
-        std::fs::copy(from.join(format!("{authority}{file}")), &staged).unwrap();
-        std::fs::rename(staged, folder.join(name)).unwrap();
-    }
-}
-
-fn pem(name: &str) -> Vec<u8> {
-    std::fs::read(Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/it/certificates").join(name)).unwrap()
-}
-
-/// The status of a call over TLS to a server of the authority `server`, with a certificate of `client`.
-async fn call(address: std::net::SocketAddr, server: &str, client: Option<&str>) -> std::io::Result<String> {
+/// The status of a call over TLS that trusts the authority `server`, with the certificate `client`.
+async fn call(address: SocketAddr, server: &Authority, client: Option<&Signed>) -> std::io::Result<String> {
     let mut roots = RootCertStore::empty();
-    roots.add(CertificateDer::from_pem_slice(&pem(&format!("{server}.crt"))).unwrap()).unwrap();
+    roots.add(CertificateDer::from_pem_slice(server.pem().as_bytes()).unwrap()).unwrap();
     let builder = ClientConfig::builder_with_provider(Arc::new(default_provider()));
     let builder = builder.with_safe_default_protocol_versions().unwrap().with_root_certificates(roots);
     let config = match client {
         Some(client) => {
-            let chain = vec![CertificateDer::from_pem_slice(&pem(&format!("{client}-client.crt"))).unwrap()];
-            let key = PrivateKeyDer::from_pem_slice(&pem(&format!("{client}-client.key"))).unwrap();
+            let chain = vec![CertificateDer::from_pem_slice(client.certificate.as_bytes()).unwrap()];
+            let key = PrivateKeyDer::from_pem_slice(client.key.as_bytes()).unwrap();
             builder.with_client_auth_cert(chain, key).unwrap()
         }
         None => builder.with_no_client_auth(),
     };
     let stream = TcpStream::connect(address).await?;
-    let name = ServerName::try_from("localhost").unwrap();
+    let name = ServerName::try_from(SERVER).unwrap();
     let mut stream = TlsConnector::from(Arc::new(config)).connect(name, stream).await?;
     let body = json!({ "Pod": {}, "NodeNames": ["a"] }).to_string();
     let head = format!(
@@ -92,54 +78,81 @@ async fn call(address: std::net::SocketAddr, server: &str, client: Option<&str>)
     Ok(answer.lines().next().unwrap_or_default().to_owned())
 }
 
-#[tokio::test]
-async fn with_tls_only_who_has_a_certificate_of_the_authority_is_served_also_after_a_change_of_files() {
-    let folder = tempfile::tempdir().unwrap();
-    lay(folder.path(), "first");
-    let [certificate, key, client_ca] = ["crt", "key", "ca"].map(|name| folder.path().join(name));
-    let tls = Some(Files { certificate, key, client_ca });
+/// An extender that serves the scheduler with the files in `folder`.
+async fn with_tls(folder: &Path) -> World {
     let api = ApiServer::start().await.unwrap();
     api.create("nodes", node("a", 1, 15_360)).unwrap();
-    let world = started(api, Config { ports: Ports { tls, ..config().ports }, ..config() }).await;
+    let ports = Ports { tls: Some(files(folder)), ..config().ports };
+    let world = started(api, Config { ports, ..config() }).await;
     tokio::time::timeout(PATIENCE, world.extender.ready()).await.unwrap();
+    world
+}
+
+const SERVED: &str = "HTTP/1.1 200 OK";
+
+#[tokio::test]
+async fn with_tls_only_who_has_a_valid_certificate_of_the_authority_is_served() {
+    let folder = tempfile::tempdir().unwrap();
+    let (own, other) = (Authority::new("scheduler"), Authority::new("scheduler"));
+    lay(folder.path(), &own);
+    let world = with_tls(folder.path()).await;
     let address = world.extender.address();
 
-    assert_eq!(call(address, "first", Some("first")).await.unwrap(), "HTTP/1.1 200 OK");
-    for stranger in [None, Some("second")] {
-        assert!(call(address, "first", stranger).await.is_err(), "{stranger:?}");
+    assert_eq!(call(address, &own, Some(&own.sign(&CLIENT))).await.unwrap(), SERVED);
+    for (what, certificate) in [
+        ("no certificate", None),
+        ("one of another authority with the same name", Some(other.sign(&CLIENT))),
+        ("one that has expired", Some(own.sign(&Purpose { years: [2000, 2001], ..CLIENT }))),
+        ("one that is not valid yet", Some(own.sign(&Purpose { years: [4000, 4001], ..CLIENT }))),
+        ("one for servers", Some(own.sign(&SERVER_CERTIFICATE))),
+    ] {
+        assert!(call(address, &own, certificate.as_ref()).await.is_err(), "{what}");
     }
+    let untrusting = call(address, &other, Some(&own.sign(&CLIENT))).await;
+    assert!(untrusting.is_err(), "a client that trusts another authority sends nothing");
     let plain = reqwest::Client::new().post(format!("http://{address}/scheduler/filter")).body("{}").send().await;
     assert!(plain.is_err(), "no plain HTTP");
+}
+
+#[tokio::test]
+async fn certificates_that_are_replaced_are_used_once_they_go_together() {
+    let folder = tempfile::tempdir().unwrap();
+    let [first, second] = ["first", "second"].map(Authority::new);
+    let [of_first, of_second] = [&first, &second].map(|authority| authority.sign(&CLIENT));
+    lay(folder.path(), &first);
+    let world = with_tls(folder.path()).await;
+    let address = world.extender.address();
+    assert_eq!(call(address, &first, Some(&of_first)).await.unwrap(), SERVED);
+    assert!(call(address, &first, Some(&of_second)).await.is_err(), "not its authority yet");
 
     // half of a change is no change
-    std::fs::write(folder.path().join("key"), pem("second-server.key")).unwrap();
-    lay(folder.path(), "second");
+    std::fs::write(folder.path().join("key"), second.sign(&SERVER_CERTIFICATE).key).unwrap();
+    lay(folder.path(), &second);
     let changed = async {
-        while call(address, "second", Some("second")).await.is_err() {
+        while call(address, &second, Some(&of_second)).await.is_err() {
             tokio::time::sleep(std::time::Duration::from_millis(50)).await;
         }
     };
     tokio::time::timeout(PATIENCE, changed).await.expect("read again");
-    assert!(call(address, "second", Some("first")).await.is_err(), "its authority is gone");
+    assert!(call(address, &second, Some(&of_first)).await.is_err(), "its authority is gone");
     // files that cannot be used leave what was
     std::fs::write(folder.path().join("crt"), "not a certificate").unwrap();
-    assert_eq!(call(address, "second", Some("second")).await.unwrap(), "HTTP/1.1 200 OK");
+    assert_eq!(call(address, &second, Some(&of_second)).await.unwrap(), SERVED);
 }
 
 #[tokio::test]
 async fn certificates_that_cannot_be_used_are_named_at_the_start() {
     let folder = tempfile::tempdir().unwrap();
+    let authority = Authority::new("scheduler");
     for (spoiled, content) in [("crt", "x"), ("key", "x"), ("ca", "x"), ("key", "another"), ("crt", "")] {
-        lay(folder.path(), "first");
+        lay(folder.path(), &authority);
         let path = folder.path().join(spoiled);
         match content {
-            "another" => std::fs::write(&path, pem("second-server.key")).unwrap(),
+            "another" => std::fs::write(&path, authority.sign(&SERVER_CERTIFICATE).key).unwrap(),
             "" => std::fs::remove_file(&path).unwrap(),
             text => std::fs::write(&path, text).unwrap(),
         }
-        let [certificate, key, client_ca] = ["crt", "key", "ca"].map(|name| folder.path().join(name));
-        let tls = Some(Files { certificate, key, client_ca });
-        let config = Config { ports: Ports { tls, ..config().ports }, ..config() };
+        let config = Config { ports: Ports { tls: Some(files(folder.path())), ..config().ports }, ..config() };
         let api = ApiServer::start().await.unwrap();
         let client = crate::fixture::client_of(&api).await;
         let tasks = kerf_runtime::shutdown::Tasks::default();
