@@ -46,9 +46,6 @@ const SCHEDULER: Limits = Limits {
     exchange: Duration::from_secs(10),
 };
 
-/// What local users may take of `/debug/state`.
-const DEBUG: Limits = Limits { connections: 8, ..admin::LIMITS };
-
 /// A running extender.
 pub struct Extender {
     listening: Listening,
@@ -69,8 +66,7 @@ pub struct Listening {
 
 struct Listeners {
     scheduler: TcpListener,
-    metrics: TcpListener,
-    debug: TcpListener,
+    admin: admin::Listeners,
 }
 
 /// Starts the extender: listens, follows Pods and Nodes, serves until the token of `tasks` is cancelled.
@@ -98,12 +94,10 @@ pub async fn start(config: &Config, client: Client, tasks: Tasks) -> anyhow::Res
     let exchange = SCHEDULER.exchange.max(2 * config.scheduler_timeout);
     let limits = Limits { exchange, ..SCHEDULER };
     let verbs = api::router(app.clone(), config.legacy);
-    let admin = admin::router(admin(&app, registry, election));
+    tasks.spawn("http", serving::serve(listeners.scheduler, tls, verbs, limits, token));
     let state = app.clone();
-    let debug = admin::debug_router(Arc::new(move || Box::new(debug::state(state.clone()))));
-    tasks.spawn("http", serving::serve(listeners.scheduler, tls, verbs, limits, token.clone()));
-    tasks.spawn("metrics", serving::serve(listeners.metrics, None, admin, admin::LIMITS, token.clone()));
-    tasks.spawn("debug", serving::serve(listeners.debug, None, debug, DEBUG, token));
+    let state: admin::Report = Arc::new(move || Box::new(debug::state(state.clone())));
+    listeners.admin.serve(&tasks, admin(&app, registry, election), state);
     tracing::info!(?listening, "serving");
     Ok(Extender { listening, app, tasks })
 }
@@ -113,17 +107,13 @@ impl Listeners {
         let ports = &config.ports;
         Ok(Self {
             scheduler: serving::listen(ports.listen).await.context("--listen")?,
-            metrics: serving::listen(ports.metrics).await.context("--metrics-listen")?,
-            debug: serving::listen(ports.debug).await.context("--debug-listen")?,
+            admin: admin::Listeners::open(ports.metrics, ports.debug).await?,
         })
     }
 
     fn addresses(&self) -> std::io::Result<Listening> {
-        Ok(Listening {
-            scheduler: self.scheduler.local_addr()?,
-            metrics: self.metrics.local_addr()?,
-            debug: self.debug.local_addr()?,
-        })
+        let admin::Listening { metrics, debug } = self.admin.addresses()?;
+        Ok(Listening { scheduler: self.scheduler.local_addr()?, metrics, debug })
     }
 }
 

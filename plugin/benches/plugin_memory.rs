@@ -46,7 +46,7 @@ async fn main() -> anyhow::Result<()> {
     )?;
     let kubelet = Kubelet::start(KubeletConfig::new("node", api.url(), folder.path())).await?;
     let child = Command::new(env!("CARGO_BIN_EXE_kerf-plugin"))
-        .args(["--node-name", "node", "--backend", "simulated", "--listen", "127.0.0.1:0", "--log", "warn"])
+        .args(["--node-name", "node", "--backend", "simulated", "--metrics-listen", "127.0.0.1:0", "--log", "warn"])
         .arg("--simulated-file")
         .arg(&cards)
         .arg("--kubelet-dir")

@@ -12,6 +12,7 @@ use kerf::annotation::{Domain, Keys};
 use kerf::ids::{NodeName, syntax::is_subdomain};
 use kerf::isolation::Isolation;
 use kerf::units::Mib;
+use kerf_runtime::admin;
 use kerf_runtime::feed::Patience;
 use kerf_runtime::telemetry::LogArgs;
 
@@ -61,9 +62,18 @@ pub struct Args {
     /// Where kubelet serves the pod resources API [default: pod-resources below --kubelet-dir]
     #[arg(long, env = "KERF_POD_RESOURCES_DIR", value_name = "DIR")]
     pub pod_resources_dir: Option<PathBuf>,
-    /// Address of /metrics, /livez, /readyz, /version and /debug/state; port 0 takes a free one
-    #[arg(long, env = "KERF_LISTEN", default_value = "0.0.0.0:9394", value_name = "ADDRESS")]
-    pub listen: SocketAddr,
+    /// Address of /metrics, /livez, /healthz, /readyz and /version
+    #[arg(long, env = "KERF_METRICS_LISTEN", default_value = "0.0.0.0:9394", value_name = "ADDRESS")]
+    pub metrics_listen: SocketAddr,
+    /// Address of /debug/state, which names all pods with GPUs: one of loopback (kubectl port-forward reaches it)
+    #[arg(
+        long,
+        env = "KERF_DEBUG_LISTEN",
+        value_parser = admin::loopback,
+        default_value = "127.0.0.1:9395",
+        value_name = "ADDRESS"
+    )]
+    pub debug_listen: SocketAddr,
     /// How to reach the API server [default: as a pod of the cluster, or as kubectl does]
     #[arg(long, env = "KERF_KUBECONFIG", value_name = "PATH")]
     pub kubeconfig: Option<PathBuf>,
@@ -177,8 +187,10 @@ pub struct Config {
     pub device_plugins_dir: PathBuf,
     /// Holds the `kubelet.sock` of the pod resources API.
     pub pod_resources_dir: PathBuf,
-    /// For the administrative HTTP server.
-    pub listen: SocketAddr,
+    /// Metrics and health; port 0 picks a free one.
+    pub metrics_listen: SocketAddr,
+    /// The whole state; port 0 picks a free one.
+    pub debug_listen: SocketAddr,
     /// `None`: as a pod of the cluster, or as kubectl does.
     pub kubeconfig: Option<PathBuf>,
     /// The host's `/proc`.
@@ -348,7 +360,8 @@ impl TryFrom<Args> for Config {
             simulated_file_errors: options.simulated.map(|simulated| simulated.errors).unwrap_or_default(),
             device_plugins_dir,
             pod_resources_dir: args.pod_resources_dir.unwrap_or_else(|| args.kubelet_dir.join("pod-resources")),
-            listen: args.listen,
+            metrics_listen: args.metrics_listen,
+            debug_listen: args.debug_listen,
             kubeconfig: args.kubeconfig,
             proc_root: args.proc_root,
             vcuda,
@@ -429,6 +442,8 @@ mod tests {
             (vec!["--labels", "all"], "--labels"),
             (vec!["--features-dir", "x"], "--features-dir"),
             (vec!["--amd-labels", "vram,colour"], "--amd-labels"),
+            (vec!["--debug-listen", "0.0.0.0:9395"], "--debug-listen"),
+            (vec!["--debug-listen", "[::]:9395"], "on loopback alone"),
         ] {
             let given = if flags[0] == "--node-name" {
                 let args = Args::try_parse_from(["kerf-plugin"].iter().chain(&flags)).unwrap();

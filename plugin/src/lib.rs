@@ -40,10 +40,9 @@ mod roster;
 mod state;
 mod vendor;
 
-use std::net::SocketAddr;
 use std::sync::Arc;
 
-use kerf_runtime::serving;
+use kerf_runtime::admin::{Listeners, Listening};
 use kerf_runtime::shutdown::Tasks;
 use kube::Client;
 use tokio_util::sync::CancellationToken;
@@ -71,15 +70,15 @@ pub mod testing {
 
 /// A running plugin. Cancel its token to end it; dropping this does not.
 pub struct Plugin {
-    admin: SocketAddr,
+    listening: Listening,
     tasks: Tasks,
     asked: CancellationToken,
 }
 
 impl Plugin {
-    /// Where `/metrics` and the other administrative routes are.
-    pub fn admin_address(&self) -> SocketAddr {
-        self.admin
+    /// The addresses that it listens on.
+    pub fn listening(&self) -> Listening {
+        self.listening
     }
 
     /// Waits until everything has ended.
@@ -97,11 +96,11 @@ impl Plugin {
 /// With a client and the Node's name, the GPUs' health is also published on the Node.
 ///
 /// # Errors
-/// Where the address of `config` is taken, or `client` is missing where it is needed.
+/// Where an address of `config` is taken, or `client` is missing where it is needed.
 pub async fn start(config: Config, client: Option<Client>, token: CancellationToken) -> anyhow::Result<Plugin> {
     tracing::info!(?config, "configuration");
     let answers = Answers::new(&config.isolation.state_dir);
-    let listener = serving::listen(config.listen).await?;
+    let listeners = Listeners::open(config.metrics_listen, config.debug_listen).await?;
     let parts = Arc::new(Parts::new(config, client, Tasks::new(token.child_token()))?);
     parts.publish(parts.serve_contracts())?;
     if let Some(reconciler) = &parts.reconciler {
@@ -119,6 +118,6 @@ pub async fn start(config: Config, client: Option<Client>, token: CancellationTo
             parts.state.discovered(Vec::new());
         }
     }
-    let admin = parts.serve_admin(listener)?;
-    Ok(Plugin { admin, tasks: parts.tasks.clone(), asked: token })
+    let listening = parts.serve_admin(listeners)?;
+    Ok(Plugin { listening, tasks: parts.tasks.clone(), asked: token })
 }

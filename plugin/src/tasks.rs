@@ -1,19 +1,16 @@
 //! The tasks of the plugin, by their purpose.
 
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context as _;
-use kerf_runtime::admin::{self, Admin};
+use kerf_runtime::admin::{Admin, Listeners, Listening};
 use kerf_runtime::feed::{Ages, Feed};
 use kerf_runtime::readiness::{Condition, Readiness};
-use kerf_runtime::serving;
 use kerf_runtime::shutdown::Tasks;
 use kerf_runtime::version;
 use kube::Client;
 use prometheus::Registry;
-use tokio::net::TcpListener;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
@@ -172,23 +169,21 @@ impl Parts {
     }
 
     /// Only once every condition is known: what is served before would say that the plugin is ready.
-    pub fn serve_admin(&self, listener: TcpListener) -> anyhow::Result<SocketAddr> {
-        let address = listener.local_addr()?;
-        let state = self.state.clone();
-        let routes = admin::router(Admin {
+    pub fn serve_admin(&self, listeners: Listeners) -> anyhow::Result<Listening> {
+        let listening = listeners.addresses()?;
+        let admin = Admin {
             registry: self.registry.clone(),
             series: None,
             readiness: self.readiness.clone(),
             standing: None,
             program: "kerf-plugin",
             draining: self.stop(),
-        });
-        let routes = routes.merge(admin::debug_router(Arc::new(move || {
-            Box::new(std::iter::once(debug::state(&state).to_string()))
-        })));
-        tracing::info!(%address, "serving HTTP");
-        self.tasks.spawn("admin", serving::serve(listener, None, routes, admin::LIMITS, self.stop()));
-        Ok(address)
+        };
+        let state = self.state.clone();
+        let state = move || Box::new(std::iter::once(debug::state(&state).to_string())) as _;
+        listeners.serve(&self.tasks, admin, Arc::new(state));
+        tracing::info!(?listening, "serving HTTP");
+        Ok(listening)
     }
 
     /// Follows this node's Node and pods, compares them with kubelet's list, and writes the resulting corrections.

@@ -4,9 +4,11 @@
 //! nothing else, and few are being sent.
 
 use std::convert::Infallible;
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use anyhow::Context as _;
 use axum::body::Body;
 use axum::extract::State;
 use axum::http::{HeaderValue, StatusCode, header};
@@ -15,11 +17,13 @@ use axum::routing::get;
 use axum::{Json, Router};
 use futures::stream;
 use prometheus::{Registry, TextEncoder};
+use tokio::net::TcpListener;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_util::sync::CancellationToken;
 
 use super::readiness::Readiness;
-use super::serving::{Kept, Limits};
+use super::serving::{self, Kept, Limits};
+use super::shutdown::Tasks;
 
 /// A report in pieces of text, each made when the last one has been sent, so that a large state never is in memory as a
 /// whole. The function is called in a thread where it may block; the pieces are made beside all other work, so each
@@ -32,13 +36,16 @@ pub type Report = Arc<dyn Fn() -> Box<dyn Iterator<Item = String> + Send> + Send
 /// What `/readyz` says of a process that is ready.
 pub type Standing = Arc<dyn Fn() -> String + Send + Sync>;
 
-/// What strangers may take of a listener with these routes. Clients that ask at intervals keep their connection.
-pub const LIMITS: Limits = Limits {
+/// What strangers may take of metrics and health. Clients that ask at intervals keep their connection.
+const LIMITS: Limits = Limits {
     connections: 64,
     head: Duration::from_secs(5),
     idle: Duration::from_secs(75),
     exchange: Duration::from_secs(30),
 };
+
+/// What local users may take of `/debug/state`.
+const DEBUG: Limits = Limits { connections: 8, ..LIMITS };
 
 /// How many reports may be asked for or on their way to slow readers.
 const REPORTS: usize = 4;
@@ -58,6 +65,67 @@ pub struct Admin {
     pub program: &'static str,
     /// Cancelled when the process drains; from then on it is not ready.
     pub draining: CancellationToken,
+}
+
+/// The value of `--debug-listen`.
+///
+/// # Errors
+/// Where it is no address, or other machines could reach it.
+pub fn loopback(text: &str) -> Result<SocketAddr, String> {
+    let address: SocketAddr = text.parse().map_err(|error| format!("{error}"))?;
+    if address.ip().is_loopback() {
+        return Ok(address);
+    }
+    Err(format!(
+        "/debug/state names the pods of all tenants and has no login, so it is served on loopback alone, such as \
+         127.0.0.1:{}",
+        address.port()
+    ))
+}
+
+/// Where a program is asked about itself: metrics and health on the one address, `/debug/state` on the other.
+#[derive(Debug)]
+pub struct Listeners {
+    metrics: TcpListener,
+    debug: TcpListener,
+}
+
+/// Their addresses.
+#[derive(Clone, Copy, Debug)]
+pub struct Listening {
+    /// Metrics and health.
+    pub metrics: SocketAddr,
+    /// `/debug/state`
+    pub debug: SocketAddr,
+}
+
+impl Listeners {
+    /// Listens on the values of `--metrics-listen` and `--debug-listen`; port 0 takes a free one.
+    ///
+    /// # Errors
+    /// Where one cannot be listened on; the text names the flag.
+    pub async fn open(metrics: SocketAddr, debug: SocketAddr) -> anyhow::Result<Self> {
+        Ok(Self {
+            metrics: serving::listen(metrics).await.context("--metrics-listen")?,
+            debug: serving::listen(debug).await.context("--debug-listen")?,
+        })
+    }
+
+    /// Where they listen.
+    ///
+    /// # Errors
+    /// Where the system does not say.
+    pub fn addresses(&self) -> std::io::Result<Listening> {
+        Ok(Listening { metrics: self.metrics.local_addr()?, debug: self.debug.local_addr()? })
+    }
+
+    /// Serves both until `tasks` end.
+    pub fn serve(self, tasks: &Tasks, admin: Admin, state: Report) {
+        let token = tasks.token();
+        let (metrics, debug) = (router(admin), debug_router(state));
+        tasks.spawn("metrics", serving::serve(self.metrics, None, metrics, LIMITS, token.clone()));
+        tasks.spawn("debug", serving::serve(self.debug, None, debug, DEBUG, token.clone()));
+    }
 }
 
 /// Reports of the whole state: one is made at a time.
@@ -115,7 +183,7 @@ fn failed(kind: &str, error: &anyhow::Error) -> StatusCode {
 }
 
 /// The administrative routes, without `/debug/state`.
-pub fn router(admin: Admin) -> Router {
+fn router(admin: Admin) -> Router {
     Router::new()
         .route("/livez", get(|| async { "ok\n" }))
         .route("/healthz", get(|| async { "ok\n" }))
@@ -126,7 +194,7 @@ pub fn router(admin: Admin) -> Router {
 }
 
 /// `/debug/state`.
-pub fn debug_router(state: Report) -> Router {
+fn debug_router(state: Report) -> Router {
     Router::new().route("/debug/state", get(debug)).with_state((state, Reports::default()))
 }
 
@@ -159,4 +227,21 @@ async fn metrics(State((admin, reports)): State<(Admin, Reports)>) -> Result<Res
 
 async fn version(State((admin, _)): State<(Admin, Reports)>) -> Json<serde_json::Value> {
     Json(serde_json::json!({ "program": admin.program, "version": env!("CARGO_PKG_VERSION") }))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_state_is_never_served_to_other_machines() {
+        for address in ["127.0.0.1:3458", "127.9.9.9:1", "[::1]:0"] {
+            assert_eq!(loopback(address).map(|address| address.to_string()).as_deref(), Ok(address));
+        }
+        for address in ["0.0.0.0:9395", "10.0.0.1:9395", "[::]:9395"] {
+            let error = loopback(address).unwrap_err();
+            assert!(error.contains("loopback") && error.ends_with("127.0.0.1:9395"), "{error}");
+        }
+        assert!(loopback("localhost").is_err());
+    }
 }

@@ -187,7 +187,8 @@ pub fn addresses(stack: &Stack) {
     let extender = stack.extender().listening();
     println!("  extender  http://{}/metrics  http://{}/debug/state", extender.metrics, extender.debug);
     for (node, machine) in stack.machines.iter().take(4) {
-        println!("  {node:<9} http://{0}/metrics  http://{0}/debug/state", machine.metrics);
+        let plugin = machine.listening;
+        println!("  {node:<9} http://{}/metrics  http://{}/debug/state", plugin.metrics, plugin.debug);
     }
     if stack.machines.len() > 4 {
         println!("  and {} more nodes", stack.machines.len() - 4);
@@ -203,7 +204,7 @@ pub async fn metrics(stack: &Stack) -> anyhow::Result<()> {
     let Some((node, machine)) = stack.machines.iter().find(|(_, m)| !m.kubelet.containers().is_empty()) else {
         return Ok(());
     };
-    let url = format!("http://{}/metrics", machine.metrics);
+    let url = format!("http://{}/metrics", machine.listening.metrics);
     let mut lines: Vec<String> = Vec::new();
     // the plugin samples every few seconds
     for _ in 0..80 {

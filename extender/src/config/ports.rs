@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use anyhow::{bail, ensure};
+use kerf_runtime::admin;
 use kerf_runtime::serving::tls::Files;
 
 /// Flags of the listeners.
@@ -17,7 +18,13 @@ pub struct PortArgs {
     #[arg(long, env = "KERF_METRICS_LISTEN", default_value = "0.0.0.0:3457", value_name = "ADDRESS")]
     pub metrics_listen: SocketAddr,
     /// Address of /debug/state, which names all pods with GPUs: one of loopback (kubectl port-forward reaches it)
-    #[arg(long, env = "KERF_DEBUG_LISTEN", default_value = "127.0.0.1:3458", value_name = "ADDRESS")]
+    #[arg(
+        long,
+        env = "KERF_DEBUG_LISTEN",
+        value_parser = admin::loopback,
+        default_value = "127.0.0.1:3458",
+        value_name = "ADDRESS"
+    )]
     pub debug_listen: SocketAddr,
     /// Serve the scheduler over TLS with this certificate (PEM, with those between it and its authority), read again when
     /// it changes
@@ -52,12 +59,6 @@ impl TryFrom<&PortArgs> for Ports {
     type Error = anyhow::Error;
 
     fn try_from(args: &PortArgs) -> anyhow::Result<Self> {
-        let debug = args.debug_listen;
-        ensure!(
-            debug.ip().is_loopback(),
-            "--debug-listen {debug}: /debug/state names the pods of all tenants and has no login, so it is served on \
-             loopback alone, such as 127.0.0.1:3458"
-        );
         let tls = files(args)?;
         let (listen, plain) = (args.listen, args.insecure_plain_http);
         ensure!(
@@ -71,7 +72,7 @@ impl TryFrom<&PortArgs> for Ports {
              kube-scheduler's configuration; or listen on 127.0.0.1, beside kube-scheduler; or say \
              --insecure-plain-http"
         );
-        Ok(Self { listen, tls, metrics: args.metrics_listen, debug })
+        Ok(Self { listen, tls, metrics: args.metrics_listen, debug: args.debug_listen })
     }
 }
 
@@ -108,7 +109,7 @@ mod tests {
     }
 
     fn ports(flags: &[&str]) -> Result<Ports, String> {
-        let args = Only::parse_from(["program"].iter().chain(flags));
+        let args = Only::try_parse_from(["program"].iter().chain(flags)).map_err(|error| error.to_string())?;
         Ports::try_from(&args.ports).map_err(|error| error.to_string())
     }
 

@@ -14,6 +14,7 @@ mod lifecycle;
 mod limits;
 mod mps;
 mod own_node;
+mod ports;
 mod report;
 mod running;
 mod stage;

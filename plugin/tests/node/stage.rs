@@ -1,5 +1,6 @@
 //! One node: API server, kubelet and plugin in this process, GPUs from a file.
 
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -74,7 +75,8 @@ impl Stage {
             format!("--simulated-file={}", path(&self.gpus)),
             format!("--device-plugins-dir={}", path(&kubelet.device_plugins_dir)),
             format!("--pod-resources-dir={}", path(&kubelet.pod_resources_dir)),
-            "--listen=127.0.0.1:0".to_owned(),
+            "--metrics-listen=127.0.0.1:0".to_owned(),
+            "--debug-listen=127.0.0.1:0".to_owned(),
             "--health-period=20ms".to_owned(),
             "--sample-period=20ms".to_owned(),
             format!("--kubeconfig={}", path(&self.kubeconfig())),
@@ -212,8 +214,13 @@ impl Stage {
     }
 
     pub async fn get(&self, path: &str) -> (u16, String) {
+        let listening = self.plugin.as_ref().unwrap().0.listening();
+        let address = if path.starts_with("/debug") { listening.debug } else { listening.metrics };
+        self.get_at(address, path).await
+    }
+
+    pub async fn get_at(&self, address: SocketAddr, path: &str) -> (u16, String) {
         use tokio::io::{AsyncReadExt, AsyncWriteExt};
-        let address = self.plugin.as_ref().unwrap().0.admin_address();
         let mut stream = tokio::net::TcpStream::connect(address).await.unwrap();
         // 1.0, where an answer never comes in chunks
         let request = format!("GET {path} HTTP/1.0\r\nHost: x\r\nConnection: close\r\n\r\n");

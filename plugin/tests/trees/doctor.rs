@@ -80,7 +80,7 @@ async fn a_node_in_order_is_without_trouble() {
     assert_eq!(unknown.status.code(), Some(1));
     assert!(text(&unknown).contains("problem: kubelet does not know gpu.intel.com/i915"), "{}", text(&unknown));
     let directory = format!("-plugin-directory={}", dir.path().join("device-plugins").display());
-    let config = crate::offers::config(&forest, &["--listen=127.0.0.1:0", "-profile=intel", &directory]);
+    let config = crate::offers::config(&forest, &["-profile=intel", &directory]);
     let token = tokio_util::sync::CancellationToken::new();
     let plugin = kerf_plugin::start(config, None, token.clone()).await.unwrap();
     let resources = ["gpu.intel.com/i915", "gpu.intel.com/xe"];

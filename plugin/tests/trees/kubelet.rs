@@ -41,7 +41,8 @@ impl Stage {
     /// Starts a plugin with these flags, which gets the API server where it is given the name of its Node.
     pub async fn start(&mut self, flags: &[&str]) {
         let directory = format!("-plugin-directory={}", self.kubelet.config().device_plugins_dir.display());
-        let own = ["--listen=127.0.0.1:0", "--health-period=20ms", directory.as_str()];
+        let free = ["--metrics-listen=127.0.0.1:0", "--debug-listen=127.0.0.1:0"];
+        let own = [free[0], free[1], "--health-period=20ms", directory.as_str()];
         let mut config = config(&self.forest, &[&own, flags].concat());
         for contract in &mut config.contracts {
             contract.period = Duration::from_millis(20);

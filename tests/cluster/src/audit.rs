@@ -55,7 +55,7 @@ pub async fn audit(cluster: &Cluster) -> anyhow::Result<Audit> {
     }
     walk.extender(&cluster.state(cluster.control.ports.extender_debug).await?);
     for node in &cluster.nodes {
-        walk.plugin(&node.name, &cluster.state(node.ports.plugin).await?);
+        walk.plugin(&node.name, &cluster.state(node.ports.plugin_debug).await?);
     }
     Ok(walk.audit)
 }

@@ -88,15 +88,14 @@ impl Cluster {
         let began = Instant::now();
         let done = |what: &str| println!("{:6.1} s  {what}", began.elapsed().as_secs_f64());
         let names: Vec<String> = (1..=options.nodes).map(|number| format!("node-{number}")).collect();
-        let mut free = free_ports(control::Ports::COUNT + 3 * options.nodes)?;
+        let mut free = free_ports(control::Ports::COUNT + node::Ports::COUNT * options.nodes)?;
         let ports = control::Ports::take(&mut free)?;
-        let mut port = || free.next().context("too few ports");
         let images = image::make(place, &programs.libcuda)?;
         let control = Control::start(place, tools, ports, &names, Purpose::Nodes { audit: options.audit }).await?;
         done("control plane");
         let mut nodes = Vec::new();
         for (number, name) in names.iter().enumerate() {
-            let ports = node::Ports { kubelet: port()?, health: port()?, plugin: port()? };
+            let ports = node::Ports::take(&mut free)?;
             nodes.push(Node::start(place, tools, (name, number), ports, options.cards, &images).await?);
         }
         done("kubelets");
@@ -190,7 +189,7 @@ impl Cluster {
         let mut started = Vec::new();
         for (node, port) in self.nodes.iter().zip(free_ports(self.nodes.len())?) {
             let paper = Paper::lay(node, tree)?;
-            let own = [format!("--listen=127.0.0.1:{port}"), "--log-format=json".to_owned()];
+            let own = beside(port);
             let args = [&own, paper.flags().as_slice(), flags].concat();
             let plugin = node.start_beside(&self.programs, "beside", &args)?;
             until(Duration::from_secs(30), &format!("the other plugin of {} is ready", node.name), async || {
@@ -284,6 +283,12 @@ impl Cluster {
     pub fn down(self, keep: Option<&Path>) -> anyhow::Result<()> {
         self.place.clear(keep)
     }
+}
+
+/// The flags by which a plugin beside another, on the same host, serves metrics on this port.
+pub fn beside(port: u16) -> [String; 3] {
+    let listen = format!("--metrics-listen=127.0.0.1:{port}");
+    [listen, "--debug-listen=127.0.0.1:0".to_owned(), "--log-format=json".to_owned()]
 }
 
 /// Free ports on loopback, all different.

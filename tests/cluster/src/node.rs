@@ -35,8 +35,20 @@ pub struct Ports {
     pub kubelet: u16,
     /// Port of kubelet's health endpoint.
     pub health: u16,
-    /// HTTP port of the plugin.
+    /// Port of the plugin's metrics and health.
     pub plugin: u16,
+    /// Port of its `/debug/state`.
+    pub plugin_debug: u16,
+}
+
+impl Ports {
+    pub(crate) const COUNT: usize = 4;
+
+    /// Takes the needed ports from `free`.
+    pub(crate) fn take(free: &mut impl Iterator<Item = u16>) -> anyhow::Result<Self> {
+        let mut port = || free.next().context("too few ports");
+        Ok(Self { kubelet: port()?, health: port()?, plugin: port()?, plugin_debug: port()? })
+    }
 }
 
 /// A node of the cluster.
@@ -127,7 +139,8 @@ impl Node {
     ) -> anyhow::Result<Process> {
         let args = [
             format!("--node-name={}", self.name),
-            format!("--listen=127.0.0.1:{}", self.ports.plugin),
+            format!("--metrics-listen=127.0.0.1:{}", self.ports.plugin),
+            format!("--debug-listen=127.0.0.1:{}", self.ports.plugin_debug),
             format!("--kubeconfig={}", kubeconfig.display()),
             format!("--limiter-library={}", programs.limiter.display()),
             format!("--log={log}"),

@@ -12,6 +12,7 @@ use clap::Parser;
 use kerf::annotation::Keys;
 use kerf_extender::Extender;
 use kerf_plugin::Plugin;
+use kerf_runtime::admin::Listening;
 use kerf_runtime::shutdown::Tasks;
 use kerf_testkit::api::ApiServer;
 use kerf_testkit::kubelet::{Kubelet, KubeletConfig};
@@ -89,15 +90,15 @@ pub struct Machine {
     pub kubelet: Kubelet,
     /// The file that the simulated backend reads.
     pub cards: PathBuf,
-    /// Address of the plugin's metrics.
-    pub metrics: SocketAddr,
+    /// Addresses of the plugin's metrics and of its state.
+    pub listening: Listening,
     folder: PathBuf,
     placed: Option<PlacedSpec>,
     plugin: Option<(Plugin, CancellationToken)>,
 }
 
 /// The extender in a runtime of its own, so that it can be killed at any instant.
-/// Where the extender serves metrics and its state: on free ports.
+/// Where extender and plugins serve metrics and their state: on free ports.
 const FREE: [&str; 2] = ["--metrics-listen=127.0.0.1:0", "--debug-listen=127.0.0.1:0"];
 
 struct ExtenderLife {
@@ -176,9 +177,10 @@ impl Machine {
         let mut config = KubeletConfig::new(&spec.name, api.url(), folder);
         config.seed = seed;
         let kubelet = Kubelet::start(config).await.with_context(|| format!("kubelet of {}", spec.name))?;
-        let metrics = SocketAddr::from(([127, 0, 0, 1], 0));
+        let nowhere = SocketAddr::from(([127, 0, 0, 1], 0));
+        let listening = Listening { metrics: nowhere, debug: nowhere };
         let (folder, placed) = (folder.to_owned(), spec.placed.clone());
-        let mut machine = Self { kubelet, cards, metrics, folder, placed, plugin: None };
+        let mut machine = Self { kubelet, cards, listening, folder, placed, plugin: None };
         machine.start_plugin(api, &spec.name).await?;
         Ok(machine)
     }
@@ -196,7 +198,7 @@ impl Machine {
             Some(placed) => roots.into_iter().chain(placed.flags.iter().map(String::as_str)).collect(),
             None => simulated.into(),
         };
-        let args = ["kerf-plugin", "--node-name", node, "--listen", "127.0.0.1:0"]
+        let args = ["kerf-plugin", "--node-name", node, FREE[0], FREE[1]]
             .into_iter()
             .chain(["--kubelet-dir", &folder, "--health-period", "250ms"])
             .chain(["--state-dir", &state, "--run-dir", &run, "--limiter-library", &library])
@@ -205,7 +207,7 @@ impl Machine {
         let config = kerf_plugin::config::Config::try_from(kerf_plugin::config::Args::try_parse_from(args)?)?;
         let token = CancellationToken::new();
         let plugin = kerf_plugin::start(config, Some(client(api).await?), token.clone()).await?;
-        self.metrics = plugin.admin_address();
+        self.listening = plugin.listening();
         self.plugin = Some((plugin, token));
         Ok(())
     }

@@ -2,7 +2,7 @@
 
 use anyhow::{Context, ensure};
 use k8s_openapi::api::core::v1::Pod;
-use kerf_cluster::cluster::free_ports;
+use kerf_cluster::cluster::{beside, free_ports};
 use kerf_cluster::node::Node;
 use kerf_cluster::paper::Paper;
 use kerf_cluster::process::Process;
@@ -37,8 +37,8 @@ impl<'a> Offer<'a> {
         let port = free_ports(1)?.next().context("no port")?;
         let mut flags: Vec<String> = flags.iter().map(|flag| (*flag).to_owned()).collect();
         flags.extend(paper.flags());
-        let own = [format!("--listen=127.0.0.1:{port}"), "--log-format=json".to_owned()];
-        let args = [&own, flags.as_slice()].concat();
+        let own = beside(port);
+        let args = [own.as_slice(), flags.as_slice()].concat();
         let plugin = node.start_beside(&stage.cluster.programs, &port.to_string(), &args)?;
         Ok(Self { node, plugin, stage, port, flags, amounts: amounts.to_vec() })
     }

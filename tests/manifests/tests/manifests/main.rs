@@ -424,11 +424,11 @@ fn ports_are_the_programs_defaults_everywhere() {
     };
     let extender_port = defaults(kerf_extender::config::Args::command(), "listen");
     let metrics_port = defaults(kerf_extender::config::Args::command(), "metrics_listen");
-    let plugin_port = defaults(kerf_plugin::config::Args::command(), "listen");
+    let plugin_port = defaults(kerf_plugin::config::Args::command(), "metrics_listen");
     let flags = extender_args(&extender()).ports;
     assert_eq!((flags.listen.port(), flags.metrics_listen.port()), (extender_port, metrics_port));
-    assert_eq!(plugin_args(&plugin()).listen.port(), plugin_port);
-    let wanted = [vec![("http", extender_port), ("metrics", metrics_port)], vec![("http", plugin_port)]];
+    assert_eq!(plugin_args(&plugin()).metrics_listen.port(), plugin_port);
+    let wanted = [vec![("http", extender_port), ("metrics", metrics_port)], vec![("metrics", plugin_port)]];
     for ((name, template), wanted) in templates().into_iter().zip(wanted) {
         let ports = container(&template).ports.as_ref().unwrap();
         let named = ports.iter().map(|port| (port.name.as_deref().unwrap(), port.container_port));
@@ -454,6 +454,17 @@ fn ports_are_the_programs_defaults_everywhere() {
     let service: Service = only(of_kind("manifests/components/remote", "Service"));
     let ports = service.spec.unwrap().ports.unwrap();
     assert_eq!(ports.iter().map(|port| port.port).collect::<Vec<_>>(), [i32::from(extender_port)]);
+}
+
+/// Each plugin of a node has the same ports by default, so its pod needs a network of its own; and what one pod serves on
+/// loopback is not reached from others.
+#[test]
+fn no_plugin_shares_its_network_with_others() {
+    let sets: Vec<DaemonSet> = of_kind("manifests", "DaemonSet");
+    assert!(sets.len() >= 2);
+    for set in sets {
+        assert_eq!(set.spec.unwrap().template.spec.unwrap().host_network, None, "{:?}", set.metadata.name);
+    }
 }
 
 #[test]

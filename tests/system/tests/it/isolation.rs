@@ -86,7 +86,7 @@ async fn a_breach_is_heard_by_the_pods_owner_and_by_prometheus() {
         };
         until_found(&stack, "events", of_pod).await;
     }
-    let metrics = reqwest::get(format!("http://{}/metrics", machine.metrics)).await.expect("metrics");
+    let metrics = reqwest::get(format!("http://{}/metrics", machine.listening.metrics)).await.expect("metrics");
     let metrics = metrics.text().await.expect("text");
     for line in
         [r#"kerf_plugin_breaches_total{kind="memory"} 1"#, r#"kerf_plugin_breaches_total{kind="unlimited"} 1"#]
