@@ -8,7 +8,7 @@ use k8s_openapi::api::core::v1::{Node, Pod};
 use k8s_openapi::api::flowcontrol::v1::FlowSchema;
 use kerf_cluster::control::client;
 use kerf_cluster::wait::until;
-use kube::api::{DeleteParams, ListParams, Patch, PatchParams, PostParams};
+use kube::api::{DeleteParams, ListParams, Patch, PatchParams, PostParams, WatchParams};
 use kube::core::Request;
 use kube::{Api, Client};
 use serde_json::{Value, json};
@@ -315,32 +315,58 @@ pub async fn the_extender_binds_with_a_record_only(stage: &Stage<'_>) -> anyhow:
     denied(mighty.patch("bound", &params, &annotations(record("node-1"))).await, "no pod that is bound", "bound")
 }
 
-/// The API server returns in a header of each answer the flow schema of the request.
+/// The API server returns in a header of each answer the flow schema of the request, also where it refuses it.
+async fn falls_into(client: &Client, request: &http::Request<Vec<u8>>, schema: &FlowSchema) -> anyhow::Result<()> {
+    let mut sent = http::Request::new(kube::client::Body::from(request.body().clone()));
+    *sent.method_mut() = request.method().clone();
+    *sent.uri_mut() = request.uri().clone();
+    *sent.headers_mut() = request.headers().clone();
+    let answer = client.send(sent).await?;
+    let header = answer.headers().get("x-kubernetes-pf-flowschema-uid").context("no header")?;
+    let wanted = schema.metadata.uid.as_deref();
+    ensure!(Some(header.to_str()?) == wanted, "{} {}: {header:?}", request.method(), request.uri());
+    Ok(())
+}
+
 pub async fn the_extenders_requests_have_a_place_in_the_queues(stage: &Stage<'_>) -> anyhow::Result<()> {
     let schemas: Api<FlowSchema> = Api::all(stage.cluster.client.clone());
-    let own = schemas.get("kerf-extender").await?;
+    let [own, lease] = ["kerf-extender", "kerf-scheduler-lease"].map(|name| schemas.get(name));
+    let (own, lease) = (own.await?, lease.await?);
     let file: PathBuf = stage.cluster.place().path("kubeconfig/kerf-extender");
     let extender = client(&file).await?;
+    let scheduler = "system:serviceaccount:kerf-system:kerf-scheduler";
+    let groups = ["system:serviceaccounts", "system:serviceaccounts:kerf-system", "system:authenticated"];
+    let scheduler = acting(stage, scheduler, &groups).await?;
+
     let namespaced = format!("/api/v1/namespaces/{}/pods", stage.namespace());
     let mut requests = Vec::new();
-    for url in ["/api/v1/nodes", "/api/v1/pods", &namespaced] {
+    for url in ["/api/v1/nodes", "/api/v1/pods", &namespaced, "/apis/policy/v1/poddisruptionbudgets"] {
         requests.push(Request::new(url).list(&ListParams::default())?);
     }
+    for url in ["/api/v1/nodes", "/api/v1/pods"] {
+        requests.push(Request::new(url).watch(&WatchParams::default().timeout(1), "0")?);
+    }
     let binding = json!({ "apiVersion": "v1", "kind": "Binding", "target": { "kind": "Node", "name": "node-1" } });
-    let write =
-        Request::new(&namespaced).create_subresource("binding", "nobody", &dry(), binding.to_string().into())?;
-    requests.push(write);
-    until(SOON, "the schema is in force", async || {
+    let bind = Request::new(&namespaced);
+    requests.push(bind.create_subresource("binding", "nobody", &dry(), binding.to_string().into())?);
+    let retry = Request::new("/apis/storage.k8s.io/v1/namespaces/kerf-system/csistoragecapacities");
+    let nothing = Patch::Merge(json!({}));
+    requests.push(retry.patch(
+        "kerf-extender",
+        &PatchParams { dry_run: true, ..PatchParams::default() },
+        &nothing,
+    )?);
+    let leases = Request::new("/apis/coordination.k8s.io/v1/namespaces/kerf-system/leases");
+    let renewal = leases.replace("kerf-scheduler", &dry(), "{}".into())?;
+    let news = leases.list(&ListParams::default())?;
+
+    until(SOON, "the schemas are in force", async || {
         for request in &requests {
-            let mut sent = http::Request::new(kube::client::Body::from(request.body().clone()));
-            *sent.method_mut() = request.method().clone();
-            *sent.uri_mut() = request.uri().clone();
-            *sent.headers_mut() = request.headers().clone();
-            let answer = extender.send(sent).await?;
-            let header = answer.headers().get("x-kubernetes-pf-flowschema-uid").context("no header")?;
-            ensure!(Some(header.to_str()?) == own.metadata.uid.as_deref(), "{} {header:?}", request.uri());
+            falls_into(&extender, request, &own).await?;
+            falls_into(&scheduler, request, &own).await?;
         }
-        Ok(())
+        falls_into(&scheduler, &news, &own).await?;
+        falls_into(&scheduler, &renewal, &lease).await
     })
     .await
 }
