@@ -46,14 +46,15 @@ named after the programs, and their domain is the default one.
 {{- $root := index . 0 -}}
 {{- $text := index . 1 -}}
 {{- $programs := list "scheduler" "extender" "plugin" "profiles" -}}
-{{- /* the users first, so that no account's name is taken for one of the manifests */ -}}
+{{- /* what is replaced is marked first, so that no name of the release is taken for one of the manifests */ -}}
 {{- range $program := $programs -}}
 {{- $text = $text | replace (printf "system:serviceaccount:kerf-system:kerf-%s'" $program) (printf "@%s@'" $program) -}}
 {{- end -}}
-{{- $names := "\\bkerf-(scheduler|extender|plugin|profiles|placement-records|pods|bindings|requests|reserved-nodes|simulated-gpus|alerts)\\b" -}}
-{{- $text = regexReplaceAll $names $text (printf "%s-${1}" (include "kerf.fullname" $root)) -}}
-{{- $text = regexReplaceAll "\\bkerf-system\\b" $text $root.Release.Namespace -}}
+{{- $names := "\\bkerf-(scheduler|extender|plugin|profiles|placement-records|pods|bindings|requests|reserved-nodes|simulated-gpus|alerts|priority)\\b" -}}
+{{- $text = regexReplaceAll $names $text "@first@-${1}" -}}
+{{- $text = regexReplaceAll "\\bkerf-system\\b" $text "@namespace@" -}}
 {{- $text = $text | replace "inspur.com" $root.Values.domain -}}
+{{- $text = $text | replace "@first@" (include "kerf.fullname" $root) | replace "@namespace@" $root.Release.Namespace -}}
 {{- range $program := $programs -}}
 {{- $user := printf "system:serviceaccount:%s:%s" $root.Release.Namespace (include "kerf.account" (list $root $program)) -}}
 {{- $text = $text | replace (printf "@%s@'" $program) (printf "%s'" $user) -}}
