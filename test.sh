@@ -9,6 +9,11 @@ if [ -z "${KERF_ZIG:-}" ] && zig=$(limiter/zig.sh); then
     export KERF_ZIG=$zig
 fi
 
+# The chart and the kustomizations are rendered and compared, where helm and kustomize can be built: Go
+if [ -z "${KERF_MANIFEST_TOOLS:-}" ] && tools=$(tests/manifests/setup.sh); then
+    export KERF_MANIFEST_TOOLS=$tools
+fi
+
 summary=""
 stage() {
     local name=$1 began=$SECONDS

@@ -14,7 +14,7 @@ use kerf::annotation::Keys;
 use kerf::ids::NodeName;
 use kerf::request::{ContainerKind, GpuRequest, RawAnnotations, RawContainer, RequestError};
 use kerf::unfit::Unfit;
-use kerf_manifests::root;
+use kerf_manifests::{root, same_or_written};
 use kerf_runtime::feed::Ages;
 use prometheus::Registry;
 use prometheus::core::{Collector, Desc};
@@ -23,7 +23,7 @@ fn text(path: &str) -> String {
     std::fs::read_to_string(root().join(path)).unwrap_or_else(|error| panic!("{path}: {error}"))
 }
 
-/// README, changelog and every page below `docs`, relative to the repository.
+/// READMEs, changelog and every page below `docs`, relative to the repository.
 fn pages() -> Vec<String> {
     fn below(folder: &Path, found: &mut Vec<PathBuf>) {
         for entry in std::fs::read_dir(folder).unwrap() {
@@ -35,7 +35,7 @@ fn pages() -> Vec<String> {
             }
         }
     }
-    let mut found = vec![root().join("README.md"), root().join("CHANGELOG.md")];
+    let mut found = ["README.md", "CHANGELOG.md", "charts/kerf/README.md"].map(|page| root().join(page)).to_vec();
     below(&root().join("docs"), &mut found);
     found.sort();
     found.iter().map(|path| path.strip_prefix(root()).unwrap().display().to_string()).collect()
@@ -44,21 +44,6 @@ fn pages() -> Vec<String> {
 // === pages rendered from the code ===
 
 const GENERATED: &str = "<!-- Rendered from the code by tests/manifests/tests/docs.rs; to change it, change the code and run that test with KERF_WRITE_DOCS=1. -->\n\n";
-
-/// Compares the file with the rendered text, or writes it.
-fn same_or_written(path: &str, rendered: &str) {
-    if std::env::var_os("KERF_WRITE_DOCS").is_some_and(|value| value == "1") {
-        std::fs::create_dir_all(root().join(path).parent().unwrap()).unwrap();
-        std::fs::write(root().join(path), rendered).unwrap();
-        return;
-    }
-    let written = text(path);
-    let differs = written.lines().zip(rendered.lines()).find(|(written, rendered)| written != rendered);
-    assert!(
-        written == rendered,
-        "{path} is not what the code says; run this test with KERF_WRITE_DOCS=1. First difference: {differs:?}"
-    );
-}
 
 /// Escapes a table cell: a bar does not end it, and an angle bracket outside of code is not taken for HTML.
 fn cell(text: &str) -> String {
@@ -389,7 +374,8 @@ fn every_metric_that_a_page_names_exists() {
     let known: BTreeSet<String> =
         descs().into_iter().flat_map(|(_, descs)| descs).map(|desc| desc.fq_name).collect();
     let mut named = BTreeSet::new();
-    for page in pages() {
+    let alerts = "manifests/components/alerts/alerts.yaml".to_owned();
+    for page in pages().into_iter().chain([alerts]) {
         let text = text(&page);
         let words = text.split(|c: char| !(c.is_ascii_alphanumeric() || c == '_'));
         for word in words.filter(|word| word.starts_with("kerf_") && word.matches('_').count() > 1) {
@@ -503,4 +489,15 @@ fn the_index_names_every_page_and_the_readme_stays_short() {
     }
     let lines = text("README.md").lines().count();
     assert!(lines <= 150, "README.md has {lines} lines");
+}
+
+#[test]
+fn the_page_about_operation_says_what_to_do_about_each_alert() {
+    let page = text("docs/operate.md");
+    let rules = text("manifests/components/alerts/alerts.yaml");
+    let alerts: Vec<&str> = rules.lines().filter_map(|line| line.trim().strip_prefix("- alert: ")).collect();
+    assert!(alerts.len() > 5, "{alerts:?}");
+    for alert in alerts {
+        assert!(page.contains(&format!("| `{alert}` | ")), "{alert}");
+    }
 }

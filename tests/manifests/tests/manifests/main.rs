@@ -4,6 +4,7 @@
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test")]
 
 mod bundled;
+mod chart;
 mod kinds;
 mod reading;
 mod rights;
@@ -17,7 +18,9 @@ use clap::{CommandFactory, Parser};
 use k8s_openapi::api::admissionregistration::v1::{ValidatingAdmissionPolicy, ValidatingAdmissionPolicyBinding};
 use k8s_openapi::api::apps::v1::{DaemonSet, Deployment};
 use k8s_openapi::api::batch::v1::Job;
-use k8s_openapi::api::core::v1::{Container, Namespace, Pod, PodTemplateSpec, Service, ServiceAccount};
+use k8s_openapi::api::core::v1::{
+    ConfigMap, Container, Namespace, Pod, PodTemplateSpec, ResourceQuota, Service, ServiceAccount,
+};
 use k8s_openapi::api::flowcontrol::v1::{FlowSchema, PriorityLevelConfiguration};
 use k8s_openapi::api::networking::v1::NetworkPolicy;
 use k8s_openapi::api::policy::v1::PodDisruptionBudget;
@@ -34,7 +37,7 @@ use kerf::policy::Policy;
 use kerf::request::PodRequest;
 use kerf::units::{Mib, Timestamp};
 use kerf_plugin::LabelMode;
-use kinds::{Kustomization, Mutating, Operation, SchedulerConfiguration};
+use kinds::{Alerts, Kustomization, Monitoring, Mutating, Operation, PodMonitor, SchedulerConfiguration};
 use reading::{documents, of_kind, only, root, strict, text, yaml_files};
 use serde_json::Value;
 
@@ -92,36 +95,46 @@ fn plugin_args(set: &DaemonSet) -> kerf_plugin::config::Args {
 
 // === every file ===
 
+/// Reads an object as its kind, in which every field must be known, and returns the kind.
+fn known<'a>(name: &str, value: &'a Value) -> &'a str {
+    // the patch of a simulated node is a part of a DaemonSet, and parses as one
+    let Some(kind) = value["kind"].as_str() else { panic!("{name}: no kind") };
+    match kind {
+        "ConfigMap" => drop(strict::<ConfigMap>(name, value)),
+        "CSIStorageCapacity" => drop(strict::<CSIStorageCapacity>(name, value)),
+        "ClusterRole" => drop(strict::<ClusterRole>(name, value)),
+        "ClusterRoleBinding" => drop(strict::<ClusterRoleBinding>(name, value)),
+        "DaemonSet" => drop(strict::<DaemonSet>(name, value)),
+        "Deployment" => drop(strict::<Deployment>(name, value)),
+        "FlowSchema" => drop(strict::<FlowSchema>(name, value)),
+        "Job" => drop(strict::<Job>(name, value)),
+        "KubeSchedulerConfiguration" => drop(strict::<SchedulerConfiguration>(name, value)),
+        "Component" | "Kustomization" => drop(serde_json::from_value::<Kustomization>(value.clone()).unwrap()),
+        "Namespace" => drop(strict::<Namespace>(name, value)),
+        "MutatingAdmissionPolicy" | "MutatingAdmissionPolicyBinding" => drop(strict::<Mutating>(name, value)),
+        "NetworkPolicy" => drop(strict::<NetworkPolicy>(name, value)),
+        "PodDisruptionBudget" => drop(strict::<PodDisruptionBudget>(name, value)),
+        "PriorityLevelConfiguration" => drop(strict::<PriorityLevelConfiguration>(name, value)),
+        "PodMonitor" => drop(strict::<Monitoring<PodMonitor>>(name, value)),
+        "PrometheusRule" => drop(strict::<Monitoring<Alerts>>(name, value)),
+        "Pod" => drop(strict::<Pod>(name, value)),
+        "ResourceQuota" => drop(strict::<ResourceQuota>(name, value)),
+        "Role" => drop(strict::<Role>(name, value)),
+        "RoleBinding" => drop(strict::<RoleBinding>(name, value)),
+        "Service" => drop(strict::<Service>(name, value)),
+        "ServiceAccount" => drop(strict::<ServiceAccount>(name, value)),
+        "ValidatingAdmissionPolicy" => drop(strict::<ValidatingAdmissionPolicy>(name, value)),
+        "ValidatingAdmissionPolicyBinding" => drop(strict::<ValidatingAdmissionPolicyBinding>(name, value)),
+        other => panic!("{name}: {other} is not expected here"),
+    }
+    kind
+}
+
 #[test]
 fn every_document_holds_only_known_fields() {
     let mut seen = BTreeSet::new();
     for (name, value) in documents("manifests").into_iter().chain(documents("examples")) {
-        // the patch of a simulated node is a part of a DaemonSet, and parses as one
-        let Some(kind) = value["kind"].as_str() else { panic!("{name}: no kind") };
-        match kind {
-            "CSIStorageCapacity" => drop(strict::<CSIStorageCapacity>(&name, &value)),
-            "ClusterRole" => drop(strict::<ClusterRole>(&name, &value)),
-            "ClusterRoleBinding" => drop(strict::<ClusterRoleBinding>(&name, &value)),
-            "DaemonSet" => drop(strict::<DaemonSet>(&name, &value)),
-            "Deployment" => drop(strict::<Deployment>(&name, &value)),
-            "FlowSchema" => drop(strict::<FlowSchema>(&name, &value)),
-            "Job" => drop(strict::<Job>(&name, &value)),
-            "KubeSchedulerConfiguration" => drop(strict::<SchedulerConfiguration>(&name, &value)),
-            "Component" | "Kustomization" => drop(serde_json::from_value::<Kustomization>(value.clone()).unwrap()),
-            "Namespace" => drop(strict::<Namespace>(&name, &value)),
-            "MutatingAdmissionPolicy" | "MutatingAdmissionPolicyBinding" => drop(strict::<Mutating>(&name, &value)),
-            "PodDisruptionBudget" => drop(strict::<PodDisruptionBudget>(&name, &value)),
-            "PriorityLevelConfiguration" => drop(strict::<PriorityLevelConfiguration>(&name, &value)),
-            "NetworkPolicy" => drop(strict::<NetworkPolicy>(&name, &value)),
-            "Pod" => drop(strict::<Pod>(&name, &value)),
-            "Role" => drop(strict::<Role>(&name, &value)),
-            "RoleBinding" => drop(strict::<RoleBinding>(&name, &value)),
-            "Service" => drop(strict::<Service>(&name, &value)),
-            "ServiceAccount" => drop(strict::<ServiceAccount>(&name, &value)),
-            "ValidatingAdmissionPolicy" => drop(strict::<ValidatingAdmissionPolicy>(&name, &value)),
-            "ValidatingAdmissionPolicyBinding" => drop(strict::<ValidatingAdmissionPolicyBinding>(&name, &value)),
-            other => panic!("{name}: {other} is not expected here"),
-        }
+        let kind = known(&name, &value);
         let namespace = value["metadata"]["namespace"].as_str();
         // what the cluster keeps there is read
         let allowed = value["metadata"]["name"] == "kerf-scheduler-authentication" || kind == "Pod";

@@ -1,0 +1,108 @@
+//! Values and clusters that do not go are refused, and the message names what to change.
+
+use super::render::{HELMS, Release, folder, tools};
+
+/// Values, and parts of what is said of them.
+const REFUSED: &[(&str, &[&str])] = &[
+    // names and kinds of values: the schema
+    ("{replicas: 2}", &["replicas", "not allowed"]),
+    ("{scheduler: {replica: 2}}", &["/scheduler", "replica", "not allowed"]),
+    ("{scheduler: {replicas: 0}}", &["/scheduler/replicas"]),
+    ("{scheduler: {replicas: two}}", &["/scheduler/replicas", "want integer"]),
+    ("{plugin: {image: {tags: v1}}}", &["/plugin/image", "tags"]),
+    ("{plugin: {image: {digest: abc}}}", &["/plugin/image/digest"]),
+    ("{plugin: {nodeSelector: {gpu: true}}}", &["/plugin/nodeSelector/gpu", "want string"]),
+    ("{plugin: {tolerations: [{key: gpu, effects: NoSchedule}]}}", &["/plugin/tolerations/0", "effects"]),
+    ("{plugin: {serviceAccount: {create: maybe}}}", &["/plugin/serviceAccount/create"]),
+    ("{extender: {extraArgs: [spread]}}", &["/extender/extraArgs/0"]),
+    ("{extender: {extraEnv: [{value: a}]}}", &["/extender/extraEnv/0", "name"]),
+    ("{extender: {resources: {limit: {}}}}", &["/extender/resources", "limit"]),
+    ("{domain: Example.org}", &["/domain"]),
+    ("{placement: static}", &["/placement", "'scheduler', 'remote', 'controlPlane', 'none'"]),
+    ("{placedResources: [gpu]}", &["/placedResources/0"]),
+    ("{routing: {mutate: true}}", &["/routing/mutate", "'auto', 'always', 'never'"]),
+    ("{requests: ignore}", &["/requests", "'deny', 'warn', 'allow'"]),
+    ("{nodeLabels: clear}", &["/nodeLabels"]),
+    ("{remote: {from: [{cidr: 192.0.2.10/32}]}}", &["/remote/from/0", "cidr"]),
+    ("{profiles: {tpu: {enabled: true}}}", &["/profiles", "tpu"]),
+    ("{profiles: {amd: {nodeFeatureDiscovery: true}}}", &["/profiles/amd", "nodeFeatureDiscovery"]),
+    ("{podMonitor: {interval: soon}}", &["/podMonitor/interval"]),
+    ("{fullnameOverride: a-name-of-more-than-forty-characters-is-too-long}", &["/fullnameOverride"]),
+    ("{global: {imagePullSecrets: [mine]}}", &["/global/imagePullSecrets/0"]),
+    // what goes together: the templates
+    (
+        "{plugin: {serviceAccount: {create: false}}}",
+        &["plugin.serviceAccount.name", "plugin.serviceAccount.create to true"],
+    ),
+    (
+        "{remote: {serviceAccount: {create: false}}}",
+        &["remote.serviceAccount.name", "remote.serviceAccount.create to true"],
+    ),
+    (
+        "{plugin: {serviceAccount: {name: one}}, scheduler: {serviceAccount: {name: one}}}",
+        &["serviceAccount.name: two programs have the same account"],
+    ),
+    ("{routing: {mutate: never, reservedNodes: true}}", &["routing.reservedNodes", "routing.mutate=never"]),
+    ("{routing: {mutate: never, runtimeClassName: nvidia}}", &["routing.runtimeClassName", "routing.mutate=never"]),
+    (
+        "{routing: {reservedNodes: true}, plugin: {nodeSelector: {nvidia-device-enable: null}}}",
+        &["routing.reservedNodes", "plugin.nodeSelector is empty"],
+    ),
+    ("{remote: {legacy: true}}", &["remote.legacy", "placement remote"]),
+    ("{placement: none}", &["placement: none", "no profile is enabled"]),
+    (
+        "{placement: none, placedResources: [amd.com/gpu], profiles: {amd: {enabled: true}}}",
+        &["placedResources: placement is none"],
+    ),
+    (
+        "{placement: none, profiles: {amd: {enabled: true, placed: true}}}",
+        &["profiles.amd.placed: placement is none"],
+    ),
+    ("{nodeLabels: node, profiles: {nvidia: {enabled: true}}}", &["profiles.nvidia", "profiles.account.enabled"]),
+];
+
+#[test]
+fn values_that_do_not_go_are_refused_by_name() {
+    let Some(tools) = tools() else { return };
+    for helm in HELMS {
+        let folder = folder(&format!("refusals-{helm}"));
+        let release = Release::new(&tools, helm, &folder);
+        for (values, parts) in REFUSED {
+            let said = release.refusal(values);
+            for part in *parts {
+                assert!(said.contains(part), "{helm}: {values}: no {part:?} in: {said}");
+            }
+        }
+    }
+}
+
+/// Clouds write more after the version; Kubernetes before 1.36 has no policy that changes pods.
+#[test]
+fn clusters_are_taken_by_their_version() {
+    let Some(tools) = tools() else { return };
+    for helm in HELMS {
+        let folder = folder(&format!("versions-{helm}"));
+        let cases = [
+            ("v1.34.0", false, "v1.34.0"),
+            ("v1.34.2-eks-3025e55", false, "v1.34.2"),
+            ("v1.35.1-gke.1200000", false, "v1.35.1"),
+            ("v1.36.0-alpha.1", true, "v1.36.0"),
+            ("v1.36.3+k3s1", true, "v1.36.3"),
+            ("v1.37.2", true, "v1.37.2"),
+        ];
+        for (kubernetes, routes, image) in cases {
+            let release = Release { kubernetes, ..Release::new(&tools, helm, &folder) };
+            let objects = release.objects("{}");
+            let routing = objects.iter().filter(|object| object["kind"] == "MutatingAdmissionPolicy").count();
+            assert_eq!(routing, usize::from(routes), "{kubernetes}");
+            // kube-scheduler is of the API server's version
+            let deployment = super::render::object(&objects, "Deployment", "kerf-scheduler");
+            let container = &deployment["spec"]["template"]["spec"]["containers"][0];
+            assert_eq!(container["image"], format!("registry.k8s.io/kube-scheduler:{image}"));
+        }
+        for kubernetes in ["v1.33.9", "v1.33.9-eks-3025e55"] {
+            let release = Release { kubernetes, ..Release::new(&tools, helm, &folder) };
+            assert!(release.refusal("{}").contains("requires kubeVersion: >=1.34.0-0"), "{kubernetes}");
+        }
+    }
+}
