@@ -17,6 +17,7 @@ mod own_node;
 mod report;
 mod running;
 mod stage;
+mod startup_taint;
 mod strangers;
 mod tenant;
 mod tkestack;
