@@ -1,12 +1,15 @@
 //! `kerf inspect` and `kerf plan`: the live extender's own ledger and planner over a snapshot of a cluster.
 //! `kerf replay`: the same choice of node and card over a whole workload, for one policy or several.
 //!
+//! `kerf node-template`: what an autoscaler needs to know of nodes like one of the snapshot's.
+//!
 //! `kerf doctor`: runs `kerf-plugin doctor`, since the plugin has the drivers.
 //!
 //! Exit status: 0 success (plan: the pod fits), 1 the pod fits nowhere or breaks a rule, 2 wrong usage or input.
 
 mod doctor;
 mod inspect;
+mod node_template;
 mod notes;
 mod plan;
 mod print;
@@ -62,6 +65,8 @@ enum Command {
         #[arg(long, default_value_t)]
         policy: Policy,
     },
+    /// Print what an autoscaler needs to know of nodes like this one, for groups that are at zero
+    NodeTemplate(node_template::NodeTemplateArgs),
     /// On a GPU node: say what GPUs it has, which are left out and why, and what kubelet knows (kerf-plugin doctor)
     #[command(disable_help_flag = true)]
     Doctor {
@@ -84,6 +89,7 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
         Command::Plan { pod, cluster, policy } => {
             answer(|out| plan::run(pod, cluster, &keys, *policy, args.json, out))
         }
+        Command::NodeTemplate(options) => answer(|out| node_template::run(options, &keys, args.json, out)),
         Command::Doctor { options } => doctor::run(options, &args.domain, args.json),
         Command::Replay(options) => replay::run(options, &keys, args.json),
     }

@@ -22,8 +22,7 @@ use kerf::request::PodRequest;
 use kerf::units::Timestamp;
 
 pub use past::workload;
-pub use reading::pod;
-use reading::{Item, each};
+pub use reading::{Item, each, pod};
 use replicas::Replicas;
 
 /// What an extender would know after it had seen the same objects.

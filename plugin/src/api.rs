@@ -9,4 +9,4 @@ pub mod pod;
 pub use client::{Cluster, ClusterError, Condition};
 pub use event::{About, EventText, OTHER_DOMAIN};
 pub use event_queue::EventQueue;
-pub use node::{Changes, NodeAnnotations};
+pub use node::{Changes, NodeShown};

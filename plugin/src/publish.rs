@@ -9,3 +9,4 @@ pub mod inventory;
 pub mod labels;
 pub mod metrics;
 mod node_view;
+pub mod startup_taint;

@@ -30,7 +30,8 @@ use crate::offer::contract::Contract;
 use crate::offer::{Offer, Offers};
 use crate::publish::labels::write::NodeLabels;
 use crate::publish::metrics::{Complaints, Gauges, WATCH_AGE};
-use crate::publish::{condition, cordon, debug, failing, health, inventory};
+use crate::publish::startup_taint::{Obstacle, Offering};
+use crate::publish::{condition, cordon, debug, failing, health, inventory, startup_taint};
 use crate::reconcile::Reconciler;
 use crate::state::State;
 use crate::state::answers::Answers;
@@ -52,6 +53,22 @@ pub struct Parts {
     pub reconciler: Option<Reconciler>,
     /// With [`Parts::reconciler`]: met where kubelet is new enough to list the pod that it is admitting.
     supported: Option<Condition>,
+    registered: Registered,
+}
+
+/// Met while kubelet has registered the resources: for each contract, in their order, and for the two of `vcuda`.
+struct Registered {
+    contracts: Vec<Condition>,
+    vcuda: Option<[Condition; 2]>,
+}
+
+impl Registered {
+    fn new(config: &Config, readiness: &Readiness) -> Self {
+        let contracts = config.contracts.iter().map(|contract| readiness.condition(contract.name)).collect();
+        let names = ["kubelet-core", "kubelet-memory"];
+        let vcuda = config.vcuda.as_ref().map(|_| names.map(|name| readiness.condition(name)));
+        Self { contracts, vcuda }
+    }
 }
 
 impl Parts {
@@ -78,7 +95,8 @@ impl Parts {
             reconciler = Some(Reconciler::new(state.clone(), cluster, counters.clone(), directory));
             supported = Some(met);
         }
-        Ok(Self { config, tasks, state, registry, counters, readiness, cluster, reconciler, supported })
+        let registered = Registered::new(&config, &readiness);
+        Ok(Self { config, tasks, state, registry, counters, readiness, cluster, reconciler, supported, registered })
     }
 
     fn stop(&self) -> CancellationToken {
@@ -87,15 +105,17 @@ impl Parts {
 
     /// Offers the resources of all contracts to kubelet; returns the GPUs that are offered, by profile.
     pub fn serve_contracts(&self) -> Vec<(&'static str, State)> {
-        let contracts = self.config.contracts.iter();
-        let served = contracts.map(|contract| (contract.name, self.serve_contract(Arc::new(contract.clone()))));
+        let contracts = self.config.contracts.iter().zip(&self.registered.contracts);
+        let served = contracts.map(|(contract, registered)| {
+            (contract.name, self.serve_contract(Arc::new(contract.clone()), registered.clone()))
+        });
         let vcuda = self.config.vcuda.iter().map(|_| ("vcuda", self.state.clone()));
         served.chain(vcuda).collect()
     }
 
     /// Offers a contract's resources, from GPUs of its own, which it returns. Where its pods are placed, they are also
     /// GPUs of the node's roster.
-    fn serve_contract(&self, contract: Arc<Contract>) -> State {
+    fn serve_contract(&self, contract: Arc<Contract>, registered: Condition) -> State {
         let reconciler = self.reconciler.clone().filter(|_| self.config.placed);
         let records = reconciler.map(|reconciler| Records { state: self.state.clone(), reconciler, limits: None });
         let (name, period) = (contract.name, contract.period);
@@ -109,7 +129,7 @@ impl Parts {
             self.readiness.condition("gpus"),
         );
         let offers = move |cards: &Cards| contract.offers(cards);
-        self.serve(name, offers, &state, records, self.readiness.condition(name));
+        self.serve(name, offers, &state, records, registered);
         state
     }
 
@@ -197,6 +217,17 @@ impl Parts {
         let (latest, node) = tokio::sync::watch::channel(None);
         tasks.spawn("node", pods::follow_node(cluster(), nodes.clone(), latest, self.stop()));
         tasks.spawn("cordon", cordon::follow(cluster(), state.clone(), node.clone(), self.stop()));
+        let obstacle = Obstacle::default();
+        let told = obstacle.clone();
+        readiness.check("startup taint", move || told.get());
+        let Registered { contracts, vcuda } = &self.registered;
+        let offering = Offering {
+            registered: contracts.iter().chain(vcuda.iter().flatten()).cloned().collect(),
+            vcuda: vcuda.is_some(),
+        };
+        let (seen, feed) = (node.clone(), nodes.clone());
+        let untaint = startup_taint::follow(cluster(), state.clone(), offering, obstacle, seen, feed, self.stop());
+        tasks.spawn("startup-taint", untaint);
         tasks.spawn("inventory", inventory::follow(cluster(), state.clone(), node, nodes, self.stop()));
         tasks.spawn("failing", failing::follow(cluster(), state.clone(), config.failure_memory, self.stop()));
 
@@ -215,7 +246,8 @@ impl Parts {
     /// Offers the resources of `vcuda`, once the disk and the driver have said what holds containers to their shares.
     /// Neither need answer, so they are asked on a thread of their own.
     pub fn follow_vcuda(self: &Arc<Self>, offers: [Offer; 2], reconciler: Reconciler, answers: Answers) {
-        let ready = ["gpus", "kubelet-core", "kubelet-memory"].map(|name| self.readiness.condition(name));
+        let Some(registered) = self.registered.vcuda.clone() else { return };
+        let found = self.readiness.condition("gpus");
         let parts = Arc::clone(self);
         self.tasks.spawn("vcuda", async move {
             let (stop, options) = (parts.stop(), parts.config.isolation.clone());
@@ -232,10 +264,9 @@ impl Parts {
                 // its panic is in the log; a task that ends ends the plugin
                 Some(Err(_)) | None => return,
             };
-            let [found, core, memory] = ready;
             parts.enforce(reconciler.cluster(), &enforcers);
             parts.follow_devices(&enforcers, found);
-            parts.serve_vcuda(&offers, &reconciler, enforcers, answers, [core, memory]);
+            parts.serve_vcuda(&offers, &reconciler, enforcers, answers, registered);
             drop(parts);
             stop.cancelled().await;
         });

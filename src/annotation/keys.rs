@@ -80,6 +80,8 @@ pub struct Keys {
     pub labels: String,
     /// Node annotation, set by an administrator: ids or indices of cards that take no new pod.
     pub cordon: String,
+    /// Taint of a Node, which kubelet registers and the plugin removes: its GPUs cannot be used yet.
+    pub starting: String,
     /// Resources that are counted shares; none unless set.
     pub share_resources: ShareResources,
 }
@@ -102,6 +104,7 @@ impl Keys {
             inventory: key("gpu-inventory"),
             labels: key("gpu-labels-"),
             cordon: key("gpu-cordon"),
+            starting: key("gpu-starting"),
             shares: key("gpu-shares"),
             share_resources: ShareResources::default(),
             domain,

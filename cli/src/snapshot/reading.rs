@@ -62,6 +62,14 @@ struct List<'a> {
     items: Vec<&'a RawValue>,
 }
 
+/// The objects of a list, or a Node by itself (`kubectl get node <name> --output json`).
+fn items(text: &str) -> serde_json::Result<Vec<&RawValue>> {
+    match serde_json::from_str::<Head>(text) {
+        Ok(head) if head.kind == "Node" => Ok(vec![serde_json::from_str(text)?]),
+        _ => Ok(serde_json::from_str::<List<'_>>(text)?.items),
+    }
+}
+
 #[derive(Default, Deserialize)]
 struct Head {
     #[serde(default)]
@@ -83,14 +91,14 @@ pub fn each(path: &Path, mut visit: impl FnMut(Item, &str) -> anyhow::Result<()>
     const EXPECTED: &str = "expected what `kubectl get nodes,pods --all-namespaces --output json` prints";
     let name = path.display();
     let text = read(path)?;
-    let list: List<'_> = serde_json::from_str(&text).map_err(|error| {
+    let items = items(&text).map_err(|error| {
         let (what, (line, column)) =
             (if error.is_data() { "not a list" } else { "not JSON" }, (error.line(), error.column()));
         anyhow!("{name}: line {line}, column {column}: {what}: {}; {EXPECTED}", plain(&error.to_string()))
     })?;
     // items come in the order of the text, so lines are counted once
     let (mut line, mut counted) = (1, 0);
-    for raw in list.items {
+    for raw in items {
         let start = (raw.get().as_ptr() as usize).saturating_sub(text.as_ptr() as usize);
         line += text.get(counted..start).unwrap_or_default().matches('\n').count();
         counted = start;

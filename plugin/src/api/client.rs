@@ -11,14 +11,14 @@ use kerf::ids::NodeName;
 use kerf_runtime::failure::Failure;
 use kerf_runtime::guarded::Guarded;
 use kube::api::{GetParams, ListParams, Patch, PatchParams, PostParams};
-use kube::core::{PartialObjectMeta, Request};
+use kube::core::Request;
 use kube::{Api, Client, Resource as _};
 use prometheus::IntCounterVec;
 use serde::de::{DeserializeOwned, IgnoredAny};
 
 use crate::allocation::{self, Seen};
 use crate::api::event::{About, EventText};
-use crate::api::node::{Changes, Metadata, NodeView, Status};
+use crate::api::node::{Changes, Metadata, NodeView, Starting, Status, WatchedNode};
 use crate::api::pod::seen;
 use crate::base::gate::Gate;
 
@@ -107,9 +107,8 @@ impl Cluster {
         Api::all(self.client.clone())
     }
 
-    /// All Nodes, for a watch with [`Cluster::own_node`]. Only the metadata is read, so an unreadable status does
-    /// not matter.
-    pub fn nodes(&self) -> Api<Guarded<PartialObjectMeta<Node>>> {
+    /// All Nodes, for a watch with [`Cluster::own_node`].
+    pub fn nodes(&self) -> Api<Guarded<WatchedNode>> {
         Api::all(self.client.clone())
     }
 
@@ -241,6 +240,34 @@ impl Cluster {
             "annotations": annotations,
         } });
         self.patch_node_status(Patch::Merge(body)).await
+    }
+
+    /// The Node, where it has the startup taint.
+    ///
+    /// # Errors
+    /// [`ClusterError`]
+    pub async fn starting(&self) -> Result<Option<Starting>, ClusterError> {
+        let read = all_nodes().get(self.node.as_str(), &GetParams::default());
+        match self.ask::<NodeView>(read).await {
+            Err(error) if error.gone() => Ok(None),
+            node => Ok(node?.starting(&self.keys)),
+        }
+    }
+
+    /// Takes the startup taint off the Node that was read as `starting`. The one write that needs the right to change
+    /// Nodes (`nodes`): taints are no part of a status.
+    ///
+    /// # Errors
+    /// [`ClusterError`]; [`ClusterError::conflict`] where the Node was changed since, and nothing was written.
+    pub async fn remove_startup_taint(&self, starting: &Starting) -> Result<(), ClusterError> {
+        let Starting { uid, resource_version, taints, .. } = starting;
+        let body = serde_json::json!({
+            "metadata": { "uid": uid, "resourceVersion": resource_version },
+            "spec": { "taints": taints },
+        });
+        let patch = all_nodes().patch(self.node.as_str(), &PatchParams::default(), &Patch::Merge(body));
+        let IgnoredAny = self.ask(patch).await?;
+        Ok(())
     }
 
     /// The version of the node's kubelet; empty where the Node has none.

@@ -8,7 +8,7 @@ use kube::Resource as _;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
-use crate::api::{Cluster, NodeAnnotations, pod};
+use crate::api::{Cluster, NodeShown, pod};
 use crate::state::{self, State};
 
 /// Translates every event about pods and drops the object. Ends with the token.
@@ -53,7 +53,7 @@ fn mind(state: &State) {
 pub async fn follow_node(
     cluster: Cluster,
     feed: Feed,
-    latest: watch::Sender<Option<NodeAnnotations>>,
+    latest: watch::Sender<Option<NodeShown>>,
     token: CancellationToken,
 ) {
     let selector = cluster.own_node();
@@ -61,7 +61,7 @@ pub async fn follow_node(
         // a Node that cannot be read counts as it was last known
         Event::InitApply(node) | Event::Apply(node) => {
             if let Some(node) = node.readable() {
-                state::set(&latest, Some(NodeAnnotations::of(&node, cluster.keys())));
+                state::set(&latest, Some(NodeShown::of(&node, cluster.keys())));
             }
         }
         Event::Delete(_) => drop(state::set(&latest, None)),

@@ -10,7 +10,7 @@ use kerf::ids::DeviceId;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
-use crate::api::{About, Cluster, ClusterError, EventQueue, EventText, NodeAnnotations};
+use crate::api::{About, Cluster, ClusterError, EventQueue, EventText, NodeShown};
 use crate::base::backoff::Backoff;
 use crate::base::level_triggered::{self, Next, Publisher};
 use crate::publish::condition::names;
@@ -77,7 +77,7 @@ fn shown(text: &str) -> String {
 pub async fn follow(
     cluster: Cluster,
     state: State,
-    node: watch::Receiver<Option<NodeAnnotations>>,
+    node: watch::Receiver<Option<NodeShown>>,
     token: CancellationToken,
 ) {
     let (view, events) = (NodeView::new(&state, node), EventQueue::new(PENDING));

@@ -9,7 +9,7 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use crate::api::{Cluster, ClusterError, NodeAnnotations};
+use crate::api::{Cluster, ClusterError, NodeShown};
 use crate::base::backoff::Backoff;
 use crate::base::level_triggered::{self, Next, Publisher};
 use crate::publish::node_view::NodeView;
@@ -26,7 +26,7 @@ const PEACE: Duration = Duration::from_secs(120);
 pub async fn follow(
     cluster: Cluster,
     state: State,
-    node: watch::Receiver<Option<NodeAnnotations>>,
+    node: watch::Receiver<Option<NodeShown>>,
     feed: Feed,
     token: CancellationToken,
 ) {

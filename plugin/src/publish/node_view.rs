@@ -4,22 +4,22 @@ use std::sync::Arc;
 
 use tokio::sync::watch;
 
-use crate::api::NodeAnnotations;
+use crate::api::NodeShown;
 use crate::roster::Roster;
 use crate::state::State;
 
 pub struct NodeView {
     roster: watch::Receiver<Arc<Roster>>,
-    node: watch::Receiver<Option<NodeAnnotations>>,
+    node: watch::Receiver<Option<NodeShown>>,
 }
 
 impl NodeView {
-    pub fn new(state: &State, node: watch::Receiver<Option<NodeAnnotations>>) -> Self {
+    pub fn new(state: &State, node: watch::Receiver<Option<NodeShown>>) -> Self {
         Self { roster: state.watch_roster(), node }
     }
 
     /// Both as they are now; [`NodeView::changed`] waits for what is newer. `None`: the Node was not seen.
-    pub fn now(&mut self) -> (Arc<Roster>, Option<NodeAnnotations>) {
+    pub fn now(&mut self) -> (Arc<Roster>, Option<NodeShown>) {
         (self.roster.borrow_and_update().clone(), self.node.borrow_and_update().clone())
     }
 

@@ -18,6 +18,7 @@ mod ports;
 mod report;
 mod running;
 mod stage;
+mod startup_taint;
 mod strangers;
 mod tenant;
 mod tkestack;

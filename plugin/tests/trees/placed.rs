@@ -7,6 +7,7 @@ use kerf::annotation::{self, Keys};
 use kerf::plan::{ContainerGrant, CountedDevice, DeviceRef, Grant, Placement, Plan};
 use kerf::request::ContainerKind;
 use kerf::shares::PerCard;
+use kerf_testkit::api::{Action, Fault, Watchers};
 use serde_json::{Value, json};
 
 use crate::forest::Forest;
@@ -123,5 +124,28 @@ async fn a_plugin_that_comes_late_records_what_was_given_before() {
     let (recorded, given) = settled(&stage, "old").await;
     assert_eq!(recorded, given);
     assert_eq!(before.resources[SHARED].len(), 2);
+    stage.stop().await;
+}
+
+/// As with `vcuda`: for the resources that the extender places.
+#[tokio::test]
+async fn the_startup_taint_goes_once_the_node_offers_the_shares() {
+    let mut stage = Stage::new(Forest::named("g")).await;
+    let taint = |key: &str| json!({ "key": key, "effect": "NoSchedule" });
+    let taints = json!([taint("inspur.com/gpu-starting"), taint("example.com/other")]);
+    stage.server.patch("nodes", "", "n", &json!({ "spec": { "taints": taints } })).unwrap();
+    let kubelet = stage.server.inject(Fault::new("patch", "nodes/status", Action::Hold).of(Watchers::StandIns));
+    stage.start(&FLAGS).await;
+    let shown = |node: Option<&Value>| {
+        node.is_some_and(|node| node["metadata"]["annotations"]["inspur.com/gpu-inventory"].is_string())
+    };
+    let node = stage.server.wait_for_object("nodes", "", "n", SOON, shown).await.unwrap().unwrap();
+    kubelet.wait_hits(1, SOON).await.unwrap();
+    assert_eq!(node["spec"]["taints"], taints);
+    kubelet.remove();
+    let left = json!([taint("example.com/other")]);
+    let gone = |node: Option<&Value>| node.is_some_and(|node| node["spec"]["taints"] == left);
+    let node = stage.server.wait_for_object("nodes", "", "n", SOON, gone).await.unwrap().unwrap();
+    assert_eq!(node["status"]["allocatable"][SHARED], "8");
     stage.stop().await;
 }

@@ -217,6 +217,7 @@ fn annotations() -> String {
         inventory,
         labels,
         cordon,
+        starting,
         share_resources: _,
     } = Keys::default();
     let resources: [Row<'_>; 2] = [
@@ -281,6 +282,12 @@ fn annotations() -> String {
             rows.iter().map(row).collect::<String>()
         )
     };
+    let taints: [Row<'_>; 1] = [(
+        &starting,
+        "Node",
+        "kubelet (`--register-with-taints`); removed by the plugin",
+        "the node starts: its GPUs cannot be used yet. See [autoscalers](../autoscalers.md#the-startup-taint)",
+    )];
     format!(
         "{GENERATED}# Resources and annotations\n\nLook up what a resource name or annotation means and who writes it. \
          `{domain}` is the default of `--domain`; every key below starts with whatever that flag says.\n\n\
@@ -290,6 +297,7 @@ fn annotations() -> String {
          ## Annotations of a Node\n\n{}\n\
          Where a Node has no inventory, its GPUs are inferred from its capacity, unless kerf's plugin has served the node \
          before: then the node takes no new pod until the inventory is back.\n\n\
+         ## Taints of a Node\n\n{}\n\
          ## Who may write them\n\nThe admission policies in `manifests/base` reserve the records for kerf and fix your \
          annotations on a pod once it is bound: a pod runs with what it was placed with. See \
          [rights](../install.md#rights).\n",
@@ -297,6 +305,7 @@ fn annotations() -> String {
         table(&wanted),
         table(&records),
         table(&nodes),
+        table(&taints),
     )
 }
 
@@ -387,18 +396,26 @@ fn every_metric_that_a_page_names_exists() {
 }
 
 /// Flags of the programs whose commands are not rendered: the `kerf` command and the demo.
-const OTHER_FLAGS: [&str; 14] = [
+const OTHER_FLAGS: [&str; 20] = [
     "cluster",
     "demand",
     "departures",
+    "format",
+    "group",
+    "instance-type",
     "json",
     "load",
     "log",
+    "node",
     "nodes",
     "once",
     "plot",
     "pods",
+    // kubelet's
+    "register-with-taints",
     "seeds",
+    // Cluster Autoscaler's
+    "startup-taint",
     "stays",
     "trace",
     "warm-up",

@@ -209,7 +209,7 @@ fn the_tencent_overlay_replaces_every_mention_of_the_default_domain() {
         }
     }
     assert_eq!(replaced, base.iter().map(|(_, value)| mentions(value)).sum::<usize>());
-    assert_eq!(replaced, 11);
+    assert_eq!(replaced, 12);
 }
 
 // === the programs ===

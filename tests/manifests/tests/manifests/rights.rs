@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use k8s_openapi::api::admissionregistration::v1::{
     ValidatingAdmissionPolicy, ValidatingAdmissionPolicyBinding, ValidatingAdmissionPolicySpec,
 };
+use k8s_openapi::api::apps::v1::DaemonSet;
 use k8s_openapi::api::flowcontrol::v1::{FlowSchema, PriorityLevelConfiguration};
 use k8s_openapi::api::rbac::v1::{ClusterRole, ClusterRoleBinding, Role, RoleBinding};
 use k8s_openapi::api::storage::v1::CSIStorageCapacity;
@@ -76,6 +77,7 @@ fn accounts_have_exactly_the_rights_listed_here() {
         ("kerf-plugin", "pods/status", "patch"),
     ]);
     assert_eq!(rights("manifests/base"), base);
+    assert_eq!(rights("manifests/components/startup-taint"), expected(&[("kerf-plugin", "nodes", "patch")]));
     assert_eq!(rights("manifests/overlays/legacy"), expected(&[("kerf-extender", "pods/status", "patch")]));
     let profiles = expected(&[
         ("kerf-profiles", "events", "create"),
@@ -311,6 +313,31 @@ fn policies_let_pass_the_labels_and_conditions_that_are_written_and_no_others() 
     }
     let lists = Keys::default().labels;
     assert!(all.contains(&format!("variables.domain + '{}'", lists.strip_prefix("inspur.com").unwrap())));
+}
+
+/// Its plugin runs on a node that has the startup taint, and the policy lets the removal of that taint pass.
+#[test]
+fn the_startup_taint_is_tolerated_and_named_where_it_may_be_removed() {
+    let taint = Keys::default().starting;
+    let sets: Vec<DaemonSet> = ["manifests/base", "manifests/profiles"]
+        .into_iter()
+        .map(|place| only(of_kind(place, "DaemonSet")))
+        .collect();
+    for set in &sets {
+        let tolerations = set.spec.as_ref().unwrap().template.spec.as_ref().unwrap().tolerations.as_ref().unwrap();
+        let own = tolerations.iter().find(|toleration| toleration.key.as_ref() == Some(&taint)).unwrap();
+        assert_eq!((own.operator.as_deref(), own.effect.as_deref()), (Some("Exists"), None));
+    }
+    let policies: Vec<ValidatingAdmissionPolicy> = of_kind("manifests/base", "ValidatingAdmissionPolicy");
+    let own = policies[1].spec.as_ref().unwrap();
+    let before = own.variables.iter().flatten().find(|variable| variable.name == "taintsBefore").unwrap();
+    let suffix = taint.strip_prefix("inspur.com").unwrap();
+    assert!(before.expression.contains(&format!("taint.key != variables.domain + '{suffix}'")));
+    let rules: Vec<&str> = own.validations.iter().flatten().map(|rule| rule.expression.as_str()).collect();
+    let spec = only(
+        rules.into_iter().filter(|rule| rule.starts_with("object.?spec == oldObject.?spec")).collect::<Vec<_>>(),
+    );
+    assert!(spec.ends_with("variables.taintsBefore == variables.taintsAfter)"), "{spec}");
 }
 
 /// The component's policies are separate, so that each may be removed without the other; their rules are the same.

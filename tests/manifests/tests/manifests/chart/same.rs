@@ -33,6 +33,7 @@ const CASES: &[Case<'_>] = &[
     ("{requests: warn}", &[(BASE, &["components/warn-requests"])]),
     ("{nodeLabels: node}", &[(BASE, &["components/node-labels"])]),
     ("{nodeLabels: nfd}", &[(BASE, &["components/nfd-labels"])]),
+    ("{startupTaint: true}", &[(BASE, &["components/startup-taint"])]),
     ("{priorityQuota: true}", &[(BASE, &["components/priority-quota"])]),
     ("{podMonitor: {enabled: true}}", &[(BASE, &["components/pod-monitors"])]),
     ("{rules: {enabled: true}}", &[(BASE, &["components/alerts"])]),
