@@ -12,6 +12,7 @@
 //! | `start`, `sanitizer` | programs that put something before the limiter, or do not start behind it |
 //! | `hook` | what they do |
 //! | `process`, `cards` | this process: allocations; limits and its entry in the shared file |
+//! | `ends` | what contexts take, and what ends with them |
 //! | `memory` | memory that processes hold: the account, pools, mappings, graphs |
 //! | `pace` | holding launches back: the bucket, what is charged already, marks on streams |
 //! | `files` | the files of the contract |
@@ -30,12 +31,13 @@
 //!   kernels that wait for each other do not block. (Graphs that allocate are launched one at a time. While an event is
 //!   recorded on a stream, other launches on that stream wait, as they would in the driver.)
 //! * Calls of its own never disturb a capture, of any thread and mode, and never become a part of one.
-//! * A thread is not unwound out of a sleep of this library: its cancellation waits.
+//! * A thread is not unwound out of this library's functions: its cancellation waits.
 
 mod abi;
 mod cards;
 mod clock;
 mod driver;
+mod ends;
 mod entry;
 mod files;
 mod functions;

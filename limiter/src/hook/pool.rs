@@ -3,10 +3,11 @@
 use std::ptr;
 
 use super::stream::graph_of;
-use crate::abi::{Handle, LOCATION_DEVICE, OUT_OF_MEMORY, Pointer, Properties, SUCCESS, Status, check};
+use crate::abi::{Handle, OUT_OF_MEMORY, Pointer, Properties, SUCCESS, Status, check};
 use crate::driver;
 use crate::memory::pool::Wanted;
 use crate::memory::size;
+use crate::pace::events::captured;
 use crate::process::{self, Process};
 
 /// Allocates from the device's current pool.
@@ -59,6 +60,21 @@ fn from_pool(
     check(process.pools.allocate(process, &process.pointers, wanted, call, given))
 }
 
+/// Memory of a pool, or any other, in the order of a stream.
+pub unsafe fn free(call: impl FnOnce() -> Status, pointer: Pointer, stream: Handle) -> Result<(), Status> {
+    let process = process::current()?;
+    // what a graph has allocated is not known here
+    let Some(known) = process.pointers.get(pointer) else { return check(call()) };
+    if captured(stream) == Some(true) {
+        // it is not freed now: it counts on
+        return check(call());
+    }
+    if known.pool != 0 {
+        return check(process.free(&process.pointers, pointer, call));
+    }
+    check(process.free_later(pointer, stream, call))
+}
+
 pub unsafe fn create(
     call: impl FnOnce() -> Status,
     pool: *mut Handle,
@@ -67,10 +83,10 @@ pub unsafe fn create(
     let process = process::current()?;
     check(call())?;
     // SAFETY: the driver has accepted both, and written to the first.
-    let (pool, Properties { location, id, .. }) = unsafe { (*pool, *properties) };
-    if location != LOCATION_DEVICE {
+    let (pool, properties) = unsafe { (*pool, *properties) };
+    if properties.on_host() {
         process.pools.known(pool as usize, None);
-    } else if let Some(card) = process.cards.of_device(id) {
+    } else if let Some(card) = process.cards.at(&properties) {
         process.pools.known(pool as usize, Some(card));
     }
     // a GPU that the limits do not name refuses at the first allocation
@@ -79,9 +95,7 @@ pub unsafe fn create(
 
 pub unsafe fn destroy(call: impl FnOnce() -> Status, pool: Handle) -> Result<(), Status> {
     let process = process::current()?;
-    check(call())?;
-    process.pools.destroyed(process, pool as usize);
-    Ok(())
+    check(process.pools.destroy(process, pool as usize, call))
 }
 
 pub unsafe fn trim(call: impl FnOnce() -> Status) -> Result<(), Status> {

@@ -31,7 +31,7 @@ pub extern "C" fn cuDeviceSetMemPool(_device: c_int, pool: Handle) -> Status {
 pub unsafe extern "C" fn cuMemPoolCreate(pool: *mut Handle, of: *const Properties) -> Status {
     in_context(|d, _| {
         let handle = d.handle();
-        let host = unsafe { (*of).location } != 1;
+        let host = unsafe { (*of).on_host() };
         d.pools.insert(handle, Pool { host, ..Pool::default() });
         put(pool, handle)
     })
@@ -134,16 +134,22 @@ pub extern "C" fn cuMemAllocFromPoolAsync_ptsz(
 }
 
 /// Captured, it frees what the graph has allocated, or memory of the program when the graph runs; the graph's memory stays
-/// until it is trimmed.
+/// until it is trimmed. Memory of no pool stays until the stream is waited for.
 #[unsafe(no_mangle)]
 pub extern "C" fn cuMemFreeAsync(pointer: u64, stream: Handle) -> Status {
-    let mut captured = false;
+    let mut later = false;
     let status = with(|d| {
         let key = d.stream(stream)?;
-        captured = d.captured_into(key)?.is_some();
+        later = d.captured_into(key)?.is_some();
+        let of_no_pool = |l: &Linear| l.pool == 0 && l.opens == 0 && !l.managed;
+        if !later && d.linear.get(&pointer).is_some_and(of_no_pool) {
+            let left = d.linear.remove(&pointer).ok_or(INVALID_VALUE)?;
+            d.leaving.push((key, left));
+            later = true;
+        }
         Ok(())
     });
-    if status != SUCCESS || captured { status } else { cuMemFree_v2(pointer) }
+    if status != SUCCESS || later { status } else { cuMemFree_v2(pointer) }
 }
 
 #[unsafe(no_mangle)]
