@@ -27,16 +27,21 @@ pub struct Bare {
 }
 
 impl Bare {
-    /// Starts everything: with kerf as in `manifests/`, or with a scheduler without an extender.
+    /// Starts everything: with kerf as in `manifests/` and these flags more, or with a scheduler without an extender.
     ///
     /// # Errors
     /// Where something fails. Everything that was started by then is ended.
-    pub async fn up(tools: &Tools, programs: Option<&Programs>) -> anyhow::Result<Self> {
+    pub async fn up(
+        tools: &Tools,
+        programs: &Programs,
+        scheduling: Scheduling,
+        flags: &[&str],
+    ) -> anyhow::Result<Self> {
         for place in Place::abandoned()? {
             place.clear(None)?;
         }
         let place = Arc::new(Place::new()?);
-        match Self::bring_up(&place, tools, programs).await {
+        match Self::bring_up(&place, tools, programs, scheduling, flags).await {
             Ok(bare) => Ok(bare),
             Err(error) => {
                 place.clear(None).with_context(|| format!("after {error:#}"))?;
@@ -45,15 +50,20 @@ impl Bare {
         }
     }
 
-    async fn bring_up(place: &Arc<Place>, tools: &Tools, programs: Option<&Programs>) -> anyhow::Result<Self> {
+    async fn bring_up(
+        place: &Arc<Place>,
+        tools: &Tools,
+        programs: &Programs,
+        scheduling: Scheduling,
+        flags: &[&str],
+    ) -> anyhow::Result<Self> {
         let ports = Ports::take(&mut free_ports(Ports::COUNT)?)?;
-        let scheduling = if programs.is_some() { Scheduling::Full } else { Scheduling::Plain };
         let control = Control::start(place, tools, ports, &[], Purpose::Measurement(scheduling)).await?;
         let client = control::client(&control.admin()).await?;
         let mut bare = Self { control, extender: None, client, place: place.clone() };
-        if let Some(programs) = programs {
+        if scheduling != Scheduling::Plain {
             install(&bare.control)?;
-            let extender = bare.extender.insert(programs.start_extender(place, &bare.control, "info", &[])?);
+            let extender = bare.extender.insert(programs.start_extender(place, &bare.control, "info", flags)?);
             until(Duration::from_secs(30), "the extender is ready", async || {
                 extender.check()?;
                 let answer = reqwest::get(format!("http://127.0.0.1:{}/readyz", ports.extender_metrics)).await?;

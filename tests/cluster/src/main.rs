@@ -92,6 +92,7 @@ async fn up(options: &Options, offer: Option<(PathBuf, Vec<String>)>) -> anyhow:
     println!("\nexport KUBECONFIG={}", kubeconfig.display());
     println!("alias kubectl={}", tools.program("kubectl").display());
     println!("kubectl apply -f {}", example.display());
+    println!("kubectl wait --for=condition=Ready pod/share");
     println!("kubectl exec share -- kerf-probe    # what the container was given");
     println!("curl -s http://127.0.0.1:{}/debug/state\n", cluster.control.ports.extender_debug);
     for node in &cluster.nodes {

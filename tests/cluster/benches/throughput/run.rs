@@ -2,6 +2,7 @@
 
 use std::collections::HashSet;
 use std::fmt;
+use std::ops::Range;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, ensure};
@@ -9,6 +10,7 @@ use futures::{StreamExt, TryStreamExt, stream};
 use k8s_openapi::api::core::v1::{Node, Pod};
 use kerf_bench_support::{memory, objects};
 use kerf_cluster::bare::Bare;
+use kerf_cluster::control::Scheduling;
 use kerf_cluster::process::Process;
 use kerf_cluster::programs::Programs;
 use kerf_cluster::samples::{quantile, sum};
@@ -19,10 +21,11 @@ use kube::core::PartialObjectMeta;
 use kube::runtime::WatchStreamExt;
 use kube::runtime::watcher::{Config, Event, watcher};
 use kube::{Api, Client, ResourceExt};
+use serde_json::Value;
 
+use crate::setup::Setup;
+use crate::workload::Workload;
 use crate::{profile, workload};
-
-const CARDS: u32 = 8;
 
 /// Concurrent requests, as many as `scheduler_perf` has when it creates pods.
 const AT_ONCE: usize = 30;
@@ -33,15 +36,16 @@ const LIMIT: Duration = Duration::from_secs(600);
 #[derive(Clone, Copy, Debug)]
 pub struct Case {
     pub nodes: usize,
-    pub kerf: bool,
+    pub setup: Setup,
+    pub workload: Workload,
+    /// Those that are measured.
     pub pods: usize,
     pub round: usize,
 }
 
 impl fmt::Display for Case {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let with = if self.kerf { "kerf" } else { "no extender" };
-        write!(f, "{} nodes, {with}, round {}", self.nodes, self.round)
+        write!(f, "{} nodes, {}, {}, round {}", self.nodes, self.workload, self.setup, self.round)
     }
 }
 
@@ -64,7 +68,9 @@ impl fmt::Display for Run {
 }
 
 pub async fn run(tools: &Tools, programs: &Programs, case: Case) -> anyhow::Result<Run> {
-    let bare = Bare::up(tools, case.kerf.then_some(programs)).await?;
+    // those before are bound in every setup as the manifests have it
+    let first = if case.workload.occupants(case.nodes) > 0 { Scheduling::Full } else { case.setup.scheduling() };
+    let bare = Bare::up(tools, programs, first, case.setup.flags()).await?;
     let run = tokio::time::timeout(LIMIT, measure(&bare, case)).await;
     let run = run.with_context(|| format!("{case} takes too long")).flatten();
     bare.down()?;
@@ -72,15 +78,24 @@ pub async fn run(tools: &Tools, programs: &Programs, case: Case) -> anyhow::Resu
 }
 
 async fn measure(bare: &Bare, case: Case) -> anyhow::Result<Run> {
-    create_nodes(bare, case.nodes).await?;
+    let occupied = case.workload.occupied(case.nodes);
+    create_nodes(bare, case.workload, 0..occupied).await?;
+    let occupants = case.workload.occupants(case.nodes);
+    if occupants > 0 {
+        let occupying = tokio::spawn(bound(bare.client.clone(), workload::OCCUPANT, occupants));
+        create_pods(bare, occupants, workload::occupant).await?;
+        occupying.await.context("watching")??;
+        bare.control.schedule(case.setup.scheduling())?;
+        create_nodes(bare, case.workload, occupied..case.nodes).await?;
+    }
     let before = Reading::take(bare).await?;
     let spent_before = spent(bare)?;
     // in a task of its own, so that creating pods does not delay it
-    let watching = tokio::spawn(bound(bare.client.clone(), case.pods));
+    let watching = tokio::spawn(bound(bare.client.clone(), workload::LABEL, case.pods));
     let begun = Instant::now();
     let counting = async { watching.await.context("watching")? };
-    let creating = create_pods(bare, case.pods);
-    let profile = format!("{}-{}-{}", case.nodes, if case.kerf { "kerf" } else { "none" }, case.round);
+    let creating = create_pods(bare, case.pods, |number| case.workload.pod(number));
+    let profile = format!("{}-{}-{}", case.nodes, case.setup, case.round);
     let (created, bound, ()) = tokio::try_join!(creating, counting, profile::take(bare, &profile))?;
     let last = bound.last().copied().context("no pod was bound")?;
     let spent_after = spent(bare)?;
@@ -89,13 +104,22 @@ async fn measure(bare: &Bare, case: Case) -> anyhow::Result<Run> {
     let mut figures = Vec::new();
     let mut figure = |name: &str, unit, value: f64| figures.push((name.to_owned(), unit, value));
     figure("pods created after", "s", (created - begun).as_secs_f64());
+    for (name, part) in [("half of the pods", 2), ("all pods", 1)] {
+        if let Some(last) = (case.pods / part).checked_sub(1).and_then(|number| bound.get(number)) {
+            figure(&format!("{name} bound after"), "s", (*last - begun).as_secs_f64());
+        }
+    }
     let pods = case.pods as f64;
-    for part in [50, 90, 99] {
-        let at = |name, labels: &[&str]| 1e3 * quantile(&after.scheduler, name, labels, f64::from(part) / 100.0);
-        let attempt = at("scheduler_scheduling_attempt_duration_seconds", &["result=\"scheduled\""]);
-        let pod = at("scheduler_pod_scheduling_sli_duration_seconds", &[]);
-        figure(&format!("scheduling attempt p{part}"), "ms", attempt);
-        figure(&format!("pod scheduling p{part}"), "ms", pod);
+    // since the scheduler's start, so they would count those before too
+    if occupants == 0 {
+        for part in [50, 90, 99] {
+            let at =
+                |name, labels: &[&str]| 1e3 * quantile(&after.scheduler, name, labels, f64::from(part) / 100.0);
+            let attempt = at("scheduler_scheduling_attempt_duration_seconds", &["result=\"scheduled\""]);
+            let pod = at("scheduler_pod_scheduling_sli_duration_seconds", &[]);
+            figure(&format!("scheduling attempt p{part}"), "ms", attempt);
+            figure(&format!("pod scheduling p{part}"), "ms", pod);
+        }
     }
     for (name, labels) in [
         ("bindings", ["verb=\"POST\"", "resource=\"pods\"", "subresource=\"binding\""]),
@@ -107,7 +131,8 @@ async fn measure(bare: &Bare, case: Case) -> anyhow::Result<Run> {
         let count = |reading: &Reading| sum(&reading.api, "apiserver_request_total", &labels);
         figure(&format!("API {name} per pod"), "requests", (count(&after) - count(&before)) / pods);
     }
-    let attempts = sum(&after.scheduler, "scheduler_schedule_attempts_total", &[]);
+    let attempts = |reading: &Reading| sum(&reading.scheduler, "scheduler_schedule_attempts_total", &[]);
+    let attempts = attempts(&after) - attempts(&before);
     figure("scheduling attempts per pod", "attempts", attempts / pods);
     for ((name, before), (_, after)) in spent_before.iter().zip(&spent_after) {
         figure(&format!("CPU of {name} per pod"), "ms", 1e3 * (after - before) / pods);
@@ -117,9 +142,9 @@ async fn measure(bare: &Bare, case: Case) -> anyhow::Result<Run> {
         let name = "kerf_extender_request_duration_seconds";
         for verb in ["filter", "prioritize", "bind"] {
             let label = format!("verb=\"{verb}\"");
-            let mean = sum(&after.extender, &format!("{name}_sum"), &[&label])
-                / sum(&after.extender, &format!("{name}_count"), &[&label]);
-            figure(&format!("kerf-extender {verb}, mean"), "ms", 1e3 * mean);
+            let count = |reading: &Reading, part| sum(&reading.extender, &format!("{name}_{part}"), &[&label]);
+            let added = |part| count(&after, part) - count(&before, part);
+            figure(&format!("kerf-extender {verb}, mean"), "ms", 1e3 * added("sum") / added("count"));
         }
     }
     Ok(Run { throughput: throughput(&bound), pods_per_second: pods / (last - begun).as_secs_f64(), figures })
@@ -165,11 +190,13 @@ fn seconds(process: &Process) -> anyhow::Result<f64> {
     Ok(ticks / rustix::param::clock_ticks_per_second() as f64)
 }
 
-async fn create_nodes(bare: &Bare, count: usize) -> anyhow::Result<()> {
+/// Creates the nodes of these numbers; those before exist.
+async fn create_nodes(bare: &Bare, workload: Workload, numbers: Range<usize>) -> anyhow::Result<()> {
     let nodes: Api<Node> = Api::all(bare.client.clone());
-    stream::iter(0..count)
+    let count = numbers.end;
+    stream::iter(numbers)
         .map(async |number| {
-            let node: Node = serde_json::from_value(objects::node(number, CARDS))?;
+            let node: Node = serde_json::from_value(objects::node(number, workload.cards()))?;
             nodes.create(&PostParams::default(), &node).await?;
             anyhow::Ok(())
         })
@@ -189,11 +216,11 @@ async fn create_nodes(bare: &Bare, count: usize) -> anyhow::Result<()> {
 }
 
 /// Returns when the last one was created.
-async fn create_pods(bare: &Bare, count: usize) -> anyhow::Result<Instant> {
+async fn create_pods(bare: &Bare, count: usize, made: impl Fn(usize) -> Value) -> anyhow::Result<Instant> {
     let pods: Api<Pod> = Api::default_namespaced(bare.client.clone());
     stream::iter(0..count)
         .map(async |number| {
-            let pod: Pod = serde_json::from_value(workload::pod(number))?;
+            let pod: Pod = serde_json::from_value(made(number))?;
             pods.create(&PostParams::default(), &pod).await?;
             anyhow::Ok(())
         })
@@ -203,10 +230,10 @@ async fn create_pods(bare: &Bare, count: usize) -> anyhow::Result<Instant> {
     Ok(Instant::now())
 }
 
-/// The moments at which pods are seen bound: a watch of names only, of pods that have a node.
-async fn bound(client: Client, count: usize) -> anyhow::Result<Vec<Instant>> {
+/// The moments at which pods with this label are seen bound: a watch of names only, of pods that have a node.
+async fn bound(client: Client, label: &str, count: usize) -> anyhow::Result<Vec<Instant>> {
     let pods: Api<PartialObjectMeta<Pod>> = Api::default_namespaced(client);
-    let selection = Config::default().fields("spec.nodeName!=").labels(workload::LABEL);
+    let selection = Config::default().fields("spec.nodeName!=").labels(label);
     let mut events = std::pin::pin!(watcher(pods, selection).default_backoff());
     let (mut names, mut moments) = (HashSet::new(), Vec::with_capacity(count));
     while moments.len() < count {

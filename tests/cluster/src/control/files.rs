@@ -51,7 +51,7 @@ pub(super) fn scheduler_config(
     unlimited: bool,
 ) -> anyhow::Result<PathBuf> {
     let name = match scheduling {
-        Scheduling::Full | Scheduling::Plain => "kube-scheduler-configuration.yaml",
+        Scheduling::Full | Scheduling::Sampled | Scheduling::Plain => "kube-scheduler-configuration.yaml",
         Scheduling::Legacy => "legacy.yaml",
     };
     let shipped = workspace().join("manifests/scheduler-config").join(name);
@@ -60,8 +60,10 @@ pub(super) fn scheduler_config(
     let credentials = "kubeconfig: /etc/kubernetes/scheduler.conf";
     let extenders = text.find("extenders:\n").filter(|_| text.contains(host) && text.contains(credentials));
     let extenders = extenders.with_context(|| format!("{name} is not as expected"))?;
-    if scheduling == Scheduling::Plain {
-        text.truncate(extenders);
+    match scheduling {
+        Scheduling::Plain => text.truncate(extenders),
+        Scheduling::Sampled => text = without(&text, "percentageOfNodesToScore: 100\n")?,
+        Scheduling::Full | Scheduling::Legacy => {}
     }
     let mut client = format!("kubeconfig: {}", place.path("kubeconfig/scheduler").display());
     if unlimited {
@@ -72,4 +74,9 @@ pub(super) fn scheduler_config(
         .replace(credentials, &client)
         .replace("leaderElect: true", "leaderElect: false");
     place.write("control/scheduler.yaml", text)
+}
+
+fn without(text: &str, line: &str) -> anyhow::Result<String> {
+    let (before, after) = text.split_once(line).with_context(|| format!("there is no {line}"))?;
+    Ok(format!("{before}{after}"))
 }

@@ -8,6 +8,8 @@ pub enum Scheduling {
     /// Filter, prioritize and bind: `kube-scheduler-configuration.yaml`.
     #[default]
     Full,
+    /// The same, of a part of the nodes only: as many as the scheduler looks at by itself.
+    Sampled,
     /// `POST /scheduler/predicates` only: `legacy.yaml`.
     Legacy,
     /// Not at all: the scheduler sees only a node's totals.
