@@ -6,6 +6,7 @@
 mod bundled;
 mod chart;
 mod kinds;
+mod monitors;
 mod reading;
 mod rights;
 mod scheduler;
