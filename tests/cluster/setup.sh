@@ -78,6 +78,11 @@ IFS=. read -r major minor _ <<<"$kubernetes"
 stamp=k8s.io/component-base/version
 flags="-s -w -X $stamp.gitVersion=v$kubernetes -X $stamp.gitMajor=$major -X $stamp.gitMinor=$minor"
 mkdir -p "$cache"
+# Built aside and renamed at the end, so that a build that was interrupted is not taken for a finished one. What the compiler
+# leaves, about 4 GB for each Kubernetes, is of no use afterwards.
+aside=$(mktemp -d "$cache/building.XXXXXX")
+trap 'rm -rf "$aside"' EXIT
+export GOCACHE=$aside/cache
 for index in "${!modules[@]}"; do
     target=${targets[index]}
     if [ -d "$target" ]; then
@@ -85,15 +90,11 @@ for index in "${!modules[@]}"; do
         continue
     fi
     command -v go >/dev/null || fail "Go is needed: https://go.dev/dl/"
-    # built aside and renamed at the end, so that a build that was interrupted is not taken for a finished one
-    staging=$(mktemp -d "$cache/building.XXXXXX")
-    trap 'rm -rf "$staging"' EXIT
     cd "${modules[index]}"
-    env CGO_ENABLED=0 go build -trimpath -ldflags "$flags" -tags no_btrfs,no_devmapper,no_zfs -o "$staging/" tool
+    mkdir "$aside/built"
+    env CGO_ENABLED=0 go build -trimpath -ldflags "$flags" -tags no_btrfs,no_devmapper,no_zfs -o "$aside/built/" tool
     # etcd's program is called server
-    [ ! -e "$staging/server" ] || mv "$staging/server" "$staging/etcd"
-    chmod 755 "$staging"
-    mv "$staging" "$target"
-    trap - EXIT
+    [ ! -e "$aside/built/server" ] || mv "$aside/built/server" "$aside/built/etcd"
+    mv "$aside/built" "$target"
     echo "built: $target"
 done
