@@ -28,7 +28,10 @@ stage "clippy" cargo clippy --locked --workspace --all-targets --all-features --
 # without the features for tests, so that what no program uses shows
 stage "clippy of the programs" cargo clippy --locked -- -D warnings
 stage "tests" env KERF_CLUSTER=off cargo test --locked --workspace --all-features
-stage "real cluster" cargo test --locked --workspace --all-features --test real
+stage "newest Kubernetes, all tests" env KERF_KUBERNETES=newest cargo test --locked --workspace --all-features --test real
+# what differs most between versions: how pods come to the scheduler, policies, kubelet's calls and restarts
+stage "oldest Kubernetes, a core of them" env KERF_KUBERNETES=oldest \
+    cargo test --locked --workspace --all-features --test real -- burst:: faults:: policies:: routing:: invalid:: rights::
 stage "docs" env RUSTDOCFLAGS="-D warnings" cargo doc --locked --workspace --all-features --no-deps
 stage "demo" cargo demo --once
 # each benchmark once, unmeasured: that they run

@@ -7,7 +7,7 @@
 //!        |        devices: its /dev; paper: other vendors' cards      place, cleaning: nothing stays behind
 //!        \--> extender
 //! bare --> control, extender: Nodes that are objects only, for benchmarks
-//! audit, books: whether all parties agree
+//! audit, books: whether all parties agree                           release: what depends on the version of Kubernetes
 //! ```
 //!
 //! All files of a cluster are in its run directory ([`place`]); everything outside is recorded there, and the next
@@ -31,6 +31,7 @@ pub mod paper;
 pub mod place;
 pub mod process;
 pub mod programs;
+pub mod release;
 pub mod samples;
 pub mod tools;
 pub mod wait;

@@ -6,7 +6,7 @@ use std::process::Command;
 use anyhow::{Context, bail, ensure};
 
 const SYSTEM: [&str; 7] = ["runc", "busybox", "openssl", "unshare", "nsenter", "tar", "sha256sum"];
-const BUILT: [&str; 8] = [
+const BUILT: [&str; 9] = [
     "etcd",
     "kube-apiserver",
     "kube-scheduler",
@@ -15,6 +15,7 @@ const BUILT: [&str; 8] = [
     "kubectl",
     "containerd",
     "containerd-shim-runc-v2",
+    "ctr",
 ];
 /// Debian's directory of network plugins.
 pub const NETWORK_PLUGINS: &str = "/usr/lib/cni";
@@ -22,7 +23,8 @@ pub const NETWORK_PLUGINS: &str = "/usr/lib/cni";
 /// Paths of the programs that were found.
 #[derive(Clone, Debug)]
 pub struct Tools {
-    built: PathBuf,
+    /// The directories of Kubernetes, containerd and etcd.
+    built: Vec<PathBuf>,
 }
 
 /// This crate's directory.
@@ -48,7 +50,7 @@ pub fn output(command: &mut Command) -> anyhow::Result<String> {
 }
 
 impl Tools {
-    /// Looks for all programs.
+    /// Looks for all programs, those of Kubernetes in the version that `KERF_KUBERNETES` says.
     ///
     /// # Errors
     /// Names all missing programs and how to get them.
@@ -57,12 +59,15 @@ impl Tools {
         if !rustix::process::geteuid().is_root() {
             missing.push("root's rights".to_owned());
         }
-        let built = PathBuf::from(output(Command::new(home().join("setup.sh")).arg("where"))?);
-        if !built.is_dir() {
-            missing.push(format!("Kubernetes, etcd and containerd, built in {}", built.display()));
-        } else {
-            missing.extend(BUILT.iter().filter(|name| !built.join(name).exists()).map(ToString::to_string));
+        let directories = output(Command::new(home().join("setup.sh")).arg("where"))?;
+        let built: Vec<PathBuf> = std::env::split_paths(&directories).collect();
+        let unbuilt: Vec<String> =
+            built.iter().filter(|path| !path.is_dir()).map(|path| path.display().to_string()).collect();
+        if unbuilt.is_empty() {
+            let there = |name: &&&str| built.iter().any(|directory| directory.join(name).exists());
+            missing.extend(BUILT.iter().filter(|name| !there(name)).map(ToString::to_string));
         }
+        missing.extend(unbuilt);
         let path = std::env::var_os("PATH").unwrap_or_default();
         let found = |name: &&&str| std::env::split_paths(&path).any(|directory| directory.join(name).exists());
         missing.extend(SYSTEM.iter().filter(|name| !found(name)).map(ToString::to_string));
@@ -72,17 +77,24 @@ impl Tools {
         if missing.is_empty() {
             Ok(Self { built })
         } else {
-            bail!("missing: {}. As root, `tests/cluster/setup.sh` gets them", missing.join(", "))
+            let version = std::env::var("KERF_KUBERNETES").map(|version| format!("KERF_KUBERNETES={version} "));
+            let version = version.unwrap_or_default();
+            bail!("missing: {}. As root, `{version}tests/cluster/setup.sh` gets them", missing.join(", "))
         }
     }
 
     /// Path of one of the built programs.
     pub fn program(&self, name: &str) -> PathBuf {
-        self.built.join(name)
+        self.built
+            .iter()
+            .map(|directory| directory.join(name))
+            .find(|path| path.exists())
+            .unwrap_or_else(|| name.into())
     }
 
     /// A search path in which all are found, the built programs first.
     pub fn path(&self) -> String {
-        format!("{}:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", self.built.display())
+        let built: String = self.built.iter().map(|directory| format!("{}:", directory.display())).collect();
+        format!("{built}/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin")
     }
 }

@@ -1,9 +1,10 @@
-//! Groups of pods that kube-scheduler binds together or not at all (alpha in Kubernetes 1.36).
+//! Groups of pods that kube-scheduler binds together or not at all (alpha in Kubernetes 1.36, beta and off in 1.37).
 
 use std::time::Duration;
 
 use anyhow::{Context, ensure};
 use k8s_openapi::api::core::v1::Pod;
+use kerf_cluster::release::since;
 use kerf_cluster::wait::until;
 use kube::api::{DeleteParams, ListParams};
 use serde_json::json;
@@ -11,21 +12,24 @@ use serde_json::json;
 use crate::support::draft::pod;
 use crate::support::stage::{SOON, Stage, runs, why};
 
-const GATES: &str = "--feature-gates=GenericWorkload=true,GangScheduling=true";
-const SERVED: &str = "--runtime-config=scheduling.k8s.io/v1alpha2=true";
 const GROUPS: [&str; 2] = ["x", "y"];
 
 /// Two groups of as many whole GPUs as the second node has, their pods created in turn: one group runs, then the other.
 pub async fn two_do_not_lock_each_other(stage: &Stage<'_>) -> anyhow::Result<()> {
     let control = &stage.cluster.control;
+    let (api, gates) = match since(&stage.cluster.client, "1.37").await? {
+        true => ("scheduling.k8s.io/v1beta1", "--feature-gates=GenericWorkload=true"),
+        false => ("scheduling.k8s.io/v1alpha2", "--feature-gates=GenericWorkload=true,GangScheduling=true"),
+    };
+    let served = format!("--runtime-config={api}=true");
     let restart = |gates: &[&str], served: &[&str]| {
         control.scheduler.kill()?;
         control.api.kill()?;
         control.api.start_with(&[gates, served].concat())?;
         control.scheduler.start_with(gates)
     };
-    restart(&[GATES], &[SERVED])?;
-    let result = one_after_the_other(stage).await;
+    restart(&[gates], &[&served])?;
+    let result = one_after_the_other(stage, api).await;
     // pods that other tests' API servers do not know must be gone before the restart
     let pods =
         stage.pods().delete_collection(&DeleteParams::default().grace_period(2), &ListParams::default()).await;
@@ -43,14 +47,14 @@ pub async fn two_do_not_lock_each_other(stage: &Stage<'_>) -> anyhow::Result<()>
     groups
 }
 
-async fn one_after_the_other(stage: &Stage<'_>) -> anyhow::Result<()> {
+async fn one_after_the_other(stage: &Stage<'_>, api: &str) -> anyhow::Result<()> {
     stage.cluster.ready(SOON).await?;
     let (_, node) = stage.two_nodes()?;
     let count = node.cards.uuids().len();
     let control = &stage.cluster.control;
     let groups = GROUPS.map(|group| {
         json!({
-            "apiVersion": "scheduling.k8s.io/v1alpha2", "kind": "PodGroup",
+            "apiVersion": api, "kind": "PodGroup",
             "metadata": { "name": group, "namespace": stage.namespace() },
             "spec": { "schedulingPolicy": { "gang": { "minCount": count } } },
         })

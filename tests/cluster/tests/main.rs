@@ -2,6 +2,8 @@
 //! own; a test that leaves a GPU in use has failed. `cargo test -p kerf-cluster -- NAME` runs the tests whose name
 //! contains NAME.
 //!
+//! `KERF_KUBERNETES` says on which Kubernetes, as in `setup.sh`: the newest without it.
+//!
 //! Where the cluster's programs or root rights are missing, nothing runs and a message says so; with
 //! `KERF_CLUSTER=required` that is an error, and with `KERF_CLUSTER=off` nothing is tried.
 
@@ -36,9 +38,11 @@ use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, anyhow};
+use kerf::version::Version;
 use kerf_cluster::cluster::{Cluster, Options};
 use kerf_cluster::place;
 use kerf_cluster::programs::Programs;
+use kerf_cluster::release;
 use kerf_cluster::tools::Tools;
 use support::stage::Stage;
 
@@ -87,12 +91,17 @@ const TESTS: &[Test] = tests! {
     strangers: get_no_card_of_a_pod_that_waits;
     waiting: a_pause_during_the_bindings_costs_nobody_its_card the_end_of_a_lost_binding_is_told_to_who_waits
         a_nominated_pod_keeps_its_card a_pod_that_waits_for_its_volume_keeps_its_card;
-    routing: pods_that_ask_for_gpus_come_to_kerfs_scheduler every_way_to_install_is_accepted;
+    routing: pods_that_ask_for_gpus_come_to_kerfs_scheduler pods_that_ask_for_gpus_are_told_of_kerfs_scheduler
+        every_way_to_install_is_accepted;
     rights: no_more_than_is_used;
     // these restart the API server, which refuses all clients for a moment
     faults: plugin_token_refused;
     groups: two_do_not_lock_each_other;
 };
+
+/// Tests of what came with a version of Kubernetes, by name or its beginning. They are left out on an older one.
+const SINCE: [(&str, &str); 2] =
+    [("routing::pods_that_ask_for_gpus_come_to_kerfs_scheduler", "1.36"), ("groups::", "1.36")];
 
 /// The longest time of a test.
 const LIMIT: Duration = Duration::from_secs(300);
@@ -141,6 +150,9 @@ fn run(tools: &Tools, chosen: &[&Test]) -> anyhow::Result<()> {
     let options =
         Options { audit: true, log: "info,kerf_plugin=debug,kerf_extender=debug".into(), ..Options::default() };
     let cluster = runtime.block_on(Cluster::up(tools, &programs, &options))?;
+    let version = runtime.block_on(release::version(&cluster.client))?;
+    println!("         Kubernetes {version}");
+    let chosen = known(version, chosen)?;
     // kubelets, containers and timers are not ours: a failed test is tried once more, and that is always printed
     let mut failed: Vec<&Test> =
         chosen.iter().copied().filter(|test| !passes(&runtime, test, "", &cluster)).collect();
@@ -155,6 +167,20 @@ fn run(tools: &Tools, chosen: &[&Test]) -> anyhow::Result<()> {
     runtime.shutdown_timeout(Duration::from_secs(1));
     println!("{:6.1} s  all", began.elapsed().as_secs_f64());
     if failed.is_empty() { Ok(()) } else { Err(anyhow!("failed: {}; logs: {}", failed.join(", "), logs.display())) }
+}
+
+/// Those of the tests that this version has what they need for. The others are printed.
+fn known<'a>(version: Version, chosen: &[&'a Test]) -> anyhow::Result<Vec<&'a Test>> {
+    let mut known = Vec::new();
+    for test in chosen {
+        match SINCE.iter().find(|(name, _)| test.name.starts_with(name)) {
+            Some((_, least)) if version < least.parse()? => {
+                println!("         {} is left out: it needs Kubernetes {least}", test.name);
+            }
+            _ => known.push(*test),
+        }
+    }
+    Ok(known)
 }
 
 /// Runs a test, and prints the result. `mark` makes its namespace's name different.

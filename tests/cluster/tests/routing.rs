@@ -1,11 +1,10 @@
 //! kerf's own scheduler: how pods come to it, and that every way to install it is one that the API server takes.
 
-use std::path::PathBuf;
-
 use anyhow::{Context, ensure};
 use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::batch::v1::Job;
 use k8s_openapi::api::core::v1::Pod;
+use kerf_cluster::release::components;
 use kerf_cluster::tools::workspace;
 use kerf_cluster::wait::until;
 use kube::Api;
@@ -23,10 +22,23 @@ struct Applied<'a> {
 }
 
 impl<'a> Applied<'a> {
-    fn new(stage: &'a Stage<'a>, file: PathBuf) -> anyhow::Result<Self> {
-        let file = file.display().to_string();
+    /// Applies the policies about who schedules, as the base has them with these components.
+    fn new(stage: &'a Stage<'a>, components: &[&str]) -> anyhow::Result<Self> {
+        let control = &stage.cluster.control;
+        let base = kustomization(stage, "base", components)?;
+        let rendered = control.kubectl(&["create", "--dry-run=client", "--output=json", "-k", &base])?;
+        // one object after the other
+        let objects = serde_json::Deserializer::from_str(&rendered).into_iter::<Value>();
+        let objects: Vec<Value> = objects.collect::<Result<_, _>>()?;
+        let own = |object: &&Value| {
+            let kind = object["kind"].as_str().unwrap_or_default();
+            kind.contains("AdmissionPolicy") && object["metadata"]["name"] == "kerf-scheduler"
+        };
+        let own: Vec<&Value> = objects.iter().filter(own).collect();
+        let list = json!({ "apiVersion": "v1", "kind": "List", "items": own }).to_string();
+        let file = stage.cluster.place().write("routing.json", list)?.display().to_string();
         let applied = Self { stage, file };
-        stage.cluster.control.kubectl(&["apply", "-f", &applied.file])?;
+        control.kubectl(&["apply", "-f", &applied.file])?;
         Ok(applied)
     }
 }
@@ -36,6 +48,26 @@ impl Drop for Applied<'_> {
         let delete = ["delete", "--ignore-not-found", "--wait", "-f", &self.file];
         drop(self.stage.cluster.control.kubectl(&delete));
     }
+}
+
+/// Writes an administrator's kustomization of `manifests/`; returns its directory.
+fn kustomization(stage: &Stage<'_>, resources: &str, components: &[&str]) -> anyhow::Result<String> {
+    // kustomize reads nothing above a kustomization but other kustomizations' directories
+    let place = stage.cluster.place();
+    if !place.path("ways/manifests").exists() {
+        let root = place.dir("ways")?;
+        let copied =
+            std::process::Command::new("cp").arg("-r").arg(workspace().join("manifests")).arg(&root).status()?;
+        ensure!(copied.success(), "{copied}");
+    }
+    let parts: Vec<String> = components.iter().map(|name| format!("../manifests/components/{name}")).collect();
+    let kustomization = json!({
+        "apiVersion": "kustomize.config.k8s.io/v1beta1", "kind": "Kustomization",
+        "resources": [format!("../manifests/{resources}")], "components": parts,
+    });
+    let name = [&[resources], components].concat().join("-").replace('/', "-");
+    let file = place.write(&format!("ways/way-{name}/kustomization.yaml"), kustomization.to_string())?;
+    Ok(file.parent().context("no directory")?.display().to_string())
 }
 
 async fn dry_run(stage: &Stage<'_>, draft: &Draft) -> Result<Pod, kube::Error> {
@@ -61,45 +93,41 @@ async fn of_controlled(stage: &Stage<'_>, label: &str) -> anyhow::Result<()> {
     .await
 }
 
-/// Pods that name no scheduler get kerf's, whoever makes them; under another one they are refused with what to write.
-/// Others are left alone, and so are namespaces with the label. With the routing taken away, none is bound without cards.
-pub async fn pods_that_ask_for_gpus_come_to_kerfs_scheduler(stage: &Stage<'_>) -> anyhow::Result<()> {
-    let applied = Applied::new(stage, workspace().join("manifests/base/routing.yaml"))?;
-    let share = pod("share").app("main", 10, 1);
-    let other = share.named("other").with("schedulerName", "volcano");
-    until(SOON, "both policies are in force", async || {
-        let now = scheduler_of(stage, &share).await?;
-        ensure!(now == "kerf-scheduler", "{now}");
-        ensure!(dry_run(stage, &other).await.is_err(), "allowed under another");
-        Ok(())
-    })
-    .await?;
-    for draft in [
+/// Pods that ask for GPUs in different containers.
+fn shapes() -> [Draft; 4] {
+    [
+        pod("share").app("main", 10, 1),
         pod("whole").app("main", 100, 0),
         pod("init").init("first", 10, 1).app("main", 0, 0),
         pod("sidecar").sidecar("beside", 10, 1).app("main", 0, 0),
-        share.named("default").with("schedulerName", "default-scheduler"),
-        share.named("own").with("schedulerName", "kerf-scheduler"),
-    ] {
-        let now = scheduler_of(stage, &draft).await?;
-        ensure!(now == "kerf-scheduler", "{}: {now}", draft.name);
-    }
-    let refused = dry_run(stage, &other).await;
-    let Err(kube::Error::Api(status)) = refused else { anyhow::bail!("{refused:?}") };
-    let text = "write schedulerName: kerf-scheduler into its spec (it has volcano)";
-    ensure!(status.code == 403 && status.message.contains(text), "{status:?}");
+    ]
+}
+
+/// A pod is refused, with what to write and the scheduler that it has.
+async fn refused(stage: &Stage<'_>, draft: &Draft, scheduler: &str) -> anyhow::Result<()> {
+    let made = dry_run(stage, draft).await;
+    let Err(kube::Error::Api(status)) = made else { anyhow::bail!("{}: {made:?}", draft.name) };
+    let text = format!("write schedulerName: kerf-scheduler into its spec (it has {scheduler})");
+    ensure!(status.code == 403 && status.message.contains(&text), "{}: {status:?}", draft.name);
+    Ok(())
+}
+
+/// Pods without GPUs keep the scheduler that they name.
+async fn others_are_left_alone(stage: &Stage<'_>) -> anyhow::Result<()> {
     let plain = pod("plain").app("main", 0, 0);
-    for (draft, expected) in
-        [(&plain, "default-scheduler"), (&plain.named("theirs").with("schedulerName", "volcano"), "volcano")]
-    {
+    let theirs = plain.named("theirs").with("schedulerName", "volcano");
+    for (draft, expected) in [(&plain, "default-scheduler"), (&theirs, "volcano")] {
         let now = scheduler_of(stage, draft).await?;
         ensure!(now == expected, "{}: {now}", draft.name);
     }
+    Ok(())
+}
 
-    // no such scheduler runs here, so they wait
+/// A Deployment `deployed` and a Job `worked` of a pod.
+async fn workloads(stage: &Stage<'_>, draft: &Draft) -> anyhow::Result<()> {
     let client = &stage.cluster.client;
     let template = |label: &str, restart: &str| {
-        let mut spec = share.value()["spec"].clone();
+        let mut spec = draft.value()["spec"].clone();
         spec["restartPolicy"] = restart.into();
         json!({ "metadata": { "labels": { "app": label } }, "spec": spec })
     };
@@ -112,20 +140,39 @@ pub async fn pods_that_ask_for_gpus_come_to_kerfs_scheduler(stage: &Stage<'_>) -
     let spec = json!({ "template": template("worked", "Never") });
     let worked = serde_json::from_value(json!({ "metadata": { "name": "worked" }, "spec": spec }))?;
     Api::<Job>::namespaced(client.clone(), stage.namespace()).create(&PostParams::default(), &worked).await?;
+    Ok(())
+}
+
+/// Pods that name no scheduler get kerf's, whoever makes them; under another one they are refused with what to write.
+/// Others are left alone, and so are namespaces with the label. With the routing taken away, none is bound without cards.
+pub async fn pods_that_ask_for_gpus_come_to_kerfs_scheduler(stage: &Stage<'_>) -> anyhow::Result<()> {
+    let applied = Applied::new(stage, &[])?;
+    let [share, ..] = shapes();
+    let other = share.named("other").with("schedulerName", "volcano");
+    until(SOON, "both policies are in force", async || {
+        let now = scheduler_of(stage, &share).await?;
+        ensure!(now == "kerf-scheduler", "{now}");
+        ensure!(dry_run(stage, &other).await.is_err(), "allowed under another");
+        Ok(())
+    })
+    .await?;
+    let named = ["default-scheduler", "kerf-scheduler"].map(|name| share.named(name).with("schedulerName", name));
+    for draft in shapes().into_iter().chain(named) {
+        let now = scheduler_of(stage, &draft).await?;
+        ensure!(now == "kerf-scheduler", "{}: {now}", draft.name);
+    }
+    refused(stage, &other, "volcano").await?;
+    others_are_left_alone(stage).await?;
+
+    // no such scheduler runs here, so they wait
+    workloads(stage, &share).await?;
     of_controlled(stage, "deployed").await?;
     of_controlled(stage, "worked").await?;
 
-    // the refusal stands alone where pods are not routed
     let routing = ["mutatingadmissionpolicybinding/kerf-scheduler", "mutatingadmissionpolicy/kerf-scheduler"];
     stage.cluster.control.kubectl(&["delete", routing[0], routing[1]])?;
-    until(SOON, "a pod that is not routed is refused", async || match dry_run(stage, &share).await {
-        Err(kube::Error::Api(status)) => {
-            ensure!(status.message.contains("(it has default-scheduler)"), "{}", status.message);
-            Ok(())
-        }
-        other => anyhow::bail!("{other:?}"),
-    })
-    .await?;
+    until(SOON, "a pod that is not routed is refused", async || refused(stage, &share, "default-scheduler").await)
+        .await?;
     leave_out(stage).await?;
     let now = scheduler_of(stage, &share).await?;
     ensure!(now == "default-scheduler", "in a namespace that is left out: {now}");
@@ -133,13 +180,36 @@ pub async fn pods_that_ask_for_gpus_come_to_kerfs_scheduler(stage: &Stage<'_>) -
     Ok(())
 }
 
-/// The base, its overlays, and the components that change who schedules.
+/// As it is installed where pods cannot be routed, or are not to be: a pod under another scheduler than kerf's is refused
+/// with what to write, whoever makes it, and with that written it is allowed.
+pub async fn pods_that_ask_for_gpus_are_told_of_kerfs_scheduler(stage: &Stage<'_>) -> anyhow::Result<()> {
+    let applied = Applied::new(stage, &["without-mutation"])?;
+    let [share, ..] = shapes();
+    until(SOON, "the policy is in force", async || refused(stage, &share, "default-scheduler").await).await?;
+    for draft in shapes() {
+        refused(stage, &draft, "default-scheduler").await?;
+        refused(stage, &draft.named("other").with("schedulerName", "volcano"), "volcano").await?;
+        let now = scheduler_of(stage, &draft.named("own").with("schedulerName", "kerf-scheduler")).await?;
+        ensure!(now == "kerf-scheduler", "{}: {now}", draft.name);
+    }
+    others_are_left_alone(stage).await?;
+
+    // the Job makes no pod, and its user reads why
+    workloads(stage, &share).await?;
+    stage.event("worked", "write schedulerName: kerf-scheduler into its spec (it has default-scheduler)").await?;
+    ensure!(stage.list().await?.is_empty(), "there is a pod");
+    leave_out(stage).await?;
+    let now = scheduler_of(stage, &share).await?;
+    ensure!(now == "default-scheduler", "in a namespace that is left out: {now}");
+    drop(applied);
+    Ok(())
+}
+
+/// The base, its overlays, and the components that change who schedules; on an older Kubernetes with the component that it
+/// needs, and not without.
 pub async fn every_way_to_install_is_accepted(stage: &Stage<'_>) -> anyhow::Result<()> {
-    // kustomize reads nothing above a kustomization but other kustomizations' directories
-    let root = stage.cluster.place().dir("ways")?;
-    let copied =
-        std::process::Command::new("cp").arg("-r").arg(workspace().join("manifests")).arg(&root).status()?;
-    ensure!(copied.success(), "{copied}");
+    let control = &stage.cluster.control;
+    let needed = components(&stage.cluster.client).await?;
     let ways: &[(&str, &[&str])] = &[
         ("base", &[]),
         ("base", &["runtime-class", "reserved-nodes", "node-labels"]),
@@ -153,36 +223,40 @@ pub async fn every_way_to_install_is_accepted(stage: &Stage<'_>) -> anyhow::Resu
         ("overlays/nvidia-runtime", &["runtime-class"]),
         ("overlays/driver-limits", &[]),
     ];
-    for (number, (resources, components)) in ways.iter().enumerate() {
+    for (resources, components) in ways {
         let way = format!("{resources} with {}", components.join(", "));
-        let parts: Vec<String> = components.iter().map(|name| format!("../manifests/components/{name}")).collect();
-        let kustomization = json!({
-            "apiVersion": "kustomize.config.k8s.io/v1beta1", "kind": "Kustomization",
-            "resources": [format!("../manifests/{resources}")], "components": parts,
-        });
-        let file = format!("ways/way-{number}/kustomization.yaml");
-        let directory = stage.cluster.place().write(&file, kustomization.to_string())?;
-        let directory = directory.parent().context("no directory")?.display().to_string();
-        let apply = ["apply", "--dry-run=server", "--output=json", "-k", &directory];
-        let objects: Value = serde_json::from_str(&stage.cluster.control.kubectl(&apply).context(way.clone())?)?;
+        let outside = components.contains(&"control-plane");
+        let remote = components.contains(&"remote") || *resources == "overlays/legacy";
+        let own = !(outside || remote);
+        let apply = |components: &[&str]| {
+            let directory = kustomization(stage, resources, components)?;
+            control.kubectl(&["apply", "--dry-run=server", "--output=json", "-k", &directory])
+        };
+        let more: Vec<&str> = needed.iter().copied().filter(|name| own && !components.contains(name)).collect();
+        if !more.is_empty() {
+            let error = apply(components).err().with_context(|| format!("{way} is taken without {more:?}"))?;
+            ensure!(
+                error.to_string().contains("no matches for kind \"MutatingAdmissionPolicy\""),
+                "{way}: {error:#}"
+            );
+        }
+        let components = [components, more.as_slice()].concat();
+        let objects: Value = serde_json::from_str(&apply(&components).context(way.clone())?)?;
         let objects = objects["items"].as_array().context("no list")?;
         let names = |kind: &str| -> Vec<&str> {
             let own = objects.iter().filter(|object| object["kind"] == kind);
             own.filter_map(|object| object["metadata"]["name"].as_str()).collect()
         };
-        let outside = components.contains(&"control-plane");
-        let remote = components.contains(&"remote") || *resources == "overlays/legacy";
         let deployments = match () {
             () if outside => vec![],
             () if remote => vec!["kerf-extender"],
             () => vec!["kerf-scheduler"],
         };
         ensure!(names("Deployment") == deployments, "{way}: {:?}", names("Deployment"));
-        let routed = !(outside || remote || components.contains(&"without-mutation"));
+        let routed = own && !components.contains(&"without-mutation");
         ensure!(names("MutatingAdmissionPolicy").contains(&"kerf-scheduler") == routed, "{way}");
-        let refused = !(outside || remote);
-        ensure!(names("ValidatingAdmissionPolicy").contains(&"kerf-scheduler") == refused, "{way}");
-        let account = if outside || remote { "kerf-extender" } else { "kerf-scheduler" };
+        ensure!(names("ValidatingAdmissionPolicy").contains(&"kerf-scheduler") == own, "{way}");
+        let account = if own { "kerf-scheduler" } else { "kerf-extender" };
         ensure!(names("ServiceAccount").contains(&account), "{way}: {:?}", names("ServiceAccount"));
         let text = serde_json::to_string(objects)?;
         // kubectl's own copy of what was there before may have it
