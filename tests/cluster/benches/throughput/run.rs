@@ -10,7 +10,6 @@ use futures::{StreamExt, TryStreamExt, stream};
 use k8s_openapi::api::core::v1::{Node, Pod};
 use kerf_bench_support::{memory, objects};
 use kerf_cluster::bare::Bare;
-use kerf_cluster::control::Scheduling;
 use kerf_cluster::process::Process;
 use kerf_cluster::programs::Programs;
 use kerf_cluster::samples::{quantile, sum};
@@ -68,9 +67,7 @@ impl fmt::Display for Run {
 }
 
 pub async fn run(tools: &Tools, programs: &Programs, case: Case) -> anyhow::Result<Run> {
-    // those before are bound in every setup as the manifests have it
-    let first = if case.workload.occupants(case.nodes) > 0 { Scheduling::Full } else { case.setup.scheduling() };
-    let bare = Bare::up(tools, programs, first, case.setup.flags()).await?;
+    let bare = Bare::up(tools, programs, case.setup.scheduling(), case.setup.flags()).await?;
     let run = tokio::time::timeout(LIMIT, measure(&bare, case)).await;
     let run = run.with_context(|| format!("{case} takes too long")).flatten();
     bare.down()?;
@@ -85,7 +82,6 @@ async fn measure(bare: &Bare, case: Case) -> anyhow::Result<Run> {
         let occupying = tokio::spawn(bound(bare.client.clone(), workload::OCCUPANT, occupants));
         create_pods(bare, occupants, workload::occupant).await?;
         occupying.await.context("watching")??;
-        bare.control.schedule(case.setup.scheduling())?;
         create_nodes(bare, case.workload, occupied..case.nodes).await?;
     }
     let before = Reading::take(bare).await?;
