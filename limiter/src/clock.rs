@@ -11,8 +11,8 @@ unsafe extern "C" {
     fn pthread_setcancelstate(state: c_int, old: *mut c_int) -> c_int;
 }
 
-/// While it lives, a cancellation of the thread waits. The C library would unwind the thread's stack out of a sleep, and
-/// that must not pass through this library's functions.
+/// While it lives, a cancellation of the thread waits. The C library would unwind the thread's stack out of a sleep, or a call
+/// that opens or reads a file, and that must not pass through this library's functions.
 pub struct Uncancelled(c_int);
 
 impl Uncancelled {
@@ -50,7 +50,6 @@ fn read(clock: libc::clockid_t) -> u64 {
 
 /// Sleeps until `moment`, or until a signal comes.
 pub fn sleep_until(moment: u64) {
-    let _uncancelled = Uncancelled::enter();
     let time = libc::timespec {
         tv_sec: (moment / 1_000_000_000) as libc::time_t,
         tv_nsec: (moment % 1_000_000_000) as libc::c_long,

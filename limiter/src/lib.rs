@@ -30,7 +30,7 @@
 //!   kernels that wait for each other do not block. (Graphs that allocate are launched one at a time. While an event is
 //!   recorded on a stream, other launches on that stream wait, as they would in the driver.)
 //! * Calls of its own never disturb a capture, of any thread and mode, and never become a part of one.
-//! * A thread is not unwound out of a sleep of this library: its cancellation waits.
+//! * A thread is not unwound out of this library's functions: its cancellation waits.
 
 mod abi;
 mod cards;

@@ -3,8 +3,7 @@
 mod contexts;
 
 use std::ptr;
-use std::sync::OnceLock;
-use std::sync::atomic::{AtomicPtr, AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicPtr, AtomicU32, Ordering};
 
 use kerf_limiter_contract::state::Flags;
 
@@ -94,6 +93,14 @@ fn closed(reason: &Unusable) {
 
 #[cold]
 fn make() -> Result<&'static Process, Status> {
+    // before anything that a child must not inherit. Of threads that come here at once, each may register it
+    static HANDLED: AtomicBool = AtomicBool::new(false);
+    if !HANDLED.load(Ordering::Acquire) {
+        // SAFETY: the handler only stores to atomics. A failure (no memory) leaves the child with its parent's entry, where
+        // its allocations still count.
+        unsafe { libc::pthread_atfork(None, None, Some(forked)) };
+        HANDLED.store(true, Ordering::Release);
+    }
     loop {
         match MAKING.compare_exchange(IDLE, BUSY, Ordering::AcqRel, Ordering::Acquire) {
             Ok(_) => break,
@@ -114,12 +121,6 @@ fn make() -> Result<&'static Process, Status> {
     }
     match Process::open() {
         Ok(process) => {
-            static HANDLER: OnceLock<()> = OnceLock::new();
-            HANDLER.get_or_init(|| {
-                // SAFETY: the handler only stores to atomics. A failure (no memory) leaves the child with its parent's
-                // entry, where its allocations still count.
-                unsafe { libc::pthread_atfork(None, None, Some(forked)) };
-            });
             let process: &'static Process = Box::leak(Box::new(process));
             CURRENT.store(ptr::from_ref(process).cast_mut(), Ordering::Release);
             MAKING.store(IDLE, Ordering::Release);

@@ -8,6 +8,7 @@ use std::ptr;
 use kerf_limiter_contract::state::Flags;
 
 use crate::abi::*;
+use crate::clock::Uncancelled;
 use crate::driver;
 use crate::entry::Entry;
 use crate::functions::functions;
@@ -46,8 +47,10 @@ macro_rules! export {
 
 functions!(export);
 
-/// A hook's result as the program gets it; panics end here.
+/// A hook's result as the program gets it; panics end here. A cancellation of the thread waits: files are read in hooks, and
+/// the driver may do what it likes.
 fn guard(name: &str, body: impl FnOnce() -> Result<(), Status>) -> Status {
+    let _uncancelled = Uncancelled::enter();
     match catch_unwind(AssertUnwindSafe(body)) {
         Ok(Ok(())) => SUCCESS,
         Ok(Err(status)) => status,

@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test may stop at once")]
 
 mod contexts;
+mod corners;
 mod evasion;
 mod gpu;
 mod images;

@@ -4,7 +4,7 @@ use std::fs;
 use std::io::{BufRead, BufReader, Write};
 use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
-use std::process::{Child, ChildStdin, ChildStdout, Command, Output, Stdio};
+use std::process::{Child, ChildStdin, ChildStdout, Command, ExitStatus, Output, Stdio};
 use std::sync::OnceLock;
 
 use kerf_limiter_contract::limits::{DeviceLimits, Limits};
@@ -264,6 +264,12 @@ impl Held {
         let rest = (&mut self.stdout).lines().map(Result::unwrap).collect();
         self.child.wait().unwrap();
         rest
+    }
+
+    /// Lets it go on to its end; returns how it ended.
+    pub fn ends(mut self) -> ExitStatus {
+        drop(self.stdin.take().map(|mut stdin| stdin.write_all(b"x")));
+        self.child.wait().unwrap()
     }
 
     /// Kills it, and waits until all of its processes are gone.

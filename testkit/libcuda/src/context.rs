@@ -3,8 +3,8 @@
 use std::ffi::{c_int, c_uint, c_void};
 
 use crate::driver::{
-    BELOW, CURRENT, Handle, INVALID_CONTEXT, INVALID_DEVICE, INVALID_HANDLE, OUT_OF_MEMORY, STREAM_PER_THREAD,
-    SUCCESS, Status, Stream, card, context_bytes, in_context, instant, put, with,
+    BELOW, CURRENT, Handle, INVALID_CONTEXT, INVALID_DEVICE, INVALID_HANDLE, INVALID_VALUE, OUT_OF_MEMORY,
+    STREAM_PER_THREAD, SUCCESS, Status, Stream, card, context_bytes, in_context, instant, put, with,
 };
 
 #[unsafe(no_mangle)]
@@ -30,6 +30,33 @@ pub extern "C" fn cuCtxDestroy_v2(context: Handle) -> Status {
             return Err(INVALID_CONTEXT);
         }
         d.context_gone(context);
+        Ok(())
+    })
+}
+
+/// The current context gets one more user.
+#[unsafe(no_mangle)]
+pub extern "C" fn cuCtxAttach(context: *mut Handle, flags: c_uint) -> Status {
+    in_context(|d, current| {
+        if flags != 0 {
+            return Err(INVALID_VALUE);
+        }
+        *d.attached.entry(current).or_default() += 1;
+        put(context, current)
+    })
+}
+
+/// The current context loses a user, and ends with the last one.
+#[unsafe(no_mangle)]
+pub extern "C" fn cuCtxDetach(context: Handle) -> Status {
+    in_context(|d, current| {
+        if context != current {
+            return Err(INVALID_CONTEXT);
+        }
+        match d.attached.get_mut(&context) {
+            Some(more) if *more > 0 => *more -= 1,
+            _ => d.context_gone(context),
+        }
         Ok(())
     })
 }

@@ -152,8 +152,12 @@ pub struct Driver {
     pub next: usize,
     /// Created contexts, and the primary one while it is in use.
     pub contexts: HashMap<Handle, ()>,
+    /// Users of a context, besides who created it.
+    pub attached: HashMap<Handle, u32>,
     pub primary: Option<(Handle, u32)>,
     pub linear: BTreeMap<u64, Linear>,
+    /// Memory that was freed on a stream, of no pool: it is given back when the stream is waited for.
+    pub leaving: Vec<(Handle, Linear)>,
     pub arrays: HashMap<Handle, (u64, Handle)>,
     pub externals: HashMap<Handle, u64>,
     pub objects: HashMap<u64, Object>,
@@ -163,6 +167,8 @@ pub struct Driver {
     pub graphs: HashMap<Handle, Graph>,
     pub executables: HashMap<Handle, Executable>,
     pub graph_reserved: u64,
+    /// Graphs with memory that may still run: the stream, the last work, the bytes.
+    pub graphs_running: Vec<(Handle, u64, u64)>,
     pub libraries: HashSet<Handle>,
     /// Functions that were launched before.
     pub loaded: HashSet<Handle>,
@@ -224,7 +230,14 @@ impl Driver {
         at
     }
 
+    /// Gives back memory that was freed on streams.
+    pub fn waited(&mut self, which: impl Fn(&(Handle, Linear)) -> bool) {
+        let gone: Vec<_> = self.leaving.extract_if(.., |left| which(left)).collect();
+        gone.iter().for_each(|(_, linear)| self.free(linear));
+    }
+
     pub fn context_gone(&mut self, context: Handle) {
+        self.waited(|(_, linear)| linear.context == context);
         let gone: Vec<u64> = self.linear.iter().filter(|(_, l)| l.context == context).map(|(at, _)| *at).collect();
         for at in gone {
             if let Some(linear) = self.linear.remove(&at) {
@@ -237,6 +250,7 @@ impl Driver {
                 self.give(context, bytes);
             }
         }
+        self.attached.remove(&context);
         if self.contexts.remove(&context).is_some() {
             card().give(context_bytes());
         }

@@ -8,10 +8,10 @@ use crate::capture::{
     cuStreamGetCaptureInfo_v2, cuStreamIsCapturing, cuThreadExchangeStreamCaptureMode,
 };
 use crate::context::{
-    cuCtxCreate_v2, cuCtxDestroy_v2, cuCtxFromGreenCtx, cuCtxGetCurrent, cuCtxGetDevice, cuCtxPopCurrent_v2,
-    cuCtxPushCurrent_v2, cuCtxSetCurrent, cuDevicePrimaryCtxGetState, cuDevicePrimaryCtxRelease_v2,
-    cuDevicePrimaryCtxReset_v2, cuDevicePrimaryCtxRetain, cuGreenCtxCreate, cuGreenCtxDestroy,
-    cuGreenCtxStreamCreate, cuStreamGetCtx,
+    cuCtxAttach, cuCtxCreate_v2, cuCtxDestroy_v2, cuCtxDetach, cuCtxFromGreenCtx, cuCtxGetCurrent, cuCtxGetDevice,
+    cuCtxPopCurrent_v2, cuCtxPushCurrent_v2, cuCtxSetCurrent, cuDevicePrimaryCtxGetState,
+    cuDevicePrimaryCtxRelease_v2, cuDevicePrimaryCtxReset_v2, cuDevicePrimaryCtxRetain, cuGreenCtxCreate,
+    cuGreenCtxDestroy, cuGreenCtxStreamCreate, cuStreamGetCtx,
 };
 use crate::copy::{
     cuMemcpyAsync, cuMemcpyAsync_ptsz, cuMemcpyDtoD_v2, cuMemcpyDtoDAsync_v2, cuMemcpyDtoDAsync_v2_ptsz,
@@ -176,8 +176,10 @@ static OWN: Own = own![
     cuArray3DCreate_v2,
     cuArrayCreate_v2,
     cuArrayDestroy,
+    cuCtxAttach,
     cuCtxCreate_v2,
     cuCtxDestroy_v2,
+    cuCtxDetach,
     cuCtxFromGreenCtx,
     cuCtxGetApiVersion,
     cuCtxGetCurrent,

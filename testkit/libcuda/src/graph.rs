@@ -3,7 +3,8 @@
 use std::ffi::{c_int, c_ulonglong};
 
 use crate::driver::{
-    Executable, Graph, Handle, INVALID_VALUE, OUT_OF_MEMORY, STREAM_PER_THREAD, Status, card, in_context, put, with,
+    Driver, Executable, Graph, Handle, INVALID_VALUE, OUT_OF_MEMORY, STREAM_PER_THREAD, Status, card, in_context,
+    now, put, with,
 };
 use crate::module::nanoseconds;
 use crate::stream::queue;
@@ -147,11 +148,13 @@ pub extern "C" fn cuGraphExecDestroy(executable: Handle) -> Status {
     with(|d| d.executables.remove(&executable).map(drop).ok_or(INVALID_VALUE))
 }
 
-/// The memory for all graphs is one pool, as large as the largest graph needed.
-fn back(executable: Handle) -> Status {
+/// The memory for all graphs is one pool. Those that cannot run at the same time, since they are on one stream, share it.
+fn back(executable: Handle, stream: Handle) -> Status {
     in_context(|d, _| {
+        let key = d.stream(stream)?;
         let bytes = d.executables.get(&executable).ok_or(INVALID_VALUE)?.graph.memory;
-        let growth = bytes.next_multiple_of(32 << 20).saturating_sub(d.graph_reserved);
+        let others = if bytes > 0 { d.held_by_graphs(Some(key)) } else { 0 };
+        let growth = (others + bytes).next_multiple_of(32 << 20).saturating_sub(d.graph_reserved);
         if growth > 0 && !card().take(growth) {
             return Err(OUT_OF_MEMORY);
         }
@@ -160,14 +163,23 @@ fn back(executable: Handle) -> Status {
     })
 }
 
+impl Driver {
+    /// Bytes of graphs that may still run, but on one stream.
+    fn held_by_graphs(&mut self, but: Option<Handle>) -> u64 {
+        let at = now();
+        self.graphs_running.retain(|(_, work, _)| card().finished(at, *work).is_err());
+        self.graphs_running.iter().filter(|(on, ..)| Some(*on) != but).map(|(.., bytes)| bytes).sum()
+    }
+}
+
 #[unsafe(no_mangle)]
-pub extern "C" fn cuGraphUpload(executable: Handle, _stream: Handle) -> Status {
-    back(executable)
+pub extern "C" fn cuGraphUpload(executable: Handle, stream: Handle) -> Status {
+    back(executable, stream)
 }
 
 #[unsafe(no_mangle)]
 pub extern "C" fn cuGraphLaunch(executable: Handle, stream: Handle) -> Status {
-    let status = back(executable);
+    let status = back(executable, stream);
     if status != 0 {
         return status;
     }
@@ -176,7 +188,14 @@ pub extern "C" fn cuGraphLaunch(executable: Handle, stream: Handle) -> Status {
         kernels = d.executables.get(&executable).ok_or(INVALID_VALUE)?.graph.kernels.clone();
         Ok(())
     });
-    queue(stream, &kernels)
+    let status = queue(stream, &kernels);
+    with(|d| {
+        let (key, bytes) = (d.stream(stream)?, d.executables.get(&executable).ok_or(INVALID_VALUE)?.graph.memory);
+        let last = d.streams.get(&key).and_then(|s| s.last).filter(|_| bytes > 0 && !kernels.is_empty());
+        d.graphs_running.extend(last.map(|work| (key, work, bytes)));
+        Ok(())
+    });
+    status
 }
 
 #[unsafe(no_mangle)]
@@ -187,8 +206,9 @@ pub extern "C" fn cuGraphLaunch_ptsz(executable: Handle, stream: Handle) -> Stat
 #[unsafe(no_mangle)]
 pub extern "C" fn cuDeviceGraphMemTrim(_device: c_int) -> Status {
     with(|d| {
-        card().give(d.graph_reserved);
-        d.graph_reserved = 0;
+        let kept = d.held_by_graphs(None).next_multiple_of(32 << 20).min(d.graph_reserved);
+        card().give(d.graph_reserved - kept);
+        d.graph_reserved = kept;
         Ok(())
     })
 }

@@ -13,9 +13,17 @@ use crate::host;
 pub struct Properties {
     kind: c_int,
     handle_types: c_int,
-    pub location: c_int,
+    location: c_int,
     id: c_int,
     rest: [u64; 2],
+}
+
+impl Properties {
+    /// Whether the memory stays on the host: `CU_MEM_LOCATION_TYPE_HOST`, `_HOST_NUMA`, `_HOST_NUMA_CURRENT`, and not
+    /// `CU_MEM_ALLOCATION_TYPE_MANAGED`, which is taken to be on the GPU at once.
+    pub fn on_host(&self) -> bool {
+        self.kind != 2 && matches!(self.location, 2..=4)
+    }
 }
 
 /// `CUDA_ARRAY_DESCRIPTOR`.
@@ -267,7 +275,7 @@ pub extern "C" fn cuMipmappedArrayDestroy(handle: Handle) -> Status {
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn cuMemCreate(handle: *mut u64, bytes: usize, of: *const Properties, _flags: u64) -> Status {
     in_context(|d, _| {
-        let host = unsafe { (*of).location } != 1;
+        let host = unsafe { (*of).on_host() };
         let bytes = bytes as u64;
         if bytes == 0 || !bytes.is_multiple_of(PAGE) {
             return Err(INVALID_VALUE);

@@ -31,7 +31,7 @@ pub extern "C" fn cuDeviceSetMemPool(_device: c_int, pool: Handle) -> Status {
 pub unsafe extern "C" fn cuMemPoolCreate(pool: *mut Handle, of: *const Properties) -> Status {
     in_context(|d, _| {
         let handle = d.handle();
-        let host = unsafe { (*of).location } != 1;
+        let host = unsafe { (*of).on_host() };
         d.pools.insert(handle, Pool { host, ..Pool::default() });
         put(pool, handle)
     })
@@ -134,7 +134,7 @@ pub extern "C" fn cuMemAllocFromPoolAsync_ptsz(
 }
 
 /// Captured, it frees what the graph has allocated, or memory of the program when the graph runs; the graph's memory stays
-/// until it is trimmed.
+/// until it is trimmed. Memory of no pool stays until the stream is waited for.
 #[unsafe(no_mangle)]
 pub extern "C" fn cuMemFreeAsync(pointer: u64, stream: Handle) -> Status {
     let mut captured = false;

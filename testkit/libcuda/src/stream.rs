@@ -115,7 +115,11 @@ pub extern "C" fn cuStreamGetFlags(stream: Handle, flags: *mut c_uint) -> Status
 pub extern "C" fn cuStreamDestroy_v2(stream: Handle) -> Status {
     with(|d| {
         d.stream(stream)?;
-        d.streams.remove(&stream).map(drop).ok_or(INVALID_HANDLE)
+        let gone = d.streams.remove(&stream).ok_or(INVALID_HANDLE)?;
+        if gone.last.is_none_or(|work| card().finished(now(), work).is_ok()) {
+            d.waited(|(on, _)| *on == stream);
+        }
+        Ok(())
     })
 }
 
@@ -147,7 +151,14 @@ pub extern "C" fn cuStreamSynchronize(stream: Handle) -> Status {
         key = asked(d, stream)?;
         Ok(())
     });
-    if status != SUCCESS { status } else { wait(|d| d.streams.get(&key).and_then(|s| s.last)) }
+    let status = if status != SUCCESS { status } else { wait(|d| d.streams.get(&key).and_then(|s| s.last)) };
+    if status == SUCCESS {
+        with(|d| {
+            d.waited(|(stream, _)| *stream == key);
+            Ok(())
+        });
+    }
+    status
 }
 
 #[unsafe(no_mangle)]
@@ -158,7 +169,14 @@ pub extern "C" fn cuStreamSynchronize_ptsz(stream: Handle) -> Status {
 #[unsafe(no_mangle)]
 pub extern "C" fn cuCtxSynchronize() -> Status {
     let status = in_context(|d, _| d.unsafe_call());
-    if status != SUCCESS { status } else { wait_for_all() }
+    let status = if status != SUCCESS { status } else { wait_for_all() };
+    if status == SUCCESS {
+        with(|d| {
+            d.waited(|_| true);
+            Ok(())
+        });
+    }
+    status
 }
 
 /// Launches a function.
