@@ -62,6 +62,7 @@ macro_rules! declare_all {
                 CUDA cuMemPoolGetAttribute(pool: Handle, attribute: c_int, value: *mut u64);
                 CUDA cuMemGetAddressRange_v2(base: *mut Pointer, bytes: *mut usize, pointer: Pointer);
                 CUDA cuStreamGetCtx(stream: Handle, context: *mut Handle);
+                CUDA cuStreamQuery(stream: Handle);
                 CUDA cuStreamIsCapturing(stream: Handle, status: *mut c_int);
                 CUDA cuStreamGetCaptureInfo_v2(stream: Handle, status: *mut c_int, id: *mut u64, graph: *mut Handle, nodes: *mut *const Handle, count: *mut usize);
                 CUDA cuThreadExchangeStreamCaptureMode(mode: *mut c_int);

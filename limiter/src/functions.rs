@@ -17,14 +17,16 @@ macro_rules! functions {
             CUDA 12050 cuCtxCreate_v4(context: *mut Handle, parameters: *mut c_void, flags: c_uint, device: Device) = context::create(context, device);
             CUDA 2000 cuCtxDestroy(context: Handle) = context::destroy(context);
             CUDA 4000 cuCtxDestroy_v2(context: Handle) = context::destroy(context);
+            CUDA 2000 cuCtxAttach(context: *mut Handle, flags: c_uint) = context::attach(context);
+            CUDA 2000 cuCtxDetach(context: Handle) = context::detach(context);
             CUDA 7000 cuDevicePrimaryCtxRetain(context: *mut Handle, device: Device) = context::retain(context, device);
             CUDA 7000 cuDevicePrimaryCtxRelease(device: Device) = context::release(device);
             CUDA 11000 cuDevicePrimaryCtxRelease_v2(device: Device) = context::release(device);
             CUDA 7000 cuDevicePrimaryCtxReset(device: Device) = context::reset(device);
             CUDA 11000 cuDevicePrimaryCtxReset_v2(device: Device) = context::reset(device);
             CUDA 3010 cuCtxSetLimit(limit: c_int, value: usize) = context::set_limit(limit, value);
-            CUDA 2000 cuCtxSynchronize() = stream::wait(None);
-            CUDA 13000 cuCtxSynchronize_v2(context: Handle) = stream::wait(None);
+            CUDA 2000 cuCtxSynchronize() = stream::wait(For::Context);
+            CUDA 13000 cuCtxSynchronize_v2(context: Handle) = stream::wait(For::Event);
 
             CUDA 2000 cuMemGetInfo(free: *mut c_uint, total: *mut c_uint) = hook::unsupported();
             CUDA 3020 cuMemGetInfo_v2(free: *mut usize, total: *mut usize) = info::memory(free, total);
@@ -69,8 +71,8 @@ macro_rules! functions {
             CUDA 11020 cuMemAllocAsync_ptsz(pointer: *mut Pointer, bytes: usize, stream: Handle) = pool::alloc(pointer, bytes, per_thread(stream));
             CUDA 11020 cuMemAllocFromPoolAsync(pointer: *mut Pointer, bytes: usize, pool: Handle, stream: Handle) = pool::alloc_from(pointer, bytes, pool, stream);
             CUDA 11020 cuMemAllocFromPoolAsync_ptsz(pointer: *mut Pointer, bytes: usize, pool: Handle, stream: Handle) = pool::alloc_from(pointer, bytes, pool, per_thread(stream));
-            CUDA 11020 cuMemFreeAsync(pointer: Pointer, stream: Handle) = linear::free(pointer);
-            CUDA 11020 cuMemFreeAsync_ptsz(pointer: Pointer, stream: Handle) = linear::free(pointer);
+            CUDA 11020 cuMemFreeAsync(pointer: Pointer, stream: Handle) = pool::free(pointer, stream);
+            CUDA 11020 cuMemFreeAsync_ptsz(pointer: Pointer, stream: Handle) = pool::free(pointer, per_thread(stream));
             CUDA 11020 cuMemPoolCreate(pool: *mut Handle, properties: *const Properties) = pool::create(pool, properties);
             CUDA 11020 cuMemPoolDestroy(pool: Handle) = pool::destroy(pool);
             CUDA 11020 cuMemPoolTrimTo(pool: Handle, keep: usize) = pool::trim();
@@ -108,9 +110,9 @@ macro_rules! functions {
             CUDA 2000 cuLaunchGrid(function: Handle, width: c_int, height: c_int) = launch::kernel(ptr::null_mut());
             CUDA 2000 cuLaunchGridAsync(function: Handle, width: c_int, height: c_int, stream: Handle) = launch::kernel(stream);
 
-            CUDA 2000 cuStreamSynchronize(stream: Handle) = stream::wait(Some(stream));
-            CUDA 7000 cuStreamSynchronize_ptsz(stream: Handle) = stream::wait(Some(per_thread(stream)));
-            CUDA 2000 cuEventSynchronize(event: Handle) = stream::wait(None);
+            CUDA 2000 cuStreamSynchronize(stream: Handle) = stream::wait(For::Stream(stream));
+            CUDA 7000 cuStreamSynchronize_ptsz(stream: Handle) = stream::wait(For::Stream(per_thread(stream)));
+            CUDA 2000 cuEventSynchronize(event: Handle) = stream::wait(For::Event);
             CUDA 2000 cuStreamDestroy(stream: Handle) = stream::destroy(stream);
             CUDA 4000 cuStreamDestroy_v2(stream: Handle) = stream::destroy(stream);
         }

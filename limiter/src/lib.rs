@@ -12,6 +12,7 @@
 //! | `start`, `sanitizer` | programs that put something before the limiter, or do not start behind it |
 //! | `hook` | what they do |
 //! | `process`, `cards` | this process: allocations; limits and its entry in the shared file |
+//! | `ends` | what contexts take, and what ends with them |
 //! | `memory` | memory that processes hold: the account, pools, mappings, graphs |
 //! | `pace` | holding launches back: the bucket, what is charged already, marks on streams |
 //! | `files` | the files of the contract |
@@ -36,6 +37,7 @@ mod abi;
 mod cards;
 mod clock;
 mod driver;
+mod ends;
 mod entry;
 mod files;
 mod functions;

@@ -1,6 +1,7 @@
 //! This process' use of GPUs: its limits, its entry in the shared file, and its allocations.
 
-mod contexts;
+pub mod contexts;
+pub mod leaving;
 
 use std::ptr;
 use std::sync::atomic::{AtomicBool, AtomicPtr, AtomicU32, Ordering};
@@ -22,7 +23,10 @@ use crate::memory::sharing::{Opened, Sharing};
 use crate::memory::size;
 use crate::memory::sum::Book;
 use crate::message::{self, Topic};
-use contexts::{Context, Contexts};
+use crate::pace::events;
+use crate::pace::streams::Key;
+use contexts::Contexts;
+use leaving::{Leaving, Left};
 
 /// A process that has used the driver. Made once and never freed, since threads may use it until the very end.
 pub struct Process {
@@ -41,8 +45,10 @@ pub struct Process {
     pub graphs: Graphs,
     /// Linear memory that other processes have as well.
     pub sharing: Sharing,
+    /// Linear memory that is freed in the order of a stream.
+    pub leaving: Leaving,
     pages: Pages,
-    contexts: Contexts,
+    pub contexts: Contexts,
 }
 
 static CURRENT: AtomicPtr<Process> = AtomicPtr::new(ptr::null_mut());
@@ -154,6 +160,7 @@ impl Process {
             pools: Pools::default(),
             graphs: Graphs::default(),
             sharing: Sharing::default(),
+            leaving: Leaving::default(),
             pages: Pages::default(),
             contexts: Contexts::default(),
         })
@@ -182,7 +189,8 @@ impl Process {
             let bytes = size::whole(bytes);
             return self.reserve(card, bytes).map(|device| Allocation { device, bytes, ..made });
         }
-        self.pages.add(context, bytes, |more| self.reserve(card, more).map(drop))?;
+        let release = |rest| self.release(device, rest);
+        self.pages.add(context, bytes, |more| self.reserve(card, more).map(drop), release)?;
         Ok(made)
     }
 
@@ -224,6 +232,30 @@ impl Process {
         status
     }
 
+    /// Makes the driver free linear memory in the order of a stream.
+    pub fn free_later(&self, pointer: u64, stream: Handle, call: impl FnOnce() -> Status) -> Status {
+        let (key, on) = (Key::of(stream, || self.context()), events::context_of(stream));
+        let allocation = self.pointers.remove(pointer);
+        let status = call();
+        match allocation {
+            Some(allocation) if status == SUCCESS => {
+                let ticket = self.sharing.freed(pointer);
+                self.leaving.add(key, Left { allocation, ticket, on });
+            }
+            Some(allocation) => drop(self.pointers.insert(pointer, allocation)),
+            None => {}
+        }
+        status
+    }
+
+    /// Gives back memory that was freed in the order of a stream.
+    pub fn left(&self, gone: Vec<(Key, Left)>) {
+        for (_, Left { allocation, ticket, .. }) in gone {
+            ticket.into_iter().for_each(|ticket| self.cards.leave_to_others(ticket));
+            self.give_back(&allocation);
+        }
+    }
+
     /// Gives back the counted bytes of a freed allocation.
     pub fn give_back(&self, allocation: &Allocation) {
         if allocation.pool != 0 {
@@ -236,7 +268,7 @@ impl Process {
     }
 
     /// Memory that others may have open is freed, and about to be given back.
-    fn unshare(&self, pointer: u64) {
+    pub fn unshare(&self, pointer: u64) {
         if let Some(ticket) = self.sharing.freed(pointer) {
             self.cards.leave_to_others(ticket);
         }
@@ -268,12 +300,13 @@ impl Process {
     }
 
     /// Makes the driver give back memory that it keeps for later; returns whether there was anything to try.
-    fn make_room(&self, card: usize) -> bool {
+    pub fn make_room(&self, card: usize) -> bool {
         let pools = self.pools.trim(self, card);
         let graphs = self.graphs.trim(self, card);
-        let exported = self.mappings.sweep();
-        let any = !exported.is_empty();
+        let (exported, left) = (self.mappings.sweep(), self.leaving.gone(|| self.context()));
+        let any = !exported.is_empty() || !left.is_empty();
         self.physical_freed(exported);
+        self.left(left);
         pools || graphs || any
     }
 
@@ -283,77 +316,6 @@ impl Process {
         // SAFETY: the pointer is to a local.
         unsafe { driver::cuCtxGetCurrent(&raw mut context) };
         context as usize
-    }
-
-    /// Before a context is made on a device: counts what the driver takes for it. Returns how much that is.
-    pub fn before_context(&self, device: Device, primary: bool) -> Result<u64, Status> {
-        let Some(index) = self.cards.of_device(device) else { return Ok(0) };
-        let Some(card) = self.cards.get(index) else { return Ok(0) };
-        if card.context_bytes == 0 || (primary && self.contexts.primary(device).is_some()) {
-            return Ok(0);
-        }
-        if self.cards.reserve_context(card).is_ok()
-            || (self.make_room(index) && self.cards.reserve_context(card).is_ok())
-        {
-            return Ok(card.context_bytes);
-        }
-        self.cards.seen();
-        Err(OUT_OF_MEMORY)
-    }
-
-    /// After that: remembers the context, or gives back.
-    pub fn after_context(&self, device: Device, made: Option<usize>, primary: bool, bytes: u64) {
-        let Some(index) = self.cards.of_device(device) else { return };
-        let context = Context { device, card: index, primary, bytes };
-        if !made.is_some_and(|handle| self.contexts.insert(handle, context)) {
-            // not made, or known already
-            self.release_context(index, bytes);
-        }
-    }
-
-    /// A context is gone, with its allocations.
-    pub fn context_gone(&self, context: usize) {
-        self.emptied(context);
-        for card in self.cards.all() {
-            card.pacer.forget_context(context);
-        }
-        if let Some(gone) = self.contexts.remove(context) {
-            self.release_context(gone.card, gone.bytes);
-        }
-    }
-
-    /// A device's primary context was reset, or one of its users has released it. What was allocated in it is gone after
-    /// a reset, and after the last release.
-    pub fn primary_gone(&self, device: Device, reset: bool) {
-        let (mut flags, mut active) = (0, 1);
-        // SAFETY: the pointers are to locals.
-        let status = unsafe { driver::cuDevicePrimaryCtxGetState(device, &raw mut flags, &raw mut active) };
-        let inactive = status == SUCCESS && active == 0;
-        let primary = self.contexts.primary(device);
-        match primary {
-            Some(context) if inactive => self.context_gone(context),
-            Some(context) if reset => self.emptied(context),
-            _ => {}
-        }
-        if let Some(card) = self.cards.of_device(device).filter(|_| inactive || reset) {
-            self.pools.reset(self, card);
-        }
-    }
-
-    fn emptied(&self, context: usize) {
-        for (pointer, gone) in self.pointers.remove_context(context) {
-            self.unshare(pointer);
-            self.give_back(&gone);
-        }
-        for (_, gone) in [&self.arrays, &self.heaps].map(|table| table.remove_context(context)).concat() {
-            self.give_back(&gone);
-        }
-    }
-
-    fn release_context(&self, card: usize, bytes: u64) {
-        if let Some(card) = self.cards.get(card).filter(|_| bytes > 0) {
-            card.account.release_context(bytes);
-        }
     }
 }
 

@@ -12,7 +12,7 @@ use crate::clock::Uncancelled;
 use crate::driver;
 use crate::entry::Entry;
 use crate::functions::functions;
-use crate::hook::stream::per_thread;
+use crate::hook::stream::{For, per_thread};
 use crate::hook::{
     self, array, context, graph, info, ipc, launch, linear, nvml, physical, pool, proc_address, stream,
 };

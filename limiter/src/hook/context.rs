@@ -3,9 +3,10 @@
 use std::ffi::c_int;
 
 use crate::abi::{Device, Handle, LIMIT_MALLOC_HEAP, SUCCESS, Status, check};
+use crate::ends::Ending;
 use crate::memory::allocations::Allocation;
 use crate::memory::size;
-use crate::process;
+use crate::process::{self, Process};
 
 /// The driver's own error goes first; then the limiter's, so that a program learns from its first call that it has no
 /// usable limits.
@@ -38,9 +39,38 @@ fn make(call: impl FnOnce() -> Status, context: *mut Handle, device: Device, pri
 
 pub unsafe fn destroy(call: impl FnOnce() -> Status, context: Handle) -> Result<(), Status> {
     let process = process::current()?;
+    ends(process, Some(process.ending(context as usize)), call)
+}
+
+fn ends(process: &Process, ending: Option<Ending>, call: impl FnOnce() -> Status) -> Result<(), Status> {
+    let result = check(call());
+    match (ending, result) {
+        (Some(ending), Ok(())) => process.ended(ending),
+        (Some(ending), Err(_)) => process.stays(ending),
+        (None, _) => {}
+    }
+    result
+}
+
+/// The current context gets one more user.
+pub unsafe fn attach(call: impl FnOnce() -> Status, context: *const Handle) -> Result<(), Status> {
+    let process = process::current()?;
     check(call())?;
-    process.context_gone(context as usize);
+    // SAFETY: the driver has accepted the pointer and written to it.
+    process.attached(unsafe { *context } as usize);
     Ok(())
+}
+
+/// A context loses a user, and ends with the last one.
+pub unsafe fn detach(call: impl FnOnce() -> Status, context: Handle) -> Result<(), Status> {
+    let process = process::current()?;
+    let ending = process.detaching(context as usize);
+    let goes_on = ending.is_none();
+    ends(process, ending, call).inspect_err(|_| {
+        if goes_on {
+            process.attached(context as usize);
+        }
+    })
 }
 
 pub unsafe fn release(call: impl FnOnce() -> Status, device: Device) -> Result<(), Status> {

@@ -39,8 +39,12 @@ pub unsafe fn create(
 
 pub unsafe fn release(call: impl FnOnce() -> Status, handle: c_ulonglong) -> Result<(), Status> {
     let process = process::current()?;
-    check(call())?;
-    process.physical_freed(process.mappings.released(handle));
+    let releasing = process.mappings.releasing(handle);
+    if let Err(status) = check(call()) {
+        process.mappings.stays(releasing);
+        return Err(status);
+    }
+    process.physical_freed(process.mappings.released(releasing));
     process.physical_freed(process.mappings.sweep());
     Ok(())
 }
@@ -87,8 +91,12 @@ fn identity(card: usize, bytes: u64) -> u64 {
 
 pub unsafe fn unmap(call: impl FnOnce() -> Status, pointer: Pointer, bytes: usize) -> Result<(), Status> {
     let process = process::current()?;
-    check(call())?;
-    process.physical_freed(process.mappings.unmapped(pointer, bytes as u64));
+    let unmapping = process.mappings.unmapping(pointer, bytes as u64);
+    if let Err(status) = check(call()) {
+        process.mappings.remains(unmapping);
+        return Err(status);
+    }
+    process.physical_freed(process.mappings.unmapped(unmapping));
     Ok(())
 }
 
@@ -117,8 +125,10 @@ pub unsafe fn export(
         // SAFETY: the driver has accepted the pointer and has written a descriptor to it, as it was asked.
         Descriptor::of(unsafe { *shared.cast::<c_int>() })
     });
-    let offered = process.cards.offer(card, identity(card, bytes), bytes);
-    process.mappings.exported(handle, descriptor.flatten(), offered);
+    // once, however often it is exported
+    let offered =
+        process.mappings.unoffered(handle).then(|| process.cards.offer(card, identity(card, bytes), bytes));
+    process.mappings.exported(handle, descriptor.flatten(), offered.flatten());
     Ok(())
 }
 

@@ -7,6 +7,7 @@ use crate::abi::{Handle, LOCATION_DEVICE, OUT_OF_MEMORY, Pointer, Properties, SU
 use crate::driver;
 use crate::memory::pool::Wanted;
 use crate::memory::size;
+use crate::pace::events::captured;
 use crate::process::{self, Process};
 
 /// Allocates from the device's current pool.
@@ -59,6 +60,21 @@ fn from_pool(
     check(process.pools.allocate(process, &process.pointers, wanted, call, given))
 }
 
+/// Memory of a pool, or any other, in the order of a stream.
+pub unsafe fn free(call: impl FnOnce() -> Status, pointer: Pointer, stream: Handle) -> Result<(), Status> {
+    let process = process::current()?;
+    // what a graph has allocated is not known here
+    let Some(known) = process.pointers.get(pointer) else { return check(call()) };
+    if captured(stream) == Some(true) {
+        // it is not freed now: it counts on
+        return check(call());
+    }
+    if known.pool != 0 {
+        return check(process.free(&process.pointers, pointer, call));
+    }
+    check(process.free_later(pointer, stream, call))
+}
+
 pub unsafe fn create(
     call: impl FnOnce() -> Status,
     pool: *mut Handle,
@@ -79,9 +95,7 @@ pub unsafe fn create(
 
 pub unsafe fn destroy(call: impl FnOnce() -> Status, pool: Handle) -> Result<(), Status> {
     let process = process::current()?;
-    check(call())?;
-    process.pools.destroyed(process, pool as usize);
-    Ok(())
+    check(process.pools.destroy(process, pool as usize, call))
 }
 
 pub unsafe fn trim(call: impl FnOnce() -> Status) -> Result<(), Status> {

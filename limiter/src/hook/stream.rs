@@ -3,9 +3,10 @@
 use std::ptr;
 
 use crate::abi::{Handle, STREAM_PER_THREAD, SUCCESS, Status, check};
-use crate::clock::{self, Uncancelled};
+use crate::clock;
 use crate::driver;
 use crate::pace::events::captured;
+use crate::pace::streams::Key;
 use crate::process;
 
 /// The stream that a handle means to a function for per-thread default streams: 0 is the calling thread's.
@@ -33,20 +34,33 @@ pub(crate) fn graph_of(stream: Handle) -> Option<usize> {
     (answer == SUCCESS && status != 0).then_some(graph as usize)
 }
 
-/// The program has waited for a stream or for more: what has ended is charged, and pools may have shrunk.
-pub unsafe fn wait(call: impl FnOnce() -> Status, stream: Option<Handle>) -> Result<(), Status> {
+/// What a program waits for.
+pub enum For {
+    Stream(Handle),
+    Event,
+    /// All work of the context.
+    Context,
+}
+
+/// The program has waited: what has ended is charged, and pools may have shrunk.
+pub unsafe fn wait(call: impl FnOnce() -> Status, what: For) -> Result<(), Status> {
     let process = process::current()?;
-    let began = clock::now();
-    let uncancelled = Uncancelled::enter();
-    let status = call();
-    drop(uncancelled);
-    check(status)?;
+    let (began, freed) = (clock::now(), process.leaving.until_now());
+    check(call())?;
     if let Some(card) = process.cards.here().and_then(|card| process.cards.get(card))
         && card.pacer.paces()
     {
+        let stream = if let For::Stream(stream) = what { Some(stream) } else { None };
         card.pacer.waited(stream, || process.context(), clock::now().saturating_sub(began));
     }
     process.pools.settle(process);
+    if let Some(freed) = freed {
+        process.left(match what {
+            For::Stream(stream) => process.leaving.of_stream(Key::of(stream, || process.context()), freed),
+            For::Context => process.leaving.of_streams(process.context(), freed),
+            For::Event => process.leaving.gone(|| process.context()),
+        });
+    }
     Ok(())
 }
 
@@ -56,5 +70,6 @@ pub unsafe fn destroy(call: impl FnOnce() -> Status, stream: Handle) -> Result<(
     for card in process.cards.all().iter().filter(|card| card.pacer.paces()) {
         card.pacer.retire(stream);
     }
+    process.leaving.without(stream);
     check(call())
 }

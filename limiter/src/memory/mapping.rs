@@ -87,6 +87,15 @@ pub struct Wanted {
     pub first: bool,
 }
 
+/// A handle that is being released.
+pub struct Releasing {
+    handle: u64,
+    id: u64,
+}
+
+/// Ranges that are being unmapped: address, length and object.
+pub struct Unmapping(Vec<(u64, (u64, u64))>);
+
 /// Who pays for an import.
 #[derive(Clone, Copy, Debug)]
 pub enum Paid {
@@ -119,7 +128,9 @@ impl Mappings {
     /// Notes another handle of the memory that is mapped at an address.
     pub fn retained(&self, handle: u64, address: u64) {
         let mut inner = self.inner();
-        let Some((_, (_, id))) = inner.ranges.range(..=address).next_back() else { return };
+        // memory of the host is mapped as well, and not noted
+        let found = inner.ranges.range(..=address).next_back().filter(|(at, (bytes, _))| address - **at < *bytes);
+        let Some((_, (_, id))) = found else { return };
         let id = *id;
         inner.handles.entry(handle).or_insert((id, 0)).1 += 1;
         if let Some(object) = inner.objects.get_mut(&id) {
@@ -127,19 +138,34 @@ impl Mappings {
         }
     }
 
-    /// Notes the release of one handle.
-    pub fn released(&self, handle: u64) -> Freed {
+    /// Forgets a handle that is about to be released. Comes before the driver's call, since right after it another thread may
+    /// get the same handle.
+    pub fn releasing(&self, handle: u64) -> Option<Releasing> {
         let mut inner = self.inner();
-        let Some((id, count)) = inner.handles.get_mut(&handle) else { return Freed::new() };
+        let (id, count) = inner.handles.get_mut(&handle)?;
         let id = *id;
         *count -= 1;
         if *count == 0 {
             inner.handles.remove(&handle);
         }
+        Some(Releasing { handle, id })
+    }
+
+    /// The driver has released it.
+    pub fn released(&self, releasing: Option<Releasing>) -> Freed {
+        let mut inner = self.inner();
+        let Some(Releasing { id, .. }) = releasing else { return Freed::new() };
         if let Some(object) = inner.objects.get_mut(&id) {
             object.handles = object.handles.saturating_sub(1);
         }
         inner.free(id).into_iter().collect()
+    }
+
+    /// The driver has not released it.
+    pub fn stays(&self, releasing: Option<Releasing>) {
+        if let Some(Releasing { handle, id }) = releasing {
+            self.inner().handles.entry(handle).or_insert((id, 0)).1 += 1;
+        }
     }
 
     /// Before mapping: the GPU and the bytes that must be reserved for it. Memory that was made here needs none.
@@ -171,14 +197,20 @@ impl Mappings {
         });
     }
 
-    /// Notes that everything within the range is unmapped.
-    pub fn unmapped(&self, address: u64, bytes: u64) -> Freed {
+    /// Forgets what is mapped within a range that is about to be unmapped. Comes before the driver's call, since right after it
+    /// another thread may map something else there.
+    pub fn unmapping(&self, address: u64, bytes: u64) -> Unmapping {
         let mut inner = self.inner();
-        let within: Vec<u64> =
-            inner.ranges.range(address..address.saturating_add(bytes)).map(|(at, _)| *at).collect();
+        let within = inner.ranges.range(address..address.saturating_add(bytes)).map(|(at, _)| *at);
+        let within: Vec<u64> = within.collect();
+        Unmapping(within.into_iter().filter_map(|at| Some((at, inner.ranges.remove(&at)?))).collect())
+    }
+
+    /// The driver has unmapped it.
+    pub fn unmapped(&self, Unmapping(within): Unmapping) -> Freed {
+        let mut inner = self.inner();
         let mut freed = Freed::new();
-        for at in within {
-            let Some((_, id)) = inner.ranges.remove(&at) else { continue };
+        for (_, (_, id)) in within {
             if let Some(object) = inner.objects.get_mut(&id) {
                 object.ranges = object.ranges.saturating_sub(1);
             }
@@ -187,9 +219,19 @@ impl Mappings {
         freed
     }
 
+    /// The driver has not unmapped it.
+    pub fn remains(&self, Unmapping(within): Unmapping) {
+        self.inner().ranges.extend(within);
+    }
+
     /// The GPU and the bytes of memory that is about to be offered to others.
     pub fn size(&self, handle: u64) -> Option<(usize, u64)> {
         self.with(handle, |object| (object.card, object.bytes))
+    }
+
+    /// Whether there is no entry of the table for it yet.
+    pub fn unoffered(&self, handle: u64) -> bool {
+        self.with(handle, |object| object.offered.is_empty()) == Some(true)
     }
 
     /// Notes that the memory was exported: it counts until it is gone here and no descriptor of it is open.
@@ -263,16 +305,24 @@ mod tests {
         freed.into_iter().map(|gone| (gone.card, gone.bytes)).collect()
     }
 
+    fn released(m: &Mappings, handle: u64) -> Freed {
+        m.released(m.releasing(handle))
+    }
+
+    fn unmapped(m: &Mappings, address: u64, bytes: u64) -> Freed {
+        m.unmapped(m.unmapping(address, bytes))
+    }
+
     #[test]
     fn memory_counts_until_nothing_holds_or_maps_it() {
         let m = Mappings::default();
         m.created(1, 0, 100);
         m.mapped(1, 4096, 100, 0);
-        assert_eq!(m.released(1), [], "still mapped");
+        assert_eq!(released(&m, 1), [], "still mapped");
         m.retained(2, 4100);
-        assert_eq!(m.unmapped(4096, 100), [], "held again");
-        assert_eq!(gone(m.released(2)), [(0, 100)]);
-        assert_eq!(m.released(2), []);
+        assert_eq!(unmapped(&m, 4096, 100), [], "held again");
+        assert_eq!(gone(released(&m, 2)), [(0, 100)]);
+        assert_eq!(released(&m, 2), []);
     }
 
     #[test]
@@ -281,14 +331,14 @@ mod tests {
         let file = tempfile::tempfile().unwrap();
         m.created(1, 0, 100);
         m.exported(1, Descriptor::of(std::os::fd::AsRawFd::as_raw_fd(&file)), None);
-        assert_eq!((m.released(1), m.sweep()), (vec![], vec![]));
+        assert_eq!((released(&m, 1), m.sweep()), (vec![], vec![]));
         drop(file);
         assert_eq!(gone(m.sweep()), [(0, 100)]);
         assert_eq!(m.sweep(), []);
         // a handle without a descriptor
         m.created(1, 0, 100);
         m.exported(1, None, None);
-        assert_eq!(gone(m.released(1)), [(0, 100)]);
+        assert_eq!(gone(released(&m, 1)), [(0, 100)]);
     }
 
     #[test]
@@ -296,7 +346,7 @@ mod tests {
         let m = Mappings::default();
         m.created(1, 0, 100);
         m.escaped(1);
-        assert_eq!(m.released(1), []);
+        assert_eq!(released(&m, 1), []);
     }
 
     #[test]
@@ -307,8 +357,8 @@ mod tests {
         m.mapped(7, 4096, 64, 64);
         assert_eq!(m.wants(7, 64), Wanted::default());
         assert_eq!(m.wants(7, 96).more, 32);
-        m.released(7);
-        assert_eq!(gone(m.unmapped(0, 1 << 20)), [(0, 64)]);
+        released(&m, 7);
+        assert_eq!(gone(unmapped(&m, 0, 1 << 20)), [(0, 64)]);
     }
 
     #[test]
@@ -318,7 +368,43 @@ mod tests {
         m.created(2, 1, 20);
         m.mapped(1, 0, 10, 0);
         m.mapped(2, 10, 20, 0);
-        assert_eq!((m.released(1), m.released(2)), (vec![], vec![]));
-        assert_eq!(gone(m.unmapped(0, 30)), [(0, 10), (1, 20)]);
+        assert_eq!((released(&m, 1), released(&m, 2)), (vec![], vec![]));
+        assert_eq!(gone(unmapped(&m, 0, 30)), [(0, 10), (1, 20)]);
+    }
+
+    /// The driver gives a handle or an address to another thread before the first one is back from its call.
+    #[test]
+    fn what_is_new_under_the_same_handle_and_address_is_its_own() {
+        let m = Mappings::default();
+        m.created(1, 0, 100);
+        let releasing = m.releasing(1);
+        m.created(1, 0, 7);
+        assert_eq!(gone(m.released(releasing)), [(0, 100)]);
+        m.mapped(1, 4096, 7, 0);
+        assert_eq!(released(&m, 1), []);
+        let unmapping = m.unmapping(4096, 7);
+        m.created(2, 0, 9);
+        m.mapped(2, 4096, 9, 0);
+        assert_eq!(gone(m.unmapped(unmapping)), [(0, 7)]);
+        assert_eq!((released(&m, 2), gone(unmapped(&m, 4096, 9))), (vec![], vec![(0, 9)]));
+    }
+
+    #[test]
+    fn what_the_driver_does_not_release_or_unmap_counts_on() {
+        let m = Mappings::default();
+        m.created(1, 0, 100);
+        m.stays(m.releasing(1));
+        m.mapped(1, 4096, 100, 0);
+        m.remains(m.unmapping(0, 1 << 20));
+        assert_eq!((released(&m, 1), gone(unmapped(&m, 4096, 100))), (vec![], vec![(0, 100)]));
+    }
+
+    #[test]
+    fn a_handle_of_memory_that_is_not_noted_is_of_nothing() {
+        let m = Mappings::default();
+        m.created(1, 0, 100);
+        m.mapped(1, 4096, 100, 0);
+        m.retained(9, 4096 + 100);
+        assert_eq!((released(&m, 1), gone(unmapped(&m, 4096, 100))), (vec![], vec![(0, 100)]));
     }
 }

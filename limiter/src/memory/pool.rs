@@ -97,6 +97,11 @@ impl Pools {
         let status = call();
         if status == SUCCESS {
             amounts.used = amounts.used.saturating_add(bytes);
+        } else if pool.ask(POOL_RESERVED).is_none() {
+            // no pool of the driver's, or it is destroyed
+            amounts.counted = amounts.counted.saturating_sub(growth);
+            pool.release(budget, growth);
+            return status;
         }
         if pool.settle(budget, &mut amounts) == Fit::Over && status == SUCCESS {
             // the pool was too fragmented for the memory that it had: undo
@@ -141,14 +146,24 @@ impl Pools {
         }
     }
 
-    /// A pool is destroyed: memory that is handed out counts until it is freed.
-    pub fn destroyed(&self, budget: &dyn Budget, handle: usize) {
-        let Some(pool) = self.get(handle) else { return };
-        let mut amounts = pool.lock();
-        let kept = amounts.used.min(amounts.counted);
-        pool.release(budget, amounts.counted - kept);
-        amounts.counted = kept;
+    /// Destroys a pool: memory that is handed out counts until it is freed.
+    pub fn destroy(&self, budget: &dyn Budget, handle: usize, call: impl FnOnce() -> Status) -> Status {
+        let Some(pool) = self.get(handle) else { return call() };
+        // before the driver's call, since right after it another thread may get the same handle for a new pool
+        let amounts = pool.lock();
         pool.destroyed.store(true, Ordering::Release);
+        drop(amounts);
+        let status = call();
+        let mut amounts = pool.lock();
+        if status == SUCCESS {
+            let kept = amounts.used.min(amounts.counted);
+            pool.release(budget, amounts.counted - kept);
+            amounts.counted = kept;
+        } else {
+            pool.destroyed.store(false, Ordering::Release);
+            pool.settle(budget, &mut amounts);
+        }
+        status
     }
 
     /// The primary context of a GPU was reset: the driver may have taken back what its pools had handed out.

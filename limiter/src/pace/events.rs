@@ -139,10 +139,10 @@ pub fn discard(marks: impl IntoIterator<Item = Mark>) {
 }
 
 /// While it lives, the calling thread's own calls do not disturb captures.
-struct Relaxed(i32);
+pub struct Relaxed(i32);
 
 impl Relaxed {
-    fn enter() -> Self {
+    pub fn enter() -> Self {
         let mut mode = CAPTURE_RELAXED;
         // SAFETY: the pointer is to a local.
         unsafe { driver::cuThreadExchangeStreamCaptureMode(&raw mut mode) };

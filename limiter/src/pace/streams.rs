@@ -128,6 +128,12 @@ impl Key {
             stream => Self { stream, context: 0, thread: 0 },
         }
     }
+
+    /// The stream for a thread in a context; `None` where it cannot name it.
+    pub fn handle(&self, context: usize, thread: u64) -> Option<Handle> {
+        let here = [0, context].contains(&self.context) && [0, thread].contains(&self.thread);
+        here.then_some(self.stream as Handle)
+    }
 }
 
 pub fn thread() -> u64 {

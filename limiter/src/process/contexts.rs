@@ -17,6 +17,8 @@ pub struct Context {
     pub primary: bool,
     /// Counted for it until the host has measured.
     pub bytes: u64,
+    /// Who created it, and those that have attached to it.
+    pub users: u32,
 }
 
 impl Contexts {
@@ -30,6 +32,21 @@ impl Contexts {
 
     pub fn remove(&self, handle: usize) -> Option<Context> {
         self.lock().remove(&handle)
+    }
+
+    pub fn attached(&self, handle: usize) {
+        if let Some(context) = self.lock().get_mut(&handle) {
+            context.users = context.users.saturating_add(1);
+        }
+    }
+
+    /// Whether that is its last user.
+    pub fn detached(&self, handle: usize) -> bool {
+        self.lock().get_mut(&handle).is_some_and(|context| {
+            let last = context.users <= 1;
+            context.users = context.users.saturating_sub(1).max(1);
+            last && !context.primary
+        })
     }
 
     /// The primary context of a device.

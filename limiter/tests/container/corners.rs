@@ -78,3 +78,84 @@ fn a_message_that_cannot_be_written_ends_no_program() {
         assert_eq!(held.ends().code(), Some(0), "{way}");
     }
 }
+
+#[test]
+fn a_free_that_is_captured_gives_nothing_back() {
+    for kind in ["linear", "pool"] {
+        prints(&Container::new(CAP, 100, 100), &["captured", kind], &["alloc 0", "free 0", "room 2"]);
+    }
+}
+
+/// As NVIDIA says of memory that was not allocated in the order of a stream: it is given back when the stream is waited for.
+#[test]
+fn memory_that_is_freed_in_the_order_of_a_stream_counts_until_that_was_waited_for() {
+    for (how, stream, used, counted) in [
+        ("none", "1", CAP, CAP),
+        ("wait", "1", 0, 0),
+        ("all", "1", 0, 0),
+        // its context tells, when it is asked the next time
+        ("destroy", "0", 0, CAP),
+        ("busy", "1", CAP, CAP),
+    ] {
+        let container = Container::new(CAP, 100, 100);
+        let program = compile(&container, &[]);
+        let held = container.hold_command(container.program(&program, &["later", how, stream]));
+        let answers: Vec<_> = held.lines.iter().filter(|line| line.starts_with("alloc")).collect();
+        let expected = if how == "busy" { &["alloc 0", "alloc 2"][..] } else { &["alloc 0"; 3] };
+        assert_eq!(answers, expected, "{how}");
+        let report = container.report();
+        assert_eq!((report.used, container.snapshot().held(0)), (used, counted), "{how}");
+        assert!(report.peak <= CAP, "{how}: {} bytes were in use", report.peak);
+    }
+}
+
+#[test]
+fn a_small_piece_that_has_left_its_page_makes_room_for_another() {
+    let expected = ["alloc 0", "alloc 0", "alloc 0", "alloc 0", "alloc 0", "free 0", "alloc 0", "room 2"];
+    prints(&Container::new(CAP, 100, 100), &["small"], &expected);
+}
+
+#[test]
+fn a_handle_that_another_thread_gets_again_is_of_its_own_memory() {
+    let container = Container::new(CAP, 100, 100);
+    let program = compile(&container, &["-rdynamic", "-Wl,-z,lazy"]);
+    let folder = container.root.path().join("again");
+    fs::create_dir(&folder).unwrap();
+    compile_as(&container, "again/libcuda.so.1", &["-DAGAIN", "-shared", "-fPIC", "-Wl,--as-needed"]);
+    let mut command = container.program(&program, &["again"]);
+    command.env("LD_LIBRARY_PATH", &folder).env("REAL_DRIVER", Built::get().libraries.join("libcuda.so.1"));
+    let expected = ["create 0", "release 0", "same 1", "room 2", "release 0", "room 0"];
+    assert_eq!(lines(&command.output().unwrap()), expected);
+}
+
+#[test]
+fn a_pool_that_does_not_exist_costs_nothing() {
+    prints(&Container::new(CAP, 100, 100), &["nopool"], &["alloc 1", "alloc 1", "alloc 1", "room 0"]);
+}
+
+#[test]
+fn a_handle_of_the_hosts_memory_keeps_no_memory_of_the_card() {
+    let expected = ["map 0", "map 0", "retain 0", "unmap 0", "release 0", "room 0"];
+    prints(&Container::new(CAP, 100, 100), &["retain"], &expected);
+}
+
+#[test]
+fn a_piece_that_is_exported_again_and_again_is_one_piece() {
+    let container = Container::new(CAP, 100, 100);
+    let program = compile(&container, &[]);
+    let exporter = container.hold_command(container.program(&program, &["exports"]));
+    assert_eq!(exporter.lines, ["export 0"]);
+    let other = container.hold(Way::Linked, &["create:67108864", "export"]);
+    let import = format!("import:{}", other.told("descriptor"));
+    let lines = container.run(Way::Linked, &[&import, "map:67108864", "alloc:67108864", "alloc:1"]);
+    assert_eq!(lines[1..], ["map:67108864 0", "alloc:67108864 0", "alloc:1 2"]);
+}
+
+#[test]
+fn a_context_ends_when_the_last_of_its_users_detaches() {
+    let container = Container::new(CAP, 100, 100).with_contexts(0, 2 * MIB);
+    let first = ["create 0", "alloc 0", "attach 0", "other 201", "detach 0", "room 2", "detach 0"];
+    let more = ["create 0", "alloc 0", "attach 0", "other 201", "detach 0", "detach 0"];
+    // all but the primary context's estimate
+    prints(&container, &["detach"], &[&first[..], &more, &more, &more, &["room 0"]].concat());
+}

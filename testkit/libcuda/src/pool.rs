@@ -137,13 +137,19 @@ pub extern "C" fn cuMemAllocFromPoolAsync_ptsz(
 /// until it is trimmed. Memory of no pool stays until the stream is waited for.
 #[unsafe(no_mangle)]
 pub extern "C" fn cuMemFreeAsync(pointer: u64, stream: Handle) -> Status {
-    let mut captured = false;
+    let mut later = false;
     let status = with(|d| {
         let key = d.stream(stream)?;
-        captured = d.captured_into(key)?.is_some();
+        later = d.captured_into(key)?.is_some();
+        let of_no_pool = |l: &Linear| l.pool == 0 && l.opens == 0 && !l.managed;
+        if !later && d.linear.get(&pointer).is_some_and(of_no_pool) {
+            let left = d.linear.remove(&pointer).ok_or(INVALID_VALUE)?;
+            d.leaving.push((key, left));
+            later = true;
+        }
         Ok(())
     });
-    if status != SUCCESS || captured { status } else { cuMemFree_v2(pointer) }
+    if status != SUCCESS || later { status } else { cuMemFree_v2(pointer) }
 }
 
 #[unsafe(no_mangle)]
