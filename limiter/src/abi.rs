@@ -4,6 +4,7 @@
 //! that are only read in part are read by offset, since later versions append fields.
 
 use std::ffi::{c_int, c_uint, c_ulonglong, c_void};
+use std::ops::RangeInclusive;
 
 /// `CUresult` and `nvmlReturn_t`: 0 is success.
 pub type Status = c_int;
@@ -38,6 +39,10 @@ pub fn check(status: Status) -> Result<(), Status> {
 
 /// `CU_MEM_LOCATION_TYPE_DEVICE`.
 pub const LOCATION_DEVICE: c_int = 1;
+/// `CU_MEM_LOCATION_TYPE_HOST`, `_HOST_NUMA` and `_HOST_NUMA_CURRENT`.
+const LOCATION_HOST: RangeInclusive<c_int> = 2..=4;
+/// `CU_MEM_ALLOCATION_TYPE_MANAGED`.
+const KIND_MANAGED: c_int = 2;
 /// `CU_MEM_HANDLE_TYPE_POSIX_FILE_DESCRIPTOR`.
 pub const HANDLE_DESCRIPTOR: c_int = 1;
 /// `CU_MEMPOOL_ATTR_USED_MEM_CURRENT`.
@@ -115,6 +120,14 @@ pub struct Properties {
     pub location: c_int,
     /// `CUmemLocation::id`.
     pub id: c_int,
+}
+
+impl Properties {
+    /// Whether it is memory of the host and stays there. Managed memory goes to the GPU that uses it, and a location that is
+    /// not known here (CUDA 13.4 came with one) is taken to be of the GPU.
+    pub fn on_host(&self) -> bool {
+        self.kind != KIND_MANAGED && LOCATION_HOST.contains(&self.location)
+    }
 }
 
 /// `CUDA_MEM_ALLOC_NODE_PARAMS`; the second version is laid out the same.

@@ -9,7 +9,7 @@ use kerf_limiter_contract::limits::{DeviceLimits, Limits};
 use kerf_limiter_contract::path;
 use kerf_limiter_contract::state::{Flags, State};
 
-use crate::abi::{Device, SUCCESS, Uuid};
+use crate::abi::{Device, LOCATION_DEVICE, Properties, SUCCESS, Uuid};
 use crate::files::{self, Unusable};
 use crate::memory::account::{Account, Refused};
 use crate::memory::liveness::Liveness;
@@ -116,6 +116,12 @@ impl Cards {
         let card = usize::try_from(device).ok().and_then(|i| self.ordinals().get(i).copied());
         // the driver itself refuses a device that it does not have
         card.unwrap_or(Some(0))
+    }
+
+    /// The position in the limits of the GPU that memory with these properties is of.
+    pub fn at(&self, properties: &Properties) -> Option<usize> {
+        // other places are near a part of a GPU, or wherever managed memory is used
+        if properties.location == LOCATION_DEVICE { self.of_device(properties.id) } else { self.here() }
     }
 
     /// The driver's device for a position in the limits.

@@ -3,9 +3,7 @@
 use std::ffi::{c_int, c_uint, c_ulonglong, c_void};
 use std::slice;
 
-use crate::abi::{
-    ArrayMap, HANDLE_DESCRIPTOR, LOCATION_DEVICE, OPERATION_MAP, Pointer, Properties, SUCCESS, Status, check,
-};
+use crate::abi::{ArrayMap, HANDLE_DESCRIPTOR, OPERATION_MAP, Pointer, Properties, SUCCESS, Status, check};
 use crate::memory::mapping::{Descriptor, Paid, Wanted};
 use crate::memory::shared;
 use crate::process;
@@ -21,12 +19,11 @@ pub unsafe fn create(
         return check(call());
     }
     // SAFETY: not null, and the program passes properties.
-    let Properties { location, id, .. } = unsafe { *properties };
-    if location != LOCATION_DEVICE {
-        // host memory
+    let properties = unsafe { *properties };
+    if properties.on_host() {
         return check(call());
     }
-    let card = process.reserve(process.cards.of_device(id), bytes as u64)?;
+    let card = process.reserve(process.cards.at(&properties), bytes as u64)?;
     let status = call();
     if status == SUCCESS {
         // SAFETY: not null, and the driver has just written to it.

@@ -3,7 +3,7 @@
 use std::ptr;
 
 use super::stream::graph_of;
-use crate::abi::{Handle, LOCATION_DEVICE, OUT_OF_MEMORY, Pointer, Properties, SUCCESS, Status, check};
+use crate::abi::{Handle, OUT_OF_MEMORY, Pointer, Properties, SUCCESS, Status, check};
 use crate::driver;
 use crate::memory::pool::Wanted;
 use crate::memory::size;
@@ -83,10 +83,10 @@ pub unsafe fn create(
     let process = process::current()?;
     check(call())?;
     // SAFETY: the driver has accepted both, and written to the first.
-    let (pool, Properties { location, id, .. }) = unsafe { (*pool, *properties) };
-    if location != LOCATION_DEVICE {
+    let (pool, properties) = unsafe { (*pool, *properties) };
+    if properties.on_host() {
         process.pools.known(pool as usize, None);
-    } else if let Some(card) = process.cards.of_device(id) {
+    } else if let Some(card) = process.cards.at(&properties) {
         process.pools.known(pool as usize, Some(card));
     }
     // a GPU that the limits do not name refuses at the first allocation

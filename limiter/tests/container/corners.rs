@@ -139,6 +139,25 @@ fn a_handle_of_the_hosts_memory_keeps_no_memory_of_the_card() {
     prints(&Container::new(CAP, 100, 100), &["retain"], &expected);
 }
 
+/// CUDA 13.4 has memory near a part of the GPU; CUDA 13.0 has pools of managed memory, which the GPU takes to itself
+/// wherever it would rather be.
+#[test]
+fn memory_at_any_place_but_the_host_counts() {
+    for (what, kind, location, counts) in [
+        ("create", "1", "1", true),
+        ("create", "1", "2", false),
+        ("create", "1", "4", false),
+        ("create", "1", "5", true),
+        ("pool", "1", "3", false),
+        ("pool", "1", "5", true),
+        ("pool", "2", "0", true),
+        ("pool", "2", "2", true),
+    ] {
+        let answers = [&*format!("{what} 0"), if counts { "room 2" } else { "room 0" }];
+        prints(&Container::new(CAP, 100, 100), &["place", what, kind, location], &answers);
+    }
+}
+
 #[test]
 fn a_piece_that_is_exported_again_and_again_is_one_piece() {
     let container = Container::new(CAP, 100, 100);
