@@ -29,7 +29,7 @@ struct Inner {
 #[derive(Clone, Copy)]
 struct Executable {
     bytes: u64,
-    /// The pool has grown for it since it was trimmed.
+    /// The pool has grown for it since it was trimmed, or since it was found too large.
     backed: bool,
 }
 
@@ -89,9 +89,14 @@ impl Graphs {
             *counted = counted.saturating_add(growth);
         }
         let status = call();
-        self.settle(budget, card, counted);
+        let fit = self.settle(budget, card, counted);
+        if fit == Fit::Over {
+            // graphs that run at the same time do not share memory: none is launched again before there is room
+            self.forget_backing();
+        }
         drop(pools);
         if status == SUCCESS
+            && fit == Fit::Within
             && let Some(executable) = self.inner().executables.get_mut(&executable)
         {
             executable.backed = true;

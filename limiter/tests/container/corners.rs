@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use kerf_limiter_contract::path;
+use kerf_limiter_contract::state::Flags;
 
 use crate::support::{Built, Container, MIB, Way, lines};
 
@@ -126,6 +127,19 @@ fn a_handle_that_another_thread_gets_again_is_of_its_own_memory() {
     command.env("LD_LIBRARY_PATH", &folder).env("REAL_DRIVER", Built::get().libraries.join("libcuda.so.1"));
     let expected = ["create 0", "release 0", "same 1", "room 2", "release 0", "room 0"];
     assert_eq!(lines(&command.output().unwrap()), expected);
+}
+
+/// The driver has taken the memory for a launch before the limiter can know; no further one is let through.
+#[test]
+fn graphs_that_run_at_the_same_time_exceed_the_share_once() {
+    let container = Container::new(CAP, 100, 100);
+    let program = compile(&container, &[]);
+    let held = container.hold_command(container.program(&program, &["graphs"]));
+    let expected = ["first 0", "first 0", "first 0", "first 0", "alloc 0", "then 0", "then 0", "then 0", "then 2"];
+    assert_eq!(held.lines, expected);
+    // half of it, and three graphs of a quarter
+    assert_eq!(container.report().peak, CAP * 5 / 4);
+    assert_eq!(container.snapshot().flags, Flags::OVER);
 }
 
 #[test]
