@@ -38,6 +38,8 @@ const POLL: (u64, u64) = (20_000, 1_000_000);
 const STALL: u64 = 1_000_000_000;
 /// How often the streams are looked at that nothing is launched on; nanoseconds.
 const LOOK: u64 = 1_000_000;
+/// How much longer than looking takes the pause is before the next look: with many streams it would take all of the time.
+const PAUSE: u64 = 20;
 /// For how long a stream is not measured after the driver has failed to; nanoseconds.
 const BROKEN: u64 = 1_000_000_000;
 
@@ -51,8 +53,9 @@ pub struct Pacer {
     spare: Spare,
     /// What was charged.
     spans: Mutex<Spans>,
-    /// When all streams were last looked at.
+    /// When all streams were last looked at, and for how long they need not be.
     looked: AtomicU64,
+    pause: AtomicU64,
 }
 
 impl Pacer {
@@ -65,9 +68,9 @@ impl Pacer {
     ) -> Self {
         // the host applies ceiling and floor and writes the allowance; without an allowance the floor holds
         let floor = u32::from(limits.core) * (allowance::WHOLE / 100);
-        let looked = AtomicU64::new(0);
+        let (looked, pause) = (AtomicU64::new(0), AtomicU64::new(0));
         let (streams, spare, spans) = (Mutex::default(), Spare::default(), Mutex::default());
-        Self { state, card, floor, allowance, streams, spare, spans, looked }
+        Self { state, card, floor, allowance, streams, spare, spans, looked, pause }
     }
 
     /// The part of wall time in which kernels may run now, in millionths.
@@ -161,7 +164,7 @@ impl Pacer {
         if self.broken(stream) {
             return Ok(Begin::Unseen);
         }
-        if began.saturating_sub(self.looked.load(Ordering::Relaxed)) >= LOOK {
+        if self.overdue(began, LOOK) {
             self.harvest();
         }
         let (mut now, mut poll) = (began, POLL.0);
@@ -234,8 +237,17 @@ impl Pacer {
         };
         if let Some(stream) = waited {
             stream.lane().waited(nanoseconds);
+            self.harvest_of([stream]);
         }
-        self.harvest();
+        if self.overdue(clock::now(), 0) {
+            self.harvest();
+        }
+    }
+
+    /// Whether the streams were not looked at for so long.
+    fn overdue(&self, now: u64, nanoseconds: u64) -> bool {
+        let pause = self.pause.load(Ordering::Relaxed).max(nanoseconds);
+        now.saturating_sub(self.looked.load(Ordering::Relaxed)) >= pause
     }
 
     fn broken(&self, stream: &Stream) -> bool {
@@ -245,12 +257,21 @@ impl Pacer {
 
     /// Charges launches that have ended, on all streams.
     fn harvest(&self) {
-        self.looked.store(clock::now(), Ordering::Relaxed);
+        let began = clock::now();
+        // other threads leave it to this one
+        self.looked.store(began, Ordering::Relaxed);
         let all: Vec<_> = {
             let mut streams = self.streams();
             streams.retired.retain(|stream| stream.try_lane().is_none_or(|mut lane| self.kept(stream, &mut lane)));
-            streams.lanes.values().chain(&streams.retired).cloned().collect()
+            streams.lanes.values().chain(&streams.retired).filter(|stream| stream.busy()).cloned().collect()
         };
+        self.harvest_of(all);
+        let now = clock::now();
+        self.pause.store(now.saturating_sub(began).saturating_mul(PAUSE), Ordering::Relaxed);
+        self.looked.store(now, Ordering::Relaxed);
+    }
+
+    fn harvest_of(&self, all: impl IntoIterator<Item = Arc<Stream>>) {
         let mut ran = Vec::new();
         for stream in all {
             // another thread that has it does the same

@@ -29,6 +29,8 @@ pub struct Stream {
     pub broken: AtomicU64,
     /// Destroyed, or about to be; set while the lane is locked.
     pub gone: AtomicBool,
+    /// Whether the lane was busy when it was locked last.
+    busy: AtomicBool,
 }
 
 /// Not locked while the driver launches, and never that of two streams at once.
@@ -47,7 +49,13 @@ pub struct Key {
 }
 
 /// A stream's lane, which has counted all launches.
-pub struct Locked<'a>(MutexGuard<'a, State>);
+pub struct Locked<'a>(MutexGuard<'a, State>, &'a AtomicBool);
+
+impl Drop for Locked<'_> {
+    fn drop(&mut self) {
+        self.1.store(self.0.lane.busy(), Relaxed);
+    }
+}
 
 impl std::ops::Deref for Locked<'_> {
     type Target = Lane;
@@ -92,6 +100,7 @@ impl Stream {
             state: Mutex::new(state),
             broken: AtomicU64::new(0),
             gone: AtomicBool::new(false),
+            busy: AtomicBool::new(false),
         }
     }
 
@@ -102,14 +111,19 @@ impl Stream {
     pub fn lane(&self) -> Locked<'_> {
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         self.count(&mut state);
-        Locked(state)
+        Locked(state, &self.busy)
     }
 
     /// `None` while another thread has it.
     pub fn try_lane(&self) -> Option<Locked<'_>> {
         let mut state = self.state.try_lock().ok()?;
         self.count(&mut state);
-        Some(Locked(state))
+        Some(Locked(state, &self.busy))
+    }
+
+    /// Whether there are marks that were not reached; while the lane is locked, as it was before.
+    pub fn busy(&self) -> bool {
+        self.busy.load(Relaxed)
     }
 
     fn count(&self, state: &mut State) {

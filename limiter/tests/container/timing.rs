@@ -8,7 +8,8 @@ use std::{fs, thread};
 use kerf_limiter_contract::{allowance, path};
 use kerf_standin_card::clock::Clock;
 
-use crate::support::{Container, MIB, Way, lines};
+use crate::corners;
+use crate::support::{Built, Container, MIB, Way, lines};
 
 const SECOND: u64 = 1_000_000_000;
 const MS: u64 = 1_000_000;
@@ -232,4 +233,24 @@ fn a_card_that_fails_is_not_asked_without_end() {
     let lines = container.run(Way::Dlsym, &["function:fault", "launches:1000:3", "launches:1000:100"]);
     // the driver's own error, each time
     assert_eq!(lines[1..], ["launches:1000:3 700", "launches:1000:100 700"]);
+}
+
+/// Each wait looks at its own stream; to look at all of them each time would take longer the more there are.
+#[test]
+fn many_streams_do_not_make_each_wait_long() {
+    let took = |limited: bool| {
+        let clock_dir = tempfile::tempdir().unwrap();
+        let clock = clock_dir.path().join("clock");
+        Clock::create(&clock, START, 1).unwrap();
+        let container = Container::new(256 * MIB, 90, 90).with_clock(&clock);
+        let mut command = container.program(&corners::compile(&container, &[]), &["streams"]);
+        if !limited {
+            command.env("LD_PRELOAD", &Built::get().container);
+        }
+        let output = command.output().unwrap();
+        let text = String::from_utf8(output.stdout).unwrap();
+        text.trim().strip_prefix("took ").unwrap().parse::<u64>().unwrap()
+    };
+    let (alone, limited) = (took(false), took(true));
+    assert!(limited < 3 * alone, "{limited} ns, without the limiter {alone} ns");
 }
