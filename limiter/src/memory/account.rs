@@ -7,7 +7,7 @@
 
 use std::sync::PoisonError;
 use std::sync::atomic::AtomicUsize;
-use std::sync::atomic::Ordering::SeqCst;
+use std::sync::atomic::Ordering::{Release, SeqCst};
 
 use kerf_limiter_contract::state::{Device, Extra, Flags, MAX_PROCESSES};
 
@@ -129,15 +129,17 @@ impl Account {
         self.write(&mut own, held);
     }
 
+    /// Others see this at some moment, and each store after those before it. Only the amount that a process is about to hold has
+    /// to be seen at once, and `reserve_as` has stored that; such a store costs as much as all of these.
     fn write(&self, own: &mut Own, held: u64) {
         own.held = held;
         own.changes = own.changes.wrapping_add(1);
         if let Some((device, extra)) = self.entry() {
             let slot = self.slot();
-            extra.changes[slot].store(own.changes, SeqCst);
-            extra.context[slot].store(own.context, SeqCst);
-            device.held[slot].store(held, SeqCst);
-            device.taken[slot].store(held, SeqCst);
+            extra.changes[slot].store(own.changes, Release);
+            extra.context[slot].store(own.context, Release);
+            device.held[slot].store(held, Release);
+            device.taken[slot].store(held, Release);
         }
     }
 

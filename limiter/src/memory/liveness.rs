@@ -83,7 +83,7 @@ impl Liveness {
     /// writes the identity again where another process has removed it.
     pub fn confirm(&self, state: &State, slot: usize) -> bool {
         let Some(process) = state.processes.get(slot) else { return true };
-        let now = crate::clock::now();
+        let now = crate::clock::about();
         let same = process.owner.load(Ordering::Relaxed) == self.me;
         if same && now.wrapping_sub(self.renewed.load(Ordering::Relaxed)) < RENEW {
             return true;
