@@ -2,11 +2,15 @@
 //! registered.
 
 use std::fs;
+use std::mem::offset_of;
 use std::path::PathBuf;
+use std::process::Command;
 
 use kerf_limiter_contract::path;
-use kerf_limiter_contract::state::Flags;
+use kerf_limiter_contract::state::{Device, Flags, State};
+use kerf_standin_card::clock::Clock;
 
+use crate::corners;
 use crate::preload::{compile, look};
 use crate::support::{Built, Container, MIB, Way, lines};
 use crate::tampering::mounted;
@@ -118,6 +122,46 @@ fn a_library_that_audits_the_loader_or_answers_for_it_gets_past_the_limiter() {
         assert_eq!(lines, [format!("alloc:{MORE} 0")], "{variable}");
         seen_by_the_host(&container);
     }
+}
+
+/// What is charged is one number for all processes, and not known to any of them otherwise.
+#[test]
+fn a_program_that_overwrites_what_is_charged_is_not_held_back_and_the_host_sees_what_it_has() {
+    let clock_dir = tempfile::tempdir().unwrap();
+    let clock = clock_dir.path().join("clock");
+    Clock::create(&clock, 1_000_000_000_000, 1).unwrap();
+    let container = Container::new(CAP, 10, 10).with_clock(&clock);
+    let program = corners::compile(&container, &[]);
+    let due = (offset_of!(State, devices) + offset_of!(Device, due)).to_string();
+    let output = container.program(&program, &["uncharged", &due, "10000000"]).output().unwrap();
+    let text = String::from_utf8(output.stdout).unwrap();
+    let took: u64 = text.trim().strip_prefix("took ").unwrap().parse().unwrap();
+    // at a tenth of the GPU 10 s
+    assert!((1_000_000_000..1_200_000_000).contains(&took), "{took}");
+}
+
+/// Whose `/proc` may not be read cannot show that it lives. It counts again from its next allocation on.
+#[test]
+fn a_process_that_has_lost_its_lock_and_hides_what_it_maps_counts_for_nobody() {
+    let container = Container::new(CAP, 50, 50);
+    let program = corners::compile(&container, &[]);
+    let held = container.hold_command(container.program(&program, &["hidden"]));
+    assert_eq!(held.lines, ["alloc 0"]);
+    let other = container.command(Way::Linked, &[&format!("alloc:{ALL}")]);
+    // root may read it, unless it gives up the right to
+    let mut command = Command::new("setpriv");
+    command.args(["--bounding-set=-all", "--inh-caps=-all"]);
+    command.arg(other.get_program()).args(other.get_args()).env_clear();
+    command.envs(other.get_envs().filter_map(|(name, value)| Some((name, value?))));
+    assert_eq!(lines(&command.output().unwrap()), [format!("alloc:{ALL} 0")]);
+    assert!(container.report().peak > CAP);
+}
+
+/// A descriptor is told by its number, since all of the driver's are of one file.
+#[test]
+fn memory_that_only_another_descriptor_keeps_counts_for_nobody() {
+    let container = Container::new(CAP, 50, 50);
+    corners::prints(&container, &["kept"], &["create 0", "export 0", "release 0", "room 0"]);
 }
 
 /// A driver whose functions can be had by ways that the limiter does not know.
