@@ -24,9 +24,6 @@ const RENEW: u64 = 1_000_000_000;
 pub struct Liveness {
     me: u64,
     namespace: u64,
-    /// Whether `/proc` is that of this process' PID namespace. In a new namespace it may still be the old one's, which has
-    /// other numbers.
-    proc: bool,
     /// Inode of the shared file, as `/proc/<pid>/maps` shows it.
     file: u64,
     locks: Locks,
@@ -40,16 +37,16 @@ pub struct Full;
 impl Liveness {
     /// For the process that asks. `None` where `/proc` cannot be read.
     pub fn of_this_process(mapped: &Mapped) -> Option<Self> {
-        // from the system call: the number in this process' own namespace
+        // from the system call: in a new pid namespace `/proc` may still be the old one's, and must not be trusted then
         let pid = std::process::id();
         let stat = Stat::of("/proc/self")?;
-        let proc = stat.pid == pid;
+        (stat.pid == pid).then_some(())?;
         let namespace = fs::metadata("/proc/self/ns/pid").ok()?.ino();
         let locks = Locks::new(mapped.descriptor, mapped.file);
         // a parent may have closed it before it forked
         locks.reopen();
         let (me, renewed) = (state::owner(pid, stat.start), AtomicU64::new(0));
-        Some(Self { me, namespace, proc, file: mapped.file.1, locks, renewed })
+        Some(Self { me, namespace, file: mapped.file.1, locks, renewed })
     }
 
     /// Takes a free entry of the shared file for this process, and gives back what it held before an `exec`.
@@ -154,9 +151,6 @@ impl Liveness {
     /// Whether a process of this PID namespace is still the same and maps the shared file; `None` where `/proc` hides
     /// that, as it can for processes of other users.
     fn runs(&self, owner: u64) -> Option<bool> {
-        if !self.proc {
-            return None;
-        }
         let pid = owner_pid(owner);
         let Some(stat) = Stat::of(format!("/proc/{pid}")) else {
             // SAFETY: signal 0 is never delivered; the call only asks.
@@ -173,14 +167,7 @@ impl Liveness {
     /// For tests of accounts, where processes are numbers and all live.
     #[cfg(test)]
     pub fn everybody() -> Self {
-        Self {
-            me: u64::MAX,
-            namespace: 0,
-            proc: false,
-            file: 0,
-            locks: Locks::new(-1, (0, 0)),
-            renewed: AtomicU64::new(0),
-        }
+        Self { me: u64::MAX, namespace: 0, file: 0, locks: Locks::new(-1, (0, 0)), renewed: AtomicU64::new(0) }
     }
 }
 

@@ -17,12 +17,9 @@ const ALL: &str = "alloc:268435456";
 /// A program in a PID namespace of its own, as one life of a container has it. `None` where the machine does not allow
 /// that.
 fn life(container: &Container, commands: &[&str]) -> Option<Command> {
-    life_with(container, &["--kill-child", "--mount-proc", "-pf"], commands)
-}
-
-fn life_with(container: &Container, namespaces: &[&str], commands: &[&str]) -> Option<Command> {
     let root = fs::metadata("/proc/self").is_ok_and(|m| m.uid() == 0);
     let arguments: &[&str] = if root { &[] } else { &["-r"] };
+    let namespaces = ["--kill-child", "--mount-proc", "-pf"];
     let allowed =
         Command::new("unshare").args(arguments).args(namespaces).arg("true").stderr(Stdio::null()).status();
     if !allowed.is_ok_and(|status| status.success()) {
@@ -132,20 +129,4 @@ fn a_process_that_has_lost_its_lock_counts_in_other_namespaces_from_its_next_all
     let refused = life(&container, &[ALL, half, "alloc:132120576"]).unwrap().output().unwrap();
     assert_eq!(lines(&refused), [&*format!("{ALL} 2"), &format!("{half} 2"), "alloc:132120576 0"]);
     held.kill();
-}
-
-/// As sandboxes make them; what a process shows of itself in an old `/proc` is right but for its number.
-#[test]
-fn a_program_in_a_pid_namespace_without_a_proc_of_its_own_gets_its_share() {
-    let container = Container::new(CAP, 100, 100);
-    let Some(first) = life_with(&container, &["--kill-child", "-pf"], &[ALL, "touch", "hold"]) else { return };
-    let first = container.hold_command(first);
-    assert_eq!(first.lines, [&*format!("{ALL} 0"), "touch 0"]);
-    first.kill();
-    let first = container.hold_command(life_with(&container, &["--kill-child", "-pf"], &[ALL, "hold"]).unwrap());
-    assert_eq!(first.lines, [format!("{ALL} 0")]);
-    assert_eq!(lines(&life_with(&container, &["-pf"], &["alloc:1"]).unwrap().output().unwrap()), ["alloc:1 2"]);
-    assert_eq!(container.run(Way::Linked, &["alloc:1"]), ["alloc:1 2"]);
-    first.kill();
-    assert_eq!(container.run(Way::Linked, &[ALL]), [format!("{ALL} 0")]);
 }
