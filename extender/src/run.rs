@@ -19,6 +19,7 @@ use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
 use crate::app::App;
+use crate::beside::{self, Beside};
 use crate::binder::Binder;
 use crate::bodies::Bodies;
 use crate::budgets::Budgets;
@@ -98,7 +99,10 @@ pub async fn start(config: &Config, client: Client, tasks: Tasks) -> anyhow::Res
     let exchange = SCHEDULER.exchange.max(2 * config.scheduler_timeout);
     let limits = Limits { exchange, ..SCHEDULER };
     let verbs = api::router(app.clone(), config.legacy);
-    let admin = admin::router(admin(&app, registry, election));
+    let mut admin = admin::router(admin(&app, registry, election));
+    if let Some(livez) = config.scheduler_livez.clone() {
+        admin = admin.merge(beside::router(Beside::new(livez).context("--scheduler-livez")?));
+    }
     let state = app.clone();
     let debug = admin::debug_router(Arc::new(move || Box::new(debug::state(state.clone()))));
     tasks.spawn("http", serving::serve(listeners.scheduler, tls, verbs, limits, token.clone()));
