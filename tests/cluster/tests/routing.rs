@@ -1,7 +1,5 @@
 //! kerf's own scheduler: how pods come to it, and that every way to install it is one that the API server takes.
 
-use std::path::PathBuf;
-
 use anyhow::{Context, ensure};
 use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::batch::v1::Job;
@@ -16,25 +14,12 @@ use crate::support::draft::{Draft, pod};
 use crate::support::policy::leave_out;
 use crate::support::stage::{SOON, Stage, why};
 
-/// Objects that are applied for a test, and deleted when this is dropped.
-struct Applied<'a> {
-    stage: &'a Stage<'a>,
-    file: String,
-}
+/// What a test took away is there again when this is dropped.
+struct Restored<'a>(&'a Stage<'a>);
 
-impl<'a> Applied<'a> {
-    fn new(stage: &'a Stage<'a>, file: PathBuf) -> anyhow::Result<Self> {
-        let file = file.display().to_string();
-        let applied = Self { stage, file };
-        stage.cluster.control.kubectl(&["apply", "-f", &applied.file])?;
-        Ok(applied)
-    }
-}
-
-impl Drop for Applied<'_> {
+impl Drop for Restored<'_> {
     fn drop(&mut self) {
-        let delete = ["delete", "--ignore-not-found", "--wait", "-f", &self.file];
-        drop(self.stage.cluster.control.kubectl(&delete));
+        drop(self.0.cluster.pods().and_then(|pods| pods.apply(&self.0.cluster.control)));
     }
 }
 
@@ -64,16 +49,8 @@ async fn of_controlled(stage: &Stage<'_>, label: &str) -> anyhow::Result<()> {
 /// Pods that name no scheduler get kerf's, whoever makes them; under another one they are refused with what to write.
 /// Others are left alone, and so are namespaces with the label. With the routing taken away, none is bound without cards.
 pub async fn pods_that_ask_for_gpus_come_to_kerfs_scheduler(stage: &Stage<'_>) -> anyhow::Result<()> {
-    let applied = Applied::new(stage, workspace().join("manifests/base/routing.yaml"))?;
     let share = pod("share").app("main", 10, 1);
     let other = share.named("other").with("schedulerName", "volcano");
-    until(SOON, "both policies are in force", async || {
-        let now = scheduler_of(stage, &share).await?;
-        ensure!(now == "kerf-scheduler", "{now}");
-        ensure!(dry_run(stage, &other).await.is_err(), "allowed under another");
-        Ok(())
-    })
-    .await?;
     for draft in [
         pod("whole").app("main", 100, 0),
         pod("init").init("first", 10, 1).app("main", 0, 0),
@@ -96,7 +73,6 @@ pub async fn pods_that_ask_for_gpus_come_to_kerfs_scheduler(stage: &Stage<'_>) -
         ensure!(now == expected, "{}: {now}", draft.name);
     }
 
-    // no such scheduler runs here, so they wait
     let client = &stage.cluster.client;
     let template = |label: &str, restart: &str| {
         let mut spec = share.value()["spec"].clone();
@@ -116,6 +92,7 @@ pub async fn pods_that_ask_for_gpus_come_to_kerfs_scheduler(stage: &Stage<'_>) -
     of_controlled(stage, "worked").await?;
 
     // the refusal stands alone where pods are not routed
+    let restored = Restored(stage);
     let routing = ["mutatingadmissionpolicybinding/kerf-scheduler", "mutatingadmissionpolicy/kerf-scheduler"];
     stage.cluster.control.kubectl(&["delete", routing[0], routing[1]])?;
     until(SOON, "a pod that is not routed is refused", async || match dry_run(stage, &share).await {
@@ -129,7 +106,7 @@ pub async fn pods_that_ask_for_gpus_come_to_kerfs_scheduler(stage: &Stage<'_>) -
     leave_out(stage).await?;
     let now = scheduler_of(stage, &share).await?;
     ensure!(now == "default-scheduler", "in a namespace that is left out: {now}");
-    drop(applied);
+    drop(restored);
     Ok(())
 }
 

@@ -128,7 +128,7 @@ impl<'a> Stage<'a> {
 
     /// The extender's view of a node: free units of core on each GPU, by index.
     pub async fn free(&self, node: &str) -> anyhow::Result<Vec<u64>> {
-        let state = self.cluster.state(self.cluster.control.ports.extender_debug).await?;
+        let state = self.cluster.extender_state().await?;
         let cards = state["nodes"][node]["gpus"].as_array().with_context(|| format!("no node {node}"))?;
         // in thousandths of a GPU
         Ok(cards.iter().filter_map(|card| card["free_compute"].as_u64()).map(|free| free / 10).collect())
