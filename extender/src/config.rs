@@ -13,6 +13,7 @@ use kerf::shares::{SHARE_RESOURCES, ShareResources};
 use kerf_runtime::feed::Patience;
 use kerf_runtime::telemetry::LogArgs;
 
+use crate::beside::Livez;
 use crate::lease::{self, LeaseName};
 pub use ports::{PortArgs, Ports};
 
@@ -61,6 +62,10 @@ pub struct Args {
     /// /readyz and metrics then say whether this extender is the one in use
     #[arg(long, env = "KERF_SCHEDULER_LEASE", value_name = "NAMESPACE/NAME")]
     pub scheduler_lease: Option<LeaseName>,
+    /// Where the kube-scheduler in the same pod says that it is alive, such as https://127.0.0.1:10259/livez. For the liveness
+    /// probe of its container: /livez/scheduler among the metrics answers as it does, and not at all where the extender is gone
+    #[arg(long, env = "KERF_SCHEDULER_LIVEZ", value_name = "URL")]
+    pub scheduler_livez: Option<Livez>,
     #[command(flatten)]
     #[allow(missing_docs, reason = "a doc comment here would become the program's help text")]
     pub log: LogArgs,
@@ -93,6 +98,8 @@ pub struct Config {
     pub scheduler_timeout: Duration,
     /// By which the scheduler beside it is elected.
     pub scheduler_lease: Option<LeaseName>,
+    /// Where that scheduler says that it is alive.
+    pub scheduler_livez: Option<Livez>,
     /// The name of its pod's host: that of the pod, unless it is on the node's network.
     pub host: String,
     /// Time limits of the watches.
@@ -126,6 +133,7 @@ impl TryFrom<&Args> for Config {
             max_body: usize::from(args.max_body_mib) << 20,
             scheduler_timeout: Duration::from_millis(limit),
             scheduler_lease: args.scheduler_lease.clone(),
+            scheduler_livez: args.scheduler_livez.clone(),
             host: lease::host(),
             patience: Patience::default(),
         })

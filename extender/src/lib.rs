@@ -12,13 +12,14 @@
 //! call is writing.
 //!
 //! `run` starts it, `app` has its parts, `verb` lists what the scheduler may call, `bodies` bounds the memory of calls, and
-//! `lease` knows whether the scheduler beside it is the one in use. [`cluster`] owns every lock. Filter
+//! `lease` knows whether the scheduler beside it is the one in use, and `beside` whether it is alive. [`cluster`] owns every lock. Filter
 //! and prioritize read it; bind reserves in it, releases the lock and then does one write. What the watches say wins
 //! over what was assumed. `planning` runs long work in threads of its own, `retries` makes kube-scheduler try
 //! refused pods (`refused`) again once they fit, and `decisions` says why a pod got its GPUs.
 
 mod api;
 mod app;
+mod beside;
 mod binder;
 mod bodies;
 mod budgets;

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context;
+use axum::Router;
 use kerf::annotation::Keys;
 use kerf_runtime::admin::{self, Admin, Standing};
 use kerf_runtime::feed::{Ages, Feed};
@@ -19,6 +20,7 @@ use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
 use crate::app::App;
+use crate::beside::{self, Beside};
 use crate::binder::Binder;
 use crate::bodies::Bodies;
 use crate::budgets::Budgets;
@@ -95,9 +97,13 @@ pub async fn start(config: &Config, client: Client, tasks: Tasks) -> anyhow::Res
     let limits = Limits { exchange, ..SCHEDULER };
     let verbs = api::router(app.clone(), config.legacy);
     tasks.spawn("http", serving::serve(listeners.scheduler, tls, verbs, limits, token));
+    let more = match config.scheduler_livez.clone() {
+        Some(livez) => beside::router(Beside::new(livez).context("--scheduler-livez")?),
+        None => Router::new(),
+    };
     let state = app.clone();
     let state: admin::Report = Arc::new(move || Box::new(debug::state(state.clone())));
-    listeners.admin.serve(&tasks, admin(&app, registry, election), state);
+    listeners.admin.serve_with(&tasks, admin(&app, registry, election), more, state);
     tracing::info!(?listening, "serving");
     Ok(Extender { listening, app, tasks })
 }

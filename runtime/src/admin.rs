@@ -121,8 +121,13 @@ impl Listeners {
 
     /// Serves both until `tasks` end.
     pub fn serve(self, tasks: &Tasks, admin: Admin, state: Report) {
+        self.serve_with(tasks, admin, Router::new(), state);
+    }
+
+    /// The same, with `more` beside metrics and health.
+    pub fn serve_with(self, tasks: &Tasks, admin: Admin, more: Router, state: Report) {
         let token = tasks.token();
-        let (metrics, debug) = (router(admin), debug_router(state));
+        let (metrics, debug) = (router(admin).merge(more), debug_router(state));
         tasks.spawn("metrics", serving::serve(self.metrics, None, metrics, LIMITS, token.clone()));
         tasks.spawn("debug", serving::serve(self.debug, None, debug, DEBUG, token.clone()));
     }

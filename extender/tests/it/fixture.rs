@@ -44,6 +44,7 @@ pub fn config() -> Config {
         max_body: 4 << 20,
         scheduler_timeout: Duration::from_secs(1),
         scheduler_lease: None,
+        scheduler_livez: None,
         host: "here".into(),
         patience: Default::default(),
     }

@@ -3,6 +3,7 @@
 #![allow(clippy::expect_used, clippy::panic, clippy::unwrap_used, reason = "tests")]
 
 mod attack;
+mod beside;
 mod bind;
 mod callers;
 mod certificates;

@@ -53,9 +53,9 @@ pub async fn audit(cluster: &Cluster) -> anyhow::Result<Audit> {
     for node in Api::<NodeObject>::all(cluster.client.clone()).list(&ListParams::default()).await? {
         walk.audit.capacity(&node, &cluster.keys);
     }
-    walk.extender(&cluster.state(cluster.control.ports.extender_debug).await?);
+    walk.extender(&cluster.extender_state().await?);
     for node in &cluster.nodes {
-        walk.plugin(&node.name, &cluster.state(node.ports.plugin_debug).await?);
+        walk.plugin(&node.name, &cluster.plugin_state(node).await?);
     }
     Ok(walk.audit)
 }

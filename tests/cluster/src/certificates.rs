@@ -1,12 +1,16 @@
 //! A certificate authority for one cluster, and the certificates that it signed.
 
+use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use crate::place::Place;
 use crate::tools::output;
 
-const CONFIG: &str = "\
+/// The configuration of openssl; `address` is the API server's, as pods know it.
+fn config(address: Ipv4Addr) -> String {
+    format!(
+        "\
 [req]
 distinguished_name = name
 [name]
@@ -16,11 +20,13 @@ keyUsage = critical, keyCertSign
 [server]
 basicConstraints = critical, CA:FALSE
 extendedKeyUsage = serverAuth
-subjectAltName = IP:127.0.0.1, DNS:localhost, DNS:kubernetes.default.svc
+subjectAltName = IP:127.0.0.1, IP:{address}, DNS:localhost, DNS:kubernetes.default.svc
 [client]
 basicConstraints = critical, CA:FALSE
 extendedKeyUsage = clientAuth
-";
+"
+    )
+}
 
 /// The files of the authority and of its certificates.
 #[derive(Clone, Debug)]
@@ -33,9 +39,9 @@ impl Certificates {
     ///
     /// # Errors
     /// Where openssl fails.
-    pub fn make(place: &Place) -> anyhow::Result<Self> {
+    pub fn make(place: &Place, address: Ipv4Addr) -> anyhow::Result<Self> {
         let directory = place.dir("certificates")?;
-        place.write("certificates/openssl.cnf", CONFIG)?;
+        place.write("certificates/openssl.cnf", config(address))?;
         let made = Self { directory };
         made.certificate("authority", "/CN=kerf-cluster", None)?;
         made.certificate("server", "/CN=kube-apiserver", Some("authority"))?;

@@ -1,17 +1,21 @@
 //! The whole cluster: starts everything, gives access to its parts, removes everything.
 
+mod options;
+
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, ensure};
+use anyhow::{Context, bail, ensure};
 use k8s_openapi::api::core::v1::{Node as NodeObject, ServiceAccount};
 use kerf::annotation::Keys;
 use kerf_testkit::tree::Tree;
 use kube::{Api, Client};
 use serde_json::{Value, json};
 
+pub use self::options::{Options, Way};
+use crate::bundled::Bundled;
 use crate::control::{self, Control, Purpose};
 use crate::image;
 use crate::node::{self, Node};
@@ -22,22 +26,15 @@ use crate::programs::{Programs, install};
 use crate::tools::Tools;
 use crate::wait::until;
 
-/// The parts and settings of a cluster.
-#[derive(Clone, Debug)]
-pub struct Options {
-    /// The number of nodes.
-    pub nodes: usize,
-    /// The number of GPUs on each node.
-    pub cards: usize,
-    /// Whether the API server logs the requests of kerf's accounts.
-    pub audit: bool,
-    /// Log filter of kerf's programs.
-    pub log: String,
+/// kerf's extender, as it runs in a cluster.
+enum Extender {
+    Process(Process),
+    Pods(Bundled),
 }
 
 impl Default for Options {
     fn default() -> Self {
-        Self { nodes: 2, cards: 4, audit: false, log: "info".into() }
+        Self { nodes: 2, cards: 4, audit: false, log: "info".into(), way: Way::Processes }
     }
 }
 
@@ -47,8 +44,7 @@ pub struct Cluster {
     pub control: Control,
     /// Nodes with kubelet, containerd and the plugin.
     pub nodes: Vec<Node>,
-    /// kerf's extender, as a process.
-    pub extender: Process,
+    extender: Extender,
     /// A client with the administrator's rights.
     pub client: Client,
     /// Names of resources and annotations.
@@ -91,23 +87,36 @@ impl Cluster {
         let mut free = free_ports(control::Ports::COUNT + node::Ports::COUNT * options.nodes)?;
         let ports = control::Ports::take(&mut free)?;
         let images = image::make(place, &programs.libcuda)?;
-        let control = Control::start(place, tools, ports, &names, Purpose::Nodes { audit: options.audit }).await?;
+        let purpose = Purpose::Nodes { audit: options.audit, scheduling: options.way.scheduling() };
+        let control = Control::start(place, tools, ports, &names, purpose).await?;
         done("control plane");
         let mut nodes = Vec::new();
         for (number, name) in names.iter().enumerate() {
             let ports = node::Ports::take(&mut free)?;
-            nodes.push(Node::start(place, tools, (name, number), ports, options.cards, &images).await?);
+            nodes.push(
+                Node::start(place, tools, (name, number), control.network, ports, options.cards, &images).await?,
+            );
         }
         done("kubelets");
-        install(&control)?;
         let client = control::client(&control.admin()).await?;
-        let extender = programs.start_extender(place, &control, &options.log, &[])?;
+        let extender = match &options.way {
+            Way::Processes => {
+                install(&control)?;
+                Extender::Process(programs.start_extender(place, &control, &options.log, &[])?)
+            }
+            Way::Manifests(resources) => {
+                let on = (&**place, tools);
+                Extender::Pods(Bundled::install(on, programs, &control, &nodes, resources, client.clone()).await?)
+            }
+        };
         let keys = Keys::default();
         let programs = programs.clone();
         let mut cluster = Self { control, nodes, extender, client, keys, programs, place: place.clone() };
         cluster.registered(Duration::from_secs(60)).await?;
-        for index in 0..cluster.nodes.len() {
-            cluster.start_plugin(index, &options.log).await?;
+        if matches!(options.way, Way::Processes) {
+            for index in 0..cluster.nodes.len() {
+                cluster.start_plugin(index, &options.log).await?;
+            }
         }
         cluster.ready(Duration::from_secs(60)).await?;
         cluster.admits("default").await?;
@@ -209,9 +218,12 @@ impl Cluster {
     pub async fn ready(&self, limit: Duration) -> anyhow::Result<()> {
         self.registered(limit).await?;
         until(limit, "kerf is ready", async || {
-            self.get_text(self.control.ports.extender_metrics, "/readyz").await.context("extender")?;
+            if let Extender::Pods(pods) = &self.extender {
+                pods.ready(&self.nodes).await?;
+            }
+            self.extender_text("/readyz").await.context("extender")?;
             for node in &self.nodes {
-                self.get_text(node.ports.plugin, "/readyz").await.with_context(|| node.name.clone())?;
+                self.plugin_text(node, "/readyz").await.with_context(|| node.name.clone())?;
                 let allocatable = self.allocatable(&node.name).await?;
                 let wanted = 100 * node.cards.uuids().len() as u64;
                 ensure!(allocatable == wanted, "{}: {allocatable} of {wanted} are allocatable", node.name);
@@ -251,19 +263,88 @@ impl Cluster {
         Ok(allocatable.get(resource).and_then(|amount| amount.0.parse().ok()).unwrap_or_default())
     }
 
-    /// The response of a program of kerf over HTTP.
+    /// The process of the extender.
+    ///
+    /// # Errors
+    /// Where it runs as pods.
+    pub fn extender(&self) -> anyhow::Result<&Process> {
+        match &self.extender {
+            Extender::Process(process) => Ok(process),
+            Extender::Pods(_) => bail!("the extender runs as pods"),
+        }
+    }
+
+    /// kerf's pods.
+    ///
+    /// # Errors
+    /// Where it runs as processes.
+    pub fn pods(&self) -> anyhow::Result<&Bundled> {
+        match &self.extender {
+            Extender::Process(_) => bail!("kerf runs as processes"),
+            Extender::Pods(pods) => Ok(pods),
+        }
+    }
+
+    /// The response of the extender's port for metrics and health; of the one in use, where there are several.
+    ///
+    /// # Errors
+    /// Where it does not answer.
+    pub async fn extender_text(&self, path: &str) -> anyhow::Result<String> {
+        match &self.extender {
+            Extender::Process(_) => self.get_text(self.control.ports.extender_metrics, path).await,
+            Extender::Pods(pods) => get(&format!("http://{}:3457{path}", pods.leader().await?.address)).await,
+        }
+    }
+
+    /// What the extender believes; the one in use, where there are several.
+    ///
+    /// # Errors
+    /// Where it does not answer.
+    pub async fn extender_state(&self) -> anyhow::Result<Value> {
+        let text = match &self.extender {
+            Extender::Process(_) => self.get_text(self.control.ports.extender_debug, "/debug/state").await?,
+            Extender::Pods(pods) => {
+                let leader = pods.leader().await?;
+                leader.inside(self.node(&leader.node)?, 3458, "/debug/state")?
+            }
+        };
+        Ok(serde_json::from_str(&text)?)
+    }
+
+    /// The response of a node's plugin.
+    ///
+    /// # Errors
+    /// Where it does not answer.
+    pub async fn plugin_text(&self, node: &Node, path: &str) -> anyhow::Result<String> {
+        match &self.extender {
+            Extender::Process(_) => self.get_text(node.ports.plugin, path).await,
+            Extender::Pods(pods) => {
+                get(&format!("http://{}:9394{path}", pods.plugin(&node.name).await?.address)).await
+            }
+        }
+    }
+
+    /// What a node's plugin believes.
+    ///
+    /// # Errors
+    /// Where it does not answer.
+    pub async fn plugin_state(&self, node: &Node) -> anyhow::Result<Value> {
+        let text = match &self.extender {
+            Extender::Process(_) => self.get_text(node.ports.plugin_debug, "/debug/state").await?,
+            Extender::Pods(pods) => pods.plugin(&node.name).await?.inside(node, 9395, "/debug/state")?,
+        };
+        Ok(serde_json::from_str(&text)?)
+    }
+
+    /// The response of a program of kerf on this machine over HTTP.
     ///
     /// # Errors
     /// Where it does not answer, or not with 200.
     pub async fn get_text(&self, port: u16, path: &str) -> anyhow::Result<String> {
-        let answer = reqwest::get(format!("http://127.0.0.1:{port}{path}")).await?;
-        let status = answer.status();
-        let text = answer.text().await?;
-        ensure!(status.is_success(), "{path}: {status} {text}");
-        Ok(text)
+        get(&format!("http://127.0.0.1:{port}{path}")).await
     }
 
-    /// The response of `/debug/state` of a program of kerf.
+    /// The response of `/debug/state` of a program of kerf on this machine.
     ///
     /// # Errors
     /// Where it does not answer.
@@ -289,6 +370,14 @@ impl Cluster {
 pub fn beside(port: u16) -> [String; 3] {
     let listen = format!("--metrics-listen=127.0.0.1:{port}");
     [listen, "--debug-listen=127.0.0.1:0".to_owned(), "--log-format=json".to_owned()]
+}
+
+async fn get(url: &str) -> anyhow::Result<String> {
+    let answer = reqwest::get(url).await?;
+    let status = answer.status();
+    let text = answer.text().await?;
+    ensure!(status.is_success(), "{url}: {status} {text}");
+    Ok(text)
 }
 
 /// Free ports on loopback, all different.

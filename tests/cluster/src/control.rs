@@ -16,6 +16,7 @@ use kube::{Client, Config};
 pub use self::setup::{Ports, Purpose, Scheduling};
 use crate::certificates::Certificates;
 use crate::holder::Holder;
+use crate::network::Network;
 use crate::place::Place;
 use crate::process::Process;
 use crate::tools::{Tools, output};
@@ -26,6 +27,8 @@ use crate::wait::until;
 pub struct Control {
     /// The ports on which its programs listen.
     pub ports: Ports,
+    /// The addresses of the API server and of pods.
+    pub network: Network,
     /// The process of etcd.
     pub etcd: Process,
     /// The process of kube-apiserver.
@@ -52,7 +55,8 @@ impl Control {
         nodes: &[String],
         purpose: Purpose,
     ) -> anyhow::Result<Self> {
-        let certificates = Certificates::make(place)?;
+        let network = Network::take(place)?;
+        let certificates = Certificates::make(place, *network.api().ip())?;
         let etcd = launch::etcd(place, tools, ports)?;
         // kubelets are asked for logs by their names, which only the API server must resolve
         let hosts: String = nodes.iter().map(|node| format!("127.0.0.1 {node}\n")).collect();
@@ -60,9 +64,9 @@ impl Control {
         let names = Holder::start(place, "control", &[(hosts.display().to_string(), "/etc/hosts".into())], &[])?;
         names.ready().await?;
         place.write("control/tokens.csv", files::tokens(nodes))?;
-        let api = launch::api_server(place, tools, &certificates, ports, names.pid()?, purpose)?;
+        let api = launch::api_server(place, tools, &certificates, (ports, network), names.pid()?, purpose)?;
         for user in ["admin", "scheduler", "controllers"].into_iter().chain(nodes.iter().map(String::as_str)) {
-            files::kubeconfig(place, &certificates, ports, user, &format!("token-{user}"))?;
+            files::kubeconfig(place, &certificates, network, user, &format!("token-{user}"))?;
         }
         let client = client(&place.path("kubeconfig/admin")).await?;
         until(Duration::from_secs(60), "the API server is ready", async || {
@@ -76,7 +80,8 @@ impl Control {
         };
         let scheduler = launch::scheduler(place, tools, ports, purpose)?;
         let kubectl = tools.program("kubectl");
-        Ok(Self { ports, etcd, api, controllers, scheduler, certificates, purpose, place: place.clone(), kubectl })
+        let place = place.clone();
+        Ok(Self { ports, network, etcd, api, controllers, scheduler, certificates, purpose, place, kubectl })
     }
 
     /// Path of the administrator's kubeconfig.
@@ -97,7 +102,7 @@ impl Control {
     /// # Errors
     /// Where it cannot be written.
     pub fn kubeconfig(&self, user: &str, token: &str) -> anyhow::Result<PathBuf> {
-        files::kubeconfig(&self.place, &self.certificates, self.ports, user, token)
+        files::kubeconfig(&self.place, &self.certificates, self.network, user, token)
     }
 
     /// kube-scheduler's own metrics, in Prometheus' text format.

@@ -1,14 +1,14 @@
 //! The container images, built here: no registry is used.
 //!
 //! `busybox` has Debian's static busybox, the probe and a CUDA program, and replaces the image in the examples.
-//! `pause` holds the namespaces of a pod. `kerf-plugin` is built where a test needs the manifests' DaemonSets.
+//! `pause` holds the namespaces of a pod. `kerf-plugin`, `kerf-extender` and `kube-scheduler` are those of the manifests.
 
 use std::fs;
 use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use anyhow::Context;
+use anyhow::{Context, bail};
 use serde_json::{Value, json};
 
 use crate::place::Place;
@@ -18,6 +18,8 @@ use crate::tools::output;
 pub const BUSYBOX: &str = "docker.io/library/busybox:1.37";
 /// The plugin's image in the manifests.
 pub const PLUGIN: &str = concat!("docker.io/library/kerf-plugin:", env!("CARGO_PKG_VERSION"));
+/// The extender's image in the manifests.
+pub const EXTENDER: &str = concat!("docker.io/library/kerf-extender:", env!("CARGO_PKG_VERSION"));
 /// The image that holds a pod's namespaces.
 pub const PAUSE: &str = "kerf.invalid/pause:1";
 
@@ -62,7 +64,15 @@ fn cuda(place: &Place, tree: &Path, libcuda: &Path) -> anyhow::Result<()> {
 
 /// Copies the libraries of this machine that a program or library needs.
 fn libraries(file: &Path, tree: &Path) -> anyhow::Result<()> {
-    for needed in output(Command::new("ldd").arg(file))?.lines().filter_map(path_in) {
+    let said = Command::new("ldd").arg(file).output().context("ldd")?;
+    let text = String::from_utf8_lossy(&said.stdout);
+    let text = match said.status.success() {
+        true => text,
+        // a static program needs none
+        false if String::from_utf8_lossy(&said.stderr).contains("not a dynamic executable") => return Ok(()),
+        false => bail!("ldd {}: {}", file.display(), String::from_utf8_lossy(&said.stderr)),
+    };
+    for needed in text.lines().filter_map(path_in) {
         let target = tree.join(needed.trim_start_matches('/'));
         fs::create_dir_all(target.parent().context("no directory")?)?;
         fs::copy(needed, &target).with_context(|| needed.to_owned())?;
@@ -75,21 +85,64 @@ fn libraries(file: &Path, tree: &Path) -> anyhow::Result<()> {
 ///
 /// # Errors
 /// Where a program fails.
-pub fn plugin(place: &Place, program: &Path) -> anyhow::Result<PathBuf> {
-    let tree = place.dir("images/plugin-tree")?;
-    let inside = tree.join("usr/local/bin/kerf-plugin");
-    fs::create_dir_all(tree.join("usr/local/bin"))?;
-    fs::copy(program, &inside)?;
-    libraries(&inside, &tree)?;
-    let layer = place.path("images/plugin-layer.tar");
+pub fn plugin(place: &Place, program: &Path, limiter: &Path) -> anyhow::Result<PathBuf> {
+    let files = [(program, "usr/local/bin/kerf-plugin"), (limiter, "usr/local/lib/kerf/libkerf_limiter.so")];
+    let run = json!({ "Entrypoint": ["/usr/local/bin/kerf-plugin"], "User": "0:0" });
+    with_files(place, "plugin", PLUGIN, &files, &run)
+}
+
+/// Builds an image of kerf's extender, like `images/extender.Dockerfile` except that the program is not static, and
+/// returns its archive.
+///
+/// # Errors
+/// Where a program fails.
+pub fn extender(place: &Place, program: &Path) -> anyhow::Result<PathBuf> {
+    let run = json!({ "Entrypoint": ["/kerf-extender"], "User": "65532:65532" });
+    with_files(place, "extender", EXTENDER, &[(program, "kerf-extender")], &run)
+}
+
+/// Name of the image of kube-scheduler.
+pub const SCHEDULER: &str = "registry.k8s.io/kube-scheduler";
+
+/// The version of a program of Kubernetes, such as `v1.36.3`.
+///
+/// # Errors
+/// Where it does not say.
+pub fn version(program: &Path) -> anyhow::Result<String> {
+    // Kubernetes v1.36.3
+    let said = output(Command::new(program).arg("--version"))?;
+    Ok(said.trim().rsplit(' ').next().context("no version")?.to_owned())
+}
+
+/// Builds an image of kube-scheduler under the name that Kubernetes gives it, of the program's own version, and returns
+/// its archive.
+///
+/// # Errors
+/// Where a program fails.
+pub fn scheduler(place: &Place, program: &Path) -> anyhow::Result<PathBuf> {
+    let tag = format!("{SCHEDULER}:{}", version(program)?);
+    let run = json!({ "Entrypoint": ["kube-scheduler"], "Env": ["PATH=/usr/local/bin"] });
+    with_files(place, "scheduler", &tag, &[(program, "usr/local/bin/kube-scheduler")], &run)
+}
+
+/// An image of programs and libraries at these paths in it, with what they are linked against.
+fn with_files(
+    place: &Place,
+    name: &str,
+    tag: &str,
+    files: &[(&Path, &str)],
+    run: &Value,
+) -> anyhow::Result<PathBuf> {
+    let tree = place.dir(&format!("images/{name}-tree"))?;
+    for (from, to) in files {
+        let inside = tree.join(to);
+        fs::create_dir_all(inside.parent().context("no directory")?)?;
+        fs::copy(from, &inside).with_context(|| from.display().to_string())?;
+        libraries(&inside, &tree)?;
+    }
+    let layer = place.path(&format!("images/{name}-layer.tar"));
     output(Command::new("tar").arg("-cf").arg(&layer).arg("-C").arg(&tree).arg("."))?;
-    archive(
-        place,
-        "plugin",
-        PLUGIN,
-        &layer,
-        &json!({ "Entrypoint": ["/usr/local/bin/kerf-plugin"], "User": "0:0" }),
-    )
+    archive(place, name, tag, &layer, run)
 }
 
 /// The file in a line of `ldd`: `name => path (address)`, or `path (address)`, also for the program's own library.

@@ -11,6 +11,7 @@ use crate::cards::Cards;
 use crate::containerd::{self, Containerd};
 use crate::devices;
 use crate::holder::Holder;
+use crate::network::Network;
 use crate::place::Place;
 use crate::process::{Process, Spec};
 use crate::programs::Programs;
@@ -66,6 +67,8 @@ pub struct Node {
     pub kubelet: Process,
     /// The process of kerf's plugin, once the node is registered.
     pub plugin: Option<Process>,
+    /// Addresses of its pods.
+    pods: String,
     holder: Holder,
     directory: PathBuf,
     place: Arc<Place>,
@@ -80,6 +83,7 @@ impl Node {
         place: &Arc<Place>,
         tools: &Tools,
         (name, number): (&str, usize),
+        addresses: Network,
         ports: Ports,
         cards: usize,
         images: &[PathBuf],
@@ -96,11 +100,11 @@ impl Node {
         let holder = Holder::start(place, name, &mounts, &devices::mounts(&dev))?;
         holder.ready().await?;
         let inside = holder.pid()?;
-        let network = network(number).to_string();
+        let network = network(&addresses.pods(number), &addresses.services()).to_string();
         place.write(&format!("nodes/{name}/net.d/10-kerf.conflist"), network)?;
         let containerd = Containerd::start(place, tools, name, &directory, inside).await?;
         images.iter().try_for_each(|image| containerd.import(image))?;
-        let kubelet = kubelet(place, tools, name, ports, &directory, inside)?;
+        let kubelet = kubelet(place, tools, name, (ports, addresses), &directory, inside)?;
         Ok(Self {
             name: name.to_owned(),
             ports,
@@ -108,6 +112,7 @@ impl Node {
             containerd,
             kubelet,
             plugin: None,
+            pods: addresses.pods(number),
             holder,
             directory,
             place: place.clone(),
@@ -184,6 +189,11 @@ impl Node {
         &self.directory
     }
 
+    /// The addresses of its pods, as a network.
+    pub fn pods(&self) -> &str {
+        &self.pods
+    }
+
     /// kubelet's own directory, as seen from outside the namespace.
     pub fn kubelet_dir(&self) -> PathBuf {
         self.directory.join("kubelet")
@@ -216,14 +226,16 @@ impl Node {
     }
 }
 
-/// A pair of interfaces for each pod, which leaves nothing behind when the pod ends; pods of different nodes cannot
-/// reach each other, and need not.
-fn network(number: usize) -> serde_json::Value {
+/// A pair of interfaces for each pod, which leaves nothing behind when the pod ends. Pods reach the API server, by its Service;
+/// those of different nodes need not reach each other.
+fn network(pods: &str, services: &str) -> serde_json::Value {
     json!({
         "cniVersion": "1.0.0", "name": "kerf",
         "plugins": [{
             "type": "ptp", "ipMasq": false,
-            "ipam": { "type": "host-local", "ranges": [[{ "subnet": format!("10.244.{number}.0/24") }]] },
+            "ipam": {
+                "type": "host-local", "ranges": [[{ "subnet": pods }]], "routes": [{ "dst": services }],
+            },
         }],
     })
 }
@@ -232,7 +244,7 @@ fn kubelet(
     place: &Arc<Place>,
     tools: &Tools,
     name: &str,
-    ports: Ports,
+    (ports, addresses): (Ports, Network),
     directory: &Path,
     inside: u32,
 ) -> anyhow::Result<Process> {
@@ -251,7 +263,9 @@ fn kubelet(
         "failSwapOn": false, "failCgroupV1": false, "oomScoreAdj": 0,
         "evictionHard": {}, "imageGCHighThresholdPercent": 100,
         "imageMaximumGCAge": "0s",
-        "makeIPTablesUtilChains": false, "resolvConf": "", "clusterDNS": ["10.96.0.10"],
+        "makeIPTablesUtilChains": false, "resolvConf": "",
+        // nobody answers there
+        "clusterDNS": [addresses.dns()],
         "maxPods": 200, "kubeAPIQPS": 200, "kubeAPIBurst": 400, "serializeImagePulls": false,
         // changes are reported at once, so that tests need not wait for them
         "nodeStatusUpdateFrequency": "1s", "nodeStatusReportFrequency": "5s",

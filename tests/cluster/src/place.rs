@@ -1,12 +1,14 @@
-//! The run directory: all files of one cluster are in it, and everything outside (processes, groups, kernel settings)
-//! is recorded in it, so that the next run can remove what a crashed one left.
+//! The run directory: all files of one cluster are in it, and everything outside (processes, groups, addresses, kernel
+//! settings) is recorded in it or carries its name, so that the next run can remove what a crashed one left.
 
 use std::fs;
 use std::io::ErrorKind;
+use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, bail, ensure};
 
+use crate::address;
 use crate::cleaning;
 use crate::identity::Identity;
 
@@ -164,6 +166,19 @@ impl Place {
         Ok(())
     }
 
+    /// Adds an address to this machine's loopback interface, if it is not there; it is removed at the end.
+    ///
+    /// # Errors
+    /// Those of the system.
+    pub fn add_address(&self, address: Ipv4Addr) -> anyhow::Result<bool> {
+        address::add(address, &self.name())
+    }
+
+    /// The name of the directory, which no other run has at the same time.
+    fn name(&self) -> String {
+        self.root.file_name().unwrap_or_default().to_string_lossy().into_owned()
+    }
+
     fn made(&self) -> Vec<String> {
         fs::read_to_string(self.path("made")).unwrap_or_default().lines().map(str::to_owned).collect()
     }
@@ -186,10 +201,14 @@ impl Place {
                 fs::write(sysctl(name), value).with_context(|| name.to_owned())?;
             }
         }
+        address::remove(&self.name())?;
         // only empty directories are removed, and others may use them by now
         self.made().iter().rev().for_each(|path| drop(fs::remove_dir(path)));
         if let Some(target) = keep {
             copy_logs(&self.path("logs"), target)?;
+            for node in self.nodes() {
+                copy_pods_logs(&node, target)?;
+            }
         }
         fs::remove_dir_all(&self.root).with_context(|| self.root.display().to_string())?;
         let _ = fs::remove_dir(base());
@@ -199,6 +218,26 @@ impl Place {
 
 fn sysctl(name: &str) -> PathBuf {
     Path::new("/proc/sys").join(name)
+}
+
+/// The logs of kerf's own pods on a node, as `NODE-POD-CONTAINER-NUMBER.log`.
+fn copy_pods_logs(node: &Path, to: &Path) -> anyhow::Result<()> {
+    let entries = |path: &Path| fs::read_dir(path).into_iter().flatten().flatten().map(|entry| entry.path());
+    let name = |path: &Path| path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+    for pod in entries(&node.join("log/pods")) {
+        // namespace, name, uid
+        let parts = name(&pod);
+        let Some((own, _)) = parts.strip_prefix("kerf-system_").and_then(|rest| rest.rsplit_once('_')) else {
+            continue;
+        };
+        for container in entries(&pod) {
+            for log in entries(&container) {
+                let file = [&name(node), own, &name(&container), &name(&log)].join("-");
+                fs::copy(&log, to.join(file)).with_context(|| log.display().to_string())?;
+            }
+        }
+    }
+    Ok(())
 }
 
 fn copy_logs(from: &Path, to: &Path) -> anyhow::Result<()> {

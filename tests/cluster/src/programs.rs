@@ -91,6 +91,16 @@ impl Programs {
         &self.plugin
     }
 
+    /// Path of the extender.
+    pub fn extender(&self) -> &Path {
+        &self.extender
+    }
+
+    /// Path of the limiter's library.
+    pub fn limiter(&self) -> &Path {
+        &self.limiter
+    }
+
     /// Starts the extender with a token of its account, and more flags beside the usual ones.
     ///
     /// # Errors

@@ -60,17 +60,15 @@ async fn paper(stage: &Stage<'_>, nodes: &Api<Node>, name: &str) -> anyhow::Resu
 }
 
 async fn equal(stage: &Stage<'_>) -> anyhow::Result<()> {
-    let ports = &stage.cluster.control.ports;
-    let (metrics, debug) = (ports.extender_metrics, ports.extender_debug);
     until(SOON, "the extender knows the nodes", async || {
-        let state = stage.cluster.state(debug).await?;
+        let state = stage.cluster.extender_state().await?;
         let known = (0..NODES).filter(|number| state["nodes"][format!("paper-{number}")].is_object()).count();
         ensure!(known == NODES, "{known} of {NODES}");
         Ok(())
     })
     .await?;
     let calls = async |verb: &str| {
-        let metrics = stage.cluster.get_text(metrics, "/metrics").await?;
+        let metrics = stage.cluster.extender_text("/metrics").await?;
         anyhow::Ok(samples::sum(&metrics, "kerf_extender_requests_total", &[&format!("verb=\"{verb}\"")]))
     };
     until(SOON, "the scheduler answers", async || hints(stage).await).await?;
@@ -93,7 +91,7 @@ async fn equal(stage: &Stage<'_>) -> anyhow::Result<()> {
         Ok(())
     })
     .await?;
-    let state: Value = stage.cluster.state(debug).await?;
+    let state: Value = stage.cluster.extender_state().await?;
     for number in 0..NODES {
         let cards = state["nodes"][format!("paper-{number}")]["gpus"].as_array().context("no cards")?;
         let fair = cards.iter().all(|card| card["pods"] == 1 && card["overcommitted"] == false);

@@ -86,7 +86,7 @@ async fn annotate(stage: &Stage<'_>, name: &str, annotations: Value) -> anyhow::
 }
 
 async fn restart_extender(stage: &Stage<'_>) -> anyhow::Result<()> {
-    stage.cluster.extender.kill()?;
-    stage.cluster.extender.start_again()?;
+    stage.cluster.extender()?.kill()?;
+    stage.cluster.extender()?.start_again()?;
     stage.cluster.ready(Duration::from_secs(60)).await
 }

@@ -51,7 +51,7 @@ async fn outage(process: &Process, length: Duration) -> anyhow::Result<()> {
 
 pub async fn extender_killed(stage: &Stage<'_>) -> anyhow::Result<()> {
     burst(stage).await?;
-    outage(&stage.cluster.extender, Duration::from_secs(1)).await?;
+    outage(stage.cluster.extender()?, Duration::from_secs(1)).await?;
     recovered(stage).await
 }
 

@@ -1,6 +1,7 @@
-//! kerf's promises on real Kubernetes. One cluster serves all tests, one after the other, each in a namespace of its
-//! own; a test that leaves a GPU in use has failed. `cargo test -p kerf-cluster -- NAME` runs the tests whose name
-//! contains NAME.
+//! kerf's promises on real Kubernetes. A cluster serves many tests, one after the other, each in a namespace of its own; a
+//! test that leaves a GPU in use has failed. The first cluster has kerf as its manifests install it, in pods; in the second
+//! its programs are processes that tests pause and restart, and the cluster's own kube-scheduler calls the extender.
+//! `cargo test -p kerf-cluster -- NAME` runs the tests whose name contains NAME.
 //!
 //! `KERF_KUBERNETES` says on which Kubernetes, as in `setup.sh`: the newest without it.
 //!
@@ -12,6 +13,7 @@ mod binding;
 mod burst;
 mod counted;
 mod examples;
+mod failover;
 mod faults;
 mod freeing;
 mod groups;
@@ -39,12 +41,13 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, anyhow};
 use kerf::version::Version;
-use kerf_cluster::cluster::{Cluster, Options};
+use kerf_cluster::cluster::{Cluster, Options, Way};
 use kerf_cluster::place;
 use kerf_cluster::programs::Programs;
 use kerf_cluster::release;
 use kerf_cluster::tools::Tools;
 use support::stage::Stage;
+use tokio::runtime::Runtime;
 
 type Running<'a> = Pin<Box<dyn Future<Output = anyhow::Result<()>> + 'a>>;
 
@@ -63,17 +66,25 @@ macro_rules! tests {
     };
 }
 
-const TESTS: &[Test] = tests! {
+/// On kerf's own pods.
+const IN_PODS: &[Test] = tests! {
     examples: all_run_with_what_they_were_promised;
     burst: sixty_mixed_pods_at_once;
+    routing: pods_that_ask_for_gpus_come_to_kerfs_scheduler every_way_to_install_is_accepted;
+    freeing: every_end_frees_exactly_what_was_held a_restarted_container_keeps_its_card;
+    faults: kubelet_killed kubelet_killed_after_pods_ended containerd_killed api_server_paused etcd_killed;
+    failover: the_leaders_extender_is_killed the_leader_is_killed the_leaders_pod_is_deleted the_leaders_node_is_cut_off;
+};
+
+/// On processes of this machine.
+const ON_PROCESSES: &[Test] = tests! {
     binding: a_wrong_uid_writes_nothing annotations_are_merged_with_the_binding only_kerf_writes_records
         a_plugin_changes_its_own_node_only a_plugin_writes_vendors_labels_where_it_is_let;
     counted: a_spoiled_annotation_frees_no_card containers_fit_in_any_order;
     invalid: requests_are_refused_when_they_are_written requests_stay_pending_with_the_rule_in_an_event;
-    freeing: every_end_frees_exactly_what_was_held a_restarted_container_keeps_its_card;
     isolation: a_share_is_all_the_memory_that_a_program_finds a_breach_is_told_in_an_event;
     health: an_ill_card_takes_no_pod_until_it_recovers;
-    faults: extender_killed plugin_killed kubelet_killed kubelet_killed_after_pods_ended containerd_killed api_server_paused etcd_killed;
+    faults: extender_killed plugin_killed;
     scheduling: the_old_configuration_works_with_the_same_plugin preemption_frees_a_card_where_core_is_short
         preemption_frees_a_card_where_memory_is_short preemption_evicts_nobody_in_vain;
     batches: equal_pods_take_nodes_of_their_own;
@@ -91,8 +102,7 @@ const TESTS: &[Test] = tests! {
     strangers: get_no_card_of_a_pod_that_waits;
     waiting: a_pause_during_the_bindings_costs_nobody_its_card the_end_of_a_lost_binding_is_told_to_who_waits
         a_nominated_pod_keeps_its_card a_pod_that_waits_for_its_volume_keeps_its_card;
-    routing: pods_that_ask_for_gpus_come_to_kerfs_scheduler pods_that_ask_for_gpus_are_told_of_kerfs_scheduler
-        every_way_to_install_is_accepted;
+    routing: pods_that_ask_for_gpus_are_told_of_kerfs_scheduler;
     rights: no_more_than_is_used;
     // these restart the API server, which refuses all clients for a moment
     faults: plugin_token_refused;
@@ -100,8 +110,13 @@ const TESTS: &[Test] = tests! {
 };
 
 /// Tests of what came with a version of Kubernetes, by name or its beginning. They are left out on an older one.
-const SINCE: [(&str, &str); 2] =
-    [("routing::pods_that_ask_for_gpus_come_to_kerfs_scheduler", "1.36"), ("groups::", "1.36")];
+const SINCE: [(&str, &str); 4] = [
+    ("routing::pods_that_ask_for_gpus_come_to_kerfs_scheduler", "1.36"),
+    ("groups::", "1.36"),
+    // their pods name no scheduler
+    ("examples::", "1.36"),
+    ("failover::", "1.36"),
+];
 
 /// The longest time of a test.
 const LIMIT: Duration = Duration::from_secs(300);
@@ -109,20 +124,20 @@ const LIMIT: Duration = Duration::from_secs(300);
 fn main() -> ExitCode {
     let args: Vec<String> = std::env::args().skip(1).collect();
     let words: Vec<&String> = args.iter().filter(|arg| !arg.starts_with('-')).collect();
-    let chosen: Vec<&Test> = TESTS
-        .iter()
-        .filter(|test| words.is_empty() || words.iter().any(|word| test.name.contains(word.as_str())))
-        .collect();
+    let wanted = |test: &&Test| words.is_empty() || words.iter().any(|word| test.name.contains(word.as_str()));
+    let chosen = [(Way::simulated(), IN_PODS), (Way::Processes, ON_PROCESSES)]
+        .map(|(way, tests)| (way, tests.iter().filter(wanted).collect::<Vec<_>>()));
+    let names: Vec<&str> = chosen.iter().flat_map(|(_, tests)| tests).map(|test| test.name).collect();
     if args.iter().any(|arg| arg == "--list") {
-        chosen.iter().for_each(|test| println!("{}: test", test.name));
+        names.iter().for_each(|name| println!("{name}: test"));
         return ExitCode::SUCCESS;
     }
-    if chosen.is_empty() {
+    if names.is_empty() {
         return ExitCode::SUCCESS;
     }
     let wish = std::env::var("KERF_CLUSTER").unwrap_or_default();
     if wish == "off" {
-        println!("KERF_CLUSTER=off: {} tests on real Kubernetes are left out", chosen.len());
+        println!("KERF_CLUSTER=off: {} tests on real Kubernetes are left out", names.len());
         return ExitCode::SUCCESS;
     }
     match Tools::find() {
@@ -134,39 +149,47 @@ fn main() -> ExitCode {
             }
         },
         Err(error) => {
-            println!("\n!!! NOT RUN: {} tests on real Kubernetes. {error:#}", chosen.len());
-            chosen.iter().for_each(|test| println!("!!!   {}", test.name));
+            println!("\n!!! NOT RUN: {} tests on real Kubernetes. {error:#}", names.len());
+            names.iter().for_each(|name| println!("!!!   {name}"));
             println!("!!! With KERF_CLUSTER=required this is an error.\n");
             if wish == "required" { ExitCode::FAILURE } else { ExitCode::SUCCESS }
         }
     }
 }
 
-fn run(tools: &Tools, chosen: &[&Test]) -> anyhow::Result<()> {
-    let runtime = tokio::runtime::Runtime::new()?;
+/// Runs the tests of each cluster, one cluster after the other.
+fn run(tools: &Tools, chosen: &[(Way, Vec<&Test>)]) -> anyhow::Result<()> {
+    let runtime = Runtime::new()?;
     let began = Instant::now();
     let programs = Programs::build(false)?;
     println!("{:6.1} s  kerf's programs", began.elapsed().as_secs_f64());
-    let options =
-        Options { audit: true, log: "info,kerf_plugin=debug,kerf_extender=debug".into(), ..Options::default() };
-    let cluster = runtime.block_on(Cluster::up(tools, &programs, &options))?;
-    let version = runtime.block_on(release::version(&cluster.client))?;
-    println!("         Kubernetes {version}");
-    let chosen = known(version, chosen)?;
+    let mut failed = Vec::new();
+    for (number, (way, tests)) in chosen.iter().enumerate().filter(|(_, (_, tests))| !tests.is_empty()) {
+        let log = "info,kerf_plugin=debug,kerf_extender=debug".to_owned();
+        let options = Options { audit: true, log, way: way.clone(), ..Options::default() };
+        let cluster = runtime.block_on(Cluster::up(tools, &programs, &options))?;
+        let version = runtime.block_on(release::version(&cluster.client))?;
+        println!("         Kubernetes {version}");
+        let logs = place::base().with_extension(format!("logs-{}", number + 1));
+        let names = on(&runtime, &known(version, tests)?, &cluster);
+        cluster.down((!names.is_empty()).then_some(logs.as_path()))?;
+        failed.extend(names.into_iter().map(|name| format!("{name} (logs: {})", logs.display())));
+    }
+    runtime.shutdown_timeout(Duration::from_secs(1));
+    println!("{:6.1} s  all", began.elapsed().as_secs_f64());
+    if failed.is_empty() { Ok(()) } else { Err(anyhow!("failed: {}", failed.join(", "))) }
+}
+
+/// Runs tests on a cluster; returns the names of those that failed.
+fn on(runtime: &Runtime, tests: &[&Test], cluster: &Cluster) -> Vec<&'static str> {
     // kubelets, containers and timers are not ours: a failed test is tried once more, and that is always printed
-    let mut failed: Vec<&Test> =
-        chosen.iter().copied().filter(|test| !passes(&runtime, test, "", &cluster)).collect();
+    let mut failed: Vec<&Test> = tests.iter().copied().filter(|test| !passes(runtime, test, "", cluster)).collect();
     if !failed.is_empty() {
         let names: Vec<&str> = failed.iter().map(|test| test.name).collect();
         println!("!!! FAILED ONCE, and tried once more: {}", names.join(", "));
-        failed.retain(|test| !passes(&runtime, test, "::again", &cluster));
+        failed.retain(|test| !passes(runtime, test, "::again", cluster));
     }
-    let failed: Vec<&str> = failed.iter().map(|test| test.name).collect();
-    let logs = place::base().with_extension("logs");
-    cluster.down((!failed.is_empty()).then_some(logs.as_path()))?;
-    runtime.shutdown_timeout(Duration::from_secs(1));
-    println!("{:6.1} s  all", began.elapsed().as_secs_f64());
-    if failed.is_empty() { Ok(()) } else { Err(anyhow!("failed: {}; logs: {}", failed.join(", "), logs.display())) }
+    failed.into_iter().map(|test| test.name).collect()
 }
 
 /// Those of the tests that this version has what they need for. The others are printed.
@@ -184,7 +207,7 @@ fn known<'a>(version: Version, chosen: &[&'a Test]) -> anyhow::Result<Vec<&'a Te
 }
 
 /// Runs a test, and prints the result. `mark` makes its namespace's name different.
-fn passes(runtime: &tokio::runtime::Runtime, test: &Test, mark: &str, cluster: &Cluster) -> bool {
+fn passes(runtime: &Runtime, test: &Test, mark: &str, cluster: &Cluster) -> bool {
     let began = Instant::now();
     let attempt = catch_unwind(AssertUnwindSafe(|| runtime.block_on(perform(test, mark, cluster))));
     let result = attempt.unwrap_or_else(|_| Err(anyhow!("panicked")));

@@ -31,7 +31,7 @@ pub async fn a_node_is_removed_and_returns(stage: &Stage<'_>) -> anyhow::Result<
     second.plugin()?.kill()?;
     nodes.delete(&second.name, &DeleteParams::default()).await?;
     until(SOON, "the extender has forgotten the node's cards", async || {
-        let state = stage.cluster.state(stage.cluster.control.ports.extender_debug).await?;
+        let state = stage.cluster.extender_state().await?;
         let cards = state["nodes"][&second.name]["gpus"].as_array().map_or(0, Vec::len);
         ensure!(cards == 0, "it has {cards}");
         Ok(())

@@ -109,7 +109,7 @@ async fn settled(stage: &Stage<'_>, node: &Node, name: &str) -> anyhow::Result<B
 async fn offered(stage: &Stage<'_>, node: &Node, instead: &Instead<'_>) -> anyhow::Result<()> {
     until(SOON, &format!("{} offers shares", node.name), async || {
         instead.plugin.check()?;
-        let state = stage.cluster.state(stage.cluster.control.ports.extender_debug).await?;
+        let state = stage.cluster.extender_state().await?;
         let known = state["nodes"][&node.name]["gpus"].as_array().cloned().unwrap_or_default();
         let known: Vec<&str> = known.iter().filter_map(|card| card["gpu"].as_str()).collect();
         ensure!(

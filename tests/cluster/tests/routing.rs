@@ -4,8 +4,8 @@ use anyhow::{Context, ensure};
 use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::batch::v1::Job;
 use k8s_openapi::api::core::v1::Pod;
+use kerf_cluster::kustomization::Kustomization;
 use kerf_cluster::release::components;
-use kerf_cluster::tools::workspace;
 use kerf_cluster::wait::until;
 use kube::Api;
 use kube::api::{ListParams, PostParams};
@@ -50,24 +50,19 @@ impl Drop for Applied<'_> {
     }
 }
 
+/// What a test took away is there again when this is dropped.
+struct Restored<'a>(&'a Stage<'a>);
+
+impl Drop for Restored<'_> {
+    fn drop(&mut self) {
+        drop(self.0.cluster.pods().and_then(|pods| pods.apply(&self.0.cluster.control)));
+    }
+}
+
 /// Writes an administrator's kustomization of `manifests/`; returns its directory.
 fn kustomization(stage: &Stage<'_>, resources: &str, components: &[&str]) -> anyhow::Result<String> {
-    // kustomize reads nothing above a kustomization but other kustomizations' directories
-    let place = stage.cluster.place();
-    if !place.path("ways/manifests").exists() {
-        let root = place.dir("ways")?;
-        let copied =
-            std::process::Command::new("cp").arg("-r").arg(workspace().join("manifests")).arg(&root).status()?;
-        ensure!(copied.success(), "{copied}");
-    }
-    let parts: Vec<String> = components.iter().map(|name| format!("../manifests/components/{name}")).collect();
-    let kustomization = json!({
-        "apiVersion": "kustomize.config.k8s.io/v1beta1", "kind": "Kustomization",
-        "resources": [format!("../manifests/{resources}")], "components": parts,
-    });
-    let name = [&[resources], components].concat().join("-").replace('/', "-");
-    let file = place.write(&format!("ways/way-{name}/kustomization.yaml"), kustomization.to_string())?;
-    Ok(file.parent().context("no directory")?.display().to_string())
+    let written = Kustomization { resources, components, tags: &[] }.write(stage.cluster.place())?;
+    Ok(written.display().to_string())
 }
 
 async fn dry_run(stage: &Stage<'_>, draft: &Draft) -> Result<Pod, kube::Error> {
@@ -146,16 +141,8 @@ async fn workloads(stage: &Stage<'_>, draft: &Draft) -> anyhow::Result<()> {
 /// Pods that name no scheduler get kerf's, whoever makes them; under another one they are refused with what to write.
 /// Others are left alone, and so are namespaces with the label. With the routing taken away, none is bound without cards.
 pub async fn pods_that_ask_for_gpus_come_to_kerfs_scheduler(stage: &Stage<'_>) -> anyhow::Result<()> {
-    let applied = Applied::new(stage, &[])?;
     let [share, ..] = shapes();
     let other = share.named("other").with("schedulerName", "volcano");
-    until(SOON, "both policies are in force", async || {
-        let now = scheduler_of(stage, &share).await?;
-        ensure!(now == "kerf-scheduler", "{now}");
-        ensure!(dry_run(stage, &other).await.is_err(), "allowed under another");
-        Ok(())
-    })
-    .await?;
     let named = ["default-scheduler", "kerf-scheduler"].map(|name| share.named(name).with("schedulerName", name));
     for draft in shapes().into_iter().chain(named) {
         let now = scheduler_of(stage, &draft).await?;
@@ -164,11 +151,12 @@ pub async fn pods_that_ask_for_gpus_come_to_kerfs_scheduler(stage: &Stage<'_>) -
     refused(stage, &other, "volcano").await?;
     others_are_left_alone(stage).await?;
 
-    // no such scheduler runs here, so they wait
     workloads(stage, &share).await?;
     of_controlled(stage, "deployed").await?;
     of_controlled(stage, "worked").await?;
 
+    // the refusal stands alone where pods are not routed
+    let restored = Restored(stage);
     let routing = ["mutatingadmissionpolicybinding/kerf-scheduler", "mutatingadmissionpolicy/kerf-scheduler"];
     stage.cluster.control.kubectl(&["delete", routing[0], routing[1]])?;
     until(SOON, "a pod that is not routed is refused", async || refused(stage, &share, "default-scheduler").await)
@@ -176,7 +164,7 @@ pub async fn pods_that_ask_for_gpus_come_to_kerfs_scheduler(stage: &Stage<'_>) -
     leave_out(stage).await?;
     let now = scheduler_of(stage, &share).await?;
     ensure!(now == "default-scheduler", "in a namespace that is left out: {now}");
-    drop(applied);
+    drop(restored);
     Ok(())
 }
 

@@ -21,13 +21,10 @@ pub async fn the_old_configuration_works_with_the_same_plugin(stage: &Stage<'_>)
     let (cluster, control) = (stage.cluster, &stage.cluster.control);
     let rights = workspace().join("manifests/overlays/legacy/rights.yaml").display().to_string();
     control.kubectl(&["apply", "-f", &rights])?;
-    cluster.extender.kill()?;
+    cluster.extender()?.kill()?;
     let legacy = cluster.programs.start_extender(cluster.place(), control, "info", &["--legacy"])?;
     let result = async {
-        until(SOON, "the extender is ready", async || {
-            cluster.get_text(control.ports.extender_metrics, "/readyz").await.map(drop)
-        })
-        .await?;
+        until(SOON, "the extender is ready", async || cluster.extender_text("/readyz").await.map(drop)).await?;
         control.schedule(Scheduling::Legacy)?;
         under_the_old_configuration(stage).await?;
         it_writes_nothing_but_records_of_pods_that_wait(stage).await
@@ -35,7 +32,7 @@ pub async fn the_old_configuration_works_with_the_same_plugin(stage: &Stage<'_>)
     .await;
     control.schedule(Scheduling::Full)?;
     legacy.kill()?;
-    cluster.extender.start_again()?;
+    cluster.extender()?.start_again()?;
     control.kubectl(&["delete", "-f", &rights])?;
     result
 }
@@ -69,7 +66,7 @@ async fn under_the_old_configuration(stage: &Stage<'_>) -> anyhow::Result<()> {
     stage.all_run(20, Duration::from_secs(120)).await?;
     let audit = stage.agreed().await?;
     ensure!(audit.placed.len() == 20, "{} are placed", audit.placed.len());
-    let metrics = stage.cluster.get_text(stage.cluster.control.ports.extender_metrics, "/metrics").await?;
+    let metrics = stage.cluster.extender_text("/metrics").await?;
     ensure!(samples::sum(&metrics, "kerf_extender_requests_total", &["verb=\"predicates\""]) >= 20.0, "not called");
     Ok(())
 }

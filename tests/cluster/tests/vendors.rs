@@ -20,7 +20,7 @@ pub async fn vcuda_is_served_from_amd_and_intel_cards(stage: &Stage<'_>) -> anyh
     }
     for (node, cards) in [(first, ["0000:19:00.0"].as_slice()), (second, &["0042:01:02.0", "0042:01:05.0"])] {
         until(SOON, &format!("{} offers its cards of paper", node.name), async || {
-            let state = stage.cluster.state(stage.cluster.control.ports.extender_debug).await?;
+            let state = stage.cluster.extender_state().await?;
             let known = state["nodes"][&node.name]["gpus"].as_array().cloned().unwrap_or_default();
             let known: Vec<&str> = known.iter().filter_map(|card| card["gpu"].as_str()).collect();
             ensure!(known == cards, "the extender knows {known:?}");

@@ -21,7 +21,7 @@ use crate::support::stage::{SOON, Stage, phase, runs, uid, unschedulable, why};
 const SERVED: Duration = Duration::from_secs(25);
 
 async fn count(stage: &Stage<'_>, metric: &str, labels: &[&str]) -> anyhow::Result<f64> {
-    let metrics = stage.cluster.get_text(stage.cluster.control.ports.extender_metrics, "/metrics").await?;
+    let metrics = stage.cluster.extender_text("/metrics").await?;
     Ok(samples::sum(&metrics, metric, labels))
 }
 
@@ -61,7 +61,7 @@ async fn served(stage: &Stage<'_>, name: &str) -> anyhow::Result<()> {
 /// Eight pods, each of which needs a whole GPU: the API server is stopped when they are about to be bound. Afterwards
 /// no pod blocks itself.
 pub async fn a_pause_during_the_bindings_costs_nobody_its_card(stage: &Stage<'_>) -> anyhow::Result<()> {
-    let (extender, api) = (&stage.cluster.extender, &stage.cluster.control.api);
+    let (extender, api) = (stage.cluster.extender()?, &stage.cluster.control.api);
     let cards: usize = stage.cluster.nodes.iter().map(|node| node.cards.uuids().len()).sum();
     let unknown = count(stage, "kerf_extender_binds_total", &["outcome=\"unknown\""]).await?;
     // the scheduler asks about the first of them and has no answer before the API server is stopped

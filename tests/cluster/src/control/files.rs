@@ -8,6 +8,7 @@ use serde_json::json;
 
 use super::setup::{Ports, Scheduling};
 use crate::certificates::Certificates;
+use crate::network::Network;
 use crate::place::Place;
 use crate::tools::workspace;
 
@@ -24,7 +25,7 @@ pub(super) fn tokens(nodes: &[String]) -> String {
 pub(super) fn kubeconfig(
     place: &Place,
     certificates: &Certificates,
-    ports: Ports,
+    network: Network,
     user: &str,
     token: &str,
 ) -> anyhow::Result<PathBuf> {
@@ -33,7 +34,7 @@ pub(super) fn kubeconfig(
     let content = json!({
         "apiVersion": "v1", "kind": "Config", "current-context": "kerf",
         "clusters": [{ "name": "kerf", "cluster": {
-            "server": format!("https://127.0.0.1:{}", ports.api),
+            "server": format!("https://{}", network.api()),
             "certificate-authority": certificates.file("authority"),
         }}],
         "users": [{ "name": user, "user": { "tokenFile": token } }],

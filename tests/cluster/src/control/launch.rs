@@ -6,6 +6,7 @@ use std::sync::Arc;
 use super::files;
 use super::setup::{Ports, Purpose};
 use crate::certificates::Certificates;
+use crate::network::Network;
 use crate::place::Place;
 use crate::process::{Process, Spec};
 use crate::tools::Tools;
@@ -32,14 +33,17 @@ pub(super) fn etcd(place: &Arc<Place>, tools: &Tools, ports: Ports) -> anyhow::R
     Process::start(place, Spec::new("etcd", tools.program("etcd"), &args))
 }
 
-/// Logs every request of kerf's two accounts, and no others.
+/// Logs every request of kerf's accounts, and no others.
 const AUDIT: &str = "\
 apiVersion: audit.k8s.io/v1
 kind: Policy
 omitStages: [RequestReceived]
 rules:
   - level: Metadata
-    users: ['system:serviceaccount:kerf-system:kerf-extender', 'system:serviceaccount:kerf-system:kerf-plugin']
+    users:
+      - system:serviceaccount:kerf-system:kerf-extender
+      - system:serviceaccount:kerf-system:kerf-plugin
+      - system:serviceaccount:kerf-system:kerf-scheduler
   - level: None
 ";
 
@@ -47,14 +51,14 @@ pub(super) fn api_server(
     place: &Arc<Place>,
     tools: &Tools,
     certificates: &Certificates,
-    ports: Ports,
+    (ports, network): (Ports, Network),
     inside: u32,
     purpose: Purpose,
 ) -> anyhow::Result<Process> {
     let mut args = flags(&[
         ("etcd-servers", format!("http://127.0.0.1:{}", ports.etcd[0])),
-        ("bind-address", "127.0.0.1".into()),
-        ("secure-port", ports.api.to_string()),
+        ("bind-address", network.api().ip().to_string()),
+        ("secure-port", network.api().port().to_string()),
         ("cert-dir", show(certificates.directory())),
         ("tls-cert-file", show(&certificates.file("server"))),
         ("tls-private-key-file", show(&certificates.key("server"))),
@@ -66,7 +70,7 @@ pub(super) fn api_server(
         ("service-account-key-file", show(&certificates.key("accounts"))),
         ("service-account-signing-key-file", show(&certificates.key("accounts"))),
         ("service-account-issuer", "https://kubernetes.default.svc".into()),
-        ("service-cluster-ip-range", "10.96.0.0/24".into()),
+        ("service-cluster-ip-range", network.services()),
         ("authorization-mode", "Node,RBAC".into()),
         // it has no other replica, and its lease would be one more thing to wait for
         ("endpoint-reconciler-type", "none".into()),
@@ -81,7 +85,7 @@ pub(super) fn api_server(
             ("max-mutating-requests-inflight", "1000".into()),
         ])),
     }
-    if purpose == (Purpose::Nodes { audit: true }) {
+    if matches!(purpose, Purpose::Nodes { audit: true, .. }) {
         let policy = place.write("control/audit.yaml", AUDIT)?;
         args.extend(flags(&[
             ("audit-policy-file", show(&policy)),

@@ -23,6 +23,8 @@ pub enum Purpose {
     Nodes {
         /// Whether the API server logs the requests of kerf's accounts.
         audit: bool,
+        /// How the cluster's own kube-scheduler calls an extender.
+        scheduling: Scheduling,
     },
     /// To measure the scheduler with Nodes that are objects only. As in Kubernetes' own `scheduler_perf`, there is no
     /// controller manager, some admission plugins are off, and clients have no rate limit.
@@ -32,8 +34,7 @@ pub enum Purpose {
 impl Purpose {
     pub(super) fn scheduling(self) -> Scheduling {
         match self {
-            Self::Nodes { .. } => Scheduling::Full,
-            Self::Measurement(scheduling) => scheduling,
+            Self::Nodes { scheduling, .. } | Self::Measurement(scheduling) => scheduling,
         }
     }
 
@@ -47,8 +48,6 @@ impl Purpose {
 pub struct Ports {
     /// etcd's ports, for clients and for peers.
     pub etcd: [u16; 2],
-    /// Port of the API server.
-    pub api: u16,
     /// Port of kube-scheduler's metrics.
     pub scheduler: u16,
     /// Port of the controller manager.
@@ -62,14 +61,13 @@ pub struct Ports {
 }
 
 impl Ports {
-    pub(crate) const COUNT: usize = 8;
+    pub(crate) const COUNT: usize = 7;
 
     /// Takes the needed ports from `free`.
     pub(crate) fn take(free: &mut impl Iterator<Item = u16>) -> anyhow::Result<Self> {
         let mut port = || free.next().context("too few ports");
         Ok(Self {
             etcd: [port()?, port()?],
-            api: port()?,
             scheduler: port()?,
             controllers: port()?,
             extender: port()?,

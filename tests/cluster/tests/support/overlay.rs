@@ -95,7 +95,7 @@ impl Drop for Overlays<'_> {
 pub fn import(stage: &Stage<'_>, nodes: &[&Node]) -> anyhow::Result<()> {
     let archive = stage.cluster.place().path("images/plugin.tar");
     if !archive.exists() {
-        image::plugin(stage.cluster.place(), stage.cluster.programs.plugin())?;
+        image::plugin(stage.cluster.place(), stage.cluster.programs.plugin(), stage.cluster.programs.limiter())?;
         nodes.iter().try_for_each(|node| node.containerd.import(&archive))?;
     }
     Ok(())

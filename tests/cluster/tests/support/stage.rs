@@ -64,16 +64,23 @@ impl<'a> Stage<'a> {
         self.create_object(draft.value().clone()).await
     }
 
-    /// Creates a pod from JSON.
+    /// Creates a pod from JSON. Where pods are not routed, one that names no scheduler names kerf's.
     pub async fn create_object(&self, value: Value) -> anyhow::Result<Pod> {
-        create(self.pods(), value).await
+        create(self.pods(), self.named(value)).await
+    }
+
+    fn named(&self, mut value: Value) -> Value {
+        if self.cluster.pods().is_ok_and(|pods| !pods.routes) && value["spec"]["schedulerName"].is_null() {
+            value["spec"]["schedulerName"] = "kerf-scheduler".into();
+        }
+        value
     }
 
     /// Creates all of them at once.
     pub async fn create_all(&self, drafts: &[Draft]) -> anyhow::Result<()> {
         let mut tasks = JoinSet::new();
         for draft in drafts {
-            tasks.spawn(create(self.pods(), draft.value().clone()));
+            tasks.spawn(create(self.pods(), self.named(draft.value().clone())));
         }
         while let Some(created) = tasks.join_next().await {
             created??;
@@ -128,7 +135,7 @@ impl<'a> Stage<'a> {
 
     /// The extender's view of a node: free units of core on each GPU, by index.
     pub async fn free(&self, node: &str) -> anyhow::Result<Vec<u64>> {
-        let state = self.cluster.state(self.cluster.control.ports.extender_debug).await?;
+        let state = self.cluster.extender_state().await?;
         let cards = state["nodes"][node]["gpus"].as_array().with_context(|| format!("no node {node}"))?;
         // in thousandths of a GPU
         Ok(cards.iter().filter_map(|card| card["free_compute"].as_u64()).map(|free| free / 10).collect())

@@ -7,6 +7,7 @@ use k8s_openapi::api::core::v1::{Container, Pod, PodSpec};
 use k8s_openapi::api::networking::v1::NetworkPolicy;
 use k8s_openapi::api::policy::v1::PodDisruptionBudget;
 use k8s_openapi::api::rbac::v1::{ClusterRoleBinding, Role, RoleBinding};
+use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 use kerf::annotation::Keys;
 use kerf::request::{MAX_CARD_MEMORY, MAX_CARDS, MAX_CONTAINERS, MAX_SHARES};
 use kerf::shares::SHARE_RESOURCES;
@@ -17,6 +18,7 @@ use crate::reading::{documents, of_kind, only, strict};
 use crate::{container, extender, kustomization, parsed};
 
 const NAME: &str = "kerf-scheduler";
+const CONFIGURATION: &str = "kerf-scheduler-configuration";
 
 fn scheduler() -> Deployment {
     only(of_kind("manifests/base", "Deployment"))
@@ -63,6 +65,7 @@ fn the_extender_is_as_where_it_runs_by_itself_but_a_sidecar() {
     assert_eq!(args.scheduler_lease, Some(lease.parse().unwrap()));
     like_alone.ports = args.ports.clone();
     like_alone.scheduler_lease.clone_from(&args.scheduler_lease);
+    like_alone.scheduler_livez.clone_from(&args.scheduler_livez);
     assert_eq!(format!("{args:?}"), format!("{like_alone:?}"), "they differ in nothing else");
     kerf_extender::config::Config::try_from(&args).unwrap();
     assert!(!args.legacy);
@@ -91,7 +94,7 @@ fn its_containers_may_do_nothing_beyond_their_work() {
         assert!(resources.limits.as_ref().unwrap().contains_key("memory"));
     }
     let volume = only(pod.volumes.unwrap());
-    assert_eq!(volume.config_map.unwrap().name, NAME);
+    assert_eq!(volume.config_map.unwrap().name, CONFIGURATION);
     assert!(only(scheduler.volume_mounts.unwrap()).read_only == Some(true) && extender.volume_mounts.is_none());
     // nobody reaches the verbs from outside; kube-scheduler's port asks for a token
     let policies: Vec<NetworkPolicy> = of_kind("manifests/base", "NetworkPolicy");
@@ -111,7 +114,7 @@ fn kube_scheduler_is_the_clusters_and_reads_kerfs_configuration() {
     let map = only(kustomization("base").config_map_generator);
     let mount = only(scheduler.volume_mounts.unwrap()).mount_path;
     let flag = format!("--config={mount}/{}", only(map.files));
-    assert_eq!((&*map.name, scheduler.args.unwrap().contains(&flag)), (NAME, true));
+    assert_eq!((&*map.name, scheduler.args.unwrap().contains(&flag)), (CONFIGURATION, true));
     let config = configuration();
     let profiles = serde_json::json!([{ "schedulerName": NAME }]);
     assert_eq!(config.profiles, Some(profiles));
@@ -133,6 +136,21 @@ fn the_leases_times_leave_no_two_leaders() {
     assert!(renew as f64 + binding.as_secs_f64() < duration as f64);
     // it looks once in a period, which is drawn out by up to 1.2
     assert!(duration as f64 + 2.2 * retry as f64 <= 13.0, "the promise is 15 s to the next binding");
+}
+
+/// A leader whose extender is gone gives the lease back soon.
+#[test]
+fn kube_schedulers_probe_is_answered_by_its_extender() {
+    let (extender, scheduler) = containers();
+    let args = parsed(&extender);
+    let probe = scheduler.liveness_probe.unwrap();
+    let get = probe.http_get.unwrap();
+    assert_eq!(get.path.as_deref(), Some("/livez/scheduler"));
+    assert_eq!(get.port, IntOrString::Int(args.ports.metrics_listen.port().into()));
+    assert!(get.host.is_none() && get.scheme.is_none());
+    assert!(probe.period_seconds.unwrap() * probe.failure_threshold.unwrap() <= 5);
+    let port = only(scheduler.ports.unwrap()).container_port;
+    assert_eq!(args.scheduler_livez, Some(format!("https://127.0.0.1:{port}/livez").parse().unwrap()));
 }
 
 #[test]
@@ -193,6 +211,18 @@ fn its_account_has_the_rights_of_a_scheduler_and_two_objects_of_its_own() {
         (rule.resources.unwrap(), rule.verbs),
         (vec!["leases".to_owned()], ["get", "list", "watch", "update"].map(str::to_owned).to_vec())
     );
+}
+
+/// kustomize puts a hash behind the names of generated ConfigMaps, and so it does with every name like these in rights.
+#[test]
+fn no_right_is_to_an_object_with_a_name_that_kustomize_changes() {
+    let generated = only(kustomization("base").config_map_generator).name;
+    for (name, value) in documents("manifests/base") {
+        for rule in value["rules"].as_array().into_iter().flatten() {
+            let names = rule["resourceNames"].as_array().into_iter().flatten();
+            assert!(names.into_iter().all(|own| *own != *generated), "{name}: {rule}");
+        }
+    }
 }
 
 /// What `components/control-plane` takes out is all that belongs to the scheduler, and nothing else.

@@ -9,7 +9,7 @@ use serde_json::Value;
 use crate::reading::root;
 
 /// The version of the cluster that objects are rendered for; that of kube-scheduler's image in the base.
-pub const KUBERNETES: &str = "v1.36.3";
+pub const KUBERNETES: &str = "v1.37.2";
 
 /// Both versions of helm that are in use.
 pub const HELMS: [&str; 2] = ["helm3", "helm4"];

@@ -1,0 +1,69 @@
+//! The probe of kube-scheduler's container, which the extender answers.
+
+use std::net::SocketAddr;
+use std::path::Path;
+use std::sync::Arc;
+
+use kerf_extender::config::Config;
+use kerf_testkit::api::ApiServer;
+use rustls::ServerConfig;
+use rustls::crypto::ring::default_provider;
+use rustls::pki_types::pem::PemObject as _;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpListener;
+use tokio_rustls::TlsAcceptor;
+
+use crate::fixture::{World, config, started};
+
+/// A scheduler that says this once to each connection, under a certificate that nobody knows.
+async fn scheduler(says: &'static str) -> SocketAddr {
+    let file = |name: &str| Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/it/certificates").join(name);
+    let chain = vec![CertificateDer::from_pem_file(file("second-server.crt")).unwrap()];
+    let key = PrivateKeyDer::from_pem_file(file("second-server.key")).unwrap();
+    let builder = ServerConfig::builder_with_provider(Arc::new(default_provider()));
+    let builder = builder.with_safe_default_protocol_versions().unwrap().with_no_client_auth();
+    let acceptor = TlsAcceptor::from(Arc::new(builder.with_single_cert(chain, key).unwrap()));
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    tokio::spawn(async move {
+        loop {
+            let (stream, _) = listener.accept().await.unwrap();
+            let mut stream = acceptor.accept(stream).await.unwrap();
+            let mut head = [0; 4096];
+            let read = stream.read(&mut head).await.unwrap();
+            assert!(head[..read].starts_with(b"GET /livez HTTP/1.1\r\n"));
+            let answer = format!("HTTP/1.1 {says}\r\nconnection: close\r\ncontent-length: 0\r\n\r\n");
+            stream.write_all(answer.as_bytes()).await.unwrap();
+            stream.shutdown().await.unwrap();
+        }
+    });
+    address
+}
+
+async fn world(livez: Option<SocketAddr>) -> World {
+    let scheduler_livez = livez.map(|address| format!("https://{address}/livez").parse().unwrap());
+    started(ApiServer::start().await.unwrap(), Config { scheduler_livez, ..config() }).await
+}
+
+#[tokio::test]
+async fn the_scheduler_beside_it_is_asked_whatever_its_certificate() {
+    let world = world(Some(scheduler("200 OK").await)).await;
+    assert_eq!(world.text("/livez/scheduler").await, "ok\n");
+    // its connection is closed each time
+    assert_eq!(world.text("/livez/scheduler").await, "ok\n");
+}
+
+#[tokio::test]
+async fn it_is_told_what_is_wrong_with_it() {
+    let world = world(Some(scheduler("500 Internal Server Error").await)).await;
+    let text = world.text("/livez/scheduler").await;
+    assert!(text.starts_with("kube-scheduler does not say that it is alive, for 0 s: "), "{text}");
+}
+
+#[tokio::test]
+async fn without_a_scheduler_there_is_no_such_route() {
+    let world = world(None).await;
+    let answer = reqwest::get(world.url_of("/livez/scheduler")).await.unwrap();
+    assert_eq!(answer.status().as_u16(), 404);
+}
