@@ -64,7 +64,8 @@
 {{/* The ConfigMap of kube-scheduler's configuration, with the values' changes: stage. */}}
 {{- define "kerf.schedulerConfiguration" -}}
 {{- $values := .root.Values -}}
-{{- $file := "kube-scheduler-configuration.yaml" -}}
+{{- $generator := index (.root.Files.Get "files/base/kustomization.yaml" | fromYaml).configMapGenerator 0 -}}
+{{- $file := index $generator.files 0 -}}
 {{- $configuration := include "kerf.renamed" (list .root (.root.Files.Get (printf "files/base/%s" $file))) | fromYaml -}}
 {{- $extender := index $configuration.extenders 0 -}}
 {{- range $resource := $values.placedResources -}}
@@ -73,7 +74,7 @@
 {{- end -}}
 {{- $_ := mergeOverwrite $configuration (deepCopy $values.scheduler.configuration) -}}
 {{- $labels := dict "app.kubernetes.io/component" "scheduler" -}}
-{{- $metadata := dict "name" "kerf-scheduler" "namespace" "kerf-system" "labels" $labels -}}
+{{- $metadata := dict "name" $generator.name "namespace" "kerf-system" "labels" $labels -}}
 {{- $map := dict "apiVersion" "v1" "kind" "ConfigMap" "metadata" $metadata "data" (dict $file (toYaml $configuration)) -}}
 {{- $_ := set . "objects" (append .objects $map) -}}
 {{- end -}}

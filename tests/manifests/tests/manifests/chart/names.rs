@@ -156,7 +156,7 @@ fn the_scheduler_and_its_lease_have_one_name() {
     let folder = folder("lease");
     let release = Release { name: "any", namespace: "gpus", ..Release::new(&tools, "helm4", &folder) };
     let objects = release.objects(VALUES);
-    let map = object(&objects, "ConfigMap", "cards-scheduler");
+    let map = object(&objects, "ConfigMap", "cards-scheduler-configuration");
     let text = map["data"]["kube-scheduler-configuration.yaml"].as_str().unwrap();
     let configuration: crate::SchedulerConfiguration = serde_saphyr::from_str(text).unwrap();
     assert_eq!(configuration.profiles.unwrap()[0]["schedulerName"], "cards-scheduler");

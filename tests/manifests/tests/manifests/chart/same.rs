@@ -11,6 +11,8 @@ const HELM_LABELS: [&str; 3] = ["helm.sh/chart", "app.kubernetes.io/managed-by",
 const INSTANCE: &str = "app.kubernetes.io/instance";
 /// In the place of the hash that kustomize appends to the configuration's name: it changes the pods with it.
 const CHECKSUM: &str = "checksum/configuration";
+/// The ConfigMap's name without the hash.
+const CONFIGURATION: &str = "kerf-scheduler-configuration";
 
 /// Values, and the kustomizations that say the same: resources and components of each.
 type Case<'a> = (&'a str, &'a [(&'a [&'a str], &'a [&'a str])]);
@@ -110,7 +112,7 @@ fn plain(mut object: Value, configuration: &str) -> Option<Value> {
             *file = serde_saphyr::from_str(file.as_str().unwrap()).unwrap();
         }
     }
-    let text = object.to_string().replace(&format!("\"{configuration}\""), "\"kerf-scheduler\"");
+    let text = object.to_string().replace(&format!("\"{configuration}\""), &format!("\"{CONFIGURATION}\""));
     Some(serde_json::from_str(&text).unwrap())
 }
 
@@ -118,7 +120,7 @@ fn plain(mut object: Value, configuration: &str) -> Option<Value> {
 fn configuration(objects: &[Value]) -> String {
     let mut maps = objects.iter().filter(|object| object["kind"] == "ConfigMap");
     let own = maps.find(|map| map["data"].get("kube-scheduler-configuration.yaml").is_some());
-    own.map_or("kerf-scheduler", |map| map["metadata"]["name"].as_str().unwrap()).to_owned()
+    own.map_or(CONFIGURATION, |map| map["metadata"]["name"].as_str().unwrap()).to_owned()
 }
 
 fn all_plain(objects: Vec<Value>) -> Vec<Value> {

@@ -176,7 +176,7 @@ fn placed_resources_are_known_to_scheduler_and_policies() {
     let values = "{placedResources: [nvidia.com/gpu, amd.com/cpx_nps4], scheduler: {configuration: {percentageOfNodesToScore: 20,
         leaderElection: {leaseDuration: 20s}}}}";
     let objects = release.objects(values);
-    let map = object(&objects, "ConfigMap", "kerf-scheduler");
+    let map = object(&objects, "ConfigMap", "kerf-scheduler-configuration");
     let text = map["data"]["kube-scheduler-configuration.yaml"].as_str().unwrap();
     let configuration: crate::SchedulerConfiguration = serde_saphyr::from_str(text).unwrap();
     let managed = &configuration.extenders[0].managed_resources;
