@@ -10,6 +10,7 @@
 mod batches;
 mod binding;
 mod burst;
+mod chart;
 mod counted;
 mod examples;
 mod faults;
@@ -93,6 +94,7 @@ const TESTS: &[Test] = tests! {
         a_nominated_pod_keeps_its_card a_pod_that_waits_for_its_volume_keeps_its_card;
     routing: pods_that_ask_for_gpus_come_to_kerfs_scheduler pods_that_ask_for_gpus_are_told_of_kerfs_scheduler
         every_way_to_install_is_accepted;
+    chart: every_value_is_accepted;
     rights: no_more_than_is_used;
     // these restart the API server, which refuses all clients for a moment
     faults: plugin_token_refused;
