@@ -10,6 +10,7 @@ use std::time::Duration;
 use anyhow::{Context, ensure};
 use kerf_cluster::place::Place;
 use kerf_cluster::process::{Process, Spec};
+use kerf_cluster::tools::{output, workspace};
 use kerf_cluster::wait::until;
 use serde_json::Value;
 
@@ -40,7 +41,13 @@ pub async fn promtool_is_content(stage: &Stage<'_>) -> anyhow::Result<()> {
         let text = String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr);
         ensure!(output.status.success() && text.trim().is_empty(), "{program}: {text}");
     }
-    Ok(())
+    // and none about the alerts
+    let alerts = std::fs::read_to_string(workspace().join("manifests/components/alerts/alerts.yaml"))?;
+    let (_, rules) = alerts.split_once("\nspec:\n").context("no spec")?;
+    let rules: String =
+        rules.lines().map(|line| format!("{}\n", line.strip_prefix("  ").unwrap_or(line))).collect();
+    let file = stage.cluster.place().write("prometheus/alerts.yaml", rules)?;
+    output(Command::new("promtool").args(["check", "rules"]).arg(file)).map(drop)
 }
 
 /// The commitments of each GPU and the shares of each container equal the audit's; a pod that is gone

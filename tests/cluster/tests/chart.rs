@@ -1,0 +1,84 @@
+//! The helm chart on a real API server.
+
+use std::path::PathBuf;
+use std::process::Command;
+
+use anyhow::{Context, ensure};
+use kerf_cluster::release::components;
+use kerf_cluster::tools::{output, workspace};
+use serde_json::Value;
+
+use crate::support::stage::Stage;
+
+/// helm with the administrator's rights, and nothing that the user has configured.
+struct Helm<'a> {
+    stage: &'a Stage<'a>,
+    program: PathBuf,
+}
+
+impl<'a> Helm<'a> {
+    /// Both versions that are in use; none, and says so, where there is no helm.
+    fn find(stage: &'a Stage<'a>) -> Vec<Self> {
+        let Some(folder) = std::env::var_os("KERF_MANIFEST_TOOLS") else {
+            println!(
+                "        NOT RUN: KERF_MANIFEST_TOOLS names no folder with helm; tests/manifests/setup.sh gets it"
+            );
+            return Vec::new();
+        };
+        ["helm3", "helm4"].map(|name| Self { stage, program: PathBuf::from(&folder).join(name) }).into()
+    }
+
+    fn run(&self, namespace: &str, args: &[&str]) -> anyhow::Result<String> {
+        let folder = self.stage.cluster.place().dir("helm")?;
+        let mut command = Command::new(&self.program);
+        for variable in ["HELM_CACHE_HOME", "HELM_CONFIG_HOME", "HELM_DATA_HOME"] {
+            command.env(variable, folder.join(variable));
+        }
+        command.env("KUBECONFIG", self.stage.cluster.control.admin());
+        output(command.args(args).args(["--namespace", namespace]))
+    }
+}
+
+fn chart() -> String {
+    workspace().join("charts/kerf").display().to_string()
+}
+
+/// What the chart can render, under other names than the manifests', is accepted by the API server: every field, and every
+/// expression of the policies.
+pub async fn every_value_is_accepted(stage: &Stage<'_>) -> anyhow::Result<()> {
+    let control = &stage.cluster.control;
+    let server: Value = serde_json::from_str(&control.kubectl(&["version", "--output=json"])?)?;
+    let version = server["serverVersion"]["gitVersion"].as_str().context("no version")?;
+    let ways = [
+        "simulated.enabled=true,priorityQuota=true",
+        "domain=example.org,routing.reservedNodes=true,routing.runtimeClassName=nvidia,nodeLabels=node,plugin.driverLimits=true",
+        "routing.mutate=never,requests=warn,scheduler.serviceAccount.name=own,placedResources={nvidia.com/gpu}",
+        "placement=remote,remote.legacy=true,nodeLabels=nfd,remote.from[0].ipBlock.cidr=192.0.2.0/24",
+        "placement=controlPlane,requests=allow",
+        "placement=none,profiles.account.enabled=true,profiles.amd.enabled=true,profiles.intel.enabled=true,\
+         profiles.intel.nodeFeatureDiscovery=true,profiles.nvidia.enabled=true,profiles.deepomatic.enabled=true",
+        "profiles.deepomatic.enabled=true,profiles.deepomatic.placed=true",
+    ];
+    // without a MutatingAdmissionPolicy the chart refuses what needs one
+    let routed = components(&stage.cluster.client).await?.is_empty();
+    let ways: Vec<&str> = ways.into_iter().filter(|way| routed || !way.contains("reservedNodes")).collect();
+    for helm in Helm::find(stage) {
+        for (number, values) in ways.iter().enumerate() {
+            // the hook asks for what this cluster's own kerf has, under another scheduler
+            let args = ["template", "cards", &chart(), "--skip-tests", "--kube-version", version, "--set", values];
+            let rendered = helm.run(stage.namespace(), &args).context(*values)?;
+            let file = stage.cluster.place().write(&format!("helm/way-{number}.yaml"), rendered)?;
+            let file = file.display().to_string();
+            let apply = ["apply", "--dry-run=server", "--output=name", "--filename", &file];
+            let accepted =
+                control.kubectl(&apply).with_context(|| format!("{}: {values}", helm.program.display()))?;
+            ensure!(
+                accepted.lines().all(|name| name.contains("/cards-kerf")
+                    || name.contains("/own")
+                    || name.ends_with("/kerf-extender")),
+                "{values}: {accepted}"
+            );
+        }
+    }
+    Ok(())
+}
