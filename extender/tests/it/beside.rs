@@ -1,7 +1,6 @@
 //! The probe of kube-scheduler's container, which the extender answers.
 
 use std::net::SocketAddr;
-use std::path::Path;
 use std::sync::Arc;
 
 use kerf_extender::config::Config;
@@ -14,13 +13,14 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpListener;
 use tokio_rustls::TlsAcceptor;
 
+use crate::certificates::{Authority, SERVER_CERTIFICATE};
 use crate::fixture::{World, config, started};
 
 /// A scheduler that says this once to each connection, under a certificate that nobody knows.
 async fn scheduler(says: &'static str) -> SocketAddr {
-    let file = |name: &str| Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/it/certificates").join(name);
-    let chain = vec![CertificateDer::from_pem_file(file("second-server.crt")).unwrap()];
-    let key = PrivateKeyDer::from_pem_file(file("second-server.key")).unwrap();
+    let signed = Authority::new("unknown").sign(&SERVER_CERTIFICATE);
+    let chain = vec![CertificateDer::from_pem_slice(signed.certificate.as_bytes()).unwrap()];
+    let key = PrivateKeyDer::from_pem_slice(signed.key.as_bytes()).unwrap();
     let builder = ServerConfig::builder_with_provider(Arc::new(default_provider()));
     let builder = builder.with_safe_default_protocol_versions().unwrap().with_no_client_auth();
     let acceptor = TlsAcceptor::from(Arc::new(builder.with_single_cert(chain, key).unwrap()));

@@ -97,7 +97,7 @@ fn plain(mut object: Value, configuration: &str) -> Option<Value> {
     }
     if let Some(labels) = object.pointer_mut("/metadata/labels").and_then(Value::as_object_mut) {
         labels.retain(|key, value| {
-            !HELM_LABELS.contains(&key.as_str()) && !(key == INSTANCE && value.as_str() == Some("kerf"))
+            !HELM_LABELS.contains(&key.as_str()) && (key != INSTANCE || value.as_str() != Some("kerf"))
         });
         if labels.is_empty() {
             object["metadata"].as_object_mut().unwrap().remove("labels");
