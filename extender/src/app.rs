@@ -17,6 +17,7 @@ use crate::cluster::Cluster;
 use crate::decisions::Decisions;
 use crate::in_flight::InFlight;
 use crate::intent::Intents;
+use crate::lease::Election;
 use crate::metrics::Metrics;
 use crate::planning::{Place, Planning, PlanningError};
 use crate::refused::Refused;
@@ -36,6 +37,8 @@ pub(crate) struct App {
     pub planning: Planning,
     pub binder: Binder,
     pub clock: Arc<Clock>,
+    /// Where several replicas are elected.
+    pub election: Option<Arc<Election>>,
     pub metrics: Metrics,
     pub tasks: Tasks,
     pub readiness: Readiness,
@@ -53,6 +56,13 @@ impl App {
         if let Ok(plan) = self.cluster.asking(pod, self.policy).plan(node) {
             self.cluster.expect(uid, &node.into(), self.clock.now());
             self.intents.remember(uid.clone(), shown, node.into(), plan, self.clock.now());
+        }
+    }
+
+    /// Waits until no binding of another replica can follow, where one has just handed over to this one.
+    pub async fn handed_over(&self) {
+        if let Some(election) = &self.election {
+            election.settled(self.binder.write).await;
         }
     }
 

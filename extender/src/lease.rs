@@ -13,7 +13,8 @@ use kerf_runtime::feed::Feed;
 use kerf_runtime::watching::{Event, follow};
 use kube::{Api, Client};
 use parking_lot::Mutex;
-use tokio::time::Instant;
+use tokio::sync::Notify;
+use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
 
 /// Namespace and name of a Lease.
@@ -55,6 +56,18 @@ pub(crate) struct Election {
     lease: LeaseName,
     host: String,
     seen: Mutex<Option<Seen>>,
+    handover: Mutex<Handover>,
+    news: Notify,
+}
+
+/// What a scheduler does that gives the lease back, as one does that is ended: the bindings that it has sent may still be
+/// written. One that only stops renewing has stopped sending long before the lease runs out.
+#[derive(Debug, Default)]
+struct Handover {
+    /// When the lease was last seen to be given back.
+    given_back: Option<Instant>,
+    /// When the scheduler beside it first called while another's lease was seen: the news of the lease may be late.
+    early: Option<Instant>,
 }
 
 #[derive(Debug)]
@@ -69,7 +82,7 @@ struct Seen {
 
 impl Election {
     pub fn new(lease: LeaseName, host: String) -> Arc<Self> {
-        Arc::new(Self { lease, host, seen: Mutex::default() })
+        Arc::new(Self { lease, host, seen: Mutex::default(), handover: Mutex::default(), news: Notify::new() })
     }
 
     pub fn standing(&self) -> Standing {
@@ -83,6 +96,32 @@ impl Election {
             Some(seen) if seen.holder == self.host => Standing::Active,
             Some(seen) => Standing::Standby { active: seen.holder.clone() },
         }
+    }
+
+    /// Waits until no write of the last holder can follow, each of which takes at most `write`.
+    pub async fn settled(&self, write: Duration) {
+        loop {
+            // before the look, so that no news is missed
+            let news = self.news.notified();
+            let Some(until) = self.unsettled(Instant::now(), write) else { return };
+            tokio::select! {
+                () = sleep_until(until) => {}
+                () = news => {}
+            }
+        }
+    }
+
+    /// Until when to wait for them.
+    fn unsettled(&self, now: Instant, write: Duration) -> Option<Instant> {
+        let standing = self.standing_at(now);
+        let mut handover = self.handover.lock();
+        let since = match standing {
+            Standing::Unknown => None,
+            Standing::Active => handover.given_back,
+            // kube-scheduler calls when it is elected, so this is about to be seen
+            Standing::Standby { .. } | Standing::Nobody => Some(*handover.early.get_or_insert(now)),
+        };
+        since.map(|since| since + write).filter(|until| *until > now)
     }
 
     /// As `/readyz` says it.
@@ -108,7 +147,10 @@ impl Election {
                 self.apply(lease, Instant::now());
             }
             Event::InitDone if listed => {}
-            Event::InitDone | Event::Delete(_) => *self.seen.lock() = None,
+            Event::InitDone | Event::Delete(_) => {
+                *self.seen.lock() = None;
+                self.handover.lock().given_back = Some(Instant::now());
+            }
         })
         .await;
     }
@@ -121,6 +163,16 @@ impl Election {
             Duration::from_secs(u64::try_from(spec.lease_duration_seconds.unwrap_or_default()).unwrap_or(0));
         let before = self.standing_at(now);
         {
+            let mut handover = self.handover.lock();
+            if holder.is_empty() {
+                handover.given_back = handover.given_back.filter(|_| before == Standing::Nobody).or(Some(now));
+            } else if holder == self.host {
+                handover.early = None;
+            } else if self.seen.lock().as_ref().is_none_or(|seen| seen.holder != holder) {
+                *handover = Handover::default();
+            }
+        }
+        {
             let mut seen = self.seen.lock();
             let unchanged = seen.as_ref().filter(|seen| seen.renewed == renewed && seen.holder == holder);
             let at = unchanged.map_or(now, |seen| seen.at);
@@ -129,6 +181,7 @@ impl Election {
         if self.standing_at(now) != before {
             tracing::info!(standing = self.text(), "scheduler's lease");
         }
+        self.news.notify_waiters();
     }
 }
 
@@ -166,6 +219,44 @@ mod tests {
         assert_eq!(standing("", 4, 19), Standing::Nobody);
         // a name that only begins like its own
         assert_eq!(standing("pod-a-2_77aa", 5, 20), standby("pod-a-2"));
+    }
+
+    #[test]
+    fn what_the_last_holder_has_sent_is_waited_for_where_it_gave_the_lease_back() {
+        let election = Election::new("kerf-system/kerf-scheduler".parse().unwrap(), "pod-a".to_owned());
+        let begun = Instant::now();
+        let after = |seconds| begun + Duration::from_secs(seconds);
+        let write = Duration::from_secs(3);
+        let unsettled = |seconds| election.unsettled(after(seconds), write);
+        // there is no lease yet: the first scheduler of all
+        assert_eq!(unsettled(0), None);
+        election.apply(lease("pod-b_8c3f", 1), after(0));
+        election.apply(lease("", 2), after(10));
+        election.apply(lease("pod-a_11d0", 3), after(11));
+        assert_eq!(unsettled(11), Some(after(13)));
+        assert_eq!(unsettled(13), None);
+        // renewed
+        election.apply(lease("pod-a_11d0", 4), after(14));
+        assert_eq!(unsettled(14), None);
+
+        // its scheduler was faster than the news
+        election.apply(lease("pod-b_8c3f", 5), after(20));
+        assert_eq!(unsettled(21), Some(after(24)));
+        assert_eq!(unsettled(22), Some(after(24)));
+        election.apply(lease("", 6), after(22));
+        election.apply(lease("pod-a_11d0", 7), after(22));
+        assert_eq!(unsettled(22), Some(after(25)));
+
+        // the news are lost, or a call is not the scheduler's: not every call is held up
+        election.apply(lease("pod-b_8c3f", 8), after(30));
+        assert_eq!(unsettled(30), Some(after(33)));
+        election.apply(lease("pod-b_8c3f", 9), after(32));
+        assert_eq!(unsettled(33), None);
+        assert_eq!(unsettled(34), None);
+
+        // the lease ran out: its holder had stopped before
+        election.apply(lease("pod-a_11d0", 10), after(50));
+        assert_eq!(unsettled(50), None);
     }
 
     #[test]

@@ -86,7 +86,7 @@ pub async fn start(config: &Config, client: Client, tasks: Tasks) -> anyhow::Res
     let listeners = Listeners::open(config).await?;
     let listening = listeners.addresses()?;
     watch(&app, config, client.clone(), &registry)?;
-    let election = elect(&app, config, client, &registry)?;
+    elect(&app, config, client, &registry)?;
     let token = tasks.token().clone();
     tasks.spawn("reaper", reaper::run(app.clone(), token.clone()));
     tasks.spawn("retries", retries::run(app.clone(), token.clone()));
@@ -103,7 +103,7 @@ pub async fn start(config: &Config, client: Client, tasks: Tasks) -> anyhow::Res
     };
     let state = app.clone();
     let state: admin::Report = Arc::new(move || Box::new(debug::state(state.clone())));
-    listeners.admin.serve_with(&tasks, admin(&app, registry, election), more, state);
+    listeners.admin.serve_with(&tasks, admin(&app, registry), more, state);
     tracing::info!(?listening, "serving");
     Ok(Extender { listening, app, tasks })
 }
@@ -138,6 +138,7 @@ fn app(config: &Config, client: &Client, registry: &Registry, tasks: &Tasks) -> 
         refused: Refused::default(),
         decisions: Decisions::default(),
         planning: Planning::default(),
+        election: config.scheduler_lease.clone().map(|lease| Election::new(lease, config.host.clone())),
         binder: Binder { client: client.clone(), read: api_timeout, write: write_timeout, namespace },
         metrics: Metrics::new(registry, cluster.clone(), clock.clone()).context("metrics")?,
         cluster,
@@ -184,19 +185,18 @@ async fn settle(listed: Condition, settled: Condition, longest_write: Duration, 
 
 /// Follows the lease by which the scheduler beside it is elected, if one is named. A standby is ready as well: it knows of
 /// everything, so that its scheduler can begin at once.
-fn elect(app: &App, config: &Config, client: Client, registry: &Registry) -> anyhow::Result<Option<Arc<Election>>> {
-    let Some(lease) = config.scheduler_lease.clone() else { return Ok(None) };
-    let election = Election::new(lease, config.host.clone());
+fn elect(app: &App, config: &Config, client: Client, registry: &Registry) -> anyhow::Result<()> {
+    let Some(election) = &app.election else { return Ok(()) };
     let failures = app.metrics.watch_failures.with_label_values(&["leases"]);
     let feed = Feed::new("leases", config.patience, failures);
     app.tasks.spawn("watch lease", election.clone().follow(client, feed, app.tasks.token().clone()));
     let own = election.clone();
     registry.register(Box::new(metrics::active(move || own.standing() == lease::Standing::Active)?))?;
-    Ok(Some(election))
+    Ok(())
 }
 
-fn admin(app: &Arc<App>, registry: Registry, election: Option<Arc<Election>>) -> Admin {
-    let cluster = app.cluster.clone();
+fn admin(app: &Arc<App>, registry: Registry) -> Admin {
+    let (cluster, election) = (app.cluster.clone(), app.election.clone());
     let series: admin::Report = Arc::new(move || Box::new(metrics::cards(&cluster)));
     Admin {
         registry,

@@ -36,6 +36,7 @@ impl Handler for Filter {
     }
 
     async fn answer(call: Arc<Call>) -> Result<Response, CallError> {
+        call.app.handed_over().await;
         lingering(&call, evaluate).await
     }
 }

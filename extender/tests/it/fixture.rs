@@ -115,14 +115,7 @@ impl World {
     }
 
     pub async fn bind(&self, pod: &Value, node: &str) -> Result<(), String> {
-        let text = |at: &str| pod.pointer(at).and_then(Value::as_str).unwrap_or_default().to_owned();
-        let args = ExtenderBindingArgs {
-            pod_name: text("/metadata/name"),
-            pod_namespace: text("/metadata/namespace"),
-            pod_uid: text("/metadata/uid"),
-            node: node.to_owned(),
-        };
-        self.client.bind(&args).await.map_err(|error| error.to_string())
+        self.client.bind(&binding(pod, node)).await.map_err(|error| error.to_string())
     }
 
     pub fn nodes(&self) -> Vec<Arc<Value>> {
@@ -193,6 +186,17 @@ impl World {
         let nodes = self.extender.cluster().snapshot();
         let node = nodes.into_iter().find(|known| known.name.as_str() == node).expect("known node");
         node.ledger.cards().iter().map(|card| card.used().compute.0).collect()
+    }
+}
+
+/// What kube-scheduler says to bind a pod.
+pub fn binding(pod: &Value, node: &str) -> ExtenderBindingArgs {
+    let text = |at: &str| pod.pointer(at).and_then(Value::as_str).unwrap_or_default().to_owned();
+    ExtenderBindingArgs {
+        pod_name: text("/metadata/name"),
+        pod_namespace: text("/metadata/namespace"),
+        pod_uid: text("/metadata/uid"),
+        node: node.to_owned(),
     }
 }
 
