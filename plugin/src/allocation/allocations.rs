@@ -244,6 +244,13 @@ impl Allocations {
         key.pod == *pod || !self.kubelet.heard() || listed() || (self.holds(key, core) && runs())
     }
 
+    /// Whether what `key` was served with these ids of core is over, since kubelet has given `ids` to the container `to`. Not
+    /// where those were given to another one since: the work of a call goes on when kubelet has restarted, and may then be
+    /// later than that of the next call.
+    pub fn ends(&self, key: &Key, core: &Ids, (to, ids): (&Key, &Ids)) -> bool {
+        self.holds(to, ids) && !self.keeps(key, core, &to.pod)
+    }
+
     /// kubelet has given these ids of core to `pod`, so no other container has them.
     pub(super) fn vacate(&mut self, core: &Ids, pod: &PodUid) {
         let given = self.answers.levels.iter().filter(|(_, (ids, _))| ids.intersects(core));

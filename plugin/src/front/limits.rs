@@ -39,7 +39,7 @@ impl Limits {
         self.blocking(state, move || {
             answers.write(&known)?;
             enforcers.given(&given, |folder| {
-                known.allocations(|allocations| allocations.keeps(&folder.key, &folder.core, &key.pod))
+                known.allocations(|allocations| allocations.ends(&folder.key, &folder.core, (&key, &given)))
             });
             Ok::<_, io::Error>(())
         })

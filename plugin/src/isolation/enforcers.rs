@@ -176,9 +176,9 @@ impl Enforcers {
     }
 
     /// These ids of core were just given to a container of `pod`: directories of other containers with some of
-    /// these ids are over, except where `kept` says that a container still has them.
-    pub fn given(&self, core: &Ids, kept: impl Fn(&Folder) -> bool) {
-        let over = self.folders.all().into_iter().filter(|folder| folder.core.intersects(core) && !kept(folder));
+    /// these ids are over where `ends` says so.
+    pub fn given(&self, core: &Ids, ends: impl Fn(&Folder) -> bool) {
+        let over = self.folders.all().into_iter().filter(|folder| folder.core.intersects(core) && ends(folder));
         over.for_each(|folder| self.folders.remove(&folder));
     }
 

@@ -71,6 +71,27 @@ fn ids_that_are_given_anew_say_nothing_of_who_had_them() {
     assert_eq!(levels(&allocations, &b), [None], "still being prepared");
 }
 
+/// kubelet restarts in a call, and gives the ids to another container by the next one.
+#[test]
+fn the_work_of_a_call_that_was_overtaken_ends_nothing() {
+    let (a, b) = (share("a", 20, 2, 0, 1), share("b", 20, 2, 0, 2));
+    let mut allocations = allocations_with([a.clone(), b.clone()]);
+    within(&mut allocations, &listing([], &[&a]));
+    let ids = core(0, 0..20);
+    let first = allocations.allocate(&Resource::Core, ids.clone()).unwrap().key;
+    assert!(!allocations.ends(&first, &ids, (&first, &ids)), "its own");
+    // it did not note the answer
+    within(&mut allocations, &listing([], &[&b]));
+    let second = allocations.allocate(&Resource::Core, ids.clone()).unwrap().key;
+    assert_eq!([&first, &second], [&key(&a, "c0"), &key(&b, "c0")]);
+    assert!(allocations.ends(&first, &ids, (&second, &ids)));
+    assert!(!allocations.ends(&second, &ids, (&first, &ids)));
+    // a list that is older than the second pod
+    within(&mut allocations, &listing([], &[]));
+    assert!(!allocations.keeps(&second, &ids, &a.uid));
+    assert!(!allocations.ends(&second, &ids, (&first, &ids)));
+}
+
 #[test]
 fn the_ids_of_an_init_container_that_kubelet_does_not_list_are_its_pods() {
     let (a, b) = (pair("a", 0, 1), share("b", 20, 2, 0, 2));
