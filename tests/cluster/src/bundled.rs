@@ -21,7 +21,7 @@ use serde_json::json;
 use crate::control::Control;
 use crate::identity::Identity;
 use crate::image;
-use crate::kustomization::Kustomization;
+use crate::kustomization::{Kustomization, SIMULATED_GPUS};
 use crate::node::Node;
 use crate::place::Place;
 use crate::programs::Programs;
@@ -113,8 +113,8 @@ pub struct Bundled {
 }
 
 impl Bundled {
-    /// Makes the images, imports them on every node, and has kubectl apply `resources`, a directory of `manifests/`: as it
-    /// is, or on an older Kubernetes in a kustomization, as an administrator does.
+    /// Makes the images, imports them on every node, and has kubectl apply `resources`, a directory of `manifests/`, with so
+    /// many simulated GPUs: as it is, or in a kustomization as an administrator writes it, with what an older Kubernetes needs.
     ///
     /// # Errors
     /// Where an image cannot be made, or the API server does not accept the objects.
@@ -123,17 +123,19 @@ impl Bundled {
         programs: &Programs,
         control: &Control,
         nodes: &[Node],
-        resources: &str,
+        (resources, gpus): (&str, usize),
         client: Client,
     ) -> anyhow::Result<Self> {
         let scheduler = tools.program("kube-scheduler");
         let version = image::version(&scheduler)?;
         let components = release::components(&client).await?;
         let base = std::fs::read_to_string(workspace().join("manifests/base/kustomization.yaml"))?;
-        let directory = if components.is_empty() && base.contains(&format!("newTag: {version}\n")) {
+        let gpus = Some(gpus).filter(|gpus| *gpus != SIMULATED_GPUS);
+        let as_it_is = components.is_empty() && gpus.is_none();
+        let directory = if as_it_is && base.contains(&format!("newTag: {version}\n")) {
             workspace().join("manifests").join(resources)
         } else {
-            Kustomization { resources, components, tags: &[(image::SCHEDULER, &version)] }.write(place)?
+            Kustomization { resources, components, tags: &[(image::SCHEDULER, &version)], gpus }.write(place)?
         };
         let images = [
             image::scheduler(place, &scheduler)?,

@@ -106,7 +106,10 @@ impl Cluster {
             }
             Way::Manifests(resources) => {
                 let on = (&**place, tools);
-                Extender::Pods(Bundled::install(on, programs, &control, &nodes, resources, client.clone()).await?)
+                Extender::Pods(
+                    Bundled::install(on, programs, &control, &nodes, (resources, options.cards), client.clone())
+                        .await?,
+                )
             }
         };
         let keys = Keys::default();

@@ -18,7 +18,12 @@ pub struct Kustomization<'a> {
     pub components: &'a [&'a str],
     /// Images whose tag is another one.
     pub tags: &'a [(&'a str, &'a str)],
+    /// How many GPUs the overlay `simulated` has, where not as it ships.
+    pub gpus: Option<usize>,
 }
+
+/// How many GPUs the overlay `simulated` ships.
+pub const SIMULATED_GPUS: usize = 4;
 
 impl Kustomization<'_> {
     /// Writes it, beside a copy of `manifests/`; returns its directory.
@@ -35,12 +40,26 @@ impl Kustomization<'_> {
         let components: Vec<String> =
             self.components.iter().map(|name| format!("../manifests/components/{name}")).collect();
         let images: Vec<_> = self.tags.iter().map(|(name, tag)| json!({ "name": name, "newTag": tag })).collect();
-        let kustomization = json!({
+        let mut kustomization = json!({
             "apiVersion": "kustomize.config.k8s.io/v1beta1", "kind": "Kustomization",
             "resources": [format!("../manifests/{}", self.resources)], "components": components, "images": images,
         });
-        let name = [&[self.resources], self.components].concat().join("-").replace('/', "-");
-        let file = place.write(&format!("ways/way-{name}/kustomization.yaml"), kustomization.to_string())?;
+        if let Some(count) = self.gpus {
+            kustomization["configMapGenerator"] = json!([{
+                "name": "kerf-simulated-gpus", "namespace": "kerf-system", "behavior": "replace", "files": ["gpus.toml"],
+            }]);
+            kustomization["generatorOptions"] = json!({ "disableNameSuffixHash": true });
+            let gpus = (0..count)
+                .map(|index| format!("[[gpu]]\nindex = {index}\nmodel = \"Simulated 24G\"\nmemory_mib = 24576\n"));
+            let text = gpus.collect::<Vec<_>>().join("\n");
+            place.write(&format!("ways/way-{}/gpus.toml", self.name()), text)?;
+        }
+        let file =
+            place.write(&format!("ways/way-{}/kustomization.yaml", self.name()), kustomization.to_string())?;
         Ok(file.parent().context("no directory")?.to_owned())
+    }
+
+    fn name(&self) -> String {
+        [&[self.resources], self.components].concat().join("-").replace('/', "-")
     }
 }

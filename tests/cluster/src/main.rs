@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::Parser;
-use kerf_cluster::cluster::{Cluster, Options};
+use kerf_cluster::cluster::{Cluster, Options, Way};
 use kerf_cluster::place::Place;
 use kerf_cluster::programs::Programs;
 use kerf_cluster::tools::{Tools, workspace};
@@ -23,9 +23,6 @@ enum Args {
         /// How many GPUs on each
         #[arg(long = "gpus", alias = "cards", default_value_t = 4, value_parser = clap::value_parser!(u8).range(1..=16))]
         cards: u8,
-        /// What kerf's programs log
-        #[arg(long, default_value = "info", value_name = "FILTER")]
-        log: String,
         /// Other systems' resources that a second plugin offers on each node: amd, intel, deepomatic or nvidia, several
         /// joined by commas
         #[arg(long, requires = "tree", value_name = "NAMES")]
@@ -45,8 +42,9 @@ enum Args {
 fn main() -> anyhow::Result<()> {
     let runtime = tokio::runtime::Runtime::new()?;
     let result = match Args::parse() {
-        Args::Up { nodes, cards, log, profile, tree, flags } => {
-            let options = Options { nodes: nodes.into(), cards: cards.into(), log, ..Options::default() };
+        Args::Up { nodes, cards, profile, tree, flags } => {
+            let way = Way::simulated();
+            let options = Options { nodes: nodes.into(), cards: cards.into(), way, ..Options::default() };
             let named = profile.map(|names| [vec![format!("--profile={names}")], flags].concat());
             runtime.block_on(up(&options, tree.zip(named)))
         }
@@ -89,19 +87,20 @@ async fn up(options: &Options, offer: Option<(PathBuf, Vec<String>)>) -> anyhow:
     };
     let kubeconfig = cluster.control.admin();
     let example = workspace().canonicalize()?.join("examples/pods/share.yaml");
-    println!("\nexport KUBECONFIG={}", kubeconfig.display());
+    let place = cluster.place();
+    println!("\nexport KUBECONFIG={} KUBECACHEDIR={}", kubeconfig.display(), place.path("kubectl-cache").display());
     println!("alias kubectl={}", tools.program("kubectl").display());
     println!("kubectl apply -f {}", example.display());
     println!("kubectl wait --for=condition=Ready pod/share");
-    println!("kubectl exec share -- kerf-probe    # what the container was given");
-    println!("curl -s http://127.0.0.1:{}/debug/state\n", cluster.control.ports.extender_debug);
-    for node in &cluster.nodes {
-        println!("{}: GPUs in {} (edit and watch)", node.name, node.cards.file().display());
-    }
+    println!("kubectl exec share -- kerf-probe    # what the container was given\n");
+    println!("kubectl get pods -n kerf-system -o wide    # kerf's own pods");
+    println!(
+        "kubectl edit configmap -n kerf-system kerf-simulated-gpus    # the GPUs; plugins read it within a minute\n"
+    );
     for (_, paper) in &others {
         println!("the devices of all vendors are a fixture tree in {}", paper.root().display());
     }
-    println!("logs {}\nCtrl-C ends it", cluster.place().path("logs").display());
+    println!("logs of Kubernetes {}\nCtrl-C ends it", place.path("logs").display());
     asked.await;
     println!("clearing away");
     cluster.down(None)

@@ -13,6 +13,7 @@ mod binding;
 mod burst;
 mod chart;
 mod counted;
+mod everyday;
 mod examples;
 mod failover;
 mod faults;
@@ -72,6 +73,7 @@ const IN_PODS: &[Test] = tests! {
     examples: all_run_with_what_they_were_promised;
     burst: sixty_mixed_pods_at_once;
     routing: pods_that_ask_for_gpus_come_to_kerfs_scheduler every_way_to_install_is_accepted;
+    everyday: kerfs_pods_can_be_looked_into kerfs_pods_are_deleted a_node_is_drained;
     freeing: every_end_frees_exactly_what_was_held a_restarted_container_keeps_its_card;
     faults: kubelet_killed kubelet_killed_after_pods_ended containerd_killed api_server_paused etcd_killed;
     failover: the_leaders_extender_is_killed the_leader_is_killed the_leaders_pod_is_deleted the_leaders_node_is_cut_off;

@@ -61,7 +61,7 @@ impl Drop for Restored<'_> {
 
 /// Writes an administrator's kustomization of `manifests/`; returns its directory.
 fn kustomization(stage: &Stage<'_>, resources: &str, components: &[&str]) -> anyhow::Result<String> {
-    let written = Kustomization { resources, components, tags: &[] }.write(stage.cluster.place())?;
+    let written = Kustomization { resources, components, tags: &[], gpus: None }.write(stage.cluster.place())?;
     Ok(written.display().to_string())
 }
 

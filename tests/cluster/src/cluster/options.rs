@@ -25,7 +25,7 @@ pub enum Way {
     Processes,
     /// As pods, by `kubectl apply -k` of this directory of `manifests/`, with images made here; on an older Kubernetes with
     /// what `docs/install.md` says of it. The cluster's own kube-scheduler knows nothing of kerf. [`Options::cards`] is how
-    /// many GPUs its plugin finds.
+    /// many GPUs its plugins find.
     Manifests(&'static str),
 }
 
