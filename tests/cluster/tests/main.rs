@@ -97,7 +97,7 @@ const ON_PROCESSES: &[Test] = tests! {
     vendors: vcuda_is_served_from_amd_and_intel_cards;
     placed: kubelet_takes_the_cards_that_the_extender_chose;
     neighbours: a_process_that_dies_costs_the_other_nothing all_profiles_survive_a_kubelet_restart;
-    nodes: a_node_is_removed_and_returns a_node_that_starts_takes_no_pod_before_its_gpus_can_be_used;
+    nodes: a_node_is_removed_and_returns a_node_that_starts_takes_no_pod_early;
     policies: what_users_ask_for_is_fixed_once_a_pod_is_bound no_subresource_carries_an_annotation
         a_pod_that_asks_for_gpus_names_no_node
         a_plugin_changes_no_owners_and_no_finalizers the_extender_binds_with_a_record_only

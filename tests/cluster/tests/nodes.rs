@@ -62,7 +62,7 @@ pub async fn a_node_is_removed_and_returns(stage: &Stage<'_>) -> anyhow::Result<
 }
 
 /// Its kubelet registers it with the taint, and until the plugin has removed it no pod comes, with GPUs or without.
-pub async fn a_node_that_starts_takes_no_pod_before_its_gpus_can_be_used(stage: &Stage<'_>) -> anyhow::Result<()> {
+pub async fn a_node_that_starts_takes_no_pod_early(stage: &Stage<'_>) -> anyhow::Result<()> {
     let (_, second) = stage.two_nodes()?;
     let rights = workspace().join("manifests/components/startup-taint/rbac.yaml").display().to_string();
     stage.cluster.control.kubectl(&["apply", "-f", &rights])?;
