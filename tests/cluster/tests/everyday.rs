@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use anyhow::ensure;
+use anyhow::{Context, ensure};
 use kube::api::DeleteParams;
 
 use crate::support::draft::{Draft, pod};
@@ -26,7 +26,7 @@ pub async fn kerfs_pods_can_be_looked_into(stage: &Stage<'_>) -> anyhow::Result<
     for node in &stage.cluster.nodes {
         let plugin = stage.cluster.pods()?.plugin(&node.name).await?.name;
         let logs = control.kubectl(&["logs", "--namespace=kerf-system", &plugin])?;
-        ensure!(logs.contains("\"serving\""), "{plugin}: {logs}");
+        ensure!(logs.contains("registered with kubelet"), "{plugin}: {logs}");
         let doctor = [
             "exec",
             "--namespace=kerf-system",
@@ -76,6 +76,10 @@ pub async fn a_node_is_drained(stage: &Stage<'_>) -> anyhow::Result<()> {
     stage.create(&share("meanwhile")).await?;
     stage.all_run(2, LIMIT).await?;
     control.kubectl(&["uncordon", &second.name])?;
+    // both replicas of the scheduler are on the first node by now, and nothing moves them by itself
+    let schedulers = stage.cluster.pods()?.schedulers().await?;
+    let one = &schedulers.first().context("no scheduler")?.name;
+    control.kubectl(&["delete", "pod", "--namespace=kerf-system", one])?;
     stage.cluster.ready(LIMIT).await?;
     stage
         .create(&share("again").with("nodeSelector", serde_json::json!({ "kubernetes.io/hostname": second.name })))
