@@ -94,7 +94,10 @@ impl Control {
     /// # Errors
     /// With kubectl's output, where it fails.
     pub fn kubectl(&self, args: &[&str]) -> anyhow::Result<String> {
-        output(Command::new(&self.kubectl).arg("--kubeconfig").arg(self.admin()).args(args))
+        let mut command = Command::new(&self.kubectl);
+        // what it remembers of an API server goes by the address, which another one has had before
+        command.env("KUBECACHEDIR", self.place.path("kubectl-cache"));
+        output(command.arg("--kubeconfig").arg(self.admin()).args(args))
     }
 
     /// Writes a kubeconfig with its own token; returns its path.

@@ -31,7 +31,7 @@ impl<'a> Helm<'a> {
     fn run(&self, namespace: &str, args: &[&str]) -> anyhow::Result<String> {
         let folder = self.stage.cluster.place().dir("helm")?;
         let mut command = Command::new(&self.program);
-        for variable in ["HELM_CACHE_HOME", "HELM_CONFIG_HOME", "HELM_DATA_HOME"] {
+        for variable in ["HELM_CACHE_HOME", "HELM_CONFIG_HOME", "HELM_DATA_HOME", "KUBECACHEDIR"] {
             command.env(variable, folder.join(variable));
         }
         command.env("KUBECONFIG", self.stage.cluster.control.admin());
