@@ -1,6 +1,6 @@
 //! An HTTP server that strangers cannot use up: connections, their buffers and their time are bounded, and where there are
-//! too many, the one that has waited longest without sending a request makes room. So a client that sends whole requests
-//! is served while others open connections by the thousand.
+//! too many, the address with the most makes room, with the one that has waited longest without sending a request. So a client
+//! that sends whole requests is served while others open connections by the thousand.
 
 mod connections;
 mod kept;
@@ -61,9 +61,9 @@ pub async fn serve(
     let tasks = TaskTracker::new();
     while let Some(accepted) = token.run_until_cancelled(listener.accept()).await {
         match accepted {
-            Ok((stream, _)) => {
+            Ok((stream, client)) => {
                 // where all are in the middle of a request, the new one is closed
-                let Some(entry) = connections.enter() else { continue };
+                let Some(entry) = connections.enter(client.ip().to_canonical()) else { continue };
                 tasks.spawn(one(stream, entry, tls.clone(), router.clone(), token.clone()));
             }
             Err(error) => {

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::future::Future;
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -34,6 +35,8 @@ enum Phase {
 #[derive(Debug)]
 pub(super) struct Connection {
     limits: Limits,
+    /// The address of the client.
+    from: IpAddr,
     /// The phase, and since when.
     state: Mutex<(Phase, Instant)>,
     closed: CancellationToken,
@@ -124,9 +127,11 @@ impl Connections {
         Self { limits, next: Mutex::default(), open: Arc::default() }
     }
 
-    /// A place for a new connection. Where there is none left, the connection is closed that has waited longest for a
-    /// request; those that never sent one come first. `None` where all are in the middle of a request.
-    pub fn enter(&self) -> Option<Entry> {
+    /// A place for a new connection. Where there is none left, the client address makes room that has the most connections, the new
+    /// one included: of those the connection is closed that has waited longest for a request, and those that never sent
+    /// one come first. Where all of them are in the middle of a request, one is closed for a client that has fewer
+    /// connections; otherwise `None`. So no number of connections from one address keeps another's out, as kubelet's probes.
+    pub fn enter(&self, from: IpAddr) -> Option<Entry> {
         let number = {
             let mut next = self.next.lock();
             *next += 1;
@@ -134,9 +139,12 @@ impl Connections {
         };
         let mut open = self.open.lock();
         if open.len() >= self.limits.connections {
-            let states = open.iter().map(|(number, one)| (*one.state.lock(), *number));
-            let ((phase, _), longest) = states.min()?;
-            if phase == Phase::Request {
+            let mut counts = BTreeMap::from([(from, 1_usize)]);
+            open.values().for_each(|one| *counts.entry(one.from).or_default() += 1);
+            let most = counts.values().copied().max()?;
+            let busiest = open.iter().filter(|(_, one)| counts.get(&one.from) == Some(&most));
+            let ((phase, _), longest) = busiest.map(|(number, one)| (*one.state.lock(), *number)).min()?;
+            if phase == Phase::Request && counts.get(&from) == Some(&most) {
                 return None;
             }
             if let Some(connection) = open.remove(&longest) {
@@ -145,6 +153,7 @@ impl Connections {
         }
         let connection = Arc::new(Connection {
             limits: self.limits,
+            from,
             state: Mutex::new((Phase::New, Instant::now())),
             closed: CancellationToken::new(),
         });
@@ -167,7 +176,12 @@ impl Drop for Entry {
 
 #[cfg(test)]
 mod tests {
+    use std::net::Ipv4Addr;
+
     use super::*;
+
+    const CLIENT: IpAddr = IpAddr::V4(Ipv4Addr::new(10, 0, 0, 1));
+    const OTHER: IpAddr = IpAddr::V4(Ipv4Addr::new(10, 0, 0, 2));
 
     fn connections(most: usize) -> Connections {
         let second = Duration::from_secs(1);
@@ -182,31 +196,53 @@ mod tests {
     fn who_has_sent_no_request_for_longest_makes_room() {
         let all = connections(3);
         let begin = |entry: &Entry| entry.connection.begin();
-        let [served, silent, busy] = [(); 3].map(|()| all.enter().unwrap());
+        let [served, silent, busy] = [(); 3].map(|()| all.enter(CLIENT).unwrap());
         drop(begin(&served));
         let request = begin(&busy);
-        let newer = all.enter().unwrap();
+        let newer = all.enter(CLIENT).unwrap();
         assert_eq!([&served, &silent, &busy].map(is_closed), [false, true, false], "it never sent one");
         drop(silent);
         // a client that goes on sending requests outlives all that never did
         for _ in 0..10 {
             drop(begin(&served));
-            drop(all.enter().unwrap());
+            drop(all.enter(CLIENT).unwrap());
         }
         assert!(is_closed(&newer) && !is_closed(&served));
         let second = begin(&served);
-        let third = all.enter().unwrap();
+        let third = all.enter(CLIENT).unwrap();
         let fourth = begin(&third);
-        assert!(all.enter().is_none(), "all are in the middle of a request");
+        assert!(all.enter(CLIENT).is_none(), "all are in the middle of a request");
         drop((request, second, fourth));
-        assert!(all.enter().is_some());
+        assert!(all.enter(CLIENT).is_some());
         assert!(is_closed(&busy), "the first that was done");
+    }
+
+    #[test]
+    fn the_address_with_the_most_connections_makes_room() {
+        let all = connections(3);
+        let other = all.enter(OTHER).unwrap();
+        let floods: Vec<Entry> = (0..10).map(|_| all.enter(CLIENT).unwrap()).collect();
+        assert!(!is_closed(&other), "it has waited for longest, and has one connection only");
+        assert_eq!(floods.iter().filter(|flood| !is_closed(flood)).count(), 2);
+        drop((other, floods));
+        // all in the middle of a request
+        let floods: Vec<_> =
+            (0..3).map(|_| all.enter(CLIENT).unwrap()).map(|entry| (entry.connection().begin(), entry)).collect();
+        assert!(all.enter(CLIENT).is_none());
+        let other = all.enter(OTHER).unwrap();
+        assert_eq!(floods.iter().map(|(_, flood)| is_closed(flood)).collect::<Vec<_>>(), [true, false, false]);
+        let request = other.connection().begin();
+        // as many as the flood has: it is the one that is refused then
+        let second = all.enter(OTHER).unwrap();
+        let third = second.connection().begin();
+        assert!(all.enter(OTHER).is_none());
+        drop((request, third));
     }
 
     #[test]
     fn each_phase_has_its_deadline() {
         let all = connections(1);
-        let entry = all.enter().unwrap();
+        let entry = all.enter(CLIENT).unwrap();
         let left = |entry: &Entry| entry.connection.due() - entry.connection.state.lock().1;
         assert_eq!(left(&entry), Duration::from_secs(1));
         let request = entry.connection.begin();

@@ -9,9 +9,10 @@ use kube::Client;
 
 use crate::cluster::free_ports;
 use crate::control::{self, Control, Ports, Purpose, Scheduling};
+use crate::own_scheduler;
 use crate::place::Place;
 use crate::process::Process;
-use crate::programs::{Programs, install};
+use crate::programs::{BESIDE_CONTROL_PLANE, Programs, install};
 use crate::tools::Tools;
 use crate::wait::until;
 
@@ -19,6 +20,8 @@ use crate::wait::until;
 pub struct Bare {
     /// etcd, API server and scheduler; no controller manager.
     pub control: Control,
+    /// kerf's own kube-scheduler; `None` where the cluster's own places all pods.
+    pub own_scheduler: Option<Process>,
     /// kerf's extender; `None` to measure without it.
     pub extender: Option<Process>,
     /// A client with the administrator's rights.
@@ -60,10 +63,18 @@ impl Bare {
         let ports = Ports::take(&mut free_ports(Ports::COUNT)?)?;
         let control = Control::start(place, tools, ports, &[], Purpose::Measurement(scheduling)).await?;
         let client = control::client(&control.admin()).await?;
-        let mut bare = Self { control, extender: None, client, place: place.clone() };
+        let mut bare = Self { control, own_scheduler: None, extender: None, client, place: place.clone() };
+        let own = scheduling == Scheduling::Own;
         if scheduling != Scheduling::Plain {
             install(&bare.control)?;
-            let extender = bare.extender.insert(programs.start_extender(place, &bare.control, "info", flags)?);
+            let (account, beside) = if own {
+                (own_scheduler::ACCOUNT, own_scheduler::install(&bare.control)?)
+            } else {
+                (BESIDE_CONTROL_PLANE, Vec::new())
+            };
+            let flags: Vec<&str> = beside.iter().map(String::as_str).chain(flags.iter().copied()).collect();
+            let extender =
+                bare.extender.insert(programs.start_extender(place, &bare.control, account, "info", &flags)?);
             until(Duration::from_secs(30), "the extender is ready", async || {
                 extender.check()?;
                 let answer = reqwest::get(format!("http://127.0.0.1:{}/readyz", ports.extender_metrics)).await?;
@@ -72,7 +83,34 @@ impl Bare {
             })
             .await?;
         }
+        if own {
+            let scheduler = bare.own_scheduler.insert(own_scheduler::start(place, tools, &bare.control)?);
+            until(Duration::from_secs(30), "kerf's scheduler leads", async || {
+                scheduler.check()?;
+                let ready = reqwest::get(format!("http://127.0.0.1:{}/readyz", ports.extender_metrics)).await?;
+                let ready = ready.text().await?;
+                ensure!(ready.contains("active: "), "{ready}");
+                Ok(())
+            })
+            .await?;
+        }
         Ok(bare)
+    }
+
+    /// The kube-scheduler that places the pods, and its port.
+    pub fn scheduler(&self) -> (&Process, u16) {
+        let ports = self.control.ports;
+        self.own_scheduler
+            .as_ref()
+            .map_or((&self.control.scheduler, ports.scheduler), |own| (own, ports.own_scheduler))
+    }
+
+    /// Its metrics, in Prometheus' text format.
+    ///
+    /// # Errors
+    /// Where it does not answer.
+    pub async fn scheduler_metrics(&self) -> anyhow::Result<String> {
+        self.control.scheduler_metrics(self.scheduler().1).await
     }
 
     /// The API server's metrics, in Prometheus' text format.

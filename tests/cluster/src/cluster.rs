@@ -22,7 +22,7 @@ use crate::node::{self, Node};
 use crate::paper::Paper;
 use crate::place::Place;
 use crate::process::Process;
-use crate::programs::{Programs, install};
+use crate::programs::{BESIDE_CONTROL_PLANE, Programs, install};
 use crate::tools::Tools;
 use crate::wait::until;
 
@@ -102,7 +102,13 @@ impl Cluster {
         let extender = match &options.way {
             Way::Processes => {
                 install(&control)?;
-                Extender::Process(programs.start_extender(place, &control, &options.log, &[])?)
+                Extender::Process(programs.start_extender(
+                    place,
+                    &control,
+                    BESIDE_CONTROL_PLANE,
+                    &options.log,
+                    &[],
+                )?)
             }
             Way::Manifests(resources) => {
                 let on = (&**place, tools);

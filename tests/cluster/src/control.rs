@@ -108,20 +108,20 @@ impl Control {
         files::kubeconfig(&self.place, &self.certificates, self.network, user, token)
     }
 
-    /// kube-scheduler's own metrics, in Prometheus' text format.
+    /// The metrics of the kube-scheduler on this port, in Prometheus' text format.
     ///
     /// # Errors
     /// Where it does not answer.
-    pub async fn scheduler_metrics(&self) -> anyhow::Result<String> {
-        metrics(&self.scheduler_client()?).await
+    pub async fn scheduler_metrics(&self, port: u16) -> anyhow::Result<String> {
+        metrics(&self.scheduler_client(port)?).await
     }
 
-    /// A client of kube-scheduler's own server.
+    /// A client of the server of the kube-scheduler on this port.
     ///
     /// # Errors
     /// Where it cannot be made.
-    pub fn scheduler_client(&self) -> anyhow::Result<Client> {
-        let mut config = Config::new(format!("https://127.0.0.1:{}", self.ports.scheduler).parse()?);
+    pub fn scheduler_client(&self, port: u16) -> anyhow::Result<Client> {
+        let mut config = Config::new(format!("https://127.0.0.1:{port}").parse()?);
         // kube-scheduler signed its certificate itself
         config.accept_invalid_certs = true;
         Ok(Client::try_from(config)?)

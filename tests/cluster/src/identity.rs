@@ -1,6 +1,7 @@
 //! The identity of a process: a pid alone may belong to another process later.
 
 use std::fmt;
+use std::fs;
 use std::str::FromStr;
 
 use kerf_limiter_contract::process::Stat;
@@ -25,10 +26,11 @@ impl Identity {
         Stat::of(format!("/proc/{pid}")).map(|Stat { start, .. }| Self { pid, start })
     }
 
-    /// Whether this process still runs.
+    /// Whether any thread of this process still runs. The first may have ended while others hold the files and ports.
     pub fn alive(self) -> bool {
         let stat = Stat::of(format!("/proc/{}", self.pid));
-        stat.is_some_and(|stat| stat.start == self.start && stat.state != 'Z')
+        let threads = || fs::read_dir(format!("/proc/{}/task", self.pid)).map_or(0, Iterator::count);
+        stat.is_some_and(|stat| stat.start == self.start && (stat.state != 'Z' || threads() > 1))
     }
 
     /// Sends a signal, if the pid still belongs to this process.
@@ -68,6 +70,28 @@ mod tests {
         // the same pid with another start time is another process
         assert!(!Identity { start: me.start + 1, ..me }.alive());
         assert!("4711".parse::<Identity>().is_err());
+    }
+
+    #[test]
+    fn a_process_lives_until_its_last_thread_has_ended() {
+        // the first thread ends, and another goes on until its standard input ends
+        let code = "import ctypes, os, threading
+threading.Thread(target=lambda: (os.read(0, 1), os._exit(0))).start()
+ctypes.CDLL(None).pthread_exit(None)";
+        let started =
+            std::process::Command::new("python3").args(["-c", code]).stdin(std::process::Stdio::piped()).spawn();
+        let Ok(mut child) = started else {
+            println!("!!! NOT RUN: there is no python3");
+            return;
+        };
+        let identity = Identity::of(child.id()).unwrap();
+        while Stat::of(format!("/proc/{}", child.id())).unwrap().state != 'Z' {
+            std::thread::yield_now();
+        }
+        assert!(identity.alive());
+        drop(child.stdin.take());
+        child.wait().unwrap();
+        assert!(!identity.alive());
     }
 
     #[test]

@@ -33,6 +33,7 @@ pub mod image;
 pub mod kustomization;
 pub mod network;
 pub mod node;
+mod own_scheduler;
 pub mod paper;
 pub mod place;
 pub mod process;

@@ -34,6 +34,9 @@ pub fn install(control: &Control) -> anyhow::Result<()> {
     Ok(())
 }
 
+/// The extender's account where it serves the cluster's own scheduler.
+pub const BESIDE_CONTROL_PLANE: &str = "kerf-extender";
+
 /// Paths of kerf's own programs.
 #[derive(Clone, Debug)]
 pub struct Programs {
@@ -101,7 +104,7 @@ impl Programs {
         &self.limiter
     }
 
-    /// Starts the extender with a token of its account, and more flags beside the usual ones.
+    /// Starts the extender with a token of this account of kerf's namespace, and more flags beside the usual ones.
     ///
     /// # Errors
     /// Where it does not start.
@@ -109,12 +112,11 @@ impl Programs {
         &self,
         place: &Arc<Place>,
         control: &Control,
+        account: &str,
         log: &str,
         more: &[&str],
     ) -> anyhow::Result<Process> {
-        let token =
-            control.kubectl(&["create", "token", "kerf-extender", "--namespace=kerf-system", "--duration=24h"])?;
-        let kubeconfig = control.kubeconfig("kerf-extender", &token)?;
+        let kubeconfig = kubeconfig(control, account)?;
         let mut args = vec![
             format!("--listen=127.0.0.1:{}", control.ports.extender),
             format!("--metrics-listen=127.0.0.1:{}", control.ports.extender_metrics),
@@ -124,7 +126,17 @@ impl Programs {
             "--log-format=json".to_owned(),
         ];
         args.extend(more.iter().map(|flag| (*flag).to_owned()));
-        let name = format!("kerf-extender{}", more.concat());
+        // of its log and its record, which are files
+        let name = format!("kerf-extender{}", more.concat()).replace(std::path::MAIN_SEPARATOR, "-");
         Process::start(place, Spec::new(name, &self.extender, &args))
     }
+}
+
+/// A kubeconfig of an account of kerf's namespace; returns its path.
+///
+/// # Errors
+/// Where there is no such account, or the file cannot be written.
+pub(crate) fn kubeconfig(control: &Control, account: &str) -> anyhow::Result<PathBuf> {
+    let token = control.kubectl(&["create", "token", account, "--namespace=kerf-system", "--duration=24h"])?;
+    control.kubeconfig(account, &token)
 }

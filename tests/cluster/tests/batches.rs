@@ -113,6 +113,7 @@ async fn equal(stage: &Stage<'_>) -> anyhow::Result<()> {
 
 /// How often kube-scheduler has used a hint, by its own metrics.
 async fn hints(stage: &Stage<'_>) -> anyhow::Result<f64> {
-    let metrics = stage.cluster.control.scheduler_metrics().await?;
+    let control = &stage.cluster.control;
+    let metrics = control.scheduler_metrics(control.ports.scheduler).await?;
     Ok(samples::sum(&metrics, "scheduler_batch_attempts_total", &["result=\"hint_used\""]))
 }

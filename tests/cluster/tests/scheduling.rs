@@ -5,6 +5,7 @@ use std::time::Duration;
 use anyhow::{Context, ensure};
 use k8s_openapi::api::core::v1::Pod;
 use kerf_cluster::control::{Scheduling, client};
+use kerf_cluster::programs::BESIDE_CONTROL_PLANE;
 use kerf_cluster::samples;
 use kerf_cluster::tools::workspace;
 use kerf_cluster::wait::until;
@@ -22,7 +23,8 @@ pub async fn the_old_configuration_works_with_the_same_plugin(stage: &Stage<'_>)
     let rights = workspace().join("manifests/overlays/legacy/rights.yaml").display().to_string();
     control.kubectl(&["apply", "-f", &rights])?;
     cluster.extender()?.kill()?;
-    let legacy = cluster.programs.start_extender(cluster.place(), control, "info", &["--legacy"])?;
+    let programs = &cluster.programs;
+    let legacy = programs.start_extender(cluster.place(), control, BESIDE_CONTROL_PLANE, "info", &["--legacy"])?;
     let result = async {
         until(SOON, "the extender is ready", async || cluster.extender_text("/readyz").await.map(drop)).await?;
         control.schedule(Scheduling::Legacy)?;

@@ -1,5 +1,5 @@
-//! How many GPU pods a second a real kube-scheduler binds, on a real API server and etcd, with kerf's extender and
-//! without any. The Nodes are objects only. 1,000 and 5,000 nodes of 8 GPUs, 2,000 pods created at once, in turns.
+//! How many GPU pods a second a real kube-scheduler binds, on a real API server and etcd, with kerf and
+//! without. The Nodes are objects only. 1,000 and 5,000 nodes of 8 GPUs, 2,000 pods created at once, in turns.
 //!
 //! `cargo bench -p kerf-cluster --bench throughput`: needs what `tests/cluster/setup.sh` gets; prints a table, and
 //! writes every single measurement to a file in the folder named by `KERF_BENCH_RAW`, if set. From the environment, lists joined
@@ -46,11 +46,11 @@ fn main() -> anyhow::Result<()> {
     };
     let plans = if test {
         vec![
-            (Workload::Mixed, vec![Setup::None, Setup::Kerf]),
+            (Workload::Mixed, vec![Setup::None, Setup::Kerf, Setup::Bundled]),
             (Workload::Scarce, vec![Setup::Sampled, Setup::All]),
         ]
     } else {
-        let setups = wished("KERF_SETUPS", vec![Setup::None, Setup::Kerf])?;
+        let setups = wished("KERF_SETUPS", vec![Setup::None, Setup::Bundled])?;
         let workloads = wished("KERF_WORKLOAD", vec![Workload::Mixed])?;
         workloads.into_iter().map(|workload| (workload, setups.clone())).collect()
     };

@@ -18,7 +18,7 @@ pub async fn take(bare: &Bare, run: &str) -> anyhow::Result<()> {
     let folder = Path::new(&folder);
     std::fs::create_dir_all(folder)?;
     let file = |program: &str| folder.join(format!("{run}-{program}"));
-    let scheduler = bare.control.scheduler_client()?;
+    let scheduler = bare.control.scheduler_client(bare.scheduler().1)?;
     let extender = file("kerf-extender.perf");
     let (scheduler, api, ()) = tokio::try_join!(pprof(&scheduler), pprof(&bare.client), perf(bare, &extender))?;
     std::fs::write(file("kube-scheduler.pprof"), scheduler)?;

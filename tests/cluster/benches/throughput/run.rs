@@ -84,6 +84,7 @@ async fn measure(bare: &Bare, case: Case) -> anyhow::Result<Run> {
         occupying.await.context("watching")??;
         create_nodes(bare, case.workload, occupied..case.nodes).await?;
     }
+    accepts(bare, case).await?;
     let before = Reading::take(bare).await?;
     let spent_before = spent(bare)?;
     // in a task of its own, so that creating pods does not delay it
@@ -141,6 +142,7 @@ async fn measure(bare: &Bare, case: Case) -> anyhow::Result<Run> {
             let count = |reading: &Reading, part| sum(&reading.extender, &format!("{name}_{part}"), &[&label]);
             let added = |part| count(&after, part) - count(&before, part);
             figure(&format!("kerf-extender {verb}, mean"), "ms", 1e3 * added("sum") / added("count"));
+            figure(&format!("kerf-extender {verb} per pod"), "calls", added("count") / pods);
         }
     }
     Ok(Run { throughput: throughput(&bound), pods_per_second: pods / (last - begun).as_secs_f64(), figures })
@@ -156,7 +158,7 @@ struct Reading {
 impl Reading {
     async fn take(bare: &Bare) -> anyhow::Result<Self> {
         Ok(Self {
-            scheduler: bare.control.scheduler_metrics().await?,
+            scheduler: bare.scheduler_metrics().await?,
             api: bare.api_metrics().await?,
             extender: bare.extender_metrics().await?,
         })
@@ -167,12 +169,15 @@ impl Reading {
 fn spent(bare: &Bare) -> anyhow::Result<Vec<(&'static str, f64)>> {
     let control = &bare.control;
     let mut spent = vec![
-        ("kube-scheduler", seconds(&control.scheduler)?),
+        ("kube-scheduler", seconds(bare.scheduler().0)?),
         ("kube-apiserver", seconds(&control.api)?),
         ("etcd", seconds(&control.etcd)?),
     ];
     if let Some(extender) = &bare.extender {
         spent.push(("kerf-extender", seconds(extender)?));
+    }
+    if bare.own_scheduler.is_some() {
+        spent.push(("the cluster's own kube-scheduler", seconds(&control.scheduler)?));
     }
     Ok(spent)
 }
@@ -200,12 +205,27 @@ async fn create_nodes(bare: &Bare, workload: Workload, numbers: Range<usize>) ->
         .try_collect::<()>()
         .await?;
     until(Duration::from_secs(60), "everybody knows all nodes", async || {
-        let known = sum(&bare.control.scheduler_metrics().await?, "scheduler_cache_size", &["type=\"nodes\""]);
+        let known = sum(&bare.scheduler_metrics().await?, "scheduler_cache_size", &["type=\"nodes\""]);
         ensure!(known == count as f64, "the scheduler knows {known} of {count}");
         if bare.extender.is_some() {
             let known = sum(&bare.extender_metrics().await?, "kerf_extender_nodes", &[]);
             ensure!(known == count as f64, "the extender knows {known} of {count}");
         }
+        Ok(())
+    })
+    .await
+}
+
+/// Waits until the API server takes such a pod. The first one that a policy changes takes it a second: only then it reads the
+/// schema of pods.
+async fn accepts(bare: &Bare, case: Case) -> anyhow::Result<()> {
+    let pods: Api<Pod> = Api::default_namespaced(bare.client.clone());
+    let dry = PostParams { dry_run: true, ..PostParams::default() };
+    let pod: Pod = serde_json::from_value(case.workload.pod(case.pods))?;
+    until(Duration::from_secs(60), "pods come to the scheduler", async || {
+        let scheduler = pods.create(&dry, &pod).await?.spec.and_then(|spec| spec.scheduler_name);
+        let own = scheduler.as_deref() == Some("kerf-scheduler");
+        ensure!(own == bare.own_scheduler.is_some(), "they come to {scheduler:?}");
         Ok(())
     })
     .await

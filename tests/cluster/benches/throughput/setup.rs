@@ -13,8 +13,10 @@ kerf::words! {
     pub enum Setup or UnknownWord {
         /// kube-scheduler alone, which sees the nodes' totals.
         None = "none",
-        /// With kerf, as its manifests install it.
+        /// With the extender beside the cluster's own scheduler.
         Kerf = "kerf",
+        /// With a scheduler of kerf's own, beside the cluster's: as `manifests/base` installs it, policies included.
+        Bundled = "bundled",
         /// The same without `percentageOfNodesToScore`: of many nodes the scheduler looks at a part.
         Sampled = "sampled",
         /// As `kerf`, with `--candidates=0`: the scheduler goes on with all nodes that fit.
@@ -27,6 +29,7 @@ impl Setup {
         match self {
             Self::None => Scheduling::Plain,
             Self::Sampled => Scheduling::Sampled,
+            Self::Bundled => Scheduling::Own,
             Self::Kerf | Self::All => Scheduling::Full,
         }
     }
@@ -34,7 +37,7 @@ impl Setup {
     pub fn flags(self) -> &'static [&'static str] {
         match self {
             Self::All => &["--candidates=0"],
-            Self::None | Self::Kerf | Self::Sampled => &[],
+            Self::None | Self::Kerf | Self::Bundled | Self::Sampled => &[],
         }
     }
 }

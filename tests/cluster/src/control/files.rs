@@ -52,7 +52,9 @@ pub(super) fn scheduler_config(
     unlimited: bool,
 ) -> anyhow::Result<PathBuf> {
     let name = match scheduling {
-        Scheduling::Full | Scheduling::Sampled | Scheduling::Plain => "kube-scheduler-configuration.yaml",
+        Scheduling::Full | Scheduling::Sampled | Scheduling::Own | Scheduling::Plain => {
+            "kube-scheduler-configuration.yaml"
+        }
         Scheduling::Legacy => "legacy.yaml",
     };
     let shipped = workspace().join("manifests/scheduler-config").join(name);
@@ -62,7 +64,7 @@ pub(super) fn scheduler_config(
     let extenders = text.find("extenders:\n").filter(|_| text.contains(host) && text.contains(credentials));
     let extenders = extenders.with_context(|| format!("{name} is not as expected"))?;
     match scheduling {
-        Scheduling::Plain => text.truncate(extenders),
+        Scheduling::Own | Scheduling::Plain => text.truncate(extenders),
         Scheduling::Sampled => text = without(&text, "percentageOfNodesToScore: 100\n")?,
         Scheduling::Full | Scheduling::Legacy => {}
     }

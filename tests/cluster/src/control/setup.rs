@@ -10,6 +10,9 @@ pub enum Scheduling {
     Full,
     /// The same, of a part of the nodes only: as many as the scheduler looks at by itself.
     Sampled,
+    /// Pods that ask for GPUs come to a kube-scheduler of kerf's, as `manifests/base` has it; the cluster's own knows of no extender.
+    /// Only when measuring: otherwise the pods of the manifests do this.
+    Own,
     /// `POST /scheduler/predicates` only: `legacy.yaml`.
     Legacy,
     /// Not at all: the scheduler sees only a node's totals.
@@ -50,6 +53,8 @@ pub struct Ports {
     pub etcd: [u16; 2],
     /// Port of kube-scheduler's metrics.
     pub scheduler: u16,
+    /// Port of the metrics of kerf's own kube-scheduler, where it is a process.
+    pub own_scheduler: u16,
     /// Port of the controller manager.
     pub controllers: u16,
     /// Port of kerf's extender.
@@ -61,7 +66,7 @@ pub struct Ports {
 }
 
 impl Ports {
-    pub(crate) const COUNT: usize = 7;
+    pub(crate) const COUNT: usize = 8;
 
     /// Takes the needed ports from `free`.
     pub(crate) fn take(free: &mut impl Iterator<Item = u16>) -> anyhow::Result<Self> {
@@ -69,6 +74,7 @@ impl Ports {
         Ok(Self {
             etcd: [port()?, port()?],
             scheduler: port()?,
+            own_scheduler: port()?,
             controllers: port()?,
             extender: port()?,
             extender_metrics: port()?,
