@@ -6,6 +6,7 @@
 # usage: limiter/build.sh [ARCHITECTURE [PACKAGE...]]
 #   ARCHITECTURE: x86_64 or aarch64; this machine's unless given. Rust's standard library for it must be there
 #   PACKAGE: others of the workspace to build in the same way; the limiter unless given
+# KERF_AUDITABLE names a cargo-auditable, which writes into the library what it was built of.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -17,5 +18,7 @@ for package in "${@:2}"; do
 done
 [ "${#packages[@]}" -gt 0 ] || packages=(--package kerf-limiter)
 export CARGO_ZIGBUILD_ZIG_PATH=$tools/ziglang/zig
-"$tools/bin/cargo-zigbuild" zigbuild --quiet --release --locked "${packages[@]}" --target "$target.2.17" >&2
+zigbuild=("$tools/bin/cargo-zigbuild" zigbuild)
+[ -z "${KERF_AUDITABLE:-}" ] || zigbuild=(env "PATH=$tools/bin:$PATH" "$KERF_AUDITABLE" auditable zigbuild)
+"${zigbuild[@]}" --quiet --release --locked "${packages[@]}" --target "$target.2.17" >&2
 echo "${CARGO_TARGET_DIR:-$PWD/target}/$target/release/libkerf_limiter.so"

@@ -6,6 +6,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         "podresources/v1/api.proto",
         "amd/metricssvc.proto",
         "intel/levelzero.proto",
+        "intel/xpumd.proto",
         "vcuda/api.proto",
     ];
     for file in files {

@@ -1,5 +1,6 @@
 //! Kubernetes objects as domain values: translated on arrival, then dropped. No client, no async.
 
+mod bounds;
 mod budget;
 mod domain;
 mod host;
@@ -112,9 +113,11 @@ impl NodeView {
 /// # Errors
 /// [`RequestError`] where it breaks a rule of the contract.
 pub fn request(pod: &Pod, keys: &Keys) -> Result<Option<GpuRequest>, RequestError> {
+    bounds::limits(pod, keys)?;
     misspelt::resource(pod, keys)?;
     let request = unread(pod, keys, |raw, annotations| GpuRequest::parse(raw, annotations)).unwrap_or(Ok(None))?;
     if request.is_some() {
+        bounds::annotations(pod, keys)?;
         misspelt::annotation(pod, keys)?;
     }
     let request = request.map(|request| users::demanding(request, pod));

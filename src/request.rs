@@ -4,7 +4,10 @@
 mod bound;
 mod error;
 
-pub use error::{MAX_CARD_MEMORY, MAX_CARDS, MAX_CONTAINERS, MAX_SHARES, RequestError, Rule};
+pub use error::{
+    MAX_AMOUNT, MAX_ANNOTATIONS, MAX_CARD_MEMORY, MAX_CARDS, MAX_CONTAINERS, MAX_LIMITS, MAX_LISTED, MAX_SHARES,
+    MAX_UNKNOWN, RequestError, Rule,
+};
 
 use std::sync::Arc;
 
@@ -186,6 +189,11 @@ fn in_place<'a>(
     })
 }
 
+fn parse_amount(text: &str) -> Result<u64, QuantityError> {
+    parse_quantity(text)
+        .and_then(|amount| if amount > MAX_AMOUNT { Err(QuantityError::TooLarge) } else { Ok(amount) })
+}
+
 fn parse_limit(text: &str, containers: &[ContainerRequest]) -> Result<Milli, RequestError> {
     let percent: u32 = text.trim().parse().map_err(|_| RequestError::LimitNotANumber)?;
     let limit = Milli::from_core_units(percent.into()).ok_or(RequestError::LimitNotANumber)?;
@@ -227,19 +235,19 @@ impl Ask {
     /// # Errors
     /// The [`Rule`] that the container breaks.
     pub fn of(raw: &RawContainer<'_>) -> Result<Option<Self>, Rule> {
-        let mut ask = Self::parse(raw.core, raw.memory)?;
+        let own = Self::parse(raw.core, raw.memory)?;
+        let mut asks: Vec<Self> = own.into_iter().collect();
         for (resource, amount) in raw.counted {
-            let count = match parse_quantity(amount).map_err(Rule::Count)? {
-                0 => continue,
+            match parse_quantity(amount).map_err(Rule::Count)? {
+                0 => {}
                 count if count > MAX_SHARES => return Err(Rule::TooManyShares),
-                count => u32::try_from(count).map_err(|_| Rule::TooManyShares)?,
-            };
-            if ask.is_some() {
-                return Err(Rule::TwoResources);
+                count => {
+                    let count = u32::try_from(count).map_err(|_| Rule::TooManyShares)?;
+                    asks.push(Self::Counted(Counted { resource: (*resource).into(), count }));
+                }
             }
-            ask = Some(Self::Counted(Counted { resource: (*resource).into(), count }));
         }
-        Ok(ask)
+        if asks.len() > 1 { Err(Rule::TwoResources) } else { Ok(asks.pop()) }
     }
 
     /// Reads one container's amounts of core and memory. `Ok(None)`: it names neither.
@@ -247,8 +255,8 @@ impl Ask {
     /// # Errors
     /// The [`Rule`] that the container breaks.
     pub fn parse(core: Option<&str>, memory: Option<&str>) -> Result<Option<Self>, Rule> {
-        let core = core.map_or(Ok(0), parse_quantity).map_err(Rule::Core)?;
-        let memory = memory.map_or(Ok(0), parse_quantity).map_err(Rule::Memory)?;
+        let core = core.map_or(Ok(0), parse_amount).map_err(Rule::Core)?;
+        let memory = memory.map_or(Ok(0), parse_amount).map_err(Rule::Memory)?;
         let mib = Mib::from_memory_units(memory).ok_or(Rule::Memory(QuantityError::TooLarge))?;
         match core {
             0 if memory == 0 => Ok(None),

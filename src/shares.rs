@@ -24,11 +24,11 @@ pub struct PerCard(NonZeroU16);
 /// A card cannot be divided into this number of shares.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum BadPerCard {
-    #[error("a card has at least one share")]
+    #[error("a GPU has at least one share")]
     Zero,
     /// More shares than this would fit on the card.
     #[error(
-        "{shares} shares of a card cannot be counted in thousandths of it; the next smaller number that can be is {usable}"
+        "{shares} shares of a GPU cannot be counted in thousandths of it; the next smaller number that can be is {usable}"
     )]
     Uncountable {
         shares: u32,

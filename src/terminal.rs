@@ -1,6 +1,7 @@
 //! Names and messages of others on a terminal, which obeys control characters.
 
 use std::borrow::Cow;
+use std::io::Write;
 
 /// One line: every control character, also an end of line, as `\u001b`, as in JSON.
 pub fn line(text: &str) -> Cow<'_, str> {
@@ -10,6 +11,11 @@ pub fn line(text: &str) -> Cow<'_, str> {
 /// As [`line()`], but ends of lines stay. JSON stays the same JSON.
 pub fn lines(text: &str) -> Cow<'_, str> {
     without(text, |c| c.is_control() && c != '\n')
+}
+
+/// Writes a line to standard error. Where that cannot be written, there is nobody to tell, and the work goes on.
+pub fn tell(text: &str) {
+    drop(writeln!(std::io::stderr(), "{}", line(text)));
 }
 
 fn without(text: &str, obeyed: impl Fn(char) -> bool) -> Cow<'_, str> {

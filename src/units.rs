@@ -122,38 +122,55 @@ fn scale(suffix: &str) -> Result<(u128, u128), QuantityError> {
         "Gi" => (1 << 30, 1),
         "Ti" => (1 << 40, 1),
         "Pi" => (1 << 50, 1),
+        "E" => (ten(18)?, 1),
+        "Ei" => (1 << 60, 1),
         other => {
-            let exponent = other.strip_prefix(['e', 'E']).and_then(|exponent| exponent.parse().ok());
-            (ten(exponent.ok_or(QuantityError::NotANumber)?)?, 1)
+            let exponent = other.strip_prefix(['e', 'E']).ok_or(QuantityError::NotANumber)?;
+            let (below, digits) = match exponent.strip_prefix('-') {
+                Some(digits) => (true, digits),
+                None => (false, exponent.strip_prefix('+').unwrap_or(exponent)),
+            };
+            if digits.is_empty() || digits.bytes().any(|digit| !digit.is_ascii_digit()) {
+                return Err(QuantityError::NotANumber);
+            }
+            let power = digits.parse::<u32>().map_err(|_| QuantityError::TooLarge).and_then(ten);
+            if below { (1, power.map_err(|_| QuantityError::Fraction)?) } else { (power?, 1) }
         }
     })
 }
 
-/// Reads an amount of an extended resource as the API server writes it: an integer, perhaps with a decimal
-/// (`k`, `M`, `G`, `T`, `P`) or binary (`Ki`, `Mi`, `Gi`, `Ti`, `Pi`) suffix or an exponent (`2e3`).
+/// Reads an amount of an extended resource: any of Kubernetes' quantities whose value is a whole number, as `50`, `50.0`,
+/// `50000m`, `5e1` and `1Ki` (`k8s.io/apimachinery/pkg/api/resource`).
 ///
 /// # Errors
 /// [`QuantityError`] where the text is not a number, negative, not whole, or larger than `u64`.
 pub fn parse_quantity(text: &str) -> Result<u64, QuantityError> {
-    let digits = text.strip_prefix('+').unwrap_or(text);
-    if digits.starts_with('-') {
+    let positive = text.strip_prefix('+').unwrap_or(text);
+    if positive.starts_with('-') {
         return Err(QuantityError::Negative);
     }
-    let end = digits.find(|c: char| !c.is_ascii_digit()).unwrap_or(digits.len());
-    let (number, suffix) = digits.split_at(end);
-    if suffix.starts_with('.') && !number.is_empty() {
-        return Err(QuantityError::Fraction);
-    }
-    let (times, over) = scale(suffix)?;
-    let times = u64::try_from(times).map_err(|_| QuantityError::TooLarge)?;
-    if over > 1 {
-        return Err(QuantityError::Fraction);
-    }
-    if number.is_empty() {
+    let end = positive.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(positive.len());
+    let (number, suffix) = positive.split_at(end);
+    let (units, parts) = number.split_once('.').unwrap_or((number, ""));
+    if units.is_empty() && parts.is_empty() || parts.contains('.') {
         return Err(QuantityError::NotANumber);
     }
-    let number: u64 = number.parse().map_err(|_| QuantityError::TooLarge)?;
-    number.checked_mul(times).ok_or(QuantityError::TooLarge)
+    let (units, parts) = (units.trim_start_matches('0'), parts.trim_end_matches('0'));
+    let (times, over) = match scale(suffix) {
+        // whatever it is multiplied by
+        Err(QuantityError::TooLarge | QuantityError::Fraction) if units.is_empty() && parts.is_empty() => (1, 1),
+        scale => scale?,
+    };
+    // more parts than this are of nothing whole, whatever the suffix
+    let over = u32::try_from(parts.len()).ok().and_then(|parts| 10u128.checked_pow(parts)?.checked_mul(over));
+    let over = over.ok_or(QuantityError::Fraction)?;
+    let digits = format!("{units}{parts}");
+    let digits: u128 = if digits.is_empty() { 0 } else { digits.parse().map_err(|_| QuantityError::TooLarge)? };
+    let value = digits.checked_mul(times).ok_or(QuantityError::TooLarge)?;
+    match value.checked_rem(over) {
+        Some(0) => u64::try_from(value / over).map_err(|_| QuantityError::TooLarge),
+        _ => Err(QuantityError::Fraction),
+    }
 }
 
 /// Reads an amount of cores or memory as the API server writes it (`500m`, `1.5`, `2Gi`), in thousandths and rounded
@@ -189,7 +206,19 @@ mod tests {
 
     #[test]
     fn quantities_are_read_as_kubernetes_writes_them() {
-        for (text, value) in [("0", 0), ("50", 50), ("1k", 1000), ("2Ki", 2048), ("2e3", 2000), ("+7", 7)] {
+        for (text, value) in [("0", 0), ("50", 50), ("1k", 1000), ("2Ki", 2048), ("2e3", 2000), ("+7", 7)]
+            .into_iter()
+            .chain([
+                ("50.0", 50),
+                ("50000m", 50),
+                ("50.", 50),
+                ("5e+1", 50),
+                ("500e-1", 50),
+                ("0.5k", 500),
+                (".5Ki", 512),
+            ])
+            .chain([("1Ei", 1 << 60), ("1E", 1_000_000_000_000_000_000), ("007", 7), ("0e999", 0), ("0m", 0)])
+        {
             assert_eq!(parse_quantity(text), Ok(value), "{text}");
         }
     }
@@ -225,7 +254,16 @@ mod tests {
             ("", NotANumber),
             ("x", NotANumber),
             ("k", NotANumber),
-            (".5", NotANumber),
+            (".5", Fraction),
+            (".", NotANumber),
+            ("1.2.3", NotANumber),
+            ("1e", NotANumber),
+            ("1e1.5", NotANumber),
+            ("1e99999999999999999999", TooLarge),
+            ("16Ei", TooLarge),
+            ("1e-1", Fraction),
+            ("1e-999", Fraction),
+            ("1.0000000000000000000000000000000000000000001", Fraction),
             ("99999999999999999999", TooLarge),
             ("1e30", TooLarge),
             ("18446744073709551615k", TooLarge),

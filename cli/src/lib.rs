@@ -15,6 +15,7 @@ mod plan;
 mod print;
 mod replay;
 mod snapshot;
+mod unheeded;
 
 use std::path::PathBuf;
 use std::process::ExitCode;

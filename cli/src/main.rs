@@ -8,7 +8,7 @@ fn main() -> ExitCode {
     match kerf_cli::run(&kerf_cli::Args::parse()) {
         Ok(done) => done,
         Err(error) => {
-            eprintln!("error: {}", kerf::terminal::line(&format!("{error:#}")));
+            kerf::terminal::tell(&format!("error: {error:#}"));
             ExitCode::from(kerf_cli::USAGE)
         }
     }

@@ -3,6 +3,7 @@
 
 mod formats;
 mod group;
+mod names;
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -33,11 +34,12 @@ pub struct NodeTemplateArgs {
     /// For which autoscaler
     #[arg(long, value_enum)]
     format: Format,
-    /// The name of the Auto Scaling group (asg), or of the NodeOverlay (karpenter; otherwise kerf- and the instance type)
-    #[arg(long, value_name = "NAME", required_if_eq("format", "asg"))]
+    /// The name of the Auto Scaling group (asg), or of the NodeOverlay (karpenter; otherwise kerf- and the instance type in
+    /// lower case)
+    #[arg(long, value_name = "NAME", required_if_eq("format", "asg"), value_parser = names::group)]
     group: Option<String>,
     /// Instance types that the NodeOverlay is for (karpenter), joined by commas; otherwise the node's
-    #[arg(long, value_name = "TYPE,...", value_delimiter = ',')]
+    #[arg(long, value_name = "TYPE,...", value_delimiter = ',', value_parser = names::label)]
     instance_type: Vec<String>,
 }
 
@@ -67,7 +69,7 @@ pub fn run(args: &NodeTemplateArgs, keys: &Keys, as_json: bool, out: &mut String
         Format::ClusterApiTemplate => formats::cluster_api_template(&group),
     };
     for note in &template.notes {
-        eprintln!("note: {}", kerf::terminal::line(note));
+        kerf::terminal::tell(&format!("note: {note}"));
     }
     // the command of AWS reads JSON alone
     write!(out, "{}", text(&template.object, as_json || matches!(args.format, Format::Asg))?)?;

@@ -19,6 +19,7 @@ use serde_json::{Value, json};
 use super::notes::notes;
 use super::print::say;
 use super::snapshot::{self, Cluster};
+use super::unheeded::unheeded;
 
 pub fn run(
     pod: &Path,
@@ -33,28 +34,41 @@ pub fn run(
         Ok(Some(request)) => request,
         Ok(None) => {
             let (core, memory) = (&keys.core, &keys.memory);
-            say(out, &format!("the pod asks for no {core}, {memory} or GPU shares by count: it may go anywhere"));
+            let anywhere =
+                format!("the pod asks for no {core}, {memory} or GPU shares by count: it may go anywhere");
+            if as_json {
+                Found::default().json(None, &[anywhere], out)?
+            } else {
+                say(out, &anywhere)
+            }
             return Ok(ExitCode::SUCCESS);
         }
         Err(error) => {
-            say(out, &format!("refused everywhere: {error}"));
+            let refused = error.to_string();
+            match as_json {
+                true => Found::default().json(Some(&refused), &[], out)?,
+                false => say(out, &format!("refused everywhere: {refused}")),
+            }
             return Ok(ExitCode::FAILURE);
         }
     };
     let cluster = snapshot::cluster(cluster, keys)?;
     let mut odd: Vec<String> = cluster.note(keys).into_iter().collect();
+    odd.extend(unheeded(&pod));
     for (node, known) in &cluster.nodes {
         odd.extend(notes(&known.ledger).into_iter().map(|note| format!("{node}: {note}")));
     }
     let found = Found::new(cluster, &pod, Placing::new(&request, policy));
     if as_json {
-        found.json(&odd, out)?;
+        found.json(None, &odd, out)?;
     } else {
         found.text(&odd, out);
     }
     Ok(if found.fitting.is_empty() { ExitCode::FAILURE } else { ExitCode::SUCCESS })
 }
 
+/// The default: no node was asked.
+#[derive(Default)]
 struct Found {
     /// Nodes where the pod fits, the best first, with their scores.
     fitting: Vec<(NodeName, u8, Plan)>,
@@ -68,11 +82,16 @@ impl Found {
         let uid = PodUid::from(pod.metadata.uid.as_deref().unwrap_or_default());
         let (host, tolerations) = (k8s::requested(pod), k8s::tolerations(pod));
         let shape = Shape::of(Some(placing.request), host.cpu, host.memory);
+        let selector = pod.spec.as_ref().and_then(|spec| spec.node_selector.as_ref());
         let (mut plans, mut ranked, mut unfit) = (BTreeMap::new(), Vec::new(), Vec::new());
         for (name, node) in &nodes {
             // kube-scheduler does not ask the extender about such a node; the text is kube-scheduler's
             if let Some(short) = survey.left(name.as_str()).and_then(|left| short(left, host)) {
                 unfit.push((name.clone(), format!("Insufficient {short}")));
+                continue;
+            }
+            if selector.into_iter().flatten().any(|(key, value)| node.labels.get(key) != Some(value)) {
+                unfit.push((name.clone(), "node does not have the labels of the pod's nodeSelector".to_owned()));
                 continue;
             }
             if let Some(closed) = node.taints.close(&tolerations) {
@@ -107,14 +126,14 @@ impl Found {
         Self { fitting: fitting.collect(), unfit }
     }
 
-    fn json(&self, notes: &[String], out: &mut String) -> anyhow::Result<()> {
+    fn json(&self, refused: Option<&str>, notes: &[String], out: &mut String) -> anyhow::Result<()> {
         let best = |(node, _, plan): &(NodeName, u8, Plan)| json!({ "node": node.as_str(), "containers": containers(plan) });
         let scores: serde_json::Map<String, Value> =
             self.fitting.iter().map(|(node, score, _)| (node.to_string(), json!(score))).collect();
         let unfit: serde_json::Map<String, Value> =
             self.unfit.iter().map(|(node, why)| (node.to_string(), json!(why))).collect();
         let best = self.fitting.first().map(best);
-        let found = json!({ "best": best, "scores": scores, "unfit": unfit, "notes": notes });
+        let found = json!({ "best": best, "scores": scores, "unfit": unfit, "refused": refused, "notes": notes });
         writeln!(out, "{}", serde_json::to_string_pretty(&found)?)?;
         Ok(())
     }

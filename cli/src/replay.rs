@@ -74,7 +74,7 @@ pub struct ReplayArgs {
     /// The demand that they are told: pods as CSV, also with a column count; otherwise the pods that are replayed
     #[arg(long, value_name = "CSV")]
     known: Option<PathBuf>,
-    /// Gives every card this much memory in MiB, such as 16384 or 16384,V100M32=32768, and every share a part of it
+    /// Gives every GPU this much memory in MiB, such as 16384 or 16384,V100M32=32768, and every share a part of it
     /// that has nothing to do with its compute: the size of another share, drawn at random
     #[arg(long, value_name = "MIB")]
     derive_memory: Option<CardMemory>,

@@ -25,6 +25,10 @@ pub use past::workload;
 pub use reading::{Item, each, pod};
 use replicas::Replicas;
 
+/// A cluster has pods always, those of its control plane and of kerf at least.
+const NO_PODS: &str =
+    "the snapshot has no pods, so every GPU looks free: take it by kubectl get nodes,pods --all-namespaces";
+
 /// What an extender would know after it had seen the same objects.
 pub struct Cluster {
     pub nodes: BTreeMap<NodeName, Node>,
@@ -34,6 +38,8 @@ pub struct Cluster {
     pub replicas: Replicas,
     /// Annotations and resources that nodes have under other resource domains.
     others: BTreeSet<String>,
+    /// Whether the snapshot has pods.
+    has_pods: bool,
 }
 
 #[derive(Default)]
@@ -41,18 +47,22 @@ pub struct Node {
     /// With pods that are bound and have not ended, and unbound pods whose record is for this node.
     pub ledger: NodeLedger,
     pub taints: Taints,
+    pub labels: BTreeMap<String, String>,
     /// Whether containers fail on it because of the node itself.
     pub failing: bool,
 }
 
 impl Cluster {
-    /// An explanation of why the snapshot has no GPU at all, if there is one.
+    /// What the snapshot as a whole lacks: GPUs, with an explanation if there is one, or pods.
     pub fn note(&self, keys: &Keys) -> Option<String> {
         let others: Vec<&str> = self.others.iter().map(String::as_str).collect();
         let none = self.nodes.values().all(|node| node.ledger.cards().is_empty());
         let say =
             || format!("no GPUs under {}; the nodes have {}: see --domain", keys.domain, others.join(" and "));
-        (none && !others.is_empty()).then(say)
+        if none && !others.is_empty() {
+            return Some(say());
+        }
+        (!self.has_pods).then(|| NO_PODS.to_owned())
     }
 }
 
@@ -80,6 +90,7 @@ pub fn cluster(path: &Path, keys: &Keys) -> anyhow::Result<Cluster> {
     let mut others = BTreeSet::new();
     let mut identities = Identities::default();
     let mut replicas = Replicas::default();
+    let mut has_pods = false;
     each(path, |item, at| {
         match item {
             Item::Node(node) => {
@@ -88,11 +99,13 @@ pub fn cluster(path: &Path, keys: &Keys) -> anyhow::Result<Cluster> {
                     survey.allocatable(&view.name, k8s::allocatable(&node));
                     let known = nodes.entry(view.name.clone()).or_default();
                     view.tell(&mut known.ledger);
+                    known.labels = node.metadata.labels.clone().unwrap_or_default();
                     (known.taints, known.failing) = (Taints::of(&node), k8s::failing(&node));
                 }
             }
             Item::Lease(lease) => replicas.lease(&lease),
             Item::Pod(mut pod) => {
+                has_pods = true;
                 identities.complete(&mut pod.metadata).with_context(|| at.to_owned())?;
                 replicas.pod(&pod);
                 let Some(view) = k8s::pod(&pod, keys).filter(|view| !view.ended) else { return Ok(()) };
@@ -129,7 +142,7 @@ pub fn cluster(path: &Path, keys: &Keys) -> anyhow::Result<Cluster> {
     for (name, node) in &nodes {
         survey.cards(name, &node.ledger);
     }
-    Ok(Cluster { nodes, survey, replicas, others })
+    Ok(Cluster { nodes, survey, replicas, others, has_pods })
 }
 
 /// Whether the GPUs of an unbound pod's record are kept for it. A record from the future was written before the time of

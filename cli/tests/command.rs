@@ -45,6 +45,63 @@ fn pod(folder: &Path, core: &str, memory: &str) -> String {
     write(folder, "pod.yaml", &text)
 }
 
+#[test]
+fn a_plan_without_nodes_is_json_where_that_was_asked_for() {
+    let folder = tempfile::tempdir().unwrap();
+    let snapshot = snapshot(folder.path());
+    let rule = "container \"main\": vcuda-core must be 1..99 or a multiple of 100";
+    let note = "the pod asks for no inspur.com/vcuda-core, inspur.com/vcuda-memory or GPU shares by count: it may go anywhere";
+    for (core, status, refused, notes) in [
+        ("150", 1, json!(rule), json!([])),
+        ("0", 0, Value::Null, json!([note])),
+        ("30", 0, Value::Null, json!([])),
+    ] {
+        let asked = pod(folder.path(), core, if core == "0" { "0" } else { "10" });
+        let plan = kerf(&["plan", &asked, "--cluster", &snapshot, "--json"]);
+        assert_eq!(plan.status.code(), Some(status), "{plan:?}");
+        let plan: Value = serde_json::from_str(&stdout(&plan)).unwrap();
+        assert_eq!((&plan["refused"], &plan["notes"]), (&refused, &notes), "{core}");
+        assert_eq!(plan["best"].is_null(), core != "30", "{core}");
+        assert_eq!(plan.as_object().unwrap().len(), 5, "{plan}");
+    }
+}
+
+/// Nobody reads what cannot be written to standard error; the rest is done all the same.
+#[test]
+fn a_full_standard_error_changes_no_status() {
+    let folder = tempfile::tempdir().unwrap();
+    let snapshot = snapshot(folder.path());
+    let mut list: Value = serde_json::from_str(&std::fs::read_to_string(&snapshot).unwrap()).unwrap();
+    let mut broken = list["items"][2].clone();
+    broken["metadata"] = json!({ "name": "broken", "namespace": "ns" });
+    broken["spec"]["containers"][0]["resources"]["limits"]["inspur.com/vcuda-core"] = "150".into();
+    list["items"].as_array_mut().unwrap().push(broken);
+    let noted = write(folder.path(), "noted.json", &list.to_string());
+    let (asked, odd) = (pod(folder.path(), "60", "10"), write(folder.path(), "odd.yaml", "["));
+    for (args, status) in [
+        (&["inspect", &*snapshot][..], 0),
+        (&["plan", &asked, "--cluster", &snapshot], 0),
+        (&["plan", &odd, "--cluster", &snapshot], 2),
+        (&["node-template", &noted, "--format=cluster-api"], 0),
+        (&["replay", "--cluster", &noted], 0),
+        (&["replay", "--cluster", "/nonexistent"], 2),
+        (&["doctor", "--nonsense"], 2),
+        (&["dance"], 2),
+    ] {
+        let run = |full: bool| {
+            let mut command = Command::new(env!("CARGO_BIN_EXE_kerf"));
+            if full {
+                command.stderr(std::fs::File::options().write(true).open("/dev/full").unwrap());
+            }
+            command.args(args).output().unwrap()
+        };
+        let (usual, full) = (run(false), run(true));
+        assert_eq!(usual.status.code(), Some(status), "{args:?}: {usual:?}");
+        assert_eq!((full.status.code(), full.stdout), (usual.status.code(), usual.stdout), "{args:?}");
+        assert!(status == 0 || !usual.stderr.is_empty(), "{args:?}");
+    }
+}
+
 /// As with `| head`: whoever reads has seen enough.
 #[test]
 fn a_reader_that_leaves_early_is_no_error() {
@@ -216,6 +273,49 @@ fn pods_without_an_identity_of_their_own_are_counted_all_the_same() {
     let nameless = kerf(&["inspect", &write(folder.path(), "nameless.json", &list.to_string())]);
     let said = String::from_utf8(nameless.stderr).unwrap();
     assert!(!nameless.status.success() && said.contains("Pod ns/: a pod without a name"), "{said}");
+}
+
+/// What the planner does not look at, it does not pass over in silence.
+#[test]
+fn what_only_kube_scheduler_looks_at_is_named() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut list: Value = serde_json::from_str(&std::fs::read_to_string(snapshot(folder.path())).unwrap()).unwrap();
+    let limits = json!({ "inspur.com/vcuda-core": "60", "inspur.com/vcuda-memory": "10" });
+    let asked = |more: Value| {
+        let mut spec = json!({ "containers": [{ "name": "main", "resources": { "limits": limits } }] });
+        spec.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+        json!({ "kind": "Pod", "metadata": { "name": "new" }, "spec": spec }).to_string()
+    };
+    let plan = |list: &Value, more: Value| {
+        let snapshot = write(folder.path(), "asked.json", &list.to_string());
+        let pod = write(folder.path(), "pod.json", &asked(more));
+        let planned = kerf(&["plan", &pod, "--cluster", &snapshot, "--json"]);
+        serde_json::from_str::<Value>(&stdout(&planned)).unwrap()
+    };
+    assert_eq!(plan(&list, json!({ "schedulerName": "kerf-scheduler" }))["notes"], json!([]));
+    let affinity = json!({ "affinity": { "nodeAffinity": {}, "podAntiAffinity": {} }, "schedulerName": "volcano", "nodeName": "b" });
+    let odd = plan(&list, affinity);
+    assert_eq!(odd["best"]["node"], "a");
+    let expected = [
+        "not looked at, but by kube-scheduler: spec.affinity.nodeAffinity, spec.affinity.podAntiAffinity",
+        "spec.schedulerName is volcano: this holds if that scheduler calls kerf's extender",
+        "spec.nodeName is not looked at: a new pod that names its node is refused",
+    ];
+    assert_eq!(odd["notes"], json!(expected));
+    // labels are known
+    let selector = json!({ "nodeSelector": { "pool": "a100" } });
+    let elsewhere = plan(&list, selector.clone());
+    assert!(elsewhere["best"].is_null(), "{elsewhere}");
+    assert_eq!(elsewhere["unfit"]["a"], "node does not have the labels of the pod's nodeSelector");
+    list["items"][0]["metadata"]["labels"] = json!({ "pool": "a100" });
+    assert_eq!(plan(&list, selector)["best"]["node"], "a");
+    // nothing is held by pods that are not there
+    list["items"].as_array_mut().unwrap().retain(|item| item["kind"] == "Node");
+    let note =
+        "the snapshot has no pods, so every GPU looks free: take it by kubectl get nodes,pods --all-namespaces";
+    assert_eq!(plan(&list, json!({}))["notes"], json!([note]));
+    let inspected = stdout(&kerf(&["inspect", &write(folder.path(), "asked.json", &list.to_string())]));
+    assert!(inspected.contains(&format!("! {note}")), "{inspected}");
 }
 
 /// Nodes of one resource domain, asked for another.
@@ -417,6 +517,19 @@ fn wrong_input_is_named_with_its_file_line_and_column() {
     let numbers = "1, ".repeat(300_000);
     let long = write(folder.path(), "long.yaml", &format!("kind: Pod\nspec: {{ x: [{numbers}] }}\n"));
     let fine = snapshot(folder.path());
+    let empty = ["", "null", "{}", "kind: Pod\nspec: {}\n", "kind: Pod\nspec: {containers: []}\n"];
+    for text in empty {
+        let file = write(folder.path(), "empty.yaml", text);
+        for args in [&["plan", &*file, "--cluster", &fine][..], &["plan", &file, "--cluster", &fine, "--json"]] {
+            let output = kerf(args);
+            assert_eq!((output.status.code(), stdout(&output).as_str()), (Some(2), ""), "{text:?}");
+            let said = String::from_utf8(output.stderr).unwrap();
+            assert!(
+                said.ends_with("empty.yaml: not a Pod: spec.containers is missing or empty\n"),
+                "{text:?}: {said}"
+            );
+        }
+    }
     for (args, word) in [
         (vec!["inspect", "/nonexistent"], "/nonexistent"),
         (vec!["inspect", bad.as_str()], "bad.json: line 1, column 1: not JSON"),

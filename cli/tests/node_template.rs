@@ -100,6 +100,35 @@ fn karpenter_gets_a_node_overlay_for_the_instance_type() {
 }
 
 #[test]
+fn names_are_such_as_kubernetes_takes() {
+    let folder = tempfile::tempdir().unwrap();
+    let of = |label: &str| {
+        let mut node = usual();
+        node["metadata"]["labels"]["node.kubernetes.io/instance-type"] = label.into();
+        write(folder.path(), "node.json", &node)
+    };
+    let overlay = yaml(&stdout(&kerf(&[&of("Standard_NC24ads_A100_v4"), "--format=karpenter"])));
+    assert_eq!(overlay["metadata"]["name"], "kerf-standard-nc24ads-a100-v4");
+    assert_eq!(overlay["spec"]["requirements"][0]["values"], json!(["Standard_NC24ads_A100_v4"]));
+    let refused = |label: &str, args: &[&str], word: &str| {
+        let path = of(label);
+        let output = kerf(&[&[&*path][..], args].concat());
+        assert_eq!((output.status.code(), output.stdout.len()), (Some(2), 0), "{args:?}: {output:?}");
+        assert!(stderr(&output).contains(word), "{args:?}: {}", stderr(&output));
+    };
+    let karpenter = "--format=karpenter";
+    refused("a", &[karpenter, "--group=Bad Name!"], "error: --group \"Bad Name!\": the name of an object has");
+    refused("a", &[karpenter, "--group="], "'--group <NAME>': a name has at least one character");
+    refused("a", &["--format=asg", "--group="], "'--group <NAME>': a name has at least one character");
+    for types in ["a,,b", "", ",a", "a b", "_a", &"a".repeat(64)] {
+        let option = format!("--instance-type={types}");
+        refused("a", &[karpenter, &option], "'--instance-type <TYPE,...>': an instance type has 1 to 63 letters");
+    }
+    refused("", &[karpenter], "name the instance types with --instance-type");
+    refused("a b", &[karpenter], "error: node a: label node.kubernetes.io/instance-type: an instance type has");
+}
+
+#[test]
 fn an_auto_scaling_group_gets_tags_for_resources_labels_and_taints_that_stay() {
     let folder = tempfile::tempdir().unwrap();
     let path = write(folder.path(), "node.json", &usual());

@@ -17,7 +17,7 @@ use crate::cluster::Cluster;
 use crate::decisions::Decisions;
 use crate::in_flight::InFlight;
 use crate::intent::Intents;
-use crate::lease::Election;
+use crate::lease::{Election, NotLeading};
 use crate::metrics::Metrics;
 use crate::planning::{Place, Planning, PlanningError};
 use crate::refused::Refused;
@@ -64,6 +64,14 @@ impl App {
         if let Some(election) = &self.election {
             election.settled(self.binder.write).await;
         }
+    }
+
+    /// Whether this replica may write now, where several are elected.
+    ///
+    /// # Errors
+    /// Why not; the caller tries again.
+    pub fn leads(&self) -> Result<(), NotLeading> {
+        self.election.as_ref().map_or(Ok(()), |election| election.may_write(self.binder.write))
     }
 
     /// Runs the planning of a pod on one node where it delays no other work.

@@ -3,18 +3,22 @@
 //! placed until the extender is there again, which may take minutes where it ends again and again. So the probe fails
 //! there: the scheduler ends, gives the lease back, and another replica leads.
 
+use std::future::poll_fn;
 use std::net::IpAddr;
+use std::pin::pin;
 use std::str::FromStr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, ensure};
+use axum::body::HttpBody as _;
 use axum::extract::State;
 use axum::http::uri::PathAndQuery;
 use axum::http::{Request, StatusCode, Uri};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use axum::{Router, response};
+use kube::client::Body;
 use kube::{Client, Config};
 use parking_lot::Mutex;
 use tokio::time::Instant;
@@ -26,6 +30,9 @@ const PATIENCE: Duration = Duration::from_secs(30);
 /// Time for one answer.
 const LIMIT: Duration = Duration::from_secs(2);
 
+/// How many bytes of an answer that says something else are read.
+const SHOWN: usize = 2 << 10;
+
 /// Where the scheduler says that it is alive.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Livez(Uri);
@@ -34,6 +41,11 @@ impl FromStr for Livez {
     type Err = anyhow::Error;
 
     fn from_str(text: &str) -> anyhow::Result<Self> {
+        // before anything that repeats the text: it may have a password
+        ensure!(
+            !text.contains('@'),
+            "a URL with a user is not taken: kube-scheduler says to anybody that it is alive"
+        );
         let uri: Uri = text.parse().with_context(|| format!("{text:?} is not a URL"))?;
         let scheme = uri.scheme_str().unwrap_or_default();
         let address = uri.host().unwrap_or_default().trim_matches(['[', ']']).parse::<IpAddr>();
@@ -41,6 +53,10 @@ impl FromStr for Livez {
         ensure!(
             ["http", "https"].contains(&scheme) && address.is_ok_and(|address| address.is_loopback()),
             "{text:?} is not a URL with an address of loopback, such as https://127.0.0.1:10259/livez"
+        );
+        ensure!(
+            uri.query().is_none() && !text.contains('#'),
+            "{text:?} has more than a path: kube-scheduler is asked for all that it says of itself"
         );
         Ok(Self(uri))
     }
@@ -71,12 +87,16 @@ impl Beside {
     }
 
     async fn ask(&self) -> Result<(), String> {
-        let request = Request::get(&self.path).body(Vec::new()).map_err(|error| error.to_string())?;
-        match tokio::time::timeout(LIMIT, self.client.request_text(request)).await {
-            Ok(Ok(_)) => Ok(()),
-            Ok(Err(error)) => Err(error.to_string()),
-            Err(_) => Err(format!("no answer within {} s", LIMIT.as_secs())),
-        }
+        let request = Request::get(&self.path).body(Body::empty()).map_err(|error| error.to_string())?;
+        let answer = async {
+            let answer = self.client.send(request).await.map_err(|error| error.to_string())?;
+            match answer.status() {
+                StatusCode::OK => Ok(()),
+                other => Err(format!("{other}: {:?}", beginning(answer.into_body()).await)),
+            }
+        };
+        let late = || Err(format!("no answer within {} s", LIMIT.as_secs()));
+        tokio::time::timeout(LIMIT, answer).await.unwrap_or_else(|_| late())
     }
 
     /// Whether it counts as alive, after this answer. `Err` says since when it does not.
@@ -90,6 +110,19 @@ impl Beside {
         let text = format!("kube-scheduler does not say that it is alive, for {} s: {error}\n", since.as_secs());
         if since < PATIENCE { Ok(text) } else { Err(text) }
     }
+}
+
+/// The beginning of an answer; the rest is not read.
+async fn beginning(body: Body) -> String {
+    let mut body = pin!(body);
+    let mut bytes = Vec::new();
+    while bytes.len() < SHOWN
+        && let Some(Ok(frame)) = poll_fn(|context| body.as_mut().poll_frame(context)).await
+    {
+        let Ok(data) = frame.into_data() else { continue };
+        bytes.extend_from_slice(data.get(..SHOWN - bytes.len()).unwrap_or(&data));
+    }
+    String::from_utf8_lossy(&bytes).into_owned()
 }
 
 /// The route for the probe of kube-scheduler's container.
@@ -119,6 +152,18 @@ mod tests {
         assert!(judged(Err("refused"), 40).unwrap_err().contains("for 30 s: refused"));
         assert!(judged(Ok(()), 41).is_ok());
         assert!(judged(Err("refused"), 42).is_ok(), "it begins anew");
+    }
+
+    #[test]
+    fn a_url_has_no_more_than_a_path() {
+        let error = |text: &str| text.parse::<Livez>().unwrap_err().to_string();
+        let user = error("https://u:secret@127.0.0.1:10259/livez");
+        assert!(user.contains("user") && !user.contains("secret"), "{user}");
+        for more in
+            ["https://127.0.0.1:10259/livez?verbose", "https://127.0.0.1:10259/livez?", "https://127.0.0.1/#x"]
+        {
+            assert!(error(more).contains("more than a path"), "{more}");
+        }
     }
 
     #[test]

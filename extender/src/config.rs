@@ -7,7 +7,9 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::Parser;
-use kerf::annotation::Domain;
+use clap::builder::BoolishValueParser;
+use kerf::annotation::{Domain, Keys};
+use kerf::ids::syntax::is_label;
 use kerf::policy::Policy;
 use kerf::shares::{SHARE_RESOURCES, ShareResources};
 use kerf_runtime::feed::Patience;
@@ -29,7 +31,7 @@ pub struct Args {
     pub domain: Domain,
     /// Namespace of the object that is changed to have kube-scheduler try waiting pods again (the CSIStorageCapacity
     /// kerf-extender)
-    #[arg(long, env = "KERF_NAMESPACE", default_value = "kerf-system", value_name = "NAME")]
+    #[arg(long, env = "KERF_NAMESPACE", value_parser = namespace, default_value = "kerf-system", value_name = "NAME")]
     pub namespace: String,
     /// Resources that are shares by count, joined by commas; a name may end in *. A node is asked about those that its
     /// plugin announces
@@ -52,7 +54,7 @@ pub struct Args {
     #[arg(long, env = "KERF_SCHEDULER_TIMEOUT_MS", default_value_t = 5000, value_parser = clap::value_parser!(u64).range(100..=120_000))]
     pub scheduler_timeout_ms: u64,
     /// Serve gpu-admission's `/scheduler/predicates` as well, for schedulers that bind by themselves
-    #[arg(long, env = "KERF_LEGACY")]
+    #[arg(long, env = "KERF_LEGACY", value_parser = BoolishValueParser::new())]
     pub legacy: bool,
     /// Largest request accepted, in MiB. Names of 5,000 nodes take less than one, whole Node objects
     /// (`nodeCacheCapable: false`) tens
@@ -106,6 +108,11 @@ pub struct Config {
     pub patience: Patience,
 }
 
+fn namespace(text: &str) -> anyhow::Result<String> {
+    anyhow::ensure!(is_label(text), "{text:?} is not the name of a namespace");
+    Ok(text.to_owned())
+}
+
 impl TryFrom<&Args> for Config {
     type Error = anyhow::Error;
 
@@ -120,6 +127,13 @@ impl TryFrom<&Args> for Config {
             "a bind could take {sum} ms, two reads of --api-timeout-ms and a write of half of --scheduler-timeout-ms, \
              which must be below --scheduler-timeout-ms, {limit} ms"
         );
+        let keys = Keys::new(args.domain.clone());
+        for own in [&keys.core, &keys.memory] {
+            anyhow::ensure!(
+                !args.share_resources.contains(own),
+                "--share-resources has {own}, which is kerf's own: it is asked for in hundredths of a GPU, and not by count"
+            );
+        }
         Ok(Self {
             ports: Ports::try_from(&args.ports)?,
             domain: args.domain.clone(),
@@ -147,6 +161,20 @@ mod tests {
 
     fn config(flags: &[&str]) -> anyhow::Result<Config> {
         Config::try_from(&Args::parse_from(["kerf-extender"].iter().chain(flags)))
+    }
+
+    #[test]
+    fn names_that_cannot_be_meant_are_refused() {
+        for name in ["", "A/../b", "a.b", "-"] {
+            let flag = format!("--namespace={name}");
+            let error = Args::try_parse_from(["kerf-extender", &flag]).unwrap_err().to_string();
+            assert!(error.contains("--namespace"), "{error}");
+        }
+        for own in ["inspur.com/vcuda-core", "a.b/c,inspur.com/vcuda-memory", "inspur.com/v*"] {
+            let error = config(&[&format!("--share-resources={own}")]).unwrap_err().to_string();
+            assert!(error.contains("kerf's own"), "{error}");
+        }
+        assert!(config(&["--share-resources=inspur.com/vcuda-core", "--domain=a.b"]).is_ok());
     }
 
     #[test]

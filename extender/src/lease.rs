@@ -1,5 +1,7 @@
 //! Which of several replicas is in use: the one whose kube-scheduler holds the lease by which those are elected.
 
+mod pauses;
+
 use std::str::FromStr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -14,8 +16,13 @@ use kerf_runtime::watching::{Event, follow};
 use kube::{Api, Client};
 use parking_lot::Mutex;
 use tokio::sync::Notify;
-use tokio::time::{Instant, sleep_until};
+use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
+
+use pauses::{PAUSE, Pauses};
+
+/// How often is looked whether the process runs.
+const TICK: Duration = Duration::from_millis(100);
 
 /// Namespace and name of a Lease.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -34,6 +41,14 @@ impl FromStr for LeaseName {
 /// The name of this host as the kernel has it, which kube-scheduler takes for its identity, too.
 pub(crate) fn host() -> String {
     std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default().trim().to_owned()
+}
+
+/// The longest name of a host.
+const HOST_MAX: usize = 253;
+
+/// A holder's name as it is shown: whoever may write the lease may have written anything.
+fn shown(holder: &str) -> String {
+    holder.chars().take(HOST_MAX).flat_map(char::escape_debug).collect()
 }
 
 /// Whether the scheduler of this pod is the one that is elected.
@@ -57,8 +72,24 @@ pub(crate) struct Election {
     host: String,
     seen: Mutex<Option<Seen>>,
     handover: Mutex<Handover>,
+    /// The term at the time of each.
+    pauses: Pauses<Term>,
     news: Notify,
 }
+
+/// Why nothing may be written now. The scheduler tries again.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum NotLeading {
+    #[error("extender is not the one in use: {0}")]
+    Standing(String),
+    #[error("extender was stopped for more than {} s, and has not read the scheduler's lease since", PAUSE.as_secs())]
+    Paused,
+    #[error("extender waits for what another one may still write")]
+    Unsettled,
+}
+
+/// The holder with its whole identity, and how often the holder has changed: equal as long as no other held the lease.
+type Term = Option<(Option<String>, Option<i32>)>;
 
 /// What a scheduler does that gives the lease back, as one does that is ended: the bindings that it has sent may still be
 /// written. One that only stops renewing has stopped sending long before the lease runs out.
@@ -74,6 +105,7 @@ struct Handover {
 struct Seen {
     /// The holder's host; empty where nobody holds it.
     holder: String,
+    term: Term,
     renewed: Option<String>,
     /// When it was last seen to have changed. The holder's clock may differ, so kube-scheduler counts in this way too.
     at: Instant,
@@ -82,7 +114,14 @@ struct Seen {
 
 impl Election {
     pub fn new(lease: LeaseName, host: String) -> Arc<Self> {
-        Arc::new(Self { lease, host, seen: Mutex::default(), handover: Mutex::default(), news: Notify::new() })
+        Arc::new(Self {
+            lease,
+            host,
+            seen: Mutex::default(),
+            handover: Mutex::default(),
+            pauses: Pauses::new(Instant::now()),
+            news: Notify::new(),
+        })
     }
 
     pub fn standing(&self) -> Standing {
@@ -96,6 +135,79 @@ impl Election {
             Some(seen) if seen.holder == self.host => Standing::Active,
             Some(seen) => Standing::Standby { active: seen.holder.clone() },
         }
+    }
+
+    /// Whether this replica may write: its scheduler holds the lease, nothing of the last holder can follow, and the process
+    /// was not stopped since the lease was read. Each write takes at most `write`.
+    ///
+    /// # Errors
+    /// Why not.
+    pub fn may_write(&self, write: Duration) -> Result<(), NotLeading> {
+        self.may_write_at(Instant::now(), write)
+    }
+
+    fn may_write_at(&self, now: Instant, write: Duration) -> Result<(), NotLeading> {
+        if self.look(now) {
+            return Err(NotLeading::Paused);
+        }
+        if self.standing_at(now) != Standing::Active {
+            return Err(NotLeading::Standing(self.text()));
+        }
+        self.unsettled(now, write).map_or(Ok(()), |_| Err(NotLeading::Unsettled))
+    }
+
+    /// Whether the process was stopped since the lease was read. Looks before anything that has come meanwhile is heeded.
+    fn look(&self, now: Instant) -> bool {
+        self.pauses.look(now, || self.term())
+    }
+
+    fn term(&self) -> Term {
+        self.seen.lock().as_ref().and_then(|seen| seen.term.clone())
+    }
+
+    /// Notices when the process was stopped, and reads the lease then, in `read` at most.
+    pub async fn follow_pauses(self: Arc<Self>, client: Client, read: Duration, token: CancellationToken) {
+        let api = Api::<Lease>::namespaced(client, &self.lease.0.namespace);
+        let mut ticks = interval(TICK);
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut told = false;
+        while token.run_until_cancelled(ticks.tick()).await.is_some() {
+            let asked = Instant::now();
+            if !self.look(asked) {
+                told = false;
+                continue;
+            }
+            if !told {
+                tracing::warn!(
+                    "was stopped, or got no processor time: nothing is bound until the lease has been read"
+                );
+                told = true;
+            }
+            match timeout(read, api.get_opt(&self.lease.0.name)).await {
+                Ok(Ok(lease)) => self.resume(lease, asked, Instant::now()),
+                Ok(Err(error)) => tracing::debug!(%error, "lease cannot be read"),
+                Err(_) => tracing::debug!("lease cannot be read: no answer in time"),
+            }
+        }
+    }
+
+    /// After a pause: the lease as it was read, asked for at `asked`.
+    fn resume(&self, lease: Option<Lease>, asked: Instant, now: Instant) {
+        match lease {
+            Some(lease) => self.apply(lease, now),
+            None => self.gone(now),
+        }
+        let Some(term) = self.pauses.confirm(asked, now, || self.term()) else { return };
+        if term != self.term() {
+            // another one led meanwhile: the watches have to show what it has bound
+            self.handover.lock().given_back = Some(now);
+        }
+    }
+
+    fn gone(&self, now: Instant) {
+        self.look(now);
+        *self.seen.lock() = None;
+        self.handover.lock().given_back = Some(now);
     }
 
     /// Waits until no write of the last holder can follow, each of which takes at most `write`.
@@ -130,7 +242,7 @@ impl Election {
         match self.standing() {
             Standing::Unknown => format!("lease {lease} not seen yet"),
             Standing::Active => format!("active: the scheduler of this pod holds the lease {lease}"),
-            Standing::Standby { active } => format!("standby: {active} holds the lease {lease}"),
+            Standing::Standby { active } => format!("standby: {} holds the lease {lease}", shown(&active)),
             Standing::Nobody => format!("standby: nobody holds the lease {lease}"),
         }
     }
@@ -147,18 +259,17 @@ impl Election {
                 self.apply(lease, Instant::now());
             }
             Event::InitDone if listed => {}
-            Event::InitDone | Event::Delete(_) => {
-                *self.seen.lock() = None;
-                self.handover.lock().given_back = Some(Instant::now());
-            }
+            Event::InitDone | Event::Delete(_) => self.gone(Instant::now()),
         })
         .await;
     }
 
     fn apply(&self, lease: Lease, now: Instant) {
+        self.look(now);
         let holder = lease_holder(&lease).to_owned();
         let spec = lease.spec.unwrap_or_default();
         let renewed = spec.renew_time.and_then(|time| serde_json::to_string(&time).ok());
+        let term = Some((spec.holder_identity, spec.lease_transitions));
         let lasts =
             Duration::from_secs(u64::try_from(spec.lease_duration_seconds.unwrap_or_default()).unwrap_or(0));
         let before = self.standing_at(now);
@@ -176,7 +287,7 @@ impl Election {
             let mut seen = self.seen.lock();
             let unchanged = seen.as_ref().filter(|seen| seen.renewed == renewed && seen.holder == holder);
             let at = unchanged.map_or(now, |seen| seen.at);
-            *seen = Some(Seen { holder, renewed, at, lasts });
+            *seen = Some(Seen { holder, term, renewed, at, lasts });
         }
         if self.standing_at(now) != before {
             tracing::info!(standing = self.text(), "scheduler's lease");
@@ -186,84 +297,4 @@ impl Election {
 }
 
 #[cfg(test)]
-mod tests {
-    use serde_json::json;
-
-    use super::*;
-
-    fn lease(holder: &str, renewed: u32) -> Lease {
-        let renewed = format!("2026-01-01T00:00:{renewed:02}.000000Z");
-        let spec = json!({ "holderIdentity": holder, "renewTime": renewed, "leaseDurationSeconds": 15 });
-        serde_json::from_value(json!({ "metadata": {}, "spec": spec })).unwrap()
-    }
-
-    #[test]
-    fn it_is_active_while_its_own_scheduler_renews_the_lease() {
-        let election = Election::new("kerf-system/kerf-scheduler".parse().unwrap(), "pod-a".to_owned());
-        let standby = |active: &str| Standing::Standby { active: active.to_owned() };
-        assert_eq!(election.standing(), Standing::Unknown);
-        let begun = Instant::now();
-        let after = |seconds| begun + Duration::from_secs(seconds);
-        let standing = |holder: &str, renewed, seconds| {
-            election.apply(lease(holder, renewed), after(seconds));
-            election.standing_at(after(seconds))
-        };
-        assert_eq!(standing("pod-b_8c3f", 1, 0), standby("pod-b"));
-        assert_eq!(standing("pod-a_11d0", 2, 1), Standing::Active);
-        assert_eq!(election.standing_at(after(16)), Standing::Active);
-        // seen again, as after a list, and not renewed
-        assert_eq!(standing("pod-a_11d0", 2, 15), Standing::Active);
-        assert_eq!(election.standing_at(after(17)), Standing::Nobody);
-        assert_eq!(standing("pod-a_11d0", 3, 18), Standing::Active);
-        // given back
-        assert_eq!(standing("", 4, 19), Standing::Nobody);
-        // a name that only begins like its own
-        assert_eq!(standing("pod-a-2_77aa", 5, 20), standby("pod-a-2"));
-    }
-
-    #[test]
-    fn what_the_last_holder_has_sent_is_waited_for_where_it_gave_the_lease_back() {
-        let election = Election::new("kerf-system/kerf-scheduler".parse().unwrap(), "pod-a".to_owned());
-        let begun = Instant::now();
-        let after = |seconds| begun + Duration::from_secs(seconds);
-        let write = Duration::from_secs(3);
-        let unsettled = |seconds| election.unsettled(after(seconds), write);
-        // there is no lease yet: the first scheduler of all
-        assert_eq!(unsettled(0), None);
-        election.apply(lease("pod-b_8c3f", 1), after(0));
-        election.apply(lease("", 2), after(10));
-        election.apply(lease("pod-a_11d0", 3), after(11));
-        assert_eq!(unsettled(11), Some(after(13)));
-        assert_eq!(unsettled(13), None);
-        // renewed
-        election.apply(lease("pod-a_11d0", 4), after(14));
-        assert_eq!(unsettled(14), None);
-
-        // its scheduler was faster than the news
-        election.apply(lease("pod-b_8c3f", 5), after(20));
-        assert_eq!(unsettled(21), Some(after(24)));
-        assert_eq!(unsettled(22), Some(after(24)));
-        election.apply(lease("", 6), after(22));
-        election.apply(lease("pod-a_11d0", 7), after(22));
-        assert_eq!(unsettled(22), Some(after(25)));
-
-        // the news are lost, or a call is not the scheduler's: not every call is held up
-        election.apply(lease("pod-b_8c3f", 8), after(30));
-        assert_eq!(unsettled(30), Some(after(33)));
-        election.apply(lease("pod-b_8c3f", 9), after(32));
-        assert_eq!(unsettled(33), None);
-        assert_eq!(unsettled(34), None);
-
-        // the lease ran out: its holder had stopped before
-        election.apply(lease("pod-a_11d0", 10), after(50));
-        assert_eq!(unsettled(50), None);
-    }
-
-    #[test]
-    fn a_lease_is_named_with_its_namespace() {
-        assert!("kerf-system/kerf-scheduler".parse::<LeaseName>().is_ok());
-        for wrong in ["kerf-scheduler", "/a", "a/", "A/b", "a/b/c", ""] {
-            assert!(wrong.parse::<LeaseName>().unwrap_err().to_string().contains("NAMESPACE/NAME"), "{wrong}");
-        }
-    }
-}
+mod tests;

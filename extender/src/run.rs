@@ -189,6 +189,8 @@ fn elect(app: &App, config: &Config, client: Client, registry: &Registry) -> any
     let Some(election) = &app.election else { return Ok(()) };
     let failures = app.metrics.watch_failures.with_label_values(&["leases"]);
     let feed = Feed::new("leases", config.patience, failures);
+    let pauses = election.clone().follow_pauses(client.clone(), config.api_timeout, app.tasks.token().clone());
+    app.tasks.spawn("pauses", pauses);
     app.tasks.spawn("watch lease", election.clone().follow(client, feed, app.tasks.token().clone()));
     let own = election.clone();
     registry.register(Box::new(metrics::active(move || own.standing() == lease::Standing::Active)?))?;

@@ -19,15 +19,15 @@ use kerf_runtime::telemetry::LogArgs;
 use crate::device::backend::BackendFactory;
 use crate::device::roots::Roots;
 use crate::isolation::{enforcers, limiter};
-use crate::offer::Offer;
-use crate::offer::contract::Contract;
-use crate::offer::vcuda;
+use crate::offer::{Offer, contract::Contract, vcuda};
 use crate::publish::failing;
 use crate::publish::labels::flags::{LabelArgs, LabelMode};
 use crate::publish::labels::{wanted::Style, write};
 use crate::vendor;
 use crate::vendor::args::{AUTO, ProfileArgs, ProfileName};
+use crate::vendor::chosen::chosen;
 use crate::vendor::flags::{BackendOptions, Common, FlagError};
+use crate::vendor::nvidia::flags::DriverArgs;
 use crate::vendor::nvidia::nvml::NvidiaOptions;
 use crate::vendor::simulated::file::SimulatedOptions;
 use crate::vendor::support::BackendKind;
@@ -37,7 +37,8 @@ use crate::vendor::support::BackendKind;
 #[command(name = "kerf-plugin", version)]
 #[command(
     after_help = "kerf-plugin doctor [OPTIONS]: look at this machine with the same options, say what is there, what is \
-    left out and why, and what kubelet knows (--json: as JSON); exit status 0: all is well, 1: a problem, 2: wrong usage, 3: no GPU"
+    left out and why, and what kubelet knows (--json: as JSON); exit status 0: all is well, 1: a problem, 2: wrong usage, 3: no GPU\n\
+    kerf-plugin prune [OPTIONS]: after kerf was uninstalled, take away what it left on Nodes (--help: its options)"
 )]
 pub struct Args {
     /// Name of the Node object of this machine; needed for the profile vcuda, with --placed, for labels on the Node, and to
@@ -134,7 +135,7 @@ pub struct Args {
     #[arg(long, env = "KERF_CONTEXT_MIB", default_value_t = limiter::CONTEXT.0, value_name = "MIB")]
     pub context_mib: u64,
     /// Serve tkestack's vcuda-controller in containers: its limits, its list of processes and the socket that it asks at
-    #[arg(long, env = "KERF_TKESTACK")]
+    #[arg(long, env = "KERF_TKESTACK", value_parser = clap::builder::BoolishValueParser::new())]
     pub tkestack: bool,
     /// How often to check the GPUs' health
     #[arg(long, env = "KERF_HEALTH_PERIOD", value_parser = time, default_value = "1s", value_name = "TIME")]
@@ -155,6 +156,9 @@ pub struct Args {
     /// Of doctor: print JSON
     #[arg(long, hide = true)]
     pub json: bool,
+    /// NVIDIA's GPUs.
+    #[command(flatten)]
+    pub nvidia: DriverArgs,
     /// Node labels.
     #[command(flatten)]
     pub labels: LabelArgs,
@@ -313,7 +317,8 @@ impl Args {
                 return Err(ConfigError::ProfileTwice(name.as_str()));
             }
             if let ProfileName::Of(system) = name {
-                made.push((system.contract)(&self.profiles.vendors, &common)?);
+                let contract = (system.contract)(&self.profiles.vendors, &common)?;
+                made.push(Contract { backend: chosen(contract.backend, &self.profiles.choice), ..contract });
             }
         }
         if self.profiles.placed && made.is_empty() {
@@ -340,13 +345,14 @@ impl TryFrom<Args> for Config {
             roots: roots.clone(),
             mig: args.isolation.contains(&Isolation::Mig),
             quiet_period: args.quiet_period,
+            errors: args.nvidia.errors(),
+            memory: args.nvidia.memory(),
         };
         let simulated =
             args.simulated_file.clone().map(|path| SimulatedOptions { path, ..SimulatedOptions::default() });
-        let options = BackendOptions { roots, nvidia, simulated };
+        let options = BackendOptions { roots, nvidia, simulated, flags: args.profiles.vendors.clone() };
         let contracts = args.contracts(&options)?;
-        let placed = args.profiles.placed;
-        let mut keys = Keys::new(args.domain.clone());
+        let (placed, mut keys) = (args.profiles.placed, Keys::new(args.domain.clone()));
         if placed {
             let names = contracts.iter().flat_map(|contract| contract.naming.names());
             keys = keys.with_shares(names.collect::<Vec<_>>().join(",").parse().unwrap_or_default());
@@ -356,7 +362,7 @@ impl TryFrom<Args> for Config {
         let vcuda = args.vcuda().then(|| vcuda::offers(&keys, args.cdi_kind, args.extra_devices, by_env.collect()));
         Ok(Self {
             node: args.node_name.into(),
-            backend: (args.backend.make)(&options)?,
+            backend: chosen((args.backend.make)(&options)?, &args.profiles.choice),
             simulated_file_errors: options.simulated.map(|simulated| simulated.errors).unwrap_or_default(),
             device_plugins_dir,
             pod_resources_dir: args.pod_resources_dir.unwrap_or_else(|| args.kubelet_dir.join("pod-resources")),
@@ -438,8 +444,16 @@ mod tests {
             (vec!["--state-dir", "x"], "--state-dir"),
             (vec!["--health-period", "0s"], "--health-period"),
             (vec!["--sample-period", "5"], "--sample-period"),
+            (vec!["--ignore-xids", "79,fatal"], "--ignore-xids"),
+            (vec!["--nvidia-memory-mib", "0"], "--nvidia-memory-mib"),
             (vec!["--report-period", "0s"], "--report-period"),
             (vec!["--labels", "all"], "--labels"),
+            (vec!["--include-gpus", "0,pci=zz"], "--include-gpus"),
+            (vec!["--exclude-gpus", "colour=red"], "unknown kind"),
+            (vec!["--profile", "intel", "--xpumd-endpoint=/x", "--health-management"], "--xpumd-endpoint"),
+            (vec!["--profile", "intel", "--xpumd-endpoint=/x", "--temp-limit=90"], "--temp-limit"),
+            (vec!["--profile", "intel", "--xpumd-endpoint=/x", "--wsl"], "--wsl"),
+            (vec!["--xpumd-endpoint=/x", "--health-management"], "--health-management"),
             (vec!["--features-dir", "x"], "--features-dir"),
             (vec!["--amd-labels", "vram,colour"], "--amd-labels"),
             (vec!["--debug-listen", "0.0.0.0:9395"], "--debug-listen"),

@@ -2,10 +2,12 @@
 
 pub mod backend;
 pub mod cards;
+pub mod choice;
 pub mod facts;
 pub mod host;
 pub mod ids;
 pub mod label;
+pub mod pci;
 pub mod preferred;
 pub mod roots;
 pub mod scan;

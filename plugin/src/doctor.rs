@@ -79,6 +79,8 @@ pub struct CardReport {
 pub struct RemarkReport {
     card: String,
     left_out: bool,
+    /// Whether something is wrong.
+    problem: bool,
     code: &'static str,
     why: String,
 }
@@ -134,7 +136,8 @@ impl Report {
                 // simulated GPUs have neither a driver nor device files
                 let facts = [model, &memory, &numa, driver, &nodes].map(String::as_str);
                 let facts: Vec<&str> = facts.into_iter().filter(|fact| !fact.is_empty()).collect();
-                say(format!("  {name} ({id}): {health} {kind}, {}", facts.join(", ")));
+                let id = if id == name { String::new() } else { format!(" ({id})") };
+                say(format!("  {name}{id}: {health} {kind}, {}", facts.join(", ")));
             }
             for remark in &driver.remarks {
                 let what = if remark.left_out { "left out" } else { "note" };
@@ -170,10 +173,13 @@ pub async fn examine(config: &Config) -> Report {
     let contracts = config.contracts.iter().map(|contract| (contract.name, &contract.backend, Some(contract)));
     for (name, source, contract) in vcuda.chain(contracts) {
         let (driver, hosts) = ask(source.clone()).await;
-        let left_out = driver.remarks.iter().filter(|remark| remark.left_out);
+        let problems = driver.remarks.iter().filter(|remark| remark.problem);
         let ill = driver.cards.iter().filter(|card| card.health != "healthy");
         report.problems.extend(driver.error.clone());
-        report.problems.extend(left_out.map(|remark| format!("{} is left out: {}", remark.card, remark.why)));
+        report.problems.extend(problems.map(|remark| {
+            let what = if remark.left_out { " is left out" } else { "" };
+            format!("{}{what}: {}", remark.card, remark.why)
+        }));
         report.problems.extend(ill.map(|card| format!("{} is {}", card.name, card.health)));
         report.drivers.push(driver);
         let limited =
@@ -213,6 +219,7 @@ async fn ask(source: BackendFactory) -> (DriverReport, Vec<HostDevice>) {
         return (DriverReport { error, ..DriverReport::default() }, Vec::new());
     };
     let remarks = remarks.into_iter().map(|remark| RemarkReport {
+        problem: remark.is_problem(),
         code: remark.why.code(),
         why: remark.why.to_string(),
         card: remark.subject,
@@ -293,11 +300,12 @@ mod tests {
     #[test]
     fn what_a_driver_or_a_file_is_called_is_shown_and_not_obeyed() {
         let odd = "a\u{1b}[2J\nb".to_owned();
-        let remark = RemarkReport { card: odd.clone(), left_out: true, code: "code", why: odd.clone() };
+        let remark =
+            RemarkReport { card: odd.clone(), left_out: true, problem: true, code: "code", why: odd.clone() };
         let card = CardReport {
-            id: odd.clone(),
+            id: odd.clone() + "2",
             name: odd.clone(),
-            kind: "card",
+            kind: "GPU",
             driver: odd.clone(),
             model: odd.clone(),
             memory_mib: 1,
@@ -305,12 +313,14 @@ mod tests {
             health: "healthy",
             nodes: vec![odd.clone()],
         };
-        let answers = DriverReport { cards: vec![card], remarks: vec![remark], ..DriverReport::default() };
+        let alike = CardReport { id: odd.clone(), ..card.clone() };
+        let answers = DriverReport { cards: vec![card, alike], remarks: vec![remark], ..DriverReport::default() };
         let report = Report { drivers: vec![answers], problems: vec![odd], ..Report::default() };
         let shown = r"a\u001b[2J\u000ab";
         let expected = [
-            ": 1 GPUs or partitions".to_owned(),
-            format!("  {shown} ({shown}): healthy card, {shown}, 1 MiB, NUMA node ?, {shown}, {shown}"),
+            ": 2 GPUs or partitions".to_owned(),
+            format!("  {shown} ({shown}2): healthy GPU, {shown}, 1 MiB, NUMA node ?, {shown}, {shown}"),
+            format!("  {shown}: healthy GPU, {shown}, 1 MiB, NUMA node ?, {shown}, {shown}"),
             format!("  left out: {shown} [code]: {shown}"),
             format!("problem: {shown}"),
         ];

@@ -3,6 +3,7 @@
 pub mod access;
 pub mod devices;
 pub mod guarded;
+pub mod held;
 pub mod in_time;
 pub mod limits;
 pub mod overheads;

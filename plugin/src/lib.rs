@@ -13,7 +13,8 @@
 //! * `reconcile`: kubelet's list against the API server, and corrected records.
 //! * `front`: the services for kubelet and for tkestack's library. `follow`: loops that keep the state current.
 //!   `publish`: the Node's inventory, conditions, events and labels; metrics.
-//! * `tasks`: the tasks of a running plugin. `config`, `doctor` and this file: flags to values, and the start.
+//! * `tasks`: the tasks of a running plugin. `config`, `doctor` and this file: flags to values, and the start. `prune`: what is
+//!   left in a cluster after the plugins.
 
 #![allow(missing_docs, reason = "a name that says everything needs no comment")]
 #![allow(
@@ -23,6 +24,7 @@
 
 pub mod config;
 pub mod doctor;
+pub mod prune;
 mod tasks;
 
 mod allocation;
@@ -65,6 +67,7 @@ pub mod testing {
     pub use crate::offer::{Offered, Offers, contract, hand_over, order, units};
     pub use crate::publish::{condition, labels, metrics};
     pub use crate::state::State;
+    pub use crate::state::left_out::LeftOut;
     pub use crate::vendor::{amd, intel, labelled, nvidia, scanner, simulated, support};
 }
 

@@ -8,15 +8,19 @@ use anyhow::Context as _;
 use clap::{CommandFactory as _, FromArgMatches as _, Parser as _};
 use kerf::terminal;
 use kerf_plugin::config::{Args, Config};
-use kerf_plugin::{LabelMode, doctor, two_dashes};
+use kerf_plugin::{LabelMode, doctor, prune, two_dashes};
+use kerf_runtime::ending::{failure, wrong_usage};
 use kerf_runtime::shutdown::Tasks;
 
-fn main() -> anyhow::Result<ExitCode> {
-    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+fn main() -> ExitCode {
+    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => return failure(&error.into()),
+    };
     let ended = runtime.block_on(run());
     // a call of a driver or a disk may never return: its thread is not waited for
     runtime.shutdown_background();
-    ended
+    ended.unwrap_or_else(|error| failure(&error))
 }
 
 async fn run() -> anyhow::Result<ExitCode> {
@@ -25,14 +29,27 @@ async fn run() -> anyhow::Result<ExitCode> {
         words.remove(1);
         return examine(doctor_args(words)).await;
     }
-    let args = Args::parse_from(words);
-    args.log.init()?;
-    let config = Config::try_from(args)?;
+    if words.get(1).is_some_and(|word| word == "prune") {
+        words.remove(1);
+        prune::run(&prune::Args::parse_from(words)).await?;
+        return Ok(ExitCode::SUCCESS);
+    }
+    let (config, client) = match prepare(Args::parse_from(words)).await {
+        Ok(prepared) => prepared,
+        Err(error) => return Ok(wrong_usage(&error)),
+    };
     let signals = Tasks::default();
     signals.obey_signals()?;
-    let client = client(&config).await?;
     kerf_plugin::start(config, client, signals.token().clone()).await?.finished().await?;
     Ok(ExitCode::SUCCESS)
+}
+
+/// What the flags say, before anything is opened.
+async fn prepare(args: Args) -> anyhow::Result<(Config, Option<kube::Client>)> {
+    args.log.init()?;
+    let config = Config::try_from(args)?;
+    let client = client(&config).await?;
+    Ok((config, client))
 }
 
 /// The connection to the API server. A plugin that can work without one does, and logs what it will not do.
@@ -75,7 +92,7 @@ async fn examine(mut args: Args) -> anyhow::Result<ExitCode> {
     let config = match Config::try_from(args) {
         Ok(config) => config,
         Err(error) => {
-            eprintln!("error: {}", terminal::line(&error.to_string()));
+            terminal::tell(&format!("error: {error}"));
             return Ok(ExitCode::from(doctor::WRONG_USAGE));
         }
     };

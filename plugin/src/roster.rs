@@ -110,7 +110,7 @@ impl Roster {
                 }
                 Known::Otherwise => {
                     let (what, subject) = (host.origin.part.as_str(), host.subject());
-                    let refusal = format!("{subject}: the card of this {what} is offered in another form as well");
+                    let refusal = format!("{subject}: the GPU of this {what} is offered in another form as well");
                     self.refusals.insert(refusal);
                 }
                 Known::Not => {
@@ -312,7 +312,7 @@ mod tests {
         let parts = source(Contract::plain("nvidia", mixed), vec![part.clone()]);
         let roster = Roster::new([&whole, &parts]);
         assert_eq!(offers(&roster), [("GPU-a".to_owned(), 0, Vec::new())]);
-        assert!(roster.refusals.first().unwrap().starts_with("nvidia0/gi1: the card of this instance"));
+        assert!(roster.refusals.first().unwrap().starts_with("nvidia0/gi1: the GPU of this instance"));
         // the same instance twice is one
         let mig = vcuda(vec![HostDevice { device: Device::new("MIG-b", 3, Mib(5)), ..part }]);
         let roster = Roster::new([&mig, &parts]);

@@ -5,6 +5,7 @@ pub mod answers;
 pub mod breach;
 pub mod cards_watch;
 pub mod decisions;
+pub mod left_out;
 pub mod occupancy;
 pub mod sample;
 
@@ -104,7 +105,33 @@ impl State {
 
     /// Takes the GPUs that a discovery found.
     pub fn discovered(&self, found: Vec<HostDevice>) {
-        self.set_cards(self.cards().discovered(found));
+        self.discovered_but(found, &BTreeSet::new());
+    }
+
+    /// Takes the GPUs of a discovery that left these out, by id or name.
+    pub fn discovered_but(&self, found: Vec<HostDevice>, left_out: &BTreeSet<String>) {
+        let cards = self.cards().discovered_but(found, left_out);
+        // at once: what no container holds is not announced as unhealthy in between
+        let cards = self.retired(&cards).unwrap_or(cards);
+        self.set_cards(cards);
+    }
+
+    /// Forgets parts of GPUs that are divided otherwise now, once no container holds them any more.
+    pub fn retire(&self) {
+        if let Some(cards) = self.retired(&self.cards()) {
+            self.set_cards(cards);
+        }
+    }
+
+    /// As [`State::retire`], where containers hold these GPUs and no others.
+    pub fn retire_all_but(&self, held: &BTreeSet<DeviceId>) {
+        if let Some(cards) = self.cards().retired(|id| held.contains(id)) {
+            self.set_cards(cards);
+        }
+    }
+
+    fn retired(&self, cards: &Cards) -> Option<Cards> {
+        self.allocations(|allocations| cards.retired(|id| allocations.may_hold(id)))
     }
 
     /// Takes the GPUs' health from the driver. On an error, no GPU is healthy.

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context as _;
+use kerf_proto::deviceplugin::KUBELET_SOCKET;
 use kerf_runtime::admin::{Admin, Listeners, Listening};
 use kerf_runtime::feed::{Ages, Feed};
 use kerf_runtime::readiness::{Condition, Readiness};
@@ -19,7 +20,9 @@ use crate::base::counters::Counters;
 use crate::config::Config;
 use crate::device::cards::Cards;
 use crate::follow::access::Access;
+use crate::follow::devices::Kept;
 use crate::follow::guarded::GuardedBackend;
+use crate::follow::held::Held;
 use crate::follow::{devices, limits, overheads, pacing, pods, watchdog};
 use crate::front::limits::Limits;
 use crate::front::offers::Front;
@@ -29,12 +32,13 @@ use crate::isolation::enforcers::Enforcers;
 use crate::offer::contract::Contract;
 use crate::offer::{Offer, Offers};
 use crate::publish::labels::write::NodeLabels;
-use crate::publish::metrics::{Complaints, Gauges, WATCH_AGE};
+use crate::publish::metrics::{Complaints, Gauges, LeftOutGauge, WATCH_AGE};
 use crate::publish::startup_taint::{Obstacle, Offering};
 use crate::publish::{condition, cordon, debug, failing, health, inventory, startup_taint};
 use crate::reconcile::Reconciler;
 use crate::state::State;
 use crate::state::answers::Answers;
+use crate::state::left_out::LeftOut;
 
 /// A driver or disk that does not answer within this time is told of.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -47,6 +51,7 @@ pub struct Parts {
     registry: Registry,
     counters: Counters,
     readiness: Readiness,
+    left_out: LeftOut,
     /// `None` without a connection to the API server or a name of the Node.
     cluster: Option<Cluster>,
     /// Reads pods' placements, for `vcuda` and placed profiles.
@@ -76,6 +81,8 @@ impl Parts {
         let registry = Registry::new();
         let (counters, state, readiness) = (Counters::new(&registry)?, State::default(), Readiness::default());
         registry.register(Box::new(Gauges::new(state.clone(), config.node.clone())?))?;
+        let left_out = LeftOut::default();
+        registry.register(Box::new(LeftOutGauge::new(left_out.clone())?))?;
         registry.register(Box::new(Complaints::new(config.simulated_file_errors.clone())?))?;
         let named = client.filter(|_| !config.node.as_str().is_empty());
         let cluster = named.map(|client| {
@@ -96,7 +103,19 @@ impl Parts {
             supported = Some(met);
         }
         let registered = Registered::new(&config, &readiness);
-        Ok(Self { config, tasks, state, registry, counters, readiness, cluster, reconciler, supported, registered })
+        Ok(Self {
+            config,
+            tasks,
+            state,
+            registry,
+            counters,
+            readiness,
+            left_out,
+            cluster,
+            reconciler,
+            supported,
+            registered,
+        })
     }
 
     fn stop(&self) -> CancellationToken {
@@ -121,28 +140,19 @@ impl Parts {
         let (name, period) = (contract.name, contract.period);
         let state = records.as_ref().map(|records| records.state.beside(Arc::clone(&contract))).unwrap_or_default();
         // nothing holds a contract's containers to a share: they have no limits
-        self.follow_health(
-            GuardedBackend::new(&contract.backend, &self.counters),
-            Enforcers::none(),
-            &state,
-            period,
-            self.readiness.condition("gpus"),
-        );
+        let found = self.readiness.condition("gpus");
+        let socket = self.config.pod_resources_dir.join(KUBELET_SOCKET);
+        let held = records.is_none().then(|| Held { socket, contract: Arc::clone(&contract) });
+        let kept = Kept { state: state.clone(), left_out: self.left_out.of(name), found, held };
+        let backend = GuardedBackend::new(&contract.backend, &self.counters);
+        self.follow_health(backend, Enforcers::none(), kept, period);
         let offers = move |cards: &Cards| contract.offers(cards);
         self.serve(name, offers, &state, records, registered);
         state
     }
 
-    fn follow_health(
-        &self,
-        backend: GuardedBackend,
-        enforcers: Enforcers,
-        state: &State,
-        period: Duration,
-        found: Condition,
-    ) {
-        let health = devices::follow_health(backend, enforcers, state.clone(), period, found, self.stop());
-        self.tasks.spawn("health", health);
+    fn follow_health(&self, backend: GuardedBackend, enforcers: Enforcers, kept: Kept, period: Duration) {
+        self.tasks.spawn("health", devices::follow_health(backend, enforcers, kept, period, self.stop()));
     }
 
     /// Keeps the offers of a source's GPUs registered with kubelet. `name`: in logs.
@@ -312,7 +322,8 @@ impl Parts {
     fn follow_devices(&self, enforcers: &Enforcers, found: Condition) {
         let Self { state, config, .. } = self;
         let backend = GuardedBackend::new(&config.backend, &self.counters);
-        self.follow_health(backend.clone(), enforcers.clone(), state, config.health_period, found);
+        let kept = Kept { state: state.clone(), left_out: self.left_out.of("vcuda"), found, held: None };
+        self.follow_health(backend.clone(), enforcers.clone(), kept, config.health_period);
         let (proc_root, period) = (config.proc_root.clone(), config.sample_period);
         self.tasks.spawn("usage", devices::follow_usage(backend, state.clone(), period, proc_root, self.stop()));
     }

@@ -6,10 +6,13 @@
 pub mod amd;
 pub mod args;
 pub mod auto;
+pub mod chosen;
 pub mod deepomatic;
 pub mod flags;
+mod hidden;
 pub mod intel;
 pub mod nvidia;
+mod remarks;
 mod reporter;
 pub mod scanner;
 pub mod simulated;

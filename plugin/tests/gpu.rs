@@ -18,6 +18,7 @@ fn the_driver_tells_all_that_the_plugin_asks() {
         roots: Roots::default(),
         mig: true,
         quiet_period: Duration::from_secs(60),
+        ..NvidiaOptions::default()
     });
     let devices = backend.discover().unwrap();
     assert!(!devices.is_empty());

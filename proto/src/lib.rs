@@ -52,6 +52,11 @@ generated! {
 }
 
 generated! {
+    /// Intel's XPU manager: the health of its GPUs.
+    xpumd from "deviceinfo"
+}
+
+generated! {
     /// The calls of tkestack's vcuda-controller to the program that runs on the node.
     vcuda from "vcuda"
 }

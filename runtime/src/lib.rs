@@ -3,6 +3,7 @@
 
 pub mod admin;
 pub mod client;
+pub mod ending;
 pub mod failure;
 pub mod feed;
 pub mod guarded;

@@ -4,6 +4,7 @@
 
 mod connections;
 mod kept;
+mod received;
 pub mod tls;
 
 use std::convert::Infallible;
@@ -30,6 +31,7 @@ use tower::ServiceExt;
 pub use connections::{Closer, Limits};
 use connections::{Connection, Connections, Entry};
 pub use kept::Kept;
+use received::Received;
 use tls::Tls;
 
 /// What a connection may hold of what was read and not been taken, and of what waits to be written; so also the largest
@@ -81,17 +83,21 @@ async fn one(stream: TcpStream, entry: Entry, tls: Option<Tls>, router: Router, 
     // answers are written as a whole
     let _ = stream.set_nodelay(true);
     let connection = entry.connection();
-    let Some(tls) = tls else { return exchange(stream, connection, router, token).await };
-    let handshake = token.run_until_cancelled(connection.unless_closed(tls.accept(stream)));
+    let Some(tls) = tls else { return exchange(stream, connection, router, token.cancelled()).await };
+    let (config, outdated) = tls.current();
+    let ends = async {
+        tokio::select! { () = token.cancelled() => {}, () = outdated.cancelled() => {} }
+    };
+    let handshake = token.run_until_cancelled(connection.unless_closed(tls::accept(config, stream)));
     match handshake.await {
-        Some(Some(Ok(stream))) => exchange(stream, connection, router, token).await,
+        Some(Some(Ok(stream))) => exchange(stream, connection, router, ends).await,
         Some(Some(Err(error))) => tracing::debug!(%error, "TLS handshake failed"),
         Some(None) | None => {}
     }
 }
 
-/// Serves one connection until it ends, is overdue, has to make room, or the process drains.
-async fn exchange<S>(stream: S, connection: &Arc<Connection>, router: Router, token: CancellationToken)
+/// Serves one connection until it ends, is overdue, has to make room; after `drains`, to the end of the request in flight.
+async fn exchange<S>(stream: S, connection: &Arc<Connection>, router: Router, drains: impl Future<Output = ()>)
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
@@ -100,7 +106,7 @@ where
         let (router, connection) = (router.clone(), own.clone());
         async move {
             let served = connection.begin();
-            let mut request: Request = request.map(Body::new);
+            let mut request: Request = request.map(|body| Body::new(Received::new(body, connection.clone())));
             request.extensions_mut().insert(connection.closer());
             let Ok(response) = router.oneshot(request).await;
             Ok::<_, Infallible>(response.map(|body| Kept::new(body, served)))
@@ -111,7 +117,7 @@ where
     let mut served = pin!(http.serve_connection(TokioIo::new(stream), service));
     let mut overdue = pin!(sleep_until(Instant::now()));
     let mut closed = pin!(connection.closed());
-    let mut drains = pin!(token.cancelled());
+    let mut drains = pin!(drains);
     let mut draining = false;
     poll_fn(|context| {
         if closed.as_mut().poll(context).is_ready() || served.as_mut().poll(context).is_ready() {

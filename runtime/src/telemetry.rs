@@ -23,14 +23,17 @@ pub enum LogFormat {
     Json,
 }
 
+/// Targets of kube, unless the filter names it. It logs the whole of an answer that it cannot parse, which may have data of all
+/// tenants' pods, and that a request failed, without its address: who made the request says so in full.
+const QUIET: &str = ",kube_client=error,kube_client::client::builder=off";
+
 impl LogArgs {
     /// Starts logging for the whole process.
     ///
     /// # Errors
     /// Where the filter does not parse or logging runs already.
     pub fn init(&self) -> anyhow::Result<()> {
-        // it logs the whole of an answer that it cannot parse, which may have data of all tenants' pods
-        let quiet = if self.filter.contains("kube_client") { "" } else { ",kube_client=error" };
+        let quiet = if self.filter.contains("kube_client") { "" } else { QUIET };
         let filter = EnvFilter::try_new(format!("{}{quiet}", self.filter))
             .with_context(|| format!("--log {:?} is not a valid log filter", self.filter))?;
         let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);

@@ -3,6 +3,7 @@
 #![allow(clippy::expect_used, clippy::panic, clippy::unwrap_used, reason = "tests")]
 
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
@@ -10,6 +11,7 @@ use axum::routing::{get, post};
 use kerf_runtime::serving::{Limits, listen, serve};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
+use tokio::sync::Semaphore;
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
@@ -29,17 +31,28 @@ struct Server {
     address: SocketAddr,
     token: CancellationToken,
     task: JoinHandle<()>,
+    /// One answer of `/held` for each permit.
+    answer: Arc<Semaphore>,
 }
 
 async fn server(limits: Limits) -> Server {
+    let answer = Arc::new(Semaphore::new(0));
+    let held = answer.clone();
     let router = Router::new()
         .route("/", get(|| async { "answer" }))
         .route("/body", post(|body: String| async move { body }))
+        .route(
+            "/held",
+            post(|_: String| async move {
+                held.acquire().await.unwrap().forget();
+                "held"
+            }),
+        )
         .route("/much", get(|| async { "x".repeat(64 << 20) }));
     let listener = listen(([127, 0, 0, 1], 0).into()).await.unwrap();
     let (address, token) = (listener.local_addr().unwrap(), CancellationToken::new());
     let task = tokio::spawn(serve(listener, None, router, limits, token.clone()));
-    Server { address, token, task }
+    Server { address, token, task, answer }
 }
 
 impl Server {
@@ -122,27 +135,46 @@ async fn a_client_that_sends_whole_requests_is_served_however_many_others_wait()
     }
 }
 
+/// A request that is answered only when it is told to.
+const HELD: &[u8] = b"POST /held HTTP/1.1\r\nhost: x\r\ncontent-length: 4\r\n\r\nbody";
+
 #[tokio::test]
-async fn who_is_in_the_middle_of_a_request_does_not_make_room() {
+async fn whose_request_is_being_worked_on_does_not_make_room() {
     let server = server(LIMITS).await;
-    let mut halves = Vec::new();
+    let mut works = Vec::new();
     for _ in 0..LIMITS.connections {
         let mut stream = server.sent(b"").await;
         assert!(answers(&mut stream).await);
-        stream.write_all(HALF_BODY).await.unwrap();
-        halves.push(stream);
+        stream.write_all(HELD).await.unwrap();
+        works.push(stream);
     }
     // that all four are being served is seen from outside only by what is refused
     let refused = async { while answers(&mut server.sent(b"").await).await {} };
     timeout(PATIENCE, refused).await.expect("refused");
-    for half in &mut halves {
-        half.write_all(b" done").await.unwrap();
+    server.answer.add_permits(works.len());
+    for work in &mut works {
         let mut answer = Vec::new();
-        while !answer.ends_with(b"half done") {
-            assert!(half.read_buf(&mut answer).await.unwrap() > 0);
+        while !answer.ends_with(b"held") {
+            assert!(work.read_buf(&mut answer).await.unwrap() > 0);
         }
     }
     assert!(answers(&mut server.sent(b"").await).await);
+}
+
+/// They all come from one address, as everything does on loopback.
+#[tokio::test]
+async fn half_requests_keep_nobody_out_who_sends_whole_ones() {
+    let server = server(LIMITS).await;
+    let mut client = server.sent(b"").await;
+    let mut halves = Vec::new();
+    for number in 0..100 {
+        assert!(answers(&mut client).await, "after {number} halves");
+        assert!(answers(&mut server.sent(b"").await).await, "a new one, after {number} halves");
+        halves.push(server.sent(HALF_BODY).await);
+    }
+    for half in halves.iter_mut().take(90) {
+        assert!(rest(half).await.is_empty());
+    }
 }
 
 #[tokio::test]

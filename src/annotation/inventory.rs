@@ -89,14 +89,14 @@ pub fn decode(text: &str) -> Result<Inventory, Unreadable> {
     let devices = wire.gpus.into_iter().map(device).collect::<Result<Vec<_>, _>>()?;
     let inventory = Inventory::new(devices);
     if inventory.devices().len() != count || inventory.devices().iter().any(|d| d.id.as_str().is_empty()) {
-        return Err(Unreadable::Invalid("a card without uuid, or two with the same"));
+        return Err(Unreadable::Invalid("a GPU without uuid, or two with the same"));
     }
     Ok(inventory)
 }
 
 fn device(gpu: WireGpu) -> Result<Device, Unreadable> {
     if gpu.offers.len() > MAX_OFFERS || gpu.offers.keys().any(|name| name.as_str().is_empty()) {
-        return Err(Unreadable::Invalid("a card that is offered by too many names, or by none"));
+        return Err(Unreadable::Invalid("a GPU that is offered by too many names, or by none"));
     }
     let offer = |(name, shares)| Ok((name, PerCard::new(shares).map_err(Unreadable::Shares)?));
     Ok(Device {

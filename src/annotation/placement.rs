@@ -127,7 +127,7 @@ pub fn decode(text: &str) -> Result<Placement, Unreadable> {
         return Err(Unreadable::Invalid("number of containers is out of range"));
     }
     if wire.limit.is_some_and(|limit| limit > Milli::WHOLE) {
-        return Err(Unreadable::Invalid("limit is above one card"));
+        return Err(Unreadable::Invalid("limit is above one GPU"));
     }
     let grants = wire.containers.into_iter().map(grant).collect::<Result<Vec<_>, _>>()?;
     let twice = |i: usize, a: &ContainerGrant| grants.iter().skip(i + 1).any(|b| a.container == b.container);
@@ -139,7 +139,7 @@ pub fn decode(text: &str) -> Result<Placement, Unreadable> {
 
 fn grant(wire: WireContainer) -> Result<ContainerGrant, Unreadable> {
     if wire.slices.is_empty() || wire.slices.len() as u64 > MAX_CARDS {
-        return Err(Unreadable::Invalid("number of cards is out of range"));
+        return Err(Unreadable::Invalid("number of GPUs is out of range"));
     }
     let slices = wire.slices.into_iter();
     let gpus = match (wire.whole, wire.resource) {
@@ -155,7 +155,7 @@ fn grant(wire: WireContainer) -> Result<ContainerGrant, Unreadable> {
         (false, Some(resource)) if !resource.as_str().is_empty() => {
             Grant::Counted { resource, devices: slices.map(counted).collect::<Result<_, _>>()? }
         }
-        (_, Some(_)) => return Err(Unreadable::Invalid("a resource that has no name, or of whole cards")),
+        (_, Some(_)) => return Err(Unreadable::Invalid("a resource that has no name, or of whole GPUs")),
     };
     Ok(ContainerGrant { container: wire.name, kind: wire.kind, position: wire.position, gpus })
 }
@@ -186,7 +186,7 @@ fn counted(wire: WireSlice) -> Result<CountedDevice, Unreadable> {
 
 fn device(wire: &WireSlice) -> Result<DeviceRef, Unreadable> {
     if wire.compute > Milli::WHOLE || wire.compute == Milli(0) || wire.gpu.as_str().is_empty() {
-        return Err(Unreadable::Invalid("a share is out of range or names no card"));
+        return Err(Unreadable::Invalid("a share is out of range or names no GPU"));
     }
     Ok(DeviceRef { id: wire.gpu.clone(), index: wire.index })
 }

@@ -18,7 +18,7 @@ pub enum Unreadable {
     #[error("version {0} is unknown")]
     Version(u64),
     /// A compatibility annotation is missing or is not a list of card indices.
-    #[error("no card indices for a container")]
+    #[error("no GPU indices for a container")]
     Indices,
     /// A card cannot be divided into this number of shares.
     #[error(transparent)]

@@ -8,7 +8,7 @@ use crate::annotation::Keys;
 use crate::request::RequestError;
 
 /// Names of the resources, without the domain.
-const RESOURCES: [&str; 2] = ["vcuda-core", "vcuda-memory"];
+pub(super) const RESOURCES: [&str; 2] = ["vcuda-core", "vcuda-memory"];
 /// Names of the annotations that users write, without the domain.
 const ANNOTATIONS: [&str; 4] = ["vcuda-core-limit", "gpu-policy", "isolation", "gpu-shares"];
 
@@ -39,7 +39,7 @@ pub(super) fn annotation(pod: &Pod, keys: &Keys) -> Result<(), RequestError> {
 }
 
 /// What follows the domain.
-fn below<'a>(key: &'a str, keys: &Keys) -> Option<&'a str> {
+pub(super) fn below<'a>(key: &'a str, keys: &Keys) -> Option<&'a str> {
     let (domain, name) = key.split_once('/')?;
     (domain == keys.domain.as_str()).then_some(name)
 }

@@ -13,6 +13,21 @@ pub const MAX_SHARES: u64 = MAX_CARDS * 1000;
 /// The most memory of one card, in units of `<D>/vcuda-memory`: 1 TiB. Larger amounts are meant as bytes or MiB.
 pub const MAX_CARD_MEMORY: u64 = 4096;
 
+/// The largest amount of core or memory that is read, in its unit: a petabyte. The API server cuts larger ones off at
+/// 2^63 - 1, so what they were is not known.
+pub const MAX_AMOUNT: u64 = 1_000_000_000_000_000;
+
+// Bounds on what the rules look through. The API server ends an expression of a policy that costs too much, and gives its
+// user no reason that is of use.
+/// The most containers of a pod that asks for GPUs.
+pub const MAX_LISTED: usize = 1000;
+/// The most names in the limits of all its containers together.
+pub const MAX_LIMITS: usize = 1000;
+/// The most of them that are below the domain and are none of kerf's.
+pub const MAX_UNKNOWN: usize = 100;
+/// The most annotations below the domain, with those of a record.
+pub const MAX_ANNOTATIONS: usize = 200;
+
 /// A rule that a request breaks. The texts have no amounts, so that the scheduler can count equal ones.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Rule {
@@ -52,6 +67,16 @@ pub enum RequestError {
     /// An annotation below the domain that is close to one that users write; without the domain.
     #[error("annotation {name} is unknown; did you mean {meant}?")]
     MisspeltAnnotation { name: Box<str>, meant: &'static str },
+    #[error("more than {MAX_LISTED} containers: too many for a pod that asks for GPUs")]
+    TooManyListed,
+    #[error("more than {MAX_LIMITS} limits of containers: too many for a pod that asks for GPUs")]
+    TooManyLimits,
+    #[error(
+        "more than {MAX_UNKNOWN} limits under the resource domain that are neither vcuda-core nor vcuda-memory"
+    )]
+    TooManyUnknown,
+    #[error("more than {MAX_ANNOTATIONS} annotations under the resource domain")]
+    TooManyAnnotations,
     /// More than `MAX_CONTAINERS` ask for cards.
     #[error("more than {MAX_CONTAINERS} containers ask for GPUs")]
     TooManyContainers,
@@ -70,7 +95,7 @@ pub enum RequestError {
     #[error("annotation isolation: unknown level; expected none, limiter, mps, driver or mig")]
     UnknownIsolation,
     /// Isolation `mig` for a share: hardware does not separate the shares of one partition.
-    #[error("container {container:?}: annotation isolation: mig is for whole cards: ask for vcuda-core 100")]
+    #[error("container {container:?}: annotation isolation: mig is for whole GPUs: ask for vcuda-core 100")]
     PartitionOfShare {
         /// The first container with a share.
         container: ContainerName,
@@ -110,6 +135,9 @@ impl RequestError {
             },
             Self::MisspeltResource { .. } | Self::MisspeltAnnotation { .. } => "misspelt",
             Self::TooManyContainers => "too-many-containers",
+            Self::TooManyListed | Self::TooManyLimits | Self::TooManyUnknown | Self::TooManyAnnotations => {
+                "too-large"
+            }
             Self::LimitNotANumber | Self::LimitOutOfRange { .. } | Self::LimitWithoutShare => "core-limit",
             Self::UnknownPolicy => "policy",
             Self::UnknownIsolation | Self::PartitionOfShare { .. } | Self::IsolationOfCounted { .. } => "isolation",

@@ -39,6 +39,8 @@ pub struct Tree {
     pub cpus: u32,
     /// GPUs of all vendors.
     pub cards: Vec<Card>,
+    /// Further devices on the PCI bus, such as GPUs that no driver serves.
+    pub pci: Vec<Pci>,
     /// Names of further files in `dev`.
     pub dev: Vec<String>,
     /// Further files, or other content of files of the tree: path below the root, and text.
@@ -47,6 +49,31 @@ pub struct Tree {
     pub links: BTreeMap<String, String>,
     /// Files, links and directories to leave out.
     pub without: Vec<String>,
+}
+
+/// A device on the PCI bus of which there is nothing else.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Pci {
+    address: String,
+    /// PCI ids, as `0x1002`.
+    vendor: String,
+    device: String,
+    /// As `0x030000`.
+    class: String,
+    /// `None`: no driver is bound to it.
+    driver: Option<String>,
+}
+
+impl Pci {
+    fn write(&self, files: &Files) -> anyhow::Result<()> {
+        let dir = files.pci(&self.address, &self.vendor, &self.device, &self.class)?;
+        if let Some(driver) = &self.driver {
+            files.dir(&format!("sys/bus/pci/drivers/{driver}"))?;
+            files.link(&format!("{dir}/driver"), &format!("../../../bus/pci/drivers/{driver}"))?;
+        }
+        Ok(())
+    }
 }
 
 /// One GPU, by vendor.
@@ -112,6 +139,9 @@ impl Tree {
                 Card::Intel(card) => card.write(&files)?,
                 Card::Nvidia(card) => card.write(&files)?,
             }
+        }
+        for device in &self.pci {
+            device.write(&files)?;
         }
         for name in &self.dev {
             files.text(&format!("dev/{name}"), "")?;

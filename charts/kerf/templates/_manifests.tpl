@@ -19,7 +19,7 @@ kustomizations' patches are applied to them. Templates can return text only, so 
 {{- end -}}
 {{- end -}}
 
-{{/* Applies one operation of a JSON patch, `add` or `replace`: (list object operation). */}}
+{{/* Applies one operation of a JSON patch, `add` or `replace`, in a list `add` at its end: (list object operation). */}}
 {{- define "kerf.operation" -}}
 {{- $at := index . 0 -}}
 {{- $operation := index . 1 -}}
@@ -38,6 +38,12 @@ kustomizations' patches are applied to them. Templates can return text only, so 
 {{- $key := last $keys | replace "~1" "/" | replace "~0" "~" -}}
 {{- if and (kindIs "slice" $at) (eq $key "-") -}}
 {{- $_ := set $holder $name (append $at $operation.value) -}}
+{{- else if kindIs "slice" $at -}}
+{{- $changed := list -}}
+{{- range $index, $value := $at -}}
+{{- if eq $index (int $key) }}{{ $changed = append $changed $operation.value }}{{ else }}{{ $changed = append $changed $value }}{{ end -}}
+{{- end -}}
+{{- $_ := set $holder $name $changed -}}
 {{- else -}}
 {{- $_ := set $at $key $operation.value -}}
 {{- end -}}
@@ -85,7 +91,8 @@ kustomizations' patches are applied to them. Templates can return text only, so 
 {{- if eq $object.metadata.name "kerf" }}{{ $_ := set $object.metadata "name" $fullname }}{{ end -}}
 {{- if $object.subjects -}}
 {{- range $subject := $object.subjects -}}
-{{- $_ := set $subject "name" (include "kerf.account" (list $root (get $accounts $subject.name))) -}}
+{{- $program := get $accounts $subject.name -}}
+{{- if $program }}{{ $_ := set $subject "name" (include "kerf.account" (list $root $program)) }}{{ end -}}
 {{- end -}}
 {{- end -}}
 {{- if eq $object.kind "FlowSchema" -}}
@@ -107,8 +114,8 @@ kustomizations' patches are applied to them. Templates can return text only, so 
 {{- end -}}
 {{- end -}}
 {{- $wanted := true -}}
-{{- if eq $object.kind "ServiceAccount" -}}
 {{- $program := get $accounts $object.metadata.name -}}
+{{- if and (eq $object.kind "ServiceAccount") $program -}}
 {{- $own := include "kerf.accountValues" (list $root $program) | fromYaml -}}
 {{- $wanted = $own.create -}}
 {{- $_ := set $object.metadata "name" (include "kerf.account" (list $root $program)) -}}

@@ -31,6 +31,9 @@
 {{- if and $values.remote.legacy (ne $values.placement "remote") -}}
 {{- fail (printf "remote.legacy: only with placement remote, which is %s" $values.placement) -}}
 {{- end -}}
+{{- if and $values.remote.tls.secretName (ne $values.placement "remote") -}}
+{{- fail (printf "remote.tls.secretName: only with placement remote, which is %s" $values.placement) -}}
+{{- end -}}
 {{- $served := 0 -}}
 {{- range $name := include "kerf.profiles" . | fromYamlArray -}}
 {{- $profile := get $values.profiles $name -}}
@@ -41,6 +44,9 @@
 {{- end -}}
 {{- if and (eq $values.nodeLabels "node") (not (or $profile.placed $values.profiles.account.enabled)) -}}
 {{- fail (printf "nodeLabels: node needs an account for profiles.%s: set profiles.account.enabled" $name) -}}
+{{- end -}}
+{{- if and $values.openshift (not (or $profile.placed $values.profiles.account.enabled)) -}}
+{{- fail (printf "openshift: its constraints are given to accounts, and profiles.%s has none: set profiles.account.enabled" $name) -}}
 {{- end -}}
 {{- end -}}
 {{- end -}}
@@ -145,9 +151,13 @@
 {{- else if eq $object.kind "Deployment" -}}
 {{- include "kerf.pods" (dict "root" $root "object" $object "values" $values.remote) -}}
 {{- include "kerf.container" (set $extender "container" (index $object.spec.template.spec.containers 0)) -}}
+{{- range $volume := $object.spec.template.spec.volumes -}}
+{{- if eq $volume.name "tls" }}{{ $_ := set $volume.secret "secretName" $values.remote.tls.secretName }}{{ end -}}
+{{- end -}}
 {{- else if eq $object.kind "DaemonSet" -}}
 {{- include "kerf.pods" (dict "root" $root "object" $object "values" $values.plugin) -}}
 {{- include "kerf.container" (dict "root" $root "container" (index $object.spec.template.spec.containers 0) "image" $values.plugin.image "tag" $version "values" $values.plugin) -}}
+{{- include "kerf.host" (list $root $object.spec.template.spec $values.plugin.seLinuxType) -}}
 {{- if $values.plugin.runtimeClassName -}}
 {{- $_ := set $object.spec.template.spec "runtimeClassName" $values.plugin.runtimeClassName -}}
 {{- end -}}

@@ -51,3 +51,15 @@ With "extends" the nodes need the labels of the manifests as well. */}}
 {{- end -}}
 {{- $_ := set $container "args" (concat $arguments $more) -}}
 {{- end -}}
+
+{{/* Applies the values about the hosts of a plugin to its pod: (list root pod seLinuxType). */}}
+{{- define "kerf.host" -}}
+{{- $values := (index . 0).Values -}}
+{{- $pod := index . 1 -}}
+{{- $type := index . 2 -}}
+{{- if $type }}{{ $_ := set $pod.securityContext "seLinuxOptions" (dict "type" $type) }}
+{{- else }}{{ $_ := unset $pod.securityContext "seLinuxOptions" }}{{ end -}}
+{{- range $volume := $pod.volumes -}}
+{{- if eq $volume.name "features" }}{{ $_ := set $volume.hostPath "path" $values.nfdFeaturesDir }}{{ end -}}
+{{- end -}}
+{{- end -}}

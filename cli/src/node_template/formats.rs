@@ -2,11 +2,12 @@
 
 use std::collections::BTreeMap;
 
-use anyhow::{Context, bail};
+use anyhow::{Context, anyhow, bail};
 use k8s_openapi::api::core::v1::Taint;
 use serde_json::{Value, json};
 
 use super::group::{Group, INSTANCE_TYPE};
+use super::names;
 
 /// How the tags of Cluster Autoscaler begin (`cluster-autoscaler/cloudprovider/aws/README.md`, "Auto-Discovery Setup").
 const TAG: &str = "k8s.io/cluster-autoscaler/node-template";
@@ -26,15 +27,22 @@ pub struct Template {
 /// extended resources to instance types, never `cpu`, `memory`, `ephemeral-storage` or `pods`, and has no labels or taints,
 /// which are the NodePool's.
 pub fn karpenter(group: &Group, name: Option<&str>, types: &[String]) -> anyhow::Result<Template> {
-    let own: Vec<String> = group.instance_type.iter().cloned().collect();
+    let own: Vec<String> = group.instance_type.iter().filter(|label| !label.is_empty()).cloned().collect();
     let types = if types.is_empty() { own.as_slice() } else { types };
     let first = types.first().with_context(|| {
         format!("node {} has no label {INSTANCE_TYPE}: name the instance types with --instance-type", group.node)
     })?;
+    if let Some(Err(wrong)) = types.iter().map(|label| names::label(label)).find(Result::is_err) {
+        bail!("node {}: label {INSTANCE_TYPE}: {wrong}", group.node);
+    }
+    let name = match name {
+        Some(name) => names::object(name).map_err(|wrong| anyhow!("--group {name:?}: {wrong}"))?,
+        None => names::derived(&format!("kerf-{first}")),
+    };
     let object = json!({
         "apiVersion": "karpenter.sh/v1alpha1",
         "kind": "NodeOverlay",
-        "metadata": { "name": name.map_or_else(|| format!("kerf-{first}"), str::to_owned) },
+        "metadata": { "name": name },
         "spec": {
             "requirements": [{ "key": INSTANCE_TYPE, "operator": "In", "values": types }],
             "capacity": amounts(group),

@@ -43,8 +43,7 @@ pub fn workload(path: &Path, keys: &Keys) -> anyhow::Result<(Vec<Machine>, Vec<R
                     seen.push((ReplayPod { name: name.into(), shape, stay: stay(&pod) }, node, resident));
                 }
                 Err(error) => {
-                    let note = format!("note: {at}: left out, as kerf refuses it: {error}");
-                    eprintln!("{}", terminal::line(&note));
+                    terminal::tell(&format!("note: {at}: left out, as kerf refuses it: {error}"));
                 }
             },
         }

@@ -41,7 +41,11 @@ pub fn pod(path: &Path) -> anyhow::Result<Pod> {
         let words = error.without_snippet().to_string();
         anyhow!("{}{}: not a Pod: {}", path.display(), place.unwrap_or_default(), plain(&words))
     };
-    serde_saphyr::from_str(&read(path)?).map_err(wrong)
+    let pod: Pod = serde_saphyr::from_str(&read(path)?).map_err(wrong)?;
+    // nothing at all reads as a Pod of which nothing is known
+    let is_one = pod.spec.as_ref().is_some_and(|spec| !spec.containers.is_empty());
+    ensure!(is_one, "{}: not a Pod: spec.containers is missing or empty", path.display());
+    Ok(pod)
 }
 
 /// A parser's message without the position, which is printed before it, and without advice for programmers.

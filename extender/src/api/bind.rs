@@ -17,6 +17,7 @@ use super::prepare::{Call, CallError, Early, Handler, json};
 use super::wire::{BindArgs, BindResult};
 use crate::app::App;
 use crate::binder::WriteOutcome;
+use crate::lease::NotLeading;
 use crate::verb::{BindOutcome, Outcome, Verb};
 
 /// How long a binding's outcome may be unknown before the API server is asked, in milliseconds. Far longer than any
@@ -68,6 +69,12 @@ struct Binding {
 
 struct NotBound(BindOutcome, String);
 
+impl From<NotLeading> for NotBound {
+    fn from(error: NotLeading) -> Self {
+        Self(BindOutcome::Refused, error.to_string())
+    }
+}
+
 impl From<Missing> for NotBound {
     fn from(missing: Missing) -> Self {
         let outcome = match missing {
@@ -104,6 +111,7 @@ impl Binding {
         let Some(_writing) = app.in_flight.begin(uid) else {
             return Err(NotBound(BindOutcome::Refused, format!("pod {pod} is being placed by another call")));
         };
+        app.leads()?;
         let waiting = match lookup::waiting(app, uid, pod).await {
             Ok(waiting) => waiting,
             Err(Missing::Bound { node: home, .. }) if home == *node => {
@@ -131,6 +139,11 @@ impl Binding {
         };
         let request = &asking.request;
         let placement = Placement { node: node.clone(), time: app.clock.nanos(), limit: request.limit, plan };
+        // again: it may have changed while the pod was read and planned
+        if let Err(error) = app.leads() {
+            app.cluster.forget(node, uid);
+            return Err(error.into());
+        }
         let written = app.binder.bind(pod, uid, node, annotation::write(&placement, &app.keys)).await;
         let outcome = self.settle(written).await?;
         // an earlier record counts where this one was not written: the watch shows it

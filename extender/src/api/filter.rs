@@ -69,21 +69,24 @@ fn evaluate(call: &Call, place: Place, until: Option<Instant>) -> Result<Option<
     app.metrics.unfit(&refusals);
     app.decisions.filtered(&pod.uid, count, refusals);
     app.metrics.answered(Verb::Filter, Outcome::Ok);
-    Ok(Some(json(&answer(candidates, &verdicts, &pod.request, is_left))))
+    Ok(Some(json(&answer(candidates, &verdicts, &pod.request, is_left, |_, why| why.resolvable()))))
 }
 
 /// The candidates that fit and are left to the scheduler, and reasons for those that do not fit. Other candidates that
-/// fit are in neither list: the scheduler then neither uses them nor counts them as failed.
+/// fit are in neither list: the scheduler then neither uses them nor counts them as failed. `resolvable`: whether pods that
+/// leave could make the candidate at this position fit.
 pub(super) fn answer<'a>(
     candidates: &'a Candidates<'a>,
     verdicts: &[Option<Unfit>],
     request: &GpuRequest,
     is_left: impl Fn(&str) -> bool,
+    resolvable: impl Fn(usize, Unfit) -> bool,
 ) -> FilterResult<'a> {
     let mut result = candidates.keep(|at, node| matches!(verdicts.get(at), Some(None)) && is_left(node));
-    for (node, why) in candidates.names().zip(verdicts).filter_map(|(node, why)| Some((node, (*why)?))) {
+    let refused = candidates.names().zip(verdicts).enumerate();
+    for (at, node, why) in refused.filter_map(|(at, (node, why))| Some((at, node, (*why)?))) {
         let failed =
-            if why.resolvable() { &mut result.failed_nodes } else { &mut result.failed_and_unresolvable_nodes };
+            if resolvable(at, why) { &mut result.failed_nodes } else { &mut result.failed_and_unresolvable_nodes };
         failed.insert(node, reason(why, request));
     }
     result

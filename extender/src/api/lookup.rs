@@ -21,8 +21,9 @@ pub(super) enum Missing {
     #[error("pod {0} has ended")]
     Ended(PodRef),
     #[error(
-        "pod {0} asks for no GPU, and kerf binds only pods that do: managedResources of the scheduler's \
-         configuration has to name kerf's resources"
+        "pod {0} asks for no GPU, and kerf binds only pods that do: leave resources out of which it asks for 0; \
+         and managedResources of the scheduler's configuration has to name kerf's resources, so that other pods do not \
+         come here"
     )]
     NoGpu(PodRef),
     #[error("{0}")]

@@ -30,6 +30,7 @@ use crate::app::App;
 use crate::binder::WriteOutcome;
 use crate::decisions::Refusals;
 use crate::in_flight::Writing;
+use crate::lease::NotLeading;
 use crate::planning::{Place, PlanningError, TooMuch};
 use crate::verb::{Outcome, Verb};
 
@@ -96,7 +97,8 @@ async fn choose(call: &Arc<Call>, judged: &Arc<Judged>) -> Result<Response, Call
     let answered = move || {
         let (_, candidates) = Args::parse(&call.body)?;
         let is_chosen = |node: &str| placed.chosen.as_ref().is_some_and(|chosen| chosen.as_str() == node);
-        let mut result = answer(&candidates, &judged.verdicts, &judged.asking.request, is_chosen);
+        let request = &judged.asking.request;
+        let mut result = answer(&candidates, &judged.verdicts, request, is_chosen, |_, why| why.resolvable());
         let others = fitting(&candidates, &judged.verdicts).filter(|node| !is_chosen(node));
         let reason = |node| *placed.failed.get(node).unwrap_or(&placed.others);
         result.failed_nodes.extend(others.map(|node| (node, Cow::Borrowed(reason(node)))));
@@ -136,6 +138,8 @@ enum NotPlaced {
     #[error("another call is placing the pod")]
     InFlight,
     #[error(transparent)]
+    NotLeading(#[from] NotLeading),
+    #[error(transparent)]
     Missing(#[from] Missing),
     #[error("it is not known yet whether the pod has been bound")]
     InDoubt,
@@ -149,6 +153,7 @@ async fn begin<'a>(app: &'a App, asking: &'a PodRequest) -> Result<(Writing<'a>,
         return Err(NotPlaced::Nameless);
     }
     let writing = app.in_flight.begin(uid).ok_or(NotPlaced::InFlight)?;
+    app.leads()?;
     let waiting = lookup::waiting(app, uid, name).await?;
     if app.cluster.binding_in_doubt(uid) {
         return Err(NotPlaced::InDoubt);
@@ -192,6 +197,12 @@ async fn reserve(
 /// Whether the placement was written.
 async fn write(app: &App, pod: &PodRequest, placement: &Placement) -> bool {
     let (node, PodRequest { uid, name, request }) = (&placement.node, pod);
+    // again: it may have changed while the pod was read and planned
+    if let Err(error) = app.leads() {
+        tracing::warn!(pod = %name, %uid, %node, error = error.to_string(), "GPU placement was not written");
+        app.cluster.forget(node, uid);
+        return false;
+    }
     match app.binder.annotate(name, uid, &annotation::write(placement, &app.keys)).await {
         WriteOutcome::Written => {
             app.decisions.made(pod, placement, request.policy_or(app.policy), None);

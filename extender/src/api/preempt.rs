@@ -46,8 +46,8 @@ impl Handler for Preempt {
 
     fn early(early: Early<Candidates>) -> (Outcome, Response) {
         match early {
-            // the answer has no field for an error; without a candidate nothing is evicted, and the pod is tried again
-            Early::Failed(_) => (Outcome::Error, json(&PreemptResult::default())),
+            // nothing is evicted, and the pod is tried again
+            Early::Failed(error) => (Outcome::Error, error.answer()),
             Early::NoGpu(candidates) => {
                 (Outcome::NoGpu, json(&PreemptResult { node_name_to_meta_victims: candidates }))
             }
@@ -56,6 +56,7 @@ impl Handler for Preempt {
     }
 
     async fn answer(call: Arc<Call>) -> Result<Response, CallError> {
+        call.app.leads()?;
         let own = call.clone();
         Ok(call.app.planning.run(move || evaluate(&own)).await?)
     }

@@ -20,6 +20,7 @@ use tracing::{Instrument, Span};
 use super::wire::Unreadable;
 use crate::app::App;
 use crate::bodies::{Room, Unread};
+use crate::lease::NotLeading;
 use crate::planning::{Place, PlanningError, TooMuch};
 use crate::verb::{Outcome, Verb};
 
@@ -57,6 +58,28 @@ pub(super) enum CallError {
     Unreadable(#[from] Unreadable),
     #[error(transparent)]
     Planning(#[from] PlanningError),
+    #[error(transparent)]
+    NotLeading(#[from] NotLeading),
+}
+
+impl CallError {
+    /// For answers without a field for errors.
+    fn status(&self) -> StatusCode {
+        match self {
+            Self::Unread(Unread::TooLarge { .. }) => StatusCode::PAYLOAD_TOO_LARGE,
+            Self::Unread(Unread::Slow) => StatusCode::REQUEST_TIMEOUT,
+            Self::Unread(Unread::BrokenOff) | Self::Unreadable(_) => StatusCode::BAD_REQUEST,
+            Self::NotReady { .. } | Self::Unread(Unread::Full) | Self::Planning(_) | Self::NotLeading(_) => {
+                StatusCode::SERVICE_UNAVAILABLE
+            }
+        }
+    }
+
+    /// The answer of a verb whose own has no field for errors: kube-scheduler takes any other status than 200 for an error
+    /// of the extender.
+    pub fn answer(&self) -> Response {
+        (self.status(), self.to_string()).into_response()
+    }
 }
 
 /// A call whose body has been read.
@@ -89,6 +112,8 @@ pub(super) async fn serve<H: Handler>(State(app): State<Arc<App>>, mut request: 
         }
         let closer = request.extensions_mut().remove::<Closer>().unwrap_or_default();
         let (body, room) = app.bodies.read(request.into_body(), closer).await?;
+        // the connection is looked at in between: of a caller that has gone meanwhile the call ends here
+        tokio::task::yield_now().await;
         let call = Call { app: app.clone(), body, _room: room.clone(), span, named: Once::new() };
         let answer = H::answer(Arc::new(call)).await?;
         Ok(room.send(answer))

@@ -23,8 +23,8 @@ impl Handler for Prioritize {
 
     fn early(early: Early<Candidates<'_>>) -> (Outcome, Response) {
         match early {
-            // the answer is a bare list without a field for errors; the scheduler goes on without scores
-            Early::Failed(_) => (Outcome::Error, json(&Vec::<HostPriority<'_>>::new())),
+            // the answer is a bare list; the scheduler logs the error, and goes on without scores
+            Early::Failed(error) => (Outcome::Error, error.answer()),
             // filter has said what is wrong with the pod
             Early::NoGpu(candidates) | Early::Invalid(candidates, _) => {
                 (Outcome::NoGpu, json(&candidates.names().map(unsuited).collect::<Vec<_>>()))

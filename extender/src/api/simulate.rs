@@ -7,7 +7,6 @@
 use std::sync::Arc;
 
 use axum::response::Response;
-use k8s_openapi::api::core::v1::Node;
 use kerf::k8s;
 use kerf::ledger::NodeLedger;
 use kerf::placement::Planner;
@@ -16,7 +15,7 @@ use serde_json::value::RawValue;
 
 use super::filter::{Filter, answer};
 use super::prepare::{Call, CallError, Early, Handler, json};
-use super::wire::{Args, Candidates};
+use super::wire::{self, Args, Candidates};
 use crate::app::App;
 use crate::planning::{Place, TooMuch};
 use crate::verb::{Outcome, Verb};
@@ -46,15 +45,20 @@ fn evaluate(call: &Call, place: Place) -> Result<Response, TooMuch> {
     place.allows(request, app.policy, asked.args.len())?;
     let mut planner = Planner::default();
     let mut judge = |node: &str, object: Option<&RawValue>| {
-        let ledger = ledger(app, node, object);
-        ledger.and_then(|ledger| planner.fit(&ledger, request, app.policy)).err()
+        let ledger = match ledger(app, node, object) {
+            Ok(ledger) => ledger,
+            Err(unfit) => return (Some(unfit), false),
+        };
+        let Err(unfit) = planner.fit(&ledger, request, app.policy) else { return (None, false) };
+        let resolvable = unfit.resolvable() && planner.fit(&ledger.without(|_| true), request, app.policy).is_ok();
+        (Some(unfit), resolvable)
     };
-    let verdicts: Vec<Option<Unfit>> = match &asked.args {
-        Candidates::Names(names) => names.iter().map(|name| judge(&name.0, None)).collect(),
-        Candidates::Objects(objects) => objects.iter().map(|(name, object)| judge(name, Some(*object))).collect(),
+    let (verdicts, resolvable): (Vec<Option<Unfit>>, Vec<bool>) = match &asked.args {
+        Candidates::Names(names) => names.iter().map(|name| judge(&name.0, None)).unzip(),
+        Candidates::Objects(objects) => objects.iter().map(|(name, object)| judge(name, Some(*object))).unzip(),
     };
     app.metrics.answered(Verb::Simulate, Outcome::Ok);
-    Ok(json(&answer(&asked.args, &verdicts, request, |_| true)))
+    Ok(json(&answer(&asked.args, &verdicts, request, |_| true, |at, _| resolvable.get(at) == Some(&true))))
 }
 
 /// The cards of a node, known or imagined.
@@ -63,6 +67,6 @@ fn ledger(app: &App, node: &str, object: Option<&RawValue>) -> Result<NodeLedger
         return Ok(known);
     }
     let object = object.ok_or(Unfit::UnknownNode)?;
-    let object: Node = serde_json::from_str(object.get()).map_err(|_| Unfit::UnreadableInventory)?;
+    let object = wire::imagined(object, &app.keys).map_err(|_| Unfit::UnreadableInventory)?;
     Ok(k8s::imagined(&object, &app.keys))
 }

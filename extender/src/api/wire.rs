@@ -3,6 +3,7 @@
 mod bind;
 mod bounded;
 mod filter;
+mod imagined;
 mod node_name;
 mod pod;
 mod preempt;
@@ -10,5 +11,6 @@ mod unreadable;
 
 pub(super) use bind::{BindArgs, BindResult};
 pub(super) use filter::{Args, Candidates, FilterResult, HostPriority};
+pub(super) use imagined::node as imagined;
 pub(super) use preempt::{MetaPod, MetaVictims, PreemptArgs, PreemptResult};
 pub(super) use unreadable::Unreadable;

@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use anyhow::{bail, ensure};
+use clap::builder::BoolishValueParser;
 use kerf_runtime::admin;
 use kerf_runtime::serving::tls::Files;
 
@@ -38,7 +39,7 @@ pub struct PortArgs {
     #[arg(long, env = "KERF_CLIENT_CA_FILE", value_name = "PATH")]
     pub client_ca_file: Option<PathBuf>,
     /// Serve the scheduler over plain HTTP on an address that other machines reach: whoever reaches it can have pods bound
-    #[arg(long, env = "KERF_INSECURE_PLAIN_HTTP")]
+    #[arg(long, env = "KERF_INSECURE_PLAIN_HTTP", value_parser = BoolishValueParser::new())]
     pub insecure_plain_http: bool,
 }
 

@@ -48,6 +48,8 @@ impl Program {
         let child = Command::new(env!("CARGO_BIN_EXE_kerf-extender"))
             .args([format!("--listen={scheduler}"), format!("--metrics-listen={metrics}")])
             .args([format!("--debug-listen={debug}"), format!("--kubeconfig={}", kubeconfig.display())])
+            // as environments often have it
+            .env("KERF_LEGACY", "1")
             .args(["--log=error", "--api-timeout-ms=100", "--scheduler-timeout-ms=1000"])
             .stderr(Stdio::null())
             .spawn()
@@ -103,9 +105,13 @@ async fn get(address: SocketAddr, path: &str) -> Option<String> {
 }
 
 fn post(body: &[u8]) -> Vec<u8> {
+    post_to("filter", body)
+}
+
+fn post_to(verb: &str, body: &[u8]) -> Vec<u8> {
     let length = body.len();
     let head = format!(
-        "POST /scheduler/filter HTTP/1.1\r\nhost: x\r\nconnection: close\r\ncontent-length: {length}\r\n\r\n"
+        "POST /scheduler/{verb} HTTP/1.1\r\nhost: x\r\nconnection: close\r\ncontent-length: {length}\r\n\r\n"
     );
     [head.as_bytes(), body].concat()
 }
@@ -207,4 +213,37 @@ async fn what_is_too_large_too_long_or_too_many_is_refused_with_its_reason() {
     for verb in ["filter", "bind"] {
         assert!(get(metrics, &format!("/scheduler/{verb}")).await.unwrap().starts_with("HTTP/1.1 404"));
     }
+}
+
+/// What a few bytes each would take hundreds of, were they read into the objects that they describe.
+#[tokio::test]
+async fn what_nodes_have_beside_their_cards_takes_no_memory() {
+    let api = ApiServer::start().await.unwrap();
+    let program = Program::start(&api).await;
+    let scheduler = program.target.scheduler;
+    let pod = pod("p", share("50", "10"));
+    let body = |length: usize, before: &str, item: &str, after: &str| {
+        let items = vec![item; length / (item.len() + 1)].join(",");
+        format!(r#"{{"Pod":{pod},"Nodes":{{"items":[{{"metadata":{{"name":"new"{before}{items}{after}}}]}}}}"#)
+    };
+    let largest = LARGEST - (64 << 10);
+    let fields = |length| body(length, r#","managedFields":[{"fieldsV1":["#, r#"{"":0}"#, "]}]}");
+    let bodies = [
+        fields(largest),
+        body(largest, r#","managedFields":["#, "{}", "]}"),
+        body(largest, r#","annotations":{"#, r#""":"""#, "}}"),
+        body(largest, r#"},"status":{"images":["#, "{}", "]}"),
+        body(largest, r#"},"status":{"capacity":{"#, r#""":"""#, "}}"),
+        body(largest, r#"},"spec":{"taints":["#, "{}", "]}"),
+    ];
+    for body in bodies {
+        let answer = exchange(scheduler, &post_to("simulate", body.as_bytes())).await.expect("answered");
+        assert!(answer.contains("no GPU device"), "{answer:.300}");
+    }
+    // just below what is worked on one after another
+    let small = post_to("simulate", fields((1 << 20) - (64 << 10)).as_bytes());
+    futures::future::join_all((0..60).map(|_| exchange(scheduler, &small))).await;
+    let (peak, limit) = (program.peak(), memory_limit());
+    println!("{peak} MiB of {limit}");
+    assert!(peak < limit, "{peak} MiB");
 }

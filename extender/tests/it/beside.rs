@@ -67,3 +67,37 @@ async fn without_a_scheduler_there_is_no_such_route() {
     let answer = reqwest::get(world.url_of("/livez/scheduler")).await.unwrap();
     assert_eq!(answer.status().as_u16(), 404);
 }
+
+#[tokio::test]
+async fn only_200_is_alive() {
+    for says in ["302 Found", "204 No Content", "401 Unauthorized"] {
+        let world = world(Some(scheduler(says).await)).await;
+        let text = world.text("/livez/scheduler").await;
+        assert!(text.contains(&format!("for 0 s: {says}")), "{text}");
+    }
+}
+
+#[tokio::test]
+async fn of_an_answer_without_end_the_beginning_is_read() {
+    for says in ["200 OK", "500 Internal Server Error"] {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let livez = format!("http://{}/livez", listener.local_addr().unwrap());
+        let writes = tokio::spawn(async move {
+            let (mut stream, _) = listener.accept().await.unwrap();
+            let head = format!("HTTP/1.1 {says}\r\ncontent-type: text/plain\r\n\r\n");
+            stream.write_all(head.as_bytes()).await.unwrap();
+            let mut written = 0_usize;
+            // until its client closes the connection; what the sockets hold is a few MiB
+            while stream.write_all(&[b'x'; 64 << 10]).await.is_ok() {
+                written += 64 << 10;
+                assert!(written < 64 << 20, "all of it is read");
+            }
+        });
+        let scheduler_livez = Some(livez.parse().unwrap());
+        let world = started(ApiServer::start().await.unwrap(), Config { scheduler_livez, ..config() }).await;
+        let text = world.text("/livez/scheduler").await;
+        assert!(text == "ok\n" || text.contains("500 Internal Server Error: \"xxx"), "{text:.200}");
+        assert!(text.len() < 4 << 10, "{}", text.len());
+        writes.await.unwrap();
+    }
+}

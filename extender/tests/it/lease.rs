@@ -6,7 +6,7 @@ use kerf::annotation::Keys;
 use kerf_extender::config::Config;
 use kerf_extender::start;
 use kerf_runtime::shutdown::Tasks;
-use kerf_testkit::api::{Action, ApiServer, Fault};
+use kerf_testkit::api::{Action, ApiServer, Fault, Watchers};
 use kerf_testkit::scheduler::{ExtenderClient, ExtenderConfig};
 use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
@@ -85,6 +85,13 @@ async fn what_the_last_leader_has_sent_is_waited_for() {
     let last = start(&replica("kerf-scheduler-0"), client_of(&world.api).await, tasks).await.unwrap();
     tokio::time::timeout(PATIENCE, last.ready()).await.unwrap();
     let keys = Keys::default();
+    let readyz = format!("http://{}/readyz", last.listening().metrics);
+    let active = async {
+        while !reqwest::get(&readyz).await.unwrap().text().await.unwrap().starts_with("ok, active") {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    };
+    tokio::time::timeout(PATIENCE, active).await.expect("active");
     let url = format!("http://{}/scheduler", last.address());
     let last = ExtenderClient::new(ExtenderConfig::new(&url, &[&keys.core, &keys.memory])).unwrap();
 
@@ -109,4 +116,58 @@ async fn what_the_last_leader_has_sent_is_waited_for() {
     let (bound, filtered) = tokio::join!(last.bind(&args), handover);
     bound.unwrap();
     assert_eq!(filtered.unwrap().nodes, Vec::<String>::new());
+}
+
+/// Bind and preempt are for the replica in use: another one has an old view, and its scheduler does not call.
+#[tokio::test]
+async fn only_the_replica_in_use_binds_and_evicts() {
+    let world = world("kerf-scheduler-1").await;
+    let placed = world.pod("p", share("100", "0")).await;
+    let preempt = async || {
+        let body = json!({ "Pod": &*placed, "NodeNameToMetaVictims": { "a": { "Pods": [{ "UID": "x" }] } } });
+        let answer =
+            reqwest::Client::new().post(format!("{}/preempt", world.url)).json(&body).send().await.unwrap();
+        (answer.status().as_u16(), answer.text().await.unwrap())
+    };
+    assert!(world.bind(&placed, "a").await.unwrap_err().contains("not seen yet"));
+    world.api.create("leases", lease("kerf-scheduler-0_5f1e", "2026-01-01T00:00:01.000000Z")).unwrap();
+    until(&world, "ok, standby: kerf-scheduler-0 holds the lease", 0).await;
+    assert!(world.bind(&placed, "a").await.unwrap_err().contains("kerf-scheduler-0 holds the lease"));
+    let (status, text) = preempt().await;
+    assert!(status == 503 && text.contains("kerf-scheduler-0 holds the lease"), "{status} {text}");
+    assert!(world.api.writes().is_empty());
+    assert_eq!(world.used("a"), [0]);
+    let own = lease("kerf-scheduler-1_77aa", "2026-01-01T00:00:02.000000Z");
+    world.api.patch("leases", "kerf-system", "kerf-scheduler", &own).unwrap();
+    until(&world, "ok, active: ", 1).await;
+    assert_eq!(preempt().await.0, 200);
+    world.bind(&placed, "a").await.unwrap();
+}
+
+/// The lease is lost while the pod is being read.
+#[tokio::test]
+async fn the_lease_is_looked_at_again_before_the_write() {
+    let api = ApiServer::start().await.unwrap();
+    api.create("nodes", node("a", 1, 15_360)).unwrap();
+    api.create("leases", lease("kerf-scheduler-1_77aa", "2026-01-01T00:00:01.000000Z")).unwrap();
+    let scheduler_lease = Some("kerf-system/kerf-scheduler".parse().unwrap());
+    let (api_timeout, scheduler_timeout) = (PATIENCE, 4 * PATIENCE);
+    let host = "kerf-scheduler-1".to_owned();
+    let world = World::on(api, Config { scheduler_lease, host, api_timeout, scheduler_timeout, ..config() }).await;
+    until(&world, "ok, active: ", 1).await;
+    // unknown to its watch, so it asks for it
+    world.api.hold_watch("pods", Watchers::All).unwrap();
+    let unseen = world.api.create("pods", crate::fixture::pod("p", share("100", "0"))).unwrap();
+    let read = world.api.inject(Fault::new("get", "pods", Action::Hold).times(1));
+    let handover = async {
+        read.wait_hits(1, PATIENCE).await.unwrap();
+        let other = lease("kerf-scheduler-0_5f1e", "2026-01-01T00:00:02.000000Z");
+        world.api.patch("leases", "kerf-system", "kerf-scheduler", &other).unwrap();
+        until(&world, "ok, standby: kerf-scheduler-0", 0).await;
+        read.release();
+    };
+    let (bound, ()) = tokio::join!(world.bind(&unseen, "a"), handover);
+    let error = bound.unwrap_err();
+    assert!(error.contains("kerf-scheduler-0 holds the lease"), "{error}");
+    assert_eq!(world.used("a"), [0]);
 }

@@ -30,6 +30,7 @@ mod scenarios;
 mod schedules;
 mod shares;
 mod simulate;
+mod usage;
 mod verbs;
 mod version;
 mod wire;

@@ -14,6 +14,7 @@ use serde_json::json;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
+use tokio_rustls::client::TlsStream;
 
 use crate::certificates::{Authority, CLIENT, Purpose, SERVER, SERVER_CERTIFICATE, Signed, files, lay};
 use crate::fixture::{PATIENCE, World, config, node, started};
@@ -50,8 +51,12 @@ async fn each_listener_serves_its_own_and_nothing_else() {
     }
 }
 
-/// The status of a call over TLS that trusts the authority `server`, with the certificate `client`.
-async fn call(address: SocketAddr, server: &Authority, client: Option<&Signed>) -> std::io::Result<String> {
+/// A connection that trusts the authority `server`, with the certificate `client`.
+async fn connect(
+    address: SocketAddr,
+    server: &Authority,
+    client: Option<&Signed>,
+) -> std::io::Result<TlsStream<TcpStream>> {
     let mut roots = RootCertStore::empty();
     roots.add(CertificateDer::from_pem_slice(server.pem().as_bytes()).unwrap()).unwrap();
     let builder = ClientConfig::builder_with_provider(Arc::new(default_provider()));
@@ -66,7 +71,12 @@ async fn call(address: SocketAddr, server: &Authority, client: Option<&Signed>) 
     };
     let stream = TcpStream::connect(address).await?;
     let name = ServerName::try_from(SERVER).unwrap();
-    let mut stream = TlsConnector::from(Arc::new(config)).connect(name, stream).await?;
+    TlsConnector::from(Arc::new(config)).connect(name, stream).await
+}
+
+/// The status of a call over such a connection.
+async fn call(address: SocketAddr, server: &Authority, client: Option<&Signed>) -> std::io::Result<String> {
+    let mut stream = connect(address, server, client).await?;
     let body = json!({ "Pod": {}, "NodeNames": ["a"] }).to_string();
     let head = format!(
         "POST /scheduler/filter HTTP/1.1\r\nhost: x\r\nconnection: close\r\ncontent-length: {}\r\n\r\n",
@@ -138,6 +148,24 @@ async fn certificates_that_are_replaced_are_used_once_they_go_together() {
     // files that cannot be used leave what was
     std::fs::write(folder.path().join("crt"), "not a certificate").unwrap();
     assert_eq!(call(address, &second, Some(&of_second)).await.unwrap(), SERVED);
+}
+
+/// Whoever was let in by an authority is no more once that is replaced.
+#[tokio::test]
+async fn open_connections_end_when_their_authority_is_gone() {
+    let folder = tempfile::tempdir().unwrap();
+    let [first, second] = ["first", "second"].map(Authority::new);
+    lay(folder.path(), &first);
+    let world = with_tls(folder.path()).await;
+    let mut open = connect(world.extender.address(), &first, Some(&first.sign(&CLIENT))).await.unwrap();
+    open.write_all(b"GET /scheduler/filter HTTP/1.1\r\nhost: x\r\n\r\n").await.unwrap();
+    let mut answer = [0; 4096];
+    let read = tokio::time::timeout(PATIENCE, open.read(&mut answer)).await.unwrap().unwrap();
+    assert!(answer[..read].starts_with(b"HTTP/1.1 405"), "it is let in");
+    lay(folder.path(), &second);
+    // with or without a goodbye of TLS
+    let ended = async { while open.read(&mut answer).await.is_ok_and(|read| read > 0) {} };
+    tokio::time::timeout(PATIENCE, ended).await.expect("it ends");
 }
 
 #[tokio::test]

@@ -51,6 +51,11 @@ async fn a_node_that_does_not_exist_has_the_cards_of_its_object() {
             "odd": "GPU inventory of the node cannot be read",
         })
     );
+    for verb in ["simulate", "filter"] {
+        let both = json!({ "Pod": pod("p", share("10", "1")), "NodeNames": [], "Nodes": { "items": [node("a", 1, 15_360)] } });
+        let answer = call(&world, verb, both).await;
+        assert_eq!(answer["Nodes"]["items"][0]["metadata"]["name"], "a", "{verb}: an empty list of names is none");
+    }
     let unknown =
         call(&world, "simulate", json!({ "Pod": pod("p", share("10", "1")), "NodeNames": ["a", "x"] })).await;
     assert_eq!(unknown["NodeNames"], json!(["a"]));
@@ -69,6 +74,34 @@ async fn a_node_that_exists_is_taken_as_it_is_and_not_as_its_object_says() {
     let (fit, answer) = simulate(&world, &wanted, &[node("a", 2, 15_360), node("b", 2, 15_360)]).await;
     assert_eq!(fit, ["b"]);
     assert_eq!(answer["FailedNodes"], json!({ "a": "insufficient vcuda-core on a single GPU" }));
+}
+
+/// Autoscalers add no node where an empty one would not do.
+#[tokio::test]
+async fn what_an_empty_node_cannot_take_is_unresolvable_however_many_pods_are_on_it() {
+    let world = World::new([node("full", 2, 15_360), node("busy", 3, 15_360)]).await;
+    for (number, name) in ["full", "full", "busy"].iter().enumerate() {
+        let placed = world.pod(&format!("x{number}"), share("60", "10")).await;
+        world.bind(&placed, name).await.unwrap();
+    }
+    let containers = |cores: [&str; 2], memory: &str| {
+        let [first, second] = cores.map(|core| share(core, memory)[0].clone());
+        let mut both = json!([first, second]);
+        both[1]["name"] = "second".into();
+        pod("p", both)
+    };
+    let nodes =
+        [node("full", 2, 15_360), node("busy", 3, 15_360), node("new-1", 1, 15_360), node("new-2", 2, 15_360)];
+    let names =
+        |answer: &Value, list: &str| -> Vec<String> { answer[list].as_object().unwrap().keys().cloned().collect() };
+    let (fit, answer) = simulate(&world, &containers(["100", "200"], ""), &nodes).await;
+    assert!(fit.is_empty());
+    assert_eq!(names(&answer, "FailedNodes"), ["busy"]);
+    assert_eq!(names(&answer, "FailedAndUnresolvableNodes"), ["full", "new-1", "new-2"]);
+    let (fit, answer) = simulate(&world, &containers(["60", "60"], "1"), &nodes).await;
+    assert_eq!(fit, ["busy", "new-2"]);
+    assert_eq!(names(&answer, "FailedNodes"), ["full"]);
+    assert_eq!(names(&answer, "FailedAndUnresolvableNodes"), ["new-1"]);
 }
 
 #[tokio::test]

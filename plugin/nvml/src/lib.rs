@@ -1,6 +1,6 @@
-//! The functions of NVIDIA's management library (NVML) that `nvml-wrapper` lacks: the ids of MIG instances, and the
-//! memory limits for control groups of drivers from 615 on. A package of its own because it calls C, which all
-//! others forbid.
+//! The functions of NVIDIA's management library (NVML) that `nvml-wrapper` lacks: the ids of MIG instances, memory and
+//! processes as drivers before 510 tell them, and the memory limits for control groups of drivers from 615 on. A
+//! package of its own because it calls C, which all others forbid.
 //!
 //! The limits follow NVIDIA's documentation (NVML API reference, `nvmlDeviceSetMemoryLimits_v1`,
 //! `nvmlSetMemoryLimits_v1_t`): the group is named by its full path in sysfs; a soft limit of 0 and a hard one of
@@ -20,6 +20,13 @@ use libloading::Library;
 pub const UNLIMITED: u64 = u64::MAX;
 const LIBRARY: &str = "libnvidia-ml.so.1";
 const SUCCESS: c_int = 0;
+const INSUFFICIENT_SIZE: c_int = 7;
+/// More processes than use one GPU.
+const MAX_PROCESSES: c_uint = 4096;
+/// Processes that may begin between the question how many there are and that which.
+const HEADROOM: c_uint = 8;
+/// `NVML_VALUE_NOT_AVAILABLE`: the driver does not know the amount.
+const NOT_AVAILABLE: c_ulonglong = c_ulonglong::MAX;
 
 type Device = *mut c_void;
 
@@ -38,9 +45,43 @@ struct GetLimits {
     used: c_ulonglong,
 }
 
+/// `nvmlMemory_t`.
+#[repr(C)]
+#[derive(Default)]
+struct MemoryInfo {
+    total: c_ulonglong,
+    free: c_ulonglong,
+    used: c_ulonglong,
+}
+
+/// `nvmlProcessInfo_v1_t`.
+#[repr(C)]
+#[derive(Clone, Copy, Default)]
+struct Process1 {
+    pid: c_uint,
+    used: c_ulonglong,
+}
+
+/// `nvmlProcessInfo_v2_t`.
+#[repr(C)]
+#[derive(Clone, Copy, Default)]
+struct Process2 {
+    first: Process1,
+    gpu_instance: c_uint,
+    compute_instance: c_uint,
+}
+
+impl From<Process2> for Process1 {
+    fn from(process: Process2) -> Self {
+        process.first
+    }
+}
+
 type Init = unsafe extern "C" fn() -> c_int;
 type ByUuid = unsafe extern "C" fn(*const c_char, *mut Device) -> c_int;
 type Id = unsafe extern "C" fn(Device, *mut c_uint) -> c_int;
+type GetMemory = unsafe extern "C" fn(Device, *mut MemoryInfo) -> c_int;
+type GetProcesses<P> = unsafe extern "C" fn(Device, *mut c_uint, *mut P) -> c_int;
 type Set = unsafe extern "C" fn(Device, *mut SetLimits) -> c_int;
 type Get = unsafe extern "C" fn(Device, *mut GetLimits) -> c_int;
 
@@ -64,6 +105,15 @@ pub enum NvmlError {
         /// NVML's `nvmlReturn_t`.
         code: i32,
     },
+}
+
+/// The memory of a GPU, in bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Memory {
+    /// All of it, with what the driver keeps for itself.
+    pub total: u64,
+    /// What is in use, with what the driver keeps for itself.
+    pub used: u64,
 }
 
 /// The limits of one control group on one GPU, in bytes.
@@ -145,6 +195,60 @@ impl Nvml {
         };
         let gpu = id("nvmlDeviceGetGpuInstanceId", b"nvmlDeviceGetGpuInstanceId\0")?;
         Ok((gpu, id("nvmlDeviceGetComputeInstanceId", b"nvmlDeviceGetComputeInstanceId\0")?))
+    }
+
+    /// The memory of a GPU or instance by its uuid, by the function that every driver has.
+    ///
+    /// # Errors
+    /// [`NvmlError`]
+    pub fn memory(&self, uuid: &str) -> Result<Memory, NvmlError> {
+        let device = self.device(uuid)?;
+        // SAFETY: the type is that of NVML's documentation; the library stays loaded.
+        let function = unsafe { self.library.get::<GetMemory>(b"nvmlDeviceGetMemoryInfo\0") };
+        let function = function.map_err(NvmlError::NoFunction)?;
+        let mut memory = MemoryInfo::default();
+        // SAFETY: a handle of this library and a place for the answer.
+        refused("nvmlDeviceGetMemoryInfo", unsafe { function(device, &raw mut memory) })?;
+        Ok(Memory { total: memory.total, used: memory.used })
+    }
+
+    /// The processes that compute on a GPU or instance, by its uuid, with the bytes that each holds where the driver
+    /// knows them; by the functions of drivers before 510.
+    ///
+    /// # Errors
+    /// [`NvmlError`]
+    pub fn processes(&self, uuid: &str) -> Result<Vec<(u32, Option<u64>)>, NvmlError> {
+        let device = self.device(uuid)?;
+        let (newer, older) = ("nvmlDeviceGetComputeRunningProcesses_v2", "nvmlDeviceGetComputeRunningProcesses");
+        let listed = match self.listed::<Process2>(device, newer) {
+            Err(NvmlError::NoFunction(_)) => self.listed::<Process1>(device, older),
+            listed => listed,
+        };
+        let amount = |process: Process1| (process.used != NOT_AVAILABLE).then_some(process.used);
+        Ok(listed?.into_iter().map(|process| (process.pid, amount(process))).collect())
+    }
+
+    /// `P`: what the function of this name writes.
+    fn listed<P: Copy + Default + Into<Process1>>(
+        &self,
+        device: Device,
+        call: &'static str,
+    ) -> Result<Vec<Process1>, NvmlError> {
+        // SAFETY: the type is that of NVML's documentation for a function that writes `P`; the library stays loaded.
+        let function = unsafe { self.library.get::<GetProcesses<P>>(call.as_bytes()) };
+        let function = function.map_err(NvmlError::NoFunction)?;
+        let mut count: c_uint = 0;
+        // SAFETY: a handle of this library; without places it only counts.
+        match unsafe { function(device, &raw mut count, std::ptr::null_mut()) } {
+            INSUFFICIENT_SIZE => {}
+            other => return refused(call, other).map(|()| Vec::new()),
+        }
+        count = count.min(MAX_PROCESSES) + HEADROOM;
+        let mut places = vec![P::default(); count as usize];
+        // SAFETY: a handle of this library, and as many places as are said.
+        refused(call, unsafe { function(device, &raw mut count, places.as_mut_ptr()) })?;
+        places.truncate(count as usize);
+        Ok(places.into_iter().map(Into::into).collect())
     }
 
     /// The functions for limits of control groups.

@@ -4,10 +4,11 @@ use std::collections::BTreeSet;
 
 use kerf::device::Health;
 use kerf::ids::{ContainerName, DeviceId, PodUid};
-use kerf::plan::Taken;
+use kerf::plan::{Placement, Taken};
 use kerf::units::Share;
 
-use crate::allocation::{Allocations, Entry, Refusal};
+use crate::allocation::{Allocations, Claim, Entry, Refusal};
+use crate::device::ids::{Ids, Resource};
 
 impl Allocations {
     /// Whether the GPUs of this container are here, healthy, and have room for all that the pod takes.
@@ -60,6 +61,24 @@ impl Allocations {
             }
         }
         used
+    }
+
+    /// Whether a container may have this GPU: a pod that is not over was placed on it or was given ids of it, or kubelet
+    /// lists such ids. Before the first complete list of the API server and of kubelet any may.
+    pub fn may_hold(&self, device: &DeviceId) -> bool {
+        if !self.complete || !self.kubelet.heard() {
+            return true;
+        }
+        let named = |ids: Option<&Ids>| ids.is_some_and(|ids| ids.cards().contains_key(device.as_str()));
+        let claimed =
+            |claim: &Claim| named(claim.core()) || named(claim.ids(&Resource::Memory)) || named(claim.counted());
+        let placed = |placement: &Placement| {
+            self.resolve(&placement.plan).grants.iter().any(|grant| grant.gpus.ids().any(|id| id == device))
+        };
+        let has =
+            |entry: &Entry| entry.placement.as_ref().is_some_and(placed) || entry.claims.values().any(claimed);
+        let listed = || self.kubelet.holders().flat_map(|listed| &listed.cards).any(|(card, ..)| card == device);
+        self.pods.values().any(has) || listed()
     }
 
     /// How much of a GPU is held by pods whose ids kubelet has allocated.

@@ -54,7 +54,9 @@ impl HostDevice {
     /// Intel GPU.
     pub fn subject(&self) -> &str {
         let by_name = self.pci.is_empty() || self.origin.part != Part::Whole || self.origin.vendor.known_by_name();
-        if by_name { &self.origin.name } else { &self.pci }
+        let subject = if by_name { &*self.origin.name } else { &self.pci };
+        // simulated GPUs have neither
+        if subject.is_empty() { self.device.id.as_str() } else { subject }
     }
 }
 
@@ -105,7 +107,7 @@ impl Part {
     /// The name in reports.
     pub fn as_str(&self) -> &'static str {
         match self {
-            Self::Whole => "card",
+            Self::Whole => "GPU",
             Self::Instance { .. } => "instance",
             Self::Partition => "partition",
             Self::Function => "function",
@@ -129,6 +131,8 @@ pub struct Origin {
     pub layout: Arc<str>,
     /// PCI device id, `0x74a1`; empty where it is not known.
     pub model_id: Arc<str>,
+    /// Whether it is part of the processor, without memory of its own, as far as that can be told.
+    pub integrated: bool,
 }
 
 impl Origin {

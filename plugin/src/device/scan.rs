@@ -69,18 +69,100 @@ pub enum ScanIssue {
         /// The GPU by the topology.
         owner: String,
     },
+    /// The compute driver has it, and no device with its render minor was found.
+    #[error(
+        "the KFD topology has it with render minor {minor} at {card}, and no device of the driver has that minor"
+    )]
+    Unclaimed {
+        minor: u32,
+        /// The PCI address of its GPU, without the function.
+        card: String,
+    },
     /// An SR-IOV GPU whose functions are listed in its place.
     #[error("its {0} SR-IOV functions are listed instead")]
     Functions(u32),
     /// Bound to a driver that containers cannot use.
     #[error("bound to the driver {0:?}, which this plugin does not serve")]
     Driver(String),
+    /// The bus shows it, and no driver is bound to it.
+    #[error("no driver is bound to it: is the driver installed, and does it know this GPU?")]
+    NoDriver,
+    /// Its driver is bound to it and does not list it.
+    #[error("bound to the driver {0:?}, which does not list it")]
+    NotListed(String),
+    /// No GPU of its driver can be listed; in words, why.
+    #[error("{0}")]
+    Unavailable(String),
+    /// Its driver lists it and does not answer a question without which it cannot be offered; in the driver's words.
+    #[error("its driver does not answer for it: {0}")]
+    NoAnswer(String),
+    /// Its driver has a file of it, and the bus does not show it any more.
+    #[error("{} names it, but the PCI bus does not show it: it may have fallen off the bus", .0.display())]
+    Lost(PathBuf),
+    /// The driver was told to leave it alone.
+    #[error("its driver is configured to leave it alone: {} says so", .0.display())]
+    Excluded(PathBuf),
+    /// Which device file is its own is not known.
+    #[error(
+        "its driver does not say which /dev/nvidia<N> is its device file, as on Jetson and in WSL2: no container can be given it"
+    )]
+    NoMinor,
+    /// It is to be divided (MIG), and nothing of it is given out as a part.
+    #[error("it is in MIG mode and has no instance")]
+    NoInstances,
+    /// Only its errors are not known as they happen.
+    #[error("its errors are not reported ({0}): its health is what it answers when it is asked")]
+    NoEvents(String),
     /// Only the size of its memory is unknown: shares of it are not offered.
     #[error("its memory is not known, so shares of memory are not offered")]
     NoMemory,
+    /// Graphics of the processor, which use the machine's memory: there is none to give shares of.
+    #[error("it is part of the processor and has no memory of its own, so shares of memory are not offered")]
+    NoOwnMemory,
+    /// Graphics of the processor, where no backend was named.
+    #[error(
+        "it is part of the processor and has no memory of its own: --backend auto leaves it out, --backend {0} serves it"
+    )]
+    Integrated(&'static str),
+    /// A GPU beside those of another vendor, where no backend was named.
+    #[error(
+        "--backend auto serves the GPUs of one vendor, here {served}'s: --backend {own} serves these instead, --profile \
+         vcuda,{own} both"
+    )]
+    OtherVendor {
+        /// The backend that is used or waited for.
+        served: &'static str,
+        /// Its own backend.
+        own: &'static str,
+    },
+    /// Not among the GPUs that are to be offered.
+    #[error("--include-gpus does not name it")]
+    NotIncluded,
+    /// Among those that are not; the expression that names it.
+    #[error("--exclude-gpus names it by {0:?}")]
+    ExcludedBy(String),
+    /// An expression that names no GPU. Its subject is the flag.
+    #[error(
+        "{0:?} names no GPU of this machine: give an index, PCI address or id as kerf-plugin doctor shows them, or model=NAME"
+    )]
+    NamesNone(String),
     /// More GPUs than any machine has.
     #[error("beyond the first {0} GPUs")]
     TooMany(usize),
+}
+
+impl Remark {
+    /// Whether something is wrong: not where a GPU is left out as it was asked for, or since another is served.
+    pub fn is_problem(&self) -> bool {
+        match &self.why {
+            ScanIssue::Integrated(_)
+            | ScanIssue::OtherVendor { .. }
+            | ScanIssue::NotIncluded
+            | ScanIssue::ExcludedBy(_) => false,
+            ScanIssue::NamesNone(_) => true,
+            _ => self.left_out,
+        }
+    }
 }
 
 impl ScanIssue {
@@ -94,9 +176,25 @@ impl ScanIssue {
             Self::Twice { .. } => "named-twice",
             Self::NotInTopology(_) => "not-in-topology",
             Self::OtherInTopology { .. } => "other-in-topology",
+            Self::Unclaimed { .. } => "unclaimed-node",
             Self::Functions(_) => "functions-instead",
             Self::Driver(_) => "unknown-driver",
+            Self::NoDriver => "no-driver",
+            Self::NotListed(_) => "not-listed",
+            Self::Unavailable(_) => "driver-unavailable",
+            Self::NoAnswer(_) => "no-answer",
+            Self::Lost(_) => "lost",
+            Self::Excluded(_) => "excluded",
+            Self::NoMinor => "no-minor-number",
+            Self::NoInstances => "no-instances",
+            Self::NoEvents(_) => "no-events",
             Self::NoMemory => "no-memory-size",
+            Self::NoOwnMemory => "no-own-memory",
+            Self::Integrated(_) => "integrated",
+            Self::OtherVendor { .. } => "other-vendor",
+            Self::NotIncluded => "not-included",
+            Self::ExcludedBy(_) => "excluded-by-flag",
+            Self::NamesNone(_) => "names-none",
             Self::TooMany(_) => "too-many",
         }
     }

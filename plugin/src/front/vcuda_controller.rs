@@ -7,6 +7,7 @@
 //! control group tells the container, and kubelet's list tells the container's share.
 
 pub mod config;
+mod connections;
 
 use std::fs;
 use std::os::fd::AsRawFd;
@@ -19,7 +20,6 @@ use kerf_proto::vcuda::{VDeviceRequest, VDeviceResponse};
 use tokio::net::UnixListener;
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
-use tokio_stream::wrappers::UnixListenerStream;
 use tokio_util::sync::CancellationToken;
 use tonic::transport::Server;
 use tonic::transport::server::UdsConnectInfo;
@@ -31,6 +31,7 @@ use crate::base::{cgroup, files};
 use crate::front::vcuda_controller::config::Limits;
 use crate::isolation::demand::{IsolationError, at};
 use crate::isolation::folder::{Folder, Folders};
+use crate::isolation::usable;
 use crate::offer::hand_over::Mount;
 use crate::state::State;
 
@@ -40,6 +41,8 @@ const INSIDE: &str = "/etc/vcuda";
 const SOCKET: &str = "vcuda.sock";
 /// How often removed directories are looked for.
 const SWEEP: Duration = Duration::from_secs(30);
+/// How many connections of one container are open at a time, and how many calls of each are answered: the library makes one call.
+const CONNECTIONS: usize = 4;
 
 /// Where processes and their control groups are seen.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -77,6 +80,8 @@ impl Tkestack {
         let listener = bind(&host).map_err(at(&socket))?;
         // for any user that the container's programs run as
         fs::set_permissions(&socket, fs::Permissions::from_mode(0o666)).map_err(at(&socket))?;
+        // what is made in the directory later has its label
+        [&host, &socket].into_iter().try_for_each(|path| usable::label(path))?;
         // the receiver is gone only when the process ends
         let _ = self.opened.send((folder.clone(), listener));
         Ok(Mount { host, container: INSIDE.into(), read_only: true })
@@ -115,8 +120,9 @@ pub async fn follow(mut opened: Opened, state: State, folders: Folders, roots: R
                 let (state, folders, roots) = (state.clone(), folders.clone(), roots.clone());
                 let registrar = Registrar { folder, state, folders, roots };
                 let service = VcudaServiceServer::new(registrar).max_decoding_message_size(64 << 10);
-                let incoming = UnixListenerStream::new(listener);
-                served.spawn(Server::builder().add_service(service).serve_with_incoming_shutdown(incoming, over));
+                let incoming = connections::at_most(listener, CONNECTIONS);
+                let mut server = Server::builder().concurrency_limit_per_connection(1).max_concurrent_streams(1);
+                served.spawn(server.add_service(service).serve_with_incoming_shutdown(incoming, over));
             }
         }
     }

@@ -5,6 +5,7 @@
 mod containers;
 mod gauge;
 mod gpus;
+mod left_out;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -16,6 +17,8 @@ use prometheus::proto::MetricFamily;
 
 use crate::publish::metrics::gauge::Family;
 use crate::state::State;
+
+pub use crate::publish::metrics::left_out::LeftOutGauge;
 
 /// The time since each watch's last news.
 pub const WATCH_AGE: &str = "kerf_plugin_watch_age_seconds";

@@ -17,8 +17,12 @@ pub const SUPPORT: Support = Support {
     backends: &[BackendKind {
         name: "amd",
         help: "AMD's driver",
-        make: |options| Ok(AmdOptions { roots: options.roots.clone(), exporter: None }.backend()),
+        make: |options| {
+            let exporter = options.flags.read::<AmdArgs>()?.exporter();
+            Ok(AmdOptions { roots: options.roots.clone(), exporter }.backend())
+        },
     }],
+    awaited: scan::awaited,
     systems: &[System {
         name: "amd",
         help: "amd.com/gpu",

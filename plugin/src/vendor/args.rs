@@ -5,8 +5,10 @@ use std::sync::LazyLock;
 use clap::builder::PossibleValue;
 use clap::{Args, Command, ValueEnum};
 
-use crate::vendor::auto;
-use crate::vendor::flags::{Flags, KlogArgs, SharePolicy};
+use crate::device::choice::Choice;
+use crate::device::host::Vendor;
+use crate::vendor::auto::{self, Candidate};
+use crate::vendor::flags::{FlagError, Flags, KlogArgs, SharePolicy};
 use crate::vendor::support::{BackendKind, System};
 use crate::vendor::{ALL, support};
 
@@ -54,13 +56,19 @@ impl ValueEnum for ProfileName {
     }
 }
 
-/// The first driver that has GPUs.
+/// The first vendor that has GPUs.
 pub static AUTO: BackendKind = BackendKind {
     name: "auto",
-    help: "NVIDIA, AMD, Intel, then simulated GPUs if a file is given: the first that has GPUs",
+    help: "NVIDIA, AMD, Intel, then simulated GPUs if a file is given: the first that has GPUs, or whose GPUs are on the \
+           PCI bus and may come; no graphics of the processor, and no GPUs of the other vendors",
     make: |options| {
-        let first = ALL.iter().filter_map(|vendor| support(*vendor).backends.first());
-        Ok(auto::first_of(first.filter_map(|kind| (kind.make)(options).ok())))
+        let asked = ALL.iter().filter(|vendor| **vendor != Vendor::Simulated || options.simulated.is_some());
+        let first = asked.filter_map(|vendor| Some((*vendor, support(*vendor).backends.first()?)));
+        let candidate = |(vendor, kind): (Vendor, &BackendKind)| -> Result<Candidate, FlagError> {
+            let (backend, awaited) = ((kind.make)(options)?, support(vendor).awaited);
+            Ok(Candidate { vendor, name: kind.name, backend, awaited })
+        };
+        Ok(auto::of_vendors(options.roots.clone(), first.map(candidate).collect::<Result<_, _>>()?))
     },
 };
 
@@ -89,6 +97,9 @@ pub struct ProfileArgs {
     /// Have kerf's extender choose the GPUs of the pods of all profiles: needs --node-name and the API server
     #[arg(long, env = "KERF_PLACED", num_args = 0..=1, require_equals = true, default_value_t = false, default_missing_value = "true")]
     pub placed: bool,
+    /// Which GPUs are offered
+    #[command(flatten)]
+    pub choice: Choice,
     /// How shared GPUs are given out by deepomatic, nvidia and amd: spread, or one GPU after the other
     #[arg(long, env = "KERF_SHARE_POLICY", value_enum, default_value_t = SharePolicy::Distributed)]
     pub share_policy: SharePolicy,

@@ -48,7 +48,11 @@ pub struct DeepomaticArgs {
 /// [`FlagError`].
 fn contract(flags: &Flags, common: &Common) -> Result<Contract, FlagError> {
     let args: DeepomaticArgs = flags.read()?;
-    let files = FilesOptions { roots: common.backend.roots.clone(), ..FilesOptions::default() };
+    let files = FilesOptions {
+        roots: common.backend.roots.clone(),
+        memory: common.backend.nvidia.memory,
+        ..FilesOptions::default()
+    };
     let (replicas, backend, ids, hand_over) = match args.containers_per_gpu {
         None => (
             common.shares("gpu-duplication-factor", args.gpu_duplication_factor)?,

@@ -67,6 +67,8 @@ pub struct BackendOptions {
     pub nvidia: NvidiaOptions,
     /// `None` without a file that describes simulated GPUs.
     pub simulated: Option<SimulatedOptions>,
+    /// Of all vendors: what `vcuda` finds is asked about health as their profiles' GPUs are.
+    pub flags: Flags,
 }
 
 /// What all contracts need to know.

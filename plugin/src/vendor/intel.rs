@@ -2,14 +2,17 @@
 
 pub mod contract;
 pub mod flags;
+pub mod health;
 pub mod labels;
 mod level_zero;
 pub mod scan;
 pub mod wsl;
+mod xpumd;
 
 use clap::Args as _;
 
 use crate::vendor::intel::flags::IntelArgs;
+use crate::vendor::intel::health::Reporter;
 use crate::vendor::intel::scan::IntelOptions;
 use crate::vendor::scanner::Files as _;
 use crate::vendor::support::{BackendKind, NodeLabels, Support, System};
@@ -18,8 +21,12 @@ pub const SUPPORT: Support = Support {
     backends: &[BackendKind {
         name: "intel",
         help: "Intel's drivers",
-        make: |options| Ok(IntelOptions { roots: options.roots.clone(), sidecar: None }.backend()),
+        make: |options| {
+            let sidecar = Reporter::of(&options.flags.read()?)?;
+            Ok(IntelOptions { roots: options.roots.clone(), sidecar }.backend())
+        },
     }],
+    awaited: scan::awaited,
     systems: &[System {
         name: "intel",
         help: "gpu.intel.com/i915 and gpu.intel.com/xe",

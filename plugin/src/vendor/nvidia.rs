@@ -3,14 +3,19 @@
 mod card;
 pub mod contract;
 mod driver;
+pub mod errors;
 mod events;
 pub mod facts;
 pub mod files;
 pub mod flags;
 pub mod health;
 pub mod labels;
+mod library;
+mod memory;
 pub mod mig;
+mod missing;
 pub mod nvml;
+mod options;
 
 use clap::Args as _;
 use kerf::isolation::Isolation;
@@ -33,9 +38,13 @@ pub const SUPPORT: Support = Support {
         BackendKind {
             name: "nvidia-files",
             help: "NVIDIA's files in /proc and /dev",
-            make: |options| Ok(FilesOptions { roots: options.roots.clone(), ..FilesOptions::default() }.backend()),
+            make: |options| {
+                let (roots, memory) = (options.roots.clone(), options.nvidia.memory);
+                Ok(FilesOptions { roots, memory, ..FilesOptions::default() }.backend())
+            },
         },
     ],
+    awaited: missing::awaited,
     systems: &[
         deepomatic::SYSTEM,
         System {

@@ -3,10 +3,10 @@
 use std::fmt;
 
 use kerf::device::Health;
-use parking_lot::Mutex;
 
 use crate::device::backend::{Backend, BackendError, BackendFactory, HostDevice, Usage};
 use crate::device::scan::{Remark, Scan};
+use crate::vendor::remarks::Remarks;
 
 /// Where a driver's files are, and how they are read.
 pub trait Files: Clone + fmt::Debug + Send + Sync + 'static {
@@ -17,6 +17,11 @@ pub trait Files: Clone + fmt::Debug + Send + Sync + 'static {
     /// [`BackendError::Unavailable`] where the driver is missing.
     fn scan(&self) -> Result<Scan, BackendError>;
 
+    /// GPUs that the host shows and this scan does not name, or that it could not look for, with the reason.
+    fn missing(&self, _: Result<&Scan, &BackendError>) -> Vec<Remark> {
+        Vec::new()
+    }
+
     /// Ids of the GPUs that a program of the vendor reports as unhealthy.
     fn unhealthy(&self, _: &[HostDevice]) -> Vec<String> {
         Vec::new()
@@ -24,7 +29,7 @@ pub trait Files: Clone + fmt::Debug + Send + Sync + 'static {
 
     /// Makes backends that read these files.
     fn backend(self) -> BackendFactory {
-        BackendFactory::new(self, |files| Scanner { files, known: Mutex::default() })
+        BackendFactory::new(self, |files| Scanner { files, remarks: Remarks::default() })
     }
 
     /// # Errors
@@ -37,23 +42,7 @@ pub trait Files: Clone + fmt::Debug + Send + Sync + 'static {
 /// The backend of such a driver.
 pub struct Scanner<F> {
     pub(super) files: F,
-    /// The remarks of the last scan, so that only new ones are logged.
-    known: Mutex<Vec<Remark>>,
-}
-
-impl<F: Files> Scanner<F> {
-    fn log(&self, remarks: Vec<Remark>) {
-        let mut known = self.known.lock();
-        for remark in remarks.iter().filter(|remark| !known.contains(remark)) {
-            let (backend, gpu, why, code) = (F::NAME, &remark.subject, &remark.why, remark.why.code());
-            if remark.left_out {
-                tracing::warn!(backend, gpu, code, %why, "GPU left out");
-            } else {
-                tracing::info!(backend, gpu, code, %why, "card");
-            }
-        }
-        *known = remarks;
-    }
+    remarks: Remarks,
 }
 
 impl<F: Files> Backend for Scanner<F> {
@@ -62,8 +51,11 @@ impl<F: Files> Backend for Scanner<F> {
     }
 
     fn discover(&self) -> Result<Vec<HostDevice>, BackendError> {
-        let Scan { mut devices, remarks } = self.files.scan()?;
-        self.log(remarks);
+        let scanned = self.files.scan();
+        let missing = self.files.missing(scanned.as_ref());
+        let told = scanned.iter().flat_map(|scan| scan.remarks.iter().cloned()).chain(missing).collect();
+        self.remarks.take(F::NAME, told);
+        let Scan { mut devices, .. } = scanned?;
         let unhealthy = self.files.unhealthy(&devices);
         for host in devices.iter_mut().filter(|host| unhealthy.iter().any(|id| *id == host.device.id.as_str())) {
             host.device.health = Health::Unhealthy;
@@ -76,6 +68,6 @@ impl<F: Files> Backend for Scanner<F> {
     }
 
     fn remarks(&self) -> Vec<Remark> {
-        self.known.lock().clone()
+        self.remarks.all()
     }
 }

@@ -19,6 +19,7 @@ pub const SUPPORT: Support = Support {
             None => Err(FlagError("--backend simulated needs --simulated-file".to_owned())),
         },
     }],
+    awaited: |_| None,
     systems: &[],
     flags: |command| command,
     labels: None,

@@ -6,12 +6,16 @@ use kerf::isolation::Isolation;
 
 use crate::device::backend::BackendFactory;
 use crate::device::label::Labeller;
+use crate::device::roots::Roots;
 use crate::offer::contract::Contract;
 use crate::vendor::flags::{BackendOptions, Common, FlagError, Flags};
 
 pub struct Support {
     /// The first is the one that `--backend auto` tries.
     pub backends: &'static [BackendKind],
+    /// What on this machine may bring GPUs although its driver shows none, in words, such as a GPU whose driver is not
+    /// loaded yet; `--backend auto` then waits for them.
+    pub awaited: fn(&Roots) -> Option<String>,
     /// The systems for its GPUs whose contracts are served.
     pub systems: &'static [System],
     /// Adds the flags of its systems and of its labels to the command line.

@@ -4,6 +4,7 @@
 
 mod access;
 mod allocation;
+mod choice;
 mod domain;
 mod durable;
 mod evasion;
@@ -15,6 +16,8 @@ mod limits;
 mod mps;
 mod own_node;
 mod ports;
+mod prune;
+mod recut;
 mod report;
 mod running;
 mod stage;

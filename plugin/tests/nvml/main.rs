@@ -4,7 +4,6 @@
 #![allow(clippy::expect_used, clippy::unwrap_used, clippy::panic, reason = "a test may stop at once")]
 
 use std::path::{Path, PathBuf};
-use std::process::Command;
 use std::time::Duration;
 
 use clap::{Args as _, FromArgMatches as _};
@@ -31,12 +30,12 @@ use kerf_plugin::testing::roots::Roots;
 use kerf_plugin::testing::view::{ContainerView, PodView};
 use kerf_plugin::testing::{ClaimState, Key, Pod, Stage};
 
+mod health;
+mod machine;
+mod machines;
+
 fn library(directory: &Path) -> PathBuf {
-    let path = directory.join("libnvidia-ml.so.1");
-    let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/nvml/standin.c");
-    let built = Command::new("cc").args(["-shared", "-fPIC", "-o"]).arg(&path).arg(source).status().unwrap();
-    assert!(built.success());
-    path
+    machine::library(directory, &[])
 }
 
 fn backend(directory: &Path, mig: bool) -> Nvidia {
@@ -53,6 +52,7 @@ fn backend(directory: &Path, mig: bool) -> Nvidia {
         roots: Roots { sys: directory.join("sys"), dev: directory.join("dev"), proc: directory.join("proc") },
         mig,
         quiet_period: Duration::from_secs(1),
+        ..NvidiaOptions::default()
     })
 }
 

@@ -4,7 +4,11 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use kerf::device::Link;
 use kerf::units::Mib;
+use kerf_plugin::testing::amd::scan::AmdOptions;
 use kerf_plugin::testing::backend::{Part, Vendor};
+use kerf_plugin::testing::intel::scan::IntelOptions;
+use kerf_plugin::testing::scan::Remark;
+use kerf_plugin::testing::scanner::Files as _;
 use serde_json::json;
 
 use crate::forest::{Forest, left_out, names, nodes};
@@ -72,6 +76,79 @@ fn sixty_three_partitions_without_memory_banks_are_all_found() {
     let of: BTreeSet<_> = scan.remarks.iter().map(|remark| remark.why.code()).collect();
     assert_eq!(of, BTreeSet::from(["no-memory-size"]));
     assert!(scan.devices.iter().any(|host| host.device.id.as_str() == "amdgpu_xcp_62"));
+}
+
+/// Kernels from 6.5 to 6.9 left the number of a partition's device to the platform bus.
+#[test]
+fn partitions_are_found_under_both_names_of_their_devices() {
+    let with_mark = |mark: &str| {
+        let card = json!({ "vendor": "amd", "address": "0000:0a:00.0", "card": 1, "render": 128, "memory": 1u64 << 34,
+            "modes": ["CPX", "NPS1"], "partitions": 4, "mark": mark });
+        Forest::described(json!({ "cards": [card] })).scan(Vendor::Amd)
+    };
+    for mark in ["_", "."] {
+        let scan = with_mark(mark);
+        let parts = (0..3).map(|number| format!("amdgpu_xcp{mark}{number}"));
+        assert_eq!(names(&scan), ["0000:0a:00.0".to_owned()].into_iter().chain(parts).collect::<Vec<_>>());
+        assert_eq!(nodes(&scan.devices[3]), ["/dev/dri/card4", "/dev/dri/renderD131"]);
+        assert_eq!(scan.remarks, []);
+    }
+    // the next name is not known, and the compute driver's list tells what is missing
+    let scan = with_mark("-");
+    assert_eq!(names(&scan), ["0000:0a:00.0"]);
+    let nodes = [2, 3, 4].map(|number| (format!("KFD node {number}"), "unclaimed-node"));
+    assert_eq!(left_out(&scan), nodes);
+    assert!(scan.remarks[0].why.to_string().contains("render minor 129 at 0000:0a:00,"), "{}", scan.remarks[0].why);
+}
+
+#[test]
+fn what_only_the_bus_shows_is_told_with_its_driver() {
+    let amd = |n: u32, driver: Option<&str>| {
+        json!({ "address": format!("0000:0{n}:00.0"), "vendor": "0x1002", "device": "0x74a1",
+        "class": "0x120000", "driver": driver })
+    };
+    let card = json!({ "vendor": "amd", "address": "0000:19:00.0", "card": 0, "render": 128 });
+    let forest = Forest::described(json!({ "cards": [card], "pci": [amd(1, None), amd(2, Some("vfio-pci"))] }));
+    let look = |forest: &Forest| {
+        let options = AmdOptions { roots: forest.roots.clone(), exporter: None };
+        let backend = options.backend().open();
+        (backend.discover().is_ok(), backend.remarks())
+    };
+    let told = |remarks: Vec<Remark>| {
+        remarks
+            .into_iter()
+            .filter(|remark| remark.left_out)
+            .map(|remark| (remark.subject, remark.why.code()))
+            .collect::<Vec<_>>()
+    };
+    let (found, remarks) = look(&forest);
+    assert!(found);
+    assert_eq!(
+        told(remarks),
+        [("0000:01:00.0".to_owned(), "no-driver"), ("0000:02:00.0".to_owned(), "unknown-driver")]
+    );
+    // without the driver each is told, too
+    let (found, remarks) = look(&Forest::described(json!({ "pci": [amd(1, None), amd(3, Some("amdgpu"))] })));
+    assert!(!found);
+    assert_eq!(
+        told(remarks),
+        [("0000:01:00.0".to_owned(), "no-driver"), ("0000:03:00.0".to_owned(), "driver-unavailable")]
+    );
+    let intel = |address: &str, class: &str, driver: &str| {
+        json!({ "address": address, "vendor": "0x8086", "device": "0x56a0",
+        "class": class, "driver": driver })
+    };
+    // an NPU is no GPU; a GPU that is left out by its name is told once
+    let forest = Forest::described(json!({
+        "cards": [{ "vendor": "intel", "address": "0000:04:00.0", "card": 1, "render": 129, "driver": "i915", "sriov_numvfs": "2" }],
+        "pci": [intel("0000:00:0b.0", "0x120000", "intel_vpu"), intel("0000:03:00.0", "0x030000", "xe"),
+            intel("0000:05:00.0", "0x038000", "vfio-pci")],
+    }));
+    let backend = IntelOptions { roots: forest.roots.clone(), sidecar: None }.backend().open();
+    assert!(backend.discover().is_ok());
+    let wanted =
+        [("card1", "functions-instead"), ("0000:03:00.0", "not-listed"), ("0000:05:00.0", "unknown-driver")];
+    assert_eq!(told(backend.remarks()), wanted.map(|(subject, code)| (subject.to_owned(), code)));
 }
 
 #[test]

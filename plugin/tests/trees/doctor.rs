@@ -8,7 +8,7 @@ use serde_json::Value;
 
 use crate::forest::Forest;
 
-fn doctor(forest: &Forest, kubelet: &std::path::Path, flags: &[&str]) -> Output {
+pub fn doctor(forest: &Forest, kubelet: &std::path::Path, flags: &[&str]) -> Output {
     let root = |flag: &str, name: &str| format!("--{flag}={}", forest.path().join(name).display());
     Command::new(env!("CARGO_BIN_EXE_kerf-plugin"))
         .arg("doctor")
@@ -22,7 +22,7 @@ fn doctor(forest: &Forest, kubelet: &std::path::Path, flags: &[&str]) -> Output 
         .unwrap()
 }
 
-fn text(output: &Output) -> String {
+pub fn text(output: &Output) -> String {
     String::from_utf8(output.stdout.clone()).unwrap()
 }
 
@@ -90,6 +90,173 @@ async fn a_node_in_order_is_without_trouble() {
     assert!(text(&well).contains("gpu.intel.com/xe (intel): 1 offered, kubelet knows 1 healthy\nno problem found"));
     token.cancel();
     plugin.finished().await.unwrap();
+}
+
+fn json(forest: &Forest, flags: &[&str]) -> (Option<i32>, Value) {
+    let output = doctor(forest, forest.path(), &[flags, &["--json"]].concat());
+    (output.status.code(), serde_json::from_str(&text(&output)).unwrap())
+}
+
+/// Remarks by subject: the code, and whether it is a problem.
+fn left_out(report: &Value) -> Vec<(&str, &str, bool)> {
+    let remarks = report["drivers"][0]["remarks"].as_array().unwrap().iter();
+    let left_out = remarks.filter(|remark| remark["left_out"] == true);
+    left_out
+        .map(|remark| {
+            (remark["card"].as_str().unwrap(), remark["code"].as_str().unwrap(), remark["problem"] == true)
+        })
+        .collect()
+}
+
+/// Problems with GPUs; kubelet is not there.
+fn problems(report: &Value) -> Vec<&str> {
+    let all = report["troubles"].as_array().unwrap().iter().map(|problem| problem.as_str().unwrap());
+    all.filter(|problem| !problem.starts_with("kubelet")).collect()
+}
+
+#[test]
+fn auto_waits_for_a_better_vendor_that_the_bus_shows() {
+    let nvidia = |driver: Option<&str>| serde_json::json!({ "address": "0000:3b:00.0", "vendor": "0x10de", "device": "0x2330", "class": "0x030200", "driver": driver });
+    let cards = serde_json::json!([
+        { "vendor": "intel", "address": "0000:00:02.0", "card": 0, "render": 128, "device": "0x46a6", "driver": "i915" },
+        { "vendor": "amd", "address": "0000:19:00.0", "card": 1, "render": 129, "memory": 1u64 << 34 },
+    ]);
+    for driver in [None, Some("nvidia")] {
+        let forest = Forest::described(serde_json::json!({ "cards": cards, "pci": [nvidia(driver)] }));
+        let (status, report) = json(&forest, &["--backend=auto"]);
+        assert_eq!((status, &report["resources"]["inspur.com/vcuda-core"]["offered"]), (Some(3), &Value::from(0)));
+        assert!(
+            problems(&report)[0].contains("waiting for its GPUs: 0000:3b:00.0 is on the PCI bus"),
+            "{report:#}"
+        );
+        let told = left_out(&report);
+        for wanted in [("0000:19:00.0", "other-vendor", false), ("card0", "integrated", false)] {
+            assert!(told.contains(&wanted), "{told:?}");
+        }
+        assert!(told.iter().any(|(gpu, _, problem)| *gpu == "0000:3b:00.0" && *problem), "{told:?}");
+        // named, the vendor is served
+        let (_, report) = json(&forest, &["--backend=amd"]);
+        assert_eq!(
+            (&report["resources"]["inspur.com/vcuda-core"]["offered"], problems(&report)),
+            (&Value::from(100), vec![])
+        );
+    }
+    // a GPU that another driver has is not waited for, and told
+    let forest = Forest::described(serde_json::json!({ "cards": cards, "pci": [nvidia(Some("vfio-pci"))] }));
+    let (_, report) = json(&forest, &["--backend=auto"]);
+    assert_eq!(report["drivers"][0]["backend"], "amd");
+    let wanted = [("0000:3b:00.0", "unknown-driver", true), ("card0", "integrated", false)];
+    assert_eq!(left_out(&report), wanted);
+}
+
+#[test]
+fn auto_serves_one_vendor_and_tells_of_the_others_without_trouble() {
+    let forest = Forest::described(serde_json::json!({ "cards": [
+        { "vendor": "intel", "address": "0000:00:02.0", "card": 0, "render": 128, "device": "0x46a6", "driver": "i915" },
+        { "vendor": "intel", "address": "0000:03:00.0", "card": 1, "render": 129, "device": "0xe20b", "driver": "xe", "memory": 1u64 << 33 },
+        { "vendor": "amd", "address": "0000:19:00.0", "card": 2, "render": 130, "memory": 1u64 << 34 },
+    ] }));
+    let (status, report) = json(&forest, &["--backend=auto"]);
+    assert_eq!((status, &report["drivers"][0]["backend"]), (Some(1), &Value::from("amd")), "kubelet is not there");
+    assert_eq!(left_out(&report), [("card0", "integrated", false), ("card1", "other-vendor", false)]);
+    assert_eq!(problems(&report), Vec::<&str>::new());
+    let shown = text(&doctor(&forest, forest.path(), &["--backend=auto"]));
+    let line = "left out: card1 [other-vendor]: --backend auto serves the GPUs of one vendor, here amd's: --backend intel serves \
+                these instead, --profile vcuda,intel both";
+    assert!(shown.contains(line), "{shown}");
+    let alone = Forest::described(serde_json::json!({ "cards": [
+        { "vendor": "intel", "address": "0000:00:02.0", "card": 0, "render": 128, "device": "0x46a6", "driver": "xe" },
+    ] }));
+    let (status, report) = json(&alone, &["--backend=auto"]);
+    assert_eq!((status, left_out(&report)), (Some(3), vec![("card0", "integrated", false)]));
+    let (_, report) = json(&alone, &["--backend=intel"]);
+    assert_eq!(report["resources"]["inspur.com/vcuda-core"]["offered"], 100);
+}
+
+#[test]
+fn every_vendors_gpus_are_chosen_alike() {
+    let simulated = Forest::described(serde_json::json!({}));
+    let gpus = simulated.path().join("gpus.toml");
+    std::fs::write(
+        &gpus,
+        "[[gpu]]\nmemory_mib = 1024\ncount = 2\nmodel = \"Large\"\n[[gpu]]\nmemory_mib = 256\nmodel = \"Small\"\n",
+    )
+    .unwrap();
+    let file = format!("--simulated-file={}", gpus.display());
+    for (forest, flags, gpu_flags, resource, offered) in [
+        (
+            &Forest::named("b"),
+            vec!["-profile=amd"],
+            vec!["--include-gpus=0000:0a:00.0,0000:80:00.0"],
+            "amd.com/gpu",
+            8,
+        ),
+        (
+            &Forest::named("b"),
+            vec!["-profile=amd"],
+            vec!["--include-gpus=0000:0a:00.0", "--exclude-gpus=amdgpu_xcp_2"],
+            "amd.com/gpu",
+            3,
+        ),
+        (&Forest::named("c"), vec!["-profile=amd"], vec!["--exclude-gpus=0,7,model=MI300X"], "amd.com/gpu", 6),
+        (&Forest::named("e"), vec!["-profile=intel"], vec!["--include-gpus=card1"], "gpu.intel.com/xe", 1),
+        (&Forest::named("e"), vec!["-profile=intel"], vec!["--exclude-gpus=model=0x9a48"], "gpu.intel.com/i915", 1),
+        (
+            &Forest::named("g"),
+            vec!["-profile=nvidia"],
+            vec!["--include-gpus=GPU-6c0d6a2e-94a5-4e4b-9d2f-0a1b2c3d4e60"],
+            "nvidia.com/gpu",
+            1,
+        ),
+        (
+            &Forest::named("g"),
+            vec!["-profile=deepomatic"],
+            vec!["--exclude-gpus=00000000:AF:00.0"],
+            "deepomatic.com/shared-gpu",
+            100,
+        ),
+        (
+            &Forest::named("g"),
+            vec!["--backend=nvidia-files", "--isolation=none"],
+            vec!["--include-gpus=model=A100 PCIE"],
+            "inspur.com/vcuda-core",
+            200,
+        ),
+        (
+            &simulated,
+            vec!["--backend=simulated", "--isolation=none", &file],
+            vec!["--include-gpus=model=Large", "--exclude-gpus=1"],
+            "inspur.com/vcuda-core",
+            100,
+        ),
+    ] {
+        let (_, report) = json(forest, &[&flags[..], &gpu_flags[..]].concat());
+        assert_eq!(report["resources"][resource]["offered"], offered, "{flags:?} {gpu_flags:?} {report:#}");
+        let by_choice = |(_, code, problem): &(&str, &str, bool)| {
+            !problem && ["not-included", "excluded-by-flag"].contains(code)
+        };
+        assert!(left_out(&report).iter().all(by_choice), "{report:#}");
+        let idle = problems(&report);
+        assert_eq!(idle.len(), usize::from(gpu_flags[0].contains("MI300X")), "{idle:?}");
+        assert!(
+            idle.iter().all(|problem| problem.starts_with("--exclude-gpus: \"model=MI300X\" names no GPU")),
+            "{idle:?}"
+        );
+    }
+    // no GPU is left, and why is said
+    let (status, report) = json(&Forest::named("c"), &["-profile=amd", "--include-gpus=0000:ff:00.0"]);
+    assert_eq!((status, left_out(&report).len()), (Some(3), 8));
+    assert!(
+        problems(&report)[0].starts_with("--include-gpus: \"0000:ff:00.0\" names no GPU of this machine"),
+        "{report:#}"
+    );
+    // what cannot be read is wrong usage
+    let wrong = doctor(&simulated, simulated.path(), &["--include-gpus=pci=zz"]);
+    let errors = String::from_utf8(wrong.stderr).unwrap();
+    assert!(
+        wrong.status.code() == Some(2) && errors.contains("--include-gpus") && errors.contains("a PCI address"),
+        "{errors}"
+    );
 }
 
 /// The loader of a container passes over a library that it cannot map, and starts the program without limits.

@@ -8,6 +8,10 @@ use kerf_proto::amd::metrics_service_server::{MetricsService, MetricsServiceServ
 use kerf_proto::amd::{GpuState, GpuStateResponse, Nothing};
 use kerf_proto::intel::levelzero_server::{Levelzero, LevelzeroServer};
 use kerf_proto::intel::{DeviceHealth, DeviceId, DeviceIndices, DeviceTemperature, GetIntelIndicesMessage};
+use kerf_proto::xpumd::device_info_server::{DeviceInfo, DeviceInfoServer};
+use kerf_proto::xpumd::{
+    DeviceHealthResponse, DeviceInformation, HealthStatus, PciInfo, SeverityLevel, WatchDeviceHealthRequest,
+};
 use tokio::net::UnixListener;
 use tokio_stream::wrappers::UnixListenerStream;
 use tonic::transport::Server;
@@ -122,4 +126,70 @@ async fn intels_sidecar_tells_health_and_temperature() {
         *sidecar.0.lock().unwrap() = (health.clone(), heat.clone());
         assert_eq!(!ill(&forest, &flags).await.is_empty(), is_ill, "{health:?} {heat:?}");
     }
+}
+
+/// Tells the severities that the test sets of the first GPU, and that another machine's is broken.
+#[derive(Clone, Default)]
+struct Xpumd(Arc<Mutex<Vec<SeverityLevel>>>);
+
+#[tonic::async_trait]
+impl DeviceInfo for Xpumd {
+    type WatchDeviceHealthStream = tokio_stream::wrappers::ReceiverStream<Result<DeviceHealthResponse, Status>>;
+
+    /// The stream stays open, as xpumd's does.
+    async fn watch_device_health(
+        &self,
+        _: Request<WatchDeviceHealthRequest>,
+    ) -> Result<Response<Self::WatchDeviceHealthStream>, Status> {
+        let severities = self.0.lock().unwrap().clone();
+        let device = |bdf: &str, severities: Vec<SeverityLevel>| {
+            let pci = Some(PciInfo { bdf: bdf.to_owned() });
+            let health = severities
+                .into_iter()
+                .map(|severity| HealthStatus { severity: severity.into(), ..HealthStatus::default() });
+            let info = Some(DeviceInformation { pci, ..DeviceInformation::default() });
+            kerf_proto::xpumd::DeviceHealth { info, health: health.collect() }
+        };
+        let unnamed = kerf_proto::xpumd::DeviceHealth { info: None, ..device("", vec![SeverityLevel::Failed]) };
+        let devices =
+            vec![device("0042:01:02.0", severities), device("0000:ff:00.0", vec![SeverityLevel::Failed]), unnamed];
+        let (sender, receiver) = tokio::sync::mpsc::channel(1);
+        sender.send(Ok(DeviceHealthResponse { devices })).await.unwrap();
+        tokio::spawn(async move { sender.closed().await });
+        Ok(Response::new(receiver.into()))
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn xpumd_tells_health_where_it_is_named() {
+    use SeverityLevel::{Critical, Failed, Ok, Unknown, Warning};
+    let forest = Forest::named("e");
+    let socket = forest.path().join("intelxpuinfo.sock");
+    let flag = format!("-xpumd-endpoint={}", socket.display());
+    let flags = ["-profile=intel", &flag];
+    assert_eq!(ill(&forest, &flags).await, Vec::<String>::new(), "nobody answers");
+    let xpumd = Xpumd::default();
+    serve(Server::builder().add_service(DeviceInfoServer::new(xpumd.clone())), &socket);
+    for (severities, from) in [
+        (vec![], "none"),
+        (vec![Ok, Unknown], "none"),
+        (vec![Ok, Warning], "warning"),
+        (vec![Critical], "critical"),
+        (vec![Failed, Ok], "failed"),
+    ] {
+        xpumd.0.lock().unwrap().clone_from(&severities);
+        let levels = ["warning", "critical", "failed"];
+        for (place, limit) in levels.into_iter().enumerate() {
+            let is_ill = levels.iter().position(|level| *level == from).is_some_and(|found| found >= place);
+            let limit = format!("-xpumd-severity={limit}");
+            let told = ill(&forest, &["-profile=intel", &flag, &limit]).await;
+            assert_eq!(told, if is_ill { vec!["0042:01:02.0"] } else { Vec::new() }, "{severities:?} {limit}");
+        }
+    }
+    *xpumd.0.lock().unwrap() = vec![Warning];
+    assert_eq!(ill(&forest, &flags).await, ["0042:01:02.0"], "the default");
+    // GPUs of vcuda are asked about in the same way
+    let backend = crate::offers::config(&forest, &["--node-name=n", "--backend=intel", &flag]).backend;
+    let health = tokio::task::spawn_blocking(move || backend.open().health().unwrap()).await.unwrap();
+    assert_eq!(health.values().filter(|health| **health == Health::Unhealthy).count(), 1);
 }

@@ -69,6 +69,43 @@ fn memory_is_that_of_all_tiles() {
     assert_eq!(memory(json!({})), Mib(0));
 }
 
+/// xe tells it tile by tile; some kernels write it in hexadecimal.
+#[test]
+fn memory_of_xe_is_that_of_its_tiles() {
+    let found = |tiles: &[&str], place: &str| {
+        let address = format!("0000:{place}.0");
+        let file = |(tile, text): (usize, &&str)| {
+            (format!("sys/devices/pci0000:00/{address}/tile{tile}/physical_vram_size_bytes"), json!(text))
+        };
+        let files: serde_json::Map<String, Value> = tiles.iter().enumerate().map(file).collect();
+        let card =
+            json!({ "vendor": "intel", "address": address, "card": 0, "render": 128, "driver": "xe", "tiles": 1 });
+        let scan = Forest::described(json!({ "cards": [card], "files": files })).scan(Vendor::Intel);
+        let host = &scan.devices[0];
+        let told: Vec<&str> = scan.remarks.iter().map(|remark| remark.why.code()).collect();
+        (host.device.memory, host.origin.integrated, told.join(" "))
+    };
+    assert_eq!(found(&["0x00000002f8000000"], "03:00"), (Mib(12160), false, String::new()));
+    assert_eq!(found(&["12750684160"], "03:00"), (Mib(12160), false, String::new()));
+    assert_eq!(found(&["1073741824", "0x40000000"], "03:00"), (Mib(2048), false, String::new()));
+    assert_eq!(found(&["many"], "03:00"), (Mib(0), false, "malformed-file no-memory-size".to_owned()));
+    assert_eq!(found(&["1073741824", ""], "03:00").0, Mib(0), "a part is not the whole");
+    // the driver has no such file of the processor's graphics
+    assert_eq!(found(&[], "00:02"), (Mib(0), true, "no-own-memory".to_owned()));
+    assert_eq!(found(&[], "03:00"), (Mib(0), false, "no-memory-size".to_owned()));
+}
+
+/// Partitions of AMD's GPUs and virtual cards have no PCI device.
+#[test]
+fn cards_that_are_on_no_bus_are_passed_over() {
+    let forest = Forest::described(json!({ "cards": [
+        { "vendor": "amd", "address": "0000:0a:00.0", "card": 1, "render": 128, "modes": ["CPX", "NPS1"], "partitions": 4 },
+        { "vendor": "intel", "address": "0000:03:00.0", "card": 0, "driver": "xe" },
+    ], "links": { "sys/class/drm/card9": "../../devices/platform/vkms/drm/card9" } }));
+    let scan = forest.scan(Vendor::Intel);
+    assert_eq!((scan.devices.len(), left_out(&scan)), (1, vec![]));
+}
+
 #[test]
 fn links_by_path_are_the_cards_own() {
     let forest = Forest::described(json!({

@@ -47,11 +47,11 @@ impl Stage {
         for contract in &mut config.contracts {
             contract.period = Duration::from_millis(20);
         }
+        config.pod_resources_dir.clone_from(&self.kubelet.config().pod_resources_dir);
         let token = CancellationToken::new();
         let client = if !config.node.as_str().is_empty() {
             let kubeconfig = self.dir.path().join("kubeconfig");
             self.server.write_kubeconfig(&kubeconfig).unwrap();
-            config.pod_resources_dir.clone_from(&self.kubelet.config().pod_resources_dir);
             Some(kerf_runtime::client::connect(Some(&kubeconfig)).await.unwrap())
         } else {
             None
@@ -88,6 +88,16 @@ impl Stage {
             containers.iter().find(|c| c.pod == name && c.state == ContainerState::Running).cloned()
         };
         self.kubelet.wait_for(SOON, running).await.unwrap_or_else(|error| panic!("{name}: {error}"))
+    }
+
+    /// What the first plugin tells Prometheus.
+    pub async fn metrics(&self) -> String {
+        use tokio::io::{AsyncReadExt, AsyncWriteExt};
+        let mut stream = tokio::net::TcpStream::connect(self.plugins[0].0.listening().metrics).await.unwrap();
+        stream.write_all(b"GET /metrics HTTP/1.0\r\nHost: x\r\nConnection: close\r\n\r\n").await.unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).await.unwrap();
+        answer
     }
 
     pub async fn end(&mut self) {

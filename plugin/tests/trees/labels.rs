@@ -156,7 +156,7 @@ fn intels_memory_and_tiles_are_those_of_its_labeller() {
 }
 
 #[test]
-fn a_product_is_labelled_where_all_cards_are_of_it() {
+fn a_product_is_labelled_where_any_card_is_of_it() {
     let card = |n: u32, id: &str| json!({ "vendor": "intel", "address": format!("0000:0{n}:00.0"), "card": n, "render": 128 + n, "device": id });
     let class = |n: u32| (format!("sys/devices/pci0000:00/0000:0{n}:00.0/class"), "0x038000");
     let of_ids = |ids: [&str; 2]| {
@@ -169,8 +169,34 @@ fn a_product_is_labelled_where_all_cards_are_of_it() {
     assert_eq!((&*flex["gpu.intel.com/product"], &*flex["gpu.intel.com/family"]), ("Flex_170", "Flex_Series"));
     let both = of_ids(["0x56c0", "0x56c1"]);
     assert_eq!(both["gpu.intel.com/family"], "Flex_Series");
-    assert!(!both.contains_key("gpu.intel.com/product"));
-    assert!(!of_ids(["0x56c0", "0x0bda"]).contains_key("gpu.intel.com/family"));
+    // of several the rule that comes last decides, whatever the cards' order
+    for ids in [["0x56c0", "0x56c1"], ["0x56c1", "0x56c0"]] {
+        let both = of_ids(ids);
+        let told = ["product", "device.count"].map(|key| both[&format!("gpu.intel.com/{key}")].clone());
+        assert_eq!(told, ["Flex_140", "1"], "{ids:?}");
+    }
+    let series = of_ids(["0x56c0", "0x0bda"]);
+    assert_eq!((&*series["gpu.intel.com/family"], &*series["gpu.intel.com/product"]), ("Flex_Series", "Flex_170"));
+    // neither is hidden by a card that no rule names
+    let beside = of_ids(["0x0bd5", "0x46a6"]);
+    let told = ["product", "family", "device.count"].map(|key| beside[&format!("gpu.intel.com/{key}")].clone());
+    assert_eq!(told, ["Max_1550", "Max_Series", "1"]);
+}
+
+#[test]
+fn the_processors_graphics_hide_no_label_of_the_card_beside_it() {
+    let labels = of(
+        &Forest::described(json!({ "cards": [
+            { "vendor": "intel", "address": "0000:00:02.0", "card": 0, "render": 128, "device": "0x46a6", "driver": "i915" },
+            { "vendor": "intel", "address": "0000:03:00.0", "card": 1, "render": 129, "device": "0x56a0", "driver": "xe",
+              "memory": 17179869184u64 },
+        ] })),
+        Vendor::Intel,
+        &[],
+    );
+    let told = ["family", "memory.max", "device.count"].map(|key| labels[&format!("gpu.intel.com/{key}")].clone());
+    assert_eq!(told, ["A_Series", "17179869184", "2"]);
+    assert!(!labels.contains_key("gpu.intel.com/product"));
 }
 
 #[test]
@@ -198,7 +224,11 @@ fn nvidias_labels_say_what_files_tell() {
 fn instances_are_labelled_by_their_strategy() {
     let mut forest = Forest::named("f");
     let found = |forest: &Forest| {
-        let options = FilesOptions { roots: forest.roots.clone(), instance_profile: "3g.20gb+me".into() };
+        let options = FilesOptions {
+            roots: forest.roots.clone(),
+            instance_profile: "3g.20gb+me".into(),
+            ..FilesOptions::default()
+        };
         options.scan().unwrap().devices
     };
     let style = |mig| {

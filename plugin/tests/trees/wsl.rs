@@ -106,10 +106,13 @@ async fn a_container_is_told_which_of_the_cards_are_its_own() {
 
 #[test]
 fn flags_that_need_to_see_the_single_cards_are_refused() {
-    for other in ["-enable-monitoring", "-health-management"] {
+    for other in ["-enable-monitoring", "-health-management", "-xpumd-endpoint=/run/xpumd.sock"] {
         let words = ["kerf-plugin", "-profile=intel", "-wsl", other].map(Into::into);
         let refused = Config::try_from(Args::try_parse_from(two_dashes(words)).unwrap()).unwrap_err();
-        assert_eq!(refused.to_string(), "--wsl cannot be used with --enable-monitoring or --health-management");
+        assert_eq!(
+            refused.to_string(),
+            "--wsl cannot be used with --enable-monitoring, --health-management or --xpumd-endpoint"
+        );
     }
 }
 

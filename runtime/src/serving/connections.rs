@@ -27,9 +27,43 @@ pub struct Limits {
 enum Phase {
     /// It has not sent a whole head yet.
     New,
+    /// It has sent a whole head, and not all of the body.
+    Body,
     /// All its requests have been answered.
     Idle,
+    /// The whole request is here.
     Request,
+}
+
+/// Which connections make room first: those of the least standing, and of these who has been in it for longest.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Standing {
+    /// It never sent a whole request. Those with half of one are no better than those with nothing: they cost as little.
+    Unproven,
+    /// It has, and does not go on with this one.
+    Unfinished,
+    Idle,
+    Working,
+}
+
+/// What a connection is doing.
+#[derive(Clone, Copy, Debug)]
+struct State {
+    phase: Phase,
+    since: Instant,
+    /// Whether it has ever sent a whole request.
+    proven: bool,
+}
+
+impl State {
+    fn standing(self) -> Standing {
+        match self.phase {
+            Phase::Request => Standing::Working,
+            _ if !self.proven => Standing::Unproven,
+            Phase::New | Phase::Body => Standing::Unfinished,
+            Phase::Idle => Standing::Idle,
+        }
+    }
 }
 
 #[derive(Debug)]
@@ -37,8 +71,7 @@ pub(super) struct Connection {
     limits: Limits,
     /// The address of the client.
     from: IpAddr,
-    /// The phase, and since when.
-    state: Mutex<(Phase, Instant)>,
+    state: Mutex<State>,
     closed: CancellationToken,
 }
 
@@ -60,22 +93,31 @@ pub(super) struct InRequest(Arc<Connection>);
 impl Connection {
     /// A request's head has been read.
     pub fn begin(self: &Arc<Self>) -> InRequest {
-        self.enter(Phase::Request);
+        self.enter(Phase::Body);
         InRequest(self.clone())
     }
 
+    /// The body has been read as well.
+    pub fn received(&self) {
+        let mut state = self.state.lock();
+        if state.phase == Phase::Body {
+            // its deadline stays
+            *state = State { phase: Phase::Request, proven: true, ..*state };
+        }
+    }
+
     pub fn in_request(&self) -> bool {
-        self.state.lock().0 == Phase::Request
+        matches!(self.state.lock().phase, Phase::Body | Phase::Request)
     }
 
     /// When it is to be closed, unless it goes on.
     pub fn due(&self) -> Instant {
-        let (phase, since) = *self.state.lock();
+        let State { phase, since, .. } = *self.state.lock();
         since
             + match phase {
                 Phase::New => self.limits.head,
                 Phase::Idle => self.limits.idle,
-                Phase::Request => self.limits.exchange,
+                Phase::Body | Phase::Request => self.limits.exchange,
             }
     }
 
@@ -94,7 +136,8 @@ impl Connection {
     }
 
     fn enter(&self, phase: Phase) {
-        *self.state.lock() = (phase, Instant::now());
+        let mut state = self.state.lock();
+        *state = State { phase, since: Instant::now(), ..*state };
     }
 }
 
@@ -127,10 +170,11 @@ impl Connections {
         Self { limits, next: Mutex::default(), open: Arc::default() }
     }
 
-    /// A place for a new connection. Where there is none left, the client address makes room that has the most connections, the new
-    /// one included: of those the connection is closed that has waited longest for a request, and those that never sent
-    /// one come first. Where all of them are in the middle of a request, one is closed for a client that has fewer
-    /// connections; otherwise `None`. So no number of connections from one address keeps another's out, as kubelet's probes.
+    /// A place for a new connection. Where there is none left, the client address makes room that has the most connections,
+    /// the new one included. Of those the connection is closed that never sent a whole request, otherwise one that does not
+    /// go on with its request or waits for the next; of several the oldest. Where whole requests of all of them are being
+    /// worked on, one is closed for a client that has fewer connections; otherwise `None`. So no number of connections
+    /// from one address keeps another's out, as kubelet's probes, nor half requests from its own address the scheduler.
     pub fn enter(&self, from: IpAddr) -> Option<Entry> {
         let number = {
             let mut next = self.next.lock();
@@ -143,8 +187,13 @@ impl Connections {
             open.values().for_each(|one| *counts.entry(one.from).or_default() += 1);
             let most = counts.values().copied().max()?;
             let busiest = open.iter().filter(|(_, one)| counts.get(&one.from) == Some(&most));
-            let ((phase, _), longest) = busiest.map(|(number, one)| (*one.state.lock(), *number)).min()?;
-            if phase == Phase::Request && counts.get(&from) == Some(&most) {
+            let place = |number: u64, state: State| match state.standing() {
+                // half a request makes it no younger
+                Standing::Unproven => (Standing::Unproven, None, number),
+                standing => (standing, Some(state.since), number),
+            };
+            let (standing, _, longest) = busiest.map(|(number, one)| place(*number, *one.state.lock())).min()?;
+            if standing == Standing::Working && counts.get(&from) == Some(&most) {
                 return None;
             }
             if let Some(connection) = open.remove(&longest) {
@@ -154,7 +203,7 @@ impl Connections {
         let connection = Arc::new(Connection {
             limits: self.limits,
             from,
-            state: Mutex::new((Phase::New, Instant::now())),
+            state: Mutex::new(State { phase: Phase::New, since: Instant::now(), proven: false }),
             closed: CancellationToken::new(),
         });
         open.insert(number, connection.clone());
@@ -188,6 +237,12 @@ mod tests {
         Connections::new(Limits { connections: most, head: second, idle: 2 * second, exchange: 3 * second })
     }
 
+    fn working(entry: &Entry) -> InRequest {
+        let request = entry.connection.begin();
+        entry.connection.received();
+        request
+    }
+
     fn is_closed(entry: &Entry) -> bool {
         entry.connection.closed.is_cancelled()
     }
@@ -195,7 +250,7 @@ mod tests {
     #[test]
     fn who_has_sent_no_request_for_longest_makes_room() {
         let all = connections(3);
-        let begin = |entry: &Entry| entry.connection.begin();
+        let begin = working;
         let [served, silent, busy] = [(); 3].map(|()| all.enter(CLIENT).unwrap());
         drop(begin(&served));
         let request = begin(&busy);
@@ -227,25 +282,54 @@ mod tests {
         drop((other, floods));
         // all in the middle of a request
         let floods: Vec<_> =
-            (0..3).map(|_| all.enter(CLIENT).unwrap()).map(|entry| (entry.connection().begin(), entry)).collect();
+            (0..3).map(|_| all.enter(CLIENT).unwrap()).map(|entry| (working(&entry), entry)).collect();
         assert!(all.enter(CLIENT).is_none());
         let other = all.enter(OTHER).unwrap();
         assert_eq!(floods.iter().map(|(_, flood)| is_closed(flood)).collect::<Vec<_>>(), [true, false, false]);
-        let request = other.connection().begin();
-        // as many as the flood has: it is the one that is refused then
-        let second = all.enter(OTHER).unwrap();
-        let third = second.connection().begin();
-        assert!(all.enter(OTHER).is_none());
-        drop((request, third));
+        let request = working(&other);
+        assert!(all.enter(OTHER).is_none(), "it would have as many as the flood");
+        drop(request);
+    }
+
+    /// Half requests, all from the scheduler's address.
+    #[test]
+    fn who_has_not_sent_all_of_a_request_makes_room_for_those_who_have() {
+        let all = connections(4);
+        let scheduler = all.enter(CLIENT).unwrap();
+        drop(working(&scheduler));
+        let call = all.enter(CLIENT).unwrap();
+        let call_works = working(&call);
+        let mut halves = Vec::new();
+        for _ in 0..20 {
+            let half = all.enter(CLIENT).expect("another half makes room");
+            halves.push((half.connection.begin(), half));
+        }
+        assert!(!is_closed(&scheduler) && !is_closed(&call));
+        let open = |halves: &[(InRequest, Entry)]| halves.iter().filter(|(_, half)| !is_closed(half)).count();
+        assert_eq!(open(&halves), 2);
+        // one that has just come is not the first to go, whatever the others have sent
+        let young = all.enter(CLIENT).unwrap();
+        let half = all.enter(CLIENT).unwrap();
+        assert!(!is_closed(&young) && open(&halves) == 0);
+        drop((half, halves));
+        // one that was served, and begins another request without an end, goes before the one that waits
+        drop((call_works, young));
+        let unfinished = call.connection.begin();
+        let works: Vec<_> =
+            (0..2).map(|_| all.enter(CLIENT).unwrap()).map(|entry| (working(&entry), entry)).collect();
+        let new = all.enter(CLIENT).unwrap();
+        assert!(is_closed(&call) && !is_closed(&scheduler), "{:?}", (unfinished, works, new));
     }
 
     #[test]
     fn each_phase_has_its_deadline() {
         let all = connections(1);
         let entry = all.enter(CLIENT).unwrap();
-        let left = |entry: &Entry| entry.connection.due() - entry.connection.state.lock().1;
+        let left = |entry: &Entry| entry.connection.due() - entry.connection.state.lock().since;
         assert_eq!(left(&entry), Duration::from_secs(1));
         let request = entry.connection.begin();
+        assert_eq!(left(&entry), Duration::from_secs(3));
+        entry.connection.received();
         assert_eq!(left(&entry), Duration::from_secs(3));
         drop(request);
         assert_eq!(left(&entry), Duration::from_secs(2));

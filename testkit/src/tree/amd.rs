@@ -29,6 +29,9 @@ pub struct Card {
     /// Number of the platform device of its second partition.
     #[serde(default)]
     xcp: u32,
+    /// What is before that number in the device's name: `_`, or `.` with kernels before May 2024.
+    #[serde(default = "underscore")]
+    mark: String,
     /// GPUs with the same number reach each other over xGMI.
     hive: Option<u64>,
     /// Further lines of each node's `properties`.
@@ -42,6 +45,10 @@ fn vega() -> String {
 
 fn one() -> u32 {
     1
+}
+
+fn underscore() -> String {
+    "_".to_owned()
 }
 
 /// A node of the compute topology.
@@ -63,8 +70,12 @@ pub(super) fn write(files: &Files, cpus: u32, cards: &[&Card]) -> anyhow::Result
             let (number, render) = (card.card + partition, card.render + partition);
             nodes.push(Node { card, render, partition });
             if partition > 0 {
-                let name = format!("amdgpu_xcp_{}", card.xcp + partition - 1);
+                let name = format!("amdgpu_xcp{}{}", card.mark, card.xcp + partition - 1);
                 let dir = format!("sys/devices/platform/{name}");
+                files.link(
+                    &format!("sys/bus/platform/devices/{name}"),
+                    &format!("../../../devices/platform/{name}"),
+                )?;
                 for node in [format!("card{number}"), format!("renderD{render}")] {
                     files.link(&format!("{dir}/drm/{node}/device"), &format!("../../../{name}"))?;
                     files.link(
@@ -115,7 +126,9 @@ impl Card {
         }
         files.graphics(&dir, address, self.card, Some(self.render))?;
         let target = dir.strip_prefix("sys/").unwrap_or(&dir);
-        files.link(&format!("sys/module/amdgpu/drivers/pci:amdgpu/{address}"), &format!("../../../../{target}"))
+        files.link(&format!("{dir}/driver"), "../../../bus/pci/drivers/amdgpu")?;
+        files.link(&format!("sys/bus/pci/drivers/amdgpu/{address}"), &format!("../../../../{target}"))?;
+        files.link("sys/module/amdgpu/drivers/pci:amdgpu", "../../../bus/pci/drivers/amdgpu")
     }
 
     /// PCI domain, and bus and device in the form of `location_id`.

@@ -71,7 +71,15 @@ impl Card {
             })?;
         }
         if let Some(memory) = self.memory {
-            files.text(&format!("{drm}/lmem_total_bytes"), &memory.to_string())?;
+            // i915 as Intel packages it tells that of one tile, xe that of each
+            match driver {
+                Some("xe") => {
+                    for tile in 0..self.tiles.max(1) {
+                        files.text(&format!("{dir}/tile{tile}/physical_vram_size_bytes"), &memory.to_string())?;
+                    }
+                }
+                _ => files.text(&format!("{drm}/lmem_total_bytes"), &memory.to_string())?,
+            }
         }
         for (at, number) in self.mei.iter().enumerate() {
             let engine = format!("{}.mei-gscfi.{}", driver.unwrap_or("i915"), 1024 + at);

@@ -17,9 +17,16 @@ pub struct Card {
     model: String,
     #[serde(default)]
     numa: i64,
+    /// What is bound to it; with another than `nvidia`, or with an empty name nothing, it is on the bus alone.
+    #[serde(default = "own")]
+    driver: String,
     /// Instances of a GPU in MIG mode.
     #[serde(default)]
     mig: Vec<Instance>,
+}
+
+fn own() -> String {
+    "nvidia".to_owned()
 }
 
 #[derive(Clone, Debug, Deserialize)]
@@ -34,6 +41,16 @@ struct Instance {
 impl Card {
     pub(super) fn write(&self, files: &Files) -> anyhow::Result<()> {
         let minor = self.minor;
+        if let Some(address) = &self.address {
+            let dir = files.pci(address, "0x10de", "0x20f1", "0x030200")?;
+            files.text(&format!("{dir}/numa_node"), &self.numa.to_string())?;
+            if !self.driver.is_empty() {
+                files.link(&format!("{dir}/driver"), &format!("../../../bus/pci/drivers/{}", self.driver))?;
+            }
+        }
+        if self.driver != own() {
+            return Ok(());
+        }
         for name in ["nvidiactl", "nvidia-uvm", "nvidia-uvm-tools", "nvidia-modeset", &format!("nvidia{minor}")] {
             files.text(&format!("dev/{name}"), "")?;
         }
@@ -48,8 +65,6 @@ impl Card {
             }
         }
         let Some(address) = &self.address else { return Ok(()) };
-        let dir = files.pci(address, "0x10de", "0x20f1", "0x030200")?;
-        files.text(&format!("{dir}/numa_node"), &self.numa.to_string())?;
         let text = format!(
             "Model: \t\t {}\nIRQ:   \t\t 120\nGPU UUID: \t {}\nVideo BIOS: \t 92.00\nBus Type: \t PCIe\n\
              Bus Location: \t {address}\nDevice Minor: \t {minor}\nGPU Excluded:\t No",

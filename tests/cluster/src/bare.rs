@@ -7,10 +7,10 @@ use std::time::Duration;
 use anyhow::{Context, ensure};
 use kube::Client;
 
-use crate::cluster::free_ports;
 use crate::control::{self, Control, Ports, Purpose, Scheduling};
 use crate::own_scheduler;
 use crate::place::Place;
+use crate::ports::free_ports;
 use crate::process::Process;
 use crate::programs::{BESIDE_CONTROL_PLANE, Programs, install};
 use crate::tools::Tools;

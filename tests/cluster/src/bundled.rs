@@ -1,5 +1,5 @@
 //! kerf as its manifests install it: kube-scheduler and extender in the pods of a Deployment, the plugin in those of a
-//! DaemonSet, all of images that are made here.
+//! DaemonSet, all of images that are made here, or kerf's of those that `release.sh` made (`KERF_RELEASE`).
 
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -113,7 +113,7 @@ pub struct Bundled {
 }
 
 impl Bundled {
-    /// Makes the images, imports them on every node, and has kubectl apply `resources`, a directory of `manifests/`, with so
+    /// Makes the images, or takes those of `KERF_RELEASE`, imports them on every node, and has kubectl apply `resources`, a directory of `manifests/`, with so
     /// many simulated GPUs: as it is, or in a kustomization as an administrator writes it, with what an older Kubernetes needs.
     ///
     /// # Errors
@@ -137,11 +137,14 @@ impl Bundled {
         } else {
             Kustomization { resources, components, tags: &[(image::SCHEDULER, &version)], gpus }.write(place)?
         };
-        let images = [
-            image::scheduler(place, &scheduler)?,
-            image::extender(place, programs.extender())?,
-            image::plugin(place, programs.plugin(), programs.limiter())?,
-        ];
+        let own = match image::released()? {
+            Some(released) => released,
+            None => [
+                image::extender(place, programs.extender())?,
+                image::plugin(place, programs.plugin(), programs.limiter())?,
+            ],
+        };
+        let images = [&[image::scheduler(place, &scheduler)?], &own[..]].concat();
         for node in nodes {
             images.iter().try_for_each(|archive| node.containerd.import(archive))?;
         }
@@ -156,6 +159,15 @@ impl Bundled {
     /// Those of kubectl.
     pub fn apply(&self, control: &Control) -> anyhow::Result<()> {
         control.kubectl(&["apply", "-k", &self.directory.display().to_string()]).map(drop)
+    }
+
+    /// Has kubectl delete what the kustomization has, and waits until it is gone.
+    ///
+    /// # Errors
+    /// Those of kubectl.
+    pub fn remove(&self, control: &Control) -> anyhow::Result<()> {
+        let directory = self.directory.display().to_string();
+        control.kubectl(&["delete", "--ignore-not-found", "--timeout=120s", "-k", &directory]).map(drop)
     }
 
     async fn members(&self, name: &str) -> anyhow::Result<Vec<Member>> {

@@ -2,7 +2,6 @@
 
 mod options;
 
-use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -21,6 +20,7 @@ use crate::image;
 use crate::node::{self, Node};
 use crate::paper::Paper;
 use crate::place::Place;
+use crate::ports::free_ports;
 use crate::process::Process;
 use crate::programs::{BESIDE_CONTROL_PLANE, Programs, install};
 use crate::tools::Tools;
@@ -387,17 +387,4 @@ async fn get(url: &str) -> anyhow::Result<String> {
     let text = answer.text().await?;
     ensure!(status.is_success(), "{url}: {status} {text}");
     Ok(text)
-}
-
-/// Free ports on loopback, all different.
-///
-/// # Errors
-/// Where there are not enough.
-pub fn free_ports(count: usize) -> anyhow::Result<std::vec::IntoIter<u16>> {
-    // all are bound until the last one is known
-    let listeners: Vec<TcpListener> =
-        (0..count).map(|_| TcpListener::bind(("127.0.0.1", 0))).collect::<Result<_, _>>()?;
-    let ports: Vec<u16> =
-        listeners.iter().map(|listener| Ok(listener.local_addr()?.port())).collect::<anyhow::Result<_>>()?;
-    Ok(ports.into_iter())
 }

@@ -59,6 +59,14 @@ impl Containerd {
         self.ctr(&["images", "import", "--local", "--snapshotter", "native", &archive]).map(drop)
     }
 
+    /// Gives an image one more name.
+    ///
+    /// # Errors
+    /// Those of `ctr`.
+    pub fn tag(&self, image: &str, name: &str) -> anyhow::Result<()> {
+        self.ctr(&["images", "tag", "--force", image, name]).map(drop)
+    }
+
     fn ctr(&self, args: &[&str]) -> anyhow::Result<String> {
         let all = [&["--address", SOCKET, "--namespace", "k8s.io"], args].concat();
         let args: Vec<String> = all.into_iter().map(str::to_owned).collect();

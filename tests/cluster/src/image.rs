@@ -101,6 +101,20 @@ pub fn extender(place: &Place, program: &Path) -> anyhow::Result<PathBuf> {
     with_files(place, "extender", EXTENDER, &[(program, "kerf-extender")], &run)
 }
 
+/// The images of extender and plugin that `release.sh` made, where `KERF_RELEASE` names the folder of its files.
+///
+/// # Errors
+/// Where one is not there.
+pub fn released() -> anyhow::Result<Option<[PathBuf; 2]>> {
+    let Some(folder) = std::env::var_os("KERF_RELEASE").map(PathBuf::from) else { return Ok(None) };
+    let archive = |name: &str| {
+        let archive = folder.join(format!("{name}-{}.oci.tar", env!("CARGO_PKG_VERSION")));
+        // the nodes have file systems of their own
+        fs::canonicalize(&archive).with_context(|| format!("KERF_RELEASE: {}", archive.display()))
+    };
+    Ok(Some([archive("kerf-extender")?, archive("kerf-plugin")?]))
+}
+
 /// Name of the image of kube-scheduler.
 pub const SCHEDULER: &str = "registry.k8s.io/kube-scheduler";
 

@@ -36,6 +36,7 @@ pub mod node;
 mod own_scheduler;
 pub mod paper;
 pub mod place;
+pub mod ports;
 pub mod process;
 pub mod programs;
 pub mod release;

@@ -87,13 +87,19 @@ pub async fn only_kerf_writes_records(stage: &Stage<'_>) -> anyhow::Result<()> {
 pub async fn a_plugin_changes_its_own_node_only(stage: &Stage<'_>) -> anyhow::Result<()> {
     let token = client(&stage.cluster.place().path("kubeconfig/kerf-plugin-node-1")).await?;
     let events: Api<Event> = Api::namespaced(token.clone(), stage.namespace());
-    for (kind, host, allowed) in [("Pod", "node-1", true), ("Pod", "node-2", false), ("Node", "node-1", false)] {
+    let plugin = "kerf-plugin";
+    for (kind, component, host, allowed) in [
+        ("Pod", plugin, "node-1", true),
+        ("Pod", plugin, "node-2", false),
+        ("Pod", "kubelet", "node-1", false),
+        ("Node", plugin, "node-1", false),
+    ] {
         let event = serde_json::from_value(json!({
-            "metadata": { "generateName": "own." }, "source": { "component": "kerf-plugin", "host": host },
+            "metadata": { "generateName": "own." }, "source": { "component": component, "host": host },
             "involvedObject": { "kind": kind, "name": "some", "namespace": stage.namespace() },
         }))?;
         let created = events.create(&PostParams::default(), &event).await;
-        ensure!(created.is_ok() == allowed, "{kind} {host}: {created:?}");
+        ensure!(created.is_ok() == allowed, "{kind} {component} {host}: {created:?}");
     }
     let about_nodes: Api<Event> = Api::namespaced(token.clone(), "default");
     for (name, allowed) in [("node-1", true), ("node-2", false)] {

@@ -1,47 +1,12 @@
 //! The helm chart on a real API server.
 
-use std::path::PathBuf;
-use std::process::Command;
-
 use anyhow::{Context, ensure};
 use kerf_cluster::release::components;
-use kerf_cluster::tools::{output, workspace};
 use serde_json::Value;
 
+use crate::support::foreign::Types;
+use crate::support::helm::{Helm, chart};
 use crate::support::stage::Stage;
-
-/// helm with the administrator's rights, and nothing that the user has configured.
-struct Helm<'a> {
-    stage: &'a Stage<'a>,
-    program: PathBuf,
-}
-
-impl<'a> Helm<'a> {
-    /// Both versions that are in use; none, and says so, where there is no helm.
-    fn find(stage: &'a Stage<'a>) -> Vec<Self> {
-        let Some(folder) = std::env::var_os("KERF_MANIFEST_TOOLS") else {
-            println!(
-                "        NOT RUN: KERF_MANIFEST_TOOLS names no folder with helm; tests/manifests/setup.sh gets it"
-            );
-            return Vec::new();
-        };
-        ["helm3", "helm4"].map(|name| Self { stage, program: PathBuf::from(&folder).join(name) }).into()
-    }
-
-    fn run(&self, namespace: &str, args: &[&str]) -> anyhow::Result<String> {
-        let folder = self.stage.cluster.place().dir("helm")?;
-        let mut command = Command::new(&self.program);
-        for variable in ["HELM_CACHE_HOME", "HELM_CONFIG_HOME", "HELM_DATA_HOME", "KUBECACHEDIR"] {
-            command.env(variable, folder.join(variable));
-        }
-        command.env("KUBECONFIG", self.stage.cluster.control.admin());
-        output(command.args(args).args(["--namespace", namespace]))
-    }
-}
-
-fn chart() -> String {
-    workspace().join("charts/kerf").display().to_string()
-}
 
 /// What the chart can render, under other names than the manifests', is accepted by the API server: every field, and every
 /// expression of the policies.
@@ -58,11 +23,16 @@ pub async fn every_value_is_accepted(stage: &Stage<'_>) -> anyhow::Result<()> {
         "placement=none,profiles.account.enabled=true,profiles.amd.enabled=true,profiles.intel.enabled=true,\
          profiles.intel.nodeFeatureDiscovery=true,profiles.nvidia.enabled=true,profiles.deepomatic.enabled=true",
         "profiles.deepomatic.enabled=true,profiles.deepomatic.placed=true",
+        "openshift=true,nvidiaHardened=true,startupTaint=true,podMonitor.enabled=true,podMonitor.interval=30s,rules.enabled=true,\
+         profiles.nvidia.enabled=true,profiles.account.enabled=true,nodeLabels=nfd,nfdFeaturesDir=/var/lib/features,\
+         plugin.seLinuxType=,prune.nodeSelector.pool=any",
+        "placement=none,openshift=true,profiles.account.enabled=true,profiles.amd.enabled=true,prune.enabled=false",
     ];
+    let types = Types::new(stage)?;
     // without a MutatingAdmissionPolicy the chart refuses what needs one
     let routed = components(&stage.cluster.client).await?.is_empty();
     let ways: Vec<&str> = ways.into_iter().filter(|way| routed || !way.contains("reservedNodes")).collect();
-    for helm in Helm::find(stage) {
+    for helm in Helm::find(stage).into_iter().flatten() {
         for (number, values) in ways.iter().enumerate() {
             // the hook asks for what this cluster's own kerf has, under another scheduler
             let args = ["template", "cards", &chart(), "--skip-tests", "--kube-version", version, "--set", values];
@@ -80,5 +50,6 @@ pub async fn every_value_is_accepted(stage: &Stage<'_>) -> anyhow::Result<()> {
             );
         }
     }
+    drop(types);
     Ok(())
 }

@@ -1,14 +1,16 @@
 //! Requests that break a rule.
 
 use anyhow::{Context, ensure};
+use k8s_openapi::api::apps::v1::Deployment;
 use kerf_cluster::control::client;
 use kerf_cluster::tools::workspace;
-use kube::api::PostParams;
+use kube::Api;
+use kube::api::{Patch, PatchParams, PostParams};
 use kube::core::Request;
 use serde_json::{Map, Value, json};
 
 use crate::support::draft::pod;
-use crate::support::policy::leave_out;
+use crate::support::policy::{leave_out, take_in};
 use crate::support::stage::{Stage, phase};
 
 /// Where they are not refused when they are written: the event names the container and the rule, and other pods are not
@@ -54,6 +56,61 @@ pub async fn requests_stay_pending_with_the_rule_in_an_event(stage: &Stage<'_>) 
     stage.agreed().await.map(drop)
 }
 
+/// What breaks a rule and was there before the policy is changed in all that the rules do not read.
+pub async fn what_was_there_before_is_changed_in_all_else(stage: &Stage<'_>) -> anyhow::Result<()> {
+    const RULE: &str = "container \"main\": vcuda-core must be 1..99 or a multiple of 100";
+    leave_out(stage).await?;
+    let draft = pod("old").app("main", 150, 1).with("schedulerName", "nobody");
+    stage.create(&draft).await?;
+    let template = json!({ "metadata": { "labels": { "app": "old" } }, "spec": { "containers": draft.value()["spec"]["containers"] } });
+    let deployment = json!({ "metadata": { "name": "old" },
+        "spec": { "replicas": 0, "selector": { "matchLabels": { "app": "old" } }, "template": template } });
+    let deployments: Api<Deployment> = Api::namespaced(stage.cluster.client.clone(), stage.namespace());
+    deployments.create(&PostParams::default(), &serde_json::from_value(deployment)?).await?;
+    take_in(stage).await?;
+    let params = PatchParams::default();
+    let limits = |limits: Value| json!({ "spec": { "template": { "spec": { "containers": [{ "name": "main", "resources": { "limits": limits } }] } } } });
+    let annotation = |key: &str, value: &str| json!({ "metadata": { "annotations": { key: value } } });
+    // in this order: a name that is there already is none of a change
+    for (change, refused) in [
+        (annotation("example.com/z", "y"), false),
+        (annotation("inspur.com/owner", "y"), false),
+        (json!({ "metadata": { "labels": { "z": "y" } } }), false),
+        (annotation("inspur.com/gpu-policy", "spread"), true),
+        (annotation("inspur.com/gpu-polcy", "spread"), true),
+    ] {
+        let result = stage.pods().patch("old", &params, &Patch::Strategic(&change)).await.map(drop);
+        told(result, refused, RULE).with_context(|| change.to_string())?;
+        let change = json!({ "spec": { "template": change } });
+        let result = deployments.patch("old", &params, &Patch::Strategic(&change)).await.map(drop);
+        told(result, refused, RULE).with_context(|| change.to_string())?;
+    }
+    let beside = json!({ "spec": { "template": { "spec": { "containers": [{ "name": "beside", "image": "busybox:1.37" }] } } } });
+    for (change, refused) in [
+        (json!({ "spec": { "replicas": 0, "paused": true } }), false),
+        (beside, false),
+        (limits(json!({ "cpu": "1", "example.com/other": "1" })), false),
+        (limits(json!({ "inspur.com/vcuda-core": "151" })), true),
+        (limits(json!({ "nvidia.com/gpu": "1" })), true),
+    ] {
+        let result = deployments.patch("old", &params, &Patch::Strategic(&change)).await.map(drop);
+        told(result, refused, RULE).with_context(|| change.to_string())?;
+    }
+    Ok(())
+}
+
+/// Whether a change was refused with this text.
+fn told(result: Result<(), kube::Error>, refused: bool, text: &str) -> anyhow::Result<()> {
+    match result {
+        Ok(()) => ensure!(!refused, "allowed"),
+        Err(kube::Error::Api(status)) => {
+            ensure!(refused && status.code == 422 && status.message.ends_with(text), "{status:?}");
+        }
+        Err(error) => return Err(error.into()),
+    }
+    Ok(())
+}
+
 /// The domain's names stand without it.
 fn below(names: &Value) -> Value {
     let full = |name: &String| {
@@ -84,6 +141,26 @@ fn template(row: &Value) -> Value {
     })
 }
 
+/// With as many more annotations, limits and containers as `many` of the row says. Their names are close to none of kerf's;
+/// those below the domain are as long as what takes longest to compare.
+fn filled(mut pod: Value, row: &Value) -> Value {
+    let numbers = |of: &str| 0..row["many"][of].as_u64().unwrap_or_default();
+    for number in numbers("annotations") {
+        pod["metadata"]["annotations"][format!("inspur.com/annotation-of-{number:03}")] = "x".into();
+    }
+    let limits = &mut pod["spec"]["containers"][0]["resources"]["limits"];
+    for number in numbers("unknown") {
+        limits[format!("inspur.com/resource-no{number:03}")] = "1".into();
+    }
+    for number in numbers("limits") {
+        limits[format!("example.com/limit-{number}")] = "1".into();
+    }
+    let more =
+        numbers("containers").map(|number| json!({ "name": format!("more-{number}"), "image": "busybox:1.37" }));
+    pod["spec"]["containers"].as_array_mut().into_iter().for_each(|list| list.extend(more.clone()));
+    pod
+}
+
 /// The API server says what the extender would, in the same words, about pods and about what makes pods. The table is
 /// tested against the extender's domain as well: `tests/requests.rs`.
 pub async fn requests_are_refused_when_they_are_written(stage: &Stage<'_>) -> anyhow::Result<()> {
@@ -93,7 +170,7 @@ pub async fn requests_are_refused_when_they_are_written(stage: &Stage<'_>) -> an
     let dry = PostParams { dry_run: true, ..PostParams::default() };
     let within = |group: &str| format!("{group}/namespaces/{}", stage.namespace());
     for row in &table {
-        let template = template(row);
+        let template = filled(template(row), row);
         let mut pod = template.clone();
         pod["metadata"]["name"] = "row".into();
         let of = json!({ "selector": { "matchLabels": { "app": "row" } }, "template": template });

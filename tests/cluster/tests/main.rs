@@ -8,6 +8,7 @@
 //! Where the cluster's programs or root rights are missing, nothing runs and a message says so; with
 //! `KERF_CLUSTER=required` that is an error, and with `KERF_CLUSTER=off` nothing is tried.
 
+mod accepted;
 mod batches;
 mod binding;
 mod burst;
@@ -20,6 +21,7 @@ mod faults;
 mod freeing;
 mod groups;
 mod health;
+mod helm;
 mod invalid;
 mod isolation;
 mod metrics;
@@ -72,11 +74,14 @@ macro_rules! tests {
 const IN_PODS: &[Test] = tests! {
     examples: all_run_with_what_they_were_promised;
     burst: sixty_mixed_pods_at_once;
-    routing: pods_that_ask_for_gpus_come_to_kerfs_scheduler every_way_to_install_is_accepted;
+    accepted: every_overlay_and_component only_the_plugin_needs_privileges;
+    routing: pods_that_ask_for_gpus_come_to_kerfs_scheduler what_has_no_containers_is_told_by_kubernetes every_way_to_install_is_accepted;
     everyday: kerfs_pods_can_be_looked_into kerfs_pods_are_deleted a_node_is_drained;
     freeing: every_end_frees_exactly_what_was_held a_restarted_container_keeps_its_card;
     faults: kubelet_killed kubelet_killed_after_pods_ended containerd_killed api_server_paused etcd_killed;
     failover: the_leaders_extender_is_killed the_leader_is_killed the_leaders_pod_is_deleted the_leaders_node_is_cut_off;
+    // these take kerf away, and install it by its manifests again
+    helm: a_release_is_installed_tested_and_taken_away an_upgrade_loses_nothing;
 };
 
 /// On processes of this machine.
@@ -84,7 +89,8 @@ const ON_PROCESSES: &[Test] = tests! {
     binding: a_wrong_uid_writes_nothing annotations_are_merged_with_the_binding only_kerf_writes_records
         a_plugin_changes_its_own_node_only a_plugin_writes_vendors_labels_where_it_is_let;
     counted: a_spoiled_annotation_frees_no_card containers_fit_in_any_order;
-    invalid: requests_are_refused_when_they_are_written requests_stay_pending_with_the_rule_in_an_event;
+    invalid: requests_are_refused_when_they_are_written what_was_there_before_is_changed_in_all_else
+        requests_stay_pending_with_the_rule_in_an_event;
     isolation: a_share_is_all_the_memory_that_a_program_finds a_breach_is_told_in_an_event;
     health: an_ill_card_takes_no_pod_until_it_recovers;
     faults: extender_killed plugin_killed;
@@ -114,12 +120,14 @@ const ON_PROCESSES: &[Test] = tests! {
 };
 
 /// Tests of what came with a version of Kubernetes, by name or its beginning. They are left out on an older one.
-const SINCE: [(&str, &str); 4] = [
+const SINCE: [(&str, &str); 5] = [
     ("routing::pods_that_ask_for_gpus_come_to_kerfs_scheduler", "1.36"),
     ("groups::", "1.36"),
     // their pods name no scheduler
     ("examples::", "1.36"),
     ("failover::", "1.36"),
+    // with the examples, and nodes that only routed pods may use
+    ("helm::a_release_", "1.36"),
 ];
 
 /// The longest time of a test.

@@ -4,11 +4,13 @@ use anyhow::{Context, ensure};
 use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::batch::v1::Job;
 use k8s_openapi::api::core::v1::Pod;
+use kerf_cluster::control::client;
 use kerf_cluster::kustomization::Kustomization;
 use kerf_cluster::release::components;
 use kerf_cluster::wait::until;
 use kube::Api;
 use kube::api::{ListParams, PostParams};
+use kube::core::Request;
 use serde_json::{Value, json};
 
 use crate::support::draft::{Draft, pod};
@@ -107,11 +109,48 @@ async fn refused(stage: &Stage<'_>, draft: &Draft, scheduler: &str) -> anyhow::R
     Ok(())
 }
 
-/// Pods without GPUs keep the scheduler that they name.
+/// A policy of kerf's has nothing to say about objects that lack what it reads.
+pub async fn what_has_no_containers_is_told_by_kubernetes(stage: &Stage<'_>) -> anyhow::Result<()> {
+    let admin = client(&stage.cluster.control.admin()).await?;
+    let dry = PostParams { dry_run: true, ..PostParams::default() };
+    let within = |group: &str| format!("{group}/namespaces/{}", stage.namespace());
+    let asking = pod("asking").init("first", 10, 1).value()["spec"]["initContainers"].clone();
+    for spec in [
+        Value::Null,
+        json!({}),
+        json!({ "containers": null }),
+        json!({ "containers": [], "initContainers": asking }),
+    ] {
+        let of = json!({ "selector": { "matchLabels": { "app": "x" } },
+            "template": { "metadata": { "labels": { "app": "x" } }, "spec": spec } });
+        let job = json!({ "schedule": "@daily", "jobTemplate": { "spec": { "template": { "spec": spec } } } });
+        for (url, spec) in [
+            (within("/api/v1") + "/pods", spec.clone()),
+            (within("/api/v1") + "/replicationcontrollers", json!({ "selector": { "app": "x" } })),
+            (within("/apis/apps/v1") + "/deployments", of),
+            (within("/apis/apps/v1") + "/daemonsets", Value::Null),
+            (within("/apis/batch/v1") + "/jobs", json!({})),
+            (within("/apis/batch/v1") + "/cronjobs", job),
+        ] {
+            let object = json!({ "metadata": { "name": "x" }, "spec": spec }).to_string();
+            let made = admin.request::<Value>(Request::new(url.clone()).create(&dry, object.into())?).await;
+            let Err(kube::Error::Api(status)) = made else { anyhow::bail!("{url} {spec}: {made:?}") };
+            let own =
+                status.code == 422 && status.message.contains("Required value") && !status.message.contains("kerf");
+            ensure!(own, "{url} {spec}: {status:?}");
+        }
+    }
+    Ok(())
+}
+
+/// Pods without GPUs keep the scheduler that they name, also those that name kerf's resources and ask for 0 of them.
 async fn others_are_left_alone(stage: &Stage<'_>) -> anyhow::Result<()> {
     let plain = pod("plain").app("main", 0, 0);
     let theirs = plain.named("theirs").with("schedulerName", "volcano");
-    for (draft, expected) in [(&plain, "default-scheduler"), (&theirs, "volcano")] {
+    let zero = plain.named("zero").asks("inspur.com/vcuda-core", 0).asks("inspur.com/vcuda-memory", 0);
+    let their_zero = zero.named("their-zero").with("schedulerName", "volcano");
+    let (default, volcano) = ("default-scheduler", "volcano");
+    for (draft, expected) in [(&plain, default), (&theirs, volcano), (&zero, default), (&their_zero, volcano)] {
         let now = scheduler_of(stage, draft).await?;
         ensure!(now == expected, "{}: {now}", draft.name);
     }
@@ -193,25 +232,28 @@ pub async fn pods_that_ask_for_gpus_are_told_of_kerfs_scheduler(stage: &Stage<'_
     Ok(())
 }
 
+/// Ways to install kerf: the base or an overlay of it, and components that change who schedules.
+pub const WAYS: &[(&str, &[&str])] = &[
+    ("base", &[]),
+    ("base", &["runtime-class", "reserved-nodes", "node-labels"]),
+    ("base", &["without-mutation", "warn-requests"]),
+    ("base", &["control-plane"]),
+    ("base", &["remote"]),
+    ("base", &["remote", "remote-tls"]),
+    ("overlays/tencent", &["reserved-nodes"]),
+    ("overlays/tencent", &["remote"]),
+    ("overlays/simulated", &["remote"]),
+    ("overlays/legacy", &[]),
+    ("overlays/nvidia-runtime", &["runtime-class"]),
+    ("overlays/driver-limits", &[]),
+];
+
 /// The base, its overlays, and the components that change who schedules; on an older Kubernetes with the component that it
 /// needs, and not without.
 pub async fn every_way_to_install_is_accepted(stage: &Stage<'_>) -> anyhow::Result<()> {
     let control = &stage.cluster.control;
     let needed = components(&stage.cluster.client).await?;
-    let ways: &[(&str, &[&str])] = &[
-        ("base", &[]),
-        ("base", &["runtime-class", "reserved-nodes", "node-labels"]),
-        ("base", &["without-mutation", "warn-requests"]),
-        ("base", &["control-plane"]),
-        ("base", &["remote"]),
-        ("overlays/tencent", &["reserved-nodes"]),
-        ("overlays/tencent", &["remote"]),
-        ("overlays/simulated", &["remote"]),
-        ("overlays/legacy", &[]),
-        ("overlays/nvidia-runtime", &["runtime-class"]),
-        ("overlays/driver-limits", &[]),
-    ];
-    for (resources, components) in ways {
+    for (resources, components) in WAYS {
         let way = format!("{resources} with {}", components.join(", "));
         let outside = components.contains(&"control-plane");
         let remote = components.contains(&"remote") || *resources == "overlays/legacy";

@@ -63,7 +63,7 @@ fn flags() -> String {
          variable that sets it instead. `kerf-extender --help` and `kerf-plugin --help` print the same, but for \
          a few hidden flags that are named below. What to set when: \
          [install](../install.md), [vendors](../vendors/README.md), [isolation](../isolation.md), \
-         [operate](../operate.md).\n\nBoth programs exit at once with the name of the flag when a value is not valid.\n"
+         [operate](../operate.md).\n\nBoth programs exit at once, with status 2 and the name of the flag, when a value is not valid.\n"
     );
     let commands = [
         (kerf_extender::config::Args::command(), ""),
@@ -72,6 +72,10 @@ fn flags() -> String {
             "All flags of the plugin can be written with one dash, as the vendors' plugins have them (`-pulse=10`). The same \
              flags go with `kerf-plugin doctor`, which alone reads `--json`. `--v`, `--logtostderr` and `--stderrthreshold` \
              are accepted without effect. `kerf-plugin --help` leaves these three and `--json` out.\n\n",
+        ),
+        (
+            kerf_plugin::prune::Args::command(),
+            "What a job runs after kerf was [uninstalled](../install.md#uninstall).\n\n",
         ),
     ];
     for (command, note) in commands {
@@ -158,9 +162,11 @@ fn descs() -> [(&'static str, Vec<Desc>); 2] {
         kerf_plugin::testing::metrics::Gauges::new(kerf_plugin::testing::State::default(), NodeName::from(""))
             .unwrap();
     let complaints = kerf_plugin::testing::metrics::Complaints::new(Arc::default()).unwrap();
+    let left_out =
+        kerf_plugin::testing::metrics::LeftOutGauge::new(kerf_plugin::testing::LeftOut::default()).unwrap();
     let mut plugin: Vec<Desc> = vectors.into_iter().flat_map(Collector::desc).cloned().collect();
     plugin.extend([swaps, moves, reconcile_errors].into_iter().flat_map(Collector::desc).cloned());
-    plugin.extend(gauges.desc().into_iter().chain(complaints.desc()).cloned());
+    plugin.extend(gauges.desc().into_iter().chain(complaints.desc()).chain(left_out.desc()).cloned());
     plugin.extend(age(kerf_plugin::testing::metrics::WATCH_AGE));
 
     [("kerf-extender", extender), ("kerf-plugin", plugin)].map(|(program, mut descs)| {
@@ -373,6 +379,10 @@ fn the_page_about_pods_knows_every_refusal_and_every_reason_to_wait() {
         refused_counting(&[("a.b/x", "1")], isolated("limiter")),
         RequestError::SameCardOfTwoResources.to_string(),
         RequestError::TooManyContainers.to_string(),
+        RequestError::TooManyListed.to_string(),
+        RequestError::TooManyLimits.to_string(),
+        RequestError::TooManyUnknown.to_string(),
+        RequestError::TooManyAnnotations.to_string(),
     ] {
         assert!(page.contains(&format!("`{text}`")), "docs/pods.md: no {text:?}");
     }
@@ -396,7 +406,7 @@ fn every_metric_that_a_page_names_exists() {
 }
 
 /// Flags of the programs whose commands are not rendered: the `kerf` command and the demo.
-const OTHER_FLAGS: [&str; 20] = [
+const OTHER_FLAGS: [&str; 21] = [
     "cluster",
     "demand",
     "departures",
@@ -406,6 +416,8 @@ const OTHER_FLAGS: [&str; 20] = [
     "json",
     "load",
     "log",
+    // helm's
+    "no-hooks",
     "node",
     "nodes",
     "once",
@@ -423,7 +435,11 @@ const OTHER_FLAGS: [&str; 20] = [
 
 #[test]
 fn every_flag_that_a_page_names_exists() {
-    let commands = [kerf_extender::config::Args::command(), kerf_plugin::config::Args::command()];
+    let commands = [
+        kerf_extender::config::Args::command(),
+        kerf_plugin::config::Args::command(),
+        kerf_plugin::prune::Args::command(),
+    ];
     let longs = commands.iter().flat_map(clap::Command::get_arguments).filter_map(clap::Arg::get_long);
     let known: BTreeSet<&str> = longs.chain(OTHER_FLAGS).collect();
     // the changelog also names flags that were removed

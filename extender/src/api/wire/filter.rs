@@ -56,12 +56,15 @@ impl<'a> Args<'a> {
         serde_json::from_slice::<Self>(body).map_err(|error| Unreadable::json(&error))?.split()
     }
 
-    /// Splits the body into pod and candidates. Names win where both are given; without either there are no candidates.
+    /// Splits the body into pod and candidates. Names win where both are given, unless their list is empty; without
+    /// either there are no candidates.
     fn split(self) -> Result<(Pod, Candidates<'a>), Unreadable> {
         let pod = pod::read(self.pod)?;
-        let candidates = match (self.node_names, self.nodes) {
-            (Some(names), _) => Candidates::Names(names),
-            (None, Some(nodes)) => Candidates::Objects(
+        let nodes = self.nodes.filter(|nodes| !nodes.items.is_empty() || self.node_names.is_none());
+        let candidates = match (self.node_names, nodes) {
+            (Some(names), None) => Candidates::Names(names),
+            (Some(names), Some(_)) if !names.is_empty() => Candidates::Names(names),
+            (_, Some(nodes)) => Candidates::Objects(
                 nodes
                     .items
                     .into_iter()

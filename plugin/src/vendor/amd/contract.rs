@@ -20,10 +20,7 @@ const PERIOD: Duration = Duration::from_secs(5);
 /// [`FlagError`].
 pub fn contract(flags: &Flags, common: &Common) -> Result<Contract, FlagError> {
     let args: AmdArgs = flags.read()?;
-    let options = AmdOptions {
-        roots: common.backend.roots.clone(),
-        exporter: (args.pulse > 0).then_some(args.amd_exporter_socket),
-    };
+    let options = AmdOptions { roots: common.backend.roots.clone(), exporter: args.exporter() };
     Ok(Contract {
         name: "amd",
         backend: options.backend(),

@@ -33,6 +33,13 @@ pub struct AmdArgs {
     pub amd_replicas: u32,
 }
 
+impl AmdArgs {
+    /// The socket of the program that is asked about health; `None`: none is.
+    pub(super) fn exporter(&self) -> Option<PathBuf> {
+        (self.pulse > 0).then(|| self.amd_exporter_socket.clone())
+    }
+}
+
 /// How AMD's resources are named.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum NamingStrategy {

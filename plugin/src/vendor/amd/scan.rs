@@ -3,7 +3,7 @@
 //!
 //! ```text
 //!   /sys/module/amdgpu/drivers/pci:amdgpu/<address>/drm/renderD<M>   a GPU (partition 0 of a partitioned one)
-//!   /sys/devices/platform/amdgpu_xcp_<n>/drm/renderD<M>              any further partition
+//!   /sys/devices/platform/amdgpu_xcp_<n>/drm/renderD<M>              any further partition; on some kernels amdgpu_xcp.<n>
 //!   /sys/class/kfd/kfd/topology/nodes/<k>: drm_render_minor M, location_id, mem_banks, io_links
 //! ```
 //!
@@ -11,7 +11,7 @@
 //! position. A device's id is its PCI address, that of a further partition its platform name, as in AMD's own
 //! plugin and its metrics exporter. Facts about the files follow `drivers/gpu/drm/amd/amdkfd` of the kernel.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -21,8 +21,9 @@ use kerf_proto::amd::metrics_service_client::MetricsServiceClient;
 
 use crate::device::backend::{Backend as _, BackendError, HostDevice, Origin, Part, Usage, Vendor};
 use crate::device::facts::{AmdFacts, Facts};
+use crate::device::pci;
 use crate::device::roots::{self, Fault, Roots};
-use crate::device::scan::{self, Scan, ScanIssue};
+use crate::device::scan::{self, Remark, Scan, ScanIssue};
 use crate::vendor::amd::topology::{self, Node, Topology};
 use crate::vendor::reporter::{blocking, connect};
 use crate::vendor::scanner::{Files, Scanner};
@@ -32,6 +33,9 @@ const VENDOR: u32 = 0x1002;
 /// The driver's PCI devices and the compute driver's topology, below `/sys`.
 const CARDS: &str = "module/amdgpu/drivers/pci:amdgpu";
 const TOPOLOGY: &str = "class/kfd/kfd/topology";
+/// What the names of further partitions begin with. Since April 2024 the driver writes the number itself
+/// (`amdgpu_xcp_7`); before that the platform bus did, after a dot (`amdgpu_xcp.7`).
+const PARTITION: &str = "amdgpu_xcp";
 
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct AmdOptions {
@@ -59,6 +63,8 @@ struct Host<'a> {
     scan: Scan,
     /// The devices found so far, by their topology nodes. Until all are found, their links name nodes.
     indices: BTreeMap<u32, u32>,
+    /// The render minors that the directories of devices name, offered or left out.
+    named: BTreeSet<u32>,
     /// By PCI address without the function.
     parents: BTreeMap<String, Parent>,
 }
@@ -74,8 +80,7 @@ impl Host<'_> {
         let (compute, memory) = (mode("current_compute_partition"), mode("current_memory_partition"));
         let partitioned = !compute.is_empty() && !memory.is_empty();
         let layout = if partitioned { format!("{compute}_{memory}") } else { String::new() };
-        let drm = dir.join("drm");
-        let (card, minor) = (one(&drm, "card")?, one(&drm, "renderD")?);
+        let (card, minor) = self.numbers(dir)?;
         // the card's number must lead back to this address where sysfs has the path
         let class = self.roots.sys.join("class/drm").join(format!("card{card}")).join("device");
         let other = roots::target_name(&class).filter(|owner| owner != address).or_else(|| {
@@ -90,7 +95,7 @@ impl Host<'_> {
         let facts = facts(self.roots, dir, &named);
         let model = if named.is_empty() { format!("AMD {model_id}").trim_end().to_owned() } else { named };
         let (number, node) = self.topology.get(&minor).cloned().ok_or(ScanIssue::NotInTopology(minor))?;
-        let bare = address.rsplit_once('.').map_or(address, |(bare, _)| bare);
+        let bare = bare(address);
         if node.card != bare {
             return Err(ScanIssue::OtherInTopology { minor, owner: node.card });
         }
@@ -107,9 +112,16 @@ impl Host<'_> {
         self.found(address, Part::Whole, (card, minor), (number, &node), parent)
     }
 
-    fn partition(&mut self, name: &str, dir: &Path) -> Result<(), ScanIssue> {
+    /// The numbers of a device's files in `/dev/dri`, `card<N>` and `renderD<M>`.
+    fn numbers(&mut self, dir: &Path) -> Result<(u32, u32), ScanIssue> {
         let drm = dir.join("drm");
-        let (card, minor) = (one(&drm, "card")?, one(&drm, "renderD")?);
+        let minor = one(&drm, "renderD")?;
+        self.named.insert(minor);
+        Ok((one(&drm, "card")?, minor))
+    }
+
+    fn partition(&mut self, name: &str, dir: &Path) -> Result<(), ScanIssue> {
+        let (card, minor) = self.numbers(dir)?;
         let (number, node) = self.topology.get(&minor).cloned().ok_or(ScanIssue::NotInTopology(minor))?;
         let Some(parent) = self.parents.get(&node.card).cloned() else {
             // a partition of a GPU that was left out, or of no GPU
@@ -147,6 +159,19 @@ impl Host<'_> {
         Ok(())
     }
 
+    /// Leaves out the topology's GPUs whose render minor no device has. Nodes of a GPU that is left out itself are
+    /// not told again.
+    fn unclaimed(&mut self) {
+        let out = self.scan.remarks.iter().filter(|remark| remark.left_out);
+        let known: BTreeSet<String> = out.map(|remark| bare(&remark.subject).to_owned()).collect();
+        for (minor, (number, node)) in &self.topology {
+            if !self.named.contains(minor) && !known.contains(&node.card) {
+                let why = ScanIssue::Unclaimed { minor: *minor, card: node.card.clone() };
+                self.scan.leave_out(&format!("KFD node {number}"), why);
+            }
+        }
+    }
+
     /// Links between topology nodes become links between the devices that were found.
     fn linked(mut self) -> Scan {
         for Device { index, links, .. } in self.scan.devices.iter_mut().map(|host| &mut host.device) {
@@ -178,6 +203,32 @@ fn facts(roots: &Roots, dir: &Path, product: &str) -> AmdFacts {
     }
 }
 
+/// What may bring GPUs although the driver's files show none that can be used: one on the bus whose driver is not
+/// bound or not ready yet, or the compute driver's own list.
+pub(super) fn awaited(roots: &Roots) -> Option<String> {
+    let mut gpus = pci::gpus(roots, VENDOR).into_iter().filter(|gpu| !gpu.function && !gpu.ready);
+    if let Some(gpu) = gpus.find(|gpu| gpu.driver.as_deref().is_none_or(|driver| driver == DRIVER)) {
+        return Some(format!("{} is on the PCI bus", gpu.address));
+    }
+    let topology = topology::read(&roots.sys.join(TOPOLOGY), &mut Scan::default()).ok()?;
+    (!topology.is_empty()).then(|| "the KFD topology has GPUs".to_owned())
+}
+
+/// A PCI address without its function.
+fn bare(address: &str) -> &str {
+    address.rsplit_once('.').map_or(address, |(bare, _)| bare)
+}
+
+/// The number of a further partition, by the name of its platform device.
+fn partition_number(name: &str) -> Option<u32> {
+    roots::suffix(name.strip_prefix(PARTITION)?.strip_prefix(['_', '.'])?, "")
+}
+
+/// The name of a device with an underscore before the number of a partition, however it is spelled.
+fn underscored(name: &str) -> String {
+    partition_number(name).map_or_else(|| name.to_owned(), |number| format!("{PARTITION}_{number}"))
+}
+
 /// The number of the only entry with this prefix.
 fn one(dir: &Path, prefix: &'static str) -> Result<u32, ScanIssue> {
     match roots::numbered(dir, prefix)?.as_slice() {
@@ -199,30 +250,48 @@ impl Files for AmdOptions {
             .map_err(|fault| unavailable(format!("compute driver KFD: {fault}")))?;
         let kfd =
             roots.node("kfd").ok_or_else(|| unavailable("the host has no device file /dev/kfd".to_owned()))?;
-        let mut host = Host { roots, topology, kfd, scan, indices: BTreeMap::new(), parents: BTreeMap::new() };
+        let (indices, named, parents) = (BTreeMap::new(), BTreeSet::new(), BTreeMap::new());
+        let mut host = Host { roots, topology, kfd, scan, indices, named, parents };
         for address in cards.iter().filter(|name| roots::is_address(name)) {
             if let Err(why) = host.card(address, &drivers.join(address)) {
                 host.scan.leave_out(address, why);
             }
         }
         let platform = roots.sys.join("devices/platform");
-        for number in roots::numbered(&platform, "amdgpu_xcp_").unwrap_or_default() {
-            let name = format!("amdgpu_xcp_{number}");
-            if let Err(why) = host.partition(&name, &platform.join(&name)) {
-                host.scan.leave_out(&name, why);
+        let mut partitions = roots::names(&platform).unwrap_or_default();
+        partitions.retain(|name| partition_number(name).is_some());
+        partitions.sort_by_key(|name| partition_number(name));
+        for name in &partitions {
+            if let Err(why) = host.partition(name, &platform.join(name)) {
+                host.scan.leave_out(name, why);
             }
         }
+        host.unclaimed();
         Ok(host.linked().settle())
     }
 
-    /// AMD's metrics exporter knows it. Blocks; not to be called from an async task.
-    fn unhealthy(&self, _: &[HostDevice]) -> Vec<String> {
-        let Some(socket) = &self.exporter else { return Vec::new() };
-        blocking(async {
-            let mut client = MetricsServiceClient::new(connect(socket).await?);
-            let states = client.list(Nothing {}).await.ok()?.into_inner().gpu_state;
-            Some(states.into_iter().filter(|state| state.health == "unhealthy").map(|state| state.device).collect())
+    fn missing(&self, scan: Result<&Scan, &BackendError>) -> Vec<Remark> {
+        let devices = scan.iter().flat_map(|scan| scan.devices.iter().map(|host| host.pci.clone()));
+        let told = scan.iter().flat_map(|scan| scan.remarks.iter().filter(|remark| remark.left_out));
+        let known = devices.chain(told.map(|remark| remark.subject.clone())).collect();
+        pci::left_out(&self.roots, VENDOR, &[DRIVER], &known, |_| match scan {
+            Ok(_) => ScanIssue::NotListed(DRIVER.to_owned()),
+            Err(error) => ScanIssue::Unavailable(error.to_string()),
         })
+    }
+
+    /// AMD's metrics exporter knows it. Blocks; not to be called from an async task.
+    fn unhealthy(&self, hosts: &[HostDevice]) -> Vec<String> {
+        let Some(socket) = &self.exporter else { return Vec::new() };
+        let told: BTreeSet<String> = blocking(async {
+            let mut client = MetricsServiceClient::new(connect(socket).await?);
+            let states = client.list(Nothing {}).await.ok()?.into_inner().gpu_state.into_iter();
+            let unhealthy = states.filter(|state| state.health == "unhealthy");
+            // the exporter need not spell a partition as this kernel does
+            Some(unhealthy.map(|state| underscored(&state.device)).collect())
+        });
+        let ids = hosts.iter().map(|host| host.device.id.to_string());
+        ids.filter(|id| told.contains(&underscored(id))).collect()
     }
 
     fn usage(scanner: &Scanner<Self>) -> Result<Usage, BackendError> {

@@ -12,7 +12,7 @@ use crate::offer::hand_over::{Cdi, Files, HandOver, Item};
 use crate::offer::order::Order;
 use crate::vendor::flags::{Common, FlagError, Flags};
 use crate::vendor::intel::flags::{AllocationPolicy, ByPath, IntelArgs, MonitoringMode, pci_ids};
-use crate::vendor::intel::level_zero::LevelZero;
+use crate::vendor::intel::health::Reporter;
 use crate::vendor::intel::scan::{DRIVERS, IntelOptions};
 use crate::vendor::intel::wsl::{self, Wsl, WslOptions};
 use crate::vendor::scanner::Files as _;
@@ -28,8 +28,9 @@ pub fn contract(flags: &Flags, common: &Common) -> Result<Contract, FlagError> {
     if !args.allow_ids.is_empty() && !args.deny_ids.is_empty() {
         return Err(FlagError("--allow-ids and --deny-ids cannot be used together".to_owned()));
     }
-    if args.wsl && (args.enable_monitoring || args.health_management) {
-        return Err(FlagError("--wsl cannot be used with --enable-monitoring or --health-management".to_owned()));
+    if args.wsl && (args.enable_monitoring || args.health_management || args.xpumd_endpoint.is_some()) {
+        let wrong = "--wsl cannot be used with --enable-monitoring, --health-management or --xpumd-endpoint";
+        return Err(FlagError(wrong.to_owned()));
     }
     let roots = if args.prefix.is_empty() {
         common.backend.roots.clone()
@@ -39,7 +40,7 @@ pub fn contract(flags: &Flags, common: &Common) -> Result<Contract, FlagError> {
     };
     Ok(Contract {
         name: "intel",
-        backend: backend(&args, roots),
+        backend: backend(&args, roots)?,
         naming: Naming::Driver {
             domain: DOMAIN.to_owned(),
             drivers: if args.wsl { &[wsl::DXG] } else { &DRIVERS },
@@ -64,14 +65,12 @@ pub fn contract(flags: &Flags, common: &Common) -> Result<Contract, FlagError> {
     })
 }
 
-fn backend(args: &IntelArgs, roots: Roots) -> BackendFactory {
-    let socket = args.levelzero_socket.clone();
+fn backend(args: &IntelArgs, roots: Roots) -> Result<BackendFactory, FlagError> {
     if args.wsl {
-        return BackendFactory::new(WslOptions { roots, socket }, Wsl::new);
+        let socket = args.levelzero_socket.clone();
+        return Ok(BackendFactory::new(WslOptions { roots, socket }, Wsl::new));
     }
-    let limits = [args.temp_limit, args.gpu_temp_limit, args.memory_temp_limit].map(f64::from);
-    let sidecar = args.health_management.then_some(LevelZero { socket, limits });
-    IntelOptions { roots, sidecar }.backend()
+    Ok(IntelOptions { roots, sidecar: Reporter::of(args)? }.backend())
 }
 
 /// Device files of the GPUs, with their links by path and CDI names for the same.

@@ -3,8 +3,12 @@
 use std::path::PathBuf;
 
 use clap::ValueEnum;
+use kerf_proto::xpumd::SeverityLevel;
 
 use crate::vendor::flags::FlagError;
+
+/// The limit of temperatures unless told otherwise, in degrees Celsius.
+pub const TEMPERATURE: u32 = 100;
 
 /// Which links below `/dev/dri/by-path` a container gets.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -56,21 +60,49 @@ pub struct IntelArgs {
         value_name = "PATH"
     )]
     pub levelzero_socket: PathBuf,
+    /// Socket of xpumd, Intel's XPU manager from version 2 on, such as /run/xpumd/intelxpuinfo.sock; asked about health
+    /// instead of the Level-Zero sidecar where given
+    #[arg(long, env = "KERF_XPUMD_ENDPOINT", value_name = "PATH")]
+    pub xpumd_endpoint: Option<PathBuf>,
+    /// From which severity of xpumd on a GPU is unhealthy
+    #[arg(long, env = "KERF_XPUMD_SEVERITY", value_enum, default_value_t = Severity::Warning)]
+    pub xpumd_severity: Severity,
     /// Offer a Windows host's GPUs, as many as the Level-Zero sidecar knows, by /dev/dxg (WSL)
     #[arg(long, env = "KERF_WSL", num_args = 0..=1, require_equals = true, default_value_t = false, default_missing_value = "true")]
     pub wsl: bool,
     /// Degrees Celsius above which a GPU is unhealthy
-    #[arg(long, env = "KERF_TEMP_LIMIT", default_value_t = 100, value_name = "CELSIUS")]
+    #[arg(long, env = "KERF_TEMP_LIMIT", default_value_t = TEMPERATURE, value_name = "CELSIUS")]
     pub temp_limit: u32,
     /// Degrees Celsius of the compute units above which a GPU is unhealthy
-    #[arg(long, env = "KERF_GPU_TEMP_LIMIT", default_value_t = 100, value_name = "CELSIUS")]
+    #[arg(long, env = "KERF_GPU_TEMP_LIMIT", default_value_t = TEMPERATURE, value_name = "CELSIUS")]
     pub gpu_temp_limit: u32,
     /// Degrees Celsius of the memory above which a GPU is unhealthy
-    #[arg(long, env = "KERF_MEMORY_TEMP_LIMIT", default_value_t = 100, value_name = "CELSIUS")]
+    #[arg(long, env = "KERF_MEMORY_TEMP_LIMIT", default_value_t = TEMPERATURE, value_name = "CELSIUS")]
     pub memory_temp_limit: u32,
     /// Where CDI files are written
     #[arg(long, env = "KERF_CDI_DIR", default_value = "/var/run/cdi", value_name = "DIR")]
     pub cdi_dir: PathBuf,
+}
+
+/// Severities of what xpumd reports.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Severity {
+    /// Minor problems, too, such as memory without error correction.
+    Warning,
+    /// What may keep a GPU from working.
+    Critical,
+    /// Parts that have failed.
+    Failed,
+}
+
+impl From<Severity> for SeverityLevel {
+    fn from(severity: Severity) -> Self {
+        match severity {
+            Severity::Warning => Self::Warning,
+            Severity::Critical => Self::Critical,
+            Severity::Failed => Self::Failed,
+        }
+    }
 }
 
 /// The resources that show all GPUs.

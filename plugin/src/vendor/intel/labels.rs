@@ -1,7 +1,9 @@
 //! Intel's labels: those of Intel's rules for Node Feature Discovery, and those of its labeller for shares of GPUs.
 //!
 //! The rules label by PCI ids: `gpu.intel.com/device-id.<class>-<id>.present` and `.count`, `product`, `family`,
-//! `device.count`. The labeller's are `millicores`, `memory.max` (bytes), `tiles`, `cards`, `gpu-numbers` and
+//! `device.count`. `product` and `family` are set where any GPU is of one, whatever is beside it; of several the rule
+//! that comes last decides, and the number of its GPUs is `device.count`. Here that is also set where no rule names a
+//! product, and each id has its own count, where the rules count all of a class under the first. The labeller's are `millicores`, `memory.max` (bytes), `tiles`, `cards`, `gpu-numbers` and
 //! `numa-gpu-map`; a value that is too long continues, after a `Z`, in labels whose keys end with 2, 3 and so on.
 //! Left out on purpose: `pci-groups`, whose level would have to be configured.
 
@@ -60,36 +62,36 @@ fn by_id<'a>(labels: &mut Labels, cards: &[(&'a HostDevice, &'a IntelFacts)]) {
             labels.set(&format!("gpu.intel.com/device-id.{class}-{id}.count"), count);
         }
     }
-    labels.set("gpu.intel.com/device.count", cards.len());
-    // a node has one product label: that of all its GPUs
-    let shared = |of: fn(&str, &str) -> Option<&'static str>| {
-        let all: BTreeSet<_> = counts.keys().map(|(class, id)| of(class, id)).collect();
-        all.first().copied().flatten().filter(|_| all.len() == 1)
-    };
-    for (key, value) in [("product", shared(product)), ("family", shared(family))] {
-        if let Some(value) = value {
-            labels.set(&format!("gpu.intel.com/{key}"), value);
-        }
+    let of_product = counts.iter().filter_map(|((class, id), count)| Some((product(class, id)?, *count)));
+    let last = of_product.max_by_key(|((place, _), _)| *place);
+    if let Some(((_, name), _)) = last {
+        labels.set("gpu.intel.com/product", name);
+    }
+    labels.set("gpu.intel.com/device.count", last.map_or(cards.len() as u64, |(_, count)| count));
+    if let Some((_, name)) = counts.keys().filter_map(|(class, id)| family(class, id)).max() {
+        labels.set("gpu.intel.com/family", name);
     }
 }
 
-fn product(class: &str, id: &str) -> Option<&'static str> {
+/// A product, with the place of its rule among the rules.
+fn product(class: &str, id: &str) -> Option<(u8, &'static str)> {
     match (class, id) {
-        ("0380", "0bda") => Some("Max_1100"),
-        ("0380", "0bd5") => Some("Max_1550"),
-        ("0380", "56c0") => Some("Flex_170"),
-        ("0380", "56c1") => Some("Flex_140"),
+        ("0380", "0bda") => Some((1, "Max_1100")),
+        ("0380", "0bd5") => Some((2, "Max_1550")),
+        ("0380", "56c0") => Some((3, "Flex_170")),
+        ("0380", "56c1") => Some((4, "Flex_140")),
         _ => None,
     }
 }
 
-fn family(class: &str, id: &str) -> Option<&'static str> {
+/// A family, with the place of its rule among the rules.
+fn family(class: &str, id: &str) -> Option<(u8, &'static str)> {
     match (class, id) {
-        ("0380", "0bda" | "0bd5" | "0bd9" | "0bdb" | "0bd7" | "0bd6" | "0bd0") => Some("Max_Series"),
-        ("0380", "56c0" | "56c1") => Some("Flex_Series"),
-        ("0300", "5690" | "5691" | "5692" | "5693" | "5694" | "5695" | "5696" | "5697") => Some("A_Series"),
-        ("0300", "56a0" | "56a1" | "56a3" | "56a4" | "56a5" | "56a6") => Some("A_Series"),
-        ("0300", "56b0" | "56b1" | "56b2" | "56b3") => Some("A_Series"),
+        ("0380", "0bda" | "0bd5" | "0bd9" | "0bdb" | "0bd7" | "0bd6" | "0bd0") => Some((1, "Max_Series")),
+        ("0380", "56c0" | "56c1") => Some((2, "Flex_Series")),
+        ("0300", "5690" | "5691" | "5692" | "5693" | "5694" | "5695" | "5696" | "5697") => Some((3, "A_Series")),
+        ("0300", "56a0" | "56a1" | "56a3" | "56a4" | "56a5" | "56a6") => Some((3, "A_Series")),
+        ("0300", "56b0" | "56b1" | "56b2" | "56b3") => Some((3, "A_Series")),
         _ => None,
     }
 }

@@ -13,9 +13,10 @@ use kerf::units::Mib;
 
 use crate::device::backend::{BackendError, HostDevice, Origin, Part, Vendor};
 use crate::device::facts::{Facts, IntelFacts};
+use crate::device::pci;
 use crate::device::roots::{self, Fault, Roots};
-use crate::device::scan::{Scan, ScanIssue};
-use crate::vendor::intel::level_zero::LevelZero;
+use crate::device::scan::{Remark, Scan, ScanIssue};
+use crate::vendor::intel::health::Reporter;
 use crate::vendor::scanner::Files;
 
 const VENDOR: u32 = 0x8086;
@@ -27,7 +28,7 @@ pub struct IntelOptions {
     /// Where the host's files are mounted.
     pub roots: Roots,
     /// Also asked about the GPUs' health, where configured.
-    pub sidecar: Option<LevelZero>,
+    pub sidecar: Option<Reporter>,
 }
 
 impl Files for IntelOptions {
@@ -49,8 +50,42 @@ impl Files for IntelOptions {
         Ok(scan.settle())
     }
 
+    fn missing(&self, scan: Result<&Scan, &BackendError>) -> Vec<Remark> {
+        let devices = scan.iter().flat_map(|scan| scan.devices.iter().map(|host| host.pci.clone()));
+        let told = scan.iter().flat_map(|scan| scan.remarks.iter().filter(|remark| remark.left_out));
+        let class = self.roots.sys.join("class/drm");
+        let told = told.filter_map(|remark| address(&class.join(&remark.subject)).ok());
+        // accelerators of Intel's processors are no GPUs
+        let others = pci::gpus(&self.roots, VENDOR).into_iter().filter(|gpu| !gpu.display).map(|gpu| gpu.address);
+        let known: BTreeSet<String> = devices.chain(told).chain(others).collect();
+        let mut out = pci::left_out(&self.roots, VENDOR, &DRIVERS, &known, |address| match scan {
+            Ok(_) => ScanIssue::NotListed(self.driver(address)),
+            Err(error) => ScanIssue::Unavailable(error.to_string()),
+        });
+        // of a GPU without an address it is not known which of the bus it is
+        out.retain(|remark| !known.contains("") || !matches!(remark.why, ScanIssue::NotListed(_)));
+        out
+    }
+
     fn unhealthy(&self, hosts: &[HostDevice]) -> Vec<String> {
         self.sidecar.as_ref().map(|sidecar| sidecar.unhealthy(hosts)).unwrap_or_default()
+    }
+}
+
+/// What may bring GPUs although sysfs shows none that can be used: one on the bus, other than the processor's, whose
+/// driver is not bound or not ready yet.
+pub(super) fn awaited(roots: &Roots) -> Option<String> {
+    let gpus = pci::gpus(roots, VENDOR).into_iter().filter(|gpu| gpu.display && !gpu.function && !gpu.ready);
+    let mut own = gpus.filter(|gpu| !is_of_the_processor(&gpu.address));
+    let gpu = own.find(|gpu| gpu.driver.as_deref().is_none_or(|driver| DRIVERS.contains(&driver)))?;
+    Some(format!("{} is on the PCI bus", gpu.address))
+}
+
+impl IntelOptions {
+    /// The kernel's driver of the device at a PCI address.
+    fn driver(&self, address: &str) -> String {
+        let device = self.roots.sys.join("bus/pci/devices").join(address);
+        roots::target_name(&device.join("driver")).unwrap_or_default()
     }
 }
 
@@ -58,8 +93,12 @@ impl Files for IntelOptions {
 fn card(roots: &Roots, dir: &Path, number: u32, scan: &mut Scan) -> Result<Option<HostDevice>, ScanIssue> {
     let name = format!("card{number}");
     let device_dir = dir.join("device");
-    if roots::hex(&device_dir.join("vendor"))? != VENDOR {
-        return Ok(None);
+    match roots::hex(&device_dir.join("vendor")) {
+        Ok(VENDOR) => {}
+        Ok(_) => return Ok(None),
+        // what is not on the PCI bus is no GPU of Intel's: a virtual card, or a partition of another vendor's
+        Err(Fault::Missing(_)) if address(dir).is_err() => return Ok(None),
+        Err(fault) => return Err(fault.into()),
     }
     let model_id = roots::hex(&device_dir.join("device")).map(|id| format!("0x{id:04x}"));
     let model_id = scan.noted(&name, model_id);
@@ -79,7 +118,13 @@ fn card(roots: &Roots, dir: &Path, number: u32, scan: &mut Scan) -> Result<Optio
     let part = if parent.is_some() { Part::Function } else { Part::Whole };
     let id = if pci.is_empty() { name.clone() } else { pci.clone() };
     let tiles = tiles(dir);
-    let memory = memory(dir, tiles, scan, &name);
+    let told = scan.noted(&name, memory(dir, &device_dir, tiles));
+    let unknown = told.unwrap_or(0) == 0;
+    let integrated = unknown && is_of_the_processor(&pci);
+    if unknown {
+        scan.note(&name, if integrated { ScanIssue::NoOwnMemory } else { ScanIssue::NoMemory });
+    }
+    let memory = told.or_else(|| integrated.then_some(0));
     let model = format!("Intel {model_id}").trim_end().into();
     // optional on real systems without NUMA
     let numa = scan.noted(&name, roots::if_there(roots::numa(&device_dir))).flatten();
@@ -92,6 +137,7 @@ fn card(roots: &Roots, dir: &Path, number: u32, scan: &mut Scan) -> Result<Optio
         part,
         layout: "".into(),
         model_id: model_id.into(),
+        integrated,
     };
     // the last two digits are the programming interface
     let class =
@@ -138,13 +184,37 @@ fn tiles(dir: &Path) -> u64 {
     count(dir.join("gt"), "gt").max(count(dir.join("device"), "tile")).max(1)
 }
 
-/// Bytes of local memory, where they are known.
-fn memory(dir: &Path, tiles: u64, scan: &mut Scan, name: &str) -> Option<u64> {
-    let told = scan.noted(name, roots::if_there(roots::number::<u64>(&dir.join("lmem_total_bytes"))));
-    if told.is_none() {
-        scan.note(name, ScanIssue::NoMemory);
+/// Bytes of local memory, where they are known: xe tells that of each tile, i915 as Intel packages it that of one.
+/// The kernel's own i915 tells none.
+fn memory(dir: &Path, device: &Path, tiles: u64) -> Result<Option<u64>, Fault> {
+    let mut sum = None;
+    for tile in roots::numbered(device, "tile")? {
+        let path = device.join(format!("tile{tile}")).join("physical_vram_size_bytes");
+        if let Some(bytes) = roots::if_there(bytes(&path))? {
+            sum = Some(sum.unwrap_or(0u64).saturating_add(bytes));
+        }
     }
-    told.map(|bytes| bytes.saturating_mul(tiles))
+    if sum.is_some() {
+        return Ok(sum);
+    }
+    let of_one = roots::if_there(roots::number::<u64>(&dir.join("lmem_total_bytes")))?;
+    Ok(of_one.map(|bytes| bytes.saturating_mul(tiles)))
+}
+
+/// A number of bytes, decimal or with `0x`: kernels differ.
+fn bytes(path: &Path) -> Result<u64, Fault> {
+    let text = roots::text(path)?;
+    let number = match text.strip_prefix("0x") {
+        Some(digits) => u64::from_str_radix(digits, 16),
+        None => text.parse(),
+    };
+    number.map_err(|_| Fault::malformed(path, &text, "a number of bytes"))
+}
+
+/// Whether a PCI address is where the processor's own graphics are: device 2 of the first bus. Its functions share
+/// the machine's memory, too.
+fn is_of_the_processor(address: &str) -> bool {
+    address.get(4..).is_some_and(|place| place.starts_with(":00:02."))
 }
 
 /// Links below `/dev/dri/by-path` that lead to a GPU's own files, without `-platform-…` and those of other GPUs.

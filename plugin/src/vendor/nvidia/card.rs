@@ -12,11 +12,12 @@ use nvml_wrapper::{Device as NvmlDevice, Nvml};
 use crate::device::backend::{HostDevice, Origin, Part, Vendor};
 use crate::device::facts::Facts;
 use crate::device::roots::{self, Roots};
+use crate::device::scan::{self, ScanIssue};
 use crate::vendor::nvidia::facts::{self, Lanes};
-use crate::vendor::nvidia::mig;
+use crate::vendor::nvidia::missing::DRIVER;
+use crate::vendor::nvidia::options::NvidiaOptions;
+use crate::vendor::nvidia::{files, memory, mig};
 
-/// The kernel's driver.
-const DRIVER: &str = "nvidia";
 /// More lanes than any GPU has.
 const MAX_LANES: u32 = 36;
 
@@ -42,48 +43,97 @@ impl Listed {
     }
 }
 
+/// What is at a place of the library's list.
+pub(super) struct Place {
+    pub(super) listed: Vec<Listed>,
+    /// Places of instances that do not answer, and why.
+    pub(super) failed: Vec<(u32, NvmlError)>,
+}
+
 /// The GPU at NVML's `index`, or with `mig` its instances where it is partitioned.
-pub(super) fn listed(index: u32, card: &NvmlDevice<'_>, mig: bool) -> Result<Vec<Listed>, NvmlError> {
+pub(super) fn listed(index: u32, card: &NvmlDevice<'_>, mig: bool) -> Result<Place, NvmlError> {
     let parent = DeviceId::from(card.uuid()?.as_str());
     // older drivers and GPUs that cannot be partitioned have no mode
     let cut = mig && card.mig_mode().is_ok_and(|mode| mode.current == 1);
+    let mut place = Place { listed: Vec::new(), failed: Vec::new() };
     if !cut {
-        return Ok(vec![Listed { index, instance: None, id: parent.clone(), parent }]);
+        place.listed.push(Listed { index, instance: None, id: parent.clone(), parent });
+        return Ok(place);
     }
-    let mut instances = Vec::new();
-    for place in 0..card.mig_device_count()? {
-        // some places may be empty
-        let Ok(uuid) = card.mig_device_by_index(place).and_then(|instance| instance.uuid()) else { continue };
-        let id = DeviceId::from(uuid.as_str());
-        instances.push(Listed { index, instance: Some(place), id, parent: parent.clone() });
+    for at in 0..card.mig_device_count()? {
+        match card.mig_device_by_index(at).and_then(|instance| instance.uuid()) {
+            Ok(uuid) => {
+                let id = DeviceId::from(uuid.as_str());
+                place.listed.push(Listed { index, instance: Some(at), id, parent: parent.clone() });
+            }
+            // some places may be empty
+            Err(NvmlError::NotFound | NvmlError::InvalidArg) => {}
+            Err(error) => place.failed.push((at, error)),
+        }
     }
-    Ok(instances)
+    Ok(place)
+}
+
+/// Why a GPU is not offered.
+pub(super) enum Refused {
+    /// The driver's answer to a question without which it cannot be offered.
+    Driver(NvmlError),
+    Host(ScanIssue),
+}
+
+impl From<NvmlError> for Refused {
+    fn from(error: NvmlError) -> Self {
+        Self::Driver(error)
+    }
+}
+
+impl From<ScanIssue> for Refused {
+    fn from(issue: ScanIssue) -> Self {
+        Self::Host(issue)
+    }
+}
+
+/// The library, with functions that the wrapper lacks where they could be loaded, and what is to be found with it.
+#[derive(Clone, Copy)]
+pub(super) struct Asked<'a> {
+    pub(super) nvml: &'a Nvml,
+    pub(super) more: Option<&'a kerf_nvml::Nvml>,
+    pub(super) options: &'a NvidiaOptions,
 }
 
 /// A GPU while its links are being found.
 pub(super) struct Card<'a> {
     pub(super) host: HostDevice,
+    /// Oddities with which it is offered all the same.
+    pub(super) notes: Vec<ScanIssue>,
     handle: NvmlDevice<'a>,
     lanes: Lanes,
 }
 
 impl<'a> Card<'a> {
-    /// The facts of a GPU or of one of its instances. `card` is the GPU's handle; `more` tells the ids of
-    /// instances.
-    pub(super) fn of(
-        nvml: &Nvml,
-        more: Option<&kerf_nvml::Nvml>,
-        listed: &Listed,
-        card: NvmlDevice<'a>,
-        roots: &Roots,
-    ) -> Result<Self, NvmlError> {
-        let minor = card.minor_number()?;
-        let pci = facts::sysfs_address(&card.pci_info()?.bus_id);
+    /// The facts of a GPU or of one of its instances. `card` is the GPU's handle.
+    pub(super) fn of(asked: Asked<'_>, listed: &Listed, card: NvmlDevice<'a>) -> Result<Self, Refused> {
+        let Asked { nvml, more, options } = asked;
+        let roots = &options.roots;
+        let (pci, minor) = place(nvml, roots, listed, &card)?;
         let numa = roots::numa(&facts::pci_device(&roots.sys, &pci)).ok().flatten();
         let name = format!("nvidia{minor}");
-        let (mut nodes, control_nodes) = (Vec::from_iter(roots.node(&name)), facts::control_nodes(roots));
+        let control_nodes = facts::control_nodes(roots);
+        let mut notes = Vec::new();
+        let mut nodes = match scan::node(roots, &name) {
+            Ok(node) => vec![node],
+            // without any file of the driver's, the host's files are not seen here, and others hand them out
+            Err(why) if control_nodes.is_empty() => {
+                notes.push(why);
+                Vec::new()
+            }
+            Err(why) => return Err(why.into()),
+        };
         let mut origin = Origin::whole(Vendor::Nvidia, DRIVER, &name, &pci);
+        let mut whole = memory::of(&card, listed.parent.as_str(), more)?.map(|memory| Mib(memory.total >> 20));
+        whole = whole.filter(|memory| memory.0 > 0).or(options.memory);
         let mut told = facts::of_card(nvml, &card, &roots.sys, &pci);
+        told.memory = whole.unwrap_or_default();
         let (handle, index, lanes) = match listed.instance {
             Some(place) => (card.mig_device_by_index(place)?, mig::index(minor, place), Lanes::new()),
             None => {
@@ -92,6 +142,7 @@ impl<'a> Card<'a> {
             }
         };
         let model = handle.name().unwrap_or_default();
+        let mut own = whole;
         if listed.instance.is_some() {
             let ids = more.map(|more| more.instance(listed.id.as_str())).transpose().inspect_err(|error| {
                 tracing::debug!(gpu = %listed.id, %error, "ids of a MIG instance cannot be read");
@@ -102,13 +153,43 @@ impl<'a> Card<'a> {
             origin.part = Part::Instance { gi, ci, profile: profile.into() };
             origin.name = format!("{name}/gi{gi}").into();
             told.instance = facts::of_instance(&handle);
+            own = memory::of(&handle, listed.id.as_str(), more)?.map(|memory| Mib(memory.total >> 20));
         }
-        let memory = Mib(handle.memory_info()?.total >> 20);
+        if own.is_none() {
+            notes.push(ScanIssue::NoMemory);
+        }
+        let memory = own.unwrap_or_default();
         let device = Device { model: model.into(), numa, ..Device::new(listed.id.clone(), index, memory) };
         let facts = Facts::Nvidia(Arc::new(told));
         let host = HostDevice { pci, nodes, control_nodes, facts, ..HostDevice::new(device, origin) };
-        Ok(Self { host, handle, lanes })
+        Ok(Self { host, notes, handle, lanes })
     }
+}
+
+/// The PCI address of a GPU, as sysfs spells it.
+pub(super) fn address(card: &NvmlDevice<'_>) -> Option<String> {
+    card.pci_info().ok().map(|pci| facts::sysfs_address(&pci.bus_id))
+}
+
+/// A GPU's PCI address, empty where it has none, and the minor of its device file: as the library has them, else as the
+/// driver's files have them. Of a single GPU the single device file is its own.
+fn place(nvml: &Nvml, roots: &Roots, listed: &Listed, card: &NvmlDevice<'_>) -> Result<(String, u32), Refused> {
+    let (pci, minor) = (address(card), card.minor_number());
+    if let (Some(pci), Ok(minor)) = (&pci, &minor) {
+        return Ok((pci.clone(), *minor));
+    }
+    let known = files::place(roots, listed.parent.as_str(), pci.as_deref().unwrap_or_default());
+    let minor = match (minor, &known) {
+        (Ok(minor), _) => minor,
+        (Err(_), Some((_, minor))) => *minor,
+        (Err(error), None) if memory::unknown(&error) => {
+            let files = roots::numbered(&roots.dev, DRIVER).unwrap_or_default();
+            let single = files.first().filter(|_| files.len() == 1 && nvml.device_count().is_ok_and(|n| n == 1));
+            *single.ok_or(ScanIssue::NoMinor)?
+        }
+        (Err(error), None) => return Err(error.into()),
+    };
+    Ok((pci.or_else(|| known.map(|(pci, _)| pci)).unwrap_or_default(), minor))
 }
 
 fn lanes(card: &NvmlDevice<'_>) -> Lanes {

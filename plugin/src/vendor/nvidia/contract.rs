@@ -32,7 +32,11 @@ pub fn contract(flags: &Flags, common: &Common) -> Result<Contract, FlagError> {
             "--device-list-strategy: envvar and volume-mounts cannot be used together".to_owned(),
         ));
     }
-    let files = FilesOptions { roots: roots.clone(), instance_profile: args.mig_profile.clone() };
+    let files = FilesOptions {
+        roots: roots.clone(),
+        instance_profile: args.mig_profile.clone(),
+        memory: common.backend.nvidia.memory,
+    };
     let library = BackendFactory::new(common.backend.nvidia.clone(), Nvidia::new);
     Ok(Contract {
         name: "nvidia",

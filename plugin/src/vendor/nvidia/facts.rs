@@ -47,14 +47,14 @@ pub fn driver_version(proc_root: &Path) -> String {
     first.split_whitespace().find(version).unwrap_or_default().to_owned()
 }
 
-/// The facts for a GPU's labels that the library tells.
+/// The facts for a GPU's labels that the library tells, but for its memory.
 pub fn of_card(nvml: &Nvml, card: &Device<'_>, sys_root: &Path, address: &str) -> NvidiaFacts {
     let pair = |major: i32, minor: i32| Some((u32::try_from(major).ok()?, u32::try_from(minor).ok()?));
     let cuda = nvml.sys_cuda_driver_version().ok();
     let compute = card.cuda_compute_capability().ok();
     NvidiaFacts {
         model: card.name().unwrap_or_default().into(),
-        memory: card.memory_info().map_or(Mib(0), |memory| Mib(memory.total >> 20)),
+        memory: Mib(0),
         driver: nvml.sys_driver_version().unwrap_or_default().into(),
         cuda: cuda.and_then(|v| pair(cuda_driver_version_major(v), cuda_driver_version_minor(v))),
         compute: compute.and_then(|capability| pair(capability.major, capability.minor)),

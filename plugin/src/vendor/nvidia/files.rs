@@ -14,12 +14,11 @@ use kerf::units::Mib;
 use crate::device::backend::{Backend as _, BackendError, HostDevice, Origin, Part, Usage, Vendor};
 use crate::device::facts::{Facts, NvidiaFacts};
 use crate::device::roots::{self, Fault, Roots};
-use crate::device::scan::{self, Scan, ScanIssue};
+use crate::device::scan::{self, Remark, Scan, ScanIssue};
+use crate::vendor::nvidia::missing::{self, DRIVER, VENDOR, directory};
 use crate::vendor::nvidia::{facts, mig};
 use crate::vendor::scanner::{Files, Scanner};
 
-const DRIVER: &str = "nvidia";
-const VENDOR: u32 = 0x10de;
 /// Without these two no program can use a GPU.
 const NEEDED: [&str; 2] = ["nvidiactl", "nvidia-uvm"];
 
@@ -29,6 +28,8 @@ pub struct FilesOptions {
     pub roots: Roots,
     /// Profile of all instances (`3g.20gb`), which the files do not tell.
     pub instance_profile: String,
+    /// The memory of each GPU, which the files do not tell, where a person has said it.
+    pub memory: Option<Mib>,
 }
 
 impl Files for FilesOptions {
@@ -42,7 +43,7 @@ impl Files for FilesOptions {
         }
         let mut scan = Scan::default();
         let table = scan.noted("mig-minors", mig::table(roots));
-        let listed = scan.noted("cards", roots::if_there(roots::names(&roots.proc.join("driver/nvidia/gpus"))));
+        let listed = scan.noted("cards", roots::if_there(roots::names(&directory(roots))));
         let cards = match listed {
             Some(addresses) => informed(roots, &addresses, &mut scan),
             None => bare(roots),
@@ -54,6 +55,14 @@ impl Files for FilesOptions {
             }
         }
         Ok(scan.settle())
+    }
+
+    fn missing(&self, scan: Result<&Scan, &BackendError>) -> Vec<Remark> {
+        let unavailable = scan.err().map(|error| ScanIssue::Unavailable(error.to_string()));
+        let why = |_: &str| unavailable.clone().unwrap_or_else(|| ScanIssue::NotListed(DRIVER.to_owned()));
+        let (hosts, remarks) = scan.map_or((&[][..], &[][..]), |scan| (&scan.devices[..], &scan.remarks[..]));
+        let told = remarks.iter().filter(|remark| remark.left_out).map(|remark| remark.subject.clone());
+        missing::missing(&self.roots, hosts, told.collect(), why)
     }
 
     fn usage(scanner: &Scanner<Self>) -> Result<Usage, BackendError> {
@@ -77,15 +86,24 @@ fn informed(roots: &Roots, addresses: &[String], scan: &mut Scan) -> Vec<HostDev
 }
 
 fn information(roots: &Roots, address: &str) -> Result<HostDevice, ScanIssue> {
-    let path = roots.proc.join("driver/nvidia/gpus").join(address).join("information");
+    let path = directory(roots).join(address).join("information");
     if !roots::is_address(address) {
         return Err(Fault::malformed(&path, address, "a PCI address as the directory's name").into());
+    }
+    // where the bus is shown at all, a GPU that it does not show is gone, whatever the driver's files say
+    let bus = roots.sys.join("bus/pci/devices");
+    if roots::names(&bus).is_ok_and(|names| !names.is_empty()) && !bus.join(address).exists() {
+        return Err(ScanIssue::Lost(directory(roots).join(address)));
     }
     let text = roots::text(&path)?;
     let field = |name: &'static str| {
         let line = text.lines().find_map(|line| line.split_once(':').filter(|(key, _)| key.trim() == name));
         line.map(|(_, value)| value.trim().to_owned())
     };
+    // the second is the word of older drivers
+    if ["GPU Excluded", "Blacklisted"].iter().any(|name| field(name).is_some_and(|value| value == "Yes")) {
+        return Err(ScanIssue::Excluded(path));
+    }
     let needed = |name: &'static str| field(name).ok_or_else(|| Fault::malformed(&path, "", name));
     let (id, location, minor) = (needed("GPU UUID")?, needed("Bus Location")?, needed("Device Minor")?);
     let legal = |c: char| c.is_ascii_alphanumeric() || c == '-';
@@ -103,6 +121,14 @@ fn information(roots: &Roots, address: &str) -> Result<HostDevice, ScanIssue> {
     let mut card = card(&id, minor, address);
     card.device.model = field("Model").unwrap_or_default().into();
     Ok(card)
+}
+
+/// The address and the minor of the GPU with this id or address, as the driver's directory has them.
+pub(super) fn place(roots: &Roots, id: &str, pci: &str) -> Option<(String, u32)> {
+    let addresses = roots::names(&directory(roots)).ok()?;
+    let mut cards = addresses.iter().filter_map(|address| information(roots, address).ok());
+    let card = cards.find(|card| card.device.id.as_str() == id || card.pci == pci)?;
+    Some((card.pci, card.device.index))
 }
 
 /// GPUs of `/dev` alone.
@@ -136,7 +162,10 @@ fn add(
     }));
     let existing = mig::of_card(roots, minor)?;
     if existing.is_empty() {
-        scan.note(&name, ScanIssue::NoMemory);
+        match options.memory {
+            Some(memory) => host.device.memory = memory,
+            None => scan.note(&name, ScanIssue::NoMemory),
+        }
         scan.devices.push(host);
         return Ok(());
     }

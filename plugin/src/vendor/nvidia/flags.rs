@@ -1,6 +1,9 @@
 //! Flags of NVIDIA's device plugin.
 
 use clap::ValueEnum;
+use kerf::units::Mib;
+
+use crate::vendor::nvidia::errors::{ErrorPolicy, Xids};
 
 /// What the profile `nvidia` is told.
 #[derive(Clone, Debug, clap::Args)]
@@ -10,10 +13,10 @@ pub struct NvidiaArgs {
     #[arg(long, env = "KERF_NVIDIA_REPLICAS", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=1000))]
     pub nvidia_replicas: u32,
     /// Offer shared GPUs as nvidia.com/gpu.shared
-    #[arg(long, env = "KERF_RENAME_BY_DEFAULT")]
+    #[arg(long, env = "KERF_RENAME_BY_DEFAULT", value_parser = clap::builder::BoolishValueParser::new())]
     pub rename_by_default: bool,
     /// Refuse a container that asks for more than one share
-    #[arg(long, env = "KERF_FAIL_REQUESTS_GREATER_THAN_ONE")]
+    #[arg(long, env = "KERF_FAIL_REQUESTS_GREATER_THAN_ONE", value_parser = clap::builder::BoolishValueParser::new())]
     pub fail_requests_greater_than_one: bool,
     /// How MIG instances are offered
     #[arg(long, env = "MIG_STRATEGY", value_enum, default_value_t = MigStrategy::None)]
@@ -33,6 +36,52 @@ pub struct NvidiaArgs {
     /// Prefix of annotations with CDI names
     #[arg(long, env = "CDI_ANNOTATION_PREFIX", default_value = "cdi.k8s.io/", value_name = "PREFIX")]
     pub cdi_annotation_prefix: String,
+}
+
+/// What every profile for NVIDIA's GPUs is told.
+#[derive(Clone, Debug, clap::Args)]
+#[command(next_help_heading = "NVIDIA GPUs")]
+pub struct DriverArgs {
+    /// Errors (Xid) that do not make a GPU unhealthy, beside 13, 31, 43, 45, 68 and 109, which programs cause: numbers joined
+    /// by commas, or all
+    #[arg(
+        long,
+        env = "DP_DISABLE_HEALTHCHECKS",
+        default_value = "",
+        hide_default_value = true,
+        value_name = "XIDS"
+    )]
+    pub ignore_xids: Xids,
+    /// Errors (Xid) that make a GPU unhealthy, whatever is ignored: numbers joined by commas, or all
+    #[arg(
+        long,
+        env = "DP_ENABLE_HEALTHCHECKS",
+        default_value = "",
+        hide_default_value = true,
+        value_name = "XIDS"
+    )]
+    pub count_xids: Xids,
+    /// Errors (Xid) after which a GPU stays unhealthy until the plugin is restarted, also when it was reset, instead of for
+    /// --quiet-period: numbers joined by commas, or all
+    #[arg(long, env = "KERF_LASTING_XIDS", default_value = "", hide_default_value = true, value_name = "XIDS")]
+    pub lasting_xids: Xids,
+    /// MiB of memory of each GPU whose driver does not report it, such as those that use the machine's memory (GB10)
+    #[arg(long, env = "KERF_NVIDIA_MEMORY_MIB", value_parser = clap::value_parser!(u64).range(1..=1 << 24), value_name = "MIB")]
+    pub nvidia_memory_mib: Option<u64>,
+}
+
+impl DriverArgs {
+    pub fn errors(&self) -> ErrorPolicy {
+        ErrorPolicy {
+            ignored: self.ignore_xids.clone(),
+            counted: self.count_xids.clone(),
+            lasting: self.lasting_xids.clone(),
+        }
+    }
+
+    pub fn memory(&self) -> Option<Mib> {
+        self.nvidia_memory_mib.map(Mib)
+    }
 }
 
 /// How MIG instances are offered.

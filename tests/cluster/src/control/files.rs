@@ -64,7 +64,11 @@ pub(super) fn scheduler_config(
     let extenders = text.find("extenders:\n").filter(|_| text.contains(host) && text.contains(credentials));
     let extenders = extenders.with_context(|| format!("{name} is not as expected"))?;
     match scheduling {
-        Scheduling::Own | Scheduling::Plain => text.truncate(extenders),
+        // as a cluster without kerf has it
+        Scheduling::Own | Scheduling::Plain => {
+            text.truncate(extenders);
+            text = without(&text, "percentageOfNodesToScore: 100\n")?;
+        }
         Scheduling::Sampled => text = without(&text, "percentageOfNodesToScore: 100\n")?,
         Scheduling::Full | Scheduling::Legacy => {}
     }

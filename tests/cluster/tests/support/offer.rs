@@ -2,9 +2,10 @@
 
 use anyhow::{Context, ensure};
 use k8s_openapi::api::core::v1::Pod;
-use kerf_cluster::cluster::{beside, free_ports};
+use kerf_cluster::cluster::beside;
 use kerf_cluster::node::Node;
 use kerf_cluster::paper::Paper;
+use kerf_cluster::ports::free_ports;
 use kerf_cluster::process::Process;
 use kerf_cluster::tools::workspace;
 use kerf_cluster::wait::until;

@@ -41,10 +41,30 @@ async fn enforce(stage: &Stage<'_>, action: &str) -> anyhow::Result<()> {
 /// written.
 pub async fn leave_out(stage: &Stage<'_>) -> anyhow::Result<()> {
     stage.cluster.control.kubectl(&["label", "namespace", stage.namespace(), "kerf=ignore"])?;
-    let dry = PostParams { dry_run: true, ..PostParams::default() };
-    let broken = serde_json::from_value(pod("tried").app("main", 150, 1).value().clone())?;
     until(SOON, "the namespace is left out", async || {
-        stage.pods().create(&dry, &broken).await.map(drop).map_err(Into::into)
+        ensure!(!refuses(stage).await?, "refused");
+        Ok(())
     })
     .await
+}
+
+/// Takes it back in.
+pub async fn take_in(stage: &Stage<'_>) -> anyhow::Result<()> {
+    stage.cluster.control.kubectl(&["label", "namespace", stage.namespace(), "kerf-"])?;
+    until(SOON, "the namespace is not left out", async || {
+        ensure!(refuses(stage).await?, "allowed");
+        Ok(())
+    })
+    .await
+}
+
+/// Whether a request that breaks a rule is refused.
+async fn refuses(stage: &Stage<'_>) -> anyhow::Result<bool> {
+    let dry = PostParams { dry_run: true, ..PostParams::default() };
+    let broken = pod("tried").app("main", 150, 1).with("schedulerName", "kerf-scheduler");
+    match stage.pods().create(&dry, &serde_json::from_value(broken.value().clone())?).await {
+        Ok(_) => Ok(false),
+        Err(kube::Error::Api(status)) if status.code == 422 => Ok(true),
+        Err(error) => bail!(error),
+    }
 }

@@ -9,7 +9,10 @@ use k8s_openapi::api::policy::v1::PodDisruptionBudget;
 use k8s_openapi::api::rbac::v1::{ClusterRoleBinding, Role, RoleBinding};
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 use kerf::annotation::Keys;
-use kerf::request::{MAX_CARD_MEMORY, MAX_CARDS, MAX_CONTAINERS, MAX_SHARES};
+use kerf::request::{
+    MAX_AMOUNT, MAX_ANNOTATIONS, MAX_CARD_MEMORY, MAX_CARDS, MAX_CONTAINERS, MAX_LIMITS, MAX_LISTED, MAX_SHARES,
+    MAX_UNKNOWN,
+};
 use kerf::shares::SHARE_RESOURCES;
 use serde_json::Value;
 
@@ -165,6 +168,9 @@ fn two_pods_stay_apart_and_one_stays() {
     assert_eq!(budget["maxUnavailable"], 1);
     let apart = pod.affinity.unwrap().pod_anti_affinity.unwrap();
     for term in apart.preferred_during_scheduling_ignored_during_execution.unwrap() {
+        // in an upgrade the new ones are apart from each other
+        let of_version = ["pod-template-hash".to_owned()];
+        assert_eq!(term.pod_affinity_term.match_label_keys.as_deref(), Some(&of_version[..]));
         let selector = term.pod_affinity_term.label_selector.unwrap().match_labels.unwrap();
         for own in [&selector, deployment.selector.match_labels.as_ref().unwrap()] {
             assert!(own.iter().all(|(key, value)| labels.get(key) == Some(value)));
@@ -288,6 +294,11 @@ fn the_policy_about_requests_has_the_domains_bounds() {
         format!("own[1] > {} ?", MAX_CARDS * 100),
         format!("size(variables.asking) > {MAX_CONTAINERS} ?"),
         format!("quantity('{}k')", MAX_SHARES / 1000),
+        format!("quantity('{}P')", MAX_AMOUNT / 1_000_000_000_000_000),
+        format!("size(variables.containers) > {MAX_LISTED} ?"),
+        format!("variables.limits > {MAX_LIMITS} ?"),
+        format!("variables.unknown > {MAX_UNKNOWN} ?"),
+        format!("size(variables.named) > {MAX_ANNOTATIONS} ?"),
     ] {
         assert!(text.contains(&bound), "{bound}");
     }

@@ -1,4 +1,5 @@
-//! Files for which no Kubernetes library of ours has types: kustomizations and the scheduler's configuration.
+//! Files for which no Kubernetes library of ours has types: kustomizations, the scheduler's configuration, and objects of other
+//! systems.
 
 use std::collections::BTreeMap;
 
@@ -190,4 +191,34 @@ pub struct Alert {
     pub r#for: String,
     pub labels: BTreeMap<String, String>,
     pub annotations: BTreeMap<String, String>,
+}
+
+/// The fields of OpenShift's `SecurityContextConstraints` (`security.openshift.io/v1`) that are used here.
+#[derive(Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct SecurityConstraints {
+    pub api_version: String,
+    pub kind: String,
+    pub metadata: ObjectMeta,
+    pub allow_host_dir_volume_plugin: bool,
+    #[serde(rename = "allowHostIPC")]
+    pub allow_host_ipc: bool,
+    pub allow_host_network: bool,
+    #[serde(rename = "allowHostPID")]
+    pub allow_host_pid: bool,
+    pub allow_host_ports: bool,
+    pub allow_privilege_escalation: bool,
+    pub allow_privileged_container: bool,
+    pub allowed_capabilities: Vec<String>,
+    pub default_add_capabilities: Vec<String>,
+    pub required_drop_capabilities: Vec<String>,
+    pub read_only_root_filesystem: bool,
+    pub run_as_user: Value,
+    pub se_linux_context: Value,
+    pub seccomp_profiles: Vec<String>,
+    pub fs_group: Value,
+    pub supplemental_groups: Value,
+    pub volumes: Vec<String>,
+    pub users: Vec<String>,
+    pub groups: Vec<String>,
 }

@@ -5,6 +5,7 @@
 
 mod bundled;
 mod chart;
+mod hosts;
 mod kinds;
 mod monitors;
 mod reading;
@@ -38,7 +39,9 @@ use kerf::policy::Policy;
 use kerf::request::PodRequest;
 use kerf::units::{Mib, Timestamp};
 use kerf_plugin::LabelMode;
-use kinds::{Alerts, Kustomization, Monitoring, Mutating, Operation, PodMonitor, SchedulerConfiguration};
+use kinds::{
+    Alerts, Kustomization, Monitoring, Mutating, Operation, PodMonitor, SchedulerConfiguration, SecurityConstraints,
+};
 use reading::{documents, of_kind, only, root, strict, text, yaml_files};
 use serde_json::Value;
 
@@ -122,6 +125,7 @@ fn known<'a>(name: &str, value: &'a Value) -> &'a str {
         "ResourceQuota" => drop(strict::<ResourceQuota>(name, value)),
         "Role" => drop(strict::<Role>(name, value)),
         "RoleBinding" => drop(strict::<RoleBinding>(name, value)),
+        "SecurityContextConstraints" => drop(strict::<SecurityConstraints>(name, value)),
         "Service" => drop(strict::<Service>(name, value)),
         "ServiceAccount" => drop(strict::<ServiceAccount>(name, value)),
         "ValidatingAdmissionPolicy" => drop(strict::<ValidatingAdmissionPolicy>(name, value)),

@@ -85,6 +85,8 @@ fn accounts_have_exactly_the_rights_listed_here() {
         ("kerf-profiles", "nodes/status", "patch"),
     ]);
     assert_eq!(rights("manifests/components/profile-account"), profiles);
+    let prune = expected(&[("kerf-prune", "nodes", "list"), ("kerf-prune", "nodes/status", "patch")]);
+    assert_eq!(rights("manifests/prune"), prune);
 }
 
 #[test]
@@ -143,13 +145,15 @@ fn containers_may_do_nothing_beyond_their_work() {
         } else {
             let kubelet = ["/var/lib/kubelet/device-plugins", "/var/lib/kubelet/pod-resources"];
             let own = ["/var/lib/kerf", "/run/kerf"];
-            assert_eq!(paths, kubelet.into_iter().chain(own).chain(["/dev"]).collect());
+            let devices = ["/dev", "/dev/null"];
+            assert_eq!(paths, kubelet.into_iter().chain(own).chain(devices).collect());
             let expected = [
                 ("device-plugins", false),
                 ("pod-resources", true),
                 ("dev", true),
                 ("state", false),
                 ("run", false),
+                ("nvidia-devices", true),
             ];
             assert_eq!(mounts, expected.into_iter().collect());
         }

@@ -1,7 +1,7 @@
 //! The layers of `plugin/src`: a folder imports folders of lower layers and its own files, and no others.
 
 /// Folders, and files beside the folders, with their layers. Two of the same layer never import each other.
-const LAYERS: [(u8, &str); 19] = [
+const LAYERS: [(u8, &str); 20] = [
     // the process: files, sockets, backoff, control groups, counters
     (1, "base"),
     // values: a GPU on its host, what a scan found, ids, labels
@@ -28,6 +28,7 @@ const LAYERS: [(u8, &str); 19] = [
     // start
     (9, "tasks"),
     (9, "doctor"),
+    (9, "prune"),
     (10, "lib"),
     (10, "main"),
 ];

@@ -48,7 +48,7 @@ async fn a_demand_for_isolation_decides_the_node_or_keeps_the_pod_waiting() {
     stack.submit(demanding("wrong", "mig", "10")).expect("pod");
     for (name, reason) in [
         ("beyond", "no GPU of the node has the isolation that the pod demands"),
-        ("wrong", "annotation isolation: mig is for whole cards"),
+        ("wrong", "annotation isolation: mig is for whole GPUs"),
     ] {
         let waits = |pod: &Value| {
             let own = pod["metadata"]["name"] == name;

@@ -11,6 +11,7 @@ use crate::{command_line, known};
 /// A release with nothing as in the kustomizations.
 const VALUES: &str = "{domain: example.org, fullnameOverride: cards, nodeLabels: node, simulated: {enabled: true},
     routing: {runtimeClassName: gpu, reservedNodes: true}, startupTaint: true, priorityQuota: true, podMonitor: {enabled: true}, rules: {enabled: true},
+    openshift: true, nvidiaHardened: true,
     scheduler: {serviceAccount: {name: placer, annotations: {who: placer}}},
     plugin: {serviceAccount: {name: on-nodes, create: false}},
     profiles: {account: {enabled: true, serviceAccount: {name: others}}, amd: {enabled: true}}}";
@@ -109,8 +110,9 @@ fn every_name_is_the_releases() {
             assert!(name == "cards" || name.starts_with("cards-") || account || waker, "{name}");
         }
         // the plugin's is there already; a scheduler has no use for that of the remote extender
-        assert_eq!(names(&objects, "ServiceAccount"), ["others", "placer"].map(String::from).into());
-        let accounts = ["placer", "on-nodes", "others"];
+        assert_eq!(names(&objects, "ServiceAccount"), ["cards-prune", "others", "placer"].map(String::from).into());
+        // that of the extender in the place of the scheduler is nobody's of this release
+        let accounts = ["placer", "on-nodes", "others", "cards-prune", "cards-extender"];
         workloads_fit(&objects, &accounts);
         references_fit(&objects, &accounts);
         let account = object(&objects, "ServiceAccount", "placer");

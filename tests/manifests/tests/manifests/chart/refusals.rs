@@ -26,6 +26,10 @@ const REFUSED: &[(&str, &[&str])] = &[
     ("{remote: {from: [{cidr: 192.0.2.10/32}]}}", &["/remote/from/0", "cidr"]),
     ("{profiles: {tpu: {enabled: true}}}", &["/profiles", "tpu"]),
     ("{profiles: {amd: {nodeFeatureDiscovery: true}}}", &["/profiles/amd", "nodeFeatureDiscovery"]),
+    ("{plugin: {seLinuxType: a b}}", &["/plugin/seLinuxType"]),
+    ("{profiles: {seLinuxType: 1}}", &["/profiles/seLinuxType", "want string"]),
+    ("{nfdFeaturesDir: features.d}", &["/nfdFeaturesDir"]),
+    ("{prune: {image: {}}}", &["/prune", "image", "not allowed"]),
     ("{podMonitor: {interval: soon}}", &["/podMonitor/interval"]),
     ("{fullnameOverride: a-name-of-more-than-forty-characters-is-too-long}", &["/fullnameOverride"]),
     ("{global: {imagePullSecrets: [mine]}}", &["/global/imagePullSecrets/0"]),
@@ -49,6 +53,8 @@ const REFUSED: &[(&str, &[&str])] = &[
         &["routing.reservedNodes", "plugin.nodeSelector is empty"],
     ),
     ("{remote: {legacy: true}}", &["remote.legacy", "placement remote"]),
+    ("{remote: {tls: {secretName: tls}}}", &["remote.tls.secretName", "placement remote"]),
+    ("{placement: remote, remote: {tls: {secretName: A_b}}}", &["/remote/tls/secretName"]),
     ("{placement: none}", &["placement: none", "no profile is enabled"]),
     (
         "{placement: none, placedResources: [amd.com/gpu], profiles: {amd: {enabled: true}}}",
@@ -59,6 +65,10 @@ const REFUSED: &[(&str, &[&str])] = &[
         &["profiles.amd.placed: placement is none"],
     ),
     ("{nodeLabels: node, profiles: {nvidia: {enabled: true}}}", &["profiles.nvidia", "profiles.account.enabled"]),
+    (
+        "{openshift: true, profiles: {amd: {enabled: true}}}",
+        &["openshift", "profiles.amd", "profiles.account.enabled"],
+    ),
 ];
 
 #[test]

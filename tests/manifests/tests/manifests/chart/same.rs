@@ -27,6 +27,10 @@ const CASES: &[Case<'_>] = &[
     ("{simulated: {enabled: true}}", &[(&["overlays/simulated"], &[])]),
     ("{placement: remote}", &[(BASE, &["components/remote"])]),
     ("{placement: remote, remote: {legacy: true}}", &[(&["overlays/legacy"], &[])]),
+    (
+        "{placement: remote, remote: {tls: {secretName: kerf-extender-tls}}}",
+        &[(BASE, &["components/remote", "components/remote-tls"])],
+    ),
     ("{placement: controlPlane}", &[(BASE, &["components/control-plane"])]),
     ("{placement: remote, domain: tencent.com}", &[(&["overlays/tencent"], &["components/remote"])]),
     ("{routing: {mutate: never}}", &[(BASE, &["components/without-mutation"])]),
@@ -37,6 +41,12 @@ const CASES: &[Case<'_>] = &[
     ("{nodeLabels: nfd}", &[(BASE, &["components/nfd-labels"])]),
     ("{startupTaint: true}", &[(BASE, &["components/startup-taint"])]),
     ("{priorityQuota: true}", &[(BASE, &["components/priority-quota"])]),
+    ("{nvidiaHardened: true}", &[(BASE, &["components/nvidia-hardened"])]),
+    ("{openshift: true}", &[(BASE, &["components/openshift"])]),
+    (
+        "{nodeLabels: nfd, nfdFeaturesDir: /var/lib/node-feature-discovery/features.d}",
+        &[(BASE, &["components/nfd-labels", "components/nfd-var"])],
+    ),
     ("{podMonitor: {enabled: true}}", &[(BASE, &["components/pod-monitors"])]),
     ("{rules: {enabled: true}}", &[(BASE, &["components/alerts"])]),
     (
@@ -55,8 +65,8 @@ const CASES: &[Case<'_>] = &[
         )],
     ),
     (
-        "{placement: remote, nodeLabels: nfd, simulated: {enabled: true}}",
-        &[(&["overlays/simulated"], &["components/nfd-labels", "components/remote"])],
+        "{placement: remote, nodeLabels: nfd, simulated: {enabled: true}, openshift: true}",
+        &[(&["overlays/simulated"], &["components/nfd-labels", "components/openshift", "components/remote"])],
     ),
     (
         "{placement: none, profiles: {intel: {enabled: true, nodeFeatureDiscovery: true}}}",
@@ -83,6 +93,17 @@ const OF_PROFILES: &[(&str, &str, &[&str])] = &[
         "account: {enabled: true}",
         &["components/profile-account", "components/node-labels"],
     ),
+    ("placement: none, nvidiaHardened: true", "", &["components/nvidia-hardened"]),
+    (
+        "placement: none, openshift: true",
+        "account: {enabled: true}",
+        &["components/profile-account", "components/openshift"],
+    ),
+    (
+        "placement: none, nodeLabels: nfd, nfdFeaturesDir: /var/lib/node-feature-discovery/features.d",
+        "",
+        &["components/nfd-labels", "components/nfd-var"],
+    ),
     (
         "placement: none, priorityQuota: true, podMonitor: {enabled: true}",
         "",
@@ -105,6 +126,10 @@ fn plain(mut object: Value, configuration: &str) -> Option<Value> {
     }
     if let Some(annotations) = object.pointer_mut("/spec/template/metadata/annotations") {
         annotations.as_object_mut().unwrap().remove(CHECKSUM);
+    }
+    // their order says nothing, and a patch by name changes it
+    if let Some(volumes) = object.pointer_mut("/spec/template/spec/volumes").and_then(Value::as_array_mut) {
+        volumes.sort_by_key(|volume| volume["name"].to_string());
     }
     // what the text says: the comments in it are not in the chart's
     if let Some(data) = object.get_mut("data").and_then(Value::as_object_mut) {
@@ -199,6 +224,42 @@ fn profiles_are_those_of_the_overlays() {
         // under the plugin's account, beside the base
         let values = format!("{{profiles: {{{profile}: {{enabled: true, placed: true}}}}}}");
         compare(&release, &values, &[(BASE, &[]), (&[&*overlay], &["components/placed"])]);
+    }
+}
+
+/// The hook that runs once the release is gone is the job of the kustomization.
+#[test]
+fn what_cleans_up_is_that_of_the_kustomization() {
+    let Some(tools) = tools() else { return };
+    for helm in HELMS {
+        let folder = folder(&format!("prune-{helm}"));
+        let release = Release::new(&tools, helm, &folder);
+        let hooks = |values: &str| {
+            let mut objects = release.objects(values);
+            objects.retain(|object| object["metadata"]["annotations"]["helm.sh/hook"] == "post-delete");
+            for object in &mut objects {
+                let metadata = object["metadata"].as_object_mut().unwrap();
+                let annotations = metadata.remove("annotations").unwrap();
+                // after its account, which stays until it has run
+                let weight = if object["kind"] == "Job" { "1" } else { "0" };
+                assert_eq!(annotations["helm.sh/hook-weight"], weight);
+                assert_eq!(annotations["helm.sh/hook-delete-policy"], "before-hook-creation,hook-succeeded");
+            }
+            objects
+        };
+        let mut expected = all_plain(kustomized(&tools, &folder, &["prune"], &[]));
+        for object in &mut expected {
+            object["metadata"].as_object_mut().unwrap().remove("labels");
+        }
+        assert_eq!(by_name(all_plain(hooks("{}"))), by_name(expected), "{helm}");
+        assert!(hooks("{prune: {enabled: false}}").is_empty());
+        // the taint is a part of a Node's spec, so only who has it gets the right
+        let objects = hooks("{routing: {reservedNodes: true}}");
+        let of = |kind: &str| objects.iter().find(|object| object["kind"] == kind).unwrap();
+        let verbs = of("ClusterRole").pointer("/rules/0/verbs").unwrap();
+        assert_eq!(*verbs, serde_json::json!(["list", "get", "patch"]));
+        let container = of("Job").pointer("/spec/template/spec/containers/0").unwrap();
+        assert_eq!(container["args"].as_array().unwrap().last().unwrap(), "--taint");
     }
 }
 

@@ -256,6 +256,34 @@ fn the_remaining_values_reach_their_objects() {
     assert!(policy["spec"]["ingress"][1].get("from").is_none(), "metrics");
 }
 
+/// Where the cluster chooses users, pods that can be anybody name none; and what the values say of hosts reaches the pods.
+#[test]
+fn values_of_hosts_reach_the_pods() {
+    let Some(tools) = tools() else { return };
+    let folder = folder("hosts");
+    let release = Release::new(&tools, "helm4", &folder);
+    let values = "{openshift: true, nodeLabels: nfd, nfdFeaturesDir: /var/own, plugin: {seLinuxType: super_t},
+        profiles: {seLinuxType: '', account: {enabled: true}, amd: {enabled: true}},
+        prune: {nodeSelector: {pool: any}, tolerations: [{key: own}]}, global: {imagePullSecrets: [{name: mine}]}}";
+    let objects = release.objects(values);
+    let plugin = &pod(&objects, "DaemonSet", "kerf-plugin")["spec"];
+    assert_eq!(plugin["securityContext"]["seLinuxOptions"]["type"], "super_t");
+    let amd = &pod(&objects, "DaemonSet", "kerf-amd")["spec"];
+    assert!(amd["securityContext"].get("seLinuxOptions").is_none());
+    for spec in [plugin, amd] {
+        let features = spec["volumes"].as_array().unwrap().iter().find(|volume| volume["name"] == "features");
+        assert_eq!(features.unwrap()["hostPath"]["path"], "/var/own");
+    }
+    let prune = &pod(&objects, "Job", "kerf-prune")["spec"];
+    assert_eq!(prune["nodeSelector"], json!({ "kubernetes.io/os": "linux", "pool": "any" }));
+    assert_eq!(prune["tolerations"].as_array().unwrap().last().unwrap()["key"], "own");
+    assert_eq!(prune["imagePullSecrets"], json!([{ "name": "mine" }]));
+    for context in [&prune["securityContext"], &object(&objects, "Pod", "kerf-test")["spec"]["securityContext"]] {
+        assert_eq!(context["runAsNonRoot"], true);
+        assert!(context.get("runAsUser").is_none() && context.get("runAsGroup").is_none(), "{context}");
+    }
+}
+
 /// The hook of `helm test` asks for what kerf gives, and may do nothing else.
 #[test]
 fn the_test_of_a_release_asks_for_a_share() {

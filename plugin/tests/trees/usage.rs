@@ -1,0 +1,27 @@
+//! What whoever starts the program wrongly is told.
+
+use std::process::Command;
+
+#[test]
+fn wrong_usage_is_one_message_and_has_its_exit_status() {
+    let wrong: [(&[&str], &str); 3] = [
+        (&["--node-name=n"], "error: no cluster: give --kubeconfig, or run in a pod"),
+        (
+            &["--node-name=n", "--kubeconfig=/nonexistent/file"],
+            "error: --kubeconfig /nonexistent/file cannot be read",
+        ),
+        (&[], "--node-name"),
+    ];
+    for (flags, part) in wrong {
+        let output = Command::new(env!("CARGO_BIN_EXE_kerf-plugin"))
+            .args(flags)
+            .env_clear()
+            .env("RUST_BACKTRACE", "1")
+            .env("HOME", "/nonexistent")
+            .output()
+            .unwrap();
+        let said = String::from_utf8(output.stderr).unwrap();
+        assert_eq!(output.status.code(), Some(2), "{flags:?}: {said}");
+        assert!(said.contains(part) && said.lines().count() == 1, "{flags:?}: {said}");
+    }
+}
