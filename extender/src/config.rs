@@ -13,10 +13,11 @@ use kerf::ids::syntax::is_label;
 use kerf::policy::Policy;
 use kerf::shares::{SHARE_RESOURCES, ShareResources};
 use kerf_runtime::feed::Patience;
+use kerf_runtime::lease_name::LeaseName;
 use kerf_runtime::telemetry::LogArgs;
 
 use crate::beside::Livez;
-use crate::lease::{self, LeaseName};
+use crate::lease;
 pub use ports::{PortArgs, Ports};
 
 /// kube-scheduler's side of kerf: chooses the physical GPU of each pod and records it in the write that binds it.

@@ -2,16 +2,13 @@
 
 mod pauses;
 
-use std::str::FromStr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use anyhow::ensure;
 use k8s_openapi::api::coordination::v1::Lease;
-use kerf::ids::PodRef;
-use kerf::ids::syntax::{is_label, is_subdomain};
 use kerf::k8s::lease_holder;
 use kerf_runtime::feed::Feed;
+use kerf_runtime::lease_name::LeaseName;
 use kerf_runtime::watching::{Event, follow};
 use kube::{Api, Client};
 use parking_lot::Mutex;
@@ -23,20 +20,6 @@ use pauses::{PAUSE, Pauses};
 
 /// How often is looked whether the process runs.
 const TICK: Duration = Duration::from_millis(100);
-
-/// Namespace and name of a Lease.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct LeaseName(PodRef);
-
-impl FromStr for LeaseName {
-    type Err = anyhow::Error;
-
-    fn from_str(text: &str) -> anyhow::Result<Self> {
-        let (namespace, name) = text.split_once('/').unwrap_or_default();
-        ensure!(is_label(namespace) && is_subdomain(name), "{text:?} is not NAMESPACE/NAME of a Lease");
-        Ok(Self(PodRef::new(namespace, name)))
-    }
-}
 
 /// The name of this host as the kernel has it, which kube-scheduler takes for its identity, too.
 pub(crate) fn host() -> String {
@@ -167,7 +150,7 @@ impl Election {
 
     /// Notices when the process was stopped, and reads the lease then, in `read` at most.
     pub async fn follow_pauses(self: Arc<Self>, client: Client, read: Duration, token: CancellationToken) {
-        let api = Api::<Lease>::namespaced(client, &self.lease.0.namespace);
+        let api = Api::<Lease>::namespaced(client, &self.lease.namespace);
         let mut ticks = interval(TICK);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut told = false;
@@ -183,7 +166,7 @@ impl Election {
                 );
                 told = true;
             }
-            match timeout(read, api.get_opt(&self.lease.0.name)).await {
+            match timeout(read, api.get_opt(&self.lease.name)).await {
                 Ok(Ok(lease)) => self.resume(lease, asked, Instant::now()),
                 Ok(Err(error)) => tracing::debug!(%error, "lease cannot be read"),
                 Err(_) => tracing::debug!("lease cannot be read: no answer in time"),
@@ -238,7 +221,7 @@ impl Election {
 
     /// As `/readyz` says it.
     pub fn text(&self) -> String {
-        let lease = &self.lease.0;
+        let lease = &self.lease;
         match self.standing() {
             Standing::Unknown => format!("lease {lease} not seen yet"),
             Standing::Active => format!("active: the scheduler of this pod holds the lease {lease}"),
@@ -249,8 +232,8 @@ impl Election {
 
     /// Follows the lease until the token is cancelled.
     pub async fn follow(self: Arc<Self>, client: Client, feed: Feed, token: CancellationToken) {
-        let fields = format!("metadata.name={}", self.lease.0.name);
-        let api = Api::<Lease>::namespaced(client, &self.lease.0.namespace);
+        let fields = format!("metadata.name={}", self.lease.name);
+        let api = Api::<Lease>::namespaced(client, &self.lease.namespace);
         let mut listed = false;
         follow(api, Some(&fields), feed, token, |event| match event {
             Event::Init => listed = false,

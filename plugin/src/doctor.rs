@@ -27,8 +27,6 @@ use crate::vendor;
 
 /// Exit status where there is a problem.
 pub const PROBLEM: u8 = 1;
-/// Exit status where the flags are wrong or do not go together, as clap has it.
-pub const WRONG_USAGE: u8 = 2;
 /// Exit status where there is no GPU.
 pub const NO_CARDS: u8 = 3;
 /// The profile whose shares are enforced.

@@ -9,7 +9,7 @@ use clap::{CommandFactory as _, FromArgMatches as _, Parser as _};
 use kerf::terminal;
 use kerf_plugin::config::{Args, Config};
 use kerf_plugin::{LabelMode, doctor, prune, two_dashes};
-use kerf_runtime::ending::{failure, wrong_usage};
+use kerf_runtime::ending::{WRONG_USAGE, failure, wrong_usage};
 use kerf_runtime::shutdown::Tasks;
 
 fn main() -> ExitCode {
@@ -93,7 +93,7 @@ async fn examine(mut args: Args) -> anyhow::Result<ExitCode> {
         Ok(config) => config,
         Err(error) => {
             terminal::tell(&format!("error: {error}"));
-            return Ok(ExitCode::from(doctor::WRONG_USAGE));
+            return Ok(ExitCode::from(WRONG_USAGE));
         }
     };
     let report = doctor::examine(&config).await;

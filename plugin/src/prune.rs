@@ -6,16 +6,15 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
-use std::str::FromStr;
 use std::time::Duration;
 
 use anyhow::{Context as _, bail};
 use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::api::core::v1::Node;
 use kerf::annotation::{Domain, Keys};
-use kerf::ids::syntax::is_subdomain;
 use kerf::k8s::ALLOCATIONS_SUCCEED;
 use kerf::terminal;
+use kerf_runtime::lease_name::LeaseName;
 use kube::api::{DeleteParams, GetParams, ListParams, Patch, PatchParams};
 use kube::core::Request;
 use kube::{Client, Resource as _};
@@ -51,26 +50,6 @@ pub struct Args {
     /// Also delete this lease, which kerf's scheduler held
     #[arg(long, value_name = "NAMESPACE/NAME")]
     pub lease: Option<LeaseName>,
-}
-
-/// A lease, as `namespace/name`.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct LeaseName {
-    namespace: String,
-    name: String,
-}
-
-impl FromStr for LeaseName {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, String> {
-        match text.split_once('/') {
-            Some((namespace, name)) if is_subdomain(namespace) && is_subdomain(name) => {
-                Ok(Self { namespace: namespace.to_owned(), name: name.to_owned() })
-            }
-            _ => Err("expected a namespace and a name, as in kerf-system/kerf-scheduler".to_owned()),
-        }
-    }
 }
 
 /// The parts of a Node that kerf may have written.
@@ -210,9 +189,9 @@ pub async fn run(args: &Args) -> anyhow::Result<()> {
     }
     if let Some(lease) = &args.lease {
         match delete_lease(&client, lease).await {
-            Ok(true) => println!("lease {}/{}", lease.namespace, lease.name),
+            Ok(true) => println!("lease {lease}"),
             Ok(false) => {}
-            Err(error) => failed.push(format!("lease {}/{}: {error:#}", lease.namespace, lease.name)),
+            Err(error) => failed.push(format!("lease {lease}: {error:#}")),
         }
     }
     if !failed.is_empty() {
@@ -351,14 +330,5 @@ mod tests {
         assert_eq!(other_taints(&shown, &Keys::default()), Some(vec![other.clone()]));
         let without = node(json!({ "metadata": { "name": "n" }, "spec": { "taints": [other] } }));
         assert_eq!(other_taints(&without, &Keys::default()), None);
-    }
-
-    #[test]
-    fn a_lease_has_a_namespace_and_a_name() {
-        let lease: LeaseName = "kerf-system/kerf-scheduler".parse().unwrap();
-        assert_eq!((&*lease.namespace, &*lease.name), ("kerf-system", "kerf-scheduler"));
-        for wrong in ["kerf-scheduler", "a/b/c", "/b", "a/", "A/b"] {
-            assert!(wrong.parse::<LeaseName>().is_err(), "{wrong}");
-        }
     }
 }

@@ -1,6 +1,5 @@
 //! How a program ends: one message without a stack backtrace, and an exit status that tells wrong usage from failure.
 
-use std::io::Write;
 use std::process::ExitCode;
 
 use kerf::terminal;
@@ -21,6 +20,5 @@ pub fn failure(error: &anyhow::Error) -> ExitCode {
 }
 
 fn tell(error: &anyhow::Error) {
-    // where standard error is closed there is nobody to tell
-    drop(writeln!(std::io::stderr(), "error: {}", terminal::line(&format!("{error:#}"))));
+    terminal::tell(&format!("error: {error:#}"));
 }

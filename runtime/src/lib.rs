@@ -7,6 +7,7 @@ pub mod ending;
 pub mod failure;
 pub mod feed;
 pub mod guarded;
+pub mod lease_name;
 pub mod readiness;
 pub mod series;
 pub mod serving;

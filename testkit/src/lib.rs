@@ -34,3 +34,4 @@ mod clock;
 pub mod kubelet;
 pub mod scheduler;
 pub mod tree;
+pub mod usage;

@@ -124,11 +124,3 @@ fn of_a_holder_a_name_is_shown_on_one_line() {
     let text = election.text();
     assert!(text.starts_with("standby: x\\n\\0yyy") && text.len() < 400, "{}", text.len());
 }
-
-#[test]
-fn a_lease_is_named_with_its_namespace() {
-    assert!("kerf-system/kerf-scheduler".parse::<LeaseName>().is_ok());
-    for wrong in ["kerf-scheduler", "/a", "a/", "A/b", "a/b/c", ""] {
-        assert!(wrong.parse::<LeaseName>().unwrap_err().to_string().contains("NAMESPACE/NAME"), "{wrong}");
-    }
-}

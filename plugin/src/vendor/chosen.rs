@@ -1,10 +1,11 @@
 //! The GPUs of a driver that an administrator wants to be offered, whichever the driver is.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use kerf::device::Health;
 use kerf::ids::DeviceId;
-use parking_lot::Mutex;
 
 use crate::device::backend::{Backend, BackendError, BackendFactory, HostDevice, Usage};
 use crate::device::choice::Choice;
@@ -20,7 +21,7 @@ pub fn chosen(backend: BackendFactory, choice: &Choice) -> BackendFactory {
     BackendFactory::new((backend, choice.clone()), |(backend, choice): (BackendFactory, Choice)| Chosen {
         choice,
         inner: backend.open(),
-        begun: Mutex::default(),
+        begun: AtomicBool::default(),
         hidden: Hidden::default(),
         remarks: Remarks::default(),
     })
@@ -28,17 +29,16 @@ pub fn chosen(backend: BackendFactory, choice: &Choice) -> BackendFactory {
 
 struct Chosen {
     choice: Choice,
-    inner: std::sync::Arc<dyn Backend>,
+    inner: Arc<dyn Backend>,
     /// Whether the GPUs were found once: until then it is not known which are hidden.
-    begun: Mutex<bool>,
+    begun: AtomicBool,
     hidden: Hidden,
     remarks: Remarks,
 }
 
 impl Chosen {
     fn begin(&self) -> Result<(), BackendError> {
-        let begun = *self.begun.lock();
-        if begun { Ok(()) } else { self.discover().map(drop) }
+        if self.begun.load(Ordering::Acquire) { Ok(()) } else { self.discover().map(drop) }
     }
 }
 
@@ -62,7 +62,7 @@ impl Backend for Chosen {
         }
         self.hidden.set(hidden.iter());
         self.remarks.take(self.name(), remarks);
-        *self.begun.lock() = true;
+        self.begun.store(true, Ordering::Release);
         Ok(offered)
     }
 

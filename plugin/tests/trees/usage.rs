@@ -1,6 +1,6 @@
 //! What whoever starts the program wrongly is told.
 
-use std::process::Command;
+use kerf_testkit::usage::told;
 
 #[test]
 fn wrong_usage_is_one_message_and_has_its_exit_status() {
@@ -13,15 +13,8 @@ fn wrong_usage_is_one_message_and_has_its_exit_status() {
         (&[], "--node-name"),
     ];
     for (flags, part) in wrong {
-        let output = Command::new(env!("CARGO_BIN_EXE_kerf-plugin"))
-            .args(flags)
-            .env_clear()
-            .env("RUST_BACKTRACE", "1")
-            .env("HOME", "/nonexistent")
-            .output()
-            .unwrap();
-        let said = String::from_utf8(output.stderr).unwrap();
-        assert_eq!(output.status.code(), Some(2), "{flags:?}: {said}");
+        let (status, said) = told(env!("CARGO_BIN_EXE_kerf-plugin"), flags).unwrap();
+        assert_eq!(status, Some(2), "{flags:?}: {said}");
         assert!(said.contains(part) && said.lines().count() == 1, "{flags:?}: {said}");
     }
 }

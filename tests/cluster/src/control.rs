@@ -13,6 +13,8 @@ use kube::api::ListParams;
 use kube::core::Request;
 use kube::{Client, Config};
 
+pub(crate) use self::files::UNLIMITED;
+pub(crate) use self::launch::kube_scheduler;
 pub use self::setup::{Ports, Purpose, Scheduling};
 use crate::certificates::Certificates;
 use crate::holder::Holder;

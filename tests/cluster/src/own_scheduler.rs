@@ -6,9 +6,9 @@ use std::sync::Arc;
 
 use anyhow::{Context, ensure};
 
-use crate::control::Control;
+use crate::control::{Control, UNLIMITED, kube_scheduler};
 use crate::place::Place;
-use crate::process::{Process, Spec};
+use crate::process::Process;
 use crate::programs::kubeconfig;
 use crate::tools::{Tools, workspace};
 
@@ -42,18 +42,8 @@ pub(crate) fn start(place: &Arc<Place>, tools: &Tools, control: &Control) -> any
         shipped.display()
     );
     let kubeconfig = kubeconfig(control, ACCOUNT)?;
-    let client =
-        format!("\nclientConnection:\n  kubeconfig: {}\n  qps: 5000\n  burst: 5000\n", kubeconfig.display());
+    let client = format!("\nclientConnection:\n  kubeconfig: {}{UNLIMITED}\n", kubeconfig.display());
     let text = text.replace(EXTENDER, &format!("http://127.0.0.1:{}", control.ports.extender)) + &client;
-    let config = place.write("kerf-scheduler.yaml", text)?;
-    let args = [
-        format!("--config={}", config.display()),
-        "--bind-address=127.0.0.1".to_owned(),
-        format!("--secure-port={}", control.ports.own_scheduler),
-        format!("--cert-dir={}", place.dir("kerf-scheduler")?.display()),
-        "--authentication-skip-lookup=true".to_owned(),
-        "--authorization-always-allow-paths=/metrics,/readyz,/livez,/debug/pprof/*".to_owned(),
-        "--v=2".to_owned(),
-    ];
-    Process::start(place, Spec::new("kerf-scheduler", tools.program("kube-scheduler"), &args))
+    let config = place.write("control/kerf-scheduler.yaml", text)?;
+    kube_scheduler(place, tools, "kerf-scheduler", &config, control.ports.own_scheduler)
 }

@@ -4,10 +4,11 @@ use anyhow::{Context, ensure};
 use k8s_openapi::api::apps::v1::Deployment;
 use kerf_cluster::control::client;
 use kerf_cluster::tools::workspace;
+use kerf_scenarios::requests::template;
 use kube::Api;
 use kube::api::{Patch, PatchParams, PostParams};
 use kube::core::Request;
-use serde_json::{Map, Value, json};
+use serde_json::{Value, json};
 
 use crate::support::draft::pod;
 use crate::support::policy::{leave_out, take_in};
@@ -111,56 +112,6 @@ fn told(result: Result<(), kube::Error>, refused: bool, text: &str) -> anyhow::R
     Ok(())
 }
 
-/// The domain's names stand without it.
-fn below(names: &Value) -> Value {
-    let full = |name: &String| {
-        if name.contains('/') || name == "cpu" { name.clone() } else { format!("inspur.com/{name}") }
-    };
-    let names = names.as_object().into_iter().flatten();
-    names.map(|(name, value)| (full(name), value.clone())).collect::<Map<_, _>>().into()
-}
-
-/// Metadata and spec of a pod of the table.
-fn template(row: &Value) -> Value {
-    let list = |key: &str| -> Vec<Value> {
-        let containers = row[key].as_array().into_iter().flatten();
-        let own = containers.map(|container| {
-            let mut own = json!({
-                "name": container["name"], "image": "busybox:1.37", "resources": { "limits": below(&container["limits"]) },
-            });
-            if container["restarts"] == true {
-                own["restartPolicy"] = "Always".into();
-            }
-            own
-        });
-        own.collect()
-    };
-    json!({
-        "metadata": { "labels": { "app": "row" }, "annotations": below(&row["annotations"]) },
-        "spec": { "initContainers": list("init"), "containers": list("containers") },
-    })
-}
-
-/// With as many more annotations, limits and containers as `many` of the row says. Their names are close to none of kerf's;
-/// those below the domain are as long as what takes longest to compare.
-fn filled(mut pod: Value, row: &Value) -> Value {
-    let numbers = |of: &str| 0..row["many"][of].as_u64().unwrap_or_default();
-    for number in numbers("annotations") {
-        pod["metadata"]["annotations"][format!("inspur.com/annotation-of-{number:03}")] = "x".into();
-    }
-    let limits = &mut pod["spec"]["containers"][0]["resources"]["limits"];
-    for number in numbers("unknown") {
-        limits[format!("inspur.com/resource-no{number:03}")] = "1".into();
-    }
-    for number in numbers("limits") {
-        limits[format!("example.com/limit-{number}")] = "1".into();
-    }
-    let more =
-        numbers("containers").map(|number| json!({ "name": format!("more-{number}"), "image": "busybox:1.37" }));
-    pod["spec"]["containers"].as_array_mut().into_iter().for_each(|list| list.extend(more.clone()));
-    pod
-}
-
 /// The API server says what the extender would, in the same words, about pods and about what makes pods. The table is
 /// tested against the extender's domain as well: `tests/requests.rs`.
 pub async fn requests_are_refused_when_they_are_written(stage: &Stage<'_>) -> anyhow::Result<()> {
@@ -170,7 +121,7 @@ pub async fn requests_are_refused_when_they_are_written(stage: &Stage<'_>) -> an
     let dry = PostParams { dry_run: true, ..PostParams::default() };
     let within = |group: &str| format!("{group}/namespaces/{}", stage.namespace());
     for row in &table {
-        let template = filled(template(row), row);
+        let template = template(row, "inspur.com");
         let mut pod = template.clone();
         pod["metadata"]["name"] = "row".into();
         let of = json!({ "selector": { "matchLabels": { "app": "row" } }, "template": template });

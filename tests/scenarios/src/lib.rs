@@ -28,6 +28,7 @@
 #![allow(missing_docs, reason = "for tests alone; the format is above")]
 
 mod render;
+pub mod requests;
 
 use std::collections::BTreeMap;
 

@@ -12,6 +12,9 @@ use crate::network::Network;
 use crate::place::Place;
 use crate::tools::workspace;
 
+/// Beside `kubeconfig` in a scheduler's configuration: no limit on its requests to the API server, in effect.
+pub(crate) const UNLIMITED: &str = "\n  qps: 5000\n  burst: 5000";
+
 pub(super) fn tokens(nodes: &[String]) -> String {
     let mut lines = vec![
         "token-admin,admin,admin,\"system:masters\"".to_owned(),
@@ -74,7 +77,7 @@ pub(super) fn scheduler_config(
     }
     let mut client = format!("kubeconfig: {}", place.path("kubeconfig/scheduler").display());
     if unlimited {
-        client.push_str("\n  qps: 5000\n  burst: 5000");
+        client.push_str(UNLIMITED);
     }
     let text = text
         .replace(host, &format!("http://127.0.0.1:{}", ports.extender))

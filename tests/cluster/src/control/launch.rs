@@ -125,14 +125,25 @@ pub(super) fn scheduler(
     purpose: Purpose,
 ) -> anyhow::Result<Process> {
     let config = files::scheduler_config(place, ports, purpose.scheduling(), purpose.is_measurement())?;
+    kube_scheduler(place, tools, "kube-scheduler", &config, ports.scheduler)
+}
+
+/// Starts a kube-scheduler with this configuration, whose metrics are on this port.
+pub(crate) fn kube_scheduler(
+    place: &Arc<Place>,
+    tools: &Tools,
+    name: &str,
+    config: &Path,
+    port: u16,
+) -> anyhow::Result<Process> {
     let args = flags(&[
-        ("config", show(&config)),
+        ("config", show(config)),
         ("bind-address", "127.0.0.1".into()),
-        ("secure-port", ports.scheduler.to_string()),
-        ("cert-dir", show(&place.dir("control/scheduler")?)),
+        ("secure-port", port.to_string()),
+        ("cert-dir", show(&place.dir(&format!("control/{name}"))?)),
         ("authentication-skip-lookup", "true".into()),
         ("authorization-always-allow-paths", "/metrics,/readyz,/livez,/debug/pprof/*".into()),
         ("v", "2".into()),
     ]);
-    Process::start(place, Spec::new("kube-scheduler", tools.program("kube-scheduler"), &args))
+    Process::start(place, Spec::new(name, tools.program("kube-scheduler"), &args))
 }
