@@ -51,7 +51,7 @@ pub(super) fn judge(
         let now = Instant::now();
         let lingers = until.map_or_else(|| app.refused.may_linger(&pod.uid, now), |until| now < until);
         if !lingers {
-            app.refused.remember(pod, seen, now);
+            app.refused.remember(pod, candidates.len(), seen, now);
         }
         !lingers
     };

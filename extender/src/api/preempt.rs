@@ -7,6 +7,8 @@
 //! the node's cores and memory suffice without. Up to Kubernetes 1.37 the scheduler asks only where its own count finds
 //! pods to evict, so not where a node's total suffices and no single card does.
 //!
+//! A pod that was refused by a part of the nodes, while another node has room, evicts nobody: it is tried again.
+//!
 //! The scheduler places nothing while it waits, and gives up after its `httpTimeout`. So after [`PATIENCE`] the
 //! remaining candidates, in order of name, are dropped: it chooses among the others.
 
@@ -31,6 +33,7 @@ use kerf::tally::Amount;
 use super::prepare::{Asked, Call, CallError, Early, Handler, json};
 use super::wire::{MetaPod, MetaVictims, PreemptArgs, PreemptResult};
 use crate::app::App;
+use crate::retries::LOOKS;
 use crate::verb::{Outcome, Verb};
 
 /// How long one call may plan.
@@ -67,9 +70,22 @@ fn evaluate(call: &Call) -> Response {
         Ok(asked) => asked,
         Err(answered) => return *answered,
     };
+    if fits_elsewhere(&call.app, &asked) {
+        call.app.metrics.answered(Verb::Preempt, Outcome::Nowhere);
+        return json(&PreemptResult::default());
+    }
     let left = left(&call.app, asked);
     call.app.metrics.answered(Verb::Preempt, if left.is_empty() { Outcome::Nowhere } else { Outcome::Ok });
     json(&PreemptResult { node_name_to_meta_victims: left })
+}
+
+/// Whether the pod was refused by a part of the nodes while others have room: it is tried again there (`retries`), and
+/// nobody has to leave.
+fn fits_elsewhere(app: &App, asked: &Asked<Candidates>) -> bool {
+    let tolerations = || asked.pod.spec.as_ref().and_then(|spec| spec.tolerations.clone()).unwrap_or_default();
+    let (mut planner, mut looks) = (Planner::default(), LOOKS);
+    app.refused.may_fit_elsewhere(&asked.asking.uid)
+        && app.cluster.asking(&asked.asking, app.policy).fits_anywhere(&mut planner, &tolerations(), &mut looks)
 }
 
 /// The candidates that evictions can help, with their victims.

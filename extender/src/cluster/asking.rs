@@ -9,6 +9,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Deref;
 
 use dashmap::mapref::one::Ref;
+use k8s_openapi::api::core::v1::Toleration;
 use kerf::ids::{NodeName, PodUid};
 use kerf::ledger::NodeLedger;
 use kerf::placement::Planner;
@@ -119,6 +120,21 @@ impl<'a> Asking<'a> {
     /// [`Unfit`] where it does not.
     pub fn fit(&self, planner: &mut Planner, node: &str) -> Result<(), Unfit> {
         self.fitting(planner, node).map(drop)
+    }
+
+    /// Whether the pod fits on a node of the cluster that its tolerations admit; also where finding that out takes more
+    /// than this many looks, or than the planner may do.
+    pub(crate) fn fits_anywhere(
+        &self,
+        planner: &mut Planner,
+        tolerations: &[Toleration],
+        looks: &mut usize,
+    ) -> bool {
+        self.cluster.names().iter().any(|node| {
+            *looks = looks.saturating_sub(1);
+            let mut fits = || planner.exhausted() || self.fit(planner, node.as_str()).is_ok();
+            *looks == 0 || self.cluster.closed(node, tolerations).is_none() && fits()
+        })
     }
 
     /// The node as the pod sees it, where it fits.

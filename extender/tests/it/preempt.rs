@@ -117,6 +117,43 @@ async fn a_node_where_evictions_do_not_help_is_no_candidate() {
     );
 }
 
+#[tokio::test]
+async fn nobody_leaves_for_a_pod_that_other_nodes_have_room_for() {
+    let full = (0..120).map(|number| node(&format!("n{number:03}"), 1, 15_360));
+    let world = World::new(full.chain([node("room", 1, 15_360)])).await;
+    let mut asked = world.nodes();
+    asked.retain(|node| node["metadata"]["name"] != "room");
+    let filled = (0..120).map(|number| {
+        let (world, name) = (&world, format!("n{number:03}"));
+        async move {
+            let pod = asking(world, &name, "60", 0);
+            world.bind(&pod, &name).await.unwrap();
+            uid(&pod)
+        }
+    });
+    let victims: Vec<String> = futures::future::join_all(filled).await;
+    let preemptor = asking(&world, "p", "50", 10);
+    let meta = json!({ "n000": { "Pods": [{ "UID": victims[0] }], "NumPDBViolations": 0 } });
+    let body = json!({ "Pod": *preemptor, "NodeNameToMetaVictims": meta });
+    let nothing = json!({ "NodeNameToMetaVictims": {} });
+    // no node was asked about yet
+    assert_eq!(preempt(&world, &body).await["NodeNameToMetaVictims"], meta);
+    for _ in 0..20 {
+        assert!(world.client.filter(&preemptor, &asked).await.unwrap().nodes.is_empty());
+        assert_eq!(preempt(&world, &body).await, nothing);
+    }
+    // it may not be allowed where there is room
+    assert!(world.client.filter(&preemptor, &asked).await.unwrap().nodes.is_empty());
+    assert_eq!(preempt(&world, &body).await["NodeNameToMetaVictims"], meta);
+    // and where there is none, nothing is waited for
+    let room = asking(&world, "r", "60", 0);
+    world.bind(&room, "room").await.unwrap();
+    let second = asking(&world, "s", "50", 10);
+    assert!(world.client.filter(&second, &asked).await.unwrap().nodes.is_empty());
+    let body = json!({ "Pod": *second, "NodeNameToMetaVictims": meta });
+    assert_eq!(preempt(&world, &body).await["NodeNameToMetaVictims"], meta);
+}
+
 /// A node with `cards` cards and these pods on it, bound in this order: name, core, priority, labels.
 async fn crowd(cards: u32, pods: &[(&str, &str, i32, Value)]) -> (World, Vec<String>) {
     let world = World::new([node("n", cards, 15_360)]).await;

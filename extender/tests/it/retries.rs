@@ -75,6 +75,50 @@ async fn the_end_of_a_reservation_is_told_to_who_waits_for_it() {
     assert!(stored["metadata"]["annotations"]["inspur.com/retried"].is_string(), "{stored}");
 }
 
+/// 300 nodes, the last of which alone has a GPU for pods: the others' is cordoned, which kube-scheduler's count of a node
+/// does not tell.
+async fn scarce(last: Value) -> World {
+    let mut nodes: Vec<Value> = (0..300).map(|number| node(&format!("n{number:03}"), 1, 15_360)).collect();
+    for node in &mut nodes[..299] {
+        node["metadata"]["annotations"]["inspur.com/gpu-cordon"] = "0".into();
+    }
+    nodes[299]["spec"] = last;
+    World::new(nodes).await
+}
+
+#[tokio::test]
+async fn a_pod_that_a_part_of_the_nodes_refused_is_tried_on_the_others() {
+    let world = scarce(json!({})).await;
+    let scheduler = scheduler(&world).await;
+    world.pod("p", share("90", "30")).await;
+    // at 144 nodes of 300 a try the third one comes to the last
+    bound(&world, &scheduler, "p", Duration::from_secs(20)).await;
+    let asked: Vec<usize> =
+        scheduler.attempts_of("default", "p").iter().map(|attempt| attempt.asked.len()).collect();
+    assert_eq!((asked, wakes(&world)), (vec![144; 3], 2));
+    // there is no room anywhere now
+    world.pod("q", share("90", "30")).await;
+    unschedulable(&scheduler, 1).await;
+    world.api.force_delete("pods", "default", "p").unwrap();
+    bound(&world, &scheduler, "q", Duration::from_secs(20)).await;
+}
+
+#[tokio::test]
+async fn a_node_that_is_closed_to_a_pod_is_no_room_for_it() {
+    let taint = json!({ "taints": [{ "key": "for", "value": "others", "effect": "NoSchedule" }] });
+    let world = scarce(taint).await;
+    let scheduler = scheduler(&world).await;
+    world.pod("p", share("90", "30")).await;
+    unschedulable(&scheduler, 1).await;
+    assert_eq!(wakes(&world), 0);
+    // tried again together, two pods would have the scheduler begin near the same node each time
+    world.api.force_delete("pods", "default", "p").unwrap();
+    let mut tolerant = pod("tolerant", share("90", "30"));
+    tolerant["spec"]["tolerations"] = json!([{ "key": "for", "operator": "Exists" }]);
+    world.api.create("pods", tolerant).unwrap();
+    bound(&world, &scheduler, "tolerant", Duration::from_secs(20)).await;
+}
+
 #[tokio::test]
 async fn news_that_come_late_are_told_too() {
     let world = World::new([node("a", 1, 15_360)]).await;
