@@ -1,10 +1,18 @@
 # Part of release.sh: what is asked before anything is built.
 # shellcheck shell=bash disable=SC2154 # its variables
 
+help() {
+    sed -n '/^# usage:/,/^#$/s/^# \?//p' release.sh
+}
+
 usage() {
     printf 'release.sh: %s\n' "$1" >&2
-    sed -n '/^# usage:/,/^#$/s/^# \?//p' release.sh >&2
+    help >&2
     exit 2
+}
+
+from_caller() {
+    (cd "$called_in" && realpath -m -- "$1")
 }
 
 fail() {
@@ -30,14 +38,22 @@ has_target() {
     compgen -G "$("${RUSTC:-rustc}" --print target-libdir --target "$1")/libstd-*.rlib" >/dev/null
 }
 
+# Whether a folder has what a release consists of, and nothing else: only such a one is replaced
+is_release() {
+    local names=(-name 'kerf-*' -o -name RELEASE-NOTES.md -o -name SHA256SUMS)
+    [ -f "$1/SHA256SUMS" ] && [ -z "$(find "$1" -mindepth 1 \( ! -type f -o ! \( "${names[@]}" \) \) -print -quit)" ]
+}
+
 check_arguments() {
     local architecture tool target
+    [ -z "$(printf '%s\n' "${architectures[@]}" | sort | uniq -d)" ] || usage "--architectures: one is named twice"
     for architecture in "${architectures[@]}"; do
         machine "$architecture" >/dev/null
         [ -z "$stand_in" ] || [ -f "$stand_in/$architecture.tar" ] ||
             fail "--stand-in-base: $stand_in/$architecture.tar is missing: release/base.sh $stand_in $architecture makes it"
     done
-    [ ! -e "$to" ] || [ -f "$to/SHA256SUMS" ] || [ -z "$(ls -A "$to")" ] ||
+    [ ! -e "$to" ] || [ -d "$to" ] || fail "--to: $to is no folder"
+    [ ! -d "$to" ] || [ -z "$(ls -A "$to")" ] || is_release "$to" ||
         fail "--to: $to has other files than those of a release, and would be replaced"
     grep -qxF "[profile.$profile]" Cargo.toml || [ "$profile" = dev ] || [ "$profile" = release ] ||
         fail "--profile: Cargo.toml has no profile $profile"
@@ -71,9 +87,11 @@ check_versions() {
 }
 
 check_release() {
-    local last=${base##*/}
+    local last=${base##*/} changes
     check_versions
-    [ -z "$(git status --porcelain)" ] || refused+=("the tree has changes that are not committed: git status")
+    # also where another user owns the tree, whom git does not trust
+    changes=$(git status --porcelain) || fail "git status fails, so nobody knows what would be released"
+    [ -z "$changes" ] || refused+=("the tree has changes that are not committed: git status")
     grep -qE "^## \[${version//./\\.}\] - [0-9]{4}-[0-9]{2}-[0-9]{2}\$" CHANGELOG.md ||
         refused+=("CHANGELOG.md: the section of $version has no date: ## [$version] - YYYY-MM-DD")
     if [ -n "$stand_in" ]; then

@@ -147,22 +147,57 @@ fn another_version_is_refused_wherever_it_is() {
 #[test]
 fn wrong_arguments_are_named_before_anything_is_built() {
     let script = root().join("release.sh");
-    let cases: [(&[&str], i32, &str); 7] = [
+    let cases: [(&[&str], i32, &str); 9] = [
         (&["--dryrun"], 2, "unknown argument --dryrun"),
         (&["--base"], 2, "--base needs a value"),
         (&["--architectures", "amd64,riscv64"], 2, "riscv64 is neither amd64 nor arm64"),
         (&["--architectures", ","], 2, "neither amd64 nor arm64"),
         (&["--stand-in-base", "/nowhere"], 1, "/nowhere/amd64.tar is missing: release/base.sh /nowhere amd64"),
+        (&["--architectures", "amd64,arm64,amd64"], 2, "one is named twice"),
         (&["--to", "docs"], 1, "docs has other files than those of a release"),
+        (&["--to", "Cargo.toml"], 1, "Cargo.toml is no folder"),
         (&["--profile", "nosuch"], 1, "no profile nosuch"),
     ];
     for (args, code, wanted) in cases {
-        let said = Command::new(&script).args(args).output().unwrap();
+        let said = Command::new(&script).args(args).current_dir(root()).output().unwrap();
         let error = String::from_utf8_lossy(&said.stderr);
         assert_eq!(said.status.code(), Some(code), "{args:?}: {error}");
         assert!(error.contains(wanted), "{args:?}: {error}");
         assert_eq!(error.contains("usage: ./release.sh"), code == 2, "{args:?}: {error}");
     }
+    assert!(output(Command::new(&script).arg("--help")).starts_with("usage: ./release.sh"));
+}
+
+/// What is replaced is removed: nothing else than the files of an earlier release.
+#[test]
+fn only_a_folder_of_release_files_is_replaced() {
+    let script = root().join("release.sh");
+    let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join("release-to");
+    drop(fs::remove_dir_all(&folder));
+    fs::create_dir_all(folder.join("out")).unwrap();
+    // a folder is named from where the recipe is called; an unknown profile ends it after that check
+    let said = || {
+        let mut command = Command::new(&script);
+        let output = command.args(["--to", "out", "--profile", "nosuch"]).current_dir(&folder).output().unwrap();
+        String::from_utf8(output.stderr).unwrap()
+    };
+    let accepted = |said: &str| said.contains("no profile nosuch");
+    assert!(accepted(&said()), "an empty one: {}", said());
+    for file in ["SHA256SUMS", "RELEASE-NOTES.md", "kerf-0.1.0.tgz"] {
+        fs::write(folder.join("out").join(file), "").unwrap();
+    }
+    assert!(accepted(&said()), "an earlier release: {}", said());
+    for other in ["notes.txt", ".hidden", "kerf-folder/file", "a b"] {
+        let path = folder.join("out").join(other);
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(&path, "precious").unwrap();
+        let refused = said();
+        assert!(refused.contains("out has other files than those of a release"), "{other}: {refused}");
+        assert!(refused.contains(folder.join("out").to_str().unwrap()), "{refused}");
+        fs::remove_file(&path).unwrap();
+        drop(fs::remove_dir(folder.join("out/kerf-folder")));
+    }
+    drop(fs::remove_dir_all(&folder));
 }
 
 /// cargo-auditable is installed in three places.
