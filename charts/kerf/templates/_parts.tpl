@@ -53,6 +53,42 @@
 {{- if and (eq $values.placement "none") (eq $served 0) -}}
 {{- fail "placement: none, and no profile is enabled: nothing would be installed" -}}
 {{- end -}}
+{{- range $resource := $values.placedResources -}}
+{{- if hasPrefix (printf "%s/" $values.domain) $resource -}}
+{{- fail (printf "placedResources: %s is kerf's own; only those of other systems are named here" $resource) -}}
+{{- end -}}
+{{- end -}}
+{{- if and (eq $values.placement "remote") (regexMatch "^[0-9]" (include "kerf.fullname" .)) -}}
+{{- fail (printf "fullnameOverride: name the objects otherwise: %s begins with a digit, which the name of a Service may not" (include "kerf.fullname" .)) -}}
+{{- end -}}
+{{- if ne $values.placement "none" }}{{ include "kerf.alone" . }}{{ end -}}
+{{- end -}}
+
+{{/*
+Refuses a second kerf: where it would have the resources of another one in the cluster, each would give away the same GPUs; in
+one namespace, whose pods the same selectors match. The policy of each says what it has; without a cluster to ask there is none.
+*/}}
+{{- define "kerf.alone" -}}
+{{- $root := . -}}
+{{- $policies := (lookup "admissionregistration.k8s.io/v1" "ValidatingAdmissionPolicy" "" "").items -}}
+{{- range $policy := $policies -}}
+{{- $annotations := default dict $policy.metadata.annotations -}}
+{{- $release := get $annotations "meta.helm.sh/release-name" -}}
+{{- $namespace := get $annotations "meta.helm.sh/release-namespace" -}}
+{{- $own := and (eq $release $root.Release.Name) (eq $namespace $root.Release.Namespace) -}}
+{{- $variables := dig "spec" "variables" list $policy -}}
+{{- if and (hasSuffix "-pods" $policy.metadata.name) (gt (len $variables) 1) (not $own) -}}
+{{- $first := index $variables 0 -}}
+{{- if and (eq $first.name "domain") (eq (index $variables 1).name "counted") -}}
+{{- $who := ternary (printf "the release %s in the namespace %s" $release $namespace) "installed without helm" (ne $release "") -}}
+{{- if eq $first.expression (printf "'%s'" $root.Values.domain) -}}
+{{- fail (printf "domain: this cluster has kerf for %s already, %s (ValidatingAdmissionPolicy %s): upgrade or remove that one, or give this one another domain and other nodes" $root.Values.domain $who $policy.metadata.name) -}}
+{{- else if eq $namespace $root.Release.Namespace -}}
+{{- fail (printf "this namespace has %s already, whose pods the same selectors match: install into another namespace" $who) -}}
+{{- end -}}
+{{- end -}}
+{{- end -}}
+{{- end -}}
 {{- end -}}
 
 {{/* The profiles' names. */}}
@@ -78,7 +114,7 @@
 {{- $managed := append $extender.managedResources (dict "name" $resource "ignoredByScheduler" false) -}}
 {{- $_ := set $extender "managedResources" $managed -}}
 {{- end -}}
-{{- $_ := mergeOverwrite $configuration (deepCopy $values.scheduler.configuration) -}}
+{{- $_ := mergeOverwrite $configuration (deepCopy (default dict $values.scheduler.configuration)) -}}
 {{- $labels := dict "app.kubernetes.io/component" "scheduler" -}}
 {{- $metadata := dict "name" $generator.name "namespace" "kerf-system" "labels" $labels -}}
 {{- $map := dict "apiVersion" "v1" "kind" "ConfigMap" "metadata" $metadata "data" (dict $file (toYaml $configuration)) -}}

@@ -3,14 +3,14 @@ With "extends" the nodes need the labels of the manifests as well. */}}
 {{- define "kerf.pods" -}}
 {{- $template := .object.spec.template -}}
 {{- $pod := $template.spec -}}
-{{- $annotations := merge (dict) .values.podAnnotations (default dict $template.metadata.annotations) -}}
+{{- $annotations := merge (dict) (default dict .values.podAnnotations) (default dict $template.metadata.annotations) -}}
 {{- if $annotations }}{{ $_ := set $template.metadata "annotations" $annotations }}{{ end -}}
 {{- /* what selectors match stays */ -}}
-{{- $_ := set $template.metadata "labels" (merge (dict) $template.metadata.labels .values.podLabels) -}}
+{{- $_ := set $template.metadata "labels" (merge (dict) $template.metadata.labels (default dict .values.podLabels)) -}}
 {{- if .root.Values.global.imagePullSecrets -}}
 {{- $_ := set $pod "imagePullSecrets" .root.Values.global.imagePullSecrets -}}
 {{- end -}}
-{{- $selector := merge (dict) .values.nodeSelector (and .extends $pod.nodeSelector | default dict) -}}
+{{- $selector := merge (dict) (default dict .values.nodeSelector) (and .extends $pod.nodeSelector | default dict) -}}
 {{- if $selector }}{{ $_ := set $pod "nodeSelector" $selector }}{{ else }}{{ $_ := unset $pod "nodeSelector" }}{{ end -}}
 {{- if .values.tolerations -}}
 {{- $_ := set $pod "tolerations" (concat (default list $pod.tolerations) .values.tolerations) -}}
@@ -28,14 +28,14 @@ With "extends" the nodes need the labels of the manifests as well. */}}
 {{- $_ := set $container "imagePullPolicy" .image.pullPolicy -}}
 {{- $_ := set $container "resources" .values.resources -}}
 {{- if not .values.resources }}{{ $_ := unset $container "resources" }}{{ end -}}
-{{- $_ := include "kerf.arguments" (list $container .values.extraArgs) -}}
+{{- $_ := include "kerf.arguments" (list $container (default list .values.extraArgs)) -}}
 {{- $env := list -}}
 {{- range $variable := $container.env -}}
 {{- $again := false -}}
-{{- range $own := $.values.extraEnv }}{{ if eq $own.name $variable.name }}{{ $again = true }}{{ end }}{{ end -}}
+{{- range $own := default list $.values.extraEnv }}{{ if eq $own.name $variable.name }}{{ $again = true }}{{ end }}{{ end -}}
 {{- if not $again }}{{ $env = append $env $variable }}{{ end -}}
 {{- end -}}
-{{- $env = concat $env .values.extraEnv -}}
+{{- $env = concat $env (default list .values.extraEnv) -}}
 {{- if $env }}{{ $_ := set $container "env" $env }}{{ end -}}
 {{- end -}}
 

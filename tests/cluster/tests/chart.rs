@@ -53,3 +53,22 @@ pub async fn every_value_is_accepted(stage: &Stage<'_>) -> anyhow::Result<()> {
     drop(types);
     Ok(())
 }
+
+/// Two that offer the same resources would each give away the same GPUs; kerf is here already, by its manifests.
+pub async fn a_second_kerf_is_refused(stage: &Stage<'_>) -> anyhow::Result<()> {
+    for helm in Helm::find(stage).into_iter().flatten() {
+        let asked = |values: &str| {
+            let args = ["install", "cards", &chart(), "--dry-run=server", "--set", values];
+            helm.run(stage.namespace(), &args)
+        };
+        let refused = asked("simulated.enabled=true").err().context("a second kerf is not refused")?;
+        let said = format!("{refused:#}");
+        for part in ["domain: this cluster has kerf for inspur.com already", "without helm", "kerf-pods"] {
+            ensure!(said.contains(part), "{}: no {part:?} in {said}", helm.program.display());
+        }
+        // for other resources there may be one
+        asked("domain=example.org,routing.mutate=never")?;
+        asked("placement=none,profiles.amd.enabled=true")?;
+    }
+    Ok(())
+}

@@ -112,7 +112,7 @@ const ON_PROCESSES: &[Test] = tests! {
     waiting: a_pause_during_the_bindings_costs_nobody_its_card the_end_of_a_lost_binding_is_told_to_who_waits
         a_nominated_pod_keeps_its_card a_pod_that_waits_for_its_volume_keeps_its_card;
     routing: pods_that_ask_for_gpus_are_told_of_kerfs_scheduler;
-    chart: every_value_is_accepted;
+    chart: every_value_is_accepted a_second_kerf_is_refused;
     rights: no_more_than_is_used;
     // these restart the API server, which refuses all clients for a moment
     faults: plugin_token_refused;

@@ -406,7 +406,7 @@ fn every_metric_that_a_page_names_exists() {
 }
 
 /// Flags of the programs whose commands are not rendered: the `kerf` command and the demo.
-const OTHER_FLAGS: [&str; 21] = [
+const OTHER_FLAGS: [&str; 23] = [
     "cluster",
     "demand",
     "departures",
@@ -418,6 +418,8 @@ const OTHER_FLAGS: [&str; 21] = [
     "log",
     // helm's
     "no-hooks",
+    "reset-then-reuse-values",
+    "reuse-values",
     "node",
     "nodes",
     "once",

@@ -33,6 +33,27 @@ const REFUSED: &[(&str, &[&str])] = &[
     ("{podMonitor: {interval: soon}}", &["/podMonitor/interval"]),
     ("{fullnameOverride: a-name-of-more-than-forty-characters-is-too-long}", &["/fullnameOverride"]),
     ("{global: {imagePullSecrets: [mine]}}", &["/global/imagePullSecrets/0"]),
+    ("{global: {imageRegistry: 'https://registry.example.com'}}", &["/global/imageRegistry"]),
+    ("{global: {imageRegistry: 'registry.example.com:5000/'}}", &["/global/imageRegistry"]),
+    ("{plugin: {image: {repository: Kerf}}}", &["/plugin/image/repository"]),
+    ("{plugin: {image: {tag: 'a b'}}}", &["/plugin/image/tag"]),
+    ("{plugin: {extraArgs: ['--backend nvidia']}}", &["/plugin/extraArgs/0"]),
+    ("{plugin: {nodeSelector: {'a b': c}}}", &["/plugin/nodeSelector", "a b"]),
+    ("{plugin: {podLabels: {a: b c}}}", &["/plugin/podLabels/a"]),
+    ("{rules: {enabled: true, labels: {a: b/c}}}", &["/rules/labels/a"]),
+    // a default that was taken away: what stays is no release
+    ("{plugin: null}", &["plugin"]),
+    ("{global: null}", &["global"]),
+    ("{domain: null}", &["domain"]),
+    ("{placement: null}", &["placement"]),
+    ("{requests: null}", &["requests"]),
+    ("{routing: {mutate: null}}", &["/routing", "mutate"]),
+    ("{routing: {refuse: null}}", &["/routing", "refuse"]),
+    ("{scheduler: {replicas: null}}", &["/scheduler", "replicas"]),
+    ("{plugin: {image: {repository: null}}}", &["/plugin/image", "repository"]),
+    ("{plugin: {serviceAccount: {create: null}}}", &["/plugin/serviceAccount", "create"]),
+    ("{placement: remote, remote: {tls: null}}", &["/remote", "tls"]),
+    ("{profiles: {amd: null}}", &["/profiles", "amd"]),
     // what goes together: the templates
     (
         "{plugin: {serviceAccount: {create: false}}}",
@@ -56,6 +77,7 @@ const REFUSED: &[(&str, &[&str])] = &[
     ("{remote: {tls: {secretName: tls}}}", &["remote.tls.secretName", "placement remote"]),
     ("{placement: remote, remote: {tls: {secretName: A_b}}}", &["/remote/tls/secretName"]),
     ("{placement: none}", &["placement: none", "no profile is enabled"]),
+    ("{placedResources: [inspur.com/vcuda-core]}", &["placedResources: inspur.com/vcuda-core is kerf's own"]),
     (
         "{placement: none, placedResources: [amd.com/gpu], profiles: {amd: {enabled: true}}}",
         &["placedResources: placement is none"],
@@ -81,6 +103,73 @@ fn values_that_do_not_go_are_refused_by_name() {
             let said = release.refusal(values);
             for part in *parts {
                 assert!(said.contains(part), "{helm}: {values}: no {part:?} in: {said}");
+            }
+        }
+    }
+}
+
+/// Lists and maps that are taken away are empty ones.
+#[test]
+fn lists_and_maps_may_be_null() {
+    let Some(tools) = tools() else { return };
+    for helm in HELMS {
+        let folder = folder(&format!("null-{helm}"));
+        let release = Release::new(&tools, helm, &folder);
+        let nothing = |keys: &[&str]| keys.iter().map(|key| format!("{key}: null")).collect::<Vec<_>>().join(", ");
+        let pods = nothing(&[
+            "podAnnotations",
+            "podLabels",
+            "nodeSelector",
+            "tolerations",
+            "affinity",
+            "priorityClassName",
+        ]);
+        let container = nothing(&["extraArgs", "extraEnv", "resources"]);
+        let values = format!(
+            "{{placedResources: null, nameOverride: null, fullnameOverride: null, global: {{imageRegistry: null, imagePullSecrets: null}},
+              extender: {{{container}}}, scheduler: {{configuration: null, {container}, {pods}}}, plugin: {{{container}, {pods}}},
+              remote: {{from: null, {pods}}}, prune: {{nodeSelector: null, tolerations: null}},
+              rules: {{enabled: true, labels: null}}, podMonitor: {{enabled: true, labels: null, interval: null}},
+              profiles: {{podLabels: null, podAnnotations: null, resources: null, amd: {{enabled: true, extraArgs: null, extraEnv: null,
+              nodeSelector: null, tolerations: null, affinity: null}}}}}}"
+        );
+        let objects = release.objects(&values);
+        for own in &objects {
+            crate::known(&values, own);
+        }
+        let plugin = super::render::object(&objects, "DaemonSet", "kerf-plugin");
+        let spec = &plugin["spec"]["template"]["spec"];
+        assert!(spec.get("nodeSelector").is_none() && spec["containers"][0].get("resources").is_none(), "{spec}");
+        release.objects(&values.replace("remote:", "placement: remote, remote:"));
+    }
+}
+
+/// helm takes names for a release that Kubernetes does not take for each object.
+#[test]
+fn names_of_releases_make_names_of_objects() {
+    let Some(tools) = tools() else { return };
+    let folder = folder("release-names");
+    let cases = [
+        ("kerf.v2", "kerf-v2-"),
+        ("a.b", "a-b-kerf-"),
+        // the dot is where the name is cut off
+        ("abcdefghij-abcdefghij-abcdefghij-abcdef.more-of-it", "abcdefghij-abcdefghij-abcdefghij-abcdef-"),
+        ("9gpus", "9gpus-kerf-"),
+    ];
+    for (name, first) in cases {
+        for values in ["{}", "{placement: remote}"] {
+            let release = Release { name, ..Release::new(&tools, "helm4", &folder) };
+            if name.starts_with('9') && values != "{}" {
+                assert!(release.refusal(values).contains("fullnameOverride"), "{name}");
+                continue;
+            }
+            let objects = release.objects(values);
+            let service = objects.iter().filter(|object| object["kind"] == "Service");
+            for object in objects.iter().filter(|object| object["kind"] == "DaemonSet").chain(service) {
+                let own = object["metadata"]["name"].as_str().unwrap();
+                let legal = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-';
+                assert!(own.starts_with(first) && own.chars().all(legal) && own.len() <= 63, "{name}: {own}");
+                assert!(!own.contains("--"), "{name}: {own}");
             }
         }
     }
