@@ -21,6 +21,7 @@ use crate::base::socket::{MAX_MESSAGE_BYTES, dial};
 use crate::config::Config;
 use crate::device::backend::{BackendFactory, HostDevice};
 use crate::device::cards::Cards;
+use crate::device::scan::Remark;
 use crate::isolation::limiter::{self, Copies};
 use crate::offer::Offers;
 use crate::vendor;
@@ -199,7 +200,7 @@ pub async fn examine(config: &Config) -> Report {
                 let (profile, offered) = (name.to_owned(), it.pool.ids().count());
                 report.resources.insert(resource, ResourceReport { profile, offered, known: None, placed });
             }
-            report.problems.extend(offers.refusals);
+            report.problems.extend(offers.refusals.iter().map(Remark::to_string));
         }
     }
     kubelets(config, &mut report).await;

@@ -21,6 +21,7 @@ use kerf::shares::PerCard;
 use crate::device::backend::{HostDevice, Part};
 use crate::device::cards::Cards;
 use crate::device::ids::{self, Ids, Resource};
+use crate::device::scan::{Remark, ScanIssue};
 use crate::offer::contract::Contract;
 use crate::offer::units::Pool;
 
@@ -37,8 +38,8 @@ pub struct Source {
 pub struct Roster {
     hosts: BTreeMap<DeviceId, HostDevice>,
     shares: BTreeMap<ResourceName, Shares>,
-    /// Why devices are not announced.
-    pub refusals: BTreeSet<String>,
+    /// Devices that are not announced.
+    pub refusals: BTreeSet<Remark>,
     /// Whether every driver was asked.
     settled: bool,
 }
@@ -109,9 +110,8 @@ impl Roster {
                     names.insert(host.device.id.clone(), id);
                 }
                 Known::Otherwise => {
-                    let (what, subject) = (host.origin.part.as_str(), host.subject());
-                    let refusal = format!("{subject}: the GPU of this {what} is offered in another form as well");
-                    self.refusals.insert(refusal);
+                    let why = ScanIssue::OtherForm(host.origin.part.as_str());
+                    self.refusals.insert(Remark::left_out(host, why));
                 }
                 Known::Not => {
                     names.insert(host.device.id.clone(), host.device.id.clone());
@@ -312,7 +312,7 @@ mod tests {
         let parts = source(Contract::plain("nvidia", mixed), vec![part.clone()]);
         let roster = Roster::new([&whole, &parts]);
         assert_eq!(offers(&roster), [("GPU-a".to_owned(), 0, Vec::new())]);
-        assert!(roster.refusals.first().unwrap().starts_with("nvidia0/gi1: the GPU of this instance"));
+        assert!(roster.refusals.first().unwrap().to_string().starts_with("nvidia0/gi1: the GPU of this instance"));
         // the same instance twice is one
         let mig = vcuda(vec![HostDevice { device: Device::new("MIG-b", 3, Mib(5)), ..part }]);
         let roster = Roster::new([&mig, &parts]);

@@ -165,6 +165,7 @@ impl Parts {
             name,
             offers,
             state: state.clone(),
+            left_out: self.left_out.of(name),
             records,
             counters: self.counters.clone(),
             directory: self.config.device_plugins_dir.clone(),

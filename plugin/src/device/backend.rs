@@ -18,6 +18,13 @@ use crate::device::scan::Remark;
 /// Why a driver does not answer.
 #[derive(Debug, thiserror::Error)]
 pub enum BackendError {
+    /// What the driver would be asked by is not here, such as its library.
+    #[error("{backend} is not available: {reason}")]
+    Missing {
+        backend: &'static str,
+        /// In the system's words.
+        reason: String,
+    },
     /// There is no driver (yet), or no file.
     #[error("{backend} is not available: {reason}")]
     Unavailable {
@@ -39,7 +46,7 @@ impl BackendError {
     /// The label value in metrics.
     pub fn code(&self) -> &'static str {
         match self {
-            Self::Unavailable { .. } => "unavailable",
+            Self::Missing { .. } | Self::Unavailable { .. } => "unavailable",
             Self::Failed { .. } => "failed",
         }
     }

@@ -16,7 +16,9 @@ use crate::device::backend::{HostDevice, Part};
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Cards {
     hosts: BTreeMap<DeviceId, HostDevice>,
-    /// Those whose GPU is there, but divided otherwise: they will not come back by themselves.
+    /// Those that the last discovery did not find.
+    lost: BTreeSet<DeviceId>,
+    /// Of them those whose GPU is there, but divided otherwise: they will not come back by themselves.
     gone: BTreeSet<DeviceId>,
 }
 
@@ -53,8 +55,9 @@ impl Cards {
             let by = |new: &HostDevice| instead(lost, new, !self.hosts.contains_key(&new.device.id));
             !told && (self.gone.contains(&lost.device.id) || hosts.values().any(by))
         };
-        let missing = self.hosts.iter().filter(|(id, _)| !hosts.contains_key(*id));
-        let gone = missing.filter(|(_, host)| gone(host)).map(|(id, _)| id.clone()).collect();
+        let missing = || self.hosts.iter().filter(|(id, _)| !hosts.contains_key(*id));
+        let lost = missing().map(|(id, _)| id.clone()).collect();
+        let gone = missing().filter(|(_, host)| gone(host)).map(|(id, _)| id.clone()).collect();
         for (id, host) in &self.hosts {
             hosts.entry(id.clone()).or_insert_with(|| {
                 let mut lost = host.clone();
@@ -62,12 +65,17 @@ impl Cards {
                 lost
             });
         }
-        Self { hosts, gone }
+        Self { hosts, lost, gone }
     }
 
     /// Whether some are parts of GPUs that are divided otherwise now.
     pub fn any_gone(&self) -> bool {
         !self.gone.is_empty()
+    }
+
+    /// Whether the last discovery did not find it.
+    pub fn is_lost(&self, id: &DeviceId) -> bool {
+        self.lost.contains(id)
     }
 
     /// Without the parts of GPUs that are divided otherwise now, but for those that are held. `None` where that is no
@@ -80,6 +88,7 @@ impl Cards {
         let mut cards = self.clone();
         cards.hosts.retain(|id, _| !over.contains(id));
         cards.gone.retain(|id| !over.contains(id));
+        cards.lost.retain(|id| !over.contains(id));
         Some(cards)
     }
 

@@ -5,6 +5,7 @@ use std::str::FromStr;
 
 use crate::device::facts::Facts;
 use crate::device::host::{HostDevice, Part};
+use crate::device::roots;
 use crate::device::scan::{Remark, ScanIssue};
 
 const INCLUDE: &str = "--include-gpus";
@@ -74,10 +75,11 @@ impl Expression {
     fn names(&self, host: &HostDevice) -> bool {
         match &self.by {
             By::Index(index) => *index == self::index(host),
-            By::Pci(address) => host.pci == *address || is_part_of(&host.origin.card, address),
-            By::Id(id) => {
-                [host.device.id.as_str(), &host.origin.name].iter().any(|own| own.eq_ignore_ascii_case(id))
+            // another function of a slot may be another GPU
+            By::Pci(address) => {
+                host.pci == *address || (host.origin.part != Part::Whole && is_part_of(&host.origin.card, address))
             }
+            By::Id(id) => ids(host).any(|own| own.eq_ignore_ascii_case(id)),
             By::Model(words) => models(host).any(|model| {
                 let model = self::words(model);
                 model.windows(words.len()).any(|part| part == words)
@@ -86,10 +88,23 @@ impl Expression {
     }
 }
 
-/// The number in the kernel's name; of an instance (MIG) that of its GPU.
+/// The kernel's name; of an instance (MIG) that of its GPU.
+fn kernels(host: &HostDevice) -> &str {
+    host.origin.name.split('/').next().unwrap_or_default()
+}
+
+/// What names it, or the GPU that an instance (MIG) is of: who leaves that out means all of it, however it is divided.
+fn ids(host: &HostDevice) -> impl Iterator<Item = &str> {
+    let of_gpu = match (&host.facts, &host.origin.part) {
+        (Facts::Nvidia(facts), Part::Instance { .. }) => [kernels(host), &*facts.gpu],
+        _ => [""; 2],
+    };
+    [host.device.id.as_str(), &*host.origin.name].into_iter().chain(of_gpu)
+}
+
+/// The number in the kernel's name.
 fn index(host: &HostDevice) -> u32 {
-    let of_gpu = host.origin.name.split('/').next().unwrap_or_default();
-    let digits = of_gpu.trim_start_matches(|c: char| !c.is_ascii_digit());
+    let digits = kernels(host).trim_start_matches(|c: char| !c.is_ascii_digit());
     let instance = matches!(host.origin.part, Part::Instance { .. });
     digits.parse().ok().filter(|_| instance).unwrap_or(host.device.index)
 }
@@ -120,15 +135,12 @@ fn words(text: &str) -> Vec<String> {
 fn pci(text: &str) -> Option<String> {
     let text = text.to_ascii_lowercase();
     let parts: Vec<&str> = text.split(':').collect();
-    let (domain, rest) = match parts.as_slice() {
-        [bus, device] => ("0000", format!("{bus}:{device}")),
-        [domain, bus, device] => (*domain, format!("{bus}:{device}")),
+    let address = match parts.as_slice() {
+        [bus, device] => format!("0000:{bus}:{device}"),
+        [domain, ..] if domain.len() <= 8 => roots::short_domain(&text),
         _ => return None,
     };
-    let short = domain.len().checked_sub(4).and_then(|more| domain.split_at_checked(more));
-    let (zeros, domain) = short.filter(|(zeros, _)| zeros.chars().all(|c| c == '0'))?;
-    let address = format!("{domain}:{rest}");
-    (zeros.len() <= 4 && crate::device::roots::is_address(&address)).then_some(address)
+    roots::is_address(&address).then_some(address)
 }
 
 impl FromStr for Expression {
@@ -162,7 +174,10 @@ impl FromStr for Expression {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
     use super::*;
+    use crate::device::facts::NvidiaFacts;
     use crate::device::host::{Origin, Vendor};
     use kerf::device::Device;
     use kerf::units::Mib;
@@ -241,6 +256,23 @@ mod tests {
         instance.origin.name = "nvidia1/gi1".into();
         instance.origin.part = Part::Instance { gi: 1, ci: 0, profile: "3g.20gb".into() };
         assert!(names("1", &instance) && names("0000:3b:00.0", &instance) && !names("15", &instance));
+        // the GPU itself by all that names it
+        instance.facts = Facts::Nvidia(Arc::new(NvidiaFacts { gpu: "GPU-1".into(), ..NvidiaFacts::default() }));
+        for own in ["GPU-1", "uuid=gpu-1", "nvidia1", "nvidia1/gi1", "MIG-1"] {
+            assert!(names(own, &instance), "{own}");
+        }
+        assert!(!names("nvidia1/gi2", &instance) && !names("GPU-15", &instance) && !names("nvidia", &instance));
+    }
+
+    #[test]
+    fn another_function_of_a_slot_is_another_gpu() {
+        let [first, second] = ["0000:05:00.0", "0000:05:00.1"].map(|pci| {
+            let origin = Origin { card: "0000:05:00".into(), name: pci.into(), ..Origin::default() };
+            HostDevice { pci: pci.to_owned(), ..HostDevice::new(Device::new(pci, 1, Mib(1)), origin) }
+        });
+        assert_eq!([&first, &second].map(|host| names("05:00.1", host)), [false, true]);
+        let far = host(Vendor::Nvidia, 0, "GPU-1", "10000:3b:00.0", "NVIDIA H200");
+        assert!(names("00010000:3B:00.0", &far) && names("10000:3b:00.0", &far) && !names("3b:00.0", &far));
     }
 
     #[test]
@@ -280,7 +312,8 @@ mod tests {
             ("pci=zz", "a PCI address"),
             ("3b:00", "a PCI address"),
             ("0000:3b:00.9", "a PCI address"),
-            ("10000:3b:00.0", "a PCI address"),
+            ("000010000:3b:00.0", "a PCI address"),
+            ("0000:3b:00:0", "a PCI address"),
             ("colour=red", "unknown kind \"colour\""),
         ] {
             assert!(bad.parse::<Expression>().unwrap_err().contains(word), "{bad}");

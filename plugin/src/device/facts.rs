@@ -56,6 +56,8 @@ pub struct IntelFacts {
 /// Facts of an NVIDIA GPU, or of an instance (MIG) and its GPU.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct NvidiaFacts {
+    /// The GPU's UUID; empty where only its device file is known.
+    pub gpu: Arc<str>,
     pub model: Arc<str>,
     /// 0 where it is not known.
     pub memory: Mib,

@@ -10,8 +10,8 @@ use std::str::FromStr;
 
 /// The longest file that is read, in bytes; a file of sysfs has at most a page.
 const MAX_BYTES: u64 = 1 << 16;
-/// The most entries of a directory that are read.
-const MAX_ENTRIES: usize = 4096;
+/// The most entries that a directory may have: more than a bus has devices.
+const MAX_ENTRIES: usize = 1 << 16;
 
 /// Where `/sys`, `/dev` and `/proc` of the host are mounted.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -148,11 +148,18 @@ pub fn numa(device: &Path) -> Result<Option<u32>, Fault> {
 /// The names in a directory, sorted.
 ///
 /// # Errors
-/// [`Fault`].
+/// [`Fault`], also where there are more than can be looked at: of some of them nobody would know which are missing.
 pub fn names(path: &Path) -> Result<Vec<String>, Fault> {
-    let entries = fs::read_dir(path).map_err(|error| Fault::io(path, &error))?;
-    let names = entries.take(MAX_ENTRIES).filter_map(|entry| entry.ok()?.file_name().into_string().ok());
-    let mut names: Vec<String> = names.collect();
+    names_up_to(path, MAX_ENTRIES)
+}
+
+fn names_up_to(path: &Path, most: usize) -> Result<Vec<String>, Fault> {
+    let mut entries = fs::read_dir(path).map_err(|error| Fault::io(path, &error))?;
+    let some = entries.by_ref().take(most).filter_map(|entry| entry.ok()?.file_name().into_string().ok());
+    let mut names: Vec<String> = some.collect();
+    if entries.next().is_some() {
+        return Err(Fault::Unreadable { path: path.to_owned(), reason: format!("more than {most} entries") });
+    }
     names.sort_unstable();
     Ok(names)
 }
@@ -179,15 +186,30 @@ pub fn target_name(link: &Path) -> Option<String> {
     Some(fs::read_link(link).ok()?.file_name()?.to_str()?.to_owned())
 }
 
-/// Whether text is a PCI address as sysfs spells it: `0000:3b:00.0`.
+/// Whether text is a PCI address as sysfs spells it: `0000:3b:00.0`. The domain has more than four digits where it needs
+/// them, as behind Intel's VMD: `10000:01:00.0`.
 pub fn is_address(text: &str) -> bool {
-    let form = b"xxxx:xx:xx.7";
+    let form = b":xx:xx.7";
+    let digit = |byte: u8| matches!(byte, b'0'..=b'9' | b'a'..=b'f');
     let fits = |(byte, place): (u8, &u8)| match place {
-        b'x' => matches!(byte, b'0'..=b'9' | b'a'..=b'f'),
+        b'x' => digit(byte),
         b'7' => matches!(byte, b'0'..=b'7'),
         mark => byte == *mark,
     };
-    text.len() == form.len() && text.bytes().zip(form).all(fits)
+    let split = text.len().checked_sub(form.len()).and_then(|at| text.split_at_checked(at));
+    split.is_some_and(|(domain, rest)| {
+        let short = domain.len() == 4 || ((5..=8).contains(&domain.len()) && !domain.starts_with('0'));
+        short && domain.bytes().all(digit) && rest.bytes().zip(form).all(fits)
+    })
+}
+
+/// A PCI address as sysfs spells it, of one whose domain may begin with more zeros.
+pub fn short_domain(address: &str) -> String {
+    let lower = address.to_ascii_lowercase();
+    match lower.split_once(':') {
+        Some((domain, rest)) if domain.len() > 4 => format!("{:0>4}:{rest}", domain.trim_start_matches('0')),
+        _ => lower,
+    }
 }
 
 #[cfg(test)]
@@ -216,6 +238,16 @@ mod tests {
     }
 
     #[test]
+    fn a_directory_is_read_whole_or_not_at_all() {
+        let dir = tempfile::tempdir().unwrap();
+        for name in ["b", "a", "c"] {
+            fs::write(dir.path().join(name), "").unwrap();
+        }
+        assert_eq!(names_up_to(dir.path(), 3).unwrap(), ["a", "b", "c"]);
+        assert_eq!(names_up_to(dir.path(), 2).unwrap_err().code(), "unreadable-file");
+    }
+
+    #[test]
     fn numa_nodes_are_minus_one_or_small() {
         let dir = tempfile::tempdir().unwrap();
         let numa = |text: &str| {
@@ -233,11 +265,19 @@ mod tests {
     fn addresses_are_told_from_other_names() {
         assert!(is_address("0000:3b:00.0"));
         assert!(is_address("0042:01:02.7"));
+        assert!(is_address("10000:01:00.0") && is_address("fffffffe:01:00.0"));
         for bad in
             ["", "000:ff:05.1", "0000:3B:00.0", "0000:3b:00.8", "0000:3b:00", "0000:3b:00.0:1", "amdgpu_xcp_1"]
         {
             assert!(!is_address(bad), "{bad}");
         }
+        for bad in ["00010:3b:00.0", "123456789:3b:00.0", "1000g:3b:00.0", ":3b:00.0", "é0000:3b:00.0"] {
+            assert!(!is_address(bad), "{bad}");
+        }
+        assert_eq!(short_domain("00010000:3B:00.0"), "10000:3b:00.0");
+        assert_eq!(short_domain("00000000:3B:00.0"), "0000:3b:00.0");
+        assert_eq!(short_domain("0000:AF:00.0"), "0000:af:00.0");
+        assert_eq!(short_domain("nonsense"), "nonsense");
         assert_eq!(suffix("renderD128", "renderD"), Some(128));
         for bad in ["card", "card01", "card-1", "card1x", "card99999999999"] {
             assert_eq!(suffix(bad, "card"), None, "{bad}");

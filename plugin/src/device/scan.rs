@@ -1,9 +1,10 @@
 //! The result of a scan of the host's files: GPUs, and for each that was left out the reason.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
 use std::path::{Path, PathBuf};
 
-use crate::device::host::HostDevice;
+use crate::device::host::{HostDevice, Part};
 use crate::device::roots::{Fault, Roots};
 
 /// GPUs and remarks of one scan.
@@ -81,6 +82,12 @@ pub enum ScanIssue {
     /// An SR-IOV GPU whose functions are listed in its place.
     #[error("its {0} SR-IOV functions are listed instead")]
     Functions(u32),
+    /// An SR-IOV GPU of whose functions none is listed.
+    #[error(
+        "it has {0} SR-IOV functions, and none of them is bound to a driver that this plugin serves: bind them, or set \
+         sriov_numvfs to 0 to have the GPU itself offered"
+    )]
+    FunctionsElsewhere(u32),
     /// Bound to a driver that containers cannot use.
     #[error("bound to the driver {0:?}, which this plugin does not serve")]
     Driver(String),
@@ -141,6 +148,27 @@ pub enum ScanIssue {
     /// Among those that are not; the expression that names it.
     #[error("--exclude-gpus names it by {0:?}")]
     ExcludedBy(String),
+    /// An instance (MIG), of which the profile serves none.
+    #[error("instances (MIG) are not to be served")]
+    InstancesNotServed,
+    /// Its PCI device id is not among those that the profile serves.
+    #[error("PCI id {0} is not to be served")]
+    IdNotServed(String),
+    /// The profile has one name for all GPUs, which are divided in these ways.
+    #[error("devices of several layouts ({0}) cannot go by one name")]
+    SeveralLayouts(String),
+    /// An instance (MIG) whose resource would be named after its profile.
+    #[error("the profile of the instance is not known")]
+    NoProfile,
+    /// Its resource would have this name.
+    #[error("{0:?} is not a valid resource name")]
+    NoResourceName(String),
+    /// Another source of GPUs has its GPU whole, or in parts where this is whole. What this is.
+    #[error("the GPU of this {0} is offered in another form as well")]
+    OtherForm(&'static str),
+    /// A program that was named to tell health. Its subject is that program's name.
+    #[error("it does not answer at {}: only the files of the driver tell the GPUs' health until it does", .0.display())]
+    NoReport(PathBuf),
     /// An expression that names no GPU. Its subject is the flag.
     #[error(
         "{0:?} names no GPU of this machine: give an index, PCI address or id as kerf-plugin doctor shows them, or model=NAME"
@@ -151,15 +179,27 @@ pub enum ScanIssue {
     TooMany(usize),
 }
 
+impl fmt::Display for Remark {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}", self.subject, self.why)
+    }
+}
+
 impl Remark {
-    /// Whether something is wrong: not where a GPU is left out as it was asked for, or since another is served.
+    /// A GPU that is left out.
+    pub fn left_out(host: &HostDevice, why: ScanIssue) -> Self {
+        Self { subject: host.subject().to_owned(), left_out: true, why }
+    }
+
+    /// Whether something is wrong: not where a GPU is left out as it was asked for, or since others are served.
     pub fn is_problem(&self) -> bool {
         match &self.why {
             ScanIssue::Integrated(_)
+            | ScanIssue::Functions(_)
             | ScanIssue::OtherVendor { .. }
             | ScanIssue::NotIncluded
             | ScanIssue::ExcludedBy(_) => false,
-            ScanIssue::NamesNone(_) => true,
+            ScanIssue::NamesNone(_) | ScanIssue::NoReport(_) => true,
             _ => self.left_out,
         }
     }
@@ -178,6 +218,7 @@ impl ScanIssue {
             Self::OtherInTopology { .. } => "other-in-topology",
             Self::Unclaimed { .. } => "unclaimed-node",
             Self::Functions(_) => "functions-instead",
+            Self::FunctionsElsewhere(_) => "functions-elsewhere",
             Self::Driver(_) => "unknown-driver",
             Self::NoDriver => "no-driver",
             Self::NotListed(_) => "not-listed",
@@ -194,6 +235,13 @@ impl ScanIssue {
             Self::OtherVendor { .. } => "other-vendor",
             Self::NotIncluded => "not-included",
             Self::ExcludedBy(_) => "excluded-by-flag",
+            Self::InstancesNotServed => "instances-not-served",
+            Self::IdNotServed(_) => "id-not-served",
+            Self::SeveralLayouts(_) => "several-layouts",
+            Self::NoProfile => "no-profile",
+            Self::NoResourceName(_) => "no-resource-name",
+            Self::OtherForm(_) => "other-form",
+            Self::NoReport(_) => "no-health-report",
             Self::NamesNone(_) => "names-none",
             Self::TooMany(_) => "too-many",
         }
@@ -206,7 +254,7 @@ pub(crate) fn node(roots: &Roots, name: &str) -> Result<PathBuf, ScanIssue> {
 }
 
 /// More GPUs and partitions than any machine has.
-pub(super) const MAX_DEVICES: usize = 512;
+pub(crate) const MAX_DEVICES: usize = 512;
 
 impl Scan {
     pub(crate) fn note(&mut self, subject: &str, why: impl Into<ScanIssue>) {
@@ -225,14 +273,17 @@ impl Scan {
         self.remarks.push(Remark { subject: subject.to_owned(), left_out: true, why: why.into() });
     }
 
-    /// Leaves out every device that shares a device file of its own or an id with another one: of two that claim
-    /// one file at least one is wrong, and it is unknown which. Instances (MIG) of one GPU share its file by
-    /// nature.
+    /// Leaves out every device that shares a device file of its own, an id or an address with another one: of two that
+    /// claim one file at least one is wrong, and it is unknown which. Instances (MIG) of one GPU share its file and
+    /// address by nature.
     pub(crate) fn settle(mut self) -> Self {
         // each claim with the claimant's index, and whether other devices of its kind may claim the same
         let mut claims: BTreeMap<String, Vec<(usize, String)>> = BTreeMap::new();
         for (at, host) in self.devices.iter().enumerate() {
             claims.entry(format!("id {}", host.device.id)).or_default().push((at, at.to_string()));
+            if host.origin.part == Part::Whole && !host.pci.is_empty() {
+                claims.entry(format!("PCI address {}", host.pci)).or_default().push((at, at.to_string()));
+            }
             for (place, node) in host.nodes.iter().enumerate() {
                 let kin = host.origin.shares(place).unwrap_or_else(|| at.to_string());
                 claims.entry(node.display().to_string()).or_default().push((at, kin));
@@ -244,8 +295,12 @@ impl Scan {
             for (at, kin) in &holders {
                 let Some((rival, _)) = holders.iter().find(|(_, other)| other != kin) else { continue };
                 if out.insert(*at) {
-                    let (what, other) = (what.clone(), subjects[*rival].clone());
-                    self.leave_out(&subjects[*at], ScanIssue::Twice { what, other });
+                    // at one address both have that for a name
+                    let alike = subjects[*at] == subjects[*rival];
+                    let other =
+                        if alike { self.devices[*rival].device.id.to_string() } else { subjects[*rival].clone() };
+                    let why = ScanIssue::Twice { what: what.clone(), other };
+                    self.leave_out(&subjects[*at], why);
                 }
             }
         }

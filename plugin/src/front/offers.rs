@@ -18,6 +18,7 @@ use crate::front::records::Records;
 use crate::kubelet::registration::{self, Endpoint};
 use crate::offer::hand_over::Item;
 use crate::offer::{NamedBy, Offered, Offers};
+use crate::state::left_out::ProfileLeftOut;
 use crate::state::{self, State};
 
 /// Offers the GPUs of one source.
@@ -28,6 +29,8 @@ pub struct Front<F> {
     pub offers: F,
     /// Holds the source's GPUs.
     pub state: State,
+    /// Is told which of them are not offered.
+    pub left_out: ProfileLeftOut,
     /// `None` where the extender does not place the pods.
     pub records: Option<Records>,
     pub counters: Counters,
@@ -50,6 +53,7 @@ impl<F: Fn(&Cards) -> Offers> Front<F> {
             for refusal in made.refusals.difference(&sender.borrow().refusals) {
                 tracing::warn!(profile = self.name, %refusal, "not offered");
             }
+            self.left_out.refuse(made.refusals.iter().cloned().collect());
             // the names must resolve before a container is given them
             self.describe(&mut made, &mut undescribed);
             let new = made.resources.values().filter(|offered| registered.add(&offered.offer.resource));
@@ -157,6 +161,7 @@ mod tests {
 
     use super::*;
     use crate::offer::vcuda;
+    use crate::state::left_out::LeftOut;
 
     /// Without it kubelet would never learn of the resource, and nobody that it does not.
     #[tokio::test]
@@ -171,6 +176,7 @@ mod tests {
             name: "vcuda",
             offers: move |cards: &Cards| Offers::of_all(&core, cards),
             state: State::default(),
+            left_out: LeftOut::default().of("vcuda"),
             records: None,
             counters,
             directory: directory.path().to_owned(),

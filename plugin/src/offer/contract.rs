@@ -13,6 +13,7 @@ use kerf::ids::ResourceName;
 use crate::device::backend::{BackendFactory, HostDevice, Part};
 use crate::device::cards::Cards;
 use crate::device::ids::{IdStyle, Resource};
+use crate::device::scan::{Remark, ScanIssue};
 use crate::offer::hand_over::{Files, HandOver, Item};
 use crate::offer::order::Order;
 use crate::offer::units::Units;
@@ -91,7 +92,7 @@ impl Naming {
     }
 
     /// The name of a device's resource, or why it has none.
-    fn name(&self, host: &HostDevice) -> Result<String, String> {
+    fn name(&self, host: &HostDevice) -> Result<String, ScanIssue> {
         let origin = &host.origin;
         let name = match self {
             Self::Single(name) => name.clone(),
@@ -99,9 +100,7 @@ impl Naming {
             Self::Layout { domain, .. } => format!("{domain}/{}", origin.layout),
             Self::Driver { domain, .. } => format!("{domain}/{}", origin.driver),
             Self::Instance { whole, prefix } => match &origin.part {
-                Part::Instance { profile, .. } if profile.is_empty() => {
-                    return Err(format!("{}: the profile of the instance is not known", host.subject()));
-                }
+                Part::Instance { profile, .. } if profile.is_empty() => return Err(ScanIssue::NoProfile),
                 Part::Instance { profile, .. } => format!("{prefix}{}", profile.replace('+', ".")),
                 _ => whole.clone(),
             },
@@ -109,7 +108,7 @@ impl Naming {
         let own = name.rsplit('/').next().unwrap_or_default();
         let legal = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
         if own.is_empty() || own.len() > MAX_NAME || !own.chars().all(legal) {
-            return Err(format!("{}: {name:?} is not a valid resource name", host.subject()));
+            return Err(ScanIssue::NoResourceName(name));
         }
         Ok(name)
     }
@@ -127,14 +126,14 @@ pub struct Filter {
 
 impl Filter {
     /// Why a device is not served; `None` where it is.
-    pub fn refusal(&self, host: &HostDevice) -> Option<String> {
+    pub fn refusal(&self, host: &HostDevice) -> Option<ScanIssue> {
         let id = &*host.origin.model_id;
         let named = |list: &[String]| list.iter().any(|known| known == id);
         if self.whole_only && matches!(host.origin.part, Part::Instance { .. }) {
-            return Some(format!("{}: instances (MIG) are not to be served", host.subject()));
+            return Some(ScanIssue::InstancesNotServed);
         }
         let refused = (!self.allow.is_empty() && !named(&self.allow)) || named(&self.deny);
-        refused.then(|| format!("{}: PCI id {id} is not to be served", host.subject()))
+        refused.then(|| ScanIssue::IdNotServed(id.to_owned()))
     }
 }
 
@@ -185,20 +184,23 @@ impl Contract {
         let mut served: Vec<Arc<HostDevice>> = Vec::new();
         for host in cards.hosts() {
             match self.filter.refusal(host) {
-                Some(refusal) => drop(refusals.insert(refusal)),
+                Some(why) => drop(refusals.insert(Remark::left_out(host, why))),
                 None => served.push(Arc::new(host.clone())),
             }
         }
         let (mut shares, mut shown) = (Hosts::new(), Hosts::new());
-        let layouts: BTreeSet<&str> = served.iter().map(|host| &*host.origin.layout).collect();
+        // what is not there now, or left of an old layout until its container ends, does not say how the GPUs are divided
+        let current = served.iter().filter(|host| !cards.is_lost(&host.device.id));
+        let layouts: BTreeSet<&str> = current.map(|host| &*host.origin.layout).collect();
         if matches!(self.naming, Naming::Single(_)) && layouts.len() > 1 {
-            let layouts: Vec<_> = layouts.into_iter().collect();
-            refusals.insert(format!("devices of several layouts ({}) cannot go by one name", layouts.join(", ")));
+            let layouts = layouts.into_iter().collect::<Vec<_>>().join(", ");
+            let why = |host: &Arc<HostDevice>| Remark::left_out(host, ScanIssue::SeveralLayouts(layouts.clone()));
+            refusals.extend(served.iter().map(why));
         } else {
             for host in &served {
                 match self.naming.name(host) {
                     Ok(resource) => shares.entry(resource).or_default().push(Arc::clone(host)),
-                    Err(refusal) => drop(refusals.insert(refusal)),
+                    Err(why) => drop(refusals.insert(Remark::left_out(host, why))),
                 }
             }
         }

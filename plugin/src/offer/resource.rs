@@ -6,6 +6,7 @@ use std::sync::Arc;
 use crate::device::backend::HostDevice;
 use crate::device::cards::Cards;
 use crate::device::ids::{IdStyle, Resource};
+use crate::device::scan::Remark;
 use crate::offer::hand_over::HandOver;
 use crate::offer::order::Order;
 use crate::offer::units::{Pool, Units};
@@ -93,8 +94,8 @@ pub struct Offered {
 pub struct Offers {
     /// By full name.
     pub resources: BTreeMap<String, Arc<Offered>>,
-    /// Why GPUs of the node are not offered.
-    pub refusals: BTreeSet<String>,
+    /// GPUs of the node that are not offered.
+    pub refusals: BTreeSet<Remark>,
 }
 
 impl Offers {

@@ -12,6 +12,7 @@ use tokio_util::sync::CancellationToken;
 use crate::api::{Cluster, ClusterError, NodeShown};
 use crate::base::backoff::Backoff;
 use crate::base::level_triggered::{self, Next, Publisher};
+use crate::device::scan::Remark;
 use crate::publish::node_view::NodeView;
 use crate::state::State;
 
@@ -47,7 +48,7 @@ struct InventoryAnnotation {
     view: NodeView,
     feed: Feed,
     /// GPUs already logged as left out.
-    refusals: BTreeSet<String>,
+    refusals: BTreeSet<Remark>,
     /// What the Node was last seen to show, or was written.
     written: Option<String>,
     /// When this process wrote last.

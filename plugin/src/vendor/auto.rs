@@ -2,9 +2,10 @@
 //! (`--backend auto`).
 //!
 //! Better ones, which come first, are asked again at each discovery: what is used is what a restart would use, but
-//! never the same GPUs under other ids, which could then be given twice. Once one has had GPUs, no later one takes
-//! its place while they are away. Of the vendors, none is taken before a better
-//! one either as long as the machine shows that its GPUs may come, such as a driver that is being loaded, or a
+//! never the same GPUs under other ids, which could then be given twice. Of two ways to the same GPUs the second is for
+//! hosts that do not have the first, such as a library: GPUs that the first says not to work are not offered by it
+//! either. Once one has had GPUs, no later one takes its place while they are away. Of the vendors, none is taken before
+//! a better one either as long as the machine shows that its GPUs may come, such as a driver that is being loaded, or a
 //! library that does not fit it yet.
 //!
 //! The GPUs of one vendor are served: a program for one does not run on another's, and a share names no vendor. The
@@ -167,6 +168,10 @@ impl Auto {
             let Some(reason) = reason.filter(|_| before != Some(at)) else {
                 return Decision { at, used: true, found, integrated: apart, remarks };
             };
+            let way = member.vendor.is_none() && before.is_none();
+            if way && !matches!(found, Err(BackendError::Missing { .. })) {
+                return Decision { at, used: found.is_ok(), found, integrated: apart, remarks };
+            }
             if let Some(sign) = member.awaited(&self.roots).filter(|_| before.is_none()) {
                 let reason = format!(
                     "{reason}; waiting for its GPUs: {sign}. Not to wait, name another vendor in --backend"
@@ -266,6 +271,7 @@ mod tests {
     enum Answer {
         Gpus(Vec<HostDevice>),
         Away(&'static str),
+        Missing(&'static str),
     }
 
     /// Gives its answers one after the other, and the last for ever.
@@ -282,6 +288,9 @@ mod tests {
             let next = if answers.len() > 1 { answers.pop_front() } else { answers.front().cloned() };
             match next.unwrap() {
                 Answer::Gpus(hosts) => Ok(hosts),
+                Answer::Missing(reason) => {
+                    Err(BackendError::Missing { backend: self.0, reason: reason.to_owned() })
+                }
                 Answer::Away(reason) => {
                     Err(BackendError::Unavailable { backend: self.0, reason: reason.to_owned() })
                 }
@@ -399,7 +408,7 @@ mod tests {
     fn of_two_ways_to_the_same_cards_the_better_is_taken_up_again() {
         let files = script("nvidia-files", [Answer::Gpus(vec![gpu(Vendor::Nvidia, "GPU-a")])]);
         let backend =
-            first_of([nvidia([Answer::Away("no library"), card(), Answer::Away("unloaded")]), files]).open();
+            first_of([nvidia([Answer::Missing("no library"), card(), Answer::Away("unloaded")]), files]).open();
         assert_eq!((ids(&*backend).unwrap(), backend.name()), (vec!["GPU-a".to_owned()], "nvidia-files"));
         assert_eq!((ids(&*backend).unwrap(), backend.name()), (vec!["GPU-a".to_owned()], "nvidia"));
         assert!(ids(&*backend).is_err());
@@ -409,9 +418,29 @@ mod tests {
     #[test]
     fn the_same_cards_are_not_offered_under_other_ids_at_once() {
         let bare = script("nvidia-files", [Answer::Gpus(vec![gpu(Vendor::Nvidia, "nvidia0")])]);
-        let backend = first_of([nvidia([Answer::Away("no library"), card()]), bare]).open();
+        let backend = first_of([nvidia([Answer::Missing("no library"), card()]), bare]).open();
         for _ in 0..3 {
             assert_eq!((ids(&*backend).unwrap(), backend.name()), (vec!["nvidia0".to_owned()], "nvidia-files"));
+        }
+    }
+
+    #[test]
+    fn what_the_better_way_says_not_to_work_is_not_offered_by_the_other() {
+        let files = || script("nvidia-files", [Answer::Gpus(vec![gpu(Vendor::Nvidia, "nvidia0")])]);
+        let broken = first_of([nvidia([Answer::Away("versions do not fit"), card()]), files()]).open();
+        assert!(ids(&*broken).unwrap_err().contains("versions do not fit"));
+        assert_eq!((ids(&*broken).unwrap(), broken.name()), (vec!["GPU-a".to_owned()], "nvidia"));
+        // it answers, and has left all out
+        let none = first_of([nvidia([Answer::Gpus(Vec::new())]), files()]).open();
+        for _ in 0..3 {
+            assert_eq!((ids(&*none).unwrap(), none.name()), (Vec::new(), "nvidia"));
+            assert_eq!(none.health().unwrap().len(), 0);
+        }
+        // which is found by files goes on while the library that came does not work
+        let late = [Answer::Missing("no library"), Answer::Away("versions do not fit")];
+        let late = first_of([nvidia(late), files()]).open();
+        for _ in 0..3 {
+            assert_eq!((ids(&*late).unwrap(), late.name()), (vec!["nvidia0".to_owned()], "nvidia-files"));
         }
     }
 }

@@ -23,8 +23,11 @@ pub trait Files: Clone + fmt::Debug + Send + Sync + 'static {
     }
 
     /// Ids of the GPUs that a program of the vendor reports as unhealthy.
-    fn unhealthy(&self, _: &[HostDevice]) -> Vec<String> {
-        Vec::new()
+    ///
+    /// # Errors
+    /// Where that program was named, and does not answer.
+    fn unhealthy(&self, _: &[HostDevice]) -> Result<Vec<String>, Remark> {
+        Ok(Vec::new())
     }
 
     /// Makes backends that read these files.
@@ -32,10 +35,12 @@ pub trait Files: Clone + fmt::Debug + Send + Sync + 'static {
         BackendFactory::new(self, |files| Scanner { files, remarks: Remarks::default() })
     }
 
+    /// By the files alone: programs of the vendor are asked about health, and no more often than that is.
+    ///
     /// # Errors
     /// [`BackendError`].
     fn usage(scanner: &Scanner<Self>) -> Result<Usage, BackendError> {
-        Ok(Usage::sizes(&scanner.discover()?))
+        Ok(Usage::sizes(&scanner.files.scan()?.devices))
     }
 }
 
@@ -53,10 +58,12 @@ impl<F: Files> Backend for Scanner<F> {
     fn discover(&self) -> Result<Vec<HostDevice>, BackendError> {
         let scanned = self.files.scan();
         let missing = self.files.missing(scanned.as_ref());
-        let told = scanned.iter().flat_map(|scan| scan.remarks.iter().cloned()).chain(missing).collect();
-        self.remarks.take(F::NAME, told);
+        let found = scanned.as_ref().ok().filter(|scan| !scan.devices.is_empty());
+        let asked = found.map_or(Ok(Vec::new()), |scan| self.files.unhealthy(&scan.devices));
+        let told = scanned.iter().flat_map(|scan| scan.remarks.iter().cloned()).chain(missing);
+        self.remarks.take(F::NAME, told.chain(asked.as_ref().err().cloned()).collect());
         let Scan { mut devices, .. } = scanned?;
-        let unhealthy = self.files.unhealthy(&devices);
+        let unhealthy = asked.unwrap_or_default();
         for host in devices.iter_mut().filter(|host| unhealthy.iter().any(|id| *id == host.device.id.as_str())) {
             host.device.health = Health::Unhealthy;
         }

@@ -30,6 +30,7 @@ use kerf_plugin::testing::roots::Roots;
 use kerf_plugin::testing::view::{ContainerView, PodView};
 use kerf_plugin::testing::{ClaimState, Key, Pod, Stage};
 
+mod contradictions;
 mod health;
 mod machine;
 mod machines;

@@ -12,6 +12,7 @@ use kerf_plugin::testing::scanner::Files as _;
 use serde_json::json;
 
 use crate::forest::{Forest, left_out, names, nodes};
+use crate::offers::contract;
 
 #[test]
 fn a_single_card_is_found_with_its_facts() {
@@ -147,7 +148,7 @@ fn what_only_the_bus_shows_is_told_with_its_driver() {
     let backend = IntelOptions { roots: forest.roots.clone(), sidecar: None }.backend().open();
     assert!(backend.discover().is_ok());
     let wanted =
-        [("card1", "functions-instead"), ("0000:03:00.0", "not-listed"), ("0000:05:00.0", "unknown-driver")];
+        [("card1", "functions-elsewhere"), ("0000:03:00.0", "not-listed"), ("0000:05:00.0", "unknown-driver")];
     assert_eq!(told(backend.remarks()), wanted.map(|(subject, code)| (subject.to_owned(), code)));
 }
 
@@ -264,4 +265,39 @@ fn two_cards_that_claim_one_file_are_both_left_out() {
     let scan = Forest::described(json!({ "cards": [card(0), card(1)] })).scan(Vendor::Nvidia);
     assert_eq!(names(&scan), Vec::<String>::new());
     assert_eq!(left_out(&scan).iter().map(|(_, why)| *why).collect::<Vec<_>>(), ["named-twice", "named-twice"]);
+}
+
+/// Behind some bridges (Intel's VMD) the kernel's number of a PCI domain has more than four digits.
+#[test]
+fn a_card_in_a_domain_of_more_than_four_digits_is_found() {
+    let cards = json!([
+        { "vendor": "amd", "address": "10000:19:00.0", "card": 0, "render": 128, "memory": 17163091968u64 },
+        { "vendor": "amd", "address": "0000:19:00.0", "card": 1, "render": 129, "memory": 17163091968u64 },
+        { "vendor": "intel", "address": "10001:03:00.0", "card": 2, "render": 130, "driver": "xe" },
+        { "vendor": "nvidia", "address": "10002:3b:00.0", "minor": 0, "uuid": "GPU-0" },
+        { "vendor": "nvidia", "address": "0002:3b:00.0", "minor": 1, "uuid": "GPU-1" },
+    ]);
+    let forest = Forest::described(json!({ "cards": cards }));
+    for (vendor, addresses) in [
+        (Vendor::Amd, vec!["10000:19:00.0", "0000:19:00.0"]),
+        (Vendor::Intel, vec!["10001:03:00.0"]),
+        (Vendor::Nvidia, vec!["10002:3b:00.0", "0002:3b:00.0"]),
+    ] {
+        let scan = forest.scan(vendor);
+        assert_eq!(scan.devices.iter().map(|host| host.pci.as_str()).collect::<Vec<_>>(), addresses);
+        assert_eq!(left_out(&scan), []);
+    }
+}
+
+#[test]
+fn two_cards_in_one_slot_are_two_cards() {
+    let cards = json!([
+        { "vendor": "amd", "address": "0000:05:00.0", "card": 0, "render": 128, "memory": 17163091968u64 },
+        { "vendor": "amd", "address": "0000:05:00.1", "card": 1, "render": 129, "memory": 17163091968u64 },
+    ]);
+    let forest = Forest::described(json!({ "cards": cards }));
+    for (flag, wanted) in [("--include-gpus=05:00.1", "0000:05:00.1"), ("--exclude-gpus=05:00.1", "0000:05:00.0")] {
+        let found = contract(&forest, &["-profile=amd", flag]).backend.open().discover().unwrap();
+        assert_eq!(found.iter().map(|host| host.device.id.as_str()).collect::<Vec<_>>(), [wanted], "{flag}");
+    }
 }

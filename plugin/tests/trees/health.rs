@@ -68,6 +68,18 @@ pub fn serve(router: Router, socket: &Path) {
     tokio::spawn(router.serve_with_incoming(UnixListenerStream::new(listener)));
 }
 
+/// Programs that were named to tell health and do not answer, each a problem.
+async fn silent(forest: &Forest, flags: &[&str]) -> Vec<String> {
+    let backend = contract(forest, flags).backend;
+    let told = tokio::task::spawn_blocking(move || {
+        let backend = backend.open();
+        backend.discover().unwrap();
+        backend.remarks()
+    });
+    let silent = told.await.unwrap().into_iter().filter(|remark| remark.why.code() == "no-health-report");
+    silent.inspect(|remark| assert!(remark.is_problem() && !remark.left_out)).map(|remark| remark.subject).collect()
+}
+
 /// Ids of unhealthy GPUs.
 async fn ill(forest: &Forest, flags: &[&str]) -> Vec<String> {
     let backend = contract(forest, flags).backend;
@@ -168,6 +180,19 @@ async fn xpumd_tells_health_where_it_is_named() {
     let flag = format!("-xpumd-endpoint={}", socket.display());
     let flags = ["-profile=intel", &flag];
     assert_eq!(ill(&forest, &flags).await, Vec::<String>::new(), "nobody answers");
+    assert_eq!(silent(&forest, &flags).await, ["xpumd"]);
+    let health = ["-profile=intel", "-health-management", "-levelzero-socket=/nonexistent/server.sock"];
+    assert_eq!(silent(&forest, &health).await, ["Level-Zero sidecar"]);
+    assert_eq!(silent(&forest, &["-profile=intel"]).await, Vec::<String>::new());
+    // it is not asked for measurements
+    let backend = contract(&forest, &flags).backend.open();
+    let asked = tokio::task::spawn_blocking(move || {
+        assert_eq!(backend.usage().unwrap().gpus.len(), 2);
+        backend.remarks()
+    });
+    assert_eq!(asked.await.unwrap(), []);
+    // AMD's is looked for where it usually is
+    assert_eq!(silent(&Forest::named("a"), &["-profile=amd", "-pulse=1"]).await, Vec::<String>::new());
     let xpumd = Xpumd::default();
     serve(Server::builder().add_service(DeviceInfoServer::new(xpumd.clone())), &socket);
     for (severities, from) in [
@@ -188,6 +213,7 @@ async fn xpumd_tells_health_where_it_is_named() {
     }
     *xpumd.0.lock().unwrap() = vec![Warning];
     assert_eq!(ill(&forest, &flags).await, ["0042:01:02.0"], "the default");
+    assert_eq!(silent(&forest, &flags).await, Vec::<String>::new());
     // GPUs of vcuda are asked about in the same way
     let backend = crate::offers::config(&forest, &["--node-name=n", "--backend=intel", &flag]).backend;
     let health = tokio::task::spawn_blocking(move || backend.open().health().unwrap()).await.unwrap();

@@ -52,6 +52,25 @@ fn functions_stand_for_their_card() {
         scan.devices.iter().all(|host| &*host.origin.card == "0000:00:02.0" && host.origin.part == Part::Function)
     );
     assert_eq!(left_out(&scan), [("card0".to_owned(), "functions-instead")]);
+    assert!(scan.remarks.iter().all(|remark| !remark.is_problem()), "as it is meant to be");
+}
+
+/// They are given to virtual machines, or bound to nothing: then nothing is offered in the GPU's place.
+#[test]
+fn a_card_whose_functions_are_elsewhere_is_a_problem_with_its_reason() {
+    for driver in [None, Some("vfio-pci")] {
+        let physical = card(0, json!({ "sriov_numvfs": "2", "driver": "i915" }));
+        let function = json!({ "address": "0000:00:02.1", "vendor": "0x8086", "device": "0x56c0", "class": "0x030000", "driver": driver });
+        let forest = Forest::described(json!({ "cards": [physical], "pci": [function],
+            "links": { "sys/devices/pci0000:00/0000:00:02.1/physfn": "../0000:00:02.0" } }));
+        let scan = forest.scan(Vendor::Intel);
+        assert_eq!(left_out(&scan), [("card0".to_owned(), "functions-elsewhere")]);
+        assert!(
+            scan.remarks
+                .iter()
+                .any(|remark| remark.is_problem() && remark.why.to_string().contains("sriov_numvfs"))
+        );
+    }
 }
 
 #[test]

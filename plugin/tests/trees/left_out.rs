@@ -111,3 +111,28 @@ async fn a_metric_has_each_card_that_is_not_offered_with_its_reason() {
     assert!(!stage.metrics().await.contains("0000:3f:00.0"));
     stage.stop().await;
 }
+
+/// What a profile does not offer of the GPUs that were found.
+#[tokio::test]
+async fn a_metric_has_each_card_that_a_profile_refuses() {
+    let card = |n: u32, mode: &str| {
+        json!({ "vendor": "amd", "address": format!("0000:0{n}:00.0"), "card": n, "render": 128 + n,
+        "modes": [mode, "NPS1"] })
+    };
+    let mut stage = Stage::new(Forest::described(json!({ "cards": [card(1, "SPX"), card(2, "CPX")] }))).await;
+    stage.start(&["-profile=amd"]).await;
+    let line = |n: u32| {
+        format!(r#"kerf_plugin_gpu_left_out{{gpu="0000:0{n}:00.0",profile="amd",reason="several-layouts"}} 1"#)
+    };
+    let seen = tokio::time::timeout(SOON, async {
+        loop {
+            let metrics = stage.metrics().await;
+            if [1, 2].iter().all(|n| metrics.contains(&line(*n))) {
+                return;
+            }
+            tokio::task::yield_now().await;
+        }
+    });
+    seen.await.unwrap();
+    stage.stop().await;
+}

@@ -77,7 +77,47 @@ fn amds_resources_are_one_or_one_for_each_layout() {
     assert_eq!(counts(&both, &mixed), resources([("amd.com/cpx_nps4", 2), ("amd.com/spx_nps1", 1)]));
     let single = made(&contract(&both, &["-profile=amd"]));
     assert!(single.resources.is_empty());
-    assert!(single.refusals.first().unwrap().contains("cpx_nps4, spx_nps1"));
+    // each is told of
+    assert_eq!(single.refusals.len(), 3);
+    assert!(single.refusals.first().unwrap().to_string().contains("cpx_nps4, spx_nps1"));
+}
+
+/// A container still has a partition of the old layout when its GPU is divided otherwise.
+#[test]
+fn what_is_left_of_an_old_layout_takes_nothing_from_the_new_one() {
+    let tree = |mode: &str, partitions: u32| {
+        let card = |n: u32| {
+            json!({ "vendor": "amd", "address": format!("0000:0{n}:00.0"), "card": n * 10, "render": 128 + n * 10,
+            "modes": [mode, "NPS1"], "partitions": partitions, "xcp": n * 10 })
+        };
+        Forest::described(json!({ "cards": [card(0), card(1)] }))
+    };
+    let (old, new) = (tree("CPX", 2), tree("SPX", 1));
+    let discover = |forest: &Forest| contract(forest, &["-profile=amd"]).backend.open().discover().unwrap();
+    let amd = contract(&new, &["-profile=amd"]);
+    let cards = Cards::default().discovered(discover(&old)).discovered(discover(&new));
+    let offers = amd.offers(&cards);
+    assert!(offers.refusals.is_empty(), "{:?}", offers.refusals);
+    // two that may be taken, and the two that end with their containers
+    assert_eq!(offers.resources["amd.com/gpu"].pool.ids().count(), 4);
+    // one that is away counts as little: it may come back divided as the others are
+    let away = Cards::default().discovered(discover(&old)).discovered(discover(&new)[..1].to_vec());
+    assert!(amd.offers(&away).refusals.is_empty());
+}
+
+#[test]
+fn a_layout_that_cannot_be_read_now_takes_its_own_card_alone() {
+    let card = |n: u32| {
+        json!({ "vendor": "amd", "address": format!("0000:0{n}:00.0"), "card": n, "render": 128 + n,
+        "modes": ["SPX", "NPS1"] })
+    };
+    let forest = Forest::described(json!({ "cards": [card(0), card(1)] }));
+    let file = forest.path().join("sys/devices/pci0000:00/0000:01:00.0/current_memory_partition");
+    std::fs::remove_file(&file).unwrap();
+    std::fs::create_dir(&file).unwrap();
+    assert_eq!(counts(&forest, &["-profile=amd"]), resources([("amd.com/gpu", 1)]));
+    let scan = forest.scan(kerf_plugin::testing::backend::Vendor::Amd);
+    assert_eq!(crate::forest::left_out(&scan), [("0000:01:00.0".to_owned(), "unreadable-file")]);
 }
 
 #[test]
@@ -115,7 +155,7 @@ fn intels_resources_follow_the_driver() {
     assert_eq!(with(&["-allow-ids", "0x9a48, 0x9a49"]), resources([(i915, 1), (xe, 1)]));
     assert_eq!(with(&["-deny-ids=0x9a48"]), resources([(i915, 1)]));
     let denied = made(&contract(&forest, &["-profile=intel", "-deny-ids=0x9a48"]));
-    assert!(denied.refusals.first().unwrap().contains("card1: PCI id 0x9a48"));
+    assert!(denied.refusals.first().unwrap().to_string().contains("card1: PCI id 0x9a48"));
 }
 
 #[test]

@@ -131,10 +131,12 @@ impl Card {
         files.link("sys/module/amdgpu/drivers/pci:amdgpu", "../../../bus/pci/drivers/amdgpu")
     }
 
-    /// PCI domain, and bus and device in the form of `location_id`.
+    /// PCI domain, and bus, device and function in the form of `location_id`.
     fn location(&self) -> (u64, u64) {
-        let part = |range| u64::from_str_radix(self.address.get(range).unwrap_or("0"), 16).unwrap_or(0);
-        (part(0..4), part(5..7) << 8 | part(8..10) << 3)
+        let part = |part: Option<&str>| u64::from_str_radix(part.unwrap_or("0"), 16).unwrap_or(0);
+        let mut parts = self.address.split([':', '.']);
+        let (domain, bus, device, function) = (parts.next(), parts.next(), parts.next(), parts.next());
+        (part(domain), part(bus) << 8 | part(device) << 3 | part(function))
     }
 }
 

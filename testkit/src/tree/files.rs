@@ -50,7 +50,7 @@ impl Files {
 
     /// The directory of a PCI device below `sys`, with the ids that every one has.
     pub(super) fn pci(&self, address: &str, vendor: &str, device: &str, class: &str) -> anyhow::Result<String> {
-        let domain = address.get(..4).context("a PCI address begins with its domain")?;
+        let (domain, _) = address.split_once(':').context("a PCI address begins with its domain")?;
         let dir = format!("sys/devices/pci{domain}:00/{address}");
         self.text(&format!("{dir}/vendor"), vendor)?;
         self.text(&format!("{dir}/device"), device)?;

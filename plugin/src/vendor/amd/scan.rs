@@ -19,7 +19,7 @@ use kerf::device::Device;
 use kerf_proto::amd::Nothing;
 use kerf_proto::amd::metrics_service_client::MetricsServiceClient;
 
-use crate::device::backend::{Backend as _, BackendError, HostDevice, Origin, Part, Usage, Vendor};
+use crate::device::backend::{BackendError, HostDevice, Origin, Part, Usage, Vendor};
 use crate::device::facts::{AmdFacts, Facts};
 use crate::device::pci;
 use crate::device::roots::{self, Fault, Roots};
@@ -76,8 +76,12 @@ impl Host<'_> {
             return Err(Fault::malformed(&vendor, &format!("0x{other:04x}"), "0x1002").into());
         }
         let numa = self.scan.noted(address, roots::numa(dir));
-        let mode = |file: &str| roots::text(&dir.join(file)).unwrap_or_default().to_ascii_lowercase();
-        let (compute, memory) = (mode("current_compute_partition"), mode("current_memory_partition"));
+        // one that cannot be read now is not one that is missing: the GPU has not lost its layout
+        let mode = |file: &str| {
+            let text = roots::if_there(roots::text(&dir.join(file)))?;
+            Ok::<_, Fault>(text.unwrap_or_default().to_ascii_lowercase())
+        };
+        let (compute, memory) = (mode("current_compute_partition")?, mode("current_memory_partition")?);
         let partitioned = !compute.is_empty() && !memory.is_empty();
         let layout = if partitioned { format!("{compute}_{memory}") } else { String::new() };
         let (card, minor) = self.numbers(dir)?;
@@ -281,8 +285,9 @@ impl Files for AmdOptions {
     }
 
     /// AMD's metrics exporter knows it. Blocks; not to be called from an async task.
-    fn unhealthy(&self, hosts: &[HostDevice]) -> Vec<String> {
-        let Some(socket) = &self.exporter else { return Vec::new() };
+    fn unhealthy(&self, hosts: &[HostDevice]) -> Result<Vec<String>, Remark> {
+        // it need not be there: it is looked for where it usually is
+        let Some(socket) = &self.exporter else { return Ok(Vec::new()) };
         let told: BTreeSet<String> = blocking(async {
             let mut client = MetricsServiceClient::new(connect(socket).await?);
             let states = client.list(Nothing {}).await.ok()?.into_inner().gpu_state.into_iter();
@@ -291,7 +296,7 @@ impl Files for AmdOptions {
             Some(unhealthy.map(|state| underscored(&state.device)).collect())
         });
         let ids = hosts.iter().map(|host| host.device.id.to_string());
-        ids.filter(|id| told.contains(&underscored(id))).collect()
+        Ok(ids.filter(|id| told.contains(&underscored(id))).collect())
     }
 
     fn usage(scanner: &Scanner<Self>) -> Result<Usage, BackendError> {
@@ -299,7 +304,7 @@ impl Files for AmdOptions {
         let topology = topology::read(&sys.join(TOPOLOGY), &mut Scan::default()).map_err(|fault| {
             BackendError::Failed { backend: Self::NAME, question: "usage", reason: fault.to_string() }
         })?;
-        let devices = scanner.discover()?;
+        let devices = scanner.files.scan()?.devices;
         let mut usage = Usage::sizes(&devices);
         for host in &devices {
             let Some(gpu) = usage.gpus.get_mut(&host.device.id) else { continue };

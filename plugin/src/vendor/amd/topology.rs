@@ -84,7 +84,8 @@ fn node(dir: &Path) -> Result<Option<(u32, Node)>, Fault> {
     let minor = u32::try_from(minor).map_err(|_| Fault::malformed(&path, &minor.to_string(), "a render minor"))?;
     let location = value(&properties, &path, "location_id")?;
     let domain = properties.get("domain").copied().unwrap_or(0);
-    if location > 0xffff || domain > 0xffff {
+    // the kernel numbers domains with 32 bits
+    if location > 0xffff || domain > u64::from(u32::MAX) {
         return Err(Fault::malformed(&path, &format!("{domain} {location}"), "a PCI domain and location"));
     }
     let card = format!("{domain:04x}:{:02x}:{:02x}", (location >> 8) & 0xff, (location >> 3) & 0x1f);

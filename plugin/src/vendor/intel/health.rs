@@ -1,6 +1,7 @@
 //! The programs that know the health of Intel's GPUs, of which at most one is asked.
 
 use crate::device::backend::HostDevice;
+use crate::device::scan::{Remark, ScanIssue};
 use crate::vendor::flags::FlagError;
 use crate::vendor::intel::flags::{IntelArgs, TEMPERATURE};
 use crate::vendor::intel::level_zero::LevelZero;
@@ -35,10 +36,16 @@ impl Reporter {
     }
 
     /// Ids of unhealthy GPUs. Blocks; not to be called from an async task.
-    pub(super) fn unhealthy(&self, hosts: &[HostDevice]) -> Vec<String> {
-        match self {
-            Self::LevelZero(sidecar) => sidecar.unhealthy(hosts),
-            Self::Xpumd(xpumd) => xpumd.unhealthy(hosts),
-        }
+    ///
+    /// # Errors
+    /// Where it does not answer: then only the files tell health.
+    pub(super) fn unhealthy(&self, hosts: &[HostDevice]) -> Result<Vec<String>, Remark> {
+        let (name, socket, told) = match self {
+            Self::LevelZero(sidecar) => ("Level-Zero sidecar", &sidecar.socket, sidecar.unhealthy(hosts)),
+            Self::Xpumd(xpumd) => ("xpumd", &xpumd.socket, xpumd.unhealthy(hosts)),
+        };
+        let silent =
+            || Remark { subject: name.to_owned(), left_out: false, why: ScanIssue::NoReport(socket.clone()) };
+        told.ok_or_else(silent)
     }
 }

@@ -20,8 +20,8 @@ pub struct LevelZero {
 }
 
 impl LevelZero {
-    /// Ids of unhealthy GPUs. Blocks; not to be called from an async task.
-    pub(super) fn unhealthy(&self, hosts: &[HostDevice]) -> Vec<String> {
+    /// Ids of unhealthy GPUs; `None` where it does not answer. Blocks; not to be called from an async task.
+    pub(super) fn unhealthy(&self, hosts: &[HostDevice]) -> Option<Vec<String>> {
         blocking(async {
             let mut unhealthy = Vec::new();
             let mut client = LevelzeroClient::new(connect(&self.socket).await?);
@@ -40,7 +40,7 @@ impl LevelZero {
                     unhealthy.push(host.device.id.to_string());
                 }
             }
-            Some(unhealthy)
+            Some(Some(unhealthy))
         })
     }
 }

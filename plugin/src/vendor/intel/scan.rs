@@ -47,6 +47,15 @@ impl Files for IntelOptions {
                 Err(why) => scan.leave_out(&name, why),
             }
         }
+        let functions = scan.devices.iter().filter(|host| host.origin.part == Part::Function);
+        let in_parts: BTreeSet<String> = functions.map(|host| host.origin.card.to_string()).collect();
+        for remark in &mut scan.remarks {
+            if let ScanIssue::Functions(count) = remark.why
+                && !address(&class.join(&remark.subject)).is_ok_and(|own| in_parts.contains(&own))
+            {
+                remark.why = ScanIssue::FunctionsElsewhere(count);
+            }
+        }
         Ok(scan.settle())
     }
 
@@ -67,8 +76,8 @@ impl Files for IntelOptions {
         out
     }
 
-    fn unhealthy(&self, hosts: &[HostDevice]) -> Vec<String> {
-        self.sidecar.as_ref().map(|sidecar| sidecar.unhealthy(hosts)).unwrap_or_default()
+    fn unhealthy(&self, hosts: &[HostDevice]) -> Result<Vec<String>, Remark> {
+        self.sidecar.as_ref().map_or(Ok(Vec::new()), |sidecar| sidecar.unhealthy(hosts))
     }
 }
 

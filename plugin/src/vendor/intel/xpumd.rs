@@ -8,6 +8,7 @@ use kerf_proto::xpumd::device_info_client::DeviceInfoClient;
 use kerf_proto::xpumd::{DeviceHealth, SeverityLevel, WatchDeviceHealthRequest};
 
 use crate::device::backend::HostDevice;
+use crate::device::roots;
 use crate::vendor::reporter::{blocking, connect};
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -18,23 +19,24 @@ pub struct Xpumd {
 }
 
 impl Xpumd {
-    /// Ids of unhealthy GPUs. Blocks; not to be called from an async task.
-    pub(super) fn unhealthy(&self, hosts: &[HostDevice]) -> Vec<String> {
-        let told: BTreeSet<String> = blocking(async {
+    /// Ids of unhealthy GPUs; `None` where it does not answer. Blocks; not to be called from an async task.
+    pub(super) fn unhealthy(&self, hosts: &[HostDevice]) -> Option<Vec<String>> {
+        let told: Option<BTreeSet<String>> = blocking(async {
             let mut client = DeviceInfoClient::new(connect(&self.socket).await?);
             // the first message is what xpumd knows now, and names no GPU before its first measurement
             let mut stream = client.watch_device_health(WatchDeviceHealthRequest {}).await.ok()?.into_inner();
             let devices = stream.message().await.ok()??.devices;
-            Some(devices.into_iter().filter_map(|device| self.unhealthy_address(device)).collect())
+            Some(Some(devices.into_iter().filter_map(|device| self.unhealthy_address(device)).collect()))
         });
+        let told = told?;
         let known = hosts.iter().filter(|host| !host.pci.is_empty() && told.contains(&host.pci));
-        known.map(|host| host.device.id.to_string()).collect()
+        Some(known.map(|host| host.device.id.to_string()).collect())
     }
 
     /// The PCI address of a GPU of which something is bad enough.
     fn unhealthy_address(&self, device: DeviceHealth) -> Option<String> {
         let bad = device.health.iter().find(|status| status.severity >= i32::from(self.severity))?;
-        let address = device.info?.pci?.bdf.to_ascii_lowercase();
+        let address = roots::short_domain(&device.info?.pci?.bdf);
         tracing::debug!(gpu = address, domain = bad.name, reason = bad.reason, "xpumd reports a GPU as unhealthy");
         Some(address)
     }

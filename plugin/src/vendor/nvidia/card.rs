@@ -20,6 +20,8 @@ use crate::vendor::nvidia::{files, memory, mig};
 
 /// More lanes than any GPU has.
 const MAX_LANES: u32 = 36;
+/// More bytes than a UUID has, of a GPU or, in the older spelling, an instance.
+const MAX_UUID: usize = 80;
 
 /// A GPU, or an instance of one.
 #[derive(Clone, Debug)]
@@ -47,12 +49,24 @@ impl Listed {
 pub(super) struct Place {
     pub(super) listed: Vec<Listed>,
     /// Places of instances that do not answer, and why.
-    pub(super) failed: Vec<(u32, NvmlError)>,
+    pub(super) failed: Vec<(u32, ScanIssue)>,
+}
+
+/// The UUID of a GPU or instance, which containers are given it by.
+fn uuid(device: &NvmlDevice<'_>) -> Result<DeviceId, Refused> {
+    let uuid = device.uuid()?;
+    // the slash is in the older spelling of an instance
+    let legal = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '/');
+    if uuid.is_empty() || uuid.len() > MAX_UUID || !uuid.chars().all(legal) {
+        let shown: String = uuid.chars().take(MAX_UUID).collect();
+        return Err(ScanIssue::NoAnswer(format!("it says that its UUID is {shown:?}")).into());
+    }
+    Ok(DeviceId::from(uuid.as_str()))
 }
 
 /// The GPU at NVML's `index`, or with `mig` its instances where it is partitioned.
-pub(super) fn listed(index: u32, card: &NvmlDevice<'_>, mig: bool) -> Result<Place, NvmlError> {
-    let parent = DeviceId::from(card.uuid()?.as_str());
+pub(super) fn listed(index: u32, card: &NvmlDevice<'_>, mig: bool) -> Result<Place, Refused> {
+    let parent = uuid(card)?;
     // older drivers and GPUs that cannot be partitioned have no mode
     let cut = mig && card.mig_mode().is_ok_and(|mode| mode.current == 1);
     let mut place = Place { listed: Vec::new(), failed: Vec::new() };
@@ -60,15 +74,12 @@ pub(super) fn listed(index: u32, card: &NvmlDevice<'_>, mig: bool) -> Result<Pla
         place.listed.push(Listed { index, instance: None, id: parent.clone(), parent });
         return Ok(place);
     }
-    for at in 0..card.mig_device_count()? {
-        match card.mig_device_by_index(at).and_then(|instance| instance.uuid()) {
-            Ok(uuid) => {
-                let id = DeviceId::from(uuid.as_str());
-                place.listed.push(Listed { index, instance: Some(at), id, parent: parent.clone() });
-            }
+    for at in 0..card.mig_device_count()?.min(mig::MOST) {
+        match card.mig_device_by_index(at).map_err(Refused::from).and_then(|instance| uuid(&instance)) {
+            Ok(id) => place.listed.push(Listed { index, instance: Some(at), id, parent: parent.clone() }),
             // some places may be empty
-            Err(NvmlError::NotFound | NvmlError::InvalidArg) => {}
-            Err(error) => place.failed.push((at, error)),
+            Err(Refused::Driver(NvmlError::NotFound | NvmlError::InvalidArg)) => {}
+            Err(refused) => place.failed.push((at, refused.issue())),
         }
     }
     Ok(place)
@@ -79,6 +90,15 @@ pub(super) enum Refused {
     /// The driver's answer to a question without which it cannot be offered.
     Driver(NvmlError),
     Host(ScanIssue),
+}
+
+impl Refused {
+    pub(super) fn issue(self) -> ScanIssue {
+        match self {
+            Self::Driver(error) => ScanIssue::NoAnswer(error.to_string()),
+            Self::Host(issue) => issue,
+        }
+    }
 }
 
 impl From<NvmlError> for Refused {
@@ -144,16 +164,19 @@ impl<'a> Card<'a> {
         let model = handle.name().unwrap_or_default();
         let mut own = whole;
         if listed.instance.is_some() {
-            let ids = more.map(|more| more.instance(listed.id.as_str())).transpose().inspect_err(|error| {
-                tracing::debug!(gpu = %listed.id, %error, "ids of a MIG instance cannot be read");
+            // without them its device files are not known, nor which of its GPU's instances it is
+            let ids = more.map_or(Err(NvmlError::FunctionNotFound.to_string()), |more| {
+                more.instance(listed.id.as_str()).map_err(|error| error.to_string())
             });
-            let (gi, ci) = ids.ok().flatten().unwrap_or_default();
+            let ids = ids.or_else(|why| mig::spelled(listed.id.as_str()).ok_or(why));
+            let (gi, ci) = ids.map_err(|why| ScanIssue::NoAnswer(format!("ids of the instance: {why}")))?;
             nodes.extend(mig::nodes(roots, minor, (gi, ci)));
             let profile = model.rsplit_once("MIG ").map_or("", |(_, profile)| profile);
             origin.part = Part::Instance { gi, ci, profile: profile.into() };
             origin.name = format!("{name}/gi{gi}").into();
             told.instance = facts::of_instance(&handle);
             own = memory::of(&handle, listed.id.as_str(), more)?.map(|memory| Mib(memory.total >> 20));
+            own = own.filter(|memory| memory.0 > 0);
         }
         if own.is_none() {
             notes.push(ScanIssue::NoMemory);
@@ -168,7 +191,7 @@ impl<'a> Card<'a> {
 
 /// The PCI address of a GPU, as sysfs spells it.
 pub(super) fn address(card: &NvmlDevice<'_>) -> Option<String> {
-    card.pci_info().ok().map(|pci| facts::sysfs_address(&pci.bus_id))
+    card.pci_info().ok().map(|pci| roots::short_domain(&pci.bus_id))
 }
 
 /// A GPU's PCI address, empty where it has none, and the minor of its device file: as the library has them, else as the
@@ -195,7 +218,7 @@ fn place(nvml: &Nvml, roots: &Roots, listed: &Listed, card: &NvmlDevice<'_>) -> 
 fn lanes(card: &NvmlDevice<'_>) -> Lanes {
     let links = (0..MAX_LANES).map(|lane| card.link_wrapper_for(lane));
     let active = links.filter(|link| link.is_active().unwrap_or(false));
-    let ends = active.filter_map(|link| Some(facts::sysfs_address(&link.remote_pci_info().ok()?.bus_id)));
+    let ends = active.filter_map(|link| Some(roots::short_domain(&link.remote_pci_info().ok()?.bus_id)));
     ends.fold(Lanes::new(), |mut lanes, address| {
         *lanes.entry(address).or_default() += 1;
         lanes

@@ -15,7 +15,7 @@ use parking_lot::Mutex;
 
 use crate::device::backend::{GpuUsage, HostDevice, ProcessUsage, Usage};
 use crate::device::roots::Roots;
-use crate::device::scan::{Remark, ScanIssue};
+use crate::device::scan::{MAX_DEVICES, Remark, Scan, ScanIssue};
 use crate::vendor::nvidia::card::{self, Asked, Card, Listed, Place, Refused};
 use crate::vendor::nvidia::events::{Events, Unreported};
 use crate::vendor::nvidia::health::HealthTable;
@@ -52,6 +52,8 @@ struct Unanswered {
     unplaced: Vec<(u32, ScanIssue)>,
     /// GPUs by their addresses, and instances.
     remarks: Vec<Remark>,
+    /// The addresses of GPUs of which each instance is in `remarks`.
+    in_parts: Vec<String>,
 }
 
 impl Unanswered {
@@ -101,23 +103,49 @@ impl Driver {
     /// not answer keeps its place.
     fn find_cards(&mut self, mig: bool) -> Result<Unanswered, NvmlError> {
         let mut unanswered = Unanswered::default();
-        for index in 0..self.nvml.device_count()? {
-            let found = self.nvml.device_by_index(index).and_then(|device| card::listed(index, &device, mig));
+        let (count, most) = (self.nvml.device_count()?, u32::try_from(MAX_DEVICES).unwrap_or(u32::MAX));
+        if count > most {
+            let why = ScanIssue::TooMany(MAX_DEVICES);
+            unanswered.remarks.push(Remark { subject: format!("GPU {most}"), left_out: true, why });
+        }
+        let mut owners: BTreeMap<DeviceId, BTreeSet<u32>> = BTreeMap::new();
+        for index in 0..count.min(most) {
+            let device = self.nvml.device_by_index(index).map_err(Refused::from);
+            let found = device.and_then(|device| card::listed(index, &device, mig));
             let address = || card::address(&self.nvml.device_by_index(index).ok()?);
             match found {
                 Ok(found) => {
                     if found.listed.is_empty() && found.failed.is_empty() {
                         unanswered.card(index, address(), ScanIssue::NoInstances);
+                    } else if found.listed.is_empty() {
+                        unanswered.in_parts.extend(address());
+                    }
+                    for listed in &found.listed {
+                        owners.entry(listed.id.clone()).or_default().insert(index);
                     }
                     unanswered.remarks.extend(self.take(index, found));
                 }
-                Err(error) if fatal(&error) => return Err(error),
+                Err(Refused::Driver(error)) if fatal(&error) => return Err(error),
                 // a GPU that is known is asked again below
                 Err(_) if self.cards.iter().any(|known| known.index == index) => {}
-                Err(error) => unanswered.card(index, address(), ScanIssue::NoAnswer(error.to_string())),
+                Err(refused) => unanswered.card(index, address(), refused.issue()),
             }
         }
+        self.leave_twins(&owners, &mut unanswered);
         Ok(unanswered)
+    }
+
+    /// Takes out what goes by one id at several places: containers are given GPUs by their ids.
+    fn leave_twins(&mut self, owners: &BTreeMap<DeviceId, BTreeSet<u32>>, unanswered: &mut Unanswered) {
+        for (id, places) in owners.iter().filter(|(_, places)| places.len() > 1) {
+            self.cards.retain(|known| known.id != *id);
+            for index in places {
+                let other = places.iter().find(|place| *place != index).copied().unwrap_or_default();
+                let why = ScanIssue::Twice { what: format!("id {id}"), other: format!("GPU {other}") };
+                let card = self.nvml.device_by_index(*index).ok();
+                unanswered.card(*index, card.and_then(|card| card::address(&card)), why);
+            }
+        }
     }
 
     /// Takes what is at a place of the library's list now. Returns the instances that never answered.
@@ -145,10 +173,10 @@ impl Driver {
             drop(table);
             self.cards.push(listed);
         }
-        let remark = |(at, error): (u32, NvmlError)| Remark {
+        let remark = |(at, why): (u32, ScanIssue)| Remark {
             subject: format!("GPU {index} instance {at}"),
             left_out: true,
-            why: ScanIssue::NoAnswer(error.to_string()),
+            why,
         };
         failed.into_iter().map(remark).collect()
     }
@@ -162,8 +190,9 @@ impl Driver {
         let unanswered = self.find_cards(options.mig)?;
         let silent = self.follow_events(&before);
         let health = self.table.lock().health(Instant::now());
-        let Unanswered { unplaced, mut remarks } = unanswered;
+        let Unanswered { unplaced, mut remarks, in_parts } = unanswered;
         let mut told: BTreeSet<String> = remarks.iter().map(|remark| remark.subject.clone()).collect();
+        told.extend(in_parts);
         let mut found = Vec::new();
         for listed in &self.cards {
             let id = &listed.id;
@@ -191,6 +220,12 @@ impl Driver {
             told.extend(address);
             remarks.push(Remark { subject: subject.unwrap_or_else(|| id.to_string()), left_out: true, why });
         }
+        let settled =
+            Scan { devices: found.iter().map(|card| card.host.clone()).collect(), ..Scan::default() }.settle();
+        let is_settled = |host: &HostDevice| settled.devices.iter().any(|own| own.device.id == host.device.id);
+        let (found, twins): (Vec<_>, Vec<_>) = found.into_iter().partition(|card| is_settled(&card.host));
+        told.extend(twins.into_iter().map(|card| card.host.pci));
+        remarks.extend(settled.remarks);
         let hosts = card::linked(&found);
         remarks.extend(self.missing(&options.roots, &hosts, told, unplaced));
         self.offered = hosts.iter().map(|host| host.device.id.clone()).collect();

@@ -19,6 +19,11 @@ use crate::vendor::nvidia::health::HealthTable;
 
 /// How long the thread may take to notice that it is to end.
 const WAIT_MILLIS: u32 = 500;
+/// An error of a GPU that comes again within this time is not logged again: programs in containers can cause some by the
+/// thousand.
+const AGAIN: Duration = Duration::from_secs(60);
+/// Errors of which it is known when they were logged; more than GPUs have.
+const MAX_LOGGED: usize = 4096;
 
 /// Why the events of a GPU are not reported, by its id.
 pub(super) type Unreported = BTreeMap<DeviceId, String>;
@@ -143,6 +148,25 @@ fn with<'a>(nvml: &'a Nvml, card: &Listed, set: EventSet<'a>) -> Result<(EventSe
     }
 }
 
+/// When each error of each GPU was last logged.
+#[derive(Default)]
+struct Logged(BTreeMap<(DeviceId, Option<u64>), Instant>);
+
+impl Logged {
+    /// Whether it is to be logged now.
+    fn is_news(&mut self, card: &DeviceId, xid: Option<u64>, now: Instant) -> bool {
+        if self.0.len() >= MAX_LOGGED {
+            self.0.retain(|_, at| now.saturating_duration_since(*at) < AGAIN);
+        }
+        let key = (card.clone(), xid);
+        let news = self.0.get(&key).is_none_or(|at| now.saturating_duration_since(*at) >= AGAIN);
+        if news && self.0.len() < MAX_LOGGED {
+            self.0.insert(key, now);
+        }
+        news && self.0.len() < MAX_LOGGED
+    }
+}
+
 /// Writes events into `table` until `stop`.
 fn wait(
     set: &EventSet<'_>,
@@ -150,6 +174,7 @@ fn wait(
     table: &Mutex<HealthTable>,
     stop: &AtomicBool,
 ) -> Result<(), NvmlError> {
+    let mut logged = Logged::default();
     while !stop.load(Ordering::Acquire) {
         let event = match set.wait(WAIT_MILLIS) {
             Ok(event) => event,
@@ -174,8 +199,31 @@ fn wait(
             let critical = table.xid(id, xid, now);
             // instances that are made later are told of it by their GPU
             table.xid(parent, xid, now);
-            tracing::warn!(gpu = %id, xid, critical, "error reported by the driver");
+            if logged.is_news(id, xid, now) {
+                tracing::warn!(gpu = %id, xid, critical, "error reported by the driver");
+            }
         }
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_error_that_repeats_itself_is_logged_once_in_a_while() {
+        let (start, [first, second]) = (Instant::now(), ["GPU-0", "GPU-1"].map(DeviceId::from));
+        let mut logged = Logged::default();
+        let mut news = |card, xid, seconds| logged.is_news(card, xid, start + Duration::from_secs(seconds));
+        assert!(news(&first, Some(31), 0));
+        assert!((0..1000).all(|_| !news(&first, Some(31), 59)));
+        // others are not held back by it
+        assert!(news(&first, Some(79), 1) && news(&first, None, 1) && news(&second, Some(31), 1));
+        assert!(news(&first, Some(31), 60));
+        // numbers that come without end take no memory without end
+        let told = (0..100_000).filter(|xid| news(&second, Some(1000 + xid), 61)).count();
+        assert!(told < MAX_LOGGED, "{told}");
+        assert!(logged.0.len() <= MAX_LOGGED);
+    }
 }

@@ -15,15 +15,6 @@ use crate::device::roots::{self, Roots};
 /// Device files of the driver itself. A container needs those of them that the host has.
 const CONTROL: [&str; 3] = ["nvidiactl", "nvidia-uvm", "nvidia-uvm-tools"];
 
-/// A PCI address as sysfs spells it, from NVML's with its eight digits of domain.
-pub fn sysfs_address(bus_id: &str) -> String {
-    let lower = bus_id.to_ascii_lowercase();
-    match lower.split_once(':') {
-        Some((domain, rest)) if domain.len() == 8 => format!("{}:{rest}", domain.get(4..).unwrap_or(domain)),
-        _ => lower,
-    }
-}
-
 /// The directory of a PCI device.
 pub fn pci_device(sys_root: &Path, address: &str) -> PathBuf {
     sys_root.join("bus/pci/devices").join(address)
@@ -53,6 +44,7 @@ pub fn of_card(nvml: &Nvml, card: &Device<'_>, sys_root: &Path, address: &str) -
     let cuda = nvml.sys_cuda_driver_version().ok();
     let compute = card.cuda_compute_capability().ok();
     NvidiaFacts {
+        gpu: card.uuid().unwrap_or_default().into(),
         model: card.name().unwrap_or_default().into(),
         memory: Mib(0),
         driver: nvml.sys_driver_version().unwrap_or_default().into(),
@@ -120,13 +112,6 @@ pub fn control_nodes(roots: &Roots) -> Vec<PathBuf> {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn addresses_are_spelled_as_sysfs_does() {
-        assert_eq!(sysfs_address("00000000:3B:00.0"), "0000:3b:00.0");
-        assert_eq!(sysfs_address("0000:AF:00.0"), "0000:af:00.0");
-        assert_eq!(sysfs_address("nonsense"), "nonsense");
-    }
 
     #[test]
     fn nvlinks_are_direct_or_through_a_switch() {

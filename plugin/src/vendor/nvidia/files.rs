@@ -11,7 +11,7 @@ use std::sync::Arc;
 use kerf::device::Device;
 use kerf::units::Mib;
 
-use crate::device::backend::{Backend as _, BackendError, HostDevice, Origin, Part, Usage, Vendor};
+use crate::device::backend::{BackendError, HostDevice, Origin, Part, Usage, Vendor};
 use crate::device::facts::{Facts, NvidiaFacts};
 use crate::device::roots::{self, Fault, Roots};
 use crate::device::scan::{self, Remark, Scan, ScanIssue};
@@ -66,7 +66,7 @@ impl Files for FilesOptions {
     }
 
     fn usage(scanner: &Scanner<Self>) -> Result<Usage, BackendError> {
-        scanner.discover().map(|_| Usage::default())
+        scanner.files.scan().map(|_| Usage::default())
     }
 }
 
@@ -110,7 +110,7 @@ fn information(roots: &Roots, address: &str) -> Result<HostDevice, ScanIssue> {
     if !id.starts_with("GPU-") || id.len() > 48 || !id.chars().all(legal) {
         return Err(Fault::malformed(&path, &id, "GPU UUID: GPU-<uuid>").into());
     }
-    if facts::sysfs_address(&location) != address {
+    if roots::short_domain(&location) != address {
         return Err(ScanIssue::Foreign { name: address.to_owned(), owner: location });
     }
     let minor = minor.parse().map_err(|_| Fault::malformed(&path, &minor, "Device Minor: a number"))?;
@@ -154,6 +154,7 @@ fn add(
     host.nodes = vec![scan::node(roots, &name)?];
     host.control_nodes = facts::control_nodes(roots);
     host.facts = Facts::Nvidia(Arc::new(NvidiaFacts {
+        gpu: if id.as_str() == &*name { "".into() } else { id.as_str().into() },
         model: Arc::clone(&host.device.model),
         driver: facts::driver_version(&roots.proc).into(),
         class: facts::class(&roots.sys, &host.pci),

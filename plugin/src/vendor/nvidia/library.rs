@@ -7,12 +7,16 @@ use crate::device::roots::Roots;
 /// A device file that the host has once the driver is loaded.
 const DRIVER: &str = "nvidiactl";
 
+/// Whether there is no library, or none that can be loaded.
+pub(super) fn is_missing(error: &NvmlError) -> bool {
+    matches!(error, NvmlError::LibloadingError(_) | NvmlError::LibraryNotFound)
+}
+
 /// What the driver's error means for this process, in words that name what to change; the error's own where there is no more to
 /// say. A host with the driver and a container without its library is a matter of the container runtime's, which gives the
 /// library to containers that ask for GPUs in a way that it believes.
 pub(super) fn explained(error: &NvmlError, roots: &Roots) -> String {
-    let missing = matches!(error, NvmlError::LibloadingError(_) | NvmlError::LibraryNotFound);
-    if !missing || roots.node(DRIVER).is_none() {
+    if !is_missing(error) || roots.node(DRIVER).is_none() {
         return error.to_string();
     }
     format!(

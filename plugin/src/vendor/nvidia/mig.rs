@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use crate::device::roots::{self, Fault, Roots};
 
 /// More instances than any GPU has.
-const MOST: u32 = 100;
+pub(super) const MOST: u32 = 100;
 
 /// The ids of a GPU instance and of one of its compute instances.
 pub(super) type Instance = (u32, u32);
@@ -20,6 +20,13 @@ pub(super) type Minors = [u32; 2];
 /// while the instances exist.
 pub fn index(card: u32, place: u32) -> u32 {
     card.saturating_add(1).saturating_mul(MOST).saturating_add(place.min(MOST - 1))
+}
+
+/// The ids in the older spelling of an instance's UUID, which drivers before 470 have: `MIG-GPU-<uuid>/<gi>/<ci>`.
+pub(super) fn spelled(uuid: &str) -> Option<Instance> {
+    let (rest, ci) = uuid.strip_prefix("MIG-GPU-")?.rsplit_once('/')?;
+    let (_, gi) = rest.rsplit_once('/')?;
+    Some((roots::suffix(gi, "")?, roots::suffix(ci, "")?))
 }
 
 /// Device files of an instance besides its GPU's, as paths on the host; missing files are left out.
@@ -88,6 +95,14 @@ fn device_minor(path: &Path) -> Result<u32, Fault> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_older_spelling_of_an_instance_has_its_ids() {
+        assert_eq!(spelled("MIG-GPU-5c0d6a2e-94a5/7/2"), Some((7, 2)));
+        for other in ["MIG-5c0d6a2e", "MIG-GPU-5c0d/7", "GPU-5c0d/7/2", "MIG-GPU-5c0d/7/x", "MIG-GPU-5c0d/07/2"] {
+            assert_eq!(spelled(other), None, "{other}");
+        }
+    }
 
     #[test]
     fn indices_of_instances_are_no_cards() {

@@ -37,7 +37,11 @@ enum Started {
     /// It was not asked yet.
     Not,
     /// It could not be started, or has failed since.
-    Failed(String),
+    Failed {
+        reason: String,
+        /// Whether there is none.
+        missing: bool,
+    },
     Yes(Box<Driver>),
 }
 
@@ -64,7 +68,7 @@ impl Nvidia {
         }
         *slot = match Driver::start(library.as_deref(), roots, &self.table) {
             Ok(driver) => Started::Yes(Box::new(driver)),
-            Err(error) => Started::Failed(self.told(&error)),
+            Err(error) => Started::Failed { reason: self.told(&error), missing: library::is_missing(&error) },
         };
     }
 
@@ -91,13 +95,16 @@ impl Nvidia {
         let unavailable = |reason: String| BackendError::Unavailable { backend: NAME, reason };
         let asked = match slot {
             Started::Yes(driver) => ask(driver, &self.options),
-            Started::Failed(reason) => return Err(unavailable(reason.clone())),
+            Started::Failed { reason, missing: true } => {
+                return Err(BackendError::Missing { backend: NAME, reason: reason.clone() });
+            }
+            Started::Failed { reason, missing: false } => return Err(unavailable(reason.clone())),
             Started::Not => return Err(unavailable("the driver was not asked for its GPUs yet".to_owned())),
         };
         asked.map_err(|error| {
             let reason = self.told(&error);
             if fatal(&error) {
-                *slot = Started::Failed(reason.clone());
+                *slot = Started::Failed { reason: reason.clone(), missing: false };
                 return unavailable(reason);
             }
             BackendError::Failed { backend: NAME, question, reason }
