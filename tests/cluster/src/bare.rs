@@ -65,7 +65,7 @@ impl Bare {
         let client = control::client(&control.admin()).await?;
         let mut bare = Self { control, own_scheduler: None, extender: None, client, place: place.clone() };
         let own = scheduling == Scheduling::Own;
-        if scheduling != Scheduling::Plain {
+        if scheduling.is_with_kerf() {
             install(&bare.control)?;
             let (account, beside) = if own {
                 (own_scheduler::ACCOUNT, own_scheduler::install(&bare.control)?)

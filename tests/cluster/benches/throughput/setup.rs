@@ -13,6 +13,8 @@ kerf::words! {
     pub enum Setup or UnknownWord {
         /// kube-scheduler alone, which sees the nodes' totals.
         None = "none",
+        /// The same, looking at all nodes as kerf's shipped configuration does.
+        NoneAll = "none-all",
         /// With the extender beside the cluster's own scheduler.
         Kerf = "kerf",
         /// With a scheduler of kerf's own, beside the cluster's: as `manifests/base` installs it, policies included.
@@ -28,6 +30,7 @@ impl Setup {
     pub fn scheduling(self) -> Scheduling {
         match self {
             Self::None => Scheduling::Plain,
+            Self::NoneAll => Scheduling::PlainAll,
             Self::Sampled => Scheduling::Sampled,
             Self::Bundled => Scheduling::Own,
             Self::Kerf | Self::All => Scheduling::Full,
@@ -37,7 +40,7 @@ impl Setup {
     pub fn flags(self) -> &'static [&'static str] {
         match self {
             Self::All => &["--candidates=0"],
-            Self::None | Self::Kerf | Self::Bundled | Self::Sampled => &[],
+            Self::None | Self::NoneAll | Self::Kerf | Self::Bundled | Self::Sampled => &[],
         }
     }
 }

@@ -55,10 +55,8 @@ pub(super) fn scheduler_config(
     unlimited: bool,
 ) -> anyhow::Result<PathBuf> {
     let name = match scheduling {
-        Scheduling::Full | Scheduling::Sampled | Scheduling::Own | Scheduling::Plain => {
-            "kube-scheduler-configuration.yaml"
-        }
         Scheduling::Legacy => "legacy.yaml",
+        _ => "kube-scheduler-configuration.yaml",
     };
     let shipped = workspace().join("manifests/scheduler-config").join(name);
     let mut text = fs::read_to_string(&shipped).with_context(|| shipped.display().to_string())?;
@@ -72,6 +70,7 @@ pub(super) fn scheduler_config(
             text.truncate(extenders);
             text = without(&text, "percentageOfNodesToScore: 100\n")?;
         }
+        Scheduling::PlainAll => text.truncate(extenders),
         Scheduling::Sampled => text = without(&text, "percentageOfNodesToScore: 100\n")?,
         Scheduling::Full | Scheduling::Legacy => {}
     }

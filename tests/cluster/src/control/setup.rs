@@ -17,6 +17,8 @@ pub enum Scheduling {
     Legacy,
     /// Not at all: the scheduler sees only a node's totals.
     Plain,
+    /// Not at all, and all nodes are looked at.
+    PlainAll,
 }
 
 /// The purpose of a control plane.
@@ -32,6 +34,13 @@ pub enum Purpose {
     /// To measure the scheduler with Nodes that are objects only. As in Kubernetes' own `scheduler_perf`, there is no
     /// controller manager, some admission plugins are off, and clients have no rate limit.
     Measurement(Scheduling),
+}
+
+impl Scheduling {
+    /// Whether kerf has a part in it.
+    pub fn is_with_kerf(self) -> bool {
+        !matches!(self, Self::Plain | Self::PlainAll)
+    }
 }
 
 impl Purpose {
