@@ -55,6 +55,32 @@
 {{- end -}}
 {{- end -}}
 
+{{/*
+Refuses a second installation of one domain: both would give the same GPUs. Nothing is found where no cluster is asked, as by
+`helm template`. Names that are the same are helm's own to refuse, or to take over.
+*/}}
+{{- define "kerf.alone" -}}
+{{- $own := printf "%s-placement-records" (include "kerf.fullname" .) -}}
+{{- range $policy := (lookup "admissionregistration.k8s.io/v1" "ValidatingAdmissionPolicy" "" "").items -}}
+{{- $name := $policy.metadata.name -}}
+{{- $labels := default dict $policy.metadata.labels -}}
+{{- if and (eq (get $labels "app.kubernetes.io/part-of") "kerf") (hasSuffix "-placement-records" $name) (ne $name $own) -}}
+{{- $annotations := default dict $policy.metadata.annotations -}}
+{{- $release := get $annotations "meta.helm.sh/release-name" -}}
+{{- $namespace := get $annotations "meta.helm.sh/release-namespace" -}}
+{{- $domain := false -}}
+{{- range $variable := dig "spec" "variables" list $policy -}}
+{{- if and (eq $variable.name "domain") (eq $variable.expression (printf "'%s'" $.Values.domain)) }}{{ $domain = true }}{{ end -}}
+{{- end -}}
+{{- if and $domain (or (ne $release $.Release.Name) (ne $namespace $.Release.Namespace)) -}}
+{{- $by := printf "objects that kubectl applied (ValidatingAdmissionPolicy %s)" $name -}}
+{{- if $release }}{{ $by = printf "the release %s in the namespace %s" $release $namespace }}{{ end -}}
+{{- fail (printf "domain: GPUs are given as %s already, by %s; two would give the same GPU twice. Upgrade that one or take it away first, or set another domain" $.Values.domain $by) -}}
+{{- end -}}
+{{- end -}}
+{{- end -}}
+{{- end -}}
+
 {{/* The profiles' names. */}}
 {{- define "kerf.profiles" -}}
 [amd, intel, nvidia, deepomatic]

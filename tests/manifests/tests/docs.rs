@@ -406,7 +406,9 @@ fn every_metric_that_a_page_names_exists() {
 }
 
 /// Flags of the programs whose commands are not rendered: the `kerf` command and the demo.
-const OTHER_FLAGS: [&str; 21] = [
+const OTHER_FLAGS: [&str; 27] = [
+    // release.sh's
+    "architectures",
     "cluster",
     "demand",
     "departures",
@@ -417,6 +419,7 @@ const OTHER_FLAGS: [&str; 21] = [
     "load",
     "log",
     // helm's
+    "kube-version",
     "no-hooks",
     "node",
     "nodes",
@@ -425,11 +428,17 @@ const OTHER_FLAGS: [&str; 21] = [
     "pods",
     // kubelet's
     "register-with-taints",
+    "root-dir",
+    // helm's
+    "reset-then-reuse-values",
+    "reuse-values",
     "seeds",
     // Cluster Autoscaler's
     "startup-taint",
     "stays",
     "trace",
+    // helm's
+    "wait",
     "warm-up",
 ];
 

@@ -29,10 +29,13 @@ const REFUSED: &[(&str, &[&str])] = &[
     ("{plugin: {seLinuxType: a b}}", &["/plugin/seLinuxType"]),
     ("{profiles: {seLinuxType: 1}}", &["/profiles/seLinuxType", "want string"]),
     ("{nfdFeaturesDir: features.d}", &["/nfdFeaturesDir"]),
+    ("{kubeletDir: /var/lib/k0s/kubelet/}", &["/kubeletDir"]),
     ("{prune: {image: {}}}", &["/prune", "image", "not allowed"]),
     ("{podMonitor: {interval: soon}}", &["/podMonitor/interval"]),
     ("{fullnameOverride: a-name-of-more-than-forty-characters-is-too-long}", &["/fullnameOverride"]),
     ("{global: {imagePullSecrets: [mine]}}", &["/global/imagePullSecrets/0"]),
+    // an older chart's values, taken over as they are
+    ("{kubeletDir: null, prune: null}", &["missing properties", "kubeletDir", "prune"]),
     // what goes together: the templates
     (
         "{plugin: {serviceAccount: {create: false}}}",
