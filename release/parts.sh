@@ -134,6 +134,7 @@ chart() {
     mkdir "$work/chart"
     tar -xzf "$work/kerf-$version.tgz" -C "$work/chart"
     linked ../../ <charts/kerf/README.md >"$work/chart/kerf/README.md"
+    cp LICENSE "$work/chart/kerf"
     packed - "$work/chart" kerf | gzip -9n >"$files/kerf-$version.tgz"
 }
 

@@ -164,12 +164,14 @@ fn the_notes_are_those_of_the_changelog() {
     }
 }
 
-/// Links lead to the pages of this version, since there are no such files beside what is released.
+/// Links lead to the pages of this version, since there are no such files beside what is released; the licence is there.
 #[test]
 fn texts_lead_to_the_pages_of_the_version() {
     let Some(folder) = folder() else { return };
     let notes = fs::read_to_string(folder.join("RELEASE-NOTES.md")).unwrap();
-    let readme = member(&folder.join(format!("kerf-{VERSION}.tgz")), "kerf/README.md");
+    let chart = folder.join(format!("kerf-{VERSION}.tgz"));
+    assert!(member(&chart, "kerf/LICENSE").contains("Apache License"));
+    let readme = member(&chart, "kerf/README.md");
     for text in [notes, readme] {
         let targets: Vec<&str> = text.split("](").skip(1).map(|rest| rest.split_once(')').unwrap().0).collect();
         assert!(targets.iter().all(|target| target.starts_with("https://")), "{targets:?}");
