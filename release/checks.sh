@@ -79,8 +79,9 @@ check_versions() {
     done
     while read -r line; do
         wrong+=("$line")
-    done < <(grep -rnoE 'kerf-(extender|plugin):[0-9][0-9A-Za-z.+-]*' manifests images README.md docs charts/kerf --include=*.yaml \
-        --include=*.md --include=*.Dockerfile | grep -v ":$version\$")
+    # images, and the names of a release's files
+    done < <(grep -rnoE 'kerf-(extender|plugin):[0-9][0-9A-Za-z.+-]*|kerf(-[a-z]+)?-[0-9]+[.][0-9]+[.][0-9]+(-[a-z]+[.][0-9]+)?' \
+        manifests images README.md docs charts/kerf --include=*.yaml --include=*.md --include=*.Dockerfile | grep -v "[:-]$version\$")
     found=$(sed -n 's/^## \[\([0-9][^]]*\)\].*/\1/p' CHANGELOG.md | head -1)
     [ "$found" = "$version" ] || wrong+=("CHANGELOG.md: the last section is of ${found:-nothing}")
     [ "${#wrong[@]}" = 0 ] || fail "Cargo.toml has version $version, and not:" "${wrong[@]}"

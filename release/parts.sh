@@ -119,17 +119,28 @@ looked_at() {
     store rm "$container" >/dev/null
 }
 
+# Has links of a page in the root of the repository, or after the given steps up to it, lead to the release's pages: beside what is
+# released there are no others
+linked() {
+    local page
+    page=$(sed -n '/^\[workspace.package\]/,/^$/s/^repository = "\(.*\)"/\1/p' Cargo.toml)/blob/v$version
+    sed -E "s#\]\(${1:-}([A-Za-z][^:)]*)\)#]($page/\1)#g"
+}
+
 chart() {
     printf 'chart\n'
     "$helm" package charts/kerf --destination "$work" >/dev/null
     # helm writes the time of the day
     mkdir "$work/chart"
     tar -xzf "$work/kerf-$version.tgz" -C "$work/chart"
+    linked ../../ <charts/kerf/README.md >"$work/chart/kerf/README.md"
+    cp LICENSE "$work/chart/kerf"
     packed - "$work/chart" kerf | gzip -9n >"$files/kerf-$version.tgz"
 }
 
 manifests() {
-    git archive --format=tar --prefix="kerf-manifests-$version/" HEAD manifests examples LICENSE |
+    # not examples/demo, which is a program of the workspace
+    git -c tar.umask=0022 archive --format=tar --prefix="kerf-manifests-$version/" HEAD manifests examples/pods examples/profiles LICENSE |
         gzip -9n >"$files/kerf-manifests-$version.tar.gz"
 }
 
@@ -140,7 +151,7 @@ notes() {
     platforms=${platforms#, }
     {
         awk -v "heading=## [$version]" 'index($0, heading) == 1 { own = 1; next } /^## / { own = 0 } own' CHANGELOG.md |
-            sed -e 's/^### /## /' -e '/./,$!d'
+            sed -e 's/^### /## /' -e '/./,$!d' | linked
         printf '\n## Images\n\n| image | platforms | digest |\n| --- | --- | --- |\n'
         for name in kerf-extender kerf-plugin; do
             printf '| `%s:%s` | %s | `%s` |\n' "$name" "$version" "$platforms" \

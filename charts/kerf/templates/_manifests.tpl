@@ -105,7 +105,11 @@ kustomizations' patches are applied to them. Templates can return text only, so 
 {{- else if or (eq $object.kind "CSIStorageCapacity") (and (eq $object.kind "Role") (has "csistoragecapacities" (index $object.rules 0).resources)) -}}
 {{- /* the extender knows this one object by its name */ -}}
 {{- if eq $object.kind "Role" }}{{ $_ := set (index $object.rules 0) "resourceNames" (index $old.rules 0).resourceNames }}
-{{- else }}{{ $_ := set $object.metadata "name" $old.metadata.name }}{{ end -}}
+{{- else -}}
+{{- /* whose class no upgrade could change */ -}}
+{{- $_ := set $object.metadata "name" $old.metadata.name -}}
+{{- $_ := set $object "storageClassName" $old.storageClassName -}}
+{{- end -}}
 {{- end -}}
 {{- if or (eq $object.kind "DaemonSet") (eq $object.kind "Deployment") -}}
 {{- $pod := $object.spec.template.spec -}}

@@ -61,5 +61,6 @@ With "extends" the nodes need the labels of the manifests as well. */}}
 {{- else }}{{ $_ := unset $pod.securityContext "seLinuxOptions" }}{{ end -}}
 {{- range $volume := $pod.volumes -}}
 {{- if eq $volume.name "features" }}{{ $_ := set $volume.hostPath "path" $values.nfdFeaturesDir }}{{ end -}}
+{{- if eq $volume.name "pod-resources" }}{{ $_ := set $volume.hostPath "path" (printf "%s/pod-resources" $values.kubeletDir) }}{{ end -}}
 {{- end -}}
 {{- end -}}

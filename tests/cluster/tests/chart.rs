@@ -25,7 +25,7 @@ pub async fn every_value_is_accepted(stage: &Stage<'_>) -> anyhow::Result<()> {
         "profiles.deepomatic.enabled=true,profiles.deepomatic.placed=true",
         "openshift=true,nvidiaHardened=true,startupTaint=true,podMonitor.enabled=true,podMonitor.interval=30s,rules.enabled=true,\
          profiles.nvidia.enabled=true,profiles.account.enabled=true,nodeLabels=nfd,nfdFeaturesDir=/var/lib/features,\
-         plugin.seLinuxType=,prune.nodeSelector.pool=any",
+         kubeletDir=/var/lib/k0s/kubelet,plugin.seLinuxType=,prune.nodeSelector.pool=any",
         "placement=none,openshift=true,profiles.account.enabled=true,profiles.amd.enabled=true,prune.enabled=false",
     ];
     let types = Types::new(stage)?;

@@ -162,6 +162,17 @@ async fn taken_away(stage: &Stage<'_>, helm: &Helm<'_>, found: &(BTreeSet<String
     .await
 }
 
+/// Fails unless a second release for the same domain is refused by name, and one for another domain would be taken. Both in a namespace of
+/// their own.
+fn alone(stage: &Stage<'_>, helm: &Helm<'_>, other: &str) -> anyhow::Result<()> {
+    let second = chart();
+    let install = ["install", "second", &second, "--dry-run=server", "--set=simulated.enabled=true"];
+    let Err(refused) = helm.run(stage.namespace(), &install) else { bail!("a second installation is not refused") };
+    let wanted = format!("domain: this cluster has kerf for inspur.com already, {other} (");
+    ensure!(format!("{refused:#}").contains(&wanted), "{refused:#}");
+    helm.run(stage.namespace(), &[&install[..], &["--set=domain=example.org"]].concat()).map(drop)
+}
+
 /// Has a release in the place of what the manifests install. `life` installs it, and takes it away.
 async fn instead(
     stage: &Stage<'_>,
@@ -185,15 +196,17 @@ async fn instead(
     result.and(installed).and(ready)
 }
 
-/// A release on nodes that only its pods may use: `helm test` and the examples find their GPUs, and when it is taken away nothing of it
-/// is left, while the pods run on.
+/// A release on nodes that only its pods may use, beside which no other is taken: `helm test` and the examples find their GPUs, and when it
+/// is taken away nothing of it is left, while the pods run on.
 pub async fn a_release_is_installed_tested_and_taken_away(stage: &Stage<'_>) -> anyhow::Result<()> {
     let Some([_, helm]) = Helm::find(stage) else { return Ok(()) };
+    alone(stage, &helm, "installed without helm")?;
     instead(stage, &helm, async || {
         let found = (objects(stage)?, without_kerf(stage).await?);
         let values = json!({ "simulated": { "enabled": true }, "routing": { "reservedNodes": true } });
         set(stage, &helm, "install", &chart(), &values)?;
         rolled_out(stage).await?;
+        alone(stage, &helm, "the release kerf in the namespace kerf-system")?;
         // a change of a Node brings the taint
         let control = &stage.cluster.control;
         control.kubectl(&["label", "nodes", "--all", "kerf-test=changed"])?;

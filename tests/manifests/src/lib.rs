@@ -15,7 +15,10 @@ pub fn same_or_written(path: &str, rendered: &str) {
     let file = root().join(path);
     if std::env::var_os("KERF_WRITE_DOCS").is_some_and(|value| value == "1") {
         let folder = file.parent().map_or(Ok(()), std::fs::create_dir_all);
-        let written = folder.and_then(|()| std::fs::write(&file, rendered));
+        // whole at once: other tests read the pages meanwhile
+        let staged = file.with_extension("new");
+        let written = folder.and_then(|()| std::fs::write(&staged, rendered));
+        let written = written.and_then(|()| std::fs::rename(&staged, &file));
         assert!(written.is_ok(), "{path}: {written:?}");
         return;
     }

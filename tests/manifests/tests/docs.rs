@@ -406,7 +406,9 @@ fn every_metric_that_a_page_names_exists() {
 }
 
 /// Flags of the programs whose commands are not rendered: the `kerf` command and the demo.
-const OTHER_FLAGS: [&str; 23] = [
+const OTHER_FLAGS: [&str; 27] = [
+    // release.sh's
+    "architectures",
     "cluster",
     "demand",
     "departures",
@@ -417,6 +419,7 @@ const OTHER_FLAGS: [&str; 23] = [
     "load",
     "log",
     // helm's
+    "kube-version",
     "no-hooks",
     "reset-then-reuse-values",
     "reuse-values",
@@ -427,11 +430,14 @@ const OTHER_FLAGS: [&str; 23] = [
     "pods",
     // kubelet's
     "register-with-taints",
+    "root-dir",
     "seeds",
     // Cluster Autoscaler's
     "startup-taint",
     "stays",
     "trace",
+    // helm's
+    "wait",
     "warm-up",
 ];
 

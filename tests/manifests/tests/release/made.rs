@@ -153,7 +153,8 @@ fn the_notes_are_those_of_the_changelog() {
     let notes = fs::read_to_string(folder.join("RELEASE-NOTES.md")).unwrap();
     let changes = fs::read_to_string(kerf_manifests::root().join("CHANGELOG.md")).unwrap();
     let own = changes.split("\n## [").find(|section| section.starts_with(&format!("{VERSION}]"))).unwrap();
-    for line in own.lines().filter(|line| line.starts_with('*')) {
+    // links lead elsewhere
+    for line in own.lines().filter_map(|line| line.strip_prefix('*')?.split("](").next()) {
         assert!(notes.contains(line), "{line}");
     }
     for name in PROGRAMS {
@@ -161,6 +162,42 @@ fn the_notes_are_those_of_the_changelog() {
         let digest = index["manifests"][0]["digest"].as_str().unwrap();
         assert!(notes.contains(digest), "{name} has {digest}: {notes}");
     }
+}
+
+/// Links lead to the pages of this version, since there are no such files beside what is released; the licence is there.
+#[test]
+fn texts_lead_to_the_pages_of_the_version() {
+    let Some(folder) = folder() else { return };
+    let notes = fs::read_to_string(folder.join("RELEASE-NOTES.md")).unwrap();
+    let chart = folder.join(format!("kerf-{VERSION}.tgz"));
+    assert!(member(&chart, "kerf/LICENSE").contains("Apache License"));
+    let readme = member(&chart, "kerf/README.md");
+    for text in [notes, readme] {
+        let targets: Vec<&str> = text.split("](").skip(1).map(|rest| rest.split_once(')').unwrap().0).collect();
+        assert!(targets.iter().all(|target| target.starts_with("https://")), "{targets:?}");
+        let page = format!("/blob/v{VERSION}/docs/");
+        let own = targets.iter().filter_map(|target| Some(target.split_once(&page)?.1.split('#').next().unwrap()));
+        let own: BTreeSet<&str> = own.collect();
+        assert!(!own.is_empty(), "{targets:?}");
+        for page in own {
+            assert!(kerf_manifests::root().join("docs").join(page).is_file(), "{page}");
+        }
+    }
+}
+
+/// Whoever unpacks them can apply them, and nobody else of the group changes them.
+#[test]
+fn manifests_and_examples_are_in_an_archive() {
+    let Some(folder) = folder() else { return };
+    let archive = folder.join(format!("kerf-manifests-{VERSION}.tar.gz"));
+    let list = output(Command::new("tar").arg("-tvzf").arg(&archive));
+    assert!(list.lines().all(|line| matches!(line.get(..10), Some("drwxr-xr-x" | "-rw-r--r--"))), "{list}");
+    for wanted in
+        ["manifests/base/kustomization.yaml", "examples/pods/share.yaml", "examples/profiles/amd.yaml", "LICENSE"]
+    {
+        assert!(list.contains(&format!(" kerf-manifests-{VERSION}/{wanted}\n")), "{wanted}: {list}");
+    }
+    assert!(!list.contains(".rs"), "{list}");
 }
 
 /// As a package as well as in the repository, where its manifests are a link.

@@ -131,6 +131,13 @@ fn another_version_is_refused_wherever_it_is() {
         ),
         ("images/plugin.Dockerfile", format!("kerf-plugin:{VERSION}"), "kerf-plugin:9.9.9".to_owned()),
         ("docs/install.md", format!("kerf-plugin:{VERSION}"), "kerf-plugin:9.9.9".to_owned()),
+        ("docs/install.md", format!("kerf-plugin-{VERSION}.oci.tar"), "kerf-plugin-9.9.9.oci.tar".to_owned()),
+        ("docs/install.md", format!("kerf-{VERSION}.tgz"), "kerf-9.9.9.tgz".to_owned()),
+        (
+            "docs/install.md",
+            format!("kerf-manifests-{VERSION}.tar.gz"),
+            format!("kerf-manifests-{VERSION}-rc.1.tar.gz"),
+        ),
         ("CHANGELOG.md", format!("## [{VERSION}]"), format!("## [9.9.9] - 2030-02-01\n\n## [{VERSION}]")),
     ];
     for (file, from, to) in changes {

@@ -108,6 +108,8 @@ fn every_name_is_the_releases() {
             // the one object that the extender knows by its name
             let waker = own["kind"] == "CSIStorageCapacity" && name == WAKER;
             assert!(name == "cards" || name.starts_with("cards-") || account || waker, "{name}");
+            // cannot be changed, so that an upgrade with other names would end half done
+            assert!(!waker || own["storageClassName"] == "kerf-extender-retries", "{own}");
         }
         // the plugin's is there already; a scheduler has no use for that of the remote extender
         assert_eq!(names(&objects, "ServiceAccount"), ["cards-prune", "others", "placer"].map(String::from).into());

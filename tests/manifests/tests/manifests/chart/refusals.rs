@@ -29,6 +29,7 @@ const REFUSED: &[(&str, &[&str])] = &[
     ("{plugin: {seLinuxType: a b}}", &["/plugin/seLinuxType"]),
     ("{profiles: {seLinuxType: 1}}", &["/profiles/seLinuxType", "want string"]),
     ("{nfdFeaturesDir: features.d}", &["/nfdFeaturesDir"]),
+    ("{kubeletDir: /var/lib/k0s/kubelet/}", &["/kubeletDir"]),
     ("{prune: {image: {}}}", &["/prune", "image", "not allowed"]),
     ("{podMonitor: {interval: soon}}", &["/podMonitor/interval"]),
     ("{fullnameOverride: a-name-of-more-than-forty-characters-is-too-long}", &["/fullnameOverride"]),
@@ -54,6 +55,8 @@ const REFUSED: &[(&str, &[&str])] = &[
     ("{plugin: {serviceAccount: {create: null}}}", &["/plugin/serviceAccount", "create"]),
     ("{placement: remote, remote: {tls: null}}", &["/remote", "tls"]),
     ("{profiles: {amd: null}}", &["/profiles", "amd"]),
+    // an older chart's values, taken over as they are
+    ("{kubeletDir: null, prune: null}", &["missing properties", "kubeletDir", "prune"]),
     // what goes together: the templates
     (
         "{plugin: {serviceAccount: {create: false}}}",

@@ -263,7 +263,8 @@ fn values_of_hosts_reach_the_pods() {
     let folder = folder("hosts");
     let release = Release::new(&tools, "helm4", &folder);
     let values = "{openshift: true, nodeLabels: nfd, nfdFeaturesDir: /var/own, plugin: {seLinuxType: super_t},
-        profiles: {seLinuxType: '', account: {enabled: true}, amd: {enabled: true}},
+        kubeletDir: /var/lib/k0s/kubelet,
+        profiles: {seLinuxType: '', account: {enabled: true}, amd: {enabled: true}, intel: {enabled: true, placed: true}},
         prune: {nodeSelector: {pool: any}, tolerations: [{key: own}]}, global: {imagePullSecrets: [{name: mine}]}}";
     let objects = release.objects(values);
     let plugin = &pod(&objects, "DaemonSet", "kerf-plugin")["spec"];
@@ -274,6 +275,15 @@ fn values_of_hosts_reach_the_pods() {
         let features = spec["volumes"].as_array().unwrap().iter().find(|volume| volume["name"] == "features");
         assert_eq!(features.unwrap()["hostPath"]["path"], "/var/own");
     }
+    // kubelet makes its directory for device plugins at one place, wherever its own is
+    for spec in [plugin, &pod(&objects, "DaemonSet", "kerf-intel")["spec"]] {
+        let host = |name: &str| {
+            let found = spec["volumes"].as_array().unwrap().iter().find(|volume| volume["name"] == name).unwrap();
+            found["hostPath"]["path"].clone()
+        };
+        assert_eq!(host("pod-resources"), "/var/lib/k0s/kubelet/pod-resources");
+        assert_eq!(host("device-plugins"), "/var/lib/kubelet/device-plugins");
+    }
     let prune = &pod(&objects, "Job", "kerf-prune")["spec"];
     assert_eq!(prune["nodeSelector"], json!({ "kubernetes.io/os": "linux", "pool": "any" }));
     assert_eq!(prune["tolerations"].as_array().unwrap().last().unwrap()["key"], "own");
@@ -282,6 +292,18 @@ fn values_of_hosts_reach_the_pods() {
         assert_eq!(context["runAsNonRoot"], true);
         assert!(context.get("runAsUser").is_none() && context.get("runAsGroup").is_none(), "{context}");
     }
+}
+
+/// A value without which the templates could not go on is asked for by name where it is missing.
+#[test]
+fn values_that_say_something_are_required() {
+    let schema: Value = serde_json::from_str(&text("charts/kerf/values.schema.json")).unwrap();
+    let values = defaults();
+    let all = values.as_object().unwrap().iter();
+    let says = all.filter(|(_, value)| !["\"\"", "[]", "false"].contains(&&*value.to_string()));
+    let wanted: BTreeSet<&str> = says.map(|(key, _)| &**key).collect();
+    let required = schema["required"].as_array().unwrap().iter();
+    assert_eq!(required.map(|name| name.as_str().unwrap()).collect::<BTreeSet<_>>(), wanted);
 }
 
 /// The hook of `helm test` asks for what kerf gives, and may do nothing else.
