@@ -5,8 +5,8 @@ mod bound;
 mod error;
 
 pub use error::{
-    MAX_AMOUNT, MAX_ANNOTATIONS, MAX_CARD_MEMORY, MAX_CARDS, MAX_CONTAINERS, MAX_LIMITS, MAX_LISTED, MAX_SHARES,
-    MAX_UNKNOWN, RequestError, Rule,
+    BrokenRule, MAX_AMOUNT, MAX_ANNOTATIONS, MAX_CARD_MEMORY, MAX_CARDS, MAX_CONTAINERS, MAX_LIMITS, MAX_LISTED,
+    MAX_SHARES, MAX_UNKNOWN, RequestError, Rule,
 };
 
 use std::sync::Arc;

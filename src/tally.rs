@@ -24,6 +24,16 @@ impl Amount for u32 {
     }
 }
 
+impl Amount for u64 {
+    fn plus(self, other: Self) -> Self {
+        self.saturating_add(other)
+    }
+
+    fn larger(self, other: Self) -> Self {
+        self.max(other)
+    }
+}
+
 impl Amount for Share {
     fn plus(self, other: Self) -> Self {
         self.saturating_add(other)

@@ -1,6 +1,8 @@
 //! `kerf inspect` and `kerf plan`: the live extender's own ledger and planner over a snapshot of a cluster.
 //! `kerf replay`: the same choice of node and card over a whole workload, for one policy or several.
 //!
+//! `kerf report`: what was granted and used, from Prometheus.
+//!
 //! `kerf node-template`: what an autoscaler needs to know of nodes like one of the snapshot's.
 //!
 //! `kerf doctor`: runs `kerf-plugin doctor`, since the plugin has the drivers.
@@ -14,6 +16,7 @@ mod notes;
 mod plan;
 mod print;
 mod replay;
+mod report;
 mod snapshot;
 mod unheeded;
 
@@ -77,6 +80,8 @@ enum Command {
     },
     /// Replay a workload and show what each policy would leave unallocated
     Replay(Box<replay::ReplayArgs>),
+    /// Show who was given how much of the GPUs, and used how much of that (from Prometheus)
+    Report(report::ReportArgs),
 }
 
 /// Runs the command.
@@ -93,6 +98,7 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
         Command::NodeTemplate(options) => answer(|out| node_template::run(options, &keys, args.json, out)),
         Command::Doctor { options } => doctor::run(options, &args.domain, args.json),
         Command::Replay(options) => replay::run(options, &keys, args.json),
+        Command::Report(options) => answer(|out| report::run(options, args.json, out)),
     }
 }
 

@@ -43,6 +43,8 @@ pub struct Cluster {
     homes: DashMap<PodUid, BTreeSet<NodeName>>,
     /// Pods that are not bound yet, as the watch shows them.
     queue: Queue,
+    /// Pods that are not bound, whose request breaks a rule.
+    broken: DashSet<PodUid>,
     pub(crate) freed: Freed,
     /// Nodes where cards are kept for an unbound pod because of its record, and not for a binding by kerf.
     recorded: DashMap<PodUid, NodeName>,

@@ -89,6 +89,17 @@ impl Refusals {
         refusals
     }
 
+    /// The most frequent reason; of those that pods could end by leaving, where there are any.
+    pub fn main(&self) -> Option<Unfit> {
+        // the first of equal ones, as they are declared
+        let most = |reasons: &mut dyn Iterator<Item = (Unfit, u32)>| {
+            reasons
+                .fold(None, |most: Option<(Unfit, u32)>, next| most.filter(|most| most.1 >= next.1).or(Some(next)))
+        };
+        let room = most(&mut self.iter().filter(|(reason, _)| reason.resolvable()));
+        room.or_else(|| most(&mut self.iter())).map(|(reason, _)| reason)
+    }
+
     /// Each reason that occurred, and how often.
     pub fn iter(&self) -> impl Iterator<Item = (Unfit, u32)> {
         Unfit::ALL.into_iter().zip(self.0).filter(|(_, count)| *count > 0)
@@ -214,6 +225,16 @@ mod tests {
         assert_eq!(latest.refusals.to_string(), "core 2");
         assert_eq!((latest.score(&"b".into()), latest.runners_up(&"b".into()).len()), (Some(9), 1));
     }
+
+    #[test]
+    fn the_main_reason_is_one_of_room_where_there_is_one() {
+        let main = |reasons: &[Unfit]| Refusals::count(reasons.iter()).main();
+        assert_eq!(main(&[]), None);
+        assert_eq!(main(&[Unfit::NoCards, Unfit::NoHealthyCard, Unfit::NoHealthyCard]), Some(Unfit::NoHealthyCard));
+        assert_eq!(main(&[Unfit::NoCards, Unfit::NoCards, Unfit::Memory]), Some(Unfit::Memory));
+        assert_eq!(main(&[Unfit::Memory, Unfit::Compute]), Some(Unfit::Compute), "as they are declared");
+    }
+
     #[test]
     fn a_pod_that_got_its_cards_makes_room_for_another() {
         let decisions = Decisions::default();

@@ -2,11 +2,14 @@
 //! always right.
 
 mod cluster;
+mod pending;
 
 use std::collections::HashMap;
 use std::sync::Arc;
 
+use kerf::request::BrokenRule;
 use kerf::unfit::Unfit;
+use kerf_runtime::about::About;
 use prometheus::core::{Collector, Desc};
 use prometheus::{
     HistogramOpts, HistogramTimer, HistogramVec, IntCounter, IntCounterVec, Opts, PullingGauge, Registry,
@@ -18,6 +21,7 @@ use crate::decisions::Refusals;
 use crate::verb::{BindOutcome, Outcome, Verb};
 use cluster::ClusterCollector;
 pub(crate) use cluster::cards;
+pub(crate) use pending::pending;
 
 /// The gauge of how old the watches' news is.
 pub const WATCH_AGE: &str = "kerf_extender_watch_age_seconds";
@@ -101,17 +105,32 @@ impl Metrics {
             )?,
             retries: counter("retries_total", "Times that kube-scheduler was told to try waiting pods again")?,
         };
-        for reason in Unfit::ALL {
-            metrics.unfit.with_label_values(&[reason.as_str()]);
-        }
-        for outcome in BindOutcome::ALL {
-            metrics.binds.with_label_values(&[outcome.as_str()]);
-        }
+        metrics.begin_at_zero();
         for collector in metrics.collectors() {
             registry.register(collector)?;
         }
         registry.register(Box::new(ClusterCollector::new(cluster, clock)?))?;
+        registry.register(Box::new(About::new("kerf-extender")?))?;
         Ok(metrics)
+    }
+
+    /// An alert needs the series before the first event.
+    fn begin_at_zero(&self) {
+        for reason in Unfit::ALL {
+            self.unfit.with_label_values(&[reason.as_str()]);
+        }
+        for outcome in BindOutcome::ALL {
+            self.binds.with_label_values(&[outcome.as_str()]);
+        }
+        for rule in BrokenRule::ALL {
+            self.invalid.with_label_values(&[rule.as_str()]);
+        }
+        for verb in Verb::ALL {
+            self.duration.with_label_values(&[verb.as_str()]);
+            for outcome in Outcome::ALL {
+                self.answers.with_label_values(&[verb.as_str(), outcome.as_str()]);
+            }
+        }
     }
 
     fn collectors(&self) -> Vec<Box<dyn Collector>> {
@@ -138,7 +157,7 @@ impl Metrics {
         let collectors = self.collectors();
         let kept = collectors.iter().flat_map(|collector| collector.desc()).cloned();
         let active = Desc::new(ACTIVE.0.to_owned(), ACTIVE.1.to_owned(), Vec::new(), HashMap::new())?;
-        Ok(kept.chain(cluster::descs()?).chain([active]).collect())
+        Ok(kept.chain(cluster::descs()?).chain(pending::descs()?).chain([active]).collect())
     }
 
     /// Times one call, until dropped.

@@ -234,6 +234,11 @@ impl Queue {
         self.state.lock().pods.contains_key(uid)
     }
 
+    /// How many pods there are.
+    pub fn len(&self) -> usize {
+        self.state.lock().pods.len()
+    }
+
     /// `None` where the watch has not shown the pod unbound.
     pub fn waiting(&self, uid: &PodUid) -> Option<Waiting> {
         self.state.lock().pods.get(uid).map(|pending| pending.waiting.clone())

@@ -13,6 +13,7 @@ use std::time::Duration;
 
 use kerf::ids::PodUid;
 use kerf::request::PodRequest;
+use kerf::unfit::Unfit;
 use parking_lot::Mutex;
 use rustc_hash::FxHashMap;
 use tokio::time::Instant;
@@ -62,6 +63,15 @@ pub(crate) struct Refusal {
     tries: u32,
     /// When to look at all nodes, after such a refusal.
     elsewhere: Option<Instant>,
+    why: Option<Why>,
+}
+
+/// Why a pod fits nowhere.
+#[derive(Clone, Copy, Debug)]
+struct Why {
+    reason: Unfit,
+    /// Whether all nodes together had enough of what it asks for.
+    scattered: bool,
 }
 
 impl Refused {
@@ -70,14 +80,31 @@ impl Refused {
     pub fn remember(&self, pod: &PodRequest, nodes: usize, seen: u64, now: Instant) {
         let uid = &pod.uid;
         let mut state = self.state.lock();
-        let before = state.pods.get(uid).map(|refusal| refusal.tries);
+        let before = state.pods.get(uid).map(|refusal| (refusal.tries, refusal.why));
         if state.pods.len() >= MAX && before.is_none() {
             return;
         }
-        let tries = if nodes < LEAST_PART { 0 } else { before.unwrap_or(0).saturating_add(1) };
+        let tries = if nodes < LEAST_PART { 0 } else { before.map_or(0, |(tries, _)| tries).saturating_add(1) };
         let pause = NEXT_PART.saturating_mul(tries.saturating_mul(tries)).min(LAST_PART);
         let elsewhere = (tries > 0).then(|| now + pause);
-        state.pods.insert(uid.clone(), Refusal { pod: pod.clone(), seen, at: now, tries, elsewhere });
+        let why = before.and_then(|(_, why)| why);
+        state.pods.insert(uid.clone(), Refusal { pod: pod.clone(), seen, at: now, tries, elsewhere, why });
+    }
+
+    /// Why the pod, if it is remembered, fits nowhere: the reason, and whether all nodes together had enough of what it
+    /// asks for.
+    pub fn because(&self, uid: &PodUid, reason: Unfit, scattered: bool) {
+        if let Some(refusal) = self.state.lock().pods.get_mut(uid) {
+            refusal.why = Some(Why { reason, scattered });
+        }
+    }
+
+    /// What [`Refused::because`] was told of each pod that `is_known`.
+    pub fn reasons(&self, is_known: impl Fn(&PodUid) -> bool) -> Vec<(Unfit, bool)> {
+        let why = |(uid, refusal): (&PodUid, &Refusal)| Some((uid.clone(), refusal.why?));
+        let all: Vec<(PodUid, Why)> = self.state.lock().pods.iter().filter_map(why).collect();
+        let known = all.into_iter().filter(|(uid, _)| is_known(uid));
+        known.map(|(_, why)| (why.reason, why.scattered)).collect()
     }
 
     /// The pod fits on a node, is bound or gone.
@@ -165,6 +192,19 @@ mod tests {
         assert_eq!(refused.before(5).len(), 0);
         refused.forget(&"a".into());
         assert_eq!(refused.before(9).len(), 0);
+    }
+
+    #[test]
+    fn the_reason_of_the_last_refusal_counts_while_the_pod_is_known() {
+        let (refused, now) = (Refused::default(), Instant::now());
+        refused.because(&"a".into(), Unfit::Compute, true);
+        assert_eq!(refused.reasons(|_| true), [], "it was not refused");
+        refused.remember(&pod("a"), 1, 0, now);
+        assert_eq!(refused.reasons(|_| true), []);
+        refused.because(&"a".into(), Unfit::Compute, true);
+        refused.because(&"a".into(), Unfit::Memory, false);
+        assert_eq!(refused.reasons(|_| true), [(Unfit::Memory, false)]);
+        assert_eq!(refused.reasons(|uid| uid.as_str() == "b"), []);
     }
 
     #[test]

@@ -198,8 +198,12 @@ fn elect(app: &App, config: &Config, client: Client, registry: &Registry) -> any
 }
 
 fn admin(app: &Arc<App>, registry: Registry) -> Admin {
-    let (cluster, election) = (app.cluster.clone(), app.election.clone());
-    let series: admin::Report = Arc::new(move || Box::new(metrics::cards(&cluster)));
+    let (own, election) = (app.clone(), app.election.clone());
+    let series: admin::Report = Arc::new(move || {
+        let active = |election: &Arc<Election>| election.standing() == lease::Standing::Active;
+        let pending = metrics::pending(&own.cluster, &own.refused, own.election.as_ref().is_none_or(active));
+        Box::new(metrics::cards(&own.cluster).chain(pending))
+    });
     Admin {
         registry,
         series: Some(series),

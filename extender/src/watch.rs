@@ -86,7 +86,10 @@ pub(crate) async fn pods(app: Arc<App>, client: Client, feed: Feed, synced: Cond
             if let Some(uid) = pod.meta().uid.as_deref() {
                 app.intents.drop(&uid.into());
                 app.refused.forget(&uid.into());
-                app.cluster.delete_pod(&uid.into());
+                if app.cluster.delete_pod(&uid.into()) {
+                    let pod = reference(&pod);
+                    tracing::info!(%pod, uid, "ended: its GPUs are free");
+                }
             }
         }
         Event::InitDone => {
@@ -127,7 +130,7 @@ pub(crate) async fn budgets(app: Arc<App>, client: Client, feed: Feed, token: Ca
 
 fn apply(app: &App, pod: Guarded<GroupedPod>) {
     if let (Err(unreadable), Some(uid)) = (&pod.0, pod.meta().uid.as_deref()) {
-        let name = PodRef::new(pod.meta().namespace.as_deref().unwrap_or_default(), name(&pod).unwrap_or_default());
+        let name = reference(&pod);
         if let Some(node) = unreadable.node.as_deref() {
             app.cluster.apply_unreadable(&uid.into(), &name, &node.into());
         }
@@ -161,18 +164,19 @@ fn apply(app: &App, pod: Guarded<GroupedPod>) {
         app.intents.drop(&uid);
         app.refused.forget(&uid);
     }
+    let node = node.as_ref().map(tracing::field::display);
     match applied {
         Applied::Unreadable(Seen::New | Seen::Drift) => {
             app.metrics.unreadable.inc();
             let why = holding.map(unplaced).unwrap_or_default();
-            tracing::warn!(pod = %name, %uid, ?node, why, "GPUs of a bound pod are not known");
+            tracing::warn!(pod = %name, %uid, node, why, "GPUs of a bound pod are not known");
         }
         Applied::Seen(Seen::Drift) => {
             app.metrics.drift.inc();
-            tracing::info!(pod = %name, %uid, ?node, "GPU placement differs from the known one; adopted");
+            tracing::info!(pod = %name, %uid, node, "GPU placement differs from the known one; adopted");
         }
         Applied::Unrecorded(Seen::New) => {
-            tracing::debug!(pod = %name, %uid, ?node, "GPU shares without a record; taken of every GPU that is offered as such");
+            tracing::debug!(pod = %name, %uid, node, "GPU shares without a record; taken of every GPU that is offered as such");
         }
         Applied::Seen(_) | Applied::Unreadable(_) | Applied::Unrecorded(_) | Applied::Nothing => {}
     }
@@ -191,6 +195,10 @@ fn unplaced(holding: Holding) -> String {
         Record::Unreadable(why) => format!("placement {why}; {counted}"),
         Record::Placed(_) | Record::Absent => format!("no placement is recorded; {counted}"),
     }
+}
+
+fn reference(pod: &impl Resource) -> PodRef {
+    PodRef::new(pod.meta().namespace.as_deref().unwrap_or_default(), name(pod).unwrap_or_default())
 }
 
 fn name(object: &impl Resource) -> Option<&str> {

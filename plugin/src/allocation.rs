@@ -45,7 +45,7 @@ pub mod view;
 mod tests;
 
 pub use self::allocations::Allocations;
-pub use self::answer::{Answer, Refusal};
+pub use self::answer::{Answer, Code, Refusal};
 pub use self::answers::{AnsweredIds, Answers};
 pub use self::claim::State;
 pub use self::comparison::Comparison;

@@ -18,7 +18,7 @@ use tokio::time::{Instant, timeout};
 use tokio_util::sync::CancellationToken;
 
 use crate::allocation::{Comparison, OtherDomain};
-use crate::api::{About, Cluster, ClusterError, EventText, OTHER_DOMAIN};
+use crate::api::{About, Cluster, ClusterError, EventText, OTHER_DOMAIN, PodEvents};
 use crate::base::backoff::Backoff;
 use crate::base::counters::Counters;
 use crate::base::gate::Gate;
@@ -46,11 +46,18 @@ pub struct Reconciler {
     calls: Calls,
     socket: PathBuf,
     writes: Gate,
+    events: PodEvents,
 }
 
 impl Reconciler {
     /// Asks the kubelet whose pod resources socket is in `directory`.
-    pub fn new(state: State, cluster: Cluster, counters: Counters, directory: &std::path::Path) -> Self {
+    pub fn new(
+        state: State,
+        cluster: Cluster,
+        counters: Counters,
+        directory: &std::path::Path,
+        events: PodEvents,
+    ) -> Self {
         Self {
             state,
             cluster,
@@ -58,7 +65,13 @@ impl Reconciler {
             calls: Calls::default(),
             socket: directory.join(KUBELET_SOCKET),
             writes: Gate::default(),
+            events,
         }
+    }
+
+    /// For events about the node's pods.
+    pub fn events(&self) -> &PodEvents {
+        &self.events
     }
 
     /// kubelet counts as waiting for an answer until the returned value is dropped.
@@ -256,7 +269,12 @@ impl Writer {
             let next = match reconciler.cluster.annotate_pod(&correction).await {
                 Ok(()) => {
                     reconciler.writes.answered();
-                    tracing::debug!(pod = %correction.reference, uid = %correction.uid, "record written");
+                    let (pod, uid) = (&correction.reference, &correction.uid);
+                    tracing::debug!(%pod, %uid, "record written");
+                    if let Some(assigned) = correction.assigned {
+                        tracing::info!(%pod, %uid, gpus = assigned, "confirmed");
+                        reconciler.events.tell(pod, uid, EventText::normal("GPUAssigned", assigned));
+                    }
                     // the watch will show it; until then it must not be written again and again
                     Instant::now() + LONGEST_PAUSE
                 }

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use kerf_proto::deviceplugin::KUBELET_SOCKET;
+use kerf_runtime::about::About;
 use kerf_runtime::admin::{Admin, Listeners, Listening};
 use kerf_runtime::feed::{Ages, Feed};
 use kerf_runtime::readiness::{Condition, Readiness};
@@ -15,7 +16,7 @@ use prometheus::Registry;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
-use crate::api::Cluster;
+use crate::api::{Cluster, PodEvents};
 use crate::base::counters::Counters;
 use crate::config::Config;
 use crate::device::cards::Cards;
@@ -81,8 +82,9 @@ impl Parts {
         let registry = Registry::new();
         let (counters, state, readiness) = (Counters::new(&registry)?, State::default(), Readiness::default());
         registry.register(Box::new(Gauges::new(state.clone(), config.node.clone())?))?;
+        registry.register(Box::new(About::new("kerf-plugin")?))?;
         let left_out = LeftOut::default();
-        registry.register(Box::new(LeftOutGauge::new(left_out.clone())?))?;
+        registry.register(Box::new(LeftOutGauge::new(left_out.clone(), config.node.clone())?))?;
         registry.register(Box::new(Complaints::new(config.simulated_file_errors.clone())?))?;
         let named = client.filter(|_| !config.node.as_str().is_empty());
         let cluster = named.map(|client| {
@@ -99,7 +101,9 @@ impl Parts {
             };
             tasks.spawn_short(version::follow("kubelet", ask, met.clone(), tasks.token().clone()));
             let directory = &config.pod_resources_dir;
-            reconciler = Some(Reconciler::new(state.clone(), cluster, counters.clone(), directory));
+            let (events, waiting) = PodEvents::new();
+            tasks.spawn("events", waiting.follow(cluster.clone(), tasks.token().clone()));
+            reconciler = Some(Reconciler::new(state.clone(), cluster, counters.clone(), directory, events));
             supported = Some(met);
         }
         let registered = Registered::new(&config, &readiness);
@@ -275,7 +279,7 @@ impl Parts {
                 // its panic is in the log; a task that ends ends the plugin
                 Some(Err(_)) | None => return,
             };
-            parts.enforce(reconciler.cluster(), &enforcers);
+            parts.enforce(&reconciler, &enforcers);
             parts.follow_devices(&enforcers, found);
             parts.serve_vcuda(&offers, &reconciler, enforcers, answers, registered);
             drop(parts);
@@ -284,7 +288,7 @@ impl Parts {
     }
 
     /// Keeps up what holds containers to their shares, and watches for breaches.
-    fn enforce(&self, cluster: &Cluster, enforcers: &Enforcers) {
+    fn enforce(&self, reconciler: &Reconciler, enforcers: &Enforcers) {
         let Self { tasks, state, config, .. } = self;
         let folders = &enforcers.folders;
         for folder in folders.all() {
@@ -298,7 +302,7 @@ impl Parts {
         let watchdog = watchdog::follow(
             state.clone(),
             folders.clone(),
-            cluster.clone(),
+            reconciler.cluster().clone(),
             self.counters.clone(),
             watchdog::Options {
                 margin: config.breach_margin,
@@ -313,7 +317,8 @@ impl Parts {
         }
         if let Some(driver) = &enforcers.driver {
             let (driver, folders) = (driver.clone(), folders.clone());
-            let limits = limits::follow_driver(driver, state.clone(), folders, cluster.clone(), self.stop());
+            let limits =
+                limits::follow_driver(driver, state.clone(), folders, reconciler.events().clone(), self.stop());
             tasks.spawn("driver-limits", limits);
         }
         tasks.spawn("limits", limits::sweep(folders.clone(), state.clone(), self.stop()));

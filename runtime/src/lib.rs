@@ -1,6 +1,7 @@
 //! The process around a daemon: logs, shutdown, readiness, the administrative HTTP routes and the connection to the API
 //! server. It has no GPU code, so that both daemons behave alike for an operator.
 
+pub mod about;
 pub mod admin;
 pub mod client;
 pub mod ending;

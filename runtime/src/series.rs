@@ -24,8 +24,8 @@ impl<const N: usize> GaugeTable<N> {
     /// Adds one label set with a value for each gauge.
     pub fn row<'a>(&mut self, labels: impl IntoIterator<Item = (&'a str, &'a str)>, values: [f64; N]) {
         let mut text = String::new();
-        for (at, (name, value)) in labels.into_iter().enumerate() {
-            let _ = write!(text, "{}{name}=\"", if at == 0 { "" } else { "," });
+        for (name, value) in labels {
+            let _ = write!(text, "{}{name}=\"", if text.is_empty() { "{" } else { "," });
             for letter in value.chars() {
                 match letter {
                     '\\' => text.push_str("\\\\"),
@@ -35,6 +35,9 @@ impl<const N: usize> GaugeTable<N> {
                 }
             }
             text.push('"');
+        }
+        if !text.is_empty() {
+            text.push('}');
         }
         self.rows.push((text, values));
     }
@@ -51,7 +54,7 @@ impl<const N: usize> GaugeTable<N> {
                 let _ = writeln!(text, "# HELP {name} {help}\n# TYPE {name} gauge");
             }
             for (labels, values) in self.rows.iter().skip(piece * PIECE).take(PIECE) {
-                let _ = writeln!(text, "{name}{{{labels}}} {}", values.get(gauge).copied().unwrap_or(f64::NAN));
+                let _ = writeln!(text, "{name}{labels} {}", values.get(gauge).copied().unwrap_or(f64::NAN));
             }
             text
         })
@@ -88,5 +91,8 @@ mod tests {
         assert_eq!(text.lines().filter(|line| line.starts_with("a{")).count(), rows);
         assert_eq!(text.lines().filter(|line| line.ends_with("} -1")).count(), rows);
         assert!(GaugeTable::new([("a", "A.")]).into_text().next().is_none());
+        let mut single = GaugeTable::new([("a", "A.")]);
+        single.row([], [1.0]);
+        assert_eq!(single.into_text().collect::<String>(), "# HELP a A.\n# TYPE a gauge\na 1\n");
     }
 }

@@ -31,6 +31,9 @@ pub enum State {
 }
 
 impl State {
+    /// The words of all states.
+    pub const WORDS: [&'static str; 3] = ["assumed", "bound", "observed"];
+
     /// Whether it is time to ask the API server about the pod.
     pub fn overdue(self, now: Timestamp) -> bool {
         matches!(self, Self::Assumed { deadline } | Self::Bound { deadline } if deadline <= now)
@@ -38,9 +41,9 @@ impl State {
 
     pub fn as_str(self) -> &'static str {
         match self {
-            Self::Assumed { .. } => "assumed",
-            Self::Bound { .. } => "bound",
-            Self::Observed => "observed",
+            Self::Assumed { .. } => Self::WORDS[0],
+            Self::Bound { .. } => Self::WORDS[1],
+            Self::Observed => Self::WORDS[2],
         }
     }
 }
@@ -121,6 +124,11 @@ impl Commitment {
             Taking::On(holds) => on(cards, holds),
             Taking::Anywhere(taken) => taken.iter().flat_map(|taken| anywhere(cards, taken)).collect(),
         }
+    }
+
+    /// Whether it is bound with a record, and the node has not given the cards to the containers yet.
+    pub fn unconfirmed(&self) -> bool {
+        !self.confirmed && matches!(self.held, Held::Plan(_)) && !matches!(self.state, State::Assumed { .. })
     }
 
     pub fn basis(&self) -> Basis {

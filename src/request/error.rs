@@ -117,32 +117,58 @@ pub enum RequestError {
     SameCardOfTwoResources,
 }
 
+crate::words! {
+    /// The rules that requests break, in short: the label `rule` in metrics.
+    #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+    pub enum BrokenRule {
+        CoreAmount = "core-amount",
+        MemoryAmount = "memory-amount",
+        CoreNotCards = "core-not-cards",
+        ShareWithoutMemory = "share-without-memory",
+        MemoryWithoutCore = "memory-without-core",
+        TooManyCards = "too-many-cards",
+        MemoryUnit = "memory-unit",
+        ShareCount = "share-count",
+        TooManyShares = "too-many-shares",
+        TwoResources = "two-resources",
+        Misspelt = "misspelt",
+        TooManyContainers = "too-many-containers",
+        TooLarge = "too-large",
+        CoreLimit = "core-limit",
+        Policy = "policy",
+        Isolation = "isolation",
+        GpuShares = "gpu-shares",
+    }
+}
+
 impl RequestError {
-    /// A short stable word for metrics.
-    pub fn code(&self) -> &'static str {
+    /// The rule, for metrics.
+    pub fn code(&self) -> BrokenRule {
         match self {
             Self::Container { rule, .. } => match rule {
-                Rule::Core(_) => "core-amount",
-                Rule::Memory(_) => "memory-amount",
-                Rule::PartOfSeveralCards => "core-not-cards",
-                Rule::ShareWithoutMemory => "share-without-memory",
-                Rule::MemoryWithoutCore => "memory-without-core",
-                Rule::TooManyCards => "too-many-cards",
-                Rule::MemoryInOtherUnits => "memory-unit",
-                Rule::Count(_) => "share-count",
-                Rule::TooManyShares => "too-many-shares",
-                Rule::TwoResources => "two-resources",
+                Rule::Core(_) => BrokenRule::CoreAmount,
+                Rule::Memory(_) => BrokenRule::MemoryAmount,
+                Rule::PartOfSeveralCards => BrokenRule::CoreNotCards,
+                Rule::ShareWithoutMemory => BrokenRule::ShareWithoutMemory,
+                Rule::MemoryWithoutCore => BrokenRule::MemoryWithoutCore,
+                Rule::TooManyCards => BrokenRule::TooManyCards,
+                Rule::MemoryInOtherUnits => BrokenRule::MemoryUnit,
+                Rule::Count(_) => BrokenRule::ShareCount,
+                Rule::TooManyShares => BrokenRule::TooManyShares,
+                Rule::TwoResources => BrokenRule::TwoResources,
             },
-            Self::MisspeltResource { .. } | Self::MisspeltAnnotation { .. } => "misspelt",
-            Self::TooManyContainers => "too-many-containers",
+            Self::MisspeltResource { .. } | Self::MisspeltAnnotation { .. } => BrokenRule::Misspelt,
+            Self::TooManyContainers => BrokenRule::TooManyContainers,
             Self::TooManyListed | Self::TooManyLimits | Self::TooManyUnknown | Self::TooManyAnnotations => {
-                "too-large"
+                BrokenRule::TooLarge
             }
-            Self::LimitNotANumber | Self::LimitOutOfRange { .. } | Self::LimitWithoutShare => "core-limit",
-            Self::UnknownPolicy => "policy",
-            Self::UnknownIsolation | Self::PartitionOfShare { .. } | Self::IsolationOfCounted { .. } => "isolation",
+            Self::LimitNotANumber | Self::LimitOutOfRange { .. } | Self::LimitWithoutShare => BrokenRule::CoreLimit,
+            Self::UnknownPolicy => BrokenRule::Policy,
+            Self::UnknownIsolation | Self::PartitionOfShare { .. } | Self::IsolationOfCounted { .. } => {
+                BrokenRule::Isolation
+            }
             Self::UnknownArrangement | Self::ArrangementWithoutShares | Self::SameCardOfTwoResources => {
-                "gpu-shares"
+                BrokenRule::GpuShares
             }
         }
     }

@@ -93,7 +93,8 @@ async fn run(args: &Args, machines: &[MachineSpec], pods: Vec<Value>) -> anyhow:
     );
     print!("starting {} nodes with simulated GPUs ... ", machines.len());
     report::flush();
-    let stack = Stack::start(machines, StackConfig { seed: args.seed, batching: false }).await?;
+    let stack =
+        Stack::start(machines, StackConfig { seed: args.seed, batching: false, ..Default::default() }).await?;
     println!("ready");
 
     let count = pods.len();

@@ -10,6 +10,7 @@ use tokio::time::{Instant, timeout_at};
 use super::prepare::{Call, CallError};
 use super::wire::Candidates;
 use crate::app::App;
+use crate::decisions::Refusals;
 use crate::freed::Freed;
 use crate::planning::{Place, TooMuch};
 use crate::refused::LINGER;
@@ -60,6 +61,10 @@ pub(super) fn judge(
         app.refused.forget(&pod.uid);
     } else {
         app.cluster.expect_no_more(&pod.uid);
+        if let Some(reason) = Refusals::count(found.iter().flatten()).main() {
+            let scattered = reason.resolvable() && app.cluster.together_enough(&pod.request, candidates.names());
+            app.refused.because(&pod.uid, reason, scattered);
+        }
     }
     Some(found)
 }

@@ -170,7 +170,7 @@ fn early<H: Handler>(app: &App, early: Early<H::Args<'_>>) -> Response {
     };
     let (outcome, response) = H::early(early);
     if let (Some(rule), Outcome::Invalid) = (broken, outcome) {
-        app.metrics.invalid.with_label_values(&[rule]).inc();
+        app.metrics.invalid.with_label_values(&[rule.as_str()]).inc();
     }
     app.metrics.answered(H::VERB, outcome);
     response

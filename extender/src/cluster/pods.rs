@@ -57,6 +57,11 @@ impl Cluster {
             self.delete_pod(&view.uid);
             return Applied::Nothing;
         }
+        if view.node.is_none() && view.request.is_err() {
+            self.broken.insert(view.uid.clone());
+        } else {
+            self.broken.remove(&view.uid);
+        }
         let applied = match (view.holding, view.node) {
             (Some(holding), _) => {
                 let pod = PodRequest { uid: view.uid, name: view.pod, request: holding.request.clone() };
@@ -189,22 +194,23 @@ impl Cluster {
         }
     }
 
-    /// A Pod was deleted or has ended: all that it held is free.
-    pub(crate) fn delete_pod(&self, uid: &PodUid) {
+    /// A Pod was deleted or has ended: all that it held is free. Returns whether it held anything.
+    pub(crate) fn delete_pod(&self, uid: &PodUid) -> bool {
         self.departed.add(uid);
         self.mark_all(self.queue.remove(uid), News::Told);
+        self.broken.remove(uid);
         self.recorded.remove(uid);
         self.survey.lock().unload(uid);
         self.priorities.remove(uid);
         if let Some((_, node)) = self.foreign.remove(uid) {
             self.foreign_ends(uid, &node);
         }
-        if let Some((_, homes)) = self.homes.remove(uid) {
-            for node in homes {
-                self.release(uid, &node);
-            }
-            self.notify();
+        let Some((_, homes)) = self.homes.remove(uid) else { return false };
+        for node in homes {
+            self.release(uid, &node);
         }
+        self.notify();
+        true
     }
 
     /// A complete list of Pods begins. Returns its epoch, for [`Cluster::finish_pods`].
@@ -242,6 +248,7 @@ impl Cluster {
         }
         self.survey.lock().retain(seen);
         self.priorities.retain(|uid, _| seen.contains(uid));
+        self.broken.retain(|uid| seen.contains(uid));
         self.notify();
     }
 }

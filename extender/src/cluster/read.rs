@@ -7,7 +7,9 @@ use kerf::ids::{NodeName, PodRef, PodUid};
 use kerf::ledger::NodeLedger;
 use kerf::placement::shape::HostAmount;
 use kerf::placement::survey::Survey;
-use kerf::units::Timestamp;
+use kerf::request::{Ask, GpuRequest};
+use kerf::tally::Tally;
+use kerf::units::{Milli, Timestamp};
 use parking_lot::MutexGuard;
 use tokio::sync::watch;
 
@@ -37,6 +39,21 @@ impl Cluster {
     /// Whether the watch has shown the pod as one that asks for cards and is not bound yet.
     pub fn is_pending(&self, uid: &PodUid) -> bool {
         self.queue.contains(uid)
+    }
+
+    /// How many pods ask for cards and are not bound, and how many more break a rule of their request.
+    pub fn unbound(&self) -> (usize, usize) {
+        (self.queue.len(), self.broken.len())
+    }
+
+    /// Whether these nodes together have enough free compute and memory for the request. Never for counted shares, which
+    /// are no fixed amounts.
+    pub fn together_enough<'a>(&self, request: &GpuRequest, nodes: impl Iterator<Item = &'a str>) -> bool {
+        let Some((compute, memory)) = needed(request) else { return false };
+        let free = nodes.filter_map(|node| self.nodes.get(node).map(|ledger| ledger.free()));
+        let free =
+            free.fold((0_u64, 0_u64), |sum, free| (sum.0.saturating_add(free.0), sum.1.saturating_add(free.1)));
+        compute <= free.0 && memory <= free.1
     }
 
     /// Whether the pod was deleted or has ended, so that an answer that shows it alive is older.
@@ -122,4 +139,21 @@ impl Cluster {
         });
         nodes.into_iter().map(|(name, ledger)| NodeState { name, ledger }).collect()
     }
+}
+
+/// Compute (in 1/1000 of a card) and memory (in MiB) that a request takes at the same time; `None` where it has counted
+/// shares.
+fn needed(request: &GpuRequest) -> Option<(u64, u64)> {
+    let mut tally: Tally<(u64, u64)> = Tally::default();
+    for container in &request.containers {
+        let need = match &container.ask {
+            Ask::Share(share) => (share.compute.0.into(), share.memory.0),
+            Ask::Whole { count, memory } => {
+                (u64::from(*count) * u64::from(Milli::WHOLE.0), memory.map_or(0, |memory| memory.0))
+            }
+            Ask::Counted(_) => return None,
+        };
+        tally = tally.with(container.kind, need);
+    }
+    Some(tally.peak())
 }

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use kerf::device::Health;
-use kerf::ledger::Basis;
+use kerf::ledger::{Basis, State};
 use kerf_runtime::series::GaugeTable;
 use prometheus::core::{Collector, Desc};
 use prometheus::proto::MetricFamily;
@@ -36,16 +36,25 @@ const SHARES: [(&str, &str); 2] = [
 ];
 const SHARES_LABELS: [&str; 3] = ["gpu", "node", "resource"];
 
-pub(super) fn descs() -> prometheus::Result<Vec<Desc>> {
-    let table = |gauges: &[(&str, &str)], labels: &[&str]| -> prometheus::Result<Vec<Desc>> {
-        let labels: Vec<String> = labels.iter().map(|label| (*label).to_owned()).collect();
-        let desc = |(name, help): &(&str, &str)| {
-            Desc::new((*name).to_owned(), (*help).to_owned(), labels.clone(), HashMap::new())
-        };
-        gauges.iter().map(desc).collect()
+/// Name and help of the gauge of a node with cards.
+const NODE: [(&str, &str); 1] = [(
+    "kerf_extender_pods_unconfirmed",
+    "Pods bound to the node with a placement that the node has not confirmed: its plugin has not given them their GPUs yet",
+)];
+
+/// What describes these gauges.
+pub(super) fn described(gauges: &[(&str, &str)], labels: &[&str]) -> prometheus::Result<Vec<Desc>> {
+    let labels: Vec<String> = labels.iter().map(|label| (*label).to_owned()).collect();
+    let desc = |(name, help): &(&str, &str)| {
+        Desc::new((*name).to_owned(), (*help).to_owned(), labels.clone(), HashMap::new())
     };
-    let mut descs = table(&GPU, &GPU_LABELS)?;
-    descs.extend(table(&SHARES, &SHARES_LABELS)?);
+    gauges.iter().map(desc).collect()
+}
+
+pub(super) fn descs() -> prometheus::Result<Vec<Desc>> {
+    let mut descs = described(&GPU, &GPU_LABELS)?;
+    descs.extend(described(&SHARES, &SHARES_LABELS)?);
+    descs.extend(described(&NODE, &["node"])?);
     descs.extend(Gauges::new()?.descs());
     Ok(descs)
 }
@@ -55,7 +64,12 @@ pub(super) fn descs() -> prometheus::Result<Vec<Desc>> {
 pub(crate) fn cards(cluster: &Cluster) -> impl Iterator<Item = String> + Send + use<> {
     let mut table = GaugeTable::new(GPU);
     let mut shares = GaugeTable::new(SHARES);
+    let mut nodes = GaugeTable::new(NODE);
     cluster.each_node(|node, ledger| {
+        let unconfirmed = ledger.commitments().values().filter(|known| known.unconfirmed()).count();
+        if unconfirmed > 0 || !ledger.cards().is_empty() {
+            nodes.row([("node", node.as_str())], [unconfirmed as f64]);
+        }
         for card in ledger.cards() {
             let device = card.device();
             for (resource, offered) in card.offered() {
@@ -85,7 +99,7 @@ pub(crate) fn cards(cluster: &Cluster) -> impl Iterator<Item = String> + Send + 
             );
         }
     });
-    table.into_text().chain(shares.into_text())
+    table.into_text().chain(shares.into_text()).chain(nodes.into_text())
 }
 
 pub(super) struct ClusterCollector {
@@ -143,6 +157,9 @@ impl Collector for ClusterCollector {
         let now = self.clock.now();
         gauges.in_doubt.with_label_values::<&str>(&[]).set(0.0);
         gauges.nodes.with_label_values::<&str>(&[]).set(0.0);
+        for word in State::WORDS {
+            gauges.commitments.with_label_values(&[word]).set(0.0);
+        }
         for basis in Basis::ALL {
             gauges.counted.with_label_values(&[basis.as_str()]).set(0.0);
         }

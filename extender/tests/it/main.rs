@@ -19,6 +19,7 @@ mod legacy;
 mod lost;
 mod news;
 mod own;
+mod pending;
 mod ports;
 mod preempt;
 mod races;

@@ -178,7 +178,15 @@ async fn what_it_shows_is_there() {
         r#"kerf_extender_gpu_compute_free_ratio{gpu="GPU-a-0",index="0",model="Test",node="a"} 0.5"#,
         r#"kerf_extender_binds_total{outcome="bound"} 1"#,
         "kerf_extender_binds_in_doubt 0",
+        // what an alert watches is there before anything happened
         r#"kerf_extender_unfit_total{reason="core"} 0"#,
+        r#"kerf_extender_invalid_requests_total{rule="policy"} 0"#,
+        r#"kerf_extender_requests_total{outcome="error",verb="preempt"} 0"#,
+        r#"kerf_extender_request_duration_seconds_count{verb="preempt"} 0"#,
+        r#"kerf_extender_commitments{state="assumed"} 0"#,
+        r#"kerf_extender_watch_failures_total{kind="nodes"} 0"#,
+        concat!("kerf_build_info{program=\"kerf-extender\",version=\"", env!("CARGO_PKG_VERSION"), "\"} 1"),
+        "\nprocess_start_time_seconds ",
     ] {
         assert!(metrics.contains(line), "{line}\n{metrics}");
     }

@@ -40,6 +40,11 @@ pub struct Allocations {
 }
 
 impl Allocations {
+    /// The uid of a pod that asks for GPUs. Of two pods of this name, one of which is over, that of the other.
+    pub fn uid_of(&self, reference: &PodRef) -> Option<PodUid> {
+        self.pods.iter().find(|(_, entry)| entry.pod.reference == *reference).map(|(uid, _)| uid.clone())
+    }
+
     pub fn set_cards(&mut self, devices: impl IntoIterator<Item = Device>) {
         self.cards = devices.into_iter().map(|device| (device.id.clone(), device)).collect();
     }

@@ -75,6 +75,22 @@ pub enum Refusal {
     Overcommitted { pod: PodRef, device: DeviceId },
 }
 
+kerf::words! {
+    /// The label values in metrics.
+    #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+    pub enum Code {
+        NobodyWaits = "nobody-waits",
+        NotPlaced = "not-placed",
+        OtherDomain = "other-domain",
+        Ambiguous = "ambiguous",
+        NoApi = "no-api",
+        NoSuchCard = "no-such-card",
+        Unhealthy = "unhealthy",
+        Isolation = "isolation",
+        Overcommitted = "overcommitted",
+    }
+}
+
 impl Refusal {
     pub(super) fn nobody(resource: &Resource, units: u64) -> Self {
         Self::NobodyWaits { resource: resource.as_str().to_owned(), units }
@@ -88,6 +104,22 @@ impl Refusal {
     /// Whether asking the API server and kubelet again cannot change it.
     pub fn settled(&self) -> bool {
         matches!(self, Self::NotPlaced { listed: true, .. })
+    }
+
+    /// The pod that is refused, where that is certain.
+    pub fn pod(&self) -> Option<&PodRef> {
+        match self {
+            Self::NotPlaced { pod, listed: true }
+            | Self::NoSuchCard { pod, .. }
+            | Self::Unhealthy { pod, .. }
+            | Self::Isolation { pod, .. }
+            | Self::Overcommitted { pod, .. } => Some(pod),
+            Self::NotPlaced { .. }
+            | Self::NobodyWaits { .. }
+            | Self::Ambiguous { .. }
+            | Self::OtherDomain(_)
+            | Self::NoAnswer { .. } => None,
+        }
     }
 
     /// Whether the node is to blame: any other pod that is placed like this one would be refused as well.
@@ -108,15 +140,15 @@ impl Refusal {
     /// The label value in metrics.
     pub fn code(&self) -> &'static str {
         match self {
-            Self::NobodyWaits { .. } => "nobody-waits",
-            Self::NotPlaced { .. } => "not-placed",
-            Self::OtherDomain(_) => "other-domain",
-            Self::Ambiguous { .. } => "ambiguous",
-            Self::NoAnswer { .. } => "no-api",
-            Self::NoSuchCard { .. } => "no-such-card",
-            Self::Unhealthy { .. } => "unhealthy",
-            Self::Isolation { .. } => "isolation",
-            Self::Overcommitted { .. } => "overcommitted",
+            Self::NobodyWaits { .. } => Code::NobodyWaits.as_str(),
+            Self::NotPlaced { .. } => Code::NotPlaced.as_str(),
+            Self::OtherDomain(_) => Code::OtherDomain.as_str(),
+            Self::Ambiguous { .. } => Code::Ambiguous.as_str(),
+            Self::NoAnswer { .. } => Code::NoApi.as_str(),
+            Self::NoSuchCard { .. } => Code::NoSuchCard.as_str(),
+            Self::Unhealthy { .. } => Code::Unhealthy.as_str(),
+            Self::Isolation { .. } => Code::Isolation.as_str(),
+            Self::Overcommitted { .. } => Code::Overcommitted.as_str(),
         }
     }
 }

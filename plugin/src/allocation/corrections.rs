@@ -1,11 +1,11 @@
 //! Where the API server shows a pod otherwise than it is, and the writes that correct it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use kerf::annotation::isolation::{self, Levels};
 use kerf::annotation::{self, Keys};
 use kerf::ids::{PodRef, PodUid};
-use kerf::plan::Placement;
+use kerf::plan::{Placement, Plan};
 use kerf::request::Ask;
 
 use crate::allocation::{Allocations, Claim, Entry};
@@ -16,6 +16,8 @@ pub struct Correction {
     pub uid: PodUid,
     pub reference: PodRef,
     pub annotations: BTreeMap<String, String>,
+    /// Where the pod is now told to have its GPUs: which, how much of each, and what enforces it.
+    pub assigned: Option<String>,
 }
 
 impl Allocations {
@@ -52,14 +54,17 @@ impl Allocations {
                 let shown = entry.pod.record.as_ref().map(|record| self.resolve(&record.plan));
                 let rewrite = (entry.corrected || confirmed) && shown.as_ref() != Some(&actual);
                 let mut annotations = BTreeMap::new();
+                let levels = self.levels_of(entry);
+                let newly = confirmed && (rewrite || !entry.pod.confirmed);
+                let assigned = newly.then(|| assigned(&actual, levels.as_ref()));
                 if rewrite {
                     annotations = annotation::write(&Placement { plan: actual, ..placement.clone() }, keys);
                     annotations.insert(keys.gpu_assigned.clone(), entry.pod.confirmed.to_string());
                 }
-                if confirmed && (rewrite || !entry.pod.confirmed) {
+                if newly {
                     annotations.insert(keys.gpu_assigned.clone(), "true".into());
                 }
-                if let Some(levels) = self.levels_of(entry)
+                if let Some(levels) = levels
                     && confirmed
                     && !levels.is_empty()
                     && entry.pod.isolated.as_ref() != Some(&levels)
@@ -70,8 +75,20 @@ impl Allocations {
                     uid: entry.pod.uid.clone(),
                     reference: entry.pod.reference.clone(),
                     annotations,
+                    assigned,
                 })
             })
             .collect()
+    }
+}
+
+/// As in `main: GPU-5c0d... (50 core, 7680 MiB); isolation limiter`.
+fn assigned(plan: &Plan, levels: Option<&Levels>) -> String {
+    let levels: BTreeSet<&str> = levels.into_iter().flat_map(Levels::values).map(|level| level.as_str()).collect();
+    let levels: Vec<&str> = levels.into_iter().collect();
+    match levels[..] {
+        [] => plan.to_string(),
+        ["none"] => format!("{plan}; nothing enforces the shares"),
+        _ => format!("{plan}; isolation {}", levels.join(", ")),
     }
 }

@@ -58,10 +58,28 @@ impl Counters {
             breaches: vec("breaches_total", "Breaches of limits that began.", &["kind"])?,
             api_errors: vec("api_errors_total", "Calls to the API server that failed.", &["call"])?,
         };
-        // an alert needs the series before the first failure
+        // an alert needs the series before the first event
         for call in ["watch", "list", "pod", "node", "event"] {
             counters.api_errors.with_label_values(&[call]);
         }
+        for kind in ["unavailable", "failed", "slow"] {
+            counters.backend_errors.with_label_values(&[kind]);
+        }
+        for outcome in ["known", "adopted", "unknown"] {
+            counters.starts.with_label_values(&[outcome]);
+        }
         Ok(counters)
+    }
+
+    /// A resource is offered: its series begin at zero. `refusals`: why a call of Allocate for it can be refused.
+    pub fn offered(&self, resource: &str, refusals: impl Iterator<Item = &'static str>) {
+        let begin =
+            |counters: &IntCounterVec, outcome| drop(counters.get_metric_with_label_values(&[resource, outcome]));
+        for outcome in ["registered", "failed"] {
+            begin(&self.registrations, outcome);
+        }
+        for outcome in ["granted", "repeated"].into_iter().chain(refusals) {
+            begin(&self.allocations, outcome);
+        }
     }
 }

@@ -132,7 +132,12 @@ impl Changes {
             let before = self.health.insert(device.id.clone(), device.health);
             if before != Some(device.health) {
                 let health = device.health.as_str();
-                tracing::info!(gpu = %device.id, index = device.index, model = %device.model, health, "GPU");
+                let (gpu, index, model) = (&device.id, device.index, &device.model);
+                if device.health == Health::Healthy {
+                    tracing::info!(%gpu, index, %model, health, "GPU");
+                } else {
+                    tracing::warn!(%gpu, index, %model, health, "GPU");
+                }
             }
         }
     }

@@ -13,7 +13,7 @@ use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 
 use crate::allocation::view::PodView;
-use crate::api::{About, Cluster, EventText};
+use crate::api::{EventText, PodEvents};
 use crate::isolation::driver::{self, DriverLimits, Kept, Wanted};
 use crate::isolation::folder::Folders;
 use crate::isolation::mps::Mps;
@@ -51,7 +51,7 @@ pub async fn follow_driver(
     limits: DriverLimits,
     state: State,
     folders: Folders,
-    cluster: Cluster,
+    events: PodEvents,
     token: CancellationToken,
 ) {
     let mut kept = Kept::default();
@@ -71,11 +71,7 @@ pub async fn follow_driver(
             let uid = key.pod;
             let message = format!("the driver does not limit the container's control group; its share has {level}");
             tracing::warn!(%pod, %uid, message, "isolation lowered");
-            let about = About::Pod(pod.clone(), uid);
-            if let Err(error) = cluster.event(&about, &EventText::warning("GPUIsolationLowered", message)).await {
-                cluster.failed("event");
-                tracing::warn!(%pod, %error, "event not written");
-            }
+            events.tell(&pod, &uid, EventText::warning("GPUIsolationLowered", message));
         }
     }
 }

@@ -91,7 +91,12 @@ impl Served {
                 let result = records.allocate(recorded, ids.clone()).await;
                 let decided = result.as_ref().map(|answer| (&answer.key, &answer.decision));
                 records.state.decided(recorded, ids.len(), decided);
-                let answer = result.map_err(|refusal| self.refuse(refusal.code(), refusal.of_node(), &refusal))?;
+                let answer = result.map_err(|refusal| {
+                    if let Some(pod) = refusal.pod() {
+                        records.refused(pod, &refusal.to_string());
+                    }
+                    self.refuse(refusal.code(), refusal.of_node(), &refusal)
+                })?;
                 self.count(if answer.repeated() { "repeated" } else { "granted" });
                 tracing::info!(
                     resource, pod = %answer.reference, uid = %answer.key.pod, container = %answer.key.container,
@@ -100,7 +105,9 @@ impl Served {
                 );
                 let mut edits = offer.hand_over.edits(&Given::by_record(&answer.grant, &records.state.cards()));
                 if let Some(limits) = records.limits.as_ref().filter(|_| offer.limits) {
-                    edits = edits.and(limits.prepare(&records.state, &answer, ids).await?);
+                    let prepared = limits.prepare(&records.state, &answer, ids).await;
+                    let refused = |status: &Status| records.refused(&answer.reference, status.message());
+                    edits = edits.and(prepared.inspect_err(refused)?);
                 }
                 records.state.doubt();
                 Ok(edits)

@@ -10,13 +10,14 @@ use parking_lot::Mutex;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
+use crate::allocation;
 use crate::base::counters::Counters;
 use crate::device::cards::Cards;
 use crate::front::cdi;
 use crate::front::device_plugin::{Served, Service};
 use crate::front::records::Records;
 use crate::kubelet::registration::{self, Endpoint};
-use crate::offer::hand_over::Item;
+use crate::offer::hand_over::{self, Item};
 use crate::offer::{NamedBy, Offered, Offers};
 use crate::state::left_out::ProfileLeftOut;
 use crate::state::{self, State};
@@ -96,6 +97,7 @@ impl<F: Fn(&Cards) -> Offers> Front<F> {
             directory: self.directory.clone(),
             service: move |streams, token| Service { served: served.clone(), streams, token },
         };
+        self.counters.offered(&offer.label, refusals(&offer.named_by));
         let (registered, resource) = (registered.clone(), offer.resource.clone());
         let recorded = records.filter(|_| matches!(offer.named_by, NamedBy::Record(_)));
         let met = move |met| {
@@ -124,6 +126,14 @@ impl<F: Fn(&Cards) -> Offers> Front<F> {
             *offered = Arc::new(plain);
         }
     }
+}
+
+/// The words for why a call of Allocate can be refused.
+fn refusals(named_by: &NamedBy) -> impl Iterator<Item = &'static str> + use<> {
+    let recorded = matches!(named_by, NamedBy::Record(_));
+    let by_record = allocation::Code::ALL.into_iter().map(allocation::Code::as_str).filter(move |_| recorded);
+    let by_ids = hand_over::Code::ALL.into_iter().map(hand_over::Code::as_str).filter(move |_| !recorded);
+    by_record.chain(by_ids)
 }
 
 /// The resources that kubelet knows.

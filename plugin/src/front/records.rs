@@ -2,9 +2,11 @@
 //! ids of the recorded GPUs, and notes the ids that it took, so that a record that kubelet did not follow is
 //! corrected.
 
+use kerf::ids::PodRef;
 use kerf_proto::deviceplugin::ContainerPreferredAllocationRequest;
 
 use crate::allocation::{Answer, Decision, Refusal};
+use crate::api::EventText;
 use crate::device::ids::{Ids, Resource};
 use crate::front::limits::Limits;
 use crate::offer::{Offered, prefer};
@@ -86,6 +88,13 @@ impl Records {
                     (refusal, _) => refusal,
                 })
             }
+        }
+    }
+
+    /// Tells the pod's owner why it gets no GPU.
+    pub(super) fn refused(&self, pod: &PodRef, why: &str) {
+        if let Some(uid) = self.state.allocations(|allocations| allocations.uid_of(pod)) {
+            self.reconciler.events().tell(pod, &uid, EventText::warning("GPURefused", why.to_owned()));
         }
     }
 

@@ -121,13 +121,23 @@ pub enum Refusal {
     Several(usize),
 }
 
+kerf::words! {
+    /// The label values in metrics.
+    #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+    pub enum Code {
+        Unknown = "unknown-id",
+        Unhealthy = "unhealthy",
+        Several = "several-shares",
+    }
+}
+
 impl Refusal {
     /// The label value in metrics.
     pub fn code(&self) -> &'static str {
         match self {
-            Self::Unknown(_) => "unknown-id",
-            Self::Unhealthy(_) => "unhealthy",
-            Self::Several(_) => "several-shares",
+            Self::Unknown(_) => Code::Unknown.as_str(),
+            Self::Unhealthy(_) => Code::Unhealthy.as_str(),
+            Self::Several(_) => Code::Several.as_str(),
         }
     }
 }

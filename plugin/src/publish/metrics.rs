@@ -45,10 +45,11 @@ impl Gauges {
             let allocated = cards.hosts().map(|host| allocations.allocated(&host.device.id)).collect::<Vec<_>>();
             (allocations.view(), allocated)
         });
-        let mut family = gpus::gauges(cards.hosts(), &allocated, &self.state.cordoned(), &sample.usage)?;
+        let mut family =
+            gpus::gauges(cards.hosts(), &allocated, &self.state.cordoned(), &sample.usage, &self.node)?;
         family.extend(containers::gauges(&pods, &sample, &self.node)?);
-        family.push(containers::breaches(&self.state.breaches())?);
-        family.push(containers::flags(&pods, &self.state.limiter_flags())?);
+        family.push(containers::breaches(&self.state.breaches(), &self.node)?);
+        family.push(containers::flags(&pods, &self.state.limiter_flags(), &self.node)?);
         Ok(family)
     }
 }

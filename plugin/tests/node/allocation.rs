@@ -35,9 +35,9 @@ async fn a_container_gets_exactly_the_recorded_card() {
     assert_eq!(container.annotations["inspur.com/vcuda-memory"], ((10u64 * 256) << 20).to_string());
     assert_eq!(container.annotations["inspur.com/vcuda-device"], "/dev/zero");
     let wanted = |_: u16, text: &str| {
-        text.contains(r#"kerf_plugin_container_core_granted_ratio{container="main",gpu="GPU-b",index="1",namespace="ns",pod="p"} 0.3"#)
+        text.contains(r#"kerf_plugin_container_core_granted_ratio{container="main",gpu="GPU-b",index="1",namespace="ns",node="n",pod="p"} 0.3"#)
             && text.contains(r#"container_request_gpu_memory{container_name="main",namespace="ns",node="n",pod_name="p",req_of_gpu_memory="total"} 2560"#)
-            && text.contains(r#"kerf_plugin_gpu_utilization_ratio{gpu="GPU-a",index="0",model="Simulated GPU"} 0.4"#)
+            && text.contains(r#"kerf_plugin_gpu_utilization_ratio{gpu="GPU-a",index="0",model="Simulated GPU",node="n"} 0.4"#)
     };
     stage.until("/metrics", wanted).await;
     // the series end with the pod

@@ -25,7 +25,8 @@ async fn a_pod_keeps_a_gpu_that_is_not_offered_any_more() {
         devices.is_some_and(|inventory| inventory.devices().iter().map(|gpu| gpu.id.as_str()).eq(["GPU-a"]))
     };
     stage.server.wait_for_object("nodes", "", "n", SOON, only_a).await.unwrap();
-    let series = "kerf_plugin_gpu_left_out{gpu=\"GPU-b\",profile=\"vcuda\",reason=\"excluded-by-flag\"} 1";
+    let series =
+        "kerf_plugin_gpu_left_out{gpu=\"GPU-b\",node=\"n\",profile=\"vcuda\",reason=\"excluded-by-flag\"} 1";
     stage.until("/metrics", |_, text| text.contains(series)).await;
 
     // it runs on, with its record, and its container may start again

@@ -194,7 +194,7 @@ async fn compute_above_the_ceiling_for_a_while_is_seen() {
 /// The series of a flag of the pod's container `main`, without its value.
 fn flag_of(name: &str, pod: &str) -> String {
     format!(
-        "kerf_plugin_container_limiter_flag{{container=\"main\",flag=\"{name}\",namespace=\"ns\",pod=\"{pod}\"}}"
+        "kerf_plugin_container_limiter_flag{{container=\"main\",flag=\"{name}\",namespace=\"ns\",node=\"n\",pod=\"{pod}\"}}"
     )
 }
 

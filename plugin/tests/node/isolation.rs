@@ -90,7 +90,7 @@ async fn a_share_is_held_by_files_that_only_the_host_can_write() {
     assert_eq!(container.env.keys().map(String::as_str).collect::<Vec<_>>(), ["NVIDIA_VISIBLE_DEVICES"]);
     let shown = |_: u16, text: &str| {
         text.contains(
-            r#"kerf_plugin_container_isolation{container="main",gpu="GPU-b",index="1",isolation="limiter",namespace="ns",pod="p"} 1"#,
+            r#"kerf_plugin_container_isolation{container="main",gpu="GPU-b",index="1",isolation="limiter",namespace="ns",node="n",pod="p"} 1"#,
         )
     };
     stage.until("/metrics", shown).await;
@@ -190,7 +190,7 @@ async fn a_later_life_knows_what_its_predecessor_gave_and_makes_what_is_gone() {
     std::fs::write(&stage.library, "a later library").unwrap();
     stage.start_plugin().await;
     stage.registered().await;
-    let found = |_: u16, text: &str| text.contains(r#"isolation="limiter",namespace="ns",pod="p"} 1"#);
+    let found = |_: u16, text: &str| text.contains(r#"isolation="limiter",namespace="ns",node="n",pod="p"} 1"#);
     stage.until("/metrics", found).await;
     stage.kubelet.restart_container("ns", "p", "main").await.unwrap();
     let again = stage.started("p", "main").await;
@@ -236,7 +236,7 @@ async fn a_breach_is_counted_shown_and_told_to_the_pods_owner() {
     let shown = |kind: &'static str| {
         move |_: u16, text: &str| {
             text.contains(&format!(
-                r#"kerf_plugin_container_breach{{container="main",gpu="GPU-a",index="0",kind="{kind}",namespace="ns",pod="p"}} 1"#
+                r#"kerf_plugin_container_breach{{container="main",gpu="GPU-a",index="0",kind="{kind}",namespace="ns",node="n",pod="p"}} 1"#
             )) && text.contains(&format!(r#"kerf_plugin_breaches_total{{kind="{kind}"}} 1"#))
         }
     };

@@ -102,7 +102,7 @@ async fn an_ill_card_takes_no_pod_and_recovers() {
     stage.allocatable(MEMORY, "64").await;
     stage
         .until("/metrics", |_, text| {
-            text.contains(r#"kerf_plugin_gpu_healthy{gpu="GPU-a",index="0",model="Simulated GPU"} 0"#)
+            text.contains(r#"kerf_plugin_gpu_healthy{gpu="GPU-a",index="0",model="Simulated GPU",node="n"} 0"#)
         })
         .await;
     std::fs::write(&stage.gpus, two_cards(true)).unwrap();

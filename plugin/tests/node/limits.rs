@@ -256,7 +256,7 @@ async fn a_process_that_the_limiter_knows_raises_no_alarm_where_an_earlier_pod_h
         std::process::id()
     );
     std::fs::write(&stage.gpus, process).unwrap();
-    let breach = r#"kind="unlimited",namespace="ns",pod="second"} 1"#;
+    let breach = r#"kind="unlimited",namespace="ns",node="n",pod="second"} 1"#;
     stage.until("/metrics", |_, text| text.contains(breach)).await;
     let (at, owner) = registered();
     let file = std::fs::OpenOptions::new().write(true).open(host(&second, path::STATE).0).unwrap();

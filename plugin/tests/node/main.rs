@@ -8,6 +8,7 @@ mod choice;
 mod domain;
 mod durable;
 mod evasion;
+mod events;
 mod failing;
 mod hanging;
 mod isolation;

@@ -65,7 +65,7 @@ async fn a_cordon_is_told_and_so_is_one_that_names_no_card() {
     let key = "inspur.com/gpu-cordon";
     let mut stage = Stage::ready().await;
     let metric = |card: &str, index: u32, out: u32| {
-        let labels = format!("gpu=\"{card}\",index=\"{index}\",model=\"Simulated GPU\"");
+        let labels = format!("gpu=\"{card}\",index=\"{index}\",model=\"Simulated GPU\",node=\"n\"");
         format!("kerf_plugin_gpu_cordoned{{{labels}}} {out}")
     };
     stage.annotate_node(key, json!("GPU-b"));
@@ -74,7 +74,8 @@ async fn a_cordon_is_told_and_so_is_one_that_names_no_card() {
     let shown = |text: &str| text.contains(&metric("GPU-a", 0, 0)) && text.contains(&metric("GPU-b", 1, 1));
     stage
         .until("/metrics", |_, text| {
-            shown(text) && text.contains("gpu_healthy{gpu=\"GPU-b\",index=\"1\",model=\"Simulated GPU\"} 1")
+            shown(text)
+                && text.contains("gpu_healthy{gpu=\"GPU-b\",index=\"1\",model=\"Simulated GPU\",node=\"n\"} 1")
         })
         .await;
     for (count, names) in (1..).zip(["9", "GPU-nosuch", "all", "2;3", ""]) {

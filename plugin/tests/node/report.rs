@@ -154,7 +154,7 @@ async fn without_the_rights_everything_else_goes_on() {
     let refused = stage.server.inject(Fault::new("patch", "nodes/status", Action::Status(403)));
     ill(&stage, false);
     refused.wait_hits(1, SOON).await.unwrap();
-    let healthy = r#"kerf_plugin_gpu_healthy{gpu="GPU-a",index="0",model="Simulated GPU"} 1"#;
+    let healthy = r#"kerf_plugin_gpu_healthy{gpu="GPU-a",index="0",model="Simulated GPU",node="n"} 1"#;
     stage.until("/metrics", |_, text| text.contains(healthy)).await;
     stage.place("p", 1, &[("main", 30, 10, "GPU-b")]);
     stage.confirmed("p").await;

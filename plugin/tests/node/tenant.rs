@@ -125,6 +125,6 @@ pub fn breach(kind: &str, pod: &str, gpu: &str) -> String {
     let index = u32::from(gpu == "GPU-b");
     format!(
         "kerf_plugin_container_breach{{container=\"main\",gpu=\"{gpu}\",index=\"{index}\",kind=\"{kind}\",\
-         namespace=\"ns\",pod=\"{pod}\"}} 1\n"
+         namespace=\"ns\",node=\"n\",pod=\"{pod}\"}} 1\n"
     )
 }

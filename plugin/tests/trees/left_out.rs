@@ -94,8 +94,9 @@ async fn a_metric_has_each_card_that_is_not_offered_with_its_reason() {
         loop {
             let metrics = stage.metrics().await;
             let told = |(gpu, reason): &(&str, &str)| {
-                let line =
-                    format!(r#"kerf_plugin_gpu_left_out{{gpu="{gpu}",profile="nvidia",reason="{reason}"}} 1"#);
+                let line = format!(
+                    r#"kerf_plugin_gpu_left_out{{gpu="{gpu}",node="",profile="nvidia",reason="{reason}"}} 1"#
+                );
                 metrics.contains(&line)
             };
             if REASONS.iter().all(told) {

@@ -14,6 +14,7 @@ mod binding;
 mod burst;
 mod chart;
 mod counted;
+mod events;
 mod everyday;
 mod examples;
 mod failover;
@@ -93,6 +94,7 @@ const ON_PROCESSES: &[Test] = tests! {
         requests_stay_pending_with_the_rule_in_an_event;
     isolation: a_share_is_all_the_memory_that_a_program_finds a_breach_is_told_in_an_event;
     health: an_ill_card_takes_no_pod_until_it_recovers;
+    events: a_pod_says_which_gpus_it_has;
     faults: extender_killed plugin_killed;
     scheduling: the_old_configuration_works_with_the_same_plugin preemption_frees_a_card_where_core_is_short
         preemption_frees_a_card_where_memory_is_short preemption_evicts_nobody_in_vain;

@@ -15,6 +15,7 @@ use kerf::ids::NodeName;
 use kerf::request::{ContainerKind, GpuRequest, RawAnnotations, RawContainer, RequestError};
 use kerf::unfit::Unfit;
 use kerf_manifests::{root, same_or_written};
+use kerf_runtime::about::About;
 use kerf_runtime::feed::Ages;
 use prometheus::Registry;
 use prometheus::core::{Collector, Desc};
@@ -22,6 +23,8 @@ use prometheus::core::{Collector, Desc};
 fn text(path: &str) -> String {
     std::fs::read_to_string(root().join(path)).unwrap_or_else(|error| panic!("{path}: {error}"))
 }
+
+const ALERTS: &str = "manifests/components/alerts/alerts.yaml";
 
 /// READMEs, changelog and every page below `docs`, relative to the repository.
 fn pages() -> Vec<String> {
@@ -144,6 +147,8 @@ fn descs() -> [(&'static str, Vec<Desc>); 2] {
     let metrics = kerf_extender::metrics::Metrics::new(&registry, Arc::default(), Arc::default()).unwrap();
     let mut extender = metrics.descs().unwrap();
     extender.extend(age(kerf_extender::metrics::WATCH_AGE));
+    let about = || About::new("").unwrap().desc().into_iter().cloned().collect::<Vec<_>>();
+    extender.extend(about());
 
     let counters = kerf_plugin::testing::counters::Counters::new(&Registry::new()).unwrap();
     let kerf_plugin::testing::counters::Counters {
@@ -162,12 +167,16 @@ fn descs() -> [(&'static str, Vec<Desc>); 2] {
         kerf_plugin::testing::metrics::Gauges::new(kerf_plugin::testing::State::default(), NodeName::from(""))
             .unwrap();
     let complaints = kerf_plugin::testing::metrics::Complaints::new(Arc::default()).unwrap();
-    let left_out =
-        kerf_plugin::testing::metrics::LeftOutGauge::new(kerf_plugin::testing::LeftOut::default()).unwrap();
+    let left_out = kerf_plugin::testing::metrics::LeftOutGauge::new(
+        kerf_plugin::testing::LeftOut::default(),
+        NodeName::from(""),
+    )
+    .unwrap();
     let mut plugin: Vec<Desc> = vectors.into_iter().flat_map(Collector::desc).cloned().collect();
     plugin.extend([swaps, moves, reconcile_errors].into_iter().flat_map(Collector::desc).cloned());
     plugin.extend(gauges.desc().into_iter().chain(complaints.desc()).chain(left_out.desc()).cloned());
     plugin.extend(age(kerf_plugin::testing::metrics::WATCH_AGE));
+    plugin.extend(about());
 
     [("kerf-extender", extender), ("kerf-plugin", plugin)].map(|(program, mut descs)| {
         descs.sort_by(|a, b| {
@@ -180,7 +189,7 @@ fn descs() -> [(&'static str, Vec<Desc>); 2] {
 fn metrics() -> String {
     let mut page = format!(
         "{GENERATED}# Metrics\n\nLook up what a metric says and which labels it has. Which of them to watch, and what to do \
-         when they rise: [operate](../operate.md#metrics-to-watch).\n\nThe extender serves `/metrics` on port 3457, the \
+         when they rise: [monitoring](../monitoring.md#metrics-to-watch).\n\nThe extender serves `/metrics` on port 3457, the \
          plugin on 9394.\n"
     );
     for (program, descs) in descs() {
@@ -390,11 +399,17 @@ fn the_page_about_pods_knows_every_refusal_and_every_reason_to_wait() {
 
 #[test]
 fn every_metric_that_a_page_names_exists() {
-    let known: BTreeSet<String> =
+    let mut known: BTreeSet<String> =
         descs().into_iter().flat_map(|(_, descs)| descs).map(|desc| desc.fq_name).collect();
+    known.insert("kerf_extender_request_duration_seconds_bucket".to_owned());
+    // what the rules record, without the labels and the sum
+    let rules = text(ALERTS);
+    let recorded = rules.lines().filter_map(|line| line.trim().strip_prefix("- record: "));
+    known.extend(recorded.filter_map(|name| Some(name.split(':').nth(1)?.to_owned())));
     let mut named = BTreeSet::new();
-    let alerts = "manifests/components/alerts/alerts.yaml".to_owned();
-    for page in pages().into_iter().chain([alerts]) {
+    let boards = ["cluster", "node", "namespace"];
+    let boards = boards.map(|board| format!("manifests/components/dashboards/{board}.json"));
+    for page in pages().into_iter().chain([ALERTS.to_owned()]).chain(boards) {
         let text = text(&page);
         let words = text.split(|c: char| !(c.is_ascii_alphanumeric() || c == '_'));
         for word in words.filter(|word| word.starts_with("kerf_") && word.matches('_').count() > 1) {
@@ -406,9 +421,11 @@ fn every_metric_that_a_page_names_exists() {
 }
 
 /// Flags of the programs whose commands are not rendered: the `kerf` command and the demo.
-const OTHER_FLAGS: [&str; 27] = [
+const OTHER_FLAGS: [&str; 32] = [
     // release.sh's
     "architectures",
+    "below",
+    "by",
     "cluster",
     "demand",
     "departures",
@@ -428,13 +445,16 @@ const OTHER_FLAGS: [&str; 27] = [
     "once",
     "plot",
     "pods",
+    "prometheus",
     // kubelet's
     "register-with-taints",
     "root-dir",
     "seeds",
+    "since",
     // Cluster Autoscaler's
     "startup-taint",
     "stays",
+    "token-file",
     "trace",
     // helm's
     "wait",
@@ -533,9 +553,9 @@ fn the_index_names_every_page_and_the_readme_stays_short() {
 }
 
 #[test]
-fn the_page_about_operation_says_what_to_do_about_each_alert() {
-    let page = text("docs/operate.md");
-    let rules = text("manifests/components/alerts/alerts.yaml");
+fn the_page_about_monitoring_says_what_to_do_about_each_alert() {
+    let page = text("docs/monitoring.md");
+    let rules = text(ALERTS);
     let alerts: Vec<&str> = rules.lines().filter_map(|line| line.trim().strip_prefix("- alert: ")).collect();
     assert!(alerts.len() > 5, "{alerts:?}");
     for alert in alerts {

@@ -3,7 +3,9 @@
 #![allow(clippy::expect_used, clippy::panic, reason = "for tests")]
 
 pub mod audit;
+pub mod prometheus;
 pub mod records;
+pub mod rules;
 pub mod stack;
 pub mod trace;
 pub mod workload;

@@ -82,6 +82,8 @@ pub struct StackConfig {
     pub seed: u64,
     /// Whether the scheduler reuses its list of nodes for equal pods.
     pub batching: bool,
+    /// More flags of the extender.
+    pub extender: Vec<String>,
 }
 
 /// A kubelet and a plugin on one machine.
@@ -97,11 +99,12 @@ pub struct Machine {
     plugin: Option<(Plugin, CancellationToken)>,
 }
 
-/// The extender in a runtime of its own, so that it can be killed at any instant.
 /// Where extender and plugins serve metrics and their state: on free ports.
 const FREE: [&str; 2] = ["--metrics-listen=127.0.0.1:0", "--debug-listen=127.0.0.1:0"];
 
+/// The extender in a runtime of its own, so that it can be killed at any instant.
 struct ExtenderLife {
+    flags: Vec<String>,
     runtime: Option<Runtime>,
     extender: Arc<Extender>,
 }
@@ -126,15 +129,10 @@ pub async fn client(api: &ApiServer) -> anyhow::Result<Client> {
 }
 
 impl ExtenderLife {
-    async fn start(api: &ApiServer, listen: SocketAddr) -> anyhow::Result<Self> {
+    async fn start(api: &ApiServer, listen: SocketAddr, flags: Vec<String>) -> anyhow::Result<Self> {
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
-        let args = kerf_extender::config::Args::try_parse_from([
-            "kerf-extender",
-            "--listen",
-            &listen.to_string(),
-            FREE[0],
-            FREE[1],
-        ])?;
+        let own = ["kerf-extender", "--listen", &listen.to_string(), FREE[0], FREE[1]].map(str::to_owned);
+        let args = kerf_extender::config::Args::try_parse_from(own.into_iter().chain(flags.clone()))?;
         let config = kerf_extender::config::Config::try_from(&args)?;
         let url = api.url();
         let started = runtime.spawn(async move {
@@ -146,7 +144,7 @@ impl ExtenderLife {
             anyhow::Ok(Arc::new(extender))
         });
         let extender = tokio::time::timeout(PATIENCE, started).await.context("extender is not ready")???;
-        Ok(Self { runtime: Some(runtime), extender })
+        Ok(Self { flags, runtime: Some(runtime), extender })
     }
 
     /// Ends it at once: no request is finished, no answer is sent.
@@ -256,7 +254,7 @@ impl Stack {
             nodes.iter().all(|node| told(node)).then_some(())
         };
         api.wait_for("nodes", PATIENCE, everywhere).await.context("inventories")?;
-        let extender = ExtenderLife::start(&api, ([127, 0, 0, 1], 0).into()).await?;
+        let extender = ExtenderLife::start(&api, ([127, 0, 0, 1], 0).into(), config.extender).await?;
         let url = format!("http://{}/scheduler", extender.extender.address());
         let mut scheduling = SchedulerConfig::new(api.url(), Some(ExtenderConfig::new(&url, &managed)));
         scheduling.seed = config.seed;
@@ -274,14 +272,20 @@ impl Stack {
         &self.extender.extender
     }
 
-    /// Kills the extender at once and starts another on the same address.
+    /// Kills the extender at once.
+    pub fn kill_extender(&mut self) {
+        self.extender.kill();
+    }
+
+    /// Kills the extender at once, if it runs, and starts another on the same address.
     pub async fn restart_extender(&mut self) -> anyhow::Result<()> {
         let address = self.extender.extender.address();
+        let flags = self.extender.flags.clone();
         self.extender.kill();
         let mut tries = 0;
         self.extender = loop {
             // the killed one's socket closes when its runtime's threads are done
-            match ExtenderLife::start(&self.api, address).await {
+            match ExtenderLife::start(&self.api, address, flags.clone()).await {
                 Ok(extender) => break extender,
                 Err(error) if tries == 200 => return Err(error),
                 Err(_) => tries += 1,

@@ -11,7 +11,7 @@ use crate::state::breach::{Breaches, LimiterFlags};
 use crate::state::occupancy::{self, ContainerUsage};
 use crate::state::sample::Sample;
 
-const LABELS: [&str; 5] = ["namespace", "pod", "container", "gpu", "index"];
+const LABELS: [&str; 6] = ["node", "namespace", "pod", "container", "gpu", "index"];
 /// gpu-manager's labels, without the one that differs from metric to metric.
 const OLD_LABELS: [&str; 4] = ["pod_name", "namespace", "node", "container_name"];
 
@@ -48,7 +48,8 @@ pub(super) fn gauges(pods: &[PodView], sample: &Sample, node: &NodeName) -> prom
             let (mut sum, mut cards, mut mib) = (ContainerUsage::default(), 0.0, 0);
             for (device, share) in grant.gpus.amounts() {
                 let index = device.index.to_string();
-                let labels = [&*reference.namespace, &*reference.name, name, device.id.as_str(), &index];
+                let labels =
+                    [node.as_str(), &*reference.namespace, &*reference.name, name, device.id.as_str(), &index];
                 let ceiling = view.limit.filter(|_| grant.gpus.is_share()).unwrap_or(share.compute);
                 core.with_label_values(&labels).set(share.compute.ratio());
                 // shares by count have no limit, and no part of the memory
@@ -83,31 +84,32 @@ pub(super) fn gauges(pods: &[PodView], sample: &Sample, node: &NodeName) -> prom
 }
 
 /// Containers that break their limits now.
-pub(super) fn breaches(breaches: &Breaches) -> prometheus::Result<GaugeVec> {
+pub(super) fn breaches(breaches: &Breaches, node: &NodeName) -> prometheus::Result<GaugeVec> {
     let labels = [&LABELS[..], &["kind"]].concat();
     let gauge = gauge("kerf_plugin_container_breach", "1 while the container breaks its limits.", &labels)?;
     for (subject, kind) in breaches.keys() {
         let index = subject.index.to_string();
         let (namespace, pod, container) = (&*subject.pod.namespace, &*subject.pod.name, subject.container.as_str());
-        let labels = [namespace, pod, container, subject.device.as_str(), &index, kind.as_str()];
+        let labels = [node.as_str(), namespace, pod, container, subject.device.as_str(), &index, kind.as_str()];
         gauge.with_label_values(&labels).set(1.0);
     }
     Ok(gauge)
 }
 
 /// Only flags with a name, so a container cannot make more series than there are names.
-pub(super) fn flags(pods: &[PodView], flags: &LimiterFlags) -> prometheus::Result<GaugeVec> {
+pub(super) fn flags(pods: &[PodView], flags: &LimiterFlags, node: &NodeName) -> prometheus::Result<GaugeVec> {
     let gauge = gauge(
         "kerf_plugin_container_limiter_flag",
         "1 where the limiter in the container says that it found this problem; the container can write that itself.",
-        &["namespace", "pod", "container", "flag"],
+        &["node", "namespace", "pod", "container", "flag"],
     )?;
     for view in pods {
         let reference = &view.pod.reference;
         for container in view.containers.iter().filter(|container| container.held()) {
             let names = flags.get(&view.key(container)).into_iter().flat_map(|flags| flags.names());
             for name in names {
-                let labels = [&*reference.namespace, &*reference.name, container.grant.container.as_str(), name];
+                let (namespace, pod) = (&*reference.namespace, &*reference.name);
+                let labels = [node.as_str(), namespace, pod, container.grant.container.as_str(), name];
                 gauge.with_label_values(&labels).set(1.0);
             }
         }

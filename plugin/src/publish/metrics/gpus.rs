@@ -3,13 +3,13 @@
 use std::collections::BTreeSet;
 
 use kerf::device::Health;
-use kerf::ids::DeviceId;
+use kerf::ids::{DeviceId, NodeName};
 use kerf::units::Share;
 
 use crate::device::backend::{HostDevice, Usage};
 use crate::publish::metrics::gauge::{Family, float, gauge};
 
-const LABELS: [&str; 3] = ["gpu", "index", "model"];
+const LABELS: [&str; 4] = ["node", "gpu", "index", "model"];
 
 /// `allocated` is in the order of the GPUs.
 pub(super) fn gauges<'a>(
@@ -17,6 +17,7 @@ pub(super) fn gauges<'a>(
     allocated: &[Share],
     cordoned: &BTreeSet<DeviceId>,
     usage: &Usage,
+    node: &NodeName,
 ) -> prometheus::Result<Family> {
     let of = |name: &str, help: &str| gauge(&format!("kerf_plugin_gpu_{name}"), help, &LABELS);
     let healthy = of("healthy", "1 where the GPU is healthy.")?;
@@ -31,7 +32,7 @@ pub(super) fn gauges<'a>(
     for (host, share) in cards.zip(allocated) {
         let device = &host.device;
         let index = device.index.to_string();
-        let labels = [device.id.as_str(), &index, &device.model];
+        let labels = [node.as_str(), device.id.as_str(), &index, &device.model];
         healthy.with_label_values(&labels).set(f64::from(u8::from(device.health == Health::Healthy)));
         out.with_label_values(&labels).set(f64::from(u8::from(cordoned.contains(&device.id))));
         core.with_label_values(&labels).set(share.compute.ratio());

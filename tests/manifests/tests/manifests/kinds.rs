@@ -180,7 +180,21 @@ pub struct Alerts {
 #[serde(deny_unknown_fields)]
 pub struct AlertGroup {
     pub name: String,
-    pub rules: Vec<Alert>,
+    pub rules: Vec<Rule>,
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(untagged)]
+pub enum Rule {
+    Alert(Alert),
+    Recorded(Recorded),
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Recorded {
+    pub record: String,
+    pub expr: String,
 }
 
 #[derive(Serialize, Deserialize)]

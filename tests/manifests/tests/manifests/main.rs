@@ -3,6 +3,7 @@
 
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test")]
 
+mod boards;
 mod bundled;
 mod chart;
 mod hosts;

@@ -20,7 +20,9 @@ pub async fn settled(stack: &Stack, pods: usize) {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn two_hundred_equal_pods_each_have_the_card_that_is_recorded() {
-    let stack = Stack::start(&machines(4, 8), StackConfig { seed: 1, batching: true }).await.expect("start");
+    let stack = Stack::start(&machines(4, 8), StackConfig { seed: 1, batching: true, ..Default::default() })
+        .await
+        .expect("start");
     for number in 0..200 {
         stack.submit(pod(&format!("equal-{number:03}"), vec![], vec![container("main", "12", "8")])).expect("pod");
     }
@@ -30,7 +32,9 @@ async fn two_hundred_equal_pods_each_have_the_card_that_is_recorded() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn two_hundred_mixed_pods_each_have_the_card_that_is_recorded() {
-    let stack = Stack::start(&machines(10, 8), StackConfig { seed: 2, batching: false }).await.expect("start");
+    let stack = Stack::start(&machines(10, 8), StackConfig { seed: 2, batching: false, ..Default::default() })
+        .await
+        .expect("start");
     for number in 0..200 {
         stack.submit(mixed(number)).expect("pod");
     }

@@ -19,7 +19,9 @@ async fn until_bound(stack: &Stack, count: usize) {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn an_extender_killed_in_a_burst_places_every_pod_once() {
-    let mut stack = Stack::start(&machines(10, 8), StackConfig { seed: 3, batching: false }).await.expect("start");
+    let mut stack = Stack::start(&machines(10, 8), StackConfig { seed: 3, batching: false, ..Default::default() })
+        .await
+        .expect("start");
     for number in 0..200 {
         stack.submit(mixed(number)).expect("pod");
     }
@@ -71,7 +73,9 @@ async fn replace_failed(stack: &Stack, pods: usize) {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn a_plugin_restarted_in_a_burst_loses_nothing() {
-    let mut stack = Stack::start(&machines(4, 8), StackConfig { seed: 7, batching: false }).await.expect("start");
+    let mut stack = Stack::start(&machines(4, 8), StackConfig { seed: 7, batching: false, ..Default::default() })
+        .await
+        .expect("start");
     for number in 0..60 {
         stack.submit(mixed(number)).expect("pod");
     }
@@ -87,7 +91,9 @@ async fn a_plugin_restarted_in_a_burst_loses_nothing() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn kubelets_restarted_in_a_burst_lose_nothing() {
-    let stack = Stack::start(&machines(4, 8), StackConfig { seed: 8, batching: false }).await.expect("start");
+    let stack = Stack::start(&machines(4, 8), StackConfig { seed: 8, batching: false, ..Default::default() })
+        .await
+        .expect("start");
     for number in 0..60 {
         stack.submit(mixed(number)).expect("pod");
     }
@@ -102,7 +108,9 @@ async fn kubelets_restarted_in_a_burst_lose_nothing() {
 /// They reach kubelet in one batch, in an order that is unrelated to the order of their bindings.
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn pods_bound_while_kubelet_is_away_get_their_recorded_cards() {
-    let stack = Stack::start(&machines(2, 8), StackConfig { seed: 9, batching: true }).await.expect("start");
+    let stack = Stack::start(&machines(2, 8), StackConfig { seed: 9, batching: true, ..Default::default() })
+        .await
+        .expect("start");
     let submit = |range: std::ops::Range<usize>| {
         for number in range {
             let equal = pod(&format!("equal-{number:02}"), vec![], vec![container("main", "20", "8")]);
@@ -141,7 +149,9 @@ async fn until_usable(stack: &Stack, count: usize) {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn an_ill_card_takes_no_pod_until_it_recovers() {
-    let stack = Stack::start(&machines(1, 1), StackConfig { seed: 5, batching: false }).await.expect("start");
+    let stack = Stack::start(&machines(1, 1), StackConfig { seed: 5, batching: false, ..Default::default() })
+        .await
+        .expect("start");
     let cards = &stack.machines["node-0"].cards;
     let well = std::fs::read_to_string(cards).expect("cards");
     let keys = Keys::default();
@@ -172,7 +182,9 @@ async fn an_ill_card_takes_no_pod_until_it_recovers() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn replacements_do_not_stay_on_a_node_where_every_pod_fails() {
     const PODS: usize = 8;
-    let stack = Stack::start(&machines(2, 4), StackConfig { seed: 5, batching: false }).await.expect("start");
+    let stack = Stack::start(&machines(2, 4), StackConfig { seed: 5, batching: false, ..Default::default() })
+        .await
+        .expect("start");
     let decided = async |name: &str| {
         let done = |pod: Option<&Value>| pod.is_some_and(|pod| pod["status"]["phase"] != "Pending");
         let pod = stack

@@ -2,9 +2,12 @@
 
 #![allow(clippy::expect_used, clippy::panic, reason = "tests")]
 
+mod alerts;
+mod boards;
 mod burst;
 mod failures;
 mod isolation;
 mod replayed;
+mod rules;
 mod shares;
 mod trace_run;

@@ -32,7 +32,7 @@ fn deepomatic(name: &str, order: &str) -> MachineSpec {
 }
 
 async fn start(specs: &[MachineSpec], seed: u64) -> Stack {
-    Stack::start(specs, StackConfig { seed, batching: false }).await.expect("start")
+    Stack::start(specs, StackConfig { seed, ..Default::default() }).await.expect("start")
 }
 
 fn asks(container: &str, resource: &str, count: u32) -> Value {

@@ -46,7 +46,9 @@ async fn a_trace_runs_through_and_both_sides_agree() {
     let (nodes, pods) = trace::files(&folder).expect("trace files");
     let trace = trace::read(&nodes, &pods, limit).expect("trace");
     assert_eq!(trace.pods.len(), limit);
-    let stack = Stack::start(&trace.machines, StackConfig { seed: 6, batching: true }).await.expect("start");
+    let stack = Stack::start(&trace.machines, StackConfig { seed: 6, batching: true, ..Default::default() })
+        .await
+        .expect("start");
     for pod in trace.pods {
         stack.submit(pod).expect("pod");
     }

@@ -49,6 +49,7 @@ const CASES: &[Case<'_>] = &[
     ),
     ("{podMonitor: {enabled: true}}", &[(BASE, &["components/pod-monitors"])]),
     ("{rules: {enabled: true}}", &[(BASE, &["components/alerts"])]),
+    ("{dashboards: {enabled: true}}", &[(BASE, &["components/dashboards"])]),
     (
         "{domain: tencent.com, routing: {runtimeClassName: nvidia, reservedNodes: true}, requests: warn, nodeLabels: node,
         simulated: {enabled: false}, podMonitor: {enabled: true}, rules: {enabled: true}}",
