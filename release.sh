@@ -71,6 +71,7 @@ done
 for image in extender plugin; do
     image "$image"
 done
+release/krew.sh "$version" "$files" "${architectures[@]}" >"$files/kerf-krew.yaml"
 chart
 manifests
 notes

@@ -34,7 +34,7 @@
 //! | [`k8s`] | Pods and Nodes as domain values |
 //! | [`terminal`] | names and messages of others, as the commands print them |
 //! | `runtime/` | the process around a daemon: logs, shutdown, readiness, administrative routes, watches |
-//! | `cli/` | the `kerf` command: `inspect` and `plan` over a snapshot, `replay` over a workload; `doctor` starts the plugin's |
+//! | `cli/` | the `kerf` command: `get`, `top`, `explain` and `plan` over a cluster, `replay` over a workload; `doctor` starts the plugin's |
 //! | `extender/` | kube-scheduler's side: HTTP, watches, the one write |
 //! | `plugin/` | kubelet's side: gRPC, vendors' drivers, what holds containers to their shares; its folders are listed in `plugin/src/lib.rs` |
 //! | `plugin/nvml` | functions of NVIDIA's library that `nvml-wrapper` lacks: the only calls of C on the host |

@@ -2,10 +2,8 @@
 
 use std::process::ExitCode;
 
-use clap::Parser;
-
 fn main() -> ExitCode {
-    match kerf_cli::run(&kerf_cli::Args::parse()) {
+    match kerf_cli::run(&kerf_cli::parsed()) {
         Ok(done) => done,
         Err(error) => {
             kerf::terminal::tell(&format!("error: {error:#}"));

@@ -7,7 +7,6 @@ mod names;
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
-use std::path::PathBuf;
 use std::process::ExitCode;
 
 use anyhow::{Context, bail, ensure};
@@ -16,7 +15,7 @@ use kerf::annotation::Keys;
 use kerf::k8s;
 use serde_json::Value;
 
-use super::snapshot::{self, Item};
+use super::source::{Item, Source, SourceArgs};
 use group::Group;
 
 /// At most so many names are listed in an error.
@@ -25,10 +24,7 @@ const NAMED: usize = 8;
 /// Which node, and for which autoscaler.
 #[derive(Debug, clap::Args)]
 pub struct NodeTemplateArgs {
-    /// A snapshot, or a single Node as `kubectl get node NAME --output json` prints it; - reads standard input
-    #[arg(default_value = "-", value_name = "SNAPSHOT")]
-    snapshot: PathBuf,
-    /// Which node, where the snapshot has several with GPUs
+    /// Which node, where the cluster has several with GPUs
     #[arg(long, value_name = "NAME")]
     node: Option<String>,
     /// For which autoscaler
@@ -59,8 +55,14 @@ enum Format {
 ///
 /// # Errors
 /// Where there is no such node, it has no GPUs, or what it has cannot be said in the format.
-pub fn run(args: &NodeTemplateArgs, keys: &Keys, as_json: bool, out: &mut String) -> anyhow::Result<ExitCode> {
-    let node = choose(args, keys)?;
+pub fn run(
+    args: &NodeTemplateArgs,
+    from: &SourceArgs,
+    keys: &Keys,
+    as_json: bool,
+    out: &mut String,
+) -> anyhow::Result<ExitCode> {
+    let node = choose(args, &Source::open(from)?, keys)?;
     let group = Group::of(&node, keys)?;
     let template = match args.format {
         Format::Karpenter => formats::karpenter(&group, args.group.as_deref(), &args.instance_type)?,
@@ -84,10 +86,10 @@ fn text(object: &Value, as_json: bool) -> anyhow::Result<String> {
 }
 
 /// The node of this name, or the only one with GPUs.
-fn choose(args: &NodeTemplateArgs, keys: &Keys) -> anyhow::Result<Node> {
-    let path = args.snapshot.display();
+fn choose(args: &NodeTemplateArgs, source: &Source, keys: &Keys) -> anyhow::Result<Node> {
+    let path = source.name();
     let (mut nodes, mut with_gpus) = (BTreeMap::new(), Vec::new());
-    snapshot::each(&args.snapshot, |item, _| {
+    source.each(&mut |item, _| {
         if let Item::Node(node) = item {
             let name = node.metadata.name.clone().unwrap_or_default();
             if k8s::node(&node, keys)

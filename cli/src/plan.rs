@@ -1,192 +1,113 @@
 //! `kerf plan`
 
-use std::collections::BTreeMap;
-use std::fmt::Write;
-use std::path::Path;
+mod manifest;
+mod planned;
+mod text;
+
+use std::cmp::Reverse;
+use std::collections::BTreeSet;
+use std::path::PathBuf;
 use std::process::ExitCode;
 
-use k8s_openapi::api::core::v1::Pod;
+use anyhow::Context;
 use kerf::annotation::Keys;
-use kerf::ids::{NodeName, PodUid};
-use kerf::k8s;
-use kerf::placement::advise::{Circumstances, Placing};
-use kerf::placement::shape::{HostAmount, Shape};
-use kerf::placement::{Planner, scores};
-use kerf::plan::{CountedDevice, DeviceRef, Grant, Plan};
+use kerf::ids::PodUid;
 use kerf::policy::Policy;
-use serde_json::{Value, json};
 
-use super::notes::notes;
-use super::print::say;
-use super::snapshot::{self, Cluster};
+use super::source::{Source, SourceArgs};
 use super::unheeded::unheeded;
+use crate::cluster::{Cluster, GpuPod, notes};
+use crate::place::Trial;
+use crate::print::say;
+use manifest::Workload;
+use planned::{Placed, Planned};
 
+/// What to plan.
+#[derive(Debug, clap::Args)]
+pub struct PlanArgs {
+    /// Workloads (Pod, Deployment, StatefulSet, ReplicaSet, Job, CronJob), as YAML or JSON; one after the other, each where
+    /// those before it are. Without any: the pods of the cluster that wait for a node
+    #[arg(value_name = "WORKLOAD")]
+    workloads: Vec<PathBuf>,
+    /// How to choose: binpack, spread, best-fit, fgd or fragmentation; several, joined by commas, are compared
+    #[arg(long, value_name = "POLICY,...", value_delimiter = ',', default_value = "binpack")]
+    policy: Vec<Policy>,
+    /// As if this pod had gone; may be given several times
+    #[arg(long, value_name = "NAMESPACE/POD")]
+    without: Vec<String>,
+}
+
+/// Prints where pods would go. Exit status 1 where one of them fits nowhere or breaks a rule.
+///
+/// # Errors
+/// Where a file or the cluster cannot be read, or has no such pod.
 pub fn run(
-    pod: &Path,
-    cluster: &Path,
+    args: &PlanArgs,
+    from: &SourceArgs,
     keys: &Keys,
-    policy: Policy,
     as_json: bool,
     out: &mut String,
 ) -> anyhow::Result<ExitCode> {
-    let pod = snapshot::pod(pod)?;
-    let request = match k8s::request(&pod, keys) {
-        Ok(Some(request)) => request,
-        Ok(None) => {
-            let (core, memory) = (&keys.core, &keys.memory);
-            let anywhere =
-                format!("the pod asks for no {core}, {memory} or GPU shares by count: it may go anywhere");
-            if as_json {
-                Found::default().json(None, &[anywhere], out)?
-            } else {
-                say(out, &anywhere)
-            }
-            return Ok(ExitCode::SUCCESS);
+    let (mut workloads, mut odd) = (Vec::new(), Vec::new());
+    for path in &args.workloads {
+        let (found, notes) = manifest::workloads(path)?;
+        workloads.extend(found);
+        odd.extend(notes);
+    }
+    let source = Source::open(from)?;
+    let cluster = source.cluster(keys)?;
+    odd.extend(cluster.note());
+    if args.workloads.is_empty() {
+        workloads = waiting(&cluster);
+        if workloads.is_empty() {
+            odd.push("no pod of the cluster that asks for GPUs waits for a node: name a workload".to_owned());
         }
-        Err(error) => {
-            let refused = error.to_string();
-            match as_json {
-                true => Found::default().json(Some(&refused), &[], out)?,
-                false => say(out, &format!("refused everywhere: {refused}")),
-            }
-            return Ok(ExitCode::FAILURE);
-        }
-    };
-    let cluster = snapshot::cluster(cluster, keys)?;
-    let mut odd: Vec<String> = cluster.note(keys).into_iter().collect();
-    odd.extend(unheeded(&pod));
+    } else {
+        odd.extend(workloads.iter().flat_map(|workload| unheeded(&workload.pod)));
+    }
     for (node, known) in &cluster.nodes {
         odd.extend(notes(&known.ledger).into_iter().map(|note| format!("{node}: {note}")));
     }
-    let found = Found::new(cluster, &pod, Placing::new(&request, policy));
+    let mut seen = BTreeSet::new();
+    odd.retain(|note| seen.insert(note.clone()));
+    let mut trial = Trial::of(&cluster);
+    for name in &args.without {
+        let uid = gone(name, &cluster, &source, from)?;
+        trial.take_out(&uid);
+    }
+    let plans: Vec<Planned> =
+        args.policy.iter().map(|policy| Planned::of(&workloads, *policy, trial.clone(), keys)).collect();
     if as_json {
-        found.json(None, &odd, out)?;
+        out.push_str(&(serde_json::to_string_pretty(&text::json(&plans, &odd))? + "\n"));
     } else {
-        found.text(&odd, out);
+        text::text(&plans, out);
+        odd.iter().for_each(|note| say(out, &format!("! {note}")));
     }
-    Ok(if found.fitting.is_empty() { ExitCode::FAILURE } else { ExitCode::SUCCESS })
+    let all_fit = plans.iter().all(|plan| plan.workloads.iter().all(Placed::fits));
+    Ok(if all_fit { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
-/// The default: no node was asked.
-#[derive(Default)]
-struct Found {
-    /// Nodes where the pod fits, the best first, with their scores.
-    fitting: Vec<(NodeName, u8, Plan)>,
-    /// Nodes where it does not, with the reasons.
-    unfit: Vec<(NodeName, String)>,
-}
-
-impl Found {
-    fn new(cluster: Cluster, pod: &Pod, placing: Placing<'_>) -> Self {
-        let Cluster { nodes, mut survey, .. } = cluster;
-        let uid = PodUid::from(pod.metadata.uid.as_deref().unwrap_or_default());
-        let (host, tolerations) = (k8s::requested(pod), k8s::tolerations(pod));
-        let shape = Shape::of(Some(placing.request), host.cpu, host.memory);
-        let selector = pod.spec.as_ref().and_then(|spec| spec.node_selector.as_ref());
-        let (mut plans, mut ranked, mut unfit) = (BTreeMap::new(), Vec::new(), Vec::new());
-        for (name, node) in &nodes {
-            // kube-scheduler does not ask the extender about such a node; the text is kube-scheduler's
-            if let Some(short) = survey.left(name.as_str()).and_then(|left| short(left, host)) {
-                unfit.push((name.clone(), format!("Insufficient {short}")));
-                continue;
-            }
-            if selector.into_iter().flatten().any(|(key, value)| node.labels.get(key) != Some(value)) {
-                unfit.push((name.clone(), "node does not have the labels of the pod's nodeSelector".to_owned()));
-                continue;
-            }
-            if let Some(closed) = node.taints.close(&tolerations) {
-                unfit.push((name.clone(), closed.to_string()));
-                continue;
-            }
-            // what the pod holds itself does not block it
-            let elsewhere = !node.ledger.commitments().contains_key(&uid);
-            let ledger = if elsewhere { node.ledger.clone() } else { node.ledger.without(|other| *other == uid) };
-            let mut planner = match placing.surveys() {
-                true => placing.planner(&mut survey, &shape, name.as_str()),
-                false => Planner::default(),
-            };
-            match planner.plan(&ledger, placing.request, placing.policy) {
-                Ok(plan) => {
-                    let circumstances = Circumstances { elsewhere, failing: node.failing };
-                    let rank = placing.rank(&mut planner, &ledger, circumstances, &[]);
-                    ranked.push((name.as_str(), Some(rank)));
-                    plans.insert(name.clone(), plan);
-                }
-                Err(why) => unfit.push((name.clone(), why.to_string())),
-            }
-        }
-        if placing.surveys() {
-            placing.weigh(&mut survey, &shape, &mut ranked, |_| None);
-        }
-        let mut ranked: Vec<_> = ranked.into_iter().filter_map(|(name, rank)| Some((rank?, name))).collect();
-        let fitting = scores(&mut ranked).into_iter().filter_map(|(name, score)| {
-            let (name, plan) = plans.remove_entry(name)?;
-            Some((name, score, plan))
-        });
-        Self { fitting: fitting.collect(), unfit }
-    }
-
-    fn json(&self, refused: Option<&str>, notes: &[String], out: &mut String) -> anyhow::Result<()> {
-        let best = |(node, _, plan): &(NodeName, u8, Plan)| json!({ "node": node.as_str(), "containers": containers(plan) });
-        let scores: serde_json::Map<String, Value> =
-            self.fitting.iter().map(|(node, score, _)| (node.to_string(), json!(score))).collect();
-        let unfit: serde_json::Map<String, Value> =
-            self.unfit.iter().map(|(node, why)| (node.to_string(), json!(why))).collect();
-        let best = self.fitting.first().map(best);
-        let found = json!({ "best": best, "scores": scores, "unfit": unfit, "refused": refused, "notes": notes });
-        writeln!(out, "{}", serde_json::to_string_pretty(&found)?)?;
-        Ok(())
-    }
-
-    fn text(&self, notes: &[String], out: &mut String) {
-        for (node, score, plan) in &self.fitting {
-            say(out, &format!("{node}: score {score}"));
-            for grant in &plan.grants {
-                say(out, &format!("  {} on GPU {}", grant.container, cards(&grant.gpus).join(", ")));
-            }
-        }
-        for (node, why) in &self.unfit {
-            say(out, &format!("{node}: {why}"));
-        }
-        for note in notes {
-            say(out, &format!("! {note}"));
-        }
-    }
-}
-
-/// The host resource that a node has too little of.
-fn short(left: HostAmount, wanted: HostAmount) -> Option<&'static str> {
-    let resources = [
-        ("cpu", left.cpu < wanted.cpu),
-        ("memory", left.memory < wanted.memory),
-        ("pods", left.pods < wanted.pods),
-    ];
-    resources.into_iter().find(|(_, short)| *short).map(|(resource, _)| resource)
-}
-
-/// The cards, with the number of counted shares of each.
-fn cards(gpus: &Grant) -> Vec<String> {
-    let card = |device: &DeviceRef| format!("{} ({})", device.index, device.id);
-    match gpus {
-        Grant::Share { .. } | Grant::Whole(_) => gpus.devices().map(card).collect(),
-        Grant::Counted { resource, devices } => {
-            devices.iter().map(|one| format!("{}: {} x {resource}", card(&one.device), one.count)).collect()
-        }
-    }
-}
-
-/// The cards by container; a card appears once for each counted share of it.
-fn containers(plan: &Plan) -> Value {
-    let each = |one: &CountedDevice| std::iter::repeat_n(json!(one.device.id.as_str()), one.count as usize);
-    let cards = |gpus: &Grant| -> Vec<Value> {
-        match gpus {
-            Grant::Share { .. } | Grant::Whole(_) => gpus.ids().map(|id| json!(id.as_str())).collect(),
-            Grant::Counted { devices, .. } => devices.iter().flat_map(each).collect(),
-        }
+/// The pods that wait, in the order in which kube-scheduler takes them: by priority, then by age.
+fn waiting(cluster: &Cluster) -> Vec<Workload> {
+    let mut pods: Vec<_> = cluster.pods.iter().filter(|pod| pod.view.node.is_none() && !pod.view.ended).collect();
+    pods.sort_by_key(|pod| {
+        let priority = pod.object.spec.as_ref().and_then(|spec| spec.priority).unwrap_or_default();
+        (Reverse(priority), pod.object.metadata.creation_timestamp.as_ref().map(|time| time.0))
+    });
+    let workload = |pod: &&GpuPod| Workload {
+        name: format!("Pod {}", pod.view.pod),
+        pods: 1,
+        pod: pod.object.clone(),
+        is_pod: true,
     };
-    plan.grants
-        .iter()
-        .map(|grant| (grant.container.to_string(), json!(cards(&grant.gpus))))
-        .collect::<serde_json::Map<_, _>>()
-        .into()
+    pods.iter().map(workload).collect()
+}
+
+/// The uid of a pod that is to go.
+fn gone(name: &str, cluster: &Cluster, source: &Source, from: &SourceArgs) -> anyhow::Result<PodUid> {
+    let of_context = source.namespace(from);
+    let (namespace, pod) = name.split_once('/').unwrap_or((of_context.as_deref().unwrap_or("default"), name));
+    let known = cluster.pod(namespace, pod);
+    let known = known.with_context(|| format!("--without {name}: no pod {namespace}/{pod} asks for GPUs"))?;
+    Ok(known.view.uid.clone())
 }

@@ -16,8 +16,16 @@ pub fn say(out: &mut String, line: &str) {
 /// # Errors
 /// Where standard output cannot be written.
 pub fn print(text: &str) -> anyhow::Result<()> {
+    raw(&terminal::lines(text))
+}
+
+/// The same, with every character: for text that has no names of others in it.
+///
+/// # Errors
+/// Where standard output cannot be written.
+pub fn raw(text: &str) -> anyhow::Result<()> {
     let mut out = io::stdout().lock();
-    match out.write_all(terminal::lines(text).as_bytes()).and_then(|()| out.flush()) {
+    match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
         Err(error) if error.kind() == ErrorKind::BrokenPipe => Ok(()),
         written => written.context("standard output"),
     }

@@ -2,6 +2,7 @@
 
 mod files;
 mod memory;
+mod past;
 mod plot;
 mod seeds;
 mod table;
@@ -19,7 +20,7 @@ use kerf::replay::{Arrivals, Machine, Outcome, Pod, Run, Workload, shuffle_and_f
 use rayon::prelude::*;
 
 use super::print::print;
-use super::snapshot;
+use super::source::{Source, SourceArgs};
 use memory::CardMemory;
 use seeds::Seeds;
 use table::Runs;
@@ -31,19 +32,16 @@ const MOST_KNOWN: u64 = 1 << 60;
 /// In mean stays of a pod, far longer than averages need.
 const MOST_STAYS: f64 = 10_000.0;
 
-/// What to replay, and what to show of it.
+/// What to replay, and what to show of it: of the machines and pods of the cluster, or of files.
 #[derive(Debug, clap::Args)]
 pub struct ReplayArgs {
     /// Machines as CSV (or .csv.gz): sn, cpu_milli, memory_mib, gpu, model; optional gpu_memory_mib
-    #[arg(long, value_name = "CSV", required_unless_present = "cluster", requires = "pods")]
+    #[arg(long, value_name = "CSV", requires = "pods", conflicts_with = "file")]
     nodes: Option<PathBuf>,
     /// Pods as CSV (or .csv.gz): name, cpu_milli, memory_mib, num_gpu, gpu_milli; optional gpu_spec, gpu_memory_mib,
     /// creation_time, deletion_time
     #[arg(long, value_name = "CSV", requires = "nodes")]
     pods: Option<PathBuf>,
-    /// Machines and pods of a real cluster instead: what `kubectl get nodes,pods --all-namespaces --output json` prints
-    #[arg(long, value_name = "SNAPSHOT", conflicts_with_all = ["nodes", "pods"])]
-    cluster: Option<PathBuf>,
     /// Policies to compare: binpack, spread, best-fit, fgd, fragmentation
     #[arg(long, value_name = "POLICY,...", value_delimiter = ',', default_value = "binpack,fgd,fragmentation")]
     policy: Vec<Policy>,
@@ -90,8 +88,8 @@ pub struct ReplayArgs {
 }
 
 /// Replays the workload and shows the outcome.
-pub fn run(args: &ReplayArgs, keys: &Keys, as_json: bool) -> anyhow::Result<ExitCode> {
-    let (mut machines, mut pods) = read(args, keys)?;
+pub fn run(args: &ReplayArgs, from: &SourceArgs, keys: &Keys, as_json: bool) -> anyhow::Result<ExitCode> {
+    let (mut machines, mut pods) = read(args, from, keys)?;
     if let Some(memory) = &args.derive_memory {
         memory.derive(&mut machines, &mut pods, 1)?;
     }
@@ -187,17 +185,16 @@ fn bounded(args: &ReplayArgs, machines: &[Machine], pods: &[Pod]) -> anyhow::Res
     Ok(())
 }
 
-fn read(args: &ReplayArgs, keys: &Keys) -> anyhow::Result<(Vec<Machine>, Vec<Pod>)> {
-    match (&args.cluster, &args.nodes, &args.pods) {
-        (Some(path), ..) => snapshot::workload(path, keys),
-        (None, Some(nodes), Some(pods)) => {
+fn read(args: &ReplayArgs, from: &SourceArgs, keys: &Keys) -> anyhow::Result<(Vec<Machine>, Vec<Pod>)> {
+    match (&args.nodes, &args.pods) {
+        (Some(nodes), Some(pods)) => {
             let machines = files::machines(nodes)?;
             let pods = files::pods(pods, MOST_PODS)?;
             // how many such pods there are
             let times = |(pod, count): (Pod, u64)| std::iter::repeat_n(pod, usize::try_from(count).unwrap_or(1));
             Ok((machines, pods.into_iter().flat_map(times).collect()))
         }
-        _ => anyhow::bail!("needs --nodes and --pods, or --cluster"),
+        _ => past::workload(&Source::open(from)?, keys),
     }
 }
 

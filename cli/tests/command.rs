@@ -21,6 +21,13 @@ fn write(folder: &Path, name: &str, text: &str) -> String {
     path.to_str().unwrap().to_owned()
 }
 
+/// Where a plan of one pod puts it: its node, and the GPUs of its containers. Null where it fits nowhere, or anywhere.
+fn best(plan: &Value) -> Value {
+    let mut placed = plan["plans"][0]["workloads"][0]["placements"][0].clone();
+    placed.as_object_mut().map(|placed| placed.remove("pod"));
+    placed
+}
+
 fn snapshot(folder: &Path) -> String {
     let gpus: Vec<Value> = (0..2)
         .map(|i| json!({ "uuid": format!("GPU-{i}"), "index": i, "model": "Test", "memory_mib": 15360, "health": "healthy" }))
@@ -50,19 +57,19 @@ fn a_plan_without_nodes_is_json_where_that_was_asked_for() {
     let folder = tempfile::tempdir().unwrap();
     let snapshot = snapshot(folder.path());
     let rule = "container \"main\": vcuda-core must be 1..99 or a multiple of 100";
-    let note = "the pod asks for no inspur.com/vcuda-core, inspur.com/vcuda-memory or GPU shares by count: it may go anywhere";
-    for (core, status, refused, notes) in [
-        ("150", 1, json!(rule), json!([])),
-        ("0", 0, Value::Null, json!([note])),
-        ("30", 0, Value::Null, json!([])),
-    ] {
+    for (core, status, refused) in [("150", 1, json!(rule)), ("0", 0, Value::Null), ("30", 0, Value::Null)] {
         let asked = pod(folder.path(), core, if core == "0" { "0" } else { "10" });
-        let plan = kerf(&["plan", &asked, "--cluster", &snapshot, "--json"]);
+        let plan = kerf(&["plan", &asked, "--file", &snapshot, "--json"]);
         assert_eq!(plan.status.code(), Some(status), "{plan:?}");
         let plan: Value = serde_json::from_str(&stdout(&plan)).unwrap();
-        assert_eq!((&plan["refused"], &plan["notes"]), (&refused, &notes), "{core}");
-        assert_eq!(plan["best"].is_null(), core != "30", "{core}");
-        assert_eq!(plan.as_object().unwrap().len(), 5, "{plan}");
+        let own = &plan["plans"][0]["workloads"][0];
+        assert_eq!((&own["refused"], &plan["notes"]), (&refused, &json!([])), "{core}");
+        assert_eq!(
+            (best(&plan).is_null(), own["asks_for_gpus"] == json!(core != "0")),
+            (core != "30", true),
+            "{core}"
+        );
+        assert_eq!((plan.as_object().unwrap().len(), own.as_object().unwrap().len()), (2, 8), "{plan}");
     }
 }
 
@@ -79,12 +86,12 @@ fn a_full_standard_error_changes_no_status() {
     let noted = write(folder.path(), "noted.json", &list.to_string());
     let (asked, odd) = (pod(folder.path(), "60", "10"), write(folder.path(), "odd.yaml", "["));
     for (args, status) in [
-        (&["inspect", &*snapshot][..], 0),
-        (&["plan", &asked, "--cluster", &snapshot], 0),
-        (&["plan", &odd, "--cluster", &snapshot], 2),
-        (&["node-template", &noted, "--format=cluster-api"], 0),
-        (&["replay", "--cluster", &noted], 0),
-        (&["replay", "--cluster", "/nonexistent"], 2),
+        (&["get", "gpus", "--file", &*snapshot][..], 0),
+        (&["plan", &asked, "--file", &snapshot], 0),
+        (&["plan", &odd, "--file", &snapshot], 2),
+        (&["node-template", "--file", &noted, "--format=cluster-api"], 0),
+        (&["replay", "--file", &noted], 0),
+        (&["replay", "--file", "/nonexistent"], 2),
         (&["doctor", "--nonsense"], 2),
         (&["dance"], 2),
     ] {
@@ -108,10 +115,16 @@ fn a_reader_that_leaves_early_is_no_error() {
     let folder = tempfile::tempdir().unwrap();
     let (snapshot, asked) = (snapshot(folder.path()), pod(folder.path(), "60", "10"));
     for args in [
-        &["inspect", &*snapshot][..],
-        &["inspect", "--json", &snapshot],
-        &["plan", &asked, "--cluster", &snapshot],
-        &["plan", &asked, "--cluster", &snapshot, "--json"],
+        &["get", "gpus", "--file", &*snapshot][..],
+        &["get", "gpus", "--json", "--file", &snapshot],
+        &["get", "nodes", "--file", &snapshot],
+        &["get", "pods", "-A", "-o=wide", "--file", &snapshot],
+        &["top", "--file", &snapshot],
+        &["explain", "pod", "ns/p", "--file", &snapshot],
+        &["completion", "bash"],
+        &["man"],
+        &["plan", &asked, "--file", &snapshot],
+        &["plan", &asked, "--file", &snapshot, "--json"],
     ] {
         let (reader, writer) = std::io::pipe().unwrap();
         drop(reader);
@@ -129,9 +142,10 @@ fn a_reader_that_leaves_early_is_no_error() {
 fn of_two_replicas_the_one_in_use_is_shown_where_the_snapshot_has_the_lease() {
     let folder = tempfile::tempdir().unwrap();
     let snapshot = snapshot(folder.path());
-    let text = |path: &str| stdout(&kerf(&["inspect", path]));
-    let json =
-        |path: &str| -> Value { serde_json::from_str(&stdout(&kerf(&["inspect", "--json", path]))).unwrap() };
+    let text = |path: &str| stdout(&kerf(&["get", "nodes", "--file", path]));
+    let json = |path: &str| -> Value {
+        serde_json::from_str(&stdout(&kerf(&["get", "nodes", "--json", "--file", path]))).unwrap()
+    };
     assert!(!text(&snapshot).contains("scheduler in use"));
     assert_eq!(json(&snapshot)["schedulers"], Value::Null);
     let mut list: Value = serde_json::from_str(&std::fs::read_to_string(&snapshot).unwrap()).unwrap();
@@ -182,10 +196,10 @@ fn managed_fields_hide_no_pod() {
             list["items"][item]["metadata"]["managedFields"] = json!([fields]);
         }
         let snapshot = write(folder.path(), "managed.json", &list.to_string());
-        let inspected = kerf(&["inspect", "--json", &snapshot]);
+        let inspected = kerf(&["get", "gpus", "--json", "--file", &snapshot]);
         assert!(inspected.status.success(), "{inspected:?}");
         let shown: Value = serde_json::from_str(&stdout(&inspected)).unwrap();
-        assert_eq!(shown["nodes"]["a"]["gpus"][1]["used_compute"], 600);
+        assert_eq!(shown["nodes"][0]["gpus"][1]["granted"]["compute"], 600);
     }
 }
 
@@ -204,21 +218,22 @@ fn pods_that_run_are_counted_and_shown_whatever_is_wrong_with_them() {
         list["items"][2]["metadata"]["annotations"] = annotations;
         list["items"][2]["spec"]["containers"][0]["resources"]["limits"]["inspur.com/vcuda-core"] = core.into();
         let snapshot = write(folder.path(), "odd.json", &list.to_string());
-        let shown: Value = serde_json::from_str(&stdout(&kerf(&["inspect", "--json", &snapshot]))).unwrap();
-        let gpus = shown["nodes"]["a"]["gpus"].as_array().unwrap();
-        assert_eq!(gpus.iter().map(|gpu| gpu["used_compute"].clone()).collect::<Vec<_>>(), used, "{core}");
-        let table = stdout(&kerf(&["inspect", &snapshot]));
-        let planned = kerf(&["plan", &asked, "--cluster", &snapshot, "--json"]);
+        let shown: Value =
+            serde_json::from_str(&stdout(&kerf(&["get", "gpus", "--json", "--file", &snapshot]))).unwrap();
+        let gpus = shown["nodes"][0]["gpus"].as_array().unwrap();
+        assert_eq!(gpus.iter().map(|gpu| gpu["granted"]["compute"].clone()).collect::<Vec<_>>(), used, "{core}");
+        let table = stdout(&kerf(&["get", "gpus", "--file", &snapshot]));
+        let planned = kerf(&["plan", &asked, "--file", &snapshot, "--json"]);
         let plan: Value = serde_json::from_str(&stdout(&planned)).unwrap();
-        assert_eq!(plan["best"].is_null(), used[0] > 400, "{core}: {plan}");
+        assert_eq!(best(&plan).is_null(), used[0] > 400, "{core}: {plan}");
         let text = |value: &Value| value.to_string();
-        for shown in [text(&shown["nodes"]["a"]["notes"]), table.clone(), text(&plan["notes"])] {
+        for shown in [text(&shown["nodes"][0]["notes"]), table.clone(), text(&plan["notes"])] {
             match note {
                 Some(note) => assert!(shown.contains("ns/p: ") && shown.contains(note), "{core}: {shown}"),
                 None => assert!(!shown.contains("ns/p: "), "{shown}"),
             }
         }
-        let rows = table.matches("ns/p (GPU unknown)").count();
+        let rows = table.matches("(GPU unknown)").count();
         assert_eq!(rows, if note.is_some() { used.len() } else { 0 }, "{core}: {table}");
     }
 }
@@ -231,12 +246,13 @@ fn a_node_whose_inventory_is_missing_is_shown_as_such() {
     list["items"][0]["status"] = json!({ "conditions": [{ "type": "KerfGPUsHealthy", "status": "True" }],
         "capacity": { "inspur.com/vcuda-core": "200" } });
     let snapshot = write(folder.path(), "lost.json", &list.to_string());
-    let shown: Value = serde_json::from_str(&stdout(&kerf(&["inspect", "--json", &snapshot]))).unwrap();
-    assert_eq!(shown["nodes"]["a"]["trouble"], "lost-inventory", "{shown}");
-    assert_eq!(shown["nodes"]["cpu"]["trouble"], Value::Null);
-    let table = stdout(&kerf(&["inspect", &snapshot]));
-    assert!(table.contains("! GPU inventory of the node is missing: it takes no pod\n"), "{table}");
-    assert!(table.contains("! ns/p: on GPUs that the node does not have: index-1\n"), "{table}");
+    let shown: Value =
+        serde_json::from_str(&stdout(&kerf(&["get", "gpus", "--json", "--file", &snapshot]))).unwrap();
+    assert_eq!(shown["nodes"][0]["trouble"]["code"], "lost-inventory", "{shown}");
+    assert_eq!(shown["nodes"].as_array().unwrap().len(), 1, "{shown}");
+    let table = stdout(&kerf(&["get", "gpus", "--file", &snapshot]));
+    assert!(table.contains("! a: GPU inventory of the node is missing: it takes no pod\n"), "{table}");
+    assert!(table.contains("! a: ns/p: on GPUs that the node does not have: index-1\n"), "{table}");
 }
 
 /// Snapshots are written by hand, cleaned, or put together from several.
@@ -260,17 +276,18 @@ fn pods_without_an_identity_of_their_own_are_counted_all_the_same() {
         again["items"].as_array_mut().unwrap().push(same);
         for list in [&list, &again] {
             let snapshot = write(folder.path(), "same.json", &list.to_string());
-            let shown: Value = serde_json::from_str(&stdout(&kerf(&["inspect", "--json", &snapshot]))).unwrap();
-            let gpus = shown["nodes"]["a"]["gpus"].as_array().unwrap();
-            let used = gpus.iter().map(|gpu| gpu["used_compute"].clone()).collect::<Vec<_>>();
+            let shown: Value =
+                serde_json::from_str(&stdout(&kerf(&["get", "gpus", "--json", "--file", &snapshot]))).unwrap();
+            let gpus = shown["nodes"][0]["gpus"].as_array().unwrap();
+            let used = gpus.iter().map(|gpu| gpu["granted"]["compute"].clone()).collect::<Vec<_>>();
             assert_eq!(used, [600, 600], "{uid}");
-            let planned = kerf(&["plan", &asked, "--cluster", &snapshot, "--json"]);
+            let planned = kerf(&["plan", &asked, "--file", &snapshot, "--json"]);
             let plan: Value = serde_json::from_str(&stdout(&planned)).unwrap();
-            assert!(plan["best"].is_null(), "{uid}: {plan}");
+            assert!(best(&plan).is_null(), "{uid}: {plan}");
         }
     }
     list["items"][2]["metadata"] = json!({ "namespace": "ns" });
-    let nameless = kerf(&["inspect", &write(folder.path(), "nameless.json", &list.to_string())]);
+    let nameless = kerf(&["get", "gpus", "--file", &write(folder.path(), "nameless.json", &list.to_string())]);
     let said = String::from_utf8(nameless.stderr).unwrap();
     assert!(!nameless.status.success() && said.contains("Pod ns/: a pod without a name"), "{said}");
 }
@@ -289,13 +306,13 @@ fn what_only_kube_scheduler_looks_at_is_named() {
     let plan = |list: &Value, more: Value| {
         let snapshot = write(folder.path(), "asked.json", &list.to_string());
         let pod = write(folder.path(), "pod.json", &asked(more));
-        let planned = kerf(&["plan", &pod, "--cluster", &snapshot, "--json"]);
+        let planned = kerf(&["plan", &pod, "--file", &snapshot, "--json"]);
         serde_json::from_str::<Value>(&stdout(&planned)).unwrap()
     };
     assert_eq!(plan(&list, json!({ "schedulerName": "kerf-scheduler" }))["notes"], json!([]));
     let affinity = json!({ "affinity": { "nodeAffinity": {}, "podAntiAffinity": {} }, "schedulerName": "volcano", "nodeName": "b" });
     let odd = plan(&list, affinity);
-    assert_eq!(odd["best"]["node"], "a");
+    assert_eq!(best(&odd)["node"], "a");
     let expected = [
         "not looked at, but by kube-scheduler: spec.affinity.nodeAffinity, spec.affinity.podAntiAffinity",
         "spec.schedulerName is volcano: this holds if that scheduler calls kerf's extender",
@@ -305,16 +322,20 @@ fn what_only_kube_scheduler_looks_at_is_named() {
     // labels are known
     let selector = json!({ "nodeSelector": { "pool": "a100" } });
     let elsewhere = plan(&list, selector.clone());
-    assert!(elsewhere["best"].is_null(), "{elsewhere}");
-    assert_eq!(elsewhere["unfit"]["a"], "node does not have the labels of the pod's nodeSelector");
+    assert!(best(&elsewhere).is_null(), "{elsewhere}");
+    assert_eq!(
+        elsewhere["plans"][0]["workloads"][0]["unfit"]["a"],
+        "node does not have the labels of the pod's nodeSelector"
+    );
     list["items"][0]["metadata"]["labels"] = json!({ "pool": "a100" });
-    assert_eq!(plan(&list, selector)["best"]["node"], "a");
+    assert_eq!(best(&plan(&list, selector))["node"], "a");
     // nothing is held by pods that are not there
     list["items"].as_array_mut().unwrap().retain(|item| item["kind"] == "Node");
     let note =
         "the snapshot has no pods, so every GPU looks free: take it by kubectl get nodes,pods --all-namespaces";
     assert_eq!(plan(&list, json!({}))["notes"], json!([note]));
-    let inspected = stdout(&kerf(&["inspect", &write(folder.path(), "asked.json", &list.to_string())]));
+    let inspected =
+        stdout(&kerf(&["get", "gpus", "--file", &write(folder.path(), "asked.json", &list.to_string())]));
     assert!(inspected.contains(&format!("! {note}")), "{inspected}");
 }
 
@@ -323,19 +344,26 @@ fn what_only_kube_scheduler_looks_at_is_named() {
 fn gpus_of_another_resource_domain_are_named() {
     let folder = tempfile::tempdir().unwrap();
     let snapshot = snapshot(folder.path());
-    let other = kerf(&["inspect", "--domain=tencent.com", &snapshot]);
+    let other = kerf(&["get", "gpus", "--domain=tencent.com", "--file", &snapshot]);
     let note = "no GPUs under tencent.com; the nodes have inspur.com/gpu-inventory: see --domain";
-    assert!(other.status.success() && stdout(&other).contains(note), "{}", stdout(&other));
-    let shown: Value =
-        serde_json::from_str(&stdout(&kerf(&["inspect", "--json", "--domain=tencent.com", &snapshot]))).unwrap();
-    assert_eq!(shown["note"], note);
-    let own = kerf(&["inspect", &snapshot]);
+    assert!(other.status.code() == Some(1) && stdout(&other).contains(note), "{}", stdout(&other));
+    let shown: Value = serde_json::from_str(&stdout(&kerf(&[
+        "get",
+        "gpus",
+        "--json",
+        "--domain=tencent.com",
+        "--file",
+        &snapshot,
+    ])))
+    .unwrap();
+    assert_eq!(shown["notes"], json!([note]));
+    let own = kerf(&["get", "gpus", "--file", &snapshot]);
     assert!(!stdout(&own).contains("no GPUs"), "{}", stdout(&own));
 
     // by its capacity alone
     let node = json!({ "kind": "Node", "metadata": { "name": "a" }, "status": { "capacity": { "inspur.com/vcuda-core": "200" } } });
     let bare = write(folder.path(), "bare.json", &json!({ "items": [node] }).to_string());
-    let other = stdout(&kerf(&["inspect", "--domain=tencent.com", &bare]));
+    let other = stdout(&kerf(&["get", "gpus", "--domain=tencent.com", "--file", &bare]));
     assert!(other.contains("the nodes have inspur.com/vcuda-core"), "{other}");
 
     // pods of the other domain hold cards of a node
@@ -343,9 +371,9 @@ fn gpus_of_another_resource_domain_are_named() {
     let inventory = list["items"][0]["metadata"]["annotations"]["inspur.com/gpu-inventory"].take();
     list["items"][0]["metadata"]["annotations"] = json!({ "tencent.com/gpu-inventory": inventory });
     let both = write(folder.path(), "both.json", &list.to_string());
-    let held = stdout(&kerf(&["inspect", "--domain=tencent.com", &both]));
+    let held = stdout(&kerf(&["get", "gpus", "--domain=tencent.com", "--file", &both]));
     assert!(
-        held.contains("! pods of another resource domain hold GPUs of the node: it takes no pod until"),
+        held.contains("! a: pods of another resource domain hold GPUs of the node: it takes no pod until"),
         "{held}"
     );
     let asked = write(
@@ -353,7 +381,7 @@ fn gpus_of_another_resource_domain_are_named() {
         "asked.yaml",
         &std::fs::read_to_string(pod(folder.path(), "60", "10")).unwrap().replace("inspur.com", "tencent.com"),
     );
-    let plan = kerf(&["plan", &asked, "--domain=tencent.com", "--cluster", &both]);
+    let plan = kerf(&["plan", &asked, "--domain=tencent.com", "--file", &both]);
     assert!(
         !plan.status.success() && stdout(&plan).contains("a: pods of another resource domain"),
         "{}",
@@ -362,17 +390,21 @@ fn gpus_of_another_resource_domain_are_named() {
 }
 
 #[test]
-fn inspect_shows_what_is_held_of_each_card() {
+fn who_holds_how_much_of_each_gpu_is_shown() {
     let folder = tempfile::tempdir().unwrap();
     let snapshot = snapshot(folder.path());
-    let table = kerf(&["inspect", &snapshot]);
+    let table = kerf(&["get", "gpus", "--file", &snapshot]);
     assert!(table.status.success());
     let text = stdout(&table);
     let second = text.lines().find(|line| line.contains("ns/p")).unwrap();
-    assert!(second.contains("60 %") && second.contains("2560 of 15360"), "{text}");
-    let shown: Value = serde_json::from_str(&stdout(&kerf(&["inspect", "--json", &snapshot]))).unwrap();
-    assert_eq!(shown["nodes"]["a"]["gpus"][1]["used_compute"], 600);
-    assert_eq!(shown["nodes"]["cpu"]["gpus"], json!([]));
+    assert!(
+        second.contains("60%") && second.contains("2.5Gi/15Gi") && second.ends_with("ns/p main 60% 2.5Gi"),
+        "{text}"
+    );
+    let shown: Value =
+        serde_json::from_str(&stdout(&kerf(&["get", "gpus", "--json", "--file", &snapshot]))).unwrap();
+    assert_eq!(shown["nodes"][0]["gpus"][1]["granted"]["compute"], 600);
+    assert_eq!(shown["nodes"].as_array().unwrap().len(), 1, "a node without GPUs is not among them: {shown}");
 }
 
 /// Two cards of 60 units of memory, 40 of them free with 50 core on one, 20 with 60 core on the other: a pod of two
@@ -406,10 +438,10 @@ fn plan_does_not_depend_on_the_order_of_containers() {
             containers[0], containers[1]
         );
         let pod = write(folder.path(), "pod.yaml", &text);
-        let output = kerf(&["plan", &pod, "--cluster", &snapshot, "--json"]);
+        let output = kerf(&["plan", &pod, "--file", &snapshot, "--json"]);
         let found: Value = serde_json::from_str(&stdout(&output)).unwrap();
         let expected = json!({ "node": "a", "containers": { "small": ["GPU-1"], "large": ["GPU-0"] } });
-        assert_eq!(found["best"], expected, "{found}");
+        assert_eq!(best(&found), expected, "{found}");
     }
 }
 
@@ -419,13 +451,13 @@ fn plan_says_where_a_pod_goes_and_why_not_elsewhere() {
     let snapshot = snapshot(folder.path());
     let plan = |core: &str, memory: &str| {
         let pod = pod(folder.path(), core, memory);
-        kerf(&["plan", &pod, "--cluster", &snapshot, "--json"])
+        kerf(&["plan", &pod, "--file", &snapshot, "--json"])
     };
     let fits = plan("40", "10");
     assert_eq!(fits.status.code(), Some(0));
     let fits: Value = serde_json::from_str(&stdout(&fits)).unwrap();
-    assert_eq!(fits["best"], json!({ "node": "a", "containers": { "main": ["GPU-1"] } }));
-    assert_eq!(fits["unfit"], json!({ "cpu": "no GPU device" }));
+    assert_eq!(best(&fits), json!({ "node": "a", "containers": { "main": ["GPU-1"] } }));
+    assert_eq!(fits["plans"][0]["workloads"][0]["unfit"], json!({ "cpu": "no GPU device" }));
     let full = plan("200", "1");
     assert_eq!(full.status.code(), Some(1));
     assert!(stdout(&full).contains("insufficient entirely free GPUs"));
@@ -453,12 +485,13 @@ fn shares_by_count_are_shown_and_planned() {
         "spec": { "nodeName": "a", "containers": [{ "name": "main", "resources": { "limits": limits } }] },
         "status": { "phase": "Running" } });
     let snapshot = write(folder.path(), "c.json", &json!({ "items": [node, pod] }).to_string());
-    let text = stdout(&kerf(&["inspect", &snapshot]));
+    let text = stdout(&kerf(&["get", "gpus", "--file", &snapshot]));
     let second = text.lines().find(|line| line.contains("ns/p")).unwrap();
-    let shown = "ns/p (deepomatic.com/shared-gpu: 1 of 4 free) (example.com/own: 0 of 2 free)";
-    assert!(second.contains("75 %") && second.contains("15360 of 15360") && second.ends_with(shown), "{text}");
-    let shown: Value = serde_json::from_str(&stdout(&kerf(&["inspect", "--json", &snapshot]))).unwrap();
-    let shares = &shown["nodes"]["a"]["gpus"][1]["shares"];
+    let shown = "ns/p main 3 x deepomatic.com/shared-gpu, (deepomatic.com/shared-gpu: 1 of 4 free), (example.com/own: 0 of 2 free)";
+    assert!(second.contains("75%") && second.contains("15Gi/15Gi") && second.ends_with(shown), "{text}");
+    let shown: Value =
+        serde_json::from_str(&stdout(&kerf(&["get", "gpus", "--json", "--file", &snapshot]))).unwrap();
+    let shares = &shown["nodes"][0]["gpus"][1]["offers"];
     assert_eq!(shares["deepomatic.com/shared-gpu"], json!({ "per_gpu": 4, "free": 1 }));
 
     let new = |resource: &str, count: u32| {
@@ -467,16 +500,15 @@ fn shares_by_count_are_shown_and_planned() {
                           "spec": { "containers": [{ "name": "main", "resources": { "limits": limits } }] } });
         write(folder.path(), "new.json", &pod.to_string())
     };
-    let plan = kerf(&["plan", &new("deepomatic.com/shared-gpu", 5), "--cluster", &snapshot]);
+    let plan = kerf(&["plan", &new("deepomatic.com/shared-gpu", 5), "--file", &snapshot]);
     let main = "  main on GPU 0 (GPU-0): 4 x deepomatic.com/shared-gpu, 1 (GPU-1): 1 x deepomatic.com/shared-gpu\n";
     assert_eq!(stdout(&plan), format!("a: score 10\n{main}"));
     let own = new("example.com/own", 2);
-    let unknown = kerf(&["plan", &own, "--cluster", &snapshot]);
-    assert!(stdout(&unknown).contains("it may go anywhere"));
-    let known =
-        kerf(&["plan", &own, "--cluster", &snapshot, "--json", "--share-resources", "example.com/o*,a.b/own"]);
+    let unknown = kerf(&["plan", &own, "--file", &snapshot]);
+    assert!(stdout(&unknown).contains("asks for no GPU: it may go anywhere"));
+    let known = kerf(&["plan", &own, "--file", &snapshot, "--json", "--share-resources", "example.com/o*,a.b/own"]);
     let known: Value = serde_json::from_str(&stdout(&known)).unwrap();
-    assert_eq!(known["best"], json!({ "node": "a", "containers": { "main": ["GPU-0", "GPU-0"] } }));
+    assert_eq!(best(&known), json!({ "node": "a", "containers": { "main": ["GPU-0", "GPU-0"] } }));
 }
 
 #[test]
@@ -496,7 +528,7 @@ fn plan_counts_the_cores_and_memory_of_nodes_that_say_what_they_have() {
             "apiVersion: v1\nkind: Pod\nmetadata: {{ name: p }}\nspec:\n  containers:\n  - name: main\n    resources:\n      \
              limits: {{ inspur.com/vcuda-core: 100 }}\n      requests: {{ cpu: {cpu} }}\n"
         );
-        kerf(&["plan", &write(folder.path(), "pod.yaml", &pod), "--cluster", &snapshot])
+        kerf(&["plan", &write(folder.path(), "pod.yaml", &pod), "--file", &snapshot])
     };
     assert_eq!(plan("500m").status.code(), Some(0));
     let short = plan("501m");
@@ -512,47 +544,59 @@ fn wrong_input_is_named_with_its_file_line_and_column() {
     let pod = "{ \"items\": [{ \"kind\": \"Node\" },\n { \"kind\": \"Pod\",\n  \"metadata\": { \"name\": \"p\" },\n  \"spec\": 7 }] }";
     let pod = write(folder.path(), "pod.json", pod);
     let yaml = write(folder.path(), "pod.yaml", "kind: Pod\nspec:\n  containers: 7\n");
-    let two = write(folder.path(), "two.yaml", "kind: Pod\n---\nkind: Pod\n");
+    let two = write(folder.path(), "two.yaml", "kind: Service\n---\nkind: Pod\nspec: 7\n");
     let twice = write(folder.path(), "twice.yaml", "kind: Pod\nkind: Pod\n");
     let numbers = "1, ".repeat(300_000);
     let long = write(folder.path(), "long.yaml", &format!("kind: Pod\nspec: {{ x: [{numbers}] }}\n"));
     let fine = snapshot(folder.path());
-    let empty = ["", "null", "{}", "kind: Pod\nspec: {}\n", "kind: Pod\nspec: {containers: []}\n"];
-    for text in empty {
+    let kinds = "expected a Pod, Deployment, StatefulSet, ReplicaSet, ReplicationController, Job or CronJob";
+    let missing = "not a Pod: spec.containers is missing or empty";
+    let in_template = "not a Deployment: spec.template.spec.containers is missing or empty";
+    for (text, end) in [
+        ("", kinds),
+        ("# nothing\n---\n", kinds),
+        ("null", kinds),
+        ("{}", kinds),
+        ("kind: ConfigMap\n", kinds),
+        ("kind: Pod\nspec: {}\n", missing),
+        ("kind: Pod\nspec: {containers: []}\n", missing),
+        ("kind: Deployment\nspec: {replicas: 2}\n", in_template),
+        ("kind: DaemonSet\n", "plan its template as a Pod"),
+    ] {
         let file = write(folder.path(), "empty.yaml", text);
-        for args in [&["plan", &*file, "--cluster", &fine][..], &["plan", &file, "--cluster", &fine, "--json"]] {
+        for args in [&["plan", &*file, "--file", &fine][..], &["plan", &file, "--file", &fine, "--json"]] {
             let output = kerf(args);
             assert_eq!((output.status.code(), stdout(&output).as_str()), (Some(2), ""), "{text:?}");
             let said = String::from_utf8(output.stderr).unwrap();
-            assert!(
-                said.ends_with("empty.yaml: not a Pod: spec.containers is missing or empty\n"),
-                "{text:?}: {said}"
-            );
+            assert!(said.contains("empty.yaml: ") && said.ends_with(&format!("{end}\n")), "{text:?}: {said}");
         }
     }
     for (args, word) in [
-        (vec!["inspect", "/nonexistent"], "/nonexistent"),
-        (vec!["inspect", bad.as_str()], "bad.json: line 1, column 1: not JSON"),
-        (vec!["inspect", odd.as_str()], "odd.json: line 2: an object without a kind"),
-        (vec!["inspect", pod.as_str()], "pod.json: line 4, column 11: Pod /p: invalid type: integer `7`"),
+        (vec!["get", "gpus", "--file", "/nonexistent"], "/nonexistent"),
+        (vec!["get", "gpus", "--file", bad.as_str()], "bad.json: line 1, column 1: not JSON"),
+        (vec!["get", "gpus", "--file", odd.as_str()], "odd.json: line 2: an object without a kind"),
         (
-            vec!["plan", yaml.as_str(), "--cluster", fine.as_str()],
+            vec!["get", "gpus", "--file", pod.as_str()],
+            "pod.json: line 4, column 11: Pod /p: invalid type: integer `7`",
+        ),
+        (
+            vec!["plan", yaml.as_str(), "--file", fine.as_str()],
             "pod.yaml: line 3, column 15: not a Pod: expected sequence",
         ),
         (
-            vec!["plan", two.as_str(), "--cluster", fine.as_str()],
-            "two.yaml: line 3, column 1: not a Pod: multiple YAML documents",
+            vec!["plan", two.as_str(), "--file", fine.as_str()],
+            "two.yaml: line 4, column 7: not a Pod: expected mapping",
         ),
         (
-            vec!["plan", twice.as_str(), "--cluster", fine.as_str()],
-            "twice.yaml: line 2, column 1: not a Pod: duplicate mapping key: kind\n",
+            vec!["plan", twice.as_str(), "--file", fine.as_str()],
+            "twice.yaml: line 2, column 1: not a workload: duplicate mapping key: kind\n",
         ),
         (
-            vec!["plan", long.as_str(), "--cluster", fine.as_str()],
-            "not a Pod: larger or more deeply nested than a Pod may be\n",
+            vec!["plan", long.as_str(), "--file", fine.as_str()],
+            "larger or more deeply nested than such an object may be\n",
         ),
-        (vec!["plan", bad.as_str(), "--cluster", bad.as_str()], "bad.json"),
-        (vec!["inspect", "--domain", "nonsense"], "--domain"),
+        (vec!["plan", bad.as_str(), "--file", bad.as_str()], "bad.json"),
+        (vec!["get", "gpus", "--domain", "nonsense"], "--domain"),
         (vec!["dance"], "unrecognized subcommand"),
     ] {
         let output = kerf(&args);
@@ -582,11 +626,11 @@ fn control_characters_of_names_are_shown_and_not_obeyed() {
         &json!({ "items": [{ "kind": "Pod", "metadata": { "name": odd }, "spec": 7 }] }).to_string(),
     );
     for (args, lines) in [
-        (&["inspect", &*snapshot][..], 3),
-        (&["inspect", &snapshot, "--json"], 0),
-        (&["plan", &asked, "--cluster", &snapshot], 4),
-        (&["plan", &asked, "--cluster", &snapshot, "--json"], 0),
-        (&["inspect", &broken], 1),
+        (&["get", "gpus", "--file", &*snapshot][..], 5),
+        (&["get", "gpus", "--file", &snapshot, "--json"], 0),
+        (&["plan", &asked, "--file", &snapshot], 4),
+        (&["plan", &asked, "--file", &snapshot, "--json"], 0),
+        (&["get", "gpus", "--file", &broken], 1),
     ] {
         let output = kerf(args);
         let text = stdout(&output) + &String::from_utf8(output.stderr).unwrap();
@@ -625,4 +669,173 @@ fn doctor_is_the_plugins_beside_it() {
         let output = doctor(args);
         assert_eq!((stdout(&output).as_str(), output.status.code()), (handed_on, Some(3)), "{args:?}");
     }
+}
+
+/// A script for each shell, and a page for each command.
+#[test]
+fn completions_and_the_manual_have_every_command() {
+    for shell in ["bash", "zsh", "fish", "elvish", "powershell"] {
+        let script = stdout(&kerf(&["completion", shell]));
+        assert!(
+            ["explain", "node-template", "--underused"]
+                .iter()
+                .all(|word| script.contains(word.trim_start_matches('-'))),
+            "{shell}"
+        );
+    }
+    let bash = stdout(&kerf(&["completion", "bash"]));
+    let checked = Command::new("bash").args(["-n", "-c", &bash]).output().unwrap();
+    assert!(checked.status.success(), "{checked:?}");
+    let folder = tempfile::tempdir().unwrap();
+    let to = folder.path().join("man1");
+    assert!(kerf(&["man", "--to", to.to_str().unwrap()]).status.success());
+    for page in ["kerf", "kerf-get", "kerf-get-pods", "kerf-explain-pod", "kerf-plan", "kerf-top"] {
+        let text = std::fs::read_to_string(to.join(format!("{page}.1"))).unwrap();
+        assert!(text.contains(".SH NAME") && text.contains(".SH OPTIONS"), "{page}: {text}");
+    }
+    assert!(stdout(&kerf(&["man"])).contains(".TH kerf 1"));
+}
+
+/// A workload, and what it is planned onto the snapshot's two GPUs with.
+fn plan(folder: &Path, workload: &str, args: &[&str]) -> (Option<i32>, String) {
+    let file = write(folder, "workload.yaml", workload);
+    let output = kerf(&[&["plan", &*file, "--file", &snapshot(folder)], args].concat());
+    assert!(output.stderr.is_empty(), "{output:?}");
+    (output.status.code(), stdout(&output))
+}
+
+const LIMITS: &str = "resources: {limits: {inspur.com/vcuda-core: 40, inspur.com/vcuda-memory: 10}}";
+
+#[test]
+fn workloads_are_planned_pod_by_pod() {
+    let folder = tempfile::tempdir().unwrap();
+    let template = format!("template: {{spec: {{containers: [{{name: main, {LIMITS}}}]}}}}");
+    let of = |kind: &str, more: &str| {
+        format!("kind: {kind}\nmetadata: {{name: w, namespace: team}}\nspec: {{{more}{template}}}\n")
+    };
+    // 100 % and 40 % are free
+    for (workload, line, status) in [
+        (of("Deployment", "replicas: 3, "), "Deployment team/w: all 3 pods fit", 0),
+        (of("StatefulSet", "replicas: 4, "), "StatefulSet team/w: 3 of 4 pods fit", 1),
+        (of("ReplicaSet", ""), "a: score 10", 0),
+        (of("Job", "parallelism: 5, completions: 2, "), "Job team/w: all 2 pods fit", 0),
+        (of("Job", "parallelism: 5, "), "Job team/w: 3 of 5 pods fit", 1),
+        (of("Deployment", "replicas: 0, "), "Deployment team/w: all 0 pods fit", 0),
+    ] {
+        let (code, text) = plan(folder.path(), &workload, &[]);
+        assert_eq!((code, text.lines().next()), (Some(status), Some(line)), "{text}");
+    }
+    let (_, text) = plan(folder.path(), &of("StatefulSet", "replicas: 4, "), &[]);
+    assert!(text.contains("  w-0 on a: main on GPU ") && text.contains("  w-2 on a"), "{text}");
+    assert!(text.contains("  not on a: insufficient vcuda-core on a single GPU"), "{text}");
+    let cron = format!(
+        "kind: CronJob\nmetadata: {{name: w}}\nspec: {{jobTemplate: {{spec: {{parallelism: 2, {template}}}}}}}\n"
+    );
+    assert!(plan(folder.path(), &cron, &[]).1.starts_with("CronJob w: all 2 pods fit"));
+    // documents one after the other, and what makes no pods
+    let both = of("Deployment", "replicas: 2, ")
+        + "---\nkind: Service\nmetadata: {name: s}\n---\n"
+        + &of("Job", "parallelism: 2, ");
+    let (code, text) = plan(folder.path(), &both, &[]);
+    assert_eq!(code, Some(1));
+    assert!(
+        text.contains("Deployment team/w: all 2 pods fit") && text.contains("Job team/w: 1 of 2 pods fit"),
+        "{text}"
+    );
+    assert!(text.contains("Service: not looked at"), "{text}");
+    // as kubectl get --output json prints several
+    let deployment = json!({ "kind": "Deployment", "metadata": { "name": "d" }, "spec": { "replicas": 2, "template": { "spec": { "containers": [
+        { "name": "main", "resources": { "limits": { "inspur.com/vcuda-core": "40", "inspur.com/vcuda-memory": "10" } } }] } } } });
+    let list = json!({ "kind": "List", "items": [deployment] }).to_string();
+    assert!(plan(folder.path(), &list, &[]).1.starts_with("Deployment d: all 2 pods fit"));
+}
+
+#[test]
+fn policies_are_compared_side_by_side_and_pods_taken_out() {
+    let folder = tempfile::tempdir().unwrap();
+    let pod = format!("kind: Pod\nmetadata: {{name: p}}\nspec: {{containers: [{{name: main, {LIMITS}}}]}}\n");
+    let (code, text) = plan(folder.path(), &pod, &["--policy", "binpack,spread"]);
+    assert_eq!(code, Some(0));
+    let rows: Vec<Vec<&str>> = text.lines().map(|line| line.split_whitespace().collect()).collect();
+    let of = |policy: &str| rows.iter().find(|row| row[0] == policy).unwrap().clone();
+    assert_eq!(of("binpack")[1..6], ["1", "of", "1", "1", "1"], "an empty GPU is left: {text}");
+    assert_eq!(of("spread")[1..6], ["1", "of", "1", "1", "0"], "{text}");
+    let plans: Value =
+        serde_json::from_str(&plan(folder.path(), &pod, &["--policy=binpack,spread", "--json"]).1).unwrap();
+    let gpu = |at: usize| plans["plans"][at]["workloads"][0]["placements"][0]["containers"]["main"][0].clone();
+    assert_eq!((gpu(0), gpu(1)), (json!("GPU-1"), json!("GPU-0")), "{plans}");
+    let two = pod.replace("vcuda-core: 40, inspur.com/vcuda-memory: 10", "vcuda-core: 200");
+    assert_eq!(plan(folder.path(), &two, &[]).0, Some(1));
+    assert_eq!(plan(folder.path(), &two, &["--without", "ns/p"]).0, Some(0));
+}
+
+/// Each reason has its help, the first of all that would help first.
+#[test]
+fn what_would_help_a_pod_that_waits_comes_first() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut list: Value = serde_json::from_str(&std::fs::read_to_string(snapshot(folder.path())).unwrap()).unwrap();
+    let node = list["items"][0].clone();
+    let explained = |list: &mut Value, core: &str, node: &Value, more: Value| -> Value {
+        let mut spec = json!({ "containers": [{ "name": "main", "resources": { "limits":
+            { "inspur.com/vcuda-core": core, "inspur.com/vcuda-memory": if core == "200" { "0" } else { "10" } } } }] });
+        spec.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+        list["items"].as_array_mut().unwrap().truncate(3);
+        list["items"][0] = node.clone();
+        let pod = json!({ "kind": "Pod", "metadata": { "name": "w", "namespace": "ns", "uid": "w" }, "spec": spec, "status": { "phase": "Pending" } });
+        list["items"].as_array_mut().unwrap().push(pod);
+        let path = write(folder.path(), "waits.json", &list.to_string());
+        serde_json::from_str(&stdout(&kerf(&["explain", "pod", "ns/w", "--file", &path, "-o", "json"]))).unwrap()
+    };
+    let with = |change: &dyn Fn(&mut Value)| {
+        let mut node = node.clone();
+        change(&mut node);
+        node
+    };
+    let cordoned = with(&|node| node["metadata"]["annotations"]["inspur.com/gpu-cordon"] = "0".into());
+    let closed = with(&|node| node["spec"]["unschedulable"] = true.into());
+    let tainted = with(&|node| node["spec"]["taints"] = json!([{ "key": "gpu", "effect": "NoSchedule" }]));
+    let ill = with(&|node| {
+        let inventory = node["metadata"]["annotations"]["inspur.com/gpu-inventory"].as_str().unwrap().replacen(
+            "healthy",
+            "unhealthy",
+            1,
+        );
+        node["metadata"]["annotations"]["inspur.com/gpu-inventory"] = inventory.into();
+    });
+    for (core, node, more, summary, help) in [
+        ("80", &node, json!({}), "it fits on a now", "wait a moment"),
+        (
+            "200",
+            &node,
+            json!({}),
+            "it waits: the one node with GPUs has no room",
+            "it would fit on a if ns/p went (60% and 2.5Gi)",
+        ),
+        (
+            "80",
+            &cordoned,
+            json!({}),
+            "it waits",
+            "if GPU 0 were not cordoned: kubectl annotate node a inspur.com/gpu-cordon-",
+        ),
+        ("80", &ill, json!({}), "it waits", "it would fit on a if GPU 0 were healthy again"),
+        ("80", &closed, json!({}), "it waits", "its GPUs would fit on a: the node is cordoned: kubectl uncordon a"),
+        ("80", &tainted, json!({}), "it waits", "give the pod a toleration for it"),
+        ("80", &node, json!({ "nodeSelector": { "pool": "x" } }), "it waits", "drop or change its nodeSelector"),
+        (
+            "80",
+            &node,
+            json!({ "schedulingGates": [{ "name": "queue" }] }),
+            "it waits for its scheduling gates",
+            "whoever set queue must remove it",
+        ),
+        ("150", &node, json!({}), "it is refused everywhere", "change its request"),
+        ("300", &node, json!({}), "it waits", "no node of the cluster could take it even if it were empty"),
+    ] {
+        let said = explained(&mut list, core, node, more);
+        assert!(said["summary"].as_str().unwrap().starts_with(summary), "{core}: {said}");
+        assert!(said["help"][0].as_str().unwrap().contains(help), "{core}, {help}: {said}");
+    }
+    let said = explained(&mut list, "200", &node, json!({}));
+    assert_eq!(said["nodes"][0]["gpus"][1]["text"], "is not entirely free; held by ns/p", "{said}");
 }

@@ -12,7 +12,7 @@ const TAG: &str = "k8s.io/cluster-autoscaler/node-template";
 const ANNOTATION: &str = "capacity.cluster-autoscaler.kubernetes.io";
 
 fn kerf(args: &[&str]) -> Output {
-    Command::new(env!("CARGO_BIN_EXE_kerf")).arg("node-template").args(args).output().unwrap()
+    Command::new(env!("CARGO_BIN_EXE_kerf")).args(["node-template", "--file"]).args(args).output().unwrap()
 }
 
 fn stdout(output: &Output) -> String {

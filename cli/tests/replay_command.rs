@@ -112,7 +112,7 @@ fn a_snapshot_of_a_cluster_is_replayed_from_empty() {
     let items: Vec<Value> = [node("a"), node("b")].into_iter().chain((0..5).map(pod)).collect();
     let path = folder.path().join("cluster.json");
     std::fs::write(&path, json!({ "kind": "List", "items": items }).to_string()).unwrap();
-    let shown = stdout(&replay(&["--cluster", path.to_str().unwrap(), "--policy", "fragmentation", "--json"]));
+    let shown = stdout(&replay(&["--file", path.to_str().unwrap(), "--policy", "fragmentation", "--json"]));
     let run: Value = serde_json::from_str(&shown).unwrap();
     let run = &run["policies"]["fragmentation"][0];
     assert_eq!(
@@ -151,7 +151,7 @@ fn pods_without_cards_count_where_they_take_cores_from_those_with_cards() {
     let path = folder.path().join("cluster.json");
     std::fs::write(&path, json!({ "items": items }).to_string()).unwrap();
     let output = replay(&[
-        "--cluster",
+        "--file",
         path.to_str().unwrap(),
         "--policy",
         "binpack",

@@ -217,10 +217,10 @@ fn planned(folder: &Path, world: &World, pod: &Value, policy: Policy) -> Choice 
     };
     let snapshot = write("snapshot.json", &json!({ "kind": "List", "items": items }));
     let mut kerf = Command::new(env!("CARGO_BIN_EXE_kerf"));
-    kerf.arg("plan").arg(write("pod.json", pod)).arg("--cluster").arg(snapshot);
+    kerf.arg("plan").arg(write("pod.json", pod)).arg("--file").arg(snapshot);
     let output = kerf.args(["--json", "--policy", policy.as_str()]).output().unwrap();
     let found: Value = serde_json::from_slice(&output.stdout).unwrap_or_else(|_| panic!("{output:?}"));
-    let best = found["best"].as_object()?;
+    let best = found["plans"][0]["workloads"][0]["placements"].get(0)?;
     let gpus = best["containers"]["main"].as_array().unwrap().iter();
     Some((best["node"].as_str()?.to_owned(), gpus.map(|gpu| gpu.as_str().unwrap().to_owned()).collect()))
 }

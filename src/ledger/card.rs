@@ -135,7 +135,7 @@ impl Card {
 
     /// Whether a plan means this card. Where either side has only an index (an old record, or a node without
     /// inventory), the index decides.
-    pub(super) fn is(&self, device: &DeviceRef) -> bool {
+    pub fn is(&self, device: &DeviceRef) -> bool {
         let own = &self.device;
         let by_index = || device.id.as_index() == Some(own.index) || own.id.as_index() == Some(device.index);
         own.id == device.id || by_index()

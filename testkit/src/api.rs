@@ -188,6 +188,12 @@ impl ApiServer {
         self.patch(resource, namespace, name, &json!({ "status": status }))
     }
 
+    /// What a pod answers at this path through the API server's proxy, from now on.
+    pub fn answer_proxy(&self, namespace: &str, pod: &str, port: u16, path: &str, text: &str) {
+        let path = format!("/api/v1/namespaces/{namespace}/pods/{pod}:{port}/proxy/{path}");
+        self.inner.proxied.lock().unwrap_or_else(PoisonError::into_inner).insert(path, text.to_owned());
+    }
+
     /// Binds a pod as the default binder would.
     pub fn bind(&self, namespace: &str, pod: &str, node: &str) -> anyhow::Result<Arc<Value>> {
         let key = key(namespace, pod);

@@ -50,7 +50,7 @@ named after the programs, and their domain is the default one.
 {{- range $program := $programs -}}
 {{- $text = $text | replace (printf "system:serviceaccount:kerf-system:kerf-%s'" $program) (printf "@%s@'" $program) -}}
 {{- end -}}
-{{- $names := "\\bkerf-(scheduler|extender|plugin|profiles|placement-records|pods|bindings|requests|reserved-nodes|simulated-gpus|alerts|dashboards|priority|prune)\\b" -}}
+{{- $names := "\\bkerf-(scheduler|extender|plugin|profiles|placement-records|pods|bindings|requests|reserved-nodes|simulated-gpus|alerts|dashboards|priority|prune|viewer)\\b" -}}
 {{- $text = regexReplaceAll $names $text "@first@-${1}" -}}
 {{- $text = regexReplaceAll "\\bkerf-system\\b" $text "@namespace@" -}}
 {{- $text = $text | replace "inspur.com" $root.Values.domain -}}

@@ -36,6 +36,9 @@ pub(crate) async fn serve(
     if path == "/version" {
         return version(&inner, &header_text(request.headers(), header::USER_AGENT));
     }
+    if path.contains("/proxy/") {
+        return proxied(&inner, &path, &header_text(request.headers(), header::USER_AGENT));
+    }
     let mut resumed = inner.paused.subscribe();
     tokio::select! {
         _ = resumed.wait_for(|paused| !paused) => {}
@@ -57,6 +60,19 @@ fn version(inner: &Inner, agent: &str) -> Response {
     let mut numbers = git.trim_start_matches('v').split('.');
     let [major, minor] = std::array::from_fn(|_| numbers.next().unwrap_or_default().to_owned());
     reply(StatusCode::OK, json!({ "major": major, "minor": minor, "gitVersion": git }).to_string())
+}
+
+/// What a pod serves: `.../pods/<name>:<port>/proxy/<path>`. Of faults only a status applies, to `get pods/proxy`.
+fn proxied(inner: &Inner, path: &str, agent: &str) -> Response {
+    let pod =
+        path.split_once("/pods/").and_then(|(_, rest)| rest.split_once([':', '/'])).map_or("", |(pod, _)| pod);
+    if let Some(Action::Status(code)) =
+        inner.faults.hit("get", "pods/proxy", pod, agent).as_ref().map(Injected::action)
+    {
+        return Failure::injected(code).into_response();
+    }
+    let known = inner.proxied.lock().unwrap_or_else(PoisonError::into_inner).get(path).cloned();
+    known.map_or_else(|| Failure::not_found("pods", pod).into_response(), IntoResponse::into_response)
 }
 
 async fn read(path: &str, request: Request) -> Result<(Method, Ask), Failure> {

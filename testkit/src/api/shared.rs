@@ -41,6 +41,8 @@ pub(crate) struct Inner {
     pub(crate) tally: Tally,
     pub(crate) closing: CancellationToken,
     pub(crate) version: Mutex<String>,
+    /// What pods answer through the proxy, by path.
+    pub(crate) proxied: Mutex<HashMap<String, String>>,
     pub(crate) config: ApiConfig,
 }
 
@@ -57,6 +59,7 @@ impl Inner {
             faults: Faults::default(),
             tally: Tally::default(),
             closing: CancellationToken::new(),
+            proxied: Mutex::default(),
             version: Mutex::new("v1.36.0-testkit".to_owned()),
             config,
         }

@@ -99,6 +99,16 @@ impl Programs {
         &self.extender
     }
 
+    /// Path of the command, which is built with the others.
+    ///
+    /// # Errors
+    /// Where it is not beside them.
+    pub fn command(&self) -> anyhow::Result<PathBuf> {
+        let path = self.extender.with_file_name("kerf");
+        anyhow::ensure!(path.is_file(), "{} is missing", path.display());
+        Ok(path)
+    }
+
     /// Path of the limiter's library.
     pub fn limiter(&self) -> &Path {
         &self.limiter

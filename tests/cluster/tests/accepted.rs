@@ -19,7 +19,7 @@ use crate::support::stage::Stage;
 /// Resources and components, beside [`WAYS`].
 const OTHERS: &[(&str, &[&str])] = &[
     ("base", &["startup-taint", "priority-quota", "nvidia-hardened", "nfd-labels", "nfd-var"]),
-    ("base", &["pod-monitors", "alerts", "dashboards", "openshift"]),
+    ("base", &["pod-monitors", "alerts", "dashboards", "openshift", "viewer"]),
     ("overlays/amd", &["profile-account", "node-labels", "openshift"]),
     ("overlays/intel", &["nfd-labels", "nfd-var"]),
     ("overlays/nfd_labeled_nodes", &["pod-monitors"]),

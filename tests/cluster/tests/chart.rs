@@ -23,7 +23,7 @@ pub async fn every_value_is_accepted(stage: &Stage<'_>) -> anyhow::Result<()> {
         "placement=none,profiles.account.enabled=true,profiles.amd.enabled=true,profiles.intel.enabled=true,\
          profiles.intel.nodeFeatureDiscovery=true,profiles.nvidia.enabled=true,profiles.deepomatic.enabled=true",
         "profiles.deepomatic.enabled=true,profiles.deepomatic.placed=true",
-        "openshift=true,nvidiaHardened=true,startupTaint=true,podMonitor.enabled=true,podMonitor.interval=30s,rules.enabled=true,\
+        "openshift=true,nvidiaHardened=true,startupTaint=true,viewer=true,podMonitor.enabled=true,podMonitor.interval=30s,rules.enabled=true,\
          profiles.nvidia.enabled=true,profiles.account.enabled=true,nodeLabels=nfd,nfdFeaturesDir=/var/lib/features,\
          kubeletDir=/var/lib/k0s/kubelet,plugin.seLinuxType=,prune.nodeSelector.pool=any",
         "placement=none,openshift=true,profiles.account.enabled=true,profiles.amd.enabled=true,prune.enabled=false",

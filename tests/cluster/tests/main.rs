@@ -37,6 +37,7 @@ mod scheduling;
 mod strangers;
 mod support;
 mod vendors;
+mod viewer;
 mod waiting;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -78,6 +79,7 @@ const IN_PODS: &[Test] = tests! {
     accepted: every_overlay_and_component only_the_plugin_needs_privileges;
     routing: pods_that_ask_for_gpus_come_to_kerfs_scheduler what_has_no_containers_is_told_by_kubernetes every_way_to_install_is_accepted;
     everyday: kerfs_pods_can_be_looked_into kerfs_pods_are_deleted a_node_is_drained;
+    viewer: four_questions_are_answered_by_who_may_only_look;
     freeing: every_end_frees_exactly_what_was_held a_restarted_container_keeps_its_card;
     faults: kubelet_killed kubelet_killed_after_pods_ended containerd_killed api_server_paused etcd_killed;
     failover: the_leaders_extender_is_killed the_leader_is_killed the_leaders_pod_is_deleted the_leaders_node_is_cut_off;

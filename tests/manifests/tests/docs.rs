@@ -421,20 +421,24 @@ fn every_metric_that_a_page_names_exists() {
 }
 
 /// Flags of the programs whose commands are not rendered: the `kerf` command and the demo.
-const OTHER_FLAGS: [&str; 32] = [
+const OTHER_FLAGS: [&str; 39] = [
     // release.sh's
     "architectures",
     "below",
     "by",
-    "cluster",
+    "context",
     "demand",
     "departures",
+    "file",
     "format",
     "group",
     "instance-type",
+    "interval",
     "json",
+    "kerf-namespace",
     "load",
     "log",
+    "namespace",
     // helm's
     "kube-version",
     "no-hooks",
@@ -449,6 +453,7 @@ const OTHER_FLAGS: [&str; 32] = [
     // kubelet's
     "register-with-taints",
     "root-dir",
+    "request-timeout",
     "seeds",
     "since",
     // Cluster Autoscaler's
@@ -458,7 +463,9 @@ const OTHER_FLAGS: [&str; 32] = [
     "trace",
     // helm's
     "wait",
+    "underused",
     "warm-up",
+    "without",
 ];
 
 #[test]

@@ -7,7 +7,7 @@ use k8s_openapi::api::admissionregistration::v1::{
 };
 use k8s_openapi::api::apps::v1::DaemonSet;
 use k8s_openapi::api::flowcontrol::v1::{FlowSchema, PriorityLevelConfiguration};
-use k8s_openapi::api::rbac::v1::{ClusterRole, ClusterRoleBinding, Role, RoleBinding};
+use k8s_openapi::api::rbac::v1::{ClusterRole, ClusterRoleBinding, PolicyRule, Role, RoleBinding};
 use k8s_openapi::api::storage::v1::CSIStorageCapacity;
 use kerf::annotation::Keys;
 use kerf::device::Device;
@@ -87,6 +87,30 @@ fn accounts_have_exactly_the_rights_listed_here() {
     assert_eq!(rights("manifests/components/profile-account"), profiles);
     let prune = expected(&[("kerf-prune", "nodes", "list"), ("kerf-prune", "nodes/status", "patch")]);
     assert_eq!(rights("manifests/prune"), prune);
+}
+
+/// People who look change nothing, and fetch what kerf's own pods serve alone.
+#[test]
+fn viewers_read_nodes_and_pods_and_fetch_metrics_in_kerfs_namespace() {
+    const FILE: &str = "manifests/components/viewer";
+    let cluster: ClusterRole = only(of_kind(FILE, "ClusterRole"));
+    let own: Role = only(of_kind(FILE, "Role"));
+    assert_eq!(own.metadata.namespace.as_deref(), Some("kerf-system"));
+    assert!(of_kind::<ClusterRoleBinding>(FILE, "ClusterRoleBinding").is_empty(), "nobody has them unasked");
+    let rights = |rules: Option<Vec<PolicyRule>>| -> Vec<(String, String)> {
+        let each = |rule: PolicyRule| {
+            assert!(rule.non_resource_urls.is_none() && rule.resource_names.is_none());
+            let resources = rule.resources.unwrap_or_default();
+            resources.into_iter().map(move |resource| (resource, rule.verbs.join(" ")))
+        };
+        rules.into_iter().flatten().flat_map(each).collect()
+    };
+    let expected = |list: &[(&str, &str)]| -> Vec<(String, String)> {
+        list.iter().map(|(what, how)| ((*what).into(), (*how).into())).collect()
+    };
+    assert!(cluster.aggregation_rule.is_none());
+    assert_eq!(rights(cluster.rules), expected(&[("nodes", "get list watch"), ("pods", "get list watch")]));
+    assert_eq!(rights(own.rules), expected(&[("pods/proxy", "get"), ("leases", "get list watch")]));
 }
 
 #[test]

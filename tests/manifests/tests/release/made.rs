@@ -59,6 +59,7 @@ fn every_file_has_its_checksum() {
     assert_eq!(summed, there);
     let mut wanted = BTreeSet::from(["RELEASE-NOTES.md".to_owned(), format!("kerf-{VERSION}.tgz")]);
     wanted.insert(format!("kerf-manifests-{VERSION}.tar.gz"));
+    wanted.insert("kerf-krew.yaml".to_owned());
     wanted.extend(PROGRAMS.map(|name| format!("{name}-{VERSION}.oci.tar")));
     for architecture in architectures(&folder) {
         wanted.insert(format!("kerf-{VERSION}-linux-{architecture}.tar.gz"));
@@ -144,6 +145,23 @@ fn the_command_starts() {
     assert_eq!(said.trim(), format!("kerf {VERSION}"));
     assert!(to.join(&name).join("LICENSE").is_file());
     fs::remove_dir_all(&to).unwrap();
+}
+
+/// What krew is told to take is in the archives.
+#[test]
+fn krew_finds_the_command_in_its_archive() {
+    let Some(folder) = folder() else { return };
+    let manifest = fs::read_to_string(folder.join("kerf-krew.yaml")).unwrap();
+    let taken = crate::krew::checked(&manifest, &folder);
+    assert_eq!(taken, architectures(&folder));
+    for architecture in taken {
+        let name = format!("kerf-{VERSION}-linux-{architecture}");
+        let archive = folder.join(format!("{name}.tar.gz"));
+        let members = output(Command::new("tar").arg("-tzf").arg(&archive));
+        for member in ["kerf", "LICENSE"] {
+            assert!(members.lines().any(|line| line == format!("{name}/{member}")), "{members}");
+        }
+    }
 }
 
 /// The section of this version, and the digests that the archives have.

@@ -10,7 +10,7 @@ use crate::{command_line, known};
 
 /// A release with nothing as in the kustomizations.
 const VALUES: &str = "{domain: example.org, fullnameOverride: cards, nodeLabels: node, simulated: {enabled: true},
-    routing: {runtimeClassName: gpu, reservedNodes: true}, startupTaint: true, priorityQuota: true, podMonitor: {enabled: true}, rules: {enabled: true}, dashboards: {enabled: true},
+    routing: {runtimeClassName: gpu, reservedNodes: true}, startupTaint: true, viewer: true, priorityQuota: true, podMonitor: {enabled: true}, rules: {enabled: true}, dashboards: {enabled: true},
     openshift: true, nvidiaHardened: true,
     scheduler: {serviceAccount: {name: placer, annotations: {who: placer}}},
     plugin: {serviceAccount: {name: on-nodes, create: false}},

@@ -40,6 +40,7 @@ const CASES: &[Case<'_>] = &[
     ("{nodeLabels: node}", &[(BASE, &["components/node-labels"])]),
     ("{nodeLabels: nfd}", &[(BASE, &["components/nfd-labels"])]),
     ("{startupTaint: true}", &[(BASE, &["components/startup-taint"])]),
+    ("{viewer: true}", &[(BASE, &["components/viewer"])]),
     ("{priorityQuota: true}", &[(BASE, &["components/priority-quota"])]),
     ("{nvidiaHardened: true}", &[(BASE, &["components/nvidia-hardened"])]),
     ("{openshift: true}", &[(BASE, &["components/openshift"])]),

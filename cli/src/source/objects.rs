@@ -1,18 +1,13 @@
-//! Reading of input files, with the position of errors in them.
+//! Objects in the text of a list, with the position of errors in it.
 
 use std::collections::BTreeMap;
-use std::io::Read;
-use std::path::Path;
 
-use anyhow::{Context, anyhow, bail, ensure};
+use anyhow::{anyhow, bail};
 use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::api::core::v1::{Node, Pod};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use serde_json::value::RawValue;
-
-/// In bytes, more than any cluster's snapshot: a bound on what is read into memory.
-const MAX_BYTES: u64 = 2 << 30;
 
 pub enum Item {
     Node(Box<Node>),
@@ -20,41 +15,15 @@ pub enum Item {
     Lease(Box<Lease>),
 }
 
-/// The text of a file, or of standard input for `-`.
-pub fn read(path: &Path) -> anyhow::Result<String> {
-    let mut text = String::new();
-    let name = path.display();
-    let read = if path.as_os_str() == "-" {
-        std::io::stdin().lock().take(MAX_BYTES).read_to_string(&mut text).context("standard input")
-    } else {
-        let file = std::fs::File::open(path).with_context(|| name.to_string())?;
-        file.take(MAX_BYTES).read_to_string(&mut text).with_context(|| name.to_string())
-    };
-    ensure!((read? as u64) < MAX_BYTES, "{name}: larger than {} GiB", MAX_BYTES >> 30);
-    Ok(text)
-}
-
-/// The one Pod of a file in YAML or JSON.
-pub fn pod(path: &Path) -> anyhow::Result<Pod> {
-    let wrong = |error: serde_saphyr::Error| {
-        let place = error.location().map(|at| format!(": line {}, column {}", at.line(), at.column()));
-        let words = error.without_snippet().to_string();
-        anyhow!("{}{}: not a Pod: {}", path.display(), place.unwrap_or_default(), plain(&words))
-    };
-    let pod: Pod = serde_saphyr::from_str(&read(path)?).map_err(wrong)?;
-    // nothing at all reads as a Pod of which nothing is known
-    let is_one = pod.spec.as_ref().is_some_and(|spec| !spec.containers.is_empty());
-    ensure!(is_one, "{}: not a Pod: spec.containers is missing or empty", path.display());
-    Ok(pod)
-}
-
 /// A parser's message without the position, which is printed before it, and without advice for programmers.
-fn plain(words: &str) -> &str {
+pub fn plain(words: &str) -> &str {
     let tails = [" at line ", "; use ", ", set ", ". If you "];
     let end = tails.iter().filter_map(|tail| words.find(tail)).min().unwrap_or(words.len());
     let words = words.get(..end).unwrap_or(words);
     match words.strip_prefix("error: ").unwrap_or(words) {
-        bound if bound.starts_with("budget breached: ") => "larger or more deeply nested than a Pod may be",
+        bound if bound.starts_with("budget breached: ") => {
+            "larger or more deeply nested than such an object may be"
+        }
         placed if placed.starts_with("line ") => placed.split_once(": ").map_or(placed, |(_, words)| words),
         words => words,
     }
@@ -66,11 +35,16 @@ struct List<'a> {
     items: Vec<&'a RawValue>,
 }
 
-/// The objects of a list, or a Node by itself (`kubectl get node <name> --output json`).
-fn items(text: &str) -> serde_json::Result<Vec<&RawValue>> {
+/// The objects of a list, or a Node by itself (`kubectl get node <name> --output json`); and the kind of those that do not
+/// say theirs, as in the API server's own lists.
+fn items(text: &str) -> serde_json::Result<(String, Vec<&RawValue>)> {
     match serde_json::from_str::<Head>(text) {
-        Ok(head) if head.kind == "Node" => Ok(vec![serde_json::from_str(text)?]),
-        _ => Ok(serde_json::from_str::<List<'_>>(text)?.items),
+        Ok(head) if head.kind == "Node" => Ok((head.kind, vec![serde_json::from_str(text)?])),
+        head => {
+            let kind = head.ok().and_then(|head| head.kind.strip_suffix("List").map(str::to_owned));
+            let kind = kind.unwrap_or_default();
+            Ok((kind, serde_json::from_str::<List<'_>>(text)?.items))
+        }
     }
 }
 
@@ -91,11 +65,12 @@ struct Name {
 }
 
 /// Calls `visit` with each node, pod and lease, and with a text for its position.
-pub fn each(path: &Path, mut visit: impl FnMut(Item, &str) -> anyhow::Result<()>) -> anyhow::Result<()> {
+///
+/// # Errors
+/// Where the text is no list of objects, and those of `visit`; with the place after `name`.
+pub fn each(text: &str, name: &str, visit: &mut dyn FnMut(Item, &str) -> anyhow::Result<()>) -> anyhow::Result<()> {
     const EXPECTED: &str = "expected what `kubectl get nodes,pods --all-namespaces --output json` prints";
-    let name = path.display();
-    let text = read(path)?;
-    let items = items(&text).map_err(|error| {
+    let (kind, items) = items(text).map_err(|error| {
         let (what, (line, column)) =
             (if error.is_data() { "not a list" } else { "not JSON" }, (error.line(), error.column()));
         anyhow!("{name}: line {line}, column {column}: {what}: {}; {EXPECTED}", plain(&error.to_string()))
@@ -106,11 +81,13 @@ pub fn each(path: &Path, mut visit: impl FnMut(Item, &str) -> anyhow::Result<()>
         let start = (raw.get().as_ptr() as usize).saturating_sub(text.as_ptr() as usize);
         line += text.get(counted..start).unwrap_or_default().matches('\n').count();
         counted = start;
-        let head: Head = serde_json::from_str(raw.get()).unwrap_or_default();
+        let mut head: Head = serde_json::from_str(raw.get()).unwrap_or_default();
+        if head.kind.is_empty() {
+            head.kind.clone_from(&kind);
+        }
         let what = format!("{} {}/{}", head.kind, head.metadata.namespace, head.metadata.name);
         let at = format!("{name}: line {line}: {what}");
-        let before = text.get(..start).map_or(0, |before| before.len() - before.rfind('\n').map_or(0, |at| at + 1));
-        let place = Place { file: path, what: &what, line, before };
+        let place = Place { file: name, what: &what, line, before: text.get(..start).unwrap_or_default() };
         match &*head.kind {
             "Node" => visit(Item::Node(place.parse(raw)?), &at)?,
             "Pod" => visit(Item::Pod(place.parse(raw)?), &at)?,
@@ -123,20 +100,21 @@ pub fn each(path: &Path, mut visit: impl FnMut(Item, &str) -> anyhow::Result<()>
 }
 
 struct Place<'a> {
-    file: &'a Path,
+    file: &'a str,
     what: &'a str,
     line: usize,
-    /// Bytes of the line before the item.
-    before: usize,
+    /// The text before the item. Its last line is only looked for where an error is told: there may be one for all items.
+    before: &'a str,
 }
 
 impl Place<'_> {
     fn parse<T: DeserializeOwned>(&self, raw: &RawValue) -> anyhow::Result<Box<T>> {
         let read = serde_json::from_str(raw.get()).or_else(|error| unmanaged(raw.get()).ok_or(error));
         read.map(Box::new).map_err(|error| {
-            let column = error.column() + if error.line() == 1 { self.before } else { 0 };
+            let before = self.before.len() - self.before.rfind('\n').map_or(0, |at| at + 1);
+            let column = error.column() + if error.line() == 1 { before } else { 0 };
             let line = self.line + error.line().saturating_sub(1);
-            let (file, words) = (self.file.display(), error.to_string());
+            let (file, words) = (self.file, error.to_string());
             anyhow!("{file}: line {line}, column {column}: {}: {}", self.what, plain(&words))
         })
     }
@@ -165,7 +143,7 @@ mod tests {
         assert_eq!(plain(twice), "duplicate mapping key: kind");
         assert_eq!(
             plain("budget breached: Nodes { nodes: 250001 }"),
-            "larger or more deeply nested than a Pod may be"
+            "larger or more deeply nested than such an object may be"
         );
         assert_eq!(plain("multiple documents; use from_str_multiple at line 6, column 1"), "multiple documents");
     }

@@ -5,15 +5,14 @@ use std::collections::BTreeSet;
 use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::api::core::v1::Pod;
 use kerf::k8s::lease_holder;
-use serde_json::{Value, json};
 
 /// The lease by which they are elected, and the `app.kubernetes.io/name` of their pods.
 const NAME: &str = "kerf-scheduler";
 
-/// What a snapshot says of them.
+/// What is known of them.
 #[derive(Debug, Default)]
 pub struct Replicas {
-    /// Where the snapshot has the lease, who holds it; empty: nobody.
+    /// Where the lease is known, who holds it; empty: nobody.
     holder: Option<String>,
     pods: BTreeSet<String>,
 }
@@ -36,22 +35,10 @@ impl Replicas {
         self.pods.iter().map(String::as_str).filter(|pod| Some(*pod) != self.holder.as_deref())
     }
 
-    /// `None` where the snapshot does not have the lease.
-    pub fn text(&self) -> Option<String> {
-        let holder = match self.holder.as_deref()? {
-            "" => "nobody",
-            holder => holder,
-        };
-        let standby: Vec<&str> = self.standby().collect();
-        let standby = if standby.is_empty() { "none".to_owned() } else { standby.join(", ") };
-        Some(format!("scheduler in use: {holder}; standby: {standby}"))
-    }
-
-    pub fn report(&self) -> Value {
-        let active = self.holder.as_deref().filter(|holder| !holder.is_empty());
-        match &self.holder {
-            Some(_) => json!({ "active": active, "standby": self.standby().collect::<Vec<_>>() }),
-            None => Value::Null,
-        }
+    /// Who holds the lease, if anybody does, and the others. `None` where the lease is not known.
+    pub fn known(&self) -> Option<(Option<String>, Vec<String>)> {
+        let holder = self.holder.as_ref()?;
+        let active = (!holder.is_empty()).then(|| holder.clone());
+        Some((active, self.standby().map(str::to_owned).collect()))
     }
 }

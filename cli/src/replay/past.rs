@@ -1,7 +1,6 @@
-//! A cluster's past, as far as a snapshot has it, as a workload to replay.
+//! A cluster's past, as far as its objects tell it, as a workload to replay.
 
 use std::collections::BTreeMap;
-use std::path::Path;
 use std::sync::Arc;
 
 use anyhow::ensure;
@@ -15,7 +14,7 @@ use kerf::replay::{CardKind, Machine, Pod as ReplayPod, Stay};
 use kerf::terminal;
 use kerf::units::Mib;
 
-use super::reading::{self, Item};
+use crate::source::{Item, Source};
 
 /// For a node without allocatable resources: enough of everything.
 const UNKNOWN: HostAmount = HostAmount { cpu: 1 << 40, memory: Mib(1 << 40), pods: 1 << 20 };
@@ -23,9 +22,9 @@ const UNKNOWN: HostAmount = HostAmount { cpu: 1 << 40, memory: Mib(1 << 40), pod
 /// Every node with cards, with no pods but those of DaemonSets and static ones; and the pods that were placed there or
 /// that ask for cards. They come when they were created, and those that have ended leave when their last container
 /// ended. Everything else that is left out is reported on standard error.
-pub fn workload(path: &Path, keys: &Keys) -> anyhow::Result<(Vec<Machine>, Vec<ReplayPod>)> {
+pub fn workload(source: &Source, keys: &Keys) -> anyhow::Result<(Vec<Machine>, Vec<ReplayPod>)> {
     let (mut machines, mut seen) = (BTreeMap::new(), Vec::new());
-    reading::each(path, |item, at| {
+    source.each(&mut |item, at| {
         match item {
             Item::Node(node) => {
                 machines.extend(machine(&node, keys).map(|machine| (machine.name.clone(), machine)))
@@ -49,7 +48,7 @@ pub fn workload(path: &Path, keys: &Keys) -> anyhow::Result<(Vec<Machine>, Vec<R
         }
         Ok(())
     })?;
-    ensure!(!machines.is_empty(), "{}: holds no node with GPUs", path.display());
+    ensure!(!machines.is_empty(), "{}: holds no node with GPUs", source.name());
     let mut pods = Vec::new();
     for (pod, node, resident) in seen {
         let machine = node.and_then(|node| machines.get_mut(&node));
@@ -64,7 +63,7 @@ pub fn workload(path: &Path, keys: &Keys) -> anyhow::Result<(Vec<Machine>, Vec<R
             _ => pods.push(pod),
         }
     }
-    ensure!(!pods.is_empty(), "{}: holds no pod that asks for GPUs, and none on a node with GPUs", path.display());
+    ensure!(!pods.is_empty(), "{}: holds no pod that asks for GPUs, and none on a node with GPUs", source.name());
     pods.sort_by_cached_key(|pod| (pod.stay.map(|stay| stay.from), pod.name.clone()));
     Ok((machines.into_values().collect(), pods))
 }
