@@ -123,7 +123,9 @@ async fn a_metric_has_each_card_that_a_profile_refuses() {
     let mut stage = Stage::new(Forest::described(json!({ "cards": [card(1, "SPX"), card(2, "CPX")] }))).await;
     stage.start(&["-profile=amd"]).await;
     let line = |n: u32| {
-        format!(r#"kerf_plugin_gpu_left_out{{gpu="0000:0{n}:00.0",profile="amd",reason="several-layouts"}} 1"#)
+        format!(
+            r#"kerf_plugin_gpu_left_out{{gpu="0000:0{n}:00.0",node="",profile="amd",reason="several-layouts"}} 1"#
+        )
     };
     let seen = tokio::time::timeout(SOON, async {
         loop {
